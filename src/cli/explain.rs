@@ -18,7 +18,7 @@ use crate::{
         sink::{Part, Side},
     },
     ir::{
-        cost::{Class, Source, Sure, Used},
+        cost::{AppliedPrice, CostSource, Precision, PriceClass},
         usage::Usage,
     },
     ledger::query::Full,
@@ -82,7 +82,7 @@ fn page(full: &Full, paint: Paint) -> String {
             text.push_str(&format!(
                 "  {} {}\n",
                 paint.paint(Role::Strong, &cost.to_string()),
-                trust(cost.sure, cost.usd.is_some())
+                trust(cost.precision, cost.usd.is_some())
             ));
         }
         None => text.push_str("  –\n"),
@@ -129,14 +129,14 @@ fn bill(attempt: &AttemptRecord, part: Option<&Part>, several: bool, paint: Pain
         text.push_str(&format!(
             "  price {}{}",
             clean(&price.name),
-            if price.when.is_empty() {
+            if price.condition.is_empty() {
                 String::new()
             } else {
-                format!(" ({})", clean(&price.when))
+                format!(" ({})", clean(&price.condition))
             }
         ));
         let from = match bill.source {
-            Source::Config => ", from [prices] of the config".to_owned(),
+            CostSource::Config => ", from [prices] of the config".to_owned(),
             _ if price.page.is_empty() => String::new(),
             _ => format!(", {} of {}", clean(&price.page), clean(&price.date)),
         };
@@ -153,9 +153,9 @@ fn bill(attempt: &AttemptRecord, part: Option<&Part>, several: bool, paint: Pain
             ),
             None => "unknown: the provider told neither tokens nor cost".to_owned(),
         },
-        (Some(_), Source::Free) => "nothing: it was refused, or is not charged".to_owned(),
-        (Some(_), Source::Local) => "nothing: it ran on this machine".to_owned(),
-        (Some(cost), Source::Reported) => match bill.computed {
+        (Some(_), CostSource::Free) => "nothing: it was refused, or is not charged".to_owned(),
+        (Some(_), CostSource::Local) => "nothing: it ran on this machine".to_owned(),
+        (Some(cost), CostSource::Reported) => match bill.computed {
             Some(computed) => format!(
                 "{}, as the provider says; by the table above {}",
                 cost.format_exact(),
@@ -171,29 +171,29 @@ fn bill(attempt: &AttemptRecord, part: Option<&Part>, several: bool, paint: Pain
                     reported.format_exact()
                 )
             }
-            None => format!("{}{}", bill.sure.mark(), cost.format_exact()),
+            None => format!("{}{}", bill.precision.prefix(), cost.format_exact()),
         },
     };
     text.push_str(&format!("  {sum}\n"));
     text
 }
 
-fn arithmetic(usage: &Usage, price: &Used, paint: Paint) -> String {
+fn arithmetic(usage: &Usage, price: &AppliedPrice, paint: Paint) -> String {
     let mut table = Table::new(&["  CLASS", "COUNT", "PRICE", "PER", "SUM"]);
-    for class in Class::ALL {
-        let (count, rate) = (class.count(usage), price.rates.of(class));
-        if count == 0 || (class == Class::Request && rate == 0) {
+    for class in PriceClass::ALL {
+        let (count, rate) = (class.count(usage), price.rates.effective(class));
+        if count == 0 || (class == PriceClass::Request && rate == 0) {
             continue;
         }
-        let sum = i128::from(count) * i128::from(rate) / i128::from(class.per());
+        let sum = i128::from(count) * i128::from(rate) / i128::from(class.priced_units());
         let sum = i64::try_from(sum).unwrap_or(i64::MAX);
-        let per = match class.per() {
+        let per = match class.priced_units() {
             1 => "request",
             1_000 => "1,000",
             _ => "1M tokens",
         };
         let borrowed =
-            if price.rates.written(class).is_none() { " (no price of its own)" } else { "" };
+            if price.rates.explicit(class).is_none() { " (no price of its own)" } else { "" };
         table.row(vec![
             format!("  {}", class.name()).into(),
             count.to_string().into(),
@@ -207,20 +207,20 @@ fn arithmetic(usage: &Usage, price: &Used, paint: Paint) -> String {
         text.push_str(&format!(
             "  1 {} is ${}\n",
             clean(&price.currency),
-            money::format_nanos(price.dollars)
+            money::format_nanos(price.nano_usd_per_unit)
         ));
     }
     text
 }
 
-fn trust(sure: Sure, known: bool) -> &'static str {
+fn trust(sure: Precision, known: bool) -> &'static str {
     match (sure, known) {
         (_, false) => "nobody knows",
-        (Sure::Exact, _) => "all together",
-        (Sure::Estimate, _) => {
+        (Precision::Exact, _) => "all together",
+        (Precision::Estimate, _) => {
             "all together, estimated: the answer ended before its tokens were told"
         }
-        (Sure::AtLeast, _) => "or more: an attempt may have gone on, or has no known price",
+        (Precision::AtLeast, _) => "or more: an attempt may have gone on, or has no known price",
     }
 }
 
@@ -254,7 +254,7 @@ fn advice(full: &Full) -> Vec<String> {
         .iter()
         .filter_map(|a| Some((a, full.parts.iter().find(|part| part.number == a.number)?)))
     {
-        if part.bill.source == Source::Unknown && part.usage.is_some() {
+        if part.bill.source == CostSource::Unknown && part.usage.is_some() {
             lines.push(format!(
                 "a price for it: `[prices.\"{}/{}\"]` with `input` and `output` in the config",
                 clean(&attempt.upstream),
@@ -278,35 +278,35 @@ mod tests {
     use super::*;
     use crate::{
         base::money::{NanoUsd, to_nanos},
-        ir::cost::{Bill, Cost, Rates},
+        ir::cost::{Bill, Cost, PriceRates},
         ledger::bodies::Shown,
     };
 
     fn full() -> Full {
         let mut record = crate::cli::log::tests::record();
-        let mut rates = Rates::default();
-        rates.set(Class::Input, to_nanos(3.0));
-        rates.set(Class::Output, to_nanos(15.0));
-        let price = Used {
+        let mut rates = PriceRates::default();
+        rates.set(PriceClass::Input, to_nanos(3.0));
+        rates.set(PriceClass::Output, to_nanos(15.0));
+        let price = AppliedPrice {
             name: "anthropic/claude-sonnet-4-5".into(),
-            when: "".into(),
+            condition: "".into(),
             rates,
             currency: "USD".into(),
-            dollars: 1_000_000_000,
+            nano_usd_per_unit: 1_000_000_000,
             page: "https://example.com/pricing".into(),
             date: "2025-12-20".into(),
         };
         let usage = Usage { input: 1_000, output: 200, reasoning: 10, ..Usage::default() };
         let cost = price.cost(&usage);
-        record.cost = Some(Cost { usd: Some(cost), sure: Sure::Exact });
+        record.cost = Some(Cost { usd: Some(cost), precision: Precision::Exact });
         let bill = Bill {
             cost: Some(cost),
-            source: Source::Builtin,
+            source: CostSource::Builtin,
             computed: Some(cost),
             price: Some(Arc::new(price)),
             ..Bill::default()
         };
-        let free = Bill { cost: Some(NanoUsd::ZERO), source: Source::Free, ..Bill::default() };
+        let free = Bill { cost: Some(NanoUsd::ZERO), source: CostSource::Free, ..Bill::default() };
         Full {
             record,
             parts: vec![

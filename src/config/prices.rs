@@ -6,43 +6,42 @@ use toml::de::DeTable;
 
 use super::{
     problem::Report,
-    read::TableReader,
-    schema::price::{self, NANOS_PER_DOLLAR, PriceLists},
+    read::Table,
+    schema::price::{self, DOLLAR, Lists},
     settings::PriceRow,
 };
 
-const PRICES_TOML: &str = include_str!("../../assets/prices.toml");
+const TEXT: &str = include_str!("../../assets/prices.toml");
 
-static PRICE_LISTS: LazyLock<PriceLists> =
-    LazyLock::new(|| read_prices(PRICES_TOML, &mut Report::default()));
+static ALL: LazyLock<Lists> = LazyLock::new(|| read(TEXT, &mut Report::default()));
 
 /// Every row, each under the preset that it is of.
 #[must_use]
 pub fn all() -> &'static [PriceRow] {
-    &PRICE_LISTS.rows
+    &ALL.rows
 }
 
 /// Billionths of a dollar for one unit of each currency that the table knows.
 #[must_use]
 pub fn currencies() -> &'static BTreeMap<String, i64> {
-    &PRICE_LISTS.currencies
+    &ALL.currencies
 }
 
 /// Billionths of a dollar for one unit of a currency; the config's rates go first.
 #[must_use]
-pub fn nanos_per_unit(currency: &str, config_rates: &BTreeMap<String, i64>) -> Option<i64> {
+pub fn dollars(currency: &str, own: &BTreeMap<String, i64>) -> Option<i64> {
     if currency == "USD" {
-        return Some(NANOS_PER_DOLLAR);
+        return Some(DOLLAR);
     }
-    config_rates.get(currency).or_else(|| PRICE_LISTS.currencies.get(currency)).copied()
+    own.get(currency).or_else(|| ALL.currencies.get(currency)).copied()
 }
 
-fn read_prices(text: &str, report: &mut Report) -> PriceLists {
+fn read(text: &str, report: &mut Report) -> Lists {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         report.error(&error.span().unwrap_or(0..0), error.message(), None);
     }
-    price::read_price_lists(TableReader::new("", 0..0, table.get_ref()), report)
+    price::lists(Table::new("", 0..0, table.get_ref()), report)
 }
 
 #[cfg(test)]
@@ -55,7 +54,7 @@ mod tests {
     #[test]
     fn the_embedded_table_is_without_a_problem() {
         let mut report = Report::default();
-        let lists = read_prices(PRICES_TOML, &mut report);
+        let lists = read(TEXT, &mut report);
         assert!(report.findings.is_empty(), "{:?}", report.findings);
         assert!(lists.rows.len() > 100, "{}", lists.rows.len());
         let names: BTreeSet<_> =

@@ -10,7 +10,7 @@ use super::settings::{
 };
 use crate::{
     base::{money::NANOS_PER_UNIT, pattern::Patterns, units},
-    ir::cost::{Class, Rates},
+    ir::cost::{PriceClass, PriceRates},
 };
 
 /// All of it.
@@ -264,9 +264,9 @@ fn price(price: &Price) -> Table {
     table.0
 }
 
-fn rates(rates: &Rates, put: &mut dyn FnMut(&'static str, Value)) {
-    for class in Class::ALL {
-        if let Some(price) = rates.written(class) {
+fn rates(rates: &PriceRates, put: &mut dyn FnMut(&'static str, Value)) {
+    for class in PriceClass::ALL {
+        if let Some(price) = rates.explicit(class) {
             put(class.name(), (price as f64 / NANOS_PER_UNIT as f64).into());
         }
     }

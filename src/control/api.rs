@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     action::Action,
     admin::Admin,
-    alerts::ActiveAlerts,
-    feed::event_feed,
-    history::LedgerHandle,
+    alerts::Standing,
+    feed::feed,
+    history::Books,
     metrics,
-    route::{self, RouteExplainRequest},
+    route::{self, RouteQuestion},
     snapshot::Snapshot,
     story, views,
 };
@@ -31,33 +31,33 @@ use crate::{
     },
     relay::{
         engine::Engine,
-        reply::{self, ResponseBody},
+        reply::{self, ReplyBody},
     },
     secrets::Secret,
     telemetry::{self, metrics::Metrics},
 };
 
 /// Bodies of acts are small.
-const MAX_BODY_BYTES: usize = 64 << 10;
+const BODY: usize = 64 << 10;
 /// The body of an act comes within this.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+const READ: Duration = Duration::from_secs(10);
 
 /// The control API of a process.
-pub struct ControlApi {
+pub struct Control {
     pub engine: Arc<Engine>,
     pub admin: Arc<dyn Admin>,
     pub started: UnixMillis,
     pub listen: Vec<String>,
     /// `None` where no ledger could be started.
-    pub ledger_handle: Option<LedgerHandle>,
-    pub alerts: Arc<ActiveAlerts>,
+    pub books: Option<Books>,
+    pub alerts: Arc<Standing>,
     pub metrics: Arc<Metrics>,
     /// Ends event streams when the proxy stops.
     pub stop: CancellationToken,
     token: [u8; 32],
 }
 
-impl ControlApi {
+impl Control {
     #[must_use]
     pub fn new(
         engine: Arc<Engine>,
@@ -72,7 +72,7 @@ impl ControlApi {
             admin,
             started,
             listen,
-            ledger_handle: None,
+            books: None,
             alerts: Arc::default(),
             metrics: Arc::default(),
             stop,
@@ -82,18 +82,14 @@ impl ControlApi {
 
     /// The same with a ledger to ask.
     #[must_use]
-    pub fn with_ledger(mut self, ledger: Option<LedgerHandle>) -> Self {
-        self.ledger_handle = ledger;
+    pub fn with_books(mut self, books: Option<Books>) -> Self {
+        self.books = books;
         self
     }
 
     /// The same with what others put together.
     #[must_use]
-    pub fn with_alerts_and_metrics(
-        mut self,
-        alerts: Arc<ActiveAlerts>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn with_news(mut self, alerts: Arc<Standing>, metrics: Arc<Metrics>) -> Self {
         (self.alerts, self.metrics) = (alerts, metrics);
         self
     }
@@ -105,36 +101,36 @@ impl ControlApi {
     }
 
     /// Answers one request below `/aiproxy/v1/`.
-    pub async fn handle(
+    pub async fn answer(
         &self,
         method: &Method,
         path: &str,
         query: Option<&str>,
         body: Incoming,
         id: RequestId,
-    ) -> Response<ResponseBody> {
-        let mut response = self.dispatch(method, path, query, body, id).await;
+    ) -> Response<ReplyBody> {
+        let mut response = self.find(method, path, query, body, id).await;
         // Refusals too: who asks can tell them from somebody else's.
-        set_control_headers(&mut response, id);
+        mark(&mut response, id);
         response
     }
 
-    async fn dispatch(
+    async fn find(
         &self,
         method: &Method,
         path: &str,
         query: Option<&str>,
         body: Incoming,
         id: RequestId,
-    ) -> Response<ResponseBody> {
+    ) -> Response<ReplyBody> {
         let get = matches!(*method, Method::GET | Method::HEAD);
         match (path, get) {
-            ("snapshot", true) => json_response(id, StatusCode::OK, &self.snapshot()),
+            ("snapshot", true) => json(id, StatusCode::OK, &self.snapshot()),
             ("events", true) => self.events(),
-            ("history", true) => self.query_ledger(LedgerQuery::History(query), id).await,
-            ("usage", true) => self.query_ledger(LedgerQuery::Usage(query), id).await,
+            ("history", true) => self.ledger(Asked::History(query), id).await,
+            ("usage", true) => self.ledger(Asked::Usage(query), id).await,
             ("requests", true) => {
-                let all = self.engine.bus.view(|live| {
+                let all = self.engine.bus.look(|live| {
                     live.running
                         .iter()
                         .rev()
@@ -142,44 +138,37 @@ impl ControlApi {
                         .cloned()
                         .collect::<Vec<_>>()
                 });
-                json_response(id, StatusCode::OK, &all)
+                json(id, StatusCode::OK, &all)
             }
-            ("act", false) => match self.read_body::<Action>(body).await {
-                Ok(action) => json_response(id, StatusCode::OK, &self.admin.perform(action).await),
-                Err(error) => reply::error_response(Dialect::Openai, id, &error),
+            ("act", false) => match self.read::<Action>(body).await {
+                Ok(action) => json(id, StatusCode::OK, &self.admin.act(action).await),
+                Err(error) => reply::error(Dialect::Openai, id, &error),
             },
-            ("route", false) => match self.read_body::<RouteExplainRequest>(body).await {
-                Ok(question) => {
-                    json_response(id, StatusCode::OK, &route::explain(&self.engine, &question))
-                }
-                Err(error) => reply::error_response(Dialect::Openai, id, &error),
+            ("route", false) => match self.read::<RouteQuestion>(body).await {
+                Ok(question) => json(id, StatusCode::OK, &route::explain(&self.engine, &question)),
+                Err(error) => reply::error(Dialect::Openai, id, &error),
             },
             ("reload", false) => self.reload(id).await,
             (other, true) if other.starts_with("requests/") => {
                 let wanted = other.trim_start_matches("requests/");
                 if let Some(wanted) = wanted.strip_suffix("/story") {
-                    return json_result(
+                    return told(
                         id,
-                        story::read_transcript(
-                            &self.engine,
-                            self.ledger_handle.as_ref(),
-                            wanted,
-                            story::parse_query(query),
-                        )
-                        .await,
+                        story::tell(&self.engine, self.books.as_ref(), wanted, story::wish(query))
+                            .await,
                     );
                 }
                 if let Some(wanted) = wanted.strip_suffix("/full") {
-                    return self.query_ledger(LedgerQuery::Detail(wanted), id).await;
+                    return self.ledger(Asked::Full(wanted), id).await;
                 }
-                match self.engine.bus.view(|live| live.find(wanted).cloned()) {
-                    Some(record) => json_response(id, StatusCode::OK, &record),
-                    None => self.query_ledger(LedgerQuery::Record(wanted), id).await,
+                match self.engine.bus.look(|live| live.find(wanted).cloned()) {
+                    Some(record) => json(id, StatusCode::OK, &record),
+                    None => self.ledger(Asked::Record(wanted), id).await,
                 }
             }
             _ => {
                 let message = "the control API has snapshot, events, requests, requests/ID, requests/ID/full, requests/ID/story, history, usage (GET) and act, route, reload (POST)";
-                reply::error_response(
+                reply::error(
                     Dialect::Openai,
                     id,
                     &ProxyError::new(ProxyErrorKind::UnknownPath, message).code("unknown_url"),
@@ -189,13 +178,9 @@ impl ControlApi {
     }
 
     /// What the ledger says, where there is one.
-    async fn query_ledger(
-        &self,
-        question: LedgerQuery<'_>,
-        id: RequestId,
-    ) -> Response<ResponseBody> {
-        let Some(ledger) = &self.ledger_handle else {
-            return reply::error_response(
+    async fn ledger(&self, question: Asked<'_>, id: RequestId) -> Response<ReplyBody> {
+        let Some(books) = &self.books else {
+            return reply::error(
                 Dialect::Openai,
                 id,
                 &ProxyError::new(ProxyErrorKind::Unavailable, "no ledger is kept")
@@ -203,40 +188,30 @@ impl ControlApi {
             );
         };
         match question {
-            LedgerQuery::Detail(wanted) => json_result(id, ledger.request_detail(wanted).await),
-            LedgerQuery::History(query) => json_result(id, ledger.history(query).await),
-            LedgerQuery::Record(wanted) => {
-                json_result(id, ledger.request_detail(wanted).await.map(|full| full.record))
-            }
-            LedgerQuery::Usage(query) => json_result(id, ledger.usage(query).await),
+            Asked::Full(wanted) => told(id, books.full(wanted).await),
+            Asked::History(query) => told(id, books.history(query).await),
+            Asked::Record(wanted) => told(id, books.full(wanted).await.map(|full| full.record)),
+            Asked::Usage(query) => told(id, books.usage(query).await),
         }
     }
 
     /// `POST /v1/reload`.
-    pub async fn reload(&self, id: RequestId) -> Response<ResponseBody> {
+    pub async fn reload(&self, id: RequestId) -> Response<ReplyBody> {
         let reloaded = self.admin.reload().await;
         let status = if reloaded.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-        let mut response = json_response(id, status, &reloaded);
-        set_control_headers(&mut response, id);
+        let mut response = json(id, status, &reloaded);
+        mark(&mut response, id);
         response
     }
 
     /// `GET /metrics`.
-    pub async fn metrics(&self, id: RequestId) -> Response<ResponseBody> {
-        reply::full_response(
-            StatusCode::OK,
-            telemetry::text::CONTENT_TYPE,
-            id,
-            metrics::metrics_page(self).await.into(),
-        )
+    pub async fn metrics(&self, id: RequestId) -> Response<ReplyBody> {
+        reply::whole(StatusCode::OK, telemetry::text::MEDIA, id, metrics::page(self).await.into())
     }
 
-    async fn read_body<T: serde::de::DeserializeOwned>(
-        &self,
-        body: Incoming,
-    ) -> Result<T, ProxyError> {
+    async fn read<T: serde::de::DeserializeOwned>(&self, body: Incoming) -> Result<T, ProxyError> {
         let bad = |why: String| ProxyError::new(ProxyErrorKind::BadRequest, why);
-        let bytes = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect())
+        let bytes = timeout(READ, Limited::new(body, BODY).collect())
             .await
             .map_err(|_| bad("the body did not come".to_owned()))?;
         let bytes = bytes.map_err(|e| bad(format!("the body cannot be read: {e}")))?.to_bytes();
@@ -265,22 +240,19 @@ impl ControlApi {
                 .iter()
                 .map(|project| project.name.to_string())
                 .collect(),
-            live: engine.bus.view(Clone::clone),
+            live: engine.bus.look(Clone::clone),
             offline: engine.network.down(),
             draining: engine.draining(),
-            ledger: self
-                .ledger_handle
-                .as_ref()
-                .map(|ledger| ledger.ledger.status(&ledger.engine.ledger_queue)),
+            ledger: self.books.as_ref().map(|books| books.ledger.status(&books.engine.sink)),
             alerts: self.alerts.list(),
             budgets: views::budgets(engine),
         }
     }
 
-    fn events(&self) -> Response<ResponseBody> {
-        let (live, events) = self.engine.bus.subscribe_with_snapshot();
+    fn events(&self) -> Response<ReplyBody> {
+        let (live, events) = self.engine.bus.watch();
         let hello = Bytes::from(format!(": events after {}\n\n", live.seq));
-        let body = ResponseBody::Events(Box::pin(event_feed(hello, events, self.stop.clone())));
+        let body = ReplyBody::Events(Box::pin(feed(hello, events, self.stop.clone())));
         let mut response = Response::new(body);
         response
             .headers_mut()
@@ -291,21 +263,17 @@ impl ControlApi {
 }
 
 /// What the ledger is asked.
-enum LedgerQuery<'a> {
-    Detail(&'a str),
+enum Asked<'a> {
+    Full(&'a str),
     History(Option<&'a str>),
     Record(&'a str),
     Usage(Option<&'a str>),
 }
 
-fn json_response<T: Serialize>(
-    id: RequestId,
-    status: StatusCode,
-    value: &T,
-) -> Response<ResponseBody> {
+fn json<T: Serialize>(id: RequestId, status: StatusCode, value: &T) -> Response<ReplyBody> {
     match serde_json::to_vec(value) {
-        Ok(body) => reply::full_response(status, "application/json", id, body.into()),
-        Err(e) => reply::error_response(
+        Ok(body) => reply::whole(status, "application/json", id, body.into()),
+        Err(e) => reply::error(
             Dialect::Openai,
             id,
             &ProxyError::new(ProxyErrorKind::Internal, format!("cannot be written: {e}")),
@@ -313,18 +281,15 @@ fn json_response<T: Serialize>(
     }
 }
 
-fn json_result<T: Serialize>(
-    id: RequestId,
-    answer: Result<T, ProxyError>,
-) -> Response<ResponseBody> {
+fn told<T: Serialize>(id: RequestId, answer: Result<T, ProxyError>) -> Response<ReplyBody> {
     match answer {
-        Ok(value) => json_response(id, StatusCode::OK, &value),
-        Err(error) => reply::error_response(Dialect::Openai, id, &error),
+        Ok(value) => json(id, StatusCode::OK, &value),
+        Err(error) => reply::error(Dialect::Openai, id, &error),
     }
 }
 
-fn set_control_headers(response: &mut Response<ResponseBody>, id: RequestId) {
-    reply::set_request_id(response.headers_mut(), id);
+fn mark(response: &mut Response<ReplyBody>, id: RequestId) {
+    reply::stamp(response.headers_mut(), id);
     response.headers_mut().insert("x-aiproxy", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     response
         .headers_mut()

@@ -9,7 +9,7 @@ use tokio::{sync::oneshot, time::timeout};
 use crate::{
     base::{clock::UnixMillis, id::RequestId, zone::timezone_by_name},
     events::{filter::Filter, record::RequestRecord},
-    ir::fault::{ClientError, ErrorKind},
+    ir::fault::{ProxyError, ProxyErrorKind},
     ledger::{
         Ledger, Reader,
         bodies::Shown,
@@ -135,15 +135,15 @@ pub enum Refused {
     Ledger(#[from] QueryError),
 }
 
-impl From<Refused> for ClientError {
+impl From<Refused> for ProxyError {
     fn from(refused: Refused) -> Self {
         let text = refused.to_string();
         match refused {
-            Refused::Question(_) => Self::new(ErrorKind::BadRequest, text),
+            Refused::Question(_) => Self::new(ProxyErrorKind::BadRequest, text),
             Refused::Ledger(QueryError::Ambiguous(_) | QueryError::Unknown(_)) => {
-                Self::new(ErrorKind::UnknownPath, text).code("unknown_request")
+                Self::new(ProxyErrorKind::UnknownPath, text).code("unknown_request")
             }
-            Refused::Ledger(_) => Self::new(ErrorKind::Unavailable, text).code("no_ledger"),
+            Refused::Ledger(_) => Self::new(ProxyErrorKind::Unavailable, text).code("no_ledger"),
         }
     }
 }
@@ -160,7 +160,7 @@ impl Books {
     async fn ask<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&Reader, UnixMillis) -> Result<T, Refused> + Send + 'static,
-    ) -> Result<T, ClientError> {
+    ) -> Result<T, ProxyError> {
         // Its thread may have to wait for a file that is locked.
         drop(timeout(WRITTEN, self.engine.sink.flush()).await);
         let (ledger, now) = (Arc::clone(&self.ledger), self.engine.clock.unix());
@@ -186,7 +186,10 @@ impl Books {
         };
         answer
             .map_err(|e| {
-                ClientError::new(ErrorKind::Internal, format!("the ledger could not be asked: {e}"))
+                ProxyError::new(
+                    ProxyErrorKind::Internal,
+                    format!("the ledger could not be asked: {e}"),
+                )
             })?
             .map_err(Into::into)
     }
@@ -196,7 +199,7 @@ impl Books {
     /// # Errors
     ///
     /// A bad question, or no ledger.
-    pub async fn history(&self, query: Option<&str>) -> Result<Page, ClientError> {
+    pub async fn history(&self, query: Option<&str>) -> Result<Page, ProxyError> {
         let mut values = values(query);
         let mut take = |name: &str| values.remove(name).filter(|value| !value.is_empty());
         let question = HistoryQuestion {
@@ -218,7 +221,7 @@ impl Books {
     /// # Errors
     ///
     /// A bad question, or no ledger.
-    pub async fn usage(&self, query: Option<&str>) -> Result<View, ClientError> {
+    pub async fn usage(&self, query: Option<&str>) -> Result<View, ProxyError> {
         let mut values = values(query);
         let by = values
             .remove("by")
@@ -241,7 +244,7 @@ impl Books {
     /// # Errors
     ///
     /// No such request, or no ledger.
-    pub async fn full(&self, id: &str) -> Result<Full, ClientError> {
+    pub async fn full(&self, id: &str) -> Result<Full, ProxyError> {
         let id = id.to_owned();
         self.ask(move |reader, _| Ok(reader.full(&id)?)).await
     }
@@ -257,7 +260,7 @@ impl Books {
         session: &str,
         before: Option<RequestId>,
         limit: usize,
-    ) -> Result<Turns, ClientError> {
+    ) -> Result<Turns, ProxyError> {
         let (project, session) = (project.to_owned(), session.to_owned());
         let kept = self.engine.generation().settings.ledger.keep_bodies;
         self.ask(move |reader, now| {
@@ -274,19 +277,19 @@ impl Books {
     /// # Errors
     ///
     /// No ledger.
-    pub async fn bodies(&self, id: RequestId) -> Result<Vec<Shown>, ClientError> {
+    pub async fn bodies(&self, id: RequestId) -> Result<Vec<Shown>, ProxyError> {
         self.ask(move |reader, _| Ok(reader.bodies(id)?)).await
     }
 
     /// The refusal for a request that nobody knows.
     #[must_use]
-    pub fn unknown(id: &str) -> ClientError {
+    pub fn unknown(id: &str) -> ProxyError {
         Refused::Ledger(QueryError::Unknown(id.chars().take(40).collect())).into()
     }
 }
 
-fn bad(message: &str) -> ClientError {
-    ClientError::new(ErrorKind::BadRequest, message.to_owned())
+fn bad(message: &str) -> ProxyError {
+    ProxyError::new(ProxyErrorKind::BadRequest, message.to_owned())
 }
 
 /// `a=1&b=two%20words`; of two of one name the last counts.

@@ -8,7 +8,7 @@ use crate::{
     base::id::RequestId,
     dialect::Framing,
     events::{record::RequestRecord, sink::Side},
-    ir::{fault::ClientError, op::Dialect},
+    ir::{fault::ProxyError, op::Dialect},
     ledger::{bodies::Shown, query::Full},
     relay::{
         engine::Engine,
@@ -78,7 +78,7 @@ pub async fn tell(
     books: Option<&Books>,
     id: &str,
     wish: Wish,
-) -> Result<Story, ClientError> {
+) -> Result<Story, ProxyError> {
     let known = engine.bus.look(|live| live.find(id).cloned());
     if let Some(record) = known.as_ref().filter(|record| record.running()) {
         let now = engine.clock.mono();

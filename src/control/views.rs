@@ -12,7 +12,7 @@ use crate::{
         money::{self, NanoUsd},
     },
     config::settings::{Key, Origin, Project, Upstream},
-    ir::cost::Class,
+    ir::cost::PriceClass,
     relay::engine::{Engine, Generation},
     routing::{
         budget::{self, Holder, Lack},
@@ -263,11 +263,11 @@ pub fn models(engine: &Engine, generation: &Generation) -> Vec<ModelView> {
 fn price(generation: &Generation, upstream: &Upstream, model: &str) -> Option<ModelPrice> {
     let (_, tariff) = generation.prices.find(upstream, model, None)?;
     let used = tariff.usual();
-    let written = |class| used.rates.written(class).map(money::format_nanos);
+    let written = |class| used.rates.explicit(class).map(money::format_nanos);
     Some(ModelPrice {
         currency: used.currency.to_string(),
-        input: written(Class::Input)?,
-        output: written(Class::Output),
+        input: written(PriceClass::Input)?,
+        output: written(PriceClass::Output),
     })
 }
 

@@ -7,13 +7,12 @@ use toml_edit::{DocumentMut, Item, Table};
 
 use crate::ir::fault::FaultKind;
 
-static FAULT_RULES: LazyLock<FaultRules> = LazyLock::new(|| {
-    FaultRules::parse(include_str!("../../assets/faults.toml")).unwrap_or_default()
-});
+static TABLE: LazyLock<Evidence> =
+    LazyLock::new(|| Evidence::read(include_str!("../../assets/faults.toml")).unwrap_or_default());
 
 /// What a body said, all lower case.
 #[derive(Debug, Default)]
-pub(super) struct ErrorFields {
+pub(super) struct Said {
     /// Code, type, status name, reasons: compared whole.
     pub(super) codes: Vec<String>,
     pub(super) message: String,
@@ -23,29 +22,29 @@ pub(super) struct ErrorFields {
 
 /// The kind of a refusal; by the status alone where the words prove nothing.
 #[must_use]
-pub(super) fn classify(status: u16, fields: &ErrorFields) -> FaultKind {
-    let proven = FAULT_RULES.rules.iter().find(|rule| {
+pub(super) fn kind(status: u16, said: &Said) -> FaultKind {
+    let proven = TABLE.rules.iter().find(|rule| {
         rule.statuses.contains(&status)
-            && (fields.codes.iter().any(|code| rule.codes.contains(code))
-                || rule.phrases.iter().any(|phrase| fields.message.contains(phrase.as_str())))
-            && !rule.unless.iter().any(|word| fields.body.contains(word.as_str()))
+            && (said.codes.iter().any(|code| rule.codes.contains(code))
+                || rule.phrases.iter().any(|phrase| said.message.contains(phrase.as_str())))
+            && !rule.unless.iter().any(|word| said.body.contains(word.as_str()))
     });
-    proven.map_or_else(|| kind_by_status(status), |rule| rule.kind)
+    proven.map_or_else(|| by_status(status), |rule| rule.kind)
 }
 
 /// The status that an error inside a 200 stands for.
 #[must_use]
-pub(super) fn implied_status(fields: &ErrorFields) -> u16 {
-    let number = fields
+pub(super) fn stands_for(said: &Said) -> u16 {
+    let number = said
         .codes
         .iter()
         .find_map(|code| code.parse().ok())
         .filter(|code| (400..600).contains(code));
     number
         .or_else(|| {
-            fields.codes.iter().find_map(|code| {
-                FAULT_RULES
-                    .implied_statuses
+            said.codes.iter().find_map(|code| {
+                TABLE
+                    .stands
                     .iter()
                     .find(|(_, codes)| codes.contains(code))
                     .map(|(status, _)| *status)
@@ -56,24 +55,24 @@ pub(super) fn implied_status(fields: &ErrorFields) -> u16 {
 
 /// Whether a refusal means that the conversation is longer than the model's window.
 #[must_use]
-pub(super) fn is_context_overflow(fields: &ErrorFields) -> bool {
-    let (codes, phrases) = &FAULT_RULES.context_overflow;
-    fields.codes.iter().any(|code| codes.contains(code))
-        || phrases.iter().any(|phrase| fields.message.contains(phrase.as_str()))
+pub(super) fn overflows(said: &Said) -> bool {
+    let (codes, phrases) = &TABLE.overflow;
+    said.codes.iter().any(|code| codes.contains(code))
+        || phrases.iter().any(|phrase| said.message.contains(phrase.as_str()))
 }
 
 /// Who made this HTML page.
 #[must_use]
-pub(super) fn html_page_vendor(page: &str) -> Option<&'static str> {
+pub(super) fn page_maker(page: &str) -> Option<&'static str> {
     let page = page.to_ascii_lowercase();
-    FAULT_RULES
-        .html_pages
+    TABLE
+        .pages
         .iter()
         .find(|(_, words)| words.iter().any(|word| page.contains(word.as_str())))
         .map(|(name, _)| name.as_str())
 }
 
-fn kind_by_status(status: u16) -> FaultKind {
+fn by_status(status: u16) -> FaultKind {
     match status {
         0..400 => FaultKind::CaptivePortal,
         401 => FaultKind::KeyRejected,
@@ -88,15 +87,15 @@ fn kind_by_status(status: u16) -> FaultKind {
 }
 
 #[derive(Default)]
-struct FaultRules {
-    rules: Vec<FaultRule>,
-    implied_statuses: Vec<(u16, Vec<String>)>,
-    html_pages: Vec<(String, Vec<String>)>,
+struct Evidence {
+    rules: Vec<Rule>,
+    stands: Vec<(u16, Vec<String>)>,
+    pages: Vec<(String, Vec<String>)>,
     /// Codes and phrases of a conversation that is too long.
-    context_overflow: (Vec<String>, Vec<String>),
+    overflow: (Vec<String>, Vec<String>),
 }
 
-struct FaultRule {
+struct Rule {
     kind: FaultKind,
     statuses: Vec<u16>,
     codes: Vec<String>,
@@ -104,9 +103,9 @@ struct FaultRule {
     unless: Vec<String>,
 }
 
-impl FaultRules {
+impl Evidence {
     /// `None` where the table is not what its head says; a test holds the built-in one to it.
-    fn parse(text: &str) -> Option<Self> {
+    fn read(text: &str) -> Option<Self> {
         let file: DocumentMut = text.parse().ok()?;
         let tables = |name: &str| {
             file.get(name)
@@ -129,38 +128,35 @@ impl FaultRules {
                 .iter()
                 .map(|n| n.as_integer().and_then(|n| n.try_into().ok()))
                 .collect::<Option<_>>()?;
-            Some(FaultRule {
+            Some(Rule {
                 kind,
                 statuses,
-                codes: string_list(t, "codes")?,
-                phrases: string_list(t, "phrases")?,
-                unless: string_list(t, "unless").unwrap_or_default(),
+                codes: texts(t, "codes")?,
+                phrases: texts(t, "phrases")?,
+                unless: texts(t, "unless").unwrap_or_default(),
             })
         };
         Some(Self {
             rules: tables("rule").into_iter().map(rule).collect::<Option<_>>()?,
-            implied_statuses: tables("stands")
+            stands: tables("stands")
                 .into_iter()
                 .map(|t| {
-                    Some((
-                        t.get("status")?.as_integer()?.try_into().ok()?,
-                        string_list(t, "codes")?,
-                    ))
+                    Some((t.get("status")?.as_integer()?.try_into().ok()?, texts(t, "codes")?))
                 })
                 .collect::<Option<_>>()?,
-            context_overflow: {
+            overflow: {
                 let table = file.get("overflow").and_then(Item::as_table)?;
-                (string_list(table, "codes")?, string_list(table, "phrases")?)
+                (texts(table, "codes")?, texts(table, "phrases")?)
             },
-            html_pages: tables("page")
+            pages: tables("page")
                 .into_iter()
-                .map(|t| Some((t.get("name")?.as_str()?.to_owned(), string_list(t, "words")?)))
+                .map(|t| Some((t.get("name")?.as_str()?.to_owned(), texts(t, "words")?)))
                 .collect::<Option<_>>()?,
         })
     }
 }
 
-fn string_list(table: &Table, key: &str) -> Option<Vec<String>> {
+fn texts(table: &Table, key: &str) -> Option<Vec<String>> {
     table.get(key)?.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect()
 }
 
@@ -170,10 +166,8 @@ mod tests {
 
     #[test]
     fn the_table_is_whole_and_lower_case() {
-        let table = FaultRules::parse(include_str!("../../assets/faults.toml")).expect("readable");
-        assert!(
-            table.rules.len() > 5 && table.implied_statuses.len() > 5 && table.html_pages.len() > 2
-        );
+        let table = Evidence::read(include_str!("../../assets/faults.toml")).expect("readable");
+        assert!(table.rules.len() > 5 && table.stands.len() > 5 && table.pages.len() > 2);
         for text in
             table.rules.iter().flat_map(|r| r.codes.iter().chain(&r.phrases).chain(&r.unless))
         {

@@ -27,7 +27,7 @@ pub(super) fn read(status: u16, content_type: &str, body: &[u8]) -> Fault {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
     if (300..400).contains(&status) {
         return plain(
-            FaultKind::Portal,
+            FaultKind::CaptivePortal,
             502,
             format!("network requires sign-in or a proxy answered with a redirect (HTTP {status})"),
         );
@@ -223,9 +223,9 @@ pub(super) fn told(status: Option<u16>, json: JsonRef<'_>) -> Fault {
         } else {
             if google.is_some() { reason } else { code }.map(clip)
         },
-        kind_name: kind_name.map(clip),
+        error_type: kind_name.map(clip),
         param: text(error, "param").map(clip),
-        hint: retry,
+        retry_after: retry,
     }
 }
 
@@ -275,7 +275,7 @@ pub(super) fn parting(rest: &[u8]) -> Option<Fault> {
 }
 
 fn plain(kind: FaultKind, status: u16, message: String) -> Fault {
-    Fault { kind, status, message, code: None, kind_name: None, param: None, hint: None }
+    Fault { kind, status, message, code: None, error_type: None, param: None, retry_after: None }
 }
 
 /// Google sometimes wraps an error into a list of one.
@@ -331,7 +331,7 @@ fn page(status: u16, html: &str) -> Fault {
     if status < 400 || status == 511 {
         let what = if text.is_empty() { "HTML".to_owned() } else { format!("HTML: {text}") };
         return plain(
-            FaultKind::Portal,
+            FaultKind::CaptivePortal,
             502,
             words::plain(
                 &format!(
@@ -549,12 +549,12 @@ mod tests {
         let fault =
             read(429, "", br#"[{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED","details":[{"retryDelay":"1.5s"}]}}]"#);
         assert_eq!(
-            (fault.hint, fault.code, fault.kind_name.as_deref()),
+            (fault.retry_after, fault.code, fault.error_type.as_deref()),
             (Some(Duration::from_millis(1500)), None, Some("RESOURCE_EXHAUSTED"))
         );
         let fault = read(400, "", br#"{"error":{"message":"m","type":"t","param":"p","code":17}}"#);
         assert_eq!(
-            (fault.code.as_deref(), fault.kind_name.as_deref(), fault.param.as_deref()),
+            (fault.code.as_deref(), fault.error_type.as_deref(), fault.param.as_deref()),
             (Some("17"), Some("t"), Some("p"))
         );
     }
@@ -600,12 +600,16 @@ mod tests {
             (r#"{"id":"x"}"#, 502, FaultKind::Server),
             ("", 502, FaultKind::Server),
             ("hello", 502, FaultKind::Server),
-            ("<html><body>Please log in to Hotel WiFi</body></html>", 502, FaultKind::Portal),
+            (
+                "<html><body>Please log in to Hotel WiFi</body></html>",
+                502,
+                FaultKind::CaptivePortal,
+            ),
         ] {
             let fault = read(200, "text/html", body.as_bytes());
             assert_eq!((fault.status, fault.kind), (status, kind), "{body}");
         }
-        assert_eq!(read(302, "", b"").kind, FaultKind::Portal);
+        assert_eq!(read(302, "", b"").kind, FaultKind::CaptivePortal);
         assert!(
             read(200, "", b"<html>x")
                 .message

@@ -45,7 +45,7 @@ use crate::{
     ir::{
         event::ChatEvent,
         extras::Extras,
-        fault::{ClientError, Fault},
+        fault::{Fault, ProxyError},
         op::{Dialect, Op},
         request::ChatRequest,
         response::ChatResponse,
@@ -59,16 +59,16 @@ pub trait Ingress: Send + Sync {
 
     /// The whole error answer: status, and a JSON body of the dialect. `request_id` stands in the
     /// body where the dialect has a place for it.
-    fn write_error(&self, error: &ClientError, request_id: &str) -> (StatusCode, Bytes);
+    fn write_error(&self, error: &ProxyError, request_id: &str) -> (StatusCode, Bytes);
 
     /// The error as the last event of a stream, framed; never followed by anything.
-    fn stream_error(&self, error: &ClientError, request_id: &str, framing: Framing) -> Bytes;
+    fn stream_error(&self, error: &ProxyError, request_id: &str, framing: Framing) -> Bytes;
 
     /// The same after `events` events have gone out, for framings where the last one depends on
     /// those before.
     fn stream_error_after(
         &self,
-        error: &ClientError,
+        error: &ProxyError,
         request_id: &str,
         framing: Framing,
         events: u32,
@@ -87,7 +87,7 @@ pub trait Ingress: Send + Sync {
     ///
     /// What the dialect's own provider would refuse: messages missing or of the wrong type; names
     /// the field.
-    fn read_request(&self, place: Place, body: &[u8]) -> Result<ChatRequest, ClientError>;
+    fn read_request(&self, place: Place, body: &[u8]) -> Result<ChatRequest, ProxyError>;
 
     /// A whole answer in this dialect.
     fn write_response(&self, response: &ChatResponse, shape: &Shape) -> Bytes;
@@ -144,7 +144,7 @@ pub trait StreamWriter: Send {
 
     /// Appends the error that ends the stream instead of its `End`, fitting what has been written;
     /// also before `Begin`.
-    fn error(&mut self, error: &ClientError, request_id: &str, out: &mut Vec<u8>);
+    fn error(&mut self, error: &ProxyError, request_id: &str, out: &mut Vec<u8>);
 }
 
 /// How a streamed body is cut into events.

@@ -15,10 +15,10 @@ use super::{
 use crate::base::raw::RawJson;
 use crate::ir::{
     assemble::{self, Assembler},
-    block::{Block, BlockKind, Citation, MediaKind, Source},
-    event::{ChatEvent, Head},
+    block::{Block, BlockKind, Citation, MediaKind, MediaSource},
+    event::{BlockStart, ChatEvent},
     extras::Extras,
-    fault::{ClientError, ErrorKind},
+    fault::{ProxyError, ProxyErrorKind},
     grammar,
     op::Dialect,
     request::{ChatRequest, Role},
@@ -107,7 +107,7 @@ fn answer(dialect: Dialect, x: &Exchange) -> Option<(ChatResponse, Vec<ChatEvent
         let response = registry::egress(dialect)
             .read_response(&x.content_type, x.response.as_bytes(), &carry)
             .ok()?;
-        let events = assemble::events(&response);
+        let events = assemble::to_events(&response);
         return Some((response, events));
     }
     let mut reading =
@@ -118,7 +118,7 @@ fn answer(dialect: Dialect, x: &Exchange) -> Option<(ChatResponse, Vec<ChatEvent
     if step.error.is_some() {
         return None;
     }
-    grammar::check(&events).unwrap_or_else(|e| panic!("{}: {e}", x.id));
+    grammar::validate_events(&events).unwrap_or_else(|e| panic!("{}: {e}", x.id));
     let mut assembler = Assembler::default();
     events.iter().for_each(|event| assembler.feed(event));
     Some((assembler.finish()?, events))
@@ -154,7 +154,7 @@ fn coarse(mut said: Said, client: Dialect, response: &ChatResponse) -> Said {
     match (client, said.finish) {
         // No word for a paused turn, or for a filter.
         (_, FinishKind::Pause) => said.finish = FinishKind::Stop,
-        (Dialect::Anthropic | Dialect::Ollama, FinishKind::Filter) => {
+        (Dialect::Anthropic | Dialect::Ollama, FinishKind::ContentFilter) => {
             said.finish = FinishKind::Stop
         }
         _ => {}
@@ -268,7 +268,7 @@ fn asked(request: &ChatRequest) -> Asked {
     fn media(blocks: &[Block], images: &mut Vec<String>) {
         for block in blocks {
             if let BlockKind::Media(media) = &block.kind
-                && let (MediaKind::Image, Source::Base64(data)) = (media.kind, &media.source)
+                && let (MediaKind::Image, MediaSource::Base64(data)) = (media.kind, &media.source)
             {
                 images.push(data.trim_end_matches('=').to_owned());
             }
@@ -405,9 +405,9 @@ fn raw_values_with_line_breaks_stay_inside_their_event() {
             };
             for event in [
                 ChatEvent::Begin { id: String::new(), model: "m".to_owned(), created: None, usage: None },
-                ChatEvent::Open { block: 0, head: Head::Foreign { dialect: client, body: raw() } },
+                ChatEvent::Open { block: 0, head: BlockStart::Foreign { dialect: client, body: raw() } },
                 ChatEvent::Close { block: 0 },
-                ChatEvent::Open { block: 1, head: Head::Text },
+                ChatEvent::Open { block: 1, head: BlockStart::Text },
                 ChatEvent::Delta { block: 1, text: "said\nso".to_owned() },
                 ChatEvent::Logprobs(
                     RawJson::parse("[\n{\"token\": \"said\",\n\"logprob\": -1, \"bytes\": null, \"top_logprobs\": []}\n]").expect("json"),
@@ -460,12 +460,12 @@ fn an_error_ends_a_stream_in_every_dialect_without_a_success() {
                 created: None,
                 usage: None,
             },
-            ChatEvent::Open { block: 0, head: Head::Text },
+            ChatEvent::Open { block: 0, head: BlockStart::Text },
             ChatEvent::Delta { block: 0, text: "half".to_owned() },
         ] {
             writer.event(event, &mut out);
         }
-        writer.error(&ClientError::new(ErrorKind::Upstream, "broke"), "01", &mut out);
+        writer.error(&ProxyError::new(ProxyErrorKind::Upstream, "broke"), "01", &mut out);
         let mut reading = Reading::new(
             client_framing(client),
             registry::egress(client).stream_reader(&Carry::default()),

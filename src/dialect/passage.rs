@@ -19,7 +19,7 @@ use crate::{
         Carry, Framing, Heed, Meter, Summary, fault, registry, resume::Tap, translate::Reading,
     },
     ir::{
-        fault::{ClientError, Fault},
+        fault::{Fault, ProxyError},
         op::{Dialect, Op},
     },
 };
@@ -309,7 +309,7 @@ impl Passage {
 
     /// Our error as the last thing of this stream, fitting what has been forwarded of it.
     #[must_use]
-    pub fn error_tail(&self, error: &ClientError, request_id: &str) -> Bytes {
+    pub fn error_tail(&self, error: &ProxyError, request_id: &str) -> Bytes {
         if matches!(self.array, Array::Closed | Array::Bare) {
             return Bytes::new();
         }

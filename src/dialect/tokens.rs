@@ -152,7 +152,11 @@ pub(super) fn openai(usage: JsonRef<'_>) -> Option<Usage> {
     let reported = if told.costs { reported(usage) } else { None };
     if ins.all.is_none() && outs.all.is_none() {
         // Rerankers tell nothing but a total.
-        return told.total.map(|input| Usage { input, reported, ..Usage::default() });
+        return told.total.map(|input| Usage {
+            input,
+            reported_cost: reported,
+            ..Usage::default()
+        });
     }
     let (prompt, completion) = (ins.all.unwrap_or(0), outs.all.unwrap_or(0));
     let cached = ins.cached.or_else(|| told.cached.into_iter().find_map(|n| n));
@@ -183,7 +187,7 @@ pub(super) fn openai(usage: JsonRef<'_>) -> Option<Usage> {
         audio_out,
         image_out,
         searches: told.searches.or(told.queries).unwrap_or(0),
-        reported,
+        reported_cost: reported,
     })
 }
 

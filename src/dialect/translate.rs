@@ -16,7 +16,7 @@ use crate::{
     ir::{
         assemble::Assembler,
         event::ChatEvent,
-        fault::{ClientError, Fault},
+        fault::{Fault, ProxyError},
         response::ChatResponse,
         think,
         usage::Usage,
@@ -28,7 +28,7 @@ pub struct Reading {
     cutter: Cutter,
     reader: Box<dyn StreamReader>,
     /// Changes what was said before anybody hears it.
-    think: Option<think::Split>,
+    think: Option<think::ThinkTagSplitter>,
     /// An event that ends in the middle of a character waits for the next one.
     held: Option<Box<(Vec<u8>, Vec<u8>)>>,
     events: u32,
@@ -58,7 +58,7 @@ impl Reading {
             Framing::Ndjson => Cutter::Lines(ndjson::LineSplitter::default()),
             Framing::Sse => Cutter::Sse(sse::SseSplitter::default()),
         };
-        let think = think_split.then(think::Split::default);
+        let think = think_split.then(think::ThinkTagSplitter::default);
         Self { cutter, reader, think, held: None, events: 0, first_unit: true, state: State::Open }
     }
 
@@ -202,7 +202,7 @@ impl Reading {
         }
         for event in &said[from..] {
             match event {
-                ChatEvent::Open { .. } | ChatEvent::Delta { .. } | ChatEvent::Proof { .. } => {
+                ChatEvent::Open { .. } | ChatEvent::Delta { .. } | ChatEvent::Signature { .. } => {
                     step.content = true
                 }
                 ChatEvent::End { .. } => {
@@ -371,7 +371,7 @@ impl Translator {
     }
 
     /// Our error as the last thing of this stream.
-    pub fn error_tail(&mut self, error: &ClientError, request_id: &str) -> Bytes {
+    pub fn error_tail(&mut self, error: &ProxyError, request_id: &str) -> Bytes {
         let mut out = Vec::new();
         if let Some(writer) = &mut self.writer {
             writer.error(error, request_id, &mut out);

@@ -3,8 +3,8 @@
 use crate::{
     base::raw::RawJson,
     ir::{
-        block::{Block, BlockKind, Reasoning, Text, ToolCall},
-        event::{ChatEvent, Head},
+        block::{Block, BlockKind, Reasoning, TextBlock, ToolCall},
+        event::{BlockStart, ChatEvent},
         response::ChatResponse,
     },
 };
@@ -26,24 +26,24 @@ impl Assembler {
                 (self.response.created, self.response.usage) = (*created, *usage);
             }
             ChatEvent::Open { head, .. } => self.response.blocks.push(Block::new(match head {
-                Head::Text => BlockKind::Text(Text::default()),
-                Head::Reasoning { summary } => {
+                BlockStart::Text => BlockKind::Text(TextBlock::default()),
+                BlockStart::Reasoning { summary } => {
                     BlockKind::Reasoning(Reasoning { text: String::new(), summary: *summary })
                 }
-                Head::Refusal => BlockKind::Refusal(String::new()),
-                Head::ToolCall { id, name, form } => BlockKind::ToolCall(ToolCall {
+                BlockStart::Refusal => BlockKind::Refusal(String::new()),
+                BlockStart::ToolCall { id, name, form } => BlockKind::ToolCall(ToolCall {
                     id: id.clone(),
                     name: name.clone(),
                     arguments: String::new(),
                     form: *form,
                 }),
-                Head::Media(media) => BlockKind::Media(media.clone()),
-                Head::Foreign { dialect, body } => {
+                BlockStart::Media(media) => BlockKind::Media(media.clone()),
+                BlockStart::Foreign { dialect, body } => {
                     BlockKind::Foreign { dialect: *dialect, body: body.clone() }
                 }
             })),
             ChatEvent::Delta { block, text } => {
-                if let Some(block) = self.block(*block) {
+                if let Some(block) = self.block_mut(*block) {
                     match &mut block.kind {
                         BlockKind::Text(it) => it.text.push_str(text),
                         BlockKind::Reasoning(it) => it.text.push_str(text),
@@ -55,13 +55,13 @@ impl Assembler {
                     }
                 }
             }
-            ChatEvent::Proof { block, proof } => {
-                if let Some(block) = self.block(*block) {
-                    block.proof = Some(proof.clone());
+            ChatEvent::Signature { block, signature: proof } => {
+                if let Some(block) = self.block_mut(*block) {
+                    block.signature = Some(proof.clone());
                 }
             }
             ChatEvent::Citation { block, citation } => {
-                if let Some(Block { kind: BlockKind::Text(text), .. }) = self.block(*block) {
+                if let Some(Block { kind: BlockKind::Text(text), .. }) = self.block_mut(*block) {
                     text.citations.push(citation.clone());
                 }
             }
@@ -91,14 +91,14 @@ impl Assembler {
         self.ended.then_some(self.response)
     }
 
-    fn block(&mut self, number: u32) -> Option<&mut Block> {
+    fn block_mut(&mut self, number: u32) -> Option<&mut Block> {
         self.response.blocks.get_mut(number as usize)
     }
 }
 
 /// The events of an answer that came whole.
 #[must_use]
-pub fn events(response: &ChatResponse) -> Vec<ChatEvent> {
+pub fn to_events(response: &ChatResponse) -> Vec<ChatEvent> {
     let mut out = vec![ChatEvent::Begin {
         id: response.id.clone(),
         model: response.model.clone(),
@@ -108,16 +108,18 @@ pub fn events(response: &ChatResponse) -> Vec<ChatEvent> {
     let mut logprobs = response.logprobs.as_ref();
     for (block, number) in response.blocks.iter().zip(0..) {
         let (head, text) = match &block.kind {
-            BlockKind::Text(it) => (Head::Text, it.text.as_str()),
-            BlockKind::Reasoning(it) => (Head::Reasoning { summary: it.summary }, it.text.as_str()),
-            BlockKind::Refusal(it) => (Head::Refusal, it.as_str()),
+            BlockKind::Text(it) => (BlockStart::Text, it.text.as_str()),
+            BlockKind::Reasoning(it) => {
+                (BlockStart::Reasoning { summary: it.summary }, it.text.as_str())
+            }
+            BlockKind::Refusal(it) => (BlockStart::Refusal, it.as_str()),
             BlockKind::ToolCall(it) => (
-                Head::ToolCall { id: it.id.clone(), name: it.name.clone(), form: it.form },
+                BlockStart::ToolCall { id: it.id.clone(), name: it.name.clone(), form: it.form },
                 it.arguments.as_str(),
             ),
-            BlockKind::Media(it) => (Head::Media(it.clone()), ""),
+            BlockKind::Media(it) => (BlockStart::Media(it.clone()), ""),
             BlockKind::Foreign { dialect, body } => {
-                (Head::Foreign { dialect: *dialect, body: body.clone() }, "")
+                (BlockStart::Foreign { dialect: *dialect, body: body.clone() }, "")
             }
             // Results are the client's to give; no answer holds one.
             BlockKind::ToolResult(_) => continue,
@@ -135,7 +137,12 @@ pub fn events(response: &ChatResponse) -> Vec<ChatEvent> {
                     .map(|citation| ChatEvent::Citation { block: number, citation }),
             );
         }
-        out.extend(block.proof.clone().map(|proof| ChatEvent::Proof { block: number, proof }));
+        out.extend(
+            block
+                .signature
+                .clone()
+                .map(|proof| ChatEvent::Signature { block: number, signature: proof }),
+        );
         out.push(ChatEvent::Close { block: number });
     }
     out.push(ChatEvent::End {

@@ -10,27 +10,27 @@ use crate::{
 pub struct Block {
     pub kind: BlockKind,
     /// What proves to its provider that it said this; opaque, never re-encoded.
-    pub proof: Option<Proof>,
+    pub signature: Option<ReasoningSignature>,
     /// A prompt-cache breakpoint after this block.
-    pub cache: Option<CacheMark>,
+    pub cache: Option<CacheBreakpoint>,
     pub extras: Extras,
 }
 
 impl Block {
     #[must_use]
     pub fn new(kind: BlockKind) -> Self {
-        Self { kind, proof: None, cache: None, extras: Extras::default() }
+        Self { kind, signature: None, cache: None, extras: Extras::default() }
     }
 
     #[must_use]
     pub fn text(text: impl Into<String>) -> Self {
-        Self::new(BlockKind::Text(Text { text: text.into(), citations: Vec::new() }))
+        Self::new(BlockKind::Text(TextBlock { text: text.into(), citations: Vec::new() }))
     }
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum BlockKind {
-    Text(Text),
+    Text(TextBlock),
     Media(Media),
     /// What the model thought; empty text with a proof is a redacted thought.
     Reasoning(Reasoning),
@@ -48,7 +48,7 @@ pub enum BlockKind {
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Text {
+pub struct TextBlock {
     pub text: String,
     pub citations: Vec<Citation>,
 }
@@ -59,7 +59,7 @@ pub struct Citation {
     pub url: Option<String>,
     pub title: Option<String>,
     /// The words of the source.
-    pub cited: Option<String>,
+    pub cited_text: Option<String>,
     /// The part of the text block that it supports, in characters; where the dialect tells it.
     pub span: Option<(u64, u64)>,
     /// The citation as its dialect wrote it.
@@ -76,17 +76,17 @@ pub struct Reasoning {
 
 /// An opaque token that lets a provider take its own reasoning back.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Proof {
+pub struct ReasoningSignature {
     /// Who understands it.
     pub dialect: Dialect,
-    pub kind: ProofKind,
+    pub kind: SignatureKind,
     pub value: String,
     /// The item's id, where the dialect gives it one (Responses).
     pub id: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProofKind {
+pub enum SignatureKind {
     /// Anthropic `signature`, Gemini `thoughtSignature`: beside readable content.
     Signature,
     /// Responses `encrypted_content`; `reasoning_details` of OpenAI-like gateways as JSON text.
@@ -98,7 +98,7 @@ pub enum ProofKind {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Media {
     pub kind: MediaKind,
-    pub source: Source,
+    pub source: MediaSource,
     /// `image/png`; known for base64, a guess or absent for URLs.
     pub mime: Option<String>,
     /// File name or title.
@@ -118,7 +118,7 @@ pub enum MediaKind {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Source {
+pub enum MediaSource {
     /// Base64 as the client wrote it.
     Base64(String),
     Url(String),
@@ -136,12 +136,12 @@ pub struct ToolCall {
     /// JSON text of an object as the model wrote it (empty counts as `{}`); for a custom tool its
     /// free text.
     pub arguments: String,
-    pub form: CallForm,
+    pub form: CallKind,
 }
 
 /// How a call is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CallForm {
+pub enum CallKind {
     #[default]
     Function,
     /// Free text instead of JSON arguments (Responses custom tools).
@@ -157,12 +157,12 @@ pub struct ToolResult {
     /// Text and media.
     pub content: Vec<Block>,
     pub is_error: bool,
-    pub form: CallForm,
+    pub form: CallKind,
 }
 
 /// A prompt-cache breakpoint.
 #[derive(Clone, Debug, PartialEq)]
-pub struct CacheMark {
+pub struct CacheBreakpoint {
     /// As the dialect wrote it: `{"type":"ephemeral","ttl":"1h"}`.
     pub raw: RawJson,
 }

@@ -9,7 +9,7 @@ use crate::base::money::{self, NanoUsd};
 
 /// What is charged for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
+pub enum PriceClass {
     Input,
     CacheRead,
     CacheWrite5m,
@@ -24,7 +24,7 @@ pub enum Class {
     Request,
 }
 
-impl Class {
+impl PriceClass {
     /// In the order in which a bill names them.
     pub const ALL: [Self; 12] = [
         Self::Input,
@@ -62,7 +62,7 @@ impl Class {
 
     /// How many of it a price is for: a million tokens, a thousand searches, one request.
     #[must_use]
-    pub fn per(self) -> u64 {
+    pub fn priced_units(self) -> u64 {
         match self {
             Self::Search => 1_000,
             Self::Request => 1,
@@ -90,7 +90,7 @@ impl Class {
     }
 
     /// The class whose price holds where this one has none; `None`: it is free then.
-    fn stands_in(self) -> Option<Self> {
+    fn fallback_class(self) -> Option<Self> {
         match self {
             Self::CacheRead | Self::CacheWrite5m | Self::AudioIn | Self::ImageIn => {
                 Some(Self::Input)
@@ -104,22 +104,23 @@ impl Class {
 
 /// Prices by class, in billionths of the currency for as many as [`Class::per`] says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rates([Option<i64>; Class::ALL.len()]);
+pub struct PriceRates([Option<i64>; PriceClass::ALL.len()]);
 
-impl Rates {
+impl PriceRates {
     /// The price as written; `None` where none is.
     #[must_use]
-    pub fn written(&self, class: Class) -> Option<i64> {
+    pub fn explicit(&self, class: PriceClass) -> Option<i64> {
         self.0[class as usize]
     }
 
     /// The price in force: another class's where this one has none of its own, else nothing.
     #[must_use]
-    pub fn of(&self, class: Class) -> i64 {
-        self.written(class).unwrap_or_else(|| class.stands_in().map_or(0, |other| self.of(other)))
+    pub fn effective(&self, class: PriceClass) -> i64 {
+        self.explicit(class)
+            .unwrap_or_else(|| class.fallback_class().map_or(0, |other| self.effective(other)))
     }
 
-    pub fn set(&mut self, class: Class, price: Option<i64>) {
+    pub fn set(&mut self, class: PriceClass, price: Option<i64>) {
         self.0[class as usize] = price;
     }
 
@@ -130,10 +131,10 @@ impl Rates {
 
     /// These prices where they are written, `below` where not.
     #[must_use]
-    pub fn over(&self, below: &Self) -> Self {
-        let mut all = *below;
-        for class in Class::ALL {
-            if let Some(price) = self.written(class) {
+    pub fn with_defaults(&self, defaults: &Self) -> Self {
+        let mut all = *defaults;
+        for class in PriceClass::ALL {
+            if let Some(price) = self.explicit(class) {
                 all.set(class, Some(price));
             }
         }
@@ -141,10 +142,12 @@ impl Rates {
     }
 }
 
-impl Serialize for Rates {
+impl Serialize for PriceRates {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let written = || {
-            Class::ALL.into_iter().filter_map(|class| Some((class.name(), self.written(class)?)))
+            PriceClass::ALL
+                .into_iter()
+                .filter_map(|class| Some((class.name(), self.explicit(class)?)))
         };
         let mut map = to.serialize_map(Some(written().count()))?;
         for (name, price) in written() {
@@ -154,11 +157,11 @@ impl Serialize for Rates {
     }
 }
 
-impl<'de> Deserialize<'de> for Rates {
+impl<'de> Deserialize<'de> for PriceRates {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let map = std::collections::BTreeMap::<String, String>::deserialize(from)?;
         let mut rates = Self::default();
-        for class in Class::ALL {
+        for class in PriceClass::ALL {
             if let Some(text) = map.get(class.name()) {
                 let number: f64 = text.parse().map_err(|_| D::Error::custom("not a price"))?;
                 rates.set(
@@ -173,34 +176,38 @@ impl<'de> Deserialize<'de> for Rates {
 
 /// The price that an attempt was charged at: kept beside it, since prices change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Used {
+pub struct AppliedPrice {
     /// `vendor/model` of the table.
     pub name: Arc<str>,
     /// The condition under which these prices hold, in words; empty for the usual ones.
     #[serde(default, skip_serializing_if = "str::is_empty")]
-    pub when: Arc<str>,
-    pub rates: Rates,
+    #[serde(rename = "when")]
+    pub condition: Arc<str>,
+    pub rates: PriceRates,
     pub currency: Arc<str>,
     /// Billionths of a dollar for one unit of the currency.
-    pub dollars: i64,
+    #[serde(rename = "dollars")]
+    pub nano_usd_per_unit: i64,
     /// Where the price was read, and when.
     pub page: Arc<str>,
     pub date: Arc<str>,
 }
 
-impl Used {
+impl AppliedPrice {
     /// What so much costs, rounded once.
     #[must_use]
     pub fn cost(&self, usage: &Usage) -> NanoUsd {
-        let part = |class: Class| {
-            let scale = i128::from(1_000_000 / class.per());
+        let part = |class: PriceClass| {
+            let scale = i128::from(1_000_000 / class.priced_units());
             i128::from(class.count(usage))
-                .saturating_mul(i128::from(self.rates.of(class)))
+                .saturating_mul(i128::from(self.rates.effective(class)))
                 .saturating_mul(scale)
         };
-        let millionths = Class::ALL.into_iter().map(part).fold(0_i128, i128::saturating_add);
+        let millionths = PriceClass::ALL.into_iter().map(part).fold(0_i128, i128::saturating_add);
         let divisor = 1_000_000 * i128::from(money::NANOS_PER_UNIT);
-        let nano = millionths.saturating_mul(i128::from(self.dollars)).saturating_add(divisor / 2)
+        let nano = millionths
+            .saturating_mul(i128::from(self.nano_usd_per_unit))
+            .saturating_add(divisor / 2)
             / divisor;
         NanoUsd(i64::try_from(nano).unwrap_or(i64::MAX))
     }
@@ -209,7 +216,7 @@ impl Used {
 /// How far a sum can be trusted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Sure {
+pub enum Precision {
     #[default]
     Exact,
     /// Tokens were estimated: `~`.
@@ -218,10 +225,10 @@ pub enum Sure {
     AtLeast,
 }
 
-impl Sure {
+impl Precision {
     /// The mark that stands before a sum.
     #[must_use]
-    pub fn mark(self) -> &'static str {
+    pub fn prefix(self) -> &'static str {
         match self {
             Self::Exact => "",
             Self::Estimate => "~",
@@ -233,7 +240,7 @@ impl Sure {
 /// Where a sum comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Source {
+pub enum CostSource {
     /// The built-in table.
     Builtin,
     /// `[prices]` of the config.
@@ -249,7 +256,7 @@ pub enum Source {
     Unknown,
 }
 
-impl Source {
+impl CostSource {
     pub const ALL: [Self; 6] =
         [Self::Builtin, Self::Config, Self::Free, Self::Local, Self::Reported, Self::Unknown];
 
@@ -271,13 +278,14 @@ impl Source {
 pub struct Bill {
     /// What counts; `None` where nobody knows.
     pub cost: Option<NanoUsd>,
-    pub sure: Sure,
-    pub source: Source,
+    #[serde(rename = "sure")]
+    pub precision: Precision,
+    pub source: CostSource,
     /// By tokens and price, where a price is known.
     pub computed: Option<NanoUsd>,
     /// By the provider's own words.
     pub reported: Option<NanoUsd>,
-    pub price: Option<Arc<Used>>,
+    pub price: Option<Arc<AppliedPrice>>,
 }
 
 /// What a request cost, all attempts together.
@@ -286,29 +294,30 @@ pub struct Cost {
     /// `None` where nobody knows the price of any attempt that may have cost something.
     pub usd: Option<NanoUsd>,
     #[serde(default)]
-    pub sure: Sure,
+    #[serde(rename = "sure")]
+    pub precision: Precision,
 }
 
 impl Cost {
     /// Adds up bills. One unknown price makes the sum a lower bound, all unknown make it unknown.
     #[must_use]
-    pub fn of<'a>(bills: impl IntoIterator<Item = &'a Bill>) -> Self {
+    pub fn sum_of<'a>(bills: impl IntoIterator<Item = &'a Bill>) -> Self {
         let (mut sum, mut known, mut unknown, mut sure) =
-            (NanoUsd::ZERO, false, false, Sure::Exact);
+            (NanoUsd::ZERO, false, false, Precision::Exact);
         for bill in bills {
             match bill.cost {
                 Some(cost) => {
                     sum += cost;
-                    known |= bill.source != Source::Free;
-                    sure = sure.max(bill.sure);
+                    known |= bill.source != CostSource::Free;
+                    sure = sure.max(bill.precision);
                 }
                 None => unknown = true,
             }
         }
         match (known, unknown) {
-            (false, true) => Self { usd: None, sure: Sure::Exact },
-            (true, true) => Self { usd: Some(sum), sure: Sure::AtLeast },
-            (_, false) => Self { usd: Some(sum), sure },
+            (false, true) => Self { usd: None, precision: Precision::Exact },
+            (true, true) => Self { usd: Some(sum), precision: Precision::AtLeast },
+            (_, false) => Self { usd: Some(sum), precision: sure },
         }
     }
 }
@@ -317,7 +326,7 @@ impl fmt::Display for Cost {
     /// `$0.021`, `~$0.021`, `≥$0.021`; `–` where nobody knows.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.usd {
-            Some(usd) => f.pad(&format!("{}{usd}", self.sure.mark())),
+            Some(usd) => f.pad(&format!("{}{usd}", self.precision.prefix())),
             None => f.pad("–"),
         }
     }
@@ -331,34 +340,34 @@ mod tests {
     fn one_unknown_price_makes_a_lower_bound() {
         let bill = |cost: Option<i64>, sure| Bill {
             cost: cost.map(NanoUsd),
-            sure,
-            source: Source::Config,
+            precision: sure,
+            source: CostSource::Config,
             ..Bill::default()
         };
-        let free = Bill { cost: Some(NanoUsd::ZERO), source: Source::Free, ..Bill::default() };
-        let known = bill(Some(21_000_000), Sure::Exact);
+        let free = Bill { cost: Some(NanoUsd::ZERO), source: CostSource::Free, ..Bill::default() };
+        let known = bill(Some(21_000_000), Precision::Exact);
         for (bills, shown) in [
             (vec![known.clone()], "$0.021"),
             (vec![known.clone(), free.clone()], "$0.021"),
-            (vec![known.clone(), bill(Some(1_000_000), Sure::Estimate)], "~$0.022"),
-            (vec![known, bill(None, Sure::Exact)], "≥$0.021"),
-            (vec![bill(None, Sure::Exact), free.clone()], "–"),
+            (vec![known.clone(), bill(Some(1_000_000), Precision::Estimate)], "~$0.022"),
+            (vec![known, bill(None, Precision::Exact)], "≥$0.021"),
+            (vec![bill(None, Precision::Exact), free.clone()], "–"),
             (vec![free], "$0"),
             (Vec::new(), "$0"),
         ] {
-            assert_eq!(Cost::of(&bills).to_string(), shown, "{bills:?}");
+            assert_eq!(Cost::sum_of(&bills).to_string(), shown, "{bills:?}");
         }
     }
 
     #[test]
     fn rates_survive_their_text() {
-        let mut rates = Rates::default();
-        rates.set(Class::Input, money::to_nanos(0.6));
-        rates.set(Class::CacheWrite1h, money::to_nanos(6.0));
+        let mut rates = PriceRates::default();
+        rates.set(PriceClass::Input, money::to_nanos(0.6));
+        rates.set(PriceClass::CacheWrite1h, money::to_nanos(6.0));
 
         let text = serde_json::to_string(&rates).unwrap();
 
         assert_eq!(text, r#"{"input":"0.6","cache_write_1h":"6"}"#);
-        assert_eq!(serde_json::from_str::<Rates>(&text).unwrap(), rates);
+        assert_eq!(serde_json::from_str::<PriceRates>(&text).unwrap(), rates);
     }
 }

@@ -37,7 +37,7 @@ pub struct EmbedRequest {
     pub form: EmbedForm,
     pub inputs: Vec<EmbedInput>,
     /// Whether the one input stood alone, not in a list.
-    pub alone: bool,
+    pub is_single: bool,
     pub dimensions: Option<u64>,
     /// `float`, `base64`, or a quantised kind.
     pub encoding: Option<String>,
@@ -53,7 +53,7 @@ pub struct EmbedRequest {
 impl EmbedRequest {
     /// Whether vectors are to be packed in base64.
     #[must_use]
-    pub fn packed(&self) -> bool {
+    pub fn wants_base64(&self) -> bool {
         self.encoding.as_deref() == Some("base64")
     }
 }
@@ -98,25 +98,25 @@ pub enum Vector {
     /// A JSON array; the numbers keep their text.
     Numbers(RawJson),
     /// Base64 of 32-bit floats, least byte first.
-    Packed(String),
+    Base64(String),
 }
 
 impl Vector {
     /// As a JSON value, packed or not: what is packed already, or is not yet, goes as it is. A
     /// vector that cannot be unpacked stays what it was.
     #[must_use]
-    pub fn told(&self, packed: bool) -> RawJson {
+    pub fn to_json(&self, packed: bool) -> RawJson {
         match self {
             Self::Numbers(numbers) if !packed => numbers.clone(),
-            Self::Numbers(numbers) => RawJson::string(&pack(numbers.json())),
-            Self::Packed(text) if packed => RawJson::string(text),
-            Self::Packed(text) => unpack(text).unwrap_or_else(|| RawJson::string(text)),
+            Self::Numbers(numbers) => RawJson::string(&encode_base64(numbers.json())),
+            Self::Base64(text) if packed => RawJson::string(text),
+            Self::Base64(text) => decode_base64(text).unwrap_or_else(|| RawJson::string(text)),
         }
     }
 }
 
 /// Each number is read as the nearest 32-bit float, so that nothing is rounded twice.
-fn pack(numbers: JsonRef<'_>) -> String {
+fn encode_base64(numbers: JsonRef<'_>) -> String {
     let bytes: Vec<u8> = numbers
         .items()
         .flat_map(|number| number.text().parse::<f32>().unwrap_or(0.0).to_le_bytes())
@@ -125,7 +125,7 @@ fn pack(numbers: JsonRef<'_>) -> String {
 }
 
 /// Each float in the shortest text that reads as the same float; what JSON has no number for is 0.
-fn unpack(text: &str) -> Option<RawJson> {
+fn decode_base64(text: &str) -> Option<RawJson> {
     let bytes = STANDARD.decode(text).ok()?;
     let (floats, []) = bytes.as_chunks::<4>() else { return None };
     let mut out = String::with_capacity(floats.len() * 13 + 2);
@@ -150,22 +150,22 @@ mod tests {
     #[test]
     fn numbers_keep_their_text_unless_packed() {
         let numbers = Vector::Numbers(RawJson::parse("[0.10, -1e-3,\n2]").expect("json"));
-        assert_eq!(numbers.told(false).text(), "[0.10, -1e-3,\n2]");
-        assert_eq!(numbers.told(true).text(), r#""zczMPW8Sg7oAAABA""#);
+        assert_eq!(numbers.to_json(false).text(), "[0.10, -1e-3,\n2]");
+        assert_eq!(numbers.to_json(true).text(), r#""zczMPW8Sg7oAAABA""#);
         assert_eq!(
-            Vector::Packed("zczMPW8Sg7oAAABA".to_owned()).told(false).text(),
+            Vector::Base64("zczMPW8Sg7oAAABA".to_owned()).to_json(false).text(),
             "[0.1,-0.001,2]"
         );
-        assert_eq!(Vector::Packed("no base64".to_owned()).told(false).text(), "\"no base64\"");
-        assert_eq!(Vector::Packed("AADAfw==".to_owned()).told(false).text(), "[0]");
+        assert_eq!(Vector::Base64("no base64".to_owned()).to_json(false).text(), "\"no base64\"");
+        assert_eq!(Vector::Base64("AADAfw==".to_owned()).to_json(false).text(), "[0]");
     }
 
     proptest! {
         #[test]
         fn packing_is_exact(floats in proptest::collection::vec(proptest::num::f32::NORMAL | proptest::num::f32::ZERO | proptest::num::f32::SUBNORMAL, 0..20)) {
             let packed = STANDARD.encode(floats.iter().flat_map(|float| float.to_le_bytes()).collect::<Vec<u8>>());
-            let numbers = Vector::Packed(packed.clone()).told(false);
-            prop_assert_eq!(Vector::Numbers(numbers).told(true), RawJson::string(&packed));
+            let numbers = Vector::Base64(packed.clone()).to_json(false);
+            prop_assert_eq!(Vector::Numbers(numbers).to_json(true), RawJson::string(&packed));
         }
     }
 }

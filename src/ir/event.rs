@@ -3,7 +3,7 @@
 use crate::{
     base::raw::RawJson,
     ir::{
-        block::{CallForm, Citation, Media, Proof},
+        block::{CallKind, Citation, Media, ReasoningSignature},
         op::Dialect,
         response::Finish,
         usage::Usage,
@@ -25,7 +25,7 @@ pub enum ChatEvent {
     },
     Open {
         block: u32,
-        head: Head,
+        head: BlockStart,
     },
     Delta {
         block: u32,
@@ -33,9 +33,9 @@ pub enum ChatEvent {
         text: String,
     },
     /// The proof of a block; any time before its `Close`.
-    Proof {
+    Signature {
         block: u32,
-        proof: Proof,
+        signature: ReasoningSignature,
     },
     Citation {
         block: u32,
@@ -55,7 +55,7 @@ pub enum ChatEvent {
 
 /// What a block is, told when it opens.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Head {
+pub enum BlockStart {
     Text,
     Reasoning {
         summary: bool,
@@ -64,7 +64,7 @@ pub enum Head {
     ToolCall {
         id: String,
         name: String,
-        form: CallForm,
+        form: CallKind,
     },
     /// Told whole; has no deltas.
     Media(Media),

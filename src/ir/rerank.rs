@@ -30,7 +30,7 @@ pub struct RerankRequest {
     pub query: String,
     /// Texts or objects, as they stood.
     pub documents: Vec<RawJson>,
-    pub top: Option<u64>,
+    pub top_n: Option<u64>,
     pub return_documents: Option<bool>,
     /// Whether documents that are too long are to be cut rather than refused.
     pub truncate: Option<bool>,
@@ -42,14 +42,14 @@ pub struct RerankResponse {
     /// The upstream's own id; empty where it gives none.
     pub id: String,
     pub model: String,
-    pub results: Vec<Ranked>,
+    pub results: Vec<RankedDocument>,
     pub usage: Option<Usage>,
     /// What some bill instead of tokens.
     pub search_units: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Ranked {
+pub struct RankedDocument {
     /// Which document, counted from 0.
     pub index: u64,
     /// A number, as its upstream wrote it.

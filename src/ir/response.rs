@@ -28,9 +28,9 @@ pub struct ChatResponse {
 pub struct Finish {
     pub kind: FinishKind,
     /// The upstream's own word.
-    pub said: Option<String>,
+    pub raw_reason: Option<String>,
     /// The stop sequence that was met, where told.
-    pub sequence: Option<String>,
+    pub stop_sequence: Option<String>,
 }
 
 /// `Stop` and `ToolCalls` are one finish said two ways: readers say `ToolCalls` exactly where there
@@ -42,7 +42,7 @@ pub enum FinishKind {
     Length,
     ToolCalls,
     /// A filter of the provider.
-    Filter,
+    ContentFilter,
     Refusal,
     /// The provider paused a long turn; the client sends it back to go on.
     Pause,

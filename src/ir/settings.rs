@@ -4,7 +4,7 @@ use crate::base::raw::RawJson;
 
 /// Sampling, lengths, formats and wishes. Numbers that are only passed on keep their text.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Settings {
+pub struct GenerationSettings {
     pub max_tokens: Option<u64>,
     pub temperature: Option<RawJson>,
     pub top_p: Option<RawJson>,
@@ -19,8 +19,8 @@ pub struct Settings {
     pub n: Option<u64>,
     pub logprobs: Option<bool>,
     pub top_logprobs: Option<u64>,
-    pub format: Option<Format>,
-    pub reasoning: Option<ReasoningWish>,
+    pub format: Option<ResponseFormat>,
+    pub reasoning: Option<ReasoningSettings>,
     /// `low`, `medium`, `high`: how wordy the answer is to be.
     pub verbosity: Option<String>,
     pub service_tier: Option<String>,
@@ -34,7 +34,7 @@ pub struct Settings {
 
 /// What form the answer's text is to have.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Format {
+pub enum ResponseFormat {
     Text,
     Json,
     Schema {
@@ -47,16 +47,16 @@ pub enum Format {
 
 /// How much the model is to think, and what of it is to be shown.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ReasoningWish {
+pub struct ReasoningSettings {
     /// `Some(false)`: not at all.
     pub enabled: Option<bool>,
     pub effort: Option<Effort>,
     /// Tokens.
-    pub budget: Option<u64>,
+    pub budget_tokens: Option<u64>,
     /// Whether the provider is to choose how much (Anthropic `adaptive`, Gemini budget -1).
     pub adaptive: bool,
     /// Whether thoughts are to be shown (Gemini `includeThoughts`, Responses `summary`).
-    pub show: Option<bool>,
+    pub show_thoughts: Option<bool>,
     /// Responses: `auto`, `concise`, `detailed`.
     pub summary: Option<String>,
 }
@@ -101,7 +101,7 @@ impl Effort {
 
     /// The effort that a budget of tokens comes to.
     #[must_use]
-    pub fn of_budget(tokens: u64) -> Self {
+    pub fn from_budget_tokens(tokens: u64) -> Self {
         match tokens {
             0 => Self::None,
             1..=2_048 => Self::Low,
@@ -113,7 +113,7 @@ impl Effort {
 
     /// The budget of tokens that an effort comes to.
     #[must_use]
-    pub fn budget(self) -> u64 {
+    pub fn budget_tokens(self) -> u64 {
         match self {
             Self::None => 0,
             Self::Minimal => 1_024,
@@ -126,22 +126,22 @@ impl Effort {
     }
 }
 
-impl ReasoningWish {
+impl ReasoningSettings {
     /// The effort that was wished for, told directly or by a budget.
     #[must_use]
-    pub fn level(&self) -> Option<Effort> {
+    pub fn effective_effort(&self) -> Option<Effort> {
         if self.enabled == Some(false) {
             return Some(Effort::None);
         }
-        self.effort.or_else(|| self.budget.map(Effort::of_budget))
+        self.effort.or_else(|| self.budget_tokens.map(Effort::from_budget_tokens))
     }
 
     /// The budget that was wished for, told directly or by an effort.
     #[must_use]
-    pub fn tokens(&self) -> Option<u64> {
+    pub fn effective_budget_tokens(&self) -> Option<u64> {
         if self.enabled == Some(false) {
             return Some(0);
         }
-        self.budget.or_else(|| self.effort.map(Effort::budget))
+        self.budget_tokens.or_else(|| self.effort.map(Effort::budget_tokens))
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     base::raw::RawJson,
-    ir::{block::CacheMark, extras::Extras, op::Dialect},
+    ir::{block::CacheBreakpoint, extras::Extras, op::Dialect},
 };
 
 #[derive(Clone, Debug, PartialEq)]
@@ -23,7 +23,7 @@ pub struct FunctionTool {
     pub strict: Option<bool>,
     /// The namespace it stands in (Responses); `name` is then unique as `namespace__name`.
     pub namespace: Option<String>,
-    pub cache: Option<CacheMark>,
+    pub cache: Option<CacheBreakpoint>,
     pub extras: Extras,
 }
 
@@ -38,7 +38,7 @@ pub struct CustomTool {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostedTool {
-    pub kind: Hosted,
+    pub kind: HostedKind,
     pub dialect: Dialect,
     /// The tool as its dialect wrote it, whole.
     pub body: RawJson,
@@ -46,7 +46,7 @@ pub struct HostedTool {
 
 /// What hosted tools have in common across dialects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hosted {
+pub enum HostedKind {
     WebSearch,
     CodeExecution,
     UrlContext,

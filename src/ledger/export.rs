@@ -80,7 +80,11 @@ pub fn csv(r: &RequestRecord) -> String {
         class(|u| u.image_in),
         class(|u| u.image_out),
         cost.usd.map(|usd| crate::base::money::format_nanos(usd.0)).unwrap_or_default(),
-        if cost.usd.is_some() { super::sqlite::sure(cost.sure).to_owned() } else { String::new() },
+        if cost.usd.is_some() {
+            super::sqlite::sure(cost.precision).to_owned()
+        } else {
+            String::new()
+        },
         text(r.finish.as_deref()),
         text(r.error.as_deref()),
     ];

@@ -20,7 +20,7 @@ use crate::{
         sink::Part,
     },
     ir::{
-        cost::{Bill, Cost, Source, Sure},
+        cost::{Bill, Cost, CostSource, Precision},
         op::{Dialect, Op},
         usage::Usage,
     },
@@ -231,9 +231,9 @@ impl Reader {
         if let ([part], Some(usage)) = (parts.as_mut_slice(), record.usage) {
             // Of an only attempt it stands in the request's own row.
             let reported = part.bill.reported;
-            part.usage = part.usage.or(Some(Usage { reported, ..usage }));
+            part.usage = part.usage.or(Some(Usage { reported_cost: reported, ..usage }));
         }
-        parts.retain(|part| part.usage.is_some() || part.bill.source != Source::Unknown);
+        parts.retain(|part| part.usage.is_some() || part.bill.source != CostSource::Unknown);
         Ok(Full { bodies: bodies::read(&self.connection, &name)?, record, parts, demo, replay_of })
     }
 
@@ -316,8 +316,8 @@ impl Reader {
             let source = row.get::<_, String>(16)?;
             let bill = Bill {
                 cost: money(14)?,
-                sure: sure(&row.get::<_, String>(15)?),
-                source: Source::ALL
+                precision: sure(&row.get::<_, String>(15)?),
+                source: CostSource::ALL
                     .into_iter()
                     .find(|known| known.name() == source)
                     .unwrap_or_default(),
@@ -388,7 +388,7 @@ fn read_request(row: &Row<'_>) -> rusqlite::Result<Found> {
         usage: row.get::<_, bool>(19)?.then(|| usage(classes)),
         cost: Some(Cost {
             usd: row.get::<_, Option<i64>>(20)?.map(NanoUsd),
-            sure: sure(&row.get::<_, String>(21)?),
+            precision: sure(&row.get::<_, String>(21)?),
         }),
         attempts: Vec::new(),
     };
@@ -396,11 +396,11 @@ fn read_request(row: &Row<'_>) -> rusqlite::Result<Found> {
     Ok(Found { record, demo: row.get(22)?, replay_of })
 }
 
-pub(super) fn sure(text: &str) -> Sure {
+pub(super) fn sure(text: &str) -> Precision {
     match text {
-        "estimate" => Sure::Estimate,
-        "at_least" => Sure::AtLeast,
-        _ => Sure::Exact,
+        "estimate" => Precision::Estimate,
+        "at_least" => Precision::AtLeast,
+        _ => Precision::Exact,
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     base::{clock::UnixMillis, id::RequestId, money::NanoUsd, units},
     ir::{
-        cost::{Cost, Sure},
+        cost::{Cost, Precision},
         op::Op,
         usage::Usage,
     },
@@ -193,12 +193,12 @@ impl Sums {
     #[must_use]
     pub fn shown(&self) -> Cost {
         let sure = match self {
-            Self { unpriced: 0, at_least: 0, estimated: 0, .. } => Sure::Exact,
-            Self { unpriced: 0, at_least: 0, .. } => Sure::Estimate,
-            _ => Sure::AtLeast,
+            Self { unpriced: 0, at_least: 0, estimated: 0, .. } => Precision::Exact,
+            Self { unpriced: 0, at_least: 0, .. } => Precision::Estimate,
+            _ => Precision::AtLeast,
         };
         let unknown = self.unpriced > 0 && self.unpriced >= self.requests && self.cost.is_zero();
-        Cost { usd: (!unknown).then_some(self.cost), sure }
+        Cost { usd: (!unknown).then_some(self.cost), precision: sure }
     }
 }
 
@@ -352,8 +352,8 @@ impl Reader {
                 attempts,
                 cost: NanoUsd(cost.unwrap_or(0)),
                 unpriced: u64::from(cost.is_none()),
-                estimated: u64::from(sure == Sure::Estimate),
-                at_least: u64::from(sure == Sure::AtLeast),
+                estimated: u64::from(sure == Precision::Estimate),
+                at_least: u64::from(sure == Precision::AtLeast),
                 won: u64::try_from(row.get::<_, i64>(13)?).unwrap_or(0),
                 usage: classes_at(row, 14)?,
             };
@@ -371,7 +371,7 @@ impl Reader {
                     let own = Sums {
                         attempts: 1,
                         usage: usage
-                            .map(|usage| Usage { reported: None, ..usage })
+                            .map(|usage| Usage { reported_cost: None, ..usage })
                             .unwrap_or_default(),
                         cost: NanoUsd(part.get::<_, Option<i64>>(4)?.unwrap_or(0)),
                         ..if made == attempts { sums } else { Sums::default() }

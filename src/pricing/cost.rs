@@ -2,37 +2,37 @@
 
 use std::sync::Arc;
 
-use super::table::{PriceBook, PriceRule};
+use super::table::{Book, Tariff};
 use crate::{
     base::{clock::UnixMillis, money::NanoUsd},
-    config::settings::{PriceCondition, Upstream},
+    config::settings::{Upstream, When},
     ir::{
         cost::{AppliedPrice, Bill, CostSource, Precision},
         usage::Usage,
     },
 };
 
-const MINUTE_MS: i64 = 60_000;
+const MINUTE: i64 = 60_000;
 
 /// An attempt to be billed.
 #[derive(Clone, Copy, Debug)]
-pub struct BillQuery<'a> {
+pub struct Question<'a> {
     pub upstream: &'a Upstream,
     /// The model as it was sent.
-    pub sent_model: &'a str,
+    pub sent: &'a str,
     /// As the answer names it.
-    pub reported_model: Option<&'a str>,
+    pub answered: Option<&'a str>,
     pub usage: Option<&'a Usage>,
     /// How the usage is known.
-    pub precision: Precision,
+    pub sure: Precision,
     /// When it began.
-    pub started_at: UnixMillis,
-    pub conditions: PriceConditions<'a>,
+    pub at: UnixMillis,
+    pub facts: Facts<'a>,
 }
 
 /// What conditions ask about, beside tokens and time.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct PriceConditions<'a> {
+pub struct Facts<'a> {
     pub tier: Option<&'a str>,
     pub resolution: Option<&'a str>,
     pub quality: Option<&'a str>,
@@ -41,31 +41,22 @@ pub struct PriceConditions<'a> {
 /// What the attempt costs. The provider's word goes before the config's, the config's before the
 /// built-in table; with `prices_win` the config's goes first.
 #[must_use]
-pub fn bill(book: &PriceBook, question: &BillQuery<'_>) -> Bill {
-    let BillQuery {
-        upstream,
-        sent_model: sent,
-        reported_model: answered,
-        usage,
-        precision: sure,
-        ..
-    } = question;
+pub fn bill(book: &Book, question: &Question<'_>) -> Bill {
+    let Question { upstream, sent, answered, usage, sure, .. } = question;
     let found = book.find(upstream, sent, *answered);
     let reported = usage.and_then(|usage| usage.reported_cost);
     let priced = found.zip(*usage).map(|((source, tariff), usage)| {
-        let price = Arc::clone(effective_price(tariff, usage, question));
+        let price = Arc::clone(in_force(tariff, usage, question));
         (source, price.cost(usage), price)
     });
     let computed = priced.as_ref().map(|(_, cost, _)| *cost);
-    let (from_config, price) = match priced {
+    let (own, price) = match priced {
         Some((source, _, price)) => (source == CostSource::Config, Some((source, price))),
         None => (false, None),
     };
     let (cost, source, sure) = match (reported, &price) {
-        (Some(_), Some((source, _))) if from_config && upstream.prices_win => {
-            (computed, *source, *sure)
-        }
-        (Some(provider_cost), _) => (Some(provider_cost), CostSource::Reported, Precision::Exact),
+        (Some(_), Some((source, _))) if own && upstream.prices_win => (computed, *source, *sure),
+        (Some(told), _) => (Some(told), CostSource::Reported, Precision::Exact),
         (None, Some((source, _))) => (computed, *source, *sure),
         (None, None) if upstream.local && found.is_none() => {
             (Some(NanoUsd::ZERO), CostSource::Local, Precision::Exact)
@@ -77,22 +68,21 @@ pub fn bill(book: &PriceBook, question: &BillQuery<'_>) -> Bill {
 
 /// An attempt that nobody charges for.
 #[must_use]
-pub fn free_bill() -> Bill {
+pub fn free() -> Bill {
     Bill { cost: Some(NanoUsd::ZERO), source: CostSource::Free, ..Bill::default() }
 }
 
-fn effective_price<'a>(
-    tariff: &'a PriceRule,
+fn in_force<'a>(
+    tariff: &'a Tariff,
     usage: &Usage,
-    question: &BillQuery<'_>,
+    question: &Question<'_>,
 ) -> &'a Arc<AppliedPrice> {
-    let conditional =
-        tariff.conditional.iter().find(|(when, _)| condition_matches(when, usage, question));
-    conditional.map_or(&tariff.default_price, |(_, price)| price)
+    let conditional = tariff.when.iter().find(|(when, _)| holds(when, usage, question));
+    conditional.map_or(&tariff.usual, |(_, price)| price)
 }
 
-fn condition_matches(when: &PriceCondition, usage: &Usage, question: &BillQuery<'_>) -> bool {
-    let BillQuery { started_at: at, conditions: facts, .. } = question;
+fn holds(when: &When, usage: &Usage, question: &Question<'_>) -> bool {
+    let Question { at, facts, .. } = question;
     let (input, output) = (usage.input_total(), usage.output_total());
     let same = |wanted: &Option<String>, is: Option<&str>| {
         wanted.as_ref().is_none_or(|wanted| is.is_some_and(|is| is.eq_ignore_ascii_case(wanted)))
@@ -105,7 +95,7 @@ fn condition_matches(when: &PriceCondition, usage: &Usage, question: &BillQuery<
         && when.from.is_none_or(|from| *at >= from)
         && when.until.is_none_or(|until| *at < until)
         && when.hours.is_none_or(|(from, to)| {
-            let now = at.0.div_euclid(MINUTE_MS).rem_euclid(24 * 60);
+            let now = at.0.div_euclid(MINUTE).rem_euclid(24 * 60);
             let (from, to) = (i64::from(from), i64::from(to));
             if from <= to { (from..to).contains(&now) } else { now >= from || now < to }
         })

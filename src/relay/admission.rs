@@ -8,8 +8,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     engine::Engine,
-    rounds::RequestContext,
-    waiting::{QueueGuard, project_queue_key},
+    rounds::Job,
+    waiting::{Line, set_of_project},
 };
 use crate::{
     config::settings::Project,
@@ -19,10 +19,8 @@ use crate::{
         usage::Usage,
     },
     routing::{
-        candidate::print_span,
-        limits::{
-            AdmissionRequest, LimitAdmission, LimitExceeded, ProjectLimitKind, RemainingLimit,
-        },
+        candidate::short,
+        limits::{Booking, Full, Left, Wanted, What},
     },
 };
 
@@ -30,8 +28,8 @@ use crate::{
 pub struct Admission {
     engine: Arc<Engine>,
     project: Arc<Project>,
-    limit_admission: Option<LimitAdmission>,
-    holds_slot: bool,
+    booking: Option<Booking>,
+    inside: bool,
 }
 
 /// Lets a request of a project with limits in.
@@ -39,99 +37,92 @@ pub struct Admission {
 /// # Errors
 ///
 /// 429: over the requests or tokens a minute at once, over the requests at once after a wait.
-pub(super) async fn admit(context: &mut RequestContext) -> Result<(), ProxyError> {
-    let project = &context.request.caller.project;
+pub(super) async fn enter(job: &mut Job) -> Result<(), ProxyError> {
+    let project = &job.ask.caller.project;
     if project.rpm == 0 && project.tpm == 0 && project.max_concurrency == 0 {
         return Ok(());
     }
     let project = Arc::clone(project);
     let admission = Admission {
-        engine: Arc::clone(&context.engine),
+        engine: Arc::clone(&job.engine),
         project: Arc::clone(&project),
-        limit_admission: None,
-        holds_slot: false,
+        booking: None,
+        inside: false,
     };
     // Kept also where it lets nobody in: the refusal's head tells what is left.
-    let admission = context.recorder.admission.insert(Box::new(admission));
-    let request = &context.request;
-    let answers = matches!(request.endpoint.op, Op::Chat | Op::Completions);
-    let input =
-        if matches!(request.endpoint.op, Op::CountTokens | Op::ModelCard | Op::Stored | Op::Raw) {
-            0
-        } else {
-            request.estimate
-        };
-    let wanted = AdmissionRequest {
-        model: &request.requested_model,
-        input,
-        expects_output: answers,
-        max_tokens: request.max_tokens,
+    let admission = job.tally.admission.insert(Box::new(admission));
+    let ask = &job.ask;
+    let answers = matches!(ask.endpoint.op, Op::Chat | Op::Completions);
+    let input = if matches!(ask.endpoint.op, Op::CountTokens | Op::ModelCard | Op::Stored | Op::Raw)
+    {
+        0
+    } else {
+        ask.estimate
     };
-    let now = context.engine.clock.mono();
-    let booking = context
+    let wanted = Wanted { model: &ask.asked, input, answers, max_tokens: ask.max_tokens };
+    let now = job.engine.clock.mono();
+    let booking = job
         .engine
-        .project_limits
+        .projects
         .admit(&project, &wanted, now)
-        .map_err(|full| rate_limited(&project, &full, full.until.since(now)))?;
-    admission.limit_admission = Some(booking);
+        .map_err(|full| over(&project, &full, full.until.since(now)))?;
+    admission.booking = Some(booking);
     if project.max_concurrency == 0 {
         return Ok(());
     }
-    let set = project_queue_key(&project.name);
-    if !context.engine.wait_queue.has_waiters(set)
-        && context.engine.project_limits.acquire_slot(&project)
-    {
-        admission.holds_slot = true;
+    let set = set_of_project(&project.name);
+    if !job.engine.queue.awaits(set) && job.engine.projects.enter(&project) {
+        admission.inside = true;
         return Ok(());
     }
-    let timeout = context.queue_timeout();
-    let slot = QueueGuard::join(&context.engine, set, &project.name)
-        .ok_or_else(|| concurrency_exceeded(&project, Duration::ZERO))?;
-    context.recorder.publish_queued(format!(
+    let patience = job.patience();
+    let place = Line::join(&job.engine, set, &project.name)
+        .ok_or_else(|| busy(&project, Duration::ZERO))?;
+    job.tally.queued(format!(
         "waits for one of its project's {} places ({} before it)",
         project.max_concurrency,
-        slot.position()
+        place.before()
     ));
-    let deadline = Instant::now() + timeout;
+    let give_up = Instant::now() + patience;
     loop {
-        let changed = context.engine.capacity_changed.notified();
+        let changed = job.engine.changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        if slot.position() == 0 && context.engine.project_limits.acquire_slot(&project) {
+        if place.before() == 0 && job.engine.projects.enter(&project) {
             break;
         }
-        if timeout_at(deadline, changed).await.is_err() {
-            return Err(concurrency_exceeded(&project, timeout));
+        if timeout_at(give_up, changed).await.is_err() {
+            return Err(busy(&project, patience));
         }
     }
-    if let Some(admission) = &mut context.recorder.admission {
-        admission.holds_slot = true;
+    if let Some(admission) = &mut job.tally.admission {
+        admission.inside = true;
     }
     Ok(())
 }
 
-fn rate_limited(project: &Project, full: &LimitExceeded, wait: Duration) -> ProxyError {
-    let (unit, key) = match full.kind {
-        ProjectLimitKind::Requests => ("requests", "rpm"),
-        ProjectLimitKind::Tokens => ("tokens", "tpm"),
+fn over(project: &Project, full: &Full, wait: Duration) -> ProxyError {
+    let (what, key) = match full.what {
+        What::Requests => ("requests", "rpm"),
+        What::Tokens => ("tokens", "tpm"),
     };
     let message = format!(
-        "project `{}` has used its {} {unit} a minute; there is room again in {} (`{key}` of its [[project]] row in the config)",
+        "project `{}` has used its {} {what} a minute; there is room again in {} (`{key}` of its [[project]] row in the config)",
         project.name,
         full.limit,
-        print_span(wait)
+        short(wait)
     );
     ProxyError::new(ProxyErrorKind::RateLimited, message)
         .code("project_rate_limit")
         .retry_after(Some(wait.max(Duration::from_secs(1))))
 }
 
-fn concurrency_exceeded(project: &Project, waited: Duration) -> ProxyError {
+fn busy(project: &Project, waited: Duration) -> ProxyError {
     let message = format!(
         "project `{}` has {} requests under way and none ended within {} (`max_concurrency` of its [[project]] row in the config)",
         project.name,
         project.max_concurrency,
-        print_span(waited)
+        short(waited)
     );
     ProxyError::new(ProxyErrorKind::RateLimited, message)
         .code("project_busy")
@@ -142,22 +133,21 @@ impl Admission {
     /// The request is over: its place is free, and its tokens are what was used. `served`:
     /// something may have been used even where nobody said how much.
     pub(super) fn settle(&mut self, served: bool, usage: Option<Usage>) {
-        if let Some(booking) = self.limit_admission.take() {
+        if let Some(booking) = self.booking.take() {
             let real = usage
                 .map(|usage| (usage.input_total(), usage.output_total()))
                 .or(if served { None } else { Some((0, 0)) });
-            self.engine.project_limits.settle(&self.project.name, &booking, real);
+            self.engine.projects.settle(&self.project.name, &booking, real);
         }
-        if std::mem::take(&mut self.holds_slot) {
-            self.engine.project_limits.release_slot(&self.project.name);
-            self.engine.notify_waiters();
+        if std::mem::take(&mut self.inside) {
+            self.engine.projects.leave(&self.project.name);
+            self.engine.touch();
         }
     }
 
     /// Tells the client what is left, in the headers that SDKs and agents look at.
-    pub(super) fn set_rate_limit_headers(&self, headers: &mut HeaderMap) {
-        let (requests, tokens) =
-            self.engine.project_limits.remaining(&self.project, self.engine.clock.mono());
+    pub(super) fn mark(&self, headers: &mut HeaderMap) {
+        let (requests, tokens) = self.engine.projects.left(&self.project, self.engine.clock.mono());
         let names = [
             [
                 "x-ratelimit-limit-requests",
@@ -170,8 +160,8 @@ impl Admission {
                 "x-ratelimit-reset-tokens",
             ],
         ];
-        for (names, quota) in names.into_iter().zip([requests, tokens]) {
-            let Some(RemainingLimit { limit, remaining, reset }) = quota else { continue };
+        for (names, left) in names.into_iter().zip([requests, tokens]) {
+            let Some(Left { limit, remaining, reset }) = left else { continue };
             headers.insert(names[0], HeaderValue::from(limit));
             headers.insert(names[1], HeaderValue::from(remaining));
             let seconds = format!("{}s", reset.as_secs_f64().ceil());

@@ -7,16 +7,14 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::Instant;
 
 use super::{
-    answer::{
-        AttemptFailure, AttemptResponse, FailureSource, FullResponse, RawResponse, StreamResponse,
-    },
-    body::{self, BodyLimits},
-    commit::{self, NoContent},
-    prepare::build_request,
-    rounds::RequestContext,
-    said::ParsedRequest as Asked,
+    answer::{Committed, Lost, Opaque, Said, Whole, Won},
+    body::{self, Limits},
+    commit::{self, Unshown},
+    prepare::prepare,
+    rounds::Job,
+    said::Said as Asked,
     small,
-    tally::AttemptGuard,
+    tally::Guard,
     translated, unframe,
 };
 use crate::{
@@ -24,163 +22,136 @@ use crate::{
         base_url,
         settings::{Settings, Upstream},
     },
-    dialect::{Egress, Framing, flow::ResponseStream, passage::Passthrough, registry},
+    dialect::{Egress, Framing, flow::Flow, passage::Passage, registry},
     ir::{
         fault::{Fault, FaultKind, TransportFault, TransportKind},
         op::Op,
     },
     routing::{
         candidate::{Candidate, Target},
-        ending::AttemptEnd,
-        health::AttemptTicket,
+        ending::End,
+        health::Ticket,
         outcome,
     },
     upstream::{
-        body::UpstreamBody,
+        body::AnswerBody,
         headers, hints,
-        send::{UpstreamRequest, UpstreamResponse},
+        send::{Answer, Call},
     },
 };
 
 /// A stale pooled connection is replaced this often before it counts as a fault.
-const MAX_STALE_RETRIES: u32 = 3;
+const STALE: u32 = 3;
 
 /// Tries one candidate.
-pub(super) async fn attempt_candidate(
-    context: &mut RequestContext,
+pub(super) async fn attempt(
+    job: &mut Job,
     candidate: &Candidate,
-    ticket: AttemptTicket,
+    ticket: Ticket,
     deadline: Instant,
-) -> Result<AttemptResponse, AttemptFailure> {
-    let mut guard = AttemptGuard::new(&context.engine, ticket);
-    match run_attempt(context, candidate, &guard, deadline).await {
-        Ok(ReadResponse::Full { status, headers, body, summary }) => {
-            Ok(AttemptResponse::Full(Box::new(FullResponse {
-                status,
-                headers,
-                body,
-                summary,
-                guard,
-            })))
+) -> Result<Won, Lost> {
+    let mut guard = Guard::new(&job.engine, ticket);
+    match go(job, candidate, &guard, deadline).await {
+        Ok(Got::Whole { status, headers, body, summary }) => {
+            Ok(Won::Whole(Box::new(Whole { status, headers, body, summary, guard })))
         }
-        Ok(ReadResponse::Stream {
-            status,
-            headers,
-            first_content: shown,
-            stream: flow,
-            body,
-            idle_timeout: idle,
-        }) => {
+        Ok(Got::Stream { status, headers, shown, flow, body, idle }) => {
             let body = (!shown.ended).then_some(body);
-            Ok(AttemptResponse::Stream(Box::new(StreamResponse {
+            Ok(Won::Stream(Box::new(Committed {
                 status,
                 headers,
-                buffered_frames: shown.buffered_frames,
-                stream: flow,
+                ready: shown.ready,
+                flow,
                 body,
-                terminal_seen: shown.terminal_seen,
-                failure: shown.failure,
+                terminal: shown.terminal,
+                broke: shown.broke,
                 guard,
-                idle_timeout: idle,
+                idle,
             })))
         }
-        Ok(ReadResponse::Raw { status, headers, first_chunk: first, body, idle_timeout: idle }) => {
-            Ok(AttemptResponse::Raw(Box::new(RawResponse {
-                status,
-                headers,
-                first_chunk: first,
-                body,
-                guard,
-                idle_timeout: idle,
-            })))
+        Ok(Got::Opaque { status, headers, first, body, idle }) => {
+            Ok(Won::Opaque(Box::new(Opaque { status, headers, first, body, guard, idle })))
         }
-        Err(error) => {
-            let failure = classify_failure(context, candidate, error);
-            guard.finish(AttemptEnd::Failed(&failure.outcome));
-            Err(failure)
+        Err(said) => {
+            let lost = classify(job, candidate, said);
+            guard.close(End::Failed(&lost.outcome));
+            Err(lost)
         }
     }
 }
 
-enum ReadResponse {
-    Full {
+enum Got {
+    Whole {
         status: StatusCode,
         headers: HeaderMap,
         body: Bytes,
-        summary: crate::dialect::AnswerSummary,
+        summary: crate::dialect::Summary,
     },
     Stream {
         status: StatusCode,
         headers: HeaderMap,
-        first_content: commit::FirstContent,
-        stream: ResponseStream,
-        body: UpstreamBody,
-        idle_timeout: Duration,
+        shown: commit::Shown,
+        flow: Flow,
+        body: AnswerBody,
+        idle: Duration,
     },
-    Raw {
+    Opaque {
         status: StatusCode,
         headers: HeaderMap,
-        first_chunk: Option<Bytes>,
-        body: UpstreamBody,
-        idle_timeout: Duration,
+        first: Option<Bytes>,
+        body: AnswerBody,
+        idle: Duration,
     },
 }
 
 /// What came instead of an answer, with the wait that its headers ask for.
-struct AttemptError {
-    source: FailureSource,
-    retry_after: Option<Duration>,
+struct Failed {
+    said: Said,
+    hint: Option<Duration>,
 }
 
-impl From<TransportFault> for AttemptError {
+impl From<TransportFault> for Failed {
     fn from(fault: TransportFault) -> Self {
-        Self { source: FailureSource::Transport(fault), retry_after: None }
+        Self { said: Said::Transport(fault), hint: None }
     }
 }
 
-impl From<Fault> for AttemptError {
+impl From<Fault> for Failed {
     fn from(fault: Fault) -> Self {
-        Self { source: FailureSource::Upstream { fault, body: None }, retry_after: None }
+        Self { said: Said::Fault { fault, body: None }, hint: None }
     }
 }
 
-async fn run_attempt(
-    context: &mut RequestContext,
+async fn go(
+    job: &mut Job,
     candidate: &Candidate,
-    guard: &AttemptGuard,
+    guard: &Guard,
     deadline: Instant,
-) -> Result<ReadResponse, AttemptError> {
+) -> Result<Got, Failed> {
     let target = Arc::clone(&candidate.target);
-    let deadlines = AttemptDeadlines::new(context, &target, deadline);
-    let answer = send_request(context, candidate, &target, &deadlines).await?;
-    context.engine.record_reachable(&target.upstream);
+    let clocks = Clocks::of(job, &target, deadline);
+    let answer = send(job, candidate, &target, &clocks).await?;
+    job.engine.answered(&target.upstream);
     let egress = registry::egress(target.dialect);
     let status = answer.status;
-    let raw = context.request.endpoint.op == Op::Raw;
-    let passes = status.is_success() || raw && forwards_status(status);
-    guard
-        .record_rate_limits(&hints::read_rate_limits(&answer.headers, context.engine.clock.unix()));
+    let raw = job.ask.endpoint.op == Op::Raw;
+    let passes = status.is_success() || raw && passes_raw(status);
+    guard.hear(&hints::allowances(&answer.headers, job.engine.clock.unix()));
     if !passes {
-        return Err(read_error_response(context, egress, answer).await);
+        return Err(refused(job, egress, answer).await);
     }
-    guard.record(AttemptEnd::Head2xx);
+    guard.note(End::Head2xx);
 
     let mut out = answer.headers;
     let content_type = out.get(header::CONTENT_TYPE).cloned();
     let content_type = content_type.as_ref().and_then(|v| v.to_str().ok()).unwrap_or("");
-    headers::filter_response_headers(&mut out);
+    headers::response_filter(&mut out);
     let mut body = answer.body;
-    if raw || is_media(content_type, context.request.endpoint.op) {
-        return Ok(ReadResponse::Raw {
-            status,
-            headers: out,
-            first_chunk: None,
-            body,
-            idle_timeout: deadlines.idle_timeout,
-        });
+    if raw || is_media(content_type, job.ask.endpoint.op) {
+        return Ok(Got::Opaque { status, headers: out, first: None, body, idle: clocks.idle });
     }
 
-    let first = first_chunk(&mut body, &deadlines, context.request.stream).await?;
+    let first = first_chunk(&mut body, &clocks, job.ask.stream).await?;
     if first.is_none() && status != StatusCode::OK {
         let message = format!("HTTP {} without an answer", status.as_u16());
         return Err(TransportFault {
@@ -192,38 +163,28 @@ async fn run_attempt(
     }
     // Clients know an answer by this status; some take 206 and the like for failures.
     let status = StatusCode::OK;
-    if context.attempt_context.is_some() {
-        let head = UpstreamHead {
-            status,
-            headers: out,
-            content_type: content_type.to_owned(),
-            first_chunk: first,
-            body,
-        };
-        return translate_response(context, &target, head, &deadlines).await;
+    if job.carry.is_some() {
+        let came =
+            Came { status, headers: out, content_type: content_type.to_owned(), first, body };
+        return translate(job, &target, came, &clocks).await;
     }
-    let framing = if context.request.stream { context.request.framing } else { Framing::Sse };
-    let shape = sniff_body(first.as_deref().unwrap_or_default(), framing, content_type);
-    let settings = Arc::clone(&context.generation.settings);
-    match (context.request.stream, shape) {
-        (true, BodyKind::Events(framing)) => {
-            let mut flow = ResponseStream::Passthrough(Box::new(Passthrough::new(
-                context.request.endpoint.dialect,
-                context.request.endpoint.op,
+    let framing = if job.ask.stream { job.ask.framing } else { Framing::Sse };
+    let shape = shape(first.as_deref().unwrap_or_default(), framing, content_type);
+    let settings = Arc::clone(&job.generation.settings);
+    match (job.ask.stream, shape) {
+        (true, Shape::Events(framing)) => {
+            let mut flow = Flow::Pass(Box::new(Passage::new(
+                job.ask.endpoint.dialect,
+                job.ask.endpoint.op,
                 framing,
-                context.hide_usage,
+                job.hide_usage,
             )));
-            if context.rescue_targets.is_some() {
-                flow.start_recording();
+            if job.spares.is_some() {
+                flow.listen();
             }
-            let shown = commit::wait_for_first_content(
-                &mut flow,
-                &mut body,
-                first,
-                deadlines.first_byte_deadline,
-                deadlines.first_byte_timeout,
-            )
-            .await;
+            let shown =
+                commit::hold(&mut flow, &mut body, first, clocks.first_byte_at, clocks.first_byte)
+                    .await;
             match shown {
                 Ok(shown) => {
                     if framing == Framing::Sse
@@ -234,245 +195,169 @@ async fn run_attempt(
                             HeaderValue::from_static("text/event-stream"),
                         );
                     }
-                    Ok(ReadResponse::Stream {
-                        status,
-                        headers: out,
-                        first_content: shown,
-                        stream: flow,
-                        body,
-                        idle_timeout: deadlines.idle_timeout,
-                    })
+                    Ok(Got::Stream { status, headers: out, shown, flow, body, idle: clocks.idle })
                 }
-                Err(NoContent::Upstream(fault)) => Err((*fault).into()),
-                Err(NoContent::Transport(fault)) => Err(fault.into()),
+                Err(Unshown::Said(fault)) => Err((*fault).into()),
+                Err(Unshown::Transport(fault)) => Err(fault.into()),
             }
         }
-        (false, BodyKind::Events(framing)) => {
-            let text = body::read_to_end(
-                first,
-                &mut body,
-                &deadlines.body_limits(&settings),
-                &mut context.request.buffer_reservation,
-            )
-            .await?;
-            let events = unframe::collect_events(&text, framing)
-                .ok_or_else(|| unreadable_stream(&target.upstream))?;
-            let answer = egress.collect_stream(context.request.endpoint.op, &events)?;
+        (false, Shape::Events(framing)) => {
+            let text =
+                body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
+            let events =
+                unframe::events(&text, framing).ok_or_else(|| unreadable(&target.upstream))?;
+            let answer = egress.as_answer(job.ask.endpoint.op, &events)?;
             out.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            let summary =
-                egress.read_summary(context.request.endpoint.op, "application/json", &answer)?;
-            Ok(ReadResponse::Full { status, headers: out, body: answer, summary })
+            let summary = egress.read_answer(job.ask.endpoint.op, "application/json", &answer)?;
+            Ok(Got::Whole { status, headers: out, body: answer, summary })
         }
-        (stream, BodyKind::Document) => {
-            let text = body::read_to_end(
-                first,
-                &mut body,
-                &deadlines.body_limits(&settings),
-                &mut context.request.buffer_reservation,
-            )
-            .await?;
-            let frames = match stream.then(|| {
-                egress.synthesize_stream(
-                    context.request.endpoint.op,
-                    &text,
-                    context.request.framing,
-                )
-            }) {
-                Some(Ok(frames)) => frames,
+        (stream, Shape::Document) => {
+            let text =
+                body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
+            let told = match stream
+                .then(|| egress.as_stream(job.ask.endpoint.op, &text, job.ask.framing))
+            {
+                Some(Ok(told)) => told,
                 failed => {
-                    let summary =
-                        egress.read_summary(context.request.endpoint.op, content_type, &text)?;
+                    let summary = egress.read_answer(job.ask.endpoint.op, content_type, &text)?;
                     return match failed {
                         Some(Err(fault)) => Err(fault.into()),
-                        _ => Ok(ReadResponse::Full { status, headers: out, body: text, summary }),
+                        _ => Ok(Got::Whole { status, headers: out, body: text, summary }),
                     };
                 }
             };
-            let mut passage = Box::new(Passthrough::new(
-                context.request.endpoint.dialect,
-                context.request.endpoint.op,
-                context.request.framing,
+            let mut passage = Box::new(Passage::new(
+                job.ask.endpoint.dialect,
+                job.ask.endpoint.op,
+                job.ask.framing,
                 false,
             ));
             let mut ready = Vec::new();
-            passage.feed(frames, &mut ready);
-            passage.finish(&mut ready);
-            out.insert(header::CONTENT_TYPE, stream_content_type(context.request.framing));
-            let shown = commit::FirstContent {
-                buffered_frames: ready,
-                ended: true,
-                terminal_seen: true,
-                failure: None,
-            };
-            let flow = ResponseStream::Passthrough(passage);
-            Ok(ReadResponse::Stream {
-                status,
-                headers: out,
-                first_content: shown,
-                stream: flow,
-                body,
-                idle_timeout: deadlines.idle_timeout,
-            })
+            passage.feed(told, &mut ready);
+            passage.end(&mut ready);
+            out.insert(header::CONTENT_TYPE, stream_type(job.ask.framing));
+            let shown = commit::Shown { ready, ended: true, terminal: true, broke: None };
+            let flow = Flow::Pass(passage);
+            Ok(Got::Stream { status, headers: out, shown, flow, body, idle: clocks.idle })
         }
     }
 }
 
 /// An answer of another dialect, as far as it was read.
-struct UpstreamHead {
+struct Came {
     status: StatusCode,
     headers: HeaderMap,
     content_type: String,
-    first_chunk: Option<Bytes>,
-    body: UpstreamBody,
+    first: Option<Bytes>,
+    body: AnswerBody,
 }
 
 /// Reads an answer of another dialect and tells it in the client's.
-async fn translate_response(
-    context: &mut RequestContext,
+async fn translate(
+    job: &mut Job,
     target: &Target,
-    head: UpstreamHead,
-    deadlines: &AttemptDeadlines,
-) -> Result<ReadResponse, AttemptError> {
-    let UpstreamHead { status, headers, content_type, first_chunk: first, mut body } = head;
+    came: Came,
+    clocks: &Clocks,
+) -> Result<Got, Failed> {
+    let Came { status, headers, content_type, first, mut body } = came;
     let framing = registry::egress(target.dialect).chat_framing();
-    let shape = sniff_body(first.as_deref().unwrap_or_default(), framing, &content_type);
-    let kind = if context.request.stream {
-        stream_content_type(context.request.framing)
+    let shape = shape(first.as_deref().unwrap_or_default(), framing, &content_type);
+    let kind = if job.ask.stream {
+        stream_type(job.ask.framing)
     } else {
         HeaderValue::from_static("application/json")
     };
-    let headers = translated::response_headers(&headers, kind);
-    if let (true, BodyKind::Events(framing)) = (context.request.stream, &shape) {
-        let mut flow = translated::response_stream(context, target, *framing);
-        let shown = commit::wait_for_first_content(
-            &mut flow,
-            &mut body,
-            first,
-            deadlines.first_byte_deadline,
-            deadlines.first_byte_timeout,
-        )
-        .await;
+    let headers = translated::headers(&headers, kind);
+    if let (true, Shape::Events(framing)) = (job.ask.stream, &shape) {
+        let mut flow = translated::flow(job, target, *framing);
+        let shown =
+            commit::hold(&mut flow, &mut body, first, clocks.first_byte_at, clocks.first_byte)
+                .await;
         return match shown {
-            Ok(shown) => Ok(ReadResponse::Stream {
-                status,
-                headers,
-                first_content: shown,
-                stream: flow,
-                body,
-                idle_timeout: deadlines.idle_timeout,
-            }),
-            Err(NoContent::Upstream(fault)) => Err((*fault).into()),
-            Err(NoContent::Transport(fault)) => Err(fault.into()),
+            Ok(shown) => Ok(Got::Stream { status, headers, shown, flow, body, idle: clocks.idle }),
+            Err(Unshown::Said(fault)) => Err((*fault).into()),
+            Err(Unshown::Transport(fault)) => Err(fault.into()),
         };
     }
-    let settings = Arc::clone(&context.generation.settings);
-    let text = body::read_to_end(
-        first,
-        &mut body,
-        &deadlines.body_limits(&settings),
-        &mut context.request.buffer_reservation,
-    )
-    .await?;
-    if !matches!(context.parsed, Some(Asked::Chat(_) | Asked::Compact { .. })) {
-        let (body, summary) = small::translate_response(context, &content_type, &text)?;
-        return Ok(ReadResponse::Full { status, headers, body, summary });
+    let settings = Arc::clone(&job.generation.settings);
+    let text = body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
+    if !matches!(job.said, Some(Asked::Chat(_) | Asked::Compact { .. })) {
+        let (body, summary) = small::answer(job, &content_type, &text)?;
+        return Ok(Got::Whole { status, headers, body, summary });
     }
     let response = match shape {
-        BodyKind::Events(framing) => translated::from_events(context, target, framing, &text)?,
-        BodyKind::Document => translated::read_response(context, target, &content_type, &text)?,
+        Shape::Events(framing) => translated::gathered(job, target, framing, &text)?,
+        Shape::Document => translated::response(job, target, &content_type, &text)?,
     };
-    if context.request.stream {
+    if job.ask.stream {
         let mut ready = Vec::new();
-        let flow = translated::as_stream(context, target, &response, &mut ready);
-        let shown = commit::FirstContent {
-            buffered_frames: ready,
-            ended: true,
-            terminal_seen: true,
-            failure: None,
-        };
-        return Ok(ReadResponse::Stream {
-            status,
-            headers,
-            first_content: shown,
-            stream: flow,
-            body,
-            idle_timeout: deadlines.idle_timeout,
-        });
+        let flow = translated::told(job, target, &response, &mut ready);
+        let shown = commit::Shown { ready, ended: true, terminal: true, broke: None };
+        return Ok(Got::Stream { status, headers, shown, flow, body, idle: clocks.idle });
     }
-    translated::store_response(context, &response);
-    let summary = translated::summarize(&response);
-    Ok(ReadResponse::Full {
-        status,
-        headers,
-        body: translated::write_response(context, &response),
-        summary,
-    })
+    translated::remember(job, &response);
+    let summary = translated::summary(&response);
+    Ok(Got::Whole { status, headers, body: translated::written(job, &response), summary })
 }
 
 /// The clocks of one attempt.
-struct AttemptDeadlines {
-    first_byte_timeout: Duration,
-    first_byte_deadline: Instant,
-    idle_timeout: Duration,
+struct Clocks {
+    first_byte: Duration,
+    first_byte_at: Instant,
+    idle: Duration,
     /// A non-streaming attempt ends here.
-    total_deadline: Instant,
+    end: Instant,
     /// What that is of the whole, in words.
-    deadline_label: &'static str,
+    share: &'static str,
 }
 
-impl AttemptDeadlines {
-    fn new(context: &RequestContext, target: &Target, deadline: Instant) -> Self {
+impl Clocks {
+    fn of(job: &Job, target: &Target, deadline: Instant) -> Self {
         let timeouts = &target.upstream.timeouts;
         let now = Instant::now();
-        let first_byte_timeout = context.overrides.first_byte.unwrap_or(timeouts.first_byte);
-        let total = context.overrides.total.unwrap_or(timeouts.total);
+        let first_byte = job.overrides.first_byte.unwrap_or(timeouts.first_byte);
+        let total = job.overrides.total.unwrap_or(timeouts.total);
         // Without a stream an attempt may take half of the whole: a repetition still fits in, and
         // one that hangs is known for it before the client has given up.
         let half = now + total / 2;
-        let (total_deadline, deadline_label) =
+        let (end, share) =
             if half < deadline { (half, "half of `total`") } else { (deadline, "`total`") };
         Self {
-            deadline_label,
-            first_byte_timeout,
-            first_byte_deadline: if context.request.stream {
-                now + first_byte_timeout
-            } else {
-                total_deadline
-            },
-            idle_timeout: context.overrides.idle.unwrap_or(timeouts.idle),
-            total_deadline,
+            share,
+            first_byte,
+            first_byte_at: if job.ask.stream { now + first_byte } else { end },
+            idle: job.overrides.idle.unwrap_or(timeouts.idle),
+            end,
         }
     }
 
-    fn body_limits(&self, settings: &Settings) -> BodyLimits {
-        BodyLimits {
-            max_bytes: settings.server.max_response_bytes,
-            buffer_limit: settings.server.max_buffered.unwrap_or(u64::MAX),
-            deadline: self.total_deadline.max(self.first_byte_deadline),
-            idle_timeout: self.idle_timeout,
-            deadline_label: self.deadline_label,
+    fn whole(&self, settings: &Settings) -> Limits {
+        Limits {
+            bytes: settings.server.max_response_bytes,
+            held: settings.server.max_buffered.unwrap_or(u64::MAX),
+            deadline: self.end.max(self.first_byte_at),
+            idle: self.idle,
+            share: self.share,
         }
     }
 
-    fn no_answer_fault(&self, stream: bool) -> TransportFault {
+    fn late(&self, stream: bool) -> TransportFault {
         if stream {
-            return commit::first_byte_timeout(self.first_byte_timeout);
+            return commit::late(self.first_byte);
         }
-        let message = format!(
-            "no answer came in time ({} under [timeouts] for this attempt)",
-            self.deadline_label
-        );
+        let message =
+            format!("no answer came in time ({} under [timeouts] for this attempt)", self.share);
         TransportFault { kind: TransportKind::TotalTimeout, message, may_be_received: true }
     }
 }
 
-async fn send_request(
-    context: &mut RequestContext,
+async fn send(
+    job: &mut Job,
     candidate: &Candidate,
     target: &Target,
-    deadlines: &AttemptDeadlines,
-) -> Result<UpstreamResponse, AttemptError> {
-    let Some(end) = target.upstream.endpoint(target.dialect) else {
+    clocks: &Clocks,
+) -> Result<Answer, Failed> {
+    let Some(end) = target.upstream.end(target.dialect) else {
         let message =
             format!("upstream {} does not speak {}", target.upstream.name, target.dialect);
         return Err(TransportFault {
@@ -486,107 +371,92 @@ async fn send_request(
     loop {
         // Made anew for each sending: that is rare, and a copy for every first one would cost all
         // of them.
-        context.attempt_context = None;
-        context.losses.clear();
-        let prepared = if translated::is_needed(&context.request, target) {
-            translated::build_request(context, target)
-                .unwrap_or_else(|| build_request(&context.request, target))
+        job.carry = None;
+        job.losses.clear();
+        let prepared = if translated::needed(&job.ask, target) {
+            translated::prepare(job, target).unwrap_or_else(|| prepare(&job.ask, target))
         } else {
-            build_request(&context.request, target)
+            prepare(&job.ask, target)
         };
-        context.hide_usage = prepared.hide_usage;
+        job.hide_usage = prepared.hide_usage;
         let mut end = Cow::Borrowed(end);
-        if prepared.from_origin {
-            let host = base_url::origin_of(&end.base_url).to_owned();
+        if prepared.at_host {
+            let host = base_url::host(&end.base_url).to_owned();
             end.to_mut().base_url = host;
         }
-        let call = UpstreamRequest {
+        let call = Call {
             upstream: &target.upstream,
-            endpoint: &end,
+            end: &end,
             key: (!target.upstream.keys.is_empty()).then_some(candidate.key),
-            method: context.request.method.clone(),
+            method: job.ask.method.clone(),
             path: &prepared.path,
             query: prepared.query.as_deref(),
             headers: prepared.headers,
             body: prepared.body,
         };
-        match body::timeout_with_grace(
-            deadlines.first_byte_deadline,
-            pin!(context.engine.upstream_client.send(call)),
-        )
-        .await
-        {
+        match body::within(clocks.first_byte_at, pin!(job.engine.gateway.send(call))).await {
             Some(Ok(answer)) => return Ok(answer),
-            Some(Err(fault)) if fault.kind == TransportKind::Stale && stale < MAX_STALE_RETRIES => {
-                stale += 1
-            }
+            Some(Err(fault)) if fault.kind == TransportKind::Stale && stale < STALE => stale += 1,
             Some(Err(fault)) => return Err(fault.into()),
-            None => return Err(deadlines.no_answer_fault(context.request.stream).into()),
+            None => return Err(clocks.late(job.ask.stream).into()),
         }
     }
 }
 
-fn unreadable_stream(upstream: &Upstream) -> TransportFault {
+fn unreadable(upstream: &Upstream) -> TransportFault {
     let message = format!("{} answered with a stream that cannot be read", upstream.name);
     TransportFault { kind: TransportKind::InvalidHttp, message, may_be_received: true }
 }
 
 /// Reads an error answer.
-async fn read_error_response(
-    context: &RequestContext,
-    egress: &'static dyn Egress,
-    answer: UpstreamResponse,
-) -> AttemptError {
+async fn refused(job: &Job, egress: &'static dyn Egress, answer: Answer) -> Failed {
     let status = answer.status.as_u16();
-    let hint = hints::read_retry_hints(answer.status, &answer.headers, context.engine.clock.unix())
-        .retry_after;
+    let hint = hints::read(answer.status, &answer.headers, job.engine.clock.unix()).retry_after;
     let content_type = answer
         .headers
         .get(header::CONTENT_TYPE)
         .and_then(|v| v.to_str().ok())
         .unwrap_or("")
         .to_owned();
-    let body = body::read_error_body(answer.body).await;
+    let body = body::error_body(answer.body).await;
     let fault = egress.read_error(status, &content_type, &body);
-    AttemptError { source: FailureSource::Upstream { fault, body: Some(body) }, retry_after: hint }
+    Failed { said: Said::Fault { fault, body: Some(body) }, hint }
 }
 
 async fn first_chunk(
-    body: &mut UpstreamBody,
-    deadlines: &AttemptDeadlines,
+    body: &mut AnswerBody,
+    clocks: &Clocks,
     stream: bool,
-) -> Result<Option<Bytes>, AttemptError> {
-    match body::timeout_with_grace(deadlines.first_byte_deadline, pin!(body::next_chunk(body)))
-        .await
-    {
+) -> Result<Option<Bytes>, Failed> {
+    match body::within(clocks.first_byte_at, pin!(body::chunk(body))).await {
         Some(None) => Ok(None),
         Some(Some(Ok(data))) => Ok(Some(data)),
         Some(Some(Err(fault))) => Err(fault.into()),
-        None => Err(deadlines.no_answer_fault(stream).into()),
+        None => Err(clocks.late(stream).into()),
     }
 }
 
-enum BodyKind {
+enum Shape {
     Events(Framing),
     Document,
 }
 
 /// Looks at the first bytes rather than at the Content-Type, which is often wrong.
-fn sniff_body(first: &[u8], framing: Framing, content_type: &str) -> BodyKind {
+fn shape(first: &[u8], framing: Framing, content_type: &str) -> Shape {
     let bytes = first.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(first);
     match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
-        Some(b'{') if framing == Framing::Ndjson => BodyKind::Events(Framing::Ndjson),
-        Some(b'[') if framing == Framing::JsonArray => BodyKind::Events(Framing::JsonArray),
-        Some(b'{' | b'[' | b'<' | b'"' | b'n' | b'0'..=b'9' | b'-') => BodyKind::Document,
-        Some(b'd' | b'e' | b'i' | b'r' | b':') => BodyKind::Events(Framing::Sse),
+        Some(b'{') if framing == Framing::Ndjson => Shape::Events(Framing::Ndjson),
+        Some(b'[') if framing == Framing::JsonArray => Shape::Events(Framing::JsonArray),
+        Some(b'{' | b'[' | b'<' | b'"' | b'n' | b'0'..=b'9' | b'-') => Shape::Document,
+        Some(b'd' | b'e' | b'i' | b'r' | b':') => Shape::Events(Framing::Sse),
         _ if content_type.to_ascii_lowercase().contains("event-stream") => {
-            BodyKind::Events(Framing::Sse)
+            Shape::Events(Framing::Sse)
         }
-        _ => BodyKind::Document,
+        _ => Shape::Document,
     }
 }
 
-fn stream_content_type(framing: Framing) -> HeaderValue {
+fn stream_type(framing: Framing) -> HeaderValue {
     HeaderValue::from_static(match framing {
         Framing::Sse => "text/event-stream",
         Framing::Ndjson => "application/x-ndjson",
@@ -605,20 +475,16 @@ fn is_media(content_type: &str, op: Op) -> bool {
 
 /// Raw requests see the upstream's own answers, but for those that speak of our key or of its
 /// limits.
-fn forwards_status(status: StatusCode) -> bool {
+fn passes_raw(status: StatusCode) -> bool {
     !matches!(status.as_u16(), 401 | 402 | 429) && !status.is_server_error()
 }
 
-fn classify_failure(
-    context: &RequestContext,
-    candidate: &Candidate,
-    failed: AttemptError,
-) -> AttemptFailure {
+fn classify(job: &Job, candidate: &Candidate, failed: Failed) -> Lost {
     let upstream = &candidate.target.upstream;
-    match failed.source {
-        FailureSource::Upstream { fault, body } => {
-            let retryable = is_retryable_status(context, upstream, fault.status);
-            let hint = failed.retry_after.filter(|hint| !hint.is_zero());
+    match failed.said {
+        Said::Fault { fault, body } => {
+            let retryable = retries(job, upstream, fault.status);
+            let hint = failed.hint.filter(|hint| !hint.is_zero());
             let mut fault = fault;
             let rule = match &upstream.rules[..] {
                 [] => None,
@@ -627,19 +493,15 @@ fn classify_failure(
                         .as_deref()
                         .map(String::from_utf8_lossy)
                         .unwrap_or_else(|| Cow::Borrowed(&*fault.message));
-                    outcome::find_rule(rules, fault.status, &text)
+                    outcome::rule(rules, fault.status, &text)
                 }
             };
             if let Some(rule) = rule {
-                let outcome = outcome::classify_by_rule(rule, &mut fault, hint);
+                let outcome = outcome::of_rule(rule, &mut fault, hint);
                 let may_pass = outcome.retry != outcome::Retry::No;
-                return AttemptFailure {
-                    outcome,
-                    source: FailureSource::Upstream { fault, body },
-                    may_recover: may_pass,
-                };
+                return Lost { outcome, said: Said::Fault { fault, body }, may_pass };
             }
-            let mut outcome = outcome::classify_fault(&fault, hint, retryable);
+            let mut outcome = outcome::of_fault(&fault, hint, retryable);
             if fault.kind == FaultKind::RateLimited
                 && !matches!(outcome.cause.split_once(' '), Some((_, said)) if !said.is_empty())
             {
@@ -653,39 +515,30 @@ fn classify_failure(
                     | FaultKind::Server
                     | FaultKind::Conflict
             );
-            AttemptFailure {
-                outcome,
-                source: FailureSource::Upstream { fault, body },
-                may_recover: may_pass,
-            }
+            Lost { outcome, said: Said::Fault { fault, body }, may_pass }
         }
-        FailureSource::Transport(fault) => {
-            let mut outcome = outcome::classify_transport(&fault);
-            if context.engine.record_unreachable(upstream, &fault) {
-                outcome = outcome::classify_transport(&TransportFault {
+        Said::Transport(fault) => {
+            let mut outcome = outcome::of_transport(&fault);
+            if job.engine.unreachable(upstream, &fault) {
+                outcome = outcome::of_transport(&TransportFault {
                     kind: TransportKind::NetworkDown,
                     ..fault.clone()
                 });
             }
-            if context.request.stream {
+            if job.ask.stream {
                 outcome.maybe_billed = false;
             }
-            if context.request.endpoint.op == Op::Raw && fault.may_be_received {
+            if job.ask.endpoint.op == Op::Raw && fault.may_be_received {
                 // A file or a batch may have been made already: never twice.
                 outcome.retry = outcome::Retry::No;
             }
             let may_pass = !matches!(fault.kind, TransportKind::TooLarge | TransportKind::Tls);
-            AttemptFailure {
-                outcome,
-                source: FailureSource::Transport(fault),
-                may_recover: may_pass,
-            }
+            Lost { outcome, said: Said::Transport(fault), may_pass }
         }
     }
 }
 
-fn is_retryable_status(context: &RequestContext, upstream: &Upstream, status: u16) -> bool {
-    let set =
-        upstream.retry_statuses.as_ref().unwrap_or(&context.generation.settings.retry.statuses);
-    set.contains(status) && context.request.endpoint.op != Op::Raw
+fn retries(job: &Job, upstream: &Upstream, status: u16) -> bool {
+    let set = upstream.retry_statuses.as_ref().unwrap_or(&job.generation.settings.retry.statuses);
+    set.has(status) && job.ask.endpoint.op != Op::Raw
 }

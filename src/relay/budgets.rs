@@ -9,16 +9,16 @@ use std::{
 
 use http::Method;
 
-use super::{ask::ProxyRequest, engine::Engine, remember::HealthStore};
+use super::{ask::Ask, engine::Engine, remember::Remember};
 use crate::{
     base::{
         clock::{Mono, UnixMillis},
         money::NanoUsd,
     },
-    config::settings::{Budget, Origin, Period},
+    config::settings::{Budget, Origin, Per},
     events::{
         alert::{Alert, AlertKind},
-        kind::{EventKind, Severity},
+        kind::{EventKind, Level},
     },
     ir::{
         cost::Bill,
@@ -27,46 +27,42 @@ use crate::{
     },
     routing::{
         budget::{
-            BudgetDenied, BudgetReservation, BudgetState, Budgets, Holder, NEARLY_SPENT_PERCENT,
-            ThresholdReached, percent as percent_of,
+            Booked, BudgetState, Budgets, Holder, Lack, NEAR, Reached, percent as percent_of,
         },
-        candidate::{
-            BudgetBlock, BudgetBlockKind, Candidate, Decision, KeyState, SkipReason, Target,
-            print_span,
-        },
+        candidate::{Candidate, Decision, KeyState, Over, OverKind, Target, Why, short},
     },
 };
 
 /// Models whose unknown price was told of; names come from clients, so they are bounded.
-const MAX_REPORTED_MODELS: usize = 256;
+const TOLD: usize = 256;
 
 /// Models of which it was said that nobody knows their price.
 #[derive(Debug, Default)]
-pub struct UnpricedModels(Mutex<HashSet<String>>);
+pub struct Unpriced(Mutex<HashSet<String>>);
 
-impl UnpricedModels {
-    fn insert_if_new(&self, name: &str) -> bool {
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        names.len() < MAX_REPORTED_MODELS && names.insert(name.to_owned())
+impl Unpriced {
+    fn is_new(&self, name: &str) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < TOLD && told.insert(name.to_owned())
     }
 }
 
 /// Whether a request may cost anything at all.
-pub(super) fn applies(engine: &Engine, request: &ProxyRequest) -> bool {
-    engine.budgets.has_any()
-        && (request.endpoint.op.generates()
-            || (request.endpoint.op == Op::Raw && request.method != Method::GET))
+pub(super) fn concern(engine: &Engine, ask: &Ask) -> bool {
+    engine.budgets.any()
+        && (ask.endpoint.op.generates()
+            || (ask.endpoint.op == Op::Raw && ask.method != Method::GET))
 }
 
 /// Marks the candidates that a budget leaves out: its project's, everybody's, its upstream's or its
 /// key's. `costs` are what the request would cost at each, where known.
-pub fn annotate_candidates(
+pub fn mark(
     engine: &Engine,
     project: &Arc<str>,
     candidates: &mut [Candidate],
     costs: &[Option<f64>],
 ) {
-    if !engine.budgets.has_any() {
+    if !engine.budgets.any() {
         return;
     }
     let now = engine.clock.unix();
@@ -74,14 +70,13 @@ pub fn annotate_candidates(
         if !matches!(candidate.key_state, KeyState::Ready | KeyState::Waiting) {
             continue;
         }
-        let cost = to_nano_usd(costs.get(at).copied().flatten());
+        let cost = nano(costs.get(at).copied().flatten());
         let holders = holders(project, candidate);
         if let Some((holder, lack)) = holders
             .iter()
-            .find_map(|holder| Some((holder, engine.budgets.denial(holder, cost, now)?)))
+            .find_map(|holder| Some((holder, engine.budgets.lack(holder, cost, now)?)))
         {
-            candidate.key_state =
-                KeyState::OverBudget(Arc::new(exceeded(engine, holder, lack, candidate)));
+            candidate.key_state = KeyState::Over(Arc::new(over(engine, holder, lack, candidate)));
         }
     }
 }
@@ -100,62 +95,41 @@ fn holders(project: &Arc<str>, candidate: &Candidate) -> Vec<Holder> {
     ]
 }
 
-fn to_nano_usd(cost: Option<f64>) -> Option<NanoUsd> {
+fn nano(cost: Option<f64>) -> Option<NanoUsd> {
     cost.map(|cost| NanoUsd(cost.ceil() as i64))
 }
 
-fn exceeded(
-    engine: &Engine,
-    holder: &Holder,
-    lack: BudgetDenied,
-    candidate: &Candidate,
-) -> BudgetBlock {
-    let (owner, everywhere) =
-        (describe_holder(holder), matches!(holder, Holder::All | Holder::Project(_)));
+fn over(engine: &Engine, holder: &Holder, lack: Lack, candidate: &Candidate) -> Over {
+    let (whose, everywhere) = (whose(holder), matches!(holder, Holder::All | Holder::Project(_)));
     match lack {
-        BudgetDenied::Reserved { budget } => {
+        Lack::Reserved { budget } => {
             let text = format!(
-                "requests under way may use up the rest of the {} of {owner}",
-                print_usd(&budget)
+                "requests under way may use up the rest of the {} of {whose}",
+                sum(&budget)
             );
-            BudgetBlock {
-                kind: BudgetBlockKind::Reserved,
-                text,
-                fix: String::new(),
-                until: None,
-                global: everywhere,
-            }
+            Over { kind: OverKind::Reserved, text, fix: String::new(), until: None, everywhere }
         }
-        BudgetDenied::Spent { budget, spent, until } => {
-            let text = format!("{owner} has spent {spent} of its {}", print_usd(&budget));
-            let until = until
-                .map(|until| engine.clock.mono() + duration_between(engine.clock.unix(), until));
-            let fix = format!(
-                "`aiproxy usage` shows what it went on, {} allows more",
-                how_to_raise(holder)
-            );
-            BudgetBlock { kind: BudgetBlockKind::Spent, text, fix, until, global: everywhere }
+        Lack::Spent { budget, spent, until } => {
+            let text = format!("{whose} has spent {spent} of its {}", sum(&budget));
+            let until = until.map(|until| engine.clock.mono() + span(engine.clock.unix(), until));
+            let fix =
+                format!("`aiproxy usage` shows what it went on, {} allows more", raising(holder));
+            Over { kind: OverKind::Spent, text, fix, until, everywhere }
         }
-        BudgetDenied::Unpriced { .. } => {
+        Lack::Unpriced { .. } => {
             let name = format!("{}/{}", candidate.target.upstream.name, candidate.target.model);
             let text = format!(
-                "nobody knows the price of `{name}`, and the budget of {owner} refuses what has none"
+                "nobody knows the price of `{name}`, and the budget of {whose} refuses what has none"
             );
             let fix = format!(
                 "a row [prices.\"{name}\"] in the config tells it, `unpriced = \"warn\"` lets it through"
             );
-            BudgetBlock {
-                kind: BudgetBlockKind::Unpriced,
-                text,
-                fix,
-                until: None,
-                global: everywhere,
-            }
+            Over { kind: OverKind::Unpriced, text, fix, until: None, everywhere }
         }
     }
 }
 
-fn describe_holder(holder: &Holder) -> String {
+fn whose(holder: &Holder) -> String {
     match holder {
         Holder::All => "everybody together".to_owned(),
         Holder::Project(name) => format!("project `{name}`"),
@@ -165,7 +139,7 @@ fn describe_holder(holder: &Holder) -> String {
 }
 
 /// The place in the config where more is allowed.
-fn how_to_raise(holder: &Holder) -> String {
+fn raising(holder: &Holder) -> String {
     match holder {
         Holder::All => "`usd` under [budget] in the config".to_owned(),
         Holder::Project(_) => "`budget` of its [[project]] row in the config".to_owned(),
@@ -175,46 +149,44 @@ fn how_to_raise(holder: &Holder) -> String {
 }
 
 /// `$5.000 a day`
-fn print_usd(budget: &Budget) -> String {
-    let per = match budget.period {
-        Period::Day => "a day",
-        Period::Week => "a week",
-        Period::Month => "a month",
-        Period::Total => "in total",
+fn sum(budget: &Budget) -> String {
+    let per = match budget.per {
+        Per::Day => "a day",
+        Per::Week => "a week",
+        Per::Month => "a month",
+        Per::Total => "in total",
     };
     format!("{} {per}", budget.usd)
 }
 
-fn duration_between(from: UnixMillis, to: UnixMillis) -> Duration {
+fn span(from: UnixMillis, to: UnixMillis) -> Duration {
     Duration::from_millis(u64::try_from(to.0.saturating_sub(from.0)).unwrap_or(0))
 }
 
 /// The refusal where budgets leave nobody to serve a request.
-pub(super) fn budget_error(decision: &Decision, now: Mono) -> Option<ProxyError> {
-    let (mut blocks, mut others): (Vec<&BudgetBlock>, bool) = (Vec::new(), false);
-    for (_, reason) in &decision.skipped {
-        match reason {
-            SkipReason::OverBudget(block) => blocks.push(block),
-            SkipReason::Disabled | SkipReason::KeyMissing(_) | SkipReason::Rejected { .. } => {}
+pub(super) fn refusal(decision: &Decision, now: Mono) -> Option<ProxyError> {
+    let (mut overs, mut others): (Vec<&Over>, bool) = (Vec::new(), false);
+    for (_, why) in &decision.others {
+        match why {
+            Why::OverBudget(over) => overs.push(over),
+            Why::Disabled | Why::Missing(_) | Why::Rejected { .. } => {}
             _ => others = true,
         }
     }
     if others {
         // What holds whoever is asked also holds those that something else keeps back just now.
-        blocks.retain(|block| block.global && block.kind == BudgetBlockKind::Spent);
+        overs.retain(|over| over.everywhere && over.kind == OverKind::Spent);
     }
-    let first = *blocks.first()?;
-    if blocks.iter().any(|block| block.kind == BudgetBlockKind::Reserved) {
+    let first = *overs.first()?;
+    if overs.iter().any(|over| over.kind == OverKind::Reserved) {
         let error = ProxyError::new(ProxyErrorKind::RateLimited, first.text.clone())
             .code("budget_reserved");
         return Some(error.retry_after(Some(Duration::from_secs(1))));
     }
-    let soonest = blocks
-        .iter()
-        .filter_map(|block| Some((block.until?, *block)))
-        .min_by_key(|(until, _)| *until);
-    let spent_block = blocks.iter().find(|block| block.kind == BudgetBlockKind::Spent);
-    let Some(block) = soonest.map(|(_, block)| block).or(spent_block.copied()) else {
+    let soonest =
+        overs.iter().filter_map(|over| Some((over.until?, *over))).min_by_key(|(until, _)| *until);
+    let spent = overs.iter().find(|over| over.kind == OverKind::Spent);
+    let Some(told) = soonest.map(|(_, over)| over).or(spent.copied()) else {
         let text = format!("{}; {}", first.text, first.fix);
         return Some(
             ProxyError::new(ProxyErrorKind::Forbidden, text)
@@ -224,24 +196,21 @@ pub(super) fn budget_error(decision: &Decision, now: Mono) -> Option<ProxyError>
         );
     };
     let wait = soonest.map(|(until, _)| until.since(now).max(Duration::from_secs(1)));
-    let retry_hint =
-        wait.map_or_else(String::new, |wait| format!("; it may again in {}", print_span(wait)));
-    let error = ProxyError::new(
-        ProxyErrorKind::OutOfCredit,
-        format!("{}{retry_hint}. {}", block.text, block.fix),
-    );
+    let again = wait.map_or_else(String::new, |wait| format!("; it may again in {}", short(wait)));
+    let error =
+        ProxyError::new(ProxyErrorKind::OutOfCredit, format!("{}{again}. {}", told.text, told.fix));
     Some(error.retry_after(wait).should_retry(false))
 }
 
 /// What an attempt reserved of its budgets; given back when dropped.
-pub struct BudgetHold {
+pub struct Reservation {
     engine: Arc<Engine>,
-    reserved: Option<BudgetReservation>,
+    booked: Option<Booked>,
 }
 
-impl BudgetHold {
+impl Reservation {
     /// Reserves for an attempt; `None` where somebody else was quicker to use up what was left.
-    pub(super) fn reserve(
+    pub(super) fn take(
         engine: &Arc<Engine>,
         project: &Arc<str>,
         candidate: &Candidate,
@@ -249,37 +218,37 @@ impl BudgetHold {
     ) -> Option<Self> {
         let booked = engine
             .budgets
-            .reserve(holders(project, candidate), to_nano_usd(cost), engine.clock.unix())
+            .reserve(holders(project, candidate), nano(cost), engine.clock.unix())
             .ok()?;
-        Some(Self { engine: Arc::clone(engine), reserved: Some(booked) })
+        Some(Self { engine: Arc::clone(engine), booked: Some(booked) })
     }
 
     /// Books what the attempt came to.
     pub(super) fn settle(mut self, bill: &Bill, target: &Target) {
-        if bill.cost.is_none() && self.reserved.as_ref().is_some_and(|booked| !booked.is_empty()) {
+        if bill.cost.is_none() && self.booked.as_ref().is_some_and(|booked| !booked.is_empty()) {
             let name = format!("{}/{}", target.upstream.name, target.model);
-            if self.engine.unpriced_models.insert_if_new(&name) {
+            if self.engine.unpriced.is_new(&name) {
                 let text = format!(
                     "nobody knows the price of `{name}`: budgets count it as nothing; a row [prices.\"{name}\"] in the config tells it"
                 );
-                self.engine.publish_notice(Severity::Warn, &text);
+                self.engine.notice(Level::Warn, &text);
             }
         }
         self.close(bill.cost);
     }
 
     fn close(&mut self, cost: Option<NanoUsd>) {
-        let Some(booked) = self.reserved.take() else { return };
+        let Some(booked) = self.booked.take() else { return };
         let reached = self.engine.budgets.settle(booked, cost, self.engine.clock.unix());
         for reached in &reached {
-            self.engine.publish_threshold(reached);
+            self.engine.tell_reached(reached);
         }
         // Who waited for what was reserved may find it free.
-        self.engine.notify_waiters();
+        self.engine.touch();
     }
 }
 
-impl Drop for BudgetHold {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.close(Some(NanoUsd::ZERO));
     }
@@ -289,68 +258,63 @@ impl Engine {
     /// Takes over the budgets of the settings in force; what an earlier run counted is taken up.
     /// Told are those that are new, with the beginning of their period, for a ledger that may know
     /// more of them.
-    pub fn configure_budgets(&self) -> Vec<(Holder, Period, UnixMillis)> {
+    pub fn set_budgets(&self) -> Vec<(Holder, Per, UnixMillis)> {
         let settings = Arc::clone(&self.generation().settings);
         let new = self.budgets.configure(&settings, self.clock.unix());
         if !new.is_empty() {
-            self.health_store.restore_budgets(&self.budgets);
+            self.remember.budgets(&self.budgets);
         }
-        self.notify_waiters();
+        self.touch();
         new
     }
 
-    fn publish_notice(&self, level: Severity, text: &str) {
+    fn notice(&self, level: Level, text: &str) {
         tracing::warn!("{text}");
-        self.bus.publish(self.clock.unix(), EventKind::Notice { text: text.into(), level });
+        self.bus.tell(self.clock.unix(), EventKind::Notice { text: text.into(), level });
     }
 
-    fn publish_threshold(&self, reached: &ThresholdReached) {
+    fn tell_reached(&self, reached: &Reached) {
         let alert = self.budget_alert(&reached.state, reached.percent.into());
         tracing::warn!("{}", alert.text);
-        self.bus.publish(self.clock.unix(), EventKind::Alert { alert });
+        self.bus.tell(self.clock.unix(), EventKind::Alert { alert });
     }
 
     /// What there is to say of the budgets that are spent or nearly so, as they stand.
     #[must_use]
     pub fn budget_alerts(&self) -> Vec<Alert> {
-        let all = self.budgets.states(self.clock.unix()).into_iter();
+        let all = self.budgets.all(self.clock.unix()).into_iter();
         let full = all
             .map(|state| (percent_of(state.spent, state.budget.usd), state))
-            .filter(|(percent, _)| *percent >= u64::from(NEARLY_SPENT_PERCENT));
+            .filter(|(percent, _)| *percent >= u64::from(NEAR));
         full.map(|(percent, state)| self.budget_alert(&state, percent)).collect()
     }
 
     fn budget_alert(&self, state: &BudgetState, percent: u64) -> Alert {
         let BudgetState { holder, budget, spent, period, .. } = state;
         let (what, level) = if percent >= 100 {
-            (AlertKind::BudgetSpent, Severity::Error)
+            (AlertKind::BudgetSpent, Level::Error)
         } else {
-            (AlertKind::BudgetNear, Severity::Warn)
+            (AlertKind::BudgetNear, Level::Warn)
         };
         let until = period
             .until
-            .map(|until| {
-                format!(", with {} to go", print_span(duration_between(self.clock.unix(), until)))
-            })
+            .map(|until| format!(", with {} to go", short(span(self.clock.unix(), until))))
             .unwrap_or_default();
         let then = match (what, holder.refuses()) {
             (AlertKind::BudgetSpent, true) => "; what costs money is refused until then",
             (AlertKind::BudgetSpent, false) => "; others serve until then",
             _ => "",
         };
-        let text: Arc<str> = format!(
-            "{} has spent {spent} of its {}{until}{then}",
-            describe_holder(holder),
-            print_usd(budget)
-        )
-        .into();
-        Alert { kind: what, subject: holder.text().into(), text, level }
+        let text: Arc<str> =
+            format!("{} has spent {spent} of its {}{until}{then}", whose(holder), sum(budget))
+                .into();
+        Alert { what, subject: holder.text().into(), text, level }
     }
 }
 
-impl HealthStore {
+impl Remember {
     /// Takes up what an earlier run counted.
-    fn restore_budgets(&self, budgets: &Budgets) {
-        self.saved_budgets().iter().for_each(|saved| budgets.restore(saved));
+    fn budgets(&self, budgets: &Budgets) {
+        self.kept_budgets().iter().for_each(|kept| budgets.restore(kept));
     }
 }

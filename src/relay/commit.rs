@@ -6,36 +6,36 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    answer::StreamFailure,
-    body::{next_chunk, timeout_with_grace},
+    answer::Broke,
+    body::{chunk, within},
 };
 use crate::{
-    dialect::{flow::ResponseStream, passage::StreamEnd},
+    dialect::{flow::Flow, passage::Ending},
     ir::fault::{Fault, TransportFault, TransportKind},
-    upstream::body::UpstreamBody,
+    upstream::body::AnswerBody,
 };
 
 /// What is held at most; more than this without content is let through.
-const MAX_BUFFERED_EVENTS: u64 = 64;
-const MAX_BUFFERED_BYTES: usize = 256 << 10;
+const HELD_EVENTS: u64 = 64;
+const HELD_BYTES: usize = 256 << 10;
 
 /// The stream has shown content (or ended well without any).
-pub(super) struct FirstContent {
-    pub buffered_frames: Vec<Bytes>,
+pub(super) struct Shown {
+    pub ready: Vec<Bytes>,
     pub ended: bool,
     /// The terminal event is among them.
-    pub terminal_seen: bool,
-    pub failure: Option<StreamFailure>,
+    pub terminal: bool,
+    pub broke: Option<Broke>,
 }
 
 /// What went wrong before any content.
-pub(super) enum NoContent {
-    Upstream(Box<Fault>),
+pub(super) enum Unshown {
+    Said(Box<Fault>),
     Transport(TransportFault),
 }
 
-impl NoContent {
-    fn empty_stream() -> Self {
+impl Unshown {
+    fn empty() -> Self {
         let message = "the stream ended before any content".to_owned();
         Self::Transport(TransportFault {
             kind: TransportKind::BodyBroken,
@@ -46,76 +46,65 @@ impl NoContent {
 }
 
 /// Feeds the stream into `flow` until there is content, it ends, it breaks, or `deadline` passes.
-pub(super) async fn wait_for_first_content(
-    stream: &mut ResponseStream,
-    body: &mut UpstreamBody,
+pub(super) async fn hold(
+    flow: &mut Flow,
+    body: &mut AnswerBody,
     first: Option<Bytes>,
     deadline: Instant,
     first_byte: Duration,
-) -> Result<FirstContent, NoContent> {
+) -> Result<Shown, Unshown> {
     let (mut out, mut events) = (Vec::new(), 0_u64);
     let mut next = first.map(Ok);
     loop {
         let data = match next.take() {
             Some(data) => Some(data),
-            None => timeout_with_grace(deadline, pin!(next_chunk(body)))
+            None => within(deadline, pin!(chunk(body)))
                 .await
-                .ok_or_else(|| NoContent::Transport(first_byte_timeout(first_byte)))?,
+                .ok_or_else(|| Unshown::Transport(late(first_byte)))?,
         };
         match data {
             Some(Ok(data)) => {
-                let step = stream.feed(data, &mut out);
+                let step = flow.feed(data, &mut out);
                 events += u64::from(step.events);
                 match step.error {
-                    Some(fault) if !step.has_content => return Err(NoContent::Upstream(fault)),
-                    error if step.has_content => {
-                        return Ok(FirstContent {
-                            buffered_frames: out,
+                    Some(fault) if !step.content => return Err(Unshown::Said(fault)),
+                    error if step.content => {
+                        return Ok(Shown {
+                            ready: out,
                             ended: false,
-                            terminal_seen: step.terminal,
-                            failure: error.map(StreamFailure::Upstream),
+                            terminal: step.terminal,
+                            broke: error.map(Broke::Said),
                         });
                     }
                     _ => {}
                 }
-                let full = events > MAX_BUFFERED_EVENTS
-                    || out.iter().map(Bytes::len).sum::<usize>() > MAX_BUFFERED_BYTES;
+                let full =
+                    events > HELD_EVENTS || out.iter().map(Bytes::len).sum::<usize>() > HELD_BYTES;
                 if step.terminal || full {
-                    return Ok(FirstContent {
-                        buffered_frames: out,
+                    return Ok(Shown {
+                        ready: out,
                         ended: false,
-                        terminal_seen: step.terminal,
-                        failure: None,
+                        terminal: step.terminal,
+                        broke: None,
                     });
                 }
             }
             Some(Err(fault)) => {
                 // A last event that was cut from its blank line may still be whole.
-                return Err(NoContent::Transport(fault));
+                return Err(Unshown::Transport(fault));
             }
             None => {
-                let ending = stream.finish(&mut out);
-                let parting = stream.take_trailing_error();
+                let ending = flow.end(&mut out);
+                let parting = flow.parting();
                 return match ending {
-                    StreamEnd::Complete => Ok(FirstContent {
-                        buffered_frames: out,
-                        ended: true,
-                        terminal_seen: true,
-                        failure: None,
-                    }),
-                    StreamEnd::Truncated if stream.content_events() > 0 => {
-                        let broke =
-                            Some(parting.map_or(StreamFailure::Truncated, StreamFailure::Upstream));
-                        Ok(FirstContent {
-                            buffered_frames: out,
-                            ended: true,
-                            terminal_seen: false,
-                            failure: broke,
-                        })
+                    Ending::Complete => {
+                        Ok(Shown { ready: out, ended: true, terminal: true, broke: None })
                     }
-                    StreamEnd::Truncated => {
-                        Err(parting.map_or_else(NoContent::empty_stream, NoContent::Upstream))
+                    Ending::Truncated if flow.content_events() > 0 => {
+                        let broke = Some(parting.map_or(Broke::Truncated, Broke::Said));
+                        Ok(Shown { ready: out, ended: true, terminal: false, broke })
                     }
+                    Ending::Truncated => Err(parting.map_or_else(Unshown::empty, Unshown::Said)),
                 };
             }
         }
@@ -123,7 +112,7 @@ pub(super) async fn wait_for_first_content(
 }
 
 /// The fault of a stream whose first content did not come in time.
-pub(super) fn first_byte_timeout(first_byte: Duration) -> TransportFault {
+pub(super) fn late(first_byte: Duration) -> TransportFault {
     let message = format!(
         "no content came within {}s (`first_byte` under [timeouts])",
         first_byte.as_secs_f64()

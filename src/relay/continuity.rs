@@ -22,70 +22,69 @@ use crate::{
 };
 
 const TTL: Duration = Duration::from_secs(6 * 3600);
-const MAX_BYTES: usize = 32 << 20;
+const BYTES: usize = 32 << 20;
 /// One answer's share; a larger one is not kept.
-pub(super) const MAX_ENTRY_BYTES: usize = 1 << 20;
+pub(super) const LARGEST: usize = 1 << 20;
 
 /// The kept answers of all projects.
 #[derive(Default)]
-pub struct ReasoningCache(Mutex<ReasoningCacheState>);
+pub struct Continuity(Mutex<Kept>);
 
 #[derive(Default)]
-struct ReasoningCacheState {
+struct Kept {
     /// Of one name the newest of each dialect: clients that keep no ids say the same to several
     /// upstreams at once.
-    by_key: HashMap<u64, Vec<Arc<StoredReasoning>>>,
+    by_key: HashMap<u64, Vec<Arc<Answer>>>,
     /// In the order of arrival.
-    order: VecDeque<ReasoningEntry>,
+    order: VecDeque<Entry>,
     bytes: usize,
 }
 
 /// A kept answer, and what it takes.
-struct ReasoningEntry {
-    stored_at: Mono,
+struct Entry {
+    at: Mono,
     keys: Vec<u64>,
     bytes: usize,
-    reasoning: Arc<StoredReasoning>,
+    answer: Arc<Answer>,
 }
 
 /// What was proven of one answer: blocks with proofs, in their order; texts are kept only where
 /// they are reasoning.
-struct StoredReasoning {
+struct Answer {
     /// Whose proofs they are.
     dialect: Option<Dialect>,
     blocks: Vec<Block>,
 }
 
-impl ReasoningCache {
+impl Continuity {
     /// Keeps an answer whose blocks bear proofs, and thoughts that led to calls: some providers
     /// want those back as well.
-    pub fn insert(&self, project: &str, response: &ChatResponse, now: Mono) {
+    pub fn keep(&self, project: &str, response: &ChatResponse, now: Mono) {
         let thought = |block: &Block| matches!(block.kind, BlockKind::Reasoning(_));
         let called =
             response.blocks.iter().any(|block| matches!(block.kind, BlockKind::ToolCall(_)));
-        let is_stored = |block: &&Block| block.signature.is_some() || called && thought(block);
-        if !response.blocks.iter().any(|block| is_stored(&block)) {
+        let kept = |block: &&Block| block.signature.is_some() || called && thought(block);
+        if !response.blocks.iter().any(|block| kept(&block)) {
             return;
         }
-        let keys = lookup_keys(project, &response.blocks);
-        let blocks: Vec<Block> =
-            response.blocks.iter().filter(is_stored).map(strip_citations).collect();
-        let bytes = blocks.iter().map(estimate_bytes).sum::<usize>() + 64;
-        if keys.is_empty() || bytes > MAX_ENTRY_BYTES {
+        let keys = keys(project, &response.blocks);
+        let blocks: Vec<Block> = response.blocks.iter().filter(kept).map(slim).collect();
+        let bytes = blocks.iter().map(weight).sum::<usize>() + 64;
+        if keys.is_empty() || bytes > LARGEST {
             return;
         }
         let dialect =
             blocks.iter().find_map(|block| block.signature.as_ref()).map(|proof| proof.dialect);
-        let answer = Arc::new(StoredReasoning { dialect, blocks });
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = Arc::new(Answer { dialect, blocks });
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for key in &keys {
-            let known = state.by_key.entry(*key).or_default();
+            let known = kept.by_key.entry(*key).or_default();
             known.retain(|other| other.dialect != dialect);
             known.push(Arc::clone(&answer));
         }
-        state.order.push_back(ReasoningEntry { stored_at: now, keys, bytes, reasoning: answer });
-        state.bytes += bytes;
-        state.evict(now);
+        kept.order.push_back(Entry { at: now, keys, bytes, answer });
+        kept.bytes += bytes;
+        kept.trim(now);
     }
 
     /// Puts kept proofs back into the assistant's messages that lack them. Where several are known
@@ -97,42 +96,37 @@ impl ReasoningCache {
         to: Option<Dialect>,
         now: Mono,
     ) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.evict(now);
-        if state.by_key.is_empty() {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.trim(now);
+        if kept.by_key.is_empty() {
             return;
         }
         for message in request.messages.iter_mut().filter(|message| message.role == Role::Assistant)
         {
-            let pick = |known: &Vec<Arc<StoredReasoning>>| {
-                let same_dialect =
+            let pick = |known: &Vec<Arc<Answer>>| {
+                let own =
                     known.iter().find(|answer| answer.dialect.is_some() && answer.dialect == to);
-                same_dialect
-                    .or_else(|| known.iter().find(|answer| answer.dialect.is_none()))
+                own.or_else(|| known.iter().find(|answer| answer.dialect.is_none()))
                     .or(known.last())
                     .cloned()
             };
-            let found = lookup_keys(project, &message.blocks)
+            let found = keys(project, &message.blocks)
                 .into_iter()
-                .find_map(|key| state.by_key.get(&key).and_then(pick));
+                .find_map(|key| kept.by_key.get(&key).and_then(pick));
             if let Some(answer) = found {
-                reinsert(&answer.blocks, &mut message.blocks);
+                put_back(&answer.blocks, &mut message.blocks);
             }
         }
     }
 }
 
-impl ReasoningCacheState {
-    fn evict(&mut self, now: Mono) {
+impl Kept {
+    fn trim(&mut self, now: Mono) {
         while let Some(first) = self.order.front() {
-            if self.bytes <= MAX_BYTES && now.since(first.stored_at) < TTL {
+            if self.bytes <= BYTES && now.since(first.at) < TTL {
                 return;
             }
-            let Some(ReasoningEntry { keys, bytes, reasoning: answer, .. }) =
-                self.order.pop_front()
-            else {
-                return;
-            };
+            let Some(Entry { keys, bytes, answer, .. }) = self.order.pop_front() else { return };
             self.bytes -= bytes;
             for key in keys {
                 let Some(known) = self.by_key.get_mut(&key) else { continue };
@@ -147,7 +141,7 @@ impl ReasoningCacheState {
 }
 
 /// Under which names an answer is found again.
-fn lookup_keys(project: &str, blocks: &[Block]) -> Vec<u64> {
+fn keys(project: &str, blocks: &[Block]) -> Vec<u64> {
     let hash = |kind: u8, text: &str| {
         let mut hasher = DefaultHasher::new();
         (project, kind, text).hash(&mut hasher);
@@ -160,7 +154,7 @@ fn lookup_keys(project: &str, blocks: &[Block]) -> Vec<u64> {
         })
     };
     let by_id = calls().map(|call| hash(0, &call.id));
-    let by_words = calls().map(|call| hash(2, &call_without_id(call)));
+    let by_words = calls().map(|call| hash(2, &words(call)));
     let keys: Vec<u64> = by_id.chain(by_words).collect();
     if !keys.is_empty() {
         return keys;
@@ -176,14 +170,14 @@ fn lookup_keys(project: &str, blocks: &[Block]) -> Vec<u64> {
 }
 
 /// A call without its id; JSON that means the same reads the same.
-fn call_without_id(call: &ToolCall) -> String {
+fn words(call: &ToolCall) -> String {
     let arguments = serde_json::from_str::<serde_json::Value>(&call.arguments)
         .map_or_else(|_| call.arguments.clone(), |json| json.to_string());
     format!("{}\0{}", call.name, if call.arguments.trim().is_empty() { "{}" } else { &arguments })
 }
 
 /// A block without what the client sends back anyway.
-fn strip_citations(block: &Block) -> Block {
+fn slim(block: &Block) -> Block {
     let mut block = block.clone();
     if let BlockKind::Text(text) = &mut block.kind {
         text.citations.clear();
@@ -191,7 +185,7 @@ fn strip_citations(block: &Block) -> Block {
     block
 }
 
-fn estimate_bytes(block: &Block) -> usize {
+fn weight(block: &Block) -> usize {
     let proof = block.signature.as_ref().map_or(0, |proof| proof.value.len());
     let text = match &block.kind {
         BlockKind::Text(text) => text.text.len(),
@@ -203,31 +197,28 @@ fn estimate_bytes(block: &Block) -> usize {
     proof + text + 200
 }
 
-fn reinsert(stored: &[Block], blocks: &mut Vec<Block>) {
+fn put_back(kept: &[Block], blocks: &mut Vec<Block>) {
     let mut reasoning = Vec::new();
-    for block in stored {
+    for block in kept {
         match &block.kind {
             BlockKind::Reasoning(_)
-                if blocks.iter().any(|existing| {
-                    *existing == *block
-                        || existing.signature.is_some() && existing.signature == block.signature
+                if blocks.iter().any(|own| {
+                    *own == *block || own.signature.is_some() && own.signature == block.signature
                 }) => {}
             BlockKind::Reasoning(_) => reasoning.push(block.clone()),
             BlockKind::ToolCall(call) => {
-                let same = |existing: &ToolCall| {
-                    existing.id == call.id || call_without_id(existing) == call_without_id(call)
-                };
-                let same = blocks.iter_mut().find(
-                    |existing| matches!(&existing.kind, BlockKind::ToolCall(own) if same(own)),
-                );
-                if let Some(existing) = same.filter(|existing| existing.signature.is_none()) {
-                    existing.signature.clone_from(&block.signature);
+                let same = |own: &ToolCall| own.id == call.id || words(own) == words(call);
+                let same = blocks
+                    .iter_mut()
+                    .find(|own| matches!(&own.kind, BlockKind::ToolCall(own) if same(own)));
+                if let Some(own) = same.filter(|own| own.signature.is_none()) {
+                    own.signature.clone_from(&block.signature);
                 }
             }
             BlockKind::Text(text) => {
-                let same = blocks.iter_mut().find(|existing| matches!(&existing.kind, BlockKind::Text(own) if own.text.trim() == text.text.trim()));
-                if let Some(existing) = same.filter(|existing| existing.signature.is_none()) {
-                    existing.signature.clone_from(&block.signature);
+                let same = blocks.iter_mut().find(|own| matches!(&own.kind, BlockKind::Text(own) if own.text.trim() == text.text.trim()));
+                if let Some(own) = same.filter(|own| own.signature.is_none()) {
+                    own.signature.clone_from(&block.signature);
                 }
             }
             _ => {}
@@ -235,8 +226,8 @@ fn reinsert(stored: &[Block], blocks: &mut Vec<Block>) {
     }
     if !reasoning.is_empty() {
         // What the client sends of it is a copy without its proof.
-        blocks.retain(|existing| {
-            !(matches!(existing.kind, BlockKind::Reasoning(_)) && existing.signature.is_none())
+        blocks.retain(|own| {
+            !(matches!(own.kind, BlockKind::Reasoning(_)) && own.signature.is_none())
         });
         blocks.splice(0..0, reasoning);
     }
@@ -281,9 +272,9 @@ mod tests {
 
     #[test]
     fn proofs_come_back_by_call_id_or_by_text_and_only_in_their_project() {
-        let kept = ReasoningCache::default();
+        let kept = Continuity::default();
         let now = Mono::default();
-        kept.insert(
+        kept.keep(
             "a",
             &ChatResponse {
                 blocks: vec![thought("hm", true), call("c1"), call("c2")],
@@ -291,7 +282,7 @@ mod tests {
             },
             now,
         );
-        kept.insert(
+        kept.keep(
             "a",
             &ChatResponse {
                 blocks: vec![thought("ah", true), Block::text("yes ")],
@@ -333,7 +324,7 @@ mod tests {
 
     #[test]
     fn the_same_call_at_two_upstreams_at_once_keeps_the_proofs_of_both() {
-        let kept = ReasoningCache::default();
+        let kept = Continuity::default();
         let answer = |dialect, value: &str| {
             let mut thought = thought("hm", true);
             thought.signature = Some(ReasoningSignature {
@@ -344,9 +335,9 @@ mod tests {
             });
             ChatResponse { blocks: vec![thought, call("")], ..ChatResponse::default() }
         };
-        kept.insert("a", &answer(Dialect::Anthropic, "first"), Mono::default());
-        kept.insert("a", &answer(Dialect::Gemini, "other"), Mono::default());
-        kept.insert("a", &answer(Dialect::Anthropic, "second"), Mono::default());
+        kept.keep("a", &answer(Dialect::Anthropic, "first"), Mono::default());
+        kept.keep("a", &answer(Dialect::Gemini, "other"), Mono::default());
+        kept.keep("a", &answer(Dialect::Anthropic, "second"), Mono::default());
 
         for (to, want) in [
             (Some(Dialect::Anthropic), "second"),
@@ -365,11 +356,11 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_bounded() {
-        let kept = ReasoningCache::default();
+        let kept = Continuity::default();
         for n in 0..200 {
             let mut block = thought(&"x".repeat(1 << 19), true);
             block.signature = proof(&n.to_string());
-            kept.insert(
+            kept.keep(
                 "a",
                 &ChatResponse {
                     blocks: vec![block, call(&n.to_string())],
@@ -379,6 +370,6 @@ mod tests {
             );
         }
         let inside = kept.0.lock().expect("not poisoned");
-        assert!(inside.bytes <= MAX_BYTES && inside.by_key.len() < 160 && inside.order.len() < 80);
+        assert!(inside.bytes <= BYTES && inside.by_key.len() < 160 && inside.order.len() < 80);
     }
 }

@@ -29,7 +29,7 @@ use crate::{
         bus::Bus,
         sink::{Sink, Wanted},
     },
-    ir::cost::Class,
+    ir::cost::PriceClass,
     pricing::Book,
     routing::{
         board::Board,
@@ -276,13 +276,15 @@ fn price(book: &Book, upstream: &Upstream, model: &str) -> Option<Price> {
     let used = tariff.usual();
     // Rates are of a million tokens, in billionths of a unit that is so many billionths of a
     // dollar.
-    let of = |class| used.rates.of(class) as f64 / 1e6 * (used.dollars as f64 / 1e9);
+    let of =
+        |class| used.rates.effective(class) as f64 / 1e6 * (used.nano_usd_per_unit as f64 / 1e9);
     // What is charged by the piece is not free, however many pieces it turns out to be.
-    let pieces = Class::ALL.into_iter().any(|class| used.rates.of(class) > 0);
-    let request = used.rates.of(Class::Request) as f64 * (used.dollars as f64 / 1e9);
+    let pieces = PriceClass::ALL.into_iter().any(|class| used.rates.effective(class) > 0);
+    let request =
+        used.rates.effective(PriceClass::Request) as f64 * (used.nano_usd_per_unit as f64 / 1e9);
     Some(Price {
-        input: of(Class::Input),
-        output: of(Class::Output),
+        input: of(PriceClass::Input),
+        output: of(PriceClass::Output),
         request: request.max(f64::from(u8::from(pieces))),
     })
 }
@@ -297,8 +299,9 @@ pub(super) fn cache_prices(
     let upstream = generation.settings.upstreams.iter().find(|known| known.id == upstream)?;
     let (_, tariff) = generation.prices.find(upstream, model, None)?;
     let used = tariff.usual();
-    let of = |class| used.rates.of(class) as f64 / 1e6 * (used.dollars as f64 / 1e9);
-    Some((of(Class::Input), of(Class::CacheWrite5m), of(Class::CacheRead)))
+    let of =
+        |class| used.rates.effective(class) as f64 / 1e6 * (used.nano_usd_per_unit as f64 / 1e9);
+    Some((of(PriceClass::Input), of(PriceClass::CacheWrite5m), of(PriceClass::CacheRead)))
 }
 
 /// Tells the way to the ledger which bodies are to be kept.

@@ -26,7 +26,7 @@ use crate::{
     },
     dialect::Framing,
     ir::{
-        fault::{ClientError, ErrorKind},
+        fault::{ProxyError, ProxyErrorKind},
         op::{Dialect, Op},
     },
     upstream::{
@@ -65,7 +65,7 @@ pub async fn read(
     generation: &Generation,
     head: Head,
     body: Incoming,
-) -> Result<Box<Ask>, ClientError> {
+) -> Result<Box<Ask>, ProxyError> {
     let (at, received) = (engine.clock.unix(), engine.clock.mono());
     let mut held = Held::none(engine);
     let limits = limits(generation);
@@ -84,7 +84,7 @@ pub(super) fn again(
     head: Head,
     body: Bytes,
     of: RequestId,
-) -> Result<Box<Ask>, ClientError> {
+) -> Result<Box<Ask>, ProxyError> {
     let (at, received) = (engine.clock.unix(), engine.clock.mono());
     let limits = limits(generation);
     let mut held = Held::none(engine);
@@ -112,7 +112,7 @@ fn understand(
     head: Head,
     (generation, limits): (&Generation, &Limits),
     mut held: Held,
-) -> Result<Box<Ask>, ClientError> {
+) -> Result<Box<Ask>, ProxyError> {
     let Arrived { at, received, raw, replay_of } = arrived;
     let mut map = head.headers;
     let (body, coded) = open(raw, &mut map, limits, &mut held)?;
@@ -178,7 +178,7 @@ async fn collect(
     mut body: Incoming,
     limits: &Limits,
     held: &mut Held,
-) -> Result<Bytes, ClientError> {
+) -> Result<Bytes, ProxyError> {
     if body.size_hint().lower() > limits.body {
         return Err(too_large(body.size_hint().lower(), limits.body));
     }
@@ -192,7 +192,7 @@ async fn collect(
         };
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|e| {
-            ClientError::new(ErrorKind::BadRequest, format!("the request body broke off: {e}"))
+            ProxyError::new(ProxyErrorKind::BadRequest, format!("the request body broke off: {e}"))
         })?;
         let Ok(data) = frame.into_data() else { continue };
         total += data.len() as u64;
@@ -221,7 +221,7 @@ fn open(
     headers: &mut HeaderMap,
     limits: &Limits,
     held: &mut Held,
-) -> Result<(Bytes, Option<(Bytes, HeaderValue)>), ClientError> {
+) -> Result<(Bytes, Option<(Bytes, HeaderValue)>), ProxyError> {
     let refused = |headers: &HeaderMap, error: DecodeError| {
         let name =
             headers.get(header::CONTENT_ENCODING).and_then(|v| v.to_str().ok()).unwrap_or("?");
@@ -232,10 +232,10 @@ fn open(
                 let message = format!(
                     "content-encoding `{name}` is not known; gzip, br, zstd and deflate are, one at a time"
                 );
-                ClientError::new(ErrorKind::UnsupportedMedia, message)
+                ProxyError::new(ProxyErrorKind::UnsupportedMedia, message)
             }
-            DecodeError::Corrupt(_) | DecodeError::Truncated(_) => ClientError::new(
-                ErrorKind::BadRequest,
+            DecodeError::Corrupt(_) | DecodeError::Truncated(_) => ProxyError::new(
+                ProxyErrorKind::BadRequest,
                 format!("the request body is not {name}: {error}"),
             ),
         }
@@ -253,7 +253,7 @@ fn open(
     Ok((opened, keep.then_some((raw, coding))))
 }
 
-fn find_model(ask: &mut Ask, settings: &Settings) -> Result<(), ClientError> {
+fn find_model(ask: &mut Ask, settings: &Settings) -> Result<(), ProxyError> {
     if let StreamPlace::Yes(framing) = ask.endpoint.stream {
         (ask.stream, ask.framing) = (true, framing);
     } else if ask.endpoint.dialect == Dialect::Ollama {
@@ -287,9 +287,9 @@ fn find_model(ask: &mut Ask, settings: &Settings) -> Result<(), ClientError> {
     json_type(ask.endpoint.dialect, ask.endpoint.op, content_type)?;
     let body = ask.body.clone();
     let scan = splice::scan(&body).map_err(|e| {
-        let error = ClientError::new(ErrorKind::BadRequest, e.message()).code("invalid_json");
+        let error = ProxyError::new(ProxyErrorKind::BadRequest, e.message()).code("invalid_json");
         match e.field() {
-            Some(field) => ClientError { code: None, ..error }.param(field),
+            Some(field) => ProxyError { code: None, ..error }.param(field),
             None => error,
         }
     })?;
@@ -374,9 +374,9 @@ fn wants_events(headers: &HeaderMap, op: Op) -> bool {
         && accept.split(',').any(|each| starts_with_ignoring_case(each.trim(), "text/event-stream"))
 }
 
-fn check_name(name: &str) -> Result<(), ClientError> {
+fn check_name(name: &str) -> Result<(), ProxyError> {
     let bad =
-        |message: String| Err(ClientError::new(ErrorKind::BadRequest, message).param("model"));
+        |message: String| Err(ProxyError::new(ProxyErrorKind::BadRequest, message).param("model"));
     if name.is_empty() {
         return Err(no_model());
     }
@@ -392,7 +392,7 @@ fn check_name(name: &str) -> Result<(), ClientError> {
     Ok(())
 }
 
-fn json_type(dialect: Dialect, op: Op, content_type: &str) -> Result<(), ClientError> {
+fn json_type(dialect: Dialect, op: Op, content_type: &str) -> Result<(), ProxyError> {
     let essence = content_type.split(';').next().unwrap_or("").trim();
     let json = essence.eq_ignore_ascii_case("application/json")
         || essence.to_ascii_lowercase().ends_with("+json");
@@ -402,40 +402,40 @@ fn json_type(dialect: Dialect, op: Op, content_type: &str) -> Result<(), ClientE
     }
     let got =
         if essence.is_empty() { "none".to_owned() } else { format!("`{}`", clean::clean(essence)) };
-    Err(ClientError::new(
-        ErrorKind::UnsupportedMedia,
+    Err(ProxyError::new(
+        ProxyErrorKind::UnsupportedMedia,
         format!("expected content-type application/json, got {got}"),
     ))
 }
 
-fn no_model() -> ClientError {
-    ClientError::new(
-        ErrorKind::BadRequest,
+fn no_model() -> ProxyError {
+    ProxyError::new(
+        ProxyErrorKind::BadRequest,
         "you must provide a model parameter; GET /v1/models lists the names",
     )
     .param("model")
 }
 
-fn too_large(size: u64, limit: u64) -> ClientError {
-    ClientError::new(
-        ErrorKind::TooLarge,
+fn too_large(size: u64, limit: u64) -> ProxyError {
+    ProxyError::new(
+        ProxyErrorKind::TooLarge,
         format!(
             "the request body has {size} bytes or more; {limit} are allowed (`max_request_bytes` under [server] in the config)"
         ),
     )
 }
 
-fn full(limit: u64) -> ClientError {
-    ClientError::new(
-        ErrorKind::Overloaded,
+fn full(limit: u64) -> ProxyError {
+    ProxyError::new(
+        ProxyErrorKind::Overloaded,
         format!("request and answer bodies already hold the {limit} bytes that `max_buffered` under [server] allows; try again shortly"),
     )
     .retry_after(Some(Duration::from_secs(1)))
 }
 
-fn slow(idle: Duration) -> ClientError {
-    ClientError::new(
-        ErrorKind::BadRequest,
+fn slow(idle: Duration) -> ProxyError {
+    ProxyError::new(
+        ProxyErrorKind::BadRequest,
         format!(
             "no byte of the request body came for {}s (`client_idle` under [timeouts])",
             idle.as_secs()

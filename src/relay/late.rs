@@ -11,101 +11,95 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    answer::{AttemptResponse, FullResponse},
-    pump::{PING_AFTER, StreamBody},
-    rounds::RequestContext,
+    answer::{Whole, Won},
+    pump::{PING, Pump},
+    rounds::Job,
 };
 use crate::{
     dialect::{Framing, Ingress},
-    events::record::RequestState,
+    events::record::State,
     ir::fault::ProxyError,
-    routing::ending::AttemptEnd,
+    routing::ending::End,
 };
 
 /// The future of a request's rounds.
-pub type ResponseFuture = Pin<
-    Box<dyn Future<Output = (Box<RequestContext>, Result<AttemptResponse, ProxyError>)> + Send>,
->;
+pub type Rounds = Pin<Box<dyn Future<Output = (Box<Job>, Result<Won, ProxyError>)> + Send>>;
 
 /// The body of an answer whose head left before its content was known.
-pub struct KeepAliveBody {
+pub struct Late {
     ingress: &'static dyn Ingress,
     framing: Framing,
-    timer: Pin<Box<Sleep>>,
-    state: KeepAliveState,
+    alarm: Pin<Box<Sleep>>,
+    stage: Stage,
 }
 
-enum KeepAliveState {
-    Pending(ResponseFuture),
-    Streaming(Box<StreamBody>),
-    Final(Bytes),
-    Done,
+enum Stage {
+    Waiting(Rounds),
+    Flowing(Box<Pump>),
+    Last(Bytes),
+    Over,
 }
 
-impl KeepAliveBody {
+impl Late {
     #[must_use]
-    pub fn new(ingress: &'static dyn Ingress, framing: Framing, future: ResponseFuture) -> Self {
+    pub fn new(ingress: &'static dyn Ingress, framing: Framing, rounds: Rounds) -> Self {
         Self {
             ingress,
             framing,
-            timer: Box::pin(sleep_until(Instant::now())),
-            state: KeepAliveState::Pending(future),
+            alarm: Box::pin(sleep_until(Instant::now())),
+            stage: Stage::Waiting(rounds),
         }
     }
 
     /// The next bytes: pings while nothing is decided, then the stream or the error event.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
-            match &mut self.state {
-                KeepAliveState::Pending(future) => {
-                    let Poll::Ready((mut context, result)) = future.as_mut().poll(cx) else {
-                        if self.timer.as_mut().poll(cx).is_pending() {
+            match &mut self.stage {
+                Stage::Waiting(rounds) => {
+                    let Poll::Ready((mut job, result)) = rounds.as_mut().poll(cx) else {
+                        if self.alarm.as_mut().poll(cx).is_pending() {
                             return Poll::Pending;
                         }
-                        self.timer.as_mut().reset(Instant::now() + PING_AFTER);
+                        self.alarm.as_mut().reset(Instant::now() + PING);
                         match self.ingress.ping(self.framing) {
                             Some(ping) => return Poll::Ready(Some(Bytes::from_static(ping))),
                             None => continue,
                         }
                     };
-                    self.state = match result {
-                        Ok(AttemptResponse::Stream(committed)) => KeepAliveState::Streaming(
-                            Box::new(StreamBody::new(context, *committed)),
-                        ),
-                        Ok(AttemptResponse::Full(full)) => {
-                            let FullResponse { body, mut guard, summary, .. } = *full;
-                            guard.finish(AttemptEnd::Finished { ttft: None, usage: summary.usage });
-                            context.recorder.record_bytes(&body, 0);
-                            context.recorder.set_status(200);
-                            context.recorder.finish(RequestState::Done, Some(&summary), None);
-                            KeepAliveState::Final(body)
+                    self.stage = match result {
+                        Ok(Won::Stream(committed)) => {
+                            Stage::Flowing(Box::new(Pump::new(job, *committed)))
+                        }
+                        Ok(Won::Whole(whole)) => {
+                            let Whole { body, mut guard, summary, .. } = *whole;
+                            guard.close(End::Finished { ttft: None, usage: summary.usage });
+                            job.tally.sent(&body, 0);
+                            job.tally.set_status(200);
+                            job.tally.end(State::Done, Some(&summary), None);
+                            Stage::Last(body)
                         }
                         // Only conversations are answered late, and those are never opaque.
-                        Ok(AttemptResponse::Raw(_)) => KeepAliveState::Done,
+                        Ok(Won::Opaque(_)) => Stage::Over,
                         Err(error) => {
-                            let last = context.ingress.stream_error(
+                            let last = job.ingress.stream_error(
                                 &error,
-                                &context.request.id.to_string(),
+                                &job.ask.id.to_string(),
                                 self.framing,
                             );
-                            context.recorder.set_status(200);
-                            context.recorder.record_local_bytes(&last);
-                            context.recorder.finish(
-                                RequestState::Failed,
-                                None,
-                                Some(&error.message),
-                            );
-                            KeepAliveState::Final(last)
+                            job.tally.set_status(200);
+                            job.tally.told(&last);
+                            job.tally.end(State::Failed, None, Some(&error.message));
+                            Stage::Last(last)
                         }
                     };
                 }
-                KeepAliveState::Streaming(pump) => return pump.poll(cx),
-                KeepAliveState::Final(bytes) => {
+                Stage::Flowing(pump) => return pump.poll(cx),
+                Stage::Last(bytes) => {
                     let bytes = std::mem::take(bytes);
-                    self.state = KeepAliveState::Done;
+                    self.stage = Stage::Over;
                     return Poll::Ready((!bytes.is_empty()).then_some(bytes));
                 }
-                KeepAliveState::Done => return Poll::Ready(None),
+                Stage::Over => return Poll::Ready(None),
             }
         }
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{rounds::RequestContext, small, translated};
+use super::{rounds::Job, small, translated};
 use crate::{
     base::{clock::UnixMillis, write},
-    config::facts::{self, ReasoningStyle},
+    config::facts::{self, Thinks},
     dialect::preload,
     ir::{
         fault::{ProxyError, ProxyErrorKind},
@@ -16,29 +16,23 @@ use crate::{
     },
     routing::{
         candidate::Target,
-        names::{self, OnUnknownList},
+        names::{self, Patience},
     },
 };
 
 /// What a card tells where the model's window is unknown; clients cut conversations by it.
-const DEFAULT_CONTEXT: u64 = 128_000;
+const WINDOW: u64 = 128_000;
 
 /// An answer instead of the error, where we have one.
-pub(super) async fn fallback(
-    context: &mut RequestContext,
-    error: ProxyError,
-) -> Result<Bytes, ProxyError> {
-    let unspoken = context.no_upstream_dialect
+pub(super) async fn instead(job: &mut Job, error: ProxyError) -> Result<Bytes, ProxyError> {
+    let unspoken = job.unspoken
         || error.kind == ProxyErrorKind::UpstreamError
             && matches!(error.status, Some(404 | 405 | 501));
-    match context.request.endpoint.op {
-        Op::ModelCard if unspoken => model_card(context).ok_or(error),
-        Op::CountTokens if unspoken => small::estimate_tokens(context).await,
-        Op::Stored
-            if context.no_upstream_dialect
-                && context.request.endpoint.path == "/responses/input_tokens" =>
-        {
-            small::estimate_tokens(context).await
+    match job.ask.endpoint.op {
+        Op::ModelCard if unspoken => card(job).ok_or(error),
+        Op::CountTokens if unspoken => small::counted(job).await,
+        Op::Stored if job.unspoken && job.ask.endpoint.path == "/responses/input_tokens" => {
+            small::counted(job).await
         }
         _ => Err(error),
     }
@@ -46,43 +40,37 @@ pub(super) async fn fallback(
 
 /// The answer to an Ollama client that only loads or unloads a model, where that model is
 /// elsewhere: nothing is to be done.
-pub(super) fn preload_response(context: &RequestContext) -> Option<Bytes> {
-    if context.request.endpoint.dialect != Dialect::Ollama
-        || context.request.endpoint.op != Op::Chat
-    {
+pub(super) fn loaded(job: &Job) -> Option<Bytes> {
+    if job.ask.endpoint.dialect != Dialect::Ollama || job.ask.endpoint.op != Op::Chat {
         return None;
     }
-    let answer = preload::preload_response(
-        Dialect::Ollama,
-        &translated::response_spec(context),
-        &context.request.body,
-    )?;
+    let answer = preload::answer(Dialect::Ollama, &translated::shape(job), &job.ask.body)?;
     let away = |target: &Arc<Target>| target.dialect != Dialect::Ollama;
-    resolve_targets(context).filter(|targets| targets.iter().all(away)).map(|_| answer)
+    targets(job).filter(|targets| targets.iter().all(away)).map(|_| answer)
 }
 
 /// Who serves the model, whatever they speak.
-fn resolve_targets(context: &RequestContext) -> Option<Vec<Arc<Target>>> {
-    let learned = context.engine.model_lists.learned();
+fn targets(job: &Job) -> Option<Vec<Arc<Target>>> {
+    let learned = job.engine.lists.learned();
     let resolved = names::resolve(
-        &context.generation.catalog,
-        &context.request.requested_model,
-        context.request.endpoint.dialect,
+        &job.generation.catalog,
+        &job.ask.asked,
+        job.ask.endpoint.dialect,
         true,
-        &context.request.caller.project,
+        &job.ask.caller.project,
         &|id| learned.get(&id).cloned(),
-        OnUnknownList::Assume,
+        Patience::Over,
     );
     Some(resolved.ok()?.targets)
 }
 
 /// A model's card as Ollama shows it (`POST /api/show`).
-fn model_card(context: &RequestContext) -> Option<Bytes> {
-    if context.request.endpoint.dialect != Dialect::Ollama {
+fn card(job: &Job) -> Option<Bytes> {
+    if job.ask.endpoint.dialect != Dialect::Ollama {
         return None;
     }
-    let model = Arc::clone(&resolve_targets(context)?.first()?.model);
-    let facts = facts::facts_of(&model);
+    let model = Arc::clone(&targets(job)?.first()?.model);
+    let facts = facts::of(&model);
     let text = write::object(|o| {
         o.str("modelfile", "").str("parameters", "").str("template", "");
         o.object("details", |d| {
@@ -95,7 +83,7 @@ fn model_card(context: &RequestContext) -> Option<Bytes> {
         });
         o.object("model_info", |info| {
             info.str("general.architecture", "aiproxy").str("general.basename", &model);
-            info.num("aiproxy.context_length", facts.context.unwrap_or(DEFAULT_CONTEXT));
+            info.num("aiproxy.context_length", facts.context.unwrap_or(WINDOW));
         });
         o.array("capabilities", |list| {
             list.str("completion");
@@ -105,7 +93,7 @@ fn model_card(context: &RequestContext) -> Option<Bytes> {
             if facts.vision != Some(false) {
                 list.str("vision");
             }
-            if !matches!(facts.thinking, Some(ReasoningStyle::Never)) {
+            if !matches!(facts.thinking, Some(Thinks::Never)) {
                 list.str("thinking");
             }
         });

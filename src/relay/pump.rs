@@ -282,7 +282,7 @@ impl Pump {
             self.state = Stage::Broken(Broke::Transport(TransportFault {
                 kind: TransportKind::IdleTimeout,
                 message,
-                sent: true,
+                may_be_received: true,
             }));
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -564,7 +564,7 @@ impl Forward {
                             "no byte came for {}s inside the answer (`idle` under [timeouts])",
                             self.idle.as_secs_f64()
                         ),
-                        sent: true,
+                        may_be_received: true,
                     };
                     return Poll::Ready(self.broke(
                         End::BrokeAfterContent(&outcome::of_transport(&fault)),

@@ -4,77 +4,68 @@
 use std::time::Duration;
 
 use super::{
-    answer::FailureSource,
+    answer::Said,
     budgets,
     engine::Engine,
-    rounds::{LastFailure, RequestContext},
+    rounds::{Job, Last},
 };
 use crate::{
     base::{clean, clock::Mono},
     config::settings::KeyId,
     ir::fault::{Fault, FaultKind, ProxyError, ProxyErrorKind, TransportFault, TransportKind},
     routing::{
-        candidate::{Candidate, Decision, ScopeKind, SkipReason, print_span},
-        outcome::{Blame, CooldownClass},
+        candidate::{Candidate, Decision, ScopeKind, Why, short},
+        outcome::{Blame, Cool},
     },
 };
 
 /// The error when no round is left.
-pub(super) fn final_error(
-    context: &RequestContext,
-    (last, refusals): (Option<&LastFailure>, &[(CooldownClass, Blame)]),
+pub(super) fn finally(
+    job: &Job,
+    (last, refusals): (Option<&Last>, &[(Cool, Blame)]),
     decision: &Decision,
     candidates: &[Candidate],
     retry_at: Option<Mono>,
 ) -> ProxyError {
-    let now = context.engine.clock.mono();
+    let now = job.engine.clock.mono();
     if last.is_none()
-        && let Some(error) = budgets::budget_error(decision, now)
+        && let Some(error) = budgets::refusal(decision, now)
     {
         return error;
     }
     // Where other keys will be back, the client should hear of them rather than of the last
     // refusal.
-    let forbidden = |last: &LastFailure| matches!(&last.failure.source, FailureSource::Upstream { fault, .. } if fault.kind == FaultKind::Forbidden);
+    let forbidden = |last: &Last| matches!(&last.lost.said, Said::Fault { fault, .. } if fault.kind == FaultKind::Forbidden);
     let refusal = last.is_none_or(|last| {
-        matches!(
-            last.failure.outcome.cooldown,
-            CooldownClass::Rejected | CooldownClass::RateLimited | CooldownClass::Quota
-        ) && !forbidden(last)
+        matches!(last.lost.outcome.cool, Cool::Rejected | Cool::RateLimited | Cool::Quota)
+            && !forbidden(last)
     });
     if let Some(at) = retry_at.filter(|_| refusal) {
-        return all_keys_cooling(
-            context,
-            (last, refusals),
-            decision,
-            candidates,
-            at.since(now),
-            now,
-        );
+        return all_cooling(job, (last, refusals), decision, candidates, at.since(now), now);
     }
     if last.is_some() {
-        return last_attempt_error(context, last, candidates.len());
+        return last_words(job, last, candidates.len());
     }
     let mut reasons: Vec<String> = Vec::new();
-    for (index, reason) in decision.skipped.iter().take(6) {
+    for (index, why) in decision.others.iter().take(6) {
         let name = candidates.get(*index).map_or("?", |c| &c.key_name);
-        let hint = match reason {
-            SkipReason::Disabled => format!("`aiproxy key enable {name}`"),
-            SkipReason::Rejected { .. } => format!(
+        let hint = match why {
+            Why::Disabled => format!("`aiproxy key enable {name}`"),
+            Why::Rejected { .. } => format!(
                 "`aiproxy key add {name}` replaces it, `aiproxy key warm {name}` tries it again"
             ),
             _ => String::new(),
         };
         let hint = if hint.is_empty() { hint } else { format!(" ({hint})") };
-        reasons.push(format!("{name}: {}{hint}", reason.text(now)));
+        reasons.push(format!("{name}: {}{hint}", why.text(now)));
     }
     let message = if reasons.is_empty() {
         format!(
             "no upstream has a key for `{}`; add one with `aiproxy key add UPSTREAM`",
-            context.request.requested_model
+            job.ask.asked
         )
     } else {
-        format!("no key can serve `{}`: {}", context.request.requested_model, reasons.join("; "))
+        format!("no key can serve `{}`: {}", job.ask.asked, reasons.join("; "))
     };
     ProxyError::new(ProxyErrorKind::Unavailable, message)
         .code("no_available_key")
@@ -83,54 +74,35 @@ pub(super) fn final_error(
 
 /// The error after the last attempt: the upstream's words where they are the client's business,
 /// ours where not.
-fn last_attempt_error(
-    context: &RequestContext,
-    last: Option<&LastFailure>,
-    candidates: usize,
-) -> ProxyError {
+fn last_words(job: &Job, last: Option<&Last>, candidates: usize) -> ProxyError {
     let Some(last) = last else {
         return ProxyError::new(
             ProxyErrorKind::Internal,
             "the request ended without a reason; please report this",
         );
     };
-    match &last.failure.source {
-        FailureSource::Transport(fault) => {
-            transport_error(context, fault, context.recorder.upstream())
-        }
-        FailureSource::Upstream { fault, .. } => {
-            from_upstream_fault(context, fault, last, candidates)
-        }
+    match &last.lost.said {
+        Said::Transport(fault) => transport(job, fault, job.tally.upstream()),
+        Said::Fault { fault, .. } => said(job, fault, last, candidates),
     }
 }
 
 /// How much longer a key is left alone for a model.
-pub(super) fn key_cooldown(
-    engine: &Engine,
-    key: KeyId,
-    model: &str,
-    now: Mono,
-) -> Option<Duration> {
-    let view = engine.router.key_view(key, now);
+pub(super) fn key_wait(engine: &Engine, key: KeyId, model: &str, now: Mono) -> Option<Duration> {
+    let view = engine.board.key_view(key, now);
     let of_model =
         view.models.iter().find(|(name, _)| **name == *model).and_then(|(_, health)| health.until);
     of_model.into_iter().chain(view.health.until).max().map(|until| until.since(now))
 }
 
-fn from_upstream_fault(
-    context: &RequestContext,
-    fault: &Fault,
-    last: &LastFailure,
-    candidates: usize,
-) -> ProxyError {
-    let (upstream, key) = (context.recorder.upstream(), &last.key_name);
-    let detail = context.engine.sanitize(&fault.message);
+fn said(job: &Job, fault: &Fault, last: &Last, candidates: usize) -> ProxyError {
+    let (upstream, key) = (job.tally.upstream(), &last.key_name);
+    let words = job.engine.words(&fault.message);
     let pass = |error: ProxyError| {
         let mut error = error;
-        error.code = error
-            .code
-            .or_else(|| fault.code.as_deref().map(|code| context.engine.sanitize(code).into()));
-        error.param = fault.param.as_deref().map(|param| context.engine.sanitize(param).into());
+        error.code =
+            error.code.or_else(|| fault.code.as_deref().map(|code| job.engine.words(code).into()));
+        error.param = fault.param.as_deref().map(|param| job.engine.words(param).into());
         error
     };
     match fault.kind {
@@ -141,62 +113,53 @@ fn from_upstream_fault(
                 format!("key {key}")
             };
             let message = format!(
-                "the provider rejected {which}: {detail}; your aiproxy token is fine. `aiproxy key test {key}` checks it, `aiproxy key add {upstream}` adds another"
+                "the provider rejected {which}: {words}; your aiproxy token is fine. `aiproxy key test {key}` checks it, `aiproxy key add {upstream}` adds another"
             );
             ProxyError::new(ProxyErrorKind::Upstream, message)
                 .code("upstream_auth")
                 .should_retry(false)
         }
         FaultKind::Quota => {
-            ProxyError::new(ProxyErrorKind::OutOfCredit, format!("upstream {upstream}: {detail}"))
+            ProxyError::new(ProxyErrorKind::OutOfCredit, format!("upstream {upstream}: {words}"))
                 .should_retry(false)
         }
         FaultKind::RateLimited | FaultKind::AccountLimited => {
-            let wait = key_cooldown(
-                &context.engine,
-                last.key,
-                &context.recorder.model,
-                context.engine.clock.mono(),
-            );
+            let wait = key_wait(&job.engine, last.key, &job.tally.model, job.engine.clock.mono());
             pass(ProxyError::new(
                 ProxyErrorKind::RateLimited,
-                format!("upstream {upstream}: {detail}"),
+                format!("upstream {upstream}: {words}"),
             ))
             .retry_after(wait.or(fault.retry_after))
         }
         // A client would take it for a word of its own proxy.
-        FaultKind::BadRequest if fault.status == 407 => ProxyError::new(
-            ProxyErrorKind::Upstream,
-            format!("upstream {upstream} (407): {detail}"),
-        )
-        .should_retry(false),
+        FaultKind::BadRequest if fault.status == 407 => {
+            ProxyError::new(ProxyErrorKind::Upstream, format!("upstream {upstream} (407): {words}"))
+                .should_retry(false)
+        }
         FaultKind::BadRequest | FaultKind::Forbidden | FaultKind::ModelNotFound => {
-            pass(ProxyError::new(ProxyErrorKind::UpstreamError, detail).status(fault.status))
+            pass(ProxyError::new(ProxyErrorKind::UpstreamError, words).status(fault.status))
         }
         FaultKind::Conflict | FaultKind::Transient => pass(
-            ProxyError::new(
-                ProxyErrorKind::UpstreamError,
-                format!("upstream {upstream}: {detail}"),
-            )
-            .status(fault.status),
+            ProxyError::new(ProxyErrorKind::UpstreamError, format!("upstream {upstream}: {words}"))
+                .status(fault.status),
         )
         .should_retry(false),
         FaultKind::CaptivePortal => {
-            ProxyError::new(ProxyErrorKind::Upstream, format!("upstream {upstream}: {detail}"))
+            ProxyError::new(ProxyErrorKind::Upstream, format!("upstream {upstream}: {words}"))
                 .should_retry(false)
         }
         FaultKind::Server => {
             let error =
-                ProxyError::new(ProxyErrorKind::Upstream, format!("upstream {upstream}: {detail}"))
+                ProxyError::new(ProxyErrorKind::Upstream, format!("upstream {upstream}: {words}"))
                     .status(fault.status);
-            pass(error).retry_after(last.failure.outcome.hint).should_retry(false)
+            pass(error).retry_after(last.lost.outcome.hint).should_retry(false)
         }
     }
 }
 
 /// The error that ends a stream which its upstream has ended so: with the name that the same error
 /// has before a stream.
-pub(super) fn stream_error(fault: &Fault, message: String) -> ProxyError {
+pub(super) fn broke_off(fault: &Fault, message: String) -> ProxyError {
     match fault.kind {
         FaultKind::Quota => ProxyError::new(ProxyErrorKind::OutOfCredit, message),
         FaultKind::RateLimited | FaultKind::AccountLimited => {
@@ -207,13 +170,9 @@ pub(super) fn stream_error(fault: &Fault, message: String) -> ProxyError {
 }
 
 /// A transport fault in words for the client.
-pub(super) fn transport_error(
-    context: &RequestContext,
-    fault: &TransportFault,
-    upstream: &str,
-) -> ProxyError {
-    let detail = context.engine.sanitize(&fault.message);
-    let message = format!("upstream {upstream}: {detail}");
+pub(super) fn transport(job: &Job, fault: &TransportFault, upstream: &str) -> ProxyError {
+    let words = job.engine.words(&fault.message);
+    let message = format!("upstream {upstream}: {words}");
     let kind = match fault.kind {
         TransportKind::FirstByteTimeout
         | TransportKind::IdleTimeout
@@ -227,18 +186,12 @@ pub(super) fn transport_error(
 
 /// What all refusals come to, those of this request and those that others met before, where they
 /// agree and waiting a moment will not help: nothing left to spend, nobody who may, no such model.
-pub(super) fn unanimous_kind(
-    refusals: &[(CooldownClass, Blame)],
-    decision: &Decision,
-) -> Option<ProxyErrorKind> {
-    let kind = |class: CooldownClass, account: bool| match class {
-        CooldownClass::Quota if account => Some(ProxyErrorKind::OutOfCredit),
-        CooldownClass::Quota => Some(ProxyErrorKind::Forbidden),
-        CooldownClass::ModelMissing => Some(ProxyErrorKind::ModelNotFound),
-        CooldownClass::None
-        | CooldownClass::RateLimited
-        | CooldownClass::Rejected
-        | CooldownClass::ServerError => None,
+pub(super) fn settled(refusals: &[(Cool, Blame)], decision: &Decision) -> Option<ProxyErrorKind> {
+    let kind = |class: Cool, account: bool| match class {
+        Cool::Quota if account => Some(ProxyErrorKind::OutOfCredit),
+        Cool::Quota => Some(ProxyErrorKind::Forbidden),
+        Cool::ModelMissing => Some(ProxyErrorKind::ModelNotFound),
+        Cool::Nothing | Cool::RateLimited | Cool::Rejected | Cool::ServerError => None,
     };
     let mut all: Option<ProxyErrorKind> = None;
     let mut agree = |found: Option<ProxyErrorKind>| {
@@ -246,18 +199,13 @@ pub(super) fn unanimous_kind(
         (*all.get_or_insert(found) == found).then_some(())
     };
     // A key that was rejected, is missing or disabled says nothing about the model or the account.
-    for (class, blame) in refusals.iter().filter(|(class, _)| *class != CooldownClass::Rejected) {
+    for (class, blame) in refusals.iter().filter(|(class, _)| *class != Cool::Rejected) {
         agree(kind(*class, *blame == Blame::Account))?;
     }
-    for (_, reason) in &decision.skipped {
-        match reason {
-            SkipReason::Cooling { class, scope, .. } => {
-                agree(kind(*class, *scope == ScopeKind::Account))?
-            }
-            SkipReason::Disabled
-            | SkipReason::AlreadyFailed
-            | SkipReason::KeyMissing(_)
-            | SkipReason::Rejected { .. } => {}
+    for (_, why) in &decision.others {
+        match why {
+            Why::Cooling { class, scope, .. } => agree(kind(*class, *scope == ScopeKind::Account))?,
+            Why::Disabled | Why::FailedHere | Why::Missing(_) | Why::Rejected { .. } => {}
             _ => return None,
         }
     }
@@ -265,30 +213,25 @@ pub(super) fn unanimous_kind(
 }
 
 /// So many reasons are told; `aiproxy route` has them all.
-const MAX_REASONS: usize = 4;
+const REASONS: usize = 4;
 
 /// Every key is blocked for now: which, why, and when the first is back.
-fn all_keys_cooling(
-    context: &RequestContext,
-    (last, refusals): (Option<&LastFailure>, &[(CooldownClass, Blame)]),
+fn all_cooling(
+    job: &Job,
+    (last, refusals): (Option<&Last>, &[(Cool, Blame)]),
     decision: &Decision,
     candidates: &[Candidate],
     wait: Duration,
     now: Mono,
 ) -> ProxyError {
     let (mut reasons, mut passing): (Vec<(String, Vec<&str>)>, bool) = (Vec::new(), false);
-    for (index, reason) in decision
-        .skipped
-        .iter()
-        .filter(|(_, reason)| !matches!(reason, SkipReason::LowerTier | SkipReason::NotPicked))
+    for (index, why) in
+        decision.others.iter().filter(|(_, why)| !matches!(why, Why::LowerTier | Why::NotDrawn))
     {
         let Some(candidate) = candidates.get(*index) else { continue };
-        passing |= matches!(
-            reason,
-            SkipReason::Cooling { .. } | SkipReason::AlreadyFailed | SkipReason::Probing
-        );
-        let text = match reason {
-            SkipReason::AlreadyFailed => "just refused".to_owned(),
+        passing |= matches!(why, Why::Cooling { .. } | Why::FailedHere | Why::Probing);
+        let text = match why {
+            Why::FailedHere => "just refused".to_owned(),
             other => other.text(now),
         };
         match reasons.iter_mut().find(|(known, _)| *known == text) {
@@ -296,41 +239,41 @@ fn all_keys_cooling(
             None => reasons.push((text, vec![&candidate.key_name])),
         }
     }
-    let more = reasons.len().saturating_sub(MAX_REASONS);
+    let more = reasons.len().saturating_sub(REASONS);
     let mut keys: Vec<String> = reasons
         .into_iter()
-        .take(MAX_REASONS)
+        .take(REASONS)
         .map(|(text, names)| format!("{}: {text}", names.join(", ")))
         .collect();
     if more > 0 {
         keys.push(format!("{more} more"));
     }
-    let kind = unanimous_kind(refusals, decision).unwrap_or(ProxyErrorKind::RateLimited);
-    let detail = last.map(|last| match &last.failure.source {
-        FailureSource::Upstream { fault, .. } => {
-            format!(" The provider said: {}", context.engine.sanitize(&fault.message))
+    let kind = settled(refusals, decision).unwrap_or(ProxyErrorKind::RateLimited);
+    let words = last.map(|last| match &last.lost.said {
+        Said::Fault { fault, .. } => {
+            format!(" The provider said: {}", job.engine.words(&fault.message))
         }
-        FailureSource::Transport(_) => String::new(),
+        Said::Transport(_) => String::new(),
     });
-    let model = clean::clean(&context.request.requested_model);
-    let count = candidates.len();
-    let (subject, next) = if count == 1 {
-        (format!("the only key for `{model}` is"), "it is")
+    let asked = clean::clean(&job.ask.asked);
+    let many = candidates.len();
+    let (whose, next) = if many == 1 {
+        (format!("the only key for `{asked}` is"), "it is")
     } else {
-        (format!("all {count} keys for `{model}` are"), "the next is")
+        (format!("all {many} keys for `{asked}` are"), "the next is")
     };
-    let opening = match kind {
-        ProxyErrorKind::Forbidden => format!("no key may use `{model}`; {next} tried again"),
-        ProxyErrorKind::ModelNotFound => format!("no upstream has `{model}`; {next} asked again"),
-        ProxyErrorKind::OutOfCredit => format!("{subject} out of credit; {next} tried again"),
-        _ => format!("{subject} cooling down; {next} back"),
+    let begin = match kind {
+        ProxyErrorKind::Forbidden => format!("no key may use `{asked}`; {next} tried again"),
+        ProxyErrorKind::ModelNotFound => format!("no upstream has `{asked}`; {next} asked again"),
+        ProxyErrorKind::OutOfCredit => format!("{whose} out of credit; {next} tried again"),
+        _ => format!("{whose} cooling down; {next} back"),
     };
     let message = format!(
-        "{opening} in {} ({}).{}{}",
-        print_span(wait),
+        "{begin} in {} ({}).{}{}",
+        short(wait),
         keys.join("; "),
         if passing { " `aiproxy key warm KEY` lifts a cooldown." } else { "" },
-        detail.unwrap_or_default(),
+        words.unwrap_or_default(),
     );
     let error = ProxyError::new(kind, message);
     let error = match kind {

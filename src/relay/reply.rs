@@ -20,7 +20,7 @@ use super::{
 use crate::{
     base::id::RequestId,
     dialect::registry,
-    ir::{fault::ClientError, op::Dialect},
+    ir::{fault::ProxyError, op::Dialect},
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -102,7 +102,7 @@ pub fn whole(
 
 /// An error in the client's dialect.
 #[must_use]
-pub fn error(dialect: Dialect, id: RequestId, error: &ClientError) -> Response<ReplyBody> {
+pub fn error(dialect: Dialect, id: RequestId, error: &ProxyError) -> Response<ReplyBody> {
     let text = id.to_string();
     let (status, body) = registry::ingress(dialect).write_error(error, &text);
     let mut response = whole(status, "application/json", id, body);

@@ -6,18 +6,18 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use tokio::time::Instant;
 
 use super::{
-    answer::{AttemptFailure, AttemptResponse, StreamFailure},
-    attempt::attempt_candidate,
-    budgets::{self, BudgetHold},
-    hedge::clone_context,
-    rounds::RequestContext,
-    said::ParsedRequest,
-    tally::AttemptGuard,
+    answer::{Broke, Lost, Won},
+    attempt::attempt,
+    budgets::{self, Reservation},
+    hedge::twin,
+    rounds::Job,
+    said::Said,
+    tally::Guard,
     translated,
 };
 use crate::{
     config::facts,
-    dialect::flow::ResponseStream,
+    dialect::flow::Flow,
     ir::{
         block::{Block, BlockKind},
         fault::{TransportFault, TransportKind},
@@ -27,201 +27,180 @@ use crate::{
         tool::Tool,
     },
     routing::{
-        candidate::{Candidate, FailedAttempt, RouteQuery, Target, build_candidates},
-        health::TokenEstimate,
-        names::ResolvedModel,
+        candidate::{Candidate, Question, Target, Tried, candidates},
+        health::Size,
+        names::Resolved,
         outcome::{self, Outcome, Retry},
     },
 };
 
 /// Attempts to continue one answer.
-const MAX_RESCUES: u32 = 3;
+const MOST: u32 = 3;
 /// Bytes of text that make a token, about.
-const BYTES_PER_TOKEN: u64 = 4;
+const TOKEN: u64 = 4;
 
 /// An attempt to go on; gives the request back with what came of it.
-pub(super) type RescueFuture = Pin<
-    Box<dyn Future<Output = (Box<RequestContext>, Result<AttemptResponse, AttemptFailure>)> + Send>,
->;
+pub(super) type Going = Pin<Box<dyn Future<Output = (Box<Job>, Result<Won, Lost>)> + Send>>;
 
 /// Who might continue a stream.
 #[derive(Clone)]
-pub struct RescueTargets {
+pub struct Spares {
     /// What the model's name stands for.
-    pub(super) resolved: ResolvedModel,
+    pub(super) resolved: Resolved,
     /// Who was asked already.
-    pub(super) failed_attempts: Vec<FailedAttempt>,
+    pub(super) tried: Vec<Tried>,
 }
 
 /// What a stream needs to be continued.
 pub(super) struct Rescue {
     /// The request once more; `None` while an attempt has it.
-    context: Option<Box<RequestContext>>,
-    targets: Box<RescueTargets>,
-    attempts_left: u32,
+    twin: Option<Box<Job>>,
+    spares: Box<Spares>,
+    left: u32,
 }
 
 /// An attempt that was begun.
-pub(super) struct PendingRescue {
+pub(super) struct Begun {
     pub(super) candidate: Candidate,
     /// What it holds of budgets, where there are any.
-    pub(super) budget_hold: Option<BudgetHold>,
-    pub(super) future: RescueFuture,
+    pub(super) reservation: Option<Reservation>,
+    pub(super) going: Going,
     /// Characters that it goes on from.
-    pub(super) resumed_chars: usize,
+    pub(super) from: usize,
 }
 
 impl Rescue {
     /// Keeps what is needed; `None` where the request does not ask for it, or its stream was not
     /// listened to.
-    pub(super) fn from_context(
-        context: &mut RequestContext,
-        stream: &ResponseStream,
-    ) -> Option<Box<Self>> {
-        let mut targets = context.rescue_targets.take()?;
-        stream.recorded()?;
-        let mut resumed = clone_context(context);
+    pub(super) fn of(job: &mut Job, flow: &Flow) -> Option<Box<Self>> {
+        let mut spares = job.spares.take()?;
+        flow.told()?;
+        let mut twin = twin(job);
         // Also where the dialect is the same, what was said has to be added.
-        resumed.request.must_rewrite = true;
-        resumed.is_continuation = true;
+        twin.ask.rewrite = true;
+        twin.continues = true;
         // The body is kept as long as it may be needed, and counts as long.
-        resumed.request.buffer_reservation.absorb(&mut context.request.buffer_reservation);
-        if let Some((upstream, key)) = context.attempt_target {
-            targets.failed_attempts.push(FailedAttempt {
+        twin.ask.held.absorb(&mut job.ask.held);
+        if let Some((upstream, key)) = job.chosen {
+            spares.tried.push(Tried {
                 key,
                 upstream,
-                model: Arc::clone(&context.recorder.model),
-                may_recover: false,
+                model: Arc::clone(&job.tally.model),
+                may_pass: false,
                 upstream_failed: true,
             });
         }
-        Some(Box::new(Self { context: Some(resumed), targets, attempts_left: MAX_RESCUES }))
+        Some(Box::new(Self { twin: Some(twin), spares, left: MOST }))
     }
 
     /// Begins an attempt to go on from what was said, where that can be done and somebody is ready
     /// for it.
-    pub(super) fn start(&mut self, stream: &ResponseStream) -> Option<PendingRescue> {
-        let text = stream.recorded()?.text()?;
-        self.attempts_left = self.attempts_left.checked_sub(1)?;
-        let context = self.context.as_mut()?;
+    pub(super) fn begin(&mut self, flow: &Flow) -> Option<Begun> {
+        let text = flow.told()?.text()?;
+        self.left = self.left.checked_sub(1)?;
+        let twin = self.twin.as_mut()?;
         let targets: Vec<Arc<Target>> = self
-            .targets
+            .spares
             .resolved
             .targets
             .iter()
-            .filter(|target| supports_prefill(target))
+            .filter(|target| goes_on(target))
             .map(Arc::clone)
             .collect();
-        context.parsed = None;
-        translated::parse_for_targets(context, &mut targets.clone()).ok()?;
-        let Some(ParsedRequest::Chat(request)) = &mut context.parsed else { return None };
-        if !is_resumable(request) {
+        twin.said = None;
+        translated::read(twin, &mut targets.clone()).ok()?;
+        let Some(Said::Chat(request)) = &mut twin.said else { return None };
+        if !may_go_on(request) {
             return None;
         }
-        append_partial(request, &text);
+        add(request, &text);
 
-        let engine = Arc::clone(&context.engine);
-        let mut found = build_candidates(&targets, &|key| engine.key_info(key));
-        let estimate = TokenEstimate {
-            input: context.request.estimate,
-            output: context.request.output_limit(),
-        };
-        let budgeted = budgets::applies(&engine, &context.request);
-        let costs = if budgeted || self.targets.resolved.strategy.uses_cost() {
-            engine.estimate_costs(&found, estimate)
+        let engine = Arc::clone(&twin.engine);
+        let mut found = candidates(&targets, &|key| engine.key_info(key));
+        let asked = Size { input: twin.ask.estimate, output: twin.ask.output() };
+        let budgeted = budgets::concern(&engine, &twin.ask);
+        let costs = if budgeted || self.spares.resolved.strategy.asks_cost() {
+            engine.costs(&found, asked)
         } else {
             Vec::new()
         };
         if budgeted {
-            budgets::annotate_candidates(
-                &engine,
-                &context.request.caller.project.name,
-                &mut found,
-                &costs,
-            );
+            budgets::mark(&engine, &twin.ask.caller.project.name, &mut found, &costs);
         }
-        let question = RouteQuery {
-            failed_attempts: &self.targets.failed_attempts,
-            strategy: self.targets.resolved.strategy,
-            input_estimate: estimate.input,
-            max_output: estimate.output,
+        let question = Question {
+            tried: &self.spares.tried,
+            strategy: self.spares.resolved.strategy,
+            estimate: asked.input,
+            output: asked.output,
             costs: &costs,
-            ..RouteQuery::first_attempt(&found)
+            ..Question::of(&found)
         };
         let now = engine.clock.mono();
         let (at, ticket) =
-            engine.with_rng(|rng| engine.router.decide_ready_only(&question, None, now, rng))?;
+            engine.with_luck(|luck| engine.board.decide_ready(&question, None, now, luck))?;
         let candidate = found.get(at)?.clone();
         let reservation = if budgeted {
             let cost = costs.get(at).copied().flatten();
-            let Some(reservation) = BudgetHold::reserve(
-                &engine,
-                &context.request.caller.project.name,
-                &candidate,
-                cost,
-            ) else {
-                drop(AttemptGuard::new(&engine, ticket));
+            let Some(reservation) =
+                Reservation::take(&engine, &twin.ask.caller.project.name, &candidate, cost)
+            else {
+                drop(Guard::new(&engine, ticket));
                 return None;
             };
             Some(reservation)
         } else {
             None
         };
-        self.targets.failed_attempts.push(FailedAttempt {
+        self.spares.tried.push(Tried {
             key: candidate.key,
             upstream: candidate.upstream(),
             model: Arc::clone(&candidate.target.model),
-            may_recover: false,
+            may_pass: false,
             upstream_failed: true,
         });
-        let mut context = self.context.take()?;
-        context.attempt_target = Some((candidate.upstream(), candidate.key));
-        let total = context.overrides.total.unwrap_or(context.generation.settings.timeouts.total);
+        let mut twin = self.twin.take()?;
+        twin.chosen = Some((candidate.upstream(), candidate.key));
+        let total = twin.overrides.total.unwrap_or(twin.generation.settings.timeouts.total);
         let (deadline, chosen) = (Instant::now() + total, candidate.clone());
         let going = Box::pin(async move {
-            let result = attempt_candidate(&mut context, &chosen, ticket, deadline).await;
-            (context, result)
+            let result = attempt(&mut twin, &chosen, ticket, deadline).await;
+            (twin, result)
         });
-        Some(PendingRescue {
-            candidate,
-            budget_hold: reservation,
-            future: going,
-            resumed_chars: text.chars().count(),
-        })
+        Some(Begun { candidate, reservation, going, from: text.chars().count() })
     }
 
     /// The attempt is over; the request may be needed again.
-    pub(super) fn return_context(&mut self, context: Box<RequestContext>) {
-        self.context = Some(context);
+    pub(super) fn give_back(&mut self, twin: Box<Job>) {
+        self.twin = Some(twin);
     }
 }
 
 /// Whether what broke a stream may be mended by somebody else; how it counts against who was to
 /// answer.
-pub(super) fn recoverable_outcome(failure: &StreamFailure) -> Option<Outcome> {
-    let outcome = match failure {
-        StreamFailure::Upstream(fault) => outcome::classify_fault(fault, None, true),
-        StreamFailure::Transport(fault) => outcome::classify_transport(fault),
-        StreamFailure::Truncated => outcome::classify_transport(&truncated_fault()),
-        StreamFailure::Cancelled(_) => return None,
+pub(super) fn outcome_of(broke: &Broke) -> Option<Outcome> {
+    let outcome = match broke {
+        Broke::Said(fault) => outcome::of_fault(fault, None, true),
+        Broke::Transport(fault) => outcome::of_transport(fault),
+        Broke::Truncated => outcome::of_transport(&truncated()),
+        Broke::Halted(_) => return None,
     };
     (outcome.retry != Retry::No).then_some(outcome)
 }
 
 /// A stream that ended as if it were whole.
-pub(super) fn truncated_fault() -> TransportFault {
+pub(super) fn truncated() -> TransportFault {
     let message = "the stream ended before it was complete".to_owned();
     TransportFault { kind: TransportKind::BodyBroken, message, may_be_received: true }
 }
 
 /// Whether a target takes an answer that was begun, and goes on with it.
-fn supports_prefill(target: &Target) -> bool {
+fn goes_on(target: &Target) -> bool {
     matches!(target.dialect, Dialect::Anthropic | Dialect::Openai)
-        && facts::facts_of(&target.model).prefill == Some(true)
+        && facts::of(&target.model).prefill == Some(true)
 }
 
 /// Whether the answer to a request is such that its rest makes sense alone.
-fn is_resumable(request: &ChatRequest) -> bool {
+fn may_go_on(request: &ChatRequest) -> bool {
     let settings = &request.settings;
     let thinks = settings.reasoning.as_ref().is_some_and(|wish| {
         wish.adaptive || !matches!(wish.effective_effort(), None | Some(Effort::None))
@@ -236,20 +215,20 @@ fn is_resumable(request: &ChatRequest) -> bool {
 
 /// Puts what was said at the end of the conversation. White space at its end is refused by
 /// providers.
-fn append_partial(request: &mut ChatRequest, text: &str) {
+fn add(request: &mut ChatRequest, text: &str) {
     let text = text.trim_end();
-    let last_block = request
+    let begun = request
         .messages
         .last_mut()
         .filter(|message| message.role == Role::Assistant)
         .and_then(|message| message.blocks.last_mut());
-    match last_block {
+    match begun {
         // The client had begun the answer itself.
-        Some(Block { kind: BlockKind::Text(existing), .. }) => existing.text.push_str(text),
+        Some(Block { kind: BlockKind::Text(own), .. }) => own.text.push_str(text),
         _ => request.messages.push(ChatMessage::new(Role::Assistant, vec![Block::text(text)])),
     }
-    if let Some(limit) = &mut request.settings.max_tokens {
-        *limit = limit.saturating_sub(text.len() as u64 / BYTES_PER_TOKEN).max(1);
+    if let Some(most) = &mut request.settings.max_tokens {
+        *most = most.saturating_sub(text.len() as u64 / TOKEN).max(1);
     }
 }
 
@@ -303,7 +282,7 @@ mod tests {
                 true,
             ),
         ] {
-            assert_eq!(is_resumable(&asked(settings.clone())), want, "{settings:?}");
+            assert_eq!(may_go_on(&asked(settings.clone())), want, "{settings:?}");
         }
     }
 
@@ -311,15 +290,15 @@ mod tests {
     fn what_was_said_ends_the_conversation_and_counts_as_answered() {
         let mut request =
             asked(GenerationSettings { max_tokens: Some(100), ..GenerationSettings::default() });
-        append_partial(&mut request, "It is a long way \n");
+        add(&mut request, "It is a long way \n");
         assert_eq!(request.messages.len(), 2);
         assert_eq!(request.settings.max_tokens, Some(96));
-        append_partial(&mut request, " to go");
+        add(&mut request, " to go");
         assert_eq!(request.messages.len(), 2, "what had been begun is gone on with");
         assert_eq!(request.messages[1].blocks, [Block::text("It is a long way to go")]);
         let mut short =
             asked(GenerationSettings { max_tokens: Some(1), ..GenerationSettings::default() });
-        append_partial(&mut short, "It is a long way");
+        add(&mut short, "It is a long way");
         assert_eq!(short.settings.max_tokens, Some(1));
     }
 }

@@ -6,315 +6,279 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::{
     admission,
-    answer::{AttemptFailure, AttemptResponse, FailureSource},
-    ask::{ModelLocation, ProxyRequest},
-    attempt::attempt_candidate,
-    budgets::{self, BudgetHold},
+    answer::{Lost, Said, Won},
+    ask::{Ask, ModelPlace},
+    attempt::attempt,
+    budgets::{self, Reservation},
     conversation,
-    engine::{Engine, Generation, InFlightPermit},
-    fitness::RequiredCapabilities,
+    engine::{Engine, Generation, Place},
+    fitness::Needs,
     guardian,
-    halt::{CancelHandle, CancelReason},
+    halt::{Cause, Halt},
     hedge, refusal,
-    rescue::RescueTargets,
-    said::{self, ParsedRequest as Asked},
-    stored::{self, StoredAt},
-    tally::{AttemptGuard, RequestRecorder},
+    rescue::Spares,
+    said::{self, Said as Asked},
+    stored::{self, Home},
+    tally::{Guard, Tally},
     translated,
-    waiting::{QueueGuard, queue_key},
+    waiting::{Line, set_of},
 };
 use crate::{
     base::clock::Mono,
     config::settings::{KeyId, Strategy, UpstreamId},
-    dialect::{AttemptContext, Ingress, Loss},
+    dialect::{Carry, Ingress, Loss},
     ir::{
         fault::{ProxyError, ProxyErrorKind},
         op::{Dialect, Op},
     },
     routing::{
-        affinity::{ConversationKeys, MAX_AFFINITY_WAIT},
+        affinity::{Keys, PATIENCE},
         candidate::{
-            self, Candidate, ChoiceReason, Decision, FailedAttempt, KeyState, RouteQuery,
-            SkipReason, Target, Verdict, print_span,
+            self, Candidate, Chosen, Decision, KeyState, Question, Target, Tried, Verdict, Why,
+            short,
         },
-        health::TokenEstimate,
-        names::{self, ModelOverrides, NameError, OnUnknownList, ResolvedModel},
-        outcome::{Blame, CooldownClass},
-        retry::{AttemptCounts, RetryDecision, RetryTarget},
+        health::Size,
+        names::{self, NameError, Overrides, Patience, Resolved},
+        outcome::{Blame, Cool},
+        retry::{Again, Attempts, To},
     },
 };
 
 /// Model lists that were never learned are waited for this long.
-const LIST_WAIT: Duration = Duration::from_secs(5);
+const LEARN: Duration = Duration::from_secs(5);
 /// While our own network is down it is looked at again this often.
-const OFFLINE_POLL: Duration = Duration::from_secs(2);
+const OFFLINE: Duration = Duration::from_secs(2);
 
 /// A request under way.
-pub struct RequestContext {
+pub struct Job {
     pub engine: Arc<Engine>,
     pub generation: Arc<Generation>,
-    pub request: Box<ProxyRequest>,
+    pub ask: Box<Ask>,
     pub ingress: &'static dyn Ingress,
-    pub recorder: RequestRecorder,
-    pub cancel: Arc<CancelHandle>,
-    pub overrides: ModelOverrides,
+    pub tally: Tally,
+    pub halt: Arc<Halt>,
+    pub overrides: Overrides,
     /// Usage in the stream that only we asked for is kept to ourselves.
     pub hide_usage: bool,
     /// The request in the common form, once a target needs it.
-    pub parsed: Option<Asked>,
+    pub said: Option<Asked>,
     /// No upstream can be asked for this; we may have an answer ourselves.
-    pub no_upstream_dialect: bool,
+    pub unspoken: bool,
     /// What the newest attempt's request lost on the way to its dialect.
     pub losses: Vec<Loss>,
     /// What its writer tells the reader of its answer; `None` where the answer passes as it is.
-    pub attempt_context: Option<AttemptContext>,
+    pub carry: Option<Carry>,
     /// What its name stands for, where its stream is to be continued elsewhere if it breaks off.
-    pub rescue_targets: Option<Box<RescueTargets>>,
+    pub spares: Option<Box<Spares>>,
     /// It continues an answer that broke off: what is said is only read.
-    pub is_continuation: bool,
+    pub continues: bool,
     /// Who serves the newest attempt.
-    pub attempt_target: Option<(UpstreamId, KeyId)>,
+    pub chosen: Option<(UpstreamId, KeyId)>,
     /// Among the requests in flight.
-    pub permit: InFlightPermit,
+    pub place: Place,
 }
 
-impl RequestContext {
+impl Job {
     /// How long this request may wait in a queue: as configured, and no longer than half of what
     /// its client waits.
-    pub(super) fn queue_timeout(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         let queue_for = self.generation.settings.retry.queue_for;
-        self.request.client_timeout.map_or(queue_for, |timeout| queue_for.min(timeout / 2))
+        self.ask.patience.map_or(queue_for, |patience| queue_for.min(patience / 2))
     }
 }
 
 /// Runs the request until it is decided; the job comes back for what follows.
-pub async fn dispatch_cancellable(
-    mut context: Box<RequestContext>,
-) -> (Box<RequestContext>, Result<AttemptResponse, ProxyError>) {
-    let cancel = Arc::clone(&context.cancel);
+pub async fn run(mut job: Box<Job>) -> (Box<Job>, Result<Won, ProxyError>) {
+    let halt = Arc::clone(&job.halt);
     let result = tokio::select! {
         biased;
-        cause = cancel.cancelled() => Err(cancelled_error(cause)),
-        result = dispatch(&mut context) => result,
+        cause = halt.wait() => Err(halted(cause)),
+        result = rounds(&mut job) => result,
     };
-    if result.is_ok() && context.engine.cache_monitor.is_active() {
-        guardian::record_prefix(&mut context);
+    if result.is_ok() && job.engine.watch.awake() {
+        guardian::watch(&mut job);
     }
-    (context, result)
+    (job, result)
 }
 
 /// What a client is told when its request is ended from outside.
 #[must_use]
-pub fn cancelled_error(cause: CancelReason) -> ProxyError {
+pub fn halted(cause: Cause) -> ProxyError {
     match cause {
-        CancelReason::Killed => {
+        Cause::Killed => {
             ProxyError::new(ProxyErrorKind::Unavailable, "the request was ended from the dashboard")
                 .code("killed")
                 .should_retry(false)
         }
-        CancelReason::Shutdown => {
-            ProxyError::new(ProxyErrorKind::Overloaded, "aiproxy is shutting down")
-                .retry_after(Some(Duration::from_secs(2)))
-        }
+        Cause::Shutdown => ProxyError::new(ProxyErrorKind::Overloaded, "aiproxy is shutting down")
+            .retry_after(Some(Duration::from_secs(2))),
     }
 }
 
 /// What the rounds remember.
 #[derive(Default)]
-struct RetryState {
-    failed_attempts: Vec<FailedAttempt>,
-    attempt_counts: AttemptCounts,
+struct Memory {
+    tried: Vec<Tried>,
+    attempts: Attempts,
     /// The next try was paid for by a pause or a wait.
-    retry_granted: bool,
-    last_failure: Option<LastFailure>,
+    granted: bool,
+    last: Option<Last>,
     /// What each of its attempts was refused for.
-    failure_causes: Vec<(CooldownClass, Blame)>,
+    refusals: Vec<(Cool, Blame)>,
     waited: Duration,
     /// Its place in the queue, kept from one wait to the next.
-    queue_slot: Option<(u64, QueueGuard)>,
+    place: Option<(u64, Line)>,
     /// What its conversation is known by; worked out once, where there is a choice.
-    affinity: Option<Option<AffinityWait>>,
+    talk: Option<Option<Talk>>,
     /// What it needs of a model; looked for once, where there is a choice.
-    required: Option<Option<RequiredCapabilities>>,
+    needs: Option<Option<Needs>>,
 }
 
-impl RetryState {
+impl Memory {
     /// What was heard of those that were asked.
-    fn failures(&self) -> (Option<&LastFailure>, &[(CooldownClass, Blame)]) {
-        (self.last_failure.as_ref(), &self.failure_causes)
+    fn heard(&self) -> (Option<&Last>, &[(Cool, Blame)]) {
+        (self.last.as_ref(), &self.refusals)
     }
 }
 
 /// A conversation that is to be served where it was served before.
-struct AffinityWait {
-    keys: Arc<ConversationKeys>,
+struct Talk {
+    keys: Arc<Keys>,
     ttl: Duration,
     /// It waits so long for that.
-    wait_until: Mono,
+    wait: Mono,
 }
 
-impl AffinityWait {
-    fn for_request(context: &RequestContext, candidates: &[Candidate], now: Mono) -> Option<Self> {
+impl Talk {
+    fn of(job: &Job, candidates: &[Candidate], now: Mono) -> Option<Self> {
         let account = candidates.first()?.account;
         // Where there is nobody else, there is nothing to be bound to.
         if candidates.iter().all(|candidate| candidate.account == account) {
             return None;
         }
-        let settings = &context.generation.settings;
-        let keys = conversation::conversation_keys(
-            &context.engine.hash_key,
-            &context.request,
-            context.overrides.sticky.unwrap_or(settings.sticky),
+        let settings = &job.generation.settings;
+        let keys = conversation::keys(
+            &job.engine.seed,
+            &job.ask,
+            job.overrides.sticky.unwrap_or(settings.sticky),
         )?;
-        let ttl = context.overrides.sticky_ttl.unwrap_or(settings.sticky_ttl);
-        Some(Self { keys: Arc::new(keys), ttl, wait_until: now + MAX_AFFINITY_WAIT })
+        let ttl = job.overrides.sticky_ttl.unwrap_or(settings.sticky_ttl);
+        Some(Self { keys: Arc::new(keys), ttl, wait: now + PATIENCE })
     }
 
     /// It cannot wait for its own account: others may serve it at once. False where that was not
     /// what it waited for.
-    fn stop_waiting(&mut self, now: Mono) -> bool {
-        let waited = self.wait_until > now;
-        self.wait_until = self.wait_until.min(now);
+    fn gives_up(&mut self, now: Mono) -> bool {
+        let waited = self.wait > now;
+        self.wait = self.wait.min(now);
         waited
     }
 }
 
 /// The newest attempt that was lost.
-pub(super) struct LastFailure {
-    pub failure: AttemptFailure,
+pub(super) struct Last {
+    pub lost: Lost,
     pub key: KeyId,
     pub key_name: Arc<str>,
 }
 
-async fn dispatch(context: &mut RequestContext) -> Result<AttemptResponse, ProxyError> {
-    admission::admit(context).await?;
-    let resolved = resolve_targets(context).await?;
-    if context.overrides.rescue && can_resume(&context.request) {
-        context.rescue_targets = Some(Box::new(RescueTargets {
-            resolved: resolved.clone(),
-            failed_attempts: Vec::new(),
-        }));
+async fn rounds(job: &mut Job) -> Result<Won, ProxyError> {
+    admission::enter(job).await?;
+    let resolved = resolve(job).await?;
+    if job.overrides.rescue && may_be_continued(&job.ask) {
+        job.spares = Some(Box::new(Spares { resolved: resolved.clone(), tried: Vec::new() }));
     }
-    let settings = Arc::clone(&context.generation.settings);
-    let total = context.overrides.total.unwrap_or(settings.timeouts.total);
+    let settings = Arc::clone(&job.generation.settings);
+    let total = job.overrides.total.unwrap_or(settings.timeouts.total);
     let deadline = Instant::now() + total;
-    let mut state = RetryState::default();
-    context.engine.router.count_request(context.engine.clock.mono());
+    let mut memory = Memory::default();
+    job.engine.board.count_request(job.engine.clock.mono());
     loop {
         let mut candidates =
-            candidate::build_candidates(&resolved.targets, &|key| context.engine.key_info(key));
-        if let Some((_, Some(key))) = context.request.owner {
+            candidate::candidates(&resolved.targets, &|key| job.engine.key_info(key));
+        if let Some((_, Some(key))) = job.ask.home {
             candidates.retain(|candidate| candidate.key == key);
         }
-        if let Some(needs) = state.required.get_or_insert_with(|| {
-            RequiredCapabilities::for_candidates(&context.request, &candidates)
-        }) {
-            needs.annotate(&mut candidates);
+        if let Some(needs) = memory.needs.get_or_insert_with(|| Needs::of(&job.ask, &candidates)) {
+            needs.mark(&mut candidates);
         }
-        let now = context.engine.clock.mono();
-        let estimate = TokenEstimate {
-            input: context.request.estimate,
-            output: context.request.output_limit(),
-        };
-        let budgeted = budgets::applies(&context.engine, &context.request);
-        let costs = if budgeted || resolved.strategy.uses_cost() {
-            context.engine.estimate_costs(&candidates, estimate)
+        let now = job.engine.clock.mono();
+        let asked = Size { input: job.ask.estimate, output: job.ask.output() };
+        let budgeted = budgets::concern(&job.engine, &job.ask);
+        let costs = if budgeted || resolved.strategy.asks_cost() {
+            job.engine.costs(&candidates, asked)
         } else {
             Vec::new()
         };
         if budgeted {
-            budgets::annotate_candidates(
-                &context.engine,
-                &context.request.caller.project.name,
-                &mut candidates,
-                &costs,
-            );
+            budgets::mark(&job.engine, &job.ask.caller.project.name, &mut candidates, &costs);
         }
-        let first = RouteQuery {
+        let first = Question {
             strategy: resolved.strategy,
-            input_estimate: estimate.input,
-            max_output: estimate.output,
+            estimate: asked.input,
+            output: asked.output,
             costs: &costs,
             region: &settings.region,
-            ..RouteQuery::first_attempt(&candidates)
+            ..Question::of(&candidates)
         };
-        let question = RouteQuery { failed_attempts: &state.failed_attempts, ..first };
-        let affinity = state
-            .affinity
-            .get_or_insert_with(|| AffinityWait::for_request(context, &candidates, now))
-            .as_ref();
-        let (decision, ticket) = context.engine.with_rng(|rng| match affinity {
-            Some(affinity) => context.engine.router.decide_with_affinity(
-                &question,
-                (&affinity.keys, affinity.ttl, affinity.wait_until),
-                now,
-                rng,
-            ),
-            None => context.engine.router.decide(&question, now, rng),
+        let question = Question { tried: &memory.tried, ..first };
+        let talk = memory.talk.get_or_insert_with(|| Talk::of(job, &candidates, now)).as_ref();
+        let (decision, ticket) = job.engine.with_luck(|luck| match talk {
+            Some(talk) => {
+                job.engine.board.decide_for(&question, (&talk.keys, talk.ttl, talk.wait), now, luck)
+            }
+            None => job.engine.board.decide(&question, now, luck),
         });
         match (&decision.verdict, ticket) {
-            (Verdict::Try { index, reason: why, .. }, Some(ticket)) => {
-                state.queue_slot = None;
+            (Verdict::Try { index, why, .. }, Some(ticket)) => {
+                memory.place = None;
                 let chosen = &candidates[*index];
                 if budgeted {
                     let cost = costs.get(*index).copied().flatten();
-                    let Some(reservation) = BudgetHold::reserve(
-                        &context.engine,
-                        &context.request.caller.project.name,
-                        chosen,
-                        cost,
-                    ) else {
-                        drop(AttemptGuard::new(&context.engine, ticket));
+                    let Some(reservation) =
+                        Reservation::take(&job.engine, &job.ask.caller.project.name, chosen, cost)
+                    else {
+                        drop(Guard::new(&job.engine, ticket));
                         continue;
                     };
-                    context.recorder.set_budget_hold(reservation);
+                    job.tally.reserve(reservation);
                 }
-                if !std::mem::take(&mut state.retry_granted)
-                    && !retry_pause(context, &mut state, RetryTarget::Other)
-                        .is_some_and(|pause| pause.is_zero())
+                if !std::mem::take(&mut memory.granted)
+                    && !again(job, &mut memory, To::Other).is_some_and(|pause| pause.is_zero())
                 {
-                    drop(AttemptGuard::new(&context.engine, ticket));
-                    return Err(refusal::final_error(
-                        context,
-                        state.failures(),
+                    drop(Guard::new(&job.engine, ticket));
+                    return Err(refusal::finally(
+                        job,
+                        memory.heard(),
                         &decision,
                         &candidates,
                         None,
                     ));
                 }
-                context.attempt_target = Some((chosen.upstream(), chosen.key));
-                let bound = matches!(why, ChoiceReason::Affinity { .. });
-                let mut reason =
-                    choice_reason(&resolved, chosen, why, context.request.endpoint.dialect);
-                if let Some(skipped) = skipped_candidates(&decision, &candidates, chosen, now) {
-                    reason = [&*reason, &skipped].concat().into();
+                job.chosen = Some((chosen.upstream(), chosen.key));
+                let bound = matches!(why, Chosen::Bound { .. });
+                let mut why = reason(&resolved, chosen, why, job.ask.endpoint.dialect);
+                if let Some(over) = passed_over(&decision, &candidates, chosen, now) {
+                    why = [&*why, &over].concat().into();
                 }
-                if state.last_failure.is_some() {
-                    reason = format!("try {}: {reason}", context.recorder.attempts() + 1).into();
+                if memory.last.is_some() {
+                    why = format!("try {}: {why}", job.tally.attempts() + 1).into();
                 }
-                context.recorder.attempt_started(chosen, bound, reason);
-                if let Some(rule) =
-                    context.overrides.hedge.clone().filter(|_| state.last_failure.is_none())
-                {
-                    match Box::pin(hedge::attempt_with_hedge(
-                        context,
-                        &rule,
-                        &first,
-                        (*index, ticket),
-                        deadline,
-                    ))
-                    .await
+                job.tally.attempt_started(chosen, bound, why);
+                if let Some(rule) = job.overrides.hedge.clone().filter(|_| memory.last.is_none()) {
+                    match Box::pin(hedge::attempt(job, &rule, &first, (*index, ticket), deadline))
+                        .await
                     {
-                        Ok(response) => return Ok(response),
-                        Err(failure) => {
-                            for (index, failure) in failure {
+                        Ok(won) => return Ok(won),
+                        Err(lost) => {
+                            for (index, lost) in lost {
                                 let chosen = &candidates[index];
-                                remember_failure(&mut state, chosen, failure);
+                                note(&mut memory, chosen, lost);
                             }
                             if Instant::now() >= deadline {
-                                return Err(refusal::final_error(
-                                    context,
-                                    state.failures(),
+                                return Err(refusal::finally(
+                                    job,
+                                    memory.heard(),
                                     &decision,
                                     &candidates,
                                     None,
@@ -324,97 +288,91 @@ async fn dispatch(context: &mut RequestContext) -> Result<AttemptResponse, Proxy
                         }
                     }
                 }
-                match attempt_candidate(context, chosen, ticket, deadline).await {
-                    Ok(response) => {
-                        if let Some(targets) = &mut context.rescue_targets {
-                            targets.failed_attempts.append(&mut state.failed_attempts);
+                match attempt(job, chosen, ticket, deadline).await {
+                    Ok(won) => {
+                        if let Some(spares) = &mut job.spares {
+                            spares.tried.append(&mut memory.tried);
                         }
-                        return Ok(response);
+                        return Ok(won);
                     }
-                    Err(failure) => record_failure(context, &mut state, chosen, failure),
+                    Err(lost) => lose(job, &mut memory, chosen, lost),
                 }
                 if Instant::now() >= deadline {
-                    return Err(refusal::final_error(
-                        context,
-                        state.failures(),
+                    return Err(refusal::finally(
+                        job,
+                        memory.heard(),
                         &decision,
                         &candidates,
                         None,
                     ));
                 }
             }
-            (Verdict::RetrySame { .. }, _) => {
-                let Some(pause) = retry_pause(context, &mut state, RetryTarget::Same) else {
-                    return Err(refusal::final_error(
-                        context,
-                        state.failures(),
+            (Verdict::Again { .. }, _) => {
+                let Some(pause) = again(job, &mut memory, To::Same) else {
+                    return Err(refusal::finally(
+                        job,
+                        memory.heard(),
                         &decision,
                         &candidates,
                         None,
                     ));
                 };
-                let pause = if context.engine.network.down() { OFFLINE_POLL } else { pause };
+                let pause = if job.engine.network.down() { OFFLINE } else { pause };
                 if Instant::now() + pause >= deadline {
-                    return Err(refusal::final_error(
-                        context,
-                        state.failures(),
+                    return Err(refusal::finally(
+                        job,
+                        memory.heard(),
                         &decision,
                         &candidates,
                         None,
                     ));
                 }
-                state.queue_slot = None;
-                context
-                    .recorder
-                    .publish_queued(format!("the same again in {} ms", pause.as_millis()));
+                memory.place = None;
+                job.tally.queued(format!("the same again in {} ms", pause.as_millis()));
                 sleep(pause).await;
-                state.retry_granted = true;
-                state.failed_attempts.retain(|tried| !tried.may_recover);
+                memory.granted = true;
+                memory.tried.retain(|tried| !tried.may_pass);
             }
             (Verdict::Wait { until }, _) => {
                 // Somebody who has not been asked yet, and whose key is still being read: moving on
                 // to it is free.
-                let is_untried = |c: &Candidate| {
+                let fresh = |c: &Candidate| {
                     c.key_state == KeyState::Waiting
-                        && !state
-                            .failed_attempts
-                            .iter()
-                            .any(|t| t.key == c.key && t.model == c.target.model)
+                        && !memory.tried.iter().any(|t| t.key == c.key && t.model == c.target.model)
                 };
-                let key_pending = state.last_failure.is_some() && candidates.iter().any(is_untried);
-                let permitted = key_pending
-                    || state.last_failure.is_none()
-                    || state.retry_granted
-                    || retry_pause(context, &mut state, RetryTarget::Same).is_some();
+                let comes = memory.last.is_some() && candidates.iter().any(fresh);
+                let permitted = comes
+                    || memory.last.is_none()
+                    || memory.granted
+                    || again(job, &mut memory, To::Same).is_some();
                 if !permitted
-                    || !wait_in_queue(context, &mut state, &decision, &candidates, *until, deadline)
-                        .await
+                    || !wait(job, &mut memory, &decision, &candidates, *until, deadline).await
                 {
-                    if state
-                        .affinity
+                    if memory
+                        .talk
                         .as_mut()
                         .and_then(Option::as_mut)
-                        .is_some_and(|affinity| affinity.stop_waiting(now))
+                        .is_some_and(|talk| talk.gives_up(now))
                     {
                         continue;
                     }
-                    return Err(refusal::final_error(
-                        context,
-                        state.failures(),
+                    return Err(refusal::finally(
+                        job,
+                        memory.heard(),
                         &decision,
                         &candidates,
                         *until,
                     ));
                 }
-                if !key_pending {
-                    state.retry_granted = true;
-                    state.failed_attempts.retain(|tried| !tried.may_recover);
+                if !comes {
+                    memory.granted = true;
+                    memory.tried.retain(|tried| !tried.may_pass);
                 }
             }
             (Verdict::Exhausted { retry_at }, _) => {
-                return Err(refusal::final_error(
-                    context,
-                    state.failures(),
+                return Err(refusal::finally(
+                    job,
+                    memory.heard(),
                     &decision,
                     &candidates,
                     *retry_at,
@@ -431,68 +389,54 @@ async fn dispatch(context: &mut RequestContext) -> Result<AttemptResponse, Proxy
 }
 
 /// Whether there may be another try, and after which pause; a first try always may be.
-fn retry_pause(
-    context: &RequestContext,
-    state: &mut RetryState,
-    to: RetryTarget,
-) -> Option<Duration> {
-    let Some(last) = &state.last_failure else { return Some(Duration::ZERO) };
-    let now = context.engine.clock.mono();
-    match context.engine.with_rng(|rng| {
-        context.engine.router.may_retry(
-            &last.failure.outcome,
-            &mut state.attempt_counts,
-            to,
-            now,
-            rng,
-        )
+fn again(job: &Job, memory: &mut Memory, to: To) -> Option<Duration> {
+    let Some(last) = &memory.last else { return Some(Duration::ZERO) };
+    let now = job.engine.clock.mono();
+    match job.engine.with_luck(|luck| {
+        job.engine.board.again(&last.lost.outcome, &mut memory.attempts, to, now, luck)
     }) {
-        RetryDecision::Immediately => Some(Duration::ZERO),
-        RetryDecision::After(pause) => Some(pause),
-        RetryDecision::Stop(_) => None,
+        Again::AtOnce => Some(Duration::ZERO),
+        Again::After(pause) => Some(pause),
+        Again::Stop(_) => None,
     }
 }
 
 /// Names to targets; waits for model lists that were never learned.
-async fn resolve_targets(context: &mut RequestContext) -> Result<ResolvedModel, ProxyError> {
-    let (engine, generation) = (Arc::clone(&context.engine), Arc::clone(&context.generation));
-    if let ModelLocation::Upstream(name) = &context.request.endpoint.model {
-        return resolve_raw(context, name).map_err(|e| *e);
+async fn resolve(job: &mut Job) -> Result<Resolved, ProxyError> {
+    let (engine, generation) = (Arc::clone(&job.engine), Arc::clone(&job.generation));
+    if let ModelPlace::Upstream(name) = &job.ask.endpoint.model {
+        return raw(job, name).map_err(|e| *e);
     }
-    let model = Arc::clone(&context.request.requested_model);
-    let preferences = context.request.preferences.take();
-    let mut resolved = resolve_name(context, &engine, &generation, &model).await;
-    if let Some(preferences) = &preferences {
+    let asked = Arc::clone(&job.ask.asked);
+    let wishes = job.ask.wishes.take();
+    let mut resolved = named(job, &engine, &generation, &asked).await;
+    if let Some(wishes) = &wishes {
         let price = |target: &Target| engine.price(&target.upstream, &target.model);
         if let Ok(first) = &mut resolved {
-            preferences.apply(&mut first.targets, 0, &price);
+            wishes.apply(&mut first.targets, 0, &price);
         }
-        for (nth, name) in
-            preferences.fallback_models.iter().filter(|name| **name != *model).enumerate()
-        {
-            let Ok(mut more) = resolve_name(context, &engine, &generation, name).await else {
-                continue;
-            };
-            preferences.apply(&mut more.targets, nth + 1, &price);
+        for (nth, name) in wishes.models.iter().filter(|name| **name != *asked).enumerate() {
+            let Ok(mut more) = named(job, &engine, &generation, name).await else { continue };
+            wishes.apply(&mut more.targets, nth + 1, &price);
             match &mut resolved {
                 Ok(first) => first.targets.extend(more.targets),
                 Err(_) => resolved = Ok(more),
             }
         }
-        context.request.strict |= preferences.require_parameters;
+        job.ask.strict |= wishes.all_parameters;
     }
     let mut resolved = match resolved {
         Ok(resolved) => resolved,
         Err(e) => {
-            context.no_upstream_dialect = matches!(e, NameError::UnsupportedDialect { .. });
+            job.unspoken = matches!(e, NameError::NoEnd { .. });
             return Err(name_error(&e));
         }
     };
-    if let Some(preferences) = preferences {
-        resolved.strategy = preferences.strategy().unwrap_or(resolved.strategy);
+    if let Some(wishes) = wishes {
+        resolved.strategy = wishes.strategy().unwrap_or(resolved.strategy);
         if resolved.targets.is_empty() {
             let message = format!(
-                "what `provider` of the request wishes leaves nobody that serves `{model}`"
+                "what `provider` of the request wishes leaves nobody that serves `{asked}`"
             );
             return Err(ProxyError::new(
                 ProxyErrorKind::ModelNotFound,
@@ -501,12 +445,12 @@ async fn resolve_targets(context: &mut RequestContext) -> Result<ResolvedModel, 
             .param("provider"));
         }
     }
-    if let Some(pin) = &context.request.pinned_upstream {
+    if let Some(pin) = &job.ask.pin {
         resolved.targets.retain(|target| *target.upstream.name == **pin);
         if resolved.targets.is_empty() {
             let message = format!(
                 "`x-aiproxy-upstream` pins this request to `{pin}`, which does not serve `{}`",
-                context.request.requested_model
+                job.ask.asked
             );
             return Err(ProxyError::new(
                 ProxyErrorKind::ModelNotFound,
@@ -514,43 +458,42 @@ async fn resolve_targets(context: &mut RequestContext) -> Result<ResolvedModel, 
             ));
         }
     }
-    restrict_to_owner(context, &mut resolved.targets)?;
-    if resolved.overrides.rescue
-        && can_resume(&context.request)
-        && context.request.endpoint.dialect == Dialect::Responses
+    at_home(job, &mut resolved.targets)?;
+    if resolved.timeouts.rescue
+        && may_be_continued(&job.ask)
+        && job.ask.endpoint.dialect == Dialect::Responses
     {
         // Its events are numbered and its items named throughout: only one hand can write them all.
-        context.request.must_rewrite = true;
+        job.ask.rewrite = true;
     }
-    translated::parse_for_targets(context, &mut resolved.targets)?;
-    context.overrides = std::mem::take(&mut resolved.overrides);
+    translated::read(job, &mut resolved.targets)?;
+    job.overrides = std::mem::take(&mut resolved.timeouts);
     Ok(resolved)
 }
 
 /// Whether a stream that breaks off could be continued by somebody else.
-fn can_resume(request: &ProxyRequest) -> bool {
-    request.stream && request.endpoint.op == Op::Chat && request.owner.is_none()
+fn may_be_continued(ask: &Ask) -> bool {
+    ask.stream && ask.endpoint.op == Op::Chat && ask.home.is_none()
 }
 
 /// One name to its targets, its ending left off where that chooses a strategy.
-async fn resolve_name(
-    context: &RequestContext,
+async fn named(
+    job: &Job,
     engine: &Engine,
     generation: &Generation,
-    model: &str,
-) -> Result<ResolvedModel, NameError> {
-    let project = &context.request.caller.project;
-    let deadline = Instant::now() + LIST_WAIT;
-    let mut on_unknown = OnUnknownList::Wait;
+    asked: &str,
+) -> Result<Resolved, NameError> {
+    let project = &job.ask.caller.project;
+    let deadline = Instant::now() + LEARN;
+    let mut patience = Patience::Wait;
     loop {
-        let learned = engine.model_lists.learned();
+        let learned = engine.lists.learned();
         let learned = |id| learned.get(&id).cloned();
-        let (name, strategy) = match names::strategy_suffix(&generation.catalog, model, &learned) {
+        let (name, strategy) = match names::ending(&generation.catalog, asked, &learned) {
             Some((name, strategy)) => (name, Some(strategy)),
-            None => (model, None),
+            None => (asked, None),
         };
-        let (dialect, translates) =
-            (context.request.endpoint.dialect, said::is_translatable(&context.request));
+        let (dialect, translates) = (job.ask.endpoint.dialect, said::translates(&job.ask));
         match names::resolve(
             &generation.catalog,
             name,
@@ -558,15 +501,15 @@ async fn resolve_name(
             translates,
             project,
             &learned,
-            on_unknown,
+            patience,
         ) {
             Ok(mut resolved) => {
                 resolved.strategy = strategy.unwrap_or(resolved.strategy);
                 return Ok(resolved);
             }
-            Err(NameError::ListUnknown { upstreams, .. }) if on_unknown == OnUnknownList::Wait => {
-                if !engine.model_lists.wait_until_known(&upstreams, deadline).await {
-                    on_unknown = OnUnknownList::Assume;
+            Err(NameError::Unlearned { upstreams, .. }) if patience == Patience::Wait => {
+                if !engine.lists.wait(&upstreams, deadline).await {
+                    patience = Patience::Over;
                 }
             }
             Err(e) => return Err(e),
@@ -575,21 +518,18 @@ async fn resolve_name(
 }
 
 /// A response that is gone on from lives with us or with one upstream; nobody else knows it.
-fn restrict_to_owner(
-    context: &mut RequestContext,
-    targets: &mut Vec<Arc<Target>>,
-) -> Result<(), ProxyError> {
-    let Some(id) = &context.request.previous_response_id else { return Ok(()) };
-    match context.engine.response_store.find(&context.request.caller.project.name, id) {
-        Some(StoredAt::Local { .. }) => context.request.must_rewrite = true,
-        Some(StoredAt::Upstream { upstream, key }) => {
+fn at_home(job: &mut Job, targets: &mut Vec<Arc<Target>>) -> Result<(), ProxyError> {
+    let Some(id) = &job.ask.previous else { return Ok(()) };
+    match job.engine.stored.find(&job.ask.caller.project.name, id) {
+        Some(Home::Here { .. }) => job.ask.rewrite = true,
+        Some(Home::There { upstream, key }) => {
             targets.retain(|target| {
                 target.upstream.id == upstream && target.dialect == Dialect::Responses
             });
             if targets.is_empty() {
-                return Err(stored::unknown_response(id));
+                return Err(stored::unknown(id));
             }
-            context.request.owner = Some((upstream, key));
+            job.ask.home = Some((upstream, key));
         }
         None => {}
     }
@@ -597,10 +537,10 @@ fn restrict_to_owner(
 }
 
 /// The target of `/u/UPSTREAM/…`.
-fn resolve_raw(context: &RequestContext, name: &str) -> Result<ResolvedModel, Box<ProxyError>> {
+fn raw(job: &Job, name: &str) -> Result<Resolved, Box<ProxyError>> {
     let upstream =
-        context.generation.settings.upstreams.iter().find(|upstream| *upstream.name == *name);
-    let project = &context.request.caller.project;
+        job.generation.settings.upstreams.iter().find(|upstream| *upstream.name == *name);
+    let project = &job.ask.caller.project;
     let Some(upstream) = upstream.filter(|upstream| project.upstreams.matches(&upstream.name))
     else {
         let message = format!(
@@ -609,9 +549,9 @@ fn resolve_raw(context: &RequestContext, name: &str) -> Result<ResolvedModel, Bo
         );
         return Err(Box::new(ProxyError::new(ProxyErrorKind::UnknownPath, message)));
     };
-    let dialect = match context.request.endpoint.op {
+    let dialect = match job.ask.endpoint.op {
         Op::Stored => Dialect::Responses,
-        _ => upstream.endpoints.first().map_or(Dialect::Openai, |end| end.dialect),
+        _ => upstream.ends.first().map_or(Dialect::Openai, |end| end.dialect),
     };
     let target = Target {
         upstream: Arc::clone(upstream),
@@ -620,88 +560,73 @@ fn resolve_raw(context: &RequestContext, name: &str) -> Result<ResolvedModel, Bo
         priority: upstream.priority,
         weight: upstream.weight,
     };
-    Ok(ResolvedModel {
+    Ok(Resolved {
         targets: vec![Arc::new(target)],
         strategy: Strategy::Priority,
-        overrides: ModelOverrides::default(),
+        timeouts: Overrides::default(),
         via: "named in the path".to_owned(),
-        unsupported: Vec::new(),
+        no_end: Vec::new(),
     })
 }
 
 fn name_error(error: &NameError) -> ProxyError {
     let text = format!("{}; {}", error.text(), error.hint());
     match error {
-        NameError::Unknown { .. } | NameError::ListUnknown { .. } => {
+        NameError::Unknown { .. } | NameError::Unlearned { .. } => {
             ProxyError::new(ProxyErrorKind::ModelNotFound, text).param("model")
         }
         NameError::NotAllowed { .. } => ProxyError::new(ProxyErrorKind::Forbidden, text)
             .code("model_not_allowed")
             .param("model"),
-        NameError::UnsupportedDialect { .. } => {
+        NameError::NoEnd { .. } => {
             ProxyError::new(ProxyErrorKind::ModelNotFound, text).param("model")
         }
     }
 }
 
-fn choice_reason(
-    resolved: &ResolvedModel,
-    chosen: &Candidate,
-    reason: &ChoiceReason,
-    client_dialect: Dialect,
-) -> Arc<str> {
+fn reason(resolved: &Resolved, chosen: &Candidate, why: &Chosen, asked: Dialect) -> Arc<str> {
     let (tier, _) = chosen.tier;
     let via = &resolved.via;
-    let text = match reason {
-        ChoiceReason::Only => format!("{via}; priority {tier}, the only candidate ready"),
-        ChoiceReason::Best { ready_count: of, .. } => {
-            format!("{via}; priority {tier}, one of {of} ready")
-        }
-        ChoiceReason::Affinity { better_tier_ready: false } => {
+    let text = match why {
+        Chosen::Only => format!("{via}; priority {tier}, the only candidate ready"),
+        Chosen::Best { of, .. } => format!("{via}; priority {tier}, one of {of} ready"),
+        Chosen::Bound { better: false } => {
             [via, "; where its conversation was served before"].concat()
         }
-        ChoiceReason::Affinity { better_tier_ready: true } => {
+        Chosen::Bound { better: true } => {
             [via, "; where its conversation was served before, though a better tier is back"]
                 .concat()
         }
-        ChoiceReason::Probe => [via, "; let through as a probe after a cooldown"].concat(),
-        ChoiceReason::LeastSuspect => {
-            [via, "; nothing is ready: the least suspect is tried"].concat()
-        }
+        Chosen::Probe => [via, "; let through as a probe after a cooldown"].concat(),
+        Chosen::LeastSuspect => [via, "; nothing is ready: the least suspect is tried"].concat(),
     };
     let to = chosen.target.dialect;
-    if to == client_dialect { text } else { format!("{text}; translated to {to}") }.into()
+    if to == asked { text } else { format!("{text}; translated to {to}") }.into()
 }
 
 /// Those that would have gone first, or as well, and what keeps them back; those that this request
 /// tried are told as its attempts.
-fn skipped_candidates(
+fn passed_over(
     decision: &Decision,
     candidates: &[Candidate],
     chosen: &Candidate,
     now: Mono,
 ) -> Option<String> {
-    let keeps = |reason: &SkipReason| {
-        !matches!(
-            reason,
-            SkipReason::AlreadyFailed
-                | SkipReason::LowerTier
-                | SkipReason::NotPicked
-                | SkipReason::OtherRegion
-        )
+    let keeps = |why: &Why| {
+        !matches!(why, Why::FailedHere | Why::LowerTier | Why::NotDrawn | Why::OtherRegion)
     };
-    let others = decision.skipped.iter().filter(|(_, reason)| keeps(reason));
+    let others = decision.others.iter().filter(|(_, why)| keeps(why));
     let others = others
-        .filter_map(|(index, reason)| Some((candidates.get(*index)?, reason)))
+        .filter_map(|(index, why)| Some((candidates.get(*index)?, why)))
         .filter(|(other, _)| other.tier <= chosen.tier);
     let (mut text, mut more) = (String::new(), 0_usize);
-    for (at, (other, reason)) in others.enumerate() {
-        if at >= MAX_SKIPPED_SHOWN {
+    for (at, (other, why)) in others.enumerate() {
+        if at >= PASSED {
             more += 1;
             continue;
         }
         text.push_str(if at == 0 { "; passed over: " } else { ", " });
-        text.push_str(&format!("{} ({})", other.key_name, reason.text(now)));
+        text.push_str(&format!("{} ({})", other.key_name, why.text(now)));
     }
     if more > 0 {
         text.push_str(&format!(", {more} more"));
@@ -710,140 +635,117 @@ fn skipped_candidates(
 }
 
 /// So many of those that were passed over are named.
-const MAX_SKIPPED_SHOWN: usize = 3;
+const PASSED: usize = 3;
 
 /// Books a lost attempt.
-fn record_failure(
-    context: &mut RequestContext,
-    state: &mut RetryState,
-    chosen: &Candidate,
-    failure: AttemptFailure,
-) {
-    publish_failure(&context.engine, &mut context.recorder, chosen, &failure);
-    remember_failure(state, chosen, failure);
+fn lose(job: &mut Job, memory: &mut Memory, chosen: &Candidate, lost: Lost) {
+    tell_lost(&job.engine, &mut job.tally, chosen, &lost);
+    note(memory, chosen, lost);
 }
 
 /// Tells of a lost attempt.
-pub(super) fn publish_failure(
-    engine: &Engine,
-    recorder: &mut RequestRecorder,
-    chosen: &Candidate,
-    failure: &AttemptFailure,
-) {
-    let status = match &failure.source {
-        FailureSource::Upstream { fault, .. } => Some(fault.status),
-        FailureSource::Transport(_) => None,
+pub(super) fn tell_lost(engine: &Engine, tally: &mut Tally, chosen: &Candidate, lost: &Lost) {
+    let status = match &lost.said {
+        Said::Fault { fault, .. } => Some(fault.status),
+        Said::Transport(_) => None,
     };
     let now = engine.clock.mono();
-    let detail = match (
-        &failure.source,
-        refusal::key_cooldown(engine, chosen.key, &chosen.target.model, now),
-    ) {
-        (FailureSource::Upstream { fault, .. }, Some(wait)) => {
-            format!("{}: {} (cooling {})", failure.outcome.cause, fault.message, print_span(wait))
+    let words = match (&lost.said, refusal::key_wait(engine, chosen.key, &chosen.target.model, now))
+    {
+        (Said::Fault { fault, .. }, Some(wait)) => {
+            format!("{}: {} (cooling {})", lost.outcome.cause, fault.message, short(wait))
         }
-        (FailureSource::Upstream { fault, .. }, None) => {
-            format!("{}: {}", failure.outcome.cause, fault.message)
-        }
-        (FailureSource::Transport(fault), _) => fault.message.clone(),
+        (Said::Fault { fault, .. }, None) => format!("{}: {}", lost.outcome.cause, fault.message),
+        (Said::Transport(fault), _) => fault.message.clone(),
     };
-    recorder.attempt_failed(status, &detail, failure.outcome.maybe_billed);
-    if failure.outcome.cooldown == CooldownClass::Rejected {
+    tally.attempt_lost(status, &words, lost.outcome.maybe_billed);
+    if lost.outcome.cool == Cool::Rejected {
         // Nobody listening means that the process is ending.
-        engine.rejected_keys.send(chosen.key).unwrap_or_default();
+        engine.rejected.send(chosen.key).unwrap_or_default();
     }
-    if failure.outcome.cooldown == CooldownClass::Quota && failure.outcome.blame == Blame::Account {
-        engine.balances.recheck_soon(chosen.key, now);
+    if lost.outcome.cool == Cool::Quota && lost.outcome.blame == Blame::Account {
+        engine.balances.doubt(chosen.key, now);
     }
 }
 
 /// Remembers a lost attempt for what is decided next.
-fn remember_failure(state: &mut RetryState, chosen: &Candidate, lost: AttemptFailure) {
-    state.attempt_counts.count_failure(&lost.outcome);
-    state.failure_causes.push((lost.outcome.cooldown, lost.outcome.blame));
-    state.failed_attempts.push(FailedAttempt {
+fn note(memory: &mut Memory, chosen: &Candidate, lost: Lost) {
+    memory.attempts.failed(&lost.outcome);
+    memory.refusals.push((lost.outcome.cool, lost.outcome.blame));
+    memory.tried.push(Tried {
         key: chosen.key,
         upstream: chosen.upstream(),
         model: Arc::clone(&chosen.target.model),
-        may_recover: lost.may_recover,
+        may_pass: lost.may_pass,
         upstream_failed: lost.outcome.blames_upstream(),
     });
-    state.last_failure = Some(LastFailure {
-        failure: lost,
-        key: chosen.key,
-        key_name: Arc::clone(&chosen.key_name),
-    });
+    memory.last = Some(Last { lost, key: chosen.key, key_name: Arc::clone(&chosen.key_name) });
 }
 
 /// Waits in the queue; false where waiting does not help in time.
-async fn wait_in_queue(
-    context: &RequestContext,
-    state: &mut RetryState,
+async fn wait(
+    job: &Job,
+    memory: &mut Memory,
     decision: &Decision,
     candidates: &[Candidate],
     until: Option<Mono>,
     deadline: Instant,
 ) -> bool {
-    let Some(remaining) =
-        context.queue_timeout().checked_sub(state.waited).filter(|remaining| !remaining.is_zero())
+    let Some(left) = job.patience().checked_sub(memory.waited).filter(|left| !left.is_zero())
     else {
         return false;
     };
-    let now = context.engine.clock.mono();
+    let now = job.engine.clock.mono();
     let span = until.map(|until| until.since(now));
     // A model that nobody has is no sooner there for being waited for.
-    if span.is_some_and(|span| span > remaining)
-        || refusal::unanimous_kind(&state.failure_causes, decision)
-            == Some(ProxyErrorKind::ModelNotFound)
+    if span.is_some_and(|span| span > left)
+        || refusal::settled(&memory.refusals, decision) == Some(ProxyErrorKind::ModelNotFound)
     {
         return false;
     }
     // Who waits for its own account waits in nobody's way.
-    let own_line = state
-        .affinity
+    let alone = memory
+        .talk
         .as_ref()
         .and_then(Option::as_ref)
-        .is_some_and(|affinity| affinity.wait_until > now)
-        .then_some(context.request.id);
-    let set = queue_key(candidates, &state.failed_attempts, own_line);
-    if state.queue_slot.as_ref().is_none_or(|(known, _)| *known != set) {
-        state.queue_slot = None;
-        state.queue_slot =
-            QueueGuard::join(&context.engine, set, &context.request.caller.project.name)
-                .map(|guard| (set, guard));
+        .is_some_and(|talk| talk.wait > now)
+        .then_some(job.ask.id);
+    let set = set_of(candidates, &memory.tried, alone);
+    if memory.place.as_ref().is_none_or(|(known, _)| *known != set) {
+        memory.place = None;
+        memory.place =
+            Line::join(&job.engine, set, &job.ask.caller.project.name).map(|line| (set, line));
     }
-    let Some((_, guard)) = &state.queue_slot else { return false };
-    let started = Instant::now();
-    let give_up_at = (started + remaining).min(deadline);
-    context.recorder.publish_queued(match span {
-        Some(span) => {
-            format!("waits {} for a key ({} before it)", print_span(span), guard.position())
-        }
+    let Some((_, place)) = &memory.place else { return false };
+    let begun = Instant::now();
+    let give_up = (begun + left).min(deadline);
+    job.tally.queued(match span {
+        Some(span) => format!("waits {} for a key ({} before it)", short(span), place.before()),
         None => "waits for a verdict on the only candidate".to_owned(),
     });
     // Woken by the end of the cooldown or by any change; the first in line goes, the others look
     // again.
     let ok = loop {
-        let changed = context.engine.capacity_changed.notified();
+        let changed = job.engine.changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        let wake_at = started + span.unwrap_or(remaining);
+        let alarm = begun + span.unwrap_or(left);
         tokio::select! {
             () = &mut changed => {}
-            () = sleep_until(wake_at.min(give_up_at)) => {}
+            () = sleep_until(alarm.min(give_up)) => {}
         }
         let at = Instant::now();
-        if guard.position() == 0 {
-            break at < give_up_at || span.is_some();
+        if place.before() == 0 {
+            break at < give_up || span.is_some();
         }
-        if at >= give_up_at {
+        if at >= give_up {
             break false;
         }
-        if at >= wake_at {
+        if at >= alarm {
             // Behind another: its going will tell.
-            drop(timeout_at(give_up_at, context.engine.capacity_changed.notified()).await);
+            drop(timeout_at(give_up, job.engine.changed.notified()).await);
         }
     };
-    state.waited += started.elapsed();
+    memory.waited += begun.elapsed();
     ok
 }

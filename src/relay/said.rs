@@ -1,9 +1,9 @@
 //! A request in the common form: read once, whatever is asked.
 
-use super::ask::ProxyRequest;
+use super::ask::Ask;
 use crate::{
     dialect::{
-        ChatEndpoint,
+        Place,
         lists::{count, embed, rerank},
         registry, stored,
     },
@@ -17,13 +17,13 @@ use crate::{
 };
 
 /// What was asked.
-pub enum ParsedRequest {
+pub enum Said {
     Chat(ChatRequest),
     /// A conversation to be made shorter: itself, and the request that asks a model for its
     /// summary.
     Compact {
-        original: Box<ChatRequest>,
-        summary_request: Box<ChatRequest>,
+        whole: Box<ChatRequest>,
+        ask: Box<ChatRequest>,
     },
     /// A conversation whose tokens are to be counted.
     Count(ChatRequest),
@@ -32,36 +32,29 @@ pub enum ParsedRequest {
 }
 
 /// Paths of the Responses dialect that are questions about a conversation.
-const COMPACT_PATH: &str = "/responses/compact";
-const INPUT_TOKENS_PATH: &str = "/responses/input_tokens";
+const COMPACT: &str = "/responses/compact";
+const INPUT_TOKENS: &str = "/responses/input_tokens";
 
-impl ParsedRequest {
+impl Said {
     /// Reads a request.
     ///
     /// # Errors
     ///
     /// What the dialect's own provider would refuse.
-    pub(super) fn parse(request: &ProxyRequest) -> Result<Self, ProxyError> {
-        let (dialect, body) = (request.endpoint.dialect, &request.body);
-        let conversation = |body: &[u8]| {
-            registry::ingress(request.body_dialect).read_request(chat_endpoint(request), body)
-        };
-        match request.endpoint.op {
-            Op::CountTokens => {
-                conversation(&count::unwrap_conversation(dialect, body)?).map(Self::Count)
-            }
-            Op::Embed => {
-                embed::read_request(dialect, &request.endpoint.path, body).map(Self::Embed)
-            }
-            Op::Rerank => rerank::read_request(&request.endpoint.path, body).map(Self::Rerank),
-            Op::Stored if request.endpoint.path == INPUT_TOKENS_PATH => {
-                conversation(body).map(Self::Count)
-            }
+    pub(super) fn read(ask: &Ask) -> Result<Self, ProxyError> {
+        let (dialect, body) = (ask.endpoint.dialect, &ask.body);
+        let conversation =
+            |body: &[u8]| registry::ingress(ask.read_as).read_request(place(ask), body);
+        match ask.endpoint.op {
+            Op::CountTokens => conversation(&count::conversation(dialect, body)?).map(Self::Count),
+            Op::Embed => embed::read_request(dialect, &ask.endpoint.path, body).map(Self::Embed),
+            Op::Rerank => rerank::read_request(&ask.endpoint.path, body).map(Self::Rerank),
+            Op::Stored if ask.endpoint.path == INPUT_TOKENS => conversation(body).map(Self::Count),
             Op::Stored => {
-                let original = conversation(body)?;
+                let whole = conversation(body)?;
                 Ok(Self::Compact {
-                    summary_request: Box::new(stored::compaction_request(&original)),
-                    original: Box::new(original),
+                    ask: Box::new(stored::to_compact(&whole)),
+                    whole: Box::new(whole),
                 })
             }
             _ => conversation(body).map(Self::Chat),
@@ -70,19 +63,19 @@ impl ParsedRequest {
 
     /// The conversation that an upstream is to see.
     #[must_use]
-    pub fn upstream_conversation(&self) -> Option<&ChatRequest> {
+    pub fn conversation(&self) -> Option<&ChatRequest> {
         match self {
             Self::Chat(request) | Self::Count(request) => Some(request),
-            Self::Compact { summary_request: ask, .. } => Some(ask),
+            Self::Compact { ask, .. } => Some(ask),
             Self::Embed(_) | Self::Rerank(_) => None,
         }
     }
 
     /// The conversation that the client sent.
-    pub(super) fn client_conversation_mut(&mut self) -> Option<&mut ChatRequest> {
+    pub(super) fn asked(&mut self) -> Option<&mut ChatRequest> {
         match self {
             Self::Chat(request) | Self::Count(request) => Some(request),
-            Self::Compact { original: whole, .. } => Some(whole),
+            Self::Compact { whole, .. } => Some(whole),
             Self::Embed(_) | Self::Rerank(_) => None,
         }
     }
@@ -90,22 +83,22 @@ impl ParsedRequest {
 
 /// Which of its dialect's endpoints was asked.
 #[must_use]
-pub(super) fn chat_endpoint(request: &ProxyRequest) -> ChatEndpoint {
-    match (request.endpoint.op, request.endpoint.path.as_str()) {
-        (Op::Completions, _) => ChatEndpoint::Completions,
-        (_, "/api/generate") => ChatEndpoint::Generate,
-        _ => ChatEndpoint::Chat,
+pub(super) fn place(ask: &Ask) -> Place {
+    match (ask.endpoint.op, ask.endpoint.path.as_str()) {
+        (Op::Completions, _) => Place::Completions,
+        (_, "/api/generate") => Place::Generate,
+        _ => Place::Main,
     }
 }
 
 /// Whether requests like this one can be put into another dialect.
 #[must_use]
-pub(super) fn is_translatable(request: &ProxyRequest) -> bool {
-    match request.endpoint.op {
+pub(super) fn translates(ask: &Ask) -> bool {
+    match ask.endpoint.op {
         Op::Chat | Op::Completions | Op::CountTokens | Op::Embed => true,
         Op::Stored => {
-            request.endpoint.dialect == Dialect::Responses
-                && matches!(request.endpoint.path.as_str(), COMPACT_PATH | INPUT_TOKENS_PATH)
+            ask.endpoint.dialect == Dialect::Responses
+                && matches!(ask.endpoint.path.as_str(), COMPACT | INPUT_TOKENS)
         }
         _ => false,
     }

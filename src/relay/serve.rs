@@ -8,120 +8,114 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::{
-    answer::{AttemptResponse, FullResponse, RawResponse, StreamResponse},
-    ask::ProxyRequest,
-    engine::{Engine, Generation, InFlightPermit},
-    intake::{self, RequestHead},
-    late::{KeepAliveBody, ResponseFuture},
+    answer::{Committed, Opaque, Whole, Won},
+    ask::Ask,
+    engine::{Engine, Generation, Place},
+    intake::{self, Head},
+    late::{Late, Rounds},
     ourselves,
-    pump::{PING_AFTER, RawBody, StreamBody},
-    reply::{self, ResponseBody},
-    rounds::{self, RequestContext},
-    tally::RequestRecorder,
+    pump::{Forward, PING, Pump},
+    reply::{self, ReplyBody},
+    rounds::{self, Job},
+    tally::Tally,
     translated,
 };
 use crate::{
     dialect::{Framing, registry},
-    events::record::RequestState,
+    events::record::State,
     ir::{
         fault::{ProxyError, ProxyErrorKind},
         op::Op,
     },
-    routing::{ending::AttemptEnd, names::ModelOverrides},
+    routing::{ending::End, names::Overrides},
 };
 
 /// Marks a count that no provider made.
-const ESTIMATED_HEADER: HeaderName = HeaderName::from_static("x-aiproxy-estimated");
+const ESTIMATED: HeaderName = HeaderName::from_static("x-aiproxy-estimated");
 
 /// Serves one request whose caller was let in.
-pub async fn serve(
-    engine: &Arc<Engine>,
-    head: RequestHead,
-    body: Incoming,
-) -> Response<ResponseBody> {
+pub async fn serve(engine: &Arc<Engine>, head: Head, body: Incoming) -> Response<ReplyBody> {
     let (dialect, id) = (head.endpoint.dialect, head.id);
     let generation = engine.generation();
-    let Some(permit) = InFlightPermit::try_acquire(engine, generation.settings.server.max_requests)
-    else {
+    let Some(place) = Place::take(engine, generation.settings.server.max_requests) else {
         let message = format!(
             "too many requests in flight ({}, `max_requests` under [server])",
             generation.settings.server.max_requests
         );
-        return reply::error_response(
+        return reply::error(
             dialect,
             id,
             &ProxyError::new(ProxyErrorKind::Overloaded, message)
                 .retry_after(Some(std::time::Duration::from_secs(1))),
         );
     };
-    let request = match intake::read_request(engine, &generation, head, body).await {
-        Ok(request) => request,
+    let ask = match intake::read(engine, &generation, head, body).await {
+        Ok(ask) => ask,
         Err(error) => {
             tracing::debug!(request = %id, error = %error.message, "request refused");
-            return reply::error_response(dialect, id, &error);
+            return reply::error(dialect, id, &error);
         }
     };
-    start(engine, generation, request, permit).await
+    begin(engine, generation, ask, place).await
 }
 
 /// Answers a request that was read, whether it came over a socket or is one from before, sent
 /// again.
-pub(super) async fn start(
+pub(super) async fn begin(
     engine: &Arc<Engine>,
     generation: Arc<Generation>,
-    ask: Box<ProxyRequest>,
-    place: InFlightPermit,
-) -> Response<ResponseBody> {
+    ask: Box<Ask>,
+    place: Place,
+) -> Response<ReplyBody> {
     let (dialect, id) = (ask.endpoint.dialect, ask.id);
-    let tally = RequestRecorder::open(engine, &ask);
-    let halt = engine.cancellations.register(id);
+    let tally = Tally::open(engine, &ask);
+    let halt = engine.halts.enter(id);
     let waits_for_content = ask.stream && matches!(ask.endpoint.op, Op::Chat | Op::Completions);
     let framing = ask.framing;
     let ingress = registry::ingress(dialect);
-    let context = Box::new(RequestContext {
+    let job = Box::new(Job {
         engine: Arc::clone(engine),
         generation,
-        request: ask,
+        ask,
         ingress,
-        recorder: tally,
-        cancel: halt,
-        overrides: ModelOverrides::default(),
+        tally,
+        halt,
+        overrides: Overrides::default(),
         hide_usage: false,
-        parsed: None,
-        no_upstream_dialect: false,
+        said: None,
+        unspoken: false,
         losses: Vec::new(),
-        attempt_context: None,
-        rescue_targets: None,
-        is_continuation: false,
-        attempt_target: None,
-        permit: place,
+        carry: None,
+        spares: None,
+        continues: false,
+        chosen: None,
+        place,
     });
-    if let Some(preload_body) = ourselves::preload_response(&context) {
-        let kind = if context.request.stream { "application/x-ndjson" } else { "application/json" };
-        let mut response = local_response(context, preload_body);
+    if let Some(line) = ourselves::loaded(&job) {
+        let kind = if job.ask.stream { "application/x-ndjson" } else { "application/json" };
+        let mut response = own(job, line);
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        response.headers_mut().remove(ESTIMATED_HEADER);
+        response.headers_mut().remove(ESTIMATED);
         return response;
     }
     // Boxed, as it is large and over when the answer begins, while the room of this future is kept
     // as long as the client's connection.
-    let mut future: ResponseFuture = Box::pin(rounds::dispatch_cancellable(context));
+    let mut rounds: Rounds = Box::pin(rounds::run(job));
     if !waits_for_content {
-        let (mut context, result) = future.await;
+        let (mut job, result) = rounds.await;
         return match result {
-            Err(error) => match Box::pin(ourselves::fallback(&mut context, error)).await {
-                Ok(body) => local_response(context, body),
-                Err(error) => into_response(context, Err(error)),
+            Err(error) => match Box::pin(ourselves::instead(&mut job, error)).await {
+                Ok(body) => own(job, body),
+                Err(error) => answer(job, Err(error)),
             },
-            result => into_response(context, result),
+            result => answer(job, result),
         };
     }
-    match timeout(PING_AFTER, &mut future).await {
-        Ok((context, result)) => into_response(context, result),
+    match timeout(PING, &mut rounds).await {
+        Ok((job, result)) => answer(job, result),
         Err(_) => {
-            let mut response = Response::new(ResponseBody::KeepAlive(Box::new(
-                KeepAliveBody::new(ingress, framing, future),
-            )));
+            let mut response =
+                Response::new(ReplyBody::Late(Box::new(Late::new(ingress, framing, rounds))));
             let headers = response.headers_mut();
             let content_type = match framing {
                 Framing::Sse => "text/event-stream",
@@ -130,81 +124,75 @@ pub(super) async fn start(
             };
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            reply::set_request_id(headers, id);
+            reply::stamp(headers, id);
             response
         }
     }
 }
 
-fn into_response(
-    mut context: Box<RequestContext>,
-    result: Result<AttemptResponse, ProxyError>,
-) -> Response<ResponseBody> {
+fn answer(mut job: Box<Job>, result: Result<Won, ProxyError>) -> Response<ReplyBody> {
     match result {
-        Ok(AttemptResponse::Full(full)) => {
-            let FullResponse { status, headers, body, summary, mut guard } = *full;
-            let ttft = context.recorder.attempt_age();
-            context.recorder.record_first_content(status.as_u16());
-            context.recorder.record_bytes(&body, 0);
-            translated::remember_upstream_response(&context, None, &body);
-            guard.finish(AttemptEnd::Finished { ttft: Some(ttft), usage: summary.usage });
-            context.recorder.finish(RequestState::Done, Some(&summary), None);
-            build_response(&context, status, headers, ResponseBody::Full(Some(body)))
+        Ok(Won::Whole(whole)) => {
+            let Whole { status, headers, body, summary, mut guard } = *whole;
+            let ttft = job.tally.attempt_age();
+            job.tally.first_content(status.as_u16());
+            job.tally.sent(&body, 0);
+            translated::learn(&job, None, &body);
+            guard.close(End::Finished { ttft: Some(ttft), usage: summary.usage });
+            job.tally.end(State::Done, Some(&summary), None);
+            respond(&job, status, headers, ReplyBody::Whole(Some(body)))
         }
-        Ok(AttemptResponse::Stream(committed)) => {
-            let mut committed: StreamResponse = *committed;
+        Ok(Won::Stream(committed)) => {
+            let mut committed: Committed = *committed;
             let (status, headers) = (committed.status, std::mem::take(&mut committed.headers));
-            let mut response = build_response(&context, status, headers, ResponseBody::Full(None));
-            *response.body_mut() =
-                ResponseBody::Stream(Box::new(StreamBody::new(context, committed)));
+            let mut response = respond(&job, status, headers, ReplyBody::Whole(None));
+            *response.body_mut() = ReplyBody::Pump(Box::new(Pump::new(job, committed)));
             response
         }
-        Ok(AttemptResponse::Raw(opaque)) => {
-            let mut opaque: RawResponse = *opaque;
+        Ok(Won::Opaque(opaque)) => {
+            let mut opaque: Opaque = *opaque;
             let (status, headers) = (opaque.status, std::mem::take(&mut opaque.headers));
-            let mut response = build_response(&context, status, headers, ResponseBody::Full(None));
-            *response.body_mut() = ResponseBody::Raw(Box::new(RawBody::new(context, opaque)));
+            let mut response = respond(&job, status, headers, ReplyBody::Whole(None));
+            *response.body_mut() = ReplyBody::Forward(Box::new(Forward::new(job, opaque)));
             response
         }
         Err(error) => {
-            let mut response =
-                reply::error_response(context.request.endpoint.dialect, context.request.id, &error);
-            reply::set_proxy_headers(response.headers_mut(), &context);
-            context.recorder.record_headers(response.headers());
-            context.recorder.set_status(response.status().as_u16());
-            if let ResponseBody::Full(Some(body)) = response.body() {
-                context.recorder.record_local_bytes(body);
+            let mut response = reply::error(job.ask.endpoint.dialect, job.ask.id, &error);
+            reply::mark(response.headers_mut(), &job);
+            job.tally.answered(response.headers());
+            job.tally.set_status(response.status().as_u16());
+            if let ReplyBody::Whole(Some(body)) = response.body() {
+                job.tally.told(body);
             }
-            context.recorder.finish(RequestState::Failed, None, Some(&error.message));
+            job.tally.end(State::Failed, None, Some(&error.message));
             response
         }
     }
 }
 
 /// An answer of ours, where no upstream could give one.
-fn local_response(mut context: Box<RequestContext>, body: Bytes) -> Response<ResponseBody> {
-    context.losses.clear();
-    let mut response =
-        reply::full_response(StatusCode::OK, "application/json", context.request.id, body);
-    reply::set_proxy_headers(response.headers_mut(), &context);
-    if context.request.endpoint.op != Op::ModelCard {
-        response.headers_mut().insert(ESTIMATED_HEADER, HeaderValue::from_static("input-tokens"));
+fn own(mut job: Box<Job>, body: Bytes) -> Response<ReplyBody> {
+    job.losses.clear();
+    let mut response = reply::whole(StatusCode::OK, "application/json", job.ask.id, body);
+    reply::mark(response.headers_mut(), &job);
+    if job.ask.endpoint.op != Op::ModelCard {
+        response.headers_mut().insert(ESTIMATED, HeaderValue::from_static("input-tokens"));
     }
-    context.recorder.set_status(200);
-    context.recorder.finish(RequestState::Done, None, None);
+    job.tally.set_status(200);
+    job.tally.end(State::Done, None, None);
     response
 }
 
-fn build_response(
-    context: &RequestContext,
+fn respond(
+    job: &Job,
     status: StatusCode,
     headers: HeaderMap,
-    body: ResponseBody,
-) -> Response<ResponseBody> {
+    body: ReplyBody,
+) -> Response<ReplyBody> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    reply::set_proxy_headers(response.headers_mut(), context);
-    context.recorder.record_headers(response.headers());
+    reply::mark(response.headers_mut(), job);
+    job.tally.answered(response.headers());
     response
 }

@@ -15,10 +15,10 @@ use crate::{
     base::{clean, clock::Mono, json},
     config::settings::{KeyId, UpstreamId},
     ir::{
-        block::{BlockKind, CallForm, Source},
-        fault::{ClientError, ErrorKind},
+        block::{BlockKind, CallKind, MediaSource},
+        fault::{ProxyError, ProxyErrorKind},
         op::Dialect,
-        request::{ChatRequest, Message, Role},
+        request::{ChatMessage, ChatRequest, Role},
         response::ChatResponse,
     },
 };
@@ -66,7 +66,7 @@ impl Stored {
         now: Mono,
     ) {
         if request
-            .echo
+            .echoed_fields
             .get(Dialect::Responses, "store")
             .is_some_and(|store| store.text() == "false")
         {
@@ -79,7 +79,7 @@ impl Stored {
         let asked = request.messages.len();
         let mut conversation =
             ChatRequest { messages: request.messages.clone(), ..ChatRequest::default() };
-        conversation.messages.push(Message::new(Role::Assistant, response.blocks.clone()));
+        conversation.messages.push(ChatMessage::new(Role::Assistant, response.blocks.clone()));
         let bytes = body.len() * 2
             + request.messages.iter().map(|message| message.blocks.len() * 256).sum::<usize>()
             + said(&conversation);
@@ -128,7 +128,7 @@ impl Stored {
     /// # Errors
     ///
     /// The response is not known here.
-    pub fn expand(&self, project: &Arc<str>, request: &mut ChatRequest) -> Result<(), ClientError> {
+    pub fn expand(&self, project: &Arc<str>, request: &mut ChatRequest) -> Result<(), ProxyError> {
         let Some(id) = previous(request) else { return Ok(()) };
         match self.find(project, &id) {
             Some(Home::Here { conversation, .. }) => {
@@ -168,7 +168,7 @@ impl Stored {
 /// Results of calls that stood in the earlier part learn their tools' names, which some dialects
 /// have to tell.
 fn name_results(request: &mut ChatRequest) {
-    let mut names: HashMap<String, (String, CallForm)> = HashMap::new();
+    let mut names: HashMap<String, (String, CallKind)> = HashMap::new();
     for block in request.messages.iter_mut().flat_map(|message| &mut message.blocks) {
         match &mut block.kind {
             BlockKind::ToolCall(call) => {
@@ -193,13 +193,13 @@ pub fn previous(request: &ChatRequest) -> Option<String> {
 
 /// The refusal of a response id that nobody knows.
 #[must_use]
-pub fn unknown(id: &str) -> ClientError {
+pub fn unknown(id: &str) -> ProxyError {
     let id = clean::clean(id);
     let id = clean::truncate_end(&id, 80);
     let message = format!(
         "Previous response with id '{id}' not found. aiproxy keeps responses in memory for a day, for the project that asked; send the whole conversation as `input` instead"
     );
-    ClientError::new(ErrorKind::BadRequest, message)
+    ProxyError::new(ProxyErrorKind::BadRequest, message)
         .code("previous_response_not_found")
         .param("previous_response_id")
 }
@@ -210,13 +210,13 @@ fn said(conversation: &ChatRequest) -> usize {
         .map(|block| match &block.kind {
             BlockKind::Text(text) => text.text.len(),
             BlockKind::Reasoning(reasoning) => {
-                reasoning.text.len() + block.proof.as_ref().map_or(0, |proof| proof.value.len())
+                reasoning.text.len() + block.signature.as_ref().map_or(0, |proof| proof.value.len())
             }
             BlockKind::ToolCall(call) => call.arguments.len(),
             BlockKind::ToolResult(result) => result.content.len() * 1024,
             BlockKind::Media(media) => match &media.source {
-                Source::Base64(data) | Source::Text(data) => data.len(),
-                Source::Url(_) | Source::FileId(_) => 100,
+                MediaSource::Base64(data) | MediaSource::Text(data) => data.len(),
+                MediaSource::Url(_) | MediaSource::FileId(_) => 100,
             },
             BlockKind::Refusal(text) => text.len(),
             BlockKind::Foreign { body, .. } => body.text().len(),

@@ -6,12 +6,12 @@ use std::{sync::Arc, time::Duration};
 use http::HeaderMap;
 
 use super::{
-    account::{AttemptOutcome, RequestBilling, SuspendedAttempt},
+    account::{Account, Running, Went},
     admission::Admission,
-    ask::{ProxyRequest, empty_str},
-    budgets::BudgetHold,
+    ask::{Ask, nothing},
+    budgets::Reservation,
     engine::Engine,
-    guardian::{self, PendingPrefix},
+    guardian::{self, Watched},
 };
 use crate::{
     base::{
@@ -19,85 +19,85 @@ use crate::{
         clock::{Mono, UnixMillis},
         id::RequestId,
     },
-    dialect::AnswerSummary,
+    dialect::Summary,
     events::{
-        kind::{EventKind, Severity},
-        record::{AttemptRecord, AttemptRole, CacheMissRecord, RequestRecord, RequestState},
+        kind::{EventKind, Level},
+        record::{AttemptRecord, CacheLost, RequestRecord, State, Task},
     },
     ir::{allowance::RateLimits, usage::Usage},
     routing::{
         candidate::Candidate,
-        ending::{AttemptEnd, HealthChange},
-        health::AttemptTicket,
+        ending::{Change, End},
+        health::Ticket,
     },
 };
 
 /// Sampled progress is told at most this often.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+const PROGRESS: Duration = Duration::from_millis(250);
 
 /// What the account holds of one attempt that is under way.
-struct AttemptRecorder {
+struct Run {
     number: u32,
     upstream: Arc<str>,
     key: Arc<str>,
     fingerprint: Arc<str>,
     model: Arc<str>,
-    started_at: Mono,
-    billing: SuspendedAttempt,
+    began: Mono,
+    bill: Running,
 }
 
 /// One request's account.
-pub struct RequestRecorder {
+pub struct Tally {
     engine: Arc<Engine>,
     pub id: RequestId,
     at: UnixMillis,
     received: Mono,
     project: Arc<str>,
-    requested_model: Arc<str>,
+    asked: Arc<str>,
     attempts: u32,
     /// Of the attempt that the fields below are about.
-    attempt_number: u32,
+    number: u32,
     /// Another attempt that is under way beside it.
-    suspended: Option<Box<AttemptRecorder>>,
+    other: Option<Box<Run>>,
     upstream: Arc<str>,
     key: Arc<str>,
     fingerprint: Arc<str>,
     pub model: Arc<str>,
-    attempt_started_at: Mono,
+    attempt_began: Mono,
     status: Option<u16>,
     ttft: Option<Duration>,
     answer_bytes: u64,
     events: u64,
     /// Bytes and events of attempts that broke off, and were gone on from.
-    interrupted_totals: (u64, u64),
-    last_progress_at: Mono,
-    billing: RequestBilling,
+    before: (u64, u64),
+    progressed: Mono,
+    account: Account,
     /// Its headers are kept.
-    records_headers: bool,
+    heads: bool,
     ended: bool,
     /// What stood at the beginning of the request, where its provider's cache is watched.
-    pub(super) pending_prefix: Option<Box<PendingPrefix>>,
+    pub(super) watched: Option<Box<Watched>>,
     /// What it holds of its project's limits, where those are set.
     pub(super) admission: Option<Box<Admission>>,
 }
 
-impl RequestRecorder {
+impl Tally {
     /// Opens the account.
     #[must_use]
-    pub fn open(engine: &Arc<Engine>, request: &ProxyRequest) -> Self {
+    pub fn open(engine: &Arc<Engine>, ask: &Ask) -> Self {
         let record = RequestRecord {
-            cache_miss: None,
-            id: request.id,
-            at: request.at,
-            project: Arc::clone(&request.caller.project.name),
-            client: Arc::clone(&request.caller.program),
-            dialect: request.endpoint.dialect,
-            op: request.endpoint.op,
-            requested_model: Arc::clone(&request.requested_model),
-            stream: request.stream,
-            session: request.session.clone(),
-            request_bytes: request.body.len() as u64,
-            state: RequestState::Waiting,
+            cache_lost: None,
+            id: ask.id,
+            at: ask.at,
+            project: Arc::clone(&ask.caller.project.name),
+            client: Arc::clone(&ask.caller.program),
+            dialect: ask.endpoint.dialect,
+            op: ask.endpoint.op,
+            asked: Arc::clone(&ask.asked),
+            stream: ask.stream,
+            session: ask.session.clone(),
+            request_bytes: ask.body.len() as u64,
+            state: State::Waiting,
             attempts: Vec::with_capacity(1),
             reason: None,
             ttft_ms: None,
@@ -110,49 +110,47 @@ impl RequestRecorder {
             events: 0,
             error: None,
         };
-        let records_headers =
-            engine.recent_headers.record_request(request.id, &request.headers, request.received);
-        engine.bus.publish(request.at, EventKind::Accepted { request: Box::new(record) });
-        let mut recorder =
-            Self::with_billing(engine, request, RequestBilling::open(engine, request));
-        (recorder.records_headers, recorder.ended) = (records_headers, false);
-        recorder
+        let heads = engine.heads.asked(ask.id, &ask.headers, ask.received);
+        engine.bus.tell(ask.at, EventKind::Accepted { request: Box::new(record) });
+        let mut tally = Self::of(engine, ask, Account::open(engine, ask));
+        (tally.heads, tally.ended) = (heads, false);
+        tally
     }
 
     /// An account that tells nobody anything: of an attempt whose request has its own.
     #[must_use]
-    pub(super) fn detached(engine: &Arc<Engine>, request: &ProxyRequest) -> Self {
-        Self::with_billing(engine, request, RequestBilling::detached(request))
+    pub(super) fn mute(engine: &Arc<Engine>, ask: &Ask) -> Self {
+        Self::of(engine, ask, Account::mute(ask))
     }
 
     /// Nothing has happened yet, and nobody is to be told.
-    fn with_billing(engine: &Arc<Engine>, request: &ProxyRequest, billing: RequestBilling) -> Self {
-        let none = empty_str();
+    fn of(engine: &Arc<Engine>, ask: &Ask, account: Account) -> Self {
+        let none = nothing();
         Self {
             engine: Arc::clone(engine),
-            id: request.id,
-            at: request.at,
-            received: request.received,
-            project: Arc::clone(&request.caller.project.name),
-            requested_model: Arc::clone(&request.requested_model),
+            id: ask.id,
+            at: ask.at,
+            received: ask.received,
+            project: Arc::clone(&ask.caller.project.name),
+            asked: Arc::clone(&ask.asked),
             attempts: 0,
-            attempt_number: 0,
-            suspended: None,
+            number: 0,
+            other: None,
             upstream: Arc::clone(&none),
             key: Arc::clone(&none),
             fingerprint: Arc::clone(&none),
             model: none,
-            attempt_started_at: request.received,
+            attempt_began: ask.received,
             status: None,
             ttft: None,
             answer_bytes: 0,
             events: 0,
-            interrupted_totals: (0, 0),
-            last_progress_at: request.received,
-            records_headers: false,
-            billing,
+            before: (0, 0),
+            progressed: ask.received,
+            heads: false,
+            account,
             ended: true,
-            pending_prefix: None,
+            watched: None,
             admission: None,
         }
     }
@@ -180,87 +178,74 @@ impl RequestRecorder {
         u32::try_from(now.since(self.received).as_millis()).unwrap_or(u32::MAX)
     }
 
-    pub(super) fn publish_queued(&self, reason: String) {
+    pub(super) fn queued(&self, reason: String) {
         self.engine
             .bus
-            .publish(self.now().0, EventKind::Queued { id: self.id, reason: reason.into() });
+            .tell(self.now().0, EventKind::Queued { id: self.id, reason: reason.into() });
     }
 
     /// What the next attempt holds of budgets.
-    pub(super) fn set_budget_hold(&mut self, reservation: BudgetHold) {
-        self.billing.budget_hold = Some(reservation);
+    pub(super) fn reserve(&mut self, reservation: Reservation) {
+        self.account.reservation = Some(reservation);
     }
 
     /// `bound`: its conversation was served there before.
     pub(super) fn attempt_started(&mut self, candidate: &Candidate, bound: bool, reason: Arc<str>) {
-        self.start_attempt(candidate, (AttemptRole::Primary, bound), reason);
+        self.started(candidate, (Task::Answer, bound), reason);
     }
 
     /// An attempt starts beside the one under way.
     pub(super) fn hedge_started(&mut self, candidate: &Candidate, reason: Arc<str>) {
-        self.suspended = Some(Box::new(self.suspend_attempt()));
-        self.start_attempt(candidate, (AttemptRole::Hedge, false), reason);
+        self.other = Some(Box::new(self.set_aside()));
+        self.started(candidate, (Task::Hedge, false), reason);
     }
 
     /// Of the two attempts under way, speaks of the other from here on.
-    pub(super) fn switch_attempt(&mut self) {
-        if let Some(other) = self.suspended.take() {
-            let this = self.suspend_attempt();
-            self.resume_attempt(*other);
-            self.suspended = Some(Box::new(this));
+    pub(super) fn turn(&mut self) {
+        if let Some(other) = self.other.take() {
+            let this = self.set_aside();
+            self.take_up(*other);
+            self.other = Some(Box::new(this));
         }
     }
 
-    fn suspend_attempt(&mut self) -> AttemptRecorder {
-        AttemptRecorder {
-            number: self.attempt_number,
+    fn set_aside(&mut self) -> Run {
+        Run {
+            number: self.number,
             upstream: Arc::clone(&self.upstream),
             key: Arc::clone(&self.key),
             fingerprint: Arc::clone(&self.fingerprint),
             model: Arc::clone(&self.model),
-            started_at: self.attempt_started_at,
-            billing: self.billing.suspend_attempt(),
+            began: self.attempt_began,
+            bill: self.account.set_aside(),
         }
     }
 
-    fn resume_attempt(&mut self, run: AttemptRecorder) {
-        let AttemptRecorder {
-            number,
-            upstream,
-            key,
-            fingerprint,
-            model,
-            started_at: began,
-            billing: bill,
-        } = run;
-        (self.attempt_number, self.attempt_started_at) = (number, began);
+    fn take_up(&mut self, run: Run) {
+        let Run { number, upstream, key, fingerprint, model, began, bill } = run;
+        (self.number, self.attempt_began) = (number, began);
         (self.upstream, self.key, self.fingerprint, self.model) =
             (upstream, key, fingerprint, model);
-        self.billing.resume_attempt(bill);
+        self.account.take_up(bill);
     }
 
-    fn start_attempt(
-        &mut self,
-        candidate: &Candidate,
-        (task, bound): (AttemptRole, bool),
-        reason: Arc<str>,
-    ) {
+    fn started(&mut self, candidate: &Candidate, (task, bound): (Task, bool), reason: Arc<str>) {
         let (at, now) = self.now();
         self.attempts += 1;
-        self.attempt_number = self.attempts;
-        self.attempt_started_at = now;
-        self.billing.start_attempt(&candidate.target, at);
+        self.number = self.attempts;
+        self.attempt_began = now;
+        self.account.attempt(&candidate.target, at);
         self.upstream = Arc::clone(&candidate.target.upstream.name);
         let label = candidate.key_name.split_once('/').map_or("", |(_, label)| label);
         if *self.key != *label {
             self.key = Arc::from(label);
         }
-        self.fingerprint = self.engine.keys.summary(candidate.key).fingerprint;
+        self.fingerprint = self.engine.keys.state(candidate.key).fingerprint;
         self.model = Arc::clone(&candidate.target.model);
         let attempt = AttemptRecord {
-            number: self.attempt_number,
-            role: task,
-            has_affinity: bound,
+            number: self.number,
+            task,
+            bound,
             upstream: Arc::clone(&self.upstream),
             key: Arc::clone(&self.key),
             fingerprint: Arc::clone(&self.fingerprint),
@@ -273,70 +258,62 @@ impl RequestRecorder {
             won: false,
             maybe_billed: false,
         };
-        self.engine.bus.publish(
+        self.engine.bus.tell(
             at,
             EventKind::AttemptStarted { id: self.id, attempt: Box::new(attempt), reason },
         );
     }
 
-    pub(super) fn attempt_failed(
-        &mut self,
-        status: Option<u16>,
-        outcome: &str,
-        maybe_billed: bool,
-    ) {
+    pub(super) fn attempt_lost(&mut self, status: Option<u16>, outcome: &str, maybe_billed: bool) {
         let (at, now) = self.now();
         let ended_ms = self.since_start(now);
-        let outcome = self.engine.sanitize(outcome).into();
-        self.billing.attempt_failed(&self.engine, self.attempt_number, maybe_billed);
-        self.engine.bus.publish(
+        let outcome = self.engine.words(outcome).into();
+        self.account.lost(&self.engine, self.number, maybe_billed);
+        self.engine.bus.tell(
             at,
             EventKind::AttemptEnded {
                 id: self.id,
-                number: self.attempt_number,
+                number: self.number,
                 ended_ms,
                 status,
                 outcome,
                 maybe_billed,
             },
         );
-        if let Some(other) = self.suspended.take() {
-            self.resume_attempt(*other);
+        if let Some(other) = self.other.take() {
+            self.take_up(*other);
         }
     }
 
     /// The attempt broke off after content, and another is to go on from there; what it used up to
     /// then.
-    pub(super) fn attempt_interrupted(
+    pub(super) fn broke_off(
         &mut self,
         status: Option<u16>,
         outcome: &str,
-        summary: &AnswerSummary,
+        summary: &Summary,
     ) -> Option<Usage> {
         let (at, now) = self.now();
         let ended_ms = self.since_start(now);
-        let (answer_bytes, events) = (
-            self.answer_bytes - self.interrupted_totals.0,
-            self.events - self.interrupted_totals.1,
-        );
-        let attempt_outcome = AttemptOutcome {
-            state: RequestState::Failed,
+        let (answer_bytes, events) =
+            (self.answer_bytes - self.before.0, self.events - self.before.1);
+        let went = Went {
+            state: State::Failed,
             summary: Some(summary),
-            has_content: true,
+            content: true,
             answer_bytes,
-            content_events: events,
+            events,
         };
-        let usage =
-            self.billing.attempt_interrupted(&self.engine, self.attempt_number, attempt_outcome);
-        self.interrupted_totals = (self.answer_bytes, self.events);
+        let usage = self.account.broke(&self.engine, self.number, went);
+        self.before = (self.answer_bytes, self.events);
         // What goes on from here is another prompt, asked elsewhere.
-        self.pending_prefix = None;
-        let outcome = self.engine.sanitize(outcome).into();
-        self.engine.bus.publish(
+        self.watched = None;
+        let outcome = self.engine.words(outcome).into();
+        self.engine.bus.tell(
             at,
             EventKind::AttemptEnded {
                 id: self.id,
-                number: self.attempt_number,
+                number: self.number,
                 ended_ms,
                 status,
                 outcome,
@@ -347,20 +324,20 @@ impl RequestRecorder {
     }
 
     pub(super) fn rescue_started(&mut self, candidate: &Candidate, reason: Arc<str>) {
-        self.start_attempt(candidate, (AttemptRole::Rescue, false), reason);
+        self.started(candidate, (Task::Rescue, false), reason);
     }
 
     /// The first content leaves.
-    pub(super) fn record_first_content(&mut self, status: u16) {
+    pub(super) fn first_content(&mut self, status: u16) {
         let (at, now) = self.now();
         let ttft_ms = self.since_start(now);
         self.ttft.get_or_insert(now.since(self.received));
         self.status = Some(status);
-        self.engine.bus.publish(
+        self.engine.bus.tell(
             at,
             EventKind::FirstContent {
                 id: self.id,
-                number: self.attempt_number,
+                number: self.number,
                 ttft_ms,
                 head_ms: ttft_ms,
                 status,
@@ -370,13 +347,13 @@ impl RequestRecorder {
 
     /// Time from the start of the winning attempt to now.
     pub(super) fn attempt_age(&self) -> Duration {
-        self.engine.clock.mono().since(self.attempt_started_at)
+        self.engine.clock.mono().since(self.attempt_began)
     }
 
     /// The head of the answer is made.
-    pub(super) fn record_headers(&self, headers: &HeaderMap) {
-        if self.records_headers {
-            self.engine.recent_headers.record_response(self.id, headers);
+    pub(super) fn answered(&self, headers: &HeaderMap) {
+        if self.heads {
+            self.engine.heads.answered(self.id, headers);
         }
     }
 
@@ -385,24 +362,24 @@ impl RequestRecorder {
     }
 
     /// Counts what went to the client; told to viewers now and then.
-    pub(super) fn record_bytes(&mut self, bytes: &[u8], events: u64) {
-        if self.engine.live_taps.is_active() {
-            self.engine.live_taps.push(
+    pub(super) fn sent(&mut self, bytes: &[u8], events: u64) {
+        if self.engine.peeks.any() {
+            self.engine.peeks.sent(
                 self.id,
                 bytes,
                 self.answer_bytes,
-                self.billing.captured_so_far(),
+                self.account.so_far(),
                 self.engine.clock.mono(),
             );
         }
         self.answer_bytes += bytes.len() as u64;
-        self.billing.capture_response(bytes);
+        self.account.answer(bytes);
         self.events = events;
-        if self.engine.bus.has_viewers() {
+        if self.engine.bus.watched() {
             let (at, now) = self.now();
-            if now.since(self.last_progress_at) >= PROGRESS_INTERVAL {
-                self.last_progress_at = now;
-                self.engine.bus.publish(
+            if now.since(self.progressed) >= PROGRESS {
+                self.progressed = now;
+                self.engine.bus.tell(
                     at,
                     EventKind::Progress {
                         id: self.id,
@@ -416,21 +393,21 @@ impl RequestRecorder {
 
     /// What we told the client ourselves, in place of an answer or at its end: kept, and not
     /// counted as an answer's.
-    pub(super) fn record_local_bytes(&mut self, bytes: &[u8]) {
-        self.billing.capture_response(bytes);
+    pub(super) fn told(&mut self, bytes: &[u8]) {
+        self.account.answer(bytes);
         self.answer_bytes += bytes.len() as u64;
-        self.interrupted_totals.0 += bytes.len() as u64;
+        self.before.0 += bytes.len() as u64;
     }
 
     /// The provider's cache did not hold what it should have.
-    fn publish_cache_miss(&self, at: UnixMillis, miss: CacheMissRecord) {
-        let text = miss.text();
-        if miss.is_benign {
+    fn cache_lost(&self, at: UnixMillis, lost: CacheLost) {
+        let text = lost.text();
+        if lost.usual {
             tracing::info!(request = %self.id, project = %self.project, "{text}");
         } else {
             tracing::warn!(request = %self.id, project = %self.project, "{text}");
         }
-        self.engine.bus.publish(at, EventKind::CacheMissed { id: self.id, lost: Box::new(miss) });
+        self.engine.bus.tell(at, EventKind::CacheLost { id: self.id, lost: Box::new(lost) });
     }
 
     /// `upstream/label` of the newest attempt.
@@ -443,44 +420,38 @@ impl RequestRecorder {
     }
 
     /// Closes the account; later calls do nothing.
-    pub(super) fn finish(
-        &mut self,
-        state: RequestState,
-        summary: Option<&AnswerSummary>,
-        error: Option<&str>,
-    ) {
+    pub(super) fn end(&mut self, state: State, summary: Option<&Summary>, error: Option<&str>) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
         let (at, now) = self.now();
         let duration_ms = self.since_start(now);
-        let attempt_outcome = AttemptOutcome {
+        let went = Went {
             state,
             summary,
-            has_content: self.ttft.is_some(),
-            answer_bytes: self.answer_bytes - self.interrupted_totals.0,
-            content_events: self.events - self.interrupted_totals.1,
+            content: self.ttft.is_some(),
+            answer_bytes: self.answer_bytes - self.before.0,
+            events: self.events - self.before.1,
         };
-        if let Some(other) = self.suspended.take() {
+        if let Some(other) = self.other.take() {
             // Both were under way; of the one that is set aside no more is known than that.
-            let this = self.suspend_attempt();
-            self.resume_attempt(*other);
-            self.billing.attempt_failed(&self.engine, self.attempt_number, true);
-            self.resume_attempt(this);
+            let this = self.set_aside();
+            self.take_up(*other);
+            self.account.lost(&self.engine, self.number, true);
+            self.take_up(this);
         }
-        let (usage, cost) = self.billing.settle(&self.engine, self.attempt_number, attempt_outcome);
+        let (usage, cost) = self.account.settle(&self.engine, self.number, went);
         if let Some(admission) = &mut self.admission {
-            admission.settle(state != RequestState::Failed || self.ttft.is_some(), usage);
+            admission.settle(state != State::Failed || self.ttft.is_some(), usage);
         }
-        let finish =
-            summary.and_then(|s| s.finish_reason.as_deref()).map(|f| Arc::from(clean::clean(f)));
-        let error: Option<Arc<str>> = error.map(|e| self.engine.sanitize(e).into());
+        let finish = summary.and_then(|s| s.finish.as_deref()).map(|f| Arc::from(clean::clean(f)));
+        let error: Option<Arc<str>> = error.map(|e| self.engine.words(e).into());
         if tracing::enabled!(tracing::Level::INFO) {
             let tokens = usage.map(|u| (u.input_total(), u.output_total()));
             tracing::info!(
                 request = %self.id,
                 project = %self.project,
-                model = %clean::clean(&self.requested_model),
+                model = %clean::clean(&self.asked),
                 upstream = %self.upstream,
                 key = %self.key,
                 fingerprint = %self.fingerprint,
@@ -496,15 +467,15 @@ impl RequestRecorder {
             );
         }
         if let Some(usage) =
-            summary.and_then(|summary| summary.usage).filter(|_| self.billing.generates_tokens())
+            summary.and_then(|summary| summary.usage).filter(|_| self.account.generates())
         {
-            self.engine.cache_monitor.activate_if_cached(&usage);
-            if let Some(miss) = self
-                .pending_prefix
+            self.engine.watch.see(&usage);
+            if let Some(lost) = self
+                .watched
                 .take()
-                .and_then(|watched| guardian::compare_usage(&self.engine, *watched, &usage))
+                .and_then(|watched| guardian::heard(&self.engine, *watched, &usage))
             {
-                self.publish_cache_miss(at, miss);
+                self.cache_lost(at, lost);
             }
         }
         let ended = EventKind::Ended {
@@ -519,80 +490,79 @@ impl RequestRecorder {
             events: self.events,
             error,
         };
-        let record = self.engine.bus.publish_end(at, ended, self.id);
-        self.billing.submit_to_ledger(&self.engine, record);
-        self.engine.cancellations.unregister(self.id);
-        self.engine.live_taps.remove(self.id);
+        let record = self.engine.bus.tell_end(at, ended, self.id);
+        self.account.hand_over(&self.engine, record);
+        self.engine.halts.leave(self.id);
+        self.engine.peeks.leave(self.id);
     }
 }
 
-impl Drop for RequestRecorder {
+impl Drop for Tally {
     fn drop(&mut self) {
-        self.finish(RequestState::ClientGone, None, None);
+        self.end(State::Left, None, None);
     }
 }
 
 /// Gives an attempt's verdict to the board exactly once; dropped without one, the attempt counts as
 /// abandoned.
-pub struct AttemptGuard {
+pub struct Guard {
     engine: Arc<Engine>,
-    ticket: Option<AttemptTicket>,
+    ticket: Option<Ticket>,
 }
 
-impl AttemptGuard {
-    pub(super) fn new(engine: &Arc<Engine>, ticket: AttemptTicket) -> Self {
+impl Guard {
+    pub(super) fn new(engine: &Arc<Engine>, ticket: Ticket) -> Self {
         Self { engine: Arc::clone(engine), ticket: Some(ticket) }
     }
 
     /// A verdict that is not the last: head or first content came.
-    pub(super) fn record(&self, end: AttemptEnd<'_>) {
+    pub(super) fn note(&self, end: End<'_>) {
         if let Some(ticket) = &self.ticket {
-            self.engine.record_attempt_end(ticket, end);
+            self.engine.record(ticket, end);
         }
     }
 
     /// An answer's head told what is left of the provider's limits.
-    pub(super) fn record_rate_limits(&self, limits: &RateLimits) {
-        if let Some(ticket) = self.ticket.as_ref().filter(|_| !limits.is_empty()) {
-            self.engine.router.record_rate_limits(ticket, limits, self.engine.clock.mono());
+    pub(super) fn hear(&self, said: &RateLimits) {
+        if let Some(ticket) = self.ticket.as_ref().filter(|_| !said.is_empty()) {
+            self.engine.board.hear(ticket, said, self.engine.clock.mono());
         }
     }
 
     /// The last verdict.
-    pub(super) fn finish(&mut self, end: AttemptEnd<'_>) {
+    pub(super) fn close(&mut self, end: End<'_>) {
         if let Some(ticket) = self.ticket.take() {
-            self.engine.record_attempt_end(&ticket, end);
+            self.engine.record(&ticket, end);
         }
     }
 }
 
-impl Drop for AttemptGuard {
+impl Drop for Guard {
     fn drop(&mut self) {
-        self.finish(AttemptEnd::Abandoned);
+        self.close(End::Abandoned);
     }
 }
 
 impl Engine {
     /// Records a verdict and tells everybody what it changed.
-    pub(super) fn record_attempt_end(&self, ticket: &AttemptTicket, end: AttemptEnd<'_>) {
-        let before = self.router.revision();
-        let changes = self.router.record(ticket, end, self.clock.mono());
-        self.publish_health_changes(changes);
-        if self.router.revision() != before {
-            self.notify_waiters();
+    pub(super) fn record(&self, ticket: &Ticket, end: End<'_>) {
+        let before = self.board.changed();
+        let changes = self.board.record(ticket, end, self.clock.mono());
+        self.tell_changes(changes);
+        if self.board.changed() != before {
+            self.touch();
         }
     }
 
     /// Makes events and log lines of health changes.
-    pub fn publish_health_changes(&self, changes: Vec<HealthChange>) {
+    pub fn tell_changes(&self, changes: Vec<Change>) {
         for change in changes {
-            let text: Arc<str> =
-                self.sanitize(&format!("{} {}", change.subject, change.text)).into();
+            let text: Arc<str> = self.words(&format!("{} {}", change.subject, change.text)).into();
             match change.level {
-                Severity::Info => tracing::info!("{text}"),
-                Severity::Warn | Severity::Error => tracing::warn!("{text}"),
+                Level::Info => tracing::info!("{text}"),
+                Level::Warn | Level::Error => tracing::warn!("{text}"),
             }
-            self.bus.publish(
+            self.bus.tell(
                 self.clock.unix(),
                 EventKind::Health { subject: change.subject.into(), text, level: change.level },
             );

@@ -7,8 +7,8 @@ use crate::{
     base::json,
     dialect::{self, Carry, Framing, registry, translate::Reading},
     ir::{
-        block::{Block, BlockKind, MediaKind, Source},
-        event::{ChatEvent, Head},
+        block::{Block, BlockKind, MediaKind, MediaSource},
+        event::{BlockStart, ChatEvent},
         op::{Dialect, Op},
         request::Role,
     },
@@ -146,11 +146,11 @@ fn tell(who: Who, block: &Block, parts: &mut Vec<Part>) {
                 MediaKind::Video => "video",
             };
             let (text, size) = match &media.source {
-                Source::Base64(data) => {
+                MediaSource::Base64(data) => {
                     (media.mime.clone().unwrap_or_default(), data.len() / 4 * 3)
                 }
-                Source::Url(url) | Source::FileId(url) => (url.clone(), 0),
-                Source::Text(text) => (text.clone(), 0),
+                MediaSource::Url(url) | MediaSource::FileId(url) => (url.clone(), 0),
+                MediaSource::Text(text) => (text.clone(), 0),
             };
             let mut part = Part::new(who, Kind::Media, kind, &text);
             part.chars = part.chars.max(size as u64);
@@ -257,15 +257,19 @@ impl Teller {
         match event {
             ChatEvent::Open { block, head } => {
                 let part = match head {
-                    Head::Text => Part::new(Who::Assistant, Kind::Text, "", ""),
-                    Head::Reasoning { .. } => Part::new(Who::Assistant, Kind::Thinking, "", ""),
-                    Head::Refusal => Part::new(Who::Assistant, Kind::Refusal, "", ""),
-                    Head::ToolCall { name, .. } => Part::new(Who::Assistant, Kind::Call, &name, ""),
-                    Head::Media(media) => {
+                    BlockStart::Text => Part::new(Who::Assistant, Kind::Text, "", ""),
+                    BlockStart::Reasoning { .. } => {
+                        Part::new(Who::Assistant, Kind::Thinking, "", "")
+                    }
+                    BlockStart::Refusal => Part::new(Who::Assistant, Kind::Refusal, "", ""),
+                    BlockStart::ToolCall { name, .. } => {
+                        Part::new(Who::Assistant, Kind::Call, &name, "")
+                    }
+                    BlockStart::Media(media) => {
                         tell(Who::Assistant, &Block::new(BlockKind::Media(media)), &mut self.parts);
                         return;
                     }
-                    Head::Foreign { body, .. } => {
+                    BlockStart::Foreign { body, .. } => {
                         Part::new(Who::Assistant, Kind::Media, "item", body.text())
                     }
                 };

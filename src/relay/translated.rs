@@ -30,7 +30,7 @@ use crate::{
     },
     ir::{
         assemble::{self, Assembler},
-        fault::{ClientError, ErrorKind, Fault},
+        fault::{Fault, ProxyError, ProxyErrorKind},
         op::{Dialect, Op},
         response::ChatResponse,
         think,
@@ -57,7 +57,7 @@ pub(super) fn needed(ask: &Ask, target: &Target) -> bool {
 
 /// Reads the request, if any of the targets needs that and it was not read before. Targets that
 /// cannot be asked are left out; an error only where no target is left.
-pub(super) fn read(job: &mut Job, targets: &mut Vec<Arc<Target>>) -> Result<(), ClientError> {
+pub(super) fn read(job: &mut Job, targets: &mut Vec<Arc<Target>>) -> Result<(), ProxyError> {
     if job.said.is_some() || !targets.iter().any(|target| needed(&job.ask, target)) {
         return Ok(());
     }
@@ -84,18 +84,18 @@ pub(super) fn read(job: &mut Job, targets: &mut Vec<Arc<Target>>) -> Result<(), 
     if targets.is_empty() { Err(error) } else { Ok(()) }
 }
 
-fn unreachable_in(ask: &Ask) -> ClientError {
+fn unreachable_in(ask: &Ask) -> ProxyError {
     let message = format!(
         "no upstream that serves `{}` takes this kind of {} request",
         clean::clean(&ask.asked),
         ask.endpoint.op
     );
-    ClientError::new(ErrorKind::BadRequest, message)
+    ProxyError::new(ProxyErrorKind::BadRequest, message)
 }
 
 /// What the body does not say: where it was asked, and what the proxy keeps for the conversation,
 /// which is likely to go on in dialect `to`.
-fn complete(job: &Job, mut said: Said, to: Option<Dialect>) -> Result<Said, ClientError> {
+fn complete(job: &Job, mut said: Said, to: Option<Dialect>) -> Result<Said, ProxyError> {
     let project = &job.ask.caller.project.name;
     if let Some(request) = said.asked() {
         request.stream = job.ask.stream;
@@ -111,7 +111,7 @@ fn complete(job: &Job, mut said: Said, to: Option<Dialect>) -> Result<Said, Clie
 }
 
 /// With losses refused, leaves out the targets that would lose something; the error names it.
-fn refused(job: &Job, targets: &mut Vec<Arc<Target>>) -> Option<ClientError> {
+fn refused(job: &Job, targets: &mut Vec<Arc<Target>>) -> Option<ProxyError> {
     if !job.ask.strict && job.generation.settings.losses != Losses::Refuse {
         return None;
     }
@@ -131,7 +131,7 @@ fn refused(job: &Job, targets: &mut Vec<Arc<Target>>) -> Option<ClientError> {
         let message = format!(
             "this request would lose {reasons} on the way to {dialect}, and losses are refused (`x-aiproxy-strict`, or `losses = \"refuse\"` under [translation])"
         );
-        ClientError::new(ErrorKind::BadRequest, message).code("translation_loss")
+        ProxyError::new(ProxyErrorKind::BadRequest, message).code("translation_loss")
     })
 }
 
@@ -251,7 +251,7 @@ pub(super) fn shape(job: &Job) -> Shape {
         usage: job.ask.include_usage,
         custom: custom.collect(),
         namespaced: namespaced.collect(),
-        echo: asked.map(|request| request.echo.clone()).unwrap_or_default(),
+        echo: asked.map(|request| request.echoed_fields.clone()).unwrap_or_default(),
     }
 }
 
@@ -298,7 +298,7 @@ pub(super) fn told(
 ) -> Flow {
     let mut flow = flow(job, target, crate::dialect::Framing::Sse);
     if let Flow::Translate(translator) = &mut flow {
-        translator.whole(assemble::events(response), summary(response), ready);
+        translator.whole(assemble::to_events(response), summary(response), ready);
     }
     flow
 }
@@ -314,7 +314,7 @@ pub(super) fn response(
     let mut response =
         registry::egress(target.dialect).read_response(content_type, body, &carry)?;
     if target.upstream.think_split {
-        think::split(&mut response);
+        think::split_response(&mut response);
     }
     Ok(response)
 }
@@ -383,7 +383,7 @@ pub(super) fn learn(job: &Job, id: Option<&str>, body: &Bytes) {
 pub(super) fn summary(response: &ChatResponse) -> Summary {
     let finish = response
         .finish
-        .said
+        .raw_reason
         .clone()
         .unwrap_or_else(|| format!("{:?}", response.finish.kind).to_lowercase());
     Summary {

@@ -11,7 +11,7 @@ use crate::{
         json::{self, JsonRef},
     },
     config::settings::{Mix, Strategy},
-    ir::fault::{ClientError, ErrorKind},
+    ir::fault::{ProxyError, ProxyErrorKind},
     routing::{candidate::Target, cost::Price},
 };
 
@@ -48,7 +48,7 @@ pub struct Wishes {
 pub(super) fn take(
     body: &[u8],
     known: &dyn Fn(&str) -> bool,
-) -> Result<Option<(Wishes, Bytes)>, ClientError> {
+) -> Result<Option<(Wishes, Bytes)>, ProxyError> {
     let Ok(root) = json::parse(body) else { return Ok(None) };
     let mut wishes = Wishes::default();
     let provider = root.get("provider").filter(|value| value.is_object());
@@ -80,7 +80,7 @@ fn read(
     provider: JsonRef<'_>,
     known: &dyn Fn(&str) -> bool,
     wishes: &mut Wishes,
-) -> Result<bool, ClientError> {
+) -> Result<bool, ProxyError> {
     let list = |name: &str| {
         provider.get(name).map_or(Ok(Vec::new()), |value| names(value, &format!("provider.{name}")))
     };
@@ -127,7 +127,7 @@ fn read(
     Ok(true)
 }
 
-fn names(value: JsonRef<'_>, field: &str) -> Result<Vec<String>, ClientError> {
+fn names(value: JsonRef<'_>, field: &str) -> Result<Vec<String>, ProxyError> {
     let wrong = || bad(field, "a list of names");
     if !value.is_array() || value.items().count() > MOST {
         return Err(wrong());
@@ -141,8 +141,8 @@ fn names(value: JsonRef<'_>, field: &str) -> Result<Vec<String>, ClientError> {
         .collect()
 }
 
-fn bad(field: &str, wants: &str) -> ClientError {
-    ClientError::new(ErrorKind::BadRequest, format!("`{field}`: expected {wants}"))
+fn bad(field: &str, wants: &str) -> ProxyError {
+    ProxyError::new(ProxyErrorKind::BadRequest, format!("`{field}`: expected {wants}"))
         .param(field.split('.').next().unwrap_or(field).to_owned())
 }
 

@@ -30,7 +30,7 @@ pub use super::{
 use crate::{
     base::{clock::Mono, draw::Rng},
     config::settings::{KeyId, Upstream, UpstreamId},
-    ir::allowance::Allowances,
+    ir::allowance::RateLimits,
 };
 
 /// Shared by all requests. A decision that tries something marks it in the same critical section,
@@ -267,7 +267,7 @@ impl Board {
     }
 
     /// Takes over what an answer's head said is left of the provider's limits.
-    pub fn hear(&self, ticket: &Ticket, said: &Allowances, now: Mono) {
+    pub fn hear(&self, ticket: &Ticket, said: &RateLimits, now: Mono) {
         let health = &mut self.lock().health;
         let most = health.policy.cooldown.max_hint;
         if let Some(key) = health.keys.get_mut(&ticket.key).filter(|key| ticket.id > key.born) {

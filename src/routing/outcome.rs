@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    config::settings::{RuleAction, RuleScope, UpstreamRule},
+    config::settings::{Rule, RuleAction, RuleScope},
     ir::fault::{Fault, FaultKind, TransportFault, TransportKind},
 };
 
@@ -14,12 +14,12 @@ pub struct Outcome {
     pub blame: Blame,
     pub retry: Retry,
     /// The cooldown class for the blamed scope.
-    pub cooldown: CooldownClass,
+    pub cool: Cool,
     /// What the vendor asks for (header or body), uncapped.
     pub hint: Option<Duration>,
     /// The tries that may have cost upstream work count against `max_attempts` and the retry
     /// budget.
-    pub counts_as_attempt: bool,
+    pub counts: bool,
     /// A non-streaming request that was sent whole and then lost may have been billed.
     pub maybe_billed: bool,
     /// In words, for tables: "429 insufficient_quota", "connection refused".
@@ -36,23 +36,20 @@ impl Outcome {
     /// Whether the same candidate may do better after a pause
     /// ([`Tried::may_pass`](super::candidate::Tried)).
     #[must_use]
-    pub fn may_recover(&self) -> bool {
-        match (self.cooldown, self.retry) {
-            (_, Retry::No | Retry::SameImmediately) => false,
-            (CooldownClass::ServerError | CooldownClass::RateLimited, _)
-            | (CooldownClass::None, Retry::Once) => true,
-            (CooldownClass::ModelMissing | CooldownClass::Quota | CooldownClass::Rejected, _) => {
-                false
-            }
+    pub fn may_pass(&self) -> bool {
+        match (self.cool, self.retry) {
+            (_, Retry::No | Retry::SameAtOnce) => false,
+            (Cool::ServerError | Cool::RateLimited, _) | (Cool::Nothing, Retry::Once) => true,
+            (Cool::ModelMissing | Cool::Quota | Cool::Rejected, _) => false,
             // Our own network comes back; a login page stays until somebody signs in.
-            (CooldownClass::None, Retry::Other | Retry::OtherAccount) => !self.counts_as_attempt,
+            (Cool::Nothing, Retry::Other | Retry::OtherAccount) => !self.counts,
         }
     }
 
     /// The upstream spoke for itself, and what was wrong is the request: it is up.
     #[must_use]
-    pub fn blames_request(&self) -> bool {
-        self.blame == Blame::None && matches!(self.retry, Retry::No | Retry::Once)
+    pub fn answered(&self) -> bool {
+        self.blame == Blame::Nobody && matches!(self.retry, Retry::No | Retry::Once)
     }
 }
 
@@ -60,7 +57,7 @@ impl Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
     /// Our own network, or the client: nothing cools.
-    None,
+    Nobody,
     Account,
     Key,
     KeyModel,
@@ -79,13 +76,13 @@ pub enum Retry {
     /// At most once more in this request (409).
     Once,
     /// The same again at once, uncounted: a stale pooled connection.
-    SameImmediately,
+    SameAtOnce,
 }
 
 /// The cooldown class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CooldownClass {
-    None,
+pub enum Cool {
+    Nothing,
     /// Blocked within the hint; suspect without one.
     RateLimited,
     ServerError,
@@ -100,92 +97,76 @@ pub enum CooldownClass {
 /// content the relay only records. `retry_statuses` of config decides which other statuses are
 /// worth another try.
 #[must_use]
-pub fn classify_fault(fault: &Fault, hint: Option<Duration>, retryable: bool) -> Outcome {
+pub fn of_fault(fault: &Fault, hint: Option<Duration>, retryable: bool) -> Outcome {
     let hint = hint.or(fault.retry_after);
-    let code = fault.code.as_deref().or(fault.error_type.as_deref()).unwrap_or("");
-    let cause: Arc<str> = if code.is_empty() {
+    let said = fault.code.as_deref().or(fault.error_type.as_deref()).unwrap_or("");
+    let cause: Arc<str> = if said.is_empty() {
         format!("{}", fault.status)
     } else {
-        format!("{} {code}", fault.status)
+        format!("{} {said}", fault.status)
     }
     .into();
     let base = Outcome {
-        blame: Blame::None,
+        blame: Blame::Nobody,
         retry: Retry::No,
-        cooldown: CooldownClass::None,
+        cool: Cool::Nothing,
         hint,
-        counts_as_attempt: false,
+        counts: false,
         maybe_billed: false,
         cause,
     };
     match fault.kind {
         FaultKind::BadRequest => base,
-        FaultKind::KeyRejected => Outcome {
-            blame: Blame::Key,
-            retry: Retry::Other,
-            cooldown: CooldownClass::Rejected,
-            ..base
-        },
-        FaultKind::Forbidden => Outcome {
-            blame: Blame::KeyModel,
-            retry: Retry::Other,
-            cooldown: CooldownClass::Quota,
-            ..base
-        },
-        FaultKind::Quota => Outcome {
-            blame: Blame::Account,
-            retry: Retry::OtherAccount,
-            cooldown: CooldownClass::Quota,
-            ..base
-        },
+        FaultKind::KeyRejected => {
+            Outcome { blame: Blame::Key, retry: Retry::Other, cool: Cool::Rejected, ..base }
+        }
+        FaultKind::Forbidden => {
+            Outcome { blame: Blame::KeyModel, retry: Retry::Other, cool: Cool::Quota, ..base }
+        }
+        FaultKind::Quota => {
+            Outcome { blame: Blame::Account, retry: Retry::OtherAccount, cool: Cool::Quota, ..base }
+        }
         FaultKind::ModelNotFound => Outcome {
             blame: Blame::KeyModel,
             retry: Retry::Other,
-            cooldown: CooldownClass::ModelMissing,
+            cool: Cool::ModelMissing,
             ..base
         },
-        FaultKind::RateLimited => Outcome {
-            blame: Blame::KeyModel,
-            retry: Retry::Other,
-            cooldown: CooldownClass::RateLimited,
-            ..base
-        },
+        FaultKind::RateLimited => {
+            Outcome { blame: Blame::KeyModel, retry: Retry::Other, cool: Cool::RateLimited, ..base }
+        }
         FaultKind::AccountLimited => Outcome {
             blame: Blame::Account,
             retry: Retry::OtherAccount,
-            cooldown: CooldownClass::RateLimited,
+            cool: Cool::RateLimited,
             ..base
         },
-        FaultKind::Conflict => Outcome {
-            retry: if retryable { Retry::Once } else { Retry::No },
-            counts_as_attempt: true,
-            ..base
-        },
+        FaultKind::Conflict => {
+            Outcome { retry: if retryable { Retry::Once } else { Retry::No }, counts: true, ..base }
+        }
         FaultKind::Transient | FaultKind::Server => Outcome {
             blame: Blame::UpstreamAndKey,
             retry: if retryable { Retry::Other } else { Retry::No },
-            cooldown: CooldownClass::ServerError,
-            counts_as_attempt: true,
+            cool: Cool::ServerError,
+            counts: true,
             ..base
         },
-        FaultKind::CaptivePortal => {
-            Outcome { retry: Retry::Other, counts_as_attempt: true, ..base }
-        }
+        FaultKind::CaptivePortal => Outcome { retry: Retry::Other, counts: true, ..base },
     }
 }
 
 /// What a rule of the config makes of a refusal: its fault, changed where it is to be told as it
 /// is, and its outcome.
 #[must_use]
-pub fn classify_by_rule(rule: &UpstreamRule, fault: &mut Fault, hint: Option<Duration>) -> Outcome {
-    let base = classify_fault(fault, hint, true);
+pub fn of_rule(rule: &Rule, fault: &mut Fault, hint: Option<Duration>) -> Outcome {
+    let base = of_fault(fault, hint, true);
     if rule.action == RuleAction::Pass {
         fault.kind = FaultKind::BadRequest;
         return Outcome {
-            blame: Blame::None,
+            blame: Blame::Nobody,
             retry: Retry::No,
-            cooldown: CooldownClass::None,
-            counts_as_attempt: false,
+            cool: Cool::Nothing,
+            counts: false,
             ..base
         };
     }
@@ -193,73 +174,65 @@ pub fn classify_by_rule(rule: &UpstreamRule, fault: &mut Fault, hint: Option<Dur
         RuleScope::Account => Blame::Account,
         RuleScope::Key => Blame::Key,
         RuleScope::KeyModel => Blame::KeyModel,
-        RuleScope::Request => Blame::None,
+        RuleScope::Request => Blame::Nobody,
         RuleScope::Upstream => Blame::Upstream,
     };
-    let cools =
-        blame != Blame::None && (rule.action == RuleAction::Cool || rule.cool_for.is_some());
+    let cools = blame != Blame::Nobody && (rule.action == RuleAction::Cool || rule.span.is_some());
     Outcome {
-        blame: if cools { blame } else { Blame::None },
+        blame: if cools { blame } else { Blame::Nobody },
         retry: if blame == Blame::Account { Retry::OtherAccount } else { Retry::Other },
-        cooldown: if cools { CooldownClass::RateLimited } else { CooldownClass::None },
-        hint: rule.cool_for.or(base.hint),
-        counts_as_attempt: rule.action == RuleAction::Retry,
+        cool: if cools { Cool::RateLimited } else { Cool::Nothing },
+        hint: rule.span.or(base.hint),
+        counts: rule.action == RuleAction::Retry,
         ..base
     }
 }
 
 /// The first rule that is of such a refusal; `text` is all that the answer said.
 #[must_use]
-pub fn find_rule<'a>(
-    rules: &'a [UpstreamRule],
-    status: u16,
-    text: &str,
-) -> Option<&'a UpstreamRule> {
+pub fn rule<'a>(rules: &'a [Rule], status: u16, text: &str) -> Option<&'a Rule> {
     rules.iter().find(|rule| {
-        rule.statuses.as_ref().is_none_or(|set| set.contains(status))
-            && rule.text.as_ref().is_none_or(|needle| needle.matches(text))
+        rule.statuses.as_ref().is_none_or(|set| set.has(status))
+            && rule.text.as_ref().is_none_or(|needle| needle.is_in(text))
     })
 }
 
 /// Reads what the connection did.
 #[must_use]
-pub fn classify_transport(fault: &TransportFault) -> Outcome {
+pub fn of_transport(fault: &TransportFault) -> Outcome {
     let kind = fault.kind;
     let base = Outcome {
         blame: Blame::Upstream,
         retry: Retry::Other,
-        cooldown: CooldownClass::ServerError,
+        cool: Cool::ServerError,
         hint: None,
-        counts_as_attempt: fault.may_be_received,
+        counts: fault.may_be_received,
         maybe_billed: false,
         cause: fault.message.as_str().into(),
     };
     match kind {
         TransportKind::Stale => Outcome {
-            blame: Blame::None,
-            retry: Retry::SameImmediately,
-            cooldown: CooldownClass::None,
-            counts_as_attempt: false,
+            blame: Blame::Nobody,
+            retry: Retry::SameAtOnce,
+            cool: Cool::Nothing,
+            counts: false,
             ..base
         },
-        TransportKind::NetworkDown => Outcome {
-            blame: Blame::None,
-            cooldown: CooldownClass::None,
-            counts_as_attempt: false,
-            ..base
-        },
+        TransportKind::NetworkDown => {
+            Outcome { blame: Blame::Nobody, cool: Cool::Nothing, counts: false, ..base }
+        }
         TransportKind::TooLarge => {
-            Outcome { blame: Blame::None, retry: Retry::No, cooldown: CooldownClass::None, ..base }
+            Outcome { blame: Blame::Nobody, retry: Retry::No, cool: Cool::Nothing, ..base }
         }
         TransportKind::Connect
         | TransportKind::ConnectTimeout
         | TransportKind::Dns
-        | TransportKind::Tls => Outcome { counts_as_attempt: false, ..base },
+        | TransportKind::Tls => Outcome { counts: false, ..base },
         TransportKind::Reset | TransportKind::FirstByteTimeout | TransportKind::TotalTimeout => {
-            Outcome { counts_as_attempt: true, maybe_billed: fault.may_be_received, ..base }
+            Outcome { counts: true, maybe_billed: fault.may_be_received, ..base }
         }
         TransportKind::InvalidHttp | TransportKind::BodyBroken | TransportKind::IdleTimeout => {
-            Outcome { counts_as_attempt: true, ..base }
+            Outcome { counts: true, ..base }
         }
     }
 }
@@ -282,11 +255,11 @@ mod tests {
     }
 
     fn said(kind: FaultKind, status: u16) -> Outcome {
-        classify_fault(&fault(kind, status, ""), None, true)
+        of_fault(&fault(kind, status, ""), None, true)
     }
 
     fn did(kind: TransportKind, sent: bool) -> Outcome {
-        classify_transport(&TransportFault {
+        of_transport(&TransportFault {
             kind,
             message: "connection refused (a.example:443)".to_owned(),
             may_be_received: sent,
@@ -297,18 +270,12 @@ mod tests {
     fn assert_row(
         outcome: &Outcome,
         blame: Blame,
-        cool: CooldownClass,
+        cool: Cool,
         retry: Retry,
         counts: bool,
         may_pass: bool,
     ) {
-        let got = (
-            outcome.blame,
-            outcome.cooldown,
-            outcome.retry,
-            outcome.counts_as_attempt,
-            outcome.may_recover(),
-        );
+        let got = (outcome.blame, outcome.cool, outcome.retry, outcome.counts, outcome.may_pass());
         assert_eq!(got, (blame, cool, retry, counts, may_pass));
     }
 
@@ -316,8 +283,8 @@ mod tests {
     fn a_bad_request_is_nobodys_fault_and_is_not_tried_again() {
         for status in [400, 404, 413, 422] {
             let outcome = said(FaultKind::BadRequest, status);
-            assert_row(&outcome, Blame::None, CooldownClass::None, Retry::No, false, false);
-            assert!(outcome.blames_request(), "{status}");
+            assert_row(&outcome, Blame::Nobody, Cool::Nothing, Retry::No, false, false);
+            assert!(outcome.answered(), "{status}");
         }
     }
 
@@ -326,7 +293,7 @@ mod tests {
         assert_row(
             &said(FaultKind::KeyRejected, 401),
             Blame::Key,
-            CooldownClass::Rejected,
+            Cool::Rejected,
             Retry::Other,
             false,
             false,
@@ -338,7 +305,7 @@ mod tests {
         assert_row(
             &said(FaultKind::Forbidden, 403),
             Blame::KeyModel,
-            CooldownClass::Quota,
+            Cool::Quota,
             Retry::Other,
             false,
             false,
@@ -351,7 +318,7 @@ mod tests {
             assert_row(
                 &said(FaultKind::Quota, status),
                 Blame::Account,
-                CooldownClass::Quota,
+                Cool::Quota,
                 Retry::OtherAccount,
                 false,
                 false,
@@ -364,7 +331,7 @@ mod tests {
         assert_row(
             &said(FaultKind::ModelNotFound, 404),
             Blame::KeyModel,
-            CooldownClass::ModelMissing,
+            Cool::ModelMissing,
             Retry::Other,
             false,
             false,
@@ -373,19 +340,12 @@ mod tests {
 
     #[test]
     fn a_429_cools_the_key_for_that_model_only() {
-        let outcome = classify_fault(
+        let outcome = of_fault(
             &fault(FaultKind::RateLimited, 429, "rate_limit_exceeded"),
             Some(Duration::from_secs(30)),
             true,
         );
-        assert_row(
-            &outcome,
-            Blame::KeyModel,
-            CooldownClass::RateLimited,
-            Retry::Other,
-            false,
-            true,
-        );
+        assert_row(&outcome, Blame::KeyModel, Cool::RateLimited, Retry::Other, false, true);
         assert_eq!(outcome.hint, Some(Duration::from_secs(30)));
         assert_eq!(&*outcome.cause, "429 rate_limit_exceeded");
     }
@@ -395,7 +355,7 @@ mod tests {
         assert_row(
             &said(FaultKind::AccountLimited, 429),
             Blame::Account,
-            CooldownClass::RateLimited,
+            Cool::RateLimited,
             Retry::OtherAccount,
             false,
             true,
@@ -413,29 +373,22 @@ mod tests {
             assert_row(
                 &said(kind, status),
                 Blame::UpstreamAndKey,
-                CooldownClass::ServerError,
+                Cool::ServerError,
                 Retry::Other,
                 true,
                 true,
             );
         }
-        let unlisted = classify_fault(&fault(FaultKind::Server, 501, ""), None, false);
-        assert_row(
-            &unlisted,
-            Blame::UpstreamAndKey,
-            CooldownClass::ServerError,
-            Retry::No,
-            true,
-            false,
-        );
+        let unlisted = of_fault(&fault(FaultKind::Server, 501, ""), None, false);
+        assert_row(&unlisted, Blame::UpstreamAndKey, Cool::ServerError, Retry::No, true, false);
     }
 
     #[test]
     fn a_conflict_is_tried_once_more() {
         assert_row(
             &said(FaultKind::Conflict, 409),
-            Blame::None,
-            CooldownClass::None,
+            Blame::Nobody,
+            Cool::Nothing,
             Retry::Once,
             true,
             true,
@@ -446,13 +399,13 @@ mod tests {
     fn a_login_page_cools_nothing_and_is_not_asked_twice() {
         assert_row(
             &said(FaultKind::CaptivePortal, 200),
-            Blame::None,
-            CooldownClass::None,
+            Blame::Nobody,
+            Cool::Nothing,
             Retry::Other,
             true,
             false,
         );
-        assert!(!said(FaultKind::CaptivePortal, 200).blames_request());
+        assert!(!said(FaultKind::CaptivePortal, 200).answered());
     }
 
     #[test]
@@ -466,7 +419,7 @@ mod tests {
             assert_row(
                 &did(kind, false),
                 Blame::Upstream,
-                CooldownClass::ServerError,
+                Cool::ServerError,
                 Retry::Other,
                 false,
                 true,
@@ -478,9 +431,9 @@ mod tests {
     fn a_stale_connection_is_tried_again_at_once_uncounted() {
         assert_row(
             &did(TransportKind::Stale, true),
-            Blame::None,
-            CooldownClass::None,
-            Retry::SameImmediately,
+            Blame::Nobody,
+            Cool::Nothing,
+            Retry::SameAtOnce,
             false,
             false,
         );
@@ -492,14 +445,7 @@ mod tests {
             [TransportKind::Reset, TransportKind::FirstByteTimeout, TransportKind::TotalTimeout]
         {
             let outcome = did(kind, true);
-            assert_row(
-                &outcome,
-                Blame::Upstream,
-                CooldownClass::ServerError,
-                Retry::Other,
-                true,
-                true,
-            );
+            assert_row(&outcome, Blame::Upstream, Cool::ServerError, Retry::Other, true, true);
             assert!(outcome.maybe_billed, "{kind:?}");
         }
     }
@@ -510,33 +456,26 @@ mod tests {
             [TransportKind::BodyBroken, TransportKind::IdleTimeout, TransportKind::InvalidHttp]
         {
             let outcome = did(kind, true);
-            assert_row(
-                &outcome,
-                Blame::Upstream,
-                CooldownClass::ServerError,
-                Retry::Other,
-                true,
-                true,
-            );
+            assert_row(&outcome, Blame::Upstream, Cool::ServerError, Retry::Other, true, true);
             assert!(!outcome.maybe_billed, "{kind:?}");
         }
     }
 
     #[test]
     fn rules_of_the_config_say_what_a_refusal_means() {
-        use crate::config::settings::{StatusSet, TextMatch};
-        let of = |action, scope, seconds: Option<u64>| UpstreamRule {
+        use crate::config::settings::{Needle, StatusSet};
+        let of = |action, scope, seconds: Option<u64>| Rule {
             statuses: Some(StatusSet(vec![(400, 400)])),
-            text: Some(TextMatch::parse("Capacity").expect("a text")),
+            text: Some(Needle::parse("Capacity").expect("a text")),
             action,
             scope,
-            cool_for: seconds.map(Duration::from_secs),
+            span: seconds.map(Duration::from_secs),
         };
         let rules = [of(RuleAction::Retry, RuleScope::KeyModel, Some(30))];
-        assert!(find_rule(&rules, 400, "no capacity left").is_some());
+        assert!(rule(&rules, 400, "no capacity left").is_some());
         assert!(
-            find_rule(&rules, 400, "bad field").is_none()
-                && find_rule(&rules, 429, "no capacity left").is_none()
+            rule(&rules, 400, "bad field").is_none()
+                && rule(&rules, 429, "no capacity left").is_none()
         );
 
         for (action, scope, seconds, blame, cool, retry, counts, may_pass) in [
@@ -544,8 +483,8 @@ mod tests {
                 RuleAction::Retry,
                 RuleScope::Request,
                 None,
-                Blame::None,
-                CooldownClass::None,
+                Blame::Nobody,
+                Cool::Nothing,
                 Retry::Other,
                 true,
                 false,
@@ -555,7 +494,7 @@ mod tests {
                 RuleScope::KeyModel,
                 Some(30),
                 Blame::KeyModel,
-                CooldownClass::RateLimited,
+                Cool::RateLimited,
                 Retry::Other,
                 true,
                 true,
@@ -565,7 +504,7 @@ mod tests {
                 RuleScope::Key,
                 None,
                 Blame::Key,
-                CooldownClass::RateLimited,
+                Cool::RateLimited,
                 Retry::Other,
                 false,
                 true,
@@ -575,7 +514,7 @@ mod tests {
                 RuleScope::Account,
                 Some(5),
                 Blame::Account,
-                CooldownClass::RateLimited,
+                Cool::RateLimited,
                 Retry::OtherAccount,
                 false,
                 true,
@@ -585,7 +524,7 @@ mod tests {
                 RuleScope::Upstream,
                 Some(5),
                 Blame::Upstream,
-                CooldownClass::RateLimited,
+                Cool::RateLimited,
                 Retry::Other,
                 false,
                 true,
@@ -594,15 +533,15 @@ mod tests {
                 RuleAction::Pass,
                 RuleScope::Key,
                 Some(5),
-                Blame::None,
-                CooldownClass::None,
+                Blame::Nobody,
+                Cool::Nothing,
                 Retry::No,
                 false,
                 false,
             ),
         ] {
             let mut said = fault(FaultKind::Server, 500, "");
-            let outcome = classify_by_rule(&of(action, scope, seconds), &mut said, None);
+            let outcome = of_rule(&of(action, scope, seconds), &mut said, None);
             assert_row(&outcome, blame, cool, retry, counts, may_pass);
             assert_eq!(
                 outcome.hint,
@@ -616,8 +555,8 @@ mod tests {
     fn our_own_network_is_nobodys_fault() {
         assert_row(
             &did(TransportKind::NetworkDown, false),
-            Blame::None,
-            CooldownClass::None,
+            Blame::Nobody,
+            Cool::Nothing,
             Retry::Other,
             false,
             true,

@@ -180,9 +180,9 @@ mod tests {
             status,
             message: String::new(),
             code: None,
-            kind_name: None,
+            error_type: None,
             param: None,
-            hint: None,
+            retry_after: None,
         };
         of_fault(&fault, None, true)
     }
@@ -213,12 +213,12 @@ mod tests {
         let lost = of_transport(&TransportFault {
             kind: TransportKind::Reset,
             message: String::new(),
-            sent: true,
+            may_be_received: true,
         });
         let refused = of_transport(&TransportFault {
             kind: TransportKind::Connect,
             message: String::new(),
-            sent: false,
+            may_be_received: false,
         });
         for (outcome, to, want) in [
             (said(FaultKind::Server, 500), To::Other, (4, Stop::Attempts)),

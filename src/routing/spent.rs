@@ -187,7 +187,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        ir::allowance::{Allowance, Allowances},
+        ir::allowance::{RateLimit, RateLimits},
         routing::fixture::at,
     };
 
@@ -235,9 +235,9 @@ mod tests {
     fn what_the_provider_said_is_of_one_model() {
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let mut spent = Spent::default();
-        let none = Allowance { limit: Some(10), remaining: 0, reset: Duration::from_secs(20) };
+        let none = RateLimit { limit: Some(10), remaining: 0, resets_in: Duration::from_secs(20) };
         spent.learned_mut(&a, at(0)).hear(
-            &Allowances { requests: Some(none), ..Allowances::default() },
+            &RateLimits { requests: Some(none), ..RateLimits::default() },
             MINUTE,
             at(0),
         );

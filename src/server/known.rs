@@ -17,7 +17,7 @@ use crate::{
     config::settings::{Mix, Project, Strategy},
     control::{snapshot::UpstreamState, views},
     ir::{
-        fault::{ClientError, ErrorKind},
+        fault::{ProxyError, ProxyErrorKind},
         op::Dialect,
     },
     relay::{
@@ -68,10 +68,10 @@ pub(super) async fn answer(
     }
 }
 
-pub(super) fn unknown(what: &str, name: &str, hint: &str) -> ClientError {
+pub(super) fn unknown(what: &str, name: &str, hint: &str) -> ProxyError {
     let name = clean::clean(name);
-    ClientError::new(
-        ErrorKind::UnknownPath,
+    ProxyError::new(
+        ProxyErrorKind::UnknownPath,
         format!("no {what} is named `{}`; {hint}", clean::truncate_end(&name, 80)),
     )
     .code("not_found")
@@ -82,7 +82,7 @@ fn key(gate: &Gate, project: &Project, name: &str) -> u64 {
 }
 
 /// Where a session was served last.
-fn session(gate: &Gate, project: &Project, name: &str) -> Result<Value, ClientError> {
+fn session(gate: &Gate, project: &Project, name: &str) -> Result<Value, ProxyError> {
     let engine = &gate.engine;
     let ttl = engine.generation().settings.sticky_ttl;
     let Some(bound) = engine.board.binding(key(gate, project, name), ttl, engine.clock.mono())
@@ -123,7 +123,7 @@ fn providers(
     project: &Project,
     wanted: Option<&str>,
     part: Option<&str>,
-) -> Result<Value, ClientError> {
+) -> Result<Value, ProxyError> {
     let generation = gate.engine.generation();
     let mut all = views::upstreams(&gate.engine, &generation);
     all.retain(|view| project.upstreams.matches(&view.name));
@@ -197,7 +197,7 @@ fn logical(
     project: &Project,
     wanted: Option<&str>,
     upstreams: bool,
-) -> Result<Value, ClientError> {
+) -> Result<Value, ProxyError> {
     let generation = gate.engine.generation();
     let learned = gate.engine.lists.learned();
     let all = names::all(&generation.catalog, project, &|id| learned.get(&id).cloned());
@@ -246,8 +246,8 @@ struct Asked {
     bind: bool,
 }
 
-async fn read(body: Incoming) -> Result<Asked, ClientError> {
-    let bad = |why: String| ClientError::new(ErrorKind::BadRequest, why);
+async fn read(body: Incoming) -> Result<Asked, ProxyError> {
+    let bad = |why: String| ProxyError::new(ProxyErrorKind::BadRequest, why);
     let bytes = timeout(PATIENCE, Limited::new(body, BODY).collect())
         .await
         .map_err(|_| bad("the body did not come".to_owned()))?;
@@ -257,7 +257,7 @@ async fn read(body: Incoming) -> Result<Asked, ClientError> {
     })
 }
 
-fn strategy(name: &str) -> Result<Strategy, ClientError> {
+fn strategy(name: &str) -> Result<Strategy, ProxyError> {
     let mix = match name {
         "balanced" => Some(Mix::Balanced),
         "latency_first" => Some(Mix::LatencyFirst),
@@ -267,8 +267,8 @@ fn strategy(name: &str) -> Result<Strategy, ClientError> {
     };
     mix.map(Strategy::Adaptive).or_else(|| Strategy::parse(name)).ok_or_else(|| {
         let all: Vec<&str> = Strategy::ALL.iter().map(|(name, _)| *name).collect();
-        ClientError::new(
-            ErrorKind::BadRequest,
+        ProxyError::new(
+            ProxyErrorKind::BadRequest,
             format!("no such strategy; there are {}", all.join(", ")),
         )
         .param("strategy")
@@ -276,7 +276,7 @@ fn strategy(name: &str) -> Result<Strategy, ClientError> {
 }
 
 /// What would be decided now, and why; binds nothing unless asked to.
-fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, ClientError> {
+fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, ProxyError> {
     let engine = &gate.engine;
     let begun = engine.clock.mono();
     let generation = engine.generation();
@@ -291,7 +291,7 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, C
         Patience::Over,
     );
     let mut resolved = resolved.map_err(|e| {
-        ClientError::new(ErrorKind::ModelNotFound, format!("{}; {}", e.text(), e.hint()))
+        ProxyError::new(ProxyErrorKind::ModelNotFound, format!("{}; {}", e.text(), e.hint()))
     })?;
     resolved.targets.retain(|target| {
         !asked.exclude_providers.iter().any(|name| **name == *target.upstream.name)
@@ -323,13 +323,12 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, C
                 }
                 None => format!("nothing that is enabled can serve `{}`", asked.logical_model),
             };
-            return Err(
-                ClientError::new(ErrorKind::Unavailable, clean::clean(&message)).retry_after(wait)
-            );
+            return Err(ProxyError::new(ProxyErrorKind::Unavailable, clean::clean(&message))
+                .retry_after(wait));
         }
     };
     let chosen = candidates.get(index).ok_or_else(|| {
-        ClientError::new(ErrorKind::Internal, "a candidate out of the list; please report this")
+        ProxyError::new(ProxyErrorKind::Internal, "a candidate out of the list; please report this")
     })?;
     if let (true, Some(keys)) = (asked.bind, &keys) {
         engine.board.bind(

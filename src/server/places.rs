@@ -12,8 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use serde_json::{Value, json};
 
 use super::{
-    gate::ServerState,
-    wire::{ConnActivity, Phase},
+    gate::Gate,
+    wire::{Phase, Pulse},
 };
 use crate::{
     base::{clean, id::RequestId},
@@ -25,40 +25,40 @@ use crate::{
     },
     relay::{
         lists,
-        reply::{self, BodyAborted, ResponseBody},
+        reply::{self, BrokeOff, ReplyBody},
     },
     routing::names,
 };
 
 /// A body that tells its connection when the answer is over.
-pub struct TrackedBody {
-    body: ResponseBody,
-    activity: Option<Arc<ConnActivity>>,
+pub struct Tracked {
+    body: ReplyBody,
+    pulse: Option<Arc<Pulse>>,
 }
 
-impl TrackedBody {
+impl Tracked {
     #[must_use]
-    pub fn new(body: ResponseBody, activity: Option<Arc<ConnActivity>>) -> Self {
-        Self { body, activity: activity }
+    pub fn new(body: ReplyBody, pulse: Option<Arc<Pulse>>) -> Self {
+        Self { body, pulse }
     }
 }
 
-impl Drop for TrackedBody {
+impl Drop for Tracked {
     fn drop(&mut self) {
-        if let Some(activity) = &self.activity {
-            activity.enter_phase(Phase::Idle);
+        if let Some(pulse) = &self.pulse {
+            pulse.enter(Phase::Idle);
         }
     }
 }
 
-impl Body for TrackedBody {
+impl Body for Tracked {
     type Data = Bytes;
-    type Error = BodyAborted;
+    type Error = BrokeOff;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyAborted>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
         Pin::new(&mut self.get_mut().body).poll_frame(cx)
     }
 
@@ -71,16 +71,16 @@ impl Body for TrackedBody {
     }
 }
 
-fn json_response(id: RequestId, value: &Value) -> Response<ResponseBody> {
+fn answer(id: RequestId, value: &Value) -> Response<ReplyBody> {
     let mut body = value.to_string();
     body.push('\n');
-    reply::full_response(StatusCode::OK, "application/json", id, body.into())
+    reply::whole(StatusCode::OK, "application/json", id, body.into())
 }
 
 /// `GET /`: what this is and where things are.
-pub fn root(server: &ServerState, id: RequestId) -> Response<ResponseBody> {
-    let base = server.control.listen.first().map_or("127.0.0.1:8642", String::as_str);
-    json_response(
+pub fn root(gate: &Gate, id: RequestId) -> Response<ReplyBody> {
+    let base = gate.control.listen.first().map_or("127.0.0.1:8642", String::as_str);
+    answer(
         id,
         &json!({
             "name": "aiproxy",
@@ -100,41 +100,37 @@ pub fn root(server: &ServerState, id: RequestId) -> Response<ResponseBody> {
 }
 
 /// `GET /api/version`: what Ollama clients ask first.
-pub fn version(id: RequestId) -> Response<ResponseBody> {
-    json_response(id, &json!({ "version": env!("CARGO_PKG_VERSION") }))
+pub fn version(id: RequestId) -> Response<ReplyBody> {
+    answer(id, &json!({ "version": env!("CARGO_PKG_VERSION") }))
 }
 
 /// `GET /health`: what is known; with `?probe=1` every upstream is asked now, all at once.
-pub async fn health(
-    server: &ServerState,
-    id: RequestId,
-    query: Option<&str>,
-) -> Response<ResponseBody> {
+pub async fn health(gate: &Gate, id: RequestId, query: Option<&str>) -> Response<ReplyBody> {
     let probe = query.is_some_and(|query| {
         query.split('&').any(|pair| matches!(pair, "probe" | "probe=1" | "probe=true"))
     });
-    let mut reachable = None;
+    let mut answered = None;
     if probe {
-        reachable = Some(lists::refresh_all(&server.engine).await);
+        answered = Some(lists::refresh(&gate.engine).await);
     }
-    let generation = server.engine.generation();
+    let generation = gate.engine.generation();
     let mut healthy = 0;
     let mut providers = serde_json::Map::new();
-    let views = views::upstreams(&server.engine, &generation);
+    let views = views::upstreams(&gate.engine, &generation);
     for view in &views {
         let state = matches!(view.state, UpstreamState::Healthy | UpstreamState::Probing);
-        let ok = state && reachable.as_ref().is_none_or(|answered| answered.contains(&view.name));
+        let ok = state && answered.as_ref().is_none_or(|answered| answered.contains(&view.name));
         healthy += usize::from(ok);
         providers.insert(view.name.clone(), Value::Bool(ok));
     }
-    let status = if server.engine.draining() {
+    let status = if gate.engine.draining() {
         "draining"
     } else if healthy > 0 || views.is_empty() {
         "healthy"
     } else {
         "degraded"
     };
-    json_response(
+    answer(
         id,
         &json!({ "status": status, "providers": providers, "healthy_providers": healthy, "total_providers": views.len(), "probed": probe }),
     )
@@ -142,35 +138,35 @@ pub async fn health(
 
 /// `GET /v1/models[/ID]` in the shape that the client reads.
 pub fn models(
-    server: &ServerState,
+    gate: &Gate,
     id: RequestId,
     project: &Project,
-    dialect: Dialect,
-    model_id: Option<&str>,
-) -> Response<ResponseBody> {
-    let generation = server.engine.generation();
-    let learned = server.engine.model_lists.learned();
-    let all = names::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
-    if let Some(wanted) = model_id {
+    shape: Dialect,
+    one: Option<&str>,
+) -> Response<ReplyBody> {
+    let generation = gate.engine.generation();
+    let learned = gate.engine.lists.learned();
+    let all = names::all(&generation.catalog, project, &|id| learned.get(&id).cloned());
+    if let Some(wanted) = one {
         return match all.iter().find(|model| *model.name == *wanted) {
-            Some(model) => json_response(id, &model_card(model, dialect)),
+            Some(model) => answer(id, &card(model, shape)),
             None => {
                 let message = format!(
                     "The model `{}` does not exist or you do not have access to it; GET /v1/models lists the names",
                     clean::clean(wanted)
                 );
-                reply::error_response(
-                    dialect,
+                reply::error(
+                    shape,
                     id,
                     &ProxyError::new(ProxyErrorKind::ModelNotFound, message).param("model"),
                 )
             }
         };
     }
-    let cards: Vec<Value> = all.iter().map(|model| model_card(model, dialect)).collect();
-    json_response(
+    let cards: Vec<Value> = all.iter().map(|model| card(model, shape)).collect();
+    answer(
         id,
-        &match dialect {
+        &match shape {
             Dialect::Gemini => json!({ "models": cards }),
             Dialect::Anthropic => {
                 let (first, last) = (all.first().map(|m| &*m.name), all.last().map(|m| &*m.name));
@@ -182,20 +178,20 @@ pub fn models(
 }
 
 /// `GET /api/tags`: Ollama's list.
-pub fn tags(server: &ServerState, id: RequestId, project: &Project) -> Response<ResponseBody> {
-    let generation = server.engine.generation();
-    let learned = server.engine.model_lists.learned();
-    let all = names::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
-    let cards: Vec<Value> = all.iter().map(|model| model_card(model, Dialect::Ollama)).collect();
-    json_response(id, &json!({ "models": cards }))
+pub fn tags(gate: &Gate, id: RequestId, project: &Project) -> Response<ReplyBody> {
+    let generation = gate.engine.generation();
+    let learned = gate.engine.lists.learned();
+    let all = names::all(&generation.catalog, project, &|id| learned.get(&id).cloned());
+    let cards: Vec<Value> = all.iter().map(|model| card(model, Dialect::Ollama)).collect();
+    answer(id, &json!({ "models": cards }))
 }
 
-fn model_card(model: &names::ListedName, dialect: Dialect) -> Value {
+fn card(model: &names::Name, shape: Dialect) -> Value {
     // When a model was made is told by few; the field must be there all the same.
     let (created, at) = (0, crate::base::clock::UnixMillis(0).to_string());
     let owner = model.routes.first().map_or("aiproxy", |route| &route.upstream.name);
     let name = &*model.name;
-    match dialect {
+    match shape {
         Dialect::Gemini => json!({
             "name": format!("models/{}", name),
             "displayName": name,

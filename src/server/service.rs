@@ -23,7 +23,7 @@ use crate::{
     base::{clean, id::RequestId},
     config::settings::{Keyless, Project, Settings},
     ir::{
-        fault::{ClientError, ErrorKind},
+        fault::{ProxyError, ProxyErrorKind},
         op::{Dialect, Op},
     },
     relay::{
@@ -81,13 +81,13 @@ async fn go(
         Ok(routed) => routed.dialect,
         Err(nowhere) => nowhere.dialect,
     };
-    let refuse = |error: ClientError| {
+    let refuse = |error: ProxyError| {
         tracing::debug!(request = %id, %peer, error = %error.message, "request refused");
         reply::error(dialect, id, &error)
     };
     if parts.method == http::Method::CONNECT || parts.method == http::Method::TRACE {
-        return refuse(ClientError::new(
-            ErrorKind::MethodNotAllowed,
+        return refuse(ProxyError::new(
+            ProxyErrorKind::MethodNotAllowed,
             "aiproxy is no forward proxy",
         ));
     }
@@ -131,7 +131,7 @@ fn guard(
     version: Version,
     settings: &Settings,
     dialect: Dialect,
-) -> Result<Option<Allowed>, ClientError> {
+) -> Result<Option<Allowed>, ProxyError> {
     host::check(map, uri, version == Version::HTTP_2, &settings.server.trusted_hosts)?;
     let allowed = origin::check(map, &settings.server.allowed_origins)?;
     if map.contains_key(header::UPGRADE)
@@ -140,15 +140,15 @@ fn guard(
     {
         // Agents that try a WebSocket for responses first fall back to HTTP at once on a 426.
         let status = if dialect == Dialect::Responses { 426 } else { 400 };
-        return Err(ClientError::new(
-            ErrorKind::UpgradeRequired,
+        return Err(ProxyError::new(
+            ProxyErrorKind::UpgradeRequired,
             "aiproxy does not switch protocols (no WebSocket here)",
         )
         .status(status));
     }
     if headers::looped(map) {
         let message = "this request came from aiproxy itself: an upstream's base_url points back here; `aiproxy upstream list` shows them";
-        return Err(ClientError::new(ErrorKind::BadRequest, message).code("loop"));
+        return Err(ProxyError::new(ProxyErrorKind::BadRequest, message).code("loop"));
     }
     Ok(allowed)
 }
@@ -171,7 +171,7 @@ async fn dispatch(
         _ => {}
     }
     if gate.engine.draining() && !matches!(route, Route::Control(_) | Route::Metrics) {
-        let error = ClientError::new(ErrorKind::Overloaded, "aiproxy is shutting down")
+        let error = ProxyError::new(ProxyErrorKind::Overloaded, "aiproxy is shutting down")
             .retry_after(Some(Duration::from_secs(2)));
         let mut response = reply::error(dialect, id, &error);
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -184,8 +184,8 @@ async fn dispatch(
         return reply::error(
             dialect,
             id,
-            &ClientError::new(
-                ErrorKind::Forbidden,
+            &ProxyError::new(
+                ProxyErrorKind::Forbidden,
                 "the control API is not served at a keyless listener",
             ),
         );
@@ -206,8 +206,8 @@ async fn dispatch(
             return reply::error(
                 dialect,
                 id,
-                &ClientError::new(
-                    ErrorKind::Unauthorized,
+                &ProxyError::new(
+                    ProxyErrorKind::Unauthorized,
                     "the control API and /metrics take the control token (DATA/run/token) or the key of an admin project",
                 ),
             );
@@ -283,15 +283,15 @@ async fn dispatch(
                 "project `{}` is no admin; `aiproxy reload` works for the owner of this machine",
                 project.name
             );
-            reply::error(dialect, id, &ClientError::new(ErrorKind::Forbidden, message))
+            reply::error(dialect, id, &ProxyError::new(ProxyErrorKind::Forbidden, message))
         }
         Route::Root | Route::Health | Route::Metrics | Route::Version | Route::Control(_) => {
             let _ = settings;
             reply::error(
                 dialect,
                 id,
-                &ClientError::new(
-                    ErrorKind::Internal,
+                &ProxyError::new(
+                    ProxyErrorKind::Internal,
                     "this place is answered before; please report this",
                 ),
             )
@@ -305,7 +305,7 @@ fn without_key(
     route: &Route,
     dialect: Dialect,
     settings: &Settings,
-) -> Result<Arc<Project>, ClientError> {
+) -> Result<Arc<Project>, ProxyError> {
     let spoken = match route {
         Route::Models { gemini: true, .. } => keyless.dialects.contains(&Dialect::Gemini),
         Route::Models { .. } => keyless.dialects.iter().any(|dialect| *dialect != Dialect::Gemini),
@@ -319,12 +319,12 @@ fn without_key(
             "this listener serves {} only, without a client key; the others need theirs at the main address",
             spoken.join(", ")
         );
-        return Err(ClientError::new(ErrorKind::Forbidden, message));
+        return Err(ProxyError::new(ProxyErrorKind::Forbidden, message));
     }
     let project = settings.projects.iter().find(|project| project.name == keyless.project);
     let missing = || {
-        ClientError::new(
-            ErrorKind::Forbidden,
+        ProxyError::new(
+            ProxyErrorKind::Forbidden,
             format!("project `{}` of this listener is gone from the config", keyless.project),
         )
     };
@@ -335,7 +335,7 @@ fn without_key(
 async fn caller(
     gate: &Gate,
     token: Option<&crate::secrets::Secret>,
-) -> Result<Arc<Project>, ClientError> {
+) -> Result<Arc<Project>, ProxyError> {
     let look = |table: &Table| match token {
         Some(token) => table.find(token).or(table.anybody.as_ref()).cloned(),
         None => table.anybody.clone(),
@@ -356,14 +356,14 @@ async fn caller(
         if table.reading {
             let message =
                 "project keys are still being read from a slow keyring; try again shortly";
-            return Err(ClientError::new(ErrorKind::Overloaded, message)
+            return Err(ProxyError::new(ProxyErrorKind::Overloaded, message)
                 .retry_after(Some(Duration::from_secs(2))));
         }
     }
     Err(credential::refusal(token))
 }
 
-fn enabled(project: Arc<Project>) -> Result<Arc<Project>, ClientError> {
+fn enabled(project: Arc<Project>) -> Result<Arc<Project>, ProxyError> {
     if project.enabled {
         return Ok(project);
     }
@@ -371,7 +371,7 @@ fn enabled(project: Arc<Project>) -> Result<Arc<Project>, ClientError> {
         "project `{}` is disabled; set `enabled = true` in its [[project]] row",
         project.name
     );
-    Err(ClientError::new(ErrorKind::Forbidden, message).code("project_disabled"))
+    Err(ProxyError::new(ProxyErrorKind::Forbidden, message).code("project_disabled"))
 }
 
 /// Cuts `key=` out of a query; only Gemini's clients use it as a credential.
@@ -411,12 +411,12 @@ fn nowhere_error(
     method: &http::Method,
     path: &str,
     settings: &Settings,
-) -> ClientError {
+) -> ProxyError {
     let path = clean::clean(path);
     let path = clean::truncate_end(&path, 120);
     if let Some(allow) = nowhere.allow {
-        return ClientError::new(
-            ErrorKind::MethodNotAllowed,
+        return ProxyError::new(
+            ProxyErrorKind::MethodNotAllowed,
             format!("{method} is not allowed for {path}; {allow} is"),
         )
         .code("method_not_supported");
@@ -429,5 +429,5 @@ fn nowhere_error(
     let message = format!(
         "Unknown request URL: {method} {path}. aiproxy serves the OpenAI API below http://{base}/v1, Anthropic's and Gemini's below http://{base}, and anything else of an upstream below http://{base}/u/UPSTREAM/"
     );
-    ClientError::new(ErrorKind::UnknownPath, message).code("unknown_url")
+    ProxyError::new(ProxyErrorKind::UnknownPath, message).code("unknown_url")
 }

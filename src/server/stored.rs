@@ -8,7 +8,7 @@ use crate::{
     base::{clean, id::RequestId},
     dialect::stored,
     ir::{
-        fault::{ClientError, ErrorKind},
+        fault::{ProxyError, ProxyErrorKind},
         op::{Dialect, Op},
         request::ChatRequest,
     },
@@ -30,7 +30,7 @@ pub(super) async fn answer(
     (method, query, headers): (Method, Option<String>, HeaderMap),
     body: Incoming,
 ) -> Response<ReplyBody> {
-    let refuse = |error: &ClientError| reply::error(Dialect::Responses, id, error);
+    let refuse = |error: &ProxyError| reply::error(Dialect::Responses, id, error);
     let project = caller.project.name.clone();
     let (upstream, key) = match gate.engine.stored.find(&project, &response) {
         None => return refuse(&unknown(&response)),
@@ -55,7 +55,7 @@ pub(super) async fn answer(
                 Stored::Cancel => {
                     let message =
                         "this response is complete; only background responses can be cancelled";
-                    return refuse(&ClientError::new(ErrorKind::BadRequest, message));
+                    return refuse(&ProxyError::new(ProxyErrorKind::BadRequest, message));
                 }
             };
             return reply::whole(StatusCode::OK, "application/json", id, text);
@@ -91,11 +91,11 @@ pub(super) async fn answer(
     serve::serve(&gate.engine, head, body).await
 }
 
-fn unknown(response: &str) -> ClientError {
+fn unknown(response: &str) -> ProxyError {
     let text = clean::clean(response);
     let message = format!(
         "Response with id '{}' not found. aiproxy keeps its own responses in memory for a day, for the project that asked for them",
         clean::truncate_end(&text, 80)
     );
-    ClientError::new(ErrorKind::UnknownPath, message).code("not_found")
+    ProxyError::new(ProxyErrorKind::UnknownPath, message).code("not_found")
 }

@@ -6,12 +6,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::text::TextEncoder;
+use super::text::Page;
 use crate::{
     base::money::NanoUsd,
     events::{
-        record::{AttemptRecord, AttemptRole, RequestRecord, RequestState},
-        sink::LedgerEntry,
+        record::{AttemptRecord, RequestRecord, State, Task},
+        sink::Entry,
     },
     ir::{
         op::{Dialect, Op},
@@ -20,13 +20,13 @@ use crate::{
 };
 
 /// Sets of labels that are told apart; what comes after them is summed up under [`OTHER`].
-const MAX_LABEL_SETS: usize = 500;
-const OTHER_LABEL: &str = "other";
+const SETS: usize = 500;
+const OTHER: &str = "other";
 /// Longer names of models are cut.
-const MAX_MODEL_NAME_BYTES: usize = 120;
+const NAME: usize = 120;
 
 /// Bounds that the conventions for generative AI recommend.
-const TOKEN_BOUNDS: [f64; 14] = [
+const TOKENS: [f64; 14] = [
     1.0,
     4.0,
     16.0,
@@ -42,29 +42,28 @@ const TOKEN_BOUNDS: [f64; 14] = [
     16_777_216.0,
     67_108_864.0,
 ];
-const DURATION_BOUNDS: [f64; 14] =
+const SECONDS: [f64; 14] =
     [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
-const TTFT_BOUNDS: [f64; 16] =
+const FIRST: [f64; 16] =
     [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-const TOKEN_TIME_BOUNDS: [f64; 13] =
-    [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];
+const EACH: [f64; 13] = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];
 
 /// The sums of a process.
 #[derive(Debug, Default)]
-pub struct Metrics(Mutex<MetricStore>);
+pub struct Metrics(Mutex<Sums>);
 
 #[derive(Debug, Default)]
-struct MetricStore {
-    requests: HashMap<RequestLabels, RequestCounts>,
-    models: HashMap<ModelLabels, Histograms>,
-    attempts: HashMap<AttemptLabels, (u64, Histogram<14>)>,
+struct Sums {
+    requests: HashMap<Whose, Counts>,
+    models: HashMap<Which, Shapes>,
+    attempts: HashMap<Tried, (u64, Histogram<14>)>,
     /// Attempts that upstreams answered well, for those who wait for a sign of life.
-    success_counts: BTreeMap<Arc<str>, u64>,
+    answered: BTreeMap<Arc<str>, u64>,
     failovers: BTreeMap<Arc<str>, u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct RequestLabels {
+struct Whose {
     project: Arc<str>,
     upstream: Arc<str>,
     model: Arc<str>,
@@ -73,33 +72,33 @@ struct RequestLabels {
 }
 
 #[derive(Debug, Default)]
-struct RequestCounts {
+struct Counts {
     done: u64,
     failed: u64,
-    client_gone: u64,
-    tokens: [u64; TOKEN_CLASSES.len()],
+    left: u64,
+    tokens: [u64; CLASSES.len()],
     cost: NanoUsd,
     unpriced: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct ModelLabels {
+struct Which {
     upstream: Arc<str>,
     model: Arc<str>,
     op: Op,
 }
 
 #[derive(Debug, Default)]
-struct Histograms {
+struct Shapes {
     input: Histogram<14>,
     output: Histogram<14>,
     duration: Histogram<14>,
-    ttft: Histogram<16>,
-    time_per_token: Histogram<13>,
+    first: Histogram<16>,
+    each: Histogram<13>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct AttemptLabels {
+struct Tried {
     upstream: Arc<str>,
     key: Arc<str>,
     model: Arc<str>,
@@ -122,16 +121,16 @@ impl<const N: usize> Default for Histogram<N> {
 }
 
 impl<const N: usize> Histogram<N> {
-    fn record(&mut self, bounds: &[f64; N], value: f64) {
-        let bucket = bounds.iter().position(|bound| value <= *bound).unwrap_or(N);
-        if let Some(count) = self.counts.get_mut(bucket) {
+    fn add(&mut self, bounds: &[f64; N], value: f64) {
+        let place = bounds.iter().position(|bound| value <= *bound).unwrap_or(N);
+        if let Some(count) = self.counts.get_mut(place) {
             *count += 1;
         }
         self.sum += value;
     }
 
-    fn write(&self, page: &mut TextEncoder, labels: &[(&str, &str)], bounds: &[f64; N]) {
-        page.write_histogram(labels, bounds, &self.counts[..=N.min(16)], self.sum);
+    fn write(&self, page: &mut Page, labels: &[(&str, &str)], bounds: &[f64; N]) {
+        page.histogram(labels, bounds, &self.counts[..=N.min(16)], self.sum);
     }
 
     fn is_empty(&self) -> bool {
@@ -139,7 +138,7 @@ impl<const N: usize> Histogram<N> {
     }
 }
 
-const TOKEN_CLASSES: [&str; 10] = [
+const CLASSES: [&str; 10] = [
     "input",
     "cache_read",
     "cache_write_5m",
@@ -152,7 +151,7 @@ const TOKEN_CLASSES: [&str; 10] = [
     "image_out",
 ];
 
-fn token_counts(u: &Usage) -> [u64; TOKEN_CLASSES.len()] {
+fn classes(u: &Usage) -> [u64; CLASSES.len()] {
     [
         u.input,
         u.cache_read,
@@ -168,63 +167,59 @@ fn token_counts(u: &Usage) -> [u64; TOKEN_CLASSES.len()] {
 }
 
 /// What one set of labels has to tell in a family: one more label, and the value.
-type Samples = Vec<(Option<(&'static str, &'static str)>, String)>;
+type Values = Vec<(Option<(&'static str, &'static str)>, String)>;
 
 impl Metrics {
     /// Counts a finished request.
-    pub fn record(&self, entry: &LedgerEntry) {
+    pub fn count(&self, entry: &Entry) {
         let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sums.record_request(&entry.record);
+        sums.count(&entry.record);
     }
 
     /// Attempts that an upstream answered well since the start.
     #[must_use]
-    pub fn success_count(&self, upstream: &str) -> u64 {
+    pub fn answered(&self, upstream: &str) -> u64 {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .success_counts
+            .answered
             .get(upstream)
             .copied()
             .unwrap_or(0)
     }
 
     /// Writes them all.
-    pub fn write(&self, page: &mut TextEncoder) {
+    pub fn write(&self, page: &mut Page) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).write(page);
     }
 }
 
-impl MetricStore {
-    fn record_request(&mut self, r: &RequestRecord) {
+impl Sums {
+    fn count(&mut self, r: &RequestRecord) {
         let none: Arc<str> = Arc::default();
-        let last = r.serving_attempt();
+        let last = r.last();
         let upstream = last.map_or(&none, |attempt| &attempt.upstream);
         // What a client asked for is its own word; only what an upstream was asked for is a label.
-        let model =
-            last.map_or_else(|| Arc::clone(&none), |attempt| bounded_model_name(&attempt.model));
-        let labels = RequestLabels {
+        let model = last.map_or_else(|| Arc::clone(&none), |attempt| name(&attempt.model));
+        let whose = Whose {
             project: Arc::clone(&r.project),
             upstream: Arc::clone(upstream),
             model: Arc::clone(&model),
             op: r.op,
             dialect: r.dialect,
         };
-        let counts = entry_or_other(&mut self.requests, labels, |labels| RequestLabels {
-            project: OTHER_LABEL.into(),
-            model: OTHER_LABEL.into(),
-            ..labels
+        let counts = bounded(&mut self.requests, whose, |whose| Whose {
+            project: OTHER.into(),
+            model: OTHER.into(),
+            ..whose
         });
         match r.state {
-            RequestState::Failed => counts.failed += 1,
-            RequestState::ClientGone => counts.client_gone += 1,
-            RequestState::Done
-            | RequestState::Queued
-            | RequestState::Streaming
-            | RequestState::Waiting => counts.done += 1,
+            State::Failed => counts.failed += 1,
+            State::Left => counts.left += 1,
+            State::Done | State::Queued | State::Streaming | State::Waiting => counts.done += 1,
         }
         if let Some(usage) = &r.usage {
-            for (sum, more) in counts.tokens.iter_mut().zip(token_counts(usage)) {
+            for (sum, more) in counts.tokens.iter_mut().zip(classes(usage)) {
                 *sum = sum.saturating_add(more);
             }
         }
@@ -234,87 +229,78 @@ impl MetricStore {
             None => {}
         }
         if r.op.generates() && last.is_some() {
-            self.record_histograms(
-                r,
-                ModelLabels { upstream: Arc::clone(upstream), model, op: r.op },
-            );
+            self.shape(r, Which { upstream: Arc::clone(upstream), model, op: r.op });
         }
         for (before, after) in r.attempts.iter().zip(r.attempts.iter().skip(1)) {
             // A second one beside the first is no flight from it.
-            if after.role != AttemptRole::Hedge
+            if after.task != Task::Hedge
                 && (before.upstream != after.upstream || before.key != after.key)
             {
                 *self.failovers.entry(Arc::clone(&before.upstream)).or_default() += 1;
             }
         }
         for attempt in &r.attempts {
-            self.record_attempt(r.op, attempt);
+            self.attempt(r.op, attempt);
         }
     }
 
-    fn record_histograms(&mut self, r: &RequestRecord, labels: ModelLabels) {
-        let histograms = entry_or_other(&mut self.models, labels, |labels| ModelLabels {
-            model: OTHER_LABEL.into(),
-            ..labels
-        });
+    fn shape(&mut self, r: &RequestRecord, which: Which) {
+        let shapes =
+            bounded(&mut self.models, which, |which| Which { model: OTHER.into(), ..which });
         if let Some(usage) = &r.usage {
-            histograms.input.record(&TOKEN_BOUNDS, usage.input_total() as f64);
-            histograms.output.record(&TOKEN_BOUNDS, usage.output_total() as f64);
+            shapes.input.add(&TOKENS, usage.input_total() as f64);
+            shapes.output.add(&TOKENS, usage.output_total() as f64);
         }
         let seconds = |ms: u32| f64::from(ms) / 1_000.0;
         if let Some(ms) = r.duration_ms {
-            histograms.duration.record(&DURATION_BOUNDS, seconds(ms));
+            shapes.duration.add(&SECONDS, seconds(ms));
         }
         if let Some(ms) = r.ttft_ms {
-            histograms.ttft.record(&TTFT_BOUNDS, seconds(ms));
+            shapes.first.add(&FIRST, seconds(ms));
         }
         if let (Some(first), Some(all), Some(usage)) =
             (r.ttft_ms, r.duration_ms, r.usage.filter(|usage| usage.output_total() > 1))
             && r.stream
         {
-            histograms.time_per_token.record(
-                &TOKEN_TIME_BOUNDS,
-                seconds(all.saturating_sub(first)) / (usage.output_total() - 1) as f64,
-            );
+            shapes
+                .each
+                .add(&EACH, seconds(all.saturating_sub(first)) / (usage.output_total() - 1) as f64);
         }
     }
 
-    fn record_attempt(&mut self, op: Op, a: &AttemptRecord) {
-        let labels = AttemptLabels {
+    fn attempt(&mut self, op: Op, a: &AttemptRecord) {
+        let tried = Tried {
             upstream: Arc::clone(&a.upstream),
             key: Arc::clone(&a.key),
-            model: bounded_model_name(&a.model),
+            model: name(&a.model),
             op,
             status: a.status,
             won: a.won,
         };
         if a.won {
-            *self.success_counts.entry(Arc::clone(&a.upstream)).or_default() += 1;
+            *self.answered.entry(Arc::clone(&a.upstream)).or_default() += 1;
         }
-        let (count, duration) = entry_or_other(&mut self.attempts, labels, |labels| {
-            AttemptLabels { model: OTHER_LABEL.into(), status: None, ..labels }
+        let (count, took) = bounded(&mut self.attempts, tried, |tried| Tried {
+            model: OTHER.into(),
+            status: None,
+            ..tried
         });
         *count += 1;
         if let Some(ended) = a.ended_ms {
-            duration
-                .record(&DURATION_BOUNDS, f64::from(ended.saturating_sub(a.started_ms)) / 1_000.0);
+            took.add(&SECONDS, f64::from(ended.saturating_sub(a.started_ms)) / 1_000.0);
         }
     }
 
-    fn write(&self, page: &mut TextEncoder) {
+    fn write(&self, page: &mut Page) {
         let mut requests: Vec<_> = self.requests.iter().collect();
-        requests.sort_by_key(|(labels, _)| *labels);
+        requests.sort_by_key(|(whose, _)| *whose);
         self.write_requests(page, &requests);
         self.write_attempts(page);
-        self.write_histograms(page);
+        self.write_shapes(page);
     }
 
-    fn write_requests(
-        &self,
-        page: &mut TextEncoder,
-        requests: &[(&RequestLabels, &RequestCounts)],
-    ) {
-        let of = |w: &RequestLabels| {
+    fn write_requests(&self, page: &mut Page, requests: &[(&Whose, &Counts)]) {
+        let of = |w: &Whose| {
             [
                 w.project.to_string(),
                 w.upstream.to_string(),
@@ -323,51 +309,42 @@ impl MetricStore {
                 w.dialect.name().to_owned(),
             ]
         };
-        const LABEL_NAMES: [&str; 5] = ["project", "upstream", "model", "op", "dialect"];
+        const NAMES: [&str; 5] = ["project", "upstream", "model", "op", "dialect"];
         let labels = |values: &'_ [String; 5]| -> Vec<(&'static str, String)> {
-            LABEL_NAMES.into_iter().zip(values.iter().cloned()).collect()
+            NAMES.into_iter().zip(values.iter().cloned()).collect()
         };
-        let each = |page: &mut TextEncoder, of_counts: &dyn Fn(&RequestCounts) -> Samples| {
-            for (request_labels, counts) in requests {
-                let all = labels(&of(request_labels));
+        let each = |page: &mut Page, of_counts: &dyn Fn(&Counts) -> Values| {
+            for (whose, counts) in requests {
+                let all = labels(&of(whose));
                 for (more, value) in of_counts(counts) {
                     let mut labels: Vec<(&str, &str)> =
                         all.iter().map(|(name, value)| (*name, value.as_str())).collect();
                     labels.extend(more);
-                    page.write_sample(&labels, value);
+                    page.sample(&labels, value);
                 }
             }
         };
-        page.begin_family(
-            "aiproxy_requests_total",
-            "counter",
-            "Finished requests by how they ended",
-        );
+        page.family("aiproxy_requests_total", "counter", "Finished requests by how they ended");
         each(page, &|counts| {
-            let states =
-                [("done", counts.done), ("failed", counts.failed), ("left", counts.client_gone)];
+            let states = [("done", counts.done), ("failed", counts.failed), ("left", counts.left)];
             states
                 .into_iter()
                 .filter(|(_, n)| *n > 0)
                 .map(|(state, n)| (Some(("state", state)), n.to_string()))
                 .collect()
         });
-        page.begin_family(
-            "aiproxy_tokens_total",
-            "counter",
-            "Tokens in classes that do not overlap",
-        );
+        page.family("aiproxy_tokens_total", "counter", "Tokens in classes that do not overlap");
         each(page, &|counts| {
-            let all = TOKEN_CLASSES.into_iter().zip(counts.tokens).filter(|(_, n)| *n > 0);
+            let all = CLASSES.into_iter().zip(counts.tokens).filter(|(_, n)| *n > 0);
             all.map(|(class, n)| (Some(("class", class)), n.to_string())).collect()
         });
-        page.begin_family(
+        page.family(
             "aiproxy_cost_dollars_total",
             "counter",
             "What requests with a known price cost, in US dollars",
         );
         each(page, &|counts| vec![(None, counts.cost.dollars().to_string())]);
-        page.begin_family(
+        page.family(
             "aiproxy_unpriced_requests_total",
             "counter",
             "Requests whose price nobody knows",
@@ -375,146 +352,140 @@ impl MetricStore {
         each(page, &|counts| {
             if counts.unpriced > 0 { vec![(None, counts.unpriced.to_string())] } else { Vec::new() }
         });
-        page.begin_family(
+        page.family(
             "aiproxy_failovers_total",
             "counter",
             "Times that a request went on elsewhere, by the upstream that it left",
         );
         for (upstream, count) in &self.failovers {
-            page.write_sample(&[("upstream", upstream)], count);
+            page.sample(&[("upstream", upstream)], count);
         }
     }
 
-    fn write_attempts(&self, page: &mut TextEncoder) {
+    fn write_attempts(&self, page: &mut Page) {
         let mut attempts: Vec<_> = self.attempts.iter().collect();
-        attempts.sort_by_key(|(labels, _)| *labels);
-        let status = |attempt: &AttemptLabels| {
-            attempt.status.map_or_else(|| "none".to_owned(), |status| status.to_string())
+        attempts.sort_by_key(|(tried, _)| *tried);
+        let status = |tried: &Tried| {
+            tried.status.map_or_else(|| "none".to_owned(), |status| status.to_string())
         };
-        page.begin_family(
+        page.family(
             "aiproxy_attempts_total",
             "counter",
             "Attempts at upstreams by status, and whether the request was answered with them",
         );
-        for (attempt, (count, _)) in &attempts {
-            let (status, won) = (status(attempt), if attempt.won { "true" } else { "false" });
-            page.write_sample(
+        for (tried, (count, _)) in &attempts {
+            let (status, won) = (status(tried), if tried.won { "true" } else { "false" });
+            page.sample(
                 &[
-                    ("upstream", &attempt.upstream),
-                    ("key", &attempt.key),
-                    ("model", &attempt.model),
-                    ("op", attempt.op.name()),
+                    ("upstream", &tried.upstream),
+                    ("key", &tried.key),
+                    ("model", &tried.model),
+                    ("op", tried.op.name()),
                     ("status", &status),
                     ("won", won),
                 ],
                 count,
             );
         }
-        page.begin_family(
+        page.family(
             "gen_ai_client_operation_duration_seconds",
             "histogram",
             "Time of an attempt at an upstream",
         );
-        for (attempt, (_, duration)) in
+        for (tried, (_, took)) in
             attempts.iter().filter(|(tried, (_, took))| tried.op.generates() && !took.is_empty())
         {
-            let error = if attempt.won {
+            let error = if tried.won {
                 String::new()
             } else {
-                attempt.status.map_or_else(|| "_OTHER".to_owned(), |status| status.to_string())
+                tried.status.map_or_else(|| "_OTHER".to_owned(), |status| status.to_string())
             };
             let mut labels = vec![
-                ("gen_ai_operation_name", operation_name(attempt.op)),
-                ("gen_ai_provider_name", &*attempt.upstream),
-                ("gen_ai_request_model", &*attempt.model),
-                ("aiproxy_key", &*attempt.key),
+                ("gen_ai_operation_name", operation(tried.op)),
+                ("gen_ai_provider_name", &*tried.upstream),
+                ("gen_ai_request_model", &*tried.model),
+                ("aiproxy_key", &*tried.key),
             ];
             if !error.is_empty() {
                 labels.push(("error_type", &error));
             }
-            duration.write(page, &labels, &DURATION_BOUNDS);
+            took.write(page, &labels, &SECONDS);
         }
     }
 
-    fn write_histograms(&self, page: &mut TextEncoder) {
+    fn write_shapes(&self, page: &mut Page) {
         let mut models: Vec<_> = self.models.iter().collect();
-        models.sort_by_key(|(labels, _)| *labels);
-        let labels = |model: &'_ ModelLabels| {
+        models.sort_by_key(|(which, _)| *which);
+        let labels = |which: &'_ Which| {
             [
-                ("gen_ai_operation_name", operation_name(model.op).to_owned()),
-                ("gen_ai_provider_name", model.upstream.to_string()),
-                ("gen_ai_request_model", model.model.to_string()),
+                ("gen_ai_operation_name", operation(which.op).to_owned()),
+                ("gen_ai_provider_name", which.upstream.to_string()),
+                ("gen_ai_request_model", which.model.to_string()),
             ]
         };
-        fn borrow_labels<'a>(labels: &'a [(&'static str, String); 3]) -> Vec<(&'a str, &'a str)> {
+        fn borrowed<'a>(labels: &'a [(&'static str, String); 3]) -> Vec<(&'a str, &'a str)> {
             labels.iter().map(|(name, value)| (*name, value.as_str())).collect()
         }
-        page.begin_family("gen_ai_client_token_usage", "histogram", "Tokens of a request");
-        for (model, histograms) in &models {
-            let model_labels = labels(model);
-            for (kind, tokens) in [("input", &histograms.input), ("output", &histograms.output)]
+        page.family("gen_ai_client_token_usage", "histogram", "Tokens of a request");
+        for (which, shapes) in &models {
+            let own = labels(which);
+            for (kind, tokens) in [("input", &shapes.input), ("output", &shapes.output)]
                 .into_iter()
                 .filter(|(_, tokens)| !tokens.is_empty())
             {
-                let mut labels = borrow_labels(&model_labels);
+                let mut labels = borrowed(&own);
                 labels.push(("gen_ai_token_type", kind));
-                tokens.write(page, &labels, &TOKEN_BOUNDS);
+                tokens.write(page, &labels, &TOKENS);
             }
         }
-        page.begin_family(
+        page.family(
             "gen_ai_server_request_duration_seconds",
             "histogram",
             "Time of a request, all its attempts together",
         );
-        for (model, histograms) in models.iter().filter(|(_, shapes)| !shapes.duration.is_empty()) {
-            histograms.duration.write(page, &borrow_labels(&labels(model)), &DURATION_BOUNDS);
+        for (which, shapes) in models.iter().filter(|(_, shapes)| !shapes.duration.is_empty()) {
+            shapes.duration.write(page, &borrowed(&labels(which)), &SECONDS);
         }
-        page.begin_family(
+        page.family(
             "gen_ai_server_time_to_first_token_seconds",
             "histogram",
             "Time from a request to the first content for its client",
         );
-        for (model, histograms) in models.iter().filter(|(_, shapes)| !shapes.ttft.is_empty()) {
-            histograms.ttft.write(page, &borrow_labels(&labels(model)), &TTFT_BOUNDS);
+        for (which, shapes) in models.iter().filter(|(_, shapes)| !shapes.first.is_empty()) {
+            shapes.first.write(page, &borrowed(&labels(which)), &FIRST);
         }
-        page.begin_family(
+        page.family(
             "gen_ai_server_time_per_output_token_seconds",
             "histogram",
             "Time of each output token after the first, of streams",
         );
-        for (model, histograms) in
-            models.iter().filter(|(_, shapes)| !shapes.time_per_token.is_empty())
-        {
-            histograms.time_per_token.write(
-                page,
-                &borrow_labels(&labels(model)),
-                &TOKEN_TIME_BOUNDS,
-            );
+        for (which, shapes) in models.iter().filter(|(_, shapes)| !shapes.each.is_empty()) {
+            shapes.each.write(page, &borrowed(&labels(which)), &EACH);
         }
     }
 }
 
 /// The sums of these labels, or of `other` where there are too many.
-fn entry_or_other<K: Eq + Hash + Clone, V: Default>(
+fn bounded<K: Eq + Hash + Clone, V: Default>(
     map: &mut HashMap<K, V>,
     key: K,
     other: impl FnOnce(K) -> K,
 ) -> &mut V {
-    let key = if map.len() < MAX_LABEL_SETS || map.contains_key(&key) { key } else { other(key) };
+    let key = if map.len() < SETS || map.contains_key(&key) { key } else { other(key) };
     map.entry(key).or_default()
 }
 
-fn bounded_model_name(model: &Arc<str>) -> Arc<str> {
-    if model.len() <= MAX_MODEL_NAME_BYTES {
+fn name(model: &Arc<str>) -> Arc<str> {
+    if model.len() <= NAME {
         Arc::clone(model)
     } else {
-        model[..model.floor_char_boundary(MAX_MODEL_NAME_BYTES)].into()
+        model[..model.floor_char_boundary(NAME)].into()
     }
 }
 
 /// The word of the conventions for an operation.
 #[must_use]
-pub fn operation_name(op: Op) -> &'static str {
+pub fn operation(op: Op) -> &'static str {
     match op {
         Op::Chat => "chat",
         Op::Completions => "text_completion",
@@ -531,7 +502,7 @@ pub(in crate::telemetry) mod tests {
         ir::cost::{Cost, Precision},
     };
 
-    pub(in crate::telemetry) fn entry(model: &str) -> LedgerEntry {
+    pub(in crate::telemetry) fn entry(model: &str) -> Entry {
         let at = UnixMillis(1_700_000_000_000);
         let attempt = |number: u32, key: &str, status: u16| AttemptRecord {
             number,
@@ -546,8 +517,8 @@ pub(in crate::telemetry) mod tests {
             outcome: (status != 200).then(|| "429".into()),
             won: status == 200,
             maybe_billed: false,
-            has_affinity: false,
-            role: AttemptRole::Primary,
+            bound: false,
+            task: Task::Answer,
         };
         let record = RequestRecord {
             id: RequestId::new(at),
@@ -556,11 +527,11 @@ pub(in crate::telemetry) mod tests {
             client: "aider".into(),
             dialect: Dialect::Openai,
             op: Op::Chat,
-            requested_model: "whatever".into(),
+            asked: "whatever".into(),
             stream: true,
             session: None,
             request_bytes: 1,
-            state: RequestState::Done,
+            state: State::Done,
             attempts: vec![attempt(1, "work", 429), attempt(2, "spare", 200)],
             reason: None,
             ttft_ms: Some(150),
@@ -578,13 +549,13 @@ pub(in crate::telemetry) mod tests {
             answer_bytes: 1,
             events: 1,
             error: None,
-            cache_miss: None,
+            cache_lost: None,
         };
-        LedgerEntry { record: Arc::new(record), bills: Vec::new(), demo: false, replay_of: None }
+        Entry { record: Arc::new(record), parts: Vec::new(), demo: false, replay_of: None }
     }
 
     fn page(metrics: &Metrics) -> String {
-        let mut page = TextEncoder::default();
+        let mut page = Page::default();
         metrics.write(&mut page);
         page.finish()
     }
@@ -592,8 +563,8 @@ pub(in crate::telemetry) mod tests {
     #[test]
     fn a_request_is_counted_with_its_attempts_tokens_and_cost() {
         let metrics = Metrics::default();
-        metrics.record(&entry("m"));
-        metrics.record(&entry("m"));
+        metrics.count(&entry("m"));
+        metrics.count(&entry("m"));
         let text = page(&metrics);
 
         let own = "project=\"ide\",upstream=\"one\",model=\"m\",op=\"chat\",dialect=\"openai\"";
@@ -614,20 +585,20 @@ pub(in crate::telemetry) mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }
-        assert_eq!((metrics.success_count("one"), metrics.success_count("two")), (2, 0));
+        assert_eq!((metrics.answered("one"), metrics.answered("two")), (2, 0));
     }
 
     #[test]
     fn many_names_of_models_do_not_make_many_series() {
         let metrics = Metrics::default();
         for n in 0..5_000 {
-            metrics.record(&entry(&format!("model-{n}-{}", "x".repeat(500))));
+            metrics.count(&entry(&format!("model-{n}-{}", "x".repeat(500))));
         }
         let sums = metrics.0.lock().unwrap();
         assert!(
-            sums.requests.len() <= MAX_LABEL_SETS + 1
-                && sums.models.len() <= MAX_LABEL_SETS + 1
-                && sums.attempts.len() <= MAX_LABEL_SETS + 2
+            sums.requests.len() <= SETS + 1
+                && sums.models.len() <= SETS + 1
+                && sums.attempts.len() <= SETS + 2
         );
         drop(sums);
         assert!(page(&metrics).contains("model=\"other\""));

@@ -15,86 +15,78 @@ use hyper::body::Incoming;
 use super::{
     decode::{DecodeError, Decoder},
     fault,
-    lane::PooledBody,
-    local::InProcessBody,
+    lane::LaneBody,
+    local::LocalBody,
 };
 use crate::ir::fault::{TransportFault, TransportKind};
 
 /// So much is looked at for whether it is coded at all.
-const MAX_RAW_PREFIX: usize = 64 << 10;
+const LABELLED: usize = 64 << 10;
 
 /// What an upstream answers, as it comes. Trailers are dropped. Dropping it closes the upstream's
 /// connection, unless all was read.
-pub struct UpstreamBody {
-    source: BodySource,
+pub struct AnswerBody {
+    source: Source,
     decoder: Option<Box<Decoder>>,
     /// Received and not yet decoded.
-    encoded: Bytes,
+    coded: Bytes,
     /// Received up to the first byte that was decoded, where a wrong label is to be passed over.
-    raw_prefix: Option<BytesMut>,
+    labelled: Option<BytesMut>,
     /// The upstream's name, for messages.
-    upstream_name: Arc<str>,
+    from: Arc<str>,
     limit: u64,
-    delivered: u64,
+    given: u64,
     ended: bool,
 }
 
-enum BodySource {
-    InProcess(InProcessBody),
+enum Source {
+    Local(LocalBody),
     Network(Incoming),
-    Pooled(PooledBody),
-    Buffered(Option<Bytes>),
+    Lane(LaneBody),
+    Whole(Option<Bytes>),
 }
 
-impl UpstreamBody {
-    pub(super) fn from_network(
-        body: Incoming,
-        decoder: Option<Decoder>,
-        upstream_name: Arc<str>,
-    ) -> Self {
-        Self::new(BodySource::Network(body), decoder.map(Box::new), upstream_name)
+impl AnswerBody {
+    pub(super) fn network(body: Incoming, decoder: Option<Decoder>, from: Arc<str>) -> Self {
+        Self::new(Source::Network(body), decoder.map(Box::new), from)
     }
 
-    pub(super) fn from_pooled(
-        body: PooledBody,
-        decoder: Option<Decoder>,
-        upstream_name: Arc<str>,
-    ) -> Self {
-        Self::new(BodySource::Pooled(body), decoder.map(Box::new), upstream_name)
+    pub(super) fn lane(body: LaneBody, decoder: Option<Decoder>, from: Arc<str>) -> Self {
+        Self::new(Source::Lane(body), decoder.map(Box::new), from)
     }
 
-    pub(super) fn from_in_process(body: InProcessBody, upstream_name: Arc<str>) -> Self {
-        Self::new(BodySource::InProcess(body), None, upstream_name)
+    pub(super) fn local(body: LocalBody, from: Arc<str>) -> Self {
+        Self::new(Source::Local(body), None, from)
     }
 
     /// A body that is there already.
     #[must_use]
-    pub fn from_bytes(bytes: Bytes, upstream_name: Arc<str>) -> Self {
-        Self::new(BodySource::Buffered(Some(bytes)), None, upstream_name)
+    pub fn whole(bytes: Bytes, from: Arc<str>) -> Self {
+        Self::new(Source::Whole(Some(bytes)), None, from)
     }
 
-    fn new(source: BodySource, decoder: Option<Box<Decoder>>, upstream_name: Arc<str>) -> Self {
+    fn new(source: Source, decoder: Option<Box<Decoder>>, from: Arc<str>) -> Self {
         Self {
             source,
             decoder,
-            encoded: Bytes::new(),
-            raw_prefix: None,
-            upstream_name: upstream_name,
+            coded: Bytes::new(),
+            labelled: None,
+            from,
             limit: u64::MAX,
-            delivered: 0,
+            given: 0,
             ended: false,
         }
     }
 
     /// Bounds what is given from here on, counted decoded; more is `TooLarge`.
     pub fn set_limit(&mut self, bytes: u64) {
-        self.limit = self.delivered.saturating_add(bytes);
+        self.limit = self.given.saturating_add(bytes);
     }
 
     /// What does not decode at all is taken as it came: errors often come from others than the
     /// coding was named by.
-    pub fn tolerate_wrong_coding(&mut self) {
-        self.raw_prefix = self.decoder.is_some().then(BytesMut::new);
+    pub fn forgive_label(&mut self) {
+        self.labelled = self.decoder.is_some().then(BytesMut::new);
     }
 
     /// Reads all of it, to at most `limit` bytes.
@@ -102,7 +94,7 @@ impl UpstreamBody {
     /// # Errors
     ///
     /// It broke, or was larger.
-    pub async fn read_to_end(mut self, limit: u64) -> Result<Bytes, TransportFault> {
+    pub async fn read(mut self, limit: u64) -> Result<Bytes, TransportFault> {
         self.set_limit(limit);
         let mut first = Bytes::new();
         let mut all = Vec::new();
@@ -123,12 +115,12 @@ impl UpstreamBody {
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportFault>>> {
         loop {
             let frame = match &mut self.source {
-                BodySource::Network(body) => ready!(Pin::new(body).poll_frame(cx))
-                    .map(|frame| frame.map_err(|e| fault::body_fault(&e, &self.upstream_name))),
-                BodySource::Pooled(body) => ready!(Pin::new(body).poll_frame(cx))
-                    .map(|frame| frame.map_err(|e| fault::body_fault(&e, &self.upstream_name))),
-                BodySource::InProcess(body) => ready!(Pin::new(body).poll_frame(cx)),
-                BodySource::Buffered(bytes) => return Poll::Ready(bytes.take().map(Ok)),
+                Source::Network(body) => ready!(Pin::new(body).poll_frame(cx))
+                    .map(|frame| frame.map_err(|e| fault::of_body(&e, &self.from))),
+                Source::Lane(body) => ready!(Pin::new(body).poll_frame(cx))
+                    .map(|frame| frame.map_err(|e| fault::of_body(&e, &self.from))),
+                Source::Local(body) => ready!(Pin::new(body).poll_frame(cx)),
+                Source::Whole(bytes) => return Poll::Ready(bytes.take().map(Ok)),
             };
             match frame {
                 None => return Poll::Ready(None),
@@ -148,48 +140,46 @@ impl UpstreamBody {
     ) -> Poll<Option<Result<Bytes, TransportFault>>> {
         loop {
             let Some(decoder) = &mut self.decoder else { return self.poll_source(cx) };
-            match decoder.decode_step(&mut self.encoded) {
+            match decoder.step(&mut self.coded) {
                 Ok(Some(piece)) => {
-                    self.raw_prefix = None;
+                    self.labelled = None;
                     return Poll::Ready(Some(Ok(piece)));
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    let error = self.decode_fault(error);
-                    let Some(undecoded) = self.raw_prefix.take() else {
+                    let error = self.undecodable(error);
+                    let Some(plain) = self.labelled.take() else {
                         return Poll::Ready(Some(Err(error)));
                     };
-                    (self.decoder, self.encoded) = (None, Bytes::new());
-                    return Poll::Ready(Some(Ok(undecoded.freeze())));
+                    (self.decoder, self.coded) = (None, Bytes::new());
+                    return Poll::Ready(Some(Ok(plain.freeze())));
                 }
             }
             match ready!(self.poll_source(cx)) {
                 Some(Ok(data)) => {
-                    if let Some(raw_prefix) = self
-                        .raw_prefix
-                        .as_mut()
-                        .filter(|raw_prefix| raw_prefix.len() < MAX_RAW_PREFIX)
+                    if let Some(labelled) =
+                        self.labelled.as_mut().filter(|labelled| labelled.len() < LABELLED)
                     {
-                        raw_prefix.extend_from_slice(&data);
+                        labelled.extend_from_slice(&data);
                     }
-                    self.encoded = data;
+                    self.coded = data;
                 }
                 Some(Err(fault)) => return Poll::Ready(Some(Err(fault))),
                 None => {
                     let finished = self.decoder.as_ref().map_or(Ok(()), |decoder| decoder.finish());
-                    return Poll::Ready(finished.err().map(|error| Err(self.decode_fault(error))));
+                    return Poll::Ready(finished.err().map(|error| Err(self.undecodable(error))));
                 }
             }
         }
     }
 
-    fn decode_fault(&self, error: DecodeError) -> TransportFault {
-        let message = format!("the response of {} cannot be decoded: {error}", self.upstream_name);
+    fn undecodable(&self, error: DecodeError) -> TransportFault {
+        let message = format!("the response of {} cannot be decoded: {error}", self.from);
         TransportFault { kind: TransportKind::BodyBroken, message, may_be_received: true }
     }
 }
 
-impl Body for UpstreamBody {
+impl Body for AnswerBody {
     type Data = Bytes;
     type Error = TransportFault;
 
@@ -203,12 +193,12 @@ impl Body for UpstreamBody {
         }
         match ready!(this.poll_decoded(cx)) {
             Some(Ok(data)) => {
-                this.delivered = this.delivered.saturating_add(data.len() as u64);
-                if this.delivered > this.limit {
+                this.given = this.given.saturating_add(data.len() as u64);
+                if this.given > this.limit {
                     this.ended = true;
                     let message = format!(
                         "the response of {} is larger than {} bytes",
-                        this.upstream_name, this.limit
+                        this.from, this.limit
                     );
                     return Poll::Ready(Some(Err(TransportFault {
                         kind: TransportKind::TooLarge,
@@ -235,28 +225,28 @@ impl Body for UpstreamBody {
         self.ended
             || (self.decoder.is_none()
                 && match &self.source {
-                    BodySource::Network(body) => body.is_end_stream(),
-                    BodySource::Pooled(body) => body.is_end_stream(),
-                    BodySource::InProcess(body) => body.is_end_stream(),
-                    BodySource::Buffered(bytes) => bytes.is_none(),
+                    Source::Network(body) => body.is_end_stream(),
+                    Source::Lane(body) => body.is_end_stream(),
+                    Source::Local(body) => body.is_end_stream(),
+                    Source::Whole(bytes) => bytes.is_none(),
                 })
     }
 
     fn size_hint(&self) -> SizeHint {
         match (&self.source, &self.decoder) {
             (_, Some(_)) => SizeHint::default(),
-            (BodySource::Network(body), None) => body.size_hint(),
-            (BodySource::Pooled(body), None) => body.size_hint(),
-            (BodySource::InProcess(body), None) => body.size_hint(),
-            (BodySource::Buffered(bytes), None) => {
+            (Source::Network(body), None) => body.size_hint(),
+            (Source::Lane(body), None) => body.size_hint(),
+            (Source::Local(body), None) => body.size_hint(),
+            (Source::Whole(bytes), None) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
             }
         }
     }
 }
 
-impl fmt::Debug for UpstreamBody {
+impl fmt::Debug for AnswerBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AnswerBody({}, {} bytes given)", self.upstream_name, self.delivered)
+        write!(f, "AnswerBody({}, {} bytes given)", self.from, self.given)
     }
 }

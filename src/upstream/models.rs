@@ -5,16 +5,16 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE};
 
-use super::send::{UpstreamClient, UpstreamRequest};
+use super::send::{Call, Gateway};
 use crate::{
-    config::settings::{DialectEndpoint, KeyId, Upstream},
+    config::settings::{End, KeyId, Upstream},
     ir::fault::{TransportFault, TransportKind},
 };
 
 /// Why there is no list.
 #[derive(Debug)]
-pub enum ModelListError {
-    Transport(TransportFault),
+pub enum FetchError {
+    Fault(TransportFault),
     /// The upstream said something else than a list.
     Status {
         status: StatusCode,
@@ -23,34 +23,34 @@ pub enum ModelListError {
     },
 }
 
-impl fmt::Display for ModelListError {
+impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Transport(fault) => f.write_str(&fault.message),
+            Self::Fault(fault) => f.write_str(&fault.message),
             Self::Status { status, .. } => write!(f, "the model list is answered with {status}"),
         }
     }
 }
 
-const MAX_LIST_BYTES: u64 = 8 << 20;
-const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+const LARGEST: u64 = 8 << 20;
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// Asks for `path` (below the base URL) with the key; `headers` are sent as they are.
 ///
 /// # Errors
 ///
 /// No connection, no answer within 10 s, more than 8 MiB, or a status other than 2xx.
-pub async fn fetch_model_list(
-    gateway: &UpstreamClient,
+pub async fn fetch(
+    gateway: &Gateway,
     upstream: &Arc<Upstream>,
-    endpoint: &DialectEndpoint,
+    end: &End,
     key: Option<KeyId>,
     path: &str,
     headers: HeaderMap,
-) -> Result<Bytes, ModelListError> {
-    let call = UpstreamRequest {
+) -> Result<Bytes, FetchError> {
+    let call = Call {
         upstream,
-        endpoint,
+        end,
         key,
         method: Method::GET,
         path,
@@ -58,33 +58,29 @@ pub async fn fetch_model_list(
         headers,
         body: Bytes::new(),
     };
-    let exchange = async {
+    let asked = async {
         let answer = gateway.send(call.clone()).await;
         // A kept connection that was dead says nothing.
         let answer = match answer {
             Err(fault) if fault.kind == TransportKind::Stale => gateway.send(call).await,
             other => other,
         };
-        let answer = answer.map_err(ModelListError::Transport)?;
+        let answer = answer.map_err(FetchError::Fault)?;
         let (status, head) = (answer.status, answer.headers);
-        let body =
-            answer.body.read_to_end(MAX_LIST_BYTES).await.map_err(ModelListError::Transport)?;
+        let body = answer.body.read(LARGEST).await.map_err(FetchError::Fault)?;
         if status.is_success() {
             return Ok(body);
         }
         let content_type =
             head.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-        Err(ModelListError::Status { status, content_type, body })
+        Err(FetchError::Status { status, content_type, body })
     };
-    match tokio::time::timeout(FETCH_TIMEOUT, exchange).await {
+    match tokio::time::timeout(LONGEST, asked).await {
         Ok(result) => result,
         Err(_) => {
-            let message = format!(
-                "no model list from {} within {} s",
-                upstream.name,
-                FETCH_TIMEOUT.as_secs()
-            );
-            Err(ModelListError::Transport(TransportFault {
+            let message =
+                format!("no model list from {} within {} s", upstream.name, LONGEST.as_secs());
+            Err(FetchError::Fault(TransportFault {
                 kind: TransportKind::TotalTimeout,
                 message,
                 may_be_received: true,

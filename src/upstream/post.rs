@@ -7,40 +7,40 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use tokio::sync::OnceCell;
 
-use super::{fault, tls::TlsSettings};
+use super::{fault, tls::Tls};
 use crate::{
-    config::{base_url, settings::OutboundUrl},
+    config::{base_url, settings::SideUrl},
     ir::fault::{TransportFault, TransportKind},
     secrets::Secret,
 };
 
 /// Nobody needs longer to take a few kilobytes.
-const POST_TIMEOUT: Duration = Duration::from_secs(10);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const LONGEST: Duration = Duration::from_secs(10);
+const CONNECT: Duration = Duration::from_secs(5);
 /// Of an answer that is only looked at.
-const MAX_RESPONSE_BYTES: usize = 16 << 10;
+const LARGEST: usize = 16 << 10;
 /// A longer `Retry-After` is not heeded.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The clients, made when they are first needed.
 #[derive(Debug, Default)]
-pub struct WebhookClient {
+pub struct Poster {
     /// For other machines: through the proxy of the environment.
-    proxied_client: OnceCell<reqwest::Client>,
+    far: OnceCell<reqwest::Client>,
     /// For this one.
-    local_client: OnceCell<reqwest::Client>,
+    near: OnceCell<reqwest::Client>,
 }
 
 /// What came back.
 #[derive(Clone, Debug)]
-pub struct WebhookResponse {
+pub struct Answered {
     pub status: StatusCode,
     pub retry_after: Option<Duration>,
     /// Its beginning.
     pub body: Bytes,
 }
 
-impl WebhookClient {
+impl Poster {
     /// Posts JSON.
     ///
     /// # Errors
@@ -49,11 +49,11 @@ impl WebhookClient {
     /// named.
     pub async fn post(
         &self,
-        url: &OutboundUrl,
+        url: &SideUrl,
         headers: HeaderMap,
         credentials: &[(String, Secret)],
         body: Bytes,
-    ) -> Result<WebhookResponse, TransportFault> {
+    ) -> Result<Answered, TransportFault> {
         let client = self.client(url).await?;
         let mut headers = headers;
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -68,14 +68,14 @@ impl WebhookClient {
                 headers.insert(name, value);
             }
         }
-        let exchange = async {
-            let mut answer = client.post(url.full()).headers(headers).body(body).send().await?;
+        let asked = async {
+            let mut answer = client.post(url.whole()).headers(headers).body(body).send().await?;
             let mut body = Vec::new();
             while let Some(piece) = answer.chunk().await? {
                 body.extend_from_slice(
-                    &piece[..piece.len().min(MAX_RESPONSE_BYTES.saturating_sub(body.len()))],
+                    &piece[..piece.len().min(LARGEST.saturating_sub(body.len()))],
                 );
-                if body.len() >= MAX_RESPONSE_BYTES {
+                if body.len() >= LARGEST {
                     break;
                 }
             }
@@ -83,20 +83,19 @@ impl WebhookClient {
                 .headers()
                 .get(header::RETRY_AFTER)
                 .and_then(|value| value.to_str().ok()?.trim().parse().ok());
-            let retry_after =
-                after.map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
-            Ok::<_, reqwest::Error>(WebhookResponse {
+            let retry_after = after.map(|seconds| Duration::from_secs(seconds).min(PATIENCE));
+            Ok::<_, reqwest::Error>(Answered {
                 status: answer.status(),
                 retry_after,
                 body: body.into(),
             })
         };
-        match tokio::time::timeout(POST_TIMEOUT, exchange).await {
+        match tokio::time::timeout(LONGEST, asked).await {
             Ok(Ok(answered)) => Ok(answered),
-            Ok(Err(error)) => Err(fault::aux_fault(&error, url.origin(), is_local(url))),
+            Ok(Err(error)) => Err(fault::of_side(&error, url.place(), is_near(url))),
             Err(_) => {
                 let message =
-                    format!("no answer from {} within {} s", url.origin(), POST_TIMEOUT.as_secs());
+                    format!("no answer from {} within {} s", url.place(), LONGEST.as_secs());
                 Err(TransportFault {
                     kind: TransportKind::TotalTimeout,
                     message,
@@ -106,29 +105,29 @@ impl WebhookClient {
         }
     }
 
-    async fn client(&self, url: &OutboundUrl) -> Result<&reqwest::Client, TransportFault> {
-        let local = is_local(url);
-        let cell = if local { &self.local_client } else { &self.proxied_client };
+    async fn client(&self, url: &SideUrl) -> Result<&reqwest::Client, TransportFault> {
+        let near = is_near(url);
+        let cell = if near { &self.near } else { &self.far };
         let unusable = |message: String| TransportFault {
             kind: TransportKind::Tls,
             message,
             may_be_received: false,
         };
         cell.get_or_try_init(|| async {
-            let tls = TlsSettings::new(None, false).config().await.map_err(unusable)?;
+            let tls = Tls::new(None, false).config().await.map_err(unusable)?;
             let builder = reqwest::Client::builder()
                 .tls_backend_preconfigured((*tls).clone())
                 .redirect(reqwest::redirect::Policy::none())
                 .retry(reqwest::retry::never())
-                .connect_timeout(CONNECT_TIMEOUT)
+                .connect_timeout(CONNECT)
                 .pool_max_idle_per_host(1);
-            let builder = if local { builder.no_proxy() } else { builder };
+            let builder = if near { builder.no_proxy() } else { builder };
             builder.build().map_err(|e| unusable(e.without_url().to_string()))
         })
         .await
     }
 }
 
-fn is_local(url: &OutboundUrl) -> bool {
-    base_url::host_port(url.origin()).is_some_and(|(host, _)| base_url::is_loopback(&host))
+fn is_near(url: &SideUrl) -> bool {
+    base_url::host_port(url.place()).is_some_and(|(host, _)| base_url::is_loopback(&host))
 }

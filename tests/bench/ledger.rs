@@ -26,7 +26,7 @@ use aiproxy::{
         sink::{Entry, Note, Part, Sink, Wanted},
     },
     ir::{
-        cost::{Bill, Cost, Source, Sure},
+        cost::{Bill, Cost, CostSource, Precision},
         op::{Dialect, Op},
         usage::Usage,
     },
@@ -54,8 +54,8 @@ fn entry(n: i64) -> Box<Entry> {
     let at = UnixMillis(START + n * APART_MS);
     let bill = Bill {
         cost: Some(NanoUsd(25_000)),
-        sure: Sure::Exact,
-        source: Source::Builtin,
+        precision: Precision::Exact,
+        source: CostSource::Builtin,
         computed: Some(NanoUsd(25_000)),
         reported: None,
         price: None,
@@ -100,7 +100,7 @@ fn entry(n: i64) -> Box<Entry> {
             reasoning: 3,
             ..Usage::default()
         }),
-        cost: Some(Cost { usd: Some(NanoUsd(25_000)), sure: Sure::Exact }),
+        cost: Some(Cost { usd: Some(NanoUsd(25_000)), precision: Precision::Exact }),
         finish: Some("stop".into()),
         answer_bytes: 999,
         events: 7,

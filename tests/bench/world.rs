@@ -23,7 +23,7 @@ use aiproxy::{
         settings::{KeyId, Settings, Strategy},
     },
     ir::{
-        allowance::{Allowance, Allowances},
+        allowance::{RateLimit, RateLimits},
         fault::{Fault, FaultKind, TransportFault, TransportKind},
         op::Dialect,
         usage::Usage,
@@ -506,12 +506,12 @@ impl World {
                 if let Some(ticket) = ticket.as_ref().filter(|_| upstream.tells) {
                     let reset = Duration::from_secs(60)
                         - now.saturating_sub(key.taken.front().copied().unwrap_or(now));
-                    let left = Allowance {
+                    let left = RateLimit {
                         limit: Some(RPM as u64),
                         remaining: (RPM - key.taken.len()) as u64,
-                        reset,
+                        resets_in: reset,
                     };
-                    let said = Allowances { requests: Some(left), ..Allowances::default() };
+                    let said = RateLimits { requests: Some(left), ..RateLimits::default() };
                     self.board.hear(ticket, &said, Mono(now + Duration::from_secs(1_000_000)));
                 }
                 // Two in a hundred take twelve times as long; one in five hundred breaks before it
@@ -610,9 +610,9 @@ fn refused(kind: FaultKind, status: u16, hint: Option<Duration>) -> Outcome {
         status,
         message: "simulated".to_owned(),
         code: None,
-        kind_name: None,
+        error_type: None,
         param: None,
-        hint: None,
+        retry_after: None,
     };
     outcome::of_fault(&fault, hint, true)
 }
@@ -621,6 +621,10 @@ fn transport(kind: TransportKind, sent: bool) -> Outcome {
     // Of a stream nothing was billed before it began.
     Outcome {
         maybe_billed: false,
-        ..outcome::of_transport(&TransportFault { kind, message: "simulated".to_owned(), sent })
+        ..outcome::of_transport(&TransportFault {
+            kind,
+            message: "simulated".to_owned(),
+            may_be_received: sent,
+        })
     }
 }

@@ -82,8 +82,8 @@ pub fn responses(data: &[u8]) {
         "{upstream} → {client}: {}",
         String::from_utf8_lossy(&whole)
     );
-    let events = assemble::events(&response);
-    grammar::check(&events).unwrap_or_else(|e| panic!("{upstream}: {e}"));
+    let events = assemble::to_events(&response);
+    grammar::validate_events(&events).unwrap_or_else(|e| panic!("{upstream}: {e}"));
 }
 
 /// The blocks of an event stream are the same however it is cut.
@@ -139,7 +139,7 @@ pub fn streams(data: &[u8]) {
     assert_eq!(said, read(&[a, b]), "{upstream}, cut at {}", a.len());
     let ended = said.iter().filter(|event| matches!(event, ChatEvent::End { .. })).count();
     if ended == 1 {
-        grammar::check(&said).unwrap_or_else(|e| panic!("{upstream}: {e}"));
+        grammar::validate_events(&said).unwrap_or_else(|e| panic!("{upstream}: {e}"));
     }
     let reading = Reading::new(
         framing(upstream),

@@ -15,17 +15,15 @@ use std::{
 };
 
 use aiproxy::{
-    config::settings::{
-        Auth, DialectEndpoint, KeyId, Origin, Patch, ProxySetting, Timeouts, Upstream, UpstreamId,
-    },
+    config::settings::{Auth, End, KeyId, Origin, Patch, Proxy, Timeouts, Upstream, UpstreamId},
     ir::{
         fault::{TransportFault, TransportKind},
         op::Dialect,
     },
     secrets::Secret,
     upstream::{
-        ProviderKeys, UpstreamClient, UpstreamRequest, UpstreamResponse, headers,
-        local::{InProcess, InProcessBody, full_body},
+        Answer, Call, Gateway, Keys, headers,
+        local::{Local, LocalBody, whole},
         models, probe, side,
     },
 };
@@ -60,11 +58,11 @@ impl Server {
     }
 
     /// Answers the first request of every connection with these bytes and closes.
-    fn with_response(bytes: impl Into<Vec<u8>>) -> Self {
+    fn saying(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
         Self::start(move |_, mut stream| {
             request(&mut stream);
-            send_bytes(&mut stream, &bytes);
+            say(&mut stream, &bytes);
         })
     }
 
@@ -72,7 +70,7 @@ impl Server {
         upstream(&format!("http://{}/v1", self.address))
     }
 
-    fn received(&self) -> usize {
+    fn seen(&self) -> usize {
         self.connections.load(SeqCst)
     }
 }
@@ -100,7 +98,7 @@ fn request(stream: &mut impl Read) -> String {
 }
 
 /// The other side may be gone: that is for it to judge.
-fn send_bytes(stream: &mut impl Write, bytes: &[u8]) {
+fn say(stream: &mut impl Write, bytes: &[u8]) {
     let _gone = stream.write_all(bytes).and_then(|()| stream.flush());
 }
 
@@ -111,11 +109,7 @@ fn upstream(base_url: &str) -> Upstream {
         name: "work".into(),
         origin: Origin::File,
         preset: None,
-        endpoints: vec![DialectEndpoint {
-            dialect: Dialect::Openai,
-            base_url: base_url.to_owned(),
-            query: None,
-        }],
+        ends: vec![End { dialect: Dialect::Openai, base_url: base_url.to_owned(), query: None }],
         auth: Auth::Bearer,
         models: None,
         rename: BTreeMap::new(),
@@ -124,7 +118,7 @@ fn upstream(base_url: &str) -> Upstream {
         max_concurrency: 0,
         max_rps: 0.0,
         region: String::new(),
-        proxy: ProxySetting::Environment,
+        proxy: Proxy::Environment,
         headers: Vec::new(),
         ca_file: None,
         insecure_tls: false,
@@ -132,7 +126,7 @@ fn upstream(base_url: &str) -> Upstream {
         think_split: false,
         stream_keepalive: false,
         prices_win: false,
-        accepts_reasoning: true,
+        reasoning_back: true,
         embed: None,
         rerank: None,
         retry_statuses: None,
@@ -151,28 +145,28 @@ fn upstream(base_url: &str) -> Upstream {
             client_keepalive: second,
         },
         patch: Patch::default(),
-        accepts_compressed: false,
+        takes_compressed: false,
         local: true,
         key_page: None,
         key_env: None,
     }
 }
 
-fn gateway() -> UpstreamClient {
-    let keys = Arc::new(ProviderKeys::default());
+fn gateway() -> Gateway {
+    let keys = Arc::new(Keys::default());
     keys.set(KEY, Arc::new(Secret::new("sk-very-secret".to_owned())));
-    UpstreamClient::new(keys)
+    Gateway::new(keys)
 }
 
 async fn post(
-    gateway: &UpstreamClient,
+    gateway: &Gateway,
     upstream: &Upstream,
     body: &'static [u8],
-) -> Result<UpstreamResponse, TransportFault> {
+) -> Result<Answer, TransportFault> {
     let upstream = Arc::new(upstream.clone());
-    let call = UpstreamRequest {
+    let call = Call {
         upstream: &upstream,
-        endpoint: &upstream.endpoints[0],
+        end: &upstream.ends[0],
         key: Some(KEY),
         method: Method::POST,
         path: "/chat/completions",
@@ -183,15 +177,13 @@ async fn post(
     gateway.send(call).await
 }
 
-async fn body_text(
-    answer: Result<UpstreamResponse, TransportFault>,
-) -> Result<String, TransportFault> {
-    let bytes = answer?.body.read_to_end(1 << 20).await?;
+async fn text(answer: Result<Answer, TransportFault>) -> Result<String, TransportFault> {
+    let bytes = answer?.body.read(1 << 20).await?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-async fn transport_fault(upstream: &Upstream) -> TransportFault {
-    body_text(post(&gateway(), upstream, b"{}").await).await.expect_err("a fault")
+async fn fault(upstream: &Upstream) -> TransportFault {
+    text(post(&gateway(), upstream, b"{}").await).await.expect_err("a fault")
 }
 
 fn gzip(data: &[u8]) -> Vec<u8> {
@@ -200,7 +192,7 @@ fn gzip(data: &[u8]) -> Vec<u8> {
     out.finish().expect("memory")
 }
 
-fn encode_body(coding: &str, body: &[u8]) -> Vec<u8> {
+fn coded(coding: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-encoding: {coding}\r\ncontent-length: {}\r\n\r\n",
         body.len()
@@ -213,19 +205,19 @@ async fn a_request_carries_key_configured_headers_mark_and_merged_query() {
     let (tell, told) = mpsc::channel();
     let server = Server::start(move |_, mut stream| {
         tell.send(request(&mut stream)).expect("the test waits");
-        send_bytes(&mut stream, OK);
+        say(&mut stream, OK);
     });
     let mut upstream = server.upstream();
     upstream.headers = vec![("x-team".to_owned(), "blue".to_owned())];
-    upstream.endpoints[0].query = Some("api-version=3".to_owned());
+    upstream.ends[0].query = Some("api-version=3".to_owned());
     let upstream = Arc::new(upstream);
     let mut client = HeaderMap::new();
     client.insert("user-agent", HeaderValue::from_static("tool/1"));
     client.insert("authorization", HeaderValue::from_static("Bearer aip-client"));
-    headers::filter_request_headers(&mut client);
-    let call = UpstreamRequest {
+    headers::request_filter(&mut client);
+    let call = Call {
         upstream: &upstream,
-        endpoint: &upstream.endpoints[0],
+        end: &upstream.ends[0],
         key: Some(KEY),
         method: Method::POST,
         path: "/chat/completions",
@@ -249,7 +241,7 @@ async fn a_request_carries_key_configured_headers_mark_and_merged_query() {
         "x-team: blue\r\n",
         "content-length: 7\r\n",
         &format!("host: {}\r\n", server.address),
-        &format!("{}: {}\r\n", headers::HOP_HEADER, headers::hop_id()),
+        &format!("{}: {}\r\n", headers::HOP, headers::hop()),
     ] {
         assert!(sent.contains(expected), "{expected} in {sent}");
     }
@@ -258,18 +250,17 @@ async fn a_request_carries_key_configured_headers_mark_and_merged_query() {
 
 #[tokio::test]
 async fn coded_answers_are_decoded_and_lose_the_headers_of_their_coding() {
-    let server = Server::with_response(encode_body("gzip", &gzip(b"hello")));
+    let server = Server::saying(coded("gzip", &gzip(b"hello")));
     let answer = post(&gateway(), &server.upstream(), b"{}").await.expect("an answer");
     assert!(
         !answer.headers.contains_key("content-encoding")
             && !answer.headers.contains_key("content-length")
     );
-    assert_eq!(body_text(Ok(answer)).await.as_deref(), Ok("hello"));
+    assert_eq!(text(Ok(answer)).await.as_deref(), Ok("hello"));
 
-    let trailing =
-        Server::with_response(encode_body("gzip", &[&gzip(b"hello")[..], b"junk"].concat()));
+    let trailing = Server::saying(coded("gzip", &[&gzip(b"hello")[..], b"junk"].concat()));
     assert_eq!(
-        body_text(post(&gateway(), &trailing.upstream(), b"{}").await).await.as_deref(),
+        text(post(&gateway(), &trailing.upstream(), b"{}").await).await.as_deref(),
         Ok("hello")
     );
 }
@@ -283,8 +274,7 @@ async fn what_cannot_be_decoded_is_a_fault() {
         ("snappy", b"x", TransportKind::InvalidHttp),
         ("gzip, gzip", &cut, TransportKind::InvalidHttp),
     ] {
-        let fault =
-            transport_fault(&Server::with_response(encode_body(coding, body)).upstream()).await;
+        let fault = fault(&Server::saying(coded(coding, body)).upstream()).await;
         assert_eq!(fault.kind, kind, "{coding}: {fault:?}");
     }
 }
@@ -295,7 +285,7 @@ async fn a_flushed_event_arrives_before_the_next_is_sent() {
     let gate = Mutex::new(gate);
     let server = Server::start(move |_, mut stream| {
         request(&mut stream);
-        send_bytes(
+        say(
             &mut stream,
             b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n",
         );
@@ -304,13 +294,13 @@ async fn a_flushed_event_arrives_before_the_next_is_sent() {
             encoder.write_all(event.as_bytes()).expect("memory");
             encoder.flush().expect("memory");
             let piece = std::mem::take(encoder.get_mut());
-            send_bytes(&mut stream, format!("{:x}\r\n", piece.len()).as_bytes());
-            send_bytes(&mut stream, &[&piece[..], b"\r\n"].concat());
+            say(&mut stream, format!("{:x}\r\n", piece.len()).as_bytes());
+            say(&mut stream, &[&piece[..], b"\r\n"].concat());
             gate.lock().expect("no panic").recv().expect("the test opens it");
         }
         let rest = encoder.finish().expect("memory");
-        send_bytes(&mut stream, format!("{:x}\r\n", rest.len()).as_bytes());
-        send_bytes(&mut stream, &[&rest[..], b"\r\n0\r\n\r\n"].concat());
+        say(&mut stream, format!("{:x}\r\n", rest.len()).as_bytes());
+        say(&mut stream, &[&rest[..], b"\r\n0\r\n\r\n"].concat());
     });
 
     let mut answer = post(&gateway(), &server.upstream(), b"{}").await.expect("an answer");
@@ -342,8 +332,8 @@ async fn what_is_no_http_answer_is_garbage_and_its_bytes_stay_out_of_the_message
         b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
         b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
     ] {
-        let server = Server::with_response(said);
-        let fault = transport_fault(&server.upstream()).await;
+        let server = Server::saying(said);
+        let fault = fault(&server.upstream()).await;
         assert_eq!(
             fault.kind,
             TransportKind::InvalidHttp,
@@ -362,10 +352,7 @@ async fn what_is_no_http_answer_is_garbage_and_its_bytes_stay_out_of_the_message
     let long = [b"HTTP/1.1 200 OK\r\nx-long: ", &vec![b'a'; 600_000][..], b"\r\n\r\n"].concat();
     let many = [&b"HTTP/1.1 200 OK\r\n"[..], &b"x-many: 1\r\n".repeat(5_000), b"\r\n"].concat();
     for said in [long, many] {
-        assert_eq!(
-            transport_fault(&Server::with_response(said).upstream()).await.kind,
-            TransportKind::InvalidHttp
-        );
+        assert_eq!(fault(&Server::saying(said).upstream()).await.kind, TransportKind::InvalidHttp);
     }
 }
 
@@ -375,26 +362,24 @@ async fn connections_that_do_not_come_about_or_end_early_say_so() {
         .expect("a free port")
         .local_addr()
         .expect("bound");
-    let refused = transport_fault(&upstream(&format!("http://{closed}/v1"))).await;
+    let refused = fault(&upstream(&format!("http://{closed}/v1"))).await;
     let message = format!("connection refused ({closed})");
     assert_eq!(
         refused,
         TransportFault { kind: TransportKind::Connect, message, may_be_received: false }
     );
 
-    let unknown = transport_fault(&upstream("http://nx.invalid/v1")).await;
+    let unknown = fault(&upstream("http://nx.invalid/v1")).await;
     let message = "cannot resolve nx.invalid".to_owned();
     assert_eq!(
         unknown,
         TransportFault { kind: TransportKind::Dns, message, may_be_received: false }
     );
 
-    let close = transport_fault(&Server::with_response(b"").upstream()).await;
+    let close = fault(&Server::saying(b"").upstream()).await;
     assert_eq!((close.kind, close.may_be_received), (TransportKind::Reset, true), "{close:?}");
 
-    let half =
-        transport_fault(&Server::with_response(&b"HTTP/1.1 200 OK\r\ncontent-"[..]).upstream())
-            .await;
+    let half = fault(&Server::saying(&b"HTTP/1.1 200 OK\r\ncontent-"[..]).upstream()).await;
     assert_eq!((half.kind, half.may_be_received), (TransportKind::Reset, true), "{half:?}");
 }
 
@@ -406,25 +391,25 @@ async fn a_body_that_breaks_is_broken_in_one_way() {
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\nffffffffffffffffff\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
     ] {
-        let fault = transport_fault(&Server::with_response(said).upstream()).await;
+        let fault = fault(&Server::saying(said).upstream()).await;
         assert_eq!(fault.kind, TransportKind::BodyBroken, "{} gave {fault:?}", said.escape_ascii());
     }
-    let delimited = Server::with_response(&b"HTTP/1.0 200 OK\r\n\r\nto the end"[..]);
+    let delimited = Server::saying(&b"HTTP/1.0 200 OK\r\n\r\nto the end"[..]);
     assert_eq!(
-        body_text(post(&gateway(), &delimited.upstream(), b"{}").await).await.as_deref(),
+        text(post(&gateway(), &delimited.upstream(), b"{}").await).await.as_deref(),
         Ok("to the end")
     );
-    let trailers = Server::with_response(
+    let trailers = Server::saying(
         &b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n"[..],
     );
     assert_eq!(
-        body_text(post(&gateway(), &trailers.upstream(), b"{}").await).await.as_deref(),
+        text(post(&gateway(), &trailers.upstream(), b"{}").await).await.as_deref(),
         Ok("ok")
     );
 
-    let bomb = Server::with_response(encode_body("gzip", &gzip(&vec![0; 4 << 20])));
+    let bomb = Server::saying(coded("gzip", &gzip(&vec![0; 4 << 20])));
     let answer = post(&gateway(), &bomb.upstream(), b"{}").await.expect("an answer");
-    let fault = answer.body.read_to_end(100_000).await.expect_err("too much");
+    let fault = answer.body.read(100_000).await.expect_err("too much");
     assert_eq!(fault.kind, TransportKind::TooLarge);
 }
 
@@ -432,9 +417,7 @@ async fn a_body_that_breaks_is_broken_in_one_way() {
 async fn informational_answers_are_passed_over() {
     let flood = [&b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(200)[..], OK].concat();
     assert_eq!(
-        body_text(post(&gateway(), &Server::with_response(flood).upstream(), b"{}").await)
-            .await
-            .as_deref(),
+        text(post(&gateway(), &Server::saying(flood).upstream(), b"{}").await).await.as_deref(),
         Ok("ok")
     );
 }
@@ -443,7 +426,7 @@ async fn informational_answers_are_passed_over() {
 async fn connections_are_kept_until_idle_ones_are_dropped() {
     let server = Server::start(|_, mut stream| {
         while !request(&mut stream).is_empty() {
-            send_bytes(&mut stream, OK);
+            say(&mut stream, OK);
         }
     });
     let (gateway, upstream) = (gateway(), server.upstream());
@@ -454,10 +437,10 @@ async fn connections_are_kept_until_idle_ones_are_dropped() {
         }
         let answer = post(&gateway, &upstream, b"{}").await.expect("an answer");
         reused.push(answer.reused);
-        assert_eq!(body_text(Ok(answer)).await.as_deref(), Ok("ok"));
+        assert_eq!(text(Ok(answer)).await.as_deref(), Ok("ok"));
         gateway.retain(&[Arc::new(upstream.clone())]);
     }
-    assert_eq!((reused, server.received()), (vec![false, true, false, true], 2));
+    assert_eq!((reused, server.seen()), (vec![false, true, false, true], 2));
     gateway.retain(&[]);
     assert!(!post(&gateway, &upstream, b"{}").await.expect("an answer").reused);
 }
@@ -467,7 +450,7 @@ async fn a_kept_connection_that_is_dead_is_stale_and_the_next_try_gets_a_fresh_o
     // Answers once, then takes one more request on the same connection and closes without a byte.
     let server = Server::start(|_, mut stream| {
         request(&mut stream);
-        send_bytes(&mut stream, OK);
+        say(&mut stream, OK);
         request(&mut stream);
     });
     let (gateway, upstream) = (gateway(), server.upstream());
@@ -477,22 +460,22 @@ async fn a_kept_connection_that_is_dead_is_stale_and_the_next_try_gets_a_fresh_o
             assert_eq!(answer.expect_err("checked").kind, TransportKind::Stale);
             answer = post(&gateway, &upstream, b"{}").await;
         }
-        assert_eq!(body_text(answer).await.as_deref(), Ok("ok"), "round {round}");
+        assert_eq!(text(answer).await.as_deref(), Ok("ok"), "round {round}");
     }
-    assert!(server.received() > 2);
+    assert!(server.seen() > 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_that_close_although_they_promised_not_to_cost_at_most_one_more_try() {
     let server = Server::start(|_, mut stream| {
         request(&mut stream);
-        send_bytes(&mut stream, OK);
+        say(&mut stream, OK);
     });
     let (gateway, upstream) = (gateway(), server.upstream());
     let one = || async {
-        let answer = match body_text(post(&gateway, &upstream, b"{}").await).await {
+        let answer = match text(post(&gateway, &upstream, b"{}").await).await {
             Err(fault) if fault.kind == TransportKind::Stale => {
-                body_text(post(&gateway, &upstream, b"{}").await).await
+                text(post(&gateway, &upstream, b"{}").await).await
             }
             other => other,
         };
@@ -507,16 +490,13 @@ async fn servers_that_close_although_they_promised_not_to_cost_at_most_one_more_
 async fn an_answer_that_nobody_asked_for_is_never_given_to_the_next_request() {
     let server = Server::start(|_, mut stream| {
         request(&mut stream);
-        send_bytes(
-            &mut stream,
-            &[OK, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nGHOST"].concat(),
-        );
+        say(&mut stream, &[OK, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nGHOST"].concat());
         request(&mut stream);
-        send_bytes(&mut stream, OK);
+        say(&mut stream, OK);
     });
     let (gateway, upstream) = (gateway(), server.upstream());
     for _ in 0..20 {
-        match body_text(post(&gateway, &upstream, b"{}").await).await {
+        match text(post(&gateway, &upstream, b"{}").await).await {
             Ok(said) => assert_eq!(said, "ok"),
             Err(fault) => assert!(
                 matches!(fault.kind, TransportKind::Stale | TransportKind::InvalidHttp),
@@ -532,7 +512,7 @@ async fn a_refusal_during_the_upload_is_delivered() {
     let server = Server::start(|_, mut stream| {
         let mut some = [0; 1_000];
         let _read = stream.read(&mut some);
-        send_bytes(
+        say(
             &mut stream,
             b"HTTP/1.1 413 Too Large\r\ncontent-length: 8\r\nconnection: close\r\n\r\ntoo much",
         );
@@ -542,7 +522,7 @@ async fn a_refusal_during_the_upload_is_delivered() {
         let answer =
             post(&gateway(), &server.upstream(), &LARGE).await.expect("the 413, not a broken pipe");
         assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
-        assert_eq!(body_text(Ok(answer)).await.as_deref(), Ok("too much"));
+        assert_eq!(text(Ok(answer)).await.as_deref(), Ok("too much"));
     }
 }
 
@@ -608,12 +588,9 @@ impl Authority {
     }
 }
 
-type TlsStream = StreamOwned<ServerConnection, TcpStream>;
+type Tls = StreamOwned<ServerConnection, TcpStream>;
 
-fn tls_server(
-    config: Arc<ServerConfig>,
-    play: impl Fn(usize, TlsStream) + Send + Sync + 'static,
-) -> Server {
+fn secure(config: Arc<ServerConfig>, play: impl Fn(usize, Tls) + Send + Sync + 'static) -> Server {
     Server::start(move |number, stream| {
         let connection = ServerConnection::new(Arc::clone(&config)).expect("a config");
         play(number, StreamOwned::new(connection, stream));
@@ -624,10 +601,10 @@ fn https(server: &Server, host: &str) -> Upstream {
     upstream(&format!("https://{host}:{}/v1", server.address.port()))
 }
 
-fn ok_tls_server(config: Arc<ServerConfig>) -> Server {
-    tls_server(config, |_, mut stream| {
+fn answering(config: Arc<ServerConfig>) -> Server {
+    secure(config, |_, mut stream| {
         while !request(&mut stream).is_empty() {
-            send_bytes(&mut stream, OK);
+            say(&mut stream, OK);
         }
     })
 }
@@ -635,9 +612,9 @@ fn ok_tls_server(config: Arc<ServerConfig>) -> Server {
 #[tokio::test]
 async fn certificates_are_checked_against_system_and_ca_file() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
-    let server = ok_tls_server(authority.server("localhost", &["http/1.1"]));
+    let server = answering(authority.server("localhost", &["http/1.1"]));
 
-    let untrusted = transport_fault(&https(&server, "localhost")).await;
+    let untrusted = fault(&https(&server, "localhost")).await;
     assert_eq!(
         (untrusted.kind, untrusted.may_be_received),
         (TransportKind::Tls, false),
@@ -649,19 +626,19 @@ async fn certificates_are_checked_against_system_and_ca_file() {
     let mut trusting = https(&server, "localhost");
     trusting.ca_file = Some(authority.file(&folder));
     let gateway = gateway();
-    assert_eq!(body_text(post(&gateway, &trusting, b"{}").await).await.as_deref(), Ok("ok"));
+    assert_eq!(text(post(&gateway, &trusting, b"{}").await).await.as_deref(), Ok("ok"));
     assert!(post(&gateway, &trusting, b"{}").await.expect("an answer").reused);
 
     let mut other_name = https(&server, "127.0.0.1");
     other_name.ca_file.clone_from(&trusting.ca_file);
-    let other_name_fault = transport_fault(&other_name).await;
+    let other_name_fault = fault(&other_name).await;
     assert!(other_name_fault.message.contains("another name"), "{other_name_fault:?}");
     other_name.insecure_tls = true;
-    assert_eq!(body_text(post(&gateway, &other_name, b"{}").await).await.as_deref(), Ok("ok"));
+    assert_eq!(text(post(&gateway, &other_name, b"{}").await).await.as_deref(), Ok("ok"));
 
     let mut no_file = https(&server, "localhost");
     no_file.ca_file = Some(folder.path().join("none.pem"));
-    let no_file = transport_fault(&no_file).await;
+    let no_file = fault(&no_file).await;
     assert!(
         no_file.kind == TransportKind::Tls && no_file.message.contains("none.pem"),
         "{no_file:?}"
@@ -672,15 +649,15 @@ async fn certificates_are_checked_against_system_and_ca_file() {
 async fn servers_that_speak_no_tls_or_nothing_are_told_apart() {
     let plain = Server::start(|_, mut stream| {
         let _hello = stream.read(&mut [0; 100]);
-        send_bytes(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        say(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n");
     });
-    let no_tls = transport_fault(&https(&plain, "127.0.0.1")).await;
+    let no_tls = fault(&https(&plain, "127.0.0.1")).await;
     assert!(no_tls.kind == TransportKind::Tls && no_tls.message.contains("http://"), "{no_tls:?}");
 
     let silent = Server::start(|_, mut stream| drop(stream.read_to_end(&mut Vec::new())));
     let mut slow = https(&silent, "127.0.0.1");
     slow.timeouts.connect = Duration::from_millis(100);
-    let slow = transport_fault(&slow).await;
+    let slow = fault(&slow).await;
     assert_eq!(
         (slow.kind, slow.may_be_received),
         (TransportKind::ConnectTimeout, false),
@@ -689,7 +666,7 @@ async fn servers_that_speak_no_tls_or_nothing_are_told_apart() {
 }
 
 /// Reads frames up to the head of a request; gives the number of its stream.
-fn h2_request(stream: &mut TlsStream) -> Option<[u8; 4]> {
+fn h2_request(stream: &mut Tls) -> Option<[u8; 4]> {
     loop {
         let mut head = [0; 9];
         stream.read_exact(&mut head).ok()?;
@@ -710,19 +687,19 @@ fn h2_frame(kind: u8, flags: u8, stream: [u8; 4], payload: &[u8]) -> Vec<u8> {
 async fn http2_is_spoken_and_requests_that_it_refuses_may_be_sent_again() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
     // The first connection refuses the stream, the second closes in order, the third answers.
-    let server = tls_server(authority.server("localhost", &["h2"]), |number, mut stream| {
+    let server = secure(authority.server("localhost", &["h2"]), |number, mut stream| {
         let mut preface = [0; 24];
         if stream.read_exact(&mut preface).is_err() {
             return;
         }
-        send_bytes(&mut stream, &h2_frame(4, 0, [0; 4], &[]));
+        say(&mut stream, &h2_frame(4, 0, [0; 4], &[]));
         while let Some(id) = h2_request(&mut stream) {
             let answer = match number {
                 0 => [h2_frame(3, 0, id, &[0, 0, 0, 7]), h2_frame(7, 0, [0; 4], &[0; 8])].concat(),
                 1 => h2_frame(7, 0, [0; 4], &[0; 8]),
                 _ => h2_frame(1, 5, id, &[0x88]),
             };
-            send_bytes(&mut stream, &answer);
+            say(&mut stream, &answer);
         }
     });
     let mut upstream = https(&server, "localhost");
@@ -740,7 +717,7 @@ async fn http2_is_spoken_and_requests_that_it_refuses_may_be_sent_again() {
 #[tokio::test]
 async fn an_http_proxy_gets_plain_requests_whole_and_tunnels_the_others() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
-    let target = ok_tls_server(authority.server("localhost", &["http/1.1"]));
+    let target = answering(authority.server("localhost", &["http/1.1"]));
     let (tell, told) = mpsc::channel();
     let port = target.address.port();
     let proxy = Server::start(move |_, mut stream| {
@@ -748,18 +725,15 @@ async fn an_http_proxy_gets_plain_requests_whole_and_tunnels_the_others() {
         let tunnel = asked.starts_with("connect ");
         tell.send(asked).expect("the test waits");
         if !tunnel {
-            return send_bytes(&mut stream, OK);
+            return say(&mut stream, OK);
         }
-        send_bytes(&mut stream, b"HTTP/1.1 200 Connection established\r\n\r\n");
-        forward_both_ways(
-            stream,
-            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the target"),
-        );
+        say(&mut stream, b"HTTP/1.1 200 Connection established\r\n\r\n");
+        splice(stream, TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the target"));
     });
 
     let mut plain = upstream("http://models.test/v1");
-    plain.proxy = ProxySetting::Url(format!("http://user:p%40ss@{}", proxy.address));
-    assert_eq!(body_text(post(&gateway(), &plain, b"{}").await).await.as_deref(), Ok("ok"));
+    plain.proxy = Proxy::Url(format!("http://user:p%40ss@{}", proxy.address));
+    assert_eq!(text(post(&gateway(), &plain, b"{}").await).await.as_deref(), Ok("ok"));
     let asked = told.recv().expect("a request");
     assert!(
         asked.starts_with("post http://models.test/v1/chat/completions http/1.1\r\n"),
@@ -770,7 +744,7 @@ async fn an_http_proxy_gets_plain_requests_whole_and_tunnels_the_others() {
     let mut tunnelled = https(&target, "localhost");
     tunnelled.ca_file = Some(authority.file(&folder));
     tunnelled.proxy = plain.proxy.clone();
-    assert_eq!(body_text(post(&gateway(), &tunnelled, b"{}").await).await.as_deref(), Ok("ok"));
+    assert_eq!(text(post(&gateway(), &tunnelled, b"{}").await).await.as_deref(), Ok("ok"));
     let asked = told.recv().expect("a request");
     assert!(asked.starts_with(&format!("connect localhost:{port} http/1.1\r\n")), "{asked}");
     assert!(
@@ -789,10 +763,10 @@ async fn a_socks_proxy_gets_the_name_or_the_address_and_the_credentials() {
             bytes
         };
         assert_eq!(said(3), [5, 1, 2]);
-        send_bytes(&mut stream, &[5, 2]);
+        say(&mut stream, &[5, 2]);
         let mut login = vec![0; 3 + 4 + 4];
         stream.read_exact(&mut login).expect("a login");
-        send_bytes(&mut stream, &[1, 0]);
+        say(&mut stream, &[1, 0]);
         let mut target = vec![0; 4];
         stream.read_exact(&mut target).expect("a target");
         let mut length = [4];
@@ -801,18 +775,18 @@ async fn a_socks_proxy_gets_the_name_or_the_address_and_the_credentials() {
         }
         let mut rest = vec![0; usize::from(length[0]) + 2];
         stream.read_exact(&mut rest).expect("an address");
-        send_bytes(&mut stream, &[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+        say(&mut stream, &[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
         tell.send((login, target[3], rest)).expect("the test waits");
         request(&mut stream);
-        send_bytes(&mut stream, OK);
+        say(&mut stream, OK);
     });
     for (scheme, kind, address) in
         [("socks5h", 3, &b"localhost\0\x50"[..]), ("socks5", 1, b"\x7f\0\0\x01\0\x50")]
     {
         let host = if scheme == "socks5" { "127.0.0.1" } else { "localhost" };
         let mut upstream = upstream(&format!("http://{host}/v1"));
-        upstream.proxy = ProxySetting::Url(format!("{scheme}://user:p%40ss@{}", proxy.address));
-        assert_eq!(body_text(post(&gateway(), &upstream, b"{}").await).await.as_deref(), Ok("ok"));
+        upstream.proxy = Proxy::Url(format!("{scheme}://user:p%40ss@{}", proxy.address));
+        assert_eq!(text(post(&gateway(), &upstream, b"{}").await).await.as_deref(), Ok("ok"));
         let (login, said_kind, said) = told.recv().expect("a login");
         assert_eq!(
             (&login[..], said_kind, &said[..]),
@@ -823,11 +797,10 @@ async fn a_socks_proxy_gets_the_name_or_the_address_and_the_credentials() {
 
 #[tokio::test]
 async fn a_proxy_that_refuses_or_is_not_there_is_named() {
-    let refusing =
-        Server::with_response(&b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"[..]);
+    let refusing = Server::saying(&b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"[..]);
     let mut upstream = upstream("https://api.test/v1");
-    upstream.proxy = ProxySetting::Url(format!("http://user:hidden@{}", refusing.address));
-    let refused = transport_fault(&upstream).await;
+    upstream.proxy = Proxy::Url(format!("http://user:hidden@{}", refusing.address));
+    let refused = fault(&upstream).await;
     assert_eq!((refused.kind, refused.may_be_received), (TransportKind::Connect, false));
     assert!(
         refused.message.contains(&refusing.address.to_string())
@@ -835,15 +808,15 @@ async fn a_proxy_that_refuses_or_is_not_there_is_named() {
         "{refused:?}"
     );
 
-    upstream.proxy = ProxySetting::Url("http://nx.invalid:3128".to_owned());
-    let gone = transport_fault(&upstream).await;
+    upstream.proxy = Proxy::Url("http://nx.invalid:3128".to_owned());
+    let gone = fault(&upstream).await;
     assert_eq!(
         (gone.kind, gone.message.as_str()),
         (TransportKind::Dns, "proxy: cannot resolve nx.invalid")
     );
 }
 
-fn forward_both_ways(a: TcpStream, b: TcpStream) {
+fn splice(a: TcpStream, b: TcpStream) {
     let (mut from, mut to) = (a.try_clone().expect("a socket"), b.try_clone().expect("a socket"));
     std::thread::spawn(move || std::io::copy(&mut from, &mut to));
     let (mut from, mut to) = (b, a);
@@ -852,42 +825,35 @@ fn forward_both_ways(a: TcpStream, b: TcpStream) {
 
 // ---- beside the request path
 
-struct EchoUpstream;
+struct Echo;
 
-impl InProcess for EchoUpstream {
-    fn respond(
+impl Local for Echo {
+    fn answer(
         &self,
         request: http::Request<Bytes>,
-    ) -> Pin<Box<dyn Future<Output = http::Response<InProcessBody>> + Send + '_>> {
+    ) -> Pin<Box<dyn Future<Output = http::Response<LocalBody>> + Send + '_>> {
         Box::pin(async move {
-            http::Response::new(full_body(format!("{} {}", request.method(), request.uri())))
+            http::Response::new(whole(format!("{} {}", request.method(), request.uri())))
         })
     }
 }
 
 #[tokio::test]
 async fn an_upstream_in_the_process_needs_no_socket() {
-    let gateway = gateway().with_in_process("demo", Arc::new(EchoUpstream));
+    let gateway = gateway().with_local("demo", Arc::new(Echo));
     let mut upstream = upstream("demo:");
     upstream.auth = Auth::None;
     assert_eq!(
-        body_text(post(&gateway, &upstream, b"{}").await).await.as_deref(),
+        text(post(&gateway, &upstream, b"{}").await).await.as_deref(),
         Ok("POST /chat/completions")
     );
     let upstream = Arc::new(upstream);
-    let listed = models::fetch_model_list(
-        &gateway,
-        &upstream,
-        &upstream.endpoints[0],
-        None,
-        "/models",
-        HeaderMap::new(),
-    )
-    .await;
+    let listed =
+        models::fetch(&gateway, &upstream, &upstream.ends[0], None, "/models", HeaderMap::new())
+            .await;
     assert_eq!(listed.expect("a list"), "GET /models");
     let checked =
-        side::get(&gateway, &upstream, &upstream.endpoints[0], None, "/models", HeaderMap::new())
-            .await;
+        side::get(&gateway, &upstream, &upstream.ends[0], None, "/models", HeaderMap::new()).await;
     assert_eq!(checked.expect("an answer").body, "GET /models");
 }
 
@@ -895,25 +861,19 @@ async fn an_upstream_in_the_process_needs_no_socket() {
 async fn key_checks_use_the_upstreams_own_trust_and_key() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
     let (tell, told) = mpsc::channel();
-    let server = tls_server(authority.server("localhost", &["http/1.1"]), move |_, mut stream| {
+    let server = secure(authority.server("localhost", &["http/1.1"]), move |_, mut stream| {
         tell.send(request(&mut stream)).expect("the test waits");
-        send_bytes(&mut stream, b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\n{}");
+        say(&mut stream, b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\n{}");
     });
     let mut upstream = https(&server, "localhost");
     upstream.local = false;
-    upstream.proxy = ProxySetting::Direct;
+    upstream.proxy = Proxy::Direct;
     upstream.auth = Auth::Header("api-key".to_owned());
     upstream.ca_file = Some(authority.file(&folder));
     let upstream = Arc::new(upstream);
-    let checked = side::get(
-        &gateway(),
-        &upstream,
-        &upstream.endpoints[0],
-        Some(KEY),
-        "/models",
-        HeaderMap::new(),
-    )
-    .await;
+    let checked =
+        side::get(&gateway(), &upstream, &upstream.ends[0], Some(KEY), "/models", HeaderMap::new())
+            .await;
     assert_eq!(checked.expect("an answer").status, StatusCode::UNAUTHORIZED);
     let asked = told.recv().expect("a request").to_lowercase();
     assert!(
@@ -928,7 +888,7 @@ async fn key_checks_use_the_upstreams_own_trust_and_key() {
     let fault = side::get(
         &gateway(),
         &untrusting,
-        &untrusting.endpoints[0],
+        &untrusting.ends[0],
         Some(KEY),
         "/models",
         HeaderMap::new(),
@@ -940,25 +900,24 @@ async fn key_checks_use_the_upstreams_own_trust_and_key() {
 
 #[tokio::test]
 async fn a_key_that_is_gone_sends_nothing() {
-    let server = Server::with_response(OK);
+    let server = Server::saying(OK);
     let gateway = gateway();
-    gateway.keys().remove(KEY);
+    gateway.keys().forget(KEY);
     let fault = post(&gateway, &server.upstream(), b"{}").await.expect_err("no key");
     assert!(!fault.may_be_received);
-    assert_eq!(server.received(), 0);
+    assert_eq!(server.seen(), 0);
 }
 
 #[tokio::test]
 async fn only_local_servers_that_answer_json_are_found() {
-    let json = Server::with_response(&b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"[..]);
-    let html = Server::with_response(&b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>"[..]);
-    let missing =
-        Server::with_response(&b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\n{}"[..]);
+    let json = Server::saying(&b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"[..]);
+    let html = Server::saying(&b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>"[..]);
+    let missing = Server::saying(&b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\n{}"[..]);
     let silent = Server::start(|_, mut stream| drop(stream.read_to_end(&mut Vec::new())));
     let urls: Vec<_> = [&json, &html, &missing, &silent]
         .iter()
         .map(|s| format!("http://{}/api/tags", s.address))
         .collect();
-    let found: Vec<_> = probe::fetch_json_bodies(&urls).await.iter().map(Option::is_some).collect();
+    let found: Vec<_> = probe::answering(&urls).await.iter().map(Option::is_some).collect();
     assert_eq!(found, [true, false, false, false]);
 }

@@ -16,7 +16,7 @@ use crate::{
         read::{self, Fault, Table, clip, count, flag, number, text},
         settings::{Price, PriceRow, When},
     },
-    ir::cost::{Class, Rates},
+    ir::cost::{PriceClass, PriceRates},
 };
 
 /// Dollars for a million tokens: beyond it is a mistake.
@@ -121,9 +121,9 @@ pub(in crate::config) fn price(
     price
 }
 
-fn classes(table: &mut Table<'_>, report: &mut Report) -> Rates {
-    let mut rates = Rates::default();
-    for class in Class::ALL {
+fn classes(table: &mut Table<'_>, report: &mut Report) -> PriceRates {
+    let mut rates = PriceRates::default();
+    for class in PriceClass::ALL {
         rates.set(
             class,
             table.take(class.name(), report, number(0.0, MOST)).and_then(|at| to_nanos(at.value)),

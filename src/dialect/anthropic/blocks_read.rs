@@ -4,8 +4,8 @@ use crate::{
     base::{json::JsonRef, raw::RawJson},
     ir::{
         block::{
-            Block, BlockKind, CacheMark, CallForm, Citation, Media, MediaKind, Proof, ProofKind,
-            Reasoning, Source, Text, ToolCall, ToolResult,
+            Block, BlockKind, CacheBreakpoint, CallKind, Citation, Media, MediaKind, MediaSource,
+            Reasoning, ReasoningSignature, SignatureKind, TextBlock, ToolCall, ToolResult,
         },
         extras::Extras,
         op::Dialect,
@@ -58,12 +58,17 @@ pub(super) fn block(json: JsonRef<'_>) -> Option<Block> {
         }
         _ => return Some(foreign(json)),
     };
-    Some(Block { kind, proof: None, cache: cache(json), extras: Extras::of(ME, json, known) })
+    Some(Block {
+        kind,
+        signature: None,
+        cache: cache(json),
+        extras: Extras::from_object(ME, json, known),
+    })
 }
 
 /// The prompt-cache breakpoint on an object.
-pub(super) fn cache(json: JsonRef<'_>) -> Option<CacheMark> {
-    json.get("cache_control").map(|mark| CacheMark { raw: RawJson::from_json(mark) })
+pub(super) fn cache(json: JsonRef<'_>) -> Option<CacheBreakpoint> {
+    json.get("cache_control").map(|mark| CacheBreakpoint { raw: RawJson::from_json(mark) })
 }
 
 /// A citation in any of its forms.
@@ -76,7 +81,7 @@ pub(super) fn citation(json: JsonRef<'_>) -> Citation {
     Citation {
         url,
         title: string(json, "title").or_else(|| string(json, "document_title")),
-        cited: string(json, "cited_text"),
+        cited_text: string(json, "cited_text"),
         span: None,
         raw: (!made).then(|| (ME, RawJson::from_json(json))),
     }
@@ -90,11 +95,11 @@ pub(super) fn input(json: Option<JsonRef<'_>>) -> String {
 }
 
 /// The proof that a signature is; none where nobody signed.
-pub(super) fn signature(value: &str) -> Option<Proof> {
+pub(super) fn signature(value: &str) -> Option<ReasoningSignature> {
     let signed = !value.is_empty() && !value.starts_with(UNSIGNED);
-    signed.then(|| Proof {
+    signed.then(|| ReasoningSignature {
         dialect: ME,
-        kind: ProofKind::Signature,
+        kind: SignatureKind::Signature,
         value: value.to_owned(),
         id: None,
     })
@@ -111,7 +116,7 @@ pub(super) fn foreign(json: JsonRef<'_>) -> Block {
 fn text_block(json: JsonRef<'_>) -> BlockKind {
     let citations =
         json.get("citations").into_iter().flat_map(JsonRef::items).map(citation).collect();
-    BlockKind::Text(Text { text: string(json, "text").unwrap_or_default(), citations })
+    BlockKind::Text(TextBlock { text: string(json, "text").unwrap_or_default(), citations })
 }
 
 fn call(json: JsonRef<'_>) -> BlockKind {
@@ -121,7 +126,7 @@ fn call(json: JsonRef<'_>) -> BlockKind {
         id,
         name,
         arguments: input(json.get("input")),
-        form: CallForm::Function,
+        form: CallKind::Function,
     })
 }
 
@@ -131,19 +136,25 @@ fn result(json: JsonRef<'_>) -> BlockKind {
         name: None,
         content: content(json.get("content")),
         is_error: json.get("is_error").and_then(JsonRef::bool).unwrap_or(false),
-        form: CallForm::Function,
+        form: CallKind::Function,
     })
 }
 
 fn thought(json: JsonRef<'_>) -> Block {
     let redacted = string(json, "data").filter(|_| json.get("thinking").is_none());
     let proof = match redacted {
-        Some(value) => Some(Proof { dialect: ME, kind: ProofKind::Redacted, value, id: None }),
+        Some(value) => {
+            Some(ReasoningSignature { dialect: ME, kind: SignatureKind::Redacted, value, id: None })
+        }
         None => json.get("signature").and_then(JsonRef::str).and_then(|value| signature(&value)),
     };
     let text = string(json, "thinking").unwrap_or_default();
-    let extras = Extras::of(ME, json, &["type", "thinking", "signature", "data"]);
-    Block { proof, extras, ..Block::new(BlockKind::Reasoning(Reasoning { text, summary: false })) }
+    let extras = Extras::from_object(ME, json, &["type", "thinking", "signature", "data"]);
+    Block {
+        signature: proof,
+        extras,
+        ..Block::new(BlockKind::Reasoning(Reasoning { text, summary: false }))
+    }
 }
 
 /// Media whose source is of one of the plain kinds.
@@ -157,14 +168,14 @@ fn media(json: JsonRef<'_>, kind: MediaKind) -> Option<Media> {
     })
 }
 
-fn source(json: JsonRef<'_>) -> Option<(Source, Option<String>)> {
+fn source(json: JsonRef<'_>) -> Option<(MediaSource, Option<String>)> {
     let source = json.get("source")?;
     let mime = string(source, "media_type");
     let read = match source.get("type").and_then(JsonRef::str).as_deref()? {
-        "base64" => Source::Base64(string(source, "data")?),
-        "text" => Source::Text(string(source, "data")?),
-        "url" => Source::Url(string(source, "url")?),
-        "file" => Source::FileId(string(source, "file_id")?),
+        "base64" => MediaSource::Base64(string(source, "data")?),
+        "text" => MediaSource::Text(string(source, "data")?),
+        "url" => MediaSource::Url(string(source, "url")?),
+        "file" => MediaSource::FileId(string(source, "file_id")?),
         _ => return None,
     };
     Some((read, mime))
@@ -173,7 +184,8 @@ fn source(json: JsonRef<'_>) -> Option<(Source, Option<String>)> {
 fn document(json: JsonRef<'_>) -> Block {
     match (media(json, MediaKind::Document), json.member_at(&["source", "content"])) {
         (Some(media), _) => {
-            let extras = Extras::of(ME, json, &["type", "source", "title", "cache_control"]);
+            let extras =
+                Extras::from_object(ME, json, &["type", "source", "title", "cache_control"]);
             Block { cache: cache(json), extras, ..Block::new(BlockKind::Media(media)) }
         }
         (None, Some(blocks)) => told_as_text(json, blocks, WHOLE[0]),
@@ -201,7 +213,7 @@ fn told_as_text(json: JsonRef<'_>, blocks: JsonRef<'_>, key: &str) -> Block {
     let mime = Some("text/plain".to_owned());
     let media = Media {
         kind: MediaKind::Document,
-        source: Source::Text(texts.join("\n\n")),
+        source: MediaSource::Text(texts.join("\n\n")),
         mime,
         name,
         detail: None,

@@ -13,7 +13,7 @@ use crate::{
         losses::Losses,
     },
     ir::{
-        block::{BlockKind, CacheMark, CallForm, Citation, ToolCall, ToolResult},
+        block::{BlockKind, CacheBreakpoint, CallKind, Citation, ToolCall, ToolResult},
         extras::Extras,
         op::Dialect,
         tool,
@@ -44,7 +44,7 @@ pub(super) fn turn(turn: &Turn<'_>, names: &Names, lost: &mut Losses) -> String 
 
 /// The arguments of a call, which have to be an object; whatever else they are is put into one.
 pub(super) fn input(call: &ToolCall) -> Cow<'_, str> {
-    if call.form == CallForm::Custom {
+    if call.form == CallKind::Custom {
         return tool::custom_arguments(&call.arguments).into();
     }
     object(&call.arguments)
@@ -130,7 +130,7 @@ fn piece(a: &mut write::ArrayWriter<'_>, piece: &Piece<'_>, names: &Names, lost:
 
 fn finish(
     o: &mut write::ObjectWriter<'_>,
-    cache: Option<&CacheMark>,
+    cache: Option<&CacheBreakpoint>,
     extras: Option<&Extras>,
     lost: &mut Losses,
 ) {

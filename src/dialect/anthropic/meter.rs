@@ -67,7 +67,7 @@ impl Counts {
             output: output - reasoning,
             reasoning,
             searches: self.searches.unwrap_or(0),
-            reported: self.reported,
+            reported_cost: self.reported,
             ..Usage::default()
         })
     }

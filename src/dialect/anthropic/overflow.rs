@@ -4,10 +4,10 @@
 use crate::ir::fault::{ProxyError, ProxyErrorKind};
 
 /// How clients recognise it: these words, then the tokens there are and the tokens there may be.
-const TOO_LONG_PHRASE: &str = "prompt is too long";
+const WORDS: &str = "prompt is too long";
 
 /// How upstreams of all dialects say it, in lower case.
-const UPSTREAM_PHRASES: [&str; 12] = [
+const SAID: [&str; 12] = [
     "maximum context length",
     "exceeds the context window",
     "exceed the context window",
@@ -19,15 +19,15 @@ const UPSTREAM_PHRASES: [&str; 12] = [
     "input token count",
     "input tokens exceed",
     "exceeds the maximum number of tokens",
-    TOO_LONG_PHRASE,
+    WORDS,
 ];
 
 /// Words that stand around the number that may not be passed.
-const LIMIT_PHRASES: [&str; 7] =
+const BOUND: [&str; 7] =
     ["maximum", "limit", "context length", "context size", "context window", "allowed", "up to"];
 
 /// Whether the error says that the conversation is too long.
-pub(super) fn is_context_overflow(error: &ProxyError) -> bool {
+pub(super) fn is(error: &ProxyError) -> bool {
     let fits = matches!(
         error.kind,
         ProxyErrorKind::BadRequest | ProxyErrorKind::TooLarge | ProxyErrorKind::UpstreamError
@@ -37,43 +37,43 @@ pub(super) fn is_context_overflow(error: &ProxyError) -> bool {
     fits && refused
         && (error.code.as_deref().is_some_and(|code| {
             matches!(code, "context_length_exceeded" | "context_window_exceeded")
-        }) || UPSTREAM_PHRASES.iter().any(|phrase| message.contains(phrase)))
+        }) || SAID.iter().any(|words| message.contains(words)))
 }
 
 /// The message in those words, with the numbers where they are told, before what the upstream said.
-pub(super) fn reword(error: &ProxyError) -> Option<String> {
-    if !is_context_overflow(error) || error.message.contains(TOO_LONG_PHRASE) {
+pub(super) fn worded(error: &ProxyError) -> Option<String> {
+    if !is(error) || error.message.contains(WORDS) {
         return None;
     }
-    Some(match token_counts(&error.message.to_lowercase()) {
+    Some(match counts(&error.message.to_lowercase()) {
         Some((there, most)) => {
-            format!("{TOO_LONG_PHRASE}: {there} tokens > {most} maximum: {}", error.message)
+            format!("{WORDS}: {there} tokens > {most} maximum: {}", error.message)
         }
-        None => format!("{TOO_LONG_PHRASE}: {}", error.message),
+        None => format!("{WORDS}: {}", error.message),
     })
 }
 
 /// The tokens there are and the tokens there may be: the latter stands by a word that bounds, the
 /// former is the largest number above it.
-fn token_counts(message: &str) -> Option<(u64, u64)> {
-    let numbers = find_numbers(message);
-    let follows_limit_phrase = |at: usize| {
+fn counts(message: &str) -> Option<(u64, u64)> {
+    let numbers = numbers(message);
+    let near = |at: usize| {
         let from =
             message.char_indices().map(|(i, _)| i).rev().find(|i| *i + 45 <= at).unwrap_or(0);
-        LIMIT_PHRASES.iter().any(|phrase| message[from..at].contains(phrase))
+        BOUND.iter().any(|word| message[from..at].contains(word))
     };
-    let limit = numbers
+    let most = numbers
         .iter()
-        .find(|(at, _)| follows_limit_phrase(*at))
+        .find(|(at, _)| near(*at))
         .or_else(|| numbers.iter().min_by_key(|(_, number)| *number))?
         .1;
-    let used = numbers.iter().map(|(_, number)| *number).max().filter(|there| *there > limit)?;
-    Some((used, limit))
+    let there = numbers.iter().map(|(_, number)| *number).max().filter(|there| *there > most)?;
+    Some((there, most))
 }
 
 /// Counts in a text with where they begin; versions, years and the like are too small.
-fn find_numbers(message: &str) -> Vec<(usize, u64)> {
-    const MIN_TOKEN_COUNT: u64 = 256;
+fn numbers(message: &str) -> Vec<(usize, u64)> {
+    const LEAST: u64 = 256;
     let mut out = Vec::new();
     let mut rest = 0;
     while let Some(at) = message[rest..].find(|c: char| c.is_ascii_digit()).map(|at| rest + at) {
@@ -82,11 +82,7 @@ fn find_numbers(message: &str) -> Vec<(usize, u64)> {
             .map_or(message.len(), |end| at + end);
         let digits: String = message[at..end].chars().filter(char::is_ascii_digit).collect();
         out.extend(
-            digits
-                .parse()
-                .ok()
-                .filter(|number| *number >= MIN_TOKEN_COUNT)
-                .map(|number| (at, number)),
+            digits.parse().ok().filter(|number| *number >= LEAST).map(|number| (at, number)),
         );
         rest = end;
     }
@@ -98,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn token_counts_are_found_in_every_vendor_s_message() {
+    fn the_numbers_are_found_in_everybody_s_words() {
         for (message, want) in [
             (
                 "This model's maximum context length is 128000 tokens. However, your messages resulted in 150001 tokens.",
@@ -128,13 +124,13 @@ mod tests {
             ("max_tokens is too large: 5000", None),
         ] {
             let error = ProxyError::new(ProxyErrorKind::UpstreamError, message).status(400);
-            let worded = reword(&error);
+            let worded = worded(&error);
             assert_eq!(worded.is_some(), want.is_some(), "{message}");
             if let (Some(worded), Some(want)) = (worded, want) {
                 assert!(worded.starts_with(want) && worded.ends_with(message), "{worded}");
             }
         }
-        assert!(!is_context_overflow(
+        assert!(!is(
             &ProxyError::new(ProxyErrorKind::RateLimited, "maximum context length").status(429)
         ));
     }

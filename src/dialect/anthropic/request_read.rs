@@ -9,19 +9,19 @@ use crate::{
     ir::{
         block::BlockKind,
         extras::Extras,
-        fault::{ClientError, ErrorKind},
+        fault::{ProxyError, ProxyErrorKind},
         op::Dialect,
-        request::{ChatRequest, Message, Role},
-        settings::{Effort, Format, ReasoningWish, Settings},
-        tool::{FunctionTool, Hosted, HostedTool, Tool, ToolChoice},
+        request::{ChatMessage, ChatRequest, Role},
+        settings::{Effort, GenerationSettings, ReasoningSettings, ResponseFormat},
+        tool::{FunctionTool, HostedKind, HostedTool, Tool, ToolChoice},
     },
 };
 
 const ME: Dialect = Dialect::Anthropic;
 
-pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
+pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ProxyError> {
     let json = json::parse(body).map_err(|bad| {
-        ClientError::new(ErrorKind::BadRequest, format!("invalid JSON: {}", bad.describe(body)))
+        ProxyError::new(ProxyErrorKind::BadRequest, format!("invalid JSON: {}", bad.describe(body)))
     })?;
     if !json.is_object() {
         return Err(refused("", "expected an object"));
@@ -44,7 +44,7 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
         "output_config",
         "output_format",
     ];
-    let mut extras = Extras::of(ME, json, &known);
+    let mut extras = Extras::from_object(ME, json, &known);
     let mut settings = settings(json, &mut extras);
     let mut request = ChatRequest {
         system: blocks_read::content(json.get("system")),
@@ -74,12 +74,12 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
     Ok(request)
 }
 
-fn refused(field: &str, what: &str) -> ClientError {
+fn refused(field: &str, what: &str) -> ProxyError {
     let message = if field.is_empty() { what.to_owned() } else { format!("{field}: {what}") };
-    ClientError::new(ErrorKind::BadRequest, message).param(field.to_owned())
+    ProxyError::new(ProxyErrorKind::BadRequest, message).param(field.to_owned())
 }
 
-fn messages(json: JsonRef<'_>) -> Result<Vec<Message>, ClientError> {
+fn messages(json: JsonRef<'_>) -> Result<Vec<ChatMessage>, ProxyError> {
     let list = json.get("messages").ok_or_else(|| refused("messages", "field required"))?;
     if !list.is_array() {
         return Err(refused("messages", &format!("expected a list, got {}", list.kind())));
@@ -87,7 +87,7 @@ fn messages(json: JsonRef<'_>) -> Result<Vec<Message>, ClientError> {
     list.items().enumerate().map(|(at, message)| self::message(at, message)).collect()
 }
 
-fn message(at: usize, json: JsonRef<'_>) -> Result<Message, ClientError> {
+fn message(at: usize, json: JsonRef<'_>) -> Result<ChatMessage, ProxyError> {
     if !json.is_object() {
         return Err(refused(
             &format!("messages.{at}"),
@@ -112,12 +112,12 @@ fn message(at: usize, json: JsonRef<'_>) -> Result<Message, ClientError> {
             "expected a text or a list of blocks",
         ));
     }
-    let extras = Extras::of(ME, json, &["role", "content"]);
-    Ok(Message { extras, ..Message::new(role, blocks_read::content(content)) })
+    let extras = Extras::from_object(ME, json, &["role", "content"]);
+    Ok(ChatMessage { extras, ..ChatMessage::new(role, blocks_read::content(content)) })
 }
 
 /// Results say whose they are only by id; other dialects want the tool's name as well.
-fn name_results(messages: &mut [Message]) {
+fn name_results(messages: &mut [ChatMessage]) {
     let mut names: Vec<(String, String)> = Vec::new();
     for block in messages.iter_mut().flat_map(|message| &mut message.blocks) {
         match &mut block.kind {
@@ -134,10 +134,10 @@ fn name_results(messages: &mut [Message]) {
     }
 }
 
-fn settings(json: JsonRef<'_>, extras: &mut Extras) -> Settings {
+fn settings(json: JsonRef<'_>, extras: &mut Extras) -> GenerationSettings {
     let number =
         |key: &str| json.get(key).filter(|value| value.kind() == "number").map(RawJson::from_json);
-    let mut settings = Settings {
+    let mut settings = GenerationSettings {
         max_tokens: json.get("max_tokens").and_then(JsonRef::u64),
         temperature: number("temperature"),
         top_p: number("top_p"),
@@ -145,7 +145,7 @@ fn settings(json: JsonRef<'_>, extras: &mut Extras) -> Settings {
         stop: strings(json.get("stop_sequences")),
         service_tier: blocks_read::string(json, "service_tier")
             .map(|tier| if tier == "standard_only" { "default".to_owned() } else { tier }),
-        ..Settings::default()
+        ..GenerationSettings::default()
     };
     if let Some(metadata) = json.get("metadata") {
         settings.user = blocks_read::string(metadata, "user_id");
@@ -168,18 +168,19 @@ fn settings(json: JsonRef<'_>, extras: &mut Extras) -> Settings {
         );
     }
     settings.reasoning = wish;
-    settings.format = format.and_then(|format| format.get("schema")).map(|schema| Format::Schema {
-        name: None,
-        description: None,
-        schema: RawJson::from_json(schema),
-        strict: None,
-    });
+    settings.format =
+        format.and_then(|format| format.get("schema")).map(|schema| ResponseFormat::Schema {
+            name: None,
+            description: None,
+            schema: RawJson::from_json(schema),
+            strict: None,
+        });
     settings
 }
 
 /// What is left of an object whose known members are told elsewhere.
 fn keep(extras: &mut Extras, key: &str, json: JsonRef<'_>, known: &[&str]) {
-    let rest = Extras::of(ME, json, known);
+    let rest = Extras::from_object(ME, json, known);
     if !rest.is_empty() {
         let raw = RawJson::object(|o| rest.write(ME, o, |_| {}));
         extras.push(ME, key, raw);
@@ -194,7 +195,7 @@ fn strings(json: Option<JsonRef<'_>>) -> Vec<String> {
     }
 }
 
-fn thinking(json: Option<JsonRef<'_>>, extras: &mut Extras) -> Option<ReasoningWish> {
+fn thinking(json: Option<JsonRef<'_>>, extras: &mut Extras) -> Option<ReasoningSettings> {
     let json = json?;
     let (enabled, adaptive) = match json.get("type").and_then(JsonRef::str).as_deref() {
         Some("enabled") => (true, false),
@@ -211,12 +212,12 @@ fn thinking(json: Option<JsonRef<'_>>, extras: &mut Extras) -> Option<ReasoningW
         _ => None,
     };
     let budget = json.get("budget_tokens").and_then(JsonRef::u64);
-    Some(ReasoningWish {
+    Some(ReasoningSettings {
         enabled: Some(enabled),
         effort: None,
-        budget,
+        budget_tokens: budget,
         adaptive,
-        show,
+        show_thoughts: show,
         summary: None,
     })
 }
@@ -236,14 +237,14 @@ fn tool(json: JsonRef<'_>) -> Tool {
     let kind = json.get("type").and_then(JsonRef::str);
     if let Some(kind) = kind.as_deref().filter(|kind| *kind != "custom") {
         let kinds = [
-            ("web_search_", Hosted::WebSearch),
-            ("web_fetch_", Hosted::UrlContext),
-            ("code_execution_", Hosted::CodeExecution),
+            ("web_search_", HostedKind::WebSearch),
+            ("web_fetch_", HostedKind::UrlContext),
+            ("code_execution_", HostedKind::CodeExecution),
         ];
         let kind = kinds
             .into_iter()
             .find(|(begin, _)| kind.starts_with(begin))
-            .map_or(Hosted::Other, |(_, kind)| kind);
+            .map_or(HostedKind::Other, |(_, kind)| kind);
         return Tool::Hosted(HostedTool { kind, dialect: ME, body: RawJson::from_json(json) });
     }
     Tool::Function(FunctionTool {
@@ -253,7 +254,7 @@ fn tool(json: JsonRef<'_>) -> Tool {
         strict: json.get("strict").and_then(JsonRef::bool),
         namespace: None,
         cache: blocks_read::cache(json),
-        extras: Extras::of(
+        extras: Extras::from_object(
             ME,
             json,
             &["type", "name", "description", "input_schema", "strict", "cache_control"],

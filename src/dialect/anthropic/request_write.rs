@@ -21,7 +21,7 @@ use crate::{
     ir::{
         op::Dialect,
         request::ChatRequest,
-        settings::{Format, Settings},
+        settings::{GenerationSettings, ResponseFormat},
         tool::ToolChoice,
     },
 };
@@ -161,7 +161,12 @@ fn shared(
 
 /// While it thinks, a model takes no other temperature than 1, no `top_k`, and `top_p` only close
 /// to 1.
-fn sampling(o: &mut ObjectWriter<'_>, settings: &Settings, thinks: bool, lost: &mut Losses) {
+fn sampling(
+    o: &mut ObjectWriter<'_>,
+    settings: &GenerationSettings,
+    thinks: bool,
+    lost: &mut Losses,
+) {
     let value = |raw: &Option<RawJson>| raw.as_ref().and_then(|raw| raw.text().parse::<f64>().ok());
     let (temperature, top_p) = (value(&settings.temperature), value(&settings.top_p));
     match (temperature, &settings.temperature) {
@@ -198,7 +203,7 @@ fn sampling(o: &mut ObjectWriter<'_>, settings: &Settings, thinks: bool, lost: &
 }
 
 /// What this dialect has no words for, unless it says only the usual.
-fn unknown(settings: &Settings, lost: &mut Losses) {
+fn unknown(settings: &GenerationSettings, lost: &mut Losses) {
     let says = |raw: &Option<RawJson>, usual: f64| {
         raw.as_ref().is_some_and(|raw| raw.text().parse::<f64>().ok() != Some(usual))
     };
@@ -222,11 +227,11 @@ fn unknown(settings: &Settings, lost: &mut Losses) {
 }
 
 /// The schema to enforce, or the words that ask for it.
-fn format(format: Option<&Format>, lost: &mut Losses) -> (Option<String>, Option<String>) {
+fn format(format: Option<&ResponseFormat>, lost: &mut Losses) -> (Option<String>, Option<String>) {
     match format {
-        None | Some(Format::Text) => (None, None),
-        Some(Format::Json) => (None, Some(JSON_WISH.to_owned())),
-        Some(Format::Schema { name, description, schema, .. }) => {
+        None | Some(ResponseFormat::Text) => (None, None),
+        Some(ResponseFormat::Json) => (None, Some(JSON_WISH.to_owned())),
+        Some(ResponseFormat::Schema { name, description, schema, .. }) => {
             match schema::subset(schema.text(), name.as_deref(), description.as_deref()) {
                 Fit::Whole(schema) => (Some(schema), None),
                 Fit::Looser(schema) => {

@@ -52,13 +52,13 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
     if let Some(usage) = usage {
         counts.take(usage);
     }
-    let mut extras = Extras::of(
+    let mut extras = Extras::from_object(
         ME,
         json,
         &["id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage"],
     );
     if let Some(usage) = usage {
-        let rest = Extras::of(ME, usage, &COUNTED);
+        let rest = Extras::from_object(ME, usage, &COUNTED);
         if !rest.is_empty() {
             extras.push(ME, "usage", RawJson::object(|o| rest.write(ME, o, |_| {})));
         }
@@ -86,11 +86,15 @@ pub(super) fn finish(said: Option<String>, sequence: Option<String>, called: boo
         Some("max_tokens" | "model_context_window_exceeded" | "length") => FinishKind::Length,
         Some("refusal") => FinishKind::Refusal,
         Some("pause_turn") => FinishKind::Pause,
-        Some("content_filter" | "sensitive") => FinishKind::Filter,
+        Some("content_filter" | "sensitive") => FinishKind::ContentFilter,
         _ if called => FinishKind::ToolCalls,
         _ => FinishKind::Stop,
     };
-    Finish { kind, said, sequence: sequence.filter(|sequence| !sequence.is_empty()) }
+    Finish {
+        kind,
+        raw_reason: said,
+        stop_sequence: sequence.filter(|sequence| !sequence.is_empty()),
+    }
 }
 
 /// The service tier in the words of all dialects.

@@ -9,7 +9,7 @@ use crate::{
         anthropic::{blocks_read::UNSIGNED, blocks_write},
     },
     ir::{
-        block::{Block, BlockKind, CallForm, Citation, Proof, ProofKind},
+        block::{Block, BlockKind, CallKind, Citation, ReasoningSignature, SignatureKind},
         op::Dialect,
         response::{ChatResponse, Finish, FinishKind},
         tool,
@@ -51,17 +51,19 @@ pub(super) fn id(shape: &Shape) -> String {
 
 /// The fields `stop_reason` and `stop_sequence`.
 pub(super) fn stop(o: &mut ObjectWriter<'_>, finish: &Finish, refused: bool) {
-    let sequence = finish.sequence.as_deref();
+    let sequence = finish.stop_sequence.as_deref();
     let reason = match finish.kind {
         FinishKind::Stop if refused => "refusal",
         FinishKind::Stop if sequence.is_some() => "stop_sequence",
         FinishKind::Stop => "end_turn",
         FinishKind::ToolCalls => "tool_use",
-        FinishKind::Length if finish.said.as_deref() == Some("model_context_window_exceeded") => {
+        FinishKind::Length
+            if finish.raw_reason.as_deref() == Some("model_context_window_exceeded") =>
+        {
             "model_context_window_exceeded"
         }
         FinishKind::Length => "max_tokens",
-        FinishKind::Filter | FinishKind::Refusal => "refusal",
+        FinishKind::ContentFilter | FinishKind::Refusal => "refusal",
         FinishKind::Pause => "pause_turn",
     };
     o.str("stop_reason", reason);
@@ -89,7 +91,7 @@ pub(super) fn usage(o: &mut ObjectWriter<'_>, usage: Option<&Usage>, tier: Optio
 
 /// The counts that also stand at the end of a stream.
 pub(super) fn totals(o: &mut ObjectWriter<'_>, counts: &Usage) {
-    o.num("input_tokens", counts.fresh());
+    o.num("input_tokens", counts.uncached_input());
     o.num(
         "cache_creation_input_tokens",
         counts.cache_write_5m.saturating_add(counts.cache_write_1h),
@@ -113,7 +115,7 @@ pub(super) fn citation(citation: &Citation) -> Option<String> {
                 Some(title) => o.str("title", title),
                 None => o.null("title"),
             };
-            o.str("cited_text", citation.cited.as_deref().unwrap_or_default())
+            o.str("cited_text", citation.cited_text.as_deref().unwrap_or_default())
                 .str("encrypted_index", "");
         })),
         _ => None,
@@ -127,11 +129,11 @@ pub(super) enum Seal<'p> {
     Signature(&'p str),
 }
 
-pub(super) fn seal(proof: Option<&Proof>) -> Seal<'_> {
+pub(super) fn seal(proof: Option<&ReasoningSignature>) -> Seal<'_> {
     match proof.filter(|proof| proof.dialect == ME).map(|proof| (proof.kind, proof.value.as_str()))
     {
-        Some((ProofKind::Redacted, data)) => Seal::Redacted(data),
-        Some((ProofKind::Signature, value)) => Seal::Signature(value),
+        Some((SignatureKind::Redacted, data)) => Seal::Redacted(data),
+        Some((SignatureKind::Signature, value)) => Seal::Signature(value),
         _ => Seal::Signature(UNSIGNED),
     }
 }
@@ -157,7 +159,7 @@ fn block(a: &mut ArrayWriter<'_>, block: &Block) {
                 o.str("type", "text").str("text", text);
             });
         }
-        BlockKind::Reasoning(thought) => match seal(block.proof.as_ref()) {
+        BlockKind::Reasoning(thought) => match seal(block.signature.as_ref()) {
             Seal::Redacted(data) => {
                 a.object(|o| {
                     o.str("type", "redacted_thinking").str("data", data);
@@ -174,8 +176,8 @@ fn block(a: &mut ArrayWriter<'_>, block: &Block) {
         },
         BlockKind::ToolCall(call) => {
             let input = match call.form {
-                CallForm::Custom => tool::custom_arguments(&call.arguments).into(),
-                CallForm::Function => blocks_write::object(&call.arguments),
+                CallKind::Custom => tool::custom_arguments(&call.arguments).into(),
+                CallKind::Function => blocks_write::object(&call.arguments),
             };
             a.object(|o| {
                 o.str("type", "tool_use")

@@ -13,8 +13,8 @@ use crate::{
         fault, shape,
     },
     ir::{
-        block::{CallForm, Proof, ProofKind},
-        event::{ChatEvent, Head},
+        block::{CallKind, ReasoningSignature, SignatureKind},
+        event::{BlockStart, ChatEvent},
         fault::Fault,
         op::Dialect,
     },
@@ -109,14 +109,14 @@ impl MessageReader {
             "text" => What::Text { block: None },
             "thinking" => What::Thought { block: None, signature: text("signature").into_owned() },
             "redacted_thinking" => {
-                let proof = Proof {
+                let proof = ReasoningSignature {
                     dialect: ME,
-                    kind: ProofKind::Redacted,
+                    kind: SignatureKind::Redacted,
                     value: text("data").into_owned(),
                     id: None,
                 };
-                let number = open(&mut self.next, Head::Reasoning { summary: false }, out);
-                out.push(ChatEvent::Proof { block: number, proof });
+                let number = open(&mut self.next, BlockStart::Reasoning { summary: false }, out);
+                out.push(ChatEvent::Signature { block: number, signature: proof });
                 out.push(ChatEvent::Close { block: number });
                 return;
             }
@@ -125,7 +125,7 @@ impl MessageReader {
                 let name = self.carry.name(&text("name")).to_owned();
                 let number = open(
                     &mut self.next,
-                    Head::ToolCall { id, name, form: CallForm::Function },
+                    BlockStart::ToolCall { id, name, form: CallKind::Function },
                     out,
                 );
                 let input = block.get("input").filter(|input| !input.is_blank());
@@ -207,16 +207,17 @@ impl MessageReader {
         let next = &mut self.next;
         match (&mut self.open[at].what, growth) {
             (What::Text { block }, Growth::Text(text)) => {
-                let block = *block.get_or_insert_with(|| open(next, Head::Text, out));
+                let block = *block.get_or_insert_with(|| open(next, BlockStart::Text, out));
                 out.push(ChatEvent::Delta { block, text: text.to_owned() });
             }
             (What::Text { block }, Growth::Citation(citation)) => {
-                let block = *block.get_or_insert_with(|| open(next, Head::Text, out));
+                let block = *block.get_or_insert_with(|| open(next, BlockStart::Text, out));
                 out.push(ChatEvent::Citation { block, citation: blocks_read::citation(citation) });
             }
             (What::Thought { block, .. }, Growth::Thought(text)) => {
-                let block = *block
-                    .get_or_insert_with(|| open(next, Head::Reasoning { summary: false }, out));
+                let block = *block.get_or_insert_with(|| {
+                    open(next, BlockStart::Reasoning { summary: false }, out)
+                });
                 out.push(ChatEvent::Delta { block, text: text.to_owned() });
             }
             (What::Thought { signature, .. }, Growth::Signature(more)) => signature.push_str(more),
@@ -246,12 +247,12 @@ impl MessageReader {
             What::Thought { block, signature } => {
                 let proof = blocks_read::signature(&signature);
                 let block = if proof.is_some() && block.is_none() {
-                    Some(open(&mut self.next, Head::Reasoning { summary: false }, out))
+                    Some(open(&mut self.next, BlockStart::Reasoning { summary: false }, out))
                 } else {
                     block
                 };
                 if let (Some(block), Some(proof)) = (block, proof) {
-                    out.push(ChatEvent::Proof { block, proof });
+                    out.push(ChatEvent::Signature { block, signature: proof });
                 }
                 block
             }
@@ -271,7 +272,7 @@ impl MessageReader {
                     }
                     raw = RawJson::from(&Value::Object(body));
                 }
-                Some(open(&mut self.next, Head::Foreign { dialect: ME, body: raw }, out))
+                Some(open(&mut self.next, BlockStart::Foreign { dialect: ME, body: raw }, out))
             }
         };
         out.extend(block.map(|block| ChatEvent::Close { block }));
@@ -414,7 +415,7 @@ impl Growth<'_> {
     }
 }
 
-fn open(next: &mut u32, head: Head, out: &mut Vec<ChatEvent>) -> u32 {
+fn open(next: &mut u32, head: BlockStart, out: &mut Vec<ChatEvent>) -> u32 {
     let block = *next;
     *next += 1;
     out.push(ChatEvent::Open { block, head });

@@ -11,12 +11,12 @@ use crate::{
         },
     },
     ir::{
-        block::{CallForm, Citation, Proof},
-        event::{ChatEvent, Head},
-        fault::ClientError,
+        block::{CallKind, Citation, ReasoningSignature},
+        event::{BlockStart, ChatEvent},
+        fault::ProxyError,
         op::Dialect,
         response::Finish,
-        sequence::Sequence,
+        sequence::BlockSerializer,
         usage::Usage,
     },
 };
@@ -25,7 +25,7 @@ const ME: Dialect = Dialect::Anthropic;
 
 pub(super) struct MessageWriter {
     shape: Shape,
-    sequence: Sequence,
+    sequence: BlockSerializer,
     /// What may be told now; kept for its room.
     told: Vec<ChatEvent>,
     /// Likewise for the text of an event.
@@ -42,7 +42,7 @@ pub(super) struct MessageWriter {
 /// The block that is being told.
 enum Now {
     Call {
-        form: CallForm,
+        form: CallKind,
         arguments: Arguments,
     },
     /// Nothing, or a block that this dialect has no place for.
@@ -52,7 +52,7 @@ enum Now {
     },
     Thought {
         open: bool,
-        proof: Option<Proof>,
+        proof: Option<ReasoningSignature>,
     },
 }
 
@@ -68,7 +68,7 @@ impl MessageWriter {
     pub(super) fn new(shape: &Shape) -> Self {
         Self {
             shape: shape.clone(),
-            sequence: Sequence::default(),
+            sequence: BlockSerializer::default(),
             told: Vec::new(),
             text: String::new(),
             begun: false,
@@ -142,15 +142,15 @@ impl MessageWriter {
         });
     }
 
-    fn open(&mut self, head: Head, out: &mut Vec<u8>) {
+    fn open(&mut self, head: BlockStart, out: &mut Vec<u8>) {
         self.now = match head {
-            Head::Text => Now::Text { open: false },
-            Head::Refusal => {
+            BlockStart::Text => Now::Text { open: false },
+            BlockStart::Refusal => {
                 self.refused = true;
                 Now::Text { open: false }
             }
-            Head::Reasoning { .. } => Now::Thought { open: false, proof: None },
-            Head::ToolCall { id, name, form } => {
+            BlockStart::Reasoning { .. } => Now::Thought { open: false, proof: None },
+            BlockStart::ToolCall { id, name, form } => {
                 self.start(out, |o| {
                     o.str("type", "tool_use")
                         .str("id", &id)
@@ -158,15 +158,15 @@ impl MessageWriter {
                         .object("input", |_| {});
                 });
                 let arguments = match form {
-                    CallForm::Function => Arguments::Held(String::new()),
-                    CallForm::Custom => {
+                    CallKind::Function => Arguments::Held(String::new()),
+                    CallKind::Custom => {
                         self.arguments(out, "{\"input\":\"");
                         Arguments::Flow
                     }
                 };
                 Now::Call { form, arguments }
             }
-            Head::Foreign { dialect: ME, body } => {
+            BlockStart::Foreign { dialect: ME, body } => {
                 let index = self.index;
                 self.frame(out, "content_block_start", |o| {
                     o.num("index", index).raw("content_block", &body);
@@ -174,7 +174,7 @@ impl MessageWriter {
                 self.stop(out);
                 Now::Nothing
             }
-            Head::Foreign { .. } | Head::Media(_) => Now::Nothing,
+            BlockStart::Foreign { .. } | BlockStart::Media(_) => Now::Nothing,
         };
     }
 
@@ -216,7 +216,7 @@ impl MessageWriter {
                     o.str("thinking", text);
                 });
             }
-            Now::Call { form: CallForm::Custom, .. } => {
+            Now::Call { form: CallKind::Custom, .. } => {
                 let mut quoted = String::with_capacity(text.len() + 2);
                 write::push_string(&mut quoted, text);
                 self.arguments(out, &quoted[1..quoted.len() - 1]);
@@ -254,18 +254,18 @@ impl MessageWriter {
             Now::Thought { open, proof } => self.close_thought(open, proof.as_ref(), out),
             Now::Call { form, arguments } => {
                 match (form, arguments) {
-                    (CallForm::Custom, _) => self.arguments(out, "\"}"),
-                    (CallForm::Function, Arguments::Held(held)) => {
+                    (CallKind::Custom, _) => self.arguments(out, "\"}"),
+                    (CallKind::Function, Arguments::Held(held)) => {
                         self.arguments(out, &blocks_write::object(&held))
                     }
-                    (CallForm::Function, Arguments::Flow) => {}
+                    (CallKind::Function, Arguments::Flow) => {}
                 }
                 self.stop(out);
             }
         }
     }
 
-    fn close_thought(&mut self, open: bool, proof: Option<&Proof>, out: &mut Vec<u8>) {
+    fn close_thought(&mut self, open: bool, proof: Option<&ReasoningSignature>, out: &mut Vec<u8>) {
         match response_write::seal(proof) {
             Seal::Redacted(data) => {
                 if open {
@@ -315,7 +315,7 @@ impl MessageWriter {
             ChatEvent::Begin { .. } | ChatEvent::Logprobs(_) => {}
             ChatEvent::Open { head, .. } => self.open(head, out),
             ChatEvent::Delta { text, .. } => self.grow(&text, out),
-            ChatEvent::Proof { proof, .. } => {
+            ChatEvent::Signature { signature: proof, .. } => {
                 if let Now::Thought { proof: place, .. } = &mut self.now {
                     *place = Some(proof);
                 }
@@ -343,7 +343,7 @@ impl StreamWriter for MessageWriter {
         self.told = told;
     }
 
-    fn error(&mut self, error: &ClientError, request_id: &str, out: &mut Vec<u8>) {
+    fn error(&mut self, error: &ProxyError, request_id: &str, out: &mut Vec<u8>) {
         // The name of the event is enough for clients, whatever was told before and even before the
         // first event.
         out.extend_from_slice(&error::event(error, request_id));

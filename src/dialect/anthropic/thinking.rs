@@ -3,7 +3,7 @@
 use crate::{
     base::write,
     dialect::{Thinking, Traits, anthropic::turns::Conversation, losses::Losses},
-    ir::settings::{Effort, ReasoningWish, Settings},
+    ir::settings::{Effort, GenerationSettings, ReasoningSettings},
 };
 
 /// The least budget that is taken.
@@ -28,7 +28,7 @@ pub(super) struct Plan {
 /// the limit is raised only where it is below the least budget. A model that thinks cannot be made
 /// to call a tool: where it must (`forced`), as for structured output, it does not think.
 pub(super) fn plan(
-    settings: &Settings,
+    settings: &GenerationSettings,
     forced: bool,
     conversation: &Conversation<'_>,
     traits: &Traits,
@@ -44,7 +44,9 @@ pub(super) fn plan(
         lost.add("reasoning.summary");
     }
     let told = wish.effort.filter(|effort| *effort != Effort::None);
-    if wish.enabled == Some(false) || !wish.adaptive && wish.level() == Some(Effort::None) {
+    if wish.enabled == Some(false)
+        || !wish.adaptive && wish.effective_effort() == Some(Effort::None)
+    {
         if traits.thinking != Thinking::Never {
             plan.thinking = Some(r#"{"type":"disabled"}"#.to_owned());
             plan.effort = told.map(effort_name);
@@ -53,7 +55,7 @@ pub(super) fn plan(
     }
     let wished = wish.enabled == Some(true)
         || wish.adaptive
-        || wish.level().is_some()
+        || wish.effective_effort().is_some()
         || shown(wish) == Some(true);
     if !wished {
         return plan;
@@ -63,7 +65,7 @@ pub(super) fn plan(
         _ if forced => lost.add("reasoning"),
         Thinking::Effort => {
             plan.on = true;
-            plan.effort = wish.level().map(effort_name);
+            plan.effort = wish.effective_effort().map(effort_name);
             plan.thinking = Some(write::object(|o| {
                 o.str("type", "adaptive");
                 display(o, wish);
@@ -71,12 +73,15 @@ pub(super) fn plan(
         }
         Thinking::Budget if conversation.lacks_thought() => lost.add("reasoning"),
         Thinking::Budget => {
-            let wanted = wish.tokens().unwrap_or_else(|| Effort::Medium.budget()).max(LEAST);
+            let wanted = wish
+                .effective_budget_tokens()
+                .unwrap_or_else(|| Effort::Medium.budget_tokens())
+                .max(LEAST);
             let (budget, max_tokens) = fitted(wanted, limit, traits.max_output, room);
             lost.when(limit.is_some_and(|limit| limit != max_tokens), "max_tokens");
             (plan.on, plan.max_tokens) = (true, max_tokens);
             // Beside a budget an effort is only passed on, never made.
-            plan.effort = told.filter(|_| wish.budget.is_some()).map(effort_name);
+            plan.effort = told.filter(|_| wish.budget_tokens.is_some()).map(effort_name);
             plan.thinking = Some(write::object(|o| {
                 o.str("type", "enabled").num("budget_tokens", budget);
                 display(o, wish);
@@ -98,11 +103,11 @@ fn fitted(wanted: u64, limit: Option<u64>, most: Option<u64>, room: u64) -> (u64
     }
 }
 
-fn shown(wish: &ReasoningWish) -> Option<bool> {
-    wish.show.or(wish.summary.as_ref().map(|_| true))
+fn shown(wish: &ReasoningSettings) -> Option<bool> {
+    wish.show_thoughts.or(wish.summary.as_ref().map(|_| true))
 }
 
-fn display(o: &mut write::ObjectWriter<'_>, wish: &ReasoningWish) {
+fn display(o: &mut write::ObjectWriter<'_>, wish: &ReasoningSettings) {
     o.opt_str("display", shown(wish).map(|show| if show { "summarized" } else { "omitted" }));
 }
 
@@ -141,9 +146,12 @@ mod tests {
             (None, Some(16_000), Effort::High, (12_000, 16_000)),
             (None, Some(64_000), Effort::High, (24_576, 64_000)),
         ] {
-            let wish = ReasoningWish { effort: Some(effort), ..ReasoningWish::default() };
-            let settings =
-                Settings { max_tokens: limit, reasoning: Some(wish), ..Settings::default() };
+            let wish = ReasoningSettings { effort: Some(effort), ..ReasoningSettings::default() };
+            let settings = GenerationSettings {
+                max_tokens: limit,
+                reasoning: Some(wish),
+                ..GenerationSettings::default()
+            };
             let plan = plan(
                 &settings,
                 false,
@@ -162,10 +170,10 @@ mod tests {
 
     #[test]
     fn efforts_are_told_by_name_or_not_at_all() {
-        let wish = |effort| ReasoningWish {
+        let wish = |effort| ReasoningSettings {
             effort: Some(effort),
-            show: Some(true),
-            ..ReasoningWish::default()
+            show_thoughts: Some(true),
+            ..ReasoningSettings::default()
         };
         for (wish, thinking, want) in [
             (
@@ -182,13 +190,16 @@ mod tests {
             (wish(Effort::None), Thinking::Never, None),
             (wish(Effort::High), Thinking::Never, None),
             (
-                ReasoningWish { show: Some(false), ..ReasoningWish::default() },
+                ReasoningSettings { show_thoughts: Some(false), ..ReasoningSettings::default() },
                 Thinking::Effort,
                 None,
             ),
         ] {
             let mut lost = Losses::default();
-            let settings = Settings { reasoning: Some(wish.clone()), ..Settings::default() };
+            let settings = GenerationSettings {
+                reasoning: Some(wish.clone()),
+                ..GenerationSettings::default()
+            };
             let plan = plan(
                 &settings,
                 false,

@@ -12,7 +12,7 @@ use crate::{
     ir::{
         op::Dialect,
         request::ChatRequest,
-        tool::{FunctionTool, Hosted, HostedTool, Tool, ToolChoice},
+        tool::{FunctionTool, HostedKind, HostedTool, Tool, ToolChoice},
     },
 };
 
@@ -24,7 +24,7 @@ const SEARCH: &str = "web_search";
 /// Names that no function may bear beside the hosted tools of this request.
 pub(super) fn fixed_names(request: &ChatRequest) -> Vec<&'static str> {
     let searches = request.tools.iter().any(
-        |tool| matches!(tool, Tool::Hosted(it) if it.kind == Hosted::WebSearch && it.dialect != ME),
+        |tool| matches!(tool, Tool::Hosted(it) if it.kind == HostedKind::WebSearch && it.dialect != ME),
     );
     if searches { vec![SEARCH] } else { Vec::new() }
 }
@@ -91,7 +91,7 @@ fn hosted(tool: &HostedTool, lost: &mut Losses) -> Option<String> {
     if tool.dialect == ME {
         return Some(json.text().to_owned());
     }
-    if tool.kind == Hosted::WebSearch {
+    if tool.kind == HostedKind::WebSearch {
         return Some(search(json, lost));
     }
     let kind = json

@@ -10,7 +10,7 @@ use crate::{
         losses::Losses,
     },
     ir::{
-        block::{Block, BlockKind, CacheMark, Citation, ProofKind, ToolCall, ToolResult},
+        block::{Block, BlockKind, CacheBreakpoint, Citation, SignatureKind, ToolCall, ToolResult},
         extras::Extras,
         op::Dialect,
         request::{ChatRequest, Role},
@@ -39,7 +39,7 @@ pub(super) struct Turn<'a> {
 #[derive(Debug)]
 pub(super) struct Piece<'a> {
     pub what: What<'a>,
-    pub cache: Option<&'a CacheMark>,
+    pub cache: Option<&'a CacheBreakpoint>,
     pub extras: Option<&'a Extras>,
 }
 
@@ -191,8 +191,8 @@ impl<'a> Arranger<'a, '_> {
     }
 
     fn block(&mut self, assistant: bool, block: &'a Block) {
-        let own = block.proof.as_ref().filter(|proof| proof.dialect == ME);
-        if block.proof.is_some() && own.is_none() {
+        let own = block.signature.as_ref().filter(|proof| proof.dialect == ME);
+        if block.signature.is_some() && own.is_none() {
             self.lost.add("reasoning.proof");
         }
         if let Some(whole) = WHOLE.iter().find_map(|key| block.extras.get(ME, key)) {
@@ -224,10 +224,10 @@ impl<'a> Arranger<'a, '_> {
             }
             BlockKind::Reasoning(thought) => {
                 match own.map(|proof| (proof.kind, proof.value.as_str())) {
-                    Some((ProofKind::Signature, signature)) if assistant => {
+                    Some((SignatureKind::Signature, signature)) if assistant => {
                         What::Thought { text: &thought.text, signature }
                     }
-                    Some((ProofKind::Redacted, data)) if assistant => What::Redacted(data),
+                    Some((SignatureKind::Redacted, data)) if assistant => What::Redacted(data),
                     _ => return self.lost.add("reasoning"),
                 }
             }

@@ -84,7 +84,7 @@ fn chunk(json: JsonRef<'_>) -> Citation {
     Citation {
         url: text("uri").or_else(|| text("sourceUri")),
         title: text("title").or_else(|| text("documentName")).or_else(|| text("fileSearchStore")),
-        cited: text("text"),
+        cited_text: text("text"),
         ..Citation::default()
     }
 }
@@ -159,7 +159,11 @@ mod tests {
             told,
             [
                 Citation { title: Some("t".to_owned()), span: Some((0, 4)), ..citation(Some("u")) },
-                Citation { cited: Some("words".to_owned()), span: Some((0, 4)), ..citation(None) },
+                Citation {
+                    cited_text: Some("words".to_owned()),
+                    span: Some((0, 4)),
+                    ..citation(None)
+                },
                 citation(Some("v")),
             ]
         );

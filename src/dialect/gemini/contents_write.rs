@@ -17,7 +17,7 @@ use crate::{
     ir::{
         block::{Block, BlockKind, Reasoning, ToolResult},
         op::Dialect,
-        request::Message,
+        request::ChatMessage,
     },
 };
 
@@ -29,7 +29,7 @@ pub(super) const FILLER: &str = r#"{"role":"user","parts":[{"text":"Continue."}]
 /// Names longer than this are refused.
 const LONGEST_NAME: usize = 128;
 
-pub(super) fn write(messages: &[Message], traits: &Traits, losses: &mut Losses) -> String {
+pub(super) fn write(messages: &[ChatMessage], traits: &Traits, losses: &mut Losses) -> String {
     for message in messages {
         if message.name.is_some() {
             losses.add("messages.name");
@@ -107,8 +107,8 @@ fn parts(turn: &Turn<'_>, traits: &Traits, losses: &mut Losses) -> String {
 
 fn part(a: &mut ArrayWriter<'_>, block: &Block, needed: &mut bool, losses: &mut Losses) {
     marks(block, losses);
-    let signature = wire::own(block.proof.as_ref());
-    if block.proof.is_some() && signature.is_none() {
+    let signature = wire::own(block.signature.as_ref());
+    if block.signature.is_some() && signature.is_none() {
         losses.add("reasoning.proof");
     }
     match &block.kind {
@@ -137,7 +137,9 @@ fn part(a: &mut ArrayWriter<'_>, block: &Block, needed: &mut bool, losses: &mut 
             if media.detail.as_deref().is_some_and(|detail| detail != "auto") {
                 losses.add("messages.image_url.detail");
             }
-            if media.name.is_some() && !matches!(media.source, crate::ir::block::Source::Text(_)) {
+            if media.name.is_some()
+                && !matches!(media.source, crate::ir::block::MediaSource::Text(_))
+            {
                 losses.add("messages.filename");
             }
             match part_write::media(media) {

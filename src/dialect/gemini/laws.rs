@@ -302,7 +302,7 @@ fn events(x: &Exchange, cuts: &[usize]) -> Vec<ChatEvent> {
         from = cut;
     }
     assert_eq!(reading.end(&mut said).0, Ending::Complete, "{}", x.id);
-    grammar::check(&said).expect(&x.id);
+    grammar::validate_events(&said).expect(&x.id);
     said
 }
 
@@ -322,7 +322,7 @@ fn whole_answers_mean_the_same_when_written_again() {
     for x in answers().filter(|x| !x.streaming) {
         let body = x.response.as_bytes();
         let response = Gemini.read_response(&x.content_type, body, &carry()).expect(&x.id);
-        grammar::check(&crate::ir::assemble::events(&response)).expect(&x.id);
+        grammar::validate_events(&crate::ir::assemble::to_events(&response)).expect(&x.id);
         assert_eq!(written(&response), meaning(&chunks(&x)), "{}", x.id);
     }
 }

@@ -9,7 +9,10 @@ use crate::{
         wire::{self, MADE},
     },
     ir::{
-        block::{Block, BlockKind, CallForm, Media, Reasoning, Source, Text, ToolCall, ToolResult},
+        block::{
+            Block, BlockKind, CallKind, Media, MediaSource, Reasoning, TextBlock, ToolCall,
+            ToolResult,
+        },
         op::Dialect,
     },
 };
@@ -62,7 +65,7 @@ pub(super) fn block(part: JsonRef<'_>, calls: &mut Calls) -> Option<Block> {
         match &*key {
             "text" => text = value.str(),
             "thought" => thought = value.bool() == Some(true),
-            "thoughtSignature" => block.proof = value.str().map(wire::signature),
+            "thoughtSignature" => block.signature = value.str().map(wire::signature),
             "inlineData" => kind = Some(BlockKind::Media(inline(value))),
             "fileData" => kind = Some(BlockKind::Media(file(value))),
             "functionCall" => kind = Some(BlockKind::ToolCall(call(value, calls))),
@@ -83,7 +86,7 @@ pub(super) fn block(part: JsonRef<'_>, calls: &mut Calls) -> Option<Block> {
             BlockKind::Reasoning(Reasoning { text: text.unwrap_or_default(), summary: true })
         }
         (None, text) => {
-            BlockKind::Text(Text { text: text.unwrap_or_default(), citations: Vec::new() })
+            BlockKind::Text(TextBlock { text: text.unwrap_or_default(), citations: Vec::new() })
         }
     };
     Some(block)
@@ -100,7 +103,7 @@ fn inline(value: JsonRef<'_>) -> Media {
         kind: wire::kind_of(
             mime.as_deref().or_else(|| wire::mime_of_data(&data)).unwrap_or_default(),
         ),
-        source: Source::Base64(wire::usual_base64(&data)),
+        source: MediaSource::Base64(wire::usual_base64(&data)),
         mime,
         name: wire::string(value, "displayName").map(Cow::into_owned),
         detail: None,
@@ -117,7 +120,7 @@ fn file(value: JsonRef<'_>) -> Media {
         kind: wire::kind_of(
             mime.as_deref().or_else(|| wire::mime_of_name(&uri)).unwrap_or_default(),
         ),
-        source: if stored { Source::FileId(uri) } else { Source::Url(uri) },
+        source: if stored { MediaSource::FileId(uri) } else { MediaSource::Url(uri) },
         mime,
         name: wire::string(value, "displayName").map(Cow::into_owned),
         detail: None,
@@ -132,7 +135,7 @@ fn call(value: JsonRef<'_>, calls: &mut Calls) -> ToolCall {
         id: calls.called(wire::string(value, "id"), &name, &arguments),
         name,
         arguments,
-        form: CallForm::Function,
+        form: CallKind::Function,
     }
 }
 
@@ -197,19 +200,19 @@ mod tests {
         let image = media(read(r#"{"inline_data":{"mime_type":"image/png","data":"-_8"}}"#));
         assert_eq!(
             (image.source, image.mime.as_deref()),
-            (Source::Base64("+/8=".to_owned()), Some("image/png"))
+            (MediaSource::Base64("+/8=".to_owned()), Some("image/png"))
         );
         assert_eq!(
             media(read(r#"{"fileData":{"fileUri":"https://x/a.jpg"}}"#)).source,
-            Source::Url("https://x/a.jpg".to_owned())
+            MediaSource::Url("https://x/a.jpg".to_owned())
         );
         assert_eq!(
             media(read(r#"{"fileData":{"fileUri":"gs://b/a.pdf","mimeType":"application/pdf"}}"#))
                 .source,
-            Source::FileId("gs://b/a.pdf".to_owned())
+            MediaSource::FileId("gs://b/a.pdf".to_owned())
         );
         let thought = read(r#"{"text":"hm","thought":true,"thoughtSignature":"A_-="}"#);
-        assert_eq!(thought.proof, Some(wire::signature("A_-=")));
+        assert_eq!(thought.signature, Some(wire::signature("A_-=")));
         assert_eq!(
             thought.kind,
             BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: true })

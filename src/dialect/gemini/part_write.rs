@@ -9,7 +9,7 @@ use crate::{
     },
     dialect::gemini::wire,
     ir::{
-        block::{CallForm, Media, Source, ToolCall},
+        block::{CallKind, Media, MediaSource, ToolCall},
         tool,
     },
 };
@@ -34,8 +34,8 @@ pub(super) fn call(o: &mut ObjectWriter<'_>, call: &ToolCall, name: &str, signat
 }
 
 /// Arguments are an object here; whatever else a model wrote becomes one's `input`.
-fn arguments(o: &mut ObjectWriter<'_>, text: &str, form: CallForm) {
-    if form == CallForm::Custom {
+fn arguments(o: &mut ObjectWriter<'_>, text: &str, form: CallKind) {
+    if form == CallKind::Custom {
         o.raw_text("args", &tool::custom_arguments(text));
         return;
     }
@@ -54,31 +54,35 @@ fn arguments(o: &mut ObjectWriter<'_>, text: &str, form: CallForm) {
 /// Media as this dialect carries it; `None` where it cannot: the field that is lost.
 pub(super) fn media(media: &Media) -> Result<Carried<'_>, &'static str> {
     match &media.source {
-        Source::Base64(data) => Ok(Carried::Inline { mime: mime(media, data), data }),
-        Source::Text(text) => Ok(Carried::Text(match &media.name {
+        MediaSource::Base64(data) => Ok(Carried::Inline { mime: mime(media, data), data }),
+        MediaSource::Text(text) => Ok(Carried::Text(match &media.name {
             Some(name) => Cow::Owned(format!("{name}:\n{text}")),
             None => Cow::Borrowed(text),
         })),
-        Source::Url(url) => match url.strip_prefix("data:").and_then(|url| url.split_once(',')) {
-            Some((head, data)) => {
-                let told = head.split(';').next().filter(|mime| !mime.is_empty());
-                Ok(Carried::Inline {
-                    mime: told
-                        .map_or_else(|| mime(media, data), |mime| Cow::Owned(mime.to_owned())),
-                    data,
-                })
+        MediaSource::Url(url) => {
+            match url.strip_prefix("data:").and_then(|url| url.split_once(',')) {
+                Some((head, data)) => {
+                    let told = head.split(';').next().filter(|mime| !mime.is_empty());
+                    Ok(Carried::Inline {
+                        mime: told
+                            .map_or_else(|| mime(media, data), |mime| Cow::Owned(mime.to_owned())),
+                        data,
+                    })
+                }
+                None => Ok(Carried::File {
+                    mime: media.mime.as_deref().or_else(|| wire::mime_of_name(url)),
+                    uri: url,
+                }),
             }
-            None => Ok(Carried::File {
-                mime: media.mime.as_deref().or_else(|| wire::mime_of_name(url)),
-                uri: url,
-            }),
-        },
+        }
         // Another provider's file is no address.
-        Source::FileId(id) if id.contains("://") || id.starts_with("files/") => Ok(Carried::File {
-            mime: media.mime.as_deref().or_else(|| wire::mime_of_name(id)),
-            uri: id,
-        }),
-        Source::FileId(_) => Err("messages.file_id"),
+        MediaSource::FileId(id) if id.contains("://") || id.starts_with("files/") => {
+            Ok(Carried::File {
+                mime: media.mime.as_deref().or_else(|| wire::mime_of_name(id)),
+                uri: id,
+            })
+        }
+        MediaSource::FileId(_) => Err("messages.file_id"),
     }
 }
 

@@ -15,15 +15,15 @@ use crate::{
     ir::{
         block::Block,
         extras::Extras,
-        fault::{ClientError, ErrorKind},
+        fault::{ProxyError, ProxyErrorKind},
         op::Dialect,
-        request::{ChatRequest, Message, Role},
-        settings::{Effort, Format, ReasoningWish},
-        tool::{FunctionTool, Hosted, HostedTool, Tool, ToolChoice},
+        request::{ChatMessage, ChatRequest, Role},
+        settings::{Effort, ReasoningSettings, ResponseFormat},
+        tool::{FunctionTool, HostedKind, HostedTool, Tool, ToolChoice},
     },
 };
 
-pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
+pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ProxyError> {
     let json = json::parse(body).map_err(|bad| {
         bad_request(format!("Invalid JSON payload received. {}", bad.describe(body)))
     })?;
@@ -61,20 +61,20 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
     Ok(request)
 }
 
-fn bad_request(message: impl Into<String>) -> ClientError {
-    ClientError::new(ErrorKind::BadRequest, message)
+fn bad_request(message: impl Into<String>) -> ProxyError {
+    ProxyError::new(ProxyErrorKind::BadRequest, message)
 }
 
-fn wrong(field: &str, value: JsonRef<'_>) -> ClientError {
+fn wrong(field: &str, value: JsonRef<'_>) -> ProxyError {
     bad_request(format!("Invalid value at '{field}': {} is not what belongs here", value.kind()))
         .param(field.to_owned())
 }
 
 /// A list of contents; a single content, and texts or parts without one, count as what the user
 /// says.
-fn contents(value: JsonRef<'_>) -> Result<Vec<Message>, ClientError> {
+fn contents(value: JsonRef<'_>) -> Result<Vec<ChatMessage>, ProxyError> {
     let mut calls = part_read::Calls::default();
-    let mut messages: Vec<Message> = Vec::new();
+    let mut messages: Vec<ChatMessage> = Vec::new();
     let mut loose = false;
     for content in wire::list(value) {
         let whole = content.is_object()
@@ -88,7 +88,7 @@ fn contents(value: JsonRef<'_>) -> Result<Vec<Message>, ClientError> {
             };
             match messages.last_mut().filter(|_| loose) {
                 Some(last) => last.blocks.push(block),
-                None => messages.push(Message::new(Role::User, vec![block])),
+                None => messages.push(ChatMessage::new(Role::User, vec![block])),
             }
         }
         loose = !whole;
@@ -96,8 +96,8 @@ fn contents(value: JsonRef<'_>) -> Result<Vec<Message>, ClientError> {
     Ok(messages)
 }
 
-fn message(content: JsonRef<'_>, calls: &mut part_read::Calls) -> Result<Message, ClientError> {
-    let mut message = Message::new(Role::User, Vec::new());
+fn message(content: JsonRef<'_>, calls: &mut part_read::Calls) -> Result<ChatMessage, ProxyError> {
+    let mut message = ChatMessage::new(Role::User, Vec::new());
     for (key, value) in wire::members(content) {
         match &*key {
             "role" => {
@@ -137,10 +137,12 @@ fn tools(value: JsonRef<'_>, tools: &mut Vec<Tool>) {
             continue;
         }
         let kind = match &*key {
-            "googleSearch" | "googleSearchRetrieval" | "enterpriseWebSearch" => Hosted::WebSearch,
-            "codeExecution" => Hosted::CodeExecution,
-            "urlContext" => Hosted::UrlContext,
-            _ => Hosted::Other,
+            "googleSearch" | "googleSearchRetrieval" | "enterpriseWebSearch" => {
+                HostedKind::WebSearch
+            }
+            "codeExecution" => HostedKind::CodeExecution,
+            "urlContext" => HostedKind::UrlContext,
+            _ => HostedKind::Other,
         };
         let body = RawJson::object(|o| {
             o.json(&key, value);
@@ -215,7 +217,7 @@ fn function_calling(config: JsonRef<'_>, request: &mut ChatRequest) {
     }
 }
 
-fn generation_config(config: JsonRef<'_>, request: &mut ChatRequest) -> Result<(), ClientError> {
+fn generation_config(config: JsonRef<'_>, request: &mut ChatRequest) -> Result<(), ProxyError> {
     let settings = &mut request.settings;
     let (mut mime, mut shape) = (None, None);
     for (key, value) in wire::members(config) {
@@ -257,10 +259,10 @@ fn generation_config(config: JsonRef<'_>, request: &mut ChatRequest) -> Result<(
     }
     settings.format = match (mime.as_deref(), shape) {
         (None | Some("application/json" | ""), Some(schema)) => {
-            Some(Format::Schema { name: None, description: None, schema, strict: None })
+            Some(ResponseFormat::Schema { name: None, description: None, schema, strict: None })
         }
-        (Some("application/json"), None) => Some(Format::Json),
-        (Some("text/plain"), _) => Some(Format::Text),
+        (Some("application/json"), None) => Some(ResponseFormat::Json),
+        (Some("text/plain"), _) => Some(ResponseFormat::Text),
         (Some(""), None) | (None, None) => None,
         (Some(other), shape) => {
             request.extras.push(
@@ -277,17 +279,17 @@ fn generation_config(config: JsonRef<'_>, request: &mut ChatRequest) -> Result<(
     Ok(())
 }
 
-fn thinking(config: JsonRef<'_>) -> ReasoningWish {
+fn thinking(config: JsonRef<'_>) -> ReasoningSettings {
     // Thoughts are not shown unless asked for.
-    let mut wish = ReasoningWish { show: Some(false), ..ReasoningWish::default() };
+    let mut wish = ReasoningSettings { show_thoughts: Some(false), ..ReasoningSettings::default() };
     for (key, value) in wire::members(config) {
         match &*key {
-            "includeThoughts" => wish.show = Some(value.bool() == Some(true)),
+            "includeThoughts" => wish.show_thoughts = Some(value.bool() == Some(true)),
             "thinkingBudget" => match value.i64().or_else(|| value.str()?.parse().ok()) {
                 Some(0) => wish.enabled = Some(false),
                 Some(-1) => (wish.adaptive, wish.enabled) = (true, Some(true)),
                 Some(budget) => {
-                    (wish.budget, wish.enabled) = (u64::try_from(budget).ok(), Some(true))
+                    (wish.budget_tokens, wish.enabled) = (u64::try_from(budget).ok(), Some(true))
                 }
                 None => {}
             },
@@ -299,7 +301,7 @@ fn thinking(config: JsonRef<'_>) -> ReasoningWish {
             _ => {}
         }
     }
-    if wish.enabled.is_none() && (wish.show == Some(true) || wish.effort.is_some()) {
+    if wish.enabled.is_none() && (wish.show_thoughts == Some(true) || wish.effort.is_some()) {
         wish.enabled = Some(true);
     }
     wish
@@ -351,7 +353,7 @@ mod tests {
         ] {
             assert_eq!(
                 read(body).messages,
-                [Message::new(Role::User, vec![Block::text("hi")])],
+                [ChatMessage::new(Role::User, vec![Block::text("hi")])],
                 "{body}"
             );
         }
@@ -365,7 +367,7 @@ mod tests {
             r#"{"contents":"a","generationConfig":{"topP":[]}}"#,
         ] {
             let error = super::read(bad.as_bytes()).expect_err(bad);
-            assert_eq!(error.kind, ErrorKind::BadRequest);
+            assert_eq!(error.kind, ProxyErrorKind::BadRequest);
         }
     }
 
@@ -386,18 +388,18 @@ mod tests {
             (Some(5), Some("0.50"), &["a".to_owned()][..])
         );
         assert!(
-            matches!(&settings.format, Some(Format::Schema { schema, .. }) if schema.text() == r#"{"type":"string"}"#)
+            matches!(&settings.format, Some(ResponseFormat::Schema { schema, .. }) if schema.text() == r#"{"type":"string"}"#)
         );
-        let wish = ReasoningWish {
+        let wish = ReasoningSettings {
             enabled: Some(true),
             effort: Some(Effort::Low),
-            show: Some(true),
-            ..ReasoningWish::default()
+            show_thoughts: Some(true),
+            ..ReasoningSettings::default()
         };
         assert_eq!(settings.reasoning, Some(wish));
         assert_eq!(request.tool_choice, Some(ToolChoice::Named("f".to_owned())));
         assert!(
-            matches!(&request.tools[..], [Tool::Hosted(HostedTool { kind: Hosted::WebSearch, .. }), Tool::Function(f)] if f.schema.is_some())
+            matches!(&request.tools[..], [Tool::Hosted(HostedTool { kind: HostedKind::WebSearch, .. }), Tool::Function(f)] if f.schema.is_some())
         );
         let left: Vec<_> = request.extras.iter().map(|(key, _)| key).collect();
         assert_eq!(left, ["safetySettings", "cachedContent", "generationConfig.speechConfig"]);

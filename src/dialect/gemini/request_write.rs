@@ -18,8 +18,8 @@ use crate::{
         block::{Block, BlockKind},
         op::Dialect,
         request::{ChatRequest, Role},
-        settings::{Effort, Format, ReasoningWish, Settings},
-        tool::{FunctionTool, Hosted, HostedTool, Tool, ToolChoice},
+        settings::{Effort, GenerationSettings, ReasoningSettings, ResponseFormat},
+        tool::{FunctionTool, HostedKind, HostedTool, Tool, ToolChoice},
     },
 };
 
@@ -201,10 +201,10 @@ fn own_hosted(tool: &HostedTool, functions: bool, losses: &mut Losses) -> Option
         return Some(tool.body.clone());
     }
     let (own, name) = match tool.kind {
-        Hosted::WebSearch => ("googleSearch", "tools.web_search"),
-        Hosted::CodeExecution => ("codeExecution", "tools.code_execution"),
-        Hosted::UrlContext => ("urlContext", "tools.url_context"),
-        Hosted::Other => {
+        HostedKind::WebSearch => ("googleSearch", "tools.web_search"),
+        HostedKind::CodeExecution => ("codeExecution", "tools.code_execution"),
+        HostedKind::UrlContext => ("urlContext", "tools.url_context"),
+        HostedKind::Other => {
             let kind = tool
                 .body
                 .json()
@@ -297,11 +297,11 @@ fn config(request: &ChatRequest, traits: &Traits, losses: &mut Losses) -> String
             }
         }
         match &settings.format {
-            None | Some(Format::Text) => {}
-            Some(Format::Json) => {
+            None | Some(ResponseFormat::Text) => {}
+            Some(ResponseFormat::Json) => {
                 o.str("responseMimeType", "application/json");
             }
-            Some(Format::Schema { schema, .. }) => {
+            Some(ResponseFormat::Schema { schema, .. }) => {
                 o.str("responseMimeType", "application/json");
                 o.raw(
                     "responseJsonSchema",
@@ -322,7 +322,7 @@ fn config(request: &ChatRequest, traits: &Traits, losses: &mut Losses) -> String
     })
 }
 
-fn lost_settings(settings: &Settings, losses: &mut Losses) {
+fn lost_settings(settings: &GenerationSettings, losses: &mut Losses) {
     for (field, lost) in [
         ("n", settings.n.is_some_and(|n| n > 1)),
         ("min_p", settings.min_p.is_some()),
@@ -341,15 +341,22 @@ fn lost_settings(settings: &Settings, losses: &mut Losses) {
     }
 }
 
-fn thinking(o: &mut ObjectWriter<'_>, wish: &ReasoningWish, how: Thinking, losses: &mut Losses) {
-    let wanted = wish.enabled != Some(false) && wish.level() != Some(Effort::None);
+fn thinking(
+    o: &mut ObjectWriter<'_>,
+    wish: &ReasoningSettings,
+    how: Thinking,
+    losses: &mut Losses,
+) {
+    let wanted = wish.enabled != Some(false) && wish.effective_effort() != Some(Effort::None);
     match how {
-        Thinking::Never if wanted && (wish.enabled == Some(true) || wish.level().is_some()) => {
+        Thinking::Never
+            if wanted && (wish.enabled == Some(true) || wish.effective_effort().is_some()) =>
+        {
             losses.add("reasoning")
         }
         Thinking::Never => {}
         Thinking::Effort => {
-            let level = match wish.level() {
+            let level = match wish.effective_effort() {
                 None => None,
                 Some(Effort::None) => {
                     // These models always think.
@@ -367,22 +374,22 @@ fn thinking(o: &mut ObjectWriter<'_>, wish: &ReasoningWish, how: Thinking, losse
             o.raw_text("thinkingBudget", "-1");
         }
         Thinking::Budget => {
-            if let Some(tokens) = wish.tokens() {
+            if let Some(tokens) = wish.effective_budget_tokens() {
                 o.num("thinkingBudget", tokens.min(MOST_THOUGHT));
             }
         }
     }
     let asked = wish.enabled == Some(true)
-        || wish.level().is_some()
+        || wish.effective_effort().is_some()
         || wish.adaptive
         || wish.summary.is_some();
-    if how != Thinking::Never && wanted && wish.show.unwrap_or(asked) {
+    if how != Thinking::Never && wanted && wish.show_thoughts.unwrap_or(asked) {
         o.bool("includeThoughts", true);
     }
 }
 
 /// Tiers have the same names where both sides have them; the standard one need not be said.
-fn tier(o: &mut ObjectWriter<'_>, settings: &Settings, losses: &mut Losses) {
+fn tier(o: &mut ObjectWriter<'_>, settings: &GenerationSettings, losses: &mut Losses) {
     match settings.service_tier.as_deref() {
         None | Some("auto" | "default" | "standard" | "standard_only") => {}
         Some(tier @ ("flex" | "priority")) => {
@@ -399,11 +406,11 @@ mod tests {
     use super::*;
     use crate::ir::{
         block::{
-            CacheMark, CallForm, Citation, Media, MediaKind, Proof, ProofKind, Reasoning, Source,
-            Text, ToolCall, ToolResult,
+            CacheBreakpoint, CallKind, Citation, Media, MediaKind, MediaSource, Reasoning,
+            ReasoningSignature, SignatureKind, TextBlock, ToolCall, ToolResult,
         },
         extras::Extras,
-        request::Message,
+        request::ChatMessage,
         tool::CustomTool,
     };
 
@@ -431,24 +438,28 @@ mod tests {
             id: id.to_owned(),
             name: name.to_owned(),
             arguments: arguments.to_owned(),
-            form: CallForm::Function,
+            form: CallKind::Function,
         };
         Block::new(BlockKind::ToolCall(call))
     }
 
-    fn media(kind: MediaKind, source: Source) -> Block {
+    fn media(kind: MediaKind, source: MediaSource) -> Block {
         Block::new(BlockKind::Media(Media { kind, source, mime: None, name: None, detail: None }))
     }
 
     fn sealed(mut block: Block, dialect: Dialect, value: &str) -> Block {
-        block.proof =
-            Some(Proof { dialect, kind: ProofKind::Signature, value: value.to_owned(), id: None });
+        block.signature = Some(ReasoningSignature {
+            dialect,
+            kind: SignatureKind::Signature,
+            value: value.to_owned(),
+            id: None,
+        });
         block
     }
 
     fn of(messages: Vec<(Role, Vec<Block>)>) -> ChatRequest {
         let messages =
-            messages.into_iter().map(|(role, blocks)| Message::new(role, blocks)).collect();
+            messages.into_iter().map(|(role, blocks)| ChatMessage::new(role, blocks)).collect();
         ChatRequest { messages, ..ChatRequest::default() }
     }
 
@@ -458,7 +469,7 @@ mod tests {
     fn a_tool_loop_of_another_dialect_is_written() {
         let thought =
             Block::new(BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: false }));
-        let image = media(MediaKind::Image, Source::Base64("iVBORw0K".to_owned()));
+        let image = media(MediaKind::Image, MediaSource::Base64("iVBORw0K".to_owned()));
         let result = ToolResult {
             call: "1".to_owned(),
             content: vec![Block::text("a"), Block::text("b"), image],
@@ -527,11 +538,14 @@ mod tests {
             })
         };
         let search = || {
-            hosted(Hosted::WebSearch, r#"{"type":"web_search_1","name":"web_search","max_uses":3}"#)
+            hosted(
+                HostedKind::WebSearch,
+                r#"{"type":"web_search_1","name":"web_search","max_uses":3}"#,
+            )
         };
         let mut request = of(vec![(Role::User, vec![Block::text("hi")])]);
 
-        request.tools = vec![search(), hosted(Hosted::Other, r#"{"type":"memory_1"}"#)];
+        request.tools = vec![search(), hosted(HostedKind::Other, r#"{"type":"memory_1"}"#)];
         request.tool_choice = Some(ToolChoice::Auto);
         let (body, losses) = written(&request, Thinking::Budget);
         assert_eq!(
@@ -568,7 +582,7 @@ mod tests {
         ]);
         request.system = vec![Block::text("early")];
         let raw = |text: &str| RawJson::parse(text);
-        request.settings = Settings {
+        request.settings = GenerationSettings {
             max_tokens: Some(5000),
             temperature: raw("0.10"),
             min_p: raw("1"),
@@ -576,20 +590,20 @@ mod tests {
             n: Some(2),
             logprobs: Some(true),
             top_logprobs: Some(3),
-            format: Some(Format::Schema {
+            format: Some(ResponseFormat::Schema {
                 name: None,
                 description: None,
                 schema: raw(r#"{"type":"object","uniqueItems":true}"#).expect("json"),
                 strict: None,
             }),
-            reasoning: Some(ReasoningWish {
+            reasoning: Some(ReasoningSettings {
                 effort: Some(Effort::XHigh),
-                ..ReasoningWish::default()
+                ..ReasoningSettings::default()
             }),
             service_tier: Some("flex".to_owned()),
             user: Some("u".to_owned()),
             parallel_tools: Some(false),
-            ..Settings::default()
+            ..GenerationSettings::default()
         };
         request.extras = Extras::default();
         request.extras.push(Dialect::Openai, "store", RawJson::from(true));
@@ -630,8 +644,8 @@ mod tests {
     #[test]
     fn content_of_other_dialects_is_written_or_lost() {
         let mut cached = Block::text("hi");
-        cached.cache = Some(CacheMark { raw: RawJson::from(true) });
-        let cited = Block::new(BlockKind::Text(Text {
+        cached.cache = Some(CacheBreakpoint { raw: RawJson::from(true) });
+        let cited = Block::new(BlockKind::Text(TextBlock {
             text: "t".to_owned(),
             citations: vec![Citation::default()],
         }));
@@ -644,11 +658,14 @@ mod tests {
                 Role::User,
                 vec![
                     cached,
-                    media(MediaKind::Image, Source::Url("https://x/a.png?b".to_owned())),
-                    media(MediaKind::Image, Source::Url("https://x/a".to_owned())),
-                    media(MediaKind::Image, Source::Url("data:image/gif;base64,R0lG".to_owned())),
-                    media(MediaKind::File, Source::FileId("file-1".to_owned())),
-                    media(MediaKind::Document, Source::Text("words".to_owned())),
+                    media(MediaKind::Image, MediaSource::Url("https://x/a.png?b".to_owned())),
+                    media(MediaKind::Image, MediaSource::Url("https://x/a".to_owned())),
+                    media(
+                        MediaKind::Image,
+                        MediaSource::Url("data:image/gif;base64,R0lG".to_owned()),
+                    ),
+                    media(MediaKind::File, MediaSource::FileId("file-1".to_owned())),
+                    media(MediaKind::Document, MediaSource::Text("words".to_owned())),
                     Block::text(""),
                 ],
             ),

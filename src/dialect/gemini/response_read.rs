@@ -44,7 +44,7 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
             "logprobsResult",
             "groundingMetadata",
         ];
-        response.extras = Extras::of(Dialect::Gemini, candidate, &KNOWN);
+        response.extras = Extras::from_object(Dialect::Gemini, candidate, &KNOWN);
     }
     Ok(response)
 }

@@ -75,7 +75,7 @@ fn speaks(block: &Block) -> bool {
 }
 
 fn part(block: &Block) -> String {
-    let signature = wire::own(block.proof.as_ref());
+    let signature = wire::own(block.signature.as_ref());
     write::object(|o| match &block.kind {
         BlockKind::Text(it) if it.text.is_empty() && signature.is_none() => {}
         BlockKind::Text(it) => part_write::text(o, &it.text, false, signature),

@@ -18,9 +18,9 @@ use crate::{
         shape,
     },
     ir::{
-        block::{CallForm, Media, Proof, Source},
-        blocks::Blocks,
-        event::{ChatEvent, Head},
+        block::{CallKind, Media, MediaSource, ReasoningSignature},
+        blocks::OpenBlocks,
+        event::{BlockStart, ChatEvent},
         fault::Fault,
         op::Dialect,
         response::{Finish, FinishKind},
@@ -30,7 +30,7 @@ use crate::{
 
 pub(super) struct ContentReader {
     carry: Carry,
-    blocks: Blocks,
+    blocks: OpenBlocks,
     events: u32,
     begun: bool,
     ended: bool,
@@ -87,7 +87,7 @@ impl ContentReader {
     pub(super) fn new(carry: &Carry) -> Self {
         Self {
             carry: carry.clone(),
-            blocks: Blocks::default(),
+            blocks: OpenBlocks::default(),
             events: 0,
             begun: false,
             ended: false,
@@ -137,7 +137,7 @@ impl ContentReader {
         if let Some(reason) =
             chunk.feedback.and_then(|feedback| shape::name(feedback.get("blockReason")))
         {
-            self.finish = Some((FinishKind::Filter, reason));
+            self.finish = Some((FinishKind::ContentFilter, reason));
         }
         // Other candidates than the first are nobody's.
         let candidates = chunk.candidates.into_iter().flat_map(JsonRef::items);
@@ -191,11 +191,11 @@ impl ContentReader {
             self.call(call, proof, out);
         } else if let Some(media) = part.inline.map(inline).or_else(|| part.file.map(file)) {
             self.leave(out);
-            self.blocks.whole(Head::Media(media), proof, out);
+            self.blocks.push_complete(BlockStart::Media(media), proof, out);
         } else if part.other && part.text.is_none() {
             self.leave(out);
-            self.blocks.whole(
-                Head::Foreign { dialect: Dialect::Gemini, body: RawJson::from_json(json) },
+            self.blocks.push_complete(
+                BlockStart::Foreign { dialect: Dialect::Gemini, body: RawJson::from_json(json) },
                 None,
                 out,
             );
@@ -204,7 +204,13 @@ impl ContentReader {
         }
     }
 
-    fn prose(&mut self, text: &str, thought: bool, proof: Option<Proof>, out: &mut Vec<ChatEvent>) {
+    fn prose(
+        &mut self,
+        text: &str,
+        thought: bool,
+        proof: Option<ReasoningSignature>,
+        out: &mut Vec<ChatEvent>,
+    ) {
         if text.is_empty() && proof.is_none() {
             return;
         }
@@ -213,24 +219,29 @@ impl ContentReader {
             self.leave(out);
         }
         if std::mem::take(&mut self.sealed) {
-            self.blocks.close(out);
+            self.blocks.close_all(out);
         }
-        let head = if thought { Head::Reasoning { summary: true } } else { Head::Text };
-        self.blocks.prose(head.clone(), text, out);
+        let head = if thought { BlockStart::Reasoning { summary: true } } else { BlockStart::Text };
+        self.blocks.push_prose(head.clone(), text, out);
         if let Some(proof) = proof {
-            self.blocks.proof(head, proof, out);
+            self.blocks.push_signature(head, proof, out);
             self.sealed = true;
         }
         if !thought {
             if self.said.is_none() {
                 self.heard = Heard::default();
             }
-            self.said = self.blocks.current();
+            self.said = self.blocks.current_prose();
             self.heard.push(text);
         }
     }
 
-    fn call(&mut self, call: JsonRef<'_>, proof: Option<Proof>, out: &mut Vec<ChatEvent>) {
+    fn call(
+        &mut self,
+        call: JsonRef<'_>,
+        proof: Option<ReasoningSignature>,
+        out: &mut Vec<ChatEvent>,
+    ) {
         self.leave(out);
         let key = self.calls.len() as u64;
         let given = wire::string(call, "id")
@@ -239,14 +250,19 @@ impl ContentReader {
         let id = given.unwrap_or_else(|| format!("call_{}_{key}", self.carry.seed));
         self.calls.push(id.clone());
         let name = wire::string(call, "name").unwrap_or_default();
-        let block =
-            self.blocks.call(key, id, self.carry.name(&name).to_owned(), CallForm::Function, out);
+        let block = self.blocks.start_call(
+            key,
+            id,
+            self.carry.name(&name).to_owned(),
+            CallKind::Function,
+            out,
+        );
         let arguments = wire::member(call, "args").map_or("{}", JsonRef::text);
-        self.blocks.arguments(key, arguments, out);
+        self.blocks.push_arguments(key, arguments, out);
         if let Some(proof) = proof {
-            out.push(ChatEvent::Proof { block, proof });
+            out.push(ChatEvent::Signature { block, signature: proof });
         }
-        self.blocks.close(out);
+        self.blocks.close_all(out);
         self.sealed = false;
     }
 
@@ -306,8 +322,8 @@ impl StreamReader for ContentReader {
         }
         let Some((kind, said)) = self.finish.clone() else { return false };
         self.leave(out);
-        self.blocks.close(out);
-        let kind = if kind == FinishKind::Stop && self.blocks.called() {
+        self.blocks.close_all(out);
+        let kind = if kind == FinishKind::Stop && self.blocks.has_calls() {
             FinishKind::ToolCalls
         } else {
             kind
@@ -318,8 +334,8 @@ impl StreamReader for ContentReader {
         out.push(ChatEvent::End {
             finish: Finish {
                 kind,
-                said: Some(said).filter(|said| !said.is_empty()),
-                sequence: None,
+                raw_reason: Some(said).filter(|said| !said.is_empty()),
+                stop_sequence: None,
             },
             usage: self.counted(),
             service_tier: tier,
@@ -414,7 +430,7 @@ fn inline(value: JsonRef<'_>) -> Media {
     let mime = wire::string(value, "mimeType").map(Cow::into_owned);
     Media {
         kind: wire::kind_of(mime.as_deref().unwrap_or_default()),
-        source: Source::Base64(wire::string(value, "data").unwrap_or_default().into_owned()),
+        source: MediaSource::Base64(wire::string(value, "data").unwrap_or_default().into_owned()),
         mime,
         name: None,
         detail: None,
@@ -425,7 +441,7 @@ fn file(value: JsonRef<'_>) -> Media {
     let mime = wire::string(value, "mimeType").map(Cow::into_owned);
     Media {
         kind: wire::kind_of(mime.as_deref().unwrap_or_default()),
-        source: Source::Url(wire::string(value, "fileUri").unwrap_or_default().into_owned()),
+        source: MediaSource::Url(wire::string(value, "fileUri").unwrap_or_default().into_owned()),
         mime,
         name: None,
         detail: None,
@@ -444,13 +460,13 @@ mod tests {
             fault = reader.event(b"", chunk.as_bytes(), &mut out).err().or(fault);
         }
         let done = fault.is_none() && reader.end(&mut out);
-        crate::ir::grammar::check(&out).expect("well formed");
+        crate::ir::grammar::validate_events(&out).expect("well formed");
         (out, fault, done)
     }
 
     fn finished(events: &[ChatEvent]) -> (FinishKind, Option<&str>) {
         match events.last() {
-            Some(ChatEvent::End { finish, .. }) => (finish.kind, finish.said.as_deref()),
+            Some(ChatEvent::End { finish, .. }) => (finish.kind, finish.raw_reason.as_deref()),
             other => panic!("{other:?}"),
         }
     }
@@ -461,7 +477,7 @@ mod tests {
             ("1", (FinishKind::Stop, Some("STOP"))),
             ("\"OTHER\"", (FinishKind::Stop, Some("OTHER"))),
             ("2", (FinishKind::Length, Some("MAX_TOKENS"))),
-            ("\"SPII\"", (FinishKind::Filter, Some("SPII"))),
+            ("\"SPII\"", (FinishKind::ContentFilter, Some("SPII"))),
             ("\"NEWS\"", (FinishKind::Stop, Some("NEWS"))),
         ] {
             let chunk = format!(
@@ -471,7 +487,7 @@ mod tests {
             assert_eq!((finished(&events), done), (want, true), "{reason}");
         }
         let (events, _, done) = said(&[r#"{"promptFeedback":{"blockReason":"SAFETY"}}"#]);
-        assert_eq!((finished(&events), done), ((FinishKind::Filter, Some("SAFETY")), true));
+        assert_eq!((finished(&events), done), ((FinishKind::ContentFilter, Some("SAFETY")), true));
         let (_, fault, _) = said(&[
             r#"{"candidates":[{"finishReason":"MALFORMED_FUNCTION_CALL","finishMessage":"bad call"}]}"#,
         ]);
@@ -491,11 +507,11 @@ mod tests {
         let calls: Vec<_> = events
             .iter()
             .filter_map(|event| match event {
-                ChatEvent::Open { head: Head::ToolCall { id, name, .. }, .. } => {
+                ChatEvent::Open { head: BlockStart::ToolCall { id, name, .. }, .. } => {
                     Some(format!("{id} {name}"))
                 }
                 ChatEvent::Delta { text, .. } => Some(text.clone()),
-                ChatEvent::Proof { proof, .. } => Some(proof.value.clone()),
+                ChatEvent::Signature { signature: proof, .. } => Some(proof.value.clone()),
                 _ => None,
             })
             .collect();
@@ -525,7 +541,9 @@ mod tests {
                     )
                 }
                 ChatEvent::Delta { block, text } => format!("{block} {text}"),
-                ChatEvent::Proof { block, proof } => format!("{block} signed {}", proof.value),
+                ChatEvent::Signature { block, signature: proof } => {
+                    format!("{block} signed {}", proof.value)
+                }
                 ChatEvent::Close { block } => format!("close {block}"),
                 _ => String::new(),
             })

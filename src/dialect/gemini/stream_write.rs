@@ -12,9 +12,9 @@ use crate::{
         },
     },
     ir::{
-        block::{Media, Proof, ToolCall},
-        event::{ChatEvent, Head},
-        fault::ClientError,
+        block::{Media, ReasoningSignature, ToolCall},
+        event::{BlockStart, ChatEvent},
+        fault::ProxyError,
         op::Dialect,
     },
 };
@@ -48,7 +48,7 @@ enum Open {
     Refusal,
     Thought,
     Call,
-    Media(Box<Media>, Option<Proof>),
+    Media(Box<Media>, Option<ReasoningSignature>),
     Silent,
 }
 
@@ -56,7 +56,7 @@ enum Open {
 struct Call {
     block: u32,
     call: ToolCall,
-    proof: Option<Proof>,
+    proof: Option<ReasoningSignature>,
     done: bool,
 }
 
@@ -128,13 +128,13 @@ impl ContentWriter {
         );
     }
 
-    fn open(&mut self, block: u32, head: Head, out: &mut Vec<u8>) {
+    fn open(&mut self, block: u32, head: BlockStart, out: &mut Vec<u8>) {
         let open = match head {
-            Head::Text => Open::Text { begun: self.told, plain: true },
-            Head::Refusal => Open::Refusal,
-            Head::Reasoning { .. } => Open::Thought,
-            Head::Media(media) => Open::Media(Box::new(media), None),
-            Head::ToolCall { id, name, form } => {
+            BlockStart::Text => Open::Text { begun: self.told, plain: true },
+            BlockStart::Refusal => Open::Refusal,
+            BlockStart::Reasoning { .. } => Open::Thought,
+            BlockStart::Media(media) => Open::Media(Box::new(media), None),
+            BlockStart::ToolCall { id, name, form } => {
                 self.calls.push_back(Call {
                     block,
                     call: ToolCall { id, name, arguments: String::new(), form },
@@ -143,7 +143,7 @@ impl ContentWriter {
                 });
                 Open::Call
             }
-            Head::Foreign { dialect: Dialect::Gemini, body } => {
+            BlockStart::Foreign { dialect: Dialect::Gemini, body } => {
                 self.chunk(
                     out,
                     |a| {
@@ -154,7 +154,7 @@ impl ContentWriter {
                 );
                 Open::Silent
             }
-            Head::Foreign { .. } => Open::Silent,
+            BlockStart::Foreign { .. } => Open::Silent,
         };
         self.open.push((block, open));
     }
@@ -187,7 +187,7 @@ impl ContentWriter {
         }
     }
 
-    fn proof(&mut self, block: u32, proof: Proof, out: &mut Vec<u8>) {
+    fn proof(&mut self, block: u32, proof: ReasoningSignature, out: &mut Vec<u8>) {
         if wire::own(Some(&proof)).is_none() {
             return;
         }
@@ -260,7 +260,7 @@ impl StreamWriter for ContentWriter {
             ChatEvent::Begin { .. } => {}
             ChatEvent::Open { block, head } => self.open(block, head, out),
             ChatEvent::Delta { block, text } => self.delta(block, &text, out),
-            ChatEvent::Proof { block, proof } => self.proof(block, proof, out),
+            ChatEvent::Signature { block, signature: proof } => self.proof(block, proof, out),
             ChatEvent::Citation { block, citation } => {
                 let place =
                     self.open.iter().find(|(number, _)| *number == block).and_then(|(_, open)| {
@@ -308,7 +308,7 @@ impl StreamWriter for ContentWriter {
         }
     }
 
-    fn error(&mut self, error: &ClientError, request_id: &str, out: &mut Vec<u8>) {
+    fn error(&mut self, error: &ProxyError, request_id: &str, out: &mut Vec<u8>) {
         if !std::mem::replace(&mut self.ended, true) {
             out.extend_from_slice(&error::event(error, request_id, self.framing, self.chunks));
         }
@@ -324,9 +324,9 @@ mod tests {
         base::raw::RawJson,
         dialect::Place,
         ir::{
-            block::{CallForm, Citation, ProofKind},
+            block::{CallKind, Citation, SignatureKind},
             extras::Extras,
-            fault::ErrorKind,
+            fault::ProxyErrorKind,
             response::{Finish, FinishKind},
             usage::Usage,
         },
@@ -357,7 +357,7 @@ mod tests {
             .collect()
     }
 
-    fn open(block: u32, head: Head) -> ChatEvent {
+    fn open(block: u32, head: BlockStart) -> ChatEvent {
         ChatEvent::Open { block, head }
     }
 
@@ -368,7 +368,11 @@ mod tests {
     fn call(block: u32, name: &str) -> ChatEvent {
         open(
             block,
-            Head::ToolCall { id: name.to_owned(), name: name.to_owned(), form: CallForm::Function },
+            BlockStart::ToolCall {
+                id: name.to_owned(),
+                name: name.to_owned(),
+                form: CallKind::Function,
+            },
         )
     }
 
@@ -381,9 +385,14 @@ mod tests {
     }
 
     fn proof(block: u32, dialect: Dialect) -> ChatEvent {
-        ChatEvent::Proof {
+        ChatEvent::Signature {
             block,
-            proof: Proof { dialect, kind: ProofKind::Signature, value: "sig".to_owned(), id: None },
+            signature: ReasoningSignature {
+                dialect,
+                kind: SignatureKind::Signature,
+                value: "sig".to_owned(),
+                id: None,
+            },
         }
     }
 
@@ -421,10 +430,10 @@ mod tests {
         let citation =
             Citation { url: Some("u".to_owned()), span: Some((0, 2)), ..Citation::default() };
         let got = chunks(vec![
-            open(0, Head::Reasoning { summary: false }),
+            open(0, BlockStart::Reasoning { summary: false }),
             delta(0, "hm"),
             ChatEvent::Close { block: 0 },
-            open(1, Head::Text),
+            open(1, BlockStart::Text),
             delta(1, "yes"),
             proof(1, Dialect::Gemini),
             ChatEvent::Citation { block: 1, citation },
@@ -466,7 +475,7 @@ mod tests {
     /// Pain 6: a stream that broke says so, and never that it ended well.
     #[test]
     fn errors_end_the_stream_in_its_framing() {
-        let error = ClientError::new(ErrorKind::Internal, "m");
+        let error = ProxyError::new(ProxyErrorKind::Internal, "m");
         for (framing, before) in [
             (Framing::Sse, true),
             (Framing::Sse, false),
@@ -475,7 +484,7 @@ mod tests {
         ] {
             let (mut writer, mut out) = (writer(framing), Vec::new());
             if before {
-                writer.event(open(0, Head::Text), &mut out);
+                writer.event(open(0, BlockStart::Text), &mut out);
                 writer.event(delta(0, "a"), &mut out);
             }
             writer.error(&error, "r", &mut out);
@@ -506,7 +515,7 @@ mod tests {
             [(Framing::Sse, "data: {\"candidates\""), (Framing::JsonArray, "[{\"candidates\"")]
         {
             let (mut writer, mut out) = (writer(framing), Vec::new());
-            writer.event(end(FinishKind::Filter), &mut out);
+            writer.event(end(FinishKind::ContentFilter), &mut out);
             let text = String::from_utf8(out).expect("text");
             assert!(
                 text.starts_with(want) && text.contains("\"finishReason\":\"SAFETY\""),

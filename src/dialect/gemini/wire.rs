@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use crate::{
     base::json::JsonRef,
     ir::{
-        block::{MediaKind, Proof, ProofKind},
+        block::{MediaKind, ReasoningSignature, SignatureKind},
         op::Dialect,
     },
 };
@@ -80,14 +80,19 @@ pub(super) fn word<'a>(value: JsonRef<'a>, words: &[&'static str]) -> Option<Cow
 }
 
 /// A signature, byte for byte.
-pub(super) fn signature(value: impl Into<String>) -> Proof {
-    Proof { dialect: Dialect::Gemini, kind: ProofKind::Signature, value: value.into(), id: None }
+pub(super) fn signature(value: impl Into<String>) -> ReasoningSignature {
+    ReasoningSignature {
+        dialect: Dialect::Gemini,
+        kind: SignatureKind::Signature,
+        value: value.into(),
+        id: None,
+    }
 }
 
 /// The signature that belongs to this dialect.
-pub(super) fn own(proof: Option<&Proof>) -> Option<&str> {
+pub(super) fn own(proof: Option<&ReasoningSignature>) -> Option<&str> {
     proof
-        .filter(|proof| proof.dialect == Dialect::Gemini && proof.kind == ProofKind::Signature)
+        .filter(|proof| proof.dialect == Dialect::Gemini && proof.kind == SignatureKind::Signature)
         .map(|proof| proof.value.as_str())
 }
 

@@ -9,7 +9,7 @@ use crate::{
     base::{json::JsonRef, write},
     dialect::{shape, tokens},
     ir::{
-        fault::{ClientError, Fault},
+        fault::{Fault, ProxyError},
         op::Dialect,
     },
 };
@@ -19,7 +19,7 @@ use crate::{
 /// # Errors
 ///
 /// What is no JSON object.
-pub fn conversation(dialect: Dialect, body: &[u8]) -> Result<Cow<'_, [u8]>, ClientError> {
+pub fn conversation(dialect: Dialect, body: &[u8]) -> Result<Cow<'_, [u8]>, ProxyError> {
     let root = object(body)?;
     let wrapped = root
         .get("generateContentRequest")

@@ -19,7 +19,7 @@ use crate::{
     ir::{
         embed::{EmbedForm, EmbedInput, EmbedRequest, EmbedResponse, Vector},
         extras::Extras,
-        fault::{ClientError, Fault},
+        fault::{Fault, ProxyError},
         op::Dialect,
         usage::Usage,
     },
@@ -52,16 +52,12 @@ pub fn form(dialect: Dialect) -> Option<EmbedForm> {
 /// # Errors
 ///
 /// What is no JSON object, and a request without inputs; names the field.
-pub fn read_request(
-    dialect: Dialect,
-    path: &str,
-    body: &[u8],
-) -> Result<EmbedRequest, ClientError> {
+pub fn read_request(dialect: Dialect, path: &str, body: &[u8]) -> Result<EmbedRequest, ProxyError> {
     let root = object(body)?;
     let form = match dialect {
         Dialect::Gemini if path.ends_with(":batchEmbedContents") => return gemini_batch(root),
         Dialect::Gemini => {
-            return gemini(root).map(|request| EmbedRequest { alone: true, ..request });
+            return gemini(root).map(|request| EmbedRequest { is_single: true, ..request });
         }
         Dialect::Ollama if path.ends_with("/embeddings") => EmbedForm::OllamaPrompt,
         Dialect::Ollama => EmbedForm::Ollama,
@@ -83,7 +79,7 @@ fn told_by_fields(root: JsonRef<'_>) -> EmbedForm {
     }
 }
 
-fn plain(root: JsonRef<'_>, form: EmbedForm) -> Result<EmbedRequest, ClientError> {
+fn plain(root: JsonRef<'_>, form: EmbedForm) -> Result<EmbedRequest, ProxyError> {
     let words = words(form);
     let mut request = EmbedRequest { form, ..EmbedRequest::default() };
     let mut input = None;
@@ -113,18 +109,18 @@ fn plain(root: JsonRef<'_>, form: EmbedForm) -> Result<EmbedRequest, ClientError
         }
     }
     let input = input.ok_or_else(|| missing(words.input))?;
-    (request.inputs, request.alone) = inputs(input, words.input)?;
+    (request.inputs, request.is_single) = inputs(input, words.input)?;
     if request.inputs.is_empty() && speaker(form) != Dialect::Ollama {
         return Err(refused(format!("`{}` must not be empty", words.input)).param(words.input));
     }
     Ok(request)
 }
 
-fn missing(field: &'static str) -> ClientError {
+fn missing(field: &'static str) -> ProxyError {
     refused(format!("missing `{field}`")).param(field)
 }
 
-fn inputs(value: JsonRef<'_>, field: &'static str) -> Result<(Vec<EmbedInput>, bool), ClientError> {
+fn inputs(value: JsonRef<'_>, field: &'static str) -> Result<(Vec<EmbedInput>, bool), ProxyError> {
     let one = |value: JsonRef<'_>| match value.kind() {
         "string" => value.str().map(|text| EmbedInput::Text(text.into_owned())),
         "array" if value.items().all(|token| token.u64().is_some()) => {
@@ -153,7 +149,7 @@ fn inputs(value: JsonRef<'_>, field: &'static str) -> Result<(Vec<EmbedInput>, b
     all.map(|inputs| (inputs, false))
 }
 
-fn gemini(root: JsonRef<'_>) -> Result<EmbedRequest, ClientError> {
+fn gemini(root: JsonRef<'_>) -> Result<EmbedRequest, ProxyError> {
     let content = root.get("content").ok_or_else(|| missing("content"))?;
     let parts: Vec<JsonRef<'_>> = match content.get("parts") {
         Some(parts) if parts.is_array() => parts.items().collect(),
@@ -177,7 +173,7 @@ fn gemini(root: JsonRef<'_>) -> Result<EmbedRequest, ClientError> {
             .and_then(JsonRef::str)
             .map(|task| words.read_task(&task)),
         title: string(root, "title"),
-        extras: Extras::of(
+        extras: Extras::from_object(
             Dialect::Gemini,
             root,
             &[
@@ -195,7 +191,7 @@ fn gemini(root: JsonRef<'_>) -> Result<EmbedRequest, ClientError> {
 }
 
 /// What the requests of a batch say beside their contents is taken from the first.
-fn gemini_batch(root: JsonRef<'_>) -> Result<EmbedRequest, ClientError> {
+fn gemini_batch(root: JsonRef<'_>) -> Result<EmbedRequest, ProxyError> {
     let list = root
         .get("requests")
         .filter(|list| list.is_array() && !list.is_blank())
@@ -260,7 +256,7 @@ fn plain_body(o: &mut ObjectWriter<'_>, request: &EmbedRequest, model: &str, wor
     let alone = match form {
         EmbedForm::OllamaPrompt => true,
         EmbedForm::Texts => false,
-        _ => request.alone && request.inputs.len() == 1,
+        _ => request.is_single && request.inputs.len() == 1,
     };
     let value = |input: &EmbedInput| match input {
         EmbedInput::Text(text) => RawJson::string(text),
@@ -353,7 +349,7 @@ pub fn read_response(content_type: &str, body: &[u8]) -> Result<EmbedResponse, F
     let root = shape::answer(content_type, body)?;
     let vector = |value: JsonRef<'_>| match value.kind() {
         "array" => Some(Vector::Numbers(RawJson::from_json(value))),
-        "string" => value.str().map(|text| Vector::Packed(text.into_owned())),
+        "string" => value.str().map(|text| Vector::Base64(text.into_owned())),
         _ => None,
     };
     let wrapped = |value: JsonRef<'_>| {
@@ -408,7 +404,7 @@ pub fn write_response(
     asked_model: &str,
 ) -> Bytes {
     let tokens = response.usage.map(|usage| usage.input_total());
-    let vectors = |packed: bool| response.vectors.iter().map(move |vector| vector.told(packed));
+    let vectors = |packed: bool| response.vectors.iter().map(move |vector| vector.to_json(packed));
     let first = || vectors(false).next().unwrap_or_else(|| RawJson::object(|_| {}));
     let values = |vector: &RawJson| {
         RawJson::object(|o| {
@@ -425,7 +421,7 @@ pub fn write_response(
     let body = write::object(|o| match request.form {
         EmbedForm::Openai | EmbedForm::Task | EmbedForm::InputType => {
             o.str("object", "list").array("data", |a| {
-                for (vector, at) in vectors(request.packed()).zip(0_u64..) {
+                for (vector, at) in vectors(request.wants_base64()).zip(0_u64..) {
                     a.object(|o| {
                         o.str("object", "embedding").num("index", at).raw("embedding", &vector);
                     });
@@ -441,7 +437,7 @@ pub fn write_response(
             o.str("id", &response.id).str("response_type", "embeddings_by_type");
             o.object("embeddings", |o| {
                 o.array(request.encoding.as_deref().unwrap_or("float"), |a| {
-                    for vector in vectors(request.packed()) {
+                    for vector in vectors(request.wants_base64()) {
                         a.raw(&vector);
                     }
                 });

@@ -10,9 +10,9 @@ use super::media_size;
 use crate::{
     base::raw::RawJson,
     ir::{
-        block::{Block, BlockKind, Media, ProofKind, Source},
+        block::{Block, BlockKind, Media, MediaSource, SignatureKind},
         request::ChatRequest,
-        settings::Format,
+        settings::ResponseFormat,
         tool::Tool,
     },
 };
@@ -43,7 +43,8 @@ pub fn estimate(request: &ChatRequest, count: &dyn Fn(&str) -> u64) -> u64 {
     if !request.tools.is_empty() {
         sum += TOOLS + request.tools.iter().map(|tool| scale.tool(tool)).sum::<u64>();
     }
-    if let Some(Format::Schema { schema, description, name, .. }) = &request.settings.format {
+    if let Some(ResponseFormat::Schema { schema, description, name, .. }) = &request.settings.format
+    {
         sum += SCHEMA
             + scale.raw(schema)
             + scale.maybe(description.as_deref())
@@ -77,9 +78,9 @@ impl Scale<'_> {
         // Signatures vouch for what is readable beside them; what is sealed is as long as its seal
         // says.
         let sealed = block
-            .proof
+            .signature
             .as_ref()
-            .filter(|proof| proof.kind != ProofKind::Signature)
+            .filter(|proof| proof.kind != SignatureKind::Signature)
             .map_or(0, |proof| proof.value.len() as u64 / 5);
         let inside = match &block.kind {
             BlockKind::Text(it) => self.text(&it.text),
@@ -106,7 +107,7 @@ impl Scale<'_> {
     fn media(&self, media: &Media) -> u64 {
         let name = self.maybe(media.name.as_deref());
         let inside = media_size::tokens(media).unwrap_or_else(|| match &media.source {
-            Source::Text(text) => self.text(text),
+            MediaSource::Text(text) => self.text(text),
             _ => 0,
         });
         name.saturating_add(inside)
@@ -141,9 +142,9 @@ mod tests {
             Carry, Framing, Place, lists::count, recorded, registry, tokenizer, translate::Reading,
         },
         ir::{
-            block::{CallForm, MediaKind, Proof, Reasoning, ToolCall, ToolResult},
+            block::{CallKind, MediaKind, Reasoning, ReasoningSignature, ToolCall, ToolResult},
             op::Dialect,
-            request::{Message, Role},
+            request::{ChatMessage, Role},
             tool::FunctionTool,
         },
     };
@@ -152,7 +153,7 @@ mod tests {
     fn everything_that_is_sent_counts() {
         let words = |text: &str| text.split_whitespace().count() as u64;
         let with = |blocks: Vec<Block>| ChatRequest {
-            messages: vec![Message::new(Role::User, blocks)],
+            messages: vec![ChatMessage::new(Role::User, blocks)],
             ..ChatRequest::default()
         };
         let empty = estimate(&ChatRequest::default(), &words);
@@ -163,7 +164,7 @@ mod tests {
             id: "c".to_owned(),
             name: "f".to_owned(),
             arguments: "{ }".to_owned(),
-            form: CallForm::Function,
+            form: CallKind::Function,
         };
         let result = ToolResult {
             call: "c".to_owned(),
@@ -172,15 +173,15 @@ mod tests {
         };
         let picture = Media {
             kind: MediaKind::Image,
-            source: Source::Url("https://x".to_owned()),
+            source: MediaSource::Url("https://x".to_owned()),
             mime: None,
             name: None,
             detail: None,
         };
         let mut sealed = Block::new(BlockKind::Reasoning(Reasoning::default()));
-        sealed.proof = Some(Proof {
+        sealed.signature = Some(ReasoningSignature {
             dialect: Dialect::Responses,
-            kind: ProofKind::Encrypted,
+            kind: SignatureKind::Encrypted,
             value: "x".repeat(500),
             id: None,
         });

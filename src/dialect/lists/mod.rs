@@ -14,7 +14,7 @@ use crate::{
     dialect::Loss,
     ir::{
         extras::Extras,
-        fault::{ClientError, ErrorKind},
+        fault::{ProxyError, ProxyErrorKind},
         op::Dialect,
     },
 };
@@ -28,11 +28,11 @@ pub struct Written {
     pub losses: Vec<Loss>,
 }
 
-fn refused(message: impl Into<String>) -> ClientError {
-    ClientError::new(ErrorKind::BadRequest, message)
+fn refused(message: impl Into<String>) -> ProxyError {
+    ProxyError::new(ProxyErrorKind::BadRequest, message)
 }
 
-fn object(body: &[u8]) -> Result<JsonRef<'_>, ClientError> {
+fn object(body: &[u8]) -> Result<JsonRef<'_>, ProxyError> {
     let root = json::parse(body)
         .map_err(|bad| refused(format!("invalid JSON: {}", bad.describe(body))))?;
     if root.is_object() {

@@ -13,9 +13,9 @@ use crate::{
     },
     dialect::{fault, shape, tokens},
     ir::{
-        fault::{ClientError, Fault},
+        fault::{Fault, ProxyError},
         op::Dialect,
-        rerank::{Ranked, RerankForm, RerankRequest, RerankResponse},
+        rerank::{RankedDocument, RerankForm, RerankRequest, RerankResponse},
         usage::Usage,
     },
 };
@@ -25,7 +25,7 @@ use crate::{
 /// # Errors
 ///
 /// What is no JSON object, and a request without query or documents; names the field.
-pub fn read_request(path: &str, body: &[u8]) -> Result<RerankRequest, ClientError> {
+pub fn read_request(path: &str, body: &[u8]) -> Result<RerankRequest, ProxyError> {
     let root = object(body)?;
     let mut request =
         RerankRequest { form: told_by_fields(path, root), ..RerankRequest::default() };
@@ -35,7 +35,7 @@ pub fn read_request(path: &str, body: &[u8]) -> Result<RerankRequest, ClientErro
             "model" => {}
             "query" => query = value.str().or_else(|| value.get("text")?.str()),
             "documents" | "texts" => documents = Some(value),
-            "top_n" | "top_k" if value.u64().is_some() => request.top = value.u64(),
+            "top_n" | "top_k" if value.u64().is_some() => request.top_n = value.u64(),
             "return_documents" | "return_text" if value.bool().is_some() => {
                 request.return_documents = value.bool()
             }
@@ -96,7 +96,7 @@ pub fn write_request(form: RerankForm, request: &RerankRequest, model: &str) -> 
                 };
             }
         });
-        if let (Some(field), Some(top)) = (top_field(form), request.top) {
+        if let (Some(field), Some(top)) = (top_field(form), request.top_n) {
             o.num(field, top);
         }
         if let (RerankForm::Data | RerankForm::Scores, Some(yes)) = (form, request.truncate) {
@@ -172,7 +172,7 @@ pub fn read_response(content_type: &str, body: &[u8]) -> Result<RerankResponse, 
             .iter()
             .find_map(|key| item.get(key))
             .filter(|score| score.kind() == "number")?;
-        Some(Ranked {
+        Some(RankedDocument {
             index: item.get("index").and_then(JsonRef::u64).unwrap_or(at),
             score: RawJson::from_json(score),
         })
@@ -199,9 +199,9 @@ pub fn write_response(
     request: &RerankRequest,
     asked_model: &str,
 ) -> Bytes {
-    let most = request.top.and_then(|top| usize::try_from(top).ok()).unwrap_or(usize::MAX);
+    let most = request.top_n.and_then(|top| usize::try_from(top).ok()).unwrap_or(usize::MAX);
     let results = || response.results.iter().take(most);
-    let document = |o: &mut ObjectWriter<'_>, result: &Ranked| {
+    let document = |o: &mut ObjectWriter<'_>, result: &RankedDocument| {
         let told = request.documents.get(usize::try_from(result.index).unwrap_or(usize::MAX));
         let Some(told) = told.filter(|_| request.return_documents == Some(true)) else { return };
         match (request.form, told.json().is_object()) {

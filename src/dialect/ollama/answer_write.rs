@@ -14,10 +14,10 @@ use crate::{
         ollama::{self, image, request_write::arguments},
     },
     ir::{
-        block::{BlockKind, Media, MediaKind, Source, ToolCall},
-        event::{ChatEvent, Head},
+        block::{BlockKind, Media, MediaKind, MediaSource, ToolCall},
+        event::{BlockStart, ChatEvent},
         extras::Extras,
-        fault::ClientError,
+        fault::ProxyError,
         op::Dialect,
         response::{ChatResponse, FinishKind},
         usage::Usage,
@@ -100,7 +100,7 @@ fn ending(o: &mut ObjectWriter<'_>, kind: FinishKind, usage: Option<Usage>, extr
     let reason = match kind {
         FinishKind::Stop | FinishKind::ToolCalls => "stop",
         FinishKind::Length => "length",
-        FinishKind::Filter => "filter",
+        FinishKind::ContentFilter => "filter",
         FinishKind::Refusal => "refusal",
         FinishKind::Pause => "pause",
     };
@@ -124,8 +124,8 @@ fn ending(o: &mut ObjectWriter<'_>, kind: FinishKind, usage: Option<Usage>, extr
 /// The picture, where it is one that can be told.
 fn picture(media: &Media) -> Option<Cow<'_, str>> {
     match (media.kind, &media.source) {
-        (MediaKind::Image, Source::Base64(data)) => Some(image::standard(data)),
-        (MediaKind::Image, Source::Url(url)) => {
+        (MediaKind::Image, MediaSource::Base64(data)) => Some(image::standard(data)),
+        (MediaKind::Image, MediaSource::Url(url)) => {
             image::data_url(url).map(|(_, data)| image::standard(data))
         }
         _ => None,
@@ -215,22 +215,22 @@ impl LineWriter {
         }
     }
 
-    fn open(&mut self, block: u32, head: Head, out: &mut Vec<u8>) {
+    fn open(&mut self, block: u32, head: BlockStart, out: &mut Vec<u8>) {
         let kind = match head {
-            Head::Text | Head::Refusal => Kind::Text,
-            Head::Reasoning { .. } => Kind::Thinking,
-            Head::ToolCall { id, name, form } => {
+            BlockStart::Text | BlockStart::Refusal => Kind::Text,
+            BlockStart::Reasoning { .. } => Kind::Thinking,
+            BlockStart::ToolCall { id, name, form } => {
                 let call = ToolCall { id, name, arguments: String::new(), form };
                 self.calls.push_back(Call { block, call, whole: false });
                 Kind::Call
             }
-            Head::Media(media) => {
+            BlockStart::Media(media) => {
                 if let Some(data) = picture(&media) {
                     self.line(&Said { images: &[data], ..Said::default() }, out);
                 }
                 Kind::Silent
             }
-            Head::Foreign { .. } => Kind::Silent,
+            BlockStart::Foreign { .. } => Kind::Silent,
         };
         self.blocks.push(kind);
     }
@@ -275,11 +275,11 @@ impl StreamWriter for LineWriter {
                 write::push_single_line(out, &line);
                 out.push(b'\n');
             }
-            ChatEvent::Proof { .. } | ChatEvent::Citation { .. } => {}
+            ChatEvent::Signature { .. } | ChatEvent::Citation { .. } => {}
         }
     }
 
-    fn error(&mut self, error: &ClientError, _request_id: &str, out: &mut Vec<u8>) {
+    fn error(&mut self, error: &ProxyError, _request_id: &str, out: &mut Vec<u8>) {
         out.extend_from_slice(ollama::body(error).as_bytes());
         out.push(b'\n');
     }
@@ -298,13 +298,13 @@ pub(in crate::dialect) fn loaded(shape: &Shape, unload: bool) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::block::CallForm;
+    use crate::ir::block::CallKind;
 
     #[test]
     fn a_custom_call_is_told_as_an_object() {
-        assert_eq!(arguments("*** Begin", CallForm::Custom), r#"{"input":"*** Begin"}"#);
-        assert_eq!(arguments(" {\"a\":1.0} ", CallForm::Function), "{\"a\":1.0}");
-        assert_eq!(arguments("", CallForm::Function), "{}");
-        assert_eq!(arguments("{\"a\":", CallForm::Function), r#"{"input":"{\"a\":"}"#);
+        assert_eq!(arguments("*** Begin", CallKind::Custom), r#"{"input":"*** Begin"}"#);
+        assert_eq!(arguments(" {\"a\":1.0} ", CallKind::Function), "{\"a\":1.0}");
+        assert_eq!(arguments("", CallKind::Function), "{}");
+        assert_eq!(arguments("{\"a\":", CallKind::Function), r#"{"input":"{\"a\":"}"#);
     }
 }

@@ -7,7 +7,7 @@ use base64::{
 
 use crate::{
     base::json::JsonRef,
-    ir::block::{Block, BlockKind, Media, MediaKind, Source},
+    ir::block::{Block, BlockKind, Media, MediaKind, MediaSource},
 };
 
 /// How pictures of each type begin, in base64.
@@ -29,7 +29,7 @@ pub(super) fn read(value: JsonRef<'_>) -> Option<Block> {
     Some(Block::new(BlockKind::Media(Media {
         kind: MediaKind::Image,
         mime: mime.or_else(guess).map(str::to_owned),
-        source: Source::Base64(data.to_owned()),
+        source: MediaSource::Base64(data.to_owned()),
         name: None,
         detail: None,
     })))

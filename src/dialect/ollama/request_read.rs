@@ -7,13 +7,13 @@ use crate::{
     },
     dialect::{Place, ollama::image},
     ir::{
-        block::{Block, BlockKind, CallForm, Reasoning, ToolCall, ToolResult},
+        block::{Block, BlockKind, CallKind, Reasoning, ToolCall, ToolResult},
         extras::Extras,
-        fault::{ClientError, ErrorKind},
+        fault::{ProxyError, ProxyErrorKind},
         op::Dialect,
-        request::{ChatRequest, Message, Role},
-        settings::{Effort, Format, ReasoningWish, Settings},
-        tool::{FunctionTool, Hosted, HostedTool, Tool},
+        request::{ChatMessage, ChatRequest, Role},
+        settings::{Effort, GenerationSettings, ReasoningSettings, ResponseFormat},
+        tool::{FunctionTool, HostedKind, HostedTool, Tool},
     },
 };
 
@@ -22,8 +22,8 @@ const OWN: Dialect = Dialect::Ollama;
 /// How ids begin that were made for calls that came without one; the writer leaves them out again.
 pub(super) const UNNAMED: &str = "call_unnamed_";
 
-pub(super) fn read(place: Place, body: &[u8]) -> Result<ChatRequest, ClientError> {
-    let refused = |message: String| ClientError::new(ErrorKind::BadRequest, message);
+pub(super) fn read(place: Place, body: &[u8]) -> Result<ChatRequest, ProxyError> {
+    let refused = |message: String| ProxyError::new(ProxyErrorKind::BadRequest, message);
     let root = json::parse(body)
         .map_err(|bad| refused(format!("invalid JSON: {}", bad.describe(body))))?;
     if !root.is_object() {
@@ -53,7 +53,7 @@ pub(super) fn read(place: Place, body: &[u8]) -> Result<ChatRequest, ClientError
         let mut blocks: Vec<Block> =
             images.into_iter().flat_map(JsonRef::items).filter_map(image::read).collect();
         blocks.extend(prompt.map(|prompt| Block::text(text(prompt))));
-        request.messages.extend((!blocks.is_empty()).then(|| Message::new(Role::User, blocks)));
+        request.messages.extend((!blocks.is_empty()).then(|| ChatMessage::new(Role::User, blocks)));
     } else if let Some(list) = messages {
         if !list.is_array() {
             return Err(refused(format!("`messages` must be an array, got {}", list.kind()))
@@ -69,17 +69,20 @@ pub(super) fn read(place: Place, body: &[u8]) -> Result<ChatRequest, ClientError
 }
 
 /// Whether the field beside the options was one that is known, and of its type.
-fn setting(settings: &mut Settings, key: &str, value: JsonRef<'_>) -> bool {
+fn setting(settings: &mut GenerationSettings, key: &str, value: JsonRef<'_>) -> bool {
     match key {
         "think" => {
             let effort = value.str().and_then(|name| Effort::parse(&name));
             let enabled = value.bool().or(effort.map(|effort| effort != Effort::None));
-            settings.reasoning =
-                enabled.map(|_| ReasoningWish { enabled, effort, ..ReasoningWish::default() });
+            settings.reasoning = enabled.map(|_| ReasoningSettings {
+                enabled,
+                effort,
+                ..ReasoningSettings::default()
+            });
             enabled.is_some()
         }
         "format" if value.is_object() => {
-            settings.format = Some(Format::Schema {
+            settings.format = Some(ResponseFormat::Schema {
                 name: None,
                 description: None,
                 schema: RawJson::from_json(value),
@@ -88,7 +91,7 @@ fn setting(settings: &mut Settings, key: &str, value: JsonRef<'_>) -> bool {
             true
         }
         "format" if value.str().as_deref() == Some("json") => {
-            settings.format = Some(Format::Json);
+            settings.format = Some(ResponseFormat::Json);
             true
         }
         "logprobs" => {
@@ -128,7 +131,10 @@ fn options(request: &mut ChatRequest, options: JsonRef<'_>) {
 }
 
 /// Where a number among the options is kept.
-fn sampling<'s>(settings: &'s mut Settings, option: &str) -> Option<&'s mut Option<RawJson>> {
+fn sampling<'s>(
+    settings: &'s mut GenerationSettings,
+    option: &str,
+) -> Option<&'s mut Option<RawJson>> {
     Some(match option {
         "temperature" => &mut settings.temperature,
         "top_p" => &mut settings.top_p,
@@ -145,7 +151,7 @@ fn sampling<'s>(settings: &'s mut Settings, option: &str) -> Option<&'s mut Opti
 fn tool(tool: JsonRef<'_>) -> Tool {
     let Some(function) = tool.get("function").filter(|function| function.is_object()) else {
         return Tool::Hosted(HostedTool {
-            kind: Hosted::Other,
+            kind: HostedKind::Other,
             dialect: OWN,
             body: RawJson::from_json(tool),
         });
@@ -160,7 +166,7 @@ fn tool(tool: JsonRef<'_>) -> Tool {
             .get("parameters")
             .filter(|schema| schema.is_object())
             .map(RawJson::from_json),
-        extras: Extras::of(OWN, function, &["name", "description", "parameters"]),
+        extras: Extras::from_object(OWN, function, &["name", "description", "parameters"]),
         ..FunctionTool::default()
     })
 }
@@ -211,7 +217,7 @@ fn conversation(request: &mut ChatRequest, list: JsonRef<'_>) {
         let images =
             || item.get("images").into_iter().flat_map(JsonRef::items).filter_map(image::read);
         let role = string("role").unwrap_or_default().to_ascii_lowercase();
-        let extras = |known: &[&str]| Extras::of(OWN, item, known);
+        let extras = |known: &[&str]| Extras::from_object(OWN, item, known);
         if role == "tool" {
             let name = string("tool_name").or_else(|| string("name"));
             let result = ToolResult {
@@ -219,14 +225,14 @@ fn conversation(request: &mut ChatRequest, list: JsonRef<'_>) {
                 name,
                 content: content.map(Block::text).into_iter().chain(images()).collect(),
                 is_error: false,
-                form: CallForm::Function,
+                form: CallKind::Function,
             };
             let mut block = Block::new(BlockKind::ToolResult(result));
             block.extras =
                 extras(&["role", "content", "images", "tool_name", "name", "tool_call_id"]);
             match request.messages.last_mut() {
                 Some(last) if after_result => last.blocks.push(block),
-                _ => request.messages.push(Message::new(Role::User, vec![block])),
+                _ => request.messages.push(ChatMessage::new(Role::User, vec![block])),
             }
             after_result = true;
             continue;
@@ -261,7 +267,7 @@ fn conversation(request: &mut ChatRequest, list: JsonRef<'_>) {
             Role::Assistant => &["role", "content", "images", "thinking", "tool_calls", "name"],
             Role::System | Role::User => &["role", "content", "images", "name"],
         };
-        let message = Message { role, blocks, name: string("name"), extras: extras(known) };
+        let message = ChatMessage { role, blocks, name: string("name"), extras: extras(known) };
         let leads =
             role == Role::System && request.system.is_empty() && request.messages.is_empty();
         if leads && message.name.is_none() && message.extras.is_empty() {
@@ -281,9 +287,9 @@ fn call(call: JsonRef<'_>, waiting: &mut Waiting) -> Block {
         id: waiting.call(id, &name),
         name,
         arguments: arguments(function.get("arguments")),
-        form: CallForm::Function,
+        form: CallKind::Function,
     }));
-    block.extras = Extras::of(OWN, call, &["id", "type", "function", "name", "arguments"]);
+    block.extras = Extras::from_object(OWN, call, &["id", "type", "function", "name", "arguments"]);
     block
 }
 

@@ -13,12 +13,12 @@ use crate::{
         ollama::{image, request_read::UNNAMED, schema},
     },
     ir::{
-        block::{Block, BlockKind, CallForm, Media, MediaKind, Source, ToolCall, ToolResult},
+        block::{Block, BlockKind, CallKind, Media, MediaKind, MediaSource, ToolCall, ToolResult},
         extras::Extras,
         op::Dialect,
-        request::{ChatRequest, Message, Role},
-        settings::{Effort, Format, ReasoningWish},
-        tool::{self, FunctionTool, Hosted, Tool, ToolChoice},
+        request::{ChatMessage, ChatRequest, Role},
+        settings::{Effort, ReasoningSettings, ResponseFormat},
+        tool::{self, FunctionTool, HostedKind, Tool, ToolChoice},
     },
 };
 
@@ -58,13 +58,13 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
 fn settings(o: &mut ObjectWriter<'_>, request: &ChatRequest, traits: &Traits, losses: &mut Losses) {
     let settings = &request.settings;
     match &settings.format {
-        Some(Format::Json) => {
+        Some(ResponseFormat::Json) => {
             o.str("format", "json");
         }
-        Some(Format::Schema { schema, .. }) => {
+        Some(ResponseFormat::Schema { schema, .. }) => {
             o.raw("format", schema);
         }
-        Some(Format::Text) | None => {}
+        Some(ResponseFormat::Text) | None => {}
     }
     if let Some(wish) = &settings.reasoning {
         think(o, wish, traits.thinking, losses);
@@ -115,16 +115,21 @@ fn settings(o: &mut ObjectWriter<'_>, request: &ChatRequest, traits: &Traits, lo
 }
 
 /// Levels are taken by models that know levels, and count as `true` with the others.
-fn think(o: &mut ObjectWriter<'_>, wish: &ReasoningWish, thinking: Thinking, losses: &mut Losses) {
-    if wish.level() == Some(Effort::None) {
+fn think(
+    o: &mut ObjectWriter<'_>,
+    wish: &ReasoningSettings,
+    thinking: Thinking,
+    losses: &mut Losses,
+) {
+    if wish.effective_effort() == Some(Effort::None) {
         o.bool("think", false);
         return;
     }
-    let wished = wish.enabled == Some(true) || wish.adaptive || wish.level().is_some();
+    let wished = wish.enabled == Some(true) || wish.adaptive || wish.effective_effort().is_some();
     if !wished {
         return;
     }
-    let level = match (thinking, wish.effort, wish.level()) {
+    let level = match (thinking, wish.effort, wish.effective_effort()) {
         (Thinking::Never, ..) => {
             losses.add("reasoning");
             return;
@@ -158,10 +163,10 @@ fn tools(a: &mut ArrayWriter<'_>, tools: &[Tool], losses: &mut Losses) {
                 a.raw(&tool.body);
             }
             Tool::Hosted(tool) => losses.add(match tool.kind {
-                Hosted::WebSearch => "tools.web_search",
-                Hosted::CodeExecution => "tools.code_execution",
-                Hosted::UrlContext => "tools.url_context",
-                Hosted::Other => "tools.hosted",
+                HostedKind::WebSearch => "tools.web_search",
+                HostedKind::CodeExecution => "tools.code_execution",
+                HostedKind::UrlContext => "tools.url_context",
+                HostedKind::Other => "tools.hosted",
             }),
         }
     }
@@ -259,13 +264,13 @@ fn said(
     });
 }
 
-fn assistant(a: &mut ArrayWriter<'_>, message: &Message, losses: &mut Losses) {
+fn assistant(a: &mut ArrayWriter<'_>, message: &ChatMessage, losses: &mut Losses) {
     let mut thinking: Vec<&str> = Vec::new();
     let (mut rest, mut calls): (Vec<&Block>, Vec<(&Block, &ToolCall)>) = (Vec::new(), Vec::new());
     for block in &message.blocks {
         match &block.kind {
             BlockKind::Reasoning(it) => {
-                losses.when(block.proof.is_some(), "reasoning.proof");
+                losses.when(block.signature.is_some(), "reasoning.proof");
                 if !it.text.is_empty() {
                     thinking.push(&it.text);
                 }
@@ -325,9 +330,9 @@ fn result(
 }
 
 /// Arguments as the object that they must be; text that is none stands as its one value.
-pub(super) fn arguments(text: &str, form: CallForm) -> Cow<'_, str> {
+pub(super) fn arguments(text: &str, form: CallKind) -> Cow<'_, str> {
     let trimmed = text.trim();
-    if form == CallForm::Custom {
+    if form == CallKind::Custom {
         return tool::custom_arguments(text).into();
     }
     if trimmed.is_empty() {
@@ -349,7 +354,7 @@ fn list(o: &mut ObjectWriter<'_>, key: &str, texts: &[Cow<'_, str>]) {
 
 fn marks(block: &Block, losses: &mut Losses) {
     losses.when(block.cache.is_some(), "messages.cache_control");
-    losses.when(block.proof.is_some(), "reasoning.proof");
+    losses.when(block.signature.is_some(), "reasoning.proof");
 }
 
 /// The words and the pictures of a message.
@@ -405,16 +410,16 @@ fn media_content<'b>(
         "messages.image_url.detail",
     );
     match (media.kind, &media.source) {
-        (MediaKind::Image, Source::Base64(data)) => images.push(image::standard(data)),
-        (MediaKind::Image, Source::Url(url)) => match image::data_url(url) {
+        (MediaKind::Image, MediaSource::Base64(data)) => images.push(image::standard(data)),
+        (MediaKind::Image, MediaSource::Url(url)) => match image::data_url(url) {
             Some((_, data)) => images.push(image::standard(data)),
             None => {
                 losses.add("messages.image_url");
                 say(&format!("[image: {url}]"));
             }
         },
-        (_, Source::Text(text)) => document(media, text, say),
-        (MediaKind::Document | MediaKind::File, Source::Base64(data))
+        (_, MediaSource::Text(text)) => document(media, text, say),
+        (MediaKind::Document | MediaKind::File, MediaSource::Base64(data))
             if media.mime.as_deref().is_some_and(is_text) =>
         {
             match image::bytes(data).and_then(|bytes| String::from_utf8(bytes).ok()) {

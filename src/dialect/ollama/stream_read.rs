@@ -11,9 +11,9 @@ use crate::{
     },
     ir::{
         assemble::Assembler,
-        block::{BlockKind, CallForm},
-        blocks::Blocks,
-        event::{ChatEvent, Head},
+        block::{BlockKind, CallKind},
+        blocks::OpenBlocks,
+        event::{BlockStart, ChatEvent},
         extras::Extras,
         fault::Fault,
         op::Dialect,
@@ -23,7 +23,7 @@ use crate::{
 
 pub(super) struct LineReader {
     carry: Carry,
-    blocks: Blocks,
+    blocks: OpenBlocks,
     calls: u64,
     lines: u32,
     begun: bool,
@@ -35,7 +35,7 @@ impl LineReader {
     pub(super) fn new(carry: &Carry) -> Self {
         Self {
             carry: carry.clone(),
-            blocks: Blocks::default(),
+            blocks: OpenBlocks::default(),
             calls: 0,
             lines: 0,
             begun: false,
@@ -78,8 +78,12 @@ impl LineReader {
         let words = |value: Option<JsonRef<'_>>| {
             value.and_then(JsonRef::str).map(Cow::into_owned).unwrap_or_default()
         };
-        self.blocks.prose(Head::Reasoning { summary: false }, &words(seen.thinking), out);
-        self.blocks.prose(Head::Text, &words(seen.content), out);
+        self.blocks.push_prose(
+            BlockStart::Reasoning { summary: false },
+            &words(seen.thinking),
+            out,
+        );
+        self.blocks.push_prose(BlockStart::Text, &words(seen.content), out);
         if let Some(list) = seen.logprobs.filter(|list| list.is_array() && !list.is_blank()) {
             out.push(ChatEvent::Logprobs(crate::base::raw::RawJson::from_json(list)));
         }
@@ -91,7 +95,7 @@ impl LineReader {
             .filter_map(image::read)
         {
             if let BlockKind::Media(media) = block.kind {
-                self.blocks.whole(Head::Media(media), None, out);
+                self.blocks.push_complete(BlockStart::Media(media), None, out);
             }
         }
         for call in seen.tool_calls.into_iter().flat_map(JsonRef::items) {
@@ -113,24 +117,24 @@ impl LineReader {
         let (key, name) = (self.calls, string(function, "name").unwrap_or_default());
         self.calls += 1;
         let id = string(call, "id").unwrap_or_else(|| format!("call_{}_{key}", self.carry.seed));
-        self.blocks.call(key, id, self.carry.name(&name).to_owned(), CallForm::Function, out);
-        self.blocks.arguments(key, &arguments(function.get("arguments")), out);
+        self.blocks.start_call(key, id, self.carry.name(&name).to_owned(), CallKind::Function, out);
+        self.blocks.push_arguments(key, &arguments(function.get("arguments")), out);
     }
 
     fn end_with(&mut self, reason: Option<String>, line: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
-        self.blocks.close(out);
+        self.blocks.close_all(out);
         let kind = match reason.as_deref() {
             Some("length") => FinishKind::Length,
-            Some("filter" | "content_filter") => FinishKind::Filter,
+            Some("filter" | "content_filter") => FinishKind::ContentFilter,
             Some("refusal") => FinishKind::Refusal,
             Some("pause") => FinishKind::Pause,
-            _ if self.blocks.called() => FinishKind::ToolCalls,
+            _ if self.blocks.has_calls() => FinishKind::ToolCalls,
             _ => FinishKind::Stop,
         };
         self.summary.usage = usage(line);
         self.summary.finish = reason.clone().or_else(|| Some("stop".to_owned()));
         self.done = true;
-        let finish = Finish { kind, said: reason, sequence: None };
+        let finish = Finish { kind, raw_reason: reason, stop_sequence: None };
         out.push(ChatEvent::End { finish, usage: self.summary.usage, service_tier: None });
     }
 }
@@ -207,7 +211,7 @@ pub(super) fn whole(content_type: &str, body: &[u8], carry: &Carry) -> Result<Ch
     }
     events.iter().for_each(|event| assembler.feed(event));
     let mut response = assembler.finish().ok_or_else(shape::cut)?;
-    response.extras = Extras::of(
+    response.extras = Extras::from_object(
         Dialect::Ollama,
         json,
         &[

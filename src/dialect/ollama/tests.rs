@@ -11,15 +11,15 @@ use crate::{
     ir::{
         assemble::{self, Assembler},
         block::{
-            Block, BlockKind, CallForm, Media, MediaKind, Proof, ProofKind, Reasoning, Source,
-            ToolCall, ToolResult,
+            Block, BlockKind, CallKind, Media, MediaKind, MediaSource, Reasoning,
+            ReasoningSignature, SignatureKind, ToolCall, ToolResult,
         },
         event::ChatEvent,
-        fault::ErrorKind,
+        fault::ProxyErrorKind,
         grammar,
-        request::{Message, Role},
+        request::{ChatMessage, Role},
         response::{Finish, FinishKind},
-        settings::{Effort, ReasoningWish},
+        settings::{Effort, ReasoningSettings},
         tool::{FunctionTool, Tool, ToolChoice},
         usage::Usage,
     },
@@ -179,7 +179,11 @@ fn what_is_no_request_is_refused_with_the_field() {
         (r#"{"messages":["hi"]}"#, Some("messages")),
     ] {
         let error = Ollama.read_request(Place::Main, body.as_bytes()).expect_err("refused");
-        assert_eq!((error.kind, error.param.as_deref()), (ErrorKind::BadRequest, param), "{body}");
+        assert_eq!(
+            (error.kind, error.param.as_deref()),
+            (ProxyErrorKind::BadRequest, param),
+            "{body}"
+        );
     }
 }
 
@@ -187,9 +191,9 @@ fn what_is_no_request_is_refused_with_the_field() {
 fn a_conversation_of_other_dialects_is_written_with_its_losses() {
     let mut thought =
         Block::new(BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: false }));
-    thought.proof = Some(Proof {
+    thought.signature = Some(ReasoningSignature {
         dialect: Dialect::Anthropic,
-        kind: ProofKind::Signature,
+        kind: SignatureKind::Signature,
         value: "s".to_owned(),
         id: None,
     });
@@ -197,7 +201,7 @@ fn a_conversation_of_other_dialects_is_written_with_its_losses() {
         id: "c".to_owned(),
         name: "f".to_owned(),
         arguments: "{\"a\":1}".to_owned(),
-        form: CallForm::Function,
+        form: CallKind::Function,
     }));
     let result = Block::new(BlockKind::ToolResult(ToolResult {
         call: "c".to_owned(),
@@ -217,13 +221,13 @@ fn a_conversation_of_other_dialects_is_written_with_its_losses() {
     let mut request = ChatRequest {
         system: vec![Block::text("a"), Block::text("b")],
         messages: vec![
-            Message::new(Role::Assistant, vec![thought, Block::text("so"), call]),
-            Message::new(Role::User, vec![Block::text("by the way"), result]),
-            Message::new(
+            ChatMessage::new(Role::Assistant, vec![thought, Block::text("so"), call]),
+            ChatMessage::new(Role::User, vec![Block::text("by the way"), result]),
+            ChatMessage::new(
                 Role::User,
                 vec![
-                    picture(Source::Base64("_-8".to_owned())),
-                    picture(Source::Url("https://x/y.png".to_owned())),
+                    picture(MediaSource::Base64("_-8".to_owned())),
+                    picture(MediaSource::Url("https://x/y.png".to_owned())),
                 ],
             ),
         ],
@@ -236,8 +240,11 @@ fn a_conversation_of_other_dialects_is_written_with_its_losses() {
         ..ChatRequest::default()
     };
     request.settings.max_tokens = Some(9);
-    request.settings.reasoning =
-        Some(ReasoningWish { enabled: Some(true), budget: Some(2000), ..ReasoningWish::default() });
+    request.settings.reasoning = Some(ReasoningSettings {
+        enabled: Some(true),
+        budget_tokens: Some(2000),
+        ..ReasoningSettings::default()
+    });
     request.extras.push(Dialect::Openai, "logit_bias", RawJson::from(1));
 
     let (got, losses) = written(&request);
@@ -274,7 +281,12 @@ fn a_conversation_of_other_dialects_is_written_with_its_losses() {
 #[test]
 fn thinking_is_asked_for_as_the_model_is_told() {
     let wish = |enabled, effort, budget| {
-        Some(ReasoningWish { enabled, effort, budget, ..ReasoningWish::default() })
+        Some(ReasoningSettings {
+            enabled,
+            effort,
+            budget_tokens: budget,
+            ..ReasoningSettings::default()
+        })
     };
     for (thinking, reasoning, want) in [
         (Thinking::Budget, wish(Some(true), None, None), json!(true)),
@@ -332,7 +344,7 @@ fn reread(body: &[u8], cut: usize) -> Vec<ChatEvent> {
         assert_eq!(step.error, None);
     }
     reading.end(&mut said);
-    grammar::check(&said).expect("well formed");
+    grammar::validate_events(&said).expect("well formed");
     said
 }
 
@@ -382,7 +394,7 @@ fn recorded_answers_survive_whole_and_streamed_at_any_cut() {
         };
         assert!(exchange.streaming || fields(&again) == fields(&response), "{}", exchange.id);
 
-        let lines = streamed(assemble::events(&response), place);
+        let lines = streamed(assemble::to_events(&response), place);
         let again = answered(&reread(&lines, 9)).expect("complete");
         assert_eq!(meaning(&again), meaning(&response), "{}", exchange.id);
     }
@@ -396,12 +408,12 @@ fn calls_thoughts_pictures_and_probabilities_are_told() {
             id: id.to_owned(),
             name: "f".to_owned(),
             arguments: arguments.to_owned(),
-            form: CallForm::Function,
+            form: CallKind::Function,
         }))
     };
     let picture = Media {
         kind: MediaKind::Image,
-        source: Source::Base64("iVBORw0KGgo=".to_owned()),
+        source: MediaSource::Base64("iVBORw0KGgo=".to_owned()),
         mime: Some("image/png".to_owned()),
         name: None,
         detail: None,
@@ -416,14 +428,14 @@ fn calls_thoughts_pictures_and_probabilities_are_told() {
             call("a", "{\"x\":\n 1}"),
             call("b", ""),
         ],
-        finish: Finish { kind: FinishKind::ToolCalls, said: None, sequence: None },
+        finish: Finish { kind: FinishKind::ToolCalls, raw_reason: None, stop_sequence: None },
         usage: Some(usage),
         logprobs: RawJson::parse(r#"[{"token":"so","logprob":-0.1,"top_logprobs":[]}]"#),
         ..ChatResponse::default()
     };
 
     let lines =
-        String::from_utf8(streamed(assemble::events(&response), Place::Main)).expect("text");
+        String::from_utf8(streamed(assemble::to_events(&response), Place::Main)).expect("text");
 
     let head = r#"{"model":"asked","created_at":"1970-01-01T00:00:00Z","message":{"role":"assistant","content":"#;
     let want = [
@@ -475,7 +487,7 @@ fn bad_lines_are_faults_and_a_cut_is_no_end() {
     }
     assert!(!reader.end(&mut said));
     reader.event(b"", br#"{"done":true,"done_reason":"length"}"#, &mut said).expect("the end");
-    grammar::check(&said).expect("well formed");
+    grammar::validate_events(&said).expect("well formed");
     assert!(matches!(
         said.last(),
         Some(ChatEvent::End { finish: Finish { kind: FinishKind::Length, .. }, usage: None, .. })
@@ -484,7 +496,7 @@ fn bad_lines_are_faults_and_a_cut_is_no_end() {
 
 #[test]
 fn errors_are_one_line_with_a_sentence() {
-    let error = ClientError::new(ErrorKind::ModelNotFound, "model \"x\" not found");
+    let error = ProxyError::new(ProxyErrorKind::ModelNotFound, "model \"x\" not found");
     assert_eq!(
         Ollama.write_error(&error, "r"),
         (StatusCode::NOT_FOUND, Bytes::from_static(br#"{"error":"model \"x\" not found"}"#))

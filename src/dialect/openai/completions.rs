@@ -6,13 +6,13 @@ use crate::{
     dialect::openai::request_read::refuse,
     ir::{
         block::Block,
-        fault::ClientError,
-        request::{Message, Role},
+        fault::ProxyError,
+        request::{ChatMessage, Role},
     },
 };
 
 /// The user message that a prompt (and what is to follow the answer) comes to.
-pub(super) fn prompt(json: JsonRef<'_>) -> Result<Message, ClientError> {
+pub(super) fn prompt(json: JsonRef<'_>) -> Result<ChatMessage, ProxyError> {
     let prompt = json
         .get("prompt")
         .ok_or_else(|| refuse("prompt", "Missing required parameter: 'prompt'."))?;
@@ -37,7 +37,7 @@ pub(super) fn prompt(json: JsonRef<'_>) -> Result<Message, ClientError> {
              repeated.\n\n<prefix>{text}</prefix>\n<suffix>{suffix}</suffix>"
         ),
     };
-    Ok(Message::new(Role::User, vec![Block::text(asked)]))
+    Ok(ChatMessage::new(Role::User, vec![Block::text(asked)]))
 }
 
 /// `logprobs` of a completion, made of the token array of a chat answer; `offset` is where the text

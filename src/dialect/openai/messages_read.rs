@@ -4,17 +4,17 @@ use crate::{
     base::{json::JsonRef, raw::RawJson},
     dialect::openai::{parts_read, reasoning, request_read::refuse},
     ir::{
-        block::{Block, BlockKind, CallForm, Reasoning, Text, ToolCall, ToolResult},
+        block::{Block, BlockKind, CallKind, Reasoning, TextBlock, ToolCall, ToolResult},
         extras::Extras,
-        fault::ClientError,
+        fault::ProxyError,
         op::Dialect,
-        request::{ChatRequest, Message, Role},
+        request::{ChatMessage, ChatRequest, Role},
     },
 };
 
 const OWN: Dialect = Dialect::Openai;
 
-pub(super) fn read(list: JsonRef<'_>, request: &mut ChatRequest) -> Result<(), ClientError> {
+pub(super) fn read(list: JsonRef<'_>, request: &mut ChatRequest) -> Result<(), ProxyError> {
     if !list.is_array() {
         return Err(refuse(
             "messages",
@@ -66,7 +66,7 @@ struct Reader<'r> {
 struct Called {
     id: String,
     name: String,
-    form: CallForm,
+    form: CallKind,
     answered: bool,
 }
 
@@ -90,12 +90,13 @@ fn mark(message: JsonRef<'_>, extras: &mut Extras, blocks: &mut [Block]) {
 impl Reader<'_> {
     /// A leading system message stands before the conversation; what it says besides its content is
     /// kept with its first block.
-    fn system(&mut self, message: JsonRef<'_>, at: usize) -> Result<(), ClientError> {
+    fn system(&mut self, message: JsonRef<'_>, at: usize) -> Result<(), ProxyError> {
         let mut blocks = parts_read::content(message.get("content"), at)?;
-        let extras = Extras::of(OWN, message, &["role", "content", "name", "cache_control"]);
+        let extras =
+            Extras::from_object(OWN, message, &["role", "content", "name", "cache_control"]);
         if !self.request.messages.is_empty() {
             let mut told =
-                Message { role: Role::System, blocks, name: some(message, "name"), extras };
+                ChatMessage { role: Role::System, blocks, name: some(message, "name"), extras };
             mark(message, &mut told.extras, &mut told.blocks);
             self.request.messages.push(told);
             return Ok(());
@@ -111,28 +112,30 @@ impl Reader<'_> {
                     o.json(key, value);
                 });
             });
-            first.extras.also(OWN, "system", head);
+            first.extras.push_equivalent(OWN, "system", head);
         }
         self.request.system.append(&mut blocks);
         Ok(())
     }
 
-    fn user(&mut self, message: JsonRef<'_>, at: usize) -> Result<(), ClientError> {
+    fn user(&mut self, message: JsonRef<'_>, at: usize) -> Result<(), ProxyError> {
         if message.get("content").is_none() {
             let text = format!(
                 "Invalid value for 'messages[{at}].content': expected a string or an array of content parts, got null."
             );
             return Err(refuse(format!("messages[{at}].content"), text));
         }
-        let mut told = Message::new(Role::User, parts_read::content(message.get("content"), at)?);
+        let mut told =
+            ChatMessage::new(Role::User, parts_read::content(message.get("content"), at)?);
         told.name = some(message, "name");
-        told.extras = Extras::of(OWN, message, &["role", "content", "name", "cache_control"]);
+        told.extras =
+            Extras::from_object(OWN, message, &["role", "content", "name", "cache_control"]);
         mark(message, &mut told.extras, &mut told.blocks);
         self.request.messages.push(told);
         Ok(())
     }
 
-    fn assistant(&mut self, message: JsonRef<'_>, at: usize) -> Result<(), ClientError> {
+    fn assistant(&mut self, message: JsonRef<'_>, at: usize) -> Result<(), ProxyError> {
         const KNOWN: [&str; 14] = [
             "role",
             "content",
@@ -149,22 +152,22 @@ impl Reader<'_> {
             "extra_content",
             "thought_signature",
         ];
-        let mut extras = Extras::of(OWN, message, &KNOWN);
+        let mut extras = Extras::from_object(OWN, message, &KNOWN);
         for key in ["annotations", "thought_signature"] {
             if let Some(value) = message.get(key) {
-                extras.also(OWN, key, RawJson::from_json(value));
+                extras.push_equivalent(OWN, key, RawJson::from_json(value));
             }
         }
         let mut blocks = Vec::new();
         thought(message, &mut blocks, &mut extras);
         let said = parts_read::content(message.get("content"), at)?;
         blocks.extend(said.into_iter().filter(
-            |block| !matches!(&block.kind, BlockKind::Text(Text { text, .. }) if text.is_empty()),
+            |block| !matches!(&block.kind, BlockKind::Text(TextBlock { text, .. }) if text.is_empty()),
         ));
         if let Some(proof) = reasoning::beside(message) {
             match blocks.iter_mut().rfind(|block| matches!(block.kind, BlockKind::Text(_))) {
-                Some(block) => block.proof = Some(proof),
-                None => extras.also(
+                Some(block) => block.signature = Some(proof),
+                None => extras.push_equivalent(
                     OWN,
                     "extra_content",
                     RawJson::parse(&proof.value).unwrap_or_else(|| RawJson::from(true)),
@@ -178,10 +181,10 @@ impl Reader<'_> {
         if let Some(call) =
             message.get("function_call").filter(|call| some(*call, "name").is_some())
         {
-            blocks.push(self.called(None, call, "arguments", CallForm::Function));
+            blocks.push(self.called(None, call, "arguments", CallKind::Function));
         }
         mark(message, &mut extras, &mut blocks);
-        self.request.messages.push(Message {
+        self.request.messages.push(ChatMessage {
             role: Role::Assistant,
             blocks,
             name: some(message, "name"),
@@ -190,11 +193,11 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn call(&mut self, call: JsonRef<'_>, at: usize) -> Result<Block, ClientError> {
+    fn call(&mut self, call: JsonRef<'_>, at: usize) -> Result<Block, ProxyError> {
         let id = some(call, "id");
         let mut block = match (call.get("function"), call.get("custom")) {
-            (Some(function), _) => self.called(id, function, "arguments", CallForm::Function),
-            (None, Some(custom)) => self.called(id, custom, "input", CallForm::Custom),
+            (Some(function), _) => self.called(id, function, "arguments", CallKind::Function),
+            (None, Some(custom)) => self.called(id, custom, "input", CallKind::Custom),
             (None, None) => {
                 let param = format!("messages[{at}].tool_calls");
                 return Err(refuse(
@@ -203,9 +206,12 @@ impl Reader<'_> {
                 ));
             }
         };
-        block.extras =
-            Extras::of(OWN, call, &["id", "type", "index", "function", "custom", "extra_content"]);
-        block.proof = reasoning::beside(call);
+        block.extras = Extras::from_object(
+            OWN,
+            call,
+            &["id", "type", "index", "function", "custom", "extra_content"],
+        );
+        block.signature = reasoning::beside(call);
         Ok(block)
     }
 
@@ -214,7 +220,7 @@ impl Reader<'_> {
         id: Option<String>,
         inside: JsonRef<'_>,
         field: &str,
-        form: CallForm,
+        form: CallKind,
     ) -> Block {
         let id = id.unwrap_or_else(|| format!("call_{}", self.calls.len()));
         let name = inside.get("name").and_then(text).unwrap_or_default();
@@ -227,7 +233,7 @@ impl Reader<'_> {
     }
 
     /// Results that follow each other are one message.
-    fn result(&mut self, message: JsonRef<'_>, at: usize) -> Result<(), ClientError> {
+    fn result(&mut self, message: JsonRef<'_>, at: usize) -> Result<(), ProxyError> {
         let (id, name) = (some(message, "tool_call_id"), some(message, "name"));
         let open = |call: &&mut Called| !call.answered;
         let call = match (&id, &name) {
@@ -252,10 +258,13 @@ impl Reader<'_> {
             result.call = id.unwrap_or_else(|| format!("call_{}", self.calls.len()));
         }
         let mut block = Block::new(BlockKind::ToolResult(result));
-        block.extras =
-            Extras::of(OWN, message, &["role", "content", "tool_call_id", "name", "cache_control"]);
+        block.extras = Extras::from_object(
+            OWN,
+            message,
+            &["role", "content", "tool_call_id", "name", "cache_control"],
+        );
         if let Some(name) = name.filter(|_| message.get("tool_call_id").is_some()) {
-            block.extras.also(OWN, "name", RawJson::string(&name));
+            block.extras.push_equivalent(OWN, "name", RawJson::string(&name));
         }
         let mut extras = std::mem::take(&mut block.extras);
         mark(message, &mut extras, std::slice::from_mut(&mut block));
@@ -268,7 +277,7 @@ impl Reader<'_> {
             {
                 last.blocks.push(block);
             }
-            _ => self.request.messages.push(Message::new(Role::User, vec![block])),
+            _ => self.request.messages.push(ChatMessage::new(Role::User, vec![block])),
         }
         Ok(())
     }
@@ -286,21 +295,21 @@ fn thought(message: JsonRef<'_>, blocks: &mut Vec<Block>, extras: &mut Extras) {
         .unwrap_or_default();
     let sealed = details.filter(|details| reasoning::sealed(*details));
     let mut spelled = Extras::default();
-    told().for_each(|(key, value)| spelled.also(OWN, key, RawJson::from_json(value)));
+    told().for_each(|(key, value)| spelled.push_equivalent(OWN, key, RawJson::from_json(value)));
     if let Some(details) = details.filter(|_| sealed.is_none()) {
-        spelled.also(OWN, "reasoning_details", RawJson::from_json(details));
+        spelled.push_equivalent(OWN, "reasoning_details", RawJson::from_json(details));
     }
     if text.is_empty() && sealed.is_none() {
         for key in reasoning::FIELDS.iter().chain(&["reasoning_details"]) {
             spelled
                 .get(OWN, key)
                 .into_iter()
-                .for_each(|value| extras.also(OWN, key, value.clone()));
+                .for_each(|value| extras.push_equivalent(OWN, key, value.clone()));
         }
         return;
     }
     let mut block = Block::new(BlockKind::Reasoning(Reasoning { text, summary: false }));
-    block.proof = sealed.map(|details| reasoning::proof(details.text()));
+    block.signature = sealed.map(|details| reasoning::proof(details.text()));
     block.extras = spelled;
     blocks.push(block);
 }

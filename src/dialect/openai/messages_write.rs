@@ -12,10 +12,10 @@ use crate::{
         openai::{names, names::Names, parts_write, reasoning, tools_write},
     },
     ir::{
-        block::{Block, BlockKind, CallForm, ToolCall, ToolResult},
+        block::{Block, BlockKind, CallKind, ToolCall, ToolResult},
         extras::Extras,
         op::Dialect,
-        request::{ChatRequest, Message, Role},
+        request::{ChatMessage, ChatRequest, Role},
         tool::{Tool, custom_arguments},
     },
 };
@@ -56,7 +56,7 @@ struct Found<'w> {
     written: bool,
 }
 
-fn results(messages: &[Message]) -> Vec<Found<'_>> {
+fn results(messages: &[ChatMessage]) -> Vec<Found<'_>> {
     let all = messages
         .iter()
         .enumerate()
@@ -113,7 +113,7 @@ impl<'w> Writer<'w> {
     }
 
     /// A message of a user or of the system, as it stands.
-    fn told(&mut self, message: &Message, blocks: &[&Block], a: &mut ArrayWriter<'_>) {
+    fn told(&mut self, message: &ChatMessage, blocks: &[&Block], a: &mut ArrayWriter<'_>) {
         let role = if message.role == Role::System { self.system_role() } else { "user" };
         a.object(|o| {
             o.str("role", role).opt_str("name", message.name.as_deref());
@@ -128,7 +128,7 @@ impl<'w> Writer<'w> {
     }
 
     /// Results have been written after their calls; those of no call are told as text.
-    fn user(&mut self, message: &'w Message, a: &mut ArrayWriter<'_>) {
+    fn user(&mut self, message: &'w ChatMessage, a: &mut ArrayWriter<'_>) {
         let mut orphans = Vec::new();
         let mut own = Vec::with_capacity(message.blocks.len());
         for block in &message.blocks {
@@ -163,7 +163,7 @@ impl<'w> Writer<'w> {
         self.told(message, &orphans.iter().chain(own).collect::<Vec<_>>(), a);
     }
 
-    fn assistant(&mut self, at: usize, message: &Message, a: &mut ArrayWriter<'_>) {
+    fn assistant(&mut self, at: usize, message: &ChatMessage, a: &mut ArrayWriter<'_>) {
         let blocks = &message.blocks;
         let calls: Vec<&ToolCall> = blocks
             .iter()
@@ -233,8 +233,8 @@ impl<'w> Writer<'w> {
                     said.as_parts = true;
                     return;
                 }
-                let foreign = block.proof.as_ref().is_some_and(|proof| proof.dialect != OWN);
-                let details = reasoning::as_details(block.proof.as_ref());
+                let foreign = block.signature.as_ref().is_some_and(|proof| proof.dialect != OWN);
+                let details = reasoning::as_details(block.signature.as_ref());
                 let fields = reasoning::FIELDS.iter().chain(&["reasoning_details"]);
                 let spelled: Vec<_> =
                     fields.filter_map(|key| Some((*key, block.extras.get(OWN, key)?))).collect();
@@ -273,7 +273,7 @@ impl<'w> Writer<'w> {
         let native = |tool: &Tool| matches!(tool, Tool::Custom(tool) if tool.name == call.name && tools_write::native(tool));
         a.object(|o| {
             o.str("id", &names::id(&call.id));
-            if call.form == CallForm::Custom && self.request.tools.iter().any(native) {
+            if call.form == CallKind::Custom && self.request.tools.iter().any(native) {
                 o.str("type", "custom").object("custom", |o| {
                     o.str("name", self.names.sent(&call.name)).str("input", &call.arguments);
                 });
@@ -281,19 +281,19 @@ impl<'w> Writer<'w> {
                 o.str("type", "function").object("function", |o| {
                     o.str("name", self.names.sent(&call.name));
                     match call.form {
-                        CallForm::Custom => {
+                        CallKind::Custom => {
                             o.str("arguments", &custom_arguments(&call.arguments));
                         }
-                        CallForm::Function if call.arguments.trim().is_empty() => {
+                        CallKind::Function if call.arguments.trim().is_empty() => {
                             o.str("arguments", "{}");
                         }
-                        CallForm::Function => {
+                        CallKind::Function => {
                             o.str("arguments", &call.arguments);
                         }
                     }
                 });
             }
-            o.opt_raw("extra_content", reasoning::as_beside(block.proof.as_ref()).as_ref());
+            o.opt_raw("extra_content", reasoning::as_beside(block.signature.as_ref()).as_ref());
             block.extras.write(OWN, o, |key| self.losses.add(format!("messages.{key}")));
         });
     }
@@ -334,7 +334,11 @@ impl<'w> Writer<'w> {
             });
         }
         if !shown.is_empty() {
-            self.told(&Message::new(Role::User, Vec::new()), &shown.iter().collect::<Vec<_>>(), a);
+            self.told(
+                &ChatMessage::new(Role::User, Vec::new()),
+                &shown.iter().collect::<Vec<_>>(),
+                a,
+            );
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::{
     base::json::{self, JsonErrorKind, is_blank},
     dialect::{Heed, Meter, Summary, fault, openai::response_read, shape, tokens},
-    ir::{fault::Fault, progress::Progress},
+    ir::{fault::Fault, progress::PartialJson},
 };
 
 #[derive(Default)]
@@ -15,7 +15,7 @@ pub(super) struct ChatMeter {
     /// Something was said; and what of it were calls.
     content: bool,
     called: bool,
-    arguments: Progress,
+    arguments: PartialJson,
     done: bool,
 }
 
@@ -72,7 +72,7 @@ impl ChatMeter {
     fn unsaid(&self) -> Option<Fault> {
         match (self.content, self.called) {
             (false, _) => Some(shape::empty()),
-            (true, true) if !self.arguments.complete() => Some(shape::cut()),
+            (true, true) if !self.arguments.is_complete() => Some(shape::cut()),
             (true, _) => None,
         }
     }

@@ -4,9 +4,11 @@ use crate::{
     base::{json::JsonRef, raw::RawJson},
     dialect::openai::{reasoning, request_read::refuse},
     ir::{
-        block::{Block, BlockKind, CacheMark, Media, MediaKind, Reasoning, Source, Text},
+        block::{
+            Block, BlockKind, CacheBreakpoint, Media, MediaKind, MediaSource, Reasoning, TextBlock,
+        },
         extras::Extras,
-        fault::ClientError,
+        fault::ProxyError,
         op::Dialect,
     },
 };
@@ -14,7 +16,7 @@ use crate::{
 const OWN: Dialect = Dialect::Openai;
 
 /// The blocks of a content; `at` names the message.
-pub(super) fn content(value: Option<JsonRef<'_>>, at: usize) -> Result<Vec<Block>, ClientError> {
+pub(super) fn content(value: Option<JsonRef<'_>>, at: usize) -> Result<Vec<Block>, ProxyError> {
     let Some(value) = value else { return Ok(Vec::new()) };
     match value.kind() {
         "string" => {
@@ -32,21 +34,21 @@ pub(super) fn content(value: Option<JsonRef<'_>>, at: usize) -> Result<Vec<Block
 }
 
 /// A cache mark of a message, part or tool, kept in its own spelling too.
-pub(super) fn mark(object: JsonRef<'_>, extras: &mut Extras) -> Option<CacheMark> {
+pub(super) fn mark(object: JsonRef<'_>, extras: &mut Extras) -> Option<CacheBreakpoint> {
     let raw = RawJson::from_json(object.get("cache_control").filter(|mark| mark.is_object())?);
-    extras.also(OWN, "cache_control", raw.clone());
-    Some(CacheMark { raw })
+    extras.push_equivalent(OWN, "cache_control", raw.clone());
+    Some(CacheBreakpoint { raw })
 }
 
 /// A URL, taken apart where it is a data URL; with its media type where it tells one.
-pub(super) fn source(url: &str) -> (Source, Option<String>) {
+pub(super) fn source(url: &str) -> (MediaSource, Option<String>) {
     let apart = url.strip_prefix("data:").and_then(|rest| rest.split_once(','));
     match apart.and_then(|(head, data)| Some((head.strip_suffix(";base64")?, data))) {
         Some((mime, data)) => {
             let mime = mime.split(';').next().filter(|mime| !mime.is_empty()).map(str::to_owned);
-            (Source::Base64(data.to_owned()), mime)
+            (MediaSource::Base64(data.to_owned()), mime)
         }
-        None => (Source::Url(url.to_owned()), None),
+        None => (MediaSource::Url(url.to_owned()), None),
     }
 }
 
@@ -58,11 +60,11 @@ fn part(part: JsonRef<'_>) -> Block {
         return Block::new(BlockKind::Foreign { dialect: OWN, body: RawJson::from_json(part) });
     };
     let mut block = Block::new(kind);
-    block.extras = Extras::of(OWN, part, &["type", "cache_control", known]);
+    block.extras = Extras::from_object(OWN, part, &["type", "cache_control", known]);
     block.cache = mark(part, &mut block.extras);
     if let BlockKind::Reasoning(_) = block.kind {
         block.extras = Extras::default();
-        block.extras.also(OWN, "thinking", RawJson::from_json(part));
+        block.extras.push_equivalent(OWN, "thinking", RawJson::from_json(part));
     }
     block
 }
@@ -73,7 +75,7 @@ fn known(part: JsonRef<'_>) -> Option<(BlockKind, &'static str)> {
     let kind = part.get("type").and_then(JsonRef::str);
     match kind.as_deref() {
         Some("text" | "input_text" | "output_text") | None => {
-            let told = Text { text: text(part.get("text")?)?, citations: Vec::new() };
+            let told = TextBlock { text: text(part.get("text")?)?, citations: Vec::new() };
             Some((BlockKind::Text(told), "text"))
         }
         Some("image_url" | "input_image") => {
@@ -93,7 +95,7 @@ fn known(part: JsonRef<'_>) -> Option<(BlockKind, &'static str)> {
             let (source, mime) = if data.starts_with("data:") {
                 source(&data)
             } else {
-                (Source::Base64(data.into_owned()), None)
+                (MediaSource::Base64(data.into_owned()), None)
             };
             let mime = audio
                 .get("format")
@@ -112,8 +114,8 @@ fn known(part: JsonRef<'_>) -> Option<(BlockKind, &'static str)> {
                 (Some(data), _) if data.starts_with("data:") || data.contains("://") => {
                     source(&data)
                 }
-                (Some(data), _) => (Source::Base64(data.into_owned()), None),
-                (None, id) => (Source::FileId(id?), None),
+                (Some(data), _) => (MediaSource::Base64(data.into_owned()), None),
+                (None, id) => (MediaSource::FileId(id?), None),
             };
             let pdf =
                 || name.as_deref().is_some_and(|name| name.to_ascii_lowercase().ends_with(".pdf"));
@@ -143,7 +145,7 @@ fn known(part: JsonRef<'_>) -> Option<(BlockKind, &'static str)> {
 
 fn media(
     kind: MediaKind,
-    source: Source,
+    source: MediaSource,
     mime: Option<String>,
     name: Option<String>,
     detail: Option<String>,

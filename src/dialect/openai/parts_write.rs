@@ -4,7 +4,7 @@ use crate::{
     base::write::{ArrayWriter, ObjectWriter},
     dialect::{losses::Losses, openai::reasoning},
     ir::{
-        block::{Block, BlockKind, Media, MediaKind, Source},
+        block::{Block, BlockKind, Media, MediaKind, MediaSource},
         extras::Extras,
         op::Dialect,
     },
@@ -56,7 +56,7 @@ pub(super) fn beside(block: &Block, marked: bool, losses: &mut Losses) {
     if block.cache.is_some() && !marked && block.extras.get(OWN, "cache_control").is_none() {
         losses.add("messages.cache_control");
     }
-    if block.proof.as_ref().is_some_and(|proof| proof.dialect != OWN) {
+    if block.signature.as_ref().is_some_and(|proof| proof.dialect != OWN) {
         losses.add("reasoning.proof");
     }
     if let BlockKind::Text(text) = &block.kind
@@ -101,7 +101,7 @@ fn own(block: &Block, o: &mut ObjectWriter<'_>, losses: &mut Losses) {
     // What a system message says beside its content stands in the message.
     let head = block.extras.get(OWN, "system").map(crate::base::raw::RawJson::json);
     let outside = |key: &str| key == "system" || head.is_some_and(|head| head.get(key).is_some());
-    block.extras.write_but(outside, OWN, o, |key| losses.add(format!("messages.{key}")));
+    block.extras.write_except(outside, OWN, o, |key| losses.add(format!("messages.{key}")));
 }
 
 fn media(block: &Block, media: &Media, a: &mut ArrayWriter<'_>, losses: &mut Losses) {
@@ -109,7 +109,7 @@ fn media(block: &Block, media: &Media, a: &mut ArrayWriter<'_>, losses: &mut Los
     let data_url =
         |data: &str, usual: &str| format!("data:{};base64,{data}", mime().unwrap_or(usual));
     match (media.kind, &media.source) {
-        (_, Source::Text(text)) => {
+        (_, MediaSource::Text(text)) => {
             let told = media
                 .name
                 .as_ref()
@@ -119,7 +119,7 @@ fn media(block: &Block, media: &Media, a: &mut ArrayWriter<'_>, losses: &mut Los
                 own(block, o, losses);
             });
         }
-        (_, Source::FileId(id)) => {
+        (_, MediaSource::FileId(id)) => {
             a.object(|o| {
                 o.str("type", "file").object("file", |o| {
                     o.str("file_id", id);
@@ -134,8 +134,10 @@ fn media(block: &Block, media: &Media, a: &mut ArrayWriter<'_>, losses: &mut Los
                 ("video_url", "video/mp4")
             };
             let url = match source {
-                Source::Base64(data) => data_url(data, usual),
-                Source::Url(url) | Source::FileId(url) | Source::Text(url) => url.clone(),
+                MediaSource::Base64(data) => data_url(data, usual),
+                MediaSource::Url(url) | MediaSource::FileId(url) | MediaSource::Text(url) => {
+                    url.clone()
+                }
             };
             a.object(|o| {
                 o.str("type", kind).object(kind, |o| {
@@ -144,7 +146,7 @@ fn media(block: &Block, media: &Media, a: &mut ArrayWriter<'_>, losses: &mut Los
                 own(block, o, losses);
             });
         }
-        (MediaKind::Audio, Source::Base64(data)) => {
+        (MediaKind::Audio, MediaSource::Base64(data)) => {
             let format = mime().and_then(|mime| mime.strip_prefix("audio/")).unwrap_or("wav");
             let format = match format {
                 "mpeg" | "mpga" => "mp3",
@@ -158,7 +160,7 @@ fn media(block: &Block, media: &Media, a: &mut ArrayWriter<'_>, losses: &mut Los
                 own(block, o, losses);
             });
         }
-        (MediaKind::Document | MediaKind::File, Source::Base64(data)) => {
+        (MediaKind::Document | MediaKind::File, MediaSource::Base64(data)) => {
             let told = mime().unwrap_or("application/pdf");
             let ending =
                 told.rsplit('/').next().filter(|ending| ending.len() <= 5).unwrap_or("bin");
@@ -173,7 +175,7 @@ fn media(block: &Block, media: &Media, a: &mut ArrayWriter<'_>, losses: &mut Los
             });
         }
         // Providers of this dialect fetch images only.
-        (MediaKind::Audio | MediaKind::Document | MediaKind::File, Source::Url(url)) => {
+        (MediaKind::Audio | MediaKind::Document | MediaKind::File, MediaSource::Url(url)) => {
             losses.add("messages.document_url");
             a.object(|o| {
                 o.str("type", "text").str("text", url);
@@ -187,5 +189,5 @@ pub(super) fn extra_content(blocks: &[Block]) -> Option<crate::base::raw::RawJso
     blocks
         .iter()
         .filter(|block| matches!(block.kind, BlockKind::Text(_)))
-        .find_map(|block| reasoning::as_beside(block.proof.as_ref()))
+        .find_map(|block| reasoning::as_beside(block.signature.as_ref()))
 }

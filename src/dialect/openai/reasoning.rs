@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use crate::{
     base::{json::JsonRef, raw::RawJson, write},
     ir::{
-        block::{Proof, ProofKind},
+        block::{ReasoningSignature, SignatureKind},
         op::Dialect,
     },
 };
@@ -46,37 +46,39 @@ pub(super) fn sealed(details: JsonRef<'_>) -> bool {
 }
 
 /// The proof that an array of details is.
-pub(super) fn proof(details: &str) -> Proof {
-    Proof {
+pub(super) fn proof(details: &str) -> ReasoningSignature {
+    ReasoningSignature {
         dialect: Dialect::Openai,
-        kind: ProofKind::Encrypted,
+        kind: SignatureKind::Encrypted,
         value: details.to_owned(),
         id: None,
     }
 }
 
 /// `extra_content` beside a text or a call: what its provider wants back with it.
-pub(super) fn beside(object: JsonRef<'_>) -> Option<Proof> {
+pub(super) fn beside(object: JsonRef<'_>) -> Option<ReasoningSignature> {
     let extra = object.get("extra_content").filter(|extra| !extra.is_blank())?;
-    Some(Proof {
+    Some(ReasoningSignature {
         dialect: Dialect::Openai,
-        kind: ProofKind::Signature,
+        kind: SignatureKind::Signature,
         value: extra.text().to_owned(),
         id: None,
     })
 }
 
 /// A proof of ours that has the form of [`beside`].
-pub(super) fn as_beside(proof: Option<&Proof>) -> Option<RawJson> {
-    let proof = proof
-        .filter(|proof| proof.dialect == Dialect::Openai && proof.kind == ProofKind::Signature)?;
+pub(super) fn as_beside(proof: Option<&ReasoningSignature>) -> Option<RawJson> {
+    let proof = proof.filter(|proof| {
+        proof.dialect == Dialect::Openai && proof.kind == SignatureKind::Signature
+    })?;
     RawJson::parse(&proof.value)
 }
 
 /// A proof of ours that is an array of details.
-pub(super) fn as_details(proof: Option<&Proof>) -> Option<RawJson> {
-    let proof = proof
-        .filter(|proof| proof.dialect == Dialect::Openai && proof.kind == ProofKind::Encrypted)?;
+pub(super) fn as_details(proof: Option<&ReasoningSignature>) -> Option<RawJson> {
+    let proof = proof.filter(|proof| {
+        proof.dialect == Dialect::Openai && proof.kind == SignatureKind::Encrypted
+    })?;
     RawJson::parse(&proof.value).filter(|raw| raw.json().is_array())
 }
 
@@ -178,7 +180,7 @@ impl Details {
     }
 
     /// The proof that has come together, if there is a seal; what follows begins anew.
-    pub(super) fn take(&mut self) -> Option<Proof> {
+    pub(super) fn take(&mut self) -> Option<ReasoningSignature> {
         if self.arrays == 0 {
             return None;
         }

@@ -10,25 +10,25 @@ use crate::{
         openai::{completions, messages_read, tools_read},
     },
     ir::{
-        fault::{ClientError, ErrorKind},
+        fault::{ProxyError, ProxyErrorKind},
         op::Dialect,
         request::ChatRequest,
-        settings::{Effort, Format, ReasoningWish, Settings},
+        settings::{Effort, GenerationSettings, ReasoningSettings, ResponseFormat},
     },
 };
 
 const OWN: Dialect = Dialect::Openai;
 
-pub(super) fn read(place: Place, body: &[u8]) -> Result<ChatRequest, ClientError> {
+pub(super) fn read(place: Place, body: &[u8]) -> Result<ChatRequest, ProxyError> {
     let json = json::parse(body).map_err(|bad| {
-        ClientError::new(
-            ErrorKind::BadRequest,
+        ProxyError::new(
+            ProxyErrorKind::BadRequest,
             format!("the request's body is not JSON: {}", bad.describe(body)),
         )
     })?;
     if !json.is_object() {
-        return Err(ClientError::new(
-            ErrorKind::BadRequest,
+        return Err(ProxyError::new(
+            ProxyErrorKind::BadRequest,
             format!("the request's body must be a JSON object, not {}", json.kind()),
         ));
     }
@@ -47,8 +47,8 @@ pub(super) fn read(place: Place, body: &[u8]) -> Result<ChatRequest, ClientError
 }
 
 /// A refusal that names the field.
-pub(super) fn refuse(param: impl Into<String>, message: impl Into<String>) -> ClientError {
-    ClientError::new(ErrorKind::BadRequest, message).param(param.into())
+pub(super) fn refuse(param: impl Into<String>, message: impl Into<String>) -> ProxyError {
+    ProxyError::new(ProxyErrorKind::BadRequest, message).param(param.into())
 }
 
 fn fields(json: JsonRef<'_>, place: Place, request: &mut ChatRequest) {
@@ -76,9 +76,9 @@ fn fields(json: JsonRef<'_>, place: Place, request: &mut ChatRequest) {
                 let format = format(value);
                 // Some add fields of their own.
                 let plain = value.members().count()
-                    <= if matches!(format, Some(Format::Schema { .. })) { 2 } else { 1 };
+                    <= if matches!(format, Some(ResponseFormat::Schema { .. })) { 2 } else { 1 };
                 if format.is_some() && !plain {
-                    request.extras.also(OWN, key, RawJson::from_json(value));
+                    request.extras.push_equivalent(OWN, key, RawJson::from_json(value));
                 }
                 put(&mut request.settings.format, format)
             }
@@ -87,16 +87,16 @@ fn fields(json: JsonRef<'_>, place: Place, request: &mut ChatRequest) {
             "top_k" | "min_p" | "repetition_penalty" | "metadata" | "service_tier" => {
                 let read = setting(&mut request.settings, key, value);
                 if read {
-                    request.extras.also(OWN, key, RawJson::from_json(value));
+                    request.extras.push_equivalent(OWN, key, RawJson::from_json(value));
                 }
                 read
             }
             "safety_identifier" => {
-                request.extras.also(OWN, key, RawJson::from_json(value));
+                request.extras.push_equivalent(OWN, key, RawJson::from_json(value));
                 request.settings.user.is_some() || put(&mut request.settings.user, text(value))
             }
             _ if wish(request.settings.reasoning.get_or_insert_default(), key, value) => {
-                request.extras.also(OWN, key, RawJson::from_json(value));
+                request.extras.push_equivalent(OWN, key, RawJson::from_json(value));
                 true
             }
             _ => setting(&mut request.settings, key, value),
@@ -106,7 +106,7 @@ fn fields(json: JsonRef<'_>, place: Place, request: &mut ChatRequest) {
         }
     }
     request.settings.max_tokens = limits.0.or(limits.1);
-    if request.settings.reasoning == Some(ReasoningWish::default()) {
+    if request.settings.reasoning == Some(ReasoningSettings::default()) {
         request.settings.reasoning = None;
     }
 }
@@ -124,7 +124,7 @@ fn text(value: JsonRef<'_>) -> Option<String> {
 }
 
 /// Whether the field is a setting of the right type.
-fn setting(s: &mut Settings, key: &str, value: JsonRef<'_>) -> bool {
+fn setting(s: &mut GenerationSettings, key: &str, value: JsonRef<'_>) -> bool {
     let number = || (value.kind() == "number").then(|| RawJson::from_json(value));
     match key {
         "temperature" => put(&mut s.temperature, number()),
@@ -155,15 +155,17 @@ fn setting(s: &mut Settings, key: &str, value: JsonRef<'_>) -> bool {
     }
 }
 
-fn format(value: JsonRef<'_>) -> Option<Format> {
+fn format(value: JsonRef<'_>) -> Option<ResponseFormat> {
     let kind = value.get("type").and_then(JsonRef::str);
     match kind.as_deref() {
-        Some("text") => Some(Format::Text),
-        Some("json_object") => Some(Format::Json),
+        Some("text") => Some(ResponseFormat::Text),
+        Some("json_object") => Some(ResponseFormat::Json),
         Some("json_schema") | None => {
             let told = value.get("json_schema").unwrap_or(value);
-            let Some(schema) = told.get("schema") else { return kind.map(|_| Format::Json) };
-            Some(Format::Schema {
+            let Some(schema) = told.get("schema") else {
+                return kind.map(|_| ResponseFormat::Json);
+            };
+            Some(ResponseFormat::Schema {
                 name: told.get("name").and_then(text),
                 description: told.get("description").and_then(text),
                 schema: RawJson::from_json(schema),
@@ -176,9 +178,9 @@ fn format(value: JsonRef<'_>) -> Option<Format> {
 
 /// Whether the field says how much to think, in one of the spellings that providers of this dialect
 /// have.
-fn wish(wish: &mut ReasoningWish, key: &str, value: JsonRef<'_>) -> bool {
+fn wish(wish: &mut ReasoningSettings, key: &str, value: JsonRef<'_>) -> bool {
     let effort = |value: JsonRef<'_>| value.str().and_then(|name| Effort::parse(&name));
-    let switch = |wish: &mut ReasoningWish, value: JsonRef<'_>| match value.str().as_deref() {
+    let switch = |wish: &mut ReasoningSettings, value: JsonRef<'_>| match value.str().as_deref() {
         Some("enabled") => wish.enabled = Some(true),
         Some("disabled") => wish.enabled = Some(false),
         Some("adaptive" | "auto") => wish.adaptive = true,
@@ -191,21 +193,24 @@ fn wish(wish: &mut ReasoningWish, key: &str, value: JsonRef<'_>) -> bool {
         }
         "reasoning" if value.is_object() => {
             put(&mut wish.effort, value.get("effort").and_then(effort));
-            put(&mut wish.budget, value.get("max_tokens").and_then(JsonRef::u64));
+            put(&mut wish.budget_tokens, value.get("max_tokens").and_then(JsonRef::u64));
             put(&mut wish.enabled, value.get("enabled").and_then(JsonRef::bool));
-            put(&mut wish.show, value.get("exclude").and_then(JsonRef::bool).map(|hidden| !hidden));
+            put(
+                &mut wish.show_thoughts,
+                value.get("exclude").and_then(JsonRef::bool).map(|hidden| !hidden),
+            );
             put(&mut wish.summary, value.get("summary").and_then(text));
         }
         "thinking" if value.is_object() => {
-            put(&mut wish.budget, value.get("budget_tokens").and_then(JsonRef::u64));
+            put(&mut wish.budget_tokens, value.get("budget_tokens").and_then(JsonRef::u64));
             switch(wish, value.get("type").unwrap_or(value));
         }
         "thinking" | "enable_thinking" => switch(wish, value),
         "thinking_budget" => {
-            put(&mut wish.budget, value.u64());
+            put(&mut wish.budget_tokens, value.u64());
         }
         "include_reasoning" => {
-            put(&mut wish.show, value.bool());
+            put(&mut wish.show_thoughts, value.bool());
         }
         "chat_template_kwargs"
             if value.members().all(|(key, _)| matches!(key, "enable_thinking" | "thinking")) =>

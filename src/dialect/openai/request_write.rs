@@ -11,7 +11,7 @@ use crate::{
         extras::Extras,
         op::Dialect,
         request::ChatRequest,
-        settings::{Effort, Format, ReasoningWish, Settings},
+        settings::{Effort, GenerationSettings, ReasoningSettings, ResponseFormat},
     },
 };
 
@@ -48,7 +48,7 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
 }
 
 fn settings(
-    s: &Settings,
+    s: &GenerationSettings,
     extras: &Extras,
     traits: &Traits,
     o: &mut ObjectWriter<'_>,
@@ -145,8 +145,8 @@ fn spelled(extras: &Extras, key: &str) -> Option<String> {
     extras.get(OWN, key)?.json().str().map(std::borrow::Cow::into_owned)
 }
 
-fn wish(wish: &ReasoningWish, traits: &Traits, o: &mut ObjectWriter<'_>, losses: &mut Losses) {
-    if wish.show == Some(false) {
+fn wish(wish: &ReasoningSettings, traits: &Traits, o: &mut ObjectWriter<'_>, losses: &mut Losses) {
+    if wish.show_thoughts == Some(false) {
         losses.add("reasoning.show");
     }
     if wish.summary.is_some() {
@@ -154,7 +154,7 @@ fn wish(wish: &ReasoningWish, traits: &Traits, o: &mut ObjectWriter<'_>, losses:
     }
     let effort = match (traits.thinking, wish.effort, wish.enabled) {
         (Thinking::Never, ..) => {
-            if wish.level().is_some_and(|level| level > Effort::None) || wish.adaptive {
+            if wish.effective_effort().is_some_and(|level| level > Effort::None) || wish.adaptive {
                 losses.add("reasoning");
             }
             return;
@@ -162,12 +162,12 @@ fn wish(wish: &ReasoningWish, traits: &Traits, o: &mut ObjectWriter<'_>, losses:
         (_, Some(effort), Some(true) | None) => Some(effort),
         (Thinking::Effort, _, Some(false)) => Some(Effort::None),
         // A budget comes to no more than what every thinking model knows.
-        (_, None, _) if wish.level() > Some(Effort::None) => {
-            wish.level().map(|level| level.min(Effort::High))
+        (_, None, _) if wish.effective_effort() > Some(Effort::None) => {
+            wish.effective_effort().map(|level| level.min(Effort::High))
         }
-        (Thinking::Effort, ..) => wish.level(),
+        (Thinking::Effort, ..) => wish.effective_effort(),
         (Thinking::Budget, ..) => {
-            if wish.level() == Some(Effort::None) {
+            if wish.effective_effort() == Some(Effort::None) {
                 losses.add("reasoning.enabled");
             }
             None
@@ -178,15 +178,15 @@ fn wish(wish: &ReasoningWish, traits: &Traits, o: &mut ObjectWriter<'_>, losses:
     }
 }
 
-fn format(format: &Format, o: &mut ObjectWriter<'_>) {
+fn format(format: &ResponseFormat, o: &mut ObjectWriter<'_>) {
     o.object("response_format", |o| match format {
-        Format::Text => {
+        ResponseFormat::Text => {
             o.str("type", "text");
         }
-        Format::Json => {
+        ResponseFormat::Json => {
             o.str("type", "json_object");
         }
-        Format::Schema { name, description, schema, strict } => {
+        ResponseFormat::Schema { name, description, schema, strict } => {
             o.str("type", "json_schema").object("json_schema", |o| {
                 let name = name.as_deref().filter(|name| !name.is_empty()).unwrap_or("answer");
                 o.str("name", &names::fitting(name)).opt_str("description", description.as_deref());
@@ -207,5 +207,5 @@ fn extras(extras: &Extras, o: &mut ObjectWriter<'_>, losses: &mut Losses) {
             losses.add(field);
         }
     }
-    extras.write_but(|key| OLD.contains(&key), OWN, o, |key| losses.add(key));
+    extras.write_except(|key| OLD.contains(&key), OWN, o, |key| losses.add(key));
 }

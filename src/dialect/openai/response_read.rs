@@ -11,8 +11,8 @@ use crate::{
     },
     ir::{
         block::{
-            Block, BlockKind, CallForm, Citation, Media, MediaKind, Reasoning, Source, Text,
-            ToolCall,
+            Block, BlockKind, CallKind, Citation, Media, MediaKind, MediaSource, Reasoning,
+            TextBlock, ToolCall,
         },
         extras::Extras,
         fault::Fault,
@@ -36,7 +36,7 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
         created: json.get("created").and_then(JsonRef::i64).filter(|&at| at > 0),
         usage: json.get("usage").and_then(tokens::openai),
         service_tier: text(json.get("service_tier")),
-        extras: Extras::of(
+        extras: Extras::from_object(
             OWN,
             json,
             &["id", "object", "created", "model", "choices", "usage", "service_tier"],
@@ -66,7 +66,7 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
     let called = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::ToolCall(_)));
     let refused = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::Refusal(_)));
     response.finish = finish(shape::name(choice.get("finish_reason")), called, refused);
-    response.finish.sequence = text(choice.get("stop_reason"));
+    response.finish.stop_sequence = text(choice.get("stop_reason"));
     Ok(response)
 }
 
@@ -101,14 +101,14 @@ pub(super) fn finish(said: Option<String>, called: bool, refused: bool) -> Finis
         Some(
             "content_filter" | "content_filtered" | "safety" | "sensitive" | "prohibited_content"
             | "recitation",
-        ) => FinishKind::Filter,
+        ) => FinishKind::ContentFilter,
         Some("refusal") => FinishKind::Refusal,
         Some("pause_turn") => FinishKind::Pause,
         _ if called => FinishKind::ToolCalls,
         _ if refused => FinishKind::Refusal,
         _ => FinishKind::Stop,
     };
-    Finish { kind, said, sequence: None }
+    Finish { kind, raw_reason: said, stop_sequence: None }
 }
 
 fn message_blocks(message: JsonRef<'_>, carry: &Carry, blocks: &mut Vec<Block>) {
@@ -120,7 +120,7 @@ fn message_blocks(message: JsonRef<'_>, carry: &Carry, blocks: &mut Vec<Block>) 
     for mut block in parts {
         // How a part is spelled matters only where it goes back.
         block.extras = Extras::default();
-        if !matches!(&block.kind, BlockKind::Text(Text { text, .. }) | BlockKind::Reasoning(Reasoning { text, .. }) if text.is_empty())
+        if !matches!(&block.kind, BlockKind::Text(TextBlock { text, .. }) | BlockKind::Reasoning(Reasoning { text, .. }) if text.is_empty())
         {
             blocks.push(block);
         }
@@ -129,13 +129,13 @@ fn message_blocks(message: JsonRef<'_>, carry: &Carry, blocks: &mut Vec<Block>) 
         && let Some(block) =
             blocks.iter_mut().rfind(|block| matches!(block.kind, BlockKind::Text(_)))
     {
-        block.proof = Some(proof);
+        block.signature = Some(proof);
     }
     blocks.extend(images(message).map(|media| Block::new(BlockKind::Media(media))));
     if let Some(audio) = message.get("audio") {
         blocks.extend(text(audio.get("transcript")).map(Block::text));
         blocks.extend(text(audio.get("data")).map(|data| {
-            let source = Source::Base64(data);
+            let source = MediaSource::Base64(data);
             Block::new(BlockKind::Media(Media {
                 kind: MediaKind::Audio,
                 source,
@@ -151,14 +151,14 @@ fn message_blocks(message: JsonRef<'_>, carry: &Carry, blocks: &mut Vec<Block>) 
         let Some((form, inside)) = call_inside(call) else { continue };
         let made = ids.own(text(call.get("id")));
         let mut block = Block::new(BlockKind::ToolCall(called(made, form, inside, carry)));
-        block.proof = reasoning::beside(call);
+        block.signature = reasoning::beside(call);
         blocks.push(block);
     }
     if let Some(call) = message.get("function_call").filter(|call| text(call.get("name")).is_some())
     {
         blocks.push(Block::new(BlockKind::ToolCall(called(
             ids.own(None),
-            CallForm::Function,
+            CallKind::Function,
             call,
             carry,
         ))));
@@ -180,7 +180,7 @@ fn thought(message: JsonRef<'_>, in_parts: bool, blocks: &mut Vec<Block>) {
     let sealed = details.filter(|details| reasoning::sealed(*details));
     if !words.is_empty() || sealed.is_some() {
         let mut block = Block::new(BlockKind::Reasoning(Reasoning { text: words, summary: false }));
-        block.proof = sealed.map(|details| reasoning::proof(details.text()));
+        block.signature = sealed.map(|details| reasoning::proof(details.text()));
         blocks.push(block);
     }
 }
@@ -196,18 +196,18 @@ pub(super) fn images(message: JsonRef<'_>) -> impl Iterator<Item = Media> {
 }
 
 /// What a call says, and in which form.
-pub(super) fn call_inside(call: JsonRef<'_>) -> Option<(CallForm, JsonRef<'_>)> {
-    let function = call.get("function").map(|function| (CallForm::Function, function));
-    function.or_else(|| call.get("custom").map(|custom| (CallForm::Custom, custom)))
+pub(super) fn call_inside(call: JsonRef<'_>) -> Option<(CallKind, JsonRef<'_>)> {
+    let function = call.get("function").map(|function| (CallKind::Function, function));
+    function.or_else(|| call.get("custom").map(|custom| (CallKind::Custom, custom)))
 }
 
 /// A call's arguments: text, or (against the rules) the object itself.
-pub(super) fn arguments<'a>(form: CallForm, inside: JsonRef<'a>) -> Option<Cow<'a, str>> {
-    let told = inside.get(if form == CallForm::Custom { "input" } else { "arguments" })?;
+pub(super) fn arguments<'a>(form: CallKind, inside: JsonRef<'a>) -> Option<Cow<'a, str>> {
+    let told = inside.get(if form == CallKind::Custom { "input" } else { "arguments" })?;
     Some(told.str().unwrap_or_else(|| Cow::Borrowed(told.text())))
 }
 
-fn called(id: String, form: CallForm, inside: JsonRef<'_>, carry: &Carry) -> ToolCall {
+fn called(id: String, form: CallKind, inside: JsonRef<'_>, carry: &Carry) -> ToolCall {
     let name = inside.get("name").and_then(JsonRef::str).unwrap_or_default();
     let arguments = arguments(form, inside).unwrap_or_default().into_owned();
     ToolCall { id, name: carry.name(&name).to_owned(), arguments, form }
@@ -255,7 +255,7 @@ pub(super) fn annotation(one: JsonRef<'_>) -> Option<Citation> {
     Some(Citation {
         url: Some(text(told.get("url"))?),
         title: text(told.get("title")),
-        cited: text(told.get("content")),
+        cited_text: text(told.get("content")),
         span,
         raw: Some((OWN, RawJson::from_json(one))),
     })

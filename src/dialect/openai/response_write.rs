@@ -12,7 +12,7 @@ use crate::{
         openai::{completions, reasoning},
     },
     ir::{
-        block::{Block, BlockKind, CallForm, Citation, Media, MediaKind, Source, ToolCall},
+        block::{Block, BlockKind, CallKind, Citation, Media, MediaKind, MediaSource, ToolCall},
         op::Dialect,
         response::{ChatResponse, FinishKind},
         tool::custom_input,
@@ -102,7 +102,7 @@ impl<'b> Said<'b> {
                         said.thought.push_str("\n\n");
                     }
                     said.thought.push_str(&thought.text);
-                    said.details.extend(reasoning::as_details(block.proof.as_ref()));
+                    said.details.extend(reasoning::as_details(block.signature.as_ref()));
                 }
                 BlockKind::Refusal(words) => said.refusal.push_str(words),
                 BlockKind::ToolCall(_) => said.calls.push(block),
@@ -147,7 +147,7 @@ fn message(blocks: &[Block], shape: &Shape, o: &mut ObjectWriter<'_>) {
             let images = said.media.iter().filter(|media| media.kind == MediaKind::Image);
             o.array("images", |a| images.zip(0..).for_each(|(media, at)| image(media, at, a)));
         }
-        if let Some(Media { source: Source::Base64(data), .. }) =
+        if let Some(Media { source: MediaSource::Base64(data), .. }) =
             said.media.iter().find(|media| media.kind == MediaKind::Audio)
         {
             o.object("audio", |o| {
@@ -190,15 +190,15 @@ fn call(block: &Block, shape: &Shape, a: &mut ArrayWriter<'_>) {
                 });
             }
         }
-        o.opt_raw("extra_content", reasoning::as_beside(block.proof.as_ref()).as_ref());
+        o.opt_raw("extra_content", reasoning::as_beside(block.signature.as_ref()).as_ref());
     });
 }
 
 /// The input of a call whose tool takes free text.
 fn free_text(call: &ToolCall, shape: &Shape) -> Option<String> {
     match call.form {
-        CallForm::Custom => Some(call.arguments.clone()),
-        CallForm::Function => {
+        CallKind::Custom => Some(call.arguments.clone()),
+        CallKind::Function => {
             shape.custom.contains(&call.name).then(|| custom_input(&call.arguments))
         }
     }
@@ -226,11 +226,11 @@ pub(super) fn annotation(citation: &Citation, from: u64, length: u64, a: &mut Ar
 
 pub(super) fn image(media: &Media, at: u32, a: &mut ArrayWriter<'_>) {
     let url = match &media.source {
-        Source::Base64(data) => {
+        MediaSource::Base64(data) => {
             format!("data:{};base64,{data}", media.mime.as_deref().unwrap_or("image/png"))
         }
-        Source::Url(url) => url.clone(),
-        Source::FileId(_) | Source::Text(_) => return,
+        MediaSource::Url(url) => url.clone(),
+        MediaSource::FileId(_) | MediaSource::Text(_) => return,
     };
     a.object(|o| {
         o.str("type", "image_url").num("index", at).object("image_url", |o| {
@@ -265,7 +265,7 @@ pub(super) fn finish_word(
 ) -> &'static str {
     match kind {
         FinishKind::Length => "length",
-        FinishKind::Filter => "content_filter",
+        FinishKind::ContentFilter => "content_filter",
         FinishKind::Refusal if !refused => "content_filter",
         FinishKind::ToolCalls if place == Place::Completions => "stop",
         FinishKind::ToolCalls if legacy => "function_call",

@@ -15,23 +15,23 @@ use crate::{
         shape, tokens,
     },
     ir::{
-        block::{BlockKind, CallForm, Citation, Proof},
-        blocks::Blocks,
-        event::{ChatEvent, Head},
+        block::{BlockKind, CallKind, Citation, ReasoningSignature},
+        blocks::OpenBlocks,
+        event::{BlockStart, ChatEvent},
         fault::Fault,
-        progress::Progress,
+        progress::PartialJson,
         usage::Usage,
     },
 };
 
-const THOUGHT: Head = Head::Reasoning { summary: false };
+const THOUGHT: BlockStart = BlockStart::Reasoning { summary: false };
 
 pub(super) struct ChunkReader {
     carry: Carry,
     events: u32,
     begun: bool,
     ended: bool,
-    blocks: Blocks,
+    blocks: OpenBlocks,
     ids: Ids,
     calls: Vec<Call>,
     /// Where the reasoning's words come from; others repeat them.
@@ -66,9 +66,9 @@ struct Call {
 #[derive(Default)]
 struct Waiting {
     name: String,
-    form: CallForm,
+    form: CallKind,
     arguments: String,
-    proof: Option<Proof>,
+    proof: Option<ReasoningSignature>,
 }
 
 impl Waiting {
@@ -82,9 +82,9 @@ impl Waiting {
     }
 
     fn complete(&self) -> bool {
-        let mut progress = Progress::default();
+        let mut progress = PartialJson::default();
         progress.feed(&self.arguments);
-        !self.name.is_empty() && progress.complete()
+        !self.name.is_empty() && progress.is_complete()
     }
 }
 
@@ -98,7 +98,7 @@ impl ChunkReader {
             events: 0,
             begun: false,
             ended: false,
-            blocks: Blocks::default(),
+            blocks: OpenBlocks::default(),
             ids: Ids::new(&carry.seed),
             calls: Vec::new(),
             thoughts: None,
@@ -233,7 +233,7 @@ impl ChunkReader {
             None => {}
         }
         if let Some((proof, block)) = proof.zip(self.text_open()) {
-            out.push(ChatEvent::Proof { block, proof });
+            out.push(ChatEvent::Signature { block, signature: proof });
         }
         if odd {
             self.odd(delta, out);
@@ -241,7 +241,7 @@ impl ChunkReader {
         if let Some(words) = refusal {
             self.seal(out);
             self.refused = true;
-            self.blocks.prose(Head::Refusal, &words, out);
+            self.blocks.push_prose(BlockStart::Refusal, &words, out);
         }
         for one in
             sources.into_iter().flat_map(JsonRef::items).filter_map(response_read::annotation)
@@ -254,7 +254,7 @@ impl ChunkReader {
             self.call(call, out);
         }
         if let Some(call) = call {
-            self.part_of_call(Some(LEGACY), None, CallForm::Function, call, None, out);
+            self.part_of_call(Some(LEGACY), None, CallKind::Function, call, None, out);
         }
     }
 
@@ -268,13 +268,13 @@ impl ChunkReader {
         for (field, value) in reasoning::FIELDS.into_iter().zip(fields) {
             let words = value.and_then(reasoning::plain).filter(|words| !words.is_empty());
             if let Some(words) = words.filter(|_| *self.thoughts.get_or_insert(field) == field) {
-                self.blocks.prose(THOUGHT, &words, out);
+                self.blocks.push_prose(THOUGHT, &words, out);
             }
         }
         if let Some(details) = details {
             let words = reasoning::words(details);
             if !words.is_empty() && *self.thoughts.get_or_insert(DETAILS) == DETAILS {
-                self.blocks.prose(THOUGHT, &words, out);
+                self.blocks.push_prose(THOUGHT, &words, out);
             }
             self.details.feed(details);
         }
@@ -283,7 +283,7 @@ impl ChunkReader {
     /// The seal of the reasoning that is over, put to it before anything else begins.
     fn seal(&mut self, out: &mut Vec<ChatEvent>) {
         if let Some(proof) = self.details.take() {
-            self.blocks.proof(THOUGHT, proof, out);
+            self.blocks.push_signature(THOUGHT, proof, out);
         }
     }
 
@@ -293,13 +293,13 @@ impl ChunkReader {
         }
         self.open_named(self.calls.len(), out);
         self.seal(out);
-        self.blocks.prose(Head::Text, text, out);
-        self.text = self.blocks.current();
+        self.blocks.push_prose(BlockStart::Text, text, out);
+        self.text = self.blocks.current_prose();
     }
 
     /// The open text block.
     fn text_open(&self) -> Option<u32> {
-        self.text.filter(|_| self.text == self.blocks.current())
+        self.text.filter(|_| self.text == self.blocks.current_prose())
     }
 
     fn cite(&mut self, out: &mut Vec<ChatEvent>) {
@@ -315,13 +315,17 @@ impl ChunkReader {
         for block in parts_read::content(Some(list), 0).unwrap_or_default() {
             match block.kind {
                 BlockKind::Text(text) => self.say(&text.text, out),
-                BlockKind::Reasoning(thought) => self.blocks.prose(THOUGHT, &thought.text, out),
-                BlockKind::Refusal(words) => self.blocks.prose(Head::Refusal, &words, out),
+                BlockKind::Reasoning(thought) => {
+                    self.blocks.push_prose(THOUGHT, &thought.text, out)
+                }
+                BlockKind::Refusal(words) => {
+                    self.blocks.push_prose(BlockStart::Refusal, &words, out)
+                }
                 BlockKind::Media(media) => {
-                    self.blocks.whole(Head::Media(media), None, out);
+                    self.blocks.push_complete(BlockStart::Media(media), None, out);
                 }
                 BlockKind::Foreign { dialect, body } => {
-                    self.blocks.whole(Head::Foreign { dialect, body }, None, out);
+                    self.blocks.push_complete(BlockStart::Foreign { dialect, body }, None, out);
                 }
                 BlockKind::ToolCall(_) | BlockKind::ToolResult(_) => {}
             }
@@ -335,7 +339,7 @@ impl ChunkReader {
         }
         for media in response_read::images(delta) {
             self.seal(out);
-            self.blocks.whole(Head::Media(media), None, out);
+            self.blocks.push_complete(BlockStart::Media(media), None, out);
         }
     }
 
@@ -356,9 +360,9 @@ impl ChunkReader {
         &mut self,
         index: Option<u64>,
         id: Option<String>,
-        form: CallForm,
+        form: CallKind,
         inside: JsonRef<'_>,
-        proof: Option<Proof>,
+        proof: Option<ReasoningSignature>,
         out: &mut Vec<ChatEvent>,
     ) {
         let name = inside.get("name").and_then(JsonRef::str).filter(|name| !name.is_empty());
@@ -395,10 +399,10 @@ impl ChunkReader {
         }
         out.extend(
             proof
-                .zip(self.blocks.open_call(at as u64))
-                .map(|(proof, block)| ChatEvent::Proof { block, proof }),
+                .zip(self.blocks.call_block(at as u64))
+                .map(|(proof, block)| ChatEvent::Signature { block, signature: proof }),
         );
-        self.blocks.arguments(at as u64, &arguments, out);
+        self.blocks.push_arguments(at as u64, &arguments, out);
     }
 
     /// Opens a call, after those that began before it.
@@ -420,15 +424,15 @@ impl ChunkReader {
         self.seal(out);
         let Some(waiting) = self.calls[at].waiting.take() else { return };
         let (id, name) = (self.calls[at].id.clone(), self.carry.name(&waiting.name).to_owned());
-        let block = self.blocks.call(at as u64, id, name, waiting.form, out);
-        out.extend(waiting.proof.map(|proof| ChatEvent::Proof { block, proof }));
-        self.blocks.arguments(at as u64, &waiting.arguments, out);
+        let block = self.blocks.start_call(at as u64, id, name, waiting.form, out);
+        out.extend(waiting.proof.map(|proof| ChatEvent::Signature { block, signature: proof }));
+        self.blocks.push_arguments(at as u64, &waiting.arguments, out);
     }
 
     /// Its end comes without a reason: that is enough after text, but not in the middle of a call,
     /// nor where nothing was said.
     fn unsaid(&self) -> Result<(), Box<Fault>> {
-        if self.blocks.midway()
+        if self.blocks.has_incomplete_call()
             || self
                 .calls
                 .iter()
@@ -436,7 +440,7 @@ impl ChunkReader {
         {
             return Err(Box::new(shape::cut()));
         }
-        if !self.blocks.any() && self.calls.is_empty() {
+        if !self.blocks.has_blocks() && self.calls.is_empty() {
             return Err(Box::new(shape::empty()));
         }
         Ok(())
@@ -453,10 +457,10 @@ impl ChunkReader {
             self.sources = std::mem::take(&mut self.listed);
         }
         self.cite(out);
-        self.blocks.close(out);
+        self.blocks.close_all(out);
         let mut finish =
-            response_read::finish(self.said.clone(), self.blocks.called(), self.refused);
-        finish.sequence = self.sequence.take();
+            response_read::finish(self.said.clone(), self.blocks.has_calls(), self.refused);
+        finish.stop_sequence = self.sequence.take();
         out.push(ChatEvent::End { finish, usage: self.usage, service_tier: self.tier.clone() });
         self.ended = true;
     }

@@ -10,9 +10,9 @@ use crate::{
         openai::{completions, error, reasoning, response_write},
     },
     ir::{
-        block::{CallForm, Proof},
-        event::{ChatEvent, Head},
-        fault::ClientError,
+        block::{CallKind, ReasoningSignature},
+        event::{BlockStart, ChatEvent},
+        fault::ProxyError,
         response::Finish,
         tool::custom_input,
         usage::Usage,
@@ -131,14 +131,16 @@ impl ChunkWriter {
         });
     }
 
-    fn open(&mut self, head: Head, out: &mut Vec<u8>) {
+    fn open(&mut self, head: BlockStart, out: &mut Vec<u8>) {
         let told = match head {
-            Head::Text => Told::Text { from: self.characters },
-            Head::Reasoning { .. } => Told::Thought { apart: self.thought },
-            Head::Refusal => Told::Refusal,
-            Head::ToolCall { .. } if self.old() || self.legacy && self.calls > 0 => Told::Hidden,
-            Head::ToolCall { id, name, form } => self.open_call(id, name, form, out),
-            Head::Media(media) => {
+            BlockStart::Text => Told::Text { from: self.characters },
+            BlockStart::Reasoning { .. } => Told::Thought { apart: self.thought },
+            BlockStart::Refusal => Told::Refusal,
+            BlockStart::ToolCall { .. } if self.old() || self.legacy && self.calls > 0 => {
+                Told::Hidden
+            }
+            BlockStart::ToolCall { id, name, form } => self.open_call(id, name, form, out),
+            BlockStart::Media(media) => {
                 if !self.old() && media.kind == crate::ir::block::MediaKind::Image {
                     let at = self.images;
                     self.images += 1;
@@ -148,15 +150,15 @@ impl ChunkWriter {
                 }
                 Told::Hidden
             }
-            Head::Foreign { .. } => Told::Hidden,
+            BlockStart::Foreign { .. } => Told::Hidden,
         };
         self.blocks.push(told);
     }
 
-    fn open_call(&mut self, id: String, name: String, form: CallForm, out: &mut Vec<u8>) -> Told {
+    fn open_call(&mut self, id: String, name: String, form: CallKind, out: &mut Vec<u8>) -> Told {
         let index = self.calls;
         self.calls += 1;
-        if form == CallForm::Function && self.shape.custom.contains(&name) {
+        if form == CallKind::Function && self.shape.custom.contains(&name) {
             return Told::Bridged { index, id, name, arguments: String::new() };
         }
         if self.legacy {
@@ -166,7 +168,7 @@ impl ChunkWriter {
                 });
             });
         } else {
-            let (kind, field) = if form == CallForm::Custom {
+            let (kind, field) = if form == CallKind::Custom {
                 ("custom", "input")
             } else {
                 ("function", "arguments")
@@ -177,7 +179,7 @@ impl ChunkWriter {
                 });
             });
         }
-        if form == CallForm::Custom {
+        if form == CallKind::Custom {
             Told::FreeText { index }
         } else {
             Told::Call { index, some: false }
@@ -280,7 +282,7 @@ impl ChunkWriter {
         }
     }
 
-    fn proof(&mut self, block: u32, proof: &Proof, out: &mut Vec<u8>) {
+    fn proof(&mut self, block: u32, proof: &ReasoningSignature, out: &mut Vec<u8>) {
         if self.old() {
             return;
         }
@@ -363,7 +365,7 @@ impl StreamWriter for ChunkWriter {
             }
             ChatEvent::Open { head, .. } => self.open(head, out),
             ChatEvent::Delta { block, text } => self.grow(block, &text, out),
-            ChatEvent::Proof { block, proof } => self.proof(block, &proof, out),
+            ChatEvent::Signature { block, signature: proof } => self.proof(block, &proof, out),
             ChatEvent::Citation { block, citation } => {
                 if let Some(Told::Text { from }) = self.blocks.get(block as usize)
                     && !self.old()
@@ -383,7 +385,7 @@ impl StreamWriter for ChunkWriter {
         }
     }
 
-    fn error(&mut self, error: &ClientError, _request_id: &str, out: &mut Vec<u8>) {
+    fn error(&mut self, error: &ProxyError, _request_id: &str, out: &mut Vec<u8>) {
         out.extend_from_slice(&error::event(error));
     }
 }

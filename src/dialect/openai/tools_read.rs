@@ -4,18 +4,18 @@ use crate::{
     base::{json::JsonRef, raw::RawJson},
     dialect::openai::request_read::refuse,
     ir::{
-        block::CacheMark,
+        block::CacheBreakpoint,
         extras::Extras,
-        fault::ClientError,
+        fault::ProxyError,
         op::Dialect,
         request::ChatRequest,
-        tool::{CustomTool, FunctionTool, Hosted, HostedTool, Tool, ToolChoice},
+        tool::{CustomTool, FunctionTool, HostedKind, HostedTool, Tool, ToolChoice},
     },
 };
 
 const OWN: Dialect = Dialect::Openai;
 
-pub(super) fn read(json: JsonRef<'_>, request: &mut ChatRequest) -> Result<(), ClientError> {
+pub(super) fn read(json: JsonRef<'_>, request: &mut ChatRequest) -> Result<(), ProxyError> {
     if let Some(tools) = json.get("tools") {
         if !tools.is_array() {
             return Err(refuse(
@@ -37,9 +37,9 @@ pub(super) fn read(json: JsonRef<'_>, request: &mut ChatRequest) -> Result<(), C
             refuse("functions", "Missing required parameter: 'functions[].name'.")
         })?;
         request.tools.push(Tool::Function(named));
-        if request.echo.is_empty() {
+        if request.echoed_fields.is_empty() {
             // Who asks with functions knows no tool calls.
-            request.echo.push(OWN, "functions", RawJson::from(true));
+            request.echoed_fields.push(OWN, "functions", RawJson::from(true));
         }
     }
     if json.get("web_search_options").is_some() {
@@ -47,7 +47,7 @@ pub(super) fn read(json: JsonRef<'_>, request: &mut ChatRequest) -> Result<(), C
             o.json("web_search_options", json.get("web_search_options").unwrap_or(json));
         });
         request.tools.push(Tool::Hosted(HostedTool {
-            kind: Hosted::WebSearch,
+            kind: HostedKind::WebSearch,
             dialect: OWN,
             body,
         }));
@@ -92,11 +92,11 @@ fn tool(one: JsonRef<'_>) -> Option<Tool> {
         None if kind == "function" => function(one, one).map(Tool::Function),
         _ => {
             let kind = if kind.contains("web_search") {
-                Hosted::WebSearch
+                HostedKind::WebSearch
             } else if kind.contains("code_interpreter") || kind.contains("code_execution") {
-                Hosted::CodeExecution
+                HostedKind::CodeExecution
             } else {
-                Hosted::Other
+                HostedKind::Other
             };
             Some(Tool::Hosted(HostedTool { kind, dialect: OWN, body: RawJson::from_json(one) }))
         }
@@ -108,7 +108,8 @@ fn function(one: JsonRef<'_>, inside: JsonRef<'_>) -> Option<FunctionTool> {
     let nested = one != inside;
     let known: &[&str] =
         if nested { &["type", "function", "cache_control"] } else { &["type", "cache_control"] };
-    let mut extras = Extras::of(OWN, one, &[known, if nested { &[] } else { &INSIDE }].concat());
+    let mut extras =
+        Extras::from_object(OWN, one, &[known, if nested { &[] } else { &INSIDE }].concat());
     if nested {
         for (key, value) in
             inside.members().filter(|(key, value)| !INSIDE.contains(key) && value.kind() != "null")
@@ -119,9 +120,9 @@ fn function(one: JsonRef<'_>, inside: JsonRef<'_>) -> Option<FunctionTool> {
     let cache = one
         .get("cache_control")
         .filter(|mark| mark.is_object())
-        .map(|mark| CacheMark { raw: RawJson::from_json(mark) });
+        .map(|mark| CacheBreakpoint { raw: RawJson::from_json(mark) });
     if let Some(mark) = &cache {
-        extras.also(OWN, "cache_control", mark.raw.clone());
+        extras.push_equivalent(OWN, "cache_control", mark.raw.clone());
     }
     Some(FunctionTool {
         name: inside.get("name").and_then(text).filter(|name| !name.is_empty())?,
@@ -139,9 +140,9 @@ fn function(one: JsonRef<'_>, inside: JsonRef<'_>) -> Option<FunctionTool> {
 }
 
 fn custom(one: JsonRef<'_>, inside: JsonRef<'_>) -> Option<CustomTool> {
-    let mut extras = Extras::of(OWN, one, &["type", "custom"]);
+    let mut extras = Extras::from_object(OWN, one, &["type", "custom"]);
     // Only who sends it in this form can have it in this form.
-    extras.also(OWN, "type", RawJson::string("custom"));
+    extras.push_equivalent(OWN, "type", RawJson::string("custom"));
     let format = inside.get("format").map(|format| match format.get("grammar") {
         // The common form has the grammar's fields beside the type.
         Some(grammar) => RawJson::object(|o| {
@@ -236,7 +237,7 @@ mod tests {
         );
         assert!(matches!(
             &request.tools[4],
-            Tool::Hosted(HostedTool { kind: Hosted::WebSearch, .. })
+            Tool::Hosted(HostedTool { kind: HostedKind::WebSearch, .. })
         ));
         let mut request = ChatRequest::default();
         assert!(

@@ -8,7 +8,7 @@ use crate::{
     dialect::{losses::Losses, openai::names::Names},
     ir::{
         op::Dialect,
-        tool::{CustomTool, FunctionTool, Hosted, Tool, ToolChoice},
+        tool::{CustomTool, FunctionTool, HostedKind, Tool, ToolChoice},
     },
 };
 
@@ -39,10 +39,10 @@ pub(super) fn write(
         .filter(|tool| match tool {
             Tool::Hosted(hosted) if hosted.dialect != OWN => {
                 losses.add(match hosted.kind {
-                    Hosted::WebSearch => "tools.web_search",
-                    Hosted::CodeExecution => "tools.code_execution",
-                    Hosted::UrlContext => "tools.url_context",
-                    Hosted::Other => "tools.hosted",
+                    HostedKind::WebSearch => "tools.web_search",
+                    HostedKind::CodeExecution => "tools.code_execution",
+                    HostedKind::UrlContext => "tools.url_context",
+                    HostedKind::Other => "tools.hosted",
                 });
                 false
             }
@@ -101,7 +101,7 @@ fn function(tool: &FunctionTool, names: &Names, a: &mut ArrayWriter<'_>, losses:
                 }
             }
         });
-        tool.extras.write_but(
+        tool.extras.write_except(
             |key| key.starts_with("function."),
             OWN,
             o,

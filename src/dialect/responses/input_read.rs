@@ -8,9 +8,9 @@ use crate::{
         stored, tools_read,
     },
     ir::{
-        block::{Block, BlockKind, CallForm, ToolResult},
-        fault::ClientError,
-        request::{Message, Role},
+        block::{Block, BlockKind, CallKind, ToolResult},
+        fault::ProxyError,
+        request::{ChatMessage, Role},
         tool::Tool,
     },
 };
@@ -19,7 +19,7 @@ use crate::{
 pub(super) struct Input<'a> {
     tools: &'a [Tool],
     system: Vec<Block>,
-    messages: Vec<Message>,
+    messages: Vec<ChatMessage>,
     /// Ids and names of the calls so far.
     calls: Vec<(String, String)>,
 }
@@ -29,19 +29,19 @@ impl<'a> Input<'a> {
         Self { tools, system: Vec::new(), messages: Vec::new(), calls: Vec::new() }
     }
 
-    pub(super) fn finish(self) -> (Vec<Block>, Vec<Message>) {
+    pub(super) fn finish(self) -> (Vec<Block>, Vec<ChatMessage>) {
         (self.system, self.messages)
     }
 
     /// Input that is plain text.
     pub(super) fn said(&mut self, text: &str) {
-        self.messages.push(Message::new(Role::User, vec![Block::text(text)]));
+        self.messages.push(ChatMessage::new(Role::User, vec![Block::text(text)]));
     }
 
     /// # Errors
     ///
     /// Items that the API itself refuses, by their place.
-    pub(super) fn item(&mut self, item: JsonRef<'_>, at: usize) -> Result<(), ClientError> {
+    pub(super) fn item(&mut self, item: JsonRef<'_>, at: usize) -> Result<(), ProxyError> {
         let place = |key: &str| format!("input[{at}]{key}");
         if !item.is_object() {
             return Err(wrong(&place(""), "an object", item));
@@ -58,7 +58,7 @@ impl<'a> Input<'a> {
             }
             "reasoning" => {
                 let block = items_read::reasoning(item);
-                let nothing = block.proof.is_none()
+                let nothing = block.signature.is_none()
                     && string(item, "id").is_some_and(|id| id.starts_with(MADE))
                     && matches!(&block.kind, BlockKind::Reasoning(it) if it.text.is_empty());
                 if !nothing {
@@ -85,7 +85,7 @@ impl<'a> Input<'a> {
         &mut self,
         item: JsonRef<'_>,
         place: &dyn Fn(&str) -> String,
-    ) -> Result<(), ClientError> {
+    ) -> Result<(), ProxyError> {
         let role = match string(item, "role").as_deref() {
             Some("system" | "developer") => Role::System,
             Some("user") => Role::User,
@@ -127,7 +127,7 @@ impl<'a> Input<'a> {
                 blocks.into_iter().for_each(|block| self.assistant(block))
             }
             _ => {
-                let mut message = Message::new(role, blocks);
+                let mut message = ChatMessage::new(role, blocks);
                 if message.blocks.is_empty() {
                     mark(&mut message.extras, item, &["content"]);
                 }
@@ -140,9 +140,9 @@ impl<'a> Input<'a> {
     fn call(
         &mut self,
         item: JsonRef<'_>,
-        form: CallForm,
+        form: CallKind,
         place: &dyn Fn(&str) -> String,
-    ) -> Result<(), ClientError> {
+    ) -> Result<(), ProxyError> {
         let mut call = items_read::call(item, form);
         if call.id.is_empty() {
             return Err(missing(place(".call_id")));
@@ -163,7 +163,7 @@ impl<'a> Input<'a> {
         item: JsonRef<'_>,
         kind: &str,
         place: &dyn Fn(&str) -> String,
-    ) -> Result<(), ClientError> {
+    ) -> Result<(), ProxyError> {
         let Some(call) = string(item, "call_id") else { return Err(missing(place(".call_id"))) };
         let content = match item.get("output") {
             Some(list) if list.is_array() => list.items().map(part).collect(),
@@ -176,7 +176,7 @@ impl<'a> Input<'a> {
         };
         let name = self.calls.iter().rfind(|(id, _)| *id == call).map(|(_, name)| name.clone());
         let form =
-            if kind == "function_call_output" { CallForm::Function } else { CallForm::Custom };
+            if kind == "function_call_output" { CallKind::Function } else { CallKind::Custom };
         let mut block = Block::new(BlockKind::ToolResult(ToolResult {
             call,
             name,
@@ -195,7 +195,7 @@ impl<'a> Input<'a> {
             Some(last) if last.role == Role::Assistant && !last.blocks.is_empty() => {
                 last.blocks.push(block)
             }
-            _ => self.messages.push(Message::new(Role::Assistant, vec![block])),
+            _ => self.messages.push(ChatMessage::new(Role::Assistant, vec![block])),
         }
     }
 
@@ -214,18 +214,18 @@ impl<'a> Input<'a> {
             {
                 last.blocks.push(block);
             }
-            _ => self.messages.push(Message::new(Role::User, vec![block])),
+            _ => self.messages.push(ChatMessage::new(Role::User, vec![block])),
         }
     }
 }
 
 fn foreign(item: JsonRef<'_>) -> Block {
     let mut block = Block::new(BlockKind::Foreign { dialect: OWN, body: RawJson::from_json(item) });
-    block.extras.note(OWN, ITEM, RawJson::object(|_| {}));
+    block.extras.push_dialect_only(OWN, ITEM, RawJson::object(|_| {}));
     block
 }
 
-fn missing(place: String) -> ClientError {
+fn missing(place: String) -> ProxyError {
     refused(format!("Missing required parameter: '{place}'."), Some(place))
         .code("missing_required_parameter")
 }

@@ -12,9 +12,9 @@ use crate::{
         },
     },
     ir::{
-        block::{Block, BlockKind, CallForm, ProofKind, Reasoning, ToolCall, ToolResult},
+        block::{Block, BlockKind, CallKind, Reasoning, SignatureKind, ToolCall, ToolResult},
         extras::Extras,
-        request::{ChatRequest, Message, Role},
+        request::{ChatMessage, ChatRequest, Role},
         tool,
     },
 };
@@ -73,7 +73,7 @@ impl<'a> Items<'a> {
         }
     }
 
-    fn message(&mut self, message: &Message, at: usize) {
+    fn message(&mut self, message: &ChatMessage, at: usize) {
         if message.name.is_some() {
             self.losses.add("messages.name");
         }
@@ -199,7 +199,7 @@ impl<'a> Items<'a> {
 
     fn call(&mut self, call: &ToolCall, block: &Block) {
         self.lose(block);
-        let custom = call.form == CallForm::Custom || self.names.is_custom(&call.name);
+        let custom = call.form == CallKind::Custom || self.names.is_custom(&call.name);
         let item = write::object(|o| {
             o.str("type", if custom { "custom_tool_call" } else { "function_call" });
             let item = block.extras.get(OWN, ITEM);
@@ -218,12 +218,12 @@ impl<'a> Items<'a> {
                 (None, None) => {}
             }
             match call.form {
-                CallForm::Custom => o.str("input", &call.arguments),
-                CallForm::Function if custom => {
+                CallKind::Custom => o.str("input", &call.arguments),
+                CallKind::Function if custom => {
                     o.str("input", &tool::custom_input(&call.arguments))
                 }
-                CallForm::Function if call.arguments.trim().is_empty() => o.str("arguments", "{}"),
-                CallForm::Function => o.str("arguments", &call.arguments),
+                CallKind::Function if call.arguments.trim().is_empty() => o.str("arguments", "{}"),
+                CallKind::Function => o.str("arguments", &call.arguments),
             };
             item_fields(o, &block.extras);
         });
@@ -231,13 +231,13 @@ impl<'a> Items<'a> {
     }
 
     /// The results of an assistant's calls, in the order in which they were given.
-    fn results(&mut self, message: &Message, at: usize) {
+    fn results(&mut self, message: &ChatMessage, at: usize) {
         let request = self.request;
         let mut found: Vec<(usize, usize, &Block, &ToolResult, bool)> = Vec::new();
         let mut open: Vec<&ToolCall> = Vec::new();
         for block in &message.blocks {
             let BlockKind::ToolCall(call) = &block.kind else { continue };
-            let custom = call.form == CallForm::Custom || self.names.is_custom(&call.name);
+            let custom = call.form == CallKind::Custom || self.names.is_custom(&call.name);
             let later =
                 request.messages.iter().enumerate().skip(at + 1).flat_map(|(m, message)| {
                     message.blocks.iter().enumerate().map(move |(n, block)| (m, n, block))
@@ -263,7 +263,7 @@ impl<'a> Items<'a> {
             self.result(result, block, custom);
         }
         for call in open.into_iter().filter(|_| self.whole) {
-            let custom = call.form == CallForm::Custom || self.names.is_custom(&call.name);
+            let custom = call.form == CallKind::Custom || self.names.is_custom(&call.name);
             self.list.push(write::object(|o| {
                 o.str(
                     "type",
@@ -318,7 +318,7 @@ impl<'a> Items<'a> {
             return;
         }
         if !self.whole {
-            return self.result(result, block, result.form == CallForm::Custom);
+            return self.result(result, block, result.form == CallKind::Custom);
         }
         let head = quoted(&format!("Result of the tool call {}:", result.call));
         let mut parts = vec![format!(r#"{{"type":"input_text","text":{head}}}"#)];
@@ -331,9 +331,9 @@ impl<'a> Items<'a> {
 
     fn reasoning(&mut self, thought: &Reasoning, block: &Block) {
         let mine = block
-            .proof
+            .signature
             .as_ref()
-            .filter(|proof| proof.dialect == OWN && proof.kind == ProofKind::Encrypted);
+            .filter(|proof| proof.dialect == OWN && proof.kind == SignatureKind::Encrypted);
         let kept = block.extras.get(OWN, if mine.is_some() { SEALED } else { ITEM });
         if let Some(kept) = kept {
             self.list.push(write::object(|o| {
@@ -353,7 +353,7 @@ impl<'a> Items<'a> {
                 o.str("encrypted_content", &proof.value);
             }));
         } else if self.takes_reasoning && !thought.text.is_empty() {
-            if block.proof.is_some() {
+            if block.signature.is_some() {
                 self.losses.add("reasoning.proof");
             }
             self.list.push(write::object(|o| {
@@ -364,7 +364,11 @@ impl<'a> Items<'a> {
                 });
             }));
         } else {
-            self.losses.add(if block.proof.is_some() { "reasoning.proof" } else { "reasoning" });
+            self.losses.add(if block.signature.is_some() {
+                "reasoning.proof"
+            } else {
+                "reasoning"
+            });
         }
     }
 
@@ -373,7 +377,7 @@ impl<'a> Items<'a> {
         if block.cache.is_some() {
             self.losses.add("messages.cache_control");
         }
-        if block.proof.is_some() {
+        if block.signature.is_some() {
             self.losses.add("reasoning.proof");
         }
         if !block.extras.is_from(OWN) {

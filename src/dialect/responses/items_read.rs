@@ -4,8 +4,8 @@ use crate::{
     base::{json::JsonRef, raw::RawJson, write},
     ir::{
         block::{
-            Block, BlockKind, CallForm, Citation, Media, MediaKind, Proof, ProofKind, Reasoning,
-            Source, Text, ToolCall,
+            Block, BlockKind, CallKind, Citation, Media, MediaKind, MediaSource, Reasoning,
+            ReasoningSignature, SignatureKind, TextBlock, ToolCall,
         },
         extras::Extras,
         op::Dialect,
@@ -49,7 +49,7 @@ pub(super) fn only(json: JsonRef<'_>, wanted: &[&str]) -> RawJson {
 /// the rest as extras.
 pub(super) fn mark(block: &mut Extras, item: JsonRef<'_>, known: &[&str]) {
     const NOTED: [&str; 5] = ["type", "role", "id", "status", "namespace"];
-    block.note(OWN, ITEM, only(item, &NOTED));
+    block.push_dialect_only(OWN, ITEM, only(item, &NOTED));
     for (key, value) in item.members().filter(|(key, value)| {
         !known.contains(key) && !NOTED.contains(key) && value.kind() != "null"
     }) {
@@ -68,7 +68,7 @@ pub(super) fn part(json: JsonRef<'_>) -> Block {
                 .map(citation)
                 .collect();
             (
-                BlockKind::Text(Text { text, citations }),
+                BlockKind::Text(TextBlock { text, citations }),
                 &["type", "text", "annotations", "logprobs"],
             )
         }
@@ -100,18 +100,18 @@ pub(super) fn part(json: JsonRef<'_>) -> Block {
         },
         _ => return foreign_part(json),
     };
-    Block { extras: Extras::of(OWN, json, known), ..Block::new(kind) }
+    Block { extras: Extras::from_object(OWN, json, known), ..Block::new(kind) }
 }
 
 fn foreign_part(json: JsonRef<'_>) -> Block {
     let mut block = Block::new(BlockKind::Foreign { dialect: OWN, body: RawJson::from_json(json) });
-    block.extras.note(OWN, PART, RawJson::from(true));
+    block.extras.push_dialect_only(OWN, PART, RawJson::from(true));
     block
 }
 
 fn media(kind: &str, json: JsonRef<'_>) -> Option<Media> {
     let text = |key| string(json, key).filter(|text| !text.is_empty());
-    let file = text("file_id").map(Source::FileId);
+    let file = text("file_id").map(MediaSource::FileId);
     let plain = |kind, source, mime| Media {
         kind,
         source,
@@ -125,7 +125,7 @@ fn media(kind: &str, json: JsonRef<'_>) -> Option<Media> {
             let (source, mime) =
                 match (text("file_data").map(|data| data_url(&data)), text("file_url")) {
                     (Some(told), _) => told,
-                    (None, Some(url)) => (Source::Url(url), None),
+                    (None, Some(url)) => (MediaSource::Url(url), None),
                     (None, None) => (file?, None),
                 };
             let mime = mime.or_else(|| name.as_deref().and_then(mime_of));
@@ -137,13 +137,13 @@ fn media(kind: &str, json: JsonRef<'_>) -> Option<Media> {
         "input_audio" => {
             let audio = json.get("input_audio").unwrap_or(json);
             let mime = string(audio, "format").map(|format| format!("audio/{format}"));
-            Some(plain(MediaKind::Audio, Source::Base64(string(audio, "data")?), mime))
+            Some(plain(MediaKind::Audio, MediaSource::Base64(string(audio, "data")?), mime))
         }
         _ => {
             let url = text("image_url").or_else(|| string(json.get("image_url")?, "url"));
             let (source, mime) = match url {
                 Some(url) if url.starts_with("data:") => data_url(&url),
-                Some(url) => (Source::Url(url), None),
+                Some(url) => (MediaSource::Url(url), None),
                 None => (file?, None),
             };
             Some(plain(MediaKind::Image, source, mime))
@@ -152,13 +152,13 @@ fn media(kind: &str, json: JsonRef<'_>) -> Option<Media> {
 }
 
 /// A data URL taken apart; anything else counts as base64 itself.
-fn data_url(text: &str) -> (Source, Option<String>) {
+fn data_url(text: &str) -> (MediaSource, Option<String>) {
     match text.strip_prefix("data:").and_then(|rest| rest.split_once(',')) {
         Some((head, data)) => {
             let mime = head.split(';').next().filter(|mime| !mime.is_empty()).map(str::to_owned);
-            (Source::Base64(data.to_owned()), mime)
+            (MediaSource::Base64(data.to_owned()), mime)
         }
-        None => (Source::Base64(text.to_owned()), None),
+        None => (MediaSource::Base64(text.to_owned()), None),
     }
 }
 
@@ -180,7 +180,7 @@ pub(super) fn citation(json: JsonRef<'_>) -> Citation {
     Citation {
         url: string(json, "url"),
         title: string(json, "title").or_else(|| string(json, "filename")),
-        cited: None,
+        cited_text: None,
         span: count("start_index").zip(count("end_index")),
         raw: Some((OWN, RawJson::from_json(json))),
     }
@@ -207,18 +207,18 @@ pub(super) fn thought(item: JsonRef<'_>) -> (String, bool) {
     (words, summary)
 }
 
-pub(super) fn proof(item: JsonRef<'_>) -> Option<Proof> {
+pub(super) fn proof(item: JsonRef<'_>) -> Option<ReasoningSignature> {
     let value = string(item, "encrypted_content").filter(|value| !value.is_empty())?;
     let id = string(item, "id").filter(|id| !id.is_empty() && !id.starts_with(MADE));
-    Some(Proof { dialect: OWN, kind: ProofKind::Encrypted, value, id })
+    Some(ReasoningSignature { dialect: OWN, kind: SignatureKind::Encrypted, value, id })
 }
 
 /// A reasoning item, kept whole beside what is understood of it.
 pub(super) fn reasoning(item: JsonRef<'_>) -> Block {
     let (text, summary) = thought(item);
     let mut block = Block::new(BlockKind::Reasoning(Reasoning { text, summary }));
-    block.proof = proof(item);
-    if block.proof.is_some() || !string(item, "id").is_some_and(|id| id.starts_with(MADE)) {
+    block.signature = proof(item);
+    if block.signature.is_some() || !string(item, "id").is_some_and(|id| id.starts_with(MADE)) {
         let rest = RawJson::object(|o| {
             for (key, value) in item
                 .members()
@@ -227,15 +227,19 @@ pub(super) fn reasoning(item: JsonRef<'_>) -> Block {
                 o.json(key, value);
             }
         });
-        block.extras.note(OWN, if block.proof.is_some() { SEALED } else { ITEM }, rest);
+        block.extras.push_dialect_only(
+            OWN,
+            if block.signature.is_some() { SEALED } else { ITEM },
+            rest,
+        );
     }
     block
 }
 
 /// A call for the client; without any id where the item has none.
-pub(super) fn call(item: JsonRef<'_>, form: CallForm) -> ToolCall {
+pub(super) fn call(item: JsonRef<'_>, form: CallKind) -> ToolCall {
     let (key, name) = (
-        if form == CallForm::Custom { "input" } else { "arguments" },
+        if form == CallKind::Custom { "input" } else { "arguments" },
         string(item, "name").unwrap_or_default(),
     );
     let id = string(item, "call_id")
@@ -249,10 +253,10 @@ pub(super) fn call(item: JsonRef<'_>, form: CallForm) -> ToolCall {
 }
 
 /// The form of call that an item of this type is.
-pub(super) fn form(kind: &str) -> Option<CallForm> {
+pub(super) fn form(kind: &str) -> Option<CallKind> {
     match kind {
-        "function_call" => Some(CallForm::Function),
-        "custom_tool_call" => Some(CallForm::Custom),
+        "function_call" => Some(CallKind::Function),
+        "custom_tool_call" => Some(CallKind::Custom),
         _ => None,
     }
 }
@@ -263,7 +267,7 @@ pub(super) fn image(item: JsonRef<'_>) -> Option<Media> {
     let format = string(item, "output_format").unwrap_or_else(|| "png".to_owned());
     Some(Media {
         kind: MediaKind::Image,
-        source: Source::Base64(data),
+        source: MediaSource::Base64(data),
         mime: Some(format!("image/{format}")),
         name: None,
         detail: None,

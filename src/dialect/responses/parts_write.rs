@@ -10,7 +10,7 @@ use crate::{
         },
     },
     ir::{
-        block::{Block, BlockKind, Media, MediaKind, Source, Text},
+        block::{Block, BlockKind, Media, MediaKind, MediaSource, TextBlock},
         request::Role,
     },
 };
@@ -20,7 +20,7 @@ pub(super) fn part(role: Role, block: &Block, losses: &mut Losses) -> Option<Str
     if block.cache.is_some() {
         losses.add("messages.cache_control");
     }
-    if block.proof.is_some() {
+    if block.signature.is_some() {
         losses.add("reasoning.proof");
     }
     let own = block.extras.is_from(OWN);
@@ -70,22 +70,22 @@ fn media(
     };
     match (media.kind, &media.source) {
         (MediaKind::Video, _)
-        | (MediaKind::Image | MediaKind::Audio, Source::Text(_))
-        | (MediaKind::Audio, Source::Url(_) | Source::FileId(_)) => {
+        | (MediaKind::Image | MediaKind::Audio, MediaSource::Text(_))
+        | (MediaKind::Audio, MediaSource::Url(_) | MediaSource::FileId(_)) => {
             losses.add(format!("messages.{}", kind_name(media.kind)));
             None
         }
         (MediaKind::Image, source) => Some(write::object(|o| {
             o.str("type", "input_image");
             match source {
-                Source::Base64(data) => o.str("image_url", &url(data, "image/png")),
-                Source::FileId(id) => o.str("file_id", id),
-                Source::Url(at) | Source::Text(at) => o.str("image_url", at),
+                MediaSource::Base64(data) => o.str("image_url", &url(data, "image/png")),
+                MediaSource::FileId(id) => o.str("file_id", id),
+                MediaSource::Url(at) | MediaSource::Text(at) => o.str("image_url", at),
             };
             o.opt_str("detail", media.detail.as_deref());
             more(o);
         })),
-        (MediaKind::Audio, Source::Base64(data)) => Some(write::object(|o| {
+        (MediaKind::Audio, MediaSource::Base64(data)) => Some(write::object(|o| {
             o.str("type", "input_audio").object("input_audio", |o| {
                 let format = media
                     .mime
@@ -101,16 +101,20 @@ fn media(
             });
             more(o);
         })),
-        (MediaKind::Document | MediaKind::File, Source::Text(text)) => Some(write::object(|o| {
-            let text =
-                media.name.as_ref().map_or_else(|| text.clone(), |name| format!("{name}:\n{text}"));
-            o.str("type", "input_text").str("text", &text);
-            more(o);
-        })),
+        (MediaKind::Document | MediaKind::File, MediaSource::Text(text)) => {
+            Some(write::object(|o| {
+                let text = media
+                    .name
+                    .as_ref()
+                    .map_or_else(|| text.clone(), |name| format!("{name}:\n{text}"));
+                o.str("type", "input_text").str("text", &text);
+                more(o);
+            }))
+        }
         (MediaKind::Document | MediaKind::File, source) => Some(write::object(|o| {
             o.str("type", "input_file");
             match source {
-                Source::Base64(data) => {
+                MediaSource::Base64(data) => {
                     let usual =
                         if media.mime.as_deref().is_some_and(|mime| mime.starts_with("text/")) {
                             "document.txt"
@@ -120,10 +124,10 @@ fn media(
                     o.str("filename", media.name.as_deref().unwrap_or(usual))
                         .str("file_data", &url(data, "application/pdf"));
                 }
-                Source::FileId(id) => {
+                MediaSource::FileId(id) => {
                     o.opt_str("filename", media.name.as_deref()).str("file_id", id);
                 }
-                Source::Url(at) | Source::Text(at) => {
+                MediaSource::Url(at) | MediaSource::Text(at) => {
                     o.opt_str("filename", media.name.as_deref()).str("file_url", at);
                 }
             }
@@ -134,7 +138,7 @@ fn media(
 }
 
 /// Where a text's statements come from, as this API tells it.
-fn annotations(text: &Text) -> String {
+fn annotations(text: &TextBlock) -> String {
     write::array(|a| {
         for citation in &text.citations {
             if let Some(json) = schema::annotation(citation, text.text.chars().count() as u64) {

@@ -12,9 +12,9 @@ use crate::{
     },
     ir::{
         block::Block,
-        fault::{ClientError, ErrorKind},
+        fault::{ProxyError, ProxyErrorKind},
         request::ChatRequest,
-        settings::{Effort, Format, ReasoningWish},
+        settings::{Effort, ReasoningSettings, ResponseFormat},
     },
 };
 
@@ -58,7 +58,7 @@ pub(super) const ENCRYPTED: &str = "reasoning.encrypted_content";
 /// # Errors
 ///
 /// What the API itself refuses: no input, or input of the wrong type.
-pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
+pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ProxyError> {
     let root = json::parse(body)
         .map_err(|bad| refused(format!("the body is not JSON: {}", bad.describe(body)), None))?;
     if !root.is_object() {
@@ -66,14 +66,14 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
     }
     let mut request = ChatRequest::default();
     // Even where nothing is left over, it is known who spoke.
-    request.extras.note(OWN, "dialect", RawJson::string("responses"));
+    request.extras.push_dialect_only(OWN, "dialect", RawJson::string("responses"));
     if let Some(tools) = root.get("tools") {
         request.tools = tools_read::tools(array(tools, "tools")?);
     }
     for (key, value) in root.members().filter(|(_, value)| value.kind() != "null") {
         field(&mut request, key, value)?;
         if ECHOED.contains(&key) {
-            request.echo.push(OWN, key, RawJson::from_json(value));
+            request.echoed_fields.push(OWN, key, RawJson::from_json(value));
         }
     }
     let mut input = Input::new(&request.tools);
@@ -102,7 +102,7 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
     Ok(request)
 }
 
-fn field(request: &mut ChatRequest, key: &str, value: JsonRef<'_>) -> Result<(), ClientError> {
+fn field(request: &mut ChatRequest, key: &str, value: JsonRef<'_>) -> Result<(), ProxyError> {
     let settings = &mut request.settings;
     let text = || value.str().map(std::borrow::Cow::into_owned);
     match key {
@@ -134,7 +134,7 @@ fn field(request: &mut ChatRequest, key: &str, value: JsonRef<'_>) -> Result<(),
         "metadata" => settings.metadata = Some(RawJson::from_json(value)),
         "user" => settings.user = text(),
         "safety_identifier" => {
-            request.extras.note(OWN, key, RawJson::from_json(value));
+            request.extras.push_dialect_only(OWN, key, RawJson::from_json(value));
             settings.user = settings.user.take().or_else(text);
         }
         "text" => format(request, value),
@@ -144,7 +144,7 @@ fn field(request: &mut ChatRequest, key: &str, value: JsonRef<'_>) -> Result<(),
             if request.tool_choice.is_none() {
                 request.extras.push(OWN, key, RawJson::from_json(value));
             } else if value.is_object() {
-                request.extras.note(OWN, key, RawJson::from_json(value));
+                request.extras.push_dialect_only(OWN, key, RawJson::from_json(value));
             }
         }
         "include" => {
@@ -156,24 +156,24 @@ fn field(request: &mut ChatRequest, key: &str, value: JsonRef<'_>) -> Result<(),
                 .items()
                 .all(|one| one.str().is_some_and(|name| name == ENCRYPTED || name == LOGPROBS));
             if known {
-                request.extras.note(OWN, key, RawJson::from_json(value));
+                request.extras.push_dialect_only(OWN, key, RawJson::from_json(value));
             } else {
                 request.extras.push(OWN, key, RawJson::from_json(value));
             }
         }
         // The proxy itself does these, or they say what is so anyway.
         "store" | "previous_response_id" | "stream_options" => {
-            request.extras.note(OWN, key, RawJson::from_json(value))
+            request.extras.push_dialect_only(OWN, key, RawJson::from_json(value))
         }
         "truncation" if value.str().as_deref() == Some("disabled") => {
-            request.extras.note(OWN, key, RawJson::from_json(value))
+            request.extras.push_dialect_only(OWN, key, RawJson::from_json(value))
         }
         "background" if value.bool() == Some(false) => {
-            request.extras.note(OWN, key, RawJson::from_json(value))
+            request.extras.push_dialect_only(OWN, key, RawJson::from_json(value))
         }
         _ if UNOFFICIAL.contains(&key) => {
             unofficial(request, key, value);
-            request.extras.note(OWN, key, RawJson::from_json(value));
+            request.extras.push_dialect_only(OWN, key, RawJson::from_json(value));
         }
         _ => request.extras.push(OWN, key, RawJson::from_json(value)),
     }
@@ -206,8 +206,8 @@ fn format(request: &mut ChatRequest, text: JsonRef<'_>) {
     leftovers(request, "text.", text, &["format", "verbosity"]);
     let Some(format) = text.get("format") else { return };
     request.settings.format = match string(format, "type").as_deref() {
-        Some("text") => Some(Format::Text),
-        Some("json_object") => Some(Format::Json),
+        Some("text") => Some(ResponseFormat::Text),
+        Some("json_object") => Some(ResponseFormat::Json),
         Some("json_schema") => {
             // The form of chat nests it once more.
             let inner =
@@ -215,7 +215,7 @@ fn format(request: &mut ChatRequest, text: JsonRef<'_>) {
             let schema =
                 inner.get("schema").map_or_else(|| RawJson::object(|_| {}), RawJson::from_json);
             let strict = inner.get("strict").and_then(JsonRef::bool);
-            Some(Format::Schema {
+            Some(ResponseFormat::Schema {
                 name: string(inner, "name"),
                 description: string(inner, "description"),
                 schema,
@@ -238,12 +238,12 @@ fn reasoning(request: &mut ChatRequest, json: JsonRef<'_>) {
         request.extras.push(OWN, "reasoning.effort", RawJson::from_json(unknown));
     }
     let summary = string(json, "summary").or_else(|| string(json, "generate_summary"));
-    request.settings.reasoning = Some(ReasoningWish {
+    request.settings.reasoning = Some(ReasoningSettings {
         enabled: effort.map(|effort| effort != Effort::None),
         effort,
-        show: summary.as_deref().map(|word| word != "none"),
+        show_thoughts: summary.as_deref().map(|word| word != "none"),
         summary,
-        ..ReasoningWish::default()
+        ..ReasoningSettings::default()
     });
     leftovers(request, "reasoning.", json, &["effort", "summary", "generate_summary"]);
 }
@@ -256,7 +256,7 @@ fn leftovers(request: &mut ChatRequest, prefix: &str, json: JsonRef<'_>, known: 
     }
 }
 
-fn number(key: &str, value: JsonRef<'_>) -> Result<RawJson, ClientError> {
+fn number(key: &str, value: JsonRef<'_>) -> Result<RawJson, ProxyError> {
     if value.kind() == "number" {
         Ok(RawJson::from_json(value))
     } else {
@@ -264,11 +264,11 @@ fn number(key: &str, value: JsonRef<'_>) -> Result<RawJson, ClientError> {
     }
 }
 
-fn array<'a>(value: JsonRef<'a>, key: &str) -> Result<JsonRef<'a>, ClientError> {
+fn array<'a>(value: JsonRef<'a>, key: &str) -> Result<JsonRef<'a>, ProxyError> {
     if value.is_array() { Ok(value) } else { Err(wrong(key, "an array", value)) }
 }
 
-pub(super) fn wrong(place: &str, wanted: &str, got: JsonRef<'_>) -> ClientError {
+pub(super) fn wrong(place: &str, wanted: &str, got: JsonRef<'_>) -> ProxyError {
     refused(
         format!("Invalid type for '{place}': expected {wanted}, but got {}.", got.kind()),
         Some(place.to_owned()),
@@ -276,8 +276,8 @@ pub(super) fn wrong(place: &str, wanted: &str, got: JsonRef<'_>) -> ClientError 
     .code("invalid_type")
 }
 
-pub(super) fn refused(message: String, place: Option<String>) -> ClientError {
-    let error = ClientError::new(ErrorKind::BadRequest, message);
+pub(super) fn refused(message: String, place: Option<String>) -> ProxyError {
+    let error = ProxyError::new(ProxyErrorKind::BadRequest, message);
     match place {
         Some(place) => error.param(place),
         None => error,

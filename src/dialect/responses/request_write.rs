@@ -16,7 +16,7 @@ use crate::{
     ir::{
         block::BlockKind,
         request::ChatRequest,
-        settings::{Effort, Format, ReasoningWish},
+        settings::{Effort, ReasoningSettings, ResponseFormat},
     },
 };
 
@@ -140,13 +140,13 @@ fn text(request: &ChatRequest, o: &mut write::ObjectWriter<'_>) {
     o.object("text", |o| {
         if let Some(format) = &settings.format {
             o.object("format", |o| match format {
-                Format::Text => {
+                ResponseFormat::Text => {
                     o.str("type", "text");
                 }
-                Format::Json => {
+                ResponseFormat::Json => {
                     o.str("type", "json_object");
                 }
-                Format::Schema { name, description, schema, strict } => {
+                ResponseFormat::Schema { name, description, schema, strict } => {
                     o.str("type", "json_schema").str("name", name.as_deref().unwrap_or("answer"));
                     o.opt_str("description", description.as_deref()).raw("schema", schema);
                     if let Some(strict) = strict {
@@ -190,7 +190,7 @@ fn reasoning(
     }
     let summary = wish.and_then(|wish| match &wish.summary {
         Some(word) => Some(word.as_str()),
-        None if own || off || effort == Some("none") || wish.show == Some(false) => None,
+        None if own || off || effort == Some("none") || wish.show_thoughts == Some(false) => None,
         None => Some("auto"),
     });
     if effort.is_none() && summary.is_none() && more.is_empty() && !own {
@@ -204,13 +204,13 @@ fn reasoning(
     });
 }
 
-fn effort(wish: &ReasoningWish) -> Option<&'static str> {
-    match (wish.effort, wish.budget) {
+fn effort(wish: &ReasoningSettings) -> Option<&'static str> {
+    match (wish.effort, wish.budget_tokens) {
         (Some(effort), _) => Some(effort.name()),
         (None, _) if wish.enabled == Some(false) => None,
         // Few models know more than `high`.
         (None, budget) => budget
-            .map(Effort::of_budget)
+            .map(Effort::from_budget_tokens)
             .map(|effort| effort.clamp(Effort::Low, Effort::High).name()),
     }
 }

@@ -85,7 +85,7 @@ pub(super) fn output(item: JsonRef<'_>, carry: &Carry, calls: &mut u32) -> Vec<B
         }
         "reasoning" => {
             let block = items_read::reasoning(item);
-            let said = block.proof.is_some()
+            let said = block.signature.is_some()
                 || matches!(&block.kind, BlockKind::Reasoning(it) if !it.text.is_empty());
             if said { vec![block] } else { Vec::new() }
         }
@@ -157,14 +157,14 @@ pub(super) fn created(response: JsonRef<'_>) -> Option<i64> {
 pub(super) fn finish(response: JsonRef<'_>, called: bool, refused: bool) -> Finish {
     let reason = response.member_at(&["incomplete_details", "reason"]).and_then(JsonRef::str);
     let kind = match (string(response, "status").as_deref(), reason.as_deref()) {
-        (Some("incomplete"), Some("content_filter")) => FinishKind::Filter,
+        (Some("incomplete"), Some("content_filter")) => FinishKind::ContentFilter,
         (Some("incomplete"), _) => FinishKind::Length,
         (Some("queued" | "in_progress"), _) => FinishKind::Pause,
         _ if called => FinishKind::ToolCalls,
         _ if refused => FinishKind::Refusal,
         _ => FinishKind::Stop,
     };
-    Finish { kind, said: meter::summary(response).finish, sequence: None }
+    Finish { kind, raw_reason: meter::summary(response).finish, stop_sequence: None }
 }
 
 pub(super) fn usage(usage: JsonRef<'_>) -> Option<Usage> {

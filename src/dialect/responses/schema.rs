@@ -146,11 +146,11 @@ const TIERS: [&str; 5] = ["auto", "default", "flex", "priority", "scale"];
 /// The word for how a response has ended.
 pub(super) fn word(finish: &Finish, refused: bool) -> &str {
     match finish.kind {
-        FinishKind::Length | FinishKind::Filter => "incomplete",
+        FinishKind::Length | FinishKind::ContentFilter => "incomplete",
         FinishKind::Refusal if !refused => "incomplete",
         // Begun in the background, as the upstream says.
         FinishKind::Pause => finish
-            .said
+            .raw_reason
             .as_deref()
             .filter(|said| matches!(*said, "queued" | "in_progress"))
             .unwrap_or("completed"),

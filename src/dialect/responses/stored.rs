@@ -13,9 +13,9 @@ use crate::{
     },
     ir::{
         block::{Block, BlockKind},
-        request::{ChatRequest, Message, Role},
+        request::{ChatMessage, ChatRequest, Role},
         response::ChatResponse,
-        settings::Settings,
+        settings::GenerationSettings,
         tool::ToolChoice,
     },
 };
@@ -155,16 +155,16 @@ pub fn input_tokens(count: u64) -> Bytes {
 #[must_use]
 pub fn to_compact(request: &ChatRequest) -> ChatRequest {
     let mut messages = request.messages.clone();
-    messages.push(Message::new(Role::User, vec![Block::text(ASK)]));
+    messages.push(ChatMessage::new(Role::User, vec![Block::text(ASK)]));
     ChatRequest {
         system: request.system.clone(),
         messages,
         tools: request.tools.clone(),
         tool_choice: (!request.tools.is_empty()).then_some(ToolChoice::None),
-        settings: Settings {
+        settings: GenerationSettings {
             user: request.settings.user.clone(),
             prompt_cache_key: request.settings.prompt_cache_key.clone(),
-            ..Settings::default()
+            ..GenerationSettings::default()
         },
         ..ChatRequest::default()
     }
@@ -175,7 +175,7 @@ pub fn to_compact(request: &ChatRequest) -> ChatRequest {
 /// that it can go to any upstream.
 #[must_use]
 pub fn compacted(request: &ChatRequest, answer: &ChatResponse, shape: &Shape) -> Bytes {
-    let kept = |message: &&Message| {
+    let kept = |message: &&ChatMessage| {
         message.role == Role::User
             && message.blocks.iter().any(|block| {
                 !matches!(block.kind, BlockKind::ToolResult(_) | BlockKind::Foreign { .. })

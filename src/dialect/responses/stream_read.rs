@@ -12,8 +12,8 @@ use crate::{
         },
     },
     ir::{
-        block::CallForm,
-        event::{ChatEvent, Head},
+        block::CallKind,
+        event::{BlockStart, ChatEvent},
         fault::Fault,
     },
 };
@@ -117,7 +117,14 @@ impl Reader {
         })
     }
 
-    fn open(&mut self, at: usize, slot: Slot, index: u64, head: Head, out: &mut Vec<ChatEvent>) {
+    fn open(
+        &mut self,
+        at: usize,
+        slot: Slot,
+        index: u64,
+        head: BlockStart,
+        out: &mut Vec<ChatEvent>,
+    ) {
         self.close(at, out);
         let block = self.next;
         self.next += 1;
@@ -165,14 +172,14 @@ impl Reader {
             }
             _ => match slot {
                 Slot::Arguments => return None,
-                Slot::Refusal => self.open(at, slot, index, Head::Refusal, out),
-                Slot::Text => self.open(at, slot, index, Head::Text, out),
+                Slot::Refusal => self.open(at, slot, index, BlockStart::Refusal, out),
+                Slot::Text => self.open(at, slot, index, BlockStart::Text, out),
                 Slot::Summary | Slot::Thought => {
                     self.open(
                         at,
                         slot,
                         index,
-                        Head::Reasoning { summary: slot == Slot::Summary },
+                        BlockStart::Reasoning { summary: slot == Slot::Summary },
                         out,
                     );
                 }
@@ -216,7 +223,7 @@ impl Reader {
     }
 
     /// Opens a call as soon as its name is known.
-    fn call(&mut self, at: usize, item: JsonRef<'_>, form: CallForm, out: &mut Vec<ChatEvent>) {
+    fn call(&mut self, at: usize, item: JsonRef<'_>, form: CallKind, out: &mut Vec<ChatEvent>) {
         let known = &self.items[at];
         if known.done || known.open.is_some() || !known.told.is_empty() {
             return;
@@ -227,7 +234,7 @@ impl Reader {
         }
         let id = call_id(call.id, &self.carry, &mut self.calls);
         let name = name(item, &call.name, &self.carry);
-        self.open(at, Slot::Arguments, 0, Head::ToolCall { id, name, form }, out);
+        self.open(at, Slot::Arguments, 0, BlockStart::ToolCall { id, name, form }, out);
         let held = std::mem::take(&mut self.items[at].held);
         self.delta(at, Slot::Arguments, 0, &held, out);
     }
@@ -288,8 +295,8 @@ impl Reader {
             "" => {}
             _ => {
                 let head = match image(item) {
-                    Some(media) if kind == "image_generation_call" => Head::Media(media),
-                    _ => Head::Foreign {
+                    Some(media) if kind == "image_generation_call" => BlockStart::Media(media),
+                    _ => BlockStart::Foreign {
                         dialect: OWN,
                         body: crate::base::raw::RawJson::from_json(item),
                     },
@@ -327,10 +334,16 @@ impl Reader {
         }
         if let Some(proof) = items_read::proof(item) {
             if self.items[at].open.is_none() {
-                self.open(at, slot, 0, Head::Reasoning { summary: slot == Slot::Summary }, out);
+                self.open(
+                    at,
+                    slot,
+                    0,
+                    BlockStart::Reasoning { summary: slot == Slot::Summary },
+                    out,
+                );
             }
             if let Some(part) = &self.items[at].open {
-                out.push(ChatEvent::Proof { block: part.block, proof });
+                out.push(ChatEvent::Signature { block: part.block, signature: proof });
             }
         }
     }

@@ -16,11 +16,13 @@ use crate::{
         words::{self, SENT},
     },
     ir::{
-        block::{CallForm, Citation, Media, MediaKind, Proof, ProofKind, Source},
-        event::{ChatEvent, Head},
-        fault::ClientError,
+        block::{
+            CallKind, Citation, Media, MediaKind, MediaSource, ReasoningSignature, SignatureKind,
+        },
+        event::{BlockStart, ChatEvent},
+        fault::ProxyError,
         response::{Finish, FinishKind},
-        sequence::Sequence,
+        sequence::BlockSerializer,
         usage::Usage,
     },
 };
@@ -30,7 +32,7 @@ pub(super) struct Writer {
     custom: Vec<String>,
     namespaced: Vec<(String, String, String)>,
     envelope: Envelope,
-    sequence: Sequence,
+    sequence: BlockSerializer,
     turn: Vec<ChatEvent>,
     frames: Frames,
     begun: bool,
@@ -50,7 +52,7 @@ impl Writer {
             custom: shape.custom.clone(),
             namespaced: shape.namespaced.clone(),
             envelope: Envelope::new(shape),
-            sequence: Sequence::default(),
+            sequence: BlockSerializer::default(),
             turn: Vec::new(),
             frames: Frames { number: 0, line: String::new(), quiet: false },
             begun: false,
@@ -109,7 +111,7 @@ impl Writer {
             }
             ChatEvent::Open { head, .. } => self.open(head, out),
             ChatEvent::Delta { text, .. } => self.delta(&text, out),
-            ChatEvent::Proof { proof, .. } => self.proof(proof, out),
+            ChatEvent::Signature { signature: proof, .. } => self.proof(proof, out),
             ChatEvent::Citation { citation, .. } => self.cite(&citation, out),
             ChatEvent::Logprobs(list) => self.logprobs(list.text(), out),
             ChatEvent::Close { .. } => match &self.item {
@@ -124,12 +126,12 @@ impl Writer {
         }
     }
 
-    fn open(&mut self, head: Head, out: &mut Vec<u8>) {
+    fn open(&mut self, head: BlockStart, out: &mut Vec<u8>) {
         self.begin(out);
         match head {
-            Head::Text => self.part(false, out),
-            Head::Refusal => self.part(true, out),
-            Head::Reasoning { .. } => {
+            BlockStart::Text => self.part(false, out),
+            BlockStart::Refusal => self.part(true, out),
+            BlockStart::Reasoning { .. } => {
                 self.settle("completed", out);
                 self.item = Item::Reasoning(Thought {
                     id: None,
@@ -138,10 +140,10 @@ impl Writer {
                     summarised: false,
                 });
             }
-            Head::ToolCall { id, name, form } => {
+            BlockStart::ToolCall { id, name, form } => {
                 self.settle("completed", out);
-                let bridged = form == CallForm::Function && self.custom.contains(&name);
-                let custom = bridged || form == CallForm::Custom;
+                let bridged = form == CallKind::Function && self.custom.contains(&name);
+                let custom = bridged || form == CallKind::Custom;
                 let inside = self.namespaced.iter().find(|(full, ..)| *full == name);
                 let (space, name) = match inside {
                     Some((full, space, name)) if name.is_empty() => {
@@ -166,13 +168,13 @@ impl Writer {
                 });
                 self.item = Item::Call(item);
             }
-            Head::Media(media) => self.media(&media, out),
-            Head::Foreign { dialect: OWN, body } => {
+            BlockStart::Media(media) => self.media(&media, out),
+            BlockStart::Foreign { dialect: OWN, body } => {
                 self.settle("completed", out);
                 self.told_whole(body.text(), out);
             }
             // What another provider ran on its own side has no item here.
-            Head::Foreign { .. } => self.settle("completed", out),
+            BlockStart::Foreign { .. } => self.settle("completed", out),
         }
     }
 
@@ -190,7 +192,7 @@ impl Writer {
 
     fn media(&mut self, media: &Media, out: &mut Vec<u8>) {
         match (media.kind, &media.source) {
-            (MediaKind::Image, Source::Base64(data)) => {
+            (MediaKind::Image, MediaSource::Base64(data)) => {
                 self.settle("completed", out);
                 let id = self.item_id("ig_");
                 let item = write::object(|o| {
@@ -205,7 +207,7 @@ impl Writer {
                 });
                 self.told_whole(&item, out);
             }
-            (_, Source::Url(url)) => {
+            (_, MediaSource::Url(url)) => {
                 self.part(false, out);
                 self.delta(&format!("![]({url})"), out);
             }
@@ -284,11 +286,11 @@ impl Writer {
         }
     }
 
-    fn proof(&mut self, proof: Proof, out: &mut Vec<u8>) {
+    fn proof(&mut self, proof: ReasoningSignature, out: &mut Vec<u8>) {
         let index = self.count;
         if let Item::Reasoning(thought) = &mut self.item
             && proof.dialect == OWN
-            && proof.kind == ProofKind::Encrypted
+            && proof.kind == SignatureKind::Encrypted
         {
             thought.begin(proof.id, &self.id, index, &mut self.frames, out);
             thought.proof = Some(proof.value);
@@ -435,7 +437,7 @@ impl StreamWriter for Writer {
         self.turn = turn;
     }
 
-    fn error(&mut self, error: &ClientError, _request_id: &str, out: &mut Vec<u8>) {
+    fn error(&mut self, error: &ProxyError, _request_id: &str, out: &mut Vec<u8>) {
         let message = words::escaped(&error.message, SENT);
         let (envelope, output) = (&self.envelope, &self.output);
         self.frames.emit("response.failed", out, |o| {
@@ -447,7 +449,7 @@ impl StreamWriter for Writer {
 
 /// How the last item has ended.
 fn item_word(finish: &Finish) -> &'static str {
-    if matches!(finish.kind, FinishKind::Length | FinishKind::Filter) {
+    if matches!(finish.kind, FinishKind::Length | FinishKind::ContentFilter) {
         "incomplete"
     } else {
         "completed"

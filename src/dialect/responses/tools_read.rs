@@ -6,7 +6,7 @@ use crate::{
     dialect::responses::items_read::{OWN, joined, kind, string},
     ir::{
         extras::Extras,
-        tool::{CustomTool, FunctionTool, Hosted, HostedTool, Tool, ToolChoice},
+        tool::{CustomTool, FunctionTool, HostedKind, HostedTool, Tool, ToolChoice},
     },
 };
 
@@ -32,11 +32,11 @@ pub(super) fn tools(list: JsonRef<'_>) -> Vec<Tool> {
     out
 }
 
-fn hosted(kind: &str) -> Hosted {
+fn hosted(kind: &str) -> HostedKind {
     match kind {
-        "code_interpreter" => Hosted::CodeExecution,
-        _ if kind.starts_with("web_search") => Hosted::WebSearch,
-        _ => Hosted::Other,
+        "code_interpreter" => HostedKind::CodeExecution,
+        _ if kind.starts_with("web_search") => HostedKind::WebSearch,
+        _ => HostedKind::Other,
     }
 }
 
@@ -50,7 +50,7 @@ fn function(tool: JsonRef<'_>) -> FunctionTool {
         strict: inner.get("strict").and_then(JsonRef::bool),
         namespace: None,
         cache: None,
-        extras: Extras::of(
+        extras: Extras::from_object(
             OWN,
             tool,
             &["type", "function", "name", "description", "parameters", "strict"],
@@ -64,7 +64,11 @@ fn custom(tool: JsonRef<'_>) -> CustomTool {
         name: string(inner, "name").unwrap_or_default(),
         description: string(inner, "description"),
         format: inner.get("format").map(RawJson::from_json),
-        extras: Extras::of(OWN, tool, &["type", "custom", "name", "description", "format"]),
+        extras: Extras::from_object(
+            OWN,
+            tool,
+            &["type", "custom", "name", "description", "format"],
+        ),
     }
 }
 
@@ -82,7 +86,7 @@ fn namespace(tool: JsonRef<'_>, out: &mut Vec<Tool>) {
         let one = if kind(inner) == "custom" {
             let mut it = custom(inner);
             it.name = joined(&name, &it.name);
-            it.extras.note(OWN, INSIDE, RawJson::string(&name));
+            it.extras.push_dialect_only(OWN, INSIDE, RawJson::string(&name));
             Tool::Custom(it)
         } else {
             let it = function(inner);
@@ -103,7 +107,7 @@ fn namespace(tool: JsonRef<'_>, out: &mut Vec<Tool>) {
     });
     let description = tool.get("description").map(RawJson::from_json);
     if let Some(extras) = out.get_mut(first).and_then(extras) {
-        extras.note(OWN, NAMESPACE, whole);
+        extras.push_dialect_only(OWN, NAMESPACE, whole);
         if let Some(description) = description {
             extras.push(OWN, "namespace.description", description);
         }

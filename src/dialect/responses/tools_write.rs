@@ -13,7 +13,7 @@ use crate::{
     ir::{
         extras::Extras,
         request::ChatRequest,
-        tool::{CustomTool, FunctionTool, Hosted, HostedTool, Tool, ToolChoice},
+        tool::{CustomTool, FunctionTool, HostedKind, HostedTool, Tool, ToolChoice},
     },
 };
 
@@ -145,7 +145,7 @@ fn hosted(tool: &HostedTool, losses: &mut Losses) -> Option<String> {
     }
     let body = tool.body.json();
     match tool.kind {
-        Hosted::WebSearch => {
+        HostedKind::WebSearch => {
             for key in ["max_uses", "blocked_domains"]
                 .into_iter()
                 .filter(|key| body.get(key).is_some_and(|value| !value.is_blank()))
@@ -166,10 +166,10 @@ fn hosted(tool: &HostedTool, losses: &mut Losses) -> Option<String> {
                 }
             }))
         }
-        Hosted::CodeExecution => {
+        HostedKind::CodeExecution => {
             Some(r#"{"type":"code_interpreter","container":{"type":"auto"}}"#.to_owned())
         }
-        Hosted::UrlContext | Hosted::Other => {
+        HostedKind::UrlContext | HostedKind::Other => {
             let kind = body.get("type").and_then(|kind| Some(kind.str()?.into_owned()));
             let kind = kind.or_else(|| body.members().next().map(|(key, _)| key.to_owned()));
             losses.add(format!("tools.{}", kind.as_deref().unwrap_or("hosted")));

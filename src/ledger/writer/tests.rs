@@ -17,7 +17,7 @@ use crate::{
         sink::{Entry, Part, Wanted},
     },
     ir::{
-        cost::{Bill, Class, Cost, Rates, Source, Sure, Used},
+        cost::{AppliedPrice, Bill, Cost, CostSource, Precision, PriceClass, PriceRates},
         op::{Dialect, Op},
         usage::Usage,
     },
@@ -68,16 +68,16 @@ impl World {
 
     fn entry(&self, n: i64) -> Entry {
         let at = UnixMillis(1_700_000_000_000 + n * 1_000);
-        let used = Used {
+        let used = AppliedPrice {
             name: "openai/gpt-5-mini".into(),
-            when: "".into(),
+            condition: "".into(),
             rates: {
-                let mut rates = Rates::default();
-                rates.set(Class::Input, Some(250_000_000));
+                let mut rates = PriceRates::default();
+                rates.set(PriceClass::Input, Some(250_000_000));
                 rates
             },
             currency: "USD".into(),
-            dollars: 1_000_000_000,
+            nano_usd_per_unit: 1_000_000_000,
             page: "https://example.com".into(),
             date: "2025-12-20".into(),
         };
@@ -101,8 +101,8 @@ impl World {
             Usage { input: 100, cache_read: 20, output: 7, reasoning: 3, ..Usage::default() };
         let bill = Bill {
             cost: Some(NanoUsd(25_000)),
-            sure: Sure::Exact,
-            source: Source::Builtin,
+            precision: Precision::Exact,
+            source: CostSource::Builtin,
             computed: Some(NanoUsd(25_000)),
             reported: None,
             price: Some(Arc::new(used)),
@@ -127,7 +127,7 @@ impl World {
                 duration_ms: Some(500),
                 status: Some(200),
                 usage: Some(usage),
-                cost: Some(Cost { usd: Some(NanoUsd(25_000)), sure: Sure::Exact }),
+                cost: Some(Cost { usd: Some(NanoUsd(25_000)), precision: Precision::Exact }),
                 finish: Some("stop".into()),
                 answer_bytes: 99,
                 events: 7,
@@ -140,7 +140,7 @@ impl World {
                     usage: None,
                     bill: Bill {
                         cost: Some(NanoUsd::ZERO),
-                        source: Source::Free,
+                        source: CostSource::Free,
                         ..Bill::default()
                     },
                 },
@@ -218,7 +218,10 @@ async fn history_keeps_what_the_filter_of_the_dashboard_keeps() {
                     (r.state, r.status, r.cost) = (
                         State::Left,
                         None,
-                        Some(Cost { usd: Some(NanoUsd(2_000_000_000)), sure: Sure::Exact }),
+                        Some(Cost {
+                            usd: Some(NanoUsd(2_000_000_000)),
+                            precision: Precision::Exact,
+                        }),
                     )
                 }
                 _ => {}
@@ -304,11 +307,12 @@ async fn sums_by_day_are_the_sums_of_the_requests() {
                     usage: Some(Usage { input: 5, ..Usage::default() }),
                     bill: Bill {
                         cost: Some(NanoUsd(7)),
-                        source: Source::Config,
+                        source: CostSource::Config,
                         ..Bill::default()
                     },
                 };
-                record.cost = Some(Cost { usd: Some(NanoUsd(25_007)), sure: Sure::AtLeast });
+                record.cost =
+                    Some(Cost { usd: Some(NanoUsd(25_007)), precision: Precision::AtLeast });
                 record.usage = Some(Usage {
                     input: 105,
                     cache_read: 20,
@@ -322,7 +326,7 @@ async fn sums_by_day_are_the_sums_of_the_requests() {
                     State::Failed,
                     Vec::new(),
                     Vec::new(),
-                    Some(Cost { usd: Some(NanoUsd::ZERO), sure: Sure::Exact }),
+                    Some(Cost { usd: Some(NanoUsd::ZERO), precision: Precision::Exact }),
                     None,
                 );
             }

@@ -31,9 +31,9 @@ fn said(kind: FaultKind, status: u16, code: &str, hint: Option<u64>) -> Outcome 
         status,
         message: String::new(),
         code,
-        kind_name: None,
+        error_type: None,
         param: None,
-        hint: None,
+        retry_after: None,
     };
     of_fault(&fault, hint.map(Duration::from_secs), true)
 }
@@ -50,7 +50,7 @@ fn refused() -> Outcome {
     of_transport(&TransportFault {
         kind: TransportKind::Connect,
         message: "connection refused (a:443)".to_owned(),
-        sent: false,
+        may_be_received: false,
     })
 }
 
@@ -432,7 +432,7 @@ fn a_stream_that_broke_after_content_counts_against_the_upstream_only() {
     let lost = of_transport(&TransportFault {
         kind: TransportKind::BodyBroken,
         message: "cut".to_owned(),
-        sent: true,
+        may_be_received: true,
     });
     let breaks = |now| {
         let ticket = world.start(0, now);

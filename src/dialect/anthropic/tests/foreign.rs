@@ -9,15 +9,15 @@ use crate::{
     dialect::{Ingress, Place, Thinking, UNSIGNED},
     ir::{
         block::{
-            Block, BlockKind, CacheMark, CallForm, Citation, Media, MediaKind, Proof, ProofKind,
-            Reasoning, Source, Text, ToolCall, ToolResult,
+            Block, BlockKind, CacheBreakpoint, CallKind, Citation, Media, MediaKind, MediaSource,
+            Reasoning, ReasoningSignature, SignatureKind, TextBlock, ToolCall, ToolResult,
         },
         extras::Extras,
         op::Dialect,
-        request::{ChatRequest, Message, Role},
+        request::{ChatMessage, ChatRequest, Role},
         response::{ChatResponse, Finish, FinishKind},
-        settings::{Effort, Format, ReasoningWish, Settings},
-        tool::{FunctionTool, Hosted, HostedTool, Tool, ToolChoice},
+        settings::{Effort, GenerationSettings, ReasoningSettings, ResponseFormat},
+        tool::{FunctionTool, HostedKind, HostedTool, Tool, ToolChoice},
         usage::Usage,
     },
 };
@@ -27,7 +27,7 @@ fn call(id: &str, name: &str, arguments: &str) -> Block {
         id: id.to_owned(),
         name: name.to_owned(),
         arguments: arguments.to_owned(),
-        form: CallForm::Function,
+        form: CallKind::Function,
     }))
 }
 
@@ -39,12 +39,12 @@ fn result(call: &str, text: &str) -> Block {
     }))
 }
 
-fn user(blocks: Vec<Block>) -> Message {
-    Message::new(Role::User, blocks)
+fn user(blocks: Vec<Block>) -> ChatMessage {
+    ChatMessage::new(Role::User, blocks)
 }
 
-fn assistant(blocks: Vec<Block>) -> Message {
-    Message::new(Role::Assistant, blocks)
+fn assistant(blocks: Vec<Block>) -> ChatMessage {
+    ChatMessage::new(Role::Assistant, blocks)
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn tool_results_stand_right_after_their_calls_whatever_the_client_did() {
                 call("b", "f.g", "not json"),
                 call("c", "h", "[]"),
             ]),
-            Message::new(Role::System, vec![Block::text("be brief")]),
+            ChatMessage::new(Role::System, vec![Block::text("be brief")]),
             user(vec![Block::text("and?"), result("b", "two")]),
             user(vec![result("a:1", "one"), result("gone", "three")]),
             assistant(vec![Block::text("done \n")]),
@@ -95,10 +95,11 @@ fn tool_results_stand_right_after_their_calls_whatever_the_client_did() {
 
 #[test]
 fn images_in_results_and_breakpoints_everywhere_arrive() {
-    let mark = || Some(CacheMark { raw: RawJson::parse(r#"{"type":"ephemeral"}"#).expect("json") });
+    let mark =
+        || Some(CacheBreakpoint { raw: RawJson::parse(r#"{"type":"ephemeral"}"#).expect("json") });
     let image = Block::new(BlockKind::Media(Media {
         kind: MediaKind::Image,
-        source: Source::Base64("iVBORw0".to_owned()),
+        source: MediaSource::Base64("iVBORw0".to_owned()),
         mime: None,
         name: None,
         detail: None,
@@ -154,10 +155,10 @@ fn images_in_results_and_breakpoints_everywhere_arrive() {
     );
 }
 
-fn thought(text: &str, dialect: Dialect, kind: ProofKind) -> Block {
-    let proof = Some(Proof { dialect, kind, value: "sig".to_owned(), id: None });
+fn thought(text: &str, dialect: Dialect, kind: SignatureKind) -> Block {
+    let proof = Some(ReasoningSignature { dialect, kind, value: "sig".to_owned(), id: None });
     Block {
-        proof,
+        signature: proof,
         ..Block::new(BlockKind::Reasoning(Reasoning { text: text.to_owned(), summary: false }))
     }
 }
@@ -167,17 +168,18 @@ fn only_thoughts_that_this_dialect_signed_are_sent_back() {
     let messages = vec![
         user(vec![Block::text("q")]),
         assistant(vec![
-            thought("mine", Dialect::Anthropic, ProofKind::Signature),
-            thought("", Dialect::Anthropic, ProofKind::Redacted),
-            thought("theirs", Dialect::Responses, ProofKind::Encrypted),
+            thought("mine", Dialect::Anthropic, SignatureKind::Signature),
+            thought("", Dialect::Anthropic, SignatureKind::Redacted),
+            thought("theirs", Dialect::Responses, SignatureKind::Encrypted),
             call("a", "f", "{}"),
         ]),
         user(vec![result("a", "r")]),
     ];
-    let wish = Some(ReasoningWish { effort: Some(Effort::Low), ..ReasoningWish::default() });
+    let wish =
+        Some(ReasoningSettings { effort: Some(Effort::Low), ..ReasoningSettings::default() });
     let request = ChatRequest {
         messages,
-        settings: Settings { reasoning: wish, ..Settings::default() },
+        settings: GenerationSettings { reasoning: wish, ..GenerationSettings::default() },
         ..ChatRequest::default()
     };
 
@@ -215,7 +217,7 @@ fn unsigned_thoughts_keep_their_mark_and_lose_it_on_the_way_back() {
     let whole: Value =
         serde_json::from_slice(&Anthropic.write_response(&response, &shape())).expect("json");
     let streamed =
-        put_together(&client_stream(&crate::ir::assemble::events(&response))).expect("whole");
+        put_together(&client_stream(&crate::ir::assemble::to_events(&response))).expect("whole");
 
     assert_eq!(
         whole["content"],
@@ -225,7 +227,7 @@ fn unsigned_thoughts_keep_their_mark_and_lose_it_on_the_way_back() {
     let body =
         json!({ "messages": [{ "role": "assistant", "content": whole["content"] }] }).to_string();
     let request = Anthropic.read_request(Place::Main, body.as_bytes()).expect("a request");
-    assert_eq!(request.messages[0].blocks[0].proof, None);
+    assert_eq!(request.messages[0].blocks[0].signature, None);
     assert!(
         matches!(&request.messages[0].blocks[0].kind, BlockKind::Reasoning(it) if it.text == "hm")
     );
@@ -240,12 +242,15 @@ fn answers_of_others_are_told_in_full() {
     };
     let mut custom = call("c", "patch", "a \"b\"");
     if let BlockKind::ToolCall(call) = &mut custom.kind {
-        call.form = CallForm::Custom;
+        call.form = CallKind::Custom;
     }
     let response = ChatResponse {
         blocks: vec![
             Block::new(BlockKind::Reasoning(Reasoning::default())),
-            Block::new(BlockKind::Text(Text { text: "t".to_owned(), citations: vec![citation] })),
+            Block::new(BlockKind::Text(TextBlock {
+                text: "t".to_owned(),
+                citations: vec![citation],
+            })),
             call("a", "f", "{\"x\": 1.0}"),
             call("b", "g", ""),
             call("d", "g", "\"{\\\"y\\\":2}\""),
@@ -272,7 +277,7 @@ fn answers_of_others_are_told_in_full() {
     let whole: Value =
         serde_json::from_slice(&Anthropic.write_response(&response, &shape())).expect("json");
     let mut streamed =
-        put_together(&client_stream(&crate::ir::assemble::events(&response))).expect("whole");
+        put_together(&client_stream(&crate::ir::assemble::to_events(&response))).expect("whole");
 
     let want = json!({
         "id": "msg_1", "type": "message", "role": "assistant", "model": "m",
@@ -304,7 +309,7 @@ fn finishes_have_this_dialect_s_words() {
         (vec![], FinishKind::Stop, None, None, json!(["end_turn", null])),
         (vec![], FinishKind::Stop, None, Some("x"), json!(["stop_sequence", "x"])),
         (vec![refusal], FinishKind::Stop, None, None, json!(["refusal", null])),
-        (vec![], FinishKind::Filter, None, None, json!(["refusal", null])),
+        (vec![], FinishKind::ContentFilter, None, None, json!(["refusal", null])),
         (vec![], FinishKind::Length, Some("length"), None, json!(["max_tokens", null])),
         (
             vec![],
@@ -315,13 +320,16 @@ fn finishes_have_this_dialect_s_words() {
         ),
         (vec![], FinishKind::Pause, None, None, json!(["pause_turn", null])),
     ] {
-        let finish =
-            Finish { kind, said: said.map(str::to_owned), sequence: sequence.map(str::to_owned) };
+        let finish = Finish {
+            kind,
+            raw_reason: said.map(str::to_owned),
+            stop_sequence: sequence.map(str::to_owned),
+        };
         let response = ChatResponse { blocks, finish, ..ChatResponse::default() };
         let whole: Value =
             serde_json::from_slice(&Anthropic.write_response(&response, &shape())).expect("json");
-        let streamed =
-            put_together(&client_stream(&crate::ir::assemble::events(&response))).expect("whole");
+        let streamed = put_together(&client_stream(&crate::ir::assemble::to_events(&response)))
+            .expect("whole");
         for answer in [&whole, &streamed] {
             assert_eq!(json!([answer["stop_reason"], answer["stop_sequence"]]), want);
             assert_eq!(answer["usage"]["input_tokens"], json!(0));
@@ -347,7 +355,7 @@ fn settings_of_others_are_said_or_named_as_lost() {
                 ..FunctionTool::default()
             }),
             Tool::Hosted(HostedTool {
-                kind: Hosted::WebSearch,
+                kind: HostedKind::WebSearch,
                 dialect: Dialect::Responses,
                 body: raw(
                     r#"{"type":"web_search","filters":{"allowed_domains":["a.b"]},"user_location":{"type":"approximate","city":"C"}}"#,
@@ -355,13 +363,13 @@ fn settings_of_others_are_said_or_named_as_lost() {
                 .expect("json"),
             }),
             Tool::Hosted(HostedTool {
-                kind: Hosted::Other,
+                kind: HostedKind::Other,
                 dialect: Dialect::Responses,
                 body: raw(r#"{"type":"file_search"}"#).expect("json"),
             }),
         ],
         tool_choice: Some(ToolChoice::Required),
-        settings: Settings {
+        settings: GenerationSettings {
             max_tokens: Some(100),
             temperature: raw("1.5"),
             top_p: raw("1"),
@@ -370,11 +378,11 @@ fn settings_of_others_are_said_or_named_as_lost() {
             stop: vec!["X".to_owned(), "\n".to_owned()],
             seed: raw("7"),
             n: Some(2),
-            format: Some(Format::Schema { name: Some("N".to_owned()), description: None, schema, strict: Some(true) }),
+            format: Some(ResponseFormat::Schema { name: Some("N".to_owned()), description: None, schema, strict: Some(true) }),
             service_tier: Some("flex".to_owned()),
             user: Some("u".to_owned()),
             parallel_tools: Some(false),
-            ..Settings::default()
+            ..GenerationSettings::default()
         },
         extras,
         ..ChatRequest::default()
@@ -421,13 +429,16 @@ fn settings_of_others_are_said_or_named_as_lost() {
 
 #[test]
 fn a_model_that_must_call_does_not_think_and_one_that_thinks_gets_no_sampling() {
-    let settings = Settings {
+    let settings = GenerationSettings {
         temperature: RawJson::parse("0.2"),
         top_k: RawJson::parse("5"),
         top_p: RawJson::parse("0.97"),
-        reasoning: Some(ReasoningWish { effort: Some(Effort::High), ..ReasoningWish::default() }),
-        format: Some(Format::Json),
-        ..Settings::default()
+        reasoning: Some(ReasoningSettings {
+            effort: Some(Effort::High),
+            ..ReasoningSettings::default()
+        }),
+        format: Some(ResponseFormat::Json),
+        ..GenerationSettings::default()
     };
     let tools =
         vec![Tool::Function(FunctionTool { name: "f".to_owned(), ..FunctionTool::default() })];

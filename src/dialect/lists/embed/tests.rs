@@ -156,7 +156,7 @@ fn answers_are_told_in_the_form_of_the_question() {
         let response = read_response("", body.as_bytes()).expect("an answer");
         assert_eq!((response.vectors.len(), response.usage), (count, tokens), "{body}");
         assert!(
-            response.vectors.iter().all(|vector| vector.told(true).text() == r#""AAAAPw==""#),
+            response.vectors.iter().all(|vector| vector.to_json(true).text() == r#""AAAAPw==""#),
             "{body}"
         );
         for (dialect, path, asked) in [
@@ -176,8 +176,8 @@ fn answers_are_told_in_the_form_of_the_question() {
             let again = read_response("", &told).expect("an answer");
             let alone = matches!(request.form, EmbedForm::Gemini | EmbedForm::OllamaPrompt);
             assert_eq!(again.vectors.len(), if alone { 1 } else { count });
-            assert!(matches!(&again.vectors[0], Vector::Packed(_)) == request.packed());
-            assert_eq!(again.vectors[0].told(true).text(), r#""AAAAPw==""#);
+            assert!(matches!(&again.vectors[0], Vector::Base64(_)) == request.wants_base64());
+            assert_eq!(again.vectors[0].to_json(true).text(), r#""AAAAPw==""#);
         }
     }
     assert!(read_response("", br#"{"error":{"message":"no"}}"#).is_err());
@@ -219,7 +219,7 @@ fn recorded_exchanges_are_read_and_say_the_same_again() {
             let again =
                 read_response("", &write_response(&response, &request, "m")).expect("an answer");
             let packed = |response: &EmbedResponse| {
-                response.vectors.iter().map(|vector| vector.told(true)).collect::<Vec<_>>()
+                response.vectors.iter().map(|vector| vector.to_json(true)).collect::<Vec<_>>()
             };
             assert_eq!(packed(&again), packed(&response), "{}", exchange.id);
             assert!(!response.vectors.is_empty(), "{}", exchange.id);

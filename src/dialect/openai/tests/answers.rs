@@ -15,9 +15,9 @@ use crate::{
     },
     ir::{
         assemble::{self, Assembler},
-        block::{Block, BlockKind, CallForm, ToolCall},
+        block::{Block, BlockKind, CallKind, ToolCall},
         event::ChatEvent,
-        fault::{ClientError, ErrorKind},
+        fault::{ProxyError, ProxyErrorKind},
         grammar,
         response::{ChatResponse, Finish, FinishKind},
         usage::Usage,
@@ -42,7 +42,7 @@ fn meaning(response: &ChatResponse) -> Meaning {
     let mut said =
         Meaning { finish: response.finish.kind, usage: response.usage, ..Meaning::default() };
     for block in &response.blocks {
-        said.proofs.extend(block.proof.iter().map(|proof| proof.value.clone()));
+        said.proofs.extend(block.signature.iter().map(|proof| proof.value.clone()));
         match &block.kind {
             BlockKind::Text(text) => {
                 said.text.push_str(&text.text);
@@ -141,7 +141,7 @@ fn events_of(body: &[u8], cuts: &[usize]) -> (Vec<ChatEvent>, Ending, bool) {
 }
 
 fn assembled(events: &[ChatEvent]) -> ChatResponse {
-    grammar::check(events).expect("well formed");
+    grammar::validate_events(events).expect("well formed");
     let mut assembler = Assembler::default();
     events.iter().for_each(|event| assembler.feed(event));
     assembler.finish().expect("complete")
@@ -149,7 +149,7 @@ fn assembled(events: &[ChatEvent]) -> ChatResponse {
 
 fn streamed(response: &ChatResponse, shape: &Shape) -> String {
     let (mut writer, mut out) = (Openai.stream_writer(shape), Vec::new());
-    assemble::events(response).into_iter().for_each(|event| writer.event(event, &mut out));
+    assemble::to_events(response).into_iter().for_each(|event| writer.event(event, &mut out));
     String::from_utf8(out).expect("text")
 }
 
@@ -193,7 +193,8 @@ fn every_recorded_stream_is_read_and_comes_back_wherever_it_is_cut() {
         let (events, ending, failed) = events_of(body, &[]);
         let errs = chunks(&exchange.response).iter().any(|chunk| chunk["error"].is_object());
         assert_eq!(failed, errs, "{}", exchange.id);
-        grammar::check(&events).unwrap_or_else(|breach| panic!("{}: {breach}", exchange.id));
+        grammar::validate_events(&events)
+            .unwrap_or_else(|breach| panic!("{}: {breach}", exchange.id));
         for _ in 0..3 {
             step = step * 31 % 997 + 1;
             let cuts: Vec<usize> =
@@ -415,13 +416,13 @@ fn answers_have_every_field_of_the_published_schema() {
         id: "c".to_owned(),
         name: "f".to_owned(),
         arguments: String::new(),
-        form: CallForm::Function,
+        form: CallKind::Function,
     };
     let patch = ToolCall {
         id: "d".to_owned(),
         name: "patch".to_owned(),
         arguments: r#"{"input":"*** x"}"#.to_owned(),
-        form: CallForm::Function,
+        form: CallKind::Function,
     };
     let response = ChatResponse {
         blocks: vec![
@@ -510,7 +511,7 @@ fn old_clients_get_old_answers() {
         id: "c".to_owned(),
         name: "f".to_owned(),
         arguments: "{}".to_owned(),
-        form: CallForm::Function,
+        form: CallKind::Function,
     };
     let finish = Finish { kind: FinishKind::ToolCalls, ..Finish::default() };
     let response = ChatResponse {
@@ -542,7 +543,7 @@ fn a_broken_stream_ends_with_an_error() {
     assert_eq!(translator.end(&mut out), Ending::Truncated);
     let text = String::from_utf8(out.concat()).expect("text");
     assert!(text.contains("\"content\":\"x\"") && !text.contains("[DONE]"));
-    let tail = translator.error_tail(&ClientError::new(ErrorKind::Upstream, "broke"), "r1");
+    let tail = translator.error_tail(&ProxyError::new(ProxyErrorKind::Upstream, "broke"), "r1");
     assert!(tail.starts_with(b"data: {\"error\":"));
 }
 
@@ -565,7 +566,7 @@ proptest::proptest! {
             drop(Openai.read_response("", choice.as_bytes(), &carry()).map(|response| Openai.write_response(&response, &shape())));
         }
         reader.end(&mut out);
-        proptest::prop_assert_eq!(grammar::check(&out), Ok(()));
+        proptest::prop_assert_eq!(grammar::validate_events(&out), Ok(()));
         let (mut writer, mut bytes) = (Openai.stream_writer(&shape()), Vec::new());
         out.into_iter().for_each(|event| writer.event(event, &mut bytes));
     }

@@ -7,12 +7,12 @@ use crate::{
     dialect::{Egress, Ingress, Place, Traits, openai::Openai, recorded},
     ir::{
         block::{
-            Block, BlockKind, CacheMark, CallForm, Media, MediaKind, Proof, ProofKind, Reasoning,
-            Source, ToolCall, ToolResult,
+            Block, BlockKind, CacheBreakpoint, CallKind, Media, MediaKind, MediaSource, Reasoning,
+            ReasoningSignature, SignatureKind, ToolCall, ToolResult,
         },
         op::Dialect,
-        request::{ChatRequest, Message, Role},
-        settings::{Effort, ReasoningWish},
+        request::{ChatMessage, ChatRequest, Role},
+        settings::{Effort, ReasoningSettings},
         tool::{CustomTool, FunctionTool, Tool, ToolChoice},
     },
 };
@@ -175,32 +175,36 @@ fn wishes_for_reasoning_are_read_in_all_spellings() {
             .extend(told.as_object().expect("an object").clone());
         read(&body).settings.reasoning
     };
-    let base = ReasoningWish::default();
+    let base = ReasoningSettings::default();
     for (told, want) in [
         (
             json!({"reasoning_effort": "high"}),
-            Some(ReasoningWish { effort: Some(Effort::High), ..base.clone() }),
+            Some(ReasoningSettings { effort: Some(Effort::High), ..base.clone() }),
         ),
         (json!({"reasoning_effort": "default"}), None),
         (
             json!({"reasoning": {"max_tokens": 9, "exclude": true}}),
-            Some(ReasoningWish { budget: Some(9), show: Some(false), ..base.clone() }),
+            Some(ReasoningSettings {
+                budget_tokens: Some(9),
+                show_thoughts: Some(false),
+                ..base.clone()
+            }),
         ),
         (
             json!({"thinking": {"type": "enabled", "budget_tokens": 9}}),
-            Some(ReasoningWish { budget: Some(9), enabled: Some(true), ..base.clone() }),
+            Some(ReasoningSettings { budget_tokens: Some(9), enabled: Some(true), ..base.clone() }),
         ),
         (
             json!({"thinking": {"type": "disabled"}}),
-            Some(ReasoningWish { enabled: Some(false), ..base.clone() }),
+            Some(ReasoningSettings { enabled: Some(false), ..base.clone() }),
         ),
         (
             json!({"enable_thinking": true}),
-            Some(ReasoningWish { enabled: Some(true), ..base.clone() }),
+            Some(ReasoningSettings { enabled: Some(true), ..base.clone() }),
         ),
         (
             json!({"reasoning": {"enabled": true}}),
-            Some(ReasoningWish { enabled: Some(true), ..base }),
+            Some(ReasoningSettings { enabled: Some(true), ..base }),
         ),
     ] {
         assert_eq!(wish(told.clone()), want, "{told}");
@@ -257,7 +261,7 @@ fn call(id: &str, name: &str) -> Block {
         id: id.to_owned(),
         name: name.to_owned(),
         arguments: String::new(),
-        form: CallForm::Function,
+        form: CallKind::Function,
     };
     Block::new(BlockKind::ToolCall(call))
 }
@@ -268,13 +272,13 @@ fn result(call: &str, content: Vec<Block>, is_error: bool) -> Block {
         name: Some("f".to_owned()),
         content,
         is_error,
-        form: CallForm::Function,
+        form: CallKind::Function,
     };
     Block::new(BlockKind::ToolResult(result))
 }
 
 fn image() -> Block {
-    let source = Source::Base64("AAAA".to_owned());
+    let source = MediaSource::Base64("AAAA".to_owned());
     Block::new(BlockKind::Media(Media {
         kind: MediaKind::Image,
         source,
@@ -289,8 +293,8 @@ fn image() -> Block {
 #[test]
 fn results_follow_their_calls_whatever_the_order() {
     let messages = vec![
-        Message::new(Role::Assistant, vec![call("a", "f"), call("b", "f"), call("c", "f")]),
-        Message::new(
+        ChatMessage::new(Role::Assistant, vec![call("a", "f"), call("b", "f"), call("c", "f")]),
+        ChatMessage::new(
             Role::User,
             vec![
                 Block::text("first words"),
@@ -298,7 +302,7 @@ fn results_follow_their_calls_whatever_the_order() {
                 result("z", vec![Block::text("Z")], false),
             ],
         ),
-        Message::new(
+        ChatMessage::new(
             Role::User,
             vec![result("a", vec![Block::text("bad")], true), Block::text("last words")],
         ),
@@ -326,18 +330,27 @@ fn results_follow_their_calls_whatever_the_order() {
 #[test]
 fn what_has_no_place_is_a_loss_by_name() {
     let proof = |dialect| {
-        Some(Proof { dialect, kind: ProofKind::Signature, value: "S".to_owned(), id: None })
+        Some(ReasoningSignature {
+            dialect,
+            kind: SignatureKind::Signature,
+            value: "S".to_owned(),
+            id: None,
+        })
     };
     let thought = |text: &str| {
         let reasoning = Reasoning { text: text.to_owned(), summary: false };
-        Block { proof: proof(Dialect::Anthropic), ..Block::new(BlockKind::Reasoning(reasoning)) }
+        Block {
+            signature: proof(Dialect::Anthropic),
+            ..Block::new(BlockKind::Reasoning(reasoning))
+        }
     };
-    let mark = || Some(CacheMark { raw: crate::base::raw::RawJson::parse("{}").expect("json") });
+    let mark =
+        || Some(CacheBreakpoint { raw: crate::base::raw::RawJson::parse("{}").expect("json") });
     let mut request = ChatRequest {
         system: vec![Block { cache: mark(), ..Block::text("a") }, Block::text("b")],
         messages: vec![
-            Message::new(Role::User, vec![Block::text("hi")]),
-            Message::new(
+            ChatMessage::new(Role::User, vec![Block::text("hi")]),
+            ChatMessage::new(
                 Role::Assistant,
                 vec![
                     thought("hm"),
@@ -362,7 +375,7 @@ fn what_has_no_place_is_a_loss_by_name() {
     request.settings.top_k = Some(crate::base::raw::RawJson::from(4));
     request.settings.n = Some(2);
     request.settings.reasoning =
-        Some(ReasoningWish { budget: Some(30_000), ..ReasoningWish::default() });
+        Some(ReasoningSettings { budget_tokens: Some(30_000), ..ReasoningSettings::default() });
     let encoded =
         Openai.write_request(&request, &Traits { stream: true, developer_role: true, ..traits() });
     let got: Value = serde_json::from_slice(&encoded.body).expect("json");

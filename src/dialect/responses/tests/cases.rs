@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::ir::{
-    block::{Block, BlockKind, CallForm, Proof, ProofKind, Reasoning, ToolCall, ToolResult},
-    fault::ErrorKind,
-    request::{Message, Role},
+    block::{
+        Block, BlockKind, CallKind, Reasoning, ReasoningSignature, SignatureKind, ToolCall,
+        ToolResult,
+    },
+    fault::ProxyErrorKind,
+    request::{ChatMessage, Role},
     tool::{FunctionTool, Tool, ToolChoice},
 };
 
@@ -15,19 +18,19 @@ fn free_text_tools_that_were_bridged_come_back_as_free_text() {
         id: "c".to_owned(),
         name: "apply_patch".to_owned(),
         arguments: r#"{"input":"*** Begin\nx"}"#.to_owned(),
-        form: CallForm::Function,
+        form: CallKind::Function,
     };
     let answer = ChatResponse {
         blocks: vec![Block::new(BlockKind::ToolCall(call))],
         ..ChatResponse::default()
     };
-    let response = consistent(&write_stream(&shape, events(&answer)));
+    let response = consistent(&write_stream(&shape, to_events(&answer)));
     let item = json!({"id":"ctc_7_0","type":"custom_tool_call","status":"completed","call_id":"c","name":"apply_patch","input":"*** Begin\nx"});
     assert_eq!(response["output"], json!([item]));
 
     // On the next turn it is a free-text call again, whatever form was kept.
     let request = ChatRequest {
-        messages: vec![Message::new(Role::Assistant, answer.blocks)],
+        messages: vec![ChatMessage::new(Role::Assistant, answer.blocks)],
         tools: asked(&json!({"input":"x","tools":[{"type":"custom","name":"apply_patch"}]})).tools,
         ..ChatRequest::default()
     };
@@ -68,7 +71,7 @@ fn tools_in_namespaces_are_flat_inside_and_grouped_outside() {
         namespaced: vec![("crm__get".to_owned(), "crm".to_owned(), "get".to_owned())],
         ..shape()
     };
-    let told = consistent(&write_stream(&shape, events(&response)));
+    let told = consistent(&write_stream(&shape, to_events(&response)));
     assert_eq!(
         (&told["output"][0]["namespace"], &told["output"][0]["name"]),
         (&json!("crm"), &json!("get"))
@@ -93,9 +96,9 @@ fn results_stand_behind_their_calls_and_halves_are_told() {
     };
     let request = ChatRequest {
         messages: vec![
-            Message::new(Role::Assistant, vec![call("a"), call("b")]),
-            Message::new(Role::User, vec![Block::text("meanwhile")]),
-            Message::new(Role::User, vec![Block::text("and"), result("a"), result("lost")]),
+            ChatMessage::new(Role::Assistant, vec![call("a"), call("b")]),
+            ChatMessage::new(Role::User, vec![Block::text("meanwhile")]),
+            ChatMessage::new(Role::User, vec![Block::text("and"), result("a"), result("lost")]),
         ],
         ..ChatRequest::default()
     };
@@ -120,18 +123,18 @@ fn results_stand_behind_their_calls_and_halves_are_told() {
 
 #[test]
 fn reasoning_of_others_is_dropped_or_sent_plain_and_own_goes_back_as_it_was() {
-    let thought = |proof: Option<Proof>| Block {
-        proof,
+    let thought = |proof: Option<ReasoningSignature>| Block {
+        signature: proof,
         ..Block::new(BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: false }))
     };
-    let proof = |dialect| Proof {
+    let proof = |dialect| ReasoningSignature {
         dialect,
-        kind: ProofKind::Encrypted,
+        kind: SignatureKind::Encrypted,
         value: "sealed".to_owned(),
         id: Some("rs_1".to_owned()),
     };
     let request = |block| ChatRequest {
-        messages: vec![Message::new(Role::Assistant, vec![block])],
+        messages: vec![ChatMessage::new(Role::Assistant, vec![block])],
         ..ChatRequest::default()
     };
 
@@ -170,8 +173,10 @@ fn what_other_apis_wish_is_mapped_or_named() {
     settings.n = Some(2);
     settings.user = Some("u".repeat(100));
     settings.logprobs = Some(true);
-    settings.reasoning =
-        Some(crate::ir::settings::ReasoningWish { budget: Some(60_000), ..Default::default() });
+    settings.reasoning = Some(crate::ir::settings::ReasoningSettings {
+        budget_tokens: Some(60_000),
+        ..Default::default()
+    });
     let (body, losses) = written(&request);
     let losses: Vec<_> = losses.iter().map(|loss| loss.0.as_ref()).collect();
     assert_eq!(losses, ["max_tokens", "user", "top_k", "stop", "n"]);
@@ -243,7 +248,11 @@ fn bad_requests_are_refused_with_their_place() {
         ("[]", None),
     ] {
         let error = Responses.read_request(Place::Main, body.as_bytes()).expect_err(body);
-        assert_eq!((error.kind, error.param.as_deref()), (ErrorKind::BadRequest, param), "{body}");
+        assert_eq!(
+            (error.kind, error.param.as_deref()),
+            (ProxyErrorKind::BadRequest, param),
+            "{body}"
+        );
     }
 }
 
@@ -252,7 +261,7 @@ fn every_field_of_the_strictest_schema_is_there() {
     let request = asked(
         &json!({"input":"x","temperature":0.5,"tools":[{"type":"function","name":"f"}],"reasoning":{"effort":"low"},"text":{"verbosity":"low"}}),
     );
-    let shape = Shape { echo: request.echo, ..shape() };
+    let shape = Shape { echo: request.echoed_fields, ..shape() };
     let response: Value =
         serde_json::from_slice(&Responses.write_response(&ChatResponse::default(), &shape))
             .expect("json");
@@ -315,9 +324,9 @@ fn a_cut_answer_is_incomplete_and_a_broken_one_failed() {
     for (kind, status, reason) in [
         (FinishKind::Stop, "completed", Value::Null),
         (FinishKind::Length, "incomplete", json!({"reason":"max_output_tokens"})),
-        (FinishKind::Filter, "incomplete", json!({"reason":"content_filter"})),
+        (FinishKind::ContentFilter, "incomplete", json!({"reason":"content_filter"})),
     ] {
-        let told = write_stream(&shape(), events(&answer(kind)));
+        let told = write_stream(&shape(), to_events(&answer(kind)));
         let end = told.last().expect("an end");
         assert_eq!(
             (&end["type"], &end["response"]["incomplete_details"]),
@@ -328,10 +337,10 @@ fn a_cut_answer_is_incomplete_and_a_broken_one_failed() {
     }
 
     let (mut writer, mut out) = (Responses.stream_writer(&shape()), Vec::new());
-    for event in events(&answer(FinishKind::Stop)).into_iter().take(3) {
+    for event in to_events(&answer(FinishKind::Stop)).into_iter().take(3) {
         writer.event(event, &mut out);
     }
-    writer.error(&ClientError::new(ErrorKind::Upstream, "gone"), "7", &mut out);
+    writer.error(&ProxyError::new(ProxyErrorKind::Upstream, "gone"), "7", &mut out);
     let told = parse(&out);
     let end = told.last().expect("an end");
     assert_eq!(
@@ -345,18 +354,18 @@ fn a_cut_answer_is_incomplete_and_a_broken_one_failed() {
 fn interleaved_calls_are_told_one_after_the_other() {
     let open = |block, id: &str| ChatEvent::Open {
         block,
-        head: crate::ir::event::Head::ToolCall {
+        head: crate::ir::event::BlockStart::ToolCall {
             id: id.to_owned(),
             name: "f".to_owned(),
-            form: CallForm::Function,
+            form: CallKind::Function,
         },
     };
     let delta = |block, text: &str| ChatEvent::Delta { block, text: text.to_owned() };
-    let end = events(&ChatResponse::default()).pop().expect("an end");
+    let end = to_events(&ChatResponse::default()).pop().expect("an end");
     let told = write_stream(
         &shape(),
         vec![
-            events(&ChatResponse::default()).remove(0),
+            to_events(&ChatResponse::default()).remove(0),
             open(0, "a"),
             open(1, "b"),
             delta(1, "{\"b\":"),
@@ -405,7 +414,7 @@ fn sloppy_streams_lose_nothing() {
     ]);
     for stream in [bare, late, whole] {
         let (events, complete) = streamed(&stream, &[]);
-        assert_eq!((grammar::check(&events), complete), (Ok(()), true), "{stream}");
+        assert_eq!((grammar::validate_events(&events), complete), (Ok(()), true), "{stream}");
         let response = assembled(&events);
         let shown = said(&body(&response));
         assert_eq!(
@@ -452,7 +461,7 @@ fn citations_log_probabilities_and_images_survive() {
     let response =
         Responses.read_response("", answer.to_string().as_bytes(), &carry()).expect("an answer");
     assert!(matches!(response.blocks[1].kind, BlockKind::Media(_)) && response.logprobs.is_some());
-    let told = consistent(&write_stream(&shape(), events(&response)));
+    let told = consistent(&write_stream(&shape(), to_events(&response)));
     assert_eq!(told["output"][0]["content"], answer["output"][0]["content"]);
     assert_eq!(
         (&told["output"][1]["result"], &told["output"][1]["output_format"]),

@@ -63,8 +63,9 @@ fn nine(priorities: [u32; 3], weights: &[u32]) -> World {
 }
 
 fn outcome(how: usize) -> Outcome {
-    let transport =
-        |kind, sent| of_transport(&TransportFault { kind, message: String::new(), sent });
+    let transport = |kind, sent| {
+        of_transport(&TransportFault { kind, message: String::new(), may_be_received: sent })
+    };
     match how {
         0 => limited(None),
         1 => limited(Some(1)),
@@ -74,7 +75,7 @@ fn outcome(how: usize) -> Outcome {
         5 => said(FaultKind::KeyRejected, 401, "", None),
         6 => said(FaultKind::ModelNotFound, 404, "", None),
         7 => said(FaultKind::Conflict, 409, "", None),
-        8 => said(FaultKind::Portal, 200, "", None),
+        8 => said(FaultKind::CaptivePortal, 200, "", None),
         9 => transport(TransportKind::Stale, false),
         10 => transport(TransportKind::FirstByteTimeout, true),
         11 => transport(TransportKind::NetworkDown, false),
