@@ -14,7 +14,7 @@ use super::{
 use crate::{
     base::clock::{Clock, SystemClock},
     control::action::Action,
-    events::kind::Level,
+    events::kind::Severity,
 };
 
 /// What to do with alerts.
@@ -48,9 +48,9 @@ pub async fn run(ctx: &Ctx, command: AlertsCommand) -> Result<Exit, CliError> {
             let mut table = Table::new(&["ALERT", "FOR", "WHAT"]);
             for standing in &alerts {
                 let role =
-                    if standing.alert.level == Level::Error { Role::Bad } else { Role::Warn };
+                    if standing.alert.level == Severity::Error { Role::Bad } else { Role::Warn };
                 table.row(vec![
-                    Cell::new(role, standing.alert.what.name()),
+                    Cell::new(role, standing.alert.kind.name()),
                     when::span(now.0 - standing.since.0).into(),
                     (&*standing.alert.text).into(),
                 ]);

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     base::{clean::clean, money},
     events::{
-        record::{AttemptRecord, RequestRecord, State},
-        sink::{Part, Side},
+        record::{AttemptRecord, RequestRecord, RequestState},
+        sink::{AttemptBill, ExchangeSide},
     },
     ir::{
         cost::{AppliedPrice, CostSource, Precision, PriceClass},
@@ -95,8 +95,8 @@ fn page(full: &Full, paint: Paint) -> String {
     }
     for body in &full.bodies {
         let (what, side) = match body.side {
-            Side::Request => ("sent", "request"),
-            Side::Answer => ("answered", "answer"),
+            ExchangeSide::Request => ("sent", "request"),
+            ExchangeSide::Answer => ("answered", "answer"),
         };
         let how = if body.head.is_empty() && body.total > 0 {
             "no text, so only its size is known".to_owned()
@@ -117,7 +117,12 @@ fn page(full: &Full, paint: Paint) -> String {
     text
 }
 
-fn bill(attempt: &AttemptRecord, part: Option<&Part>, several: bool, paint: Paint) -> String {
+fn bill(
+    attempt: &AttemptRecord,
+    part: Option<&AttemptBill>,
+    several: bool,
+    paint: Paint,
+) -> String {
     let mut text = String::new();
     if several {
         text.push_str(&format!("  attempt {} at {}\n", attempt.number, clean(&attempt.upstream)));
@@ -227,11 +232,11 @@ fn trust(sure: Precision, known: bool) -> &'static str {
 fn advice(full: &Full) -> Vec<String> {
     let r: &RequestRecord = &full.record;
     let mut lines = Vec::new();
-    let last = r.last();
-    if let (State::Failed, Some(error)) = (r.state, &r.error) {
+    let last = r.serving_attempt();
+    if let (RequestState::Failed, Some(error)) = (r.state, &r.error) {
         lines.push(format!("the client was told: {}", clean(error)));
     }
-    if r.state == State::Failed {
+    if r.state == RequestState::Failed {
         match (r.status, last) {
             (Some(401 | 403), Some(a)) => lines.push(format!(
                 "`aiproxy key test {}/{}` shows whether the key works",
@@ -247,7 +252,10 @@ fn advice(full: &Full) -> Vec<String> {
                 .push(format!("`aiproxy upstream test {}` shows whether it answers", a.upstream)),
             _ => {}
         }
-        lines.push(format!("`aiproxy route {}` shows where it would go now", clean(&r.asked)));
+        lines.push(format!(
+            "`aiproxy route {}` shows where it would go now",
+            clean(&r.requested_model)
+        ));
     }
     for (attempt, part) in r
         .attempts
@@ -310,11 +318,11 @@ mod tests {
         Full {
             record,
             parts: vec![
-                Part { number: 1, answered: None, usage: None, bill: free },
-                Part { number: 2, answered: None, usage: Some(usage), bill },
+                AttemptBill { number: 1, reported_model: None, usage: None, bill: free },
+                AttemptBill { number: 2, reported_model: None, usage: Some(usage), bill },
             ],
             bodies: vec![Shown {
-                side: Side::Request,
+                side: ExchangeSide::Request,
                 media: "application/json".into(),
                 total: 7,
                 head: "{\"a\":1}".into(),

@@ -18,7 +18,7 @@ use crate::{
     },
     config::settings::Origin,
     control::snapshot::{AlertView, KeyView, Snapshot, UpstreamState, UpstreamView},
-    events::kind::Level,
+    events::kind::Severity,
 };
 
 /// Shows the running proxy's state.
@@ -59,7 +59,7 @@ fn as_json(s: &Snapshot, now: UnixMillis) -> Value {
 
 /// One trouble that stands.
 pub(super) fn alert_json(a: &AlertView) -> Value {
-    json!({ "kind": a.alert.what, "subject": &*a.alert.subject, "text": &*a.alert.text, "level": a.alert.level, "since": a.since.to_string() })
+    json!({ "kind": a.alert.kind, "subject": &*a.alert.subject, "text": &*a.alert.text, "level": a.alert.level, "since": a.since.to_string() })
 }
 
 /// One upstream, as every listing gives it.
@@ -150,7 +150,7 @@ fn as_text(s: &Snapshot, now: UnixMillis, paint: Paint) -> String {
         ));
     }
     for standing in &s.alerts {
-        let role = if standing.alert.level == Level::Error { Role::Bad } else { Role::Warn };
+        let role = if standing.alert.level == Severity::Error { Role::Bad } else { Role::Warn };
         let line = format!(
             "alert     {}, for {}",
             clean(&standing.alert.text),
@@ -331,10 +331,10 @@ mod tests {
             alerts: vec![AlertView {
                 since: UnixMillis(NOW.0 - 90_000),
                 alert: Alert {
-                    what: AlertKind::ErrorRate,
+                    kind: AlertKind::ErrorRate,
                     subject: "nvidia".into(),
                     text: "nvidia fails often: 12 of the last 20 attempts".into(),
-                    level: Level::Warn,
+                    level: Severity::Warn,
                 },
             }],
         }

@@ -130,7 +130,7 @@ impl Control {
             ("history", true) => self.ledger(Asked::History(query), id).await,
             ("usage", true) => self.ledger(Asked::Usage(query), id).await,
             ("requests", true) => {
-                let all = self.engine.bus.look(|live| {
+                let all = self.engine.bus.view(|live| {
                     live.running
                         .iter()
                         .rev()
@@ -161,7 +161,7 @@ impl Control {
                 if let Some(wanted) = wanted.strip_suffix("/full") {
                     return self.ledger(Asked::Full(wanted), id).await;
                 }
-                match self.engine.bus.look(|live| live.find(wanted).cloned()) {
+                match self.engine.bus.view(|live| live.find(wanted).cloned()) {
                     Some(record) => json(id, StatusCode::OK, &record),
                     None => self.ledger(Asked::Record(wanted), id).await,
                 }
@@ -240,7 +240,7 @@ impl Control {
                 .iter()
                 .map(|project| project.name.to_string())
                 .collect(),
-            live: engine.bus.look(Clone::clone),
+            live: engine.bus.view(Clone::clone),
             offline: engine.network.down(),
             draining: engine.draining(),
             ledger: self.books.as_ref().map(|books| books.ledger.status(&books.engine.sink)),
@@ -250,7 +250,7 @@ impl Control {
     }
 
     fn events(&self) -> Response<ReplyBody> {
-        let (live, events) = self.engine.bus.watch();
+        let (live, events) = self.engine.bus.subscribe_with_snapshot();
         let hello = Bytes::from(format!(": events after {}\n\n", live.seq));
         let body = ReplyBody::Events(Box::pin(feed(hello, events, self.stop.clone())));
         let mut response = Response::new(body);

@@ -7,7 +7,7 @@ use super::history::Books;
 use crate::{
     base::id::RequestId,
     dialect::Framing,
-    events::{record::RequestRecord, sink::Side},
+    events::{record::RequestRecord, sink::ExchangeSide},
     ir::{fault::ProxyError, op::Dialect},
     ledger::{bodies::Shown, query::Full},
     relay::{
@@ -79,8 +79,8 @@ pub async fn tell(
     id: &str,
     wish: Wish,
 ) -> Result<Story, ProxyError> {
-    let known = engine.bus.look(|live| live.find(id).cloned());
-    if let Some(record) = known.as_ref().filter(|record| record.running()) {
+    let known = engine.bus.view(|live| live.find(id).cloned());
+    if let Some(record) = known.as_ref().filter(|record| record.is_running()) {
         let now = engine.clock.mono();
         let answer = engine.peeks.look(record.id, || teller(record), now).unwrap_or_default();
         let bodies = match books {
@@ -114,17 +114,17 @@ fn story(
     answer: Option<Vec<Part>>,
     wish: Wish,
 ) -> Story {
-    let side = |side: Side| bodies.iter().find(|body| body.side == side);
+    let side = |side: ExchangeSide| bodies.iter().find(|body| body.side == side);
     let (asked, answered) = engine.heads.find(record.id).unwrap_or_default();
     let redacted = |lines: Lines| {
         lines.into_iter().map(|(name, value)| (name, engine.words(&value))).collect()
     };
-    let conversation = match side(Side::Request) {
+    let conversation = match side(ExchangeSide::Request) {
         Some(body) if wish.raw => transcript::raw(&body.head, &body.tail),
         Some(body) => transcript::conversation(record.dialect, record.op, &body.head, &body.tail),
         None => Vec::new(),
     };
-    let answer = match (answer, side(Side::Answer)) {
+    let answer = match (answer, side(ExchangeSide::Answer)) {
         (Some(answer), _) => answer
             .into_iter()
             .map(|part| Part { text: engine.redactor.redact(&part.text).into_owned(), ..part })

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     base::redact::Redactor,
-    events::sink::{Body, Side},
+    events::sink::{CapturedBody, ExchangeSide},
 };
 
 /// Chunks are at least and at most so long, and 8 KiB on average.
@@ -30,7 +30,7 @@ const EDGE: usize = 512;
 /// A body ready to be written.
 pub(super) struct Kept {
     id: String,
-    side: Side,
+    side: ExchangeSide,
     media: String,
     total: u64,
     head: usize,
@@ -40,7 +40,7 @@ pub(super) struct Kept {
 impl Kept {
     /// Takes secrets out. What is no text is kept by its size only: nobody could read it, nor look
     /// for keys in it.
-    pub(super) fn of(body: &Body, redactor: &dyn Redactor) -> Self {
+    pub(super) fn of(body: &CapturedBody, redactor: &dyn Redactor) -> Self {
         let cut = !body.tail.is_empty();
         let (head, tail) = match (text(&body.head, cut), text_end(&body.tail)) {
             (Some(head), Some(tail)) => {
@@ -51,12 +51,12 @@ impl Kept {
         let (head, tail) = (redactor.redact(head), redactor.redact(tail));
         let mut bytes = head.as_bytes().to_vec();
         bytes.extend_from_slice(tail.as_bytes());
-        let media = redactor.redact(&body.media).chars().take(100).collect();
+        let media = redactor.redact(&body.content_type).chars().take(100).collect();
         Self {
             id: body.id.to_string(),
             side: body.side,
             media,
-            total: body.total,
+            total: body.total_bytes,
             head: head.len(),
             bytes,
         }
@@ -114,7 +114,7 @@ impl Packer {
         body: &Kept,
         at: i64,
     ) -> rusqlite::Result<i64> {
-        let side = i64::from(body.side == Side::Answer);
+        let side = i64::from(body.side == ExchangeSide::Answer);
         let known = tx
             .prepare_cached("SELECT 1 FROM body WHERE request = ?1 AND side = ?2")?
             .query_row(params![body.id, side], |_| Ok(()))
@@ -217,7 +217,7 @@ const GEAR: [u64; 256] = {
 /// A body as it was kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
-    pub side: Side,
+    pub side: ExchangeSide,
     pub media: String,
     /// Bytes that it had; more than are here where it was cut.
     pub total: u64,
@@ -266,7 +266,7 @@ pub(super) fn read(connection: &Connection, request: &str) -> rusqlite::Result<V
         }
         let head = usize::try_from(head).unwrap_or(0).min(bytes.len());
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let side = if side == 0 { Side::Request } else { Side::Answer };
+        let side = if side == 0 { ExchangeSide::Request } else { ExchangeSide::Answer };
         out.push(Shown {
             side,
             media,
@@ -369,7 +369,7 @@ mod tests {
         connection
     }
 
-    fn write(connection: &mut Connection, body: &Body, at: i64) -> i64 {
+    fn write(connection: &mut Connection, body: &CapturedBody, at: i64) -> i64 {
         let tx = connection.transaction().unwrap();
         let grown = Packer::default().write(&tx, &Kept::of(body, &Hide), at).unwrap();
         tx.commit().unwrap();
@@ -390,9 +390,9 @@ mod tests {
         let mut connection = ledger();
         let talk = prose(20_000);
         let turn = |n: i64| {
-            Body::new(
+            CapturedBody::new(
                 id(n),
-                Side::Request,
+                ExchangeSide::Request,
                 "application/json",
                 Bytes::from(format!("{{\"max\":{n},{talk}, turn {n}")),
             )
@@ -410,14 +410,14 @@ mod tests {
     fn secrets_do_not_reach_the_file_not_even_by_halves() {
         let mut connection = ledger();
         let request = id(1);
-        let mut body = Body::new(
+        let mut body = CapturedBody::new(
             request,
-            Side::Request,
+            ExchangeSide::Request,
             "text/plain",
             Bytes::from_static(b"my key is SECRET, and then SEC"),
         );
         body.tail = Bytes::from_static(b"\xa9RET-tail and more SECRET");
-        body.total = 1_000;
+        body.total_bytes = 1_000;
 
         write(&mut connection, &body, 0);
 
@@ -435,9 +435,9 @@ mod tests {
         let request = id(1);
         write(
             &mut connection,
-            &Body::new(
+            &CapturedBody::new(
                 request,
-                Side::Answer,
+                ExchangeSide::Answer,
                 "audio/mpeg",
                 Bytes::from_static(&[0xff, 0xfb, 0x90, 0x44]),
             ),
@@ -455,9 +455,9 @@ mod tests {
         for (n, id) in ids.iter().enumerate() {
             write(
                 &mut connection,
-                &Body::new(
+                &CapturedBody::new(
                     *id,
-                    Side::Request,
+                    ExchangeSide::Request,
                     "a",
                     Bytes::from(format!("{shared} {}", prose(n * 1_000))),
                 ),
@@ -486,7 +486,7 @@ mod tests {
             let mut connection = ledger();
             let text = text.repeat(times);
             let request = id(1);
-            write(&mut connection, &Body::new(request, Side::Answer, "text/plain", Bytes::from(text.clone())), 0);
+            write(&mut connection, &CapturedBody::new(request, ExchangeSide::Answer, "text/plain", Bytes::from(text.clone())), 0);
             let shown = read(&connection, &request.to_string()).unwrap();
             prop_assert_eq!(&shown[0].head, &Hide.redact(&text));
         }

@@ -47,7 +47,7 @@ pub fn csv_head() -> String {
 /// One request as a line of CSV (RFC 4180), with its line end. Unknown is empty.
 #[must_use]
 pub fn csv(r: &RequestRecord) -> String {
-    let last = r.last();
+    let last = r.serving_attempt();
     let text = |text: Option<&str>| cell(text.unwrap_or_default()).into_owned();
     let number = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
     let class = |of: fn(&crate::ir::usage::Usage) -> u64| number(r.usage.as_ref().map(of));
@@ -60,7 +60,7 @@ pub fn csv(r: &RequestRecord) -> String {
         text(r.session.as_deref()),
         r.dialect.name().to_owned(),
         r.op.name().to_owned(),
-        text(Some(&r.asked)),
+        text(Some(&r.requested_model)),
         text(last.map(|a| &*a.upstream)),
         text(last.map(|a| &*a.key)),
         text(last.map(|a| &*a.model)),

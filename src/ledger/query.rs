@@ -15,9 +15,9 @@ use super::{
 use crate::{
     base::{clock::UnixMillis, id::RequestId, money::NanoUsd},
     events::{
-        filter::{Field, Filter, Term},
-        record::{AttemptRecord, RequestRecord, State, Task},
-        sink::Part,
+        filter::{Filter, FilterField, FilterTerm},
+        record::{AttemptRecord, AttemptRole, RequestRecord, RequestState},
+        sink::AttemptBill,
     },
     ir::{
         cost::{Bill, Cost, CostSource, Precision},
@@ -31,7 +31,7 @@ use crate::{
 pub struct Full {
     pub record: RequestRecord,
     /// Bills of its attempts, by their number.
-    pub parts: Vec<Part>,
+    pub parts: Vec<AttemptBill>,
     pub bodies: Vec<Shown>,
     pub demo: bool,
     pub replay_of: Option<RequestId>,
@@ -283,7 +283,7 @@ impl Reader {
         Ok(bodies::read(&self.connection, &id.to_string())?)
     }
 
-    fn attempts(&self, request: &str) -> rusqlite::Result<Vec<(AttemptRecord, Part)>> {
+    fn attempts(&self, request: &str) -> rusqlite::Result<Vec<(AttemptRecord, AttemptBill)>> {
         let mut query = self.connection.prepare_cached(
             "SELECT number, upstream, key, fingerprint, model, started_ms, head_ms, ended_ms, status, outcome, won, maybe_billed, answered,
                     usage, cost, sure, source, computed, reported, (SELECT used FROM price WHERE id = attempt.price), task, bound
@@ -296,10 +296,10 @@ impl Reader {
             };
             let attempt = AttemptRecord {
                 number: row.get(0)?,
-                task: row
+                role: row
                     .get::<_, String>(20)
-                    .map(|name| Task::parse(&name).unwrap_or_default())?,
-                bound: row.get(21)?,
+                    .map(|name| AttemptRole::parse(&name).unwrap_or_default())?,
+                has_affinity: row.get(21)?,
                 upstream: text(1)?,
                 key: text(2)?,
                 fingerprint: text(3)?,
@@ -330,7 +330,8 @@ impl Reader {
             };
             let usage =
                 row.get::<_, Option<String>>(13)?.and_then(|text| serde_json::from_str(&text).ok());
-            let part = Part { number: attempt.number, answered: some(12)?, usage, bill };
+            let part =
+                AttemptBill { number: attempt.number, reported_model: some(12)?, usage, bill };
             Ok((attempt, part))
         })?;
         rows.collect()
@@ -363,7 +364,7 @@ fn read_request(row: &Row<'_>) -> rusqlite::Result<Found> {
         *class = row.get(FIXED_COUNT + index)?;
     }
     let record = RequestRecord {
-        cache_lost: row
+        cache_miss: row
             .get::<_, Option<String>>(24)?
             .and_then(|text| serde_json::from_str(&text).ok()),
         id,
@@ -373,9 +374,9 @@ fn read_request(row: &Row<'_>) -> rusqlite::Result<Found> {
         session: some(4)?,
         dialect: Dialect::parse(&text(5)?).unwrap_or(Dialect::Openai),
         op: Op::parse(&text(6)?).unwrap_or(Op::Raw),
-        asked: text(7)?,
+        requested_model: text(7)?,
         stream: row.get(8)?,
-        state: State::parse(&text(9)?).unwrap_or(State::Failed),
+        state: RequestState::parse(&text(9)?).unwrap_or(RequestState::Failed),
         status: row.get(10)?,
         request_bytes: count(11)?,
         answer_bytes: count(12)?,
@@ -405,7 +406,7 @@ pub(super) fn sure(text: &str) -> Precision {
 }
 
 /// A term of a filter in SQL; it keeps what [`Filter::keeps_request`] keeps.
-fn condition(term: &Term, values: &mut Vec<Value>) -> String {
+fn condition(term: &FilterTerm, values: &mut Vec<Value>) -> String {
     let mut bind = |value: Value| {
         values.push(value);
         format!("?{}", values.len())
@@ -423,11 +424,11 @@ fn condition(term: &Term, values: &mut Vec<Value>) -> String {
     };
     let span = |ms: u64| Value::from(i64::try_from(ms).unwrap_or(i64::MAX));
     match term {
-        Term::Costlier(sum) => format!("cost > {}", bind(sum.0.into())),
-        Term::Cheaper(sum) => format!("cost < {}", bind(sum.0.into())),
-        Term::Longer(ms) => format!("duration_ms > {}", bind(span(*ms))),
-        Term::Shorter(ms) => format!("duration_ms < {}", bind(span(*ms))),
-        Term::Word(word) => {
+        FilterTerm::CostAbove(sum) => format!("cost > {}", bind(sum.0.into())),
+        FilterTerm::CostBelow(sum) => format!("cost < {}", bind(sum.0.into())),
+        FilterTerm::DurationAbove(ms) => format!("duration_ms > {}", bind(span(*ms))),
+        FilterTerm::DurationBelow(ms) => format!("duration_ms < {}", bind(span(*ms))),
+        FilterTerm::Word(word) => {
             let place = bind(inside(word).into());
             let begins = bind(format!("{}%", escaped(word)).into());
             let names = ["project", "client", "asked", "error"]
@@ -436,27 +437,27 @@ fn condition(term: &Term, values: &mut Vec<Value>) -> String {
             let tried = ["upstream", "key", "model"].map(|column| any(column, &place)).join(" OR ");
             format!("({names} OR {tried} OR {})", has("id", &begins))
         }
-        Term::Field(field, value) => {
+        FilterTerm::Field(field, value) => {
             let status = "CAST(coalesce(status, (SELECT a.status FROM attempt a WHERE a.request = request.id ORDER BY a.number DESC LIMIT 1), '') AS TEXT)";
             match field {
-                Field::Client => has("client", &bind(inside(value).into())),
-                Field::Id => has("id", &bind(format!("{}%", escaped(value)).into())),
-                Field::Key => any("key", &bind(inside(value).into())),
-                Field::Level => has(
+                FilterField::Client => has("client", &bind(inside(value).into())),
+                FilterField::Id => has("id", &bind(format!("{}%", escaped(value)).into())),
+                FilterField::Key => any("key", &bind(inside(value).into())),
+                FilterField::Level => has(
                     "CASE state WHEN 'failed' THEN 'error' ELSE 'info' END",
                     &bind(inside(value).into()),
                 ),
-                Field::Model => {
+                FilterField::Model => {
                     let place = bind(inside(value).into());
                     format!("({} OR {})", has("asked", &place), any("model", &place))
                 }
-                Field::Op => has("op", &bind(inside(value).into())),
-                Field::Project => has("project", &bind(inside(value).into())),
-                Field::State => has("state", &bind(inside(value).into())),
-                Field::Status => {
+                FilterField::Op => has("op", &bind(inside(value).into())),
+                FilterField::Project => has("project", &bind(inside(value).into())),
+                FilterField::State => has("state", &bind(inside(value).into())),
+                FilterField::Status => {
                     has(status, &bind(format!("{}%", escaped(value.trim_end_matches('x'))).into()))
                 }
-                Field::Upstream => any("upstream", &bind(inside(value).into())),
+                FilterField::Upstream => any("upstream", &bind(inside(value).into())),
             }
         }
     }

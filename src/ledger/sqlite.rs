@@ -19,8 +19,8 @@ use super::{
 use crate::{
     base::{clock::UnixMillis, disk, redact::Redactor},
     events::{
-        record::{AttemptRecord, RequestRecord, State},
-        sink::{Entry, Note, Part},
+        record::{AttemptRecord, RequestRecord, RequestState},
+        sink::{AttemptBill, LedgerEntry, LedgerMessage},
     },
     ir::{
         cost::{AppliedPrice, Bill, Cost, Precision},
@@ -117,7 +117,7 @@ impl File {
     /// Writes all of it or nothing.
     pub(super) fn write<'a>(
         &mut self,
-        notes: impl Iterator<Item = &'a Note>,
+        notes: impl Iterator<Item = &'a LedgerMessage>,
         redactor: &dyn Redactor,
         now: UnixMillis,
     ) -> Result<(), Trouble> {
@@ -125,7 +125,7 @@ impl File {
         let (mut daily, mut grown, mut prices) = (Daily::default(), 0, self.prices.clone());
         for note in notes {
             match note {
-                Note::Request(entry) => {
+                LedgerMessage::Request(entry) => {
                     let id = entry.record.id.to_string();
                     if request(&tx, &id, entry)? {
                         for (attempt, part) in paired(entry) {
@@ -134,10 +134,10 @@ impl File {
                         daily.add(entry, &self.zone);
                     }
                 }
-                Note::Body(body) => {
+                LedgerMessage::Body(body) => {
                     grown += self.packer.write(&tx, &Kept::of(body, redactor), now.0)?
                 }
-                Note::Close | Note::Flush(_) | Note::Tick => {}
+                LedgerMessage::Close | LedgerMessage::Flush(_) | LedgerMessage::Tick => {}
             }
         }
         daily.write(&tx)?;
@@ -171,12 +171,12 @@ pub(super) fn move_aside(path: &Path, now: UnixMillis) -> std::io::Result<PathBu
 }
 
 /// Attempts with their bills, in order.
-fn paired(entry: &Entry) -> impl Iterator<Item = (&AttemptRecord, Option<&Part>)> {
+fn paired(entry: &LedgerEntry) -> impl Iterator<Item = (&AttemptRecord, Option<&AttemptBill>)> {
     entry
         .record
         .attempts
         .iter()
-        .map(|attempt| (attempt, entry.parts.iter().find(|part| part.number == attempt.number)))
+        .map(|attempt| (attempt, entry.bills.iter().find(|part| part.number == attempt.number)))
 }
 
 fn int(n: u64) -> i64 {
@@ -184,9 +184,9 @@ fn int(n: u64) -> i64 {
 }
 
 /// Writes the row of a request; false where it is there already.
-fn request(tx: &Transaction<'_>, id: &str, entry: &Entry) -> rusqlite::Result<bool> {
+fn request(tx: &Transaction<'_>, id: &str, entry: &LedgerEntry) -> rusqlite::Result<bool> {
     let r: &RequestRecord = &entry.record;
-    let last = r.last();
+    let last = r.serving_attempt();
     let usage = r.usage.unwrap_or_default();
     let cost = r.cost.unwrap_or_default();
     let took = r.duration_ms.unwrap_or_default();
@@ -217,7 +217,7 @@ fn request(tx: &Transaction<'_>, id: &str, entry: &Entry) -> rusqlite::Result<bo
             r.session.as_deref(),
             r.dialect.name(),
             r.op.name(),
-            &*r.asked,
+            &*r.requested_model,
             r.stream,
             r.state.name(),
             r.status,
@@ -249,8 +249,8 @@ fn request(tx: &Transaction<'_>, id: &str, entry: &Entry) -> rusqlite::Result<bo
             sure(cost.precision),
             entry.demo,
             entry.replay_of.map(|id| id.to_string()),
-            int(r.won()),
-            r.cache_lost.as_ref().and_then(|lost| serde_json::to_string(lost).ok()),
+            int(r.affinity_cached_tokens()),
+            r.cache_miss.as_ref().and_then(|lost| serde_json::to_string(lost).ok()),
         ])?;
     Ok(changed == 1)
 }
@@ -330,9 +330,9 @@ pub(super) fn sure(sure: Precision) -> &'static str {
 fn attempt(
     tx: &Transaction<'_>,
     id: &str,
-    entry: &Entry,
+    entry: &LedgerEntry,
     a: &AttemptRecord,
-    part: Option<&Part>,
+    part: Option<&AttemptBill>,
     prices: &mut Vec<(Arc<AppliedPrice>, i64)>,
 ) -> rusqlite::Result<()> {
     static NOBODY_KNOWS: Bill = Bill {
@@ -363,7 +363,7 @@ fn attempt(
         &*a.key,
         &*a.fingerprint,
         &*a.model,
-        part.and_then(|part| part.answered.as_deref()),
+        part.and_then(|part| part.reported_model.as_deref()),
         a.started_ms,
         a.head_ms,
         a.ended_ms,
@@ -378,8 +378,8 @@ fn attempt(
         bill.computed.map(|cost| cost.0),
         bill.reported.map(|cost| cost.0),
         price,
-        a.task.name(),
-        a.bound,
+        a.role.name(),
+        a.has_affinity,
     ])?;
     Ok(())
 }
@@ -417,24 +417,24 @@ struct Daily(HashMap<Place, [i64; 19]>);
 type Place = (i64, [Arc<str>; 5], &'static str, bool);
 
 impl Daily {
-    fn add(&mut self, entry: &Entry, zone: &TimeZone) {
+    fn add(&mut self, entry: &LedgerEntry, zone: &TimeZone) {
         let r = &entry.record;
         let finished = r.at.0.saturating_add(i64::from(r.duration_ms.unwrap_or_default()));
         let day = day(UnixMillis(finished), zone);
         let nothing: Arc<str> = Arc::default();
         let newest = r.attempts.len().saturating_sub(1);
         let last = r.attempts.iter().rposition(|attempt| attempt.won).unwrap_or(newest);
-        let won = i64::try_from(r.won()).unwrap_or(i64::MAX);
+        let won = i64::try_from(r.affinity_cached_tokens()).unwrap_or(i64::MAX);
         let mut book = |upstream: &Arc<str>,
                         key: &Arc<str>,
                         model: &Arc<str>,
                         final_one: bool,
-                        part: Option<&Part>| {
+                        part: Option<&AttemptBill>| {
             let names = [&r.project, &r.client, upstream, key, model].map(Arc::clone);
             let sums = self.0.entry((day, names, r.op.name(), entry.demo)).or_insert([0; 19]);
             let mut row = [0; 19];
             row[0] = i64::from(final_one);
-            row[1] = i64::from(final_one && r.state == State::Failed);
+            row[1] = i64::from(final_one && r.state == RequestState::Failed);
             row[2] = i64::from(!r.attempts.is_empty());
             if let Some(usage) = part.and_then(|part| part.usage) {
                 row[3..14].copy_from_slice(&classes(&usage));
@@ -450,7 +450,7 @@ impl Daily {
             }
         };
         if r.attempts.is_empty() {
-            book(&nothing, &nothing, &r.asked, true, None);
+            book(&nothing, &nothing, &r.requested_model, true, None);
         }
         for (index, (attempt, part)) in paired(entry).enumerate() {
             book(&attempt.upstream, &attempt.key, &attempt.model, index == last, part);

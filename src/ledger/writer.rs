@@ -29,8 +29,8 @@ use crate::{
     },
     config::settings::Ledger as Settings,
     events::{
-        kind::Level,
-        sink::{Entry, Note, Sink},
+        kind::Severity,
+        sink::{LedgerEntry, LedgerMessage, LedgerQueue},
     },
 };
 
@@ -54,14 +54,14 @@ pub struct Start {
     /// Where the file is.
     pub path: PathBuf,
     pub settings: Settings,
-    pub notes: Receiver<Note>,
+    pub notes: Receiver<LedgerMessage>,
     pub clock: Arc<dyn Clock>,
     pub redactor: Arc<dyn Redactor>,
     /// Tells people.
-    pub tell: Box<dyn Fn(Level, String) + Send>,
+    pub tell: Box<dyn Fn(Severity, String) + Send>,
     /// Sees each finished request as it comes: off the way of requests, whatever becomes of the
     /// file.
-    pub seen: Box<dyn FnMut(&Entry) + Send>,
+    pub seen: Box<dyn FnMut(&LedgerEntry) + Send>,
 }
 
 /// How the ledger does.
@@ -139,10 +139,10 @@ impl Ledger {
 
     /// How it does, and how the way to it does.
     #[must_use]
-    pub fn status(&self, sink: &Sink) -> Status {
+    pub fn status(&self, sink: &LedgerQueue) -> Status {
         Status {
             unrecorded: sink.unrecorded(),
-            skipped: sink.skipped(),
+            skipped: sink.skipped_bodies(),
             path: self.path.display().to_string(),
             trouble: self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             waiting: self.shared.waiting.load(Ordering::Relaxed),
@@ -165,7 +165,7 @@ impl Ledger {
     }
 
     /// Ends the thread, when everything is written.
-    pub async fn close(&self, sink: &Sink) {
+    pub async fn close(&self, sink: &LedgerQueue) {
         sink.close().await;
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
@@ -183,11 +183,11 @@ struct Writer {
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
     redactor: Arc<dyn Redactor>,
-    tell: Box<dyn Fn(Level, String) + Send>,
-    seen: Box<dyn FnMut(&Entry) + Send>,
+    tell: Box<dyn Fn(Severity, String) + Send>,
+    seen: Box<dyn FnMut(&LedgerEntry) + Send>,
     file: Option<File>,
     /// What is not on disk yet, oldest first.
-    waiting: VecDeque<Note>,
+    waiting: VecDeque<LedgerMessage>,
     waiting_bytes: usize,
     tried: Option<Mono>,
     told: Option<(Mono, String)>,
@@ -197,7 +197,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, mut notes: Receiver<Note>) {
+    fn run(mut self, mut notes: Receiver<LedgerMessage>) {
         // Opened at once, so that what is wrong is said at the start and not after the first
         // request.
         self.write(false);
@@ -232,13 +232,17 @@ impl Writer {
     }
 
     /// Puts a note among what waits; true for the last one.
-    fn take(&mut self, note: Note, asked: &mut Vec<tokio::sync::oneshot::Sender<()>>) -> bool {
+    fn take(
+        &mut self,
+        note: LedgerMessage,
+        asked: &mut Vec<tokio::sync::oneshot::Sender<()>>,
+    ) -> bool {
         match note {
-            Note::Close => return true,
-            Note::Flush(done) => asked.push(done),
-            Note::Tick => {}
-            Note::Body(_) | Note::Request(_) => {
-                if let Note::Request(entry) = &note {
+            LedgerMessage::Close => return true,
+            LedgerMessage::Flush(done) => asked.push(done),
+            LedgerMessage::Tick => {}
+            LedgerMessage::Body(_) | LedgerMessage::Request(_) => {
+                if let LedgerMessage::Request(entry) = &note {
                     (self.seen)(entry);
                 }
                 self.waiting_bytes += weight(&note);
@@ -300,7 +304,7 @@ impl Writer {
                 Ok(aside) => {
                     let aside = aside.display();
                     (self.tell)(
-                        Level::Error,
+                        Severity::Error,
                         format!(
                             "the ledger {path} is damaged ({what}); it was moved to {aside}, and a new one is begun"
                         ),
@@ -326,7 +330,7 @@ impl Writer {
             self.told.as_ref().is_none_or(|(at, said)| *said != text || mono.since(*at) >= TELL);
         if news {
             (self.tell)(
-                Level::Error,
+                Severity::Error,
                 format!(
                     "the ledger {path} cannot be written: {text}. Requests go on; what happens is held in memory"
                 ),
@@ -341,7 +345,7 @@ impl Writer {
         if before.is_some() {
             self.told = None;
             (self.tell)(
-                Level::Info,
+                Severity::Info,
                 format!("the ledger {} is written again", self.path.display()),
             );
         }
@@ -351,7 +355,7 @@ impl Writer {
     /// What waits stays within its bound: bodies go first, then the oldest requests.
     fn shrink(&mut self) {
         if self.waiting_bytes > WAITING {
-            self.waiting.retain(|note| !matches!(note, Note::Body(_)));
+            self.waiting.retain(|note| !matches!(note, LedgerMessage::Body(_)));
             self.waiting_bytes = self.waiting.iter().map(weight).sum();
         }
         let mut lost = 0;
@@ -361,7 +365,8 @@ impl Writer {
             lost += 1;
         }
         self.shared.lost.fetch_add(lost, Ordering::Relaxed);
-        let requests = self.waiting.iter().filter(|note| matches!(note, Note::Request(_))).count();
+        let requests =
+            self.waiting.iter().filter(|note| matches!(note, LedgerMessage::Request(_))).count();
         self.shared.waiting.store(requests as u64, Ordering::Relaxed);
     }
 
@@ -385,11 +390,11 @@ impl Writer {
     }
 }
 
-fn weight(note: &Note) -> usize {
+fn weight(note: &LedgerMessage) -> usize {
     match note {
-        Note::Body(body) => body.size() + ROW,
-        Note::Request(_) => ROW,
-        Note::Close | Note::Flush(_) | Note::Tick => 0,
+        LedgerMessage::Body(body) => body.memory_bytes() + ROW,
+        LedgerMessage::Request(_) => ROW,
+        LedgerMessage::Close | LedgerMessage::Flush(_) | LedgerMessage::Tick => 0,
     }
 }
 

@@ -11,8 +11,8 @@ use crate::{
     config::settings::Origin,
     dialect::Summary,
     events::{
-        record::{RequestRecord, State},
-        sink::{Capture, Entry, Note, Part, Slot},
+        record::{RequestRecord, RequestState},
+        sink::{AttemptBill, BodyCapture, LedgerEntry, LedgerMessage, LedgerSlot},
     },
     ir::{
         cost::{Bill, Cost, Precision, PriceClass},
@@ -33,9 +33,9 @@ const TOKEN: u64 = 4;
 
 /// The money side of one request's tally.
 pub(super) struct Account {
-    slot: Option<Slot>,
-    capture: Option<Box<Capture>>,
-    parts: Vec<Part>,
+    slot: Option<LedgerSlot>,
+    capture: Option<Box<BodyCapture>>,
+    parts: Vec<AttemptBill>,
     /// Of the attempt that is under way.
     target: Option<Arc<Target>>,
     /// What that attempt holds of budgets, where there are any.
@@ -63,7 +63,7 @@ pub(super) struct Running {
 /// How an attempt went, as far as its cost goes.
 #[derive(Clone, Copy)]
 pub(super) struct Went<'a> {
-    pub(super) state: State,
+    pub(super) state: RequestState,
     pub(super) summary: Option<&'a Summary>,
     /// Whether content came from it.
     pub(super) content: bool,
@@ -79,7 +79,7 @@ impl Account {
         let op = ask.endpoint.op;
         let picture = |name| (op == Op::Image).then(|| near_an_end(&ask.body, name)).flatten();
         Self {
-            slot: engine.sink.slot(),
+            slot: engine.sink.reserve_slot(),
             capture: engine.sink.capture(ask.id, media, &ask.body, ask.received),
             parts: Vec::new(),
             target: None,
@@ -150,14 +150,14 @@ impl Account {
             let usage = Usage { input: self.estimate, ..Usage::default() };
             self.part(engine, number, &target, None, Some(usage), Precision::AtLeast)
         } else {
-            Part { number, answered: None, usage: None, bill: free() }
+            AttemptBill { number, reported_model: None, usage: None, bill: free() }
         };
         self.book(&part, &target);
         self.parts.push(part);
     }
 
     /// Tells the budgets what the attempt came to.
-    fn book(&mut self, part: &Part, target: &Target) {
+    fn book(&mut self, part: &AttemptBill, target: &Target) {
         if let Some(reservation) = self.reservation.take() {
             reservation.settle(&part.bill, target);
         }
@@ -166,13 +166,13 @@ impl Account {
     /// More of the answer went to the client.
     pub(super) fn answer(&mut self, bytes: &[u8]) {
         if let Some(capture) = &mut self.capture {
-            capture.answer(bytes);
+            capture.push_answer(bytes);
         }
     }
 
     /// What is kept of the answer up to now, where it is kept.
     pub(super) fn so_far(&self) -> Before<'_> {
-        self.capture.as_ref().map(|capture| capture.so_far())
+        self.capture.as_ref().map(|capture| capture.captured_answer())
     }
 
     /// Settles the attempt under way; what the whole request used and cost.
@@ -215,9 +215,9 @@ impl Account {
         // Of media nobody can tell tokens from bytes.
         let text = !matches!(self.op, Op::Audio | Op::Image);
         match (went.state, said) {
-            (State::Done, Some(usage)) => (Some(usage), Precision::Exact),
-            (State::Done, None) if !text => (None, Precision::Exact),
-            (_, said) if went.content || went.state == State::Done => {
+            (RequestState::Done, Some(usage)) => (Some(usage), Precision::Exact),
+            (RequestState::Done, None) if !text => (None, Precision::Exact),
+            (_, said) if went.content || went.state == RequestState::Done => {
                 let came = if went.events > 0 { went.events } else { went.answer_bytes / TOKEN };
                 let came =
                     if matches!(self.op, Op::Embed | Op::Rerank | Op::Moderate) { 0 } else { came };
@@ -246,7 +246,7 @@ impl Account {
         answered: Option<&str>,
         usage: Option<Usage>,
         sure: Precision,
-    ) -> Part {
+    ) -> AttemptBill {
         let generation = engine.generation_now();
         let bill =
             if self.op.generates() || usage.is_some_and(|usage| usage.reported_cost.is_some()) {
@@ -279,12 +279,12 @@ impl Account {
             } else {
                 free()
             };
-        Part { number, answered: answered.map(Arc::from), usage, bill }
+        AttemptBill { number, reported_model: answered.map(Arc::from), usage, bill }
     }
 
     /// Hands the request to the ledger.
     pub(super) fn hand_over(&mut self, engine: &Engine, record: Option<Arc<RequestRecord>>) {
-        let failed = record.as_ref().is_some_and(|record| record.state == State::Failed);
+        let failed = record.as_ref().is_some_and(|record| record.state == RequestState::Failed);
         if let Some(capture) = self.capture.take() {
             // Refused before the head left: that is told as JSON.
             let refused = failed
@@ -293,13 +293,13 @@ impl Account {
                     .is_some_and(|record| record.status.is_some_and(|status| status >= 400));
             let media =
                 if self.stream && !refused { "text/event-stream" } else { "application/json" };
-            engine.sink.keep(*capture, media, failed, engine.clock.mono());
+            engine.sink.submit_bodies(*capture, media, failed, engine.clock.mono());
         }
         if let (Some(slot), Some(record)) = (self.slot.take(), record) {
             let parts = std::mem::take(&mut self.parts);
-            drop(slot.send(Note::Request(Box::new(Entry {
+            drop(slot.send(LedgerMessage::Request(Box::new(LedgerEntry {
                 record,
-                parts,
+                bills: parts,
                 demo: self.demo,
                 replay_of: self.replay_of,
             }))));

@@ -26,7 +26,7 @@ use crate::{
     },
     events::{
         alert::{Alert, AlertKind},
-        kind::{EventKind, Level},
+        kind::{EventKind, Severity},
     },
     routing::view::HealthState,
     upstream::side,
@@ -249,21 +249,21 @@ fn tell(engine: &Engine, upstream: &Upstream, key: &Key, amount: f64, currency: 
                 upstream.key_page.as_deref().map(|page| format!("; {page}")).unwrap_or_default();
             Some((
                 AlertKind::BalanceLow,
-                Level::Warn,
+                Severity::Warn,
                 format!("{} has {text} left at its provider{page}", key.name),
             ))
         }
         (true, false) => Some((
             AlertKind::Recovered,
-            Level::Info,
+            Severity::Info,
             format!("{} has {text} left at its provider again", key.name),
         )),
         _ => None,
     };
     if let Some((what, level, text)) = alert {
         tracing::info!("{text}");
-        let alert = Alert { what, subject: Arc::clone(&key.name), text: text.into(), level };
-        engine.bus.tell(engine.clock.unix(), EventKind::Alert { alert });
+        let alert = Alert { kind: what, subject: Arc::clone(&key.name), text: text.into(), level };
+        engine.bus.publish(engine.clock.unix(), EventKind::Alert { alert });
     }
     // Somebody paid: what was held against the account for want of money is over.
     if before.is_some_and(|before| amount > before.amount) && engine.board.paid(key.id) {

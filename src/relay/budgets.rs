@@ -18,7 +18,7 @@ use crate::{
     config::settings::{Budget, Origin, Per},
     events::{
         alert::{Alert, AlertKind},
-        kind::{EventKind, Level},
+        kind::{EventKind, Severity},
     },
     ir::{
         cost::Bill,
@@ -231,7 +231,7 @@ impl Reservation {
                 let text = format!(
                     "nobody knows the price of `{name}`: budgets count it as nothing; a row [prices.\"{name}\"] in the config tells it"
                 );
-                self.engine.notice(Level::Warn, &text);
+                self.engine.notice(Severity::Warn, &text);
             }
         }
         self.close(bill.cost);
@@ -268,15 +268,15 @@ impl Engine {
         new
     }
 
-    fn notice(&self, level: Level, text: &str) {
+    fn notice(&self, level: Severity, text: &str) {
         tracing::warn!("{text}");
-        self.bus.tell(self.clock.unix(), EventKind::Notice { text: text.into(), level });
+        self.bus.publish(self.clock.unix(), EventKind::Notice { text: text.into(), level });
     }
 
     fn tell_reached(&self, reached: &Reached) {
         let alert = self.budget_alert(&reached.state, reached.percent.into());
         tracing::warn!("{}", alert.text);
-        self.bus.tell(self.clock.unix(), EventKind::Alert { alert });
+        self.bus.publish(self.clock.unix(), EventKind::Alert { alert });
     }
 
     /// What there is to say of the budgets that are spent or nearly so, as they stand.
@@ -292,9 +292,9 @@ impl Engine {
     fn budget_alert(&self, state: &BudgetState, percent: u64) -> Alert {
         let BudgetState { holder, budget, spent, period, .. } = state;
         let (what, level) = if percent >= 100 {
-            (AlertKind::BudgetSpent, Level::Error)
+            (AlertKind::BudgetSpent, Severity::Error)
         } else {
-            (AlertKind::BudgetNear, Level::Warn)
+            (AlertKind::BudgetNear, Severity::Warn)
         };
         let until = period
             .until
@@ -308,7 +308,7 @@ impl Engine {
         let text: Arc<str> =
             format!("{} has spent {spent} of its {}{until}{then}", whose(holder), sum(budget))
                 .into();
-        Alert { what, subject: holder.text().into(), text, level }
+        Alert { kind: what, subject: holder.text().into(), text, level }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
     },
     events::{
         bus::Bus,
-        sink::{Sink, Wanted},
+        sink::{BodyPolicy, LedgerQueue},
     },
     ir::cost::PriceClass,
     pricing::Book,
@@ -65,7 +65,7 @@ pub struct Engine {
     pub clock: Arc<dyn Clock>,
     pub bus: Bus,
     /// The way to the ledger.
-    pub sink: Sink,
+    pub sink: LedgerQueue,
     pub board: Board,
     pub gateway: Gateway,
     pub keys: Arc<Keys>,
@@ -113,7 +113,7 @@ pub struct Parts {
     pub lists: ModelLists,
     pub rejected: mpsc::UnboundedSender<KeyId>,
     pub remember: Remember,
-    pub sink: Sink,
+    pub sink: LedgerQueue,
 }
 
 impl Engine {
@@ -305,13 +305,13 @@ pub(super) fn cache_prices(
 }
 
 /// Tells the way to the ledger which bodies are to be kept.
-fn want(sink: &Sink, settings: &Settings) {
+fn want(sink: &LedgerQueue, settings: &Settings) {
     let wanted = match settings.ledger.bodies {
-        Bodies::All => Wanted::All,
-        Bodies::Errors => Wanted::Errors,
-        Bodies::Off => Wanted::None,
+        Bodies::All => BodyPolicy::All,
+        Bodies::Errors => BodyPolicy::Errors,
+        Bodies::Off => BodyPolicy::None,
     };
-    sink.want(wanted, settings.ledger.body_limit);
+    sink.set_policy(wanted, settings.ledger.body_limit);
 }
 
 /// A place among the requests in flight; given back when dropped.

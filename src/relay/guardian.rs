@@ -9,98 +9,89 @@ use std::sync::{
 use super::{
     conversation,
     engine::{Engine, cache_prices},
-    rounds::RequestContext,
+    rounds::Job,
 };
 use crate::{
     base::money::NanoUsd,
     events::record::CacheMissRecord,
     ir::{op::Op, usage::Usage},
-    routing::cache::{PromptCacheTracker, PromptPrefix, ServedBy},
+    routing::cache::{Guardian, Place, Prefix},
 };
 
 /// Below so many tokens providers keep nothing in their caches.
-const MIN_CACHED_TOKENS: u64 = 1_024;
+const LEAST: u64 = 1_024;
 
 /// What is known of conversations; one per process.
 #[derive(Debug, Default)]
-pub(super) struct CacheMonitor {
+pub(super) struct Watch {
     /// Some answer has told of a cache: before that, no request is looked at.
-    active: AtomicBool,
-    tracker: Mutex<PromptCacheTracker>,
+    awake: AtomicBool,
+    guardian: Mutex<Guardian>,
 }
 
 /// What is remembered of a request until its answer has told what came from the cache.
-pub(super) struct PendingPrefix {
-    conversation: u64,
-    prefix: PromptPrefix,
-    served_by: ServedBy,
+pub(super) struct Watched {
+    whose: u64,
+    prefix: Prefix,
+    place: Place,
 }
 
-impl CacheMonitor {
+impl Watch {
     /// An answer told what it used: from the first one on that tells of a cache, requests are
     /// looked at.
-    pub(super) fn activate_if_cached(&self, usage: &Usage) {
+    pub(super) fn see(&self, usage: &Usage) {
         if (usage.cache_read > 0 || usage.cache_write_5m > 0 || usage.cache_write_1h > 0)
-            && !self.is_active()
+            && !self.awake()
         {
-            self.active.store(true, Ordering::Relaxed);
+            self.awake.store(true, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn is_active(&self) -> bool {
-        self.active.load(Ordering::Relaxed)
+    pub(super) fn awake(&self) -> bool {
+        self.awake.load(Ordering::Relaxed)
     }
 }
 
 /// Remembers what stands at the beginning of a request that is about to be answered.
-pub(super) fn record_prefix(context: &mut RequestContext) {
-    let request = &context.request;
-    let Some((upstream, key)) = context.attempt_target.filter(|_| {
-        request.endpoint.op == Op::Chat
-            && request.estimate >= MIN_CACHED_TOKENS
-            && !request.is_multipart
-    }) else {
-        return;
-    };
-    let Some((whose, prefix)) = conversation::cache_prefix(&context.engine.hash_key, request)
+pub(super) fn watch(job: &mut Job) {
+    let ask = &job.ask;
+    let Some((upstream, key)) =
+        job.chosen.filter(|_| ask.endpoint.op == Op::Chat && ask.estimate >= LEAST && !ask.form)
     else {
         return;
     };
-    let place = ServedBy {
+    let Some((whose, prefix)) = conversation::prefix(&job.engine.seed, ask) else { return };
+    let place = Place {
         upstream,
-        key_name: context.recorder.key_name(),
-        account: context.engine.key_info(key).1,
-        model: Arc::clone(&context.recorder.model),
-        translated: context.attempt_context.is_some(),
+        key_name: job.tally.key_name(),
+        account: job.engine.key_info(key).1,
+        model: Arc::clone(&job.tally.model),
+        translated: job.carry.is_some(),
     };
-    context.recorder.pending_prefix =
-        Some(Box::new(PendingPrefix { conversation: whose, prefix, served_by: place }));
+    job.tally.watched = Some(Box::new(Watched { whose, prefix, place }));
 }
 
 /// Compares what came from the cache with what should have; what was lost, if anything was.
-pub(super) fn compare_usage(
-    engine: &Engine,
-    watched: PendingPrefix,
-    usage: &Usage,
-) -> Option<CacheMissRecord> {
-    let PendingPrefix { conversation: whose, prefix, served_by: place } = watched;
+pub(super) fn heard(engine: &Engine, watched: Watched, usage: &Usage) -> Option<CacheMissRecord> {
+    let Watched { whose, prefix, place } = watched;
     let (upstream, model) = (place.upstream, Arc::clone(&place.model));
-    let miss = engine
-        .cache_monitor
-        .tracker
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .record_turn(whose, prefix, place, usage, engine.clock.mono())?;
-    let cost = cache_prices(engine, upstream, &model).map(|(input, written, read)| {
-        let each = (if miss.rewritten { written } else { input }) - read;
-        NanoUsd((each.max(0.0) * miss.missed_tokens() as f64).round() as i64)
+    let lost = engine.watch.guardian.lock().unwrap_or_else(PoisonError::into_inner).heard(
+        whose,
+        prefix,
+        place,
+        usage,
+        engine.clock.mono(),
+    )?;
+    let cost = cache_prices(engine, upstream, &model).map(|(fresh, written, read)| {
+        let each = (if lost.rewritten { written } else { fresh }) - read;
+        NanoUsd((each.max(0.0) * lost.tokens() as f64).round() as i64)
     });
-    let (expected, cached) = (miss.expected, miss.cached);
+    let (expected, cached) = (lost.expected, lost.cached);
     Some(CacheMissRecord {
-        reason: miss.cause.text().into(),
+        reason: lost.cause.text().into(),
         expected,
         cached,
         cost,
-        is_benign: miss.cause.is_expected(),
+        is_benign: lost.cause.is_usual(),
     })
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     dialect::{Framing, Ingress},
-    events::record::State,
+    events::record::RequestState,
     ir::fault::ProxyError,
     routing::ending::End,
 };
@@ -75,7 +75,7 @@ impl Late {
                             guard.close(End::Finished { ttft: None, usage: summary.usage });
                             job.tally.sent(&body, 0);
                             job.tally.set_status(200);
-                            job.tally.end(State::Done, Some(&summary), None);
+                            job.tally.end(RequestState::Done, Some(&summary), None);
                             Stage::Last(body)
                         }
                         // Only conversations are answered late, and those are never opaque.
@@ -88,7 +88,7 @@ impl Late {
                             );
                             job.tally.set_status(200);
                             job.tally.told(&last);
-                            job.tally.end(State::Failed, None, Some(&error.message));
+                            job.tally.end(RequestState::Failed, None, Some(&error.message));
                             Stage::Last(last)
                         }
                     };

@@ -14,7 +14,7 @@ use super::engine::Engine;
 use crate::{
     base::clock::Mono,
     config::settings::{Upstream, UpstreamId},
-    events::kind::{EventKind, Level},
+    events::kind::{EventKind, Severity},
     ir::fault::{TransportFault, TransportKind},
 };
 
@@ -78,7 +78,7 @@ impl Engine {
             // Connections from before the network went are dead, and only look alive.
             self.gateway.drop_idle();
             self.touch();
-            self.say(Level::Info, "our own network is back");
+            self.say(Severity::Info, "our own network is back");
         }
     }
 
@@ -88,14 +88,14 @@ impl Engine {
         let was = self.network.down();
         let down = self.network.failed(upstream, fault, self.clock.mono());
         if down && !was {
-            self.say(Level::Warn, "our own network is down: nothing is held against anybody, and requests wait until it is back");
+            self.say(Severity::Warn, "our own network is down: nothing is held against anybody, and requests wait until it is back");
         }
         down
     }
 
-    fn say(&self, level: Level, text: &'static str) {
+    fn say(&self, level: Severity, text: &'static str) {
         tracing::warn!("{text}");
-        self.bus.tell(self.clock.unix(), EventKind::Notice { text: text.into(), level });
+        self.bus.publish(self.clock.unix(), EventKind::Notice { text: text.into(), level });
     }
 }
 

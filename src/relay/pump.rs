@@ -30,7 +30,7 @@ use crate::{
         flow::Flow,
         passage::{Ending, Step},
     },
-    events::record::State,
+    events::record::RequestState,
     ir::{
         fault::{TransportFault, TransportKind},
         usage::Usage,
@@ -434,7 +434,7 @@ impl Pump {
         }
         translated::learn(&self.job, self.flow.answer_id(), &Bytes::new());
         self.guard.close(End::Finished { ttft: Some(self.ttft), usage: summary.usage });
-        self.job.tally.end(State::Done, Some(&summary), None);
+        self.job.tally.end(RequestState::Done, Some(&summary), None);
         self.state = Stage::Over;
     }
 
@@ -475,7 +475,7 @@ impl Pump {
             .cloned()
             .unwrap_or_else(|| self.flow.error_tail(&error, &self.job.ask.id.to_string()));
         self.job.tally.told(&last);
-        self.job.tally.end(State::Failed, Some(&summary), Some(&error.message));
+        self.job.tally.end(RequestState::Failed, Some(&summary), Some(&error.message));
         last
     }
 }
@@ -486,10 +486,10 @@ impl Drop for Pump {
         match self.state {
             Stage::Over => {}
             // What was used for the part that broke off is booked already.
-            Stage::Rescuing(_) => self.job.tally.end(State::Left, None, None),
+            Stage::Rescuing(_) => self.job.tally.end(RequestState::ClientGone, None, None),
             _ => {
                 let summary = self.flow.summary();
-                self.job.tally.end(State::Left, Some(&summary), None);
+                self.job.tally.end(RequestState::ClientGone, Some(&summary), None);
             }
         }
     }
@@ -553,7 +553,7 @@ impl Forward {
                 Poll::Ready(None) => {
                     self.body = None;
                     self.guard.close(End::Finished { ttft: Some(self.ttft), usage: None });
-                    self.job.tally.end(State::Done, None, None);
+                    self.job.tally.end(RequestState::Done, None, None);
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
@@ -578,7 +578,7 @@ impl Forward {
     fn broke(&mut self, end: End<'_>, message: &str) -> Option<Result<Bytes, BrokeOff>> {
         self.body.take()?;
         self.guard.close(end);
-        self.job.tally.end(State::Failed, None, Some(message));
+        self.job.tally.end(RequestState::Failed, None, Some(message));
         Some(Err(BrokeOff))
     }
 }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     dialect::{Framing, registry},
-    events::record::State,
+    events::record::RequestState,
     ir::{
         fault::{ProxyError, ProxyErrorKind},
         op::Op,
@@ -139,7 +139,7 @@ fn answer(mut job: Box<Job>, result: Result<Won, ProxyError>) -> Response<ReplyB
             job.tally.sent(&body, 0);
             translated::learn(&job, None, &body);
             guard.close(End::Finished { ttft: Some(ttft), usage: summary.usage });
-            job.tally.end(State::Done, Some(&summary), None);
+            job.tally.end(RequestState::Done, Some(&summary), None);
             respond(&job, status, headers, ReplyBody::Whole(Some(body)))
         }
         Ok(Won::Stream(committed)) => {
@@ -164,7 +164,7 @@ fn answer(mut job: Box<Job>, result: Result<Won, ProxyError>) -> Response<ReplyB
             if let ReplyBody::Whole(Some(body)) = response.body() {
                 job.tally.told(body);
             }
-            job.tally.end(State::Failed, None, Some(&error.message));
+            job.tally.end(RequestState::Failed, None, Some(&error.message));
             response
         }
     }
@@ -179,7 +179,7 @@ fn own(mut job: Box<Job>, body: Bytes) -> Response<ReplyBody> {
         response.headers_mut().insert(ESTIMATED, HeaderValue::from_static("input-tokens"));
     }
     job.tally.set_status(200);
-    job.tally.end(State::Done, None, None);
+    job.tally.end(RequestState::Done, None, None);
     response
 }
 

@@ -21,8 +21,8 @@ use crate::{
     },
     dialect::Summary,
     events::{
-        kind::{EventKind, Level},
-        record::{AttemptRecord, CacheLost, RequestRecord, State, Task},
+        kind::{EventKind, Severity},
+        record::{AttemptRecord, AttemptRole, CacheMissRecord, RequestRecord, RequestState},
     },
     ir::{allowance::RateLimits, usage::Usage},
     routing::{
@@ -86,18 +86,18 @@ impl Tally {
     #[must_use]
     pub fn open(engine: &Arc<Engine>, ask: &Ask) -> Self {
         let record = RequestRecord {
-            cache_lost: None,
+            cache_miss: None,
             id: ask.id,
             at: ask.at,
             project: Arc::clone(&ask.caller.project.name),
             client: Arc::clone(&ask.caller.program),
             dialect: ask.endpoint.dialect,
             op: ask.endpoint.op,
-            asked: Arc::clone(&ask.asked),
+            requested_model: Arc::clone(&ask.asked),
             stream: ask.stream,
             session: ask.session.clone(),
             request_bytes: ask.body.len() as u64,
-            state: State::Waiting,
+            state: RequestState::Waiting,
             attempts: Vec::with_capacity(1),
             reason: None,
             ttft_ms: None,
@@ -111,7 +111,7 @@ impl Tally {
             error: None,
         };
         let heads = engine.heads.asked(ask.id, &ask.headers, ask.received);
-        engine.bus.tell(ask.at, EventKind::Accepted { request: Box::new(record) });
+        engine.bus.publish(ask.at, EventKind::Accepted { request: Box::new(record) });
         let mut tally = Self::of(engine, ask, Account::open(engine, ask));
         (tally.heads, tally.ended) = (heads, false);
         tally
@@ -181,7 +181,7 @@ impl Tally {
     pub(super) fn queued(&self, reason: String) {
         self.engine
             .bus
-            .tell(self.now().0, EventKind::Queued { id: self.id, reason: reason.into() });
+            .publish(self.now().0, EventKind::Queued { id: self.id, reason: reason.into() });
     }
 
     /// What the next attempt holds of budgets.
@@ -191,13 +191,13 @@ impl Tally {
 
     /// `bound`: its conversation was served there before.
     pub(super) fn attempt_started(&mut self, candidate: &Candidate, bound: bool, reason: Arc<str>) {
-        self.started(candidate, (Task::Answer, bound), reason);
+        self.started(candidate, (AttemptRole::Primary, bound), reason);
     }
 
     /// An attempt starts beside the one under way.
     pub(super) fn hedge_started(&mut self, candidate: &Candidate, reason: Arc<str>) {
         self.other = Some(Box::new(self.set_aside()));
-        self.started(candidate, (Task::Hedge, false), reason);
+        self.started(candidate, (AttemptRole::Hedge, false), reason);
     }
 
     /// Of the two attempts under way, speaks of the other from here on.
@@ -229,7 +229,12 @@ impl Tally {
         self.account.take_up(bill);
     }
 
-    fn started(&mut self, candidate: &Candidate, (task, bound): (Task, bool), reason: Arc<str>) {
+    fn started(
+        &mut self,
+        candidate: &Candidate,
+        (task, bound): (AttemptRole, bool),
+        reason: Arc<str>,
+    ) {
         let (at, now) = self.now();
         self.attempts += 1;
         self.number = self.attempts;
@@ -244,8 +249,8 @@ impl Tally {
         self.model = Arc::clone(&candidate.target.model);
         let attempt = AttemptRecord {
             number: self.number,
-            task,
-            bound,
+            role: task,
+            has_affinity: bound,
             upstream: Arc::clone(&self.upstream),
             key: Arc::clone(&self.key),
             fingerprint: Arc::clone(&self.fingerprint),
@@ -258,7 +263,7 @@ impl Tally {
             won: false,
             maybe_billed: false,
         };
-        self.engine.bus.tell(
+        self.engine.bus.publish(
             at,
             EventKind::AttemptStarted { id: self.id, attempt: Box::new(attempt), reason },
         );
@@ -269,7 +274,7 @@ impl Tally {
         let ended_ms = self.since_start(now);
         let outcome = self.engine.words(outcome).into();
         self.account.lost(&self.engine, self.number, maybe_billed);
-        self.engine.bus.tell(
+        self.engine.bus.publish(
             at,
             EventKind::AttemptEnded {
                 id: self.id,
@@ -298,7 +303,7 @@ impl Tally {
         let (answer_bytes, events) =
             (self.answer_bytes - self.before.0, self.events - self.before.1);
         let went = Went {
-            state: State::Failed,
+            state: RequestState::Failed,
             summary: Some(summary),
             content: true,
             answer_bytes,
@@ -309,7 +314,7 @@ impl Tally {
         // What goes on from here is another prompt, asked elsewhere.
         self.watched = None;
         let outcome = self.engine.words(outcome).into();
-        self.engine.bus.tell(
+        self.engine.bus.publish(
             at,
             EventKind::AttemptEnded {
                 id: self.id,
@@ -324,7 +329,7 @@ impl Tally {
     }
 
     pub(super) fn rescue_started(&mut self, candidate: &Candidate, reason: Arc<str>) {
-        self.started(candidate, (Task::Rescue, false), reason);
+        self.started(candidate, (AttemptRole::Rescue, false), reason);
     }
 
     /// The first content leaves.
@@ -333,7 +338,7 @@ impl Tally {
         let ttft_ms = self.since_start(now);
         self.ttft.get_or_insert(now.since(self.received));
         self.status = Some(status);
-        self.engine.bus.tell(
+        self.engine.bus.publish(
             at,
             EventKind::FirstContent {
                 id: self.id,
@@ -375,11 +380,11 @@ impl Tally {
         self.answer_bytes += bytes.len() as u64;
         self.account.answer(bytes);
         self.events = events;
-        if self.engine.bus.watched() {
+        if self.engine.bus.has_viewers() {
             let (at, now) = self.now();
             if now.since(self.progressed) >= PROGRESS {
                 self.progressed = now;
-                self.engine.bus.tell(
+                self.engine.bus.publish(
                     at,
                     EventKind::Progress {
                         id: self.id,
@@ -400,14 +405,14 @@ impl Tally {
     }
 
     /// The provider's cache did not hold what it should have.
-    fn cache_lost(&self, at: UnixMillis, lost: CacheLost) {
+    fn cache_lost(&self, at: UnixMillis, lost: CacheMissRecord) {
         let text = lost.text();
-        if lost.usual {
+        if lost.is_benign {
             tracing::info!(request = %self.id, project = %self.project, "{text}");
         } else {
             tracing::warn!(request = %self.id, project = %self.project, "{text}");
         }
-        self.engine.bus.tell(at, EventKind::CacheLost { id: self.id, lost: Box::new(lost) });
+        self.engine.bus.publish(at, EventKind::CacheMissed { id: self.id, lost: Box::new(lost) });
     }
 
     /// `upstream/label` of the newest attempt.
@@ -420,7 +425,12 @@ impl Tally {
     }
 
     /// Closes the account; later calls do nothing.
-    pub(super) fn end(&mut self, state: State, summary: Option<&Summary>, error: Option<&str>) {
+    pub(super) fn end(
+        &mut self,
+        state: RequestState,
+        summary: Option<&Summary>,
+        error: Option<&str>,
+    ) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
@@ -442,7 +452,7 @@ impl Tally {
         }
         let (usage, cost) = self.account.settle(&self.engine, self.number, went);
         if let Some(admission) = &mut self.admission {
-            admission.settle(state != State::Failed || self.ttft.is_some(), usage);
+            admission.settle(state != RequestState::Failed || self.ttft.is_some(), usage);
         }
         let finish = summary.and_then(|s| s.finish.as_deref()).map(|f| Arc::from(clean::clean(f)));
         let error: Option<Arc<str>> = error.map(|e| self.engine.words(e).into());
@@ -490,7 +500,7 @@ impl Tally {
             events: self.events,
             error,
         };
-        let record = self.engine.bus.tell_end(at, ended, self.id);
+        let record = self.engine.bus.publish_end(at, ended, self.id);
         self.account.hand_over(&self.engine, record);
         self.engine.halts.leave(self.id);
         self.engine.peeks.leave(self.id);
@@ -499,7 +509,7 @@ impl Tally {
 
 impl Drop for Tally {
     fn drop(&mut self) {
-        self.end(State::Left, None, None);
+        self.end(RequestState::ClientGone, None, None);
     }
 }
 
@@ -559,10 +569,10 @@ impl Engine {
         for change in changes {
             let text: Arc<str> = self.words(&format!("{} {}", change.subject, change.text)).into();
             match change.level {
-                Level::Info => tracing::info!("{text}"),
-                Level::Warn | Level::Error => tracing::warn!("{text}"),
+                Severity::Info => tracing::info!("{text}"),
+                Severity::Warn | Severity::Error => tracing::warn!("{text}"),
             }
-            self.bus.tell(
+            self.bus.publish(
                 self.clock.unix(),
                 EventKind::Health { subject: change.subject.into(), text, level: change.level },
             );

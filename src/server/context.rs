@@ -13,7 +13,7 @@ use crate::{
         history::Full,
         story::{self, Kind, Part, Who},
     },
-    events::sink::Side,
+    events::sink::ExchangeSide,
     ir::fault::{ProxyError, ProxyErrorKind},
 };
 
@@ -64,11 +64,11 @@ pub(super) async fn answer(
 fn turn(gate: &Gate, full: &Full) -> Value {
     let r = &full.record;
     let said = story::of(&gate.engine, full);
-    let last = r.last();
+    let last = r.serving_attempt();
     json!({
         "request_id": r.id,
         "timestamp": r.at.to_string(),
-        "model": &*r.asked,
+        "model": &*r.requested_model,
         "provider_id": last.map(|attempt| &*attempt.upstream),
         "model_id": last.map(|attempt| &*attempt.model),
         "dialect": r.dialect,
@@ -82,8 +82,8 @@ fn turn(gate: &Gate, full: &Full) -> Value {
         "cost_usd": r.cost.and_then(|cost| cost.usd).map(|usd| usd.dollars()),
         "kept": said.kept,
         "answer": words(&said.answer),
-        "request": body(full, Side::Request),
-        "response": body(full, Side::Answer),
+        "request": body(full, ExchangeSide::Request),
+        "response": body(full, ExchangeSide::Answer),
     })
 }
 
@@ -98,7 +98,7 @@ fn words(parts: &[Part]) -> Option<String> {
 }
 
 /// A body as it was kept, as text; of a long one beginning and end.
-fn body(full: &Full, side: Side) -> Value {
+fn body(full: &Full, side: ExchangeSide) -> Value {
     match full.bodies.iter().find(|body| body.side == side) {
         Some(body) if body.tail.is_empty() => json!(body.head),
         Some(body) => json!({ "begins": body.head, "ends": body.tail, "bytes": body.total }),

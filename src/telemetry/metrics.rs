@@ -10,8 +10,8 @@ use super::text::Page;
 use crate::{
     base::money::NanoUsd,
     events::{
-        record::{AttemptRecord, RequestRecord, State, Task},
-        sink::Entry,
+        record::{AttemptRecord, AttemptRole, RequestRecord, RequestState},
+        sink::LedgerEntry,
     },
     ir::{
         op::{Dialect, Op},
@@ -171,7 +171,7 @@ type Values = Vec<(Option<(&'static str, &'static str)>, String)>;
 
 impl Metrics {
     /// Counts a finished request.
-    pub fn count(&self, entry: &Entry) {
+    pub fn count(&self, entry: &LedgerEntry) {
         let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         sums.count(&entry.record);
     }
@@ -197,7 +197,7 @@ impl Metrics {
 impl Sums {
     fn count(&mut self, r: &RequestRecord) {
         let none: Arc<str> = Arc::default();
-        let last = r.last();
+        let last = r.serving_attempt();
         let upstream = last.map_or(&none, |attempt| &attempt.upstream);
         // What a client asked for is its own word; only what an upstream was asked for is a label.
         let model = last.map_or_else(|| Arc::clone(&none), |attempt| name(&attempt.model));
@@ -214,9 +214,12 @@ impl Sums {
             ..whose
         });
         match r.state {
-            State::Failed => counts.failed += 1,
-            State::Left => counts.left += 1,
-            State::Done | State::Queued | State::Streaming | State::Waiting => counts.done += 1,
+            RequestState::Failed => counts.failed += 1,
+            RequestState::ClientGone => counts.left += 1,
+            RequestState::Done
+            | RequestState::Queued
+            | RequestState::Streaming
+            | RequestState::Waiting => counts.done += 1,
         }
         if let Some(usage) = &r.usage {
             for (sum, more) in counts.tokens.iter_mut().zip(classes(usage)) {
@@ -233,7 +236,7 @@ impl Sums {
         }
         for (before, after) in r.attempts.iter().zip(r.attempts.iter().skip(1)) {
             // A second one beside the first is no flight from it.
-            if after.task != Task::Hedge
+            if after.role != AttemptRole::Hedge
                 && (before.upstream != after.upstream || before.key != after.key)
             {
                 *self.failovers.entry(Arc::clone(&before.upstream)).or_default() += 1;
@@ -502,7 +505,7 @@ pub(in crate::telemetry) mod tests {
         ir::cost::{Cost, Precision},
     };
 
-    pub(in crate::telemetry) fn entry(model: &str) -> Entry {
+    pub(in crate::telemetry) fn entry(model: &str) -> LedgerEntry {
         let at = UnixMillis(1_700_000_000_000);
         let attempt = |number: u32, key: &str, status: u16| AttemptRecord {
             number,
@@ -517,8 +520,8 @@ pub(in crate::telemetry) mod tests {
             outcome: (status != 200).then(|| "429".into()),
             won: status == 200,
             maybe_billed: false,
-            bound: false,
-            task: Task::Answer,
+            has_affinity: false,
+            role: AttemptRole::Primary,
         };
         let record = RequestRecord {
             id: RequestId::new(at),
@@ -527,11 +530,11 @@ pub(in crate::telemetry) mod tests {
             client: "aider".into(),
             dialect: Dialect::Openai,
             op: Op::Chat,
-            asked: "whatever".into(),
+            requested_model: "whatever".into(),
             stream: true,
             session: None,
             request_bytes: 1,
-            state: State::Done,
+            state: RequestState::Done,
             attempts: vec![attempt(1, "work", 429), attempt(2, "spare", 200)],
             reason: None,
             ttft_ms: Some(150),
@@ -549,9 +552,9 @@ pub(in crate::telemetry) mod tests {
             answer_bytes: 1,
             events: 1,
             error: None,
-            cache_lost: None,
+            cache_miss: None,
         };
-        Entry { record: Arc::new(record), parts: Vec::new(), demo: false, replay_of: None }
+        LedgerEntry { record: Arc::new(record), bills: Vec::new(), demo: false, replay_of: None }
     }
 
     fn page(metrics: &Metrics) -> String {

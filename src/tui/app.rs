@@ -2,15 +2,15 @@
 
 use super::{
     effect::Effect,
-    format::FrameContext,
+    format::Now,
     layout::Layout,
-    past::{History, UsageView},
-    rates::TrafficRates,
+    past::{Past, Sums},
+    rates::Rates,
     screens::{self, Screen},
 };
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
-    control::{snapshot::Snapshot, story::RequestTranscript},
+    control::{snapshot::Snapshot, story::Story},
     events::{filter::Filter, kind::Severity, live::Live, record::RequestRecord},
 };
 
@@ -19,22 +19,22 @@ use crate::{
 pub struct App {
     /// `None` until the first one came. Its `live` goes on with the events.
     pub snapshot: Option<Box<Snapshot>>,
-    pub connection: ConnState,
-    pub rates: TrafficRates,
-    pub usage: UsageView,
-    pub history: History,
+    pub link: Link,
+    pub rates: Rates,
+    pub sums: Sums,
+    pub past: Past,
     /// What was said in the request that is looked at.
-    pub transcript: Option<Box<RequestTranscript>>,
+    pub story: Option<Box<Story>>,
     /// The account of the request that is looked at.
-    pub explain: Option<ExplainText>,
+    pub account: Option<Account>,
     /// What was sent again last.
-    pub last_replay: Option<RequestId>,
+    pub began: Option<RequestId>,
     pub screen: Screen,
     /// What lies over the screen.
-    pub overlay: Option<Overlay>,
+    pub over: Option<Over>,
     pub dialog: Option<Dialog>,
     pub toast: Option<Toast>,
-    pub paused: Option<FrozenView>,
+    pub paused: Option<Pause>,
     /// Columns and rows of the terminal.
     pub size: (u16, u16),
     /// The proxy runs in this process.
@@ -42,38 +42,38 @@ pub struct App {
     /// What was copied: printed when the reader leaves, for terminals that take nothing into their
     /// clipboard.
     pub copied: Vec<String>,
-    pub(super) transcript_fetch: TranscriptFetch,
-    pub(super) snapshot_fetch: SnapshotFetch,
+    pub(super) reading: Reading,
+    pub(super) fresh: Freshness,
     pub(super) clicked: Option<(RowId, UnixMillis)>,
-    list_states: [ListState; Screen::ALL.len()],
+    places: [Place; Screen::ALL.len()],
 }
 
 /// The line to the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ConnState {
+pub enum Link {
     Connecting,
-    Disconnected { reason: String, retry_at: UnixMillis },
-    Connected,
+    Lost { why: String, retry_at: UnixMillis },
+    Up,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Overlay {
+pub enum Over {
     /// Over a request, where there is one under it.
     Help {
         scroll: u16,
-        request_view: Option<Box<RequestView>>,
+        under: Option<Box<Look>>,
     },
     /// All that is wrong now; over a request, where there is one under it.
     Problems {
         scroll: u16,
-        request_view: Option<Box<RequestView>>,
+        under: Option<Box<Look>>,
     },
-    Request(RequestView),
+    Request(Look),
 }
 
 /// A look at one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestView {
+pub struct Look {
     pub id: RequestId,
     pub pane: Pane,
     /// First line shown of each pane.
@@ -83,69 +83,69 @@ pub struct RequestView {
     /// Bytes, not what they say.
     pub raw: bool,
     /// Long system messages as a whole, not as a line.
-    pub expanded: bool,
+    pub unfolded: bool,
 }
 
-impl RequestView {
+impl Look {
     /// A look from the beginning.
     #[must_use]
-    pub fn new(id: RequestId) -> Self {
+    pub fn at(id: RequestId) -> Self {
         Self {
             id,
-            pane: Pane::Timeline,
+            pane: Pane::Way,
             scroll: [0; Pane::ALL.len()],
             follow: true,
             raw: false,
-            expanded: false,
+            unfolded: false,
         }
     }
 }
 
 /// The account of one request, asked for and perhaps told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExplainText {
+pub struct Account {
     pub id: RequestId,
     /// `None` while it is awaited; else the text, or why there is none.
-    pub text: Option<Result<String, String>>,
+    pub said: Option<Result<String, String>>,
 }
 
 /// A part of the Request screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pane {
-    Timeline,
+    Way,
     Conversation,
     Answer,
     Headers,
     /// The text of `aiproxy explain`.
-    Explain,
+    Account,
 }
 
 impl Pane {
     pub const ALL: [Self; 5] =
-        [Self::Timeline, Self::Conversation, Self::Answer, Self::Headers, Self::Explain];
+        [Self::Way, Self::Conversation, Self::Answer, Self::Headers, Self::Account];
 
-    pub(super) fn cycled(self, steps: usize) -> Self {
+    pub(super) fn after(self, steps: usize) -> Self {
         Self::ALL[(self as usize + steps) % Self::ALL.len()]
     }
 }
 
 /// Whether more of the story is on its way.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct TranscriptFetch {
+pub(super) struct Reading {
     pub stale: bool,
     pub pending: bool,
-    pub requested_at: UnixMillis,
+    pub at: UnixMillis,
 }
 
 /// A question at the bottom of the screen; it has the keys until it is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dialog {
     /// `y` does it.
-    Confirm { question: String, effect: Effect },
+    Ask { question: String, effect: Effect },
     /// What of a request to copy.
     Copy { id: RequestId, curl: String },
     /// A filter being typed; `before` comes back on Esc.
-    Filter { text: String, error: Option<String>, previous: Filter },
+    Filter { text: String, error: Option<String>, before: Filter },
     /// The model that a request is to be sent to again.
     Replay { id: RequestId, model: String },
     /// Leaving ends more than the dashboard.
@@ -162,7 +162,7 @@ pub struct Toast {
 
 /// The picture that is frozen while the proxy goes on.
 #[derive(Debug)]
-pub struct FrozenView {
+pub struct Pause {
     pub live: Live,
     pub at: UnixMillis,
 }
@@ -178,7 +178,7 @@ pub enum RowId {
 
 /// A row of a list, before it is drawn.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListRow {
+pub struct Entry {
     pub id: RowId,
     /// Lines it takes.
     pub height: u16,
@@ -186,7 +186,7 @@ pub struct ListRow {
 
 /// Where the reader is in one list.
 #[derive(Clone, Debug, Default)]
-pub struct ListState {
+pub struct Place {
     /// `None` follows the top.
     pub selected: Option<RowId>,
     /// The first row shown.
@@ -200,15 +200,15 @@ pub struct ListState {
 
 /// How old the views of upstreams and keys are, and whether newer ones are on their way.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct SnapshotFetch {
+pub(super) struct Freshness {
     /// Something happened since.
     pub stale: bool,
     /// Health or config changed: it matters on every screen.
     pub urgent: bool,
     pub pending: bool,
     /// Events were missed: the requests of the next snapshot count, not ours.
-    pub overflowed: bool,
-    pub fetched_at: UnixMillis,
+    pub missed: bool,
+    pub at: UnixMillis,
 }
 
 impl App {
@@ -217,25 +217,25 @@ impl App {
     pub fn new(screen: Screen, in_process: bool) -> Self {
         Self {
             snapshot: None,
-            connection: ConnState::Connecting,
-            rates: TrafficRates::default(),
-            usage: UsageView::default(),
-            history: History::default(),
-            transcript: None,
-            explain: None,
-            last_replay: None,
+            link: Link::Connecting,
+            rates: Rates::default(),
+            sums: Sums::default(),
+            past: Past::default(),
+            story: None,
+            account: None,
+            began: None,
             screen,
-            overlay: None,
+            over: None,
             dialog: None,
             toast: None,
             paused: None,
             size: (80, 24),
             in_process,
             copied: Vec::new(),
-            transcript_fetch: TranscriptFetch::default(),
-            snapshot_fetch: SnapshotFetch::default(),
+            reading: Reading::default(),
+            fresh: Freshness::default(),
             clicked: None,
-            list_states: Default::default(),
+            places: Default::default(),
         }
     }
 
@@ -250,63 +250,63 @@ impl App {
 
     /// The time that belongs to [`App::live`].
     #[must_use]
-    pub fn live_now(&self, now: FrameContext) -> FrameContext {
-        self.paused.as_ref().map_or(now, |pause| FrameContext { at: pause.at, ..now })
+    pub fn live_now(&self, now: Now) -> Now {
+        self.paused.as_ref().map_or(now, |pause| Now { at: pause.at, ..now })
     }
 
     /// Whether the ledger has yet to tell what was before, for the filter of the log.
     #[must_use]
-    pub fn is_loading_history(&self) -> bool {
+    pub fn past_awaited(&self) -> bool {
         let ledger = self.snapshot.as_ref().is_some_and(|snapshot| snapshot.ledger.is_some());
         ledger
-            && (self.history.filter != self.list_state_of(Screen::Log).filter.text()
-                || self.history.pending
-                || self.history.needs_fetch())
+            && (self.past.filter != self.place_of(Screen::Log).filter.text()
+                || self.past.pending
+                || self.past.wants())
     }
 
     /// The request with this id, as long as it is kept.
     #[must_use]
     pub fn request(&self, id: RequestId) -> Option<&RequestRecord> {
-        let current = self.live().and_then(|live| {
+        let held = self.live().and_then(|live| {
             live.running.get(id).or_else(|| live.finished().rev().find(|r| r.id == id))
         });
-        let from_transcript = || self.transcript_of(id).and_then(|story| story.record.as_deref());
-        current.or_else(|| self.history.rows.iter().find(|r| r.id == id)).or_else(from_transcript)
+        let told = || self.told(id).and_then(|story| story.record.as_deref());
+        held.or_else(|| self.past.rows.iter().find(|r| r.id == id)).or_else(told)
     }
 
     /// What is known of what was said in a request.
     #[must_use]
-    pub fn transcript_of(&self, id: RequestId) -> Option<&RequestTranscript> {
-        self.transcript.as_deref().filter(|story| story.id == id)
+    pub fn told(&self, id: RequestId) -> Option<&Story> {
+        self.story.as_deref().filter(|story| story.id == id)
     }
 
     #[must_use]
-    pub fn list_state(&self) -> &ListState {
-        self.list_state_of(self.screen)
+    pub fn place(&self) -> &Place {
+        self.place_of(self.screen)
     }
 
     #[must_use]
-    pub fn list_state_of(&self, screen: Screen) -> &ListState {
-        &self.list_states[screen.index()]
+    pub fn place_of(&self, screen: Screen) -> &Place {
+        &self.places[screen.index()]
     }
 
-    pub(super) fn list_state_mut(&mut self) -> &mut ListState {
-        &mut self.list_states[self.screen.index()]
+    pub(super) fn place_mut(&mut self) -> &mut Place {
+        &mut self.places[self.screen.index()]
     }
 
     /// The row that keys act on: the selected one, else the first.
     #[must_use]
-    pub fn current_row(&self) -> Option<RowId> {
-        self.list_state()
+    pub fn current(&self) -> Option<RowId> {
+        self.place()
             .selected
             .clone()
-            .or_else(|| screens::list_rows(self).into_iter().next().map(|entry| entry.id))
+            .or_else(|| screens::entries(self).into_iter().next().map(|entry| entry.id))
     }
 
     /// Whether a second more changes the picture: something runs, or a wait counts down.
     #[must_use]
-    pub fn needs_tick(&self, now: UnixMillis) -> bool {
-        if self.toast.is_some() || self.connection != ConnState::Connected {
+    pub fn counting(&self, now: UnixMillis) -> bool {
+        if self.toast.is_some() || self.link != Link::Up {
             return true;
         }
         let Some(snapshot) = &self.snapshot else { return false };
@@ -321,57 +321,54 @@ impl App {
 
     /// Moves the selection by rows; the top that was followed counts as selected, as the mark
     /// stands there.
-    pub(super) fn move_selection(&mut self, by: isize) {
-        let entries = screens::list_rows(self);
+    pub(super) fn step(&mut self, by: isize) {
+        let entries = screens::entries(self);
         let Some(last) = entries.len().checked_sub(1) else { return };
-        let list = self.list_state_mut();
-        let at = match row_index(&entries, list.selected.as_ref()) {
+        let place = self.place_mut();
+        let at = match position(&entries, place.selected.as_ref()) {
             Some(at) => at.saturating_add_signed(by).min(last),
             None if by > 0 => by.unsigned_abs().min(last),
             None => 0,
         };
-        list.index = at;
-        list.selected = entries.into_iter().nth(at).map(|entry| entry.id);
+        place.index = at;
+        place.selected = entries.into_iter().nth(at).map(|entry| entry.id);
     }
 
     pub(super) fn select(&mut self, id: RowId) {
-        self.list_state_mut().selected = Some(id);
+        self.place_mut().selected = Some(id);
     }
 
     /// Brings selection and scrolling into line with the rows there are; before each frame.
-    pub fn clamp_selection(&mut self, now: FrameContext) {
-        let entries = screens::list_rows(self);
+    pub fn settle(&mut self, now: Now) {
+        let entries = screens::entries(self);
         let (columns, rows) = self.size;
-        let max_width =
-            screens::list_area(self, Layout::compute(self, columns, rows, now).body).height;
-        let list = self.list_state_mut();
-        if list.selected.is_some() {
-            match row_index(&entries, list.selected.as_ref()) {
-                Some(at) => list.index = at,
+        let room = screens::list_area(self, Layout::of(self, columns, rows, now).body).height;
+        let place = self.place_mut();
+        if place.selected.is_some() {
+            match position(&entries, place.selected.as_ref()) {
+                Some(at) => place.index = at,
                 None => {
-                    list.index = list.index.min(entries.len().saturating_sub(1));
-                    list.selected = entries.get(list.index).map(|entry| entry.id.clone());
+                    place.index = place.index.min(entries.len().saturating_sub(1));
+                    place.selected = entries.get(place.index).map(|entry| entry.id.clone());
                 }
             }
         }
-        let selected_index = if list.selected.is_some() { list.index } else { 0 };
-        list.offset = list.offset.min(selected_index).min(entries.len().saturating_sub(1));
-        while list.offset < selected_index
-            && total_height(&entries[list.offset..=selected_index]) > max_width
-        {
-            list.offset += 1;
+        let shown = if place.selected.is_some() { place.index } else { 0 };
+        place.offset = place.offset.min(shown).min(entries.len().saturating_sub(1));
+        while place.offset < shown && height(&entries[place.offset..=shown]) > room {
+            place.offset += 1;
         }
         // No empty lines at the end while there are rows above.
-        while list.offset > 0 && total_height(&entries[list.offset - 1..]) <= max_width {
-            list.offset -= 1;
+        while place.offset > 0 && height(&entries[place.offset - 1..]) <= room {
+            place.offset -= 1;
         }
     }
 }
 
-fn row_index(entries: &[ListRow], id: Option<&RowId>) -> Option<usize> {
+fn position(entries: &[Entry], id: Option<&RowId>) -> Option<usize> {
     entries.iter().position(|entry| Some(&entry.id) == id)
 }
 
-fn total_height(entries: &[ListRow]) -> u16 {
+fn height(entries: &[Entry]) -> u16 {
     entries.iter().fold(0, |sum, entry| sum.saturating_add(entry.height))
 }

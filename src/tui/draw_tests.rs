@@ -9,7 +9,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::*;
 use crate::{
     base::clock::UnixMillis,
-    events::record::State,
+    events::record::RequestState,
     tui::{
         app::{Over, Pane},
         msg::Msg,
@@ -469,7 +469,7 @@ fn nothing_that_comes_from_outside_reaches_the_terminal_raw() {
     for r in
         snapshot.live.recent.iter_mut().map(Arc::make_mut).chain(snapshot.live.running.iter_mut())
     {
-        r.asked = evil.into();
+        r.requested_model = evil.into();
         r.project = evil.into();
         r.error = Some(evil.into());
         r.reason = Some(evil.into());
@@ -541,13 +541,13 @@ proptest! {
         let mut next = || name.next().cloned().unwrap_or_default();
         for r in snapshot.live.running.iter_mut().chain(snapshot.live.recent.iter_mut().map(Arc::make_mut)) {
             r.at = UnixMillis(numbers[0] as i64);
-            r.asked = next().into();
+            r.requested_model = next().into();
             r.project = next().into();
             r.error = Some(next().into());
             r.duration_ms = r.duration_ms.map(|_| numbers[1] as u32);
             r.ttft_ms = Some(numbers[2] as u32);
             r.events = numbers[3];
-            r.state = [State::Queued, State::Waiting, State::Streaming, State::Done, State::Failed, State::Left][usize::from(picks[0] % 6)];
+            r.state = [RequestState::Queued, RequestState::Waiting, RequestState::Streaming, RequestState::Done, RequestState::Failed, RequestState::ClientGone][usize::from(picks[0] % 6)];
             for a in &mut r.attempts {
                 a.upstream = next().into();
                 a.key = next().into();

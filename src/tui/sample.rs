@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    app::{App, ConnState},
-    format::FrameContext,
+    app::{App, Link},
+    format::Now,
     msg::Msg,
     screens::Screen,
     update::update,
@@ -12,12 +12,12 @@ use super::{
 use crate::{
     base::{clock::UnixMillis, id::RequestId, money::NanoUsd},
     control::{
-        history::UsageReport,
+        history::View,
         snapshot::{
-            BalanceView, ConfigView, KeyStatus, KeyView, LimitRemaining, ModelScope, ModelView,
-            PriceView, ProbeView, Snapshot, UpstreamState, UpstreamStats, UpstreamView,
+            BalanceView, ConfigView, KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope,
+            ModelView, ProbeView, Snapshot, Stats, UpstreamState, UpstreamView,
         },
-        story::{PartKind, RequestTranscript, Speaker, TranscriptPart},
+        story::{Kind, Part, Story, Who},
     },
     events::{
         kind::Severity,
@@ -31,19 +31,19 @@ use crate::{
 pub(super) const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
 /// A value of a type that this room does not name.
-fn parse<T: serde::de::DeserializeOwned>(json: &str) -> T {
+fn read<T: serde::de::DeserializeOwned>(json: &str) -> T {
     serde_json::from_str(json).unwrap()
 }
 
-pub(super) fn frame_context() -> FrameContext {
-    FrameContext { at: NOW, ..FrameContext::default() }
+pub(super) fn now() -> Now {
+    Now { at: NOW, ..Now::default() }
 }
 
-pub(super) fn frame_context_after(ms: i64) -> FrameContext {
-    FrameContext { at: UnixMillis(NOW.0 + ms), ..FrameContext::default() }
+pub(super) fn later(ms: i64) -> Now {
+    Now { at: UnixMillis(NOW.0 + ms), ..Now::default() }
 }
 
-pub(super) fn request_id(n: u64) -> RequestId {
+pub(super) fn id(n: u64) -> RequestId {
     RequestId::parse(&format!("018bcfe56800{n:08x}")).unwrap()
 }
 
@@ -72,31 +72,22 @@ pub(super) fn attempt(
     }
 }
 
-pub(super) fn running(
-    n: u64,
-    requested: &str,
-    upstream: &str,
-    state: RequestState,
-) -> RequestRecord {
+pub(super) fn running(n: u64, asked: &str, upstream: &str, state: RequestState) -> RequestRecord {
     let started = state != RequestState::Queued;
     RequestRecord {
         cache_miss: None,
-        id: request_id(100 + n),
+        id: id(100 + n),
         at: UnixMillis(NOW.0 - 9_000 + n as i64 * 1_000),
         project: "ide".into(),
         client: "claude-cli".into(),
-        dialect: parse("\"openai\""),
-        op: parse("\"chat\""),
-        requested_model: requested.into(),
+        dialect: read("\"openai\""),
+        op: read("\"chat\""),
+        requested_model: asked.into(),
         stream: true,
         session: None,
         request_bytes: 2_300,
         state,
-        attempts: if started {
-            vec![attempt(1, upstream, "work", requested, 12)]
-        } else {
-            Vec::new()
-        },
+        attempts: if started { vec![attempt(1, upstream, "work", asked, 12)] } else { Vec::new() },
         reason: Some("priority 10, the only healthy key of that tier".into()),
         ttft_ms: (state == RequestState::Streaming).then_some(410),
         duration_ms: None,
@@ -112,7 +103,7 @@ pub(super) fn running(
 
 pub(super) fn finished(
     n: u64,
-    requested: &str,
+    asked: &str,
     upstream: &str,
     status: u16,
     took_ms: u32,
@@ -120,18 +111,18 @@ pub(super) fn finished(
     let ok = status < 400;
     let mut r = running(
         n,
-        requested,
+        asked,
         upstream,
         if ok { RequestState::Streaming } else { RequestState::Failed },
     );
-    r.id = request_id(n);
+    r.id = id(n);
     r.at = UnixMillis(NOW.0 - 120_000 + n as i64 * 10_000);
     r.state = if ok { RequestState::Done } else { RequestState::Failed };
     r.status = Some(status);
     r.duration_ms = Some(took_ms);
     r.ttft_ms = ok.then_some(350);
-    r.cost = ok.then(|| parse(r#"{"usd":21400000,"sure":"exact"}"#));
-    r.usage = ok.then(|| parse(r#"{"input":901,"cache_read":11000,"cache_write_5m":0,"cache_write_1h":0,"output":340,"reasoning":0}"#));
+    r.cost = ok.then(|| read(r#"{"usd":21400000,"sure":"exact"}"#));
+    r.usage = ok.then(|| read(r#"{"input":901,"cache_read":11000,"cache_write_5m":0,"cache_write_1h":0,"output":340,"reasoning":0}"#));
     r.finish = ok.then(|| "stop".into());
     r.error = (!ok).then(|| "connection refused by 127.0.0.1:9".into());
     if let Some(a) = r.attempts.last_mut() {
@@ -208,17 +199,12 @@ pub(super) fn live() -> Live {
             "limited/LIMITED_KEY cools for 2m: 429 for chat-limited",
             None,
         ),
-        line(
-            49_000,
-            Severity::Info,
-            "ide auto 200 by healthy/work in 6200 ms",
-            Some(request_id(7)),
-        ),
+        line(49_000, Severity::Info, "ide auto 200 by healthy/work in 6200 ms", Some(id(7))),
         line(
             48_000,
             Severity::Error,
             "ide chat-dead 502 by dead/work in 12000 ms: connection refused",
-            Some(request_id(2)),
+            Some(id(2)),
         ),
     ]
     .into();
@@ -239,14 +225,14 @@ fn upstream(name: &str, state: UpstreamState) -> UpstreamView {
         name: name.to_owned(),
         dialects: vec!["openai".to_owned()],
         base_url: "http://127.0.0.1:9/v1".to_owned(),
-        origin: parse("\"file\""),
+        origin: read("\"file\""),
         priority: 10,
         state,
         cause: None,
         until: None,
         keys_ready: 1,
         keys: 1,
-        stats: UpstreamStats {
+        stats: Stats {
             attempts: 240,
             errors: 1,
             ttft_p50_ms: Some(380),
@@ -259,7 +245,7 @@ fn upstream(name: &str, state: UpstreamState) -> UpstreamView {
             every_ms: 60_000,
             at: UnixMillis(NOW.0 - 12_000),
             took_ms: 41,
-            message: "200".to_owned(),
+            said: "200".to_owned(),
             ok: true,
         }),
     }
@@ -272,11 +258,11 @@ fn key(upstream: &str, label: &str) -> KeyView {
         account: upstream.to_owned(),
         fingerprint: "sk-…9f2c".to_owned(),
         reference: format!("env:{label}"),
-        state: KeyStatus::Ok,
+        state: KeyHealth::Ok,
         cause: None,
         until: None,
         since: None,
-        from_provider: false,
+        hinted: false,
         scopes: Vec::new(),
         requests: 1_204,
         tokens: 48_200,
@@ -296,27 +282,27 @@ pub(super) fn snapshot() -> Snapshot {
     let mut dead = upstream("dead", UpstreamState::Open);
     dead.cause = Some("connection refused (127.0.0.1:9)".to_owned());
     dead.until = Some(UnixMillis(NOW.0 + 12_000));
-    dead.stats = UpstreamStats {
+    dead.stats = Stats {
         attempts: 3,
         errors: 3,
         spark: (0..15).map(|n| if n > 10 { (2, 2) } else { (0, 0) }).collect(),
-        ..UpstreamStats::default()
+        ..Stats::default()
     };
     dead.models = None;
     let mut limited = key("limited", "LIMITED_KEY");
-    limited.state = KeyStatus::Partly;
+    limited.state = KeyHealth::Partly;
     limited.scopes = vec![ModelScope {
         model: "chat-limited".to_owned(),
-        state: KeyStatus::Cooling,
+        state: KeyHealth::Cooling,
         cause: Some("429, Retry-After".to_owned()),
         until: Some(UnixMillis(NOW.0 + 88_000)),
         since: Some(UnixMillis(NOW.0 - 32_000)),
-        from_provider: true,
+        hinted: true,
     }];
     let mut work = key("healthy", "work");
-    let limit = |what: &str, limit: u64, remaining: u64| LimitRemaining {
+    let limit = |what: &str, limit: u64, remaining: u64| LimitLeft {
         model: "chat-large".to_owned(),
-        kind: what.to_owned(),
+        what: what.to_owned(),
         limit: Some(limit),
         remaining,
         until: UnixMillis(NOW.0 + 30_000),
@@ -326,7 +312,7 @@ pub(super) fn snapshot() -> Snapshot {
         name: name.to_owned(),
         kind: kind.to_owned(),
         targets: targets.iter().map(|t| (*t).to_owned()).collect(),
-        price: (kind == "logical").then(|| PriceView {
+        price: (kind == "logical").then(|| ModelPrice {
             currency: "USD".to_owned(),
             input: "0.25".to_owned(),
             output: Some("2".to_owned()),
@@ -362,11 +348,11 @@ pub(super) fn snapshot() -> Snapshot {
         live: live(),
         offline: false,
         draining: false,
-        ledger: Some(parse(
+        ledger: Some(read(
             r#"{"path":"/home/ann/.local/share/aiproxy/ledger.db","trouble":null,"waiting":0,"lost":0}"#,
         )),
         alerts: Vec::new(),
-        budgets: parse(&format!(
+        budgets: read(&format!(
             r#"[{{"of":"all","per":"month","usd":20000000000,"spent":21400000000,"reserved":0,"percent":107,"unpriced":0,"from":0,"until":{end}}},
                 {{"of":"project ide","per":"day","usd":5000000000,"spent":4100000000,"reserved":0,"percent":82,"unpriced":0,"from":0,"until":{end}}},
                 {{"of":"key healthy/work","per":"total","usd":10000000000,"spent":920000000,"reserved":0,"percent":9,"unpriced":3,"from":0,"until":null}}]"#,
@@ -375,7 +361,7 @@ pub(super) fn snapshot() -> Snapshot {
     }
 }
 
-fn totals_json(requests: u64, input: u64, cached: u64, output: u64, nano: i64) -> String {
+fn sums(requests: u64, input: u64, cached: u64, output: u64, nano: i64) -> String {
     format!(
         r#""requests":{requests},"failed":{},"attempts":{requests},"input":{input},"cache_read":{cached},"cache_write_5m":0,"cache_write_1h":0,"output":{output},"reasoning":120,"cost":{nano},"unpriced":0,"estimated":0,"at_least":0,"won":{}"#,
         requests / 50,
@@ -384,35 +370,35 @@ fn totals_json(requests: u64, input: u64, cached: u64, output: u64, nano: i64) -
 }
 
 /// Sums of a week, as the ledger tells them.
-pub(super) fn usage_report(by: &str) -> UsageReport {
+pub(super) fn view(by: &str) -> View {
     let row = |name: &str, sums: String| format!(r#"{{"name":"{name}",{sums}}}"#);
     let rows = match by {
-        "key" => vec![row("healthy/work", totals_json(61, 210_000, 64_000, 19_000, 920_000_000))],
+        "key" => vec![row("healthy/work", sums(61, 210_000, 64_000, 19_000, 920_000_000))],
         _ => vec![
-            row("claude-sonnet-4-5", totals_json(122, 200_000, 900_000, 48_200, 1_310_000_000)),
-            row("gpt-5-mini", totals_json(61, 146_000, 64_000, 19_000, 402_000_000)),
-            row("deepseek-r1", totals_json(20, 88_000, 0, 11_400, 128_000_000)),
-            row("通义千问-max", totals_json(2, 900, 0, 1_400, 300_000)),
+            row("claude-sonnet-4-5", sums(122, 200_000, 900_000, 48_200, 1_310_000_000)),
+            row("gpt-5-mini", sums(61, 146_000, 64_000, 19_000, 402_000_000)),
+            row("deepseek-r1", sums(20, 88_000, 0, 11_400, 128_000_000)),
+            row("通义千问-max", sums(2, 900, 0, 1_400, 300_000)),
         ],
     };
     let days = [
-        row("2023-11-09", totals_json(20, 80_000, 0, 11_400, 900_000_000)),
-        row("2023-11-10", totals_json(61, 210_000, 64_000, 19_000, 402_000_000)),
-        row("2023-11-14", totals_json(122, 200_000, 900_000, 48_200, 1_840_000_000)),
+        row("2023-11-09", sums(20, 80_000, 0, 11_400, 900_000_000)),
+        row("2023-11-10", sums(61, 210_000, 64_000, 19_000, 402_000_000)),
+        row("2023-11-14", sums(122, 200_000, 900_000, 48_200, 1_840_000_000)),
     ];
-    parse(&format!(
+    read(&format!(
         r#"{{"by":"{by}","from":0,"until":{},"tz":"UTC","rows":[{}],"total":{{{}}},"days":[{}],"demo":{{{}}}}}"#,
         NOW.0,
         rows.join(","),
-        totals_json(205, 434_900, 964_000, 80_000, 1_840_300_000),
+        sums(205, 434_900, 964_000, 80_000, 1_840_300_000),
         days.join(","),
-        totals_json(0, 0, 0, 0, 0)
+        sums(0, 0, 0, 0, 0)
     ))
 }
 
-fn transcript_part(who: Speaker, kind: PartKind, name: &str, text: &str) -> TranscriptPart {
-    TranscriptPart {
-        speaker: who,
+fn part(who: Who, kind: Kind, name: &str, text: &str) -> Part {
+    Part {
+        who,
         kind,
         name: name.to_owned(),
         text: text.to_owned(),
@@ -421,67 +407,53 @@ fn transcript_part(who: Speaker, kind: PartKind, name: &str, text: &str) -> Tran
 }
 
 /// What was said in a request.
-pub(super) fn transcript(id: RequestId) -> RequestTranscript {
+pub(super) fn story(id: RequestId) -> Story {
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let mut system = transcript_part(
-        Speaker::System,
-        PartKind::Text,
-        "",
-        "You are a careful engineer. Read before you write.",
-    );
+    let mut system =
+        part(Who::System, Kind::Text, "", "You are a careful engineer. Read before you write.");
     system.chars = 4_102;
-    RequestTranscript {
+    Story {
         id,
-        request_headers: vec![
+        asked: vec![
             header("user-agent", "claude-cli/2.1 (external, cli)"),
             header("anthropic-beta", "interleaved-thinking-2025-05-14"),
         ],
-        response_headers: vec![
+        answered: vec![
             header("content-type", "text/event-stream"),
             header("x-aiproxy-losses", "logit_bias, user"),
         ],
         conversation: vec![
             system,
-            transcript_part(
-                Speaker::User,
-                PartKind::Text,
+            part(
+                Who::User,
+                Kind::Text,
                 "",
                 "fix the flaky test in relay; it fails about once in ten runs",
             ),
-            transcript_part(
-                Speaker::Assistant,
-                PartKind::Thinking,
-                "",
-                "The clock is read twice there.",
-            ),
-            transcript_part(
-                Speaker::Assistant,
-                PartKind::Call,
-                "Bash",
-                r#"{"command":"cargo test it::relay"}"#,
-            ),
-            transcript_part(
-                Speaker::Tool,
-                PartKind::Result,
+            part(Who::Assistant, Kind::Thinking, "", "The clock is read twice there."),
+            part(Who::Assistant, Kind::Call, "Bash", r#"{"command":"cargo test it::relay"}"#),
+            part(
+                Who::Tool,
+                Kind::Result,
                 "Bash",
                 "exit 101\nthread 'main' panicked at src/relay.rs:42",
             ),
         ],
         answer: vec![
-            transcript_part(
-                Speaker::Assistant,
-                PartKind::Thinking,
+            part(
+                Who::Assistant,
+                Kind::Thinking,
                 "",
                 "So the second reading may be later than the first.",
             ),
-            transcript_part(
-                Speaker::Assistant,
-                PartKind::Text,
+            part(
+                Who::Assistant,
+                Kind::Text,
                 "",
                 "I'll look at the failing test first.\n\nThe clock in `relay` is read twice; 我先看一下失败的测试。",
             ),
         ],
-        bodies_stored: true,
+        kept: true,
         only_answer: false,
         raw: false,
         record: None,
@@ -491,9 +463,9 @@ pub(super) fn transcript(id: RequestId) -> RequestTranscript {
 /// A dashboard that has just got its first snapshot.
 pub(super) fn app() -> App {
     let mut app = App::new(Screen::Live, false);
-    update(&mut app, Msg::Snapshot(Box::new(snapshot())), frame_context());
-    update(&mut app, Msg::Today(Ok(Box::new(usage_report("key")))), frame_context());
-    update(&mut app, Msg::Usage(Ok(Box::new(usage_report("model")))), frame_context());
-    assert_eq!(app.connection, ConnState::Connected);
+    update(&mut app, Msg::Snapshot(Box::new(snapshot())), now());
+    update(&mut app, Msg::Today(Ok(Box::new(view("key")))), now());
+    update(&mut app, Msg::Usage(Ok(Box::new(view("model")))), now());
+    assert_eq!(app.link, Link::Up);
     app
 }

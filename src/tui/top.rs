@@ -5,20 +5,20 @@ use ratatui::layout::Rect;
 
 use super::{
     app::App,
-    format::{self, FrameContext},
+    format::{self, Now},
     past,
     text::fill,
-    theme::ThemeRole,
-    widgets::canvas::{Canvas, StyledSpan, span, spans_width},
+    theme::Role,
+    widgets::canvas::{Canvas, Span, span, spans_width},
 };
-use crate::{control::history::Totals, events::live::LiveTotals};
+use crate::{control::history::Sums, events::live::LiveTotals};
 
 /// Columns between the left side and the right one.
 const GAP: u16 = 2;
 
 /// When a part leaves: the last of these first. What has no word here stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum HideOrder {
+enum Leaves {
     Never,
     Running,
     Requests,
@@ -33,46 +33,41 @@ enum HideOrder {
     Affinity,
 }
 
-struct StatusPart {
-    hide_order: HideOrder,
+struct Part {
+    leaves: Leaves,
     /// What stands before it, where it is not the first of its side.
     gap: &'static str,
-    span: StyledSpan,
+    said: Span,
 }
 
-fn status_part(
-    leaves: HideOrder,
-    gap: &'static str,
-    text: impl Into<String>,
-    role: ThemeRole,
-) -> StatusPart {
-    StatusPart { hide_order: leaves, gap, span: span(text, role) }
+fn part(leaves: Leaves, gap: &'static str, text: impl Into<String>, role: Role) -> Part {
+    Part { leaves, gap, said: span(text, role) }
 }
 
 /// Where there are tabs: how things are has the line for itself.
-pub(super) fn draw_wide(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
+pub(super) fn wide(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let text = &now.text.top;
-    let mut left = paused_part(app, now);
-    left.push(status_part(HideOrder::Never, "  ", "aiproxy", ThemeRole::Accent));
+    let mut left = paused(app, now);
+    left.push(part(Leaves::Never, "  ", "aiproxy", Role::Accent));
     let Some(snapshot) = &app.snapshot else {
-        left.push(status_part(HideOrder::Never, "  ", text.connecting.clone(), ThemeRole::Dim));
-        return draw_sides(canvas, area, left, Vec::new(), false);
+        left.push(part(Leaves::Never, "  ", text.connecting.clone(), Role::Dim));
+        return show(canvas, area, left, Vec::new(), false);
     };
     let listen = snapshot.listen.first().map_or("", String::as_str);
-    left.push(status_part(HideOrder::Address, "  ", listen, ThemeRole::Text));
-    let up = fill(&text.up, &[("span", &format_uptime(now.since(snapshot.started)))]);
-    left.push(status_part(HideOrder::Up, " · ", up, ThemeRole::Dim));
+    left.push(part(Leaves::Address, "  ", listen, Role::Text));
+    let up = fill(&text.up, &[("span", &up(now.since(snapshot.started)))]);
+    left.push(part(Leaves::Up, " · ", up, Role::Dim));
     if snapshot.draining {
-        left.push(status_part(HideOrder::Never, " · ", text.draining.clone(), ThemeRole::Warn));
+        left.push(part(Leaves::Never, " · ", text.draining.clone(), Role::Warn));
     }
-    draw_sides(canvas, area, left, number_parts(app, now), false);
+    show(canvas, area, left, numbers(app, now), false);
 }
 
 /// One line for both: where the reader is, and how things are.
-pub(super) fn draw_narrow(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
-    let mut left = paused_part(app, now);
-    left.push(status_part(HideOrder::Never, "  ", app.screen.label(now.text), ThemeRole::Accent));
-    left.push(status_part(HideOrder::Name, "  ", "aiproxy", ThemeRole::Text));
+pub(super) fn narrow(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
+    let mut left = paused(app, now);
+    left.push(part(Leaves::Never, "  ", app.screen.word(now.text), Role::Accent));
+    left.push(part(Leaves::Name, "  ", "aiproxy", Role::Text));
     match &app.snapshot {
         Some(snapshot) => {
             let port = snapshot
@@ -80,41 +75,29 @@ pub(super) fn draw_narrow(app: &App, now: FrameContext, canvas: &mut Canvas<'_>,
                 .first()
                 .and_then(|listen| listen.rsplit(':').next())
                 .unwrap_or_default();
-            left.push(status_part(HideOrder::Address, " ", format!(":{port}"), ThemeRole::Dim));
+            left.push(part(Leaves::Address, " ", format!(":{port}"), Role::Dim));
         }
-        None => left.push(status_part(
-            HideOrder::Never,
-            "  ",
-            now.text.top.connecting.clone(),
-            ThemeRole::Dim,
-        )),
+        None => left.push(part(Leaves::Never, "  ", now.text.top.connecting.clone(), Role::Dim)),
     }
-    let right = if app.list_state().filter.is_empty() {
-        number_parts(app, now)
+    let right = if app.place().filter.is_empty() {
+        numbers(app, now)
     } else {
         // What is shown matters more than what is not.
-        vec![status_part(
-            HideOrder::Never,
-            "",
-            format!("/{}", app.list_state().filter.text()),
-            ThemeRole::Warn,
-        )]
+        vec![part(Leaves::Never, "", format!("/{}", app.place().filter.text()), Role::Warn)]
     };
-    draw_sides(canvas, area, left, right, true);
+    show(canvas, area, left, right, true);
 }
 
 /// A picture that stands still says so before everything else.
-fn paused_part(app: &App, now: FrameContext) -> Vec<StatusPart> {
+fn paused(app: &App, now: Now) -> Vec<Part> {
     app.paused
         .iter()
-        .map(|_| {
-            status_part(HideOrder::Never, "", format!("▸ {}", now.text.top.paused), ThemeRole::Warn)
-        })
+        .map(|_| part(Leaves::Never, "", format!("▸ {}", now.text.top.paused), Role::Warn))
         .collect()
 }
 
 /// Up to the minute, so that the line is quiet.
-fn format_uptime(ms: u64) -> String {
+fn up(ms: u64) -> String {
     if ms < 60_000 {
         "<1m".to_owned()
     } else if ms < 3_600_000 {
@@ -126,21 +109,20 @@ fn format_uptime(ms: u64) -> String {
 
 /// Both sides without the parts that there is no room for; the right one stands at the end of the
 /// line, or next to the left.
-fn draw_sides(
+fn show(
     canvas: &mut Canvas<'_>,
     area: Rect,
-    mut left: Vec<StatusPart>,
-    mut right: Vec<StatusPart>,
+    mut left: Vec<Part>,
+    mut right: Vec<Part>,
     together: bool,
 ) {
-    let max_width = area.width.saturating_sub(2);
+    let room = area.width.saturating_sub(2);
     loop {
-        let (begin, end) = (join_parts(&left), join_parts(&right));
+        let (begin, end) = (pieces(&left), pieces(&right));
         let wide = spans_width(&begin).saturating_add(GAP).saturating_add(spans_width(&end));
-        let last_hidden =
-            left.iter().chain(&right).map(|part| part.hide_order).max().unwrap_or(HideOrder::Never);
-        if wide <= max_width || last_hidden == HideOrder::Never {
-            let x = canvas.spans(area.x + 1, area.y, max_width, &begin);
+        let most = left.iter().chain(&right).map(|part| part.leaves).max().unwrap_or(Leaves::Never);
+        if wide <= room || most == Leaves::Never {
+            let x = canvas.spans(area.x + 1, area.y, room, &begin);
             if together {
                 canvas.spans(
                     x.saturating_add(GAP),
@@ -149,7 +131,7 @@ fn draw_sides(
                     &end,
                 );
             } else {
-                canvas.spans_right(
+                canvas.spans_before(
                     x.saturating_add(GAP),
                     area.right().saturating_sub(1),
                     area.y,
@@ -158,64 +140,64 @@ fn draw_sides(
             }
             return;
         }
-        left.retain(|part| part.hide_order != last_hidden);
-        right.retain(|part| part.hide_order != last_hidden);
+        left.retain(|part| part.leaves != most);
+        right.retain(|part| part.leaves != most);
     }
 }
 
-fn join_parts(parts: &[StatusPart]) -> Vec<StyledSpan> {
+fn pieces(parts: &[Part]) -> Vec<Span> {
     let mut spans = Vec::with_capacity(2 * parts.len());
     for (at, part) in parts.iter().enumerate() {
         if at > 0 {
-            spans.push(span(part.gap, ThemeRole::Dim));
+            spans.push(span(part.gap, Role::Dim));
         }
-        spans.push(part.span.clone());
+        spans.push(part.said.clone());
     }
     spans
 }
 
 /// What runs, and what there was today as the ledger has it; without a ledger, since the start, and
 /// it says so.
-fn number_parts(app: &App, now: FrameContext) -> Vec<StatusPart> {
+fn numbers(app: &App, now: Now) -> Vec<Part> {
     let (text, mut parts) = (&now.text.top, Vec::new());
     let Some(live) = app.live() else { return parts };
-    let mut add = |leaves, text: String, role| parts.push(status_part(leaves, " · ", text, role));
+    let mut add = |leaves, text: String, role| parts.push(part(leaves, " · ", text, role));
     let number = |text: &str, n: u64| fill(text, &[("n", &format::count(n))]);
     let running = live.running.len() as u64;
     add(
-        HideOrder::Running,
+        Leaves::Running,
         number(&text.running, running),
-        if running > 0 { ThemeRole::Accent } else { ThemeRole::Dim },
+        if running > 0 { Role::Accent } else { Role::Dim },
     );
-    let (sums, demo, requests) = match today_totals(app) {
+    let (sums, demo, requests) = match today(app) {
         Some((sums, demo)) => (sums, demo, &text.today),
-        None if app.usage.is_loading_today(app.snapshot.as_deref()) => return parts,
+        None if app.sums.awaited(app.snapshot.as_deref()) => return parts,
         None => (since_start(app), 0, &text.since_start),
     };
-    add(HideOrder::Requests, number(requests, sums.requests), ThemeRole::Text);
+    add(Leaves::Requests, number(requests, sums.requests), Role::Text);
     if sums.failed > 0 {
-        add(HideOrder::Failed, number(&text.failed, sums.failed), ThemeRole::Warn);
+        add(Leaves::Failed, number(&text.failed, sums.failed), Role::Warn);
     }
     if demo > 0 {
-        add(HideOrder::Demo, number(&text.demo, demo), ThemeRole::Dim);
+        add(Leaves::Demo, number(&text.demo, demo), Role::Dim);
     }
     let input = sums.usage.input_total();
     let tokens = input.saturating_add(sums.usage.output_total());
-    add(HideOrder::Tokens, number(&text.tokens, tokens), ThemeRole::Text);
-    add(HideOrder::Cost, sums.displayed_cost().to_string(), ThemeRole::Text);
+    add(Leaves::Tokens, number(&text.tokens, tokens), Role::Text);
+    add(Leaves::Cost, sums.shown().to_string(), Role::Text);
     if input > 0 && sums.requests >= 20 {
         let share = |tokens| format::share(tokens, input.max(20));
         add(
-            HideOrder::Cache,
+            Leaves::Cache,
             fill(&text.cache, &[("share", &share(sums.usage.cache_read))]),
-            ThemeRole::Text,
+            Role::Text,
         );
-        if sums.affinity_cache_read > 0 {
-            parts.push(status_part(
-                HideOrder::Affinity,
+        if sums.won > 0 {
+            parts.push(part(
+                Leaves::Affinity,
                 "",
-                fill(&text.won, &[("won", &share(sums.affinity_cache_read))]),
-                ThemeRole::Text,
+                fill(&text.won, &[("won", &share(sums.won))]),
+                Role::Text,
             ));
         }
     }
@@ -224,25 +206,25 @@ fn number_parts(app: &App, now: FrameContext) -> Vec<StatusPart> {
 
 /// What the ledger has of today, and what ended since it was asked; beside it, requests to the
 /// built-in upstream.
-fn today_totals(app: &App) -> Option<(Totals, u64)> {
-    let today = app.usage.today.as_ref()?;
+fn today(app: &App) -> Option<(Sums, u64)> {
+    let today = app.sums.today.as_ref()?;
     let mut sums = today.total;
-    sums.add(&app.usage.delta);
-    Some((sums, today.demo.requests.saturating_add(app.usage.demo_delta)))
+    sums.add(&app.sums.since);
+    Some((sums, today.demo.requests.saturating_add(app.sums.since_demo)))
 }
 
 /// Today's requests, those to the built-in upstream too, as far as the ledger tells.
 pub(super) fn requests_today(app: &App) -> Option<u64> {
-    today_totals(app).map(|(sums, demo)| sums.requests.saturating_add(demo))
+    today(app).map(|(sums, demo)| sums.requests.saturating_add(demo))
 }
 
 /// What today cost, as far as the ledger tells.
 pub(super) fn cost_today(app: &App) -> Option<String> {
-    today_totals(app).map(|(sums, _)| sums.displayed_cost().to_string())
+    today(app).map(|(sums, _)| sums.shown().to_string())
 }
 
 /// What was counted since the proxy started.
-fn since_start(app: &App) -> Totals {
+fn since_start(app: &App) -> Sums {
     let totals = app.live().map(|live| live.totals).unwrap_or_default();
-    past::totals_delta(&totals, &LiveTotals::default())
+    past::counted(&totals, &LiveTotals::default())
 }

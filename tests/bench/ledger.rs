@@ -22,8 +22,8 @@ use aiproxy::{
     config::settings::Ledger as Settings,
     events::{
         filter::Filter,
-        record::{AttemptRecord, RequestRecord, State, Task},
-        sink::{Entry, Note, Part, Sink, Wanted},
+        record::{AttemptRecord, AttemptRole, RequestRecord, RequestState},
+        sink::{AttemptBill, BodyPolicy, LedgerEntry, LedgerMessage, LedgerQueue},
     },
     ir::{
         cost::{Bill, Cost, CostSource, Precision},
@@ -50,7 +50,7 @@ impl Redactor for Plain {
     }
 }
 
-fn entry(n: i64) -> Box<Entry> {
+fn entry(n: i64) -> Box<LedgerEntry> {
     let at = UnixMillis(START + n * APART_MS);
     let bill = Bill {
         cost: Some(NanoUsd(25_000)),
@@ -68,11 +68,11 @@ fn entry(n: i64) -> Box<Entry> {
         client: format!("client-{}", n % 5).into(),
         dialect: Dialect::Openai,
         op: Op::Chat,
-        asked: Arc::clone(&model),
+        requested_model: Arc::clone(&model),
         stream: true,
         session: Some(format!("s{}", n / 50).into()),
         request_bytes: 1_000,
-        state: State::Done,
+        state: RequestState::Done,
         attempts: vec![AttemptRecord {
             number: 1,
             upstream: "openai".into(),
@@ -86,8 +86,8 @@ fn entry(n: i64) -> Box<Entry> {
             outcome: None,
             won: true,
             maybe_billed: false,
-            bound: false,
-            task: Task::Answer,
+            has_affinity: false,
+            role: AttemptRole::Primary,
         }],
         reason: Some("the only candidate".into()),
         ttft_ms: Some(40),
@@ -105,10 +105,10 @@ fn entry(n: i64) -> Box<Entry> {
         answer_bytes: 999,
         events: 7,
         error: None,
-        cache_lost: None,
+        cache_miss: None,
     };
-    let parts = vec![Part { number: 1, answered: None, usage: record.usage, bill }];
-    Box::new(Entry { record: Arc::new(record), parts, demo: false, replay_of: None })
+    let parts = vec![AttemptBill { number: 1, reported_model: None, usage: record.usage, bill }];
+    Box::new(LedgerEntry { record: Arc::new(record), bills: parts, demo: false, replay_of: None })
 }
 
 /// Processor time of the whole process, or of this thread.
@@ -127,8 +127,8 @@ fn main() {
     let home = tempfile::tempdir().expect("a folder");
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let (sink, notes) = Sink::new();
-    sink.want(Wanted::None, 0);
+    let (sink, notes) = LedgerQueue::new();
+    sink.set_policy(BodyPolicy::None, 0);
     let settings = Settings {
         tz: "UTC".to_owned(),
         keep: Duration::from_secs(3_650 * 86_400),
@@ -148,13 +148,13 @@ fn main() {
     let (begun, busy) = (Instant::now(), others());
     for n in 0..rows {
         let slot = loop {
-            match sink.slot() {
+            match sink.reserve_slot() {
                 Some(slot) => break slot,
                 // More than may wait: the thread catches up.
                 None => runtime.block_on(sink.flush()),
             }
         };
-        slot.send(Note::Request(entry(n)));
+        slot.send(LedgerMessage::Request(entry(n)));
         if n % 4_096 == 0 {
             runtime.block_on(sink.flush());
         }

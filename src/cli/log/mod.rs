@@ -11,18 +11,18 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{
-    CommandContext,
-    books::LedgerSource,
-    exit::{CliError, ExitStatus},
-    out::{self, Styler, TextRole},
-    reach::RunningProxy,
+    Ctx,
+    books::Books,
+    exit::{CliError, Exit},
+    out::{self, Paint, Role},
+    reach::Reach,
     when,
 };
 use crate::{
     base::{clean::clean, clock::UnixMillis},
     control::{
-        client::StreamItem,
-        history::{HistoryQuery, MAX_PAGE},
+        client::Told,
+        history::{HistoryQuestion, PAGE},
     },
     events::{
         filter::Filter,
@@ -31,7 +31,7 @@ use crate::{
         live::Live,
         record::{RequestRecord, RequestState},
     },
-    ledger::query::RequestDetail,
+    ledger::query::Full,
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -84,7 +84,7 @@ enum LogCommand {
         id: String,
         /// Print what was sent, or what was answered, and nothing else
         #[arg(long, value_enum)]
-        body: Option<show::BodySide>,
+        body: Option<show::Which>,
     },
 }
 
@@ -93,59 +93,55 @@ enum LogCommand {
 /// # Errors
 ///
 /// No proxy runs; a filter that cannot be read; no such request.
-pub async fn run(ctx: &CommandContext, args: LogArgs) -> Result<ExitStatus, CliError> {
-    let filter = filter::parse_filter(&args.filter)?;
-    let paint = Styler::stdout();
+pub async fn run(ctx: &Ctx, args: LogArgs) -> Result<Exit, CliError> {
+    let filter = filter::read(&args.filter)?;
+    let paint = Paint::stdout();
     if let Some(LogCommand::Replay(args)) = args.command {
         return replay::run(ctx, args).await;
     }
-    let ledger_source = LedgerSource::open(ctx).await?;
+    let books = Books::open(ctx).await?;
     match args.command {
-        Some(LogCommand::Export(args)) => return export::run(&ledger_source, args).await,
+        Some(LogCommand::Export(args)) => return export::run(&books, args).await,
         Some(LogCommand::Show { id, body }) => {
-            return show_request(ctx, &ledger_source, &id, body, paint).await;
+            return show_one(ctx, &books, &id, body, paint).await;
         }
         Some(LogCommand::Replay(_)) | None => {}
     }
-    let printer = LogPrinter { filter, json: ctx.global.json, styler: paint };
+    let printer = Printer { filter, json: ctx.global.json, paint };
     let limit = args.limit as usize;
-    let question = HistoryQuery {
+    let question = HistoryQuestion {
         filter: printer.filter.text().to_owned(),
         since: args.since,
-        before_id: None,
-        limit: limit.clamp(1, MAX_PAGE),
+        before: None,
+        limit: limit.clamp(1, PAGE),
     };
-    let Some(proxy) = ledger_source.proxy() else {
+    let Some(reach) = books.proxy() else {
         if args.follow {
-            return Err(super::reach::not_running_error(ctx).await);
+            return Err(super::reach::not_running(ctx).await);
         }
-        printer.print_history(
-            &Live::default(),
-            ledger_source.history(&question).await?.requests,
-            limit,
-        )?;
-        return Ok(ExitStatus::Ok);
+        printer.past(&Live::default(), books.history(&question).await?.requests, limit)?;
+        return Ok(Exit::Ok);
     };
     // Listening begins before the picture is taken, so that nothing falls between.
-    let mut events = if args.follow { Some(proxy.client.events().await?) } else { None };
-    let mut live = proxy.snapshot().await?.live;
-    let history = match ledger_source.history(&question).await {
+    let mut events = if args.follow { Some(reach.client.events().await?) } else { None };
+    let mut live = reach.snapshot().await?.live;
+    let history = match books.history(&question).await {
         Ok(page) => page.requests,
         // A wrong question is an error; a ledger that cannot be read leaves what the proxy
         // remembers.
         Err(error) if question.since.is_some() => return Err(error),
         Err(error) => {
-            out::print_note(&format!("note: only what the running proxy remembers: {error}"));
+            out::note(&format!("note: only what the running proxy remembers: {error}"));
             Vec::new()
         }
     };
-    printer.print_history(&live, history, limit)?;
+    printer.past(&live, history, limit)?;
     while let Some(stream) = &mut events {
         let event = match stream.next().await? {
-            StreamItem::Event(event) => event,
-            StreamItem::Resync => {
-                live = proxy.snapshot().await?.live;
-                out::print_note("note: some events were missed");
+            Told::Event(event) => event,
+            Told::Resync => {
+                live = reach.snapshot().await?.live;
+                out::note("note: some events were missed");
                 continue;
             }
         };
@@ -156,7 +152,7 @@ pub async fn run(ctx: &CommandContext, args: LogArgs) -> Result<ExitStatus, CliE
         match &event.kind {
             EventKind::Ended { id, .. } => {
                 if let Some(record) = live.recent.back().filter(|record| record.id == *id) {
-                    printer.print_request(record)?;
+                    printer.request(record)?;
                 }
             }
             EventKind::Alert { .. }
@@ -164,39 +160,35 @@ pub async fn run(ctx: &CommandContext, args: LogArgs) -> Result<ExitStatus, CliE
             | EventKind::Health { .. }
             | EventKind::Notice { .. } => {
                 if let Some(line) = live.lines.back() {
-                    printer.print_event(line)?;
+                    printer.event(line)?;
                 }
             }
             _ => {}
         }
     }
-    Ok(ExitStatus::Ok)
+    Ok(Exit::Ok)
 }
 
 /// One request: as it runs, or as the ledger has it.
-async fn show_request(
-    ctx: &CommandContext,
-    ledger_source: &LedgerSource,
+async fn show_one(
+    ctx: &Ctx,
+    books: &Books,
     id: &str,
-    body: Option<show::BodySide>,
-    styler: Styler,
-) -> Result<ExitStatus, CliError> {
-    let running = match ledger_source.proxy() {
-        Some(proxy) => find_running(proxy, id).await?,
+    body: Option<show::Which>,
+    paint: Paint,
+) -> Result<Exit, CliError> {
+    let running = match books.proxy() {
+        Some(reach) => running(reach, id).await?,
         None => None,
     };
     let full = match running {
-        Some(record) => RequestDetail {
-            record,
-            bills: Vec::new(),
-            bodies: Vec::new(),
-            demo: false,
-            replay_of: None,
-        },
-        None => ledger_source.request_detail(id).await?,
+        Some(record) => {
+            Full { record, parts: Vec::new(), bodies: Vec::new(), demo: false, replay_of: None }
+        }
+        None => books.full(id).await?,
     };
     if let Some(which) = body {
-        let text = show::body_text(&full, which).ok_or_else(|| {
+        let text = show::body(&full, which).ok_or_else(|| {
             CliError::failed("that was not kept")
                 .hint("`bodies` under [ledger] says what is; older ones go first")
         })?;
@@ -205,38 +197,38 @@ async fn show_request(
         let mut value = serde_json::to_value(&full.record)
             .map_err(|e| CliError::failed(format!("JSON: {e}")))?;
         if let Some(fields) = value.as_object_mut() {
-            fields.insert("parts".to_owned(), json!(full.bills));
+            fields.insert("parts".to_owned(), json!(full.parts));
             fields.insert("bodies".to_owned(), json!(full.bodies));
         }
-        out::print_json(&value)?;
+        out::json(&value)?;
     } else {
-        let mut text = show::request_page(&full.record, styler);
+        let mut text = show::request(&full.record, paint);
         if !full.record.attempts.is_empty() {
-            text.push_str(&format!("\n{}", show::waterfall(&full.record, styler)));
+            text.push_str(&format!("\n{}", show::waterfall(&full.record, paint)));
         }
         out::print(&text)?;
     }
-    Ok(ExitStatus::Ok)
+    Ok(Exit::Ok)
 }
 
-async fn find_running(proxy: &RunningProxy, id: &str) -> Result<Option<RequestRecord>, CliError> {
-    let live = proxy.snapshot().await?.live;
+async fn running(reach: &Reach, id: &str) -> Result<Option<RequestRecord>, CliError> {
+    let live = reach.snapshot().await?.live;
     Ok(live.find(id).filter(|record| record.is_running()).cloned())
 }
 
-struct LogPrinter {
+struct Printer {
     filter: Filter,
     json: bool,
-    styler: Styler,
+    paint: Paint,
 }
 
 /// What the log is made of.
-enum LogEntry<'a> {
+enum Entry<'a> {
     Event(&'a LogLine),
     Request(&'a RequestRecord),
 }
 
-impl LogEntry<'_> {
+impl Entry<'_> {
     fn at(&self) -> UnixMillis {
         match self {
             Self::Event(line) => line.at,
@@ -247,10 +239,10 @@ impl LogEntry<'_> {
     }
 }
 
-impl LogPrinter {
+impl Printer {
     /// The newest of what is kept, oldest first: requests of the ledger and those that only the
     /// proxy remembers yet.
-    fn print_history(
+    fn past(
         &self,
         live: &Live,
         mut history: Vec<RequestRecord>,
@@ -263,72 +255,69 @@ impl LogPrinter {
             .lines
             .iter()
             .filter(|line| line.id.is_none() && self.filter.matches_line(line, None))
-            .map(LogEntry::Event);
-        let requests = history
-            .iter()
-            .filter(|record| self.filter.matches_request(record))
-            .map(LogEntry::Request);
+            .map(Entry::Event);
+        let requests =
+            history.iter().filter(|record| self.filter.matches_request(record)).map(Entry::Request);
         let mut entries: Vec<_> = events.chain(requests).collect();
-        entries.sort_by_key(LogEntry::at);
+        entries.sort_by_key(Entry::at);
         if entries.is_empty() && limit > 0 && !self.json {
-            out::print_note(&filter::no_match_message(&self.filter));
+            out::note(&filter::nothing(&self.filter));
         }
         for entry in entries.iter().skip(entries.len().saturating_sub(limit)) {
             match entry {
-                LogEntry::Event(line) => self.print_event(line)?,
-                LogEntry::Request(record) => self.print_request(record)?,
+                Entry::Event(line) => self.event(line)?,
+                Entry::Request(record) => self.request(record)?,
             }
         }
         Ok(())
     }
 
-    fn print_request(&self, record: &RequestRecord) -> Result<(), CliError> {
+    fn request(&self, record: &RequestRecord) -> Result<(), CliError> {
         if !self.filter.matches_request(record) {
             return Ok(());
         }
         if self.json {
-            return out::print_json_line(&json!({ "request": record }));
+            return out::json_line(&json!({ "request": record }));
         }
-        out::print_line(&request_line(record, self.styler))
+        out::line(&row(record, self.paint))
     }
 
-    fn print_event(&self, line: &LogLine) -> Result<(), CliError> {
+    fn event(&self, line: &LogLine) -> Result<(), CliError> {
         if !self.filter.matches_line(line, None) {
             return Ok(());
         }
         if self.json {
-            return out::print_json_line(&json!({ "event": line }));
+            return out::json_line(&json!({ "event": line }));
         }
         let role = match line.level {
-            Severity::Error => TextRole::Error,
-            Severity::Info => TextRole::Dim,
-            Severity::Warn => TextRole::Warn,
+            Severity::Error => Role::Bad,
+            Severity::Info => Role::Dim,
+            Severity::Warn => Role::Warn,
         };
-        out::print_line(&format!(
+        out::line(&format!(
             "{} {}",
-            when::date_time(line.at),
-            self.styler.style(role, &clean(&line.text))
+            when::moment(line.at),
+            self.paint.paint(role, &clean(&line.text))
         ))
     }
 }
 
 /// One request on one line.
-fn request_line(record: &RequestRecord, styler: Styler) -> String {
+fn row(record: &RequestRecord, paint: Paint) -> String {
     let status = record.status.map_or_else(|| "–".to_owned(), |s| s.to_string());
     let (role, state) = match record.state {
-        RequestState::Done => (TextRole::Success, status),
+        RequestState::Done => (Role::Good, status),
         // The head had left before it failed.
         RequestState::Failed if record.status.is_some_and(|status| status < 400) => {
-            (TextRole::Error, format!("{status} broke"))
+            (Role::Bad, format!("{status} broke"))
         }
-        RequestState::Failed => (TextRole::Error, status),
-        RequestState::ClientGone => (TextRole::Dim, "left".to_owned()),
+        RequestState::Failed => (Role::Bad, status),
+        RequestState::ClientGone => (Role::Dim, "left".to_owned()),
         RequestState::Queued | RequestState::Streaming | RequestState::Waiting => {
-            (TextRole::Plain, "running".to_owned())
+            (Role::Plain, "running".to_owned())
         }
     };
-    let mut parts =
-        vec![when::date_time(record.at), record.id.to_string(), styler.style(role, &state)];
+    let mut parts = vec![when::moment(record.at), record.id.to_string(), paint.paint(role, &state)];
     parts.push(format!("{} {}", clean(&record.project), clean(&record.client)));
     parts.push(match record.serving_attempt() {
         Some(last) if last.model != record.requested_model => {
@@ -355,7 +344,7 @@ fn request_line(record: &RequestRecord, styler: Styler) -> String {
         parts.push(cost.to_string());
     }
     if let Some(error) = &record.error {
-        parts.push(styler.style(TextRole::Error, &clean(error)));
+        parts.push(paint.paint(Role::Bad, &clean(error)));
     }
     parts.join("  ")
 }
@@ -422,7 +411,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_request_is_one_line_with_what_matters() {
-        let text = request_line(&record(), Styler::plain());
+        let text = row(&record(), Paint::none());
         for part in [
             "ide aider",
             "smart → big-model",

@@ -9,28 +9,28 @@ use super::diff;
 use crate::{
     base::{clean::clean, id::RequestId},
     cli::{
-        CommandContext,
-        exit::{CliError, ExitStatus},
-        out::{self, Styler, TextRole},
-        reach::RunningProxy,
-        table::{TableCell, TextTable},
+        Ctx,
+        exit::{CliError, Exit},
+        out::{self, Paint, Role},
+        reach::Reach,
+        table::{Cell, Table},
         when,
     },
     control::{
-        action::{Action, ActionReply},
-        client::StreamItem,
-        story::{self, PartKind, RequestTranscript, TranscriptPart},
+        action::{Action, Reply},
+        client::Told,
+        story::{self, Kind, Part, Story},
     },
     events::{
         kind::EventKind,
         record::{RequestRecord, RequestState},
     },
-    ledger::query::RequestDetail,
+    ledger::query::Full,
 };
 
 /// How often and after which time the new answer is looked for again.
-const MAX_ANSWER_POLLS: u32 = 10;
-const ANSWER_POLL_INTERVAL: Duration = Duration::from_millis(50);
+const LOOKS: u32 = 10;
+const LOOK: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Args)]
 pub(super) struct ReplayArgs {
@@ -46,88 +46,83 @@ pub(super) struct ReplayArgs {
 /// # Errors
 ///
 /// No proxy runs; the request was not kept whole; the second one failed (after the comparison).
-pub(super) async fn run(ctx: &CommandContext, args: ReplayArgs) -> Result<ExitStatus, CliError> {
-    let proxy = RunningProxy::connect(ctx).await?;
+pub(super) async fn run(ctx: &Ctx, args: ReplayArgs) -> Result<Exit, CliError> {
+    let reach = Reach::find(ctx).await?;
     // `last` means the same before and after.
-    let first: RequestDetail = proxy
-        .client
-        .get_json(&format!("/aiproxy/v1/requests/{}/full", check_id(&args.id)?))
-        .await?;
+    let first: Full =
+        reach.client.get_json(&format!("/aiproxy/v1/requests/{}/full", word(&args.id)?)).await?;
     let first = first.record;
     // Listening begins before the request, so that its end is not missed.
-    let mut events = proxy.client.events().await?;
+    let mut events = reach.client.events().await?;
     let action = Action::Replay { id: first.id.to_string(), model: args.model };
-    let id = match proxy.client.send_action(&action).await? {
-        ActionReply { ok: true, id: Some(id), .. } => id,
-        ActionReply { text, .. } => return Err(CliError::failed(text)),
+    let id = match reach.client.act(&action).await? {
+        Reply { ok: true, id: Some(id), .. } => id,
+        Reply { text, .. } => return Err(CliError::failed(text)),
     };
-    if out::stderr_is_terminal() {
-        out::print_note(&format!("sent again as {id}; waiting for the answer"));
+    if out::watched() {
+        out::note(&format!("sent again as {id}; waiting for the answer"));
     }
     loop {
         match events.next().await? {
-            StreamItem::Event(event) if matches!(&event.kind, EventKind::Ended { id: ended, .. } if *ended == id) =>
+            Told::Event(event) if matches!(&event.kind, EventKind::Ended { id: ended, .. } if *ended == id) =>
             {
                 break;
             }
-            StreamItem::Event(_) => {}
-            StreamItem::Resync => {
+            Told::Event(_) => {}
+            Told::Resync => {
                 let now: RequestRecord =
-                    proxy.client.get_json(&format!("/aiproxy/v1/requests/{id}")).await?;
+                    reach.client.get_json(&format!("/aiproxy/v1/requests/{id}")).await?;
                 if !now.is_running() {
                     break;
                 }
             }
         }
     }
-    let (before, mut after) =
-        (fetch_transcript(&proxy, first.id).await?, fetch_transcript(&proxy, id).await?);
+    let (before, mut after) = (told(&reach, first.id).await?, told(&reach, id).await?);
     // It is told to have ended a moment before its answer is on its way to the ledger.
-    for _ in 0..MAX_ANSWER_POLLS {
-        if after.bodies_stored || !before.bodies_stored {
+    for _ in 0..LOOKS {
+        if after.kept || !before.kept {
             break;
         }
-        tokio::time::sleep(ANSWER_POLL_INTERVAL).await;
-        after = fetch_transcript(&proxy, id).await?;
+        tokio::time::sleep(LOOK).await;
+        after = told(&reach, id).await?;
     }
     let again = after
         .record
         .as_deref()
         .cloned()
         .ok_or_else(|| CliError::failed(format!("request {id} is gone")))?;
-    let (old, new) = (answer_text(&before.answer), answer_text(&after.answer));
-    let names = (
-        format!("{} {}", first.id, served_model(&first)),
-        format!("{} {}", again.id, served_model(&again)),
-    );
-    let difference = diff::unified_diff(&old, &new, (&names.0, &names.1));
+    let (old, new) = (words(&before.answer), words(&after.answer));
+    let names =
+        (format!("{} {}", first.id, model(&first)), format!("{} {}", again.id, model(&again)));
+    let difference = diff::unified(&old, &new, (&names.0, &names.1));
     if ctx.global.json {
-        out::print_json(&json!({
+        out::json(&json!({
             "first": { "request": first, "answer": old },
             "again": { "request": again, "answer": new },
             "same": (!old.is_empty() || !new.is_empty()).then_some(old == new),
             "diff": difference,
         }))?;
     } else {
-        let styler = Styler::stdout();
-        out::print(&comparison_table(&first, &again, styler))?;
-        out::print_line("")?;
-        if !before.bodies_stored {
-            out::print_line("the first answer was not kept, so there is nothing to compare with:")?;
-            out::print(&styled_diff(&new, styler))?;
+        let paint = Paint::stdout();
+        out::print(&numbers(&first, &again, paint))?;
+        out::line("")?;
+        if !before.kept {
+            out::line("the first answer was not kept, so there is nothing to compare with:")?;
+            out::print(&lines(&new, paint))?;
         } else if old.is_empty() && new.is_empty() {
-            out::print_line(&clean(&no_answer_reason(&first, &again)))?;
+            out::line(&clean(&unanswered(&first, &again)))?;
         } else if difference.is_empty() {
-            out::print_line("the answers are the same")?;
+            out::line("the answers are the same")?;
         } else {
-            out::print(&styled_diff(&difference, styler))?;
+            out::print(&lines(&difference, paint))?;
         }
     }
-    Ok(if again.state == RequestState::Done { ExitStatus::Ok } else { ExitStatus::Failed })
+    Ok(if again.state == RequestState::Done { Exit::Ok } else { Exit::Failed })
 }
 
 /// That there is nothing to compare, and why.
-fn no_answer_reason(first: &RequestRecord, again: &RequestRecord) -> String {
+fn unanswered(first: &RequestRecord, again: &RequestRecord) -> String {
     let why = |r: &RequestRecord| r.error.as_deref().unwrap_or("it has no words").to_owned();
     match (first.state, again.state) {
         (RequestState::Failed, RequestState::Failed) if why(first) == why(again) => {
@@ -141,7 +136,7 @@ fn no_answer_reason(first: &RequestRecord, again: &RequestRecord) -> String {
 }
 
 /// An id as it may stand in a path.
-fn check_id(id: &str) -> Result<&str, CliError> {
+fn word(id: &str) -> Result<&str, CliError> {
     if id == "last" || (!id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit())) {
         return Ok(id);
     }
@@ -149,28 +144,22 @@ fn check_id(id: &str) -> Result<&str, CliError> {
         .hint("`aiproxy log` shows their ids; `last` is the newest finished one"))
 }
 
-async fn fetch_transcript(
-    proxy: &RunningProxy,
-    id: RequestId,
-) -> Result<RequestTranscript, CliError> {
-    Ok(proxy
+async fn told(reach: &Reach, id: RequestId) -> Result<Story, CliError> {
+    Ok(reach
         .client
-        .get_json(&story::transcript_path(
-            id,
-            story::TranscriptQuery { only_answer: true, raw: false },
-        ))
+        .get_json(&story::path(id, story::Wish { only_answer: true, raw: false }))
         .await?)
 }
 
 /// What was answered, as lines.
-fn answer_text(parts: &[TranscriptPart]) -> String {
+fn words(parts: &[Part]) -> String {
     let mut text = String::new();
     for part in parts {
         match part.kind {
-            PartKind::Call => text.push_str(&format!("[calls {}] {}", part.name, part.text)),
-            PartKind::Thinking => text.push_str(&format!("[thinks] {}", part.text)),
-            PartKind::Media => text.push_str(&format!("[{}] {}", part.name, part.text)),
-            PartKind::Refusal | PartKind::Result | PartKind::Text => text.push_str(&part.text),
+            Kind::Call => text.push_str(&format!("[calls {}] {}", part.name, part.text)),
+            Kind::Thinking => text.push_str(&format!("[thinks] {}", part.text)),
+            Kind::Media => text.push_str(&format!("[{}] {}", part.name, part.text)),
+            Kind::Refusal | Kind::Result | Kind::Text => text.push_str(&part.text),
         }
         if !text.ends_with('\n') {
             text.push('\n');
@@ -179,43 +168,43 @@ fn answer_text(parts: &[TranscriptPart]) -> String {
     text
 }
 
-fn served_model(r: &RequestRecord) -> String {
+fn model(r: &RequestRecord) -> String {
     r.serving_attempt().map_or_else(|| r.requested_model.to_string(), |last| last.model.to_string())
 }
 
 /// Both in numbers, side by side.
-fn comparison_table(first: &RequestRecord, again: &RequestRecord, styler: Styler) -> String {
-    let mut table = TextTable::new(&["", "FIRST", "AGAIN", "DIFFERENCE"]);
+fn numbers(first: &RequestRecord, again: &RequestRecord, paint: Paint) -> String {
+    let mut table = Table::new(&["", "FIRST", "AGAIN", "DIFFERENCE"]);
     let none = || "–".to_owned();
     let mut row = |name: &str, of: &dyn Fn(&RequestRecord) -> String, difference: String| {
         table.row(vec![
-            TableCell::new(TextRole::Dim, name),
+            Cell::new(Role::Dim, name),
             of(first).into(),
             of(again).into(),
             difference.into(),
         ]);
     };
     row("request", &|r| r.id.to_string(), String::new());
-    row("model", &served_model, String::new());
-    let upstream_key = |r: &RequestRecord| match r.serving_attempt() {
+    row("model", &model, String::new());
+    let place = |r: &RequestRecord| match r.serving_attempt() {
         Some(last) if last.key.is_empty() => last.upstream.to_string(),
         Some(last) => format!("{}/{}", last.upstream, last.key),
         None => none(),
     };
-    row("upstream", &upstream_key, String::new());
+    row("upstream", &place, String::new());
     row("status", &|r| r.status.map_or_else(none, |status| status.to_string()), String::new());
     row("finish", &|r| r.finish.as_deref().unwrap_or("–").to_owned(), String::new());
-    let duration = |r: &RequestRecord| r.duration_ms;
+    let took = |r: &RequestRecord| r.duration_ms;
     row(
         "took",
-        &|r| duration(r).map_or_else(none, when::seconds),
-        percent_change(duration(first).map(f64::from), duration(again).map(f64::from)),
+        &|r| took(r).map_or_else(none, when::seconds),
+        percent(took(first).map(f64::from), took(again).map(f64::from)),
     );
     let ttft = |r: &RequestRecord| r.ttft_ms;
     row(
         "first token",
         &|r| ttft(r).map_or_else(none, when::seconds),
-        percent_change(ttft(first).map(f64::from), ttft(again).map(f64::from)),
+        percent(ttft(first).map(f64::from), ttft(again).map(f64::from)),
     );
     let input = |r: &RequestRecord| r.usage.map(|usage| usage.input_total());
     let output = |r: &RequestRecord| r.usage.map(|usage| usage.output_total());
@@ -223,24 +212,24 @@ fn comparison_table(first: &RequestRecord, again: &RequestRecord, styler: Styler
     row(
         "tokens in",
         &|r| number(input(r)),
-        percent_change(input(first).map(|n| n as f64), input(again).map(|n| n as f64)),
+        percent(input(first).map(|n| n as f64), input(again).map(|n| n as f64)),
     );
     row(
         "tokens out",
         &|r| number(output(r)),
-        percent_change(output(first).map(|n| n as f64), output(again).map(|n| n as f64)),
+        percent(output(first).map(|n| n as f64), output(again).map(|n| n as f64)),
     );
     let usd = |r: &RequestRecord| r.cost.and_then(|cost| cost.usd).map(|usd| usd.dollars());
     row(
         "cost",
         &|r| r.cost.map_or_else(none, |cost| cost.to_string()),
-        percent_change(usd(first), usd(again)),
+        percent(usd(first), usd(again)),
     );
-    table.render(styler)
+    table.show(paint)
 }
 
 /// How much more or less, where that can be said.
-fn percent_change(first: Option<f64>, again: Option<f64>) -> String {
+fn percent(first: Option<f64>, again: Option<f64>) -> String {
     match (first, again) {
         (Some(first), Some(again)) if first > 0.0 => {
             let percent = ((again / first - 1.0) * 100.0).round();
@@ -251,14 +240,14 @@ fn percent_change(first: Option<f64>, again: Option<f64>) -> String {
 }
 
 /// Lines for a terminal: nothing in them is obeyed, differences are coloured.
-fn styled_diff(text: &str, styler: Styler) -> String {
+fn lines(text: &str, paint: Paint) -> String {
     let role = |line: &str| match line.as_bytes().first() {
-        Some(b'+') => TextRole::Success,
-        Some(b'-') => TextRole::Error,
-        Some(b'@') => TextRole::Dim,
-        _ => TextRole::Plain,
+        Some(b'+') => Role::Good,
+        Some(b'-') => Role::Bad,
+        Some(b'@') => Role::Dim,
+        _ => Role::Plain,
     };
-    text.lines().map(|line| format!("{}\n", styler.style(role(line), &clean(line)))).collect()
+    text.lines().map(|line| format!("{}\n", paint.paint(role(line), &clean(line)))).collect()
 }
 
 #[cfg(test)]
@@ -274,7 +263,7 @@ mod tests {
             usage: first.usage.map(|usage| crate::ir::usage::Usage { output: 60, ..usage }),
             ..record()
         };
-        let text = comparison_table(&first, &again, Styler::plain());
+        let text = numbers(&first, &again, Paint::none());
         for line in [
             "took",
             "2.50s",
@@ -297,14 +286,11 @@ mod tests {
             error: Some(error.into()),
             ..record()
         };
+        assert_eq!(unanswered(&failed("503"), &failed("503")), "both failed, in the same way: 503");
         assert_eq!(
-            no_answer_reason(&failed("503"), &failed("503")),
-            "both failed, in the same way: 503"
-        );
-        assert_eq!(
-            no_answer_reason(&failed("503"), &failed("429")),
+            unanswered(&failed("503"), &failed("429")),
             "both failed; first: 503; again: 429"
         );
-        assert_eq!(no_answer_reason(&record(), &record()), "neither answer has words to compare");
+        assert_eq!(unanswered(&record(), &record()), "neither answer has words to compare");
     }
 }

@@ -5,8 +5,8 @@ use clap::ValueEnum;
 use crate::{
     base::clean::clean,
     cli::{
-        out::{Styler, TextRole},
-        table::{TableCell, TextTable},
+        out::{Paint, Role},
+        table::{Cell, Table},
         when,
     },
     events::{
@@ -14,20 +14,19 @@ use crate::{
         sink::ExchangeSide,
     },
     ir::usage::Usage,
-    ledger::query::RequestDetail,
+    ledger::query::Full,
 };
 
 /// What was sent, or what came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum BodySide {
+pub(in crate::cli) enum Which {
     Answer,
     Request,
 }
 
 /// A body as it was kept; a gap in the middle is marked.
-pub(in crate::cli) fn body_text(full: &RequestDetail, which: BodySide) -> Option<String> {
-    let side =
-        if which == BodySide::Request { ExchangeSide::Request } else { ExchangeSide::Answer };
+pub(in crate::cli) fn body(full: &Full, which: Which) -> Option<String> {
+    let side = if which == Which::Request { ExchangeSide::Request } else { ExchangeSide::Answer };
     let body = full.bodies.iter().find(|body| body.side == side)?;
     if body.head.is_empty() && body.total > 0 {
         return None;
@@ -55,10 +54,10 @@ pub(in crate::cli) fn body_text(full: &RequestDetail, which: BodySide) -> Option
 }
 
 /// Columns of the time axis.
-const AXIS_WIDTH: u32 = 40;
+const AXIS: u32 = 40;
 
 /// One bar per attempt on one axis: ▒ waits for the head, ░ streams.
-pub(in crate::cli) fn waterfall(r: &RequestRecord, styler: Styler) -> String {
+pub(in crate::cli) fn waterfall(r: &RequestRecord, paint: Paint) -> String {
     let end = r
         .attempts
         .iter()
@@ -68,9 +67,8 @@ pub(in crate::cli) fn waterfall(r: &RequestRecord, styler: Styler) -> String {
         .unwrap_or(1)
         .max(1);
     let column = |ms: u32| {
-        u32::try_from(u64::from(ms) * u64::from(AXIS_WIDTH) / u64::from(end))
-            .unwrap_or(AXIS_WIDTH)
-            .min(AXIS_WIDTH) as usize
+        u32::try_from(u64::from(ms) * u64::from(AXIS) / u64::from(end)).unwrap_or(AXIS).min(AXIS)
+            as usize
     };
     let mut text = String::new();
     for a in &r.attempts {
@@ -85,9 +83,9 @@ pub(in crate::cli) fn waterfall(r: &RequestRecord, styler: Styler) -> String {
             format!("{}{}{}", " ".repeat(from), "▒".repeat(waits), "░".repeat(to - from - waits));
         let key = if a.key.is_empty() { String::new() } else { format!("/{}", a.key) };
         let how = match (&a.outcome, a.won, a.status) {
-            (Some(outcome), ..) => styler.style(TextRole::Warn, &clean(outcome)),
-            (None, true, status) => styler.style(
-                TextRole::Success,
+            (Some(outcome), ..) => paint.paint(Role::Warn, &clean(outcome)),
+            (None, true, status) => paint.paint(
+                Role::Good,
                 &status.map_or_else(|| "answered".to_owned(), |s| s.to_string()),
             ),
             (None, false, _) => "not finished".to_owned(),
@@ -98,8 +96,8 @@ pub(in crate::cli) fn waterfall(r: &RequestRecord, styler: Styler) -> String {
             a.number,
             clean(&a.upstream),
             clean(&key),
-            task_suffix(a),
-            width = AXIS_WIDTH as usize
+            task(a),
+            width = AXIS as usize
         );
         text.push_str(line.trim_end());
         text.push('\n');
@@ -108,19 +106,19 @@ pub(in crate::cli) fn waterfall(r: &RequestRecord, styler: Styler) -> String {
 }
 
 /// What an attempt was made for, where it was not simply to answer.
-fn task_suffix(a: &AttemptRecord) -> String {
+fn task(a: &AttemptRecord) -> String {
     if a.role == AttemptRole::Primary { String::new() } else { format!(" ({})", a.role.name()) }
 }
 
 /// The request as a page of text.
-pub(in crate::cli) fn request_page(r: &RequestRecord, styler: Styler) -> String {
+pub(in crate::cli) fn request(r: &RequestRecord, paint: Paint) -> String {
     let (role, state) = match r.state {
-        RequestState::Done => (TextRole::Success, "done"),
-        RequestState::Failed => (TextRole::Error, "failed"),
-        RequestState::ClientGone => (TextRole::Dim, "the client left"),
-        RequestState::Queued => (TextRole::Warn, "queued"),
-        RequestState::Streaming => (TextRole::Plain, "streaming"),
-        RequestState::Waiting => (TextRole::Plain, "waiting for the upstream"),
+        RequestState::Done => (Role::Good, "done"),
+        RequestState::Failed => (Role::Bad, "failed"),
+        RequestState::ClientGone => (Role::Dim, "the client left"),
+        RequestState::Queued => (Role::Warn, "queued"),
+        RequestState::Streaming => (Role::Plain, "streaming"),
+        RequestState::Waiting => (Role::Plain, "waiting for the upstream"),
     };
     let mut lines = vec![
         ("request", r.id.to_string()),
@@ -182,18 +180,18 @@ pub(in crate::cli) fn request_page(r: &RequestRecord, styler: Styler) -> String 
     add("error", r.error.as_deref().map(str::to_owned));
     let mut text = String::new();
     for (name, value) in lines {
-        let role = if name == "state" || name == "error" { role } else { TextRole::Plain };
-        text.push_str(&format!("{:<9}{}\n", name, styler.style(role, &clean(&value))));
+        let role = if name == "state" || name == "error" { role } else { Role::Plain };
+        text.push_str(&format!("{:<9}{}\n", name, paint.paint(role, &clean(&value))));
     }
     if !r.attempts.is_empty() {
         text.push('\n');
-        text.push_str(&attempts_table(&r.attempts, styler));
+        text.push_str(&attempts(&r.attempts, paint));
     }
     text
 }
 
-fn attempts_table(attempts: &[AttemptRecord], styler: Styler) -> String {
-    let mut table = TextTable::new(&[
+fn attempts(attempts: &[AttemptRecord], paint: Paint) -> String {
+    let mut table = Table::new(&[
         "TRY",
         "UPSTREAM",
         "KEY",
@@ -209,17 +207,17 @@ fn attempts_table(attempts: &[AttemptRecord], styler: Styler) -> String {
     for a in attempts {
         let outcome = match (&a.outcome, a.won) {
             (Some(outcome), _) if a.maybe_billed => {
-                TableCell::new(TextRole::Warn, format!("{outcome} (may have been billed)"))
+                Cell::new(Role::Warn, format!("{outcome} (may have been billed)"))
             }
-            (Some(outcome), _) => TableCell::new(TextRole::Warn, outcome),
-            (None, true) => TableCell::new(TextRole::Success, "answered"),
-            (None, false) => TableCell::new(
-                TextRole::Plain,
+            (Some(outcome), _) => Cell::new(Role::Warn, outcome),
+            (None, true) => Cell::new(Role::Good, "answered"),
+            (None, false) => Cell::new(
+                Role::Plain,
                 if a.ended_ms.is_some() { "not finished" } else { "running" },
             ),
         };
         table.row(vec![
-            format!("{}{}", a.number, task_suffix(a)).into(),
+            format!("{}{}", a.number, task(a)).into(),
             (&a.upstream).into(),
             (&a.key).into(),
             (&a.fingerprint).into(),
@@ -231,7 +229,7 @@ fn attempts_table(attempts: &[AttemptRecord], styler: Styler) -> String {
             outcome,
         ]);
     }
-    table.render(styler)
+    table.show(paint)
 }
 
 #[cfg(test)]
@@ -240,7 +238,7 @@ mod tests {
 
     #[test]
     fn every_attempt_stands_there_with_its_outcome() {
-        let text = request_page(&super::super::tests::record(), Styler::plain());
+        let text = request(&super::super::tests::record(), Paint::none());
         for part in [
             "smart (openai chat, stream)",
             "2.50s, first token after 0.41s",
@@ -255,10 +253,10 @@ mod tests {
 
     #[test]
     fn attempts_lie_on_one_axis() {
-        let text = waterfall(&super::super::tests::record(), Styler::plain());
+        let text = waterfall(&super::super::tests::record(), Paint::none());
         let bars: Vec<&str> = text.lines().map(|line| line.split('│').nth(1).unwrap()).collect();
         assert_eq!(bars.len(), 2);
-        assert!(bars.iter().all(|bar| bar.chars().count() == AXIS_WIDTH as usize), "{text}");
+        assert!(bars.iter().all(|bar| bar.chars().count() == AXIS as usize), "{text}");
         assert!(bars[0].trim().starts_with('▒'), "{text}");
         assert!(bars[1].starts_with("  "), "{text}");
         assert!(text.contains("429 for big-model"), "{text}");

@@ -9,84 +9,84 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    super::args::ServeArgs, alerts::AlertDispatcher, apply_arguments, budgets, keys::KeyLoader,
-    logging::LogLevel,
+    super::args::ServeArgs, alerts::Alarms, budgets, keys::KeyLoader, logging::LogLevel,
+    with_arguments,
 };
 use crate::{
     base::{clean, id::RequestId},
     config::{
-        Environment, IdInterner, discover,
+        Environment, Ids, discover,
         edit::Edit,
-        file::{self, Paths},
+        file::{self, Place},
         load,
         problem::{self, Problem},
-        settings::{Origin, Upstream, UpstreamKey},
+        settings::{Key, Origin, Upstream},
         watch,
     },
     control::{
-        action::{Action, ActionReply},
-        admin::{Admin, BoxFuture, ReloadResult},
+        action::{Action, Reply},
+        admin::{Admin, Doing, Reloaded},
         snapshot::ConfigView,
     },
     events::kind::{EventKind, Severity},
     ledger::Ledger,
     relay::{engine::Engine, lists},
-    routing::{candidate::print_span, health::Scope},
-    server::guard::credential::ClientKeys,
-    telemetry::otlp::OtlpExporter,
+    routing::{candidate::short, health::ActScope},
+    server::guard::credential::Clients,
+    telemetry::otlp::Traces,
 };
 
 /// References are waited for this long before a reload says that it is done; slow ones go on in the
 /// background.
-const REFERENCE_READ_WAIT: Duration = Duration::from_secs(3);
+const READING: Duration = Duration::from_secs(3);
 /// What `cool` means without a span.
-const DEFAULT_COOLDOWN: Duration = Duration::from_secs(600);
+const COOL: Duration = Duration::from_secs(600);
 
 /// Everything that a reload and an act need.
-pub struct ProxyAdmin {
-    pub(super) alert_dispatcher: Arc<AlertDispatcher>,
-    pub otlp_exporter: Arc<OtlpExporter>,
+pub struct Hands {
+    pub(super) alarms: Arc<Alarms>,
+    pub traces: Arc<Traces>,
     pub engine: Arc<Engine>,
     pub loader: Arc<KeyLoader>,
-    pub paths: Paths,
+    pub place: Place,
     pub env: Environment,
     pub ledger: Option<Arc<Ledger>>,
-    pub ids: Mutex<IdInterner>,
+    pub ids: Mutex<Ids>,
     pub args: ServeArgs,
     /// Upstreams that no file names.
-    pub discovered: Mutex<Vec<Arc<Upstream>>>,
-    pub config_view: Mutex<ConfigView>,
-    pub log_level: LogLevel,
-    pub clients: OnceLock<Arc<ClientKeys>>,
+    pub found: Mutex<Vec<Arc<Upstream>>>,
+    pub view: Mutex<ConfigView>,
+    pub log: LogLevel,
+    pub clients: OnceLock<Arc<Clients>>,
     pub tracker: TaskTracker,
     pub stop: CancellationToken,
-    pub stop_now: CancellationToken,
+    pub now: CancellationToken,
     /// One reload at a time.
-    pub reload_lock: tokio::sync::Mutex<()>,
+    pub reloading: tokio::sync::Mutex<()>,
 }
 
-impl ProxyAdmin {
+impl Hands {
     /// Watches the config file; the watch ends when the value is dropped.
-    pub fn watch_config(
+    pub fn watch(
         self: &Arc<Self>,
         tracker: &TaskTracker,
-        read: watch::FileStamp,
-    ) -> Option<watch::ConfigWatch> {
-        let (notify, mut changes) = mpsc::channel(1);
-        let watch = match watch::watch_config(&self.paths.config, read, notify) {
+        read: watch::Stamp,
+    ) -> Option<watch::Watch> {
+        let (tell, mut changes) = mpsc::channel(1);
+        let watch = match watch::start(&self.place.config, read, tell) {
             Ok(watch) => watch,
             Err(error) => {
                 tracing::warn!(%error, "the config file cannot be watched; `aiproxy reload` applies changes");
                 return None;
             }
         };
-        let (admin, stop) = (Arc::clone(self), self.stop.clone());
+        let (hands, stop) = (Arc::clone(self), self.stop.clone());
         tracker.spawn(async move {
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     change = changes.recv() => match change {
-                        Some(()) => drop(admin.reload_config("the file changed").await),
+                        Some(()) => drop(hands.reload_now("the file changed").await),
                         None => return,
                     },
                 }
@@ -96,31 +96,31 @@ impl ProxyAdmin {
     }
 
     /// Reads the file and all references again and applies them; a broken file changes nothing.
-    pub async fn reload_config(self: &Arc<Self>, why: &str) -> ReloadResult {
-        let guard = self.reload_lock.lock().await;
-        let reloaded = self.apply_config(why).await;
-        drop(guard);
+    pub async fn reload_now(self: &Arc<Self>, why: &str) -> Reloaded {
+        let turn = self.reloading.lock().await;
+        let reloaded = self.apply(why).await;
+        drop(turn);
         reloaded
     }
 
-    async fn apply_config(self: &Arc<Self>, why: &str) -> ReloadResult {
+    async fn apply(self: &Arc<Self>, why: &str) -> Reloaded {
         let at = self.engine.clock.unix();
-        let text = match file::read_config(&self.paths.config) {
+        let text = match file::read(&self.place.config) {
             Ok(text) => text,
-            Err(problem) => return self.reject_config(&[problem], ""),
+            Err(problem) => return self.refused(&[problem], ""),
         };
         let loaded = {
             let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-            load::load(text.as_deref().unwrap_or_default(), &self.paths.config, &self.env, &mut ids)
+            load::load(text.as_deref().unwrap_or_default(), &self.place.config, &self.env, &mut ids)
         };
         let Some(settings) = loaded.settings else {
-            return self.reject_config(&loaded.problems, text.as_deref().unwrap_or_default());
+            return self.refused(&loaded.problems, text.as_deref().unwrap_or_default());
         };
         // What `serve` was told on its command line stands above the file, as at the start.
-        let mut settings = match apply_arguments(settings, &self.args) {
+        let mut settings = match with_arguments(settings, &self.args) {
             Ok(settings) => settings,
             Err(error) => {
-                return ReloadResult {
+                return Reloaded {
                     ok: false,
                     problems: vec![error.text.clone()],
                     text: error.text,
@@ -139,26 +139,26 @@ impl ProxyAdmin {
             || of_file(&settings) != of_file(&before.settings)
             || addresses(&settings) != addresses(&before.settings);
         settings.server.listen.clone_from(&before.settings.server.listen);
-        let found = self.discovered.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let found: Vec<_> = found
             .into_iter()
             .filter(|upstream| upstream.origin != Origin::Env || settings.discover.env)
             .collect();
-        let settings = Arc::new(discover::merge_discovered(&settings, &found));
-        self.log_level.set(&settings.log.level);
-        self.engine.apply_settings(Arc::clone(&settings));
+        let settings = Arc::new(discover::merge(&settings, &found));
+        self.log.set(&settings.log.level);
+        self.engine.apply(Arc::clone(&settings));
         if let Some(ledger) = &self.ledger {
-            ledger.apply_settings(&settings.ledger);
+            ledger.apply(&settings.ledger);
         }
-        self.otlp_exporter.set_enabled(settings.otlp.url.is_some());
-        budgets::reload_budgets(&self.engine, self.ledger.as_ref()).await;
+        self.traces.want(settings.otlp.url.is_some());
+        budgets::reload(&self.engine, self.ledger.as_ref()).await;
         {
-            let mut view = self.config_view.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
             *view = ConfigView {
-                path: text.is_some().then(|| self.paths.config.display().to_string()),
+                path: text.is_some().then(|| self.place.config.display().to_string()),
                 problems: Vec::new(),
-                annotated: String::new(),
-                warnings: loaded.problems.iter().map(Problem::one_line).collect(),
+                marked: String::new(),
+                warnings: loaded.problems.iter().map(Problem::short).collect(),
                 applied: at,
                 needs_restart,
             };
@@ -174,13 +174,13 @@ impl ProxyAdmin {
         );
         tracing::info!("{text}");
         self.engine.bus.publish(at, EventKind::Config { text: text.as_str().into(), ok: true });
-        ReloadResult { ok: true, problems: Vec::new(), text, upstreams: count }
+        Reloaded { ok: true, problems: Vec::new(), text, upstreams: count }
     }
 
     /// Reads every reference again; slow ones go on while the reload is already done.
     async fn read_references(self: &Arc<Self>, settings: &Arc<crate::config::Settings>) {
         for key in settings.upstreams.iter().flat_map(|upstream| &upstream.keys) {
-            self.loader.resolver.forget_command(&key.reference);
+            self.loader.resolver.forget(&key.reference);
         }
         for reference in settings
             .alerts
@@ -188,7 +188,7 @@ impl ProxyAdmin {
             .iter()
             .chain(settings.otlp.headers.iter().map(|(_, value)| value))
         {
-            self.loader.resolver.forget_command(reference);
+            self.loader.resolver.forget(reference);
         }
         let (loader, settings, clients) =
             (Arc::clone(&self.loader), Arc::clone(settings), self.clients.get().cloned());
@@ -199,25 +199,25 @@ impl ProxyAdmin {
             reason = "may outlive the reload that began it, and must not hold up a shutdown"
         )]
         drop(tokio::spawn(async move {
-            tokio::join!(loader.load_provider_keys(&settings), async {
+            tokio::join!(loader.load(&settings), async {
                 if let Some(clients) = clients {
-                    loader.load_client_keys(&clients, &settings).await;
+                    loader.load_clients(&clients, &settings).await;
                 }
             });
             // A reload that waited no longer is nothing to worry about.
             done.send(()).unwrap_or_default();
-            lists::refresh_all(&engine).await;
+            lists::refresh(&engine).await;
         }));
-        drop(timeout(REFERENCE_READ_WAIT, read).await);
+        drop(timeout(READING, read).await);
     }
 
-    fn reject_config(&self, problems: &[Problem], source: &str) -> ReloadResult {
+    fn refused(&self, problems: &[Problem], source: &str) -> Reloaded {
         let errors: Vec<Problem> = problems
             .iter()
-            .filter(|problem| problem.level == crate::config::ProblemSeverity::Error)
+            .filter(|problem| problem.level == crate::config::Level::Error)
             .cloned()
             .collect();
-        let texts: Vec<String> = errors.iter().map(Problem::one_line).collect();
+        let texts: Vec<String> = errors.iter().map(Problem::short).collect();
         let first =
             texts.first().cloned().unwrap_or_else(|| "the config cannot be read".to_owned());
         let text = format!("config not applied, the old one goes on: {first}");
@@ -226,65 +226,63 @@ impl ProxyAdmin {
             self.engine.clock.unix(),
             EventKind::Config { text: clean::clean(&text).into(), ok: false },
         );
-        let mut view = self.config_view.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
         view.problems.clone_from(&texts);
-        view.annotated = problem::render(&errors, source, false);
+        view.marked = problem::render(&errors, source, false);
         drop(view);
-        ReloadResult { ok: false, problems: texts, text, upstreams: 0 }
+        Reloaded { ok: false, problems: texts, text, upstreams: 0 }
     }
 
-    async fn execute(self: Arc<Self>, action: Action) -> Result<String, String> {
+    async fn do_it(self: Arc<Self>, action: Action) -> Result<String, String> {
         let (engine, now) = (&self.engine, self.engine.clock.mono());
         match action {
             Action::Cool { key, model, for_ms } => {
-                let (_, found) = self.find_key(&key)?;
-                let span = for_ms.map_or(DEFAULT_COOLDOWN, Duration::from_millis);
-                let scope = model
-                    .as_deref()
-                    .map_or(Scope::Key(found.id), |model| Scope::KeyModel(found.id, model.into()));
-                engine.router.cool(&scope, span, now);
-                Ok(self.publish_health(&found.name, &format!("rests for {}", print_span(span))))
+                let (_, found) = self.key(&key)?;
+                let span = for_ms.map_or(COOL, Duration::from_millis);
+                let scope = model.as_deref().map_or(ActScope::Key(found.id), |model| {
+                    ActScope::KeyModel(found.id, model.into())
+                });
+                engine.board.cool(&scope, span, now);
+                Ok(self.health(&found.name, &format!("rests for {}", short(span))))
             }
             Action::CoolUpstream { upstream, for_ms } => {
-                let found = self.find_upstream(&upstream)?;
-                let span = for_ms.map_or(DEFAULT_COOLDOWN, Duration::from_millis);
-                engine.router.cool(&Scope::Upstream(found.id), span, now);
-                Ok(self.publish_health(&found.name, &format!("rests for {}", print_span(span))))
+                let found = self.upstream(&upstream)?;
+                let span = for_ms.map_or(COOL, Duration::from_millis);
+                engine.board.cool(&ActScope::Upstream(found.id), span, now);
+                Ok(self.health(&found.name, &format!("rests for {}", short(span))))
             }
             Action::Warm { key: None, .. } => {
-                engine.router.warm(&Scope::All);
+                engine.board.warm(&ActScope::All);
                 engine.network.reset();
-                Ok(self.publish_health("everything", "is warm again"))
+                Ok(self.health("everything", "is warm again"))
             }
             Action::Warm { key: Some(key), model } => {
-                let (_, found) = self.find_key(&key)?;
-                let scope = model
-                    .as_deref()
-                    .map_or(Scope::Key(found.id), |model| Scope::KeyModel(found.id, model.into()));
-                engine.router.warm(&scope);
-                Ok(self.publish_health(&found.name, "is warm again"))
+                let (_, found) = self.key(&key)?;
+                let scope = model.as_deref().map_or(ActScope::Key(found.id), |model| {
+                    ActScope::KeyModel(found.id, model.into())
+                });
+                engine.board.warm(&scope);
+                Ok(self.health(&found.name, "is warm again"))
             }
             Action::WarmUpstream { upstream } => {
-                let found = self.find_upstream(&upstream)?;
-                engine.router.warm(&Scope::Upstream(found.id));
-                Ok(self.publish_health(&found.name, "is warm again"))
+                let found = self.upstream(&upstream)?;
+                engine.board.warm(&ActScope::Upstream(found.id));
+                Ok(self.health(&found.name, "is warm again"))
             }
-            Action::EnableKey { key } => self.set_key_enabled(&key, true).await,
-            Action::DisableKey { key } => self.set_key_enabled(&key, false).await,
-            Action::EnableUpstream { upstream } => self.set_upstream_enabled(&upstream, true).await,
-            Action::DisableUpstream { upstream } => {
-                self.set_upstream_enabled(&upstream, false).await
-            }
+            Action::EnableKey { key } => self.switch_key(&key, true).await,
+            Action::DisableKey { key } => self.switch_key(&key, false).await,
+            Action::EnableUpstream { upstream } => self.switch_upstream(&upstream, true).await,
+            Action::DisableUpstream { upstream } => self.switch_upstream(&upstream, false).await,
             Action::Test { key } => {
-                let (upstream, found) = self.find_key(&key)?;
+                let (upstream, found) = self.key(&key)?;
                 self.loader
-                    .check_key(&upstream, &found)
+                    .check(&upstream, &found)
                     .await
                     .map(|()| format!("{} works: the provider gave its model list", found.name))
                     .map_err(|why| format!("{}: {why}", found.name))
             }
             Action::Reload => {
-                let reloaded = self.reload_config("asked for").await;
+                let reloaded = self.reload_now("asked for").await;
                 if reloaded.ok { Ok(reloaded.text) } else { Err(reloaded.problems.join("\n")) }
             }
             Action::Kill { id } => {
@@ -293,7 +291,7 @@ impl ProxyAdmin {
                     .view(|live| live.find(&id).map(|record| record.id))
                     .or_else(|| RequestId::parse(&id))
                     .ok_or("no running request has this id")?;
-                if engine.cancellations.cancel(id) {
+                if engine.halts.kill(id) {
                     Ok(format!("request {id} was ended"))
                 } else {
                     Err(format!("request {id} is not running"))
@@ -302,10 +300,10 @@ impl ProxyAdmin {
             Action::Replay { id, model } => {
                 self.replay(&id, model).await.map(|(_, id)| id.to_string())
             }
-            Action::TestAlerts => self.alert_dispatcher.send_test().await,
+            Action::TestAlerts => self.alarms.test().await,
             Action::Stop { now } => {
                 if now {
-                    self.stop_now.cancel();
+                    self.now.cancel();
                 }
                 self.stop.cancel();
                 Ok("stopping".to_owned())
@@ -313,7 +311,7 @@ impl ProxyAdmin {
         }
     }
 
-    fn publish_health(&self, subject: &str, what: &str) -> String {
+    fn health(&self, subject: &str, what: &str) -> String {
         let text = format!("{subject} {what}");
         self.engine.bus.publish(
             self.engine.clock.unix(),
@@ -323,12 +321,12 @@ impl ProxyAdmin {
                 level: Severity::Info,
             },
         );
-        self.engine.notify_waiters();
+        self.engine.touch();
         text
     }
 
     /// A key by `upstream/label`, or by its upstream where that has one key.
-    fn find_key(&self, name: &str) -> Result<(Arc<Upstream>, Arc<UpstreamKey>), String> {
+    fn key(&self, name: &str) -> Result<(Arc<Upstream>, Arc<Key>), String> {
         let settings = Arc::clone(&self.engine.generation().settings);
         let all = || {
             settings
@@ -351,56 +349,51 @@ impl ProxyAdmin {
         }
     }
 
-    fn find_upstream(&self, name: &str) -> Result<Arc<Upstream>, String> {
+    fn upstream(&self, name: &str) -> Result<Arc<Upstream>, String> {
         let settings = Arc::clone(&self.engine.generation().settings);
         settings.upstreams.iter().find(|upstream| *upstream.name == *name).cloned().ok_or_else(
             || format!("no upstream is named `{name}`; `aiproxy upstream list` shows all"),
         )
     }
 
-    async fn set_key_enabled(
-        self: &Arc<Self>,
-        name: &str,
-        enabled: bool,
-    ) -> Result<String, String> {
-        let (upstream, key) = self.find_key(name)?;
-        ensure_in_file(&upstream)?;
+    async fn switch_key(self: &Arc<Self>, name: &str, enabled: bool) -> Result<String, String> {
+        let (upstream, key) = self.key(name)?;
+        in_file(&upstream)?;
         let edit = Edit::SetKeyEnabled {
             upstream: upstream.name.to_string(),
             label: key.label.to_string(),
             enabled,
         };
-        self.edit_and_reload(
+        self.edit(
             edit,
             &format!("{} is {}", key.name, if enabled { "enabled" } else { "disabled" }),
         )
         .await
     }
 
-    async fn set_upstream_enabled(
+    async fn switch_upstream(
         self: &Arc<Self>,
         name: &str,
         enabled: bool,
     ) -> Result<String, String> {
-        let upstream = self.find_upstream(name)?;
-        ensure_in_file(&upstream)?;
+        let upstream = self.upstream(name)?;
+        in_file(&upstream)?;
         let edit = Edit::SetUpstreamEnabled { name: upstream.name.to_string(), enabled };
-        self.edit_and_reload(
+        self.edit(
             edit,
             &format!("{} is {}", upstream.name, if enabled { "enabled" } else { "disabled" }),
         )
         .await
     }
 
-    async fn edit_and_reload(self: &Arc<Self>, edit: Edit, done: &str) -> Result<String, String> {
-        file::edit_config(&self.paths.config, &self.env, &[edit])
-            .map_err(|error| error.to_string())?;
-        let reloaded = self.reload_config(done).await;
+    async fn edit(self: &Arc<Self>, edit: Edit, done: &str) -> Result<String, String> {
+        file::edit(&self.place.config, &self.env, &[edit]).map_err(|error| error.to_string())?;
+        let reloaded = self.reload_now(done).await;
         if reloaded.ok { Ok(done.to_owned()) } else { Err(reloaded.text) }
     }
 }
 
-fn ensure_in_file(upstream: &Upstream) -> Result<(), String> {
+fn in_file(upstream: &Upstream) -> Result<(), String> {
     let name = &upstream.name;
     match upstream.origin {
         Origin::File => Ok(()),
@@ -411,29 +404,29 @@ fn ensure_in_file(upstream: &Upstream) -> Result<(), String> {
     }
 }
 
-impl Admin for Arc<ProxyAdmin> {
-    fn reload(&self) -> BoxFuture<'_, ReloadResult> {
-        Box::pin(self.reload_config("asked for"))
+impl Admin for Arc<Hands> {
+    fn reload(&self) -> Doing<'_, Reloaded> {
+        Box::pin(self.reload_now("asked for"))
     }
 
-    fn perform(&self, action: Action) -> BoxFuture<'_, ActionReply> {
-        let admin = Arc::clone(self);
+    fn act(&self, action: Action) -> Doing<'_, Reply> {
+        let hands = Arc::clone(self);
         Box::pin(async move {
             let done = match action {
-                Action::Replay { id, model } => admin
+                Action::Replay { id, model } => hands
                     .replay(&id, model)
                     .await
                     .map(|(of, id)| (format!("request {of} goes out again as {id}"), Some(id))),
-                other => admin.execute(other).await.map(|text| (text, None)),
+                other => hands.do_it(other).await.map(|text| (text, None)),
             };
             match done {
-                Ok((text, id)) => ActionReply { ok: true, text, id },
-                Err(text) => ActionReply { ok: false, text, id: None },
+                Ok((text, id)) => Reply { ok: true, text, id },
+                Err(text) => Reply { ok: false, text, id: None },
             }
         })
     }
 
     fn config(&self) -> ConfigView {
-        self.config_view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

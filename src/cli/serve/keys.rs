@@ -9,80 +9,80 @@ use std::{
 use futures_util::{FutureExt as _, future::join_all};
 use tokio::sync::mpsc;
 
-use super::super::client_key::{self, KeyLocation};
+use super::super::client_key::{self, KeptIn};
 use crate::{
     base::clock::Mono,
     config::{
         Settings,
-        file::Paths,
-        settings::{KeyId, Project, Upstream, UpstreamKey},
+        file::Place,
+        settings::{Key, KeyId, Project, Upstream},
     },
     events::kind::{EventKind, Severity},
     relay::{engine::Engine, lists},
-    secrets::{Reference, Secret, keyring::Keyring, redact::KnownSecrets, resolve::SecretResolver},
-    server::guard::credential::{ClientKeys, ClientTable},
-    upstream::keys::SecretState,
+    secrets::{Reference, Secret, keyring::Keyring, redact::KnownSecrets, resolve::Resolver},
+    server::guard::credential::{Clients, Table},
+    upstream::keys::State,
 };
 
 /// How often references that are to be read again are looked through.
-const REFRESH_POLL_INTERVAL: Duration = Duration::from_secs(15);
+const TICK: Duration = Duration::from_secs(15);
 
 /// The reader of references.
 pub struct KeyLoader {
     pub engine: Arc<Engine>,
-    pub resolver: SecretResolver,
-    pub known_secrets: Arc<KnownSecrets>,
+    pub resolver: Resolver,
+    pub known: Arc<KnownSecrets>,
     pub keyring: Keyring,
-    pub paths: Paths,
+    pub place: Place,
     /// The key of project `default`, and where it is kept, once known.
-    pub default_key: Mutex<Option<(Arc<Secret>, KeyLocation)>>,
+    pub default_key: Mutex<Option<(Arc<Secret>, KeptIn)>>,
 }
 
 impl KeyLoader {
     /// Reads the references of all provider keys, all at once. A key that is usable stays so until
     /// its new secret is known.
-    pub async fn load_provider_keys(&self, settings: &Settings) {
-        let keys = upstream_keys(settings);
-        join_all(keys.iter().map(|(upstream, key)| self.load_key(upstream, key))).await;
-        self.engine.group_accounts();
-        self.engine.notify_waiters();
+    pub async fn load(&self, settings: &Settings) {
+        let keys = pairs(settings);
+        join_all(keys.iter().map(|(upstream, key)| self.one(upstream, key))).await;
+        self.engine.settle_accounts();
+        self.engine.touch();
     }
 
     /// Takes up the keys that nothing has to be asked for: before anybody is let in, so that no
     /// request finds them missing.
-    pub fn load_immediate(&self, settings: &Settings) {
-        for (upstream, key) in upstream_keys(settings) {
+    pub fn load_known(&self, settings: &Settings) {
+        for (upstream, key) in pairs(settings) {
             if matches!(key.reference, Reference::Env(_) | Reference::Literal(_)) {
-                self.load_key(&upstream, &key).now_or_never().unwrap_or_default();
+                self.one(&upstream, &key).now_or_never().unwrap_or_default();
             }
         }
-        self.engine.group_accounts();
+        self.engine.settle_accounts();
     }
 
-    async fn load_key(&self, upstream: &Upstream, key: &UpstreamKey) {
+    async fn one(&self, upstream: &Upstream, key: &Key) {
         if !key.enabled || !upstream.enabled {
             return;
         }
-        let before = self.engine.keys.summary(key.id).state;
-        if !self.engine.keys.is_ready(key.id) {
-            self.engine.keys.set_waiting(key.id);
+        let before = self.engine.keys.state(key.id).state;
+        if !self.engine.keys.ready(key.id) {
+            self.engine.keys.waiting(key.id);
         }
         match self.resolver.resolve(&key.reference).await {
             Ok(secret) => {
                 if self.engine.keys.same_secret(key.id, &secret) {
                     return;
                 }
-                self.known_secrets.add(&secret);
+                self.known.add(&secret);
                 let secret = Arc::new(secret);
                 self.engine.keys.set(key.id, secret);
                 // Whatever was held against the old secret says nothing about the new one.
-                self.engine.router.reset_key(key.id);
-                self.engine.health_store.restore_key(&self.engine, key);
+                self.engine.board.forget_key(key.id);
+                self.engine.remember.key(&self.engine, key);
             }
             Err(error) => {
-                let text = error.message_with_hint(&upstream.name);
+                let text = error.said(&upstream.name);
                 // Said once, however often it is looked for again.
-                if before != SecretState::Missing(text.as_str().into()) {
+                if before != State::Missing(text.as_str().into()) {
                     tracing::warn!(key = %key.name, "{text}");
                     let notice = format!("{} is not usable: {text}", key.name);
                     self.engine.bus.publish(
@@ -90,15 +90,15 @@ impl KeyLoader {
                         EventKind::Notice { text: notice.into(), level: Severity::Warn },
                     );
                 }
-                self.engine.keys.set_missing(key.id, text.into());
+                self.engine.keys.missing(key.id, text.into());
             }
         }
-        self.engine.notify_waiters();
+        self.engine.touch();
     }
 
     /// Until the client keys are read, unknown tokens wait rather than being refused. Literal keys
     /// are known at once.
-    pub fn mark_clients_loading(&self, clients: &ClientKeys, settings: &Settings) {
+    pub fn expect_clients(&self, clients: &Clients, settings: &Settings) {
         let literal: Vec<_> = settings
             .projects
             .iter()
@@ -107,32 +107,33 @@ impl KeyLoader {
                 _ => None,
             })
             .collect();
-        clients.set(ClientTable::new(literal, true, anonymous_project(settings)));
+        clients.set(Table::new(literal, true, anybody(settings)));
     }
 
     /// Reads the client keys of all projects.
-    pub async fn load_client_keys(&self, clients: &ClientKeys, settings: &Settings) {
-        let read = settings.projects.iter().map(|project| async move {
-            (self.load_client_key(project).await, Arc::clone(project))
-        });
+    pub async fn load_clients(&self, clients: &Clients, settings: &Settings) {
+        let read = settings
+            .projects
+            .iter()
+            .map(|project| async move { (self.client(project).await, Arc::clone(project)) });
         let read = join_all(read).await;
         let keys: Vec<_> = read
             .iter()
             .filter_map(|(secret, project)| Some((secret.as_deref()?, Arc::clone(project))))
             .collect();
         for (secret, _) in &keys {
-            self.known_secrets.add(secret);
+            self.known.add(secret);
         }
-        clients.set(ClientTable::new(keys, false, anonymous_project(settings)));
+        clients.set(Table::new(keys, false, anybody(settings)));
     }
 
-    async fn load_client_key(&self, project: &Project) -> Option<Arc<Secret>> {
+    async fn client(&self, project: &Project) -> Option<Arc<Secret>> {
         let Some(reference) = &project.key else {
-            return match client_key::default_client_key(&self.paths, &self.keyring).await {
-                Ok((secret, location)) => {
+            return match client_key::default_client_key(&self.place, &self.keyring).await {
+                Ok((secret, kept)) => {
                     let secret = Arc::new(secret);
                     *self.default_key.lock().unwrap_or_else(PoisonError::into_inner) =
-                        Some((Arc::clone(&secret), location));
+                        Some((Arc::clone(&secret), kept));
                     Some(secret)
                 }
                 Err(error) => {
@@ -141,7 +142,7 @@ impl KeyLoader {
                 }
             };
         };
-        match self.resolver.resolve_any_key(reference).await {
+        match self.resolver.resolve_client(reference).await {
             Ok(secret) => Some(Arc::new(secret)),
             Err(error) => {
                 tracing::warn!(project = %project.name, "the project's key cannot be read: {}; {}", error.text(), error.hint());
@@ -152,34 +153,34 @@ impl KeyLoader {
 
     /// Reads references again where a provider rejected the key or a refresh is due; checks
     /// rejected keys now and then.
-    pub async fn run(&self, mut rejections: mpsc::UnboundedReceiver<KeyId>) {
+    pub async fn tend(&self, mut rejections: mpsc::UnboundedReceiver<KeyId>) {
         let mut refreshed: HashMap<KeyId, Mono> = HashMap::new();
         loop {
-            let rejected = tokio::time::timeout(REFRESH_POLL_INTERVAL, rejections.recv()).await;
+            let rejected = tokio::time::timeout(TICK, rejections.recv()).await;
             let settings = Arc::clone(&self.engine.generation().settings);
             match rejected {
                 Ok(Some(id)) => {
-                    if let Some((upstream, key)) = find_key(&settings, id) {
-                        self.resolver.forget_command(&key.reference);
-                        self.load_key(upstream, key).await;
-                        self.engine.group_accounts();
+                    if let Some((upstream, key)) = find(&settings, id) {
+                        self.resolver.forget(&key.reference);
+                        self.one(upstream, key).await;
+                        self.engine.settle_accounts();
                     }
                 }
                 Ok(None) => return,
                 Err(_) => {
                     let now = self.engine.clock.mono();
-                    for (upstream, key) in upstream_keys(&settings) {
+                    for (upstream, key) in pairs(&settings) {
                         let Some(every) = key.refresh else { continue };
                         let last = *refreshed.entry(key.id).or_insert(now);
                         if now.since(last) >= every {
                             refreshed.insert(key.id, now);
-                            self.resolver.forget_command(&key.reference);
-                            self.load_key(&upstream, &key).await;
+                            self.resolver.forget(&key.reference);
+                            self.one(&upstream, &key).await;
                         }
                     }
-                    for id in self.engine.router.rejected_keys_due(now) {
-                        if let Some((upstream, key)) = find_key(&settings, id)
-                            && let Err(why) = self.check_key(upstream, key).await
+                    for id in self.engine.board.rejected_due(now) {
+                        if let Some((upstream, key)) = find(&settings, id)
+                            && let Err(why) = self.check(upstream, key).await
                         {
                             tracing::debug!(key = %key.name, %why, "still rejected");
                         }
@@ -190,25 +191,21 @@ impl KeyLoader {
     }
 
     /// Asks for the model list, which costs nothing; a key that gets it is well again.
-    pub async fn check_key(
-        &self,
-        upstream: &Arc<Upstream>,
-        key: &UpstreamKey,
-    ) -> Result<(), String> {
-        let Some(end) = upstream.endpoints.first() else {
+    pub async fn check(&self, upstream: &Arc<Upstream>, key: &Key) -> Result<(), String> {
+        let Some(end) = upstream.ends.first() else {
             return Err("the upstream has no address".to_owned());
         };
-        if matches!(self.engine.keys.summary(key.id).state, SecretState::Missing(_)) {
+        if matches!(self.engine.keys.state(key.id).state, State::Missing(_)) {
             // It may have been stored since.
-            self.load_key(upstream, key).await;
+            self.one(upstream, key).await;
         }
-        if let SecretState::Missing(reason) = self.engine.keys.summary(key.id).state {
+        if let State::Missing(reason) = self.engine.keys.state(key.id).state {
             return Err(reason.to_string());
         }
-        match lists::request_list(&self.engine, upstream, end, Some(key.id)).await {
+        match lists::ask(&self.engine, upstream, end, Some(key.id)).await {
             Ok(_) => {
-                self.engine.router.clear_rejected(key.id);
-                self.engine.notify_waiters();
+                self.engine.board.clear_rejected(key.id);
+                self.engine.touch();
                 Ok(())
             }
             Err(error) => Err(error.to_string()),
@@ -216,21 +213,21 @@ impl KeyLoader {
     }
 }
 
-fn upstream_keys(settings: &Settings) -> Vec<(Arc<Upstream>, Arc<UpstreamKey>)> {
+fn pairs(settings: &Settings) -> Vec<(Arc<Upstream>, Arc<Key>)> {
     let of = |upstream: &Arc<Upstream>| {
         upstream.keys.iter().map(|key| (Arc::clone(upstream), Arc::clone(key))).collect::<Vec<_>>()
     };
     settings.upstreams.iter().flat_map(of).collect()
 }
 
-fn find_key(settings: &Settings, id: KeyId) -> Option<(&Arc<Upstream>, &Arc<UpstreamKey>)> {
+fn find(settings: &Settings, id: KeyId) -> Option<(&Arc<Upstream>, &Arc<Key>)> {
     settings.upstreams.iter().find_map(|upstream| {
         upstream.keys.iter().find(|key| key.id == id).map(|key| (upstream, key))
     })
 }
 
 /// Who everybody is where `auth = false`.
-fn anonymous_project(settings: &Settings) -> Option<Arc<Project>> {
+fn anybody(settings: &Settings) -> Option<Arc<Project>> {
     if settings.server.auth {
         return None;
     }

@@ -6,20 +6,20 @@ use tokio::sync::mpsc::Receiver;
 
 use crate::{
     base::units,
-    config::settings::BodyStorage,
+    config::settings::Bodies,
     events::{
         kind::{EventKind, Severity},
         sink::{LedgerEntry, LedgerMessage},
     },
-    ledger::{Ledger, WriterConfig},
+    ledger::{Ledger, Start},
     relay::engine::Engine,
 };
 
 /// The ledger looks after what is old this often, if it has nothing else to do.
-const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
+const TICK: Duration = Duration::from_secs(60);
 
 /// Starts the ledger's thread. Without one the proxy serves all the same, and says so.
-pub(super) fn start_ledger(
+pub(super) fn start(
     engine: &Arc<Engine>,
     data: &Path,
     notes: Receiver<LedgerMessage>,
@@ -27,8 +27,8 @@ pub(super) fn start_ledger(
 ) -> Option<Arc<Ledger>> {
     let settings = engine.generation().settings.ledger.clone();
     let path = data.join(&settings.path);
-    if !path.exists() && settings.bodies != BodyStorage::Off {
-        let what = if settings.bodies == BodyStorage::All {
+    if !path.exists() && settings.bodies != Bodies::Off {
+        let what = if settings.bodies == Bodies::All {
             "requests and answers"
         } else {
             "requests that fail"
@@ -36,25 +36,25 @@ pub(super) fn start_ledger(
         let text = format!(
             "{what} are kept in {} for {}, at most {}, without secrets; `bodies = \"off\"` under [ledger] keeps none",
             path.display(),
-            units::print_duration(settings.body_retention),
+            units::print_duration(settings.keep_bodies),
             units::print_size(settings.bodies_total)
         );
-        publish_notice(engine, Severity::Info, text);
+        tell(engine, Severity::Info, text);
     }
-    let publisher = Arc::clone(engine);
-    let start = WriterConfig {
+    let teller = Arc::clone(engine);
+    let start = Start {
         path,
         settings,
-        messages: notes,
+        notes,
         clock: Arc::clone(&engine.clock),
         redactor: Arc::clone(&engine.redactor),
-        report: Box::new(move |level, text| publish_notice(&publisher, level, text)),
-        on_request: seen,
+        tell: Box::new(move |level, text| tell(&teller, level, text)),
+        seen,
     };
     match Ledger::start(start) {
         Ok(ledger) => Some(Arc::new(ledger)),
         Err(error) => {
-            publish_notice(
+            tell(
                 engine,
                 Severity::Error,
                 format!("requests are not recorded: no thread for the ledger: {error}"),
@@ -64,7 +64,7 @@ pub(super) fn start_ledger(
     }
 }
 
-fn publish_notice(engine: &Engine, level: Severity, text: String) {
+fn tell(engine: &Engine, level: Severity, text: String) {
     match level {
         Severity::Error => tracing::error!("{text}"),
         Severity::Info => tracing::info!("{text}"),
@@ -75,19 +75,19 @@ fn publish_notice(engine: &Engine, level: Severity, text: String) {
 
 /// Lets old rows go also while nothing happens, and says when bodies were not kept. That requests
 /// found no place is an alert.
-pub(super) async fn monitor(engine: &Engine) {
-    let mut reported = 0;
+pub(super) async fn look_after(engine: &Engine) {
+    let mut told = 0;
     loop {
-        tokio::time::sleep(MAINTENANCE_INTERVAL).await;
-        engine.ledger_queue.tick();
-        let skipped = engine.ledger_queue.skipped_bodies();
-        if skipped > reported {
+        tokio::time::sleep(TICK).await;
+        engine.sink.tick();
+        let skipped = engine.sink.skipped_bodies();
+        if skipped > told {
             let text = format!(
                 "the bodies of {} requests were not kept: too much came at once; the requests are recorded",
-                skipped - reported
+                skipped - told
             );
-            publish_notice(engine, Severity::Warn, text);
-            reported = skipped;
+            tell(engine, Severity::Warn, text);
+            told = skipped;
         }
     }
 }

@@ -46,8 +46,8 @@ use crate::{
     },
     demo::Demo,
     events::{
-        kind::{EventKind, Level},
-        sink::Sink,
+        kind::{EventKind, Severity},
+        sink::LedgerQueue,
     },
     relay::{
         balance,
@@ -114,7 +114,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let (found, notes) = discovery::at_start(&settings, &args, &env, &mut ids);
     let settings = Arc::new(crate::config::discover::merge(&settings, &found));
     let (rejected, rejections) = mpsc::unbounded_channel();
-    let (sink, notes_of_requests) = Sink::new();
+    let (sink, notes_of_requests) = LedgerQueue::new();
     let lists = ModelLists::new(Some(place.data.join("models.json")), &settings.upstreams);
     let remember = Remember::at(place.data.join("health.json"));
     let engine = Arc::new(Engine::new(
@@ -245,7 +245,9 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     }
     for text in notes {
         tracing::info!("{text}");
-        engine.bus.tell(clock.unix(), EventKind::Notice { text: text.into(), level: Level::Info });
+        engine
+            .bus
+            .publish(clock.unix(), EventKind::Notice { text: text.into(), level: Severity::Info });
     }
     warn_about(&settings, &addrs);
     spawn_background(&tracker, &stop, &hands, &gate, rejections);
@@ -326,9 +328,9 @@ async fn finish(
     stop.cancel();
     closing.cancel();
     tracker.close();
-    engine.bus.tell(
+    engine.bus.publish(
         engine.clock.unix(),
-        EventKind::Notice { text: "stopping".into(), level: Level::Info },
+        EventKind::Notice { text: "stopping".into(), level: Severity::Info },
     );
     tokio::select! {
         () = tracker.wait() => return,

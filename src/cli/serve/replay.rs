@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::admin::ProxyAdmin;
+use super::admin::Hands;
 use crate::{
     base::id::RequestId,
-    control::history::LedgerHandle,
+    control::history::Books,
     events::{record::RequestRecord, sink::ExchangeSide},
     ir::op::{Dialect, Op},
-    ledger::bodies::BodyView,
+    ledger::bodies::Shown,
     relay::replay::{self, Replay},
     server::paths::{self, Route},
 };
 
-impl ProxyAdmin {
+impl Hands {
     /// The ids of the request from before and of the new one.
     pub(super) async fn replay(
         self: &Arc<Self>,
@@ -24,19 +24,19 @@ impl ProxyAdmin {
     ) -> Result<(RequestId, RequestId), String> {
         let ledger =
             self.ledger.clone().ok_or("no ledger is kept, so there is no request to send again")?;
-        let ledger_handle = LedgerHandle { engine: Arc::clone(&self.engine), ledger };
-        let full = ledger_handle.request_detail(id).await.map_err(|error| error.message)?;
+        let books = Books { engine: Arc::clone(&self.engine), ledger };
+        let full = books.full(id).await.map_err(|error| error.message)?;
         let record = full.record;
         let body = full.bodies.iter().find(|body| body.side == ExchangeSide::Request);
         let body = body
-            .filter(|body| body.is_complete())
+            .filter(|body| body.whole())
             .ok_or("its body was not kept whole (`bodies` under [ledger])")?;
         let generation = self.engine.generation();
         let project =
             generation.settings.projects.iter().find(|project| project.name == record.project);
         let project =
             project.ok_or_else(|| format!("there is no project `{}` any more", record.project))?;
-        let (path, query) = endpoint_path(&record, body).ok_or_else(|| {
+        let (path, query) = place(&record, body).ok_or_else(|| {
             format!("a request for `{}` cannot be sent again from here", record.op)
         })?;
         let Ok(Route::Relay(endpoint)) =
@@ -44,10 +44,10 @@ impl ProxyAdmin {
         else {
             return Err(format!("there is nothing at {path}"));
         };
-        let pending = replay::prepare_replay(
+        let begun = replay::begin(
             &self.engine,
             Replay {
-                original_id: record.id,
+                of: record.id,
                 endpoint,
                 query: query.map(str::to_owned),
                 project: Arc::clone(project),
@@ -56,16 +56,13 @@ impl ProxyAdmin {
                 model: model.filter(|model| !model.is_empty()),
             },
         )?;
-        self.tracker.spawn(pending.run);
-        Ok((record.id, pending.id))
+        self.tracker.spawn(begun.run);
+        Ok((record.id, begun.id))
     }
 }
 
 /// Where the request came in; the ledger keeps dialect and operation of it.
-fn endpoint_path(
-    record: &RequestRecord,
-    body: &BodyView,
-) -> Option<(String, Option<&'static str>)> {
+fn place(record: &RequestRecord, body: &Shown) -> Option<(String, Option<&'static str>)> {
     let path = match (record.dialect, record.op) {
         (Dialect::Openai, Op::Chat) => "/v1/chat/completions",
         (Dialect::Openai, Op::Completions) => "/v1/completions",

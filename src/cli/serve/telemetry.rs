@@ -6,36 +6,36 @@ use tokio::sync::mpsc::Receiver;
 
 use super::keys::KeyLoader;
 use crate::{
-    config::settings::OtlpSettings,
+    config::settings::Otlp,
     events::sink::LedgerEntry,
     relay::engine::Engine,
     secrets::Secret,
     telemetry::{
         metrics::Metrics,
-        otlp::{FinishedRequest, OtlpExporter},
-        traces::TraceParent,
+        otlp::{Traced, Traces},
+        traces::Parent,
     },
-    upstream::post::WebhookClient,
+    upstream::post::Poster,
 };
 
 /// What the ledger's thread does with each finished request beside writing it.
-pub(super) fn request_observer(
+pub(super) fn tap(
     engine: &Arc<Engine>,
     metrics: Arc<Metrics>,
-    traces: Arc<OtlpExporter>,
+    traces: Arc<Traces>,
 ) -> Box<dyn FnMut(&LedgerEntry) + Send> {
     let engine = Arc::downgrade(engine);
     Box::new(move |entry| {
-        metrics.record(entry);
-        if traces.is_enabled()
+        metrics.count(entry);
+        if traces.on()
             && let Some(engine) = engine.upgrade()
         {
-            let heads = engine.recent_headers.find(entry.record.id);
-            let parent = heads.and_then(|(request_headers, _)| {
-                request_headers
+            let heads = engine.heads.find(entry.record.id);
+            let parent = heads.and_then(|(asked, _)| {
+                asked
                     .iter()
                     .find(|(name, _)| name == "traceparent")
-                    .and_then(|(_, value)| TraceParent::parse(value))
+                    .and_then(|(_, value)| Parent::parse(value))
             });
             traces.offer(entry, parent);
         }
@@ -43,20 +43,20 @@ pub(super) fn request_observer(
 }
 
 /// Sends traces while somebody wants them.
-pub(super) async fn run_otlp_export(
+pub(super) async fn send(
     engine: &Engine,
     loader: &KeyLoader,
-    poster: &WebhookClient,
-    traces: &OtlpExporter,
-    mut reader: Receiver<Box<FinishedRequest>>,
+    poster: &Poster,
+    traces: &Traces,
+    mut reader: Receiver<Box<Traced>>,
     host: &str,
 ) {
     let mut failing = false;
-    while let Some(batch) = OtlpExporter::collect_batch(&mut reader).await {
+    while let Some(batch) = Traces::gather(&mut reader).await {
         let otlp = engine.generation().settings.otlp.clone();
         let Some(url) = &otlp.url else { continue };
-        let sent = match read_otlp_headers(loader, &otlp).await {
-            Ok(credentials) => traces.send_batch(poster, url, &credentials, &batch, host).await,
+        let sent = match credentials(loader, &otlp).await {
+            Ok(credentials) => traces.send(poster, url, &credentials, &batch, host).await,
             Err(why) => Err(why),
         };
         match sent {
@@ -77,13 +77,10 @@ pub(super) async fn run_otlp_export(
     }
 }
 
-async fn read_otlp_headers(
-    loader: &KeyLoader,
-    otlp: &OtlpSettings,
-) -> Result<Vec<(String, Secret)>, String> {
+async fn credentials(loader: &KeyLoader, otlp: &Otlp) -> Result<Vec<(String, Secret)>, String> {
     let mut found = Vec::new();
     for (name, reference) in &otlp.headers {
-        let secret = loader.resolver.resolve_header_value(reference).await;
+        let secret = loader.resolver.resolve_words(reference).await;
         let secret = secret.map_err(|error| {
             format!("`otlp.headers.{name}`: {}; {}", error.text(), error.hint())
         })?;

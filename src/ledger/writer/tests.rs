@@ -13,8 +13,8 @@ use crate::{
     },
     events::{
         filter::Filter,
-        record::{AttemptRecord, RequestRecord, State},
-        sink::{Entry, Part, Wanted},
+        record::{AttemptRecord, RequestRecord, RequestState},
+        sink::{AttemptBill, BodyPolicy, LedgerEntry},
     },
     ir::{
         cost::{AppliedPrice, Bill, Cost, CostSource, Precision, PriceClass, PriceRates},
@@ -46,13 +46,13 @@ impl World {
         self.home.path().join("ledger.db")
     }
 
-    fn start(&self) -> (Sink, Ledger, mpsc::Receiver<String>) {
+    fn start(&self) -> (LedgerQueue, Ledger, mpsc::Receiver<String>) {
         self.start_with(Settings { tz: "UTC".to_owned(), ..Settings::default() })
     }
 
-    fn start_with(&self, settings: Settings) -> (Sink, Ledger, mpsc::Receiver<String>) {
-        let (sink, notes) = Sink::new();
-        sink.want(Wanted::All, settings.body_limit);
+    fn start_with(&self, settings: Settings) -> (LedgerQueue, Ledger, mpsc::Receiver<String>) {
+        let (sink, notes) = LedgerQueue::new();
+        sink.set_policy(BodyPolicy::All, settings.body_limit);
         let (tell, told) = mpsc::channel();
         let start = Start {
             path: self.path(),
@@ -66,7 +66,7 @@ impl World {
         (sink, Ledger::start(start).unwrap(), told)
     }
 
-    fn entry(&self, n: i64) -> Entry {
+    fn entry(&self, n: i64) -> LedgerEntry {
         let at = UnixMillis(1_700_000_000_000 + n * 1_000);
         let used = AppliedPrice {
             name: "openai/gpt-5-mini".into(),
@@ -83,8 +83,8 @@ impl World {
         };
         let attempt = |number: u32, key: &str, won: bool| AttemptRecord {
             number,
-            task: crate::events::record::Task::Answer,
-            bound: false,
+            role: crate::events::record::AttemptRole::Primary,
+            has_affinity: false,
             upstream: "openai".into(),
             key: key.into(),
             fingerprint: "sk-…9f2c".into(),
@@ -107,20 +107,20 @@ impl World {
             reported: None,
             price: Some(Arc::new(used)),
         };
-        Entry {
+        LedgerEntry {
             record: Arc::new(RequestRecord {
-                cache_lost: None,
+                cache_miss: None,
                 id: RequestId::new(at),
                 at,
                 project: if n % 2 == 0 { "ide".into() } else { "default".into() },
                 client: "aider".into(),
                 dialect: Dialect::Openai,
                 op: Op::Chat,
-                asked: "smart_1".into(),
+                requested_model: "smart_1".into(),
                 stream: true,
                 session: Some("s1".into()),
                 request_bytes: 10,
-                state: State::Done,
+                state: RequestState::Done,
                 attempts: vec![attempt(1, "work", false), attempt(2, "spare", true)],
                 reason: Some("the only candidate".into()),
                 ttft_ms: Some(40),
@@ -133,10 +133,10 @@ impl World {
                 events: 7,
                 error: None,
             }),
-            parts: vec![
-                Part {
+            bills: vec![
+                AttemptBill {
                     number: 1,
-                    answered: None,
+                    reported_model: None,
                     usage: None,
                     bill: Bill {
                         cost: Some(NanoUsd::ZERO),
@@ -144,9 +144,9 @@ impl World {
                         ..Bill::default()
                     },
                 },
-                Part {
+                AttemptBill {
                     number: 2,
-                    answered: Some("gpt-5-mini-2025".into()),
+                    reported_model: Some("gpt-5-mini-2025".into()),
                     usage: Some(usage),
                     bill,
                 },
@@ -157,8 +157,8 @@ impl World {
     }
 }
 
-fn send(sink: &Sink, entry: Entry) {
-    drop(sink.slot().expect("a slot").send(Note::Request(Box::new(entry))));
+fn send(sink: &LedgerQueue, entry: LedgerEntry) {
+    drop(sink.reserve_slot().expect("a slot").send(LedgerMessage::Request(Box::new(entry))));
 }
 
 fn all() -> Filter {
@@ -192,8 +192,8 @@ async fn what_was_told_is_there_once_and_complete() {
         serde_json::to_value(&full.record).unwrap(),
         serde_json::to_value(&entry.record).unwrap()
     );
-    assert_eq!(full.parts, entry.parts);
-    assert_eq!(reader.full("last").unwrap().record.asked, "smart_1".into());
+    assert_eq!(full.parts, entry.bills);
+    assert_eq!(reader.full("last").unwrap().record.requested_model, "smart_1".into());
     assert!(matches!(reader.full("0"), Err(QueryError::Ambiguous(_))));
     assert!(matches!(reader.full("ffff"), Err(QueryError::Unknown(_))));
     assert!(matches!(reader.full("'; DROP TABLE request"), Err(QueryError::Unknown(_))));
@@ -204,19 +204,19 @@ async fn what_was_told_is_there_once_and_complete() {
 async fn history_keeps_what_the_filter_of_the_dashboard_keeps() {
     let world = World::new();
     let (sink, ledger, _told) = world.start();
-    let entries: Vec<Entry> = (0..6)
+    let entries: Vec<LedgerEntry> = (0..6)
         .map(|n| {
             let mut entry = world.entry(n);
             let r = Arc::make_mut(&mut entry.record);
             match n {
                 3 => {
                     (r.state, r.status, r.error) =
-                        (State::Failed, Some(502), Some("connection refused 100%".into()))
+                        (RequestState::Failed, Some(502), Some("connection refused 100%".into()))
                 }
                 4 => (r.duration_ms, r.client) = (Some(9_000), "claude-cli".into()),
                 5 => {
                     (r.state, r.status, r.cost) = (
-                        State::Left,
+                        RequestState::ClientGone,
                         None,
                         Some(Cost {
                             usd: Some(NanoUsd(2_000_000_000)),
@@ -267,7 +267,7 @@ async fn history_keeps_what_the_filter_of_the_dashboard_keeps() {
         let filter = Filter::parse(text).unwrap();
         let mut want: Vec<String> = entries
             .iter()
-            .filter(|e| filter.keeps_request(&e.record))
+            .filter(|e| filter.matches_request(&e.record))
             .map(|e| e.record.id.to_string())
             .collect();
         want.reverse();
@@ -297,13 +297,13 @@ async fn sums_by_day_are_the_sums_of_the_requests() {
         match n % 10 {
             0 => entry.demo = true,
             1 => record.op = Op::CountTokens,
-            2 => (record.cost, entry.parts[1].bill) = (Some(Cost::default()), Bill::default()),
+            2 => (record.cost, entry.bills[1].bill) = (Some(Cost::default()), Bill::default()),
             3 => {
                 // The first attempt cost something too, at another upstream.
                 record.attempts[0].upstream = "groq".into();
-                entry.parts[0] = Part {
+                entry.bills[0] = AttemptBill {
                     number: 1,
-                    answered: None,
+                    reported_model: None,
                     usage: Some(Usage { input: 5, ..Usage::default() }),
                     bill: Bill {
                         cost: Some(NanoUsd(7)),
@@ -322,8 +322,8 @@ async fn sums_by_day_are_the_sums_of_the_requests() {
                 });
             }
             4 => {
-                (record.state, record.attempts, entry.parts, record.cost, record.usage) = (
-                    State::Failed,
+                (record.state, record.attempts, entry.bills, record.cost, record.usage) = (
+                    RequestState::Failed,
                     Vec::new(),
                     Vec::new(),
                     Some(Cost { usd: Some(NanoUsd::ZERO), precision: Precision::Exact }),
@@ -455,7 +455,8 @@ async fn a_full_disk_degrades_and_recovers() {
     let pages: i64 =
         file.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
     file.connection.pragma_update(None, "max_page_count", pages).unwrap();
-    let notes: Vec<Note> = (1..500).map(|n| Note::Request(Box::new(world.entry(n)))).collect();
+    let notes: Vec<LedgerMessage> =
+        (1..500).map(|n| LedgerMessage::Request(Box::new(world.entry(n)))).collect();
 
     let full = file.write(notes.iter(), &Plain, UnixMillis(0));
     assert!(
@@ -540,7 +541,7 @@ async fn what_is_old_goes_and_no_secret_stays() {
                 .collect();
             let body = Bytes::from(format!("sk-very-secret {noise}"));
             let capture = sink.capture(id, "application/json", &body, Mono::default()).unwrap();
-            sink.keep(*capture, "application/json", false, Mono::default());
+            sink.submit_bodies(*capture, "application/json", false, Mono::default());
             send(&sink, entry);
             id
         })

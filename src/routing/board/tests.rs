@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     base::draw::ScriptedRng,
     config::settings::Upstream,
-    events::kind::Level,
+    events::kind::Severity,
     ir::{
         fault::{Fault, FaultKind, TransportFault, TransportKind},
         usage::Usage,
@@ -369,7 +369,7 @@ fn three_strikes_open_an_upstream_and_another_serves() {
         [Change {
             subject: "a".to_owned(),
             text: "cools for 15s: connection refused (a:443)".to_owned(),
-            level: Level::Warn
+            level: Severity::Warn
         }]
     );
 
@@ -460,7 +460,7 @@ fn a_rejected_key_is_not_tested_by_traffic() {
     let rejected = said(FaultKind::KeyRejected, 401, "invalid_api_key", None);
     let (early, late) = (world.start(0, 0), world.start(0, 0));
     let changes = world.fail(&early, &rejected, 0);
-    assert_eq!((changes[0].level, changes[0].subject.as_str()), (Level::Error, "openai/k0"));
+    assert_eq!((changes[0].level, changes[0].subject.as_str()), (Severity::Error, "openai/k0"));
     assert_eq!(world.verdict(&[], 1_000_000), Verdict::Exhausted { retry_at: None });
     let (decision, _) = world.ask(&[], 1);
     assert_eq!(decision.others, [(0, Why::Rejected { cause: "401 invalid_api_key".into() })]);

@@ -4,7 +4,7 @@ use ratatui::layout::Rect;
 
 use crate::{
     base::clean::display_width,
-    events::kind::Level,
+    events::kind::Severity,
     tui::{
         app::App,
         format::{self, Now},
@@ -59,7 +59,7 @@ fn lines(app: &App, now: Now) -> Vec<Vec<Span>> {
         let mut spans = fact(&text.reload, format!("{}  ", format::moment(last.at, now)));
         spans.push(span(
             said(&last.text, now),
-            if last.level == Level::Error { Role::Bad } else { Role::Text },
+            if last.level == Severity::Error { Role::Bad } else { Role::Text },
         ));
         lines.push(spans);
     }

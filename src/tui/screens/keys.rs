@@ -51,7 +51,7 @@ fn visible(app: &App) -> Vec<&KeyView> {
     let mut rows: Vec<_> = snapshot
         .keys
         .iter()
-        .filter(|k| place.filter.keeps_names(&[&name_of(k), &k.account, word(k.state)]))
+        .filter(|k| place.filter.matches_names(&[&name_of(k), &k.account, word(k.state)]))
         .collect();
     match place.sort {
         1 => rows.sort_by_key(|k| rank(k.state)),

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use super::{Order, window};
 use crate::{
     base::clean::{clean, display_width, truncate_middle},
-    events::record::{AttemptRecord, RequestRecord, State},
+    events::record::{AttemptRecord, RequestRecord, RequestState},
     tui::{
         app::{App, Entry, RowId},
         curl,
@@ -38,7 +38,7 @@ const ENOUGH: usize = 20;
 pub(super) fn visible(app: &App) -> Vec<&RequestRecord> {
     let Some(live) = app.live() else { return Vec::new() };
     let place = app.place_of(super::Screen::Live);
-    let keeps = |r: &&RequestRecord| place.filter.is_empty() || place.filter.keeps_request(r);
+    let keeps = |r: &&RequestRecord| place.filter.is_empty() || place.filter.matches_request(r);
     let mut finished: Vec<_> = live.finished().rev().filter(keeps).collect();
     // By the time that stands in their rows: that of their start.
     finished.sort_by_key(|r| std::cmp::Reverse(r.at));
@@ -167,7 +167,7 @@ fn shares(app: &App, now: Now) -> Vec<Span> {
         _ => UNKNOWN.to_owned(),
     };
     let text = &now.text.live;
-    let failed = sample.iter().filter(|r| r.state == State::Failed).count();
+    let failed = sample.iter().filter(|r| r.state == RequestState::Failed).count();
     let errors = format::share(failed as u64, sample.len() as u64);
     vec![
         span(
@@ -218,7 +218,7 @@ const COLUMNS: [Column<RequestRecord>; 12] = [
         max: 20,
         right: false,
         leaves: 0,
-        cell: |r, _, room| vec![name(r.last().map(|a| &*a.upstream), room)],
+        cell: |r, _, room| vec![name(r.serving_attempt().map(|a| &*a.upstream), room)],
     },
     Column {
         title: |t| &t.col.key,
@@ -226,7 +226,7 @@ const COLUMNS: [Column<RequestRecord>; 12] = [
         max: 20,
         right: false,
         leaves: 4,
-        cell: |r, _, room| vec![name(r.last().map(|a| &*a.key), room)],
+        cell: |r, _, room| vec![name(r.serving_attempt().map(|a| &*a.key), room)],
     },
     Column {
         title: |t| &t.col.state,
@@ -295,14 +295,14 @@ fn client(r: &RequestRecord, room: usize) -> String {
 
 /// `asked → resolved` where they differ; the resolved part goes first when room is short.
 fn model(r: &RequestRecord, room: usize) -> String {
-    let asked = clean(&r.asked);
+    let asked = clean(&r.requested_model);
     // Who names an upstream with the model asks for nothing else.
     let same = |at: &AttemptRecord| {
         asked.strip_prefix(&*at.upstream).and_then(|rest| rest.strip_prefix('/'))
             == Some(&*at.model)
     };
     let resolved = r
-        .last()
+        .serving_attempt()
         .filter(|at| !same(at))
         .map(|a| clean(&a.model))
         .filter(|model| !model.is_empty() && *model != asked);
@@ -334,16 +334,16 @@ pub(super) fn state(r: &RequestRecord, now: Now, room: usize) -> Vec<Span> {
     let text = now.text;
     let say = &text.state;
     match r.state {
-        State::Queued => vec![span("○ ", Role::Warn), span(say.queued.clone(), Role::Warn)],
-        State::Waiting => {
+        RequestState::Queued => vec![span("○ ", Role::Warn), span(say.queued.clone(), Role::Warn)],
+        RequestState::Waiting => {
             vec![span(format!("{turn} "), Role::Accent), span(say.waiting.clone(), Role::Text)]
         }
-        State::Streaming => {
+        RequestState::Streaming => {
             vec![span(format!("{turn} "), Role::Accent), span(say.streaming.clone(), Role::Text)]
         }
-        State::Done => {
+        RequestState::Done => {
             let (long, short) = (format!(" {}", say.retried), format!(" {}", say.retried_short));
-            let lost = r.cache_lost.as_ref().is_some_and(|lost| !lost.usual);
+            let lost = r.cache_miss.as_ref().is_some_and(|lost| !lost.is_benign);
             let cache = format!(" {}", say.cache_lost);
             let words: &[&str] = match (lost, r.attempts.len() > 1) {
                 (true, _) => &[&cache, ""],
@@ -356,7 +356,7 @@ pub(super) fn state(r: &RequestRecord, now: Now, room: usize) -> Vec<Span> {
                 span(fitting(status.as_deref().unwrap_or(&say.done), words, room), Role::Text),
             ]
         }
-        State::Failed => {
+        RequestState::Failed => {
             let said = match &status {
                 Some(status) => {
                     fitting(status, &[&format!(" {}", fault(r.status, text)), ""], room)
@@ -365,7 +365,7 @@ pub(super) fn state(r: &RequestRecord, now: Now, room: usize) -> Vec<Span> {
             };
             vec![span("✕ ", Role::Bad), span(said, Role::Bad)]
         }
-        State::Left => vec![span("○ ", Role::Dim), span(say.left.clone(), Role::Dim)],
+        RequestState::ClientGone => vec![span("○ ", Role::Dim), span(say.left.clone(), Role::Dim)],
     }
 }
 

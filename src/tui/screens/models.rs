@@ -36,7 +36,7 @@ fn visible(app: &App) -> Vec<&ModelView> {
     let keeps = |m: &&ModelView| {
         let names: Vec<&str> =
             [&m.name, &m.kind].into_iter().chain(&m.targets).map(String::as_str).collect();
-        place.filter.keeps_names(&names)
+        place.filter.matches_names(&names)
     };
     let mut rows: Vec<_> = snapshot.models.iter().filter(keeps).collect();
     if place.sort == 1 {

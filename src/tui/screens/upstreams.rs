@@ -32,7 +32,7 @@ fn visible(app: &App) -> Vec<&UpstreamView> {
     let mut rows: Vec<_> = snapshot
         .upstreams
         .iter()
-        .filter(|u| place.filter.keeps_names(&[&u.name, &u.base_url, word(u.state)]))
+        .filter(|u| place.filter.matches_names(&[&u.name, &u.base_url, word(u.state)]))
         .collect();
     match place.sort {
         1 => rows.sort_by_key(|u| u.priority),

@@ -48,7 +48,7 @@ fn visible(app: &App) -> Vec<&Row> {
     let Some(view) = app.sums.shown() else { return Vec::new() };
     let place = app.place_of(super::Screen::Usage);
     let mut rows: Vec<&Row> =
-        view.rows.iter().filter(|row| place.filter.keeps_names(&[&row.name])).collect();
+        view.rows.iter().filter(|row| place.filter.matches_names(&[&row.name])).collect();
     match place.sort {
         1 => rows.sort_by_key(|row| std::cmp::Reverse(row.sums.requests)),
         2 => rows.sort_by_key(|row| std::cmp::Reverse(tokens(&row.sums))),

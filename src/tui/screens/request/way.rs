@@ -2,7 +2,7 @@
 
 use crate::{
     base::clean::{clean, display_width},
-    events::record::{AttemptRecord, RequestRecord, Task},
+    events::record::{AttemptRecord, AttemptRole, RequestRecord},
     tui::{
         app::App,
         format::{self, Now, UNKNOWN},
@@ -49,9 +49,9 @@ pub(super) fn lines(app: &App, r: &RequestRecord, now: Now, columns: u16) -> Vec
             span(lost.clone(), Role::Text),
         ]);
     }
-    if let Some(lost) = &r.cache_lost {
+    if let Some(lost) = &r.cache_miss {
         let said = format!("{}: {}", text.cache_lost, said(&lost.text(), now));
-        let role = if lost.usual { Role::Dim } else { Role::Warn };
+        let role = if lost.is_benign { Role::Dim } else { Role::Warn };
         lines.extend(prose::wrap(&said, room, 3).into_iter().map(|line| vec![span(line, role)]));
     }
     if let Some(error) = &r.error {
@@ -105,10 +105,10 @@ fn attempt(a: &AttemptRecord, whole: u64, now: Now, columns: u16, lines: &mut Ve
         span(format!("{after}│ "), Role::Dim),
         span(format!("{} {}{key}", a.number, a.upstream), Role::Text),
     ];
-    match a.task {
-        Task::Answer => {}
-        Task::Hedge => line.push(span(format!("  {}", text.hedge), Role::Accent)),
-        Task::Rescue => line.push(span(format!("  {}", text.rescue), Role::Accent)),
+    match a.role {
+        AttemptRole::Primary => {}
+        AttemptRole::Hedge => line.push(span(format!("  {}", text.hedge), Role::Accent)),
+        AttemptRole::Rescue => line.push(span(format!("  {}", text.rescue), Role::Accent)),
     }
     let said = format!("{result}{billed}");
     let model = span(format!("  {}  ", a.model), Role::Dim);
@@ -144,7 +144,7 @@ fn session(app: &App, name: &str, now: Now) -> String {
         requests += 1;
         input = input.saturating_add(usage.input_total());
         cached = cached.saturating_add(usage.cache_read);
-        won = won.saturating_add(r.won());
+        won = won.saturating_add(r.affinity_cached_tokens());
     }
     // Of a single request, its own numbers say the same.
     if cached == 0 || requests < 2 {
@@ -179,7 +179,7 @@ fn numbers(app: &App, r: &RequestRecord, now: Now, room: usize) -> Vec<Vec<Span>
                 &[("all", &said), ("fresh", &fresh), ("cached", &cached), ("written", &written)],
             );
         }
-        if r.won() > 0 {
+        if r.affinity_cached_tokens() > 0 {
             said = format!("{said} {}", text.won);
         }
         said
