@@ -132,7 +132,8 @@ impl Message {
         });
         if let (Some(secret), Some(fields)) = (secret, body.as_object_mut()) {
             let seconds = (now.0 / 1_000).to_string();
-            let sign = BASE64_STANDARD.encode(secret.sign_after(&format!("{seconds}\n"), b""));
+            let sign =
+                BASE64_STANDARD.encode(secret.sign_with_prefix(&format!("{seconds}\n"), b""));
             fields.insert("timestamp".to_owned(), Value::String(seconds));
             fields.insert("sign".to_owned(), Value::String(sign));
         }

@@ -148,7 +148,8 @@ pub async fn make(
     data: &Path,
     keyring: &Keyring,
 ) -> Result<(Secret, KeptIn), ClientKeyError> {
-    let (secret, label, path) = (secret::generate()?, label(project), path(data, project));
+    let (secret, label, path) =
+        (secret::generate_client_key()?, label(project), path(data, project));
     // Where the file exists the project's readers look there only if the keyring has no entry: the
     // entry wins from here on.
     if keyring.set(&label, &secret).await.is_ok() {
@@ -194,7 +195,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_keyring_the_key_is_made_once_in_a_private_file() {
         let home = tempfile::tempdir().unwrap();
-        let (place, keyring) = (place(&home.path().join("data")), Keyring::none("a test"));
+        let (place, keyring) = (place(&home.path().join("data")), Keyring::unavailable("a test"));
 
         let (made, kept) = default_client_key(&place, &keyring).await.unwrap();
         let (again, _) = default_client_key(&place, &keyring).await.unwrap();
@@ -216,7 +217,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn those_who_ask_at_once_get_the_same_key() {
         let home = tempfile::tempdir().unwrap();
-        let (place, keyring) = (place(home.path()), Keyring::none("a test"));
+        let (place, keyring) = (place(home.path()), Keyring::unavailable("a test"));
 
         let all = (0..8).map(|_| default_client_key(&place, &keyring));
         let keys: std::collections::BTreeSet<_> = futures_util::future::join_all(all)
@@ -231,7 +232,7 @@ mod tests {
     #[tokio::test]
     async fn a_rotated_key_is_another_one() {
         let home = tempfile::tempdir().unwrap();
-        let (place, keyring) = (place(home.path()), Keyring::none("a test"));
+        let (place, keyring) = (place(home.path()), Keyring::unavailable("a test"));
         let (first, _) = default_client_key(&place, &keyring).await.unwrap();
 
         let (second, _) = make("default", &place.data, &keyring).await.unwrap();

@@ -213,7 +213,7 @@ async fn stores(file: &settings::File) -> Vec<String> {
     let mut said = Vec::new();
     for (whose, reference) in keys.chain(projects) {
         if matches!(reference, Reference::Keyring(_) | Reference::Vault(_))
-            && let Err(error) = resolver.resolve_client(reference).await
+            && let Err(error) = resolver.resolve_any_key(reference).await
         {
             said.push(format!("{whose}: {}; {}", error.text(), error.hint()));
         }

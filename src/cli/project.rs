@@ -162,7 +162,7 @@ async fn key_of(file: &File, project: &Project) -> Result<(Secret, String), CliE
         Some(reference) => {
             let secret = file
                 .resolver()
-                .resolve_client(reference)
+                .resolve_any_key(reference)
                 .await
                 .map_err(|e| CliError::failed(e.text()).hint(e.hint()))?;
             Ok((secret, reference.to_string()))

@@ -3,18 +3,18 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    CommandContext,
+    Ctx,
     exit::CliError,
     key::store,
-    out::{self, Styler},
+    out::{self, Paint},
 };
 use crate::{
     config::{
-        Environment, IdInterner, Problem, ProblemSeverity, discover,
+        Environment, Ids, Level, Problem, discover,
         edit::Edit,
-        file::{self, EditError, Paths},
+        file::{self, EditError, Place},
         load, presets, problem,
-        settings::{Settings, TuiSettings, Upstream},
+        settings::{Settings, Tui, Upstream},
     },
     secrets::{
         keyring::Keyring,
@@ -23,11 +23,11 @@ use crate::{
 };
 
 /// Where a proxy listens when the config cannot say.
-pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:8642";
+pub(super) const LISTEN: &str = "127.0.0.1:8642";
 
 /// The file, read.
-pub(super) struct ConfigFile {
-    pub(super) paths: Paths,
+pub(super) struct File {
+    pub(super) place: Place,
     /// `None` where there is no file yet.
     pub(super) text: Option<String>,
     /// What the file says; what was found is not among it.
@@ -37,57 +37,54 @@ pub(super) struct ConfigFile {
 }
 
 /// Reads the config; a file that was named and is not there is an error.
-pub(super) fn load(ctx: &CommandContext) -> Result<ConfigFile, CliError> {
+pub(super) fn load(ctx: &Ctx) -> Result<File, CliError> {
     let file = load_or_empty(ctx)?;
-    if file.text.is_none() && file.paths.explicit {
-        return Err(CliError::config(format!("{}: no such file", file.paths.config.display()))
+    if file.text.is_none() && file.place.explicit {
+        return Err(CliError::config(format!("{}: no such file", file.place.config.display()))
             .hint("`aiproxy config init` writes one"));
     }
     Ok(file)
 }
 
 /// Reads the config; no file is an empty one. For commands that would make it.
-pub(super) fn load_or_empty(ctx: &CommandContext) -> Result<ConfigFile, CliError> {
-    let place = ctx.global.paths()?;
+pub(super) fn load_or_empty(ctx: &Ctx) -> Result<File, CliError> {
+    let place = ctx.global.place()?;
     let env = Environment::from_process();
-    let text =
-        file::read_config(&place.config).map_err(|problem| CliError::config(problem.one_line()))?;
+    let text = file::read(&place.config).map_err(|problem| CliError::config(problem.short()))?;
     let source = text.as_deref().unwrap_or_default();
-    let loaded = load::load(source, &place.config, &env, &mut IdInterner::default());
+    let loaded = load::load(source, &place.config, &env, &mut Ids::default());
     match loaded.settings {
-        Some(settings) => {
-            Ok(ConfigFile { paths: place, settings, warnings: loaded.problems, env, text })
-        }
-        None => Err(invalid_config_error(&loaded.problems, source, &place)),
+        Some(settings) => Ok(File { place, settings, warnings: loaded.problems, env, text }),
+        None => Err(refused(&loaded.problems, source, &place)),
     }
 }
 
 /// Says all problems, and that the file cannot be used.
-pub(super) fn invalid_config_error(problems: &[Problem], source: &str, paths: &Paths) -> CliError {
-    out::print_note(problem::render(problems, source, Styler::stderr().is_enabled()).trim_end());
-    let errors = problems.iter().filter(|problem| problem.level == ProblemSeverity::Error).count();
+pub(super) fn refused(problems: &[Problem], source: &str, place: &Place) -> CliError {
+    out::note(problem::render(problems, source, Paint::stderr().is_on()).trim_end());
+    let errors = problems.iter().filter(|problem| problem.level == Level::Error).count();
     CliError::config(format!(
         "{} has {errors} error{}",
-        paths.config.display(),
+        place.config.display(),
         if errors == 1 { "" } else { "s" }
     ))
     .hint("`aiproxy config edit` opens it")
 }
 
-impl ConfigFile {
+impl File {
     /// The settings with what the environment offers.
-    pub(super) fn with_discovered(&self) -> Settings {
+    pub(super) fn with_found(&self) -> Settings {
         if !self.settings.discover.env {
             return self.settings.clone();
         }
         let (found, _) =
-            discover::from_env(&self.env, &mut IdInterner::default(), &self.settings.timeouts);
-        discover::merge_discovered(&self.settings, &found)
+            discover::from_env(&self.env, &mut Ids::default(), &self.settings.timeouts);
+        discover::merge(&self.settings, &found)
     }
 
     /// Reads references as the proxy would, with this command's environment.
     pub(super) fn resolver(&self) -> SecretResolver {
-        let vault = VaultSource::from_env(store::vault_file(&self.paths), &self.env.vars);
+        let vault = VaultSource::from_env(store::vault(&self.place), &self.env.vars);
         let names: HashSet<String> = presets::all()
             .iter()
             .flat_map(|preset| &preset.key_env)
@@ -98,41 +95,39 @@ impl ConfigFile {
 }
 
 /// Where the config would have the proxy listen; the default where it cannot be read.
-pub(super) fn listen_addresses(paths: &Paths) -> Vec<String> {
-    let read = load_settings(paths);
+pub(super) fn listen(place: &Place) -> Vec<String> {
+    let read = settings(place);
     let addrs: Vec<String> =
         read.iter().flat_map(|s| &s.server.listen).map(ToString::to_string).collect();
-    if addrs.is_empty() { vec![DEFAULT_LISTEN.to_owned()] } else { addrs }
+    if addrs.is_empty() { vec![LISTEN.to_owned()] } else { addrs }
 }
 
 /// How the dashboard is to look; the defaults where the config cannot be read.
-pub(super) fn tui_settings(paths: &Paths) -> TuiSettings {
-    load_settings(paths).map_or_else(
-        || TuiSettings { theme: "dark".to_owned(), mouse: true, lang: "auto".to_owned() },
+pub(super) fn tui(place: &Place) -> Tui {
+    settings(place).map_or_else(
+        || Tui { theme: "dark".to_owned(), mouse: true, lang: "auto".to_owned() },
         |s| s.tui,
     )
 }
 
-fn load_settings(paths: &Paths) -> Option<Settings> {
-    let text = file::read_config(&paths.config).ok()?.unwrap_or_default();
-    load::load(&text, &paths.config, &Environment::from_process(), &mut IdInterner::default())
-        .settings
+fn settings(place: &Place) -> Option<Settings> {
+    let text = file::read(&place.config).ok()?.unwrap_or_default();
+    load::load(&text, &place.config, &Environment::from_process(), &mut Ids::default()).settings
 }
 
 /// The upstream that a row with nothing but a preset would be.
-pub(super) fn upstream_from_preset(
-    paths: &Paths,
+pub(super) fn from_preset(
+    place: &Place,
     name: &str,
     preset: &str,
 ) -> Result<Arc<Upstream>, CliError> {
     let row =
-        format!("[[upstream]]\nname = {}\npreset = {}\n", toml_string(name), toml_string(preset));
-    let loaded =
-        load::load(&row, &paths.config, &Environment::from_process(), &mut IdInterner::default());
-    let upstream = loaded
+        format!("[[upstream]]\nname = {}\npreset = {}\n", text_value(name), text_value(preset));
+    let loaded = load::load(&row, &place.config, &Environment::from_process(), &mut Ids::default());
+    let made = loaded
         .settings
         .and_then(|settings| settings.upstreams.into_iter().find(|u| *u.name == *name));
-    upstream.ok_or_else(|| {
+    made.ok_or_else(|| {
         let why = loaded
             .problems
             .first()
@@ -146,27 +141,25 @@ pub(super) fn upstream_from_preset(
 /// # Errors
 ///
 /// The result would not be a valid config (exit code 3); the file cannot be written.
-pub(super) fn edit_config(ctx: &CommandContext, edits: &[Edit]) -> Result<(), CliError> {
-    let paths = ctx.global.paths()?;
-    file::edit_config(&paths.config, &Environment::from_process(), edits)
-        .map_err(|error| edit_error(error, &paths))?;
+pub(super) fn edit(ctx: &Ctx, edits: &[Edit]) -> Result<(), CliError> {
+    let place = ctx.global.place()?;
+    file::edit(&place.config, &Environment::from_process(), edits)
+        .map_err(|error| edit_error(error, &place))?;
     Ok(())
 }
 
 /// Says why a change was not made; problems of the whole file are all told.
-pub(super) fn edit_error(error: EditError, paths: &Paths) -> CliError {
+pub(super) fn edit_error(error: EditError, place: &Place) -> CliError {
     match error {
-        EditError::Invalid { problems, source } => {
-            out::print_note(
-                problem::render(&problems, &source, Styler::stderr().is_enabled()).trim_end(),
-            );
+        EditError::Refused { problems, source } => {
+            out::note(problem::render(&problems, &source, Paint::stderr().is_on()).trim_end());
             CliError::config(format!(
                 "{} was not changed: with this change it would not load",
-                paths.config.display()
+                place.config.display()
             ))
         }
-        EditError::Syntax => CliError::config(format!("{}: {error}", paths.config.display())),
-        EditError::Busy(_) | EditError::Io { .. } | EditError::BadPath(_) => {
+        EditError::Syntax => CliError::config(format!("{}: {error}", place.config.display())),
+        EditError::Busy(_) | EditError::Io { .. } | EditError::Place(_) => {
             CliError::failed(error.to_string())
         }
     }
@@ -177,7 +170,7 @@ pub(super) fn edit_error(error: EditError, paths: &Paths) -> CliError {
 /// # Errors
 ///
 /// A word without `=`, as a usage error.
-pub(super) fn parse_assignments(words: &[String]) -> Result<Vec<(String, String)>, CliError> {
+pub(super) fn assignments(words: &[String]) -> Result<Vec<(String, String)>, CliError> {
     let cut = |word: &String| match word.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => {
             Ok((key.trim().to_owned(), value.trim().to_owned()))
@@ -191,12 +184,12 @@ pub(super) fn parse_assignments(words: &[String]) -> Result<Vec<(String, String)
 }
 
 /// A list of texts as TOML.
-pub(super) fn toml_list(items: &[String]) -> String {
-    let items: Vec<String> = items.iter().map(|item| toml_string(item)).collect();
+pub(super) fn list_value(items: &[String]) -> String {
+    let items: Vec<String> = items.iter().map(|item| text_value(item)).collect();
     format!("[{}]", items.join(", "))
 }
 
 /// A text as TOML.
-pub(super) fn toml_string(text: &str) -> String {
+pub(super) fn text_value(text: &str) -> String {
     toml_edit::Value::from(text).to_string()
 }

@@ -18,14 +18,14 @@ use crate::base::redact::{REDACTED, Redactor};
 
 /// The secrets of this process, in every form in which they may come back.
 #[derive(Default)]
-pub struct KnownSecrets(RwLock<Known>);
+pub struct KnownSecrets(RwLock<SecretGenerations>);
 
 #[derive(Default)]
-struct Known {
-    current: Vec<Forms>,
+struct SecretGenerations {
+    current: Vec<SecretForms>,
     /// Those before the last [`KnownSecrets::replace_all`]: requests that began with them are still
     /// under way.
-    previous: Vec<Forms>,
+    previous: Vec<SecretForms>,
 }
 
 impl KnownSecrets {
@@ -38,7 +38,7 @@ impl KnownSecrets {
     /// Learns a secret. One of fewer than 8 bytes is not learnt: replacing it would garble ordinary
     /// words.
     pub fn add(&self, secret: &Secret) {
-        let Some(forms) = Forms::of(secret) else { return };
+        let Some(forms) = SecretForms::from_secret(secret) else { return };
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if !known.current.iter().any(|other| other.digest == forms.digest) {
             known.current.push(forms);
@@ -47,7 +47,8 @@ impl KnownSecrets {
 
     /// Knows these from now on, and those from before until the next time.
     pub fn replace_all<'a>(&self, secrets: impl IntoIterator<Item = &'a Secret>) {
-        let mut current: Vec<Forms> = secrets.into_iter().filter_map(Forms::of).collect();
+        let mut current: Vec<SecretForms> =
+            secrets.into_iter().filter_map(SecretForms::from_secret).collect();
         current.sort_by_key(|forms| forms.digest);
         current.dedup_by_key(|forms| forms.digest);
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -60,10 +61,12 @@ impl KnownSecrets {
 
 impl Redactor for KnownSecrets {
     fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let mut found = shaped(text);
+        let mut found = find_key_shapes(text);
         {
             let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-            for form in known.current.iter().chain(&known.previous).flat_map(|forms| &forms.found) {
+            for form in
+                known.current.iter().chain(&known.previous).flat_map(|forms| &forms.encodings)
+            {
                 // Forms are ASCII or whole UTF-8 texts, so every hit begins and ends between
                 // characters.
                 found.extend(
@@ -72,67 +75,70 @@ impl Redactor for KnownSecrets {
                 );
             }
         }
-        cut(text, found)
+        redact_ranges(text, found)
     }
 }
 
 /// The text without anything that has the shape of a key, for where no secret is known.
 #[must_use]
-pub fn shapes(text: &str) -> Cow<'_, str> {
-    cut(text, shaped(text))
+pub fn redact_key_shapes(text: &str) -> Cow<'_, str> {
+    redact_ranges(text, find_key_shapes(text))
 }
 
 /// A foreign text in one line that is safe to show: no control characters, nothing key-shaped, at
 /// most so many characters.
 #[must_use]
-pub(super) fn printable(text: &str, most: usize) -> String {
-    let flat: String =
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SCANNED).collect();
-    let flat = shapes(flat.trim());
-    match flat.char_indices().nth(most) {
+pub(super) fn printable(text: &str, max_chars: usize) -> String {
+    let flat: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MAX_SCANNED_CHARS)
+        .collect();
+    let flat = redact_key_shapes(flat.trim());
+    match flat.char_indices().nth(max_chars) {
         Some((at, _)) => format!("{}…", &flat[..at]),
         None => flat.into_owned(),
     }
 }
 
 /// One secret as it may appear.
-struct Forms {
+struct SecretForms {
     digest: [u8; 32],
-    found: Vec<Zeroizing<String>>,
+    encodings: Vec<Zeroizing<String>>,
 }
 
-impl Forms {
-    fn of(secret: &Secret) -> Option<Self> {
+impl SecretForms {
+    fn from_secret(secret: &Secret) -> Option<Self> {
         let plain = secret.expose();
-        if plain.len() < SHORTEST {
+        if plain.len() < MIN_SECRET_BYTES {
             return None;
         }
         let mut found = vec![Zeroizing::new(plain.to_owned())];
         let mut also = |form: String| {
             let form = Zeroizing::new(form);
-            if form.len() >= SHORTEST && !found.contains(&form) {
+            if form.len() >= MIN_SECRET_BYTES && !found.contains(&form) {
                 found.push(form);
             }
         };
         for before in 0..3 {
-            also(base64_inside(plain, before, &general_purpose::STANDARD_NO_PAD));
-            also(base64_inside(plain, before, &general_purpose::URL_SAFE_NO_PAD));
+            also(base64_core(plain, before, &general_purpose::STANDARD_NO_PAD));
+            also(base64_core(plain, before, &general_purpose::URL_SAFE_NO_PAD));
         }
         let escaped = utf8_percent_encode(plain, ESCAPED_IN_URLS).to_string();
-        also(lower_escapes(&escaped));
+        also(lowercase_escapes(&escaped));
         also(escaped);
         if let Ok(json) = serde_json::to_string(plain).map(Zeroizing::new) {
             let inner = &json[1..json.len() - 1];
             also(inner.replace('/', "\\/"));
             also(inner.to_owned());
         }
-        Some(Self { digest: secret.digest(), found })
+        Some(Self { digest: secret.digest(), encodings: found })
     }
 }
 
 /// The characters of a base64 text that say the secret and nothing else, when `before` bytes
 /// (modulo 3) precede it.
-fn base64_inside(plain: &str, before: usize, engine: &impl Engine) -> String {
+fn base64_core(plain: &str, before: usize, engine: &impl Engine) -> String {
     let bytes = Zeroizing::new([&[0; 2][..before], plain.as_bytes()].concat());
     let all = Zeroizing::new(engine.encode(&*bytes));
     // The first characters hold bits of what precedes; the last one, where the end is not even, of
@@ -143,7 +149,7 @@ fn base64_inside(plain: &str, before: usize, engine: &impl Engine) -> String {
 }
 
 /// The same text with `%2F` as `%2f`: which one is written differs.
-fn lower_escapes(text: &str) -> String {
+fn lowercase_escapes(text: &str) -> String {
     let mut digits = 0;
     let lower = |c: char| {
         let digit = digits > 0;
@@ -154,21 +160,21 @@ fn lower_escapes(text: &str) -> String {
 }
 
 /// Where text has the shape of a key.
-fn shaped(text: &str) -> Vec<Range<usize>> {
+fn find_key_shapes(text: &str) -> Vec<Range<usize>> {
     // Nearly all texts have none; the look costs a few scans at memory speed.
     static FINDERS: LazyLock<Vec<memmem::Finder<'static>>> = LazyLock::new(|| {
-        BEGINNINGS.iter().map(|beginning| memmem::Finder::new(*beginning)).collect()
+        KEY_BEGINNINGS.iter().map(|beginning| memmem::Finder::new(*beginning)).collect()
     });
     if !FINDERS.iter().any(|finder| finder.find(text.as_bytes()).is_some()) {
         return Vec::new();
     }
-    SHAPE
+    KEY_SHAPE
         .captures_iter(text)
         .filter_map(|found| found.name("token").or_else(|| found.get(0)).map(|part| part.range()))
         .collect()
 }
 
-fn cut(text: &str, mut found: Vec<Range<usize>>) -> Cow<'_, str> {
+fn redact_ranges(text: &str, mut found: Vec<Range<usize>>) -> Cow<'_, str> {
     if found.is_empty() {
         return Cow::Borrowed(text);
     }
@@ -190,18 +196,18 @@ fn cut(text: &str, mut found: Vec<Range<usize>>) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-const SHORTEST: usize = 8;
+const MIN_SECRET_BYTES: usize = 8;
 /// Characters of a foreign text that [`printable`] looks at.
-const SCANNED: usize = 4096;
+const MAX_SCANNED_CHARS: usize = 4096;
 /// Everything but the characters that need no escape anywhere in a URL.
 const ESCAPED_IN_URLS: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// One of these stands in every text that [`SHAPE`] matches.
-const BEGINNINGS: [&str; 11] =
+const KEY_BEGINNINGS: [&str; 11] =
     ["sk-", "gsk_", "xai-", "nvapi-", "hf_", "aip-", "AIza", "pplx-", "r8_", "earer", "EARER"];
 /// A key's well-known beginning and 16 or more characters of a key; a masked key (`sk-abc***xyz`)
 /// is none.
-static SHAPE: LazyLock<Regex> = LazyLock::new(|| {
+static KEY_SHAPE: LazyLock<Regex> = LazyLock::new(|| {
     let prefixes = "sk-|gsk_|xai-|nvapi-|hf_|aip-|AIza|pplx-|r8_";
     let shape = format!(
         r"(?-u:\b)(?:(?:{prefixes})[A-Za-z0-9_-]{{16,}}|(?:[Bb]earer|BEARER)[ \t]+(?<token>[A-Za-z0-9._~+/=-]{{16,}}))"

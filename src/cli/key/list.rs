@@ -118,7 +118,7 @@ async fn resting(ctx: &Ctx, asked: Option<&str>) -> Result<Exit, CliError> {
                     Some(error) if on => Cell::new(
                         Role::Bad,
                         table::missing(
-                            &error.said(&upstream.name),
+                            &error.message_with_hint(&upstream.name),
                             &reference,
                             &key.name,
                             &mut advice,

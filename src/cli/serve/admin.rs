@@ -180,7 +180,7 @@ impl Hands {
     /// Reads every reference again; slow ones go on while the reload is already done.
     async fn read_references(self: &Arc<Self>, settings: &Arc<crate::config::Settings>) {
         for key in settings.upstreams.iter().flat_map(|upstream| &upstream.keys) {
-            self.loader.resolver.forget(&key.reference);
+            self.loader.resolver.forget_command(&key.reference);
         }
         for reference in settings
             .alerts
@@ -188,7 +188,7 @@ impl Hands {
             .iter()
             .chain(settings.otlp.headers.iter().map(|(_, value)| value))
         {
-            self.loader.resolver.forget(reference);
+            self.loader.resolver.forget_command(reference);
         }
         let (loader, settings, clients) =
             (Arc::clone(&self.loader), Arc::clone(settings), self.clients.get().cloned());

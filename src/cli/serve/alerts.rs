@@ -392,7 +392,7 @@ impl Alarms {
 
     async fn secret(&self, settings: &Alerts) -> Result<Option<Secret>, String> {
         let Some(reference) = &settings.secret else { return Ok(None) };
-        let read = self.loader.resolver.resolve_client(reference).await;
+        let read = self.loader.resolver.resolve_any_key(reference).await;
         read.map(Some)
             .map_err(|error| format!("`alerts.secret`: {}; {}", error.text(), error.hint()))
     }

@@ -19,7 +19,7 @@ use crate::{
     },
     events::kind::{EventKind, Severity},
     relay::{engine::Engine, lists},
-    secrets::{Reference, Secret, keyring::Keyring, redact::KnownSecrets, resolve::Resolver},
+    secrets::{Reference, Secret, keyring::Keyring, redact::KnownSecrets, resolve::SecretResolver},
     server::guard::credential::{Clients, Table},
     upstream::keys::State,
 };
@@ -30,7 +30,7 @@ const TICK: Duration = Duration::from_secs(15);
 /// The reader of references.
 pub struct KeyLoader {
     pub engine: Arc<Engine>,
-    pub resolver: Resolver,
+    pub resolver: SecretResolver,
     pub known: Arc<KnownSecrets>,
     pub keyring: Keyring,
     pub place: Place,
@@ -80,7 +80,7 @@ impl KeyLoader {
                 self.engine.remember.key(&self.engine, key);
             }
             Err(error) => {
-                let text = error.said(&upstream.name);
+                let text = error.message_with_hint(&upstream.name);
                 // Said once, however often it is looked for again.
                 if before != State::Missing(text.as_str().into()) {
                     tracing::warn!(key = %key.name, "{text}");
@@ -142,7 +142,7 @@ impl KeyLoader {
                 }
             };
         };
-        match self.resolver.resolve_client(reference).await {
+        match self.resolver.resolve_any_key(reference).await {
             Ok(secret) => Some(Arc::new(secret)),
             Err(error) => {
                 tracing::warn!(project = %project.name, "the project's key cannot be read: {}; {}", error.text(), error.hint());
@@ -161,7 +161,7 @@ impl KeyLoader {
             match rejected {
                 Ok(Some(id)) => {
                     if let Some((upstream, key)) = find(&settings, id) {
-                        self.resolver.forget(&key.reference);
+                        self.resolver.forget_command(&key.reference);
                         self.one(upstream, key).await;
                         self.engine.settle_accounts();
                     }
@@ -174,7 +174,7 @@ impl KeyLoader {
                         let last = *refreshed.entry(key.id).or_insert(now);
                         if now.since(last) >= every {
                             refreshed.insert(key.id, now);
-                            self.resolver.forget(&key.reference);
+                            self.resolver.forget_command(&key.reference);
                             self.one(&upstream, &key).await;
                         }
                     }

@@ -60,7 +60,7 @@ use crate::{
         Secret,
         keyring::Keyring,
         redact::KnownSecrets,
-        resolve::{Resolver, VaultSource},
+        resolve::{SecretResolver, VaultSource},
         vault::Vault,
     },
     server::{
@@ -152,7 +152,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
         .flat_map(|preset| &preset.key_env)
         .map(ToString::to_string)
         .collect();
-    let resolver = Resolver::new(keyring.clone(), vault, env.vars.clone(), names);
+    let resolver = SecretResolver::new(keyring.clone(), vault, env.vars.clone(), names);
     let loader = Arc::new(KeyLoader {
         engine: Arc::clone(&engine),
         resolver,

@@ -80,7 +80,7 @@ pub(super) async fn send(
 async fn credentials(loader: &KeyLoader, otlp: &Otlp) -> Result<Vec<(String, Secret)>, String> {
     let mut found = Vec::new();
     for (name, reference) in &otlp.headers {
-        let secret = loader.resolver.resolve_words(reference).await;
+        let secret = loader.resolver.resolve_header_value(reference).await;
         let secret = secret.map_err(|error| {
             format!("`otlp.headers.{name}`: {}; {}", error.text(), error.hint())
         })?;
