@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::message::{self, Message};
 use crate::{
     base::{clean, clock::UnixMillis},
-    config::settings::SideUrl,
+    config::settings::OutboundUrl,
     secrets::Secret,
     upstream::post::{Answered, Poster},
 };
@@ -58,7 +58,7 @@ pub enum Try {
 /// One try.
 pub async fn once(
     poster: &Poster,
-    url: &SideUrl,
+    url: &OutboundUrl,
     form: Form,
     secret: Option<&Secret>,
     message: &Message,
@@ -100,10 +100,10 @@ fn dress(
     }
 }
 
-fn judge(form: Form, url: &SideUrl, answered: &Answered) -> Try {
+fn judge(form: Form, url: &OutboundUrl, answered: &Answered) -> Try {
     let status = answered.status;
     if !status.is_success() {
-        let why = format!("{} answered {}", url.place(), status.as_u16());
+        let why = format!("{} answered {}", url.origin(), status.as_u16());
         let again = status.is_server_error()
             || matches!(
                 status,
@@ -124,7 +124,7 @@ fn judge(form: Form, url: &SideUrl, answered: &Answered) -> Try {
         None | Some(0) => Try::Done,
         Some(code) => {
             let text = clean::clean(said["msg"].as_str().unwrap_or_default());
-            let why = format!("{} said {code}: {}", url.place(), clean::truncate_end(&text, 200));
+            let why = format!("{} said {code}: {}", url.origin(), clean::truncate_end(&text, 200));
             // Too many messages.
             if matches!(code, 9_499 | 11_232) {
                 Try::Again { why, after: None }
@@ -147,13 +147,13 @@ mod tests {
         }
     }
 
-    fn url() -> SideUrl {
+    fn url() -> OutboundUrl {
         let text = "[alerts]\nwebhook = \"https://hooks.example/secret-path\"\n";
         let loaded = crate::config::load::load(
             text,
             std::path::Path::new("c.toml"),
             &crate::config::Environment::default(),
-            &mut crate::config::Ids::default(),
+            &mut crate::config::IdInterner::default(),
         );
         loaded.settings.unwrap().alerts.webhook.unwrap()
     }

@@ -3,27 +3,26 @@
 use serde_json::{Value, json};
 
 use super::{
-    out::{Styler, TextRole},
-    table::{TableCell, TextTable},
+    out::{Paint, Role},
+    table::{Cell, Table},
     when,
 };
 use crate::{base::clock::UnixMillis, control::snapshot::BudgetView};
 
 /// Columns of a bar that is full.
-const BAR_WIDTH: u64 = 20;
+const BAR: u64 = 20;
 
 /// As a table; empty where there are none.
-pub(super) fn render_table(budgets: &[&BudgetView], now: UnixMillis, styler: Styler) -> String {
+pub(super) fn table(budgets: &[&BudgetView], now: UnixMillis, paint: Paint) -> String {
     if budgets.is_empty() {
         return String::new();
     }
-    let mut table =
-        TextTable::new(&["BUDGET", "PER", "SPENT", "OF", "USED", "", "ENDS IN", "NOTE"]);
+    let mut table = Table::new(&["BUDGET", "PER", "SPENT", "OF", "USED", "", "ENDS IN", "NOTE"]);
     for budget in budgets {
         let role = match budget.percent {
-            100.. => TextRole::Error,
-            80.. => TextRole::Warn,
-            _ => TextRole::Success,
+            100.. => Role::Bad,
+            80.. => Role::Warn,
+            _ => Role::Good,
         };
         let mut notes = Vec::new();
         if !budget.reserved.is_zero() {
@@ -33,34 +32,34 @@ pub(super) fn render_table(budgets: &[&BudgetView], now: UnixMillis, styler: Sty
             notes.push(format!("{} attempts of unknown price", budget.unpriced));
         }
         table.row(vec![
-            (&budget.holder).into(),
+            (&budget.of).into(),
             budget.per.name().into(),
-            TableCell::new(TextRole::Strong, budget.spent.to_string()),
+            Cell::new(Role::Strong, budget.spent.to_string()),
             budget.usd.to_string().into(),
-            TableCell::new(role, format!("{} %", budget.percent)),
-            TableCell::new(role, bar(budget.percent)),
-            when::remaining(budget.until, now).into(),
-            TableCell::new(TextRole::Dim, notes.join(", ")),
+            Cell::new(role, format!("{} %", budget.percent)),
+            Cell::new(role, bar(budget.percent)),
+            when::left(budget.until, now).into(),
+            Cell::new(Role::Dim, notes.join(", ")),
         ]);
     }
-    table.render(styler)
+    table.show(paint)
 }
 
 /// `████████████████│░░░│`: a line at 80 % and one at all of it.
 fn bar(percent: u64) -> String {
-    let full = (percent.min(100) * BAR_WIDTH).div_ceil(100);
+    let full = (percent.min(100) * BAR).div_ceil(100);
     let piece = |at: u64| match at {
         _ if at < full => '█',
         16 => '│',
         _ => '░',
     };
-    (0..BAR_WIDTH).map(piece).chain(['│']).collect()
+    (0..BAR).map(piece).chain(['│']).collect()
 }
 
 /// One budget, as every listing gives it.
-pub(super) fn budget_json(budget: &BudgetView) -> Value {
+pub(super) fn as_json(budget: &BudgetView) -> Value {
     json!({
-        "of": budget.holder,
+        "of": budget.of,
         "per": budget.per,
         "usd": budget.usd.dollars(),
         "spent": budget.spent.dollars(),
@@ -93,7 +92,7 @@ mod tests {
     #[test]
     fn what_is_left_is_said_with_its_end() {
         let budget = BudgetView {
-            holder: "project ide".to_owned(),
+            of: "project ide".to_owned(),
             per: Period::Day,
             usd: NanoUsd(5_000_000_000),
             spent: NanoUsd(4_100_000_000),
@@ -103,7 +102,7 @@ mod tests {
             from: UnixMillis(0),
             until: Some(UnixMillis(3_600_000)),
         };
-        let text = render_table(&[&budget], UnixMillis(0), Styler::plain());
+        let text = table(&[&budget], UnixMillis(0), Paint::none());
         for said in [
             "project ide",
             "$4.100",
@@ -115,7 +114,7 @@ mod tests {
         ] {
             assert!(text.contains(said), "{said}: {text}");
         }
-        assert_eq!(budget_json(&budget)["spent"], 4.1);
-        assert_eq!(render_table(&[], UnixMillis(0), Styler::plain()), "");
+        assert_eq!(as_json(&budget)["spent"], 4.1);
+        assert_eq!(table(&[], UnixMillis(0), Paint::none()), "");
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use super::{exit::CliError, reveal::reveal};
 use crate::{
     base::disk::{self, FileLock},
-    config::file::Place,
+    config::file::Paths,
     secrets::{
         Secret, file,
         keyring::Keyring,
@@ -83,7 +83,7 @@ impl From<ClientKeyError> for CliError {
 ///
 /// Neither the keyring nor the data dir takes a new key; a file that is there cannot be read.
 pub async fn default_client_key(
-    place: &Place,
+    place: &Paths,
     keyring: &Keyring,
 ) -> Result<(Secret, KeptIn), ClientKeyError> {
     if let Some(found) = find(place, keyring).await? {
@@ -105,7 +105,7 @@ pub async fn default_client_key(
 ///
 /// A file that is there cannot be read.
 pub(super) async fn find(
-    place: &Place,
+    place: &Paths,
     keyring: &Keyring,
 ) -> Result<Option<(Secret, KeptIn)>, ClientKeyError> {
     let label = label("default");
@@ -188,8 +188,8 @@ fn path(data: &Path, project: &str) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn place(data: &Path) -> Place {
-        Place { config: data.join("config.toml"), explicit: false, data: data.to_owned() }
+    fn place(data: &Path) -> Paths {
+        Paths { config: data.join("config.toml"), explicit: false, data: data.to_owned() }
     }
 
     #[tokio::test]

@@ -14,9 +14,9 @@ use super::{
 use crate::{
     base::{clean::clean, disk, near},
     config::{
-        Environment, Ids, Level, Problem, check,
+        Environment, IdInterner, Problem, ProblemSeverity, check,
         edit::Edit,
-        file::{self, Place},
+        file::{self, Paths},
         keys, load, problem, show,
     },
     secrets::Reference,
@@ -80,7 +80,7 @@ pub async fn run(ctx: &Ctx, command: ConfigCommand) -> Result<Exit, CliError> {
         ConfigCommand::Init => init(ctx),
         ConfigCommand::Path => path(ctx),
         ConfigCommand::Schema => {
-            out::json(&keys::schema())?;
+            out::json(&keys::json_schema())?;
             Ok(Exit::Ok)
         }
         ConfigCommand::Set { path, value } => {
@@ -136,8 +136,8 @@ async fn check_all(ctx: &Ctx) -> Result<Exit, CliError> {
     let file = if ctx.global.json { checked_json(ctx)? } else { settings::load(ctx)? };
     let paint = Paint::stderr();
     let source = file.text.as_deref().unwrap_or_default();
-    let mut warnings: Vec<String> = file.warnings.iter().map(Problem::short).collect();
-    let mut nowhere = check::references(&file.settings, &file.env);
+    let mut warnings: Vec<String> = file.warnings.iter().map(Problem::one_line).collect();
+    let mut nowhere = check::check_references(&file.settings, &file.env);
     nowhere.extend(stores(&file).await);
     if !ctx.global.json {
         if !file.warnings.is_empty() {
@@ -171,21 +171,25 @@ fn checked_json(ctx: &Ctx) -> Result<settings::File, CliError> {
     let place = ctx.global.place()?;
     let said = |problems: &[Problem]| {
         let texts = |level| {
-            problems.iter().filter(|p| p.level == level).map(Problem::short).collect::<Vec<_>>()
+            problems.iter().filter(|p| p.level == level).map(Problem::one_line).collect::<Vec<_>>()
         };
         out::json(
-            &json!({ "ok": false, "problems": texts(Level::Error), "warnings": texts(Level::Warning) }),
+            &json!({ "ok": false, "problems": texts(ProblemSeverity::Error), "warnings": texts(ProblemSeverity::Warning) }),
         )
     };
-    let source = match file::read(&place.config) {
+    let source = match file::read_config(&place.config) {
         Ok(source) => source.unwrap_or_default(),
         Err(problem) => {
             said(&[problem])?;
             return Err(CliError::quiet(Exit::Config));
         }
     };
-    let loaded =
-        load::load(&source, &place.config, &Environment::from_process(), &mut Ids::default());
+    let loaded = load::load(
+        &source,
+        &place.config,
+        &Environment::from_process(),
+        &mut IdInterner::default(),
+    );
     if loaded.settings.is_none() {
         said(&loaded.problems)?;
         return Err(CliError::quiet(Exit::Config));
@@ -224,7 +228,8 @@ async fn stores(file: &settings::File) -> Vec<String> {
 /// Opens a copy in the editor; only a text that loads takes the file's place.
 async fn edit(ctx: &Ctx) -> Result<Exit, CliError> {
     let place = ctx.global.place()?;
-    let before = file::read(&place.config).map_err(|problem| CliError::config(problem.short()))?;
+    let before =
+        file::read_config(&place.config).map_err(|problem| CliError::config(problem.one_line()))?;
     if !std::io::stdin().is_terminal() {
         return Err(CliError::failed("no terminal for an editor")
             .hint("`aiproxy config set PATH VALUE` changes one setting"));
@@ -234,15 +239,19 @@ async fn edit(ctx: &Ctx) -> Result<Exit, CliError> {
     write(&copy, before.as_deref().unwrap_or(EXAMPLE))?;
     loop {
         open_editor(&copy)?;
-        let text = file::read(&copy)
-            .map_err(|problem| CliError::failed(problem.short()))?
+        let text = file::read_config(&copy)
+            .map_err(|problem| CliError::failed(problem.one_line()))?
             .unwrap_or_default();
         if Some(&text) == before.as_ref() {
             drop(std::fs::remove_file(&copy));
             return ctx.done("nothing was changed");
         }
-        let loaded =
-            load::load(&text, &place.config, &Environment::from_process(), &mut Ids::default());
+        let loaded = load::load(
+            &text,
+            &place.config,
+            &Environment::from_process(),
+            &mut IdInterner::default(),
+        );
         if loaded.settings.is_some() {
             take(&place, before.as_deref(), &text, &copy)?;
             if !loaded.problems.is_empty() {
@@ -263,8 +272,9 @@ async fn edit(ctx: &Ctx) -> Result<Exit, CliError> {
 }
 
 /// Puts the edited text in the file's place, unless somebody changed the file meanwhile.
-fn take(place: &Place, before: Option<&str>, text: &str, copy: &Path) -> Result<(), CliError> {
-    let now = file::read(&place.config).map_err(|problem| CliError::failed(problem.short()))?;
+fn take(place: &Paths, before: Option<&str>, text: &str, copy: &Path) -> Result<(), CliError> {
+    let now =
+        file::read_config(&place.config).map_err(|problem| CliError::failed(problem.one_line()))?;
     if now.as_deref() != before {
         return Err(CliError::failed(format!(
             "{} was changed by another program meanwhile",
@@ -302,7 +312,7 @@ fn open_editor(path: &Path) -> Result<(), CliError> {
 }
 
 fn show_all(ctx: &Ctx) -> Result<Exit, CliError> {
-    let text = show::show(&settings::load(ctx)?.settings);
+    let text = show::to_toml(&settings::load(ctx)?.settings);
     if ctx.global.json {
         out::json(&as_json(&text)?)?;
     } else {
@@ -313,8 +323,8 @@ fn show_all(ctx: &Ctx) -> Result<Exit, CliError> {
 
 fn get(ctx: &Ctx, path: &str) -> Result<Exit, CliError> {
     let file = settings::load(ctx)?;
-    let Some(text) = show::get(&file.settings, path) else {
-        let near = near::nearest(path, keys::ALL.iter().map(|key| key.path))
+    let Some(text) = show::key_to_toml(&file.settings, path) else {
+        let near = near::nearest(path, keys::KEYS.iter().map(|key| key.path))
             .map(|near| format!("did you mean `{near}`? "))
             .unwrap_or_default();
         return Err(CliError::failed(format!("there is no `{}` in the config", clean(path)))

@@ -23,7 +23,7 @@ use crate::{
     },
     config::{
         edit::Edit,
-        settings::{Budget, Per, Project},
+        settings::{Budget, Period, Project},
     },
     control::snapshot::BudgetView,
     secrets::{Reference, Secret, keyring::Keyring},
@@ -105,7 +105,7 @@ pub struct ProjectArgs {
     max_concurrency: Option<u32>,
     /// What it may spend, as in 5/day: dollars per day, week, month or total; may be given again
     #[arg(long, value_name = "USD/PERIOD", value_parser = budget_of)]
-    budget: Vec<(f64, Per)>,
+    budget: Vec<(f64, Period)>,
     /// Networks it may come from, as in 192.168.1.0/24
     #[arg(long, value_name = "NET,…", value_delimiter = ',')]
     subnets: Vec<String>,
@@ -224,7 +224,7 @@ async fn add(ctx: &Ctx, args: ProjectArgs) -> Result<Exit, CliError> {
 }
 
 /// `5/day`, `$0.50/month`.
-fn budget_of(text: &str) -> Result<(f64, Per), String> {
+fn budget_of(text: &str) -> Result<(f64, Period), String> {
     let form = || {
         "write dollars and a period, as in 5/day; a period is day, week, month or total".to_owned()
     };
@@ -236,7 +236,7 @@ fn budget_of(text: &str) -> Result<(f64, Per), String> {
         .ok()
         .filter(|usd| usd.is_finite() && *usd >= 0.0)
         .ok_or_else(form)?;
-    let (_, per) = Per::ALL.iter().find(|(name, _)| *name == per.trim()).ok_or_else(form)?;
+    let (_, per) = Period::ALL.iter().find(|(name, _)| *name == per.trim()).ok_or_else(form)?;
     Ok((usd, *per))
 }
 
@@ -345,7 +345,7 @@ fn facts(p: &Project, key: Option<&str>) -> Value {
 
 /// `$5.000 per day`
 fn sum(budget: &Budget) -> String {
-    format!("{} per {}", budget.usd, budget.per.name())
+    format!("{} per {}", budget.usd, budget.period.name())
 }
 
 /// What of its budgets and of everybody's is spent, as far as a proxy runs.
@@ -491,8 +491,8 @@ mod tests {
 
     #[test]
     fn a_budget_is_dollars_and_a_period() {
-        assert_eq!(budget_of("5/day"), Ok((5.0, Per::Day)));
-        assert_eq!(budget_of("$0.50/month"), Ok((0.5, Per::Month)));
+        assert_eq!(budget_of("5/day"), Ok((5.0, Period::Day)));
+        assert_eq!(budget_of("$0.50/month"), Ok((0.5, Period::Month)));
         for wrong in ["5", "5/year", "x/day", "-1/day", "inf/day", "/day", ""] {
             assert!(budget_of(wrong).is_err_and(|why| why.contains("5/day")), "{wrong}");
         }

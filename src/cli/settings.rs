@@ -10,11 +10,11 @@ use super::{
 };
 use crate::{
     config::{
-        Environment, Ids, Level, Problem, discover,
+        Environment, IdInterner, Problem, ProblemSeverity, discover,
         edit::Edit,
-        file::{self, EditError, Place},
+        file::{self, EditError, Paths},
         load, presets, problem,
-        settings::{Settings, Tui, Upstream},
+        settings::{Settings, TuiSettings, Upstream},
     },
     secrets::{
         keyring::Keyring,
@@ -27,7 +27,7 @@ pub(super) const LISTEN: &str = "127.0.0.1:8642";
 
 /// The file, read.
 pub(super) struct File {
-    pub(super) place: Place,
+    pub(super) place: Paths,
     /// `None` where there is no file yet.
     pub(super) text: Option<String>,
     /// What the file says; what was found is not among it.
@@ -50,9 +50,10 @@ pub(super) fn load(ctx: &Ctx) -> Result<File, CliError> {
 pub(super) fn load_or_empty(ctx: &Ctx) -> Result<File, CliError> {
     let place = ctx.global.place()?;
     let env = Environment::from_process();
-    let text = file::read(&place.config).map_err(|problem| CliError::config(problem.short()))?;
+    let text =
+        file::read_config(&place.config).map_err(|problem| CliError::config(problem.one_line()))?;
     let source = text.as_deref().unwrap_or_default();
-    let loaded = load::load(source, &place.config, &env, &mut Ids::default());
+    let loaded = load::load(source, &place.config, &env, &mut IdInterner::default());
     match loaded.settings {
         Some(settings) => Ok(File { place, settings, warnings: loaded.problems, env, text }),
         None => Err(refused(&loaded.problems, source, &place)),
@@ -60,9 +61,9 @@ pub(super) fn load_or_empty(ctx: &Ctx) -> Result<File, CliError> {
 }
 
 /// Says all problems, and that the file cannot be used.
-pub(super) fn refused(problems: &[Problem], source: &str, place: &Place) -> CliError {
+pub(super) fn refused(problems: &[Problem], source: &str, place: &Paths) -> CliError {
     out::note(problem::render(problems, source, Paint::stderr().is_on()).trim_end());
-    let errors = problems.iter().filter(|problem| problem.level == Level::Error).count();
+    let errors = problems.iter().filter(|problem| problem.level == ProblemSeverity::Error).count();
     CliError::config(format!(
         "{} has {errors} error{}",
         place.config.display(),
@@ -78,8 +79,8 @@ impl File {
             return self.settings.clone();
         }
         let (found, _) =
-            discover::from_env(&self.env, &mut Ids::default(), &self.settings.timeouts);
-        discover::merge(&self.settings, &found)
+            discover::from_env(&self.env, &mut IdInterner::default(), &self.settings.timeouts);
+        discover::merge_discovered(&self.settings, &found)
     }
 
     /// Reads references as the proxy would, with this command's environment.
@@ -95,7 +96,7 @@ impl File {
 }
 
 /// Where the config would have the proxy listen; the default where it cannot be read.
-pub(super) fn listen(place: &Place) -> Vec<String> {
+pub(super) fn listen(place: &Paths) -> Vec<String> {
     let read = settings(place);
     let addrs: Vec<String> =
         read.iter().flat_map(|s| &s.server.listen).map(ToString::to_string).collect();
@@ -103,27 +104,29 @@ pub(super) fn listen(place: &Place) -> Vec<String> {
 }
 
 /// How the dashboard is to look; the defaults where the config cannot be read.
-pub(super) fn tui(place: &Place) -> Tui {
+pub(super) fn tui(place: &Paths) -> TuiSettings {
     settings(place).map_or_else(
-        || Tui { theme: "dark".to_owned(), mouse: true, lang: "auto".to_owned() },
+        || TuiSettings { theme: "dark".to_owned(), mouse: true, lang: "auto".to_owned() },
         |s| s.tui,
     )
 }
 
-fn settings(place: &Place) -> Option<Settings> {
-    let text = file::read(&place.config).ok()?.unwrap_or_default();
-    load::load(&text, &place.config, &Environment::from_process(), &mut Ids::default()).settings
+fn settings(place: &Paths) -> Option<Settings> {
+    let text = file::read_config(&place.config).ok()?.unwrap_or_default();
+    load::load(&text, &place.config, &Environment::from_process(), &mut IdInterner::default())
+        .settings
 }
 
 /// The upstream that a row with nothing but a preset would be.
 pub(super) fn from_preset(
-    place: &Place,
+    place: &Paths,
     name: &str,
     preset: &str,
 ) -> Result<Arc<Upstream>, CliError> {
     let row =
         format!("[[upstream]]\nname = {}\npreset = {}\n", text_value(name), text_value(preset));
-    let loaded = load::load(&row, &place.config, &Environment::from_process(), &mut Ids::default());
+    let loaded =
+        load::load(&row, &place.config, &Environment::from_process(), &mut IdInterner::default());
     let made = loaded
         .settings
         .and_then(|settings| settings.upstreams.into_iter().find(|u| *u.name == *name));
@@ -143,15 +146,15 @@ pub(super) fn from_preset(
 /// The result would not be a valid config (exit code 3); the file cannot be written.
 pub(super) fn edit(ctx: &Ctx, edits: &[Edit]) -> Result<(), CliError> {
     let place = ctx.global.place()?;
-    file::edit(&place.config, &Environment::from_process(), edits)
+    file::edit_config(&place.config, &Environment::from_process(), edits)
         .map_err(|error| edit_error(error, &place))?;
     Ok(())
 }
 
 /// Says why a change was not made; problems of the whole file are all told.
-pub(super) fn edit_error(error: EditError, place: &Place) -> CliError {
+pub(super) fn edit_error(error: EditError, place: &Paths) -> CliError {
     match error {
-        EditError::Refused { problems, source } => {
+        EditError::Invalid { problems, source } => {
             out::note(problem::render(&problems, &source, Paint::stderr().is_on()).trim_end());
             CliError::config(format!(
                 "{} was not changed: with this change it would not load",
@@ -159,7 +162,7 @@ pub(super) fn edit_error(error: EditError, place: &Place) -> CliError {
             ))
         }
         EditError::Syntax => CliError::config(format!("{}: {error}", place.config.display())),
-        EditError::Busy(_) | EditError::Io { .. } | EditError::Place(_) => {
+        EditError::Busy(_) | EditError::Io { .. } | EditError::BadPath(_) => {
             CliError::failed(error.to_string())
         }
     }

@@ -356,7 +356,7 @@ async fn list(ctx: &Ctx) -> Result<Exit, CliError> {
 fn resting_json(u: &Upstream) -> Value {
     json!({
         "name": &*u.name,
-        "dialect": u.ends.first().map(|end| end.dialect),
+        "dialect": u.endpoints.first().map(|end| end.dialect),
         "origin": u.origin,
         "state": if u.enabled { Value::Null } else { "disabled".into() },
         "cause": null,
@@ -369,10 +369,10 @@ fn resting(settings: &Settings, paint: Paint) -> String {
     for u in &settings.upstreams {
         table.row(vec![
             (&*u.name).into(),
-            u.ends.iter().map(|end| end.dialect.name()).collect::<Vec<_>>().join(",").into(),
+            u.endpoints.iter().map(|end| end.dialect.name()).collect::<Vec<_>>().join(",").into(),
             status::origin(u.origin).into(),
             u.keys.len().to_string().into(),
-            u.ends.first().map_or("", |end| end.base_url.as_str()).into(),
+            u.endpoints.first().map_or("", |end| end.base_url.as_str()).into(),
             if u.enabled { "".into() } else { Cell::new(Role::Dim, "disabled") },
         ]);
     }
@@ -425,8 +425,8 @@ fn list_presets(ctx: &Ctx) -> Result<Exit, CliError> {
                 json!({
                     "name": &*p.name,
                     "title": p.title,
-                    "dialects": p.ends.iter().map(|end| end.dialect).collect::<Vec<_>>(),
-                    "base_url": p.ends.first().map(|end| &end.base_url),
+                    "dialects": p.endpoints.iter().map(|end| end.dialect).collect::<Vec<_>>(),
+                    "base_url": p.endpoints.first().map(|end| &end.base_url),
                     "key_env": p.key_env.iter().map(|name| &**name).collect::<Vec<_>>(),
                     "key_page": p.key_page.as_deref(),
                     "needs_url": p.needs_url,
@@ -442,7 +442,7 @@ fn list_presets(ctx: &Ctx) -> Result<Exit, CliError> {
         table.row(vec![
             (&*p.name).into(),
             (&p.title).into(),
-            p.ends.iter().map(|end| end.dialect.name()).collect::<Vec<_>>().join(",").into(),
+            p.endpoints.iter().map(|end| end.dialect.name()).collect::<Vec<_>>().join(",").into(),
             p.key_env.first().map_or("", |name| &**name).into(),
             Cell::new(Role::Dim, p.key_page.as_deref().unwrap_or("")),
         ]);

@@ -7,13 +7,13 @@ use std::{collections::HashMap, path::Path};
 use super::{
     Environment, base_url, presets,
     problem::Report,
-    read::{At, Span, clip},
+    read::{Located, SourceSpan, truncate},
     schema::{
-        Written,
-        model::{Alias, Model, Target},
-        upstream::{self as written, BaseUrl, Looks},
+        RawConfig,
+        model::{RawAlias, RawModel, RawTarget},
+        upstream::{self as written, KeyKind, RawBaseUrl},
     },
-    settings::{Key, Server, Settings, Upstream},
+    settings::{ServerSettings, Settings, Upstream, UpstreamKey},
 };
 use crate::{
     base::{disk, near, pattern::Pattern},
@@ -21,31 +21,31 @@ use crate::{
 };
 
 /// The upstream that is always there.
-pub const DEMO: &str = "demo";
+pub const DEMO_NAME: &str = "demo";
 
 /// Names that stand twice, listeners that everybody could use, and client keys in the file.
-pub(super) fn names(all: &Written, report: &mut Report) {
-    unique(
+pub(super) fn check_names(all: &RawConfig, report: &mut Report) {
+    check_unique(
         all.upstreams.iter().map(|row| (row.name.value.as_str(), &row.name.span)),
         "upstreams",
         report,
     );
-    unique(
+    check_unique(
         all.projects.iter().map(|row| (row.name.value.as_str(), &row.name.span)),
         "projects",
         report,
     );
     let models = all.models.iter().map(|row| (row.name.value.text(), &row.name.span));
     let aliases = all.aliases.iter().map(|row| (row.name.value.text(), &row.name.span));
-    unique(models.chain(aliases), "models or aliases", report);
-    listeners(all, report);
-    keyless(all, report);
-    alerts(all, report);
-    let mut seen: Vec<(String, &Span)> = Vec::new();
+    check_unique(models.chain(aliases), "models or aliases", report);
+    check_listeners(all, report);
+    check_keyless(all, report);
+    check_alerts(all, report);
+    let mut seen: Vec<(String, &SourceSpan)> = Vec::new();
     for row in &all.projects {
         let Some(key) = &row.key else { continue };
         if matches!(key.value, Reference::Literal(_)) {
-            literal(&key.span, &format!("project.{}.key", row.name.value), report);
+            warn_literal(&key.span, &format!("project.{}.key", row.name.value), report);
         }
         let shown = match &key.value {
             Reference::Literal(secret) => format!("{:?}", secret.digest()),
@@ -56,7 +56,7 @@ pub(super) fn names(all: &Written, report: &mut Report) {
                 let help = Some(
                     "give each project a key of its own: `aiproxy project rotate NAME`".to_owned(),
                 );
-                report.twice(
+                report.duplicate(
                     &key.span,
                     first,
                     format!("`project.{}.key` is the key of another project", row.name.value),
@@ -68,11 +68,15 @@ pub(super) fn names(all: &Written, report: &mut Report) {
     }
 }
 
-fn unique<'a>(names: impl Iterator<Item = (&'a str, &'a Span)>, what: &str, report: &mut Report) {
-    let mut seen: HashMap<&str, &Span> = HashMap::new();
+fn check_unique<'a>(
+    names: impl Iterator<Item = (&'a str, &'a SourceSpan)>,
+    what: &str,
+    report: &mut Report,
+) {
+    let mut seen: HashMap<&str, &SourceSpan> = HashMap::new();
     for (name, span) in names {
         match seen.get(name) {
-            Some(first) => report.twice(
+            Some(first) => report.duplicate(
                 span,
                 first,
                 format!("two {what} are called `{name}`"),
@@ -83,18 +87,21 @@ fn unique<'a>(names: impl Iterator<Item = (&'a str, &'a Span)>, what: &str, repo
     }
 }
 
-fn listeners(all: &Written, report: &mut Report) {
+fn check_listeners(all: &RawConfig, report: &mut Report) {
     let general = &all.general;
-    let far = general.server.listen.iter().find(|at| !at.ip().to_canonical().is_loopback());
-    if let (Some(far), false) = (far, general.server.auth) {
-        let span = general.auth_at.as_ref().or(general.listen_at.as_ref()).cloned().unwrap_or(0..0);
+    let public_addr = general.server.listen.iter().find(|at| !at.ip().to_canonical().is_loopback());
+    if let (Some(public_addr), false) = (public_addr, general.server.auth) {
+        let span =
+            general.auth_span.as_ref().or(general.listen_span.as_ref()).cloned().unwrap_or(0..0);
         let help = "remove `auth = false`, or listen on 127.0.0.1 and [::1] only".to_owned();
-        report.error(&span, format!("`server.auth` is off while `server.listen` has {far}, which other machines can reach"), Some(help));
+        report.error(&span, format!("`server.auth` is off while `server.listen` has {public_addr}, which other machines can reach"), Some(help));
     }
 }
 
-fn alerts(all: &Written, report: &mut Report) {
-    let (alerts, Some(at)) = (&all.news.alerts, &all.news.secret_at) else { return };
+fn check_alerts(all: &RawConfig, report: &mut Report) {
+    let (alerts, Some(at)) = (&all.alerts_and_otlp.alerts, &all.alerts_and_otlp.secret_at) else {
+        return;
+    };
     if matches!(alerts.secret, Some(Reference::Literal(_))) {
         let help = "keep it elsewhere and name the place: \"env:NAME\", \"file:PATH\" or \"keyring:LABEL\"".to_owned();
         report.warn(at, "`alerts.secret`: a secret stands in the file itself", Some(help));
@@ -108,7 +115,7 @@ fn alerts(all: &Written, report: &mut Report) {
     }
 }
 
-fn keyless(all: &Written, report: &mut Report) {
+fn check_keyless(all: &RawConfig, report: &mut Report) {
     for row in &all.keyless {
         if let Some(name) = row.project.as_ref().filter(|name| name.value != "default")
             && !all.projects.iter().any(|project| project.name.value == name.value)
@@ -131,19 +138,21 @@ fn keyless(all: &Written, report: &mut Report) {
 }
 
 /// What concerns one upstream.
-pub(super) fn upstream(
-    row: &written::Upstream,
+pub(super) fn check_upstream(
+    row: &written::RawUpstream,
     upstream: &Upstream,
-    server: &Server,
+    server: &ServerSettings,
     report: &mut Report,
 ) {
     let name = &row.name.value;
-    if let Some(end) =
-        upstream.ends.iter().find(|end| base_url::is_own(&end.base_url, &server.listen))
+    if let Some(end) = upstream
+        .endpoints
+        .iter()
+        .find(|end| base_url::is_local_listener(&end.base_url, &server.listen))
     {
         let span = match &row.base_url {
-            Some(BaseUrl::One(url)) => url.span.clone(),
-            Some(BaseUrl::Each(_, span)) => span.clone(),
+            Some(RawBaseUrl::Single(url)) => url.span.clone(),
+            Some(RawBaseUrl::PerDialect(_, span)) => span.clone(),
             None => row.name.span.clone(),
         };
         let help = "name the provider's address, or listen on another port".to_owned();
@@ -163,8 +172,8 @@ pub(super) fn upstream(
     }
     for key in &row.keys {
         let path = format!("upstream.{name}.keys");
-        match (&key.reference.value, key.looks) {
-            (Reference::Literal(_), Looks::Ours) => {
+        match (&key.reference.value, key.key_kind) {
+            (Reference::Literal(_), KeyKind::Client) => {
                 let help = format!("put the provider's key there: `aiproxy key add {name}`");
                 report.error(
                     &key.reference.span,
@@ -174,10 +183,10 @@ pub(super) fn upstream(
                     Some(help),
                 );
             }
-            (Reference::Literal(_), looks) => {
-                literal(&key.reference.span, &path, report);
-                if let (Looks::Of(other), Some(preset)) =
-                    (looks, upstream.preset.as_deref().and_then(presets::find))
+            (Reference::Literal(_), key_kind) => {
+                warn_literal(&key.reference.span, &path, report);
+                if let (KeyKind::Provider(other), Some(preset)) =
+                    (key_kind, upstream.preset.as_deref().and_then(presets::find))
                     && other != &*preset.name
                     && preset.key_prefix.is_some()
                 {
@@ -206,49 +215,51 @@ pub(super) fn upstream(
     }
 }
 
-fn literal(span: &Span, path: &str, report: &mut Report) {
+fn warn_literal(span: &SourceSpan, path: &str, report: &mut Report) {
     let help = "`aiproxy key adopt` moves it into the keyring".to_owned();
     report.warn(span, format!("`{path}`: a key stands in the file itself"), Some(help));
 }
 
 /// Splits `upstream:model` where the first part is an upstream: of the file, of a preset (it may be
 /// found), or `demo`.
-pub(super) fn split<'a>(
+pub(super) fn split_target<'a>(
     text: &'a str,
-    upstreams: &[written::Upstream],
+    upstreams: &[written::RawUpstream],
 ) -> (Option<&'a str>, &'a str) {
     match text.split_once(':') {
-        Some((upstream, model)) if exists(upstream, upstreams) && !model.is_empty() => {
+        Some((upstream, model)) if upstream_exists(upstream, upstreams) && !model.is_empty() => {
             (Some(upstream), model)
         }
         _ => (None, text),
     }
 }
 
-fn exists(name: &str, upstreams: &[written::Upstream]) -> bool {
-    name == DEMO
+fn upstream_exists(name: &str, upstreams: &[written::RawUpstream]) -> bool {
+    name == DEMO_NAME
         || presets::find(name).is_some()
         || upstreams.iter().any(|row| row.name.value == name)
 }
 
 /// Targets of models and aliases: unknown upstreams, and circles.
-pub(super) fn targets(
-    models: &[Model],
-    aliases: &[Alias],
-    upstreams: &[written::Upstream],
+pub(super) fn check_targets(
+    models: &[RawModel],
+    aliases: &[RawAlias],
+    upstreams: &[written::RawUpstream],
     report: &mut Report,
 ) {
     for row in models {
         for target in &row.targets {
             match target {
-                Target::Text(text) => prefix(
+                RawTarget::Name(text) => check_prefix(
                     text,
                     &format!("model.{}.targets", row.name.value.text()),
                     upstreams,
                     report,
                 ),
-                Target::Table { upstream: Some(at), .. } if !exists(&at.value, upstreams) => {
-                    unknown(
+                RawTarget::Table { upstream: Some(at), .. }
+                    if !upstream_exists(&at.value, upstreams) =>
+                {
+                    report_unknown_upstream(
                         at,
                         &at.value,
                         &format!("model.{}.targets", row.name.value.text()),
@@ -257,35 +268,40 @@ pub(super) fn targets(
                         report,
                     );
                 }
-                Target::Table { .. } => {}
+                RawTarget::Table { .. } => {}
             }
         }
     }
     for row in aliases {
-        prefix(&row.target, &format!("aliases.{}", row.name.value.text()), upstreams, report);
+        check_prefix(&row.target, &format!("aliases.{}", row.name.value.text()), upstreams, report);
     }
-    circles(models, aliases, upstreams, report);
+    check_cycles(models, aliases, upstreams, report);
 }
 
 /// A target of the form `x:y` whose `x` is no upstream, unless it is a model name with a colon in
 /// it.
-fn prefix(text: &At<String>, path: &str, upstreams: &[written::Upstream], report: &mut Report) {
+fn check_prefix(
+    text: &Located<String>,
+    path: &str,
+    upstreams: &[written::RawUpstream],
+    report: &mut Report,
+) {
     let Some((upstream, model)) = text.value.split_once(':') else { return };
-    if exists(upstream, upstreams) || upstream == "re" {
+    if upstream_exists(upstream, upstreams) || upstream == "re" {
         return;
     }
     // `llama3:8b`, `qwen2.5:latest`, `vendor/model:free`
     let tag = model.starts_with(|c: char| c.is_ascii_digit()) || model == "latest";
     let model_name =
         upstream.contains(['/', '.', '*']) || upstream.chars().any(|c| c.is_ascii_digit());
-    let near = near_upstream(upstream, upstreams);
+    let near = nearest_upstream(upstream, upstreams);
     if tag || (model_name && near.is_none()) {
         return;
     }
-    unknown(text, upstream, path, Some(model), upstreams, report);
+    report_unknown_upstream(text, upstream, path, Some(model), upstreams, report);
 }
 
-fn near_upstream<'a>(name: &str, upstreams: &'a [written::Upstream]) -> Option<&'a str> {
+fn nearest_upstream<'a>(name: &str, upstreams: &'a [written::RawUpstream]) -> Option<&'a str> {
     let names = upstreams
         .iter()
         .map(|row| row.name.value.as_str())
@@ -293,15 +309,15 @@ fn near_upstream<'a>(name: &str, upstreams: &'a [written::Upstream]) -> Option<&
     near::nearest(name, names)
 }
 
-fn unknown<T>(
-    at: &At<T>,
+fn report_unknown_upstream<T>(
+    at: &Located<T>,
     name: &str,
     path: &str,
     model: Option<&str>,
-    upstreams: &[written::Upstream],
+    upstreams: &[written::RawUpstream],
     report: &mut Report,
 ) {
-    let help = match (near_upstream(name, upstreams), model) {
+    let help = match (nearest_upstream(name, upstreams), model) {
         (Some(known), _) => format!("did you mean `{known}`?"),
         (None, Some(model)) => {
             format!(
@@ -310,33 +326,38 @@ fn unknown<T>(
         }
         (None, None) => format!("`aiproxy upstream add {name}` adds it"),
     };
-    report.error(&at.span, format!("`{path}`: there is no upstream `{}`", clip(name)), Some(help));
+    report.error(
+        &at.span,
+        format!("`{path}`: there is no upstream `{}`", truncate(name)),
+        Some(help),
+    );
 }
 
 /// A name that leads to other names.
-struct Step<'a> {
+struct NameLink<'a> {
     name: &'a Pattern,
-    span: &'a Span,
+    span: &'a SourceSpan,
     next: Vec<&'a str>,
 }
 
 /// Aliases that lead back to themselves.
-fn circles(
-    models: &[Model],
-    aliases: &[Alias],
-    upstreams: &[written::Upstream],
+fn check_cycles(
+    models: &[RawModel],
+    aliases: &[RawAlias],
+    upstreams: &[written::RawUpstream],
     report: &mut Report,
 ) {
-    let names_only =
-        |target: &'_ str| split(target, upstreams).0.is_none() && !target.contains(['*', '?']);
+    let names_only = |target: &'_ str| {
+        split_target(target, upstreams).0.is_none() && !target.contains(['*', '?'])
+    };
     let mut steps = Vec::new();
     for row in models {
         let next = row.targets.iter().filter_map(|target| match target {
-            Target::Text(text) => Some(text.value.as_str()),
-            Target::Table { upstream: None, model, .. } => Some(model.value.as_str()),
-            Target::Table { .. } => None,
+            RawTarget::Name(text) => Some(text.value.as_str()),
+            RawTarget::Table { upstream: None, model, .. } => Some(model.value.as_str()),
+            RawTarget::Table { .. } => None,
         });
-        steps.push(Step {
+        steps.push(NameLink {
             name: &row.name.value,
             span: &row.name.span,
             next: next.filter(|t| names_only(t)).collect(),
@@ -344,28 +365,28 @@ fn circles(
     }
     for row in aliases {
         let next = Some(row.target.value.as_str()).filter(|t| names_only(t)).into_iter().collect();
-        steps.push(Step { name: &row.name.value, span: &row.name.span, next });
+        steps.push(NameLink { name: &row.name.value, span: &row.name.span, next });
     }
     // 0 unseen, 1 on the way, 2 done
     let mut state = vec![0_u8; steps.len()];
     for start in 0..steps.len() {
-        walk(start, &steps, &mut state, &mut Vec::new(), report);
+        visit(start, &steps, &mut state, &mut Vec::new(), report);
     }
 }
 
-fn walk(
+fn visit(
     at: usize,
-    steps: &[Step<'_>],
+    steps: &[NameLink<'_>],
     state: &mut [u8],
-    way: &mut Vec<usize>,
+    trail: &mut Vec<usize>,
     report: &mut Report,
 ) {
     if state[at] == 2 {
         return;
     }
     if state[at] == 1 {
-        let begin = way.iter().position(|step| *step == at).unwrap_or(0);
-        let names: Vec<_> = way[begin..]
+        let begin = trail.iter().position(|step| *step == at).unwrap_or(0);
+        let names: Vec<_> = trail[begin..]
             .iter()
             .chain([&at])
             .map(|step| format!("`{}`", steps[*step].name.text()))
@@ -378,24 +399,24 @@ fn walk(
         return;
     }
     // A chain as long as this is a mistake as well, and must not exhaust the stack.
-    if way.len() < 200 {
+    if trail.len() < 200 {
         state[at] = 1;
-        way.push(at);
+        trail.push(at);
         for next in &steps[at].next {
             // A pattern may lead to a name that it matches itself: that name is then a model's own.
             if let Some(next) =
-                follow(next, steps).filter(|next| *next != at || steps[at].name.is_exact())
+                target_index(next, steps).filter(|next| *next != at || steps[at].name.is_exact())
             {
-                walk(next, steps, state, way, report);
+                visit(next, steps, state, trail, report);
             }
         }
-        way.pop();
+        trail.pop();
     }
     state[at] = 2;
 }
 
 /// Where a name leads: exact ones first, then patterns other than `*`.
-fn follow(name: &str, steps: &[Step<'_>]) -> Option<usize> {
+fn target_index(name: &str, steps: &[NameLink<'_>]) -> Option<usize> {
     let exact = steps.iter().position(|step| step.name.is_exact() && step.name.text() == name);
     exact.or_else(|| {
         steps.iter().position(|step| {
@@ -407,11 +428,11 @@ fn follow(name: &str, steps: &[Step<'_>]) -> Option<usize> {
 /// References of the config that resolve to nothing, without asking the keyring or running a
 /// command. Each line names the reference, never its value.
 #[must_use]
-pub fn references(settings: &Settings, env: &Environment) -> Vec<String> {
+pub fn check_references(settings: &Settings, env: &Environment) -> Vec<String> {
     let mut out = Vec::new();
     for upstream in settings.upstreams.iter().filter(|upstream| upstream.enabled) {
         for key in &upstream.keys {
-            out.extend(provider_key(upstream, key, env));
+            out.extend(check_provider_key(upstream, key, env));
         }
         if let Some(file) = &upstream.ca_file
             && let Err(e) = std::fs::metadata(file)
@@ -420,43 +441,47 @@ pub fn references(settings: &Settings, env: &Environment) -> Vec<String> {
                 "`upstream.{}.ca_file`: {}: {}",
                 upstream.name,
                 file.display(),
-                plain(&e)
+                io_error_text(&e)
             ));
         }
     }
     for project in settings.projects.iter().filter(|project| project.enabled) {
-        let found = project.key.as_ref().and_then(|reference| missing(reference, env));
-        out.extend(found.map(|said| format!("key of project `{}`: {said}", project.name)));
+        let found = project.key.as_ref().and_then(|reference| reference_problem(reference, env));
+        out.extend(found.map(|problem| format!("key of project `{}`: {problem}", project.name)));
     }
-    let secret = settings.alerts.secret.as_ref().and_then(|reference| missing(reference, env));
-    out.extend(secret.map(|said| format!("`alerts.secret`: {said}")));
+    let secret =
+        settings.alerts.secret.as_ref().and_then(|reference| reference_problem(reference, env));
+    out.extend(secret.map(|problem| format!("`alerts.secret`: {problem}")));
     for (name, reference) in &settings.otlp.headers {
-        out.extend(missing(reference, env).map(|said| format!("`otlp.headers.{name}`: {said}")));
+        out.extend(
+            reference_problem(reference, env)
+                .map(|problem| format!("`otlp.headers.{name}`: {problem}")),
+        );
     }
     out
 }
 
-fn provider_key(upstream: &Upstream, key: &Key, env: &Environment) -> Option<String> {
-    let said = missing(&key.reference, env);
-    let said = said.or_else(|| {
+fn check_provider_key(upstream: &Upstream, key: &UpstreamKey, env: &Environment) -> Option<String> {
+    let problem = reference_problem(&key.reference, env);
+    let problem = problem.or_else(|| {
         let Reference::Env(name) = &key.reference else { return None };
         let value = env.get(name)?.trim();
         let preset = upstream.preset.as_deref().and_then(presets::find)?;
-        match Looks::of(value) {
-            Looks::Ours => Some(format!(
+        match KeyKind::detect(value) {
+            KeyKind::Client => Some(format!(
                 "env:{name} holds a client key of aiproxy (aip-…), not a key of a provider"
             )),
-            Looks::Of(other) if other != &*preset.name && preset.key_prefix.is_some() => {
+            KeyKind::Provider(other) if other != &*preset.name && preset.key_prefix.is_some() => {
                 let title = presets::find(other).map_or(other, |other| &other.title);
                 Some(format!("env:{name} looks like a key of {title}, not of {}", preset.title))
             }
-            Looks::Of(_) | Looks::Unknown => None,
+            KeyKind::Provider(_) | KeyKind::Unknown => None,
         }
     })?;
-    Some(format!("key `{}`: {said}", key.name))
+    Some(format!("key `{}`: {problem}", key.name))
 }
 
-fn missing(reference: &Reference, env: &Environment) -> Option<String> {
+fn reference_problem(reference: &Reference, env: &Environment) -> Option<String> {
     match reference {
         Reference::Env(name) => match env.get(name) {
             None => Some(format!("env:{name} is not set")),
@@ -469,16 +494,16 @@ fn missing(reference: &Reference, env: &Environment) -> Option<String> {
             }
             Some(_) => None,
         },
-        Reference::File(path) => file(path),
-        Reference::Command(words) => program(words.first()?, env),
+        Reference::File(path) => file_problem(path),
+        Reference::Command(words) => program_problem(words.first()?, env),
         Reference::Keyring(_) | Reference::Literal(_) | Reference::Vault(_) => None,
     }
 }
 
-fn file(path: &Path) -> Option<String> {
+fn file_problem(path: &Path) -> Option<String> {
     let shown = format!("file:{}", path.display());
     match std::fs::metadata(path) {
-        Err(e) => Some(format!("{shown}: {}", plain(&e))),
+        Err(e) => Some(format!("{shown}: {}", io_error_text(&e))),
         Ok(found) if !found.is_file() => Some(format!("{shown} is not a file")),
         Ok(_) => {
             let mode = disk::mode_open_to_others(path)?;
@@ -487,9 +512,9 @@ fn file(path: &Path) -> Option<String> {
     }
 }
 
-fn program(name: &str, env: &Environment) -> Option<String> {
+fn program_problem(name: &str, env: &Environment) -> Option<String> {
     if name.contains('/') {
-        return std::fs::metadata(name).err().map(|e| format!("cmd:{name}: {}", plain(&e)));
+        return std::fs::metadata(name).err().map(|e| format!("cmd:{name}: {}", io_error_text(&e)));
     }
     let found = std::env::split_paths(env.get("PATH")?)
         .any(|folder| folder.join(name).is_file() || folder.join(format!("{name}.exe")).is_file());
@@ -497,7 +522,7 @@ fn program(name: &str, env: &Environment) -> Option<String> {
 }
 
 /// An I/O error in words.
-pub(super) fn plain(e: &std::io::Error) -> String {
+pub(super) fn io_error_text(e: &std::io::Error) -> String {
     match e.kind() {
         std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
         std::io::ErrorKind::PermissionDenied => "it may not be read".to_owned(),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Environment, Ids, Level, Loaded, Problem, check,
+    Environment, IdInterner, LoadResult, Problem, ProblemSeverity, check,
     edit::{self, Edit},
     load::load,
 };
@@ -16,11 +16,11 @@ use crate::base::disk::{self, FileLock};
 pub use super::edit::EditError;
 
 /// A larger file is none that a person wrote.
-const LARGEST: u64 = 1 << 20;
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// Where the program keeps its things.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Paths {
     pub config: PathBuf,
     /// The config file was named, so it must be there.
     pub explicit: bool,
@@ -37,7 +37,7 @@ pub fn locate(
     config: Option<&Path>,
     data: Option<&Path>,
     env: &Environment,
-) -> Result<Place, String> {
+) -> Result<Paths, String> {
     let variable = |name| env.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let config = config.map(Path::to_owned).or_else(|| variable("AIPROXY_CONFIG"));
     let data = data.map(Path::to_owned).or_else(|| variable("AIPROXY_DATA_DIR"));
@@ -48,7 +48,7 @@ pub fn locate(
         directories::ProjectDirs::from("", "", "aiproxy")
             .ok_or("no home folder was found (HOME is not set); name the places with --config FILE and --data-dir DIR")
     };
-    Ok(Place {
+    Ok(Paths {
         config: absolute(match config {
             Some(path) => path,
             None => home()?.config_dir().join("config.toml"),
@@ -66,37 +66,45 @@ pub fn locate(
 /// # Errors
 ///
 /// A problem of the file as a whole: a folder, unreadable, too large, not UTF-8.
-pub fn read(path: &Path) -> Result<Option<String>, Problem> {
-    let whole = |title: &str, help: Option<&str>| {
-        Problem::whole(Level::Error, path, title.to_owned(), help.map(str::to_owned))
+pub fn read_config(path: &Path) -> Result<Option<String>, Problem> {
+    let file_problem = |title: &str, help: Option<&str>| {
+        Problem::of_file(ProblemSeverity::Error, path, title.to_owned(), help.map(str::to_owned))
     };
     let found = match std::fs::metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let dangling = std::fs::symlink_metadata(path).is_ok();
             return if dangling {
-                Err(whole("a link to a file that is not there", None))
+                Err(file_problem("a link to a file that is not there", None))
             } else {
                 Ok(None)
             };
         }
-        Err(e) => return Err(whole(&check::plain(&e), None)),
+        Err(e) => return Err(file_problem(&check::io_error_text(&e), None)),
         Ok(found) => found,
     };
     if found.is_dir() {
-        return Err(whole(
+        return Err(file_problem(
             "a folder, not a file",
             Some("name the file in it: `--config FOLDER/config.toml`"),
         ));
     }
-    if found.len() > LARGEST {
-        return Err(whole("larger than the 1MiB a config may have", Some("is it another file?")));
+    if found.len() > MAX_CONFIG_BYTES {
+        return Err(file_problem(
+            "larger than the 1MiB a config may have",
+            Some("is it another file?"),
+        ));
     }
     let bytes = match std::fs::read(path) {
-        Ok(bytes) if bytes.len() as u64 > LARGEST => {
-            return Err(whole("larger than the 1MiB a config may have", None));
+        Ok(bytes) if bytes.len() as u64 > MAX_CONFIG_BYTES => {
+            return Err(file_problem("larger than the 1MiB a config may have", None));
         }
         Ok(bytes) => bytes,
-        Err(e) => return Err(whole(&check::plain(&e), Some("check who owns it and its mode"))),
+        Err(e) => {
+            return Err(file_problem(
+                &check::io_error_text(&e),
+                Some("check who owns it and its mode"),
+            ));
+        }
     };
     String::from_utf8(bytes).map(Some).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
@@ -109,7 +117,7 @@ pub fn read(path: &Path) -> Result<Option<String>, Problem> {
             line,
             column,
             span: at..at,
-            ..Problem::whole(Level::Error, path, "not UTF-8 text".to_owned(), help)
+            ..Problem::of_file(ProblemSeverity::Error, path, "not UTF-8 text".to_owned(), help)
         }
     })
 }
@@ -120,29 +128,34 @@ pub fn read(path: &Path) -> Result<Option<String>, Problem> {
 /// # Errors
 ///
 /// See [`EditError`]; the file is then as it was.
-pub fn edit(path: &Path, env: &Environment, edits: &[Edit]) -> Result<Loaded, EditError> {
-    let io = |e: &io::Error| EditError::Io { path: path.to_owned(), said: check::plain(e) };
+pub fn edit_config(
+    path: &Path,
+    env: &Environment,
+    edits: &[Edit],
+) -> Result<LoadResult, EditError> {
+    let io =
+        |e: &io::Error| EditError::Io { path: path.to_owned(), message: check::io_error_text(e) };
     if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
         disk::create_private_dir(folder).map_err(|e| io(&e))?;
     }
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let _lock = lock(&target)?;
+    let _lock = lock_config(&target)?;
     // An editor that saves in between is seen by the second look; its text is then the one that is
     // changed.
     for _ in 0..5 {
-        let before = read(path).map_err(|problem| EditError::Refused {
+        let before = read_config(path).map_err(|problem| EditError::Invalid {
             problems: vec![problem],
             source: String::new(),
         })?;
-        let text = edit::apply(before.as_deref().unwrap_or_default(), edits)?;
-        let loaded = load(&text, path, env, &mut Ids::default());
+        let text = edit::apply_edits(before.as_deref().unwrap_or_default(), edits)?;
+        let loaded = load(&text, path, env, &mut IdInterner::default());
         if loaded.settings.is_none() {
-            return Err(EditError::Refused { problems: loaded.problems, source: text });
+            return Err(EditError::Invalid { problems: loaded.problems, source: text });
         }
         if before.as_deref() == Some(text.as_str()) {
             return Ok(loaded);
         }
-        let now = read(path).map_err(|problem| EditError::Refused {
+        let now = read_config(path).map_err(|problem| EditError::Invalid {
             problems: vec![problem],
             source: String::new(),
         })?;
@@ -156,15 +169,17 @@ pub fn edit(path: &Path, env: &Environment, edits: &[Edit]) -> Result<Loaded, Ed
 
 /// The lock stands beside the file, for the file itself is replaced; half a minute is longer than
 /// any edit takes.
-fn lock(target: &Path) -> Result<FileLock, EditError> {
+fn lock_config(target: &Path) -> Result<FileLock, EditError> {
     let name =
         target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let beside = target.with_file_name(format!(".{name}.lock"));
+    let lock_path = target.with_file_name(format!(".{name}.lock"));
     for _ in 0..1_500 {
-        match FileLock::try_acquire(&beside) {
+        match FileLock::try_acquire(&lock_path) {
             Ok(Some(lock)) => return Ok(lock),
             Ok(None) => std::thread::sleep(Duration::from_millis(20)),
-            Err(e) => return Err(EditError::Io { said: check::plain(&e), path: beside }),
+            Err(e) => {
+                return Err(EditError::Io { message: check::io_error_text(&e), path: lock_path });
+            }
         }
     }
     Err(EditError::Busy(target.to_owned()))

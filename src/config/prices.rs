@@ -6,42 +6,43 @@ use toml::de::DeTable;
 
 use super::{
     problem::Report,
-    read::Table,
-    schema::price::{self, DOLLAR, Lists},
+    read::TableReader,
+    schema::price::{self, NANOS_PER_DOLLAR, PriceLists},
     settings::PriceRow,
 };
 
-const TEXT: &str = include_str!("../../assets/prices.toml");
+const PRICES_TOML: &str = include_str!("../../assets/prices.toml");
 
-static ALL: LazyLock<Lists> = LazyLock::new(|| read(TEXT, &mut Report::default()));
+static PRICE_LISTS: LazyLock<PriceLists> =
+    LazyLock::new(|| read_prices(PRICES_TOML, &mut Report::default()));
 
 /// Every row, each under the preset that it is of.
 #[must_use]
 pub fn all() -> &'static [PriceRow] {
-    &ALL.rows
+    &PRICE_LISTS.rows
 }
 
 /// Billionths of a dollar for one unit of each currency that the table knows.
 #[must_use]
 pub fn currencies() -> &'static BTreeMap<String, i64> {
-    &ALL.currencies
+    &PRICE_LISTS.currencies
 }
 
 /// Billionths of a dollar for one unit of a currency; the config's rates go first.
 #[must_use]
-pub fn dollars(currency: &str, own: &BTreeMap<String, i64>) -> Option<i64> {
+pub fn nanos_per_unit(currency: &str, config_rates: &BTreeMap<String, i64>) -> Option<i64> {
     if currency == "USD" {
-        return Some(DOLLAR);
+        return Some(NANOS_PER_DOLLAR);
     }
-    own.get(currency).or_else(|| ALL.currencies.get(currency)).copied()
+    config_rates.get(currency).or_else(|| PRICE_LISTS.currencies.get(currency)).copied()
 }
 
-fn read(text: &str, report: &mut Report) -> Lists {
+fn read_prices(text: &str, report: &mut Report) -> PriceLists {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         report.error(&error.span().unwrap_or(0..0), error.message(), None);
     }
-    price::lists(Table::new("", 0..0, table.get_ref()), report)
+    price::read_price_lists(TableReader::new("", 0..0, table.get_ref()), report)
 }
 
 #[cfg(test)]
@@ -54,7 +55,7 @@ mod tests {
     #[test]
     fn the_embedded_table_is_without_a_problem() {
         let mut report = Report::default();
-        let lists = read(TEXT, &mut report);
+        let lists = read_prices(PRICES_TOML, &mut report);
         assert!(report.findings.is_empty(), "{:?}", report.findings);
         assert!(lists.rows.len() > 100, "{}", lists.rows.len());
         let names: BTreeSet<_> =

@@ -7,17 +7,17 @@ use std::{
 
 use super::{
     base_url, check,
-    ids::Ids,
+    ids::IdInterner,
     presets::{self, Preset},
     problem::Report,
-    read::{At, clip},
+    read::{Located, truncate},
     schema::{
-        Written, model,
-        upstream::{self as written, BaseUrl, TimeoutsPart},
+        RawConfig, model,
+        upstream::{self as written, PartialTimeouts, RawBaseUrl},
     },
     settings::{
-        Alerts, Alias, Auth, End, Hedge, Key, Keyless, LogicalModel, ModelTarget, Origin, Otlp,
-        Project, Settings, Timeouts, Upstream,
+        AlertSettings, Alias, Auth, DialectEndpoint, Hedge, KeylessListener, LogicalModel,
+        ModelTarget, Origin, OtlpSettings, Project, Settings, Timeouts, Upstream, UpstreamKey,
     },
 };
 use crate::{
@@ -29,17 +29,17 @@ use crate::{
 /// Tier of upstreams of the file, and of keys, that name none.
 pub(super) const FILE_PRIORITY: u32 = 10;
 /// Tier of upstreams that were found.
-pub(super) const FOUND_PRIORITY: u32 = 50;
+pub(super) const DISCOVERED_PRIORITY: u32 = 50;
 
 /// What paths in the file are relative to.
-pub(super) struct Ground<'a> {
+pub(super) struct PathBase<'a> {
     pub(super) folder: &'a Path,
     pub(super) home: Option<&'a Path>,
 }
 
-impl Ground<'_> {
+impl PathBase<'_> {
     /// `~/x` is in the home, `x` beside the config file.
-    fn place(&self, path: &Path) -> PathBuf {
+    fn resolve(&self, path: &Path) -> PathBuf {
         match (path.strip_prefix("~"), self.home) {
             (Ok(rest), Some(home)) => home.join(rest),
             _ => self.folder.join(path),
@@ -47,26 +47,26 @@ impl Ground<'_> {
     }
 }
 
-pub(super) fn settings(
-    all: Written,
-    ground: &Ground<'_>,
-    ids: &mut Ids,
+pub(super) fn resolve_settings(
+    raw: RawConfig,
+    path_base: &PathBase<'_>,
+    ids: &mut IdInterner,
     report: &mut Report,
 ) -> Settings {
-    check::names(&all, report);
-    let general = all.general;
+    check::check_names(&raw, report);
+    let general = raw.general;
     let mut upstreams = Vec::new();
-    for row in &all.upstreams {
-        if let Some(upstream) = upstream(row, &general.timeouts, ground, ids, report) {
-            check::upstream(row, &upstream, &general.server, report);
+    for row in &raw.upstreams {
+        if let Some(upstream) = resolve_upstream(row, &general.timeouts, path_base, ids, report) {
+            check::check_upstream(row, &upstream, &general.server, report);
             upstreams.push(Arc::new(upstream));
         }
     }
-    check::targets(&all.models, &all.aliases, &all.upstreams, report);
+    check::check_targets(&raw.models, &raw.aliases, &raw.upstreams, report);
     let strategy = general.strategy;
     Settings {
         server: general.server,
-        keyless: all.keyless.into_iter().map(keyless).collect(),
+        keyless: raw.keyless.into_iter().map(resolve_keyless).collect(),
         discover: general.discover,
         log: general.log,
         timeouts: general.timeouts,
@@ -77,71 +77,76 @@ pub(super) fn settings(
         sticky: general.sticky,
         sticky_ttl: general.sticky_ttl,
         losses: general.losses,
-        models: all
+        models: raw
             .models
             .iter()
-            .map(|row| Arc::new(model(row, strategy, &all.upstreams)))
+            .map(|row| Arc::new(resolve_model(row, strategy, &raw.upstreams)))
             .collect(),
-        aliases: all
+        aliases: raw
             .aliases
             .into_iter()
             .map(|row| Alias { name: row.name.value, target: row.target.value.into() })
             .collect(),
-        projects: projects(all.projects, ground),
-        budget: all.budget,
+        projects: resolve_projects(raw.projects, path_base),
+        budget: raw.budget,
         tui: general.tui,
         ledger: general.ledger,
-        alerts: Alerts {
-            secret: all.news.alerts.secret.as_ref().map(|secret| absolute(secret, ground)),
-            ..all.news.alerts
+        alerts: AlertSettings {
+            secret: raw
+                .alerts_and_otlp
+                .alerts
+                .secret
+                .as_ref()
+                .map(|secret| absolute_reference(secret, path_base)),
+            ..raw.alerts_and_otlp.alerts
         },
-        otlp: Otlp {
-            headers: all
-                .news
+        otlp: OtlpSettings {
+            headers: raw
+                .alerts_and_otlp
                 .otlp
                 .headers
                 .iter()
-                .map(|(name, value)| (name.clone(), absolute(value, ground)))
+                .map(|(name, value)| (name.clone(), absolute_reference(value, path_base)))
                 .collect(),
-            ..all.news.otlp
+            ..raw.alerts_and_otlp.otlp
         },
-        prices: all.prices,
-        rates: all.rates,
+        prices: raw.prices,
+        rates: raw.rates,
         upstreams,
     }
 }
 
-fn keyless(row: super::schema::keyless::Keyless) -> Keyless {
+fn resolve_keyless(row: super::schema::keyless::RawKeyless) -> KeylessListener {
     let (listen, optional_v6) = row.listen.value;
     let project = row.project.map_or_else(|| Arc::from("default"), |name| Arc::from(name.value));
-    Keyless { listen, optional_v6, project, dialects: row.dialects }
+    KeylessListener { listen, optional_v6, project, dialects: row.dialects }
 }
 
-fn upstream(
-    row: &written::Upstream,
+fn resolve_upstream(
+    row: &written::RawUpstream,
     base: &Timeouts,
-    ground: &Ground<'_>,
-    ids: &mut Ids,
+    path_base: &PathBase<'_>,
+    ids: &mut IdInterner,
     report: &mut Report,
 ) -> Option<Upstream> {
     let name = row.name.value.as_str();
     let preset = preset_of(row, report)?;
-    let ends = ends(row, preset, report)?;
-    let keys = keys(row, ground, ids, report);
+    let ends = resolve_endpoints(row, preset, report)?;
+    let keys = resolve_keys(row, path_base, ids, report);
     let auth = match preset {
         Some(preset) if preset.auth != Auth::None || keys.is_empty() => preset.auth.clone(),
         _ if keys.is_empty() => Auth::None,
-        _ => usual_auth(ends[0].dialect),
+        _ => default_auth(ends[0].dialect),
     };
     let local = ends.iter().any(|end| {
         base_url::host_port(&end.base_url).is_some_and(|(host, _)| base_url::is_loopback(&host))
     });
     Some(Upstream {
-        id: ids.upstream(name),
+        id: ids.upstream_id(name),
         name: name.into(),
         origin: Origin::File,
         preset: preset.map(|preset| preset.name.clone()),
-        ends,
+        endpoints: ends,
         auth,
         models: row
             .models
@@ -156,12 +161,12 @@ fn upstream(
         region: row.region.clone(),
         proxy: row.proxy.clone(),
         headers: row.headers.clone(),
-        ca_file: row.ca_file.as_ref().map(|file| ground.place(file)),
+        ca_file: row.ca_file.as_ref().map(|file| path_base.resolve(file)),
         insecure_tls: row.insecure_tls.as_ref().is_some_and(|at| at.value),
         ask_usage: row.ask_usage.unwrap_or_else(|| preset.is_some_and(|preset| preset.ask_usage)),
         think_split: row.think_split,
         stream_keepalive: row.stream_keepalive,
-        reasoning_back: preset.is_none_or(|preset| preset.reasoning_back),
+        accepts_reasoning: preset.is_none_or(|preset| preset.accepts_reasoning),
         embed: preset.and_then(|preset| preset.embed),
         rerank: preset.and_then(|preset| preset.rerank),
         retry_statuses: row.retry_statuses.clone(),
@@ -170,11 +175,11 @@ fn upstream(
         health: row.health.clone(),
         keys,
         enabled: row.enabled,
-        timeouts: over(base, &row.timeouts),
+        timeouts: overlay_timeouts(base, &row.timeouts),
         patch: row.patch.clone(),
         prices_win: row.prices_win,
-        takes_compressed: preset
-            .is_some_and(|preset| preset.takes_compressed && row.base_url.is_none()),
+        accepts_compressed: preset
+            .is_some_and(|preset| preset.accepts_compressed && row.base_url.is_none()),
         local,
         key_page: preset.and_then(|preset| preset.key_page.clone()),
         key_env: preset.and_then(|preset| preset.key_env.first().cloned()),
@@ -182,7 +187,7 @@ fn upstream(
 }
 
 /// How a credential travels where nothing else is known.
-fn usual_auth(dialect: Dialect) -> Auth {
+fn default_auth(dialect: Dialect) -> Auth {
     match dialect {
         Dialect::Anthropic => Auth::Header("x-api-key".to_owned()),
         Dialect::Gemini => Auth::Header("x-goog-api-key".to_owned()),
@@ -192,21 +197,21 @@ fn usual_auth(dialect: Dialect) -> Auth {
 
 /// The preset that is named, or that the upstream is named after; `None` where the row cannot be
 /// used.
-fn preset_of(row: &written::Upstream, report: &mut Report) -> Option<Option<&'static Preset>> {
+fn preset_of(row: &written::RawUpstream, report: &mut Report) -> Option<Option<&'static Preset>> {
     let names = || presets::all().iter().map(|preset| &*preset.name);
-    if let Some(asked) = &row.preset {
-        let found = presets::find(&asked.value);
+    if let Some(requested) = &row.preset {
+        let found = presets::find(&requested.value);
         if found.is_none() {
-            let help = match near::nearest(&asked.value, names()) {
+            let help = match near::nearest(&requested.value, names()) {
                 Some(name) => format!("did you mean \"{name}\"?"),
                 None => "`aiproxy upstream presets` lists them; without a preset write `base_url` and `dialect`".to_owned(),
             };
             report.error(
-                &asked.span,
+                &requested.span,
                 format!(
                     "`upstream.{}.preset`: there is no preset \"{}\"",
                     row.name.value,
-                    clip(&asked.value)
+                    truncate(&requested.value)
                 ),
                 Some(help),
             );
@@ -224,7 +229,7 @@ fn preset_of(row: &written::Upstream, report: &mut Report) -> Option<Option<&'st
             None => "add base_url = \"https://…\"; `aiproxy upstream presets` lists what is known"
                 .to_owned(),
         };
-        report.absent(
+        report.missing(
             &row.name.span,
             format!("`upstream.{}` has neither `base_url` nor `preset`", row.name.value),
             Some(help),
@@ -235,34 +240,38 @@ fn preset_of(row: &written::Upstream, report: &mut Report) -> Option<Option<&'st
 }
 
 /// The dialects spoken and where; `None` where a problem was reported.
-fn ends(row: &written::Upstream, preset: Option<&Preset>, report: &mut Report) -> Option<Vec<End>> {
+fn resolve_endpoints(
+    row: &written::RawUpstream,
+    preset: Option<&Preset>,
+    report: &mut Report,
+) -> Option<Vec<DialectEndpoint>> {
     let path = format!("upstream.{}", row.name.value);
-    let asked = row.dialects.as_ref();
-    if let Some(asked) = asked.filter(|asked| asked.value.is_empty()) {
+    let requested = row.dialects.as_ref();
+    if let Some(requested) = requested.filter(|asked| asked.value.is_empty()) {
         report.error(
-            &asked.span,
+            &requested.span,
             format!("`{path}.dialect` names no dialect"),
             Some("write dialect = \"openai\"".to_owned()),
         );
         return None;
     }
-    let asked: Option<Vec<Dialect>> =
-        asked.map(|list| list.value.iter().map(|at| at.value).collect());
+    let requested: Option<Vec<Dialect>> =
+        requested.map(|list| list.value.iter().map(|at| at.value).collect());
     match (&row.base_url, preset) {
-        (Some(BaseUrl::Each(each, span)), _) => {
-            let mut out: Vec<End> = Vec::new();
+        (Some(RawBaseUrl::PerDialect(each, span)), _) => {
+            let mut out: Vec<DialectEndpoint> = Vec::new();
             for (dialect, url) in each {
-                out.push(end(&path, url, dialect.value, preset, report)?);
+                out.push(resolve_endpoint(&path, url, dialect.value, preset, report)?);
             }
-            if let Some(lack) = asked
+            if let Some(missing) = requested
                 .iter()
                 .flatten()
                 .find(|dialect| !out.iter().any(|end| end.dialect == **dialect))
             {
                 report.error(
                     span,
-                    format!("`{path}.base_url` has no URL for the dialect \"{lack}\""),
-                    Some(format!("add {lack} = \"https://…\"")),
+                    format!("`{path}.base_url` has no URL for the dialect \"{missing}\""),
+                    Some(format!("add {missing} = \"https://…\"")),
                 );
                 return None;
             }
@@ -274,23 +283,30 @@ fn ends(row: &written::Upstream, preset: Option<&Preset>, report: &mut Report) -
                 );
                 return None;
             }
-            let order = asked.unwrap_or_default();
+            let order = requested.unwrap_or_default();
             out.sort_by_key(|end| {
                 order.iter().position(|dialect| *dialect == end.dialect).unwrap_or(usize::MAX)
             });
             Some(out)
         }
-        (Some(BaseUrl::One(url)), Some(preset)) => moved(&path, url, asked, preset, report),
-        (Some(BaseUrl::One(url)), None) => {
-            let spoken = asked.unwrap_or_else(|| {
+        (Some(RawBaseUrl::Single(url)), Some(preset)) => {
+            rebased_endpoints(&path, url, requested, preset, report)
+        }
+        (Some(RawBaseUrl::Single(url)), None) => {
+            let dialects = requested.unwrap_or_else(|| {
                 vec![base_url::dialect_of(&url.value).unwrap_or(Dialect::Openai)]
             });
-            spoken.into_iter().map(|dialect| end(&path, url, dialect, None, report)).collect()
+            dialects
+                .into_iter()
+                .map(|dialect| resolve_endpoint(&path, url, dialect, None, report))
+                .collect()
         }
         (None, Some(preset)) if preset.needs_url => {
-            let help =
-                format!("add base_url = \"{}\" with the name of yours", preset.ends[0].base_url);
-            report.absent(
+            let help = format!(
+                "add base_url = \"{}\" with the name of yours",
+                preset.endpoints[0].base_url
+            );
+            report.missing(
                 &row.name.span,
                 format!("`{path}` needs a `base_url`: {} has one for each customer", preset.title),
                 Some(help),
@@ -298,14 +314,18 @@ fn ends(row: &written::Upstream, preset: Option<&Preset>, report: &mut Report) -
             None
         }
         (None, Some(preset)) => {
-            let Some(asked) = asked else { return Some(preset.ends.clone()) };
-            let spoken: Vec<_> =
-                asked.iter().filter_map(|dialect| preset.end(*dialect).cloned()).collect();
-            if spoken.len() == asked.len() {
-                return Some(spoken);
+            let Some(requested) = requested else { return Some(preset.endpoints.clone()) };
+            let endpoints: Vec<_> =
+                requested.iter().filter_map(|dialect| preset.endpoint(*dialect).cloned()).collect();
+            if endpoints.len() == requested.len() {
+                return Some(endpoints);
             }
-            let known =
-                preset.ends.iter().map(|end| end.dialect.name()).collect::<Vec<_>>().join(", ");
+            let known = preset
+                .endpoints
+                .iter()
+                .map(|end| end.dialect.name())
+                .collect::<Vec<_>>()
+                .join(", ");
             let span = row.dialects.as_ref().map_or(&row.name.span, |at| &at.span);
             report.error(
                 span,
@@ -320,67 +340,72 @@ fn ends(row: &written::Upstream, preset: Option<&Preset>, report: &mut Report) -
 }
 
 /// The ends of a preset at another address: those that stand at or below its first one move along.
-fn moved(
+fn rebased_endpoints(
     path: &str,
-    url: &At<String>,
-    asked: Option<Vec<Dialect>>,
+    url: &Located<String>,
+    requested: Option<Vec<Dialect>>,
     preset: &Preset,
     report: &mut Report,
-) -> Option<Vec<End>> {
-    let first = &preset.ends[0];
-    let home = end(path, url, first.dialect, Some(preset), report)?;
-    let spoken = asked.unwrap_or_else(|| {
+) -> Option<Vec<DialectEndpoint>> {
+    let first = &preset.endpoints[0];
+    let first_moved = resolve_endpoint(path, url, first.dialect, Some(preset), report)?;
+    let dialects = requested.unwrap_or_else(|| {
         preset
-            .ends
+            .endpoints
             .iter()
             .filter(|end| end.base_url.starts_with(&first.base_url))
             .map(|end| end.dialect)
             .collect()
     });
-    let place = |dialect: Dialect, report: &mut Report| match preset
-        .end(dialect)
+    let endpoint_of = |dialect: Dialect, report: &mut Report| match preset
+        .endpoint(dialect)
         .and_then(|end| end.base_url.strip_prefix(&first.base_url))
     {
-        Some(below) if dialect == first.dialect || !below.is_empty() => Some(End {
+        Some(below) if dialect == first.dialect || !below.is_empty() => Some(DialectEndpoint {
             dialect,
-            base_url: format!("{}{below}", home.base_url),
-            query: home.query.clone(),
+            base_url: format!("{}{below}", first_moved.base_url),
+            query: first_moved.query.clone(),
         }),
-        _ => end(path, url, dialect, Some(preset), report),
+        _ => resolve_endpoint(path, url, dialect, Some(preset), report),
     };
-    spoken.into_iter().map(|dialect| place(dialect, report)).collect()
+    dialects.into_iter().map(|dialect| endpoint_of(dialect, report)).collect()
 }
 
-fn end(
+fn resolve_endpoint(
     path: &str,
-    url: &At<String>,
+    url: &Located<String>,
     dialect: Dialect,
     preset: Option<&Preset>,
     report: &mut Report,
-) -> Option<End> {
-    let known = preset.and_then(|preset| preset.end(dialect));
+) -> Option<DialectEndpoint> {
+    let known = preset.and_then(|preset| preset.endpoint(dialect));
     // The preset's own URL needs no rules: some have no path where the dialect has a default.
     if let Some(known) =
         known.filter(|known| known.base_url == url.value.trim().trim_end_matches('/'))
     {
         return Some(known.clone());
     }
-    let usual = known.and_then(|known| known.query.clone());
-    let parsed = if usual.is_some() || preset.is_some_and(|preset| preset.needs_url) {
+    let default_query = known.and_then(|known| known.query.clone());
+    let parsed = if default_query.is_some() || preset.is_some_and(|preset| preset.needs_url) {
         base_url::parse(&url.value, dialect)
     } else {
-        base_url::normalise(&url.value, dialect).map(|base| base_url::Parts { base, query: None })
+        base_url::normalize(&url.value, dialect)
+            .map(|base| base_url::BaseUrlParts { base, query: None })
     };
     match parsed {
-        Ok(parts) => Some(End { dialect, base_url: parts.base, query: parts.query.or(usual) }),
+        Ok(parts) => Some(DialectEndpoint {
+            dialect,
+            base_url: parts.base,
+            query: parts.query.or(default_query),
+        }),
         Err(sentence) => {
             let (title, help) = sentence
                 .split_once("; ")
                 .map_or((sentence.as_str(), None), |(title, help)| (title, Some(help.to_owned())));
-            let said = format!("`{path}.base_url`: {title}");
+            let message = format!("`{path}.base_url`: {title}");
             // One URL for three dialects is wrong once.
-            if !report.findings.iter().any(|f| f.span == url.span && f.title == said) {
-                report.error(&url.span, said, help);
+            if !report.findings.iter().any(|f| f.span == url.span && f.title == message) {
+                report.error(&url.span, message, help);
             }
             None
         }
@@ -388,7 +413,11 @@ fn end(
 }
 
 /// The label of a key: as written, else from its reference; literals are numbered.
-pub(super) fn label(written: Option<&str>, reference: &Reference, literals: &mut usize) -> String {
+pub(super) fn key_label(
+    written: Option<&str>,
+    reference: &Reference,
+    literals: &mut usize,
+) -> String {
     if matches!(reference, Reference::Literal(_)) {
         *literals += 1;
     }
@@ -402,40 +431,40 @@ pub(super) fn label(written: Option<&str>, reference: &Reference, literals: &mut
     }
 }
 
-fn keys(
-    row: &written::Upstream,
-    ground: &Ground<'_>,
-    ids: &mut Ids,
+fn resolve_keys(
+    row: &written::RawUpstream,
+    path_base: &PathBase<'_>,
+    ids: &mut IdInterner,
     report: &mut Report,
-) -> Vec<Arc<Key>> {
-    let mut out: Vec<Arc<Key>> = Vec::new();
-    let mut places = Vec::new();
+) -> Vec<Arc<UpstreamKey>> {
+    let mut out: Vec<Arc<UpstreamKey>> = Vec::new();
+    let mut spans = Vec::new();
     let mut literals = 0;
     for key in &row.keys {
-        let label = label(
+        let label = key_label(
             key.label.as_ref().map(|at| at.value.as_str()),
             &key.reference.value,
             &mut literals,
         );
-        let place = key.label.as_ref().map_or(&key.reference.span, |at| &at.span);
+        let span = key.label.as_ref().map_or(&key.reference.span, |at| &at.span);
         if let Some(first) = out.iter().position(|known| *known.label == label) {
             let help = Some(
                 "give one of them another label: { ref = \"…\", label = \"second\" }".to_owned(),
             );
-            report.twice(
-                place,
-                &places[first],
+            report.duplicate(
+                span,
+                &spans[first],
                 format!("two keys of `upstream.{}` are called `{label}`", row.name.value),
                 help,
             );
             continue;
         }
-        places.push(place.clone());
+        spans.push(span.clone());
         let name: Arc<str> = format!("{}/{label}", row.name.value).into();
-        out.push(Arc::new(Key {
-            id: ids.key(&name),
+        out.push(Arc::new(UpstreamKey {
+            id: ids.key_id(&name),
             label: label.into(),
-            reference: absolute(&key.reference.value, ground),
+            reference: absolute_reference(&key.reference.value, path_base),
             account: key.account.as_deref().map_or_else(|| name.clone(), Arc::from),
             priority: key.priority.unwrap_or(FILE_PRIORITY),
             weight: key.weight.unwrap_or(1.0),
@@ -451,14 +480,14 @@ fn keys(
     out
 }
 
-fn absolute(reference: &Reference, ground: &Ground<'_>) -> Reference {
+fn absolute_reference(reference: &Reference, path_base: &PathBase<'_>) -> Reference {
     match reference {
-        Reference::File(path) => Reference::File(ground.place(path)),
+        Reference::File(path) => Reference::File(path_base.resolve(path)),
         other => other.clone(),
     }
 }
 
-fn over(base: &Timeouts, part: &TimeoutsPart) -> Timeouts {
+fn overlay_timeouts(base: &Timeouts, part: &PartialTimeouts) -> Timeouts {
     Timeouts {
         connect: part.connect.unwrap_or(base.connect),
         first_byte: part.first_byte.unwrap_or(base.first_byte),
@@ -470,14 +499,14 @@ fn over(base: &Timeouts, part: &TimeoutsPart) -> Timeouts {
     }
 }
 
-fn model(
-    row: &model::Model,
+fn resolve_model(
+    row: &model::RawModel,
     strategy: super::settings::Strategy,
-    upstreams: &[written::Upstream],
+    upstreams: &[written::RawUpstream],
 ) -> LogicalModel {
-    let target = |target: &model::Target| match target {
-        model::Target::Text(text) => {
-            let (upstream, model) = check::split(&text.value, upstreams);
+    let target = |target: &model::RawTarget| match target {
+        model::RawTarget::Name(text) => {
+            let (upstream, model) = check::split_target(&text.value, upstreams);
             ModelTarget {
                 upstream: upstream.map(Arc::from),
                 model: model.into(),
@@ -485,7 +514,7 @@ fn model(
                 weight: None,
             }
         }
-        model::Target::Table { upstream, model, priority, weight } => ModelTarget {
+        model::RawTarget::Table { upstream, model, priority, weight } => ModelTarget {
             upstream: upstream.as_ref().map(|at| at.value.as_str().into()),
             model: model.value.as_str().into(),
             priority: *priority,
@@ -499,7 +528,7 @@ fn model(
         sticky: row.sticky,
         sticky_ttl: row.sticky_ttl,
         hedge: row.hedge.as_ref().map(|hedge| {
-            let &model::Hedge { after, max_share, max_tokens } = hedge;
+            let &model::RawHedge { after, max_share, max_tokens } = hedge;
             Arc::new(Hedge { model: row.name.value.text().into(), after, max_share, max_tokens })
         }),
         rescue: row.rescue,
@@ -509,14 +538,17 @@ fn model(
     }
 }
 
-fn projects(rows: Vec<super::schema::project::Project>, ground: &Ground<'_>) -> Vec<Arc<Project>> {
+fn resolve_projects(
+    rows: Vec<super::schema::project::RawProject>,
+    path_base: &PathBase<'_>,
+) -> Vec<Arc<Project>> {
     let mut out = Vec::new();
     if !rows.iter().any(|row| row.name.value == "default") {
         out.push(Arc::new(default_project()));
     }
     for row in rows {
         out.push(Arc::new(Project {
-            key: row.key.map(|at| absolute(&at.value, ground)),
+            key: row.key.map(|at| absolute_reference(&at.value, path_base)),
             models: row.models.unwrap_or_else(Patterns::any),
             upstreams: row.upstreams.map_or_else(Patterns::any, |at| at.value),
             rpm: row.rpm,
@@ -560,14 +592,14 @@ mod tests {
             &text,
             Path::new("/etc/x/config.toml"),
             &Environment::default(),
-            &mut Ids::default(),
+            &mut IdInterner::default(),
         );
         loaded.settings.unwrap_or_else(|| panic!("{row}: {:#?}", loaded.problems)).upstreams[0]
             .clone()
     }
 
     fn ends(upstream: &Upstream) -> String {
-        let each = upstream.ends.iter().map(|end| {
+        let each = upstream.endpoints.iter().map(|end| {
             format!("{}={}{}", end.dialect, end.base_url, end.query.as_deref().unwrap_or_default())
         });
         each.collect::<Vec<_>>().join(" ")
@@ -646,7 +678,7 @@ dialect = ["anthropic", "openai"]"#,
             ("base_url = \"http://127.0.0.1:9000\"".to_owned(), Dialect::Openai, Auth::None),
             ("preset = \"openai\"".to_owned(), Dialect::Openai, Auth::Bearer),
         ] {
-            assert_eq!(upstream(&row).auth_at(dialect), &want, "{row}");
+            assert_eq!(upstream(&row).auth_for(dialect), &want, "{row}");
         }
     }
 
@@ -663,7 +695,7 @@ dialect = ["anthropic", "openai"]"#,
 
     #[test]
     fn a_name_keeps_its_number_over_reloads() {
-        let mut ids = Ids::default();
+        let mut ids = IdInterner::default();
         let mut numbers = |text: &str| {
             let loaded = load(text, Path::new("c.toml"), &Environment::default(), &mut ids);
             loaded.settings.expect("it loads").upstreams.iter().map(|u| u.id.0).collect::<Vec<_>>()

@@ -25,22 +25,22 @@ pub struct KeyId(pub u32);
 /// Everything the config says, defaults filled in.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub server: Server,
+    pub server: ServerSettings,
     /// Listeners for clients that can send no credential.
-    pub keyless: Vec<Keyless>,
-    pub discover: Discover,
-    pub log: Log,
+    pub keyless: Vec<KeylessListener>,
+    pub discover: DiscoverySettings,
+    pub log: LogSettings,
     pub timeouts: Timeouts,
-    pub retry: Retry,
+    pub retry: RetrySettings,
     pub cooldown: Cooldown,
     pub strategy: Strategy,
     /// Upstreams there are preferred to their equals elsewhere; empty is nowhere.
     pub region: String,
-    pub sticky: Sticky,
+    pub sticky: Affinity,
     /// How long a silent conversation is remembered.
     pub sticky_ttl: Duration,
     /// What becomes of fields that an upstream's dialect has no place for.
-    pub losses: Losses,
+    pub losses: LossPolicy,
     pub upstreams: Vec<Arc<Upstream>>,
     pub models: Vec<Arc<LogicalModel>>,
     /// In file order. Patterns keep their order; exact ones win anyway.
@@ -49,10 +49,10 @@ pub struct Settings {
     pub projects: Vec<Arc<Project>>,
     /// `[budget]`: of all projects together.
     pub budget: Vec<Budget>,
-    pub tui: Tui,
-    pub ledger: Ledger,
-    pub alerts: Alerts,
-    pub otlp: Otlp,
+    pub tui: TuiSettings,
+    pub ledger: LedgerSettings,
+    pub alerts: AlertSettings,
+    pub otlp: OtlpSettings,
     /// `[prices]`, in file order.
     pub prices: Vec<PriceRow>,
     /// `[rates]`: billionths of a dollar for one unit of a currency.
@@ -60,7 +60,7 @@ pub struct Settings {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Server {
+pub struct ServerSettings {
     /// Port 0 only from `--listen`.
     pub listen: Vec<SocketAddr>,
     /// Listeners that may be left out where the machine has no IPv6 (`"8642"` and `":8642"` mean
@@ -80,7 +80,7 @@ pub struct Server {
 
 /// A listener on this machine whose clients need no credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Keyless {
+pub struct KeylessListener {
     pub listen: Vec<SocketAddr>,
     pub optional_v6: bool,
     /// Whose requests they are.
@@ -90,13 +90,13 @@ pub struct Keyless {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Discover {
+pub struct DiscoverySettings {
     pub env: bool,
     pub local: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Log {
+pub struct LogSettings {
     /// error | warn | info | debug | trace
     pub level: String,
     pub json: bool,
@@ -115,7 +115,7 @@ pub struct Timeouts {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Retry {
+pub struct RetrySettings {
     pub max_attempts: u32,
     pub backoff: Duration,
     pub max_backoff: Duration,
@@ -130,7 +130,7 @@ pub struct StatusSet(pub Vec<(u16, u16)>);
 
 impl StatusSet {
     #[must_use]
-    pub fn has(&self, status: u16) -> bool {
+    pub fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|&(low, high)| (low..=high).contains(&status))
     }
 }
@@ -150,7 +150,7 @@ pub struct Cooldown {
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
     /// By what each did lately.
-    Adaptive(Mix),
+    Adaptive(AdaptiveMix),
     /// The fewest requests under way, for its weight.
     LeastBusy,
     /// The cheapest for this request; those without a price last.
@@ -167,7 +167,7 @@ pub enum Strategy {
 /// What counts for [`Strategy::Adaptive`], and how much.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Mix {
+pub enum AdaptiveMix {
     #[default]
     Balanced,
     CostFirst,
@@ -179,7 +179,7 @@ pub enum Mix {
 
 /// Whether the turns of a conversation go to one account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sticky {
+pub enum Affinity {
     /// By the conversation itself, and by what its client calls it.
     #[default]
     Auto,
@@ -188,7 +188,7 @@ pub enum Sticky {
     Session,
 }
 
-impl Sticky {
+impl Affinity {
     pub const ALL: [(&str, Self); 3] =
         [("auto", Self::Auto), ("session", Self::Session), ("off", Self::Off)];
 
@@ -207,11 +207,11 @@ impl Strategy {
         ("least_latency", Self::LeastLatency),
         ("least_cost", Self::LeastCost),
         ("least_busy", Self::LeastBusy),
-        ("adaptive", Self::Adaptive(Mix::Balanced)),
-        ("adaptive:latency_first", Self::Adaptive(Mix::LatencyFirst)),
-        ("adaptive:cost_first", Self::Adaptive(Mix::CostFirst)),
-        ("adaptive:reliability_first", Self::Adaptive(Mix::ReliabilityFirst)),
-        ("adaptive:error_rate", Self::Adaptive(Mix::ErrorRate)),
+        ("adaptive", Self::Adaptive(AdaptiveMix::Balanced)),
+        ("adaptive:latency_first", Self::Adaptive(AdaptiveMix::LatencyFirst)),
+        ("adaptive:cost_first", Self::Adaptive(AdaptiveMix::CostFirst)),
+        ("adaptive:reliability_first", Self::Adaptive(AdaptiveMix::ReliabilityFirst)),
+        ("adaptive:error_rate", Self::Adaptive(AdaptiveMix::ErrorRate)),
     ];
 
     #[must_use]
@@ -226,12 +226,15 @@ impl Strategy {
 
     /// Whether prices have a say.
     #[must_use]
-    pub fn asks_cost(self) -> bool {
+    pub fn uses_cost(self) -> bool {
         matches!(
             self,
             Self::LeastCost
                 | Self::Adaptive(
-                    Mix::Balanced | Mix::CostFirst | Mix::LatencyFirst | Mix::ReliabilityFirst
+                    AdaptiveMix::Balanced
+                        | AdaptiveMix::CostFirst
+                        | AdaptiveMix::LatencyFirst
+                        | AdaptiveMix::ReliabilityFirst
                 )
         )
     }
@@ -254,7 +257,7 @@ pub struct Upstream {
     pub origin: Origin,
     pub preset: Option<Arc<str>>,
     /// What it speaks natively, the preferred end first; never empty.
-    pub ends: Vec<End>,
+    pub endpoints: Vec<DialectEndpoint>,
     pub auth: Auth,
     /// `None`: what the provider lists.
     pub models: Option<Patterns>,
@@ -268,7 +271,7 @@ pub struct Upstream {
     /// 0 is no limit.
     pub max_rps: f64,
     pub region: String,
-    pub proxy: Proxy,
+    pub proxy: ProxySetting,
     pub headers: Vec<(String, String)>,
     pub ca_file: Option<PathBuf>,
     pub insecure_tls: bool,
@@ -278,7 +281,7 @@ pub struct Upstream {
     /// Requests that want a whole answer are run as a stream and put together here.
     pub stream_keepalive: bool,
     /// Whether its chat models take their reasoning back as `reasoning_content`.
-    pub reasoning_back: bool,
+    pub accepts_reasoning: bool,
     /// How its embeddings are asked for, where not as its dialect does.
     pub embed: Option<EmbedForm>,
     /// How its reranking is asked for, where known.
@@ -287,15 +290,15 @@ pub struct Upstream {
     /// What it may cost; blocked beyond it.
     pub budget: Vec<Budget>,
     /// What its refusals mean, where not what they usually do; the first that matches counts.
-    pub rules: Vec<Rule>,
-    pub health: Option<Health>,
+    pub rules: Vec<UpstreamRule>,
+    pub health: Option<HealthCheck>,
     /// Empty where no credential is needed (`auth` is then `None`) or none is configured yet.
-    pub keys: Vec<Arc<Key>>,
+    pub keys: Vec<Arc<UpstreamKey>>,
     pub enabled: bool,
     pub timeouts: Timeouts,
     pub patch: Patch,
     /// Whether it takes compressed request bodies as they come.
-    pub takes_compressed: bool,
+    pub accepts_compressed: bool,
     /// Its prices in `[prices]` count, whatever it reports itself.
     pub prices_win: bool,
     /// On this machine: loopback or the demo.
@@ -309,14 +312,14 @@ pub struct Upstream {
 impl Upstream {
     /// The end that speaks this dialect natively.
     #[must_use]
-    pub fn end(&self, dialect: Dialect) -> Option<&End> {
-        self.ends.iter().find(|end| end.dialect == dialect)
+    pub fn endpoint(&self, dialect: Dialect) -> Option<&DialectEndpoint> {
+        self.endpoints.iter().find(|end| end.dialect == dialect)
     }
 
     /// How the credential travels to the end of this dialect: a header that belongs to one dialect
     /// is used there only, the provider's other ends take the key as bearer.
     #[must_use]
-    pub fn auth_at(&self, dialect: Dialect) -> &Auth {
+    pub fn auth_for(&self, dialect: Dialect) -> &Auth {
         let owner = match &self.auth {
             Auth::Header(name) if name.eq_ignore_ascii_case("x-goog-api-key") => Dialect::Gemini,
             Auth::Header(name) if name.eq_ignore_ascii_case("x-api-key") => Dialect::Anthropic,
@@ -328,17 +331,17 @@ impl Upstream {
 
 /// `[translation] losses`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Losses {
+pub enum LossPolicy {
     /// They are left out and named in `x-aiproxy-losses`.
     #[default]
-    Tell,
+    Report,
     /// The request is refused.
     Refuse,
 }
 
 /// One dialect spoken natively, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct End {
+pub struct DialectEndpoint {
     pub dialect: Dialect,
     /// Normalised, no trailing slash: `https://api.openai.com/v1`. `demo:` for the built-in
     /// upstream.
@@ -359,7 +362,7 @@ pub enum Auth {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Proxy {
+pub enum ProxySetting {
     /// What HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say.
     Environment,
     Direct,
@@ -369,26 +372,26 @@ pub enum Proxy {
 
 /// What becomes of refusals of some kind.
 #[derive(Clone, Debug)]
-pub struct Rule {
+pub struct UpstreamRule {
     /// `None` is any.
     pub statuses: Option<StatusSet>,
     /// What must stand in the answer; `None` is anything.
-    pub text: Option<Needle>,
+    pub text: Option<TextMatch>,
     pub action: RuleAction,
     /// What is left alone.
     pub scope: RuleScope,
     /// How long; `None` is as long as after a 429 without a hint.
-    pub span: Option<Duration>,
+    pub cool_for: Option<Duration>,
 }
 
 /// Text to be found in an answer: plain, case ignored, or `re:` and a regular expression.
 #[derive(Clone, Debug)]
-pub enum Needle {
+pub enum TextMatch {
     Plain(String),
     Regex(regex::Regex),
 }
 
-impl Needle {
+impl TextMatch {
     /// Reads one.
     ///
     /// # Errors
@@ -406,7 +409,7 @@ impl Needle {
     }
 
     #[must_use]
-    pub fn is_in(&self, text: &str) -> bool {
+    pub fn matches(&self, text: &str) -> bool {
         match self {
             Self::Plain(needle) => text.to_lowercase().contains(needle),
             Self::Regex(regex) => regex.is_match(text),
@@ -459,9 +462,9 @@ impl RuleScope {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
+pub struct HealthCheck {
     pub path: String,
-    pub every: Duration,
+    pub interval: Duration,
 }
 
 /// Edits to a JSON request body; pointers are RFC 6901.
@@ -480,7 +483,7 @@ impl Patch {
 }
 
 #[derive(Clone, Debug)]
-pub struct Key {
+pub struct UpstreamKey {
     pub id: KeyId,
     /// `upstream/label`
     pub name: Arc<str>,
@@ -491,9 +494,9 @@ pub struct Key {
     pub priority: u32,
     pub weight: f64,
     /// Over all models.
-    pub limit: Limit,
+    pub limit: KeyLimit,
     /// By model, as the upstream knows it; the first that matches narrows.
-    pub limits: Vec<(Pattern, Limit)>,
+    pub limits: Vec<(Pattern, KeyLimit)>,
     /// 0 is no limit.
     pub max_concurrency: u32,
     /// What it may cost; blocked beyond it.
@@ -503,27 +506,27 @@ pub struct Key {
     pub enabled: bool,
 }
 
-impl Key {
+impl UpstreamKey {
     /// What narrows the key's limit for a model.
     #[must_use]
-    pub fn limit_for(&self, model: &str) -> Limit {
+    pub fn limit_for(&self, model: &str) -> KeyLimit {
         self.limits
             .iter()
             .find(|(pattern, _)| pattern.matches(model))
-            .map_or_else(Limit::default, |(_, limit)| *limit)
+            .map_or_else(KeyLimit::default, |(_, limit)| *limit)
     }
 }
 
 /// Requests and tokens a minute; 0 is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limit {
+pub struct KeyLimit {
     pub rpm: u32,
     pub tpm: u32,
 }
 
-impl Limit {
+impl KeyLimit {
     #[must_use]
-    pub fn is_none(self) -> bool {
+    pub fn is_unlimited(self) -> bool {
         self == Self::default()
     }
 }
@@ -532,14 +535,14 @@ impl Limit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     pub usd: NanoUsd,
-    pub per: Per,
-    pub unpriced: Unpriced,
+    pub period: Period,
+    pub unpriced: UnpricedPolicy,
 }
 
 /// The time that a budget is for; days, weeks and months are those of the ledger's time zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Per {
+pub enum Period {
     Day,
     /// From Monday.
     Week,
@@ -548,7 +551,7 @@ pub enum Per {
     Total,
 }
 
-impl Per {
+impl Period {
     pub const ALL: [(&str, Self); 4] =
         [("day", Self::Day), ("week", Self::Week), ("month", Self::Month), ("total", Self::Total)];
 
@@ -561,7 +564,7 @@ impl Per {
 /// What becomes of requests whose price nobody knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Unpriced {
+pub enum UnpricedPolicy {
     /// They are not sent.
     Refuse,
     /// Said once per model; they count as nothing.
@@ -569,7 +572,7 @@ pub enum Unpriced {
     Warn,
 }
 
-impl Unpriced {
+impl UnpricedPolicy {
     pub const ALL: [(&str, Self); 2] = [("warn", Self::Warn), ("refuse", Self::Refuse)];
 
     #[must_use]
@@ -583,7 +586,7 @@ pub struct LogicalModel {
     pub name: Pattern,
     pub targets: Vec<ModelTarget>,
     pub strategy: Strategy,
-    pub sticky: Option<Sticky>,
+    pub sticky: Option<Affinity>,
     pub sticky_ttl: Option<Duration>,
     pub hedge: Option<Arc<Hedge>>,
     /// A stream that breaks after content is continued elsewhere.
@@ -598,7 +601,7 @@ pub struct LogicalModel {
 pub struct Hedge {
     /// The logical model that it belongs to: its share is counted by it.
     pub model: Arc<str>,
-    pub after: After,
+    pub after: HedgeDelay,
     /// 0 to 1, of the requests for this model.
     pub max_share: f64,
     /// Requests estimated larger are not asked twice.
@@ -607,11 +610,11 @@ pub struct Hedge {
 
 /// How long the first is waited for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum After {
+pub enum HedgeDelay {
     /// As long as nineteen of its twenty answers took.
     #[default]
     P95,
-    Span(Duration),
+    Fixed(Duration),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -660,7 +663,7 @@ pub struct Subnet {
 
 impl Subnet {
     #[must_use]
-    pub fn has(&self, addr: std::net::IpAddr) -> bool {
+    pub fn contains(&self, addr: std::net::IpAddr) -> bool {
         use std::net::IpAddr::{V4, V6};
         match (self.addr, addr.to_canonical()) {
             (V4(net), V4(ip)) => {
@@ -679,7 +682,7 @@ impl Subnet {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tui {
+pub struct TuiSettings {
     /// dark | light | contrast | mono
     pub theme: String,
     pub mouse: bool,
@@ -689,47 +692,47 @@ pub struct Tui {
 
 /// `[ledger]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ledger {
+pub struct LedgerSettings {
     /// Relative to the data dir.
     pub path: PathBuf,
     /// Empty is the machine's.
     pub tz: String,
-    pub bodies: Bodies,
+    pub bodies: BodyStorage,
     /// Bytes that all kept bodies may take on disk.
     pub bodies_total: u64,
     /// Bytes kept of one body, half of its beginning and half of its end.
     pub body_limit: u64,
-    pub keep: Duration,
-    pub keep_bodies: Duration,
+    pub retention: Duration,
+    pub body_retention: Duration,
 }
 
-impl Default for Ledger {
+impl Default for LedgerSettings {
     fn default() -> Self {
         const DAY: Duration = Duration::from_secs(86_400);
         Self {
             path: "ledger.db".into(),
             tz: String::new(),
-            bodies: Bodies::All,
+            bodies: BodyStorage::All,
             bodies_total: 256 << 20,
             body_limit: 4 << 20,
-            keep: 90 * DAY,
-            keep_bodies: 3 * DAY,
+            retention: 90 * DAY,
+            body_retention: 3 * DAY,
         }
     }
 }
 
 /// `[alerts]`: where alerts go beside the dashboard.
 #[derive(Clone, Debug)]
-pub struct Alerts {
+pub struct AlertSettings {
     pub desktop: bool,
-    pub webhook: Option<SideUrl>,
+    pub webhook: Option<OutboundUrl>,
     /// Signs what is sent.
     pub secret: Option<Reference>,
-    pub feishu: Option<SideUrl>,
+    pub feishu: Option<OutboundUrl>,
     pub events: Vec<AlertEvent>,
 }
 
-impl Default for Alerts {
+impl Default for AlertSettings {
     fn default() -> Self {
         use AlertEvent::{Budget, ErrorRate, KeyDown, Recovered, UpstreamDown};
         Self {
@@ -776,8 +779,8 @@ impl AlertEvent {
 
 /// `[otlp]`: where traces go.
 #[derive(Clone, Debug, Default)]
-pub struct Otlp {
-    pub url: Option<SideUrl>,
+pub struct OtlpSettings {
+    pub url: Option<OutboundUrl>,
     /// Names in lower case.
     pub headers: Vec<(String, Reference)>,
 }
@@ -785,39 +788,39 @@ pub struct Otlp {
 /// An address that something is sent to. Paths of such addresses are often all that keeps others
 /// from using them: they are never shown.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SideUrl {
-    whole: String,
-    place: String,
+pub struct OutboundUrl {
+    full: String,
+    origin: String,
 }
 
-impl SideUrl {
-    pub(in crate::config) fn new(whole: String, place: String) -> Self {
-        Self { whole, place }
+impl OutboundUrl {
+    pub(in crate::config) fn new(full: String, origin: String) -> Self {
+        Self { full: full, origin: origin }
     }
 
     /// The whole address: only to send to it.
     #[must_use]
-    pub fn whole(&self) -> &str {
-        &self.whole
+    pub fn full(&self) -> &str {
+        &self.full
     }
 
     /// Scheme, host and port.
     #[must_use]
-    pub fn place(&self) -> &str {
-        &self.place
+    pub fn origin(&self) -> &str {
+        &self.origin
     }
 }
 
-impl std::fmt::Debug for SideUrl {
+impl std::fmt::Debug for OutboundUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SideUrl({}/…)", self.place)
+        write!(f, "SideUrl({}/…)", self.origin)
     }
 }
 
 /// Which bodies are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Bodies {
+pub enum BodyStorage {
     #[default]
     All,
     /// Of requests that failed.
@@ -831,26 +834,26 @@ pub struct PriceRow {
     /// An upstream, or the preset of one.
     pub vendor: String,
     pub model: Pattern,
-    pub price: Price,
+    pub price: ModelPrice,
 }
 
 /// What a model costs.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Price {
+pub struct ModelPrice {
     pub rates: PriceRates,
     /// Other prices under conditions; what they do not name stays.
-    pub when: Vec<When>,
+    pub conditions: Vec<PriceCondition>,
     pub currency: Arc<str>,
     /// Where it was read, and on which day; empty where that is not told.
     pub page: Arc<str>,
     pub date: Arc<str>,
 }
 
-impl Default for Price {
+impl Default for ModelPrice {
     fn default() -> Self {
         Self {
             rates: PriceRates::default(),
-            when: Vec::new(),
+            conditions: Vec::new(),
             currency: "USD".into(),
             page: Arc::default(),
             date: Arc::default(),
@@ -860,7 +863,7 @@ impl Default for Price {
 
 /// Conditions that must all hold, and the prices that hold then.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct When {
+pub struct PriceCondition {
     /// Input tokens, cached ones too: more than.
     pub input_above: Option<u64>,
     /// So many or fewer.
@@ -881,10 +884,10 @@ pub struct When {
     pub rates: PriceRates,
 }
 
-impl When {
+impl PriceCondition {
     /// How many conditions it has: the narrower one wins.
     #[must_use]
-    pub fn conditions(&self) -> usize {
+    pub fn condition_count(&self) -> usize {
         let some = [
             self.input_above.is_some(),
             self.input_upto.is_some(),
@@ -902,7 +905,7 @@ impl When {
     }
 
     #[must_use]
-    pub fn is_always(&self) -> bool {
-        self.conditions() == 0
+    pub fn is_unconditional(&self) -> bool {
+        self.condition_count() == 0
     }
 }

@@ -4,9 +4,10 @@
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
 
 use super::settings::{
-    After, Alerts, Bodies, Budget, Key, Keyless, Ledger, Limit, LogicalModel, Losses, ModelTarget,
-    Otlp, Patch, Price, Project, Proxy, Rule, RuleAction, RuleScope, Settings, SideUrl, StatusSet,
-    Timeouts, Upstream, When,
+    AlertSettings, BodyStorage, Budget, HedgeDelay, KeyLimit, KeylessListener, LedgerSettings,
+    LogicalModel, LossPolicy, ModelPrice, ModelTarget, OtlpSettings, OutboundUrl, Patch,
+    PriceCondition, Project, ProxySetting, RuleAction, RuleScope, Settings, StatusSet, Timeouts,
+    Upstream, UpstreamKey, UpstreamRule,
 };
 use crate::{
     base::{money::NANOS_PER_UNIT, pattern::Patterns, units},
@@ -15,14 +16,14 @@ use crate::{
 
 /// All of it.
 #[must_use]
-pub fn show(settings: &Settings) -> String {
-    document(settings).to_string()
+pub fn to_toml(settings: &Settings) -> String {
+    to_document(settings).to_string()
 }
 
 /// One key, table or row by its path: `timeouts.idle`, `upstream.nvidia.priority`, `upstream`.
 #[must_use]
-pub fn get(settings: &Settings, path: &str) -> Option<String> {
-    let doc = document(settings);
+pub fn key_to_toml(settings: &Settings, path: &str) -> Option<String> {
+    let doc = to_document(settings);
     let mut item = doc.as_item();
     let mut rest = path.trim();
     while !rest.is_empty() {
@@ -32,7 +33,7 @@ pub fn get(settings: &Settings, path: &str) -> Option<String> {
         ends.reverse();
         let (found, end) = ends
             .into_iter()
-            .find_map(|end| Some((below(item, rest[..end].trim_matches('"'))?, end)))?;
+            .find_map(|end| Some((child_item(item, rest[..end].trim_matches('"'))?, end)))?;
         item = found;
         rest = rest.get(end + 1..).unwrap_or_default();
     }
@@ -49,7 +50,7 @@ pub fn get(settings: &Settings, path: &str) -> Option<String> {
     })
 }
 
-fn below<'a>(item: &'a Item, name: &str) -> Option<&'a Item> {
+fn child_item<'a>(item: &'a Item, name: &str) -> Option<&'a Item> {
     match item {
         Item::ArrayOfTables(rows) => {
             let at =
@@ -60,53 +61,53 @@ fn below<'a>(item: &'a Item, name: &str) -> Option<&'a Item> {
     }
 }
 
-fn document(settings: &Settings) -> DocumentMut {
+fn to_document(settings: &Settings) -> DocumentMut {
     let mut doc = DocumentMut::new();
     let server = &settings.server;
-    let mut table = Rows::default();
-    table.put("listen", list(server.listen.iter().map(ToString::to_string)));
+    let mut table = TableWriter::default();
+    table.put("listen", text_array(server.listen.iter().map(ToString::to_string)));
     table.put("auth", server.auth);
-    table.put("trusted_hosts", list(&server.trusted_hosts));
-    table.put("allowed_origins", list(&server.allowed_origins));
+    table.put("trusted_hosts", text_array(&server.trusted_hosts));
+    table.put("allowed_origins", text_array(&server.allowed_origins));
     table.put("max_request_bytes", units::print_size(server.max_request_bytes));
     table.put("max_response_bytes", units::print_size(server.max_response_bytes));
-    table.put("max_connections", whole(server.max_connections));
-    table.put("max_requests", whole(server.max_requests));
+    table.put("max_connections", to_i64(server.max_connections));
+    table.put("max_requests", to_i64(server.max_requests));
     table.put(
         "max_buffered",
         server.max_buffered.map_or_else(|| "auto".to_owned(), units::print_size),
     );
     table.put("drain", units::print_duration(server.drain));
-    table.into(&mut doc, "server");
+    table.insert_into(&mut doc, "server");
 
-    let mut table = Rows::default();
+    let mut table = TableWriter::default();
     table.put("env", settings.discover.env);
     table.put("local", settings.discover.local);
-    table.into(&mut doc, "discover");
+    table.insert_into(&mut doc, "discover");
 
-    let mut table = Rows::default();
+    let mut table = TableWriter::default();
     table.put("level", settings.log.level.as_str());
     table.put("format", if settings.log.json { "json" } else { "text" });
     table.put(
         "file",
         settings.log.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default(),
     );
-    table.into(&mut doc, "log");
+    table.insert_into(&mut doc, "log");
 
-    timeouts(&settings.timeouts, None).into(&mut doc, "timeouts");
+    timeouts_table(&settings.timeouts, None).insert_into(&mut doc, "timeouts");
 
     let retry = &settings.retry;
-    let mut table = Rows::default();
+    let mut table = TableWriter::default();
     table.put("max_attempts", i64::from(retry.max_attempts));
     table.put("backoff", units::print_duration(retry.backoff));
     table.put("max_backoff", units::print_duration(retry.max_backoff));
     table.put("budget", retry.budget);
-    table.put("statuses", statuses(&retry.statuses));
+    table.put("statuses", statuses_array(&retry.statuses));
     table.put("queue_for", units::print_duration(retry.queue_for));
-    table.into(&mut doc, "retry");
+    table.insert_into(&mut doc, "retry");
 
     let cooldown = &settings.cooldown;
-    let mut table = Rows::default();
+    let mut table = TableWriter::default();
     for (name, span) in [
         ("rate_limited", cooldown.rate_limited),
         ("server_error", cooldown.server_error),
@@ -117,117 +118,117 @@ fn document(settings: &Settings) -> DocumentMut {
         table.put(name, units::print_duration(span));
     }
     table.put("failures", i64::from(cooldown.failures));
-    table.into(&mut doc, "cooldown");
+    table.insert_into(&mut doc, "cooldown");
 
-    let mut table = Rows::default();
+    let mut table = TableWriter::default();
     table.put("strategy", settings.strategy.name());
     table.put("region", settings.region.as_str());
     table.put("sticky", settings.sticky.name());
     table.put("sticky_ttl", units::print_duration(settings.sticky_ttl));
-    table.into(&mut doc, "routing");
+    table.insert_into(&mut doc, "routing");
 
-    let mut table = Rows::default();
-    table.put("losses", if settings.losses == Losses::Refuse { "refuse" } else { "tell" });
-    table.into(&mut doc, "translation");
+    let mut table = TableWriter::default();
+    table.put("losses", if settings.losses == LossPolicy::Refuse { "refuse" } else { "tell" });
+    table.insert_into(&mut doc, "translation");
 
-    rows(&mut doc, "keyless", settings.keyless.iter().map(keyless));
-    rows(
+    insert_rows(&mut doc, "keyless", settings.keyless.iter().map(keyless_table));
+    insert_rows(
         &mut doc,
         "upstream",
-        settings.upstreams.iter().map(|row| upstream(row, &settings.timeouts)),
+        settings.upstreams.iter().map(|row| upstream_table(row, &settings.timeouts)),
     );
-    rows(&mut doc, "model", settings.models.iter().map(|row| model(row)));
-    let mut table = Rows::default();
+    insert_rows(&mut doc, "model", settings.models.iter().map(|row| model_table(row)));
+    let mut table = TableWriter::default();
     for alias in &settings.aliases {
         table.put(alias.name.text(), &*alias.target);
     }
     if !settings.aliases.is_empty() {
-        table.into(&mut doc, "aliases");
+        table.insert_into(&mut doc, "aliases");
     }
-    rows(&mut doc, "project", settings.projects.iter().map(|row| project(row)));
+    insert_rows(&mut doc, "project", settings.projects.iter().map(|row| project_table(row)));
 
     match settings.budget.as_slice() {
         [] => {}
         [one] => {
-            let mut table = Rows::default();
-            budget(one).into_iter().for_each(|(name, value)| table.put(name, value));
-            table.into(&mut doc, "budget");
+            let mut table = TableWriter::default();
+            budget_fields(one).into_iter().for_each(|(name, value)| table.put(name, value));
+            table.insert_into(&mut doc, "budget");
         }
         several => {
             let each = several.iter().map(|one| {
-                Rows(
-                    budget(one)
+                TableWriter(
+                    budget_fields(one)
                         .into_iter()
                         .map(|(name, value)| (name, Item::Value(value)))
                         .collect(),
                 )
             });
-            rows(&mut doc, "budget", each);
+            insert_rows(&mut doc, "budget", each);
         }
     }
 
-    ledger(&settings.ledger).into(&mut doc, "ledger");
-    alerts(&settings.alerts).into(&mut doc, "alerts");
-    otlp(&settings.otlp).into(&mut doc, "otlp");
+    ledger_table(&settings.ledger).insert_into(&mut doc, "ledger");
+    alerts_table(&settings.alerts).insert_into(&mut doc, "alerts");
+    otlp_table(&settings.otlp).insert_into(&mut doc, "otlp");
     let mut prices = Table::new();
     prices.set_implicit(true);
     for row in &settings.prices {
         prices.insert(
             &format!("{}/{}", row.vendor, row.model.text()),
-            Item::Table(price(&row.price)),
+            Item::Table(price_table(&row.price)),
         );
     }
     if !prices.is_empty() {
         doc.insert("prices", Item::Table(prices));
     }
-    let mut table = Rows::default();
+    let mut table = TableWriter::default();
     for (currency, dollars) in &settings.rates {
         table.put(currency, *dollars as f64 / NANOS_PER_UNIT as f64);
     }
     if !settings.rates.is_empty() {
-        table.into(&mut doc, "rates");
+        table.insert_into(&mut doc, "rates");
     }
 
-    let mut table = Rows::default();
+    let mut table = TableWriter::default();
     table.put("theme", settings.tui.theme.as_str());
     table.put("mouse", settings.tui.mouse);
     table.put("lang", settings.tui.lang.as_str());
-    table.into(&mut doc, "tui");
+    table.insert_into(&mut doc, "tui");
     doc
 }
 
-fn ledger(ledger: &Ledger) -> Rows {
-    let mut table = Rows::default();
+fn ledger_table(ledger: &LedgerSettings) -> TableWriter {
+    let mut table = TableWriter::default();
     table.put("path", ledger.path.display().to_string());
     table.put("tz", ledger.tz.as_str());
     table.put(
         "bodies",
         match ledger.bodies {
-            Bodies::All => "all",
-            Bodies::Errors => "errors",
-            Bodies::Off => "off",
+            BodyStorage::All => "all",
+            BodyStorage::Errors => "errors",
+            BodyStorage::Off => "off",
         },
     );
     table.put("bodies_total", units::print_size(ledger.bodies_total));
     table.put("body_limit", units::print_size(ledger.body_limit));
-    table.put("keep", units::print_duration(ledger.keep));
-    table.put("keep_bodies", units::print_duration(ledger.keep_bodies));
+    table.put("keep", units::print_duration(ledger.retention));
+    table.put("keep_bodies", units::print_duration(ledger.body_retention));
     table
 }
 
-fn alerts(alerts: &Alerts) -> Rows {
-    let mut table = Rows::default();
+fn alerts_table(alerts: &AlertSettings) -> TableWriter {
+    let mut table = TableWriter::default();
     table.put("desktop", alerts.desktop);
-    table.put("webhook", place(alerts.webhook.as_ref()));
+    table.put("webhook", masked_url(alerts.webhook.as_ref()));
     table.put("secret", alerts.secret.as_ref().map(ToString::to_string).unwrap_or_default());
-    table.put("feishu", place(alerts.feishu.as_ref()));
+    table.put("feishu", masked_url(alerts.feishu.as_ref()));
     table.put("events", alerts.events.iter().map(|event| event.name()).collect::<Array>());
     table
 }
 
-fn otlp(otlp: &Otlp) -> Rows {
-    let mut table = Rows::default();
-    table.put("url", otlp.url.as_ref().map_or("", |url| url.whole()));
+fn otlp_table(otlp: &OtlpSettings) -> TableWriter {
+    let mut table = TableWriter::default();
+    table.put("url", otlp.url.as_ref().map_or("", |url| url.full()));
     if !otlp.headers.is_empty() {
         table.put(
             "headers",
@@ -241,30 +242,34 @@ fn otlp(otlp: &Otlp) -> Rows {
 }
 
 /// Without the path, which is as good as a password.
-fn place(url: Option<&SideUrl>) -> String {
-    url.map(|url| format!("{}/…", url.place())).unwrap_or_default()
+fn masked_url(url: Option<&OutboundUrl>) -> String {
+    url.map(|url| format!("{}/…", url.origin())).unwrap_or_default()
 }
 
-fn price(price: &Price) -> Table {
-    let mut table = Rows::default();
-    rates(&price.rates, &mut |name, value| table.put(name, value));
+fn price_table(price: &ModelPrice) -> Table {
+    let mut table = TableWriter::default();
+    write_rates(&price.rates, &mut |name, value| table.put(name, value));
     table.put("currency", &*price.currency);
     for (name, text) in [("page", &price.page), ("date", &price.date)] {
         if !text.is_empty() {
             table.put(name, &**text);
         }
     }
-    if !price.when.is_empty() {
+    if !price.conditions.is_empty() {
         table.put(
             "when",
-            price.when.iter().map(|when| Value::InlineTable(condition(when))).collect::<Array>(),
+            price
+                .conditions
+                .iter()
+                .map(|when| Value::InlineTable(condition_table(when)))
+                .collect::<Array>(),
         );
     }
     table.0.decor_mut().set_prefix("\n");
     table.0
 }
 
-fn rates(rates: &PriceRates, put: &mut dyn FnMut(&'static str, Value)) {
+fn write_rates(rates: &PriceRates, put: &mut dyn FnMut(&'static str, Value)) {
     for class in PriceClass::ALL {
         if let Some(price) = rates.explicit(class) {
             put(class.name(), (price as f64 / NANOS_PER_UNIT as f64).into());
@@ -272,7 +277,7 @@ fn rates(rates: &PriceRates, put: &mut dyn FnMut(&'static str, Value)) {
     }
 }
 
-fn condition(when: &When) -> InlineTable {
+fn condition_table(when: &PriceCondition) -> InlineTable {
     let mut table = InlineTable::new();
     let tokens = |n: Option<u64>| n.map(|n| Value::from(i64::try_from(n).unwrap_or(i64::MAX)));
     let text = |text: &Option<String>| text.as_deref().map(Value::from);
@@ -293,27 +298,27 @@ fn condition(when: &When) -> InlineTable {
         ("hours", when.hours.map(|hours| time(hours).into())),
     ];
     table.extend(all.into_iter().filter_map(|(name, value)| Some((name, value?))));
-    rates(&when.rates, &mut |name, value| drop(table.insert(name, value)));
+    write_rates(&when.rates, &mut |name, value| drop(table.insert(name, value)));
     table
 }
 
 /// A table being written.
 #[derive(Default)]
-struct Rows(Table);
+struct TableWriter(Table);
 
-impl Rows {
+impl TableWriter {
     fn put(&mut self, name: &str, value: impl Into<Value>) {
         self.0.insert(name, Item::Value(value.into()));
     }
 
-    fn into(mut self, doc: &mut DocumentMut, name: &str) {
+    fn insert_into(mut self, doc: &mut DocumentMut, name: &str) {
         let prefix = if doc.as_table().is_empty() { "" } else { "\n" };
         self.0.decor_mut().set_prefix(prefix);
         doc.insert(name, Item::Table(self.0));
     }
 }
 
-fn rows(doc: &mut DocumentMut, kind: &str, each: impl Iterator<Item = Rows>) {
+fn insert_rows(doc: &mut DocumentMut, kind: &str, each: impl Iterator<Item = TableWriter>) {
     let mut list = ArrayOfTables::new();
     for mut row in each {
         row.0.decor_mut().set_prefix("\n");
@@ -324,29 +329,29 @@ fn rows(doc: &mut DocumentMut, kind: &str, each: impl Iterator<Item = Rows>) {
     }
 }
 
-fn list<S: AsRef<str>>(texts: impl IntoIterator<Item = S>) -> Array {
+fn text_array<S: AsRef<str>>(texts: impl IntoIterator<Item = S>) -> Array {
     texts.into_iter().map(|text| text.as_ref().to_owned()).collect()
 }
 
-fn patterns(patterns: &Patterns) -> Array {
+fn patterns_array(patterns: &Patterns) -> Array {
     let no = patterns.exclude.iter().map(|pattern| format!("!{}", pattern.text()));
-    list(patterns.include.iter().map(|pattern| pattern.text().to_owned()).chain(no))
+    text_array(patterns.include.iter().map(|pattern| pattern.text().to_owned()).chain(no))
 }
 
-fn statuses(set: &StatusSet) -> Array {
-    list(
+fn statuses_array(set: &StatusSet) -> Array {
+    text_array(
         set.0.iter().map(
             |&(low, high)| if low == high { low.to_string() } else { format!("{low}-{high}") },
         ),
     )
 }
 
-fn whole(number: usize) -> i64 {
+fn to_i64(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn keyless(row: &Keyless) -> Rows {
-    let mut table = Rows::default();
+fn keyless_table(row: &KeylessListener) -> TableWriter {
+    let mut table = TableWriter::default();
     table.put("listen", row.listen.first().map(ToString::to_string).unwrap_or_default());
     table.put("project", &*row.project);
     table.put("dialects", row.dialects.iter().map(|dialect| dialect.name()).collect::<Array>());
@@ -354,8 +359,8 @@ fn keyless(row: &Keyless) -> Rows {
 }
 
 /// The timeouts, or only those that differ from the usual ones.
-fn timeouts(of: &Timeouts, usual: Option<&Timeouts>) -> Rows {
-    let mut table = Rows::default();
+fn timeouts_table(of: &Timeouts, defaults: Option<&Timeouts>) -> TableWriter {
+    let mut table = TableWriter::default();
     let each = |t: &Timeouts| {
         [t.connect, t.first_byte, t.idle, t.total, t.client_head, t.client_idle, t.client_keepalive]
     };
@@ -369,27 +374,27 @@ fn timeouts(of: &Timeouts, usual: Option<&Timeouts>) -> Rows {
         "client_keepalive",
     ];
     for (index, (name, span)) in names.into_iter().zip(each(of)).enumerate() {
-        if usual.is_none_or(|usual| each(usual)[index] != span) {
+        if defaults.is_none_or(|usual| each(usual)[index] != span) {
             table.put(name, units::print_duration(span));
         }
     }
     table
 }
 
-fn upstream(upstream: &Upstream, usual: &Timeouts) -> Rows {
-    let mut table = Rows::default();
+fn upstream_table(upstream: &Upstream, defaults: &Timeouts) -> TableWriter {
+    let mut table = TableWriter::default();
     table.put("name", &*upstream.name);
     if let Some(preset) = &upstream.preset {
         table.put("preset", &**preset);
     }
     let mut urls = InlineTable::new();
-    for end in &upstream.ends {
+    for end in &upstream.endpoints {
         let query = end.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
         urls.insert(end.dialect.name(), format!("{}{query}", end.base_url).into());
     }
     table.put("base_url", urls);
     if let Some(models) = &upstream.models {
-        table.put("models", patterns(models));
+        table.put("models", patterns_array(models));
     }
     if !upstream.rename.is_empty() {
         table.put(
@@ -409,9 +414,9 @@ fn upstream(upstream: &Upstream, usual: &Timeouts) -> Rows {
         table.put("region", upstream.region.as_str());
     }
     match &upstream.proxy {
-        Proxy::Environment => {}
-        Proxy::Direct => table.put("proxy", "none"),
-        Proxy::Url(url) => table.put("proxy", without_credentials(url)),
+        ProxySetting::Environment => {}
+        ProxySetting::Direct => table.put("proxy", "none"),
+        ProxySetting::Url(url) => table.put("proxy", strip_credentials(url)),
     }
     if !upstream.headers.is_empty() {
         // Some are credentials, and nothing tells which.
@@ -431,42 +436,46 @@ fn upstream(upstream: &Upstream, usual: &Timeouts) -> Rows {
         table.put("prices_win", true);
     }
     if let Some(set) = &upstream.retry_statuses {
-        table.put("retry_statuses", statuses(set));
+        table.put("retry_statuses", statuses_array(set));
     }
     if !upstream.rules.is_empty() {
         table.put(
             "rule",
-            upstream.rules.iter().map(|each| Value::InlineTable(rule(each))).collect::<Array>(),
+            upstream
+                .rules
+                .iter()
+                .map(|each| Value::InlineTable(rule_table(each)))
+                .collect::<Array>(),
         );
     }
-    if let Some(value) = budgets(&upstream.budget) {
+    if let Some(value) = budgets_value(&upstream.budget) {
         table.put("budget", value);
     }
     if let Some(health) = &upstream.health {
         let mut value = InlineTable::new();
         value.insert("path", health.path.as_str().into());
-        value.insert("every", units::print_duration(health.every).into());
+        value.insert("every", units::print_duration(health.interval).into());
         table.put("health", value);
     }
     table.put(
         "keys",
-        upstream.keys.iter().map(|each| Value::InlineTable(key(each))).collect::<Array>(),
+        upstream.keys.iter().map(|each| Value::InlineTable(key_table(each))).collect::<Array>(),
     );
     table.put("enabled", upstream.enabled);
-    let own = timeouts(&upstream.timeouts, Some(usual)).0;
+    let own = timeouts_table(&upstream.timeouts, Some(defaults)).0;
     if !own.is_empty() {
         table.put("timeouts", own.into_inline_table());
     }
     if !upstream.patch.is_empty() {
-        table.put("patch", patch(&upstream.patch));
+        table.put("patch", patch_table(&upstream.patch));
     }
     table
 }
 
-fn rule(rule: &Rule) -> InlineTable {
+fn rule_table(rule: &UpstreamRule) -> InlineTable {
     let mut table = InlineTable::new();
     if let Some(set) = &rule.statuses {
-        table.insert("status", statuses(set).into());
+        table.insert("status", statuses_array(set).into());
     }
     if let Some(needle) = &rule.text {
         table.insert("match", needle.text().into());
@@ -477,13 +486,13 @@ fn rule(rule: &Rule) -> InlineTable {
     let scope =
         RuleScope::ALL.iter().find(|(_, each)| *each == rule.scope).map_or("", |(name, _)| name);
     table.insert("scope", scope.into());
-    if let Some(span) = rule.span {
+    if let Some(span) = rule.cool_for {
         table.insert("for", units::print_duration(span).into());
     }
     table
 }
 
-fn without_credentials(url: &str) -> String {
+fn strip_credentials(url: &str) -> String {
     match url.split_once("://") {
         Some((scheme, rest)) if rest.contains('@') => {
             format!("{scheme}://…@{}", rest.rsplit('@').next().unwrap_or_default())
@@ -492,7 +501,7 @@ fn without_credentials(url: &str) -> String {
     }
 }
 
-fn key(key: &Key) -> InlineTable {
+fn key_table(key: &UpstreamKey) -> InlineTable {
     let mut table = InlineTable::new();
     table.insert("ref", key.reference.to_string().into());
     table.insert("label", (&*key.label).into());
@@ -501,7 +510,7 @@ fn key(key: &Key) -> InlineTable {
     }
     table.insert("priority", i64::from(key.priority).into());
     table.insert("weight", key.weight.into());
-    limit(&mut table, key.limit);
+    write_limit(&mut table, key.limit);
     if key.max_concurrency > 0 {
         table.insert("max_concurrency", i64::from(key.max_concurrency).into());
     }
@@ -509,12 +518,12 @@ fn key(key: &Key) -> InlineTable {
         let mut rows = InlineTable::new();
         for (pattern, narrow) in &key.limits {
             let mut row = InlineTable::new();
-            limit(&mut row, *narrow);
+            write_limit(&mut row, *narrow);
             rows.insert(pattern.text(), row.into());
         }
         table.insert("limits", rows.into());
     }
-    if let Some(value) = budgets(&key.budget) {
+    if let Some(value) = budgets_value(&key.budget) {
         table.insert("budget", value);
     }
     if let Some(span) = key.refresh {
@@ -526,17 +535,18 @@ fn key(key: &Key) -> InlineTable {
     table
 }
 
-fn budget(budget: &Budget) -> [(&'static str, Value); 3] {
+fn budget_fields(budget: &Budget) -> [(&'static str, Value); 3] {
     [
         ("usd", budget.usd.dollars().into()),
-        ("per", budget.per.name().into()),
+        ("per", budget.period.name().into()),
         ("unpriced", budget.unpriced.name().into()),
     ]
 }
 
 /// One table, or a list of them.
-fn budgets(all: &[Budget]) -> Option<Value> {
-    let mut each = all.iter().map(|one| Value::InlineTable(budget(one).into_iter().collect()));
+fn budgets_value(all: &[Budget]) -> Option<Value> {
+    let mut each =
+        all.iter().map(|one| Value::InlineTable(budget_fields(one).into_iter().collect()));
     match all {
         [] => None,
         [_] => each.next(),
@@ -544,7 +554,7 @@ fn budgets(all: &[Budget]) -> Option<Value> {
     }
 }
 
-fn limit(table: &mut InlineTable, limit: Limit) {
+fn write_limit(table: &mut InlineTable, limit: KeyLimit) {
     for (name, number) in [("rpm", limit.rpm), ("tpm", limit.tpm)] {
         if number > 0 {
             table.insert(name, i64::from(number).into());
@@ -552,26 +562,29 @@ fn limit(table: &mut InlineTable, limit: Limit) {
     }
 }
 
-fn patch(patch: &Patch) -> InlineTable {
+fn patch_table(patch: &Patch) -> InlineTable {
     let mut table = InlineTable::new();
     for (name, edits) in [("set", &patch.set), ("default", &patch.default)] {
         if !edits.is_empty() {
             table.insert(
                 name,
                 Value::InlineTable(
-                    edits.iter().map(|(pointer, value)| (pointer.as_str(), toml(value))).collect(),
+                    edits
+                        .iter()
+                        .map(|(pointer, value)| (pointer.as_str(), json_to_toml(value)))
+                        .collect(),
                 ),
             );
         }
     }
     if !patch.remove.is_empty() {
-        table.insert("remove", Value::Array(list(&patch.remove)));
+        table.insert("remove", Value::Array(text_array(&patch.remove)));
     }
     table
 }
 
 /// JSON as TOML, which has no null: an empty text stands for it.
-fn toml(value: &serde_json::Value) -> Value {
+fn json_to_toml(value: &serde_json::Value) -> Value {
     use serde_json::Value as Json;
     match value {
         Json::Null => "".into(),
@@ -580,17 +593,17 @@ fn toml(value: &serde_json::Value) -> Value {
             number.as_i64().map_or_else(|| number.as_f64().unwrap_or_default().into(), Value::from)
         }
         Json::String(text) => text.as_str().into(),
-        Json::Array(items) => Value::Array(items.iter().map(toml).collect()),
+        Json::Array(items) => Value::Array(items.iter().map(json_to_toml).collect()),
         Json::Object(fields) => Value::InlineTable(
-            fields.iter().map(|(name, value)| (name.as_str(), toml(value))).collect(),
+            fields.iter().map(|(name, value)| (name.as_str(), json_to_toml(value))).collect(),
         ),
     }
 }
 
-fn model(model: &LogicalModel) -> Rows {
-    let mut table = Rows::default();
+fn model_table(model: &LogicalModel) -> TableWriter {
+    let mut table = TableWriter::default();
     table.put("name", model.name.text());
-    table.put("targets", model.targets.iter().map(target).collect::<Array>());
+    table.put("targets", model.targets.iter().map(target_value).collect::<Array>());
     table.put("strategy", model.strategy.name());
     if let Some(sticky) = model.sticky {
         table.put("sticky", sticky.name());
@@ -603,8 +616,8 @@ fn model(model: &LogicalModel) -> Rows {
         value.insert(
             "after",
             match hedge.after {
-                After::P95 => "p95".into(),
-                After::Span(span) => units::print_duration(span).into(),
+                HedgeDelay::P95 => "p95".into(),
+                HedgeDelay::Fixed(span) => units::print_duration(span).into(),
             },
         );
         value.insert("max_share", hedge.max_share.into());
@@ -614,21 +627,21 @@ fn model(model: &LogicalModel) -> Rows {
     if model.rescue {
         table.put("rescue", true);
     }
-    let mut own = InlineTable::new();
+    let mut timeouts = InlineTable::new();
     for (name, span) in
         [("first_byte", model.first_byte), ("idle", model.idle), ("total", model.total)]
     {
         if let Some(span) = span {
-            own.insert(name, units::print_duration(span).into());
+            timeouts.insert(name, units::print_duration(span).into());
         }
     }
-    if !own.is_empty() {
-        table.put("timeouts", own);
+    if !timeouts.is_empty() {
+        table.put("timeouts", timeouts);
     }
     table
 }
 
-fn target(target: &ModelTarget) -> Value {
+fn target_value(target: &ModelTarget) -> Value {
     let mut table = InlineTable::new();
     if let Some(upstream) = &target.upstream {
         table.insert("upstream", (&**upstream).into());
@@ -643,23 +656,23 @@ fn target(target: &ModelTarget) -> Value {
     Value::InlineTable(table)
 }
 
-fn project(project: &Project) -> Rows {
-    let mut table = Rows::default();
+fn project_table(project: &Project) -> TableWriter {
+    let mut table = TableWriter::default();
     table.put("name", &*project.name);
     if let Some(key) = &project.key {
         table.put("key", key.to_string());
     }
-    table.put("models", patterns(&project.models));
-    table.put("upstreams", patterns(&project.upstreams));
+    table.put("models", patterns_array(&project.models));
+    table.put("upstreams", patterns_array(&project.upstreams));
     table.put("rpm", i64::from(project.rpm));
     table.put("tpm", i64::from(project.tpm));
     table.put("max_concurrency", i64::from(project.max_concurrency));
-    if let Some(value) = budgets(&project.budget) {
+    if let Some(value) = budgets_value(&project.budget) {
         table.put("budget", value);
     }
     table.put(
         "subnets",
-        list(project.subnets.iter().map(|net| format!("{}/{}", net.addr, net.bits))),
+        text_array(project.subnets.iter().map(|net| format!("{}/{}", net.addr, net.bits))),
     );
     table.put("admin", project.admin);
     table.put("enabled", project.enabled);
@@ -671,7 +684,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Environment, Ids, load::load};
+    use crate::config::{Environment, IdInterner, load::load};
 
     #[test]
     fn what_is_shown_has_no_credential_and_can_be_asked_for_by_path() {
@@ -680,11 +693,11 @@ mod tests {
             "proxy = \"http://user:passw0rd@h:1\"\nheaders = { \"x-token\" = \"zzzyyy\" }\n[aliases]\n\"gpt-4.1\" = \"a.b:m\"\n",
         );
         let settings =
-            load(text, Path::new("c.toml"), &Environment::default(), &mut Ids::default())
+            load(text, Path::new("c.toml"), &Environment::default(), &mut IdInterner::default())
                 .settings
                 .expect("it loads");
 
-        let shown = show(&settings);
+        let shown = to_toml(&settings);
 
         for gone in ["abcdefgh", "passw0rd", "zzzyyy"] {
             assert!(!shown.contains(gone), "{shown}");
@@ -697,9 +710,11 @@ mod tests {
             ("server.auth", "true"),
             ("tui", "theme = \"dark\"\nmouse = true\nlang = \"auto\""),
         ] {
-            assert_eq!(get(&settings, path).as_deref(), Some(want), "{path}");
+            assert_eq!(key_to_toml(&settings, path).as_deref(), Some(want), "{path}");
         }
-        assert!(get(&settings, "upstream").is_some_and(|all| all.starts_with("[[upstream]]")));
-        assert_eq!(get(&settings, "timeouts.nothing"), None);
+        assert!(
+            key_to_toml(&settings, "upstream").is_some_and(|all| all.starts_with("[[upstream]]"))
+        );
+        assert_eq!(key_to_toml(&settings, "timeouts.nothing"), None);
     }
 }

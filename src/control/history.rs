@@ -262,7 +262,7 @@ impl Books {
         limit: usize,
     ) -> Result<Turns, ProxyError> {
         let (project, session) = (project.to_owned(), session.to_owned());
-        let kept = self.engine.generation().settings.ledger.keep_bodies;
+        let kept = self.engine.generation().settings.ledger.body_retention;
         self.ask(move |reader, now| {
             let since = UnixMillis(
                 now.0.saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX)),

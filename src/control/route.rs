@@ -9,16 +9,16 @@ use crate::{
     ir::op::Dialect,
     relay::{budgets, engine::Engine},
     routing::{
-        candidate::{self, Candidate, RouteQuery, SkipReason, Verdict, print_span},
-        health::TokenEstimate,
-        hedge::MIN_SAMPLES,
-        names::{self, OnUnknownList},
+        candidate::{self, Candidate, Question, Verdict, Why, short},
+        health::Size,
+        hedge::ENOUGH,
+        names::{self, Patience},
     },
 };
 
 /// What is asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RouteExplainRequest {
+pub struct RouteQuestion {
     pub model: String,
     #[serde(default)]
     pub project: Option<String>,
@@ -28,16 +28,15 @@ pub struct RouteExplainRequest {
 
 /// The explanation.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct RouteExplanation {
-    #[serde(rename = "asked")]
-    pub requested_model: String,
+pub struct Explanation {
+    pub asked: String,
     /// How the name was understood.
     pub resolved_by: Option<String>,
     /// `try`, `wait`, `exhausted`.
     pub verdict: String,
-    pub chosen: Option<CandidateView>,
+    pub chosen: Option<Place>,
     /// Every other candidate and why it lost.
-    pub others: Vec<CandidateView>,
+    pub others: Vec<Place>,
     /// What holds for the request beside the choice: the strategy, a second target, a continuation.
     #[serde(default)]
     pub plan: Vec<String>,
@@ -46,21 +45,19 @@ pub struct RouteExplanation {
 
 /// One candidate.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct CandidateView {
+pub struct Place {
     pub upstream: String,
     pub key: String,
     pub model: String,
     pub tier: (u32, u32),
-    #[serde(rename = "why")]
-    pub reason: String,
+    pub why: String,
 }
 
 /// Decides without marking anything.
 #[must_use]
-pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanation {
+pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
     let generation = engine.generation();
-    let mut out =
-        RouteExplanation { requested_model: question.model.clone(), ..RouteExplanation::default() };
+    let mut out = Explanation { asked: question.model.clone(), ..Explanation::default() };
     let name = question.project.as_deref().unwrap_or("default");
     let projects = &generation.settings.projects;
     // Without a name any project will do that may do the most: the owner asks.
@@ -72,14 +69,13 @@ pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanat
         out.error = Some(format!("no project is named `{name}`; `aiproxy project list` shows all"));
         return out;
     };
-    let learned = engine.model_lists.learned();
+    let learned = engine.lists.learned();
     let dialect = question.dialect.unwrap_or(Dialect::Openai);
     let learned = |id| learned.get(&id).cloned();
-    let (asked, chosen) =
-        match names::strategy_suffix(&generation.catalog, &question.model, &learned) {
-            Some((name, strategy)) => (name, Some(strategy)),
-            None => (&*question.model, None),
-        };
+    let (asked, chosen) = match names::ending(&generation.catalog, &question.model, &learned) {
+        Some((name, strategy)) => (name, Some(strategy)),
+        None => (&*question.model, None),
+    };
     let mut resolved = match names::resolve(
         &generation.catalog,
         asked,
@@ -87,7 +83,7 @@ pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanat
         true,
         project,
         &learned,
-        OnUnknownList::Assume,
+        Patience::Over,
     ) {
         Ok(resolved) => resolved,
         Err(error) => {
@@ -99,57 +95,56 @@ pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanat
     resolved.strategy = chosen.unwrap_or(resolved.strategy);
     out.resolved_by = Some(resolved.via.to_string());
     out.plan.push(format!("strategy {}", resolved.strategy.name()));
-    let mut candidates =
-        candidate::build_candidates(&resolved.targets, &|key| engine.key_info(key));
+    let mut candidates = candidate::candidates(&resolved.targets, &|key| engine.key_info(key));
     let now = engine.clock.mono();
-    let costs = if engine.budgets.has_any() || resolved.strategy.uses_cost() {
-        engine.estimate_costs(&candidates, TokenEstimate::default())
+    let costs = if engine.budgets.any() || resolved.strategy.uses_cost() {
+        engine.costs(&candidates, Size::default())
     } else {
         Vec::new()
     };
-    budgets::annotate_candidates(engine, &project.name, &mut candidates, &costs);
-    let asked = RouteQuery {
+    budgets::mark(engine, &project.name, &mut candidates, &costs);
+    let asked = Question {
         strategy: resolved.strategy,
         costs: &costs,
         region: &generation.settings.region,
-        ..RouteQuery::first_attempt(&candidates)
+        ..Question::of(&candidates)
     };
-    let decision = engine.router.preview(&asked, now);
-    let place = |candidate: &Candidate, why: String| CandidateView {
+    let decision = engine.board.decide_dry(&asked, now);
+    let place = |candidate: &Candidate, why: String| Place {
         upstream: candidate.target.upstream.name.to_string(),
         key: candidate.key_name.to_string(),
         model: candidate.target.model.to_string(),
         tier: candidate.tier,
-        reason: if candidate.target.dialect == dialect {
+        why: if candidate.target.dialect == dialect {
             why
         } else {
             format!("{why}; translated to {}", candidate.target.dialect)
         },
     };
     let first = match decision.verdict {
-        Verdict::Try { index, .. } | Verdict::RetrySame { index } => candidates.get(index),
+        Verdict::Try { index, .. } | Verdict::Again { index } => candidates.get(index),
         Verdict::Wait { .. } | Verdict::Exhausted { .. } => None,
     };
-    if let Some((rule, first)) = resolved.overrides.hedge.as_deref().zip(first) {
-        out.plan.push(hedge_plan(engine, rule, first));
+    if let Some((rule, first)) = resolved.timeouts.hedge.as_deref().zip(first) {
+        out.plan.push(second(engine, rule, first));
     }
-    if resolved.overrides.rescue {
+    if resolved.timeouts.rescue {
         out.plan.push(
             "an answer in plain text that breaks off is continued by another target that can"
                 .to_owned(),
         );
     }
     match &decision.verdict {
-        Verdict::Try { index, .. } | Verdict::RetrySame { index } => {
+        Verdict::Try { index, .. } | Verdict::Again { index } => {
             out.verdict = "try".to_owned();
             out.chosen =
-                candidates.get(*index).map(|candidate| place(candidate, decision.verdict.text()));
+                candidates.get(*index).map(|candidate| place(candidate, decision.verdict.why()));
         }
         Verdict::Wait { until } => {
             out.verdict = "wait".to_owned();
             out.error = Some(match until {
                 Some(until) => {
-                    format!("everything is blocked for {} more", print_span(until.since(now)))
+                    format!("everything is blocked for {} more", short(until.since(now)))
                 }
                 None => {
                     "a verdict is awaited (a probe is under way, or keys are being read)".to_owned()
@@ -162,29 +157,29 @@ pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanat
         }
     }
     out.others = decision
-        .skipped
+        .others
         .iter()
-        .filter_map(|(index, why): &(usize, SkipReason)| {
+        .filter_map(|(index, why): &(usize, Why)| {
             candidates.get(*index).map(|c| place(c, why.text(now)))
         })
         .collect();
-    for upstream in &resolved.unsupported {
+    for upstream in &resolved.no_end {
         let upstream: &Arc<str> = upstream;
-        out.others.push(CandidateView {
+        out.others.push(Place {
             upstream: upstream.to_string(),
             key: String::new(),
             model: question.model.clone(),
             tier: (0, 0),
-            reason: format!("does not speak {dialect} itself"),
+            why: format!("does not speak {dialect} itself"),
         });
     }
     out
 }
 
 /// When another target would be asked beside this one.
-fn hedge_plan(engine: &Engine, rule: &Hedge, first: &Candidate) -> String {
+fn second(engine: &Engine, rule: &Hedge, first: &Candidate) -> String {
     let share = format!("for at most {:.0} % of requests", rule.max_share * 100.0);
-    match (rule.after, engine.hedge_stats.p95(first, true)) {
+    match (rule.after, engine.hedges.p95(first, true)) {
         (HedgeDelay::Fixed(span), _) => format!(
             "a second target is asked after {} ms without a token, {share}",
             span.as_millis()
@@ -196,7 +191,7 @@ fn hedge_plan(engine: &Engine, rule: &Hedge, first: &Candidate) -> String {
             )
         }
         (HedgeDelay::P95, None) => format!(
-            "a second target is asked once {MIN_SAMPLES} answers tell what is slow here, {share}"
+            "a second target is asked once {ENOUGH} answers tell what is slow here, {share}"
         ),
     }
 }

@@ -29,7 +29,7 @@ pub struct Snapshot {
     pub offline: bool,
     pub draining: bool,
     #[serde(default)]
-    pub ledger: Option<ledger::LedgerStatus>,
+    pub ledger: Option<ledger::Status>,
     /// Troubles that alerts were raised for and that are not over.
     #[serde(default)]
     pub alerts: Vec<AlertView>,
@@ -49,8 +49,7 @@ pub struct AlertView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BudgetView {
     /// `all`, `project NAME`, `upstream NAME`, `key UPSTREAM/LABEL`.
-    #[serde(rename = "of")]
-    pub holder: String,
+    pub of: String,
     pub per: Period,
     pub usd: NanoUsd,
     pub spent: NanoUsd,
@@ -74,8 +73,7 @@ pub struct ConfigView {
     /// The same with their lines, the places marked; keys in them are masked. Empty where there is
     /// no problem.
     #[serde(default)]
-    #[serde(rename = "marked")]
-    pub annotated: String,
+    pub marked: String,
     pub warnings: Vec<String>,
     pub applied: UnixMillis,
     /// `listen` changed: a restart applies it.
@@ -97,7 +95,7 @@ pub enum UpstreamState {
 /// some models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum KeyStatus {
+pub enum KeyHealth {
     Ok,
     Partly,
     Cooling,
@@ -122,7 +120,7 @@ pub struct UpstreamView {
     pub keys_ready: u32,
     pub keys: u32,
     /// Of the last 100 attempts or 15 minutes.
-    pub stats: UpstreamStats,
+    pub stats: Stats,
     /// Models served, where known.
     pub models: Option<u32>,
     /// What the newest probe of our own found, where it is probed.
@@ -137,13 +135,12 @@ pub struct ProbeView {
     pub at: UnixMillis,
     pub took_ms: u32,
     /// `200`, `503`, `connection refused`.
-    #[serde(rename = "said")]
-    pub message: String,
+    pub said: String,
     pub ok: bool,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct UpstreamStats {
+pub struct Stats {
     pub attempts: u32,
     pub errors: u32,
     pub ttft_p50_ms: Option<u32>,
@@ -160,14 +157,13 @@ pub struct KeyView {
     /// Empty until the secret was read.
     pub fingerprint: String,
     pub reference: String,
-    pub state: KeyStatus,
+    pub state: KeyHealth,
     pub cause: Option<String>,
     pub until: Option<UnixMillis>,
     /// When the present state began, for the countdown gauge.
     pub since: Option<UnixMillis>,
     /// A vendor's hint (true) or our own belief (false).
-    #[serde(rename = "hinted")]
-    pub from_provider: bool,
+    pub hinted: bool,
     /// Narrower states, per model.
     pub scopes: Vec<ModelScope>,
     pub requests: u64,
@@ -175,7 +171,7 @@ pub struct KeyView {
     pub running: u32,
     /// What its provider said is left of its own limits, as far as they have not been reset since.
     #[serde(default)]
-    pub limits: Vec<LimitRemaining>,
+    pub limits: Vec<LimitLeft>,
     /// What is left at its provider, where that tells.
     #[serde(default)]
     pub balance: Option<BalanceView>,
@@ -195,11 +191,10 @@ pub struct BalanceView {
 
 /// What is left of a provider's limit for one key and model.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct LimitRemaining {
+pub struct LimitLeft {
     pub model: String,
     /// `requests`, `tokens`, `input tokens`, `output tokens`.
-    #[serde(rename = "what")]
-    pub kind: String,
+    pub what: String,
     pub limit: Option<u64>,
     pub remaining: u64,
     pub until: UnixMillis,
@@ -208,12 +203,11 @@ pub struct LimitRemaining {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ModelScope {
     pub model: String,
-    pub state: KeyStatus,
+    pub state: KeyHealth,
     pub cause: Option<String>,
     pub until: Option<UnixMillis>,
     pub since: Option<UnixMillis>,
-    #[serde(rename = "hinted")]
-    pub from_provider: bool,
+    pub hinted: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -225,12 +219,12 @@ pub struct ModelView {
     pub targets: Vec<String>,
     /// Of the first of them.
     #[serde(default)]
-    pub price: Option<PriceView>,
+    pub price: Option<ModelPrice>,
 }
 
 /// Usual prices for a million tokens, as decimal numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PriceView {
+pub struct ModelPrice {
     pub currency: String,
     pub input: String,
     pub output: Option<String>,

@@ -11,7 +11,7 @@ use crate::{
         clock::{Mono, UnixMillis},
         money::{self, NanoUsd},
     },
-    config::settings::{Key, Origin, Project, Upstream},
+    config::settings::{Origin, Project, Upstream, UpstreamKey},
     ir::cost::PriceClass,
     relay::engine::{Engine, Generation},
     routing::{
@@ -43,8 +43,12 @@ pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> 
             };
             UpstreamView {
                 name: upstream.name.to_string(),
-                dialects: upstream.ends.iter().map(|end| end.dialect.to_string()).collect(),
-                base_url: upstream.ends.first().map(|end| end.base_url.clone()).unwrap_or_default(),
+                dialects: upstream.endpoints.iter().map(|end| end.dialect.to_string()).collect(),
+                base_url: upstream
+                    .endpoints
+                    .first()
+                    .map(|end| end.base_url.clone())
+                    .unwrap_or_default(),
                 origin: upstream.origin,
                 priority: upstream.priority,
                 state: match health.state {
@@ -85,7 +89,7 @@ fn probe(engine: &Engine, upstream: &Upstream) -> Option<ProbeView> {
     let probed = engine.probes.of(upstream.id)?;
     Some(ProbeView {
         path: health.path.clone(),
-        every_ms: u64::try_from(health.every.as_millis()).unwrap_or(u64::MAX),
+        every_ms: u64::try_from(health.interval.as_millis()).unwrap_or(u64::MAX),
         at: probed.at,
         took_ms: millis(probed.took),
         said: probed.said.to_string(),
@@ -184,7 +188,7 @@ pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
 fn key_state(
     engine: &Engine,
     upstream: &Upstream,
-    key: &Key,
+    key: &UpstreamKey,
     now: Mono,
 ) -> (KeyHealth, Option<String>) {
     if !key.enabled || !upstream.enabled {
@@ -217,7 +221,7 @@ pub fn budgets(engine: &Engine) -> Vec<BudgetView> {
     let all = engine.budgets.all(engine.clock.unix()).into_iter();
     all.map(|state| BudgetView {
         of: state.holder.text(),
-        per: state.budget.per,
+        per: state.budget.period,
         usd: state.budget.usd,
         spent: state.spent,
         reserved: state.reserved,
@@ -234,7 +238,7 @@ fn spent(engine: &Engine, holder: &Holder) -> Option<(String, Option<UnixMillis>
     // The least that may cost something.
     match engine.budgets.lack(holder, Some(NanoUsd(1)), engine.clock.unix())? {
         Lack::Spent { budget, spent, until } => {
-            Some((format!("spent {spent} of {} per {}", budget.usd, budget.per.name()), until))
+            Some((format!("spent {spent} of {} per {}", budget.usd, budget.period.name()), until))
         }
         Lack::Reserved { .. } | Lack::Unpriced { .. } => None,
     }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
-    config::settings::Ledger as Settings,
+    config::settings::LedgerSettings as Settings,
 };
 
 /// Rows taken out in one transaction: writers and readers wait for no more than that.
@@ -27,11 +27,11 @@ pub(super) fn tend(file: &mut File, settings: &Settings, now: UnixMillis) -> Res
     let tx = file.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let (gone, freed) = bodies::drop_oldest(
         &tx,
-        before(settings.keep_bodies),
+        before(settings.body_retention),
         file.bodies.saturating_sub(total).max(0),
         AT_ONCE,
     )?;
-    let kept = before(settings.keep);
+    let kept = before(settings.retention);
     let mut old: Vec<String> = {
         let mut query = tx.prepare_cached(
             "SELECT id FROM request WHERE id < ?1 AND finished < ?2 ORDER BY id LIMIT ?3",

@@ -27,7 +27,7 @@ use crate::{
         redact::Redactor,
         zone::timezone_by_name,
     },
-    config::settings::Ledger as Settings,
+    config::settings::LedgerSettings as Settings,
     events::{
         kind::Severity,
         sink::{LedgerEntry, LedgerMessage, LedgerQueue},

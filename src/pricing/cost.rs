@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::table::{Book, Tariff};
 use crate::{
     base::{clock::UnixMillis, money::NanoUsd},
-    config::settings::{Upstream, When},
+    config::settings::{PriceCondition, Upstream},
     ir::{
         cost::{AppliedPrice, Bill, CostSource, Precision},
         usage::Usage,
@@ -81,7 +81,7 @@ fn in_force<'a>(
     conditional.map_or(&tariff.usual, |(_, price)| price)
 }
 
-fn holds(when: &When, usage: &Usage, question: &Question<'_>) -> bool {
+fn holds(when: &PriceCondition, usage: &Usage, question: &Question<'_>) -> bool {
     let Question { at, facts, .. } = question;
     let (input, output) = (usage.input_total(), usage.output_total());
     let same = |wanted: &Option<String>, is: Option<&str>| {

@@ -6,7 +6,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 use crate::{
     config::{
         Settings, prices,
-        settings::{Price, PriceRow, Upstream, When},
+        settings::{ModelPrice, PriceCondition, PriceRow, Upstream},
     },
     ir::cost::{AppliedPrice, CostSource},
 };
@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Tariff {
     /// Names of conditions that hold; the narrower ones first.
-    pub(super) when: Vec<(When, Arc<AppliedPrice>)>,
+    pub(super) when: Vec<(PriceCondition, Arc<AppliedPrice>)>,
     pub(super) usual: Arc<AppliedPrice>,
 }
 
@@ -51,7 +51,8 @@ impl Book {
         {
             for row in rows {
                 // The reader of the config saw to it that there is a rate.
-                let Some(dollars) = prices::dollars(&row.price.currency, &settings.rates) else {
+                let Some(dollars) = prices::nanos_per_unit(&row.price.currency, &settings.rates)
+                else {
                     continue;
                 };
                 let tariff = Arc::new(tariff(row, dollars));
@@ -139,7 +140,7 @@ fn undated(name: &str) -> Cow<'_, str> {
 fn tariff(row: &PriceRow, dollars: i64) -> Tariff {
     let PriceRow { vendor, model, price } = row;
     let name: Arc<str> = format!("{vendor}/{}", model.text()).into();
-    let Price { rates, when, currency, page, date } = price;
+    let ModelPrice { rates, conditions: when, currency, page, date } = price;
     let used = |when: &str, rates| {
         let (name, currency, page, date) =
             (Arc::clone(&name), Arc::clone(currency), Arc::clone(page), Arc::clone(date));
@@ -158,12 +159,12 @@ fn tariff(row: &PriceRow, dollars: i64) -> Tariff {
         .map(|when| (when.clone(), used(&words(when), when.rates.with_defaults(rates))))
         .collect();
     // Stable: of two with as many conditions the earlier one wins.
-    conditional.sort_by_key(|(when, _)| std::cmp::Reverse(when.conditions()));
+    conditional.sort_by_key(|(when, _)| std::cmp::Reverse(when.condition_count()));
     Tariff { when: conditional, usual: used("", *rates) }
 }
 
 /// Conditions for a person: `more than 200000 input tokens, tier flex`.
-fn words(when: &When) -> String {
+fn words(when: &PriceCondition) -> String {
     let time = |at: u16| format!("{:02}:{:02}", at / 60, at % 60);
     let all = [
         when.input_above.map(|n| format!("more than {n} input tokens")),

@@ -357,7 +357,7 @@ async fn send(
     target: &Target,
     clocks: &Clocks,
 ) -> Result<Answer, Failed> {
-    let Some(end) = target.upstream.end(target.dialect) else {
+    let Some(end) = target.upstream.endpoint(target.dialect) else {
         let message =
             format!("upstream {} does not speak {}", target.upstream.name, target.dialect);
         return Err(TransportFault {
@@ -381,7 +381,7 @@ async fn send(
         job.hide_usage = prepared.hide_usage;
         let mut end = Cow::Borrowed(end);
         if prepared.at_host {
-            let host = base_url::host(&end.base_url).to_owned();
+            let host = base_url::origin_of(&end.base_url).to_owned();
             end.to_mut().base_url = host;
         }
         let call = Call {
@@ -540,5 +540,5 @@ fn classify(job: &Job, candidate: &Candidate, failed: Failed) -> Lost {
 
 fn retries(job: &Job, upstream: &Upstream, status: u16) -> bool {
     let set = upstream.retry_statuses.as_ref().unwrap_or(&job.generation.settings.retry.statuses);
-    set.has(status) && job.ask.endpoint.op != Op::Raw
+    set.contains(status) && job.ask.endpoint.op != Op::Raw
 }

@@ -20,9 +20,9 @@ use crate::{
     },
     config::{
         base_url,
-        presets::{self, BalanceAt},
+        presets::{self, BalanceProbe},
         prices,
-        settings::{End, Key, KeyId, Upstream},
+        settings::{DialectEndpoint, KeyId, Upstream, UpstreamKey},
     },
     events::{
         alert::{Alert, AlertKind},
@@ -200,11 +200,11 @@ pub async fn run(engine: &Arc<Engine>) {
 async fn ask(
     engine: &Engine,
     upstream: &Arc<Upstream>,
-    key: &Key,
-    places: &[BalanceAt],
+    key: &UpstreamKey,
+    places: &[BalanceProbe],
     open: Vec<usize>,
 ) {
-    let Some(end) = upstream.ends.first().and_then(root) else { return };
+    let Some(end) = upstream.endpoints.first().and_then(root) else { return };
     for place in open {
         let fact = &places[place];
         let answer =
@@ -226,16 +226,20 @@ async fn ask(
 }
 
 /// The server itself: places of balances are named from its root.
-fn root(end: &End) -> Option<End> {
+fn root(end: &DialectEndpoint) -> Option<DialectEndpoint> {
     let (scheme, _) = end.base_url.split_once("://")?;
     let (host, port) = base_url::host_port(&end.base_url)?;
     let host = if host.contains(':') { format!("[{host}]") } else { host };
-    Some(End { dialect: end.dialect, base_url: format!("{scheme}://{host}:{port}"), query: None })
+    Some(DialectEndpoint {
+        dialect: end.dialect,
+        base_url: format!("{scheme}://{host}:{port}"),
+        query: None,
+    })
 }
 
 /// Keeps what a provider told, and says so where it is little now or more than before.
-fn tell(engine: &Engine, upstream: &Upstream, key: &Key, amount: f64, currency: String) {
-    let rate = prices::dollars(&currency, &engine.generation().settings.rates);
+fn tell(engine: &Engine, upstream: &Upstream, key: &UpstreamKey, amount: f64, currency: String) {
+    let rate = prices::nanos_per_unit(&currency, &engine.generation().settings.rates);
     let usd =
         rate.and_then(|rate| to_nanos(amount * rate as f64 / NANOS_PER_UNIT as f64)).map(NanoUsd);
     let balance = Balance { amount, currency, usd, at: engine.clock.unix() };
@@ -274,9 +278,9 @@ fn tell(engine: &Engine, upstream: &Upstream, key: &Key, amount: f64, currency: 
 
 /// The amount that is left and its currency; of several, the one that buys most by number. What
 /// says nothing of an amount, as a key without a limit does, is none.
-fn read(fact: &BalanceAt, body: &[u8]) -> Option<(f64, String)> {
+fn read(fact: &BalanceProbe, body: &[u8]) -> Option<(f64, String)> {
     let answer: Value = serde_json::from_slice(body).ok()?;
-    let rows: Vec<&Value> = match &fact.each {
+    let rows: Vec<&Value> = match &fact.list_pointer {
         Some(pointer) => answer.pointer(pointer)?.as_array()?.iter().collect(),
         None => vec![&answer],
     };
@@ -286,7 +290,7 @@ fn read(fact: &BalanceAt, body: &[u8]) -> Option<(f64, String)> {
         _ => None,
     };
     let one = |row: &Value| {
-        let amount = match (&fact.left, &fact.total, &fact.used) {
+        let amount = match (&fact.remaining, &fact.total, &fact.used) {
             (Some(left), ..) => number(row, left)?,
             (None, Some(total), Some(used)) => number(row, total)? - number(row, used)?,
             _ => return None,
@@ -417,7 +421,7 @@ mod tests {
             ("http://127.0.0.1:9/v1", "http://127.0.0.1:9"),
             ("http://[::1]:9", "http://[::1]:9"),
         ] {
-            let end = End {
+            let end = DialectEndpoint {
                 dialect: crate::ir::op::Dialect::Openai,
                 base_url: base.to_owned(),
                 query: Some("a=b".to_owned()),

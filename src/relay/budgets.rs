@@ -15,7 +15,7 @@ use crate::{
         clock::{Mono, UnixMillis},
         money::NanoUsd,
     },
-    config::settings::{Budget, Origin, Per},
+    config::settings::{Budget, Origin, Period},
     events::{
         alert::{Alert, AlertKind},
         kind::{EventKind, Severity},
@@ -150,11 +150,11 @@ fn raising(holder: &Holder) -> String {
 
 /// `$5.000 a day`
 fn sum(budget: &Budget) -> String {
-    let per = match budget.per {
-        Per::Day => "a day",
-        Per::Week => "a week",
-        Per::Month => "a month",
-        Per::Total => "in total",
+    let per = match budget.period {
+        Period::Day => "a day",
+        Period::Week => "a week",
+        Period::Month => "a month",
+        Period::Total => "in total",
     };
     format!("{} {per}", budget.usd)
 }
@@ -258,7 +258,7 @@ impl Engine {
     /// Takes over the budgets of the settings in force; what an earlier run counted is taken up.
     /// Told are those that are new, with the beginning of their period, for a ledger that may know
     /// more of them.
-    pub fn set_budgets(&self) -> Vec<(Holder, Per, UnixMillis)> {
+    pub fn set_budgets(&self) -> Vec<(Holder, Period, UnixMillis)> {
         let settings = Arc::clone(&self.generation().settings);
         let new = self.budgets.configure(&settings, self.clock.unix());
         if !new.is_empty() {

@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use super::ask::Ask;
 use crate::{
     base::json::{self, JsonRef},
-    config::settings::Sticky,
+    config::settings::Affinity,
     ir::op::{Dialect, Op},
     routing::{
         affinity::Keys,
@@ -30,12 +30,12 @@ pub fn session(seed: &RandomState, project: &str, name: &str) -> u64 {
 
 /// What this request's conversation is known by; `None` where it is to go anywhere.
 #[must_use]
-pub(super) fn keys(seed: &RandomState, ask: &Ask, sticky: Sticky) -> Option<Keys> {
-    if sticky == Sticky::Off || !matches!(ask.endpoint.op, Op::Chat | Op::Completions) {
+pub(super) fn keys(seed: &RandomState, ask: &Ask, sticky: Affinity) -> Option<Keys> {
+    if sticky == Affinity::Off || !matches!(ask.endpoint.op, Op::Chat | Op::Completions) {
         return None;
     }
     let project = &*ask.caller.project.name;
-    let mut keys = if sticky == Sticky::Auto && ask.estimate >= LEAST && !ask.form {
+    let mut keys = if sticky == Affinity::Auto && ask.estimate >= LEAST && !ask.form {
         json::parse(&ask.body)
             .map(|body| chain(seed, &(project, &*ask.asked), body, ask.endpoint.dialect))
             .unwrap_or_default()

@@ -23,7 +23,7 @@ use crate::{
     },
     config::{
         Settings,
-        settings::{Bodies, KeyId, Upstream, UpstreamId},
+        settings::{BodyStorage, KeyId, Upstream, UpstreamId},
     },
     events::{
         bus::Bus,
@@ -307,9 +307,9 @@ pub(super) fn cache_prices(
 /// Tells the way to the ledger which bodies are to be kept.
 fn want(sink: &LedgerQueue, settings: &Settings) {
     let wanted = match settings.ledger.bodies {
-        Bodies::All => BodyPolicy::All,
-        Bodies::Errors => BodyPolicy::Errors,
-        Bodies::Off => BodyPolicy::None,
+        BodyStorage::All => BodyPolicy::All,
+        BodyStorage::Errors => BodyPolicy::Errors,
+        BodyStorage::Off => BodyPolicy::None,
     };
     sink.set_policy(wanted, settings.ledger.body_limit);
 }

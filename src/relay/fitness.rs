@@ -78,7 +78,7 @@ impl Needs {
     }
 
     fn unfit(self, model: &str) -> Option<Unfit> {
-        let facts = facts::of(model);
+        let facts = facts::facts_of(model);
         match (self.tokens, facts.context) {
             _ if self.media && facts.vision == Some(false) => Some(Unfit::Vision),
             _ if self.schema && facts.schema == Some(false) => Some(Unfit::Schema),

@@ -19,7 +19,7 @@ use tokio::{
 use super::{engine::Engine, prepare::required};
 use crate::{
     base::disk,
-    config::settings::{End, KeyId, Upstream, UpstreamId},
+    config::settings::{DialectEndpoint, KeyId, Upstream, UpstreamId},
     dialect::registry,
     routing::catalog::ModelSet,
     upstream::models::{self, FetchError},
@@ -70,7 +70,7 @@ impl ModelLists {
             if let Some(list) = kept
                 .upstreams
                 .get(&*upstream.name)
-                .filter(|list| upstream.ends.iter().any(|end| end.base_url == list.base_url))
+                .filter(|list| upstream.endpoints.iter().any(|end| end.base_url == list.base_url))
             {
                 learned.insert(upstream.id, Arc::new(ModelSet::new(list.models.clone())));
             }
@@ -134,7 +134,8 @@ impl ModelLists {
         let learned = self.learned.load();
         let mut kept = Kept::default();
         for upstream in upstreams {
-            if let (Some(set), Some(end)) = (learned.get(&upstream.id), upstream.ends.first()) {
+            if let (Some(set), Some(end)) = (learned.get(&upstream.id), upstream.endpoints.first())
+            {
                 kept.upstreams.insert(
                     upstream.name.to_string(),
                     KeptList {
@@ -209,7 +210,7 @@ async fn fetch(engine: &Arc<Engine>, upstream: &Arc<Upstream>) -> Option<ModelSe
     let keys: Vec<_> =
         if upstream.keys.is_empty() { vec![None] } else { ready.take(KEYS).collect() };
     for key in keys {
-        for end in &upstream.ends {
+        for end in &upstream.endpoints {
             match ask(engine, upstream, end, key).await {
                 Ok(body) => {
                     if let Some(mut entries) = registry::egress(end.dialect).read_models(&body) {
@@ -232,7 +233,7 @@ async fn fetch(engine: &Arc<Engine>, upstream: &Arc<Upstream>) -> Option<ModelSe
 pub async fn ask(
     engine: &Engine,
     upstream: &Arc<Upstream>,
-    end: &End,
+    end: &DialectEndpoint,
     key: Option<KeyId>,
 ) -> Result<Bytes, FetchError> {
     let path = registry::egress(end.dialect).models_path();

@@ -108,7 +108,7 @@ mod tests {
     use std::{path::Path, sync::Arc};
 
     use super::*;
-    use crate::config::{Environment, Ids, load::load};
+    use crate::config::{Environment, IdInterner, load::load};
 
     fn upstreams() -> Vec<Arc<Upstream>> {
         let row = |name: &str, url: &str| {
@@ -117,7 +117,7 @@ mod tests {
         let text = row("a", "https://a.example")
             + &row("b", "https://b.example")
             + &row("here", "http://127.0.0.1:9");
-        load(&text, Path::new("c.toml"), &Environment::default(), &mut Ids::default())
+        load(&text, Path::new("c.toml"), &Environment::default(), &mut IdInterner::default())
             .settings
             .expect("it loads")
             .upstreams

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{rounds::Job, small, translated};
 use crate::{
     base::{clock::UnixMillis, write},
-    config::facts::{self, Thinks},
+    config::facts::{self, ReasoningStyle},
     dialect::preload,
     ir::{
         fault::{ProxyError, ProxyErrorKind},
@@ -70,7 +70,7 @@ fn card(job: &Job) -> Option<Bytes> {
         return None;
     }
     let model = Arc::clone(&targets(job)?.first()?.model);
-    let facts = facts::of(&model);
+    let facts = facts::facts_of(&model);
     let text = write::object(|o| {
         o.str("modelfile", "").str("parameters", "").str("template", "");
         o.object("details", |d| {
@@ -93,7 +93,7 @@ fn card(job: &Job) -> Option<Bytes> {
             if facts.vision != Some(false) {
                 list.str("vision");
             }
-            if !matches!(facts.thinking, Some(Thinks::Never)) {
+            if !matches!(facts.thinking, Some(ReasoningStyle::Never)) {
                 list.str("thinking");
             }
         });

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
-use super::ask::{ModelLocation, ProxyRequest};
+use super::ask::{Ask, ModelPlace};
 use crate::{
     base::splice,
     config::settings::Patch,
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What leaves for the upstream, but for address and credential.
-pub struct PreparedRequest {
+pub struct Prepared {
     pub path: String,
     /// Without `?`.
     pub query: Option<String>,
@@ -25,12 +25,12 @@ pub struct PreparedRequest {
     /// Usage in the stream that only we asked for: kept to ourselves.
     pub hide_usage: bool,
     /// The path begins at the host rather than at the base URL.
-    pub from_origin: bool,
+    pub at_host: bool,
 }
 
 /// Characters that a model's name may not bring into a path; `/` and `:` stay, as providers have
 /// both in names.
-pub(super) const MODEL_NAME_ESCAPES: &AsciiSet = &CONTROLS
+pub(super) const MODEL: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
     .add(b'#')
@@ -50,33 +50,31 @@ pub(super) const MODEL_NAME_ESCAPES: &AsciiSet = &CONTROLS
 /// Splices the target's model name into path or body; adds `stream_options.include_usage` where the
 /// upstream is to be asked for it; applies the upstream's patch.
 #[must_use]
-pub fn build_request(request: &ProxyRequest, target: &Target) -> PreparedRequest {
+pub fn prepare(ask: &Ask, target: &Target) -> Prepared {
     let upstream = &target.upstream;
-    let mut out = request.headers.clone();
-    let path = match &request.endpoint.model {
-        ModelLocation::Path(_) => request.endpoint.path.replace(
-            "{model}",
-            &utf8_percent_encode(&target.model, MODEL_NAME_ESCAPES).to_string(),
-        ),
-        _ => request.endpoint.path.clone(),
+    let mut out = ask.headers.clone();
+    let path = match &ask.endpoint.model {
+        ModelPlace::Path(_) => ask
+            .endpoint
+            .path
+            .replace("{model}", &utf8_percent_encode(&target.model, MODEL).to_string()),
+        _ => ask.endpoint.path.clone(),
     };
     let ask_usage = upstream.ask_usage
-        && request.stream
-        && !request.include_usage
-        && request.framing == Framing::Sse
-        && request.endpoint.dialect == Dialect::Openai
-        && matches!(request.endpoint.op, Op::Chat | Op::Completions);
+        && ask.stream
+        && !ask.include_usage
+        && ask.framing == Framing::Sse
+        && ask.endpoint.dialect == Dialect::Openai
+        && matches!(ask.endpoint.op, Op::Chat | Op::Completions);
 
     let (mut edits, mut added) = (Vec::new(), Vec::new());
-    if request.add_stream {
+    if ask.add_stream {
         added.push("\"stream\":true");
     }
-    if let Some(span) =
-        request.model_span.clone().filter(|_| *request.requested_model != *target.model)
-    {
+    if let Some(span) = ask.model_span.clone().filter(|_| *ask.asked != *target.model) {
         edits.push((
             span,
-            if request.is_multipart {
+            if ask.form {
                 Bytes::copy_from_slice(target.model.as_bytes())
             } else {
                 splice::json_string(&target.model)
@@ -84,47 +82,45 @@ pub fn build_request(request: &ProxyRequest, target: &Target) -> PreparedRequest
         ));
     }
     if ask_usage {
-        match (&request.stream_options, request.object_end) {
-            (Some(span), _) => {
-                edits.push((span.clone(), with_include_usage(&request.body[span.clone()])))
-            }
+        match (&ask.stream_options, ask.object_end) {
+            (Some(span), _) => edits.push((span.clone(), with_usage(&ask.body[span.clone()]))),
             (None, Some(_)) => added.push("\"stream_options\":{\"include_usage\":true}"),
             (None, None) => {}
         }
     }
-    if let Some((end, empty)) = request.object_end.filter(|_| !added.is_empty()) {
+    if let Some((end, empty)) = ask.object_end.filter(|_| !added.is_empty()) {
         let comma = if empty { "" } else { "," };
         edits.push((end..end, format!("{comma}{}", added.join(",")).into()));
     }
     edits.sort_by_key(|(span, _)| span.start);
     let untouched = edits.is_empty() && upstream.patch.is_empty();
-    let mut body = splice::splice(&request.body, &edits);
-    if !upstream.patch.is_empty() && !request.is_multipart {
-        body = apply_patch(body, &upstream.patch);
+    let mut body = splice::splice(&ask.body, &edits);
+    if !upstream.patch.is_empty() && !ask.form {
+        body = patched(body, &upstream.patch);
     }
     if let Some((coded, coding)) =
-        request.encoded_body.as_ref().filter(|_| untouched && upstream.accepts_compressed)
+        ask.coded.as_ref().filter(|_| untouched && upstream.accepts_compressed)
     {
         body = coded.clone();
         out.insert(header::CONTENT_ENCODING, coding.clone());
     }
-    if let Some((name, value)) = required_header(request.endpoint.dialect)
+    if let Some((name, value)) = required(ask.endpoint.dialect)
         && !out.contains_key(&name)
     {
         out.insert(name, value);
     }
-    PreparedRequest {
+    Prepared {
         path,
-        query: request.query.clone(),
+        query: ask.query.clone(),
         headers: out,
         body,
         hide_usage: ask_usage,
-        from_origin: false,
+        at_host: false,
     }
 }
 
 /// Headers without which a dialect's providers refuse a request.
-pub(super) fn required_header(dialect: Dialect) -> Option<(HeaderName, HeaderValue)> {
+pub(super) fn required(dialect: Dialect) -> Option<(HeaderName, HeaderValue)> {
     // https://docs.anthropic.com/en/api/versioning
     (dialect == Dialect::Anthropic).then(|| {
         (HeaderName::from_static("anthropic-version"), HeaderValue::from_static("2023-06-01"))
@@ -132,7 +128,7 @@ pub(super) fn required_header(dialect: Dialect) -> Option<(HeaderName, HeaderVal
 }
 
 /// The client's `stream_options` with usage asked for, its other members kept.
-fn with_include_usage(options: &[u8]) -> Bytes {
+fn with_usage(options: &[u8]) -> Bytes {
     let mut value = serde_json::from_slice::<Value>(options).unwrap_or(Value::Null);
     match &mut value {
         Value::Object(members) => {
@@ -145,15 +141,15 @@ fn with_include_usage(options: &[u8]) -> Bytes {
 
 /// Applies the patch; a body that is not JSON stays as it is. Numbers keep their value but not
 /// always their spelling, which is why a patch is for vendor quirks only.
-pub(super) fn apply_patch(body: Bytes, patch: &Patch) -> Bytes {
+pub(super) fn patched(body: Bytes, patch: &Patch) -> Bytes {
     let Ok(mut value) = serde_json::from_slice::<Value>(&body) else { return body };
     for (pointer, wanted) in &patch.default {
         if value.pointer(pointer).is_none() {
-            set_at_pointer(&mut value, pointer, wanted);
+            set(&mut value, pointer, wanted);
         }
     }
     for (pointer, wanted) in &patch.set {
-        set_at_pointer(&mut value, pointer, wanted);
+        set(&mut value, pointer, wanted);
     }
     for pointer in &patch.remove {
         if let Some((parent, name)) = pointer.rsplit_once('/') {
@@ -175,7 +171,7 @@ pub(super) fn apply_patch(body: Bytes, patch: &Patch) -> Bytes {
 }
 
 /// Puts a value at a pointer, making the objects on the way.
-fn set_at_pointer(root: &mut Value, pointer: &str, wanted: &Value) {
+fn set(root: &mut Value, pointer: &str, wanted: &Value) {
     let mut at = root;
     for name in pointer.split('/').skip(1) {
         let name = name.replace("~1", "/").replace("~0", "~");
@@ -214,7 +210,7 @@ mod tests {
             ],
             remove: vec!["/gone".to_owned(), "/list/0".to_owned()],
         };
-        let body = apply_patch(Bytes::from_static(br#"{"kept":0,"gone":1,"list":[1,2]}"#), &patch);
+        let body = patched(Bytes::from_static(br#"{"kept":0,"gone":1,"list":[1,2]}"#), &patch);
         let value: Value = serde_json::from_slice(&body).expect("json");
         assert_eq!(value, serde_json::json!({"kept": 0, "made": 3, "a": {"b": 1}, "list": [2]}));
     }
@@ -222,8 +218,7 @@ mod tests {
     #[test]
     fn the_clients_stream_options_are_kept() {
         let value: Value =
-            serde_json::from_slice(&with_include_usage(br#"{"x":1,"include_usage":false}"#))
-                .expect("json");
+            serde_json::from_slice(&with_usage(br#"{"x":1,"include_usage":false}"#)).expect("json");
         assert_eq!(value, serde_json::json!({"x": 1, "include_usage": true}));
     }
 }

@@ -16,7 +16,7 @@ use crate::{
         clock::{Mono, UnixMillis},
         draw::Rng,
     },
-    config::settings::{Health, Upstream, UpstreamId},
+    config::settings::{HealthCheck, Upstream, UpstreamId},
     ir::fault::{TransportFault, TransportKind},
     routing::outcome,
     upstream::models::{self, FetchError},
@@ -75,7 +75,7 @@ pub async fn run(engine: &Arc<Engine>) {
         for (upstream, health) in probed() {
             let due = *next
                 .entry(upstream.id)
-                .or_insert_with(|| now + scattered(engine, health.every.min(FIRST)));
+                .or_insert_with(|| now + scattered(engine, health.interval.min(FIRST)));
             if due > now {
                 wait = wait.min(due.since(now));
                 continue;
@@ -97,11 +97,15 @@ fn scattered(engine: &Engine, span: Duration) -> Duration {
     span.mul_f64(1.0 + JITTER * engine.with_luck(|luck| 2.0 * luck.next_f64() - 1.0))
 }
 
-async fn one(engine: &Engine, upstream: Arc<Upstream>, health: Health) -> (UpstreamId, Duration) {
-    if is_wanted(engine, &upstream, health.every) {
+async fn one(
+    engine: &Engine,
+    upstream: Arc<Upstream>,
+    health: HealthCheck,
+) -> (UpstreamId, Duration) {
+    if is_wanted(engine, &upstream, health.interval) {
         probe(engine, &upstream, &health).await;
     }
-    (upstream.id, health.every)
+    (upstream.id, health.interval)
 }
 
 /// Requests tell as much as probes do, and while our own network is down nobody learns anything.
@@ -111,8 +115,8 @@ fn is_wanted(engine: &Engine, upstream: &Upstream, every: Duration) -> bool {
     !heard && (upstream.local || !engine.network.down())
 }
 
-async fn probe(engine: &Engine, upstream: &Arc<Upstream>, health: &Health) {
-    let Some(end) = upstream.ends.first() else { return };
+async fn probe(engine: &Engine, upstream: &Arc<Upstream>, health: &HealthCheck) {
+    let Some(end) = upstream.endpoints.first() else { return };
     // Without a credential that may be used there is nothing to be learned from an answer, and none
     // is needed where there are no keys.
     let key =

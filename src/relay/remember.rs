@@ -16,7 +16,7 @@ use crate::{
         disk,
         money::NanoUsd,
     },
-    config::settings::{Key, Per, Upstream},
+    config::settings::{Period, Upstream, UpstreamKey},
     routing::{
         budget::{Holder, KeptBudget},
         kept::{Kept, KeptKey, KeptUpstream},
@@ -54,7 +54,7 @@ struct File {
 #[derive(Debug, Serialize, Deserialize)]
 struct BudgetRow {
     holder: String,
-    per: Per,
+    per: Period,
     from: UnixMillis,
     spent: NanoUsd,
     unknown: u64,
@@ -146,7 +146,7 @@ impl Remember {
     }
 
     /// Takes up what was held against a key, once its secret is known to be the same.
-    pub fn key(&self, engine: &Engine, key: &Key) {
+    pub fn key(&self, engine: &Engine, key: &UpstreamKey) {
         let fingerprint = engine.keys.state(key.id).fingerprint.to_string();
         let row = self.found.lock().unwrap_or_else(PoisonError::into_inner).keys.remove(&*key.name);
         let Some(row) =

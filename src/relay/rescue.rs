@@ -119,7 +119,7 @@ impl Rescue {
         let mut found = candidates(&targets, &|key| engine.key_info(key));
         let asked = Size { input: twin.ask.estimate, output: twin.ask.output() };
         let budgeted = budgets::concern(&engine, &twin.ask);
-        let costs = if budgeted || self.spares.resolved.strategy.asks_cost() {
+        let costs = if budgeted || self.spares.resolved.strategy.uses_cost() {
             engine.costs(&found, asked)
         } else {
             Vec::new()
@@ -196,7 +196,7 @@ pub(super) fn truncated() -> TransportFault {
 /// Whether a target takes an answer that was begun, and goes on with it.
 fn goes_on(target: &Target) -> bool {
     matches!(target.dialect, Dialect::Anthropic | Dialect::Openai)
-        && facts::of(&target.model).prefill == Some(true)
+        && facts::facts_of(&target.model).prefill == Some(true)
 }
 
 /// Whether the answer to a request is such that its rest makes sense alone.

@@ -205,7 +205,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ProxyError> {
         let now = job.engine.clock.mono();
         let asked = Size { input: job.ask.estimate, output: job.ask.output() };
         let budgeted = budgets::concern(&job.engine, &job.ask);
-        let costs = if budgeted || resolved.strategy.asks_cost() {
+        let costs = if budgeted || resolved.strategy.uses_cost() {
             job.engine.costs(&candidates, asked)
         } else {
             Vec::new()
@@ -551,7 +551,7 @@ fn raw(job: &Job, name: &str) -> Result<Resolved, Box<ProxyError>> {
     };
     let dialect = match job.ask.endpoint.op {
         Op::Stored => Dialect::Responses,
-        _ => upstream.ends.first().map_or(Dialect::Openai, |end| end.dialect),
+        _ => upstream.endpoints.first().map_or(Dialect::Openai, |end| end.dialect),
     };
     let target = Target {
         upstream: Arc::clone(upstream),

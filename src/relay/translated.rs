@@ -18,8 +18,8 @@ use super::{
 use crate::{
     base::{clean, json},
     config::{
-        facts::{self, Thinks},
-        settings::{Losses, Upstream},
+        facts::{self, ReasoningStyle},
+        settings::{LossPolicy, Upstream},
     },
     dialect::{
         Carry, Encoded, Loss, Shape, Summary, Thinking, Traits,
@@ -112,7 +112,7 @@ fn complete(job: &Job, mut said: Said, to: Option<Dialect>) -> Result<Said, Prox
 
 /// With losses refused, leaves out the targets that would lose something; the error names it.
 fn refused(job: &Job, targets: &mut Vec<Arc<Target>>) -> Option<ProxyError> {
-    if !job.ask.strict && job.generation.settings.losses != Losses::Refuse {
+    if !job.ask.strict && job.generation.settings.losses != LossPolicy::Refuse {
         return None;
     }
     let mut lost = None;
@@ -151,23 +151,23 @@ fn reasons(dialect: Dialect, lost: &[Loss]) -> String {
 
 /// What is known of the target.
 fn traits(job: &Job, target: &Target) -> Traits {
-    let facts = facts::of(&target.model);
+    let facts = facts::facts_of(&target.model);
     Traits {
         model: target.model.to_string(),
         stream: job.ask.stream || target.upstream.stream_keepalive,
-        max_output: facts.output,
+        max_output: facts.max_output,
         thinking: match facts.thinking {
-            Some(Thinks::Budget) => Thinking::Budget,
-            Some(Thinks::Effort) | None => Thinking::Effort,
-            Some(Thinks::Never) => Thinking::Never,
+            Some(ReasoningStyle::Budget) => Thinking::Budget,
+            Some(ReasoningStyle::Effort) | None => Thinking::Effort,
+            Some(ReasoningStyle::Never) => Thinking::Never,
         },
-        limit_field: if facts.limit.as_deref() == Some("max_completion_tokens") {
+        limit_field: if facts.limit_field.as_deref() == Some("max_completion_tokens") {
             "max_completion_tokens"
         } else {
             "max_tokens"
         },
         developer_role: facts.developer == Some(true),
-        takes_reasoning: target.upstream.reasoning_back,
+        takes_reasoning: target.upstream.accepts_reasoning,
         seed: job.ask.id.to_string(),
     }
 }

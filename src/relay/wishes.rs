@@ -10,7 +10,7 @@ use crate::{
         clean,
         json::{self, JsonRef},
     },
-    config::settings::{Mix, Strategy},
+    config::settings::{AdaptiveMix, Strategy},
     ir::fault::{ProxyError, ProxyErrorKind},
     routing::{candidate::Target, cost::Price},
 };
@@ -103,7 +103,7 @@ fn read(
         wishes.sort = Some(match by.as_deref() {
             Some("price") => Strategy::LeastCost,
             Some("latency") => Strategy::LeastLatency,
-            Some("throughput") => Strategy::Adaptive(Mix::LatencyFirst),
+            Some("throughput") => Strategy::Adaptive(AdaptiveMix::LatencyFirst),
             _ => return Err(bad("provider.sort", "price, latency or throughput")),
         });
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{affinity::AffinityHint, outcome::CooldownClass};
+use super::{affinity::Bound, outcome::Cool};
 use crate::{
     base::clock::Mono,
     config::settings::{Auth, KeyId, KeyLimit, Strategy, Upstream, UpstreamId, UpstreamKey},
@@ -43,16 +43,16 @@ pub struct Candidate {
     /// Whether the key can be used at all, as far as config and secrets say.
     pub key_state: KeyState,
     /// Why its model cannot take this request, where that is known.
-    pub missing_capability: Option<MissingCapability>,
+    pub unfit: Option<Unfit>,
 }
 
 /// What a model is known not to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MissingCapability {
+pub enum Unfit {
     /// Tokens: what question and answer need, what the model holds.
     Context {
-        required: u64,
-        limit: u64,
+        needs: u64,
+        holds: u64,
     },
     /// An answer bound to a JSON schema.
     Schema,
@@ -68,19 +68,19 @@ impl Candidate {
 }
 
 /// What a key has whose row names no priority; an upstream without keys is level with it.
-const DEFAULT_KEY_PRIORITY: u32 = 10;
+const KEY_PRIORITY: u32 = 10;
 
 /// The id that stands for an upstream without keys in health and limits; real ids count up from
 /// zero.
 #[must_use]
-pub fn keyless_id(upstream: UpstreamId) -> KeyId {
+pub fn keyless(upstream: UpstreamId) -> KeyId {
     KeyId(u32::MAX - upstream.0)
 }
 
 /// Targets × keys, in config order. `key_info` tells what is known of a key's secret, and its
 /// account.
 #[must_use]
-pub fn build_candidates(
+pub fn candidates(
     targets: &[Arc<Target>],
     key_info: &dyn Fn(KeyId) -> (KeyState, AccountId),
 ) -> Vec<Candidate> {
@@ -88,14 +88,14 @@ pub fn build_candidates(
         Vec::with_capacity(targets.iter().map(|target| target.upstream.keys.len().max(1)).sum());
     for target in targets {
         match &target.upstream.keys[..] {
-            [] => out.push(keyless_candidate(target)),
-            keys => out.extend(keys.iter().map(|key| keyed_candidate(target, key, key_info))),
+            [] => out.push(without_key(target)),
+            keys => out.extend(keys.iter().map(|key| with_key(target, key, key_info))),
         }
     }
     out
 }
 
-fn keyed_candidate(
+fn with_key(
     target: &Arc<Target>,
     key: &UpstreamKey,
     key_info: &dyn Fn(KeyId) -> (KeyState, AccountId),
@@ -112,13 +112,13 @@ fn keyed_candidate(
         model_limit: key.limit_for(&target.model),
         key_max_concurrency: key.max_concurrency,
         key_state: if key.enabled && target.upstream.enabled { state } else { KeyState::Disabled },
-        missing_capability: None,
+        unfit: None,
     }
 }
 
-fn keyless_candidate(target: &Arc<Target>) -> Candidate {
+fn without_key(target: &Arc<Target>) -> Candidate {
     let upstream = &target.upstream;
-    let key = keyless_id(upstream.id);
+    let key = keyless(upstream.id);
     let key_state = match &upstream.auth {
         _ if !upstream.enabled => KeyState::Disabled,
         Auth::None => KeyState::Ready,
@@ -131,13 +131,13 @@ fn keyless_candidate(target: &Arc<Target>) -> Candidate {
         key,
         key_name: Arc::clone(&upstream.name),
         account: AccountId(key.0),
-        tier: (target.priority, DEFAULT_KEY_PRIORITY),
+        tier: (target.priority, KEY_PRIORITY),
         key_weight: 1.0,
         key_limit: KeyLimit::default(),
         model_limit: KeyLimit::default(),
         key_max_concurrency: 0,
         key_state,
-        missing_capability: None,
+        unfit: None,
     }
 }
 
@@ -152,24 +152,24 @@ pub enum KeyState {
     /// `enabled = false` on key or upstream.
     Disabled,
     /// A budget keeps it back.
-    OverBudget(Arc<BudgetBlock>),
+    Over(Arc<Over>),
 }
 
 /// What a budget says against an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BudgetBlock {
-    pub kind: BudgetBlockKind,
+pub struct Over {
+    pub kind: OverKind,
     pub text: String,
     /// What may be done about it.
     pub fix: String,
     /// When its period ends.
     pub until: Option<Mono>,
     /// It holds whoever is asked: the budget of the project or of everybody.
-    pub global: bool,
+    pub everywhere: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BudgetBlockKind {
+pub enum OverKind {
     /// What is under way may use up the rest.
     Reserved,
     Spent,
@@ -179,48 +179,48 @@ pub enum BudgetBlockKind {
 
 /// What one attempt of this request already did.
 #[derive(Clone, Debug)]
-pub struct FailedAttempt {
+pub struct Tried {
     pub key: KeyId,
     pub upstream: UpstreamId,
     pub model: Arc<str>,
     /// The fault may pass: where nothing else is left, the same may be tried again after a pause.
-    pub may_recover: bool,
+    pub may_pass: bool,
     /// It was its upstream that failed, whatever the key.
     pub upstream_failed: bool,
 }
 
 /// What is asked of a decision.
 #[derive(Clone, Copy, Debug)]
-pub struct RouteQuery<'a> {
+pub struct Question<'a> {
     pub candidates: &'a [Candidate],
-    pub failed_attempts: &'a [FailedAttempt],
+    pub tried: &'a [Tried],
     pub strategy: Strategy,
     /// Estimated input tokens; large requests are not used as probes.
-    pub input_estimate: u64,
+    pub estimate: u64,
     /// The most output tokens that its client allows; 0 where its answer is of none.
-    pub max_output: u64,
+    pub output: u64,
     /// What the request would cost at each candidate, in billionths of a dollar; empty where nobody
     /// asked.
     pub costs: &'a [Option<f64>],
     /// Upstreams there are preferred to their equals; empty is nowhere.
     pub region: &'a str,
     /// Where the conversation was served before.
-    pub affinity: Option<AffinityHint<'a>>,
+    pub bound: Option<Bound<'a>>,
 }
 
-impl<'a> RouteQuery<'a> {
+impl<'a> Question<'a> {
     /// A first try of a small request, by the usual strategy.
     #[must_use]
-    pub fn first_attempt(candidates: &'a [Candidate]) -> Self {
+    pub fn of(candidates: &'a [Candidate]) -> Self {
         Self {
             candidates,
-            failed_attempts: &[],
+            tried: &[],
             strategy: Strategy::Priority,
-            input_estimate: 0,
-            max_output: 0,
+            estimate: 0,
+            output: 0,
             costs: &[],
             region: "",
-            affinity: None,
+            bound: None,
         }
     }
 }
@@ -230,16 +230,16 @@ impl<'a> RouteQuery<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
     pub verdict: Verdict,
-    pub skipped: Vec<(usize, SkipReason)>,
+    pub others: Vec<(usize, Why)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     /// Try this one now. `probe`: it tests a scope after a cooldown; its verdict is awaited by
     /// others.
-    Try { index: usize, reason: ChoiceReason, probe: bool },
+    Try { index: usize, why: Chosen, probe: bool },
     /// Only what already failed here is left, and its fault may pass: the same again after a pause.
-    RetrySame { index: usize },
+    Again { index: usize },
     /// Everything is blocked for now; the earliest end, or `None` while a probe's verdict is
     /// awaited.
     Wait { until: Option<Mono> },
@@ -251,22 +251,20 @@ pub enum Verdict {
 impl Verdict {
     /// In words.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub fn why(&self) -> String {
         match self {
-            Self::Try { reason: ChoiceReason::Only, .. } => "the only candidate ready".to_owned(),
-            Self::Try { reason: ChoiceReason::Best { tier, ready_count: of }, .. } => {
+            Self::Try { why: Chosen::Only, .. } => "the only candidate ready".to_owned(),
+            Self::Try { why: Chosen::Best { tier, of }, .. } => {
                 format!("the best of {of} ready in tier {}", tier.0)
             }
-            Self::Try { reason: ChoiceReason::Affinity { .. }, .. } => {
+            Self::Try { why: Chosen::Bound { .. }, .. } => {
                 "where its conversation was served before".to_owned()
             }
-            Self::Try { reason: ChoiceReason::Probe, .. } => {
-                "a probe after its cooldown".to_owned()
-            }
-            Self::Try { reason: ChoiceReason::LeastSuspect, .. } => {
+            Self::Try { why: Chosen::Probe, .. } => "a probe after its cooldown".to_owned(),
+            Self::Try { why: Chosen::LeastSuspect, .. } => {
                 "nothing is ready: the least suspect".to_owned()
             }
-            Self::RetrySame { .. } => "the only one left".to_owned(),
+            Self::Again { .. } => "the only one left".to_owned(),
             Self::Wait { .. } => "everything is blocked for now".to_owned(),
             Self::Exhausted { .. } => "no key can serve this just now".to_owned(),
         }
@@ -275,13 +273,13 @@ impl Verdict {
 
 /// Why the chosen one was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChoiceReason {
+pub enum Chosen {
     /// The only one ready.
     Only,
     /// The best of its tier by the strategy.
-    Best { tier: (u32, u32), ready_count: usize },
+    Best { tier: (u32, u32), of: usize },
     /// Where the conversation was served before; whether that is so though a better tier is ready.
-    Affinity { better_tier_ready: bool },
+    Bound { better: bool },
     /// After a cooldown, one request is let through.
     Probe,
     /// Nothing is ready: the least suspect is tried.
@@ -290,32 +288,32 @@ pub enum ChoiceReason {
 
 /// Why a candidate lost.
 #[derive(Clone, Debug, PartialEq)]
-pub enum SkipReason {
+pub enum Why {
     /// In cooldown: until when, and what it did.
     Cooling {
         until: Mono,
         cause: Arc<str>,
         scope: ScopeKind,
         /// What the failure was: tells "rate limited" from "out of money" and "no such model".
-        class: CooldownClass,
+        class: Cool,
     },
     Disabled,
-    AlreadyFailed,
+    FailedHere,
     LowerTier,
-    KeyMissing(Arc<str>),
-    NotPicked,
+    Missing(Arc<str>),
+    NotDrawn,
     /// Ready, but others are in the preferred region.
     OtherRegion,
     /// A budget keeps it back.
-    OverBudget(Arc<BudgetBlock>),
+    OverBudget(Arc<Over>),
     OverLimit {
-        limit_name: &'static str,
+        what: &'static str,
     },
     /// A probe is under way.
     Probing,
     /// The provider said that too little is left for this request.
     NearLimit {
-        limit_name: &'static str,
+        what: &'static str,
         remaining: u64,
         until: Mono,
     },
@@ -324,7 +322,7 @@ pub enum SkipReason {
         cause: Arc<str>,
     },
     /// Its model cannot take this request, and others can.
-    MissingCapability(MissingCapability),
+    Unfit(Unfit),
     /// The secret is still being read.
     WaitingForKey,
 }
@@ -338,50 +336,41 @@ pub enum ScopeKind {
     Upstream,
 }
 
-impl SkipReason {
+impl Why {
     /// The sentence for `route`, the Request screen and errors; `now` turns instants into spans.
     #[must_use]
     pub fn text(&self, now: Mono) -> String {
         match self {
             Self::Cooling { until, cause, scope, .. } => {
-                format!("{} cools for {}: {cause}", scope.name(), print_span(until.since(now)))
+                format!("{} cools for {}: {cause}", scope.name(), short(until.since(now)))
             }
             Self::Disabled => "disabled".to_owned(),
-            Self::AlreadyFailed => "already failed in this request".to_owned(),
+            Self::FailedHere => "already failed in this request".to_owned(),
             Self::LowerTier => "a lower tier".to_owned(),
-            Self::KeyMissing(reason) => reason.to_string(),
-            Self::NotPicked => "ready, another was drawn".to_owned(),
+            Self::Missing(reason) => reason.to_string(),
+            Self::NotDrawn => "ready, another was drawn".to_owned(),
             Self::OtherRegion => "ready, in another region".to_owned(),
             Self::OverBudget(over) => match over.until {
-                Some(until) => format!("{}; again in {}", over.text, print_span(until.since(now))),
+                Some(until) => format!("{}; again in {}", over.text, short(until.since(now))),
                 None => over.text.clone(),
             },
-            Self::OverLimit { limit_name: what } => format!("over its {what}"),
-            Self::NearLimit { limit_name: what, remaining, until } => {
+            Self::OverLimit { what } => format!("over its {what}"),
+            Self::NearLimit { what, remaining, until } => {
                 format!(
                     "has {remaining} {what} left at the provider for {}, too few for this request",
-                    print_span(until.since(now))
+                    short(until.since(now))
                 )
             }
             Self::Probing => "a probe is under way".to_owned(),
             Self::Rejected { cause } => format!("rejected: {cause}"),
-            Self::MissingCapability(MissingCapability::Context {
-                required: needs,
-                limit: holds,
-            }) => {
+            Self::Unfit(Unfit::Context { needs, holds }) => {
                 format!(
                     "the request needs about {needs} tokens of context, its model holds {holds}"
                 )
             }
-            Self::MissingCapability(MissingCapability::Schema) => {
-                "its model cannot be bound to a JSON schema".to_owned()
-            }
-            Self::MissingCapability(MissingCapability::Tools) => {
-                "its model takes no tools".to_owned()
-            }
-            Self::MissingCapability(MissingCapability::Vision) => {
-                "its model sees no pictures".to_owned()
-            }
+            Self::Unfit(Unfit::Schema) => "its model cannot be bound to a JSON schema".to_owned(),
+            Self::Unfit(Unfit::Tools) => "its model takes no tools".to_owned(),
+            Self::Unfit(Unfit::Vision) => "its model sees no pictures".to_owned(),
             Self::WaitingForKey => "its key is still being read".to_owned(),
         }
     }
@@ -407,7 +396,7 @@ impl fmt::Display for ScopeKind {
 
 /// How long, in words short enough for a table: `41s`, `2m`, `1h5m`.
 #[must_use]
-pub fn print_span(span: Duration) -> String {
+pub fn short(span: Duration) -> String {
     let s = span.as_secs_f64().ceil() as u64;
     match s {
         0..=99 => format!("{s}s"),

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use super::outcome::Cool;
 use crate::{
     base::{backoff::exponential, clock::Mono},
-    config::settings::{Cooldown, Retry},
+    config::settings::{Cooldown, RetrySettings},
 };
 
 /// How long a probe's verdict is awaited before another attempt may go.
@@ -30,12 +30,12 @@ const FULL_WIDTH: u32 = 32;
 #[derive(Clone, Debug)]
 pub struct Policy {
     pub cooldown: Cooldown,
-    pub retry: Retry,
+    pub retry: RetrySettings,
 }
 
 impl Policy {
     #[must_use]
-    pub fn new(cooldown: &Cooldown, retry: &Retry) -> Self {
+    pub fn new(cooldown: &Cooldown, retry: &RetrySettings) -> Self {
         Self { cooldown: cooldown.clone(), retry: retry.clone() }
     }
 }

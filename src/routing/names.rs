@@ -11,7 +11,7 @@ use super::{
 use crate::{
     base::{near, pattern::Pattern},
     config::settings::{
-        Hedge, LogicalModel, Mix, Origin, Project, Sticky, Strategy, Upstream, UpstreamId,
+        AdaptiveMix, Affinity, Hedge, LogicalModel, Origin, Project, Strategy, Upstream, UpstreamId,
     },
     ir::op::Dialect,
 };
@@ -48,7 +48,7 @@ pub struct Overrides {
     pub first_byte: Option<Duration>,
     pub idle: Option<Duration>,
     pub total: Option<Duration>,
-    pub sticky: Option<Sticky>,
+    pub sticky: Option<Affinity>,
     pub sticky_ttl: Option<Duration>,
     pub hedge: Option<Arc<Hedge>>,
     pub rescue: bool,
@@ -123,7 +123,7 @@ impl NameError {
 const ENDINGS: [(&str, Strategy); 3] = [
     (":fast", Strategy::LeastLatency),
     (":cheap", Strategy::LeastCost),
-    (":best", Strategy::Adaptive(Mix::ReliabilityFirst)),
+    (":best", Strategy::Adaptive(AdaptiveMix::ReliabilityFirst)),
 ];
 
 /// A name without the ending that chooses a strategy, and that strategy; `None` where it has none,
@@ -223,8 +223,8 @@ pub fn resolve(
     }
     let (mut targets, mut no_end) = (Vec::with_capacity(found.routes.len()), Vec::new());
     for route in found.routes {
-        let other = || route.upstream.ends.first().filter(|_| translates);
-        let Some(end) = route.upstream.end(dialect).or_else(other) else {
+        let other = || route.upstream.endpoints.first().filter(|_| translates);
+        let Some(end) = route.upstream.endpoint(dialect).or_else(other) else {
             if !no_end.contains(&route.upstream.name) {
                 no_end.push(Arc::clone(&route.upstream.name));
             }
@@ -624,7 +624,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::settings::{Alias, End, ModelTarget, Settings},
+        config::settings::{Alias, DialectEndpoint, ModelTarget, Settings},
         routing::{
             catalog::ModelSet,
             fixture::{cases, project, settings, upstream},
@@ -666,7 +666,7 @@ mod tests {
         let mut router = upstream(2, "router", None, 1);
         router.rename.insert("r1".to_owned(), "deepseek/deepseek-r1".to_owned());
         let mut claude = upstream(6, "claude", Some(&["claude-*", "shared"]), 1);
-        claude.ends = vec![End {
+        claude.endpoints = vec![DialectEndpoint {
             dialect: Dialect::Anthropic,
             base_url: "https://c.example".to_owned(),
             query: None,

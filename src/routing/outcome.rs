@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    config::settings::{Rule, RuleAction, RuleScope},
+    config::settings::{RuleAction, RuleScope, UpstreamRule},
     ir::fault::{Fault, FaultKind, TransportFault, TransportKind},
 };
 
@@ -158,7 +158,7 @@ pub fn of_fault(fault: &Fault, hint: Option<Duration>, retryable: bool) -> Outco
 /// What a rule of the config makes of a refusal: its fault, changed where it is to be told as it
 /// is, and its outcome.
 #[must_use]
-pub fn of_rule(rule: &Rule, fault: &mut Fault, hint: Option<Duration>) -> Outcome {
+pub fn of_rule(rule: &UpstreamRule, fault: &mut Fault, hint: Option<Duration>) -> Outcome {
     let base = of_fault(fault, hint, true);
     if rule.action == RuleAction::Pass {
         fault.kind = FaultKind::BadRequest;
@@ -177,12 +177,13 @@ pub fn of_rule(rule: &Rule, fault: &mut Fault, hint: Option<Duration>) -> Outcom
         RuleScope::Request => Blame::Nobody,
         RuleScope::Upstream => Blame::Upstream,
     };
-    let cools = blame != Blame::Nobody && (rule.action == RuleAction::Cool || rule.span.is_some());
+    let cools =
+        blame != Blame::Nobody && (rule.action == RuleAction::Cool || rule.cool_for.is_some());
     Outcome {
         blame: if cools { blame } else { Blame::Nobody },
         retry: if blame == Blame::Account { Retry::OtherAccount } else { Retry::Other },
         cool: if cools { Cool::RateLimited } else { Cool::Nothing },
-        hint: rule.span.or(base.hint),
+        hint: rule.cool_for.or(base.hint),
         counts: rule.action == RuleAction::Retry,
         ..base
     }
@@ -190,10 +191,10 @@ pub fn of_rule(rule: &Rule, fault: &mut Fault, hint: Option<Duration>) -> Outcom
 
 /// The first rule that is of such a refusal; `text` is all that the answer said.
 #[must_use]
-pub fn rule<'a>(rules: &'a [Rule], status: u16, text: &str) -> Option<&'a Rule> {
+pub fn rule<'a>(rules: &'a [UpstreamRule], status: u16, text: &str) -> Option<&'a UpstreamRule> {
     rules.iter().find(|rule| {
-        rule.statuses.as_ref().is_none_or(|set| set.has(status))
-            && rule.text.as_ref().is_none_or(|needle| needle.is_in(text))
+        rule.statuses.as_ref().is_none_or(|set| set.contains(status))
+            && rule.text.as_ref().is_none_or(|needle| needle.matches(text))
     })
 }
 
@@ -463,13 +464,13 @@ mod tests {
 
     #[test]
     fn rules_of_the_config_say_what_a_refusal_means() {
-        use crate::config::settings::{Needle, StatusSet};
-        let of = |action, scope, seconds: Option<u64>| Rule {
+        use crate::config::settings::{StatusSet, TextMatch};
+        let of = |action, scope, seconds: Option<u64>| UpstreamRule {
             statuses: Some(StatusSet(vec![(400, 400)])),
-            text: Some(Needle::parse("Capacity").expect("a text")),
+            text: Some(TextMatch::parse("Capacity").expect("a text")),
             action,
             scope,
-            span: seconds.map(Duration::from_secs),
+            cool_for: seconds.map(Duration::from_secs),
         };
         let rules = [of(RuleAction::Retry, RuleScope::KeyModel, Some(30))];
         assert!(rule(&rules, 400, "no capacity left").is_some());

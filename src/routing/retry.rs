@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::outcome::{Outcome, Retry as How};
 use crate::{
     base::{backoff::full_jitter, clock::Mono, draw::Rng, window::RollingBuckets},
-    config::settings::Retry,
+    config::settings::RetrySettings,
 };
 
 /// Moves to other candidates that cost nobody anything, per request.
@@ -92,7 +92,7 @@ pub fn again(
     outcome: &Outcome,
     so_far: &mut Attempts,
     to: To,
-    rules: &Retry,
+    rules: &RetrySettings,
     budget: &mut Budget,
     now: Mono,
     draw: &mut dyn Rng,
@@ -188,7 +188,7 @@ mod tests {
     }
 
     /// How many tries a request makes that always ends like this and always goes `to`.
-    fn tries(outcome: &Outcome, to: To, rules: &Retry) -> (u32, Stop) {
+    fn tries(outcome: &Outcome, to: To, rules: &RetrySettings) -> (u32, Stop) {
         let (mut so_far, mut budget) = (Attempts::default(), Budget::default());
         for tries in 1..100 {
             so_far.failed(outcome);
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn one_attempt_means_one_attempt() {
-        let rules = Retry { max_attempts: 1, ..policy().retry };
+        let rules = RetrySettings { max_attempts: 1, ..policy().retry };
         assert_eq!(tries(&said(FaultKind::Server, 500), To::Other, &rules).0, 1);
         assert_eq!(tries(&said(FaultKind::RateLimited, 429), To::Same, &rules).0, 1);
     }

@@ -12,7 +12,7 @@ use crate::{
         clock::Mono,
         window::{RollingReservation, SlidingLog, SlidingSum},
     },
-    config::settings::Limit,
+    config::settings::KeyLimit,
 };
 
 /// Models of one key that are counted by themselves; names come from clients, so they are bounded.
@@ -51,8 +51,8 @@ impl Spent {
     /// Whether there is anything to look at; most keys have no limits, and their providers tell of
     /// none.
     #[must_use]
-    pub fn is_limited(&self, all: Limit, narrow: Limit) -> bool {
-        !(all.is_none() && narrow.is_none() && self.models.is_empty())
+    pub fn is_limited(&self, all: KeyLimit, narrow: KeyLimit) -> bool {
+        !(all.is_unlimited() && narrow.is_unlimited() && self.models.is_empty())
     }
 
     /// What stands against an attempt with this demand; a configured limit before what the provider
@@ -61,8 +61,8 @@ impl Spent {
     pub fn hurdle(
         &self,
         model: &Arc<str>,
-        all: Limit,
-        narrow: Limit,
+        all: KeyLimit,
+        narrow: KeyLimit,
         demand: Demand,
         now: Mono,
     ) -> Option<Hurdle> {
@@ -99,14 +99,14 @@ impl Spent {
     pub fn reserve(
         &mut self,
         model: &Arc<str>,
-        all: Limit,
-        narrow: Limit,
+        all: KeyLimit,
+        narrow: KeyLimit,
         demand: Demand,
         now: Mono,
     ) -> Option<Reserved> {
         let mut reserved = Reserved { all: self.all.book(all, demand, now), model: None };
-        if !narrow.is_none() || !self.models.is_empty() {
-            if !narrow.is_none() {
+        if !narrow.is_unlimited() || !self.models.is_empty() {
+            if !narrow.is_unlimited() {
                 reserved.model = self.row(model, now).1.book(narrow, demand, now);
             }
             if let Some((.., learned)) = self.models.iter_mut().find(|(name, ..)| same(name, model))
@@ -169,7 +169,7 @@ impl Spent {
 }
 
 impl Count {
-    fn book(&mut self, limit: Limit, demand: Demand, now: Mono) -> Option<RollingReservation> {
+    fn book(&mut self, limit: KeyLimit, demand: Demand, now: Mono) -> Option<RollingReservation> {
         if limit.rpm > 0 {
             self.requests.record(MINUTE, now);
         }
@@ -191,13 +191,13 @@ mod tests {
         routing::fixture::at,
     };
 
-    const NONE: Limit = Limit { rpm: 0, tpm: 0 };
+    const NONE: KeyLimit = KeyLimit { rpm: 0, tpm: 0 };
     const SMALL: Demand = Demand { input: 100, output: 100 };
 
     #[test]
     fn a_models_own_limit_narrows_that_model_only() {
         let (glm, gpt): (Arc<str>, Arc<str>) = ("glm".into(), "gpt".into());
-        let (all, narrow) = (Limit { rpm: 3, tpm: 0 }, Limit { rpm: 1, tpm: 0 });
+        let (all, narrow) = (KeyLimit { rpm: 3, tpm: 0 }, KeyLimit { rpm: 1, tpm: 0 });
         let mut spent = Spent::default();
         spent.reserve(&glm, all, narrow, SMALL, at(0));
 
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn tokens_are_settled_in_both_windows() {
         let model: Arc<str> = "m".into();
-        let (all, narrow) = (Limit { rpm: 0, tpm: 1_000 }, Limit { rpm: 0, tpm: 250 });
+        let (all, narrow) = (KeyLimit { rpm: 0, tpm: 1_000 }, KeyLimit { rpm: 0, tpm: 250 });
         let mut spent = Spent::default();
         let reserved = spent.reserve(&model, all, narrow, SMALL, at(0)).expect("both reserve");
         assert!(matches!(

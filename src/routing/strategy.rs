@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     base::{clock::Mono, draw::Rng},
-    config::settings::{Mix, Strategy},
+    config::settings::{AdaptiveMix, Strategy},
 };
 
 /// A time to first token that counts as the worst.
@@ -118,13 +118,13 @@ pub fn scores(q: &Question<'_>, pool: &[usize], health: &Health, now: Mono) -> V
 }
 
 /// How much latency, errors, cost and status take away; `None` where only errors count.
-fn shares(mix: Mix) -> Option<[f64; 4]> {
+fn shares(mix: AdaptiveMix) -> Option<[f64; 4]> {
     match mix {
-        Mix::Balanced => Some([0.3, 0.3, 0.2, 0.2]),
-        Mix::LatencyFirst => Some([0.6, 0.2, 0.1, 0.1]),
-        Mix::CostFirst => Some([0.2, 0.2, 0.5, 0.1]),
-        Mix::ReliabilityFirst => Some([0.3, 0.5, 0.1, 0.1]),
-        Mix::ErrorRate => None,
+        AdaptiveMix::Balanced => Some([0.3, 0.3, 0.2, 0.2]),
+        AdaptiveMix::LatencyFirst => Some([0.6, 0.2, 0.1, 0.1]),
+        AdaptiveMix::CostFirst => Some([0.2, 0.2, 0.5, 0.1]),
+        AdaptiveMix::ReliabilityFirst => Some([0.3, 0.5, 0.1, 0.1]),
+        AdaptiveMix::ErrorRate => None,
     }
 }
 
@@ -429,7 +429,7 @@ mod tests {
 
     #[test]
     fn mixes_weigh_latency_errors_and_cost_as_named() {
-        use Mix::{Balanced, CostFirst, ErrorRate, LatencyFirst, ReliabilityFirst};
+        use AdaptiveMix::{Balanced, CostFirst, ErrorRate, LatencyFirst, ReliabilityFirst};
         let slow: Vec<u64> = vec![3_900; 20];
         let fast: Vec<u64> = vec![100; 20];
         let share =

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::guard::credential::ClientKeys;
-use crate::{config::settings::KeylessListener, control::api::ControlApi, relay::engine::Engine};
+use super::guard::credential::Clients;
+use crate::{config::settings::KeylessListener, control::api::Control, relay::engine::Engine};
 
 /// The server's view of the proxy.
-pub struct ServerState {
+pub struct Gate {
     pub engine: Arc<Engine>,
-    pub clients: Arc<ClientKeys>,
-    pub control: Arc<ControlApi>,
+    pub clients: Arc<Clients>,
+    pub control: Arc<Control>,
     /// Who comes in here needs no credential.
     pub keyless: Option<KeylessListener>,
 }

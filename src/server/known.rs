@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::{context, gate::Gate, paths::Known};
 use crate::{
     base::{clean, id::RequestId},
-    config::settings::{Mix, Project, Strategy},
+    config::settings::{AdaptiveMix, Project, Strategy},
     control::{snapshot::UpstreamState, views},
     ir::{
         fault::{ProxyError, ProxyErrorKind},
@@ -259,10 +259,10 @@ async fn read(body: Incoming) -> Result<Asked, ProxyError> {
 
 fn strategy(name: &str) -> Result<Strategy, ProxyError> {
     let mix = match name {
-        "balanced" => Some(Mix::Balanced),
-        "latency_first" => Some(Mix::LatencyFirst),
-        "cost_first" => Some(Mix::CostFirst),
-        "reliability_first" => Some(Mix::ReliabilityFirst),
+        "balanced" => Some(AdaptiveMix::Balanced),
+        "latency_first" => Some(AdaptiveMix::LatencyFirst),
+        "cost_first" => Some(AdaptiveMix::CostFirst),
+        "reliability_first" => Some(AdaptiveMix::ReliabilityFirst),
         _ => None,
     };
     mix.map(Strategy::Adaptive).or_else(|| Strategy::parse(name)).ok_or_else(|| {
@@ -298,7 +298,7 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, P
     });
     let strategy = asked.strategy.as_deref().map_or(Ok(resolved.strategy), strategy)?;
     let mut candidates = candidate::candidates(&resolved.targets, &|key| engine.key_info(key));
-    let costs = if engine.budgets.any() || strategy.asks_cost() {
+    let costs = if engine.budgets.any() || strategy.uses_cost() {
         engine.costs(&candidates, Size::default())
     } else {
         Vec::new()

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     base::{clean, id::RequestId},
-    config::settings::{Keyless, Project, Settings},
+    config::settings::{KeylessListener, Project, Settings},
     ir::{
         fault::{ProxyError, ProxyErrorKind},
         op::{Dialect, Op},
@@ -301,7 +301,7 @@ async fn dispatch(
 
 /// The project of a listener whose clients need no credential, for what may be spoken there.
 fn without_key(
-    keyless: &Keyless,
+    keyless: &KeylessListener,
     route: &Route,
     dialect: Dialect,
     settings: &Settings,

@@ -15,7 +15,8 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::traces::{self, Parent};
 use crate::{
-    config::settings::SideUrl, events::sink::LedgerEntry, secrets::Secret, upstream::post::Poster,
+    config::settings::OutboundUrl, events::sink::LedgerEntry, secrets::Secret,
+    upstream::post::Poster,
 };
 
 /// Requests that wait for their turn.
@@ -104,7 +105,7 @@ impl Traces {
     pub async fn send(
         &self,
         poster: &Poster,
-        url: &SideUrl,
+        url: &OutboundUrl,
         credentials: &[(String, Secret)],
         batch: &[Box<Traced>],
         host: &str,
@@ -123,7 +124,7 @@ impl Traces {
                         return Ok(());
                     }
                     Ok(answered) => {
-                        let why = format!("{} answered {}", url.place(), answered.status.as_u16());
+                        let why = format!("{} answered {}", url.origin(), answered.status.as_u16());
                         // The statuses that the protocol says may pass.
                         if !matches!(answered.status.as_u16(), 429 | 502..=504) {
                             return self.lost(batch, why);

@@ -41,7 +41,7 @@ pub(super) fn dress(
         }
     }
     let Some(key) = key else { return Ok(()) };
-    let written = match upstream.auth_at(dialect) {
+    let written = match upstream.auth_for(dialect) {
         Auth::None => true,
         Auth::Bearer => {
             keys.bearer(key).map(|value| headers.insert(AUTHORIZATION, value)).is_some()

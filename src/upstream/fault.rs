@@ -13,7 +13,7 @@ use super::{
     uri::{place, place_of},
 };
 use crate::{
-    config::settings::{End, Upstream},
+    config::settings::{DialectEndpoint, Upstream},
     ir::fault::{TransportFault, TransportKind},
 };
 
@@ -86,7 +86,7 @@ impl ConnectFault {
 pub(super) fn of_send(
     error: &legacy::Error,
     upstream: &Upstream,
-    end: &End,
+    end: &DialectEndpoint,
     waited: Duration,
 ) -> TransportFault {
     if let Some(fault) = find::<ConnectFault>(error) {
@@ -113,7 +113,7 @@ pub(super) fn of_send(
 pub(super) fn of_lane(
     error: &LaneError,
     upstream: &Upstream,
-    end: &End,
+    end: &DialectEndpoint,
     waited: Duration,
 ) -> TransportFault {
     match error {
@@ -152,7 +152,7 @@ fn of_exchange(
     hyper: &hyper::Error,
     used: &Used,
     upstream: &Upstream,
-    end: &End,
+    end: &DialectEndpoint,
     waited: Duration,
 ) -> TransportFault {
     let place = place_of(&end.base_url);

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE};
 
 use super::send::{Call, Gateway};
 use crate::{
-    config::settings::{End, KeyId, Upstream},
+    config::settings::{DialectEndpoint, KeyId, Upstream},
     ir::fault::{TransportFault, TransportKind},
 };
 
@@ -43,7 +43,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 pub async fn fetch(
     gateway: &Gateway,
     upstream: &Arc<Upstream>,
-    end: &End,
+    end: &DialectEndpoint,
     key: Option<KeyId>,
     path: &str,
     headers: HeaderMap,

@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 
 use super::{fault, tls::Tls};
 use crate::{
-    config::{base_url, settings::SideUrl},
+    config::{base_url, settings::OutboundUrl},
     ir::fault::{TransportFault, TransportKind},
     secrets::Secret,
 };
@@ -49,7 +49,7 @@ impl Poster {
     /// named.
     pub async fn post(
         &self,
-        url: &SideUrl,
+        url: &OutboundUrl,
         headers: HeaderMap,
         credentials: &[(String, Secret)],
         body: Bytes,
@@ -69,7 +69,7 @@ impl Poster {
             }
         }
         let asked = async {
-            let mut answer = client.post(url.whole()).headers(headers).body(body).send().await?;
+            let mut answer = client.post(url.full()).headers(headers).body(body).send().await?;
             let mut body = Vec::new();
             while let Some(piece) = answer.chunk().await? {
                 body.extend_from_slice(
@@ -92,10 +92,10 @@ impl Poster {
         };
         match tokio::time::timeout(LONGEST, asked).await {
             Ok(Ok(answered)) => Ok(answered),
-            Ok(Err(error)) => Err(fault::of_side(&error, url.place(), is_near(url))),
+            Ok(Err(error)) => Err(fault::of_side(&error, url.origin(), is_near(url))),
             Err(_) => {
                 let message =
-                    format!("no answer from {} within {} s", url.place(), LONGEST.as_secs());
+                    format!("no answer from {} within {} s", url.origin(), LONGEST.as_secs());
                 Err(TransportFault {
                     kind: TransportKind::TotalTimeout,
                     message,
@@ -105,7 +105,7 @@ impl Poster {
         }
     }
 
-    async fn client(&self, url: &SideUrl) -> Result<&reqwest::Client, TransportFault> {
+    async fn client(&self, url: &OutboundUrl) -> Result<&reqwest::Client, TransportFault> {
         let near = is_near(url);
         let cell = if near { &self.near } else { &self.far };
         let unusable = |message: String| TransportFault {
@@ -128,6 +128,6 @@ impl Poster {
     }
 }
 
-fn is_near(url: &SideUrl) -> bool {
-    base_url::host_port(url.place()).is_some_and(|(host, _)| base_url::is_loopback(&host))
+fn is_near(url: &OutboundUrl) -> bool {
+    base_url::host_port(url.origin()).is_some_and(|(host, _)| base_url::is_loopback(&host))
 }

@@ -26,7 +26,7 @@ use super::{
     uri,
 };
 use crate::{
-    config::settings::{End, KeyId, Upstream},
+    config::settings::{DialectEndpoint, KeyId, Upstream},
     ir::fault::{TransportFault, TransportKind},
 };
 
@@ -43,7 +43,7 @@ pub struct Gateway {
 #[derive(Clone, Debug)]
 pub struct Call<'a> {
     pub upstream: &'a Arc<Upstream>,
-    pub end: &'a End,
+    pub end: &'a DialectEndpoint,
     pub key: Option<KeyId>,
     pub method: Method,
     /// Below the base URL; begins with `/`.
@@ -174,7 +174,7 @@ impl Gateway {
         self.pools.of(upstream)
     }
 
-    pub(super) fn local(&self, end: &End) -> Option<&Arc<dyn Local>> {
+    pub(super) fn local(&self, end: &DialectEndpoint) -> Option<&Arc<dyn Local>> {
         let (scheme, _) = end.base_url.split_once(':')?;
         self.locals.iter().find(|(own, _)| *own == scheme).map(|(_, local)| local)
     }
@@ -205,11 +205,11 @@ fn unsendable(upstream: &Upstream, error: &http::uri::InvalidUri) -> TransportFa
     TransportFault { kind: TransportKind::Connect, message, may_be_received: false }
 }
 
-fn garbage(end: &End, what: &str) -> TransportFault {
+fn garbage(end: &DialectEndpoint, what: &str) -> TransportFault {
     let message = format!("{what} ({})", uri::place_of(&end.base_url));
     TransportFault { kind: TransportKind::InvalidHttp, message, may_be_received: true }
 }
 
-fn undecodable(end: &End, error: DecodeError) -> TransportFault {
+fn undecodable(end: &DialectEndpoint, error: DecodeError) -> TransportFault {
     garbage(end, &error.to_string())
 }

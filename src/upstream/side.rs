@@ -12,7 +12,7 @@ use super::{
     uri,
 };
 use crate::{
-    config::settings::{End, KeyId, Proxy, Upstream},
+    config::settings::{DialectEndpoint, KeyId, ProxySetting, Upstream},
     ir::fault::{TransportFault, TransportKind},
 };
 
@@ -48,9 +48,9 @@ pub async fn client(
             .connect_timeout(upstream.timeouts.connect)
             .tcp_nodelay(true);
         match &upstream.proxy {
-            Proxy::Environment => {}
-            Proxy::Direct => builder = builder.no_proxy(),
-            Proxy::Url(url) => {
+            ProxySetting::Environment => {}
+            ProxySetting::Direct => builder = builder.no_proxy(),
+            ProxySetting::Url(url) => {
                 let proxy = reqwest::Proxy::all(url.as_str()).map_err(|_| {
                     unusable(
                         TransportKind::Connect,
@@ -73,12 +73,14 @@ pub async fn client(
 pub async fn get(
     gateway: &Gateway,
     upstream: &Arc<Upstream>,
-    end: &End,
+    end: &DialectEndpoint,
     key: Option<KeyId>,
     path: &str,
     mut headers: HeaderMap,
 ) -> Result<Checked, TransportFault> {
-    if gateway.local(end).is_some() || (upstream.local && upstream.proxy == Proxy::Environment) {
+    if gateway.local(end).is_some()
+        || (upstream.local && upstream.proxy == ProxySetting::Environment)
+    {
         return through_gateway(gateway, upstream, end, key, path, headers).await;
     }
     auth::dress(&mut headers, upstream, end.dialect, key, gateway.keys())?;
@@ -116,7 +118,7 @@ pub async fn get(
 async fn through_gateway(
     gateway: &Gateway,
     upstream: &Arc<Upstream>,
-    end: &End,
+    end: &DialectEndpoint,
     key: Option<KeyId>,
     path: &str,
     headers: HeaderMap,

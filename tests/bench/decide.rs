@@ -6,10 +6,10 @@ use std::{fmt::Write, hint::black_box, path::Path, sync::Arc, time::Duration};
 use aiproxy::{
     base::{clock::Mono, draw::XorShiftRng},
     config::{
-        Ids,
+        IdInterner,
         discover::Environment,
         load::load,
-        settings::{Mix, Settings, Strategy},
+        settings::{AdaptiveMix, Settings, Strategy},
     },
     ir::op::Dialect,
     routing::{
@@ -34,7 +34,7 @@ pub(super) fn run() {
             Strategy::Priority,
             Strategy::Weighted,
             Strategy::LeastLatency,
-            Strategy::Adaptive(Mix::Balanced),
+            Strategy::Adaptive(AdaptiveMix::Balanced),
         ] {
             let question =
                 Question { strategy, estimate: 1_000, output: 4_096, ..Question::of(&found) };
@@ -91,7 +91,7 @@ fn settings(upstreams: u32, keys: u32) -> Settings {
             .expect("a string takes everything");
     }
     let none = Environment { vars: std::collections::HashMap::new() };
-    load(&text, Path::new("bench.toml"), &none, &mut Ids::default())
+    load(&text, Path::new("bench.toml"), &none, &mut IdInterner::default())
         .settings
         .expect("a good config")
 }

@@ -19,7 +19,7 @@ use aiproxy::{
         money::NanoUsd,
         redact::Redactor,
     },
-    config::settings::Ledger as Settings,
+    config::settings::LedgerSettings as Settings,
     events::{
         filter::Filter,
         record::{AttemptRecord, AttemptRole, RequestRecord, RequestState},
@@ -131,7 +131,7 @@ fn main() {
     sink.set_policy(BodyPolicy::None, 0);
     let settings = Settings {
         tz: "UTC".to_owned(),
-        keep: Duration::from_secs(3_650 * 86_400),
+        retention: Duration::from_secs(3_650 * 86_400),
         ..Settings::default()
     };
     let start = Start {

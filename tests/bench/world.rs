@@ -17,7 +17,7 @@ use aiproxy::{
         draw::{Rng, XorShiftRng},
     },
     config::{
-        Ids,
+        IdInterner,
         discover::Environment,
         load::load,
         settings::{KeyId, Settings, Strategy},
@@ -300,7 +300,7 @@ fn settings() -> Settings {
             .expect("a string takes everything");
     }
     let none = Environment { vars: HashMap::new() };
-    load(&text, Path::new("world.toml"), &none, &mut Ids::default())
+    load(&text, Path::new("world.toml"), &none, &mut IdInterner::default())
         .settings
         .expect("a good config")
 }
@@ -405,7 +405,7 @@ impl World {
             strategy,
             estimate: request.input,
             output: 1_024,
-            costs: if strategy.asks_cost() { &self.costs } else { &[] },
+            costs: if strategy.uses_cost() { &self.costs } else { &[] },
             ..Question::of(&self.found)
         };
         let (decision, ticket) = if sticky {

@@ -11,8 +11,8 @@ use std::{
 use aiproxy::{
     base::disk,
     config::{
-        Environment, Ids, Level, check,
-        edit::{Edit, EditError, apply},
+        Environment, IdInterner, ProblemSeverity, check,
+        edit::{Edit, EditError, apply_edits},
         file, keys,
         load::load,
         problem::render,
@@ -39,10 +39,18 @@ fn files(name: &str) -> Vec<PathBuf> {
 fn good_files_load_without_an_error() {
     for path in files("good") {
         let text = fs::read_to_string(&path).expect("readable");
-        let loaded =
-            load(&text, Path::new("config.toml"), &Environment::default(), &mut Ids::default());
-        let errors: Vec<_> =
-            loaded.problems.iter().filter(|p| p.level == Level::Error).map(|p| p.short()).collect();
+        let loaded = load(
+            &text,
+            Path::new("config.toml"),
+            &Environment::default(),
+            &mut IdInterner::default(),
+        );
+        let errors: Vec<_> = loaded
+            .problems
+            .iter()
+            .filter(|p| p.level == ProblemSeverity::Error)
+            .map(|p| p.one_line())
+            .collect();
         assert!(errors.is_empty() && loaded.settings.is_some(), "{}: {errors:#?}", path.display());
     }
 }
@@ -51,14 +59,18 @@ fn good_files_load_without_an_error() {
 fn bad_files_are_told_every_problem_with_its_place() {
     for path in files("bad") {
         let text = fs::read_to_string(&path).expect("readable");
-        let loaded =
-            load(&text, Path::new("config.toml"), &Environment::default(), &mut Ids::default());
-        let level = |level| if level == Level::Error { "" } else { "warning " };
+        let loaded = load(
+            &text,
+            Path::new("config.toml"),
+            &Environment::default(),
+            &mut IdInterner::default(),
+        );
+        let level = |level| if level == ProblemSeverity::Error { "" } else { "warning " };
         let said: String = loaded
             .problems
             .iter()
             .map(|p| {
-                format!("{}{}\n", level(p.level), p.short().trim_start_matches("config.toml:"))
+                format!("{}{}\n", level(p.level), p.one_line().trim_start_matches("config.toml:"))
             })
             .collect();
         let beside = path.with_extension("txt");
@@ -84,7 +96,7 @@ fn broken_endings_never_hide_the_line_and_never_panic() {
                 &text[..cut],
                 Path::new("config.toml"),
                 &Environment::default(),
-                &mut Ids::default(),
+                &mut IdInterner::default(),
             );
             drop(render(&loaded.problems, &text[..cut], true));
             assert_eq!(loaded.settings.is_none(), loaded.has_errors());
@@ -99,13 +111,13 @@ fn the_example_loads_and_changes_nothing() {
     )
     .expect("readable");
     let load = |text: &str| {
-        load(text, Path::new("config.toml"), &Environment::default(), &mut Ids::default())
+        load(text, Path::new("config.toml"), &Environment::default(), &mut IdInterner::default())
     };
     let (example, empty) = (load(&text), load(""));
     assert!(example.problems.is_empty(), "{:#?}", example.problems);
     assert_eq!(
-        keys::show(&example.settings.expect("it loads")),
-        keys::show(&empty.settings.expect("it loads"))
+        keys::to_toml(&example.settings.expect("it loads")),
+        keys::to_toml(&empty.settings.expect("it loads"))
     );
     // Every line that is commented out as a setting is one that would load.
     let mut on = String::new();
@@ -124,7 +136,7 @@ fn the_example_loads_and_changes_nothing() {
 #[test]
 fn the_schema_in_assets_is_the_one_the_program_prints() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/schema.json");
-    let printed = format!("{:#}\n", keys::schema());
+    let printed = format!("{:#}\n", keys::json_schema());
     if std::env::var_os("WRITE_EXPECTED").is_some() {
         fs::File::create(&path)
             .and_then(|mut f| std::io::Write::write_all(&mut f, printed.as_bytes()))
@@ -249,14 +261,14 @@ proptest::proptest! {
     fn edits_keep_every_comment_and_give_a_file_that_loads(edits in proptest::collection::vec(any_edit(), 1..8)) {
         let mut text = FULL_OF_COMMENTS.to_owned();
         for edit in &edits {
-            match apply(&text, std::slice::from_ref(edit)) {
+            match apply_edits(&text, std::slice::from_ref(edit)) {
                 Ok(next) => text = next,
                 // Something that an earlier edit took away, or put there already.
-                Err(EditError::Place(_)) => continue,
+                Err(EditError::BadPath(_)) => continue,
                 Err(other) => panic!("{edit:?}: {other}\n{text}"),
             }
             proptest::prop_assert_eq!(comments(&text), comments(FULL_OF_COMMENTS), "{:?}\n{}", edit, text);
-            let loaded = load(&text, Path::new("config.toml"), &Environment::default(), &mut Ids::default());
+            let loaded = load(&text, Path::new("config.toml"), &Environment::default(), &mut IdInterner::default());
             proptest::prop_assert!(loaded.settings.is_some(), "{:?}\n{}\n{:#?}", edit, text, loaded.problems);
         }
     }
@@ -264,7 +276,7 @@ proptest::proptest! {
 
 #[test]
 fn what_is_taken_out_leaves_the_rest_byte_for_byte() {
-    let cut = |edit| apply(FULL_OF_COMMENTS, &[edit]).expect("it can be taken out");
+    let cut = |edit| apply_edits(FULL_OF_COMMENTS, &[edit]).expect("it can be taken out");
     let without = |from: &str, to: &str| {
         let (start, end) =
             (FULL_OF_COMMENTS.find(from).expect("from"), FULL_OF_COMMENTS.find(to).expect("to"));
@@ -290,10 +302,10 @@ fn what_is_taken_out_leaves_the_rest_byte_for_byte() {
     );
     assert_eq!(cut(Edit::RemoveProject { name: "ide".to_owned() }), without("[[project]]", "# 28"));
     assert!(matches!(
-        apply(FULL_OF_COMMENTS, &[Edit::Unset { path: "log.level".to_owned() }]),
-        Err(EditError::Place(_))
+        apply_edits(FULL_OF_COMMENTS, &[Edit::Unset { path: "log.level".to_owned() }]),
+        Err(EditError::BadPath(_))
     ));
-    let said = apply(FULL_OF_COMMENTS, &[Edit::RemoveUpstream { name: "oen".to_owned() }])
+    let said = apply_edits(FULL_OF_COMMENTS, &[Edit::RemoveUpstream { name: "oen".to_owned() }])
         .expect_err("no such row")
         .to_string();
     assert!(said.contains("did you mean `one`?"), "{said}");
@@ -328,7 +340,7 @@ fn a_new_file_gets_what_commands_write() {
         Edit::Set { path: "upstream.openai.models".to_owned(), value: "[\"gpt-*\"]".to_owned() },
         Edit::Set { path: "upstream.openai.region".to_owned(), value: "1".to_owned() },
     ];
-    let text = apply("", &edits).expect("applied");
+    let text = apply_edits("", &edits).expect("applied");
     assert_eq!(
         text,
         concat!(
@@ -348,7 +360,7 @@ fn a_file_is_made_private_kept_in_its_mode_and_followed_through_links() {
     let (path, link) = (home.path().join("new/config.toml"), home.path().join("link.toml"));
     let env = Environment::default();
     let set = |path: &Path, n: u32| {
-        file::edit(
+        file::edit_config(
             path,
             &env,
             &[Edit::Set { path: "server.max_requests".to_owned(), value: n.to_string() }],
@@ -392,12 +404,12 @@ fn many_editors_at_once_lose_nothing() {
                         name: format!("a{hand}-{turn}"),
                         target: "openai:m".to_owned(),
                     };
-                    file::edit(path, &Environment::default(), &[edit]).expect("edited");
+                    file::edit_config(path, &Environment::default(), &[edit]).expect("edited");
                 }
             });
         }
     });
-    let text = file::read(&path).expect("readable").expect("there");
+    let text = file::read_config(&path).expect("readable").expect("there");
     assert_eq!(text.lines().filter(|line| line.contains("openai:m")).count(), 40, "{text}");
 }
 
@@ -412,11 +424,11 @@ fn files_that_are_none_are_told_apart() {
     };
     write("large", &vec![b'#'; (1 << 20) + 1]);
     write("latin1", b"# caf\xe9\n");
-    assert_eq!(file::read(&at("missing")).expect("no problem"), None);
+    assert_eq!(file::read_config(&at("missing")).expect("no problem"), None);
     for (name, part) in
         [("", "a folder"), ("large", "larger than"), ("latin1", "latin1:1:6: not UTF-8")]
     {
-        let said = file::read(&at(name)).expect_err(name).short();
+        let said = file::read_config(&at(name)).expect_err(name).one_line();
         assert!(said.contains(part), "{name}: {said}");
     }
 }
@@ -437,9 +449,10 @@ fn references_that_lead_nowhere_are_named_without_their_value() {
     );
     let env: Environment =
         [("BLANK", " "), ("OURS", "aip-SECRET"), ("GOOD", "sk-SECRET")].into_iter().collect();
-    let loaded = load(&text, &home.path().join("config.toml"), &env, &mut Ids::default());
+    let loaded = load(&text, &home.path().join("config.toml"), &env, &mut IdInterner::default());
 
-    let said = check::references(&loaded.settings.expect("references are no load errors"), &env);
+    let said =
+        check::check_references(&loaded.settings.expect("references are no load errors"), &env);
 
     let all = said.join("\n");
     let missing = home.path().join("missing.key").display().to_string();
@@ -472,7 +485,7 @@ async fn a_saved_file_is_noticed_whichever_way_it_is_saved() {
     let home = tempfile::tempdir().expect("a folder");
     let path = home.path().join("config.toml");
     let (tell, mut told) = tokio::sync::mpsc::channel(1);
-    let watch = watch::start(&path, watch::stamp(&path), tell).expect("watched");
+    let watch = watch::watch_config(&path, watch::file_stamp(&path), tell).expect("watched");
     for text in ["[tui]\n", "[tui]\nmouse = true\n"] {
         disk::write_atomic(&path, text.as_bytes(), 0o600).expect("saved");
         told.recv().await.expect("told of a rename");
@@ -491,11 +504,11 @@ async fn a_saved_file_is_noticed_whichever_way_it_is_saved() {
 async fn a_file_that_changed_between_reading_and_watching_is_told_too() {
     let home = tempfile::tempdir().expect("a folder");
     let path = home.path().join("config.toml");
-    let read = watch::stamp(&path);
+    let read = watch::file_stamp(&path);
     fs::write(&path, "[tui]\n").expect("saved meanwhile");
     let (tell, mut told) = tokio::sync::mpsc::channel(1);
 
-    let _watch = watch::start(&path, read, tell).expect("watched");
+    let _watch = watch::watch_config(&path, read, tell).expect("watched");
 
     told.recv().await.expect("told of what was missed");
 }

@@ -15,7 +15,9 @@ use std::{
 };
 
 use aiproxy::{
-    config::settings::{Auth, End, KeyId, Origin, Patch, Proxy, Timeouts, Upstream, UpstreamId},
+    config::settings::{
+        Auth, DialectEndpoint, KeyId, Origin, Patch, ProxySetting, Timeouts, Upstream, UpstreamId,
+    },
     ir::{
         fault::{TransportFault, TransportKind},
         op::Dialect,
@@ -109,7 +111,11 @@ fn upstream(base_url: &str) -> Upstream {
         name: "work".into(),
         origin: Origin::File,
         preset: None,
-        ends: vec![End { dialect: Dialect::Openai, base_url: base_url.to_owned(), query: None }],
+        endpoints: vec![DialectEndpoint {
+            dialect: Dialect::Openai,
+            base_url: base_url.to_owned(),
+            query: None,
+        }],
         auth: Auth::Bearer,
         models: None,
         rename: BTreeMap::new(),
@@ -118,7 +124,7 @@ fn upstream(base_url: &str) -> Upstream {
         max_concurrency: 0,
         max_rps: 0.0,
         region: String::new(),
-        proxy: Proxy::Environment,
+        proxy: ProxySetting::Environment,
         headers: Vec::new(),
         ca_file: None,
         insecure_tls: false,
@@ -126,7 +132,7 @@ fn upstream(base_url: &str) -> Upstream {
         think_split: false,
         stream_keepalive: false,
         prices_win: false,
-        reasoning_back: true,
+        accepts_reasoning: true,
         embed: None,
         rerank: None,
         retry_statuses: None,
@@ -145,7 +151,7 @@ fn upstream(base_url: &str) -> Upstream {
             client_keepalive: second,
         },
         patch: Patch::default(),
-        takes_compressed: false,
+        accepts_compressed: false,
         local: true,
         key_page: None,
         key_env: None,
@@ -166,7 +172,7 @@ async fn post(
     let upstream = Arc::new(upstream.clone());
     let call = Call {
         upstream: &upstream,
-        end: &upstream.ends[0],
+        end: &upstream.endpoints[0],
         key: Some(KEY),
         method: Method::POST,
         path: "/chat/completions",
@@ -209,7 +215,7 @@ async fn a_request_carries_key_configured_headers_mark_and_merged_query() {
     });
     let mut upstream = server.upstream();
     upstream.headers = vec![("x-team".to_owned(), "blue".to_owned())];
-    upstream.ends[0].query = Some("api-version=3".to_owned());
+    upstream.endpoints[0].query = Some("api-version=3".to_owned());
     let upstream = Arc::new(upstream);
     let mut client = HeaderMap::new();
     client.insert("user-agent", HeaderValue::from_static("tool/1"));
@@ -217,7 +223,7 @@ async fn a_request_carries_key_configured_headers_mark_and_merged_query() {
     headers::request_filter(&mut client);
     let call = Call {
         upstream: &upstream,
-        end: &upstream.ends[0],
+        end: &upstream.endpoints[0],
         key: Some(KEY),
         method: Method::POST,
         path: "/chat/completions",
@@ -732,7 +738,7 @@ async fn an_http_proxy_gets_plain_requests_whole_and_tunnels_the_others() {
     });
 
     let mut plain = upstream("http://models.test/v1");
-    plain.proxy = Proxy::Url(format!("http://user:p%40ss@{}", proxy.address));
+    plain.proxy = ProxySetting::Url(format!("http://user:p%40ss@{}", proxy.address));
     assert_eq!(text(post(&gateway(), &plain, b"{}").await).await.as_deref(), Ok("ok"));
     let asked = told.recv().expect("a request");
     assert!(
@@ -785,7 +791,7 @@ async fn a_socks_proxy_gets_the_name_or_the_address_and_the_credentials() {
     {
         let host = if scheme == "socks5" { "127.0.0.1" } else { "localhost" };
         let mut upstream = upstream(&format!("http://{host}/v1"));
-        upstream.proxy = Proxy::Url(format!("{scheme}://user:p%40ss@{}", proxy.address));
+        upstream.proxy = ProxySetting::Url(format!("{scheme}://user:p%40ss@{}", proxy.address));
         assert_eq!(text(post(&gateway(), &upstream, b"{}").await).await.as_deref(), Ok("ok"));
         let (login, said_kind, said) = told.recv().expect("a login");
         assert_eq!(
@@ -799,7 +805,7 @@ async fn a_socks_proxy_gets_the_name_or_the_address_and_the_credentials() {
 async fn a_proxy_that_refuses_or_is_not_there_is_named() {
     let refusing = Server::saying(&b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"[..]);
     let mut upstream = upstream("https://api.test/v1");
-    upstream.proxy = Proxy::Url(format!("http://user:hidden@{}", refusing.address));
+    upstream.proxy = ProxySetting::Url(format!("http://user:hidden@{}", refusing.address));
     let refused = fault(&upstream).await;
     assert_eq!((refused.kind, refused.may_be_received), (TransportKind::Connect, false));
     assert!(
@@ -808,7 +814,7 @@ async fn a_proxy_that_refuses_or_is_not_there_is_named() {
         "{refused:?}"
     );
 
-    upstream.proxy = Proxy::Url("http://nx.invalid:3128".to_owned());
+    upstream.proxy = ProxySetting::Url("http://nx.invalid:3128".to_owned());
     let gone = fault(&upstream).await;
     assert_eq!(
         (gone.kind, gone.message.as_str()),
@@ -848,12 +854,19 @@ async fn an_upstream_in_the_process_needs_no_socket() {
         Ok("POST /chat/completions")
     );
     let upstream = Arc::new(upstream);
-    let listed =
-        models::fetch(&gateway, &upstream, &upstream.ends[0], None, "/models", HeaderMap::new())
-            .await;
+    let listed = models::fetch(
+        &gateway,
+        &upstream,
+        &upstream.endpoints[0],
+        None,
+        "/models",
+        HeaderMap::new(),
+    )
+    .await;
     assert_eq!(listed.expect("a list"), "GET /models");
     let checked =
-        side::get(&gateway, &upstream, &upstream.ends[0], None, "/models", HeaderMap::new()).await;
+        side::get(&gateway, &upstream, &upstream.endpoints[0], None, "/models", HeaderMap::new())
+            .await;
     assert_eq!(checked.expect("an answer").body, "GET /models");
 }
 
@@ -867,13 +880,19 @@ async fn key_checks_use_the_upstreams_own_trust_and_key() {
     });
     let mut upstream = https(&server, "localhost");
     upstream.local = false;
-    upstream.proxy = Proxy::Direct;
+    upstream.proxy = ProxySetting::Direct;
     upstream.auth = Auth::Header("api-key".to_owned());
     upstream.ca_file = Some(authority.file(&folder));
     let upstream = Arc::new(upstream);
-    let checked =
-        side::get(&gateway(), &upstream, &upstream.ends[0], Some(KEY), "/models", HeaderMap::new())
-            .await;
+    let checked = side::get(
+        &gateway(),
+        &upstream,
+        &upstream.endpoints[0],
+        Some(KEY),
+        "/models",
+        HeaderMap::new(),
+    )
+    .await;
     assert_eq!(checked.expect("an answer").status, StatusCode::UNAUTHORIZED);
     let asked = told.recv().expect("a request").to_lowercase();
     assert!(
@@ -888,7 +907,7 @@ async fn key_checks_use_the_upstreams_own_trust_and_key() {
     let fault = side::get(
         &gateway(),
         &untrusting,
-        &untrusting.ends[0],
+        &untrusting.endpoints[0],
         Some(KEY),
         "/models",
         HeaderMap::new(),

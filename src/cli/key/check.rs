@@ -33,7 +33,7 @@ pub(in crate::cli) enum Verdict {
 
 /// Asks the upstream with this key and no other; without one where it needs none.
 pub(in crate::cli) async fn ask(upstream: &Arc<Upstream>, secret: Option<&Secret>) -> Verdict {
-    let Some(end) = upstream.ends.first() else {
+    let Some(end) = upstream.endpoints.first() else {
         return Verdict::Unknown("it has no address".to_owned());
     };
     let keys = Arc::new(Keys::default());

@@ -4,7 +4,7 @@ use std::{io::IsTerminal, time::Duration};
 
 use crate::{
     cli::{exit::CliError, prompt},
-    config::file::Place,
+    config::file::Paths,
     secrets::{
         Reference, Secret,
         keyring::{Keyring, KeyringError},
@@ -32,7 +32,7 @@ impl Store {
 
     /// The encrypted file, opened with the passphrase that AIPROXY_KEYS_PASSPHRASE_FILE names or a
     /// person types.
-    pub(in crate::cli) async fn vault(place: &Place) -> Result<Self, CliError> {
+    pub(in crate::cli) async fn vault(place: &Paths) -> Result<Self, CliError> {
         let vault = vault(place);
         let passphrase = match std::env::var_os(PASSPHRASE_FILE).filter(|path| !path.is_empty()) {
             Some(path) => resolve::read_passphrase(path.as_ref())
@@ -99,7 +99,7 @@ impl Store {
 }
 
 /// The encrypted file of a data dir.
-pub(in crate::cli) fn vault(place: &Place) -> Vault {
+pub(in crate::cli) fn vault(place: &Paths) -> Vault {
     Vault::at(place.data.join("keys.enc"))
 }
 

@@ -15,12 +15,12 @@ use super::{
 use crate::{
     base::{clean, id::RequestId},
     config::{
-        Environment, Ids, discover,
+        Environment, IdInterner, discover,
         edit::Edit,
-        file::{self, Place},
+        file::{self, Paths},
         load,
         problem::{self, Problem},
-        settings::{Key, Origin, Upstream},
+        settings::{Origin, Upstream, UpstreamKey},
         watch,
     },
     control::{
@@ -48,10 +48,10 @@ pub struct Hands {
     pub traces: Arc<Traces>,
     pub engine: Arc<Engine>,
     pub loader: Arc<KeyLoader>,
-    pub place: Place,
+    pub place: Paths,
     pub env: Environment,
     pub ledger: Option<Arc<Ledger>>,
-    pub ids: Mutex<Ids>,
+    pub ids: Mutex<IdInterner>,
     pub args: ServeArgs,
     /// Upstreams that no file names.
     pub found: Mutex<Vec<Arc<Upstream>>>,
@@ -70,10 +70,10 @@ impl Hands {
     pub fn watch(
         self: &Arc<Self>,
         tracker: &TaskTracker,
-        read: watch::Stamp,
-    ) -> Option<watch::Watch> {
+        read: watch::FileStamp,
+    ) -> Option<watch::ConfigWatch> {
         let (tell, mut changes) = mpsc::channel(1);
-        let watch = match watch::start(&self.place.config, read, tell) {
+        let watch = match watch::watch_config(&self.place.config, read, tell) {
             Ok(watch) => watch,
             Err(error) => {
                 tracing::warn!(%error, "the config file cannot be watched; `aiproxy reload` applies changes");
@@ -105,7 +105,7 @@ impl Hands {
 
     async fn apply(self: &Arc<Self>, why: &str) -> Reloaded {
         let at = self.engine.clock.unix();
-        let text = match file::read(&self.place.config) {
+        let text = match file::read_config(&self.place.config) {
             Ok(text) => text,
             Err(problem) => return self.refused(&[problem], ""),
         };
@@ -144,7 +144,7 @@ impl Hands {
             .into_iter()
             .filter(|upstream| upstream.origin != Origin::Env || settings.discover.env)
             .collect();
-        let settings = Arc::new(discover::merge(&settings, &found));
+        let settings = Arc::new(discover::merge_discovered(&settings, &found));
         self.log.set(&settings.log.level);
         self.engine.apply(Arc::clone(&settings));
         if let Some(ledger) = &self.ledger {
@@ -158,7 +158,7 @@ impl Hands {
                 path: text.is_some().then(|| self.place.config.display().to_string()),
                 problems: Vec::new(),
                 marked: String::new(),
-                warnings: loaded.problems.iter().map(Problem::short).collect(),
+                warnings: loaded.problems.iter().map(Problem::one_line).collect(),
                 applied: at,
                 needs_restart,
             };
@@ -214,10 +214,10 @@ impl Hands {
     fn refused(&self, problems: &[Problem], source: &str) -> Reloaded {
         let errors: Vec<Problem> = problems
             .iter()
-            .filter(|problem| problem.level == crate::config::Level::Error)
+            .filter(|problem| problem.level == crate::config::ProblemSeverity::Error)
             .cloned()
             .collect();
-        let texts: Vec<String> = errors.iter().map(Problem::short).collect();
+        let texts: Vec<String> = errors.iter().map(Problem::one_line).collect();
         let first =
             texts.first().cloned().unwrap_or_else(|| "the config cannot be read".to_owned());
         let text = format!("config not applied, the old one goes on: {first}");
@@ -326,7 +326,7 @@ impl Hands {
     }
 
     /// A key by `upstream/label`, or by its upstream where that has one key.
-    fn key(&self, name: &str) -> Result<(Arc<Upstream>, Arc<Key>), String> {
+    fn key(&self, name: &str) -> Result<(Arc<Upstream>, Arc<UpstreamKey>), String> {
         let settings = Arc::clone(&self.engine.generation().settings);
         let all = || {
             settings
@@ -387,7 +387,8 @@ impl Hands {
     }
 
     async fn edit(self: &Arc<Self>, edit: Edit, done: &str) -> Result<String, String> {
-        file::edit(&self.place.config, &self.env, &[edit]).map_err(|error| error.to_string())?;
+        file::edit_config(&self.place.config, &self.env, &[edit])
+            .map_err(|error| error.to_string())?;
         let reloaded = self.reload_now(done).await;
         if reloaded.ok { Ok(done.to_owned()) } else { Err(reloaded.text) }
     }

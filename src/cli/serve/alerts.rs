@@ -22,7 +22,7 @@ use crate::{
         clock::{Mono, UnixMillis},
         id::RequestId,
     },
-    config::settings::{Alerts, SideUrl},
+    config::settings::{AlertSettings, OutboundUrl},
     control::{
         alerts::Standing,
         snapshot::{AlertView, KeyHealth, KeyView, UpstreamState, UpstreamView},
@@ -326,7 +326,7 @@ impl Alarms {
         Message { id: RequestId::new(at).to_string(), at, alert, left_out, host: self.host.clone() }
     }
 
-    fn settings(&self) -> Alerts {
+    fn settings(&self) -> AlertSettings {
         self.engine.generation().settings.alerts.clone()
     }
 
@@ -372,7 +372,13 @@ impl Alarms {
         }
     }
 
-    async fn once(&self, settings: &Alerts, url: &SideUrl, form: Form, message: &Message) -> Try {
+    async fn once(
+        &self,
+        settings: &AlertSettings,
+        url: &OutboundUrl,
+        form: Form,
+        message: &Message,
+    ) -> Try {
         match self.secret(settings).await {
             Ok(secret) => {
                 post::once(
@@ -390,7 +396,7 @@ impl Alarms {
         }
     }
 
-    async fn secret(&self, settings: &Alerts) -> Result<Option<Secret>, String> {
+    async fn secret(&self, settings: &AlertSettings) -> Result<Option<Secret>, String> {
         let Some(reference) = &settings.secret else { return Ok(None) };
         let read = self.loader.resolver.resolve_any_key(reference).await;
         read.map(Some)
@@ -420,7 +426,7 @@ impl Alarms {
         for form in [Form::Webhook, Form::Card] {
             let Some(url) = address(&settings, form) else { continue };
             match self.once(&settings, url, form, &message).await {
-                Try::Done => lines.push(format!("{}: taken by {}", form.name(), url.place())),
+                Try::Done => lines.push(format!("{}: taken by {}", form.name(), url.origin())),
                 Try::Again { why, .. } | Try::Refused { why } => {
                     failed = true;
                     lines.push(format!("{}: {why}", form.name()));
@@ -438,7 +444,7 @@ impl Alarms {
     }
 }
 
-fn address(settings: &Alerts, form: Form) -> Option<&SideUrl> {
+fn address(settings: &AlertSettings, form: Form) -> Option<&OutboundUrl> {
     match form {
         Form::Card => settings.feishu.as_ref(),
         Form::Webhook => settings.webhook.as_ref(),

@@ -9,68 +9,61 @@ use crate::{
     base::{clock::UnixMillis, money::NanoUsd},
     config::settings::Period,
     ledger::{
-        Ledger, LedgerReader,
-        usage::{GroupBy, TimeRange, UsageReport},
+        Ledger, Reader,
+        usage::{By, Since, View},
     },
     relay::engine::Engine,
     routing::budget::Holder,
 };
 
 /// Takes over the budgets of the settings in force. Reads the ledger only where there are new ones.
-pub(super) fn start_budgets(engine: &Engine, ledger: Option<&Ledger>) {
-    let new = engine.configure_budgets();
+pub(super) fn start(engine: &Engine, ledger: Option<&Ledger>) {
+    let new = engine.set_budgets();
     if let (false, Some(ledger)) = (new.is_empty(), ledger) {
-        restore_spending(engine, ledger, &new);
+        learn(engine, ledger, &new);
     }
 }
 
 /// The same, away from the runtime's threads.
-pub(super) async fn reload_budgets(engine: &Arc<Engine>, ledger: Option<&Arc<Ledger>>) {
-    let new = engine.configure_budgets();
+pub(super) async fn reload(engine: &Arc<Engine>, ledger: Option<&Arc<Ledger>>) {
+    let new = engine.set_budgets();
     if let (false, Some(ledger)) = (new.is_empty(), ledger) {
         let (engine, ledger) = (Arc::clone(engine), Arc::clone(ledger));
-        let learned =
-            tokio::task::spawn_blocking(move || restore_spending(&engine, &ledger, &new)).await;
+        let learned = tokio::task::spawn_blocking(move || learn(&engine, &ledger, &new)).await;
         learned.unwrap_or_else(
             |error| tracing::warn!(%error, "the ledger was not asked what budgets have spent"),
         );
     }
 }
 
-fn restore_spending(engine: &Engine, ledger: &Ledger, new: &[(Holder, Period, UnixMillis)]) {
+fn learn(engine: &Engine, ledger: &Ledger, new: &[(Holder, Period, UnixMillis)]) {
     // A ledger that has no file yet knows nothing; what else may be wrong with it, it says itself.
     let Ok(reader) = ledger.reader() else { return };
-    let mut views: HashMap<(&'static str, i64), Option<UsageReport>> = HashMap::new();
+    let mut views: HashMap<(&'static str, i64), Option<View>> = HashMap::new();
     for (holder, per, from) in new {
         let by = match holder {
-            Holder::All | Holder::Project(_) => GroupBy::Project,
-            Holder::Upstream(_) => GroupBy::Upstream,
-            Holder::Key(_) => GroupBy::Key,
+            Holder::All | Holder::Project(_) => By::Project,
+            Holder::Upstream(_) => By::Upstream,
+            Holder::Key(_) => By::Key,
         };
-        let view = views
-            .entry((by.name(), from.0))
-            .or_insert_with(|| usage_since(engine, &reader, by, *from));
-        if let Some(spent) = view.as_ref().map(|view| spent_by(view, holder)) {
-            engine.budgets.raise_spent(holder, *per, *from, spent);
+        let view =
+            views.entry((by.name(), from.0)).or_insert_with(|| sums(engine, &reader, by, *from));
+        if let Some(spent) = view.as_ref().map(|view| spent(view, holder)) {
+            engine.budgets.at_least(holder, *per, *from, spent);
         }
     }
 }
 
 /// Since the day on which a period began: of days the ledger has sums, also where the requests
 /// themselves are gone.
-fn usage_since(
-    engine: &Engine,
-    reader: &LedgerReader,
-    by: GroupBy,
-    from: UnixMillis,
-) -> Option<UsageReport> {
+fn sums(engine: &Engine, reader: &Reader, by: By, from: UnixMillis) -> Option<View> {
     let day = Timestamp::from_millisecond(from.0).ok()?.to_zoned(reader.zone().clone()).date();
-    reader.usage(by, TimeRange::Date(day), None, engine.clock.unix()).ok()
+    reader.usage(by, Since::Date(day), None, engine.clock.unix()).ok()
 }
 
-fn spent_by(view: &UsageReport, holder: &Holder) -> NanoUsd {
+fn spent(view: &View, holder: &Holder) -> NanoUsd {
     let (Holder::Project(name) | Holder::Upstream(name) | Holder::Key(name)) = holder else {
         return view.total.cost;
     };
-    view.rows.iter().find(|row| *row.name == **name).map(|row| row.totals.cost).unwrap_or_default()
+    view.rows.iter().find(|row| *row.name == **name).map(|row| row.sums.cost).unwrap_or_default()
 }

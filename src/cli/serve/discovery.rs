@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{super::args::ServeArgs, admin::ProxyAdmin};
+use super::{super::args::ServeArgs, admin::Hands};
 use crate::{
     config::{
         Environment, IdInterner, Settings,
@@ -16,10 +16,10 @@ use crate::{
 };
 
 /// Local servers are looked for this often.
-const SCAN_INTERVAL: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_secs(60);
 
 /// What can be found without asking anybody: the environment's keys, and the demo.
-pub(super) fn discover_at_start(
+pub(super) fn at_start(
     settings: &Settings,
     args: &ServeArgs,
     env: &Environment,
@@ -35,9 +35,9 @@ pub(super) fn discover_at_start(
 }
 
 /// Looks for local servers now and every minute; applies what changed.
-pub(super) async fn rediscover(admin: &Arc<ProxyAdmin>) {
+pub(super) async fn look_again(hands: &Arc<Hands>) {
     loop {
-        let wanted = admin.engine.generation().settings.discover.local && !admin.args.demo;
+        let wanted = hands.engine.generation().settings.discover.local && !hands.args.demo;
         if wanted {
             let servers: Vec<(LocalServer, String)> = discover::local_servers()
                 .into_iter()
@@ -45,22 +45,22 @@ pub(super) async fn rediscover(admin: &Arc<ProxyAdmin>) {
                 .map(|(url, server)| (server, url))
                 .collect();
             let urls: Vec<&str> = servers.iter().map(|(_, url)| url.as_str()).collect();
-            let answers = probe::fetch_json_bodies(&urls).await;
+            let answers = probe::answering(&urls).await;
             let up: Vec<LocalServer> = servers
                 .into_iter()
                 .zip(answers)
                 .filter(|(_, answer)| answer.is_some())
                 .map(|((server, _), _)| server)
                 .collect();
-            apply_local_servers(admin, &up).await;
+            adopt(hands, &up).await;
         }
-        tokio::time::sleep(SCAN_INTERVAL).await;
+        tokio::time::sleep(EVERY).await;
     }
 }
 
-async fn apply_local_servers(admin: &Arc<ProxyAdmin>, up: &[LocalServer]) {
+async fn adopt(hands: &Arc<Hands>, up: &[LocalServer]) {
     let changed = {
-        let mut found = admin.discovered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = hands.found.lock().unwrap_or_else(PoisonError::into_inner);
         let before: Vec<String> = found
             .iter()
             .filter(|upstream| upstream.origin == Origin::Local)
@@ -70,8 +70,8 @@ async fn apply_local_servers(admin: &Arc<ProxyAdmin>, up: &[LocalServer]) {
         if before == now {
             false
         } else {
-            let timeouts = admin.engine.generation().settings.timeouts;
-            let mut ids = admin.ids.lock().unwrap_or_else(PoisonError::into_inner);
+            let timeouts = hands.engine.generation().settings.timeouts;
+            let mut ids = hands.ids.lock().unwrap_or_else(PoisonError::into_inner);
             found.retain(|upstream| upstream.origin != Origin::Local);
             found.extend(
                 up.iter()
@@ -81,6 +81,6 @@ async fn apply_local_servers(admin: &Arc<ProxyAdmin>, up: &[LocalServer]) {
         }
     };
     if changed {
-        admin.reload_config("local servers").await;
+        hands.reload_now("local servers").await;
     }
 }

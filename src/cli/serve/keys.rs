@@ -14,8 +14,8 @@ use crate::{
     base::clock::Mono,
     config::{
         Settings,
-        file::Place,
-        settings::{Key, KeyId, Project, Upstream},
+        file::Paths,
+        settings::{KeyId, Project, Upstream, UpstreamKey},
     },
     events::kind::{EventKind, Severity},
     relay::{engine::Engine, lists},
@@ -33,7 +33,7 @@ pub struct KeyLoader {
     pub resolver: SecretResolver,
     pub known: Arc<KnownSecrets>,
     pub keyring: Keyring,
-    pub place: Place,
+    pub place: Paths,
     /// The key of project `default`, and where it is kept, once known.
     pub default_key: Mutex<Option<(Arc<Secret>, KeptIn)>>,
 }
@@ -59,7 +59,7 @@ impl KeyLoader {
         self.engine.settle_accounts();
     }
 
-    async fn one(&self, upstream: &Upstream, key: &Key) {
+    async fn one(&self, upstream: &Upstream, key: &UpstreamKey) {
         if !key.enabled || !upstream.enabled {
             return;
         }
@@ -191,8 +191,8 @@ impl KeyLoader {
     }
 
     /// Asks for the model list, which costs nothing; a key that gets it is well again.
-    pub async fn check(&self, upstream: &Arc<Upstream>, key: &Key) -> Result<(), String> {
-        let Some(end) = upstream.ends.first() else {
+    pub async fn check(&self, upstream: &Arc<Upstream>, key: &UpstreamKey) -> Result<(), String> {
+        let Some(end) = upstream.endpoints.first() else {
             return Err("the upstream has no address".to_owned());
         };
         if matches!(self.engine.keys.state(key.id).state, State::Missing(_)) {
@@ -213,14 +213,14 @@ impl KeyLoader {
     }
 }
 
-fn pairs(settings: &Settings) -> Vec<(Arc<Upstream>, Arc<Key>)> {
+fn pairs(settings: &Settings) -> Vec<(Arc<Upstream>, Arc<UpstreamKey>)> {
     let of = |upstream: &Arc<Upstream>| {
         upstream.keys.iter().map(|key| (Arc::clone(upstream), Arc::clone(key))).collect::<Vec<_>>()
     };
     settings.upstreams.iter().flat_map(of).collect()
 }
 
-fn find(settings: &Settings, id: KeyId) -> Option<(&Arc<Upstream>, &Arc<Key>)> {
+fn find(settings: &Settings, id: KeyId) -> Option<(&Arc<Upstream>, &Arc<UpstreamKey>)> {
     settings.upstreams.iter().find_map(|upstream| {
         upstream.keys.iter().find(|key| key.id == id).map(|key| (upstream, key))
     })

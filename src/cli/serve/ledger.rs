@@ -6,7 +6,7 @@ use tokio::sync::mpsc::Receiver;
 
 use crate::{
     base::units,
-    config::settings::Bodies,
+    config::settings::BodyStorage,
     events::{
         kind::{EventKind, Severity},
         sink::{LedgerEntry, LedgerMessage},
@@ -27,8 +27,8 @@ pub(super) fn start(
 ) -> Option<Arc<Ledger>> {
     let settings = engine.generation().settings.ledger.clone();
     let path = data.join(&settings.path);
-    if !path.exists() && settings.bodies != Bodies::Off {
-        let what = if settings.bodies == Bodies::All {
+    if !path.exists() && settings.bodies != BodyStorage::Off {
+        let what = if settings.bodies == BodyStorage::All {
             "requests and answers"
         } else {
             "requests that fail"
@@ -36,7 +36,7 @@ pub(super) fn start(
         let text = format!(
             "{what} are kept in {} for {}, at most {}, without secrets; `bodies = \"off\"` under [ledger] keeps none",
             path.display(),
-            units::print_duration(settings.keep_bodies),
+            units::print_duration(settings.body_retention),
             units::print_size(settings.bodies_total)
         );
         tell(engine, Severity::Info, text);

@@ -33,8 +33,8 @@ use super::{
 use crate::{
     base::clock::{Clock, SystemClock},
     config::{
-        Environment, Ids, Settings, file,
-        file::Place,
+        Environment, IdInterner, Settings, file,
+        file::Paths,
         load::{self, parse_listen},
         problem, watch,
     },
@@ -84,8 +84,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let place = global.place()?;
     let env = Environment::from_process();
-    let mut ids = Ids::default();
-    let stamp = watch::stamp(&place.config);
+    let mut ids = IdInterner::default();
+    let stamp = watch::file_stamp(&place.config);
     let written = read_config(&place, &env, &mut ids)?;
     let settings = with_arguments(written.settings, &args)?;
     // Claimed before anything is listened on, so that two starts at once cannot both believe they
@@ -112,7 +112,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let demo = Arc::new(local::DemoUpstream(Demo::new(Arc::clone(&clock))));
     let gateway = Gateway::new(Arc::clone(&keys)).with_local("demo", demo);
     let (found, notes) = discovery::at_start(&settings, &args, &env, &mut ids);
-    let settings = Arc::new(crate::config::discover::merge(&settings, &found));
+    let settings = Arc::new(crate::config::discover::merge_discovered(&settings, &found));
     let (rejected, rejections) = mpsc::unbounded_channel();
     let (sink, notes_of_requests) = LedgerQueue::new();
     let lists = ModelLists::new(Some(place.data.join("models.json")), &settings.upstreams);
@@ -418,8 +418,13 @@ pub(super) struct Written {
     pub view: crate::control::snapshot::ConfigView,
 }
 
-fn read_config(place: &Place, env: &Environment, ids: &mut Ids) -> Result<Written, CliError> {
-    let text = file::read(&place.config).map_err(|problem| CliError::config(problem.short()))?;
+fn read_config(
+    place: &Paths,
+    env: &Environment,
+    ids: &mut IdInterner,
+) -> Result<Written, CliError> {
+    let text =
+        file::read_config(&place.config).map_err(|problem| CliError::config(problem.one_line()))?;
     if text.is_none() && place.explicit {
         return Err(CliError::config(format!(
             "{}: no such file; `aiproxy config init` writes one",
@@ -440,7 +445,7 @@ fn read_config(place: &Place, env: &Environment, ids: &mut Ids) -> Result<Writte
         path: text.is_some().then(|| place.config.display().to_string()),
         problems: Vec::new(),
         marked: String::new(),
-        warnings: loaded.problems.iter().map(problem::Problem::short).collect(),
+        warnings: loaded.problems.iter().map(problem::Problem::one_line).collect(),
         applied: SystemClock.unix(),
         needs_restart: false,
     };

@@ -6,7 +6,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::keys::KeyLoader;
 use crate::{
-    config::settings::Otlp,
+    config::settings::OtlpSettings,
     events::sink::LedgerEntry,
     relay::engine::Engine,
     secrets::Secret,
@@ -77,7 +77,10 @@ pub(super) async fn send(
     }
 }
 
-async fn credentials(loader: &KeyLoader, otlp: &Otlp) -> Result<Vec<(String, Secret)>, String> {
+async fn credentials(
+    loader: &KeyLoader,
+    otlp: &OtlpSettings,
+) -> Result<Vec<(String, Secret)>, String> {
     let mut found = Vec::new();
     for (name, reference) in &otlp.headers {
         let secret = loader.resolver.resolve_header_value(reference).await;

@@ -21,7 +21,7 @@ use crate::{
         table::{Cell, Table},
         when,
     },
-    config::settings::{Key, Limit, Upstream},
+    config::settings::{KeyLimit, Upstream, UpstreamKey},
     control::snapshot::{BudgetView, KeyView, Snapshot, UpstreamState, UpstreamView},
     events::record::{AttemptRecord, RequestRecord},
 };
@@ -176,7 +176,7 @@ impl One<'_> {
             None => {}
         }
         match (self.set, self.view) {
-            (Some(u), _) => u.ends.iter().for_each(|end| {
+            (Some(u), _) => u.endpoints.iter().for_each(|end| {
                 lines.push(("speaks", format!("{} at {}", end.dialect.name(), end.base_url)))
             }),
             (None, Some(view)) => {
@@ -295,7 +295,7 @@ fn set_lines(u: &Upstream, lines: &mut Vec<(&'static str, String)>) {
     lines.extend(
         u.budget
             .iter()
-            .map(|budget| ("budget", format!("{} per {}", budget.usd, budget.per.name()))),
+            .map(|budget| ("budget", format!("{} per {}", budget.usd, budget.period.name()))),
     );
     if !u.headers.is_empty() {
         lines.push((
@@ -345,7 +345,7 @@ fn lately(view: &UpstreamView) -> String {
 }
 
 /// The keys of the config, while no proxy runs.
-fn resting(keys: &[std::sync::Arc<Key>], paint: Paint) -> String {
+fn resting(keys: &[std::sync::Arc<UpstreamKey>], paint: Paint) -> String {
     let mut table = Table::new(&["KEY", "REFERENCE", "PRIORITY", "WEIGHT", "LIMITS", ""]);
     for key in keys {
         table.row(vec![
@@ -360,7 +360,7 @@ fn resting(keys: &[std::sync::Arc<Key>], paint: Paint) -> String {
     table.show(paint)
 }
 
-fn limit(limit: Limit, at_once: u32) -> String {
+fn limit(limit: KeyLimit, at_once: u32) -> String {
     let each = [(limit.rpm, "rpm"), (limit.tpm, "tpm"), (at_once, "at once")];
     each.into_iter()
         .filter(|(n, _)| *n > 0)
@@ -395,7 +395,7 @@ fn setting(u: &Upstream) -> Value {
         "name": &*u.name,
         "origin": u.origin,
         "preset": u.preset.as_deref(),
-        "dialects": u.ends.iter().map(|end| json!({ "dialect": end.dialect, "base_url": end.base_url })).collect::<Vec<_>>(),
+        "dialects": u.endpoints.iter().map(|end| json!({ "dialect": end.dialect, "base_url": end.base_url })).collect::<Vec<_>>(),
         "models": u.models.as_ref().map(texts),
         "rename": u.rename,
         "priority": u.priority,

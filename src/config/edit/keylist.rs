@@ -2,21 +2,22 @@
 
 use toml_edit::{Array, InlineTable, Item, TableLike, Value};
 
-use super::{EditError, nothing, put as insert, row};
+use super::{EditError, not_found, row, set_value as insert};
 use crate::{config::resolve, secrets::Reference};
 
 /// Adds a key; the very same reference is left as it is.
-pub(super) fn add(
+pub(super) fn add_key(
     upstream: &mut dyn TableLike,
     reference: &str,
     label: Option<&str>,
 ) -> Result<(), EditError> {
-    let keys = list(upstream)?;
+    let keys = key_list(upstream)?;
     if keys.iter().any(|key| reference_of(key) == Some(reference)) {
         return Ok(());
     }
-    let usual = Reference::parse(reference).ok().and_then(|reference| reference.default_label());
-    let value = match label.filter(|label| usual.as_deref() != Some(*label)) {
+    let default_label =
+        Reference::parse(reference).ok().and_then(|reference| reference.default_label());
+    let value = match label.filter(|label| default_label.as_deref() != Some(*label)) {
         None => Value::from(reference),
         Some(label) => {
             let mut table = InlineTable::new();
@@ -25,30 +26,31 @@ pub(super) fn add(
             Value::InlineTable(table)
         }
     };
-    row::push(keys, value);
+    row::push_value(keys, value);
     Ok(())
 }
 
 /// Takes a key out; comments of the list stay.
-pub(super) fn remove(
+pub(super) fn remove_key(
     upstream: &mut dyn TableLike,
     name: &str,
     label: &str,
 ) -> Result<(), EditError> {
-    let keys = list(upstream)?;
+    let keys = key_list(upstream)?;
     let at = position(keys, name, label)?;
-    let gone = keys.remove(at);
-    let before = gone.decor().prefix().and_then(|p| p.as_str()).unwrap_or_default();
-    let after = gone.decor().suffix().and_then(|p| p.as_str()).unwrap_or_default();
-    let kept = [before, after].into_iter().filter(|text| text.contains('#')).collect::<String>();
+    let removed = keys.remove(at);
+    let before = removed.decor().prefix().and_then(|p| p.as_str()).unwrap_or_default();
+    let after = removed.decor().suffix().and_then(|p| p.as_str()).unwrap_or_default();
+    let comments =
+        [before, after].into_iter().filter(|text| text.contains('#')).collect::<String>();
     match keys.get_mut(at) {
-        Some(next) if !kept.is_empty() => {
+        Some(next) if !comments.is_empty() => {
             let prefix = next.decor().prefix().and_then(|p| p.as_str()).unwrap_or_default();
-            let prefix = joined(&kept, prefix);
+            let prefix = join_comments(&comments, prefix);
             next.decor_mut().set_prefix(prefix);
         }
-        None if !kept.is_empty() => {
-            let trailing = joined(&kept, keys.trailing().as_str().unwrap_or_default());
+        None if !comments.is_empty() => {
+            let trailing = join_comments(&comments, keys.trailing().as_str().unwrap_or_default());
             keys.set_trailing(trailing);
         }
         // The first of a list on one line has no space before it.
@@ -63,51 +65,52 @@ pub(super) fn remove(
 }
 
 /// Comments, then what followed: on a line of its own, for a comment ends with its line.
-fn joined(kept: &str, next: &str) -> String {
-    let comments = kept.trim_end();
+fn join_comments(comment_text: &str, next: &str) -> String {
+    let comments = comment_text.trim_end();
     let own_line =
         next.find(|c: char| !c.is_whitespace()).map_or(next, |at| &next[..at]).contains('\n');
     if own_line {
         return format!("{comments}{next}");
     }
-    let indent = kept[comments.len()..].rsplit('\n').next().unwrap_or_default();
+    let indent = comment_text[comments.len()..].rsplit('\n').next().unwrap_or_default();
     format!("{comments}\n{indent}{}", next.trim_start())
 }
 
 /// Points a key at another place; its label stays what it was.
-pub(super) fn replace(
+pub(super) fn replace_reference(
     upstream: &mut dyn TableLike,
     name: &str,
     label: &str,
     reference: &str,
 ) -> Result<(), EditError> {
-    let keys = list(upstream)?;
+    let keys = key_list(upstream)?;
     let at = position(keys, name, label)?;
-    let usual = Reference::parse(reference).ok().and_then(|reference| reference.default_label());
+    let default_label =
+        Reference::parse(reference).ok().and_then(|reference| reference.default_label());
     let Some(key) = keys.get_mut(at) else { return Ok(()) };
-    if key.is_str() && usual.as_deref() == Some(label) {
-        put(key, Value::from(reference));
+    if key.is_str() && default_label.as_deref() == Some(label) {
+        replace_value(key, Value::from(reference));
         return Ok(());
     }
-    let table = as_table(key);
+    let table = to_inline_table(key);
     insert(table, "ref", reference.into());
-    if usual.as_deref() != Some(label) {
+    if default_label.as_deref() != Some(label) {
         insert(table, "label", label.into());
     }
     Ok(())
 }
 
-pub(super) fn enable(
+pub(super) fn set_enabled(
     upstream: &mut dyn TableLike,
     name: &str,
     label: &str,
     enabled: bool,
 ) -> Result<(), EditError> {
-    let keys = list(upstream)?;
+    let keys = key_list(upstream)?;
     let at = position(keys, name, label)?;
     let Some(key) = keys.get_mut(at) else { return Ok(()) };
     if !enabled {
-        insert(as_table(key), "enabled", false.into());
+        insert(to_inline_table(key), "enabled", false.into());
     } else if let Some(table) = key.as_inline_table_mut() {
         remove_field(table, "enabled");
     }
@@ -115,18 +118,18 @@ pub(super) fn enable(
 }
 
 /// The list, made of a lone value or anew where needed.
-fn list(upstream: &mut dyn TableLike) -> Result<&mut Array, EditError> {
+fn key_list(upstream: &mut dyn TableLike) -> Result<&mut Array, EditError> {
     let item = upstream.entry("keys").or_insert_with(|| Item::Value(Value::Array(Array::new())));
     if let Some(value) = item.as_value_mut()
         && (value.is_str() || value.is_inline_table())
     {
         let mut list = Array::new();
-        let mut one = value.clone();
-        one.decor_mut().clear();
-        list.push_formatted(one);
-        put(value, Value::Array(list));
+        let mut single = value.clone();
+        single.decor_mut().clear();
+        list.push_formatted(single);
+        replace_value(value, Value::Array(list));
     }
-    item.as_array_mut().ok_or_else(|| EditError::Place("`keys` is not a list".to_owned()))
+    item.as_array_mut().ok_or_else(|| EditError::BadPath("`keys` is not a list".to_owned()))
 }
 
 fn reference_of(key: &Value) -> Option<&str> {
@@ -141,23 +144,23 @@ fn position(keys: &Array, name: &str, label: &str) -> Result<usize, EditError> {
             let written = key.as_inline_table().and_then(|table| table.get("label")?.as_str());
             let reference = reference_of(key).and_then(|text| Reference::parse(text).ok());
             reference
-                .map(|reference| resolve::label(written, &reference, &mut literals))
+                .map(|reference| resolve::key_label(written, &reference, &mut literals))
                 .unwrap_or_default()
         })
         .collect();
     labels.iter().position(|known| known == label).ok_or_else(|| {
         let known: Vec<_> = labels.iter().map(|known| format!("{name}/{known}")).collect();
-        nothing("key", &format!("{name}/{label}"), known.iter().map(String::as_str))
+        not_found("key", &format!("{name}/{label}"), known.iter().map(String::as_str))
     })
 }
 
-fn as_table(key: &mut Value) -> &mut InlineTable {
+fn to_inline_table(key: &mut Value) -> &mut InlineTable {
     if !key.is_inline_table() {
         let mut table = InlineTable::new();
         if let Some(reference) = key.as_str() {
             table.insert("ref", reference.into());
         }
-        put(key, Value::InlineTable(table));
+        replace_value(key, Value::InlineTable(table));
     }
     match key {
         Value::InlineTable(table) => table,
@@ -168,17 +171,17 @@ fn as_table(key: &mut Value) -> &mut InlineTable {
 /// Takes a key out; the space before the brace stays.
 fn remove_field(table: &mut InlineTable, name: &str) {
     let last = table.iter().last().is_some_and(|(last, _)| last == name);
-    let Some(gone) = table.remove(name) else { return };
+    let Some(removed) = table.remove(name) else { return };
     if let (true, Some((_, now)), Some(space)) =
-        (last, table.iter_mut().last(), gone.decor().suffix())
+        (last, table.iter_mut().last(), removed.decor().suffix())
     {
         now.decor_mut().set_suffix(space.clone());
     }
 }
 
-fn put(place: &mut Value, mut value: Value) {
-    *value.decor_mut() = place.decor().clone();
-    *place = value;
+fn replace_value(target: &mut Value, mut value: Value) {
+    *value.decor_mut() = target.decor().clone();
+    *target = value;
 }
 
 #[cfg(test)]
@@ -193,11 +196,11 @@ mod tests {
             "keys = [{ label = \"old\", ref = \"env:A\"  }] # mine\n",
         ] {
             let mut doc: toml_edit::DocumentMut = row.parse().unwrap();
-            enable(doc.as_table_mut(), "one", "old", false).unwrap();
+            set_enabled(doc.as_table_mut(), "one", "old", false).unwrap();
             let off = doc.to_string();
             assert!(off.contains(", enabled = false") && !off.contains(" ,"), "{off}");
             assert_eq!(off.replace(", enabled = false", ""), row, "{off}");
-            enable(doc.as_table_mut(), "one", "old", true).unwrap();
+            set_enabled(doc.as_table_mut(), "one", "old", true).unwrap();
             assert_eq!(doc.to_string(), row);
         }
     }

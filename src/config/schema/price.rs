@@ -13,29 +13,32 @@ use crate::{
     },
     config::{
         problem::Report,
-        read::{self, Fault, Table, clip, count, flag, number, text},
-        settings::{Price, PriceRow, When},
+        read::{self, TableReader, ValueError, count, flag, number, text, truncate},
+        settings::{ModelPrice, PriceCondition, PriceRow},
     },
     ir::cost::{PriceClass, PriceRates},
 };
 
 /// Dollars for a million tokens: beyond it is a mistake.
-const MOST: f64 = 100_000.0;
+const MAX_PRICE: f64 = 100_000.0;
 
 /// Billionths of a dollar for one unit of each currency.
-pub(in crate::config) type Currencies = BTreeMap<String, i64>;
+pub(in crate::config) type CurrencyRates = BTreeMap<String, i64>;
 
 /// `[rates]`: dollars for one unit of a currency.
-pub(in crate::config) fn currencies(mut table: Table<'_>, report: &mut Report) -> Currencies {
-    let mut out = Currencies::new();
-    for (name, node) in table.rest() {
+pub(in crate::config) fn read_rates(
+    mut table: TableReader<'_>,
+    report: &mut Report,
+) -> CurrencyRates {
+    let mut out = CurrencyRates::new();
+    for (name, node) in table.remaining() {
         if name.value.len() != 3 || !name.value.bytes().all(|b| b.is_ascii_uppercase()) {
             let help = Some("currencies have three capital letters: CNY, EUR".to_owned());
-            report.error(&name.span, format!("`{}` is no currency", clip(&name.value)), help);
+            report.error(&name.span, format!("`{}` is no currency", truncate(&name.value)), help);
             continue;
         }
-        let path = table.path_of(&name.value);
-        if let Some(rate) = read::one(&path, node, report, &number(1e-6, 1e6)) {
+        let path = table.key_path(&name.value);
+        if let Some(rate) = read::read_value(&path, node, report, &number(1e-6, 1e6)) {
             out.insert(name.value, to_nanos(rate.value).unwrap_or_default());
         }
     }
@@ -43,17 +46,19 @@ pub(in crate::config) fn currencies(mut table: Table<'_>, report: &mut Report) -
 }
 
 /// `[prices]`: rows by `"vendor/model"`.
-pub(in crate::config) fn rows(
-    mut table: Table<'_>,
-    known: &Currencies,
+pub(in crate::config) fn read_price_rows(
+    mut table: TableReader<'_>,
+    known: &CurrencyRates,
     report: &mut Report,
 ) -> Vec<PriceRow> {
     let mut out = Vec::new();
-    for (name, node) in table.rest() {
-        let Some(row) = Table::of(format!("prices.\"{}\"", clip(&name.value)), node, report) else {
+    for (name, node) in table.remaining() {
+        let Some(row) =
+            TableReader::from_node(format!("prices.\"{}\"", truncate(&name.value)), node, report)
+        else {
             continue;
         };
-        let price = price(row, known, &Price::default(), report);
+        let price = read_price(row, known, &ModelPrice::default(), report);
         let help = "write [prices.\"UPSTREAM/MODEL\"]; the model may be a glob";
         match name
             .value
@@ -64,13 +69,13 @@ pub(in crate::config) fn rows(
                 Ok(model) => out.push(PriceRow { vendor: vendor.to_owned(), model, price }),
                 Err(sentence) => report.error(
                     &name.span,
-                    format!("`{}` is no pattern: {sentence}", clip(model)),
+                    format!("`{}` is no pattern: {sentence}", truncate(model)),
                     None,
                 ),
             },
             None => report.error(
                 &name.span,
-                format!("`{}` names no model of an upstream", clip(&name.value)),
+                format!("`{}` names no model of an upstream", truncate(&name.value)),
                 Some(help.to_owned()),
             ),
         }
@@ -79,35 +84,39 @@ pub(in crate::config) fn rows(
 }
 
 /// One row: prices, the conditions under which others hold, and where they were read.
-pub(in crate::config) fn price(
-    mut row: Table<'_>,
-    known: &Currencies,
-    usual: &Price,
+pub(in crate::config) fn read_price(
+    mut row: TableReader<'_>,
+    known: &CurrencyRates,
+    defaults: &ModelPrice,
     report: &mut Report,
-) -> Price {
+) -> ModelPrice {
     let span = row.span.clone();
-    let rates = classes(&mut row, report);
-    let price = Price {
+    let rates = read_class_prices(&mut row, report);
+    let price = ModelPrice {
         rates,
-        when: row.tables("when", report).into_iter().map(|table| when(table, report)).collect(),
+        conditions: row
+            .children("when", report)
+            .into_iter()
+            .map(|table| read_condition(table, report))
+            .collect(),
         currency: row
-            .take("currency", report, text)
-            .map_or_else(|| Arc::clone(&usual.currency), |at| at.value.to_uppercase().into()),
+            .read("currency", report, text)
+            .map_or_else(|| Arc::clone(&defaults.currency), |at| at.value.to_uppercase().into()),
         page: row
-            .take("page", report, text)
-            .map_or_else(|| Arc::clone(&usual.page), |at| at.value.into()),
+            .read("page", report, text)
+            .map_or_else(|| Arc::clone(&defaults.page), |at| at.value.into()),
         date: row
-            .take("date", report, text)
-            .map_or_else(|| Arc::clone(&usual.date), |at| at.value.into()),
+            .read("date", report, text)
+            .map_or_else(|| Arc::clone(&defaults.date), |at| at.value.into()),
     };
-    let path = row.path_of("currency");
-    row.end(report);
+    let path = row.key_path("currency");
+    row.finish(report);
     if *price.currency != *"USD" && !known.contains_key(&*price.currency) {
         let help =
             Some(format!("add it under [rates]: {} = 0.14 (dollars for one)", price.currency));
         report.error(
             &span,
-            format!("`{path}`: there is no rate for {}", clip(&price.currency)),
+            format!("`{path}`: there is no rate for {}", truncate(&price.currency)),
             help,
         );
     }
@@ -121,37 +130,39 @@ pub(in crate::config) fn price(
     price
 }
 
-fn classes(table: &mut Table<'_>, report: &mut Report) -> PriceRates {
+fn read_class_prices(table: &mut TableReader<'_>, report: &mut Report) -> PriceRates {
     let mut rates = PriceRates::default();
     for class in PriceClass::ALL {
         rates.set(
             class,
-            table.take(class.name(), report, number(0.0, MOST)).and_then(|at| to_nanos(at.value)),
+            table
+                .read(class.name(), report, number(0.0, MAX_PRICE))
+                .and_then(|at| to_nanos(at.value)),
         );
     }
     rates
 }
 
-fn when(mut table: Table<'_>, report: &mut Report) -> When {
-    let tokens = |at: Option<read::At<u32>>| at.map(|at| u64::from(at.value));
+fn read_condition(mut table: TableReader<'_>, report: &mut Report) -> PriceCondition {
+    let tokens = |at: Option<read::Located<u32>>| at.map(|at| u64::from(at.value));
     let limit = || count(0, u32::MAX);
-    let when = When {
-        input_above: tokens(table.take("input_above", report, limit())),
-        input_upto: tokens(table.take("input_upto", report, limit())),
-        output_above: tokens(table.take("output_above", report, limit())),
-        output_upto: tokens(table.take("output_upto", report, limit())),
-        tier: table.take("tier", report, text).map(|at| at.value),
-        resolution: table.take("resolution", report, text).map(|at| at.value),
-        quality: table.take("quality", report, text).map(|at| at.value),
-        thinking: table.take("thinking", report, flag).map(|at| at.value),
-        from: table.take("from", report, instant).map(|at| at.value),
-        until: table.take("until", report, instant).map(|at| at.value),
-        hours: table.take("hours", report, hours).map(|at| at.value),
-        rates: classes(&mut table, report),
+    let when = PriceCondition {
+        input_above: tokens(table.read("input_above", report, limit())),
+        input_upto: tokens(table.read("input_upto", report, limit())),
+        output_above: tokens(table.read("output_above", report, limit())),
+        output_upto: tokens(table.read("output_upto", report, limit())),
+        tier: table.read("tier", report, text).map(|at| at.value),
+        resolution: table.read("resolution", report, text).map(|at| at.value),
+        quality: table.read("quality", report, text).map(|at| at.value),
+        thinking: table.read("thinking", report, flag).map(|at| at.value),
+        from: table.read("from", report, read_instant).map(|at| at.value),
+        until: table.read("until", report, read_instant).map(|at| at.value),
+        hours: table.read("hours", report, read_hours).map(|at| at.value),
+        rates: read_class_prices(&mut table, report),
     };
     let span = table.span.clone();
-    table.end(report);
-    if when.is_always() {
+    table.finish(report);
+    if when.is_unconditional() {
         report.error(
             &span,
             "a condition that always holds",
@@ -165,7 +176,7 @@ fn when(mut table: Table<'_>, report: &mut Report) -> When {
 }
 
 /// A date (midnight in UTC) or an RFC 3339 time.
-fn instant(value: &DeValue<'_>) -> Result<UnixMillis, Fault> {
+fn read_instant(value: &DeValue<'_>) -> Result<UnixMillis, ValueError> {
     let text = text(value)?;
     let date = || {
         text.parse::<jiff::civil::Date>()
@@ -176,15 +187,15 @@ fn instant(value: &DeValue<'_>) -> Result<UnixMillis, Fault> {
     };
     let at = text.parse::<jiff::Timestamp>().ok().or_else(date);
     at.map(|at| UnixMillis(at.as_millisecond())).ok_or_else(|| {
-        Fault::with(
-            format!("`{}` is no date", clip(&text)),
+        ValueError::with_help(
+            format!("`{}` is no date", truncate(&text)),
             "write it like \"2025-09-01\" or \"2025-09-01T16:00:00Z\"",
         )
     })
 }
 
 /// A span of the day in UTC; it may go over midnight. Minutes of the day.
-fn hours(value: &DeValue<'_>) -> Result<(u16, u16), Fault> {
+fn read_hours(value: &DeValue<'_>) -> Result<(u16, u16), ValueError> {
     let text = text(value)?;
     let minute = |text: &str| {
         let (hour, minute) = text.trim().split_once(':')?;
@@ -193,8 +204,8 @@ fn hours(value: &DeValue<'_>) -> Result<(u16, u16), Fault> {
     };
     text.split_once('-').and_then(|(from, to)| Some((minute(from)?, minute(to)?))).ok_or_else(
         || {
-            Fault::with(
-                format!("`{}` is no span of a day", clip(&text)),
+            ValueError::with_help(
+                format!("`{}` is no span of a day", truncate(&text)),
                 "write it in UTC like \"16:30-00:30\"",
             )
         },
@@ -202,34 +213,39 @@ fn hours(value: &DeValue<'_>) -> Result<(u16, u16), Fault> {
 }
 
 /// The built-in table: rates, and lists of prices by the presets that they are of.
-pub(in crate::config) struct Lists {
-    pub(in crate::config) currencies: Currencies,
+pub(in crate::config) struct PriceLists {
+    pub(in crate::config) currencies: CurrencyRates,
     pub(in crate::config) rows: Vec<PriceRow>,
 }
 
-pub(in crate::config) fn lists(mut top: Table<'_>, report: &mut Report) -> Lists {
+pub(in crate::config) fn read_price_lists(
+    mut top: TableReader<'_>,
+    report: &mut Report,
+) -> PriceLists {
     let currencies =
-        top.table("rates", report).map(|table| currencies(table, report)).unwrap_or_default();
+        top.child("rates", report).map(|table| read_rates(table, report)).unwrap_or_default();
     let mut rows = Vec::new();
-    for mut list in top.tables("list", report) {
-        let words = |at: Option<read::At<Vec<read::At<String>>>>| {
+    for mut list in top.children("list", report) {
+        let words = |at: Option<read::Located<Vec<read::Located<String>>>>| {
             at.map(|at| at.value.into_iter().map(|at| at.value).collect::<Vec<_>>())
         };
-        let presets = words(list.list("presets", report, text)).unwrap_or_default();
+        let presets = words(list.read_list("presets", report, text)).unwrap_or_default();
         let mut take = |name| {
-            list.take(name, report, text).map(|at| Arc::<str>::from(at.value)).unwrap_or_default()
+            list.read(name, report, text).map(|at| Arc::<str>::from(at.value)).unwrap_or_default()
         };
         let (page, date, currency) = (take("page"), take("date"), take("currency"));
-        let usual = Price {
+        let defaults = ModelPrice {
             page,
             date,
             currency: if currency.is_empty() { "USD".into() } else { currency },
-            ..Price::default()
+            ..ModelPrice::default()
         };
-        if let Some(mut models) = list.table("models", report) {
-            for (name, node) in models.rest() {
-                let Some(row) = Table::of(name.value.clone(), node, report) else { continue };
-                let price = price(row, &currencies, &usual, report);
+        if let Some(mut models) = list.child("models", report) {
+            for (name, node) in models.remaining() {
+                let Some(row) = TableReader::from_node(name.value.clone(), node, report) else {
+                    continue;
+                };
+                let price = read_price(row, &currencies, &defaults, report);
                 for vendor in &presets {
                     rows.push(PriceRow {
                         vendor: vendor.clone(),
@@ -239,11 +255,11 @@ pub(in crate::config) fn lists(mut top: Table<'_>, report: &mut Report) -> Lists
                 }
             }
         }
-        list.end(report);
+        list.finish(report);
     }
-    top.end(report);
-    Lists { currencies, rows }
+    top.finish(report);
+    PriceLists { currencies, rows }
 }
 
 /// One dollar in billionths of a dollar.
-pub(in crate::config) const DOLLAR: i64 = NANOS_PER_UNIT;
+pub(in crate::config) const NANOS_PER_DOLLAR: i64 = NANOS_PER_UNIT;

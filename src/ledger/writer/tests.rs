@@ -521,7 +521,7 @@ async fn what_is_old_goes_and_no_secret_stays() {
     let settings = Settings {
         tz: "UTC".to_owned(),
         bodies_total: 200 << 10,
-        keep: Duration::from_secs(3_600),
+        retention: Duration::from_secs(3_600),
         ..Settings::default()
     };
     let (sink, ledger, _told) = world.start_with(settings);

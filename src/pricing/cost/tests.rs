@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::config::{Environment, Ids, Settings, load::load};
+use crate::config::{Environment, IdInterner, Settings, load::load};
 
 const CONFIG: &str = r#"
 [[upstream]]
@@ -76,7 +76,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let loaded =
-            load(CONFIG, Path::new("c.toml"), &Environment::default(), &mut Ids::default());
+            load(CONFIG, Path::new("c.toml"), &Environment::default(), &mut IdInterner::default());
         let settings = loaded.settings.unwrap_or_else(|| panic!("{:#?}", loaded.problems));
         Self { book: Book::new(&settings), settings }
     }

@@ -139,7 +139,7 @@ fn looks_like_providers(token: &Secret) -> bool {
 ///
 /// 403 naming the address.
 pub fn subnet(project: &Project, addr: IpAddr) -> Result<(), ProxyError> {
-    if project.subnets.is_empty() || project.subnets.iter().any(|net| net.has(addr)) {
+    if project.subnets.is_empty() || project.subnets.iter().any(|net| net.contains(addr)) {
         return Ok(());
     }
     let message = format!(

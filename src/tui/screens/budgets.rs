@@ -4,7 +4,7 @@ use ratatui::layout::Rect;
 
 use crate::{
     base::clean::{clean, display_width, truncate_middle},
-    control::snapshot::{BudgetView, Per},
+    control::snapshot::{BudgetView, Period},
     tui::{
         app::App,
         format::{self, Now},
@@ -88,10 +88,10 @@ fn name(budget: &BudgetView, now: Now) -> String {
 fn sum(budget: &BudgetView, now: Now) -> String {
     let text = &now.text.usage;
     let per = match budget.per {
-        Per::Day => &text.a_day,
-        Per::Week => &text.a_week,
-        Per::Month => &text.a_month,
-        Per::Total => &text.in_total,
+        Period::Day => &text.a_day,
+        Period::Week => &text.a_week,
+        Period::Month => &text.a_month,
+        Period::Total => &text.in_total,
     };
     fill(
         &text.spent,
