@@ -266,7 +266,7 @@ pub fn models(engine: &Engine, generation: &Generation) -> Vec<ModelView> {
 /// What a million tokens cost there; `None` where nobody knows.
 fn price(generation: &Generation, upstream: &Upstream, model: &str) -> Option<ModelPrice> {
     let (_, tariff) = generation.prices.find(upstream, model, None)?;
-    let used = tariff.usual();
+    let used = tariff.default_price();
     let written = |class| used.rates.explicit(class).map(money::format_nanos);
     Some(ModelPrice {
         currency: used.currency.to_string(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::table::{Book, Tariff};
+use super::table::{PriceBook, PriceRule};
 use crate::{
     base::{clock::UnixMillis, money::NanoUsd},
     config::settings::{PriceCondition, Upstream},
@@ -12,27 +12,27 @@ use crate::{
     },
 };
 
-const MINUTE: i64 = 60_000;
+const MINUTE_MS: i64 = 60_000;
 
 /// An attempt to be billed.
 #[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
+pub struct BillQuery<'a> {
     pub upstream: &'a Upstream,
     /// The model as it was sent.
-    pub sent: &'a str,
+    pub sent_model: &'a str,
     /// As the answer names it.
-    pub answered: Option<&'a str>,
+    pub reported_model: Option<&'a str>,
     pub usage: Option<&'a Usage>,
     /// How the usage is known.
-    pub sure: Precision,
+    pub precision: Precision,
     /// When it began.
-    pub at: UnixMillis,
-    pub facts: Facts<'a>,
+    pub started_at: UnixMillis,
+    pub conditions: PriceConditions<'a>,
 }
 
 /// What conditions ask about, beside tokens and time.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Facts<'a> {
+pub struct PriceConditions<'a> {
     pub tier: Option<&'a str>,
     pub resolution: Option<&'a str>,
     pub quality: Option<&'a str>,
@@ -41,22 +41,31 @@ pub struct Facts<'a> {
 /// What the attempt costs. The provider's word goes before the config's, the config's before the
 /// built-in table; with `prices_win` the config's goes first.
 #[must_use]
-pub fn bill(book: &Book, question: &Question<'_>) -> Bill {
-    let Question { upstream, sent, answered, usage, sure, .. } = question;
+pub fn bill(book: &PriceBook, question: &BillQuery<'_>) -> Bill {
+    let BillQuery {
+        upstream,
+        sent_model: sent,
+        reported_model: answered,
+        usage,
+        precision: sure,
+        ..
+    } = question;
     let found = book.find(upstream, sent, *answered);
     let reported = usage.and_then(|usage| usage.reported_cost);
     let priced = found.zip(*usage).map(|((source, tariff), usage)| {
-        let price = Arc::clone(in_force(tariff, usage, question));
+        let price = Arc::clone(effective_price(tariff, usage, question));
         (source, price.cost(usage), price)
     });
     let computed = priced.as_ref().map(|(_, cost, _)| *cost);
-    let (own, price) = match priced {
+    let (from_config, price) = match priced {
         Some((source, _, price)) => (source == CostSource::Config, Some((source, price))),
         None => (false, None),
     };
     let (cost, source, sure) = match (reported, &price) {
-        (Some(_), Some((source, _))) if own && upstream.prices_win => (computed, *source, *sure),
-        (Some(told), _) => (Some(told), CostSource::Reported, Precision::Exact),
+        (Some(_), Some((source, _))) if from_config && upstream.prices_win => {
+            (computed, *source, *sure)
+        }
+        (Some(provider_cost), _) => (Some(provider_cost), CostSource::Reported, Precision::Exact),
         (None, Some((source, _))) => (computed, *source, *sure),
         (None, None) if upstream.local && found.is_none() => {
             (Some(NanoUsd::ZERO), CostSource::Local, Precision::Exact)
@@ -68,21 +77,22 @@ pub fn bill(book: &Book, question: &Question<'_>) -> Bill {
 
 /// An attempt that nobody charges for.
 #[must_use]
-pub fn free() -> Bill {
+pub fn free_bill() -> Bill {
     Bill { cost: Some(NanoUsd::ZERO), source: CostSource::Free, ..Bill::default() }
 }
 
-fn in_force<'a>(
-    tariff: &'a Tariff,
+fn effective_price<'a>(
+    tariff: &'a PriceRule,
     usage: &Usage,
-    question: &Question<'_>,
+    question: &BillQuery<'_>,
 ) -> &'a Arc<AppliedPrice> {
-    let conditional = tariff.when.iter().find(|(when, _)| holds(when, usage, question));
-    conditional.map_or(&tariff.usual, |(_, price)| price)
+    let conditional =
+        tariff.conditional.iter().find(|(when, _)| condition_matches(when, usage, question));
+    conditional.map_or(&tariff.default_price, |(_, price)| price)
 }
 
-fn holds(when: &PriceCondition, usage: &Usage, question: &Question<'_>) -> bool {
-    let Question { at, facts, .. } = question;
+fn condition_matches(when: &PriceCondition, usage: &Usage, question: &BillQuery<'_>) -> bool {
+    let BillQuery { started_at: at, conditions: facts, .. } = question;
     let (input, output) = (usage.input_total(), usage.output_total());
     let same = |wanted: &Option<String>, is: Option<&str>| {
         wanted.as_ref().is_none_or(|wanted| is.is_some_and(|is| is.eq_ignore_ascii_case(wanted)))
@@ -95,7 +105,7 @@ fn holds(when: &PriceCondition, usage: &Usage, question: &Question<'_>) -> bool 
         && when.from.is_none_or(|from| *at >= from)
         && when.until.is_none_or(|until| *at < until)
         && when.hours.is_none_or(|(from, to)| {
-            let now = at.0.div_euclid(MINUTE).rem_euclid(24 * 60);
+            let now = at.0.div_euclid(MINUTE_MS).rem_euclid(24 * 60);
             let (from, to) = (i64::from(from), i64::from(to));
             if from <= to { (from..to).contains(&now) } else { now >= from || now < to }
         })

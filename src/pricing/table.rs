@@ -13,50 +13,51 @@ use crate::{
 
 /// A price and its conditions, ready to be used: nothing is put together when an answer is billed.
 #[derive(Debug)]
-pub struct Tariff {
+pub struct PriceRule {
     /// Names of conditions that hold; the narrower ones first.
-    pub(super) when: Vec<(PriceCondition, Arc<AppliedPrice>)>,
-    pub(super) usual: Arc<AppliedPrice>,
+    pub(super) conditional: Vec<(PriceCondition, Arc<AppliedPrice>)>,
+    pub(super) default_price: Arc<AppliedPrice>,
 }
 
-impl Tariff {
+impl PriceRule {
     /// The price that holds under no condition.
     #[must_use]
-    pub fn usual(&self) -> &AppliedPrice {
-        &self.usual
+    pub fn default_price(&self) -> &AppliedPrice {
+        &self.default_price
     }
 }
 
 /// All prices of one vendor.
 #[derive(Debug, Default)]
-struct Shelf {
-    exact: HashMap<String, Arc<Tariff>>,
+struct VendorPrices {
+    exact: HashMap<String, Arc<PriceRule>>,
     /// Rows whose model is a pattern, in their order.
-    patterns: Vec<(PriceRow, Arc<Tariff>)>,
+    patterns: Vec<(PriceRow, Arc<PriceRule>)>,
 }
 
 /// Every price; made anew when the config changes.
 #[derive(Debug, Default)]
-pub struct Book {
-    own: HashMap<String, Shelf>,
-    builtin: HashMap<String, Shelf>,
+pub struct PriceBook {
+    config_prices: HashMap<String, VendorPrices>,
+    builtin_prices: HashMap<String, VendorPrices>,
 }
 
-impl Book {
+impl PriceBook {
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         let mut book = Self::default();
-        for (rows, shelves) in
-            [(settings.prices.as_slice(), &mut book.own), (prices::all(), &mut book.builtin)]
-        {
+        for (rows, shelves) in [
+            (settings.prices.as_slice(), &mut book.config_prices),
+            (prices::all(), &mut book.builtin_prices),
+        ] {
             for row in rows {
                 // The reader of the config saw to it that there is a rate.
                 let Some(dollars) = prices::nanos_per_unit(&row.price.currency, &settings.rates)
                 else {
                     continue;
                 };
-                let tariff = Arc::new(tariff(row, dollars));
-                let shelf: &mut Shelf = shelves.entry(row.vendor.clone()).or_default();
+                let tariff = Arc::new(price_rule(row, dollars));
+                let shelf: &mut VendorPrices = shelves.entry(row.vendor.clone()).or_default();
                 if row.model.is_exact() {
                     shelf.exact.insert(row.model.text().to_owned(), tariff);
                 } else {
@@ -75,27 +76,29 @@ impl Book {
         upstream: &Upstream,
         sent: &str,
         answered: Option<&str>,
-    ) -> Option<(CostSource, &Tariff)> {
+    ) -> Option<(CostSource, &PriceRule)> {
         let answered = answered.filter(|answered| *answered != sent);
         // Put together only as far as they are needed: the first is nearly always it.
         let names = || {
-            let said = [Some(sent), answered].into_iter().flatten();
-            said.clone().map(Cow::Borrowed).chain(said.map(undated))
+            let given = [Some(sent), answered].into_iter().flatten();
+            given.clone().map(Cow::Borrowed).chain(given.map(undated_name))
         };
         let vendors = [Some(&*upstream.name), upstream.preset.as_deref()];
-        let own = first(&self.own, &vendors, names()).map(|tariff| (CostSource::Config, tariff));
-        own.or_else(|| {
-            first(&self.builtin, &vendors[1..], names()).map(|tariff| (CostSource::Builtin, tariff))
+        let from_config = find_first(&self.config_prices, &vendors, names())
+            .map(|tariff| (CostSource::Config, tariff));
+        from_config.or_else(|| {
+            find_first(&self.builtin_prices, &vendors[1..], names())
+                .map(|tariff| (CostSource::Builtin, tariff))
         })
     }
 }
 
 /// The first name that any of the vendors has a price for.
-fn first<'a, 'n>(
-    shelves: &'a HashMap<String, Shelf>,
+fn find_first<'a, 'n>(
+    shelves: &'a HashMap<String, VendorPrices>,
     vendors: &[Option<&str>],
     mut names: impl Iterator<Item = Cow<'n, str>>,
-) -> Option<&'a Tariff> {
+) -> Option<&'a PriceRule> {
     let mut known = vendors.iter().flatten().filter_map(|vendor| shelves.get(*vendor));
     let shelves = [Some(known.next()?), known.next()];
     names.find_map(|name| {
@@ -114,7 +117,7 @@ fn first<'a, 'n>(
 
 /// The name without what only dates it or stands before it: `models/`, `-20250929`, `-2025-08-07`,
 /// `@20250929`, `:free` stays.
-fn undated(name: &str) -> Cow<'_, str> {
+fn undated_name(name: &str) -> Cow<'_, str> {
     let name = name.strip_prefix("models/").unwrap_or(name);
     // Cloud names: `us.anthropic.claude-…-v1:0`.
     let name = name.rsplit_once("anthropic.").map_or(name, |(_, rest)| rest);
@@ -137,7 +140,7 @@ fn undated(name: &str) -> Cow<'_, str> {
     if keep == parts.len() { Cow::Borrowed(name) } else { Cow::Owned(parts[..keep].join("-")) }
 }
 
-fn tariff(row: &PriceRow, dollars: i64) -> Tariff {
+fn price_rule(row: &PriceRow, dollars: i64) -> PriceRule {
     let PriceRow { vendor, model, price } = row;
     let name: Arc<str> = format!("{vendor}/{}", model.text()).into();
     let ModelPrice { rates, conditions: when, currency, page, date } = price;
@@ -156,15 +159,17 @@ fn tariff(row: &PriceRow, dollars: i64) -> Tariff {
     };
     let mut conditional: Vec<_> = when
         .iter()
-        .map(|when| (when.clone(), used(&words(when), when.rates.with_defaults(rates))))
+        .map(|when| {
+            (when.clone(), used(&describe_conditions(when), when.rates.with_defaults(rates)))
+        })
         .collect();
     // Stable: of two with as many conditions the earlier one wins.
     conditional.sort_by_key(|(when, _)| std::cmp::Reverse(when.condition_count()));
-    Tariff { when: conditional, usual: used("", *rates) }
+    PriceRule { conditional, default_price: used("", *rates) }
 }
 
 /// Conditions for a person: `more than 200000 input tokens, tier flex`.
-fn words(when: &PriceCondition) -> String {
+fn describe_conditions(when: &PriceCondition) -> String {
     let time = |at: u16| format!("{:02}:{:02}", at / 60, at % 60);
     let all = [
         when.input_above.map(|n| format!("more than {n} input tokens")),
@@ -203,14 +208,14 @@ mod tests {
             ("20250929", "20250929"),
             ("", ""),
         ] {
-            assert_eq!(undated(name), want, "{name}");
+            assert_eq!(undated_name(name), want, "{name}");
         }
     }
 
     proptest::proptest! {
         #[test]
         fn any_name_is_undated_without_a_panic(name in "[-a-z0-9@:./é]{0,40}") {
-            proptest::prop_assert!(undated(&name).len() <= name.len());
+            proptest::prop_assert!(undated_name(&name).len() <= name.len());
         }
     }
 }

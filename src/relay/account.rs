@@ -20,8 +20,8 @@ use crate::{
         usage::Usage,
     },
     pricing::{
-        self, Question,
-        cost::{Facts, free},
+        self, BillQuery,
+        cost::{PriceConditions, free_bill},
     },
     routing::candidate::Target,
 };
@@ -150,7 +150,7 @@ impl Account {
             let usage = Usage { input: self.estimate, ..Usage::default() };
             self.part(engine, number, &target, None, Some(usage), Precision::AtLeast)
         } else {
-            AttemptBill { number, reported_model: None, usage: None, bill: free() }
+            AttemptBill { number, reported_model: None, usage: None, bill: free_bill() }
         };
         self.book(&part, &target);
         self.parts.push(part);
@@ -252,19 +252,19 @@ impl Account {
             if self.op.generates() || usage.is_some_and(|usage| usage.reported_cost.is_some()) {
                 // What has no tokens may have a price for each request.
                 let nothing = Usage::default();
-                let facts = Facts {
+                let facts = PriceConditions {
                     tier: self.tier.as_deref(),
                     resolution: self.resolution.as_deref(),
                     quality: self.quality.as_deref(),
                 };
-                let question = Question {
+                let question = BillQuery {
                     upstream: &target.upstream,
-                    sent: &target.model,
-                    answered,
+                    sent_model: &target.model,
+                    reported_model: answered,
                     usage: Some(usage.as_ref().unwrap_or(&nothing)),
-                    sure,
-                    at: self.began,
-                    facts,
+                    precision: sure,
+                    started_at: self.began,
+                    conditions: facts,
                 };
                 let bill = pricing::bill(&generation.prices, &question);
                 match &bill.price {
@@ -277,7 +277,7 @@ impl Account {
                     _ => bill,
                 }
             } else {
-                free()
+                free_bill()
             };
         AttemptBill { number, reported_model: answered.map(Arc::from), usage, bill }
     }

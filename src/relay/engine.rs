@@ -30,7 +30,7 @@ use crate::{
         sink::{BodyPolicy, LedgerQueue},
     },
     ir::cost::PriceClass,
-    pricing::Book,
+    pricing::PriceBook,
     routing::{
         board::Board,
         budget::Budgets,
@@ -51,12 +51,12 @@ use crate::{
 pub struct Generation {
     pub settings: Arc<Settings>,
     pub catalog: Catalog,
-    pub prices: Book,
+    pub prices: PriceBook,
 }
 
 impl Generation {
     fn new(settings: Arc<Settings>) -> Self {
-        Self { catalog: Catalog::new(&settings), prices: Book::new(&settings), settings }
+        Self { catalog: Catalog::new(&settings), prices: PriceBook::new(&settings), settings }
     }
 }
 
@@ -269,11 +269,11 @@ impl Engine {
 
 /// Servers on this machine cost nothing; a price under conditions is not looked for before there is
 /// an answer.
-fn price(book: &Book, upstream: &Upstream, model: &str) -> Option<Price> {
+fn price(book: &PriceBook, upstream: &Upstream, model: &str) -> Option<Price> {
     let Some((_, tariff)) = book.find(upstream, model, None) else {
         return upstream.local.then(Price::default);
     };
-    let used = tariff.usual();
+    let used = tariff.default_price();
     // Rates are of a million tokens, in billionths of a unit that is so many billionths of a
     // dollar.
     let of =
@@ -298,7 +298,7 @@ pub(super) fn cache_prices(
     let generation = engine.generation.load();
     let upstream = generation.settings.upstreams.iter().find(|known| known.id == upstream)?;
     let (_, tariff) = generation.prices.find(upstream, model, None)?;
-    let used = tariff.usual();
+    let used = tariff.default_price();
     let of =
         |class| used.rates.effective(class) as f64 / 1e6 * (used.nano_usd_per_unit as f64 / 1e9);
     Some((of(PriceClass::Input), of(PriceClass::CacheWrite5m), of(PriceClass::CacheRead)))

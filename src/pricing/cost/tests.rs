@@ -68,24 +68,24 @@ input = 7
 CNY = 0.14
 "#;
 
-struct World {
+struct PricingFixture {
     settings: Settings,
-    book: Book,
+    book: PriceBook,
 }
 
-impl World {
+impl PricingFixture {
     fn new() -> Self {
         let loaded =
             load(CONFIG, Path::new("c.toml"), &Environment::default(), &mut IdInterner::default());
         let settings = loaded.settings.unwrap_or_else(|| panic!("{:#?}", loaded.problems));
-        Self { book: Book::new(&settings), settings }
+        Self { book: PriceBook::new(&settings), settings }
     }
 
-    fn ask(
+    fn bill_for(
         &self,
         upstream: &str,
         sent: &str,
-        change: impl FnOnce(&mut Question<'_>),
+        change: impl FnOnce(&mut BillQuery<'_>),
         usage: &Usage,
     ) -> Bill {
         let upstream = self
@@ -95,14 +95,14 @@ impl World {
             .find(|row| *row.name == *upstream)
             .expect("an upstream of the config");
         let at = UnixMillis(1_750_000_000_000 - 1_750_000_000_000 % 86_400_000 + 10 * 3_600_000);
-        let mut question = Question {
+        let mut question = BillQuery {
             upstream,
-            sent,
-            answered: None,
+            sent_model: sent,
+            reported_model: None,
             usage: Some(usage),
-            sure: Precision::Exact,
-            at,
-            facts: Facts::default(),
+            precision: Precision::Exact,
+            started_at: at,
+            conditions: PriceConditions::default(),
         };
         change(&mut question);
         bill(&self.book, &question)
@@ -116,7 +116,7 @@ fn tokens(input: u64, output: u64) -> Usage {
 #[test]
 fn every_class_is_charged_at_its_own_price_and_none_twice() {
     const TEN_MILLION: u64 = 10_000_000;
-    let world = World::new();
+    let world = PricingFixture::new();
     // Ten million of each class: a mistake of one class shows as dollars.
     for (usage, dollars) in [
         (Usage { input: TEN_MILLION, ..Usage::default() }, 10.0),
@@ -143,7 +143,7 @@ fn every_class_is_charged_at_its_own_price_and_none_twice() {
             10.0 + 1.0 + 12.5 + 100.0 + 200.0,
         ),
     ] {
-        let bill = world.ask("fake", "m", |_| {}, &usage);
+        let bill = world.bill_for("fake", "m", |_| {}, &usage);
         // One request costs a tenth of a cent besides.
         assert_eq!(bill.cost, NanoUsd::from_dollars(dollars + 0.001), "{usage:?}");
         assert_eq!((bill.source, bill.precision), (CostSource::Config, Precision::Exact));
@@ -152,9 +152,9 @@ fn every_class_is_charged_at_its_own_price_and_none_twice() {
 
 #[test]
 fn a_sum_is_rounded_once() {
-    let world = World::new();
+    let world = PricingFixture::new();
     let cost = |upstream, model, usage: &Usage| {
-        world.ask(upstream, model, |_| {}, usage).cost.expect("known").0
+        world.bill_for(upstream, model, |_| {}, usage).cost.expect("known").0
     };
     // A tenth of a billionth for each token: five make half a billionth, which is rounded up; four
     // are nothing.
@@ -172,49 +172,56 @@ fn a_sum_is_rounded_once() {
 
 #[test]
 fn the_narrowest_condition_that_holds_decides() {
-    type Change = fn(&mut Question<'_>);
-    let world = World::new();
+    type Change = fn(&mut BillQuery<'_>);
+    let world = PricingFixture::new();
     let plain: Change = |_| {};
     let cases: [(u64, u64, u64, Change, f64); 11] = [
         (1_000, 0, 0, plain, 0.001),
         (1_001, 0, 0, plain, 0.003_003),
         (1_001, 10, 0, plain, 0.003_003 + 0.000_02),
         (1_001, 11, 0, plain, 0.004_004 + 0.000_055),
-        (1_000, 0, 0, |q| q.facts.tier = Some("Flex"), 0.000_5),
-        (1_000, 0, 0, |q| q.facts.tier = Some("default"), 0.001),
-        (0, 1_000, 0, |q| q.at.0 += 7 * 3_600_000, 0.001),
-        (0, 1_000, 0, |q| q.at.0 += 14 * 3_600_000 + 29 * 60_000, 0.001),
-        (0, 1_000, 0, |q| q.at.0 += 14 * 3_600_000 + 30 * 60_000, 0.002),
-        (1_000, 0, 0, |q| q.at = UnixMillis(1_893_456_000_000), 0.009),
-        (0, 500, 500, |q| q.facts.tier = Some("priority"), 0.007),
+        (1_000, 0, 0, |q| q.conditions.tier = Some("Flex"), 0.000_5),
+        (1_000, 0, 0, |q| q.conditions.tier = Some("default"), 0.001),
+        (0, 1_000, 0, |q| q.started_at.0 += 7 * 3_600_000, 0.001),
+        (0, 1_000, 0, |q| q.started_at.0 += 14 * 3_600_000 + 29 * 60_000, 0.001),
+        (0, 1_000, 0, |q| q.started_at.0 += 14 * 3_600_000 + 30 * 60_000, 0.002),
+        (1_000, 0, 0, |q| q.started_at = UnixMillis(1_893_456_000_000), 0.009),
+        (0, 500, 500, |q| q.conditions.tier = Some("priority"), 0.007),
     ];
     for (index, (input, output, reasoning, change, dollars)) in cases.into_iter().enumerate() {
         let bill =
-            world.ask("fake", "tiers", change, &Usage { reasoning, ..tokens(input, output) });
+            world.bill_for("fake", "tiers", change, &Usage { reasoning, ..tokens(input, output) });
         assert_eq!(bill.cost, NanoUsd::from_dollars(dollars), "case {index}: {:?}", bill.price);
     }
     let picture = |facts| {
         world
-            .ask("fake", "pictures", |q| q.facts = facts, &Usage::default())
+            .bill_for("fake", "pictures", |q| q.conditions = facts, &Usage::default())
             .cost
             .map(NanoUsd::dollars)
     };
-    assert_eq!(picture(Facts::default()), Some(0.04));
-    assert_eq!(picture(Facts { quality: Some("high"), ..Facts::default() }), Some(0.17));
+    assert_eq!(picture(PriceConditions::default()), Some(0.04));
     assert_eq!(
-        picture(Facts { quality: Some("high"), resolution: Some("1024x1536"), ..Facts::default() }),
+        picture(PriceConditions { quality: Some("high"), ..PriceConditions::default() }),
+        Some(0.17)
+    );
+    assert_eq!(
+        picture(PriceConditions {
+            quality: Some("high"),
+            resolution: Some("1024x1536"),
+            ..PriceConditions::default()
+        }),
         Some(0.25)
     );
 }
 
 #[test]
 fn whose_word_counts_is_settled() {
-    let world = World::new();
-    let told = Usage { reported_cost: Some(NanoUsd(5_000)), ..tokens(1_000, 0) };
+    let world = PricingFixture::new();
+    let with_reported_cost = Usage { reported_cost: Some(NanoUsd(5_000)), ..tokens(1_000, 0) };
     for (upstream, model, usage, cost, source) in [
-        ("fake", "m", told, Some(5_000), CostSource::Reported),
-        ("mine", "m", told, Some(1_000_000), CostSource::Config),
-        ("mine", "other", told, Some(5_000), CostSource::Reported),
+        ("fake", "m", with_reported_cost, Some(5_000), CostSource::Reported),
+        ("mine", "m", with_reported_cost, Some(1_000_000), CostSource::Config),
+        ("mine", "other", with_reported_cost, Some(5_000), CostSource::Reported),
         ("fake", "other", tokens(1, 1), None, CostSource::Unknown),
         ("here", "llama", tokens(1_000, 1_000), Some(0), CostSource::Local),
         ("work", "gpt-5-nano", tokens(1_000_000, 0), Some(7_000_000_000), CostSource::Config),
@@ -226,23 +233,24 @@ fn whose_word_counts_is_settled() {
             CostSource::Builtin,
         ),
     ] {
-        let bill = world.ask(upstream, model, |_| {}, &usage);
+        let bill = world.bill_for(upstream, model, |_| {}, &usage);
         assert_eq!((bill.cost.map(|c| c.0), bill.source), (cost, source), "{upstream}/{model}");
         assert_eq!(bill.reported, usage.reported_cost, "both sums are kept");
     }
-    let both = world.ask("fake", "m", |_| {}, &told);
+    let both = world.bill_for("fake", "m", |_| {}, &with_reported_cost);
     assert_eq!((both.computed, both.cost), (Some(NanoUsd(2_000_000)), Some(NanoUsd(5_000))));
 }
 
 #[test]
 fn a_name_that_is_unknown_is_looked_up_as_the_answer_says_it() {
-    let world = World::new();
-    let answered =
-        |name| world.ask("claude", "smart", |q| q.answered = Some(name), &tokens(1_000, 0));
+    let world = PricingFixture::new();
+    let answered = |name| {
+        world.bill_for("claude", "smart", |q| q.reported_model = Some(name), &tokens(1_000, 0))
+    };
     assert_eq!(answered("claude-haiku-4-5-20251001").cost, Some(NanoUsd(1_000_000)));
     assert_eq!(answered("claude-unheard-of").cost, None);
     // A long context costs more, cached input counted.
-    let long = world.ask(
+    let long = world.bill_for(
         "claude",
         "claude-sonnet-4-5",
         |_| {},
@@ -253,21 +261,21 @@ fn a_name_that_is_unknown_is_looked_up_as_the_answer_says_it() {
         long.price.as_ref().map(|price| &*price.condition),
         Some("more than 200000 input tokens")
     );
-    let short = world.ask("google", "models/gemini-2.5-pro", |_| {}, &tokens(200_000, 0));
+    let short = world.bill_for("google", "models/gemini-2.5-pro", |_| {}, &tokens(200_000, 0));
     assert_eq!(short.cost, Some(NanoUsd(250_000_000)));
 }
 
 proptest::proptest! {
     #[test]
     fn more_of_anything_never_costs_less(a in proptest::array::uniform10(0_u64..1 << 40), more in 0_usize..10, n in 1_u64..1 << 40) {
-        let world = World::new();
+        let world = PricingFixture::new();
         let usage = |a: [u64; 10]| Usage {
             input: a[0], cache_read: a[1], cache_write_5m: a[2], cache_write_1h: a[3], output: a[4], reasoning: a[5],
             audio_in: a[6], audio_out: a[7], image_in: a[8], image_out: a[9], ..Usage::default()
         };
         let mut b = a;
         b[more] += n;
-        let (less, more) = (world.ask("fake", "m", |_| {}, &usage(a)), world.ask("fake", "m", |_| {}, &usage(b)));
+        let (less, more) = (world.bill_for("fake", "m", |_| {}, &usage(a)), world.bill_for("fake", "m", |_| {}, &usage(b)));
         proptest::prop_assert!(less.cost <= more.cost);
     }
 }
