@@ -3,19 +3,19 @@
 
 use crate::{
     base::json::{self, is_blank},
-    dialect::{Heed, Meter, Summary, fault, shape, tokens},
+    dialect::{AnswerSummary, Meter, MeterEvent, fault, shape, tokens},
 };
 
 #[derive(Default)]
-pub(super) struct AnyMeter {
-    summary: Summary,
-    begun: bool,
+pub(super) struct GenericMeter {
+    summary: AnswerSummary,
+    started: bool,
 }
 
-impl Meter for AnyMeter {
-    fn event(&mut self, name: &[u8], data: &[u8]) -> Heed {
+impl Meter for GenericMeter {
+    fn observe(&mut self, name: &[u8], data: &[u8]) -> MeterEvent {
         if data.trim_ascii() == b"[DONE]" {
-            return Heed::Nothing;
+            return MeterEvent::Metadata;
         }
         let (mut error, mut usage) = (name == b"error", false);
         let json = match json::visit(data, |depth, key, value| match (depth, key) {
@@ -26,30 +26,31 @@ impl Meter for AnyMeter {
             _ => {}
         }) {
             Ok(json) => json,
-            Err(bad) => return Heed::Bad(bad),
+            Err(bad) => return MeterEvent::Invalid(bad),
         };
         if error {
-            return Heed::Error(Box::new(fault::told(None, json)));
+            return MeterEvent::Error(Box::new(fault::from_json(None, json)));
         }
         if usage {
-            self.summary.usage = json.get("usage").and_then(tokens::openai).or(self.summary.usage);
+            self.summary.usage =
+                json.get("usage").and_then(tokens::read_openai).or(self.summary.usage);
         }
         if self.summary.model.is_none() {
-            self.summary.model = shape::name(json.get("model"));
+            self.summary.model = shape::clean_name(json.get("model"));
         }
-        self.begun = true;
-        Heed::Content
+        self.started = true;
+        MeterEvent::Content
     }
 
-    fn complete(&self) -> bool {
-        self.begun
+    fn is_complete(&self) -> bool {
+        self.started
     }
 
-    fn summary(&self) -> Summary {
+    fn summary(&self) -> AnswerSummary {
         self.summary.clone()
     }
 
-    fn terminator(&self) -> Option<&'static [u8]> {
+    fn missing_terminator(&self) -> Option<&'static [u8]> {
         None
     }
 }

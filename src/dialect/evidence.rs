@@ -7,12 +7,13 @@ use toml_edit::{DocumentMut, Item, Table};
 
 use crate::ir::fault::FaultKind;
 
-static TABLE: LazyLock<Evidence> =
-    LazyLock::new(|| Evidence::read(include_str!("../../assets/faults.toml")).unwrap_or_default());
+static FAULT_RULES: LazyLock<FaultRules> = LazyLock::new(|| {
+    FaultRules::parse(include_str!("../../assets/faults.toml")).unwrap_or_default()
+});
 
 /// What a body said, all lower case.
 #[derive(Debug, Default)]
-pub(super) struct Said {
+pub(super) struct ErrorFields {
     /// Code, type, status name, reasons: compared whole.
     pub(super) codes: Vec<String>,
     pub(super) message: String,
@@ -22,29 +23,29 @@ pub(super) struct Said {
 
 /// The kind of a refusal; by the status alone where the words prove nothing.
 #[must_use]
-pub(super) fn kind(status: u16, said: &Said) -> FaultKind {
-    let proven = TABLE.rules.iter().find(|rule| {
+pub(super) fn classify(status: u16, fields: &ErrorFields) -> FaultKind {
+    let proven = FAULT_RULES.rules.iter().find(|rule| {
         rule.statuses.contains(&status)
-            && (said.codes.iter().any(|code| rule.codes.contains(code))
-                || rule.phrases.iter().any(|phrase| said.message.contains(phrase.as_str())))
-            && !rule.unless.iter().any(|word| said.body.contains(word.as_str()))
+            && (fields.codes.iter().any(|code| rule.codes.contains(code))
+                || rule.phrases.iter().any(|phrase| fields.message.contains(phrase.as_str())))
+            && !rule.unless.iter().any(|word| fields.body.contains(word.as_str()))
     });
-    proven.map_or_else(|| by_status(status), |rule| rule.kind)
+    proven.map_or_else(|| kind_by_status(status), |rule| rule.kind)
 }
 
 /// The status that an error inside a 200 stands for.
 #[must_use]
-pub(super) fn stands_for(said: &Said) -> u16 {
-    let number = said
+pub(super) fn implied_status(fields: &ErrorFields) -> u16 {
+    let number = fields
         .codes
         .iter()
         .find_map(|code| code.parse().ok())
         .filter(|code| (400..600).contains(code));
     number
         .or_else(|| {
-            said.codes.iter().find_map(|code| {
-                TABLE
-                    .stands
+            fields.codes.iter().find_map(|code| {
+                FAULT_RULES
+                    .implied_statuses
                     .iter()
                     .find(|(_, codes)| codes.contains(code))
                     .map(|(status, _)| *status)
@@ -55,24 +56,24 @@ pub(super) fn stands_for(said: &Said) -> u16 {
 
 /// Whether a refusal means that the conversation is longer than the model's window.
 #[must_use]
-pub(super) fn overflows(said: &Said) -> bool {
-    let (codes, phrases) = &TABLE.overflow;
-    said.codes.iter().any(|code| codes.contains(code))
-        || phrases.iter().any(|phrase| said.message.contains(phrase.as_str()))
+pub(super) fn is_context_overflow(fields: &ErrorFields) -> bool {
+    let (codes, phrases) = &FAULT_RULES.context_overflow;
+    fields.codes.iter().any(|code| codes.contains(code))
+        || phrases.iter().any(|phrase| fields.message.contains(phrase.as_str()))
 }
 
 /// Who made this HTML page.
 #[must_use]
-pub(super) fn page_maker(page: &str) -> Option<&'static str> {
+pub(super) fn html_page_vendor(page: &str) -> Option<&'static str> {
     let page = page.to_ascii_lowercase();
-    TABLE
-        .pages
+    FAULT_RULES
+        .html_pages
         .iter()
         .find(|(_, words)| words.iter().any(|word| page.contains(word.as_str())))
         .map(|(name, _)| name.as_str())
 }
 
-fn by_status(status: u16) -> FaultKind {
+fn kind_by_status(status: u16) -> FaultKind {
     match status {
         0..400 => FaultKind::CaptivePortal,
         401 => FaultKind::KeyRejected,
@@ -87,15 +88,15 @@ fn by_status(status: u16) -> FaultKind {
 }
 
 #[derive(Default)]
-struct Evidence {
-    rules: Vec<Rule>,
-    stands: Vec<(u16, Vec<String>)>,
-    pages: Vec<(String, Vec<String>)>,
+struct FaultRules {
+    rules: Vec<FaultRule>,
+    implied_statuses: Vec<(u16, Vec<String>)>,
+    html_pages: Vec<(String, Vec<String>)>,
     /// Codes and phrases of a conversation that is too long.
-    overflow: (Vec<String>, Vec<String>),
+    context_overflow: (Vec<String>, Vec<String>),
 }
 
-struct Rule {
+struct FaultRule {
     kind: FaultKind,
     statuses: Vec<u16>,
     codes: Vec<String>,
@@ -103,9 +104,9 @@ struct Rule {
     unless: Vec<String>,
 }
 
-impl Evidence {
+impl FaultRules {
     /// `None` where the table is not what its head says; a test holds the built-in one to it.
-    fn read(text: &str) -> Option<Self> {
+    fn parse(text: &str) -> Option<Self> {
         let file: DocumentMut = text.parse().ok()?;
         let tables = |name: &str| {
             file.get(name)
@@ -128,35 +129,38 @@ impl Evidence {
                 .iter()
                 .map(|n| n.as_integer().and_then(|n| n.try_into().ok()))
                 .collect::<Option<_>>()?;
-            Some(Rule {
+            Some(FaultRule {
                 kind,
                 statuses,
-                codes: texts(t, "codes")?,
-                phrases: texts(t, "phrases")?,
-                unless: texts(t, "unless").unwrap_or_default(),
+                codes: string_list(t, "codes")?,
+                phrases: string_list(t, "phrases")?,
+                unless: string_list(t, "unless").unwrap_or_default(),
             })
         };
         Some(Self {
             rules: tables("rule").into_iter().map(rule).collect::<Option<_>>()?,
-            stands: tables("stands")
+            implied_statuses: tables("stands")
                 .into_iter()
                 .map(|t| {
-                    Some((t.get("status")?.as_integer()?.try_into().ok()?, texts(t, "codes")?))
+                    Some((
+                        t.get("status")?.as_integer()?.try_into().ok()?,
+                        string_list(t, "codes")?,
+                    ))
                 })
                 .collect::<Option<_>>()?,
-            overflow: {
+            context_overflow: {
                 let table = file.get("overflow").and_then(Item::as_table)?;
-                (texts(table, "codes")?, texts(table, "phrases")?)
+                (string_list(table, "codes")?, string_list(table, "phrases")?)
             },
-            pages: tables("page")
+            html_pages: tables("page")
                 .into_iter()
-                .map(|t| Some((t.get("name")?.as_str()?.to_owned(), texts(t, "words")?)))
+                .map(|t| Some((t.get("name")?.as_str()?.to_owned(), string_list(t, "words")?)))
                 .collect::<Option<_>>()?,
         })
     }
 }
 
-fn texts(table: &Table, key: &str) -> Option<Vec<String>> {
+fn string_list(table: &Table, key: &str) -> Option<Vec<String>> {
     table.get(key)?.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect()
 }
 
@@ -166,8 +170,10 @@ mod tests {
 
     #[test]
     fn the_table_is_whole_and_lower_case() {
-        let table = Evidence::read(include_str!("../../assets/faults.toml")).expect("readable");
-        assert!(table.rules.len() > 5 && table.stands.len() > 5 && table.pages.len() > 2);
+        let table = FaultRules::parse(include_str!("../../assets/faults.toml")).expect("readable");
+        assert!(
+            table.rules.len() > 5 && table.implied_statuses.len() > 5 && table.html_pages.len() > 2
+        );
         for text in
             table.rules.iter().flat_map(|r| r.codes.iter().chain(&r.phrases).chain(&r.unless))
         {

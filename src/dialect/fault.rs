@@ -12,59 +12,59 @@ use crate::{
         sse,
     },
     dialect::{
-        evidence::{self, Said},
-        words::{self, MESSAGE},
+        evidence::{self, ErrorFields},
+        words::{self, MAX_MESSAGE_CHARS},
     },
     ir::fault::{Fault, FaultKind},
 };
 
 /// The code of a conversation that is longer than the model's window.
-const CONTEXT: &str = "context_length_exceeded";
+const CONTEXT_LENGTH_EXCEEDED: &str = "context_length_exceeded";
 
 /// The fault in an error answer, or in a 200 (or a redirect) that is no answer.
 #[must_use]
-pub(super) fn read(status: u16, content_type: &str, body: &[u8]) -> Fault {
+pub(super) fn from_body(status: u16, content_type: &str, body: &[u8]) -> Fault {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
     if (300..400).contains(&status) {
-        return plain(
+        return message_fault(
             FaultKind::CaptivePortal,
             502,
             format!("network requires sign-in or a proxy answered with a redirect (HTTP {status})"),
         );
     }
     if is_html(content_type, body) {
-        return page(status, &String::from_utf8_lossy(body));
+        return from_html(status, &String::from_utf8_lossy(body));
     }
     let fails = status >= 400;
-    let stands = if fails { status } else { 502 };
+    let implied_status = if fails { status } else { 502 };
     if body.is_empty() {
-        return plain(
-            evidence::kind(stands, &Said::default()),
-            stands,
+        return message_fault(
+            evidence::classify(implied_status, &ErrorFields::default()),
+            implied_status,
             format!("provider answered HTTP {status} with an empty body"),
         );
     }
-    if let Some(data) = framed(body) {
+    if let Some(data) = first_event_data(body) {
         return match json::parse(&data) {
-            Ok(json) if fails || is_error(json) => told(fails.then_some(status), json),
+            Ok(json) if fails || is_error(json) => from_json(fails.then_some(status), json),
             _ => {
-                let message = words::plain(&String::from_utf8_lossy(&data), MESSAGE);
-                plain(
-                    evidence::kind(
-                        stands,
-                        &Said { message: message.to_lowercase(), ..Said::default() },
+                let message = words::one_line(&String::from_utf8_lossy(&data), MAX_MESSAGE_CHARS);
+                message_fault(
+                    evidence::classify(
+                        implied_status,
+                        &ErrorFields { message: message.to_lowercase(), ..ErrorFields::default() },
                     ),
-                    stands,
+                    implied_status,
                     message,
                 )
             }
         };
     }
     match json::parse(body) {
-        Ok(json) if fails || is_error(json) => told(fails.then_some(status), json),
-        Ok(json) => unexpected(json.kind()),
-        Err(_) if fails && body.len() >= LONG && matches!(body[0], b'{' | b'[') => {
-            long(status, body)
+        Ok(json) if fails || is_error(json) => from_json(fails.then_some(status), json),
+        Ok(json) => unexpected_shape(json.kind()),
+        Err(_) if fails && body.len() >= MIN_TRUNCATED_BYTES && matches!(body[0], b'{' | b'[') => {
+            from_truncated_json(status, body)
         }
         Err(bad) if !fails || matches!(body[0], b'{' | b'[') => {
             let message = format!(
@@ -72,16 +72,23 @@ pub(super) fn read(status: u16, content_type: &str, body: &[u8]) -> Fault {
                 bad.describe(body),
                 words::excerpt(body)
             );
-            plain(evidence::kind(stands, &Said::default()), stands, words::plain(&message, MESSAGE))
+            message_fault(
+                evidence::classify(implied_status, &ErrorFields::default()),
+                implied_status,
+                words::one_line(&message, MAX_MESSAGE_CHARS),
+            )
         }
         Err(_) => {
             let text = String::from_utf8_lossy(body);
-            let message =
-                if body[0] == b'<' { words::markup(&text) } else { words::plain(&text, MESSAGE) };
-            plain(
-                evidence::kind(
+            let message = if body[0] == b'<' {
+                words::markup_text(&text)
+            } else {
+                words::one_line(&text, MAX_MESSAGE_CHARS)
+            };
+            message_fault(
+                evidence::classify(
                     status,
-                    &Said { message: message.to_lowercase(), ..Said::default() },
+                    &ErrorFields { message: message.to_lowercase(), ..ErrorFields::default() },
                 ),
                 status,
                 message,
@@ -91,15 +98,15 @@ pub(super) fn read(status: u16, content_type: &str, body: &[u8]) -> Fault {
 }
 
 /// Bodies this long were not read to their end.
-const LONG: usize = 60 << 10;
+const MIN_TRUNCATED_BYTES: usize = 60 << 10;
 
 /// The fault in the beginning of a JSON text whose end was not read.
-fn long(status: u16, body: &[u8]) -> Fault {
+fn from_truncated_json(status: u16, body: &[u8]) -> Fault {
     let (mut message, mut codes) = (None, Vec::new());
     // Where it stops being JSON is where it was cut.
     let _ = json::validate(body, |depth, key, value| match (depth, key) {
         (1 | 2, b"message") if message.is_none() => {
-            message = json::string_prefix(&value[..value.len().min(MESSAGE * 8)])
+            message = json::string_prefix(&value[..value.len().min(MAX_MESSAGE_CHARS * 8)])
         }
         (1 | 2, b"code" | b"status" | b"type") => {
             codes.extend(json::string_prefix(&value[..value.len().min(100)]))
@@ -107,25 +114,25 @@ fn long(status: u16, body: &[u8]) -> Fault {
         _ => {}
     });
     let message = match message {
-        Some(text) => words::plain(&text, MESSAGE),
-        None => words::plain(
+        Some(text) => words::one_line(&text, MAX_MESSAGE_CHARS),
+        None => words::one_line(
             &format!(
                 "provider answered HTTP {status} with more JSON than is read: {}",
                 words::excerpt(body)
             ),
-            MESSAGE,
+            MAX_MESSAGE_CHARS,
         ),
     };
-    let said = Said {
+    let fields = ErrorFields {
         codes: codes.iter().map(|code| code.to_lowercase()).collect(),
         message: message.to_lowercase(),
-        ..Said::default()
+        ..ErrorFields::default()
     };
-    plain(evidence::kind(status, &said), status, message)
+    message_fault(evidence::classify(status, &fields), status, message)
 }
 
 /// The data of the first event that has some, where the body is a stream of events.
-fn framed(body: &[u8]) -> Option<Vec<u8>> {
+fn first_event_data(body: &[u8]) -> Option<Vec<u8>> {
     if !["data:", "event:", "id:", "retry:", ":"]
         .iter()
         .any(|field| body.starts_with(field.as_bytes()))
@@ -136,7 +143,7 @@ fn framed(body: &[u8]) -> Option<Vec<u8>> {
     loop {
         let data = match splitter.next(body, &mut at) {
             NextFrame::Borrowed(span) => sse::read_event(&body[span]).data.trim_ascii().to_vec(),
-            NextFrame::Joined(unit) => sse::read_event(&unit).data.trim_ascii().to_vec(),
+            NextFrame::Joined(frame) => sse::read_event(&frame).data.trim_ascii().to_vec(),
             NextFrame::Incomplete => {
                 return Some(sse::read_event(&splitter.remainder()).data.trim_ascii().to_vec())
                     .filter(|data| !data.is_empty());
@@ -152,7 +159,7 @@ fn framed(body: &[u8]) -> Option<Vec<u8>> {
 /// Whether a 200's JSON is an error and no answer.
 #[must_use]
 pub(super) fn is_error(json: JsonRef<'_>) -> bool {
-    let json = unlisted(json);
+    let json = unwrap_list(json);
     let text = |key| json.get(key).and_then(JsonRef::str);
     json.get("error").is_some_and(|e| matches!(e.kind(), "object" | "string") && !e.is_blank())
         || text("type").as_deref() == Some("error")
@@ -163,20 +170,21 @@ pub(super) fn is_error(json: JsonRef<'_>) -> bool {
 /// The fault that an error object tells; without a status (inside a 200, in a stream) the one that
 /// its words stand for.
 #[must_use]
-pub(super) fn told(status: Option<u16>, json: JsonRef<'_>) -> Fault {
-    let root = unlisted(json);
+pub(super) fn from_json(status: Option<u16>, json: JsonRef<'_>) -> Fault {
+    let root = unwrap_list(json);
     let error = root.get("error").filter(|e| e.is_object()).unwrap_or(root);
-    let text = |from: JsonRef<'_>, key: &str| from.get(key).and_then(scalar);
+    let text = |from: JsonRef<'_>, key: &str| from.get(key).and_then(scalar_text);
     let details = || error.get("details").into_iter().flat_map(JsonRef::items);
 
     let message = text(error, "message")
         .or_else(|| root.get("error").and_then(JsonRef::str).map(|text| text.into_owned()))
         .or_else(|| text(root, "message"))
-        .or_else(|| root.get("detail").or_else(|| error.get("detail")).map(detail))
-        .or_else(|| root.get("errors").map(detail))
+        .or_else(|| root.get("detail").or_else(|| error.get("detail")).map(detail_text))
+        .or_else(|| root.get("errors").map(detail_text))
         .filter(|text| !text.trim().is_empty());
     let reason = details().find_map(|d| text(d, "reason"));
-    let retry = details().find_map(|d| d.get("retryDelay")?.str().and_then(|text| seconds(&text)));
+    let retry =
+        details().find_map(|d| d.get("retryDelay")?.str().and_then(|text| parse_seconds(&text)));
     // Google's code repeats the status, and its name stands in `status`.
     let google = error.get("status").and_then(JsonRef::str).map(std::borrow::Cow::into_owned);
     let code = text(error, "code");
@@ -188,7 +196,7 @@ pub(super) fn told(status: Option<u16>, json: JsonRef<'_>) -> Fault {
         .filter(|name| name != "error")
         .or_else(exception);
 
-    let mut said = Said {
+    let mut fields = ErrorFields {
         codes: [&code, &kind_name, &reason]
             .into_iter()
             .flatten()
@@ -200,26 +208,26 @@ pub(super) fn told(status: Option<u16>, json: JsonRef<'_>) -> Fault {
     if let Some(nested) =
         error.get("details").filter(|d| d.is_object()).and_then(|d| text(d, "error_code"))
     {
-        said.codes.push(nested.to_lowercase());
+        fields.codes.push(nested.to_lowercase());
     }
-    let status = status.unwrap_or_else(|| evidence::stands_for(&said));
+    let status = status.unwrap_or_else(|| evidence::implied_status(&fields));
     let message = match message {
-        Some(text) => words::plain(&text, MESSAGE),
+        Some(text) => words::one_line(&text, MAX_MESSAGE_CHARS),
         None => format!(
             "provider answered HTTP {status} without a message: {}",
             words::excerpt(root.text().as_bytes())
         ),
     };
-    let clip = |text: String| words::plain(&text, 100);
-    let kind = evidence::kind(status, &said);
+    let clip = |text: String| words::one_line(&text, 100);
+    let kind = evidence::classify(status, &fields);
     // Clients act on it (they shorten the conversation), so it bears one code whoever says it.
-    let overflow = kind == FaultKind::BadRequest && evidence::overflows(&said);
+    let overflow = kind == FaultKind::BadRequest && evidence::is_context_overflow(&fields);
     Fault {
         kind,
         status,
         message,
         code: if overflow {
-            Some(CONTEXT.to_owned())
+            Some(CONTEXT_LENGTH_EXCEEDED.to_owned())
         } else {
             if google.is_some() { reason } else { code }.map(clip)
         },
@@ -231,14 +239,18 @@ pub(super) fn told(status: Option<u16>, json: JsonRef<'_>) -> Fault {
 
 /// An answer that is JSON, but not what was asked for.
 #[must_use]
-pub(super) fn unexpected(what: &str) -> Fault {
-    plain(FaultKind::Server, 502, format!("provider answered with an unexpected shape ({what})"))
+pub(super) fn unexpected_shape(what: &str) -> Fault {
+    message_fault(
+        FaultKind::Server,
+        502,
+        format!("provider answered with an unexpected shape ({what})"),
+    )
 }
 
 /// A stream event that is not what it claims to be; `number` counts from 1.
 #[must_use]
-pub(super) fn bad_event(number: u32, bad: JsonError, event: &[u8]) -> Fault {
-    plain(
+pub(super) fn invalid_event(number: u32, bad: JsonError, event: &[u8]) -> Fault {
+    message_fault(
         FaultKind::Server,
         502,
         format!("bad stream event {number}: {}: {}", bad.describe(event), words::excerpt(event)),
@@ -247,8 +259,8 @@ pub(super) fn bad_event(number: u32, bad: JsonError, event: &[u8]) -> Fault {
 
 /// A stream event beyond the limit.
 #[must_use]
-pub(super) fn long_event(number: u32, limit: usize) -> Fault {
-    plain(
+pub(super) fn oversized_event(number: u32, limit: usize) -> Fault {
+    message_fault(
         FaultKind::Server,
         502,
         format!("bad stream event {number}: longer than {} MiB", limit >> 20),
@@ -257,34 +269,34 @@ pub(super) fn long_event(number: u32, limit: usize) -> Fault {
 
 /// The words of an error event that is not JSON.
 #[must_use]
-pub(super) fn said(text: &[u8]) -> Fault {
-    let message = words::plain(&String::from_utf8_lossy(text), MESSAGE);
-    let said = Said { message: message.to_lowercase(), ..Said::default() };
-    plain(evidence::kind(502, &said), 502, message)
+pub(super) fn from_text(text: &[u8]) -> Fault {
+    let message = words::one_line(&String::from_utf8_lossy(text), MAX_MESSAGE_CHARS);
+    let fields = ErrorFields { message: message.to_lowercase(), ..ErrorFields::default() };
+    message_fault(evidence::classify(502, &fields), 502, message)
 }
 
 /// The error that stands bare behind the events of a stream, where that ends before its answer
 /// does.
 #[must_use]
-pub(super) fn parting(rest: &[u8]) -> Option<Fault> {
+pub(super) fn trailing_error(rest: &[u8]) -> Option<Fault> {
     let rest = rest.trim_ascii();
     if !matches!(rest.first(), Some(b'{' | b'[')) {
         return None;
     }
-    json::parse(rest).ok().filter(|json| is_error(*json)).map(|json| told(None, json))
+    json::parse(rest).ok().filter(|json| is_error(*json)).map(|json| from_json(None, json))
 }
 
-fn plain(kind: FaultKind, status: u16, message: String) -> Fault {
+fn message_fault(kind: FaultKind, status: u16, message: String) -> Fault {
     Fault { kind, status, message, code: None, error_type: None, param: None, retry_after: None }
 }
 
 /// Google sometimes wraps an error into a list of one.
-fn unlisted(json: JsonRef<'_>) -> JsonRef<'_> {
+fn unwrap_list(json: JsonRef<'_>) -> JsonRef<'_> {
     json.items().next().unwrap_or(json)
 }
 
 /// Text, or a number as text.
-fn scalar(json: JsonRef<'_>) -> Option<String> {
+fn scalar_text(json: JsonRef<'_>) -> Option<String> {
     match json.kind() {
         "string" => json.str().map(std::borrow::Cow::into_owned),
         "number" => Some(json.text().to_owned()),
@@ -294,25 +306,29 @@ fn scalar(json: JsonRef<'_>) -> Option<String> {
 }
 
 /// FastAPI's `detail`: a text, or a list of messages with places.
-fn detail(json: JsonRef<'_>) -> String {
+fn detail_text(json: JsonRef<'_>) -> String {
     if let Some(text) = json.str() {
         return text.into_owned();
     }
     let one = |item: JsonRef<'_>| {
-        let said = item
+        let message = item
             .str()
             .map(std::borrow::Cow::into_owned)
-            .or_else(|| scalar(item.get("msg").or_else(|| item.get("message"))?))?;
-        let place: Vec<_> =
-            item.get("loc").into_iter().flat_map(JsonRef::items).filter_map(scalar).collect();
-        Some(if place.is_empty() { said } else { format!("{said} ({})", place.join(".")) })
+            .or_else(|| scalar_text(item.get("msg").or_else(|| item.get("message"))?))?;
+        let location: Vec<_> =
+            item.get("loc").into_iter().flat_map(JsonRef::items).filter_map(scalar_text).collect();
+        Some(if location.is_empty() {
+            message
+        } else {
+            format!("{message} ({})", location.join("."))
+        })
     };
     let all: Vec<_> = json.items().filter_map(one).take(5).collect();
     if all.is_empty() { one(json).unwrap_or_default() } else { all.join("; ") }
 }
 
 /// Protobuf's text form of a duration: "31s", "0.5s".
-fn seconds(text: &str) -> Option<Duration> {
+fn parse_seconds(text: &str) -> Option<Duration> {
     let span: f64 = text.strip_suffix('s')?.parse().ok()?;
     Duration::try_from_secs_f64(span.min(1e9)).ok()
 }
@@ -326,28 +342,32 @@ fn is_html(content_type: &str, body: &[u8]) -> bool {
         || markup && content_type.to_ascii_lowercase().contains("html")
 }
 
-fn page(status: u16, html: &str) -> Fault {
-    let text = words::html(html);
+fn from_html(status: u16, html: &str) -> Fault {
+    let text = words::html_text(html);
     if status < 400 || status == 511 {
         let what = if text.is_empty() { "HTML".to_owned() } else { format!("HTML: {text}") };
-        return plain(
+        return message_fault(
             FaultKind::CaptivePortal,
             502,
-            words::plain(
+            words::one_line(
                 &format!(
                     "network requires sign-in or a proxy answered instead of the provider ({what})"
                 ),
-                MESSAGE,
+                MAX_MESSAGE_CHARS,
             ),
         );
     }
-    let maker = evidence::page_maker(html)
+    let maker = evidence::html_page_vendor(html)
         .map_or_else(|| format!("HTTP {status}"), |name| format!("{name} {status}"));
     let message = format!(
         "provider returned an HTML error page ({maker}){}{text}",
         if text.is_empty() { "" } else { ": " }
     );
-    plain(evidence::kind(status, &Said::default()), status, words::plain(&message, MESSAGE))
+    message_fault(
+        evidence::classify(status, &ErrorFields::default()),
+        status,
+        words::one_line(&message, MAX_MESSAGE_CHARS),
+    )
 }
 
 #[cfg(test)]
@@ -503,7 +523,7 @@ mod tests {
                 "Overloaded",
             ),
         ] {
-            let fault = read(status, "", body.as_bytes());
+            let fault = from_body(status, "", body.as_bytes());
             assert_eq!(
                 (fault.kind, fault.message.as_str(), fault.status),
                 (kind, message, status),
@@ -534,10 +554,11 @@ mod tests {
                 "provider answered HTTP 429 with more JSON than is read: {\"debug\"",
             ),
         ] {
-            let fault = read(429, "application/json", &body.as_bytes()[..64 << 10]);
+            let fault = from_body(429, "application/json", &body.as_bytes()[..64 << 10]);
             assert_eq!(fault.kind, kind);
             assert!(
-                fault.message.starts_with(message) && fault.message.chars().count() <= MESSAGE + 1,
+                fault.message.starts_with(message)
+                    && fault.message.chars().count() <= MAX_MESSAGE_CHARS + 1,
                 "{}",
                 fault.message
             );
@@ -547,12 +568,13 @@ mod tests {
     #[test]
     fn codes_types_and_hints_are_kept() {
         let fault =
-            read(429, "", br#"[{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED","details":[{"retryDelay":"1.5s"}]}}]"#);
+            from_body(429, "", br#"[{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED","details":[{"retryDelay":"1.5s"}]}}]"#);
         assert_eq!(
             (fault.retry_after, fault.code, fault.error_type.as_deref()),
             (Some(Duration::from_millis(1500)), None, Some("RESOURCE_EXHAUSTED"))
         );
-        let fault = read(400, "", br#"{"error":{"message":"m","type":"t","param":"p","code":17}}"#);
+        let fault =
+            from_body(400, "", br#"{"error":{"message":"m","type":"t","param":"p","code":17}}"#);
         assert_eq!(
             (fault.code.as_deref(), fault.error_type.as_deref(), fault.param.as_deref()),
             (Some("17"), Some("t"), Some("p"))
@@ -568,12 +590,12 @@ mod tests {
             r#"{"error":"the request exceeds the available context size"}"#,
         ] {
             assert_eq!(
-                read(400, "", body.as_bytes()).code.as_deref(),
+                from_body(400, "", body.as_bytes()).code.as_deref(),
                 Some("context_length_exceeded"),
                 "{body}"
             );
         }
-        assert_eq!(read(400, "", br#"{"error":{"message":"bad image"}}"#).code, None);
+        assert_eq!(from_body(400, "", br#"{"error":{"message":"bad image"}}"#).code, None);
     }
 
     #[test]
@@ -606,12 +628,12 @@ mod tests {
                 FaultKind::CaptivePortal,
             ),
         ] {
-            let fault = read(200, "text/html", body.as_bytes());
+            let fault = from_body(200, "text/html", body.as_bytes());
             assert_eq!((fault.status, fault.kind), (status, kind), "{body}");
         }
-        assert_eq!(read(302, "", b"").kind, FaultKind::CaptivePortal);
+        assert_eq!(from_body(302, "", b"").kind, FaultKind::CaptivePortal);
         assert!(
-            read(200, "", b"<html>x")
+            from_body(200, "", b"<html>x")
                 .message
                 .starts_with("network requires sign-in or a proxy answered")
         );

@@ -4,9 +4,9 @@ use bytes::Bytes;
 
 use crate::{
     dialect::{
-        StreamWriter, Summary,
-        passage::{Ending, Passage, Step},
-        resume::{Tap, Told},
+        AnswerSummary, StreamWriter,
+        passage::{FeedResult, Passthrough, StreamEnd},
+        resume::{RecordedText, StreamRecorder},
         translate::Translator,
     },
     ir::{
@@ -17,51 +17,51 @@ use crate::{
 };
 
 /// Both ways look the same to whoever moves the bytes.
-pub enum Flow {
-    Pass(Box<Passage>),
-    Translate(Box<Translator>),
+pub enum ResponseStream {
+    Passthrough(Box<Passthrough>),
+    Translated(Box<Translator>),
 }
 
-impl Flow {
+impl ResponseStream {
     /// Takes a chunk of the upstream's body; what may leave for the client goes to `out`, an
     /// unfinished event waits.
-    pub fn feed(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) -> Step {
+    pub fn feed(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) -> FeedResult {
         match self {
-            Self::Pass(passage) => passage.feed(chunk, out),
-            Self::Translate(translator) => translator.feed(&chunk, out),
+            Self::Passthrough(passthrough) => passthrough.feed(chunk, out),
+            Self::Translated(translator) => translator.feed(&chunk, out),
         }
     }
 
     /// The upstream's body has ended.
-    pub fn end(&mut self, out: &mut Vec<Bytes>) -> Ending {
+    pub fn finish(&mut self, out: &mut Vec<Bytes>) -> StreamEnd {
         match self {
-            Self::Pass(passage) => passage.end(out),
-            Self::Translate(translator) => translator.end(out),
+            Self::Passthrough(passthrough) => passthrough.finish(out),
+            Self::Translated(translator) => translator.finish(out),
         }
     }
 
     /// The upstream's last words, where its body ended too early and said why.
-    pub fn parting(&mut self) -> Option<Box<Fault>> {
+    pub fn take_trailing_error(&mut self) -> Option<Box<Fault>> {
         match self {
-            Self::Pass(passage) => passage.parting(),
-            Self::Translate(translator) => translator.parting(),
+            Self::Passthrough(passthrough) => passthrough.take_trailing_error(),
+            Self::Translated(translator) => translator.take_trailing_error(),
         }
     }
 
     /// Whether the stream has ended by its grammar.
     #[must_use]
-    pub fn complete(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         match self {
-            Self::Pass(passage) => passage.complete(),
-            Self::Translate(translator) => translator.complete(),
+            Self::Passthrough(passthrough) => passthrough.is_complete(),
+            Self::Translated(translator) => translator.is_complete(),
         }
     }
 
     #[must_use]
-    pub fn summary(&self) -> Summary {
+    pub fn summary(&self) -> AnswerSummary {
         match self {
-            Self::Pass(passage) => passage.summary(),
-            Self::Translate(translator) => translator.summary(),
+            Self::Passthrough(passthrough) => passthrough.summary(),
+            Self::Translated(translator) => translator.summary(),
         }
     }
 
@@ -69,53 +69,53 @@ impl Flow {
     #[must_use]
     pub fn content_events(&self) -> u32 {
         match self {
-            Self::Pass(passage) => passage.content_events(),
-            Self::Translate(translator) => translator.content_events(),
+            Self::Passthrough(passthrough) => passthrough.content_events(),
+            Self::Translated(translator) => translator.content_events(),
         }
     }
 
     /// The upstream's own error event, framed, where clients can read it as it is; not yet searched
     /// for secrets.
     #[must_use]
-    pub fn own_error(&self) -> Option<&Bytes> {
+    pub fn upstream_error_frame(&self) -> Option<&Bytes> {
         match self {
-            Self::Pass(passage) => passage.own_error(),
-            Self::Translate(_) => None,
+            Self::Passthrough(passthrough) => passthrough.upstream_error_frame(),
+            Self::Translated(_) => None,
         }
     }
 
     /// Our error as the last thing of this stream, fitting what has left of it.
-    pub fn error_tail(&mut self, error: &ProxyError, request_id: &str) -> Bytes {
+    pub fn error_frame(&mut self, error: &ProxyError, request_id: &str) -> Bytes {
         match self {
-            Self::Pass(passage) => passage.error_tail(error, request_id),
-            Self::Translate(translator) => translator.error_tail(error, request_id),
+            Self::Passthrough(passthrough) => passthrough.error_frame(error, request_id),
+            Self::Translated(translator) => translator.error_frame(error, request_id),
         }
     }
 
     /// The answer's id, where the provider can be asked for it later.
     #[must_use]
-    pub fn answer_id(&self) -> Option<&str> {
+    pub fn response_id(&self) -> Option<&str> {
         match self {
-            Self::Pass(passage) => passage.answer_id(),
-            Self::Translate(_) => None,
+            Self::Passthrough(passthrough) => passthrough.response_id(),
+            Self::Translated(_) => None,
         }
     }
 
     /// Keeps what is said from here on, so that another can go on from it; to be asked for before
     /// the stream begins.
-    pub fn listen(&mut self) {
+    pub fn start_recording(&mut self) {
         match self {
-            Self::Pass(passage) => passage.listen(),
-            Self::Translate(translator) => translator.listen(),
+            Self::Passthrough(passthrough) => passthrough.start_recording(),
+            Self::Translated(translator) => translator.start_recording(),
         }
     }
 
     /// What was said, where it was kept.
     #[must_use]
-    pub fn told(&self) -> Option<&Told> {
+    pub fn recorded(&self) -> Option<&RecordedText> {
         match self {
-            Self::Pass(passage) => passage.tap().map(Tap::told),
-            Self::Translate(translator) => translator.told(),
+            Self::Passthrough(passthrough) => passthrough.recorder().map(StreamRecorder::recorded),
+            Self::Translated(translator) => translator.recorded(),
         }
     }
 
@@ -126,37 +126,40 @@ impl Flow {
         &mut self,
         rest: Self,
         writer: impl FnOnce(&str) -> Box<dyn StreamWriter>,
-        before: Usage,
+        prior_usage: Usage,
         out: &mut Vec<Bytes>,
     ) {
-        let Self::Translate(rest) = rest else { return };
+        let Self::Translated(rest) = rest else { return };
         match self {
-            Self::Translate(translator) => translator.resume(*rest, before, out),
-            Self::Pass(passage) => {
-                let Some(told) = passage.take_tap().map(Tap::into_told) else { return };
-                let (id, model) = told.name();
+            Self::Translated(translator) => translator.resume(*rest, prior_usage, out),
+            Self::Passthrough(passthrough) => {
+                let Some(recorded) = passthrough.take_recorder().map(StreamRecorder::into_recorded)
+                else {
+                    return;
+                };
+                let (id, model) = recorded.id_and_model();
                 let mut writer = writer(model);
                 if !id.is_empty() {
-                    writer.bears(id);
+                    writer.set_id(id);
                 }
-                let translator = Translator::taking_over(
-                    told,
+                let translator = Translator::continue_passthrough(
+                    recorded,
                     writer,
-                    passage.content_events(),
+                    passthrough.content_events(),
                     *rest,
-                    before,
+                    prior_usage,
                     out,
                 );
-                *self = Self::Translate(Box::new(translator));
+                *self = Self::Translated(Box::new(translator));
             }
         }
     }
 
     /// The answer that was kept for later turns, once it is complete.
-    pub fn kept(&mut self) -> Option<ChatResponse> {
+    pub fn take_response(&mut self) -> Option<ChatResponse> {
         match self {
-            Self::Pass(_) => None,
-            Self::Translate(translator) => translator.kept(),
+            Self::Passthrough(_) => None,
+            Self::Translated(translator) => translator.take_response(),
         }
     }
 }

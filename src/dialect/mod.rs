@@ -32,9 +32,9 @@ mod tokens;
 pub mod translate;
 mod words;
 
-pub(crate) use shape::cut;
+pub(crate) use shape::truncated_stream_fault;
 
-pub use anthropic::UNSIGNED;
+pub use anthropic::PLACEHOLDER_SIGNATURE;
 use bytes::Bytes;
 use http::StatusCode;
 
@@ -87,21 +87,21 @@ pub trait Ingress: Send + Sync {
     ///
     /// What the dialect's own provider would refuse: messages missing or of the wrong type; names
     /// the field.
-    fn read_request(&self, place: Place, body: &[u8]) -> Result<ChatRequest, ProxyError>;
+    fn read_request(&self, endpoint: ChatEndpoint, body: &[u8]) -> Result<ChatRequest, ProxyError>;
 
     /// A whole answer in this dialect.
-    fn write_response(&self, response: &ChatResponse, shape: &Shape) -> Bytes;
+    fn write_response(&self, response: &ChatResponse, spec: &ResponseSpec) -> Bytes;
 
     /// A writer of an answer as a stream, in `shape.framing`.
-    fn stream_writer(&self, shape: &Shape) -> Box<dyn StreamWriter>;
+    fn stream_writer(&self, spec: &ResponseSpec) -> Box<dyn StreamWriter>;
 }
 
 /// Which of its dialect's generation endpoints a client asked; most dialects have only the main
 /// one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Place {
+pub enum ChatEndpoint {
     #[default]
-    Main,
+    Chat,
     /// OpenAI `/v1/completions`.
     Completions,
     /// Ollama `/api/generate`.
@@ -110,23 +110,23 @@ pub enum Place {
 
 /// How a client must be answered.
 #[derive(Clone, Debug)]
-pub struct Shape {
-    pub place: Place,
+pub struct ResponseSpec {
+    pub endpoint: ChatEndpoint,
     /// The model's name as the client asked for it.
     pub model: String,
     /// Our request id: the seed of ids that an answer of this dialect must have (`chatcmpl-…`,
     /// `msg_…`, `resp_…`).
-    pub id: String,
+    pub request_id: String,
     /// Unix seconds at which the answer begins.
-    pub now: i64,
+    pub created: i64,
     pub framing: Framing,
     /// Whether the client asked for usage in the stream (OpenAI `stream_options.include_usage`).
-    pub usage: bool,
+    pub include_usage: bool,
     /// Names of the request's custom tools, whose calls came back as functions with one argument
     /// `input`.
-    pub custom: Vec<String>,
+    pub custom_tools: Vec<String>,
     /// Tools that stand in a namespace: the name that calls bear, namespace, name inside it.
-    pub namespaced: Vec<(String, String, String)>,
+    pub namespaced_tools: Vec<(String, String, String)>,
     /// Fields of the request that the answer repeats.
     pub echo: Extras,
 }
@@ -135,16 +135,16 @@ pub struct Shape {
 pub trait StreamWriter: Send {
     /// Appends what the client gets for one event. Events are well formed (see `ir::grammar`);
     /// `End` writes the terminator.
-    fn event(&mut self, event: ChatEvent, out: &mut Vec<u8>);
+    fn write_event(&mut self, event: ChatEvent, out: &mut Vec<u8>);
 
     /// The answer that is written on has begun elsewhere, and bears this id.
-    fn bears(&mut self, id: &str) {
+    fn set_id(&mut self, id: &str) {
         let _ = id;
     }
 
     /// Appends the error that ends the stream instead of its `End`, fitting what has been written;
     /// also before `Begin`.
-    fn error(&mut self, error: &ProxyError, request_id: &str, out: &mut Vec<u8>);
+    fn write_error(&mut self, error: &ProxyError, request_id: &str, out: &mut Vec<u8>);
 }
 
 /// How a streamed body is cut into events.
@@ -164,7 +164,7 @@ pub trait Egress: Send + Sync {
     /// Reads an error answer (status >= 400), or a 200 whose body is no answer. Never fails: HTML,
     /// plain text, empty and broken bodies become a fault with a readable message.
     fn read_error(&self, status: u16, content_type: &str, body: &[u8]) -> Fault {
-        fault::read(status, content_type, body)
+        fault::from_body(status, content_type, body)
     }
 
     /// Reads a complete non-streaming answer of a generation op: its usage and finish, or the error
@@ -173,14 +173,15 @@ pub trait Egress: Send + Sync {
     /// # Errors
     ///
     /// The fault: an error object inside a 200, HTML, broken JSON, an unexpected shape.
-    fn read_answer(&self, op: Op, content_type: &str, body: &[u8]) -> Result<Summary, Fault>;
+    fn read_summary(&self, op: Op, content_type: &str, body: &[u8])
+    -> Result<AnswerSummary, Fault>;
 
     /// A watcher for a stream that is passed through.
     fn meter(&self, op: Op) -> Box<dyn Meter>;
 
     /// Model ids of a model-list answer.
     fn read_models(&self, body: &[u8]) -> Option<Vec<ModelEntry>> {
-        models::read(body)
+        models::read_model_list(body)
     }
 
     /// The path (below the base URL) that lists models.
@@ -193,7 +194,7 @@ pub trait Egress: Send + Sync {
     /// # Errors
     ///
     /// The fault, when the body is no answer.
-    fn as_stream(&self, op: Op, body: &[u8], framing: Framing) -> Result<Bytes, Fault>;
+    fn synthesize_stream(&self, op: Op, body: &[u8], framing: Framing) -> Result<Bytes, Fault>;
 
     /// The events of a complete stream told as one JSON answer, where JSON was asked and a stream
     /// came.
@@ -201,7 +202,7 @@ pub trait Egress: Send + Sync {
     /// # Errors
     ///
     /// The fault, when the events are no complete answer.
-    fn as_answer(&self, op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault>;
+    fn collect_stream(&self, op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault>;
 
     /// Where a translated conversation is sent, below the base URL; `{model}` stands where the path
     /// holds the model's name. With it the query, without `?`, empty where there is none.
@@ -211,7 +212,7 @@ pub trait Egress: Send + Sync {
     fn chat_framing(&self) -> Framing;
 
     /// Writes a conversation in this dialect. What has no place here is named among the losses.
-    fn write_request(&self, request: &ChatRequest, traits: &Traits) -> Encoded;
+    fn write_request(&self, request: &ChatRequest, traits: &TargetTraits) -> EncodedRequest;
 
     /// Reads a whole answer (status 2xx). An error inside it is a fault.
     ///
@@ -222,16 +223,16 @@ pub trait Egress: Send + Sync {
         &self,
         content_type: &str,
         body: &[u8],
-        carry: &Carry,
+        context: &AttemptContext,
     ) -> Result<ChatResponse, Fault>;
 
     /// A reader of an answer's stream.
-    fn stream_reader(&self, carry: &Carry) -> Box<dyn StreamReader>;
+    fn stream_reader(&self, context: &AttemptContext) -> Box<dyn StreamReader>;
 }
 
 /// What is known of a target: data from presets, config and model facts, never a vendor's name.
 #[derive(Clone, Debug)]
-pub struct Traits {
+pub struct TargetTraits {
     /// The model as the upstream knows it.
     pub model: String,
     pub stream: bool,
@@ -240,13 +241,13 @@ pub struct Traits {
     /// How the model is told how much to think.
     pub thinking: Thinking,
     /// Name of the field that limits output tokens (`max_tokens`, `max_completion_tokens`).
-    pub limit_field: &'static str,
+    pub max_tokens_field: &'static str,
     /// Whether system messages are to bear the role `developer`.
     pub developer_role: bool,
     /// Whether the upstream takes reasoning text back in `reasoning_content`.
-    pub takes_reasoning: bool,
+    pub accepts_reasoning: bool,
     /// Seed of ids that are made for calls that have none.
-    pub seed: String,
+    pub call_id_seed: String,
 }
 
 /// How a model is told how much to think.
@@ -259,17 +260,17 @@ pub enum Thinking {
     #[default]
     Budget,
     /// It cannot think, or not be told.
-    Never,
+    Unsupported,
 }
 
 /// A request in an upstream's dialect.
 #[derive(Clone, Debug)]
-pub struct Encoded {
+pub struct EncodedRequest {
     pub body: Bytes,
     /// Headers that the body needs (beta features).
     pub headers: Vec<(&'static str, String)>,
     pub losses: Vec<Loss>,
-    pub carry: Carry,
+    pub context: AttemptContext,
 }
 
 /// What has no place in the upstream's dialect and was left out: the field, in the words of whoever
@@ -279,18 +280,21 @@ pub struct Loss(pub std::borrow::Cow<'static, str>);
 
 /// What the writer of a request tells the reader of its answer.
 #[derive(Clone, Debug, Default)]
-pub struct Carry {
+pub struct AttemptContext {
     /// Tools that went by another name: as sent, as the client knows them.
-    pub renamed: Vec<(String, String)>,
+    pub renamed_tools: Vec<(String, String)>,
     /// Seed of ids that are made for calls that have none.
-    pub seed: String,
+    pub call_id_seed: String,
 }
 
-impl Carry {
+impl AttemptContext {
     /// The tool's name as the client knows it.
     #[must_use]
-    pub fn name<'a>(&'a self, sent: &'a str) -> &'a str {
-        self.renamed.iter().find(|(as_sent, _)| as_sent == sent).map_or(sent, |(_, name)| name)
+    pub fn client_tool_name<'a>(&'a self, sent: &'a str) -> &'a str {
+        self.renamed_tools
+            .iter()
+            .find(|(as_sent, _)| as_sent == sent)
+            .map_or(sent, |(_, name)| name)
     }
 }
 
@@ -302,7 +306,7 @@ pub trait StreamReader: Send {
     /// # Errors
     ///
     /// The upstream's error event, or an event that is none.
-    fn event(
+    fn read_event(
         &mut self,
         name: &[u8],
         data: &[u8],
@@ -311,10 +315,10 @@ pub trait StreamReader: Send {
 
     /// The body has ended: where the answer is complete by the dialect's grammar though its
     /// terminator is missing, says its `End`. Whether the answer is complete.
-    fn end(&mut self, out: &mut Vec<ChatEvent>) -> bool;
+    fn read_eof(&mut self, out: &mut Vec<ChatEvent>) -> bool;
 
     /// What is known so far.
-    fn summary(&self) -> Summary;
+    fn summary(&self) -> AnswerSummary;
 }
 
 /// One row of an upstream's model list.
@@ -324,15 +328,15 @@ pub struct ModelEntry {
     /// Unix seconds, where told.
     pub created: Option<i64>,
     pub owned_by: Option<String>,
-    pub context: Option<u64>,
+    pub context_window: Option<u64>,
 }
 
 /// What an answer added up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
+pub struct AnswerSummary {
     pub usage: Option<Usage>,
     /// The finish reason as the upstream said it.
-    pub finish: Option<String>,
+    pub finish_reason: Option<String>,
     /// The model that answered, as it says.
     pub model: Option<String>,
 }
@@ -341,30 +345,30 @@ pub struct Summary {
 /// finish or error.
 pub trait Meter: Send {
     /// One event: its name (empty where there is none) and its data, lines joined.
-    fn event(&mut self, name: &[u8], data: &[u8]) -> Heed;
+    fn observe(&mut self, name: &[u8], data: &[u8]) -> MeterEvent;
 
     /// Whether the stream has ended by its grammar.
-    fn complete(&self) -> bool;
+    fn is_complete(&self) -> bool;
 
-    fn summary(&self) -> Summary;
+    fn summary(&self) -> AnswerSummary;
 
     /// The answer's id, where its dialect can be asked for it later (Responses).
-    fn answer_id(&self) -> Option<&str> {
+    fn response_id(&self) -> Option<&str> {
         None
     }
 
     /// Where a non-error stream ends well without its terminator: the bytes that supply it
     /// (OpenAI's `[DONE]`).
-    fn terminator(&self) -> Option<&'static [u8]>;
+    fn missing_terminator(&self) -> Option<&'static [u8]>;
 }
 
 /// What one event was.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heed {
+pub enum MeterEvent {
     /// An event that is not JSON of the expected kind.
-    Bad(JsonError),
+    Invalid(JsonError),
     /// Role, metadata, empty choices: nothing that a client would call an answer.
-    Nothing,
+    Metadata,
     /// A keep-alive of the upstream.
     Ping,
     /// Usage and nothing else; hidden where only we asked for it.
@@ -374,9 +378,9 @@ pub enum Heed {
     /// The stream's last event; `complete()` is true from here.
     Terminal,
     /// Nothing; and clients of the dialect cannot read it as it is, but this in its place.
-    Amend(Vec<u8>),
+    Replace(Vec<u8>),
     /// To be dropped: a `[DONE]` toward a dialect that has none.
-    Hide,
+    Drop,
     /// The upstream's error event.
     Error(Box<Fault>),
 }

@@ -6,19 +6,19 @@ use crate::{
 };
 
 /// More than any upstream lists.
-const MOST: usize = 20_000;
-const LONGEST: usize = 256;
+const MAX_MODELS: usize = 20_000;
+const MAX_ID_BYTES: usize = 256;
 
 /// The rows with a usable id, in their order; `None` where the body is no list.
 #[must_use]
-pub(super) fn read(body: &[u8]) -> Option<Vec<ModelEntry>> {
+pub(super) fn read_model_list(body: &[u8]) -> Option<Vec<ModelEntry>> {
     let json = json::parse(body).ok()?;
     let list =
         if json.is_array() { json } else { json.get("data").or_else(|| json.get("models"))? };
-    list.is_array().then(|| list.items().filter_map(row).take(MOST).collect())
+    list.is_array().then(|| list.items().filter_map(read_entry).take(MAX_MODELS).collect())
 }
 
-fn row(json: JsonRef<'_>) -> Option<ModelEntry> {
+fn read_entry(json: JsonRef<'_>) -> Option<ModelEntry> {
     let text = |key| json.get(key).and_then(JsonRef::str).map(|text| text.into_owned());
     let id = json
         .str()
@@ -27,12 +27,12 @@ fn row(json: JsonRef<'_>) -> Option<ModelEntry> {
         .or_else(|| text("model"))
         .or_else(|| text("name"))?;
     let id = id.strip_prefix("models/").unwrap_or(&id).to_owned();
-    if id.is_empty() || id.len() > LONGEST || id.chars().any(char::is_control) {
+    if id.is_empty() || id.len() > MAX_ID_BYTES || id.chars().any(char::is_control) {
         return None;
     }
     let created = json.get("created").and_then(JsonRef::i64).or_else(|| {
-        let told = text("created_at").or_else(|| text("modified_at"))?;
-        told.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
+        let timestamp = text("created_at").or_else(|| text("modified_at"))?;
+        timestamp.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
     });
     let context = [
         "context_length",
@@ -46,7 +46,7 @@ fn row(json: JsonRef<'_>) -> Option<ModelEntry> {
         id,
         created,
         owned_by: text("owned_by"),
-        context: context.iter().find_map(|key| json.get(key)?.u64()),
+        context_window: context.iter().find_map(|key| json.get(key)?.u64()),
     })
 }
 
@@ -57,7 +57,8 @@ mod tests {
     #[test]
     fn lists_of_every_dialect_are_read() {
         let ids = |body: &str| {
-            read(body.as_bytes()).map(|list| list.into_iter().map(|m| m.id).collect::<Vec<_>>())
+            read_model_list(body.as_bytes())
+                .map(|list| list.into_iter().map(|m| m.id).collect::<Vec<_>>())
         };
         let some = |ids: &[&str]| Some(ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>());
         assert_eq!(
@@ -76,9 +77,9 @@ mod tests {
         assert_eq!(ids(r#"{"error":"x"}"#), None);
         assert_eq!(ids("<html>"), None);
         let row =
-            &read(br#"{"data":[{"id":"a","created_at":"2025-01-01T00:00:00Z","owned_by":"o","context_length":9}]}"#).expect("a list")[0];
+            &read_model_list(br#"{"data":[{"id":"a","created_at":"2025-01-01T00:00:00Z","owned_by":"o","context_length":9}]}"#).expect("a list")[0];
         assert_eq!(
-            (row.created, row.owned_by.as_deref(), row.context),
+            (row.created, row.owned_by.as_deref(), row.context_window),
             (Some(1_735_689_600), Some("o"), Some(9))
         );
     }

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::{
-    Carry, Framing, Place, Shape, Thinking, Traits,
-    recorded::{self, Exchange},
+    AttemptContext, ChatEndpoint, Framing, ResponseSpec, TargetTraits, Thinking,
+    recorded::{self, RecordedExchange},
     registry,
-    translate::{Reading, Translator},
+    translate::{EventDecoder, Translator},
 };
 use crate::base::raw::RawJson;
 use crate::ir::{
@@ -36,8 +36,8 @@ const APIS: [(&str, Dialect); 7] = [
     ("ollama.chat", Dialect::Ollama),
 ];
 
-fn all() -> Vec<(Dialect, Exchange)> {
-    let found = recorded::of(&APIS.map(|(api, _)| api));
+fn all_exchanges() -> Vec<(Dialect, RecordedExchange)> {
+    let found = recorded::load_exchanges(&APIS.map(|(api, _)| api));
     found
         .into_iter()
         .filter_map(|x| {
@@ -48,7 +48,7 @@ fn all() -> Vec<(Dialect, Exchange)> {
 
 /// What an answer says, whoever tells it.
 #[derive(Debug, Default, PartialEq)]
-struct Said {
+struct AnswerContent {
     text: String,
     reasoning: String,
     calls: Vec<(String, Value)>,
@@ -58,7 +58,7 @@ struct Said {
     cached: Option<u64>,
 }
 
-fn arguments(text: &str) -> Value {
+fn parse_arguments(text: &str) -> Value {
     match text.trim() {
         "" => Value::Object(serde_json::Map::new()),
         text => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())),
@@ -66,15 +66,15 @@ fn arguments(text: &str) -> Value {
 }
 
 /// Where a dialect has no refusals of their own, they are told as text.
-fn said(response: &ChatResponse, refusal_is_text: bool) -> Said {
-    let mut out = Said { finish: response.finish.kind, ..Said::default() };
+fn answer_content(response: &ChatResponse, refusal_is_text: bool) -> AnswerContent {
+    let mut out = AnswerContent { finish: response.finish.kind, ..AnswerContent::default() };
     for block in &response.blocks {
         match &block.kind {
             BlockKind::Text(text) => out.text.push_str(&text.text),
             BlockKind::Reasoning(reasoning) => out.reasoning.push_str(&reasoning.text),
             BlockKind::Refusal(text) if refusal_is_text => out.text.push_str(text),
             BlockKind::ToolCall(call) => {
-                out.calls.push((call.name.clone(), arguments(&call.arguments)))
+                out.calls.push((call.name.clone(), parse_arguments(&call.arguments)))
             }
             _ => {}
         }
@@ -89,7 +89,7 @@ fn said(response: &ChatResponse, refusal_is_text: bool) -> Said {
     out
 }
 
-fn framing(x: &Exchange) -> Framing {
+fn upstream_framing(x: &RecordedExchange) -> Framing {
     match x.kind.as_str() {
         "ndjson" => Framing::Ndjson,
         "json" => Framing::JsonArray,
@@ -98,23 +98,26 @@ fn framing(x: &Exchange) -> Framing {
 }
 
 /// The recorded answer, read; `None` where it is an error or breaks off.
-fn answer(dialect: Dialect, x: &Exchange) -> Option<(ChatResponse, Vec<ChatEvent>)> {
+fn read_recorded(dialect: Dialect, x: &RecordedExchange) -> Option<(ChatResponse, Vec<ChatEvent>)> {
     if x.status >= 400 {
         return None;
     }
-    let carry = Carry { seed: "seed".to_owned(), ..Carry::default() };
+    let context = AttemptContext { call_id_seed: "seed".to_owned(), ..AttemptContext::default() };
     if !x.streaming {
         let response = registry::egress(dialect)
-            .read_response(&x.content_type, x.response.as_bytes(), &carry)
+            .read_response(&x.content_type, x.response.as_bytes(), &context)
             .ok()?;
         let events = assemble::to_events(&response);
         return Some((response, events));
     }
-    let mut reading =
-        Reading::new(framing(x), registry::egress(dialect).stream_reader(&carry), false);
+    let mut decoder = EventDecoder::new(
+        upstream_framing(x),
+        registry::egress(dialect).stream_reader(&context),
+        false,
+    );
     let mut events = Vec::new();
-    let step = reading.feed(&Bytes::copy_from_slice(x.response.as_bytes()), &mut events);
-    reading.end(&mut events);
+    let step = decoder.feed(&Bytes::copy_from_slice(x.response.as_bytes()), &mut events);
+    decoder.finish(&mut events);
     if step.error.is_some() {
         return None;
     }
@@ -124,16 +127,16 @@ fn answer(dialect: Dialect, x: &Exchange) -> Option<(ChatResponse, Vec<ChatEvent
     Some((assembler.finish()?, events))
 }
 
-fn shape(framing: Framing) -> Shape {
-    Shape {
-        place: Place::Main,
+fn response_spec(framing: Framing) -> ResponseSpec {
+    ResponseSpec {
+        endpoint: ChatEndpoint::Chat,
         model: "asked".to_owned(),
-        id: "01".to_owned(),
-        now: 1_700_000_000,
+        request_id: "01".to_owned(),
+        created: 1_700_000_000,
         framing,
-        usage: true,
-        custom: Vec::new(),
-        namespaced: Vec::new(),
+        include_usage: true,
+        custom_tools: Vec::new(),
+        namespaced_tools: Vec::new(),
         echo: Extras::default(),
     }
 }
@@ -147,28 +150,32 @@ fn has_refusals(dialect: Dialect) -> bool {
 }
 
 /// What the client's dialect cannot tell apart.
-fn coarse(mut said: Said, client: Dialect, response: &ChatResponse) -> Said {
-    if !has_refusals(client) && said.finish == FinishKind::Refusal {
-        said.finish = FinishKind::Stop;
+fn normalize(
+    mut content: AnswerContent,
+    client: Dialect,
+    response: &ChatResponse,
+) -> AnswerContent {
+    if !has_refusals(client) && content.finish == FinishKind::Refusal {
+        content.finish = FinishKind::Stop;
     }
-    match (client, said.finish) {
+    match (client, content.finish) {
         // No word for a paused turn, or for a filter.
-        (_, FinishKind::Pause) => said.finish = FinishKind::Stop,
+        (_, FinishKind::Pause) => content.finish = FinishKind::Stop,
         (Dialect::Anthropic | Dialect::Ollama, FinishKind::ContentFilter) => {
-            said.finish = FinishKind::Stop
+            content.finish = FinishKind::Stop
         }
         _ => {}
     }
-    if (said.input, said.output) == (Some(0), Some(0)) {
+    if (content.input, content.output) == (Some(0), Some(0)) {
         // Some schemas want numbers where nothing is known.
-        (said.input, said.output, said.cached) = (None, None, None);
+        (content.input, content.output, content.cached) = (None, None, None);
     }
     // Parts of a thought are put together with white space of the dialect's own.
-    said.reasoning.retain(|c| !c.is_whitespace());
-    if client == Dialect::Ollama && said.input.is_some() {
-        said.cached = response.usage.map(|_| 0);
+    content.reasoning.retain(|c| !c.is_whitespace());
+    if client == Dialect::Ollama && content.input.is_some() {
+        content.cached = response.usage.map(|_| 0);
     }
-    said
+    content
 }
 
 #[test]
@@ -176,17 +183,21 @@ fn coarse(mut said: Said, client: Dialect, response: &ChatResponse) -> Said {
 fn every_recorded_answer_means_the_same_in_every_dialect() {
     let mut wrong = Vec::new();
     let mut counts: BTreeMap<(&str, &str), (u32, u32)> = BTreeMap::new();
-    for (dialect, x) in all() {
-        let spoken = x.request["modalities"]
+    for (dialect, x) in all_exchanges() {
+        let has_audio = x.request["modalities"]
             .as_array()
             .is_some_and(|all| all.iter().any(|one| one == "audio"));
-        let Some((response, events)) = answer(dialect, &x).filter(|_| !spoken) else { continue };
+        let Some((response, events)) = read_recorded(dialect, &x).filter(|_| !has_audio) else {
+            continue;
+        };
         for client in Dialect::ALL {
-            let carry = Carry { seed: "seed".to_owned(), ..Carry::default() };
+            let context =
+                AttemptContext { call_id_seed: "seed".to_owned(), ..AttemptContext::default() };
             let refusal_is_text = !has_refusals(client);
-            let want = coarse(said(&response, refusal_is_text), client, &response);
+            let want = normalize(answer_content(&response, refusal_is_text), client, &response);
             let mut check = |how: &str, got: Option<ChatResponse>| {
-                let got = got.map(|got| coarse(said(&got, refusal_is_text), client, &response));
+                let got = got
+                    .map(|got| normalize(answer_content(&got, refusal_is_text), client, &response));
                 let count = counts.entry((client.name(), dialect.name())).or_default();
                 count.1 += 1;
                 match got {
@@ -197,29 +208,33 @@ fn every_recorded_answer_means_the_same_in_every_dialect() {
                     )),
                 }
             };
-            let whole =
-                registry::ingress(client).write_response(&response, &shape(client_framing(client)));
+            let written = registry::ingress(client)
+                .write_response(&response, &response_spec(client_framing(client)));
             check(
                 "whole",
-                registry::egress(client).read_response("application/json", &whole, &carry).ok(),
+                registry::egress(client).read_response("application/json", &written, &context).ok(),
             );
 
-            let reading =
-                Reading::new(Framing::Sse, registry::egress(dialect).stream_reader(&carry), false);
-            let writer = registry::ingress(client).stream_writer(&shape(client_framing(client)));
-            let mut translator = Translator::new(reading, writer, 0);
-            let mut out = Vec::new();
-            translator.whole(events.clone(), super::Summary::default(), &mut out);
-            let mut back = Reading::new(
-                client_framing(client),
-                registry::egress(client).stream_reader(&carry),
+            let decoder = EventDecoder::new(
+                Framing::Sse,
+                registry::egress(dialect).stream_reader(&context),
                 false,
             );
-            let mut told = Vec::new();
-            let error = back.feed(&out.concat().into(), &mut told).error;
-            back.end(&mut told);
+            let writer =
+                registry::ingress(client).stream_writer(&response_spec(client_framing(client)));
+            let mut translator = Translator::new(decoder, writer, 0);
+            let mut out = Vec::new();
+            translator.write_complete(events.clone(), super::AnswerSummary::default(), &mut out);
+            let mut back = EventDecoder::new(
+                client_framing(client),
+                registry::egress(client).stream_reader(&context),
+                false,
+            );
+            let mut read_back = Vec::new();
+            let error = back.feed(&out.concat().into(), &mut read_back).error;
+            back.finish(&mut read_back);
             let mut assembler = Assembler::default();
-            told.iter().for_each(|event| assembler.feed(event));
+            read_back.iter().for_each(|event| assembler.feed(event));
             check("stream", assembler.finish().filter(|_| error.is_none()));
         }
     }
@@ -236,7 +251,7 @@ fn every_recorded_answer_means_the_same_in_every_dialect() {
 
 /// What a request says, whoever tells it.
 #[derive(Debug, Default, PartialEq)]
-struct Asked {
+struct RequestContent {
     system: String,
     users: String,
     calls: Vec<(String, Value)>,
@@ -247,11 +262,11 @@ struct Asked {
     limit: Option<u64>,
 }
 
-fn squeeze(text: &str) -> String {
+fn collapse_space(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn texts(blocks: &[Block]) -> String {
+fn join_texts(blocks: &[Block]) -> String {
     let texts = blocks.iter().filter_map(|block| match &block.kind {
         BlockKind::Text(text) => Some(text.text.as_str()),
         _ => None,
@@ -259,13 +274,13 @@ fn texts(blocks: &[Block]) -> String {
     texts.collect::<Vec<_>>().join(" ")
 }
 
-fn asked(request: &ChatRequest) -> Asked {
-    let mut out = Asked {
-        system: squeeze(&texts(&request.system)),
+fn request_content(request: &ChatRequest) -> RequestContent {
+    let mut out = RequestContent {
+        system: collapse_space(&join_texts(&request.system)),
         limit: request.settings.max_tokens,
-        ..Asked::default()
+        ..RequestContent::default()
     };
-    fn media(blocks: &[Block], images: &mut Vec<String>) {
+    fn collect_images(blocks: &[Block], images: &mut Vec<String>) {
         for block in blocks {
             if let BlockKind::Media(media) = &block.kind
                 && let (MediaKind::Image, MediaSource::Base64(data)) = (media.kind, &media.source)
@@ -275,19 +290,19 @@ fn asked(request: &ChatRequest) -> Asked {
         }
     }
     for message in &request.messages {
-        media(&message.blocks, &mut out.images);
+        collect_images(&message.blocks, &mut out.images);
         if message.role == Role::User {
-            out.users.push_str(&squeeze(&texts(&message.blocks)));
+            out.users.push_str(&collapse_space(&join_texts(&message.blocks)));
             out.users.push('\n');
         }
         for block in &message.blocks {
             match &block.kind {
                 BlockKind::ToolCall(call) => {
-                    out.calls.push((call.name.clone(), arguments(&call.arguments)))
+                    out.calls.push((call.name.clone(), parse_arguments(&call.arguments)))
                 }
                 BlockKind::ToolResult(result) => {
-                    out.results.push(squeeze(&texts(&result.content)));
-                    media(&result.content, &mut out.images);
+                    out.results.push(collapse_space(&join_texts(&result.content)));
+                    collect_images(&result.content, &mut out.images);
                 }
                 _ => {}
             }
@@ -303,25 +318,25 @@ fn asked(request: &ChatRequest) -> Asked {
     out
 }
 
-fn traits() -> Traits {
-    Traits {
+fn target_traits() -> TargetTraits {
+    TargetTraits {
         model: "m".to_owned(),
         stream: false,
         max_output: Some(64_000),
         thinking: Thinking::Effort,
-        limit_field: "max_tokens",
+        max_tokens_field: "max_tokens",
         developer_role: false,
-        takes_reasoning: true,
-        seed: "seed".to_owned(),
+        accepts_reasoning: true,
+        call_id_seed: "seed".to_owned(),
     }
 }
 
 #[test]
 fn every_recorded_request_asks_the_same_in_every_dialect() {
     let mut wrong = Vec::new();
-    for (dialect, x) in all() {
-        let Ok(request) =
-            registry::ingress(dialect).read_request(Place::Main, x.request.to_string().as_bytes())
+    for (dialect, x) in all_exchanges() {
+        let Ok(request) = registry::ingress(dialect)
+            .read_request(ChatEndpoint::Chat, x.request.to_string().as_bytes())
         else {
             // What the provider refused we may refuse as well.
             if x.status < 400 {
@@ -329,22 +344,23 @@ fn every_recorded_request_asks_the_same_in_every_dialect() {
             }
             continue;
         };
-        let want = asked(&request);
+        let want = request_content(&request);
         for upstream in Dialect::ALL {
-            let encoded = registry::egress(upstream).write_request(&request, &traits());
+            let encoded = registry::egress(upstream).write_request(&request, &target_traits());
             if upstream == dialect && !encoded.losses.is_empty() {
                 wrong.push(format!("{} {dialect} loses {:?} to itself", x.id, encoded.losses));
             }
-            let back = match registry::ingress(upstream).read_request(Place::Main, &encoded.body) {
-                Ok(back) => asked(&back),
-                Err(e) => {
-                    wrong.push(format!(
-                        "{} {dialect} → {upstream} cannot be read back: {}",
-                        x.id, e.message
-                    ));
-                    continue;
-                }
-            };
+            let back =
+                match registry::ingress(upstream).read_request(ChatEndpoint::Chat, &encoded.body) {
+                    Ok(back) => request_content(&back),
+                    Err(e) => {
+                        wrong.push(format!(
+                            "{} {dialect} → {upstream} cannot be read back: {}",
+                            x.id, e.message
+                        ));
+                        continue;
+                    }
+                };
             let same = back.system.contains(&want.system)
                 && want
                     .users
@@ -389,14 +405,14 @@ fn raw_values_with_line_breaks_stay_inside_their_event() {
             client_framing(client),
             if client == Dialect::Gemini { Framing::JsonArray } else { client_framing(client) },
         ] {
-            let mut shape = shape(framing);
-            shape.echo.push(Dialect::Responses, "metadata", raw());
-            shape.echo.push(
+            let mut spec = response_spec(framing);
+            spec.echo.push(Dialect::Responses, "metadata", raw());
+            spec.echo.push(
                 Dialect::Responses,
                 "tools",
                 RawJson::parse(&format!("[\n{BROKEN}\n]")).expect("json"),
             );
-            let mut writer = registry::ingress(client).stream_writer(&shape);
+            let mut writer = registry::ingress(client).stream_writer(&spec);
             let mut out = Vec::new();
             let citation = Citation {
                 url: Some("u".to_owned()),
@@ -416,7 +432,7 @@ fn raw_values_with_line_breaks_stay_inside_their_event() {
                 ChatEvent::Close { block: 1 },
                 ChatEvent::End { finish: Finish::default(), usage: None, service_tier: None },
             ] {
-                writer.event(event, &mut out);
+                writer.write_event(event, &mut out);
             }
             let text = String::from_utf8(out.clone()).expect("text");
             let known = |line: &str| {
@@ -426,14 +442,14 @@ fn raw_values_with_line_breaks_stay_inside_their_event() {
                         .any(|begin| line.starts_with(begin))
             };
             assert!(text.split(['\n', '\r']).all(known), "{client}: {text}");
-            let mut reading = Reading::new(
+            let mut decoder = EventDecoder::new(
                 framing,
-                registry::egress(client).stream_reader(&Carry::default()),
+                registry::egress(client).stream_reader(&AttemptContext::default()),
                 false,
             );
             let mut events = Vec::new();
-            assert_eq!(reading.feed(&out.into(), &mut events).error, None, "{client}: {text}");
-            reading.end(&mut events);
+            assert_eq!(decoder.feed(&out.into(), &mut events).error, None, "{client}: {text}");
+            decoder.finish(&mut events);
             assert!(
                 events.iter().any(
                     |event| matches!(event, ChatEvent::Delta { text, .. } if text == "said\nso")
@@ -451,7 +467,8 @@ fn raw_values_with_line_breaks_stay_inside_their_event() {
 #[test]
 fn an_error_ends_a_stream_in_every_dialect_without_a_success() {
     for client in Dialect::ALL {
-        let mut writer = registry::ingress(client).stream_writer(&shape(client_framing(client)));
+        let mut writer =
+            registry::ingress(client).stream_writer(&response_spec(client_framing(client)));
         let mut out = Vec::new();
         for event in [
             ChatEvent::Begin {
@@ -463,16 +480,16 @@ fn an_error_ends_a_stream_in_every_dialect_without_a_success() {
             ChatEvent::Open { block: 0, head: BlockStart::Text },
             ChatEvent::Delta { block: 0, text: "half".to_owned() },
         ] {
-            writer.event(event, &mut out);
+            writer.write_event(event, &mut out);
         }
-        writer.error(&ProxyError::new(ProxyErrorKind::Upstream, "broke"), "01", &mut out);
-        let mut reading = Reading::new(
+        writer.write_error(&ProxyError::new(ProxyErrorKind::Upstream, "broke"), "01", &mut out);
+        let mut decoder = EventDecoder::new(
             client_framing(client),
-            registry::egress(client).stream_reader(&Carry::default()),
+            registry::egress(client).stream_reader(&AttemptContext::default()),
             false,
         );
         let mut events = Vec::new();
-        let step = reading.feed(&out.into(), &mut events);
+        let step = decoder.feed(&out.into(), &mut events);
         assert!(step.error.is_some_and(|fault| fault.message.contains("broke")), "{client}");
         assert!(!events.iter().any(|event| matches!(event, ChatEvent::End { .. })), "{client}");
     }

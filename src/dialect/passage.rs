@@ -16,7 +16,8 @@ use crate::{
         ndjson, sse,
     },
     dialect::{
-        Carry, Framing, Heed, Meter, Summary, fault, registry, resume::Tap, translate::Reading,
+        AnswerSummary, AttemptContext, Framing, Meter, MeterEvent, fault, registry,
+        resume::StreamRecorder, translate::EventDecoder,
     },
     ir::{
         fault::{Fault, ProxyError},
@@ -25,36 +26,36 @@ use crate::{
 };
 
 /// One stream on its way.
-pub struct Passage {
+pub struct Passthrough {
     dialect: Dialect,
     framing: Framing,
-    rules: Rules,
-    cutter: Cutter,
+    rules: FramingRules,
+    splitter: PassthroughSplitter,
     meter: Box<dyn Meter>,
     hide_usage: bool,
-    events: u32,
+    event_count: u32,
     content_events: u32,
     /// Events that were forwarded.
-    passed: u32,
-    state: State,
-    array: Array,
+    forwarded: u32,
+    state: PassthroughState,
+    array_state: ArrayState,
     /// The upstream's own error event, where clients of the dialect can read it.
-    own_error: Option<Bytes>,
+    upstream_error_frame: Option<Bytes>,
     /// What stood behind the last event, where the stream ended too early.
-    parting: Option<Box<Fault>>,
+    trailing_error: Option<Box<Fault>>,
     /// What leaves in place of the event that was just read.
-    amended: Option<Vec<u8>>,
+    replacement: Option<Vec<u8>>,
     /// Keeps what was said, where another might have to go on from it.
-    tap: Option<Box<Tap>>,
+    recorder: Option<Box<StreamRecorder>>,
 }
 
 /// What one chunk brought.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Step {
+pub struct FeedResult {
     /// Events that were completed, pings not counted.
     pub events: u32,
     /// Some of them were content.
-    pub content: bool,
+    pub has_content: bool,
     /// Something was completed, and all of it was keep-alives: the upstream lives, but gets no
     /// further.
     pub pings_only: bool,
@@ -66,14 +67,14 @@ pub struct Step {
 
 /// How a body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum StreamEnd {
     Complete,
     /// Without its terminal event, or after an error.
     Truncated,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum PassthroughState {
     Done,
     Failed,
     Open,
@@ -81,97 +82,106 @@ enum State {
 
 /// What is known of a JSON array.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Array {
+enum ArrayState {
     #[default]
-    Before,
+    NotStarted,
     /// A single value stands where an array should.
-    Bare,
+    BareValue,
     Closed,
     Open,
 }
 
-enum Cutter {
-    Array(elements::ArraySplitter),
-    Lines(ndjson::LineSplitter),
+enum PassthroughSplitter {
+    JsonArray(elements::ArraySplitter),
+    Ndjson(ndjson::LineSplitter),
     Sse(sse::SseSplitter),
 }
 
 /// How a dialect's event stream has to look.
 #[derive(Clone, Copy)]
-struct Rules {
+struct FramingRules {
     /// Every event bears its `type` as its name.
-    named: bool,
+    requires_event_name: bool,
     /// Its SDKs take `id` and `retry` for the beginning of an event.
-    no_ids: bool,
+    forbids_id_and_retry: bool,
     /// Its SDKs read nothing but `data: ` lines, one for each event.
     data_only: bool,
 }
 
-impl Rules {
-    const fn of(dialect: Dialect) -> Self {
+impl FramingRules {
+    const fn for_dialect(dialect: Dialect) -> Self {
         match dialect {
-            Dialect::Anthropic => Self { named: true, no_ids: false, data_only: false },
-            Dialect::Gemini | Dialect::Ollama => {
-                Self { named: false, no_ids: true, data_only: true }
+            Dialect::Anthropic => {
+                Self { requires_event_name: true, forbids_id_and_retry: false, data_only: false }
             }
-            Dialect::Openai => Self { named: false, no_ids: true, data_only: false },
-            Dialect::Responses => Self { named: true, no_ids: true, data_only: false },
+            Dialect::Gemini | Dialect::Ollama => {
+                Self { requires_event_name: false, forbids_id_and_retry: true, data_only: true }
+            }
+            Dialect::Openai => {
+                Self { requires_event_name: false, forbids_id_and_retry: true, data_only: false }
+            }
+            Dialect::Responses => {
+                Self { requires_event_name: true, forbids_id_and_retry: true, data_only: false }
+            }
         }
     }
 }
 
 /// What becomes of one unit.
-enum Fate {
+enum FrameAction {
     Drop,
     Keep,
     /// Without its first bytes.
     KeepFrom(usize),
     /// After a line of ours.
-    KeepAfter(Bytes),
+    PrependLine(Bytes),
     Replace(Bytes),
 }
 
-impl Passage {
+impl Passthrough {
     /// A stream from its beginning. `hide_usage`: the client did not ask for the usage chunk that
     /// the upstream sends.
     #[must_use]
     pub fn new(dialect: Dialect, op: Op, framing: Framing, hide_usage: bool) -> Self {
-        let cutter = match framing {
-            Framing::JsonArray => Cutter::Array(elements::ArraySplitter::default()),
-            Framing::Ndjson => Cutter::Lines(ndjson::LineSplitter::default()),
-            Framing::Sse => Cutter::Sse(sse::SseSplitter::default()),
+        let splitter = match framing {
+            Framing::JsonArray => {
+                PassthroughSplitter::JsonArray(elements::ArraySplitter::default())
+            }
+            Framing::Ndjson => PassthroughSplitter::Ndjson(ndjson::LineSplitter::default()),
+            Framing::Sse => PassthroughSplitter::Sse(sse::SseSplitter::default()),
         };
         Self {
             dialect,
             framing,
-            rules: Rules::of(dialect),
-            cutter,
+            rules: FramingRules::for_dialect(dialect),
+            splitter,
             meter: registry::egress(dialect).meter(op),
             hide_usage,
-            events: 0,
+            event_count: 0,
             content_events: 0,
-            passed: 0,
-            state: State::Open,
-            array: Array::Before,
-            own_error: None,
-            parting: None,
-            amended: None,
-            tap: None,
+            forwarded: 0,
+            state: PassthroughState::Open,
+            array_state: ArrayState::NotStarted,
+            upstream_error_frame: None,
+            trailing_error: None,
+            replacement: None,
+            recorder: None,
         }
     }
 
     /// From here on what is said is kept; to be asked for before the stream begins.
-    pub(super) fn listen(&mut self) {
-        let reader = registry::egress(self.dialect).stream_reader(&Carry::default());
-        self.tap = Some(Box::new(Tap::new(Reading::new(self.framing, reader, false))));
+    pub(super) fn start_recording(&mut self) {
+        let reader = registry::egress(self.dialect).stream_reader(&AttemptContext::default());
+        self.recorder =
+            Some(Box::new(StreamRecorder::new(EventDecoder::new(self.framing, reader, false))));
     }
 
-    pub(super) fn tap(&self) -> Option<&Tap> {
-        self.tap.as_deref()
+    pub(super) fn recorder(&self) -> Option<&StreamRecorder> {
+        self.recorder.as_deref()
     }
 
-    pub(super) fn take_tap(&mut self) -> Option<Tap> {
-        self.tap.take().map(|tap| *tap)
+    pub(super) fn take_recorder(&mut self) -> Option<StreamRecorder> {
+        self.recorder.take().map(|recorder| *recorder)
     }
 
     /// Takes a chunk of the upstream's body; what may be forwarded of it goes to `out`, an
@@ -180,118 +190,126 @@ impl Passage {
         clippy::needless_pass_by_value,
         reason = "a chunk of only clean events leaves as itself"
     )]
-    pub fn feed(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) -> Step {
-        if let Some(tap) = &mut self.tap {
-            tap.feed(&chunk);
+    pub fn feed(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) -> FeedResult {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.feed(&chunk);
         }
-        let mut step = Step::default();
-        let (mut at, mut run, mut whole, mut units, mut pings) = (0, 0, 0, 0_u32, 0_u32);
-        while self.state == State::Open {
-            let piece = match &mut self.cutter {
-                Cutter::Array(splitter) => splitter.next(&chunk, &mut at),
-                Cutter::Lines(splitter) => splitter.next(&chunk, &mut at),
-                Cutter::Sse(splitter) => splitter.next(&chunk, &mut at),
+        let mut step = FeedResult::default();
+        let (mut at, mut run_start, mut frames_end, mut units, mut pings) = (0, 0, 0, 0_u32, 0_u32);
+        while self.state == PassthroughState::Open {
+            let piece = match &mut self.splitter {
+                PassthroughSplitter::JsonArray(splitter) => splitter.next(&chunk, &mut at),
+                PassthroughSplitter::Ndjson(splitter) => splitter.next(&chunk, &mut at),
+                PassthroughSplitter::Sse(splitter) => splitter.next(&chunk, &mut at),
             };
-            let before = step.events;
+            let events_before = step.events;
             match piece {
                 NextFrame::Borrowed(span) => {
-                    match self.judge(&chunk[span.clone()], &mut step) {
-                        Fate::Keep => {}
-                        Fate::Drop => {
-                            forward(&chunk, run, whole, out);
-                            run = span.end;
+                    match self.process_frame(&chunk[span.clone()], &mut step) {
+                        FrameAction::Keep => {}
+                        FrameAction::Drop => {
+                            push_slice(&chunk, run_start, frames_end, out);
+                            run_start = span.end;
                         }
-                        Fate::KeepFrom(skip) => {
-                            forward(&chunk, run, whole, out);
-                            run = span.start + skip;
+                        FrameAction::KeepFrom(skip) => {
+                            push_slice(&chunk, run_start, frames_end, out);
+                            run_start = span.start + skip;
                         }
-                        Fate::KeepAfter(line) => {
-                            forward(&chunk, run, whole, out);
+                        FrameAction::PrependLine(line) => {
+                            push_slice(&chunk, run_start, frames_end, out);
                             out.push(line);
-                            run = span.start;
+                            run_start = span.start;
                         }
-                        Fate::Replace(unit) => {
-                            forward(&chunk, run, whole, out);
-                            out.push(unit);
-                            run = span.end;
+                        FrameAction::Replace(frame) => {
+                            push_slice(&chunk, run_start, frames_end, out);
+                            out.push(frame);
+                            run_start = span.end;
                         }
                     }
-                    whole = span.end;
+                    frames_end = span.end;
                 }
-                NextFrame::Joined(unit) => {
-                    match self.judge(&unit, &mut step) {
-                        Fate::Keep => out.push(unit),
-                        Fate::Drop => {}
-                        Fate::KeepFrom(skip) => out.push(unit.slice(skip..)),
-                        Fate::KeepAfter(line) => out.extend([line, unit]),
-                        Fate::Replace(other) => out.push(other),
+                NextFrame::Joined(frame) => {
+                    match self.process_frame(&frame, &mut step) {
+                        FrameAction::Keep => out.push(frame),
+                        FrameAction::Drop => {}
+                        FrameAction::KeepFrom(skip) => out.push(frame.slice(skip..)),
+                        FrameAction::PrependLine(line) => out.extend([line, frame]),
+                        FrameAction::Replace(other) => out.push(other),
                     }
-                    (run, whole) = (at, at);
+                    (run_start, frames_end) = (at, at);
                 }
                 NextFrame::Incomplete => break,
                 NextFrame::TooLong => self.fail(
-                    fault::long_event(self.events.saturating_add(1), MAX_FRAME_BYTES),
+                    fault::oversized_event(self.event_count.saturating_add(1), MAX_FRAME_BYTES),
                     &mut step,
                 ),
             }
             units += 1;
-            pings += u32::from(step.events == before);
+            pings += u32::from(step.events == events_before);
         }
-        forward(&chunk, run, whole, out);
+        push_slice(&chunk, run_start, frames_end, out);
         step.pings_only = units > 0 && pings == units && step.error.is_none();
         step
     }
 
     /// The upstream's body has ended: the last event may lack its blank line, the stream its
     /// terminator.
-    pub fn end(&mut self, out: &mut Vec<Bytes>) -> Ending {
-        if let Some(tap) = &mut self.tap {
-            tap.end();
+    pub fn finish(&mut self, out: &mut Vec<Bytes>) -> StreamEnd {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.finish();
         }
-        if self.state == State::Open {
-            let rest = match &mut self.cutter {
-                Cutter::Array(splitter) => splitter.remainder(),
-                Cutter::Lines(splitter) => splitter.remainder(),
-                Cutter::Sse(splitter) => splitter.remainder(),
+        if self.state == PassthroughState::Open {
+            let rest = match &mut self.splitter {
+                PassthroughSplitter::JsonArray(splitter) => splitter.remainder(),
+                PassthroughSplitter::Ndjson(splitter) => splitter.remainder(),
+                PassthroughSplitter::Sse(splitter) => splitter.remainder(),
             };
-            self.last(&rest, out);
-            if self.state == State::Open && self.framing == Framing::Sse && !self.meter.complete() {
-                self.parting = fault::parting(&rest).map(Box::new);
+            self.process_remainder(&rest, out);
+            if self.state == PassthroughState::Open
+                && self.framing == Framing::Sse
+                && !self.meter.is_complete()
+            {
+                self.trailing_error = fault::trailing_error(&rest).map(Box::new);
             }
         }
-        if self.state == State::Open && self.meter.complete() {
-            if let Some(terminator) = self.meter.terminator() {
+        if self.state == PassthroughState::Open && self.meter.is_complete() {
+            if let Some(terminator) = self.meter.missing_terminator() {
                 out.push(Bytes::from_static(terminator));
             }
-            if self.array == Array::Open {
+            if self.array_state == ArrayState::Open {
                 out.push(Bytes::from_static(b"]"));
-                self.array = Array::Closed;
+                self.array_state = ArrayState::Closed;
             }
-            self.state = State::Done;
+            self.state = PassthroughState::Done;
         }
-        if self.state == State::Done { Ending::Complete } else { Ending::Truncated }
+        if self.state == PassthroughState::Done {
+            StreamEnd::Complete
+        } else {
+            StreamEnd::Truncated
+        }
     }
 
     /// Whether the stream has ended by its grammar.
     #[must_use]
-    pub fn complete(&self) -> bool {
-        self.state == State::Done || self.state == State::Open && self.meter.complete()
+    pub fn is_complete(&self) -> bool {
+        self.state == PassthroughState::Done
+            || self.state == PassthroughState::Open && self.meter.is_complete()
     }
 
     #[must_use]
-    pub fn summary(&self) -> Summary {
+    pub fn summary(&self) -> AnswerSummary {
         self.meter.summary()
     }
 
     /// The answer's id, where its dialect can be asked for it later.
     #[must_use]
-    pub fn answer_id(&self) -> Option<&str> {
-        self.meter.answer_id()
+    pub fn response_id(&self) -> Option<&str> {
+        self.meter.response_id()
     }
 
     /// The upstream's last words, where it ended too early and said why.
-    pub fn parting(&mut self) -> Option<Box<Fault>> {
-        self.parting.take()
+    pub fn take_trailing_error(&mut self) -> Option<Box<Fault>> {
+        self.trailing_error.take()
     }
 
     /// Events that were content.
@@ -303,38 +321,43 @@ impl Passage {
     /// The upstream's own error event, framed, where clients of the dialect can read it; not yet
     /// searched for secrets.
     #[must_use]
-    pub fn own_error(&self) -> Option<&Bytes> {
-        self.own_error.as_ref()
+    pub fn upstream_error_frame(&self) -> Option<&Bytes> {
+        self.upstream_error_frame.as_ref()
     }
 
     /// Our error as the last thing of this stream, fitting what has been forwarded of it.
     #[must_use]
-    pub fn error_tail(&self, error: &ProxyError, request_id: &str) -> Bytes {
-        if matches!(self.array, Array::Closed | Array::Bare) {
+    pub fn error_frame(&self, error: &ProxyError, request_id: &str) -> Bytes {
+        if matches!(self.array_state, ArrayState::Closed | ArrayState::BareValue) {
             return Bytes::new();
         }
         registry::ingress(self.dialect).stream_error_after(
             error,
             request_id,
             self.framing,
-            self.passed,
+            self.forwarded,
         )
     }
 
-    fn judge(&mut self, unit: &[u8], step: &mut Step) -> Fate {
+    fn process_frame(&mut self, frame: &[u8], step: &mut FeedResult) -> FrameAction {
         match self.framing {
-            Framing::JsonArray => self.judge_element(unit, step),
+            Framing::JsonArray => self.process_element(frame, step),
             Framing::Ndjson => {
-                let line = ndjson::line_content(unit);
-                if line.is_empty() || self.heed(b"", line, step) { Fate::Keep } else { Fate::Drop }
+                let line = ndjson::line_content(frame);
+                if line.is_empty() || self.observe(b"", line, step) {
+                    FrameAction::Keep
+                } else {
+                    FrameAction::Drop
+                }
             }
-            Framing::Sse => self.judge_block(unit, step),
+            Framing::Sse => self.process_sse(frame, step),
         }
     }
 
-    fn judge_block(&mut self, unit: &[u8], step: &mut Step) -> Fate {
-        let skip = if self.events == 0 && unit.starts_with(sse::BOM) { sse::BOM.len() } else { 0 };
-        let block = sse::read_event(&unit[skip..]);
+    fn process_sse(&mut self, frame: &[u8], step: &mut FeedResult) -> FrameAction {
+        let skip =
+            if self.event_count == 0 && frame.starts_with(sse::BOM) { sse::BOM.len() } else { 0 };
+        let block = sse::read_event(&frame[skip..]);
         let form = block.format;
         if block.data.trim_ascii().is_empty() {
             // No event, but some decoders make one of it.
@@ -344,37 +367,40 @@ impl Passage {
                 || form.has_lone_cr
                 || self.rules.data_only && (form.has_comment || form.has_unknown_field);
             return match skip {
-                _ if odd => Fate::Drop,
-                0 => Fate::Keep,
-                skip => Fate::KeepFrom(skip),
+                _ if odd => FrameAction::Drop,
+                0 => FrameAction::Keep,
+                skip => FrameAction::KeepFrom(skip),
             };
         }
-        if !self.heed(block.name, &block.data, step) {
-            return Fate::Drop;
+        if !self.observe(block.name, &block.data, step) {
+            return FrameAction::Drop;
         }
         let rules = self.rules;
-        let name: Cow<'_, [u8]> = match (rules.named, form.has_event_name) {
-            (true, false) => type_of(&block.data),
+        let name: Cow<'_, [u8]> = match (rules.requires_event_name, form.has_event_name) {
+            (true, false) => event_type(&block.data),
             _ => Cow::Borrowed(block.name),
         };
-        let amended = self.amended.take();
-        let padded = self.state == State::Done
+        let replacement = self.replacement.take();
+        let padded = self.state == PassthroughState::Done
             && block.data.len() < 20
             && self.dialect == Dialect::Openai
             && *block.data != *b"[DONE]";
-        if amended.is_some() || padded {
+        if replacement.is_some() || padded {
             // Its SDKs know the last event of a chat stream only by its letters.
-            let data = amended.as_deref().unwrap_or_else(|| block.data.trim_ascii());
+            let data = replacement.as_deref().unwrap_or_else(|| block.data.trim_ascii());
             let mut out = BytesMut::new();
             sse::write_event(&mut out, &name, data);
-            return Fate::Replace(out.freeze());
+            return FrameAction::Replace(out.freeze());
         }
         let strange = form.has_event_name
             || form.has_comment
             || form.has_unknown_field
             || form.lacks_space
             || form.data_lines > 1;
-        if form.has_lone_cr || rules.no_ids && form.has_id_or_retry || rules.data_only && strange {
+        if form.has_lone_cr
+            || rules.forbids_id_and_retry && form.has_id_or_retry
+            || rules.data_only && strange
+        {
             let mut out = BytesMut::new();
             if rules.data_only && form.data_lines > 1 {
                 // A line feed inside JSON can only stand between its tokens.
@@ -384,115 +410,118 @@ impl Passage {
             } else {
                 sse::write_event(&mut out, if rules.data_only { b"" } else { &name }, &block.data);
             }
-            return Fate::Replace(out.freeze());
+            return FrameAction::Replace(out.freeze());
         }
         if form.has_event_name || name.is_empty() {
-            return if skip == 0 { Fate::Keep } else { Fate::KeepFrom(skip) };
+            return if skip == 0 { FrameAction::Keep } else { FrameAction::KeepFrom(skip) };
         }
         let mut line = BytesMut::with_capacity(name.len() + 8);
         line.extend_from_slice(b"event: ");
         line.extend_from_slice(&name);
         line.extend_from_slice(b"\n");
         if skip > 0 {
-            line.extend_from_slice(&unit[skip..]);
-            return Fate::Replace(line.freeze());
+            line.extend_from_slice(&frame[skip..]);
+            return FrameAction::Replace(line.freeze());
         }
-        Fate::KeepAfter(line.freeze())
+        FrameAction::PrependLine(line.freeze())
     }
 
-    fn judge_element(&mut self, unit: &[u8], step: &mut Step) -> Fate {
-        if matches!(self.array, Array::Closed) {
-            return Fate::Drop;
+    fn process_element(&mut self, frame: &[u8], step: &mut FeedResult) -> FrameAction {
+        if matches!(self.array_state, ArrayState::Closed) {
+            return FrameAction::Drop;
         }
-        let first = self.array == Array::Before;
-        let array = !first || unit.trim_ascii_start().starts_with(b"[");
-        let element = elements::element_content(unit, first);
-        if element.is_empty() && !self.meter.complete() {
+        let first = self.array_state == ArrayState::NotStarted;
+        let array = !first || frame.trim_ascii_start().starts_with(b"[");
+        let element = elements::element_content(frame, first);
+        if element.is_empty() && !self.meter.is_complete() {
             // Cut short, though the array is whole: it stays open for what has to be said about
             // that.
-            return Fate::Drop;
+            return FrameAction::Drop;
         }
         if element.is_empty() {
-            self.array = Array::Closed;
-            return Fate::Keep;
+            self.array_state = ArrayState::Closed;
+            return FrameAction::Keep;
         }
-        if !self.heed(b"", element, step) {
-            return Fate::Drop;
+        if !self.observe(b"", element, step) {
+            return FrameAction::Drop;
         }
         if first {
-            self.array = if array { Array::Open } else { Array::Bare };
+            self.array_state = if array { ArrayState::Open } else { ArrayState::BareValue };
         }
-        Fate::Keep
+        FrameAction::Keep
     }
 
     /// Shows the meter an event; whether it may be forwarded.
-    fn heed(&mut self, name: &[u8], data: &[u8], step: &mut Step) -> bool {
-        self.events = self.events.saturating_add(1);
+    fn observe(&mut self, name: &[u8], data: &[u8], step: &mut FeedResult) -> bool {
+        self.event_count = self.event_count.saturating_add(1);
         step.events += 1;
-        match self.meter.event(name, data) {
-            Heed::Content => {
-                step.content = true;
+        match self.meter.observe(name, data) {
+            MeterEvent::Content => {
+                step.has_content = true;
                 self.content_events = self.content_events.saturating_add(1);
             }
-            Heed::Nothing => {}
-            Heed::Amend(data) => self.amended = Some(data),
-            Heed::Ping => step.events -= 1,
-            Heed::Terminal => {
+            MeterEvent::Metadata => {}
+            MeterEvent::Replace(data) => self.replacement = Some(data),
+            MeterEvent::Ping => step.events -= 1,
+            MeterEvent::Terminal => {
                 step.terminal = true;
-                self.state = State::Done;
+                self.state = PassthroughState::Done;
             }
-            Heed::Hide => return false,
-            Heed::UsageOnly if self.hide_usage => return false,
-            Heed::UsageOnly => {}
-            Heed::Bad(bad) => {
-                self.fail(fault::bad_event(self.events, bad, data), step);
+            MeterEvent::Drop => return false,
+            MeterEvent::UsageOnly if self.hide_usage => return false,
+            MeterEvent::UsageOnly => {}
+            MeterEvent::Invalid(bad) => {
+                self.fail(fault::invalid_event(self.event_count, bad, data), step);
                 return false;
             }
-            Heed::Error(fault) => {
-                self.state = State::Failed;
-                if self.framing == Framing::Sse && readable_error(self.dialect, name, data) {
+            MeterEvent::Error(fault) => {
+                self.state = PassthroughState::Failed;
+                if self.framing == Framing::Sse && is_readable_error(self.dialect, name, data) {
                     let mut frame = BytesMut::new();
                     sse::write_event(&mut frame, name, data);
-                    self.own_error = Some(frame.freeze());
+                    self.upstream_error_frame = Some(frame.freeze());
                 }
                 step.error = Some(fault);
                 return false;
             }
         }
-        self.passed = self.passed.saturating_add(1);
+        self.forwarded = self.forwarded.saturating_add(1);
         true
     }
 
-    fn fail(&mut self, fault: Fault, step: &mut Step) {
-        self.state = State::Failed;
+    fn fail(&mut self, fault: Fault, step: &mut FeedResult) {
+        self.state = PassthroughState::Failed;
         step.error = Some(Box::new(fault));
     }
 
     /// An event that the end of the body has cut short counts if its data is whole.
-    fn last(&mut self, rest: &Bytes, out: &mut Vec<Bytes>) {
-        let mut step = Step::default();
+    fn process_remainder(&mut self, rest: &Bytes, out: &mut Vec<Bytes>) {
+        let mut step = FeedResult::default();
         let is_whole = |data: &[u8]| data.trim_ascii() == b"[DONE]" || json::parse(data).is_ok();
         match self.framing {
             Framing::Sse => {
-                let skip =
-                    if self.events == 0 && rest.starts_with(sse::BOM) { sse::BOM.len() } else { 0 };
+                let skip = if self.event_count == 0 && rest.starts_with(sse::BOM) {
+                    sse::BOM.len()
+                } else {
+                    0
+                };
                 let block = sse::read_event(&rest[skip..]);
                 if block.data.trim_ascii().is_empty() || !is_whole(&block.data) {
                     return;
                 }
-                let mut unit = BytesMut::new();
-                sse::write_event(&mut unit, block.name, &block.data);
-                let unit = unit.freeze();
-                match self.judge_block(&unit, &mut step) {
-                    Fate::Keep | Fate::KeepFrom(_) => out.push(unit),
-                    Fate::KeepAfter(line) => out.extend([line, unit]),
-                    Fate::Replace(other) => out.push(other),
-                    Fate::Drop => {}
+                let mut frame = BytesMut::new();
+                sse::write_event(&mut frame, block.name, &block.data);
+                let frame = frame.freeze();
+                match self.process_sse(&frame, &mut step) {
+                    FrameAction::Keep | FrameAction::KeepFrom(_) => out.push(frame),
+                    FrameAction::PrependLine(line) => out.extend([line, frame]),
+                    FrameAction::Replace(other) => out.push(other),
+                    FrameAction::Drop => {}
                 }
             }
             Framing::Ndjson => {
                 let line = ndjson::line_content(rest);
-                if line.is_empty() || is_whole(line) && self.heed(b"", line, &mut step) {
+                if line.is_empty() || is_whole(line) && self.observe(b"", line, &mut step) {
                     out.extend((!rest.is_empty()).then(|| rest.clone()));
                 }
             }
@@ -500,7 +529,7 @@ impl Passage {
             Framing::JsonArray => {
                 if rest.trim_ascii().is_empty()
                     && !rest.is_empty()
-                    && matches!(self.array, Array::Closed | Array::Bare)
+                    && matches!(self.array_state, ArrayState::Closed | ArrayState::BareValue)
                 {
                     out.push(rest.clone());
                 }
@@ -510,7 +539,7 @@ impl Passage {
 }
 
 /// Pushes a run of clean units; a whole chunk as itself.
-fn forward(chunk: &Bytes, from: usize, to: usize, out: &mut Vec<Bytes>) {
+fn push_slice(chunk: &Bytes, from: usize, to: usize, out: &mut Vec<Bytes>) {
     if from < to {
         out.push(if from == 0 && to == chunk.len() {
             chunk.clone()
@@ -521,7 +550,7 @@ fn forward(chunk: &Bytes, from: usize, to: usize, out: &mut Vec<Bytes>) {
 }
 
 /// The `type` of an event, where it can stand in an `event:` line.
-fn type_of(data: &[u8]) -> Cow<'_, [u8]> {
+fn event_type(data: &[u8]) -> Cow<'_, [u8]> {
     match json::parse(data).ok().and_then(|json| json.get("type")).and_then(JsonRef::str) {
         Some(Cow::Borrowed(name)) if name.bytes().all(|b| b.is_ascii_graphic()) => {
             Cow::Borrowed(name.as_bytes())
@@ -531,7 +560,7 @@ fn type_of(data: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Whether the official SDKs of a dialect raise an exception for this error event as it is.
-fn readable_error(dialect: Dialect, name: &[u8], data: &[u8]) -> bool {
+fn is_readable_error(dialect: Dialect, name: &[u8], data: &[u8]) -> bool {
     let Ok(event) = json::parse(data) else { return false };
     let text = |path: &[&str]| event.member_at(path).and_then(JsonRef::str).is_some();
     match dialect {

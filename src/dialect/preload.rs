@@ -5,30 +5,30 @@ use bytes::Bytes;
 
 use crate::{
     base::json::{self, JsonRef},
-    dialect::{Place, Shape, ollama},
+    dialect::{ChatEndpoint, ResponseSpec, ollama},
     ir::op::Dialect,
 };
 
 /// The answer to such a request, where it is one; no upstream of another dialect needs to hear of
 /// it.
 #[must_use]
-pub fn answer(dialect: Dialect, shape: &Shape, body: &[u8]) -> Option<Bytes> {
+pub fn preload_response(dialect: Dialect, spec: &ResponseSpec, body: &[u8]) -> Option<Bytes> {
     if dialect != Dialect::Ollama {
         return None;
     }
     let root = json::parse(body).ok().filter(|root| root.is_object())?;
-    let asked = if shape.place == Place::Generate {
+    let content_keys = if spec.endpoint == ChatEndpoint::Generate {
         &["prompt", "images", "suffix"][..]
     } else {
         &["messages"][..]
     };
-    if asked.iter().any(|key| root.get(key).is_some_and(|value| !value.is_blank())) {
+    if content_keys.iter().any(|key| root.get(key).is_some_and(|value| !value.is_blank())) {
         return None;
     }
     let unload = root.get("keep_alive").is_some_and(|span| {
         matches!(span.text(), "0" | "\"0\"" | "\"0s\"") || span.u64() == Some(0)
     });
-    let line = ollama::loaded(shape, unload);
+    let line = ollama::write_preload_response(spec, unload);
     let streams = root.get("stream").and_then(JsonRef::bool) != Some(false);
     Some(if streams { [&line[..], b"\n"].concat().into() } else { line })
 }
@@ -40,29 +40,35 @@ mod tests {
 
     #[test]
     fn only_a_request_without_words_loads() {
-        let shape = |place| Shape {
-            place,
+        let spec = |place| ResponseSpec {
+            endpoint: place,
             model: "m".to_owned(),
-            id: String::new(),
-            now: 0,
+            request_id: String::new(),
+            created: 0,
             framing: Framing::Ndjson,
-            usage: true,
-            custom: Vec::new(),
-            namespaced: Vec::new(),
+            include_usage: true,
+            custom_tools: Vec::new(),
+            namespaced_tools: Vec::new(),
             echo: Extras::default(),
         };
-        let told = |place, body: &str| answer(Dialect::Ollama, &shape(place), body.as_bytes());
+        let preload = |endpoint, body: &str| {
+            preload_response(Dialect::Ollama, &spec(endpoint), body.as_bytes())
+        };
         let want = r#"{"model":"m","created_at":"1970-01-01T00:00:00Z","response":"","done":true,"done_reason":"load"}"#;
         assert_eq!(
-            told(Place::Generate, r#"{"model":"m","prompt":"","stream":false}"#).as_deref(),
+            preload(ChatEndpoint::Generate, r#"{"model":"m","prompt":"","stream":false}"#)
+                .as_deref(),
             Some(want.as_bytes())
         );
         assert!(
-            told(Place::Main, r#"{"model":"m","messages":[],"keep_alive":0}"#)
+            preload(ChatEndpoint::Chat, r#"{"model":"m","messages":[],"keep_alive":0}"#)
                 .is_some_and(|line| line.ends_with(b"\"unload\"}\n"))
         );
-        assert_eq!(told(Place::Main, r#"{"messages":[{"role":"user","content":"x"}]}"#), None);
-        assert_eq!(told(Place::Generate, r#"{"prompt":"x"}"#), None);
-        assert_eq!(answer(Dialect::Openai, &shape(Place::Main), b"{}"), None);
+        assert_eq!(
+            preload(ChatEndpoint::Chat, r#"{"messages":[{"role":"user","content":"x"}]}"#),
+            None
+        );
+        assert_eq!(preload(ChatEndpoint::Generate, r#"{"prompt":"x"}"#), None);
+        assert_eq!(preload_response(Dialect::Openai, &spec(ChatEndpoint::Chat), b"{}"), None);
     }
 }

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use crate::{
-    dialect::translate::Reading,
+    dialect::translate::EventDecoder,
     ir::{
         event::{BlockStart, ChatEvent},
         usage::Usage,
@@ -12,58 +12,62 @@ use crate::{
 };
 
 /// More text than this is not kept: such an answer is not continued.
-const LARGEST: usize = 1 << 20;
+const MAX_RECORDED_BYTES: usize = 1 << 20;
 /// White space that is held at most.
-const HELD: usize = 256;
+const MAX_PENDING_SPACE: usize = 256;
 
 /// What an answer has said so far, as long as it is plain text.
 #[derive(Debug, Default)]
-pub struct Told {
-    begin: Option<ChatEvent>,
-    blocks: Vec<Block>,
-    bytes: usize,
+pub struct RecordedText {
+    begin_event: Option<ChatEvent>,
+    blocks: Vec<RecordedBlock>,
+    byte_count: usize,
     /// It said something that nobody else can go on from.
-    other: bool,
+    disqualified: bool,
 }
 
 #[derive(Debug)]
-struct Block {
+struct RecordedBlock {
     number: u32,
     text: String,
-    open: bool,
+    is_open: bool,
 }
 
-impl Told {
-    pub fn hear(&mut self, event: &ChatEvent) {
+impl RecordedText {
+    pub fn record(&mut self, event: &ChatEvent) {
         match event {
             ChatEvent::Begin { .. } => {
-                self.begin.get_or_insert_with(|| event.clone());
+                self.begin_event.get_or_insert_with(|| event.clone());
             }
-            ChatEvent::Open { block, head: BlockStart::Text } => {
-                self.blocks.push(Block { number: *block, text: String::new(), open: true })
-            }
+            ChatEvent::Open { block, head: BlockStart::Text } => self.blocks.push(RecordedBlock {
+                number: *block,
+                text: String::new(),
+                is_open: true,
+            }),
             ChatEvent::Delta { block, text } => {
-                self.bytes += text.len();
+                self.byte_count += text.len();
                 match self.blocks.iter_mut().find(|known| known.number == *block) {
-                    Some(known) if self.bytes <= LARGEST => known.text.push_str(text),
-                    _ => self.spoil(),
+                    Some(known) if self.byte_count <= MAX_RECORDED_BYTES => {
+                        known.text.push_str(text)
+                    }
+                    _ => self.disqualify(),
                 }
             }
             ChatEvent::Close { block } => {
                 for known in self.blocks.iter_mut().filter(|known| known.number == *block) {
-                    known.open = false;
+                    known.is_open = false;
                 }
             }
             // What proves a text proves it to whoever said it; the text itself is as good.
             ChatEvent::Signature { .. } | ChatEvent::End { .. } => {}
             ChatEvent::Citation { .. } | ChatEvent::Logprobs(_) | ChatEvent::Open { .. } => {
-                self.spoil()
+                self.disqualify()
             }
         }
     }
 
-    fn spoil(&mut self) {
-        self.other = true;
+    fn disqualify(&mut self) {
+        self.disqualified = true;
         self.blocks.clear();
     }
 
@@ -71,13 +75,13 @@ impl Told {
     #[must_use]
     pub fn text(&self) -> Option<String> {
         let text: String = self.blocks.iter().map(|block| block.text.as_str()).collect();
-        (!self.other && !text.trim().is_empty()).then_some(text)
+        (!self.disqualified && !text.trim().is_empty()).then_some(text)
     }
 
     /// The events that it was, its text in one piece each.
-    pub(super) fn events(&self) -> Vec<ChatEvent> {
-        let mut out: Vec<ChatEvent> = self.begin.iter().cloned().collect();
-        for Block { number, text, open } in &self.blocks {
+    pub(super) fn to_events(&self) -> Vec<ChatEvent> {
+        let mut out: Vec<ChatEvent> = self.begin_event.iter().cloned().collect();
+        for RecordedBlock { number, text, is_open: open } in &self.blocks {
             out.push(ChatEvent::Open { block: *number, head: BlockStart::Text });
             out.push(ChatEvent::Delta { block: *number, text: text.clone() });
             if !open {
@@ -88,149 +92,151 @@ impl Told {
     }
 
     /// Its id and its model's name, as the upstream told them.
-    pub(super) fn name(&self) -> (&str, &str) {
-        match &self.begin {
+    pub(super) fn id_and_model(&self) -> (&str, &str) {
+        match &self.begin_event {
             Some(ChatEvent::Begin { id, model, .. }) => (id, model),
             _ => ("", ""),
         }
     }
 
     /// Where another answer is joined to it; `before` is what it used.
-    pub(super) fn seam(&self, before: Usage) -> Seam {
-        let open = self.blocks.iter().rev().find(|block| block.open);
-        let white = open.map_or("", |block| &block.text[block.text.trim_end().len()..]);
-        Seam {
-            open: open.map(|block| block.number),
-            next: self.blocks.iter().map(|block| block.number + 1).max().unwrap_or_default(),
-            white: white.to_owned(),
-            held: String::new(),
-            numbers: Vec::new(),
-            before,
+    pub(super) fn continuation(&self, before: Usage) -> Continuation {
+        let open = self.blocks.iter().rev().find(|block| block.is_open);
+        let space = open.map_or("", |block| &block.text[block.text.trim_end().len()..]);
+        Continuation {
+            open_block: open.map(|block| block.number),
+            next_block: self.blocks.iter().map(|block| block.number + 1).max().unwrap_or_default(),
+            trailing_space: space.to_owned(),
+            pending_space: String::new(),
+            block_numbers: Vec::new(),
+            prior_usage: before,
         }
     }
 }
 
 /// Listens to a stream that passes as it is.
-pub(super) struct Tap {
-    reading: Reading,
-    heard: Vec<ChatEvent>,
-    told: Told,
+pub(super) struct StreamRecorder {
+    decoder: EventDecoder,
+    events: Vec<ChatEvent>,
+    recorded: RecordedText,
 }
 
-impl Tap {
-    pub(super) fn new(reading: Reading) -> Self {
-        Self { reading, heard: Vec::new(), told: Told::default() }
+impl StreamRecorder {
+    pub(super) fn new(decoder: EventDecoder) -> Self {
+        Self { decoder, events: Vec::new(), recorded: RecordedText::default() }
     }
 
     pub(super) fn feed(&mut self, chunk: &Bytes) {
-        if !self.told.other {
-            self.reading.feed(chunk, &mut self.heard);
-            self.hear();
+        if !self.recorded.disqualified {
+            self.decoder.feed(chunk, &mut self.events);
+            self.record_events();
         }
     }
 
-    pub(super) fn end(&mut self) {
-        self.reading.end(&mut self.heard);
-        self.hear();
+    pub(super) fn finish(&mut self) {
+        self.decoder.finish(&mut self.events);
+        self.record_events();
     }
 
-    fn hear(&mut self) {
-        for event in self.heard.drain(..) {
-            self.told.hear(&event);
+    fn record_events(&mut self) {
+        for event in self.events.drain(..) {
+            self.recorded.record(&event);
         }
     }
 
-    pub(super) fn told(&self) -> &Told {
-        &self.told
+    pub(super) fn recorded(&self) -> &RecordedText {
+        &self.recorded
     }
 
-    pub(super) fn into_told(self) -> Told {
-        self.told
+    pub(super) fn into_recorded(self) -> RecordedText {
+        self.recorded
     }
 }
 
 /// Makes one answer's events the end of another's.
 #[derive(Debug)]
-pub(super) struct Seam {
+pub(super) struct Continuation {
     /// The text that broke off in the middle.
-    open: Option<u32>,
-    next: u32,
+    open_block: Option<u32>,
+    next_block: u32,
     /// White space that it ended with, which nobody can be asked to go on from: not said again.
-    white: String,
+    trailing_space: String,
     /// White space of the new text that may be the same.
-    held: String,
+    pending_space: String,
     /// Numbers of the new blocks, and what they are here.
-    numbers: Vec<(u32, u32)>,
-    before: Usage,
+    block_numbers: Vec<(u32, u32)>,
+    prior_usage: Usage,
 }
 
-impl Seam {
-    pub(super) fn join(&mut self, event: ChatEvent, out: &mut Vec<ChatEvent>) {
+impl Continuation {
+    pub(super) fn append_event(&mut self, event: ChatEvent, out: &mut Vec<ChatEvent>) {
         match event {
             ChatEvent::Begin { .. } | ChatEvent::Logprobs(_) => {}
-            ChatEvent::Open { block, head } => match (self.open.take(), head) {
-                (Some(open), BlockStart::Text) => self.numbers.push((block, open)),
+            ChatEvent::Open { block, head } => match (self.open_block.take(), head) {
+                (Some(open), BlockStart::Text) => self.block_numbers.push((block, open)),
                 (open, head) => {
                     out.extend(open.map(|block| ChatEvent::Close { block }));
-                    self.white.clear();
-                    self.numbers.push((block, self.next));
-                    out.push(ChatEvent::Open { block: self.next, head });
-                    self.next += 1;
+                    self.trailing_space.clear();
+                    self.block_numbers.push((block, self.next_block));
+                    out.push(ChatEvent::Open { block: self.next_block, head });
+                    self.next_block += 1;
                 }
             },
             ChatEvent::Delta { block, text } => {
-                let text = self.unsaid(text);
+                let text = self.strip_repeated_space(text);
                 if !text.is_empty() {
-                    out.push(ChatEvent::Delta { block: self.number(block), text });
+                    out.push(ChatEvent::Delta { block: self.map_block(block), text });
                 }
             }
             ChatEvent::Signature { block, signature: proof } => {
-                out.push(ChatEvent::Signature { block: self.number(block), signature: proof })
+                out.push(ChatEvent::Signature { block: self.map_block(block), signature: proof })
             }
             ChatEvent::Citation { block, citation } => {
-                out.push(ChatEvent::Citation { block: self.number(block), citation })
+                out.push(ChatEvent::Citation { block: self.map_block(block), citation })
             }
             ChatEvent::Close { block } => {
-                let (block, text) = (self.number(block), self.let_go());
+                let (block, text) = (self.map_block(block), self.take_pending_space());
                 if !text.is_empty() {
                     out.push(ChatEvent::Delta { block, text });
                 }
                 out.push(ChatEvent::Close { block });
             }
             ChatEvent::End { finish, usage, service_tier } => {
-                out.extend(self.open.take().map(|block| ChatEvent::Close { block }));
-                let usage = usage.map_or(self.before, |usage| self.before.plus(usage));
+                out.extend(self.open_block.take().map(|block| ChatEvent::Close { block }));
+                let usage = usage.map_or(self.prior_usage, |usage| self.prior_usage.plus(usage));
                 out.push(ChatEvent::End { finish, usage: Some(usage), service_tier });
             }
         }
     }
 
-    fn number(&self, block: u32) -> u32 {
-        self.numbers.iter().find(|(new, _)| *new == block).map_or(block, |(_, here)| *here)
+    fn map_block(&self, block: u32) -> u32 {
+        self.block_numbers.iter().find(|(new, _)| *new == block).map_or(block, |(_, here)| *here)
     }
 
     /// What of a text was not said before; white space at its beginning is held until it is known
     /// how much there is.
-    fn unsaid(&mut self, text: String) -> String {
-        if self.white.is_empty() {
+    fn strip_repeated_space(&mut self, text: String) -> String {
+        if self.trailing_space.is_empty() {
             return text;
         }
-        self.held.push_str(&text);
-        if self.held.len() < HELD && self.held.trim_start().is_empty() {
+        self.pending_space.push_str(&text);
+        if self.pending_space.len() < MAX_PENDING_SPACE
+            && self.pending_space.trim_start().is_empty()
+        {
             return String::new();
         }
-        self.let_go()
+        self.take_pending_space()
     }
 
     /// What was held, without what was said already.
-    fn let_go(&mut self) -> String {
-        let mut text = std::mem::take(&mut self.held);
+    fn take_pending_space(&mut self) -> String {
+        let mut text = std::mem::take(&mut self.pending_space);
         let lead = text.len() - text.trim_start().len();
         let same = (0..=lead)
             .rev()
-            .find(|&at| text.get(..at).is_some_and(|lead| self.white.ends_with(lead)));
+            .find(|&at| text.get(..at).is_some_and(|lead| self.trailing_space.ends_with(lead)));
         text.drain(..same.unwrap_or_default());
-        self.white.clear();
+        self.trailing_space.clear();
         text
     }
 }
@@ -260,11 +266,12 @@ mod tests {
     }
 
     fn joined(before: &[ChatEvent], after: &[ChatEvent]) -> Vec<ChatEvent> {
-        let mut told = Told::default();
-        before.iter().for_each(|event| told.hear(event));
-        let mut seam = told.seam(Usage { input: 10, output: 3, ..Usage::default() });
+        let mut recorded = RecordedText::default();
+        before.iter().for_each(|event| recorded.record(event));
+        let mut continuation =
+            recorded.continuation(Usage { input: 10, output: 3, ..Usage::default() });
         let mut all = before.to_vec();
-        after.iter().cloned().for_each(|event| seam.join(event, &mut all));
+        after.iter().cloned().for_each(|event| continuation.append_event(event, &mut all));
         all
     }
 
@@ -299,7 +306,7 @@ mod tests {
 
     #[test]
     fn white_space_that_was_said_is_not_said_again_however_much_of_it_comes() {
-        for (said, rest, want) in [
+        for (first, rest, want) in [
             ("a \n", &["\nb"][..], "a \nb"),
             ("a \n", &[" ", "\n", "b"], "a \nb"),
             ("a\n", &["\n\nb"], "a\n\nb"),
@@ -311,9 +318,9 @@ mod tests {
             after.extend(rest.iter().map(|text| delta(0, text)));
             after.extend([ChatEvent::Close { block: 0 }, end(1, 1)]);
             assert_eq!(
-                text(&joined(&[begin(), open(0), delta(0, said)], &after)),
+                text(&joined(&[begin(), open(0), delta(0, first)], &after)),
                 want,
-                "{said:?} {rest:?}"
+                "{first:?} {rest:?}"
             );
         }
     }
@@ -357,15 +364,18 @@ mod tests {
 
     #[test]
     fn only_plain_text_can_be_gone_on_from() {
-        let told = |events: &[ChatEvent]| {
-            let mut told = Told::default();
-            events.iter().for_each(|event| told.hear(event));
-            told.text()
+        let record_all = |events: &[ChatEvent]| {
+            let mut recorded = RecordedText::default();
+            events.iter().for_each(|event| recorded.record(event));
+            recorded.text()
         };
-        assert_eq!(told(&[begin(), open(0), delta(0, "a"), delta(0, "b")]).as_deref(), Some("ab"));
-        assert_eq!(told(&[begin(), open(0), delta(0, " \n")]), None);
         assert_eq!(
-            told(&[
+            record_all(&[begin(), open(0), delta(0, "a"), delta(0, "b")]).as_deref(),
+            Some("ab")
+        );
+        assert_eq!(record_all(&[begin(), open(0), delta(0, " \n")]), None);
+        assert_eq!(
+            record_all(&[
                 begin(),
                 ChatEvent::Open { block: 0, head: BlockStart::Reasoning { summary: false } },
                 delta(0, "hm")
@@ -373,7 +383,12 @@ mod tests {
             None
         );
         assert_eq!(
-            told(&[begin(), open(0), delta(0, &"x".repeat(LARGEST)), delta(0, "x")]),
+            record_all(&[
+                begin(),
+                open(0),
+                delta(0, &"x".repeat(MAX_RECORDED_BYTES)),
+                delta(0, "x")
+            ]),
             None,
             "beyond all measure"
         );

@@ -7,27 +7,27 @@ use crate::{
 };
 
 /// More tokens than any answer ever has; a count above it is noise.
-const MOST: u64 = 1 << 40;
+const MAX_COUNT: u64 = 1 << 40;
 
 /// A count somewhere below `json`.
 #[must_use]
-pub(super) fn count(json: JsonRef<'_>, path: &[&str]) -> Option<u64> {
-    json.member_at(path).and_then(number)
+pub(super) fn count_at(json: JsonRef<'_>, path: &[&str]) -> Option<u64> {
+    json.member_at(path).and_then(as_count)
 }
 
-fn number(json: JsonRef<'_>) -> Option<u64> {
-    json.u64().filter(|&n| n <= MOST)
+fn as_count(json: JsonRef<'_>) -> Option<u64> {
+    json.u64().filter(|&n| n <= MAX_COUNT)
 }
 
 /// What the provider says that the answer cost, in dollars. Where the customer's own key was used
 /// behind an aggregator, its fee and what the provider itself charges stand apart, and both were
 /// paid.
 #[must_use]
-pub(super) fn reported(usage: JsonRef<'_>) -> Option<NanoUsd> {
+pub(super) fn reported_cost(usage: JsonRef<'_>) -> Option<NanoUsd> {
     let dollars =
         |json: JsonRef<'_>| json.text().trim().parse().ok().and_then(NanoUsd::from_dollars);
     let at = |path: &[&str]| usage.member_at(path).and_then(dollars);
-    if let Some(ticks) = count(usage, &["cost_in_usd_ticks"]) {
+    if let Some(ticks) = count_at(usage, &["cost_in_usd_ticks"]) {
         // Ten billion make a dollar.
         return i64::try_from(ticks.saturating_add(5) / 10).ok().map(NanoUsd);
     }
@@ -39,39 +39,43 @@ pub(super) fn reported(usage: JsonRef<'_>) -> Option<NanoUsd> {
 
 /// One side of the counts: the whole, and the parts that it has in an object of their own.
 #[derive(Clone, Copy, Default)]
-struct Side {
-    all: Option<u64>,
+struct UsageSide {
+    total: Option<u64>,
     cached: Option<u64>,
-    written: Option<u64>,
-    created: Option<u64>,
+    cache_written: Option<u64>,
+    cache_created: Option<u64>,
     reasoning: Option<u64>,
     audio: Option<u64>,
     image: Option<u64>,
 }
 
-impl Side {
+impl UsageSide {
     fn read(&mut self, details: JsonRef<'_>) {
         for (key, value) in details.members() {
-            let place = match key {
+            let slot = match key {
                 "cached_tokens" => &mut self.cached,
-                "cache_write_tokens" => &mut self.written,
-                "cache_creation_tokens" => &mut self.created,
+                "cache_write_tokens" => &mut self.cache_written,
+                "cache_creation_tokens" => &mut self.cache_created,
                 "reasoning_tokens" => &mut self.reasoning,
                 "audio_tokens" => &mut self.audio,
                 "image_tokens" => &mut self.image,
                 _ => continue,
             };
-            *place = number(value);
+            *slot = as_count(value);
         }
     }
 
     /// Where both words for a side are there, the first is asked before the second.
     fn or(self, second: Self) -> Self {
         Self {
-            all: self.all.or(second.all),
+            total: self.total.or(second.total),
             cached: self.cached.or(second.cached),
-            written: self.written.or(self.created).or(second.written).or(second.created),
-            created: None,
+            cache_written: self
+                .cache_written
+                .or(self.cache_created)
+                .or(second.cache_written)
+                .or(second.cache_created),
+            cache_created: None,
             reasoning: self.reasoning.or(second.reasoning),
             audio: self.audio.or(second.audio),
             image: self.image.or(second.image),
@@ -82,86 +86,86 @@ impl Side {
 /// Members of a usage object, met in one pass: it stands in every answer and in the last event of
 /// every stream.
 #[derive(Default)]
-struct Told {
-    prompt: Side,
-    input: Side,
-    completion: Side,
-    output: Side,
+struct UsageFields {
+    prompt: UsageSide,
+    input: UsageSide,
+    completion: UsageSide,
+    output: UsageSide,
     total: Option<u64>,
     /// Cached input outside of the details, in the order in which it counts.
-    cached: [Option<u64>; 4],
+    cached_by_priority: [Option<u64>; 4],
     searches: Option<u64>,
-    queries: Option<u64>,
+    search_queries: Option<u64>,
     /// Something speaks of money.
-    costs: bool,
+    has_cost: bool,
 }
 
-impl Told {
+impl UsageFields {
     fn read(usage: JsonRef<'_>) -> Self {
-        let mut told = Self::default();
+        let mut fields = Self::default();
         for (key, value) in usage.members() {
-            let place = match key {
-                "prompt_tokens" => &mut told.prompt.all,
-                "input_tokens" => &mut told.input.all,
-                "completion_tokens" => &mut told.completion.all,
-                "output_tokens" => &mut told.output.all,
-                "total_tokens" => &mut told.total,
-                "prompt_cache_hit_tokens" => &mut told.cached[0],
-                "num_cached_tokens" => &mut told.cached[1],
-                "cached_tokens" => &mut told.cached[2],
-                "cache_read_input_tokens" => &mut told.cached[3],
-                "num_search_queries" => &mut told.queries,
+            let slot = match key {
+                "prompt_tokens" => &mut fields.prompt.total,
+                "input_tokens" => &mut fields.input.total,
+                "completion_tokens" => &mut fields.completion.total,
+                "output_tokens" => &mut fields.output.total,
+                "total_tokens" => &mut fields.total,
+                "prompt_cache_hit_tokens" => &mut fields.cached_by_priority[0],
+                "num_cached_tokens" => &mut fields.cached_by_priority[1],
+                "cached_tokens" => &mut fields.cached_by_priority[2],
+                "cache_read_input_tokens" => &mut fields.cached_by_priority[3],
+                "num_search_queries" => &mut fields.search_queries,
                 "cost" | "cost_in_usd_ticks" => {
-                    told.costs = true;
+                    fields.has_cost = true;
                     continue;
                 }
                 "prompt_tokens_details" => {
-                    told.prompt.read(value);
+                    fields.prompt.read(value);
                     continue;
                 }
                 "input_tokens_details" => {
-                    told.input.read(value);
+                    fields.input.read(value);
                     continue;
                 }
                 "completion_tokens_details" => {
-                    told.completion.read(value);
+                    fields.completion.read(value);
                     continue;
                 }
                 "output_tokens_details" => {
-                    told.output.read(value);
+                    fields.output.read(value);
                     continue;
                 }
                 "server_tool_use" => {
-                    told.searches = count(value, &["web_search_requests"]);
+                    fields.searches = count_at(value, &["web_search_requests"]);
                     continue;
                 }
                 _ => continue,
             };
-            *place = number(value);
+            *slot = as_count(value);
         }
-        told
+        fields
     }
 }
 
 /// The usage object of the OpenAI family, in the words of chat (`prompt_tokens`) or of responses
 /// (`input_tokens`).
 #[must_use]
-pub(super) fn openai(usage: JsonRef<'_>) -> Option<Usage> {
-    let told = Told::read(usage);
-    let (ins, outs) = (told.prompt.or(told.input), told.completion.or(told.output));
-    let reported = if told.costs { reported(usage) } else { None };
-    if ins.all.is_none() && outs.all.is_none() {
+pub(super) fn read_openai(usage: JsonRef<'_>) -> Option<Usage> {
+    let fields = UsageFields::read(usage);
+    let (ins, outs) = (fields.prompt.or(fields.input), fields.completion.or(fields.output));
+    let reported = if fields.has_cost { reported_cost(usage) } else { None };
+    if ins.total.is_none() && outs.total.is_none() {
         // Rerankers tell nothing but a total.
-        return told.total.map(|input| Usage {
+        return fields.total.map(|input| Usage {
             input,
             reported_cost: reported,
             ..Usage::default()
         });
     }
-    let (prompt, completion) = (ins.all.unwrap_or(0), outs.all.unwrap_or(0));
-    let cached = ins.cached.or_else(|| told.cached.into_iter().find_map(|n| n));
+    let (prompt, completion) = (ins.total.unwrap_or(0), outs.total.unwrap_or(0));
+    let cached = ins.cached.or_else(|| fields.cached_by_priority.into_iter().find_map(|n| n));
     // Some count reasoning only in the total.
-    let output = completion.max(told.total.unwrap_or(0).saturating_sub(prompt));
+    let output = completion.max(fields.total.unwrap_or(0).saturating_sub(prompt));
     let reasoning = outs.reasoning.unwrap_or(0).min(output);
     let cache_read = cached.unwrap_or(0).min(prompt);
     // What the details say must fit into what is left of the whole, else classes would overlap.
@@ -171,7 +175,7 @@ pub(super) fn openai(usage: JsonRef<'_>) -> Option<Usage> {
         taken
     };
     let mut fresh = prompt - cache_read;
-    let cache_write_5m = part(&mut fresh, ins.written);
+    let cache_write_5m = part(&mut fresh, ins.cache_written);
     let (audio_in, image_in) = (part(&mut fresh, ins.audio), part(&mut fresh, ins.image));
     let mut plain = output - reasoning;
     let (audio_out, image_out) = (part(&mut plain, outs.audio), part(&mut plain, outs.image));
@@ -186,7 +190,7 @@ pub(super) fn openai(usage: JsonRef<'_>) -> Option<Usage> {
         image_in,
         audio_out,
         image_out,
-        searches: told.searches.or(told.queries).unwrap_or(0),
+        searches: fields.searches.or(fields.search_queries).unwrap_or(0),
         reported_cost: reported,
     })
 }
@@ -237,7 +241,7 @@ mod tests {
             (r#"{"prompt_tokens":9223372036854775808,"completion_tokens":null}"#, None),
             ("{}", None),
         ] {
-            assert_eq!(openai(json::parse(text.as_bytes()).expect("good")), want, "{text}");
+            assert_eq!(read_openai(json::parse(text.as_bytes()).expect("good")), want, "{text}");
         }
     }
 
@@ -262,7 +266,7 @@ mod tests {
             ("{}", None),
         ] {
             assert_eq!(
-                reported(json::parse(text.as_bytes()).expect("good")),
+                reported_cost(json::parse(text.as_bytes()).expect("good")),
                 nano.map(NanoUsd),
                 "{text}"
             );

@@ -9,9 +9,9 @@ use crate::{
         elements, ndjson, sse, surrogates,
     },
     dialect::{
-        Framing, StreamReader, StreamWriter, Summary, fault,
-        passage::{Ending, Step},
-        resume::{Seam, Told},
+        AnswerSummary, Framing, StreamReader, StreamWriter, fault,
+        passage::{FeedResult, StreamEnd},
+        resume::{Continuation, RecordedText},
     },
     ir::{
         assemble::Assembler,
@@ -24,190 +24,219 @@ use crate::{
 };
 
 /// Cuts an upstream's body into events and reads them; the half that faces the upstream.
-pub struct Reading {
-    cutter: Cutter,
+pub struct EventDecoder {
+    splitter: EventDecoderSplitter,
     reader: Box<dyn StreamReader>,
     /// Changes what was said before anybody hears it.
-    think: Option<think::ThinkTagSplitter>,
+    think_splitter: Option<think::ThinkTagSplitter>,
     /// An event that ends in the middle of a character waits for the next one.
-    held: Option<Box<(Vec<u8>, Vec<u8>)>>,
-    events: u32,
-    first_unit: bool,
-    state: State,
+    pending_event: Option<Box<(Vec<u8>, Vec<u8>)>>,
+    event_count: u32,
+    is_first_frame: bool,
+    state: EventDecoderState,
 }
 
-enum Cutter {
-    Array(elements::ArraySplitter),
-    Lines(ndjson::LineSplitter),
+enum EventDecoderSplitter {
+    JsonArray(elements::ArraySplitter),
+    Ndjson(ndjson::LineSplitter),
     Sse(sse::SseSplitter),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum EventDecoderState {
     Done,
     Failed,
     Open,
 }
 
-impl Reading {
+impl EventDecoder {
     /// `think_split`: `<think>` text at the beginning of the answer is reasoning.
     #[must_use]
     pub fn new(framing: Framing, reader: Box<dyn StreamReader>, think_split: bool) -> Self {
-        let cutter = match framing {
-            Framing::JsonArray => Cutter::Array(elements::ArraySplitter::default()),
-            Framing::Ndjson => Cutter::Lines(ndjson::LineSplitter::default()),
-            Framing::Sse => Cutter::Sse(sse::SseSplitter::default()),
+        let splitter = match framing {
+            Framing::JsonArray => {
+                EventDecoderSplitter::JsonArray(elements::ArraySplitter::default())
+            }
+            Framing::Ndjson => EventDecoderSplitter::Ndjson(ndjson::LineSplitter::default()),
+            Framing::Sse => EventDecoderSplitter::Sse(sse::SseSplitter::default()),
         };
-        let think = think_split.then(think::ThinkTagSplitter::default);
-        Self { cutter, reader, think, held: None, events: 0, first_unit: true, state: State::Open }
+        let think_splitter = think_split.then(think::ThinkTagSplitter::default);
+        Self {
+            splitter,
+            reader,
+            think_splitter,
+            pending_event: None,
+            event_count: 0,
+            is_first_frame: true,
+            state: EventDecoderState::Open,
+        }
     }
 
     /// Takes a chunk of the upstream's body and appends what it says; an unfinished event waits.
-    pub fn feed(&mut self, chunk: &Bytes, said: &mut Vec<ChatEvent>) -> Step {
-        let mut step = Step::default();
+    pub fn feed(&mut self, chunk: &Bytes, events: &mut Vec<ChatEvent>) -> FeedResult {
+        let mut step = FeedResult::default();
         let (mut at, mut units, mut pings) = (0, 0_u32, 0_u32);
-        while self.state == State::Open {
-            let piece = match &mut self.cutter {
-                Cutter::Array(splitter) => splitter.next(chunk, &mut at),
-                Cutter::Lines(splitter) => splitter.next(chunk, &mut at),
-                Cutter::Sse(splitter) => splitter.next(chunk, &mut at),
+        while self.state == EventDecoderState::Open {
+            let piece = match &mut self.splitter {
+                EventDecoderSplitter::JsonArray(splitter) => splitter.next(chunk, &mut at),
+                EventDecoderSplitter::Ndjson(splitter) => splitter.next(chunk, &mut at),
+                EventDecoderSplitter::Sse(splitter) => splitter.next(chunk, &mut at),
             };
-            let before = step.events;
+            let events_before = step.events;
             match piece {
-                NextFrame::Borrowed(span) => self.unit(&chunk[span], said, &mut step),
-                NextFrame::Joined(unit) => self.unit(&unit, said, &mut step),
+                NextFrame::Borrowed(span) => self.decode_frame(&chunk[span], events, &mut step),
+                NextFrame::Joined(frame) => self.decode_frame(&frame, events, &mut step),
                 NextFrame::Incomplete => break,
                 NextFrame::TooLong => self.fail(
-                    Box::new(fault::long_event(self.events.saturating_add(1), MAX_FRAME_BYTES)),
+                    Box::new(fault::oversized_event(
+                        self.event_count.saturating_add(1),
+                        MAX_FRAME_BYTES,
+                    )),
                     &mut step,
                 ),
             }
             units += 1;
-            pings += u32::from(step.events == before);
+            pings += u32::from(step.events == events_before);
         }
         step.pings_only = units > 0 && pings == units && step.error.is_none();
         step
     }
 
     /// The body has ended: the last event may lack its blank line, the stream its terminator.
-    pub fn end(&mut self, said: &mut Vec<ChatEvent>) -> (Ending, Step) {
-        let mut step = Step::default();
-        if self.state == State::Open {
-            let rest = match &mut self.cutter {
-                Cutter::Array(splitter) => splitter.remainder(),
-                Cutter::Lines(splitter) => splitter.remainder(),
-                Cutter::Sse(splitter) => splitter.remainder(),
+    pub fn finish(&mut self, events: &mut Vec<ChatEvent>) -> (StreamEnd, FeedResult) {
+        let mut step = FeedResult::default();
+        if self.state == EventDecoderState::Open {
+            let rest = match &mut self.splitter {
+                EventDecoderSplitter::JsonArray(splitter) => splitter.remainder(),
+                EventDecoderSplitter::Ndjson(splitter) => splitter.remainder(),
+                EventDecoderSplitter::Sse(splitter) => splitter.remainder(),
             };
-            let whole = match &self.cutter {
+            let is_complete = match &self.splitter {
                 // Only a whole last event counts; half of one is the cut itself.
-                Cutter::Sse(_) => {
+                EventDecoderSplitter::Sse(_) => {
                     let data = sse::read_event(rest.strip_prefix(sse::BOM).unwrap_or(&rest))
                         .data
                         .into_owned();
                     data.trim_ascii() == b"[DONE]" || crate::base::json::parse(&data).is_ok()
                 }
-                Cutter::Lines(_) => crate::base::json::parse(ndjson::line_content(&rest)).is_ok(),
-                Cutter::Array(_) => false,
+                EventDecoderSplitter::Ndjson(_) => {
+                    crate::base::json::parse(ndjson::line_content(&rest)).is_ok()
+                }
+                EventDecoderSplitter::JsonArray(_) => false,
             };
-            if whole {
-                self.unit(&rest, said, &mut step);
+            if is_complete {
+                self.decode_frame(&rest, events, &mut step);
             }
-            if let (false, Cutter::Sse(_)) = (whole, &self.cutter)
-                && let Some(fault) = fault::parting(&rest)
+            if let (false, EventDecoderSplitter::Sse(_)) = (is_complete, &self.splitter)
+                && let Some(fault) = fault::trailing_error(&rest)
             {
                 step.error = Some(Box::new(fault));
             }
-            if let Some(held) = self.held.take().filter(|_| self.state == State::Open) {
-                self.hear(&held.0, &held.1, said, &mut step);
+            if let Some(pending) =
+                self.pending_event.take().filter(|_| self.state == EventDecoderState::Open)
+            {
+                self.dispatch(&pending.0, &pending.1, events, &mut step);
             }
         }
-        if self.state == State::Open {
-            let from = said.len();
-            if self.reader.end(said) {
-                self.state = State::Done;
+        if self.state == EventDecoderState::Open {
+            let from = events.len();
+            if self.reader.read_eof(events) {
+                self.state = EventDecoderState::Done;
             }
-            self.split(said, from);
+            self.split_think_tags(events, from);
         }
-        if self.state == State::Done {
-            return (Ending::Complete, Step { error: None, ..step });
+        if self.state == EventDecoderState::Done {
+            return (StreamEnd::Complete, FeedResult { error: None, ..step });
         }
-        (Ending::Truncated, step)
+        (StreamEnd::Truncated, step)
     }
 
     #[must_use]
-    pub fn complete(&self) -> bool {
-        self.state == State::Done
+    pub fn is_complete(&self) -> bool {
+        self.state == EventDecoderState::Done
     }
 
     #[must_use]
-    pub fn summary(&self) -> Summary {
+    pub fn summary(&self) -> AnswerSummary {
         self.reader.summary()
     }
 
-    fn unit(&mut self, unit: &[u8], said: &mut Vec<ChatEvent>, step: &mut Step) {
-        let first = std::mem::take(&mut self.first_unit);
-        match &self.cutter {
-            Cutter::Sse(_) => {
+    fn decode_frame(&mut self, frame: &[u8], events: &mut Vec<ChatEvent>, step: &mut FeedResult) {
+        let first = std::mem::take(&mut self.is_first_frame);
+        match &self.splitter {
+            EventDecoderSplitter::Sse(_) => {
                 let block = sse::read_event(if first {
-                    unit.strip_prefix(sse::BOM).unwrap_or(unit)
+                    frame.strip_prefix(sse::BOM).unwrap_or(frame)
                 } else {
-                    unit
+                    frame
                 });
                 if !block.data.trim_ascii().is_empty() {
-                    self.event(block.name, &block.data, said, step);
+                    self.decode_event(block.name, &block.data, events, step);
                 }
             }
-            Cutter::Lines(_) => {
-                let line = ndjson::line_content(unit);
+            EventDecoderSplitter::Ndjson(_) => {
+                let line = ndjson::line_content(frame);
                 if !line.is_empty() {
-                    self.event(b"", line, said, step);
+                    self.decode_event(b"", line, events, step);
                 }
             }
-            Cutter::Array(_) => {
-                let element = elements::element_content(unit, first);
+            EventDecoderSplitter::JsonArray(_) => {
+                let element = elements::element_content(frame, first);
                 if !element.is_empty() {
-                    self.event(b"", element, said, step);
+                    self.decode_event(b"", element, events, step);
                 }
             }
         }
     }
 
-    fn event(&mut self, name: &[u8], data: &[u8], said: &mut Vec<ChatEvent>, step: &mut Step) {
-        let joined = self.held.take().map(|held| {
-            let (name, mut before) = *held;
+    fn decode_event(
+        &mut self,
+        name: &[u8],
+        data: &[u8],
+        events: &mut Vec<ChatEvent>,
+        step: &mut FeedResult,
+    ) {
+        let joined = self.pending_event.take().map(|pending| {
+            let (name, mut before) = *pending;
             let mut after = data.to_vec();
             surrogates::join_split_pairs(&mut before, &mut after);
-            self.hear(&name, &before, said, step);
+            self.dispatch(&name, &before, events, step);
             after
         });
         let data = joined.as_deref().unwrap_or(data);
-        if self.state != State::Open {
+        if self.state != EventDecoderState::Open {
             return;
         }
         if surrogates::ends_with_high_surrogate(data) {
-            self.held = Some(Box::new((name.to_vec(), data.to_vec())));
+            self.pending_event = Some(Box::new((name.to_vec(), data.to_vec())));
             step.events += 1;
             return;
         }
-        self.hear(name, data, said, step);
+        self.dispatch(name, data, events, step);
     }
 
-    fn hear(&mut self, name: &[u8], data: &[u8], said: &mut Vec<ChatEvent>, step: &mut Step) {
-        self.events = self.events.saturating_add(1);
-        let from = said.len();
-        let result = self.reader.event(name, data, said);
-        self.split(said, from);
+    fn dispatch(
+        &mut self,
+        name: &[u8],
+        data: &[u8],
+        events: &mut Vec<ChatEvent>,
+        step: &mut FeedResult,
+    ) {
+        self.event_count = self.event_count.saturating_add(1);
+        let from = events.len();
+        let result = self.reader.read_event(name, data, events);
+        self.split_think_tags(events, from);
         if name != b"ping" {
             step.events += 1;
         }
-        for event in &said[from..] {
+        for event in &events[from..] {
             match event {
                 ChatEvent::Open { .. } | ChatEvent::Delta { .. } | ChatEvent::Signature { .. } => {
-                    step.content = true
+                    step.has_content = true
                 }
                 ChatEvent::End { .. } => {
                     step.terminal = true;
-                    self.state = State::Done;
+                    self.state = EventDecoderState::Done;
                 }
                 _ => {}
             }
@@ -217,8 +246,8 @@ impl Reading {
         }
     }
 
-    fn split(&mut self, said: &mut Vec<ChatEvent>, from: usize) {
-        if let Some(think) = &mut self.think {
+    fn split_think_tags(&mut self, said: &mut Vec<ChatEvent>, from: usize) {
+        if let Some(think) = &mut self.think_splitter {
             let events: Vec<ChatEvent> = said.drain(from..).collect();
             for event in events {
                 think.push(event, said);
@@ -226,142 +255,152 @@ impl Reading {
         }
     }
 
-    fn fail(&mut self, fault: Box<Fault>, step: &mut Step) {
-        self.state = State::Failed;
+    fn fail(&mut self, fault: Box<Fault>, step: &mut FeedResult) {
+        self.state = EventDecoderState::Failed;
         step.error = Some(fault);
     }
 }
 
 /// A stream between two dialects.
 pub struct Translator {
-    reading: Reading,
+    decoder: EventDecoder,
     /// Where there is none yet, what is said waits.
     writer: Option<Box<dyn StreamWriter>>,
     /// Keeps what was said, where another might have to go on from it.
-    told: Option<Box<Told>>,
+    recorded: Option<Box<RecordedText>>,
     /// Joins what is said to an answer that broke off.
-    seam: Option<Box<Seam>>,
-    said: Vec<ChatEvent>,
+    continuation: Option<Box<Continuation>>,
+    events: Vec<ChatEvent>,
     content_events: u32,
-    parting: Option<Box<Fault>>,
+    trailing_error: Option<Box<Fault>>,
     /// Of an answer that came whole.
-    summary: Option<Summary>,
+    summary: Option<AnswerSummary>,
     /// Where the answer is kept for later turns.
-    keep: Option<Assembler>,
+    assembler: Option<Assembler>,
     /// Bytes that may still be kept.
-    room: usize,
+    remaining_capacity: usize,
 }
 
 impl Translator {
     /// `keep`: the answer is put together beside, for [`kept`](Self::kept), while its texts have no
     /// more bytes than this.
     #[must_use]
-    pub fn new(reading: Reading, writer: Box<dyn StreamWriter>, keep: usize) -> Self {
+    pub fn new(
+        decoder: EventDecoder,
+        writer: Box<dyn StreamWriter>,
+        retention_limit: usize,
+    ) -> Self {
         Self {
             writer: Some(writer),
-            keep: (keep > 0).then(Assembler::default),
-            room: keep,
-            ..Self::silent(reading)
+            assembler: (retention_limit > 0).then(Assembler::default),
+            remaining_capacity: retention_limit,
+            ..Self::without_writer(decoder)
         }
     }
 
     /// One that only reads: what is said waits for the answer that it is to continue.
     #[must_use]
-    pub fn silent(reading: Reading) -> Self {
-        let said = Vec::new();
+    pub fn without_writer(decoder: EventDecoder) -> Self {
+        let events = Vec::new();
         Self {
-            reading,
+            decoder,
             writer: None,
-            told: None,
-            seam: None,
-            said,
+            recorded: None,
+            continuation: None,
+            events,
             content_events: 0,
-            parting: None,
+            trailing_error: None,
             summary: None,
-            keep: None,
-            room: 0,
+            assembler: None,
+            remaining_capacity: 0,
         }
     }
 
     /// From here on what is said is kept; to be asked for before the stream begins.
-    pub fn listen(&mut self) {
-        self.told = Some(Box::default());
+    pub fn start_recording(&mut self) {
+        self.recorded = Some(Box::default());
     }
 
-    pub(super) fn told(&self) -> Option<&Told> {
-        self.told.as_deref()
+    pub(super) fn recorded(&self) -> Option<&RecordedText> {
+        self.recorded.as_deref()
     }
 
     /// An answer that passed as it was goes on as one that is written, from the rest that was read
     /// in silence. `writer` writes as if it had written all of it.
-    pub(super) fn taking_over(
-        told: Told,
+    pub(super) fn continue_passthrough(
+        recorded: RecordedText,
         mut writer: Box<dyn StreamWriter>,
         events: u32,
         rest: Self,
-        before: Usage,
+        prior_usage: Usage,
         out: &mut Vec<Bytes>,
     ) -> Self {
         let mut past = Vec::new();
-        for event in told.events() {
-            writer.event(event, &mut past);
+        for event in recorded.to_events() {
+            writer.write_event(event, &mut past);
         }
-        let seam = Some(Box::new(told.seam(before)));
-        let mut whole = Self {
+        let seam = Some(Box::new(recorded.continuation(prior_usage)));
+        let mut translator = Self {
             writer: Some(writer),
-            told: Some(Box::new(told)),
-            seam,
+            recorded: Some(Box::new(recorded)),
+            continuation: seam,
             content_events: events,
             ..rest
         };
-        whole.tell(out);
-        whole
+        translator.write_events(out);
+        translator
     }
 
     /// The rest of this answer comes from another, which was read in silence up to now; what it
     /// said goes to `out`.
-    pub(super) fn resume(&mut self, rest: Self, before: Usage, out: &mut Vec<Bytes>) {
-        self.seam = self.told.as_ref().map(|told| Box::new(told.seam(before)));
-        (self.reading, self.summary, self.said) = (rest.reading, rest.summary, rest.said);
-        self.tell(out);
+    pub(super) fn resume(&mut self, rest: Self, prior_usage: Usage, out: &mut Vec<Bytes>) {
+        self.continuation =
+            self.recorded.as_ref().map(|recorded| Box::new(recorded.continuation(prior_usage)));
+        (self.decoder, self.summary, self.events) = (rest.decoder, rest.summary, rest.events);
+        self.write_events(out);
     }
 
     /// Takes a chunk of the upstream's body; what the client gets for it goes to `out`.
-    pub fn feed(&mut self, chunk: &Bytes, out: &mut Vec<Bytes>) -> Step {
-        let step = self.reading.feed(chunk, &mut self.said);
-        self.tell(out);
+    pub fn feed(&mut self, chunk: &Bytes, out: &mut Vec<Bytes>) -> FeedResult {
+        let step = self.decoder.feed(chunk, &mut self.events);
+        self.write_events(out);
         step
     }
 
     /// Tells an answer that came whole.
-    pub fn whole(&mut self, events: Vec<ChatEvent>, summary: Summary, out: &mut Vec<Bytes>) {
-        self.reading.state = State::Done;
+    pub fn write_complete(
+        &mut self,
+        events: Vec<ChatEvent>,
+        summary: AnswerSummary,
+        out: &mut Vec<Bytes>,
+    ) {
+        self.decoder.state = EventDecoderState::Done;
         self.summary = Some(summary);
-        self.said.extend(events);
-        self.tell(out);
+        self.events.extend(events);
+        self.write_events(out);
     }
 
     /// The upstream's body has ended.
-    pub fn end(&mut self, out: &mut Vec<Bytes>) -> Ending {
-        let (ending, step) = self.reading.end(&mut self.said);
-        self.parting = step.error;
-        self.tell(out);
-        ending
+    pub fn finish(&mut self, out: &mut Vec<Bytes>) -> StreamEnd {
+        let (stream_end, step) = self.decoder.finish(&mut self.events);
+        self.trailing_error = step.error;
+        self.write_events(out);
+        stream_end
     }
 
     /// The upstream's last words, where it ended too early and said why.
-    pub fn parting(&mut self) -> Option<Box<Fault>> {
-        self.parting.take()
+    pub fn take_trailing_error(&mut self) -> Option<Box<Fault>> {
+        self.trailing_error.take()
     }
 
     #[must_use]
-    pub fn complete(&self) -> bool {
-        self.reading.complete()
+    pub fn is_complete(&self) -> bool {
+        self.decoder.is_complete()
     }
 
     #[must_use]
-    pub fn summary(&self) -> Summary {
-        self.summary.clone().unwrap_or_else(|| self.reading.summary())
+    pub fn summary(&self) -> AnswerSummary {
+        self.summary.clone().unwrap_or_else(|| self.decoder.summary())
     }
 
     /// Pieces of content that were told.
@@ -371,59 +410,59 @@ impl Translator {
     }
 
     /// Our error as the last thing of this stream.
-    pub fn error_tail(&mut self, error: &ProxyError, request_id: &str) -> Bytes {
+    pub fn error_frame(&mut self, error: &ProxyError, request_id: &str) -> Bytes {
         let mut out = Vec::new();
         if let Some(writer) = &mut self.writer {
-            writer.error(error, request_id, &mut out);
+            writer.write_error(error, request_id, &mut out);
         }
         out.into()
     }
 
     /// The answer that was kept, once it is complete.
-    pub fn kept(&mut self) -> Option<ChatResponse> {
-        self.keep.take().and_then(Assembler::finish)
+    pub fn take_response(&mut self) -> Option<ChatResponse> {
+        self.assembler.take().and_then(Assembler::finish)
     }
 
     /// An answer beyond all measure is told, but not kept.
-    fn remember(&mut self, event: &ChatEvent) {
-        let Some(keep) = &mut self.keep else { return };
+    fn feed_assembler(&mut self, event: &ChatEvent) {
+        let Some(assembler) = &mut self.assembler else { return };
         if let ChatEvent::Delta { text, .. } = event {
-            match self.room.checked_sub(text.len()) {
-                Some(room) => self.room = room,
+            match self.remaining_capacity.checked_sub(text.len()) {
+                Some(remaining) => self.remaining_capacity = remaining,
                 None => {
-                    self.keep = None;
+                    self.assembler = None;
                     return;
                 }
             }
         }
-        keep.feed(event);
+        assembler.feed(event);
     }
 
-    fn tell(&mut self, out: &mut Vec<Bytes>) {
-        if self.said.is_empty() {
+    fn write_events(&mut self, out: &mut Vec<Bytes>) {
+        if self.events.is_empty() {
             return;
         }
         let Some(mut writer) = self.writer.take() else { return };
         let mut bytes = Vec::new();
-        let mut said = std::mem::take(&mut self.said);
-        if let Some(seam) = &mut self.seam {
-            let mut joined = Vec::with_capacity(said.len());
-            said.drain(..).for_each(|event| seam.join(event, &mut joined));
-            said = joined;
+        let mut events = std::mem::take(&mut self.events);
+        if let Some(continuation) = &mut self.continuation {
+            let mut joined = Vec::with_capacity(events.len());
+            events.drain(..).for_each(|event| continuation.append_event(event, &mut joined));
+            events = joined;
         }
-        for event in said.drain(..) {
+        for event in events.drain(..) {
             if matches!(event, ChatEvent::Delta { .. }) {
                 self.content_events = self.content_events.saturating_add(1);
             }
-            if let Some(told) = &mut self.told {
-                told.hear(&event);
+            if let Some(recorded) = &mut self.recorded {
+                recorded.record(&event);
             }
-            self.remember(&event);
-            writer.event(event, &mut bytes);
+            self.feed_assembler(&event);
+            writer.write_event(event, &mut bytes);
         }
         self.writer = Some(writer);
         // Its room is used again.
-        self.said = said;
+        self.events = events;
         if !bytes.is_empty() {
             out.push(Bytes::from(bytes));
         }
@@ -434,27 +473,28 @@ impl Translator {
 mod tests {
     use super::*;
     use crate::{
-        dialect::{Carry, registry},
+        dialect::{AttemptContext, registry},
         ir::op::Dialect,
     };
 
     /// All the text of a stream that comes in chunks of this size.
     fn text(dialect: Dialect, framing: Framing, body: &str, size: usize) -> String {
-        let mut reading = Reading::new(
+        let mut decoder = EventDecoder::new(
             framing,
-            registry::egress(dialect).stream_reader(&Carry::default()),
+            registry::egress(dialect).stream_reader(&AttemptContext::default()),
             false,
         );
-        let mut said = Vec::new();
+        let mut events = Vec::new();
         for chunk in body.as_bytes().chunks(size) {
             assert_eq!(
-                reading.feed(&Bytes::copy_from_slice(chunk), &mut said).error,
+                decoder.feed(&Bytes::copy_from_slice(chunk), &mut events).error,
                 None,
                 "{body}"
             );
         }
-        assert_eq!(reading.end(&mut said).0, Ending::Complete, "{body}");
-        said.iter()
+        assert_eq!(decoder.finish(&mut events).0, StreamEnd::Complete, "{body}");
+        events
+            .iter()
             .map(|event| if let ChatEvent::Delta { text, .. } = event { text.as_str() } else { "" })
             .collect()
     }

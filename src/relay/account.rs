@@ -9,7 +9,7 @@ use super::{ask::Ask, budgets::Reservation, engine::Engine, peek::Before};
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
     config::settings::Origin,
-    dialect::Summary,
+    dialect::AnswerSummary,
     events::{
         record::{RequestRecord, RequestState},
         sink::{AttemptBill, BodyCapture, LedgerEntry, LedgerMessage, LedgerSlot},
@@ -64,7 +64,7 @@ pub(super) struct Running {
 #[derive(Clone, Copy)]
 pub(super) struct Went<'a> {
     pub(super) state: RequestState,
-    pub(super) summary: Option<&'a Summary>,
+    pub(super) summary: Option<&'a AnswerSummary>,
     /// Whether content came from it.
     pub(super) content: bool,
     pub(super) answer_bytes: u64,

@@ -5,84 +5,84 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use super::{halt::CancelReason, tally::AttemptGuard};
+use super::{halt::Cause, tally::Guard};
 use crate::{
     dialect::{AnswerSummary, flow::ResponseStream},
     ir::fault::{Fault, TransportFault},
     routing::outcome::Outcome,
-    upstream::body::UpstreamBody,
+    upstream::body::AnswerBody,
 };
 
 /// An answer to give the client.
-pub enum AttemptResponse {
+pub enum Won {
     /// A complete body.
-    Full(Box<FullResponse>),
+    Whole(Box<Whole>),
     /// An event stream that has shown its first content.
-    Stream(Box<StreamResponse>),
+    Stream(Box<Committed>),
     /// A body that is only forwarded.
-    Raw(Box<RawResponse>),
+    Opaque(Box<Opaque>),
 }
 
 /// An answer that is complete.
-pub struct FullResponse {
+pub struct Whole {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
     pub summary: AnswerSummary,
-    pub guard: AttemptGuard,
+    pub guard: Guard,
 }
 
 /// A stream past its first content: nothing is replayed from here on.
-pub struct StreamResponse {
+pub struct Committed {
     pub status: StatusCode,
     pub headers: HeaderMap,
     /// Whole events that were held.
-    pub buffered_frames: Vec<Bytes>,
-    pub stream: ResponseStream,
+    pub ready: Vec<Bytes>,
+    pub flow: ResponseStream,
     /// `None` once the upstream's body has ended.
-    pub body: Option<UpstreamBody>,
+    pub body: Option<AnswerBody>,
     /// The terminal event is among them: the body's end is of no more interest.
-    pub terminal_seen: bool,
+    pub terminal: bool,
     /// What ended the stream already while it was held, after its first content.
-    pub failure: Option<StreamFailure>,
-    pub guard: AttemptGuard,
-    pub idle_timeout: Duration,
+    pub broke: Option<Broke>,
+    pub guard: Guard,
+    pub idle: Duration,
 }
 
 /// A body of no known grammar.
-pub struct RawResponse {
+pub struct Opaque {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    pub first_chunk: Option<Bytes>,
-    pub body: UpstreamBody,
-    pub guard: AttemptGuard,
-    pub idle_timeout: Duration,
+    pub first: Option<Bytes>,
+    pub body: AnswerBody,
+    pub guard: Guard,
+    pub idle: Duration,
 }
 
 /// What broke a stream after its first content.
 #[derive(Debug)]
-pub enum StreamFailure {
-    Upstream(Box<Fault>),
+pub enum Broke {
+    Said(Box<Fault>),
     Transport(TransportFault),
     /// A clean end without the terminal event.
     Truncated,
-    Cancelled(CancelReason),
+    Halted(Cause),
 }
 
 /// An attempt that did not win.
 #[derive(Debug)]
-pub struct AttemptFailure {
+pub struct Lost {
     pub outcome: Outcome,
-    pub source: FailureSource,
+    pub said: Said,
     /// Whether the same candidate may work a moment later.
-    pub may_recover: bool,
+    pub may_pass: bool,
 }
 
 /// What is told to the client if nothing else helps.
 #[derive(Debug)]
-pub enum FailureSource {
+pub enum Said {
     /// The upstream's own error; its body, where it may be shown as it is.
-    Upstream {
+    Fault {
         fault: Fault,
         body: Option<Bytes>,
     },

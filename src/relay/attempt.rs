@@ -22,7 +22,7 @@ use crate::{
         base_url,
         settings::{Settings, Upstream},
     },
-    dialect::{Egress, Framing, flow::Flow, passage::Passage, registry},
+    dialect::{Egress, Framing, flow::ResponseStream, passage::Passthrough, registry},
     ir::{
         fault::{Fault, FaultKind, TransportFault, TransportKind},
         op::Op,
@@ -85,13 +85,13 @@ enum Got {
         status: StatusCode,
         headers: HeaderMap,
         body: Bytes,
-        summary: crate::dialect::Summary,
+        summary: crate::dialect::AnswerSummary,
     },
     Stream {
         status: StatusCode,
         headers: HeaderMap,
         shown: commit::Shown,
-        flow: Flow,
+        flow: ResponseStream,
         body: AnswerBody,
         idle: Duration,
     },
@@ -173,14 +173,14 @@ async fn go(
     let settings = Arc::clone(&job.generation.settings);
     match (job.ask.stream, shape) {
         (true, Shape::Events(framing)) => {
-            let mut flow = Flow::Pass(Box::new(Passage::new(
+            let mut flow = ResponseStream::Passthrough(Box::new(Passthrough::new(
                 job.ask.endpoint.dialect,
                 job.ask.endpoint.op,
                 framing,
                 job.hide_usage,
             )));
             if job.spares.is_some() {
-                flow.listen();
+                flow.start_recording();
             }
             let shown =
                 commit::hold(&mut flow, &mut body, first, clocks.first_byte_at, clocks.first_byte)
@@ -206,27 +206,27 @@ async fn go(
                 body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
             let events =
                 unframe::events(&text, framing).ok_or_else(|| unreadable(&target.upstream))?;
-            let answer = egress.as_answer(job.ask.endpoint.op, &events)?;
+            let answer = egress.collect_stream(job.ask.endpoint.op, &events)?;
             out.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            let summary = egress.read_answer(job.ask.endpoint.op, "application/json", &answer)?;
+            let summary = egress.read_summary(job.ask.endpoint.op, "application/json", &answer)?;
             Ok(Got::Whole { status, headers: out, body: answer, summary })
         }
         (stream, Shape::Document) => {
             let text =
                 body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
             let told = match stream
-                .then(|| egress.as_stream(job.ask.endpoint.op, &text, job.ask.framing))
+                .then(|| egress.synthesize_stream(job.ask.endpoint.op, &text, job.ask.framing))
             {
                 Some(Ok(told)) => told,
                 failed => {
-                    let summary = egress.read_answer(job.ask.endpoint.op, content_type, &text)?;
+                    let summary = egress.read_summary(job.ask.endpoint.op, content_type, &text)?;
                     return match failed {
                         Some(Err(fault)) => Err(fault.into()),
                         _ => Ok(Got::Whole { status, headers: out, body: text, summary }),
                     };
                 }
             };
-            let mut passage = Box::new(Passage::new(
+            let mut passage = Box::new(Passthrough::new(
                 job.ask.endpoint.dialect,
                 job.ask.endpoint.op,
                 job.ask.framing,
@@ -234,10 +234,10 @@ async fn go(
             ));
             let mut ready = Vec::new();
             passage.feed(told, &mut ready);
-            passage.end(&mut ready);
+            passage.finish(&mut ready);
             out.insert(header::CONTENT_TYPE, stream_type(job.ask.framing));
             let shown = commit::Shown { ready, ended: true, terminal: true, broke: None };
-            let flow = Flow::Pass(passage);
+            let flow = ResponseStream::Passthrough(passage);
             Ok(Got::Stream { status, headers: out, shown, flow, body, idle: clocks.idle })
         }
     }

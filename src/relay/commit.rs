@@ -10,7 +10,7 @@ use super::{
     body::{chunk, within},
 };
 use crate::{
-    dialect::{flow::Flow, passage::Ending},
+    dialect::{flow::ResponseStream, passage::StreamEnd},
     ir::fault::{Fault, TransportFault, TransportKind},
     upstream::body::AnswerBody,
 };
@@ -47,7 +47,7 @@ impl Unshown {
 
 /// Feeds the stream into `flow` until there is content, it ends, it breaks, or `deadline` passes.
 pub(super) async fn hold(
-    flow: &mut Flow,
+    flow: &mut ResponseStream,
     body: &mut AnswerBody,
     first: Option<Bytes>,
     deadline: Instant,
@@ -67,8 +67,8 @@ pub(super) async fn hold(
                 let step = flow.feed(data, &mut out);
                 events += u64::from(step.events);
                 match step.error {
-                    Some(fault) if !step.content => return Err(Unshown::Said(fault)),
-                    error if step.content => {
+                    Some(fault) if !step.has_content => return Err(Unshown::Said(fault)),
+                    error if step.has_content => {
                         return Ok(Shown {
                             ready: out,
                             ended: false,
@@ -94,17 +94,17 @@ pub(super) async fn hold(
                 return Err(Unshown::Transport(fault));
             }
             None => {
-                let ending = flow.end(&mut out);
-                let parting = flow.parting();
+                let ending = flow.finish(&mut out);
+                let parting = flow.take_trailing_error();
                 return match ending {
-                    Ending::Complete => {
+                    StreamEnd::Complete => {
                         Ok(Shown { ready: out, ended: true, terminal: true, broke: None })
                     }
-                    Ending::Truncated if flow.content_events() > 0 => {
+                    StreamEnd::Truncated if flow.content_events() > 0 => {
                         let broke = Some(parting.map_or(Broke::Truncated, Broke::Said));
                         Ok(Shown { ready: out, ended: true, terminal: false, broke })
                     }
-                    Ending::Truncated => Err(parting.map_or_else(Unshown::empty, Unshown::Said)),
+                    StreamEnd::Truncated => Err(parting.map_or_else(Unshown::empty, Unshown::Said)),
                 };
             }
         }

@@ -44,7 +44,8 @@ pub(super) fn loaded(job: &Job) -> Option<Bytes> {
     if job.ask.endpoint.dialect != Dialect::Ollama || job.ask.endpoint.op != Op::Chat {
         return None;
     }
-    let answer = preload::answer(Dialect::Ollama, &translated::shape(job), &job.ask.body)?;
+    let answer =
+        preload::preload_response(Dialect::Ollama, &translated::shape(job), &job.ask.body)?;
     let away = |target: &Arc<Target>| target.dialect != Dialect::Ollama;
     targets(job).filter(|targets| targets.iter().all(away)).map(|_| answer)
 }

@@ -26,9 +26,9 @@ use super::{
 };
 use crate::{
     dialect::{
-        Shape,
-        flow::Flow,
-        passage::{Ending, Step},
+        ResponseSpec,
+        flow::ResponseStream,
+        passage::{FeedResult, StreamEnd},
     },
     events::record::RequestState,
     ir::{
@@ -56,7 +56,7 @@ const LINGER: Duration = Duration::from_millis(20);
 /// A committed stream on its way to the client. Dropping it closes the upstream.
 pub struct Pump {
     job: Box<Job>,
-    flow: Flow,
+    flow: ResponseStream,
     body: Option<AnswerBody>,
     guard: Guard,
     ready: Vec<Bytes>,
@@ -195,7 +195,7 @@ impl Pump {
                 self.heard = now;
                 self.last_look = false;
                 let before = self.ready.len();
-                let Step { error, terminal, .. } = self.flow.feed(data, &mut self.ready);
+                let FeedResult { error, terminal, .. } = self.flow.feed(data, &mut self.ready);
                 self.ready_bytes += self.ready[before..].iter().map(Bytes::len).sum::<usize>();
                 if let Some(fault) = error {
                     self.body = None;
@@ -212,9 +212,9 @@ impl Pump {
                 self.body = None;
                 // What was cut may have been only the end of a stream that is complete.
                 let mut out = Vec::new();
-                let ending = self.flow.end(&mut out);
+                let ending = self.flow.finish(&mut out);
                 self.push(out);
-                if ending == Ending::Truncated || fault.kind != TransportKind::BodyBroken {
+                if ending == StreamEnd::Truncated || fault.kind != TransportKind::BodyBroken {
                     self.state = Stage::Broken(Broke::Transport(fault));
                 }
             }
@@ -222,11 +222,11 @@ impl Pump {
                 self.body = None;
                 if matches!(self.state, Stage::Flowing) {
                     let mut out = Vec::new();
-                    let ending = self.flow.end(&mut out);
+                    let ending = self.flow.finish(&mut out);
                     self.push(out);
-                    if ending == Ending::Truncated {
+                    if ending == StreamEnd::Truncated {
                         self.state = Stage::Broken(
-                            self.flow.parting().map_or(Broke::Truncated, Broke::Said),
+                            self.flow.take_trailing_error().map_or(Broke::Truncated, Broke::Said),
                         );
                     }
                 }
@@ -270,7 +270,7 @@ impl Pump {
         }
         if now >= self.heard + self.idle {
             self.body = None;
-            if self.flow.complete() {
+            if self.flow.is_complete() {
                 // Everything was said; only the end of the body is missing.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -404,7 +404,8 @@ impl Pump {
         let Committed { status, flow, body, terminal, broke, guard, idle, .. } = committed;
         let (mut out, job) = (Vec::new(), &self.job);
         let writer = |model: &str| {
-            job.ingress.stream_writer(&Shape { model: model.to_owned(), ..translated::shape(job) })
+            job.ingress
+                .stream_writer(&ResponseSpec { model: model.to_owned(), ..translated::shape(job) })
         };
         self.flow.resume(flow, writer, before, &mut out);
         self.push(out);
@@ -429,10 +430,10 @@ impl Pump {
 
     fn complete(&mut self) {
         let summary = self.flow.summary();
-        if let Some(response) = self.flow.kept() {
+        if let Some(response) = self.flow.take_response() {
             translated::remember(&self.job, &response);
         }
-        translated::learn(&self.job, self.flow.answer_id(), &Bytes::new());
+        translated::learn(&self.job, self.flow.response_id(), &Bytes::new());
         self.guard.close(End::Finished { ttft: Some(self.ttft), usage: summary.usage });
         self.job.tally.end(RequestState::Done, Some(&summary), None);
         self.state = Stage::Over;
@@ -466,14 +467,14 @@ impl Pump {
         };
         let summary = self.flow.summary();
         // The upstream's own words, where they are fit to be shown as they are.
-        let own = self.flow.own_error().filter(|_| matches!(broke, Broke::Said(_)));
+        let own = self.flow.upstream_error_frame().filter(|_| matches!(broke, Broke::Said(_)));
         let own = own.filter(|event| {
             std::str::from_utf8(event)
                 .is_ok_and(|text| matches!(self.job.engine.redactor.redact(text), Cow::Borrowed(_)))
         });
         let last = own
             .cloned()
-            .unwrap_or_else(|| self.flow.error_tail(&error, &self.job.ask.id.to_string()));
+            .unwrap_or_else(|| self.flow.error_frame(&error, &self.job.ask.id.to_string()));
         self.job.tally.told(&last);
         self.job.tally.end(RequestState::Failed, Some(&summary), Some(&error.message));
         last

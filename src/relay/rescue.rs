@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config::facts,
-    dialect::flow::Flow,
+    dialect::flow::ResponseStream,
     ir::{
         block::{Block, BlockKind},
         fault::{TransportFault, TransportKind},
@@ -72,9 +72,9 @@ pub(super) struct Begun {
 impl Rescue {
     /// Keeps what is needed; `None` where the request does not ask for it, or its stream was not
     /// listened to.
-    pub(super) fn of(job: &mut Job, flow: &Flow) -> Option<Box<Self>> {
+    pub(super) fn of(job: &mut Job, flow: &ResponseStream) -> Option<Box<Self>> {
         let mut spares = job.spares.take()?;
-        flow.told()?;
+        flow.recorded()?;
         let mut twin = twin(job);
         // Also where the dialect is the same, what was said has to be added.
         twin.ask.rewrite = true;
@@ -95,8 +95,8 @@ impl Rescue {
 
     /// Begins an attempt to go on from what was said, where that can be done and somebody is ready
     /// for it.
-    pub(super) fn begin(&mut self, flow: &Flow) -> Option<Begun> {
-        let text = flow.told()?.text()?;
+    pub(super) fn begin(&mut self, flow: &ResponseStream) -> Option<Begun> {
+        let text = flow.recorded()?.text()?;
         self.left = self.left.checked_sub(1)?;
         let twin = self.twin.as_mut()?;
         let targets: Vec<Arc<Target>> = self

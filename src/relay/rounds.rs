@@ -26,7 +26,7 @@ use super::{
 use crate::{
     base::clock::Mono,
     config::settings::{KeyId, Strategy, UpstreamId},
-    dialect::{Carry, Ingress, Loss},
+    dialect::{AttemptContext, Ingress, Loss},
     ir::{
         fault::{ProxyError, ProxyErrorKind},
         op::{Dialect, Op},
@@ -67,7 +67,7 @@ pub struct Job {
     /// What the newest attempt's request lost on the way to its dialect.
     pub losses: Vec<Loss>,
     /// What its writer tells the reader of its answer; `None` where the answer passes as it is.
-    pub carry: Option<Carry>,
+    pub carry: Option<AttemptContext>,
     /// What its name stands for, where its stream is to be continued elsewhere if it breaks off.
     pub spares: Option<Box<Spares>>,
     /// It continues an answer that broke off: what is said is only read.

@@ -3,7 +3,7 @@
 use super::ask::Ask;
 use crate::{
     dialect::{
-        Place,
+        ChatEndpoint,
         lists::{count, embed, rerank},
         registry, stored,
     },
@@ -46,14 +46,16 @@ impl Said {
         let conversation =
             |body: &[u8]| registry::ingress(ask.read_as).read_request(place(ask), body);
         match ask.endpoint.op {
-            Op::CountTokens => conversation(&count::conversation(dialect, body)?).map(Self::Count),
+            Op::CountTokens => {
+                conversation(&count::unwrap_conversation(dialect, body)?).map(Self::Count)
+            }
             Op::Embed => embed::read_request(dialect, &ask.endpoint.path, body).map(Self::Embed),
             Op::Rerank => rerank::read_request(&ask.endpoint.path, body).map(Self::Rerank),
             Op::Stored if ask.endpoint.path == INPUT_TOKENS => conversation(body).map(Self::Count),
             Op::Stored => {
                 let whole = conversation(body)?;
                 Ok(Self::Compact {
-                    ask: Box::new(stored::to_compact(&whole)),
+                    ask: Box::new(stored::compaction_request(&whole)),
                     whole: Box::new(whole),
                 })
             }
@@ -83,11 +85,11 @@ impl Said {
 
 /// Which of its dialect's endpoints was asked.
 #[must_use]
-pub(super) fn place(ask: &Ask) -> Place {
+pub(super) fn place(ask: &Ask) -> ChatEndpoint {
     match (ask.endpoint.op, ask.endpoint.path.as_str()) {
-        (Op::Completions, _) => Place::Completions,
-        (_, "/api/generate") => Place::Generate,
-        _ => Place::Main,
+        (Op::Completions, _) => ChatEndpoint::Completions,
+        (_, "/api/generate") => ChatEndpoint::Generate,
+        _ => ChatEndpoint::Chat,
     }
 }
 

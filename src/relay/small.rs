@@ -6,8 +6,8 @@ use bytes::Bytes;
 use super::{ask::Ask, rounds::Job, said::Said, translated};
 use crate::{
     dialect::{
-        Summary,
-        lists::{Written, count, embed, estimate, rerank},
+        AnswerSummary,
+        lists::{EncodedOpRequest, count, embed, estimate, rerank},
         tokenizer,
     },
     ir::{
@@ -34,13 +34,13 @@ pub(super) fn needed(ask: &Ask, target: &Target) -> bool {
 
 /// How the target's embeddings are asked for.
 fn form(target: &Target) -> Option<EmbedForm> {
-    target.upstream.embed.or_else(|| embed::form(target.dialect))
+    target.upstream.embed.or_else(|| embed::default_form(target.dialect))
 }
 
 /// The request in the target's form; `None` where it cannot say it, or where the client's own body
 /// already does.
 #[must_use]
-pub(super) fn write(job: &Job, target: &Target) -> Option<Written> {
+pub(super) fn write(job: &Job, target: &Target) -> Option<EncodedOpRequest> {
     match job.said.as_ref()? {
         Said::Embed(request) => {
             let form = form(target)?;
@@ -54,7 +54,7 @@ pub(super) fn write(job: &Job, target: &Target) -> Option<Written> {
         }
         Said::Count(_) => {
             let encoded = translated::encode(job, target)?;
-            count::question(target.dialect, &encoded.body, &target.model)
+            count::write_request(target.dialect, &encoded.body, &target.model)
         }
         Said::Chat(_) | Said::Compact { .. } => None,
     }
@@ -77,22 +77,25 @@ pub(super) fn answer(
     job: &Job,
     content_type: &str,
     body: &[u8],
-) -> Result<(Bytes, Summary), Fault> {
+) -> Result<(Bytes, AnswerSummary), Fault> {
     let asked = &*job.ask.asked;
     match &job.said {
         Some(Said::Embed(request)) => {
             let response = embed::read_response(content_type, body)?;
-            let summary = Summary { usage: response.usage, ..Summary::default() };
+            let summary = AnswerSummary { usage: response.usage, ..AnswerSummary::default() };
             Ok((embed::write_response(&response, request, asked), summary))
         }
         Some(Said::Rerank(request)) => {
             let response = rerank::read_response(content_type, body)?;
-            let summary = Summary { usage: response.usage, ..Summary::default() };
+            let summary = AnswerSummary { usage: response.usage, ..AnswerSummary::default() };
             Ok((rerank::write_response(&response, request, asked), summary))
         }
         _ => Ok((
-            count::write(job.ask.endpoint.dialect, count::read(content_type, body)?),
-            Summary::default(),
+            count::write_response(
+                job.ask.endpoint.dialect,
+                count::read_response(content_type, body)?,
+            ),
+            AnswerSummary::default(),
         )),
     }
 }
@@ -107,7 +110,8 @@ pub(super) async fn counted(job: &mut Job) -> Result<Bytes, ProxyError> {
     let dialect = job.ask.endpoint.dialect;
     // Long texts take a while, and the vocabulary is unpacked first.
     let counted = tokio::task::spawn_blocking(move || {
-        said.conversation().map_or(0, |request| estimate::estimate(request, &tokenizer::count))
+        said.conversation()
+            .map_or(0, |request| estimate::estimate_tokens(request, &tokenizer::count_tokens))
     });
     let tokens = counted.await.map_err(|_| {
         ProxyError::new(
@@ -115,5 +119,5 @@ pub(super) async fn counted(job: &mut Job) -> Result<Bytes, ProxyError> {
             "the tokens could not be counted; please report this",
         )
     })?;
-    Ok(count::write(dialect, tokens))
+    Ok(count::write_response(dialect, tokens))
 }

@@ -19,7 +19,7 @@ use crate::{
         clock::{Mono, UnixMillis},
         id::RequestId,
     },
-    dialect::Summary,
+    dialect::AnswerSummary,
     events::{
         kind::{EventKind, Severity},
         record::{AttemptRecord, AttemptRole, CacheMissRecord, RequestRecord, RequestState},
@@ -296,7 +296,7 @@ impl Tally {
         &mut self,
         status: Option<u16>,
         outcome: &str,
-        summary: &Summary,
+        summary: &AnswerSummary,
     ) -> Option<Usage> {
         let (at, now) = self.now();
         let ended_ms = self.since_start(now);
@@ -428,7 +428,7 @@ impl Tally {
     pub(super) fn end(
         &mut self,
         state: RequestState,
-        summary: Option<&Summary>,
+        summary: Option<&AnswerSummary>,
         error: Option<&str>,
     ) {
         if std::mem::replace(&mut self.ended, true) {
@@ -454,7 +454,8 @@ impl Tally {
         if let Some(admission) = &mut self.admission {
             admission.settle(state != RequestState::Failed || self.ttft.is_some(), usage);
         }
-        let finish = summary.and_then(|s| s.finish.as_deref()).map(|f| Arc::from(clean::clean(f)));
+        let finish =
+            summary.and_then(|s| s.finish_reason.as_deref()).map(|f| Arc::from(clean::clean(f)));
         let error: Option<Arc<str>> = error.map(|e| self.engine.words(e).into());
         if tracing::enabled!(tracing::Level::INFO) {
             let tokens = usage.map(|u| (u.input_total(), u.output_total()));

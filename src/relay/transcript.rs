@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     base::json,
-    dialect::{self, Carry, Framing, registry, translate::Reading},
+    dialect::{self, AttemptContext, Framing, registry, translate::EventDecoder},
     ir::{
         block::{Block, BlockKind, MediaKind, MediaSource},
         event::{BlockStart, ChatEvent},
@@ -82,9 +82,9 @@ pub fn conversation(dialect: Dialect, op: Op, head: &str, tail: &str) -> Vec<Par
     }
     let Ok(body) = json::parse(head.as_bytes()) else { return raw(head, tail) };
     let place = match dialect {
-        _ if op == Op::Completions => dialect::Place::Completions,
-        Dialect::Ollama if body.get("messages").is_none() => dialect::Place::Generate,
-        _ => dialect::Place::Main,
+        _ if op == Op::Completions => dialect::ChatEndpoint::Completions,
+        Dialect::Ollama if body.get("messages").is_none() => dialect::ChatEndpoint::Generate,
+        _ => dialect::ChatEndpoint::Chat,
     };
     let Ok(request) = registry::ingress(dialect).read_request(place, head.as_bytes()) else {
         return raw(head, tail);
@@ -180,7 +180,7 @@ fn tell(who: Who, block: &Block, parts: &mut Vec<Part>) {
 pub struct Teller {
     dialect: Dialect,
     op: Op,
-    reading: Option<Reading>,
+    reading: Option<EventDecoder>,
     parts: Vec<Part>,
     /// The part of each open block.
     blocks: Vec<(u32, usize)>,
@@ -195,7 +195,11 @@ impl Teller {
     pub fn new(dialect: Dialect, op: Op, framing: Option<Framing>) -> Self {
         let chat = op == Op::Chat || (op == Op::Completions && framing.is_none());
         let reading = framing.filter(|_| chat).map(|framing| {
-            Reading::new(framing, registry::egress(dialect).stream_reader(&Carry::default()), false)
+            EventDecoder::new(
+                framing,
+                registry::egress(dialect).stream_reader(&AttemptContext::default()),
+                false,
+            )
         });
         Self {
             dialect,
@@ -237,7 +241,7 @@ impl Teller {
         let read = (self.op == Op::Chat || self.op == Op::Completions)
             .then(|| {
                 registry::egress(self.dialect)
-                    .read_response("application/json", &self.whole, &Carry::default())
+                    .read_response("application/json", &self.whole, &AttemptContext::default())
                     .ok()
             })
             .flatten();

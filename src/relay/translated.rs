@@ -22,11 +22,11 @@ use crate::{
         settings::{LossPolicy, Upstream},
     },
     dialect::{
-        Carry, Encoded, Loss, Shape, Summary, Thinking, Traits,
-        flow::Flow,
-        lists::Written,
+        AnswerSummary, AttemptContext, EncodedRequest, Loss, ResponseSpec, TargetTraits, Thinking,
+        flow::ResponseStream,
+        lists::EncodedOpRequest,
         losses, registry, stored,
-        translate::{Reading, Translator},
+        translate::{EventDecoder, Translator},
     },
     ir::{
         assemble::{self, Assembler},
@@ -104,7 +104,7 @@ fn complete(job: &Job, mut said: Said, to: Option<Dialect>) -> Result<Said, Prox
     }
     Ok(match said {
         Said::Compact { whole, .. } => {
-            Said::Compact { ask: Box::new(stored::to_compact(&whole)), whole }
+            Said::Compact { ask: Box::new(stored::compaction_request(&whole)), whole }
         }
         said => said,
     })
@@ -139,7 +139,9 @@ fn refused(job: &Job, targets: &mut Vec<Arc<Target>>) -> Option<ProxyError> {
 fn reasons(dialect: Dialect, lost: &[Loss]) -> String {
     const TOLD: usize = 5;
     let why = |name: &str| {
-        losses::row(name, dialect).map(|row| format!(" ({})", row.why)).unwrap_or_default()
+        losses::find_row(name, dialect)
+            .map(|row| format!(" ({})", row.explanation))
+            .unwrap_or_default()
     };
     let mut told: Vec<String> =
         lost.iter().take(TOLD).map(|loss| format!("`{}`{}", loss.0, why(&loss.0))).collect();
@@ -150,30 +152,30 @@ fn reasons(dialect: Dialect, lost: &[Loss]) -> String {
 }
 
 /// What is known of the target.
-fn traits(job: &Job, target: &Target) -> Traits {
+fn traits(job: &Job, target: &Target) -> TargetTraits {
     let facts = facts::facts_of(&target.model);
-    Traits {
+    TargetTraits {
         model: target.model.to_string(),
         stream: job.ask.stream || target.upstream.stream_keepalive,
         max_output: facts.max_output,
         thinking: match facts.thinking {
             Some(ReasoningStyle::Budget) => Thinking::Budget,
             Some(ReasoningStyle::Effort) | None => Thinking::Effort,
-            Some(ReasoningStyle::Never) => Thinking::Never,
+            Some(ReasoningStyle::Never) => Thinking::Unsupported,
         },
-        limit_field: if facts.limit_field.as_deref() == Some("max_completion_tokens") {
+        max_tokens_field: if facts.limit_field.as_deref() == Some("max_completion_tokens") {
             "max_completion_tokens"
         } else {
             "max_tokens"
         },
         developer_role: facts.developer == Some(true),
-        takes_reasoning: target.upstream.accepts_reasoning,
-        seed: job.ask.id.to_string(),
+        accepts_reasoning: target.upstream.accepts_reasoning,
+        call_id_seed: job.ask.id.to_string(),
     }
 }
 
 /// The conversation in the target's dialect.
-pub(super) fn encode(job: &Job, target: &Target) -> Option<Encoded> {
+pub(super) fn encode(job: &Job, target: &Target) -> Option<EncodedRequest> {
     let request = job.said.as_ref()?.conversation()?;
     Some(registry::egress(target.dialect).write_request(request, &traits(job, target)))
 }
@@ -184,13 +186,13 @@ pub(super) fn prepare(job: &mut Job, target: &Target) -> Option<Prepared> {
     let egress = registry::egress(target.dialect);
     let (path, query, mut body, headers, losses, carry) = match &job.said {
         Some(Said::Chat(_) | Said::Compact { .. }) => {
-            let Encoded { body, headers, losses, carry } = encode(job, target)?;
+            let EncodedRequest { body, headers, losses, context: carry } = encode(job, target)?;
             let (path, query) = egress.chat_path(job.ask.stream || upstream.stream_keepalive);
             (path, query, body, headers, losses, carry)
         }
         _ => {
-            let Written { path, body, losses } = small::write(job, target)?;
-            (path, "", body, Vec::new(), losses, Carry::default())
+            let EncodedOpRequest { path, body, losses } = small::write(job, target)?;
+            (path, "", body, Vec::new(), losses, AttemptContext::default())
         }
     };
     if !upstream.patch.is_empty() {
@@ -222,7 +224,7 @@ pub(super) fn prepare(job: &mut Job, target: &Target) -> Option<Prepared> {
 }
 
 /// How the client must be answered.
-pub(super) fn shape(job: &Job) -> Shape {
+pub(super) fn shape(job: &Job) -> ResponseSpec {
     let asked = match &job.said {
         Some(Said::Chat(request)) => Some(request),
         Some(Said::Compact { whole, .. }) => Some(&**whole),
@@ -242,15 +244,15 @@ pub(super) fn shape(job: &Job) -> Shape {
         }
         _ => None,
     });
-    Shape {
-        place: said::place(&job.ask),
+    ResponseSpec {
+        endpoint: said::place(&job.ask),
         model: job.ask.asked.to_string(),
-        id: job.ask.id.to_string(),
-        now: job.ask.at.0 / 1000,
+        request_id: job.ask.id.to_string(),
+        created: job.ask.at.0 / 1000,
         framing: job.ask.framing,
-        usage: job.ask.include_usage,
-        custom: custom.collect(),
-        namespaced: namespaced.collect(),
+        include_usage: job.ask.include_usage,
+        custom_tools: custom.collect(),
+        namespaced_tools: namespaced.collect(),
         echo: asked.map(|request| request.echoed_fields.clone()).unwrap_or_default(),
     }
 }
@@ -274,19 +276,19 @@ pub(super) fn let_go(job: &mut Job) {
 }
 
 /// The way of a streamed answer of this target.
-pub(super) fn flow(job: &Job, target: &Target, framing: crate::dialect::Framing) -> Flow {
+pub(super) fn flow(job: &Job, target: &Target, framing: crate::dialect::Framing) -> ResponseStream {
     let carry = job.carry.clone().unwrap_or_default();
     let reader = registry::egress(target.dialect).stream_reader(&carry);
-    let reading = Reading::new(framing, reader, target.upstream.think_split);
+    let reading = EventDecoder::new(framing, reader, target.upstream.think_split);
     if job.continues {
-        return Flow::Translate(Box::new(Translator::silent(reading)));
+        return ResponseStream::Translated(Box::new(Translator::without_writer(reading)));
     }
     let mut translator =
         Box::new(Translator::new(reading, job.ingress.stream_writer(&shape(job)), room(job)));
     if job.spares.is_some() {
-        translator.listen();
+        translator.start_recording();
     }
-    Flow::Translate(translator)
+    ResponseStream::Translated(translator)
 }
 
 /// An answer that came whole, for a client that wants a stream.
@@ -295,10 +297,10 @@ pub(super) fn told(
     target: &Target,
     response: &ChatResponse,
     ready: &mut Vec<Bytes>,
-) -> Flow {
+) -> ResponseStream {
     let mut flow = flow(job, target, crate::dialect::Framing::Sse);
-    if let Flow::Translate(translator) = &mut flow {
-        translator.whole(assemble::to_events(response), summary(response), ready);
+    if let ResponseStream::Translated(translator) = &mut flow {
+        translator.write_complete(assemble::to_events(response), summary(response), ready);
     }
     flow
 }
@@ -328,23 +330,23 @@ pub(super) fn gathered(
 ) -> Result<ChatResponse, Fault> {
     let carry = job.carry.clone().unwrap_or_default();
     let reader = registry::egress(target.dialect).stream_reader(&carry);
-    let mut reading = Reading::new(framing, reader, target.upstream.think_split);
+    let mut reading = EventDecoder::new(framing, reader, target.upstream.think_split);
     let mut said = Vec::new();
     if let Some(fault) = reading.feed(body, &mut said).error {
         return Err(*fault);
     }
-    if let Some(fault) = reading.end(&mut said).1.error {
+    if let Some(fault) = reading.finish(&mut said).1.error {
         return Err(*fault);
     }
     let mut assembler = Assembler::default();
     said.iter().for_each(|event| assembler.feed(event));
-    assembler.finish().ok_or_else(crate::dialect::cut)
+    assembler.finish().ok_or_else(crate::dialect::truncated_stream_fault)
 }
 
 /// The whole answer in the client's dialect.
 pub(super) fn written(job: &Job, response: &ChatResponse) -> Bytes {
     if let Some(Said::Compact { whole, .. }) = &job.said {
-        return stored::compacted(whole, response, &shape(job));
+        return stored::write_compaction(whole, response, &shape(job));
     }
     job.ingress.write_response(response, &shape(job))
 }
@@ -380,15 +382,15 @@ pub(super) fn learn(job: &Job, id: Option<&str>, body: &Bytes) {
 
 /// What an answer added up to.
 #[must_use]
-pub(super) fn summary(response: &ChatResponse) -> Summary {
+pub(super) fn summary(response: &ChatResponse) -> AnswerSummary {
     let finish = response
         .finish
         .raw_reason
         .clone()
         .unwrap_or_else(|| format!("{:?}", response.finish.kind).to_lowercase());
-    Summary {
+    AnswerSummary {
         usage: response.usage,
-        finish: Some(finish),
+        finish_reason: Some(finish),
         model: (!response.model.is_empty()).then(|| response.model.clone()),
     }
 }

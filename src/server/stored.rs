@@ -42,15 +42,15 @@ pub(super) async fn answer(
                         messages: conversation.messages.iter().take(asked).cloned().collect(),
                         ..ChatRequest::default()
                     };
-                    stored::input_items(
+                    stored::write_input_items(
                         &asked,
                         &response,
-                        &stored::Page::of(query.as_deref().unwrap_or_default()),
+                        &stored::InputItemsQuery::parse(query.as_deref().unwrap_or_default()),
                     )
                 }
                 Stored::Delete => {
                     gate.engine.stored.forget(&project, &response);
-                    stored::deleted(&response)
+                    stored::write_deleted(&response)
                 }
                 Stored::Cancel => {
                     let message =

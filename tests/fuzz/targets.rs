@@ -5,8 +5,8 @@
 use aiproxy::{
     base::{cut::NextFrame, sse},
     dialect::{
-        Carry, Framing, Place, Shape, Thinking, Traits, registry,
-        translate::{Reading, Translator},
+        AttemptContext, ChatEndpoint, Framing, ResponseSpec, TargetTraits, Thinking, registry,
+        translate::{EventDecoder, Translator},
     },
     ir::{assemble, event::ChatEvent, extras::Extras, grammar, op::Dialect},
 };
@@ -19,30 +19,30 @@ fn chosen(data: &[u8]) -> Option<(Dialect, Dialect, u8, &[u8])> {
     Some((all[usize::from(a) % all.len()], all[usize::from(b) % all.len()], b, rest))
 }
 
-fn shape(framing: Framing) -> Shape {
-    Shape {
-        place: Place::Main,
+fn shape(framing: Framing) -> ResponseSpec {
+    ResponseSpec {
+        endpoint: ChatEndpoint::Chat,
         model: "m".to_owned(),
-        id: "01".to_owned(),
-        now: 1,
+        request_id: "01".to_owned(),
+        created: 1,
         framing,
-        usage: true,
-        custom: vec!["c".to_owned()],
-        namespaced: Vec::new(),
+        include_usage: true,
+        custom_tools: vec!["c".to_owned()],
+        namespaced_tools: Vec::new(),
         echo: Extras::default(),
     }
 }
 
-fn traits() -> Traits {
-    Traits {
+fn traits() -> TargetTraits {
+    TargetTraits {
         model: "m".to_owned(),
         stream: true,
         max_output: Some(4096),
         thinking: Thinking::Budget,
-        limit_field: "max_tokens",
+        max_tokens_field: "max_tokens",
         developer_role: false,
-        takes_reasoning: true,
-        seed: "s".to_owned(),
+        accepts_reasoning: true,
+        call_id_seed: "s".to_owned(),
     }
 }
 
@@ -53,13 +53,15 @@ fn framing(dialect: Dialect) -> Framing {
 /// Any body: what can be read can be written in every dialect, and what was written can be read.
 pub fn requests(data: &[u8]) {
     let Some((client, upstream, _, body)) = chosen(data) else { return };
-    let Ok(request) = registry::ingress(client).read_request(Place::Main, body) else { return };
+    let Ok(request) = registry::ingress(client).read_request(ChatEndpoint::Chat, body) else {
+        return;
+    };
     let written = registry::egress(upstream).write_request(&request, &traits());
     if request.messages.iter().all(|message| message.blocks.is_empty()) {
         // There is nothing to ask; the upstream says so.
         return;
     }
-    let back = registry::ingress(upstream).read_request(Place::Main, &written.body);
+    let back = registry::ingress(upstream).read_request(ChatEndpoint::Chat, &written.body);
     assert!(
         back.is_ok(),
         "{client} → {upstream}: {:?} in {}",
@@ -71,9 +73,11 @@ pub fn requests(data: &[u8]) {
 /// Any answer: what can be read can be told to every client, and told as a stream.
 pub fn responses(data: &[u8]) {
     let Some((upstream, client, _, body)) = chosen(data) else { return };
-    let Ok(response) =
-        registry::egress(upstream).read_response("application/json", body, &Carry::default())
-    else {
+    let Ok(response) = registry::egress(upstream).read_response(
+        "application/json",
+        body,
+        &AttemptContext::default(),
+    ) else {
         return;
     };
     let whole = registry::ingress(client).write_response(&response, &shape(framing(client)));
@@ -120,9 +124,9 @@ pub fn sse(data: &[u8]) {
 pub fn streams(data: &[u8]) {
     let Some((upstream, client, cut, body)) = chosen(data) else { return };
     let read = |chunks: &[&[u8]]| {
-        let mut reading = Reading::new(
+        let mut reading = EventDecoder::new(
             framing(upstream),
-            registry::egress(upstream).stream_reader(&Carry::default()),
+            registry::egress(upstream).stream_reader(&AttemptContext::default()),
             cut & 1 == 1,
         );
         let mut said = Vec::new();
@@ -131,7 +135,7 @@ pub fn streams(data: &[u8]) {
                 return said;
             }
         }
-        reading.end(&mut said);
+        reading.finish(&mut said);
         said
     };
     let (a, b) = body.split_at(usize::from(cut) * 7 % (body.len() + 1));
@@ -141,9 +145,9 @@ pub fn streams(data: &[u8]) {
     if ended == 1 {
         grammar::validate_events(&said).unwrap_or_else(|e| panic!("{upstream}: {e}"));
     }
-    let reading = Reading::new(
+    let reading = EventDecoder::new(
         framing(upstream),
-        registry::egress(upstream).stream_reader(&Carry::default()),
+        registry::egress(upstream).stream_reader(&AttemptContext::default()),
         false,
     );
     let mut translator = Translator::new(
@@ -153,6 +157,6 @@ pub fn streams(data: &[u8]) {
     );
     let mut out = Vec::new();
     translator.feed(&Bytes::copy_from_slice(body), &mut out);
-    translator.end(&mut out);
+    translator.finish(&mut out);
     assert!(ended <= 1);
 }

@@ -5,30 +5,30 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     base::sse,
-    dialect::{Summary, anthropic::meter::Counts, fault, shape},
+    dialect::{AnswerSummary, anthropic::meter::MessageUsage, fault, shape},
     ir::fault::Fault,
 };
 
-pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
-    let json = shape::answer(content_type, body)?;
-    if shape::list(json, "content")?.items().any(|block| !block.is_object()) {
-        return Err(fault::unexpected("a content block is no block"));
+pub(super) fn read_summary(content_type: &str, body: &[u8]) -> Result<AnswerSummary, Fault> {
+    let json = shape::parse_response(content_type, body)?;
+    if shape::required_list(json, "content")?.items().any(|block| !block.is_object()) {
+        return Err(fault::unexpected_shape("a content block is no block"));
     }
-    let mut counts = Counts::default();
+    let mut counts = MessageUsage::default();
     if let Some(usage) = json.get("usage") {
-        counts.take(usage);
+        counts.update(usage);
     }
-    Ok(Summary {
+    Ok(AnswerSummary {
         usage: counts.usage(),
-        finish: shape::name(json.get("stop_reason")),
-        model: shape::name(json.get("model")),
+        finish_reason: shape::clean_name(json.get("stop_reason")),
+        model: shape::clean_name(json.get("model")),
     })
 }
 
 /// The events that would have told this message, each block in one delta.
-pub(super) fn as_stream(body: &[u8]) -> Result<Bytes, Fault> {
-    read("", body)?;
-    let mut message = shape::tree("", body)?;
+pub(super) fn synthesize_stream(body: &[u8]) -> Result<Bytes, Fault> {
+    read_summary("", body)?;
+    let mut message = shape::parse_tree("", body)?;
     let blocks = message.insert("content".to_owned(), json!([]));
     let mut take = |key: &str| message.insert(key.to_owned(), Value::Null).unwrap_or(Value::Null);
     let (reason, sequence) = (take("stop_reason"), take("stop_sequence"));
@@ -48,7 +48,7 @@ pub(super) fn as_stream(body: &[u8]) -> Result<Bytes, Fault> {
         _ => Vec::new(),
     };
     for (index, block) in blocks.into_iter().enumerate() {
-        let (start, deltas) = opened(block);
+        let (start, deltas) = split_into_deltas(block);
         write(
             "content_block_start",
             json!({ "type": "content_block_start", "index": index, "content_block": start }),
@@ -70,7 +70,7 @@ pub(super) fn as_stream(body: &[u8]) -> Result<Bytes, Fault> {
 }
 
 /// A block as it begins, and the deltas that fill it.
-fn opened(mut block: Value) -> (Value, Vec<Value>) {
+fn split_into_deltas(mut block: Value) -> (Value, Vec<Value>) {
     let mut deltas = Vec::new();
     let kind = block.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
     if let Some(fields) = block.as_object_mut() {
@@ -109,7 +109,7 @@ fn opened(mut block: Value) -> (Value, Vec<Value>) {
 }
 
 /// The events of a complete stream as one message.
-pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
+pub(super) fn collect_stream(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
     let mut message: Option<Map<String, Value>> = None;
     let mut blocks: Vec<(u64, Map<String, Value>, String)> = Vec::new();
     let mut done = false;
@@ -117,31 +117,31 @@ pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
         if data.trim_ascii() == b"[DONE]" {
             continue;
         }
-        let mut event = shape::event(data)?;
+        let mut event = shape::parse_event_tree(data)?;
         let index = event.get("index").and_then(Value::as_u64).unwrap_or(0);
         let kind = event.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
         match (kind.as_str(), &mut message) {
-            ("message_start", _) => message = event.remove("message").and_then(object),
+            ("message_start", _) => message = event.remove("message").and_then(into_object),
             ("content_block_start", _) => {
                 blocks.push((
                     index,
-                    event.remove("content_block").and_then(object).unwrap_or_default(),
+                    event.remove("content_block").and_then(into_object).unwrap_or_default(),
                     String::new(),
                 ));
             }
             ("content_block_delta", _) => {
                 if let (Some(block), Some(delta)) = (
                     blocks.iter_mut().find(|b| b.0 == index),
-                    event.remove("delta").and_then(object),
+                    event.remove("delta").and_then(into_object),
                 ) {
-                    fill(block, delta);
+                    apply_delta(block, delta);
                 }
             }
             ("message_delta", Some(message)) => {
-                message.extend(event.remove("delta").and_then(object).unwrap_or_default());
+                message.extend(event.remove("delta").and_then(into_object).unwrap_or_default());
                 let usage = message.entry("usage").or_insert_with(|| json!({}));
                 if let (Some(usage), Some(new)) =
-                    (usage.as_object_mut(), event.remove("usage").and_then(object))
+                    (usage.as_object_mut(), event.remove("usage").and_then(into_object))
                 {
                     usage.extend(new.into_iter().filter(|(_, value)| !value.is_null()));
                 }
@@ -151,9 +151,9 @@ pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
             _ => {}
         }
     }
-    let mut message = message.filter(|_| done).ok_or_else(shape::cut)?;
+    let mut message = message.filter(|_| done).ok_or_else(shape::truncated_stream_fault)?;
     if blocks.is_empty() && message.get("stop_reason").is_none_or(Value::is_null) {
-        return Err(shape::empty());
+        return Err(shape::empty_stream_fault());
     }
     blocks.sort_by_key(|(index, ..)| *index);
     let blocks = blocks.into_iter().map(|(_, mut block, arguments)| {
@@ -169,7 +169,10 @@ pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
     Ok(Value::Object(message).to_string().into())
 }
 
-fn fill((_, block, arguments): &mut (u64, Map<String, Value>, String), delta: Map<String, Value>) {
+fn apply_delta(
+    (_, block, arguments): &mut (u64, Map<String, Value>, String),
+    delta: Map<String, Value>,
+) {
     for (key, value) in delta {
         match (key.as_str(), value) {
             ("type", _) => {}
@@ -179,7 +182,7 @@ fn fill((_, block, arguments): &mut (u64, Map<String, Value>, String), delta: Ma
                 other => *other = json!([citation]),
             },
             (_, Value::String(text)) => {
-                shape::append(block.entry(key).or_insert(Value::Null), &text)
+                shape::append_text(block.entry(key).or_insert(Value::Null), &text)
             }
             (_, value) => {
                 block.insert(key, value);
@@ -188,7 +191,7 @@ fn fill((_, block, arguments): &mut (u64, Map<String, Value>, String), delta: Ma
     }
 }
 
-fn object(value: Value) -> Option<Map<String, Value>> {
+fn into_object(value: Value) -> Option<Map<String, Value>> {
     match value {
         Value::Object(map) => Some(map),
         _ => None,
@@ -202,8 +205,8 @@ mod tests {
     const MESSAGE: &str = r#"{"id":"m","type":"message","role":"assistant","model":"c","content":[{"type":"thinking","thinking":"hm","signature":"s"},{"type":"text","text":"hi"},{"type":"tool_use","id":"t","name":"n","input":{"a":1}}],"stop_reason":"tool_use","stop_sequence":null,"usage":{"input_tokens":3,"output_tokens":4}}"#;
 
     #[test]
-    fn a_message_told_as_a_stream_comes_back() {
-        let stream = as_stream(MESSAGE.as_bytes()).expect("a message");
+    fn a_message_synthesized_as_a_stream_collects_back() {
+        let stream = synthesize_stream(MESSAGE.as_bytes()).expect("a message");
         let text = String::from_utf8_lossy(&stream).into_owned();
         let events: Vec<_> = text
             .split_terminator("\n\n")
@@ -213,9 +216,9 @@ mod tests {
             })
             .collect();
         let back: Value =
-            serde_json::from_slice(&as_answer(&events).expect("complete")).expect("json");
+            serde_json::from_slice(&collect_stream(&events).expect("complete")).expect("json");
         assert_eq!(back, serde_json::from_str::<Value>(MESSAGE).expect("json"));
-        assert!(as_answer(&events[..events.len() - 2]).is_err());
+        assert!(collect_stream(&events[..events.len() - 2]).is_err());
     }
 
     #[test]
@@ -229,10 +232,10 @@ mod tests {
             r#"{"type":"error","error":{"type":"api_error","message":"m"}}"#,
             "<html>",
         ] {
-            assert!(read("", bad.as_bytes()).is_err(), "{bad}");
+            assert!(read_summary("", bad.as_bytes()).is_err(), "{bad}");
         }
         assert_eq!(
-            read("", br#"{"content":[],"stop_reason":"refusal"}"#).map(|s| s.finish),
+            read_summary("", br#"{"content":[],"stop_reason":"refusal"}"#).map(|s| s.finish_reason),
             Ok(Some("refusal".to_owned()))
         );
     }

@@ -7,8 +7,8 @@ use crate::{
     dialect::{
         anthropic::{
             media,
-            names::Names,
-            turns::{Piece, Turn, What, foreign_name, text_of},
+            names::AnthropicToolNames,
+            turns::{ArrangedBlock, ArrangedContent, ArrangedTurn, foreign_loss_name, text_of},
         },
         losses::Losses,
     },
@@ -20,38 +20,46 @@ use crate::{
     },
 };
 
-const ME: Dialect = Dialect::Anthropic;
+const DIALECT: Dialect = Dialect::Anthropic;
 
 /// What a call is told that nobody gave a result for; without any result the provider refuses the
 /// conversation.
-const NO_RESULT: &str = "No result was given for this call.";
+const NO_RESULT_TEXT: &str = "No result was given for this call.";
 
 /// The system prompt, as JSON.
-pub(super) fn system(pieces: &[Piece<'_>], names: &Names, lost: &mut Losses) -> String {
-    said(pieces, names, lost)
+pub(super) fn write_system(
+    pieces: &[ArrangedBlock<'_>],
+    names: &AnthropicToolNames,
+    losses: &mut Losses,
+) -> String {
+    write_content(pieces, names, losses)
 }
 
 /// A turn, as JSON.
-pub(super) fn turn(turn: &Turn<'_>, names: &Names, lost: &mut Losses) -> String {
+pub(super) fn write_turn(
+    turn: &ArrangedTurn<'_>,
+    names: &AnthropicToolNames,
+    losses: &mut Losses,
+) -> String {
     write::object(|o| {
-        o.str("role", if turn.assistant { "assistant" } else { "user" });
-        o.raw_text("content", &said(&turn.pieces, names, lost));
+        o.str("role", if turn.is_assistant { "assistant" } else { "user" });
+        o.raw_text("content", &write_content(&turn.blocks, names, losses));
         for extras in &turn.extras {
-            extras.write(ME, o, |key| lost.add(format!("messages.{key}")));
+            extras.write(DIALECT, o, |key| losses.add(format!("messages.{key}")));
         }
     })
 }
 
 /// The arguments of a call, which have to be an object; whatever else they are is put into one.
-pub(super) fn input(call: &ToolCall) -> Cow<'_, str> {
+pub(super) fn tool_input(call: &ToolCall) -> Cow<'_, str> {
     if call.form == CallKind::Custom {
         return tool::custom_arguments(&call.arguments).into();
     }
-    object(&call.arguments)
+    to_json_object(&call.arguments)
 }
 
 /// The text where it is a JSON object, else an object that holds it.
-pub(super) fn object(arguments: &str) -> Cow<'_, str> {
+pub(super) fn to_json_object(arguments: &str) -> Cow<'_, str> {
     let text = arguments.trim();
     if matches!(text, "" | "null") {
         return Cow::Borrowed("{}");
@@ -78,89 +86,108 @@ pub(super) fn object(arguments: &str) -> Cow<'_, str> {
 }
 
 /// A lone plain text stands as text, all else as a list of blocks.
-fn said(pieces: &[Piece<'_>], names: &Names, lost: &mut Losses) -> String {
-    if let [Piece { what: What::Text { text, citations: [] }, cache: None, extras }] = pieces
+fn write_content(
+    pieces: &[ArrangedBlock<'_>],
+    names: &AnthropicToolNames,
+    losses: &mut Losses,
+) -> String {
+    if let [
+        ArrangedBlock {
+            content: ArrangedContent::Text { text, citations: [] },
+            cache: None,
+            extras,
+        },
+    ] = pieces
         && extras.is_none_or(Extras::is_empty)
     {
         let mut out = String::with_capacity(text.len() + 2);
         write::push_string(&mut out, text);
         return out;
     }
-    write::array(|a| pieces.iter().for_each(|it| piece(a, it, names, lost)))
+    write::array(|a| pieces.iter().for_each(|it| write_block(a, it, names, losses)))
 }
 
-fn piece(a: &mut write::ArrayWriter<'_>, piece: &Piece<'_>, names: &Names, lost: &mut Losses) {
-    if let What::Foreign(body) = &piece.what {
+fn write_block(
+    a: &mut write::ArrayWriter<'_>,
+    piece: &ArrangedBlock<'_>,
+    names: &AnthropicToolNames,
+    losses: &mut Losses,
+) {
+    if let ArrangedContent::Foreign(body) = &piece.content {
         a.raw(body);
         return;
     }
     a.object(|o| {
-        match &piece.what {
-            What::Call { id, call } => {
+        match &piece.content {
+            ArrangedContent::Call { id, call } => {
                 o.str("type", "tool_use")
                     .str("id", id)
-                    .str("name", names.sent(&call.name))
-                    .raw_text("input", &input(call));
+                    .str("name", names.wire_name(&call.name))
+                    .raw_text("input", &tool_input(call));
             }
-            What::Foreign(_) => {}
-            What::Media { kind, source, title } => {
+            ArrangedContent::Foreign(_) => {}
+            ArrangedContent::Media { kind, source, title } => {
                 o.str("type", kind).raw_text("source", source);
                 if *kind == "document" {
                     o.opt_str("title", *title);
                 }
             }
-            What::Redacted(data) => {
+            ArrangedContent::Redacted(data) => {
                 o.str("type", "redacted_thinking").str("data", data);
             }
-            What::Result { id, results } => {
+            ArrangedContent::Result { id, results } => {
                 o.str("type", "tool_result").str("tool_use_id", id);
-                result(o, results, lost);
+                write_tool_result(o, results, losses);
             }
-            What::Text { text, citations } => {
+            ArrangedContent::Text { text, citations } => {
                 o.str("type", "text").str("text", text);
-                self::citations(o, citations, lost);
+                self::write_citations(o, citations, losses);
             }
-            What::Thought { text, signature } => {
+            ArrangedContent::Thought { text, signature } => {
                 o.str("type", "thinking").str("thinking", text).str("signature", signature);
             }
         }
-        finish(o, piece.cache, piece.extras, lost);
+        write_cache_and_extras(o, piece.cache, piece.extras, losses);
     });
 }
 
-fn finish(
+fn write_cache_and_extras(
     o: &mut write::ObjectWriter<'_>,
     cache: Option<&CacheBreakpoint>,
     extras: Option<&Extras>,
-    lost: &mut Losses,
+    losses: &mut Losses,
 ) {
     o.opt_raw("cache_control", cache.map(|mark| &mark.raw));
     if let Some(extras) = extras {
-        extras.write(ME, o, |key| lost.add(format!("messages.{key}")));
+        extras.write(DIALECT, o, |key| losses.add(format!("messages.{key}")));
     }
 }
 
 /// Only its own citations are taken back: they hold an index that others lack.
-fn citations(o: &mut write::ObjectWriter<'_>, citations: &[Citation], lost: &mut Losses) {
-    let own: Vec<_> = citations
+fn write_citations(o: &mut write::ObjectWriter<'_>, citations: &[Citation], losses: &mut Losses) {
+    let native: Vec<_> = citations
         .iter()
-        .filter_map(|it| it.raw.as_ref().filter(|(dialect, _)| *dialect == ME))
+        .filter_map(|it| it.raw.as_ref().filter(|(dialect, _)| *dialect == DIALECT))
         .collect();
-    if own.len() < citations.len() {
-        lost.add("messages.citations");
+    if native.len() < citations.len() {
+        losses.add("messages.citations");
     }
-    if !own.is_empty() {
+    if !native.is_empty() {
         o.array("citations", |a| {
-            for (_, raw) in own {
+            for (_, raw) in native {
                 a.raw(raw);
             }
         });
     }
 }
 
-fn result(o: &mut write::ObjectWriter<'_>, results: &[&ToolResult], lost: &mut Losses) {
+fn write_tool_result(
+    o: &mut write::ObjectWriter<'_>,
+    results: &[&ToolResult],
+    losses: &mut Losses,
+) {
     if results.is_empty() {
-        o.str("content", NO_RESULT).bool("is_error", true);
+        o.str("content", NO_RESULT_TEXT).bool("is_error", true);
         return;
     }
     // A failed call may only say words; what else it gave stands after the results.
@@ -180,42 +207,53 @@ fn result(o: &mut write::ObjectWriter<'_>, results: &[&ToolResult], lost: &mut L
                     a.object(|o| {
                         o.str("type", "text").str("text", text);
                         if let BlockKind::Text(text) = &block.kind {
-                            citations(o, &text.citations, lost);
+                            write_citations(o, &text.citations, losses);
                         }
-                        finish(o, block.cache.as_ref(), Some(&block.extras), lost);
+                        write_cache_and_extras(
+                            o,
+                            block.cache.as_ref(),
+                            Some(&block.extras),
+                            losses,
+                        );
                     });
                 }
                 BlockKind::Media(_) if failed => continue,
                 BlockKind::Media(medium) => {
-                    if let Some(whole) =
-                        super::blocks_read::WHOLE.iter().find_map(|key| block.extras.get(ME, key))
+                    if let Some(original) = super::blocks_read::ORIGINAL_BLOCK_KEYS
+                        .iter()
+                        .find_map(|key| block.extras.get(DIALECT, key))
                     {
-                        a.raw(whole);
+                        a.raw(original);
                     } else {
-                        match media::sent(medium) {
+                        match media::write_source(medium) {
                             Ok((kind, source)) => {
                                 a.object(|o| {
                                     o.str("type", kind).raw_text("source", &source);
                                     if kind == "document" {
                                         o.opt_str("title", medium.name.as_deref());
                                     }
-                                    finish(o, block.cache.as_ref(), Some(&block.extras), lost);
+                                    write_cache_and_extras(
+                                        o,
+                                        block.cache.as_ref(),
+                                        Some(&block.extras),
+                                        losses,
+                                    );
                                 });
                             }
                             Err(name) => {
-                                lost.add(name);
+                                losses.add(name);
                                 continue;
                             }
                         }
                     }
                     only_text = None;
                 }
-                BlockKind::Foreign { dialect: ME, body } if !failed => {
+                BlockKind::Foreign { dialect: DIALECT, body } if !failed => {
                     a.raw(body);
                     only_text = None;
                 }
                 BlockKind::Foreign { body, .. } => {
-                    lost.add(foreign_name(body));
+                    losses.add(foreign_loss_name(body));
                     continue;
                 }
                 BlockKind::Reasoning(_) | BlockKind::ToolCall(_) | BlockKind::ToolResult(_) => {

@@ -8,32 +8,32 @@ use crate::{
     dialect::{
         anthropic::overflow,
         status,
-        words::{self, SENT},
+        words::{self, MAX_SENT_CHARS},
     },
     ir::fault::{ProxyError, ProxyErrorKind},
 };
 
-pub(super) fn write(error: &ProxyError, request_id: &str) -> (StatusCode, Bytes) {
+pub(super) fn write_error(error: &ProxyError, request_id: &str) -> (StatusCode, Bytes) {
     let status = status_of(error);
-    (status::code(status), body(error, status, request_id).to_string().into())
+    (status::status_code(status), error_body(error, status, request_id).to_string().into())
 }
 
 /// The name matters: without it the SDKs pass over the event.
-pub(super) fn event(error: &ProxyError, request_id: &str) -> Bytes {
-    format!("event: error\ndata: {}\n\n", body(error, status_of(error), request_id)).into()
+pub(super) fn error_event(error: &ProxyError, request_id: &str) -> Bytes {
+    format!("event: error\ndata: {}\n\n", error_body(error, status_of(error), request_id)).into()
 }
 
-fn body(error: &ProxyError, status: u16, request_id: &str) -> Value {
-    let message = overflow::worded(error).unwrap_or_else(|| error.message.clone());
-    let mut said = json!({ "type": type_of(status), "message": words::escaped(&message, SENT) });
+fn error_body(error: &ProxyError, status: u16, request_id: &str) -> Value {
+    let message = overflow::reword(error).unwrap_or_else(|| error.message.clone());
+    let mut fields = json!({ "type": error_type(status), "message": words::escape_controls(&message, MAX_SENT_CHARS) });
     if let Some(code) = &error.code {
-        said["details"] = json!({ "error_code": code });
+        fields["details"] = json!({ "error_code": code });
     }
-    json!({ "type": "error", "error": said, "request_id": request_id })
+    json!({ "type": "error", "error": fields, "request_id": request_id })
 }
 
 fn status_of(error: &ProxyError) -> u16 {
-    if overflow::is(error) {
+    if overflow::is_context_overflow(error) {
         return 400;
     }
     error.status.map_or_else(
@@ -55,11 +55,11 @@ fn status_of(error: &ProxyError) -> u16 {
             ProxyErrorKind::Timeout => 504,
             ProxyErrorKind::Overloaded => 529,
         },
-        status::passed,
+        status::client_status,
     )
 }
 
-fn type_of(status: u16) -> &'static str {
+fn error_type(status: u16) -> &'static str {
     match status {
         401 => "authentication_error",
         402 => "billing_error",
@@ -82,26 +82,26 @@ mod tests {
     #[test]
     fn bodies_name_type_and_request() {
         let (status, body) =
-            write(&ProxyError::new(ProxyErrorKind::ModelNotFound, "model: x"), "r1");
+            write_error(&ProxyError::new(ProxyErrorKind::ModelNotFound, "model: x"), "r1");
         assert_eq!(status, 404);
         assert_eq!(
             body,
             r#"{"error":{"message":"model: x","type":"not_found_error"},"request_id":"r1","type":"error"}"#
         );
-        assert!(event(&ProxyError::new(ProxyErrorKind::Overloaded, "m"), "r1").starts_with(
+        assert!(error_event(&ProxyError::new(ProxyErrorKind::Overloaded, "m"), "r1").starts_with(
             b"event: error\ndata: {\"error\":{\"message\":\"m\",\"type\":\"overloaded_error\"}"
         ));
     }
 
     #[test]
-    fn a_conversation_that_is_too_long_is_said_in_the_words_that_clients_look_for() {
+    fn a_context_overflow_uses_the_phrase_that_clients_look_for() {
         let mut error = ProxyError::new(
             ProxyErrorKind::UpstreamError,
             "This model's maximum context length is 10 tokens.",
         )
         .status(413);
         error.code = Some("context_length_exceeded".into());
-        let (status, body) = write(&error, "r");
+        let (status, body) = write_error(&error, "r");
         assert_eq!(status, 400);
         let text = String::from_utf8_lossy(&body).into_owned();
         assert!(text.contains(r#""message":"prompt is too long: This model's maximum"#), "{text}");
@@ -119,7 +119,7 @@ mod tests {
         ] {
             let mut error = ProxyError::new(kind, "m");
             error.status = given;
-            assert_eq!(write(&error, "r").0, want, "{kind:?} {given:?}");
+            assert_eq!(write_error(&error, "r").0, want, "{kind:?} {given:?}");
         }
     }
 }

@@ -11,9 +11,9 @@ use crate::{
 
 /// The kind of block and its `source`, a JSON object; `Err` names what is lost where there is no
 /// place for it.
-pub(super) fn sent(media: &Media) -> Result<(&'static str, String), &'static str> {
-    let lost = name(media.kind);
-    let mime = mime(media);
+pub(super) fn write_source(media: &Media) -> Result<(&'static str, String), &'static str> {
+    let lost = loss_name(media.kind);
+    let mime = mime_type(media);
     let image = match media.kind {
         MediaKind::Image => true,
         MediaKind::Audio | MediaKind::Video => return Err(lost),
@@ -22,18 +22,18 @@ pub(super) fn sent(media: &Media) -> Result<(&'static str, String), &'static str
     let kind = if image { "image" } else { "document" };
     let source = match &media.source {
         MediaSource::Base64(data) => {
-            let data = standard(data);
+            let data = to_standard_base64(data);
             match &*mime {
                 _ if image => base64_source(&mime, &data),
                 "application/pdf" => base64_source(&mime, &data),
-                _ if textual(&mime) => text_source(&decoded(&data).ok_or(lost)?),
+                _ if is_text(&mime) => text_source(&decode_text(&data).ok_or(lost)?),
                 _ => return Err(lost),
             }
         }
-        MediaSource::Url(url) => match data_url(url) {
+        MediaSource::Url(url) => match parse_data_url(url) {
             Some((mime, data)) => {
                 let (mime, source) = (Some(mime.to_owned()), MediaSource::Base64(data.to_owned()));
-                return sent(&Media { mime, source, ..media.clone() });
+                return write_source(&Media { mime, source, ..media.clone() });
             }
             None => write::object(|o| {
                 o.str("type", "url").str("url", url);
@@ -51,7 +51,7 @@ pub(super) fn sent(media: &Media) -> Result<(&'static str, String), &'static str
 }
 
 /// What a medium is called among the losses.
-pub(super) fn name(kind: MediaKind) -> &'static str {
+pub(super) fn loss_name(kind: MediaKind) -> &'static str {
     match kind {
         MediaKind::Image => "messages.image",
         MediaKind::Audio => "messages.audio",
@@ -73,7 +73,7 @@ fn text_source(text: &str) -> String {
     })
 }
 
-fn textual(mime: &str) -> bool {
+fn is_text(mime: &str) -> bool {
     mime.starts_with("text/")
         || matches!(
             mime,
@@ -81,32 +81,33 @@ fn textual(mime: &str) -> bool {
         )
 }
 
-fn decoded(data: &str) -> Option<String> {
+fn decode_text(data: &str) -> Option<String> {
     String::from_utf8(STANDARD.decode(data).ok()?).ok().filter(|text| !text.trim().is_empty())
 }
 
 /// Base64 in the usual alphabet; some clients send the one for URLs, or lines.
-fn standard(data: &str) -> Cow<'_, str> {
+fn to_standard_base64(data: &str) -> Cow<'_, str> {
     if data.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=')) {
         return Cow::Borrowed(data);
     }
-    let kept = data.chars().filter(|c| !c.is_ascii_whitespace());
-    kept.map(|c| match c {
-        '-' => '+',
-        '_' => '/',
-        c => c,
-    })
-    .collect::<String>()
-    .into()
+    let chars = data.chars().filter(|c| !c.is_ascii_whitespace());
+    chars
+        .map(|c| match c {
+            '-' => '+',
+            '_' => '/',
+            c => c,
+        })
+        .collect::<String>()
+        .into()
 }
 
-fn data_url(url: &str) -> Option<(&str, &str)> {
+fn parse_data_url(url: &str) -> Option<(&str, &str)> {
     let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
     Some((head.strip_suffix(";base64")?, data))
 }
 
 /// The type as told, else as the first bytes say.
-fn mime(media: &Media) -> Cow<'_, str> {
+fn mime_type(media: &Media) -> Cow<'_, str> {
     if let Some(mime) = media.mime.as_deref().filter(|mime| !mime.is_empty()) {
         let plain = mime.split(';').next().unwrap_or(mime).trim();
         return if plain == "image/jpg" {
@@ -116,7 +117,7 @@ fn mime(media: &Media) -> Cow<'_, str> {
         };
     }
     let MediaSource::Base64(data) = &media.source else { return Cow::Borrowed("") };
-    let begins = [
+    let prefixes = [
         ("iVBOR", "image/png"),
         ("/9j/", "image/jpeg"),
         ("_9j_", "image/jpeg"),
@@ -124,8 +125,9 @@ fn mime(media: &Media) -> Cow<'_, str> {
         ("UklG", "image/webp"),
         ("JVBER", "application/pdf"),
     ];
-    let told = begins.iter().find(|(begin, _)| data.starts_with(begin)).map(|(_, mime)| *mime);
-    Cow::Borrowed(told.unwrap_or(if media.kind == MediaKind::Image {
+    let detected =
+        prefixes.iter().find(|(begin, _)| data.starts_with(begin)).map(|(_, mime)| *mime);
+    Cow::Borrowed(detected.unwrap_or(if media.kind == MediaKind::Image {
         "image/png"
     } else {
         "text/plain"
@@ -184,7 +186,7 @@ mod tests {
             (media(MediaKind::Audio, base64("aGk="), None), Err("messages.audio")),
         ] {
             assert_eq!(
-                sent(&given)
+                write_source(&given)
                     .as_ref()
                     .map(|(kind, source)| (*kind, source.as_str()))
                     .map_err(|lost| *lost),

@@ -6,62 +6,64 @@ use crate::{
         money::NanoUsd,
     },
     dialect::{
-        Heed, Meter, Summary, fault, shape,
-        tokens::{count, reported},
+        AnswerSummary, Meter, MeterEvent, fault, shape,
+        tokens::{count_at, reported_cost},
     },
     ir::usage::Usage,
 };
 
 #[derive(Default)]
 pub(super) struct MessageMeter {
-    counts: Counts,
-    finish: Option<String>,
+    counts: MessageUsage,
+    stop_reason: Option<String>,
     model: Option<String>,
     /// `message_start` has come, and a block has begun: without them its SDKs cannot read what
     /// follows.
-    begun: bool,
-    opened: bool,
-    content: bool,
+    started: bool,
+    block_started: bool,
+    has_content: bool,
     stopped: bool,
 }
 
 /// Usage as told, field by field: later events replace earlier fields.
 #[derive(Default)]
-pub(super) struct Counts {
+pub(super) struct MessageUsage {
     input: Option<u64>,
-    read: Option<u64>,
-    written: Option<u64>,
-    written_1h: Option<u64>,
+    cache_read: Option<u64>,
+    cache_write: Option<u64>,
+    cache_write_1h: Option<u64>,
     output: Option<u64>,
     thinking: Option<u64>,
     searches: Option<u64>,
     reported: Option<NanoUsd>,
 }
 
-impl Counts {
-    pub(super) fn take(&mut self, usage: JsonRef<'_>) {
-        let set = |place: &mut Option<u64>, path: &[&str]| *place = count(usage, path).or(*place);
+impl MessageUsage {
+    pub(super) fn update(&mut self, usage: JsonRef<'_>) {
+        let set = |count_field: &mut Option<u64>, path: &[&str]| {
+            *count_field = count_at(usage, path).or(*count_field)
+        };
         set(&mut self.input, &["input_tokens"]);
-        set(&mut self.read, &["cache_read_input_tokens"]);
-        set(&mut self.written, &["cache_creation_input_tokens"]);
-        set(&mut self.written_1h, &["cache_creation", "ephemeral_1h_input_tokens"]);
+        set(&mut self.cache_read, &["cache_read_input_tokens"]);
+        set(&mut self.cache_write, &["cache_creation_input_tokens"]);
+        set(&mut self.cache_write_1h, &["cache_creation", "ephemeral_1h_input_tokens"]);
         set(&mut self.output, &["output_tokens"]);
         set(&mut self.thinking, &["output_tokens_details", "thinking_tokens"]);
         set(&mut self.searches, &["server_tool_use", "web_search_requests"]);
-        self.reported = reported(usage).or(self.reported);
+        self.reported = reported_cost(usage).or(self.reported);
     }
 
     pub(super) fn usage(&self) -> Option<Usage> {
         if self.input.is_none() && self.output.is_none() {
             return None;
         }
-        let written = self.written.unwrap_or(0);
-        let cache_write_1h = self.written_1h.unwrap_or(0).min(written);
+        let written = self.cache_write.unwrap_or(0);
+        let cache_write_1h = self.cache_write_1h.unwrap_or(0).min(written);
         let output = self.output.unwrap_or(0);
         let reasoning = self.thinking.unwrap_or(0).min(output);
         Some(Usage {
             input: self.input.unwrap_or(0),
-            cache_read: self.read.unwrap_or(0),
+            cache_read: self.cache_read.unwrap_or(0),
             cache_write_5m: written - cache_write_1h,
             cache_write_1h,
             output: output - reasoning,
@@ -75,22 +77,22 @@ impl Counts {
 
 /// What an event holds, found in the pass that proves it well formed.
 #[derive(Default)]
-struct Marks<'a> {
+struct MessageEventFields<'a> {
     kind: &'a [u8],
-    error: bool,
-    said: bool,
+    has_error: bool,
+    has_content: bool,
 }
 
 impl MessageMeter {
     /// Takes the usage of an event's part. Its SDKs need one, so where there is none the event has
     /// to leave with `zero`.
-    fn counted(&mut self, part: JsonRef<'_>, data: &[u8], zero: &str) -> Heed {
+    fn observe_usage(&mut self, part: JsonRef<'_>, data: &[u8], zero: &str) -> MeterEvent {
         match part.get("usage").filter(|usage| usage.is_object() && !usage.is_blank()) {
             Some(usage) => {
-                self.counts.take(usage);
-                Heed::Nothing
+                self.counts.update(usage);
+                MeterEvent::Metadata
             }
-            None => Heed::Amend(with_member(data, part, "usage", zero)),
+            None => MeterEvent::Replace(with_member(data, part, "usage", zero)),
         }
     }
 }
@@ -98,16 +100,16 @@ impl MessageMeter {
 /// `data` with a member of `part`, an object inside it, put in or replaced; everything else as it
 /// was.
 fn with_member(data: &[u8], part: JsonRef<'_>, key: &str, member: &str) -> Vec<u8> {
-    let place = |text: &str| text.as_ptr().addr() - data.as_ptr().addr();
+    let offset = |text: &str| text.as_ptr().addr() - data.as_ptr().addr();
     let mut out = data.to_vec();
     match part.members().filter(|(known, _)| *known == key).last() {
         Some((_, value)) => {
-            let (from, to) = (place(value.text()), place(value.text()) + value.text().len());
+            let (from, to) = (offset(value.text()), offset(value.text()) + value.text().len());
             let value = member.split_once(':').map_or(member, |(_, value)| value);
             out.splice(from..to, value.bytes());
         }
         None => {
-            let end = place(part.text()) + part.text().len() - 1;
+            let end = offset(part.text()) + part.text().len() - 1;
             let comma = if part.is_blank() { "" } else { "," };
             out.splice(end..end, comma.bytes().chain(member.bytes()));
         }
@@ -116,103 +118,110 @@ fn with_member(data: &[u8], part: JsonRef<'_>, key: &str, member: &str) -> Vec<u
 }
 
 impl Meter for MessageMeter {
-    fn event(&mut self, name: &[u8], data: &[u8]) -> Heed {
+    fn observe(&mut self, name: &[u8], data: &[u8]) -> MeterEvent {
         if data.len() < 20 && data.trim_ascii() == b"[DONE]" {
-            return Heed::Hide;
+            return MeterEvent::Drop;
         }
-        let mut marks = Marks::default();
+        let mut fields = MessageEventFields::default();
         let json = match json::visit(data, |depth, key, value| match (depth, key) {
-            (1, b"type") => marks.kind = value,
+            (1, b"type") => fields.kind = value,
             (1, b"error") => {
-                marks.error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
+                fields.has_error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
             }
-            (1, b"__type") => marks.error |= !is_blank(value),
+            (1, b"__type") => fields.has_error |= !is_blank(value),
             // Texts, arguments and citations of a delta; its own type is no content.
             (2, b"type") => {}
-            (2, _) => marks.said |= !is_blank(value),
+            (2, _) => fields.has_content |= !is_blank(value),
             _ => {}
         }) {
             Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
             Ok(json) if fault::is_error(json) => {
-                return Heed::Error(Box::new(fault::told(None, json)));
+                return MeterEvent::Error(Box::new(fault::from_json(None, json)));
             }
             Ok(_) => {
-                return Heed::Bad(json::JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 });
+                return MeterEvent::Invalid(json::JsonError {
+                    kind: JsonErrorKind::NotAnObject,
+                    offset: 0,
+                });
             }
             Err(_) if name == b"error" && !data.starts_with(b"{") => {
-                return Heed::Error(Box::new(fault::said(data)));
+                return MeterEvent::Error(Box::new(fault::from_text(data)));
             }
-            Err(bad) => return Heed::Bad(bad),
+            Err(bad) => return MeterEvent::Invalid(bad),
         };
         let kind = |kind: &[u8]| {
-            marks.kind.get(1..=kind.len()) == Some(kind)
-                && marks.kind.get(kind.len() + 1) == Some(&b'"')
+            fields.kind.get(1..=kind.len()) == Some(kind)
+                && fields.kind.get(kind.len() + 1) == Some(&b'"')
         };
-        if kind(b"content_block_delta") && self.opened {
-            self.content |= marks.said;
-            return if marks.said { Heed::Content } else { Heed::Nothing };
+        if kind(b"content_block_delta") && self.block_started {
+            self.has_content |= fields.has_content;
+            return if fields.has_content { MeterEvent::Content } else { MeterEvent::Metadata };
         }
-        if marks.error || name == b"error" || kind(b"error") {
-            return Heed::Error(Box::new(fault::told(None, json)));
+        if fields.has_error || name == b"error" || kind(b"error") {
+            return MeterEvent::Error(Box::new(fault::from_json(None, json)));
         }
         if kind(b"ping") {
-            return Heed::Ping;
+            return MeterEvent::Ping;
         }
         if kind(b"message_start") {
-            self.begun = true;
-            let Some(message) = json.get("message") else { return Heed::Nothing };
-            self.model = shape::name(message.get("model"));
-            return self.counted(message, data, r#""usage":{"input_tokens":0,"output_tokens":0}"#);
+            self.started = true;
+            let Some(message) = json.get("message") else { return MeterEvent::Metadata };
+            self.model = shape::clean_name(message.get("model"));
+            return self.observe_usage(
+                message,
+                data,
+                r#""usage":{"input_tokens":0,"output_tokens":0}"#,
+            );
         }
         let starts = kind(b"content_block_start");
         let rest = [b"message_stop".as_slice(), b"message_delta", b"content_block_delta"];
-        if !self.begun && (starts || rest.iter().any(|it| kind(it))) {
-            return Heed::Error(Box::new(fault::unexpected("no message_start")));
+        if !self.started && (starts || rest.iter().any(|it| kind(it))) {
+            return MeterEvent::Error(Box::new(fault::unexpected_shape("no message_start")));
         }
         if kind(b"message_stop") {
-            if !self.content && self.finish.is_none() {
-                return Heed::Error(Box::new(shape::empty()));
+            if !self.has_content && self.stop_reason.is_none() {
+                return MeterEvent::Error(Box::new(shape::empty_stream_fault()));
             }
             self.stopped = true;
-            return Heed::Terminal;
+            return MeterEvent::Terminal;
         }
         if kind(b"content_block_delta") {
-            return Heed::Error(Box::new(fault::unexpected(
+            return MeterEvent::Error(Box::new(fault::unexpected_shape(
                 "a delta of a block that did not begin",
             )));
         }
         if kind(b"message_delta") {
-            self.finish =
-                shape::name(json.member_at(&["delta", "stop_reason"])).or(self.finish.take());
-            return self.counted(json, data, r#""usage":{"output_tokens":0}"#);
+            self.stop_reason = shape::clean_name(json.member_at(&["delta", "stop_reason"]))
+                .or(self.stop_reason.take());
+            return self.observe_usage(json, data, r#""usage":{"output_tokens":0}"#);
         }
         if starts && let Some(block) = json.get("content_block") {
-            self.opened = true;
+            self.block_started = true;
             let quiet = match block.get("type").and_then(JsonRef::str).as_deref() {
                 Some("text") => block.get("text").is_none_or(JsonRef::is_blank),
                 Some("thinking") => block.get("thinking").is_none_or(JsonRef::is_blank),
                 _ => false,
             };
-            self.content |= !quiet;
-            return if quiet { Heed::Nothing } else { Heed::Content };
+            self.has_content |= !quiet;
+            return if quiet { MeterEvent::Metadata } else { MeterEvent::Content };
         }
-        Heed::Nothing
+        MeterEvent::Metadata
     }
 
-    fn complete(&self) -> bool {
-        self.stopped || self.finish.is_some()
+    fn is_complete(&self) -> bool {
+        self.stopped || self.stop_reason.is_some()
     }
 
-    fn summary(&self) -> Summary {
-        Summary {
+    fn summary(&self) -> AnswerSummary {
+        AnswerSummary {
             usage: self.counts.usage(),
-            finish: self.finish.clone(),
+            finish_reason: self.stop_reason.clone(),
             model: self.model.clone(),
         }
     }
 
-    fn terminator(&self) -> Option<&'static [u8]> {
-        (!self.stopped && self.finish.is_some())
+    fn missing_terminator(&self) -> Option<&'static [u8]> {
+        (!self.stopped && self.stop_reason.is_some())
             .then_some(b"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n")
     }
 }
@@ -224,47 +233,48 @@ mod tests {
     #[test]
     fn what_is_content_and_what_is_not() {
         for (event, want) in [
-            (r#"{"type":"ping"}"#, Heed::Ping),
+            (r#"{"type":"ping"}"#, MeterEvent::Ping),
             (
                 r#"{"type":"message_start","message":{"model":"m","usage":{"input_tokens":1}}}"#,
-                Heed::Nothing,
+                MeterEvent::Metadata,
             ),
             (
                 r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#,
-                Heed::Nothing,
+                MeterEvent::Metadata,
             ),
             (
                 r#"{"type":"content_block_start","index":0,"content_block":{"type":"thinking","thinking":"","signature":""}}"#,
-                Heed::Nothing,
+                MeterEvent::Metadata,
             ),
             (
                 r#"{"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"n","input":{}}}"#,
-                Heed::Content,
+                MeterEvent::Content,
             ),
             (
                 r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"x"}}"#,
-                Heed::Content,
+                MeterEvent::Content,
             ),
             (
                 r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""}}"#,
-                Heed::Nothing,
+                MeterEvent::Metadata,
             ),
             (
                 r#"{"type": "content_block_delta","delta":{"type":"input_json_delta","partial_json":"{"}}"#,
-                Heed::Content,
+                MeterEvent::Content,
             ),
-            (r#"{"type":"content_block_stop","index":0}"#, Heed::Nothing),
-            ("[DONE]", Heed::Hide),
+            (r#"{"type":"content_block_stop","index":0}"#, MeterEvent::Metadata),
+            ("[DONE]", MeterEvent::Drop),
         ] {
-            let mut meter = MessageMeter { begun: true, opened: true, ..MessageMeter::default() };
-            assert_eq!(meter.event(b"", event.as_bytes()), want, "{event}");
+            let mut meter =
+                MessageMeter { started: true, block_started: true, ..MessageMeter::default() };
+            assert_eq!(meter.observe(b"", event.as_bytes()), want, "{event}");
         }
         assert!(
-            matches!(MessageMeter::default().event(b"error", br#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#), Heed::Error(f) if f.status == 529)
+            matches!(MessageMeter::default().observe(b"error", br#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#), MeterEvent::Error(f) if f.status == 529)
         );
         assert!(matches!(
-            MessageMeter::default().event(b"error", br#"{"type":"error","error":{"type":"overl"#),
-            Heed::Bad(_)
+            MessageMeter::default().observe(b"error", br#"{"type":"error","error":{"type":"overl"#),
+            MeterEvent::Invalid(_)
         ));
     }
 
@@ -293,18 +303,18 @@ mod tests {
         ] {
             let mut meter = MessageMeter::default();
             let heeds: Vec<_> =
-                events.iter().map(|event| meter.event(b"", event.as_bytes())).collect();
+                events.iter().map(|event| meter.observe(b"", event.as_bytes())).collect();
             assert_eq!(
-                !heeds.iter().any(|heed| matches!(heed, Heed::Error(_))),
+                !heeds.iter().any(|heed| matches!(heed, MeterEvent::Error(_))),
                 good,
                 "{events:?}"
             );
-            assert_eq!(meter.complete(), good, "{events:?}");
+            assert_eq!(meter.is_complete(), good, "{events:?}");
         }
     }
 
     #[test]
-    fn events_without_usage_leave_with_one() {
+    fn events_without_usage_get_one() {
         for (event, want) in [
             (
                 r#"{"type":"message_start", "message":{"id":"i","content":[] } }"#,
@@ -319,8 +329,12 @@ mod tests {
                 r#" {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":0}}"#,
             ),
         ] {
-            let mut meter = MessageMeter { begun: true, ..MessageMeter::default() };
-            assert_eq!(meter.event(b"", event.as_bytes()), Heed::Amend(want.into()), "{event}");
+            let mut meter = MessageMeter { started: true, ..MessageMeter::default() };
+            assert_eq!(
+                meter.observe(b"", event.as_bytes()),
+                MeterEvent::Replace(want.into()),
+                "{event}"
+            );
             assert_eq!(meter.summary().usage, None);
         }
     }
@@ -332,7 +346,7 @@ mod tests {
             r#"{"type":"message_start","message":{"model":"m","usage":{"input_tokens":3,"cache_read_input_tokens":100,"cache_creation_input_tokens":50,"cache_creation":{"ephemeral_5m_input_tokens":30,"ephemeral_1h_input_tokens":20},"output_tokens":1}}}"#,
             r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":9,"input_tokens":null}}"#,
         ] {
-            assert_eq!(meter.event(b"", event.as_bytes()), Heed::Nothing);
+            assert_eq!(meter.observe(b"", event.as_bytes()), MeterEvent::Metadata);
         }
         let usage = Usage {
             input: 3,
@@ -344,12 +358,12 @@ mod tests {
         };
         assert_eq!(
             meter.summary(),
-            Summary {
+            AnswerSummary {
                 usage: Some(usage),
-                finish: Some("end_turn".to_owned()),
+                finish_reason: Some("end_turn".to_owned()),
                 model: Some("m".to_owned())
             }
         );
-        assert!(meter.complete() && meter.terminator().is_some());
+        assert!(meter.is_complete() && meter.missing_terminator().is_some());
     }
 }

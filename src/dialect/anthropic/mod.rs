@@ -26,8 +26,8 @@ use http::StatusCode;
 
 use crate::{
     dialect::{
-        Carry, Egress, Encoded, Framing, Ingress, Meter, Place, Shape, StreamReader, StreamWriter,
-        Summary, Traits, any::AnyMeter, shape,
+        AnswerSummary, AttemptContext, ChatEndpoint, Egress, EncodedRequest, Framing, Ingress,
+        Meter, ResponseSpec, StreamReader, StreamWriter, TargetTraits, any::GenericMeter, shape,
     },
     ir::{
         fault::{Fault, ProxyError},
@@ -37,7 +37,7 @@ use crate::{
     },
 };
 
-pub use blocks_read::UNSIGNED;
+pub use blocks_read::PLACEHOLDER_SIGNATURE;
 
 pub(super) struct Anthropic;
 
@@ -47,27 +47,27 @@ impl Ingress for Anthropic {
     }
 
     fn write_error(&self, error: &ProxyError, request_id: &str) -> (StatusCode, Bytes) {
-        error::write(error, request_id)
+        error::write_error(error, request_id)
     }
 
     fn stream_error(&self, error: &ProxyError, request_id: &str, _framing: Framing) -> Bytes {
-        error::event(error, request_id)
+        error::error_event(error, request_id)
     }
 
     fn ping(&self, _framing: Framing) -> Option<&'static [u8]> {
         Some(b"event: ping\ndata: {\"type\":\"ping\"}\n\n")
     }
 
-    fn read_request(&self, _place: Place, body: &[u8]) -> Result<ChatRequest, ProxyError> {
-        request_read::read(body)
+    fn read_request(&self, _place: ChatEndpoint, body: &[u8]) -> Result<ChatRequest, ProxyError> {
+        request_read::read_request(body)
     }
 
-    fn write_response(&self, response: &ChatResponse, shape: &Shape) -> Bytes {
-        response_write::write(response, shape)
+    fn write_response(&self, response: &ChatResponse, spec: &ResponseSpec) -> Bytes {
+        response_write::write_response(response, spec)
     }
 
-    fn stream_writer(&self, shape: &Shape) -> Box<dyn StreamWriter> {
-        Box::new(stream_write::MessageWriter::new(shape))
+    fn stream_writer(&self, spec: &ResponseSpec) -> Box<dyn StreamWriter> {
+        Box::new(stream_write::MessageStreamWriter::new(spec))
     }
 }
 
@@ -76,26 +76,31 @@ impl Egress for Anthropic {
         Dialect::Anthropic
     }
 
-    fn read_answer(&self, op: Op, content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
+    fn read_summary(
+        &self,
+        op: Op,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<AnswerSummary, Fault> {
         match op {
-            Op::Chat => answer::read(content_type, body),
-            _ => shape::other(content_type, body),
+            Op::Chat => answer::read_summary(content_type, body),
+            _ => shape::generic_summary(content_type, body),
         }
     }
 
     fn meter(&self, op: Op) -> Box<dyn Meter> {
         match op {
             Op::Chat => Box::new(meter::MessageMeter::default()),
-            _ => Box::new(AnyMeter::default()),
+            _ => Box::new(GenericMeter::default()),
         }
     }
 
-    fn as_stream(&self, _op: Op, body: &[u8], _framing: Framing) -> Result<Bytes, Fault> {
-        answer::as_stream(body)
+    fn synthesize_stream(&self, _op: Op, body: &[u8], _framing: Framing) -> Result<Bytes, Fault> {
+        answer::synthesize_stream(body)
     }
 
-    fn as_answer(&self, _op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
-        answer::as_answer(events)
+    fn collect_stream(&self, _op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
+        answer::collect_stream(events)
     }
 
     fn chat_path(&self, _stream: bool) -> (&'static str, &'static str) {
@@ -106,20 +111,20 @@ impl Egress for Anthropic {
         Framing::Sse
     }
 
-    fn write_request(&self, request: &ChatRequest, traits: &Traits) -> Encoded {
-        request_write::write(request, traits)
+    fn write_request(&self, request: &ChatRequest, traits: &TargetTraits) -> EncodedRequest {
+        request_write::write_request(request, traits)
     }
 
     fn read_response(
         &self,
         content_type: &str,
         body: &[u8],
-        carry: &Carry,
+        context: &AttemptContext,
     ) -> Result<ChatResponse, Fault> {
-        response_read::read(content_type, body, carry)
+        response_read::read_response(content_type, body, context)
     }
 
-    fn stream_reader(&self, carry: &Carry) -> Box<dyn StreamReader> {
-        Box::new(stream_read::MessageReader::new(carry))
+    fn stream_reader(&self, context: &AttemptContext) -> Box<dyn StreamReader> {
+        Box::new(stream_read::MessageStreamReader::new(context))
     }
 }

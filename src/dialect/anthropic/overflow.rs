@@ -4,10 +4,10 @@
 use crate::ir::fault::{ProxyError, ProxyErrorKind};
 
 /// How clients recognise it: these words, then the tokens there are and the tokens there may be.
-const WORDS: &str = "prompt is too long";
+const TOO_LONG_PHRASE: &str = "prompt is too long";
 
 /// How upstreams of all dialects say it, in lower case.
-const SAID: [&str; 12] = [
+const UPSTREAM_PHRASES: [&str; 12] = [
     "maximum context length",
     "exceeds the context window",
     "exceed the context window",
@@ -19,15 +19,15 @@ const SAID: [&str; 12] = [
     "input token count",
     "input tokens exceed",
     "exceeds the maximum number of tokens",
-    WORDS,
+    TOO_LONG_PHRASE,
 ];
 
 /// Words that stand around the number that may not be passed.
-const BOUND: [&str; 7] =
+const LIMIT_PHRASES: [&str; 7] =
     ["maximum", "limit", "context length", "context size", "context window", "allowed", "up to"];
 
 /// Whether the error says that the conversation is too long.
-pub(super) fn is(error: &ProxyError) -> bool {
+pub(super) fn is_context_overflow(error: &ProxyError) -> bool {
     let fits = matches!(
         error.kind,
         ProxyErrorKind::BadRequest | ProxyErrorKind::TooLarge | ProxyErrorKind::UpstreamError
@@ -37,43 +37,43 @@ pub(super) fn is(error: &ProxyError) -> bool {
     fits && refused
         && (error.code.as_deref().is_some_and(|code| {
             matches!(code, "context_length_exceeded" | "context_window_exceeded")
-        }) || SAID.iter().any(|words| message.contains(words)))
+        }) || UPSTREAM_PHRASES.iter().any(|phrase| message.contains(phrase)))
 }
 
 /// The message in those words, with the numbers where they are told, before what the upstream said.
-pub(super) fn worded(error: &ProxyError) -> Option<String> {
-    if !is(error) || error.message.contains(WORDS) {
+pub(super) fn reword(error: &ProxyError) -> Option<String> {
+    if !is_context_overflow(error) || error.message.contains(TOO_LONG_PHRASE) {
         return None;
     }
-    Some(match counts(&error.message.to_lowercase()) {
+    Some(match token_counts(&error.message.to_lowercase()) {
         Some((there, most)) => {
-            format!("{WORDS}: {there} tokens > {most} maximum: {}", error.message)
+            format!("{TOO_LONG_PHRASE}: {there} tokens > {most} maximum: {}", error.message)
         }
-        None => format!("{WORDS}: {}", error.message),
+        None => format!("{TOO_LONG_PHRASE}: {}", error.message),
     })
 }
 
 /// The tokens there are and the tokens there may be: the latter stands by a word that bounds, the
 /// former is the largest number above it.
-fn counts(message: &str) -> Option<(u64, u64)> {
-    let numbers = numbers(message);
-    let near = |at: usize| {
+fn token_counts(message: &str) -> Option<(u64, u64)> {
+    let numbers = find_numbers(message);
+    let follows_limit_phrase = |at: usize| {
         let from =
             message.char_indices().map(|(i, _)| i).rev().find(|i| *i + 45 <= at).unwrap_or(0);
-        BOUND.iter().any(|word| message[from..at].contains(word))
+        LIMIT_PHRASES.iter().any(|phrase| message[from..at].contains(phrase))
     };
-    let most = numbers
+    let limit = numbers
         .iter()
-        .find(|(at, _)| near(*at))
+        .find(|(at, _)| follows_limit_phrase(*at))
         .or_else(|| numbers.iter().min_by_key(|(_, number)| *number))?
         .1;
-    let there = numbers.iter().map(|(_, number)| *number).max().filter(|there| *there > most)?;
-    Some((there, most))
+    let used = numbers.iter().map(|(_, number)| *number).max().filter(|there| *there > limit)?;
+    Some((used, limit))
 }
 
 /// Counts in a text with where they begin; versions, years and the like are too small.
-fn numbers(message: &str) -> Vec<(usize, u64)> {
-    const LEAST: u64 = 256;
+fn find_numbers(message: &str) -> Vec<(usize, u64)> {
+    const MIN_TOKEN_COUNT: u64 = 256;
     let mut out = Vec::new();
     let mut rest = 0;
     while let Some(at) = message[rest..].find(|c: char| c.is_ascii_digit()).map(|at| rest + at) {
@@ -82,7 +82,11 @@ fn numbers(message: &str) -> Vec<(usize, u64)> {
             .map_or(message.len(), |end| at + end);
         let digits: String = message[at..end].chars().filter(char::is_ascii_digit).collect();
         out.extend(
-            digits.parse().ok().filter(|number| *number >= LEAST).map(|number| (at, number)),
+            digits
+                .parse()
+                .ok()
+                .filter(|number| *number >= MIN_TOKEN_COUNT)
+                .map(|number| (at, number)),
         );
         rest = end;
     }
@@ -94,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_numbers_are_found_in_everybody_s_words() {
+    fn token_counts_are_found_in_every_vendor_s_message() {
         for (message, want) in [
             (
                 "This model's maximum context length is 128000 tokens. However, your messages resulted in 150001 tokens.",
@@ -124,13 +128,13 @@ mod tests {
             ("max_tokens is too large: 5000", None),
         ] {
             let error = ProxyError::new(ProxyErrorKind::UpstreamError, message).status(400);
-            let worded = worded(&error);
+            let worded = reword(&error);
             assert_eq!(worded.is_some(), want.is_some(), "{message}");
             if let (Some(worded), Some(want)) = (worded, want) {
                 assert!(worded.starts_with(want) && worded.ends_with(message), "{worded}");
             }
         }
-        assert!(!is(
+        assert!(!is_context_overflow(
             &ProxyError::new(ProxyErrorKind::RateLimited, "maximum context length").status(429)
         ));
     }

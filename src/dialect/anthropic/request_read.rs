@@ -17,14 +17,14 @@ use crate::{
     },
 };
 
-const ME: Dialect = Dialect::Anthropic;
+const DIALECT: Dialect = Dialect::Anthropic;
 
-pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ProxyError> {
+pub(super) fn read_request(body: &[u8]) -> Result<ChatRequest, ProxyError> {
     let json = json::parse(body).map_err(|bad| {
         ProxyError::new(ProxyErrorKind::BadRequest, format!("invalid JSON: {}", bad.describe(body)))
     })?;
     if !json.is_object() {
-        return Err(refused("", "expected an object"));
+        return Err(invalid_field("", "expected an object"));
     }
     let known = [
         "model",
@@ -44,17 +44,17 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ProxyError> {
         "output_config",
         "output_format",
     ];
-    let mut extras = Extras::from_object(ME, json, &known);
-    let mut settings = settings(json, &mut extras);
+    let mut extras = Extras::from_object(DIALECT, json, &known);
+    let mut settings = read_settings(json, &mut extras);
     let mut request = ChatRequest {
-        system: blocks_read::content(json.get("system")),
-        messages: messages(json)?,
+        system: blocks_read::read_content(json.get("system")),
+        messages: read_messages(json)?,
         tools: json
             .get("tools")
             .into_iter()
             .flat_map(JsonRef::items)
             .filter(|tool| tool.is_object())
-            .map(tool)
+            .map(read_tool)
             .collect(),
         stream: json.get("stream").and_then(JsonRef::bool).unwrap_or(false),
         ..ChatRequest::default()
@@ -67,29 +67,29 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ProxyError> {
     if let Some(choice) = json.get("tool_choice") {
         settings.parallel_tools =
             choice.get("disable_parallel_tool_use").and_then(JsonRef::bool).map(|no| !no);
-        request.tool_choice = tool_choice(choice);
+        request.tool_choice = read_tool_choice(choice);
     }
     name_results(&mut request.messages);
     (request.settings, request.extras) = (settings, extras);
     Ok(request)
 }
 
-fn refused(field: &str, what: &str) -> ProxyError {
+fn invalid_field(field: &str, what: &str) -> ProxyError {
     let message = if field.is_empty() { what.to_owned() } else { format!("{field}: {what}") };
     ProxyError::new(ProxyErrorKind::BadRequest, message).param(field.to_owned())
 }
 
-fn messages(json: JsonRef<'_>) -> Result<Vec<ChatMessage>, ProxyError> {
-    let list = json.get("messages").ok_or_else(|| refused("messages", "field required"))?;
+fn read_messages(json: JsonRef<'_>) -> Result<Vec<ChatMessage>, ProxyError> {
+    let list = json.get("messages").ok_or_else(|| invalid_field("messages", "field required"))?;
     if !list.is_array() {
-        return Err(refused("messages", &format!("expected a list, got {}", list.kind())));
+        return Err(invalid_field("messages", &format!("expected a list, got {}", list.kind())));
     }
-    list.items().enumerate().map(|(at, message)| self::message(at, message)).collect()
+    list.items().enumerate().map(|(at, message)| self::read_message(at, message)).collect()
 }
 
-fn message(at: usize, json: JsonRef<'_>) -> Result<ChatMessage, ProxyError> {
+fn read_message(at: usize, json: JsonRef<'_>) -> Result<ChatMessage, ProxyError> {
     if !json.is_object() {
-        return Err(refused(
+        return Err(invalid_field(
             &format!("messages.{at}"),
             &format!("expected an object, got {}", json.kind()),
         ));
@@ -99,7 +99,7 @@ fn message(at: usize, json: JsonRef<'_>) -> Result<ChatMessage, ProxyError> {
         Some("assistant") => Role::Assistant,
         Some("system" | "developer") => Role::System,
         _ => {
-            return Err(refused(
+            return Err(invalid_field(
                 &format!("messages.{at}.role"),
                 "expected `user`, `assistant` or `system`",
             ));
@@ -107,13 +107,13 @@ fn message(at: usize, json: JsonRef<'_>) -> Result<ChatMessage, ProxyError> {
     };
     let content = json.get("content");
     if content.is_some_and(|content| !matches!(content.kind(), "string" | "array" | "object")) {
-        return Err(refused(
+        return Err(invalid_field(
             &format!("messages.{at}.content"),
             "expected a text or a list of blocks",
         ));
     }
-    let extras = Extras::from_object(ME, json, &["role", "content"]);
-    Ok(ChatMessage { extras, ..ChatMessage::new(role, blocks_read::content(content)) })
+    let extras = Extras::from_object(DIALECT, json, &["role", "content"]);
+    Ok(ChatMessage { extras, ..ChatMessage::new(role, blocks_read::read_content(content)) })
 }
 
 /// Results say whose they are only by id; other dialects want the tool's name as well.
@@ -134,7 +134,7 @@ fn name_results(messages: &mut [ChatMessage]) {
     }
 }
 
-fn settings(json: JsonRef<'_>, extras: &mut Extras) -> GenerationSettings {
+fn read_settings(json: JsonRef<'_>, extras: &mut Extras) -> GenerationSettings {
     let number =
         |key: &str| json.get(key).filter(|value| value.kind() == "number").map(RawJson::from_json);
     let mut settings = GenerationSettings {
@@ -142,16 +142,16 @@ fn settings(json: JsonRef<'_>, extras: &mut Extras) -> GenerationSettings {
         temperature: number("temperature"),
         top_p: number("top_p"),
         top_k: number("top_k"),
-        stop: strings(json.get("stop_sequences")),
-        service_tier: blocks_read::string(json, "service_tier")
+        stop: read_strings(json.get("stop_sequences")),
+        service_tier: blocks_read::string_member(json, "service_tier")
             .map(|tier| if tier == "standard_only" { "default".to_owned() } else { tier }),
         ..GenerationSettings::default()
     };
     if let Some(metadata) = json.get("metadata") {
-        settings.user = blocks_read::string(metadata, "user_id");
-        keep(extras, "metadata", metadata, &["user_id"]);
+        settings.user = blocks_read::string_member(metadata, "user_id");
+        preserve_unknown(extras, "metadata", metadata, &["user_id"]);
     }
-    let mut wish = thinking(json.get("thinking"), extras);
+    let mut wish = read_thinking(json.get("thinking"), extras);
     let mut format = json.get("output_format");
     if let Some(config) = json.get("output_config") {
         let effort =
@@ -160,7 +160,7 @@ fn settings(json: JsonRef<'_>, extras: &mut Extras) -> GenerationSettings {
             wish.get_or_insert_default().effort = effort;
         }
         format = config.get("format").or(format);
-        keep(
+        preserve_unknown(
             extras,
             "output_config",
             config,
@@ -179,15 +179,15 @@ fn settings(json: JsonRef<'_>, extras: &mut Extras) -> GenerationSettings {
 }
 
 /// What is left of an object whose known members are told elsewhere.
-fn keep(extras: &mut Extras, key: &str, json: JsonRef<'_>, known: &[&str]) {
-    let rest = Extras::from_object(ME, json, known);
+fn preserve_unknown(extras: &mut Extras, key: &str, json: JsonRef<'_>, known: &[&str]) {
+    let rest = Extras::from_object(DIALECT, json, known);
     if !rest.is_empty() {
-        let raw = RawJson::object(|o| rest.write(ME, o, |_| {}));
-        extras.push(ME, key, raw);
+        let raw = RawJson::object(|o| rest.write(DIALECT, o, |_| {}));
+        extras.push(DIALECT, key, raw);
     }
 }
 
-fn strings(json: Option<JsonRef<'_>>) -> Vec<String> {
+fn read_strings(json: Option<JsonRef<'_>>) -> Vec<String> {
     let Some(json) = json else { return Vec::new() };
     match json.str() {
         Some(one) => vec![one.into_owned()],
@@ -195,14 +195,14 @@ fn strings(json: Option<JsonRef<'_>>) -> Vec<String> {
     }
 }
 
-fn thinking(json: Option<JsonRef<'_>>, extras: &mut Extras) -> Option<ReasoningSettings> {
+fn read_thinking(json: Option<JsonRef<'_>>, extras: &mut Extras) -> Option<ReasoningSettings> {
     let json = json?;
     let (enabled, adaptive) = match json.get("type").and_then(JsonRef::str).as_deref() {
         Some("enabled") => (true, false),
         Some("adaptive") => (true, true),
         Some("disabled") => (false, false),
         _ => {
-            extras.push(ME, "thinking", RawJson::from_json(json));
+            extras.push(DIALECT, "thinking", RawJson::from_json(json));
             return None;
         }
     };
@@ -222,18 +222,18 @@ fn thinking(json: Option<JsonRef<'_>>, extras: &mut Extras) -> Option<ReasoningS
     })
 }
 
-fn tool_choice(json: JsonRef<'_>) -> Option<ToolChoice> {
+fn read_tool_choice(json: JsonRef<'_>) -> Option<ToolChoice> {
     let kind = json.get("type").or(Some(json)).and_then(JsonRef::str)?;
     Some(match &*kind {
         "auto" => ToolChoice::Auto,
         "any" => ToolChoice::Required,
         "none" => ToolChoice::None,
-        "tool" => ToolChoice::Named(blocks_read::string(json, "name")?),
+        "tool" => ToolChoice::Named(blocks_read::string_member(json, "name")?),
         _ => return None,
     })
 }
 
-fn tool(json: JsonRef<'_>) -> Tool {
+fn read_tool(json: JsonRef<'_>) -> Tool {
     let kind = json.get("type").and_then(JsonRef::str);
     if let Some(kind) = kind.as_deref().filter(|kind| *kind != "custom") {
         let kinds = [
@@ -245,17 +245,17 @@ fn tool(json: JsonRef<'_>) -> Tool {
             .into_iter()
             .find(|(begin, _)| kind.starts_with(begin))
             .map_or(HostedKind::Other, |(_, kind)| kind);
-        return Tool::Hosted(HostedTool { kind, dialect: ME, body: RawJson::from_json(json) });
+        return Tool::Hosted(HostedTool { kind, dialect: DIALECT, body: RawJson::from_json(json) });
     }
     Tool::Function(FunctionTool {
-        name: blocks_read::string(json, "name").unwrap_or_default(),
-        description: blocks_read::string(json, "description"),
+        name: blocks_read::string_member(json, "name").unwrap_or_default(),
+        description: blocks_read::string_member(json, "description"),
         schema: json.get("input_schema").map(RawJson::from_json),
         strict: json.get("strict").and_then(JsonRef::bool),
         namespace: None,
-        cache: blocks_read::cache(json),
+        cache: blocks_read::read_cache_control(json),
         extras: Extras::from_object(
-            ME,
+            DIALECT,
             json,
             &["type", "name", "description", "input_schema", "strict", "cache_control"],
         ),

@@ -3,8 +3,8 @@
 use crate::{
     base::{json::JsonRef, raw::RawJson},
     dialect::{
-        Carry,
-        anthropic::{blocks_read, meter::Counts},
+        AttemptContext,
+        anthropic::{blocks_read, meter::MessageUsage},
         fault, shape,
     },
     ir::{
@@ -16,10 +16,10 @@ use crate::{
     },
 };
 
-const ME: Dialect = Dialect::Anthropic;
+const DIALECT: Dialect = Dialect::Anthropic;
 
 /// Fields of usage that the common counts hold.
-const COUNTED: [&str; 7] = [
+const COUNTED_USAGE_FIELDS: [&str; 7] = [
     "input_tokens",
     "output_tokens",
     "cache_read_input_tokens",
@@ -29,59 +29,63 @@ const COUNTED: [&str; 7] = [
     "service_tier",
 ];
 
-pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<ChatResponse, Fault> {
-    let json = shape::answer(content_type, body)?;
+pub(super) fn read_response(
+    content_type: &str,
+    body: &[u8],
+    context: &AttemptContext,
+) -> Result<ChatResponse, Fault> {
+    let json = shape::parse_response(content_type, body)?;
     let content = json.get("content");
     if content.is_none_or(|content| !content.is_array() && content.str().is_none())
         && json.get("stop_reason").is_none()
     {
-        shape::list(json, "content")?;
+        shape::required_list(json, "content")?;
     }
-    let mut blocks = blocks_read::content(content);
-    let mut calls = Calls::new(carry);
+    let mut blocks = blocks_read::read_content(content);
+    let mut call_ids = AnthropicAnswerCallIds::new(context);
     for block in &mut blocks {
         if let BlockKind::ToolCall(call) = &mut block.kind {
-            call.id = calls.id(&call.id);
-            call.name = carry.name(&call.name).to_owned();
+            call.id = call_ids.unique_id(&call.id);
+            call.name = context.client_tool_name(&call.name).to_owned();
         }
     }
     // An empty text says nothing; it stands where all was thought or called.
-    blocks.retain(|block| !is_empty(block));
+    blocks.retain(|block| !is_empty_text(block));
     let usage = json.get("usage");
-    let mut counts = Counts::default();
+    let mut counts = MessageUsage::default();
     if let Some(usage) = usage {
-        counts.take(usage);
+        counts.update(usage);
     }
     let mut extras = Extras::from_object(
-        ME,
+        DIALECT,
         json,
         &["id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage"],
     );
     if let Some(usage) = usage {
-        let rest = Extras::from_object(ME, usage, &COUNTED);
+        let rest = Extras::from_object(DIALECT, usage, &COUNTED_USAGE_FIELDS);
         if !rest.is_empty() {
-            extras.push(ME, "usage", RawJson::object(|o| rest.write(ME, o, |_| {})));
+            extras.push(DIALECT, "usage", RawJson::object(|o| rest.write(DIALECT, o, |_| {})));
         }
     }
     Ok(ChatResponse {
-        id: blocks_read::string(json, "id").unwrap_or_default(),
-        model: shape::name(json.get("model")).unwrap_or_default(),
+        id: blocks_read::string_member(json, "id").unwrap_or_default(),
+        model: shape::clean_name(json.get("model")).unwrap_or_default(),
         created: None,
         blocks,
-        finish: finish(
-            shape::name(json.get("stop_reason")),
-            blocks_read::string(json, "stop_sequence"),
-            calls.any(),
+        finish: read_finish(
+            shape::clean_name(json.get("stop_reason")),
+            blocks_read::string_member(json, "stop_sequence"),
+            call_ids.has_calls(),
         ),
         usage: counts.usage(),
-        service_tier: usage.and_then(|usage| tier(usage)),
+        service_tier: usage.and_then(|usage| read_service_tier(usage)),
         logprobs: None,
         extras,
     })
 }
 
 /// Why it ended; tool calls are told by the calls.
-pub(super) fn finish(said: Option<String>, sequence: Option<String>, called: bool) -> Finish {
+pub(super) fn read_finish(said: Option<String>, sequence: Option<String>, called: bool) -> Finish {
     let kind = match said.as_deref() {
         Some("max_tokens" | "model_context_window_exceeded" | "length") => FinishKind::Length,
         Some("refusal") => FinishKind::Refusal,
@@ -98,43 +102,43 @@ pub(super) fn finish(said: Option<String>, sequence: Option<String>, called: boo
 }
 
 /// The service tier in the words of all dialects.
-pub(super) fn tier(usage: JsonRef<'_>) -> Option<String> {
-    shape::name(usage.get("service_tier"))
+pub(super) fn read_service_tier(usage: JsonRef<'_>) -> Option<String> {
+    shape::clean_name(usage.get("service_tier"))
         .map(|tier| if tier == "standard" { "default".to_owned() } else { tier })
 }
 
-fn is_empty(block: &Block) -> bool {
+fn is_empty_text(block: &Block) -> bool {
     matches!(&block.kind, BlockKind::Text(text) if text.text.is_empty() && text.citations.is_empty())
 }
 
 /// Ids of an answer's calls: there, and each once.
 #[derive(Debug)]
-pub(super) struct Calls {
+pub(super) struct AnthropicAnswerCallIds {
     seed: String,
-    told: Vec<String>,
+    emitted_ids: Vec<String>,
 }
 
-impl Calls {
-    pub(super) fn new(carry: &Carry) -> Self {
-        Self { seed: carry.seed.clone(), told: Vec::new() }
+impl AnthropicAnswerCallIds {
+    pub(super) fn new(context: &AttemptContext) -> Self {
+        Self { seed: context.call_id_seed.clone(), emitted_ids: Vec::new() }
     }
 
-    pub(super) fn id(&mut self, told: &str) -> String {
-        let id = if told.is_empty() || self.told.iter().any(|id| id == told) {
-            format!("call_{}_{}", self.seed, self.told.len())
+    pub(super) fn unique_id(&mut self, reported: &str) -> String {
+        let id = if reported.is_empty() || self.emitted_ids.iter().any(|id| id == reported) {
+            format!("call_{}_{}", self.seed, self.emitted_ids.len())
         } else {
-            told.to_owned()
+            reported.to_owned()
         };
-        self.told.push(id.clone());
+        self.emitted_ids.push(id.clone());
         id
     }
 
-    pub(super) fn any(&self) -> bool {
-        !self.told.is_empty()
+    pub(super) fn has_calls(&self) -> bool {
+        !self.emitted_ids.is_empty()
     }
 }
 
 /// An unknown shape of content, in the middle of a stream.
-pub(super) fn not_an_event(kind: &str) -> Fault {
-    fault::unexpected(&format!("an event is {kind}"))
+pub(super) fn invalid_event(kind: &str) -> Fault {
+    fault::unexpected_shape(&format!("an event is {kind}"))
 }

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use crate::{
     base::write::{self, ArrayWriter, ObjectWriter},
     dialect::{
-        Shape,
-        anthropic::{blocks_read::UNSIGNED, blocks_write},
+        ResponseSpec,
+        anthropic::{blocks_read::PLACEHOLDER_SIGNATURE, blocks_write},
     },
     ir::{
         block::{Block, BlockKind, CallKind, Citation, ReasoningSignature, SignatureKind},
@@ -17,26 +17,26 @@ use crate::{
     },
 };
 
-const ME: Dialect = Dialect::Anthropic;
+const DIALECT: Dialect = Dialect::Anthropic;
 
-pub(super) fn write(response: &ChatResponse, shape: &Shape) -> Bytes {
+pub(super) fn write_response(response: &ChatResponse, spec: &ResponseSpec) -> Bytes {
     let refused = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::Refusal(_)));
     let body = write::object(|o| {
-        o.str("id", &id(shape))
+        o.str("id", &message_id(spec))
             .str("type", "message")
             .str("role", "assistant")
-            .str("model", &shape.model);
-        o.array("content", |a| response.blocks.iter().for_each(|it| block(a, it)));
-        stop(o, &response.finish, refused);
+            .str("model", &spec.model);
+        o.array("content", |a| response.blocks.iter().for_each(|it| write_block(a, it)));
+        write_stop_reason(o, &response.finish, refused);
         o.object("usage", |o| {
-            usage(o, response.usage.as_ref(), response.service_tier.as_deref());
-            let rest = response.extras.get(ME, "usage");
+            write_usage(o, response.usage.as_ref(), response.service_tier.as_deref());
+            let rest = response.extras.get(DIALECT, "usage");
             for (key, value) in rest.into_iter().flat_map(|rest| rest.json().members()) {
                 o.json(key, value);
             }
         });
         for (key, raw) in response.extras.iter().filter(|(key, _)| *key != "usage") {
-            if response.extras.get(ME, key).is_some() {
+            if response.extras.get(DIALECT, key).is_some() {
                 o.raw(key, raw);
             }
         }
@@ -45,12 +45,12 @@ pub(super) fn write(response: &ChatResponse, shape: &Shape) -> Bytes {
 }
 
 /// The answer's id in this dialect's form.
-pub(super) fn id(shape: &Shape) -> String {
-    format!("msg_{}", shape.id)
+pub(super) fn message_id(spec: &ResponseSpec) -> String {
+    format!("msg_{}", spec.request_id)
 }
 
 /// The fields `stop_reason` and `stop_sequence`.
-pub(super) fn stop(o: &mut ObjectWriter<'_>, finish: &Finish, refused: bool) {
+pub(super) fn write_stop_reason(o: &mut ObjectWriter<'_>, finish: &Finish, refused: bool) {
     let sequence = finish.stop_sequence.as_deref();
     let reason = match finish.kind {
         FinishKind::Stop if refused => "refusal",
@@ -75,9 +75,9 @@ pub(super) fn stop(o: &mut ObjectWriter<'_>, finish: &Finish, refused: bool) {
 
 /// The members of `usage`. The counts have to be there; what nobody told is 0. Input leaves out
 /// what the cache holds.
-pub(super) fn usage(o: &mut ObjectWriter<'_>, usage: Option<&Usage>, tier: Option<&str>) {
+pub(super) fn write_usage(o: &mut ObjectWriter<'_>, usage: Option<&Usage>, tier: Option<&str>) {
     let counts = usage.copied().unwrap_or_default();
-    totals(o, &counts);
+    write_totals(o, &counts);
     o.object("cache_creation", |o| {
         o.num("ephemeral_5m_input_tokens", counts.cache_write_5m)
             .num("ephemeral_1h_input_tokens", counts.cache_write_1h);
@@ -90,7 +90,7 @@ pub(super) fn usage(o: &mut ObjectWriter<'_>, usage: Option<&Usage>, tier: Optio
 }
 
 /// The counts that also stand at the end of a stream.
-pub(super) fn totals(o: &mut ObjectWriter<'_>, counts: &Usage) {
+pub(super) fn write_totals(o: &mut ObjectWriter<'_>, counts: &Usage) {
     o.num("input_tokens", counts.uncached_input());
     o.num(
         "cache_creation_input_tokens",
@@ -106,9 +106,9 @@ pub(super) fn totals(o: &mut ObjectWriter<'_>, counts: &Usage) {
 }
 
 /// A citation, as the dialect wrote it, or as one of a search where its source is on the web.
-pub(super) fn citation(citation: &Citation) -> Option<String> {
+pub(super) fn write_citation(citation: &Citation) -> Option<String> {
     match (&citation.raw, &citation.url) {
-        (Some((ME, raw)), _) => Some(raw.text().to_owned()),
+        (Some((DIALECT, raw)), _) => Some(raw.text().to_owned()),
         (_, Some(url)) => Some(write::object(|o| {
             o.str("type", "web_search_result_location").str("url", url);
             match &citation.title {
@@ -123,34 +123,37 @@ pub(super) fn citation(citation: &Citation) -> Option<String> {
 }
 
 /// What a proof means to clients of this dialect.
-pub(super) enum Seal<'p> {
+pub(super) enum ReasoningSeal<'p> {
     /// The thought itself.
     Redacted(&'p str),
     Signature(&'p str),
 }
 
-pub(super) fn seal(proof: Option<&ReasoningSignature>) -> Seal<'_> {
-    match proof.filter(|proof| proof.dialect == ME).map(|proof| (proof.kind, proof.value.as_str()))
+pub(super) fn reasoning_seal(proof: Option<&ReasoningSignature>) -> ReasoningSeal<'_> {
+    match proof
+        .filter(|proof| proof.dialect == DIALECT)
+        .map(|proof| (proof.kind, proof.value.as_str()))
     {
-        Some((SignatureKind::Redacted, data)) => Seal::Redacted(data),
-        Some((SignatureKind::Signature, value)) => Seal::Signature(value),
-        _ => Seal::Signature(UNSIGNED),
+        Some((SignatureKind::Redacted, data)) => ReasoningSeal::Redacted(data),
+        Some((SignatureKind::Signature, value)) => ReasoningSeal::Signature(value),
+        _ => ReasoningSeal::Signature(PLACEHOLDER_SIGNATURE),
     }
 }
 
 /// Blocks that this dialect's answers have no place for (pictures, other dialects' own) are left
 /// out.
-fn block(a: &mut ArrayWriter<'_>, block: &Block) {
+fn write_block(a: &mut ArrayWriter<'_>, block: &Block) {
     match &block.kind {
         BlockKind::Text(text) if text.text.is_empty() && text.citations.is_empty() => {}
         BlockKind::Text(text) => {
             a.object(|o| {
                 o.str("type", "text").str("text", &text.text);
-                let citations: Vec<String> = text.citations.iter().filter_map(citation).collect();
+                let citations: Vec<String> =
+                    text.citations.iter().filter_map(write_citation).collect();
                 if !citations.is_empty() {
                     o.raw_text("citations", &format!("[{}]", citations.join(",")));
                 }
-                rest(o, block);
+                write_extras(o, block);
             });
         }
         BlockKind::Refusal(text) if text.is_empty() => {}
@@ -159,14 +162,14 @@ fn block(a: &mut ArrayWriter<'_>, block: &Block) {
                 o.str("type", "text").str("text", text);
             });
         }
-        BlockKind::Reasoning(thought) => match seal(block.signature.as_ref()) {
-            Seal::Redacted(data) => {
+        BlockKind::Reasoning(thought) => match reasoning_seal(block.signature.as_ref()) {
+            ReasoningSeal::Redacted(data) => {
                 a.object(|o| {
                     o.str("type", "redacted_thinking").str("data", data);
                 });
             }
-            Seal::Signature(UNSIGNED) if thought.text.is_empty() => {}
-            Seal::Signature(signature) => {
+            ReasoningSeal::Signature(PLACEHOLDER_SIGNATURE) if thought.text.is_empty() => {}
+            ReasoningSeal::Signature(signature) => {
                 a.object(|o| {
                     o.str("type", "thinking")
                         .str("thinking", &thought.text)
@@ -177,23 +180,23 @@ fn block(a: &mut ArrayWriter<'_>, block: &Block) {
         BlockKind::ToolCall(call) => {
             let input = match call.form {
                 CallKind::Custom => tool::custom_arguments(&call.arguments).into(),
-                CallKind::Function => blocks_write::object(&call.arguments),
+                CallKind::Function => blocks_write::to_json_object(&call.arguments),
             };
             a.object(|o| {
                 o.str("type", "tool_use")
                     .str("id", &call.id)
                     .str("name", &call.name)
                     .raw_text("input", &input);
-                rest(o, block);
+                write_extras(o, block);
             });
         }
-        BlockKind::Foreign { dialect: ME, body } => {
+        BlockKind::Foreign { dialect: DIALECT, body } => {
             a.raw(body);
         }
         BlockKind::Foreign { .. } | BlockKind::Media(_) | BlockKind::ToolResult(_) => {}
     }
 }
 
-fn rest(o: &mut ObjectWriter<'_>, block: &Block) {
-    block.extras.write(ME, o, |_| {});
+fn write_extras(o: &mut ObjectWriter<'_>, block: &Block) {
+    block.extras.write(DIALECT, o, |_| {});
 }

@@ -11,25 +11,25 @@ use std::fmt::Write as _;
 use crate::base::{json::JsonRef, raw::RawJson, write};
 
 /// The arguments of a tool without any.
-pub(super) const NOTHING: &str = r#"{"type":"object","properties":{}}"#;
+pub(super) const EMPTY_SCHEMA: &str = r#"{"type":"object","properties":{}}"#;
 
 /// How a schema fits into the enforced subset.
 #[derive(Debug, PartialEq)]
-pub(super) enum Fit {
+pub(super) enum SchemaFit {
     /// It does; objects are closed where they were not.
-    Whole(String),
+    Exact(String),
     /// Constraints became words.
-    Looser(String),
+    Relaxed(String),
     /// It cannot be said: open objects, recursion, tuples.
-    No,
+    Unsupported,
 }
 
 /// A schema whose root is an object without alternatives; those are merged into one object. Whether
 /// it had to be changed in what it means.
-pub(super) fn rooted(schema: &RawJson) -> (String, bool) {
+pub(super) fn ensure_object_root(schema: &RawJson) -> (String, bool) {
     let json = schema.json();
     if !json.is_object() {
-        return (NOTHING.to_owned(), false);
+        return (EMPTY_SCHEMA.to_owned(), false);
     }
     let branching = ["anyOf", "oneOf", "allOf"].iter().any(|key| json.get(key).is_some());
     let object = json.get("type").and_then(JsonRef::str).as_deref() == Some("object");
@@ -39,13 +39,13 @@ pub(super) fn rooted(schema: &RawJson) -> (String, bool) {
     let text = write::object(|o| {
         o.str("type", "object");
         if branching {
-            merged(json, o);
+            merge_alternatives(json, o);
         }
         for (key, value) in json.members() {
-            let told = matches!(key, "type")
+            let handled = matches!(key, "type")
                 || branching
                     && matches!(key, "anyOf" | "oneOf" | "allOf" | "properties" | "required");
-            if !told {
+            if !handled {
                 o.json(key, value);
             }
         }
@@ -55,12 +55,12 @@ pub(super) fn rooted(schema: &RawJson) -> (String, bool) {
 
 /// The properties of an object and of all its alternatives; required is what every alternative
 /// requires.
-fn merged(root: JsonRef<'_>, o: &mut write::ObjectWriter<'_>) {
+fn merge_alternatives(root: JsonRef<'_>, o: &mut write::ObjectWriter<'_>) {
     let branches = |key: &str| -> Vec<JsonRef<'_>> {
         root.get(key)
             .into_iter()
             .flat_map(JsonRef::items)
-            .map(|branch| resolved(root, branch))
+            .map(|branch| resolve_reference(root, branch))
             .collect()
     };
     let all: Vec<JsonRef<'_>> = branches("allOf");
@@ -99,7 +99,7 @@ fn merged(root: JsonRef<'_>, o: &mut write::ObjectWriter<'_>) {
 }
 
 /// A branch, or what it refers to inside the root.
-fn resolved<'a>(root: JsonRef<'a>, branch: JsonRef<'a>) -> JsonRef<'a> {
+fn resolve_reference<'a>(root: JsonRef<'a>, branch: JsonRef<'a>) -> JsonRef<'a> {
     let path = branch.get("$ref").and_then(JsonRef::str);
     let target = path
         .as_deref()
@@ -110,14 +110,18 @@ fn resolved<'a>(root: JsonRef<'a>, branch: JsonRef<'a>) -> JsonRef<'a> {
 
 /// The schema in the enforced subset. `title` and `description` are added where the schema has
 /// none.
-pub(super) fn subset(schema: &str, title: Option<&str>, description: Option<&str>) -> Fit {
-    let Some(raw) = RawJson::parse(schema) else { return Fit::No };
+pub(super) fn to_strict_subset(
+    schema: &str,
+    title: Option<&str>,
+    description: Option<&str>,
+) -> SchemaFit {
+    let Some(raw) = RawJson::parse(schema) else { return SchemaFit::Unsupported };
     let json = raw.json();
-    if recursive(json) {
-        return Fit::No;
+    if is_recursive(json) {
+        return SchemaFit::Unsupported;
     }
-    let mut state = State { looser: false };
-    let Some(mut text) = state.node(json) else { return Fit::No };
+    let mut writer = SubsetWriter { relaxed: false };
+    let Some(mut text) = writer.write_node(json) else { return SchemaFit::Unsupported };
     for (key, value) in [("title", title), ("description", description)] {
         if let Some(value) = value.filter(|_| json.get(key).is_none() && text.len() > 2) {
             text.pop();
@@ -126,12 +130,12 @@ pub(super) fn subset(schema: &str, title: Option<&str>, description: Option<&str
             text.push('}');
         }
     }
-    if state.looser { Fit::Looser(text) } else { Fit::Whole(text) }
+    if writer.relaxed { SchemaFit::Relaxed(text) } else { SchemaFit::Exact(text) }
 }
 
 /// Whether a definition leads back to itself, or a reference out of the schema.
-fn recursive(root: JsonRef<'_>) -> bool {
-    fn references(json: JsonRef<'_>, out: &mut Vec<String>) {
+fn is_recursive(root: JsonRef<'_>) -> bool {
+    fn collect_references(json: JsonRef<'_>, out: &mut Vec<String>) {
         if let Some(path) = json.get("$ref").and_then(JsonRef::str) {
             out.push(path.into_owned());
         }
@@ -141,19 +145,19 @@ fn recursive(root: JsonRef<'_>) -> bool {
             .map(|(_, value)| value)
             .chain(json.items())
         {
-            references(inner, out);
+            collect_references(inner, out);
         }
     }
-    fn follow(
+    fn has_cycle(
         root: JsonRef<'_>,
         json: JsonRef<'_>,
-        way: &mut Vec<String>,
+        chain: &mut Vec<String>,
         seen: &mut Vec<String>,
     ) -> bool {
         let mut paths = Vec::new();
-        references(json, &mut paths);
+        collect_references(json, &mut paths);
         for path in paths {
-            if way.contains(&path) {
+            if chain.contains(&path) {
                 return true;
             }
             if seen.contains(&path) {
@@ -163,33 +167,33 @@ fn recursive(root: JsonRef<'_>) -> bool {
                 .strip_prefix("#/")
                 .and_then(|path| path.split('/').try_fold(root, |at, key| at.get(key)));
             let Some(target) = target else { return true };
-            way.push(path.clone());
-            if follow(root, target, way, seen) {
+            chain.push(path.clone());
+            if has_cycle(root, target, chain, seen) {
                 return true;
             }
-            way.pop();
+            chain.pop();
             seen.push(path);
         }
         false
     }
-    follow(root, root, &mut Vec::new(), &mut Vec::new())
+    has_cycle(root, root, &mut Vec::new(), &mut Vec::new())
 }
 
-struct State {
-    looser: bool,
+struct SubsetWriter {
+    relaxed: bool,
 }
 
-const FORMATS: [&str; 10] =
+const SUPPORTED_FORMATS: [&str; 10] =
     ["date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"];
 
-impl State {
+impl SubsetWriter {
     /// The node in the subset; `None` where it cannot be said.
-    fn node(&mut self, json: JsonRef<'_>) -> Option<String> {
-        let says = |key: &str| json.get(key).is_some();
+    fn write_node(&mut self, json: JsonRef<'_>) -> Option<String> {
+        let has = |key: &str| json.get(key).is_some();
         if !json.is_object()
             || !["type", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"]
                 .iter()
-                .any(|key| says(key))
+                .any(|key| has(key))
         {
             return None;
         }
@@ -198,7 +202,7 @@ impl State {
             kind => kind.and_then(JsonRef::str).into_iter().collect(),
         };
         let object = kinds.iter().any(|kind| kind == "object");
-        if object && !says("properties") {
+        if object && !has("properties") {
             // Nothing but open: closed it would always be empty.
             return None;
         }
@@ -223,15 +227,17 @@ impl State {
             match key {
                 "description" => description = value.str(),
                 "additionalProperties" if object => {}
-                "properties" | "$defs" | "definitions" => member(key, &self.each(value)?),
-                "items" => member(key, &self.node(value)?),
-                "anyOf" | "allOf" => member(key, &self.list(value)?),
-                "oneOf" if says("anyOf") => return None,
-                "oneOf" => member("anyOf", &self.list(value)?),
+                "properties" | "$defs" | "definitions" => member(key, &self.write_members(value)?),
+                "items" => member(key, &self.write_node(value)?),
+                "anyOf" | "allOf" => member(key, &self.write_list(value)?),
+                "oneOf" if has("anyOf") => return None,
+                "oneOf" => member("anyOf", &self.write_list(value)?),
                 "enum" if value.items().any(|it| it.is_object() || it.is_array()) => return None,
                 "patternProperties" | "prefixItems" => return None,
                 "minItems" if matches!(value.u64(), Some(0 | 1)) => member(key, value.text()),
-                "format" if value.str().is_some_and(|format| FORMATS.contains(&&*format)) => {
+                "format"
+                    if value.str().is_some_and(|format| SUPPORTED_FORMATS.contains(&&*format)) =>
+                {
                     member(key, value.text())
                 }
                 "type" | "enum" | "const" | "$ref" | "title" | "default" | "required" => {
@@ -242,7 +248,7 @@ impl State {
                 | "writeOnly" => {}
                 _ if value.kind() == "null" => {}
                 _ => {
-                    self.looser = true;
+                    self.relaxed = true;
                     let comma = if words.is_empty() { "" } else { ", " };
                     write!(words, "{comma}{key}: {}", value.text()).unwrap_or_default();
                 }
@@ -252,23 +258,24 @@ impl State {
             member("additionalProperties", "false");
         }
         if description.is_some() || !words.is_empty() {
-            let mut said = description.map(std::borrow::Cow::into_owned).unwrap_or_default();
+            let mut full_description =
+                description.map(std::borrow::Cow::into_owned).unwrap_or_default();
             if !words.is_empty() {
-                let gap = if said.is_empty() { "" } else { " " };
-                write!(said, "{gap}({words})").unwrap_or_default();
+                let gap = if full_description.is_empty() { "" } else { " " };
+                write!(full_description, "{gap}({words})").unwrap_or_default();
             }
             let mut quoted = String::new();
-            write::push_string(&mut quoted, &said);
+            write::push_string(&mut quoted, &full_description);
             member("description", &quoted);
         }
         out.push('}');
         Some(out)
     }
 
-    fn each(&mut self, json: JsonRef<'_>) -> Option<String> {
+    fn write_members(&mut self, json: JsonRef<'_>) -> Option<String> {
         let mut nodes = Vec::new();
         for (key, value) in json.members() {
-            nodes.push((key, self.node(value)?));
+            nodes.push((key, self.write_node(value)?));
         }
         Some(write::object(|o| {
             for (key, node) in &nodes {
@@ -277,8 +284,8 @@ impl State {
         }))
     }
 
-    fn list(&mut self, json: JsonRef<'_>) -> Option<String> {
-        let nodes: Option<Vec<String>> = json.items().map(|node| self.node(node)).collect();
+    fn write_list(&mut self, json: JsonRef<'_>) -> Option<String> {
+        let nodes: Option<Vec<String>> = json.items().map(|node| self.write_node(node)).collect();
         Some(format!("[{}]", nodes?.join(",")))
     }
 }
@@ -287,18 +294,22 @@ impl State {
 mod tests {
     use super::*;
 
-    fn subset_of(schema: &str) -> Fit {
-        subset(schema, None, None)
+    fn subset_of(schema: &str) -> SchemaFit {
+        to_strict_subset(schema, None, None)
     }
 
     #[test]
-    fn objects_are_closed_and_bounds_become_words() {
+    fn objects_are_closed_and_bounds_move_to_the_description() {
         let given = r#"{"$schema":"x","type":"object","properties":{"b":{"type":"integer","minimum":1,"description":"How many"},"a":{"type":"array","items":{"type":"object","properties":{"u":{"type":"string","format":"uri"}}},"maxItems":3}},"required":["b"]}"#;
         let want = r#"{"type":"object","properties":{"b":{"type":"integer","description":"How many (minimum: 1)"},"a":{"type":"array","items":{"type":"object","properties":{"u":{"type":"string","format":"uri"}},"additionalProperties":false},"description":"(maxItems: 3)"}},"required":["b"],"additionalProperties":false}"#;
-        assert_eq!(subset_of(given), Fit::Looser(want.to_owned()));
+        assert_eq!(subset_of(given), SchemaFit::Relaxed(want.to_owned()));
         assert_eq!(
-            subset(r#"{"oneOf":[{"type":"string"},{"enum":[1,null]}]}"#, Some("t"), Some("d")),
-            Fit::Whole(
+            to_strict_subset(
+                r#"{"oneOf":[{"type":"string"},{"enum":[1,null]}]}"#,
+                Some("t"),
+                Some("d")
+            ),
+            SchemaFit::Exact(
                 r#"{"anyOf":[{"type":"string"},{"enum":[1,null]}],"title":"t","description":"d"}"#
                     .to_owned()
             )
@@ -306,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_enforced_is_said_so() {
+    fn schemas_that_cannot_be_enforced_are_unsupported() {
         for schema in [
             "{}",
             "true",
@@ -318,20 +329,21 @@ mod tests {
             r#"{"type":"array","prefixItems":[{"type":"string"}]}"#,
             r#"{"enum":[{"a":1}]}"#,
         ] {
-            assert_eq!(subset_of(schema), Fit::No, "{schema}");
+            assert_eq!(subset_of(schema), SchemaFit::Unsupported, "{schema}");
         }
         let shared = r##"{"type":"object","properties":{"a":{"$ref":"#/$defs/n"},"b":{"$ref":"#/$defs/n"}},"$defs":{"n":{"type":"string"}},"additionalProperties":false}"##;
-        assert!(matches!(subset_of(shared), Fit::Whole(_)));
+        assert!(matches!(subset_of(shared), SchemaFit::Exact(_)));
     }
 
     #[test]
     fn a_tool_s_schema_has_an_object_at_its_root() {
-        let rooted = |schema: &str| rooted(&RawJson::parse(schema).expect("json"));
-        for same in [NOTHING, r#"{"type":"object","properties":{"a":{"anyOf":[{"type":"null"}]}}}"#]
+        let rooted = |schema: &str| ensure_object_root(&RawJson::parse(schema).expect("json"));
+        for same in
+            [EMPTY_SCHEMA, r#"{"type":"object","properties":{"a":{"anyOf":[{"type":"null"}]}}}"#]
         {
             assert_eq!(rooted(same), (same.to_owned(), false));
         }
-        assert_eq!(rooted("null"), (NOTHING.to_owned(), false));
+        assert_eq!(rooted("null"), (EMPTY_SCHEMA.to_owned(), false));
         assert_eq!(
             rooted(r#"{"properties":{}}"#),
             (r#"{"type":"object","properties":{}}"#.to_owned(), false)

@@ -8,8 +8,10 @@ use crate::{
         raw::RawJson,
     },
     dialect::{
-        Carry, StreamReader, Summary,
-        anthropic::{blocks_read, meter::Counts, response_read, response_read::Calls},
+        AnswerSummary, AttemptContext, StreamReader,
+        anthropic::{
+            blocks_read, meter::MessageUsage, response_read, response_read::AnthropicAnswerCallIds,
+        },
         fault, shape,
     },
     ir::{
@@ -20,44 +22,44 @@ use crate::{
     },
 };
 
-const ME: Dialect = Dialect::Anthropic;
+const DIALECT: Dialect = Dialect::Anthropic;
 
-pub(super) struct MessageReader {
-    carry: Carry,
-    calls: Calls,
-    counts: Counts,
-    finish: Option<String>,
-    sequence: Option<String>,
-    tier: Option<String>,
+pub(super) struct MessageStreamReader {
+    context: AttemptContext,
+    call_ids: AnthropicAnswerCallIds,
+    counts: MessageUsage,
+    stop_reason: Option<String>,
+    stop_sequence: Option<String>,
+    service_tier: Option<String>,
     model: Option<String>,
-    events: u32,
-    begun: bool,
+    event_count: u32,
+    started: bool,
     done: bool,
     /// The number of the next block told.
-    next: u32,
-    open: Vec<Open>,
+    next_block: u32,
+    open_blocks: Vec<AnthropicOpenBlock>,
 }
 
 /// A block that is not finished.
-struct Open {
+struct AnthropicOpenBlock {
     /// The upstream's number of it.
-    index: u64,
-    what: What,
+    upstream_index: u64,
+    state: BlockState,
 }
 
-enum What {
+enum BlockState {
     /// `input` is what the block began with; it counts where no piece of arguments comes.
     Call {
         block: u32,
         input: String,
-        grown: bool,
+        has_delta: bool,
     },
     /// Not told before it is whole: its body, and the pieces of its `input`.
     Foreign {
         body: Map<String, Value>,
         raw: RawJson,
         input: String,
-        grown: bool,
+        has_delta: bool,
     },
     /// Not opened before it says something.
     Text {
@@ -69,185 +71,217 @@ enum What {
     },
 }
 
-impl MessageReader {
-    pub(super) fn new(carry: &Carry) -> Self {
+impl MessageStreamReader {
+    pub(super) fn new(context: &AttemptContext) -> Self {
         Self {
-            carry: carry.clone(),
-            calls: Calls::new(carry),
-            counts: Counts::default(),
-            finish: None,
-            sequence: None,
-            tier: None,
+            context: context.clone(),
+            call_ids: AnthropicAnswerCallIds::new(context),
+            counts: MessageUsage::default(),
+            stop_reason: None,
+            stop_sequence: None,
+            service_tier: None,
             model: None,
-            events: 0,
-            begun: false,
+            event_count: 0,
+            started: false,
             done: false,
-            next: 0,
-            open: Vec::new(),
+            next_block: 0,
+            open_blocks: Vec::new(),
         }
     }
 
-    fn begin(&mut self, id: String, out: &mut Vec<ChatEvent>) {
-        if !std::mem::replace(&mut self.begun, true) {
+    fn emit_begin(&mut self, id: String, out: &mut Vec<ChatEvent>) {
+        if !std::mem::replace(&mut self.started, true) {
             let model = self.model.clone().unwrap_or_default();
             out.push(ChatEvent::Begin { id, model, created: None, usage: self.counts.usage() });
         }
     }
 
-    fn usage(&mut self, usage: Option<JsonRef<'_>>) {
+    fn update_usage(&mut self, usage: Option<JsonRef<'_>>) {
         if let Some(usage) = usage {
-            self.counts.take(usage);
-            self.tier = response_read::tier(usage).or(self.tier.take());
+            self.counts.update(usage);
+            self.service_tier =
+                response_read::read_service_tier(usage).or(self.service_tier.take());
         }
     }
 
-    fn start(&mut self, index: u64, block: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
+    fn start_block(&mut self, index: u64, block: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         // A second block of one number: the stop of the first was lost.
-        self.stop(index, out);
+        self.stop_block(index, out);
         let text = |key: &str| block.get(key).and_then(JsonRef::str).unwrap_or_default();
         let what = match &*text("type") {
-            "text" => What::Text { block: None },
-            "thinking" => What::Thought { block: None, signature: text("signature").into_owned() },
+            "text" => BlockState::Text { block: None },
+            "thinking" => {
+                BlockState::Thought { block: None, signature: text("signature").into_owned() }
+            }
             "redacted_thinking" => {
                 let proof = ReasoningSignature {
-                    dialect: ME,
+                    dialect: DIALECT,
                     kind: SignatureKind::Redacted,
                     value: text("data").into_owned(),
                     id: None,
                 };
-                let number = open(&mut self.next, BlockStart::Reasoning { summary: false }, out);
+                let number =
+                    open_block(&mut self.next_block, BlockStart::Reasoning { summary: false }, out);
                 out.push(ChatEvent::Signature { block: number, signature: proof });
                 out.push(ChatEvent::Close { block: number });
                 return;
             }
             "tool_use" => {
-                let id = self.calls.id(&text("id"));
-                let name = self.carry.name(&text("name")).to_owned();
-                let number = open(
-                    &mut self.next,
+                let id = self.call_ids.unique_id(&text("id"));
+                let name = self.context.client_tool_name(&text("name")).to_owned();
+                let number = open_block(
+                    &mut self.next_block,
                     BlockStart::ToolCall { id, name, form: CallKind::Function },
                     out,
                 );
                 let input = block.get("input").filter(|input| !input.is_blank());
-                What::Call { block: number, input: blocks_read::input(input), grown: false }
+                BlockState::Call {
+                    block: number,
+                    input: blocks_read::read_arguments(input),
+                    has_delta: false,
+                }
             }
             _ => {
                 let body = match serde_json::from_str(block.text()) {
                     Ok(Value::Object(body)) => body,
                     _ => Map::new(),
                 };
-                What::Foreign {
+                BlockState::Foreign {
                     body,
                     raw: RawJson::from_json(block),
                     input: String::new(),
-                    grown: false,
+                    has_delta: false,
                 }
             }
         };
-        self.open.push(Open { index, what });
+        self.open_blocks.push(AnthropicOpenBlock { upstream_index: index, state: what });
         match &*text("type") {
             "text" => {
-                self.grow(index, Growth::Text(&text("text")), out);
+                self.apply_delta(index, BlockDelta::Text(&text("text")), out);
                 for citation in block.get("citations").into_iter().flat_map(JsonRef::items) {
-                    self.grow(index, Growth::Citation(citation), out);
+                    self.apply_delta(index, BlockDelta::Citation(citation), out);
                 }
             }
-            "thinking" => self.grow(index, Growth::Thought(&text("thinking")), out),
+            "thinking" => self.apply_delta(index, BlockDelta::Thought(&text("thinking")), out),
             _ => {}
         }
     }
 
-    fn delta(&mut self, index: u64, delta: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
-        let foreign = self
-            .open
-            .iter()
-            .any(|open| open.index == index && matches!(open.what, What::Foreign { .. }));
+    fn read_delta(&mut self, index: u64, delta: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
+        let foreign = self.open_blocks.iter().any(|open| {
+            open.upstream_index == index && matches!(open.state, BlockState::Foreign { .. })
+        });
         if foreign {
-            return self.grow(index, Growth::Other(delta), out);
+            return self.apply_delta(index, BlockDelta::Foreign(delta), out);
         }
         for (key, value) in delta.members() {
             match (key, value.str()) {
-                ("text", Some(text)) => self.grow(index, Growth::Text(&text), out),
-                ("thinking", Some(text)) => self.grow(index, Growth::Thought(&text), out),
-                ("partial_json", Some(text)) => self.grow(index, Growth::Arguments(&text), out),
-                ("partial_json", None) if value.is_object() => {
-                    self.grow(index, Growth::Arguments(value.text()), out)
+                ("text", Some(text)) => self.apply_delta(index, BlockDelta::Text(&text), out),
+                ("thinking", Some(text)) => {
+                    self.apply_delta(index, BlockDelta::Thought(&text), out)
                 }
-                ("signature", Some(text)) => self.grow(index, Growth::Signature(&text), out),
+                ("partial_json", Some(text)) => {
+                    self.apply_delta(index, BlockDelta::Arguments(&text), out)
+                }
+                ("partial_json", None) if value.is_object() => {
+                    self.apply_delta(index, BlockDelta::Arguments(value.text()), out)
+                }
+                ("signature", Some(text)) => {
+                    self.apply_delta(index, BlockDelta::Signature(&text), out)
+                }
                 ("citation", None) if value.is_object() => {
-                    self.grow(index, Growth::Citation(value), out)
+                    self.apply_delta(index, BlockDelta::Citation(value), out)
                 }
                 _ => {}
             }
         }
     }
 
-    fn grow(&mut self, index: u64, growth: Growth<'_>, out: &mut Vec<ChatEvent>) {
-        if matches!(growth, Growth::Text("") | Growth::Thought("") | Growth::Arguments("")) {
+    fn apply_delta(&mut self, index: u64, block_delta: BlockDelta<'_>, out: &mut Vec<ChatEvent>) {
+        if matches!(
+            block_delta,
+            BlockDelta::Text("") | BlockDelta::Thought("") | BlockDelta::Arguments("")
+        ) {
             return;
         }
-        let at =
-            match self.open.iter().rposition(|open| open.index == index && growth.fits(&open.what))
-            {
-                Some(at) => at,
-                // Nobody opened the block, or as something else.
-                None => {
-                    let what = match growth {
-                        Growth::Text(_) | Growth::Citation(_) => What::Text { block: None },
-                        Growth::Thought(_) | Growth::Signature(_) => {
-                            What::Thought { block: None, signature: String::new() }
-                        }
-                        Growth::Arguments(_) | Growth::Other(_) => return,
-                    };
-                    self.stop(index, out);
-                    self.open.push(Open { index, what });
-                    self.open.len() - 1
-                }
-            };
-        let next = &mut self.next;
-        match (&mut self.open[at].what, growth) {
-            (What::Text { block }, Growth::Text(text)) => {
-                let block = *block.get_or_insert_with(|| open(next, BlockStart::Text, out));
+        let at = match self
+            .open_blocks
+            .iter()
+            .rposition(|open| open.upstream_index == index && block_delta.fits(&open.state))
+        {
+            Some(at) => at,
+            // Nobody opened the block, or as something else.
+            None => {
+                let what = match block_delta {
+                    BlockDelta::Text(_) | BlockDelta::Citation(_) => {
+                        BlockState::Text { block: None }
+                    }
+                    BlockDelta::Thought(_) | BlockDelta::Signature(_) => {
+                        BlockState::Thought { block: None, signature: String::new() }
+                    }
+                    BlockDelta::Arguments(_) | BlockDelta::Foreign(_) => return,
+                };
+                self.stop_block(index, out);
+                self.open_blocks.push(AnthropicOpenBlock { upstream_index: index, state: what });
+                self.open_blocks.len() - 1
+            }
+        };
+        let next = &mut self.next_block;
+        match (&mut self.open_blocks[at].state, block_delta) {
+            (BlockState::Text { block }, BlockDelta::Text(text)) => {
+                let block = *block.get_or_insert_with(|| open_block(next, BlockStart::Text, out));
                 out.push(ChatEvent::Delta { block, text: text.to_owned() });
             }
-            (What::Text { block }, Growth::Citation(citation)) => {
-                let block = *block.get_or_insert_with(|| open(next, BlockStart::Text, out));
-                out.push(ChatEvent::Citation { block, citation: blocks_read::citation(citation) });
+            (BlockState::Text { block }, BlockDelta::Citation(citation)) => {
+                let block = *block.get_or_insert_with(|| open_block(next, BlockStart::Text, out));
+                out.push(ChatEvent::Citation {
+                    block,
+                    citation: blocks_read::read_citation(citation),
+                });
             }
-            (What::Thought { block, .. }, Growth::Thought(text)) => {
+            (BlockState::Thought { block, .. }, BlockDelta::Thought(text)) => {
                 let block = *block.get_or_insert_with(|| {
-                    open(next, BlockStart::Reasoning { summary: false }, out)
+                    open_block(next, BlockStart::Reasoning { summary: false }, out)
                 });
                 out.push(ChatEvent::Delta { block, text: text.to_owned() });
             }
-            (What::Thought { signature, .. }, Growth::Signature(more)) => signature.push_str(more),
-            (What::Call { block, grown, .. }, Growth::Arguments(text)) => {
+            (BlockState::Thought { signature, .. }, BlockDelta::Signature(more)) => {
+                signature.push_str(more)
+            }
+            (BlockState::Call { block, has_delta: grown, .. }, BlockDelta::Arguments(text)) => {
                 *grown = true;
                 out.push(ChatEvent::Delta { block: *block, text: text.to_owned() });
             }
-            (What::Foreign { body, input, grown, .. }, Growth::Other(delta)) => {
+            (
+                BlockState::Foreign { body, input, has_delta: grown, .. },
+                BlockDelta::Foreign(delta),
+            ) => {
                 *grown = true;
-                fill(body, input, delta);
+                merge_foreign_delta(body, input, delta);
             }
             _ => {}
         }
     }
 
     /// The block is finished; what waited is told.
-    fn stop(&mut self, index: u64, out: &mut Vec<ChatEvent>) {
-        while let Some(at) = self.open.iter().position(|open| open.index == index) {
-            let open = self.open.remove(at);
-            self.close(open.what, out);
+    fn stop_block(&mut self, index: u64, out: &mut Vec<ChatEvent>) {
+        while let Some(at) = self.open_blocks.iter().position(|open| open.upstream_index == index) {
+            let open = self.open_blocks.remove(at);
+            self.close_block(open.state, out);
         }
     }
 
-    fn close(&mut self, what: What, out: &mut Vec<ChatEvent>) {
-        let block = match what {
-            What::Text { block } => block,
-            What::Thought { block, signature } => {
-                let proof = blocks_read::signature(&signature);
+    fn close_block(&mut self, state: BlockState, out: &mut Vec<ChatEvent>) {
+        let block = match state {
+            BlockState::Text { block } => block,
+            BlockState::Thought { block, signature } => {
+                let proof = blocks_read::read_signature(&signature);
                 let block = if proof.is_some() && block.is_none() {
-                    Some(open(&mut self.next, BlockStart::Reasoning { summary: false }, out))
+                    Some(open_block(
+                        &mut self.next_block,
+                        BlockStart::Reasoning { summary: false },
+                        out,
+                    ))
                 } else {
                     block
                 };
@@ -256,13 +290,13 @@ impl MessageReader {
                 }
                 block
             }
-            What::Call { block, input, grown } => {
+            BlockState::Call { block, input, has_delta: grown } => {
                 if !grown && !input.is_empty() {
                     out.push(ChatEvent::Delta { block, text: input });
                 }
                 Some(block)
             }
-            What::Foreign { mut body, mut raw, input, grown } => {
+            BlockState::Foreign { mut body, mut raw, input, has_delta: grown } => {
                 if grown {
                     if !input.is_empty() {
                         body.insert(
@@ -272,39 +306,46 @@ impl MessageReader {
                     }
                     raw = RawJson::from(&Value::Object(body));
                 }
-                Some(open(&mut self.next, BlockStart::Foreign { dialect: ME, body: raw }, out))
+                Some(open_block(
+                    &mut self.next_block,
+                    BlockStart::Foreign { dialect: DIALECT, body: raw },
+                    out,
+                ))
             }
         };
         out.extend(block.map(|block| ChatEvent::Close { block }));
     }
 
-    fn finish(&mut self, out: &mut Vec<ChatEvent>) {
-        self.begin(String::new(), out);
-        for open in std::mem::take(&mut self.open) {
-            self.close(open.what, out);
+    fn emit_end(&mut self, out: &mut Vec<ChatEvent>) {
+        self.emit_begin(String::new(), out);
+        for open in std::mem::take(&mut self.open_blocks) {
+            self.close_block(open.state, out);
         }
         self.done = true;
-        let finish =
-            response_read::finish(self.finish.clone(), self.sequence.take(), self.calls.any());
+        let finish = response_read::read_finish(
+            self.stop_reason.clone(),
+            self.stop_sequence.take(),
+            self.call_ids.has_calls(),
+        );
         out.push(ChatEvent::End {
             finish,
             usage: self.counts.usage(),
-            service_tier: self.tier.clone(),
+            service_tier: self.service_tier.clone(),
         });
     }
 
     /// The number of a block; without one, a start is the next block and anything else is about the
     /// last.
-    fn index(&self, json: JsonRef<'_>, starts: bool) -> u64 {
-        let last = self.open.last().map(|open| open.index);
+    fn block_index(&self, json: JsonRef<'_>, starts: bool) -> u64 {
+        let last = self.open_blocks.last().map(|open| open.upstream_index);
         json.get("index").and_then(JsonRef::u64).unwrap_or_else(|| {
-            if starts { u64::from(self.events) << 32 } else { last.unwrap_or(0) }
+            if starts { u64::from(self.event_count) << 32 } else { last.unwrap_or(0) }
         })
     }
 }
 
-impl StreamReader for MessageReader {
-    fn event(
+impl StreamReader for MessageStreamReader {
+    fn read_event(
         &mut self,
         name: &[u8],
         data: &[u8],
@@ -313,79 +354,81 @@ impl StreamReader for MessageReader {
         if self.done {
             return Ok(());
         }
-        self.events = self.events.saturating_add(1);
+        self.event_count = self.event_count.saturating_add(1);
         if data.len() < 20 && data.trim_ascii() == b"[DONE]" {
-            if self.finish.is_some() {
-                self.finish(out);
+            if self.stop_reason.is_some() {
+                self.emit_end(out);
             }
             return Ok(());
         }
         let json = match json::parse(data) {
             Ok(json) => json,
             Err(_) if name == b"error" && !data.starts_with(b"{") => {
-                return Err(Box::new(fault::said(data)));
+                return Err(Box::new(fault::from_text(data)));
             }
-            Err(bad) => return Err(Box::new(fault::bad_event(self.events, bad, data))),
+            Err(bad) => return Err(Box::new(fault::invalid_event(self.event_count, bad, data))),
         };
         if !json.is_object() && !fault::is_error(json) {
-            return Err(Box::new(response_read::not_an_event(json.kind())));
+            return Err(Box::new(response_read::invalid_event(json.kind())));
         }
-        let told = json.get("type").and_then(JsonRef::str);
-        let kind = told.as_deref().map_or(name, str::as_bytes);
+        let type_member = json.get("type").and_then(JsonRef::str);
+        let kind = type_member.as_deref().map_or(name, str::as_bytes);
         match kind {
             b"content_block_delta" => {
-                self.begin(String::new(), out);
+                self.emit_begin(String::new(), out);
                 if let Some(delta) = json.get("delta") {
-                    self.delta(self.index(json, false), delta, out);
+                    self.read_delta(self.block_index(json, false), delta, out);
                 }
             }
             b"content_block_start" => {
-                self.begin(String::new(), out);
+                self.emit_begin(String::new(), out);
                 if let Some(block) = json.get("content_block") {
-                    self.start(self.index(json, true), block, out);
+                    self.start_block(self.block_index(json, true), block, out);
                 }
             }
-            b"content_block_stop" => self.stop(self.index(json, false), out),
+            b"content_block_stop" => self.stop_block(self.block_index(json, false), out),
             b"message_start" => {
                 let message = json.get("message").unwrap_or(json);
-                self.model = shape::name(message.get("model"));
-                self.usage(message.get("usage"));
-                self.begin(blocks_read::string(message, "id").unwrap_or_default(), out);
+                self.model = shape::clean_name(message.get("model"));
+                self.update_usage(message.get("usage"));
+                self.emit_begin(blocks_read::string_member(message, "id").unwrap_or_default(), out);
             }
             b"message_delta" => {
                 let delta = json.get("delta").unwrap_or(json);
-                self.finish = shape::name(delta.get("stop_reason")).or(self.finish.take());
-                self.sequence =
-                    blocks_read::string(delta, "stop_sequence").or(self.sequence.take());
-                self.usage(json.get("usage").or_else(|| delta.get("usage")));
+                self.stop_reason =
+                    shape::clean_name(delta.get("stop_reason")).or(self.stop_reason.take());
+                self.stop_sequence = blocks_read::string_member(delta, "stop_sequence")
+                    .or(self.stop_sequence.take());
+                self.update_usage(json.get("usage").or_else(|| delta.get("usage")));
             }
             b"message_stop" => {
-                if self.next == 0 && self.open.is_empty() && self.finish.is_none() {
-                    return Err(Box::new(shape::empty()));
+                if self.next_block == 0 && self.open_blocks.is_empty() && self.stop_reason.is_none()
+                {
+                    return Err(Box::new(shape::empty_stream_fault()));
                 }
-                self.usage(json.get("usage"));
-                self.finish(out);
+                self.update_usage(json.get("usage"));
+                self.emit_end(out);
             }
-            b"error" => return Err(Box::new(fault::told(None, json))),
+            b"error" => return Err(Box::new(fault::from_json(None, json))),
             _ if name == b"error" || fault::is_error(json) => {
-                return Err(Box::new(fault::told(None, json)));
+                return Err(Box::new(fault::from_json(None, json)));
             }
             _ => {}
         }
         Ok(())
     }
 
-    fn end(&mut self, out: &mut Vec<ChatEvent>) -> bool {
-        if !self.done && self.finish.is_some() {
-            self.finish(out);
+    fn read_eof(&mut self, out: &mut Vec<ChatEvent>) -> bool {
+        if !self.done && self.stop_reason.is_some() {
+            self.emit_end(out);
         }
         self.done
     }
 
-    fn summary(&self) -> Summary {
-        Summary {
+    fn summary(&self) -> AnswerSummary {
+        AnswerSummary {
             usage: self.counts.usage(),
-            finish: self.finish.clone(),
+            finish_reason: self.stop_reason.clone(),
             model: self.model.clone(),
         }
     }
@@ -393,29 +436,29 @@ impl StreamReader for MessageReader {
 
 /// What is added to a block.
 #[derive(Clone, Copy)]
-enum Growth<'a> {
+enum BlockDelta<'a> {
     Arguments(&'a str),
     Citation(JsonRef<'a>),
     /// To a block that only its dialect knows.
-    Other(JsonRef<'a>),
+    Foreign(JsonRef<'a>),
     Signature(&'a str),
     Text(&'a str),
     Thought(&'a str),
 }
 
-impl Growth<'_> {
-    fn fits(self, what: &What) -> bool {
+impl BlockDelta<'_> {
+    fn fits(self, state: &BlockState) -> bool {
         matches!(
-            (what, self),
-            (What::Call { .. }, Self::Arguments(_))
-                | (What::Foreign { .. }, Self::Other(_))
-                | (What::Text { .. }, Self::Text(_) | Self::Citation(_))
-                | (What::Thought { .. }, Self::Thought(_) | Self::Signature(_))
+            (state, self),
+            (BlockState::Call { .. }, Self::Arguments(_))
+                | (BlockState::Foreign { .. }, Self::Foreign(_))
+                | (BlockState::Text { .. }, Self::Text(_) | Self::Citation(_))
+                | (BlockState::Thought { .. }, Self::Thought(_) | Self::Signature(_))
         )
     }
 }
 
-fn open(next: &mut u32, head: BlockStart, out: &mut Vec<ChatEvent>) -> u32 {
+fn open_block(next: &mut u32, head: BlockStart, out: &mut Vec<ChatEvent>) -> u32 {
     let block = *next;
     *next += 1;
     out.push(ChatEvent::Open { block, head });
@@ -423,12 +466,12 @@ fn open(next: &mut u32, head: BlockStart, out: &mut Vec<ChatEvent>) -> u32 {
 }
 
 /// Texts grow, lists of citations too, everything else is replaced.
-fn fill(body: &mut Map<String, Value>, input: &mut String, delta: JsonRef<'_>) {
+fn merge_foreign_delta(body: &mut Map<String, Value>, input: &mut String, delta: JsonRef<'_>) {
     for (key, value) in delta.members() {
         match (key, value.str()) {
             ("type", _) => {}
             ("partial_json", Some(text)) => input.push_str(&text),
-            (_, Some(text)) => shape::append(body.entry(key).or_insert(Value::Null), &text),
+            (_, Some(text)) => shape::append_text(body.entry(key).or_insert(Value::Null), &text),
             _ => {
                 body.insert(key.to_owned(), RawJson::from_json(value).to_value());
             }

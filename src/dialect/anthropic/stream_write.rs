@@ -3,11 +3,11 @@
 use crate::{
     base::write::{self, ObjectWriter},
     dialect::{
-        Shape, StreamWriter,
+        ResponseSpec, StreamWriter,
         anthropic::{
-            blocks_read::UNSIGNED,
+            blocks_read::PLACEHOLDER_SIGNATURE,
             blocks_write, error,
-            response_write::{self, Seal},
+            response_write::{self, ReasoningSeal},
         },
     },
     ir::{
@@ -21,84 +21,89 @@ use crate::{
     },
 };
 
-const ME: Dialect = Dialect::Anthropic;
+const DIALECT: Dialect = Dialect::Anthropic;
 
-pub(super) struct MessageWriter {
-    shape: Shape,
+pub(super) struct MessageStreamWriter {
+    spec: ResponseSpec,
     sequence: BlockSerializer,
     /// What may be told now; kept for its room.
-    told: Vec<ChatEvent>,
+    pending_events: Vec<ChatEvent>,
     /// Likewise for the text of an event.
-    text: String,
-    begun: bool,
+    event_text: String,
+    started: bool,
     /// Known of the input since the beginning.
-    usage: Option<Usage>,
+    initial_usage: Option<Usage>,
     refused: bool,
     /// The client's number of the next block; blocks that say nothing get none.
-    index: u32,
-    now: Now,
+    block_index: u32,
+    current: CurrentBlock,
 }
 
 /// The block that is being told.
-enum Now {
+enum CurrentBlock {
     Call {
         form: CallKind,
-        arguments: Arguments,
+        arguments: ArgumentsState,
     },
     /// Nothing, or a block that this dialect has no place for.
-    Nothing,
+    None,
     Text {
         open: bool,
     },
     Thought {
         open: bool,
-        proof: Option<ReasoningSignature>,
+        signature: Option<ReasoningSignature>,
     },
 }
 
 /// The arguments of a call have to become an object.
-enum Arguments {
+enum ArgumentsState {
     /// They do.
-    Flow,
+    Streaming,
     /// Not known yet, or none: told when they are whole.
-    Held(String),
+    Buffered(String),
 }
 
-impl MessageWriter {
-    pub(super) fn new(shape: &Shape) -> Self {
+impl MessageStreamWriter {
+    pub(super) fn new(spec: &ResponseSpec) -> Self {
         Self {
-            shape: shape.clone(),
+            spec: spec.clone(),
             sequence: BlockSerializer::default(),
-            told: Vec::new(),
-            text: String::new(),
-            begun: false,
-            usage: None,
+            pending_events: Vec::new(),
+            event_text: String::new(),
+            started: false,
+            initial_usage: None,
             refused: false,
-            index: 0,
-            now: Now::Nothing,
+            block_index: 0,
+            current: CurrentBlock::None,
         }
     }
 
-    fn frame(&mut self, out: &mut Vec<u8>, name: &str, build: impl FnOnce(&mut ObjectWriter<'_>)) {
-        self.text.clear();
-        write::push_object(&mut self.text, |o| {
+    fn write_frame(
+        &mut self,
+        out: &mut Vec<u8>,
+        name: &str,
+        build: impl FnOnce(&mut ObjectWriter<'_>),
+    ) {
+        self.event_text.clear();
+        write::push_object(&mut self.event_text, |o| {
             o.str("type", name);
             build(o);
         });
         out.extend_from_slice(b"event: ");
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b"\ndata: ");
-        write::push_single_line(out, &self.text);
+        write::push_single_line(out, &self.event_text);
         out.extend_from_slice(b"\n\n");
     }
 
-    fn begin(&mut self, out: &mut Vec<u8>) {
-        if std::mem::replace(&mut self.begun, true) {
+    fn write_message_start(&mut self, out: &mut Vec<u8>) {
+        if std::mem::replace(&mut self.started, true) {
             return;
         }
         let (id, model, usage) =
-            (response_write::id(&self.shape), self.shape.model.clone(), self.usage);
-        self.frame(out, "message_start", |o| {
+            (response_write::message_id(&self.spec), self.spec.model.clone(), self.initial_usage);
+        self.write_frame(out, "message_start", |o| {
             o.object("message", |o| {
                 o.str("id", &id)
                     .str("type", "message")
@@ -106,21 +111,26 @@ impl MessageWriter {
                     .str("model", &model)
                     .array("content", |_| {});
                 o.null("stop_reason").null("stop_sequence");
-                o.object("usage", |o| response_write::usage(o, usage.as_ref(), None));
+                o.object("usage", |o| response_write::write_usage(o, usage.as_ref(), None));
             });
         });
     }
 
-    fn start(&mut self, out: &mut Vec<u8>, block: impl FnOnce(&mut ObjectWriter<'_>)) {
-        let index = self.index;
-        self.frame(out, "content_block_start", |o| {
+    fn write_block_start(&mut self, out: &mut Vec<u8>, block: impl FnOnce(&mut ObjectWriter<'_>)) {
+        let index = self.block_index;
+        self.write_frame(out, "content_block_start", |o| {
             o.num("index", index).object("content_block", block);
         });
     }
 
-    fn delta(&mut self, out: &mut Vec<u8>, kind: &str, build: impl FnOnce(&mut ObjectWriter<'_>)) {
-        let index = self.index;
-        self.frame(out, "content_block_delta", |o| {
+    fn write_delta(
+        &mut self,
+        out: &mut Vec<u8>,
+        kind: &str,
+        build: impl FnOnce(&mut ObjectWriter<'_>),
+    ) {
+        let index = self.block_index;
+        self.write_frame(out, "content_block_delta", |o| {
             o.num("index", index).object("delta", |o| {
                 o.str("type", kind);
                 build(o);
@@ -128,224 +138,226 @@ impl MessageWriter {
         });
     }
 
-    fn stop(&mut self, out: &mut Vec<u8>) {
-        let index = self.index;
-        self.frame(out, "content_block_stop", |o| {
+    fn write_block_stop(&mut self, out: &mut Vec<u8>) {
+        let index = self.block_index;
+        self.write_frame(out, "content_block_stop", |o| {
             o.num("index", index);
         });
-        self.index += 1;
+        self.block_index += 1;
     }
 
-    fn arguments(&mut self, out: &mut Vec<u8>, json: &str) {
-        self.delta(out, "input_json_delta", |o| {
+    fn write_arguments_delta(&mut self, out: &mut Vec<u8>, json: &str) {
+        self.write_delta(out, "input_json_delta", |o| {
             o.str("partial_json", json);
         });
     }
 
-    fn open(&mut self, head: BlockStart, out: &mut Vec<u8>) {
-        self.now = match head {
-            BlockStart::Text => Now::Text { open: false },
+    fn open_block(&mut self, head: BlockStart, out: &mut Vec<u8>) {
+        self.current = match head {
+            BlockStart::Text => CurrentBlock::Text { open: false },
             BlockStart::Refusal => {
                 self.refused = true;
-                Now::Text { open: false }
+                CurrentBlock::Text { open: false }
             }
-            BlockStart::Reasoning { .. } => Now::Thought { open: false, proof: None },
+            BlockStart::Reasoning { .. } => CurrentBlock::Thought { open: false, signature: None },
             BlockStart::ToolCall { id, name, form } => {
-                self.start(out, |o| {
+                self.write_block_start(out, |o| {
                     o.str("type", "tool_use")
                         .str("id", &id)
                         .str("name", &name)
                         .object("input", |_| {});
                 });
                 let arguments = match form {
-                    CallKind::Function => Arguments::Held(String::new()),
+                    CallKind::Function => ArgumentsState::Buffered(String::new()),
                     CallKind::Custom => {
-                        self.arguments(out, "{\"input\":\"");
-                        Arguments::Flow
+                        self.write_arguments_delta(out, "{\"input\":\"");
+                        ArgumentsState::Streaming
                     }
                 };
-                Now::Call { form, arguments }
+                CurrentBlock::Call { form, arguments }
             }
-            BlockStart::Foreign { dialect: ME, body } => {
-                let index = self.index;
-                self.frame(out, "content_block_start", |o| {
+            BlockStart::Foreign { dialect: DIALECT, body } => {
+                let index = self.block_index;
+                self.write_frame(out, "content_block_start", |o| {
                     o.num("index", index).raw("content_block", &body);
                 });
-                self.stop(out);
-                Now::Nothing
+                self.write_block_stop(out);
+                CurrentBlock::None
             }
-            BlockStart::Foreign { .. } | BlockStart::Media(_) => Now::Nothing,
+            BlockStart::Foreign { .. } | BlockStart::Media(_) => CurrentBlock::None,
         };
     }
 
     fn open_text(&mut self, out: &mut Vec<u8>) {
-        if let Now::Text { open } = &mut self.now
+        if let CurrentBlock::Text { open } = &mut self.current
             && !std::mem::replace(open, true)
         {
-            self.start(out, |o| {
+            self.write_block_start(out, |o| {
                 o.str("type", "text").str("text", "");
             });
         }
     }
 
     fn open_thought(&mut self, out: &mut Vec<u8>) {
-        if let Now::Thought { open, .. } = &mut self.now
+        if let CurrentBlock::Thought { open, .. } = &mut self.current
             && !std::mem::replace(open, true)
         {
-            self.start(out, |o| {
+            self.write_block_start(out, |o| {
                 o.str("type", "thinking").str("thinking", "").str("signature", "");
             });
         }
     }
 
-    fn grow(&mut self, text: &str, out: &mut Vec<u8>) {
+    fn append_text(&mut self, text: &str, out: &mut Vec<u8>) {
         if text.is_empty() {
             return;
         }
-        match &mut self.now {
-            Now::Nothing => {}
-            Now::Text { .. } => {
+        match &mut self.current {
+            CurrentBlock::None => {}
+            CurrentBlock::Text { .. } => {
                 self.open_text(out);
-                self.delta(out, "text_delta", |o| {
+                self.write_delta(out, "text_delta", |o| {
                     o.str("text", text);
                 });
             }
-            Now::Thought { .. } => {
+            CurrentBlock::Thought { .. } => {
                 self.open_thought(out);
-                self.delta(out, "thinking_delta", |o| {
+                self.write_delta(out, "thinking_delta", |o| {
                     o.str("thinking", text);
                 });
             }
-            Now::Call { form: CallKind::Custom, .. } => {
+            CurrentBlock::Call { form: CallKind::Custom, .. } => {
                 let mut quoted = String::with_capacity(text.len() + 2);
                 write::push_string(&mut quoted, text);
-                self.arguments(out, &quoted[1..quoted.len() - 1]);
+                self.write_arguments_delta(out, &quoted[1..quoted.len() - 1]);
             }
-            Now::Call { arguments, .. } => match arguments {
-                Arguments::Flow => self.arguments(out, text),
-                Arguments::Held(held) => {
-                    held.push_str(text);
-                    if begins_object(held) {
-                        let held = std::mem::take(held);
-                        *arguments = Arguments::Flow;
-                        self.arguments(out, &held);
+            CurrentBlock::Call { arguments, .. } => match arguments {
+                ArgumentsState::Streaming => self.write_arguments_delta(out, text),
+                ArgumentsState::Buffered(buffer) => {
+                    buffer.push_str(text);
+                    if starts_object(buffer) {
+                        let buffered = std::mem::take(buffer);
+                        *arguments = ArgumentsState::Streaming;
+                        self.write_arguments_delta(out, &buffered);
                     }
                 }
             },
         }
     }
 
-    fn cite(&mut self, citation: &Citation, out: &mut Vec<u8>) {
-        let Some(json) =
-            response_write::citation(citation).filter(|_| matches!(self.now, Now::Text { .. }))
+    fn write_citation(&mut self, citation: &Citation, out: &mut Vec<u8>) {
+        let Some(json) = response_write::write_citation(citation)
+            .filter(|_| matches!(self.current, CurrentBlock::Text { .. }))
         else {
             return;
         };
         self.open_text(out);
-        self.delta(out, "citations_delta", |o| {
+        self.write_delta(out, "citations_delta", |o| {
             o.raw_text("citation", &json);
         });
     }
 
-    fn close(&mut self, out: &mut Vec<u8>) {
-        match std::mem::replace(&mut self.now, Now::Nothing) {
-            Now::Nothing | Now::Text { open: false } => {}
-            Now::Text { open: true } => self.stop(out),
-            Now::Thought { open, proof } => self.close_thought(open, proof.as_ref(), out),
-            Now::Call { form, arguments } => {
+    fn close_block(&mut self, out: &mut Vec<u8>) {
+        match std::mem::replace(&mut self.current, CurrentBlock::None) {
+            CurrentBlock::None | CurrentBlock::Text { open: false } => {}
+            CurrentBlock::Text { open: true } => self.write_block_stop(out),
+            CurrentBlock::Thought { open, signature: proof } => {
+                self.close_thought(open, proof.as_ref(), out)
+            }
+            CurrentBlock::Call { form, arguments } => {
                 match (form, arguments) {
-                    (CallKind::Custom, _) => self.arguments(out, "\"}"),
-                    (CallKind::Function, Arguments::Held(held)) => {
-                        self.arguments(out, &blocks_write::object(&held))
+                    (CallKind::Custom, _) => self.write_arguments_delta(out, "\"}"),
+                    (CallKind::Function, ArgumentsState::Buffered(buffer)) => {
+                        self.write_arguments_delta(out, &blocks_write::to_json_object(&buffer))
                     }
-                    (CallKind::Function, Arguments::Flow) => {}
+                    (CallKind::Function, ArgumentsState::Streaming) => {}
                 }
-                self.stop(out);
+                self.write_block_stop(out);
             }
         }
     }
 
     fn close_thought(&mut self, open: bool, proof: Option<&ReasoningSignature>, out: &mut Vec<u8>) {
-        match response_write::seal(proof) {
-            Seal::Redacted(data) => {
+        match response_write::reasoning_seal(proof) {
+            ReasoningSeal::Redacted(data) => {
                 if open {
                     // Words came before: they end unsigned, the sealed part follows.
-                    self.sign(UNSIGNED, out);
+                    self.write_signature(PLACEHOLDER_SIGNATURE, out);
                 }
-                self.start(out, |o| {
+                self.write_block_start(out, |o| {
                     o.str("type", "redacted_thinking").str("data", data);
                 });
-                self.stop(out);
+                self.write_block_stop(out);
             }
-            Seal::Signature(UNSIGNED) if !open => {}
-            Seal::Signature(signature) => {
+            ReasoningSeal::Signature(PLACEHOLDER_SIGNATURE) if !open => {}
+            ReasoningSeal::Signature(signature) => {
                 if !open {
-                    self.now = Now::Thought { open: false, proof: None };
+                    self.current = CurrentBlock::Thought { open: false, signature: None };
                     self.open_thought(out);
-                    self.now = Now::Nothing;
+                    self.current = CurrentBlock::None;
                 }
-                self.sign(signature, out);
+                self.write_signature(signature, out);
             }
         }
     }
 
-    fn sign(&mut self, signature: &str, out: &mut Vec<u8>) {
-        self.delta(out, "signature_delta", |o| {
+    fn write_signature(&mut self, signature: &str, out: &mut Vec<u8>) {
+        self.write_delta(out, "signature_delta", |o| {
             o.str("signature", signature);
         });
-        self.stop(out);
+        self.write_block_stop(out);
     }
 
-    fn end(&mut self, finish: &Finish, usage: Option<Usage>, out: &mut Vec<u8>) {
-        let counts = usage.or(self.usage).unwrap_or_default();
+    fn write_end(&mut self, finish: &Finish, usage: Option<Usage>, out: &mut Vec<u8>) {
+        let counts = usage.or(self.initial_usage).unwrap_or_default();
         let refused = self.refused;
-        self.frame(out, "message_delta", |o| {
-            o.object("delta", |o| response_write::stop(o, finish, refused));
-            o.object("usage", |o| response_write::totals(o, &counts));
+        self.write_frame(out, "message_delta", |o| {
+            o.object("delta", |o| response_write::write_stop_reason(o, finish, refused));
+            o.object("usage", |o| response_write::write_totals(o, &counts));
         });
-        self.frame(out, "message_stop", |_| {});
+        self.write_frame(out, "message_stop", |_| {});
     }
 
-    fn tell(&mut self, event: ChatEvent, out: &mut Vec<u8>) {
+    fn write_chat_event(&mut self, event: ChatEvent, out: &mut Vec<u8>) {
         if let ChatEvent::Begin { usage, .. } = &event {
-            self.usage = *usage;
+            self.initial_usage = *usage;
         }
-        self.begin(out);
+        self.write_message_start(out);
         match event {
             ChatEvent::Begin { .. } | ChatEvent::Logprobs(_) => {}
-            ChatEvent::Open { head, .. } => self.open(head, out),
-            ChatEvent::Delta { text, .. } => self.grow(&text, out),
+            ChatEvent::Open { head, .. } => self.open_block(head, out),
+            ChatEvent::Delta { text, .. } => self.append_text(&text, out),
             ChatEvent::Signature { signature: proof, .. } => {
-                if let Now::Thought { proof: place, .. } = &mut self.now {
-                    *place = Some(proof);
+                if let CurrentBlock::Thought { signature: slot, .. } = &mut self.current {
+                    *slot = Some(proof);
                 }
             }
-            ChatEvent::Citation { citation, .. } => self.cite(&citation, out),
-            ChatEvent::Close { .. } => self.close(out),
-            ChatEvent::End { finish, usage, .. } => self.end(&finish, usage, out),
+            ChatEvent::Citation { citation, .. } => self.write_citation(&citation, out),
+            ChatEvent::Close { .. } => self.close_block(out),
+            ChatEvent::End { finish, usage, .. } => self.write_end(&finish, usage, out),
         }
     }
 }
 
 /// Whether this is the beginning of a JSON object, and not only of something like one.
-fn begins_object(text: &str) -> bool {
+fn starts_object(text: &str) -> bool {
     let inside = text.trim_start().strip_prefix('{').map(str::trim_start);
     inside.is_some_and(|inside| inside.starts_with(['"', '}']))
 }
 
-impl StreamWriter for MessageWriter {
-    fn event(&mut self, event: ChatEvent, out: &mut Vec<u8>) {
-        let mut told = std::mem::take(&mut self.told);
-        self.sequence.push(event, &mut told);
-        for event in told.drain(..) {
-            self.tell(event, out);
+impl StreamWriter for MessageStreamWriter {
+    fn write_event(&mut self, event: ChatEvent, out: &mut Vec<u8>) {
+        let mut pending = std::mem::take(&mut self.pending_events);
+        self.sequence.push(event, &mut pending);
+        for event in pending.drain(..) {
+            self.write_chat_event(event, out);
         }
-        self.told = told;
+        self.pending_events = pending;
     }
 
-    fn error(&mut self, error: &ProxyError, request_id: &str, out: &mut Vec<u8>) {
+    fn write_error(&mut self, error: &ProxyError, request_id: &str, out: &mut Vec<u8>) {
         // The name of the event is enough for clients, whatever was told before and even before the
         // first event.
-        out.extend_from_slice(&error::event(error, request_id));
+        out.extend_from_slice(&error::error_event(error, request_id));
     }
 }

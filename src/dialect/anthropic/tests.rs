@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use super::{Anthropic, answer};
 use crate::{
     dialect::{
-        Carry, Egress, Framing, Ingress, Place, Shape, Thinking, Traits,
-        recorded::{self, Exchange},
-        translate::Reading,
+        AttemptContext, ChatEndpoint, Egress, Framing, Ingress, ResponseSpec, TargetTraits,
+        Thinking,
+        recorded::{self, RecordedExchange},
+        translate::EventDecoder,
     },
     ir::{
         assemble::Assembler,
@@ -24,38 +25,38 @@ use crate::{
     },
 };
 
-fn exchanges() -> Vec<Exchange> {
-    recorded::of(&["anthropic.messages", "vertex.anthropic"])
+fn exchanges() -> Vec<RecordedExchange> {
+    recorded::load_exchanges(&["anthropic.messages", "vertex.anthropic"])
 }
 
-fn traits(thinking: Thinking) -> Traits {
-    Traits {
+fn traits(thinking: Thinking) -> TargetTraits {
+    TargetTraits {
         model: "m".to_owned(),
         stream: false,
         max_output: None,
         thinking,
-        limit_field: "max_tokens",
+        max_tokens_field: "max_tokens",
         developer_role: false,
-        takes_reasoning: false,
-        seed: "s".to_owned(),
+        accepts_reasoning: false,
+        call_id_seed: "s".to_owned(),
     }
 }
 
-fn shape() -> Shape {
-    Shape {
-        place: Place::Main,
+fn response_spec() -> ResponseSpec {
+    ResponseSpec {
+        endpoint: ChatEndpoint::Chat,
         model: "m".to_owned(),
-        id: "1".to_owned(),
-        now: 0,
+        request_id: "1".to_owned(),
+        created: 0,
         framing: Framing::Sse,
-        usage: false,
-        custom: Vec::new(),
-        namespaced: Vec::new(),
+        include_usage: false,
+        custom_tools: Vec::new(),
+        namespaced_tools: Vec::new(),
         echo: Extras::default(),
     }
 }
 
-fn written(request: &ChatRequest, thinking: Thinking) -> (Value, Vec<String>) {
+fn write_json(request: &ChatRequest, thinking: Thinking) -> (Value, Vec<String>) {
     let encoded = Anthropic.write_request(request, &traits(thinking));
     let losses = encoded.losses.iter().map(|loss| loss.0.clone().into_owned()).collect();
     (serde_json::from_slice(&encoded.body).expect("json"), losses)
@@ -63,7 +64,7 @@ fn written(request: &ChatRequest, thinking: Thinking) -> (Value, Vec<String>) {
 
 /// Makes equal what means the same: text content and one text block, null and absent, defaults told
 /// and not.
-fn normal(value: &Value) -> Value {
+fn normalize(value: &Value) -> Value {
     match value {
         Value::Object(object) => {
             let mut object = object.clone();
@@ -75,7 +76,7 @@ fn normal(value: &Value) -> Value {
                     object.insert(key.to_owned(), text);
                 }
             }
-            let told = |key: &str, value: &Value| match key {
+            let is_written = |key: &str, value: &Value| match key {
                 "is_error" | "strict" => *value != json!(false),
                 "citations" => *value != json!([]),
                 "type" => *value != json!("custom"),
@@ -84,12 +85,12 @@ fn normal(value: &Value) -> Value {
             Value::Object(
                 object
                     .iter()
-                    .filter(|(key, value)| told(key, value))
-                    .map(|(key, value)| (key.clone(), normal(value)))
+                    .filter(|(key, value)| is_written(key, value))
+                    .map(|(key, value)| (key.clone(), normalize(value)))
                     .collect(),
             )
         }
-        Value::Array(list) => Value::Array(list.iter().map(normal).collect()),
+        Value::Array(list) => Value::Array(list.iter().map(normalize).collect()),
         other => other.clone(),
     }
 }
@@ -114,18 +115,18 @@ fn recorded_requests_come_back_whole_and_nothing_is_lost() {
         let thinking = if adaptive { Thinking::Effort } else { Thinking::Budget };
 
         let request = Anthropic
-            .read_request(Place::Main, exchange.request.to_string().as_bytes())
+            .read_request(ChatEndpoint::Chat, exchange.request.to_string().as_bytes())
             .expect("a request");
-        let (mut got, losses) = written(&request, thinking);
+        let (mut got, losses) = write_json(&request, thinking);
 
         got.as_object_mut().expect("an object").remove("model");
-        assert_eq!(normal(&got), normal(&want), "{}", exchange.id);
+        assert_eq!(normalize(&got), normalize(&want), "{}", exchange.id);
         assert_eq!(losses, Vec::<String>::new(), "{}", exchange.id);
     }
 }
 
 /// Everything in the recording that is not null stands in the answer.
-fn holds(got: &Value, want: &Value, at: &str) {
+fn assert_contains(got: &Value, want: &Value, at: &str) {
     match (got, want) {
         (_, Value::Null) => {}
         (Value::Null, want) if *want == json!({ "thinking_tokens": 0 }) => {}
@@ -135,13 +136,19 @@ fn holds(got: &Value, want: &Value, at: &str) {
                 .filter(|(key, _)| !matches!(key.as_str(), "id" | "model") || at.len() > 1)
             {
                 if !(want.is_null() || want == &json!([]) && key == "citations") {
-                    holds(got.get(key).unwrap_or(&Value::Null), want, &format!("{at}.{key}"));
+                    assert_contains(
+                        got.get(key).unwrap_or(&Value::Null),
+                        want,
+                        &format!("{at}.{key}"),
+                    );
                 }
             }
         }
         (Value::Array(got), Value::Array(want)) => {
             assert_eq!(got.len(), want.len(), "{at}");
-            got.iter().zip(want).for_each(|(got, want)| holds(got, want, &format!("{at}[]")));
+            got.iter()
+                .zip(want)
+                .for_each(|(got, want)| assert_contains(got, want, &format!("{at}[]")));
         }
         _ => assert_eq!(got, want, "{at}"),
     }
@@ -151,36 +158,42 @@ fn holds(got: &Value, want: &Value, at: &str) {
 fn recorded_answers_come_back_whole() {
     for exchange in exchanges().into_iter().filter(|it| it.status == 200 && it.kind == "json") {
         let response = Anthropic
-            .read_response(&exchange.content_type, exchange.response.as_bytes(), &Carry::default())
+            .read_response(
+                &exchange.content_type,
+                exchange.response.as_bytes(),
+                &AttemptContext::default(),
+            )
             .expect("an answer");
 
         let got: Value =
-            serde_json::from_slice(&Anthropic.write_response(&response, &shape())).expect("json");
+            serde_json::from_slice(&Anthropic.write_response(&response, &response_spec()))
+                .expect("json");
 
         let mut want: Value = serde_json::from_str(&exchange.response).expect("json");
         // An empty text says nothing, and clients may not send it back.
         want["content"].as_array_mut().expect("a list").retain(|block| block["text"] != "");
-        holds(&got, &want, &exchange.id[..1]);
+        assert_contains(&got, &want, &exchange.id[..1]);
         assert_eq!((&got["id"], &got["model"]), (&json!("msg_1"), &json!("m")));
     }
 }
 
-fn told(body: &str, cuts: &[usize]) -> Vec<ChatEvent> {
-    let mut reading = Reading::new(Framing::Sse, Anthropic.stream_reader(&Carry::default()), false);
-    let mut said = Vec::new();
+fn read_events(body: &str, cuts: &[usize]) -> Vec<ChatEvent> {
+    let mut reading =
+        EventDecoder::new(Framing::Sse, Anthropic.stream_reader(&AttemptContext::default()), false);
+    let mut events = Vec::new();
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (body.len() + 1)).collect();
     cuts.extend([0, body.len()]);
     cuts.sort_unstable();
     for pair in cuts.windows(2) {
         let step = reading
-            .feed(&bytes::Bytes::copy_from_slice(&body.as_bytes()[pair[0]..pair[1]]), &mut said);
+            .feed(&bytes::Bytes::copy_from_slice(&body.as_bytes()[pair[0]..pair[1]]), &mut events);
         assert_eq!(step.error, None);
     }
-    drop(reading.end(&mut said));
-    said
+    drop(reading.finish(&mut events));
+    events
 }
 
-fn framed(body: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn split_frames(body: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
     let body = body.replace("\r\n", "\n");
     let data = |event: &str| {
         event
@@ -192,40 +205,41 @@ fn framed(body: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 /// What the stream says when it is put together another way.
-fn put_together(body: &str) -> Option<Value> {
-    let body = answer::as_answer(&framed(body)).ok()?;
+fn collect_message(body: &str) -> Option<Value> {
+    let body = answer::collect_stream(&split_frames(body)).ok()?;
     serde_json::from_slice(&body).ok()
 }
 
 fn client_stream(events: &[ChatEvent]) -> String {
-    let (mut writer, mut out) = (Anthropic.stream_writer(&shape()), Vec::new());
+    let (mut writer, mut out) = (Anthropic.stream_writer(&response_spec()), Vec::new());
     for event in events {
-        writer.event(event.clone(), &mut out);
+        writer.write_event(event.clone(), &mut out);
     }
     String::from_utf8(out).expect("text")
 }
 
 #[test]
-fn recorded_streams_say_the_same_when_read_written_and_read_again() {
-    let streams: Vec<Exchange> =
+fn recorded_streams_mean_the_same_when_read_written_and_read_again() {
+    let streams: Vec<RecordedExchange> =
         exchanges().into_iter().filter(|it| it.status == 200 && it.kind == "sse").collect();
     for exchange in &streams {
-        let events = told(&exchange.response, &[]);
+        let events = read_events(&exchange.response, &[]);
         grammar::validate_events(&events).expect("well formed");
-        let Some(want) = put_together(&exchange.response) else {
+        let Some(want) = collect_message(&exchange.response) else {
             assert!(!matches!(events.last(), Some(ChatEvent::End { .. })), "{}", exchange.id);
             continue;
         };
         let whole = Anthropic
-            .read_response("", want.to_string().as_bytes(), &Carry::default())
+            .read_response("", want.to_string().as_bytes(), &AttemptContext::default())
             .expect("an answer");
         let mut assembler = Assembler::default();
         events.iter().for_each(|event| assembler.feed(event));
         let assembled = assembler.finish().expect("complete");
         let shown = |response: &ChatResponse| -> Value {
             let plain = ChatResponse { extras: Extras::default(), ..response.clone() };
-            normal(
-                &serde_json::from_slice(&Anthropic.write_response(&plain, &shape())).expect("json"),
+            normalize(
+                &serde_json::from_slice(&Anthropic.write_response(&plain, &response_spec()))
+                    .expect("json"),
             )
         };
         // Deltas of a block may not tell what stood beside its content.
@@ -237,9 +251,9 @@ fn recorded_streams_say_the_same_when_read_written_and_read_again() {
         };
         assert_eq!(bare(shown(&assembled)), bare(shown(&whole)), "{}", exchange.id);
 
-        let again = put_together(&client_stream(&events)).expect("a whole stream");
+        let again = collect_message(&client_stream(&events)).expect("a whole stream");
         let again = Anthropic
-            .read_response("", again.to_string().as_bytes(), &Carry::default())
+            .read_response("", again.to_string().as_bytes(), &AttemptContext::default())
             .expect("an answer");
         let known = |mut value: Value| {
             // The end of a stream has no place for them.
@@ -257,18 +271,18 @@ proptest! {
     #[test]
     fn any_cut_of_a_stream_tells_the_same(cuts in prop::collection::vec(any::<usize>(), 0..12)) {
         for exchange in exchanges().iter().filter(|it| it.status == 200 && it.kind == "sse") {
-            let events = told(&exchange.response, &cuts);
+            let events = read_events(&exchange.response, &cuts);
             prop_assert_eq!(grammar::validate_events(&events), Ok(()));
-            prop_assert_eq!(events, told(&exchange.response, &[]));
+            prop_assert_eq!(events, read_events(&exchange.response, &[]));
         }
     }
 
     #[test]
     fn any_bytes_are_read_without_panic(body in prop::collection::vec(any::<u8>(), 0..200), text in "[\\[\\]{}\",:a-z0-9 ]{0,80}") {
         for body in [body.as_slice(), text.as_bytes()] {
-            drop(Anthropic.read_request(Place::Main, body));
-            drop(Anthropic.read_response("", body, &Carry::default()));
-            drop(Anthropic.stream_reader(&Carry::default()).event(b"", body, &mut Vec::new()));
+            drop(Anthropic.read_request(ChatEndpoint::Chat, body));
+            drop(Anthropic.read_response("", body, &AttemptContext::default()));
+            drop(Anthropic.stream_reader(&AttemptContext::default()).read_event(b"", body, &mut Vec::new()));
         }
     }
 }
@@ -329,15 +343,15 @@ fn events_of_odd_vendors_are_well_formed_answers() {
             FinishKind::Length,
         ),
     ] {
-        let carry = Carry { seed: "s".to_owned(), ..Carry::default() };
-        let (mut reader, mut said) = (Anthropic.stream_reader(&carry), Vec::new());
+        let carry = AttemptContext { call_id_seed: "s".to_owned(), ..AttemptContext::default() };
+        let (mut reader, mut emitted) = (Anthropic.stream_reader(&carry), Vec::new());
         for event in &events {
-            reader.event(b"", event.as_bytes(), &mut said).expect("an event");
+            reader.read_event(b"", event.as_bytes(), &mut emitted).expect("an event");
         }
-        assert!(reader.end(&mut said), "{events:?}");
-        grammar::validate_events(&said).expect("well formed");
+        assert!(reader.read_eof(&mut emitted), "{events:?}");
+        grammar::validate_events(&emitted).expect("well formed");
         let mut assembler = Assembler::default();
-        said.iter().for_each(|event| assembler.feed(event));
+        emitted.iter().for_each(|event| assembler.feed(event));
         let response = assembler.finish().expect("complete");
         let mut got = (String::new(), Vec::new());
         for block in &response.blocks {
@@ -354,7 +368,7 @@ fn events_of_odd_vendors_are_well_formed_answers() {
             (text, calls, finish),
             "{events:?}"
         );
-        let stream = client_stream(&said);
+        let stream = client_stream(&emitted);
         assert!(
             stream.ends_with("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"),
             "{stream}"
@@ -363,7 +377,7 @@ fn events_of_odd_vendors_are_well_formed_answers() {
 }
 
 #[test]
-fn arguments_that_are_no_object_are_put_into_one_also_where_they_come_in_pieces() {
+fn arguments_that_are_not_an_object_are_wrapped_in_one_also_in_pieces() {
     for (pieces, want) in [
         (&["{", "\"a\":", "1}"][..], r#"{"a":1}"#),
         (&["{", "'a': 1,", "}"], r#"{"arguments":"{'a': 1,}"}"#),
@@ -375,12 +389,12 @@ fn arguments_that_are_no_object_are_put_into_one_also_where_they_come_in_pieces(
             name: "f".to_owned(),
             form: CallKind::Function,
         };
-        let (mut writer, mut out) = (Anthropic.stream_writer(&shape()), Vec::new());
-        writer.event(ChatEvent::Open { block: 0, head }, &mut out);
+        let (mut writer, mut out) = (Anthropic.stream_writer(&response_spec()), Vec::new());
+        writer.write_event(ChatEvent::Open { block: 0, head }, &mut out);
         for piece in pieces {
-            writer.event(ChatEvent::Delta { block: 0, text: (*piece).to_owned() }, &mut out);
+            writer.write_event(ChatEvent::Delta { block: 0, text: (*piece).to_owned() }, &mut out);
         }
-        writer.event(ChatEvent::Close { block: 0 }, &mut out);
+        writer.write_event(ChatEvent::Close { block: 0 }, &mut out);
         let text = String::from_utf8(out).expect("text");
         let data = text
             .lines()
@@ -394,30 +408,33 @@ fn arguments_that_are_no_object_are_put_into_one_also_where_they_come_in_pieces(
 
 #[test]
 fn an_error_in_a_stream_is_a_fault_and_a_cut_stream_has_no_end() {
-    let (mut reader, mut said) = (Anthropic.stream_reader(&Carry::default()), Vec::new());
+    let (mut reader, mut emitted) =
+        (Anthropic.stream_reader(&AttemptContext::default()), Vec::new());
     reader
-        .event(b"", br#"{"type":"message_start","message":{"model":"m"}}"#, &mut said)
+        .read_event(b"", br#"{"type":"message_start","message":{"model":"m"}}"#, &mut emitted)
         .expect("an event");
-    let fault = reader.event(
+    let fault = reader.read_event(
         b"error",
         br#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#,
-        &mut said,
+        &mut emitted,
     );
     assert_eq!(fault.expect_err("an error").status, 529);
-    assert!(!reader.end(&mut said));
+    assert!(!reader.read_eof(&mut emitted));
 
     // An end that was preceded by nothing is none.
     for events in [
         &[r#"{"type":"message_stop"}"#][..],
         &[r#"{"type":"message_start","message":{}}"#, r#"{"type":"message_stop"}"#],
     ] {
-        let (mut reader, mut said) = (Anthropic.stream_reader(&Carry::default()), Vec::new());
-        let failed =
-            events.iter().any(|event| reader.event(b"", event.as_bytes(), &mut said).is_err());
-        assert!(failed && !reader.end(&mut said), "{events:?}");
+        let (mut reader, mut emitted) =
+            (Anthropic.stream_reader(&AttemptContext::default()), Vec::new());
+        let failed = events
+            .iter()
+            .any(|event| reader.read_event(b"", event.as_bytes(), &mut emitted).is_err());
+        assert!(failed && !reader.read_eof(&mut emitted), "{events:?}");
     }
 
-    let (mut writer, mut out) = (Anthropic.stream_writer(&shape()), Vec::new());
-    writer.error(&ProxyError::new(ProxyErrorKind::Overloaded, "m"), "r", &mut out);
+    let (mut writer, mut out) = (Anthropic.stream_writer(&response_spec()), Vec::new());
+    writer.write_error(&ProxyError::new(ProxyErrorKind::Overloaded, "m"), "r", &mut out);
     assert!(out.starts_with(b"event: error\n"));
 }

@@ -2,24 +2,24 @@
 
 use crate::{
     base::write,
-    dialect::{Thinking, Traits, anthropic::turns::Conversation, losses::Losses},
+    dialect::{TargetTraits, Thinking, anthropic::turns::ArrangedConversation, losses::Losses},
     ir::settings::{Effort, GenerationSettings, ReasoningSettings},
 };
 
 /// The least budget that is taken.
-const LEAST: u64 = 1_024;
+const MIN_BUDGET: u64 = 1_024;
 /// How long answers may be where neither the client nor the model's facts say; the field has to be
 /// there.
-const USUAL: u64 = 8_192;
+const DEFAULT_MAX_TOKENS: u64 = 8_192;
 
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Plan {
+pub(super) struct ThinkingPlan {
     /// The field `thinking`, as JSON.
     pub thinking: Option<String>,
     pub effort: Option<&'static str>,
     pub max_tokens: u64,
     /// Whether the model thinks, which forbids some settings.
-    pub on: bool,
+    pub enabled: bool,
 }
 
 /// Decides from what was wished for, what the model knows and what the conversation allows.
@@ -27,64 +27,66 @@ pub(super) struct Plan {
 /// A limit holds thoughts and words together, in every dialect; so a budget bends to the limit, and
 /// the limit is raised only where it is below the least budget. A model that thinks cannot be made
 /// to call a tool: where it must (`forced`), as for structured output, it does not think.
-pub(super) fn plan(
+pub(super) fn plan_thinking(
     settings: &GenerationSettings,
     forced: bool,
-    conversation: &Conversation<'_>,
-    traits: &Traits,
-    lost: &mut Losses,
-) -> Plan {
-    let most = traits.max_output.filter(|most| *most > 0).unwrap_or(u64::MAX);
-    let limit = settings.max_tokens.filter(|limit| *limit > 0).map(|limit| limit.min(most));
-    lost.when(settings.max_tokens.is_some_and(|told| told > most), "max_tokens");
-    let room = traits.max_output.filter(|most| *most > 0).unwrap_or(USUAL);
-    let mut plan = Plan { max_tokens: limit.unwrap_or(room), ..Plan::default() };
+    conversation: &ArrangedConversation<'_>,
+    traits: &TargetTraits,
+    losses: &mut Losses,
+) -> ThinkingPlan {
+    let max_output = traits.max_output.filter(|most| *most > 0).unwrap_or(u64::MAX);
+    let limit = settings.max_tokens.filter(|limit| *limit > 0).map(|limit| limit.min(max_output));
+    losses.when(settings.max_tokens.is_some_and(|requested| requested > max_output), "max_tokens");
+    let default_limit = traits.max_output.filter(|most| *most > 0).unwrap_or(DEFAULT_MAX_TOKENS);
+    let mut plan =
+        ThinkingPlan { max_tokens: limit.unwrap_or(default_limit), ..ThinkingPlan::default() };
     let Some(wish) = &settings.reasoning else { return plan };
     if wish.summary.as_deref().is_some_and(|summary| summary != "auto") {
-        lost.add("reasoning.summary");
+        losses.add("reasoning.summary");
     }
-    let told = wish.effort.filter(|effort| *effort != Effort::None);
+    let requested_effort = wish.effort.filter(|effort| *effort != Effort::None);
     if wish.enabled == Some(false)
         || !wish.adaptive && wish.effective_effort() == Some(Effort::None)
     {
-        if traits.thinking != Thinking::Never {
+        if traits.thinking != Thinking::Unsupported {
             plan.thinking = Some(r#"{"type":"disabled"}"#.to_owned());
-            plan.effort = told.map(effort_name);
+            plan.effort = requested_effort.map(effort_name);
         }
         return plan;
     }
     let wished = wish.enabled == Some(true)
         || wish.adaptive
         || wish.effective_effort().is_some()
-        || shown(wish) == Some(true);
+        || shows_thoughts(wish) == Some(true);
     if !wished {
         return plan;
     }
     match traits.thinking {
-        Thinking::Never => lost.add("reasoning"),
-        _ if forced => lost.add("reasoning"),
+        Thinking::Unsupported => losses.add("reasoning"),
+        _ if forced => losses.add("reasoning"),
         Thinking::Effort => {
-            plan.on = true;
+            plan.enabled = true;
             plan.effort = wish.effective_effort().map(effort_name);
             plan.thinking = Some(write::object(|o| {
                 o.str("type", "adaptive");
-                display(o, wish);
+                write_display(o, wish);
             }));
         }
-        Thinking::Budget if conversation.lacks_thought() => lost.add("reasoning"),
+        Thinking::Budget if conversation.missing_reasoning() => losses.add("reasoning"),
         Thinking::Budget => {
             let wanted = wish
                 .effective_budget_tokens()
                 .unwrap_or_else(|| Effort::Medium.budget_tokens())
-                .max(LEAST);
-            let (budget, max_tokens) = fitted(wanted, limit, traits.max_output, room);
-            lost.when(limit.is_some_and(|limit| limit != max_tokens), "max_tokens");
-            (plan.on, plan.max_tokens) = (true, max_tokens);
+                .max(MIN_BUDGET);
+            let (budget, max_tokens) = fit_budget(wanted, limit, traits.max_output, default_limit);
+            losses.when(limit.is_some_and(|limit| limit != max_tokens), "max_tokens");
+            (plan.enabled, plan.max_tokens) = (true, max_tokens);
             // Beside a budget an effort is only passed on, never made.
-            plan.effort = told.filter(|_| wish.budget_tokens.is_some()).map(effort_name);
+            plan.effort =
+                requested_effort.filter(|_| wish.budget_tokens.is_some()).map(effort_name);
             plan.thinking = Some(write::object(|o| {
                 o.str("type", "enabled").num("budget_tokens", budget);
-                display(o, wish);
+                write_display(o, wish);
             }));
         }
     }
@@ -92,23 +94,31 @@ pub(super) fn plan(
 }
 
 /// A budget below the limit, and the limit.
-fn fitted(wanted: u64, limit: Option<u64>, most: Option<u64>, room: u64) -> (u64, u64) {
-    let bent = |limit: u64| (limit / 4 * 3).max(LEAST);
-    match limit.or(most) {
+fn fit_budget(
+    wanted: u64,
+    limit: Option<u64>,
+    max_output: Option<u64>,
+    default_limit: u64,
+) -> (u64, u64) {
+    let clamped = |limit: u64| (limit / 4 * 3).max(MIN_BUDGET);
+    match limit.or(max_output) {
         Some(limit) if wanted < limit => (wanted, limit),
-        Some(limit) if bent(limit) < limit => (bent(limit), limit),
-        Some(limit) => (LEAST, limit.saturating_add(LEAST)),
-        None if wanted < room => (wanted, room),
-        None => (wanted, wanted.saturating_add(room)),
+        Some(limit) if clamped(limit) < limit => (clamped(limit), limit),
+        Some(limit) => (MIN_BUDGET, limit.saturating_add(MIN_BUDGET)),
+        None if wanted < default_limit => (wanted, default_limit),
+        None => (wanted, wanted.saturating_add(default_limit)),
     }
 }
 
-fn shown(wish: &ReasoningSettings) -> Option<bool> {
+fn shows_thoughts(wish: &ReasoningSettings) -> Option<bool> {
     wish.show_thoughts.or(wish.summary.as_ref().map(|_| true))
 }
 
-fn display(o: &mut write::ObjectWriter<'_>, wish: &ReasoningSettings) {
-    o.opt_str("display", shown(wish).map(|show| if show { "summarized" } else { "omitted" }));
+fn write_display(o: &mut write::ObjectWriter<'_>, wish: &ReasoningSettings) {
+    o.opt_str(
+        "display",
+        shows_thoughts(wish).map(|show| if show { "summarized" } else { "omitted" }),
+    );
 }
 
 fn effort_name(effort: Effort) -> &'static str {
@@ -122,16 +132,16 @@ fn effort_name(effort: Effort) -> &'static str {
 mod tests {
     use super::*;
 
-    fn traits(thinking: Thinking, max_output: Option<u64>) -> Traits {
-        Traits {
+    fn traits(thinking: Thinking, max_output: Option<u64>) -> TargetTraits {
+        TargetTraits {
             model: "m".to_owned(),
             stream: false,
             max_output,
             thinking,
-            limit_field: "max_tokens",
+            max_tokens_field: "max_tokens",
             developer_role: false,
-            takes_reasoning: false,
-            seed: "s".to_owned(),
+            accepts_reasoning: false,
+            call_id_seed: "s".to_owned(),
         }
     }
 
@@ -152,24 +162,29 @@ mod tests {
                 reasoning: Some(wish),
                 ..GenerationSettings::default()
             };
-            let plan = plan(
+            let plan = plan_thinking(
                 &settings,
                 false,
-                &Conversation::default(),
+                &ArrangedConversation::default(),
                 &traits(Thinking::Budget, most),
                 &mut Losses::default(),
             );
             let thinking = format!(r#"{{"type":"enabled","budget_tokens":{}}}"#, want.0);
             assert_eq!(
                 plan,
-                Plan { thinking: Some(thinking), effort: None, max_tokens: want.1, on: true },
+                ThinkingPlan {
+                    thinking: Some(thinking),
+                    effort: None,
+                    max_tokens: want.1,
+                    enabled: true
+                },
                 "{limit:?} {most:?} {effort:?}"
             );
         }
     }
 
     #[test]
-    fn efforts_are_told_by_name_or_not_at_all() {
+    fn efforts_are_sent_by_name_or_not_at_all() {
         let wish = |effort| ReasoningSettings {
             effort: Some(effort),
             show_thoughts: Some(true),
@@ -187,29 +202,29 @@ mod tests {
                 Some((r#"{"type":"adaptive","display":"summarized"}"#, Some("max"), true)),
             ),
             (wish(Effort::None), Thinking::Effort, Some((r#"{"type":"disabled"}"#, None, false))),
-            (wish(Effort::None), Thinking::Never, None),
-            (wish(Effort::High), Thinking::Never, None),
+            (wish(Effort::None), Thinking::Unsupported, None),
+            (wish(Effort::High), Thinking::Unsupported, None),
             (
                 ReasoningSettings { show_thoughts: Some(false), ..ReasoningSettings::default() },
                 Thinking::Effort,
                 None,
             ),
         ] {
-            let mut lost = Losses::default();
+            let mut losses = Losses::default();
             let settings = GenerationSettings {
                 reasoning: Some(wish.clone()),
                 ..GenerationSettings::default()
             };
-            let plan = plan(
+            let plan = plan_thinking(
                 &settings,
                 false,
-                &Conversation::default(),
+                &ArrangedConversation::default(),
                 &traits(thinking, None),
-                &mut lost,
+                &mut losses,
             );
-            let got = plan.thinking.as_deref().map(|json| (json, plan.effort, plan.on));
+            let got = plan.thinking.as_deref().map(|json| (json, plan.effort, plan.enabled));
             assert_eq!(got, want, "{wish:?}");
-            assert_eq!(lost.into_vec().len(), usize::from(wish.effort == Some(Effort::High)));
+            assert_eq!(losses.into_vec().len(), usize::from(wish.effort == Some(Effort::High)));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{borrow::Cow, collections::HashMap};
 use crate::{
     base::raw::RawJson,
     dialect::{
-        anthropic::{blocks_read::WHOLE, media, names::Ids},
+        anthropic::{blocks_read::ORIGINAL_BLOCK_KEYS, media, names::AnthropicRequestCallIds},
         losses::Losses,
     },
     ir::{
@@ -17,34 +17,34 @@ use crate::{
     },
 };
 
-const ME: Dialect = Dialect::Anthropic;
+const DIALECT: Dialect = Dialect::Anthropic;
 
 /// What the user says where a conversation begins without them, or says nothing at all; empty ones
 /// are refused.
-const OPENING: &str = "…";
+const USER_FILLER_TEXT: &str = "…";
 
 #[derive(Debug, Default)]
-pub(super) struct Conversation<'a> {
-    pub system: Vec<Piece<'a>>,
-    pub turns: Vec<Turn<'a>>,
+pub(super) struct ArrangedConversation<'a> {
+    pub system: Vec<ArrangedBlock<'a>>,
+    pub turns: Vec<ArrangedTurn<'a>>,
 }
 
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
-    pub assistant: bool,
-    pub pieces: Vec<Piece<'a>>,
+pub(super) struct ArrangedTurn<'a> {
+    pub is_assistant: bool,
+    pub blocks: Vec<ArrangedBlock<'a>>,
     pub extras: Vec<&'a Extras>,
 }
 
 #[derive(Debug)]
-pub(super) struct Piece<'a> {
-    pub what: What<'a>,
+pub(super) struct ArrangedBlock<'a> {
+    pub content: ArrangedContent<'a>,
     pub cache: Option<&'a CacheBreakpoint>,
     pub extras: Option<&'a Extras>,
 }
 
 #[derive(Debug)]
-pub(super) enum What<'a> {
+pub(super) enum ArrangedContent<'a> {
     Call {
         id: String,
         call: &'a ToolCall,
@@ -72,221 +72,260 @@ pub(super) enum What<'a> {
     },
 }
 
-impl<'a> Piece<'a> {
-    fn new(what: What<'a>, block: &'a Block) -> Self {
-        Self { what, cache: block.cache.as_ref(), extras: Some(&block.extras) }
+impl<'a> ArrangedBlock<'a> {
+    fn new(content: ArrangedContent<'a>, block: &'a Block) -> Self {
+        Self { content, cache: block.cache.as_ref(), extras: Some(&block.extras) }
     }
 
-    fn said(text: impl Into<Cow<'a, str>>) -> Self {
-        Self { what: What::Text { text: text.into(), citations: &[] }, cache: None, extras: None }
+    fn from_text(text: impl Into<Cow<'a, str>>) -> Self {
+        Self {
+            content: ArrangedContent::Text { text: text.into(), citations: &[] },
+            cache: None,
+            extras: None,
+        }
     }
 
     fn is_thought(&self) -> bool {
-        matches!(self.what, What::Thought { .. } | What::Redacted(_))
+        matches!(self.content, ArrangedContent::Thought { .. } | ArrangedContent::Redacted(_))
     }
 }
 
-impl Conversation<'_> {
+impl ArrangedConversation<'_> {
     /// Whether the model, told to think within a budget, would refuse to go on: the turn that it is
     /// to go on with does not begin with its thought.
-    pub(super) fn lacks_thought(&self) -> bool {
-        let Some(last) = self.turns.iter().rposition(|turn| turn.assistant) else { return false };
+    pub(super) fn missing_reasoning(&self) -> bool {
+        let Some(last) = self.turns.iter().rposition(|turn| turn.is_assistant) else {
+            return false;
+        };
         let answered = match self.turns.get(last + 1) {
-            Some(user) => user.pieces.iter().any(|piece| matches!(piece.what, What::Result { .. })),
+            Some(user) => user
+                .blocks
+                .iter()
+                .any(|piece| matches!(piece.content, ArrangedContent::Result { .. })),
             // The assistant's words are to be continued.
             None => true,
         };
-        answered && !self.turns[last].pieces.first().is_some_and(Piece::is_thought)
+        answered && !self.turns[last].blocks.first().is_some_and(ArrangedBlock::is_thought)
     }
 }
 
 /// Puts the request's messages into turns.
-pub(super) fn arrange<'a>(
+pub(super) fn arrange_turns<'a>(
     request: &'a ChatRequest,
     seed: &'a str,
     lost: &mut Losses,
-) -> Conversation<'a> {
-    let mut reader = Arranger {
-        conversation: Conversation::default(),
+) -> ArrangedConversation<'a> {
+    let mut arranger = TurnArranger {
+        conversation: ArrangedConversation::default(),
         results: HashMap::new(),
-        given: 0,
-        ids: Ids::new(seed),
-        lost,
+        result_count: 0,
+        call_ids: AnthropicRequestCallIds::new(seed),
+        losses: lost,
     };
     for block in &request.system {
-        reader.system(block);
+        arranger.add_system_block(block);
     }
     for message in &request.messages {
         if message.name.is_some() {
-            reader.lost.add("messages.name");
+            arranger.losses.add("messages.name");
         }
         match message.role {
-            Role::System => reader.reminder(&message.blocks),
+            Role::System => arranger.add_system_message(&message.blocks),
             role => {
                 let assistant = role == Role::Assistant;
                 for block in &message.blocks {
-                    reader.block(assistant, block);
+                    arranger.add_block(assistant, block);
                 }
                 if !message.extras.is_empty() {
-                    reader.turn(assistant).extras.push(&message.extras);
+                    arranger.turn_mut(assistant).extras.push(&message.extras);
                 }
             }
         }
     }
-    let results = reader.results;
-    let mut conversation = reader.conversation;
-    conversation.turns = opened(merged(answered(conversation.turns, results)));
+    let results = arranger.results;
+    let mut conversation = arranger.conversation;
+    conversation.turns = normalize_ends(merge_turns(place_results(conversation.turns, results)));
     conversation
 }
 
-struct Arranger<'a, 'l> {
-    conversation: Conversation<'a>,
+struct TurnArranger<'a, 'l> {
+    conversation: ArrangedConversation<'a>,
     /// What was given for each call, with its place among all results.
-    results: HashMap<String, (usize, Piece<'a>)>,
-    given: usize,
-    ids: Ids<'a>,
-    lost: &'l mut Losses,
+    results: HashMap<String, (usize, ArrangedBlock<'a>)>,
+    result_count: usize,
+    call_ids: AnthropicRequestCallIds<'a>,
+    losses: &'l mut Losses,
 }
 
-impl<'a> Arranger<'a, '_> {
-    fn turn(&mut self, assistant: bool) -> &mut Turn<'a> {
+impl<'a> TurnArranger<'a, '_> {
+    fn turn_mut(&mut self, assistant: bool) -> &mut ArrangedTurn<'a> {
         let turns = &mut self.conversation.turns;
-        if turns.last().is_none_or(|turn| turn.assistant != assistant) {
-            turns.push(Turn { assistant, pieces: Vec::new(), extras: Vec::new() });
+        if turns.last().is_none_or(|turn| turn.is_assistant != assistant) {
+            turns.push(ArrangedTurn {
+                is_assistant: assistant,
+                blocks: Vec::new(),
+                extras: Vec::new(),
+            });
         }
         let last = turns.len() - 1;
         &mut turns[last]
     }
 
-    fn system(&mut self, block: &'a Block) {
+    fn add_system_block(&mut self, block: &'a Block) {
         match text_of(block) {
-            Some(text) if text.trim().is_empty() => hand_over(&mut self.conversation.system, block),
-            Some(text) => self
-                .conversation
-                .system
-                .push(Piece::new(What::Text { text: text.into(), citations: &[] }, block)),
-            None => self.lost.add("system.media"),
+            Some(text) if text.trim().is_empty() => {
+                move_cache_mark(&mut self.conversation.system, block)
+            }
+            Some(text) => self.conversation.system.push(ArrangedBlock::new(
+                ArrangedContent::Text { text: text.into(), citations: &[] },
+                block,
+            )),
+            None => self.losses.add("system.media"),
         }
     }
 
     /// Words of the system inside the conversation, where only user and assistant may speak;
     /// leading ones are its prompt.
-    fn reminder(&mut self, blocks: &'a [Block]) {
+    fn add_system_message(&mut self, blocks: &'a [Block]) {
         if self.conversation.turns.is_empty() {
-            return blocks.iter().for_each(|block| self.system(block));
+            return blocks.iter().for_each(|block| self.add_system_block(block));
         }
-        let mut words = String::new();
+        let mut joined = String::new();
         for block in blocks {
             match text_of(block) {
-                Some(text) => words.push_str(text),
-                None => self.lost.add("system.media"),
+                Some(text) => joined.push_str(text),
+                None => self.losses.add("system.media"),
             }
         }
-        if !words.trim().is_empty() {
-            let mut piece =
-                Piece::said(format!("<system-message>\n{}\n</system-message>", words.trim()));
+        if !joined.trim().is_empty() {
+            let mut piece = ArrangedBlock::from_text(format!(
+                "<system-message>\n{}\n</system-message>",
+                joined.trim()
+            ));
             piece.cache = blocks.last().and_then(|block| block.cache.as_ref());
-            self.turn(false).pieces.push(piece);
+            self.turn_mut(false).blocks.push(piece);
         }
     }
 
-    fn block(&mut self, assistant: bool, block: &'a Block) {
-        let own = block.signature.as_ref().filter(|proof| proof.dialect == ME);
-        if block.signature.is_some() && own.is_none() {
-            self.lost.add("reasoning.proof");
+    fn add_block(&mut self, assistant: bool, block: &'a Block) {
+        let own_signature = block.signature.as_ref().filter(|proof| proof.dialect == DIALECT);
+        if block.signature.is_some() && own_signature.is_none() {
+            self.losses.add("reasoning.proof");
         }
-        if let Some(whole) = WHOLE.iter().find_map(|key| block.extras.get(ME, key)) {
-            let piece = Piece { what: What::Foreign(whole), cache: None, extras: None };
-            return self.turn(assistant).pieces.push(piece);
+        if let Some(original) =
+            ORIGINAL_BLOCK_KEYS.iter().find_map(|key| block.extras.get(DIALECT, key))
+        {
+            let piece = ArrangedBlock {
+                content: ArrangedContent::Foreign(original),
+                cache: None,
+                extras: None,
+            };
+            return self.turn_mut(assistant).blocks.push(piece);
         }
-        let what = match &block.kind {
+        let content = match &block.kind {
             BlockKind::Text(text) if text.text.trim().is_empty() => {
-                return hand_over(&mut self.turn(assistant).pieces, block);
+                return move_cache_mark(&mut self.turn_mut(assistant).blocks, block);
             }
-            BlockKind::Text(text) => {
-                What::Text { text: Cow::Borrowed(&text.text), citations: &text.citations }
-            }
+            BlockKind::Text(text) => ArrangedContent::Text {
+                text: Cow::Borrowed(&text.text),
+                citations: &text.citations,
+            },
             BlockKind::Refusal(text) if text.trim().is_empty() => return,
-            BlockKind::Refusal(text) => What::Text { text: Cow::Borrowed(text), citations: &[] },
+            BlockKind::Refusal(text) => {
+                ArrangedContent::Text { text: Cow::Borrowed(text), citations: &[] }
+            }
             BlockKind::Media(medium) if assistant => {
-                return self.lost.add(media::name(medium.kind));
+                return self.losses.add(media::loss_name(medium.kind));
             }
             BlockKind::Media(medium) => {
                 if medium.detail.as_deref().is_some_and(|detail| detail != "auto") {
-                    self.lost.add("messages.image_url.detail");
+                    self.losses.add("messages.image_url.detail");
                 }
-                match media::sent(medium) {
+                match media::write_source(medium) {
                     Ok((kind, source)) => {
-                        What::Media { kind, source, title: medium.name.as_deref() }
+                        ArrangedContent::Media { kind, source, title: medium.name.as_deref() }
                     }
-                    Err(lost) => return self.lost.add(lost),
+                    Err(lost) => return self.losses.add(lost),
                 }
             }
             BlockKind::Reasoning(thought) => {
-                match own.map(|proof| (proof.kind, proof.value.as_str())) {
+                match own_signature.map(|proof| (proof.kind, proof.value.as_str())) {
                     Some((SignatureKind::Signature, signature)) if assistant => {
-                        What::Thought { text: &thought.text, signature }
+                        ArrangedContent::Thought { text: &thought.text, signature }
                     }
-                    Some((SignatureKind::Redacted, data)) if assistant => What::Redacted(data),
-                    _ => return self.lost.add("reasoning"),
+                    Some((SignatureKind::Redacted, data)) if assistant => {
+                        ArrangedContent::Redacted(data)
+                    }
+                    _ => return self.losses.add("reasoning"),
                 }
             }
             BlockKind::ToolCall(call) => {
-                let id = self.ids.call(&call.id);
-                return self.turn(true).pieces.push(Piece::new(What::Call { id, call }, block));
+                let id = self.call_ids.id_for_call(&call.id);
+                return self
+                    .turn_mut(true)
+                    .blocks
+                    .push(ArrangedBlock::new(ArrangedContent::Call { id, call }, block));
             }
-            BlockKind::ToolResult(result) => return self.result(result, block),
-            BlockKind::Foreign { dialect: ME, body } => {
-                let piece = Piece { what: What::Foreign(body), cache: None, extras: None };
-                return self.turn(assistant).pieces.push(piece);
+            BlockKind::ToolResult(result) => return self.add_result(result, block),
+            BlockKind::Foreign { dialect: DIALECT, body } => {
+                let piece = ArrangedBlock {
+                    content: ArrangedContent::Foreign(body),
+                    cache: None,
+                    extras: None,
+                };
+                return self.turn_mut(assistant).blocks.push(piece);
             }
-            BlockKind::Foreign { body, .. } => return self.lost.add(foreign_name(body)),
+            BlockKind::Foreign { body, .. } => return self.losses.add(foreign_loss_name(body)),
         };
-        self.turn(assistant).pieces.push(Piece::new(what, block));
+        self.turn_mut(assistant).blocks.push(ArrangedBlock::new(content, block));
     }
 
-    fn result(&mut self, result: &'a ToolResult, block: &'a Block) {
-        let Some(id) = self.ids.result(&result.call).map(str::to_owned) else {
-            return self.orphan(result);
+    fn add_result(&mut self, result: &'a ToolResult, block: &'a Block) {
+        let Some(id) = self.call_ids.id_for_result(&result.call).map(str::to_owned) else {
+            return self.add_orphan_result(result);
         };
         // Where it stood a turn of the user stands, though it may end up empty.
-        self.turn(false);
+        self.turn_mut(false);
         if result.is_error {
-            self.pictures(result);
+            self.add_result_media(result);
         }
         match self.results.get_mut(&id) {
-            Some((_, Piece { what: What::Result { results, .. }, .. })) => results.push(result),
+            Some((_, ArrangedBlock { content: ArrangedContent::Result { results, .. }, .. })) => {
+                results.push(result)
+            }
             _ => {
-                let piece =
-                    Piece::new(What::Result { id: id.clone(), results: vec![result] }, block);
-                self.results.insert(id, (self.given, piece));
-                self.given += 1;
+                let piece = ArrangedBlock::new(
+                    ArrangedContent::Result { id: id.clone(), results: vec![result] },
+                    block,
+                );
+                self.results.insert(id, (self.result_count, piece));
+                self.result_count += 1;
             }
         }
     }
 
     /// The result of a call that is not in the conversation (any more) is told as text.
-    fn orphan(&mut self, result: &'a ToolResult) {
+    fn add_orphan_result(&mut self, result: &'a ToolResult) {
         let of = result.name.as_deref().map(|name| format!(" of `{name}`")).unwrap_or_default();
-        let mut words = format!("<tool-result>\nResult{of}, a call before this conversation:\n");
+        let mut message = format!("<tool-result>\nResult{of}, a call before this conversation:\n");
         let texts = result.content.iter().filter_map(text_of);
-        texts.for_each(|text| words.push_str(text));
-        words.push_str("\n</tool-result>");
-        self.turn(false).pieces.push(Piece::said(words));
-        self.pictures(result);
+        texts.for_each(|text| message.push_str(text));
+        message.push_str("\n</tool-result>");
+        self.turn_mut(false).blocks.push(ArrangedBlock::from_text(message));
+        self.add_result_media(result);
     }
 
     /// Media of a result that may hold only words: the user shows them.
-    fn pictures(&mut self, result: &'a ToolResult) {
+    fn add_result_media(&mut self, result: &'a ToolResult) {
         for block in result.content.iter().filter(|block| matches!(block.kind, BlockKind::Media(_)))
         {
-            self.block(false, block);
+            self.add_block(false, block);
         }
     }
 }
 
 /// What a foreign block is called among the losses: its own type.
-pub(super) fn foreign_name(body: &RawJson) -> String {
+pub(super) fn foreign_loss_name(body: &RawJson) -> String {
     body.json()
         .get("type")
         .and_then(crate::base::json::JsonRef::str)
@@ -302,7 +341,7 @@ pub(super) fn text_of(block: &Block) -> Option<&str> {
 }
 
 /// An empty block is left out; its breakpoint goes to the one before it.
-fn hand_over<'a>(pieces: &mut [Piece<'a>], block: &'a Block) {
+fn move_cache_mark<'a>(pieces: &mut [ArrangedBlock<'a>], block: &'a Block) {
     if let Some(last) =
         pieces.last_mut().filter(|piece| piece.cache.is_none() && !piece.is_thought())
     {
@@ -312,30 +351,33 @@ fn hand_over<'a>(pieces: &mut [Piece<'a>], block: &'a Block) {
 
 /// Puts the results of each turn's calls at the front of the turn after it, and says of calls
 /// without any that there is none.
-fn answered<'a>(
-    turns: Vec<Turn<'a>>,
-    mut results: HashMap<String, (usize, Piece<'a>)>,
-) -> Vec<Turn<'a>> {
-    let mut out: Vec<Turn<'a>> = Vec::with_capacity(turns.len() + 1);
-    let mut due: Vec<Piece<'a>> = Vec::new();
+fn place_results<'a>(
+    turns: Vec<ArrangedTurn<'a>>,
+    mut results: HashMap<String, (usize, ArrangedBlock<'a>)>,
+) -> Vec<ArrangedTurn<'a>> {
+    let mut out: Vec<ArrangedTurn<'a>> = Vec::with_capacity(turns.len() + 1);
+    let mut due: Vec<ArrangedBlock<'a>> = Vec::new();
     for mut turn in turns {
         if !due.is_empty() {
             let pieces = std::mem::take(&mut due);
-            if turn.assistant {
-                out.push(Turn { assistant: false, pieces, extras: Vec::new() });
+            if turn.is_assistant {
+                out.push(ArrangedTurn { is_assistant: false, blocks: pieces, extras: Vec::new() });
             } else {
-                turn.pieces.splice(0..0, pieces);
+                turn.blocks.splice(0..0, pieces);
             }
         }
-        if turn.assistant {
-            let mut found: Vec<(usize, Piece<'a>)> = Vec::new();
-            for piece in &turn.pieces {
-                if let What::Call { id, .. } = &piece.what {
+        if turn.is_assistant {
+            let mut found: Vec<(usize, ArrangedBlock<'a>)> = Vec::new();
+            for piece in &turn.blocks {
+                if let ArrangedContent::Call { id, .. } = &piece.content {
                     let none = || {
                         (
                             usize::MAX,
-                            Piece {
-                                what: What::Result { id: id.clone(), results: Vec::new() },
+                            ArrangedBlock {
+                                content: ArrangedContent::Result {
+                                    id: id.clone(),
+                                    results: Vec::new(),
+                                },
                                 cache: None,
                                 extras: None,
                             },
@@ -344,24 +386,24 @@ fn answered<'a>(
                     found.push(results.remove(id).unwrap_or_else(none));
                 }
             }
-            found.sort_by_key(|(place, _)| *place);
+            found.sort_by_key(|(order, _)| *order);
             due = found.into_iter().map(|(_, piece)| piece).collect();
         }
         out.push(turn);
     }
     if !due.is_empty() {
-        out.push(Turn { assistant: false, pieces: due, extras: Vec::new() });
+        out.push(ArrangedTurn { is_assistant: false, blocks: due, extras: Vec::new() });
     }
     out
 }
 
 /// Leaves out empty turns and joins neighbours of one speaker.
-fn merged(turns: Vec<Turn<'_>>) -> Vec<Turn<'_>> {
-    let mut out: Vec<Turn<'_>> = Vec::with_capacity(turns.len());
-    for turn in turns.into_iter().filter(|turn| !turn.pieces.is_empty()) {
+fn merge_turns(turns: Vec<ArrangedTurn<'_>>) -> Vec<ArrangedTurn<'_>> {
+    let mut out: Vec<ArrangedTurn<'_>> = Vec::with_capacity(turns.len());
+    for turn in turns.into_iter().filter(|turn| !turn.blocks.is_empty()) {
         match out.last_mut() {
-            Some(last) if last.assistant == turn.assistant => {
-                last.pieces.extend(turn.pieces);
+            Some(last) if last.is_assistant == turn.is_assistant => {
+                last.blocks.extend(turn.blocks);
                 last.extras.extend(turn.extras);
             }
             _ => out.push(turn),
@@ -371,15 +413,20 @@ fn merged(turns: Vec<Turn<'_>>) -> Vec<Turn<'_>> {
 }
 
 /// The user begins; what the assistant is to go on with does not end in white space.
-fn opened(mut turns: Vec<Turn<'_>>) -> Vec<Turn<'_>> {
-    if turns.first().is_none_or(|turn| turn.assistant) {
+fn normalize_ends(mut turns: Vec<ArrangedTurn<'_>>) -> Vec<ArrangedTurn<'_>> {
+    if turns.first().is_none_or(|turn| turn.is_assistant) {
         turns.insert(
             0,
-            Turn { assistant: false, pieces: vec![Piece::said(OPENING)], extras: Vec::new() },
+            ArrangedTurn {
+                is_assistant: false,
+                blocks: vec![ArrangedBlock::from_text(USER_FILLER_TEXT)],
+                extras: Vec::new(),
+            },
         );
     }
-    if let Some(Turn { assistant: true, pieces, .. }) = turns.last_mut()
-        && let Some(Piece { what: What::Text { text, .. }, .. }) = pieces.last_mut()
+    if let Some(ArrangedTurn { is_assistant: true, blocks: pieces, .. }) = turns.last_mut()
+        && let Some(ArrangedBlock { content: ArrangedContent::Text { text, .. }, .. }) =
+            pieces.last_mut()
         && text.ends_with(char::is_whitespace)
     {
         *text = Cow::Owned(text.trim_end().to_owned());

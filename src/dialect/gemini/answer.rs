@@ -6,59 +6,62 @@ use serde_json::{Map, Value, json};
 use crate::{
     base::{json::JsonRef, sse},
     dialect::{
-        Framing, Summary, fault,
-        gemini::meter::{finish, usage},
+        AnswerSummary, Framing, fault,
+        gemini::meter::{read_finish_reason, read_usage},
         shape,
     },
     ir::fault::Fault,
 };
 
-pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
-    if let Some(list) = listed(content_type, body)? {
-        whole(list)?;
+pub(super) fn read_summary(content_type: &str, body: &[u8]) -> Result<AnswerSummary, Fault> {
+    if let Some(list) = chunk_list(content_type, body)? {
+        check_complete(list)?;
     }
-    let json = shape::answer(content_type, body)?;
+    let json = shape::parse_response(content_type, body)?;
     // A blocked prompt has no candidates, only the reason.
     if json.get("promptFeedback").is_none() || json.get("candidates").is_some() {
-        for candidate in shape::list(json, "candidates")?.items() {
+        for candidate in shape::required_list(json, "candidates")?.items() {
             let parts = candidate.member_at(&["content", "parts"]);
             if !candidate.is_object() || parts.is_some_and(|parts| !parts.is_array()) {
-                return Err(fault::unexpected("a candidate is no candidate"));
+                return Err(fault::unexpected_shape("a candidate is no candidate"));
             }
         }
     }
-    Ok(Summary {
-        usage: json.get("usageMetadata").and_then(usage),
-        finish: finish(json),
-        model: shape::name(json.get("modelVersion")),
+    Ok(AnswerSummary {
+        usage: json.get("usageMetadata").and_then(read_usage),
+        finish_reason: read_finish_reason(json),
+        model: shape::clean_name(json.get("modelVersion")),
     })
 }
 
 /// The list of chunks that an answer is where it was streamed, but not asked for as events.
-pub(super) fn listed<'a>(content_type: &str, body: &'a [u8]) -> Result<Option<JsonRef<'a>>, Fault> {
-    let json = shape::proven(content_type, body)?;
+pub(super) fn chunk_list<'a>(
+    content_type: &str,
+    body: &'a [u8],
+) -> Result<Option<JsonRef<'a>>, Fault> {
+    let json = shape::parse(content_type, body)?;
     Ok(Some(json)
         .filter(|json| json.is_array() && json.items().next().is_some_and(JsonRef::is_object)))
 }
 
 /// Whether the chunks are a complete answer.
-fn whole(chunks: JsonRef<'_>) -> Result<(), Fault> {
+fn check_complete(chunks: JsonRef<'_>) -> Result<(), Fault> {
     if let Some(error) = chunks.items().find(|chunk| fault::is_error(*chunk)) {
-        return Err(fault::told(None, error));
+        return Err(fault::from_json(None, error));
     }
-    chunks.items().find_map(finish).map(drop).ok_or_else(shape::cut)
+    chunks.items().find_map(read_finish_reason).map(drop).ok_or_else(shape::truncated_stream_fault)
 }
 
 /// One event that is the whole answer, or each chunk of a list of them.
-pub(super) fn as_stream(body: &[u8], framing: Framing) -> Result<Bytes, Fault> {
-    let chunks: Vec<JsonRef<'_>> = match listed("", body)? {
+pub(super) fn synthesize_stream(body: &[u8], framing: Framing) -> Result<Bytes, Fault> {
+    let chunks: Vec<JsonRef<'_>> = match chunk_list("", body)? {
         Some(list) => {
-            whole(list)?;
+            check_complete(list)?;
             list.items().collect()
         }
         None => {
-            read("", body)?;
-            vec![shape::answer("", body)?]
+            read_summary("", body)?;
+            vec![shape::parse_response("", body)?]
         }
     };
     // Line ends in JSON stand between tokens only.
@@ -77,7 +80,7 @@ pub(super) fn as_stream(body: &[u8], framing: Framing) -> Result<Bytes, Fault> {
 }
 
 /// The chunks of a complete stream as one answer; texts that follow each other become one part.
-pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
+pub(super) fn collect_stream(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
     let mut answer = Map::new();
     let mut candidates: Vec<Map<String, Value>> = Vec::new();
     let mut done = false;
@@ -85,13 +88,14 @@ pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
         if data.trim_ascii() == b"[DONE]" {
             continue;
         }
-        done |=
-            shape::answer("", data).ok().is_some_and(|json: JsonRef<'_>| finish(json).is_some());
-        let mut chunk = shape::event(data)?;
+        done |= shape::parse_response("", data)
+            .ok()
+            .is_some_and(|json: JsonRef<'_>| read_finish_reason(json).is_some());
+        let mut chunk = shape::parse_event_tree(data)?;
         if let Some(Value::Array(parts)) = chunk.remove("candidates") {
             for (at, part) in parts.into_iter().enumerate() {
                 let Value::Object(part) = part else {
-                    return Err(fault::unexpected("a candidate is no candidate"));
+                    return Err(fault::unexpected_shape("a candidate is no candidate"));
                 };
                 let index =
                     |candidate: &Map<String, Value>| candidate.get("index").and_then(Value::as_u64);
@@ -101,7 +105,7 @@ pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
                     .enumerate()
                     .find(|(n, known)| index(known).unwrap_or(*n as u64) == wanted)
                 {
-                    Some((_, known)) => merge(known, part),
+                    Some((_, known)) => merge_candidate(known, part),
                     None => candidates.push(part),
                 }
             }
@@ -109,13 +113,13 @@ pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
         answer.extend(chunk);
     }
     if !done {
-        return Err(shape::cut());
+        return Err(shape::truncated_stream_fault());
     }
     answer.insert("candidates".to_owned(), candidates.into_iter().map(Value::Object).collect());
     Ok(Value::Object(answer).to_string().into())
 }
 
-fn merge(candidate: &mut Map<String, Value>, part: Map<String, Value>) {
+fn merge_candidate(candidate: &mut Map<String, Value>, part: Map<String, Value>) {
     for (key, value) in part {
         if key != "content" {
             candidate.insert(key, value);
@@ -130,13 +134,13 @@ fn merge(candidate: &mut Map<String, Value>, part: Map<String, Value>) {
             (content.entry("parts").or_insert_with(|| json!([])), parts)
         {
             for part in new {
-                add(old, part);
+                push_part(old, part);
             }
         }
     }
 }
 
-fn add(parts: &mut Vec<Value>, part: Value) {
+fn push_part(parts: &mut Vec<Value>, part: Value) {
     // Only plain texts of one kind are joined: a signature belongs to its own part.
     let plain = |part: &Value| {
         part.as_object().is_some_and(|p| {
@@ -148,7 +152,7 @@ fn add(parts: &mut Vec<Value>, part: Value) {
         && plain(&part)
         && last.get("thought") == part.get("thought")
     {
-        shape::append(&mut last["text"], text);
+        shape::append_text(&mut last["text"], text);
         return;
     }
     parts.push(part);
@@ -169,25 +173,25 @@ mod tests {
         .map(|data| (Vec::new(), data.as_bytes().to_vec()))
         .collect();
         let got: Value =
-            serde_json::from_slice(&as_answer(&events).expect("complete")).expect("json");
+            serde_json::from_slice(&collect_stream(&events).expect("complete")).expect("json");
         let parts =
             json!([{"text":"a","thought":true},{"text":"bc"},{"functionCall":{"name":"f"}}]);
         assert_eq!(
             got,
             json!({"candidates":[{"content":{"role":"model","parts":parts},"finishReason":"STOP","index":0}],"modelVersion":"g","usageMetadata":{"promptTokenCount":1}})
         );
-        assert!(as_answer(&events[..2]).is_err());
+        assert!(collect_stream(&events[..2]).is_err());
     }
 
     #[test]
     fn an_answer_becomes_one_event() {
         let body = b"{\n \"candidates\": []\r\n}";
         assert_eq!(
-            as_stream(body, Framing::Sse).expect("an answer"),
+            synthesize_stream(body, Framing::Sse).expect("an answer"),
             "data: { \"candidates\": []}\n\n"
         );
         assert_eq!(
-            as_stream(body, Framing::JsonArray).expect("an answer"),
+            synthesize_stream(body, Framing::JsonArray).expect("an answer"),
             "[{ \"candidates\": []}]"
         );
     }
@@ -198,14 +202,16 @@ mod tests {
             b"[{\n\"candidates\":[]},\r\n{\"candidates\":[{\"finishReason\":\"STOP\"}]}\n]\n";
         let want =
             "data: {\"candidates\":[]}\n\ndata: {\"candidates\":[{\"finishReason\":\"STOP\"}]}\n\n";
-        assert_eq!(as_stream(list, Framing::Sse).expect("an answer"), want);
+        assert_eq!(synthesize_stream(list, Framing::Sse).expect("an answer"), want);
         let cut = br#"[{"candidates":[{"content":{"parts":[{"text":"x"}]}}]}]"#;
         assert_eq!(
-            (as_stream(cut, Framing::Sse), read("", cut)),
-            (Err(shape::cut()), Err(shape::cut()))
+            (synthesize_stream(cut, Framing::Sse), read_summary("", cut)),
+            (Err(shape::truncated_stream_fault()), Err(shape::truncated_stream_fault()))
         );
         let failed = br#"[{"candidates":[]},{"error":{"code":503,"message":"evil","status":"UNAVAILABLE"}}]"#;
-        for fault in [as_stream(failed, Framing::Sse).map(drop), read("", failed).map(drop)] {
+        for fault in
+            [synthesize_stream(failed, Framing::Sse).map(drop), read_summary("", failed).map(drop)]
+        {
             assert_eq!(
                 fault.map_err(|fault| (fault.status, fault.message)),
                 Err((503, "evil".to_owned()))
@@ -223,10 +229,11 @@ mod tests {
             r#"{"candidates":[{"content":{"parts":"x"}}]}"#,
             r#"{"error":{"code":500,"message":"m"}}"#,
         ] {
-            assert!(read("", bad.as_bytes()).is_err(), "{bad}");
+            assert!(read_summary("", bad.as_bytes()).is_err(), "{bad}");
         }
         assert_eq!(
-            read("", br#"{"promptFeedback":{"blockReason":"SAFETY"}}"#).map(|s| s.finish),
+            read_summary("", br#"{"promptFeedback":{"blockReason":"SAFETY"}}"#)
+                .map(|s| s.finish_reason),
             Ok(Some("SAFETY".to_owned()))
         );
     }

@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// `promptTokenCount` includes what was cached, `candidatesTokenCount` excludes thoughts.
-pub(super) fn usage(o: &mut ObjectWriter<'_>, usage: Option<Usage>, tier: Option<&str>) {
+pub(super) fn write_usage(o: &mut ObjectWriter<'_>, usage: Option<Usage>, tier: Option<&str>) {
     o.object("usageMetadata", |o| {
         // What nobody counted is not zero; the object is there all the same, for clients that look
         // into it.
@@ -34,16 +34,16 @@ pub(super) fn usage(o: &mut ObjectWriter<'_>, usage: Option<Usage>, tier: Option
 }
 
 /// A citation with its place in the answer's text, in bytes.
-pub(super) struct Placed {
+pub(super) struct PlacedCitation {
     pub(super) citation: Citation,
-    pub(super) place: Option<(u64, u64)>,
+    pub(super) position: Option<(u64, u64)>,
 }
 
-pub(super) fn grounding(o: &mut ObjectWriter<'_>, cited: &[Placed]) {
+pub(super) fn write_grounding(o: &mut ObjectWriter<'_>, cited: &[PlacedCitation]) {
     if cited.is_empty() {
         return;
     }
-    let key = |at: &Placed| (at.citation.url.clone(), at.citation.title.clone());
+    let key = |at: &PlacedCitation| (at.citation.url.clone(), at.citation.title.clone());
     let mut sources: Vec<(Option<String>, Option<String>)> = Vec::new();
     for at in cited {
         if !sources.contains(&key(at)) {
@@ -62,7 +62,7 @@ pub(super) fn grounding(o: &mut ObjectWriter<'_>, cited: &[Placed]) {
         });
         o.array("groundingSupports", |a| {
             for at in cited {
-                let Some((start, end)) = at.place else { continue };
+                let Some((start, end)) = at.position else { continue };
                 a.object(|o| {
                     o.object("segment", |o| {
                         o.num("startIndex", start).num("endIndex", end);
@@ -78,11 +78,11 @@ pub(super) fn grounding(o: &mut ObjectWriter<'_>, cited: &[Placed]) {
 }
 
 /// OpenAI's `logprobs.content` as `logprobsResult`.
-pub(super) fn logprobs(o: &mut ObjectWriter<'_>, logprobs: &RawJson) {
+pub(super) fn write_logprobs(o: &mut ObjectWriter<'_>, logprobs: &RawJson) {
     o.object("logprobsResult", |o| {
         o.array("chosenCandidates", |a| {
             for token in logprobs.json().items() {
-                a.object(|o| candidate(o, token));
+                a.object(|o| write_token(o, token));
             }
         });
         o.array("topCandidates", |a| {
@@ -91,7 +91,7 @@ pub(super) fn logprobs(o: &mut ObjectWriter<'_>, logprobs: &RawJson) {
                     o.array("candidates", |a| {
                         for token in token.get("top_logprobs").into_iter().flat_map(JsonRef::items)
                         {
-                            a.object(|o| candidate(o, token));
+                            a.object(|o| write_token(o, token));
                         }
                     });
                 });
@@ -100,7 +100,7 @@ pub(super) fn logprobs(o: &mut ObjectWriter<'_>, logprobs: &RawJson) {
     });
 }
 
-fn candidate(o: &mut ObjectWriter<'_>, token: JsonRef<'_>) {
+fn write_token(o: &mut ObjectWriter<'_>, token: JsonRef<'_>) {
     o.opt_str("token", token.get("token").and_then(JsonRef::str).as_deref());
     if let Some(value) = token.get("logprob") {
         o.json("logProbability", value);

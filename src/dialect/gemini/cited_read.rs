@@ -8,52 +8,58 @@ use crate::{
 };
 
 /// How much of a text is kept to find places in it; in longer ones only plain ASCII has places.
-const KEPT: usize = 64 << 10;
+const MAX_BUFFERED_BYTES: usize = 64 << 10;
 /// The most citations of one answer.
-const MOST: usize = 1000;
+const MAX_CITATIONS: usize = 1000;
 
 /// The text of a block, as far as it must be known to turn its bytes into characters.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
-    kept: String,
-    bytes: usize,
-    odd: bool,
+pub(super) struct TextOffsets {
+    text: String,
+    total_bytes: usize,
+    has_non_ascii: bool,
 }
 
-impl Heard {
+impl TextOffsets {
     pub(super) fn push(&mut self, text: &str) {
-        if self.kept.len() == self.bytes && self.bytes + text.len() <= KEPT {
-            self.kept.push_str(text);
+        if self.text.len() == self.total_bytes
+            && self.total_bytes + text.len() <= MAX_BUFFERED_BYTES
+        {
+            self.text.push_str(text);
         }
-        self.bytes += text.len();
-        self.odd |= !text.is_ascii();
+        self.total_bytes += text.len();
+        self.has_non_ascii |= !text.is_ascii();
     }
 
     /// The characters before a byte.
-    fn character(&self, byte: u64) -> Option<u64> {
-        let at = usize::try_from(byte).ok().filter(|&at| at <= self.bytes)?;
-        if !self.odd {
+    fn char_index(&self, byte: u64) -> Option<u64> {
+        let at = usize::try_from(byte).ok().filter(|&at| at <= self.total_bytes)?;
+        if !self.has_non_ascii {
             return Some(byte);
         }
-        Some(self.kept.get(..at)?.chars().count() as u64)
+        Some(self.text.get(..at)?.chars().count() as u64)
     }
 
-    fn span(&self, place: JsonRef<'_>) -> Option<(u64, u64)> {
+    fn read_span(&self, segment: JsonRef<'_>) -> Option<(u64, u64)> {
         // A place at the very beginning is left out, as zeros are.
-        let start = place.get("startIndex").and_then(JsonRef::u64).unwrap_or(0);
-        let end = place.get("endIndex").and_then(JsonRef::u64)?;
-        Some((self.character(start)?, self.character(end)?)).filter(|(start, end)| start < end)
+        let start = segment.get("startIndex").and_then(JsonRef::u64).unwrap_or(0);
+        let end = segment.get("endIndex").and_then(JsonRef::u64)?;
+        Some((self.char_index(start)?, self.char_index(end)?)).filter(|(start, end)| start < end)
     }
 }
 
 /// `groundingMetadata`: one citation for each source of each supported piece; sources without any
 /// stand alone.
-pub(super) fn grounding(json: JsonRef<'_>, heard: &Heard, out: &mut Vec<Citation>) {
-    let chunks: Vec<Citation> =
-        json.get("groundingChunks").into_iter().flat_map(JsonRef::items).map(chunk).collect();
+pub(super) fn read_grounding(json: JsonRef<'_>, offsets: &TextOffsets, out: &mut Vec<Citation>) {
+    let chunks: Vec<Citation> = json
+        .get("groundingChunks")
+        .into_iter()
+        .flat_map(JsonRef::items)
+        .map(read_grounding_chunk)
+        .collect();
     let mut used = vec![false; chunks.len()];
     for support in json.get("groundingSupports").into_iter().flat_map(JsonRef::items) {
-        let span = support.get("segment").and_then(|segment| heard.span(segment));
+        let span = support.get("segment").and_then(|segment| offsets.read_span(segment));
         for index in support.get("groundingChunkIndices").into_iter().flat_map(JsonRef::items) {
             let Some(at) =
                 index.u64().and_then(|at| usize::try_from(at).ok()).filter(|&at| at < chunks.len())
@@ -61,7 +67,7 @@ pub(super) fn grounding(json: JsonRef<'_>, heard: &Heard, out: &mut Vec<Citation
                 continue;
             };
             used[at] = true;
-            if out.len() < MOST {
+            if out.len() < MAX_CITATIONS {
                 out.push(Citation { span, ..chunks[at].clone() });
             }
         }
@@ -70,10 +76,10 @@ pub(super) fn grounding(json: JsonRef<'_>, heard: &Heard, out: &mut Vec<Citation
         .into_iter()
         .zip(used)
         .filter(|(chunk, used)| !used && (chunk.url.is_some() || chunk.title.is_some()));
-    out.extend(alone.map(|(chunk, _)| chunk).take(MOST));
+    out.extend(alone.map(|(chunk, _)| chunk).take(MAX_CITATIONS));
 }
 
-fn chunk(json: JsonRef<'_>) -> Citation {
+fn read_grounding_chunk(json: JsonRef<'_>) -> Citation {
     let source = ["web", "retrievedContext", "maps", "image"]
         .iter()
         .find_map(|kind| json.get(kind))
@@ -90,15 +96,19 @@ fn chunk(json: JsonRef<'_>) -> Citation {
 }
 
 /// `citationMetadata`: where the model repeats what others wrote.
-pub(super) fn sources(json: JsonRef<'_>, heard: &Heard, out: &mut Vec<Citation>) {
+pub(super) fn read_citation_sources(
+    json: JsonRef<'_>,
+    offsets: &TextOffsets,
+    out: &mut Vec<Citation>,
+) {
     let list = json.get("citationSources").or_else(|| json.get("citations"));
-    for source in list.into_iter().flat_map(JsonRef::items).take(MOST) {
+    for source in list.into_iter().flat_map(JsonRef::items).take(MAX_CITATIONS) {
         let text = |key| source.get(key).and_then(JsonRef::str).map(Cow::into_owned);
         if text("uri").is_some() || text("title").is_some() {
             out.push(Citation {
                 url: text("uri"),
                 title: text("title"),
-                span: heard.span(source),
+                span: offsets.read_span(source),
                 ..Citation::default()
             });
         }
@@ -106,17 +116,17 @@ pub(super) fn sources(json: JsonRef<'_>, heard: &Heard, out: &mut Vec<Citation>)
 }
 
 /// `logprobsResult` as the array of OpenAI's `logprobs.content`.
-pub(super) fn logprobs(json: JsonRef<'_>) -> Option<RawJson> {
+pub(super) fn read_logprobs(json: JsonRef<'_>) -> Option<RawJson> {
     let chosen = json.get("chosenCandidates")?;
     let mut tops = json.get("topCandidates").into_iter().flat_map(JsonRef::items);
     let text = write::array(|a| {
         for token in chosen.items() {
             let top = tops.next().and_then(|top| top.get("candidates"));
             a.object(|o| {
-                entry(o, token);
+                write_token(o, token);
                 o.array("top_logprobs", |a| {
                     for token in top.into_iter().flat_map(JsonRef::items) {
-                        a.object(|o| entry(o, token));
+                        a.object(|o| write_token(o, token));
                     }
                 });
             });
@@ -125,7 +135,7 @@ pub(super) fn logprobs(json: JsonRef<'_>) -> Option<RawJson> {
     RawJson::parse(&text).filter(|raw| raw.text() != "[]")
 }
 
-fn entry(o: &mut write::ObjectWriter<'_>, token: JsonRef<'_>) {
+fn write_token(o: &mut write::ObjectWriter<'_>, token: JsonRef<'_>) {
     let text = token.get("token").and_then(JsonRef::str).unwrap_or_default();
     o.str("token", &text);
     match token.get("logProbability").filter(|value| value.kind() == "number") {
@@ -145,18 +155,18 @@ mod tests {
     use crate::base::json;
 
     #[test]
-    fn places_are_told_in_characters() {
-        let mut heard = Heard::default();
-        heard.push("é is a letter");
+    fn positions_are_converted_to_characters() {
+        let mut offsets = TextOffsets::default();
+        offsets.push("é is a letter");
         let grounding_json =
             br#"{"groundingChunks":[{"web":{"uri":"u","title":"t"}},{"retrievedContext":{"text":"words"}},{"web":{"uri":"v"}}],
             "groundingSupports":[{"segment":{"endIndex":5},"groundingChunkIndices":[0,1,9]}]}"#;
-        let mut told = Vec::new();
-        grounding(json::parse(grounding_json).expect("json"), &heard, &mut told);
+        let mut citations = Vec::new();
+        read_grounding(json::parse(grounding_json).expect("json"), &offsets, &mut citations);
         let citation =
             |url: Option<&str>| Citation { url: url.map(str::to_owned), ..Citation::default() };
         assert_eq!(
-            told,
+            citations,
             [
                 Citation { title: Some("t".to_owned()), span: Some((0, 4)), ..citation(Some("u")) },
                 Citation {
@@ -170,19 +180,22 @@ mod tests {
     }
 
     #[test]
-    fn long_texts_are_not_kept() {
-        let mut heard = Heard::default();
-        (0..100).for_each(|_| heard.push(&"a".repeat(1000)));
-        assert_eq!((heard.character(99_000), heard.kept.len() <= KEPT), (Some(99_000), true));
-        heard.push("é");
-        assert_eq!((heard.character(5), heard.character(99_000)), (Some(5), None));
+    fn long_texts_are_not_buffered() {
+        let mut offsets = TextOffsets::default();
+        (0..100).for_each(|_| offsets.push(&"a".repeat(1000)));
+        assert_eq!(
+            (offsets.char_index(99_000), offsets.text.len() <= MAX_BUFFERED_BYTES),
+            (Some(99_000), true)
+        );
+        offsets.push("é");
+        assert_eq!((offsets.char_index(5), offsets.char_index(99_000)), (Some(5), None));
     }
 
     #[test]
-    fn probabilities_take_the_usual_form() {
+    fn probabilities_take_the_openai_form() {
         let json = json::parse(br#"{"chosenCandidates":[{"token":"a","tokenId":1,"logProbability":-0.5}],"topCandidates":[{"candidates":[{"token":"b","logProbability":-1}]}]}"#).expect("json");
         assert_eq!(
-            logprobs(json).expect("some").text(),
+            read_logprobs(json).expect("some").text(),
             r#"[{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[{"token":"b","logprob":-1,"bytes":[98]}]}]"#
         );
     }

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use crate::{
     base::write::{self, ArrayWriter, ObjectWriter},
     dialect::{
-        Thinking, Traits,
+        TargetTraits, Thinking,
         gemini::{
-            part_write::{self, Carried},
-            request_read::beneath,
-            turns::{self, Item, Turn},
+            part_write::{self, MediaPart},
+            request_read::extras_with_prefix,
+            turns::{self, GeminiTurn, GeminiTurnItem},
             wire,
         },
         losses::Losses,
@@ -23,13 +23,17 @@ use crate::{
 
 /// What the provider documents for calls whose signature nobody has: ones that another model made,
 /// or that a client forgot.
-const UNSIGNED: &str = "skip_thought_signature_validator";
+const SKIP_SIGNATURE_VALIDATOR: &str = "skip_thought_signature_validator";
 /// What the user says where somebody has to.
-pub(super) const FILLER: &str = r#"{"role":"user","parts":[{"text":"Continue."}]}"#;
+pub(super) const USER_FILLER_TURN: &str = r#"{"role":"user","parts":[{"text":"Continue."}]}"#;
 /// Names longer than this are refused.
-const LONGEST_NAME: usize = 128;
+const MAX_NAME_LEN: usize = 128;
 
-pub(super) fn write(messages: &[ChatMessage], traits: &Traits, losses: &mut Losses) -> String {
+pub(super) fn write_contents(
+    messages: &[ChatMessage],
+    traits: &TargetTraits,
+    losses: &mut Losses,
+) -> String {
     for message in messages {
         if message.name.is_some() {
             losses.add("messages.name");
@@ -44,56 +48,65 @@ pub(super) fn write(messages: &[ChatMessage], traits: &Traits, losses: &mut Loss
     }
     let mut model_last = true;
     write::array(|contents| {
-        for turn in turns::of(messages) {
-            let parts = parts(&turn, traits, losses);
+        for turn in turns::arrange_turns(messages) {
+            let parts = write_parts(&turn, traits, losses);
             if parts == "[]" {
                 continue;
             }
-            if turn.model && model_last && turn.items.iter().any(is_call) {
+            if turn.is_model && model_last && turn.items.iter().any(is_tool_call) {
                 // A call must follow something.
-                contents.raw_text(FILLER);
+                contents.raw_text(USER_FILLER_TURN);
             }
-            model_last = turn.model;
+            model_last = turn.is_model;
             contents.object(|o| {
-                o.str("role", if turn.model { "model" } else { "user" }).raw_text("parts", &parts);
+                o.str("role", if turn.is_model { "model" } else { "user" })
+                    .raw_text("parts", &parts);
             });
         }
     })
 }
 
-fn is_call(item: &Item<'_>) -> bool {
-    matches!(item, Item::Block(Block { kind: BlockKind::ToolCall(_), .. }))
+fn is_tool_call(item: &GeminiTurnItem<'_>) -> bool {
+    matches!(item, GeminiTurnItem::Block(Block { kind: BlockKind::ToolCall(_), .. }))
 }
 
-fn parts(turn: &Turn<'_>, traits: &Traits, losses: &mut Losses) -> String {
+fn write_parts(turn: &GeminiTurn<'_>, traits: &TargetTraits, losses: &mut Losses) -> String {
     // Models that think at levels refuse a turn whose first call bears no signature.
-    let mut needed = turn.model && traits.thinking == Thinking::Effort;
-    let mut beside: Vec<Carried<'_>> = Vec::new();
+    let mut needs_signature = turn.is_model && traits.thinking == Thinking::Effort;
+    let mut trailing_media: Vec<MediaPart<'_>> = Vec::new();
     write::array(|a| {
-        let mut answered = turn.items.iter().any(|item| matches!(item, Item::Result { .. }));
+        let mut in_results =
+            turn.items.iter().any(|item| matches!(item, GeminiTurnItem::Result { .. }));
         for item in &turn.items {
-            let is_answer = matches!(item, Item::Result { .. } | Item::Unanswered { .. });
-            if answered && !is_answer {
-                answered = false;
-                beside.drain(..).for_each(|media| media.push(a));
+            let is_answer =
+                matches!(item, GeminiTurnItem::Result { .. } | GeminiTurnItem::Unanswered { .. });
+            if in_results && !is_answer {
+                in_results = false;
+                trailing_media.drain(..).for_each(|media| media.push(a));
             }
             match item {
-                Item::Block(block) => part(a, block, &mut needed, losses),
-                Item::Result { block, result, name } => {
-                    answer(a, block, result, name, traits, &mut beside, losses)
-                }
-                Item::Unanswered { id, name } => {
+                GeminiTurnItem::Block(block) => write_part(a, block, &mut needs_signature, losses),
+                GeminiTurnItem::Result { block, result, name } => write_function_response(
+                    a,
+                    block,
+                    result,
+                    name,
+                    traits,
+                    &mut trailing_media,
+                    losses,
+                ),
+                GeminiTurnItem::Unanswered { id, name } => {
                     a.object(|o| {
                         o.object("functionResponse", |o| {
-                            head(o, id, name);
+                            write_id_and_name(o, id, name);
                             o.object("response", |o| {
                                 o.str("error", "no result was given for this call");
                             });
                         });
                     });
                 }
-                Item::Orphan(result) => {
-                    let (text, media) = content(result, losses);
+                GeminiTurnItem::Orphan(result) => {
+                    let (text, media) = result_text_and_media(result, losses);
                     a.object(|o| {
                         o.str("text", &format!("Result of the tool call {}: {text}", result.call));
                     });
@@ -101,13 +114,18 @@ fn parts(turn: &Turn<'_>, traits: &Traits, losses: &mut Losses) -> String {
                 }
             }
         }
-        beside.iter().for_each(|media| media.push(a));
+        trailing_media.iter().for_each(|media| media.push(a));
     })
 }
 
-fn part(a: &mut ArrayWriter<'_>, block: &Block, needed: &mut bool, losses: &mut Losses) {
-    marks(block, losses);
-    let signature = wire::own(block.signature.as_ref());
+fn write_part(
+    a: &mut ArrayWriter<'_>,
+    block: &Block,
+    needs_signature: &mut bool,
+    losses: &mut Losses,
+) {
+    add_cache_loss(block, losses);
+    let signature = wire::own_signature(block.signature.as_ref());
     if block.signature.is_some() && signature.is_none() {
         losses.add("reasoning.proof");
     }
@@ -117,21 +135,28 @@ fn part(a: &mut ArrayWriter<'_>, block: &Block, needed: &mut bool, losses: &mut 
                 losses.add("messages.citations");
             }
             if !it.text.is_empty() || signature.is_some() {
-                whole(a, block, losses, |o| part_write::text(o, &it.text, false, signature));
+                write_with_extras(a, block, losses, |o| {
+                    part_write::write_text(o, &it.text, false, signature)
+                });
             }
         }
         BlockKind::Refusal(text) if !text.is_empty() => {
-            whole(a, block, losses, |o| part_write::text(o, text, false, None))
+            write_with_extras(a, block, losses, |o| part_write::write_text(o, text, false, None))
         }
         BlockKind::Reasoning(Reasoning { text, .. }) => {
             if !text.is_empty() || signature.is_some() {
-                whole(a, block, losses, |o| part_write::text(o, text, true, signature));
+                write_with_extras(a, block, losses, |o| {
+                    part_write::write_text(o, text, true, signature)
+                });
             }
         }
         BlockKind::ToolCall(call) => {
-            let signature = signature.or_else(|| needed.then_some(UNSIGNED));
-            *needed = false;
-            whole(a, block, losses, |o| part_write::call(o, call, &fit(&call.name), signature));
+            let signature =
+                signature.or_else(|| needs_signature.then_some(SKIP_SIGNATURE_VALIDATOR));
+            *needs_signature = false;
+            write_with_extras(a, block, losses, |o| {
+                part_write::write_function_call(o, call, &to_valid_name(&call.name), signature)
+            });
         }
         BlockKind::Media(media) => {
             if media.detail.as_deref().is_some_and(|detail| detail != "auto") {
@@ -142,8 +167,8 @@ fn part(a: &mut ArrayWriter<'_>, block: &Block, needed: &mut bool, losses: &mut 
             {
                 losses.add("messages.filename");
             }
-            match part_write::media(media) {
-                Ok(carried) => whole(a, block, losses, |o| {
+            match part_write::to_media_part(media) {
+                Ok(carried) => write_with_extras(a, block, losses, |o| {
                     carried.write(o);
                     o.opt_str("thoughtSignature", signature);
                 }),
@@ -162,7 +187,7 @@ fn part(a: &mut ArrayWriter<'_>, block: &Block, needed: &mut bool, losses: &mut 
 }
 
 /// A part, with what its own dialect said of it besides.
-fn whole(
+fn write_with_extras(
     a: &mut ArrayWriter<'_>,
     block: &Block,
     losses: &mut Losses,
@@ -174,45 +199,45 @@ fn whole(
     });
 }
 
-fn marks(block: &Block, losses: &mut Losses) {
+fn add_cache_loss(block: &Block, losses: &mut Losses) {
     if block.cache.is_some() {
         losses.add("messages.cache_control");
     }
 }
 
-fn head(o: &mut ObjectWriter<'_>, id: &str, name: &str) {
-    if !id.starts_with(wire::MADE) {
+fn write_id_and_name(o: &mut ObjectWriter<'_>, id: &str, name: &str) {
+    if !id.starts_with(wire::GENERATED_ID_PREFIX) {
         o.str("id", id);
     }
-    o.str("name", &fit(name));
+    o.str("name", &to_valid_name(name));
 }
 
-fn answer<'a>(
+fn write_function_response<'a>(
     a: &mut ArrayWriter<'_>,
     block: &'a Block,
     result: &'a ToolResult,
     name: &str,
-    traits: &Traits,
-    beside: &mut Vec<Carried<'a>>,
+    traits: &TargetTraits,
+    trailing_media: &mut Vec<MediaPart<'a>>,
     losses: &mut Losses,
 ) {
-    marks(block, losses);
-    let (text, media) = content(result, losses);
+    add_cache_loss(block, losses);
+    let (text, media) = result_text_and_media(result, losses);
     // Models that think at levels see media inside results; to others they are shown beside.
     let (within, outside): (Vec<_>, Vec<_>) = media
         .into_iter()
         .partition(|media| traits.thinking == Thinking::Effort && media.fits_results());
-    beside.extend(outside);
+    trailing_media.extend(outside);
     a.object(|o| {
         o.object("functionResponse", |o| {
-            head(o, &result.call, name);
+            write_id_and_name(o, &result.call, name);
             o.object("response", |o| {
                 o.str(if result.is_error { "error" } else { "output" }, &text);
             });
             if !within.is_empty() {
                 o.array("parts", |a| within.iter().for_each(|media| media.push(a)));
             }
-            for (key, value) in beneath(&block.extras, "functionResponse.") {
+            for (key, value) in extras_with_prefix(&block.extras, "functionResponse.") {
                 o.raw(key, value);
             }
         });
@@ -225,26 +250,29 @@ fn answer<'a>(
 }
 
 /// A result's text, and the media beside it.
-fn content<'a>(result: &'a ToolResult, losses: &mut Losses) -> (String, Vec<Carried<'a>>) {
+fn result_text_and_media<'a>(
+    result: &'a ToolResult,
+    losses: &mut Losses,
+) -> (String, Vec<MediaPart<'a>>) {
     let (mut text, mut media) = (String::new(), Vec::new());
-    let mut say = |more: &str| {
+    let mut append = |more: &str| {
         if !text.is_empty() && !more.is_empty() {
             text.push('\n');
         }
         text.push_str(more);
     };
     for block in &result.content {
-        marks(block, losses);
+        add_cache_loss(block, losses);
         match &block.kind {
-            BlockKind::Text(it) => say(&it.text),
-            BlockKind::Refusal(it) => say(it),
-            BlockKind::Reasoning(it) => say(&it.text),
-            BlockKind::Media(it) => match part_write::media(it) {
-                Ok(Carried::Text(text)) => say(&text),
+            BlockKind::Text(it) => append(&it.text),
+            BlockKind::Refusal(it) => append(it),
+            BlockKind::Reasoning(it) => append(&it.text),
+            BlockKind::Media(it) => match part_write::to_media_part(it) {
+                Ok(MediaPart::Text(text)) => append(&text),
                 Ok(carried) => media.push(carried),
                 Err(lost) => losses.add(lost),
             },
-            BlockKind::Foreign { body, .. } => say(body.text()),
+            BlockKind::Foreign { body, .. } => append(body.text()),
             BlockKind::ToolCall(_) | BlockKind::ToolResult(_) => {}
         }
     }
@@ -253,17 +281,21 @@ fn content<'a>(result: &'a ToolResult, losses: &mut Losses) -> (String, Vec<Carr
 
 /// A function's name as the provider takes it; unique, because what was changed is told apart by a
 /// number.
-pub(super) fn fit(name: &str) -> Cow<'_, str> {
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':');
-    let begins = |name: &str| name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    if begins(name) && name.len() <= LONGEST_NAME && name.chars().all(good) {
+pub(super) fn to_valid_name(name: &str) -> Cow<'_, str> {
+    let is_valid_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':');
+    let has_valid_start =
+        |name: &str| name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if has_valid_start(name) && name.len() <= MAX_NAME_LEN && name.chars().all(is_valid_char) {
         return Cow::Borrowed(name);
     }
-    let mut out: String =
-        name.chars().map(|c| if good(c) { c } else { '_' }).take(LONGEST_NAME - 10).collect();
-    if !begins(&out) {
+    let mut out: String = name
+        .chars()
+        .map(|c| if is_valid_char(c) { c } else { '_' })
+        .take(MAX_NAME_LEN - 10)
+        .collect();
+    if !has_valid_start(&out) {
         out.insert(0, '_');
     }
-    out.push_str(&format!("_{:08x}", wire::hash(&[name]) >> 32));
+    out.push_str(&format!("_{:08x}", wire::stable_hash(&[name]) >> 32));
     Cow::Owned(out)
 }

@@ -7,18 +7,23 @@ use serde_json::{Value, json};
 use crate::{
     dialect::{
         Framing, status,
-        words::{self, SENT},
+        words::{self, MAX_SENT_CHARS},
     },
     ir::fault::{ProxyError, ProxyErrorKind},
 };
 
-pub(super) fn write(error: &ProxyError, request_id: &str) -> (StatusCode, Bytes) {
-    (status::code(status_of(error)), body(error, request_id).to_string().into())
+pub(super) fn write_error(error: &ProxyError, request_id: &str) -> (StatusCode, Bytes) {
+    (status::status_code(status_of(error)), error_body(error, request_id).to_string().into())
 }
 
 /// The error as the last event; `error` is its first key, or the SDKs pass over it.
-pub(super) fn event(error: &ProxyError, request_id: &str, framing: Framing, events: u32) -> Bytes {
-    let body = body(error, request_id);
+pub(super) fn error_event(
+    error: &ProxyError,
+    request_id: &str,
+    framing: Framing,
+    events: u32,
+) -> Bytes {
+    let body = error_body(error, request_id);
     match framing {
         Framing::JsonArray if events > 0 => format!(",\n{body}]").into(),
         Framing::JsonArray => format!("[{body}]").into(),
@@ -28,7 +33,7 @@ pub(super) fn event(error: &ProxyError, request_id: &str, framing: Framing, even
 }
 
 /// `code` is the HTTP status as a number; there is no Retry-After, but a detail that says it.
-fn body(error: &ProxyError, request_id: &str) -> Value {
+fn error_body(error: &ProxyError, request_id: &str) -> Value {
     let status = status_of(error);
     let mut details = vec![
         json!({ "@type": "type.googleapis.com/google.rpc.RequestInfo", "requestId": request_id }),
@@ -41,11 +46,11 @@ fn body(error: &ProxyError, request_id: &str) -> Value {
             json!({ "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": format!("{}s", span.as_millis().div_ceil(1000)) }),
         );
     }
-    json!({ "error": { "code": status, "message": words::escaped(&error.message, SENT), "status": name_of(status), "details": details } })
+    json!({ "error": { "code": status, "message": words::escape_controls(&error.message, MAX_SENT_CHARS), "status": status_name(status), "details": details } })
 }
 
 fn status_of(error: &ProxyError) -> u16 {
-    let own = match error.kind {
+    let default_status = match error.kind {
         ProxyErrorKind::BadRequest | ProxyErrorKind::TooLarge | ProxyErrorKind::UpstreamError => {
             400
         }
@@ -61,14 +66,14 @@ fn status_of(error: &ProxyError) -> u16 {
         ProxyErrorKind::Upstream | ProxyErrorKind::Overloaded | ProxyErrorKind::Unavailable => 503,
         ProxyErrorKind::Timeout => 504,
     };
-    match error.status.map_or(own, status::passed) {
+    match error.status.map_or(default_status, status::client_status) {
         // Google's APIs have neither.
         502 | 529 => 503,
         status => status,
     }
 }
 
-fn name_of(status: u16) -> &'static str {
+fn status_name(status: u16) -> &'static str {
     match status {
         401 => "UNAUTHENTICATED",
         402 => "FAILED_PRECONDITION",
@@ -92,10 +97,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_say_the_status_twice_and_when_to_come_back() {
+    fn bodies_contain_the_status_twice_and_the_retry_delay() {
         let error = ProxyError::new(ProxyErrorKind::RateLimited, "m")
             .retry_after(Some(Duration::from_millis(1200)));
-        let (status, body) = write(&error, "r");
+        let (status, body) = write_error(&error, "r");
         let body: Value = serde_json::from_slice(&body).expect("json");
         assert_eq!(status, 429);
         assert_eq!(
@@ -118,18 +123,18 @@ mod tests {
         ] {
             let mut error = ProxyError::new(kind, "m");
             error.status = given;
-            assert_eq!(write(&error, "r").0, want, "{kind:?} {given:?}");
+            assert_eq!(write_error(&error, "r").0, want, "{kind:?} {given:?}");
         }
     }
 
     #[test]
     fn the_last_event_fits_its_framing() {
         let error = ProxyError::new(ProxyErrorKind::Internal, "m");
-        assert!(event(&error, "r", Framing::Sse, 3).starts_with(b"data: {\"error\":"));
+        assert!(error_event(&error, "r", Framing::Sse, 3).starts_with(b"data: {\"error\":"));
         for (events, open) in [(0, ""), (2, "[{},{}")] {
             let whole = format!(
                 "{open}{}",
-                String::from_utf8_lossy(&event(&error, "r", Framing::JsonArray, events))
+                String::from_utf8_lossy(&error_event(&error, "r", Framing::JsonArray, events))
             );
             let list: Vec<Value> = serde_json::from_str(&whole).expect("an array");
             assert_eq!(list.last().expect("one")["error"]["code"], 500);

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// What a finish reason stands for; `None` where it is the model's failure and no answer.
-pub(super) fn kind_of(reason: &str) -> Option<FinishKind> {
+pub(super) fn finish_kind(reason: &str) -> Option<FinishKind> {
     Some(match reason {
         "MAX_TOKENS" => FinishKind::Length,
         "SAFETY"
@@ -36,13 +36,13 @@ pub(super) fn kind_of(reason: &str) -> Option<FinishKind> {
 }
 
 /// The fault that such a failure is, with the provider's message where it gave one.
-pub(super) fn failure(reason: &str, message: Option<&str>) -> Fault {
-    let mut fault = fault::unexpected(reason);
-    let told = message.map(str::trim).filter(|message| !message.is_empty());
-    fault.message = match told {
-        Some(message) => crate::dialect::words::plain(
+pub(super) fn finish_fault(reason: &str, message: Option<&str>) -> Fault {
+    let mut fault = fault::unexpected_shape(reason);
+    let given = message.map(str::trim).filter(|message| !message.is_empty());
+    fault.message = match given {
+        Some(message) => crate::dialect::words::one_line(
             &format!("{message} ({reason})"),
-            crate::dialect::words::MESSAGE,
+            crate::dialect::words::MAX_MESSAGE_CHARS,
         ),
         None => format!("the model's answer failed ({reason})"),
     };
@@ -52,18 +52,18 @@ pub(super) fn failure(reason: &str, message: Option<&str>) -> Fault {
 
 /// The finish reason that clients are told; the provider's own where it means the same.
 /// `words`: the answer holds text.
-pub(super) fn word(finish: &Finish, words: bool) -> &str {
+pub(super) fn finish_reason(finish: &Finish, has_text: bool) -> &str {
     let kind = if finish.kind == FinishKind::ToolCalls { FinishKind::Stop } else { finish.kind };
-    let usual = match kind {
+    let default_reason = match kind {
         // A refusal's words are told as text; one without words must not look like an empty answer.
-        FinishKind::Refusal if !words => "SAFETY",
+        FinishKind::Refusal if !has_text => "SAFETY",
         FinishKind::Stop | FinishKind::ToolCalls | FinishKind::Pause | FinishKind::Refusal => {
             "STOP"
         }
         FinishKind::Length => "MAX_TOKENS",
         FinishKind::ContentFilter => "SAFETY",
     };
-    const OWN: [&str; 9] = [
+    const NATIVE_REASONS: [&str; 9] = [
         "OTHER",
         "RECITATION",
         "LANGUAGE",
@@ -77,8 +77,8 @@ pub(super) fn word(finish: &Finish, words: bool) -> &str {
     finish
         .raw_reason
         .as_deref()
-        .filter(|said| OWN.contains(said) && kind_of(said) == Some(kind))
-        .unwrap_or(usual)
+        .filter(|reason| NATIVE_REASONS.contains(reason) && finish_kind(reason) == Some(kind))
+        .unwrap_or(default_reason)
 }
 
 #[cfg(test)]
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_without_words_says_why_there_are_none() {
+    fn a_refusal_without_text_finishes_with_safety() {
         let finish =
             |kind| Finish { kind, raw_reason: Some("refusal".to_owned()), stop_sequence: None };
         for (kind, words, want) in [
@@ -95,7 +95,7 @@ mod tests {
             (FinishKind::Stop, false, "STOP"),
             (FinishKind::ContentFilter, true, "SAFETY"),
         ] {
-            assert_eq!(word(&finish(kind), words), want, "{kind:?} {words}");
+            assert_eq!(finish_reason(&finish(kind), words), want, "{kind:?} {words}");
         }
     }
 }

@@ -8,61 +8,62 @@ use super::{Gemini, schema, wire};
 use crate::{
     base::{raw::RawJson, sse},
     dialect::{
-        Carry, Egress as _, Framing, Ingress as _, Place, Shape, Thinking, Traits,
+        AttemptContext, ChatEndpoint, Egress as _, Framing, Ingress as _, ResponseSpec,
+        TargetTraits, Thinking,
         losses::Losses,
-        passage::Ending,
-        recorded::{self, Exchange},
-        translate::Reading,
+        passage::StreamEnd,
+        recorded::{self, RecordedExchange},
+        translate::EventDecoder,
     },
     ir::{assemble::Assembler, event::ChatEvent, extras::Extras, grammar, response::ChatResponse},
 };
 
-fn exchanges() -> Vec<Exchange> {
-    recorded::of(&["gemini.generateContent", "gemini.streamGenerateContent"])
+fn exchanges() -> Vec<RecordedExchange> {
+    recorded::load_exchanges(&["gemini.generateContent", "gemini.streamGenerateContent"])
 }
 
-fn answers() -> impl Iterator<Item = Exchange> {
+fn successful_exchanges() -> impl Iterator<Item = RecordedExchange> {
     // An answer that failed is none.
     exchanges().into_iter().filter(|x| x.status == 200)
 }
 
-fn shape(framing: Framing) -> Shape {
-    Shape {
-        place: Place::Main,
+fn response_spec(framing: Framing) -> ResponseSpec {
+    ResponseSpec {
+        endpoint: ChatEndpoint::Chat,
         model: "asked".to_owned(),
-        id: "id".to_owned(),
-        now: 0,
+        request_id: "id".to_owned(),
+        created: 0,
         framing,
-        usage: true,
-        custom: Vec::new(),
-        namespaced: Vec::new(),
+        include_usage: true,
+        custom_tools: Vec::new(),
+        namespaced_tools: Vec::new(),
         echo: Extras::default(),
     }
 }
 
-fn traits(thinking: Thinking) -> Traits {
-    Traits {
+fn traits(thinking: Thinking) -> TargetTraits {
+    TargetTraits {
         model: "m".to_owned(),
         stream: false,
         max_output: None,
         thinking,
-        limit_field: "max_tokens",
+        max_tokens_field: "max_tokens",
         developer_role: false,
-        takes_reasoning: false,
-        seed: "s".to_owned(),
+        accepts_reasoning: false,
+        call_id_seed: "s".to_owned(),
     }
 }
 
-fn carry() -> Carry {
-    Carry { renamed: Vec::new(), seed: "s".to_owned() }
+fn attempt_context() -> AttemptContext {
+    AttemptContext { renamed_tools: Vec::new(), call_id_seed: "s".to_owned() }
 }
 
 // --- requests
 // ---------------------------------------------------------------------------------------------------------
 
 /// Keys in camel case; what is data (arguments, responses, schemas) stays.
-fn camel(value: &Value) -> Value {
-    const DATA: [&str; 6] = [
+fn camel_case_keys(value: &Value) -> Value {
+    const DATA_KEYS: [&str; 6] = [
         "args",
         "response",
         "parameters",
@@ -75,18 +76,22 @@ fn camel(value: &Value) -> Value {
             .iter()
             .filter(|(_, value)| !value.is_null())
             .map(|(key, value)| {
-                let key = wire::camel(key).into_owned();
-                let value = if DATA.contains(&key.as_str()) { value.clone() } else { camel(value) };
+                let key = wire::to_camel_case(key).into_owned();
+                let value = if DATA_KEYS.contains(&key.as_str()) {
+                    value.clone()
+                } else {
+                    camel_case_keys(value)
+                };
                 (key, value)
             })
             .collect::<Map<_, _>>()
             .into(),
-        Value::Array(list) => list.iter().map(camel).collect(),
+        Value::Array(list) => list.iter().map(camel_case_keys).collect(),
         other => other.clone(),
     }
 }
 
-fn listed(value: &Value) -> Vec<Value> {
+fn to_list(value: &Value) -> Vec<Value> {
     match value {
         Value::Array(list) => list.clone(),
         Value::Null => Vec::new(),
@@ -94,23 +99,23 @@ fn listed(value: &Value) -> Vec<Value> {
     }
 }
 
-fn fitted(value: &Value) -> Value {
+fn normalize_schema(value: &Value) -> Value {
     let plain = schema::to_json_schema(RawJson::from(value).json());
     schema::from_json_schema(plain.json(), "x", &mut Losses::default()).to_value()
 }
 
 /// A request with what may be said in several ways said in one.
-fn normal(body: &Value) -> Value {
-    let mut body = camel(body);
+fn normalize(body: &Value) -> Value {
+    let mut body = camel_case_keys(body);
     let map = body.as_object_mut().expect("an object");
     map.remove("model");
     let mut contents: Vec<(String, Vec<Value>)> = Vec::new();
-    for content in listed(&map.remove("contents").expect("contents")) {
+    for content in to_list(&map.remove("contents").expect("contents")) {
         let role = if content["role"] == "model" { "model" } else { "user" }.to_owned();
-        let mut parts = listed(&content["parts"]);
+        let mut parts = to_list(&content["parts"]);
         parts.retain(|part| *part != json!({"text": ""}));
         for part in &mut parts {
-            normal_part(part);
+            normalize_part(part);
         }
         match contents.last_mut().filter(|(last, _)| *last == role) {
             Some((_, known)) => known.append(&mut parts),
@@ -119,19 +124,19 @@ fn normal(body: &Value) -> Value {
     }
     map.insert("contents".to_owned(), json!(contents));
     let system = map.remove("systemInstruction").unwrap_or_default();
-    let mut system: Vec<Value> = listed(&system["parts"]);
+    let mut system: Vec<Value> = to_list(&system["parts"]);
     system.retain(|part| *part != json!({"text": ""}));
     map.insert("systemInstruction".to_owned(), json!(system));
     let (mut functions, mut hosted) = (Vec::new(), Vec::new());
-    for tool in listed(&map.remove("tools").unwrap_or_default()) {
+    for tool in to_list(&map.remove("tools").unwrap_or_default()) {
         for (key, value) in tool.as_object().expect("a tool") {
             if key == "functionDeclarations" {
-                functions.extend(listed(value).into_iter().map(|mut function| {
+                functions.extend(to_list(value).into_iter().map(|mut function| {
                     let map = function.as_object_mut().expect("a function");
                     if let Some(schema) =
                         map.remove("parameters").or_else(|| map.remove("parametersJsonSchema"))
                     {
-                        map.insert("parametersJsonSchema".to_owned(), fitted(&schema));
+                        map.insert("parametersJsonSchema".to_owned(), normalize_schema(&schema));
                     }
                     function
                 }));
@@ -150,13 +155,13 @@ fn normal(body: &Value) -> Value {
     if let Some(schema) =
         settings.remove("responseSchema").or_else(|| settings.remove("responseJsonSchema"))
     {
-        settings.insert("responseJsonSchema".to_owned(), fitted(&schema));
+        settings.insert("responseJsonSchema".to_owned(), normalize_schema(&schema));
     }
     map.insert("generationConfig".to_owned(), config);
     body
 }
 
-fn normal_part(part: &mut Value) {
+fn normalize_part(part: &mut Value) {
     // A signature alone seals an empty text.
     if part.as_object().is_some_and(|part| part.len() == 1 && part.contains_key("thoughtSignature"))
     {
@@ -181,7 +186,7 @@ fn normal_part(part: &mut Value) {
 fn requests_come_back_as_they_were() {
     for x in exchanges() {
         let body = Bytes::from(x.request.to_string());
-        let request = Gemini.read_request(Place::Main, &body).expect(&x.id);
+        let request = Gemini.read_request(ChatEndpoint::Chat, &body).expect(&x.id);
         let level = x.request.pointer("/generationConfig/thinkingConfig/thinkingLevel").is_some()
             || x.request.to_string().contains(r#""parts":[{"file_data""#);
         let written = Gemini.write_request(
@@ -189,7 +194,7 @@ fn requests_come_back_as_they_were() {
             &traits(if level { Thinking::Effort } else { Thinking::Budget }),
         );
         let got: Value = serde_json::from_slice(&written.body).expect("json");
-        assert_eq!(normal(&got), normal(&x.request), "{}", x.id);
+        assert_eq!(normalize(&got), normalize(&x.request), "{}", x.id);
         assert_eq!(written.losses, [], "{}", x.id);
     }
 }
@@ -209,15 +214,15 @@ struct Meaning {
     usage: [u64; 4],
 }
 
-fn meaning(chunks: &[Value]) -> Meaning {
+fn meaning_of(chunks: &[Value]) -> Meaning {
     let mut m = Meaning::default();
     for chunk in chunks {
         assert_eq!(chunk.get("error"), None);
         if let Some(reason) = chunk.pointer("/promptFeedback/blockReason").and_then(Value::as_str) {
-            m.finish = finish(&json!(reason));
+            m.finish = finish_name(&json!(reason));
         }
         let candidate = &chunk["candidates"][0];
-        for part in listed(&candidate["content"]["parts"]) {
+        for part in to_list(&candidate["content"]["parts"]) {
             let text = part["text"].as_str().unwrap_or_default();
             let kind = if let Some(call) = part.get("functionCall") {
                 m.calls.push((
@@ -244,7 +249,7 @@ fn meaning(chunks: &[Value]) -> Meaning {
             }
         }
         if !candidate["finishReason"].is_null() {
-            m.finish = finish(&candidate["finishReason"]);
+            m.finish = finish_name(&candidate["finishReason"]);
         }
         let usage = &chunk["usageMetadata"];
         let count = |key: &str| usage[key].as_u64().unwrap_or(0);
@@ -260,7 +265,7 @@ fn meaning(chunks: &[Value]) -> Meaning {
     m
 }
 
-fn finish(reason: &Value) -> String {
+fn finish_name(reason: &Value) -> String {
     match reason.as_u64() {
         Some(1) => "STOP".to_owned(),
         Some(n) => panic!("reason {n}"),
@@ -273,7 +278,7 @@ fn finish(reason: &Value) -> String {
 }
 
 /// The chunks of a recorded answer.
-fn chunks(x: &Exchange) -> Vec<Value> {
+fn chunks(x: &RecordedExchange) -> Vec<Value> {
     if x.kind == "sse" {
         let mut splitter = sse::SseSplitter::default();
         let body = Bytes::from(x.response.clone());
@@ -284,59 +289,63 @@ fn chunks(x: &Exchange) -> Vec<Value> {
         }
         out
     } else {
-        listed(&serde_json::from_str(&x.response).expect("json"))
+        to_list(&serde_json::from_str(&x.response).expect("json"))
     }
 }
 
-fn framing(x: &Exchange) -> Framing {
+fn framing_of(x: &RecordedExchange) -> Framing {
     if x.kind == "sse" { Framing::Sse } else { Framing::JsonArray }
 }
 
-fn events(x: &Exchange, cuts: &[usize]) -> Vec<ChatEvent> {
-    let mut reading = Reading::new(framing(x), Gemini.stream_reader(&carry()), false);
-    let (mut said, mut from) = (Vec::new(), 0);
+fn read_events(x: &RecordedExchange, cuts: &[usize]) -> Vec<ChatEvent> {
+    let mut reading =
+        EventDecoder::new(framing_of(x), Gemini.stream_reader(&attempt_context()), false);
+    let (mut events, mut from) = (Vec::new(), 0);
     for &cut in cuts.iter().chain([&x.response.len()]) {
         let step =
-            reading.feed(&Bytes::copy_from_slice(&x.response.as_bytes()[from..cut]), &mut said);
+            reading.feed(&Bytes::copy_from_slice(&x.response.as_bytes()[from..cut]), &mut events);
         assert_eq!(step.error, None, "{}", x.id);
         from = cut;
     }
-    assert_eq!(reading.end(&mut said).0, Ending::Complete, "{}", x.id);
-    grammar::validate_events(&said).expect(&x.id);
-    said
+    assert_eq!(reading.finish(&mut events).0, StreamEnd::Complete, "{}", x.id);
+    grammar::validate_events(&events).expect(&x.id);
+    events
 }
 
-fn assembled(events: &[ChatEvent]) -> ChatResponse {
+fn assemble(events: &[ChatEvent]) -> ChatResponse {
     let mut assembler = Assembler::default();
     events.iter().for_each(|event| assembler.feed(event));
     assembler.finish().expect("complete")
 }
 
-fn written(response: &ChatResponse) -> Meaning {
-    meaning(&[serde_json::from_slice(&Gemini.write_response(response, &shape(Framing::Sse)))
-        .expect("json")])
+fn written_meaning(response: &ChatResponse) -> Meaning {
+    meaning_of(&[serde_json::from_slice(
+        &Gemini.write_response(response, &response_spec(Framing::Sse)),
+    )
+    .expect("json")])
 }
 
 #[test]
 fn whole_answers_mean_the_same_when_written_again() {
-    for x in answers().filter(|x| !x.streaming) {
+    for x in successful_exchanges().filter(|x| !x.streaming) {
         let body = x.response.as_bytes();
-        let response = Gemini.read_response(&x.content_type, body, &carry()).expect(&x.id);
+        let response =
+            Gemini.read_response(&x.content_type, body, &attempt_context()).expect(&x.id);
         grammar::validate_events(&crate::ir::assemble::to_events(&response)).expect(&x.id);
-        assert_eq!(written(&response), meaning(&chunks(&x)), "{}", x.id);
+        assert_eq!(written_meaning(&response), meaning_of(&chunks(&x)), "{}", x.id);
     }
 }
 
 #[test]
 fn streams_mean_the_same_when_written_again() {
-    for x in answers().filter(|x| x.streaming) {
-        let told = events(&x, &[]);
-        let want = meaning(&chunks(&x));
-        assert_eq!(written(&assembled(&told)), want, "{}", x.id);
+    for x in successful_exchanges().filter(|x| x.streaming) {
+        let events = read_events(&x, &[]);
+        let want = meaning_of(&chunks(&x));
+        assert_eq!(written_meaning(&assemble(&events)), want, "{}", x.id);
         for framing in [Framing::Sse, Framing::JsonArray] {
-            let (mut writer, mut out) = (Gemini.stream_writer(&shape(framing)), Vec::new());
-            for event in told.clone() {
-                writer.event(event, &mut out);
+            let (mut writer, mut out) = (Gemini.stream_writer(&response_spec(framing)), Vec::new());
+            for event in events.clone() {
+                writer.write_event(event, &mut out);
             }
             let text = String::from_utf8(out).expect("text");
             let got: Vec<Value> = if framing == Framing::Sse {
@@ -348,7 +357,7 @@ fn streams_mean_the_same_when_written_again() {
             } else {
                 serde_json::from_str(&text).expect("an array")
             };
-            assert_eq!(meaning(&got), want, "{}", x.id);
+            assert_eq!(meaning_of(&got), want, "{}", x.id);
             assert!(
                 got.iter()
                     .all(|chunk| chunk["modelVersion"] == "asked" && chunk["responseId"] == "id")
@@ -362,17 +371,17 @@ proptest! {
 
     #[test]
     fn streams_may_be_cut_anywhere(cuts in proptest::collection::vec(0.0..1.0_f64, 0..6)) {
-        for x in answers().filter(|x| x.streaming) {
+        for x in successful_exchanges().filter(|x| x.streaming) {
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| (cut * x.response.len() as f64) as usize).collect();
             cuts.sort_unstable();
-            prop_assert_eq!(events(&x, &cuts), events(&x, &[]));
+            prop_assert_eq!(read_events(&x, &cuts), read_events(&x, &[]));
         }
     }
 
     #[test]
     fn any_bytes_are_read_without_a_panic(text in "[\\[\\]{}\":,a-z0-9 ]{0,60}") {
-        drop(Gemini.read_request(Place::Main, text.as_bytes()));
-        drop(Gemini.read_response("", text.as_bytes(), &carry()));
-        drop(Gemini.stream_reader(&carry()).event(b"", text.as_bytes(), &mut Vec::new()));
+        drop(Gemini.read_request(ChatEndpoint::Chat, text.as_bytes()));
+        drop(Gemini.read_response("", text.as_bytes(), &attempt_context()));
+        drop(Gemini.stream_reader(&attempt_context()).read_event(b"", text.as_bytes(), &mut Vec::new()));
     }
 }

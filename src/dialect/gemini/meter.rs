@@ -2,22 +2,22 @@
 
 use crate::{
     base::json::{self, JsonErrorKind, JsonRef, is_blank},
-    dialect::{Heed, Meter, Summary, fault, shape, tokens::count},
+    dialect::{AnswerSummary, Meter, MeterEvent, fault, shape, tokens::count_at},
     ir::usage::Usage,
 };
 
 #[derive(Default)]
 pub(super) struct ContentMeter {
-    summary: Summary,
+    summary: AnswerSummary,
     finished: bool,
     /// Candidates that have said why they ended; one bit each.
-    ended: u32,
+    ended_candidates: u32,
 }
 
 /// `candidatesTokenCount` excludes thoughts; `promptTokenCount` includes what was cached, but not
 /// what tools brought in.
-pub(super) fn usage(told: JsonRef<'_>) -> Option<Usage> {
-    let read = |key| count(told, &[key]);
+pub(super) fn read_usage(metadata: JsonRef<'_>) -> Option<Usage> {
+    let read = |key| count_at(metadata, &[key]);
     let (prompt, output, reasoning) =
         (read("promptTokenCount"), read("candidatesTokenCount"), read("thoughtsTokenCount"));
     if prompt.is_none() && output.is_none() && reasoning.is_none() {
@@ -36,38 +36,38 @@ pub(super) fn usage(told: JsonRef<'_>) -> Option<Usage> {
 }
 
 /// Why generation ended: the first candidate's reason, else why the prompt was blocked.
-pub(super) fn finish(json: JsonRef<'_>) -> Option<String> {
-    const NOT_YET: &str = "FINISH_REASON_UNSPECIFIED";
+pub(super) fn read_finish_reason(json: JsonRef<'_>) -> Option<String> {
+    const UNSPECIFIED: &str = "FINISH_REASON_UNSPECIFIED";
     let mut reasons = json
         .get("candidates")
         .into_iter()
         .flat_map(JsonRef::items)
-        .filter_map(|c| shape::name(c.get("finishReason")));
+        .filter_map(|c| shape::clean_name(c.get("finishReason")));
     reasons
-        .find(|reason| reason != NOT_YET)
-        .or_else(|| shape::name(json.member_at(&["promptFeedback", "blockReason"])))
+        .find(|reason| reason != UNSPECIFIED)
+        .or_else(|| shape::clean_name(json.member_at(&["promptFeedback", "blockReason"])))
 }
 
 /// What a chunk holds, found in the pass that proves it well formed.
 #[derive(Default)]
-struct Marks {
-    content: bool,
-    error: bool,
-    finish: bool,
-    model: bool,
-    usage: bool,
+struct ContentChunkFields {
+    has_content: bool,
+    has_error: bool,
+    has_finish: bool,
+    has_model: bool,
+    has_usage: bool,
 }
 
-impl Marks {
+impl ContentChunkFields {
     #[inline]
-    fn key(&mut self, depth: usize, key: &[u8], value: &[u8]) {
+    fn observe(&mut self, depth: usize, key: &[u8], value: &[u8]) {
         match (depth, key) {
             (1, b"error") => {
-                self.error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
+                self.has_error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
             }
-            (1, b"modelVersion") => self.model = true,
-            (1, b"usageMetadata") => self.usage |= !is_blank(value),
-            (2, b"blockReason") | (3, b"finishReason") => self.finish |= !is_blank(value),
+            (1, b"modelVersion") => self.has_model = true,
+            (1, b"usageMetadata") => self.has_usage |= !is_blank(value),
+            (2, b"blockReason") | (3, b"finishReason") => self.has_finish |= !is_blank(value),
             (
                 6,
                 b"codeExecutionResult"
@@ -77,7 +77,7 @@ impl Marks {
                 | b"inlineData"
                 | b"text",
             ) => {
-                self.content |= !is_blank(value);
+                self.has_content |= !is_blank(value);
             }
             _ => {}
         }
@@ -85,7 +85,7 @@ impl Marks {
 }
 
 /// The candidates of a chunk, each with the bit of its index; indexes beyond the last bit share it.
-fn candidates(json: JsonRef<'_>) -> impl Iterator<Item = (u32, JsonRef<'_>)> {
+fn candidates_with_bits(json: JsonRef<'_>) -> impl Iterator<Item = (u32, JsonRef<'_>)> {
     let list = json.get("candidates").into_iter().flat_map(JsonRef::items);
     list.map(|candidate| {
         (1 << candidate.get("index").and_then(JsonRef::u64).unwrap_or(0).min(31), candidate)
@@ -94,64 +94,72 @@ fn candidates(json: JsonRef<'_>) -> impl Iterator<Item = (u32, JsonRef<'_>)> {
 
 impl ContentMeter {
     /// Whether a chunk goes on only with what has ended: nobody is to hear that.
-    fn over(&self, json: JsonRef<'_>) -> bool {
-        candidates(json).all(|(bit, _)| self.ended & bit != 0)
+    fn continues_only_ended(&self, json: JsonRef<'_>) -> bool {
+        candidates_with_bits(json).all(|(bit, _)| self.ended_candidates & bit != 0)
     }
 }
 
 impl Meter for ContentMeter {
-    fn event(&mut self, name: &[u8], data: &[u8]) -> Heed {
+    fn observe(&mut self, name: &[u8], data: &[u8]) -> MeterEvent {
         if data.len() < 20 && data.trim_ascii() == b"[DONE]" {
-            return Heed::Hide;
+            return MeterEvent::Drop;
         }
-        let mut marks = Marks::default();
-        let json = match json::visit(data, |depth, key, value| marks.key(depth, key, value)) {
+        let mut fields = ContentChunkFields::default();
+        let json = match json::visit(data, |depth, key, value| fields.observe(depth, key, value)) {
             Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
             Ok(json) if fault::is_error(json) => {
-                return Heed::Error(Box::new(fault::told(None, json)));
+                return MeterEvent::Error(Box::new(fault::from_json(None, json)));
             }
             Ok(_) => {
-                return Heed::Bad(json::JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 });
+                return MeterEvent::Invalid(json::JsonError {
+                    kind: JsonErrorKind::NotAnObject,
+                    offset: 0,
+                });
             }
             Err(_) if name == b"error" && !data.starts_with(b"{") => {
-                return Heed::Error(Box::new(fault::said(data)));
+                return MeterEvent::Error(Box::new(fault::from_text(data)));
             }
-            Err(bad) => return Heed::Bad(bad),
+            Err(bad) => return MeterEvent::Invalid(bad),
         };
-        if marks.error || name == b"error" {
-            return Heed::Error(Box::new(fault::told(None, json)));
+        if fields.has_error || name == b"error" {
+            return MeterEvent::Error(Box::new(fault::from_json(None, json)));
         }
-        if self.finished && marks.content && !marks.finish && self.over(json) {
-            return Heed::Hide;
+        if self.finished
+            && fields.has_content
+            && !fields.has_finish
+            && self.continues_only_ended(json)
+        {
+            return MeterEvent::Drop;
         }
-        if marks.finish
-            && let Some(reason) = finish(json)
+        if fields.has_finish
+            && let Some(reason) = read_finish_reason(json)
         {
             self.finished = true;
-            self.ended |= candidates(json)
+            self.ended_candidates |= candidates_with_bits(json)
                 .filter(|(_, candidate)| candidate.get("finishReason").is_some())
                 .fold(0, |ended, (bit, _)| ended | bit);
-            self.summary.finish = Some(reason);
+            self.summary.finish_reason = Some(reason);
         }
-        if marks.usage {
+        if fields.has_usage {
             // The last is true as a whole.
-            self.summary.usage = json.get("usageMetadata").and_then(usage).or(self.summary.usage);
+            self.summary.usage =
+                json.get("usageMetadata").and_then(read_usage).or(self.summary.usage);
         }
-        if marks.model && self.summary.model.is_none() {
-            self.summary.model = shape::name(json.get("modelVersion"));
+        if fields.has_model && self.summary.model.is_none() {
+            self.summary.model = shape::clean_name(json.get("modelVersion"));
         }
-        if marks.content { Heed::Content } else { Heed::Nothing }
+        if fields.has_content { MeterEvent::Content } else { MeterEvent::Metadata }
     }
 
-    fn complete(&self) -> bool {
+    fn is_complete(&self) -> bool {
         self.finished
     }
 
-    fn summary(&self) -> Summary {
+    fn summary(&self) -> AnswerSummary {
         self.summary.clone()
     }
 
-    fn terminator(&self) -> Option<&'static [u8]> {
+    fn missing_terminator(&self) -> Option<&'static [u8]> {
         None
     }
 }
@@ -163,31 +171,31 @@ mod tests {
     #[test]
     fn what_is_content_and_what_is_not() {
         for (event, want) in [
-            (r#"{"candidates":[],"promptFeedback":{}}"#, Heed::Nothing),
+            (r#"{"candidates":[],"promptFeedback":{}}"#, MeterEvent::Metadata),
             (
                 r#"{"candidates":[{"content":{"role":"model","parts":[{"text":""}]}}]}"#,
-                Heed::Nothing,
+                MeterEvent::Metadata,
             ),
             (
                 r#"{"candidates":[{"content":{"parts":[{"text":"x","thought":true}],"role":"model"}}]}"#,
-                Heed::Content,
+                MeterEvent::Content,
             ),
             (
                 r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":{}}}]},"finishReason":"STOP"}]}"#,
-                Heed::Content,
+                MeterEvent::Content,
             ),
-            (r#"{"candidates":[{"finishReason":"SAFETY"}]}"#, Heed::Nothing),
-            (r#"{"x_new":1}"#, Heed::Nothing),
+            (r#"{"candidates":[{"finishReason":"SAFETY"}]}"#, MeterEvent::Metadata),
+            (r#"{"x_new":1}"#, MeterEvent::Metadata),
         ] {
-            assert_eq!(ContentMeter::default().event(b"", event.as_bytes()), want, "{event}");
+            assert_eq!(ContentMeter::default().observe(b"", event.as_bytes()), want, "{event}");
         }
         assert!(
-            matches!(ContentMeter::default().event(b"", br#"{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED"}}"#), Heed::Error(f) if f.status == 429)
+            matches!(ContentMeter::default().observe(b"", br#"{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED"}}"#), MeterEvent::Error(f) if f.status == 429)
         );
     }
 
     #[test]
-    fn what_comes_after_the_end_of_a_candidate_is_not_told() {
+    fn what_comes_after_the_end_of_a_candidate_is_dropped() {
         let text = |index: u8, reason: &str| {
             format!(
                 r#"{{"candidates":[{{"index":{index},"content":{{"parts":[{{"text":"x"}}]}}{reason}}}]}}"#
@@ -196,39 +204,39 @@ mod tests {
         let stop = r#","finishReason":"STOP""#;
         let mut meter = ContentMeter::default();
         for (event, want) in [
-            (text(0, stop), Heed::Content),
-            (text(0, stop), Heed::Content),
-            (text(0, ""), Heed::Hide),
-            (text(1, ""), Heed::Content),
-            (text(1, stop), Heed::Content),
-            (text(1, ""), Heed::Hide),
-            (r#"{"usageMetadata":{"promptTokenCount":1}}"#.to_owned(), Heed::Nothing),
+            (text(0, stop), MeterEvent::Content),
+            (text(0, stop), MeterEvent::Content),
+            (text(0, ""), MeterEvent::Drop),
+            (text(1, ""), MeterEvent::Content),
+            (text(1, stop), MeterEvent::Content),
+            (text(1, ""), MeterEvent::Drop),
+            (r#"{"usageMetadata":{"promptTokenCount":1}}"#.to_owned(), MeterEvent::Metadata),
         ] {
-            assert_eq!(meter.event(b"", event.as_bytes()), want, "{event}");
+            assert_eq!(meter.observe(b"", event.as_bytes()), want, "{event}");
         }
-        assert!(meter.complete());
+        assert!(meter.is_complete());
     }
 
     #[test]
     fn finish_and_usage_are_read() {
         let mut meter = ContentMeter::default();
-        meter.event(b"", br#"{"modelVersion":"g","candidates":[{"content":{"parts":[{"text":"x"}]},"finishReason":"FINISH_REASON_UNSPECIFIED"}],"usageMetadata":{"promptTokenCount":9}}"#);
-        assert!(!meter.complete());
-        meter.event(b"", br#"{"candidates":[{"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":10,"cachedContentTokenCount":4,"toolUsePromptTokenCount":3,"candidatesTokenCount":2,"thoughtsTokenCount":7}}"#);
-        assert!(meter.complete());
+        meter.observe(b"", br#"{"modelVersion":"g","candidates":[{"content":{"parts":[{"text":"x"}]},"finishReason":"FINISH_REASON_UNSPECIFIED"}],"usageMetadata":{"promptTokenCount":9}}"#);
+        assert!(!meter.is_complete());
+        meter.observe(b"", br#"{"candidates":[{"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":10,"cachedContentTokenCount":4,"toolUsePromptTokenCount":3,"candidatesTokenCount":2,"thoughtsTokenCount":7}}"#);
+        assert!(meter.is_complete());
         let usage = Usage { input: 9, cache_read: 4, output: 2, reasoning: 7, ..Usage::default() };
         assert_eq!(
             meter.summary(),
-            Summary {
+            AnswerSummary {
                 usage: Some(usage),
-                finish: Some("STOP".to_owned()),
+                finish_reason: Some("STOP".to_owned()),
                 model: Some("g".to_owned())
             }
         );
         let mut blocked = ContentMeter::default();
-        blocked.event(b"", br#"{"promptFeedback":{"blockReason":"SAFETY"}}"#);
+        blocked.observe(b"", br#"{"promptFeedback":{"blockReason":"SAFETY"}}"#);
         assert_eq!(
-            (blocked.complete(), blocked.summary().finish.as_deref()),
+            (blocked.is_complete(), blocked.summary().finish_reason.as_deref()),
             (true, Some("SAFETY"))
         );
     }

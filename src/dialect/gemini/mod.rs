@@ -26,8 +26,8 @@ use http::StatusCode;
 
 use crate::{
     dialect::{
-        Carry, Egress, Encoded, Framing, Ingress, Meter, Place, Shape, StreamReader, StreamWriter,
-        Summary, Traits, any::AnyMeter, shape,
+        AnswerSummary, AttemptContext, ChatEndpoint, Egress, EncodedRequest, Framing, Ingress,
+        Meter, ResponseSpec, StreamReader, StreamWriter, TargetTraits, any::GenericMeter, shape,
     },
     ir::{
         fault::{Fault, ProxyError},
@@ -45,11 +45,11 @@ impl Ingress for Gemini {
     }
 
     fn write_error(&self, error: &ProxyError, request_id: &str) -> (StatusCode, Bytes) {
-        error::write(error, request_id)
+        error::write_error(error, request_id)
     }
 
     fn stream_error(&self, error: &ProxyError, request_id: &str, framing: Framing) -> Bytes {
-        error::event(error, request_id, framing, 0)
+        error::error_event(error, request_id, framing, 0)
     }
 
     fn stream_error_after(
@@ -59,7 +59,7 @@ impl Ingress for Gemini {
         framing: Framing,
         events: u32,
     ) -> Bytes {
-        error::event(error, request_id, framing, events)
+        error::error_event(error, request_id, framing, events)
     }
 
     /// A blank line: between events it is nothing, between the elements of an array it is white
@@ -68,16 +68,16 @@ impl Ingress for Gemini {
         Some(b"\n")
     }
 
-    fn read_request(&self, _place: Place, body: &[u8]) -> Result<ChatRequest, ProxyError> {
-        request_read::read(body)
+    fn read_request(&self, _place: ChatEndpoint, body: &[u8]) -> Result<ChatRequest, ProxyError> {
+        request_read::read_request(body)
     }
 
-    fn write_response(&self, response: &ChatResponse, shape: &Shape) -> Bytes {
-        response_write::write(response, shape)
+    fn write_response(&self, response: &ChatResponse, spec: &ResponseSpec) -> Bytes {
+        response_write::write_response(response, spec)
     }
 
-    fn stream_writer(&self, shape: &Shape) -> Box<dyn StreamWriter> {
-        Box::new(stream_write::ContentWriter::new(shape))
+    fn stream_writer(&self, spec: &ResponseSpec) -> Box<dyn StreamWriter> {
+        Box::new(stream_write::ContentStreamWriter::new(spec))
     }
 }
 
@@ -86,26 +86,31 @@ impl Egress for Gemini {
         Dialect::Gemini
     }
 
-    fn read_answer(&self, op: Op, content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
+    fn read_summary(
+        &self,
+        op: Op,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<AnswerSummary, Fault> {
         match op {
-            Op::Chat => answer::read(content_type, body),
-            _ => shape::other(content_type, body),
+            Op::Chat => answer::read_summary(content_type, body),
+            _ => shape::generic_summary(content_type, body),
         }
     }
 
     fn meter(&self, op: Op) -> Box<dyn Meter> {
         match op {
             Op::Chat => Box::new(meter::ContentMeter::default()),
-            _ => Box::new(AnyMeter::default()),
+            _ => Box::new(GenericMeter::default()),
         }
     }
 
-    fn as_stream(&self, _op: Op, body: &[u8], framing: Framing) -> Result<Bytes, Fault> {
-        answer::as_stream(body, framing)
+    fn synthesize_stream(&self, _op: Op, body: &[u8], framing: Framing) -> Result<Bytes, Fault> {
+        answer::synthesize_stream(body, framing)
     }
 
-    fn as_answer(&self, _op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
-        answer::as_answer(events)
+    fn collect_stream(&self, _op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
+        answer::collect_stream(events)
     }
 
     fn chat_path(&self, stream: bool) -> (&'static str, &'static str) {
@@ -120,20 +125,20 @@ impl Egress for Gemini {
         Framing::Sse
     }
 
-    fn write_request(&self, request: &ChatRequest, traits: &Traits) -> Encoded {
-        request_write::write(request, traits)
+    fn write_request(&self, request: &ChatRequest, traits: &TargetTraits) -> EncodedRequest {
+        request_write::write_request(request, traits)
     }
 
     fn read_response(
         &self,
         content_type: &str,
         body: &[u8],
-        carry: &Carry,
+        context: &AttemptContext,
     ) -> Result<ChatResponse, Fault> {
-        response_read::read(content_type, body, carry)
+        response_read::read_response(content_type, body, context)
     }
 
-    fn stream_reader(&self, carry: &Carry) -> Box<dyn StreamReader> {
-        Box::new(stream_read::ContentReader::new(carry))
+    fn stream_reader(&self, context: &AttemptContext) -> Box<dyn StreamReader> {
+        Box::new(stream_read::ContentStreamReader::new(context))
     }
 }

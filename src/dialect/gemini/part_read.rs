@@ -6,7 +6,7 @@ use crate::{
     base::{json::JsonRef, raw::RawJson},
     dialect::gemini::{
         schema,
-        wire::{self, MADE},
+        wire::{self, GENERATED_ID_PREFIX},
     },
     ir::{
         block::{
@@ -19,40 +19,43 @@ use crate::{
 
 /// The calls of a conversation that wait for their results; ids are made for those that have none.
 #[derive(Default)]
-pub(super) struct Calls {
-    waiting: Vec<(String, String)>,
-    made: u32,
+pub(super) struct GeminiPendingCalls {
+    pending: Vec<(String, String)>,
+    generated: u32,
 }
 
-impl Calls {
+impl GeminiPendingCalls {
     /// An id that is the same on every turn of the conversation, so that prompt caches hold.
-    fn made(&mut self, name: &str, arguments: &str) -> String {
-        self.made += 1;
-        format!("{MADE}{:016x}", wire::hash(&[&self.made.to_string(), name, arguments]))
+    fn generate_id(&mut self, name: &str, arguments: &str) -> String {
+        self.generated += 1;
+        format!(
+            "{GENERATED_ID_PREFIX}{:016x}",
+            wire::stable_hash(&[&self.generated.to_string(), name, arguments])
+        )
     }
 
-    fn called(&mut self, id: Option<Cow<'_, str>>, name: &str, arguments: &str) -> String {
+    fn register_call(&mut self, id: Option<Cow<'_, str>>, name: &str, arguments: &str) -> String {
         let id = id
             .filter(|id| !id.is_empty())
-            .map_or_else(|| self.made(name, arguments), Cow::into_owned);
-        self.waiting.push((id.clone(), name.to_owned()));
+            .map_or_else(|| self.generate_id(name, arguments), Cow::into_owned);
+        self.pending.push((id.clone(), name.to_owned()));
         id
     }
 
     /// The call that a result answers: by id, else the first of its name.
-    fn answered(&mut self, id: Option<Cow<'_, str>>, name: &str) -> String {
+    fn resolve_result(&mut self, id: Option<Cow<'_, str>>, name: &str) -> String {
         let id = id.filter(|id| !id.is_empty());
         let at = match &id {
-            Some(id) => self.waiting.iter().position(|(known, _)| known == id),
-            None => self.waiting.iter().position(|(_, known)| known == name),
+            Some(id) => self.pending.iter().position(|(known, _)| known == id),
+            None => self.pending.iter().position(|(_, known)| known == name),
         };
-        let found = at.map(|at| self.waiting.remove(at).0);
-        id.map(Cow::into_owned).or(found).unwrap_or_else(|| self.made(name, "result"))
+        let found = at.map(|at| self.pending.remove(at).0);
+        id.map(Cow::into_owned).or(found).unwrap_or_else(|| self.generate_id(name, "result"))
     }
 }
 
 /// One part; `None` where it is neither an object nor text.
-pub(super) fn block(part: JsonRef<'_>, calls: &mut Calls) -> Option<Block> {
+pub(super) fn read_block(part: JsonRef<'_>, calls: &mut GeminiPendingCalls) -> Option<Block> {
     if let Some(text) = part.str() {
         return Some(Block::text(text));
     }
@@ -65,23 +68,23 @@ pub(super) fn block(part: JsonRef<'_>, calls: &mut Calls) -> Option<Block> {
         match &*key {
             "text" => text = value.str(),
             "thought" => thought = value.bool() == Some(true),
-            "thoughtSignature" => block.signature = value.str().map(wire::signature),
-            "inlineData" => kind = Some(BlockKind::Media(inline(value))),
-            "fileData" => kind = Some(BlockKind::Media(file(value))),
-            "functionCall" => kind = Some(BlockKind::ToolCall(call(value, calls))),
+            "thoughtSignature" => block.signature = value.str().map(wire::new_signature),
+            "inlineData" => kind = Some(BlockKind::Media(read_inline_data(value))),
+            "fileData" => kind = Some(BlockKind::Media(read_file_data(value))),
+            "functionCall" => kind = Some(BlockKind::ToolCall(read_function_call(value, calls))),
             "functionResponse" => {
-                kind = Some(BlockKind::ToolResult(result(value, calls, &mut block)))
+                kind = Some(BlockKind::ToolResult(read_function_response(value, calls, &mut block)))
             }
             // Code that the provider ran, tools that it called: nobody else knows them.
             "executableCode" | "codeExecutionResult" | "toolCall" | "toolResponse" => {
-                return Some(foreign(part));
+                return Some(foreign_block(part));
             }
             key => block.extras.push(Dialect::Gemini, key, RawJson::from_json(value)),
         }
     }
     block.kind = match (kind, text.map(Cow::into_owned)) {
         (Some(kind), _) => kind,
-        (None, None) if !block.extras.is_empty() => return Some(foreign(part)),
+        (None, None) if !block.extras.is_empty() => return Some(foreign_block(part)),
         (None, text) if thought => {
             BlockKind::Reasoning(Reasoning { text: text.unwrap_or_default(), summary: true })
         }
@@ -92,47 +95,47 @@ pub(super) fn block(part: JsonRef<'_>, calls: &mut Calls) -> Option<Block> {
     Some(block)
 }
 
-fn foreign(part: JsonRef<'_>) -> Block {
+fn foreign_block(part: JsonRef<'_>) -> Block {
     Block::new(BlockKind::Foreign { dialect: Dialect::Gemini, body: RawJson::from_json(part) })
 }
 
-fn inline(value: JsonRef<'_>) -> Media {
-    let data = wire::string(value, "data").unwrap_or_default();
-    let mime = wire::string(value, "mimeType").map(Cow::into_owned);
+fn read_inline_data(value: JsonRef<'_>) -> Media {
+    let data = wire::string_member(value, "data").unwrap_or_default();
+    let mime = wire::string_member(value, "mimeType").map(Cow::into_owned);
     Media {
-        kind: wire::kind_of(
+        kind: wire::media_kind(
             mime.as_deref().or_else(|| wire::mime_of_data(&data)).unwrap_or_default(),
         ),
-        source: MediaSource::Base64(wire::usual_base64(&data)),
+        source: MediaSource::Base64(wire::to_standard_base64(&data)),
         mime,
-        name: wire::string(value, "displayName").map(Cow::into_owned),
+        name: wire::string_member(value, "displayName").map(Cow::into_owned),
         detail: None,
     }
 }
 
-fn file(value: JsonRef<'_>) -> Media {
-    let uri = wire::string(value, "fileUri").unwrap_or_default().into_owned();
-    let mime = wire::string(value, "mimeType").map(Cow::into_owned);
+fn read_file_data(value: JsonRef<'_>) -> Media {
+    let uri = wire::string_member(value, "fileUri").unwrap_or_default().into_owned();
+    let mime = wire::string_member(value, "mimeType").map(Cow::into_owned);
     // Files of the provider's own store; only it can fetch them.
     let stored =
         !uri.starts_with("http") || uri.contains("/v1beta/files/") || uri.contains("/v1/files/");
     Media {
-        kind: wire::kind_of(
+        kind: wire::media_kind(
             mime.as_deref().or_else(|| wire::mime_of_name(&uri)).unwrap_or_default(),
         ),
         source: if stored { MediaSource::FileId(uri) } else { MediaSource::Url(uri) },
         mime,
-        name: wire::string(value, "displayName").map(Cow::into_owned),
+        name: wire::string_member(value, "displayName").map(Cow::into_owned),
         detail: None,
     }
 }
 
-fn call(value: JsonRef<'_>, calls: &mut Calls) -> ToolCall {
-    let name = wire::string(value, "name").unwrap_or_default().into_owned();
+fn read_function_call(value: JsonRef<'_>, calls: &mut GeminiPendingCalls) -> ToolCall {
+    let name = wire::string_member(value, "name").unwrap_or_default().into_owned();
     let arguments =
         wire::member(value, "args").map_or_else(String::new, |args| args.text().to_owned());
     ToolCall {
-        id: calls.called(wire::string(value, "id"), &name, &arguments),
+        id: calls.register_call(wire::string_member(value, "id"), &name, &arguments),
         name,
         arguments,
         form: CallKind::Function,
@@ -140,10 +143,14 @@ fn call(value: JsonRef<'_>, calls: &mut Calls) -> ToolCall {
 }
 
 /// A response with a single text is that text; any other is its JSON.
-fn result(value: JsonRef<'_>, calls: &mut Calls, block: &mut Block) -> ToolResult {
-    let name = wire::string(value, "name").unwrap_or_default().into_owned();
+fn read_function_response(
+    value: JsonRef<'_>,
+    calls: &mut GeminiPendingCalls,
+    block: &mut Block,
+) -> ToolResult {
+    let name = wire::string_member(value, "name").unwrap_or_default().into_owned();
     let mut result = ToolResult {
-        call: calls.answered(wire::string(value, "id"), &name),
+        call: calls.resolve_result(wire::string_member(value, "id"), &name),
         name: Some(name),
         ..ToolResult::default()
     };
@@ -158,13 +165,14 @@ fn result(value: JsonRef<'_>, calls: &mut Calls, block: &mut Block) -> ToolResul
                     key == Some("error") && only.is_some_and(|only| only.kind() != "null");
                 let text = only
                     .and_then(JsonRef::str)
-                    .map_or_else(|| schema::readable(value), Cow::into_owned);
+                    .map_or_else(|| schema::to_readable_text(value), Cow::into_owned);
                 if !value.is_blank() {
                     result.content.push(Block::text(text));
                 }
             }
             "parts" => {
-                media.extend(wire::list(value).filter_map(|part| block_of_result(part, calls)));
+                media
+                    .extend(wire::elements(value).filter_map(|part| read_result_part(part, calls)));
             }
             key => block.extras.push(
                 Dialect::Gemini,
@@ -177,8 +185,8 @@ fn result(value: JsonRef<'_>, calls: &mut Calls, block: &mut Block) -> ToolResul
     result
 }
 
-fn block_of_result(part: JsonRef<'_>, calls: &mut Calls) -> Option<Block> {
-    block(part, calls)
+fn read_result_part(part: JsonRef<'_>, calls: &mut GeminiPendingCalls) -> Option<Block> {
+    read_block(part, calls)
         .filter(|block| matches!(block.kind, BlockKind::Media(_) | BlockKind::Text(_)))
 }
 
@@ -188,7 +196,8 @@ mod tests {
     use crate::base::json;
 
     fn read(part: &str) -> Block {
-        block(json::parse(part.as_bytes()).expect("json"), &mut Calls::default()).expect("a part")
+        read_block(json::parse(part.as_bytes()).expect("json"), &mut GeminiPendingCalls::default())
+            .expect("a part")
     }
 
     #[test]
@@ -212,7 +221,7 @@ mod tests {
             MediaSource::FileId("gs://b/a.pdf".to_owned())
         );
         let thought = read(r#"{"text":"hm","thought":true,"thoughtSignature":"A_-="}"#);
-        assert_eq!(thought.signature, Some(wire::signature("A_-=")));
+        assert_eq!(thought.signature, Some(wire::new_signature("A_-=")));
         assert_eq!(
             thought.kind,
             BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: true })
@@ -230,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_are_told_as_text() {
+    fn responses_become_text() {
         for (response, text, is_error) in [
             (r#"{"output":"a\nb"}"#, Some("a\nb"), false),
             (r#"{"any":"x"}"#, Some("x"), false),

@@ -14,7 +14,12 @@ use crate::{
     },
 };
 
-pub(super) fn text(o: &mut ObjectWriter<'_>, text: &str, thought: bool, signature: Option<&str>) {
+pub(super) fn write_text(
+    o: &mut ObjectWriter<'_>,
+    text: &str,
+    thought: bool,
+    signature: Option<&str>,
+) {
     o.str("text", text);
     if thought {
         o.bool("thought", true);
@@ -22,19 +27,24 @@ pub(super) fn text(o: &mut ObjectWriter<'_>, text: &str, thought: bool, signatur
     o.opt_str("thoughtSignature", signature);
 }
 
-pub(super) fn call(o: &mut ObjectWriter<'_>, call: &ToolCall, name: &str, signature: Option<&str>) {
+pub(super) fn write_function_call(
+    o: &mut ObjectWriter<'_>,
+    call: &ToolCall,
+    name: &str,
+    signature: Option<&str>,
+) {
     o.object("functionCall", |o| {
-        if !call.id.starts_with(wire::MADE) {
+        if !call.id.starts_with(wire::GENERATED_ID_PREFIX) {
             o.str("id", &call.id);
         }
         o.str("name", name);
-        arguments(o, &call.arguments, call.form);
+        write_args(o, &call.arguments, call.form);
     });
     o.opt_str("thoughtSignature", signature);
 }
 
 /// Arguments are an object here; whatever else a model wrote becomes one's `input`.
-fn arguments(o: &mut ObjectWriter<'_>, text: &str, form: CallKind) {
+fn write_args(o: &mut ObjectWriter<'_>, text: &str, form: CallKind) {
     if form == CallKind::Custom {
         o.raw_text("args", &tool::custom_arguments(text));
         return;
@@ -52,24 +62,26 @@ fn arguments(o: &mut ObjectWriter<'_>, text: &str, form: CallKind) {
 }
 
 /// Media as this dialect carries it; `None` where it cannot: the field that is lost.
-pub(super) fn media(media: &Media) -> Result<Carried<'_>, &'static str> {
+pub(super) fn to_media_part(media: &Media) -> Result<MediaPart<'_>, &'static str> {
     match &media.source {
-        MediaSource::Base64(data) => Ok(Carried::Inline { mime: mime(media, data), data }),
-        MediaSource::Text(text) => Ok(Carried::Text(match &media.name {
+        MediaSource::Base64(data) => Ok(MediaPart::Inline { mime: mime_type(media, data), data }),
+        MediaSource::Text(text) => Ok(MediaPart::Text(match &media.name {
             Some(name) => Cow::Owned(format!("{name}:\n{text}")),
             None => Cow::Borrowed(text),
         })),
         MediaSource::Url(url) => {
             match url.strip_prefix("data:").and_then(|url| url.split_once(',')) {
                 Some((head, data)) => {
-                    let told = head.split(';').next().filter(|mime| !mime.is_empty());
-                    Ok(Carried::Inline {
-                        mime: told
-                            .map_or_else(|| mime(media, data), |mime| Cow::Owned(mime.to_owned())),
+                    let given = head.split(';').next().filter(|mime| !mime.is_empty());
+                    Ok(MediaPart::Inline {
+                        mime: given.map_or_else(
+                            || mime_type(media, data),
+                            |mime| Cow::Owned(mime.to_owned()),
+                        ),
                         data,
                     })
                 }
-                None => Ok(Carried::File {
+                None => Ok(MediaPart::File {
                     mime: media.mime.as_deref().or_else(|| wire::mime_of_name(url)),
                     uri: url,
                 }),
@@ -77,7 +89,7 @@ pub(super) fn media(media: &Media) -> Result<Carried<'_>, &'static str> {
         }
         // Another provider's file is no address.
         MediaSource::FileId(id) if id.contains("://") || id.starts_with("files/") => {
-            Ok(Carried::File {
+            Ok(MediaPart::File {
                 mime: media.mime.as_deref().or_else(|| wire::mime_of_name(id)),
                 uri: id,
             })
@@ -86,7 +98,7 @@ pub(super) fn media(media: &Media) -> Result<Carried<'_>, &'static str> {
     }
 }
 
-pub(super) enum Carried<'a> {
+pub(super) enum MediaPart<'a> {
     Inline {
         mime: Cow<'a, str>,
         data: &'a str,
@@ -99,7 +111,7 @@ pub(super) enum Carried<'a> {
     Text(Cow<'a, str>),
 }
 
-impl Carried<'_> {
+impl MediaPart<'_> {
     pub(super) fn write(&self, o: &mut ObjectWriter<'_>) {
         match self {
             Self::Inline { mime, data } => {
@@ -124,17 +136,17 @@ impl Carried<'_> {
 
     /// Whether a tool's result may hold it among its own parts, at providers that know such.
     pub(super) fn fits_results(&self) -> bool {
-        const TAKEN: [&str; 5] =
+        const ACCEPTED_MIME_TYPES: [&str; 5] =
             ["image/png", "image/jpeg", "image/webp", "application/pdf", "text/plain"];
         match self {
-            Self::Inline { mime, .. } => TAKEN.contains(&&**mime),
-            Self::File { mime, .. } => mime.is_some_and(|mime| TAKEN.contains(&mime)),
+            Self::Inline { mime, .. } => ACCEPTED_MIME_TYPES.contains(&&**mime),
+            Self::File { mime, .. } => mime.is_some_and(|mime| ACCEPTED_MIME_TYPES.contains(&mime)),
             Self::Text(_) => false,
         }
     }
 }
 
-fn mime<'a>(media: &'a Media, data: &str) -> Cow<'a, str> {
+fn mime_type<'a>(media: &'a Media, data: &str) -> Cow<'a, str> {
     use crate::ir::block::MediaKind as K;
     let known = media.mime.as_deref().filter(|mime| mime.contains('/'));
     let found = known

@@ -10,7 +10,7 @@ use crate::{
     },
     dialect::gemini::{
         part_read, schema,
-        wire::{self, MODES},
+        wire::{self, CALLING_MODES},
     },
     ir::{
         block::Block,
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ProxyError> {
+pub(super) fn read_request(body: &[u8]) -> Result<ChatRequest, ProxyError> {
     let json = json::parse(body).map_err(|bad| {
         bad_request(format!("Invalid JSON payload received. {}", bad.describe(body)))
     })?;
@@ -37,11 +37,13 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ProxyError> {
     let mut messages = None;
     for (key, value) in wire::members(json) {
         match &*key {
-            "contents" => messages = Some(contents(value)?),
-            "systemInstruction" => request.system = system(value),
-            "tools" => wire::list(value).for_each(|value| tools(value, &mut request.tools)),
-            "toolConfig" => tool_config(value, &mut request),
-            "generationConfig" => generation_config(value, &mut request)?,
+            "contents" => messages = Some(read_contents(value)?),
+            "systemInstruction" => request.system = read_system(value),
+            "tools" => {
+                wire::elements(value).for_each(|value| read_tools(value, &mut request.tools))
+            }
+            "toolConfig" => read_tool_config(value, &mut request),
+            "generationConfig" => read_generation_config(value, &mut request)?,
             "serviceTier" => {
                 request.settings.service_tier = value
                     .str()
@@ -65,38 +67,41 @@ fn bad_request(message: impl Into<String>) -> ProxyError {
     ProxyError::new(ProxyErrorKind::BadRequest, message)
 }
 
-fn wrong(field: &str, value: JsonRef<'_>) -> ProxyError {
+fn invalid_value(field: &str, value: JsonRef<'_>) -> ProxyError {
     bad_request(format!("Invalid value at '{field}': {} is not what belongs here", value.kind()))
         .param(field.to_owned())
 }
 
 /// A list of contents; a single content, and texts or parts without one, count as what the user
 /// says.
-fn contents(value: JsonRef<'_>) -> Result<Vec<ChatMessage>, ProxyError> {
-    let mut calls = part_read::Calls::default();
+fn read_contents(value: JsonRef<'_>) -> Result<Vec<ChatMessage>, ProxyError> {
+    let mut calls = part_read::GeminiPendingCalls::default();
     let mut messages: Vec<ChatMessage> = Vec::new();
-    let mut loose = false;
-    for content in wire::list(value) {
-        let whole = content.is_object()
+    let mut in_bare_parts = false;
+    for content in wire::elements(value) {
+        let is_content = content.is_object()
             && (wire::member(content, "parts").is_some()
                 || wire::member(content, "role").is_some());
-        if whole {
-            messages.push(message(content, &mut calls)?);
+        if is_content {
+            messages.push(read_message(content, &mut calls)?);
         } else {
-            let Some(block) = part_read::block(content, &mut calls) else {
-                return Err(wrong("contents", content));
+            let Some(block) = part_read::read_block(content, &mut calls) else {
+                return Err(invalid_value("contents", content));
             };
-            match messages.last_mut().filter(|_| loose) {
+            match messages.last_mut().filter(|_| in_bare_parts) {
                 Some(last) => last.blocks.push(block),
                 None => messages.push(ChatMessage::new(Role::User, vec![block])),
             }
         }
-        loose = !whole;
+        in_bare_parts = !is_content;
     }
     Ok(messages)
 }
 
-fn message(content: JsonRef<'_>, calls: &mut part_read::Calls) -> Result<ChatMessage, ProxyError> {
+fn read_message(
+    content: JsonRef<'_>,
+    calls: &mut part_read::GeminiPendingCalls,
+) -> Result<ChatMessage, ProxyError> {
     let mut message = ChatMessage::new(Role::User, Vec::new());
     for (key, value) in wire::members(content) {
         match &*key {
@@ -108,10 +113,10 @@ fn message(content: JsonRef<'_>, calls: &mut part_read::Calls) -> Result<ChatMes
                 }
             }
             "parts" => {
-                for part in wire::list(value) {
+                for part in wire::elements(value) {
                     message.blocks.push(
-                        part_read::block(part, calls)
-                            .ok_or_else(|| wrong("contents.parts", part))?,
+                        part_read::read_block(part, calls)
+                            .ok_or_else(|| invalid_value("contents.parts", part))?,
                     );
                 }
             }
@@ -122,18 +127,23 @@ fn message(content: JsonRef<'_>, calls: &mut part_read::Calls) -> Result<ChatMes
 }
 
 /// A content, its parts, or bare text.
-fn system(value: JsonRef<'_>) -> Vec<Block> {
+fn read_system(value: JsonRef<'_>) -> Vec<Block> {
     let parts = wire::member(value, "parts").unwrap_or(value);
-    let text =
-        |part: JsonRef<'_>| part.str().or_else(|| wire::string(part, "text")).map(Cow::into_owned);
-    wire::list(parts).filter_map(text).filter(|text| !text.is_empty()).map(Block::text).collect()
+    let text = |part: JsonRef<'_>| {
+        part.str().or_else(|| wire::string_member(part, "text")).map(Cow::into_owned)
+    };
+    wire::elements(parts)
+        .filter_map(text)
+        .filter(|text| !text.is_empty())
+        .map(Block::text)
+        .collect()
 }
 
 /// One tool object; each of its members is a tool, or a list of functions.
-fn tools(value: JsonRef<'_>, tools: &mut Vec<Tool>) {
+fn read_tools(value: JsonRef<'_>, tools: &mut Vec<Tool>) {
     for (key, value) in wire::members(value) {
         if key == "functionDeclarations" {
-            tools.extend(wire::list(value).map(function));
+            tools.extend(wire::elements(value).map(read_function));
             continue;
         }
         let kind = match &*key {
@@ -151,7 +161,7 @@ fn tools(value: JsonRef<'_>, tools: &mut Vec<Tool>) {
     }
 }
 
-fn function(value: JsonRef<'_>) -> Tool {
+fn read_function(value: JsonRef<'_>) -> Tool {
     let mut tool = FunctionTool::default();
     for (key, value) in wire::members(value) {
         match &*key {
@@ -165,10 +175,10 @@ fn function(value: JsonRef<'_>) -> Tool {
     Tool::Function(tool)
 }
 
-fn tool_config(value: JsonRef<'_>, request: &mut ChatRequest) {
+fn read_tool_config(value: JsonRef<'_>, request: &mut ChatRequest) {
     for (key, value) in wire::members(value) {
         if key == "functionCallingConfig" {
-            function_calling(value, request);
+            read_function_calling(value, request);
         } else {
             request.extras.push(
                 Dialect::Gemini,
@@ -179,18 +189,19 @@ fn tool_config(value: JsonRef<'_>, request: &mut ChatRequest) {
     }
 }
 
-fn function_calling(config: JsonRef<'_>, request: &mut ChatRequest) {
+fn read_function_calling(config: JsonRef<'_>, request: &mut ChatRequest) {
     let (mut mode, mut names) = (String::new(), Vec::new());
     for (key, value) in wire::members(config) {
         match &*key {
             "mode" => {
-                mode = wire::word(value, MODES)
+                mode = wire::enum_word(value, CALLING_MODES)
                     .map(|mode| mode.to_ascii_uppercase())
                     .unwrap_or_default()
             }
             "allowedFunctionNames" => {
-                names =
-                    wire::list(value).filter_map(|name| Some(name.str()?.into_owned())).collect()
+                names = wire::elements(value)
+                    .filter_map(|name| Some(name.str()?.into_owned()))
+                    .collect()
             }
             key => request.extras.push(
                 Dialect::Gemini,
@@ -217,15 +228,22 @@ fn function_calling(config: JsonRef<'_>, request: &mut ChatRequest) {
     }
 }
 
-fn generation_config(config: JsonRef<'_>, request: &mut ChatRequest) -> Result<(), ProxyError> {
+fn read_generation_config(
+    config: JsonRef<'_>,
+    request: &mut ChatRequest,
+) -> Result<(), ProxyError> {
     let settings = &mut request.settings;
-    let (mut mime, mut shape) = (None, None);
+    let (mut mime, mut response_schema) = (None, None);
     for (key, value) in wire::members(config) {
         let number = || {
-            number(value).map(Some).ok_or_else(|| wrong(&format!("generation_config.{key}"), value))
+            read_number(value)
+                .map(Some)
+                .ok_or_else(|| invalid_value(&format!("generation_config.{key}"), value))
         };
         let count = || {
-            count(value).map(Some).ok_or_else(|| wrong(&format!("generation_config.{key}"), value))
+            read_count(value)
+                .map(Some)
+                .ok_or_else(|| invalid_value(&format!("generation_config.{key}"), value))
         };
         match &*key {
             "maxOutputTokens" => settings.max_tokens = count()?,
@@ -239,16 +257,19 @@ fn generation_config(config: JsonRef<'_>, request: &mut ChatRequest) -> Result<(
             "responseLogprobs" => settings.logprobs = value.bool(),
             "logprobs" => settings.top_logprobs = count()?,
             "stopSequences" => {
-                settings.stop =
-                    wire::list(value).filter_map(|stop| Some(stop.str()?.into_owned())).collect()
+                settings.stop = wire::elements(value)
+                    .filter_map(|stop| Some(stop.str()?.into_owned()))
+                    .collect()
             }
             "responseMimeType" => mime = value.str(),
-            "responseSchema" => shape = Some(schema::to_json_schema(value)),
-            "responseJsonSchema" | "_responseJsonSchema" => shape = Some(RawJson::from_json(value)),
-            "thinkingConfig" => settings.reasoning = Some(thinking(value)),
+            "responseSchema" => response_schema = Some(schema::to_json_schema(value)),
+            "responseJsonSchema" | "_responseJsonSchema" => {
+                response_schema = Some(RawJson::from_json(value))
+            }
+            "thinkingConfig" => settings.reasoning = Some(read_thinking(value)),
             // Text alone is what every other dialect answers.
             "responseModalities"
-                if wire::list(value)
+                if wire::elements(value)
                     .all(|it| it.str().is_some_and(|it| it.eq_ignore_ascii_case("text"))) => {}
             key => request.extras.push(
                 Dialect::Gemini,
@@ -257,21 +278,25 @@ fn generation_config(config: JsonRef<'_>, request: &mut ChatRequest) -> Result<(
             ),
         }
     }
-    settings.format = match (mime.as_deref(), shape) {
+    settings.format = match (mime.as_deref(), response_schema) {
         (None | Some("application/json" | ""), Some(schema)) => {
             Some(ResponseFormat::Schema { name: None, description: None, schema, strict: None })
         }
         (Some("application/json"), None) => Some(ResponseFormat::Json),
         (Some("text/plain"), _) => Some(ResponseFormat::Text),
         (Some(""), None) | (None, None) => None,
-        (Some(other), shape) => {
+        (Some(other), response_schema) => {
             request.extras.push(
                 Dialect::Gemini,
                 "generationConfig.responseMimeType",
                 RawJson::string(other),
             );
-            if let Some(shape) = shape {
-                request.extras.push(Dialect::Gemini, "generationConfig.responseJsonSchema", shape);
+            if let Some(response_schema) = response_schema {
+                request.extras.push(
+                    Dialect::Gemini,
+                    "generationConfig.responseJsonSchema",
+                    response_schema,
+                );
             }
             None
         }
@@ -279,7 +304,7 @@ fn generation_config(config: JsonRef<'_>, request: &mut ChatRequest) -> Result<(
     Ok(())
 }
 
-fn thinking(config: JsonRef<'_>) -> ReasoningSettings {
+fn read_thinking(config: JsonRef<'_>) -> ReasoningSettings {
     // Thoughts are not shown unless asked for.
     let mut wish = ReasoningSettings { show_thoughts: Some(false), ..ReasoningSettings::default() };
     for (key, value) in wire::members(config) {
@@ -308,7 +333,7 @@ fn thinking(config: JsonRef<'_>) -> ReasoningSettings {
 }
 
 /// A number, with its text; the wire also takes it in quotes.
-fn number(value: JsonRef<'_>) -> Option<RawJson> {
+fn read_number(value: JsonRef<'_>) -> Option<RawJson> {
     match value.kind() {
         "number" => Some(RawJson::from_json(value)),
         "string" => RawJson::parse(&value.str()?).filter(|raw| raw.json().kind() == "number"),
@@ -316,19 +341,19 @@ fn number(value: JsonRef<'_>) -> Option<RawJson> {
     }
 }
 
-fn count(value: JsonRef<'_>) -> Option<u64> {
+fn read_count(value: JsonRef<'_>) -> Option<u64> {
     value.u64().or_else(|| value.str()?.parse().ok())
 }
 
 /// Extras whose key begins with `prefix`, without it.
-pub(super) fn beneath<'a>(
+pub(super) fn extras_with_prefix<'a>(
     extras: &'a Extras,
     prefix: &'a str,
 ) -> impl Iterator<Item = (&'a str, &'a RawJson)> {
-    let own = |key: &str| extras.get(Dialect::Gemini, key).is_some();
+    let is_native = |key: &str| extras.get(Dialect::Gemini, key).is_some();
     extras
         .iter()
-        .filter(move |(key, _)| own(key))
+        .filter(move |(key, _)| is_native(key))
         .filter_map(move |(key, value)| Some((key.strip_prefix(prefix)?, value)))
 }
 
@@ -338,7 +363,7 @@ mod tests {
     use crate::ir::block::BlockKind;
 
     fn read(body: &str) -> ChatRequest {
-        super::read(body.as_bytes()).expect("a request")
+        super::read_request(body.as_bytes()).expect("a request")
     }
 
     #[test]
@@ -366,7 +391,7 @@ mod tests {
             r#"{"contents":[{"parts":[1]}]}"#,
             r#"{"contents":"a","generationConfig":{"topP":[]}}"#,
         ] {
-            let error = super::read(bad.as_bytes()).expect_err(bad);
+            let error = super::read_request(bad.as_bytes()).expect_err(bad);
             assert_eq!(error.kind, ProxyErrorKind::BadRequest);
         }
     }
@@ -418,6 +443,6 @@ mod tests {
         });
         let ids: Vec<_> = ids.collect();
         assert_eq!((&ids[0], &ids[1]), (&ids[2], &ids[3]));
-        assert!(ids[0] != ids[1] && ids[0].starts_with(wire::MADE));
+        assert!(ids[0] != ids[1] && ids[0].starts_with(wire::GENERATED_ID_PREFIX));
     }
 }

@@ -6,10 +6,10 @@ use crate::{
         write::{self, ObjectWriter},
     },
     dialect::{
-        Carry, Encoded, Thinking, Traits,
+        AttemptContext, EncodedRequest, TargetTraits, Thinking,
         gemini::{
-            contents_write::{self, fit},
-            request_read::beneath,
+            contents_write::{self, to_valid_name},
+            request_read::extras_with_prefix,
             schema,
         },
         losses::Losses,
@@ -24,20 +24,21 @@ use crate::{
 };
 
 /// The most stop sequences that are taken.
-const MOST_STOPS: usize = 5;
+const MAX_STOP_SEQUENCES: usize = 5;
 /// The largest thinking budget that every thinking model takes.
-const MOST_THOUGHT: u64 = 24_576;
+const MAX_THINKING_BUDGET: u64 = 24_576;
 
-pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
+pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> EncodedRequest {
     let mut losses = Losses::default();
-    let mut carry = Carry { renamed: Vec::new(), seed: traits.seed.clone() };
-    let mut contents = contents_write::write(&request.messages, traits, &mut losses);
-    let system = system(request, &mut losses);
+    let mut carry =
+        AttemptContext { renamed_tools: Vec::new(), call_id_seed: traits.call_id_seed.clone() };
+    let mut contents = contents_write::write_contents(&request.messages, traits, &mut losses);
+    let system = write_system(request, &mut losses);
     if contents == "[]" {
         // There is no answer to instructions alone.
-        contents = format!("[{}]", contents_write::FILLER);
+        contents = format!("[{}]", contents_write::USER_FILLER_TURN);
     }
-    let config = config(request, traits, &mut losses);
+    let config = write_generation_config(request, traits, &mut losses);
     let body = write::object(|o| {
         o.raw_text("contents", &contents);
         if let Some(parts) = &system {
@@ -45,11 +46,11 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
                 o.raw_text("parts", parts);
             });
         }
-        tools(o, request, &mut carry, &mut losses);
+        write_tools(o, request, &mut carry, &mut losses);
         if config != "{}" {
             o.raw_text("generationConfig", &config);
         }
-        tier(o, &request.settings, &mut losses);
+        write_service_tier(o, &request.settings, &mut losses);
         for (key, value) in request.extras.iter() {
             match request.extras.get(Dialect::Gemini, key) {
                 Some(_)
@@ -61,11 +62,16 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
             }
         }
     });
-    Encoded { body: body.into(), headers: Vec::new(), losses: losses.into_vec(), carry }
+    EncodedRequest {
+        body: body.into(),
+        headers: Vec::new(),
+        losses: losses.into_vec(),
+        context: carry,
+    }
 }
 
 /// All system text, wherever it stood, as parts.
-fn system(request: &ChatRequest, losses: &mut Losses) -> Option<String> {
+fn write_system(request: &ChatRequest, losses: &mut Losses) -> Option<String> {
     let within = request
         .messages
         .iter()
@@ -85,13 +91,13 @@ fn system(request: &ChatRequest, losses: &mut Losses) -> Option<String> {
                 }
                 _ => losses.add("system.media"),
             }
-            foreign_extras(block, "system", losses);
+            add_foreign_losses(block, "system", losses);
         }
     });
     (parts != "[]").then_some(parts)
 }
 
-fn foreign_extras(block: &Block, place: &str, losses: &mut Losses) {
+fn add_foreign_losses(block: &Block, place: &str, losses: &mut Losses) {
     for (key, _) in
         block.extras.iter().filter(|(key, _)| block.extras.get(Dialect::Gemini, key).is_none())
     {
@@ -99,17 +105,22 @@ fn foreign_extras(block: &Block, place: &str, losses: &mut Losses) {
     }
 }
 
-fn tools(o: &mut ObjectWriter<'_>, request: &ChatRequest, carry: &mut Carry, losses: &mut Losses) {
+fn write_tools(
+    o: &mut ObjectWriter<'_>,
+    request: &ChatRequest,
+    context: &mut AttemptContext,
+    losses: &mut Losses,
+) {
     let functions: Vec<String> = request
         .tools
         .iter()
         .filter_map(|tool| match tool {
-            Tool::Function(tool) => Some(function(tool, carry, losses)),
+            Tool::Function(tool) => Some(write_function(tool, context, losses)),
             Tool::Custom(tool) => {
                 for (key, _) in tool.extras.iter() {
                     losses.add(format!("tools.{key}"));
                 }
-                Some(function(&tool.as_function(), carry, losses))
+                Some(write_function(&tool.as_function(), context, losses))
             }
             Tool::Hosted(_) => None,
         })
@@ -118,7 +129,7 @@ fn tools(o: &mut ObjectWriter<'_>, request: &ChatRequest, carry: &mut Carry, los
         .tools
         .iter()
         .filter_map(|tool| match tool {
-            Tool::Hosted(tool) => own_hosted(tool, !functions.is_empty(), losses),
+            Tool::Hosted(tool) => hosted_tool(tool, !functions.is_empty(), losses),
             _ => None,
         })
         .collect();
@@ -140,13 +151,13 @@ fn tools(o: &mut ObjectWriter<'_>, request: &ChatRequest, carry: &mut Carry, los
     }
     let calling = write::object(|o| {
         if !functions.is_empty() {
-            choice(
+            write_choice(
                 o,
                 request.tool_choice.as_ref(),
                 request.extras.get(Dialect::Gemini, "toolConfig.functionCallingConfig.mode"),
             );
         }
-        for (key, value) in beneath(&request.extras, "toolConfig.functionCallingConfig.")
+        for (key, value) in extras_with_prefix(&request.extras, "toolConfig.functionCallingConfig.")
             .filter(|(key, _)| *key != "mode")
         {
             o.raw(key, value);
@@ -156,7 +167,7 @@ fn tools(o: &mut ObjectWriter<'_>, request: &ChatRequest, carry: &mut Carry, los
         if calling != "{}" {
             o.raw_text("functionCallingConfig", &calling);
         }
-        for (key, value) in beneath(&request.extras, "toolConfig.")
+        for (key, value) in extras_with_prefix(&request.extras, "toolConfig.")
             .filter(|(key, _)| !key.starts_with("functionCallingConfig."))
         {
             o.raw(key, value);
@@ -170,10 +181,14 @@ fn tools(o: &mut ObjectWriter<'_>, request: &ChatRequest, carry: &mut Carry, los
     }
 }
 
-fn function(tool: &FunctionTool, carry: &mut Carry, losses: &mut Losses) -> String {
-    let name = fit(&tool.name);
+fn write_function(
+    tool: &FunctionTool,
+    context: &mut AttemptContext,
+    losses: &mut Losses,
+) -> String {
+    let name = to_valid_name(&tool.name);
     if name != tool.name {
-        carry.renamed.push((name.clone().into_owned(), tool.name.clone()));
+        context.renamed_tools.push((name.clone().into_owned(), tool.name.clone()));
     }
     if tool.strict == Some(true) {
         losses.add("tools.strict");
@@ -196,11 +211,11 @@ fn function(tool: &FunctionTool, carry: &mut Carry, losses: &mut Losses) -> Stri
 /// A tool that the provider runs, in its own words. Ones of other dialects give way to functions:
 /// the provider takes both together only where the client can send its calls of them back, which
 /// those clients cannot.
-fn own_hosted(tool: &HostedTool, functions: bool, losses: &mut Losses) -> Option<RawJson> {
+fn hosted_tool(tool: &HostedTool, functions: bool, losses: &mut Losses) -> Option<RawJson> {
     if tool.dialect == Dialect::Gemini {
         return Some(tool.body.clone());
     }
-    let (own, name) = match tool.kind {
+    let (native_key, name) = match tool.kind {
         HostedKind::WebSearch => ("googleSearch", "tools.web_search"),
         HostedKind::CodeExecution => ("codeExecution", "tools.code_execution"),
         HostedKind::UrlContext => ("urlContext", "tools.url_context"),
@@ -227,21 +242,25 @@ fn own_hosted(tool: &HostedTool, functions: bool, losses: &mut Losses) -> Option
         losses.add(format!("{name}.{key}"));
     }
     Some(RawJson::object(|o| {
-        o.object(own, |_| {});
+        o.object(native_key, |_| {});
     }))
 }
 
-fn choice(o: &mut ObjectWriter<'_>, choice: Option<&ToolChoice>, own_mode: Option<&RawJson>) {
+fn write_choice(
+    o: &mut ObjectWriter<'_>,
+    choice: Option<&ToolChoice>,
+    native_mode: Option<&RawJson>,
+) {
     let names = |o: &mut ObjectWriter<'_>, names: &[String]| {
         o.array("allowedFunctionNames", |a| {
             names.iter().for_each(|name| {
-                a.str(&fit(name));
+                a.str(&to_valid_name(name));
             });
         });
     };
     match choice {
         None => {}
-        Some(ToolChoice::Auto) => match own_mode {
+        Some(ToolChoice::Auto) => match native_mode {
             Some(mode) => {
                 o.raw("mode", mode);
             }
@@ -267,13 +286,17 @@ fn choice(o: &mut ObjectWriter<'_>, choice: Option<&ToolChoice>, own_mode: Optio
     }
 }
 
-fn config(request: &ChatRequest, traits: &Traits, losses: &mut Losses) -> String {
+fn write_generation_config(
+    request: &ChatRequest,
+    traits: &TargetTraits,
+    losses: &mut Losses,
+) -> String {
     let settings = &request.settings;
     write::object(|o| {
         if let Some(limit) = settings.max_tokens {
-            let most = traits.max_output.filter(|most| *most < limit);
-            losses.when(most.is_some(), "max_tokens");
-            o.num("maxOutputTokens", most.unwrap_or(limit));
+            let cap = traits.max_output.filter(|most| *most < limit);
+            losses.when(cap.is_some(), "max_tokens");
+            o.num("maxOutputTokens", cap.unwrap_or(limit));
         }
         o.opt_raw("temperature", settings.temperature.as_ref())
             .opt_raw("topP", settings.top_p.as_ref());
@@ -281,11 +304,11 @@ fn config(request: &ChatRequest, traits: &Traits, losses: &mut Losses) -> String
         o.opt_raw("presencePenalty", settings.presence_penalty.as_ref());
         o.opt_raw("frequencyPenalty", settings.frequency_penalty.as_ref());
         if !settings.stop.is_empty() {
-            if settings.stop.len() > MOST_STOPS {
+            if settings.stop.len() > MAX_STOP_SEQUENCES {
                 losses.add("stop");
             }
             o.array("stopSequences", |a| {
-                settings.stop.iter().take(MOST_STOPS).for_each(|stop| {
+                settings.stop.iter().take(MAX_STOP_SEQUENCES).for_each(|stop| {
                     a.str(stop);
                 });
             });
@@ -310,19 +333,19 @@ fn config(request: &ChatRequest, traits: &Traits, losses: &mut Losses) -> String
             }
         }
         if let Some(wish) = &settings.reasoning {
-            let thinking = write::object(|o| thinking(o, wish, traits.thinking, losses));
+            let thinking = write::object(|o| write_thinking(o, wish, traits.thinking, losses));
             if thinking != "{}" {
                 o.raw_text("thinkingConfig", &thinking);
             }
         }
-        for (key, value) in beneath(&request.extras, "generationConfig.") {
+        for (key, value) in extras_with_prefix(&request.extras, "generationConfig.") {
             o.raw(key, value);
         }
-        lost_settings(settings, losses);
+        add_setting_losses(settings, losses);
     })
 }
 
-fn lost_settings(settings: &GenerationSettings, losses: &mut Losses) {
+fn add_setting_losses(settings: &GenerationSettings, losses: &mut Losses) {
     for (field, lost) in [
         ("n", settings.n.is_some_and(|n| n > 1)),
         ("min_p", settings.min_p.is_some()),
@@ -341,20 +364,20 @@ fn lost_settings(settings: &GenerationSettings, losses: &mut Losses) {
     }
 }
 
-fn thinking(
+fn write_thinking(
     o: &mut ObjectWriter<'_>,
     wish: &ReasoningSettings,
-    how: Thinking,
+    mode: Thinking,
     losses: &mut Losses,
 ) {
     let wanted = wish.enabled != Some(false) && wish.effective_effort() != Some(Effort::None);
-    match how {
-        Thinking::Never
+    match mode {
+        Thinking::Unsupported
             if wanted && (wish.enabled == Some(true) || wish.effective_effort().is_some()) =>
         {
             losses.add("reasoning")
         }
-        Thinking::Never => {}
+        Thinking::Unsupported => {}
         Thinking::Effort => {
             let level = match wish.effective_effort() {
                 None => None,
@@ -375,21 +398,25 @@ fn thinking(
         }
         Thinking::Budget => {
             if let Some(tokens) = wish.effective_budget_tokens() {
-                o.num("thinkingBudget", tokens.min(MOST_THOUGHT));
+                o.num("thinkingBudget", tokens.min(MAX_THINKING_BUDGET));
             }
         }
     }
-    let asked = wish.enabled == Some(true)
+    let requested = wish.enabled == Some(true)
         || wish.effective_effort().is_some()
         || wish.adaptive
         || wish.summary.is_some();
-    if how != Thinking::Never && wanted && wish.show_thoughts.unwrap_or(asked) {
+    if mode != Thinking::Unsupported && wanted && wish.show_thoughts.unwrap_or(requested) {
         o.bool("includeThoughts", true);
     }
 }
 
 /// Tiers have the same names where both sides have them; the standard one need not be said.
-fn tier(o: &mut ObjectWriter<'_>, settings: &GenerationSettings, losses: &mut Losses) {
+fn write_service_tier(
+    o: &mut ObjectWriter<'_>,
+    settings: &GenerationSettings,
+    losses: &mut Losses,
+) {
     match settings.service_tier.as_deref() {
         None | Some("auto" | "default" | "standard" | "standard_only") => {}
         Some(tier @ ("flex" | "priority")) => {
@@ -414,21 +441,21 @@ mod tests {
         tool::CustomTool,
     };
 
-    fn traits(thinking: Thinking) -> Traits {
-        Traits {
+    fn traits(thinking: Thinking) -> TargetTraits {
+        TargetTraits {
             model: "m".to_owned(),
             stream: false,
             max_output: Some(1000),
             thinking,
-            limit_field: "max_tokens",
+            max_tokens_field: "max_tokens",
             developer_role: false,
-            takes_reasoning: false,
-            seed: "s".to_owned(),
+            accepts_reasoning: false,
+            call_id_seed: "s".to_owned(),
         }
     }
 
-    fn written(request: &ChatRequest, thinking: Thinking) -> (Value, Vec<String>) {
-        let encoded = write(request, &traits(thinking));
+    fn write_json(request: &ChatRequest, thinking: Thinking) -> (Value, Vec<String>) {
+        let encoded = write_request(request, &traits(thinking));
         let losses = encoded.losses.into_iter().map(|loss| loss.0.into_owned()).collect();
         (serde_json::from_slice(&encoded.body).expect("json"), losses)
     }
@@ -447,7 +474,7 @@ mod tests {
         Block::new(BlockKind::Media(Media { kind, source, mime: None, name: None, detail: None }))
     }
 
-    fn sealed(mut block: Block, dialect: Dialect, value: &str) -> Block {
+    fn signed(mut block: Block, dialect: Dialect, value: &str) -> Block {
         block.signature = Some(ReasoningSignature {
             dialect,
             kind: SignatureKind::Signature,
@@ -457,7 +484,7 @@ mod tests {
         block
     }
 
-    fn of(messages: Vec<(Role, Vec<Block>)>) -> ChatRequest {
+    fn request_of(messages: Vec<(Role, Vec<Block>)>) -> ChatRequest {
         let messages =
             messages.into_iter().map(|(role, blocks)| ChatMessage::new(role, blocks)).collect();
         ChatRequest { messages, ..ChatRequest::default() }
@@ -476,21 +503,21 @@ mod tests {
             is_error: true,
             ..ToolResult::default()
         };
-        let request = of(vec![
+        let request = request_of(vec![
             (Role::User, vec![Block::text("hi")]),
             (
                 Role::Assistant,
                 vec![
-                    sealed(thought, Dialect::Anthropic, "x"),
+                    signed(thought, Dialect::Anthropic, "x"),
                     call("1", "f", ""),
                     call("2", "f", "[1]"),
                 ],
             ),
             (Role::User, vec![Block::text("and?"), Block::new(BlockKind::ToolResult(result))]),
-            (Role::Assistant, vec![sealed(call("3", "f", "{\"a\":1.0}"), Dialect::Gemini, "own")]),
+            (Role::Assistant, vec![signed(call("3", "f", "{\"a\":1.0}"), Dialect::Gemini, "own")]),
         ]);
 
-        let (body, losses) = written(&request, Thinking::Effort);
+        let (body, losses) = write_json(&request, Thinking::Effort);
 
         let png = json!({"inlineData": {"mimeType": "image/png", "data": "iVBORw0K"}});
         let none = |id: &str| json!({"functionResponse": {"id": id, "name": "f", "response": {"error": "no result was given for this call"}}});
@@ -511,7 +538,7 @@ mod tests {
         ]);
         assert_eq!(body["contents"], want);
         assert_eq!(losses, ["reasoning.proof"]);
-        let (body, _) = written(&request, Thinking::Budget);
+        let (body, _) = write_json(&request, Thinking::Budget);
         assert_eq!(body["contents"][1]["parts"][1].get("thoughtSignature"), None);
         let beside = body["contents"][2]["parts"]
             .as_array()
@@ -543,11 +570,11 @@ mod tests {
                 r#"{"type":"web_search_1","name":"web_search","max_uses":3}"#,
             )
         };
-        let mut request = of(vec![(Role::User, vec![Block::text("hi")])]);
+        let mut request = request_of(vec![(Role::User, vec![Block::text("hi")])]);
 
         request.tools = vec![search(), hosted(HostedKind::Other, r#"{"type":"memory_1"}"#)];
         request.tool_choice = Some(ToolChoice::Auto);
-        let (body, losses) = written(&request, Thinking::Budget);
+        let (body, losses) = write_json(&request, Thinking::Budget);
         assert_eq!(
             (&body["tools"], body.get("toolConfig")),
             (&json!([{"googleSearch": {}}]), None)
@@ -557,11 +584,11 @@ mod tests {
         let custom = Tool::Custom(CustomTool { name: "patch".to_owned(), ..CustomTool::default() });
         request.tools = vec![search(), named("1 bad/name"), custom];
         request.tool_choice = Some(ToolChoice::Named("1 bad/name".to_owned()));
-        let encoded = write(&request, &traits(Thinking::Budget));
+        let encoded = write_request(&request, &traits(Thinking::Budget));
         let body: Value = serde_json::from_slice(&encoded.body).expect("json");
         let sent = body["tools"][0]["functionDeclarations"][0]["name"].as_str().expect("a name");
         assert!(sent.starts_with("_1_bad_name_"), "{sent}");
-        assert_eq!(encoded.carry.name(sent), "1 bad/name");
+        assert_eq!(encoded.context.client_tool_name(sent), "1 bad/name");
         assert_eq!(
             body["tools"][0]["functionDeclarations"][1]["parametersJsonSchema"]["required"],
             json!(["input"])
@@ -576,7 +603,7 @@ mod tests {
 
     #[test]
     fn settings_of_other_dialects_are_written_or_lost() {
-        let mut request = of(vec![
+        let mut request = request_of(vec![
             (Role::System, vec![Block::text("late")]),
             (Role::User, vec![Block::text("hi")]),
         ]);
@@ -608,7 +635,7 @@ mod tests {
         request.extras = Extras::default();
         request.extras.push(Dialect::Openai, "store", RawJson::from(true));
 
-        let (body, mut losses) = written(&request, Thinking::Budget);
+        let (body, mut losses) = write_json(&request, Thinking::Budget);
 
         assert_eq!(
             body["systemInstruction"],
@@ -635,10 +662,10 @@ mod tests {
             ]
         );
         assert_eq!(
-            written(&request, Thinking::Effort).0["generationConfig"]["thinkingConfig"]["thinkingLevel"],
+            write_json(&request, Thinking::Effort).0["generationConfig"]["thinkingConfig"]["thinkingLevel"],
             "HIGH"
         );
-        assert!(written(&request, Thinking::Never).1.contains(&"reasoning".to_owned()));
+        assert!(write_json(&request, Thinking::Unsupported).1.contains(&"reasoning".to_owned()));
     }
 
     #[test]
@@ -653,7 +680,7 @@ mod tests {
             dialect: Dialect::Anthropic,
             body: RawJson::parse(r#"{"type":"server_tool_use"}"#).expect("json"),
         });
-        let request = of(vec![
+        let request = request_of(vec![
             (
                 Role::User,
                 vec![
@@ -675,7 +702,7 @@ mod tests {
             ),
         ]);
 
-        let (body, losses) = written(&request, Thinking::Budget);
+        let (body, losses) = write_json(&request, Thinking::Budget);
 
         let want = json!([
             {"role": "user", "parts": [
@@ -704,7 +731,7 @@ mod tests {
         let request = ChatRequest { system: vec![Block::text("be")], ..ChatRequest::default() };
         let contents = json!([{"role": "user", "parts": [{"text": "Continue."}]}]);
         assert_eq!(
-            written(&request, Thinking::Budget).0,
+            write_json(&request, Thinking::Budget).0,
             json!({"contents": contents, "systemInstruction": {"parts": [{"text": "be"}]}})
         );
     }

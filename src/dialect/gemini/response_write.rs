@@ -5,9 +5,9 @@ use bytes::Bytes;
 use crate::{
     base::write,
     dialect::{
-        Shape,
+        ResponseSpec,
         gemini::{
-            answer_write::{self, Placed},
+            answer_write::{self, PlacedCitation},
             finish, part_write, wire,
         },
     },
@@ -18,9 +18,9 @@ use crate::{
     },
 };
 
-pub(super) fn write(response: &ChatResponse, shape: &Shape) -> Bytes {
-    let mut cited: Vec<Placed> = Vec::new();
-    let mut told = 0;
+pub(super) fn write_response(response: &ChatResponse, spec: &ResponseSpec) -> Bytes {
+    let mut cited: Vec<PlacedCitation> = Vec::new();
+    let mut text_bytes = 0;
     let body = write::object(|o| {
         o.array("candidates", |a| {
             a.object(|o| {
@@ -29,44 +29,42 @@ pub(super) fn write(response: &ChatResponse, shape: &Shape) -> Bytes {
                         let mut empty = true;
                         for block in &response.blocks {
                             if let BlockKind::Text(it) = &block.kind {
-                                cited.extend(
-                                    it.citations
-                                        .iter()
-                                        .map(|citation| placed(citation, &it.text, told)),
-                                );
-                                told += it.text.len() as u64;
+                                cited.extend(it.citations.iter().map(|citation| {
+                                    place_citation(citation, &it.text, text_bytes)
+                                }));
+                                text_bytes += it.text.len() as u64;
                             }
-                            let part = part(block);
+                            let part = write_part(block);
                             if part != "{}" {
                                 empty = false;
                                 a.raw_text(&part);
                             }
                         }
                         if empty {
-                            a.object(|o| part_write::text(o, "", false, None));
+                            a.object(|o| part_write::write_text(o, "", false, None));
                         }
                     });
                     o.str("role", "model");
                 });
                 o.str(
                     "finishReason",
-                    finish::word(&response.finish, response.blocks.iter().any(speaks)),
+                    finish::finish_reason(&response.finish, response.blocks.iter().any(has_text)),
                 )
                 .num("index", 0);
-                answer_write::grounding(o, &cited);
+                answer_write::write_grounding(o, &cited);
                 if let Some(logprobs) = &response.logprobs {
-                    answer_write::logprobs(o, logprobs);
+                    answer_write::write_logprobs(o, logprobs);
                 }
                 response.extras.write(Dialect::Gemini, o, |_| {});
             });
         });
-        answer_write::usage(o, response.usage, response.service_tier.as_deref());
-        o.str("modelVersion", &shape.model).str("responseId", &shape.id);
+        answer_write::write_usage(o, response.usage, response.service_tier.as_deref());
+        o.str("modelVersion", &spec.model).str("responseId", &spec.request_id);
     });
     body.into()
 }
 
-fn speaks(block: &Block) -> bool {
+fn has_text(block: &Block) -> bool {
     match &block.kind {
         BlockKind::Text(it) => !it.text.is_empty(),
         BlockKind::Refusal(text) => !text.is_empty(),
@@ -74,17 +72,19 @@ fn speaks(block: &Block) -> bool {
     }
 }
 
-fn part(block: &Block) -> String {
-    let signature = wire::own(block.signature.as_ref());
+fn write_part(block: &Block) -> String {
+    let signature = wire::own_signature(block.signature.as_ref());
     write::object(|o| match &block.kind {
         BlockKind::Text(it) if it.text.is_empty() && signature.is_none() => {}
-        BlockKind::Text(it) => part_write::text(o, &it.text, false, signature),
-        BlockKind::Refusal(text) => part_write::text(o, text, false, None),
+        BlockKind::Text(it) => part_write::write_text(o, &it.text, false, signature),
+        BlockKind::Refusal(text) => part_write::write_text(o, text, false, None),
         BlockKind::Reasoning(it) if it.text.is_empty() && signature.is_none() => {}
-        BlockKind::Reasoning(it) => part_write::text(o, &it.text, true, signature),
-        BlockKind::ToolCall(call) => part_write::call(o, call, &call.name, signature),
+        BlockKind::Reasoning(it) => part_write::write_text(o, &it.text, true, signature),
+        BlockKind::ToolCall(call) => {
+            part_write::write_function_call(o, call, &call.name, signature)
+        }
         BlockKind::Media(media) => {
-            if let Ok(carried) = part_write::media(media) {
+            if let Ok(carried) = part_write::to_media_part(media) {
                 carried.write(o);
                 o.opt_str("thoughtSignature", signature);
             }
@@ -99,7 +99,7 @@ fn part(block: &Block) -> String {
 }
 
 /// Places are told in bytes of all the text; `before` stands before this block's.
-fn placed(citation: &Citation, text: &str, before: u64) -> Placed {
+fn place_citation(citation: &Citation, text: &str, before: u64) -> PlacedCitation {
     let byte = |character: u64| {
         let at = usize::try_from(character).ok()?;
         let end = text.len();
@@ -110,5 +110,5 @@ fn placed(citation: &Citation, text: &str, before: u64) -> Placed {
             .map(|byte| byte as u64 + before)
     };
     let place = citation.span.and_then(|(start, end)| Some((byte(start)?, byte(end)?)));
-    Placed { citation: citation.clone(), place }
+    PlacedCitation { citation: citation.clone(), position: place }
 }

@@ -32,18 +32,18 @@ use crate::{
 };
 
 /// How much a schema may grow by its references, in bytes; beyond, they are cut.
-const MOST_BYTES: usize = 1 << 20;
+const MAX_EXPANDED_BYTES: usize = 1 << 20;
 /// How deep schemas may stand in each other; deeper ones are left out.
-const MOST_LEVELS: u32 = 60;
+const MAX_LEVELS: u32 = 60;
 
 /// This dialect's own kind of schema as JSON Schema.
 pub(super) fn to_json_schema(schema: JsonRef<'_>) -> RawJson {
     let mut out = String::with_capacity(schema.text().len());
-    plain(&mut out, schema);
+    write_json_schema(&mut out, schema);
     RawJson::parse(&out).unwrap_or_else(|| RawJson::from_json(schema))
 }
 
-fn plain(out: &mut String, schema: JsonRef<'_>) {
+fn write_json_schema(out: &mut String, schema: JsonRef<'_>) {
     if !schema.is_object() {
         out.push_str(schema.text());
         return;
@@ -53,7 +53,8 @@ fn plain(out: &mut String, schema: JsonRef<'_>) {
         for (key, value) in wire::members(schema) {
             match &*key {
                 "type" => {
-                    let word = wire::word(value, wire::TYPES).map(|word| word.to_ascii_lowercase());
+                    let word = wire::enum_word(value, wire::SCHEMA_TYPES)
+                        .map(|word| word.to_ascii_lowercase());
                     match word.as_deref() {
                         Some("type_unspecified") => {}
                         Some(word) if nullable && word != "null" => {
@@ -72,14 +73,14 @@ fn plain(out: &mut String, schema: JsonRef<'_>) {
                 "properties" | "$defs" | "defs" | "definitions" => {
                     o.object(&key, |o| {
                         for (name, value) in value.members() {
-                            o.raw_text(name, &plain_text(value));
+                            o.raw_text(name, &json_schema_text(value));
                         }
                     });
                 }
                 "anyOf" | "oneOf" | "allOf" | "prefixItems" => {
                     o.array(&key, |a| {
                         for value in value.items() {
-                            a.raw_text(&plain_text(value));
+                            a.raw_text(&json_schema_text(value));
                         }
                         if nullable && key == "anyOf" && wire::member(schema, "type").is_none() {
                             a.raw_text(r#"{"type":"null"}"#);
@@ -87,7 +88,7 @@ fn plain(out: &mut String, schema: JsonRef<'_>) {
                     });
                 }
                 "items" | "additionalProperties" | "not" => {
-                    o.raw_text(&key, &plain_text(value));
+                    o.raw_text(&key, &json_schema_text(value));
                 }
                 "enum" if nullable => {
                     o.array("enum", |a| {
@@ -105,8 +106,8 @@ fn plain(out: &mut String, schema: JsonRef<'_>) {
                 // Counts are 64-bit numbers, which the wire may put into quotes.
                 "minItems" | "maxItems" | "minLength" | "maxLength" | "minProperties"
                 | "maxProperties" => {
-                    let told = value.str().filter(|text| text.parse::<u64>().is_ok());
-                    o.raw_text(&key, told.as_deref().unwrap_or(value.text()));
+                    let unquoted = value.str().filter(|text| text.parse::<u64>().is_ok());
+                    o.raw_text(&key, unquoted.as_deref().unwrap_or(value.text()));
                 }
                 "nullable" | "propertyOrdering" => {}
                 "format" if value.str().as_deref() == Some("enum") => {}
@@ -118,9 +119,9 @@ fn plain(out: &mut String, schema: JsonRef<'_>) {
     });
 }
 
-fn plain_text(schema: JsonRef<'_>) -> String {
+fn json_schema_text(schema: JsonRef<'_>) -> String {
     let mut out = String::with_capacity(schema.text().len());
-    plain(&mut out, schema);
+    write_json_schema(&mut out, schema);
     out
 }
 
@@ -131,15 +132,16 @@ pub(super) fn from_json_schema(
     prefix: &'static str,
     losses: &mut Losses,
 ) -> RawJson {
-    let mut fitting = Fitting { root: schema, grown: 0, level: 0, prefix, losses };
+    let mut converter =
+        SchemaConverter { root: schema, expanded_bytes: 0, level: 0, prefix, losses };
     let mut out = String::with_capacity(schema.text().len() + 32);
-    fitting.schema(&mut out, schema, &mut Vec::new(), true);
+    converter.write_schema(&mut out, schema, &mut Vec::new(), true);
     RawJson::parse(&out).unwrap_or_else(|| RawJson::from_json(schema))
 }
 
-struct Fitting<'a, 'l> {
+struct SchemaConverter<'a, 'l> {
     root: JsonRef<'a>,
-    grown: usize,
+    expanded_bytes: usize,
     level: u32,
     prefix: &'static str,
     losses: &'l mut Losses,
@@ -147,36 +149,39 @@ struct Fitting<'a, 'l> {
 
 /// The members of a schema with its references and `allOf` folded in: what stands nearer comes
 /// first.
-struct Folded<'a> {
+struct MergedSchema<'a> {
     members: Vec<(Cow<'a, str>, JsonRef<'a>)>,
     references: Vec<Cow<'a, str>>,
     cut: bool,
 }
 
-impl<'a> Fitting<'a, '_> {
-    fn lose(&mut self, keyword: &str) {
+impl<'a> SchemaConverter<'a, '_> {
+    fn add_loss(&mut self, keyword: &str) {
         self.losses.add(format!("{}.{keyword}", self.prefix));
     }
 
-    fn schema(
+    fn write_schema(
         &mut self,
         out: &mut String,
         schema: JsonRef<'a>,
         within: &mut Vec<Cow<'a, str>>,
         root: bool,
     ) {
-        let mut folded =
-            Folded { members: Vec::new(), references: Vec::new(), cut: self.level > MOST_LEVELS };
-        if !folded.cut {
-            self.fold(schema, within, &mut folded, 0);
+        let mut merged = MergedSchema {
+            members: Vec::new(),
+            references: Vec::new(),
+            cut: self.level > MAX_LEVELS,
+        };
+        if !merged.cut {
+            self.merge(schema, within, &mut merged, 0);
         }
-        if folded.cut {
-            self.lose("$ref");
+        if merged.cut {
+            self.add_loss("$ref");
         }
         self.level += 1;
         let depth = within.len();
-        within.append(&mut folded.references);
-        let members = folded.members;
+        within.append(&mut merged.references);
+        let members = merged.members;
         let first =
             |name: &str| members.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
         let integer = first("type").and_then(JsonRef::str).as_deref() == Some("integer");
@@ -195,29 +200,31 @@ impl<'a> Fitting<'a, '_> {
                     continue;
                 }
                 match &**key {
-                    "properties" if folded.cut => {}
+                    "properties" if merged.cut => {}
                     "properties" => {
                         o.object("properties", |o| {
-                            let mut told: Vec<&str> = Vec::new();
+                            let mut written: Vec<&str> = Vec::new();
                             for (name, value) in names() {
-                                if !told.contains(&name) {
-                                    told.push(name);
-                                    o.raw_text(name, &self.text(value, within));
+                                if !written.contains(&name) {
+                                    written.push(name);
+                                    o.raw_text(name, &self.schema_text(value, within));
                                 }
                             }
                         });
                     }
-                    "required" => self.required(o, &members, first("properties").is_some()),
-                    "items" if folded.cut => {}
-                    "items" if value.is_array() => self.list(o, "prefixItems", *value, within),
+                    "required" => self.write_required(o, &members, first("properties").is_some()),
+                    "items" if merged.cut => {}
+                    "items" if value.is_array() => {
+                        self.write_list(o, "prefixItems", *value, within)
+                    }
                     "items" => {
-                        o.raw_text("items", &self.text(*value, within));
+                        o.raw_text("items", &self.schema_text(*value, within));
                     }
                     "additionalProperties" if value.is_object() => {
-                        o.raw_text("additionalProperties", &self.text(*value, within));
+                        o.raw_text("additionalProperties", &self.schema_text(*value, within));
                     }
-                    "anyOf" | "oneOf" | "prefixItems" if folded.cut => {}
-                    "anyOf" | "oneOf" | "prefixItems" => self.list(o, key, *value, within),
+                    "anyOf" | "oneOf" | "prefixItems" if merged.cut => {}
+                    "anyOf" | "oneOf" | "prefixItems" => self.write_list(o, key, *value, within),
                     "const"
                         if first("enum").is_none()
                             && matches!(value.kind(), "string" | "number") =>
@@ -227,14 +234,14 @@ impl<'a> Fitting<'a, '_> {
                         });
                     }
                     "enum" => {
-                        let fit = || {
+                        let supported = || {
                             value
                                 .items()
                                 .filter(|value| matches!(value.kind(), "string" | "number"))
                         };
-                        if fit().next().is_some() {
+                        if supported().next().is_some() {
                             o.array("enum", |a| {
-                                fit().for_each(|value| {
+                                supported().for_each(|value| {
                                     a.raw_text(value.text());
                                 });
                             });
@@ -276,7 +283,7 @@ impl<'a> Fitting<'a, '_> {
                     | "definitions" | "examples" | "deprecated" | "readOnly" | "writeOnly"
                     | "const" | "contentMediaType" | "contentEncoding" | "id" | "strict" => {}
                     key if key.starts_with("x-") => {}
-                    key => self.lose(key),
+                    key => self.add_loss(key),
                 }
             }
         });
@@ -284,13 +291,13 @@ impl<'a> Fitting<'a, '_> {
         self.level -= 1;
     }
 
-    fn text(&mut self, schema: JsonRef<'a>, within: &mut Vec<Cow<'a, str>>) -> String {
+    fn schema_text(&mut self, schema: JsonRef<'a>, within: &mut Vec<Cow<'a, str>>) -> String {
         let mut out = String::with_capacity(schema.text().len());
-        self.schema(&mut out, schema, within, false);
+        self.write_schema(&mut out, schema, within, false);
         out
     }
 
-    fn list(
+    fn write_list(
         &mut self,
         o: &mut ObjectWriter<'_>,
         key: &str,
@@ -299,12 +306,12 @@ impl<'a> Fitting<'a, '_> {
     ) {
         o.array(key, |a: &mut ArrayWriter<'_>| {
             for schema in schemas.items() {
-                a.raw_text(&self.text(schema, within));
+                a.raw_text(&self.schema_text(schema, within));
             }
         });
     }
 
-    fn required(
+    fn write_required(
         &self,
         o: &mut ObjectWriter<'_>,
         members: &[(Cow<'a, str>, JsonRef<'a>)],
@@ -316,81 +323,81 @@ impl<'a> Fitting<'a, '_> {
                 .filter(|(key, _)| key == "properties")
                 .flat_map(|(_, value)| value.members())
         };
-        let mut told: Vec<&str> = Vec::new();
+        let mut written: Vec<&str> = Vec::new();
         for name in
             members.iter().filter(|(key, _)| key == "required").flat_map(|(_, value)| value.items())
         {
             let text = name.text();
             let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
             if inner.is_some_and(|inner| !known || properties().any(|(key, _)| key == inner))
-                && !told.contains(&text)
+                && !written.contains(&text)
             {
-                told.push(text);
+                written.push(text);
             }
         }
-        if !told.is_empty() {
+        if !written.is_empty() {
             o.array("required", |a| {
-                told.iter().for_each(|name| {
+                written.iter().for_each(|name| {
                     a.raw_text(name);
                 });
             });
         }
     }
 
-    fn fold(
+    fn merge(
         &mut self,
         schema: JsonRef<'a>,
         within: &[Cow<'a, str>],
-        folded: &mut Folded<'a>,
+        merged: &mut MergedSchema<'a>,
         depth: u32,
     ) {
-        let own = schema
+        let own_members = schema
             .members()
             .filter(|(key, value)| !matches!(*key, "$ref" | "allOf") && value.kind() != "null");
-        folded.members.extend(own.map(|(key, value)| (Cow::Borrowed(key), value)));
+        merged.members.extend(own_members.map(|(key, value)| (Cow::Borrowed(key), value)));
         if let Some(reference) = schema.get("$ref").and_then(JsonRef::str) {
-            let known = within.contains(&reference) || folded.references.contains(&reference);
-            match self.target(&reference) {
-                Some(target) if known || self.grown > MOST_BYTES || depth > 20 => {
-                    folded.cut = true;
+            let known = within.contains(&reference) || merged.references.contains(&reference);
+            match self.resolve_reference(&reference) {
+                Some(target) if known || self.expanded_bytes > MAX_EXPANDED_BYTES || depth > 20 => {
+                    merged.cut = true;
                     let bare = target
                         .members()
                         .filter(|(key, _)| matches!(*key, "type" | "title" | "description"));
-                    folded.members.extend(bare.map(|(key, value)| (Cow::Borrowed(key), value)));
+                    merged.members.extend(bare.map(|(key, value)| (Cow::Borrowed(key), value)));
                 }
                 Some(target) => {
-                    self.grown += target.text().len();
-                    folded.references.push(reference);
-                    self.fold(target, within, folded, depth + 1);
+                    self.expanded_bytes += target.text().len();
+                    merged.references.push(reference);
+                    self.merge(target, within, merged, depth + 1);
                 }
-                None => self.lose("$ref"),
+                None => self.add_loss("$ref"),
             }
         }
         for part in schema.get("allOf").into_iter().flat_map(JsonRef::items) {
             if depth > 20 {
-                folded.cut = true;
+                merged.cut = true;
             } else {
-                self.fold(part, within, folded, depth + 1);
+                self.merge(part, within, merged, depth + 1);
             }
         }
     }
 
     /// What a reference into the same document names.
-    fn target(&self, reference: &str) -> Option<JsonRef<'a>> {
+    fn resolve_reference(&self, reference: &str) -> Option<JsonRef<'a>> {
         let pointer = reference.strip_prefix('#')?;
         pointer.split('/').skip(1).try_fold(self.root, |json, step| {
             let step = step.replace("~1", "/").replace("~0", "~");
             let step = percent_encoding::percent_decode_str(&step).decode_utf8_lossy().into_owned();
             match step.parse::<usize>() {
                 Ok(at) if json.is_array() => json.items().nth(at),
-                _ => json.get(&key_text(&step)),
+                _ => json.get(&escape_key(&step)),
             }
         })
     }
 }
 
 /// A key as it stands between its quotes.
-fn key_text(key: &str) -> String {
+fn escape_key(key: &str) -> String {
     let mut out = String::new();
     write::push_string(&mut out, key);
     out[1..out.len() - 1].to_owned()
@@ -398,13 +405,13 @@ fn key_text(key: &str) -> String {
 
 /// A JSON value's text with its escapes undone where they need not be: what people and models read
 /// best.
-pub(super) fn readable(json: JsonRef<'_>) -> String {
+pub(super) fn to_readable_text(json: JsonRef<'_>) -> String {
     let mut out = String::with_capacity(json.text().len());
-    tell(&mut out, json);
+    write_readable(&mut out, json);
     out
 }
 
-fn tell(out: &mut String, json: JsonRef<'_>) {
+fn write_readable(out: &mut String, json: JsonRef<'_>) {
     let text = json.text();
     if !text.contains("\\u") {
         out.push_str(text);
@@ -414,13 +421,13 @@ fn tell(out: &mut String, json: JsonRef<'_>) {
         for (at, (key, value)) in json.members().enumerate() {
             // Writing to a String cannot fail.
             write!(out, "{}\"{key}\":", if at == 0 { '{' } else { ',' }).unwrap_or_default();
-            tell(out, value);
+            write_readable(out, value);
         }
         out.push('}');
     } else {
         for (at, value) in json.items().enumerate() {
             out.push(if at == 0 { '[' } else { ',' });
-            tell(out, value);
+            write_readable(out, value);
         }
         out.push(']');
     }
@@ -432,14 +439,14 @@ mod tests {
 
     use super::*;
 
-    fn fitted(schema: &Value) -> (Value, Vec<String>) {
+    fn convert(schema: &Value) -> (Value, Vec<String>) {
         let (raw, mut losses) = (RawJson::from(schema), Losses::default());
         let got = from_json_schema(raw.json(), "tools.schema", &mut losses).to_value();
         (got, losses.into_vec().into_iter().map(|loss| loss.0.into_owned()).collect())
     }
 
     #[test]
-    fn own_schemas_become_json_schema() {
+    fn gemini_schemas_become_json_schema() {
         for (given, want) in [
             (
                 json!({"type":"OBJECT","properties":{"type":{"type":"STRING","nullable":true,"format":"enum","enum":["A"]}},"required":["type"],"propertyOrdering":["type"]}),
@@ -461,7 +468,7 @@ mod tests {
     /// Pain 24: tool schemas that the provider refuses.
     #[test]
     fn references_are_replaced_and_recursion_is_cut() {
-        let (got, losses) = fitted(&json!({
+        let (got, losses) = convert(&json!({
             "$schema": "x", "type": "object",
             "properties": {"a": {"$ref": "#/$defs/A", "description": "mine"}, "n": {"$ref": "#/definitions/Node"}, "lost": {"$ref": "#/$defs/none"}},
             "$defs": {"A": {"type": "string", "description": "theirs", "minLength": 1}},
@@ -482,7 +489,7 @@ mod tests {
     /// Pain 24 again.
     #[test]
     fn keywords_are_rewritten_or_lost() {
-        let (got, losses) = fitted(&json!({
+        let (got, losses) = convert(&json!({
             "properties": {
                 "c": {"const": "x"}, "n": {"type": "integer", "exclusiveMinimum": 0, "multipleOf": 2}, "f": {"type": "number", "exclusiveMaximum": 1.5},
                 "t": {"type": "array", "items": [{"type": "string"}, true], "uniqueItems": true},
@@ -519,17 +526,17 @@ mod tests {
             );
         }
         defs.insert("d40".to_owned(), json!({"type": "string"}));
-        let (got, losses) = fitted(
+        let (got, losses) = convert(
             &json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": defs}),
         );
-        assert!(got.to_string().len() < 4 * MOST_BYTES);
+        assert!(got.to_string().len() < 4 * MAX_EXPANDED_BYTES);
         assert_eq!(losses, ["tools.schema.$ref"]);
-        assert_eq!(fitted(&json!({"$ref": "#"})).0["type"], "object");
+        assert_eq!(convert(&json!({"$ref": "#"})).0["type"], "object");
     }
 
     #[test]
-    fn texts_are_told_readably() {
+    fn texts_are_written_readably() {
         let raw = RawJson::parse(r#"{"a":"\u00e9 <","b":[1.50,"\n"]}"#).expect("json");
-        assert_eq!(readable(raw.json()), "{\"a\":\"é <\",\"b\":[1.50,\"\\n\"]}");
+        assert_eq!(to_readable_text(raw.json()), "{\"a\":\"é <\",\"b\":[1.50,\"\\n\"]}");
     }
 }

@@ -9,11 +9,11 @@ use crate::{
         raw::RawJson,
     },
     dialect::{
-        Carry, StreamReader, Summary, fault,
+        AnswerSummary, AttemptContext, StreamReader, fault,
         gemini::{
-            cited_read::{self, Heard},
+            cited_read::{self, TextOffsets},
             finish, meter,
-            wire::{self, FINISHES},
+            wire::{self, FINISH_REASONS},
         },
         shape,
     },
@@ -28,44 +28,44 @@ use crate::{
     },
 };
 
-pub(super) struct ContentReader {
-    carry: Carry,
+pub(super) struct ContentStreamReader {
+    context: AttemptContext,
     blocks: OpenBlocks,
-    events: u32,
-    begun: bool,
+    event_count: u32,
+    started: bool,
     ended: bool,
     /// Ids of calls that were told.
-    calls: Vec<String>,
+    call_ids: Vec<String>,
     /// The text block that is open, and whether a signature has sealed it.
-    said: Option<u32>,
+    text_block: Option<u32>,
     sealed: bool,
-    heard: Heard,
+    text_offsets: TextOffsets,
     /// The latest grounding; later ones hold the earlier.
     grounding: Option<RawJson>,
     citations: Option<RawJson>,
     finish: Option<(FinishKind, String)>,
     model: Option<String>,
     /// The latest usage, as it was told.
-    usage: String,
+    usage_json: String,
 }
 
 /// A chunk's members.
 #[derive(Default)]
-struct Chunk<'a> {
+struct GeminiChunk<'a> {
     candidates: Option<JsonRef<'a>>,
     created: Option<JsonRef<'a>>,
-    error: bool,
-    feedback: Option<JsonRef<'a>>,
+    has_error: bool,
+    prompt_feedback: Option<JsonRef<'a>>,
     id: Option<JsonRef<'a>>,
     model: Option<JsonRef<'a>>,
     usage: Option<JsonRef<'a>>,
 }
 
 #[derive(Default)]
-struct Candidate<'a> {
+struct GeminiCandidate<'a> {
     content: Option<JsonRef<'a>>,
-    finish: Option<JsonRef<'a>>,
-    message: Option<JsonRef<'a>>,
+    finish_reason: Option<JsonRef<'a>>,
+    finish_message: Option<JsonRef<'a>>,
     index: u64,
     grounding: Option<JsonRef<'a>>,
     citations: Option<JsonRef<'a>>,
@@ -73,138 +73,145 @@ struct Candidate<'a> {
 }
 
 #[derive(Default)]
-struct Part<'a> {
+struct GeminiPart<'a> {
     text: Option<Cow<'a, str>>,
     thought: bool,
     signature: Option<Cow<'a, str>>,
     call: Option<JsonRef<'a>>,
     inline: Option<JsonRef<'a>>,
     file: Option<JsonRef<'a>>,
-    other: bool,
+    has_other: bool,
 }
 
-impl ContentReader {
-    pub(super) fn new(carry: &Carry) -> Self {
+impl ContentStreamReader {
+    pub(super) fn new(context: &AttemptContext) -> Self {
         Self {
-            carry: carry.clone(),
+            context: context.clone(),
             blocks: OpenBlocks::default(),
-            events: 0,
-            begun: false,
+            event_count: 0,
+            started: false,
             ended: false,
-            calls: Vec::new(),
-            said: None,
+            call_ids: Vec::new(),
+            text_block: None,
             sealed: false,
-            heard: Heard::default(),
+            text_offsets: TextOffsets::default(),
             grounding: None,
             citations: None,
             finish: None,
             model: None,
-            usage: String::new(),
+            usage_json: String::new(),
         }
     }
 
     /// One chunk, or an answer that came whole.
-    pub(super) fn chunk(
+    pub(super) fn read_chunk(
         &mut self,
         json: JsonRef<'_>,
         error: bool,
         out: &mut Vec<ChatEvent>,
     ) -> Result<(), Box<Fault>> {
-        let chunk = Chunk::read(json);
-        if error || chunk.error {
-            return Err(Box::new(fault::told(None, json)));
+        let chunk = GeminiChunk::read(json);
+        if error || chunk.has_error {
+            return Err(Box::new(fault::from_json(None, json)));
         }
         if let Some(usage) = chunk.usage {
-            self.usage.clear();
-            self.usage.push_str(usage.text());
+            self.usage_json.clear();
+            self.usage_json.push_str(usage.text());
         }
         if self.model.is_none() {
-            self.model = shape::name(chunk.model);
+            self.model = shape::clean_name(chunk.model);
         }
-        if !self.begun {
-            self.begun = true;
+        if !self.started {
+            self.started = true;
             out.push(ChatEvent::Begin {
-                id: shape::name(chunk.id).unwrap_or_default(),
+                id: shape::clean_name(chunk.id).unwrap_or_default(),
                 model: self.model.clone().unwrap_or_default(),
                 created: chunk
                     .created
                     .and_then(JsonRef::str)
                     .and_then(|at| at.parse().ok())
                     .map(jiff::Timestamp::as_second),
-                usage: self.counted(),
+                usage: self.parse_usage(),
             });
         }
-        if let Some(reason) =
-            chunk.feedback.and_then(|feedback| shape::name(feedback.get("blockReason")))
+        if let Some(reason) = chunk
+            .prompt_feedback
+            .and_then(|feedback| shape::clean_name(feedback.get("blockReason")))
         {
             self.finish = Some((FinishKind::ContentFilter, reason));
         }
         // Other candidates than the first are nobody's.
         let candidates = chunk.candidates.into_iter().flat_map(JsonRef::items);
         if let Some(candidate) =
-            candidates.map(Candidate::read).find(|candidate| candidate.index == 0)
+            candidates.map(GeminiCandidate::read).find(|candidate| candidate.index == 0)
         {
-            self.candidate(&candidate, out)?;
+            self.read_candidate(&candidate, out)?;
         }
         Ok(())
     }
 
-    fn candidate(
+    fn read_candidate(
         &mut self,
-        candidate: &Candidate<'_>,
+        candidate: &GeminiCandidate<'_>,
         out: &mut Vec<ChatEvent>,
     ) -> Result<(), Box<Fault>> {
-        let over = self.finish.is_some() && candidate.finish.is_none();
-        let parts =
-            candidate.content.filter(|_| !over).and_then(|content| wire::member(content, "parts"));
-        for part in parts.into_iter().flat_map(wire::list) {
-            self.part(part, out);
+        let is_after_end = self.finish.is_some() && candidate.finish_reason.is_none();
+        let parts = candidate
+            .content
+            .filter(|_| !is_after_end)
+            .and_then(|content| wire::member(content, "parts"));
+        for part in parts.into_iter().flat_map(wire::elements) {
+            self.read_part(part, out);
         }
-        if let Some(logprobs) = candidate.logprobs.and_then(cited_read::logprobs) {
+        if let Some(logprobs) = candidate.logprobs.and_then(cited_read::read_logprobs) {
             out.push(ChatEvent::Logprobs(logprobs));
         }
-        let told = |json: Option<JsonRef<'_>>| {
+        let non_blank = |json: Option<JsonRef<'_>>| {
             json.filter(|json| !json.is_blank()).map(RawJson::from_json)
         };
-        self.grounding = told(candidate.grounding).or(self.grounding.take());
-        self.citations = told(candidate.citations).or(self.citations.take());
-        let Some(reason) = candidate.finish.and_then(|finish| wire::word(finish, FINISHES)) else {
+        self.grounding = non_blank(candidate.grounding).or(self.grounding.take());
+        self.citations = non_blank(candidate.citations).or(self.citations.take());
+        let Some(reason) =
+            candidate.finish_reason.and_then(|finish| wire::enum_word(finish, FINISH_REASONS))
+        else {
             return Ok(());
         };
-        match finish::kind_of(&reason) {
-            _ if reason.is_empty() || reason == FINISHES[0] => {}
+        match finish::finish_kind(&reason) {
+            _ if reason.is_empty() || reason == FINISH_REASONS[0] => {}
             Some(kind) => self.finish = Some((kind, reason.into_owned())),
             None => {
-                return Err(Box::new(finish::failure(
+                return Err(Box::new(finish::finish_fault(
                     &reason,
-                    candidate.message.and_then(JsonRef::str).as_deref(),
+                    candidate.finish_message.and_then(JsonRef::str).as_deref(),
                 )));
             }
         }
         Ok(())
     }
 
-    fn part(&mut self, json: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
-        let part = Part::read(json);
-        let proof = part.signature.map(wire::signature);
+    fn read_part(&mut self, json: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
+        let part = GeminiPart::read(json);
+        let proof = part.signature.map(wire::new_signature);
         if let Some(call) = part.call {
-            self.call(call, proof, out);
-        } else if let Some(media) = part.inline.map(inline).or_else(|| part.file.map(file)) {
-            self.leave(out);
+            self.read_call(call, proof, out);
+        } else if let Some(media) =
+            part.inline.map(inline_media).or_else(|| part.file.map(file_media))
+        {
+            self.flush_citations(out);
             self.blocks.push_complete(BlockStart::Media(media), proof, out);
-        } else if part.other && part.text.is_none() {
-            self.leave(out);
+        } else if part.has_other && part.text.is_none() {
+            self.flush_citations(out);
             self.blocks.push_complete(
                 BlockStart::Foreign { dialect: Dialect::Gemini, body: RawJson::from_json(json) },
                 None,
                 out,
             );
         } else {
-            self.prose(&part.text.unwrap_or_default(), part.thought, proof, out);
+            self.read_text(&part.text.unwrap_or_default(), part.thought, proof, out);
         }
     }
 
-    fn prose(
+    fn read_text(
         &mut self,
         text: &str,
         thought: bool,
@@ -216,7 +223,7 @@ impl ContentReader {
         }
         // A signature stands for all that came before it, and for nothing after.
         if thought || self.sealed {
-            self.leave(out);
+            self.flush_citations(out);
         }
         if std::mem::take(&mut self.sealed) {
             self.blocks.close_all(out);
@@ -228,32 +235,32 @@ impl ContentReader {
             self.sealed = true;
         }
         if !thought {
-            if self.said.is_none() {
-                self.heard = Heard::default();
+            if self.text_block.is_none() {
+                self.text_offsets = TextOffsets::default();
             }
-            self.said = self.blocks.current_prose();
-            self.heard.push(text);
+            self.text_block = self.blocks.current_prose();
+            self.text_offsets.push(text);
         }
     }
 
-    fn call(
+    fn read_call(
         &mut self,
         call: JsonRef<'_>,
         proof: Option<ReasoningSignature>,
         out: &mut Vec<ChatEvent>,
     ) {
-        self.leave(out);
-        let key = self.calls.len() as u64;
-        let given = wire::string(call, "id")
+        self.flush_citations(out);
+        let key = self.call_ids.len() as u64;
+        let given = wire::string_member(call, "id")
             .map(Cow::into_owned)
-            .filter(|id| !id.is_empty() && !self.calls.contains(id));
-        let id = given.unwrap_or_else(|| format!("call_{}_{key}", self.carry.seed));
-        self.calls.push(id.clone());
-        let name = wire::string(call, "name").unwrap_or_default();
+            .filter(|id| !id.is_empty() && !self.call_ids.contains(id));
+        let id = given.unwrap_or_else(|| format!("call_{}_{key}", self.context.call_id_seed));
+        self.call_ids.push(id.clone());
+        let name = wire::string_member(call, "name").unwrap_or_default();
         let block = self.blocks.start_call(
             key,
             id,
-            self.carry.name(&name).to_owned(),
+            self.context.client_tool_name(&name).to_owned(),
             CallKind::Function,
             out,
         );
@@ -268,32 +275,32 @@ impl ContentReader {
 
     /// Something else than text begins: what supports the text that was said is told while it can
     /// be.
-    fn leave(&mut self, out: &mut Vec<ChatEvent>) {
-        let Some(block) = self.said.take() else { return };
-        let mut told = Vec::new();
+    fn flush_citations(&mut self, out: &mut Vec<ChatEvent>) {
+        let Some(block) = self.text_block.take() else { return };
+        let mut resolved = Vec::new();
         if let Some(grounding) = self.grounding.take() {
-            cited_read::grounding(grounding.json(), &self.heard, &mut told);
+            cited_read::read_grounding(grounding.json(), &self.text_offsets, &mut resolved);
         }
         if let Some(citations) = self.citations.take() {
-            cited_read::sources(citations.json(), &self.heard, &mut told);
+            cited_read::read_citation_sources(citations.json(), &self.text_offsets, &mut resolved);
         }
-        out.extend(told.into_iter().map(|citation| ChatEvent::Citation { block, citation }));
+        out.extend(resolved.into_iter().map(|citation| ChatEvent::Citation { block, citation }));
     }
 
     /// The answer is whole, whether or not it says why it ended.
-    pub(super) fn whole(&mut self, out: &mut Vec<ChatEvent>) {
+    pub(super) fn end_complete(&mut self, out: &mut Vec<ChatEvent>) {
         let kind = FinishKind::Stop;
         self.finish.get_or_insert_with(|| (kind, String::new()));
-        self.end(out);
+        self.read_eof(out);
     }
 
-    fn counted(&self) -> Option<Usage> {
-        json::parse(self.usage.as_bytes()).ok().and_then(meter::usage)
+    fn parse_usage(&self) -> Option<Usage> {
+        json::parse(self.usage_json.as_bytes()).ok().and_then(meter::read_usage)
     }
 }
 
-impl StreamReader for ContentReader {
-    fn event(
+impl StreamReader for ContentStreamReader {
+    fn read_event(
         &mut self,
         name: &[u8],
         data: &[u8],
@@ -302,62 +309,62 @@ impl StreamReader for ContentReader {
         if self.ended || data.len() < 20 && data.trim_ascii() == b"[DONE]" {
             return Ok(());
         }
-        self.events = self.events.saturating_add(1);
-        let bad = |bad| Box::new(fault::bad_event(self.events, bad, data));
+        self.event_count = self.event_count.saturating_add(1);
+        let bad = |bad| Box::new(fault::invalid_event(self.event_count, bad, data));
         match json::parse(data) {
-            Ok(json) if json.is_object() => self.chunk(json, name == b"error", out),
-            Ok(json) if fault::is_error(json) => Err(Box::new(fault::told(None, json))),
+            Ok(json) if json.is_object() => self.read_chunk(json, name == b"error", out),
+            Ok(json) if fault::is_error(json) => Err(Box::new(fault::from_json(None, json))),
             Ok(_) => Err(bad(json::JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 })),
             Err(_) if name == b"error" && !data.starts_with(b"{") => {
-                Err(Box::new(fault::said(data)))
+                Err(Box::new(fault::from_text(data)))
             }
             Err(flaw) => Err(bad(flaw)),
         }
     }
 
     /// A finish reason may be followed by usage, so only the body's end is the end.
-    fn end(&mut self, out: &mut Vec<ChatEvent>) -> bool {
+    fn read_eof(&mut self, out: &mut Vec<ChatEvent>) -> bool {
         if self.ended {
             return true;
         }
-        let Some((kind, said)) = self.finish.clone() else { return false };
-        self.leave(out);
+        let Some((kind, reason)) = self.finish.clone() else { return false };
+        self.flush_citations(out);
         self.blocks.close_all(out);
         let kind = if kind == FinishKind::Stop && self.blocks.has_calls() {
             FinishKind::ToolCalls
         } else {
             kind
         };
-        let tier = json::parse(self.usage.as_bytes())
+        let tier = json::parse(self.usage_json.as_bytes())
             .ok()
-            .and_then(|usage| shape::name(usage.get("serviceTier")));
+            .and_then(|usage| shape::clean_name(usage.get("serviceTier")));
         out.push(ChatEvent::End {
             finish: Finish {
                 kind,
-                raw_reason: Some(said).filter(|said| !said.is_empty()),
+                raw_reason: Some(reason).filter(|reason| !reason.is_empty()),
                 stop_sequence: None,
             },
-            usage: self.counted(),
+            usage: self.parse_usage(),
             service_tier: tier,
         });
         self.ended = true;
         true
     }
 
-    fn summary(&self) -> Summary {
-        Summary {
-            usage: self.counted(),
-            finish: self
+    fn summary(&self) -> AnswerSummary {
+        AnswerSummary {
+            usage: self.parse_usage(),
+            finish_reason: self
                 .finish
                 .as_ref()
-                .map(|(_, said)| said.clone())
-                .filter(|said| !said.is_empty()),
+                .map(|(_, reason)| reason.clone())
+                .filter(|reason| !reason.is_empty()),
             model: self.model.clone(),
         }
     }
 }
 
-impl<'a> Chunk<'a> {
+impl<'a> GeminiChunk<'a> {
     fn read(json: JsonRef<'a>) -> Self {
         let mut chunk = Self::default();
         for (key, value) in json.members() {
@@ -366,11 +373,11 @@ impl<'a> Chunk<'a> {
                 "candidates" => chunk.candidates = value(),
                 "createTime" | "create_time" => chunk.created = value(),
                 "error" => {
-                    chunk.error = value().is_some_and(|value| {
+                    chunk.has_error = value().is_some_and(|value| {
                         matches!(value.kind(), "object" | "string") && !value.is_blank()
                     })
                 }
-                "promptFeedback" | "prompt_feedback" => chunk.feedback = value(),
+                "promptFeedback" | "prompt_feedback" => chunk.prompt_feedback = value(),
                 "responseId" | "response_id" => chunk.id = value(),
                 "modelVersion" | "model_version" => chunk.model = value(),
                 "usageMetadata" | "usage_metadata" => {
@@ -383,15 +390,15 @@ impl<'a> Chunk<'a> {
     }
 }
 
-impl<'a> Candidate<'a> {
+impl<'a> GeminiCandidate<'a> {
     fn read(json: JsonRef<'a>) -> Self {
         let mut candidate = Self::default();
         for (key, value) in json.members() {
             let value = Some(value).filter(|value| value.kind() != "null");
             match key {
                 "content" => candidate.content = value,
-                "finishReason" | "finish_reason" => candidate.finish = value,
-                "finishMessage" | "finish_message" => candidate.message = value,
+                "finishReason" | "finish_reason" => candidate.finish_reason = value,
+                "finishMessage" | "finish_message" => candidate.finish_message = value,
                 "index" => candidate.index = value.and_then(JsonRef::u64).unwrap_or(0),
                 "groundingMetadata" | "grounding_metadata" => candidate.grounding = value,
                 "citationMetadata" | "citation_metadata" => candidate.citations = value,
@@ -403,7 +410,7 @@ impl<'a> Candidate<'a> {
     }
 }
 
-impl<'a> Part<'a> {
+impl<'a> GeminiPart<'a> {
     fn read(json: JsonRef<'a>) -> Self {
         let mut part = Self::default();
         if let Some(text) = json.str() {
@@ -419,29 +426,33 @@ impl<'a> Part<'a> {
                 "functionCall" | "function_call" => part.call = Some(value),
                 "inlineData" | "inline_data" => part.inline = Some(value),
                 "fileData" | "file_data" => part.file = Some(value),
-                _ => part.other = true,
+                _ => part.has_other = true,
             }
         }
         part
     }
 }
 
-fn inline(value: JsonRef<'_>) -> Media {
-    let mime = wire::string(value, "mimeType").map(Cow::into_owned);
+fn inline_media(value: JsonRef<'_>) -> Media {
+    let mime = wire::string_member(value, "mimeType").map(Cow::into_owned);
     Media {
-        kind: wire::kind_of(mime.as_deref().unwrap_or_default()),
-        source: MediaSource::Base64(wire::string(value, "data").unwrap_or_default().into_owned()),
+        kind: wire::media_kind(mime.as_deref().unwrap_or_default()),
+        source: MediaSource::Base64(
+            wire::string_member(value, "data").unwrap_or_default().into_owned(),
+        ),
         mime,
         name: None,
         detail: None,
     }
 }
 
-fn file(value: JsonRef<'_>) -> Media {
-    let mime = wire::string(value, "mimeType").map(Cow::into_owned);
+fn file_media(value: JsonRef<'_>) -> Media {
+    let mime = wire::string_member(value, "mimeType").map(Cow::into_owned);
     Media {
-        kind: wire::kind_of(mime.as_deref().unwrap_or_default()),
-        source: MediaSource::Url(wire::string(value, "fileUri").unwrap_or_default().into_owned()),
+        kind: wire::media_kind(mime.as_deref().unwrap_or_default()),
+        source: MediaSource::Url(
+            wire::string_member(value, "fileUri").unwrap_or_default().into_owned(),
+        ),
         mime,
         name: None,
         detail: None,
@@ -452,14 +463,16 @@ fn file(value: JsonRef<'_>) -> Media {
 mod tests {
     use super::*;
 
-    fn said(chunks: &[&str]) -> (Vec<ChatEvent>, Option<Box<Fault>>, bool) {
-        let carry =
-            Carry { renamed: vec![("_f".to_owned(), "f".to_owned())], seed: "s".to_owned() };
-        let (mut reader, mut out, mut fault) = (ContentReader::new(&carry), Vec::new(), None);
+    fn read_chunks(chunks: &[&str]) -> (Vec<ChatEvent>, Option<Box<Fault>>, bool) {
+        let carry = AttemptContext {
+            renamed_tools: vec![("_f".to_owned(), "f".to_owned())],
+            call_id_seed: "s".to_owned(),
+        };
+        let (mut reader, mut out, mut fault) = (ContentStreamReader::new(&carry), Vec::new(), None);
         for chunk in chunks {
-            fault = reader.event(b"", chunk.as_bytes(), &mut out).err().or(fault);
+            fault = reader.read_event(b"", chunk.as_bytes(), &mut out).err().or(fault);
         }
-        let done = fault.is_none() && reader.end(&mut out);
+        let done = fault.is_none() && reader.read_eof(&mut out);
         crate::ir::grammar::validate_events(&out).expect("well formed");
         (out, fault, done)
     }
@@ -483,12 +496,12 @@ mod tests {
             let chunk = format!(
                 r#"{{"candidates":[{{"finishReason":{reason}}}],"usageMetadata":{{"promptTokenCount":1}}}}"#
             );
-            let (events, _, done) = said(&[&chunk]);
+            let (events, _, done) = read_chunks(&[&chunk]);
             assert_eq!((finished(&events), done), (want, true), "{reason}");
         }
-        let (events, _, done) = said(&[r#"{"promptFeedback":{"blockReason":"SAFETY"}}"#]);
+        let (events, _, done) = read_chunks(&[r#"{"promptFeedback":{"blockReason":"SAFETY"}}"#]);
         assert_eq!((finished(&events), done), ((FinishKind::ContentFilter, Some("SAFETY")), true));
-        let (_, fault, _) = said(&[
+        let (_, fault, _) = read_chunks(&[
             r#"{"candidates":[{"finishReason":"MALFORMED_FUNCTION_CALL","finishMessage":"bad call"}]}"#,
         ]);
         assert_eq!(fault.expect("a fault").message, "bad call (MALFORMED_FUNCTION_CALL)");
@@ -499,10 +512,10 @@ mod tests {
     fn calls_have_ids_and_their_clients_names() {
         let chunk = r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"_f","args":{"a": 1}},"thoughtSignature":"x_-"},
             {"functionCall":{"id":"own","name":"g"}},{"functionCall":{"id":"own","name":"h","args":null}}]}}]}"#;
-        let (events, _, done) = said(&[chunk]);
+        let (events, _, done) = read_chunks(&[chunk]);
         assert!(!done);
         let (events_with_end, _, _) =
-            said(&[chunk, r#"{"candidates":[{"finishReason":"STOP"}]}"#, "[DONE]"]);
+            read_chunks(&[chunk, r#"{"candidates":[{"finishReason":"STOP"}]}"#, "[DONE]"]);
         assert_eq!(finished(&events_with_end).0, FinishKind::ToolCalls);
         let calls: Vec<_> = events
             .iter()
@@ -523,7 +536,7 @@ mod tests {
         let text = |text: &str, more: &str| {
             format!(r#"{{"candidates":[{{"content":{{"parts":[{{"text":"{text}"{more}}}]}}}}]}}"#)
         };
-        let (events, _, done) = said(&[
+        let (events, _, done) = read_chunks(&[
             &text("a", r#","thought":true"#),
             &text("b", ""),
             &text("c", r#","thoughtSignature":"1""#),
@@ -564,8 +577,8 @@ mod tests {
             r#"{"error":{"code":429,"message":"m"}}"#,
             r#"[{"error":{"code":500,"message":"m"}}]"#,
         ] {
-            assert!(said(&[bad]).1.is_some(), "{bad}");
+            assert!(read_chunks(&[bad]).1.is_some(), "{bad}");
         }
-        assert!(said(&[r#"{"candidates":null,"new":1}"#]).1.is_none());
+        assert!(read_chunks(&[r#"{"candidates":null,"new":1}"#]).1.is_none());
     }
 }

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use crate::{
     base::write::{self, ArrayWriter, ObjectWriter},
     dialect::{
-        Framing, Shape, StreamWriter,
+        Framing, ResponseSpec, StreamWriter,
         gemini::{
-            answer_write::{self, Placed},
+            answer_write::{self, PlacedCitation},
             error, finish, part_write, wire,
         },
     },
@@ -20,64 +20,64 @@ use crate::{
 };
 
 /// The most citations that are kept for the last chunk.
-const MOST_CITED: usize = 1000;
+const MAX_CITATIONS: usize = 1000;
 
-pub(super) struct ContentWriter {
+pub(super) struct ContentStreamWriter {
     framing: Framing,
     model: String,
     /// What every chunk ends with: model and id.
     tail: String,
     scratch: String,
     /// Chunks that have gone out.
-    chunks: u32,
+    chunk_count: u32,
     ended: bool,
-    open: Vec<(u32, Open)>,
-    calls: VecDeque<Call>,
-    cited: Vec<Placed>,
+    open_blocks: Vec<(u32, GeminiOpenBlock)>,
+    pending_calls: VecDeque<GeminiBufferedCall>,
+    citations: Vec<PlacedCitation>,
     /// Bytes of all text that was told.
-    told: u64,
+    emitted_bytes: u64,
 }
 
 /// A block that is being told.
-enum Open {
+enum GeminiOpenBlock {
     /// Where it began among all text, and whether all of it is ASCII.
     Text {
-        begun: u64,
-        plain: bool,
+        start: u64,
+        is_ascii: bool,
     },
     Refusal,
     Thought,
     Call,
     Media(Box<Media>, Option<ReasoningSignature>),
-    Silent,
+    Skipped,
 }
 
 /// Calls are told whole, in the order in which they began.
-struct Call {
+struct GeminiBufferedCall {
     block: u32,
     call: ToolCall,
-    proof: Option<ReasoningSignature>,
+    signature: Option<ReasoningSignature>,
     done: bool,
 }
 
-impl ContentWriter {
-    pub(super) fn new(shape: &Shape) -> Self {
+impl ContentStreamWriter {
+    pub(super) fn new(spec: &ResponseSpec) -> Self {
         Self {
-            framing: shape.framing,
-            model: shape.model.clone(),
-            tail: tail(&shape.model, &shape.id),
+            framing: spec.framing,
+            model: spec.model.clone(),
+            tail: chunk_tail(&spec.model, &spec.request_id),
             scratch: String::new(),
-            chunks: 0,
+            chunk_count: 0,
             ended: false,
-            open: Vec::new(),
-            calls: VecDeque::new(),
-            cited: Vec::new(),
-            told: 0,
+            open_blocks: Vec::new(),
+            pending_calls: VecDeque::new(),
+            citations: Vec::new(),
+            emitted_bytes: 0,
         }
     }
 
     /// One chunk: its parts, what else the candidate says, and what stands beside it.
-    fn chunk(
+    fn write_chunk(
         &mut self,
         out: &mut Vec<u8>,
         parts: impl FnOnce(&mut ArrayWriter<'_>),
@@ -101,7 +101,7 @@ impl ContentWriter {
         text.pop();
         text.push(',');
         text.push_str(&self.tail);
-        out.extend_from_slice(match (self.framing, self.chunks) {
+        out.extend_from_slice(match (self.framing, self.chunk_count) {
             (Framing::Sse, _) => b"data: ",
             (Framing::JsonArray, 0) => b"[",
             (Framing::JsonArray, _) => b",\n",
@@ -114,11 +114,11 @@ impl ContentWriter {
             Framing::Ndjson => b"\n",
         });
         self.scratch = text;
-        self.chunks = self.chunks.saturating_add(1);
+        self.chunk_count = self.chunk_count.saturating_add(1);
     }
 
-    fn part(&mut self, out: &mut Vec<u8>, part: impl FnOnce(&mut ObjectWriter<'_>)) {
-        self.chunk(
+    fn write_part(&mut self, out: &mut Vec<u8>, part: impl FnOnce(&mut ObjectWriter<'_>)) {
+        self.write_chunk(
             out,
             |a| {
                 a.object(part);
@@ -128,23 +128,23 @@ impl ContentWriter {
         );
     }
 
-    fn open(&mut self, block: u32, head: BlockStart, out: &mut Vec<u8>) {
+    fn open_block(&mut self, block: u32, head: BlockStart, out: &mut Vec<u8>) {
         let open = match head {
-            BlockStart::Text => Open::Text { begun: self.told, plain: true },
-            BlockStart::Refusal => Open::Refusal,
-            BlockStart::Reasoning { .. } => Open::Thought,
-            BlockStart::Media(media) => Open::Media(Box::new(media), None),
+            BlockStart::Text => GeminiOpenBlock::Text { start: self.emitted_bytes, is_ascii: true },
+            BlockStart::Refusal => GeminiOpenBlock::Refusal,
+            BlockStart::Reasoning { .. } => GeminiOpenBlock::Thought,
+            BlockStart::Media(media) => GeminiOpenBlock::Media(Box::new(media), None),
             BlockStart::ToolCall { id, name, form } => {
-                self.calls.push_back(Call {
+                self.pending_calls.push_back(GeminiBufferedCall {
                     block,
                     call: ToolCall { id, name, arguments: String::new(), form },
-                    proof: None,
+                    signature: None,
                     done: false,
                 });
-                Open::Call
+                GeminiOpenBlock::Call
             }
             BlockStart::Foreign { dialect: Dialect::Gemini, body } => {
-                self.chunk(
+                self.write_chunk(
                     out,
                     |a| {
                         a.raw(&body);
@@ -152,153 +152,166 @@ impl ContentWriter {
                     |_| {},
                     |_| {},
                 );
-                Open::Silent
+                GeminiOpenBlock::Skipped
             }
-            BlockStart::Foreign { .. } => Open::Silent,
+            BlockStart::Foreign { .. } => GeminiOpenBlock::Skipped,
         };
-        self.open.push((block, open));
+        self.open_blocks.push((block, open));
     }
 
-    fn delta(&mut self, block: u32, text: &str, out: &mut Vec<u8>) {
-        let Some((_, open)) = self.open.iter_mut().find(|(number, _)| *number == block) else {
+    fn write_delta(&mut self, block: u32, text: &str, out: &mut Vec<u8>) {
+        let Some((_, open)) = self.open_blocks.iter_mut().find(|(number, _)| *number == block)
+        else {
             return;
         };
         let thought = match open {
-            Open::Text { plain, .. } => {
+            GeminiOpenBlock::Text { is_ascii: plain, .. } => {
                 *plain &= text.is_ascii();
-                self.told += text.len() as u64;
+                self.emitted_bytes += text.len() as u64;
                 false
             }
-            Open::Refusal => {
-                self.told += text.len() as u64;
+            GeminiOpenBlock::Refusal => {
+                self.emitted_bytes += text.len() as u64;
                 false
             }
-            Open::Thought => true,
-            Open::Call => {
-                if let Some(call) = self.calls.iter_mut().find(|call| call.block == block) {
+            GeminiOpenBlock::Thought => true,
+            GeminiOpenBlock::Call => {
+                if let Some(call) = self.pending_calls.iter_mut().find(|call| call.block == block) {
                     call.call.arguments.push_str(text);
                 }
                 return;
             }
-            Open::Media(..) | Open::Silent => return,
+            GeminiOpenBlock::Media(..) | GeminiOpenBlock::Skipped => return,
         };
         if !text.is_empty() {
-            self.part(out, |o| part_write::text(o, text, thought, None));
+            self.write_part(out, |o| part_write::write_text(o, text, thought, None));
         }
     }
 
-    fn proof(&mut self, block: u32, proof: ReasoningSignature, out: &mut Vec<u8>) {
-        if wire::own(Some(&proof)).is_none() {
+    fn write_signature(&mut self, block: u32, proof: ReasoningSignature, out: &mut Vec<u8>) {
+        if wire::own_signature(Some(&proof)).is_none() {
             return;
         }
-        let Some((_, open)) = self.open.iter_mut().find(|(number, _)| *number == block) else {
+        let Some((_, open)) = self.open_blocks.iter_mut().find(|(number, _)| *number == block)
+        else {
             return;
         };
         match open {
-            Open::Text { .. } | Open::Refusal => {
-                self.part(out, |o| part_write::text(o, "", false, Some(&proof.value)))
+            GeminiOpenBlock::Text { .. } | GeminiOpenBlock::Refusal => {
+                self.write_part(out, |o| part_write::write_text(o, "", false, Some(&proof.value)))
             }
-            Open::Thought => self.part(out, |o| part_write::text(o, "", true, Some(&proof.value))),
-            Open::Media(_, place) => *place = Some(proof),
-            Open::Call => {
-                if let Some(call) = self.calls.iter_mut().find(|call| call.block == block) {
-                    call.proof = Some(proof);
+            GeminiOpenBlock::Thought => {
+                self.write_part(out, |o| part_write::write_text(o, "", true, Some(&proof.value)))
+            }
+            GeminiOpenBlock::Media(_, slot) => *slot = Some(proof),
+            GeminiOpenBlock::Call => {
+                if let Some(call) = self.pending_calls.iter_mut().find(|call| call.block == block) {
+                    call.signature = Some(proof);
                 }
             }
-            Open::Silent => {}
+            GeminiOpenBlock::Skipped => {}
         }
     }
 
-    fn close(&mut self, block: u32, out: &mut Vec<u8>) {
-        let Some(at) = self.open.iter().position(|(number, _)| *number == block) else { return };
-        match self.open.remove(at).1 {
-            Open::Media(media, proof) => {
-                if let Ok(carried) = part_write::media(&media) {
-                    self.part(out, |o| {
+    fn close_block(&mut self, block: u32, out: &mut Vec<u8>) {
+        let Some(at) = self.open_blocks.iter().position(|(number, _)| *number == block) else {
+            return;
+        };
+        match self.open_blocks.remove(at).1 {
+            GeminiOpenBlock::Media(media, proof) => {
+                if let Ok(carried) = part_write::to_media_part(&media) {
+                    self.write_part(out, |o| {
                         carried.write(o);
-                        o.opt_str("thoughtSignature", wire::own(proof.as_ref()));
+                        o.opt_str("thoughtSignature", wire::own_signature(proof.as_ref()));
                     });
                 }
             }
-            Open::Call => {
-                if let Some(call) = self.calls.iter_mut().find(|call| call.block == block) {
+            GeminiOpenBlock::Call => {
+                if let Some(call) = self.pending_calls.iter_mut().find(|call| call.block == block) {
                     call.done = true;
                 }
-                while let Some(call) = self.calls.pop_front_if(|call| call.done) {
-                    self.part(out, |o| {
-                        part_write::call(
+                while let Some(call) = self.pending_calls.pop_front_if(|call| call.done) {
+                    self.write_part(out, |o| {
+                        part_write::write_function_call(
                             o,
                             &call.call,
                             &call.call.name,
-                            wire::own(call.proof.as_ref()),
+                            wire::own_signature(call.signature.as_ref()),
                         )
                     });
                 }
             }
-            Open::Text { .. } | Open::Refusal | Open::Thought | Open::Silent => {}
+            GeminiOpenBlock::Text { .. }
+            | GeminiOpenBlock::Refusal
+            | GeminiOpenBlock::Thought
+            | GeminiOpenBlock::Skipped => {}
         }
     }
 }
 
 /// The last members of every chunk.
-fn tail(model: &str, id: &str) -> String {
+fn chunk_tail(model: &str, id: &str) -> String {
     let tail = write::object(|o| {
         o.str("modelVersion", model).str("responseId", id);
     });
     tail[1..].to_owned()
 }
 
-impl StreamWriter for ContentWriter {
-    fn bears(&mut self, id: &str) {
-        self.tail = tail(&self.model, id);
+impl StreamWriter for ContentStreamWriter {
+    fn set_id(&mut self, id: &str) {
+        self.tail = chunk_tail(&self.model, id);
     }
 
-    fn event(&mut self, event: ChatEvent, out: &mut Vec<u8>) {
+    fn write_event(&mut self, event: ChatEvent, out: &mut Vec<u8>) {
         match event {
             _ if self.ended => {}
             // Every chunk says who speaks; nothing is to be told yet.
             ChatEvent::Begin { .. } => {}
-            ChatEvent::Open { block, head } => self.open(block, head, out),
-            ChatEvent::Delta { block, text } => self.delta(block, &text, out),
-            ChatEvent::Signature { block, signature: proof } => self.proof(block, proof, out),
+            ChatEvent::Open { block, head } => self.open_block(block, head, out),
+            ChatEvent::Delta { block, text } => self.write_delta(block, &text, out),
+            ChatEvent::Signature { block, signature: proof } => {
+                self.write_signature(block, proof, out)
+            }
             ChatEvent::Citation { block, citation } => {
-                let place =
-                    self.open.iter().find(|(number, _)| *number == block).and_then(|(_, open)| {
+                let place = self.open_blocks.iter().find(|(number, _)| *number == block).and_then(
+                    |(_, open)| {
                         match open {
                             // In plain text a character is a byte.
-                            Open::Text { begun, plain: true } => {
+                            GeminiOpenBlock::Text { start: begun, is_ascii: true } => {
                                 citation.span.map(|(start, end)| (start + begun, end + begun))
                             }
                             _ => None,
                         }
-                    });
-                if self.cited.len() < MOST_CITED {
-                    self.cited.push(Placed { citation, place });
+                    },
+                );
+                if self.citations.len() < MAX_CITATIONS {
+                    self.citations.push(PlacedCitation { citation, position: place });
                 }
             }
             ChatEvent::Logprobs(raw) => {
-                self.chunk(
+                self.write_chunk(
                     out,
                     |a| {
-                        a.object(|o| part_write::text(o, "", false, None));
+                        a.object(|o| part_write::write_text(o, "", false, None));
                     },
-                    |o| answer_write::logprobs(o, &raw),
+                    |o| answer_write::write_logprobs(o, &raw),
                     |_| {},
                 );
             }
-            ChatEvent::Close { block } => self.close(block, out),
+            ChatEvent::Close { block } => self.close_block(block, out),
             ChatEvent::End { finish, usage, service_tier } => {
-                let (cited, words) = (std::mem::take(&mut self.cited), self.told > 0);
-                self.chunk(
+                let (cited, has_text) =
+                    (std::mem::take(&mut self.citations), self.emitted_bytes > 0);
+                self.write_chunk(
                     out,
                     |a| {
-                        a.object(|o| part_write::text(o, "", false, None));
+                        a.object(|o| part_write::write_text(o, "", false, None));
                     },
                     |o| {
-                        o.str("finishReason", finish::word(&finish, words));
-                        answer_write::grounding(o, &cited);
+                        o.str("finishReason", finish::finish_reason(&finish, has_text));
+                        answer_write::write_grounding(o, &cited);
                     },
-                    |o| answer_write::usage(o, usage, service_tier.as_deref()),
+                    |o| answer_write::write_usage(o, usage, service_tier.as_deref()),
                 );
                 if self.framing == Framing::JsonArray {
                     out.push(b']');
@@ -308,9 +321,14 @@ impl StreamWriter for ContentWriter {
         }
     }
 
-    fn error(&mut self, error: &ProxyError, request_id: &str, out: &mut Vec<u8>) {
+    fn write_error(&mut self, error: &ProxyError, request_id: &str, out: &mut Vec<u8>) {
         if !std::mem::replace(&mut self.ended, true) {
-            out.extend_from_slice(&error::event(error, request_id, self.framing, self.chunks));
+            out.extend_from_slice(&error::error_event(
+                error,
+                request_id,
+                self.framing,
+                self.chunk_count,
+            ));
         }
     }
 }
@@ -322,7 +340,7 @@ mod tests {
     use super::*;
     use crate::{
         base::raw::RawJson,
-        dialect::Place,
+        dialect::ChatEndpoint,
         ir::{
             block::{CallKind, Citation, SignatureKind},
             extras::Extras,
@@ -332,23 +350,23 @@ mod tests {
         },
     };
 
-    fn writer(framing: Framing) -> ContentWriter {
-        ContentWriter::new(&Shape {
-            place: Place::Main,
+    fn writer(framing: Framing) -> ContentStreamWriter {
+        ContentStreamWriter::new(&ResponseSpec {
+            endpoint: ChatEndpoint::Chat,
             model: "m".to_owned(),
-            id: "i".to_owned(),
-            now: 0,
+            request_id: "i".to_owned(),
+            created: 0,
             framing,
-            usage: false,
-            custom: Vec::new(),
-            namespaced: Vec::new(),
+            include_usage: false,
+            custom_tools: Vec::new(),
+            namespaced_tools: Vec::new(),
             echo: Extras::default(),
         })
     }
 
     fn chunks(events: Vec<ChatEvent>) -> Vec<Value> {
         let (mut writer, mut out) = (writer(Framing::Sse), Vec::new());
-        events.into_iter().for_each(|event| writer.event(event, &mut out));
+        events.into_iter().for_each(|event| writer.write_event(event, &mut out));
         let text = String::from_utf8(out).expect("text");
         text.split_terminator("\n\n")
             .map(|block| {
@@ -398,7 +416,7 @@ mod tests {
 
     /// Pain 5: interleaved calls are told whole, in their order.
     #[test]
-    fn calls_are_told_whole() {
+    fn calls_are_written_whole() {
         let got = chunks(vec![
             call(0, "a"),
             delta(0, "{\n\"x\":"),
@@ -425,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn thoughts_citations_and_usage_are_told() {
+    fn thoughts_citations_and_usage_are_written() {
         let usage = Usage { input: 3, cache_read: 2, output: 5, reasoning: 7, ..Usage::default() };
         let citation =
             Citation { url: Some("u".to_owned()), span: Some((0, 2)), ..Citation::default() };
@@ -484,11 +502,11 @@ mod tests {
         ] {
             let (mut writer, mut out) = (writer(framing), Vec::new());
             if before {
-                writer.event(open(0, BlockStart::Text), &mut out);
-                writer.event(delta(0, "a"), &mut out);
+                writer.write_event(open(0, BlockStart::Text), &mut out);
+                writer.write_event(delta(0, "a"), &mut out);
             }
-            writer.error(&error, "r", &mut out);
-            writer.event(end(FinishKind::Stop), &mut out);
+            writer.write_error(&error, "r", &mut out);
+            writer.write_event(end(FinishKind::Stop), &mut out);
             let text = String::from_utf8(out).expect("text");
             if framing == Framing::JsonArray {
                 let list: Vec<Value> = serde_json::from_str(&text).expect("an array");
@@ -515,7 +533,7 @@ mod tests {
             [(Framing::Sse, "data: {\"candidates\""), (Framing::JsonArray, "[{\"candidates\"")]
         {
             let (mut writer, mut out) = (writer(framing), Vec::new());
-            writer.event(end(FinishKind::ContentFilter), &mut out);
+            writer.write_event(end(FinishKind::ContentFilter), &mut out);
             let text = String::from_utf8(out).expect("text");
             assert!(
                 text.starts_with(want) && text.contains("\"finishReason\":\"SAFETY\""),

@@ -7,12 +7,12 @@ use crate::ir::{
 };
 
 /// What one side says until the other speaks.
-pub(super) struct Turn<'a> {
-    pub(super) model: bool,
-    pub(super) items: Vec<Item<'a>>,
+pub(super) struct GeminiTurn<'a> {
+    pub(super) is_model: bool,
+    pub(super) items: Vec<GeminiTurnItem<'a>>,
 }
 
-pub(super) enum Item<'a> {
+pub(super) enum GeminiTurnItem<'a> {
     Block(&'a Block),
     /// The result of a call of the turn before; with the name that the call bore.
     Result {
@@ -29,7 +29,7 @@ pub(super) enum Item<'a> {
     Orphan(&'a ToolResult),
 }
 
-struct Given<'a> {
+struct GeminiPendingResult<'a> {
     message: usize,
     block: &'a Block,
     result: &'a ToolResult,
@@ -37,84 +37,89 @@ struct Given<'a> {
 }
 
 /// System messages are left out; they stand elsewhere.
-pub(super) fn of<'a>(messages: &'a [ChatMessage]) -> Vec<Turn<'a>> {
-    let mut given: Vec<Given<'a>> = Vec::new();
+pub(super) fn arrange_turns<'a>(messages: &'a [ChatMessage]) -> Vec<GeminiTurn<'a>> {
+    let mut pending: Vec<GeminiPendingResult<'a>> = Vec::new();
     for (at, message) in messages.iter().enumerate() {
-        given.extend(message.blocks.iter().filter_map(|block| match &block.kind {
+        pending.extend(message.blocks.iter().filter_map(|block| match &block.kind {
             BlockKind::ToolResult(result) => {
-                Some(Given { message: at, block, result, used: false })
+                Some(GeminiPendingResult { message: at, block, result, used: false })
             }
             _ => None,
         }));
     }
-    let mut turns: Vec<Turn<'a>> = Vec::new();
+    let mut turns: Vec<GeminiTurn<'a>> = Vec::new();
     for (at, message) in messages.iter().enumerate() {
         if message.role == Role::System || message.blocks.is_empty() {
             continue;
         }
         let model = message.role == Role::Assistant;
-        if turns.last().is_none_or(|turn| turn.model != model) {
-            let items =
-                if model { Vec::new() } else { answers(turns.last(), messages, at, &mut given) };
-            turns.push(Turn { model, items });
+        if turns.last().is_none_or(|turn| turn.is_model != model) {
+            let items = if model {
+                Vec::new()
+            } else {
+                results_for(turns.last(), messages, at, &mut pending)
+            };
+            turns.push(GeminiTurn { is_model: model, items });
         }
         let Some(turn) = turns.last_mut() else { continue };
         for block in &message.blocks {
             match &block.kind {
                 BlockKind::ToolResult(result) => {
                     let mut same =
-                        given.iter_mut().filter(|it| std::ptr::eq(it.block, block) && !it.used);
+                        pending.iter_mut().filter(|it| std::ptr::eq(it.block, block) && !it.used);
                     if let Some(it) = same.next() {
                         it.used = true;
-                        turn.items.push(Item::Orphan(result));
+                        turn.items.push(GeminiTurnItem::Orphan(result));
                     }
                 }
-                _ => turn.items.push(Item::Block(block)),
+                _ => turn.items.push(GeminiTurnItem::Block(block)),
             }
         }
     }
-    let items = answers(turns.last(), messages, messages.len(), &mut given);
+    let items = results_for(turns.last(), messages, messages.len(), &mut pending);
     if !items.is_empty() {
-        turns.push(Turn { model: false, items });
+        turns.push(GeminiTurn { is_model: false, items });
     }
     turns.retain(|turn| !turn.items.is_empty());
     turns
 }
 
 /// The results of a model turn's calls, in their order; `from` is the message after it.
-fn answers<'a>(
-    turn: Option<&Turn<'a>>,
+fn results_for<'a>(
+    turn: Option<&GeminiTurn<'a>>,
     messages: &'a [ChatMessage],
     from: usize,
-    given: &mut [Given<'a>],
-) -> Vec<Item<'a>> {
+    pending: &mut [GeminiPendingResult<'a>],
+) -> Vec<GeminiTurnItem<'a>> {
     let mut items = Vec::new();
     let until = messages
         .iter()
         .skip(from)
         .position(|message| message.role == Role::Assistant)
         .map_or(messages.len(), |at| from + at);
-    for item in turn.filter(|turn| turn.model).into_iter().flat_map(|turn| &turn.items) {
-        let Item::Block(Block { kind: BlockKind::ToolCall(call), .. }) = item else { continue };
-        let again = || {
+    for item in turn.filter(|turn| turn.is_model).into_iter().flat_map(|turn| &turn.items) {
+        let GeminiTurnItem::Block(Block { kind: BlockKind::ToolCall(call), .. }) = item else {
+            continue;
+        };
+        let called_again = || {
             messages.iter().skip(until).flat_map(|message| &message.blocks).any(
                 |block| matches!(&block.kind, BlockKind::ToolCall(later) if later.id == call.id),
             )
         };
-        let near = given.iter().position(|it| {
+        let near = pending.iter().position(|it| {
             !it.used && it.result.call == call.id && (from..until).contains(&it.message)
         });
         let far = || {
-            given.iter().position(|it| {
-                !it.used && it.result.call == call.id && it.message >= until && !again()
+            pending.iter().position(|it| {
+                !it.used && it.result.call == call.id && it.message >= until && !called_again()
             })
         };
-        items.push(match near.or_else(far).map(|at| &mut given[at]) {
+        items.push(match near.or_else(far).map(|at| &mut pending[at]) {
             Some(it) => {
                 it.used = true;
-                Item::Result { block: it.block, result: it.result, name: &call.name }
+                GeminiTurnItem::Result { block: it.block, result: it.result, name: &call.name }
             }
-            None => Item::Unanswered { id: &call.id, name: &call.name },
+            None => GeminiTurnItem::Unanswered { id: &call.id, name: &call.name },
         });
     }
     items
@@ -140,23 +145,23 @@ mod tests {
         }))
     }
 
-    fn told(messages: &[(Role, Vec<Block>)]) -> String {
+    fn describe(messages: &[(Role, Vec<Block>)]) -> String {
         let messages: Vec<ChatMessage> =
             messages.iter().map(|(role, blocks)| ChatMessage::new(*role, blocks.clone())).collect();
-        let turns = of(&messages);
-        let turn = |turn: &Turn<'_>| {
+        let turns = arrange_turns(&messages);
+        let turn = |turn: &GeminiTurn<'_>| {
             let items = turn.items.iter().map(|item| match item {
-                Item::Block(Block { kind: BlockKind::ToolCall(call), .. }) => {
+                GeminiTurnItem::Block(Block { kind: BlockKind::ToolCall(call), .. }) => {
                     format!("call {}", call.id)
                 }
-                Item::Block(_) => "text".to_owned(),
-                Item::Result { result, name, .. } => format!("{} of {name}", result.call),
-                Item::Unanswered { id, .. } => format!("none for {id}"),
-                Item::Orphan(result) => format!("orphan {}", result.call),
+                GeminiTurnItem::Block(_) => "text".to_owned(),
+                GeminiTurnItem::Result { result, name, .. } => format!("{} of {name}", result.call),
+                GeminiTurnItem::Unanswered { id, .. } => format!("none for {id}"),
+                GeminiTurnItem::Orphan(result) => format!("orphan {}", result.call),
             });
             format!(
                 "{}: {}",
-                if turn.model { "model" } else { "user" },
+                if turn.is_model { "model" } else { "user" },
                 items.collect::<Vec<_>>().join(", ")
             )
         };
@@ -210,7 +215,7 @@ mod tests {
             ),
             (vec![(U, vec![result("1"), text()]), (U, vec![])], "user: orphan 1, text"),
         ] {
-            assert_eq!(told(&messages), want);
+            assert_eq!(describe(&messages), want);
         }
     }
 }

@@ -12,12 +12,12 @@ use crate::{
 };
 
 /// Ids that the reader made for calls that came without one begin so; they are never written back.
-pub(super) const MADE: &str = "call_auto_";
+pub(super) const GENERATED_ID_PREFIX: &str = "call_auto_";
 
-pub(super) const TYPES: &[&str] =
+pub(super) const SCHEMA_TYPES: &[&str] =
     &["TYPE_UNSPECIFIED", "STRING", "NUMBER", "INTEGER", "BOOLEAN", "ARRAY", "OBJECT", "NULL"];
-pub(super) const MODES: &[&str] = &["MODE_UNSPECIFIED", "AUTO", "ANY", "NONE", "VALIDATED"];
-pub(super) const FINISHES: &[&str] = &[
+pub(super) const CALLING_MODES: &[&str] = &["MODE_UNSPECIFIED", "AUTO", "ANY", "NONE", "VALIDATED"];
+pub(super) const FINISH_REASONS: &[&str] = &[
     "FINISH_REASON_UNSPECIFIED",
     "STOP",
     "MAX_TOKENS",
@@ -31,7 +31,7 @@ pub(super) const FINISHES: &[&str] = &[
 ];
 
 /// A key in camel case; the wire takes both spellings.
-pub(super) fn camel(key: &str) -> Cow<'_, str> {
+pub(super) fn to_camel_case(key: &str) -> Cow<'_, str> {
     if !key.contains('_') {
         return Cow::Borrowed(key);
     }
@@ -54,7 +54,7 @@ pub(super) fn members<'a>(
     object
         .members()
         .filter(|(_, value)| value.kind() != "null")
-        .map(|(key, value)| (camel(key), value))
+        .map(|(key, value)| (to_camel_case(key), value))
 }
 
 /// A member by its name in camel case, spelled either way.
@@ -63,24 +63,24 @@ pub(super) fn member<'a>(object: JsonRef<'a>, name: &str) -> Option<JsonRef<'a>>
 }
 
 /// A string member.
-pub(super) fn string<'a>(object: JsonRef<'a>, name: &str) -> Option<Cow<'a, str>> {
+pub(super) fn string_member<'a>(object: JsonRef<'a>, name: &str) -> Option<Cow<'a, str>> {
     member(object, name)?.str()
 }
 
 /// The elements of a list; a single value stands for a list of one.
-pub(super) fn list<'a>(value: JsonRef<'a>) -> impl Iterator<Item = JsonRef<'a>> {
+pub(super) fn elements<'a>(value: JsonRef<'a>) -> impl Iterator<Item = JsonRef<'a>> {
     value.items().chain((!value.is_array()).then_some(value))
 }
 
 /// An enum's word, told as word or as number.
-pub(super) fn word<'a>(value: JsonRef<'a>, words: &[&'static str]) -> Option<Cow<'a, str>> {
+pub(super) fn enum_word<'a>(value: JsonRef<'a>, words: &[&'static str]) -> Option<Cow<'a, str>> {
     value
         .str()
         .or_else(|| words.get(usize::try_from(value.u64()?).ok()?).map(|word| Cow::Borrowed(*word)))
 }
 
 /// A signature, byte for byte.
-pub(super) fn signature(value: impl Into<String>) -> ReasoningSignature {
+pub(super) fn new_signature(value: impl Into<String>) -> ReasoningSignature {
     ReasoningSignature {
         dialect: Dialect::Gemini,
         kind: SignatureKind::Signature,
@@ -90,21 +90,21 @@ pub(super) fn signature(value: impl Into<String>) -> ReasoningSignature {
 }
 
 /// The signature that belongs to this dialect.
-pub(super) fn own(proof: Option<&ReasoningSignature>) -> Option<&str> {
+pub(super) fn own_signature(proof: Option<&ReasoningSignature>) -> Option<&str> {
     proof
         .filter(|proof| proof.dialect == Dialect::Gemini && proof.kind == SignatureKind::Signature)
         .map(|proof| proof.value.as_str())
 }
 
 /// A number that tells texts apart (FNV-1a), the same in every run.
-pub(super) fn hash(texts: &[&str]) -> u64 {
+pub(super) fn stable_hash(texts: &[&str]) -> u64 {
     texts
         .iter()
         .flat_map(|text| text.bytes().chain([0]))
         .fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
-pub(super) fn kind_of(mime: &str) -> MediaKind {
+pub(super) fn media_kind(mime: &str) -> MediaKind {
     match mime.split('/').next().unwrap_or_default() {
         "image" => MediaKind::Image,
         "audio" => MediaKind::Audio,
@@ -162,7 +162,7 @@ pub(super) fn mime_of_data(data: &str) -> Option<&'static str> {
 
 /// Base64 in the usual alphabet, padded: clients of this dialect send the URL-safe one, other
 /// providers refuse it.
-pub(super) fn usual_base64(data: &str) -> String {
+pub(super) fn to_standard_base64(data: &str) -> String {
     let mut out: String = data
         .chars()
         .map(|c| if c == '-' { '+' } else { c })
@@ -183,21 +183,24 @@ mod tests {
         for (key, want) in
             [("a_bc_d", "aBcD"), ("aBc", "aBc"), ("_private_key", "_privateKey"), ("a_", "a")]
         {
-            assert_eq!(camel(key), want);
+            assert_eq!(to_camel_case(key), want);
         }
         let json =
             crate::base::json::parse(br#"{"some_key":1,"type":6,"none":null}"#).expect("json");
         assert_eq!(member(json, "someKey").and_then(JsonRef::u64), Some(1));
         assert_eq!(member(json, "none"), None);
-        assert_eq!(member(json, "type").and_then(|t| word(t, TYPES)).as_deref(), Some("OBJECT"));
+        assert_eq!(
+            member(json, "type").and_then(|t| enum_word(t, SCHEMA_TYPES)).as_deref(),
+            Some("OBJECT")
+        );
     }
 
     #[test]
-    fn what_clients_send_takes_its_usual_form() {
+    fn what_clients_send_takes_its_standard_form() {
         for (given, want) in
             [("-_8", "+/8="), ("QUJD", "QUJD"), ("QQ==", "QQ=="), ("QQ", "QQ=="), ("", "")]
         {
-            assert_eq!(usual_base64(given), want);
+            assert_eq!(to_standard_base64(given), want);
         }
         assert_eq!(mime_of_name("https://x/y.PNG?z=1.pdf"), Some("image/png"));
         assert_eq!(mime_of_name("https://x.y/z"), None);

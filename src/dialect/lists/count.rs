@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::{Written, object};
+use super::{EncodedOpRequest, parse_object};
 use crate::{
     base::{json::JsonRef, write},
     dialect::{shape, tokens},
@@ -19,8 +19,8 @@ use crate::{
 /// # Errors
 ///
 /// What is no JSON object.
-pub fn conversation(dialect: Dialect, body: &[u8]) -> Result<Cow<'_, [u8]>, ProxyError> {
-    let root = object(body)?;
+pub fn unwrap_conversation(dialect: Dialect, body: &[u8]) -> Result<Cow<'_, [u8]>, ProxyError> {
+    let root = parse_object(body)?;
     let wrapped = root
         .get("generateContentRequest")
         .filter(|inner| dialect == Dialect::Gemini && inner.is_object());
@@ -30,10 +30,10 @@ pub fn conversation(dialect: Dialect, body: &[u8]) -> Result<Cow<'_, [u8]>, Prox
 /// The question to an upstream about a generation request that was written for it; `None` where its
 /// dialect has none.
 #[must_use]
-pub fn question(dialect: Dialect, generation: &[u8], model: &str) -> Option<Written> {
-    let root = object(generation).ok()?;
+pub fn write_request(dialect: Dialect, generation: &[u8], model: &str) -> Option<EncodedOpRequest> {
+    let root = parse_object(generation).ok()?;
     // What is no part of the input is refused where only the input is asked about.
-    let (path, kept): (_, &[&str]) = match dialect {
+    let (path, fields): (_, &[&str]) = match dialect {
         Dialect::Anthropic => (
             "/messages/count_tokens",
             &[
@@ -80,11 +80,11 @@ pub fn question(dialect: Dialect, generation: &[u8], model: &str) -> Option<Writ
             });
             return;
         }
-        for (key, value) in root.members().filter(|(key, _)| kept.contains(key)) {
+        for (key, value) in root.members().filter(|(key, _)| fields.contains(key)) {
             o.json(key, value);
         }
     });
-    Some(Written { path, body: body.into(), losses: Vec::new() })
+    Some(EncodedOpRequest { path, body: body.into(), losses: Vec::new() })
 }
 
 /// The number in an upstream's answer.
@@ -92,22 +92,22 @@ pub fn question(dialect: Dialect, generation: &[u8], model: &str) -> Option<Writ
 /// # Errors
 ///
 /// The fault, when there is none.
-pub fn read(content_type: &str, body: &[u8]) -> Result<u64, Fault> {
-    let root = shape::answer(content_type, body)?;
-    let places: [&[&str]; 4] = [&["input_tokens"], &["totalTokens"], &["total_tokens"], &["count"]];
+pub fn read_response(content_type: &str, body: &[u8]) -> Result<u64, Fault> {
+    let root = shape::parse_response(content_type, body)?;
+    let paths: [&[&str]; 4] = [&["input_tokens"], &["totalTokens"], &["total_tokens"], &["count"]];
     // Gemini leaves out a count of zero.
     let none =
         || root.members().all(|(_, value): (_, JsonRef<'_>)| value.kind() != "number").then_some(0);
-    places
+    paths
         .iter()
-        .find_map(|path| tokens::count(root, path))
+        .find_map(|path| tokens::count_at(root, path))
         .or_else(|| root.get("promptTokensDetails").and_then(|_| none()))
-        .ok_or_else(|| crate::dialect::fault::unexpected("no count of tokens"))
+        .ok_or_else(|| crate::dialect::fault::unexpected_shape("no count of tokens"))
 }
 
 /// The answer to a client of this dialect.
 #[must_use]
-pub fn write(dialect: Dialect, count: u64) -> Bytes {
+pub fn write_response(dialect: Dialect, count: u64) -> Bytes {
     let body = write::object(|o| {
         match dialect {
             Dialect::Gemini => o.num("totalTokens", count).array("promptTokensDetails", |a| {
@@ -132,18 +132,18 @@ mod tests {
     #[test]
     fn counts_are_told_and_read_in_every_dialect() {
         for dialect in [Dialect::Anthropic, Dialect::Gemini, Dialect::Responses] {
-            assert_eq!(read("", &write(dialect, 7)), Ok(7));
+            assert_eq!(read_response("", &write_response(dialect, 7)), Ok(7));
         }
-        assert_eq!(write(Dialect::Anthropic, 7), r#"{"input_tokens":7}"#);
-        assert_eq!(read("", br#"{"promptTokensDetails":[]}"#), Ok(0));
-        assert!(read("", b"{}").is_err());
-        assert!(read("", br#"{"error":{"message":"no"}}"#).is_err());
+        assert_eq!(write_response(Dialect::Anthropic, 7), r#"{"input_tokens":7}"#);
+        assert_eq!(read_response("", br#"{"promptTokensDetails":[]}"#), Ok(0));
+        assert!(read_response("", b"{}").is_err());
+        assert!(read_response("", br#"{"error":{"message":"no"}}"#).is_err());
     }
 
     #[test]
     fn questions_hold_the_input_only() {
         let body = |dialect, generation: &str| {
-            question(dialect, generation.as_bytes(), "m")
+            write_request(dialect, generation.as_bytes(), "m")
                 .map(|written| String::from_utf8(written.body.to_vec()).expect("text"))
         };
         assert_eq!(
@@ -159,19 +159,20 @@ mod tests {
             Some(r#"{"generateContentRequest":{"model":"models/m","contents":[1],"tools":[2]}}"#)
         );
         assert_eq!(body(Dialect::Openai, "{}"), None);
-        let inner = conversation(Dialect::Gemini, br#"{"generateContentRequest":{"contents":[]}}"#)
-            .expect("an object");
+        let inner =
+            unwrap_conversation(Dialect::Gemini, br#"{"generateContentRequest":{"contents":[]}}"#)
+                .expect("an object");
         assert_eq!(&*inner, br#"{"contents":[]}"#);
     }
 
     #[test]
     fn recorded_counts_are_read() {
-        for exchange in recorded::of(&[
+        for exchange in recorded::load_exchanges(&[
             "anthropic.count_tokens",
             "gemini.countTokens",
             "openai.responses.input_tokens",
         ]) {
-            let count = read("application/json", exchange.response.as_bytes());
+            let count = read_response("application/json", exchange.response.as_bytes());
             assert_eq!(
                 count.is_ok_and(|count| count > 0),
                 exchange.status == 200,

@@ -5,9 +5,9 @@
 use bytes::Bytes;
 
 use super::{
-    Written,
-    embed_wire::{Words, words},
-    lose, lose_extras, object, refused, string,
+    EncodedOpRequest, add_extra_losses, add_loss, bad_request,
+    embed_wire::{FieldNames, field_names},
+    non_empty_string, parse_object,
 };
 use crate::{
     base::{
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The dialect whose extra fields a form has.
-fn speaker(form: EmbedForm) -> Dialect {
+fn dialect_of(form: EmbedForm) -> Dialect {
     match form {
         EmbedForm::Openai | EmbedForm::Task | EmbedForm::InputType | EmbedForm::Texts => {
             Dialect::Openai
@@ -38,7 +38,7 @@ fn speaker(form: EmbedForm) -> Dialect {
 
 /// The usual form of an upstream of this dialect; `None` where the dialect has no embeddings.
 #[must_use]
-pub fn form(dialect: Dialect) -> Option<EmbedForm> {
+pub fn default_form(dialect: Dialect) -> Option<EmbedForm> {
     match dialect {
         Dialect::Anthropic => None,
         Dialect::Gemini => Some(EmbedForm::GeminiBatch),
@@ -53,20 +53,20 @@ pub fn form(dialect: Dialect) -> Option<EmbedForm> {
 ///
 /// What is no JSON object, and a request without inputs; names the field.
 pub fn read_request(dialect: Dialect, path: &str, body: &[u8]) -> Result<EmbedRequest, ProxyError> {
-    let root = object(body)?;
+    let root = parse_object(body)?;
     let form = match dialect {
-        Dialect::Gemini if path.ends_with(":batchEmbedContents") => return gemini_batch(root),
+        Dialect::Gemini if path.ends_with(":batchEmbedContents") => return read_gemini_batch(root),
         Dialect::Gemini => {
-            return gemini(root).map(|request| EmbedRequest { is_single: true, ..request });
+            return read_gemini(root).map(|request| EmbedRequest { is_single: true, ..request });
         }
         Dialect::Ollama if path.ends_with("/embeddings") => EmbedForm::OllamaPrompt,
         Dialect::Ollama => EmbedForm::Ollama,
-        Dialect::Anthropic | Dialect::Openai | Dialect::Responses => told_by_fields(root),
+        Dialect::Anthropic | Dialect::Openai | Dialect::Responses => form_by_fields(root),
     };
-    plain(root, form)
+    read_fields(root, form)
 }
 
-fn told_by_fields(root: JsonRef<'_>) -> EmbedForm {
+fn form_by_fields(root: JsonRef<'_>) -> EmbedForm {
     let any = |keys: &[&str]| keys.iter().any(|key| root.get(key).is_some());
     if any(&["texts", "embedding_types"]) {
         EmbedForm::Texts
@@ -79,55 +79,58 @@ fn told_by_fields(root: JsonRef<'_>) -> EmbedForm {
     }
 }
 
-fn plain(root: JsonRef<'_>, form: EmbedForm) -> Result<EmbedRequest, ProxyError> {
-    let words = words(form);
+fn read_fields(root: JsonRef<'_>, form: EmbedForm) -> Result<EmbedRequest, ProxyError> {
+    let names = field_names(form);
     let mut request = EmbedRequest { form, ..EmbedRequest::default() };
     let mut input = None;
     for (key, value) in root.members().filter(|(_, value)| value.kind() != "null") {
         let text = value.str().map(std::borrow::Cow::into_owned);
         match key {
             "model" => {}
-            _ if key == words.input => input = Some(value),
+            _ if key == names.input => input = Some(value),
             // Some clients say the other word.
             "input" | "prompt" | "texts" if input.is_none() => input = Some(value),
-            _ if Some(key) == words.dimensions && value.u64().is_some() => {
+            _ if Some(key) == names.dimensions && value.u64().is_some() => {
                 request.dimensions = value.u64()
             }
-            _ if Some(key) == words.encoding => {
+            _ if Some(key) == names.encoding => {
                 request.encoding =
                     text.or_else(|| value.items().next()?.str().map(std::borrow::Cow::into_owned));
             }
-            _ if Some(key) == words.task && text.is_some() => {
-                request.task = text.as_deref().map(|task| words.read_task(task))
+            _ if Some(key) == names.task && text.is_some() => {
+                request.task = text.as_deref().map(|task| names.read_task(task))
             }
-            _ if Some(key) == words.truncate && words.read_truncate(value).is_some() => {
-                request.truncate = words.read_truncate(value)
+            _ if Some(key) == names.truncate && names.read_truncate(value).is_some() => {
+                request.truncate = names.read_truncate(value)
             }
-            "user" if text.is_some() && speaker(form) == Dialect::Openai => request.user = text,
-            _ if value.is_blank() && speaker(form) == Dialect::Ollama => {}
-            _ => request.extras.push(speaker(form), key, RawJson::from_json(value)),
+            "user" if text.is_some() && dialect_of(form) == Dialect::Openai => request.user = text,
+            _ if value.is_blank() && dialect_of(form) == Dialect::Ollama => {}
+            _ => request.extras.push(dialect_of(form), key, RawJson::from_json(value)),
         }
     }
-    let input = input.ok_or_else(|| missing(words.input))?;
-    (request.inputs, request.is_single) = inputs(input, words.input)?;
-    if request.inputs.is_empty() && speaker(form) != Dialect::Ollama {
-        return Err(refused(format!("`{}` must not be empty", words.input)).param(words.input));
+    let input = input.ok_or_else(|| missing_field(names.input))?;
+    (request.inputs, request.is_single) = read_inputs(input, names.input)?;
+    if request.inputs.is_empty() && dialect_of(form) != Dialect::Ollama {
+        return Err(bad_request(format!("`{}` must not be empty", names.input)).param(names.input));
     }
     Ok(request)
 }
 
-fn missing(field: &'static str) -> ProxyError {
-    refused(format!("missing `{field}`")).param(field)
+fn missing_field(field: &'static str) -> ProxyError {
+    bad_request(format!("missing `{field}`")).param(field)
 }
 
-fn inputs(value: JsonRef<'_>, field: &'static str) -> Result<(Vec<EmbedInput>, bool), ProxyError> {
+fn read_inputs(
+    value: JsonRef<'_>,
+    field: &'static str,
+) -> Result<(Vec<EmbedInput>, bool), ProxyError> {
     let one = |value: JsonRef<'_>| match value.kind() {
         "string" => value.str().map(|text| EmbedInput::Text(text.into_owned())),
         "array" if value.items().all(|token| token.u64().is_some()) => {
             Some(EmbedInput::Tokens(RawJson::from_json(value)))
         }
         "object" => {
-            let text = string(value, "text").filter(|_| value.members().count() == 1);
+            let text = non_empty_string(value, "text").filter(|_| value.members().count() == 1);
             Some(
                 text.map_or_else(|| EmbedInput::Other(RawJson::from_json(value)), EmbedInput::Text),
             )
@@ -138,7 +141,7 @@ fn inputs(value: JsonRef<'_>, field: &'static str) -> Result<(Vec<EmbedInput>, b
         && !value.is_blank()
         && value.items().all(|token| token.kind() == "number");
     let wrong = |value: JsonRef<'_>| {
-        refused(format!("`{field}` must hold texts or lists of tokens, got {}", value.kind()))
+        bad_request(format!("`{field}` must hold texts or lists of tokens, got {}", value.kind()))
             .param(field)
     };
     if tokens || !value.is_array() {
@@ -149,8 +152,8 @@ fn inputs(value: JsonRef<'_>, field: &'static str) -> Result<(Vec<EmbedInput>, b
     all.map(|inputs| (inputs, false))
 }
 
-fn gemini(root: JsonRef<'_>) -> Result<EmbedRequest, ProxyError> {
-    let content = root.get("content").ok_or_else(|| missing("content"))?;
+fn read_gemini(root: JsonRef<'_>) -> Result<EmbedRequest, ProxyError> {
+    let content = root.get("content").ok_or_else(|| missing_field("content"))?;
     let parts: Vec<JsonRef<'_>> = match content.get("parts") {
         Some(parts) if parts.is_array() => parts.items().collect(),
         Some(part) => vec![part],
@@ -164,15 +167,15 @@ fn gemini(root: JsonRef<'_>) -> Result<EmbedRequest, ProxyError> {
         EmbedInput::Other(RawJson::from_json(content))
     };
     let either = |a: &str, b: &str| root.get(a).or_else(|| root.get(b));
-    let words = words(EmbedForm::Gemini);
+    let names = field_names(EmbedForm::Gemini);
     Ok(EmbedRequest {
         form: EmbedForm::Gemini,
         inputs: vec![input],
         dimensions: either("outputDimensionality", "output_dimensionality").and_then(JsonRef::u64),
         task: either("taskType", "task_type")
             .and_then(JsonRef::str)
-            .map(|task| words.read_task(&task)),
-        title: string(root, "title"),
+            .map(|task| names.read_task(&task)),
+        title: non_empty_string(root, "title"),
         extras: Extras::from_object(
             Dialect::Gemini,
             root,
@@ -191,13 +194,13 @@ fn gemini(root: JsonRef<'_>) -> Result<EmbedRequest, ProxyError> {
 }
 
 /// What the requests of a batch say beside their contents is taken from the first.
-fn gemini_batch(root: JsonRef<'_>) -> Result<EmbedRequest, ProxyError> {
+fn read_gemini_batch(root: JsonRef<'_>) -> Result<EmbedRequest, ProxyError> {
     let list = root
         .get("requests")
         .filter(|list| list.is_array() && !list.is_blank())
-        .ok_or_else(|| missing("requests"))?;
-    let mut all = list.items().map(gemini);
-    let mut request = all.next().ok_or_else(|| missing("requests"))??;
+        .ok_or_else(|| missing_field("requests"))?;
+    let mut all = list.items().map(read_gemini);
+    let mut request = all.next().ok_or_else(|| missing_field("requests"))??;
     for more in all {
         request.inputs.extend(more?.inputs);
     }
@@ -208,8 +211,12 @@ fn gemini_batch(root: JsonRef<'_>) -> Result<EmbedRequest, ProxyError> {
 /// Writes a request in an upstream's form; `None` where the form cannot say the inputs (tokens,
 /// pictures).
 #[must_use]
-pub fn write_request(form: EmbedForm, request: &EmbedRequest, model: &str) -> Option<Written> {
-    let same = speaker(form) == speaker(request.form);
+pub fn write_request(
+    form: EmbedForm,
+    request: &EmbedRequest,
+    model: &str,
+) -> Option<EncodedOpRequest> {
+    let same = dialect_of(form) == dialect_of(request.form);
     let fits = request.inputs.iter().all(|input| match input {
         EmbedInput::Text(_) => true,
         EmbedInput::Tokens(_) => matches!(form, EmbedForm::Openai),
@@ -218,26 +225,26 @@ pub fn write_request(form: EmbedForm, request: &EmbedRequest, model: &str) -> Op
     if !fits || form == EmbedForm::OllamaPrompt && request.inputs.len() != 1 {
         return None;
     }
-    let words = words(form);
+    let names = field_names(form);
     let mut losses = Vec::new();
-    lose_extras(&mut losses, &request.extras, speaker(form));
+    add_extra_losses(&mut losses, &request.extras, dialect_of(form));
     let body = match form {
-        EmbedForm::Gemini | EmbedForm::GeminiBatch => gemini_body(request, model, &words),
-        _ => write::object(|o| plain_body(o, request, model, &words)),
+        EmbedForm::Gemini | EmbedForm::GeminiBatch => write_gemini_body(request, model, &names),
+        _ => write::object(|o| write_fields(o, request, model, &names)),
     };
-    let gemini = speaker(form) == Dialect::Gemini;
-    lose(&mut losses, request.dimensions.is_some() && words.dimensions.is_none(), "dimensions");
-    lose(
+    let gemini = dialect_of(form) == Dialect::Gemini;
+    add_loss(&mut losses, request.dimensions.is_some() && names.dimensions.is_none(), "dimensions");
+    add_loss(
         &mut losses,
-        request.task.as_ref().is_some_and(|task| words.write_task(task, same).is_none()),
+        request.task.as_ref().is_some_and(|task| names.write_task(task, same).is_none()),
         "task",
     );
-    lose(&mut losses, request.title.is_some() && !gemini, "title");
-    lose(&mut losses, request.user.is_some() && form != EmbedForm::Openai, "user");
-    lose(&mut losses, request.truncate.is_some() && words.truncate.is_none(), "truncate");
+    add_loss(&mut losses, request.title.is_some() && !gemini, "title");
+    add_loss(&mut losses, request.user.is_some() && form != EmbedForm::Openai, "user");
+    add_loss(&mut losses, request.truncate.is_some() && names.truncate.is_none(), "truncate");
     let quantised =
         request.encoding.as_deref().is_some_and(|kind| !matches!(kind, "base64" | "float"));
-    lose(&mut losses, quantised && words.encoding.is_none(), "encoding_format");
+    add_loss(&mut losses, quantised && names.encoding.is_none(), "encoding_format");
     let path = match form {
         EmbedForm::Openai | EmbedForm::Task | EmbedForm::InputType => "/embeddings",
         EmbedForm::Texts => "/v2/embed",
@@ -247,11 +254,11 @@ pub fn write_request(form: EmbedForm, request: &EmbedRequest, model: &str) -> Op
         EmbedForm::Ollama => "/api/embed",
         EmbedForm::OllamaPrompt => "/api/embeddings",
     };
-    Some(Written { path, body: body.into(), losses })
+    Some(EncodedOpRequest { path, body: body.into(), losses })
 }
 
-fn plain_body(o: &mut ObjectWriter<'_>, request: &EmbedRequest, model: &str, words: &Words) {
-    let form = words.form;
+fn write_fields(o: &mut ObjectWriter<'_>, request: &EmbedRequest, model: &str, names: &FieldNames) {
+    let form = names.form;
     o.str("model", model);
     let alone = match form {
         EmbedForm::OllamaPrompt => true,
@@ -263,17 +270,17 @@ fn plain_body(o: &mut ObjectWriter<'_>, request: &EmbedRequest, model: &str, wor
         EmbedInput::Tokens(raw) | EmbedInput::Other(raw) => raw.clone(),
     };
     match request.inputs.first() {
-        Some(input) if alone => o.raw(words.input, &value(input)),
-        _ => o.array(words.input, |a| {
+        Some(input) if alone => o.raw(names.input, &value(input)),
+        _ => o.array(names.input, |a| {
             for input in &request.inputs {
                 a.raw(&value(input));
             }
         }),
     };
-    if let (Some(field), Some(dimensions)) = (words.dimensions, request.dimensions) {
+    if let (Some(field), Some(dimensions)) = (names.dimensions, request.dimensions) {
         o.num(field, dimensions);
     }
-    match (words.encoding, &request.encoding) {
+    match (names.encoding, &request.encoding) {
         // The one form that gives no vectors unless told which.
         (Some(field), encoding) if form == EmbedForm::Texts => {
             let kind = encoding.as_deref().unwrap_or("float");
@@ -287,14 +294,14 @@ fn plain_body(o: &mut ObjectWriter<'_>, request: &EmbedRequest, model: &str, wor
         }
         _ => {}
     }
-    let same = speaker(form) == speaker(request.form);
-    let task = request.task.as_ref().and_then(|task| words.write_task(task, same));
+    let same = dialect_of(form) == dialect_of(request.form);
+    let task = request.task.as_ref().and_then(|task| names.write_task(task, same));
     if let (Some(field), Some(task)) =
-        (words.task, task.or((form == EmbedForm::Texts).then_some("search_document")))
+        (names.task, task.or((form == EmbedForm::Texts).then_some("search_document")))
     {
         o.str(field, task);
     }
-    if let (Some(field), Some(truncate)) = (words.truncate, request.truncate) {
+    if let (Some(field), Some(truncate)) = (names.truncate, request.truncate) {
         match form {
             EmbedForm::Texts => o.str(field, if truncate { "END" } else { "NONE" }),
             _ => o.bool(field, truncate),
@@ -303,13 +310,13 @@ fn plain_body(o: &mut ObjectWriter<'_>, request: &EmbedRequest, model: &str, wor
     if let (EmbedForm::Openai, Some(user)) = (form, &request.user) {
         o.str("user", user);
     }
-    request.extras.write(speaker(form), o, |_| {});
+    request.extras.write(dialect_of(form), o, |_| {});
 }
 
-fn gemini_body(request: &EmbedRequest, model: &str, words: &Words) -> String {
-    let own = format!("models/{}", model.strip_prefix("models/").unwrap_or(model));
+fn write_gemini_body(request: &EmbedRequest, model: &str, names: &FieldNames) -> String {
+    let model_path = format!("models/{}", model.strip_prefix("models/").unwrap_or(model));
     let one = |o: &mut ObjectWriter<'_>, input: &EmbedInput| {
-        o.str("model", &own);
+        o.str("model", &model_path);
         match input {
             EmbedInput::Other(raw) | EmbedInput::Tokens(raw) => o.raw("content", raw),
             EmbedInput::Text(text) => o.object("content", |o| {
@@ -320,8 +327,8 @@ fn gemini_body(request: &EmbedRequest, model: &str, words: &Words) -> String {
                 });
             }),
         };
-        let same = speaker(request.form) == Dialect::Gemini;
-        o.opt_str("taskType", request.task.as_ref().and_then(|task| words.write_task(task, same)));
+        let same = dialect_of(request.form) == Dialect::Gemini;
+        o.opt_str("taskType", request.task.as_ref().and_then(|task| names.write_task(task, same)));
         o.opt_str("title", request.title.as_deref());
         if let Some(dimensions) = request.dimensions {
             o.num("outputDimensionality", dimensions);
@@ -346,7 +353,7 @@ fn gemini_body(request: &EmbedRequest, model: &str, words: &Words) -> String {
 ///
 /// The fault, when the body holds no vectors.
 pub fn read_response(content_type: &str, body: &[u8]) -> Result<EmbedResponse, Fault> {
-    let root = shape::answer(content_type, body)?;
+    let root = shape::parse_response(content_type, body)?;
     let vector = |value: JsonRef<'_>| match value.kind() {
         "array" => Some(Vector::Numbers(RawJson::from_json(value))),
         "string" => value.str().map(|text| Vector::Base64(text.into_owned())),
@@ -357,7 +364,9 @@ pub fn read_response(content_type: &str, body: &[u8]) -> Result<EmbedResponse, F
     };
     let listed = root.get("data").or_else(|| root.get("embeddings"));
     let vectors: Option<Vec<Vector>> = match (listed, root.get("embedding")) {
-        (Some(list), _) if list.is_array() => ordered(list).into_iter().map(wrapped).collect(),
+        (Some(list), _) if list.is_array() => {
+            sorted_by_index(list).into_iter().map(wrapped).collect()
+        }
         // By type: the first type that there is, as one was asked for.
         (Some(types), _) => types
             .members()
@@ -367,15 +376,15 @@ pub fn read_response(content_type: &str, body: &[u8]) -> Result<EmbedResponse, F
         (None, None) => None,
     };
     Ok(EmbedResponse {
-        id: string(root, "id").unwrap_or_default(),
-        model: shape::name(root.get("model")).unwrap_or_default(),
-        vectors: vectors.ok_or_else(|| fault::unexpected("no embeddings"))?,
-        usage: usage(root),
+        id: non_empty_string(root, "id").unwrap_or_default(),
+        model: shape::clean_name(root.get("model")).unwrap_or_default(),
+        vectors: vectors.ok_or_else(|| fault::unexpected_shape("no embeddings"))?,
+        usage: read_usage(root),
     })
 }
 
 /// By their indexes, where they have some.
-fn ordered(list: JsonRef<'_>) -> Vec<JsonRef<'_>> {
+fn sorted_by_index(list: JsonRef<'_>) -> Vec<JsonRef<'_>> {
     let mut all: Vec<(u64, JsonRef<'_>)> = list
         .items()
         .zip(0..)
@@ -385,11 +394,12 @@ fn ordered(list: JsonRef<'_>) -> Vec<JsonRef<'_>> {
     all.into_iter().map(|(_, item)| item).collect()
 }
 
-fn usage(root: JsonRef<'_>) -> Option<Usage> {
-    let input =
-        |path: &[&str]| tokens::count(root, path).map(|input| Usage { input, ..Usage::default() });
+fn read_usage(root: JsonRef<'_>) -> Option<Usage> {
+    let input = |path: &[&str]| {
+        tokens::count_at(root, path).map(|input| Usage { input, ..Usage::default() })
+    };
     root.get("usage")
-        .and_then(tokens::openai)
+        .and_then(tokens::read_openai)
         .or_else(|| input(&["usageMetadata", "promptTokenCount"]))
         .or_else(|| input(&["prompt_eval_count"]))
         .or_else(|| input(&["meta", "billed_units", "input_tokens"]))
@@ -401,7 +411,7 @@ fn usage(root: JsonRef<'_>) -> Option<Usage> {
 pub fn write_response(
     response: &EmbedResponse,
     request: &EmbedRequest,
-    asked_model: &str,
+    requested_model: &str,
 ) -> Bytes {
     let tokens = response.usage.map(|usage| usage.input_total());
     let vectors = |packed: bool| response.vectors.iter().map(move |vector| vector.to_json(packed));
@@ -429,7 +439,7 @@ pub fn write_response(
             });
             // The schema wants counts, also where nobody told them.
             let tokens = tokens.unwrap_or(0);
-            o.str("model", asked_model).object("usage", |o| {
+            o.str("model", requested_model).object("usage", |o| {
                 o.num("prompt_tokens", tokens).num("total_tokens", tokens);
             });
         }
@@ -473,7 +483,7 @@ pub fn write_response(
             metadata(o);
         }
         EmbedForm::Ollama => {
-            o.str("model", asked_model).array("embeddings", |a| {
+            o.str("model", requested_model).array("embeddings", |a| {
                 for vector in vectors(false) {
                     a.raw(&vector);
                 }

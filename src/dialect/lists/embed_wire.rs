@@ -6,19 +6,19 @@ use crate::{
 };
 
 /// The words of one form; `None` where it has no word.
-pub(super) struct Words {
+pub(super) struct FieldNames {
     pub form: EmbedForm,
     pub input: &'static str,
     pub dimensions: Option<&'static str>,
     pub encoding: Option<&'static str>,
     pub task: Option<&'static str>,
     pub truncate: Option<&'static str>,
-    tasks: &'static [(EmbedTask, &'static str)],
+    task_names: &'static [(EmbedTask, &'static str)],
 }
 
 use EmbedTask as T;
 
-const TASK: &[(EmbedTask, &str)] = &[
+const TASK_FORM_TASKS: &[(EmbedTask, &str)] = &[
     (T::Query, "retrieval.query"),
     (T::Document, "retrieval.passage"),
     (T::Similarity, "text-matching"),
@@ -26,14 +26,15 @@ const TASK: &[(EmbedTask, &str)] = &[
     (T::Clustering, "separation"),
     (T::CodeQuery, "code.query"),
 ];
-const INPUT_TYPE: &[(EmbedTask, &str)] = &[(T::Query, "query"), (T::Document, "document")];
-const TEXTS: &[(EmbedTask, &str)] = &[
+const INPUT_TYPE_FORM_TASKS: &[(EmbedTask, &str)] =
+    &[(T::Query, "query"), (T::Document, "document")];
+const TEXTS_FORM_TASKS: &[(EmbedTask, &str)] = &[
     (T::Query, "search_query"),
     (T::Document, "search_document"),
     (T::Classification, "classification"),
     (T::Clustering, "clustering"),
 ];
-const GEMINI: &[(EmbedTask, &str)] = &[
+const GEMINI_FORM_TASKS: &[(EmbedTask, &str)] = &[
     (T::Query, "RETRIEVAL_QUERY"),
     (T::Document, "RETRIEVAL_DOCUMENT"),
     (T::Similarity, "SEMANTIC_SIMILARITY"),
@@ -44,62 +45,62 @@ const GEMINI: &[(EmbedTask, &str)] = &[
     (T::CodeQuery, "CODE_RETRIEVAL_QUERY"),
 ];
 
-pub(super) fn words(form: EmbedForm) -> Words {
-    let none = Words {
+pub(super) fn field_names(form: EmbedForm) -> FieldNames {
+    let none = FieldNames {
         form,
         input: "input",
         dimensions: None,
         encoding: None,
         task: None,
         truncate: None,
-        tasks: &[],
+        task_names: &[],
     };
     match form {
         EmbedForm::Openai => {
-            Words { dimensions: Some("dimensions"), encoding: Some("encoding_format"), ..none }
+            FieldNames { dimensions: Some("dimensions"), encoding: Some("encoding_format"), ..none }
         }
-        EmbedForm::Task => Words {
+        EmbedForm::Task => FieldNames {
             dimensions: Some("dimensions"),
             encoding: Some("embedding_type"),
             task: Some("task"),
             truncate: Some("truncate"),
-            tasks: TASK,
+            task_names: TASK_FORM_TASKS,
             ..none
         },
-        EmbedForm::InputType => Words {
+        EmbedForm::InputType => FieldNames {
             dimensions: Some("output_dimension"),
             encoding: Some("encoding_format"),
             task: Some("input_type"),
             truncate: Some("truncation"),
-            tasks: INPUT_TYPE,
+            task_names: INPUT_TYPE_FORM_TASKS,
             ..none
         },
-        EmbedForm::Texts => Words {
+        EmbedForm::Texts => FieldNames {
             input: "texts",
             dimensions: Some("output_dimension"),
             encoding: Some("embedding_types"),
             task: Some("input_type"),
             truncate: Some("truncate"),
-            tasks: TEXTS,
+            task_names: TEXTS_FORM_TASKS,
             ..none
         },
-        EmbedForm::Gemini | EmbedForm::GeminiBatch => Words {
+        EmbedForm::Gemini | EmbedForm::GeminiBatch => FieldNames {
             input: "content",
             dimensions: Some("outputDimensionality"),
             task: Some("taskType"),
-            tasks: GEMINI,
+            task_names: GEMINI_FORM_TASKS,
             ..none
         },
         EmbedForm::Ollama => {
-            Words { dimensions: Some("dimensions"), truncate: Some("truncate"), ..none }
+            FieldNames { dimensions: Some("dimensions"), truncate: Some("truncate"), ..none }
         }
-        EmbedForm::OllamaPrompt => Words { input: "prompt", ..none },
+        EmbedForm::OllamaPrompt => FieldNames { input: "prompt", ..none },
     }
 }
 
-impl Words {
+impl FieldNames {
     pub(super) fn read_task(&self, word: &str) -> EmbedTask {
-        let known = self.tasks.iter().find(|(_, name)| *name == word);
+        let known = self.task_names.iter().find(|(_, name)| *name == word);
         known.map_or_else(|| EmbedTask::Other(word.to_owned()), |(task, _)| task.clone())
     }
 
@@ -107,7 +108,7 @@ impl Words {
     /// own (`same`) stays.
     pub(super) fn write_task<'t>(&self, task: &'t EmbedTask, same: bool) -> Option<&'t str> {
         let find = |task: &EmbedTask| {
-            self.tasks.iter().find(|(known, _)| known == task).map(|(_, name)| *name)
+            self.task_names.iter().find(|(known, _)| known == task).map(|(_, name)| *name)
         };
         find(task).or_else(|| match task {
             T::Other(word) => same.then_some(word.as_str()),

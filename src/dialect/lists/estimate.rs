@@ -18,55 +18,57 @@ use crate::{
 };
 
 /// What stands around a conversation: some models are told the date and more before it.
-const FRAME: u64 = 32;
+const CONVERSATION_OVERHEAD: u64 = 32;
 /// What stands around a message, a block that is no prose, and a tool.
-const AROUND: u64 = 8;
+const ITEM_OVERHEAD: u64 = 8;
 /// What providers tell the model about calling tools, where there is one.
-const TOOLS: u64 = 520;
+const TOOL_USE_OVERHEAD: u64 = 520;
 /// What the provider tells the model about a tool that it runs itself; what that tool finds cannot
 /// be foreseen.
-const HOSTED: u64 = 2_500;
+const HOSTED_TOOL_OVERHEAD: u64 = 2_500;
 /// What providers tell the model about a schema of its answer.
-const SCHEMA: u64 = 160;
+const SCHEMA_OVERHEAD: u64 = 160;
 
 /// An estimate from above. `count` is the tokenizer.
 #[must_use]
-pub fn estimate(request: &ChatRequest, count: &dyn Fn(&str) -> u64) -> u64 {
-    let scale = Scale { count };
-    let mut sum = FRAME;
+pub fn estimate_tokens(request: &ChatRequest, count: &dyn Fn(&str) -> u64) -> u64 {
+    let scale = TokenEstimator { count_tokens: count };
+    let mut sum = CONVERSATION_OVERHEAD;
     if !request.system.is_empty() {
-        sum += AROUND + scale.blocks(&request.system);
+        sum += ITEM_OVERHEAD + scale.blocks(&request.system);
     }
     for message in &request.messages {
-        sum += AROUND + scale.blocks(&message.blocks) + message.name.as_deref().map_or(0, count);
+        sum += ITEM_OVERHEAD
+            + scale.blocks(&message.blocks)
+            + message.name.as_deref().map_or(0, count);
     }
     if !request.tools.is_empty() {
-        sum += TOOLS + request.tools.iter().map(|tool| scale.tool(tool)).sum::<u64>();
+        sum += TOOL_USE_OVERHEAD + request.tools.iter().map(|tool| scale.tool(tool)).sum::<u64>();
     }
     if let Some(ResponseFormat::Schema { schema, description, name, .. }) = &request.settings.format
     {
-        sum += SCHEMA
+        sum += SCHEMA_OVERHEAD
             + scale.raw(schema)
-            + scale.maybe(description.as_deref())
-            + scale.maybe(name.as_deref());
+            + scale.optional_text(description.as_deref())
+            + scale.optional_text(name.as_deref());
     }
     sum.saturating_add(sum / 5)
 }
 
-struct Scale<'c> {
-    count: &'c dyn Fn(&str) -> u64,
+struct TokenEstimator<'c> {
+    count_tokens: &'c dyn Fn(&str) -> u64,
 }
 
-impl Scale<'_> {
+impl TokenEstimator<'_> {
     fn text(&self, text: &str) -> u64 {
-        (self.count)(text)
+        (self.count_tokens)(text)
     }
 
     fn raw(&self, raw: &RawJson) -> u64 {
         self.text(raw.text())
     }
 
-    fn maybe(&self, text: Option<&str>) -> u64 {
+    fn optional_text(&self, text: Option<&str>) -> u64 {
         text.map_or(0, |text| self.text(text))
     }
 
@@ -86,27 +88,27 @@ impl Scale<'_> {
             BlockKind::Text(it) => self.text(&it.text),
             BlockKind::Refusal(words) => self.text(words),
             BlockKind::Reasoning(it) => self.text(&it.text).max(sealed),
-            BlockKind::Media(media) => AROUND + self.media(media),
+            BlockKind::Media(media) => ITEM_OVERHEAD + self.media(media),
             BlockKind::ToolCall(call) => {
-                AROUND * 2
+                ITEM_OVERHEAD * 2
                     + self.text(&call.id)
                     + self.text(&call.name)
                     + self.text(&call.arguments)
             }
             BlockKind::ToolResult(result) => {
-                AROUND * 2
+                ITEM_OVERHEAD * 2
                     + self.text(&result.call)
-                    + self.maybe(result.name.as_deref())
+                    + self.optional_text(result.name.as_deref())
                     + self.blocks(&result.content)
             }
-            BlockKind::Foreign { body, .. } => AROUND + self.raw(body),
+            BlockKind::Foreign { body, .. } => ITEM_OVERHEAD + self.raw(body),
         };
         inside.max(sealed)
     }
 
     fn media(&self, media: &Media) -> u64 {
-        let name = self.maybe(media.name.as_deref());
-        let inside = media_size::tokens(media).unwrap_or_else(|| match &media.source {
+        let name = self.optional_text(media.name.as_deref());
+        let inside = media_size::media_tokens(media).unwrap_or_else(|| match &media.source {
             MediaSource::Text(text) => self.text(text),
             _ => 0,
         });
@@ -114,20 +116,20 @@ impl Scale<'_> {
     }
 
     fn tool(&self, tool: &Tool) -> u64 {
-        AROUND * 2
+        ITEM_OVERHEAD * 2
             + match tool {
                 Tool::Function(tool) => {
                     self.text(&tool.name)
-                        + self.maybe(tool.description.as_deref())
-                        + self.maybe(tool.namespace.as_deref())
+                        + self.optional_text(tool.description.as_deref())
+                        + self.optional_text(tool.namespace.as_deref())
                         + tool.schema.as_ref().map_or(0, |schema| self.raw(schema))
                 }
                 Tool::Custom(tool) => {
                     self.text(&tool.name)
-                        + self.maybe(tool.description.as_deref())
+                        + self.optional_text(tool.description.as_deref())
                         + tool.format.as_ref().map_or(0, |format| self.raw(format))
                 }
-                Tool::Hosted(tool) => HOSTED + self.raw(&tool.body),
+                Tool::Hosted(tool) => HOSTED_TOOL_OVERHEAD + self.raw(&tool.body),
             }
     }
 }
@@ -139,7 +141,8 @@ mod tests {
     use super::*;
     use crate::{
         dialect::{
-            Carry, Framing, Place, lists::count, recorded, registry, tokenizer, translate::Reading,
+            AttemptContext, ChatEndpoint, Framing, lists::count, recorded, registry, tokenizer,
+            translate::EventDecoder,
         },
         ir::{
             block::{CallKind, MediaKind, Reasoning, ReasoningSignature, ToolCall, ToolResult},
@@ -156,8 +159,8 @@ mod tests {
             messages: vec![ChatMessage::new(Role::User, blocks)],
             ..ChatRequest::default()
         };
-        let empty = estimate(&ChatRequest::default(), &words);
-        let plain = estimate(&with(vec![Block::text("one two three")]), &words);
+        let empty = estimate_tokens(&ChatRequest::default(), &words);
+        let plain = estimate_tokens(&with(vec![Block::text("one two three")]), &words);
         assert_eq!((empty, plain), (32 + 6, 43 + 8));
 
         let call = ToolCall {
@@ -192,8 +195,8 @@ mod tests {
             (sealed, 100),
             (Block::new(BlockKind::Refusal("no no".to_owned())), 2),
         ] {
-            let got = estimate(&with(vec![block.clone()]), &words);
-            assert!(got >= empty + AROUND + least, "{block:?}: {got}");
+            let got = estimate_tokens(&with(vec![block.clone()]), &words);
+            assert!(got >= empty + ITEM_OVERHEAD + least, "{block:?}: {got}");
         }
         let tool = Tool::Function(FunctionTool {
             name: "f".to_owned(),
@@ -201,8 +204,8 @@ mod tests {
             ..FunctionTool::default()
         });
         assert!(
-            estimate(&ChatRequest { tools: vec![tool], ..ChatRequest::default() }, &words)
-                > empty + TOOLS + 4
+            estimate_tokens(&ChatRequest { tools: vec![tool], ..ChatRequest::default() }, &words)
+                > empty + TOOL_USE_OVERHEAD + 4
         );
     }
 
@@ -222,12 +225,15 @@ mod tests {
             (Dialect::Responses, "openai.responses", Framing::Sse),
             (Dialect::Responses, "openai.responses.input_tokens", Framing::Sse),
         ] {
-            for exchange in
-                recorded::of(&[api]).into_iter().filter(|exchange| exchange.status == 200)
+            for exchange in recorded::load_exchanges(&[api])
+                .into_iter()
+                .filter(|exchange| exchange.status == 200)
             {
-                let asked = exchange.request.to_string();
-                let body = count::conversation(dialect, asked.as_bytes()).expect("an object");
-                let Ok(request) = registry::ingress(dialect).read_request(Place::Main, &body)
+                let request_body = exchange.request.to_string();
+                let body = count::unwrap_conversation(dialect, request_body.as_bytes())
+                    .expect("an object");
+                let Ok(request) =
+                    registry::ingress(dialect).read_request(ChatEndpoint::Chat, &body)
                 else {
                     continue;
                 };
@@ -235,31 +241,38 @@ mod tests {
                 // not in the request.
                 let hosted = request.tools.iter().any(|tool| matches!(tool, Tool::Hosted(_)));
                 if hosted
-                    || asked.contains("cachedContent")
-                    || asked.contains("mcp_servers")
-                    || asked.contains("previous_response_id")
+                    || request_body.contains("cachedContent")
+                    || request_body.contains("mcp_servers")
+                    || request_body.contains("previous_response_id")
                 {
                     continue;
                 }
                 let egress = registry::egress(dialect);
-                let told = if exchange.streaming {
-                    let mut reading =
-                        Reading::new(framing, egress.stream_reader(&Carry::default()), false);
-                    let mut said = Vec::new();
-                    reading.feed(&Bytes::from(exchange.response), &mut said);
-                    reading.end(&mut said);
-                    reading.summary().usage.map(|usage| usage.input_total())
+                let reported = if exchange.streaming {
+                    let mut decoder = EventDecoder::new(
+                        framing,
+                        egress.stream_reader(&AttemptContext::default()),
+                        false,
+                    );
+                    let mut events = Vec::new();
+                    decoder.feed(&Bytes::from(exchange.response), &mut events);
+                    decoder.finish(&mut events);
+                    decoder.summary().usage.map(|usage| usage.input_total())
                 } else {
-                    let whole =
-                        egress.read_response("", exchange.response.as_bytes(), &Carry::default());
-                    count::read("", exchange.response.as_bytes())
+                    let response = egress.read_response(
+                        "",
+                        exchange.response.as_bytes(),
+                        &AttemptContext::default(),
+                    );
+                    count::read_response("", exchange.response.as_bytes())
                         .ok()
-                        .or_else(|| Some(whole.ok()?.usage?.input_total()))
+                        .or_else(|| Some(response.ok()?.usage?.input_total()))
                 };
-                let (got, told) = (estimate(&request, &tokenizer::count), told.unwrap_or(0));
+                let (got, reported) =
+                    (estimate_tokens(&request, &tokenizer::count_tokens), reported.unwrap_or(0));
                 all += 1;
-                if got < told {
-                    below.push((exchange.id, got, told));
+                if got < reported {
+                    below.push((exchange.id, got, reported));
                 }
             }
         }

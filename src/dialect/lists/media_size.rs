@@ -8,17 +8,17 @@ use base64::{
 use crate::ir::block::{Media, MediaKind, MediaSource};
 
 /// What an image costs at most: the large ones are made smaller before they are read.
-const IMAGE: u64 = 1_700;
+const MAX_IMAGE_TOKENS: u64 = 1_700;
 /// Pixels to a token of the provider that counts images finest.
-const PIXELS: u64 = 750;
+const PIXELS_PER_TOKEN: u64 = 750;
 /// Some count at least so much for the smallest.
-const SMALLEST: u64 = 260;
+const MIN_IMAGE_TOKENS: u64 = 260;
 /// A page of a document is read as text and as image.
-const PAGE: u64 = 3_000;
+const TOKENS_PER_PAGE: u64 = 3_000;
 /// The beginning of a file is enough to find how large a picture is.
-const HEAD: usize = 256 << 10;
+const MAX_HEADER_BYTES: usize = 256 << 10;
 
-const LENIENT: GeneralPurpose = GeneralPurpose::new(
+const LENIENT_BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)
@@ -27,7 +27,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 
 /// Tokens of a picture, a recording or a document; never too few by much. Text documents are for
 /// the tokenizer: `None`.
-pub(super) fn tokens(media: &Media) -> Option<u64> {
+pub(super) fn media_tokens(media: &Media) -> Option<u64> {
     let data = match &media.source {
         MediaSource::Text(_) => return None,
         MediaSource::Base64(data) => Some(data.as_str()),
@@ -38,26 +38,28 @@ pub(super) fn tokens(media: &Media) -> Option<u64> {
     };
     let bytes = data.map(|data| data.len() as u64 / 4 * 3);
     Some(match media.kind {
-        MediaKind::Image => data.and_then(dimensions).map_or(IMAGE, |(width, height)| {
-            let area = width.saturating_mul(height) / PIXELS;
-            area.saturating_add(SMALLEST).min(IMAGE)
-        }),
+        MediaKind::Image => {
+            data.and_then(image_dimensions).map_or(MAX_IMAGE_TOKENS, |(width, height)| {
+                let area = width.saturating_mul(height) / PIXELS_PER_TOKEN;
+                area.saturating_add(MIN_IMAGE_TOKENS).min(MAX_IMAGE_TOKENS)
+            })
+        }
         // 32 tokens a second, of which 8 KB and more are heard.
         MediaKind::Audio => bytes.map_or(2_000, |bytes| bytes / 250 + 100),
         // 300 tokens a second, of which 100 KB and more are seen.
         MediaKind::Video => bytes.map_or(20_000, |bytes| bytes / 330 + 300),
-        MediaKind::Document | MediaKind::File => bytes.map_or(10 * PAGE, |bytes| {
+        MediaKind::Document | MediaKind::File => bytes.map_or(10 * TOKENS_PER_PAGE, |bytes| {
             // Pages of scanned documents have some 100 KB, pages of words much less.
-            let pages = data.and_then(pages).unwrap_or(bytes / 30_000 + 1);
-            pages.saturating_mul(PAGE)
+            let pages = data.and_then(count_pdf_pages).unwrap_or(bytes / 30_000 + 1);
+            pages.saturating_mul(TOKENS_PER_PAGE)
         }),
     })
 }
 
 /// Width and height of a picture, read from its beginning.
-fn dimensions(data: &str) -> Option<(u64, u64)> {
-    let head = data.get(..data.len().min(HEAD / 3 * 4) / 4 * 4)?;
-    let bytes = LENIENT.decode(head).ok()?;
+fn image_dimensions(data: &str) -> Option<(u64, u64)> {
+    let head = data.get(..data.len().min(MAX_HEADER_BYTES / 3 * 4) / 4 * 4)?;
+    let bytes = LENIENT_BASE64.decode(head).ok()?;
     let big = |at: usize, n: usize| {
         Some(bytes.get(at..at + n)?.iter().fold(0_u64, |sum, &b| sum << 8 | u64::from(b)))
     };
@@ -92,14 +94,15 @@ fn dimensions(data: &str) -> Option<(u64, u64)> {
 }
 
 /// Pages that a PDF tells openly; many do not.
-fn pages(data: &str) -> Option<u64> {
-    const PAGE: &[u8] = b"/Type/Page";
-    let bytes = LENIENT.decode(data).ok().filter(|bytes| bytes.starts_with(b"%PDF"))?;
+fn count_pdf_pages(data: &str) -> Option<u64> {
+    const PAGE_OBJECT: &[u8] = b"/Type/Page";
+    let bytes = LENIENT_BASE64.decode(data).ok().filter(|bytes| bytes.starts_with(b"%PDF"))?;
     let (mut count, mut rest) = (0, bytes.as_slice());
     while let Some(at) = memchr::memmem::find(rest, b"/Type") {
         rest = &rest[at + 5..];
         let word = rest.trim_ascii_start();
-        if word.starts_with(&PAGE[5..]) && !word[5..].first().is_some_and(u8::is_ascii_alphanumeric)
+        if word.starts_with(&PAGE_OBJECT[5..])
+            && !word[5..].first().is_some_and(u8::is_ascii_alphanumeric)
         {
             count += 1;
         }
@@ -130,26 +133,29 @@ mod tests {
         let webp = b"RIFF\0\0\0\0WEBPVP8X\0\0\0\0\0\0\0\0\xe7\x03\0\xf3\x01\0";
         let jpeg = b"\xff\xd8\xff\xe0\0\x04ab\xff\xc0\0\x11\x08\x01\xf4\x03\xe8";
         for bytes in [&png[..], gif, webp, jpeg] {
-            assert_eq!(tokens(&media(MediaKind::Image, bytes)), Some(500_000 / 750 + 260));
+            assert_eq!(media_tokens(&media(MediaKind::Image, bytes)), Some(500_000 / 750 + 260));
         }
-        assert_eq!(tokens(&media(MediaKind::Image, b"\xff\xd8\xff")), Some(IMAGE));
-        assert_eq!(tokens(&media(MediaKind::Image, b"")), Some(IMAGE));
+        assert_eq!(media_tokens(&media(MediaKind::Image, b"\xff\xd8\xff")), Some(MAX_IMAGE_TOKENS));
+        assert_eq!(media_tokens(&media(MediaKind::Image, b"")), Some(MAX_IMAGE_TOKENS));
     }
 
     #[test]
     fn documents_cost_by_their_pages() {
         assert_eq!(
-            tokens(&media(MediaKind::Document, b"%PDF /Type /Page /Type/Pages /Type/Page>>")),
-            Some(2 * PAGE)
+            media_tokens(&media(MediaKind::Document, b"%PDF /Type /Page /Type/Pages /Type/Page>>")),
+            Some(2 * TOKENS_PER_PAGE)
         );
-        assert_eq!(tokens(&media(MediaKind::Document, &[b'x'; 40_000])), Some(2 * PAGE));
+        assert_eq!(
+            media_tokens(&media(MediaKind::Document, &[b'x'; 40_000])),
+            Some(2 * TOKENS_PER_PAGE)
+        );
     }
 
     proptest::proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..60), begin in "(|GIF8|RIFF....WEBPVP8)") {
-            let _tokens = tokens(&media(MediaKind::Image, &[begin.as_bytes(), &bytes].concat()));
-            let _tokens = tokens(&media(MediaKind::Image, &[b"\xff\xd8\xff", &bytes[..]].concat()));
+            let _tokens = media_tokens(&media(MediaKind::Image, &[begin.as_bytes(), &bytes].concat()));
+            let _tokens = media_tokens(&media(MediaKind::Image, &[b"\xff\xd8\xff", &bytes[..]].concat()));
         }
     }
 }

@@ -21,41 +21,41 @@ use crate::{
 
 /// A request in an upstream's form.
 #[derive(Clone, Debug)]
-pub struct Written {
+pub struct EncodedOpRequest {
     /// Below the base URL; `{model}` stands where it holds the model's name.
     pub path: &'static str,
     pub body: Bytes,
     pub losses: Vec<Loss>,
 }
 
-fn refused(message: impl Into<String>) -> ProxyError {
+fn bad_request(message: impl Into<String>) -> ProxyError {
     ProxyError::new(ProxyErrorKind::BadRequest, message)
 }
 
-fn object(body: &[u8]) -> Result<JsonRef<'_>, ProxyError> {
+fn parse_object(body: &[u8]) -> Result<JsonRef<'_>, ProxyError> {
     let root = json::parse(body)
-        .map_err(|bad| refused(format!("invalid JSON: {}", bad.describe(body))))?;
+        .map_err(|bad| bad_request(format!("invalid JSON: {}", bad.describe(body))))?;
     if root.is_object() {
         Ok(root)
     } else {
-        Err(refused(format!("expected an object, got {}", root.kind())))
+        Err(bad_request(format!("expected an object, got {}", root.kind())))
     }
 }
 
-fn string(json: JsonRef<'_>, key: &str) -> Option<String> {
+fn non_empty_string(json: JsonRef<'_>, key: &str) -> Option<String> {
     json.get(key)
         .and_then(JsonRef::str)
         .map(std::borrow::Cow::into_owned)
         .filter(|text| !text.is_empty())
 }
 
-fn lose(losses: &mut Vec<Loss>, lost: bool, name: &'static str) {
+fn add_loss(losses: &mut Vec<Loss>, lost: bool, name: &'static str) {
     if lost {
         losses.push(Loss(name.into()));
     }
 }
 
-fn lose_extras(losses: &mut Vec<Loss>, extras: &Extras, dialect: Dialect) {
+fn add_extra_losses(losses: &mut Vec<Loss>, extras: &Extras, dialect: Dialect) {
     let foreign = extras.iter().filter(|(key, _)| extras.get(dialect, key).is_none());
     losses.extend(foreign.map(|(key, _)| Loss(key.to_owned().into())));
 }

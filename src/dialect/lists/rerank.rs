@@ -4,7 +4,9 @@
 
 use bytes::Bytes;
 
-use super::{Written, lose, lose_extras, object, refused, string};
+use super::{
+    EncodedOpRequest, add_extra_losses, add_loss, bad_request, non_empty_string, parse_object,
+};
 use crate::{
     base::{
         json::JsonRef,
@@ -26,9 +28,9 @@ use crate::{
 ///
 /// What is no JSON object, and a request without query or documents; names the field.
 pub fn read_request(path: &str, body: &[u8]) -> Result<RerankRequest, ProxyError> {
-    let root = object(body)?;
+    let root = parse_object(body)?;
     let mut request =
-        RerankRequest { form: told_by_fields(path, root), ..RerankRequest::default() };
+        RerankRequest { form: form_by_fields(path, root), ..RerankRequest::default() };
     let (mut query, mut documents) = (None, None);
     for (key, value) in root.members().filter(|(_, value)| value.kind() != "null") {
         match key {
@@ -43,12 +45,13 @@ pub fn read_request(path: &str, body: &[u8]) -> Result<RerankRequest, ProxyError
             _ => request.extras.push(Dialect::Openai, key, RawJson::from_json(value)),
         }
     }
-    request.query = query.ok_or_else(|| refused("missing `query`").param("query"))?.into_owned();
+    request.query =
+        query.ok_or_else(|| bad_request("missing `query`").param("query"))?.into_owned();
     let list = documents
         .filter(|list| list.is_array())
-        .ok_or_else(|| refused("missing `documents`").param("documents"))?;
+        .ok_or_else(|| bad_request("missing `documents`").param("documents"))?;
     if let Some(wrong) = list.items().find(|item| !matches!(item.kind(), "string" | "object")) {
-        return Err(refused(format!(
+        return Err(bad_request(format!(
             "`documents` must hold texts or objects, got {}",
             wrong.kind()
         ))
@@ -56,12 +59,12 @@ pub fn read_request(path: &str, body: &[u8]) -> Result<RerankRequest, ProxyError
     }
     request.documents = list.items().map(RawJson::from_json).collect();
     if request.documents.is_empty() {
-        return Err(refused("`documents` must not be empty").param("documents"));
+        return Err(bad_request("`documents` must not be empty").param("documents"));
     }
     Ok(request)
 }
 
-fn told_by_fields(path: &str, root: JsonRef<'_>) -> RerankForm {
+fn form_by_fields(path: &str, root: JsonRef<'_>) -> RerankForm {
     let any = |keys: &[&str]| keys.iter().any(|key| root.get(key).is_some());
     if any(&["texts", "return_text", "raw_scores"]) {
         RerankForm::Scores
@@ -78,7 +81,7 @@ fn told_by_fields(path: &str, root: JsonRef<'_>) -> RerankForm {
 
 /// Writes a request in an upstream's form.
 #[must_use]
-pub fn write_request(form: RerankForm, request: &RerankRequest, model: &str) -> Written {
+pub fn write_request(form: RerankForm, request: &RerankRequest, model: &str) -> EncodedOpRequest {
     let mut losses = Vec::new();
     let same = form == request.form;
     let objects = matches!(form, RerankForm::Meta | RerankForm::Results);
@@ -92,7 +95,7 @@ pub fn write_request(form: RerankForm, request: &RerankRequest, model: &str) -> 
                 if objects {
                     a.raw(document)
                 } else {
-                    a.str(&words(document))
+                    a.str(&document_text(document))
                 };
             }
         });
@@ -112,21 +115,21 @@ pub fn write_request(form: RerankForm, request: &RerankRequest, model: &str) -> 
             request.extras.write(Dialect::Openai, o, |_| {});
         }
     });
-    lose(
+    add_loss(
         &mut losses,
         request.truncate.is_some() && !matches!(form, RerankForm::Data | RerankForm::Scores),
         "truncate",
     );
     if !same {
         // A form's own fields are not the other's, though both are of one dialect.
-        lose_extras(&mut losses, &request.extras, Dialect::Gemini);
+        add_extra_losses(&mut losses, &request.extras, Dialect::Gemini);
     }
     let path = match form {
         RerankForm::Meta => "/v1/rerank",
         RerankForm::MetaTexts => "/v2/rerank",
         RerankForm::Data | RerankForm::Results | RerankForm::Scores => "/rerank",
     };
-    Written { path, body: body.into(), losses }
+    EncodedOpRequest { path, body: body.into(), losses }
 }
 
 fn top_field(form: RerankForm) -> Option<&'static str> {
@@ -139,7 +142,7 @@ fn top_field(form: RerankForm) -> Option<&'static str> {
 }
 
 /// The text of a document: itself, its `text`, else its JSON.
-fn words(document: &RawJson) -> String {
+fn document_text(document: &RawJson) -> String {
     let json = document.json();
     json.str()
         .or_else(|| json.get("text")?.str())
@@ -152,21 +155,19 @@ fn words(document: &RawJson) -> String {
 ///
 /// The fault, when the body holds no scores.
 pub fn read_response(content_type: &str, body: &[u8]) -> Result<RerankResponse, Fault> {
-    let root = shape::proven(content_type, body)?;
+    let root = shape::parse(content_type, body)?;
     if fault::is_error(root) {
-        return Err(fault::told(None, root));
+        return Err(fault::from_json(None, root));
     }
-    let places = ["results", "data", "rankings"];
+    let keys = ["results", "data", "rankings"];
     let list = if root.is_array() {
         Some(root)
     } else {
-        places
-            .iter()
-            .find_map(|key| root.get(key))
-            .or_else(|| root.member_at(&["output", "results"]))
+        keys.iter().find_map(|key| root.get(key)).or_else(|| root.member_at(&["output", "results"]))
     };
-    let list =
-        list.filter(|list| list.is_array()).ok_or_else(|| fault::unexpected("no `results`"))?;
+    let list = list
+        .filter(|list| list.is_array())
+        .ok_or_else(|| fault::unexpected_shape("no `results`"))?;
     let ranked = |(item, at): (JsonRef<'_>, u64)| {
         let score = ["relevance_score", "score", "logit"]
             .iter()
@@ -178,17 +179,18 @@ pub fn read_response(content_type: &str, body: &[u8]) -> Result<RerankResponse, 
         })
     };
     let results: Option<Vec<_>> = list.items().zip(0..).map(ranked).collect();
-    let input =
-        |path: &[&str]| tokens::count(root, path).map(|input| Usage { input, ..Usage::default() });
+    let input = |path: &[&str]| {
+        tokens::count_at(root, path).map(|input| Usage { input, ..Usage::default() })
+    };
     Ok(RerankResponse {
-        id: string(root, "id").unwrap_or_default(),
-        model: shape::name(root.get("model")).unwrap_or_default(),
-        results: results.ok_or_else(|| fault::unexpected("a result without score"))?,
+        id: non_empty_string(root, "id").unwrap_or_default(),
+        model: shape::clean_name(root.get("model")).unwrap_or_default(),
+        results: results.ok_or_else(|| fault::unexpected_shape("a result without score"))?,
         usage: root
             .get("usage")
-            .and_then(tokens::openai)
+            .and_then(tokens::read_openai)
             .or_else(|| input(&["meta", "tokens", "input_tokens"])),
-        search_units: tokens::count(root, &["meta", "billed_units", "search_units"]),
+        search_units: tokens::count_at(root, &["meta", "billed_units", "search_units"]),
     })
 }
 
@@ -197,19 +199,21 @@ pub fn read_response(content_type: &str, body: &[u8]) -> Result<RerankResponse, 
 pub fn write_response(
     response: &RerankResponse,
     request: &RerankRequest,
-    asked_model: &str,
+    requested_model: &str,
 ) -> Bytes {
-    let most = request.top_n.and_then(|top| usize::try_from(top).ok()).unwrap_or(usize::MAX);
-    let results = || response.results.iter().take(most);
+    let limit = request.top_n.and_then(|top| usize::try_from(top).ok()).unwrap_or(usize::MAX);
+    let results = || response.results.iter().take(limit);
     let document = |o: &mut ObjectWriter<'_>, result: &RankedDocument| {
-        let told = request.documents.get(usize::try_from(result.index).unwrap_or(usize::MAX));
-        let Some(told) = told.filter(|_| request.return_documents == Some(true)) else { return };
-        match (request.form, told.json().is_object()) {
-            (RerankForm::Scores, _) => o.str("text", &words(told)),
-            (RerankForm::Data, _) => o.str("document", &words(told)),
-            (_, true) => o.raw("document", told),
+        let source = request.documents.get(usize::try_from(result.index).unwrap_or(usize::MAX));
+        let Some(source) = source.filter(|_| request.return_documents == Some(true)) else {
+            return;
+        };
+        match (request.form, source.json().is_object()) {
+            (RerankForm::Scores, _) => o.str("text", &document_text(source)),
+            (RerankForm::Data, _) => o.str("document", &document_text(source)),
+            (_, true) => o.raw("document", source),
             (_, false) => o.object("document", |o| {
-                o.raw("text", told);
+                o.raw("text", source);
             }),
         };
     };
@@ -250,7 +254,7 @@ pub fn write_response(
         RerankForm::Scores => write::array(|a| list(a, "score")),
         RerankForm::Data => write::object(|o| {
             o.str("object", "list").array("data", |a| list(a, "relevance_score"));
-            o.str("model", asked_model);
+            o.str("model", requested_model);
             usage(o);
         }),
         RerankForm::Meta | RerankForm::MetaTexts => write::object(|o| {
@@ -261,7 +265,7 @@ pub fn write_response(
         // looks for.
         RerankForm::Results => write::object(|o| {
             o.str("id", &response.id)
-                .str("model", asked_model)
+                .str("model", requested_model)
                 .array("results", |a| list(a, "relevance_score"));
             usage(o);
             meta(o, "1");
@@ -305,14 +309,14 @@ mod tests {
             RerankForm::Results,
             RerankForm::Scores,
         ];
-        for asked in forms {
-            let request = read(&body(asked));
-            assert_eq!(request.form, asked);
-            let written = write_request(asked, &request, "m");
+        for request_body in forms {
+            let request = read(&body(request_body));
+            assert_eq!(request.form, request_body);
+            let written = write_request(request_body, &request, "m");
             assert_eq!(
                 (serde_json::from_slice::<Value>(&written.body).expect("json"), written.losses),
-                (body(asked), vec![]),
-                "{asked:?}"
+                (body(request_body), vec![]),
+                "{request_body:?}"
             );
             for upstream in forms {
                 let again = read_request(
@@ -321,7 +325,7 @@ mod tests {
                 )
                 .expect("a request");
                 let texts = |request: &RerankRequest| {
-                    request.documents.iter().map(words).collect::<Vec<_>>()
+                    request.documents.iter().map(document_text).collect::<Vec<_>>()
                 };
                 assert_eq!(
                     (texts(&again), &again.query),
@@ -342,11 +346,15 @@ mod tests {
             r#"{"rankings":[{"index":1,"logit":0.90},{"index":0,"logit":-4}]}"#,
         ] {
             let response = read_response("", body.as_bytes()).expect("an answer");
-            let told = |asked: Value| {
-                serde_json::from_slice::<Value>(&write_response(&response, &read(&asked), "asked"))
-                    .expect("json")
+            let written = |request_body: Value| {
+                serde_json::from_slice::<Value>(&write_response(
+                    &response,
+                    &read(&request_body),
+                    "asked",
+                ))
+                .expect("json")
             };
-            let results = told(
+            let results = written(
                 json!({"query": "q", "documents": ["a", {"text": "b"}], "top_n": 1, "return_documents": true}),
             );
             assert_eq!(
@@ -358,7 +366,7 @@ mod tests {
                     && results["meta"].is_object()
                     && results["model"] == "asked"
             );
-            let data = told(
+            let data = written(
                 json!({"query": "q", "documents": ["a", "b"], "top_k": 2, "return_documents": true}),
             );
             assert_eq!(
@@ -366,7 +374,7 @@ mod tests {
                 json!({"index": 1, "document": "b", "relevance_score": 0.9})
             );
             assert_eq!(
-                told(json!({"query": "q", "texts": ["a", "b"]}))[0],
+                written(json!({"query": "q", "texts": ["a", "b"]}))[0],
                 json!({"index": 1, "score": 0.9})
             );
         }
@@ -394,7 +402,7 @@ mod tests {
 
     #[test]
     fn recorded_exchanges_are_read() {
-        for exchange in recorded::of(&["rerank"]) {
+        for exchange in recorded::load_exchanges(&["rerank"]) {
             let request = read(&exchange.request);
             let response =
                 read_response("application/json", exchange.response.as_bytes()).expect("an answer");

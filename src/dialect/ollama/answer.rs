@@ -5,55 +5,58 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     base::json::JsonRef,
-    dialect::{Summary, fault, ollama::meter::usage, shape},
+    dialect::{AnswerSummary, fault, ollama::meter::read_usage, shape},
     ir::fault::Fault,
 };
 
-pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
-    let json = shape::answer(content_type, body)?;
+pub(super) fn read_summary(content_type: &str, body: &[u8]) -> Result<AnswerSummary, Fault> {
+    let json = shape::parse_response(content_type, body)?;
     match (json.get("message"), json.get("response")) {
         (Some(message), _) if message.is_object() => {}
         (None, Some(response)) if response.kind() == "string" => {}
-        _ => return Err(fault::unexpected("neither `message` nor `response`")),
+        _ => return Err(fault::unexpected_shape("neither `message` nor `response`")),
     }
-    Ok(summary(json))
+    Ok(summarize(json))
 }
 
-pub(super) fn read_embedding(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
-    shape::answer(content_type, body).map(summary)
+pub(super) fn read_embedding_summary(
+    content_type: &str,
+    body: &[u8],
+) -> Result<AnswerSummary, Fault> {
+    shape::parse_response(content_type, body).map(summarize)
 }
 
-fn summary(json: JsonRef<'_>) -> Summary {
-    Summary {
-        usage: usage(json),
-        finish: shape::name(json.get("done_reason")),
-        model: shape::name(json.get("model")),
+fn summarize(json: JsonRef<'_>) -> AnswerSummary {
+    AnswerSummary {
+        usage: read_usage(json),
+        finish_reason: shape::clean_name(json.get("done_reason")),
+        model: shape::clean_name(json.get("model")),
     }
 }
 
 /// One line that is the whole answer.
-pub(super) fn as_stream(body: &[u8]) -> Result<Bytes, Fault> {
-    read("", body)?;
-    let mut answer = shape::tree("", body)?;
+pub(super) fn synthesize_stream(body: &[u8]) -> Result<Bytes, Fault> {
+    read_summary("", body)?;
+    let mut answer = shape::parse_tree("", body)?;
     answer.insert("done".to_owned(), true.into());
     Ok(format!("{}\n", Value::Object(answer)).into())
 }
 
 /// The lines of a complete stream as one answer: texts joined, everything else as the last line
 /// says.
-pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
+pub(super) fn collect_stream(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
     let mut answer = Map::new();
     for (_, data) in events {
-        for (key, value) in shape::event(data)? {
+        for (key, value) in shape::parse_event_tree(data)? {
             match (key.as_str(), value) {
                 ("response" | "thinking", Value::String(text)) => {
-                    shape::append(answer.entry(key).or_insert(Value::Null), &text)
+                    shape::append_text(answer.entry(key).or_insert(Value::Null), &text)
                 }
                 ("message", Value::Object(part)) => {
                     if let Some(message) =
                         answer.entry(key).or_insert_with(|| json!({})).as_object_mut()
                     {
-                        merge(message, part);
+                        merge_message(message, part);
                     }
                 }
                 (_, value) => {
@@ -65,15 +68,15 @@ pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
     if answer.get("done") == Some(&Value::Bool(true)) {
         Ok(Value::Object(answer).to_string().into())
     } else {
-        Err(shape::cut())
+        Err(shape::truncated_stream_fault())
     }
 }
 
-fn merge(message: &mut Map<String, Value>, part: Map<String, Value>) {
+fn merge_message(message: &mut Map<String, Value>, part: Map<String, Value>) {
     for (key, value) in part {
         match (message.get_mut(&key), value) {
             (Some(Value::Array(old)), Value::Array(new)) => old.extend(new),
-            (Some(old), Value::String(text)) if key != "role" => shape::append(old, &text),
+            (Some(old), Value::String(text)) if key != "role" => shape::append_text(old, &text),
             (_, value) => {
                 message.insert(key, value);
             }
@@ -96,13 +99,13 @@ mod tests {
         .map(|data| (Vec::new(), data.as_bytes().to_vec()))
         .collect();
         let got: Value =
-            serde_json::from_slice(&as_answer(&events).expect("complete")).expect("json");
+            serde_json::from_slice(&collect_stream(&events).expect("complete")).expect("json");
         assert_eq!(
             got,
             json!({"model":"m","message":{"role":"assistant","content":"ab"},"done":true,"eval_count":2})
         );
-        assert!(as_answer(&events[..2]).is_err());
-        assert!(read("", b"{}").is_err());
-        assert!(read("", br#"{"response":"x","done":true}"#).is_ok());
+        assert!(collect_stream(&events[..2]).is_err());
+        assert!(read_summary("", b"{}").is_err());
+        assert!(read_summary("", br#"{"response":"x","done":true}"#).is_ok());
     }
 }

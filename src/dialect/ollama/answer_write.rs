@@ -10,8 +10,8 @@ use crate::{
         write::{self, ObjectWriter},
     },
     dialect::{
-        Place, Shape, StreamWriter,
-        ollama::{self, image, request_write::arguments},
+        ChatEndpoint, ResponseSpec, StreamWriter,
+        ollama::{self, image, request_write::arguments_object},
     },
     ir::{
         block::{BlockKind, Media, MediaKind, MediaSource, ToolCall},
@@ -25,15 +25,15 @@ use crate::{
 };
 
 /// What stands on every line.
-struct Frame {
-    generate: bool,
+struct LineHeader {
+    is_generate: bool,
     model: String,
     created_at: String,
 }
 
 /// What one line says of the answer.
 #[derive(Default)]
-struct Said<'s> {
+struct LineContent<'s> {
     text: &'s str,
     thinking: &'s str,
     images: &'s [Cow<'s, str>],
@@ -41,52 +41,56 @@ struct Said<'s> {
     logprobs: Option<&'s RawJson>,
 }
 
-impl Frame {
-    fn new(shape: &Shape, created: Option<i64>) -> Self {
-        let at = jiff::Timestamp::from_second(created.unwrap_or(shape.now)).unwrap_or_default();
+impl LineHeader {
+    fn new(shape: &ResponseSpec, created: Option<i64>) -> Self {
+        let at = jiff::Timestamp::from_second(created.unwrap_or(shape.created)).unwrap_or_default();
         Self {
-            generate: shape.place == Place::Generate,
+            is_generate: shape.endpoint == ChatEndpoint::Generate,
             model: shape.model.clone(),
             created_at: at.to_string(),
         }
     }
 
-    fn write(&self, said: &Said<'_>, finish: impl FnOnce(&mut ObjectWriter<'_>)) -> String {
+    fn to_line(
+        &self,
+        content: &LineContent<'_>,
+        finish: impl FnOnce(&mut ObjectWriter<'_>),
+    ) -> String {
         write::object(|o| {
             o.str("model", &self.model).str("created_at", &self.created_at);
-            if self.generate {
-                o.str("response", said.text);
-                rest(o, said);
+            if self.is_generate {
+                o.str("response", content.text);
+                write_content(o, content);
             } else {
                 o.object("message", |o| {
-                    o.str("role", "assistant").str("content", said.text);
-                    rest(o, said);
+                    o.str("role", "assistant").str("content", content.text);
+                    write_content(o, content);
                 });
             }
-            o.opt_raw("logprobs", said.logprobs);
+            o.opt_raw("logprobs", content.logprobs);
             finish(o);
         })
     }
 }
 
-fn rest(o: &mut ObjectWriter<'_>, said: &Said<'_>) {
-    if !said.thinking.is_empty() {
-        o.str("thinking", said.thinking);
+fn write_content(o: &mut ObjectWriter<'_>, content: &LineContent<'_>) {
+    if !content.thinking.is_empty() {
+        o.str("thinking", content.thinking);
     }
-    if !said.images.is_empty() {
+    if !content.images.is_empty() {
         o.array("images", |a| {
-            for data in said.images {
+            for data in content.images {
                 a.str(data);
             }
         });
     }
-    if !said.calls.is_empty() {
+    if !content.calls.is_empty() {
         o.array("tool_calls", |a| {
-            for (index, call) in said.calls {
+            for (index, call) in content.calls {
                 a.object(|o| {
                     o.str("id", &call.id).object("function", |o| {
                         o.num("index", *index as u64).str("name", &call.name);
-                        o.raw_text("arguments", &arguments(&call.arguments, call.form));
+                        o.raw_text("arguments", &arguments_object(&call.arguments, call.form));
                     });
                 });
             }
@@ -96,7 +100,12 @@ fn rest(o: &mut ObjectWriter<'_>, said: &Said<'_>) {
 
 /// The last line's own fields. What the answer took is known only where its server told it. Clients
 /// divide by it, so the unknown is told as the shortest time there is, not as zero.
-fn ending(o: &mut ObjectWriter<'_>, kind: FinishKind, usage: Option<Usage>, extras: &Extras) {
+fn write_final_fields(
+    o: &mut ObjectWriter<'_>,
+    kind: FinishKind,
+    usage: Option<Usage>,
+    extras: &Extras,
+) {
     let reason = match kind {
         FinishKind::Stop | FinishKind::ToolCalls => "stop",
         FinishKind::Length => "length",
@@ -122,17 +131,17 @@ fn ending(o: &mut ObjectWriter<'_>, kind: FinishKind, usage: Option<Usage>, extr
 }
 
 /// The picture, where it is one that can be told.
-fn picture(media: &Media) -> Option<Cow<'_, str>> {
+fn image_data(media: &Media) -> Option<Cow<'_, str>> {
     match (media.kind, &media.source) {
-        (MediaKind::Image, MediaSource::Base64(data)) => Some(image::standard(data)),
+        (MediaKind::Image, MediaSource::Base64(data)) => Some(image::to_standard_base64(data)),
         (MediaKind::Image, MediaSource::Url(url)) => {
-            image::data_url(url).map(|(_, data)| image::standard(data))
+            image::split_data_url(url).map(|(_, data)| image::to_standard_base64(data))
         }
         _ => None,
     }
 }
 
-pub(super) fn whole(response: &ChatResponse, shape: &Shape) -> Bytes {
+pub(super) fn write_response(response: &ChatResponse, shape: &ResponseSpec) -> Bytes {
     let (mut text, mut thinking) = (String::new(), String::new());
     let (mut images, mut calls) = (Vec::new(), Vec::new());
     for block in &response.blocks {
@@ -140,138 +149,152 @@ pub(super) fn whole(response: &ChatResponse, shape: &Shape) -> Bytes {
             BlockKind::Text(it) => text.push_str(&it.text),
             BlockKind::Refusal(words) => text.push_str(words),
             BlockKind::Reasoning(it) => thinking.push_str(&it.text),
-            BlockKind::Media(media) => images.extend(picture(media)),
+            BlockKind::Media(media) => images.extend(image_data(media)),
             BlockKind::ToolCall(call) => calls.push((calls.len(), call)),
             BlockKind::ToolResult(_) | BlockKind::Foreign { .. } => {}
         }
     }
-    let said = Said {
+    let content = LineContent {
         text: &text,
         thinking: &thinking,
         images: &images,
         calls: &calls,
         logprobs: response.logprobs.as_ref(),
     };
-    let frame = Frame::new(shape, response.created);
+    let header = LineHeader::new(shape, response.created);
     let mut line = Vec::new();
     write::push_single_line(
         &mut line,
-        &frame.write(&said, |o| ending(o, response.finish.kind, response.usage, &response.extras)),
+        &header.to_line(&content, |o| {
+            write_final_fields(o, response.finish.kind, response.usage, &response.extras)
+        }),
     );
     line.into()
 }
 
 pub(super) struct LineWriter {
-    shape: Shape,
-    frame: Option<Frame>,
-    blocks: Vec<Kind>,
+    shape: ResponseSpec,
+    header: Option<LineHeader>,
+    blocks: Vec<OllamaBlockKind>,
     /// Calls are told whole, in the order in which they were begun.
-    calls: VecDeque<Call>,
-    told: usize,
+    pending_calls: VecDeque<OllamaPendingCall>,
+    emitted_calls: usize,
     usage: Option<Usage>,
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum OllamaBlockKind {
     Call,
     Text,
     Thinking,
     /// Cannot be told.
-    Silent,
+    Omitted,
 }
 
-struct Call {
+struct OllamaPendingCall {
     block: u32,
     call: ToolCall,
-    whole: bool,
+    complete: bool,
 }
 
 impl LineWriter {
-    pub(super) fn new(shape: &Shape) -> Self {
+    pub(super) fn new(shape: &ResponseSpec) -> Self {
         Self {
             shape: shape.clone(),
-            frame: None,
+            header: None,
             blocks: Vec::new(),
-            calls: VecDeque::new(),
-            told: 0,
+            pending_calls: VecDeque::new(),
+            emitted_calls: 0,
             usage: None,
         }
     }
 
-    fn line(&mut self, said: &Said<'_>, out: &mut Vec<u8>) {
-        let frame = self.frame.get_or_insert_with(|| Frame::new(&self.shape, None));
-        let line = frame.write(said, |o| {
+    fn write_line(&mut self, content: &LineContent<'_>, out: &mut Vec<u8>) {
+        let header = self.header.get_or_insert_with(|| LineHeader::new(&self.shape, None));
+        let line = header.to_line(content, |o| {
             o.bool("done", false);
         });
         write::push_single_line(out, &line);
         out.push(b'\n');
     }
 
-    fn tell_calls(&mut self, out: &mut Vec<u8>) {
-        while let Some(Call { call, .. }) = self.calls.pop_front_if(|call| call.whole) {
-            let index = self.told;
-            self.told += 1;
-            self.line(&Said { calls: &[(index, &call)], ..Said::default() }, out);
+    fn write_complete_calls(&mut self, out: &mut Vec<u8>) {
+        while let Some(OllamaPendingCall { call, .. }) =
+            self.pending_calls.pop_front_if(|call| call.complete)
+        {
+            let index = self.emitted_calls;
+            self.emitted_calls += 1;
+            self.write_line(
+                &LineContent { calls: &[(index, &call)], ..LineContent::default() },
+                out,
+            );
         }
     }
 
-    fn open(&mut self, block: u32, head: BlockStart, out: &mut Vec<u8>) {
+    fn open_block(&mut self, block: u32, head: BlockStart, out: &mut Vec<u8>) {
         let kind = match head {
-            BlockStart::Text | BlockStart::Refusal => Kind::Text,
-            BlockStart::Reasoning { .. } => Kind::Thinking,
+            BlockStart::Text | BlockStart::Refusal => OllamaBlockKind::Text,
+            BlockStart::Reasoning { .. } => OllamaBlockKind::Thinking,
             BlockStart::ToolCall { id, name, form } => {
                 let call = ToolCall { id, name, arguments: String::new(), form };
-                self.calls.push_back(Call { block, call, whole: false });
-                Kind::Call
+                self.pending_calls.push_back(OllamaPendingCall { block, call, complete: false });
+                OllamaBlockKind::Call
             }
             BlockStart::Media(media) => {
-                if let Some(data) = picture(&media) {
-                    self.line(&Said { images: &[data], ..Said::default() }, out);
+                if let Some(data) = image_data(&media) {
+                    self.write_line(
+                        &LineContent { images: &[data], ..LineContent::default() },
+                        out,
+                    );
                 }
-                Kind::Silent
+                OllamaBlockKind::Omitted
             }
-            BlockStart::Foreign { .. } => Kind::Silent,
+            BlockStart::Foreign { .. } => OllamaBlockKind::Omitted,
         };
         self.blocks.push(kind);
     }
 }
 
 impl StreamWriter for LineWriter {
-    fn event(&mut self, event: ChatEvent, out: &mut Vec<u8>) {
+    fn write_event(&mut self, event: ChatEvent, out: &mut Vec<u8>) {
         match event {
             ChatEvent::Begin { created, usage, .. } => {
-                self.frame = Some(Frame::new(&self.shape, created));
+                self.header = Some(LineHeader::new(&self.shape, created));
                 self.usage = usage;
             }
-            ChatEvent::Open { block, head } => self.open(block, head, out),
+            ChatEvent::Open { block, head } => self.open_block(block, head, out),
             ChatEvent::Delta { block, text } => match self.blocks.get(block as usize) {
-                Some(Kind::Text) => self.line(&Said { text: &text, ..Said::default() }, out),
-                Some(Kind::Thinking) => {
-                    self.line(&Said { thinking: &text, ..Said::default() }, out)
+                Some(OllamaBlockKind::Text) => {
+                    self.write_line(&LineContent { text: &text, ..LineContent::default() }, out)
                 }
-                Some(Kind::Call) => {
-                    if let Some(call) = self.calls.iter_mut().find(|call| call.block == block) {
+                Some(OllamaBlockKind::Thinking) => {
+                    self.write_line(&LineContent { thinking: &text, ..LineContent::default() }, out)
+                }
+                Some(OllamaBlockKind::Call) => {
+                    if let Some(call) =
+                        self.pending_calls.iter_mut().find(|call| call.block == block)
+                    {
                         call.call.arguments.push_str(&text);
                     }
                 }
-                Some(Kind::Silent) | None => {}
+                Some(OllamaBlockKind::Omitted) | None => {}
             },
-            ChatEvent::Logprobs(list) => {
-                self.line(&Said { logprobs: Some(&list), ..Said::default() }, out)
-            }
+            ChatEvent::Logprobs(list) => self
+                .write_line(&LineContent { logprobs: Some(&list), ..LineContent::default() }, out),
             ChatEvent::Close { block } => {
-                if let Some(call) = self.calls.iter_mut().find(|call| call.block == block) {
-                    call.whole = true;
-                    self.tell_calls(out);
+                if let Some(call) = self.pending_calls.iter_mut().find(|call| call.block == block) {
+                    call.complete = true;
+                    self.write_complete_calls(out);
                 }
             }
             ChatEvent::End { finish, usage, .. } => {
-                self.calls.iter_mut().for_each(|call| call.whole = true);
-                self.tell_calls(out);
+                self.pending_calls.iter_mut().for_each(|call| call.complete = true);
+                self.write_complete_calls(out);
                 let usage = usage.or(self.usage);
-                let frame = self.frame.get_or_insert_with(|| Frame::new(&self.shape, None));
-                let line = frame
-                    .write(&Said::default(), |o| ending(o, finish.kind, usage, &Extras::default()));
+                let header = self.header.get_or_insert_with(|| LineHeader::new(&self.shape, None));
+                let line = header.to_line(&LineContent::default(), |o| {
+                    write_final_fields(o, finish.kind, usage, &Extras::default())
+                });
                 write::push_single_line(out, &line);
                 out.push(b'\n');
             }
@@ -279,17 +302,17 @@ impl StreamWriter for LineWriter {
         }
     }
 
-    fn error(&mut self, error: &ProxyError, _request_id: &str, out: &mut Vec<u8>) {
-        out.extend_from_slice(ollama::body(error).as_bytes());
+    fn write_error(&mut self, error: &ProxyError, _request_id: &str, out: &mut Vec<u8>) {
+        out.extend_from_slice(ollama::error_body(error).as_bytes());
         out.push(b'\n');
     }
 }
 
 /// The answer to a request that has nothing to answer: such a request loads a model (or unloads
 /// it), as official clients do before a conversation.
-pub(in crate::dialect) fn loaded(shape: &Shape, unload: bool) -> Bytes {
-    let frame = Frame::new(shape, None);
-    let line = frame.write(&Said::default(), |o| {
+pub(in crate::dialect) fn write_preload_response(shape: &ResponseSpec, unload: bool) -> Bytes {
+    let header = LineHeader::new(shape, None);
+    let line = header.to_line(&LineContent::default(), |o| {
         o.bool("done", true).str("done_reason", if unload { "unload" } else { "load" });
     });
     line.into()
@@ -302,9 +325,9 @@ mod tests {
 
     #[test]
     fn a_custom_call_is_told_as_an_object() {
-        assert_eq!(arguments("*** Begin", CallKind::Custom), r#"{"input":"*** Begin"}"#);
-        assert_eq!(arguments(" {\"a\":1.0} ", CallKind::Function), "{\"a\":1.0}");
-        assert_eq!(arguments("", CallKind::Function), "{}");
-        assert_eq!(arguments("{\"a\":", CallKind::Function), r#"{"input":"{\"a\":"}"#);
+        assert_eq!(arguments_object("*** Begin", CallKind::Custom), r#"{"input":"*** Begin"}"#);
+        assert_eq!(arguments_object(" {\"a\":1.0} ", CallKind::Function), "{\"a\":1.0}");
+        assert_eq!(arguments_object("", CallKind::Function), "{}");
+        assert_eq!(arguments_object("{\"a\":", CallKind::Function), r#"{"input":"{\"a\":"}"#);
     }
 }

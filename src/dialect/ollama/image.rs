@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How pictures of each type begin, in base64.
-const BEGINNINGS: [(&str, &str); 6] = [
+const BASE64_PREFIXES: [(&str, &str); 6] = [
     ("iVBORw0KGgo", "image/png"),
     ("/9j/", "image/jpeg"),
     ("R0lGOD", "image/gif"),
@@ -21,11 +21,11 @@ const BEGINNINGS: [(&str, &str); 6] = [
 ];
 
 /// A picture of a message; its type is read from its beginning.
-pub(super) fn read(value: JsonRef<'_>) -> Option<Block> {
+pub(super) fn read_image(value: JsonRef<'_>) -> Option<Block> {
     let text = value.str()?;
-    let (mime, data) = data_url(&text).unwrap_or((None, &text));
+    let (mime, data) = split_data_url(&text).unwrap_or((None, &text));
     let guess =
-        || BEGINNINGS.iter().find(|(begin, _)| data.starts_with(begin)).map(|(_, mime)| *mime);
+        || BASE64_PREFIXES.iter().find(|(begin, _)| data.starts_with(begin)).map(|(_, mime)| *mime);
     Some(Block::new(BlockKind::Media(Media {
         kind: MediaKind::Image,
         mime: mime.or_else(guess).map(str::to_owned),
@@ -36,7 +36,7 @@ pub(super) fn read(value: JsonRef<'_>) -> Option<Block> {
 }
 
 /// Type and base64 of a `data:` URL.
-pub(super) fn data_url(url: &str) -> Option<(Option<&str>, &str)> {
+pub(super) fn split_data_url(url: &str) -> Option<(Option<&str>, &str)> {
     let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
     let mime = head.strip_suffix(";base64")?;
     Some((Some(mime.split(';').next().unwrap_or(mime)).filter(|mime| !mime.is_empty()), data))
@@ -44,17 +44,17 @@ pub(super) fn data_url(url: &str) -> Option<(Option<&str>, &str)> {
 
 /// Base64 of the one spelling that is taken: the usual alphabet, padded. What cannot be read goes
 /// as it is, to be refused.
-pub(super) fn standard(data: &str) -> std::borrow::Cow<'_, str> {
-    let usual = data.len().is_multiple_of(4)
+pub(super) fn to_standard_base64(data: &str) -> std::borrow::Cow<'_, str> {
+    let is_standard = data.len().is_multiple_of(4)
         && !data.bytes().any(|b| matches!(b, b'-' | b'_' | b' ' | b'\t'));
-    if usual {
+    if is_standard {
         return data.into();
     }
-    bytes(data).map_or_else(|| data.into(), |bytes| STANDARD.encode(bytes).into())
+    decode_base64(data).map_or_else(|| data.into(), |bytes| STANDARD.encode(bytes).into())
 }
 
 /// What base64 of any spelling says.
-pub(super) fn bytes(data: &str) -> Option<Vec<u8>> {
+pub(super) fn decode_base64(data: &str) -> Option<Vec<u8>> {
     let plain: String = data
         .chars()
         .filter(|c| !c.is_ascii_whitespace() && *c != '=')

@@ -2,19 +2,19 @@
 
 use crate::{
     base::json::{self, JsonErrorKind, JsonRef, is_blank},
-    dialect::{Heed, Meter, Summary, fault, shape, tokens::count},
+    dialect::{AnswerSummary, Meter, MeterEvent, fault, shape, tokens::count_at},
     ir::usage::Usage,
 };
 
 #[derive(Default)]
 pub(super) struct LineMeter {
-    summary: Summary,
+    summary: AnswerSummary,
     done: bool,
 }
 
 /// The counts of a final line; thinking is part of `eval_count`.
-pub(super) fn usage(line: JsonRef<'_>) -> Option<Usage> {
-    let (input, output) = (count(line, &["prompt_eval_count"]), count(line, &["eval_count"]));
+pub(super) fn read_usage(line: JsonRef<'_>) -> Option<Usage> {
+    let (input, output) = (count_at(line, &["prompt_eval_count"]), count_at(line, &["eval_count"]));
     if input.is_none() && output.is_none() {
         return None;
     }
@@ -22,7 +22,7 @@ pub(super) fn usage(line: JsonRef<'_>) -> Option<Usage> {
 }
 
 impl Meter for LineMeter {
-    fn event(&mut self, _name: &[u8], data: &[u8]) -> Heed {
+    fn observe(&mut self, _name: &[u8], data: &[u8]) -> MeterEvent {
         let (mut content, mut done, mut error) = (false, false, false);
         let json = match json::visit(data, |depth, key, value| match (depth, key) {
             (1, b"done") => done = value.starts_with(b"true"),
@@ -37,35 +37,38 @@ impl Meter for LineMeter {
         }) {
             Ok(json) if data.first() == Some(&b'{') => json,
             Ok(_) => {
-                return Heed::Bad(json::JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 });
+                return MeterEvent::Invalid(json::JsonError {
+                    kind: JsonErrorKind::NotAnObject,
+                    offset: 0,
+                });
             }
-            Err(bad) => return Heed::Bad(bad),
+            Err(bad) => return MeterEvent::Invalid(bad),
         };
         if error {
-            return Heed::Error(Box::new(fault::told(None, json)));
+            return MeterEvent::Error(Box::new(fault::from_json(None, json)));
         }
         if self.summary.model.is_none() {
-            self.summary.model = shape::name(json.get("model"));
+            self.summary.model = shape::clean_name(json.get("model"));
         }
         if done {
             self.done = true;
-            self.summary.usage = usage(json);
-            self.summary.finish =
-                shape::name(json.get("done_reason")).or_else(|| Some("stop".to_owned()));
-            return Heed::Terminal;
+            self.summary.usage = read_usage(json);
+            self.summary.finish_reason =
+                shape::clean_name(json.get("done_reason")).or_else(|| Some("stop".to_owned()));
+            return MeterEvent::Terminal;
         }
-        if content { Heed::Content } else { Heed::Nothing }
+        if content { MeterEvent::Content } else { MeterEvent::Metadata }
     }
 
-    fn complete(&self) -> bool {
+    fn is_complete(&self) -> bool {
         self.done
     }
 
-    fn summary(&self) -> Summary {
+    fn summary(&self) -> AnswerSummary {
         self.summary.clone()
     }
 
-    fn terminator(&self) -> Option<&'static [u8]> {
+    fn missing_terminator(&self) -> Option<&'static [u8]> {
         None
     }
 }
@@ -78,40 +81,40 @@ mod tests {
     fn lines_are_told_apart() {
         let mut meter = LineMeter::default();
         assert_eq!(
-            meter.event(
+            meter.observe(
                 b"",
                 br#"{"model":"m","message":{"role":"assistant","content":""},"done":false}"#
             ),
-            Heed::Nothing
+            MeterEvent::Metadata
         );
         assert_eq!(
-            meter.event(
+            meter.observe(
                 b"",
                 br#"{"model":"m","message":{"role":"assistant","content":"x"},"done":false}"#
             ),
-            Heed::Content
+            MeterEvent::Content
         );
         assert_eq!(
-            meter.event(b"", br#"{"model":"m","response":"x","done":false}"#),
-            Heed::Content
+            meter.observe(b"", br#"{"model":"m","response":"x","done":false}"#),
+            MeterEvent::Content
         );
         assert!(
-            matches!(meter.event(b"", br#"{"error":"model broke"}"#), Heed::Error(f) if f.message == "model broke")
+            matches!(meter.observe(b"", br#"{"error":"model broke"}"#), MeterEvent::Error(f) if f.message == "model broke")
         );
-        assert!(!meter.complete());
+        assert!(!meter.is_complete());
         assert_eq!(
-            meter.event(
+            meter.observe(
                 b"",
                 br#"{"model":"m","message":{"content":""},"done":true,"done_reason":"length","prompt_eval_count":3,"eval_count":4}"#
             ),
-            Heed::Terminal
+            MeterEvent::Terminal
         );
         let usage = Usage { input: 3, output: 4, ..Usage::default() };
         assert_eq!(
             meter.summary(),
-            Summary {
+            AnswerSummary {
                 usage: Some(usage),
-                finish: Some("length".to_owned()),
+                finish_reason: Some("length".to_owned()),
                 model: Some("m".to_owned())
             }
         );

@@ -17,11 +17,11 @@ use serde_json::json;
 
 use crate::{
     dialect::{
-        Carry, Egress, Encoded, Framing, Ingress, Meter, Place, Shape, StreamReader, StreamWriter,
-        Summary, Traits,
-        any::AnyMeter,
+        AnswerSummary, AttemptContext, ChatEndpoint, Egress, EncodedRequest, Framing, Ingress,
+        Meter, ResponseSpec, StreamReader, StreamWriter, TargetTraits,
+        any::GenericMeter,
         classic, shape, status,
-        words::{self, SENT},
+        words::{self, MAX_SENT_CHARS},
     },
     ir::{
         fault::{Fault, ProxyError},
@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-pub(super) use answer_write::loaded;
+pub(super) use answer_write::write_preload_response;
 
 pub(super) struct Ollama;
 
@@ -41,32 +41,32 @@ impl Ingress for Ollama {
     }
 
     fn write_error(&self, error: &ProxyError, _request_id: &str) -> (StatusCode, Bytes) {
-        (status::code(classic::told(error).status), body(error).into())
+        (status::status_code(classic::error_code(error).status), error_body(error).into())
     }
 
     fn stream_error(&self, error: &ProxyError, _request_id: &str, _framing: Framing) -> Bytes {
-        format!("{}\n", body(error)).into()
+        format!("{}\n", error_body(error)).into()
     }
 
     fn ping(&self, _framing: Framing) -> Option<&'static [u8]> {
         None
     }
 
-    fn read_request(&self, place: Place, body: &[u8]) -> Result<ChatRequest, ProxyError> {
-        request_read::read(place, body)
+    fn read_request(&self, place: ChatEndpoint, body: &[u8]) -> Result<ChatRequest, ProxyError> {
+        request_read::read_request(place, body)
     }
 
-    fn write_response(&self, response: &ChatResponse, shape: &Shape) -> Bytes {
-        answer_write::whole(response, shape)
+    fn write_response(&self, response: &ChatResponse, shape: &ResponseSpec) -> Bytes {
+        answer_write::write_response(response, shape)
     }
 
-    fn stream_writer(&self, shape: &Shape) -> Box<dyn StreamWriter> {
+    fn stream_writer(&self, shape: &ResponseSpec) -> Box<dyn StreamWriter> {
         Box::new(answer_write::LineWriter::new(shape))
     }
 }
 
-fn body(error: &ProxyError) -> String {
-    json!({ "error": words::escaped(&error.message, SENT) }).to_string()
+fn error_body(error: &ProxyError) -> String {
+    json!({ "error": words::escape_controls(&error.message, MAX_SENT_CHARS) }).to_string()
 }
 
 impl Egress for Ollama {
@@ -74,18 +74,23 @@ impl Egress for Ollama {
         Dialect::Ollama
     }
 
-    fn read_answer(&self, op: Op, content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
+    fn read_summary(
+        &self,
+        op: Op,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<AnswerSummary, Fault> {
         match op {
-            Op::Chat => answer::read(content_type, body),
-            Op::Embed => answer::read_embedding(content_type, body),
-            _ => shape::other(content_type, body),
+            Op::Chat => answer::read_summary(content_type, body),
+            Op::Embed => answer::read_embedding_summary(content_type, body),
+            _ => shape::generic_summary(content_type, body),
         }
     }
 
     fn meter(&self, op: Op) -> Box<dyn Meter> {
         match op {
             Op::Chat => Box::new(meter::LineMeter::default()),
-            _ => Box::new(AnyMeter::default()),
+            _ => Box::new(GenericMeter::default()),
         }
     }
 
@@ -93,12 +98,12 @@ impl Egress for Ollama {
         "/api/tags"
     }
 
-    fn as_stream(&self, _op: Op, body: &[u8], _framing: Framing) -> Result<Bytes, Fault> {
-        answer::as_stream(body)
+    fn synthesize_stream(&self, _op: Op, body: &[u8], _framing: Framing) -> Result<Bytes, Fault> {
+        answer::synthesize_stream(body)
     }
 
-    fn as_answer(&self, _op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
-        answer::as_answer(events)
+    fn collect_stream(&self, _op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
+        answer::collect_stream(events)
     }
 
     fn chat_path(&self, _stream: bool) -> (&'static str, &'static str) {
@@ -109,20 +114,20 @@ impl Egress for Ollama {
         Framing::Ndjson
     }
 
-    fn write_request(&self, request: &ChatRequest, traits: &Traits) -> Encoded {
-        request_write::write(request, traits)
+    fn write_request(&self, request: &ChatRequest, traits: &TargetTraits) -> EncodedRequest {
+        request_write::write_request(request, traits)
     }
 
     fn read_response(
         &self,
         content_type: &str,
         body: &[u8],
-        carry: &Carry,
+        carry: &AttemptContext,
     ) -> Result<ChatResponse, Fault> {
-        stream_read::whole(content_type, body, carry)
+        stream_read::read_response(content_type, body, carry)
     }
 
-    fn stream_reader(&self, carry: &Carry) -> Box<dyn StreamReader> {
+    fn stream_reader(&self, carry: &AttemptContext) -> Box<dyn StreamReader> {
         Box::new(stream_read::LineReader::new(carry))
     }
 }

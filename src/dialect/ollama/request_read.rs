@@ -5,7 +5,7 @@ use crate::{
         json::{self, JsonRef},
         raw::RawJson,
     },
-    dialect::{Place, ollama::image},
+    dialect::{ChatEndpoint, ollama::image},
     ir::{
         block::{Block, BlockKind, CallKind, Reasoning, ToolCall, ToolResult},
         extras::Extras,
@@ -17,19 +17,19 @@ use crate::{
     },
 };
 
-const OWN: Dialect = Dialect::Ollama;
+const DIALECT: Dialect = Dialect::Ollama;
 
 /// How ids begin that were made for calls that came without one; the writer leaves them out again.
-pub(super) const UNNAMED: &str = "call_unnamed_";
+pub(super) const SYNTHETIC_ID_PREFIX: &str = "call_unnamed_";
 
-pub(super) fn read(place: Place, body: &[u8]) -> Result<ChatRequest, ProxyError> {
-    let refused = |message: String| ProxyError::new(ProxyErrorKind::BadRequest, message);
+pub(super) fn read_request(place: ChatEndpoint, body: &[u8]) -> Result<ChatRequest, ProxyError> {
+    let bad_request = |message: String| ProxyError::new(ProxyErrorKind::BadRequest, message);
     let root = json::parse(body)
-        .map_err(|bad| refused(format!("invalid JSON: {}", bad.describe(body))))?;
+        .map_err(|bad| bad_request(format!("invalid JSON: {}", bad.describe(body))))?;
     if !root.is_object() {
-        return Err(refused(format!("expected an object, got {}", root.kind())));
+        return Err(bad_request(format!("expected an object, got {}", root.kind())));
     }
-    let generate = place == Place::Generate;
+    let generate = place == ChatEndpoint::Generate;
     let mut request = ChatRequest { stream: true, ..ChatRequest::default() };
     let (mut messages, mut prompt, mut images) = (None, None, None);
     // What is blank counts as absent: official clients send empty fields for everything that was
@@ -41,35 +41,35 @@ pub(super) fn read(place: Place, body: &[u8]) -> Result<ChatRequest, ProxyError>
             "messages" if !generate => messages = Some(value),
             "prompt" if generate => prompt = Some(value),
             "images" if generate => images = Some(value),
-            "system" if generate => request.system = vec![Block::text(text(value))],
-            "tools" if value.is_array() => request.tools = value.items().map(tool).collect(),
+            "system" if generate => request.system = vec![Block::text(text_of(value))],
+            "tools" if value.is_array() => request.tools = value.items().map(read_tool).collect(),
             "raw" if value.bool() == Some(false) => {}
-            _ if setting(&mut request.settings, key, value) => {}
-            "options" if value.is_object() => options(&mut request, value),
-            _ => request.extras.push(OWN, key, RawJson::from_json(value)),
+            _ if read_setting(&mut request.settings, key, value) => {}
+            "options" if value.is_object() => read_options(&mut request, value),
+            _ => request.extras.push(DIALECT, key, RawJson::from_json(value)),
         }
     }
     if generate {
         let mut blocks: Vec<Block> =
-            images.into_iter().flat_map(JsonRef::items).filter_map(image::read).collect();
-        blocks.extend(prompt.map(|prompt| Block::text(text(prompt))));
+            images.into_iter().flat_map(JsonRef::items).filter_map(image::read_image).collect();
+        blocks.extend(prompt.map(|prompt| Block::text(text_of(prompt))));
         request.messages.extend((!blocks.is_empty()).then(|| ChatMessage::new(Role::User, blocks)));
     } else if let Some(list) = messages {
         if !list.is_array() {
-            return Err(refused(format!("`messages` must be an array, got {}", list.kind()))
+            return Err(bad_request(format!("`messages` must be an array, got {}", list.kind()))
                 .param("messages"));
         }
         if let Some(item) = list.items().find(|item| !item.is_object()) {
-            return Err(refused(format!("`messages` must hold objects, got {}", item.kind()))
+            return Err(bad_request(format!("`messages` must hold objects, got {}", item.kind()))
                 .param("messages"));
         }
-        conversation(&mut request, list);
+        read_messages(&mut request, list);
     }
     Ok(request)
 }
 
 /// Whether the field beside the options was one that is known, and of its type.
-fn setting(settings: &mut GenerationSettings, key: &str, value: JsonRef<'_>) -> bool {
+fn read_setting(settings: &mut GenerationSettings, key: &str, value: JsonRef<'_>) -> bool {
     match key {
         "think" => {
             let effort = value.str().and_then(|name| Effort::parse(&name));
@@ -107,15 +107,15 @@ fn setting(settings: &mut GenerationSettings, key: &str, value: JsonRef<'_>) -> 
 }
 
 /// Options that other dialects know too go to the settings, all others are kept under `options.…`.
-fn options(request: &mut ChatRequest, options: JsonRef<'_>) {
+fn read_options(request: &mut ChatRequest, options: JsonRef<'_>) {
     let settings = &mut request.settings;
     for (key, value) in options.members().filter(|(_, value)| value.kind() != "null") {
-        let most = value.u64().filter(|&most| most > 0);
-        match (key, sampling(settings, key)) {
-            (_, Some(place)) if value.kind() == "number" => {
-                *place = Some(RawJson::from_json(value))
+        let limit = value.u64().filter(|&limit| limit > 0);
+        match (key, sampling_setting(settings, key)) {
+            (_, Some(setting)) if value.kind() == "number" => {
+                *setting = Some(RawJson::from_json(value))
             }
-            ("num_predict", _) if most.is_some() => settings.max_tokens = most,
+            ("num_predict", _) if limit.is_some() => settings.max_tokens = limit,
             // Without limit, which is also what happens where nothing is said.
             ("num_predict", _) if value.i64() == Some(-1) => {}
             ("stop", _) => {
@@ -125,13 +125,13 @@ fn options(request: &mut ChatRequest, options: JsonRef<'_>) {
                     .filter(|text| !text.is_empty())
                     .collect();
             }
-            _ => request.extras.push(OWN, &format!("options.{key}"), RawJson::from_json(value)),
+            _ => request.extras.push(DIALECT, &format!("options.{key}"), RawJson::from_json(value)),
         }
     }
 }
 
 /// Where a number among the options is kept.
-fn sampling<'s>(
+fn sampling_setting<'s>(
     settings: &'s mut GenerationSettings,
     option: &str,
 ) -> Option<&'s mut Option<RawJson>> {
@@ -148,16 +148,16 @@ fn sampling<'s>(
     })
 }
 
-fn tool(tool: JsonRef<'_>) -> Tool {
+fn read_tool(tool: JsonRef<'_>) -> Tool {
     let Some(function) = tool.get("function").filter(|function| function.is_object()) else {
         return Tool::Hosted(HostedTool {
             kind: HostedKind::Other,
-            dialect: OWN,
+            dialect: DIALECT,
             body: RawJson::from_json(tool),
         });
     };
     Tool::Function(FunctionTool {
-        name: function.get("name").map(text).unwrap_or_default(),
+        name: function.get("name").map(text_of).unwrap_or_default(),
         description: function
             .get("description")
             .and_then(JsonRef::str)
@@ -166,7 +166,7 @@ fn tool(tool: JsonRef<'_>) -> Tool {
             .get("parameters")
             .filter(|schema| schema.is_object())
             .map(RawJson::from_json),
-        extras: Extras::from_object(OWN, function, &["name", "description", "parameters"]),
+        extras: Extras::from_object(DIALECT, function, &["name", "description", "parameters"]),
         ..FunctionTool::default()
     })
 }
@@ -174,19 +174,19 @@ fn tool(tool: JsonRef<'_>) -> Tool {
 /// Calls that wait for their results; where ids are missing, results belong to calls by name, else
 /// by order.
 #[derive(Default)]
-struct Waiting {
+struct OllamaPendingCalls {
     calls: Vec<(String, String)>,
-    made: u32,
+    synthetic_count: u32,
 }
 
-impl Waiting {
-    fn call(&mut self, id: Option<String>, name: &str) -> String {
-        let id = id.unwrap_or_else(|| self.make());
+impl OllamaPendingCalls {
+    fn add_call(&mut self, id: Option<String>, name: &str) -> String {
+        let id = id.unwrap_or_else(|| self.synthetic_id());
         self.calls.push((id.clone(), name.to_owned()));
         id
     }
 
-    fn result(&mut self, id: Option<String>, name: Option<&str>) -> String {
+    fn match_result(&mut self, id: Option<String>, name: Option<&str>) -> String {
         let hit = match (&id, name) {
             (Some(id), _) => self.calls.iter().position(|(call, _)| call == id),
             (None, Some(name)) => self.calls.iter().position(|(_, called)| called == name),
@@ -194,18 +194,18 @@ impl Waiting {
         };
         match hit {
             Some(at) => self.calls.remove(at).0,
-            None => id.unwrap_or_else(|| self.make()),
+            None => id.unwrap_or_else(|| self.synthetic_id()),
         }
     }
 
-    fn make(&mut self) -> String {
-        self.made += 1;
-        format!("{UNNAMED}{}", self.made)
+    fn synthetic_id(&mut self) -> String {
+        self.synthetic_count += 1;
+        format!("{SYNTHETIC_ID_PREFIX}{}", self.synthetic_count)
     }
 }
 
-fn conversation(request: &mut ChatRequest, list: JsonRef<'_>) {
-    let (mut waiting, mut after_result) = (Waiting::default(), false);
+fn read_messages(request: &mut ChatRequest, list: JsonRef<'_>) {
+    let (mut pending, mut after_result) = (OllamaPendingCalls::default(), false);
     for item in list.items() {
         let string = |key: &str| {
             item.get(key)
@@ -213,15 +213,16 @@ fn conversation(request: &mut ChatRequest, list: JsonRef<'_>) {
                 .map(|text| text.into_owned())
                 .filter(|text| !text.is_empty())
         };
-        let content = item.get("content").filter(|content| !content.is_blank()).map(text);
-        let images =
-            || item.get("images").into_iter().flat_map(JsonRef::items).filter_map(image::read);
+        let content = item.get("content").filter(|content| !content.is_blank()).map(text_of);
+        let images = || {
+            item.get("images").into_iter().flat_map(JsonRef::items).filter_map(image::read_image)
+        };
         let role = string("role").unwrap_or_default().to_ascii_lowercase();
-        let extras = |known: &[&str]| Extras::from_object(OWN, item, known);
+        let extras = |known: &[&str]| Extras::from_object(DIALECT, item, known);
         if role == "tool" {
             let name = string("tool_name").or_else(|| string("name"));
             let result = ToolResult {
-                call: waiting.result(string("tool_call_id"), name.as_deref()),
+                call: pending.match_result(string("tool_call_id"), name.as_deref()),
                 name,
                 content: content.map(Block::text).into_iter().chain(images()).collect(),
                 is_error: false,
@@ -256,7 +257,7 @@ fn conversation(request: &mut ChatRequest, list: JsonRef<'_>) {
                 item.get("tool_calls")
                     .into_iter()
                     .flat_map(JsonRef::items)
-                    .map(|call| self::call(call, &mut waiting)),
+                    .map(|call| self::read_call(call, &mut pending)),
             );
         } else {
             // Pictures stand before the words that speak of them.
@@ -268,9 +269,9 @@ fn conversation(request: &mut ChatRequest, list: JsonRef<'_>) {
             Role::System | Role::User => &["role", "content", "images", "name"],
         };
         let message = ChatMessage { role, blocks, name: string("name"), extras: extras(known) };
-        let leads =
+        let is_leading_system =
             role == Role::System && request.system.is_empty() && request.messages.is_empty();
-        if leads && message.name.is_none() && message.extras.is_empty() {
+        if is_leading_system && message.name.is_none() && message.extras.is_empty() {
             request.system = message.blocks;
         } else {
             request.messages.push(message);
@@ -278,23 +279,24 @@ fn conversation(request: &mut ChatRequest, list: JsonRef<'_>) {
     }
 }
 
-fn call(call: JsonRef<'_>, waiting: &mut Waiting) -> Block {
+fn read_call(call: JsonRef<'_>, pending: &mut OllamaPendingCalls) -> Block {
     let function = call.get("function").unwrap_or(call);
-    let name = function.get("name").map(text).unwrap_or_default();
+    let name = function.get("name").map(text_of).unwrap_or_default();
     let id =
         call.get("id").and_then(JsonRef::str).map(|id| id.into_owned()).filter(|id| !id.is_empty());
     let mut block = Block::new(BlockKind::ToolCall(ToolCall {
-        id: waiting.call(id, &name),
+        id: pending.add_call(id, &name),
         name,
-        arguments: arguments(function.get("arguments")),
+        arguments: read_arguments(function.get("arguments")),
         form: CallKind::Function,
     }));
-    block.extras = Extras::from_object(OWN, call, &["id", "type", "function", "name", "arguments"]);
+    block.extras =
+        Extras::from_object(DIALECT, call, &["id", "type", "function", "name", "arguments"]);
     block
 }
 
 /// Arguments come as an object; some say its text.
-pub(super) fn arguments(value: Option<JsonRef<'_>>) -> String {
+pub(super) fn read_arguments(value: Option<JsonRef<'_>>) -> String {
     value
         .map(|value| {
             value.str().map_or_else(|| value.text().to_owned(), std::borrow::Cow::into_owned)
@@ -303,7 +305,7 @@ pub(super) fn arguments(value: Option<JsonRef<'_>>) -> String {
 }
 
 /// A text; of a list of parts the texts of the parts, of anything else its JSON.
-fn text(value: JsonRef<'_>) -> String {
+fn text_of(value: JsonRef<'_>) -> String {
     match value.kind() {
         "string" => value.str().map(std::borrow::Cow::into_owned).unwrap_or_default(),
         "array" => value

@@ -8,9 +8,9 @@ use crate::{
         write::{self, ArrayWriter, ObjectWriter},
     },
     dialect::{
-        Carry, Encoded, Thinking, Traits,
+        AttemptContext, EncodedRequest, TargetTraits, Thinking,
         losses::Losses,
-        ollama::{image, request_read::UNNAMED, schema},
+        ollama::{image, request_read::SYNTHETIC_ID_PREFIX, schema},
     },
     ir::{
         block::{Block, BlockKind, CallKind, Media, MediaKind, MediaSource, ToolCall, ToolResult},
@@ -22,11 +22,11 @@ use crate::{
     },
 };
 
-const OWN: Dialect = Dialect::Ollama;
+const DIALECT: Dialect = Dialect::Ollama;
 /// Between parts of a message that must become one text.
-const GAP: &str = "\n\n";
+const PART_SEPARATOR: &str = "\n\n";
 
-pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
+pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> EncodedRequest {
     let mut losses = Losses::default();
     let choice = request.tool_choice.as_ref();
     // There is no choice to be told, but a tool that is not named cannot be called.
@@ -35,14 +35,14 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
         .when(!tools.is_empty() && !matches!(choice, None | Some(ToolChoice::Auto)), "tool_choice");
     let body = write::object(|o| {
         o.str("model", &traits.model);
-        o.array("messages", |a| messages(a, request, &mut losses));
+        o.array("messages", |a| write_messages(a, request, &mut losses));
         if !tools.is_empty() {
-            o.array("tools", |a| self::tools(a, tools, &mut losses));
+            o.array("tools", |a| self::write_tools(a, tools, &mut losses));
         }
         o.bool("stream", traits.stream);
-        settings(o, request, traits, &mut losses);
+        write_settings(o, request, traits, &mut losses);
         for (key, value) in request.extras.iter() {
-            match request.extras.get(OWN, key) {
+            match request.extras.get(DIALECT, key) {
                 Some(_) if key.starts_with("options.") => {}
                 Some(_) => {
                     o.raw(key, value);
@@ -51,11 +51,22 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
             }
         }
     });
-    let carry = Carry { renamed: Vec::new(), seed: traits.seed.clone() };
-    Encoded { body: body.into(), headers: Vec::new(), losses: losses.into_vec(), carry }
+    let carry =
+        AttemptContext { renamed_tools: Vec::new(), call_id_seed: traits.call_id_seed.clone() };
+    EncodedRequest {
+        body: body.into(),
+        headers: Vec::new(),
+        losses: losses.into_vec(),
+        context: carry,
+    }
 }
 
-fn settings(o: &mut ObjectWriter<'_>, request: &ChatRequest, traits: &Traits, losses: &mut Losses) {
+fn write_settings(
+    o: &mut ObjectWriter<'_>,
+    request: &ChatRequest,
+    traits: &TargetTraits,
+    losses: &mut Losses,
+) {
     let settings = &request.settings;
     match &settings.format {
         Some(ResponseFormat::Json) => {
@@ -67,7 +78,7 @@ fn settings(o: &mut ObjectWriter<'_>, request: &ChatRequest, traits: &Traits, lo
         Some(ResponseFormat::Text) | None => {}
     }
     if let Some(wish) = &settings.reasoning {
-        think(o, wish, traits.thinking, losses);
+        write_think(o, wish, traits.thinking, losses);
     }
     if let Some(yes) = settings.logprobs {
         o.bool("logprobs", yes);
@@ -76,8 +87,8 @@ fn settings(o: &mut ObjectWriter<'_>, request: &ChatRequest, traits: &Traits, lo
         o.num("top_logprobs", count);
     }
     let options = write::object(|o| {
-        if let Some(most) = settings.max_tokens {
-            o.num("num_predict", most);
+        if let Some(limit) = settings.max_tokens {
+            o.num("num_predict", limit);
         }
         o.opt_raw("temperature", settings.temperature.as_ref())
             .opt_raw("top_p", settings.top_p.as_ref())
@@ -96,7 +107,7 @@ fn settings(o: &mut ObjectWriter<'_>, request: &ChatRequest, traits: &Traits, lo
         }
         for (key, value) in request.extras.iter() {
             if let (Some(option), Some(_)) =
-                (key.strip_prefix("options."), request.extras.get(OWN, key))
+                (key.strip_prefix("options."), request.extras.get(DIALECT, key))
             {
                 o.raw(option, value);
             }
@@ -115,7 +126,7 @@ fn settings(o: &mut ObjectWriter<'_>, request: &ChatRequest, traits: &Traits, lo
 }
 
 /// Levels are taken by models that know levels, and count as `true` with the others.
-fn think(
+fn write_think(
     o: &mut ObjectWriter<'_>,
     wish: &ReasoningSettings,
     thinking: Thinking,
@@ -125,12 +136,13 @@ fn think(
         o.bool("think", false);
         return;
     }
-    let wished = wish.enabled == Some(true) || wish.adaptive || wish.effective_effort().is_some();
-    if !wished {
+    let requested =
+        wish.enabled == Some(true) || wish.adaptive || wish.effective_effort().is_some();
+    if !requested {
         return;
     }
     let level = match (thinking, wish.effort, wish.effective_effort()) {
-        (Thinking::Never, ..) => {
+        (Thinking::Unsupported, ..) => {
             losses.add("reasoning");
             return;
         }
@@ -151,15 +163,15 @@ fn think(
     );
 }
 
-fn tools(a: &mut ArrayWriter<'_>, tools: &[Tool], losses: &mut Losses) {
+fn write_tools(a: &mut ArrayWriter<'_>, tools: &[Tool], losses: &mut Losses) {
     for tool in tools {
         match tool {
-            Tool::Function(tool) => function(a, tool, losses),
+            Tool::Function(tool) => write_function(a, tool, losses),
             Tool::Custom(tool) => {
                 tool.extras.iter().for_each(|(key, _)| losses.add(format!("tools.{key}")));
-                function(a, &tool.as_function(), losses);
+                write_function(a, &tool.as_function(), losses);
             }
-            Tool::Hosted(tool) if tool.dialect == OWN => {
+            Tool::Hosted(tool) if tool.dialect == DIALECT => {
                 a.raw(&tool.body);
             }
             Tool::Hosted(tool) => losses.add(match tool.kind {
@@ -172,23 +184,23 @@ fn tools(a: &mut ArrayWriter<'_>, tools: &[Tool], losses: &mut Losses) {
     }
 }
 
-fn function(a: &mut ArrayWriter<'_>, tool: &FunctionTool, losses: &mut Losses) {
+fn write_function(a: &mut ArrayWriter<'_>, tool: &FunctionTool, losses: &mut Losses) {
     losses.when(tool.strict == Some(true), "tools.strict");
     losses.when(tool.cache.is_some(), "tools.cache_control");
     a.object(|o| {
         o.str("type", "function").object("function", |o| {
             o.str("name", &tool.name).opt_str("description", tool.description.as_deref());
-            o.raw_text("parameters", &schema::parameters(tool.schema.as_ref()));
-            tool.extras.write(OWN, o, |key| losses.add(format!("tools.{key}")));
+            o.raw_text("parameters", &schema::tool_parameters(tool.schema.as_ref()));
+            tool.extras.write(DIALECT, o, |key| losses.add(format!("tools.{key}")));
         });
     });
 }
 
-fn messages(a: &mut ArrayWriter<'_>, request: &ChatRequest, losses: &mut Losses) {
+fn write_messages(a: &mut ArrayWriter<'_>, request: &ChatRequest, losses: &mut Losses) {
     if !request.system.is_empty() {
         losses
             .when(request.system.iter().any(|block| block.cache.is_some()), "system.cache_control");
-        said(
+        write_message(
             a,
             "system",
             None,
@@ -214,9 +226,9 @@ fn messages(a: &mut ArrayWriter<'_>, request: &ChatRequest, losses: &mut Losses)
                         names.insert(&call.id, &call.name);
                     }
                 }
-                assistant(a, first, losses);
+                write_assistant_message(a, first, losses);
             }
-            Role::System => said(
+            Role::System => write_message(
                 a,
                 "system",
                 first.name.as_deref(),
@@ -228,7 +240,13 @@ fn messages(a: &mut ArrayWriter<'_>, request: &ChatRequest, losses: &mut Losses)
             Role::User => {
                 for block in now.iter().flat_map(|message| &message.blocks) {
                     if let BlockKind::ToolResult(it) = &block.kind {
-                        result(a, it, block, names.get(it.call.as_str()).copied(), losses);
+                        write_tool_result(
+                            a,
+                            it,
+                            block,
+                            names.get(it.call.as_str()).copied(),
+                            losses,
+                        );
                     }
                 }
                 for message in now {
@@ -238,7 +256,14 @@ fn messages(a: &mut ArrayWriter<'_>, request: &ChatRequest, losses: &mut Losses)
                         .filter(|block| !matches!(block.kind, BlockKind::ToolResult(_)))
                         .collect();
                     if !rest.is_empty() || message.blocks.is_empty() {
-                        said(a, "user", message.name.as_deref(), &rest, &message.extras, losses);
+                        write_message(
+                            a,
+                            "user",
+                            message.name.as_deref(),
+                            &rest,
+                            &message.extras,
+                            losses,
+                        );
                     }
                 }
             }
@@ -247,7 +272,7 @@ fn messages(a: &mut ArrayWriter<'_>, request: &ChatRequest, losses: &mut Losses)
 }
 
 /// A message of the system or the user.
-fn said(
+fn write_message(
     a: &mut ArrayWriter<'_>,
     role: &str,
     name: Option<&str>,
@@ -255,16 +280,16 @@ fn said(
     extras: &Extras,
     losses: &mut Losses,
 ) {
-    let (content, images) = content(blocks, GAP, losses);
+    let (content, images) = text_and_images(blocks, PART_SEPARATOR, losses);
     losses.when(name.is_some(), "messages.name");
     a.object(|o| {
         o.str("role", role).str("content", &content);
-        list(o, "images", &images);
-        extras.write(OWN, o, |key| losses.add(format!("messages.{key}")));
+        write_string_array(o, "images", &images);
+        extras.write(DIALECT, o, |key| losses.add(format!("messages.{key}")));
     });
 }
 
-fn assistant(a: &mut ArrayWriter<'_>, message: &ChatMessage, losses: &mut Losses) {
+fn write_assistant_message(a: &mut ArrayWriter<'_>, message: &ChatMessage, losses: &mut Losses) {
     let mut thinking: Vec<&str> = Vec::new();
     let (mut rest, mut calls): (Vec<&Block>, Vec<(&Block, &ToolCall)>) = (Vec::new(), Vec::new());
     for block in &message.blocks {
@@ -279,58 +304,61 @@ fn assistant(a: &mut ArrayWriter<'_>, message: &ChatMessage, losses: &mut Losses
             _ => rest.push(block),
         }
     }
-    let (content, images) = content(&rest, "", losses);
+    let (content, images) = text_and_images(&rest, "", losses);
     losses.when(message.name.is_some(), "messages.name");
     a.object(|o| {
         o.str("role", "assistant").str("content", &content);
         if !thinking.is_empty() {
-            o.str("thinking", &thinking.join(GAP));
+            o.str("thinking", &thinking.join(PART_SEPARATOR));
         }
-        list(o, "images", &images);
+        write_string_array(o, "images", &images);
         if !calls.is_empty() {
             o.array("tool_calls", |a| {
                 for (block, call) in calls {
-                    marks(block, losses);
+                    add_block_losses(block, losses);
                     a.object(|o| {
-                        if !call.id.starts_with(UNNAMED) {
+                        if !call.id.starts_with(SYNTHETIC_ID_PREFIX) {
                             o.str("id", &call.id);
                         }
                         o.object("function", |o| {
-                            o.str("name", &call.name)
-                                .raw_text("arguments", &arguments(&call.arguments, call.form));
+                            o.str("name", &call.name).raw_text(
+                                "arguments",
+                                &arguments_object(&call.arguments, call.form),
+                            );
                         });
-                        block.extras.write(OWN, o, |key| losses.add(format!("messages.{key}")));
+                        block.extras.write(DIALECT, o, |key| losses.add(format!("messages.{key}")));
                     });
                 }
             });
         }
-        message.extras.write(OWN, o, |key| losses.add(format!("messages.{key}")));
+        message.extras.write(DIALECT, o, |key| losses.add(format!("messages.{key}")));
     });
 }
 
-fn result(
+fn write_tool_result(
     a: &mut ArrayWriter<'_>,
     result: &ToolResult,
     block: &Block,
     called: Option<&str>,
     losses: &mut Losses,
 ) {
-    let (content, images) = content(&result.content.iter().collect::<Vec<_>>(), GAP, losses);
+    let (content, images) =
+        text_and_images(&result.content.iter().collect::<Vec<_>>(), PART_SEPARATOR, losses);
     losses.when(result.is_error, "messages.is_error");
-    marks(block, losses);
+    add_block_losses(block, losses);
     a.object(|o| {
         o.str("role", "tool").str("content", &content);
-        list(o, "images", &images);
+        write_string_array(o, "images", &images);
         o.opt_str("tool_name", result.name.as_deref().or(called));
-        if !result.call.starts_with(UNNAMED) {
+        if !result.call.starts_with(SYNTHETIC_ID_PREFIX) {
             o.str("tool_call_id", &result.call);
         }
-        block.extras.write(OWN, o, |key| losses.add(format!("messages.{key}")));
+        block.extras.write(DIALECT, o, |key| losses.add(format!("messages.{key}")));
     });
 }
 
 /// Arguments as the object that they must be; text that is none stands as its one value.
-pub(super) fn arguments(text: &str, form: CallKind) -> Cow<'_, str> {
+pub(super) fn arguments_object(text: &str, form: CallKind) -> Cow<'_, str> {
     let trimmed = text.trim();
     if form == CallKind::Custom {
         return tool::custom_arguments(text).into();
@@ -342,7 +370,7 @@ pub(super) fn arguments(text: &str, form: CallKind) -> Cow<'_, str> {
     if object { trimmed.into() } else { tool::custom_arguments(text).into() }
 }
 
-fn list(o: &mut ObjectWriter<'_>, key: &str, texts: &[Cow<'_, str>]) {
+fn write_string_array(o: &mut ObjectWriter<'_>, key: &str, texts: &[Cow<'_, str>]) {
     if !texts.is_empty() {
         o.array(key, |a| {
             for text in texts {
@@ -352,22 +380,22 @@ fn list(o: &mut ObjectWriter<'_>, key: &str, texts: &[Cow<'_, str>]) {
     }
 }
 
-fn marks(block: &Block, losses: &mut Losses) {
+fn add_block_losses(block: &Block, losses: &mut Losses) {
     losses.when(block.cache.is_some(), "messages.cache_control");
     losses.when(block.signature.is_some(), "reasoning.proof");
 }
 
 /// The words and the pictures of a message.
-fn content<'b>(
+fn text_and_images<'b>(
     blocks: &[&'b Block],
     gap: &str,
     losses: &mut Losses,
 ) -> (String, Vec<Cow<'b, str>>) {
     let (mut text, mut images) = (String::new(), Vec::new());
     for block in blocks {
-        marks(block, losses);
+        add_block_losses(block, losses);
         block.extras.iter().for_each(|(key, _)| losses.add(format!("messages.{key}")));
-        let mut say = |words: &str| {
+        let mut push_text = |words: &str| {
             if !words.is_empty() {
                 if !text.is_empty() {
                     text.push_str(gap);
@@ -378,10 +406,10 @@ fn content<'b>(
         match &block.kind {
             BlockKind::Text(it) => {
                 losses.when(!it.citations.is_empty(), "messages.citations");
-                say(&it.text);
+                push_text(&it.text);
             }
-            BlockKind::Refusal(words) => say(words),
-            BlockKind::Media(media) => media_content(media, &mut images, &mut say, losses),
+            BlockKind::Refusal(words) => push_text(words),
+            BlockKind::Media(media) => add_media(media, &mut images, &mut push_text, losses),
             BlockKind::Foreign { body, .. } => {
                 let kind = body.json().get("type").and_then(|kind| kind.str());
                 losses.add(kind.map_or(Cow::Borrowed("messages.foreign"), |kind| {
@@ -399,10 +427,10 @@ fn content<'b>(
 
 /// Pictures go as they are, documents that are text as text; nothing else can be shown to the
 /// model.
-fn media_content<'b>(
+fn add_media<'b>(
     media: &'b Media,
     images: &mut Vec<Cow<'b, str>>,
-    say: &mut impl FnMut(&str),
+    push_text: &mut impl FnMut(&str),
     losses: &mut Losses,
 ) {
     losses.when(
@@ -410,20 +438,22 @@ fn media_content<'b>(
         "messages.image_url.detail",
     );
     match (media.kind, &media.source) {
-        (MediaKind::Image, MediaSource::Base64(data)) => images.push(image::standard(data)),
-        (MediaKind::Image, MediaSource::Url(url)) => match image::data_url(url) {
-            Some((_, data)) => images.push(image::standard(data)),
+        (MediaKind::Image, MediaSource::Base64(data)) => {
+            images.push(image::to_standard_base64(data))
+        }
+        (MediaKind::Image, MediaSource::Url(url)) => match image::split_data_url(url) {
+            Some((_, data)) => images.push(image::to_standard_base64(data)),
             None => {
                 losses.add("messages.image_url");
-                say(&format!("[image: {url}]"));
+                push_text(&format!("[image: {url}]"));
             }
         },
-        (_, MediaSource::Text(text)) => document(media, text, say),
+        (_, MediaSource::Text(text)) => add_document(media, text, push_text),
         (MediaKind::Document | MediaKind::File, MediaSource::Base64(data))
-            if media.mime.as_deref().is_some_and(is_text) =>
+            if media.mime.as_deref().is_some_and(is_text_mime) =>
         {
-            match image::bytes(data).and_then(|bytes| String::from_utf8(bytes).ok()) {
-                Some(text) => document(media, &text, say),
+            match image::decode_base64(data).and_then(|bytes| String::from_utf8(bytes).ok()) {
+                Some(text) => add_document(media, &text, push_text),
                 None => losses.add("messages.document"),
             }
         }
@@ -435,14 +465,14 @@ fn media_content<'b>(
     }
 }
 
-fn document(media: &Media, text: &str, say: &mut impl FnMut(&str)) {
+fn add_document(media: &Media, text: &str, push_text: &mut impl FnMut(&str)) {
     match &media.name {
-        Some(name) => say(&format!("{name}:\n{text}")),
-        None => say(text),
+        Some(name) => push_text(&format!("{name}:\n{text}")),
+        None => push_text(text),
     }
 }
 
-fn is_text(mime: &str) -> bool {
+fn is_text_mime(mime: &str) -> bool {
     mime.starts_with("text/")
         || matches!(mime, "application/json" | "application/xml" | "application/yaml")
 }

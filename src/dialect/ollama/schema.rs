@@ -10,17 +10,18 @@ use serde_json::{Map, Value};
 
 use crate::base::{json::JsonRef, raw::RawJson};
 
-const NONE: &str = r#"{"type":"object","properties":{}}"#;
+const NO_PARAMETERS: &str = r#"{"type":"object","properties":{}}"#;
 
 /// The parameters of a function; with none of their own, those of a function without arguments.
-pub(super) fn parameters(schema: Option<&RawJson>) -> Cow<'_, str> {
+pub(super) fn tool_parameters(schema: Option<&RawJson>) -> Cow<'_, str> {
     let Some(schema) = schema.filter(|schema| schema.json().is_object()) else {
-        return NONE.into();
+        return NO_PARAMETERS.into();
     };
     let json = schema.json();
-    let whole = json.get("type").is_some_and(|kind| kind.str().as_deref() == Some("object"))
-        && json.get("properties").is_some_and(JsonRef::is_object);
-    if whole && fits(json, true) {
+    let is_object_schema =
+        json.get("type").is_some_and(|kind| kind.str().as_deref() == Some("object"))
+            && json.get("properties").is_some_and(JsonRef::is_object);
+    if is_object_schema && is_accepted(json, true) {
         return schema.text().into();
     }
     let mut value = schema.to_value();
@@ -29,7 +30,7 @@ pub(super) fn parameters(schema: Option<&RawJson>) -> Cow<'_, str> {
         if !map.get("type").is_some_and(|kind| kind == "object") {
             map.insert("type".to_owned(), "object".into());
         }
-        repair(map);
+        repair_object(map);
         if !map.get("properties").is_some_and(Value::is_object) {
             map.insert("properties".to_owned(), Value::Object(Map::new()));
         }
@@ -37,23 +38,24 @@ pub(super) fn parameters(schema: Option<&RawJson>) -> Cow<'_, str> {
     value.to_string().into()
 }
 
-fn fits(schema: JsonRef<'_>, root: bool) -> bool {
+fn is_accepted(schema: JsonRef<'_>, root: bool) -> bool {
     schema.members().all(|(key, value)| match key {
         "properties" => {
             value.is_object()
-                && value.members().all(|(_, inner)| inner.is_object() && fits(inner, false))
+                && value.members().all(|(_, inner)| inner.is_object() && is_accepted(inner, false))
         }
         "required" | "enum" => value.is_array(),
         "description" => value.kind() == "string",
         "anyOf" if !root => {
-            value.is_array() && value.items().all(|inner| inner.is_object() && fits(inner, false))
+            value.is_array()
+                && value.items().all(|inner| inner.is_object() && is_accepted(inner, false))
         }
         "type" if !root => matches!(value.kind(), "string" | "array"),
         _ => true,
     })
 }
 
-fn repair(schema: &mut Map<String, Value>) {
+fn repair_object(schema: &mut Map<String, Value>) {
     schema.retain(|key, value| match &**key {
         "required" | "enum" | "anyOf" => value.is_array(),
         "properties" => value.is_object(),
@@ -67,17 +69,17 @@ fn repair(schema: &mut Map<String, Value>) {
         .into_iter()
         .flat_map(|map| map.values_mut());
     for inner in properties {
-        mend(inner);
+        repair_schema(inner);
     }
     for inner in schema.get_mut("anyOf").and_then(Value::as_array_mut).into_iter().flatten() {
-        mend(inner);
+        repair_schema(inner);
     }
 }
 
 /// `true` allows anything, as `{}` does; what `false` forbids can only be said in words.
-fn mend(schema: &mut Value) {
+fn repair_schema(schema: &mut Value) {
     match schema {
-        Value::Object(map) => repair(map),
+        Value::Object(map) => repair_object(map),
         Value::Bool(false) => *schema = serde_json::json!({ "not": {} }),
         other => *other = Value::Object(Map::new()),
     }
@@ -90,7 +92,7 @@ mod tests {
     #[test]
     fn only_what_would_be_refused_is_rewritten() {
         for (schema, want) in [
-            (None, NONE),
+            (None, NO_PARAMETERS),
             (Some("{}"), r#"{"properties":{},"type":"object"}"#),
             (
                 Some(
@@ -106,7 +108,7 @@ mod tests {
             ),
         ] {
             let raw = schema.map(|text| RawJson::parse(text).expect("json"));
-            assert_eq!(parameters(raw.as_ref()), want);
+            assert_eq!(tool_parameters(raw.as_ref()), want);
         }
     }
 }

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use crate::{
     base::json::{self, JsonError, JsonErrorKind, JsonRef},
     dialect::{
-        Carry, StreamReader, Summary, fault,
-        ollama::{answer, image, meter::usage, request_read::arguments},
+        AnswerSummary, AttemptContext, StreamReader, fault,
+        ollama::{answer, image, meter::read_usage, request_read::read_arguments},
         shape,
     },
     ir::{
@@ -22,52 +22,52 @@ use crate::{
 };
 
 pub(super) struct LineReader {
-    carry: Carry,
+    carry: AttemptContext,
     blocks: OpenBlocks,
-    calls: u64,
-    lines: u32,
-    begun: bool,
+    call_count: u64,
+    line_count: u32,
+    started: bool,
     done: bool,
-    summary: Summary,
+    summary: AnswerSummary,
 }
 
 impl LineReader {
-    pub(super) fn new(carry: &Carry) -> Self {
+    pub(super) fn new(carry: &AttemptContext) -> Self {
         Self {
             carry: carry.clone(),
             blocks: OpenBlocks::default(),
-            calls: 0,
-            lines: 0,
-            begun: false,
+            call_count: 0,
+            line_count: 0,
+            started: false,
             done: false,
-            summary: Summary::default(),
+            summary: AnswerSummary::default(),
         }
     }
 
-    fn line(&mut self, line: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
-        let mut seen = Line::default();
+    fn read_line(&mut self, line: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
+        let mut parsed = ParsedLine::default();
         for (key, value) in line.members().filter(|(_, value)| value.kind() != "null") {
             match key {
-                "model" => seen.model = Some(value),
-                "created_at" => seen.created_at = Some(value),
-                "message" => seen.message(value),
-                "response" => seen.content = Some(value),
-                "thinking" => seen.thinking = Some(value),
-                "tool_calls" => seen.tool_calls = Some(value),
-                "images" => seen.images = Some(value),
-                "image" => seen.image = Some(value),
-                "logprobs" => seen.logprobs = Some(value),
-                "done" => seen.done = value.bool() == Some(true),
-                "done_reason" => seen.done_reason = Some(value),
+                "model" => parsed.model = Some(value),
+                "created_at" => parsed.created_at = Some(value),
+                "message" => parsed.read_message(value),
+                "response" => parsed.content = Some(value),
+                "thinking" => parsed.thinking = Some(value),
+                "tool_calls" => parsed.tool_calls = Some(value),
+                "images" => parsed.images = Some(value),
+                "image" => parsed.image = Some(value),
+                "logprobs" => parsed.logprobs = Some(value),
+                "done" => parsed.done = value.bool() == Some(true),
+                "done_reason" => parsed.done_reason = Some(value),
                 _ => {}
             }
         }
-        if !std::mem::replace(&mut self.begun, true) {
-            let created = seen
+        if !std::mem::replace(&mut self.started, true) {
+            let created = parsed
                 .created_at
                 .and_then(JsonRef::str)
                 .and_then(|at| at.parse::<jiff::Timestamp>().ok());
-            self.summary.model = shape::name(seen.model);
+            self.summary.model = shape::clean_name(parsed.model);
             out.push(ChatEvent::Begin {
                 id: String::new(),
                 model: self.summary.model.clone().unwrap_or_default(),
@@ -75,38 +75,38 @@ impl LineReader {
                 usage: None,
             });
         }
-        let words = |value: Option<JsonRef<'_>>| {
+        let text = |value: Option<JsonRef<'_>>| {
             value.and_then(JsonRef::str).map(Cow::into_owned).unwrap_or_default()
         };
         self.blocks.push_prose(
             BlockStart::Reasoning { summary: false },
-            &words(seen.thinking),
+            &text(parsed.thinking),
             out,
         );
-        self.blocks.push_prose(BlockStart::Text, &words(seen.content), out);
-        if let Some(list) = seen.logprobs.filter(|list| list.is_array() && !list.is_blank()) {
+        self.blocks.push_prose(BlockStart::Text, &text(parsed.content), out);
+        if let Some(list) = parsed.logprobs.filter(|list| list.is_array() && !list.is_blank()) {
             out.push(ChatEvent::Logprobs(crate::base::raw::RawJson::from_json(list)));
         }
-        for block in seen
+        for block in parsed
             .images
             .into_iter()
             .flat_map(JsonRef::items)
-            .chain(seen.image)
-            .filter_map(image::read)
+            .chain(parsed.image)
+            .filter_map(image::read_image)
         {
             if let BlockKind::Media(media) = block.kind {
                 self.blocks.push_complete(BlockStart::Media(media), None, out);
             }
         }
-        for call in seen.tool_calls.into_iter().flat_map(JsonRef::items) {
-            self.call(call, out);
+        for call in parsed.tool_calls.into_iter().flat_map(JsonRef::items) {
+            self.read_call(call, out);
         }
-        if seen.done {
-            self.end_with(shape::name(seen.done_reason), line, out);
+        if parsed.done {
+            self.emit_end(shape::clean_name(parsed.done_reason), line, out);
         }
     }
 
-    fn call(&mut self, call: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
+    fn read_call(&mut self, call: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         let function = call.get("function").unwrap_or(call);
         let string = |from: JsonRef<'_>, key: &str| {
             from.get(key)
@@ -114,14 +114,21 @@ impl LineReader {
                 .map(Cow::into_owned)
                 .filter(|text| !text.is_empty())
         };
-        let (key, name) = (self.calls, string(function, "name").unwrap_or_default());
-        self.calls += 1;
-        let id = string(call, "id").unwrap_or_else(|| format!("call_{}_{key}", self.carry.seed));
-        self.blocks.start_call(key, id, self.carry.name(&name).to_owned(), CallKind::Function, out);
-        self.blocks.push_arguments(key, &arguments(function.get("arguments")), out);
+        let (key, name) = (self.call_count, string(function, "name").unwrap_or_default());
+        self.call_count += 1;
+        let id =
+            string(call, "id").unwrap_or_else(|| format!("call_{}_{key}", self.carry.call_id_seed));
+        self.blocks.start_call(
+            key,
+            id,
+            self.carry.client_tool_name(&name).to_owned(),
+            CallKind::Function,
+            out,
+        );
+        self.blocks.push_arguments(key, &read_arguments(function.get("arguments")), out);
     }
 
-    fn end_with(&mut self, reason: Option<String>, line: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
+    fn emit_end(&mut self, reason: Option<String>, line: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         self.blocks.close_all(out);
         let kind = match reason.as_deref() {
             Some("length") => FinishKind::Length,
@@ -131,8 +138,8 @@ impl LineReader {
             _ if self.blocks.has_calls() => FinishKind::ToolCalls,
             _ => FinishKind::Stop,
         };
-        self.summary.usage = usage(line);
-        self.summary.finish = reason.clone().or_else(|| Some("stop".to_owned()));
+        self.summary.usage = read_usage(line);
+        self.summary.finish_reason = reason.clone().or_else(|| Some("stop".to_owned()));
         self.done = true;
         let finish = Finish { kind, raw_reason: reason, stop_sequence: None };
         out.push(ChatEvent::End { finish, usage: self.summary.usage, service_tier: None });
@@ -140,7 +147,7 @@ impl LineReader {
 }
 
 #[derive(Default)]
-struct Line<'a> {
+struct ParsedLine<'a> {
     model: Option<JsonRef<'a>>,
     created_at: Option<JsonRef<'a>>,
     content: Option<JsonRef<'a>>,
@@ -153,8 +160,8 @@ struct Line<'a> {
     done_reason: Option<JsonRef<'a>>,
 }
 
-impl<'a> Line<'a> {
-    fn message(&mut self, message: JsonRef<'a>) {
+impl<'a> ParsedLine<'a> {
+    fn read_message(&mut self, message: JsonRef<'a>) {
         for (key, value) in message.members().filter(|(_, value)| value.kind() != "null") {
             match key {
                 "content" => self.content = Some(value),
@@ -168,7 +175,7 @@ impl<'a> Line<'a> {
 }
 
 impl StreamReader for LineReader {
-    fn event(
+    fn read_event(
         &mut self,
         _name: &[u8],
         data: &[u8],
@@ -177,40 +184,44 @@ impl StreamReader for LineReader {
         if self.done {
             return Ok(());
         }
-        self.lines = self.lines.saturating_add(1);
-        let bad = |bad: JsonError| Box::new(fault::bad_event(self.lines, bad, data));
+        self.line_count = self.line_count.saturating_add(1);
+        let bad = |bad: JsonError| Box::new(fault::invalid_event(self.line_count, bad, data));
         let line = json::parse(data).map_err(bad)?;
         if !line.is_object() {
             return Err(bad(JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 }));
         }
         if fault::is_error(line) {
-            return Err(Box::new(fault::told(None, line)));
+            return Err(Box::new(fault::from_json(None, line)));
         }
-        self.line(line, out);
+        self.read_line(line, out);
         Ok(())
     }
 
-    fn end(&mut self, _out: &mut Vec<ChatEvent>) -> bool {
+    fn read_eof(&mut self, _out: &mut Vec<ChatEvent>) -> bool {
         self.done
     }
 
-    fn summary(&self) -> Summary {
+    fn summary(&self) -> AnswerSummary {
         self.summary.clone()
     }
 }
 
 /// A whole answer.
-pub(super) fn whole(content_type: &str, body: &[u8], carry: &Carry) -> Result<ChatResponse, Fault> {
-    answer::read(content_type, body)?;
-    let json = shape::answer(content_type, body)?;
+pub(super) fn read_response(
+    content_type: &str,
+    body: &[u8],
+    carry: &AttemptContext,
+) -> Result<ChatResponse, Fault> {
+    answer::read_summary(content_type, body)?;
+    let json = shape::parse_response(content_type, body)?;
     let (mut reader, mut events, mut assembler) =
         (LineReader::new(carry), Vec::new(), Assembler::default());
-    reader.line(json, &mut events);
+    reader.read_line(json, &mut events);
     if !reader.done {
-        reader.end_with(shape::name(json.get("done_reason")), json, &mut events);
+        reader.emit_end(shape::clean_name(json.get("done_reason")), json, &mut events);
     }
     events.iter().for_each(|event| assembler.feed(event));
-    let mut response = assembler.finish().ok_or_else(shape::cut)?;
+    let mut response = assembler.finish().ok_or_else(shape::truncated_stream_fault)?;
     response.extras = Extras::from_object(
         Dialect::Ollama,
         json,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     base::raw::RawJson,
-    dialect::{Loss, Thinking, recorded, translate::Reading},
+    dialect::{Loss, Thinking, recorded, translate::EventDecoder},
     ir::{
         assemble::{self, Assembler},
         block::{
@@ -25,46 +25,46 @@ use crate::{
     },
 };
 
-fn traits(thinking: Thinking) -> Traits {
-    Traits {
+fn traits(thinking: Thinking) -> TargetTraits {
+    TargetTraits {
         model: "m".to_owned(),
         stream: false,
         max_output: None,
         thinking,
-        limit_field: "max_tokens",
+        max_tokens_field: "max_tokens",
         developer_role: false,
-        takes_reasoning: false,
-        seed: "seed".to_owned(),
+        accepts_reasoning: false,
+        call_id_seed: "seed".to_owned(),
     }
 }
 
-fn shape(place: Place) -> Shape {
-    Shape {
-        place,
+fn shape(place: ChatEndpoint) -> ResponseSpec {
+    ResponseSpec {
+        endpoint: place,
         model: "asked".to_owned(),
-        id: "r1".to_owned(),
-        now: 1_735_689_600,
+        request_id: "r1".to_owned(),
+        created: 1_735_689_600,
         framing: Framing::Ndjson,
-        usage: true,
-        custom: Vec::new(),
-        namespaced: Vec::new(),
+        include_usage: true,
+        custom_tools: Vec::new(),
+        namespaced_tools: Vec::new(),
         echo: crate::ir::extras::Extras::default(),
     }
 }
 
-fn read(body: &Value) -> ChatRequest {
-    Ollama.read_request(Place::Main, body.to_string().as_bytes()).expect("a request")
+fn read_request(body: &Value) -> ChatRequest {
+    Ollama.read_request(ChatEndpoint::Chat, body.to_string().as_bytes()).expect("a request")
 }
 
-fn written(request: &ChatRequest) -> (Value, Vec<String>) {
+fn write_request(request: &ChatRequest) -> (Value, Vec<String>) {
     let encoded = Ollama.write_request(request, &traits(Thinking::Budget));
     let losses = encoded.losses.into_iter().map(|Loss(name)| name.into_owned()).collect();
     (serde_json::from_slice(&encoded.body).expect("json"), losses)
 }
 
 /// A request without what says nothing: blank fields, positions, the model and whether it streams.
-fn normal(mut body: Value) -> Value {
-    fn blank(value: &Value) -> bool {
+fn normalize(mut body: Value) -> Value {
+    fn is_blank(value: &Value) -> bool {
         match value {
             Value::Null => true,
             Value::String(text) => text.is_empty(),
@@ -75,11 +75,11 @@ fn normal(mut body: Value) -> Value {
     }
     let root = body.as_object_mut().expect("an object");
     root.retain(|key, value| {
-        !(matches!(&**key, "model" | "stream") || blank(value) || key == "raw" && value == false)
+        !(matches!(&**key, "model" | "stream") || is_blank(value) || key == "raw" && value == false)
     });
     for message in root.get_mut("messages").and_then(Value::as_array_mut).into_iter().flatten() {
         let message = message.as_object_mut().expect("an object");
-        message.retain(|_, value| !blank(value));
+        message.retain(|_, value| !is_blank(value));
         if message.get("role") == Some(&json!("tool")) {
             message.remove("tool_name");
         }
@@ -89,11 +89,11 @@ fn normal(mut body: Value) -> Value {
 
 #[test]
 fn recorded_requests_survive_reading_and_writing() {
-    for exchange in recorded::of(&["ollama.chat"]) {
-        let (got, losses) = written(&read(&exchange.request));
+    for exchange in recorded::load_exchanges(&["ollama.chat"]) {
+        let (got, losses) = write_request(&read_request(&exchange.request));
         assert_eq!(
-            (normal(got), losses),
-            (normal(exchange.request), Vec::new()),
+            (normalize(got), losses),
+            (normalize(exchange.request), Vec::new()),
             "{}",
             exchange.id
         );
@@ -124,14 +124,14 @@ fn a_request_with_everything_survives() {
         "top_logprobs": 2,
     });
 
-    let (got, losses) = written(&read(&body));
+    let (got, losses) = write_request(&read_request(&body));
 
-    assert_eq!((normal(got), losses), (normal(body), Vec::new()));
+    assert_eq!((normalize(got), losses), (normalize(body), Vec::new()));
 }
 
 #[test]
 fn results_without_ids_belong_to_calls_by_name_else_by_order() {
-    let request = read(&json!({"messages": [
+    let request = read_request(&json!({"messages": [
         {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {}}}, {"function": {"name": "g", "arguments": "{}"}}]},
         {"role": "tool", "content": "of g", "tool_name": "g"},
         {"role": "tool", "content": "of f"},
@@ -155,8 +155,9 @@ fn results_without_ids_belong_to_calls_by_name_else_by_order() {
 #[test]
 fn generate_is_read_as_a_conversation() {
     let body = json!({"model": "m", "system": "s", "prompt": "p", "suffix": "after", "template": "", "context": [1, 2], "raw": false, "images": ["/9j/4AAQ"]});
-    let request =
-        Ollama.read_request(Place::Generate, body.to_string().as_bytes()).expect("a request");
+    let request = Ollama
+        .read_request(ChatEndpoint::Generate, body.to_string().as_bytes())
+        .expect("a request");
 
     assert_eq!(request.system, [Block::text("s")]);
     assert!(request.stream);
@@ -178,7 +179,7 @@ fn what_is_no_request_is_refused_with_the_field() {
         (r#"{"messages":"hi"}"#, Some("messages")),
         (r#"{"messages":["hi"]}"#, Some("messages")),
     ] {
-        let error = Ollama.read_request(Place::Main, body.as_bytes()).expect_err("refused");
+        let error = Ollama.read_request(ChatEndpoint::Chat, body.as_bytes()).expect_err("refused");
         assert_eq!(
             (error.kind, error.param.as_deref()),
             (ProxyErrorKind::BadRequest, param),
@@ -247,7 +248,7 @@ fn a_conversation_of_other_dialects_is_written_with_its_losses() {
     });
     request.extras.push(Dialect::Openai, "logit_bias", RawJson::from(1));
 
-    let (got, losses) = written(&request);
+    let (got, losses) = write_request(&request);
 
     assert_eq!(
         got,
@@ -294,7 +295,7 @@ fn thinking_is_asked_for_as_the_model_is_told() {
         (Thinking::Budget, wish(Some(false), None, None), json!(false)),
         (Thinking::Budget, wish(None, Some(Effort::None), None), json!(false)),
         (Thinking::Effort, wish(Some(true), None, Some(30_000)), json!("high")),
-        (Thinking::Never, wish(Some(true), None, None), Value::Null),
+        (Thinking::Unsupported, wish(Some(true), None, None), Value::Null),
         (Thinking::Effort, wish(None, None, None), Value::Null),
         (Thinking::Effort, None, Value::Null),
     ] {
@@ -307,14 +308,14 @@ fn thinking_is_asked_for_as_the_model_is_told() {
     }
 }
 
-fn answered(events: &[ChatEvent]) -> Option<ChatResponse> {
+fn assemble(events: &[ChatEvent]) -> Option<ChatResponse> {
     let mut assembler = Assembler::default();
     events.iter().for_each(|event| assembler.feed(event));
     assembler.finish()
 }
 
 /// What an answer says: text, thinking, calls, finish, usage.
-fn meaning(
+fn summarize(
     response: &ChatResponse,
 ) -> (String, String, Vec<(String, Value)>, FinishKind, Option<Usage>) {
     let (mut text, mut thinking, mut calls) = (String::new(), String::new(), Vec::new());
@@ -330,37 +331,51 @@ fn meaning(
     (text, thinking, calls, response.finish.kind, response.usage)
 }
 
-fn streamed(events: Vec<ChatEvent>, place: Place) -> Vec<u8> {
+fn write_stream(events: Vec<ChatEvent>, place: ChatEndpoint) -> Vec<u8> {
     let (mut writer, mut out) = (Ollama.stream_writer(&shape(place)), Vec::new());
-    events.into_iter().for_each(|event| writer.event(event, &mut out));
+    events.into_iter().for_each(|event| writer.write_event(event, &mut out));
     out
 }
 
-fn reread(body: &[u8], cut: usize) -> Vec<ChatEvent> {
-    let mut reading = Reading::new(Framing::Ndjson, Ollama.stream_reader(&Carry::default()), false);
-    let mut said = Vec::new();
+fn read_stream(body: &[u8], cut: usize) -> Vec<ChatEvent> {
+    let mut reading =
+        EventDecoder::new(Framing::Ndjson, Ollama.stream_reader(&AttemptContext::default()), false);
+    let mut events = Vec::new();
     for part in body.chunks(cut.max(1)) {
-        let step = reading.feed(&Bytes::copy_from_slice(part), &mut said);
+        let step = reading.feed(&Bytes::copy_from_slice(part), &mut events);
         assert_eq!(step.error, None);
     }
-    reading.end(&mut said);
-    grammar::validate_events(&said).expect("well formed");
-    said
+    reading.finish(&mut events);
+    grammar::validate_events(&events).expect("well formed");
+    events
 }
 
 #[test]
 fn recorded_answers_survive_whole_and_streamed_at_any_cut() {
-    for exchange in recorded::of(&["ollama.chat", "ollama.generate"]) {
-        let place = if exchange.api == "ollama.generate" { Place::Generate } else { Place::Main };
+    for exchange in recorded::load_exchanges(&["ollama.chat", "ollama.generate"]) {
+        let place = if exchange.api == "ollama.generate" {
+            ChatEndpoint::Generate
+        } else {
+            ChatEndpoint::Chat
+        };
         let response = if exchange.streaming {
-            let events = reread(exchange.response.as_bytes(), 7);
+            let events = read_stream(exchange.response.as_bytes(), 7);
             for cut in [1, 2, 64, 1 << 20] {
-                assert_eq!(reread(exchange.response.as_bytes(), cut), events, "{}", exchange.id);
+                assert_eq!(
+                    read_stream(exchange.response.as_bytes(), cut),
+                    events,
+                    "{}",
+                    exchange.id
+                );
             }
-            answered(&events).expect("complete")
+            assemble(&events).expect("complete")
         } else {
             Ollama
-                .read_response("application/json", exchange.response.as_bytes(), &Carry::default())
+                .read_response(
+                    "application/json",
+                    exchange.response.as_bytes(),
+                    &AttemptContext::default(),
+                )
                 .expect("an answer")
         };
         let last: Value =
@@ -372,13 +387,14 @@ fn recorded_answers_survive_whole_and_streamed_at_any_cut() {
             "{}",
             exchange.id
         );
-        assert!(!meaning(&response).0.is_empty());
+        assert!(!summarize(&response).0.is_empty());
 
         let whole = Ollama.write_response(&response, &shape(place));
-        let again = Ollama.read_response("", &whole, &Carry::default()).expect("an answer");
+        let again =
+            Ollama.read_response("", &whole, &AttemptContext::default()).expect("an answer");
         assert_eq!(
-            (meaning(&again), again.created),
-            (meaning(&response), response.created),
+            (summarize(&again), again.created),
+            (summarize(&response), response.created),
             "{}",
             exchange.id
         );
@@ -394,9 +410,9 @@ fn recorded_answers_survive_whole_and_streamed_at_any_cut() {
         };
         assert!(exchange.streaming || fields(&again) == fields(&response), "{}", exchange.id);
 
-        let lines = streamed(assemble::to_events(&response), place);
-        let again = answered(&reread(&lines, 9)).expect("complete");
-        assert_eq!(meaning(&again), meaning(&response), "{}", exchange.id);
+        let lines = write_stream(assemble::to_events(&response), place);
+        let again = assemble(&read_stream(&lines, 9)).expect("complete");
+        assert_eq!(summarize(&again), summarize(&response), "{}", exchange.id);
     }
 }
 
@@ -434,8 +450,8 @@ fn calls_thoughts_pictures_and_probabilities_are_told() {
         ..ChatResponse::default()
     };
 
-    let lines =
-        String::from_utf8(streamed(assemble::to_events(&response), Place::Main)).expect("text");
+    let lines = String::from_utf8(write_stream(assemble::to_events(&response), ChatEndpoint::Chat))
+        .expect("text");
 
     let head = r#"{"model":"asked","created_at":"1970-01-01T00:00:00Z","message":{"role":"assistant","content":"#;
     let want = [
@@ -448,16 +464,16 @@ fn calls_thoughts_pictures_and_probabilities_are_told() {
         r#"""},"done":true,"done_reason":"stop","total_duration":1,"load_duration":1,"prompt_eval_duration":1,"eval_duration":1,"prompt_eval_count":5,"eval_count":5}"#,
     ];
     assert_eq!(lines, want.map(|rest| format!("{head}{rest}\n")).concat());
-    let again = answered(&reread(lines.as_bytes(), 5)).expect("complete");
+    let again = assemble(&read_stream(lines.as_bytes(), 5)).expect("complete");
     assert_eq!(
-        (meaning(&again).2.len(), again.finish.kind, again.logprobs),
+        (summarize(&again).2.len(), again.finish.kind, again.logprobs),
         (2, FinishKind::ToolCalls, response.logprobs.clone())
     );
     let whole = Ollama
         .read_response(
             "",
-            &Ollama.write_response(&response, &shape(Place::Main)),
-            &Carry::default(),
+            &Ollama.write_response(&response, &shape(ChatEndpoint::Chat)),
+            &AttemptContext::default(),
         )
         .expect("an answer");
     assert_eq!(whole.blocks.len(), 5);
@@ -471,25 +487,27 @@ fn bad_lines_are_faults_and_a_cut_is_no_end() {
         ("[1]", "bad stream event 1"),
     ] {
         let fault = Ollama
-            .stream_reader(&Carry::default())
-            .event(b"", line.as_bytes(), &mut Vec::new())
+            .stream_reader(&AttemptContext::default())
+            .read_event(b"", line.as_bytes(), &mut Vec::new())
             .expect_err("a fault");
         assert!(fault.message.contains(words), "{}", fault.message);
     }
-    let mut reader = Ollama.stream_reader(&Carry::default());
-    let mut said = Vec::new();
+    let mut reader = Ollama.stream_reader(&AttemptContext::default());
+    let mut events = Vec::new();
     for line in [
         r#"{}"#,
         r#"{"message":null,"done":"no"}"#,
         r#"{"message":{"content":7,"tool_calls":[{},{"function":{"name":"f","arguments":"{}"}}]}}"#,
     ] {
-        reader.event(b"", line.as_bytes(), &mut said).expect("tolerated");
+        reader.read_event(b"", line.as_bytes(), &mut events).expect("tolerated");
     }
-    assert!(!reader.end(&mut said));
-    reader.event(b"", br#"{"done":true,"done_reason":"length"}"#, &mut said).expect("the end");
-    grammar::validate_events(&said).expect("well formed");
+    assert!(!reader.read_eof(&mut events));
+    reader
+        .read_event(b"", br#"{"done":true,"done_reason":"length"}"#, &mut events)
+        .expect("the end");
+    grammar::validate_events(&events).expect("well formed");
     assert!(matches!(
-        said.last(),
+        events.last(),
         Some(ChatEvent::End { finish: Finish { kind: FinishKind::Length, .. }, usage: None, .. })
     ));
 }
@@ -506,21 +524,21 @@ fn errors_are_one_line_with_a_sentence() {
         "{\"error\":\"model \\\"x\\\" not found\"}\n"
     );
     let mut out = Vec::new();
-    Ollama.stream_writer(&shape(Place::Main)).error(&error, "r", &mut out);
+    Ollama.stream_writer(&shape(ChatEndpoint::Chat)).write_error(&error, "r", &mut out);
     assert_eq!(out, Ollama.stream_error(&error, "r", Framing::Ndjson));
 }
 
 proptest::proptest! {
     #[test]
     fn no_bytes_make_it_panic(text in "[{}\\[\\]\",:a-z0-9 ]{0,60}") {
-        let _read = Ollama.read_request(Place::Main, text.as_bytes());
-        let _read = Ollama.stream_reader(&Carry::default()).event(b"", text.as_bytes(), &mut Vec::new());
+        let _read = Ollama.read_request(ChatEndpoint::Chat, text.as_bytes());
+        let _read = Ollama.stream_reader(&AttemptContext::default()).read_event(b"", text.as_bytes(), &mut Vec::new());
     }
 
     #[test]
     fn odd_messages_are_read_without_panic(role in "[a-z]{0,9}", content in "(\"x\"|7|null|\\[\\{\"text\":\"y\"\\}\\]|\\{\\})", calls in "(null|7|\\[7\\]|\\[\\{\"function\":7\\}\\])") {
         let body = format!(r#"{{"messages":[{{"role":"{role}","content":{content},"tool_calls":{calls}}}]}}"#);
-        let request = Ollama.read_request(Place::Main, body.as_bytes()).expect("lenient");
+        let request = Ollama.read_request(ChatEndpoint::Chat, body.as_bytes()).expect("lenient");
         let _body = Ollama.write_request(&request, &traits(Thinking::Effort));
     }
 }

@@ -8,43 +8,45 @@ use crate::{
         json::{self, JsonRef},
         sse,
     },
-    dialect::{Summary, fault, openai::response_read::failure, shape, tokens},
+    dialect::{AnswerSummary, fault, openai::response_read::choice_error, shape, tokens},
     ir::{fault::Fault, op::Op},
 };
 
-pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
-    if let Some(summary) = usual(body) {
+pub(super) fn read_summary(content_type: &str, body: &[u8]) -> Result<AnswerSummary, Fault> {
+    if let Some(summary) = fast_path_summary(body) {
         return Ok(summary);
     }
-    let json = shape::answer(content_type, body)?;
-    let choices = shape::list(json, "choices")?;
+    let json = shape::parse_response(content_type, body)?;
+    let choices = shape::required_list(json, "choices")?;
     for choice in choices.items() {
-        let told =
+        let content =
             choice.get("message").or_else(|| choice.get("text")).or_else(|| choice.get("delta"));
         if !choice.is_object()
-            || told.is_some_and(|told| !matches!(told.kind(), "object" | "string"))
+            || content.is_some_and(|content| !matches!(content.kind(), "object" | "string"))
         {
-            return Err(fault::unexpected("a choice is no choice"));
+            return Err(fault::unexpected_shape("a choice is no choice"));
         }
-        if let Some(fault) = failure(choice) {
+        if let Some(fault) = choice_error(choice) {
             return Err(fault);
         }
     }
-    let finish = choices.items().next().and_then(|choice| shape::name(choice.get("finish_reason")));
-    Ok(Summary {
-        usage: json.get("usage").and_then(tokens::openai),
-        finish,
-        model: shape::name(json.get("model")),
+    let finish =
+        choices.items().next().and_then(|choice| shape::clean_name(choice.get("finish_reason")));
+    Ok(AnswerSummary {
+        usage: json.get("usage").and_then(tokens::read_openai),
+        finish_reason: finish,
+        model: shape::clean_name(json.get("model")),
     })
 }
 
 /// The summary of an answer that is as nearly all are: one choice that tells one thing, found while
 /// the text is proven, so that it is gone over once. `None` where it is anything else.
-fn usual(body: &[u8]) -> Option<Summary> {
-    let (mut usage, mut model, mut choices, mut told, mut reason) = (None, None, None, None, None);
+fn fast_path_summary(body: &[u8]) -> Option<AnswerSummary> {
+    let (mut usage, mut model, mut choices, mut content, mut reason) =
+        (None, None, None, None, None);
     let (mut inside, mut odd) = (false, false);
     let json = json::visit(body, |depth, key, value| {
-        let place = match (depth, key) {
+        let slot = match (depth, key) {
             (1, b"usage") => &mut usage,
             (1, b"model") => &mut model,
             (1, b"choices") => &mut choices,
@@ -52,7 +54,7 @@ fn usual(body: &[u8]) -> Option<Summary> {
                 odd = true;
                 return;
             }
-            (3, b"message" | b"text" | b"delta") if inside => &mut told,
+            (3, b"message" | b"text" | b"delta") if inside => &mut content,
             (3, b"finish_reason") if inside => {
                 odd |= value.starts_with(b"\"error\"");
                 &mut reason
@@ -63,27 +65,27 @@ fn usual(body: &[u8]) -> Option<Summary> {
             }
         };
         inside = depth > 1 || key == b"choices";
-        odd |= place.replace(value).is_some();
+        odd |= slot.replace(value).is_some();
     });
     let choice = choices?.strip_prefix(b"[")?.trim_ascii_start();
-    let tells = matches!(told?.first()?, b'{' | b'"');
-    if odd || !tells || choice.first() != Some(&b'{') || !json.ok()?.is_object() {
+    let has_content = matches!(content?.first()?, b'{' | b'"');
+    if odd || !has_content || choice.first() != Some(&b'{') || !json.ok()?.is_object() {
         return None;
     }
-    Some(Summary {
+    Some(AnswerSummary {
         usage: usage
             .map(json::value_at)
             .filter(|usage| usage.kind() != "null")
-            .and_then(tokens::openai),
-        finish: shape::name(reason.map(json::value_at)),
-        model: shape::name(model.map(json::value_at)),
+            .and_then(tokens::read_openai),
+        finish_reason: shape::clean_name(reason.map(json::value_at)),
+        model: shape::clean_name(model.map(json::value_at)),
     })
 }
 
 /// The head with the role, one chunk with everything, the finish with the usage, `[DONE]`.
-pub(super) fn as_stream(op: Op, body: &[u8]) -> Result<Bytes, Fault> {
-    read("", body)?;
-    let mut answer = shape::tree("", body)?;
+pub(super) fn synthesize_stream(op: Op, body: &[u8]) -> Result<Bytes, Fault> {
+    read_summary("", body)?;
+    let mut answer = shape::parse_tree("", body)?;
     let choices = answer.remove("choices");
     let usage = answer.remove("usage");
     let chat = op == Op::Chat;
@@ -138,7 +140,7 @@ pub(super) fn as_stream(op: Op, body: &[u8]) -> Result<Bytes, Fault> {
 }
 
 /// The chunks of a complete stream as one answer.
-pub(super) fn as_answer(op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
+pub(super) fn collect_stream(op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
     let mut answer = Map::new();
     let mut choices: Vec<Map<String, Value>> = Vec::new();
     let mut done = false;
@@ -147,13 +149,13 @@ pub(super) fn as_answer(op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, 
             done = true;
             continue;
         }
-        let json = shape::answer("", data)?;
+        let json = shape::parse_response("", data)?;
         if let Some(fault) =
-            json.get("choices").into_iter().flat_map(JsonRef::items).find_map(failure)
+            json.get("choices").into_iter().flat_map(JsonRef::items).find_map(choice_error)
         {
             return Err(fault);
         }
-        let mut chunk = shape::event(data)?;
+        let mut chunk = shape::parse_event_tree(data)?;
         let parts = chunk.remove("choices");
         for (key, value) in chunk {
             if !value.is_null() || !answer.contains_key(&key) {
@@ -163,7 +165,7 @@ pub(super) fn as_answer(op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, 
         let Some(Value::Array(parts)) = parts else { continue };
         for (at, part) in parts.into_iter().enumerate() {
             let Value::Object(part) = part else {
-                return Err(fault::unexpected("a choice is no choice"));
+                return Err(fault::unexpected_shape("a choice is no choice"));
             };
             let index = part.get("index").and_then(Value::as_u64).unwrap_or(at as u64);
             let known = choices
@@ -183,7 +185,7 @@ pub(super) fn as_answer(op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, 
             merge_choice(choice, part);
         }
     }
-    if let Some(fault) = unfinished(&choices, done) {
+    if let Some(fault) = unfinished_fault(&choices, done) {
         return Err(fault);
     }
     for choice in &mut choices {
@@ -213,7 +215,7 @@ pub(super) fn as_answer(op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, 
 
 /// What is missing of the answer. `done`: the stream said its end, which is enough after text, but
 /// neither in the middle of a call nor where nothing was said.
-fn unfinished(choices: &[Map<String, Value>], done: bool) -> Option<Fault> {
+fn unfinished_fault(choices: &[Map<String, Value>], done: bool) -> Option<Fault> {
     let reason = |choice: &Map<String, Value>| {
         choice.get("finish_reason").and_then(Value::as_str).is_some_and(|reason| !reason.is_empty())
     };
@@ -221,23 +223,23 @@ fn unfinished(choices: &[Map<String, Value>], done: bool) -> Option<Fault> {
         return None;
     }
     if !done {
-        return Some(shape::cut());
+        return Some(shape::truncated_stream_fault());
     }
     let message = |choice| Map::get(choice, "message");
-    let said = |value: &Value| match value {
+    let is_non_empty = |value: &Value| match value {
         Value::Null => false,
         Value::String(text) => !text.is_empty(),
         Value::Array(list) => !list.is_empty(),
         Value::Object(fields) => !fields.is_empty(),
         _ => true,
     };
-    let says = |choice| {
+    let has_content = |choice| {
         let fields = message(choice).and_then(Value::as_object).into_iter().flatten();
-        fields.filter(|(key, _)| *key != "role").any(|(_, value)| said(value))
-            || choice.get("text").is_some_and(said)
+        fields.filter(|(key, _)| *key != "role").any(|(_, value)| is_non_empty(value))
+            || choice.get("text").is_some_and(is_non_empty)
     };
-    if !choices.iter().any(|choice| reason(choice) || says(choice)) {
-        return Some(shape::empty());
+    if !choices.iter().any(|choice| reason(choice) || has_content(choice)) {
+        return Some(shape::empty_stream_fault());
     }
     let mut calls =
         choices.iter().filter(|choice| !reason(choice)).filter_map(message).flat_map(|message| {
@@ -246,11 +248,11 @@ fn unfinished(choices: &[Map<String, Value>], done: bool) -> Option<Fault> {
                 .filter_map(|call| call.get("function").or_else(|| call.get("custom")))
                 .chain(message.get("function_call"))
         });
-    let whole = |call: &Value| match call.get("arguments") {
+    let is_complete = |call: &Value| match call.get("arguments") {
         Some(Value::String(text)) => json::parse(text.as_bytes()).is_ok(),
-        other => other.is_some_and(said),
+        other => other.is_some_and(is_non_empty),
     };
-    (!calls.all(whole)).then(shape::cut)
+    (!calls.all(is_complete)).then(shape::truncated_stream_fault)
 }
 
 fn merge_choice(choice: &mut Map<String, Value>, part: Map<String, Value>) {
@@ -264,7 +266,7 @@ fn merge_choice(choice: &mut Map<String, Value>, part: Map<String, Value>) {
                 }
             }
             ("text", Value::String(text)) => {
-                shape::append(choice.entry("text").or_insert(Value::Null), &text)
+                shape::append_text(choice.entry("text").or_insert(Value::Null), &text)
             }
             ("logprobs", Value::Object(new)) => {
                 match choice.get_mut("logprobs").and_then(Value::as_object_mut) {
@@ -284,8 +286,8 @@ fn merge_choice(choice: &mut Map<String, Value>, part: Map<String, Value>) {
 /// Texts, names and lists grow; ids and types, told once, stay.
 fn merge_delta(message: &mut Map<String, Value>, delta: Map<String, Value>) {
     for (key, value) in delta {
-        let place = message.entry(key.clone()).or_insert(Value::Null);
-        match (key.as_str(), place, value) {
+        let slot = message.entry(key.clone()).or_insert(Value::Null);
+        match (key.as_str(), slot, value) {
             (_, _, Value::Null) => {}
             // Some tell a name again with every piece, some tell more of it.
             ("name", Value::String(name), Value::String(more)) => {
@@ -295,25 +297,25 @@ fn merge_delta(message: &mut Map<String, Value>, delta: Map<String, Value>) {
                     name.push_str(&more);
                 }
             }
-            ("role" | "id" | "type" | "name", place, value) => {
-                if place.as_str().unwrap_or_default().is_empty() {
-                    *place = value;
+            ("role" | "id" | "type" | "name", slot, value) => {
+                if slot.as_str().unwrap_or_default().is_empty() {
+                    *slot = value;
                 }
             }
-            ("tool_calls", place, Value::Array(parts)) => merge_calls(place, parts),
+            ("tool_calls", slot, Value::Array(parts)) => merge_calls(slot, parts),
             (_, Value::Object(old), Value::Object(new)) => merge_delta(old, new),
             (_, Value::Array(old), Value::Array(new)) => old.extend(new),
-            (_, place @ Value::String(_), Value::String(new)) => shape::append(place, &new),
-            (_, place, value) => *place = value,
+            (_, slot @ Value::String(_), Value::String(new)) => shape::append_text(slot, &new),
+            (_, slot, value) => *slot = value,
         }
     }
 }
 
-fn merge_calls(place: &mut Value, parts: Vec<Value>) {
-    if !place.is_array() {
-        *place = json!([]);
+fn merge_calls(slot: &mut Value, parts: Vec<Value>) {
+    if !slot.is_array() {
+        *slot = json!([]);
     }
-    let Some(calls) = place.as_array_mut() else { return };
+    let Some(calls) = slot.as_array_mut() else { return };
     for part in parts {
         let Value::Object(mut part) = part else { continue };
         // Some vendors leave the index out: an id begins a call, no id goes on with the last.
@@ -321,7 +323,7 @@ fn merge_calls(place: &mut Value, parts: Vec<Value>) {
         let known = match &index {
             Some(index) => {
                 let known = calls.iter().rposition(|call| call.get("index") == Some(index));
-                known.filter(|known| !begins_another(&calls[*known], &part))
+                known.filter(|known| !starts_new_call(&calls[*known], &part))
             }
             None if part.get("id").is_some_and(|id| !id.is_null()) => None,
             None => calls.len().checked_sub(1),
@@ -337,18 +339,19 @@ fn merge_calls(place: &mut Value, parts: Vec<Value>) {
 }
 
 /// An index may be used again: then a name with an id of its own is another call.
-fn begins_another(call: &Value, part: &Map<String, Value>) -> bool {
+fn starts_new_call(call: &Value, part: &Map<String, Value>) -> bool {
     let name = |call: Option<&Value>| {
         call.and_then(|inside| inside.get("name")?.as_str()).is_some_and(|name| !name.is_empty())
     };
-    let told = |id: Option<&Value>| {
+    let non_empty = |id: Option<&Value>| {
         id.and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned)
     };
     let named = name(call.get("function").or_else(|| call.get("custom")));
     let names = name(part.get("function").or_else(|| part.get("custom")));
     named
         && names
-        && told(part.get("id")).is_some_and(|id| told(call.get("id")).as_ref() != Some(&id))
+        && non_empty(part.get("id"))
+            .is_some_and(|id| non_empty(call.get("id")).as_ref() != Some(&id))
 }
 
 #[cfg(test)]
@@ -366,8 +369,8 @@ mod tests {
 
     #[test]
     fn an_answer_told_as_a_stream_comes_back() {
-        let stream = as_stream(Op::Chat, ANSWER.as_bytes()).expect("an answer");
-        let back = as_answer(Op::Chat, &events(&stream)).expect("complete");
+        let stream = synthesize_stream(Op::Chat, ANSWER.as_bytes()).expect("an answer");
+        let back = collect_stream(Op::Chat, &events(&stream)).expect("complete");
         let (mut want, got): (Value, Value) = (
             serde_json::from_str(ANSWER).expect("json"),
             serde_json::from_slice(&back).expect("json"),
@@ -391,19 +394,21 @@ mod tests {
         .map(|data| (Vec::new(), data.as_bytes().to_vec()))
         .collect();
         let got: Value =
-            serde_json::from_slice(&as_answer(Op::Chat, &events).expect("complete")).expect("json");
+            serde_json::from_slice(&collect_stream(Op::Chat, &events).expect("complete"))
+                .expect("json");
         assert_eq!(
             got,
             json!({"id":"c","model":"m","object":"chat.completion","usage":{"prompt_tokens":1,"completion_tokens":1},"choices":[{"index":0,"finish_reason":"tool_calls","message":{
                 "role":"assistant","content":"ab","reasoning_content":"r","tool_calls":[{"id":"x","type":"function","function":{"name":"f","arguments":"{\"k\":1}"}}]}}]})
         );
-        assert!(as_answer(Op::Chat, &events[..4]).is_err());
+        assert!(collect_stream(Op::Chat, &events[..4]).is_err());
     }
 
     fn gathered(chunks: &[&str]) -> Result<Value, Fault> {
         let events: Vec<_> =
             chunks.iter().map(|data| (Vec::new(), data.as_bytes().to_vec())).collect();
-        as_answer(Op::Chat, &events).map(|answer| serde_json::from_slice(&answer).expect("json"))
+        collect_stream(Op::Chat, &events)
+            .map(|answer| serde_json::from_slice(&answer).expect("json"))
     }
 
     #[test]
@@ -477,13 +482,13 @@ mod tests {
         ] {
             let body = format!(r#"{{"id":"c","choices":[{choice}]}}"#);
             assert_eq!(
-                read("", body.as_bytes()).map_err(|fault| fault.message),
+                read_summary("", body.as_bytes()).map_err(|fault| fault.message),
                 Err(message.to_owned()),
                 "{choice}"
             );
         }
         assert!(
-            read(
+            read_summary(
                 "",
                 br#"{"choices":[{"message":{"content":""},"error":null,"finish_reason":"stop"}]}"#
             )
@@ -506,16 +511,19 @@ mod tests {
             r#"{"choices":null}"#,
             "{\"choices\":[],\"x\":\"\u{0}\"}",
         ] {
-            assert!(read("application/json", bad.as_bytes()).is_err(), "{bad}");
+            assert!(read_summary("application/json", bad.as_bytes()).is_err(), "{bad}");
         }
-        assert!(read("", b"{\"choices\":[],\"x\":\"\xff\"}").is_err());
+        assert!(read_summary("", b"{\"choices\":[],\"x\":\"\xff\"}").is_err());
         assert_eq!(
-            read("", br#"{"choices":[],"model":"m"}"#).map(|s| s.model),
+            read_summary("", br#"{"choices":[],"model":"m"}"#).map(|s| s.model),
             Ok(Some("m".to_owned()))
         );
         assert_eq!(
-            read("", br#"{"choices":[{"message":{"content":null},"finish_reason":"stop"}]}"#)
-                .map(|s| s.finish),
+            read_summary(
+                "",
+                br#"{"choices":[{"message":{"content":null},"finish_reason":"stop"}]}"#
+            )
+            .map(|s| s.finish_reason),
             Ok(Some("stop".to_owned()))
         );
     }

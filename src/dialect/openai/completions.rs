@@ -3,7 +3,7 @@
 
 use crate::{
     base::{json::JsonRef, raw::RawJson, write},
-    dialect::openai::request_read::refuse,
+    dialect::openai::request_read::invalid_param,
     ir::{
         block::Block,
         fault::ProxyError,
@@ -12,10 +12,10 @@ use crate::{
 };
 
 /// The user message that a prompt (and what is to follow the answer) comes to.
-pub(super) fn prompt(json: JsonRef<'_>) -> Result<ChatMessage, ProxyError> {
+pub(super) fn read_prompt(json: JsonRef<'_>) -> Result<ChatMessage, ProxyError> {
     let prompt = json
         .get("prompt")
-        .ok_or_else(|| refuse("prompt", "Missing required parameter: 'prompt'."))?;
+        .ok_or_else(|| invalid_param("prompt", "Missing required parameter: 'prompt'."))?;
     let first = if prompt.is_array() { prompt.items().next().unwrap_or(prompt) } else { prompt };
     let Some(text) = first.str() else {
         let what = if matches!(first.kind(), "number" | "array") {
@@ -23,13 +23,13 @@ pub(super) fn prompt(json: JsonRef<'_>) -> Result<ChatMessage, ProxyError> {
         } else {
             "a text is expected"
         };
-        return Err(refuse(
+        return Err(invalid_param(
             "prompt",
             format!("Invalid type for 'prompt': {what}; send the prompt as a string."),
         ));
     };
     let suffix = json.get("suffix").and_then(JsonRef::str).filter(|suffix| !suffix.is_empty());
-    let asked = match suffix {
+    let instruction = match suffix {
         None => text.into_owned(),
         Some(suffix) => format!(
             "Fill in the middle. Write exactly the text that stands between the prefix and the suffix below, so that prefix, your answer and \
@@ -37,12 +37,12 @@ pub(super) fn prompt(json: JsonRef<'_>) -> Result<ChatMessage, ProxyError> {
              repeated.\n\n<prefix>{text}</prefix>\n<suffix>{suffix}</suffix>"
         ),
     };
-    Ok(ChatMessage::new(Role::User, vec![Block::text(asked)]))
+    Ok(ChatMessage::new(Role::User, vec![Block::text(instruction)]))
 }
 
 /// `logprobs` of a completion, made of the token array of a chat answer; `offset` is where the text
 /// begins, in characters.
-pub(super) fn logprobs(tokens: &RawJson, offset: &mut u64) -> String {
+pub(super) fn write_logprobs(tokens: &RawJson, offset: &mut u64) -> String {
     let of = |token: JsonRef<'_>| {
         token.get("token").and_then(JsonRef::str).unwrap_or_default().into_owned()
     };
@@ -88,15 +88,15 @@ mod tests {
 
     #[test]
     fn prompts_become_one_message() {
-        let read = |body: &str| prompt(RawJson::parse(body).expect("json").json());
-        let said = |body: &str| match &read(body).expect("a prompt").blocks[0].kind {
+        let read = |body: &str| read_prompt(RawJson::parse(body).expect("json").json());
+        let read_text = |body: &str| match &read(body).expect("a prompt").blocks[0].kind {
             crate::ir::block::BlockKind::Text(text) => text.text.clone(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(said(r#"{"prompt":"a\nb"}"#), "a\nb");
-        assert_eq!(said(r#"{"prompt":["a","b"],"suffix":""}"#), "a");
+        assert_eq!(read_text(r#"{"prompt":"a\nb"}"#), "a\nb");
+        assert_eq!(read_text(r#"{"prompt":["a","b"],"suffix":""}"#), "a");
         assert!(
-            said(r#"{"prompt":"fn x() {","suffix":"}"}"#)
+            read_text(r#"{"prompt":"fn x() {","suffix":"}"}"#)
                 .ends_with("<prefix>fn x() {</prefix>\n<suffix>}</suffix>")
         );
         for bad in [
@@ -117,7 +117,7 @@ mod tests {
         );
         let mut offset = 3;
         assert_eq!(
-            logprobs(&tokens.expect("json"), &mut offset),
+            write_logprobs(&tokens.expect("json"), &mut offset),
             r#"{"text_offset":[3,5],"token_logprobs":[-0.5,null],"tokens":["é\"","b"],"top_logprobs":[{"é\"":-0.5},{}]}"#
         );
         assert_eq!(offset, 6);

@@ -8,14 +8,14 @@ use crate::{
     ir::fault::ProxyError,
 };
 
-pub(super) fn write(error: &ProxyError) -> (StatusCode, Bytes) {
-    let told = classic::told(error);
-    (status::code(told.status), classic::body(error, &told).to_string().into())
+pub(super) fn write_error(error: &ProxyError) -> (StatusCode, Bytes) {
+    let code = classic::error_code(error);
+    (status::status_code(code.status), classic::error_body(error, &code).to_string().into())
 }
 
 /// An event without a name: its SDKs raise for any chunk with a truthy `error`.
-pub(super) fn event(error: &ProxyError) -> Bytes {
-    format!("data: {}\n\n", classic::body(error, &classic::told(error))).into()
+pub(super) fn write_error_event(error: &ProxyError) -> Bytes {
+    format!("data: {}\n\n", classic::error_body(error, &classic::error_code(error))).into()
 }
 
 #[cfg(test)]
@@ -25,15 +25,16 @@ mod tests {
 
     #[test]
     fn bodies_have_all_four_fields() {
-        let (status, body) =
-            write(&ProxyError::new(ProxyErrorKind::ModelNotFound, "no \u{1b}[x").param("model"));
+        let (status, body) = write_error(
+            &ProxyError::new(ProxyErrorKind::ModelNotFound, "no \u{1b}[x").param("model"),
+        );
         assert_eq!(status, 404);
         assert_eq!(
             body,
             r#"{"error":{"code":"model_not_found","message":"no \\u001b[x","param":"model","type":"invalid_request_error"}}"#
         );
         assert_eq!(
-            event(&ProxyError::new(ProxyErrorKind::Internal, "m")),
+            write_error_event(&ProxyError::new(ProxyErrorKind::Internal, "m")),
             "data: {\"error\":{\"code\":null,\"message\":\"m\",\"param\":null,\"type\":\"server_error\"}}\n\n"
         );
     }
@@ -52,7 +53,7 @@ mod tests {
         ] {
             let mut error = ProxyError::new(kind, "m");
             error.status = given;
-            assert_eq!(write(&error).0, want, "{kind:?} {given:?}");
+            assert_eq!(write_error(&error).0, want, "{kind:?} {given:?}");
         }
     }
 }

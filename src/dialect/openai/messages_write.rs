@@ -7,9 +7,9 @@ use crate::{
         write::{ArrayWriter, ObjectWriter},
     },
     dialect::{
-        Traits,
+        TargetTraits,
         losses::Losses,
-        openai::{names, names::Names, parts_write, reasoning, tools_write},
+        openai::{names, names::OpenaiToolNames, parts_write, reasoning, tools_write},
     },
     ir::{
         block::{Block, BlockKind, CallKind, ToolCall, ToolResult},
@@ -20,87 +20,97 @@ use crate::{
     },
 };
 
-const OWN: Dialect = Dialect::Openai;
+const DIALECT: Dialect = Dialect::Openai;
 
-pub(super) fn write(
+pub(super) fn write_messages(
     request: &ChatRequest,
-    traits: &Traits,
-    names: &Names,
+    traits: &TargetTraits,
+    names: &OpenaiToolNames,
     a: &mut ArrayWriter<'_>,
     losses: &mut Losses,
 ) {
-    let mut writer = Writer { request, traits, names, losses, results: results(&request.messages) };
-    writer.system(a);
+    let mut writer = MessagesWriter {
+        request,
+        traits,
+        names,
+        losses,
+        results: collect_results(&request.messages),
+    };
+    writer.write_system(a);
     for (at, message) in request.messages.iter().enumerate() {
         match message.role {
-            Role::System => writer.told(message, &message.blocks.iter().collect::<Vec<_>>(), a),
-            Role::User => writer.user(message, a),
-            Role::Assistant => writer.assistant(at, message, a),
+            Role::System => {
+                writer.write_message(message, &message.blocks.iter().collect::<Vec<_>>(), a)
+            }
+            Role::User => writer.write_user(message, a),
+            Role::Assistant => writer.write_assistant(at, message, a),
         }
     }
 }
 
-struct Writer<'w> {
+struct MessagesWriter<'w> {
     request: &'w ChatRequest,
-    traits: &'w Traits,
-    names: &'w Names,
+    traits: &'w TargetTraits,
+    names: &'w OpenaiToolNames,
     losses: &'w mut Losses,
-    results: Vec<Found<'w>>,
+    results: Vec<OpenaiPendingResult<'w>>,
 }
 
 /// A result, the message it stands in, and whether it has been written.
-struct Found<'w> {
-    at: usize,
+struct OpenaiPendingResult<'w> {
+    message_index: usize,
     block: &'w Block,
     result: &'w ToolResult,
-    written: bool,
+    is_written: bool,
 }
 
-fn results(messages: &[ChatMessage]) -> Vec<Found<'_>> {
+fn collect_results(messages: &[ChatMessage]) -> Vec<OpenaiPendingResult<'_>> {
     let all = messages
         .iter()
         .enumerate()
         .flat_map(|(at, message)| message.blocks.iter().map(move |block| (at, block)));
     all.filter_map(|(at, block)| match &block.kind {
-        BlockKind::ToolResult(result) => Some(Found { at, block, result, written: false }),
+        BlockKind::ToolResult(result) => {
+            Some(OpenaiPendingResult { message_index: at, block, result, is_written: false })
+        }
         _ => None,
     })
     .collect()
 }
 
-impl<'w> Writer<'w> {
+impl<'w> MessagesWriter<'w> {
     fn system_role(&self) -> &'static str {
         if self.traits.developer_role { "developer" } else { "system" }
     }
 
     /// Messages of this dialect come back as they were; what others say before the conversation is
     /// one message.
-    fn system(&mut self, a: &mut ArrayWriter<'_>) {
+    fn write_system(&mut self, a: &mut ArrayWriter<'_>) {
         let blocks = &self.request.system;
-        let heads = |block: &Block| block.extras.get(OWN, "system").is_some();
+        let heads = |block: &Block| block.extras.get(DIALECT, "system").is_some();
         let mut from = 0;
         while from < blocks.len() {
             let until =
                 blocks[from + 1..].iter().position(heads).map_or(blocks.len(), |n| from + 1 + n);
             let group: Vec<&Block> = blocks[from..until].iter().collect();
-            let head = group[0].extras.get(OWN, "system");
+            let head = group[0].extras.get(DIALECT, "system");
             let role = self.system_role();
             a.object(|o| {
                 o.str("role", role);
-                let Some(head) = head else { return joined(&group, o, self.losses) };
+                let Some(head) = head else { return write_joined_text(&group, o, self.losses) };
                 let rest = head.json().members().filter(|(key, _)| *key != "role");
                 rest.for_each(|(key, value)| {
                     o.json(key, value);
                 });
-                let beside =
+                let in_head =
                     |extras: &Extras| extras.iter().all(|(key, _)| head.json().get(key).is_some());
                 match group.as_slice() {
                     [Block { kind: BlockKind::Text(text), extras, .. }]
-                        if beside(extras) && extras.get(OWN, "cache_control").is_none() =>
+                        if in_head(extras) && extras.get(DIALECT, "cache_control").is_none() =>
                     {
                         o.str("content", &text.text);
                     }
-                    _ => parts_write::content(
+                    _ => parts_write::write_content(
                         &group,
                         head.json().get("cache_control").is_some(),
                         o,
@@ -113,24 +123,24 @@ impl<'w> Writer<'w> {
     }
 
     /// A message of a user or of the system, as it stands.
-    fn told(&mut self, message: &ChatMessage, blocks: &[&Block], a: &mut ArrayWriter<'_>) {
+    fn write_message(&mut self, message: &ChatMessage, blocks: &[&Block], a: &mut ArrayWriter<'_>) {
         let role = if message.role == Role::System { self.system_role() } else { "user" };
         a.object(|o| {
             o.str("role", role).opt_str("name", message.name.as_deref());
-            parts_write::content(
+            parts_write::write_content(
                 blocks,
-                message.extras.get(OWN, "cache_control").is_some(),
+                message.extras.get(DIALECT, "cache_control").is_some(),
                 o,
                 self.losses,
             );
-            message.extras.write(OWN, o, |key| self.losses.add(format!("messages.{key}")));
+            message.extras.write(DIALECT, o, |key| self.losses.add(format!("messages.{key}")));
         });
     }
 
     /// Results have been written after their calls; those of no call are told as text.
-    fn user(&mut self, message: &'w ChatMessage, a: &mut ArrayWriter<'_>) {
+    fn write_user(&mut self, message: &'w ChatMessage, a: &mut ArrayWriter<'_>) {
         let mut orphans = Vec::new();
-        let mut own = Vec::with_capacity(message.blocks.len());
+        let mut remaining = Vec::with_capacity(message.blocks.len());
         for block in &message.blocks {
             match &block.kind {
                 BlockKind::ToolResult(result) => {
@@ -138,9 +148,9 @@ impl<'w> Writer<'w> {
                         .results
                         .iter_mut()
                         .find(|found| std::ptr::eq(found.block, block))
-                        .filter(|found| !found.written);
+                        .filter(|found| !found.is_written);
                     if let Some(found) = found {
-                        found.written = true;
+                        found.is_written = true;
                         let what = result
                             .name
                             .as_deref()
@@ -148,22 +158,22 @@ impl<'w> Writer<'w> {
                         orphans.push(Block::text(format!(
                             "Result of tool call {}{what}: {}",
                             result.call,
-                            words(result, self.losses)
+                            result_text(result, self.losses)
                         )));
                         orphans
                             .extend(result.content.iter().filter(|block| is_media(block)).cloned());
                     }
                 }
-                _ => own.push(block),
+                _ => remaining.push(block),
             }
         }
-        if !message.blocks.is_empty() && own.is_empty() && orphans.is_empty() {
+        if !message.blocks.is_empty() && remaining.is_empty() && orphans.is_empty() {
             return;
         }
-        self.told(message, &orphans.iter().chain(own).collect::<Vec<_>>(), a);
+        self.write_message(message, &orphans.iter().chain(remaining).collect::<Vec<_>>(), a);
     }
 
-    fn assistant(&mut self, at: usize, message: &ChatMessage, a: &mut ArrayWriter<'_>) {
+    fn write_assistant(&mut self, at: usize, message: &ChatMessage, a: &mut ArrayWriter<'_>) {
         let blocks = &message.blocks;
         let calls: Vec<&ToolCall> = blocks
             .iter()
@@ -172,78 +182,90 @@ impl<'w> Writer<'w> {
                 _ => None,
             })
             .collect();
-        let marked = message.extras.get(OWN, "cache_control").is_some();
-        let mut said = Said::default();
+        let marked = message.extras.get(DIALECT, "cache_control").is_some();
+        let mut parts = AssistantParts::default();
         for block in blocks {
-            self.said(block, marked, &mut said);
+            self.collect_block(block, marked, &mut parts);
         }
-        if !blocks.is_empty() && said.is_empty() && calls.is_empty() && message.extras.is_empty() {
+        if !blocks.is_empty() && parts.is_empty() && calls.is_empty() && message.extras.is_empty() {
             return;
         }
         a.object(|o| {
             o.str("role", "assistant").opt_str("name", message.name.as_deref());
-            match (said.text.is_empty(), said.as_parts) {
-                (_, true) => parts_write::content(&said.parts, true, o, &mut Losses::default()),
-                (true, false) if !calls.is_empty() || !said.refusal.is_empty() => {
+            match (parts.text.is_empty(), parts.needs_list) {
+                (_, true) => {
+                    parts_write::write_content(&parts.parts, true, o, &mut Losses::default())
+                }
+                (true, false) if !calls.is_empty() || !parts.refusal.is_empty() => {
                     o.null("content");
                 }
                 (_, false) => {
-                    o.str("content", &said.text);
+                    o.str("content", &parts.text);
                 }
             }
-            if !said.refusal.is_empty() {
-                o.str("refusal", &said.refusal);
+            if !parts.refusal.is_empty() {
+                o.str("refusal", &parts.refusal);
             }
-            said.spelled.iter().for_each(|(key, value)| {
+            parts.reasoning_fields.iter().for_each(|(key, value)| {
                 o.raw(key, value);
             });
-            if !said.thought.is_empty() {
-                o.str("reasoning_content", &said.thought);
+            if !parts.reasoning.is_empty() {
+                o.str("reasoning_content", &parts.reasoning);
             }
-            o.opt_raw("reasoning_details", reasoning::joined(&said.details).as_ref());
+            o.opt_raw(
+                "reasoning_details",
+                reasoning::join_details(&parts.reasoning_details).as_ref(),
+            );
             o.opt_raw("extra_content", parts_write::extra_content(blocks).as_ref());
             if !calls.is_empty() {
                 o.array("tool_calls", |a| {
                     for block in blocks {
                         if let BlockKind::ToolCall(call) = &block.kind {
-                            self.call(block, call, a);
+                            self.write_call(block, call, a);
                         }
                     }
                 });
             }
-            message.extras.write(OWN, o, |key| self.losses.add(format!("messages.{key}")));
+            message.extras.write(DIALECT, o, |key| self.losses.add(format!("messages.{key}")));
         });
-        self.answers(at, &calls, a);
+        self.write_results(at, &calls, a);
     }
 
     /// What a block adds to an assistant's message; calls are written by themselves.
-    fn said<'b>(&mut self, block: &'b Block, marked: bool, said: &mut Said<'b>) {
+    fn collect_block<'b>(
+        &mut self,
+        block: &'b Block,
+        marked: bool,
+        parts: &mut AssistantParts<'b>,
+    ) {
         match &block.kind {
             BlockKind::Text(text) => {
-                parts_write::beside(block, marked, self.losses);
-                said.text.push_str(&text.text);
-                said.parts.push(block);
-                said.as_parts |= parts_write::ours(&block.extras);
-                parts_write::foreign(&block.extras, self.losses);
+                parts_write::add_block_losses(block, marked, self.losses);
+                parts.text.push_str(&text.text);
+                parts.parts.push(block);
+                parts.needs_list |= parts_write::has_native_fields(&block.extras);
+                parts_write::add_foreign_losses(&block.extras, self.losses);
             }
-            BlockKind::Refusal(words) => said.refusal.push_str(words),
+            BlockKind::Refusal(words) => parts.refusal.push_str(words),
             BlockKind::Reasoning(thought) => {
-                if block.extras.get(OWN, "thinking").is_some() {
-                    said.parts.push(block);
-                    said.as_parts = true;
+                if block.extras.get(DIALECT, "thinking").is_some() {
+                    parts.parts.push(block);
+                    parts.needs_list = true;
                     return;
                 }
-                let foreign = block.signature.as_ref().is_some_and(|proof| proof.dialect != OWN);
-                let details = reasoning::as_details(block.signature.as_ref());
-                let fields = reasoning::FIELDS.iter().chain(&["reasoning_details"]);
-                let spelled: Vec<_> =
-                    fields.filter_map(|key| Some((*key, block.extras.get(OWN, key)?))).collect();
+                let foreign =
+                    block.signature.as_ref().is_some_and(|proof| proof.dialect != DIALECT);
+                let details = reasoning::to_details(block.signature.as_ref());
+                let fields = reasoning::TEXT_FIELDS.iter().chain(&["reasoning_details"]);
+                let spelled: Vec<_> = fields
+                    .filter_map(|key| Some((*key, block.extras.get(DIALECT, key)?)))
+                    .collect();
                 let within = details
                     .as_ref()
-                    .is_some_and(|details| !reasoning::words(details.json()).is_empty());
+                    .is_some_and(|details| !reasoning::details_text(details.json()).is_empty());
                 if spelled.is_empty() && !within && !thought.text.is_empty() {
-                    match (self.traits.takes_reasoning, foreign) {
-                        (true, _) => said.thought.push_str(&thought.text),
+                    match (self.traits.accepts_reasoning, foreign) {
+                        (true, _) => parts.reasoning.push_str(&thought.text),
                         (false, true) => self.losses.add("reasoning.proof"),
                         (false, false) => self.losses.add("reasoning"),
                     }
@@ -251,35 +273,35 @@ impl<'w> Writer<'w> {
                     self.losses.add("reasoning.proof");
                 }
                 for (key, value) in spelled {
-                    if said.spelled.iter().all(|(known, _)| *known != key) {
-                        said.spelled.push((key, value.clone()));
+                    if parts.reasoning_fields.iter().all(|(known, _)| *known != key) {
+                        parts.reasoning_fields.push((key, value.clone()));
                     }
                 }
-                said.details.extend(details);
+                parts.reasoning_details.extend(details);
             }
             BlockKind::Foreign { dialect: Dialect::Openai, .. } => {
-                said.parts.push(block);
-                said.as_parts = true;
+                parts.parts.push(block);
+                parts.needs_list = true;
             }
             BlockKind::Foreign { .. } => self.losses.add("messages.server_tools"),
             // An assistant's messages hold nothing but text.
             BlockKind::Media(_) => self.losses.add("messages.assistant_media"),
             BlockKind::ToolResult(_) => {}
-            BlockKind::ToolCall(_) => parts_write::beside(block, marked, self.losses),
+            BlockKind::ToolCall(_) => parts_write::add_block_losses(block, marked, self.losses),
         }
     }
 
-    fn call(&mut self, block: &Block, call: &ToolCall, a: &mut ArrayWriter<'_>) {
-        let native = |tool: &Tool| matches!(tool, Tool::Custom(tool) if tool.name == call.name && tools_write::native(tool));
+    fn write_call(&mut self, block: &Block, call: &ToolCall, a: &mut ArrayWriter<'_>) {
+        let native = |tool: &Tool| matches!(tool, Tool::Custom(tool) if tool.name == call.name && tools_write::is_native(tool));
         a.object(|o| {
-            o.str("id", &names::id(&call.id));
+            o.str("id", &names::to_valid_id(&call.id));
             if call.form == CallKind::Custom && self.request.tools.iter().any(native) {
                 o.str("type", "custom").object("custom", |o| {
-                    o.str("name", self.names.sent(&call.name)).str("input", &call.arguments);
+                    o.str("name", self.names.sent_name(&call.name)).str("input", &call.arguments);
                 });
             } else {
                 o.str("type", "function").object("function", |o| {
-                    o.str("name", self.names.sent(&call.name));
+                    o.str("name", self.names.sent_name(&call.name));
                     match call.form {
                         CallKind::Custom => {
                             o.str("arguments", &custom_arguments(&call.arguments));
@@ -293,14 +315,17 @@ impl<'w> Writer<'w> {
                     }
                 });
             }
-            o.opt_raw("extra_content", reasoning::as_beside(block.signature.as_ref()).as_ref());
-            block.extras.write(OWN, o, |key| self.losses.add(format!("messages.{key}")));
+            o.opt_raw(
+                "extra_content",
+                reasoning::to_extra_content(block.signature.as_ref()).as_ref(),
+            );
+            block.extras.write(DIALECT, o, |key| self.losses.add(format!("messages.{key}")));
         });
     }
 
     /// The results of a message's calls, in the order in which they came; what they show besides
     /// text follows as the user's.
-    fn answers(&mut self, at: usize, calls: &[&ToolCall], a: &mut ArrayWriter<'_>) {
+    fn write_results(&mut self, at: usize, calls: &[&ToolCall], a: &mut ArrayWriter<'_>) {
         let mut open: Vec<&str> = calls.iter().map(|call| call.id.as_str()).collect();
         let mut shown: Vec<Block> = Vec::new();
         for n in 0..self.results.len() {
@@ -308,20 +333,20 @@ impl<'w> Writer<'w> {
             let Some(call) = open
                 .iter()
                 .position(|id| *id == found.result.call)
-                .filter(|_| !found.written && found.at > at)
+                .filter(|_| !found.is_written && found.message_index > at)
             else {
                 continue;
             };
             open.remove(call);
-            found.written = true;
+            found.is_written = true;
             let (block, result) = (found.block, found.result);
-            self.answer(block, result, a);
+            self.write_result(block, result, a);
             if result.content.iter().any(is_media) {
                 let what =
                     result.name.as_deref().map_or_else(String::new, |name| format!(" ({name})"));
                 shown.push(Block::text(format!(
                     "Shown by tool call {}{what}:",
-                    names::id(&result.call)
+                    names::to_valid_id(&result.call)
                 )));
                 shown.extend(result.content.iter().filter(|block| is_media(block)).cloned());
             }
@@ -329,12 +354,12 @@ impl<'w> Writer<'w> {
         for id in open {
             a.object(|o| {
                 o.str("role", "tool")
-                    .str("tool_call_id", &names::id(id))
+                    .str("tool_call_id", &names::to_valid_id(id))
                     .str("content", "No result was given for this call.");
             });
         }
         if !shown.is_empty() {
-            self.told(
+            self.write_message(
                 &ChatMessage::new(Role::User, Vec::new()),
                 &shown.iter().collect::<Vec<_>>(),
                 a,
@@ -342,11 +367,11 @@ impl<'w> Writer<'w> {
         }
     }
 
-    fn answer(&mut self, block: &Block, result: &ToolResult, a: &mut ArrayWriter<'_>) {
-        let marked = block.extras.get(OWN, "cache_control").is_some();
-        parts_write::beside(block, marked, self.losses);
+    fn write_result(&mut self, block: &Block, result: &ToolResult, a: &mut ArrayWriter<'_>) {
+        let marked = block.extras.get(DIALECT, "cache_control").is_some();
+        parts_write::add_block_losses(block, marked, self.losses);
         a.object(|o| {
-            o.str("role", "tool").str("tool_call_id", &names::id(&result.call));
+            o.str("role", "tool").str("tool_call_id", &names::to_valid_id(&result.call));
             let texts: Vec<&Block> = result
                 .content
                 .iter()
@@ -354,39 +379,41 @@ impl<'w> Writer<'w> {
                 .collect();
             if !result.is_error
                 && texts.len() == result.content.len()
-                && texts.iter().any(|text| parts_write::ours(&text.extras))
+                && texts.iter().any(|text| parts_write::has_native_fields(&text.extras))
             {
-                parts_write::content(&texts, marked, o, self.losses);
+                parts_write::write_content(&texts, marked, o, self.losses);
             } else {
-                texts.iter().for_each(|text| parts_write::beside(text, marked, self.losses));
-                o.str("content", &words(result, self.losses));
+                texts
+                    .iter()
+                    .for_each(|text| parts_write::add_block_losses(text, marked, self.losses));
+                o.str("content", &result_text(result, self.losses));
             }
-            block.extras.write(OWN, o, |key| self.losses.add(format!("messages.{key}")));
+            block.extras.write(DIALECT, o, |key| self.losses.add(format!("messages.{key}")));
         });
     }
 }
 
 /// An assistant's message as it comes together.
 #[derive(Default)]
-struct Said<'b> {
+struct AssistantParts<'b> {
     text: String,
     refusal: String,
-    thought: String,
-    details: Vec<RawJson>,
+    reasoning: String,
+    reasoning_details: Vec<RawJson>,
     /// Reasoning in the spelling it came in.
-    spelled: Vec<(&'static str, RawJson)>,
+    reasoning_fields: Vec<(&'static str, RawJson)>,
     parts: Vec<&'b Block>,
     /// Whether the content must be a list.
-    as_parts: bool,
+    needs_list: bool,
 }
 
-impl Said<'_> {
+impl AssistantParts<'_> {
     fn is_empty(&self) -> bool {
         self.text.is_empty()
             && self.refusal.is_empty()
-            && self.thought.is_empty()
-            && self.details.is_empty()
-            && self.spelled.is_empty()
+            && self.reasoning.is_empty()
+            && self.reasoning_details.is_empty()
+            && self.reasoning_fields.is_empty()
             && self.parts.is_empty()
     }
 }
@@ -396,7 +423,7 @@ fn is_media(block: &Block) -> bool {
 }
 
 /// A result as one text.
-fn words(result: &ToolResult, losses: &mut Losses) -> String {
+fn result_text(result: &ToolResult, losses: &mut Losses) -> String {
     let mut text = String::new();
     for block in &result.content {
         match &block.kind {
@@ -420,10 +447,10 @@ fn words(result: &ToolResult, losses: &mut Losses) -> String {
 }
 
 /// The texts as one: many providers take no list here.
-fn joined(blocks: &[&Block], o: &mut ObjectWriter<'_>, losses: &mut Losses) {
+fn write_joined_text(blocks: &[&Block], o: &mut ObjectWriter<'_>, losses: &mut Losses) {
     let mut text = String::new();
     for block in blocks {
-        parts_write::beside(block, false, losses);
+        parts_write::add_block_losses(block, false, losses);
         match &block.kind {
             BlockKind::Text(part) => {
                 if !text.is_empty() {

@@ -2,64 +2,64 @@
 
 use crate::{
     base::json::{self, JsonErrorKind, is_blank},
-    dialect::{Heed, Meter, Summary, fault, openai::response_read, shape, tokens},
+    dialect::{AnswerSummary, Meter, MeterEvent, fault, openai::response_read, shape, tokens},
     ir::{fault::Fault, progress::PartialJson},
 };
 
 #[derive(Default)]
 pub(super) struct ChatMeter {
-    summary: Summary,
+    summary: AnswerSummary,
     /// Choices that have said something, and those that have finished; one bit each.
-    seen: u128,
-    finished: u128,
+    started_choices: u128,
+    finished_choices: u128,
     /// Something was said; and what of it were calls.
-    content: bool,
-    called: bool,
-    arguments: PartialJson,
+    has_content: bool,
+    has_calls: bool,
+    call_arguments: PartialJson,
     done: bool,
 }
 
 /// What a chunk holds, found in the pass that proves it well formed.
 #[derive(Default)]
-struct Marks<'a> {
+struct ChunkFields<'a> {
     /// Arguments of a call, from their beginning on.
     arguments: Option<&'a [u8]>,
-    calls: bool,
-    content: bool,
-    choices: bool,
-    error: bool,
+    has_calls: bool,
+    has_content: bool,
+    has_choices: bool,
+    has_error: bool,
     /// Of a choice.
-    failure: bool,
-    finish: bool,
-    model: bool,
-    usage: bool,
-    indexes: u128,
+    has_choice_error: bool,
+    has_finish_reason: bool,
+    has_model: bool,
+    has_usage: bool,
+    choice_bits: u128,
 }
 
-impl<'a> Marks<'a> {
+impl<'a> ChunkFields<'a> {
     #[inline]
-    fn key(&mut self, depth: usize, key: &[u8], value: &'a [u8]) {
+    fn visit(&mut self, depth: usize, key: &[u8], value: &'a [u8]) {
         match (depth, key) {
-            (1, b"choices") => self.choices |= !is_blank(value),
+            (1, b"choices") => self.has_choices |= !is_blank(value),
             (1, b"error") => {
-                self.error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
+                self.has_error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
             }
-            (1, b"object") => self.error |= value.starts_with(b"\"error\""),
-            (1, b"__type") => self.error |= !is_blank(value),
-            (1, b"model") => self.model = true,
-            (1, b"usage") => self.usage |= !is_blank(value),
-            (3, b"finish_reason") => self.finish |= !is_blank(value),
-            (3, b"index") => self.indexes |= bit(value),
-            (3, b"error") => self.failure |= !is_blank(value),
-            (3, b"text") => self.content |= !is_blank(value),
+            (1, b"object") => self.has_error |= value.starts_with(b"\"error\""),
+            (1, b"__type") => self.has_error |= !is_blank(value),
+            (1, b"model") => self.has_model = true,
+            (1, b"usage") => self.has_usage |= !is_blank(value),
+            (3, b"finish_reason") => self.has_finish_reason |= !is_blank(value),
+            (3, b"index") => self.choice_bits |= choice_bit(value),
+            (3, b"error") => self.has_choice_error |= !is_blank(value),
+            (3, b"text") => self.has_content |= !is_blank(value),
             (
                 4,
                 b"audio" | b"content" | b"images" | b"reasoning" | b"reasoning_content"
                 | b"reasoning_details" | b"refusal",
             ) => {
-                self.content |= !is_blank(value);
+                self.has_content |= !is_blank(value);
             }
-            (4, b"function_call" | b"tool_calls") => self.calls |= !is_blank(value),
+            (4, b"function_call" | b"tool_calls") => self.has_calls |= !is_blank(value),
             (5 | 7, b"arguments") => self.arguments = Some(value),
             _ => {}
         }
@@ -69,97 +69,106 @@ impl<'a> Marks<'a> {
 impl ChatMeter {
     /// What is wrong with an end that comes without a reason: it is enough after text, but not in
     /// the middle of a call, nor where nothing was said.
-    fn unsaid(&self) -> Option<Fault> {
-        match (self.content, self.called) {
-            (false, _) => Some(shape::empty()),
-            (true, true) if !self.arguments.is_complete() => Some(shape::cut()),
+    fn unfinished_fault(&self) -> Option<Fault> {
+        match (self.has_content, self.has_calls) {
+            (false, _) => Some(shape::empty_stream_fault()),
+            (true, true) if !self.call_arguments.is_complete() => {
+                Some(shape::truncated_stream_fault())
+            }
             (true, _) => None,
         }
     }
 }
 
 impl Meter for ChatMeter {
-    fn event(&mut self, name: &[u8], data: &[u8]) -> Heed {
+    fn observe(&mut self, name: &[u8], data: &[u8]) -> MeterEvent {
         if data.len() < 20 && data.trim_ascii() == b"[DONE]" {
-            if self.finished == 0
-                && let Some(fault) = self.unsaid()
+            if self.finished_choices == 0
+                && let Some(fault) = self.unfinished_fault()
             {
-                return Heed::Error(Box::new(fault));
+                return MeterEvent::Error(Box::new(fault));
             }
             self.done = true;
-            return Heed::Terminal;
+            return MeterEvent::Terminal;
         }
-        let mut marks = Marks::default();
-        let json = match json::visit(data, |depth, key, value| marks.key(depth, key, value)) {
+        let mut marks = ChunkFields::default();
+        let json = match json::visit(data, |depth, key, value| marks.visit(depth, key, value)) {
             Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
             Ok(json) if fault::is_error(json) => {
-                return Heed::Error(Box::new(fault::told(None, json)));
+                return MeterEvent::Error(Box::new(fault::from_json(None, json)));
             }
             Ok(_) => {
-                return Heed::Bad(json::JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 });
+                return MeterEvent::Invalid(json::JsonError {
+                    kind: JsonErrorKind::NotAnObject,
+                    offset: 0,
+                });
             }
             Err(_) if name == b"error" && !data.starts_with(b"{") => {
-                return Heed::Error(Box::new(fault::said(data)));
+                return MeterEvent::Error(Box::new(fault::from_text(data)));
             }
-            Err(bad) => return Heed::Bad(bad),
+            Err(bad) => return MeterEvent::Invalid(bad),
         };
-        if marks.error || name == b"error" {
-            return Heed::Error(Box::new(fault::told(None, json)));
+        if marks.has_error || name == b"error" {
+            return MeterEvent::Error(Box::new(fault::from_json(None, json)));
         }
-        if marks.choices {
-            self.seen |= marks.indexes.max(1);
+        if marks.has_choices {
+            self.started_choices |= marks.choice_bits.max(1);
         }
-        if marks.calls {
-            self.called = true;
+        if marks.has_calls {
+            self.has_calls = true;
             if let Some(arguments) = marks.arguments {
-                self.arguments.feed_quoted(arguments);
+                self.call_arguments.feed_quoted(arguments);
             }
         }
-        let content = marks.content || marks.calls;
-        self.content |= content;
-        if marks.finish || marks.failure {
+        let content = marks.has_content || marks.has_calls;
+        self.has_content |= content;
+        if marks.has_finish_reason || marks.has_choice_error {
             for choice in json.get("choices").into_iter().flat_map(json::JsonRef::items) {
-                if let Some(fault) = response_read::failure(choice) {
-                    return Heed::Error(Box::new(fault));
+                if let Some(fault) = response_read::choice_error(choice) {
+                    return MeterEvent::Error(Box::new(fault));
                 }
-                if let Some(reason) = shape::name(choice.get("finish_reason")) {
-                    let index = choice.get("index").map_or(1, |index| bit(index.text().as_bytes()));
-                    self.finished |= index;
-                    if index == 1 || self.summary.finish.is_none() {
-                        self.summary.finish = Some(reason);
+                if let Some(reason) = shape::clean_name(choice.get("finish_reason")) {
+                    let index =
+                        choice.get("index").map_or(1, |index| choice_bit(index.text().as_bytes()));
+                    self.finished_choices |= index;
+                    if index == 1 || self.summary.finish_reason.is_none() {
+                        self.summary.finish_reason = Some(reason);
                     }
                 }
             }
         }
-        if marks.usage {
+        if marks.has_usage {
             // Cumulative where there are several.
-            self.summary.usage = json.get("usage").and_then(tokens::openai).or(self.summary.usage);
+            self.summary.usage =
+                json.get("usage").and_then(tokens::read_openai).or(self.summary.usage);
         }
-        if marks.model && self.summary.model.is_none() {
-            self.summary.model = shape::name(json.get("model"));
+        if marks.has_model && self.summary.model.is_none() {
+            self.summary.model = shape::clean_name(json.get("model"));
         }
         match marks {
-            _ if content => Heed::Content,
-            Marks { usage: true, choices: false, .. } => Heed::UsageOnly,
-            _ => Heed::Nothing,
+            _ if content => MeterEvent::Content,
+            ChunkFields { has_usage: true, has_choices: false, .. } => MeterEvent::UsageOnly,
+            _ => MeterEvent::Metadata,
         }
     }
 
-    fn complete(&self) -> bool {
-        self.done || self.finished != 0 && self.finished & self.seen == self.seen
+    fn is_complete(&self) -> bool {
+        self.done
+            || self.finished_choices != 0
+                && self.finished_choices & self.started_choices == self.started_choices
     }
 
-    fn summary(&self) -> Summary {
+    fn summary(&self) -> AnswerSummary {
         self.summary.clone()
     }
 
-    fn terminator(&self) -> Option<&'static [u8]> {
-        (!self.done && self.complete()).then_some(b"data: [DONE]\n\n")
+    fn missing_terminator(&self) -> Option<&'static [u8]> {
+        (!self.done && self.is_complete()).then_some(b"data: [DONE]\n\n")
     }
 }
 
 /// The bit of a choice's index; indexes beyond the last bit share it.
-fn bit(value: &[u8]) -> u128 {
+fn choice_bit(value: &[u8]) -> u128 {
     let digits = value.iter().take_while(|b| b.is_ascii_digit()).take(3);
     let index = digits.fold(0_u32, |n, b| n * 10 + u32::from(b - b'0'));
     1 << index.min(127)
@@ -170,10 +179,11 @@ mod tests {
     use super::*;
     use crate::ir::{fault::FaultKind, usage::Usage};
 
-    fn heeds(events: &[&str]) -> (ChatMeter, Vec<Heed>) {
+    fn heeds(events: &[&str]) -> (ChatMeter, Vec<MeterEvent>) {
         let mut meter = ChatMeter::default();
-        let heeds = events.iter().map(|event| meter.event(b"", event.as_bytes())).collect();
-        (meter, heeds)
+        let meter_events =
+            events.iter().map(|event| meter.observe(b"", event.as_bytes())).collect();
+        (meter, meter_events)
     }
 
     #[test]
@@ -181,23 +191,29 @@ mod tests {
         for (event, want) in [
             (
                 r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}],"usage":null}"#,
-                Heed::Nothing,
+                MeterEvent::Metadata,
             ),
-            (r#"{"choices":[],"prompt_filter_results":[]}"#, Heed::Nothing),
+            (r#"{"choices":[],"prompt_filter_results":[]}"#, MeterEvent::Metadata),
             (
                 r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#,
-                Heed::UsageOnly,
+                MeterEvent::UsageOnly,
             ),
             (
                 r#"{"choices":[{"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":1}}"#,
-                Heed::Nothing,
+                MeterEvent::Metadata,
             ),
-            (r#"{"choices":[{"delta":{"content":"x"}}]}"#, Heed::Content),
-            (r#"{"choices":[{"delta":{"content":null,"reasoning_content":"x"}}]}"#, Heed::Content),
-            (r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c"}]}}]}"#, Heed::Content),
-            (r#"{"choices":[{"delta":{"refusal":"no"}}]}"#, Heed::Content),
-            (r#"{"choices":[{"text":"x"}]}"#, Heed::Content),
-            (r#"{"choices":[{"text":""}]}"#, Heed::Nothing),
+            (r#"{"choices":[{"delta":{"content":"x"}}]}"#, MeterEvent::Content),
+            (
+                r#"{"choices":[{"delta":{"content":null,"reasoning_content":"x"}}]}"#,
+                MeterEvent::Content,
+            ),
+            (
+                r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c"}]}}]}"#,
+                MeterEvent::Content,
+            ),
+            (r#"{"choices":[{"delta":{"refusal":"no"}}]}"#, MeterEvent::Content),
+            (r#"{"choices":[{"text":"x"}]}"#, MeterEvent::Content),
+            (r#"{"choices":[{"text":""}]}"#, MeterEvent::Metadata),
         ] {
             assert_eq!(heeds(&[event]).1, [want], "{event}");
         }
@@ -224,9 +240,9 @@ mod tests {
             (&[&half, &rest, "[DONE]"], true),
             (&[&half, stop, "[DONE]"], true),
         ] {
-            let (meter, heeds) = heeds(events);
+            let (meter, meter_events) = heeds(events);
             assert_eq!(
-                (meter.complete(), heeds.last() == Some(&Heed::Terminal)),
+                (meter.is_complete(), meter_events.last() == Some(&MeterEvent::Terminal)),
                 (ends, ends),
                 "{events:?}"
             );
@@ -239,12 +255,12 @@ mod tests {
             format!(r#"{{"choices":[{{"index":{i},"delta":{{}},"finish_reason":"stop"}}]}}"#)
         };
         let text = |i: u8| format!(r#"{{"choices":[{{"index":{i},"delta":{{"content":"x"}}}}]}}"#);
-        assert!(!heeds(&[&text(0)]).0.complete());
-        assert!(heeds(&[&text(0), &finish(0)]).0.complete());
-        assert!(!heeds(&[&text(0), &text(1), &finish(0)]).0.complete());
-        assert!(heeds(&[&text(0), &text(1), &finish(0), &finish(1)]).0.complete());
-        assert_eq!(heeds(&[&finish(0)]).0.terminator(), Some(&b"data: [DONE]\n\n"[..]));
-        assert_eq!(heeds(&[&finish(0), "[DONE]"]).0.terminator(), None);
+        assert!(!heeds(&[&text(0)]).0.is_complete());
+        assert!(heeds(&[&text(0), &finish(0)]).0.is_complete());
+        assert!(!heeds(&[&text(0), &text(1), &finish(0)]).0.is_complete());
+        assert!(heeds(&[&text(0), &text(1), &finish(0), &finish(1)]).0.is_complete());
+        assert_eq!(heeds(&[&finish(0)]).0.missing_terminator(), Some(&b"data: [DONE]\n\n"[..]));
+        assert_eq!(heeds(&[&finish(0), "[DONE]"]).0.missing_terminator(), None);
     }
 
     #[test]
@@ -257,7 +273,7 @@ mod tests {
         let want = Usage { input: 5, output: 3, ..Usage::default() };
         assert_eq!(
             meter.summary(),
-            Summary { usage: Some(want), finish: None, model: Some("m".to_owned()) }
+            AnswerSummary { usage: Some(want), finish_reason: None, model: Some("m".to_owned()) }
         );
     }
 
@@ -283,7 +299,8 @@ mod tests {
             ),
             ("", r#"{"choices":[{"delta":{},"error":"m"}]}"#, 502),
         ] {
-            let Heed::Error(fault) = ChatMeter::default().event(name.as_bytes(), event.as_bytes())
+            let MeterEvent::Error(fault) =
+                ChatMeter::default().observe(name.as_bytes(), event.as_bytes())
             else {
                 panic!("no error: {event}")
             };
@@ -292,10 +309,10 @@ mod tests {
         }
         let failed = r#"{"choices":[{"delta":{"content":""},"finish_reason":"error"}]}"#;
         assert!(
-            matches!(&heeds(&[failed]).1[..], [Heed::Error(fault)] if fault.message.contains("with an error"))
+            matches!(&heeds(&[failed]).1[..], [MeterEvent::Error(fault)] if fault.message.contains("with an error"))
         );
-        assert!(matches!(heeds(&[r#"{"choices": [}"#]).1[0], Heed::Bad(_)));
-        assert!(matches!(heeds(&["[1]"]).1[0], Heed::Bad(_)));
-        assert_eq!(heeds(&[r#"{"error":null,"choices":[]}"#]).1, [Heed::Nothing]);
+        assert!(matches!(heeds(&[r#"{"choices": [}"#]).1[0], MeterEvent::Invalid(_)));
+        assert!(matches!(heeds(&["[1]"]).1[0], MeterEvent::Invalid(_)));
+        assert_eq!(heeds(&[r#"{"error":null,"choices":[]}"#]).1, [MeterEvent::Metadata]);
     }
 }

@@ -26,8 +26,8 @@ use http::StatusCode;
 
 use crate::{
     dialect::{
-        Carry, Egress, Encoded, Framing, Ingress, Meter, Place, Shape, StreamReader, StreamWriter,
-        Summary, Traits, any::AnyMeter, shape,
+        AnswerSummary, AttemptContext, ChatEndpoint, Egress, EncodedRequest, Framing, Ingress,
+        Meter, ResponseSpec, StreamReader, StreamWriter, TargetTraits, any::GenericMeter, shape,
     },
     ir::{
         fault::{Fault, ProxyError},
@@ -45,27 +45,27 @@ impl Ingress for Openai {
     }
 
     fn write_error(&self, error: &ProxyError, _request_id: &str) -> (StatusCode, Bytes) {
-        error::write(error)
+        error::write_error(error)
     }
 
     fn stream_error(&self, error: &ProxyError, _request_id: &str, _framing: Framing) -> Bytes {
-        error::event(error)
+        error::write_error_event(error)
     }
 
     fn ping(&self, _framing: Framing) -> Option<&'static [u8]> {
         Some(b": keep-alive\n\n")
     }
 
-    fn read_request(&self, place: Place, body: &[u8]) -> Result<ChatRequest, ProxyError> {
-        request_read::read(place, body)
+    fn read_request(&self, endpoint: ChatEndpoint, body: &[u8]) -> Result<ChatRequest, ProxyError> {
+        request_read::read_request(endpoint, body)
     }
 
-    fn write_response(&self, response: &ChatResponse, shape: &Shape) -> Bytes {
-        response_write::write(response, shape)
+    fn write_response(&self, response: &ChatResponse, spec: &ResponseSpec) -> Bytes {
+        response_write::write_response(response, spec)
     }
 
-    fn stream_writer(&self, shape: &Shape) -> Box<dyn StreamWriter> {
-        Box::new(stream_write::ChunkWriter::new(shape))
+    fn stream_writer(&self, spec: &ResponseSpec) -> Box<dyn StreamWriter> {
+        Box::new(stream_write::ChunkWriter::new(spec))
     }
 }
 
@@ -74,26 +74,31 @@ impl Egress for Openai {
         Dialect::Openai
     }
 
-    fn read_answer(&self, op: Op, content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
+    fn read_summary(
+        &self,
+        op: Op,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<AnswerSummary, Fault> {
         match op {
-            Op::Chat | Op::Completions => answer::read(content_type, body),
-            _ => shape::other(content_type, body),
+            Op::Chat | Op::Completions => answer::read_summary(content_type, body),
+            _ => shape::generic_summary(content_type, body),
         }
     }
 
     fn meter(&self, op: Op) -> Box<dyn Meter> {
         match op {
             Op::Chat | Op::Completions => Box::new(meter::ChatMeter::default()),
-            _ => Box::new(AnyMeter::default()),
+            _ => Box::new(GenericMeter::default()),
         }
     }
 
-    fn as_stream(&self, op: Op, body: &[u8], _framing: Framing) -> Result<Bytes, Fault> {
-        answer::as_stream(op, body)
+    fn synthesize_stream(&self, op: Op, body: &[u8], _framing: Framing) -> Result<Bytes, Fault> {
+        answer::synthesize_stream(op, body)
     }
 
-    fn as_answer(&self, op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
-        answer::as_answer(op, events)
+    fn collect_stream(&self, op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
+        answer::collect_stream(op, events)
     }
 
     fn chat_path(&self, _stream: bool) -> (&'static str, &'static str) {
@@ -104,20 +109,20 @@ impl Egress for Openai {
         Framing::Sse
     }
 
-    fn write_request(&self, request: &ChatRequest, traits: &Traits) -> Encoded {
-        request_write::write(request, traits)
+    fn write_request(&self, request: &ChatRequest, traits: &TargetTraits) -> EncodedRequest {
+        request_write::write_request(request, traits)
     }
 
     fn read_response(
         &self,
         content_type: &str,
         body: &[u8],
-        carry: &Carry,
+        context: &AttemptContext,
     ) -> Result<ChatResponse, Fault> {
-        response_read::read(content_type, body, carry)
+        response_read::read_response(content_type, body, context)
     }
 
-    fn stream_reader(&self, carry: &Carry) -> Box<dyn StreamReader> {
-        Box::new(stream_read::ChunkReader::new(carry))
+    fn stream_reader(&self, context: &AttemptContext) -> Box<dyn StreamReader> {
+        Box::new(stream_read::ChunkReader::new(context))
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     base::{json::JsonRef, raw::RawJson},
-    dialect::openai::{reasoning, request_read::refuse},
+    dialect::openai::{reasoning, request_read::invalid_param},
     ir::{
         block::{
             Block, BlockKind, CacheBreakpoint, Media, MediaKind, MediaSource, Reasoning, TextBlock,
@@ -13,18 +13,21 @@ use crate::{
     },
 };
 
-const OWN: Dialect = Dialect::Openai;
+const DIALECT: Dialect = Dialect::Openai;
 
 /// The blocks of a content; `at` names the message.
-pub(super) fn content(value: Option<JsonRef<'_>>, at: usize) -> Result<Vec<Block>, ProxyError> {
+pub(super) fn read_content(
+    value: Option<JsonRef<'_>>,
+    at: usize,
+) -> Result<Vec<Block>, ProxyError> {
     let Some(value) = value else { return Ok(Vec::new()) };
     match value.kind() {
         "string" => {
             Ok(value.str().map(|text| Block::text(text.into_owned())).into_iter().collect())
         }
-        "array" => Ok(value.items().map(part).collect()),
-        "object" => Ok(vec![part(value)]),
-        kind => Err(refuse(
+        "array" => Ok(value.items().map(read_part).collect()),
+        "object" => Ok(vec![read_part(value)]),
+        kind => Err(invalid_param(
             format!("messages[{at}].content"),
             format!(
                 "Invalid type for 'messages[{at}].content': expected a string or an array of content parts, but got {kind}."
@@ -34,14 +37,14 @@ pub(super) fn content(value: Option<JsonRef<'_>>, at: usize) -> Result<Vec<Block
 }
 
 /// A cache mark of a message, part or tool, kept in its own spelling too.
-pub(super) fn mark(object: JsonRef<'_>, extras: &mut Extras) -> Option<CacheBreakpoint> {
+pub(super) fn read_cache_mark(object: JsonRef<'_>, extras: &mut Extras) -> Option<CacheBreakpoint> {
     let raw = RawJson::from_json(object.get("cache_control").filter(|mark| mark.is_object())?);
-    extras.push_equivalent(OWN, "cache_control", raw.clone());
+    extras.push_equivalent(DIALECT, "cache_control", raw.clone());
     Some(CacheBreakpoint { raw })
 }
 
 /// A URL, taken apart where it is a data URL; with its media type where it tells one.
-pub(super) fn source(url: &str) -> (MediaSource, Option<String>) {
+pub(super) fn parse_source(url: &str) -> (MediaSource, Option<String>) {
     let apart = url.strip_prefix("data:").and_then(|rest| rest.split_once(','));
     match apart.and_then(|(head, data)| Some((head.strip_suffix(";base64")?, data))) {
         Some((mime, data)) => {
@@ -52,48 +55,48 @@ pub(super) fn source(url: &str) -> (MediaSource, Option<String>) {
     }
 }
 
-fn part(part: JsonRef<'_>) -> Block {
+fn read_part(part: JsonRef<'_>) -> Block {
     if let Some(text) = part.str() {
         return Block::text(text);
     }
-    let Some((kind, known)) = known(part) else {
-        return Block::new(BlockKind::Foreign { dialect: OWN, body: RawJson::from_json(part) });
+    let Some((kind, known)) = read_known_part(part) else {
+        return Block::new(BlockKind::Foreign { dialect: DIALECT, body: RawJson::from_json(part) });
     };
     let mut block = Block::new(kind);
-    block.extras = Extras::from_object(OWN, part, &["type", "cache_control", known]);
-    block.cache = mark(part, &mut block.extras);
+    block.extras = Extras::from_object(DIALECT, part, &["type", "cache_control", known]);
+    block.cache = read_cache_mark(part, &mut block.extras);
     if let BlockKind::Reasoning(_) = block.kind {
         block.extras = Extras::default();
-        block.extras.push_equivalent(OWN, "thinking", RawJson::from_json(part));
+        block.extras.push_equivalent(DIALECT, "thinking", RawJson::from_json(part));
     }
     block
 }
 
 /// What a part says, and the field that says it.
-fn known(part: JsonRef<'_>) -> Option<(BlockKind, &'static str)> {
+fn read_known_part(part: JsonRef<'_>) -> Option<(BlockKind, &'static str)> {
     let text = |value: JsonRef<'_>| value.str().map(std::borrow::Cow::into_owned);
     let kind = part.get("type").and_then(JsonRef::str);
     match kind.as_deref() {
         Some("text" | "input_text" | "output_text") | None => {
-            let told = TextBlock { text: text(part.get("text")?)?, citations: Vec::new() };
-            Some((BlockKind::Text(told), "text"))
+            let parsed = TextBlock { text: text(part.get("text")?)?, citations: Vec::new() };
+            Some((BlockKind::Text(parsed), "text"))
         }
         Some("image_url" | "input_image") => {
             let image = part.get("image_url")?;
-            let (source, mime) = source(&image.str().or_else(|| image.get("url")?.str())?);
+            let (source, mime) = parse_source(&image.str().or_else(|| image.get("url")?.str())?);
             let detail = image.get("detail").or_else(|| part.get("detail")).and_then(text);
-            Some((media(MediaKind::Image, source, mime, None, detail), "image_url"))
+            Some((media_block(MediaKind::Image, source, mime, None, detail), "image_url"))
         }
         Some("video_url") => {
             let video = part.get("video_url")?;
-            let (source, mime) = source(&video.str().or_else(|| video.get("url")?.str())?);
-            Some((media(MediaKind::Video, source, mime, None, None), "video_url"))
+            let (source, mime) = parse_source(&video.str().or_else(|| video.get("url")?.str())?);
+            Some((media_block(MediaKind::Video, source, mime, None, None), "video_url"))
         }
         Some("input_audio") => {
             let audio = part.get("input_audio")?;
             let data = audio.get("data")?.str()?;
             let (source, mime) = if data.starts_with("data:") {
-                source(&data)
+                parse_source(&data)
             } else {
                 (MediaSource::Base64(data.into_owned()), None)
             };
@@ -102,7 +105,7 @@ fn known(part: JsonRef<'_>) -> Option<(BlockKind, &'static str)> {
                 .and_then(JsonRef::str)
                 .map(|format| audio_mime(&format))
                 .or(mime);
-            Some((media(MediaKind::Audio, source, mime, None, None), "input_audio"))
+            Some((media_block(MediaKind::Audio, source, mime, None, None), "input_audio"))
         }
         Some("file" | "input_file") => {
             let file = part.get("file").unwrap_or(part);
@@ -112,7 +115,7 @@ fn known(part: JsonRef<'_>) -> Option<(BlockKind, &'static str)> {
                 file.get("file_id").and_then(text),
             ) {
                 (Some(data), _) if data.starts_with("data:") || data.contains("://") => {
-                    source(&data)
+                    parse_source(&data)
                 }
                 (Some(data), _) => (MediaSource::Base64(data.into_owned()), None),
                 (None, id) => (MediaSource::FileId(id?), None),
@@ -124,7 +127,7 @@ fn known(part: JsonRef<'_>) -> Option<(BlockKind, &'static str)> {
                 .as_deref()
                 .is_none_or(|mime| mime == "application/pdf" || mime.starts_with("text/"));
             Some((
-                media(
+                media_block(
                     if document { MediaKind::Document } else { MediaKind::File },
                     source,
                     mime,
@@ -136,14 +139,17 @@ fn known(part: JsonRef<'_>) -> Option<(BlockKind, &'static str)> {
         }
         Some("refusal") => Some((BlockKind::Refusal(text(part.get("refusal")?)?), "refusal")),
         Some("thinking") => {
-            let told = reasoning::plain(part.get("thinking")?)?.into_owned();
-            Some((BlockKind::Reasoning(Reasoning { text: told, summary: false }), "thinking"))
+            let thinking_text = reasoning::field_text(part.get("thinking")?)?.into_owned();
+            Some((
+                BlockKind::Reasoning(Reasoning { text: thinking_text, summary: false }),
+                "thinking",
+            ))
         }
         Some(_) => None,
     }
 }
 
-fn media(
+fn media_block(
     kind: MediaKind,
     source: MediaSource,
     mime: Option<String>,

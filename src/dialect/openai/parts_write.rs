@@ -10,10 +10,10 @@ use crate::{
     },
 };
 
-const OWN: Dialect = Dialect::Openai;
+const DIALECT: Dialect = Dialect::Openai;
 
 /// Writes `content`; `marked` where the whole message bears a cache mark in our own spelling.
-pub(super) fn content(
+pub(super) fn write_content(
     blocks: &[&Block],
     marked: bool,
     o: &mut ObjectWriter<'_>,
@@ -23,15 +23,15 @@ pub(super) fn content(
         [] => {
             o.str("content", "");
         }
-        [Block { kind: BlockKind::Text(text), extras, .. }] if !ours(extras) => {
-            beside(blocks[0], marked, losses);
-            foreign(extras, losses);
+        [Block { kind: BlockKind::Text(text), extras, .. }] if !has_native_fields(extras) => {
+            add_block_losses(blocks[0], marked, losses);
+            add_foreign_losses(extras, losses);
             o.str("content", &text.text);
         }
         _ => {
             o.array("content", |a| {
                 for block in blocks {
-                    part(block, marked, a, losses);
+                    write_part(block, marked, a, losses);
                 }
             });
         }
@@ -39,24 +39,24 @@ pub(super) fn content(
 }
 
 /// Whether a part bears fields of ours, so that it must be written as one.
-pub(super) fn ours(extras: &Extras) -> bool {
-    extras.get(OWN, "cache_control").is_some()
-        || extras.iter().any(|(key, _)| extras.get(OWN, key).is_some())
+pub(super) fn has_native_fields(extras: &Extras) -> bool {
+    extras.get(DIALECT, "cache_control").is_some()
+        || extras.iter().any(|(key, _)| extras.get(DIALECT, key).is_some())
 }
 
 /// Names what only another dialect knows.
-pub(super) fn foreign(extras: &Extras, losses: &mut Losses) {
-    for (key, _) in extras.iter().filter(|(key, _)| extras.get(OWN, key).is_none()) {
+pub(super) fn add_foreign_losses(extras: &Extras, losses: &mut Losses) {
+    for (key, _) in extras.iter().filter(|(key, _)| extras.get(DIALECT, key).is_none()) {
         losses.add(format!("messages.{key}"));
     }
 }
 
 /// What a block bears besides its words.
-pub(super) fn beside(block: &Block, marked: bool, losses: &mut Losses) {
-    if block.cache.is_some() && !marked && block.extras.get(OWN, "cache_control").is_none() {
+pub(super) fn add_block_losses(block: &Block, marked: bool, losses: &mut Losses) {
+    if block.cache.is_some() && !marked && block.extras.get(DIALECT, "cache_control").is_none() {
         losses.add("messages.cache_control");
     }
-    if block.signature.as_ref().is_some_and(|proof| proof.dialect != OWN) {
+    if block.signature.as_ref().is_some_and(|proof| proof.dialect != DIALECT) {
         losses.add("reasoning.proof");
     }
     if let BlockKind::Text(text) = &block.kind
@@ -67,27 +67,32 @@ pub(super) fn beside(block: &Block, marked: bool, losses: &mut Losses) {
 }
 
 /// Writes one part; a block that has none is a loss.
-pub(super) fn part(block: &Block, marked: bool, a: &mut ArrayWriter<'_>, losses: &mut Losses) {
-    beside(block, marked, losses);
+pub(super) fn write_part(
+    block: &Block,
+    marked: bool,
+    a: &mut ArrayWriter<'_>,
+    losses: &mut Losses,
+) {
+    add_block_losses(block, marked, losses);
     match &block.kind {
         BlockKind::Text(text) => {
             a.object(|o| {
                 o.str("type", "text").str("text", &text.text);
-                own(block, o, losses);
+                write_native_fields(block, o, losses);
             });
         }
-        BlockKind::Media(media) => self::media(block, media, a, losses),
+        BlockKind::Media(media) => self::write_media(block, media, a, losses),
         BlockKind::Refusal(words) => {
             a.object(|o| {
                 o.str("type", "refusal").str("refusal", words);
-                own(block, o, losses);
+                write_native_fields(block, o, losses);
             });
         }
         BlockKind::Foreign { dialect: Dialect::Openai, body } => {
             a.raw(body);
         }
         BlockKind::Foreign { .. } => losses.add("messages.server_tools"),
-        BlockKind::Reasoning(_) => match block.extras.get(OWN, "thinking") {
+        BlockKind::Reasoning(_) => match block.extras.get(DIALECT, "thinking") {
             Some(part) => {
                 a.raw(part);
             }
@@ -97,26 +102,27 @@ pub(super) fn part(block: &Block, marked: bool, a: &mut ArrayWriter<'_>, losses:
     }
 }
 
-fn own(block: &Block, o: &mut ObjectWriter<'_>, losses: &mut Losses) {
+fn write_native_fields(block: &Block, o: &mut ObjectWriter<'_>, losses: &mut Losses) {
     // What a system message says beside its content stands in the message.
-    let head = block.extras.get(OWN, "system").map(crate::base::raw::RawJson::json);
+    let head = block.extras.get(DIALECT, "system").map(crate::base::raw::RawJson::json);
     let outside = |key: &str| key == "system" || head.is_some_and(|head| head.get(key).is_some());
-    block.extras.write_except(outside, OWN, o, |key| losses.add(format!("messages.{key}")));
+    block.extras.write_except(outside, DIALECT, o, |key| losses.add(format!("messages.{key}")));
 }
 
-fn media(block: &Block, media: &Media, a: &mut ArrayWriter<'_>, losses: &mut Losses) {
+fn write_media(block: &Block, media: &Media, a: &mut ArrayWriter<'_>, losses: &mut Losses) {
     let mime = || media.mime.as_deref();
-    let data_url =
-        |data: &str, usual: &str| format!("data:{};base64,{data}", mime().unwrap_or(usual));
+    let data_url = |data: &str, default_mime: &str| {
+        format!("data:{};base64,{data}", mime().unwrap_or(default_mime))
+    };
     match (media.kind, &media.source) {
         (_, MediaSource::Text(text)) => {
-            let told = media
+            let titled_text = media
                 .name
                 .as_ref()
                 .map_or_else(|| text.clone(), |name| format!("{name}:\n\n{text}"));
             a.object(|o| {
-                o.str("type", "text").str("text", &told);
-                own(block, o, losses);
+                o.str("type", "text").str("text", &titled_text);
+                write_native_fields(block, o, losses);
             });
         }
         (_, MediaSource::FileId(id)) => {
@@ -124,17 +130,17 @@ fn media(block: &Block, media: &Media, a: &mut ArrayWriter<'_>, losses: &mut Los
                 o.str("type", "file").object("file", |o| {
                     o.str("file_id", id);
                 });
-                own(block, o, losses);
+                write_native_fields(block, o, losses);
             });
         }
         (MediaKind::Image | MediaKind::Video, source) => {
-            let (kind, usual) = if media.kind == MediaKind::Image {
+            let (kind, default_mime) = if media.kind == MediaKind::Image {
                 ("image_url", "image/png")
             } else {
                 ("video_url", "video/mp4")
             };
             let url = match source {
-                MediaSource::Base64(data) => data_url(data, usual),
+                MediaSource::Base64(data) => data_url(data, default_mime),
                 MediaSource::Url(url) | MediaSource::FileId(url) | MediaSource::Text(url) => {
                     url.clone()
                 }
@@ -143,7 +149,7 @@ fn media(block: &Block, media: &Media, a: &mut ArrayWriter<'_>, losses: &mut Los
                 o.str("type", kind).object(kind, |o| {
                     o.str("url", &url).opt_str("detail", media.detail.as_deref());
                 });
-                own(block, o, losses);
+                write_native_fields(block, o, losses);
             });
         }
         (MediaKind::Audio, MediaSource::Base64(data)) => {
@@ -157,21 +163,24 @@ fn media(block: &Block, media: &Media, a: &mut ArrayWriter<'_>, losses: &mut Los
                 o.str("type", "input_audio").object("input_audio", |o| {
                     o.str("data", data).str("format", format);
                 });
-                own(block, o, losses);
+                write_native_fields(block, o, losses);
             });
         }
         (MediaKind::Document | MediaKind::File, MediaSource::Base64(data)) => {
-            let told = mime().unwrap_or("application/pdf");
-            let ending =
-                told.rsplit('/').next().filter(|ending| ending.len() <= 5).unwrap_or("bin");
+            let mime_type = mime().unwrap_or("application/pdf");
+            let extension = mime_type
+                .rsplit('/')
+                .next()
+                .filter(|extension| extension.len() <= 5)
+                .unwrap_or("bin");
             let name = media.name.clone().unwrap_or_else(|| {
-                format!("document.{}", if ending == "plain" { "txt" } else { ending })
+                format!("document.{}", if extension == "plain" { "txt" } else { extension })
             });
             a.object(|o| {
                 o.str("type", "file").object("file", |o| {
                     o.str("filename", &name).str("file_data", &data_url(data, "application/pdf"));
                 });
-                own(block, o, losses);
+                write_native_fields(block, o, losses);
             });
         }
         // Providers of this dialect fetch images only.
@@ -189,5 +198,5 @@ pub(super) fn extra_content(blocks: &[Block]) -> Option<crate::base::raw::RawJso
     blocks
         .iter()
         .filter(|block| matches!(block.kind, BlockKind::Text(_)))
-        .find_map(|block| reasoning::as_beside(block.signature.as_ref()))
+        .find_map(|block| reasoning::to_extra_content(block.signature.as_ref()))
 }

@@ -12,13 +12,13 @@ use crate::{
 };
 
 /// Plain fields that hold reasoning, the likeliest first; providers send the same words in several.
-pub(super) const FIELDS: [&str; 3] = ["reasoning_content", "reasoning", "reasoning_text"];
+pub(super) const TEXT_FIELDS: [&str; 3] = ["reasoning_content", "reasoning", "reasoning_text"];
 
 /// Details beyond this many bytes are not kept for their seal.
-const MOST: usize = 4 << 20;
+const MAX_DETAILS_BYTES: usize = 4 << 20;
 
 /// Text, or the texts of a list of parts.
-pub(super) fn plain(value: JsonRef<'_>) -> Option<Cow<'_, str>> {
+pub(super) fn field_text(value: JsonRef<'_>) -> Option<Cow<'_, str>> {
     if value.is_array() {
         let text: String = value
             .items()
@@ -30,7 +30,7 @@ pub(super) fn plain(value: JsonRef<'_>) -> Option<Cow<'_, str>> {
 }
 
 /// The words in `reasoning_details`.
-pub(super) fn words(details: JsonRef<'_>) -> String {
+pub(super) fn details_text(details: JsonRef<'_>) -> String {
     details
         .items()
         .filter_map(|item| item.get("text").or_else(|| item.get("summary")))
@@ -39,14 +39,14 @@ pub(super) fn words(details: JsonRef<'_>) -> String {
 }
 
 /// Whether `reasoning_details` hold something that only their provider can read or check.
-pub(super) fn sealed(details: JsonRef<'_>) -> bool {
+pub(super) fn has_seal(details: JsonRef<'_>) -> bool {
     details.items().any(|item| {
         ["signature", "data"].iter().any(|key| item.get(key).is_some_and(|seal| !seal.is_blank()))
     })
 }
 
 /// The proof that an array of details is.
-pub(super) fn proof(details: &str) -> ReasoningSignature {
+pub(super) fn details_signature(details: &str) -> ReasoningSignature {
     ReasoningSignature {
         dialect: Dialect::Openai,
         kind: SignatureKind::Encrypted,
@@ -56,7 +56,7 @@ pub(super) fn proof(details: &str) -> ReasoningSignature {
 }
 
 /// `extra_content` beside a text or a call: what its provider wants back with it.
-pub(super) fn beside(object: JsonRef<'_>) -> Option<ReasoningSignature> {
+pub(super) fn read_extra_content(object: JsonRef<'_>) -> Option<ReasoningSignature> {
     let extra = object.get("extra_content").filter(|extra| !extra.is_blank())?;
     Some(ReasoningSignature {
         dialect: Dialect::Openai,
@@ -67,7 +67,7 @@ pub(super) fn beside(object: JsonRef<'_>) -> Option<ReasoningSignature> {
 }
 
 /// A proof of ours that has the form of [`beside`].
-pub(super) fn as_beside(proof: Option<&ReasoningSignature>) -> Option<RawJson> {
+pub(super) fn to_extra_content(proof: Option<&ReasoningSignature>) -> Option<RawJson> {
     let proof = proof.filter(|proof| {
         proof.dialect == Dialect::Openai && proof.kind == SignatureKind::Signature
     })?;
@@ -75,7 +75,7 @@ pub(super) fn as_beside(proof: Option<&ReasoningSignature>) -> Option<RawJson> {
 }
 
 /// A proof of ours that is an array of details.
-pub(super) fn as_details(proof: Option<&ReasoningSignature>) -> Option<RawJson> {
+pub(super) fn to_details(proof: Option<&ReasoningSignature>) -> Option<RawJson> {
     let proof = proof.filter(|proof| {
         proof.dialect == Dialect::Openai && proof.kind == SignatureKind::Encrypted
     })?;
@@ -83,7 +83,7 @@ pub(super) fn as_details(proof: Option<&ReasoningSignature>) -> Option<RawJson> 
 }
 
 /// Several arrays as one; a single one stays as it is, byte for byte.
-pub(super) fn joined(details: &[RawJson]) -> Option<RawJson> {
+pub(super) fn join_details(details: &[RawJson]) -> Option<RawJson> {
     match details {
         [] => None,
         [one] => Some(one.clone()),
@@ -97,53 +97,53 @@ pub(super) fn joined(details: &[RawJson]) -> Option<RawJson> {
 
 /// `reasoning_details` as they come in a stream: pieces of one item are put together.
 #[derive(Debug, Default)]
-pub(super) struct Details {
-    items: Vec<Item>,
+pub(super) struct ReasoningDetails {
+    items: Vec<DetailItem>,
     /// The array, where there was but one.
-    only: Option<RawJson>,
-    arrays: u32,
-    bytes: usize,
-    sealed: bool,
+    single_array: Option<RawJson>,
+    array_count: u32,
+    byte_count: usize,
+    has_seal: bool,
 }
 
 #[derive(Debug)]
-struct Item {
+struct DetailItem {
     index: Option<u64>,
     kind: String,
     /// The array it was last told in; an array tells no item twice.
-    array: u32,
-    members: Vec<(Box<str>, Member)>,
+    last_array: u32,
+    members: Vec<(Box<str>, DetailMember)>,
 }
 
 #[derive(Debug)]
-enum Member {
-    Grows(String),
-    Told(RawJson),
+enum DetailMember {
+    Text(String),
+    Json(RawJson),
 }
 
-impl Details {
+impl ReasoningDetails {
     pub(super) fn feed(&mut self, details: JsonRef<'_>) {
-        self.arrays = self.arrays.saturating_add(1);
-        self.only = (self.arrays == 1).then(|| RawJson::from_json(details));
+        self.array_count = self.array_count.saturating_add(1);
+        self.single_array = (self.array_count == 1).then(|| RawJson::from_json(details));
         for part in details.items().filter(|part| part.is_object()) {
-            self.bytes = self.bytes.saturating_add(part.text().len());
-            if self.bytes > MOST {
+            self.byte_count = self.byte_count.saturating_add(part.text().len());
+            if self.byte_count > MAX_DETAILS_BYTES {
                 self.items.clear();
                 return;
             }
-            self.piece(part);
+            self.merge_part(part);
         }
     }
 
-    fn piece(&mut self, part: JsonRef<'_>) {
+    fn merge_part(&mut self, part: JsonRef<'_>) {
         let index = part.get("index").and_then(JsonRef::u64);
         let kind = part.get("type").and_then(JsonRef::str).unwrap_or_default();
         // Sealed data comes whole; a second one is another item.
         let data = part.get("data").is_some_and(|data| !data.is_blank());
-        let same = |item: &Item| {
+        let same = |item: &DetailItem| {
             item.kind == kind
                 && item.index == index
-                && item.array != self.arrays
+                && item.last_array != self.array_count
                 && !(data && item.members.iter().any(|(key, _)| **key == *"data"))
         };
         let at = self
@@ -152,50 +152,55 @@ impl Details {
             .rposition(same)
             .filter(|at| index.is_some() || at + 1 == self.items.len());
         let at = at.unwrap_or_else(|| {
-            self.items.push(Item { index, kind: kind.into_owned(), array: 0, members: Vec::new() });
+            self.items.push(DetailItem {
+                index,
+                kind: kind.into_owned(),
+                last_array: 0,
+                members: Vec::new(),
+            });
             self.items.len() - 1
         });
         let item = &mut self.items[at];
-        item.array = self.arrays;
+        item.last_array = self.array_count;
         for (key, value) in part.members() {
             let text =
                 value.str().filter(|_| matches!(key, "text" | "summary" | "data" | "signature"));
-            self.sealed |= matches!(key, "data" | "signature")
+            self.has_seal |= matches!(key, "data" | "signature")
                 && text.as_ref().is_some_and(|text| !text.is_empty());
             let known =
                 item.members.iter_mut().find(|(name, _)| **name == *key).map(|(_, member)| member);
             match (known, text) {
-                (Some(Member::Grows(all)), Some(text)) => all.push_str(&text),
+                (Some(DetailMember::Text(all)), Some(text)) => all.push_str(&text),
                 (Some(_), None) if value.kind() == "null" => {}
-                (Some(member), None) => *member = Member::Told(RawJson::from_json(value)),
-                (Some(member), Some(text)) => *member = Member::Grows(text.into_owned()),
+                (Some(member), None) => *member = DetailMember::Json(RawJson::from_json(value)),
+                (Some(member), Some(text)) => *member = DetailMember::Text(text.into_owned()),
                 (None, Some(text)) => {
-                    item.members.push((key.into(), Member::Grows(text.into_owned())))
+                    item.members.push((key.into(), DetailMember::Text(text.into_owned())))
                 }
                 (None, None) => {
-                    item.members.push((key.into(), Member::Told(RawJson::from_json(value))))
+                    item.members.push((key.into(), DetailMember::Json(RawJson::from_json(value))))
                 }
             }
         }
     }
 
     /// The proof that has come together, if there is a seal; what follows begins anew.
-    pub(super) fn take(&mut self) -> Option<ReasoningSignature> {
-        if self.arrays == 0 {
+    pub(super) fn take_signature(&mut self) -> Option<ReasoningSignature> {
+        if self.array_count == 0 {
             return None;
         }
-        let whole = std::mem::take(self);
-        if let Some(only) = whole.only.filter(|_| whole.sealed) {
-            return Some(proof(only.text()));
+        let details = std::mem::take(self);
+        if let Some(only) = details.single_array.filter(|_| details.has_seal) {
+            return Some(details_signature(only.text()));
         }
-        (whole.sealed && !whole.items.is_empty()).then(|| {
-            proof(&write::array(|a| {
-                for item in &whole.items {
+        (details.has_seal && !details.items.is_empty()).then(|| {
+            details_signature(&write::array(|a| {
+                for item in &details.items {
                     a.object(|o| {
                         for (key, member) in &item.members {
                             match member {
-                                Member::Grows(text) => o.str(key, text),
-                                Member::Told(raw) => o.raw(key, raw),
+                                DetailMember::Text(text) => o.str(key, text),
+                                DetailMember::Json(raw) => o.raw(key, raw),
                             };
                         }
                     });
@@ -215,7 +220,7 @@ mod tests {
 
     #[test]
     fn pieces_of_details_become_one_sealed_array() {
-        let mut details = Details::default();
+        let mut details = ReasoningDetails::default();
         for piece in [
             r#"[{"type":"reasoning.text","text":"a\"","signature":"","format":"f","index":0}]"#,
             r#"[{"type":"reasoning.text","text":"b","format":"f","index":0}]"#,
@@ -224,7 +229,7 @@ mod tests {
         ] {
             details.feed(json(piece).json());
         }
-        let proof = details.take().expect("sealed");
+        let proof = details.take_signature().expect("sealed");
         assert_eq!(
             json(&proof.value).to_value(),
             serde_json::json!([
@@ -233,8 +238,8 @@ mod tests {
                 {"type":"reasoning.encrypted","id":"y","index":0,"data":"E"},
             ])
         );
-        assert_eq!(details.take(), None);
+        assert_eq!(details.take_signature(), None);
         details.feed(json(r#"[{"type":"reasoning.text","text":"only words"}]"#).json());
-        assert_eq!(details.take(), None);
+        assert_eq!(details.take_signature(), None);
     }
 }

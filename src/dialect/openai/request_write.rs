@@ -3,9 +3,9 @@
 use crate::{
     base::{write, write::ObjectWriter},
     dialect::{
-        Carry, Encoded, Thinking, Traits,
+        AttemptContext, EncodedRequest, TargetTraits, Thinking,
         losses::Losses,
-        openai::{messages_write, names, names::Names, tools_write},
+        openai::{messages_write, names, names::OpenaiToolNames, tools_write},
     },
     ir::{
         extras::Extras,
@@ -15,16 +15,24 @@ use crate::{
     },
 };
 
-const OWN: Dialect = Dialect::Openai;
+const DIALECT: Dialect = Dialect::Openai;
 
-pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
-    let names = Names::of(request);
+pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> EncodedRequest {
+    let names = OpenaiToolNames::for_request(request);
     let mut losses = Losses::default();
     let body = write::object(|o| {
         o.str("model", &traits.model);
-        o.array("messages", |a| messages_write::write(request, traits, &names, a, &mut losses));
-        tools_write::write(&request.tools, request.tool_choice.as_ref(), &names, o, &mut losses);
-        settings(&request.settings, &request.extras, traits, o, &mut losses);
+        o.array("messages", |a| {
+            messages_write::write_messages(request, traits, &names, a, &mut losses)
+        });
+        tools_write::write_tools(
+            &request.tools,
+            request.tool_choice.as_ref(),
+            &names,
+            o,
+            &mut losses,
+        );
+        write_settings(&request.settings, &request.extras, traits, o, &mut losses);
         if let Some(parallel) = request
             .settings
             .parallel_tools
@@ -32,33 +40,36 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
         {
             o.bool("parallel_tool_calls", parallel);
         }
-        extras(&request.extras, o, &mut losses);
+        write_extras(&request.extras, o, &mut losses);
         if traits.stream {
             o.bool("stream", true).object("stream_options", |o| {
                 o.bool("include_usage", true);
             });
         }
     });
-    Encoded {
+    EncodedRequest {
         body: body.into(),
         headers: Vec::new(),
         losses: losses.into_vec(),
-        carry: Carry { renamed: names.into_vec(), seed: traits.seed.clone() },
+        context: AttemptContext {
+            renamed_tools: names.into_vec(),
+            call_id_seed: traits.call_id_seed.clone(),
+        },
     }
 }
 
-fn settings(
+fn write_settings(
     s: &GenerationSettings,
     extras: &Extras,
-    traits: &Traits,
+    traits: &TargetTraits,
     o: &mut ObjectWriter<'_>,
     losses: &mut Losses,
 ) {
     if let Some(limit) = s.max_tokens {
         // Providers refuse more than the model can say, though no answer would be longer.
-        let most = traits.max_output.filter(|most| *most < limit);
-        losses.when(most.is_some(), "max_tokens");
-        o.num(traits.limit_field, most.unwrap_or(limit));
+        let max = traits.max_output.filter(|max| *max < limit);
+        losses.when(max.is_some(), "max_tokens");
+        o.num(traits.max_tokens_field, max.unwrap_or(limit));
     }
     o.opt_raw("temperature", s.temperature.as_ref()).opt_raw("top_p", s.top_p.as_ref());
     o.opt_raw("frequency_penalty", s.frequency_penalty.as_ref())
@@ -91,21 +102,21 @@ fn settings(
     if let Some(top) = s.top_logprobs {
         o.num("top_logprobs", top);
     }
-    if extras.get(OWN, "response_format").is_none() {
-        s.format.iter().for_each(|format| self::format(format, o));
+    if extras.get(DIALECT, "response_format").is_none() {
+        s.format.iter().for_each(|format| self::write_format(format, o));
     }
     o.opt_str("verbosity", s.verbosity.as_deref())
         .opt_str("prompt_cache_key", s.prompt_cache_key.as_deref());
-    if extras.get(OWN, "safety_identifier").is_none()
-        || s.user.as_deref() != spelled(extras, "safety_identifier").as_deref()
+    if extras.get(DIALECT, "safety_identifier").is_none()
+        || s.user.as_deref() != extra_text(extras, "safety_identifier").as_deref()
     {
         o.opt_str("user", s.user.as_deref());
     }
-    const TIERS: [&str; 5] = ["auto", "default", "flex", "priority", "scale"];
+    const SERVICE_TIERS: [&str; 5] = ["auto", "default", "flex", "priority", "scale"];
     if let Some(tier) =
-        s.service_tier.as_deref().filter(|_| extras.get(OWN, "service_tier").is_none())
+        s.service_tier.as_deref().filter(|_| extras.get(DIALECT, "service_tier").is_none())
     {
-        match TIERS.contains(&tier) {
+        match SERVICE_TIERS.contains(&tier) {
             true => {
                 o.str("service_tier", tier);
             }
@@ -113,25 +124,25 @@ fn settings(
         }
     }
     // Written from the extras where they came in this dialect; its providers refuse them unasked.
-    for (field, told) in [
+    for (field, is_set) in [
         ("top_k", s.top_k.is_some()),
         ("min_p", s.min_p.is_some()),
         ("repetition_penalty", s.repetition_penalty.is_some()),
         ("metadata", s.metadata.is_some()),
     ] {
-        if told && extras.get(OWN, field).is_none() {
+        if is_set && extras.get(DIALECT, field).is_none() {
             losses.add(field);
         }
     }
-    if let Some(wish) = &s.reasoning
-        && !WISHES.iter().any(|key| extras.get(OWN, key).is_some())
+    if let Some(reasoning) = &s.reasoning
+        && !REASONING_FIELDS.iter().any(|key| extras.get(DIALECT, key).is_some())
     {
-        self::wish(wish, traits, o, losses);
+        self::write_reasoning(reasoning, traits, o, losses);
     }
 }
 
 /// Fields in which this dialect's clients say how much to think.
-const WISHES: [&str; 7] = [
+const REASONING_FIELDS: [&str; 7] = [
     "reasoning_effort",
     "reasoning",
     "thinking",
@@ -141,20 +152,27 @@ const WISHES: [&str; 7] = [
     "chat_template_kwargs",
 ];
 
-fn spelled(extras: &Extras, key: &str) -> Option<String> {
-    extras.get(OWN, key)?.json().str().map(std::borrow::Cow::into_owned)
+fn extra_text(extras: &Extras, key: &str) -> Option<String> {
+    extras.get(DIALECT, key)?.json().str().map(std::borrow::Cow::into_owned)
 }
 
-fn wish(wish: &ReasoningSettings, traits: &Traits, o: &mut ObjectWriter<'_>, losses: &mut Losses) {
-    if wish.show_thoughts == Some(false) {
+fn write_reasoning(
+    reasoning: &ReasoningSettings,
+    traits: &TargetTraits,
+    o: &mut ObjectWriter<'_>,
+    losses: &mut Losses,
+) {
+    if reasoning.show_thoughts == Some(false) {
         losses.add("reasoning.show");
     }
-    if wish.summary.is_some() {
+    if reasoning.summary.is_some() {
         losses.add("reasoning.summary");
     }
-    let effort = match (traits.thinking, wish.effort, wish.enabled) {
-        (Thinking::Never, ..) => {
-            if wish.effective_effort().is_some_and(|level| level > Effort::None) || wish.adaptive {
+    let effort = match (traits.thinking, reasoning.effort, reasoning.enabled) {
+        (Thinking::Unsupported, ..) => {
+            if reasoning.effective_effort().is_some_and(|level| level > Effort::None)
+                || reasoning.adaptive
+            {
                 losses.add("reasoning");
             }
             return;
@@ -162,12 +180,12 @@ fn wish(wish: &ReasoningSettings, traits: &Traits, o: &mut ObjectWriter<'_>, los
         (_, Some(effort), Some(true) | None) => Some(effort),
         (Thinking::Effort, _, Some(false)) => Some(Effort::None),
         // A budget comes to no more than what every thinking model knows.
-        (_, None, _) if wish.effective_effort() > Some(Effort::None) => {
-            wish.effective_effort().map(|level| level.min(Effort::High))
+        (_, None, _) if reasoning.effective_effort() > Some(Effort::None) => {
+            reasoning.effective_effort().map(|level| level.min(Effort::High))
         }
-        (Thinking::Effort, ..) => wish.effective_effort(),
+        (Thinking::Effort, ..) => reasoning.effective_effort(),
         (Thinking::Budget, ..) => {
-            if wish.effective_effort() == Some(Effort::None) {
+            if reasoning.effective_effort() == Some(Effort::None) {
                 losses.add("reasoning.enabled");
             }
             None
@@ -178,7 +196,7 @@ fn wish(wish: &ReasoningSettings, traits: &Traits, o: &mut ObjectWriter<'_>, los
     }
 }
 
-fn format(format: &ResponseFormat, o: &mut ObjectWriter<'_>) {
+fn write_format(format: &ResponseFormat, o: &mut ObjectWriter<'_>) {
     o.object("response_format", |o| match format {
         ResponseFormat::Text => {
             o.str("type", "text");
@@ -189,7 +207,8 @@ fn format(format: &ResponseFormat, o: &mut ObjectWriter<'_>) {
         ResponseFormat::Schema { name, description, schema, strict } => {
             o.str("type", "json_schema").object("json_schema", |o| {
                 let name = name.as_deref().filter(|name| !name.is_empty()).unwrap_or("answer");
-                o.str("name", &names::fitting(name)).opt_str("description", description.as_deref());
+                o.str("name", &names::to_valid_name(name))
+                    .opt_str("description", description.as_deref());
                 o.raw("schema", schema);
                 if let Some(strict) = strict {
                     o.bool("strict", *strict);
@@ -200,12 +219,12 @@ fn format(format: &ResponseFormat, o: &mut ObjectWriter<'_>) {
 }
 
 /// What came in this dialect goes back into it, save what only the old endpoint knows.
-fn extras(extras: &Extras, o: &mut ObjectWriter<'_>, losses: &mut Losses) {
-    const OLD: [&str; 2] = ["best_of", "echo"];
-    for field in OLD {
-        if extras.get(OWN, field).is_some() {
+fn write_extras(extras: &Extras, o: &mut ObjectWriter<'_>, losses: &mut Losses) {
+    const COMPLETIONS_ONLY: [&str; 2] = ["best_of", "echo"];
+    for field in COMPLETIONS_ONLY {
+        if extras.get(DIALECT, field).is_some() {
             losses.add(field);
         }
     }
-    extras.write_except(|key| OLD.contains(&key), OWN, o, |key| losses.add(key));
+    extras.write_except(|key| COMPLETIONS_ONLY.contains(&key), DIALECT, o, |key| losses.add(key));
 }

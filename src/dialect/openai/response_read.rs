@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::{
     base::{json::JsonRef, raw::RawJson},
     dialect::{
-        Carry, fault,
+        AttemptContext, fault,
         openai::{parts_read, reasoning},
         shape, tokens,
     },
@@ -21,23 +21,27 @@ use crate::{
     },
 };
 
-const OWN: Dialect = Dialect::Openai;
+const DIALECT: Dialect = Dialect::Openai;
 
-pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<ChatResponse, Fault> {
-    let json = shape::answer(content_type, body)?;
-    let choices = shape::list(json, "choices")?;
+pub(super) fn read_response(
+    content_type: &str,
+    body: &[u8],
+    context: &AttemptContext,
+) -> Result<ChatResponse, Fault> {
+    let json = shape::parse_response(content_type, body)?;
+    let choices = shape::required_list(json, "choices")?;
     let choice = choices
         .items()
         .find(|choice| choice.get("index").and_then(JsonRef::u64).unwrap_or(0) == 0)
         .or_else(|| choices.items().next());
     let mut response = ChatResponse {
-        id: text(json.get("id")).unwrap_or_default(),
-        model: text(json.get("model")).unwrap_or_default(),
+        id: non_empty_text(json.get("id")).unwrap_or_default(),
+        model: non_empty_text(json.get("model")).unwrap_or_default(),
         created: json.get("created").and_then(JsonRef::i64).filter(|&at| at > 0),
-        usage: json.get("usage").and_then(tokens::openai),
-        service_tier: text(json.get("service_tier")),
+        usage: json.get("usage").and_then(tokens::read_openai),
+        service_tier: non_empty_text(json.get("service_tier")),
         extras: Extras::from_object(
-            OWN,
+            DIALECT,
             json,
             &["id", "object", "created", "model", "choices", "usage", "service_tier"],
         ),
@@ -45,50 +49,50 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
     };
     let Some(choice) = choice else { return Ok(response) };
     if !choice.is_object() {
-        return Err(fault::unexpected("a choice is no choice"));
+        return Err(fault::unexpected_shape("a choice is no choice"));
     }
-    if let Some(fault) = failure(choice) {
+    if let Some(fault) = choice_error(choice) {
         return Err(fault);
     }
     match choice.get("message").or_else(|| choice.get("delta")) {
         Some(message) if message.is_object() => {
-            message_blocks(message, carry, &mut response.blocks)
+            read_message_blocks(message, context, &mut response.blocks)
         }
-        Some(_) => return Err(fault::unexpected("a message is no message")),
-        None => response.blocks.extend(text(choice.get("text")).map(Block::text)),
+        Some(_) => return Err(fault::unexpected_shape("a message is no message")),
+        None => response.blocks.extend(non_empty_text(choice.get("text")).map(Block::text)),
     }
-    let told = choice.get("message").unwrap_or(choice);
-    cite(&mut response.blocks, citations(told, json));
+    let source = choice.get("message").unwrap_or(choice);
+    attach_citations(&mut response.blocks, read_citations(source, json));
     response.logprobs = choice
         .member_at(&["logprobs", "content"])
         .filter(|list| list.is_array() && !list.is_blank())
         .map(RawJson::from_json);
     let called = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::ToolCall(_)));
     let refused = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::Refusal(_)));
-    response.finish = finish(shape::name(choice.get("finish_reason")), called, refused);
-    response.finish.stop_sequence = text(choice.get("stop_reason"));
+    response.finish = read_finish(shape::clean_name(choice.get("finish_reason")), called, refused);
+    response.finish.stop_sequence = non_empty_text(choice.get("stop_reason"));
     Ok(response)
 }
 
 /// The error that a choice is instead of an answer: some gateways tell it there.
-pub(super) fn failure(choice: JsonRef<'_>) -> Option<Fault> {
+pub(super) fn choice_error(choice: JsonRef<'_>) -> Option<Fault> {
     if choice
         .get("error")
         .is_some_and(|error| matches!(error.kind(), "object" | "string") && !error.is_blank())
     {
-        return Some(fault::told(None, choice));
+        return Some(fault::from_json(None, choice));
     }
     let failed = choice.get("finish_reason").and_then(JsonRef::str).as_deref() == Some("error");
-    failed.then(|| fault::unexpected("the provider ended the answer with an error"))
+    failed.then(|| fault::unexpected_shape("the provider ended the answer with an error"))
 }
 
 /// A text that says something.
-pub(super) fn text(value: Option<JsonRef<'_>>) -> Option<String> {
+pub(super) fn non_empty_text(value: Option<JsonRef<'_>>) -> Option<String> {
     value?.str().filter(|text| !text.is_empty()).map(Cow::into_owned)
 }
 
 /// The finish that a word of a provider comes to.
-pub(super) fn finish(said: Option<String>, called: bool, refused: bool) -> Finish {
+pub(super) fn read_finish(said: Option<String>, called: bool, refused: bool) -> Finish {
     let kind = match said.as_deref().map(str::to_ascii_lowercase).as_deref() {
         Some(
             "length"
@@ -111,12 +115,13 @@ pub(super) fn finish(said: Option<String>, called: bool, refused: bool) -> Finis
     Finish { kind, raw_reason: said, stop_sequence: None }
 }
 
-fn message_blocks(message: JsonRef<'_>, carry: &Carry, blocks: &mut Vec<Block>) {
+fn read_message_blocks(message: JsonRef<'_>, context: &AttemptContext, blocks: &mut Vec<Block>) {
     let content = message.get("content");
-    let parts =
-        content.and_then(|content| parts_read::content(Some(content), 0).ok()).unwrap_or_default();
+    let parts = content
+        .and_then(|content| parts_read::read_content(Some(content), 0).ok())
+        .unwrap_or_default();
     let thinks = parts.iter().any(|block| matches!(block.kind, BlockKind::Reasoning(_)));
-    thought(message, thinks, blocks);
+    read_reasoning(message, thinks, blocks);
     for mut block in parts {
         // How a part is spelled matters only where it goes back.
         block.extras = Extras::default();
@@ -125,16 +130,16 @@ fn message_blocks(message: JsonRef<'_>, carry: &Carry, blocks: &mut Vec<Block>) 
             blocks.push(block);
         }
     }
-    if let Some(proof) = reasoning::beside(message)
+    if let Some(proof) = reasoning::read_extra_content(message)
         && let Some(block) =
             blocks.iter_mut().rfind(|block| matches!(block.kind, BlockKind::Text(_)))
     {
         block.signature = Some(proof);
     }
-    blocks.extend(images(message).map(|media| Block::new(BlockKind::Media(media))));
+    blocks.extend(read_images(message).map(|media| Block::new(BlockKind::Media(media))));
     if let Some(audio) = message.get("audio") {
-        blocks.extend(text(audio.get("transcript")).map(Block::text));
-        blocks.extend(text(audio.get("data")).map(|data| {
+        blocks.extend(non_empty_text(audio.get("transcript")).map(Block::text));
+        blocks.extend(non_empty_text(audio.get("data")).map(|data| {
             let source = MediaSource::Base64(data);
             Block::new(BlockKind::Media(Media {
                 kind: MediaKind::Audio,
@@ -145,127 +150,141 @@ fn message_blocks(message: JsonRef<'_>, carry: &Carry, blocks: &mut Vec<Block>) 
             }))
         }));
     }
-    blocks.extend(text(message.get("refusal")).map(|words| Block::new(BlockKind::Refusal(words))));
-    let mut ids = Ids::new(&carry.seed);
+    blocks.extend(
+        non_empty_text(message.get("refusal")).map(|words| Block::new(BlockKind::Refusal(words))),
+    );
+    let mut ids = OpenaiCallIds::new(&context.call_id_seed);
     for call in message.get("tool_calls").into_iter().flat_map(JsonRef::items) {
-        let Some((form, inside)) = call_inside(call) else { continue };
-        let made = ids.own(text(call.get("id")));
-        let mut block = Block::new(BlockKind::ToolCall(called(made, form, inside, carry)));
-        block.signature = reasoning::beside(call);
+        let Some((form, inside)) = call_body(call) else { continue };
+        let made = ids.assign(non_empty_text(call.get("id")));
+        let mut block =
+            Block::new(BlockKind::ToolCall(read_tool_call(made, form, inside, context)));
+        block.signature = reasoning::read_extra_content(call);
         blocks.push(block);
     }
-    if let Some(call) = message.get("function_call").filter(|call| text(call.get("name")).is_some())
+    if let Some(call) =
+        message.get("function_call").filter(|call| non_empty_text(call.get("name")).is_some())
     {
-        blocks.push(Block::new(BlockKind::ToolCall(called(
-            ids.own(None),
+        blocks.push(Block::new(BlockKind::ToolCall(read_tool_call(
+            ids.assign(None),
             CallKind::Function,
             call,
-            carry,
+            context,
         ))));
     }
 }
 
 /// Reasoning in the first place that holds some, and the details' seals.
-fn thought(message: JsonRef<'_>, in_parts: bool, blocks: &mut Vec<Block>) {
+fn read_reasoning(message: JsonRef<'_>, in_parts: bool, blocks: &mut Vec<Block>) {
     let details = message.get("reasoning_details").filter(|details| details.is_array());
-    let plain = reasoning::FIELDS
+    let plain = reasoning::TEXT_FIELDS
         .iter()
-        .filter_map(|key| reasoning::plain(message.get(key)?))
+        .filter_map(|key| reasoning::field_text(message.get(key)?))
         .find(|text| !text.is_empty());
     let words = plain
         .map(Cow::into_owned)
-        .or_else(|| details.map(reasoning::words))
+        .or_else(|| details.map(reasoning::details_text))
         .filter(|_| !in_parts)
         .unwrap_or_default();
-    let sealed = details.filter(|details| reasoning::sealed(*details));
+    let sealed = details.filter(|details| reasoning::has_seal(*details));
     if !words.is_empty() || sealed.is_some() {
         let mut block = Block::new(BlockKind::Reasoning(Reasoning { text: words, summary: false }));
-        block.signature = sealed.map(|details| reasoning::proof(details.text()));
+        block.signature = sealed.map(|details| reasoning::details_signature(details.text()));
         blocks.push(block);
     }
 }
 
 /// Images that stand beside the content.
-pub(super) fn images(message: JsonRef<'_>) -> impl Iterator<Item = Media> {
+pub(super) fn read_images(message: JsonRef<'_>) -> impl Iterator<Item = Media> {
     message.get("images").into_iter().flat_map(JsonRef::items).filter_map(|image| {
         let at = image.get("image_url").unwrap_or(image);
         let url = at.str().or_else(|| at.get("url")?.str())?;
-        let (source, mime) = parts_read::source(&url);
+        let (source, mime) = parts_read::parse_source(&url);
         Some(Media { kind: MediaKind::Image, source, mime, name: None, detail: None })
     })
 }
 
 /// What a call says, and in which form.
-pub(super) fn call_inside(call: JsonRef<'_>) -> Option<(CallKind, JsonRef<'_>)> {
+pub(super) fn call_body(call: JsonRef<'_>) -> Option<(CallKind, JsonRef<'_>)> {
     let function = call.get("function").map(|function| (CallKind::Function, function));
     function.or_else(|| call.get("custom").map(|custom| (CallKind::Custom, custom)))
 }
 
 /// A call's arguments: text, or (against the rules) the object itself.
-pub(super) fn arguments<'a>(form: CallKind, inside: JsonRef<'a>) -> Option<Cow<'a, str>> {
-    let told = inside.get(if form == CallKind::Custom { "input" } else { "arguments" })?;
-    Some(told.str().unwrap_or_else(|| Cow::Borrowed(told.text())))
+pub(super) fn call_arguments<'a>(form: CallKind, inside: JsonRef<'a>) -> Option<Cow<'a, str>> {
+    let value = inside.get(if form == CallKind::Custom { "input" } else { "arguments" })?;
+    Some(value.str().unwrap_or_else(|| Cow::Borrowed(value.text())))
 }
 
-fn called(id: String, form: CallKind, inside: JsonRef<'_>, carry: &Carry) -> ToolCall {
+fn read_tool_call(
+    id: String,
+    form: CallKind,
+    inside: JsonRef<'_>,
+    context: &AttemptContext,
+) -> ToolCall {
     let name = inside.get("name").and_then(JsonRef::str).unwrap_or_default();
-    let arguments = arguments(form, inside).unwrap_or_default().into_owned();
-    ToolCall { id, name: carry.name(&name).to_owned(), arguments, form }
+    let arguments = call_arguments(form, inside).unwrap_or_default().into_owned();
+    ToolCall { id, name: context.client_tool_name(&name).to_owned(), arguments, form }
 }
 
 /// Ids of calls: each call has one, and one of its own.
 #[derive(Debug)]
-pub(super) struct Ids {
+pub(super) struct OpenaiCallIds {
     seed: String,
-    given: Vec<String>,
+    assigned: Vec<String>,
 }
 
-impl Ids {
+impl OpenaiCallIds {
     pub(super) fn new(seed: &str) -> Self {
-        Self { seed: seed.to_owned(), given: Vec::new() }
+        Self { seed: seed.to_owned(), assigned: Vec::new() }
     }
 
-    pub(super) fn own(&mut self, told: Option<String>) -> String {
-        let told = told.filter(|id| !self.given.contains(id));
-        let id = told.unwrap_or_else(|| format!("call_{}_{}", self.seed, self.given.len()));
-        self.given.push(id.clone());
+    pub(super) fn assign(&mut self, reported: Option<String>) -> String {
+        let reported = reported.filter(|id| !self.assigned.contains(id));
+        let id = reported.unwrap_or_else(|| format!("call_{}_{}", self.seed, self.assigned.len()));
+        self.assigned.push(id.clone());
         id
     }
 }
 
 /// Sources: annotations of the message, else the lists that search providers put beside the
 /// choices.
-pub(super) fn citations(message: JsonRef<'_>, root: JsonRef<'_>) -> Vec<Citation> {
+pub(super) fn read_citations(message: JsonRef<'_>, root: JsonRef<'_>) -> Vec<Citation> {
     let annotated: Vec<_> = message
         .get("annotations")
         .into_iter()
         .flat_map(JsonRef::items)
-        .filter_map(annotation)
+        .filter_map(read_annotation)
         .collect();
-    if annotated.is_empty() { listed(root) } else { annotated }
+    if annotated.is_empty() { read_listed_citations(root) } else { annotated }
 }
 
-pub(super) fn annotation(one: JsonRef<'_>) -> Option<Citation> {
-    let told = one.get("url_citation")?;
-    let span = told
+pub(super) fn read_annotation(one: JsonRef<'_>) -> Option<Citation> {
+    let fields = one.get("url_citation")?;
+    let span = fields
         .get("start_index")
         .and_then(JsonRef::u64)
-        .zip(told.get("end_index").and_then(JsonRef::u64))
+        .zip(fields.get("end_index").and_then(JsonRef::u64))
         .filter(|(from, to)| to > from);
     Some(Citation {
-        url: Some(text(told.get("url"))?),
-        title: text(told.get("title")),
-        cited_text: text(told.get("content")),
+        url: Some(non_empty_text(fields.get("url"))?),
+        title: non_empty_text(fields.get("title")),
+        cited_text: non_empty_text(fields.get("content")),
         span,
-        raw: Some((OWN, RawJson::from_json(one))),
+        raw: Some((DIALECT, RawJson::from_json(one))),
     })
 }
 
 /// `search_results`, else plain addresses in `citations`.
-pub(super) fn listed(root: JsonRef<'_>) -> Vec<Citation> {
+pub(super) fn read_listed_citations(root: JsonRef<'_>) -> Vec<Citation> {
     let one = |source: JsonRef<'_>| {
-        let url = source.str().map(Cow::into_owned).or_else(|| text(source.get("url")))?;
-        Some(Citation { url: Some(url), title: text(source.get("title")), ..Citation::default() })
+        let url =
+            source.str().map(Cow::into_owned).or_else(|| non_empty_text(source.get("url")))?;
+        Some(Citation {
+            url: Some(url),
+            title: non_empty_text(source.get("title")),
+            ..Citation::default()
+        })
     };
     let list = |key: &str| {
         root.get(key).into_iter().flat_map(JsonRef::items).filter_map(one).collect::<Vec<_>>()
@@ -275,7 +294,7 @@ pub(super) fn listed(root: JsonRef<'_>) -> Vec<Citation> {
         .unwrap_or_else(|| list("citations"))
 }
 
-fn cite(blocks: &mut [Block], citations: Vec<Citation>) {
+fn attach_citations(blocks: &mut [Block], citations: Vec<Citation>) {
     let text = blocks.iter_mut().find_map(|block| match &mut block.kind {
         BlockKind::Text(text) => Some(text),
         _ => None,

@@ -8,7 +8,7 @@ use crate::{
         write::{self, ArrayWriter, ObjectWriter},
     },
     dialect::{
-        Place, Shape,
+        ChatEndpoint, ResponseSpec,
         openai::{completions, reasoning},
     },
     ir::{
@@ -20,152 +20,163 @@ use crate::{
     },
 };
 
-const OWN: Dialect = Dialect::Openai;
+const DIALECT: Dialect = Dialect::Openai;
 
-pub(super) fn write(response: &ChatResponse, shape: &Shape) -> Bytes {
-    let old = shape.place == Place::Completions;
+pub(super) fn write_response(response: &ChatResponse, spec: &ResponseSpec) -> Bytes {
+    let old = spec.endpoint == ChatEndpoint::Completions;
     let body = write::object(|o| {
-        o.str("id", &id(shape))
+        o.str("id", &response_id(spec))
             .str("object", if old { "text_completion" } else { "chat.completion" });
-        o.num("created", response.created.unwrap_or(shape.now)).str("model", &shape.model);
+        o.num("created", response.created.unwrap_or(spec.created)).str("model", &spec.model);
         o.array("choices", |a| {
             a.object(|o| {
                 o.num("index", 0);
                 if old {
-                    o.str("text", &Said::of(&response.blocks).plain());
+                    o.str("text", &ResponseParts::from_blocks(&response.blocks).plain_text());
                     match &response.logprobs {
                         Some(tokens) => {
-                            o.raw_text("logprobs", &completions::logprobs(tokens, &mut 0));
+                            o.raw_text("logprobs", &completions::write_logprobs(tokens, &mut 0));
                         }
                         None => {
                             o.null("logprobs");
                         }
                     }
                 } else {
-                    message(&response.blocks, shape, o);
-                    logprobs(response.logprobs.as_ref(), o);
+                    write_message(&response.blocks, spec, o);
+                    write_logprobs(response.logprobs.as_ref(), o);
                 }
                 let kind = response.finish.kind;
-                o.str("finish_reason", finish(kind, &Said::of(&response.blocks), shape));
+                o.str(
+                    "finish_reason",
+                    finish_reason_of_parts(
+                        kind,
+                        &ResponseParts::from_blocks(&response.blocks),
+                        spec,
+                    ),
+                );
             });
         });
-        o.object("usage", |o| usage(&response.usage.unwrap_or_default(), o));
+        o.object("usage", |o| write_usage(&response.usage.unwrap_or_default(), o));
         o.opt_str("service_tier", response.service_tier.as_deref());
-        response.extras.write(OWN, o, |_| {});
+        response.extras.write(DIALECT, o, |_| {});
     });
     body.into()
 }
 
 /// The answer's id in this dialect's form.
-pub(super) fn id(shape: &Shape) -> String {
-    let form = if shape.place == Place::Completions { "cmpl-" } else { "chatcmpl-" };
-    format!("{form}{}", shape.id)
+pub(super) fn response_id(spec: &ResponseSpec) -> String {
+    let form = if spec.endpoint == ChatEndpoint::Completions { "cmpl-" } else { "chatcmpl-" };
+    format!("{form}{}", spec.request_id)
 }
 
 /// Whether the client asked with functions, before there were tools.
-pub(super) fn legacy(shape: &Shape) -> bool {
-    shape.echo.get(OWN, "functions").is_some()
+pub(super) fn uses_legacy_functions(spec: &ResponseSpec) -> bool {
+    spec.echo.get(DIALECT, "functions").is_some()
 }
 
 /// The words of an answer by kind.
 #[derive(Debug, Default)]
-pub(super) struct Said<'b> {
+pub(super) struct ResponseParts<'b> {
     text: String,
     refusal: String,
-    thought: String,
-    details: Vec<RawJson>,
+    reasoning: String,
+    reasoning_details: Vec<RawJson>,
     calls: Vec<&'b Block>,
     citations: Vec<(u64, u64, &'b Citation)>,
     media: Vec<&'b Media>,
 }
 
-impl<'b> Said<'b> {
-    fn of(blocks: &'b [Block]) -> Self {
-        let mut said = Self::default();
+impl<'b> ResponseParts<'b> {
+    fn from_blocks(blocks: &'b [Block]) -> Self {
+        let mut parts = Self::default();
         for block in blocks {
             match &block.kind {
                 BlockKind::Text(text) => {
                     let from = if text.citations.is_empty() {
                         0
                     } else {
-                        said.text.chars().count() as u64
+                        parts.text.chars().count() as u64
                     };
-                    said.citations.extend(
+                    parts.citations.extend(
                         text.citations
                             .iter()
                             .map(|citation| (from, text.text.chars().count() as u64, citation)),
                     );
-                    said.text.push_str(&text.text);
+                    parts.text.push_str(&text.text);
                 }
                 BlockKind::Reasoning(thought) => {
-                    if !said.thought.is_empty() && !thought.text.is_empty() {
-                        said.thought.push_str("\n\n");
+                    if !parts.reasoning.is_empty() && !thought.text.is_empty() {
+                        parts.reasoning.push_str("\n\n");
                     }
-                    said.thought.push_str(&thought.text);
-                    said.details.extend(reasoning::as_details(block.signature.as_ref()));
+                    parts.reasoning.push_str(&thought.text);
+                    parts.reasoning_details.extend(reasoning::to_details(block.signature.as_ref()));
                 }
-                BlockKind::Refusal(words) => said.refusal.push_str(words),
-                BlockKind::ToolCall(_) => said.calls.push(block),
-                BlockKind::Media(media) => said.media.push(media),
+                BlockKind::Refusal(words) => parts.refusal.push_str(words),
+                BlockKind::ToolCall(_) => parts.calls.push(block),
+                BlockKind::Media(media) => parts.media.push(media),
                 // What a provider ran by itself has no place here.
                 BlockKind::Foreign { .. } | BlockKind::ToolResult(_) => {}
             }
         }
-        said
+        parts
     }
 
     /// All that can be told where there is nothing but text.
-    fn plain(&self) -> String {
+    fn plain_text(&self) -> String {
         format!("{}{}", self.text, self.refusal)
     }
 }
 
-fn message(blocks: &[Block], shape: &Shape, o: &mut ObjectWriter<'_>) {
-    let said = Said::of(blocks);
+fn write_message(blocks: &[Block], spec: &ResponseSpec, o: &mut ObjectWriter<'_>) {
+    let parts = ResponseParts::from_blocks(blocks);
     o.object("message", |o| {
         o.str("role", "assistant");
-        if said.text.is_empty() && (!said.calls.is_empty() || !said.refusal.is_empty()) {
+        if parts.text.is_empty() && (!parts.calls.is_empty() || !parts.refusal.is_empty()) {
             o.null("content");
         } else {
-            o.str("content", &said.text);
+            o.str("content", &parts.text);
         }
-        if said.refusal.is_empty() {
+        if parts.refusal.is_empty() {
             o.null("refusal");
         } else {
-            o.str("refusal", &said.refusal);
+            o.str("refusal", &parts.refusal);
         }
-        if !said.thought.is_empty() {
-            o.str("reasoning_content", &said.thought);
+        if !parts.reasoning.is_empty() {
+            o.str("reasoning_content", &parts.reasoning);
         }
-        o.opt_raw("reasoning_details", reasoning::joined(&said.details).as_ref());
+        o.opt_raw("reasoning_details", reasoning::join_details(&parts.reasoning_details).as_ref());
         o.array("annotations", |a| {
-            said.citations
+            parts
+                .citations
                 .iter()
-                .for_each(|(from, length, citation)| annotation(citation, *from, *length, a))
+                .for_each(|(from, length, citation)| write_annotation(citation, *from, *length, a))
         });
-        if said.media.iter().any(|media| media.kind == MediaKind::Image) {
-            let images = said.media.iter().filter(|media| media.kind == MediaKind::Image);
-            o.array("images", |a| images.zip(0..).for_each(|(media, at)| image(media, at, a)));
-        }
-        if let Some(Media { source: MediaSource::Base64(data), .. }) =
-            said.media.iter().find(|media| media.kind == MediaKind::Audio)
-        {
-            o.object("audio", |o| {
-                o.str("id", &format!("audio_{}", shape.id))
-                    .str("data", data)
-                    .num("expires_at", shape.now + 3600);
-                o.str("transcript", &said.text);
+        if parts.media.iter().any(|media| media.kind == MediaKind::Image) {
+            let images = parts.media.iter().filter(|media| media.kind == MediaKind::Image);
+            o.array("images", |a| {
+                images.zip(0..).for_each(|(media, at)| write_image(media, at, a))
             });
         }
-        match said.calls.first() {
-            Some(Block { kind: BlockKind::ToolCall(call), .. }) if legacy(shape) => {
+        if let Some(Media { source: MediaSource::Base64(data), .. }) =
+            parts.media.iter().find(|media| media.kind == MediaKind::Audio)
+        {
+            o.object("audio", |o| {
+                o.str("id", &format!("audio_{}", spec.request_id))
+                    .str("data", data)
+                    .num("expires_at", spec.created + 3600);
+                o.str("transcript", &parts.text);
+            });
+        }
+        match parts.calls.first() {
+            Some(Block { kind: BlockKind::ToolCall(call), .. }) if uses_legacy_functions(spec) => {
                 o.object("function_call", |o| {
-                    o.str("name", &call.name).str("arguments", object_text(&call.arguments));
+                    o.str("name", &call.name)
+                        .str("arguments", arguments_or_empty_object(&call.arguments));
                 });
             }
             Some(_) => {
                 o.array("tool_calls", |a| {
-                    said.calls.iter().for_each(|block| call(block, shape, a))
+                    parts.calls.iter().for_each(|block| write_call(block, spec, a))
                 });
             }
             None => {}
@@ -174,11 +185,11 @@ fn message(blocks: &[Block], shape: &Shape, o: &mut ObjectWriter<'_>) {
     });
 }
 
-fn call(block: &Block, shape: &Shape, a: &mut ArrayWriter<'_>) {
+fn write_call(block: &Block, spec: &ResponseSpec, a: &mut ArrayWriter<'_>) {
     let BlockKind::ToolCall(call) = &block.kind else { return };
     a.object(|o| {
         o.str("id", &call.id);
-        match free_text(call, shape) {
+        match free_text_input(call, spec) {
             Some(input) => {
                 o.str("type", "custom").object("custom", |o| {
                     o.str("name", &call.name).str("input", &input);
@@ -186,31 +197,37 @@ fn call(block: &Block, shape: &Shape, a: &mut ArrayWriter<'_>) {
             }
             None => {
                 o.str("type", "function").object("function", |o| {
-                    o.str("name", &call.name).str("arguments", object_text(&call.arguments));
+                    o.str("name", &call.name)
+                        .str("arguments", arguments_or_empty_object(&call.arguments));
                 });
             }
         }
-        o.opt_raw("extra_content", reasoning::as_beside(block.signature.as_ref()).as_ref());
+        o.opt_raw("extra_content", reasoning::to_extra_content(block.signature.as_ref()).as_ref());
     });
 }
 
 /// The input of a call whose tool takes free text.
-fn free_text(call: &ToolCall, shape: &Shape) -> Option<String> {
+fn free_text_input(call: &ToolCall, spec: &ResponseSpec) -> Option<String> {
     match call.form {
         CallKind::Custom => Some(call.arguments.clone()),
         CallKind::Function => {
-            shape.custom.contains(&call.name).then(|| custom_input(&call.arguments))
+            spec.custom_tools.contains(&call.name).then(|| custom_input(&call.arguments))
         }
     }
 }
 
-fn object_text(arguments: &str) -> &str {
+fn arguments_or_empty_object(arguments: &str) -> &str {
     if arguments.trim().is_empty() { "{}" } else { arguments }
 }
 
 /// An annotation; sources without an address have no place.
-pub(super) fn annotation(citation: &Citation, from: u64, length: u64, a: &mut ArrayWriter<'_>) {
-    if let Some((OWN, raw)) = &citation.raw {
+pub(super) fn write_annotation(
+    citation: &Citation,
+    from: u64,
+    length: u64,
+    a: &mut ArrayWriter<'_>,
+) {
+    if let Some((DIALECT, raw)) = &citation.raw {
         a.raw(raw);
         return;
     }
@@ -224,7 +241,7 @@ pub(super) fn annotation(citation: &Citation, from: u64, length: u64, a: &mut Ar
     });
 }
 
-pub(super) fn image(media: &Media, at: u32, a: &mut ArrayWriter<'_>) {
+pub(super) fn write_image(media: &Media, at: u32, a: &mut ArrayWriter<'_>) {
     let url = match &media.source {
         MediaSource::Base64(data) => {
             format!("data:{};base64,{data}", media.mime.as_deref().unwrap_or("image/png"))
@@ -239,7 +256,7 @@ pub(super) fn image(media: &Media, at: u32, a: &mut ArrayWriter<'_>) {
     });
 }
 
-pub(super) fn logprobs(tokens: Option<&RawJson>, o: &mut ObjectWriter<'_>) {
+pub(super) fn write_logprobs(tokens: Option<&RawJson>, o: &mut ObjectWriter<'_>) {
     match tokens {
         Some(tokens) => {
             o.object("logprobs", |o| {
@@ -252,22 +269,26 @@ pub(super) fn logprobs(tokens: Option<&RawJson>, o: &mut ObjectWriter<'_>) {
     }
 }
 
-fn finish(kind: FinishKind, said: &Said<'_>, shape: &Shape) -> &'static str {
-    finish_word(kind, !said.refusal.is_empty(), legacy(shape), shape.place)
+fn finish_reason_of_parts(
+    kind: FinishKind,
+    parts: &ResponseParts<'_>,
+    spec: &ResponseSpec,
+) -> &'static str {
+    finish_reason(kind, !parts.refusal.is_empty(), uses_legacy_functions(spec), spec.endpoint)
 }
 
 /// The word for a finish; `refused` where the words of a refusal have been told as such.
-pub(super) fn finish_word(
+pub(super) fn finish_reason(
     kind: FinishKind,
     refused: bool,
     legacy: bool,
-    place: Place,
+    endpoint: ChatEndpoint,
 ) -> &'static str {
     match kind {
         FinishKind::Length => "length",
         FinishKind::ContentFilter => "content_filter",
         FinishKind::Refusal if !refused => "content_filter",
-        FinishKind::ToolCalls if place == Place::Completions => "stop",
+        FinishKind::ToolCalls if endpoint == ChatEndpoint::Completions => "stop",
         FinishKind::ToolCalls if legacy => "function_call",
         FinishKind::ToolCalls => "tool_calls",
         FinishKind::Stop | FinishKind::Pause | FinishKind::Refusal => "stop",
@@ -275,7 +296,7 @@ pub(super) fn finish_word(
 }
 
 /// Counts as this dialect adds them up: what was cached is input, what was thought is output.
-pub(super) fn usage(usage: &Usage, o: &mut ObjectWriter<'_>) {
+pub(super) fn write_usage(usage: &Usage, o: &mut ObjectWriter<'_>) {
     let (input, output) = (usage.input_total(), usage.output_total());
     o.num("prompt_tokens", input)
         .num("completion_tokens", output)

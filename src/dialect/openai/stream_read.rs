@@ -6,11 +6,11 @@ use crate::{
         raw::RawJson,
     },
     dialect::{
-        Carry, StreamReader, Summary, fault,
+        AnswerSummary, AttemptContext, StreamReader, fault,
         openai::{
             parts_read,
-            reasoning::{self, Details},
-            response_read::{self, Ids},
+            reasoning::{self, ReasoningDetails},
+            response_read::{self, OpenaiCallIds},
         },
         shape, tokens,
     },
@@ -24,56 +24,56 @@ use crate::{
     },
 };
 
-const THOUGHT: BlockStart = BlockStart::Reasoning { summary: false };
+const REASONING: BlockStart = BlockStart::Reasoning { summary: false };
 
 pub(super) struct ChunkReader {
-    carry: Carry,
-    events: u32,
-    begun: bool,
+    context: AttemptContext,
+    event_count: u32,
+    started: bool,
     ended: bool,
     blocks: OpenBlocks,
-    ids: Ids,
-    calls: Vec<Call>,
+    call_ids: OpenaiCallIds,
+    calls: Vec<ChunkCall>,
     /// Where the reasoning's words come from; others repeat them.
-    thoughts: Option<&'static str>,
-    details: Details,
+    reasoning_field: Option<&'static str>,
+    reasoning_details: ReasoningDetails,
     /// Sources that wait for text to open.
-    sources: Vec<Citation>,
-    listed: Vec<Citation>,
-    cited: bool,
-    text: Option<u32>,
+    pending_citations: Vec<Citation>,
+    listed_citations: Vec<Citation>,
+    has_citations: bool,
+    text_block: Option<u32>,
     /// Some chunks tell deltas; others hold messages.
-    deltas: bool,
+    has_deltas: bool,
     refused: bool,
-    said: Option<String>,
-    sequence: Option<String>,
+    finish_reason: Option<String>,
+    stop_sequence: Option<String>,
     usage: Option<Usage>,
-    tier: Option<String>,
+    service_tier: Option<String>,
     model: Option<String>,
 }
 
 /// A call that has begun.
-struct Call {
+struct ChunkCall {
     /// As its provider numbers it.
     index: Option<u64>,
     id: String,
     /// What came before it was told.
-    waiting: Option<Waiting>,
+    pending: Option<OpenaiPendingCall>,
 }
 
 /// A call is told once its arguments begin: its name is whole then, though it may have come in
 /// pieces.
 #[derive(Default)]
-struct Waiting {
+struct OpenaiPendingCall {
     name: String,
-    form: CallKind,
+    kind: CallKind,
     arguments: String,
     proof: Option<ReasoningSignature>,
 }
 
-impl Waiting {
+impl OpenaiPendingCall {
     /// Some tell the name again with every piece, some tell more of it.
-    fn name(&mut self, more: &str) {
+    fn merge_name(&mut self, more: &str) {
         if more.starts_with(&self.name) {
             more.clone_into(&mut self.name);
         } else {
@@ -81,7 +81,7 @@ impl Waiting {
         }
     }
 
-    fn complete(&self) -> bool {
+    fn is_complete(&self) -> bool {
         let mut progress = PartialJson::default();
         progress.feed(&self.arguments);
         !self.name.is_empty() && progress.is_complete()
@@ -89,69 +89,78 @@ impl Waiting {
 }
 
 /// The index of `function_call`, which has none.
-const LEGACY: u64 = u64::MAX;
+const FUNCTION_CALL_INDEX: u64 = u64::MAX;
 
 impl ChunkReader {
-    pub(super) fn new(carry: &Carry) -> Self {
+    pub(super) fn new(context: &AttemptContext) -> Self {
         Self {
-            carry: carry.clone(),
-            events: 0,
-            begun: false,
+            context: context.clone(),
+            event_count: 0,
+            started: false,
             ended: false,
             blocks: OpenBlocks::default(),
-            ids: Ids::new(&carry.seed),
+            call_ids: OpenaiCallIds::new(&context.call_id_seed),
             calls: Vec::new(),
-            thoughts: None,
-            details: Details::default(),
-            sources: Vec::new(),
-            listed: Vec::new(),
-            cited: false,
-            text: None,
-            deltas: false,
+            reasoning_field: None,
+            reasoning_details: ReasoningDetails::default(),
+            pending_citations: Vec::new(),
+            listed_citations: Vec::new(),
+            has_citations: false,
+            text_block: None,
+            has_deltas: false,
             refused: false,
-            said: None,
-            sequence: None,
+            finish_reason: None,
+            stop_sequence: None,
             usage: None,
-            tier: None,
+            service_tier: None,
             model: None,
         }
     }
 
-    fn begin(&mut self, root: Option<JsonRef<'_>>, out: &mut Vec<ChatEvent>) {
-        if !std::mem::replace(&mut self.begun, true) {
-            let told = |key: &str| {
-                root.and_then(|root| response_read::text(root.get(key))).unwrap_or_default()
+    fn emit_begin(&mut self, root: Option<JsonRef<'_>>, out: &mut Vec<ChatEvent>) {
+        if !std::mem::replace(&mut self.started, true) {
+            let root_text = |key: &str| {
+                root.and_then(|root| response_read::non_empty_text(root.get(key)))
+                    .unwrap_or_default()
             };
             let created = root.and_then(|root| root.get("created")?.i64()).filter(|&at| at > 0);
             out.push(ChatEvent::Begin {
-                id: told("id"),
-                model: told("model"),
+                id: root_text("id"),
+                model: root_text("model"),
                 created,
                 usage: None,
             });
         }
     }
 
-    fn chunk(&mut self, json: JsonRef<'_>, out: &mut Vec<ChatEvent>) -> Result<(), Box<Fault>> {
+    fn read_chunk(
+        &mut self,
+        json: JsonRef<'_>,
+        out: &mut Vec<ChatEvent>,
+    ) -> Result<(), Box<Fault>> {
         let mut choices = None;
         for (key, value) in json.members() {
             match key {
                 "choices" => choices = Some(value),
                 // Cumulative where there are several.
-                "usage" if value.is_object() => self.usage = tokens::openai(value).or(self.usage),
-                "service_tier" if self.tier.is_none() => {
-                    self.tier = response_read::text(Some(value))
+                "usage" if value.is_object() => {
+                    self.usage = tokens::read_openai(value).or(self.usage)
                 }
-                "model" if self.model.is_none() => self.model = shape::name(Some(value)),
+                "service_tier" if self.service_tier.is_none() => {
+                    self.service_tier = response_read::non_empty_text(Some(value))
+                }
+                "model" if self.model.is_none() => self.model = shape::clean_name(Some(value)),
                 "error" if matches!(value.kind(), "object" | "string") && !value.is_blank() => {
-                    return Err(Box::new(fault::told(None, json)));
+                    return Err(Box::new(fault::from_json(None, json)));
                 }
-                "__type" if !value.is_blank() => return Err(Box::new(fault::told(None, json))),
+                "__type" if !value.is_blank() => {
+                    return Err(Box::new(fault::from_json(None, json)));
+                }
                 "object" | "type" if value.text() == "\"error\"" => {
-                    return Err(Box::new(fault::told(None, json)));
+                    return Err(Box::new(fault::from_json(None, json)));
                 }
                 "citations" | "search_results" if !value.is_blank() => {
-                    self.listed = response_read::listed(json)
+                    self.listed_citations = response_read::read_listed_citations(json)
                 }
                 _ => {}
             }
@@ -159,14 +168,18 @@ impl ChunkReader {
         let Some(choices) = choices else { return Ok(()) };
         for choice in choices.items().filter(|choice| choice.is_object()) {
             if choice.get("index").and_then(JsonRef::u64).unwrap_or(0) == 0 {
-                self.begin(Some(json), out);
-                self.choice(choice, out)?;
+                self.emit_begin(Some(json), out);
+                self.read_choice(choice, out)?;
             }
         }
         Ok(())
     }
 
-    fn choice(&mut self, choice: JsonRef<'_>, out: &mut Vec<ChatEvent>) -> Result<(), Box<Fault>> {
+    fn read_choice(
+        &mut self,
+        choice: JsonRef<'_>,
+        out: &mut Vec<ChatEvent>,
+    ) -> Result<(), Box<Fault>> {
         let (mut delta, mut message, mut text, mut logprobs, mut failed) =
             (None, None, None, None, false);
         for (key, value) in choice.members().filter(|(_, value)| value.kind() != "null") {
@@ -178,25 +191,28 @@ impl ChunkReader {
                     logprobs =
                         value.get("content").filter(|list| list.is_array() && !list.is_blank())
                 }
-                "finish_reason" => self.said = shape::name(Some(value)).or(self.said.take()),
-                "stop_reason" => self.sequence = response_read::text(Some(value)),
+                "finish_reason" => {
+                    self.finish_reason =
+                        shape::clean_name(Some(value)).or(self.finish_reason.take())
+                }
+                "stop_reason" => self.stop_sequence = response_read::non_empty_text(Some(value)),
                 "error" => failed = true,
                 _ => {}
             }
         }
-        if (failed || self.said.as_deref() == Some("error"))
-            && let Some(fault) = response_read::failure(choice)
+        if (failed || self.finish_reason.as_deref() == Some("error"))
+            && let Some(fault) = response_read::choice_error(choice)
         {
             return Err(Box::new(fault));
         }
         // A message beside the deltas says all of them once more.
         let delta = delta.filter(|delta| !delta.is_blank());
-        self.deltas |= delta.is_some();
-        if let Some(delta) = delta.or(message.filter(|_| !self.deltas)) {
-            self.delta(delta, out);
+        self.has_deltas |= delta.is_some();
+        if let Some(delta) = delta.or(message.filter(|_| !self.has_deltas)) {
+            self.read_delta(delta, out);
         }
         if let Some(text) = text {
-            self.say(&text, out);
+            self.emit_text(&text, out);
         }
         if let Some(list) = logprobs {
             out.push(ChatEvent::Logprobs(RawJson::from_json(list)));
@@ -204,7 +220,7 @@ impl ChunkReader {
         Ok(())
     }
 
-    fn delta(&mut self, delta: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
+    fn read_delta(&mut self, delta: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         let (mut content, mut refusal, mut calls, mut call, mut sources, mut proof, mut odd) =
             (None, None, None, None, None, None, false);
         let mut thoughts: [Option<JsonRef<'_>>; 3] = [None; 3];
@@ -217,106 +233,119 @@ impl ChunkReader {
                 "function_call" => call = Some(value),
                 "reasoning_details" if value.is_array() => details = Some(value),
                 "annotations" => sources = Some(value),
-                "extra_content" => proof = reasoning::beside(delta),
+                "extra_content" => proof = reasoning::read_extra_content(delta),
                 "images" | "audio" => odd = true,
                 _ => {
-                    if let Some(at) = reasoning::FIELDS.iter().position(|name| *name == key) {
+                    if let Some(at) = reasoning::TEXT_FIELDS.iter().position(|name| *name == key) {
                         thoughts[at] = Some(value);
                     }
                 }
             }
         }
-        self.thought(thoughts, details, out);
+        self.read_reasoning(thoughts, details, out);
         match content {
-            Some(list) if list.is_array() => self.parts(list, out),
-            Some(text) => self.say(&text.str().unwrap_or_default(), out),
+            Some(list) if list.is_array() => self.read_parts(list, out),
+            Some(text) => self.emit_text(&text.str().unwrap_or_default(), out),
             None => {}
         }
-        if let Some((proof, block)) = proof.zip(self.text_open()) {
+        if let Some((proof, block)) = proof.zip(self.open_text_block()) {
             out.push(ChatEvent::Signature { block, signature: proof });
         }
         if odd {
-            self.odd(delta, out);
+            self.read_media(delta, out);
         }
         if let Some(words) = refusal {
-            self.seal(out);
+            self.flush_signature(out);
             self.refused = true;
             self.blocks.push_prose(BlockStart::Refusal, &words, out);
         }
         for one in
-            sources.into_iter().flat_map(JsonRef::items).filter_map(response_read::annotation)
+            sources.into_iter().flat_map(JsonRef::items).filter_map(response_read::read_annotation)
         {
-            self.cited = true;
-            self.sources.push(one);
+            self.has_citations = true;
+            self.pending_citations.push(one);
         }
-        self.cite(out);
+        self.flush_citations(out);
         for call in calls.into_iter().flat_map(JsonRef::items) {
-            self.call(call, out);
+            self.read_call(call, out);
         }
         if let Some(call) = call {
-            self.part_of_call(Some(LEGACY), None, CallKind::Function, call, None, out);
+            self.read_call_part(
+                Some(FUNCTION_CALL_INDEX),
+                None,
+                CallKind::Function,
+                call,
+                None,
+                out,
+            );
         }
     }
 
-    fn thought(
+    fn read_reasoning(
         &mut self,
         fields: [Option<JsonRef<'_>>; 3],
         details: Option<JsonRef<'_>>,
         out: &mut Vec<ChatEvent>,
     ) {
-        const DETAILS: &str = "reasoning_details";
-        for (field, value) in reasoning::FIELDS.into_iter().zip(fields) {
-            let words = value.and_then(reasoning::plain).filter(|words| !words.is_empty());
-            if let Some(words) = words.filter(|_| *self.thoughts.get_or_insert(field) == field) {
-                self.blocks.push_prose(THOUGHT, &words, out);
+        const DETAILS_FIELD: &str = "reasoning_details";
+        for (field, value) in reasoning::TEXT_FIELDS.into_iter().zip(fields) {
+            let words = value.and_then(reasoning::field_text).filter(|words| !words.is_empty());
+            if let Some(words) =
+                words.filter(|_| *self.reasoning_field.get_or_insert(field) == field)
+            {
+                self.blocks.push_prose(REASONING, &words, out);
             }
         }
         if let Some(details) = details {
-            let words = reasoning::words(details);
-            if !words.is_empty() && *self.thoughts.get_or_insert(DETAILS) == DETAILS {
-                self.blocks.push_prose(THOUGHT, &words, out);
+            let words = reasoning::details_text(details);
+            if !words.is_empty()
+                && *self.reasoning_field.get_or_insert(DETAILS_FIELD) == DETAILS_FIELD
+            {
+                self.blocks.push_prose(REASONING, &words, out);
             }
-            self.details.feed(details);
+            self.reasoning_details.feed(details);
         }
     }
 
     /// The seal of the reasoning that is over, put to it before anything else begins.
-    fn seal(&mut self, out: &mut Vec<ChatEvent>) {
-        if let Some(proof) = self.details.take() {
-            self.blocks.push_signature(THOUGHT, proof, out);
+    fn flush_signature(&mut self, out: &mut Vec<ChatEvent>) {
+        if let Some(proof) = self.reasoning_details.take_signature() {
+            self.blocks.push_signature(REASONING, proof, out);
         }
     }
 
-    fn say(&mut self, text: &str, out: &mut Vec<ChatEvent>) {
+    fn emit_text(&mut self, text: &str, out: &mut Vec<ChatEvent>) {
         if text.is_empty() {
             return;
         }
-        self.open_named(self.calls.len(), out);
-        self.seal(out);
+        self.open_named_calls(self.calls.len(), out);
+        self.flush_signature(out);
         self.blocks.push_prose(BlockStart::Text, text, out);
-        self.text = self.blocks.current_prose();
+        self.text_block = self.blocks.current_prose();
     }
 
     /// The open text block.
-    fn text_open(&self) -> Option<u32> {
-        self.text.filter(|_| self.text == self.blocks.current_prose())
+    fn open_text_block(&self) -> Option<u32> {
+        self.text_block.filter(|_| self.text_block == self.blocks.current_prose())
     }
 
-    fn cite(&mut self, out: &mut Vec<ChatEvent>) {
-        if let Some(block) = self.text_open() {
+    fn flush_citations(&mut self, out: &mut Vec<ChatEvent>) {
+        if let Some(block) = self.open_text_block() {
             out.extend(
-                self.sources.drain(..).map(|citation| ChatEvent::Citation { block, citation }),
+                self.pending_citations
+                    .drain(..)
+                    .map(|citation| ChatEvent::Citation { block, citation }),
             );
         }
     }
 
     /// Content as a list of parts.
-    fn parts(&mut self, list: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
-        for block in parts_read::content(Some(list), 0).unwrap_or_default() {
+    fn read_parts(&mut self, list: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
+        for block in parts_read::read_content(Some(list), 0).unwrap_or_default() {
             match block.kind {
-                BlockKind::Text(text) => self.say(&text.text, out),
+                BlockKind::Text(text) => self.emit_text(&text.text, out),
                 BlockKind::Reasoning(thought) => {
-                    self.blocks.push_prose(THOUGHT, &thought.text, out)
+                    self.blocks.push_prose(REASONING, &thought.text, out)
                 }
                 BlockKind::Refusal(words) => {
                     self.blocks.push_prose(BlockStart::Refusal, &words, out)
@@ -333,30 +362,30 @@ impl ChunkReader {
     }
 
     /// Images beside the content, and what was spoken, as text.
-    fn odd(&mut self, delta: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
+    fn read_media(&mut self, delta: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         if let Some(words) = delta.member_at(&["audio", "transcript"]).and_then(JsonRef::str) {
-            self.say(&words, out);
+            self.emit_text(&words, out);
         }
-        for media in response_read::images(delta) {
-            self.seal(out);
+        for media in response_read::read_images(delta) {
+            self.flush_signature(out);
             self.blocks.push_complete(BlockStart::Media(media), None, out);
         }
     }
 
-    fn call(&mut self, call: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
-        let Some((form, inside)) = response_read::call_inside(call) else { return };
-        let id = response_read::text(call.get("id"));
-        self.part_of_call(
+    fn read_call(&mut self, call: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
+        let Some((form, inside)) = response_read::call_body(call) else { return };
+        let id = response_read::non_empty_text(call.get("id"));
+        self.read_call_part(
             call.get("index").and_then(JsonRef::u64),
             id,
             form,
             inside,
-            reasoning::beside(call),
+            reasoning::read_extra_content(call),
             out,
         );
     }
 
-    fn part_of_call(
+    fn read_call_part(
         &mut self,
         index: Option<u64>,
         id: Option<String>,
@@ -366,7 +395,7 @@ impl ChunkReader {
         out: &mut Vec<ChatEvent>,
     ) {
         let name = inside.get("name").and_then(JsonRef::str).filter(|name| !name.is_empty());
-        let arguments = response_read::arguments(form, inside).unwrap_or_default();
+        let arguments = response_read::call_arguments(form, inside).unwrap_or_default();
         // An index may be used again, or be missing; then a name with an id of its own is another
         // call.
         let known = match (index, &id) {
@@ -376,24 +405,24 @@ impl ChunkReader {
             (None, None) => None,
         };
         let unnamed =
-            |call: &Call| call.waiting.as_ref().is_some_and(|waiting| waiting.name.is_empty());
-        let same = |call: &Call| {
+            |call: &ChunkCall| call.pending.as_ref().is_some_and(|pending| pending.name.is_empty());
+        let same = |call: &ChunkCall| {
             name.is_none() || unnamed(call) || id.as_ref().is_none_or(|id| call.id == *id)
         };
         let at = known.filter(|at| same(&self.calls[*at])).unwrap_or_else(|| {
-            let id = self.ids.own(id);
-            self.calls.push(Call { index, id, waiting: Some(Waiting::default()) });
+            let id = self.call_ids.assign(id);
+            self.calls.push(ChunkCall { index, id, pending: Some(OpenaiPendingCall::default()) });
             self.calls.len() - 1
         });
-        if let Some(waiting) = &mut self.calls[at].waiting {
+        if let Some(pending) = &mut self.calls[at].pending {
             if let Some(name) = &name {
-                waiting.name(name);
-                waiting.form = form;
+                pending.merge_name(name);
+                pending.kind = form;
             }
-            waiting.arguments.push_str(&arguments);
-            waiting.proof = proof.or(waiting.proof.take());
-            if !waiting.name.is_empty() && !waiting.arguments.is_empty() {
-                self.open(at, out);
+            pending.arguments.push_str(&arguments);
+            pending.proof = proof.or(pending.proof.take());
+            if !pending.name.is_empty() && !pending.arguments.is_empty() {
+                self.open_call(at, out);
             }
             return;
         }
@@ -406,68 +435,76 @@ impl ChunkReader {
     }
 
     /// Opens a call, after those that began before it.
-    fn open(&mut self, at: usize, out: &mut Vec<ChatEvent>) {
-        self.open_named(at, out);
-        self.open_one(at, out);
+    fn open_call(&mut self, at: usize, out: &mut Vec<ChatEvent>) {
+        self.open_named_calls(at, out);
+        self.open_pending_call(at, out);
     }
 
     /// Opens the first so many calls, as far as their names are known.
-    fn open_named(&mut self, most: usize, out: &mut Vec<ChatEvent>) {
-        for at in 0..most {
-            if self.calls[at].waiting.as_ref().is_some_and(|waiting| !waiting.name.is_empty()) {
-                self.open_one(at, out);
+    fn open_named_calls(&mut self, count: usize, out: &mut Vec<ChatEvent>) {
+        for at in 0..count {
+            if self.calls[at].pending.as_ref().is_some_and(|pending| !pending.name.is_empty()) {
+                self.open_pending_call(at, out);
             }
         }
     }
 
-    fn open_one(&mut self, at: usize, out: &mut Vec<ChatEvent>) {
-        self.seal(out);
-        let Some(waiting) = self.calls[at].waiting.take() else { return };
-        let (id, name) = (self.calls[at].id.clone(), self.carry.name(&waiting.name).to_owned());
-        let block = self.blocks.start_call(at as u64, id, name, waiting.form, out);
-        out.extend(waiting.proof.map(|proof| ChatEvent::Signature { block, signature: proof }));
-        self.blocks.push_arguments(at as u64, &waiting.arguments, out);
+    fn open_pending_call(&mut self, at: usize, out: &mut Vec<ChatEvent>) {
+        self.flush_signature(out);
+        let Some(pending) = self.calls[at].pending.take() else { return };
+        let (id, name) =
+            (self.calls[at].id.clone(), self.context.client_tool_name(&pending.name).to_owned());
+        let block = self.blocks.start_call(at as u64, id, name, pending.kind, out);
+        out.extend(pending.proof.map(|proof| ChatEvent::Signature { block, signature: proof }));
+        self.blocks.push_arguments(at as u64, &pending.arguments, out);
     }
 
     /// Its end comes without a reason: that is enough after text, but not in the middle of a call,
     /// nor where nothing was said.
-    fn unsaid(&self) -> Result<(), Box<Fault>> {
+    fn check_complete(&self) -> Result<(), Box<Fault>> {
         if self.blocks.has_incomplete_call()
             || self
                 .calls
                 .iter()
-                .any(|call| call.waiting.as_ref().is_some_and(|waiting| !waiting.complete()))
+                .any(|call| call.pending.as_ref().is_some_and(|pending| !pending.is_complete()))
         {
-            return Err(Box::new(shape::cut()));
+            return Err(Box::new(shape::truncated_stream_fault()));
         }
         if !self.blocks.has_blocks() && self.calls.is_empty() {
-            return Err(Box::new(shape::empty()));
+            return Err(Box::new(shape::empty_stream_fault()));
         }
         Ok(())
     }
 
-    fn finish(&mut self, out: &mut Vec<ChatEvent>) {
-        self.begin(None, out);
+    fn emit_end(&mut self, out: &mut Vec<ChatEvent>) {
+        self.emit_begin(None, out);
         for at in 0..self.calls.len() {
             // Its name or its arguments never came; what came is not lost.
-            self.open_one(at, out);
+            self.open_pending_call(at, out);
         }
-        self.seal(out);
-        if !self.cited {
-            self.sources = std::mem::take(&mut self.listed);
+        self.flush_signature(out);
+        if !self.has_citations {
+            self.pending_citations = std::mem::take(&mut self.listed_citations);
         }
-        self.cite(out);
+        self.flush_citations(out);
         self.blocks.close_all(out);
-        let mut finish =
-            response_read::finish(self.said.clone(), self.blocks.has_calls(), self.refused);
-        finish.stop_sequence = self.sequence.take();
-        out.push(ChatEvent::End { finish, usage: self.usage, service_tier: self.tier.clone() });
+        let mut finish = response_read::read_finish(
+            self.finish_reason.clone(),
+            self.blocks.has_calls(),
+            self.refused,
+        );
+        finish.stop_sequence = self.stop_sequence.take();
+        out.push(ChatEvent::End {
+            finish,
+            usage: self.usage,
+            service_tier: self.service_tier.clone(),
+        });
         self.ended = true;
     }
 }
 
 impl StreamReader for ChunkReader {
-    fn event(
+    fn read_event(
         &mut self,
         name: &[u8],
         data: &[u8],
@@ -476,43 +513,49 @@ impl StreamReader for ChunkReader {
         if self.ended {
             return Ok(());
         }
-        self.events = self.events.saturating_add(1);
+        self.event_count = self.event_count.saturating_add(1);
         if data.len() < 20 && data.trim_ascii() == b"[DONE]" {
-            if self.said.is_none() {
-                self.unsaid()?;
+            if self.finish_reason.is_none() {
+                self.check_complete()?;
             }
-            self.finish(out);
+            self.emit_end(out);
             return Ok(());
         }
         let json = match json::parse(data) {
             Ok(json) if json.is_object() => json,
-            Ok(list) if fault::is_error(list) => return Err(Box::new(fault::told(None, list))),
+            Ok(list) if fault::is_error(list) => {
+                return Err(Box::new(fault::from_json(None, list)));
+            }
             Ok(_) => {
-                return Err(Box::new(fault::bad_event(
-                    self.events,
+                return Err(Box::new(fault::invalid_event(
+                    self.event_count,
                     json::JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 },
                     data,
                 )));
             }
             Err(_) if name == b"error" && !data.starts_with(b"{") => {
-                return Err(Box::new(fault::said(data)));
+                return Err(Box::new(fault::from_text(data)));
             }
-            Err(bad) => return Err(Box::new(fault::bad_event(self.events, bad, data))),
+            Err(bad) => return Err(Box::new(fault::invalid_event(self.event_count, bad, data))),
         };
         if name == b"error" {
-            return Err(Box::new(fault::told(None, json)));
+            return Err(Box::new(fault::from_json(None, json)));
         }
-        self.chunk(json, out)
+        self.read_chunk(json, out)
     }
 
-    fn end(&mut self, out: &mut Vec<ChatEvent>) -> bool {
-        if !self.ended && self.said.is_some() {
-            self.finish(out);
+    fn read_eof(&mut self, out: &mut Vec<ChatEvent>) -> bool {
+        if !self.ended && self.finish_reason.is_some() {
+            self.emit_end(out);
         }
         self.ended
     }
 
-    fn summary(&self) -> Summary {
-        Summary { usage: self.usage, finish: self.said.clone(), model: self.model.clone() }
+    fn summary(&self) -> AnswerSummary {
+        AnswerSummary {
+            usage: self.usage,
+            finish_reason: self.finish_reason.clone(),
+            model: self.model.clone(),
+        }
     }
 }

@@ -6,7 +6,7 @@ use crate::{
         write::{self, ObjectWriter},
     },
     dialect::{
-        Place, Shape, StreamWriter,
+        ChatEndpoint, ResponseSpec, StreamWriter,
         openai::{completions, error, reasoning, response_write},
     },
     ir::{
@@ -20,39 +20,39 @@ use crate::{
 };
 
 pub(super) struct ChunkWriter {
-    shape: Shape,
-    legacy: bool,
+    spec: ResponseSpec,
+    legacy_functions: bool,
     /// Where the answer has one already.
-    id: Option<String>,
+    response_id: Option<String>,
     /// What every chunk begins with, up to the value of `choices`; made when the answer begins.
-    head: String,
+    chunk_head: String,
     /// What every chunk ends with.
-    tail: &'static str,
-    blocks: Vec<Told>,
-    calls: u32,
-    images: u32,
+    chunk_tail: &'static str,
+    blocks: Vec<ChunkBlock>,
+    call_count: u32,
+    image_count: u32,
     /// Characters of text so far, for sources.
-    characters: u64,
+    text_chars: u64,
     /// Characters of old log probabilities so far.
-    offset: u64,
-    thought: bool,
-    refused: bool,
-    json: String,
+    logprobs_offset: u64,
+    has_reasoning: bool,
+    has_refusal: bool,
+    json_buffer: String,
 }
 
 /// What a block is on its way out.
-enum Told {
+enum ChunkBlock {
     Text {
-        from: u64,
+        start: u64,
     },
     /// `apart`: other thoughts were told before.
-    Thought {
-        apart: bool,
+    Reasoning {
+        needs_separator: bool,
     },
     Refusal,
     Call {
         index: u32,
-        some: bool,
+        has_arguments: bool,
     },
     /// Free text that comes as an argument: told when it is whole.
     Bridged {
@@ -69,100 +69,116 @@ enum Told {
 }
 
 impl ChunkWriter {
-    pub(super) fn new(shape: &Shape) -> Self {
+    pub(super) fn new(spec: &ResponseSpec) -> Self {
         Self {
-            shape: shape.clone(),
-            id: None,
-            legacy: response_write::legacy(shape),
-            head: String::new(),
-            tail: if shape.usage { ",\"usage\":null}\n\n" } else { "}\n\n" },
+            spec: spec.clone(),
+            response_id: None,
+            legacy_functions: response_write::uses_legacy_functions(spec),
+            chunk_head: String::new(),
+            chunk_tail: if spec.include_usage { ",\"usage\":null}\n\n" } else { "}\n\n" },
             blocks: Vec::new(),
-            calls: 0,
-            images: 0,
-            characters: 0,
-            offset: 0,
-            thought: false,
-            refused: false,
-            json: String::new(),
+            call_count: 0,
+            image_count: 0,
+            text_chars: 0,
+            logprobs_offset: 0,
+            has_reasoning: false,
+            has_refusal: false,
+            json_buffer: String::new(),
         }
     }
 
-    fn old(&self) -> bool {
-        self.shape.place == Place::Completions
+    fn is_completions(&self) -> bool {
+        self.spec.endpoint == ChatEndpoint::Completions
     }
 
-    fn begin(&mut self, created: Option<i64>) {
+    fn set_chunk_head(&mut self, created: Option<i64>) {
         let head = write::object(|o| {
-            o.str("id", self.id.as_deref().unwrap_or(&response_write::id(&self.shape)));
-            o.str("object", if self.old() { "text_completion" } else { "chat.completion.chunk" });
-            o.num("created", created.unwrap_or(self.shape.now)).str("model", &self.shape.model);
+            o.str(
+                "id",
+                self.response_id.as_deref().unwrap_or(&response_write::response_id(&self.spec)),
+            );
+            o.str(
+                "object",
+                if self.is_completions() { "text_completion" } else { "chat.completion.chunk" },
+            );
+            o.num("created", created.unwrap_or(self.spec.created)).str("model", &self.spec.model);
         });
-        self.head = format!("data: {},\"choices\":", head.trim_end_matches('}'));
+        self.chunk_head = format!("data: {},\"choices\":", head.trim_end_matches('}'));
     }
 
     /// A chunk of the choice: its delta, and nothing else to tell.
-    fn delta(&mut self, out: &mut Vec<u8>, build: impl FnOnce(&mut ObjectWriter<'_>)) {
-        self.json.clear();
-        write::push_object(&mut self.json, build);
-        out.extend_from_slice(self.head.as_bytes());
+    fn write_delta(&mut self, out: &mut Vec<u8>, build: impl FnOnce(&mut ObjectWriter<'_>)) {
+        self.json_buffer.clear();
+        write::push_object(&mut self.json_buffer, build);
+        out.extend_from_slice(self.chunk_head.as_bytes());
         out.extend_from_slice(b"[{\"index\":0,\"delta\":");
-        write::push_single_line(out, &self.json);
+        write::push_single_line(out, &self.json_buffer);
         out.extend_from_slice(b",\"logprobs\":null,\"finish_reason\":null}]");
-        out.extend_from_slice(self.tail.as_bytes());
+        out.extend_from_slice(self.chunk_tail.as_bytes());
     }
 
     /// A chunk whose choice is more than a delta.
-    fn choice(&mut self, out: &mut Vec<u8>, build: impl FnOnce(&mut ObjectWriter<'_>)) {
-        self.json.clear();
-        write::push_object(&mut self.json, |o| {
+    fn write_choice(&mut self, out: &mut Vec<u8>, build: impl FnOnce(&mut ObjectWriter<'_>)) {
+        self.json_buffer.clear();
+        write::push_object(&mut self.json_buffer, |o| {
             o.num("index", 0);
             build(o);
         });
-        out.extend_from_slice(self.head.as_bytes());
+        out.extend_from_slice(self.chunk_head.as_bytes());
         out.push(b'[');
-        write::push_single_line(out, &self.json);
+        write::push_single_line(out, &self.json_buffer);
         out.push(b']');
-        out.extend_from_slice(self.tail.as_bytes());
+        out.extend_from_slice(self.chunk_tail.as_bytes());
     }
 
-    fn text(&mut self, text: &str, out: &mut Vec<u8>) {
-        self.choice(out, |o| {
+    fn write_text(&mut self, text: &str, out: &mut Vec<u8>) {
+        self.write_choice(out, |o| {
             o.str("text", text).null("logprobs").null("finish_reason");
         });
     }
 
-    fn open(&mut self, head: BlockStart, out: &mut Vec<u8>) {
-        let told = match head {
-            BlockStart::Text => Told::Text { from: self.characters },
-            BlockStart::Reasoning { .. } => Told::Thought { apart: self.thought },
-            BlockStart::Refusal => Told::Refusal,
-            BlockStart::ToolCall { .. } if self.old() || self.legacy && self.calls > 0 => {
-                Told::Hidden
+    fn open_block(&mut self, head: BlockStart, out: &mut Vec<u8>) {
+        let chunk_block = match head {
+            BlockStart::Text => ChunkBlock::Text { start: self.text_chars },
+            BlockStart::Reasoning { .. } => {
+                ChunkBlock::Reasoning { needs_separator: self.has_reasoning }
+            }
+            BlockStart::Refusal => ChunkBlock::Refusal,
+            BlockStart::ToolCall { .. }
+                if self.is_completions() || self.legacy_functions && self.call_count > 0 =>
+            {
+                ChunkBlock::Hidden
             }
             BlockStart::ToolCall { id, name, form } => self.open_call(id, name, form, out),
             BlockStart::Media(media) => {
-                if !self.old() && media.kind == crate::ir::block::MediaKind::Image {
-                    let at = self.images;
-                    self.images += 1;
-                    self.delta(out, |o| {
-                        o.array("images", |a| response_write::image(&media, at, a));
+                if !self.is_completions() && media.kind == crate::ir::block::MediaKind::Image {
+                    let at = self.image_count;
+                    self.image_count += 1;
+                    self.write_delta(out, |o| {
+                        o.array("images", |a| response_write::write_image(&media, at, a));
                     });
                 }
-                Told::Hidden
+                ChunkBlock::Hidden
             }
-            BlockStart::Foreign { .. } => Told::Hidden,
+            BlockStart::Foreign { .. } => ChunkBlock::Hidden,
         };
-        self.blocks.push(told);
+        self.blocks.push(chunk_block);
     }
 
-    fn open_call(&mut self, id: String, name: String, form: CallKind, out: &mut Vec<u8>) -> Told {
-        let index = self.calls;
-        self.calls += 1;
-        if form == CallKind::Function && self.shape.custom.contains(&name) {
-            return Told::Bridged { index, id, name, arguments: String::new() };
+    fn open_call(
+        &mut self,
+        id: String,
+        name: String,
+        form: CallKind,
+        out: &mut Vec<u8>,
+    ) -> ChunkBlock {
+        let index = self.call_count;
+        self.call_count += 1;
+        if form == CallKind::Function && self.spec.custom_tools.contains(&name) {
+            return ChunkBlock::Bridged { index, id, name, arguments: String::new() };
         }
-        if self.legacy {
-            self.delta(out, |o| {
+        if self.legacy_functions {
+            self.write_delta(out, |o| {
                 o.object("function_call", |o| {
                     o.str("name", &name).str("arguments", "");
                 });
@@ -173,21 +189,26 @@ impl ChunkWriter {
             } else {
                 ("function", "arguments")
             };
-            self.call(index, out, |o| {
+            self.write_call(index, out, |o| {
                 o.str("id", &id).str("type", kind).object(kind, |o| {
                     o.str("name", &name).str(field, "");
                 });
             });
         }
         if form == CallKind::Custom {
-            Told::FreeText { index }
+            ChunkBlock::FreeText { index }
         } else {
-            Told::Call { index, some: false }
+            ChunkBlock::Call { index, has_arguments: false }
         }
     }
 
-    fn call(&mut self, index: u32, out: &mut Vec<u8>, build: impl FnOnce(&mut ObjectWriter<'_>)) {
-        self.delta(out, |o| {
+    fn write_call(
+        &mut self,
+        index: u32,
+        out: &mut Vec<u8>,
+        build: impl FnOnce(&mut ObjectWriter<'_>),
+    ) {
+        self.write_delta(out, |o| {
             o.array("tool_calls", |a| {
                 a.object(|o| {
                     o.num("index", index);
@@ -197,15 +218,15 @@ impl ChunkWriter {
         });
     }
 
-    fn arguments(&mut self, index: u32, text: &str, out: &mut Vec<u8>) {
-        if self.legacy {
-            self.delta(out, |o| {
+    fn write_arguments(&mut self, index: u32, text: &str, out: &mut Vec<u8>) {
+        if self.legacy_functions {
+            self.write_delta(out, |o| {
                 o.object("function_call", |o| {
                     o.str("arguments", text);
                 });
             });
         } else {
-            self.call(index, out, |o| {
+            self.write_call(index, out, |o| {
                 o.object("function", |o| {
                     o.str("arguments", text);
                 });
@@ -213,66 +234,68 @@ impl ChunkWriter {
         }
     }
 
-    fn grow(&mut self, block: u32, text: &str, out: &mut Vec<u8>) {
-        let old = self.old();
+    fn write_block_delta(&mut self, block: u32, text: &str, out: &mut Vec<u8>) {
+        let old = self.is_completions();
         match self.blocks.get_mut(block as usize) {
-            Some(Told::Text { .. }) => {
-                self.characters += text.chars().count() as u64;
+            Some(ChunkBlock::Text { .. }) => {
+                self.text_chars += text.chars().count() as u64;
                 if old {
-                    self.text(text, out);
+                    self.write_text(text, out);
                 } else {
-                    self.delta(out, |o| {
+                    self.write_delta(out, |o| {
                         o.str("content", text);
                     });
                 }
             }
-            Some(Told::Thought { apart }) if !old => {
+            Some(ChunkBlock::Reasoning { needs_separator: apart }) if !old => {
                 let apart = std::mem::take(apart);
-                self.thought = true;
+                self.has_reasoning = true;
                 if apart {
-                    self.delta(out, |o| {
+                    self.write_delta(out, |o| {
                         o.str("reasoning_content", "\n\n");
                     });
                 }
-                self.delta(out, |o| {
+                self.write_delta(out, |o| {
                     o.str("reasoning_content", text);
                 });
             }
-            Some(Told::Refusal) => {
-                self.refused = true;
+            Some(ChunkBlock::Refusal) => {
+                self.has_refusal = true;
                 if old {
-                    self.text(text, out);
+                    self.write_text(text, out);
                 } else {
-                    self.delta(out, |o| {
+                    self.write_delta(out, |o| {
                         o.str("refusal", text);
                     });
                 }
             }
-            Some(Told::Call { index, some }) => {
+            Some(ChunkBlock::Call { index, has_arguments: some }) => {
                 *some |= !text.trim().is_empty();
                 let index = *index;
-                self.arguments(index, text, out);
+                self.write_arguments(index, text, out);
             }
-            Some(Told::Bridged { arguments, .. }) => arguments.push_str(text),
-            Some(Told::FreeText { index }) => {
+            Some(ChunkBlock::Bridged { arguments, .. }) => arguments.push_str(text),
+            Some(ChunkBlock::FreeText { index }) => {
                 let index = *index;
-                self.call(index, out, |o| {
+                self.write_call(index, out, |o| {
                     o.object("custom", |o| {
                         o.str("input", text);
                     });
                 });
             }
-            Some(Told::Hidden | Told::Thought { .. }) | None => {}
+            Some(ChunkBlock::Hidden | ChunkBlock::Reasoning { .. }) | None => {}
         }
     }
 
-    fn close(&mut self, block: u32, out: &mut Vec<u8>) {
-        let Some(told) = self.blocks.get_mut(block as usize) else { return };
-        match std::mem::replace(told, Told::Hidden) {
-            Told::Call { index, some: false } => self.arguments(index, "{}", out),
-            Told::Bridged { index, id, name, arguments } => {
+    fn close_block(&mut self, block: u32, out: &mut Vec<u8>) {
+        let Some(chunk_block) = self.blocks.get_mut(block as usize) else { return };
+        match std::mem::replace(chunk_block, ChunkBlock::Hidden) {
+            ChunkBlock::Call { index, has_arguments: false } => {
+                self.write_arguments(index, "{}", out)
+            }
+            ChunkBlock::Bridged { index, id, name, arguments } => {
                 let input = custom_input(&arguments);
-                self.call(index, out, |o| {
+                self.write_call(index, out, |o| {
                     o.str("id", &id).str("type", "custom").object("custom", |o| {
                         o.str("name", &name).str("input", &input);
                     });
@@ -282,23 +305,25 @@ impl ChunkWriter {
         }
     }
 
-    fn proof(&mut self, block: u32, proof: &ReasoningSignature, out: &mut Vec<u8>) {
-        if self.old() {
+    fn write_signature(&mut self, block: u32, proof: &ReasoningSignature, out: &mut Vec<u8>) {
+        if self.is_completions() {
             return;
         }
-        if let Some(details) = reasoning::as_details(Some(proof)) {
-            self.delta(out, |o| {
+        if let Some(details) = reasoning::to_details(Some(proof)) {
+            self.write_delta(out, |o| {
                 o.raw("reasoning_details", &details);
             });
-        } else if let Some(extra) = reasoning::as_beside(Some(proof)) {
+        } else if let Some(extra) = reasoning::to_extra_content(Some(proof)) {
             match self.blocks.get(block as usize) {
-                Some(Told::Call { index, .. } | Told::FreeText { index }) if !self.legacy => {
+                Some(ChunkBlock::Call { index, .. } | ChunkBlock::FreeText { index })
+                    if !self.legacy_functions =>
+                {
                     let index = *index;
-                    self.call(index, out, |o| {
+                    self.write_call(index, out, |o| {
                         o.raw("extra_content", &extra);
                     });
                 }
-                Some(Told::Text { .. }) => self.delta(out, |o| {
+                Some(ChunkBlock::Text { .. }) => self.write_delta(out, |o| {
                     o.raw("extra_content", &extra);
                 }),
                 _ => {}
@@ -306,26 +331,30 @@ impl ChunkWriter {
         }
     }
 
-    fn logprobs(&mut self, tokens: &RawJson, out: &mut Vec<u8>) {
-        if self.old() {
-            let told = completions::logprobs(tokens, &mut self.offset);
-            self.choice(out, |o| {
-                o.str("text", "").raw_text("logprobs", &told).null("finish_reason");
+    fn write_logprobs(&mut self, tokens: &RawJson, out: &mut Vec<u8>) {
+        if self.is_completions() {
+            let written = completions::write_logprobs(tokens, &mut self.logprobs_offset);
+            self.write_choice(out, |o| {
+                o.str("text", "").raw_text("logprobs", &written).null("finish_reason");
             });
         } else {
-            self.choice(out, |o| {
+            self.write_choice(out, |o| {
                 o.object("delta", |_| {});
-                response_write::logprobs(Some(tokens), o);
+                response_write::write_logprobs(Some(tokens), o);
                 o.null("finish_reason");
             });
         }
     }
 
-    fn end(&mut self, finish: &Finish, usage: Option<Usage>, out: &mut Vec<u8>) {
-        let word =
-            response_write::finish_word(finish.kind, self.refused, self.legacy, self.shape.place);
-        let old = self.old();
-        self.choice(out, |o| {
+    fn write_end(&mut self, finish: &Finish, usage: Option<Usage>, out: &mut Vec<u8>) {
+        let word = response_write::finish_reason(
+            finish.kind,
+            self.has_refusal,
+            self.legacy_functions,
+            self.spec.endpoint,
+        );
+        let old = self.is_completions();
+        self.write_choice(out, |o| {
             if old {
                 {
                     o.str("text", "");
@@ -337,11 +366,12 @@ impl ChunkWriter {
             }
             o.null("logprobs").str("finish_reason", word);
         });
-        if self.shape.usage {
-            let told = write::object(|o| response_write::usage(&usage.unwrap_or_default(), o));
-            out.extend_from_slice(self.head.as_bytes());
+        if self.spec.include_usage {
+            let usage_json =
+                write::object(|o| response_write::write_usage(&usage.unwrap_or_default(), o));
+            out.extend_from_slice(self.chunk_head.as_bytes());
             out.extend_from_slice(b"[],\"usage\":");
-            out.extend_from_slice(told.as_bytes());
+            out.extend_from_slice(usage_json.as_bytes());
             out.extend_from_slice(b"}\n\n");
         }
         out.extend_from_slice(b"data: [DONE]\n\n");
@@ -349,43 +379,45 @@ impl ChunkWriter {
 }
 
 impl StreamWriter for ChunkWriter {
-    fn bears(&mut self, id: &str) {
-        self.id = Some(id.to_owned());
+    fn set_id(&mut self, id: &str) {
+        self.response_id = Some(id.to_owned());
     }
 
-    fn event(&mut self, event: ChatEvent, out: &mut Vec<u8>) {
+    fn write_event(&mut self, event: ChatEvent, out: &mut Vec<u8>) {
         match event {
             ChatEvent::Begin { created, .. } => {
-                self.begin(created);
-                if !self.old() {
-                    self.delta(out, |o| {
+                self.set_chunk_head(created);
+                if !self.is_completions() {
+                    self.write_delta(out, |o| {
                         o.str("role", "assistant").str("content", "");
                     });
                 }
             }
-            ChatEvent::Open { head, .. } => self.open(head, out),
-            ChatEvent::Delta { block, text } => self.grow(block, &text, out),
-            ChatEvent::Signature { block, signature: proof } => self.proof(block, &proof, out),
+            ChatEvent::Open { head, .. } => self.open_block(head, out),
+            ChatEvent::Delta { block, text } => self.write_block_delta(block, &text, out),
+            ChatEvent::Signature { block, signature: proof } => {
+                self.write_signature(block, &proof, out)
+            }
             ChatEvent::Citation { block, citation } => {
-                if let Some(Told::Text { from }) = self.blocks.get(block as usize)
-                    && !self.old()
+                if let Some(ChunkBlock::Text { start: from }) = self.blocks.get(block as usize)
+                    && !self.is_completions()
                 {
-                    let (from, length) = (*from, self.characters - *from);
-                    self.delta(out, |o| {
+                    let (from, length) = (*from, self.text_chars - *from);
+                    self.write_delta(out, |o| {
                         o.array("annotations", |a| {
-                            response_write::annotation(&citation, from, length, a)
+                            response_write::write_annotation(&citation, from, length, a)
                         });
                     });
                 }
             }
-            ChatEvent::Logprobs(tokens) => self.logprobs(&tokens, out),
-            ChatEvent::Close { block } => self.close(block, out),
+            ChatEvent::Logprobs(tokens) => self.write_logprobs(&tokens, out),
+            ChatEvent::Close { block } => self.close_block(block, out),
             // A tier that changed is no news to anybody who reads chunks.
-            ChatEvent::End { finish, usage, .. } => self.end(&finish, usage, out),
+            ChatEvent::End { finish, usage, .. } => self.write_end(&finish, usage, out),
         }
     }
 
-    fn error(&mut self, error: &ProxyError, _request_id: &str, out: &mut Vec<u8>) {
-        out.extend_from_slice(&error::event(error));
+    fn write_error(&mut self, error: &ProxyError, _request_id: &str, out: &mut Vec<u8>) {
+        out.extend_from_slice(&error::write_error_event(error));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     base::{json::JsonRef, raw::RawJson},
-    dialect::openai::request_read::refuse,
+    dialect::openai::request_read::invalid_param,
     ir::{
         block::CacheBreakpoint,
         extras::Extras,
@@ -13,19 +13,19 @@ use crate::{
     },
 };
 
-const OWN: Dialect = Dialect::Openai;
+const DIALECT: Dialect = Dialect::Openai;
 
-pub(super) fn read(json: JsonRef<'_>, request: &mut ChatRequest) -> Result<(), ProxyError> {
+pub(super) fn read_tools(json: JsonRef<'_>, request: &mut ChatRequest) -> Result<(), ProxyError> {
     if let Some(tools) = json.get("tools") {
         if !tools.is_array() {
-            return Err(refuse(
+            return Err(invalid_param(
                 "tools",
                 format!("Invalid type for 'tools': expected an array, but got {}.", tools.kind()),
             ));
         }
         for (at, one) in tools.items().enumerate() {
-            request.tools.push(tool(one).ok_or_else(|| {
-                refuse(
+            request.tools.push(read_tool(one).ok_or_else(|| {
+                invalid_param(
                     format!("tools[{at}].function.name"),
                     format!("Missing required parameter: 'tools[{at}].function.name'."),
                 )
@@ -33,13 +33,13 @@ pub(super) fn read(json: JsonRef<'_>, request: &mut ChatRequest) -> Result<(), P
         }
     }
     for one in json.get("functions").into_iter().flat_map(JsonRef::items) {
-        let named = function(one, one).ok_or_else(|| {
-            refuse("functions", "Missing required parameter: 'functions[].name'.")
+        let named = read_function(one, one).ok_or_else(|| {
+            invalid_param("functions", "Missing required parameter: 'functions[].name'.")
         })?;
         request.tools.push(Tool::Function(named));
         if request.echoed_fields.is_empty() {
             // Who asks with functions knows no tool calls.
-            request.echoed_fields.push(OWN, "functions", RawJson::from(true));
+            request.echoed_fields.push(DIALECT, "functions", RawJson::from(true));
         }
     }
     if json.get("web_search_options").is_some() {
@@ -48,16 +48,16 @@ pub(super) fn read(json: JsonRef<'_>, request: &mut ChatRequest) -> Result<(), P
         });
         request.tools.push(Tool::Hosted(HostedTool {
             kind: HostedKind::WebSearch,
-            dialect: OWN,
+            dialect: DIALECT,
             body,
         }));
     }
     request.tool_choice = match json.get("tool_choice").or_else(|| json.get("function_call")) {
         None => None,
-        Some(told) => match choice(told) {
+        Some(value) => match read_choice(value) {
             Some(choice) => Some(choice),
             None => {
-                request.extras.push(OWN, "tool_choice", RawJson::from_json(told));
+                request.extras.push(DIALECT, "tool_choice", RawJson::from_json(value));
                 None
             }
         },
@@ -65,16 +65,16 @@ pub(super) fn read(json: JsonRef<'_>, request: &mut ChatRequest) -> Result<(), P
     Ok(())
 }
 
-fn text(value: JsonRef<'_>) -> Option<String> {
+fn owned_text(value: JsonRef<'_>) -> Option<String> {
     value.str().map(std::borrow::Cow::into_owned)
 }
 
 /// `None`: a function without a name.
-fn tool(one: JsonRef<'_>) -> Option<Tool> {
+fn read_tool(one: JsonRef<'_>) -> Option<Tool> {
     let kind = one.get("type").and_then(JsonRef::str).unwrap_or("function".into());
     if let Some(custom) = one.get("custom").filter(|custom| kind == "custom" && custom.is_object())
     {
-        return Some(Tool::Custom(self::custom(one, custom)?));
+        return Some(Tool::Custom(self::read_custom(one, custom)?));
     }
     let inside = one.get("function").filter(|function| function.is_object());
     // Some clients send the tools of other dialects, whose fields stand in the tool itself.
@@ -86,10 +86,10 @@ fn tool(one: JsonRef<'_>) -> Option<Tool> {
     };
     match inside.or_else(flat) {
         Some(inside) if kind == "function" || kind == "custom" => {
-            function(one, inside).map(Tool::Function)
+            read_function(one, inside).map(Tool::Function)
         }
         None if kind == "function" && one.get("name").is_none() => None,
-        None if kind == "function" => function(one, one).map(Tool::Function),
+        None if kind == "function" => read_function(one, one).map(Tool::Function),
         _ => {
             let kind = if kind.contains("web_search") {
                 HostedKind::WebSearch
@@ -98,23 +98,28 @@ fn tool(one: JsonRef<'_>) -> Option<Tool> {
             } else {
                 HostedKind::Other
             };
-            Some(Tool::Hosted(HostedTool { kind, dialect: OWN, body: RawJson::from_json(one) }))
+            Some(Tool::Hosted(HostedTool { kind, dialect: DIALECT, body: RawJson::from_json(one) }))
         }
     }
 }
 
-fn function(one: JsonRef<'_>, inside: JsonRef<'_>) -> Option<FunctionTool> {
-    const INSIDE: [&str; 5] = ["name", "description", "parameters", "input_schema", "strict"];
+fn read_function(one: JsonRef<'_>, inside: JsonRef<'_>) -> Option<FunctionTool> {
+    const FUNCTION_FIELDS: [&str; 5] =
+        ["name", "description", "parameters", "input_schema", "strict"];
     let nested = one != inside;
     let known: &[&str] =
         if nested { &["type", "function", "cache_control"] } else { &["type", "cache_control"] };
-    let mut extras =
-        Extras::from_object(OWN, one, &[known, if nested { &[] } else { &INSIDE }].concat());
+    let mut extras = Extras::from_object(
+        DIALECT,
+        one,
+        &[known, if nested { &[] } else { &FUNCTION_FIELDS }].concat(),
+    );
     if nested {
-        for (key, value) in
-            inside.members().filter(|(key, value)| !INSIDE.contains(key) && value.kind() != "null")
+        for (key, value) in inside
+            .members()
+            .filter(|(key, value)| !FUNCTION_FIELDS.contains(key) && value.kind() != "null")
         {
-            extras.push(OWN, &format!("function.{key}"), RawJson::from_json(value));
+            extras.push(DIALECT, &format!("function.{key}"), RawJson::from_json(value));
         }
     }
     let cache = one
@@ -122,11 +127,11 @@ fn function(one: JsonRef<'_>, inside: JsonRef<'_>) -> Option<FunctionTool> {
         .filter(|mark| mark.is_object())
         .map(|mark| CacheBreakpoint { raw: RawJson::from_json(mark) });
     if let Some(mark) = &cache {
-        extras.push_equivalent(OWN, "cache_control", mark.raw.clone());
+        extras.push_equivalent(DIALECT, "cache_control", mark.raw.clone());
     }
     Some(FunctionTool {
-        name: inside.get("name").and_then(text).filter(|name| !name.is_empty())?,
-        description: inside.get("description").and_then(text),
+        name: inside.get("name").and_then(owned_text).filter(|name| !name.is_empty())?,
+        description: inside.get("description").and_then(owned_text),
         schema: inside
             .get("parameters")
             .or_else(|| inside.get("input_schema"))
@@ -139,10 +144,10 @@ fn function(one: JsonRef<'_>, inside: JsonRef<'_>) -> Option<FunctionTool> {
     })
 }
 
-fn custom(one: JsonRef<'_>, inside: JsonRef<'_>) -> Option<CustomTool> {
-    let mut extras = Extras::from_object(OWN, one, &["type", "custom"]);
+fn read_custom(one: JsonRef<'_>, inside: JsonRef<'_>) -> Option<CustomTool> {
+    let mut extras = Extras::from_object(DIALECT, one, &["type", "custom"]);
     // Only who sends it in this form can have it in this form.
-    extras.push_equivalent(OWN, "type", RawJson::string("custom"));
+    extras.push_equivalent(DIALECT, "type", RawJson::string("custom"));
     let format = inside.get("format").map(|format| match format.get("grammar") {
         // The common form has the grammar's fields beside the type.
         Some(grammar) => RawJson::object(|o| {
@@ -154,37 +159,41 @@ fn custom(one: JsonRef<'_>, inside: JsonRef<'_>) -> Option<CustomTool> {
         None => RawJson::from_json(format),
     });
     Some(CustomTool {
-        name: inside.get("name").and_then(text).filter(|name| !name.is_empty())?,
-        description: inside.get("description").and_then(text),
+        name: inside.get("name").and_then(owned_text).filter(|name| !name.is_empty())?,
+        description: inside.get("description").and_then(owned_text),
         format,
         extras,
     })
 }
 
-fn choice(told: JsonRef<'_>) -> Option<ToolChoice> {
+fn read_choice(value: JsonRef<'_>) -> Option<ToolChoice> {
     let word = |word: &str| match word {
         "auto" => Some(ToolChoice::Auto),
         "none" => Some(ToolChoice::None),
         "required" | "any" => Some(ToolChoice::Required),
         _ => None,
     };
-    if let Some(said) = told.str() {
-        return word(&said);
+    if let Some(text) = value.str() {
+        return word(&text);
     }
-    let kind = told.get("type").and_then(JsonRef::str).unwrap_or_default();
+    let kind = value.get("type").and_then(JsonRef::str).unwrap_or_default();
     if kind == "allowed_tools" {
-        let allowed = told.get("allowed_tools").unwrap_or(told);
-        let names =
-            allowed.get("tools").into_iter().flat_map(JsonRef::items).filter_map(named).collect();
+        let allowed = value.get("allowed_tools").unwrap_or(value);
+        let names = allowed
+            .get("tools")
+            .into_iter()
+            .flat_map(JsonRef::items)
+            .filter_map(tool_name)
+            .collect();
         let required = allowed.get("mode").and_then(JsonRef::str).as_deref() == Some("required");
         return Some(ToolChoice::Allowed { names, required });
     }
-    named(told).map(ToolChoice::Named).or_else(|| word(&kind))
+    tool_name(value).map(ToolChoice::Named).or_else(|| word(&kind))
 }
 
-fn named(tool: JsonRef<'_>) -> Option<String> {
+fn tool_name(tool: JsonRef<'_>) -> Option<String> {
     let inside = tool.get("function").or_else(|| tool.get("custom")).unwrap_or(tool);
-    inside.get("name").and_then(text)
+    inside.get("name").and_then(owned_text)
 }
 
 #[cfg(test)]
@@ -193,7 +202,7 @@ mod tests {
 
     fn read_all(text: &str) -> ChatRequest {
         let mut request = ChatRequest::default();
-        read(RawJson::parse(text).expect("json").json(), &mut request).expect("good");
+        read_tools(RawJson::parse(text).expect("json").json(), &mut request).expect("good");
         request
     }
 
@@ -241,7 +250,7 @@ mod tests {
         ));
         let mut request = ChatRequest::default();
         assert!(
-            read(
+            read_tools(
                 RawJson::parse(r#"{"tools":[{"type":"function"}]}"#).expect("json").json(),
                 &mut request
             )

@@ -5,31 +5,31 @@ use crate::{
         raw::RawJson,
         write::{ArrayWriter, ObjectWriter},
     },
-    dialect::{losses::Losses, openai::names::Names},
+    dialect::{losses::Losses, openai::names::OpenaiToolNames},
     ir::{
         op::Dialect,
         tool::{CustomTool, FunctionTool, HostedKind, Tool, ToolChoice},
     },
 };
 
-const OWN: Dialect = Dialect::Openai;
+const DIALECT: Dialect = Dialect::Openai;
 
 /// Whether the tool came in this dialect's own form for free text, so that its provider knows it;
 /// others are bridged.
-pub(super) fn native(tool: &CustomTool) -> bool {
-    tool.extras.get(OWN, "type").is_some()
+pub(super) fn is_native(tool: &CustomTool) -> bool {
+    tool.extras.get(DIALECT, "type").is_some()
 }
 
-pub(super) fn write(
+pub(super) fn write_tools(
     tools: &[Tool],
     choice: Option<&ToolChoice>,
-    names: &Names,
+    names: &OpenaiToolNames,
     o: &mut ObjectWriter<'_>,
     losses: &mut Losses,
 ) {
     // Hosted tools of others have no place, and one of ours is a field of the request.
     let searching = |tool: &Tool| match tool {
-        Tool::Hosted(hosted) if hosted.dialect == OWN => {
+        Tool::Hosted(hosted) if hosted.dialect == DIALECT => {
             hosted.body.json().get("web_search_options").map(RawJson::from_json)
         }
         _ => None,
@@ -37,7 +37,7 @@ pub(super) fn write(
     let sent: Vec<&Tool> = tools
         .iter()
         .filter(|tool| match tool {
-            Tool::Hosted(hosted) if hosted.dialect != OWN => {
+            Tool::Hosted(hosted) if hosted.dialect != DIALECT => {
                 losses.add(match hosted.kind {
                     HostedKind::WebSearch => "tools.web_search",
                     HostedKind::CodeExecution => "tools.code_execution",
@@ -56,11 +56,11 @@ pub(super) fn write(
         o.array("tools", |a| {
             for tool in &sent {
                 match tool {
-                    Tool::Function(tool) => function(tool, names, a, losses),
-                    Tool::Custom(tool) if native(tool) => custom(tool, names, a),
+                    Tool::Function(tool) => write_function(tool, names, a, losses),
+                    Tool::Custom(tool) if is_native(tool) => write_custom(tool, names, a),
                     Tool::Custom(tool) => {
                         tool.extras.iter().for_each(|(key, _)| losses.add(format!("tools.{key}")));
-                        function(&tool.as_function(), names, a, losses);
+                        write_function(&tool.as_function(), names, a, losses);
                     }
                     Tool::Hosted(tool) => {
                         a.raw(&tool.body);
@@ -70,7 +70,7 @@ pub(super) fn write(
         });
     }
     match choice {
-        Some(choice) if !sent.is_empty() => self::choice(choice, tools, names, o),
+        Some(choice) if !sent.is_empty() => self::write_choice(choice, tools, names, o),
         Some(ToolChoice::Required | ToolChoice::Named(_) | ToolChoice::Allowed { .. }) => {
             losses.add("tool_choice")
         }
@@ -79,23 +79,28 @@ pub(super) fn write(
     }
 }
 
-fn function(tool: &FunctionTool, names: &Names, a: &mut ArrayWriter<'_>, losses: &mut Losses) {
-    if tool.cache.is_some() && tool.extras.get(OWN, "cache_control").is_none() {
+fn write_function(
+    tool: &FunctionTool,
+    names: &OpenaiToolNames,
+    a: &mut ArrayWriter<'_>,
+    losses: &mut Losses,
+) {
+    if tool.cache.is_some() && tool.extras.get(DIALECT, "cache_control").is_none() {
         losses.add("tools.cache_control");
     }
     a.object(|o| {
         o.str("type", "function").object("function", |o| {
-            o.str("name", names.sent(&tool.name))
+            o.str("name", names.sent_name(&tool.name))
                 .opt_str("description", tool.description.as_deref());
             if let Some(schema) = &tool.schema {
-                o.raw_text("parameters", &rooted(schema));
+                o.raw_text("parameters", &with_object_root(schema));
             }
             if let Some(strict) = tool.strict {
                 o.bool("strict", strict);
             }
             for (key, _) in tool.extras.iter() {
                 if let (Some(inside), Some(value)) =
-                    (key.strip_prefix("function."), tool.extras.get(OWN, key))
+                    (key.strip_prefix("function."), tool.extras.get(DIALECT, key))
                 {
                     o.raw(inside, value);
                 }
@@ -103,7 +108,7 @@ fn function(tool: &FunctionTool, names: &Names, a: &mut ArrayWriter<'_>, losses:
         });
         tool.extras.write_except(
             |key| key.starts_with("function."),
-            OWN,
+            DIALECT,
             o,
             |key| losses.add(format!("tools.{key}")),
         );
@@ -112,13 +117,13 @@ fn function(tool: &FunctionTool, names: &Names, a: &mut ArrayWriter<'_>, losses:
 
 /// Parameters must be an object with properties at their root; a schema that leaves that unsaid is
 /// refused.
-fn rooted(schema: &RawJson) -> std::borrow::Cow<'_, str> {
+fn with_object_root(schema: &RawJson) -> std::borrow::Cow<'_, str> {
     let json = schema.json();
     let (kind, properties) = (json.get("type").is_some(), json.get("properties").is_some());
     if kind && properties || !json.is_object() {
         return schema.text().into();
     }
-    let whole = RawJson::object(|o| {
+    let rooted = RawJson::object(|o| {
         if !kind {
             o.str("type", "object");
         }
@@ -129,13 +134,13 @@ fn rooted(schema: &RawJson) -> std::borrow::Cow<'_, str> {
             o.object("properties", |_| {});
         }
     });
-    whole.text().to_owned().into()
+    rooted.text().to_owned().into()
 }
 
-fn custom(tool: &CustomTool, names: &Names, a: &mut ArrayWriter<'_>) {
+fn write_custom(tool: &CustomTool, names: &OpenaiToolNames, a: &mut ArrayWriter<'_>) {
     a.object(|o| {
         o.object("custom", |o| {
-            o.str("name", names.sent(&tool.name))
+            o.str("name", names.sent_name(&tool.name))
                 .opt_str("description", tool.description.as_deref());
             let Some(format) = &tool.format else { return };
             if format.json().get("definition").is_none() {
@@ -151,18 +156,23 @@ fn custom(tool: &CustomTool, names: &Names, a: &mut ArrayWriter<'_>) {
                 });
             });
         });
-        tool.extras.write(OWN, o, |_| {});
+        tool.extras.write(DIALECT, o, |_| {});
     });
 }
 
-fn choice(choice: &ToolChoice, tools: &[Tool], names: &Names, o: &mut ObjectWriter<'_>) {
+fn write_choice(
+    choice: &ToolChoice,
+    tools: &[Tool],
+    names: &OpenaiToolNames,
+    o: &mut ObjectWriter<'_>,
+) {
     let named = |o: &mut ObjectWriter<'_>, name: &str| {
         let free = tools
             .iter()
-            .any(|tool| matches!(tool, Tool::Custom(tool) if tool.name == name && native(tool)));
+            .any(|tool| matches!(tool, Tool::Custom(tool) if tool.name == name && is_native(tool)));
         let kind = if free { "custom" } else { "function" };
         o.str("type", kind).object(kind, |o| {
-            o.str("name", names.sent(name));
+            o.str("name", names.sent_name(name));
         });
     };
     match choice {

@@ -5,31 +5,37 @@ use crate::ir::{fault::ProxyErrorKind, usage::Usage};
 
 /// A stream as it left, with what was found in it.
 #[derive(Debug, PartialEq)]
-struct Outcome {
+struct PassthroughResult {
     out: String,
-    ending: Ending,
+    ending: StreamEnd,
     error: Option<Fault>,
-    summary: Summary,
+    summary: AnswerSummary,
     content: u32,
 }
 
-fn run(dialect: Dialect, framing: Framing, pieces: &[&[u8]]) -> Outcome {
+fn run(dialect: Dialect, framing: Framing, pieces: &[&[u8]]) -> PassthroughResult {
     run_op(dialect, framing, false, pieces)
 }
 
-fn run_op(dialect: Dialect, framing: Framing, hide: bool, pieces: &[&[u8]]) -> Outcome {
-    let mut passage = Passage::new(dialect, Op::Chat, framing, hide);
+fn run_op(dialect: Dialect, framing: Framing, hide: bool, pieces: &[&[u8]]) -> PassthroughResult {
+    let mut passthrough = Passthrough::new(dialect, Op::Chat, framing, hide);
     let (mut out, mut error) = (Vec::new(), None);
     for piece in pieces {
-        let step = passage.feed(Bytes::copy_from_slice(piece), &mut out);
+        let step = passthrough.feed(Bytes::copy_from_slice(piece), &mut out);
         error = error.or(step.error.map(|fault| *fault));
     }
-    let ending = passage.end(&mut out);
+    let ending = passthrough.finish(&mut out);
     let out = String::from_utf8_lossy(&out.concat()).into_owned();
-    Outcome { out, ending, error, summary: passage.summary(), content: passage.content_events() }
+    PassthroughResult {
+        out,
+        ending,
+        error,
+        summary: passthrough.summary(),
+        content: passthrough.content_events(),
+    }
 }
 
-const CHAT: &str = concat!(
+const OPENAI_STREAM: &str = concat!(
     "data: {\"id\":\"c\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}]}\n\n",
     "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"w\u{f6}rld \u{1f389}\"},\"finish_reason\":null}]}\n\n",
     "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n",
@@ -37,7 +43,7 @@ const CHAT: &str = concat!(
     "data: [DONE]\n\n",
 );
 
-const MESSAGE: &str = concat!(
+const ANTHROPIC_STREAM: &str = concat!(
     "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"m\",\"usage\":{\"input_tokens\":11,\"output_tokens\":1}}}\n\n",
     "event: ping\ndata: {\"type\": \"ping\"}\n\n",
     "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n",
@@ -46,7 +52,7 @@ const MESSAGE: &str = concat!(
     "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
 );
 
-const CONTENT: &str = concat!(
+const GEMINI_STREAM: &str = concat!(
     "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a\"}]}}]}\r\n\r\n",
     "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"b\"}]},\"finishReason\":\"STOP\"}],\"usageMetadata\":{\"promptTokenCount\":11,\"candidatesTokenCount\":7}}\r\n\r\n",
 );
@@ -57,47 +63,52 @@ fn usage() -> Option<Usage> {
 
 #[test]
 fn canonical_streams_keep_their_bytes_and_their_chunks() {
-    for (dialect, text) in
-        [(Dialect::Openai, CHAT), (Dialect::Anthropic, MESSAGE), (Dialect::Gemini, CONTENT)]
-    {
+    for (dialect, text) in [
+        (Dialect::Openai, OPENAI_STREAM),
+        (Dialect::Anthropic, ANTHROPIC_STREAM),
+        (Dialect::Gemini, GEMINI_STREAM),
+    ] {
         let got = run(dialect, Framing::Sse, &[text.as_bytes()]);
         assert_eq!(
             (got.out.as_str(), got.ending, got.error, got.summary.usage),
-            (text, Ending::Complete, None, usage()),
+            (text, StreamEnd::Complete, None, usage()),
             "{dialect}"
         );
         let chunk = Bytes::from_static(text.as_bytes());
         let mut out = Vec::new();
         let step =
-            Passage::new(dialect, Op::Chat, Framing::Sse, false).feed(chunk.clone(), &mut out);
-        assert!(step.content && step.error.is_none());
+            Passthrough::new(dialect, Op::Chat, Framing::Sse, false).feed(chunk.clone(), &mut out);
+        assert!(step.has_content && step.error.is_none());
         assert_eq!((out.len(), out[0].as_ptr()), (1, chunk.as_ptr()), "{dialect}");
     }
 }
 
 #[test]
 fn a_stream_without_its_terminator_gets_it() {
-    let got =
-        run(Dialect::Openai, Framing::Sse, &[CHAT.trim_end_matches("data: [DONE]\n\n").as_bytes()]);
-    assert_eq!((got.out.as_str(), got.ending), (CHAT, Ending::Complete));
-    let cut = MESSAGE.split("event: message_stop").next().expect("a head");
+    let got = run(
+        Dialect::Openai,
+        Framing::Sse,
+        &[OPENAI_STREAM.trim_end_matches("data: [DONE]\n\n").as_bytes()],
+    );
+    assert_eq!((got.out.as_str(), got.ending), (OPENAI_STREAM, StreamEnd::Complete));
+    let cut = ANTHROPIC_STREAM.split("event: message_stop").next().expect("a head");
     let got = run(Dialect::Anthropic, Framing::Sse, &[cut.as_bytes()]);
-    assert_eq!((got.out.as_str(), got.ending), (MESSAGE, Ending::Complete));
+    assert_eq!((got.out.as_str(), got.ending), (ANTHROPIC_STREAM, StreamEnd::Complete));
 }
 
 #[test]
 fn the_last_event_of_a_chat_leaves_in_its_usual_letters() {
-    let odd = CHAT.replace("data: [DONE]\n", "data:   [DONE]  \n");
+    let odd = OPENAI_STREAM.replace("data: [DONE]\n", "data:   [DONE]  \n");
     let got = run(Dialect::Openai, Framing::Sse, &[odd.as_bytes()]);
-    assert_eq!((got.out.as_str(), got.ending), (CHAT, Ending::Complete));
+    assert_eq!((got.out.as_str(), got.ending), (OPENAI_STREAM, StreamEnd::Complete));
 }
 
 #[test]
 fn messages_without_usage_leave_with_one_and_otherwise_as_they_came() {
-    let without = MESSAGE
+    let without = ANTHROPIC_STREAM
         .replace(",\"usage\":{\"input_tokens\":11,\"output_tokens\":1}", "")
         .replace(",\"usage\":{\"output_tokens\":7}", "");
-    let with = MESSAGE
+    let with = ANTHROPIC_STREAM
         .replace("11,\"output_tokens\":1}", "0,\"output_tokens\":0}")
         .replace("\"output_tokens\":7", "\"output_tokens\":0");
     for size in [1, 17, 4096] {
@@ -105,7 +116,7 @@ fn messages_without_usage_leave_with_one_and_otherwise_as_they_came() {
         let got = run(Dialect::Anthropic, Framing::Sse, &pieces);
         assert_eq!(
             (got.out.as_str(), got.ending, got.summary.usage),
-            (with.as_str(), Ending::Complete, None),
+            (with.as_str(), StreamEnd::Complete, None),
             "{size}"
         );
     }
@@ -115,78 +126,89 @@ fn messages_without_usage_leave_with_one_and_otherwise_as_they_came() {
 fn an_array_that_is_closed_too_early_stays_open_for_the_error() {
     let one = r#"[{"candidates":[{"content":{"parts":[{"text":"a"}]}}]}"#;
     for (body, left) in [(format!("{one}\n]\n"), one), ("[]".to_owned(), "")] {
-        let mut passage = Passage::new(Dialect::Gemini, Op::Chat, Framing::JsonArray, false);
+        let mut passthrough =
+            Passthrough::new(Dialect::Gemini, Op::Chat, Framing::JsonArray, false);
         let mut out = Vec::new();
-        passage.feed(body.clone().into(), &mut out);
+        passthrough.feed(body.clone().into(), &mut out);
         assert_eq!(
-            (passage.end(&mut out), String::from_utf8_lossy(&out.concat()).as_ref()),
-            (Ending::Truncated, left),
+            (passthrough.finish(&mut out), String::from_utf8_lossy(&out.concat()).as_ref()),
+            (StreamEnd::Truncated, left),
             "{body}"
         );
-        out.push(passage.error_tail(&ProxyError::new(ProxyErrorKind::Upstream, "cut"), "r"));
-        let told: Vec<serde_json::Value> = serde_json::from_slice(&out.concat()).expect("an array");
-        assert_eq!(told.last().expect("an error")["error"]["message"], "cut");
+        out.push(passthrough.error_frame(&ProxyError::new(ProxyErrorKind::Upstream, "cut"), "r"));
+        let elements: Vec<serde_json::Value> =
+            serde_json::from_slice(&out.concat()).expect("an array");
+        assert_eq!(elements.last().expect("an error")["error"]["message"], "cut");
     }
 }
 
 #[test]
 fn a_cut_stream_is_truncated_and_half_an_event_is_dropped() {
-    let first = CHAT.split_inclusive("\n\n").take(2).collect::<String>();
+    let first = OPENAI_STREAM.split_inclusive("\n\n").take(2).collect::<String>();
     for cut in [first.clone(), format!("{first}data: {{\"id\":\"c\",\"choi")] {
         let got = run(Dialect::Openai, Framing::Sse, &[cut.as_bytes()]);
-        assert_eq!((got.out, got.ending, got.content), (first.clone(), Ending::Truncated, 1));
+        assert_eq!((got.out, got.ending, got.content), (first.clone(), StreamEnd::Truncated, 1));
     }
-    assert_eq!(run(Dialect::Openai, Framing::Sse, &[]).ending, Ending::Truncated);
+    assert_eq!(run(Dialect::Openai, Framing::Sse, &[]).ending, StreamEnd::Truncated);
 }
 
 #[test]
 fn a_last_event_without_its_blank_line_counts_if_it_is_whole() {
-    for (dialect, text) in
-        [(Dialect::Openai, CHAT), (Dialect::Anthropic, MESSAGE), (Dialect::Gemini, CONTENT)]
-    {
+    for (dialect, text) in [
+        (Dialect::Openai, OPENAI_STREAM),
+        (Dialect::Anthropic, ANTHROPIC_STREAM),
+        (Dialect::Gemini, GEMINI_STREAM),
+    ] {
         let got = run(dialect, Framing::Sse, &[text.trim_end().as_bytes()]);
-        assert_eq!((got.ending, got.summary.usage), (Ending::Complete, usage()), "{dialect}");
+        assert_eq!((got.ending, got.summary.usage), (StreamEnd::Complete, usage()), "{dialect}");
         assert!(got.out.ends_with("\n\n"), "{dialect}");
     }
 }
 
 #[test]
 fn an_error_that_stands_bare_behind_the_events_is_heard() {
-    let first = CHAT.split_inclusive("\n\n").take(2).collect::<String>();
+    let first = OPENAI_STREAM.split_inclusive("\n\n").take(2).collect::<String>();
     for (rest, words) in [
         ("{\"error\":{\"message\":\"evil\"}}\n", Some("evil")),
         ("{\n  \"error\": {\n    \"message\": \"evil\"\n  }\n}", Some("evil")),
         ("{\"error\":{\"mess", None),
         ("upstream connect error\n", None),
     ] {
-        let mut passage = Passage::new(Dialect::Openai, Op::Chat, Framing::Sse, false);
+        let mut passthrough = Passthrough::new(Dialect::Openai, Op::Chat, Framing::Sse, false);
         let mut out = Vec::new();
-        passage.feed(format!("{first}{rest}").into(), &mut out);
+        passthrough.feed(format!("{first}{rest}").into(), &mut out);
         assert_eq!(
-            (passage.end(&mut out), out.concat()),
-            (Ending::Truncated, first.clone().into_bytes()),
+            (passthrough.finish(&mut out), out.concat()),
+            (StreamEnd::Truncated, first.clone().into_bytes()),
             "{rest}"
         );
-        assert_eq!(passage.parting().map(|fault| fault.message).as_deref(), words, "{rest}");
+        assert_eq!(
+            passthrough.take_trailing_error().map(|fault| fault.message).as_deref(),
+            words,
+            "{rest}"
+        );
     }
 }
 
 #[test]
 fn nothing_follows_an_error_or_the_end() {
     let error = "data: {\"error\":{\"message\":\"Overloaded\",\"type\":\"server_error\",\"code\":\"overloaded\"}}\n\n";
-    let first = CHAT.split_inclusive("\n\n").take(2).collect::<String>();
-    let got =
-        run(Dialect::Openai, Framing::Sse, &[first.as_bytes(), error.as_bytes(), CHAT.as_bytes()]);
+    let first = OPENAI_STREAM.split_inclusive("\n\n").take(2).collect::<String>();
+    let got = run(
+        Dialect::Openai,
+        Framing::Sse,
+        &[first.as_bytes(), error.as_bytes(), OPENAI_STREAM.as_bytes()],
+    );
     assert_eq!(
         (got.out, got.ending, got.error.map(|e| e.status)),
-        (first, Ending::Truncated, Some(529))
+        (first, StreamEnd::Truncated, Some(529))
     );
     let got = run(
         Dialect::Openai,
         Framing::Sse,
-        &[CHAT.as_bytes(), b"data: [DONE]\n\n", CHAT.as_bytes()],
+        &[OPENAI_STREAM.as_bytes(), b"data: [DONE]\n\n", OPENAI_STREAM.as_bytes()],
     );
-    assert_eq!((got.out.as_str(), got.ending), (CHAT, Ending::Complete));
+    assert_eq!((got.out.as_str(), got.ending), (OPENAI_STREAM, StreamEnd::Complete));
 }
 
 #[test]
@@ -265,37 +287,37 @@ fn what_sdks_choke_on_is_reframed() {
 
 #[test]
 fn a_usage_chunk_that_only_we_asked_for_is_hidden() {
-    let got = run_op(Dialect::Openai, Framing::Sse, true, &[CHAT.as_bytes()]);
+    let got = run_op(Dialect::Openai, Framing::Sse, true, &[OPENAI_STREAM.as_bytes()]);
     assert_eq!((got.out.contains("usage"), got.summary.usage), (false, usage()));
 }
 
 #[test]
 fn keepalives_are_told_from_progress() {
-    let mut passage = Passage::new(Dialect::Anthropic, Op::Chat, Framing::Sse, false);
+    let mut passthrough = Passthrough::new(Dialect::Anthropic, Op::Chat, Framing::Sse, false);
     let mut feed =
-        |text: &'static str| passage.feed(Bytes::from_static(text.as_bytes()), &mut Vec::new());
+        |text: &'static str| passthrough.feed(Bytes::from_static(text.as_bytes()), &mut Vec::new());
     assert!(feed(": x\n\n").pings_only);
     assert!(feed("event: ping\ndata: {\"type\":\"ping\"}\n\n").pings_only);
-    assert_eq!(feed("event: content"), Step::default());
+    assert_eq!(feed("event: content"), FeedResult::default());
     let step = feed("_block_stop\ndata: {\"type\":\"content_block_stop\"}\n\n");
-    assert_eq!((step.pings_only, step.events, step.content), (false, 1, false));
+    assert_eq!((step.pings_only, step.events, step.has_content), (false, 1, false));
 }
 
 #[test]
 fn arrays_and_lines_are_passed_untouched() {
     let array = "[{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a]\\\"\"}]}}]}\r\n,\r\n{\"candidates\":[{\"finishReason\":\"STOP\"}]}\r\n]\r\n";
     let got = run(Dialect::Gemini, Framing::JsonArray, &[array.as_bytes()]);
-    assert_eq!((got.out.as_str(), got.ending, got.content), (array, Ending::Complete, 1));
+    assert_eq!((got.out.as_str(), got.ending, got.content), (array, StreamEnd::Complete, 1));
 
     let lines = "{\"model\":\"m\",\"response\":\"a\",\"done\":false}\n{\"done\":true,\"prompt_eval_count\":11,\"eval_count\":7}\n";
     let got = run(Dialect::Ollama, Framing::Ndjson, &[lines.as_bytes()]);
     assert_eq!(
         (got.out.as_str(), got.ending, got.summary.usage),
-        (lines, Ending::Complete, usage())
+        (lines, StreamEnd::Complete, usage())
     );
     assert_eq!(
         run(Dialect::Ollama, Framing::Ndjson, &[lines.trim_end().as_bytes()]).ending,
-        Ending::Complete
+        StreamEnd::Complete
     );
     let got = run(
         Dialect::Ollama,
@@ -317,11 +339,12 @@ fn an_error_closes_the_array_that_was_begun() {
         "[{\"candidates\":[]},\n",
         "[{\"candidates\":[]},{\"error\":{\"message\":\"m\"}}",
     ] {
-        let mut passage = Passage::new(Dialect::Gemini, Op::Chat, Framing::JsonArray, false);
+        let mut passthrough =
+            Passthrough::new(Dialect::Gemini, Op::Chat, Framing::JsonArray, false);
         let mut out = Vec::new();
-        passage.feed(Bytes::copy_from_slice(begun.as_bytes()), &mut out);
-        assert_eq!(passage.end(&mut out), Ending::Truncated);
-        out.push(passage.error_tail(&error, "r"));
+        passthrough.feed(Bytes::copy_from_slice(begun.as_bytes()), &mut out);
+        assert_eq!(passthrough.finish(&mut out), StreamEnd::Truncated);
+        out.push(passthrough.error_frame(&error, "r"));
         let list: Vec<serde_json::Value> =
             serde_json::from_slice(&out.concat()).expect("a whole array");
         assert_eq!(list.last().expect("one")["error"]["message"], "broke", "{begun}");
@@ -338,7 +361,7 @@ proptest! {
         cuts in proptest::collection::vec(0_usize..1000, 0..12),
     ) {
         let (dialect, text) = [
-            (Dialect::Openai, CHAT), (Dialect::Anthropic, MESSAGE), (Dialect::Gemini, CONTENT), (Dialect::Responses, MESSAGE),
+            (Dialect::Openai, OPENAI_STREAM), (Dialect::Anthropic, ANTHROPIC_STREAM), (Dialect::Gemini, GEMINI_STREAM), (Dialect::Responses, ANTHROPIC_STREAM),
             (Dialect::Openai, "data: {\"choices\":[]}\n\ndata: {\"error\":\"m\"}\n\ndata: {}\n\n"), (Dialect::Gemini, "data: {\"a\":\ndata: 1}\n\ndata: {]\n\n"),
         ][which];
         let text = format!("{noise}{}", text.replace("\r\n", "\n").replace('\n', eol));

@@ -8,18 +8,21 @@ use serde_json::json;
 use crate::{
     dialect::{
         classic, status,
-        words::{self, SENT},
+        words::{self, MAX_SENT_CHARS},
     },
     ir::fault::{ProxyError, ProxyErrorKind},
 };
 
-pub(super) fn write(error: &ProxyError) -> (StatusCode, Bytes) {
-    let told = classic::told(error);
-    (status::code(told.status), classic::body(error, &told).to_string().into())
+pub(super) fn write_error(error: &ProxyError) -> (StatusCode, Bytes) {
+    let error_code = classic::error_code(error);
+    (
+        status::status_code(error_code.status),
+        classic::error_body(error, &error_code).to_string().into(),
+    )
 }
 
 /// The code of a response that failed for this.
-pub(super) fn code(kind: ProxyErrorKind) -> &'static str {
+pub(super) fn failure_code(kind: ProxyErrorKind) -> &'static str {
     match kind {
         ProxyErrorKind::RateLimited | ProxyErrorKind::OutOfCredit => "rate_limit_exceeded",
         ProxyErrorKind::BadRequest | ProxyErrorKind::UpstreamError => "invalid_prompt",
@@ -28,7 +31,7 @@ pub(super) fn code(kind: ProxyErrorKind) -> &'static str {
 }
 
 /// `response.failed`, not `error`: SDKs hand the latter to their users as if nothing had happened.
-pub(super) fn event(error: &ProxyError, request_id: &str, sequence: u32) -> Bytes {
+pub(super) fn failed_event(error: &ProxyError, request_id: &str, sequence: u32) -> Bytes {
     let event = json!({
         "type": "response.failed",
         "sequence_number": sequence,
@@ -37,7 +40,7 @@ pub(super) fn event(error: &ProxyError, request_id: &str, sequence: u32) -> Byte
             "object": "response",
             "created_at": 0,
             "status": "failed",
-            "error": { "code": code(error.kind), "message": words::escaped(&error.message, SENT) },
+            "error": { "code": failure_code(error.kind), "message": words::escape_controls(&error.message, MAX_SENT_CHARS) },
             "incomplete_details": null,
             "instructions": null,
             "metadata": {},
@@ -60,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_broken_stream_ends_in_a_failed_response() {
-        let event = event(&ProxyError::new(ProxyErrorKind::Timeout, "late"), "7", 12);
+        let event = failed_event(&ProxyError::new(ProxyErrorKind::Timeout, "late"), "7", 12);
         let data = event.strip_prefix(b"event: response.failed\ndata: ").expect("named");
         let value: serde_json::Value = serde_json::from_slice(data).expect("json");
         assert_eq!(

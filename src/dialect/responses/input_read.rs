@@ -3,8 +3,11 @@
 use crate::{
     base::{json::JsonRef, raw::RawJson},
     dialect::responses::{
-        items_read::{self, ITEM, MADE, OWN, form, kind, mark, part, string},
-        request_read::{refused, wrong},
+        items_read::{
+            self, DIALECT, ITEM_NOTE, SYNTHETIC_ID_PREFIX, call_kind, item_type, note_item_fields,
+            read_part, string_field,
+        },
+        request_read::{bad_request, wrong_type},
         stored, tools_read,
     },
     ir::{
@@ -16,17 +19,17 @@ use crate::{
 };
 
 /// Messages being put together.
-pub(super) struct Input<'a> {
+pub(super) struct InputItemsReader<'a> {
     tools: &'a [Tool],
     system: Vec<Block>,
     messages: Vec<ChatMessage>,
     /// Ids and names of the calls so far.
-    calls: Vec<(String, String)>,
+    known_calls: Vec<(String, String)>,
 }
 
-impl<'a> Input<'a> {
+impl<'a> InputItemsReader<'a> {
     pub(super) fn new(tools: &'a [Tool]) -> Self {
-        Self { tools, system: Vec::new(), messages: Vec::new(), calls: Vec::new() }
+        Self { tools, system: Vec::new(), messages: Vec::new(), known_calls: Vec::new() }
     }
 
     pub(super) fn finish(self) -> (Vec<Block>, Vec<ChatMessage>) {
@@ -34,59 +37,63 @@ impl<'a> Input<'a> {
     }
 
     /// Input that is plain text.
-    pub(super) fn said(&mut self, text: &str) {
+    pub(super) fn push_user_text(&mut self, text: &str) {
         self.messages.push(ChatMessage::new(Role::User, vec![Block::text(text)]));
     }
 
     /// # Errors
     ///
     /// Items that the API itself refuses, by their place.
-    pub(super) fn item(&mut self, item: JsonRef<'_>, at: usize) -> Result<(), ProxyError> {
-        let place = |key: &str| format!("input[{at}]{key}");
+    pub(super) fn read_item(&mut self, item: JsonRef<'_>, at: usize) -> Result<(), ProxyError> {
+        let location = |key: &str| format!("input[{at}]{key}");
         if !item.is_object() {
-            return Err(wrong(&place(""), "an object", item));
+            return Err(wrong_type(&location(""), "an object", item));
         }
-        let kind = kind(item);
+        let kind = item_type(item);
         match kind.as_str() {
-            "message" => self.message(item, &place)?,
-            "" if item.get("role").is_some() => self.message(item, &place)?,
+            "message" => self.read_message(item, &location)?,
+            "" if item.get("role").is_some() => self.read_message(item, &location)?,
             "function_call" | "custom_tool_call" => {
-                self.call(item, form(&kind).unwrap_or_default(), &place)?
+                self.read_call(item, call_kind(&kind).unwrap_or_default(), &location)?
             }
             "function_call_output" | "custom_tool_call_output" => {
-                self.result(item, &kind, &place)?
+                self.read_result(item, &kind, &location)?
             }
             "reasoning" => {
-                let block = items_read::reasoning(item);
-                let nothing = block.signature.is_none()
-                    && string(item, "id").is_some_and(|id| id.starts_with(MADE))
+                let block = items_read::read_reasoning(item);
+                let is_empty = block.signature.is_none()
+                    && string_field(item, "id")
+                        .is_some_and(|id| id.starts_with(SYNTHETIC_ID_PREFIX))
                     && matches!(&block.kind, BlockKind::Reasoning(it) if it.text.is_empty());
-                if !nothing {
-                    self.assistant(block);
+                if !is_empty {
+                    self.push_assistant_block(block);
                 }
             }
             "compaction" | "compaction_summary" => {
-                match string(item, "encrypted_content").as_deref().and_then(stored::summary) {
-                    Some(summary) => self.said(&summary),
-                    None => self.assistant(foreign(item)),
+                match string_field(item, "encrypted_content")
+                    .as_deref()
+                    .and_then(stored::read_compaction)
+                {
+                    Some(summary) => self.push_user_text(&summary),
+                    None => self.push_assistant_block(foreign_item(item)),
                 }
             }
             _ if kind.ends_with("_output")
                 || matches!(kind.as_str(), "mcp_approval_response" | "additional_tools") =>
             {
-                self.beside(foreign(item));
+                self.push_result_block(foreign_item(item));
             }
-            _ => self.assistant(foreign(item)),
+            _ => self.push_assistant_block(foreign_item(item)),
         }
         Ok(())
     }
 
-    fn message(
+    fn read_message(
         &mut self,
         item: JsonRef<'_>,
-        place: &dyn Fn(&str) -> String,
+        location: &dyn Fn(&str) -> String,
     ) -> Result<(), ProxyError> {
-        let role = match string(item, "role").as_deref() {
+        let role = match string_field(item, "role").as_deref() {
             Some("system" | "developer") => Role::System,
             Some("user") => Role::User,
             Some("assistant") => Role::Assistant,
@@ -94,17 +101,19 @@ impl<'a> Input<'a> {
                 let message = format!(
                     "Invalid value: '{other}'. Supported values are: 'assistant', 'system', 'developer', and 'user'."
                 );
-                return Err(refused(message, Some(place(".role"))).code("invalid_value"));
+                return Err(bad_request(message, Some(location(".role"))).code("invalid_value"));
             }
-            None => return Err(missing(place(".role"))),
+            None => return Err(missing_parameter(location(".role"))),
         };
         let mut blocks: Vec<Block> = match item.get("content") {
             Some(text) if text.kind() == "string" => {
                 vec![Block::text(text.str().unwrap_or_default())]
             }
-            Some(list) if list.is_array() => list.items().map(part).collect(),
-            Some(other) => return Err(wrong(&place(".content"), "a string or an array", other)),
-            None => return Err(missing(place(".content"))),
+            Some(list) if list.is_array() => list.items().map(read_part).collect(),
+            Some(other) => {
+                return Err(wrong_type(&location(".content"), "a string or an array", other));
+            }
+            None => return Err(missing_parameter(location(".content"))),
         };
         let adjacent = self.messages.last().is_some_and(|last| {
             last.role == Role::Assistant
@@ -115,7 +124,7 @@ impl<'a> Input<'a> {
                 && !last.blocks.iter().any(|block| matches!(block.kind, BlockKind::ToolCall(_)))
         });
         if let Some(first) = blocks.first_mut() {
-            mark(&mut first.extras, item, &["content"]);
+            note_item_fields(&mut first.extras, item, &["content"]);
         }
         match role {
             Role::System if self.messages.is_empty() && !blocks.is_empty() => {
@@ -124,12 +133,12 @@ impl<'a> Input<'a> {
             // Two messages said one after the other stay two, except around calls, whose results
             // must follow them.
             Role::Assistant if !adjacent && !blocks.is_empty() => {
-                blocks.into_iter().for_each(|block| self.assistant(block))
+                blocks.into_iter().for_each(|block| self.push_assistant_block(block))
             }
             _ => {
                 let mut message = ChatMessage::new(role, blocks);
                 if message.blocks.is_empty() {
-                    mark(&mut message.extras, item, &["content"]);
+                    note_item_fields(&mut message.extras, item, &["content"]);
                 }
                 self.messages.push(message);
             }
@@ -137,44 +146,52 @@ impl<'a> Input<'a> {
         Ok(())
     }
 
-    fn call(
+    fn read_call(
         &mut self,
         item: JsonRef<'_>,
         form: CallKind,
-        place: &dyn Fn(&str) -> String,
+        location: &dyn Fn(&str) -> String,
     ) -> Result<(), ProxyError> {
-        let mut call = items_read::call(item, form);
+        let mut call = items_read::read_call(item, form);
         if call.id.is_empty() {
-            return Err(missing(place(".call_id")));
+            return Err(missing_parameter(location(".call_id")));
         }
         if call.name.is_empty() {
-            return Err(missing(place(".name")));
+            return Err(missing_parameter(location(".name")));
         }
-        call.name = tools_read::known(string(item, "namespace").as_deref(), call.name, self.tools);
-        self.calls.push((call.id.clone(), call.name.clone()));
+        call.name = tools_read::qualify_if_known(
+            string_field(item, "namespace").as_deref(),
+            call.name,
+            self.tools,
+        );
+        self.known_calls.push((call.id.clone(), call.name.clone()));
         let mut block = Block::new(BlockKind::ToolCall(call));
-        mark(&mut block.extras, item, &["call_id", "name", "arguments", "input"]);
-        self.assistant(block);
+        note_item_fields(&mut block.extras, item, &["call_id", "name", "arguments", "input"]);
+        self.push_assistant_block(block);
         Ok(())
     }
 
-    fn result(
+    fn read_result(
         &mut self,
         item: JsonRef<'_>,
         kind: &str,
-        place: &dyn Fn(&str) -> String,
+        location: &dyn Fn(&str) -> String,
     ) -> Result<(), ProxyError> {
-        let Some(call) = string(item, "call_id") else { return Err(missing(place(".call_id"))) };
+        let Some(call) = string_field(item, "call_id") else {
+            return Err(missing_parameter(location(".call_id")));
+        };
         let content = match item.get("output") {
-            Some(list) if list.is_array() => list.items().map(part).collect(),
-            Some(said) => {
-                let text =
-                    said.str().map_or_else(|| said.text().to_owned(), std::borrow::Cow::into_owned);
+            Some(list) if list.is_array() => list.items().map(read_part).collect(),
+            Some(output) => {
+                let text = output
+                    .str()
+                    .map_or_else(|| output.text().to_owned(), std::borrow::Cow::into_owned);
                 if text.is_empty() { Vec::new() } else { vec![Block::text(text)] }
             }
             None => Vec::new(),
         };
-        let name = self.calls.iter().rfind(|(id, _)| *id == call).map(|(_, name)| name.clone());
+        let name =
+            self.known_calls.iter().rfind(|(id, _)| *id == call).map(|(_, name)| name.clone());
         let form =
             if kind == "function_call_output" { CallKind::Function } else { CallKind::Custom };
         let mut block = Block::new(BlockKind::ToolResult(ToolResult {
@@ -184,13 +201,13 @@ impl<'a> Input<'a> {
             is_error: false,
             form,
         }));
-        mark(&mut block.extras, item, &["call_id", "output"]);
-        self.beside(block);
+        note_item_fields(&mut block.extras, item, &["call_id", "output"]);
+        self.push_result_block(block);
         Ok(())
     }
 
     /// One more block of what the assistant is saying.
-    fn assistant(&mut self, block: Block) {
+    fn push_assistant_block(&mut self, block: Block) {
         match self.messages.last_mut() {
             Some(last) if last.role == Role::Assistant && !last.blocks.is_empty() => {
                 last.blocks.push(block)
@@ -200,10 +217,10 @@ impl<'a> Input<'a> {
     }
 
     /// One more result for the assistant.
-    fn beside(&mut self, block: Block) {
+    fn push_result_block(&mut self, block: Block) {
         let is_result = |block: &Block| match &block.kind {
             BlockKind::ToolResult(_) => true,
-            BlockKind::Foreign { .. } => block.extras.get(OWN, ITEM).is_some(),
+            BlockKind::Foreign { .. } => block.extras.get(DIALECT, ITEM_NOTE).is_some(),
             _ => false,
         };
         match self.messages.last_mut() {
@@ -219,13 +236,14 @@ impl<'a> Input<'a> {
     }
 }
 
-fn foreign(item: JsonRef<'_>) -> Block {
-    let mut block = Block::new(BlockKind::Foreign { dialect: OWN, body: RawJson::from_json(item) });
-    block.extras.push_dialect_only(OWN, ITEM, RawJson::object(|_| {}));
+fn foreign_item(item: JsonRef<'_>) -> Block {
+    let mut block =
+        Block::new(BlockKind::Foreign { dialect: DIALECT, body: RawJson::from_json(item) });
+    block.extras.push_dialect_only(DIALECT, ITEM_NOTE, RawJson::object(|_| {}));
     block
 }
 
-fn missing(place: String) -> ProxyError {
-    refused(format!("Missing required parameter: '{place}'."), Some(place))
+fn missing_parameter(location: String) -> ProxyError {
+    bad_request(format!("Missing required parameter: '{location}'."), Some(location))
         .code("missing_required_parameter")
 }

@@ -3,12 +3,14 @@
 use crate::{
     base::{raw::RawJson, write},
     dialect::{
-        Traits,
+        TargetTraits,
         losses::Losses,
         responses::{
-            items_read::{ITEM, ITEM_FIELD, OWN, PART, SEALED, members},
-            names::{Names, call_id},
-            parts_write::part,
+            items_read::{
+                DIALECT, ITEM_FIELD_PREFIX, ITEM_NOTE, PART_NOTE, SEALED_ITEM_NOTE, write_members,
+            },
+            names::{ResponsesToolNames, to_valid_call_id},
+            parts_write::write_part,
         },
     },
     ir::{
@@ -20,87 +22,89 @@ use crate::{
 };
 
 /// Said where a call's result is nowhere.
-const NO_RESULT: &str = "No result was given for this call.";
+const MISSING_RESULT_TEXT: &str = "No result was given for this call.";
 
 /// Items being written.
-pub(super) struct Items<'a> {
+pub(super) struct InputItemsWriter<'a> {
     /// Each as JSON text.
-    pub(super) list: Vec<String>,
+    pub(super) items: Vec<String>,
     request: &'a ChatRequest,
-    names: &'a Names<'a>,
+    names: &'a ResponsesToolNames<'a>,
     losses: &'a mut Losses,
     takes_reasoning: bool,
-    developer: bool,
+    developer_role: bool,
     /// Results that were written: message, block.
-    answered: Vec<(usize, usize)>,
+    written_results: Vec<(usize, usize)>,
     /// Whether the conversation is all here, so that a missing half can be told.
-    whole: bool,
+    is_complete: bool,
 }
 
-impl<'a> Items<'a> {
+impl<'a> InputItemsWriter<'a> {
     pub(super) fn new(
         request: &'a ChatRequest,
-        names: &'a Names<'a>,
-        traits: &Traits,
+        names: &'a ResponsesToolNames<'a>,
+        traits: &TargetTraits,
         losses: &'a mut Losses,
     ) -> Self {
-        let elsewhere = |block: &Block| matches!(&block.kind, BlockKind::Foreign { dialect: OWN, body } if body.json().get("type").is_some_and(|kind| kind.text() == "\"item_reference\""));
-        let whole = request.extras.get(OWN, "conversation").is_none()
-            && request.extras.get(OWN, "prompt").is_none()
-            && !request.messages.iter().flat_map(|message| &message.blocks).any(elsewhere);
+        let is_item_reference = |block: &Block| matches!(&block.kind, BlockKind::Foreign { dialect: DIALECT, body } if body.json().get("type").is_some_and(|kind| kind.text() == "\"item_reference\""));
+        let is_complete = request.extras.get(DIALECT, "conversation").is_none()
+            && request.extras.get(DIALECT, "prompt").is_none()
+            && !request.messages.iter().flat_map(|message| &message.blocks).any(is_item_reference);
         Self {
-            list: Vec::new(),
+            items: Vec::new(),
             request,
             names,
             losses,
-            takes_reasoning: traits.takes_reasoning,
-            developer: traits.developer_role,
-            answered: Vec::new(),
-            whole,
+            takes_reasoning: traits.accepts_reasoning,
+            developer_role: traits.developer_role,
+            written_results: Vec::new(),
+            is_complete,
         }
     }
 
-    pub(super) fn all(&mut self) {
+    pub(super) fn write_all(&mut self) {
         let request = self.request;
         let from = request
             .system
             .iter()
-            .position(|block| block.extras.get(OWN, ITEM).is_some())
+            .position(|block| block.extras.get(DIALECT, ITEM_NOTE).is_some())
             .unwrap_or(request.system.len());
-        self.runs(Role::System, &request.system[from..]);
+        self.write_runs(Role::System, &request.system[from..]);
         for (message, at) in request.messages.iter().zip(0..) {
-            self.message(message, at);
+            self.write_message(message, at);
         }
     }
 
-    fn message(&mut self, message: &ChatMessage, at: usize) {
+    fn write_message(&mut self, message: &ChatMessage, at: usize) {
         if message.name.is_some() {
             self.losses.add("messages.name");
         }
-        if !message.extras.is_from(OWN) {
+        if !message.extras.is_from(DIALECT) {
             for (key, _) in message.extras.iter() {
                 self.losses.add(format!("messages.{key}"));
             }
         }
-        if message.blocks.is_empty() && message.extras.get(OWN, ITEM).is_some() {
-            self.list.push(self.said(message.role, &message.extras, &[], false));
+        if message.blocks.is_empty() && message.extras.get(DIALECT, ITEM_NOTE).is_some() {
+            self.items.push(self.message_item(message.role, &message.extras, &[], false));
         }
         let mut from = 0;
         for (block, n) in message.blocks.iter().zip(0..) {
-            let speech = matches!(
+            let is_content = matches!(
                 block.kind,
                 BlockKind::Text(_) | BlockKind::Media(_) | BlockKind::Refusal(_)
-            ) || block.extras.get(OWN, PART).is_some();
-            if speech {
+            ) || block.extras.get(DIALECT, PART_NOTE).is_some();
+            if is_content {
                 continue;
             }
-            self.runs(message.role, &message.blocks[from..n]);
+            self.write_runs(message.role, &message.blocks[from..n]);
             from = n + 1;
             match &block.kind {
-                BlockKind::ToolCall(call) => self.call(call, block),
-                BlockKind::ToolResult(result) => self.late(result, block, at, n),
-                BlockKind::Reasoning(thought) => self.reasoning(thought, block),
-                BlockKind::Foreign { dialect: OWN, body } => self.list.push(body.text().to_owned()),
+                BlockKind::ToolCall(call) => self.write_call(call, block),
+                BlockKind::ToolResult(result) => self.write_unmatched_result(result, block, at, n),
+                BlockKind::Reasoning(thought) => self.write_reasoning(thought, block),
+                BlockKind::Foreign { dialect: DIALECT, body } => {
+                    self.items.push(body.text().to_owned())
+                }
                 BlockKind::Foreign { body, .. } => {
                     let json = body.json();
                     let kind = json.get("type").and_then(|kind| Some(kind.str()?.into_owned()));
@@ -111,77 +115,79 @@ impl<'a> Items<'a> {
                 BlockKind::Text(_) | BlockKind::Media(_) | BlockKind::Refusal(_) => {}
             }
         }
-        self.runs(message.role, &message.blocks[from..]);
-        self.results(message, at);
+        self.write_runs(message.role, &message.blocks[from..]);
+        self.write_results(message, at);
     }
 
     /// Messages that stand one after the other.
-    fn runs(&mut self, role: Role, mut blocks: &[Block]) {
+    fn write_runs(&mut self, role: Role, mut blocks: &[Block]) {
         while !blocks.is_empty() {
             let next = blocks
                 .iter()
                 .skip(1)
-                .position(|block| block.extras.get(OWN, ITEM).is_some())
+                .position(|block| block.extras.get(DIALECT, ITEM_NOTE).is_some())
                 .map_or(blocks.len(), |at| at + 1);
             let (run, rest) = blocks.split_at(next);
-            self.run(role, run);
+            self.write_run(role, run);
             blocks = rest;
         }
     }
 
-    fn run(&mut self, role: Role, blocks: &[Block]) {
+    fn write_run(&mut self, role: Role, blocks: &[Block]) {
         let extras = &blocks[0].extras;
-        let own = extras.get(OWN, ITEM).is_some();
+        let has_item = extras.get(DIALECT, ITEM_NOTE).is_some();
         let mut parts: Vec<String> = Vec::new();
         for block in blocks {
             // Other APIs do not mind empty texts, or make some themselves.
-            if !own && matches!(&block.kind, BlockKind::Text(text) if text.text.is_empty()) {
+            if !has_item && matches!(&block.kind, BlockKind::Text(text) if text.text.is_empty()) {
                 continue;
             }
-            parts.extend(part(role, block, self.losses));
+            parts.extend(write_part(role, block, self.losses));
         }
         let plain = match blocks {
             [Block { kind: BlockKind::Text(text), extras, .. }]
                 if text.citations.is_empty()
-                    && extras
-                        .iter()
-                        .all(|(key, _)| key.starts_with(ITEM_FIELD) || !extras.is_from(OWN)) =>
+                    && extras.iter().all(|(key, _)| {
+                        key.starts_with(ITEM_FIELD_PREFIX) || !extras.is_from(DIALECT)
+                    }) =>
             {
                 Some(text)
             }
             _ => None,
         };
         // What an API has said comes back in parts; what was only written as if is plain.
-        let plain = plain
-            .filter(|_| extras.get(OWN, ITEM).is_none_or(|item| item.json().get("id").is_none()));
+        let plain = plain.filter(|_| {
+            extras.get(DIALECT, ITEM_NOTE).is_none_or(|item| item.json().get("id").is_none())
+        });
         if let (Some(text), false) = (plain, parts.is_empty()) {
-            parts = vec![quoted(&text.text)];
-            let item = self.said(role, extras, &parts, true);
-            self.list.push(item);
-        } else if !parts.is_empty() || own {
-            let item = self.said(role, extras, &parts, false);
-            self.list.push(item);
+            parts = vec![json_string(&text.text)];
+            let item = self.message_item(role, extras, &parts, true);
+            self.items.push(item);
+        } else if !parts.is_empty() || has_item {
+            let item = self.message_item(role, extras, &parts, false);
+            self.items.push(item);
         }
     }
 
-    fn said(&self, role: Role, extras: &Extras, content: &[String], plain: bool) -> String {
+    fn message_item(&self, role: Role, extras: &Extras, content: &[String], plain: bool) -> String {
         write::object(|o| {
-            let item = extras.get(OWN, ITEM);
+            let item = extras.get(DIALECT, ITEM_NOTE);
             match item {
-                Some(item) => members(o, item, &["role"]),
+                Some(item) => write_members(o, item, &["role"]),
                 None => {
                     o.str("type", "message");
                 }
             }
-            let told = item.and_then(|item| Some(item.json().get("role")?.str()?.into_owned()));
+            let original_role =
+                item.and_then(|item| Some(item.json().get("role")?.str()?.into_owned()));
             let role = match role {
                 Role::Assistant => "assistant",
                 Role::User => "user",
-                Role::System if self.developer => "developer",
+                Role::System if self.developer_role => "developer",
                 Role::System => "system",
             };
-            o.str("role", told.as_deref().unwrap_or(role));
-            item_fields(o, extras);
+            o.str("role", original_role.as_deref().unwrap_or(role));
+            write_item_fields(o, extras);
             match content {
                 [text] if plain => {
                     o.raw_text("content", text);
@@ -197,18 +203,21 @@ impl<'a> Items<'a> {
         })
     }
 
-    fn call(&mut self, call: &ToolCall, block: &Block) {
-        self.lose(block);
+    fn write_call(&mut self, call: &ToolCall, block: &Block) {
+        self.add_block_losses(block);
         let custom = call.form == CallKind::Custom || self.names.is_custom(&call.name);
         let item = write::object(|o| {
             o.str("type", if custom { "custom_tool_call" } else { "function_call" });
-            let item = block.extras.get(OWN, ITEM);
+            let item = block.extras.get(DIALECT, ITEM_NOTE);
             if let Some(item) = item {
-                members(o, item, &["type", "namespace"]);
+                write_members(o, item, &["type", "namespace"]);
             }
-            o.str("call_id", &call_id(&call.id)).str("name", self.names.sent(&call.name));
-            match (self.names.space(&call.name), item.and_then(|item| item.json().get("namespace")))
-            {
+            o.str("call_id", &to_valid_call_id(&call.id))
+                .str("name", self.names.wire_name(&call.name));
+            match (
+                self.names.namespace(&call.name),
+                item.and_then(|item| item.json().get("namespace")),
+            ) {
                 (Some(space), _) => {
                     o.str("namespace", space);
                 }
@@ -225,13 +234,13 @@ impl<'a> Items<'a> {
                 CallKind::Function if call.arguments.trim().is_empty() => o.str("arguments", "{}"),
                 CallKind::Function => o.str("arguments", &call.arguments),
             };
-            item_fields(o, &block.extras);
+            write_item_fields(o, &block.extras);
         });
-        self.list.push(item);
+        self.items.push(item);
     }
 
     /// The results of an assistant's calls, in the order in which they were given.
-    fn results(&mut self, message: &ChatMessage, at: usize) {
+    fn write_results(&mut self, message: &ChatMessage, at: usize) {
         let request = self.request;
         let mut found: Vec<(usize, usize, &Block, &ToolResult, bool)> = Vec::new();
         let mut open: Vec<&ToolCall> = Vec::new();
@@ -244,7 +253,7 @@ impl<'a> Items<'a> {
                 });
             let result = later.into_iter().find_map(|(m, n, block)| match &block.kind {
                 BlockKind::ToolResult(result)
-                    if result.call == call.id && !self.answered.contains(&(m, n)) =>
+                    if result.call == call.id && !self.written_results.contains(&(m, n)) =>
                 {
                     Some((m, n, block, result, custom))
                 }
@@ -252,7 +261,7 @@ impl<'a> Items<'a> {
             });
             match result {
                 Some(result) => {
-                    self.answered.push((result.0, result.1));
+                    self.written_results.push((result.0, result.1));
                     found.push(result);
                 }
                 None => open.push(call),
@@ -260,22 +269,22 @@ impl<'a> Items<'a> {
         }
         found.sort_by_key(|(m, n, ..)| (*m, *n));
         for (_, _, block, result, custom) in found {
-            self.result(result, block, custom);
+            self.write_result(result, block, custom);
         }
-        for call in open.into_iter().filter(|_| self.whole) {
+        for call in open.into_iter().filter(|_| self.is_complete) {
             let custom = call.form == CallKind::Custom || self.names.is_custom(&call.name);
-            self.list.push(write::object(|o| {
+            self.items.push(write::object(|o| {
                 o.str(
                     "type",
                     if custom { "custom_tool_call_output" } else { "function_call_output" },
                 );
-                o.str("call_id", &call_id(&call.id)).str("output", NO_RESULT);
+                o.str("call_id", &to_valid_call_id(&call.id)).str("output", MISSING_RESULT_TEXT);
             }));
         }
     }
 
-    fn result(&mut self, result: &ToolResult, block: &Block, custom: bool) {
-        self.lose(block);
+    fn write_result(&mut self, result: &ToolResult, block: &Block, custom: bool) {
+        self.add_block_losses(block);
         if result.is_error {
             self.losses.add("messages.is_error");
         }
@@ -292,14 +301,18 @@ impl<'a> Items<'a> {
         let parts: Vec<String> = if plain.is_some() {
             Vec::new()
         } else {
-            result.content.iter().filter_map(|block| part(Role::User, block, self.losses)).collect()
+            result
+                .content
+                .iter()
+                .filter_map(|block| write_part(Role::User, block, self.losses))
+                .collect()
         };
-        self.list.push(write::object(|o| {
+        self.items.push(write::object(|o| {
             o.str("type", if custom { "custom_tool_call_output" } else { "function_call_output" });
-            if let Some(item) = block.extras.get(OWN, ITEM) {
-                members(o, item, &["type"]);
+            if let Some(item) = block.extras.get(DIALECT, ITEM_NOTE) {
+                write_members(o, item, &["type"]);
             }
-            o.str("call_id", &call_id(&result.call));
+            o.str("call_id", &to_valid_call_id(&result.call));
             match plain {
                 Some(text) => o.str("output", text),
                 None => o.array("output", |a| {
@@ -308,40 +321,42 @@ impl<'a> Items<'a> {
                     }
                 }),
             };
-            item_fields(o, &block.extras);
+            write_item_fields(o, &block.extras);
         }));
     }
 
     /// A result where it stands: said already behind its call, or without a call and so only text.
-    fn late(&mut self, result: &ToolResult, block: &Block, at: usize, n: usize) {
-        if self.answered.contains(&(at, n)) {
+    fn write_unmatched_result(&mut self, result: &ToolResult, block: &Block, at: usize, n: usize) {
+        if self.written_results.contains(&(at, n)) {
             return;
         }
-        if !self.whole {
-            return self.result(result, block, result.form == CallKind::Custom);
+        if !self.is_complete {
+            return self.write_result(result, block, result.form == CallKind::Custom);
         }
-        let head = quoted(&format!("Result of the tool call {}:", result.call));
+        let head = json_string(&format!("Result of the tool call {}:", result.call));
         let mut parts = vec![format!(r#"{{"type":"input_text","text":{head}}}"#)];
         for block in &result.content {
-            parts.extend(part(Role::User, block, self.losses));
+            parts.extend(write_part(Role::User, block, self.losses));
         }
-        let item = self.said(Role::User, &Extras::default(), &parts, false);
-        self.list.push(item);
+        let item = self.message_item(Role::User, &Extras::default(), &parts, false);
+        self.items.push(item);
     }
 
-    fn reasoning(&mut self, thought: &Reasoning, block: &Block) {
-        let mine = block
+    fn write_reasoning(&mut self, thought: &Reasoning, block: &Block) {
+        let signature = block
             .signature
             .as_ref()
-            .filter(|proof| proof.dialect == OWN && proof.kind == SignatureKind::Encrypted);
-        let kept = block.extras.get(OWN, if mine.is_some() { SEALED } else { ITEM });
-        if let Some(kept) = kept {
-            self.list.push(write::object(|o| {
-                members(o, kept, &[]);
-                o.opt_str("encrypted_content", mine.map(|proof| proof.value.as_str()));
+            .filter(|proof| proof.dialect == DIALECT && proof.kind == SignatureKind::Encrypted);
+        let item = block
+            .extras
+            .get(DIALECT, if signature.is_some() { SEALED_ITEM_NOTE } else { ITEM_NOTE });
+        if let Some(item) = item {
+            self.items.push(write::object(|o| {
+                write_members(o, item, &[]);
+                o.opt_str("encrypted_content", signature.map(|proof| proof.value.as_str()));
             }));
-        } else if let Some(proof) = mine {
-            self.list.push(write::object(|o| {
+        } else if let Some(proof) = signature {
+            self.items.push(write::object(|o| {
                 o.str("type", "reasoning").opt_str("id", proof.id.as_deref());
                 o.array("summary", |a| {
                     if !thought.text.is_empty() {
@@ -356,7 +371,7 @@ impl<'a> Items<'a> {
             if block.signature.is_some() {
                 self.losses.add("reasoning.proof");
             }
-            self.list.push(write::object(|o| {
+            self.items.push(write::object(|o| {
                 o.str("type", "reasoning").array("summary", |_| {}).array("content", |a| {
                     a.object(|o| {
                         o.str("type", "reasoning_text").str("text", &thought.text);
@@ -373,14 +388,14 @@ impl<'a> Items<'a> {
     }
 
     /// Names what stands at a whole block and has no place.
-    fn lose(&mut self, block: &Block) {
+    fn add_block_losses(&mut self, block: &Block) {
         if block.cache.is_some() {
             self.losses.add("messages.cache_control");
         }
         if block.signature.is_some() {
             self.losses.add("reasoning.proof");
         }
-        if !block.extras.is_from(OWN) {
+        if !block.extras.is_from(DIALECT) {
             for (key, _) in block.extras.iter() {
                 self.losses.add(format!("messages.{key}"));
             }
@@ -388,16 +403,17 @@ impl<'a> Items<'a> {
     }
 }
 
-fn item_fields(o: &mut write::ObjectWriter<'_>, extras: &Extras) {
-    if extras.is_from(OWN) {
-        for (key, value) in
-            extras.iter().filter_map(|(key, value)| Some((key.strip_prefix(ITEM_FIELD)?, value)))
+fn write_item_fields(o: &mut write::ObjectWriter<'_>, extras: &Extras) {
+    if extras.is_from(DIALECT) {
+        for (key, value) in extras
+            .iter()
+            .filter_map(|(key, value)| Some((key.strip_prefix(ITEM_FIELD_PREFIX)?, value)))
         {
             o.raw(key, value);
         }
     }
 }
 
-fn quoted(text: &str) -> String {
+fn json_string(text: &str) -> String {
     RawJson::string(text).text().to_owned()
 }

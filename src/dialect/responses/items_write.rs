@@ -1,75 +1,75 @@
 //! The items of an answer while they are being told.
 
-use crate::{base::write, dialect::responses::items_read::MADE, ir::tool};
+use crate::{base::write, dialect::responses::items_read::SYNTHETIC_ID_PREFIX, ir::tool};
 
 /// Events on their way out.
-pub(super) struct Frames {
-    pub(super) number: u64,
+pub(super) struct EventWriter {
+    pub(super) next_sequence: u64,
     pub(super) line: String,
     /// Nobody listens: only the whole answer is wanted.
-    pub(super) quiet: bool,
+    pub(super) suppress_output: bool,
 }
 
 /// The item that is being told.
-pub(super) enum Item {
+pub(super) enum OutputItem {
     None,
-    Call(Call),
-    Message(Speech),
-    Reasoning(Thought),
+    Call(CallItem),
+    Message(MessageItem),
+    Reasoning(ReasoningItem),
 }
 
-pub(super) struct Call {
+pub(super) struct CallItem {
     pub(super) id: String,
-    pub(super) call: String,
+    pub(super) call_id: String,
     pub(super) name: String,
-    pub(super) space: Option<String>,
+    pub(super) namespace: Option<String>,
     pub(super) text: String,
     pub(super) custom: bool,
     /// A free-text tool's input is inside of JSON arguments and told when it is whole.
     pub(super) bridged: bool,
 }
 
-pub(super) struct Speech {
+pub(super) struct MessageItem {
     pub(super) id: String,
     /// The parts that are complete, as text.
     pub(super) parts: String,
-    pub(super) count: u64,
-    pub(super) open: Option<Part>,
+    pub(super) part_count: u64,
+    pub(super) open_part: Option<ContentPart>,
 }
 
 #[derive(Default)]
-pub(super) struct Part {
-    pub(super) refusal: bool,
+pub(super) struct ContentPart {
+    pub(super) is_refusal: bool,
     pub(super) text: String,
     pub(super) annotations: String,
-    pub(super) cited: u64,
+    pub(super) citation_count: u64,
     pub(super) logprobs: String,
 }
 
-pub(super) struct Thought {
+pub(super) struct ReasoningItem {
     pub(super) id: Option<String>,
     pub(super) text: String,
-    pub(super) proof: Option<String>,
-    pub(super) summarised: bool,
+    pub(super) encrypted_content: Option<String>,
+    pub(super) summary_started: bool,
 }
 
-impl Frames {
+impl EventWriter {
     pub(super) fn emit(
         &mut self,
         kind: &str,
         out: &mut Vec<u8>,
         build: impl FnOnce(&mut write::ObjectWriter<'_>),
     ) {
-        if self.quiet {
+        if self.suppress_output {
             return;
         }
         self.line.clear();
-        let number = self.number;
+        let number = self.next_sequence;
         write::push_object(&mut self.line, |o| {
             o.str("type", kind).num("sequence_number", number);
             build(o);
         });
-        self.number += 1;
+        self.next_sequence += 1;
         for piece in ["event: ", kind, "\ndata: "] {
             out.extend_from_slice(piece.as_bytes());
         }
@@ -79,14 +79,14 @@ impl Frames {
 }
 
 /// Appends an element to the text of a list.
-pub(super) fn append(list: &mut String, element: &str) {
+pub(super) fn append_element(list: &mut String, element: &str) {
     if !list.is_empty() {
         list.push(',');
     }
     list.push_str(element);
 }
 
-pub(super) fn place<'p, 'o>(
+pub(super) fn write_location<'p, 'o>(
     o: &'p mut write::ObjectWriter<'o>,
     id: &str,
     index: u64,
@@ -95,21 +95,21 @@ pub(super) fn place<'p, 'o>(
     o.str("item_id", id).num("output_index", index).num("content_index", part)
 }
 
-pub(super) fn message(o: &mut write::ObjectWriter<'_>, id: &str, word: &str, parts: &str) {
+pub(super) fn write_message(o: &mut write::ObjectWriter<'_>, id: &str, status: &str, parts: &str) {
     o.str("id", id)
         .str("type", "message")
-        .str("status", word)
+        .str("status", status)
         .str("role", "assistant")
         .raw_text("content", &format!("[{parts}]"));
 }
 
-pub(super) fn summary_text(o: &mut write::ObjectWriter<'_>, text: &str) {
+pub(super) fn write_summary_text(o: &mut write::ObjectWriter<'_>, text: &str) {
     o.str("type", "summary_text").str("text", text);
 }
 
-impl Part {
-    pub(super) fn object(&self, o: &mut write::ObjectWriter<'_>) {
-        if self.refusal {
+impl ContentPart {
+    pub(super) fn write_object(&self, o: &mut write::ObjectWriter<'_>) {
+        if self.is_refusal {
             o.str("type", "refusal").str("refusal", &self.text);
         } else {
             o.str("type", "output_text").str("text", &self.text);
@@ -119,9 +119,9 @@ impl Part {
     }
 }
 
-impl Call {
-    pub(super) fn kind(&self, what: &str) -> &'static str {
-        match (self.custom, what) {
+impl CallItem {
+    pub(super) fn event_type(&self, phase: &str) -> &'static str {
+        match (self.custom, phase) {
             (true, "delta") => "response.custom_tool_call_input.delta",
             (true, _) => "response.custom_tool_call_input.done",
             (false, "delta") => "response.function_call_arguments.delta",
@@ -130,7 +130,7 @@ impl Call {
     }
 
     /// What was said, and whether it has been told piece by piece.
-    pub(super) fn said(&self) -> (String, bool) {
+    pub(super) fn final_text(&self) -> (String, bool) {
         if self.bridged {
             return (tool::custom_input(&self.text), false);
         }
@@ -141,31 +141,31 @@ impl Call {
         }
     }
 
-    pub(super) fn object(&self, o: &mut write::ObjectWriter<'_>, word: &str, said: &str) {
+    pub(super) fn write_object(&self, o: &mut write::ObjectWriter<'_>, status: &str, text: &str) {
         o.str("id", &self.id)
             .str("type", if self.custom { "custom_tool_call" } else { "function_call" })
-            .str("status", word);
-        o.str("call_id", &self.call)
+            .str("status", status);
+        o.str("call_id", &self.call_id)
             .str("name", &self.name)
-            .opt_str("namespace", self.space.as_deref());
-        o.str(if self.custom { "input" } else { "arguments" }, said);
+            .opt_str("namespace", self.namespace.as_deref());
+        o.str(if self.custom { "input" } else { "arguments" }, text);
     }
 }
 
-impl Thought {
+impl ReasoningItem {
     /// Tells the item's beginning, once.
-    pub(super) fn begin(
+    pub(super) fn ensure_added(
         &mut self,
         id: Option<String>,
         request: &str,
         index: u64,
-        frames: &mut Frames,
+        frames: &mut EventWriter,
         out: &mut Vec<u8>,
     ) {
         if self.id.is_some() {
             return;
         }
-        let id = id.unwrap_or_else(|| format!("{MADE}{request}_{index}"));
+        let id = id.unwrap_or_else(|| format!("{SYNTHETIC_ID_PREFIX}{request}_{index}"));
         frames.emit("response.output_item.added", out, |o| {
             o.num("output_index", index).object("item", |o| {
                 o.str("id", &id).str("type", "reasoning").array("summary", |_| {});
@@ -174,12 +174,12 @@ impl Thought {
         self.id = Some(id);
     }
 
-    pub(super) fn object(&self, o: &mut write::ObjectWriter<'_>) {
+    pub(super) fn write_object(&self, o: &mut write::ObjectWriter<'_>) {
         o.opt_str("id", self.id.as_deref()).str("type", "reasoning").array("summary", |a| {
             if !self.text.is_empty() {
-                a.object(|o| summary_text(o, &self.text));
+                a.object(|o| write_summary_text(o, &self.text));
             }
         });
-        o.opt_str("encrypted_content", self.proof.as_deref());
+        o.opt_str("encrypted_content", self.encrypted_content.as_deref());
     }
 }

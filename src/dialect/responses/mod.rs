@@ -27,8 +27,8 @@ use http::StatusCode;
 
 use crate::{
     dialect::{
-        Carry, Egress, Encoded, Framing, Ingress, Meter, Place, Shape, StreamReader, StreamWriter,
-        Summary, Traits, any::AnyMeter, shape,
+        AnswerSummary, AttemptContext, ChatEndpoint, Egress, EncodedRequest, Framing, Ingress,
+        Meter, ResponseSpec, StreamReader, StreamWriter, TargetTraits, any::GenericMeter, shape,
     },
     ir::{
         fault::{Fault, ProxyError},
@@ -46,11 +46,11 @@ impl Ingress for Responses {
     }
 
     fn write_error(&self, error: &ProxyError, _request_id: &str) -> (StatusCode, Bytes) {
-        error::write(error)
+        error::write_error(error)
     }
 
     fn stream_error(&self, error: &ProxyError, request_id: &str, _framing: Framing) -> Bytes {
-        error::event(error, request_id, 0)
+        error::failed_event(error, request_id, 0)
     }
 
     fn stream_error_after(
@@ -60,23 +60,23 @@ impl Ingress for Responses {
         _framing: Framing,
         events: u32,
     ) -> Bytes {
-        error::event(error, request_id, events)
+        error::failed_event(error, request_id, events)
     }
 
     fn ping(&self, _framing: Framing) -> Option<&'static [u8]> {
         Some(b": keep-alive\n\n")
     }
 
-    fn read_request(&self, _place: Place, body: &[u8]) -> Result<ChatRequest, ProxyError> {
-        request_read::read(body)
+    fn read_request(&self, _place: ChatEndpoint, body: &[u8]) -> Result<ChatRequest, ProxyError> {
+        request_read::read_request(body)
     }
 
-    fn write_response(&self, response: &ChatResponse, shape: &Shape) -> Bytes {
-        response_write::write(response, shape)
+    fn write_response(&self, response: &ChatResponse, shape: &ResponseSpec) -> Bytes {
+        response_write::write_response(response, shape)
     }
 
-    fn stream_writer(&self, shape: &Shape) -> Box<dyn StreamWriter> {
-        Box::new(stream_write::Writer::new(shape))
+    fn stream_writer(&self, shape: &ResponseSpec) -> Box<dyn StreamWriter> {
+        Box::new(stream_write::ResponseWriter::new(shape))
     }
 }
 
@@ -85,26 +85,31 @@ impl Egress for Responses {
         Dialect::Responses
     }
 
-    fn read_answer(&self, op: Op, content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
+    fn read_summary(
+        &self,
+        op: Op,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<AnswerSummary, Fault> {
         match op {
-            Op::Chat => answer::read(content_type, body),
-            _ => shape::other(content_type, body),
+            Op::Chat => answer::read_summary(content_type, body),
+            _ => shape::generic_summary(content_type, body),
         }
     }
 
     fn meter(&self, op: Op) -> Box<dyn Meter> {
         match op {
             Op::Chat | Op::Stored => Box::new(meter::ResponseMeter::default()),
-            _ => Box::new(AnyMeter::default()),
+            _ => Box::new(GenericMeter::default()),
         }
     }
 
-    fn as_stream(&self, _op: Op, body: &[u8], _framing: Framing) -> Result<Bytes, Fault> {
-        answer::as_stream(body)
+    fn synthesize_stream(&self, _op: Op, body: &[u8], _framing: Framing) -> Result<Bytes, Fault> {
+        answer::synthesize_stream(body)
     }
 
-    fn as_answer(&self, _op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
-        answer::as_answer(events)
+    fn collect_stream(&self, _op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
+        answer::collect_stream(events)
     }
 
     fn chat_path(&self, _stream: bool) -> (&'static str, &'static str) {
@@ -115,20 +120,20 @@ impl Egress for Responses {
         Framing::Sse
     }
 
-    fn write_request(&self, request: &ChatRequest, traits: &Traits) -> Encoded {
-        request_write::write(request, traits)
+    fn write_request(&self, request: &ChatRequest, traits: &TargetTraits) -> EncodedRequest {
+        request_write::write_request(request, traits)
     }
 
     fn read_response(
         &self,
         content_type: &str,
         body: &[u8],
-        carry: &Carry,
+        carry: &AttemptContext,
     ) -> Result<ChatResponse, Fault> {
-        response_read::read(content_type, body, carry)
+        response_read::read_response(content_type, body, carry)
     }
 
-    fn stream_reader(&self, carry: &Carry) -> Box<dyn StreamReader> {
-        Box::new(stream_read::Reader::new(carry))
+    fn stream_reader(&self, carry: &AttemptContext) -> Box<dyn StreamReader> {
+        Box::new(stream_read::ResponseReader::new(carry))
     }
 }

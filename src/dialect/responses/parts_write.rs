@@ -5,7 +5,7 @@ use crate::{
     dialect::{
         losses::Losses,
         responses::{
-            items_read::{ITEM_FIELD, OWN},
+            items_read::{DIALECT, ITEM_FIELD_PREFIX},
             schema,
         },
     },
@@ -16,20 +16,22 @@ use crate::{
 };
 
 /// A part of a message or of a result.
-pub(super) fn part(role: Role, block: &Block, losses: &mut Losses) -> Option<String> {
+pub(super) fn write_part(role: Role, block: &Block, losses: &mut Losses) -> Option<String> {
     if block.cache.is_some() {
         losses.add("messages.cache_control");
     }
     if block.signature.is_some() {
         losses.add("reasoning.proof");
     }
-    let own = block.extras.is_from(OWN);
-    for (key, _) in block.extras.iter().filter(|_| !own) {
+    let same_dialect = block.extras.is_from(DIALECT);
+    for (key, _) in block.extras.iter().filter(|_| !same_dialect) {
         losses.add(format!("messages.{key}"));
     }
     let more = |o: &mut write::ObjectWriter<'_>| {
-        for (key, value) in
-            block.extras.iter().filter(|(key, _)| own && !key.starts_with(ITEM_FIELD))
+        for (key, value) in block
+            .extras
+            .iter()
+            .filter(|(key, _)| same_dialect && !key.starts_with(ITEM_FIELD_PREFIX))
         {
             o.raw(key, value);
         }
@@ -39,7 +41,7 @@ pub(super) fn part(role: Role, block: &Block, losses: &mut Losses) -> Option<Str
             o.str("type", if role == Role::Assistant { "output_text" } else { "input_text" })
                 .str("text", &text.text);
             if role == Role::Assistant {
-                o.raw_text("annotations", &annotations(text));
+                o.raw_text("annotations", &write_annotations(text));
             }
             more(o);
         })),
@@ -50,29 +52,31 @@ pub(super) fn part(role: Role, block: &Block, losses: &mut Losses) -> Option<Str
         BlockKind::Refusal(text) => Some(write::object(|o| {
             o.str("type", "input_text").str("text", text);
         })),
-        BlockKind::Media(media) if role != Role::Assistant => self::media(media, &more, losses),
+        BlockKind::Media(media) if role != Role::Assistant => {
+            self::write_media(media, &more, losses)
+        }
         BlockKind::Media(media) => {
-            losses.add(format!("messages.{}", kind_name(media.kind)));
+            losses.add(format!("messages.{}", media_kind_name(media.kind)));
             None
         }
-        BlockKind::Foreign { dialect: OWN, body } => Some(body.text().to_owned()),
+        BlockKind::Foreign { dialect: DIALECT, body } => Some(body.text().to_owned()),
         _ => None,
     }
 }
 
-fn media(
+fn write_media(
     media: &Media,
     more: &dyn Fn(&mut write::ObjectWriter<'_>),
     losses: &mut Losses,
 ) -> Option<String> {
-    let url = |data: &str, usual: &str| {
-        format!("data:{};base64,{data}", media.mime.as_deref().unwrap_or(usual))
+    let url = |data: &str, default_mime: &str| {
+        format!("data:{};base64,{data}", media.mime.as_deref().unwrap_or(default_mime))
     };
     match (media.kind, &media.source) {
         (MediaKind::Video, _)
         | (MediaKind::Image | MediaKind::Audio, MediaSource::Text(_))
         | (MediaKind::Audio, MediaSource::Url(_) | MediaSource::FileId(_)) => {
-            losses.add(format!("messages.{}", kind_name(media.kind)));
+            losses.add(format!("messages.{}", media_kind_name(media.kind)));
             None
         }
         (MediaKind::Image, source) => Some(write::object(|o| {
@@ -115,13 +119,13 @@ fn media(
             o.str("type", "input_file");
             match source {
                 MediaSource::Base64(data) => {
-                    let usual =
+                    let default_name =
                         if media.mime.as_deref().is_some_and(|mime| mime.starts_with("text/")) {
                             "document.txt"
                         } else {
                             "document.pdf"
                         };
-                    o.str("filename", media.name.as_deref().unwrap_or(usual))
+                    o.str("filename", media.name.as_deref().unwrap_or(default_name))
                         .str("file_data", &url(data, "application/pdf"));
                 }
                 MediaSource::FileId(id) => {
@@ -138,17 +142,18 @@ fn media(
 }
 
 /// Where a text's statements come from, as this API tells it.
-fn annotations(text: &TextBlock) -> String {
+fn write_annotations(text: &TextBlock) -> String {
     write::array(|a| {
         for citation in &text.citations {
-            if let Some(json) = schema::annotation(citation, text.text.chars().count() as u64) {
+            if let Some(json) = schema::write_annotation(citation, text.text.chars().count() as u64)
+            {
                 a.raw_text(&json);
             }
         }
     })
 }
 
-fn kind_name(kind: MediaKind) -> &'static str {
+fn media_kind_name(kind: MediaKind) -> &'static str {
     match kind {
         MediaKind::Image => "image",
         MediaKind::Audio => "audio",

@@ -6,8 +6,8 @@ use crate::{
         raw::RawJson,
     },
     dialect::responses::{
-        input_read::Input,
-        items_read::{OWN, string},
+        input_read::InputItemsReader,
+        items_read::{DIALECT, string_field},
         tools_read,
     },
     ir::{
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Fields that the response object repeats.
-pub(super) const ECHOED: [&str; 20] = [
+pub(super) const ECHOED_FIELDS: [&str; 20] = [
     "instructions",
     "tools",
     "tool_choice",
@@ -42,7 +42,7 @@ pub(super) const ECHOED: [&str; 20] = [
     "background",
 ];
 /// Settings that this API does not have officially, though some upstreams of it do.
-pub(super) const UNOFFICIAL: [&str; 8] = [
+pub(super) const UNOFFICIAL_SETTINGS: [&str; 8] = [
     "frequency_penalty",
     "presence_penalty",
     "repetition_penalty",
@@ -52,44 +52,47 @@ pub(super) const UNOFFICIAL: [&str; 8] = [
     "stop",
     "n",
 ];
-pub(super) const LOGPROBS: &str = "message.output_text.logprobs";
-pub(super) const ENCRYPTED: &str = "reasoning.encrypted_content";
+pub(super) const INCLUDE_LOGPROBS: &str = "message.output_text.logprobs";
+pub(super) const INCLUDE_ENCRYPTED_REASONING: &str = "reasoning.encrypted_content";
 
 /// # Errors
 ///
 /// What the API itself refuses: no input, or input of the wrong type.
-pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ProxyError> {
-    let root = json::parse(body)
-        .map_err(|bad| refused(format!("the body is not JSON: {}", bad.describe(body)), None))?;
+pub(super) fn read_request(body: &[u8]) -> Result<ChatRequest, ProxyError> {
+    let root = json::parse(body).map_err(|bad| {
+        bad_request(format!("the body is not JSON: {}", bad.describe(body)), None)
+    })?;
     if !root.is_object() {
-        return Err(refused(format!("the body must be an object, got {}", root.kind()), None));
+        return Err(bad_request(format!("the body must be an object, got {}", root.kind()), None));
     }
     let mut request = ChatRequest::default();
     // Even where nothing is left over, it is known who spoke.
-    request.extras.push_dialect_only(OWN, "dialect", RawJson::string("responses"));
+    request.extras.push_dialect_only(DIALECT, "dialect", RawJson::string("responses"));
     if let Some(tools) = root.get("tools") {
-        request.tools = tools_read::tools(array(tools, "tools")?);
+        request.tools = tools_read::read_tools(expect_array(tools, "tools")?);
     }
     for (key, value) in root.members().filter(|(_, value)| value.kind() != "null") {
-        field(&mut request, key, value)?;
-        if ECHOED.contains(&key) {
-            request.echoed_fields.push(OWN, key, RawJson::from_json(value));
+        read_field(&mut request, key, value)?;
+        if ECHOED_FIELDS.contains(&key) {
+            request.echoed_fields.push(DIALECT, key, RawJson::from_json(value));
         }
     }
-    let mut input = Input::new(&request.tools);
+    let mut input = InputItemsReader::new(&request.tools);
     match root.get("input") {
-        Some(text) if text.kind() == "string" => input.said(&text.str().unwrap_or_default()),
+        Some(text) if text.kind() == "string" => {
+            input.push_user_text(&text.str().unwrap_or_default())
+        }
         Some(list) if list.is_array() => {
             for (item, at) in list.items().zip(0..) {
-                input.item(item, at)?;
+                input.read_item(item, at)?;
             }
         }
-        Some(other) => return Err(wrong("input", "a string or an array", other)),
+        Some(other) => return Err(wrong_type("input", "a string or an array", other)),
         None if ["previous_response_id", "conversation", "prompt"]
             .iter()
             .any(|key| root.get(key).is_some()) => {}
         None => {
-            return Err(refused(
+            return Err(bad_request(
                 "Missing required parameter: 'input'.".to_owned(),
                 Some("input".to_owned()),
             )
@@ -102,7 +105,7 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ProxyError> {
     Ok(request)
 }
 
-fn field(request: &mut ChatRequest, key: &str, value: JsonRef<'_>) -> Result<(), ProxyError> {
+fn read_field(request: &mut ChatRequest, key: &str, value: JsonRef<'_>) -> Result<(), ProxyError> {
     let settings = &mut request.settings;
     let text = || value.str().map(std::borrow::Cow::into_owned);
     match key {
@@ -111,22 +114,22 @@ fn field(request: &mut ChatRequest, key: &str, value: JsonRef<'_>) -> Result<(),
         "instructions" => match value.str() {
             Some(text) => request.system.insert(0, Block::text(text)),
             None if value.is_array() => {
-                let parts = value
-                    .items()
-                    .filter_map(|item| string(item, "content").or_else(|| string(item, "text")));
+                let parts = value.items().filter_map(|item| {
+                    string_field(item, "content").or_else(|| string_field(item, "text"))
+                });
                 request.system.extend(parts.map(Block::text));
             }
-            None => return Err(wrong(key, "a string", value)),
+            None => return Err(wrong_type(key, "a string", value)),
         },
         "max_output_tokens" => {
             settings.max_tokens =
-                Some(value.u64().ok_or_else(|| wrong(key, "a whole number", value))?)
+                Some(value.u64().ok_or_else(|| wrong_type(key, "a whole number", value))?)
         }
-        "temperature" => settings.temperature = Some(number(key, value)?),
-        "top_p" => settings.top_p = Some(number(key, value)?),
+        "temperature" => settings.temperature = Some(expect_number(key, value)?),
+        "top_p" => settings.top_p = Some(expect_number(key, value)?),
         "top_logprobs" => {
             settings.top_logprobs =
-                Some(value.u64().ok_or_else(|| wrong(key, "a whole number", value))?)
+                Some(value.u64().ok_or_else(|| wrong_type(key, "a whole number", value))?)
         }
         "parallel_tool_calls" => settings.parallel_tools = value.bool(),
         "prompt_cache_key" => settings.prompt_cache_key = text(),
@@ -134,53 +137,55 @@ fn field(request: &mut ChatRequest, key: &str, value: JsonRef<'_>) -> Result<(),
         "metadata" => settings.metadata = Some(RawJson::from_json(value)),
         "user" => settings.user = text(),
         "safety_identifier" => {
-            request.extras.push_dialect_only(OWN, key, RawJson::from_json(value));
+            request.extras.push_dialect_only(DIALECT, key, RawJson::from_json(value));
             settings.user = settings.user.take().or_else(text);
         }
-        "text" => format(request, value),
-        "reasoning" => reasoning(request, value),
+        "text" => read_text_options(request, value),
+        "reasoning" => read_reasoning_options(request, value),
         "tool_choice" => {
-            request.tool_choice = tools_read::choice(value, &request.tools);
+            request.tool_choice = tools_read::read_choice(value, &request.tools);
             if request.tool_choice.is_none() {
-                request.extras.push(OWN, key, RawJson::from_json(value));
+                request.extras.push(DIALECT, key, RawJson::from_json(value));
             } else if value.is_object() {
-                request.extras.push_dialect_only(OWN, key, RawJson::from_json(value));
+                request.extras.push_dialect_only(DIALECT, key, RawJson::from_json(value));
             }
         }
         "include" => {
-            let wished = |name: &str| value.items().any(|one| one.str().as_deref() == Some(name));
-            if wished(LOGPROBS) {
+            let includes = |name: &str| value.items().any(|one| one.str().as_deref() == Some(name));
+            if includes(INCLUDE_LOGPROBS) {
                 settings.logprobs = Some(true);
             }
-            let known = value
-                .items()
-                .all(|one| one.str().is_some_and(|name| name == ENCRYPTED || name == LOGPROBS));
+            let known = value.items().all(|one| {
+                one.str().is_some_and(|name| {
+                    name == INCLUDE_ENCRYPTED_REASONING || name == INCLUDE_LOGPROBS
+                })
+            });
             if known {
-                request.extras.push_dialect_only(OWN, key, RawJson::from_json(value));
+                request.extras.push_dialect_only(DIALECT, key, RawJson::from_json(value));
             } else {
-                request.extras.push(OWN, key, RawJson::from_json(value));
+                request.extras.push(DIALECT, key, RawJson::from_json(value));
             }
         }
         // The proxy itself does these, or they say what is so anyway.
         "store" | "previous_response_id" | "stream_options" => {
-            request.extras.push_dialect_only(OWN, key, RawJson::from_json(value))
+            request.extras.push_dialect_only(DIALECT, key, RawJson::from_json(value))
         }
         "truncation" if value.str().as_deref() == Some("disabled") => {
-            request.extras.push_dialect_only(OWN, key, RawJson::from_json(value))
+            request.extras.push_dialect_only(DIALECT, key, RawJson::from_json(value))
         }
         "background" if value.bool() == Some(false) => {
-            request.extras.push_dialect_only(OWN, key, RawJson::from_json(value))
+            request.extras.push_dialect_only(DIALECT, key, RawJson::from_json(value))
         }
-        _ if UNOFFICIAL.contains(&key) => {
-            unofficial(request, key, value);
-            request.extras.push_dialect_only(OWN, key, RawJson::from_json(value));
+        _ if UNOFFICIAL_SETTINGS.contains(&key) => {
+            read_unofficial_setting(request, key, value);
+            request.extras.push_dialect_only(DIALECT, key, RawJson::from_json(value));
         }
-        _ => request.extras.push(OWN, key, RawJson::from_json(value)),
+        _ => request.extras.push(DIALECT, key, RawJson::from_json(value)),
     }
     Ok(())
 }
 
-fn unofficial(request: &mut ChatRequest, key: &str, value: JsonRef<'_>) {
+fn read_unofficial_setting(request: &mut ChatRequest, key: &str, value: JsonRef<'_>) {
     let settings = &mut request.settings;
     let raw = Some(RawJson::from_json(value));
     match key {
@@ -201,11 +206,11 @@ fn unofficial(request: &mut ChatRequest, key: &str, value: JsonRef<'_>) {
     }
 }
 
-fn format(request: &mut ChatRequest, text: JsonRef<'_>) {
-    request.settings.verbosity = string(text, "verbosity");
-    leftovers(request, "text.", text, &["format", "verbosity"]);
+fn read_text_options(request: &mut ChatRequest, text: JsonRef<'_>) {
+    request.settings.verbosity = string_field(text, "verbosity");
+    store_unknown_members(request, "text.", text, &["format", "verbosity"]);
     let Some(format) = text.get("format") else { return };
-    request.settings.format = match string(format, "type").as_deref() {
+    request.settings.format = match string_field(format, "type").as_deref() {
         Some("text") => Some(ResponseFormat::Text),
         Some("json_object") => Some(ResponseFormat::Json),
         Some("json_schema") => {
@@ -216,28 +221,28 @@ fn format(request: &mut ChatRequest, text: JsonRef<'_>) {
                 inner.get("schema").map_or_else(|| RawJson::object(|_| {}), RawJson::from_json);
             let strict = inner.get("strict").and_then(JsonRef::bool);
             Some(ResponseFormat::Schema {
-                name: string(inner, "name"),
-                description: string(inner, "description"),
+                name: string_field(inner, "name"),
+                description: string_field(inner, "description"),
                 schema,
                 strict,
             })
         }
         _ => {
-            request.extras.push(OWN, "text.format", RawJson::from_json(format));
+            request.extras.push(DIALECT, "text.format", RawJson::from_json(format));
             None
         }
     };
 }
 
-fn reasoning(request: &mut ChatRequest, json: JsonRef<'_>) {
-    let told = string(json, "effort");
-    let effort = told.as_deref().and_then(Effort::parse);
+fn read_reasoning_options(request: &mut ChatRequest, json: JsonRef<'_>) {
+    let effort_name = string_field(json, "effort");
+    let effort = effort_name.as_deref().and_then(Effort::parse);
     if effort.is_none()
         && let Some(unknown) = json.get("effort")
     {
-        request.extras.push(OWN, "reasoning.effort", RawJson::from_json(unknown));
+        request.extras.push(DIALECT, "reasoning.effort", RawJson::from_json(unknown));
     }
-    let summary = string(json, "summary").or_else(|| string(json, "generate_summary"));
+    let summary = string_field(json, "summary").or_else(|| string_field(json, "generate_summary"));
     request.settings.reasoning = Some(ReasoningSettings {
         enabled: effort.map(|effort| effort != Effort::None),
         effort,
@@ -245,41 +250,46 @@ fn reasoning(request: &mut ChatRequest, json: JsonRef<'_>) {
         summary,
         ..ReasoningSettings::default()
     });
-    leftovers(request, "reasoning.", json, &["effort", "summary", "generate_summary"]);
+    store_unknown_members(request, "reasoning.", json, &["effort", "summary", "generate_summary"]);
 }
 
-fn leftovers(request: &mut ChatRequest, prefix: &str, json: JsonRef<'_>, known: &[&str]) {
+fn store_unknown_members(
+    request: &mut ChatRequest,
+    prefix: &str,
+    json: JsonRef<'_>,
+    known: &[&str],
+) {
     for (key, value) in
         json.members().filter(|(key, value)| !known.contains(key) && value.kind() != "null")
     {
-        request.extras.push(OWN, &format!("{prefix}{key}"), RawJson::from_json(value));
+        request.extras.push(DIALECT, &format!("{prefix}{key}"), RawJson::from_json(value));
     }
 }
 
-fn number(key: &str, value: JsonRef<'_>) -> Result<RawJson, ProxyError> {
+fn expect_number(key: &str, value: JsonRef<'_>) -> Result<RawJson, ProxyError> {
     if value.kind() == "number" {
         Ok(RawJson::from_json(value))
     } else {
-        Err(wrong(key, "a number", value))
+        Err(wrong_type(key, "a number", value))
     }
 }
 
-fn array<'a>(value: JsonRef<'a>, key: &str) -> Result<JsonRef<'a>, ProxyError> {
-    if value.is_array() { Ok(value) } else { Err(wrong(key, "an array", value)) }
+fn expect_array<'a>(value: JsonRef<'a>, key: &str) -> Result<JsonRef<'a>, ProxyError> {
+    if value.is_array() { Ok(value) } else { Err(wrong_type(key, "an array", value)) }
 }
 
-pub(super) fn wrong(place: &str, wanted: &str, got: JsonRef<'_>) -> ProxyError {
-    refused(
-        format!("Invalid type for '{place}': expected {wanted}, but got {}.", got.kind()),
-        Some(place.to_owned()),
+pub(super) fn wrong_type(location: &str, wanted: &str, got: JsonRef<'_>) -> ProxyError {
+    bad_request(
+        format!("Invalid type for '{location}': expected {wanted}, but got {}.", got.kind()),
+        Some(location.to_owned()),
     )
     .code("invalid_type")
 }
 
-pub(super) fn refused(message: String, place: Option<String>) -> ProxyError {
+pub(super) fn bad_request(message: String, param: Option<String>) -> ProxyError {
     let error = ProxyError::new(ProxyErrorKind::BadRequest, message);
-    match place {
-        Some(place) => error.param(place),
+    match param {
+        Some(param) => error.param(param),
         None => error,
     }
 }

@@ -3,13 +3,13 @@
 use crate::{
     base::{raw::RawJson, write},
     dialect::{
-        Carry, Encoded, Thinking, Traits,
+        AttemptContext, EncodedRequest, TargetTraits, Thinking,
         losses::Losses,
         responses::{
-            input_write::Items,
-            items_read::{ITEM, OWN},
-            names::Names,
-            request_read::{ENCRYPTED, LOGPROBS, UNOFFICIAL},
+            input_write::InputItemsWriter,
+            items_read::{DIALECT, ITEM_NOTE},
+            names::ResponsesToolNames,
+            request_read::{INCLUDE_ENCRYPTED_REASONING, INCLUDE_LOGPROBS, UNOFFICIAL_SETTINGS},
             tools_write,
         },
     },
@@ -21,22 +21,22 @@ use crate::{
 };
 
 /// The API takes no smaller limit.
-const LEAST_TOKENS: u64 = 16;
+const MIN_OUTPUT_TOKENS: u64 = 16;
 /// The API takes no longer name of a user.
-const LONGEST_USER: usize = 64;
+const MAX_USER_LEN: usize = 64;
 
-pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
+pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> EncodedRequest {
     let mut losses = Losses::default();
-    let names = Names::of(request);
-    let tools = tools_write::tools(request, &names, &mut losses);
-    let mut items = Items::new(request, &names, traits, &mut losses);
-    items.all();
-    let input = items.list;
+    let names = ResponsesToolNames::from_request(request);
+    let tools = tools_write::write_tools(request, &names, &mut losses);
+    let mut items = InputItemsWriter::new(request, &names, traits, &mut losses);
+    items.write_all();
+    let input = items.items;
     let settings = &request.settings;
-    let own = request.extras.is_from(OWN);
+    let same_dialect = request.extras.is_from(DIALECT);
     let body = write::object(|o| {
         o.str("model", &traits.model);
-        if let Some(text) = instructions(request, &mut losses) {
+        if let Some(text) = instructions_text(request, &mut losses) {
             o.str("instructions", &text);
         }
         o.array("input", |a| {
@@ -51,37 +51,39 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
                 }
             });
         }
-        if let Some(choice) = tools_write::choice(request, &names) {
+        if let Some(choice) = tools_write::write_choice(request, &names) {
             o.raw_text("tool_choice", &choice);
         }
-        if let Some(parallel) = settings.parallel_tools.filter(|_| own || !tools.is_empty()) {
+        if let Some(parallel) =
+            settings.parallel_tools.filter(|_| same_dialect || !tools.is_empty())
+        {
             o.bool("parallel_tool_calls", parallel);
         }
         if let Some(limit) = settings.max_tokens {
-            let most = traits.max_output.unwrap_or(u64::MAX).max(LEAST_TOKENS);
-            let taken = limit.clamp(LEAST_TOKENS, most);
-            losses.when(taken != limit, "max_tokens");
-            o.num("max_output_tokens", taken);
+            let max = traits.max_output.unwrap_or(u64::MAX).max(MIN_OUTPUT_TOKENS);
+            let clamped = limit.clamp(MIN_OUTPUT_TOKENS, max);
+            losses.when(clamped != limit, "max_tokens");
+            o.num("max_output_tokens", clamped);
         }
         o.opt_raw("temperature", settings.temperature.as_ref())
             .opt_raw("top_p", settings.top_p.as_ref());
         if let Some(count) = settings.top_logprobs {
             o.num("top_logprobs", count);
         }
-        text(request, o);
-        reasoning(request, traits, o, &mut losses);
-        tier(request, own, o, &mut losses);
+        write_text_options(request, o);
+        write_reasoning(request, traits, o, &mut losses);
+        write_service_tier(request, same_dialect, o, &mut losses);
         o.opt_raw("metadata", settings.metadata.as_ref());
         o.opt_str("prompt_cache_key", settings.prompt_cache_key.as_deref());
-        user(request, own, o, &mut losses);
-        unofficial(request, o, &mut losses);
-        include(request, traits, o);
-        match request.extras.get(OWN, "store") {
-            Some(said) => o.raw("store", said),
+        write_user(request, same_dialect, o, &mut losses);
+        write_unofficial_settings(request, o, &mut losses);
+        write_include(request, traits, o);
+        match request.extras.get(DIALECT, "store") {
+            Some(stored) => o.raw("store", stored),
             // Only what is stored can run in the background.
             None if request
                 .extras
-                .get(OWN, "background")
+                .get(DIALECT, "background")
                 .is_some_and(|raw| raw.text() == "true") =>
             {
                 &mut *o
@@ -90,22 +92,27 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
         };
         if traits.stream {
             o.bool("stream", true);
-            o.opt_raw("stream_options", request.extras.get(OWN, "stream_options"));
+            o.opt_raw("stream_options", request.extras.get(DIALECT, "stream_options"));
         }
-        leftover(request, own, o, &mut losses);
+        write_extras(request, same_dialect, o, &mut losses);
     });
-    Encoded {
+    EncodedRequest {
         body: body.into(),
         headers: Vec::new(),
         losses: losses.into_vec(),
-        carry: Carry { renamed: names.renamed(), seed: traits.seed.clone() },
+        context: AttemptContext {
+            renamed_tools: names.into_renamed(),
+            call_id_seed: traits.call_id_seed.clone(),
+        },
     }
 }
 
 /// The system prompt, up to what was said as an item.
-fn instructions(request: &ChatRequest, losses: &mut Losses) -> Option<String> {
+fn instructions_text(request: &ChatRequest, losses: &mut Losses) -> Option<String> {
     let mut out: Option<String> = None;
-    for block in request.system.iter().take_while(|block| block.extras.get(OWN, ITEM).is_none()) {
+    for block in
+        request.system.iter().take_while(|block| block.extras.get(DIALECT, ITEM_NOTE).is_none())
+    {
         if block.cache.is_some() {
             losses.add("system.cache_control");
         }
@@ -126,14 +133,14 @@ fn instructions(request: &ChatRequest, losses: &mut Losses) -> Option<String> {
     out
 }
 
-fn text(request: &ChatRequest, o: &mut write::ObjectWriter<'_>) {
+fn write_text_options(request: &ChatRequest, o: &mut write::ObjectWriter<'_>) {
     let settings = &request.settings;
     let more: Vec<_> = request
         .extras
         .iter()
         .filter_map(|(key, value)| Some((key.strip_prefix("text.")?, value)))
         .collect();
-    let more = if request.extras.is_from(OWN) { more } else { Vec::new() };
+    let more = if request.extras.is_from(DIALECT) { more } else { Vec::new() };
     if settings.format.is_none() && settings.verbosity.is_none() && more.is_empty() {
         return;
     }
@@ -162,38 +169,44 @@ fn text(request: &ChatRequest, o: &mut write::ObjectWriter<'_>) {
     });
 }
 
-fn reasoning(
+fn write_reasoning(
     request: &ChatRequest,
-    traits: &Traits,
+    traits: &TargetTraits,
     o: &mut write::ObjectWriter<'_>,
     losses: &mut Losses,
 ) {
-    let own = request.extras.is_from(OWN);
+    let same_dialect = request.extras.is_from(DIALECT);
     let more = request
         .extras
         .iter()
         .filter_map(|(key, value)| Some((key.strip_prefix("reasoning.")?, value)));
-    let more: Vec<_> = more.filter(|_| own).collect();
-    let wish = request.settings.reasoning.as_ref();
-    if wish.is_none() && more.is_empty() {
+    let more: Vec<_> = more.filter(|_| same_dialect).collect();
+    let requested = request.settings.reasoning.as_ref();
+    if requested.is_none() && more.is_empty() {
         return;
     }
-    if traits.thinking == Thinking::Never && !own {
+    if traits.thinking == Thinking::Unsupported && !same_dialect {
         losses.add("reasoning");
         return;
     }
-    let effort = wish.and_then(effort);
-    let off = wish.is_some_and(|wish| wish.enabled == Some(false));
+    let effort = requested.and_then(effort_name);
+    let off = requested.is_some_and(|wish| wish.enabled == Some(false));
     if off && effort.is_none() {
         // There is no word for it that all models take.
         losses.add("reasoning");
     }
-    let summary = wish.and_then(|wish| match &wish.summary {
+    let summary = requested.and_then(|wish| match &wish.summary {
         Some(word) => Some(word.as_str()),
-        None if own || off || effort == Some("none") || wish.show_thoughts == Some(false) => None,
+        None if same_dialect
+            || off
+            || effort == Some("none")
+            || wish.show_thoughts == Some(false) =>
+        {
+            None
+        }
         None => Some("auto"),
     });
-    if effort.is_none() && summary.is_none() && more.is_empty() && !own {
+    if effort.is_none() && summary.is_none() && more.is_empty() && !same_dialect {
         return;
     }
     o.object("reasoning", |o| {
@@ -204,7 +217,7 @@ fn reasoning(
     });
 }
 
-fn effort(wish: &ReasoningSettings) -> Option<&'static str> {
+fn effort_name(wish: &ReasoningSettings) -> Option<&'static str> {
     match (wish.effort, wish.budget_tokens) {
         (Some(effort), _) => Some(effort.name()),
         (None, _) if wish.enabled == Some(false) => None,
@@ -215,36 +228,52 @@ fn effort(wish: &ReasoningSettings) -> Option<&'static str> {
     }
 }
 
-fn tier(request: &ChatRequest, own: bool, o: &mut write::ObjectWriter<'_>, losses: &mut Losses) {
+fn write_service_tier(
+    request: &ChatRequest,
+    same_dialect: bool,
+    o: &mut write::ObjectWriter<'_>,
+    losses: &mut Losses,
+) {
     match request.settings.service_tier.as_deref() {
         None => {}
-        Some("standard_only" | "standard") if !own => {
+        Some("standard_only" | "standard") if !same_dialect => {
             o.str("service_tier", "default");
         }
-        Some(tier) if own || ["auto", "default", "flex", "priority", "scale"].contains(&tier) => {
+        Some(tier)
+            if same_dialect || ["auto", "default", "flex", "priority", "scale"].contains(&tier) =>
+        {
             o.str("service_tier", tier);
         }
         Some(_) => losses.add("service_tier"),
     }
 }
 
-fn user(request: &ChatRequest, own: bool, o: &mut write::ObjectWriter<'_>, losses: &mut Losses) {
+fn write_user(
+    request: &ChatRequest,
+    same_dialect: bool,
+    o: &mut write::ObjectWriter<'_>,
+    losses: &mut Losses,
+) {
     let Some(user) = request.settings.user.as_deref() else { return };
-    let safety = request.extras.get(OWN, "safety_identifier");
+    let safety = request.extras.get(DIALECT, "safety_identifier");
     if let Some(safety) = safety {
         o.raw("safety_identifier", safety);
     }
     if safety.is_some_and(|safety| safety.json().str().as_deref() == Some(user)) {
         return;
     }
-    if own || user.len() <= LONGEST_USER {
+    if same_dialect || user.len() <= MAX_USER_LEN {
         o.str("user", user);
     } else {
         losses.add("user");
     }
 }
 
-fn unofficial(request: &ChatRequest, o: &mut write::ObjectWriter<'_>, losses: &mut Losses) {
+fn write_unofficial_settings(
+    request: &ChatRequest,
+    o: &mut write::ObjectWriter<'_>,
+    losses: &mut Losses,
+) {
     let settings = &request.settings;
     let raws = [
         ("frequency_penalty", settings.frequency_penalty.is_some()),
@@ -256,10 +285,10 @@ fn unofficial(request: &ChatRequest, o: &mut write::ObjectWriter<'_>, losses: &m
         ("stop", !settings.stop.is_empty()),
         ("n", settings.n.is_some_and(|n| n > 1)),
     ];
-    for key in UNOFFICIAL {
-        match request.extras.get(OWN, key) {
-            Some(said) => {
-                o.raw(key, said);
+    for key in UNOFFICIAL_SETTINGS {
+        match request.extras.get(DIALECT, key) {
+            Some(value) => {
+                o.raw(key, value);
             }
             None if raws.contains(&(key, true)) => losses.add(key),
             None => {}
@@ -267,50 +296,50 @@ fn unofficial(request: &ChatRequest, o: &mut write::ObjectWriter<'_>, losses: &m
     }
 }
 
-fn include(request: &ChatRequest, traits: &Traits, o: &mut write::ObjectWriter<'_>) {
-    let mut wished: Vec<RawJson> = request
+fn write_include(request: &ChatRequest, traits: &TargetTraits, o: &mut write::ObjectWriter<'_>) {
+    let mut included: Vec<RawJson> = request
         .extras
-        .get(OWN, "include")
+        .get(DIALECT, "include")
         .into_iter()
         .flat_map(|list| list.json().items().map(RawJson::from_json).collect::<Vec<_>>())
         .collect();
     let mut add = |name: &str| {
         let raw = RawJson::string(name);
-        if !wished.contains(&raw) {
-            wished.push(raw);
+        if !included.contains(&raw) {
+            included.push(raw);
         }
     };
-    let stored = request.extras.get(OWN, "store").is_some_and(|raw| raw.text() == "true");
-    if traits.thinking != Thinking::Never && !stored {
-        add(ENCRYPTED);
+    let stored = request.extras.get(DIALECT, "store").is_some_and(|raw| raw.text() == "true");
+    if traits.thinking != Thinking::Unsupported && !stored {
+        add(INCLUDE_ENCRYPTED_REASONING);
     }
     if request.settings.logprobs == Some(true)
         || request.settings.top_logprobs.is_some_and(|count| count > 0)
     {
-        add(LOGPROBS);
+        add(INCLUDE_LOGPROBS);
     }
-    if !wished.is_empty() || request.extras.get(OWN, "include").is_some() {
+    if !included.is_empty() || request.extras.get(DIALECT, "include").is_some() {
         o.array("include", |a| {
-            for name in &wished {
+            for name in &included {
                 a.raw(name);
             }
         });
     }
 }
 
-fn leftover(
+fn write_extras(
     request: &ChatRequest,
-    own: bool,
+    same_dialect: bool,
     o: &mut write::ObjectWriter<'_>,
     losses: &mut Losses,
 ) {
-    for key in ["truncation", "background"].into_iter().filter(|_| own) {
+    for key in ["truncation", "background"].into_iter().filter(|_| same_dialect) {
         // As a field it is among those below.
         let noted = request.extras.iter().all(|(name, _)| name != key);
-        o.opt_raw(key, request.extras.get(OWN, key).filter(|_| noted));
+        o.opt_raw(key, request.extras.get(DIALECT, key).filter(|_| noted));
     }
     for (key, value) in request.extras.iter() {
-        if !own {
+        if !same_dialect {
             losses.add(key);
         } else if key != "include" && !key.contains('.') {
             o.raw(key, value);

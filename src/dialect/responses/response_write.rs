@@ -3,10 +3,10 @@
 use bytes::Bytes;
 
 use crate::{
-    dialect::{Shape, responses::stream_write::Writer},
+    dialect::{ResponseSpec, responses::stream_write::ResponseWriter},
     ir::{assemble, response::ChatResponse},
 };
 
-pub(super) fn write(response: &ChatResponse, shape: &Shape) -> Bytes {
-    Writer::whole(shape, assemble::to_events(response)).into()
+pub(super) fn write_response(response: &ChatResponse, shape: &ResponseSpec) -> Bytes {
+    ResponseWriter::full_response(shape, assemble::to_events(response)).into()
 }

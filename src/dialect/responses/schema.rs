@@ -3,12 +3,12 @@
 
 use crate::{
     base::{raw::RawJson, write},
-    dialect::{Shape, responses::items_read::OWN},
+    dialect::{ResponseSpec, responses::items_read::DIALECT},
     ir::{block::Citation, response::Finish, response::FinishKind, usage::Usage},
 };
 
 /// Fields that only repeat the request, with what stands there where the request said nothing.
-const REPEATED: [(&str, &str); 16] = [
+const ECHOED_DEFAULTS: [(&str, &str); 16] = [
     ("background", "false"),
     ("instructions", "null"),
     ("max_output_tokens", "null"),
@@ -31,52 +31,60 @@ const REPEATED: [(&str, &str); 16] = [
 #[derive(Debug)]
 pub(super) struct Envelope {
     pub(super) id: String,
-    created: i64,
+    created_at: i64,
     now: i64,
     model: String,
-    tier: String,
+    service_tier: String,
     /// The members that repeat the request, as text, from the first one's value on.
-    rest: String,
+    echoed_members: String,
 }
 
 /// How far a response is.
-pub(super) enum State<'a> {
+pub(super) enum ResponseState<'a> {
     Running,
-    Ended { finish: &'a Finish, word: &'a str, usage: Option<&'a Usage>, tier: Option<&'a str> },
-    Failed { code: &'a str, message: &'a str },
+    Ended {
+        finish: &'a Finish,
+        status: &'a str,
+        usage: Option<&'a Usage>,
+        service_tier: Option<&'a str>,
+    },
+    Failed {
+        code: &'a str,
+        message: &'a str,
+    },
 }
 
 impl Envelope {
-    pub(super) fn new(shape: &Shape) -> Self {
+    pub(super) fn new(shape: &ResponseSpec) -> Self {
         let repeated = write::object(|o| {
             o.raw_text("presence_penalty", "0.0");
-            for (key, usual) in REPEATED {
-                match shape.echo.get(OWN, key) {
-                    Some(said) => o.raw(key, said),
-                    None => o.raw_text(key, usual),
+            for (key, default_value) in ECHOED_DEFAULTS {
+                match shape.echo.get(DIALECT, key) {
+                    Some(value) => o.raw(key, value),
+                    None => o.raw_text(key, default_value),
                 };
             }
-            o.raw_text("reasoning", &reasoning(shape.echo.get(OWN, "reasoning")));
-            o.raw_text("text", &text(shape.echo.get(OWN, "text")));
+            o.raw_text("reasoning", &echo_reasoning(shape.echo.get(DIALECT, "reasoning")));
+            o.raw_text("text", &echo_text(shape.echo.get(DIALECT, "text")));
             o.array("tools", |a| {
-                for tool in shape.echo.get(OWN, "tools").into_iter().flat_map(|list| {
+                for tool in shape.echo.get(DIALECT, "tools").into_iter().flat_map(|list| {
                     list.json().items().map(RawJson::from_json).collect::<Vec<_>>()
                 }) {
-                    a.raw_text(&self::tool(&tool));
+                    a.raw_text(&self::echo_tool(&tool));
                 }
             });
         });
         let tier = shape
             .echo
-            .get(OWN, "service_tier")
+            .get(DIALECT, "service_tier")
             .and_then(|tier| Some(tier.json().str()?.into_owned()));
         Self {
-            id: format!("resp_{}", shape.id),
-            created: shape.now,
-            now: shape.now,
+            id: format!("resp_{}", shape.request_id),
+            created_at: shape.created,
+            now: shape.created,
             model: shape.model.clone(),
-            tier: tier.unwrap_or_else(|| "auto".to_owned()),
-            rest: format!(
+            service_tier: tier.unwrap_or_else(|| "auto".to_owned()),
+            echoed_members: format!(
                 "0.0,{}",
                 repeated.trim_start_matches('{').strip_suffix('}').unwrap_or_default()
             ),
@@ -84,33 +92,38 @@ impl Envelope {
     }
 
     /// When the upstream says that it began.
-    pub(super) fn created(&mut self, at: Option<i64>) {
-        self.created = at.filter(|at| *at > 0).unwrap_or(self.created);
+    pub(super) fn set_created_at(&mut self, at: Option<i64>) {
+        self.created_at = at.filter(|at| *at > 0).unwrap_or(self.created_at);
     }
 
     /// Writes the object; `output` is the text of the items.
-    pub(super) fn object(&self, o: &mut write::ObjectWriter<'_>, state: &State<'_>, output: &str) {
-        let completed = matches!(state, State::Ended { word: "completed", .. });
-        o.str("id", &self.id).str("object", "response").num("created_at", self.created);
+    pub(super) fn write_object(
+        &self,
+        o: &mut write::ObjectWriter<'_>,
+        state: &ResponseState<'_>,
+        output: &str,
+    ) {
+        let completed = matches!(state, ResponseState::Ended { status: "completed", .. });
+        o.str("id", &self.id).str("object", "response").num("created_at", self.created_at);
         let word = match state {
-            State::Running => "in_progress",
-            State::Ended { word, .. } => word,
-            State::Failed { .. } => "failed",
+            ResponseState::Running => "in_progress",
+            ResponseState::Ended { status: word, .. } => word,
+            ResponseState::Failed { .. } => "failed",
         };
         o.str("status", word);
         if completed {
-            o.num("completed_at", self.now.max(self.created))
+            o.num("completed_at", self.now.max(self.created_at))
         } else {
             o.null("completed_at")
         };
         match state {
-            State::Failed { code, message } => o.object("error", |o| {
+            ResponseState::Failed { code, message } => o.object("error", |o| {
                 o.str("code", code).str("message", message);
             }),
             _ => o.null("error"),
         };
         match state {
-            State::Ended { finish, word: "incomplete", .. } => {
+            ResponseState::Ended { finish, status: "incomplete", .. } => {
                 o.object("incomplete_details", |o| {
                     o.str(
                         "reason",
@@ -126,25 +139,29 @@ impl Envelope {
         };
         o.str("model", &self.model).raw_text("output", &format!("[{output}]"));
         match state {
-            State::Ended { usage: Some(usage), .. } => o.object("usage", |o| self::usage(o, usage)),
+            ResponseState::Ended { usage: Some(usage), .. } => {
+                o.object("usage", |o| self::write_usage(o, usage))
+            }
             _ => o.null("usage"),
         };
-        let told = match state {
-            State::Ended { tier, .. } => Some(
-                tier.map_or("default", |tier| if TIERS.contains(&tier) { tier } else { "default" }),
-            ),
+        let reported_tier = match state {
+            ResponseState::Ended { service_tier: tier, .. } => {
+                Some(tier.map_or("default", |tier| {
+                    if SERVICE_TIERS.contains(&tier) { tier } else { "default" }
+                }))
+            }
             _ => None,
         };
-        o.str("service_tier", told.unwrap_or(&self.tier));
+        o.str("service_tier", reported_tier.unwrap_or(&self.service_tier));
         // The first of the members brings the others along.
-        o.raw_text("frequency_penalty", &self.rest);
+        o.raw_text("frequency_penalty", &self.echoed_members);
     }
 }
 
-const TIERS: [&str; 5] = ["auto", "default", "flex", "priority", "scale"];
+const SERVICE_TIERS: [&str; 5] = ["auto", "default", "flex", "priority", "scale"];
 
 /// The word for how a response has ended.
-pub(super) fn word(finish: &Finish, refused: bool) -> &str {
+pub(super) fn response_status(finish: &Finish, refused: bool) -> &str {
     match finish.kind {
         FinishKind::Length | FinishKind::ContentFilter => "incomplete",
         FinishKind::Refusal if !refused => "incomplete",
@@ -152,13 +169,13 @@ pub(super) fn word(finish: &Finish, refused: bool) -> &str {
         FinishKind::Pause => finish
             .raw_reason
             .as_deref()
-            .filter(|said| matches!(*said, "queued" | "in_progress"))
+            .filter(|reason| matches!(*reason, "queued" | "in_progress"))
             .unwrap_or("completed"),
         FinishKind::Stop | FinishKind::ToolCalls | FinishKind::Refusal => "completed",
     }
 }
 
-pub(super) fn usage(o: &mut write::ObjectWriter<'_>, usage: &Usage) {
+pub(super) fn write_usage(o: &mut write::ObjectWriter<'_>, usage: &Usage) {
     let (input, output) = (usage.input_total(), usage.output_total());
     o.num("input_tokens", input);
     o.object("input_tokens_details", |o| {
@@ -174,8 +191,8 @@ pub(super) fn usage(o: &mut write::ObjectWriter<'_>, usage: &Usage) {
 
 /// A citation as an annotation; `None` where this API has none of its kind. `end` is where the text
 /// ends.
-pub(super) fn annotation(citation: &Citation, end: u64) -> Option<String> {
-    if let Some((OWN, raw)) = &citation.raw {
+pub(super) fn write_annotation(citation: &Citation, end: u64) -> Option<String> {
+    if let Some((DIALECT, raw)) = &citation.raw {
         return Some(raw.text().to_owned());
     }
     let url = citation.url.as_deref().filter(|url| !url.is_empty())?;
@@ -188,19 +205,22 @@ pub(super) fn annotation(citation: &Citation, end: u64) -> Option<String> {
     }))
 }
 
-fn reasoning(said: Option<&RawJson>) -> String {
-    filled(said, &[("effort", "null"), ("summary", "null")])
+fn echo_reasoning(echoed: Option<&RawJson>) -> String {
+    fill_defaults(echoed, &[("effort", "null"), ("summary", "null")])
 }
 
-fn text(said: Option<&RawJson>) -> String {
-    let Some(said) = said else { return r#"{"format":{"type":"text"}}"#.to_owned() };
-    let json = said.json();
+fn echo_text(echoed: Option<&RawJson>) -> String {
+    let Some(echoed) = echoed else { return r#"{"format":{"type":"text"}}"#.to_owned() };
+    let json = echoed.json();
     let Some(format) = json.get("format").filter(|format| format.is_object()) else {
-        return filled(Some(said), &[("format", r#"{"type":"text"}"#)]);
+        return fill_defaults(Some(echoed), &[("format", r#"{"type":"text"}"#)]);
     };
     let schema = format.get("type").and_then(|kind| kind.str()).as_deref() == Some("json_schema");
     let format = if schema {
-        filled(Some(&RawJson::from_json(format)), &[("description", "null"), ("strict", "false")])
+        fill_defaults(
+            Some(&RawJson::from_json(format)),
+            &[("description", "null"), ("strict", "false")],
+        )
     } else {
         format.text().to_owned()
     };
@@ -212,11 +232,11 @@ fn text(said: Option<&RawJson>) -> String {
     })
 }
 
-fn tool(said: &RawJson) -> String {
-    let json = said.json();
+fn echo_tool(echoed: &RawJson) -> String {
+    let json = echoed.json();
     match json.get("type").and_then(|kind| kind.str()).as_deref() {
-        Some("function") => filled(
-            Some(said),
+        Some("function") => fill_defaults(
+            Some(echoed),
             &[("description", "null"), ("parameters", "null"), ("strict", "null")],
         ),
         Some("namespace") => write::object(|o| {
@@ -227,23 +247,23 @@ fn tool(said: &RawJson) -> String {
                 for inner in
                     json.get("tools").into_iter().flat_map(crate::base::json::JsonRef::items)
                 {
-                    a.raw_text(&tool(&RawJson::from_json(inner)));
+                    a.raw_text(&echo_tool(&RawJson::from_json(inner)));
                 }
             });
         }),
-        _ => said.text().to_owned(),
+        _ => echoed.text().to_owned(),
     }
 }
 
 /// An object with what it lacks.
-fn filled(said: Option<&RawJson>, usual: &[(&str, &str)]) -> String {
+fn fill_defaults(echoed: Option<&RawJson>, defaults: &[(&str, &str)]) -> String {
     write::object(|o| {
-        for (key, value) in said.into_iter().flat_map(|said| said.json().members()) {
+        for (key, value) in echoed.into_iter().flat_map(|object| object.json().members()) {
             o.json(key, value);
         }
-        for (key, usual) in usual {
-            if said.is_none_or(|said| said.json().members().all(|(known, _)| known != *key)) {
-                o.raw_text(key, usual);
+        for (key, default_value) in defaults {
+            if echoed.is_none_or(|object| object.json().members().all(|(known, _)| known != *key)) {
+                o.raw_text(key, default_value);
             }
         }
     })

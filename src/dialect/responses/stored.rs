@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use crate::{
     base::write,
     dialect::{
-        Shape, Thinking, Traits,
+        ResponseSpec, TargetTraits, Thinking,
         losses::Losses,
-        responses::{input_write::Items, names::Names, schema},
+        responses::{input_write::InputItemsWriter, names::ResponsesToolNames, schema},
     },
     ir::{
         block::{Block, BlockKind},
@@ -22,7 +22,7 @@ use crate::{
 
 /// Which part of a list a client wants to see.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
+pub struct InputItemsQuery {
     pub limit: usize,
     /// The id of the item before the first wanted one.
     pub after: Option<String>,
@@ -30,16 +30,16 @@ pub struct Page {
 }
 
 /// Begins the content of a compaction that was made here; what follows is the summary, as it is.
-const MARK: &str = "aip1:";
-const SUMMARY: &str = "The conversation so far, in short:\n\n";
-const ASK: &str = "Summarise this conversation for a reader who has to go on with it and will see nothing of it but your summary and the \
+const COMPACTION_PREFIX: &str = "aip1:";
+const SUMMARY_INTRO: &str = "The conversation so far, in short:\n\n";
+const COMPACTION_PROMPT: &str = "Summarise this conversation for a reader who has to go on with it and will see nothing of it but your summary and the \
      user's own messages. Tell what was asked, what was found out, decided and done (with names, paths, numbers and code that will be \
      needed again), what is still open, and what the next step is. Answer with the summary only. Call no tools.";
 
-impl Page {
+impl InputItemsQuery {
     /// Reads the query of a list: `limit`, `after`, `order`. What makes no sense counts as absent.
     #[must_use]
-    pub fn of(query: &str) -> Self {
+    pub fn parse(query: &str) -> Self {
         let find = |key: &str| {
             query
                 .split('&')
@@ -60,8 +60,8 @@ impl Page {
 
 /// `GET /v1/responses/{id}/input_items`: what was asked, as items with ids. `id` is the response's.
 #[must_use]
-pub fn input_items(request: &ChatRequest, id: &str, page: &Page) -> Bytes {
-    let mut all: Vec<Value> = items(request, id);
+pub fn write_input_items(request: &ChatRequest, id: &str, page: &InputItemsQuery) -> Bytes {
+    let mut all: Vec<Value> = list_items(request, id);
     if !page.ascending {
         all.reverse();
     }
@@ -84,31 +84,31 @@ pub fn input_items(request: &ChatRequest, id: &str, page: &Page) -> Bytes {
     list.to_string().into()
 }
 
-fn items(request: &ChatRequest, id: &str) -> Vec<Value> {
-    let traits = Traits {
+fn list_items(request: &ChatRequest, id: &str) -> Vec<Value> {
+    let traits = TargetTraits {
         model: String::new(),
         stream: false,
         max_output: None,
         thinking: Thinking::Effort,
-        limit_field: "max_output_tokens",
+        max_tokens_field: "max_output_tokens",
         developer_role: false,
-        takes_reasoning: true,
-        seed: id.to_owned(),
+        accepts_reasoning: true,
+        call_id_seed: id.to_owned(),
     };
-    let (names, mut losses) = (Names::of(request), Losses::default());
-    let mut items = Items::new(request, &names, &traits, &mut losses);
-    items.all();
+    let (names, mut losses) = (ResponsesToolNames::from_request(request), Losses::default());
+    let mut items = InputItemsWriter::new(request, &names, &traits, &mut losses);
+    items.write_all();
     let seed = id.strip_prefix("resp_").unwrap_or(id);
-    let told = items
-        .list
+    let values = items
+        .items
         .iter()
         .filter_map(|text| serde_json::from_str::<Value>(text).ok())
         .filter(Value::is_object);
-    told.enumerate().map(|(n, item)| complete(item, seed, n)).collect()
+    values.enumerate().map(|(n, item)| fill_item_defaults(item, seed, n)).collect()
 }
 
 /// Adds what an item of a request may lack and an item of a list may not.
-fn complete(mut item: Value, seed: &str, n: usize) -> Value {
+fn fill_item_defaults(mut item: Value, seed: &str, n: usize) -> Value {
     let kind = item["type"].as_str().unwrap_or("message").to_owned();
     item["type"] = kind.as_str().into();
     if item["id"].as_str().is_none_or(str::is_empty) {
@@ -141,21 +141,21 @@ fn complete(mut item: Value, seed: &str, n: usize) -> Value {
 
 /// `DELETE /v1/responses/{id}`.
 #[must_use]
-pub fn deleted(id: &str) -> Bytes {
+pub fn write_deleted(id: &str) -> Bytes {
     json!({ "id": id, "object": "response", "deleted": true }).to_string().into()
 }
 
 /// `POST /v1/responses/input_tokens`.
 #[must_use]
-pub fn input_tokens(count: u64) -> Bytes {
+pub fn write_input_tokens(count: u64) -> Bytes {
     json!({ "object": "response.input_tokens", "input_tokens": count }).to_string().into()
 }
 
 /// The request that asks any model for the summary that [`compacted`] needs.
 #[must_use]
-pub fn to_compact(request: &ChatRequest) -> ChatRequest {
+pub fn compaction_request(request: &ChatRequest) -> ChatRequest {
     let mut messages = request.messages.clone();
-    messages.push(ChatMessage::new(Role::User, vec![Block::text(ASK)]));
+    messages.push(ChatMessage::new(Role::User, vec![Block::text(COMPACTION_PROMPT)]));
     ChatRequest {
         system: request.system.clone(),
         messages,
@@ -174,37 +174,41 @@ pub fn to_compact(request: &ChatRequest) -> ChatRequest {
 /// `compaction` item. It is not encrypted; the reader of requests takes it back on a later turn, so
 /// that it can go to any upstream.
 #[must_use]
-pub fn compacted(request: &ChatRequest, answer: &ChatResponse, shape: &Shape) -> Bytes {
-    let kept = |message: &&ChatMessage| {
+pub fn write_compaction(
+    request: &ChatRequest,
+    answer: &ChatResponse,
+    shape: &ResponseSpec,
+) -> Bytes {
+    let has_user_content = |message: &&ChatMessage| {
         message.role == Role::User
             && message.blocks.iter().any(|block| {
                 !matches!(block.kind, BlockKind::ToolResult(_) | BlockKind::Foreign { .. })
             })
     };
     let users = ChatRequest {
-        messages: request.messages.iter().filter(kept).cloned().collect(),
+        messages: request.messages.iter().filter(has_user_content).cloned().collect(),
         ..ChatRequest::default()
     };
-    let said = answer.blocks.iter().filter_map(|block| match &block.kind {
+    let texts = answer.blocks.iter().filter_map(|block| match &block.kind {
         BlockKind::Text(text) => Some(text.text.as_str()),
         _ => None,
     });
-    let summary = format!("{MARK}{}", said.collect::<Vec<_>>().join("\n"));
-    let mut output = items(&users, &shape.id);
-    output.push(json!({ "id": format!("cmp_{}", shape.id), "type": "compaction", "encrypted_content": summary }));
+    let summary = format!("{COMPACTION_PREFIX}{}", texts.collect::<Vec<_>>().join("\n"));
+    let mut output = list_items(&users, &shape.request_id);
+    output.push(json!({ "id": format!("cmp_{}", shape.request_id), "type": "compaction", "encrypted_content": summary }));
     let body = write::object(|o| {
-        o.str("id", &format!("resp_{}", shape.id))
+        o.str("id", &format!("resp_{}", shape.request_id))
             .str("object", "response.compaction")
-            .num("created_at", shape.now);
+            .num("created_at", shape.created);
         o.raw_text("output", &Value::Array(output).to_string());
-        o.object("usage", |o| schema::usage(o, &answer.usage.unwrap_or_default()));
+        o.object("usage", |o| schema::write_usage(o, &answer.usage.unwrap_or_default()));
     });
     body.into()
 }
 
 /// What a compaction that was made here says to a model; `None` for a provider's own.
-pub(super) fn summary(content: &str) -> Option<String> {
-    content.strip_prefix(MARK).map(|summary| format!("{SUMMARY}{summary}"))
+pub(super) fn read_compaction(content: &str) -> Option<String> {
+    content.strip_prefix(COMPACTION_PREFIX).map(|summary| format!("{SUMMARY_INTRO}{summary}"))
 }
 
 #[cfg(test)]
@@ -212,7 +216,7 @@ mod tests {
     use super::*;
     use crate::{
         base::json,
-        dialect::{Framing, Place, responses::request_read},
+        dialect::{ChatEndpoint, Framing, responses::request_read},
         ir::extras::Extras,
     };
 
@@ -221,7 +225,7 @@ mod tests {
     }
 
     fn request(body: &str) -> ChatRequest {
-        request_read::read(body.as_bytes()).expect("a request")
+        request_read::read_request(body.as_bytes()).expect("a request")
     }
 
     #[test]
@@ -229,7 +233,7 @@ mod tests {
         let request = request(
             r#"{"input":[{"role":"user","content":"a"},{"type":"function_call","call_id":"c","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"c","output":"x"}]}"#,
         );
-        let list = value(&input_items(&request, "resp_7", &Page::of("")));
+        let list = value(&write_input_items(&request, "resp_7", &InputItemsQuery::parse("")));
         let kinds: Vec<_> = list["data"]
             .as_array()
             .expect("a list")
@@ -244,8 +248,11 @@ mod tests {
             list["data"][2],
             json!({"type":"message","role":"user","id":"msg_7_in0","status":"completed","content":[{"type":"input_text","text":"a"}]})
         );
-        let page =
-            value(&input_items(&request, "resp_7", &Page::of("limit=1&order=asc&after=msg_7_in0")));
+        let page = value(&write_input_items(
+            &request,
+            "resp_7",
+            &InputItemsQuery::parse("limit=1&order=asc&after=msg_7_in0"),
+        ));
         assert_eq!(
             (&page["data"][0]["type"], &page["has_more"], &page["first_id"]),
             (&json!("function_call"), &json!(true), &json!("fc_7_in1"))
@@ -257,22 +264,22 @@ mod tests {
         let asked = request(
             r#"{"input":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],"tools":[{"type":"function","name":"f"}]}"#,
         );
-        let ask = to_compact(&asked);
+        let ask = compaction_request(&asked);
         assert_eq!((ask.messages.len(), ask.tool_choice), (3, Some(ToolChoice::None)));
-        let shape = Shape {
-            place: Place::Main,
+        let shape = ResponseSpec {
+            endpoint: ChatEndpoint::Chat,
             model: "m".to_owned(),
-            id: "7".to_owned(),
-            now: 5,
+            request_id: "7".to_owned(),
+            created: 5,
             framing: Framing::Sse,
-            usage: true,
-            custom: Vec::new(),
-            namespaced: Vec::new(),
+            include_usage: true,
+            custom_tools: Vec::new(),
+            namespaced_tools: Vec::new(),
             echo: Extras::default(),
         };
         let answer =
             ChatResponse { blocks: vec![Block::text("they said b")], ..ChatResponse::default() };
-        let body = value(&compacted(&asked, &answer, &shape));
+        let body = value(&write_compaction(&asked, &answer, &shape));
         assert_eq!(
             (&body["object"], body["output"].as_array().map(Vec::len)),
             (&json!("response.compaction"), Some(2))
@@ -282,6 +289,9 @@ mod tests {
             next.messages[1].blocks,
             vec![Block::text("The conversation so far, in short:\n\nthey said b")]
         );
-        assert!(json::parse(&deleted("resp_7")).is_ok() && json::parse(&input_tokens(3)).is_ok());
+        assert!(
+            json::parse(&write_deleted("resp_7")).is_ok()
+                && json::parse(&write_input_tokens(3)).is_ok()
+        );
     }
 }

@@ -3,17 +3,18 @@
 use crate::{
     base::write,
     dialect::{
-        Shape, StreamWriter,
+        ResponseSpec, StreamWriter,
         responses::{
             error,
-            items_read::OWN,
+            items_read::DIALECT,
             items_write::{
-                Call, Frames, Item, Part, Speech, Thought, append, message, place, summary_text,
+                CallItem, ContentPart, EventWriter, MessageItem, OutputItem, ReasoningItem,
+                append_element, write_location, write_message, write_summary_text,
             },
-            names::inner,
-            schema::{self, Envelope, State},
+            names::strip_namespace,
+            schema::{self, Envelope, ResponseState},
         },
-        words::{self, SENT},
+        words::{self, MAX_SENT_CHARS},
     },
     ir::{
         block::{
@@ -27,173 +28,181 @@ use crate::{
     },
 };
 
-pub(super) struct Writer {
+pub(super) struct ResponseWriter {
     id: String,
-    custom: Vec<String>,
-    namespaced: Vec<(String, String, String)>,
+    custom_tools: Vec<String>,
+    namespaced_tools: Vec<(String, String, String)>,
     envelope: Envelope,
     sequence: BlockSerializer,
-    turn: Vec<ChatEvent>,
-    frames: Frames,
-    begun: bool,
-    refused: bool,
+    ordered_events: Vec<ChatEvent>,
+    event_writer: EventWriter,
+    started: bool,
+    saw_refusal: bool,
     usage: Option<Usage>,
     /// The items that are complete, as text.
     output: String,
     /// How many there are.
-    count: u64,
-    item: Item,
+    item_count: u64,
+    open_item: OutputItem,
 }
 
-impl Writer {
-    pub(super) fn new(shape: &Shape) -> Self {
+impl ResponseWriter {
+    pub(super) fn new(shape: &ResponseSpec) -> Self {
         Self {
-            id: shape.id.clone(),
-            custom: shape.custom.clone(),
-            namespaced: shape.namespaced.clone(),
+            id: shape.request_id.clone(),
+            custom_tools: shape.custom_tools.clone(),
+            namespaced_tools: shape.namespaced_tools.clone(),
             envelope: Envelope::new(shape),
             sequence: BlockSerializer::default(),
-            turn: Vec::new(),
-            frames: Frames { number: 0, line: String::new(), quiet: false },
-            begun: false,
-            refused: false,
+            ordered_events: Vec::new(),
+            event_writer: EventWriter {
+                next_sequence: 0,
+                line: String::new(),
+                suppress_output: false,
+            },
+            started: false,
+            saw_refusal: false,
             usage: None,
             output: String::new(),
-            count: 0,
-            item: Item::None,
+            item_count: 0,
+            open_item: OutputItem::None,
         }
     }
 
     /// The whole response that these events are.
-    pub(super) fn whole(shape: &Shape, events: Vec<ChatEvent>) -> String {
+    pub(super) fn full_response(shape: &ResponseSpec, events: Vec<ChatEvent>) -> String {
         let mut writer = Self::new(shape);
-        writer.frames.quiet = true;
+        writer.event_writer.suppress_output = true;
         let (mut out, mut end) = (Vec::new(), None);
         for event in events {
             match event {
                 ChatEvent::End { finish, usage, service_tier } => {
                     end = Some((finish, usage, service_tier))
                 }
-                event => writer.tell(event, &mut out),
+                event => writer.write_event(event, &mut out),
             }
         }
         let (finish, usage, tier) = end.unwrap_or_default();
-        writer.settle(item_word(&finish), &mut out);
+        writer.close_item(item_status(&finish), &mut out);
         let usage = usage.or(writer.usage);
-        let word = schema::word(&finish, writer.refused);
-        let state =
-            State::Ended { finish: &finish, word, usage: usage.as_ref(), tier: tier.as_deref() };
-        write::object(|o| writer.envelope.object(o, &state, &writer.output))
+        let word = schema::response_status(&finish, writer.saw_refusal);
+        let state = ResponseState::Ended {
+            finish: &finish,
+            status: word,
+            usage: usage.as_ref(),
+            service_tier: tier.as_deref(),
+        };
+        write::object(|o| writer.envelope.write_object(o, &state, &writer.output))
     }
 
-    fn begin(&mut self, out: &mut Vec<u8>) {
-        if std::mem::replace(&mut self.begun, true) {
+    fn ensure_started(&mut self, out: &mut Vec<u8>) {
+        if std::mem::replace(&mut self.started, true) {
             return;
         }
         for kind in ["response.created", "response.in_progress"] {
             let envelope = &self.envelope;
-            self.frames.emit(kind, out, |o| {
-                o.object("response", |o| envelope.object(o, &State::Running, ""));
+            self.event_writer.emit(kind, out, |o| {
+                o.object("response", |o| envelope.write_object(o, &ResponseState::Running, ""));
             });
         }
     }
 
     fn item_id(&self, prefix: &str) -> String {
-        format!("{prefix}{}_{}", self.id, self.count)
+        format!("{prefix}{}_{}", self.id, self.item_count)
     }
 
-    fn tell(&mut self, event: ChatEvent, out: &mut Vec<u8>) {
+    fn write_event(&mut self, event: ChatEvent, out: &mut Vec<u8>) {
         match event {
             ChatEvent::Begin { created, usage, .. } => {
-                self.envelope.created(created);
+                self.envelope.set_created_at(created);
                 self.usage = usage;
-                self.begin(out);
+                self.ensure_started(out);
             }
-            ChatEvent::Open { head, .. } => self.open(head, out),
-            ChatEvent::Delta { text, .. } => self.delta(&text, out),
-            ChatEvent::Signature { signature: proof, .. } => self.proof(proof, out),
-            ChatEvent::Citation { citation, .. } => self.cite(&citation, out),
-            ChatEvent::Logprobs(list) => self.logprobs(list.text(), out),
-            ChatEvent::Close { .. } => match &self.item {
-                Item::Message(_) => self.part_done(out),
-                Item::Reasoning(_) => self.settle("completed", out),
+            ChatEvent::Open { head, .. } => self.open_block(head, out),
+            ChatEvent::Delta { text, .. } => self.write_delta(&text, out),
+            ChatEvent::Signature { signature: proof, .. } => self.set_signature(proof, out),
+            ChatEvent::Citation { citation, .. } => self.write_citation(&citation, out),
+            ChatEvent::Logprobs(list) => self.write_logprobs(list.text(), out),
+            ChatEvent::Close { .. } => match &self.open_item {
+                OutputItem::Message(_) => self.close_part(out),
+                OutputItem::Reasoning(_) => self.close_item("completed", out),
                 // How a call ended is known by what follows it.
-                Item::Call(_) | Item::None => {}
+                OutputItem::Call(_) | OutputItem::None => {}
             },
             ChatEvent::End { finish, usage, service_tier } => {
-                self.end(&finish, usage, service_tier.as_deref(), out)
+                self.write_end(&finish, usage, service_tier.as_deref(), out)
             }
         }
     }
 
-    fn open(&mut self, head: BlockStart, out: &mut Vec<u8>) {
-        self.begin(out);
+    fn open_block(&mut self, head: BlockStart, out: &mut Vec<u8>) {
+        self.ensure_started(out);
         match head {
-            BlockStart::Text => self.part(false, out),
-            BlockStart::Refusal => self.part(true, out),
+            BlockStart::Text => self.open_part(false, out),
+            BlockStart::Refusal => self.open_part(true, out),
             BlockStart::Reasoning { .. } => {
-                self.settle("completed", out);
-                self.item = Item::Reasoning(Thought {
+                self.close_item("completed", out);
+                self.open_item = OutputItem::Reasoning(ReasoningItem {
                     id: None,
                     text: String::new(),
-                    proof: None,
-                    summarised: false,
+                    encrypted_content: None,
+                    summary_started: false,
                 });
             }
             BlockStart::ToolCall { id, name, form } => {
-                self.settle("completed", out);
-                let bridged = form == CallKind::Function && self.custom.contains(&name);
+                self.close_item("completed", out);
+                let bridged = form == CallKind::Function && self.custom_tools.contains(&name);
                 let custom = bridged || form == CallKind::Custom;
-                let inside = self.namespaced.iter().find(|(full, ..)| *full == name);
+                let inside = self.namespaced_tools.iter().find(|(full, ..)| *full == name);
                 let (space, name) = match inside {
                     Some((full, space, name)) if name.is_empty() => {
-                        (Some(space.clone()), inner(space, full).to_owned())
+                        (Some(space.clone()), strip_namespace(space, full).to_owned())
                     }
                     Some((_, space, name)) => (Some(space.clone()), name.clone()),
                     None => (None, name),
                 };
-                let item = Call {
+                let item = CallItem {
                     id: self.item_id(if custom { "ctc_" } else { "fc_" }),
-                    call: id,
+                    call_id: id,
                     name,
-                    space,
+                    namespace: space,
                     text: String::new(),
                     custom,
                     bridged,
                 };
-                let index = self.count;
-                self.frames.emit("response.output_item.added", out, |o| {
+                let index = self.item_count;
+                self.event_writer.emit("response.output_item.added", out, |o| {
                     o.num("output_index", index)
-                        .object("item", |o| item.object(o, "in_progress", ""));
+                        .object("item", |o| item.write_object(o, "in_progress", ""));
                 });
-                self.item = Item::Call(item);
+                self.open_item = OutputItem::Call(item);
             }
-            BlockStart::Media(media) => self.media(&media, out),
-            BlockStart::Foreign { dialect: OWN, body } => {
-                self.settle("completed", out);
-                self.told_whole(body.text(), out);
+            BlockStart::Media(media) => self.write_media(&media, out),
+            BlockStart::Foreign { dialect: DIALECT, body } => {
+                self.close_item("completed", out);
+                self.write_complete_item(body.text(), out);
             }
             // What another provider ran on its own side has no item here.
-            BlockStart::Foreign { .. } => self.settle("completed", out),
+            BlockStart::Foreign { .. } => self.close_item("completed", out),
         }
     }
 
     /// An item that is told whole.
-    fn told_whole(&mut self, item: &str, out: &mut Vec<u8>) {
-        let index = self.count;
+    fn write_complete_item(&mut self, item: &str, out: &mut Vec<u8>) {
+        let index = self.item_count;
         for kind in ["response.output_item.added", "response.output_item.done"] {
-            self.frames.emit(kind, out, |o| {
+            self.event_writer.emit(kind, out, |o| {
                 o.num("output_index", index).raw_text("item", item);
             });
         }
-        append(&mut self.output, item);
-        self.count += 1;
+        append_element(&mut self.output, item);
+        self.item_count += 1;
     }
 
-    fn media(&mut self, media: &Media, out: &mut Vec<u8>) {
+    fn write_media(&mut self, media: &Media, out: &mut Vec<u8>) {
         match (media.kind, &media.source) {
             (MediaKind::Image, MediaSource::Base64(data)) => {
-                self.settle("completed", out);
+                self.close_item("completed", out);
                 let id = self.item_id("ig_");
                 let item = write::object(|o| {
                     o.str("id", &id)
@@ -205,11 +214,11 @@ impl Writer {
                         media.mime.as_deref().and_then(|mime| mime.strip_prefix("image/")),
                     );
                 });
-                self.told_whole(&item, out);
+                self.write_complete_item(&item, out);
             }
             (_, MediaSource::Url(url)) => {
-                self.part(false, out);
-                self.delta(&format!("![]({url})"), out);
+                self.open_part(false, out);
+                self.write_delta(&format!("![]({url})"), out);
             }
             // There is no item for it.
             _ => {}
@@ -217,209 +226,235 @@ impl Writer {
     }
 
     /// Opens a part of a message, and the message where none is open.
-    fn part(&mut self, refusal: bool, out: &mut Vec<u8>) {
-        self.refused |= refusal;
-        self.part_done(out);
-        if !matches!(self.item, Item::Message(_)) {
-            self.settle("completed", out);
-            let index = self.count;
+    fn open_part(&mut self, refusal: bool, out: &mut Vec<u8>) {
+        self.saw_refusal |= refusal;
+        self.close_part(out);
+        if !matches!(self.open_item, OutputItem::Message(_)) {
+            self.close_item("completed", out);
+            let index = self.item_count;
             let id = self.item_id("msg_");
-            self.frames.emit("response.output_item.added", out, |o| {
-                o.num("output_index", index).object("item", |o| message(o, &id, "in_progress", ""));
+            self.event_writer.emit("response.output_item.added", out, |o| {
+                o.num("output_index", index)
+                    .object("item", |o| write_message(o, &id, "in_progress", ""));
             });
-            self.item = Item::Message(Speech { id, parts: String::new(), count: 0, open: None });
+            self.open_item = OutputItem::Message(MessageItem {
+                id,
+                parts: String::new(),
+                part_count: 0,
+                open_part: None,
+            });
         }
-        let index = self.count;
-        if let Item::Message(speech) = &mut self.item {
-            let part = Part { refusal, ..Part::default() };
-            self.frames.emit("response.content_part.added", out, |o| {
-                place(o, &speech.id, index, speech.count).object("part", |o| part.object(o));
+        let index = self.item_count;
+        if let OutputItem::Message(message_item) = &mut self.open_item {
+            let part = ContentPart { is_refusal: refusal, ..ContentPart::default() };
+            self.event_writer.emit("response.content_part.added", out, |o| {
+                write_location(o, &message_item.id, index, message_item.part_count)
+                    .object("part", |o| part.write_object(o));
             });
-            speech.open = Some(part);
+            message_item.open_part = Some(part);
         }
     }
 
-    fn delta(&mut self, text: &str, out: &mut Vec<u8>) {
-        let index = self.count;
-        match &mut self.item {
-            Item::Message(Speech { id, count, open: Some(part), .. }) => {
+    fn write_delta(&mut self, text: &str, out: &mut Vec<u8>) {
+        let index = self.item_count;
+        match &mut self.open_item {
+            OutputItem::Message(MessageItem {
+                id,
+                part_count: count,
+                open_part: Some(part),
+                ..
+            }) => {
                 part.text.push_str(text);
-                let kind = if part.refusal {
+                let kind = if part.is_refusal {
                     "response.refusal.delta"
                 } else {
                     "response.output_text.delta"
                 };
-                let refusal = part.refusal;
-                self.frames.emit(kind, out, |o| {
-                    place(o, id, index, *count).str("delta", text);
+                let refusal = part.is_refusal;
+                self.event_writer.emit(kind, out, |o| {
+                    write_location(o, id, index, *count).str("delta", text);
                     if !refusal {
                         o.array("logprobs", |_| {});
                     }
                 });
             }
-            Item::Call(call) => {
+            OutputItem::Call(call) => {
                 call.text.push_str(text);
                 if !call.bridged {
-                    self.frames.emit(call.kind("delta"), out, |o| {
+                    self.event_writer.emit(call.event_type("delta"), out, |o| {
                         o.str("item_id", &call.id).num("output_index", index).str("delta", text);
                     });
                 }
             }
-            Item::Reasoning(thought) => {
-                thought.begin(None, &self.id, index, &mut self.frames, out);
+            OutputItem::Reasoning(thought) => {
+                thought.ensure_added(None, &self.id, index, &mut self.event_writer, out);
                 let id = thought.id.as_deref().unwrap_or_default();
-                if !std::mem::replace(&mut thought.summarised, true) {
-                    self.frames.emit("response.reasoning_summary_part.added", out, |o| {
+                if !std::mem::replace(&mut thought.summary_started, true) {
+                    self.event_writer.emit("response.reasoning_summary_part.added", out, |o| {
                         o.str("item_id", id).num("output_index", index).num("summary_index", 0);
-                        o.object("part", |o| summary_text(o, ""));
+                        o.object("part", |o| write_summary_text(o, ""));
                     });
                 }
                 thought.text.push_str(text);
-                self.frames.emit("response.reasoning_summary_text.delta", out, |o| {
+                self.event_writer.emit("response.reasoning_summary_text.delta", out, |o| {
                     o.str("item_id", id)
                         .num("output_index", index)
                         .num("summary_index", 0)
                         .str("delta", text);
                 });
             }
-            Item::Message(_) | Item::None => {}
+            OutputItem::Message(_) | OutputItem::None => {}
         }
     }
 
-    fn proof(&mut self, proof: ReasoningSignature, out: &mut Vec<u8>) {
-        let index = self.count;
-        if let Item::Reasoning(thought) = &mut self.item
-            && proof.dialect == OWN
+    fn set_signature(&mut self, proof: ReasoningSignature, out: &mut Vec<u8>) {
+        let index = self.item_count;
+        if let OutputItem::Reasoning(thought) = &mut self.open_item
+            && proof.dialect == DIALECT
             && proof.kind == SignatureKind::Encrypted
         {
-            thought.begin(proof.id, &self.id, index, &mut self.frames, out);
-            thought.proof = Some(proof.value);
+            thought.ensure_added(proof.id, &self.id, index, &mut self.event_writer, out);
+            thought.encrypted_content = Some(proof.value);
         }
     }
 
-    fn cite(&mut self, citation: &Citation, out: &mut Vec<u8>) {
-        let index = self.count;
-        let Item::Message(Speech { id, count, open: Some(part), .. }) = &mut self.item else {
-            return;
-        };
-        let Some(annotation) = schema::annotation(citation, part.text.chars().count() as u64)
+    fn write_citation(&mut self, citation: &Citation, out: &mut Vec<u8>) {
+        let index = self.item_count;
+        let OutputItem::Message(MessageItem {
+            id, part_count: count, open_part: Some(part), ..
+        }) = &mut self.open_item
         else {
             return;
         };
-        append(&mut part.annotations, &annotation);
-        let number = part.cited;
-        part.cited += 1;
-        self.frames.emit("response.output_text.annotation.added", out, |o| {
-            place(o, id, index, *count)
+        let Some(annotation) = schema::write_annotation(citation, part.text.chars().count() as u64)
+        else {
+            return;
+        };
+        append_element(&mut part.annotations, &annotation);
+        let number = part.citation_count;
+        part.citation_count += 1;
+        self.event_writer.emit("response.output_text.annotation.added", out, |o| {
+            write_location(o, id, index, *count)
                 .num("annotation_index", number)
                 .raw_text("annotation", &annotation);
         });
     }
 
     /// They belong to text that has gone out already, so they follow with none.
-    fn logprobs(&mut self, list: &str, out: &mut Vec<u8>) {
-        let index = self.count;
-        let Item::Message(Speech { id, count, open: Some(part), .. }) = &mut self.item else {
+    fn write_logprobs(&mut self, list: &str, out: &mut Vec<u8>) {
+        let index = self.item_count;
+        let OutputItem::Message(MessageItem {
+            id, part_count: count, open_part: Some(part), ..
+        }) = &mut self.open_item
+        else {
             return;
         };
         let inside =
             list.trim().trim_start_matches('[').strip_suffix(']').unwrap_or_default().trim();
-        if part.refusal || inside.is_empty() {
+        if part.is_refusal || inside.is_empty() {
             return;
         }
-        append(&mut part.logprobs, inside);
-        self.frames.emit("response.output_text.delta", out, |o| {
-            place(o, id, index, *count).str("delta", "").raw_text("logprobs", list);
+        append_element(&mut part.logprobs, inside);
+        self.event_writer.emit("response.output_text.delta", out, |o| {
+            write_location(o, id, index, *count).str("delta", "").raw_text("logprobs", list);
         });
     }
 
-    fn part_done(&mut self, out: &mut Vec<u8>) {
-        let index = self.count;
-        let Item::Message(speech) = &mut self.item else { return };
-        let Some(part) = speech.open.take() else { return };
-        let (id, number) = (&speech.id, speech.count);
-        let kind = if part.refusal { "response.refusal.done" } else { "response.output_text.done" };
-        self.frames.emit(kind, out, |o| {
-            place(o, id, index, number)
-                .str(if part.refusal { "refusal" } else { "text" }, &part.text);
-            if !part.refusal {
+    fn close_part(&mut self, out: &mut Vec<u8>) {
+        let index = self.item_count;
+        let OutputItem::Message(message_item) = &mut self.open_item else { return };
+        let Some(part) = message_item.open_part.take() else { return };
+        let (id, number) = (&message_item.id, message_item.part_count);
+        let kind =
+            if part.is_refusal { "response.refusal.done" } else { "response.output_text.done" };
+        self.event_writer.emit(kind, out, |o| {
+            write_location(o, id, index, number)
+                .str(if part.is_refusal { "refusal" } else { "text" }, &part.text);
+            if !part.is_refusal {
                 o.raw_text("logprobs", &format!("[{}]", part.logprobs));
             }
         });
-        let text = write::object(|o| part.object(o));
-        self.frames.emit("response.content_part.done", out, |o| {
-            place(o, id, index, number).raw_text("part", &text);
+        let text = write::object(|o| part.write_object(o));
+        self.event_writer.emit("response.content_part.done", out, |o| {
+            write_location(o, id, index, number).raw_text("part", &text);
         });
-        append(&mut speech.parts, &text);
-        speech.count += 1;
+        append_element(&mut message_item.parts, &text);
+        message_item.part_count += 1;
     }
 
     /// Ends the open item.
-    fn settle(&mut self, word: &str, out: &mut Vec<u8>) {
-        self.part_done(out);
-        let index = self.count;
-        let item = match std::mem::replace(&mut self.item, Item::None) {
-            Item::None => return,
-            Item::Message(speech) => write::object(|o| message(o, &speech.id, word, &speech.parts)),
-            Item::Call(call) => {
-                let (whole, told) = call.said();
-                if !told && !whole.is_empty() {
-                    self.frames.emit(call.kind("delta"), out, |o| {
-                        o.str("item_id", &call.id).num("output_index", index).str("delta", &whole);
+    fn close_item(&mut self, status: &str, out: &mut Vec<u8>) {
+        self.close_part(out);
+        let index = self.item_count;
+        let item = match std::mem::replace(&mut self.open_item, OutputItem::None) {
+            OutputItem::None => return,
+            OutputItem::Message(message_item) => {
+                write::object(|o| write_message(o, &message_item.id, status, &message_item.parts))
+            }
+            OutputItem::Call(call) => {
+                let (text, streamed) = call.final_text();
+                if !streamed && !text.is_empty() {
+                    self.event_writer.emit(call.event_type("delta"), out, |o| {
+                        o.str("item_id", &call.id).num("output_index", index).str("delta", &text);
                     });
                 }
-                self.frames.emit(call.kind("done"), out, |o| {
+                self.event_writer.emit(call.event_type("done"), out, |o| {
                     o.str("item_id", &call.id).num("output_index", index);
-                    o.str(if call.custom { "input" } else { "arguments" }, &whole);
+                    o.str(if call.custom { "input" } else { "arguments" }, &text);
                     if !call.custom {
                         o.str("name", &call.name);
                     }
                 });
-                write::object(|o| call.object(o, word, &whole))
+                write::object(|o| call.write_object(o, status, &text))
             }
-            Item::Reasoning(thought) => {
+            OutputItem::Reasoning(thought) => {
                 // A thought without words and proof is none.
                 let Some(id) = &thought.id else { return };
-                if thought.summarised {
-                    self.frames.emit("response.reasoning_summary_text.done", out, |o| {
+                if thought.summary_started {
+                    self.event_writer.emit("response.reasoning_summary_text.done", out, |o| {
                         o.str("item_id", id)
                             .num("output_index", index)
                             .num("summary_index", 0)
                             .str("text", &thought.text);
                     });
-                    self.frames.emit("response.reasoning_summary_part.done", out, |o| {
+                    self.event_writer.emit("response.reasoning_summary_part.done", out, |o| {
                         o.str("item_id", id).num("output_index", index).num("summary_index", 0);
-                        o.object("part", |o| summary_text(o, &thought.text));
+                        o.object("part", |o| write_summary_text(o, &thought.text));
                     });
                 }
-                write::object(|o| thought.object(o))
+                write::object(|o| thought.write_object(o))
             }
         };
-        self.frames.emit("response.output_item.done", out, |o| {
+        self.event_writer.emit("response.output_item.done", out, |o| {
             o.num("output_index", index).raw_text("item", &item);
         });
-        append(&mut self.output, &item);
-        self.count += 1;
+        append_element(&mut self.output, &item);
+        self.item_count += 1;
     }
 
-    fn end(
+    fn write_end(
         &mut self,
         finish: &Finish,
         usage: Option<Usage>,
         tier: Option<&str>,
         out: &mut Vec<u8>,
     ) {
-        self.begin(out);
-        self.settle(item_word(finish), out);
+        self.ensure_started(out);
+        self.close_item(item_status(finish), out);
         let usage = usage.or(self.usage);
-        let word = schema::word(finish, self.refused);
+        let word = schema::response_status(finish, self.saw_refusal);
         let kind = if word == "incomplete" { "response.incomplete" } else { "response.completed" };
         let (envelope, output) = (&self.envelope, &self.output);
-        self.frames.emit(kind, out, |o| {
+        self.event_writer.emit(kind, out, |o| {
             o.object("response", |o| {
-                envelope.object(
+                envelope.write_object(
                     o,
-                    &State::Ended { finish, word, usage: usage.as_ref(), tier },
+                    &ResponseState::Ended {
+                        finish,
+                        status: word,
+                        usage: usage.as_ref(),
+                        service_tier: tier,
+                    },
                     output,
                 )
             });
@@ -427,28 +462,29 @@ impl Writer {
     }
 }
 
-impl StreamWriter for Writer {
-    fn event(&mut self, event: ChatEvent, out: &mut Vec<u8>) {
-        let mut turn = std::mem::take(&mut self.turn);
-        self.sequence.push(event, &mut turn);
-        for event in turn.drain(..) {
-            self.tell(event, out);
+impl StreamWriter for ResponseWriter {
+    fn write_event(&mut self, event: ChatEvent, out: &mut Vec<u8>) {
+        let mut ordered_events = std::mem::take(&mut self.ordered_events);
+        self.sequence.push(event, &mut ordered_events);
+        for event in ordered_events.drain(..) {
+            self.write_event(event, out);
         }
-        self.turn = turn;
+        self.ordered_events = ordered_events;
     }
 
-    fn error(&mut self, error: &ProxyError, _request_id: &str, out: &mut Vec<u8>) {
-        let message = words::escaped(&error.message, SENT);
+    fn write_error(&mut self, error: &ProxyError, _request_id: &str, out: &mut Vec<u8>) {
+        let message = words::escape_controls(&error.message, MAX_SENT_CHARS);
         let (envelope, output) = (&self.envelope, &self.output);
-        self.frames.emit("response.failed", out, |o| {
-            let state = State::Failed { code: error::code(error.kind), message: &message };
-            o.object("response", |o| envelope.object(o, &state, output));
+        self.event_writer.emit("response.failed", out, |o| {
+            let state =
+                ResponseState::Failed { code: error::failure_code(error.kind), message: &message };
+            o.object("response", |o| envelope.write_object(o, &state, output));
         });
     }
 }
 
 /// How the last item has ended.
-fn item_word(finish: &Finish) -> &'static str {
+fn item_status(finish: &Finish) -> &'static str {
     if matches!(finish.kind, FinishKind::Length | FinishKind::ContentFilter) {
         "incomplete"
     } else {

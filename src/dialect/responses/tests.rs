@@ -12,8 +12,8 @@ use super::*;
 use crate::{
     dialect::{
         Loss, Thinking,
-        recorded::{self, Exchange},
-        translate::Reading,
+        recorded::{self, RecordedExchange},
+        translate::EventDecoder,
     },
     ir::{
         assemble::{Assembler, to_events},
@@ -24,52 +24,52 @@ use crate::{
     },
 };
 
-fn shape() -> Shape {
-    Shape {
-        place: Place::Main,
+fn shape() -> ResponseSpec {
+    ResponseSpec {
+        endpoint: ChatEndpoint::Chat,
         model: "asked".to_owned(),
-        id: "7".to_owned(),
-        now: 1_700_000_000,
+        request_id: "7".to_owned(),
+        created: 1_700_000_000,
         framing: Framing::Sse,
-        usage: true,
-        custom: Vec::new(),
-        namespaced: Vec::new(),
+        include_usage: true,
+        custom_tools: Vec::new(),
+        namespaced_tools: Vec::new(),
         echo: Extras::default(),
     }
 }
 
-fn traits() -> Traits {
-    Traits {
+fn traits() -> TargetTraits {
+    TargetTraits {
         model: "m".to_owned(),
         stream: false,
         max_output: None,
         thinking: Thinking::Effort,
-        limit_field: "max_output_tokens",
+        max_tokens_field: "max_output_tokens",
         developer_role: false,
-        takes_reasoning: false,
-        seed: "s".to_owned(),
+        accepts_reasoning: false,
+        call_id_seed: "s".to_owned(),
     }
 }
 
-fn carry() -> Carry {
-    Carry { renamed: Vec::new(), seed: "s".to_owned() }
+fn carry() -> AttemptContext {
+    AttemptContext { renamed_tools: Vec::new(), call_id_seed: "s".to_owned() }
 }
 
-fn recordings() -> Vec<Exchange> {
-    recorded::of(&["openai.responses"])
+fn recordings() -> Vec<RecordedExchange> {
+    recorded::load_exchanges(&["openai.responses"])
 }
 
-fn written(request: &ChatRequest) -> (Value, Vec<Loss>) {
+fn write_request(request: &ChatRequest) -> (Value, Vec<Loss>) {
     let encoded = Responses.write_request(request, &traits());
     (serde_json::from_slice(&encoded.body).expect("json"), encoded.losses)
 }
 
-fn asked(body: &Value) -> ChatRequest {
-    Responses.read_request(Place::Main, body.to_string().as_bytes()).expect("a request")
+fn read_request(body: &Value) -> ChatRequest {
+    Responses.read_request(ChatEndpoint::Chat, body.to_string().as_bytes()).expect("a request")
 }
 
 /// A request as it is compared: what means the same looks the same.
-fn normal(body: &Value) -> Value {
+fn normalize(body: &Value) -> Value {
     let mut body = body.clone();
     let root = body.as_object_mut().expect("an object");
     for key in ["model", "stream", "store", "include", "previous_response_id", "stream_options"] {
@@ -88,45 +88,45 @@ fn normal(body: &Value) -> Value {
             item["content"] = json!([{ "type": kind, "text": item["content"] }]);
         }
     }
-    bare(&body)
+    strip_empty(&body)
 }
 
 /// Without nulls and empty lists.
-fn bare(value: &Value) -> Value {
+fn strip_empty(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
             let kept = map
                 .iter()
-                .map(|(k, v)| (k.clone(), bare(v)))
+                .map(|(k, v)| (k.clone(), strip_empty(v)))
                 .filter(|(k, v)| !(v.is_null() || k == "annotations" && *v == json!([])));
             Value::Object(kept.collect())
         }
-        Value::Array(list) => Value::Array(list.iter().map(bare).collect()),
+        Value::Array(list) => Value::Array(list.iter().map(strip_empty).collect()),
         other => other.clone(),
     }
 }
 
 /// What an answer says, put together from what SDKs show.
 #[derive(Debug, PartialEq)]
-struct Said {
+struct VisibleAnswer {
     text: String,
     refusal: String,
     reasoning: String,
     calls: Vec<(String, String, String)>,
-    sealed: u32,
+    encrypted_count: u32,
     foreign: Vec<Value>,
     status: Value,
     usage: Value,
 }
 
-fn said(response: &Value) -> Said {
+fn visible_answer(response: &Value) -> VisibleAnswer {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let mut out = Said {
+    let mut out = VisibleAnswer {
         text: String::new(),
         refusal: String::new(),
         reasoning: String::new(),
         calls: Vec::new(),
-        sealed: 0,
+        encrypted_count: 0,
         foreign: Vec::new(),
         status: if response["status"] == "complete" {
             "completed".into()
@@ -163,7 +163,7 @@ fn said(response: &Value) -> Said {
                         .extend(text(&part["text"]).chars().filter(|c| !c.is_whitespace()));
                 }
                 // It is sealed anew whenever it is told.
-                out.sealed += u32::from(item["encrypted_content"].is_string());
+                out.encrypted_count += u32::from(item["encrypted_content"].is_string());
             }
             _ => out.foreign.push(item.clone()),
         }
@@ -171,31 +171,31 @@ fn said(response: &Value) -> Said {
     out
 }
 
-fn body(response: &ChatResponse) -> Value {
+fn write_body(response: &ChatResponse) -> Value {
     serde_json::from_slice(&Responses.write_response(response, &shape())).expect("json")
 }
 
-fn streamed(text: &str, cuts: &[usize]) -> (Vec<ChatEvent>, bool) {
-    let mut reading = Reading::new(Framing::Sse, Responses.stream_reader(&carry()), false);
-    let (mut said, bytes) = (Vec::new(), Bytes::copy_from_slice(text.as_bytes()));
+fn read_stream(text: &str, cuts: &[usize]) -> (Vec<ChatEvent>, bool) {
+    let mut reading = EventDecoder::new(Framing::Sse, Responses.stream_reader(&carry()), false);
+    let (mut events, bytes) = (Vec::new(), Bytes::copy_from_slice(text.as_bytes()));
     let mut at = 0;
     for cut in cuts.iter().map(|cut| cut % (bytes.len() + 1)).chain([bytes.len()]) {
-        let step = reading.feed(&bytes.slice(at.min(cut)..cut.max(at)), &mut said);
+        let step = reading.feed(&bytes.slice(at.min(cut)..cut.max(at)), &mut events);
         assert_eq!(step.error, None);
         at = at.max(cut);
     }
-    reading.end(&mut said);
-    (said, reading.complete())
+    reading.finish(&mut events);
+    (events, reading.is_complete())
 }
 
-fn assembled(events: &[ChatEvent]) -> ChatResponse {
+fn assemble(events: &[ChatEvent]) -> ChatResponse {
     let mut assembler = Assembler::default();
     events.iter().for_each(|event| assembler.feed(event));
     assembler.finish().expect("complete")
 }
 
 /// The response of a recorded stream's terminal event.
-fn terminal(stream: &str) -> Value {
+fn terminal_response(stream: &str) -> Value {
     let events = stream
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data:")?.trim()).ok());
@@ -216,10 +216,10 @@ fn terminal(stream: &str) -> Value {
     Value::Null
 }
 
-fn write_stream(shape: &Shape, events: Vec<ChatEvent>) -> Vec<Value> {
+fn write_stream(shape: &ResponseSpec, events: Vec<ChatEvent>) -> Vec<Value> {
     let (mut writer, mut out) = (Responses.stream_writer(shape), Vec::new());
     for event in events {
-        writer.event(event, &mut out);
+        writer.write_event(event, &mut out);
     }
     parse(&out)
 }
@@ -241,15 +241,16 @@ fn parse(out: &[u8]) -> Vec<Value> {
 }
 
 /// Deltas must say what the items say, and the items what the end says.
-fn consistent(events: &[Value]) -> Value {
-    let mut told: BTreeMap<(String, u64), String> = BTreeMap::new();
+fn check_consistency(events: &[Value]) -> Value {
+    let mut deltas: BTreeMap<(String, u64), String> = BTreeMap::new();
     let (mut items, mut added) = (Vec::new(), Vec::new());
     for event in events {
         let kind = event["type"].as_str().expect("a type");
         let index = event["output_index"].as_u64().unwrap_or_default();
         if kind.ends_with(".delta") {
             assert_eq!(added[index as usize], event["item_id"], "{kind}");
-            told.entry((kind.to_owned(), index))
+            deltas
+                .entry((kind.to_owned(), index))
                 .or_default()
                 .push_str(event["delta"].as_str().expect("text"));
         } else if kind == "response.output_item.added" {
@@ -263,20 +264,23 @@ fn consistent(events: &[Value]) -> Value {
     let response = events.last().expect("an end")["response"].clone();
     assert_eq!(response["output"], json!(items));
     for (item, index) in items.iter().zip(0..) {
-        let told = |kind: &str| {
-            told.get(&(format!("response.{kind}.delta"), index)).cloned().unwrap_or_default()
+        let delta_of = |kind: &str| {
+            deltas.get(&(format!("response.{kind}.delta"), index)).cloned().unwrap_or_default()
         };
         assert_eq!(item["id"], added[index as usize]);
-        let one =
-            Said { status: Value::Null, usage: Value::Null, ..said(&json!({ "output": [item] })) };
+        let one = VisibleAnswer {
+            status: Value::Null,
+            usage: Value::Null,
+            ..visible_answer(&json!({ "output": [item] }))
+        };
         match item["type"].as_str().expect("a type") {
             "message" => {
-                assert_eq!((told("output_text"), told("refusal")), (one.text, one.refusal))
+                assert_eq!((delta_of("output_text"), delta_of("refusal")), (one.text, one.refusal))
             }
-            "function_call" => assert_eq!(told("function_call_arguments"), one.calls[0].2),
-            "custom_tool_call" => assert_eq!(told("custom_tool_call_input"), one.calls[0].2),
+            "function_call" => assert_eq!(delta_of("function_call_arguments"), one.calls[0].2),
+            "custom_tool_call" => assert_eq!(delta_of("custom_tool_call_input"), one.calls[0].2),
             "reasoning" => assert_eq!(
-                told("reasoning_summary_text").split_whitespace().collect::<String>(),
+                delta_of("reasoning_summary_text").split_whitespace().collect::<String>(),
                 one.reasoning
             ),
             _ => {}
@@ -294,8 +298,8 @@ fn every_recorded_request_comes_back_without_loss() {
         {
             continue;
         }
-        let (back, losses) = written(&asked(&exchange.request));
-        assert_eq!(normal(&back), normal(&exchange.request), "{}", exchange.id);
+        let (back, losses) = write_request(&read_request(&exchange.request));
+        assert_eq!(normalize(&back), normalize(&exchange.request), "{}", exchange.id);
         assert_eq!(losses, Vec::new(), "{}", exchange.id);
     }
 }
@@ -307,11 +311,21 @@ fn every_recorded_answer_comes_back() {
             .read_response(&exchange.content_type, exchange.response.as_bytes(), &carry())
             .expect("an answer");
         let recorded: Value = serde_json::from_str(&exchange.response).expect("json");
-        assert_eq!(said(&body(&response)), said(&recorded), "{}", exchange.id);
+        assert_eq!(
+            visible_answer(&write_body(&response)),
+            visible_answer(&recorded),
+            "{}",
+            exchange.id
+        );
         grammar::validate_events(&to_events(&response)).expect("well formed");
         let written = write_stream(&shape(), to_events(&response));
         if response.finish.kind != FinishKind::Pause {
-            assert_eq!(said(&consistent(&written)), said(&recorded), "{}", exchange.id);
+            assert_eq!(
+                visible_answer(&check_consistency(&written)),
+                visible_answer(&recorded),
+                "{}",
+                exchange.id
+            );
         }
     }
 }
@@ -319,12 +333,17 @@ fn every_recorded_answer_comes_back() {
 #[test]
 fn every_recorded_stream_says_what_its_end_says() {
     for exchange in recordings().iter().filter(|x| x.status == 200 && x.kind == "sse") {
-        let (events, complete) = streamed(&exchange.response, &[]);
+        let (events, complete) = read_stream(&exchange.response, &[]);
         assert!(complete, "{}", exchange.id);
         grammar::validate_events(&events).expect(&exchange.id);
-        let want = said(&terminal(&exchange.response));
-        assert_eq!(said(&body(&assembled(&events))), want, "{}", exchange.id);
-        assert_eq!(said(&consistent(&write_stream(&shape(), events))), want, "{}", exchange.id);
+        let want = visible_answer(&terminal_response(&exchange.response));
+        assert_eq!(visible_answer(&write_body(&assemble(&events))), want, "{}", exchange.id);
+        assert_eq!(
+            visible_answer(&check_consistency(&write_stream(&shape(), events))),
+            want,
+            "{}",
+            exchange.id
+        );
     }
 }
 
@@ -335,18 +354,18 @@ proptest! {
         for exchange in recordings().iter().filter(|x| x.status == 200 && x.kind == "sse") {
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(exchange.response.len())).collect();
             cuts.sort_unstable();
-            let (events, _) = streamed(&exchange.response, &cuts);
+            let (events, _) = read_stream(&exchange.response, &cuts);
             prop_assert_eq!(grammar::validate_events(&events), Ok(()));
-            prop_assert_eq!(&events, &streamed(&exchange.response, &[]).0);
+            prop_assert_eq!(&events, &read_stream(&exchange.response, &[]).0);
         }
     }
 
     #[test]
     fn nonsense_never_panics(text in "[\\[\\]{}\",:a-z0-9_. ]{0,80}") {
-        drop(Responses.read_request(Place::Main, text.as_bytes()));
+        drop(Responses.read_request(ChatEndpoint::Chat, text.as_bytes()));
         drop(Responses.read_response("", text.as_bytes(), &carry()));
         let mut reader = Responses.stream_reader(&carry());
-        drop(reader.event(b"", text.as_bytes(), &mut Vec::new()));
+        drop(reader.read_event(b"", text.as_bytes(), &mut Vec::new()));
     }
 }
 
@@ -354,10 +373,10 @@ proptest! {
 fn prefixes_of_a_stream_are_never_complete() {
     for exchange in recordings().iter().filter(|x| x.status == 200 && x.kind == "sse") {
         let end = exchange.response.find("\"response.completed\"").expect("an end");
-        let mut reading = Reading::new(Framing::Sse, Responses.stream_reader(&carry()), false);
+        let mut reading = EventDecoder::new(Framing::Sse, Responses.stream_reader(&carry()), false);
         let mut said = Vec::new();
         reading.feed(&Bytes::copy_from_slice(&exchange.response.as_bytes()[..end]), &mut said);
-        reading.end(&mut said);
-        assert!(!reading.complete(), "{}", exchange.id);
+        reading.finish(&mut said);
+        assert!(!reading.is_complete(), "{}", exchange.id);
     }
 }

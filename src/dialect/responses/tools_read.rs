@@ -3,7 +3,7 @@
 
 use crate::{
     base::{json::JsonRef, raw::RawJson},
-    dialect::responses::items_read::{OWN, joined, kind, string},
+    dialect::responses::items_read::{DIALECT, item_type, qualified_name, string_field},
     ir::{
         extras::Extras,
         tool::{CustomTool, FunctionTool, HostedKind, HostedTool, Tool, ToolChoice},
@@ -11,20 +11,20 @@ use crate::{
 };
 
 /// Note at the first tool of a namespace: the namespace without its tools.
-pub(super) const NAMESPACE: &str = "namespace";
+pub(super) const NAMESPACE_NOTE: &str = "namespace";
 /// Note at a free-text tool: the namespace that it stands in.
-pub(super) const INSIDE: &str = "inside";
+pub(super) const PARENT_NAMESPACE_NOTE: &str = "inside";
 
-pub(super) fn tools(list: JsonRef<'_>) -> Vec<Tool> {
+pub(super) fn read_tools(list: JsonRef<'_>) -> Vec<Tool> {
     let mut out = Vec::new();
     for tool in list.items() {
-        match kind(tool).as_str() {
-            "function" => out.push(Tool::Function(function(tool))),
-            "custom" => out.push(Tool::Custom(custom(tool))),
-            "namespace" if holds_tools(tool) => namespace(tool, &mut out),
+        match item_type(tool).as_str() {
+            "function" => out.push(Tool::Function(read_function(tool))),
+            "custom" => out.push(Tool::Custom(read_custom(tool))),
+            "namespace" if can_flatten(tool) => flatten_namespace(tool, &mut out),
             kind => out.push(Tool::Hosted(HostedTool {
-                kind: hosted(kind),
-                dialect: OWN,
+                kind: hosted_kind(kind),
+                dialect: DIALECT,
                 body: RawJson::from_json(tool),
             })),
         }
@@ -32,7 +32,7 @@ pub(super) fn tools(list: JsonRef<'_>) -> Vec<Tool> {
     out
 }
 
-fn hosted(kind: &str) -> HostedKind {
+fn hosted_kind(kind: &str) -> HostedKind {
     match kind {
         "code_interpreter" => HostedKind::CodeExecution,
         _ if kind.starts_with("web_search") => HostedKind::WebSearch,
@@ -40,32 +40,32 @@ fn hosted(kind: &str) -> HostedKind {
     }
 }
 
-fn function(tool: JsonRef<'_>) -> FunctionTool {
+fn read_function(tool: JsonRef<'_>) -> FunctionTool {
     // The form of chat is not official here, but understood.
     let inner = tool.get("function").filter(|inner| inner.is_object()).unwrap_or(tool);
     FunctionTool {
-        name: string(inner, "name").unwrap_or_default(),
-        description: string(inner, "description"),
+        name: string_field(inner, "name").unwrap_or_default(),
+        description: string_field(inner, "description"),
         schema: inner.get("parameters").map(RawJson::from_json),
         strict: inner.get("strict").and_then(JsonRef::bool),
         namespace: None,
         cache: None,
         extras: Extras::from_object(
-            OWN,
+            DIALECT,
             tool,
             &["type", "function", "name", "description", "parameters", "strict"],
         ),
     }
 }
 
-fn custom(tool: JsonRef<'_>) -> CustomTool {
+fn read_custom(tool: JsonRef<'_>) -> CustomTool {
     let inner = tool.get("custom").filter(|inner| inner.is_object()).unwrap_or(tool);
     CustomTool {
-        name: string(inner, "name").unwrap_or_default(),
-        description: string(inner, "description"),
+        name: string_field(inner, "name").unwrap_or_default(),
+        description: string_field(inner, "description"),
         format: inner.get("format").map(RawJson::from_json),
         extras: Extras::from_object(
-            OWN,
+            DIALECT,
             tool,
             &["type", "custom", "name", "description", "format"],
         ),
@@ -73,32 +73,32 @@ fn custom(tool: JsonRef<'_>) -> CustomTool {
 }
 
 /// Whether a namespace can be told as single tools.
-fn holds_tools(tool: JsonRef<'_>) -> bool {
-    let mut inside = tool.get("tools").into_iter().flat_map(JsonRef::items).peekable();
-    inside.peek().is_some()
-        && inside.all(|tool| matches!(kind(tool).as_str(), "function" | "custom"))
+fn can_flatten(tool: JsonRef<'_>) -> bool {
+    let mut tools = tool.get("tools").into_iter().flat_map(JsonRef::items).peekable();
+    tools.peek().is_some()
+        && tools.all(|tool| matches!(item_type(tool).as_str(), "function" | "custom"))
 }
 
-fn namespace(tool: JsonRef<'_>, out: &mut Vec<Tool>) {
-    let name = string(tool, "name").unwrap_or_default();
+fn flatten_namespace(tool: JsonRef<'_>, out: &mut Vec<Tool>) {
+    let name = string_field(tool, "name").unwrap_or_default();
     let first = out.len();
     for inner in tool.get("tools").into_iter().flat_map(JsonRef::items) {
-        let one = if kind(inner) == "custom" {
-            let mut it = custom(inner);
-            it.name = joined(&name, &it.name);
-            it.extras.push_dialect_only(OWN, INSIDE, RawJson::string(&name));
+        let one = if item_type(inner) == "custom" {
+            let mut it = read_custom(inner);
+            it.name = qualified_name(&name, &it.name);
+            it.extras.push_dialect_only(DIALECT, PARENT_NAMESPACE_NOTE, RawJson::string(&name));
             Tool::Custom(it)
         } else {
-            let it = function(inner);
+            let it = read_function(inner);
             Tool::Function(FunctionTool {
-                name: joined(&name, &it.name),
+                name: qualified_name(&name, &it.name),
                 namespace: Some(name.clone()),
                 ..it
             })
         };
         out.push(one);
     }
-    let whole = RawJson::object(|o| {
+    let namespace_fields = RawJson::object(|o| {
         for (key, value) in tool.members().filter(|(key, value)| {
             !["type", "name", "tools"].contains(key) && value.kind() != "null"
         }) {
@@ -106,15 +106,15 @@ fn namespace(tool: JsonRef<'_>, out: &mut Vec<Tool>) {
         }
     });
     let description = tool.get("description").map(RawJson::from_json);
-    if let Some(extras) = out.get_mut(first).and_then(extras) {
-        extras.push_dialect_only(OWN, NAMESPACE, whole);
+    if let Some(extras) = out.get_mut(first).and_then(extras_mut) {
+        extras.push_dialect_only(DIALECT, NAMESPACE_NOTE, namespace_fields);
         if let Some(description) = description {
-            extras.push(OWN, "namespace.description", description);
+            extras.push(DIALECT, "namespace.description", description);
         }
     }
 }
 
-fn extras(tool: &mut Tool) -> Option<&mut Extras> {
+fn extras_mut(tool: &mut Tool) -> Option<&mut Extras> {
     match tool {
         Tool::Function(it) => Some(&mut it.extras),
         Tool::Custom(it) => Some(&mut it.extras),
@@ -123,7 +123,7 @@ fn extras(tool: &mut Tool) -> Option<&mut Extras> {
 }
 
 /// The wish, where it can be told to others; a wish for a hosted tool cannot.
-pub(super) fn choice(json: JsonRef<'_>, tools: &[Tool]) -> Option<ToolChoice> {
+pub(super) fn read_choice(json: JsonRef<'_>, tools: &[Tool]) -> Option<ToolChoice> {
     if let Some(word) = json.str() {
         return match &*word {
             "auto" => Some(ToolChoice::Auto),
@@ -132,31 +132,34 @@ pub(super) fn choice(json: JsonRef<'_>, tools: &[Tool]) -> Option<ToolChoice> {
             _ => None,
         };
     }
-    match kind(json).as_str() {
-        "function" | "custom" => named(json, tools).map(ToolChoice::Named),
+    match item_type(json).as_str() {
+        "function" | "custom" => read_named_tool(json, tools).map(ToolChoice::Named),
         "allowed_tools" => {
             let inner = json.get("allowed_tools").filter(|inner| inner.is_object()).unwrap_or(json);
-            let names: Vec<_> =
-                inner.get("tools")?.items().filter_map(|tool| named(tool, tools)).collect();
-            let required = string(inner, "mode").as_deref() == Some("required");
+            let names: Vec<_> = inner
+                .get("tools")?
+                .items()
+                .filter_map(|tool| read_named_tool(tool, tools))
+                .collect();
+            let required = string_field(inner, "mode").as_deref() == Some("required");
             (!names.is_empty()).then_some(ToolChoice::Allowed { names, required })
         }
         _ => None,
     }
 }
 
-fn named(json: JsonRef<'_>, tools: &[Tool]) -> Option<String> {
+fn read_named_tool(json: JsonRef<'_>, tools: &[Tool]) -> Option<String> {
     let inner = json
         .get("function")
         .or_else(|| json.get("custom"))
         .filter(|inner| inner.is_object())
         .unwrap_or(json);
-    let name = string(inner, "name")?;
-    Some(known(string(json, "namespace").as_deref(), name, tools))
+    let name = string_field(inner, "name")?;
+    Some(qualify_if_known(string_field(json, "namespace").as_deref(), name, tools))
 }
 
 /// The name of a tool as we know it: joined with its namespace, where the request has such a tool.
-pub(super) fn known(namespace: Option<&str>, name: String, tools: &[Tool]) -> String {
-    let full = namespace.map(|namespace| joined(namespace, &name));
+pub(super) fn qualify_if_known(namespace: Option<&str>, name: String, tools: &[Tool]) -> String {
+    let full = namespace.map(|namespace| qualified_name(namespace, &name));
     full.filter(|full| tools.iter().any(|tool| tool.name() == Some(full))).unwrap_or(name)
 }

@@ -5,9 +5,9 @@ use crate::{
     dialect::{
         losses::Losses,
         responses::{
-            items_read::{OWN, members},
-            names::Names,
-            tools_read::{self, NAMESPACE},
+            items_read::{DIALECT, write_members},
+            names::ResponsesToolNames,
+            tools_read::{self, NAMESPACE_NOTE},
         },
     },
     ir::{
@@ -18,35 +18,40 @@ use crate::{
 };
 
 /// The tools, each as JSON text.
-pub(super) fn tools(request: &ChatRequest, names: &Names<'_>, losses: &mut Losses) -> Vec<String> {
+pub(super) fn write_tools(
+    request: &ChatRequest,
+    names: &ResponsesToolNames<'_>,
+    losses: &mut Losses,
+) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     let mut rest = request.tools.as_slice();
     while let Some((tool, after)) = rest.split_first() {
-        let space = tool.name().and_then(|name| names.space(name));
-        let Some(space) = space else {
-            out.extend(one(tool, names, losses));
+        let namespace = tool.name().and_then(|name| names.namespace(name));
+        let Some(namespace) = namespace else {
+            out.extend(write_tool(tool, names, losses));
             rest = after;
             continue;
         };
         // What stands in one namespace is written in one.
-        let begins =
-            |tool: &Tool| extras(tool).is_some_and(|extras| extras.get(OWN, NAMESPACE).is_some());
+        let begins = |tool: &Tool| {
+            tool_extras(tool).is_some_and(|extras| extras.get(DIALECT, NAMESPACE_NOTE).is_some())
+        };
         let same = |other: &Tool| {
-            other.name().and_then(|name| names.space(name)) == Some(space) && !begins(other)
+            other.name().and_then(|name| names.namespace(name)) == Some(namespace) && !begins(other)
         };
         let count = 1 + after.iter().take_while(|other| same(other)).count();
-        let inside: Vec<String> =
-            rest[..count].iter().filter_map(|tool| one(tool, names, losses)).collect();
+        let nested: Vec<String> =
+            rest[..count].iter().filter_map(|tool| write_tool(tool, names, losses)).collect();
         out.push(write::object(|o| {
-            o.str("type", "namespace").str("name", space);
-            match extras(tool).and_then(|extras| extras.get(OWN, NAMESPACE)) {
-                Some(whole) => members(o, whole, &[]),
+            o.str("type", "namespace").str("name", namespace);
+            match tool_extras(tool).and_then(|extras| extras.get(DIALECT, NAMESPACE_NOTE)) {
+                Some(fields) => write_members(o, fields, &[]),
                 None => {
-                    o.str("description", space);
+                    o.str("description", namespace);
                 }
             }
             o.array("tools", |a| {
-                for tool in &inside {
+                for tool in &nested {
                     a.raw_text(tool);
                 }
             });
@@ -56,7 +61,7 @@ pub(super) fn tools(request: &ChatRequest, names: &Names<'_>, losses: &mut Losse
     out
 }
 
-fn extras(tool: &Tool) -> Option<&Extras> {
+fn tool_extras(tool: &Tool) -> Option<&Extras> {
     match tool {
         Tool::Function(it) => Some(&it.extras),
         Tool::Custom(it) => Some(&it.extras),
@@ -64,40 +69,44 @@ fn extras(tool: &Tool) -> Option<&Extras> {
     }
 }
 
-fn one(tool: &Tool, names: &Names<'_>, losses: &mut Losses) -> Option<String> {
+fn write_tool(tool: &Tool, names: &ResponsesToolNames<'_>, losses: &mut Losses) -> Option<String> {
     match tool {
-        Tool::Function(it) => Some(function(it, names, losses)),
-        Tool::Custom(it) => Some(custom(it, names, losses)),
-        Tool::Hosted(it) => hosted(it, losses),
+        Tool::Function(it) => Some(write_function(it, names, losses)),
+        Tool::Custom(it) => Some(write_custom(it, names, losses)),
+        Tool::Hosted(it) => write_hosted(it, losses),
     }
 }
 
-fn function(tool: &FunctionTool, names: &Names<'_>, losses: &mut Losses) -> String {
+fn write_function(
+    tool: &FunctionTool,
+    names: &ResponsesToolNames<'_>,
+    losses: &mut Losses,
+) -> String {
     if tool.cache.is_some() {
         losses.add("tools.cache_control");
     }
-    let own = tool.extras.is_from(OWN);
+    let same_dialect = tool.extras.is_from(DIALECT);
     write::object(|o| {
         o.str("type", "function")
-            .str("name", names.sent(&tool.name))
+            .str("name", names.wire_name(&tool.name))
             .opt_str("description", tool.description.as_deref());
         match &tool.schema {
-            Some(schema) if own => {
+            Some(schema) if same_dialect => {
                 o.raw("parameters", schema);
             }
             Some(schema) => {
                 o.raw_text("parameters", &object_schema(schema));
             }
-            None if own => {}
+            None if same_dialect => {}
             None => {
                 o.raw_text("parameters", r#"{"type":"object","properties":{}}"#);
             }
         }
         // Left out, it would mean that schemas are made strict.
-        if let Some(strict) = tool.strict.or((!own).then_some(false)) {
+        if let Some(strict) = tool.strict.or((!same_dialect).then_some(false)) {
             o.bool("strict", strict);
         }
-        leftover(&tool.extras, o, losses);
+        write_extras(&tool.extras, o, losses);
     })
 }
 
@@ -115,23 +124,23 @@ fn object_schema(schema: &RawJson) -> String {
         if json.get("properties").is_none() {
             o.object("properties", |_| {});
         }
-        members(o, schema, &["type"]);
+        write_members(o, schema, &["type"]);
     })
 }
 
-fn custom(tool: &CustomTool, names: &Names<'_>, losses: &mut Losses) -> String {
+fn write_custom(tool: &CustomTool, names: &ResponsesToolNames<'_>, losses: &mut Losses) -> String {
     write::object(|o| {
         o.str("type", "custom")
-            .str("name", names.sent(&tool.name))
+            .str("name", names.wire_name(&tool.name))
             .opt_str("description", tool.description.as_deref());
         o.opt_raw("format", tool.format.as_ref());
-        leftover(&tool.extras, o, losses);
+        write_extras(&tool.extras, o, losses);
     })
 }
 
-fn leftover(extras: &Extras, o: &mut write::ObjectWriter<'_>, losses: &mut Losses) {
+fn write_extras(extras: &Extras, o: &mut write::ObjectWriter<'_>, losses: &mut Losses) {
     for (key, value) in extras.iter() {
-        if !extras.is_from(OWN) {
+        if !extras.is_from(DIALECT) {
             losses.add(format!("tools.{key}"));
         } else if key != "namespace.description" {
             o.raw(key, value);
@@ -139,8 +148,8 @@ fn leftover(extras: &Extras, o: &mut write::ObjectWriter<'_>, losses: &mut Losse
     }
 }
 
-fn hosted(tool: &HostedTool, losses: &mut Losses) -> Option<String> {
-    if tool.dialect == OWN {
+fn write_hosted(tool: &HostedTool, losses: &mut Losses) -> Option<String> {
+    if tool.dialect == DIALECT {
         return Some(tool.body.text().to_owned());
     }
     let body = tool.body.json();
@@ -161,8 +170,9 @@ fn hosted(tool: &HostedTool, losses: &mut Losses) -> Option<String> {
                         o.json("allowed_domains", domains);
                     });
                 }
-                if let Some(place) = body.get("user_location").filter(|place| place.is_object()) {
-                    o.json("user_location", place);
+                if let Some(location) = body.get("user_location").filter(|place| place.is_object())
+                {
+                    o.json("user_location", location);
                 }
             }))
         }
@@ -179,33 +189,36 @@ fn hosted(tool: &HostedTool, losses: &mut Losses) -> Option<String> {
 }
 
 /// The wish as JSON text.
-pub(super) fn choice(request: &ChatRequest, names: &Names<'_>) -> Option<String> {
+pub(super) fn write_choice(
+    request: &ChatRequest,
+    names: &ResponsesToolNames<'_>,
+) -> Option<String> {
     let choice = request.tool_choice.as_ref()?;
-    let own = request.extras.is_from(OWN);
-    if request.tools.is_empty() && !own {
+    let same_dialect = request.extras.is_from(DIALECT);
+    if request.tools.is_empty() && !same_dialect {
         return None;
     }
     // As it was said, unless somebody has changed it.
-    if let Some(said) = request.extras.get(OWN, "tool_choice")
-        && tools_read::choice(said.json(), &request.tools).as_ref() == Some(choice)
+    if let Some(original) = request.extras.get(DIALECT, "tool_choice")
+        && tools_read::read_choice(original.json(), &request.tools).as_ref() == Some(choice)
     {
-        return Some(said.text().to_owned());
+        return Some(original.text().to_owned());
     }
-    let named = |o: &mut write::ObjectWriter<'_>, name: &str| {
+    let write_named = |o: &mut write::ObjectWriter<'_>, name: &str| {
         o.str("type", if names.is_custom(name) { "custom" } else { "function" })
-            .str("name", names.sent(name));
-        o.opt_str("namespace", names.space(name));
+            .str("name", names.wire_name(name));
+        o.opt_str("namespace", names.namespace(name));
     };
     Some(match choice {
         ToolChoice::Auto => "\"auto\"".to_owned(),
         ToolChoice::None => "\"none\"".to_owned(),
         ToolChoice::Required => "\"required\"".to_owned(),
-        ToolChoice::Named(name) => write::object(|o| named(o, name)),
+        ToolChoice::Named(name) => write::object(|o| write_named(o, name)),
         ToolChoice::Allowed { names: allowed, required } => write::object(|o| {
             o.str("type", "allowed_tools").str("mode", if *required { "required" } else { "auto" });
             o.array("tools", |a| {
                 for name in allowed {
-                    a.object(|o| named(o, name));
+                    a.object(|o| write_named(o, name));
                 }
             });
         }),

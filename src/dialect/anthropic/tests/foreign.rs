@@ -3,10 +3,10 @@
 
 use serde_json::{Value, json};
 
-use super::{Anthropic, client_stream, put_together, shape, written};
+use super::{Anthropic, client_stream, collect_message, response_spec, write_json};
 use crate::{
     base::raw::RawJson,
-    dialect::{Ingress, Place, Thinking, UNSIGNED},
+    dialect::{ChatEndpoint, Ingress, PLACEHOLDER_SIGNATURE, Thinking},
     ir::{
         block::{
             Block, BlockKind, CacheBreakpoint, CallKind, Citation, Media, MediaKind, MediaSource,
@@ -48,7 +48,7 @@ fn assistant(blocks: Vec<Block>) -> ChatMessage {
 }
 
 #[test]
-fn tool_results_stand_right_after_their_calls_whatever_the_client_did() {
+fn tool_results_directly_follow_their_calls_in_any_client_order() {
     let request = ChatRequest {
         messages: vec![
             assistant(vec![Block::text("hello")]),
@@ -66,7 +66,7 @@ fn tool_results_stand_right_after_their_calls_whatever_the_client_did() {
         ..ChatRequest::default()
     };
 
-    let (body, losses) = written(&request, Thinking::Never);
+    let (body, losses) = write_json(&request, Thinking::Unsupported);
 
     assert_eq!(
         body["messages"],
@@ -129,7 +129,7 @@ fn images_in_results_and_breakpoints_everywhere_arrive() {
         ..ChatRequest::default()
     };
 
-    let (body, _) = written(&request, Thinking::Never);
+    let (body, _) = write_json(&request, Thinking::Unsupported);
 
     let mark = json!({ "type": "ephemeral" });
     assert_eq!(body["system"], json!([{ "type": "text", "text": "s", "cache_control": mark }]));
@@ -183,7 +183,7 @@ fn only_thoughts_that_this_dialect_signed_are_sent_back() {
         ..ChatRequest::default()
     };
 
-    let (body, losses) = written(&request, Thinking::Budget);
+    let (body, losses) = write_json(&request, Thinking::Budget);
 
     assert_eq!(
         body["messages"][1]["content"],
@@ -200,8 +200,11 @@ fn only_thoughts_that_this_dialect_signed_are_sent_back() {
     // it can.
     let mut unsigned = request;
     unsigned.messages[1].blocks.drain(..2);
-    assert_eq!(written(&unsigned, Thinking::Budget).0.get("thinking"), None);
-    assert_eq!(written(&unsigned, Thinking::Effort).0["thinking"], json!({ "type": "adaptive" }));
+    assert_eq!(write_json(&unsigned, Thinking::Budget).0.get("thinking"), None);
+    assert_eq!(
+        write_json(&unsigned, Thinking::Effort).0["thinking"],
+        json!({ "type": "adaptive" })
+    );
 }
 
 #[test]
@@ -215,18 +218,19 @@ fn unsigned_thoughts_keep_their_mark_and_lose_it_on_the_way_back() {
     };
 
     let whole: Value =
-        serde_json::from_slice(&Anthropic.write_response(&response, &shape())).expect("json");
+        serde_json::from_slice(&Anthropic.write_response(&response, &response_spec()))
+            .expect("json");
     let streamed =
-        put_together(&client_stream(&crate::ir::assemble::to_events(&response))).expect("whole");
+        collect_message(&client_stream(&crate::ir::assemble::to_events(&response))).expect("whole");
 
     assert_eq!(
         whole["content"],
-        json!([{ "type": "thinking", "thinking": "hm", "signature": UNSIGNED }, { "type": "text", "text": "x" }])
+        json!([{ "type": "thinking", "thinking": "hm", "signature": PLACEHOLDER_SIGNATURE }, { "type": "text", "text": "x" }])
     );
     assert_eq!(streamed["content"], whole["content"]);
     let body =
         json!({ "messages": [{ "role": "assistant", "content": whole["content"] }] }).to_string();
-    let request = Anthropic.read_request(Place::Main, body.as_bytes()).expect("a request");
+    let request = Anthropic.read_request(ChatEndpoint::Chat, body.as_bytes()).expect("a request");
     assert_eq!(request.messages[0].blocks[0].signature, None);
     assert!(
         matches!(&request.messages[0].blocks[0].kind, BlockKind::Reasoning(it) if it.text == "hm")
@@ -234,7 +238,7 @@ fn unsigned_thoughts_keep_their_mark_and_lose_it_on_the_way_back() {
 }
 
 #[test]
-fn answers_of_others_are_told_in_full() {
+fn answers_of_other_dialects_are_written_in_full() {
     let citation = Citation {
         url: Some("https://x".to_owned()),
         title: Some("X".to_owned()),
@@ -275,9 +279,10 @@ fn answers_of_others_are_told_in_full() {
     };
 
     let whole: Value =
-        serde_json::from_slice(&Anthropic.write_response(&response, &shape())).expect("json");
+        serde_json::from_slice(&Anthropic.write_response(&response, &response_spec()))
+            .expect("json");
     let mut streamed =
-        put_together(&client_stream(&crate::ir::assemble::to_events(&response))).expect("whole");
+        collect_message(&client_stream(&crate::ir::assemble::to_events(&response))).expect("whole");
 
     let want = json!({
         "id": "msg_1", "type": "message", "role": "assistant", "model": "m",
@@ -327,8 +332,9 @@ fn finishes_have_this_dialect_s_words() {
         };
         let response = ChatResponse { blocks, finish, ..ChatResponse::default() };
         let whole: Value =
-            serde_json::from_slice(&Anthropic.write_response(&response, &shape())).expect("json");
-        let streamed = put_together(&client_stream(&crate::ir::assemble::to_events(&response)))
+            serde_json::from_slice(&Anthropic.write_response(&response, &response_spec()))
+                .expect("json");
+        let streamed = collect_message(&client_stream(&crate::ir::assemble::to_events(&response)))
             .expect("whole");
         for answer in [&whole, &streamed] {
             assert_eq!(json!([answer["stop_reason"], answer["stop_sequence"]]), want);
@@ -338,7 +344,7 @@ fn finishes_have_this_dialect_s_words() {
 }
 
 #[test]
-fn settings_of_others_are_said_or_named_as_lost() {
+fn settings_of_other_dialects_are_written_or_lost() {
     let raw = |text: &str| RawJson::parse(text);
     let mut extras = Extras::default();
     extras.push(Dialect::Openai, "store", RawJson::from(true));
@@ -388,7 +394,7 @@ fn settings_of_others_are_said_or_named_as_lost() {
         ..ChatRequest::default()
     };
 
-    let (body, mut losses) = written(&request, Thinking::Never);
+    let (body, mut losses) = write_json(&request, Thinking::Unsupported);
 
     let closed = json!({
         "type": "object", "additionalProperties": false, "properties": { "n": { "type": "integer", "description": "(minimum: 1)" } },
@@ -450,14 +456,14 @@ fn a_model_that_must_call_does_not_think_and_one_that_thinks_gets_no_sampling() 
         ..ChatRequest::default()
     };
 
-    let (body, losses) = written(&request, Thinking::Effort);
+    let (body, losses) = write_json(&request, Thinking::Effort);
 
     assert_eq!(body["tool_choice"], json!({ "type": "tool", "name": "f" }));
     assert_eq!((body.get("thinking"), &body["top_k"]), (None, &json!(5)));
     assert_eq!(losses, ["reasoning"]);
 
     request.tool_choice = None;
-    let (body, losses) = written(&request, Thinking::Effort);
+    let (body, losses) = write_json(&request, Thinking::Effort);
 
     assert_eq!(body["thinking"]["type"], "adaptive");
     assert_eq!(body["output_config"], json!({ "effort": "high" }));
@@ -470,7 +476,7 @@ fn a_model_that_must_call_does_not_think_and_one_that_thinks_gets_no_sampling() 
 }
 
 #[test]
-fn what_is_no_request_is_refused_with_the_field() {
+fn invalid_requests_are_refused_with_the_field() {
     for (body, param) in [
         ("", ""),
         ("[]", ""),
@@ -480,7 +486,7 @@ fn what_is_no_request_is_refused_with_the_field() {
         (r#"{"messages":[{"role":"robot"}]}"#, "messages.0.role"),
         (r#"{"messages":[{"role":"user","content":1}]}"#, "messages.0.content"),
     ] {
-        let error = Anthropic.read_request(Place::Main, body.as_bytes()).expect_err(body);
+        let error = Anthropic.read_request(ChatEndpoint::Chat, body.as_bytes()).expect_err(body);
         assert_eq!(error.param.as_deref().unwrap_or_default(), param, "{body}");
     }
 }

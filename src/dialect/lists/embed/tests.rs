@@ -172,8 +172,8 @@ fn answers_are_told_in_the_form_of_the_question() {
             (Dialect::Ollama, "/api/embeddings", json!({"prompt": "a"})),
         ] {
             let request = read(dialect, path, &asked);
-            let told = write_response(&response, &request, "asked");
-            let again = read_response("", &told).expect("an answer");
+            let written = write_response(&response, &request, "asked");
+            let again = read_response("", &written).expect("an answer");
             let alone = matches!(request.form, EmbedForm::Gemini | EmbedForm::OllamaPrompt);
             assert_eq!(again.vectors.len(), if alone { 1 } else { count });
             assert!(matches!(&again.vectors[0], Vector::Base64(_)) == request.wants_base64());
@@ -199,7 +199,7 @@ fn an_openai_client_gets_what_its_schema_wants() {
 
 #[test]
 fn recorded_exchanges_are_read_and_say_the_same_again() {
-    for exchange in recorded::of(&[
+    for exchange in recorded::load_exchanges(&[
         "openai.embeddings",
         "ollama.embed",
         "gemini.embedContent",

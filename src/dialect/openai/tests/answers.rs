@@ -7,11 +7,11 @@ use super::{carry, shape};
 use crate::{
     base::raw::RawJson,
     dialect::{
-        Carry, Egress, Framing, Ingress, Place, Shape, StreamReader,
+        AttemptContext, ChatEndpoint, Egress, Framing, Ingress, ResponseSpec, StreamReader,
         openai::Openai,
-        passage::Ending,
-        recorded::{self, Exchange},
-        translate::{Reading, Translator},
+        passage::StreamEnd,
+        recorded::{self, RecordedExchange},
+        translate::{EventDecoder, Translator},
     },
     ir::{
         assemble::{self, Assembler},
@@ -26,42 +26,49 @@ use crate::{
 
 /// What an answer means, whatever its blocks are cut into.
 #[derive(Debug, Default, PartialEq)]
-struct Meaning {
+struct ParsedAnswer {
     text: String,
-    thought: String,
+    reasoning: String,
     refusal: String,
     calls: Vec<(String, Value)>,
-    proofs: Vec<String>,
+    signatures: Vec<String>,
     finish: FinishKind,
     usage: Option<Usage>,
     sources: Vec<String>,
     logprobs: Option<Value>,
 }
 
-fn meaning(response: &ChatResponse) -> Meaning {
-    let mut said =
-        Meaning { finish: response.finish.kind, usage: response.usage, ..Meaning::default() };
+fn meaning(response: &ChatResponse) -> ParsedAnswer {
+    let mut parsed = ParsedAnswer {
+        finish: response.finish.kind,
+        usage: response.usage,
+        ..ParsedAnswer::default()
+    };
     for block in &response.blocks {
-        said.proofs.extend(block.signature.iter().map(|proof| proof.value.clone()));
+        parsed.signatures.extend(block.signature.iter().map(|proof| proof.value.clone()));
         match &block.kind {
             BlockKind::Text(text) => {
-                said.text.push_str(&text.text);
-                said.sources
+                parsed.text.push_str(&text.text);
+                parsed
+                    .sources
                     .extend(text.citations.iter().filter_map(|citation| citation.url.clone()));
             }
-            BlockKind::Reasoning(thought) => said.thought.extend(thought.text.split_whitespace()),
-            BlockKind::Refusal(words) => said.refusal.push_str(words),
+            BlockKind::Reasoning(thought) => {
+                parsed.reasoning.extend(thought.text.split_whitespace())
+            }
+            BlockKind::Refusal(words) => parsed.refusal.push_str(words),
             BlockKind::ToolCall(call) => {
                 let arguments = serde_json::from_str(&call.arguments)
                     .unwrap_or_else(|_| json!(call.arguments.trim()));
-                said.calls
+                parsed
+                    .calls
                     .push((call.name.clone(), if arguments == "" { json!({}) } else { arguments }));
             }
             _ => {}
         }
     }
-    said.logprobs = response.logprobs.as_ref().map(RawJson::to_value);
-    said
+    parsed.logprobs = response.logprobs.as_ref().map(RawJson::to_value);
+    parsed
 }
 
 /// The same by the recording itself, read as a tree.
@@ -70,22 +77,23 @@ fn recorded_meaning(chunks: &[Value]) -> (String, String, Vec<(String, Value)>) 
     let (mut text, mut thoughts, mut calls) =
         (String::new(), vec![String::new(); 4], Vec::<(Value, String, String)>::new());
     for choice in chunks.iter().filter_map(|chunk| chunk["choices"].get(0)) {
-        let said = if choice["delta"].is_object() { &choice["delta"] } else { &choice["message"] };
-        if let Some(parts) = said["content"].as_array() {
+        let source =
+            if choice["delta"].is_object() { &choice["delta"] } else { &choice["message"] };
+        if let Some(parts) = source["content"].as_array() {
             text.extend(parts.iter().map(|part| string(&part["text"])));
             let inside = parts.iter().filter_map(|part| part["thinking"].as_array()).flatten();
             thoughts[3].extend(inside.map(|part| string(&part["text"])));
         }
-        text.push_str(&string(&said["content"]));
-        thoughts[0].push_str(&string(&said["reasoning_content"]));
-        thoughts[1].push_str(&string(&said["reasoning"]));
-        for detail in said["reasoning_details"].as_array().into_iter().flatten() {
+        text.push_str(&string(&source["content"]));
+        thoughts[0].push_str(&string(&source["reasoning_content"]));
+        thoughts[1].push_str(&string(&source["reasoning"]));
+        for detail in source["reasoning_details"].as_array().into_iter().flatten() {
             thoughts[2].push_str(&string(&detail["text"]));
             thoughts[2].push_str(&string(&detail["summary"]));
         }
-        let legacy = said["function_call"].is_object() && said["function_call"]["name"] != "";
-        let legacy = legacy.then(|| json!({"index": -1, "function": said["function_call"]}));
-        for call in said["tool_calls"].as_array().into_iter().flatten().chain(legacy.as_ref()) {
+        let legacy = source["function_call"].is_object() && source["function_call"]["name"] != "";
+        let legacy = legacy.then(|| json!({"index": -1, "function": source["function_call"]}));
+        for call in source["tool_calls"].as_array().into_iter().flatten().chain(legacy.as_ref()) {
             let key = if call["index"].is_null() || choice["message"].is_object() {
                 call["id"].clone()
             } else {
@@ -120,24 +128,26 @@ fn chunks(body: &str) -> Vec<Value> {
     body.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data:")?).ok()).collect()
 }
 
-fn exchanges() -> Vec<Exchange> {
-    let spoken = |exchange: &Exchange| exchange.request["modalities"].to_string().contains("audio");
-    recorded::of(&["openai.chat"])
+fn exchanges() -> Vec<RecordedExchange> {
+    let has_audio =
+        |exchange: &RecordedExchange| exchange.request["modalities"].to_string().contains("audio");
+    recorded::load_exchanges(&["openai.chat"])
         .into_iter()
-        .filter(|exchange| exchange.status < 400 && !spoken(exchange))
+        .filter(|exchange| exchange.status < 400 && !has_audio(exchange))
         .collect()
 }
 
 /// All events of a body that comes in these pieces.
-fn events_of(body: &[u8], cuts: &[usize]) -> (Vec<ChatEvent>, Ending, bool) {
-    let mut reading = Reading::new(Framing::Sse, Openai.stream_reader(&carry()), false);
-    let (mut said, mut from, mut failed) = (Vec::new(), 0, false);
+fn events_of(body: &[u8], cuts: &[usize]) -> (Vec<ChatEvent>, StreamEnd, bool) {
+    let mut decoder = EventDecoder::new(Framing::Sse, Openai.stream_reader(&carry()), false);
+    let (mut events, mut from, mut failed) = (Vec::new(), 0, false);
     for &to in cuts.iter().chain(&[body.len()]) {
-        failed |= reading.feed(&Bytes::copy_from_slice(&body[from..to]), &mut said).error.is_some();
+        failed |=
+            decoder.feed(&Bytes::copy_from_slice(&body[from..to]), &mut events).error.is_some();
         from = to;
     }
-    let (ending, _) = reading.end(&mut said);
-    (said, ending, failed)
+    let (stream_end, _) = decoder.finish(&mut events);
+    (events, stream_end, failed)
 }
 
 fn assembled(events: &[ChatEvent]) -> ChatResponse {
@@ -147,9 +157,9 @@ fn assembled(events: &[ChatEvent]) -> ChatResponse {
     assembler.finish().expect("complete")
 }
 
-fn streamed(response: &ChatResponse, shape: &Shape) -> String {
-    let (mut writer, mut out) = (Openai.stream_writer(shape), Vec::new());
-    assemble::to_events(response).into_iter().for_each(|event| writer.event(event, &mut out));
+fn streamed(response: &ChatResponse, spec: &ResponseSpec) -> String {
+    let (mut writer, mut out) = (Openai.stream_writer(spec), Vec::new());
+    assemble::to_events(response).into_iter().for_each(|event| writer.write_event(event, &mut out));
     String::from_utf8(out).expect("text")
 }
 
@@ -165,7 +175,7 @@ fn every_recorded_answer_is_read_and_comes_back() {
         let (text, thought, calls) =
             recorded_meaning(&[serde_json::from_str(&exchange.response).expect("json")]);
         assert_eq!(
-            (&want.text, &want.thought, &want.calls),
+            (&want.text, &want.reasoning, &want.calls),
             (&text, &thought, &calls),
             "{}",
             exchange.id
@@ -174,13 +184,13 @@ fn every_recorded_answer_is_read_and_comes_back() {
         let usage = want.usage.or(Some(Usage::default()));
         assert_eq!(
             meaning(&reread(&Openai.write_response(&response, &shape()))),
-            Meaning { usage, ..meaning(&response) },
+            ParsedAnswer { usage, ..meaning(&response) },
             "{}",
             exchange.id
         );
-        let (events, ending, failed) = events_of(streamed(&response, &shape()).as_bytes(), &[]);
-        assert!(ending == Ending::Complete && !failed);
-        assert_eq!(meaning(&assembled(&events)), Meaning { usage, ..want }, "{}", exchange.id);
+        let (events, stream_end, failed) = events_of(streamed(&response, &shape()).as_bytes(), &[]);
+        assert!(stream_end == StreamEnd::Complete && !failed);
+        assert_eq!(meaning(&assembled(&events)), ParsedAnswer { usage, ..want }, "{}", exchange.id);
     }
 }
 
@@ -190,9 +200,9 @@ fn every_recorded_stream_is_read_and_comes_back_wherever_it_is_cut() {
     let mut step = 1;
     for exchange in exchanges().iter().filter(|exchange| exchange.kind == "sse") {
         let body = exchange.response.as_bytes();
-        let (events, ending, failed) = events_of(body, &[]);
-        let errs = chunks(&exchange.response).iter().any(|chunk| chunk["error"].is_object());
-        assert_eq!(failed, errs, "{}", exchange.id);
+        let (events, stream_end, failed) = events_of(body, &[]);
+        let has_error = chunks(&exchange.response).iter().any(|chunk| chunk["error"].is_object());
+        assert_eq!(failed, has_error, "{}", exchange.id);
         grammar::validate_events(&events)
             .unwrap_or_else(|breach| panic!("{}: {breach}", exchange.id));
         for _ in 0..3 {
@@ -201,25 +211,30 @@ fn every_recorded_stream_is_read_and_comes_back_wherever_it_is_cut() {
                 (1..).map(|n| n * step).take_while(|at| *at < body.len()).collect();
             assert_eq!(events_of(body, &cuts).0, events, "{} cut every {step}", exchange.id);
         }
-        if failed || ending != Ending::Complete {
-            assert!(errs || !exchange.response.contains("[DONE]"), "{}", exchange.id);
+        if failed || stream_end != StreamEnd::Complete {
+            assert!(has_error || !exchange.response.contains("[DONE]"), "{}", exchange.id);
             continue;
         }
         let response = assembled(&events);
         let want = meaning(&response);
         let (text, thought, calls) = recorded_meaning(&chunks(&exchange.response));
         assert_eq!(
-            (&want.text, &want.thought, &want.calls),
+            (&want.text, &want.reasoning, &want.calls),
             (&text, &thought, &calls),
             "{}",
             exchange.id
         );
         let usage = want.usage.or(Some(Usage::default()));
         let again = assembled(&events_of(streamed(&response, &shape()).as_bytes(), &[]).0);
-        assert_eq!(meaning(&again), Meaning { usage, ..meaning(&response) }, "{}", exchange.id);
+        assert_eq!(
+            meaning(&again),
+            ParsedAnswer { usage, ..meaning(&response) },
+            "{}",
+            exchange.id
+        );
         assert_eq!(
             meaning(&reread(&Openai.write_response(&response, &shape()))),
-            Meaning { usage, ..want },
+            ParsedAnswer { usage, ..want },
             "{}",
             exchange.id
         );
@@ -227,13 +242,13 @@ fn every_recorded_stream_is_read_and_comes_back_wherever_it_is_cut() {
 }
 
 fn feed(chunks: &[&str]) -> (Vec<ChatEvent>, Box<dyn StreamReader>) {
-    let mut reader = Openai.stream_reader(&Carry {
-        renamed: vec![("a_b".to_owned(), "a.b".to_owned())],
-        seed: "s".to_owned(),
+    let mut reader = Openai.stream_reader(&AttemptContext {
+        renamed_tools: vec![("a_b".to_owned(), "a.b".to_owned())],
+        call_id_seed: "s".to_owned(),
     });
     let mut out = Vec::new();
     for chunk in chunks {
-        reader.event(b"", chunk.as_bytes(), &mut out).expect("good");
+        reader.read_event(b"", chunk.as_bytes(), &mut out).expect("good");
     }
     (out, reader)
 }
@@ -314,14 +329,17 @@ fn odd_chunks_are_read_for_what_they_say() {
     let text = r#"{"text":"b","finish_reason":""}"#;
     let other = r#"{"index":1,"delta":{"content":"never"}}"#;
     let response = said(&[null, words, text, other, r#"{"message":{"content":"ab"}}"#]);
-    assert_eq!(meaning(&response), Meaning { text: "ab".to_owned(), ..Meaning::default() });
+    assert_eq!(
+        meaning(&response),
+        ParsedAnswer { text: "ab".to_owned(), ..ParsedAnswer::default() }
+    );
     // Empty choices, usage anywhere, no [DONE].
     let (mut out, mut reader) = feed(&[
         r#"{"choices":[],"prompt_filter_results":[]}"#,
         r#"{"choices":[{"delta":{"content":"x"},"finish_reason":"length"}],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#,
         r#"{"usage":{"prompt_tokens":3,"completion_tokens":4},"choices":null,"service_tier":"flex"}"#,
     ]);
-    assert!(reader.end(&mut out));
+    assert!(reader.read_eof(&mut out));
     let response = assembled(&out);
     assert_eq!(response.finish.kind, FinishKind::Length);
     assert_eq!(response.usage, Some(Usage { input: 3, output: 4, ..Usage::default() }));
@@ -355,10 +373,10 @@ fn odd_chunks_are_read_for_what_they_say() {
         ),
     ] {
         let (mut out, mut reader) = feed(&chunks[..chunks.len() - 1]);
-        assert_eq!(reader.event(b"", b"[DONE]", &mut out).is_ok(), good, "{chunks:?}");
+        assert_eq!(reader.read_event(b"", b"[DONE]", &mut out).is_ok(), good, "{chunks:?}");
     }
     let (mut out, mut reader) = feed(&[r#"{"choices":[{"delta":{"content":"x"}}]}"#]);
-    assert!(!reader.end(&mut out));
+    assert!(!reader.read_eof(&mut out));
 }
 
 /// Pain 7: an error inside a stream is a fault, after what came before it.
@@ -375,7 +393,7 @@ fn errors_are_faults_in_every_dress() {
         ("", "[1]"),
     ] {
         let (mut out, mut reader) = feed(&[r#"{"choices":[{"delta":{"content":"x"}}]}"#]);
-        assert!(reader.event(name.as_bytes(), chunk.as_bytes(), &mut out).is_err(), "{chunk}");
+        assert!(reader.read_event(name.as_bytes(), chunk.as_bytes(), &mut out).is_err(), "{chunk}");
     }
     for body in [
         r#"{"error":"x"}"#,
@@ -396,18 +414,18 @@ fn seals_come_back_whole() {
         r#"{"delta":{"content":"x"}}"#,
         r#"{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{}"},"extra_content":{"v":{"s":"T"}}}]},"finish_reason":"tool_calls"}"#,
     ]);
-    let said = meaning(&response);
-    assert_eq!((said.thought.as_str(), said.text.as_str()), ("hm", "x"));
+    let parsed = meaning(&response);
+    assert_eq!((parsed.reasoning.as_str(), parsed.text.as_str()), ("hm", "x"));
     assert_eq!(
-        said.proofs,
+        parsed.signatures,
         [
             r#"[{"type":"reasoning.text","text":"hm","index":0,"signature":"S/+="}]"#,
             r#"{"v":{"s":"T"}}"#
         ]
     );
-    let whole: Value =
+    let written: Value =
         serde_json::from_slice(&Openai.write_response(&response, &shape())).expect("json");
-    assert_eq!(whole["choices"][0]["message"]["reasoning_details"][0]["signature"], "S/+=");
+    assert_eq!(written["choices"][0]["message"]["reasoning_details"][0]["signature"], "S/+=");
 }
 
 #[test]
@@ -441,9 +459,9 @@ fn answers_have_every_field_of_the_published_schema() {
         }),
         ..ChatResponse::default()
     };
-    let shape = Shape { custom: vec!["patch".to_owned()], ..shape() };
+    let spec = ResponseSpec { custom_tools: vec!["patch".to_owned()], ..shape() };
     let got: Value =
-        serde_json::from_slice(&Openai.write_response(&response, &shape)).expect("json");
+        serde_json::from_slice(&Openai.write_response(&response, &spec)).expect("json");
     let usage = json!({"prompt_tokens": 6, "completion_tokens": 9, "total_tokens": 15,
         "prompt_tokens_details": {"cached_tokens": 2, "audio_tokens": 0, "cache_write_tokens": 3},
         "completion_tokens_details": {"reasoning_tokens": 5, "audio_tokens": 0, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0}});
@@ -456,7 +474,7 @@ fn answers_have_every_field_of_the_published_schema() {
             "message": {"role": "assistant", "content": "a", "refusal": null, "annotations": [], "tool_calls": calls}}]})
     );
 
-    let stream = streamed(&response, &shape);
+    let stream = streamed(&response, &spec);
     let events = chunks(&stream);
     assert!(stream.ends_with("data: [DONE]\n\n"));
     assert_eq!(events[0]["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));
@@ -478,13 +496,13 @@ fn answers_have_every_field_of_the_published_schema() {
         (&events[events.len() - 1]["choices"], &events[events.len() - 1]["usage"]),
         (&json!([]), &usage)
     );
-    let quiet = streamed(&response, &Shape { usage: false, ..shape });
+    let quiet = streamed(&response, &ResponseSpec { include_usage: false, ..spec });
     assert!(!quiet.contains("usage"));
 }
 
 #[test]
 fn old_clients_get_old_answers() {
-    let old = Shape { place: Place::Completions, ..shape() };
+    let old = ResponseSpec { endpoint: ChatEndpoint::Completions, ..shape() };
     let tokens = RawJson::parse(r#"[{"token":"hi","logprob":-1,"top_logprobs":[]}]"#);
     let response = ChatResponse {
         blocks: vec![Block::text("hi")],
@@ -533,17 +551,17 @@ fn old_clients_get_old_answers() {
 /// Pain 6: what breaks ends with an error and without a success marker.
 #[test]
 fn a_broken_stream_ends_with_an_error() {
-    let reading = Reading::new(Framing::Sse, Openai.stream_reader(&carry()), false);
-    let mut translator = Translator::new(reading, Openai.stream_writer(&shape()), 0);
+    let decoder = EventDecoder::new(Framing::Sse, Openai.stream_reader(&carry()), false);
+    let mut translator = Translator::new(decoder, Openai.stream_writer(&shape()), 0);
     let mut out = Vec::new();
     translator.feed(
         &Bytes::from_static(b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n"),
         &mut out,
     );
-    assert_eq!(translator.end(&mut out), Ending::Truncated);
+    assert_eq!(translator.finish(&mut out), StreamEnd::Truncated);
     let text = String::from_utf8(out.concat()).expect("text");
     assert!(text.contains("\"content\":\"x\"") && !text.contains("[DONE]"));
-    let tail = translator.error_tail(&ProxyError::new(ProxyErrorKind::Upstream, "broke"), "r1");
+    let tail = translator.error_frame(&ProxyError::new(ProxyErrorKind::Upstream, "broke"), "r1");
     assert!(tail.starts_with(b"data: {\"error\":"));
 }
 
@@ -560,14 +578,14 @@ proptest::proptest! {
         for (key, value, more) in pieces {
             let delta = format!("{{\"{}\":{},\"content\":{}}}", KEYS[key], VALUES[value], VALUES[more]);
             let choice = format!("{{\"choices\":[{{\"delta\":{delta},\"{}\":{}}}]}}", KEYS[key], VALUES[more]);
-            if reader.event(b"", choice.as_bytes(), &mut out).is_err() {
+            if reader.read_event(b"", choice.as_bytes(), &mut out).is_err() {
                 break;
             }
             drop(Openai.read_response("", choice.as_bytes(), &carry()).map(|response| Openai.write_response(&response, &shape())));
         }
-        reader.end(&mut out);
+        reader.read_eof(&mut out);
         proptest::prop_assert_eq!(grammar::validate_events(&out), Ok(()));
         let (mut writer, mut bytes) = (Openai.stream_writer(&shape()), Vec::new());
-        out.into_iter().for_each(|event| writer.event(event, &mut bytes));
+        out.into_iter().for_each(|event| writer.write_event(event, &mut bytes));
     }
 }

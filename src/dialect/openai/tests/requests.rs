@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::traits;
 use crate::{
-    dialect::{Egress, Ingress, Place, Traits, openai::Openai, recorded},
+    dialect::{ChatEndpoint, Egress, Ingress, TargetTraits, openai::Openai, recorded},
     ir::{
         block::{
             Block, BlockKind, CacheBreakpoint, CallKind, Media, MediaKind, MediaSource, Reasoning,
@@ -19,11 +19,11 @@ use crate::{
 
 fn read(body: &Value) -> ChatRequest {
     Openai
-        .read_request(Place::Main, body.to_string().as_bytes())
+        .read_request(ChatEndpoint::Chat, body.to_string().as_bytes())
         .unwrap_or_else(|error| panic!("{}: {body}", error.message))
 }
 
-fn write(request: &ChatRequest, traits: &Traits) -> (Value, Vec<String>) {
+fn write(request: &ChatRequest, traits: &TargetTraits) -> (Value, Vec<String>) {
     let encoded = Openai.write_request(request, traits);
     let losses = encoded.losses.iter().map(|loss| loss.0.to_string()).collect();
     (serde_json::from_slice(&encoded.body).expect("json"), losses)
@@ -104,14 +104,14 @@ fn without_null(value: &Value) -> Value {
 #[test]
 fn every_recorded_request_comes_back_without_loss() {
     let mut seen = 0;
-    for exchange in recorded::of(&["openai.chat"]) {
+    for exchange in recorded::load_exchanges(&["openai.chat"]) {
         let request = read(&exchange.request);
         let field = if exchange.request["max_completion_tokens"].is_null() {
             "max_tokens"
         } else {
             "max_completion_tokens"
         };
-        let (got, losses) = write(&request, &Traits { limit_field: field, ..traits() });
+        let (got, losses) = write(&request, &TargetTraits { max_tokens_field: field, ..traits() });
         assert_eq!(normal(&got), normal(&exchange.request), "{}", exchange.id);
         assert_eq!(losses, [""; 0], "{}", exchange.id);
         seen += 1;
@@ -168,15 +168,15 @@ fn what_the_recordings_lack_comes_back_too() {
 
 #[test]
 fn wishes_for_reasoning_are_read_in_all_spellings() {
-    let wish = |told: Value| {
+    let wish = |fields: Value| {
         let mut body = json!({"messages": [{"role": "user", "content": "a"}]});
         body.as_object_mut()
             .expect("an object")
-            .extend(told.as_object().expect("an object").clone());
+            .extend(fields.as_object().expect("an object").clone());
         read(&body).settings.reasoning
     };
     let base = ReasoningSettings::default();
-    for (told, want) in [
+    for (fields, want) in [
         (
             json!({"reasoning_effort": "high"}),
             Some(ReasoningSettings { effort: Some(Effort::High), ..base.clone() }),
@@ -207,7 +207,7 @@ fn wishes_for_reasoning_are_read_in_all_spellings() {
             Some(ReasoningSettings { enabled: Some(true), ..base }),
         ),
     ] {
-        assert_eq!(wish(told.clone()), want, "{told}");
+        assert_eq!(wish(fields.clone()), want, "{fields}");
     }
 }
 
@@ -224,21 +224,23 @@ fn refused_requests_name_the_field() {
         (json!({"messages": [{"role": "user", "content": 1}]}), "messages[0].content"),
         (json!({"messages": [{"role": "user", "content": "x"}], "tools": {}}), "tools"),
     ] {
-        let error =
-            Openai.read_request(Place::Main, body.to_string().as_bytes()).expect_err("refused");
+        let error = Openai
+            .read_request(ChatEndpoint::Chat, body.to_string().as_bytes())
+            .expect_err("refused");
         assert_eq!(error.param.as_deref(), Some(param), "{body}");
     }
     assert!(
-        Openai.read_request(Place::Main, b"[]").is_err()
-            && Openai.read_request(Place::Main, b"{").is_err()
+        Openai.read_request(ChatEndpoint::Chat, b"[]").is_err()
+            && Openai.read_request(ChatEndpoint::Chat, b"{").is_err()
     );
 }
 
 #[test]
 fn old_completions_become_a_conversation() {
-    for exchange in recorded::of(&["openai.completions"]) {
+    for exchange in recorded::load_exchanges(&["openai.completions"]) {
         let body = exchange.request.to_string();
-        let request = Openai.read_request(Place::Completions, body.as_bytes()).expect(&exchange.id);
+        let request =
+            Openai.read_request(ChatEndpoint::Completions, body.as_bytes()).expect(&exchange.id);
         let (got, losses) = write(&request, &traits());
         assert_eq!(got["messages"].as_array().map(Vec::len), Some(1));
         assert!(
@@ -248,7 +250,7 @@ fn old_completions_become_a_conversation() {
     }
     let body = br#"{"model":"m","prompt":"a","echo":true,"logprobs":2,"max_tokens":5}"#;
     let (got, losses) =
-        write(&Openai.read_request(Place::Completions, body).expect("good"), &traits());
+        write(&Openai.read_request(ChatEndpoint::Completions, body).expect("good"), &traits());
     assert_eq!(
         got,
         json!({"model": "m", "messages": [{"role": "user", "content": "a"}], "max_completion_tokens": 5, "logprobs": true, "top_logprobs": 2})
@@ -376,11 +378,13 @@ fn what_has_no_place_is_a_loss_by_name() {
     request.settings.n = Some(2);
     request.settings.reasoning =
         Some(ReasoningSettings { budget_tokens: Some(30_000), ..ReasoningSettings::default() });
-    let encoded =
-        Openai.write_request(&request, &Traits { stream: true, developer_role: true, ..traits() });
+    let encoded = Openai
+        .write_request(&request, &TargetTraits { stream: true, developer_role: true, ..traits() });
     let got: Value = serde_json::from_slice(&encoded.body).expect("json");
-    let [(sent, known)] = encoded.carry.renamed.as_slice() else { panic!("one renamed tool") };
-    assert_eq!((known.as_str(), encoded.carry.name(sent)), ("a.b", "a.b"));
+    let [(sent, known)] = encoded.context.renamed_tools.as_slice() else {
+        panic!("one renamed tool")
+    };
+    assert_eq!((known.as_str(), encoded.context.client_tool_name(sent)), ("a.b", "a.b"));
     assert_eq!(got["messages"][0], json!({"role": "developer", "content": "a\n\nb"}));
     assert_eq!(got["messages"][2]["content"], "xy");
     assert_eq!(got["messages"][2]["reasoning_content"], "hm");
@@ -397,7 +401,7 @@ fn what_has_no_place_is_a_loss_by_name() {
         losses,
         ["messages.cache_control", "reasoning.proof", "tools.cache_control", "n", "top_k"]
     );
-    let (got, losses) = write(&request, &Traits { takes_reasoning: false, ..traits() });
+    let (got, losses) = write(&request, &TargetTraits { accepts_reasoning: false, ..traits() });
     assert_eq!(got["messages"][2].get("reasoning_content"), None);
     assert!(losses.contains(&"reasoning.proof".to_owned()), "{losses:?}");
 }
@@ -413,7 +417,7 @@ proptest::proptest! {
         for body in [format!("{{{inner}}}"), format!("{{\"messages\":[{{\"role\":\"user\",\"content\":\"x\"}},{{{inner}}}],\"tools\":[{{{inner}}}]}}"),
             format!("{{\"messages\":[{{\"role\":\"assistant\",\"tool_calls\":[{{{inner}}}],\"content\":[{{{inner}}}]}}],{}}}",
                 if inner.is_empty() { "\"x\":1" } else { &inner })] {
-            for place in [Place::Main, Place::Completions] {
+            for place in [ChatEndpoint::Chat, ChatEndpoint::Completions] {
                 if let Ok(request) = Openai.read_request(place, body.as_bytes()) {
                     let encoded = Openai.write_request(&request, &traits());
                     proptest::prop_assert!(crate::base::json::parse(&encoded.body).is_ok());

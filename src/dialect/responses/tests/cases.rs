@@ -13,7 +13,7 @@ use crate::ir::{
 
 #[test]
 fn free_text_tools_that_were_bridged_come_back_as_free_text() {
-    let shape = Shape { custom: vec!["apply_patch".to_owned()], ..shape() };
+    let shape = ResponseSpec { custom_tools: vec!["apply_patch".to_owned()], ..shape() };
     let call = ToolCall {
         id: "c".to_owned(),
         name: "apply_patch".to_owned(),
@@ -24,17 +24,18 @@ fn free_text_tools_that_were_bridged_come_back_as_free_text() {
         blocks: vec![Block::new(BlockKind::ToolCall(call))],
         ..ChatResponse::default()
     };
-    let response = consistent(&write_stream(&shape, to_events(&answer)));
+    let response = check_consistency(&write_stream(&shape, to_events(&answer)));
     let item = json!({"id":"ctc_7_0","type":"custom_tool_call","status":"completed","call_id":"c","name":"apply_patch","input":"*** Begin\nx"});
     assert_eq!(response["output"], json!([item]));
 
     // On the next turn it is a free-text call again, whatever form was kept.
     let request = ChatRequest {
         messages: vec![ChatMessage::new(Role::Assistant, answer.blocks)],
-        tools: asked(&json!({"input":"x","tools":[{"type":"custom","name":"apply_patch"}]})).tools,
+        tools: read_request(&json!({"input":"x","tools":[{"type":"custom","name":"apply_patch"}]}))
+            .tools,
         ..ChatRequest::default()
     };
-    let (body, _) = written(&request);
+    let (body, _) = write_request(&request);
     assert_eq!(
         body["input"][0],
         json!({"type":"custom_tool_call","call_id":"c","name":"apply_patch","input":"*** Begin\nx"})
@@ -48,7 +49,7 @@ fn tools_in_namespaces_are_flat_inside_and_grouped_outside() {
         {"type":"function","name":"get","parameters":{"type":"object"}},{"type":"function","name":"put","strict":true}]},{"type":"function","name":"get"}]);
     let call = json!({"type":"function_call","call_id":"c","namespace":"crm","name":"get","arguments":"{}"});
     let output = json!({"type":"function_call_output","call_id":"c","output":"r"});
-    let request = asked(
+    let request = read_request(
         &json!({"input":[call, output],"tools":tools,"tool_choice":{"type":"function","name":"put","namespace":"crm"}}),
     );
     assert_eq!(
@@ -62,16 +63,16 @@ fn tools_in_namespaces_are_flat_inside_and_grouped_outside() {
 
     let answer = json!({"output":[{"type":"function_call","call_id":"d","namespace":"crm","name":"get","arguments":"{}"}],"status":"completed"});
     let response = Responses
-        .read_response("", answer.to_string().as_bytes(), &encoded.carry)
+        .read_response("", answer.to_string().as_bytes(), &encoded.context)
         .expect("an answer");
     assert!(
         matches!(&response.blocks[0].kind, BlockKind::ToolCall(call) if call.name == "crm__get")
     );
-    let shape = Shape {
-        namespaced: vec![("crm__get".to_owned(), "crm".to_owned(), "get".to_owned())],
+    let shape = ResponseSpec {
+        namespaced_tools: vec![("crm__get".to_owned(), "crm".to_owned(), "get".to_owned())],
         ..shape()
     };
-    let told = consistent(&write_stream(&shape, to_events(&response)));
+    let told = check_consistency(&write_stream(&shape, to_events(&response)));
     assert_eq!(
         (&told["output"][0]["namespace"], &told["output"][0]["name"]),
         (&json!("crm"), &json!("get"))
@@ -102,7 +103,7 @@ fn results_stand_behind_their_calls_and_halves_are_told() {
         ],
         ..ChatRequest::default()
     };
-    let (body, losses) = written(&request);
+    let (body, losses) = write_request(&request);
     let told: Vec<_> = body["input"]
         .as_array()
         .expect("items")
@@ -138,13 +139,15 @@ fn reasoning_of_others_is_dropped_or_sent_plain_and_own_goes_back_as_it_was() {
         ..ChatRequest::default()
     };
 
-    let (body, losses) = written(&request(thought(Some(proof(Dialect::Anthropic)))));
+    let (body, losses) = write_request(&request(thought(Some(proof(Dialect::Anthropic)))));
     assert_eq!((&body["input"], losses), (&json!([]), vec![Loss("reasoning.proof".into())]));
-    let (body, losses) = written(&request(thought(Some(proof(Dialect::Responses)))));
+    let (body, losses) = write_request(&request(thought(Some(proof(Dialect::Responses)))));
     let own = json!({"type":"reasoning","id":"rs_1","summary":[{"type":"summary_text","text":"hm"}],"encrypted_content":"sealed"});
     assert_eq!((&body["input"][0], losses), (&own, Vec::new()));
-    let plain = Responses
-        .write_request(&request(thought(None)), &Traits { takes_reasoning: true, ..traits() });
+    let plain = Responses.write_request(
+        &request(thought(None)),
+        &TargetTraits { accepts_reasoning: true, ..traits() },
+    );
     assert!(
         std::str::from_utf8(&plain.body)
             .expect("text")
@@ -153,15 +156,15 @@ fn reasoning_of_others_is_dropped_or_sent_plain_and_own_goes_back_as_it_was() {
 
     // What we made of another's reasoning is no provider's own.
     let made =
-        super::body(&ChatResponse { blocks: vec![thought(None)], ..ChatResponse::default() });
+        super::write_body(&ChatResponse { blocks: vec![thought(None)], ..ChatResponse::default() });
     assert_eq!(made["output"][0]["id"], "rs_aip_7_0");
-    let (back, losses) = written(&asked(&json!({ "input": made["output"] })));
+    let (back, losses) = write_request(&read_request(&json!({ "input": made["output"] })));
     assert_eq!((&back["input"], losses), (&json!([]), vec![Loss("reasoning".into())]));
 }
 
 #[test]
 fn what_other_apis_wish_is_mapped_or_named() {
-    let mut request = asked(&json!({"input":"x"}));
+    let mut request = read_request(&json!({"input":"x"}));
     request.extras = Extras::default();
     request.tools =
         vec![Tool::Function(FunctionTool { name: "f".to_owned(), ..FunctionTool::default() })];
@@ -177,7 +180,7 @@ fn what_other_apis_wish_is_mapped_or_named() {
         budget_tokens: Some(60_000),
         ..Default::default()
     });
-    let (body, losses) = written(&request);
+    let (body, losses) = write_request(&request);
     let losses: Vec<_> = losses.iter().map(|loss| loss.0.as_ref()).collect();
     assert_eq!(losses, ["max_tokens", "user", "top_k", "stop", "n"]);
     assert_eq!(body["max_output_tokens"], 16);
@@ -215,9 +218,9 @@ fn wishes_of_this_api_come_back_as_they_were() {
         "safety_identifier":"s","service_tier":"flex","metadata":{"a":"b"},"top_logprobs":2,"background":false,"top_k":5,"max_output_tokens":20,
         "temperature":1.10,"parallel_tool_calls":false,"conversation":"conv_1"
     });
-    let request = asked(&body);
-    let (back, losses) = written(&request);
-    assert_eq!((normal(&back), losses), (normal(&body), Vec::new()));
+    let request = read_request(&body);
+    let (back, losses) = write_request(&request);
+    assert_eq!((normalize(&back), losses), (normalize(&body), Vec::new()));
     assert_eq!(request.system.len(), 1);
     for (key, wanted) in [("phase", "item.phase"), ("max_tool_calls", "max_tool_calls")] {
         let all = request
@@ -247,7 +250,7 @@ fn bad_requests_are_refused_with_their_place() {
         (r#"{"input":"x","temperature":"hot"}"#, Some("temperature")),
         ("[]", None),
     ] {
-        let error = Responses.read_request(Place::Main, body.as_bytes()).expect_err(body);
+        let error = Responses.read_request(ChatEndpoint::Chat, body.as_bytes()).expect_err(body);
         assert_eq!(
             (error.kind, error.param.as_deref()),
             (ProxyErrorKind::BadRequest, param),
@@ -258,10 +261,10 @@ fn bad_requests_are_refused_with_their_place() {
 
 #[test]
 fn every_field_of_the_strictest_schema_is_there() {
-    let request = asked(
+    let request = read_request(
         &json!({"input":"x","temperature":0.5,"tools":[{"type":"function","name":"f"}],"reasoning":{"effort":"low"},"text":{"verbosity":"low"}}),
     );
-    let shape = Shape { echo: request.echoed_fields, ..shape() };
+    let shape = ResponseSpec { echo: request.echoed_fields, ..shape() };
     let response: Value =
         serde_json::from_slice(&Responses.write_response(&ChatResponse::default(), &shape))
             .expect("json");
@@ -333,14 +336,14 @@ fn a_cut_answer_is_incomplete_and_a_broken_one_failed() {
             (&json!(format!("response.{status}")), &reason)
         );
         assert_eq!(end["response"]["output"][0]["status"], status);
-        assert_eq!(body(&answer(kind))["output"], end["response"]["output"]);
+        assert_eq!(write_body(&answer(kind))["output"], end["response"]["output"]);
     }
 
     let (mut writer, mut out) = (Responses.stream_writer(&shape()), Vec::new());
     for event in to_events(&answer(FinishKind::Stop)).into_iter().take(3) {
-        writer.event(event, &mut out);
+        writer.write_event(event, &mut out);
     }
-    writer.error(&ProxyError::new(ProxyErrorKind::Upstream, "gone"), "7", &mut out);
+    writer.write_error(&ProxyError::new(ProxyErrorKind::Upstream, "gone"), "7", &mut out);
     let told = parse(&out);
     let end = told.last().expect("an end");
     assert_eq!(
@@ -376,7 +379,7 @@ fn interleaved_calls_are_told_one_after_the_other() {
             end,
         ],
     );
-    let calls = said(&consistent(&told)).calls;
+    let calls = visible_answer(&check_consistency(&told)).calls;
     assert_eq!(
         calls,
         [
@@ -413,10 +416,10 @@ fn sloppy_streams_lose_nothing() {
         end,
     ]);
     for stream in [bare, late, whole] {
-        let (events, complete) = streamed(&stream, &[]);
+        let (events, complete) = read_stream(&stream, &[]);
         assert_eq!((grammar::validate_events(&events), complete), (Ok(()), true), "{stream}");
-        let response = assembled(&events);
-        let shown = said(&body(&response));
+        let response = assemble(&events);
+        let shown = visible_answer(&write_body(&response));
         assert_eq!(
             (shown.text.as_str(), shown.calls),
             ("ab", vec![("z".to_owned(), "f".to_owned(), "{\"k\":1}".to_owned())])
@@ -445,11 +448,13 @@ fn errors_in_a_stream_are_faults() {
     ] {
         let fault = Responses
             .stream_reader(&carry())
-            .event(b"", event.as_bytes(), &mut Vec::new())
+            .read_event(b"", event.as_bytes(), &mut Vec::new())
             .expect_err(event);
         assert_eq!((fault.status, fault.message.as_str()), (status, message));
     }
-    assert!(Responses.stream_reader(&carry()).event(b"", b"{\"type\"", &mut Vec::new()).is_err());
+    assert!(
+        Responses.stream_reader(&carry()).read_event(b"", b"{\"type\"", &mut Vec::new()).is_err()
+    );
 }
 
 #[test]
@@ -461,7 +466,7 @@ fn citations_log_probabilities_and_images_survive() {
     let response =
         Responses.read_response("", answer.to_string().as_bytes(), &carry()).expect("an answer");
     assert!(matches!(response.blocks[1].kind, BlockKind::Media(_)) && response.logprobs.is_some());
-    let told = consistent(&write_stream(&shape(), to_events(&response)));
+    let told = check_consistency(&write_stream(&shape(), to_events(&response)));
     assert_eq!(told["output"][0]["content"], answer["output"][0]["content"]);
     assert_eq!(
         (&told["output"][1]["result"], &told["output"][1]["output_format"]),
