@@ -9,10 +9,10 @@ use crate::{
     ir::op::Dialect,
     relay::{budgets, engine::Engine},
     routing::{
-        candidate::{self, Candidate, Question, Verdict, Why, short},
-        health::Size,
-        hedge::ENOUGH,
-        names::{self, Patience},
+        candidate::{self, Candidate, RouteQuery, SkipReason, Verdict, print_span},
+        health::TokenEstimate,
+        hedge::MIN_SAMPLES,
+        names::{self, OnUnknownList},
     },
 };
 
@@ -72,10 +72,11 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
     let learned = engine.lists.learned();
     let dialect = question.dialect.unwrap_or(Dialect::Openai);
     let learned = |id| learned.get(&id).cloned();
-    let (asked, chosen) = match names::ending(&generation.catalog, &question.model, &learned) {
-        Some((name, strategy)) => (name, Some(strategy)),
-        None => (&*question.model, None),
-    };
+    let (asked, chosen) =
+        match names::strategy_suffix(&generation.catalog, &question.model, &learned) {
+            Some((name, strategy)) => (name, Some(strategy)),
+            None => (&*question.model, None),
+        };
     let mut resolved = match names::resolve(
         &generation.catalog,
         asked,
@@ -83,7 +84,7 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
         true,
         project,
         &learned,
-        Patience::Over,
+        OnUnknownList::Assume,
     ) {
         Ok(resolved) => resolved,
         Err(error) => {
@@ -95,21 +96,22 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
     resolved.strategy = chosen.unwrap_or(resolved.strategy);
     out.resolved_by = Some(resolved.via.to_string());
     out.plan.push(format!("strategy {}", resolved.strategy.name()));
-    let mut candidates = candidate::candidates(&resolved.targets, &|key| engine.key_info(key));
+    let mut candidates =
+        candidate::build_candidates(&resolved.targets, &|key| engine.key_info(key));
     let now = engine.clock.mono();
-    let costs = if engine.budgets.any() || resolved.strategy.uses_cost() {
-        engine.costs(&candidates, Size::default())
+    let costs = if engine.budgets.has_any() || resolved.strategy.uses_cost() {
+        engine.costs(&candidates, TokenEstimate::default())
     } else {
         Vec::new()
     };
     budgets::mark(engine, &project.name, &mut candidates, &costs);
-    let asked = Question {
+    let asked = RouteQuery {
         strategy: resolved.strategy,
         costs: &costs,
         region: &generation.settings.region,
-        ..Question::of(&candidates)
+        ..RouteQuery::first_attempt(&candidates)
     };
-    let decision = engine.board.decide_dry(&asked, now);
+    let decision = engine.board.preview(&asked, now);
     let place = |candidate: &Candidate, why: String| Place {
         upstream: candidate.target.upstream.name.to_string(),
         key: candidate.key_name.to_string(),
@@ -122,29 +124,29 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
         },
     };
     let first = match decision.verdict {
-        Verdict::Try { index, .. } | Verdict::Again { index } => candidates.get(index),
+        Verdict::Try { index, .. } | Verdict::RetrySame { index } => candidates.get(index),
         Verdict::Wait { .. } | Verdict::Exhausted { .. } => None,
     };
-    if let Some((rule, first)) = resolved.timeouts.hedge.as_deref().zip(first) {
+    if let Some((rule, first)) = resolved.overrides.hedge.as_deref().zip(first) {
         out.plan.push(second(engine, rule, first));
     }
-    if resolved.timeouts.rescue {
+    if resolved.overrides.rescue {
         out.plan.push(
             "an answer in plain text that breaks off is continued by another target that can"
                 .to_owned(),
         );
     }
     match &decision.verdict {
-        Verdict::Try { index, .. } | Verdict::Again { index } => {
+        Verdict::Try { index, .. } | Verdict::RetrySame { index } => {
             out.verdict = "try".to_owned();
             out.chosen =
-                candidates.get(*index).map(|candidate| place(candidate, decision.verdict.why()));
+                candidates.get(*index).map(|candidate| place(candidate, decision.verdict.text()));
         }
         Verdict::Wait { until } => {
             out.verdict = "wait".to_owned();
             out.error = Some(match until {
                 Some(until) => {
-                    format!("everything is blocked for {} more", short(until.since(now)))
+                    format!("everything is blocked for {} more", print_span(until.since(now)))
                 }
                 None => {
                     "a verdict is awaited (a probe is under way, or keys are being read)".to_owned()
@@ -157,13 +159,13 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
         }
     }
     out.others = decision
-        .others
+        .skipped
         .iter()
-        .filter_map(|(index, why): &(usize, Why)| {
+        .filter_map(|(index, why): &(usize, SkipReason)| {
             candidates.get(*index).map(|c| place(c, why.text(now)))
         })
         .collect();
-    for upstream in &resolved.no_end {
+    for upstream in &resolved.unsupported {
         let upstream: &Arc<str> = upstream;
         out.others.push(Place {
             upstream: upstream.to_string(),
@@ -191,7 +193,7 @@ fn second(engine: &Engine, rule: &Hedge, first: &Candidate) -> String {
             )
         }
         (HedgeDelay::P95, None) => format!(
-            "a second target is asked once {ENOUGH} answers tell what is slow here, {share}"
+            "a second target is asked once {MIN_SAMPLES} answers tell what is slow here, {share}"
         ),
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     ir::cost::PriceClass,
     relay::engine::{Engine, Generation},
     routing::{
-        budget::{self, Holder, Lack},
+        budget::{self, BudgetDenied, Holder},
         candidate::KeyState,
         names,
         view::{HealthState, HealthView},
@@ -36,7 +36,7 @@ pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> 
                 .iter()
                 .filter(|key| key_state(engine, upstream, key, now).0 == KeyHealth::Ok)
                 .count();
-            let over = if engine.budgets.any() {
+            let over = if engine.budgets.has_any() {
                 spent(engine, &Holder::Upstream(Arc::clone(&upstream.name)))
             } else {
                 None
@@ -126,7 +126,7 @@ pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
             let view = engine.board.key_view(key.id, now);
             let (mut state, mut cause) = key_state(engine, upstream, key, now);
             let mut until = view.health.until.map(|until| engine.clock.unix_at(until));
-            if engine.budgets.any()
+            if engine.budgets.has_any()
                 && matches!(state, KeyHealth::Ok | KeyHealth::Partly)
                 && let Some(over) = spent(engine, &Holder::Key(Arc::clone(&key.name)))
             {
@@ -143,7 +143,7 @@ pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
                     cause: health.cause.as_deref().map(str::to_owned),
                     until: health.until.map(|until| engine.clock.unix_at(until)),
                     since: health.since.map(|since| engine.clock.unix_at(since)),
-                    hinted: health.hinted,
+                    hinted: health.from_provider,
                 })
                 .collect();
             out.push(KeyView {
@@ -156,7 +156,7 @@ pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
                 cause: cause.or_else(|| health.cause.as_deref().map(str::to_owned)),
                 until,
                 since: health.since.map(|since| engine.clock.unix_at(since)),
-                hinted: health.hinted,
+                hinted: health.from_provider,
                 scopes: narrow,
                 requests: view.requests,
                 tokens: view.tokens,
@@ -198,7 +198,7 @@ fn key_state(
         KeyState::Missing(reason) => return (KeyHealth::Missing, Some(reason.to_string())),
         KeyState::Waiting => return (KeyHealth::Waiting, None),
         KeyState::Disabled => return (KeyHealth::Disabled, None),
-        KeyState::Over(_) | KeyState::Ready => {}
+        KeyState::OverBudget(_) | KeyState::Ready => {}
     }
     let view = engine.board.key_view(key.id, now);
     let own = of(&view.health);
@@ -218,7 +218,7 @@ fn of(health: &HealthView) -> KeyHealth {
 /// Every budget as it stands.
 #[must_use]
 pub fn budgets(engine: &Engine) -> Vec<BudgetView> {
-    let all = engine.budgets.all(engine.clock.unix()).into_iter();
+    let all = engine.budgets.states(engine.clock.unix()).into_iter();
     all.map(|state| BudgetView {
         of: state.holder.text(),
         per: state.budget.period,
@@ -226,7 +226,7 @@ pub fn budgets(engine: &Engine) -> Vec<BudgetView> {
         spent: state.spent,
         reserved: state.reserved,
         percent: budget::percent(state.spent, state.budget.usd),
-        unpriced: state.unknown,
+        unpriced: state.unpriced_attempts,
         from: state.period.from,
         until: state.period.until,
     })
@@ -236,11 +236,11 @@ pub fn budgets(engine: &Engine) -> Vec<BudgetView> {
 /// That a budget is spent, and until when.
 fn spent(engine: &Engine, holder: &Holder) -> Option<(String, Option<UnixMillis>)> {
     // The least that may cost something.
-    match engine.budgets.lack(holder, Some(NanoUsd(1)), engine.clock.unix())? {
-        Lack::Spent { budget, spent, until } => {
+    match engine.budgets.denial(holder, Some(NanoUsd(1)), engine.clock.unix())? {
+        BudgetDenied::Spent { budget, spent, until } => {
             Some((format!("spent {spent} of {} per {}", budget.usd, budget.period.name()), until))
         }
-        Lack::Reserved { .. } | Lack::Unpriced { .. } => None,
+        BudgetDenied::Reserved { .. } | BudgetDenied::Unpriced { .. } => None,
     }
 }
 
@@ -249,7 +249,7 @@ fn spent(engine: &Engine, holder: &Holder) -> Option<(String, Option<UnixMillis>
 pub fn models(engine: &Engine, generation: &Generation) -> Vec<ModelView> {
     let learned = engine.lists.learned();
     let project = owner(generation);
-    names::all(&generation.catalog, &project, &|id| learned.get(&id).cloned())
+    names::list_names(&generation.catalog, &project, &|id| learned.get(&id).cloned())
         .into_iter()
         .map(|listed| ModelView {
             name: listed.name.to_string(),

@@ -19,8 +19,10 @@ use crate::{
         usage::Usage,
     },
     routing::{
-        candidate::short,
-        limits::{Booking, Full, Left, Wanted, What},
+        candidate::print_span,
+        limits::{
+            AdmissionRequest, LimitAdmission, LimitExceeded, ProjectLimitKind, RemainingLimit,
+        },
     },
 };
 
@@ -28,7 +30,7 @@ use crate::{
 pub struct Admission {
     engine: Arc<Engine>,
     project: Arc<Project>,
-    booking: Option<Booking>,
+    booking: Option<LimitAdmission>,
     inside: bool,
 }
 
@@ -59,7 +61,12 @@ pub(super) async fn enter(job: &mut Job) -> Result<(), ProxyError> {
     } else {
         ask.estimate
     };
-    let wanted = Wanted { model: &ask.asked, input, answers, max_tokens: ask.max_tokens };
+    let wanted = AdmissionRequest {
+        model: &ask.asked,
+        input,
+        expects_output: answers,
+        max_tokens: ask.max_tokens,
+    };
     let now = job.engine.clock.mono();
     let booking = job
         .engine
@@ -71,7 +78,7 @@ pub(super) async fn enter(job: &mut Job) -> Result<(), ProxyError> {
         return Ok(());
     }
     let set = set_of_project(&project.name);
-    if !job.engine.queue.awaits(set) && job.engine.projects.enter(&project) {
+    if !job.engine.queue.awaits(set) && job.engine.projects.acquire_slot(&project) {
         admission.inside = true;
         return Ok(());
     }
@@ -88,7 +95,7 @@ pub(super) async fn enter(job: &mut Job) -> Result<(), ProxyError> {
         let changed = job.engine.changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        if place.before() == 0 && job.engine.projects.enter(&project) {
+        if place.before() == 0 && job.engine.projects.acquire_slot(&project) {
             break;
         }
         if timeout_at(give_up, changed).await.is_err() {
@@ -101,16 +108,16 @@ pub(super) async fn enter(job: &mut Job) -> Result<(), ProxyError> {
     Ok(())
 }
 
-fn over(project: &Project, full: &Full, wait: Duration) -> ProxyError {
-    let (what, key) = match full.what {
-        What::Requests => ("requests", "rpm"),
-        What::Tokens => ("tokens", "tpm"),
+fn over(project: &Project, full: &LimitExceeded, wait: Duration) -> ProxyError {
+    let (what, key) = match full.kind {
+        ProjectLimitKind::Requests => ("requests", "rpm"),
+        ProjectLimitKind::Tokens => ("tokens", "tpm"),
     };
     let message = format!(
         "project `{}` has used its {} {what} a minute; there is room again in {} (`{key}` of its [[project]] row in the config)",
         project.name,
         full.limit,
-        short(wait)
+        print_span(wait)
     );
     ProxyError::new(ProxyErrorKind::RateLimited, message)
         .code("project_rate_limit")
@@ -122,7 +129,7 @@ fn busy(project: &Project, waited: Duration) -> ProxyError {
         "project `{}` has {} requests under way and none ended within {} (`max_concurrency` of its [[project]] row in the config)",
         project.name,
         project.max_concurrency,
-        short(waited)
+        print_span(waited)
     );
     ProxyError::new(ProxyErrorKind::RateLimited, message)
         .code("project_busy")
@@ -140,14 +147,15 @@ impl Admission {
             self.engine.projects.settle(&self.project.name, &booking, real);
         }
         if std::mem::take(&mut self.inside) {
-            self.engine.projects.leave(&self.project.name);
+            self.engine.projects.release_slot(&self.project.name);
             self.engine.touch();
         }
     }
 
     /// Tells the client what is left, in the headers that SDKs and agents look at.
     pub(super) fn mark(&self, headers: &mut HeaderMap) {
-        let (requests, tokens) = self.engine.projects.left(&self.project, self.engine.clock.mono());
+        let (requests, tokens) =
+            self.engine.projects.remaining(&self.project, self.engine.clock.mono());
         let names = [
             [
                 "x-ratelimit-limit-requests",
@@ -161,7 +169,7 @@ impl Admission {
             ],
         ];
         for (names, left) in names.into_iter().zip([requests, tokens]) {
-            let Some(Left { limit, remaining, reset }) = left else { continue };
+            let Some(RemainingLimit { limit, remaining, reset }) = left else { continue };
             headers.insert(names[0], HeaderValue::from(limit));
             headers.insert(names[1], HeaderValue::from(remaining));
             let seconds = format!("{}s", reset.as_secs_f64().ceil());

@@ -29,8 +29,8 @@ use crate::{
     },
     routing::{
         candidate::{Candidate, Target},
-        ending::End,
-        health::Ticket,
+        ending::AttemptEnd,
+        health::AttemptTicket,
         outcome,
     },
     upstream::{
@@ -47,7 +47,7 @@ const STALE: u32 = 3;
 pub(super) async fn attempt(
     job: &mut Job,
     candidate: &Candidate,
-    ticket: Ticket,
+    ticket: AttemptTicket,
     deadline: Instant,
 ) -> Result<Won, Lost> {
     let mut guard = Guard::new(&job.engine, ticket);
@@ -74,7 +74,7 @@ pub(super) async fn attempt(
         }
         Err(said) => {
             let lost = classify(job, candidate, said);
-            guard.close(End::Failed(&lost.outcome));
+            guard.close(AttemptEnd::Failed(&lost.outcome));
             Err(lost)
         }
     }
@@ -140,7 +140,7 @@ async fn go(
     if !passes {
         return Err(refused(job, egress, answer).await);
     }
-    guard.note(End::Head2xx);
+    guard.note(AttemptEnd::Head2xx);
 
     let mut out = answer.headers;
     let content_type = out.get(header::CONTENT_TYPE).cloned();
@@ -493,15 +493,15 @@ fn classify(job: &Job, candidate: &Candidate, failed: Failed) -> Lost {
                         .as_deref()
                         .map(String::from_utf8_lossy)
                         .unwrap_or_else(|| Cow::Borrowed(&*fault.message));
-                    outcome::rule(rules, fault.status, &text)
+                    outcome::find_rule(rules, fault.status, &text)
                 }
             };
             if let Some(rule) = rule {
-                let outcome = outcome::of_rule(rule, &mut fault, hint);
+                let outcome = outcome::classify_by_rule(rule, &mut fault, hint);
                 let may_pass = outcome.retry != outcome::Retry::No;
                 return Lost { outcome, said: Said::Fault { fault, body }, may_pass };
             }
-            let mut outcome = outcome::of_fault(&fault, hint, retryable);
+            let mut outcome = outcome::classify_fault(&fault, hint, retryable);
             if fault.kind == FaultKind::RateLimited
                 && !matches!(outcome.cause.split_once(' '), Some((_, said)) if !said.is_empty())
             {
@@ -518,9 +518,9 @@ fn classify(job: &Job, candidate: &Candidate, failed: Failed) -> Lost {
             Lost { outcome, said: Said::Fault { fault, body }, may_pass }
         }
         Said::Transport(fault) => {
-            let mut outcome = outcome::of_transport(&fault);
+            let mut outcome = outcome::classify_transport(&fault);
             if job.engine.unreachable(upstream, &fault) {
-                outcome = outcome::of_transport(&TransportFault {
+                outcome = outcome::classify_transport(&TransportFault {
                     kind: TransportKind::NetworkDown,
                     ..fault.clone()
                 });

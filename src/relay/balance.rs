@@ -270,7 +270,8 @@ fn tell(engine: &Engine, upstream: &Upstream, key: &UpstreamKey, amount: f64, cu
         engine.bus.publish(engine.clock.unix(), EventKind::Alert { alert });
     }
     // Somebody paid: what was held against the account for want of money is over.
-    if before.is_some_and(|before| amount > before.amount) && engine.board.paid(key.id) {
+    if before.is_some_and(|before| amount > before.amount) && engine.board.clear_quota_block(key.id)
+    {
         tracing::info!(key = %key.name, "has money again");
         engine.touch();
     }

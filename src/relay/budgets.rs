@@ -27,9 +27,13 @@ use crate::{
     },
     routing::{
         budget::{
-            Booked, BudgetState, Budgets, Holder, Lack, NEAR, Reached, percent as percent_of,
+            BudgetDenied, BudgetReservation, BudgetState, Budgets, Holder, NEARLY_SPENT_PERCENT,
+            ThresholdReached, percent as percent_of,
         },
-        candidate::{Candidate, Decision, KeyState, Over, OverKind, Target, Why, short},
+        candidate::{
+            BudgetBlock, BudgetBlockKind, Candidate, Decision, KeyState, SkipReason, Target,
+            print_span,
+        },
     },
 };
 
@@ -49,7 +53,7 @@ impl Unpriced {
 
 /// Whether a request may cost anything at all.
 pub(super) fn concern(engine: &Engine, ask: &Ask) -> bool {
-    engine.budgets.any()
+    engine.budgets.has_any()
         && (ask.endpoint.op.generates()
             || (ask.endpoint.op == Op::Raw && ask.method != Method::GET))
 }
@@ -62,7 +66,7 @@ pub fn mark(
     candidates: &mut [Candidate],
     costs: &[Option<f64>],
 ) {
-    if !engine.budgets.any() {
+    if !engine.budgets.has_any() {
         return;
     }
     let now = engine.clock.unix();
@@ -74,9 +78,10 @@ pub fn mark(
         let holders = holders(project, candidate);
         if let Some((holder, lack)) = holders
             .iter()
-            .find_map(|holder| Some((holder, engine.budgets.lack(holder, cost, now)?)))
+            .find_map(|holder| Some((holder, engine.budgets.denial(holder, cost, now)?)))
         {
-            candidate.key_state = KeyState::Over(Arc::new(over(engine, holder, lack, candidate)));
+            candidate.key_state =
+                KeyState::OverBudget(Arc::new(over(engine, holder, lack, candidate)));
         }
     }
 }
@@ -99,24 +104,35 @@ fn nano(cost: Option<f64>) -> Option<NanoUsd> {
     cost.map(|cost| NanoUsd(cost.ceil() as i64))
 }
 
-fn over(engine: &Engine, holder: &Holder, lack: Lack, candidate: &Candidate) -> Over {
+fn over(
+    engine: &Engine,
+    holder: &Holder,
+    lack: BudgetDenied,
+    candidate: &Candidate,
+) -> BudgetBlock {
     let (whose, everywhere) = (whose(holder), matches!(holder, Holder::All | Holder::Project(_)));
     match lack {
-        Lack::Reserved { budget } => {
+        BudgetDenied::Reserved { budget } => {
             let text = format!(
                 "requests under way may use up the rest of the {} of {whose}",
                 sum(&budget)
             );
-            Over { kind: OverKind::Reserved, text, fix: String::new(), until: None, everywhere }
+            BudgetBlock {
+                kind: BudgetBlockKind::Reserved,
+                text,
+                fix: String::new(),
+                until: None,
+                global: everywhere,
+            }
         }
-        Lack::Spent { budget, spent, until } => {
+        BudgetDenied::Spent { budget, spent, until } => {
             let text = format!("{whose} has spent {spent} of its {}", sum(&budget));
             let until = until.map(|until| engine.clock.mono() + span(engine.clock.unix(), until));
             let fix =
                 format!("`aiproxy usage` shows what it went on, {} allows more", raising(holder));
-            Over { kind: OverKind::Spent, text, fix, until, everywhere }
+            BudgetBlock { kind: BudgetBlockKind::Spent, text, fix, until, global: everywhere }
         }
-        Lack::Unpriced { .. } => {
+        BudgetDenied::Unpriced { .. } => {
             let name = format!("{}/{}", candidate.target.upstream.name, candidate.target.model);
             let text = format!(
                 "nobody knows the price of `{name}`, and the budget of {whose} refuses what has none"
@@ -124,7 +140,13 @@ fn over(engine: &Engine, holder: &Holder, lack: Lack, candidate: &Candidate) -> 
             let fix = format!(
                 "a row [prices.\"{name}\"] in the config tells it, `unpriced = \"warn\"` lets it through"
             );
-            Over { kind: OverKind::Unpriced, text, fix, until: None, everywhere }
+            BudgetBlock {
+                kind: BudgetBlockKind::Unpriced,
+                text,
+                fix,
+                until: None,
+                global: everywhere,
+            }
         }
     }
 }
@@ -165,27 +187,27 @@ fn span(from: UnixMillis, to: UnixMillis) -> Duration {
 
 /// The refusal where budgets leave nobody to serve a request.
 pub(super) fn refusal(decision: &Decision, now: Mono) -> Option<ProxyError> {
-    let (mut overs, mut others): (Vec<&Over>, bool) = (Vec::new(), false);
-    for (_, why) in &decision.others {
+    let (mut overs, mut others): (Vec<&BudgetBlock>, bool) = (Vec::new(), false);
+    for (_, why) in &decision.skipped {
         match why {
-            Why::OverBudget(over) => overs.push(over),
-            Why::Disabled | Why::Missing(_) | Why::Rejected { .. } => {}
+            SkipReason::OverBudget(over) => overs.push(over),
+            SkipReason::Disabled | SkipReason::KeyMissing(_) | SkipReason::Rejected { .. } => {}
             _ => others = true,
         }
     }
     if others {
         // What holds whoever is asked also holds those that something else keeps back just now.
-        overs.retain(|over| over.everywhere && over.kind == OverKind::Spent);
+        overs.retain(|over| over.global && over.kind == BudgetBlockKind::Spent);
     }
     let first = *overs.first()?;
-    if overs.iter().any(|over| over.kind == OverKind::Reserved) {
+    if overs.iter().any(|over| over.kind == BudgetBlockKind::Reserved) {
         let error = ProxyError::new(ProxyErrorKind::RateLimited, first.text.clone())
             .code("budget_reserved");
         return Some(error.retry_after(Some(Duration::from_secs(1))));
     }
     let soonest =
         overs.iter().filter_map(|over| Some((over.until?, *over))).min_by_key(|(until, _)| *until);
-    let spent = overs.iter().find(|over| over.kind == OverKind::Spent);
+    let spent = overs.iter().find(|over| over.kind == BudgetBlockKind::Spent);
     let Some(told) = soonest.map(|(_, over)| over).or(spent.copied()) else {
         let text = format!("{}; {}", first.text, first.fix);
         return Some(
@@ -196,7 +218,8 @@ pub(super) fn refusal(decision: &Decision, now: Mono) -> Option<ProxyError> {
         );
     };
     let wait = soonest.map(|(until, _)| until.since(now).max(Duration::from_secs(1)));
-    let again = wait.map_or_else(String::new, |wait| format!("; it may again in {}", short(wait)));
+    let again =
+        wait.map_or_else(String::new, |wait| format!("; it may again in {}", print_span(wait)));
     let error =
         ProxyError::new(ProxyErrorKind::OutOfCredit, format!("{}{again}. {}", told.text, told.fix));
     Some(error.retry_after(wait).should_retry(false))
@@ -205,7 +228,7 @@ pub(super) fn refusal(decision: &Decision, now: Mono) -> Option<ProxyError> {
 /// What an attempt reserved of its budgets; given back when dropped.
 pub struct Reservation {
     engine: Arc<Engine>,
-    booked: Option<Booked>,
+    booked: Option<BudgetReservation>,
 }
 
 impl Reservation {
@@ -273,7 +296,7 @@ impl Engine {
         self.bus.publish(self.clock.unix(), EventKind::Notice { text: text.into(), level });
     }
 
-    fn tell_reached(&self, reached: &Reached) {
+    fn tell_reached(&self, reached: &ThresholdReached) {
         let alert = self.budget_alert(&reached.state, reached.percent.into());
         tracing::warn!("{}", alert.text);
         self.bus.publish(self.clock.unix(), EventKind::Alert { alert });
@@ -282,10 +305,10 @@ impl Engine {
     /// What there is to say of the budgets that are spent or nearly so, as they stand.
     #[must_use]
     pub fn budget_alerts(&self) -> Vec<Alert> {
-        let all = self.budgets.all(self.clock.unix()).into_iter();
+        let all = self.budgets.states(self.clock.unix()).into_iter();
         let full = all
             .map(|state| (percent_of(state.spent, state.budget.usd), state))
-            .filter(|(percent, _)| *percent >= u64::from(NEAR));
+            .filter(|(percent, _)| *percent >= u64::from(NEARLY_SPENT_PERCENT));
         full.map(|(percent, state)| self.budget_alert(&state, percent)).collect()
     }
 
@@ -298,7 +321,7 @@ impl Engine {
         };
         let until = period
             .until
-            .map(|until| format!(", with {} to go", short(span(self.clock.unix(), until))))
+            .map(|until| format!(", with {} to go", print_span(span(self.clock.unix(), until))))
             .unwrap_or_default();
         let then = match (what, holder.refuses()) {
             (AlertKind::BudgetSpent, true) => "; what costs money is refused until then",

@@ -12,8 +12,8 @@ use crate::{
     config::settings::Affinity,
     ir::op::{Dialect, Op},
     routing::{
-        affinity::Keys,
-        cache::{MESSAGES, Prefix, Role},
+        affinity::ConversationKeys,
+        cache::{MAX_MESSAGES, PrefixRole, PromptPrefix},
     },
 };
 
@@ -30,7 +30,7 @@ pub fn session(seed: &RandomState, project: &str, name: &str) -> u64 {
 
 /// What this request's conversation is known by; `None` where it is to go anywhere.
 #[must_use]
-pub(super) fn keys(seed: &RandomState, ask: &Ask, sticky: Affinity) -> Option<Keys> {
+pub(super) fn keys(seed: &RandomState, ask: &Ask, sticky: Affinity) -> Option<ConversationKeys> {
     if sticky == Affinity::Off || !matches!(ask.endpoint.op, Op::Chat | Op::Completions) {
         return None;
     }
@@ -40,14 +40,19 @@ pub(super) fn keys(seed: &RandomState, ask: &Ask, sticky: Affinity) -> Option<Ke
             .map(|body| chain(seed, &(project, &*ask.asked), body, ask.endpoint.dialect))
             .unwrap_or_default()
     } else {
-        Keys::default()
+        ConversationKeys::default()
     };
     keys.session = ask.session.as_deref().map(|name| session(seed, project, name));
     (!keys.is_empty()).then_some(keys)
 }
 
 /// The hashes of a conversation's beginnings.
-fn chain(seed: &RandomState, whose: &(&str, &str), body: JsonRef<'_>, dialect: Dialect) -> Keys {
+fn chain(
+    seed: &RandomState,
+    whose: &(&str, &str),
+    body: JsonRef<'_>,
+    dialect: Dialect,
+) -> ConversationKeys {
     let mut before = seed.hash_one(whose);
     let mut has_head = false;
     for name in
@@ -59,12 +64,12 @@ fn chain(seed: &RandomState, whose: &(&str, &str), body: JsonRef<'_>, dialect: D
         }
     }
     let said = ["messages", "input", "contents"].into_iter().find_map(|name| body.get(name));
-    let Some(said) = said else { return Keys::default() };
+    let Some(said) = said else { return ConversationKeys::default() };
     if said.str().is_some() {
-        return Keys {
+        return ConversationKeys {
             session: None,
             chain: vec![seed.hash_one((before, said.text()))],
-            head: has_head.then_some(before),
+            preamble: has_head.then_some(before),
         };
     }
     let (mut chain, mut head, mut at, mut asked) = (Vec::new(), None, before, false);
@@ -83,30 +88,31 @@ fn chain(seed: &RandomState, whose: &(&str, &str), body: JsonRef<'_>, dialect: D
     }
     chain.reverse();
     chain.truncate(LONGEST);
-    Keys { session: None, chain, head: head.or(has_head.then_some(before)) }
+    ConversationKeys { session: None, chain, preamble: head.or(has_head.then_some(before)) }
 }
 
 /// What stands at the beginning of a request, part by part, and whose it is; `None` where it holds
 /// no conversation.
 #[must_use]
-pub(super) fn prefix(seed: &RandomState, ask: &Ask) -> Option<(u64, Prefix)> {
+pub(super) fn prefix(seed: &RandomState, ask: &Ask) -> Option<(u64, PromptPrefix)> {
     let body = json::parse(&ask.body).ok()?;
     let prefix = parts(seed, body, ask.endpoint.dialect)?;
     Some((seed.hash_one((&*ask.caller.project.name, &*ask.asked)), prefix))
 }
 
-fn parts(seed: &RandomState, body: JsonRef<'_>, dialect: Dialect) -> Option<Prefix> {
+fn parts(seed: &RandomState, body: JsonRef<'_>, dialect: Dialect) -> Option<PromptPrefix> {
     let said = ["messages", "input", "contents"]
         .into_iter()
         .find_map(|name| body.get(name))
         .filter(|said| said.is_array())?;
     let tools = ["tools", "functions"].into_iter().find_map(|name| body.get(name));
     let each = || tools.into_iter().flat_map(JsonRef::items).map(|tool| digest(seed, tool, ""));
-    let mut out = Prefix {
+    let mut out = PromptPrefix {
         tools: each().fold(0, |before, tool| seed.hash_one((before, tool))),
         tool_set: each().fold(0, u64::wrapping_add),
-        marks: memchr::memmem::find(body.text().as_bytes(), b"\"cache_control\"").is_some(),
-        ..Prefix::default()
+        has_cache_control: memchr::memmem::find(body.text().as_bytes(), b"\"cache_control\"")
+            .is_some(),
+        ..PromptPrefix::default()
     };
     for name in ["system", "instructions", "systemInstruction", "system_instruction"] {
         if let Some(value) = body.get(name) {
@@ -122,12 +128,12 @@ fn parts(seed: &RandomState, body: JsonRef<'_>, dialect: Dialect) -> Option<Pref
                     out.system = seed.hash_one((out.system, hash));
                     continue;
                 }
-                "assistant" | "model" => Role::Assistant,
-                "tool" | "function" => Role::Tool,
-                "user" => Role::User,
-                _ => Role::Other,
+                "assistant" | "model" => PrefixRole::Assistant,
+                "tool" | "function" => PrefixRole::Tool,
+                "user" => PrefixRole::User,
+                _ => PrefixRole::Other,
             };
-        if out.messages.len() >= MESSAGES {
+        if out.messages.len() >= MAX_MESSAGES {
             break;
         }
         out.messages.push((role, hash));
@@ -176,7 +182,7 @@ mod tests {
 
     use super::*;
 
-    fn of(body: &Value) -> Keys {
+    fn of(body: &Value) -> ConversationKeys {
         // One seed for all, as in one process.
         static SEED: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
         let text = body.to_string();
@@ -197,7 +203,7 @@ mod tests {
         assert_eq!(first.chain.len(), 1);
         assert_eq!(second.chain.len(), 3);
         assert_eq!(second.chain.last(), first.chain.first());
-        assert_eq!(first.head, second.head);
+        assert_eq!(first.preamble, second.preamble);
         assert_ne!(
             of(&json!({"messages": [turn("system", "be long"), turn("user", "hi")]})).chain,
             first.chain
@@ -232,15 +238,15 @@ mod tests {
         let turned = parts(&json!({"tools": [tool("b"), tool("a")], "messages": messages}));
 
         assert_eq!(
-            (first.messages.len(), first.messages[1].0, first.marks),
-            (2, Role::Assistant, false)
+            (first.messages.len(), first.messages[1].0, first.has_cache_control),
+            (2, PrefixRole::Assistant, false)
         );
         assert!(first.tools != turned.tools && first.tool_set == turned.tool_set);
         assert_eq!((first.system, &first.messages), (turned.system, &turned.messages));
         let marked = json!([{"role": "system", "content": [{"type": "text", "text": "be brief", "cache_control": {"type": "ephemeral"}}]}, turn("user", "hi")]);
         let marked = parts(&json!({"messages": marked}));
         assert_eq!(
-            (marked.system, marked.marks),
+            (marked.system, marked.has_cache_control),
             (first.system, true),
             "a mark is no change of the prompt"
         );

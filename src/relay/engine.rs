@@ -32,14 +32,14 @@ use crate::{
     ir::cost::PriceClass,
     pricing::PriceBook,
     routing::{
-        board::Board,
+        board::Router,
         budget::Budgets,
         candidate::{AccountId, Candidate, KeyState},
         catalog::Catalog,
         circuit::Policy,
-        cost::{self, Price},
-        health::Size,
-        limits::Projects,
+        cost::{self, TokenPrice},
+        health::TokenEstimate,
+        limits::ProjectLimits,
     },
     upstream::{
         keys::{self, Keys},
@@ -66,14 +66,14 @@ pub struct Engine {
     pub bus: Bus,
     /// The way to the ledger.
     pub sink: LedgerQueue,
-    pub board: Board,
+    pub board: Router,
     pub gateway: Gateway,
     pub keys: Arc<Keys>,
     pub redactor: Arc<dyn Redactor>,
     pub lists: ModelLists,
     pub queue: Queue,
     /// What projects have used of their limits.
-    pub projects: Projects,
+    pub projects: ProjectLimits,
     /// What has been spent of budgets.
     pub budgets: Budgets,
     pub(super) unpriced: Unpriced,
@@ -122,7 +122,7 @@ impl Engine {
     pub fn new(parts: Parts, settings: Arc<Settings>) -> Self {
         let Parts { clock, gateway, keys, redactor, lists, rejected, sink, remember } = parts;
         want(&sink, &settings);
-        let board = Board::new(Policy::new(&settings.cooldown, &settings.retry));
+        let board = Router::new(Policy::new(&settings.cooldown, &settings.retry));
         Self {
             bus: Bus::default(),
             sink,
@@ -132,7 +132,7 @@ impl Engine {
             redactor,
             lists,
             queue: Queue::default(),
-            projects: Projects::default(),
+            projects: ProjectLimits::default(),
             budgets: Budgets::new(timezone_by_name(&settings.ledger.tz)),
             unpriced: Unpriced::default(),
             halts: Halts::default(),
@@ -180,7 +180,7 @@ impl Engine {
             .flat_map(|upstream| &upstream.keys)
             .map(|key| key.id)
             .collect();
-        self.board.keep(&upstreams, &keys);
+        self.board.retain(&upstreams, &keys);
         self.gateway.retain(&settings.upstreams);
         want(&self.sink, &settings);
         self.generation.store(Arc::new(Generation::new(settings)));
@@ -229,15 +229,15 @@ impl Engine {
 
     /// The usual price of a model at an upstream, where one is known.
     #[must_use]
-    pub fn price(&self, upstream: &Upstream, model: &str) -> Option<Price> {
+    pub fn price(&self, upstream: &Upstream, model: &str) -> Option<TokenPrice> {
         price(&self.generation.load().prices, upstream, model)
     }
 
     /// What a request would cost at each candidate, as far as prices are known.
     #[must_use]
-    pub fn costs(&self, candidates: &[Candidate], asked: Size) -> Vec<Option<f64>> {
+    pub fn costs(&self, candidates: &[Candidate], asked: TokenEstimate) -> Vec<Option<f64>> {
         let book = &self.generation.load().prices;
-        cost::of(candidates, asked, &|upstream, model| price(book, upstream, model))
+        cost::estimate_costs(candidates, asked, &|upstream, model| price(book, upstream, model))
     }
 
     /// Text from outside as it may be shown: without secrets, without control characters.
@@ -269,9 +269,9 @@ impl Engine {
 
 /// Servers on this machine cost nothing; a price under conditions is not looked for before there is
 /// an answer.
-fn price(book: &PriceBook, upstream: &Upstream, model: &str) -> Option<Price> {
+fn price(book: &PriceBook, upstream: &Upstream, model: &str) -> Option<TokenPrice> {
     let Some((_, tariff)) = book.find(upstream, model, None) else {
-        return upstream.local.then(Price::default);
+        return upstream.local.then(TokenPrice::default);
     };
     let used = tariff.default_price();
     // Rates are of a million tokens, in billionths of a unit that is so many billionths of a
@@ -282,7 +282,7 @@ fn price(book: &PriceBook, upstream: &Upstream, model: &str) -> Option<Price> {
     let pieces = PriceClass::ALL.into_iter().any(|class| used.rates.effective(class) > 0);
     let request =
         used.rates.effective(PriceClass::Request) as f64 * (used.nano_usd_per_unit as f64 / 1e9);
-    Some(Price {
+    Some(TokenPrice {
         input: of(PriceClass::Input),
         output: of(PriceClass::Output),
         request: request.max(f64::from(u8::from(pieces))),

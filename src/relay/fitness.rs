@@ -8,7 +8,7 @@ use crate::{
     base::json::{self, JsonRef},
     config::facts,
     ir::op::{Dialect, Op},
-    routing::candidate::{Candidate, Unfit},
+    routing::candidate::{Candidate, MissingCapability},
 };
 
 /// Members that hold pictures, in whatever dialect.
@@ -67,23 +67,25 @@ impl Needs {
 
     /// Marks the candidates whose model is known not to do.
     pub(super) fn mark(self, candidates: &mut [Candidate]) {
-        let mut last: Option<(std::sync::Arc<str>, Option<Unfit>)> = None;
+        let mut last: Option<(std::sync::Arc<str>, Option<MissingCapability>)> = None;
         for candidate in candidates {
             let model = &candidate.target.model;
             if last.as_ref().is_none_or(|(known, _)| known != model) {
                 last = Some((std::sync::Arc::clone(model), self.unfit(model)));
             }
-            candidate.unfit = last.as_ref().and_then(|(_, unfit)| *unfit);
+            candidate.missing_capability = last.as_ref().and_then(|(_, unfit)| *unfit);
         }
     }
 
-    fn unfit(self, model: &str) -> Option<Unfit> {
+    fn unfit(self, model: &str) -> Option<MissingCapability> {
         let facts = facts::facts_of(model);
         match (self.tokens, facts.context) {
-            _ if self.media && facts.vision == Some(false) => Some(Unfit::Vision),
-            _ if self.schema && facts.schema == Some(false) => Some(Unfit::Schema),
-            _ if self.tools && facts.tools == Some(false) => Some(Unfit::Tools),
-            (Some(needs), Some(holds)) if needs > holds => Some(Unfit::Context { needs, holds }),
+            _ if self.media && facts.vision == Some(false) => Some(MissingCapability::Vision),
+            _ if self.schema && facts.schema == Some(false) => Some(MissingCapability::Schema),
+            _ if self.tools && facts.tools == Some(false) => Some(MissingCapability::Tools),
+            (Some(needs), Some(holds)) if needs > holds => {
+                Some(MissingCapability::Context { required: needs, limit: holds })
+            }
             _ => None,
         }
     }
@@ -197,7 +199,7 @@ mod tests {
         ] {
             let needs = Needs::read(&Bytes::from(body.to_owned()), dialect, 1, None);
             assert_eq!(needs.schema, want, "{body}");
-            let unfit = Some(Unfit::Schema).filter(|_| want);
+            let unfit = Some(MissingCapability::Schema).filter(|_| want);
             assert_eq!(
                 (needs.unfit("gpt-4-turbo"), needs.unfit("gpt-4o")),
                 (unfit, None),

@@ -15,7 +15,7 @@ use crate::{
     base::money::NanoUsd,
     events::record::CacheMissRecord,
     ir::{op::Op, usage::Usage},
-    routing::cache::{Guardian, Place, Prefix},
+    routing::cache::{PromptCacheTracker, PromptPrefix, ServedBy},
 };
 
 /// Below so many tokens providers keep nothing in their caches.
@@ -26,14 +26,14 @@ const LEAST: u64 = 1_024;
 pub(super) struct Watch {
     /// Some answer has told of a cache: before that, no request is looked at.
     awake: AtomicBool,
-    guardian: Mutex<Guardian>,
+    guardian: Mutex<PromptCacheTracker>,
 }
 
 /// What is remembered of a request until its answer has told what came from the cache.
 pub(super) struct Watched {
     whose: u64,
-    prefix: Prefix,
-    place: Place,
+    prefix: PromptPrefix,
+    place: ServedBy,
 }
 
 impl Watch {
@@ -61,7 +61,7 @@ pub(super) fn watch(job: &mut Job) {
         return;
     };
     let Some((whose, prefix)) = conversation::prefix(&job.engine.seed, ask) else { return };
-    let place = Place {
+    let place = ServedBy {
         upstream,
         key_name: job.tally.key_name(),
         account: job.engine.key_info(key).1,
@@ -75,7 +75,7 @@ pub(super) fn watch(job: &mut Job) {
 pub(super) fn heard(engine: &Engine, watched: Watched, usage: &Usage) -> Option<CacheMissRecord> {
     let Watched { whose, prefix, place } = watched;
     let (upstream, model) = (place.upstream, Arc::clone(&place.model));
-    let lost = engine.watch.guardian.lock().unwrap_or_else(PoisonError::into_inner).heard(
+    let lost = engine.watch.guardian.lock().unwrap_or_else(PoisonError::into_inner).record_turn(
         whose,
         prefix,
         place,
@@ -84,7 +84,7 @@ pub(super) fn heard(engine: &Engine, watched: Watched, usage: &Usage) -> Option<
     )?;
     let cost = cache_prices(engine, upstream, &model).map(|(fresh, written, read)| {
         let each = (if lost.rewritten { written } else { fresh }) - read;
-        NanoUsd((each.max(0.0) * lost.tokens() as f64).round() as i64)
+        NanoUsd((each.max(0.0) * lost.missed_tokens() as f64).round() as i64)
     });
     let (expected, cached) = (lost.expected, lost.cached);
     Some(CacheMissRecord {
@@ -92,6 +92,6 @@ pub(super) fn heard(engine: &Engine, watched: Watched, usage: &Usage) -> Option<
         expected,
         cached,
         cost,
-        is_benign: lost.cause.is_usual(),
+        is_benign: lost.cause.is_expected(),
     })
 }

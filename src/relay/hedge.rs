@@ -26,21 +26,21 @@ use crate::{
     config::settings::{Hedge, HedgeDelay},
     ir::op::Op,
     routing::{
-        affinity::Keys,
+        affinity::ConversationKeys,
         budget::Holder,
-        candidate::{Candidate, Question, short},
-        health::Ticket,
-        hedge::{self, Facts, Pace},
+        candidate::{Candidate, RouteQuery, print_span},
+        health::AttemptTicket,
+        hedge::{self, HedgeInput, TargetLatencies},
     },
 };
 
 /// What the decisions are made by; one per process, touched only by requests whose model asks for
 /// hedges.
 #[derive(Debug, Default)]
-pub struct Hedges(Mutex<Pace>);
+pub struct Hedges(Mutex<TargetLatencies>);
 
 impl Hedges {
-    fn lock(&self) -> MutexGuard<'_, Pace> {
+    fn lock(&self) -> MutexGuard<'_, TargetLatencies> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -56,8 +56,8 @@ impl Hedges {
 pub(super) async fn attempt(
     job: &mut Job,
     rule: &Hedge,
-    question: &Question<'_>,
-    (index, ticket): (usize, Ticket),
+    question: &RouteQuery<'_>,
+    (index, ticket): (usize, AttemptTicket),
     deadline: Instant,
 ) -> Result<Won, Vec<(usize, Lost)>> {
     let engine = Arc::clone(&job.engine);
@@ -67,7 +67,11 @@ pub(super) async fn attempt(
         let result = try_one(job, first, ticket, deadline).await;
         return match result {
             Ok(won) => {
-                engine.hedges.lock().heard(first, job.ask.stream, engine.clock.mono().since(begun));
+                engine.hedges.lock().record_latency(
+                    first,
+                    job.ask.stream,
+                    engine.clock.mono().since(begun),
+                );
                 Ok(won)
             }
             Err(lost) => {
@@ -89,13 +93,13 @@ pub(super) async fn attempt(
     let took = engine.clock.mono().since(begun);
     let mut pace = engine.hedges.lock();
     // Of a first that was overtaken it is known that it took longer than this.
-    pace.heard(first, stream, took);
+    pace.record_latency(first, stream, took);
     if let Some(second) = by_second {
-        pace.heard(&question.candidates[second], stream, took.saturating_sub(after));
+        pace.record_latency(&question.candidates[second], stream, took.saturating_sub(after));
         drop(pace);
         adopt(job, &mut twin);
         if let Some(spares) = &mut job.spares {
-            spares.tried.extend(hedge::taken(question.candidates, &[], index, true));
+            spares.tried.extend(hedge::as_failed(question.candidates, &[], index, true));
         }
     }
     Ok(won)
@@ -109,17 +113,18 @@ fn after(job: &Job, rule: &Hedge, first: &Candidate) -> Option<Duration> {
     }
     let (p95, credit) = {
         let mut pace = job.engine.hedges.lock();
-        pace.asked(rule);
+        pace.earn_credit(rule);
         (
             if rule.after == HedgeDelay::P95 { pace.p95(first, ask.stream) } else { None },
             pace.credit(rule) + 1e-9,
         )
     };
-    let facts = Facts { tokens: ask.estimate, server_tools: false, spent: spent(job) };
-    let after = hedge::when(rule, facts, p95, credit).ok()?;
+    let facts =
+        HedgeInput { input_tokens: ask.estimate, server_tools: false, budget_used: spent(job) };
+    let after = hedge::hedge_delay(rule, facts, p95, credit).ok()?;
     // Looked for last, as the whole body is read for it.
-    let facts = Facts { server_tools: fitness::runs_tools(&ask.body), ..facts };
-    hedge::when(rule, facts, p95, credit).ok().map(|_| after)
+    let facts = HedgeInput { server_tools: fitness::runs_tools(&ask.body), ..facts };
+    hedge::hedge_delay(rule, facts, p95, credit).ok().map(|_| after)
 }
 
 /// The share that is spent of the fullest budget that a request counts against.
@@ -128,7 +133,7 @@ fn spent(job: &Job) -> f64 {
         return 0.0;
     }
     let project = Holder::Project(Arc::clone(&job.ask.caller.project.name));
-    job.engine.budgets.fullest(&[Holder::All, project], job.engine.clock.unix())
+    job.engine.budgets.max_used_fraction(&[Holder::All, project], job.engine.clock.unix())
 }
 
 /// The request once more, for an attempt of its own.
@@ -171,9 +176,9 @@ struct Race<'a> {
     engine: Arc<Engine>,
     tally: Tally,
     rule: &'a Hedge,
-    question: &'a Question<'a>,
+    question: &'a RouteQuery<'a>,
     index: usize,
-    keys: Option<Arc<Keys>>,
+    keys: Option<Arc<ConversationKeys>>,
     after: Duration,
     deadline: Instant,
     lost: Vec<(usize, Lost)>,
@@ -185,7 +190,7 @@ impl Race<'_> {
         &mut self,
         job: &mut Job,
         twin: &mut Job,
-        ticket: Ticket,
+        ticket: AttemptTicket,
     ) -> Option<(Won, Option<usize>)> {
         let candidates = self.question.candidates;
         let mut first = pin!(try_one(job, &candidates[self.index], ticket, self.deadline));
@@ -255,19 +260,19 @@ impl Race<'_> {
     }
 
     /// Starts the second, where somebody is ready: of another account before the same.
-    fn second(&mut self, twin: &mut Job) -> Option<(usize, Ticket)> {
+    fn second(&mut self, twin: &mut Job) -> Option<(usize, AttemptTicket)> {
         let (engine, q) = (&self.engine, self.question);
         let now = engine.clock.mono();
         let (at, ticket) = [false, true].into_iter().find_map(|same_account| {
-            let tried = hedge::taken(q.candidates, q.tried, self.index, same_account);
-            let question = Question { tried: &tried, bound: None, ..*q };
+            let tried = hedge::as_failed(q.candidates, q.failed_attempts, self.index, same_account);
+            let question = RouteQuery { failed_attempts: &tried, affinity: None, ..*q };
             engine.with_luck(|luck| {
-                engine.board.decide_ready(&question, self.keys.as_ref(), now, luck)
+                engine.board.decide_ready_only(&question, self.keys.as_ref(), now, luck)
             })
         })?;
         let target = Arc::clone(&q.candidates[at].target);
         let takes = translated::read(twin, &mut vec![Arc::clone(&target)]).is_ok();
-        if !takes || !engine.hedges.lock().take(self.rule) {
+        if !takes || !engine.hedges.lock().spend_credit(self.rule) {
             drop(Guard::new(engine, ticket));
             return None;
         }
@@ -293,7 +298,7 @@ impl Race<'_> {
         let span = if self.after < Duration::from_secs(10) {
             format!("{:.2}s", self.after.as_secs_f64())
         } else {
-            short(self.after)
+            print_span(self.after)
         };
         self.tally.hedge_started(
             chosen,

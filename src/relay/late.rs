@@ -19,7 +19,7 @@ use crate::{
     dialect::{Framing, Ingress},
     events::record::RequestState,
     ir::fault::ProxyError,
-    routing::ending::End,
+    routing::ending::AttemptEnd,
 };
 
 /// The future of a request's rounds.
@@ -72,7 +72,7 @@ impl Late {
                         }
                         Ok(Won::Whole(whole)) => {
                             let Whole { body, mut guard, summary, .. } = *whole;
-                            guard.close(End::Finished { ttft: None, usage: summary.usage });
+                            guard.close(AttemptEnd::Finished { ttft: None, usage: summary.usage });
                             job.tally.sent(&body, 0);
                             job.tally.set_status(200);
                             job.tally.end(RequestState::Done, Some(&summary), None);

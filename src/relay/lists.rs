@@ -186,7 +186,7 @@ async fn some(
         let list = fetch(engine, upstream).await;
         let found = list.is_some();
         if let Some(list) = &list {
-            engine.board.listed(upstream.id, &|name| list.has(name));
+            engine.board.record_model_list(upstream.id, &|name| list.has(name));
         }
         engine.lists.put(upstream.id, list);
         found.then(|| upstream.name.to_string())

@@ -16,7 +16,7 @@ use crate::{
     },
     routing::{
         candidate::Target,
-        names::{self, Patience},
+        names::{self, OnUnknownList},
     },
 };
 
@@ -60,7 +60,7 @@ fn targets(job: &Job) -> Option<Vec<Arc<Target>>> {
         true,
         &job.ask.caller.project,
         &|id| learned.get(&id).cloned(),
-        Patience::Over,
+        OnUnknownList::Assume,
     );
     Some(resolved.ok()?.targets)
 }

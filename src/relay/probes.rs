@@ -111,7 +111,7 @@ async fn one(
 /// Requests tell as much as probes do, and while our own network is down nobody learns anything.
 fn is_wanted(engine: &Engine, upstream: &Upstream, every: Duration) -> bool {
     let now = engine.clock.mono();
-    let heard = engine.board.heard(upstream.id).is_some_and(|at| now.since(at) < every);
+    let heard = engine.board.last_served(upstream.id).is_some_and(|at| now.since(at) < every);
     !heard && (upstream.local || !engine.network.down())
 }
 
@@ -143,7 +143,7 @@ async fn probe(engine: &Engine, upstream: &Arc<Upstream>, health: &HealthCheck) 
         .probes
         .put(upstream.id, Probed { at: engine.clock.unix(), took: now.since(begun), said, ok });
     if let Some(verdict) = verdict {
-        let changes = engine.board.probed(upstream, id, verdict.as_ref().copied(), now);
+        let changes = engine.board.record_probe(upstream, id, verdict.as_ref().copied(), now);
         if !changes.is_empty() {
             engine.tell_changes(changes);
             engine.touch();
@@ -187,7 +187,7 @@ fn judge(engine: &Engine, upstream: &Upstream, answer: &Result<bytes::Bytes, Fet
             } else {
                 fault.clone()
             };
-            let cause = outcome::of_transport(&fault).cause.to_string();
+            let cause = outcome::classify_transport(&fault).cause.to_string();
             if fault.kind == TransportKind::NetworkDown {
                 Found::Nothing(cause)
             } else {

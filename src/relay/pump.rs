@@ -35,7 +35,7 @@ use crate::{
         fault::{TransportFault, TransportKind},
         usage::Usage,
     },
-    routing::{ending::End, outcome},
+    routing::{ending::AttemptEnd, outcome},
     upstream::body::AnswerBody,
 };
 
@@ -108,7 +108,7 @@ impl Pump {
         job.ask.forget_body();
         translated::let_go(&mut job);
         job.tally.first_content(status.as_u16());
-        guard.note(End::Content);
+        guard.note(AttemptEnd::Content);
         let now = Instant::now();
         let state = match (broke, &body) {
             (Some(broke), _) => Stage::Broken(broke),
@@ -329,7 +329,7 @@ impl Pump {
         let (Some(rescue), Some(outcome)) = (&mut self.rescue, rescue::outcome_of(broke)) else {
             return false;
         };
-        self.guard.close(End::BrokeAfterContent(&outcome));
+        self.guard.close(AttemptEnd::BrokeAfterContent(&outcome));
         let Some(mut begun) = rescue.begin(&self.flow) else {
             self.rescue = None;
             return false;
@@ -410,7 +410,7 @@ impl Pump {
         self.flow.resume(flow, writer, before, &mut out);
         self.push(out);
         self.guard = guard;
-        self.guard.note(End::Content);
+        self.guard.note(AttemptEnd::Content);
         self.ttft = self.job.tally.attempt_age();
         self.job.tally.first_content(status.as_u16());
         (self.job.carry, self.job.chosen) = (twin.carry.take(), twin.chosen);
@@ -434,7 +434,7 @@ impl Pump {
             translated::remember(&self.job, &response);
         }
         translated::learn(&self.job, self.flow.response_id(), &Bytes::new());
-        self.guard.close(End::Finished { ttft: Some(self.ttft), usage: summary.usage });
+        self.guard.close(AttemptEnd::Finished { ttft: Some(self.ttft), usage: summary.usage });
         self.job.tally.end(RequestState::Done, Some(&summary), None);
         self.state = Stage::Over;
     }
@@ -448,20 +448,24 @@ impl Pump {
         let error = match &broke {
             Broke::Said(fault) => {
                 let words = self.job.engine.words(&fault.message);
-                self.guard.close(End::BrokeAfterContent(&outcome::of_fault(fault, None, true)));
+                self.guard.close(AttemptEnd::BrokeAfterContent(&outcome::classify_fault(
+                    fault, None, true,
+                )));
                 refusal::broke_off(fault, format!("upstream {upstream}: {words}"))
             }
             Broke::Transport(fault) => {
-                self.guard.close(End::BrokeAfterContent(&outcome::of_transport(fault)));
+                self.guard
+                    .close(AttemptEnd::BrokeAfterContent(&outcome::classify_transport(fault)));
                 refusal::transport(&self.job, fault, &upstream)
             }
             Broke::Truncated => {
                 let fault = rescue::truncated();
-                self.guard.close(End::BrokeAfterContent(&outcome::of_transport(&fault)));
+                self.guard
+                    .close(AttemptEnd::BrokeAfterContent(&outcome::classify_transport(&fault)));
                 refusal::transport(&self.job, &fault, &upstream)
             }
             Broke::Halted(cause) => {
-                self.guard.close(End::Abandoned);
+                self.guard.close(AttemptEnd::Abandoned);
                 rounds::halted(*cause)
             }
         };
@@ -514,7 +518,7 @@ impl Forward {
         let ttft = job.tally.attempt_age();
         job.ask.forget_body();
         job.tally.first_content(status.as_u16());
-        guard.note(End::Content);
+        guard.note(AttemptEnd::Content);
         Self {
             job,
             first,
@@ -533,7 +537,7 @@ impl Forward {
         }
         if let Poll::Ready(cause) = self.job.halt.poll(cx) {
             let error = rounds::halted(cause);
-            return Poll::Ready(self.broke(End::Abandoned, &error.message));
+            return Poll::Ready(self.broke(AttemptEnd::Abandoned, &error.message));
         }
         loop {
             let Some(body) = &mut self.body else { return Poll::Ready(None) };
@@ -547,13 +551,13 @@ impl Forward {
                 }
                 Poll::Ready(Some(Err(fault))) => {
                     return Poll::Ready(self.broke(
-                        End::BrokeAfterContent(&outcome::of_transport(&fault)),
+                        AttemptEnd::BrokeAfterContent(&outcome::classify_transport(&fault)),
                         &fault.message,
                     ));
                 }
                 Poll::Ready(None) => {
                     self.body = None;
-                    self.guard.close(End::Finished { ttft: Some(self.ttft), usage: None });
+                    self.guard.close(AttemptEnd::Finished { ttft: Some(self.ttft), usage: None });
                     self.job.tally.end(RequestState::Done, None, None);
                     return Poll::Ready(None);
                 }
@@ -568,7 +572,7 @@ impl Forward {
                         may_be_received: true,
                     };
                     return Poll::Ready(self.broke(
-                        End::BrokeAfterContent(&outcome::of_transport(&fault)),
+                        AttemptEnd::BrokeAfterContent(&outcome::classify_transport(&fault)),
                         &fault.message,
                     ));
                 }
@@ -576,7 +580,7 @@ impl Forward {
         }
     }
 
-    fn broke(&mut self, end: End<'_>, message: &str) -> Option<Result<Bytes, BrokeOff>> {
+    fn broke(&mut self, end: AttemptEnd<'_>, message: &str) -> Option<Result<Bytes, BrokeOff>> {
         self.body.take()?;
         self.guard.close(end);
         self.job.tally.end(RequestState::Failed, None, Some(message));

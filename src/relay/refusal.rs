@@ -14,15 +14,15 @@ use crate::{
     config::settings::KeyId,
     ir::fault::{Fault, FaultKind, ProxyError, ProxyErrorKind, TransportFault, TransportKind},
     routing::{
-        candidate::{Candidate, Decision, ScopeKind, Why, short},
-        outcome::{Blame, Cool},
+        candidate::{Candidate, Decision, ScopeKind, SkipReason, print_span},
+        outcome::{Blame, CooldownClass},
     },
 };
 
 /// The error when no round is left.
 pub(super) fn finally(
     job: &Job,
-    (last, refusals): (Option<&Last>, &[(Cool, Blame)]),
+    (last, refusals): (Option<&Last>, &[(CooldownClass, Blame)]),
     decision: &Decision,
     candidates: &[Candidate],
     retry_at: Option<Mono>,
@@ -37,8 +37,10 @@ pub(super) fn finally(
     // refusal.
     let forbidden = |last: &Last| matches!(&last.lost.said, Said::Fault { fault, .. } if fault.kind == FaultKind::Forbidden);
     let refusal = last.is_none_or(|last| {
-        matches!(last.lost.outcome.cool, Cool::Rejected | Cool::RateLimited | Cool::Quota)
-            && !forbidden(last)
+        matches!(
+            last.lost.outcome.cooldown,
+            CooldownClass::Rejected | CooldownClass::RateLimited | CooldownClass::Quota
+        ) && !forbidden(last)
     });
     if let Some(at) = retry_at.filter(|_| refusal) {
         return all_cooling(job, (last, refusals), decision, candidates, at.since(now), now);
@@ -47,11 +49,11 @@ pub(super) fn finally(
         return last_words(job, last, candidates.len());
     }
     let mut reasons: Vec<String> = Vec::new();
-    for (index, why) in decision.others.iter().take(6) {
+    for (index, why) in decision.skipped.iter().take(6) {
         let name = candidates.get(*index).map_or("?", |c| &c.key_name);
         let hint = match why {
-            Why::Disabled => format!("`aiproxy key enable {name}`"),
-            Why::Rejected { .. } => format!(
+            SkipReason::Disabled => format!("`aiproxy key enable {name}`"),
+            SkipReason::Rejected { .. } => format!(
                 "`aiproxy key add {name}` replaces it, `aiproxy key warm {name}` tries it again"
             ),
             _ => String::new(),
@@ -186,12 +188,18 @@ pub(super) fn transport(job: &Job, fault: &TransportFault, upstream: &str) -> Pr
 
 /// What all refusals come to, those of this request and those that others met before, where they
 /// agree and waiting a moment will not help: nothing left to spend, nobody who may, no such model.
-pub(super) fn settled(refusals: &[(Cool, Blame)], decision: &Decision) -> Option<ProxyErrorKind> {
-    let kind = |class: Cool, account: bool| match class {
-        Cool::Quota if account => Some(ProxyErrorKind::OutOfCredit),
-        Cool::Quota => Some(ProxyErrorKind::Forbidden),
-        Cool::ModelMissing => Some(ProxyErrorKind::ModelNotFound),
-        Cool::Nothing | Cool::RateLimited | Cool::Rejected | Cool::ServerError => None,
+pub(super) fn settled(
+    refusals: &[(CooldownClass, Blame)],
+    decision: &Decision,
+) -> Option<ProxyErrorKind> {
+    let kind = |class: CooldownClass, account: bool| match class {
+        CooldownClass::Quota if account => Some(ProxyErrorKind::OutOfCredit),
+        CooldownClass::Quota => Some(ProxyErrorKind::Forbidden),
+        CooldownClass::ModelMissing => Some(ProxyErrorKind::ModelNotFound),
+        CooldownClass::None
+        | CooldownClass::RateLimited
+        | CooldownClass::Rejected
+        | CooldownClass::ServerError => None,
     };
     let mut all: Option<ProxyErrorKind> = None;
     let mut agree = |found: Option<ProxyErrorKind>| {
@@ -199,13 +207,18 @@ pub(super) fn settled(refusals: &[(Cool, Blame)], decision: &Decision) -> Option
         (*all.get_or_insert(found) == found).then_some(())
     };
     // A key that was rejected, is missing or disabled says nothing about the model or the account.
-    for (class, blame) in refusals.iter().filter(|(class, _)| *class != Cool::Rejected) {
+    for (class, blame) in refusals.iter().filter(|(class, _)| *class != CooldownClass::Rejected) {
         agree(kind(*class, *blame == Blame::Account))?;
     }
-    for (_, why) in &decision.others {
+    for (_, why) in &decision.skipped {
         match why {
-            Why::Cooling { class, scope, .. } => agree(kind(*class, *scope == ScopeKind::Account))?,
-            Why::Disabled | Why::FailedHere | Why::Missing(_) | Why::Rejected { .. } => {}
+            SkipReason::Cooling { class, scope, .. } => {
+                agree(kind(*class, *scope == ScopeKind::Account))?
+            }
+            SkipReason::Disabled
+            | SkipReason::AlreadyFailed
+            | SkipReason::KeyMissing(_)
+            | SkipReason::Rejected { .. } => {}
             _ => return None,
         }
     }
@@ -218,20 +231,25 @@ const REASONS: usize = 4;
 /// Every key is blocked for now: which, why, and when the first is back.
 fn all_cooling(
     job: &Job,
-    (last, refusals): (Option<&Last>, &[(Cool, Blame)]),
+    (last, refusals): (Option<&Last>, &[(CooldownClass, Blame)]),
     decision: &Decision,
     candidates: &[Candidate],
     wait: Duration,
     now: Mono,
 ) -> ProxyError {
     let (mut reasons, mut passing): (Vec<(String, Vec<&str>)>, bool) = (Vec::new(), false);
-    for (index, why) in
-        decision.others.iter().filter(|(_, why)| !matches!(why, Why::LowerTier | Why::NotDrawn))
+    for (index, why) in decision
+        .skipped
+        .iter()
+        .filter(|(_, why)| !matches!(why, SkipReason::LowerTier | SkipReason::NotPicked))
     {
         let Some(candidate) = candidates.get(*index) else { continue };
-        passing |= matches!(why, Why::Cooling { .. } | Why::FailedHere | Why::Probing);
+        passing |= matches!(
+            why,
+            SkipReason::Cooling { .. } | SkipReason::AlreadyFailed | SkipReason::Probing
+        );
         let text = match why {
-            Why::FailedHere => "just refused".to_owned(),
+            SkipReason::AlreadyFailed => "just refused".to_owned(),
             other => other.text(now),
         };
         match reasons.iter_mut().find(|(known, _)| *known == text) {
@@ -270,7 +288,7 @@ fn all_cooling(
     };
     let message = format!(
         "{begin} in {} ({}).{}{}",
-        short(wait),
+        print_span(wait),
         keys.join("; "),
         if passing { " `aiproxy key warm KEY` lifts a cooldown." } else { "" },
         words.unwrap_or_default(),

@@ -18,10 +18,10 @@ use crate::{
     },
     config::settings::{Period, Upstream, UpstreamKey},
     routing::{
-        budget::{Holder, KeptBudget},
-        kept::{Kept, KeptKey, KeptUpstream},
-        learned::{Kind, Window},
-        outcome::Cool,
+        budget::{Holder, SavedBudget},
+        kept::{SavedCircuit, SavedKey, SavedUpstream},
+        learned::{LimitKind, LimitWindow},
+        outcome::CooldownClass,
     },
 };
 
@@ -104,13 +104,13 @@ struct LimitRow {
     until: UnixMillis,
 }
 
-const CLASSES: [(Cool, &str); 6] = [
-    (Cool::Nothing, "by hand"),
-    (Cool::RateLimited, "rate limited"),
-    (Cool::ServerError, "server error"),
-    (Cool::Quota, "quota"),
-    (Cool::ModelMissing, "model missing"),
-    (Cool::Rejected, "rejected"),
+const CLASSES: [(CooldownClass, &str); 6] = [
+    (CooldownClass::None, "by hand"),
+    (CooldownClass::RateLimited, "rate limited"),
+    (CooldownClass::ServerError, "server error"),
+    (CooldownClass::Quota, "quota"),
+    (CooldownClass::ModelMissing, "model missing"),
+    (CooldownClass::Rejected, "rejected"),
 ];
 
 impl Remember {
@@ -134,7 +134,7 @@ impl Remember {
             .upstreams
             .remove(&*upstream.name);
         let Some(UpstreamRow { circuit, ttft }) = row else { return };
-        let kept = KeptUpstream {
+        let kept = SavedUpstream {
             circuit: circuit.and_then(|row| row.kept(engine)),
             ttft: ttft
                 .into_iter()
@@ -160,11 +160,11 @@ impl Remember {
                 .min(now + engine.generation().settings.cooldown.max_hint);
             Some((
                 row.model.into(),
-                Kind::parse(&row.what)?,
-                Window { limit: row.limit, remaining: row.remaining, until },
+                LimitKind::parse(&row.what)?,
+                LimitWindow { limit: row.limit, remaining: row.remaining, until },
             ))
         };
-        let kept = KeptKey {
+        let kept = SavedKey {
             circuit: row.circuit.and_then(|row| row.kept(engine)),
             account: row.account.and_then(|row| row.kept(engine)),
             models: row
@@ -180,17 +180,17 @@ impl Remember {
 
     /// What was spent of budgets.
     #[must_use]
-    pub fn kept_budgets(&self) -> Vec<KeptBudget> {
+    pub fn kept_budgets(&self) -> Vec<SavedBudget> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = |row: &BudgetRow| {
             let BudgetRow { ref holder, per, from, spent, unknown, told } = *row;
-            Some(KeptBudget {
+            Some(SavedBudget {
                 holder: Holder::parse(holder)?,
                 per,
                 from,
                 spent: spent.max(NanoUsd::ZERO),
-                unknown,
-                told,
+                unpriced_attempts: unknown,
+                threshold_reported: told,
             })
         };
         found.budgets.iter().filter_map(kept).collect()
@@ -219,13 +219,20 @@ impl Remember {
 
     fn now(engine: &Engine) -> File {
         let (now, settings) = (engine.clock.mono(), Arc::clone(&engine.generation().settings));
-        let budgets = engine.budgets.kept(engine.clock.unix()).into_iter().map(|kept| {
-            let KeptBudget { holder, per, from, spent, unknown, told } = kept;
+        let budgets = engine.budgets.save(engine.clock.unix()).into_iter().map(|kept| {
+            let SavedBudget {
+                holder,
+                per,
+                from,
+                spent,
+                unpriced_attempts: unknown,
+                threshold_reported: told,
+            } = kept;
             BudgetRow { holder: holder.text(), per, from, spent, unknown, told }
         });
         let mut out = File { version: VERSION, budgets: budgets.collect(), ..File::default() };
         for upstream in &settings.upstreams {
-            let kept = engine.board.kept_upstream(upstream.id, now);
+            let kept = engine.board.save_upstream(upstream.id, now);
             if !kept.is_empty() {
                 // In steps, so that a time that is slowly forgotten is not written again and again.
                 let rough = |span: &Duration| {
@@ -245,12 +252,12 @@ impl Remember {
                 );
             }
             for key in &upstream.keys {
-                let kept = engine.board.kept_key(key.id, now);
+                let kept = engine.board.save_key(key.id, now);
                 let fingerprint = engine.keys.state(key.id).fingerprint.to_string();
                 if kept.is_empty() || fingerprint.is_empty() {
                     continue;
                 }
-                let limit = |(model, kind, window): &(Arc<str>, Kind, Window)| LimitRow {
+                let limit = |(model, kind, window): &(Arc<str>, LimitKind, LimitWindow)| LimitRow {
                     model: model.to_string(),
                     what: kind.name().to_owned(),
                     limit: window.limit,
@@ -276,7 +283,7 @@ impl Remember {
 }
 
 impl Row {
-    fn of(kept: &Kept, engine: &Engine) -> Self {
+    fn of(kept: &SavedCircuit, engine: &Engine) -> Self {
         Self {
             until: kept.until.map(|until| second(engine.clock.unix_at(until))),
             since: second(engine.clock.unix_at(kept.since)),
@@ -287,28 +294,28 @@ impl Row {
                 .find(|(class, _)| *class == kept.class)
                 .map_or("", |(_, name)| name)
                 .to_owned(),
-            blocked: kept.blocked,
-            hinted: kept.hinted,
+            blocked: kept.hard_block,
+            hinted: kept.from_provider,
         }
     }
 
     /// A clock that was set meanwhile must not make an end later than any rule would have.
-    fn kept(self, engine: &Engine) -> Option<Kept> {
+    fn kept(self, engine: &Engine) -> Option<SavedCircuit> {
         let (now, cooldown) = (engine.clock.mono(), &engine.generation().settings.cooldown);
         let class =
             CLASSES.iter().find(|(_, name)| *name == self.class).map(|(class, _)| *class)?;
         let most = match class {
-            Cool::Nothing => Duration::MAX,
+            CooldownClass::None => Duration::MAX,
             _ => cooldown.max.max(cooldown.max_hint).max(cooldown.quota),
         };
-        Some(Kept {
+        Some(SavedCircuit {
             until: self.until.map(|until| when(&*engine.clock, until, now).min(now + most)),
             since: when(&*engine.clock, self.since, now).min(now),
             strikes: self.strikes,
             cause: engine.words(&self.cause).into(),
             class,
-            blocked: self.blocked,
-            hinted: self.hinted,
+            hard_block: self.blocked,
+            from_provider: self.hinted,
         })
     }
 }

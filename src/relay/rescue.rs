@@ -27,9 +27,9 @@ use crate::{
         tool::Tool,
     },
     routing::{
-        candidate::{Candidate, Question, Target, Tried, candidates},
-        health::Size,
-        names::Resolved,
+        candidate::{Candidate, FailedAttempt, RouteQuery, Target, build_candidates},
+        health::TokenEstimate,
+        names::ResolvedModel,
         outcome::{self, Outcome, Retry},
     },
 };
@@ -46,9 +46,9 @@ pub(super) type Going = Pin<Box<dyn Future<Output = (Box<Job>, Result<Won, Lost>
 #[derive(Clone)]
 pub struct Spares {
     /// What the model's name stands for.
-    pub(super) resolved: Resolved,
+    pub(super) resolved: ResolvedModel,
     /// Who was asked already.
-    pub(super) tried: Vec<Tried>,
+    pub(super) tried: Vec<FailedAttempt>,
 }
 
 /// What a stream needs to be continued.
@@ -82,11 +82,11 @@ impl Rescue {
         // The body is kept as long as it may be needed, and counts as long.
         twin.ask.held.absorb(&mut job.ask.held);
         if let Some((upstream, key)) = job.chosen {
-            spares.tried.push(Tried {
+            spares.tried.push(FailedAttempt {
                 key,
                 upstream,
                 model: Arc::clone(&job.tally.model),
-                may_pass: false,
+                may_recover: false,
                 upstream_failed: true,
             });
         }
@@ -116,8 +116,8 @@ impl Rescue {
         add(request, &text);
 
         let engine = Arc::clone(&twin.engine);
-        let mut found = candidates(&targets, &|key| engine.key_info(key));
-        let asked = Size { input: twin.ask.estimate, output: twin.ask.output() };
+        let mut found = build_candidates(&targets, &|key| engine.key_info(key));
+        let asked = TokenEstimate { input: twin.ask.estimate, output: twin.ask.output() };
         let budgeted = budgets::concern(&engine, &twin.ask);
         let costs = if budgeted || self.spares.resolved.strategy.uses_cost() {
             engine.costs(&found, asked)
@@ -127,17 +127,17 @@ impl Rescue {
         if budgeted {
             budgets::mark(&engine, &twin.ask.caller.project.name, &mut found, &costs);
         }
-        let question = Question {
-            tried: &self.spares.tried,
+        let question = RouteQuery {
+            failed_attempts: &self.spares.tried,
             strategy: self.spares.resolved.strategy,
-            estimate: asked.input,
-            output: asked.output,
+            input_estimate: asked.input,
+            max_output: asked.output,
             costs: &costs,
-            ..Question::of(&found)
+            ..RouteQuery::first_attempt(&found)
         };
         let now = engine.clock.mono();
         let (at, ticket) =
-            engine.with_luck(|luck| engine.board.decide_ready(&question, None, now, luck))?;
+            engine.with_luck(|luck| engine.board.decide_ready_only(&question, None, now, luck))?;
         let candidate = found.get(at)?.clone();
         let reservation = if budgeted {
             let cost = costs.get(at).copied().flatten();
@@ -151,11 +151,11 @@ impl Rescue {
         } else {
             None
         };
-        self.spares.tried.push(Tried {
+        self.spares.tried.push(FailedAttempt {
             key: candidate.key,
             upstream: candidate.upstream(),
             model: Arc::clone(&candidate.target.model),
-            may_pass: false,
+            may_recover: false,
             upstream_failed: true,
         });
         let mut twin = self.twin.take()?;
@@ -179,9 +179,9 @@ impl Rescue {
 /// answer.
 pub(super) fn outcome_of(broke: &Broke) -> Option<Outcome> {
     let outcome = match broke {
-        Broke::Said(fault) => outcome::of_fault(fault, None, true),
-        Broke::Transport(fault) => outcome::of_transport(fault),
-        Broke::Truncated => outcome::of_transport(&truncated()),
+        Broke::Said(fault) => outcome::classify_fault(fault, None, true),
+        Broke::Transport(fault) => outcome::classify_transport(fault),
+        Broke::Truncated => outcome::classify_transport(&truncated()),
         Broke::Halted(_) => return None,
     };
     (outcome.retry != Retry::No).then_some(outcome)

@@ -32,15 +32,15 @@ use crate::{
         op::{Dialect, Op},
     },
     routing::{
-        affinity::{Keys, PATIENCE},
+        affinity::{ConversationKeys, MAX_AFFINITY_WAIT},
         candidate::{
-            self, Candidate, Chosen, Decision, KeyState, Question, Target, Tried, Verdict, Why,
-            short,
+            self, Candidate, ChoiceReason, Decision, FailedAttempt, KeyState, RouteQuery,
+            SkipReason, Target, Verdict, print_span,
         },
-        health::Size,
-        names::{self, NameError, Overrides, Patience, Resolved},
-        outcome::{Blame, Cool},
-        retry::{Again, Attempts, To},
+        health::TokenEstimate,
+        names::{self, ModelOverrides, NameError, OnUnknownList, ResolvedModel},
+        outcome::{Blame, CooldownClass},
+        retry::{AttemptCounts, RetryDecision, RetryTarget},
     },
 };
 
@@ -57,7 +57,7 @@ pub struct Job {
     pub ingress: &'static dyn Ingress,
     pub tally: Tally,
     pub halt: Arc<Halt>,
-    pub overrides: Overrides,
+    pub overrides: ModelOverrides,
     /// Usage in the stream that only we asked for is kept to ourselves.
     pub hide_usage: bool,
     /// The request in the common form, once a target needs it.
@@ -118,13 +118,13 @@ pub fn halted(cause: Cause) -> ProxyError {
 /// What the rounds remember.
 #[derive(Default)]
 struct Memory {
-    tried: Vec<Tried>,
-    attempts: Attempts,
+    tried: Vec<FailedAttempt>,
+    attempts: AttemptCounts,
     /// The next try was paid for by a pause or a wait.
     granted: bool,
     last: Option<Last>,
     /// What each of its attempts was refused for.
-    refusals: Vec<(Cool, Blame)>,
+    refusals: Vec<(CooldownClass, Blame)>,
     waited: Duration,
     /// Its place in the queue, kept from one wait to the next.
     place: Option<(u64, Line)>,
@@ -136,14 +136,14 @@ struct Memory {
 
 impl Memory {
     /// What was heard of those that were asked.
-    fn heard(&self) -> (Option<&Last>, &[(Cool, Blame)]) {
+    fn heard(&self) -> (Option<&Last>, &[(CooldownClass, Blame)]) {
         (self.last.as_ref(), &self.refusals)
     }
 }
 
 /// A conversation that is to be served where it was served before.
 struct Talk {
-    keys: Arc<Keys>,
+    keys: Arc<ConversationKeys>,
     ttl: Duration,
     /// It waits so long for that.
     wait: Mono,
@@ -163,7 +163,7 @@ impl Talk {
             job.overrides.sticky.unwrap_or(settings.sticky),
         )?;
         let ttl = job.overrides.sticky_ttl.unwrap_or(settings.sticky_ttl);
-        Some(Self { keys: Arc::new(keys), ttl, wait: now + PATIENCE })
+        Some(Self { keys: Arc::new(keys), ttl, wait: now + MAX_AFFINITY_WAIT })
     }
 
     /// It cannot wait for its own account: others may serve it at once. False where that was not
@@ -195,7 +195,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ProxyError> {
     job.engine.board.count_request(job.engine.clock.mono());
     loop {
         let mut candidates =
-            candidate::candidates(&resolved.targets, &|key| job.engine.key_info(key));
+            candidate::build_candidates(&resolved.targets, &|key| job.engine.key_info(key));
         if let Some((_, Some(key))) = job.ask.home {
             candidates.retain(|candidate| candidate.key == key);
         }
@@ -203,7 +203,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ProxyError> {
             needs.mark(&mut candidates);
         }
         let now = job.engine.clock.mono();
-        let asked = Size { input: job.ask.estimate, output: job.ask.output() };
+        let asked = TokenEstimate { input: job.ask.estimate, output: job.ask.output() };
         let budgeted = budgets::concern(&job.engine, &job.ask);
         let costs = if budgeted || resolved.strategy.uses_cost() {
             job.engine.costs(&candidates, asked)
@@ -213,24 +213,27 @@ async fn rounds(job: &mut Job) -> Result<Won, ProxyError> {
         if budgeted {
             budgets::mark(&job.engine, &job.ask.caller.project.name, &mut candidates, &costs);
         }
-        let first = Question {
+        let first = RouteQuery {
             strategy: resolved.strategy,
-            estimate: asked.input,
-            output: asked.output,
+            input_estimate: asked.input,
+            max_output: asked.output,
             costs: &costs,
             region: &settings.region,
-            ..Question::of(&candidates)
+            ..RouteQuery::first_attempt(&candidates)
         };
-        let question = Question { tried: &memory.tried, ..first };
+        let question = RouteQuery { failed_attempts: &memory.tried, ..first };
         let talk = memory.talk.get_or_insert_with(|| Talk::of(job, &candidates, now)).as_ref();
         let (decision, ticket) = job.engine.with_luck(|luck| match talk {
-            Some(talk) => {
-                job.engine.board.decide_for(&question, (&talk.keys, talk.ttl, talk.wait), now, luck)
-            }
+            Some(talk) => job.engine.board.decide_with_affinity(
+                &question,
+                (&talk.keys, talk.ttl, talk.wait),
+                now,
+                luck,
+            ),
             None => job.engine.board.decide(&question, now, luck),
         });
         match (&decision.verdict, ticket) {
-            (Verdict::Try { index, why, .. }, Some(ticket)) => {
+            (Verdict::Try { index, reason: why, .. }, Some(ticket)) => {
                 memory.place = None;
                 let chosen = &candidates[*index];
                 if budgeted {
@@ -244,7 +247,8 @@ async fn rounds(job: &mut Job) -> Result<Won, ProxyError> {
                     job.tally.reserve(reservation);
                 }
                 if !std::mem::take(&mut memory.granted)
-                    && !again(job, &mut memory, To::Other).is_some_and(|pause| pause.is_zero())
+                    && !again(job, &mut memory, RetryTarget::Other)
+                        .is_some_and(|pause| pause.is_zero())
                 {
                     drop(Guard::new(&job.engine, ticket));
                     return Err(refusal::finally(
@@ -256,7 +260,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ProxyError> {
                     ));
                 }
                 job.chosen = Some((chosen.upstream(), chosen.key));
-                let bound = matches!(why, Chosen::Bound { .. });
+                let bound = matches!(why, ChoiceReason::Affinity { .. });
                 let mut why = reason(&resolved, chosen, why, job.ask.endpoint.dialect);
                 if let Some(over) = passed_over(&decision, &candidates, chosen, now) {
                     why = [&*why, &over].concat().into();
@@ -307,8 +311,8 @@ async fn rounds(job: &mut Job) -> Result<Won, ProxyError> {
                     ));
                 }
             }
-            (Verdict::Again { .. }, _) => {
-                let Some(pause) = again(job, &mut memory, To::Same) else {
+            (Verdict::RetrySame { .. }, _) => {
+                let Some(pause) = again(job, &mut memory, RetryTarget::Same) else {
                     return Err(refusal::finally(
                         job,
                         memory.heard(),
@@ -331,7 +335,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ProxyError> {
                 job.tally.queued(format!("the same again in {} ms", pause.as_millis()));
                 sleep(pause).await;
                 memory.granted = true;
-                memory.tried.retain(|tried| !tried.may_pass);
+                memory.tried.retain(|tried| !tried.may_recover);
             }
             (Verdict::Wait { until }, _) => {
                 // Somebody who has not been asked yet, and whose key is still being read: moving on
@@ -344,7 +348,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ProxyError> {
                 let permitted = comes
                     || memory.last.is_none()
                     || memory.granted
-                    || again(job, &mut memory, To::Same).is_some();
+                    || again(job, &mut memory, RetryTarget::Same).is_some();
                 if !permitted
                     || !wait(job, &mut memory, &decision, &candidates, *until, deadline).await
                 {
@@ -366,7 +370,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ProxyError> {
                 }
                 if !comes {
                     memory.granted = true;
-                    memory.tried.retain(|tried| !tried.may_pass);
+                    memory.tried.retain(|tried| !tried.may_recover);
                 }
             }
             (Verdict::Exhausted { retry_at }, _) => {
@@ -389,20 +393,20 @@ async fn rounds(job: &mut Job) -> Result<Won, ProxyError> {
 }
 
 /// Whether there may be another try, and after which pause; a first try always may be.
-fn again(job: &Job, memory: &mut Memory, to: To) -> Option<Duration> {
+fn again(job: &Job, memory: &mut Memory, to: RetryTarget) -> Option<Duration> {
     let Some(last) = &memory.last else { return Some(Duration::ZERO) };
     let now = job.engine.clock.mono();
     match job.engine.with_luck(|luck| {
-        job.engine.board.again(&last.lost.outcome, &mut memory.attempts, to, now, luck)
+        job.engine.board.may_retry(&last.lost.outcome, &mut memory.attempts, to, now, luck)
     }) {
-        Again::AtOnce => Some(Duration::ZERO),
-        Again::After(pause) => Some(pause),
-        Again::Stop(_) => None,
+        RetryDecision::Immediately => Some(Duration::ZERO),
+        RetryDecision::After(pause) => Some(pause),
+        RetryDecision::Stop(_) => None,
     }
 }
 
 /// Names to targets; waits for model lists that were never learned.
-async fn resolve(job: &mut Job) -> Result<Resolved, ProxyError> {
+async fn resolve(job: &mut Job) -> Result<ResolvedModel, ProxyError> {
     let (engine, generation) = (Arc::clone(&job.engine), Arc::clone(&job.generation));
     if let ModelPlace::Upstream(name) = &job.ask.endpoint.model {
         return raw(job, name).map_err(|e| *e);
@@ -428,7 +432,7 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ProxyError> {
     let mut resolved = match resolved {
         Ok(resolved) => resolved,
         Err(e) => {
-            job.unspoken = matches!(e, NameError::NoEnd { .. });
+            job.unspoken = matches!(e, NameError::UnsupportedDialect { .. });
             return Err(name_error(&e));
         }
     };
@@ -459,7 +463,7 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ProxyError> {
         }
     }
     at_home(job, &mut resolved.targets)?;
-    if resolved.timeouts.rescue
+    if resolved.overrides.rescue
         && may_be_continued(&job.ask)
         && job.ask.endpoint.dialect == Dialect::Responses
     {
@@ -467,7 +471,7 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ProxyError> {
         job.ask.rewrite = true;
     }
     translated::read(job, &mut resolved.targets)?;
-    job.overrides = std::mem::take(&mut resolved.timeouts);
+    job.overrides = std::mem::take(&mut resolved.overrides);
     Ok(resolved)
 }
 
@@ -482,14 +486,14 @@ async fn named(
     engine: &Engine,
     generation: &Generation,
     asked: &str,
-) -> Result<Resolved, NameError> {
+) -> Result<ResolvedModel, NameError> {
     let project = &job.ask.caller.project;
     let deadline = Instant::now() + LEARN;
-    let mut patience = Patience::Wait;
+    let mut patience = OnUnknownList::Wait;
     loop {
         let learned = engine.lists.learned();
         let learned = |id| learned.get(&id).cloned();
-        let (name, strategy) = match names::ending(&generation.catalog, asked, &learned) {
+        let (name, strategy) = match names::strategy_suffix(&generation.catalog, asked, &learned) {
             Some((name, strategy)) => (name, Some(strategy)),
             None => (asked, None),
         };
@@ -507,9 +511,9 @@ async fn named(
                 resolved.strategy = strategy.unwrap_or(resolved.strategy);
                 return Ok(resolved);
             }
-            Err(NameError::Unlearned { upstreams, .. }) if patience == Patience::Wait => {
+            Err(NameError::ListUnknown { upstreams, .. }) if patience == OnUnknownList::Wait => {
                 if !engine.lists.wait(&upstreams, deadline).await {
-                    patience = Patience::Over;
+                    patience = OnUnknownList::Assume;
                 }
             }
             Err(e) => return Err(e),
@@ -537,7 +541,7 @@ fn at_home(job: &mut Job, targets: &mut Vec<Arc<Target>>) -> Result<(), ProxyErr
 }
 
 /// The target of `/u/UPSTREAM/…`.
-fn raw(job: &Job, name: &str) -> Result<Resolved, Box<ProxyError>> {
+fn raw(job: &Job, name: &str) -> Result<ResolvedModel, Box<ProxyError>> {
     let upstream =
         job.generation.settings.upstreams.iter().find(|upstream| *upstream.name == *name);
     let project = &job.ask.caller.project;
@@ -560,45 +564,54 @@ fn raw(job: &Job, name: &str) -> Result<Resolved, Box<ProxyError>> {
         priority: upstream.priority,
         weight: upstream.weight,
     };
-    Ok(Resolved {
+    Ok(ResolvedModel {
         targets: vec![Arc::new(target)],
         strategy: Strategy::Priority,
-        timeouts: Overrides::default(),
+        overrides: ModelOverrides::default(),
         via: "named in the path".to_owned(),
-        no_end: Vec::new(),
+        unsupported: Vec::new(),
     })
 }
 
 fn name_error(error: &NameError) -> ProxyError {
     let text = format!("{}; {}", error.text(), error.hint());
     match error {
-        NameError::Unknown { .. } | NameError::Unlearned { .. } => {
+        NameError::Unknown { .. } | NameError::ListUnknown { .. } => {
             ProxyError::new(ProxyErrorKind::ModelNotFound, text).param("model")
         }
         NameError::NotAllowed { .. } => ProxyError::new(ProxyErrorKind::Forbidden, text)
             .code("model_not_allowed")
             .param("model"),
-        NameError::NoEnd { .. } => {
+        NameError::UnsupportedDialect { .. } => {
             ProxyError::new(ProxyErrorKind::ModelNotFound, text).param("model")
         }
     }
 }
 
-fn reason(resolved: &Resolved, chosen: &Candidate, why: &Chosen, asked: Dialect) -> Arc<str> {
+fn reason(
+    resolved: &ResolvedModel,
+    chosen: &Candidate,
+    why: &ChoiceReason,
+    asked: Dialect,
+) -> Arc<str> {
     let (tier, _) = chosen.tier;
     let via = &resolved.via;
     let text = match why {
-        Chosen::Only => format!("{via}; priority {tier}, the only candidate ready"),
-        Chosen::Best { of, .. } => format!("{via}; priority {tier}, one of {of} ready"),
-        Chosen::Bound { better: false } => {
+        ChoiceReason::Only => format!("{via}; priority {tier}, the only candidate ready"),
+        ChoiceReason::Best { ready_count: of, .. } => {
+            format!("{via}; priority {tier}, one of {of} ready")
+        }
+        ChoiceReason::Affinity { better_tier_ready: false } => {
             [via, "; where its conversation was served before"].concat()
         }
-        Chosen::Bound { better: true } => {
+        ChoiceReason::Affinity { better_tier_ready: true } => {
             [via, "; where its conversation was served before, though a better tier is back"]
                 .concat()
         }
-        Chosen::Probe => [via, "; let through as a probe after a cooldown"].concat(),
-        Chosen::LeastSuspect => [via, "; nothing is ready: the least suspect is tried"].concat(),
+        ChoiceReason::Probe => [via, "; let through as a probe after a cooldown"].concat(),
+        ChoiceReason::LeastSuspect => {
+            [via, "; nothing is ready: the least suspect is tried"].concat()
+        }
     };
     let to = chosen.target.dialect;
     if to == asked { text } else { format!("{text}; translated to {to}") }.into()
@@ -612,10 +625,16 @@ fn passed_over(
     chosen: &Candidate,
     now: Mono,
 ) -> Option<String> {
-    let keeps = |why: &Why| {
-        !matches!(why, Why::FailedHere | Why::LowerTier | Why::NotDrawn | Why::OtherRegion)
+    let keeps = |why: &SkipReason| {
+        !matches!(
+            why,
+            SkipReason::AlreadyFailed
+                | SkipReason::LowerTier
+                | SkipReason::NotPicked
+                | SkipReason::OtherRegion
+        )
     };
-    let others = decision.others.iter().filter(|(_, why)| keeps(why));
+    let others = decision.skipped.iter().filter(|(_, why)| keeps(why));
     let others = others
         .filter_map(|(index, why)| Some((candidates.get(*index)?, why)))
         .filter(|(other, _)| other.tier <= chosen.tier);
@@ -653,30 +672,30 @@ pub(super) fn tell_lost(engine: &Engine, tally: &mut Tally, chosen: &Candidate, 
     let words = match (&lost.said, refusal::key_wait(engine, chosen.key, &chosen.target.model, now))
     {
         (Said::Fault { fault, .. }, Some(wait)) => {
-            format!("{}: {} (cooling {})", lost.outcome.cause, fault.message, short(wait))
+            format!("{}: {} (cooling {})", lost.outcome.cause, fault.message, print_span(wait))
         }
         (Said::Fault { fault, .. }, None) => format!("{}: {}", lost.outcome.cause, fault.message),
         (Said::Transport(fault), _) => fault.message.clone(),
     };
     tally.attempt_lost(status, &words, lost.outcome.maybe_billed);
-    if lost.outcome.cool == Cool::Rejected {
+    if lost.outcome.cooldown == CooldownClass::Rejected {
         // Nobody listening means that the process is ending.
         engine.rejected.send(chosen.key).unwrap_or_default();
     }
-    if lost.outcome.cool == Cool::Quota && lost.outcome.blame == Blame::Account {
+    if lost.outcome.cooldown == CooldownClass::Quota && lost.outcome.blame == Blame::Account {
         engine.balances.doubt(chosen.key, now);
     }
 }
 
 /// Remembers a lost attempt for what is decided next.
 fn note(memory: &mut Memory, chosen: &Candidate, lost: Lost) {
-    memory.attempts.failed(&lost.outcome);
-    memory.refusals.push((lost.outcome.cool, lost.outcome.blame));
-    memory.tried.push(Tried {
+    memory.attempts.count_failure(&lost.outcome);
+    memory.refusals.push((lost.outcome.cooldown, lost.outcome.blame));
+    memory.tried.push(FailedAttempt {
         key: chosen.key,
         upstream: chosen.upstream(),
         model: Arc::clone(&chosen.target.model),
-        may_pass: lost.may_pass,
+        may_recover: lost.may_pass,
         upstream_failed: lost.outcome.blames_upstream(),
     });
     memory.last = Some(Last { lost, key: chosen.key, key_name: Arc::clone(&chosen.key_name) });
@@ -720,7 +739,9 @@ async fn wait(
     let begun = Instant::now();
     let give_up = (begun + left).min(deadline);
     job.tally.queued(match span {
-        Some(span) => format!("waits {} for a key ({} before it)", short(span), place.before()),
+        Some(span) => {
+            format!("waits {} for a key ({} before it)", print_span(span), place.before())
+        }
         None => "waits for a verdict on the only candidate".to_owned(),
     });
     // Woken by the end of the cooldown or by any change; the first in line goes, the others look

@@ -27,7 +27,7 @@ use crate::{
         fault::{ProxyError, ProxyErrorKind},
         op::Op,
     },
-    routing::{ending::End, names::Overrides},
+    routing::{ending::AttemptEnd, names::ModelOverrides},
 };
 
 /// Marks a count that no provider made.
@@ -80,7 +80,7 @@ pub(super) async fn begin(
         ingress,
         tally,
         halt,
-        overrides: Overrides::default(),
+        overrides: ModelOverrides::default(),
         hide_usage: false,
         said: None,
         unspoken: false,
@@ -138,7 +138,7 @@ fn answer(mut job: Box<Job>, result: Result<Won, ProxyError>) -> Response<ReplyB
             job.tally.first_content(status.as_u16());
             job.tally.sent(&body, 0);
             translated::learn(&job, None, &body);
-            guard.close(End::Finished { ttft: Some(ttft), usage: summary.usage });
+            guard.close(AttemptEnd::Finished { ttft: Some(ttft), usage: summary.usage });
             job.tally.end(RequestState::Done, Some(&summary), None);
             respond(&job, status, headers, ReplyBody::Whole(Some(body)))
         }

@@ -27,8 +27,8 @@ use crate::{
     ir::{allowance::RateLimits, usage::Usage},
     routing::{
         candidate::Candidate,
-        ending::{Change, End},
-        health::Ticket,
+        ending::{AttemptEnd, HealthChange},
+        health::AttemptTicket,
     },
 };
 
@@ -518,16 +518,16 @@ impl Drop for Tally {
 /// abandoned.
 pub struct Guard {
     engine: Arc<Engine>,
-    ticket: Option<Ticket>,
+    ticket: Option<AttemptTicket>,
 }
 
 impl Guard {
-    pub(super) fn new(engine: &Arc<Engine>, ticket: Ticket) -> Self {
+    pub(super) fn new(engine: &Arc<Engine>, ticket: AttemptTicket) -> Self {
         Self { engine: Arc::clone(engine), ticket: Some(ticket) }
     }
 
     /// A verdict that is not the last: head or first content came.
-    pub(super) fn note(&self, end: End<'_>) {
+    pub(super) fn note(&self, end: AttemptEnd<'_>) {
         if let Some(ticket) = &self.ticket {
             self.engine.record(ticket, end);
         }
@@ -536,12 +536,12 @@ impl Guard {
     /// An answer's head told what is left of the provider's limits.
     pub(super) fn hear(&self, said: &RateLimits) {
         if let Some(ticket) = self.ticket.as_ref().filter(|_| !said.is_empty()) {
-            self.engine.board.hear(ticket, said, self.engine.clock.mono());
+            self.engine.board.record_rate_limits(ticket, said, self.engine.clock.mono());
         }
     }
 
     /// The last verdict.
-    pub(super) fn close(&mut self, end: End<'_>) {
+    pub(super) fn close(&mut self, end: AttemptEnd<'_>) {
         if let Some(ticket) = self.ticket.take() {
             self.engine.record(&ticket, end);
         }
@@ -550,23 +550,23 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.close(End::Abandoned);
+        self.close(AttemptEnd::Abandoned);
     }
 }
 
 impl Engine {
     /// Records a verdict and tells everybody what it changed.
-    pub(super) fn record(&self, ticket: &Ticket, end: End<'_>) {
-        let before = self.board.changed();
+    pub(super) fn record(&self, ticket: &AttemptTicket, end: AttemptEnd<'_>) {
+        let before = self.board.revision();
         let changes = self.board.record(ticket, end, self.clock.mono());
         self.tell_changes(changes);
-        if self.board.changed() != before {
+        if self.board.revision() != before {
             self.touch();
         }
     }
 
     /// Makes events and log lines of health changes.
-    pub fn tell_changes(&self, changes: Vec<Change>) {
+    pub fn tell_changes(&self, changes: Vec<HealthChange>) {
         for change in changes {
             let text: Arc<str> = self.words(&format!("{} {}", change.subject, change.text)).into();
             match change.level {

@@ -12,7 +12,7 @@ use crate::{
     },
     config::settings::{AdaptiveMix, Strategy},
     ir::fault::{ProxyError, ProxyErrorKind},
-    routing::{candidate::Target, cost::Price},
+    routing::{candidate::Target, cost::TokenPrice},
 };
 
 /// Names in any of the lists.
@@ -159,7 +159,7 @@ impl Wishes {
         &self,
         targets: &mut Vec<Arc<Target>>,
         nth: usize,
-        price: &dyn Fn(&Target) -> Option<Price>,
+        price: &dyn Fn(&Target) -> Option<TokenPrice>,
     ) {
         let listed = |list: &[String], target: &Target| {
             list.iter().position(|name| name.eq_ignore_ascii_case(&target.upstream.name))
@@ -189,7 +189,7 @@ impl Wishes {
     }
 
     /// Who has no known price is not known to be cheap enough.
-    fn affordable(&self, price: Option<Price>) -> bool {
+    fn affordable(&self, price: Option<TokenPrice>) -> bool {
         let Some([input, output]) = self.max_price else { return true };
         // A dollar a million is a thousand billionths each.
         price.is_some_and(|price| {
@@ -231,9 +231,13 @@ mod tests {
             (Some(Strategy::LeastCost), Some([Some(1.0), Some(2.5)]))
         );
         assert_eq!(wishes.models, ["a", "b"]);
-        assert!(wishes.affordable(Some(Price { input: 1_000.0, output: 2_500.0, request: 0.0 })));
+        assert!(wishes.affordable(Some(TokenPrice {
+            input: 1_000.0,
+            output: 2_500.0,
+            request: 0.0
+        })));
         assert!(
-            !wishes.affordable(Some(Price { input: 1_000.0, output: 2_501.0, request: 0.0 }))
+            !wishes.affordable(Some(TokenPrice { input: 1_000.0, output: 2_501.0, request: 0.0 }))
                 && !wishes.affordable(None)
         );
     }

@@ -10,20 +10,20 @@ use std::{
 };
 
 use super::{
-    affinity::{Binding, Bindings, Bound, Keys},
-    candidate::{AccountId, Chosen, Decision, Question, Verdict},
-    circuit::{Circuit, Policy, Signal},
+    affinity::{AffinityBinding, AffinityBindings, AffinityHint, ConversationKeys},
+    candidate::{AccountId, ChoiceReason, Decision, RouteQuery, Verdict},
+    circuit::{Circuit, CircuitSignal, Policy},
     decide::decide,
     ending,
-    health::{Health, Size},
-    kept::{KeptKey, KeptUpstream},
-    outcome::{Cool, Outcome},
-    retry::{self, Again, Attempts, Budget, To},
+    health::{Health, TokenEstimate},
+    kept::{SavedKey, SavedUpstream},
+    outcome::{CooldownClass, Outcome},
+    retry::{self, AttemptCounts, RetryBudget, RetryDecision, RetryTarget},
     strategy,
 };
 pub use super::{
-    ending::{Change, End},
-    health::{ActScope, Ticket},
+    ending::{AttemptEnd, HealthChange},
+    health::{AttemptTicket, Scope},
     stats::StatsView,
     view::{HealthState, HealthView, KeyHealthView},
 };
@@ -37,61 +37,72 @@ use crate::{
 /// so no two requests are the same probe. A poisoned lock is entered all the same: updates replace
 /// whole values, and one panic must not stop the proxy.
 #[derive(Debug)]
-pub struct Board {
-    state: Mutex<State>,
-    changed: AtomicU64,
+pub struct Router {
+    state: Mutex<RouterState>,
+    revision: AtomicU64,
 }
 
 #[derive(Debug)]
-struct State {
+struct RouterState {
     health: Health,
-    bindings: Bindings,
-    budget: Budget,
+    bindings: AffinityBindings,
+    retry_budget: RetryBudget,
 }
 
 /// The luck of a dry run: none.
-struct Plain;
+struct FixedRng;
 
-impl Rng for Plain {
+impl Rng for FixedRng {
     fn next_f64(&mut self) -> f64 {
         0.0
     }
 }
 
 /// Starts the attempt that was decided on.
-fn start(health: &mut Health, q: &Question<'_>, index: usize, probe: bool, now: Mono) -> Ticket {
+fn start_attempt(
+    health: &mut Health,
+    q: &RouteQuery<'_>,
+    index: usize,
+    probe: bool,
+    now: Mono,
+) -> AttemptTicket {
     let candidate = &q.candidates[index];
-    let mut ticket = health.take(candidate, q.strategy, probe, now);
-    health.reserve(&mut ticket, candidate, Size { input: q.estimate, output: q.output }, now);
+    let mut ticket = health.start_attempt(candidate, q.strategy, probe, now);
+    health.reserve(
+        &mut ticket,
+        candidate,
+        TokenEstimate { input: q.input_estimate, output: q.max_output },
+        now,
+    );
     ticket
 }
 
-fn binding(ticket: &Ticket, now: Mono) -> Binding {
-    Binding {
+fn binding_from_ticket(ticket: &AttemptTicket, now: Mono) -> AffinityBinding {
+    AffinityBinding {
         upstream: ticket.upstream,
         upstream_name: Arc::clone(&ticket.upstream_name),
         account: ticket.account,
         model: Arc::clone(&ticket.model),
-        bound: now,
-        seen: now,
-        better: ticket.better,
+        bound_at: now,
+        last_used: now,
+        better_tier_since: ticket.better_tier_since,
     }
 }
 
-impl Board {
+impl Router {
     #[must_use]
     pub fn new(policy: Policy) -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(RouterState {
                 health: Health::new(policy),
-                bindings: Bindings::default(),
-                budget: Budget::default(),
+                bindings: AffinityBindings::default(),
+                retry_budget: RetryBudget::default(),
             }),
-            changed: AtomicU64::new(0),
+            revision: AtomicU64::new(0),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, RouterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -99,140 +110,152 @@ impl Board {
     /// also looks again at the decision's `until`, and at least every
     /// [`VERDICT`](super::circuit::VERDICT).
     #[must_use]
-    pub fn changed(&self) -> u64 {
-        self.changed.load(Ordering::Acquire)
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
     }
 
-    fn bump(&self) {
-        self.changed.fetch_add(1, Ordering::Release);
+    fn notify(&self) {
+        self.revision.fetch_add(1, Ordering::Release);
     }
 
     /// Decides, and where the verdict is `Try` starts that attempt: the ticket's holder calls
     /// [`Board::record`] with exactly one final end.
     pub fn decide(
         &self,
-        q: &Question<'_>,
+        q: &RouteQuery<'_>,
         now: Mono,
-        draw: &mut dyn Rng,
-    ) -> (Decision, Option<Ticket>) {
+        rng: &mut dyn Rng,
+    ) -> (Decision, Option<AttemptTicket>) {
         let mut state = self.lock();
-        let decision = decide(q, &state.health, now, draw);
+        let decision = decide(q, &state.health, now, rng);
         let ticket = match decision.verdict {
             Verdict::Try { index, probe, .. } => {
-                Some(start(&mut state.health, q, index, probe, now))
+                Some(start_attempt(&mut state.health, q, index, probe, now))
             }
-            Verdict::Again { .. } | Verdict::Wait { .. } | Verdict::Exhausted { .. } => None,
+            Verdict::RetrySame { .. } | Verdict::Wait { .. } | Verdict::Exhausted { .. } => None,
         };
         (decision, ticket)
     }
 
     /// Like [`Board::decide`], for a conversation that is to be served where it was served before;
     /// `wait` is how long it may wait for that.
-    pub fn decide_for(
+    pub fn decide_with_affinity(
         &self,
-        q: &Question<'_>,
-        (keys, ttl, wait): (&Arc<Keys>, Duration, Mono),
+        q: &RouteQuery<'_>,
+        (keys, ttl, wait): (&Arc<ConversationKeys>, Duration, Mono),
         now: Mono,
-        draw: &mut dyn Rng,
-    ) -> (Decision, Option<Ticket>) {
-        let State { health, bindings, .. } = &mut *self.lock();
+        rng: &mut dyn Rng,
+    ) -> (Decision, Option<AttemptTicket>) {
+        let RouterState { health, bindings, .. } = &mut *self.lock();
         let found = bindings.find(keys, ttl, now);
-        let bound =
-            found.and_then(|(key, loose)| Some(Bound { binding: bindings.get(key)?, loose, wait }));
-        let q = Question { bound, ..*q };
-        let decision = decide(&q, health, now, draw);
-        let Verdict::Try { index, probe, ref why } = decision.verdict else {
+        let bound = found.and_then(|(key, loose)| {
+            Some(AffinityHint { binding: bindings.get(key)?, weak: loose, wait_until: wait })
+        });
+        let q = RouteQuery { affinity: bound, ..*q };
+        let decision = decide(&q, health, now, rng);
+        let Verdict::Try { index, probe, reason: ref why } = decision.verdict else {
             return (decision, None);
         };
         let better = match why {
-            Chosen::Bound { better } => Some(*better),
+            ChoiceReason::Affinity { better_tier_ready: better } => Some(*better),
             _ => None,
         };
-        let mut ticket = start(health, &q, index, probe, now);
+        let mut ticket = start_attempt(health, &q, index, probe, now);
         ticket.conversation = Some(Arc::clone(keys));
         if let (Some(better), Some((key, _))) = (better, found) {
-            bindings.better(key, better, now);
-            ticket.better = bindings.get(key).and_then(|binding| binding.better);
+            bindings.record_better_tier(key, better, now);
+            ticket.better_tier_since =
+                bindings.get(key).and_then(|binding| binding.better_tier_since);
         }
         (decision, Some(ticket))
     }
 
     /// Starts an attempt beside or after another one, of whoever is ready for it: nobody is tested
     /// or waited for.
-    pub fn decide_ready(
+    pub fn decide_ready_only(
         &self,
-        q: &Question<'_>,
-        keys: Option<&Arc<Keys>>,
+        q: &RouteQuery<'_>,
+        keys: Option<&Arc<ConversationKeys>>,
         now: Mono,
-        draw: &mut dyn Rng,
-    ) -> Option<(usize, Ticket)> {
+        rng: &mut dyn Rng,
+    ) -> Option<(usize, AttemptTicket)> {
         let health = &mut self.lock().health;
-        let Verdict::Try { index, probe: false, why: Chosen::Only | Chosen::Best { .. } } =
-            decide(q, health, now, draw).verdict
+        let Verdict::Try {
+            index,
+            probe: false,
+            reason: ChoiceReason::Only | ChoiceReason::Best { .. },
+        } = decide(q, health, now, rng).verdict
         else {
             return None;
         };
-        let mut ticket = start(health, q, index, false, now);
+        let mut ticket = start_attempt(health, q, index, false, now);
         ticket.conversation = keys.map(Arc::clone);
         Some((index, ticket))
     }
 
     /// Where a conversation of this key was served last.
     #[must_use]
-    pub fn binding(&self, key: u64, ttl: Duration, now: Mono) -> Option<Binding> {
+    pub fn binding(&self, key: u64, ttl: Duration, now: Mono) -> Option<AffinityBinding> {
         let state = self.lock();
-        state.bindings.get(key).filter(|binding| now.since(binding.seen) < ttl).cloned()
+        state.bindings.get(key).filter(|binding| now.since(binding.last_used) < ttl).cloned()
     }
 
     /// Forgets where a conversation was served; whether it was known.
     pub fn unbind(&self, key: u64) -> bool {
-        self.lock().bindings.forget(key)
+        self.lock().bindings.remove(key)
     }
 
     /// What [`Board::decide`] would say; marks nothing.
     #[must_use]
-    pub fn decide_dry(&self, q: &Question<'_>, now: Mono) -> Decision {
-        decide(q, &self.lock().health, now, &mut Plain)
+    pub fn preview(&self, q: &RouteQuery<'_>, now: Mono) -> Decision {
+        decide(q, &self.lock().health, now, &mut FixedRng)
     }
 
     /// The same for a conversation.
     #[must_use]
-    pub fn decide_dry_for(
+    pub fn preview_with_affinity(
         &self,
-        q: &Question<'_>,
-        talk: Option<(&Keys, Duration)>,
+        q: &RouteQuery<'_>,
+        conversation: Option<(&ConversationKeys, Duration)>,
         now: Mono,
     ) -> Decision {
         let state = self.lock();
-        let found = talk.and_then(|(keys, ttl)| state.bindings.find(keys, ttl, now));
+        let found = conversation.and_then(|(keys, ttl)| state.bindings.find(keys, ttl, now));
         let bound = found.and_then(|(key, loose)| {
-            Some(Bound { binding: state.bindings.get(key)?, loose, wait: now })
+            Some(AffinityHint { binding: state.bindings.get(key)?, weak: loose, wait_until: now })
         });
-        decide(&Question { bound, ..*q }, &state.health, now, &mut Plain)
+        decide(&RouteQuery { affinity: bound, ..*q }, &state.health, now, &mut FixedRng)
     }
 
     /// How well each target suits by the question's strategy, whatever its tier and health.
     #[must_use]
-    pub fn scores(&self, q: &Question<'_>, now: Mono) -> Vec<(usize, f64)> {
+    pub fn scores(&self, q: &RouteQuery<'_>, now: Mono) -> Vec<(usize, f64)> {
         let all: Vec<usize> = (0..q.candidates.len()).collect();
         strategy::scores(q, &all, &self.lock().health, now)
     }
 
     /// Remembers where a conversation goes.
-    pub fn bind(&self, keys: &Keys, binding: Binding, now: Mono) {
+    pub fn bind(&self, keys: &ConversationKeys, binding: AffinityBinding, now: Mono) {
         self.lock().bindings.bind(keys, binding, now);
     }
 
     /// Records how an attempt went; gives back what there is to tell.
-    pub fn record(&self, ticket: &Ticket, end: End<'_>, now: Mono) -> Vec<Change> {
+    pub fn record(
+        &self,
+        ticket: &AttemptTicket,
+        end: AttemptEnd<'_>,
+        now: Mono,
+    ) -> Vec<HealthChange> {
         let changes = {
-            let State { health, bindings, .. } = &mut *self.lock();
-            if let (Some(keys), End::Content | End::Finished { .. }) = (&ticket.conversation, end) {
-                bindings.bind(keys, binding(ticket, now), now);
+            let RouterState { health, bindings, .. } = &mut *self.lock();
+            if let (Some(keys), AttemptEnd::Content | AttemptEnd::Finished { .. }) =
+                (&ticket.conversation, end)
+            {
+                bindings.bind(keys, binding_from_ticket(ticket, now), now);
             }
             ending::record(health, ticket, end, now)
         };
-        self.bump();
+        self.notify();
         changes
     }
 
@@ -240,64 +263,65 @@ impl Board {
     #[must_use]
     pub fn begin_probe(&self) -> u64 {
         let health = &mut self.lock().health;
-        health.newest += 1;
-        health.newest
+        health.last_attempt_id += 1;
+        health.last_attempt_id
     }
 
     /// Records what a probe found: nothing wrong, or why the upstream does not answer. Gives back
     /// what there is to tell.
-    pub fn probed(
+    pub fn record_probe(
         &self,
         upstream: &Upstream,
         id: u64,
         found: Result<(), &Arc<str>>,
         now: Mono,
-    ) -> Vec<Change> {
-        let changes = ending::probed(&mut self.lock().health, upstream, id, found, now);
+    ) -> Vec<HealthChange> {
+        let changes = ending::record_probe(&mut self.lock().health, upstream, id, found, now);
         if !changes.is_empty() {
-            self.bump();
+            self.notify();
         }
         changes
     }
 
     /// When an upstream last served a request.
     #[must_use]
-    pub fn heard(&self, id: UpstreamId) -> Option<Mono> {
-        self.lock().health.upstreams.get(&id)?.stats.served()
+    pub fn last_served(&self, id: UpstreamId) -> Option<Mono> {
+        self.lock().health.upstreams.get(&id)?.stats.last_success()
     }
 
     /// Takes over what an answer's head said is left of the provider's limits.
-    pub fn hear(&self, ticket: &Ticket, said: &RateLimits, now: Mono) {
+    pub fn record_rate_limits(&self, ticket: &AttemptTicket, limits: &RateLimits, now: Mono) {
         let health = &mut self.lock().health;
-        let most = health.policy.cooldown.max_hint;
-        if let Some(key) = health.keys.get_mut(&ticket.key).filter(|key| ticket.id > key.born) {
-            key.spent.learned_mut(&ticket.model, now).hear(said, most, now);
+        let max_reset = health.policy.cooldown.max_hint;
+        if let Some(key) = health.keys.get_mut(&ticket.key).filter(|key| ticket.id > key.valid_from)
+        {
+            key.usage.rate_limits_mut(&ticket.model, now).update(limits, max_reset, now);
         }
     }
 
     /// Counts a request for the retry budget.
     pub fn count_request(&self, now: Mono) {
-        self.lock().budget.request(now);
+        self.lock().retry_budget.count_request(now);
     }
 
     /// Whether a request may be tried again ([`retry::again`], with the rules and the budget in
     /// force).
-    pub fn again(
+    pub fn may_retry(
         &self,
         outcome: &Outcome,
-        so_far: &mut Attempts,
-        to: To,
+        so_far: &mut AttemptCounts,
+        to: RetryTarget,
         now: Mono,
-        draw: &mut dyn Rng,
-    ) -> Again {
-        let State { health, budget, .. } = &mut *self.lock();
-        retry::again(outcome, so_far, to, &health.policy.retry, budget, now, draw)
+        rng: &mut dyn Rng,
+    ) -> RetryDecision {
+        let RouterState { health, retry_budget: budget, .. } = &mut *self.lock();
+        retry::decide_retry(outcome, so_far, to, &health.policy.retry, budget, now, rng)
     }
 
     /// A reloaded config.
     pub fn set_policy(&self, policy: Policy) {
         self.lock().health.policy = Arc::new(policy);
-        self.bump();
+        self.notify();
     }
 
     /// Which account each key belongs to, as far as known before its first attempt.
@@ -309,50 +333,50 @@ impl Board {
     }
 
     /// Leaves a scope alone by hand; nothing but its end or `warm` brings it back.
-    pub fn cool(&self, scope: &ActScope, span: Duration, now: Mono) {
+    pub fn cool(&self, scope: &Scope, span: Duration, now: Mono) {
         let health = &mut self.lock().health;
-        let signal = Signal::Cooled { span, newest: health.newest };
+        let signal = CircuitSignal::Cooled { span, last_attempt_id: health.last_attempt_id };
         let policy = Arc::clone(&health.policy);
         let targets = match scope {
-            ActScope::All => health.keys.keys().map(|id| ActScope::Key(*id)).collect(),
-            one => vec![one.clone()],
+            Scope::All => health.keys.keys().map(|id| Scope::Key(*id)).collect(),
+            scope => vec![scope.clone()],
         };
         for target in targets {
             if let Some(circuit) = health.circuit_mut(&target, true) {
-                circuit.turn(&signal, &policy, now);
+                circuit.apply(&signal, &policy, now);
             }
         }
     }
 
     /// Forgets what is held against a scope and everything narrower; a key's account is warmed with
     /// it, as the key would stay out otherwise.
-    pub fn warm(&self, scope: &ActScope) {
+    pub fn warm(&self, scope: &Scope) {
         self.lock().health.warm(scope);
-        self.bump();
+        self.notify();
     }
 
     /// The key has a new secret: it starts clean, and attempts made with the old one say nothing
     /// about it.
-    pub fn forget_key(&self, key: KeyId) {
+    pub fn reset_key(&self, key: KeyId) {
         {
             let health = &mut self.lock().health;
-            health.warm(&ActScope::Key(key));
-            let newest = health.newest;
+            health.warm(&Scope::Key(key));
+            let newest = health.last_attempt_id;
             if let Some(key) = health.keys.get_mut(&key) {
-                key.born = newest;
+                key.valid_from = newest;
             }
         }
-        self.bump();
+        self.notify();
     }
 
     /// Rejected keys that are due for a free check; each is due again only after a longer while.
     #[must_use]
-    pub fn rejected_due(&self, now: Mono) -> Vec<KeyId> {
+    pub fn rejected_keys_due(&self, now: Mono) -> Vec<KeyId> {
         let health = &mut self.lock().health;
         let mut due = Vec::new();
         for (id, key) in &mut health.keys {
-            if matches!(key.circuit, Circuit::Shut { retest_at, .. } if retest_at <= now) {
-                key.circuit.turn(&Signal::Retested, &health.policy, now);
+            if matches!(key.circuit, Circuit::Rejected { recheck_at, .. } if recheck_at <= now) {
+                key.circuit.apply(&CircuitSignal::RecheckStarted, &health.policy, now);
                 due.push(*id);
             }
         }
@@ -363,50 +387,52 @@ impl Board {
     /// A free check of a rejected key succeeded.
     pub fn clear_rejected(&self, key: KeyId) {
         if let Some(key) = self.lock().health.keys.get_mut(&key)
-            && matches!(key.circuit, Circuit::Shut { .. })
+            && matches!(key.circuit, Circuit::Rejected { .. })
         {
             key.circuit = Circuit::default();
         }
-        self.bump();
+        self.notify();
     }
 
     /// Somebody paid: what is held against a key's account for want of money is over. Whether there
     /// was any.
-    pub fn paid(&self, key: KeyId) -> bool {
+    pub fn clear_quota_block(&self, key: KeyId) -> bool {
         let freed = {
             let health = &mut self.lock().health;
             let account = health.keys.get(&key).and_then(|key| key.account);
-            let poor = |circuit: &Circuit| {
-                circuit.belief().is_some_and(|belief| belief.class == Cool::Quota)
+            let out_of_quota = |circuit: &Circuit| {
+                circuit.open_reason().is_some_and(|belief| belief.class == CooldownClass::Quota)
             };
             account
-                .filter(|account| health.accounts.get(account).is_some_and(poor))
+                .filter(|account| health.accounts.get(account).is_some_and(out_of_quota))
                 .is_some_and(|account| health.accounts.remove(&account).is_some())
         };
         if freed {
-            self.bump();
+            self.notify();
         }
         freed
     }
 
     /// A fresh list of an upstream's models came: what it names is not missing any more.
-    pub fn listed(&self, upstream: UpstreamId, names: &dyn Fn(&str) -> bool) {
+    pub fn record_model_list(&self, upstream: UpstreamId, names: &dyn Fn(&str) -> bool) {
         for key in self.lock().health.keys.values_mut().filter(|key| key.upstream == Some(upstream))
         {
             let missing = |circuit: &Circuit| {
-                circuit.belief().is_some_and(|belief| belief.class == Cool::ModelMissing)
+                circuit
+                    .open_reason()
+                    .is_some_and(|belief| belief.class == CooldownClass::ModelMissing)
             };
             key.models.retain(|(model, circuit)| !(missing(circuit) && names(model)));
         }
-        self.bump();
+        self.notify();
     }
 
     /// After a reload: drops what is known of upstreams and keys that are gone.
-    pub fn keep(&self, upstreams: &[UpstreamId], keys: &[KeyId]) {
+    pub fn retain(&self, upstreams: &[UpstreamId], keys: &[KeyId]) {
         {
             let health = &mut self.lock().health;
             let keyless = |key: &KeyId| {
-                upstreams.iter().any(|upstream| super::candidate::keyless(*upstream) == *key)
+                upstreams.iter().any(|upstream| super::candidate::keyless_id(*upstream) == *key)
             };
             health.upstreams.retain(|id, _| upstreams.contains(id));
             health.keys.retain(|id, _| keys.contains(id) || keyless(id));
@@ -414,7 +440,7 @@ impl Board {
                 health.keys.values().filter_map(|key| key.account).collect();
             health.accounts.retain(|id, _| accounts.contains(id));
         }
-        self.bump();
+        self.notify();
     }
 
     #[must_use]
@@ -424,34 +450,38 @@ impl Board {
             .health
             .upstreams
             .get(&id)
-            .map(|upstream| HealthView::of_upstream(&upstream.circuit, now))
+            .map(|upstream| HealthView::from_upstream_circuit(&upstream.circuit, now))
             .unwrap_or_default()
     }
 
     #[must_use]
     pub fn key_view(&self, id: KeyId, now: Mono) -> KeyHealthView {
-        let State { health, .. } = &*self.lock();
+        let RouterState { health, .. } = &*self.lock();
         let Some(key) = health.keys.get(&id) else { return KeyHealthView::default() };
-        KeyHealthView::of(key, key.account.and_then(|account| health.accounts.get(&account)), now)
+        KeyHealthView::from_key(
+            key,
+            key.account.and_then(|account| health.accounts.get(&account)),
+            now,
+        )
     }
 
     /// What of an upstream is worth keeping over a restart.
     #[must_use]
-    pub fn kept_upstream(&self, id: UpstreamId, now: Mono) -> KeptUpstream {
-        self.lock().health.kept_upstream(id, now)
+    pub fn save_upstream(&self, id: UpstreamId, now: Mono) -> SavedUpstream {
+        self.lock().health.save_upstream(id, now)
     }
 
-    pub fn restore_upstream(&self, id: UpstreamId, kept: KeptUpstream, now: Mono) {
+    pub fn restore_upstream(&self, id: UpstreamId, kept: SavedUpstream, now: Mono) {
         self.lock().health.restore_upstream(id, kept, now);
     }
 
     /// What of a key is worth keeping over a restart.
     #[must_use]
-    pub fn kept_key(&self, id: KeyId, now: Mono) -> KeptKey {
-        self.lock().health.kept_key(id, now)
+    pub fn save_key(&self, id: KeyId, now: Mono) -> SavedKey {
+        self.lock().health.save_key(id, now)
     }
 
-    pub fn restore_key(&self, id: KeyId, kept: KeptKey, now: Mono) {
+    pub fn restore_key(&self, id: KeyId, kept: SavedKey, now: Mono) {
         self.lock().health.restore_key(id, kept, now);
     }
 
@@ -460,7 +490,7 @@ impl Board {
     pub fn stats(&self, id: UpstreamId, now: Mono) -> StatsView {
         let state = self.lock();
         state.health.upstreams.get(&id).map_or_else(
-            || super::stats::Stats::default().view(now),
+            || super::stats::AttemptStats::default().view(now),
             |upstream| upstream.stats.view(now),
         )
     }

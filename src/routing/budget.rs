@@ -13,7 +13,7 @@ use std::{
 
 use jiff::tz::TimeZone;
 
-pub use self::period::Period;
+pub use self::period::CalendarPeriod;
 use crate::{
     base::{clock::UnixMillis, money::NanoUsd},
     config::{
@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// Percents that are told when they are reached.
-const MARKS: [u8; 2] = [100, NEAR];
+const THRESHOLDS: [u8; 2] = [100, NEARLY_SPENT_PERCENT];
 /// From this share on, in percent, a budget is nearly spent.
-pub const NEAR: u8 = 80;
+pub const NEARLY_SPENT_PERCENT: u8 = 80;
 
 /// Whose budget it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,7 +70,7 @@ impl Holder {
 
 /// Why a budget keeps an attempt back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lack {
+pub enum BudgetDenied {
     /// What is under way may use up the rest.
     Reserved {
         budget: Budget,
@@ -88,12 +88,12 @@ pub enum Lack {
 
 /// A reservation; told to [`Budgets::settle`] exactly once.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Booked {
+pub struct BudgetReservation {
     holders: Vec<Holder>,
     cost: NanoUsd,
 }
 
-impl Booked {
+impl BudgetReservation {
     /// Whether it is of no budget at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -103,7 +103,7 @@ impl Booked {
 
 /// A budget of which a mark was reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reached {
+pub struct ThresholdReached {
     pub percent: u8,
     pub state: BudgetState,
 }
@@ -117,19 +117,19 @@ pub struct BudgetState {
     /// By what is under way.
     pub reserved: NanoUsd,
     /// Attempts whose price nobody knows.
-    pub unknown: u64,
-    pub period: Period,
+    pub unpriced_attempts: u64,
+    pub period: CalendarPeriod,
 }
 
 /// What outlives the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeptBudget {
+pub struct SavedBudget {
     pub holder: Holder,
     pub per: Period,
     pub from: UnixMillis,
     pub spent: NanoUsd,
-    pub unknown: u64,
-    pub told: u8,
+    pub unpriced_attempts: u64,
+    pub threshold_reported: u8,
 }
 
 /// All budgets behind one lock.
@@ -137,37 +137,37 @@ pub struct KeptBudget {
 pub struct Budgets {
     zone: TimeZone,
     /// Whether there is any: most have none, and nobody looks further then.
-    any: AtomicBool,
-    held: Mutex<HashMap<Holder, Held>>,
+    configured: AtomicBool,
+    by_holder: Mutex<HashMap<Holder, HolderBudgets>>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct HolderBudgets {
     reserved: NanoUsd,
-    rows: Vec<Row>,
+    budgets: Vec<TrackedBudget>,
 }
 
 #[derive(Debug)]
-struct Row {
+struct TrackedBudget {
     budget: Budget,
-    now: Page,
+    current_period: PeriodTotals,
     /// The page before, for a clock that is set back.
-    before: Option<Page>,
+    previous_period: Option<PeriodTotals>,
 }
 
 /// What was spent in one period.
 #[derive(Clone, Copy, Debug)]
-struct Page {
-    period: Period,
+struct PeriodTotals {
+    period: CalendarPeriod,
     spent: NanoUsd,
-    unknown: u64,
+    unpriced_attempts: u64,
     /// The highest mark that was told.
-    told: u8,
+    threshold_reported: u8,
 }
 
-impl Page {
-    fn new(period: Period) -> Self {
-        Self { period, spent: NanoUsd::ZERO, unknown: 0, told: 0 }
+impl PeriodTotals {
+    fn new(period: CalendarPeriod) -> Self {
+        Self { period, spent: NanoUsd::ZERO, unpriced_attempts: 0, threshold_reported: 0 }
     }
 }
 
@@ -175,17 +175,17 @@ impl Budgets {
     /// None yet; periods are those of this zone.
     #[must_use]
     pub fn new(zone: TimeZone) -> Self {
-        Self { zone, any: AtomicBool::new(false), held: Mutex::default() }
+        Self { zone, configured: AtomicBool::new(false), by_holder: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Holder, Held>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Holder, HolderBudgets>> {
+        self.by_holder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether there is any budget.
     #[must_use]
-    pub fn any(&self) -> bool {
-        self.any.load(Ordering::Relaxed)
+    pub fn has_any(&self) -> bool {
+        self.configured.load(Ordering::Relaxed)
     }
 
     #[must_use]
@@ -200,55 +200,65 @@ impl Budgets {
         settings: &Settings,
         now: UnixMillis,
     ) -> Vec<(Holder, Period, UnixMillis)> {
-        let mut wanted = vec![(Holder::All, settings.budget.as_slice())];
-        wanted.extend(
+        let mut configured = vec![(Holder::All, settings.budget.as_slice())];
+        configured.extend(
             settings
                 .projects
                 .iter()
                 .map(|row| (Holder::Project(Arc::clone(&row.name)), row.budget.as_slice())),
         );
         for upstream in &settings.upstreams {
-            wanted.push((Holder::Upstream(Arc::clone(&upstream.name)), &upstream.budget));
-            wanted.extend(
+            configured.push((Holder::Upstream(Arc::clone(&upstream.name)), &upstream.budget));
+            configured.extend(
                 upstream
                     .keys
                     .iter()
                     .map(|key| (Holder::Key(Arc::clone(&key.name)), key.budget.as_slice())),
             );
         }
-        wanted.retain(|(_, budgets)| !budgets.is_empty());
+        configured.retain(|(_, budgets)| !budgets.is_empty());
         let mut held = self.lock();
         for (holder, held) in held.iter_mut() {
-            let budgets = wanted
+            let budgets = configured
                 .iter()
                 .find(|(wanted, _)| wanted == holder)
                 .map_or(&[][..], |(_, budgets)| budgets);
-            held.rows.retain(|row| budgets.iter().any(|budget| budget.period == row.budget.period));
+            held.budgets
+                .retain(|row| budgets.iter().any(|budget| budget.period == row.budget.period));
         }
         // What is reserved must find its way back.
-        held.retain(|_, held| !held.rows.is_empty() || held.reserved > NanoUsd::ZERO);
+        held.retain(|_, held| !held.budgets.is_empty() || held.reserved > NanoUsd::ZERO);
         let mut new = Vec::new();
-        for (holder, budgets) in wanted {
-            let rows = &mut held.entry(holder.clone()).or_default().rows;
+        for (holder, budgets) in configured {
+            let rows = &mut held.entry(holder.clone()).or_default().budgets;
             for budget in budgets {
                 if let Some(row) = rows.iter_mut().find(|row| row.budget.period == budget.period) {
                     row.budget = *budget;
                     continue;
                 }
-                let period = Period::of(budget.period, now, &self.zone);
-                rows.push(Row { budget: *budget, now: Page::new(period), before: None });
+                let period = CalendarPeriod::containing(budget.period, now, &self.zone);
+                rows.push(TrackedBudget {
+                    budget: *budget,
+                    current_period: PeriodTotals::new(period),
+                    previous_period: None,
+                });
                 new.push((holder.clone(), budget.period, period.from));
             }
         }
-        self.any.store(!held.is_empty(), Ordering::Relaxed);
+        self.configured.store(!held.is_empty(), Ordering::Relaxed);
         new
     }
 
     /// What keeps an attempt back that would cost so much; `None` where nobody knows how much. What
     /// costs nothing is never kept back.
     #[must_use]
-    pub fn lack(&self, holder: &Holder, cost: Option<NanoUsd>, now: UnixMillis) -> Option<Lack> {
-        self.lock().get_mut(holder)?.lack(cost, now, &self.zone)
+    pub fn denial(
+        &self,
+        holder: &Holder,
+        cost: Option<NanoUsd>,
+        now: UnixMillis,
+    ) -> Option<BudgetDenied> {
+        self.lock().get_mut(holder)?.denial(cost, now, &self.zone)
     }
 
     /// Reserves what an attempt is expected to cost, unless a budget keeps it back.
@@ -261,43 +271,48 @@ impl Budgets {
         holders: Vec<Holder>,
         cost: Option<NanoUsd>,
         now: UnixMillis,
-    ) -> Result<Booked, (Holder, Lack)> {
-        let mut all = self.lock();
+    ) -> Result<BudgetReservation, (Holder, BudgetDenied)> {
+        let mut by_holder = self.lock();
         for holder in &holders {
             if let Some(lack) =
-                all.get_mut(holder).and_then(|held| held.lack(cost, now, &self.zone))
+                by_holder.get_mut(holder).and_then(|held| held.denial(cost, now, &self.zone))
             {
                 return Err((holder.clone(), lack));
             }
         }
         let cost = cost.unwrap_or_default();
         let holders: Vec<Holder> =
-            holders.into_iter().filter(|holder| all.contains_key(holder)).collect();
+            holders.into_iter().filter(|holder| by_holder.contains_key(holder)).collect();
         for holder in &holders {
-            if let Some(held) = all.get_mut(holder) {
+            if let Some(held) = by_holder.get_mut(holder) {
                 held.reserved += cost;
             }
         }
-        Ok(Booked { holders, cost })
+        Ok(BudgetReservation { holders, cost })
     }
 
     /// Gives a reservation back and books what it really cost: `None` where nobody knows. It counts
     /// in the period in which it ended, as in the ledger.
-    pub fn settle(&self, booked: Booked, cost: Option<NanoUsd>, now: UnixMillis) -> Vec<Reached> {
-        let mut all = self.lock();
+    pub fn settle(
+        &self,
+        booked: BudgetReservation,
+        cost: Option<NanoUsd>,
+        now: UnixMillis,
+    ) -> Vec<ThresholdReached> {
+        let mut by_holder = self.lock();
         let mut reached = Vec::new();
         for holder in booked.holders {
-            let Some(held) = all.get_mut(&holder) else { continue };
+            let Some(held) = by_holder.get_mut(&holder) else { continue };
             held.reserved = NanoUsd(held.reserved.0.saturating_sub(booked.cost.0).max(0));
             let reserved = held.reserved;
-            for row in &mut held.rows {
-                row.turn(now, &self.zone);
+            for row in &mut held.budgets {
+                row.roll_over(now, &self.zone);
                 match cost {
-                    Some(cost) => row.now.spent += cost,
-                    None => row.now.unknown += 1,
+                    Some(cost) => row.current_period.spent += cost,
+                    None => row.current_period.unpriced_attempts += 1,
                 }
-                if let Some(percent) = row.mark() {
-                    reached.push(Reached { percent, state: row.state(&holder, reserved) });
+                if let Some(percent) = row.take_new_threshold() {
+                    reached.push(ThresholdReached { percent, state: row.state(&holder, reserved) });
                 }
             }
         }
@@ -306,12 +321,12 @@ impl Budgets {
 
     /// The share that is spent of the fullest of these holders' budgets; 0 where they have none.
     #[must_use]
-    pub fn fullest(&self, holders: &[Holder], now: UnixMillis) -> f64 {
-        let mut all = self.lock();
+    pub fn max_used_fraction(&self, holders: &[Holder], now: UnixMillis) -> f64 {
+        let mut by_holder = self.lock();
         let mut fullest = 0_u64;
         for holder in holders {
-            for row in all.get_mut(holder).into_iter().flat_map(|held| &mut held.rows) {
-                row.turn(now, &self.zone);
+            for row in by_holder.get_mut(holder).into_iter().flat_map(|held| &mut held.budgets) {
+                row.roll_over(now, &self.zone);
                 fullest = fullest.max(row.percent());
             }
         }
@@ -320,11 +335,11 @@ impl Budgets {
 
     /// Every budget as it stands: the whole, projects, upstreams, keys.
     #[must_use]
-    pub fn all(&self, now: UnixMillis) -> Vec<BudgetState> {
+    pub fn states(&self, now: UnixMillis) -> Vec<BudgetState> {
         let mut out = Vec::new();
         for (holder, held) in self.lock().iter_mut() {
-            for row in &mut held.rows {
-                row.turn(now, &self.zone);
+            for row in &mut held.budgets {
+                row.roll_over(now, &self.zone);
                 out.push(row.state(holder, held.reserved));
             }
         }
@@ -334,135 +349,146 @@ impl Budgets {
 
     /// What is worth keeping over a restart.
     #[must_use]
-    pub fn kept(&self, now: UnixMillis) -> Vec<KeptBudget> {
-        let all = self.all(now);
-        let told = |state: &BudgetState| {
+    pub fn save(&self, now: UnixMillis) -> Vec<SavedBudget> {
+        let all = self.states(now);
+        let threshold_reported = |state: &BudgetState| {
             let held = self.lock();
-            let rows = held.get(&state.holder).map_or(&[][..], |held| &held.rows);
+            let rows = held.get(&state.holder).map_or(&[][..], |held| &held.budgets);
             rows.iter()
                 .find(|row| row.budget.period == state.budget.period)
-                .map_or(0, |row| row.now.told)
+                .map_or(0, |row| row.current_period.threshold_reported)
         };
         all.iter()
-            .map(|state| KeptBudget {
+            .map(|state| SavedBudget {
                 holder: state.holder.clone(),
                 per: state.budget.period,
                 from: state.period.from,
                 spent: state.spent,
-                unknown: state.unknown,
-                told: told(state),
+                unpriced_attempts: state.unpriced_attempts,
+                threshold_reported: threshold_reported(state),
             })
             .collect()
     }
 
     /// Takes up what an earlier run counted in this period, or in a later one, as a clock that lies
     /// would have it.
-    pub fn restore(&self, kept: &KeptBudget) {
-        self.raise(&kept.holder, kept.per, |page| {
+    pub fn restore(&self, kept: &SavedBudget) {
+        self.update_period(&kept.holder, kept.per, |page| {
             if kept.from >= page.period.from {
                 page.spent = page.spent.max(kept.spent);
-                page.unknown = page.unknown.max(kept.unknown);
-                page.told = page.told.max(kept.told);
+                page.unpriced_attempts = page.unpriced_attempts.max(kept.unpriced_attempts);
+                page.threshold_reported = page.threshold_reported.max(kept.threshold_reported);
             }
         });
     }
 
     /// So much at least was spent in the period that began then, as somebody else knows.
-    pub fn at_least(&self, holder: &Holder, per: Period, from: UnixMillis, spent: NanoUsd) {
-        self.raise(holder, per, |page| {
+    pub fn raise_spent(&self, holder: &Holder, per: Period, from: UnixMillis, spent: NanoUsd) {
+        self.update_period(holder, per, |page| {
             if page.period.from == from {
                 page.spent = page.spent.max(spent);
             }
         });
     }
 
-    fn raise(&self, holder: &Holder, per: Period, change: impl FnOnce(&mut Page)) {
+    fn update_period(&self, holder: &Holder, per: Period, change: impl FnOnce(&mut PeriodTotals)) {
         let mut held = self.lock();
         if let Some(row) = held
             .get_mut(holder)
-            .and_then(|held| held.rows.iter_mut().find(|row| row.budget.period == per))
+            .and_then(|held| held.budgets.iter_mut().find(|row| row.budget.period == per))
         {
-            change(&mut row.now);
+            change(&mut row.current_period);
         }
     }
 }
 
-impl Held {
-    fn lack(&mut self, cost: Option<NanoUsd>, now: UnixMillis, zone: &TimeZone) -> Option<Lack> {
+impl HolderBudgets {
+    fn denial(
+        &mut self,
+        cost: Option<NanoUsd>,
+        now: UnixMillis,
+        zone: &TimeZone,
+    ) -> Option<BudgetDenied> {
         if cost == Some(NanoUsd::ZERO) {
             return None;
         }
-        let mut worst: Option<Lack> = None;
-        for row in &mut self.rows {
-            row.turn(now, zone);
-            let (budget, spent, until) = (row.budget, row.now.spent, row.now.period.until);
-            let ends = |lack: &Lack| match lack {
-                Lack::Spent { until, .. } => until.map_or(i64::MAX, |until| until.0),
-                Lack::Reserved { .. } | Lack::Unpriced { .. } => i64::MIN,
+        let mut longest: Option<BudgetDenied> = None;
+        for row in &mut self.budgets {
+            row.roll_over(now, zone);
+            let (budget, spent, until) =
+                (row.budget, row.current_period.spent, row.current_period.period.until);
+            let ends = |lack: &BudgetDenied| match lack {
+                BudgetDenied::Spent { until, .. } => until.map_or(i64::MAX, |until| until.0),
+                BudgetDenied::Reserved { .. } | BudgetDenied::Unpriced { .. } => i64::MIN,
             };
             let lack = match cost {
-                _ if spent >= budget.usd => Lack::Spent { budget, spent, until },
-                None if budget.unpriced == UnpricedPolicy::Refuse => Lack::Unpriced { budget },
+                _ if spent >= budget.usd => BudgetDenied::Spent { budget, spent, until },
+                None if budget.unpriced == UnpricedPolicy::Refuse => {
+                    BudgetDenied::Unpriced { budget }
+                }
                 // Alone it may go beyond what is left: how far a single one does is only known at
                 // its end.
                 Some(cost)
                     if self.reserved > NanoUsd::ZERO
                         && spent + self.reserved + cost > budget.usd =>
                 {
-                    Lack::Reserved { budget }
+                    BudgetDenied::Reserved { budget }
                 }
                 _ => continue,
             };
             // The one that lasts longest is the one to tell of.
-            if worst.as_ref().is_none_or(|known| ends(known) < ends(&lack)) {
-                worst = Some(lack);
+            if longest.as_ref().is_none_or(|known| ends(known) < ends(&lack)) {
+                longest = Some(lack);
             }
         }
-        worst
+        longest
     }
 }
 
-impl Row {
+impl TrackedBudget {
     /// Begins a new page where the period is over. A clock that was set back finds the page before,
     /// or stays on this one.
-    fn turn(&mut self, now: UnixMillis, zone: &TimeZone) {
-        let early = now < self.now.period.from;
-        if !early && self.now.period.until.is_none_or(|until| now < until) {
+    fn roll_over(&mut self, now: UnixMillis, zone: &TimeZone) {
+        let early = now < self.current_period.period.from;
+        if !early && self.current_period.period.until.is_none_or(|until| now < until) {
             return;
         }
-        let period = Period::of(self.budget.period, now, zone);
-        match &mut self.before {
+        let period = CalendarPeriod::containing(self.budget.period, now, zone);
+        match &mut self.previous_period {
             Some(before) if before.period.from == period.from => {
-                std::mem::swap(before, &mut self.now)
+                std::mem::swap(before, &mut self.current_period)
             }
             _ if early => {}
-            _ => self.before = Some(std::mem::replace(&mut self.now, Page::new(period))),
+            _ => {
+                self.previous_period =
+                    Some(std::mem::replace(&mut self.current_period, PeriodTotals::new(period)))
+            }
         }
     }
 
     /// The mark that was reached and not told yet.
-    fn mark(&mut self) -> Option<u8> {
+    fn take_new_threshold(&mut self) -> Option<u8> {
         let percent = self.percent();
-        let mark = MARKS
+        let mark = THRESHOLDS
             .into_iter()
             .find(|mark| percent >= u64::from(*mark))
-            .filter(|mark| *mark > self.now.told)?;
-        self.now.told = mark;
+            .filter(|mark| *mark > self.current_period.threshold_reported)?;
+        self.current_period.threshold_reported = mark;
         Some(mark)
     }
 
     fn percent(&self) -> u64 {
-        percent(self.now.spent, self.budget.usd)
+        percent(self.current_period.spent, self.budget.usd)
     }
 
     fn state(&self, holder: &Holder, reserved: NanoUsd) -> BudgetState {
-        let Page { period, spent, unknown, .. } = self.now;
+        let PeriodTotals { period, spent, unpriced_attempts: unknown, .. } = self.current_period;
         BudgetState {
             holder: holder.clone(),
             budget: self.budget,
             spent,
             reserved,
-            unknown,
+            unpriced_attempts: unknown,
             period,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{affinity::Bound, outcome::Cool};
+use super::{affinity::AffinityHint, outcome::CooldownClass};
 use crate::{
     base::clock::Mono,
     config::settings::{Auth, KeyId, KeyLimit, Strategy, Upstream, UpstreamId, UpstreamKey},
@@ -43,16 +43,16 @@ pub struct Candidate {
     /// Whether the key can be used at all, as far as config and secrets say.
     pub key_state: KeyState,
     /// Why its model cannot take this request, where that is known.
-    pub unfit: Option<Unfit>,
+    pub missing_capability: Option<MissingCapability>,
 }
 
 /// What a model is known not to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unfit {
+pub enum MissingCapability {
     /// Tokens: what question and answer need, what the model holds.
     Context {
-        needs: u64,
-        holds: u64,
+        required: u64,
+        limit: u64,
     },
     /// An answer bound to a JSON schema.
     Schema,
@@ -68,19 +68,19 @@ impl Candidate {
 }
 
 /// What a key has whose row names no priority; an upstream without keys is level with it.
-const KEY_PRIORITY: u32 = 10;
+const DEFAULT_KEY_PRIORITY: u32 = 10;
 
 /// The id that stands for an upstream without keys in health and limits; real ids count up from
 /// zero.
 #[must_use]
-pub fn keyless(upstream: UpstreamId) -> KeyId {
+pub fn keyless_id(upstream: UpstreamId) -> KeyId {
     KeyId(u32::MAX - upstream.0)
 }
 
 /// Targets × keys, in config order. `key_info` tells what is known of a key's secret, and its
 /// account.
 #[must_use]
-pub fn candidates(
+pub fn build_candidates(
     targets: &[Arc<Target>],
     key_info: &dyn Fn(KeyId) -> (KeyState, AccountId),
 ) -> Vec<Candidate> {
@@ -88,14 +88,14 @@ pub fn candidates(
         Vec::with_capacity(targets.iter().map(|target| target.upstream.keys.len().max(1)).sum());
     for target in targets {
         match &target.upstream.keys[..] {
-            [] => out.push(without_key(target)),
-            keys => out.extend(keys.iter().map(|key| with_key(target, key, key_info))),
+            [] => out.push(keyless_candidate(target)),
+            keys => out.extend(keys.iter().map(|key| keyed_candidate(target, key, key_info))),
         }
     }
     out
 }
 
-fn with_key(
+fn keyed_candidate(
     target: &Arc<Target>,
     key: &UpstreamKey,
     key_info: &dyn Fn(KeyId) -> (KeyState, AccountId),
@@ -112,13 +112,13 @@ fn with_key(
         model_limit: key.limit_for(&target.model),
         key_max_concurrency: key.max_concurrency,
         key_state: if key.enabled && target.upstream.enabled { state } else { KeyState::Disabled },
-        unfit: None,
+        missing_capability: None,
     }
 }
 
-fn without_key(target: &Arc<Target>) -> Candidate {
+fn keyless_candidate(target: &Arc<Target>) -> Candidate {
     let upstream = &target.upstream;
-    let key = keyless(upstream.id);
+    let key = keyless_id(upstream.id);
     let key_state = match &upstream.auth {
         _ if !upstream.enabled => KeyState::Disabled,
         Auth::None => KeyState::Ready,
@@ -131,13 +131,13 @@ fn without_key(target: &Arc<Target>) -> Candidate {
         key,
         key_name: Arc::clone(&upstream.name),
         account: AccountId(key.0),
-        tier: (target.priority, KEY_PRIORITY),
+        tier: (target.priority, DEFAULT_KEY_PRIORITY),
         key_weight: 1.0,
         key_limit: KeyLimit::default(),
         model_limit: KeyLimit::default(),
         key_max_concurrency: 0,
         key_state,
-        unfit: None,
+        missing_capability: None,
     }
 }
 
@@ -152,24 +152,24 @@ pub enum KeyState {
     /// `enabled = false` on key or upstream.
     Disabled,
     /// A budget keeps it back.
-    Over(Arc<Over>),
+    OverBudget(Arc<BudgetBlock>),
 }
 
 /// What a budget says against an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Over {
-    pub kind: OverKind,
+pub struct BudgetBlock {
+    pub kind: BudgetBlockKind,
     pub text: String,
     /// What may be done about it.
     pub fix: String,
     /// When its period ends.
     pub until: Option<Mono>,
     /// It holds whoever is asked: the budget of the project or of everybody.
-    pub everywhere: bool,
+    pub global: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OverKind {
+pub enum BudgetBlockKind {
     /// What is under way may use up the rest.
     Reserved,
     Spent,
@@ -179,48 +179,48 @@ pub enum OverKind {
 
 /// What one attempt of this request already did.
 #[derive(Clone, Debug)]
-pub struct Tried {
+pub struct FailedAttempt {
     pub key: KeyId,
     pub upstream: UpstreamId,
     pub model: Arc<str>,
     /// The fault may pass: where nothing else is left, the same may be tried again after a pause.
-    pub may_pass: bool,
+    pub may_recover: bool,
     /// It was its upstream that failed, whatever the key.
     pub upstream_failed: bool,
 }
 
 /// What is asked of a decision.
 #[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
+pub struct RouteQuery<'a> {
     pub candidates: &'a [Candidate],
-    pub tried: &'a [Tried],
+    pub failed_attempts: &'a [FailedAttempt],
     pub strategy: Strategy,
     /// Estimated input tokens; large requests are not used as probes.
-    pub estimate: u64,
+    pub input_estimate: u64,
     /// The most output tokens that its client allows; 0 where its answer is of none.
-    pub output: u64,
+    pub max_output: u64,
     /// What the request would cost at each candidate, in billionths of a dollar; empty where nobody
     /// asked.
     pub costs: &'a [Option<f64>],
     /// Upstreams there are preferred to their equals; empty is nowhere.
     pub region: &'a str,
     /// Where the conversation was served before.
-    pub bound: Option<Bound<'a>>,
+    pub affinity: Option<AffinityHint<'a>>,
 }
 
-impl<'a> Question<'a> {
+impl<'a> RouteQuery<'a> {
     /// A first try of a small request, by the usual strategy.
     #[must_use]
-    pub fn of(candidates: &'a [Candidate]) -> Self {
+    pub fn first_attempt(candidates: &'a [Candidate]) -> Self {
         Self {
             candidates,
-            tried: &[],
+            failed_attempts: &[],
             strategy: Strategy::Priority,
-            estimate: 0,
-            output: 0,
+            input_estimate: 0,
+            max_output: 0,
             costs: &[],
             region: "",
-            bound: None,
+            affinity: None,
         }
     }
 }
@@ -230,16 +230,16 @@ impl<'a> Question<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
     pub verdict: Verdict,
-    pub others: Vec<(usize, Why)>,
+    pub skipped: Vec<(usize, SkipReason)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     /// Try this one now. `probe`: it tests a scope after a cooldown; its verdict is awaited by
     /// others.
-    Try { index: usize, why: Chosen, probe: bool },
+    Try { index: usize, reason: ChoiceReason, probe: bool },
     /// Only what already failed here is left, and its fault may pass: the same again after a pause.
-    Again { index: usize },
+    RetrySame { index: usize },
     /// Everything is blocked for now; the earliest end, or `None` while a probe's verdict is
     /// awaited.
     Wait { until: Option<Mono> },
@@ -251,20 +251,22 @@ pub enum Verdict {
 impl Verdict {
     /// In words.
     #[must_use]
-    pub fn why(&self) -> String {
+    pub fn text(&self) -> String {
         match self {
-            Self::Try { why: Chosen::Only, .. } => "the only candidate ready".to_owned(),
-            Self::Try { why: Chosen::Best { tier, of }, .. } => {
+            Self::Try { reason: ChoiceReason::Only, .. } => "the only candidate ready".to_owned(),
+            Self::Try { reason: ChoiceReason::Best { tier, ready_count: of }, .. } => {
                 format!("the best of {of} ready in tier {}", tier.0)
             }
-            Self::Try { why: Chosen::Bound { .. }, .. } => {
+            Self::Try { reason: ChoiceReason::Affinity { .. }, .. } => {
                 "where its conversation was served before".to_owned()
             }
-            Self::Try { why: Chosen::Probe, .. } => "a probe after its cooldown".to_owned(),
-            Self::Try { why: Chosen::LeastSuspect, .. } => {
+            Self::Try { reason: ChoiceReason::Probe, .. } => {
+                "a probe after its cooldown".to_owned()
+            }
+            Self::Try { reason: ChoiceReason::LeastSuspect, .. } => {
                 "nothing is ready: the least suspect".to_owned()
             }
-            Self::Again { .. } => "the only one left".to_owned(),
+            Self::RetrySame { .. } => "the only one left".to_owned(),
             Self::Wait { .. } => "everything is blocked for now".to_owned(),
             Self::Exhausted { .. } => "no key can serve this just now".to_owned(),
         }
@@ -273,13 +275,13 @@ impl Verdict {
 
 /// Why the chosen one was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Chosen {
+pub enum ChoiceReason {
     /// The only one ready.
     Only,
     /// The best of its tier by the strategy.
-    Best { tier: (u32, u32), of: usize },
+    Best { tier: (u32, u32), ready_count: usize },
     /// Where the conversation was served before; whether that is so though a better tier is ready.
-    Bound { better: bool },
+    Affinity { better_tier_ready: bool },
     /// After a cooldown, one request is let through.
     Probe,
     /// Nothing is ready: the least suspect is tried.
@@ -288,32 +290,32 @@ pub enum Chosen {
 
 /// Why a candidate lost.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Why {
+pub enum SkipReason {
     /// In cooldown: until when, and what it did.
     Cooling {
         until: Mono,
         cause: Arc<str>,
         scope: ScopeKind,
         /// What the failure was: tells "rate limited" from "out of money" and "no such model".
-        class: Cool,
+        class: CooldownClass,
     },
     Disabled,
-    FailedHere,
+    AlreadyFailed,
     LowerTier,
-    Missing(Arc<str>),
-    NotDrawn,
+    KeyMissing(Arc<str>),
+    NotPicked,
     /// Ready, but others are in the preferred region.
     OtherRegion,
     /// A budget keeps it back.
-    OverBudget(Arc<Over>),
+    OverBudget(Arc<BudgetBlock>),
     OverLimit {
-        what: &'static str,
+        limit_name: &'static str,
     },
     /// A probe is under way.
     Probing,
     /// The provider said that too little is left for this request.
     NearLimit {
-        what: &'static str,
+        limit_name: &'static str,
         remaining: u64,
         until: Mono,
     },
@@ -322,7 +324,7 @@ pub enum Why {
         cause: Arc<str>,
     },
     /// Its model cannot take this request, and others can.
-    Unfit(Unfit),
+    MissingCapability(MissingCapability),
     /// The secret is still being read.
     WaitingForKey,
 }
@@ -336,41 +338,50 @@ pub enum ScopeKind {
     Upstream,
 }
 
-impl Why {
+impl SkipReason {
     /// The sentence for `route`, the Request screen and errors; `now` turns instants into spans.
     #[must_use]
     pub fn text(&self, now: Mono) -> String {
         match self {
             Self::Cooling { until, cause, scope, .. } => {
-                format!("{} cools for {}: {cause}", scope.name(), short(until.since(now)))
+                format!("{} cools for {}: {cause}", scope.name(), print_span(until.since(now)))
             }
             Self::Disabled => "disabled".to_owned(),
-            Self::FailedHere => "already failed in this request".to_owned(),
+            Self::AlreadyFailed => "already failed in this request".to_owned(),
             Self::LowerTier => "a lower tier".to_owned(),
-            Self::Missing(reason) => reason.to_string(),
-            Self::NotDrawn => "ready, another was drawn".to_owned(),
+            Self::KeyMissing(reason) => reason.to_string(),
+            Self::NotPicked => "ready, another was drawn".to_owned(),
             Self::OtherRegion => "ready, in another region".to_owned(),
             Self::OverBudget(over) => match over.until {
-                Some(until) => format!("{}; again in {}", over.text, short(until.since(now))),
+                Some(until) => format!("{}; again in {}", over.text, print_span(until.since(now))),
                 None => over.text.clone(),
             },
-            Self::OverLimit { what } => format!("over its {what}"),
-            Self::NearLimit { what, remaining, until } => {
+            Self::OverLimit { limit_name: what } => format!("over its {what}"),
+            Self::NearLimit { limit_name: what, remaining, until } => {
                 format!(
                     "has {remaining} {what} left at the provider for {}, too few for this request",
-                    short(until.since(now))
+                    print_span(until.since(now))
                 )
             }
             Self::Probing => "a probe is under way".to_owned(),
             Self::Rejected { cause } => format!("rejected: {cause}"),
-            Self::Unfit(Unfit::Context { needs, holds }) => {
+            Self::MissingCapability(MissingCapability::Context {
+                required: needs,
+                limit: holds,
+            }) => {
                 format!(
                     "the request needs about {needs} tokens of context, its model holds {holds}"
                 )
             }
-            Self::Unfit(Unfit::Schema) => "its model cannot be bound to a JSON schema".to_owned(),
-            Self::Unfit(Unfit::Tools) => "its model takes no tools".to_owned(),
-            Self::Unfit(Unfit::Vision) => "its model sees no pictures".to_owned(),
+            Self::MissingCapability(MissingCapability::Schema) => {
+                "its model cannot be bound to a JSON schema".to_owned()
+            }
+            Self::MissingCapability(MissingCapability::Tools) => {
+                "its model takes no tools".to_owned()
+            }
+            Self::MissingCapability(MissingCapability::Vision) => {
+                "its model sees no pictures".to_owned()
+            }
             Self::WaitingForKey => "its key is still being read".to_owned(),
         }
     }
@@ -396,7 +407,7 @@ impl fmt::Display for ScopeKind {
 
 /// How long, in words short enough for a table: `41s`, `2m`, `1h5m`.
 #[must_use]
-pub fn short(span: Duration) -> String {
+pub fn print_span(span: Duration) -> String {
     let s = span.as_secs_f64().ceil() as u64;
     match s {
         0..=99 => format!("{s}s"),

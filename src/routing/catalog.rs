@@ -15,7 +15,7 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelSet {
     names: Vec<Arc<str>>,
-    known: HashSet<Arc<str>>,
+    index: HashSet<Arc<str>>,
 }
 
 impl ModelSet {
@@ -24,7 +24,7 @@ impl ModelSet {
         let mut out = Self::default();
         for name in names {
             let name: Arc<str> = name.into();
-            if out.known.insert(Arc::clone(&name)) {
+            if out.index.insert(Arc::clone(&name)) {
                 out.names.push(name);
             }
         }
@@ -33,7 +33,7 @@ impl ModelSet {
 
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.known.contains(name)
+        self.index.contains(name)
     }
 
     #[must_use]
@@ -43,7 +43,7 @@ impl ModelSet {
 }
 
 /// What is known of an upstream's list; `None`: it was never learned.
-pub type Learned<'a> = &'a dyn Fn(UpstreamId) -> Option<Arc<ModelSet>>;
+pub type ListedModels<'a> = &'a dyn Fn(UpstreamId) -> Option<Arc<ModelSet>>;
 
 /// Names of config: upstreams, aliases, logical models.
 #[derive(Clone, Debug)]
@@ -53,31 +53,31 @@ pub struct Catalog {
     pub upstreams: Vec<Arc<Upstream>>,
     pub strategy: Strategy,
     by_name: HashMap<Arc<str>, Arc<Upstream>>,
-    exact: HashMap<Arc<str>, Entry>,
+    exact: HashMap<Arc<str>, CatalogEntry>,
     /// In file order, aliases first; without `*`.
-    patterns: Vec<(Pattern, Entry)>,
-    any: Option<Entry>,
+    patterns: Vec<(Pattern, CatalogEntry)>,
+    catch_all: Option<CatalogEntry>,
     /// Exact names in file order, for listings.
-    named: Vec<Arc<str>>,
+    exact_names: Vec<Arc<str>>,
 }
 
 /// What a name of config stands for.
 #[derive(Clone, Debug)]
-pub enum Entry {
+pub enum CatalogEntry {
     Alias(Arc<str>),
     Logical(Arc<LogicalModel>),
 }
 
 /// How sure it is that an upstream serves a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
+pub enum MatchKind {
     /// It serves anything, though its list has not this one: it serves it where nobody else does.
-    Any,
+    FallbackOnly,
     No,
     /// It serves anything, and no list says otherwise.
-    Open,
+    AcceptsAny,
     /// Its list was never learned.
-    Unlearned,
+    ListUnknown,
     Yes,
 }
 
@@ -85,10 +85,10 @@ impl Catalog {
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         let alone = settings.upstreams.iter().all(|upstream| upstream.origin == Origin::Demo);
-        let sought =
+        let searched =
             settings.upstreams.iter().filter(|upstream| alone || upstream.origin != Origin::Demo);
         let mut out = Self {
-            upstreams: sought.cloned().collect(),
+            upstreams: searched.cloned().collect(),
             strategy: settings.strategy,
             by_name: settings
                 .upstreams
@@ -97,28 +97,28 @@ impl Catalog {
                 .collect(),
             exact: HashMap::new(),
             patterns: Vec::new(),
-            any: None,
-            named: Vec::new(),
+            catch_all: None,
+            exact_names: Vec::new(),
         };
         for alias in &settings.aliases {
-            out.add(&alias.name, Entry::Alias(Arc::clone(&alias.target)));
+            out.add(&alias.name, CatalogEntry::Alias(Arc::clone(&alias.target)));
         }
         for model in &settings.models {
-            out.add(&model.name, Entry::Logical(Arc::clone(model)));
+            out.add(&model.name, CatalogEntry::Logical(Arc::clone(model)));
         }
         out
     }
 
-    fn add(&mut self, name: &Pattern, entry: Entry) {
+    fn add(&mut self, name: &Pattern, entry: CatalogEntry) {
         match name {
             Pattern::Exact(text) => {
                 let name: Arc<str> = text.as_str().into();
                 if !self.exact.contains_key(&name) {
-                    self.named.push(Arc::clone(&name));
+                    self.exact_names.push(Arc::clone(&name));
                     self.exact.insert(name, entry);
                 }
             }
-            any if any.is_any() => _ = self.any.get_or_insert(entry),
+            any if any.is_any() => _ = self.catch_all.get_or_insert(entry),
             pattern => self.patterns.push((pattern.clone(), entry)),
         }
     }
@@ -130,12 +130,15 @@ impl Catalog {
 
     /// The alias or logical model of exactly this name.
     #[must_use]
-    pub fn exact(&self, name: &str) -> Option<&Entry> {
+    pub fn exact(&self, name: &str) -> Option<&CatalogEntry> {
         self.exact.get(name)
     }
 
     /// Aliases and logical models whose pattern, other than `*`, matches.
-    pub fn patterns<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, &'a Entry)> {
+    pub fn matching_patterns<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a CatalogEntry)> {
         self.patterns
             .iter()
             .filter(move |(pattern, _)| pattern.matches(name))
@@ -144,58 +147,58 @@ impl Catalog {
 
     /// What everything else stands for.
     #[must_use]
-    pub fn any(&self) -> Option<&Entry> {
-        self.any.as_ref()
+    pub fn catch_all(&self) -> Option<&CatalogEntry> {
+        self.catch_all.as_ref()
     }
 
     /// Exact names of aliases and logical models, in file order.
     #[must_use]
-    pub fn named(&self) -> &[Arc<str>] {
-        &self.named
+    pub fn exact_names(&self) -> &[Arc<str>] {
+        &self.exact_names
     }
 }
 
 /// Whether the upstream serves a name that a client may ask for. Disabled ones serve none.
 #[must_use]
-pub fn claim(upstream: &Upstream, name: &str, learned: Learned<'_>) -> Claim {
+pub fn match_name(upstream: &Upstream, name: &str, model_lists: ListedModels<'_>) -> MatchKind {
     if !upstream.enabled {
-        return Claim::No;
+        return MatchKind::No;
     }
     if upstream.rename.contains_key(name) {
-        return Claim::Yes;
+        return MatchKind::Yes;
     }
-    let listed = || learned(upstream.id).map(|list| list.has(name));
+    let listed = || model_lists(upstream.id).map(|list| list.has(name));
     let Some(patterns) = &upstream.models else {
         return match listed() {
-            Some(true) => Claim::Yes,
-            Some(false) => Claim::No,
-            None => Claim::Unlearned,
+            Some(true) => MatchKind::Yes,
+            Some(false) => MatchKind::No,
+            None => MatchKind::ListUnknown,
         };
     };
     if !patterns.matches(name) {
-        Claim::No
-    } else if chooses(patterns, name) {
-        Claim::Yes
+        MatchKind::No
+    } else if names_explicitly(patterns, name) {
+        MatchKind::Yes
     } else {
         match listed() {
-            Some(true) => Claim::Yes,
-            Some(false) => Claim::Any,
-            None => Claim::Open,
+            Some(true) => MatchKind::Yes,
+            Some(false) => MatchKind::FallbackOnly,
+            None => MatchKind::AcceptsAny,
         }
     }
 }
 
 /// Whether the patterns mean this name, rather than everything.
-fn chooses(patterns: &Patterns, name: &str) -> bool {
+fn names_explicitly(patterns: &Patterns, name: &str) -> bool {
     patterns.include.iter().any(|pattern| !pattern.is_any() && pattern.matches(name))
 }
 
 /// Names that the upstream is known to serve, as clients may ask for them: configured ones (true),
 /// then listed ones.
 #[must_use]
-pub fn served(upstream: &Upstream, learned: Learned<'_>) -> Vec<(Arc<str>, bool)> {
+pub fn served_names(upstream: &Upstream, model_lists: ListedModels<'_>) -> Vec<(Arc<str>, bool)> {
     let (mut out, mut seen) = (Vec::new(), HashSet::new());
-    each_served(upstream, learned, &mut |name, configured| {
+    for_each_served_name(upstream, model_lists, &mut |name, configured| {
         let name: Arc<str> = name.into();
         if seen.insert(Arc::clone(&name)) {
             out.push((name, configured));
@@ -205,20 +208,24 @@ pub fn served(upstream: &Upstream, learned: Learned<'_>) -> Vec<(Arc<str>, bool)
 }
 
 /// The same one by one, some perhaps twice.
-pub fn each_served(upstream: &Upstream, learned: Learned<'_>, each: &mut dyn FnMut(&str, bool)) {
+pub fn for_each_served_name(
+    upstream: &Upstream,
+    model_lists: ListedModels<'_>,
+    visit: &mut dyn FnMut(&str, bool),
+) {
     if !upstream.enabled {
         return;
     }
-    upstream.rename.keys().for_each(|name| each(name, true));
+    upstream.rename.keys().for_each(|name| visit(name, true));
     let patterns = upstream.models.as_ref();
     for pattern in patterns.iter().flat_map(|patterns| &patterns.include) {
         if pattern.is_exact() && patterns.is_some_and(|patterns| patterns.matches(pattern.text())) {
-            each(pattern.text(), true);
+            visit(pattern.text(), true);
         }
     }
-    for name in learned(upstream.id).iter().flat_map(|list| list.names()) {
+    for name in model_lists(upstream.id).iter().flat_map(|list| list.names()) {
         if patterns.is_none_or(|patterns| patterns.matches(name)) {
-            each(name, false);
+            visit(name, false);
         }
     }
 }
@@ -236,24 +243,24 @@ mod tests {
     fn claims_by_config_and_by_what_was_learned() {
         let any: Option<&[&str]> = Some(&["*", "!x-*"]);
         for (models, learned, name, want) in [
-            (None, None, "gpt", Claim::Unlearned),
-            (None, list(&["gpt"]), "gpt", Claim::Yes),
-            (None, list(&["gpt"]), "other", Claim::No),
-            (Some(&["g*"][..]), None, "gpt", Claim::Yes),
-            (Some(&["g*"]), list(&["gpt"]), "other", Claim::No),
-            (any, None, "gpt", Claim::Open),
-            (any, list(&["other"]), "gpt", Claim::Any),
-            (any, list(&["gpt"]), "gpt", Claim::Yes),
-            (any, list(&["x-1"]), "x-1", Claim::No),
+            (None, None, "gpt", MatchKind::ListUnknown),
+            (None, list(&["gpt"]), "gpt", MatchKind::Yes),
+            (None, list(&["gpt"]), "other", MatchKind::No),
+            (Some(&["g*"][..]), None, "gpt", MatchKind::Yes),
+            (Some(&["g*"]), list(&["gpt"]), "other", MatchKind::No),
+            (any, None, "gpt", MatchKind::AcceptsAny),
+            (any, list(&["other"]), "gpt", MatchKind::FallbackOnly),
+            (any, list(&["gpt"]), "gpt", MatchKind::Yes),
+            (any, list(&["x-1"]), "x-1", MatchKind::No),
         ] {
             let mut one = upstream(1, "one", models, 1);
             assert_eq!(
-                claim(&one, name, &|_| learned.clone()),
+                match_name(&one, name, &|_| learned.clone()),
                 want,
                 "{models:?} {learned:?} {name}"
             );
             one.enabled = false;
-            assert_eq!(claim(&one, name, &|_| learned.clone()), Claim::No);
+            assert_eq!(match_name(&one, name, &|_| learned.clone()), MatchKind::No);
         }
     }
 
@@ -261,7 +268,7 @@ mod tests {
     fn served_names_are_the_configured_and_the_listed_ones_that_the_patterns_let_through() {
         let mut one = upstream(1, "one", Some(&["a", "b-*", "!b-2"]), 1);
         one.rename.insert("short".to_owned(), "b-1".to_owned());
-        let got = served(&one, &|_| list(&["b-1", "b-2", "c", "a"]));
+        let got = served_names(&one, &|_| list(&["b-1", "b-2", "c", "a"]));
         let names: Vec<(&str, bool)> =
             got.iter().map(|(name, configured)| (&**name, *configured)).collect();
         assert_eq!(names, [("short", true), ("a", true), ("b-1", false)]);

@@ -1,9 +1,9 @@
 //! Decides which candidate serves the next attempt, and why the others do not.
 
 use super::{
-    candidate::{Candidate, Chosen, Decision, KeyState, Question, Verdict, Why},
-    circuit::VERDICT,
-    health::{Health, Rank, Size, Standing},
+    candidate::{Candidate, ChoiceReason, Decision, KeyState, RouteQuery, SkipReason, Verdict},
+    circuit::PROBE_TIMEOUT,
+    health::{CandidateStatus, Health, Rank, TokenEstimate},
     strategy,
 };
 use crate::{
@@ -12,156 +12,178 @@ use crate::{
 };
 
 /// Requests estimated larger than this are not used as probes while another candidate is ready.
-const LARGE: u64 = 32_000;
+const MAX_PROBE_TOKENS: u64 = 32_000;
 
 /// The decision; changes nothing.
 #[must_use]
-pub fn decide(q: &Question<'_>, health: &Health, now: Mono, draw: &mut dyn Rng) -> Decision {
-    let entrants = entrants(q, health, now);
+pub fn decide(q: &RouteQuery<'_>, health: &Health, now: Mono, rng: &mut dyn Rng) -> Decision {
+    let evaluated = evaluate_all(q, health, now);
     // The best tiers of those that are ready, and of those that are ready as probes.
     let (mut ready, mut due) = (None, None);
     for (entrant, candidate) in
-        entrants.iter().zip(q.candidates).filter(|(entrant, _)| entrant.is_fresh())
+        evaluated.iter().zip(q.candidates).filter(|(entrant, _)| entrant.is_untried())
     {
-        let best = match entrant.standing.rank {
+        let best = match entrant.status.rank {
             Rank::Ready => &mut ready,
-            Rank::Due => &mut due,
+            Rank::ProbeDue => &mut due,
             _ => continue,
         };
         *best = Some(best.map_or(candidate.tier, |tier: (u32, u32)| tier.min(candidate.tier)));
     }
-    let most = if ready.is_some() && q.estimate > LARGE { Rank::Ready } else { Rank::Due };
-    let usable = |e: &Entrant<'_>| e.is_fresh() && e.standing.rank <= most;
-    let best = if most == Rank::Ready { ready } else { [ready, due].into_iter().flatten().min() };
+    let worst_usable = if ready.is_some() && q.input_estimate > MAX_PROBE_TOKENS {
+        Rank::Ready
+    } else {
+        Rank::ProbeDue
+    };
+    let usable = |e: &Evaluated<'_>| e.is_untried() && e.status.rank <= worst_usable;
+    let best =
+        if worst_usable == Rank::Ready { ready } else { [ready, due].into_iter().flatten().min() };
     if let Some(tier) = best {
-        let bound = bound(q, &entrants, tier, &usable, health, now);
-        if let Bond::Waits(until) = bound {
+        let affinity = apply_affinity(q, &evaluated, tier, &usable, health, now);
+        if let AffinityOutcome::WaitUntil(until) = affinity {
             return Decision {
                 verdict: Verdict::Wait { until: Some(until) },
-                others: others(&entrants, q, usize::MAX, None),
+                skipped: skip_reasons(&evaluated, q, usize::MAX, None),
             };
         }
-        let (pool, tied) = match bound {
-            Bond::To(pool, better) => (pool, Some(better)),
+        let (pool, tied) = match affinity {
+            AffinityOutcome::Pinned(pool, better) => (pool, Some(better)),
             _ => {
-                let of_tier = |&i: &usize| q.candidates[i].tier == tier && usable(&entrants[i]);
-                (elsewhere(q, in_region(q, (0..entrants.len()).filter(of_tier).collect())), None)
+                let of_tier = |&i: &usize| q.candidates[i].tier == tier && usable(&evaluated[i]);
+                (
+                    prefer_other_upstreams(
+                        q,
+                        prefer_region(q, (0..evaluated.len()).filter(of_tier).collect()),
+                    ),
+                    None,
+                )
             }
         };
         // All of them belong to upstreams that failed in this request: somebody else of the same
         // standing who is only suspected goes before their other keys.
-        if !q.tried.is_empty() && pool.iter().all(|&i| failed_here(q, i)) {
-            let other = |i: usize, e: &Entrant<'_>| {
-                e.is_fresh()
-                    && e.standing.rank == Rank::Suspect
+        if !q.failed_attempts.is_empty() && pool.iter().all(|&i| has_failed_upstream(q, i)) {
+            let other = |i: usize, e: &Evaluated<'_>| {
+                e.is_untried()
+                    && e.status.rank == Rank::Suspect
                     && q.candidates[i].tier <= tier
-                    && !failed_here(q, i)
+                    && !has_failed_upstream(q, i)
             };
-            if let Some(index) = least(&entrants, q.candidates, other) {
-                let verdict = Verdict::Try { index, why: Chosen::LeastSuspect, probe: true };
-                return Decision { verdict, others: others(&entrants, q, index, None) };
+            if let Some(index) = earliest(&evaluated, q.candidates, other) {
+                let verdict =
+                    Verdict::Try { index, reason: ChoiceReason::LeastSuspect, probe: true };
+                return Decision { verdict, skipped: skip_reasons(&evaluated, q, index, None) };
             }
         }
-        let index = strategy::choose(q, &pool, health, now, draw);
-        let probe = entrants[index].standing.rank == Rank::Due;
+        let index = strategy::choose(q, &pool, health, now, rng);
+        let probe = evaluated[index].status.rank == Rank::ProbeDue;
         let why = match (probe, tied, pool.len()) {
-            (true, ..) => Chosen::Probe,
-            (false, Some(better), _) => Chosen::Bound { better },
+            (true, ..) => ChoiceReason::Probe,
+            (false, Some(better), _) => ChoiceReason::Affinity { better_tier_ready: better },
             (false, None, 1)
-                if !entrants.iter().enumerate().any(|(i, e)| i != index && usable(e)) =>
+                if !evaluated.iter().enumerate().any(|(i, e)| i != index && usable(e)) =>
             {
-                Chosen::Only
+                ChoiceReason::Only
             }
-            (false, None, of) => Chosen::Best { tier, of },
+            (false, None, of) => ChoiceReason::Best { tier, ready_count: of },
         };
         let tier = q.candidates[index].tier;
         return Decision {
-            verdict: Verdict::Try { index, why, probe },
-            others: others(&entrants, q, index, Some(tier)),
+            verdict: Verdict::Try { index, reason: why, probe },
+            skipped: skip_reasons(&evaluated, q, index, Some(tier)),
         };
     }
     if let Some(index) =
-        least(&entrants, q.candidates, |_, e| e.is_fresh() && e.standing.rank == Rank::Suspect)
+        earliest(&evaluated, q.candidates, |_, e| e.is_untried() && e.status.rank == Rank::Suspect)
     {
-        let verdict = Verdict::Try { index, why: Chosen::LeastSuspect, probe: true };
-        return Decision { verdict, others: others(&entrants, q, index, None) };
+        let verdict = Verdict::Try { index, reason: ChoiceReason::LeastSuspect, probe: true };
+        return Decision { verdict, skipped: skip_reasons(&evaluated, q, index, None) };
     }
     // A key that is being read will be there in a moment; the same again is worse than somebody who
     // was not asked yet.
-    let read = |(e, c): (&Entrant<'_>, &Candidate)| {
-        e.is_fresh() && e.standing.rank == Rank::Held && c.key_state == KeyState::Waiting
+    let read = |(e, c): (&Evaluated<'_>, &Candidate)| {
+        e.is_untried() && e.status.rank == Rank::Pending && c.key_state == KeyState::Waiting
     };
-    if entrants.iter().zip(q.candidates).any(read) {
+    if evaluated.iter().zip(q.candidates).any(read) {
         return Decision {
-            verdict: waiting(&entrants, now),
-            others: others(&entrants, q, usize::MAX, None),
+            verdict: wait_or_exhausted(&evaluated, now),
+            skipped: skip_reasons(&evaluated, q, usize::MAX, None),
         };
     }
-    if let Some(index) = least(&entrants, q.candidates, |_, e| {
-        e.tried == Some(true) && e.standing.rank <= Rank::Suspect
+    if let Some(index) = earliest(&evaluated, q.candidates, |_, e| {
+        e.failed_before == Some(true) && e.status.rank <= Rank::Suspect
     }) {
         return Decision {
-            verdict: Verdict::Again { index },
-            others: others(&entrants, q, index, None),
+            verdict: Verdict::RetrySame { index },
+            skipped: skip_reasons(&evaluated, q, index, None),
         };
     }
-    Decision { verdict: waiting(&entrants, now), others: others(&entrants, q, usize::MAX, None) }
+    Decision {
+        verdict: wait_or_exhausted(&evaluated, now),
+        skipped: skip_reasons(&evaluated, q, usize::MAX, None),
+    }
 }
 
 /// What a conversation's binding makes of a decision.
-enum Bond {
+enum AffinityOutcome {
     None,
     /// These serve it; whether a better tier is ready.
-    To(Vec<usize>, bool),
+    Pinned(Vec<usize>, bool),
     /// What it is bound to is free again very soon.
-    Waits(Mono),
+    WaitUntil(Mono),
 }
 
 /// A binding acts inside the best tier that is ready, and for a while in a worse one; it yields to
 /// health.
-fn bound(
-    q: &Question<'_>,
-    entrants: &[Entrant<'_>],
+fn apply_affinity(
+    q: &RouteQuery<'_>,
+    evaluated: &[Evaluated<'_>],
     best: (u32, u32),
-    usable: &dyn Fn(&Entrant<'_>) -> bool,
+    usable: &dyn Fn(&Evaluated<'_>) -> bool,
     health: &Health,
     now: Mono,
-) -> Bond {
-    let Some(bound) = q.bound else { return Bond::None };
-    let places = || (0..entrants.len()).filter(|&i| bound.is(&q.candidates[i]));
-    let Some(tier) = places().filter(|&i| usable(&entrants[i])).map(|i| q.candidates[i].tier).min()
+) -> AffinityOutcome {
+    let Some(hint) = q.affinity else { return AffinityOutcome::None };
+    let bound_indices = || (0..evaluated.len()).filter(|&i| hint.matches(&q.candidates[i]));
+    let Some(tier) =
+        bound_indices().filter(|&i| usable(&evaluated[i])).map(|i| q.candidates[i].tier).min()
     else {
         let soon = |i: usize| {
-            let standing = &entrants[i].standing;
+            let standing = &evaluated[i].status;
             let until = standing.until;
             let until = match standing.rank {
                 _ if !standing.is_busy() => return None,
-                Rank::Held => until.unwrap_or(bound.wait),
+                Rank::Pending => until.unwrap_or(hint.wait_until),
                 Rank::Blocked => until?,
                 _ => return None,
             };
-            (q.candidates[i].tier <= best && until <= bound.wait).then_some(until)
+            (q.candidates[i].tier <= best && until <= hint.wait_until).then_some(until)
         };
-        let waits = q.tried.is_empty() && !bound.loose && bound.wait > now;
-        return places().filter(|_| waits).filter_map(soon).min().map_or(Bond::None, Bond::Waits);
+        let waits = q.failed_attempts.is_empty() && !hint.weak && hint.wait_until > now;
+        return bound_indices()
+            .filter(|_| waits)
+            .filter_map(soon)
+            .min()
+            .map_or(AffinityOutcome::None, AffinityOutcome::WaitUntil);
     };
     let better = tier > best;
-    let holds = if better {
-        bound.outlasts_better(now)
+    let sticks = if better {
+        hint.sticks_despite_better_tier(now)
     } else {
-        !bound.loose || health.has_plenty(q.candidates, places(), now)
+        !hint.weak || health.has_ample_limits(q.candidates, bound_indices(), now)
     };
-    if !holds {
-        return Bond::None;
+    if !sticks {
+        return AffinityOutcome::None;
     }
-    Bond::To(
-        places().filter(|&i| q.candidates[i].tier == tier && usable(&entrants[i])).collect(),
+    AffinityOutcome::Pinned(
+        bound_indices()
+            .filter(|&i| q.candidates[i].tier == tier && usable(&evaluated[i]))
+            .collect(),
         better,
     )
 }
 
 /// Those of the preferred region, where there are any.
-fn in_region(q: &Question<'_>, pool: Vec<usize>) -> Vec<usize> {
+fn prefer_region(q: &RouteQuery<'_>, pool: Vec<usize>) -> Vec<usize> {
     let there = |i: &usize| q.candidates[*i].target.upstream.region == q.region;
     if q.region.is_empty() || !pool.iter().any(there) {
         pool
@@ -172,9 +194,9 @@ fn in_region(q: &Question<'_>, pool: Vec<usize>) -> Vec<usize> {
 
 /// Those whose upstream has not failed in this request, where there are any: another of its keys
 /// would hardly do better.
-fn elsewhere(q: &Question<'_>, pool: Vec<usize>) -> Vec<usize> {
-    let there = |i: &usize| !failed_here(q, *i);
-    if q.tried.is_empty() || !pool.iter().any(there) {
+fn prefer_other_upstreams(q: &RouteQuery<'_>, pool: Vec<usize>) -> Vec<usize> {
+    let there = |i: &usize| !has_failed_upstream(q, *i);
+    if q.failed_attempts.is_empty() || !pool.iter().any(there) {
         pool
     } else {
         pool.into_iter().filter(there).collect()
@@ -182,136 +204,139 @@ fn elsewhere(q: &Question<'_>, pool: Vec<usize>) -> Vec<usize> {
 }
 
 /// Whether a candidate's upstream failed in this request, whatever the key.
-fn failed_here(q: &Question<'_>, i: usize) -> bool {
-    q.tried
+fn has_failed_upstream(q: &RouteQuery<'_>, i: usize) -> bool {
+    q.failed_attempts
         .iter()
         .any(|tried| tried.upstream_failed && tried.upstream == q.candidates[i].upstream())
 }
 
 /// A candidate's standing, and whether it failed in this request already: then, whether that may
 /// pass.
-struct Entrant<'a> {
-    standing: Standing<'a>,
-    tried: Option<bool>,
+struct Evaluated<'a> {
+    status: CandidateStatus<'a>,
+    failed_before: Option<bool>,
 }
 
-impl Entrant<'_> {
-    fn is_fresh(&self) -> bool {
-        self.tried.is_none()
+impl Evaluated<'_> {
+    fn is_untried(&self) -> bool {
+        self.failed_before.is_none()
     }
 }
 
-fn entrants<'a>(q: &Question<'a>, health: &'a Health, now: Mono) -> Vec<Entrant<'a>> {
-    let asked = Size { input: q.estimate, output: q.output };
-    let mut known: Option<(UpstreamId, Standing<'a>)> = None;
-    let mut entrants = Vec::with_capacity(q.candidates.len());
-    entrants.extend(q.candidates.iter().map(|candidate| Entrant {
-        standing: Standing::fine(),
-        tried: if q.tried.is_empty() { None } else { tried(q, candidate) },
+fn evaluate_all<'a>(q: &RouteQuery<'a>, health: &'a Health, now: Mono) -> Vec<Evaluated<'a>> {
+    let size = TokenEstimate { input: q.input_estimate, output: q.max_output };
+    let mut known: Option<(UpstreamId, CandidateStatus<'a>)> = None;
+    let mut evaluated = Vec::with_capacity(q.candidates.len());
+    evaluated.extend(q.candidates.iter().map(|candidate| Evaluated {
+        status: CandidateStatus::ready(),
+        failed_before: if q.failed_attempts.is_empty() {
+            None
+        } else {
+            earlier_failure(q, candidate)
+        },
     }));
-    for (entrant, candidate) in entrants.iter_mut().zip(q.candidates) {
+    for (entrant, candidate) in evaluated.iter_mut().zip(q.candidates) {
         let id = candidate.upstream();
         if known.as_ref().is_none_or(|(last, _)| *last != id) {
-            known = Some((id, health.upstream_standing(&candidate.target.upstream, now)));
+            known = Some((id, health.upstream_status(&candidate.target.upstream, now)));
         }
         if let Some((_, upstream)) =
             known.as_ref().filter(|(_, upstream)| upstream.rank != Rank::Ready)
         {
-            entrant.standing.at_least(upstream);
+            entrant.status.degrade_to(upstream);
         }
-        health.stand(&mut entrant.standing, candidate, asked, now);
+        health.evaluate(&mut entrant.status, candidate, size, now);
     }
-    let fit = |(entrant, candidate): (&Entrant<'_>, &Candidate)| {
-        candidate.unfit.is_none()
-            && entrant.standing.rank < Rank::Out
-            && entrant.tried != Some(false)
+    let fit = |(entrant, candidate): (&Evaluated<'_>, &Candidate)| {
+        candidate.missing_capability.is_none()
+            && entrant.status.rank < Rank::Unavailable
+            && entrant.failed_before != Some(false)
     };
     // Where nobody is known to be able to, those that seem not to be are better than nobody.
-    if entrants.iter().zip(q.candidates).any(fit) {
-        for (entrant, candidate) in entrants.iter_mut().zip(q.candidates) {
-            if let Some(unfit) = candidate.unfit {
-                entrant.standing.unfit(unfit);
+    if evaluated.iter().zip(q.candidates).any(fit) {
+        for (entrant, candidate) in evaluated.iter_mut().zip(q.candidates) {
+            if let Some(unfit) = candidate.missing_capability {
+                entrant.status.exclude_unfit(unfit);
             }
         }
     }
-    entrants
+    evaluated
 }
 
-fn tried(q: &Question<'_>, candidate: &Candidate) -> Option<bool> {
-    let same = q.tried.iter().filter(|t| {
+fn earlier_failure(q: &RouteQuery<'_>, candidate: &Candidate) -> Option<bool> {
+    let same = q.failed_attempts.iter().filter(|t| {
         t.key == candidate.key
             && t.upstream == candidate.upstream()
             && t.model == candidate.target.model
     });
-    same.map(|t| t.may_pass).reduce(|a, b| a && b)
+    same.map(|t| t.may_recover).reduce(|a, b| a && b)
 }
 
 /// The one whose doubt ends first, the better tier among equals, the first among those.
-fn least(
-    entrants: &[Entrant<'_>],
+fn earliest(
+    evaluated: &[Evaluated<'_>],
     candidates: &[Candidate],
-    fits: impl Fn(usize, &Entrant<'_>) -> bool,
+    fits: impl Fn(usize, &Evaluated<'_>) -> bool,
 ) -> Option<usize> {
-    let fitting = entrants.iter().enumerate().filter(|(i, e)| fits(*i, e));
+    let fitting = evaluated.iter().enumerate().filter(|(i, e)| fits(*i, e));
     fitting
-        .min_by_key(|(i, e)| (e.standing.rank, e.standing.until, candidates[*i].tier))
+        .min_by_key(|(i, e)| (e.status.rank, e.status.until, candidates[*i].tier))
         .map(|(i, _)| i)
 }
 
 /// Nothing can be tried: what is waited for, if anything.
-fn waiting(entrants: &[Entrant<'_>], now: Mono) -> Verdict {
+fn wait_or_exhausted(evaluated: &[Evaluated<'_>], now: Mono) -> Verdict {
     let ends = || {
-        entrants
-            .iter()
-            .filter(|e| e.standing.rank == Rank::Blocked)
-            .filter_map(|e| e.standing.until)
+        evaluated.iter().filter(|e| e.status.rank == Rank::Blocked).filter_map(|e| e.status.until)
     };
     // What failed here for good is not waited for, though others may like to know when it comes
     // back.
-    let lasting = |e: &&Entrant<'_>| e.tried != Some(false);
-    let held = entrants.iter().filter(lasting).any(|e| e.standing.rank == Rank::Held);
-    let soonest = entrants
+    let lasting = |e: &&Evaluated<'_>| e.failed_before != Some(false);
+    let pending = evaluated.iter().filter(lasting).any(|e| e.status.rank == Rank::Pending);
+    let soonest = evaluated
         .iter()
         .filter(lasting)
-        .filter(|e| e.standing.rank == Rank::Blocked)
-        .filter_map(|e| e.standing.until)
+        .filter(|e| e.status.rank == Rank::Blocked)
+        .filter_map(|e| e.status.until)
         .min();
-    match (held, soonest) {
+    match (pending, soonest) {
         // Whatever is held may come free at any moment, but an end that is near is worth waking up
         // for.
-        (true, until) => Verdict::Wait { until: until.filter(|until| *until <= now + VERDICT) },
+        (true, until) => {
+            Verdict::Wait { until: until.filter(|until| *until <= now + PROBE_TIMEOUT) }
+        }
         (false, Some(until)) => Verdict::Wait { until: Some(until) },
         (false, None) => Verdict::Exhausted { retry_at: ends().min() },
     }
 }
 
 /// Why each but the chosen one lost; `tier` is the tier that was drawn from.
-fn others(
-    entrants: &[Entrant<'_>],
-    q: &Question<'_>,
+fn skip_reasons(
+    evaluated: &[Evaluated<'_>],
+    q: &RouteQuery<'_>,
     chosen: usize,
     tier: Option<(u32, u32)>,
-) -> Vec<(usize, Why)> {
+) -> Vec<(usize, SkipReason)> {
     let candidates = q.candidates;
     let region =
         |i: usize| candidates.get(i).map_or("", |candidate| &candidate.target.upstream.region);
     let preferred = !q.region.is_empty() && region(chosen) == q.region;
-    if entrants.len() == 1 && chosen == 0 {
+    if evaluated.len() == 1 && chosen == 0 {
         return Vec::new();
     }
-    let why = |i: usize, e: &Entrant<'_>| match (e.tried, tier) {
+    let why = |i: usize, e: &Evaluated<'_>| match (e.failed_before, tier) {
         // Where nothing is left, when it comes back says more than that it failed.
-        (Some(_), None) => e.standing.why().unwrap_or(Why::FailedHere),
-        (Some(_), Some(_)) => Why::FailedHere,
-        (None, _) => e.standing.why().unwrap_or(match tier {
-            Some(tier) if candidates[i].tier > tier => Why::LowerTier,
-            Some(_) if preferred && region(i) != q.region => Why::OtherRegion,
-            _ => Why::NotDrawn,
+        (Some(_), None) => e.status.skip_reason().unwrap_or(SkipReason::AlreadyFailed),
+        (Some(_), Some(_)) => SkipReason::AlreadyFailed,
+        (None, _) => e.status.skip_reason().unwrap_or(match tier {
+            Some(tier) if candidates[i].tier > tier => SkipReason::LowerTier,
+            Some(_) if preferred && region(i) != q.region => SkipReason::OtherRegion,
+            _ => SkipReason::NotPicked,
         }),
     };
-    let mut out = Vec::with_capacity(entrants.len());
+    let mut out = Vec::with_capacity(evaluated.len());
     out.extend(
-        entrants.iter().enumerate().filter(|(i, _)| *i != chosen).map(|(i, e)| (i, why(i, e))),
+        evaluated.iter().enumerate().filter(|(i, _)| *i != chosen).map(|(i, e)| (i, why(i, e))),
     );
     out
 }

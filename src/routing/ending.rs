@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    candidate::short,
-    circuit::{Circuit, Failure, Signal},
-    health::{ActScope, Health, Ticket},
-    outcome::{Blame, Cool, Outcome},
+    candidate::print_span,
+    circuit::{Circuit, CircuitSignal, Failure},
+    health::{AttemptTicket, Health, Scope},
+    outcome::{Blame, CooldownClass, Outcome},
 };
 use crate::{
     base::clock::Mono, config::settings::Upstream, events::kind::Severity, ir::usage::Usage,
@@ -14,7 +14,7 @@ use crate::{
 
 /// How an attempt went. The relay's guard tells exactly one final end.
 #[derive(Clone, Copy, Debug)]
-pub enum End<'a> {
+pub enum AttemptEnd<'a> {
     /// Final: the client is gone. Releases what it held without a verdict.
     Abandoned,
     /// Final: the stream broke after content, which counts against the upstream.
@@ -31,141 +31,165 @@ pub enum End<'a> {
 
 /// A change worth telling: "openai/work" "cools for 41s: 429 rate_limit_exceeded for gpt-5".
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct HealthChange {
     pub subject: String,
     pub text: String,
     pub level: Severity,
 }
 
 /// Records an end; gives back what there is to tell.
-pub fn record(health: &mut Health, ticket: &Ticket, end: End<'_>, now: Mono) -> Vec<Change> {
+pub fn record(
+    health: &mut Health,
+    ticket: &AttemptTicket,
+    end: AttemptEnd<'_>,
+    now: Mono,
+) -> Vec<HealthChange> {
     let mut changes = Vec::new();
-    let mut recorder = Recorder { health, ticket, now, changes: &mut changes };
+    let mut recorder = HealthRecorder { health, ticket, now, changes: &mut changes };
     match end {
-        End::Head2xx => recorder.key_works(),
-        End::Content => {
-            recorder.key_works();
-            recorder.signal(
-                Scope::Upstream,
-                &Signal::Spoke { id: ticket.id, newest: recorder.health.newest },
+        AttemptEnd::Head2xx => recorder.key_succeeded(),
+        AttemptEnd::Content => {
+            recorder.key_succeeded();
+            recorder.apply_signal(
+                AttemptScope::Upstream,
+                &CircuitSignal::FirstContent {
+                    id: ticket.id,
+                    last_attempt_id: recorder.health.last_attempt_id,
+                },
             );
         }
-        End::Finished { ttft, usage } => {
-            recorder.key_works();
-            recorder.upstream_works();
-            recorder.used(usage);
-            recorder.over(Some((false, ttft)));
+        AttemptEnd::Finished { ttft, usage } => {
+            recorder.key_succeeded();
+            recorder.upstream_succeeded();
+            recorder.settle_usage(usage);
+            recorder.release(Some((false, ttft)));
         }
-        End::Failed(outcome) => recorder.failed(outcome),
-        End::BrokeAfterContent(outcome) => {
-            if outcome.cool != Cool::Nothing {
-                recorder.fails(Scope::Upstream, Cool::ServerError, outcome);
+        AttemptEnd::Failed(outcome) => recorder.attempt_failed(outcome),
+        AttemptEnd::BrokeAfterContent(outcome) => {
+            if outcome.cooldown != CooldownClass::None {
+                recorder.record_failure(
+                    AttemptScope::Upstream,
+                    CooldownClass::ServerError,
+                    outcome,
+                );
             }
-            recorder.over(Some((true, None)));
+            recorder.release(Some((true, None)));
         }
-        End::Abandoned => recorder.over(None),
+        AttemptEnd::Abandoned => recorder.release(None),
     }
     changes
 }
 
 /// Records what a probe of our own found: that the upstream answers, or why it does not. One that
 /// answers is not taken to be well at once, but the next request tests it.
-pub fn probed(
+pub fn record_probe(
     health: &mut Health,
     upstream: &Upstream,
     id: u64,
     found: Result<(), &Arc<str>>,
     now: Mono,
-) -> Vec<Change> {
-    let (policy, newest) = (Arc::clone(&health.policy), health.newest);
-    let Some(circuit) = health.circuit_mut(&ActScope::Upstream(upstream.id), found.is_err()) else {
+) -> Vec<HealthChange> {
+    let (policy, last_attempt_id) = (Arc::clone(&health.policy), health.last_attempt_id);
+    let Some(circuit) = health.circuit_mut(&Scope::Upstream(upstream.id), found.is_err()) else {
         return Vec::new();
     };
     let before = match found {
-        Ok(()) => circuit.turn(&Signal::Answered, &policy, now),
+        Ok(()) => circuit.apply(&CircuitSignal::ProbeSucceeded, &policy, now),
         Err(cause) => {
             let threshold = policy.cooldown.failures.max(1);
             let failure = Failure {
-                class: Cool::ServerError,
+                class: CooldownClass::ServerError,
                 hint: None,
                 cause,
                 threshold,
                 local: upstream.local,
             };
-            circuit.turn(&Signal::Failed { id, newest, failure }, &policy, now)
+            circuit.apply(&CircuitSignal::Failed { id, last_attempt_id, failure }, &policy, now)
         }
     };
-    let told = match (&before, &*circuit) {
+    let change = match (&before, &*circuit) {
         (Circuit::Open { until: old, .. }, Circuit::Open { until, .. }) if until < old => {
             Some(("answers its probe: the next request tests it".to_owned(), Severity::Info))
         }
-        (before, after) => told(before, after, Scope::Upstream, now),
+        (before, after) => describe_change(before, after, AttemptScope::Upstream, now),
     };
-    told.map(|(text, level)| Change { subject: upstream.name.to_string(), text, level })
+    change
+        .map(|(text, level)| HealthChange { subject: upstream.name.to_string(), text, level })
         .into_iter()
         .collect()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scope {
+enum AttemptScope {
     Account,
     Key,
     KeyModel,
     Upstream,
 }
 
-struct Recorder<'a> {
+struct HealthRecorder<'a> {
     health: &'a mut Health,
-    ticket: &'a Ticket,
+    ticket: &'a AttemptTicket,
     now: Mono,
-    changes: &'a mut Vec<Change>,
+    changes: &'a mut Vec<HealthChange>,
 }
 
-impl Recorder<'_> {
-    fn key_works(&mut self) {
-        for scope in [Scope::Account, Scope::Key, Scope::KeyModel] {
-            self.signal(
+impl HealthRecorder<'_> {
+    fn key_succeeded(&mut self) {
+        for scope in [AttemptScope::Account, AttemptScope::Key, AttemptScope::KeyModel] {
+            self.apply_signal(
                 scope,
-                &Signal::Succeeded { id: self.ticket.id, newest: self.health.newest },
+                &CircuitSignal::Succeeded {
+                    id: self.ticket.id,
+                    last_attempt_id: self.health.last_attempt_id,
+                },
             );
         }
     }
 
-    fn upstream_works(&mut self) {
-        self.signal(
-            Scope::Upstream,
-            &Signal::Succeeded { id: self.ticket.id, newest: self.health.newest },
+    fn upstream_succeeded(&mut self) {
+        self.apply_signal(
+            AttemptScope::Upstream,
+            &CircuitSignal::Succeeded {
+                id: self.ticket.id,
+                last_attempt_id: self.health.last_attempt_id,
+            },
         );
     }
 
-    fn failed(&mut self, outcome: &Outcome) {
+    fn attempt_failed(&mut self, outcome: &Outcome) {
         match outcome.blame {
-            Blame::Account => self.refused(Scope::Account, outcome),
-            Blame::Key => self.refused(Scope::Key, outcome),
-            Blame::KeyModel => self.refused(Scope::KeyModel, outcome),
+            Blame::Account => self.record_refusal(AttemptScope::Account, outcome),
+            Blame::Key => self.record_refusal(AttemptScope::Key, outcome),
+            Blame::KeyModel => self.record_refusal(AttemptScope::KeyModel, outcome),
             // Told that the request itself is wrong: whoever says so is up.
-            Blame::Nobody if outcome.answered() => self.upstream_works(),
-            Blame::Nobody => {}
-            Blame::Upstream => self.fails(Scope::Upstream, outcome.cool, outcome),
+            Blame::None if outcome.blames_request() => self.upstream_succeeded(),
+            Blame::None => {}
+            Blame::Upstream => {
+                self.record_failure(AttemptScope::Upstream, outcome.cooldown, outcome)
+            }
             Blame::UpstreamAndKey => {
-                self.fails(Scope::Key, outcome.cool, outcome);
-                self.fails(Scope::Upstream, outcome.cool, outcome);
+                self.record_failure(AttemptScope::Key, outcome.cooldown, outcome);
+                self.record_failure(AttemptScope::Upstream, outcome.cooldown, outcome);
             }
         }
-        let counted = outcome.blame != Blame::Nobody || outcome.answered();
-        self.settle(0);
-        self.over(counted.then_some((outcome.blame != Blame::Nobody, None)));
+        let counted = outcome.blame != Blame::None || outcome.blames_request();
+        self.settle_reservation(0);
+        self.release(counted.then_some((outcome.blame != Blame::None, None)));
     }
 
     /// A refusal about a key or account: the upstream that gave it works.
-    fn refused(&mut self, scope: Scope, outcome: &Outcome) {
-        self.fails(scope, outcome.cool, outcome);
-        self.upstream_works();
+    fn record_refusal(&mut self, scope: AttemptScope, outcome: &Outcome) {
+        self.record_failure(scope, outcome.cooldown, outcome);
+        self.upstream_succeeded();
     }
 
-    fn fails(&mut self, scope: Scope, class: Cool, outcome: &Outcome) {
-        let threshold =
-            if scope == Scope::Upstream { self.health.policy.cooldown.failures.max(1) } else { 1 };
+    fn record_failure(&mut self, scope: AttemptScope, class: CooldownClass, outcome: &Outcome) {
+        let threshold = if scope == AttemptScope::Upstream {
+            self.health.policy.cooldown.failures.max(1)
+        } else {
+            1
+        };
         let failure = Failure {
             class,
             hint: outcome.hint,
@@ -173,46 +197,55 @@ impl Recorder<'_> {
             threshold,
             local: self.ticket.local,
         };
-        self.signal(
+        self.apply_signal(
             scope,
-            &Signal::Failed { id: self.ticket.id, newest: self.health.newest, failure },
+            &CircuitSignal::Failed {
+                id: self.ticket.id,
+                last_attempt_id: self.health.last_attempt_id,
+                failure,
+            },
         );
     }
 
     /// What the provider counted; where it did not say, what was reserved stands.
-    fn used(&mut self, usage: Option<Usage>) {
+    fn settle_usage(&mut self, usage: Option<Usage>) {
         let Some(usage) = usage else { return };
         let (input, output) = (usage.input_total(), usage.output_total());
         if output > 0 {
-            self.health.usual.learn(&self.ticket.model, output);
+            self.health.output_estimator.record(&self.ticket.model, output);
         }
         if let Some(key) = self.health.keys.get_mut(&self.ticket.key) {
             key.tokens = key.tokens.saturating_add(input.saturating_add(output));
         }
         let free = if self.ticket.cached_free { usage.cache_read } else { 0 };
-        self.settle((input - free).saturating_add(output));
+        self.settle_reservation((input - free).saturating_add(output));
     }
 
-    fn settle(&mut self, tokens: u64) {
+    fn settle_reservation(&mut self, tokens: u64) {
         if let (Some(reserved), Some(key)) =
             (self.ticket.reserved, self.health.keys.get_mut(&self.ticket.key))
         {
-            key.spent.settle(&self.ticket.model, reserved, tokens);
+            key.usage.settle(&self.ticket.model, reserved, tokens);
         }
     }
 
     /// Frees what the attempt held.
-    fn over(&mut self, counted: Option<(bool, Option<Duration>)>) {
-        for scope in [Scope::Account, Scope::Key, Scope::KeyModel, Scope::Upstream] {
-            self.signal(scope, &Signal::Ended { id: self.ticket.id });
+    fn release(&mut self, counted: Option<(bool, Option<Duration>)>) {
+        for scope in [
+            AttemptScope::Account,
+            AttemptScope::Key,
+            AttemptScope::KeyModel,
+            AttemptScope::Upstream,
+        ] {
+            self.apply_signal(scope, &CircuitSignal::Ended { id: self.ticket.id });
         }
         if let Some(upstream) = self.health.upstreams.get_mut(&self.ticket.upstream) {
             upstream.running = upstream.running.saturating_sub(1);
             if let Some((failed, ttft)) = counted {
                 if let Some(ttft) = ttft {
-                    upstream.target_mut(&self.ticket.model).ttft.add(ttft, self.now);
+                    upstream.target_mut(&self.ticket.model).ttft.record(ttft, self.now);
                 }
-                upstream.stats.add(failed, ttft, self.now);
+                upstream.stats.record(failed, ttft, self.now);
             }
         }
         if let Some(key) = self.health.keys.get_mut(&self.ticket.key) {
@@ -220,57 +253,70 @@ impl Recorder<'_> {
         }
     }
 
-    fn signal(&mut self, scope: Scope, signal: &Signal<'_>) {
+    fn apply_signal(&mut self, scope: AttemptScope, signal: &CircuitSignal<'_>) {
         let Self { health, ticket, now, .. } = self;
         // A key that left the config, or got a new secret meanwhile, is no longer what this attempt
         // tested.
-        let current = health.keys.get(&ticket.key).is_some_and(|key| ticket.id > key.born);
+        let current = health.keys.get(&ticket.key).is_some_and(|key| ticket.id > key.valid_from);
         let act = match scope {
-            Scope::Upstream if health.upstreams.contains_key(&ticket.upstream) => {
-                ActScope::Upstream(ticket.upstream)
+            AttemptScope::Upstream if health.upstreams.contains_key(&ticket.upstream) => {
+                Scope::Upstream(ticket.upstream)
             }
-            Scope::Account if current => ActScope::Account(ticket.account),
-            Scope::Key if current => ActScope::Key(ticket.key),
-            Scope::KeyModel if current => ActScope::KeyModel(ticket.key, Arc::clone(&ticket.model)),
+            AttemptScope::Account if current => Scope::Account(ticket.account),
+            AttemptScope::Key if current => Scope::Key(ticket.key),
+            AttemptScope::KeyModel if current => {
+                Scope::KeyModel(ticket.key, Arc::clone(&ticket.model))
+            }
             _ => return,
         };
         let policy = Arc::clone(&health.policy);
-        let Some(circuit) = health.circuit_mut(&act, matches!(signal, Signal::Failed { .. }))
+        let Some(circuit) =
+            health.circuit_mut(&act, matches!(signal, CircuitSignal::Failed { .. }))
         else {
             return;
         };
-        let before = circuit.turn(signal, &policy, *now);
-        let told = told(&before, circuit, scope, *now);
+        let before = circuit.apply(signal, &policy, *now);
+        let told = describe_change(&before, circuit, scope, *now);
         if let Some((text, level)) = told {
-            let subject =
-                if scope == Scope::Upstream { &ticket.upstream_name } else { &ticket.key_name };
-            let text = if scope == Scope::KeyModel {
+            let subject = if scope == AttemptScope::Upstream {
+                &ticket.upstream_name
+            } else {
+                &ticket.key_name
+            };
+            let text = if scope == AttemptScope::KeyModel {
                 format!("{text} for {}", ticket.model)
             } else {
                 text
             };
-            self.changes.push(Change { subject: subject.to_string(), text, level });
+            self.changes.push(HealthChange { subject: subject.to_string(), text, level });
         }
     }
 }
 
 /// What a turn of a circuit is in words; `None` where nobody needs to know.
-fn told(before: &Circuit, after: &Circuit, scope: Scope, now: Mono) -> Option<(String, Severity)> {
-    let whose = if scope == Scope::Account { "its account " } else { "" };
+fn describe_change(
+    before: &Circuit,
+    after: &Circuit,
+    scope: AttemptScope,
+    now: Mono,
+) -> Option<(String, Severity)> {
+    let subject_prefix = if scope == AttemptScope::Account { "its account " } else { "" };
     match (before, after) {
-        (Circuit::Shut { .. }, Circuit::Shut { .. }) => None,
-        (_, Circuit::Shut { cause, .. }) => Some((
+        (Circuit::Rejected { .. }, Circuit::Rejected { .. }) => None,
+        (_, Circuit::Rejected { cause, .. }) => Some((
             format!("was rejected and is not used until its secret changes: {cause}"),
             Severity::Error,
         )),
         (Circuit::Open { until: old, .. }, Circuit::Open { until, .. }) if *until <= *old => None,
         (Circuit::Probing { until: old, .. }, Circuit::Open { until, .. }) if until <= old => None,
-        (_, Circuit::Open { belief, until }) => {
-            let (span, cause) = (short(until.since(now)), &belief.cause);
-            Some((format!("{whose}cools for {span}: {cause}"), Severity::Warn))
+        (_, Circuit::Open { reason: belief, until }) => {
+            let (span, cause) = (print_span(until.since(now)), &belief.cause);
+            Some((format!("{subject_prefix}cools for {span}: {cause}"), Severity::Warn))
         }
         (Circuit::Closed { .. }, Circuit::Closed { .. }) => None,
-        (_, Circuit::Closed { .. }) => Some((format!("{whose}works again"), Severity::Info)),
+        (_, Circuit::Closed { .. }) => {
+            Some((format!("{subject_prefix}works again"), Severity::Info))
+        }
         (_, Circuit::Probing { .. }) => None,
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
-    candidate::{AccountId, Candidate, KeyState, Target, candidates},
+    candidate::{AccountId, Candidate, KeyState, Target, build_candidates},
     circuit::Policy,
 };
 use crate::{
@@ -141,8 +141,8 @@ pub(super) fn target(upstream: &Arc<Upstream>, model: &str) -> Arc<Target> {
 }
 
 /// All keys ready, each its own account.
-pub(super) fn ready(targets: &[Arc<Target>]) -> Vec<Candidate> {
-    candidates(targets, &|key| (KeyState::Ready, AccountId(key.0)))
+pub(super) fn ready_candidates(targets: &[Arc<Target>]) -> Vec<Candidate> {
+    build_candidates(targets, &|key| (KeyState::Ready, AccountId(key.0)))
 }
 
 pub(super) fn project(models: &[&str], upstreams: &[&str]) -> Project {

@@ -4,14 +4,16 @@
 use std::{mem, sync::Arc, time::Duration};
 
 use super::{
-    affinity::Keys,
-    candidate::{AccountId, Candidate, KeyState, OverKind, ScopeKind, Unfit, Why},
-    circuit::{Circuit, Policy, Signal, Stance},
-    learned::{Demand, Kind, Window},
-    limits::Usual,
-    recent::Peak,
-    spent::{Hurdle, Reserved, Spent},
-    stats::Stats,
+    affinity::ConversationKeys,
+    candidate::{
+        AccountId, BudgetBlockKind, Candidate, KeyState, MissingCapability, ScopeKind, SkipReason,
+    },
+    circuit::{Availability, Circuit, CircuitSignal, Policy},
+    learned::{LimitKind, LimitWindow, TokenDemand},
+    limits::OutputEstimator,
+    recent::PeakEwma,
+    spent::{KeyReservation, KeyUsage, LimitHit},
+    stats::AttemptStats,
 };
 use crate::{
     base::{clock::Mono, id::IdMap, window::TokenBucket},
@@ -21,7 +23,7 @@ use crate::{
 
 /// Models of one key that may be in a cooldown of their own; names come from clients, so they are
 /// bounded.
-const MODELS_PER_KEY: usize = 64;
+const MAX_MODELS_PER_KEY: usize = 64;
 
 /// Per key or account request limits are over this span.
 pub const MINUTE: Duration = Duration::from_secs(60);
@@ -31,24 +33,24 @@ pub const MINUTE: Duration = Duration::from_secs(60);
 pub struct Health {
     pub policy: Arc<Policy>,
     /// The newest attempt's number.
-    pub newest: u64,
+    pub last_attempt_id: u64,
     pub upstreams: IdMap<UpstreamId, UpstreamHealth>,
     pub keys: IdMap<KeyId, KeyHealth>,
     pub accounts: IdMap<AccountId, Circuit>,
     /// Where the stride over targets stands.
-    pub target_time: f64,
+    pub target_virtual_time: f64,
     /// How long answers usually are, by model.
-    pub usual: Usual,
+    pub output_estimator: OutputEstimator,
 }
 
 #[derive(Debug, Default)]
 pub struct UpstreamHealth {
     pub circuit: Circuit,
     pub running: u32,
-    pub pace: TokenBucket,
-    pub stats: Stats,
+    pub rps_bucket: TokenBucket,
+    pub stats: AttemptStats,
     /// Where the stride over this upstream's keys stands.
-    pub key_time: f64,
+    pub key_virtual_time: f64,
     /// Its models that were asked for.
     pub targets: Vec<TargetHealth>,
 }
@@ -58,8 +60,8 @@ pub struct UpstreamHealth {
 pub struct TargetHealth {
     pub model: Arc<str>,
     /// Where it stands in the stride over targets.
-    pub pass: f64,
-    pub ttft: Peak,
+    pub virtual_time: f64,
+    pub ttft: PeakEwma,
 }
 
 #[derive(Debug, Default)]
@@ -71,16 +73,16 @@ pub struct KeyHealth {
     pub running: u32,
     pub requests: u64,
     pub tokens: u64,
-    pub spent: Spent,
+    pub usage: KeyUsage,
     /// Where it stands in the stride over its upstream's keys.
-    pub pass: f64,
+    pub virtual_time: f64,
     /// Attempts numbered up to this were made with an earlier secret.
-    pub born: u64,
+    pub valid_from: u64,
 }
 
 /// The chosen attempt; whoever holds it tells the board exactly one final end.
 #[derive(Clone, Debug)]
-pub struct Ticket {
+pub struct AttemptTicket {
     /// Grows with each attempt.
     pub id: u64,
     pub upstream: UpstreamId,
@@ -96,18 +98,18 @@ pub struct Ticket {
     /// The upstream is on this machine.
     pub local: bool,
     /// What it reserved of its key's limits.
-    pub reserved: Option<Reserved>,
+    pub reserved: Option<KeyReservation>,
     /// Input that the provider reads from its cache does not count against its limits.
     pub cached_free: bool,
     /// What the conversation is known by, to be bound where it is served.
-    pub conversation: Option<Arc<Keys>>,
+    pub conversation: Option<Arc<ConversationKeys>>,
     /// Its conversation stays in this tier though a better one has been ready since then.
-    pub better: Option<Mono>,
+    pub better_tier_since: Option<Mono>,
 }
 
 /// What a request asks for, in tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Size {
+pub struct TokenEstimate {
     pub input: u64,
     /// The most output that its client allows.
     pub output: u64,
@@ -115,7 +117,7 @@ pub struct Size {
 
 /// A scope that an action or a signal is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ActScope {
+pub enum Scope {
     Account(AccountId),
     All,
     Key(KeyId),
@@ -128,30 +130,30 @@ pub enum ActScope {
 pub enum Rank {
     Ready,
     /// Ready as a probe.
-    Due,
+    ProbeDue,
     Suspect,
     /// Something that may happen at any moment is waited for: a verdict, a free slot, a secret.
-    Held,
+    Pending,
     Blocked,
-    Out,
+    Unavailable,
 }
 
 /// A candidate's rank, until when, and why.
 #[derive(Clone, Copy, Debug)]
-pub struct Standing<'a> {
+pub struct CandidateStatus<'a> {
     pub rank: Rank,
     pub until: Option<Mono>,
-    reason: Reason<'a>,
+    reason: StatusReason<'a>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Reason<'a> {
+enum StatusReason<'a> {
     Circuit(ScopeKind, &'a Circuit),
-    Fine,
+    Ready,
     Key(&'a KeyState),
     Limit(&'static str),
-    Near(Kind, Window),
-    Unfit(Unfit),
+    ProviderLimit(LimitKind, LimitWindow),
+    MissingCapability(MissingCapability),
 }
 
 impl Health {
@@ -159,73 +161,79 @@ impl Health {
     pub fn new(policy: Policy) -> Self {
         Self {
             policy: Arc::new(policy),
-            newest: 0,
+            last_attempt_id: 0,
             upstreams: IdMap::default(),
             keys: IdMap::default(),
             accounts: IdMap::default(),
-            target_time: 0.0,
-            usual: Usual::default(),
+            target_virtual_time: 0.0,
+            output_estimator: OutputEstimator::default(),
         }
     }
 
     /// How an upstream stands now, whatever the key.
     #[must_use]
-    pub fn upstream_standing(&self, settings: &Upstream, now: Mono) -> Standing<'_> {
-        let mut standing = Standing::fine();
+    pub fn upstream_status(&self, settings: &Upstream, now: Mono) -> CandidateStatus<'_> {
+        let mut status = CandidateStatus::ready();
         if let Some(upstream) = self.upstreams.get(&settings.id) {
-            standing.limited(
+            status.apply_limit(
                 settings.max_concurrency,
                 upstream.running,
                 "requests at once of the upstream",
             );
-            if let Some(until) = upstream.pace.full_until(settings.max_rps, now) {
-                standing.worsen(
+            if let Some(until) = upstream.rps_bucket.full_until(settings.max_rps, now) {
+                status.degrade(
                     Rank::Blocked,
                     Some(until),
-                    Reason::Limit("requests per second of the upstream"),
+                    StatusReason::Limit("requests per second of the upstream"),
                 );
             }
-            standing.count(ScopeKind::Upstream, &upstream.circuit, now);
+            status.apply_circuit(ScopeKind::Upstream, &upstream.circuit, now);
         }
-        standing
+        status
     }
 
     /// Adds to its upstream's standing what there is about the candidate's key. In place: with
     /// hundreds of candidates the copies would cost more than the rest.
-    pub fn stand<'a>(
+    pub fn evaluate<'a>(
         &'a self,
-        standing: &mut Standing<'a>,
+        status: &mut CandidateStatus<'a>,
         candidate: &'a Candidate,
-        asked: Size,
+        size: TokenEstimate,
         now: Mono,
     ) {
         match &candidate.key_state {
             KeyState::Ready => {}
             KeyState::Waiting => {
-                standing.worsen(Rank::Held, None, Reason::Key(&candidate.key_state))
+                status.degrade(Rank::Pending, None, StatusReason::Key(&candidate.key_state))
             }
-            KeyState::Over(over) => match (over.kind, over.until) {
-                (OverKind::Reserved, _) => {
-                    standing.worsen(Rank::Held, None, Reason::Key(&candidate.key_state))
+            KeyState::OverBudget(over) => match (over.kind, over.until) {
+                (BudgetBlockKind::Reserved, _) => {
+                    status.degrade(Rank::Pending, None, StatusReason::Key(&candidate.key_state))
                 }
-                (OverKind::Spent, Some(until)) => {
-                    standing.worsen(Rank::Blocked, Some(until), Reason::Key(&candidate.key_state))
-                }
-                (OverKind::Spent | OverKind::Unpriced, _) => {
-                    standing.worsen(Rank::Out, None, Reason::Key(&candidate.key_state));
+                (BudgetBlockKind::Spent, Some(until)) => status.degrade(
+                    Rank::Blocked,
+                    Some(until),
+                    StatusReason::Key(&candidate.key_state),
+                ),
+                (BudgetBlockKind::Spent | BudgetBlockKind::Unpriced, _) => {
+                    status.degrade(
+                        Rank::Unavailable,
+                        None,
+                        StatusReason::Key(&candidate.key_state),
+                    );
                     return;
                 }
             },
             KeyState::Disabled | KeyState::Missing(_) => {
-                standing.worsen(Rank::Out, None, Reason::Key(&candidate.key_state));
+                status.degrade(Rank::Unavailable, None, StatusReason::Key(&candidate.key_state));
                 return;
             }
         }
         if let Some(key) = self.keys.get(&candidate.key) {
-            standing.limited(candidate.key_max_concurrency, key.running, "requests at once");
-            if key.spent.is_limited(candidate.key_limit, candidate.model_limit) {
-                let demand = self.demand(&candidate.target.model, asked);
-                match key.spent.hurdle(
+            status.apply_limit(candidate.key_max_concurrency, key.running, "requests at once");
+            if key.usage.is_limited(candidate.key_limit, candidate.model_limit) {
+                let demand = self.token_demand(&candidate.target.model, size);
+                match key.usage.limit_hit(
                     &candidate.target.model,
                     candidate.key_limit,
                     candidate.model_limit,
@@ -233,45 +241,54 @@ impl Health {
                     now,
                 ) {
                     None => {}
-                    Some(Hurdle::Full { what, until }) => {
-                        standing.worsen(Rank::Blocked, Some(until), Reason::Limit(what))
+                    Some(LimitHit::Configured { limit_name: what, until }) => {
+                        status.degrade(Rank::Blocked, Some(until), StatusReason::Limit(what))
                     }
-                    Some(Hurdle::Short { kind, window }) => {
-                        standing.worsen(
+                    Some(LimitHit::Provider { kind, window }) => {
+                        status.degrade(
                             Rank::Suspect,
                             Some(window.until),
-                            Reason::Near(kind, window),
+                            StatusReason::ProviderLimit(kind, window),
                         );
                     }
                 }
             }
-            standing.count(ScopeKind::Key, &key.circuit, now);
-            if let Some(circuit) = key.model(&candidate.target.model) {
-                standing.count(ScopeKind::KeyModel, circuit, now);
+            status.apply_circuit(ScopeKind::Key, &key.circuit, now);
+            if let Some(circuit) = key.model_circuit(&candidate.target.model) {
+                status.apply_circuit(ScopeKind::KeyModel, circuit, now);
             }
         }
         if !self.accounts.is_empty()
             && let Some(circuit) = self.accounts.get(&candidate.account)
         {
-            standing.count(ScopeKind::Account, circuit, now);
+            status.apply_circuit(ScopeKind::Account, circuit, now);
         }
     }
 
     /// The tokens that a request is expected to take of a model.
     #[must_use]
-    pub fn demand(&self, model: &Arc<str>, asked: Size) -> Demand {
-        let output =
-            if asked.output == 0 { 0 } else { self.usual.output(model, Some(asked.output)) };
-        Demand { input: asked.input, output }
+    pub fn token_demand(&self, model: &Arc<str>, size: TokenEstimate) -> TokenDemand {
+        let output = if size.output == 0 {
+            0
+        } else {
+            self.output_estimator.estimate(model, Some(size.output))
+        };
+        TokenDemand { input: size.input, output }
     }
 
     /// Reserves what the attempt is expected to take of its key's limits.
-    pub fn reserve(&mut self, ticket: &mut Ticket, candidate: &Candidate, asked: Size, now: Mono) {
-        let demand = self.demand(&ticket.model, asked);
+    pub fn reserve(
+        &mut self,
+        ticket: &mut AttemptTicket,
+        candidate: &Candidate,
+        size: TokenEstimate,
+        now: Mono,
+    ) {
+        let demand = self.token_demand(&ticket.model, size);
         if let Some(key) = self.keys.get_mut(&ticket.key)
-            && key.spent.is_limited(candidate.key_limit, candidate.model_limit)
+            && key.usage.is_limited(candidate.key_limit, candidate.model_limit)
         {
-            ticket.reserved = key.spent.reserve(
+            ticket.reserved = key.usage.reserve(
                 &ticket.model,
                 candidate.key_limit,
                 candidate.model_limit,
@@ -282,20 +299,20 @@ impl Health {
     }
 
     /// Whether the provider said of one of these keys that more than a fifth of everything is left.
-    pub fn has_plenty(
+    pub fn has_ample_limits(
         &self,
         candidates: &[Candidate],
-        mut places: impl Iterator<Item = usize>,
+        mut indices: impl Iterator<Item = usize>,
         now: Mono,
     ) -> bool {
-        places.any(|i| {
+        indices.any(|i| {
             let Some(key) = self.keys.get(&candidates[i].key) else { return false };
             let mut known = key
-                .spent
-                .learned(now)
-                .filter(|(model, ..)| same(model, &candidates[i].target.model))
+                .usage
+                .rate_limits(now)
+                .filter(|(model, ..)| same_model(model, &candidates[i].target.model))
                 .peekable();
-            let plenty = |window: Window| {
+            let plenty = |window: LimitWindow| {
                 window.limit.is_some_and(|limit| window.remaining.saturating_mul(5) > limit)
             };
             known.peek().is_some() && known.all(|(.., window)| plenty(window))
@@ -303,17 +320,17 @@ impl Health {
     }
 
     /// Starts an attempt: counts it and makes it the probe of every scope that needs one.
-    pub fn take(
+    pub fn start_attempt(
         &mut self,
         candidate: &Candidate,
         strategy: Strategy,
         probe: bool,
         now: Mono,
-    ) -> Ticket {
-        self.newest += 1;
+    ) -> AttemptTicket {
+        self.last_attempt_id += 1;
         let target = &candidate.target;
-        let ticket = Ticket {
-            id: self.newest,
+        let ticket = AttemptTicket {
+            id: self.last_attempt_id,
             upstream: candidate.upstream(),
             upstream_name: Arc::clone(&target.upstream.name),
             key: candidate.key,
@@ -326,32 +343,32 @@ impl Health {
             reserved: None,
             cached_free: target.dialect == Dialect::Anthropic,
             conversation: None,
-            better: None,
+            better_tier_since: None,
         };
-        let sent = Signal::Sent { id: ticket.id };
+        let sent = CircuitSignal::Sent { id: ticket.id };
 
         let upstream = self.upstreams.entry(ticket.upstream).or_default();
         let key = self.keys.entry(ticket.key).or_default();
         upstream.running = upstream.running.saturating_add(1);
-        upstream.pace.consume(target.upstream.max_rps, now);
-        upstream.circuit.turn(&sent, &self.policy, now);
+        upstream.rps_bucket.consume(target.upstream.max_rps, now);
+        upstream.circuit.apply(&sent, &self.policy, now);
         key.running = key.running.saturating_add(1);
         key.requests += 1;
         key.account = Some(ticket.account);
         key.upstream = Some(ticket.upstream);
-        key.circuit.turn(&sent, &self.policy, now);
-        if let Some(circuit) = key.model_mut(&ticket.model) {
-            circuit.turn(&sent, &self.policy, now);
+        key.circuit.apply(&sent, &self.policy, now);
+        if let Some(circuit) = key.model_circuit_mut(&ticket.model) {
+            circuit.apply(&sent, &self.policy, now);
         }
         if let Some(circuit) = self.accounts.get_mut(&ticket.account) {
-            circuit.turn(&sent, &self.policy, now);
+            circuit.apply(&sent, &self.policy, now);
         }
 
         // A key or target that was away starts at the current minimum, or it would be sent all that
         // it missed.
-        let stood = key.pass.max(upstream.key_time);
-        upstream.key_time = stood;
-        key.pass = stood + step(candidate.key_weight);
+        let virtual_time = key.virtual_time.max(upstream.key_virtual_time);
+        upstream.key_virtual_time = virtual_time;
+        key.virtual_time = virtual_time + stride(candidate.key_weight);
         let weight = match strategy {
             Strategy::Priority
             | Strategy::Adaptive(_)
@@ -360,17 +377,19 @@ impl Health {
             Strategy::RoundRobin => 1.0,
             Strategy::LeastBusy | Strategy::Weighted => target.weight,
         };
-        let stood =
-            upstream.target(&ticket.model).map_or(0.0, |target| target.pass).max(self.target_time);
-        self.target_time = stood;
-        upstream.target_mut(&ticket.model).pass = stood + step(weight);
+        let virtual_time = upstream
+            .target(&ticket.model)
+            .map_or(0.0, |target| target.virtual_time)
+            .max(self.target_virtual_time);
+        self.target_virtual_time = virtual_time;
+        upstream.target_mut(&ticket.model).virtual_time = virtual_time + stride(weight);
         ticket
     }
 
     /// Forgets what is held against a scope, and everything narrower.
-    pub fn warm(&mut self, scope: &ActScope) {
+    pub fn warm(&mut self, scope: &Scope) {
         match scope {
-            ActScope::All => {
+            Scope::All => {
                 self.accounts.clear();
                 for upstream in self.upstreams.values_mut() {
                     upstream.circuit = Circuit::default();
@@ -379,13 +398,13 @@ impl Health {
                     key.warm();
                 }
             }
-            ActScope::Account(id) => {
+            Scope::Account(id) => {
                 self.accounts.remove(id);
                 for key in self.keys.values_mut().filter(|key| key.account == Some(*id)) {
                     key.warm();
                 }
             }
-            ActScope::Key(id) => {
+            Scope::Key(id) => {
                 if let Some(key) = self.keys.get_mut(id) {
                     key.warm();
                     if let Some(account) = key.account {
@@ -393,13 +412,13 @@ impl Health {
                     }
                 }
             }
-            ActScope::KeyModel(id, model) => {
+            Scope::KeyModel(id, model) => {
                 if let Some(key) = self.keys.get_mut(id) {
-                    key.models.retain(|(name, _)| !same(name, model));
-                    key.spent.forget(Some(model));
+                    key.models.retain(|(name, _)| !same_model(name, model));
+                    key.usage.clear_rate_limits(Some(model));
                 }
             }
-            ActScope::Upstream(id) => {
+            Scope::Upstream(id) => {
                 if let Some(upstream) = self.upstreams.get_mut(id) {
                     upstream.circuit = Circuit::default();
                 }
@@ -418,50 +437,48 @@ impl Health {
     }
 
     /// The circuit of a scope, where one is known; `make` creates it.
-    pub fn circuit_mut(&mut self, scope: &ActScope, make: bool) -> Option<&mut Circuit> {
+    pub fn circuit_mut(&mut self, scope: &Scope, create: bool) -> Option<&mut Circuit> {
         match scope {
-            ActScope::All => None,
-            ActScope::Account(id) if make => Some(self.accounts.entry(*id).or_default()),
-            ActScope::Account(id) => self.accounts.get_mut(id),
-            ActScope::Key(id) if make => Some(&mut self.keys.entry(*id).or_default().circuit),
-            ActScope::Key(id) => self.keys.get_mut(id).map(|key| &mut key.circuit),
-            ActScope::KeyModel(id, model) if make => {
-                Some(self.keys.entry(*id).or_default().model_made(model))
+            Scope::All => None,
+            Scope::Account(id) if create => Some(self.accounts.entry(*id).or_default()),
+            Scope::Account(id) => self.accounts.get_mut(id),
+            Scope::Key(id) if create => Some(&mut self.keys.entry(*id).or_default().circuit),
+            Scope::Key(id) => self.keys.get_mut(id).map(|key| &mut key.circuit),
+            Scope::KeyModel(id, model) if create => {
+                Some(self.keys.entry(*id).or_default().model_circuit_entry(model))
             }
-            ActScope::KeyModel(id, model) => self.keys.get_mut(id)?.model_mut(model),
-            ActScope::Upstream(id) if make => {
+            Scope::KeyModel(id, model) => self.keys.get_mut(id)?.model_circuit_mut(model),
+            Scope::Upstream(id) if create => {
                 Some(&mut self.upstreams.entry(*id).or_default().circuit)
             }
-            ActScope::Upstream(id) => {
-                self.upstreams.get_mut(id).map(|upstream| &mut upstream.circuit)
-            }
+            Scope::Upstream(id) => self.upstreams.get_mut(id).map(|upstream| &mut upstream.circuit),
         }
     }
 }
 
 /// The share of the stride that one attempt uses up.
-fn step(weight: f64) -> f64 {
+fn stride(weight: f64) -> f64 {
     if weight.is_finite() { 1.0 / weight.max(1e-6) } else { 1.0 }
 }
 
 impl UpstreamHealth {
     #[must_use]
     pub fn target(&self, model: &Arc<str>) -> Option<&TargetHealth> {
-        self.targets.iter().find(|target| same(&target.model, model))
+        self.targets.iter().find(|target| same_model(&target.model, model))
     }
 
     /// What is known of a model; made where nothing is.
     pub fn target_mut(&mut self, model: &Arc<str>) -> &mut TargetHealth {
-        let at = match self.targets.iter().position(|target| same(&target.model, model)) {
+        let at = match self.targets.iter().position(|target| same_model(&target.model, model)) {
             Some(at) => at,
             None => {
-                if self.targets.len() >= MODELS_PER_KEY {
+                if self.targets.len() >= MAX_MODELS_PER_KEY {
                     self.targets.remove(0);
                 }
                 self.targets.push(TargetHealth {
                     model: Arc::clone(model),
-                    pass: 0.0,
-                    ttft: Peak::default(),
+                    virtual_time: 0.0,
+                    ttft: PeakEwma::default(),
                 });
                 self.targets.len() - 1
             }
@@ -474,23 +491,23 @@ impl KeyHealth {
     fn warm(&mut self) {
         self.circuit = Circuit::default();
         self.models.clear();
-        self.spent.forget(None);
+        self.usage.clear_rate_limits(None);
     }
 
     #[must_use]
-    pub fn model(&self, model: &Arc<str>) -> Option<&Circuit> {
-        self.models.iter().find(|(name, _)| same(name, model)).map(|(_, circuit)| circuit)
+    pub fn model_circuit(&self, model: &Arc<str>) -> Option<&Circuit> {
+        self.models.iter().find(|(name, _)| same_model(name, model)).map(|(_, circuit)| circuit)
     }
 
-    pub fn model_mut(&mut self, model: &Arc<str>) -> Option<&mut Circuit> {
-        self.models.iter_mut().find(|(name, _)| same(name, model)).map(|(_, circuit)| circuit)
+    pub fn model_circuit_mut(&mut self, model: &Arc<str>) -> Option<&mut Circuit> {
+        self.models.iter_mut().find(|(name, _)| same_model(name, model)).map(|(_, circuit)| circuit)
     }
 
-    pub(super) fn model_made(&mut self, model: &Arc<str>) -> &mut Circuit {
-        let at = match self.models.iter().position(|(name, _)| same(name, model)) {
+    pub(super) fn model_circuit_entry(&mut self, model: &Arc<str>) -> &mut Circuit {
+        let at = match self.models.iter().position(|(name, _)| same_model(name, model)) {
             Some(at) => at,
             None => {
-                if self.models.len() >= MODELS_PER_KEY {
+                if self.models.len() >= MAX_MODELS_PER_KEY {
                     // A closed one first, else the oldest: forgetting a belief costs one attempt.
                     let closed = self
                         .models
@@ -506,93 +523,99 @@ impl KeyHealth {
     }
 }
 
-fn same(a: &Arc<str>, b: &Arc<str>) -> bool {
+fn same_model(a: &Arc<str>, b: &Arc<str>) -> bool {
     Arc::ptr_eq(a, b) || a == b
 }
 
 impl Circuit {
     /// Goes on to the next state in place; gives back the one before.
-    pub fn turn(&mut self, signal: &Signal<'_>, policy: &Policy, now: Mono) -> Self {
+    pub fn apply(&mut self, signal: &CircuitSignal<'_>, policy: &Policy, now: Mono) -> Self {
         let before = self.clone();
         *self = mem::take(self).after(signal, policy, now);
         before
     }
 }
 
-impl<'a> Standing<'a> {
+impl<'a> CandidateStatus<'a> {
     /// Nothing is known against it.
     #[must_use]
-    pub fn fine() -> Self {
-        Self { rank: Rank::Ready, until: None, reason: Reason::Fine }
+    pub fn ready() -> Self {
+        Self { rank: Rank::Ready, until: None, reason: StatusReason::Ready }
     }
 
     /// As bad as the other, if that is worse.
-    pub fn at_least(&mut self, other: &Self) {
-        self.worsen(other.rank, other.until, other.reason);
+    pub fn degrade_to(&mut self, other: &Self) {
+        self.degrade(other.rank, other.until, other.reason);
     }
 
-    fn worsen(&mut self, rank: Rank, until: Option<Mono>, reason: Reason<'a>) {
+    fn degrade(&mut self, rank: Rank, until: Option<Mono>, reason: StatusReason<'a>) {
         if rank > self.rank || rank == self.rank && until > self.until {
             *self = Self { rank, until, reason };
         }
     }
 
     /// Others can take the request, this one cannot.
-    pub fn unfit(&mut self, unfit: Unfit) {
-        self.worsen(Rank::Out, None, Reason::Unfit(unfit));
+    pub fn exclude_unfit(&mut self, unfit: MissingCapability) {
+        self.degrade(Rank::Unavailable, None, StatusReason::MissingCapability(unfit));
     }
 
     /// Only its own limits keep it from being used.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        matches!(self.reason, Reason::Limit(_))
+        matches!(self.reason, StatusReason::Limit(_))
     }
 
-    fn limited(&mut self, limit: u32, running: u32, what: &'static str) {
+    fn apply_limit(&mut self, limit: u32, running: u32, limit_name: &'static str) {
         if limit > 0 && running >= limit {
-            self.worsen(Rank::Held, None, Reason::Limit(what));
+            self.degrade(Rank::Pending, None, StatusReason::Limit(limit_name));
         }
     }
 
-    fn count(&mut self, scope: ScopeKind, circuit: &'a Circuit, now: Mono) {
-        let (rank, until) = match circuit.stance(now) {
-            Stance::Clear => return,
-            Stance::Due => (Rank::Due, None),
-            Stance::Suspect(until) => (Rank::Suspect, Some(until)),
-            Stance::Held => (Rank::Held, None),
-            Stance::Blocked(until) => (Rank::Blocked, Some(until)),
-            Stance::Shut => (Rank::Out, None),
+    fn apply_circuit(&mut self, scope: ScopeKind, circuit: &'a Circuit, now: Mono) {
+        let (rank, until) = match circuit.availability(now) {
+            Availability::Available => return,
+            Availability::ProbeDue => (Rank::ProbeDue, None),
+            Availability::Suspect(until) => (Rank::Suspect, Some(until)),
+            Availability::Pending => (Rank::Pending, None),
+            Availability::Blocked(until) => (Rank::Blocked, Some(until)),
+            Availability::Rejected => (Rank::Unavailable, None),
         };
-        self.worsen(rank, until, Reason::Circuit(scope, circuit));
+        self.degrade(rank, until, StatusReason::Circuit(scope, circuit));
     }
 
     /// Why it cannot be used now; `None` where it can.
     #[must_use]
-    pub fn why(&self) -> Option<Why> {
+    pub fn skip_reason(&self) -> Option<SkipReason> {
         Some(match (self.reason, self.rank) {
-            (Reason::Fine, _) | (_, Rank::Ready | Rank::Due) => return None,
-            (Reason::Key(KeyState::Over(over)), _) => Why::OverBudget(Arc::clone(over)),
-            (Reason::Key(KeyState::Waiting), _) => Why::WaitingForKey,
-            (Reason::Key(KeyState::Missing(reason)), _) => Why::Missing(Arc::clone(reason)),
-            (Reason::Key(KeyState::Disabled | KeyState::Ready), _) => Why::Disabled,
-            (Reason::Limit(what), _) => Why::OverLimit { what },
-            (Reason::Near(kind, window), _) => Why::NearLimit {
-                what: kind.name(),
+            (StatusReason::Ready, _) | (_, Rank::Ready | Rank::ProbeDue) => return None,
+            (StatusReason::Key(KeyState::OverBudget(over)), _) => {
+                SkipReason::OverBudget(Arc::clone(over))
+            }
+            (StatusReason::Key(KeyState::Waiting), _) => SkipReason::WaitingForKey,
+            (StatusReason::Key(KeyState::Missing(reason)), _) => {
+                SkipReason::KeyMissing(Arc::clone(reason))
+            }
+            (StatusReason::Key(KeyState::Disabled | KeyState::Ready), _) => SkipReason::Disabled,
+            (StatusReason::Limit(what), _) => SkipReason::OverLimit { limit_name: what },
+            (StatusReason::ProviderLimit(kind, window), _) => SkipReason::NearLimit {
+                limit_name: kind.name(),
                 remaining: window.remaining,
                 until: window.until,
             },
-            (Reason::Unfit(unfit), _) => Why::Unfit(unfit),
-            (Reason::Circuit(_, Circuit::Shut { cause, .. }), _) => {
-                Why::Rejected { cause: Arc::clone(cause) }
+            (StatusReason::MissingCapability(unfit), _) => SkipReason::MissingCapability(unfit),
+            (StatusReason::Circuit(_, Circuit::Rejected { cause, .. }), _) => {
+                SkipReason::Rejected { cause: Arc::clone(cause) }
             }
-            (Reason::Circuit(scope, Circuit::Open { belief, until }), _) => Why::Cooling {
-                until: *until,
-                cause: Arc::clone(&belief.cause),
-                scope,
-                class: belief.class,
-            },
-            (Reason::Circuit(_, Circuit::Probing { .. } | Circuit::Closed { .. }), _) => {
-                Why::Probing
+            (StatusReason::Circuit(scope, Circuit::Open { reason: belief, until }), _) => {
+                SkipReason::Cooling {
+                    until: *until,
+                    cause: Arc::clone(&belief.cause),
+                    scope,
+                    class: belief.class,
+                }
+            }
+            (StatusReason::Circuit(_, Circuit::Probing { .. } | Circuit::Closed { .. }), _) => {
+                SkipReason::Probing
             }
         })
     }

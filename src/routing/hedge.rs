@@ -3,41 +3,41 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use super::candidate::{Candidate, Tried};
+use super::candidate::{Candidate, FailedAttempt};
 use crate::config::settings::{Hedge, HedgeDelay, UpstreamId};
 
 /// Answers from which on the slowest twentieth is known.
-pub const ENOUGH: usize = 20;
+pub const MIN_SAMPLES: usize = 20;
 /// Newest answers that count for each target.
-const KEPT: usize = 100;
+const MAX_SAMPLES: usize = 100;
 /// Targets whose answers are remembered; beyond, the one heard of longest ago goes.
-const TARGETS: usize = 256;
+const MAX_TARGETS: usize = 256;
 /// Hedges that may be saved up while none is needed.
-const SAVED: f64 = 3.0;
+const MAX_CREDIT: f64 = 3.0;
 /// The share of a budget from which on nothing is asked twice.
-pub const SPENT: f64 = 0.8;
+pub const MAX_BUDGET_USED: f64 = 0.8;
 
 /// What a decision looks at of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Facts {
+pub struct HedgeInput {
     /// Estimated input tokens.
-    pub tokens: u64,
+    pub input_tokens: u64,
     /// The provider itself runs tools for it: what they do may cost, and may be done only once.
     pub server_tools: bool,
     /// The share that is spent of the fullest budget that it counts against.
-    pub spent: f64,
+    pub budget_used: f64,
 }
 
 /// Why there will be no second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum No {
+pub enum NoHedge {
     Budget,
     Large,
     /// The share of requests that may be asked twice is used up.
-    Share,
+    ShareUsed,
     ServerTools,
     /// Too few answers are known to say what is slow.
-    Unknown,
+    TooFewSamples,
 }
 
 /// After how long a second is asked. `p95`: of the first's answers; `credit`: hedges that the share
@@ -46,49 +46,49 @@ pub enum No {
 /// # Errors
 ///
 /// Why none is.
-pub fn when(
+pub fn hedge_delay(
     rule: &Hedge,
-    facts: Facts,
+    input: HedgeInput,
     p95: Option<Duration>,
     credit: f64,
-) -> Result<Duration, No> {
-    if facts.server_tools {
-        return Err(No::ServerTools);
+) -> Result<Duration, NoHedge> {
+    if input.server_tools {
+        return Err(NoHedge::ServerTools);
     }
-    if facts.tokens > rule.max_tokens {
-        return Err(No::Large);
+    if input.input_tokens > rule.max_tokens {
+        return Err(NoHedge::Large);
     }
-    if facts.spent >= SPENT {
-        return Err(No::Budget);
+    if input.budget_used >= MAX_BUDGET_USED {
+        return Err(NoHedge::Budget);
     }
     if credit < 1.0 {
-        return Err(No::Share);
+        return Err(NoHedge::ShareUsed);
     }
     match rule.after {
         HedgeDelay::Fixed(span) => Ok(span),
-        HedgeDelay::P95 => p95.ok_or(No::Unknown),
+        HedgeDelay::P95 => p95.ok_or(NoHedge::TooFewSamples),
     }
 }
 
 /// Who counts as asked already when a second is looked for: whoever was, and with `first` its whole
 /// account, so that another one is asked; with `same_account` only itself.
 #[must_use]
-pub fn taken(
+pub fn as_failed(
     candidates: &[Candidate],
-    tried: &[Tried],
+    tried: &[FailedAttempt],
     first: usize,
     same_account: bool,
-) -> Vec<Tried> {
+) -> Vec<FailedAttempt> {
     let Some(first) = candidates.get(first) else { return tried.to_vec() };
     let is_first = |c: &Candidate| c.key == first.key && c.target.model == first.target.model;
     let out = candidates
         .iter()
         .filter(|c| if same_account { is_first(c) } else { c.account == first.account });
-    let out = out.map(|c| Tried {
+    let out = out.map(|c| FailedAttempt {
         key: c.key,
         upstream: c.upstream(),
         model: Arc::clone(&c.target.model),
-        may_pass: false,
+        may_recover: false,
         upstream_failed: false,
     });
     tried.iter().cloned().chain(out).collect()
@@ -97,41 +97,41 @@ pub fn taken(
 /// How long a target's answers took to begin, and how many hedges each logical model may still
 /// have.
 #[derive(Debug, Default)]
-pub struct Pace {
-    targets: VecDeque<Target>,
-    shares: Vec<(Arc<str>, f64)>,
+pub struct TargetLatencies {
+    targets: VecDeque<TargetStats>,
+    credits: Vec<(Arc<str>, f64)>,
 }
 
 #[derive(Debug)]
-struct Target {
+struct TargetStats {
     upstream: UpstreamId,
     model: Arc<str>,
     /// A whole answer takes longer than the beginning of one.
     stream: bool,
-    took: VecDeque<Duration>,
+    latencies: VecDeque<Duration>,
 }
 
-impl Pace {
+impl TargetLatencies {
     /// A request for a logical model: a part of a hedge is allowed for.
-    pub fn asked(&mut self, rule: &Hedge) {
-        match self.shares.iter_mut().find(|(model, _)| *model == rule.model) {
-            Some((_, credit)) => *credit = (*credit + rule.max_share).min(SAVED),
-            None => self.shares.push((Arc::clone(&rule.model), rule.max_share)),
+    pub fn earn_credit(&mut self, rule: &Hedge) {
+        match self.credits.iter_mut().find(|(model, _)| *model == rule.model) {
+            Some((_, credit)) => *credit = (*credit + rule.max_share).min(MAX_CREDIT),
+            None => self.credits.push((Arc::clone(&rule.model), rule.max_share)),
         }
     }
 
     /// Hedges that a logical model may have now.
     #[must_use]
     pub fn credit(&self, rule: &Hedge) -> f64 {
-        self.shares
+        self.credits
             .iter()
             .find(|(model, _)| *model == rule.model)
             .map_or(0.0, |(_, credit)| *credit)
     }
 
     /// Takes one of them; false where there is none.
-    pub fn take(&mut self, rule: &Hedge) -> bool {
-        match self.shares.iter_mut().find(|(model, _)| *model == rule.model) {
+    pub fn spend_credit(&mut self, rule: &Hedge) -> bool {
+        match self.credits.iter_mut().find(|(model, _)| *model == rule.model) {
             // Twenty twentieths are one, whatever their sum is in binary.
             Some((_, credit)) if *credit >= 1.0 - 1e-9 => {
                 *credit -= 1.0;
@@ -142,20 +142,20 @@ impl Pace {
     }
 
     /// A target's answer began after so long.
-    pub fn heard(&mut self, candidate: &Candidate, stream: bool, took: Duration) {
-        let at = self.targets.iter().position(|known| known.is(candidate, stream));
-        let mut target = at.and_then(|at| self.targets.remove(at)).unwrap_or_else(|| Target {
+    pub fn record_latency(&mut self, candidate: &Candidate, stream: bool, latency: Duration) {
+        let at = self.targets.iter().position(|known| known.matches(candidate, stream));
+        let mut target = at.and_then(|at| self.targets.remove(at)).unwrap_or_else(|| TargetStats {
             upstream: candidate.upstream(),
             model: Arc::clone(&candidate.target.model),
             stream,
-            took: VecDeque::new(),
+            latencies: VecDeque::new(),
         });
-        if target.took.len() >= KEPT {
-            target.took.pop_front();
+        if target.latencies.len() >= MAX_SAMPLES {
+            target.latencies.pop_front();
         }
-        target.took.push_back(took);
+        target.latencies.push_back(latency);
         self.targets.push_back(target);
-        if self.targets.len() > TARGETS {
+        if self.targets.len() > MAX_TARGETS {
             self.targets.pop_front();
         }
     }
@@ -167,17 +167,17 @@ impl Pace {
         let target = self
             .targets
             .iter()
-            .find(|known| known.is(candidate, stream))
-            .filter(|known| known.took.len() >= ENOUGH)?;
-        let mut took: Vec<Duration> = target.took.iter().copied().collect();
+            .find(|known| known.matches(candidate, stream))
+            .filter(|known| known.latencies.len() >= MIN_SAMPLES)?;
+        let mut took: Vec<Duration> = target.latencies.iter().copied().collect();
         let rank = (took.len() * 95).div_ceil(100).saturating_sub(1);
         let (_, p95, _) = took.select_nth_unstable(rank);
         Some(*p95)
     }
 }
 
-impl Target {
-    fn is(&self, candidate: &Candidate, stream: bool) -> bool {
+impl TargetStats {
+    fn matches(&self, candidate: &Candidate, stream: bool) -> bool {
         self.upstream == candidate.upstream()
             && self.stream == stream
             && self.model == candidate.target.model
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
     use crate::routing::{
         candidate::AccountId,
-        fixture::{cases, ready, target, upstream},
+        fixture::{cases, ready_candidates, target, upstream},
     };
 
     fn rule(after: HedgeDelay, max_share: f64) -> Hedge {
@@ -201,18 +201,36 @@ mod tests {
     #[test]
     fn a_second_is_asked_only_where_nothing_speaks_against_it() {
         let (p95, s) = (Some(Duration::from_millis(700)), Duration::from_secs);
-        let fine = Facts { tokens: 20_000, server_tools: false, spent: 0.79 };
+        let fine = HedgeInput { input_tokens: 20_000, server_tools: false, budget_used: 0.79 };
         for (after, facts, p95, credit, want) in [
             (HedgeDelay::P95, fine, p95, 1.0, Ok(Duration::from_millis(700))),
             (HedgeDelay::Fixed(s(2)), fine, None, 1.0, Ok(s(2))),
-            (HedgeDelay::P95, fine, None, 1.0, Err(No::Unknown)),
-            (HedgeDelay::P95, fine, p95, 0.95, Err(No::Share)),
-            (HedgeDelay::P95, Facts { tokens: 20_001, ..fine }, p95, 1.0, Err(No::Large)),
-            (HedgeDelay::P95, Facts { server_tools: true, ..fine }, p95, 1.0, Err(No::ServerTools)),
-            (HedgeDelay::P95, Facts { spent: 0.8, ..fine }, p95, 1.0, Err(No::Budget)),
+            (HedgeDelay::P95, fine, None, 1.0, Err(NoHedge::TooFewSamples)),
+            (HedgeDelay::P95, fine, p95, 0.95, Err(NoHedge::ShareUsed)),
+            (
+                HedgeDelay::P95,
+                HedgeInput { input_tokens: 20_001, ..fine },
+                p95,
+                1.0,
+                Err(NoHedge::Large),
+            ),
+            (
+                HedgeDelay::P95,
+                HedgeInput { server_tools: true, ..fine },
+                p95,
+                1.0,
+                Err(NoHedge::ServerTools),
+            ),
+            (
+                HedgeDelay::P95,
+                HedgeInput { budget_used: 0.8, ..fine },
+                p95,
+                1.0,
+                Err(NoHedge::Budget),
+            ),
         ] {
             assert_eq!(
-                when(&rule(after, 0.05), facts, p95, credit),
+                hedge_delay(&rule(after, 0.05), facts, p95, credit),
                 want,
                 "{after:?} {facts:?} {credit}"
             );
@@ -221,38 +239,39 @@ mod tests {
 
     #[test]
     fn another_account_is_asked_first_and_never_the_same_again() {
-        let mut candidates = ready(&[
+        let mut candidates = ready_candidates(&[
             target(&Arc::new(upstream(1, "a", None, 2)), "m"),
             target(&Arc::new(upstream(2, "b", None, 1)), "m"),
         ]);
         candidates[1].account = AccountId(candidates[0].key.0);
-        let names = |tried: &[Tried]| tried.iter().map(|tried| tried.key).collect::<Vec<_>>();
+        let names =
+            |tried: &[FailedAttempt]| tried.iter().map(|tried| tried.key).collect::<Vec<_>>();
 
         assert_eq!(
-            names(&taken(&candidates, &[], 0, false)),
+            names(&as_failed(&candidates, &[], 0, false)),
             [candidates[0].key, candidates[1].key]
         );
-        assert_eq!(names(&taken(&candidates, &[], 0, true)), [candidates[0].key]);
-        let failed = taken(&candidates, &[], 2, true);
+        assert_eq!(names(&as_failed(&candidates, &[], 0, true)), [candidates[0].key]);
+        let failed = as_failed(&candidates, &[], 2, true);
         assert_eq!(
-            names(&taken(&candidates, &failed, 0, true)),
+            names(&as_failed(&candidates, &failed, 0, true)),
             [candidates[2].key, candidates[0].key]
         );
     }
 
     #[test]
     fn what_is_slow_is_known_from_twenty_answers_on_of_the_same_kind() {
-        let candidates = ready(&[target(&Arc::new(upstream(1, "a", None, 1)), "m")]);
-        let mut pace = Pace::default();
+        let candidates = ready_candidates(&[target(&Arc::new(upstream(1, "a", None, 1)), "m")]);
+        let mut pace = TargetLatencies::default();
         for n in 1..=19 {
-            pace.heard(&candidates[0], true, Duration::from_millis(n));
+            pace.record_latency(&candidates[0], true, Duration::from_millis(n));
         }
         assert_eq!(pace.p95(&candidates[0], true), None);
-        pace.heard(&candidates[0], true, Duration::from_secs(9));
+        pace.record_latency(&candidates[0], true, Duration::from_secs(9));
         assert_eq!(pace.p95(&candidates[0], true), Some(Duration::from_millis(19)));
         assert_eq!(pace.p95(&candidates[0], false), None, "whole answers are another matter");
         for _ in 0..200 {
-            pace.heard(&candidates[0], true, Duration::from_secs(1));
+            pace.record_latency(&candidates[0], true, Duration::from_secs(1));
         }
         assert_eq!(pace.p95(&candidates[0], true), Some(Duration::from_secs(1)));
     }
@@ -262,20 +281,20 @@ mod tests {
 
         #[test]
         fn no_more_are_asked_twice_than_the_share_allows(share in 0.0_f64..1.0, wanted in proptest::collection::vec(proptest::bool::ANY, 1..600)) {
-            let (mut pace, rule, mut hedged) = (Pace::default(), rule(HedgeDelay::P95, share), 0_u32);
+            let (mut pace, rule, mut hedged) = (TargetLatencies::default(), rule(HedgeDelay::P95, share), 0_u32);
             for (n, wants) in (1_u32..).zip(&wanted) {
-                pace.asked(&rule);
-                hedged += u32::from(*wants && pace.take(&rule));
+                pace.earn_credit(&rule);
+                hedged += u32::from(*wants && pace.spend_credit(&rule));
                 prop_assert!(f64::from(hedged) <= share * f64::from(n) + 1e-6, "{hedged} of {n}");
             }
         }
 
         #[test]
         fn no_more_targets_are_remembered_than_fit(n in 1_u32..600) {
-            let mut pace = Pace::default();
+            let mut pace = TargetLatencies::default();
             for id in 0..n {
-                pace.heard(&ready(&[target(&Arc::new(upstream(id, "a", None, 1)), "m")])[0], true, Duration::ZERO);
-                prop_assert!(pace.targets.len() <= TARGETS);
+                pace.record_latency(&ready_candidates(&[target(&Arc::new(upstream(id, "a", None, 1)), "m")])[0], true, Duration::ZERO);
+                prop_assert!(pace.targets.len() <= MAX_TARGETS);
             }
         }
     }

@@ -5,8 +5,11 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     candidate::Target,
-    catalog::{Catalog, Claim, Entry, Learned, claim, each_served, served},
-    newest::Newest,
+    catalog::{
+        Catalog, CatalogEntry, ListedModels, MatchKind, for_each_served_name, match_name,
+        served_names,
+    },
+    newest::NewestName,
 };
 use crate::{
     base::{near, pattern::Pattern},
@@ -17,34 +20,34 @@ use crate::{
 };
 
 /// Aliases that point to aliases: so many deep.
-const DEEPEST: usize = 8;
+const MAX_ALIAS_DEPTH: usize = 8;
 
 /// Whether upstreams whose lists were never learned are worth waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
+pub enum OnUnknownList {
     /// Waiting is over: they count as serving anything.
-    Over,
+    Assume,
     /// Say which they are ([`NameError::Unlearned`]).
     Wait,
 }
 
 /// What a name stands for.
 #[derive(Clone, Debug)]
-pub struct Resolved {
+pub struct ResolvedModel {
     /// In config order, or in the order of the logical model.
     pub targets: Vec<Arc<Target>>,
     pub strategy: Strategy,
-    pub timeouts: Overrides,
+    pub overrides: ModelOverrides,
     /// How the name was resolved, in words: "alias fast → groq:llama-3.3-70b".
     pub via: String,
     /// Upstreams that serve the name, but not in the client's dialect, where nothing can be
     /// translated.
-    pub no_end: Vec<Arc<str>>,
+    pub unsupported: Vec<Arc<str>>,
 }
 
 /// A logical model's own settings.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Overrides {
+pub struct ModelOverrides {
     pub first_byte: Option<Duration>,
     pub idle: Option<Duration>,
     pub total: Option<Duration>,
@@ -58,13 +61,13 @@ pub struct Overrides {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NameError {
     /// Upstreams serve it, but none in this dialect.
-    NoEnd { asked: String, dialect: Dialect, upstreams: Vec<Arc<str>> },
+    UnsupportedDialect { requested: String, dialect: Dialect, upstreams: Vec<Arc<str>> },
     /// The project may not use it.
-    NotAllowed { asked: String, project: Arc<str> },
+    NotAllowed { requested: String, project: Arc<str> },
     /// Nobody serves it. `alias_of` where it is an alias or logical model that leads nowhere.
-    Unknown { asked: String, alias_of: Option<String>, near: Vec<String> },
+    Unknown { requested: String, alias_of: Option<String>, similar: Vec<String> },
     /// These upstreams' lists were never learned; they might serve it.
-    Unlearned { asked: String, upstreams: Vec<UpstreamId> },
+    ListUnknown { requested: String, upstreams: Vec<UpstreamId> },
 }
 
 impl NameError {
@@ -72,20 +75,24 @@ impl NameError {
     #[must_use]
     pub fn text(&self) -> String {
         match self {
-            Self::NoEnd { asked, dialect, upstreams } => {
+            Self::UnsupportedDialect { requested: asked, dialect, upstreams } => {
                 format!(
                     "`{asked}` is served by {} only, which does not speak {dialect}, and this kind of request is not translated",
                     upstreams.join(", ")
                 )
             }
-            Self::NotAllowed { asked, project } => {
+            Self::NotAllowed { requested: asked, project } => {
                 format!("project `{project}` may not use `{asked}`")
             }
-            Self::Unknown { asked, alias_of: Some(target), .. } => {
+            Self::Unknown { requested: asked, alias_of: Some(target), .. } => {
                 format!("`{asked}` stands for `{target}`, which nobody serves")
             }
-            Self::Unknown { asked, alias_of: None, .. } => format!("no upstream serves `{asked}`"),
-            Self::Unlearned { asked, .. } => format!("no upstream is known to serve `{asked}` yet"),
+            Self::Unknown { requested: asked, alias_of: None, .. } => {
+                format!("no upstream serves `{asked}`")
+            }
+            Self::ListUnknown { requested: asked, .. } => {
+                format!("no upstream is known to serve `{asked}` yet")
+            }
         }
     }
 
@@ -93,7 +100,7 @@ impl NameError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::NoEnd { upstreams, .. } => {
+            Self::UnsupportedDialect { upstreams, .. } => {
                 let one = upstreams.first().map_or("the upstream", |name| name);
                 format!(
                     "ask for it in a dialect that {one} speaks, or add an upstream that speaks yours"
@@ -102,25 +109,25 @@ impl NameError {
             Self::NotAllowed { project, .. } => {
                 format!("`models` and `upstreams` of project `{project}` in the config decide that")
             }
-            Self::Unknown { near, .. } if !near.is_empty() => {
+            Self::Unknown { similar: near, .. } if !near.is_empty() => {
                 let quoted: Vec<String> = near.iter().map(|name| format!("`{name}`")).collect();
                 format!(
                     "did you mean {}? `aiproxy model list` shows every name",
                     quoted.join(" or ")
                 )
             }
-            Self::Unknown { asked, .. } => {
+            Self::Unknown { requested: asked, .. } => {
                 format!(
                     "`aiproxy model list` shows every name; `aiproxy model add {asked} TARGET` makes this one"
                 )
             }
-            Self::Unlearned { .. } => "try again in a moment".to_owned(),
+            Self::ListUnknown { .. } => "try again in a moment".to_owned(),
         }
     }
 }
 
 /// Endings of names that choose a strategy.
-const ENDINGS: [(&str, Strategy); 3] = [
+const STRATEGY_SUFFIXES: [(&str, Strategy); 3] = [
     (":fast", Strategy::LeastLatency),
     (":cheap", Strategy::LeastCost),
     (":best", Strategy::Adaptive(AdaptiveMix::ReliabilityFirst)),
@@ -129,44 +136,44 @@ const ENDINGS: [(&str, Strategy); 3] = [
 /// A name without the ending that chooses a strategy, and that strategy; `None` where it has none,
 /// or where the whole is a name.
 #[must_use]
-pub fn ending<'n>(
+pub fn strategy_suffix<'n>(
     catalog: &Catalog,
-    asked: &'n str,
-    learned: Learned<'_>,
+    requested: &'n str,
+    model_lists: ListedModels<'_>,
 ) -> Option<(&'n str, Strategy)> {
-    let (name, strategy) = ENDINGS
+    let (name, strategy) = STRATEGY_SUFFIXES
         .iter()
-        .find_map(|(ending, strategy)| Some((asked.strip_suffix(ending)?, *strategy)))?;
+        .find_map(|(ending, strategy)| Some((requested.strip_suffix(ending)?, *strategy)))?;
     let lists = |upstream: &Arc<Upstream>| {
         let configured = upstream
             .models
             .iter()
             .flat_map(|models| &models.include)
-            .any(|pattern| pattern.is_exact() && pattern.matches(asked));
+            .any(|pattern| pattern.is_exact() && pattern.matches(requested));
         configured
-            || upstream.rename.contains_key(asked)
-            || learned(upstream.id).is_some_and(|set| set.has(asked))
+            || upstream.rename.contains_key(requested)
+            || model_lists(upstream.id).is_some_and(|set| set.has(requested))
     };
-    let whole = name.is_empty()
-        || catalog.exact(asked).is_some()
+    let is_name = name.is_empty()
+        || catalog.exact(requested).is_some()
         || catalog.upstream(name).is_some()
         || catalog.upstreams.iter().any(lists);
-    (!whole).then_some((name, strategy))
+    (!is_name).then_some((name, strategy))
 }
 
 /// A target before the dialect is chosen.
 #[derive(Clone, Debug)]
-pub struct Route {
+pub struct ResolvedRoute {
     pub upstream: Arc<Upstream>,
     /// As the upstream knows it.
     pub model: Arc<str>,
     /// Before `rename`.
-    named: Arc<str>,
+    client_name: Arc<str>,
     priority: u32,
     weight: f64,
 }
 
-impl fmt::Display for Route {
+impl fmt::Display for ResolvedRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.upstream.name, self.model)
     }
@@ -180,43 +187,45 @@ impl fmt::Display for Route {
 /// Why there is no target.
 pub fn resolve(
     catalog: &Catalog,
-    asked: &str,
+    requested: &str,
     dialect: Dialect,
     translates: bool,
     project: &Project,
-    learned: Learned<'_>,
-    patience: Patience,
-) -> Result<Resolved, NameError> {
-    let not_allowed =
-        || NameError::NotAllowed { asked: asked.to_owned(), project: Arc::clone(&project.name) };
-    if !project.models.matches(asked) {
+    model_lists: ListedModels<'_>,
+    on_unknown_list: OnUnknownList,
+) -> Result<ResolvedModel, NameError> {
+    let not_allowed = || NameError::NotAllowed {
+        requested: requested.to_owned(),
+        project: Arc::clone(&project.name),
+    };
+    if !project.models.matches(requested) {
         return Err(not_allowed());
     }
-    let mut search = Search::new(catalog, project, learned, patience);
-    let mut found = search.find(asked).unwrap_or_default();
+    let mut resolver = NameResolver::new(catalog, project, model_lists, on_unknown_list);
+    let mut found = resolver.find(requested).unwrap_or_default();
     if found.routes.is_empty() {
-        if !search.unlearned.is_empty() {
-            return Err(NameError::Unlearned {
-                asked: asked.to_owned(),
-                upstreams: search.unlearned,
+        if !resolver.unknown_lists.is_empty() {
+            return Err(NameError::ListUnknown {
+                requested: requested.to_owned(),
+                upstreams: resolver.unknown_lists,
             });
         }
-        if search.hidden {
+        if resolver.disallowed {
             return Err(not_allowed());
         }
-        let known = known(catalog, project, learned);
-        let near = near::nearest_few(asked, known.iter().map(|name| &**name), 3)
+        let allowed = allowed_names(catalog, project, model_lists);
+        let similar = near::nearest_few(requested, allowed.iter().map(|name| &**name), 3)
             .into_iter()
             .map(str::to_owned)
             .collect();
         return Err(NameError::Unknown {
-            asked: asked.to_owned(),
-            alias_of: search.via.pop(),
-            near,
+            requested: requested.to_owned(),
+            alias_of: resolver.via.pop(),
+            similar,
         });
     }
     found.routes.retain(|route| {
-        project.models.matches(&route.named) || project.models.matches(&route.model)
+        project.models.matches(&route.client_name) || project.models.matches(&route.model)
     });
     if found.routes.is_empty() {
         return Err(not_allowed());
@@ -231,44 +240,48 @@ pub fn resolve(
             continue;
         };
         let dialect = end.dialect;
-        let Route { upstream, model, priority, weight, .. } = route;
+        let ResolvedRoute { upstream, model, priority, weight, .. } = route;
         targets.push(Arc::new(Target { upstream, model, dialect, priority, weight }));
     }
     if targets.is_empty() {
-        return Err(NameError::NoEnd { asked: asked.to_owned(), dialect, upstreams: no_end });
+        return Err(NameError::UnsupportedDialect {
+            requested: requested.to_owned(),
+            dialect,
+            upstreams: no_end,
+        });
     }
-    let via = if search.via.is_empty() {
-        found.how.to_owned()
+    let via = if resolver.via.is_empty() {
+        found.matched_by.to_owned()
     } else {
-        format!("{asked} → {}", search.via.join(" → "))
+        format!("{requested} → {}", resolver.via.join(" → "))
     };
-    Ok(Resolved {
+    Ok(ResolvedModel {
         targets,
         strategy: found.strategy.unwrap_or(catalog.strategy),
-        timeouts: found.timeouts,
+        overrides: found.overrides,
         via,
-        no_end,
+        unsupported: no_end,
     })
 }
 
 /// A name that a client may ask for.
 #[derive(Clone, Debug)]
-pub struct Name {
+pub struct ListedName {
     pub name: Arc<str>,
-    pub kind: Kind,
+    pub kind: NameKind,
     /// What it stands for, in order of trial; empty where it stands for nothing.
-    pub routes: Vec<Route>,
+    pub routes: Vec<ResolvedRoute>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum NameKind {
     Alias,
     Configured,
     Discovered,
     Logical,
 }
 
-impl Kind {
+impl NameKind {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -283,104 +296,109 @@ impl Kind {
 /// Every exact name that the project may ask for: logical models and aliases in file order, then
 /// what upstreams serve.
 #[must_use]
-pub fn all(catalog: &Catalog, project: &Project, learned: Learned<'_>) -> Vec<Name> {
-    let mut out: Vec<Name> = Vec::new();
-    for name in catalog.named().iter().filter(|name| project.models.matches(name)) {
+pub fn list_names(
+    catalog: &Catalog,
+    project: &Project,
+    model_lists: ListedModels<'_>,
+) -> Vec<ListedName> {
+    let mut out: Vec<ListedName> = Vec::new();
+    for name in catalog.exact_names().iter().filter(|name| project.models.matches(name)) {
         let kind = match catalog.exact(name) {
-            Some(Entry::Logical(_)) => Kind::Logical,
-            _ => Kind::Alias,
+            Some(CatalogEntry::Logical(_)) => NameKind::Logical,
+            _ => NameKind::Alias,
         };
-        let routes = Search::new(catalog, project, learned, Patience::Wait)
+        let routes = NameResolver::new(catalog, project, model_lists, OnUnknownList::Wait)
             .find(name)
             .unwrap_or_default()
             .routes;
-        out.push(Name { name: Arc::clone(name), kind, routes });
+        out.push(ListedName { name: Arc::clone(name), kind, routes });
     }
-    let mut places: std::collections::HashMap<Arc<str>, usize> = std::collections::HashMap::new();
+    let mut positions: std::collections::HashMap<Arc<str>, usize> =
+        std::collections::HashMap::new();
     for upstream in
         catalog.upstreams.iter().filter(|upstream| project.upstreams.matches(&upstream.name))
     {
-        for (name, configured) in served(upstream, learned) {
+        for (name, configured) in served_names(upstream, model_lists) {
             if catalog.exact(&name).is_some() || !project.models.matches(&name) {
                 continue;
             }
-            let route = route(upstream, &name);
-            if let Some(&place) = places.get(&name) {
-                out[place].routes.push(route);
+            let route = route_to(upstream, &name);
+            if let Some(&position) = positions.get(&name) {
+                out[position].routes.push(route);
             } else {
-                places.insert(Arc::clone(&name), out.len());
-                let kind = if configured { Kind::Configured } else { Kind::Discovered };
-                out.push(Name { name, kind, routes: vec![route] });
+                positions.insert(Arc::clone(&name), out.len());
+                let kind = if configured { NameKind::Configured } else { NameKind::Discovered };
+                out.push(ListedName { name, kind, routes: vec![route] });
             }
         }
     }
     out
 }
 
-fn route(upstream: &Arc<Upstream>, named: &str) -> Route {
+fn route_to(upstream: &Arc<Upstream>, named: &str) -> ResolvedRoute {
     let named: Arc<str> = named.into();
     let model = upstream
         .rename
         .get(&*named)
         .map_or_else(|| Arc::clone(&named), |model| model.as_str().into());
-    Route {
+    ResolvedRoute {
         upstream: Arc::clone(upstream),
         model,
-        named,
+        client_name: named,
         priority: upstream.priority,
         weight: upstream.weight,
     }
 }
 
 #[derive(Default)]
-struct Found {
-    routes: Vec<Route>,
+struct NameMatch {
+    routes: Vec<ResolvedRoute>,
     strategy: Option<Strategy>,
-    timeouts: Overrides,
-    how: &'static str,
+    overrides: ModelOverrides,
+    matched_by: &'static str,
 }
 
-impl Found {
-    fn one(route: Route, how: &'static str) -> Self {
-        Self { routes: vec![route], how, ..Self::default() }
+impl NameMatch {
+    fn single(route: ResolvedRoute, matched_by: &'static str) -> Self {
+        Self { routes: vec![route], matched_by, ..Self::default() }
     }
 }
 
-struct Search<'a> {
+struct NameResolver<'a> {
     catalog: &'a Catalog,
     project: &'a Project,
-    learned: Learned<'a>,
-    patience: Patience,
+    model_lists: ListedModels<'a>,
+    on_unknown_list: OnUnknownList,
     /// Aliases and logical models on the way here, so that none is entered twice.
     entered: Vec<String>,
     /// What the name turned into on its way.
     via: Vec<String>,
-    unlearned: Vec<UpstreamId>,
+    unknown_lists: Vec<UpstreamId>,
     /// Somebody serves it whom the project may not use.
-    hidden: bool,
+    disallowed: bool,
 }
 
-impl<'a> Search<'a> {
+impl<'a> NameResolver<'a> {
     fn new(
         catalog: &'a Catalog,
         project: &'a Project,
-        learned: Learned<'a>,
-        patience: Patience,
+        model_lists: ListedModels<'a>,
+        on_unknown_list: OnUnknownList,
     ) -> Self {
         Self {
             catalog,
             project,
-            learned,
-            patience,
+            model_lists: model_lists,
+            on_unknown_list: on_unknown_list,
             entered: Vec::new(),
             via: Vec::new(),
-            unlearned: Vec::new(),
-            hidden: false,
+            unknown_lists: Vec::new(),
+            disallowed: false,
         }
     }
 
     /// The documented order.
-    fn find(&mut self, name: &str) -> Option<Found> {
+    fn find(&mut self, name: &str) -> Option<NameMatch> {
         let catalog = self.catalog;
         if let Some(entry) = catalog.exact(name)
             && !self.was_entered(name)
@@ -388,26 +406,30 @@ impl<'a> Search<'a> {
             return self.enter(name, entry);
         }
         if let Some((pattern, entry)) =
-            catalog.patterns(name).find(|(pattern, _)| !self.was_entered(pattern))
+            catalog.matching_patterns(name).find(|(pattern, _)| !self.was_entered(pattern))
         {
             return self.enter(pattern, entry);
         }
         if let Some((upstream, model)) = self.named_upstream(name, ':') {
-            return self.at(upstream, model).map(|route| Found::one(route, "upstream:model"));
+            return self
+                .upstream_route(upstream, model)
+                .map(|route| NameMatch::single(route, "upstream:model"));
         }
         if let Some((upstream, model)) = self.named_upstream(name, '/')
             && (upstream.origin == Origin::Demo
                 || !upstream.enabled
-                || claim(upstream, model, self.learned) != Claim::No)
+                || match_name(upstream, model, self.model_lists) != MatchKind::No)
         {
-            return self.at(upstream, model).map(|route| Found::one(route, "upstream/model"));
+            return self
+                .upstream_route(upstream, model)
+                .map(|route| NameMatch::single(route, "upstream/model"));
         }
-        if let Some(found) = self.served(name) {
+        if let Some(found) = self.find_serving(name) {
             return Some(found);
         }
         // While somebody might still turn out to serve it, the last resort is not taken.
-        match catalog.any() {
-            Some(entry) if self.unlearned.is_empty() && !self.was_entered("*") => {
+        match catalog.catch_all() {
+            Some(entry) if self.unknown_lists.is_empty() && !self.was_entered("*") => {
                 self.enter("*", entry)
             }
             _ => None,
@@ -415,44 +437,44 @@ impl<'a> Search<'a> {
     }
 
     fn was_entered(&self, name: &str) -> bool {
-        self.entered.len() >= DEEPEST || self.entered.iter().any(|entered| entered == name)
+        self.entered.len() >= MAX_ALIAS_DEPTH || self.entered.iter().any(|entered| entered == name)
     }
 
     fn named_upstream<'n>(
         &self,
         name: &'n str,
-        mark: char,
+        separator: char,
     ) -> Option<(&'a Arc<Upstream>, &'n str)> {
-        let (upstream, model) = name.split_once(mark)?;
+        let (upstream, model) = name.split_once(separator)?;
         let upstream = self.catalog.upstream(upstream)?;
         (!model.is_empty()).then_some((upstream, model))
     }
 
     /// The upstream itself, named outright; a disabled one is a target too, so that the answer can
     /// say so.
-    fn at(&mut self, upstream: &Arc<Upstream>, model: &str) -> Option<Route> {
+    fn upstream_route(&mut self, upstream: &Arc<Upstream>, model: &str) -> Option<ResolvedRoute> {
         if !self.project.upstreams.matches(&upstream.name) {
-            self.hidden = true;
+            self.disallowed = true;
             return None;
         }
-        Some(route(upstream, model))
+        Some(route_to(upstream, model))
     }
 
-    fn enter(&mut self, name: &str, entry: &Entry) -> Option<Found> {
+    fn enter(&mut self, name: &str, entry: &CatalogEntry) -> Option<NameMatch> {
         self.entered.push(name.to_owned());
         let found = match entry {
-            Entry::Alias(target) => {
+            CatalogEntry::Alias(target) => {
                 self.via.push(target.to_string());
-                self.target(target)
+                self.resolve_target(target)
             }
-            Entry::Logical(model) => Some(self.logical(model)),
+            CatalogEntry::Logical(model) => Some(self.resolve_logical(model)),
         };
         self.entered.pop();
         found
     }
 
     /// A name, `upstream:model`, or a pattern whose newest match is meant.
-    fn target(&mut self, target: &str) -> Option<Found> {
+    fn resolve_target(&mut self, target: &str) -> Option<NameMatch> {
         let Ok(pattern) = Pattern::parse(target) else { return None };
         if pattern.is_exact() {
             return self.find(target);
@@ -460,18 +482,18 @@ impl<'a> Search<'a> {
         if let Some((upstream, model)) = self.named_upstream(target, ':')
             && let Ok(pattern) = Pattern::parse(model)
         {
-            let route = self.newest_at(upstream, &pattern)?;
+            let route = self.newest_match(upstream, &pattern)?;
             self.via.push(route.to_string());
-            return Some(Found::one(route, "the newest match"));
+            return Some(NameMatch::single(route, "the newest match"));
         }
-        let mut best = Newest::default();
+        let mut best = NewestName::default();
         for name in self
             .catalog
-            .named()
+            .exact_names()
             .iter()
             .filter(|name| pattern.matches(name) && !self.was_entered(name))
         {
-            best.offer(name);
+            best.consider(name);
         }
         for upstream in self
             .catalog
@@ -479,77 +501,90 @@ impl<'a> Search<'a> {
             .iter()
             .filter(|upstream| self.project.upstreams.matches(&upstream.name))
         {
-            each_served(upstream, self.learned, &mut |name, _| {
+            for_each_served_name(upstream, self.model_lists, &mut |name, _| {
                 if pattern.matches(name) && self.project.models.matches(name) {
-                    best.offer(name);
+                    best.consider(name);
                 }
             });
         }
         let Some(name) = best.0 else {
-            self.wait_for_lists(None);
+            self.record_unknown_lists(None);
             return None;
         };
         self.via.push(name.clone());
         self.find(&name)
     }
 
-    fn newest_at(&mut self, upstream: &Arc<Upstream>, pattern: &Pattern) -> Option<Route> {
-        let mut best = Newest::default();
-        each_served(upstream, self.learned, &mut |name, _| {
+    fn newest_match(
+        &mut self,
+        upstream: &Arc<Upstream>,
+        pattern: &Pattern,
+    ) -> Option<ResolvedRoute> {
+        let mut best = NewestName::default();
+        for_each_served_name(upstream, self.model_lists, &mut |name, _| {
             if pattern.matches(name) {
-                best.offer(name);
+                best.consider(name);
             }
         });
         match best.0 {
-            Some(name) => self.at(upstream, &name),
+            Some(name) => self.upstream_route(upstream, &name),
             None => {
-                self.wait_for_lists(Some(upstream.id));
+                self.record_unknown_lists(Some(upstream.id));
                 None
             }
         }
     }
 
-    fn wait_for_lists(&mut self, of: Option<UpstreamId>) {
-        if self.patience == Patience::Over {
+    fn record_unknown_lists(&mut self, only: Option<UpstreamId>) {
+        if self.on_unknown_list == OnUnknownList::Assume {
             return;
         }
         for upstream in &self.catalog.upstreams {
-            let asked = upstream.enabled
-                && of.is_none_or(|id| id == upstream.id)
+            let may_serve = upstream.enabled
+                && only.is_none_or(|id| id == upstream.id)
                 && self.project.upstreams.matches(&upstream.name);
-            if asked && upstream.models.is_none() && (self.learned)(upstream.id).is_none() {
-                self.unlearned.push(upstream.id);
+            if may_serve && upstream.models.is_none() && (self.model_lists)(upstream.id).is_none() {
+                self.unknown_lists.push(upstream.id);
             }
         }
     }
 
-    fn logical(&mut self, model: &LogicalModel) -> Found {
+    fn resolve_logical(&mut self, model: &LogicalModel) -> NameMatch {
         let &LogicalModel {
             first_byte, idle, total, sticky, sticky_ttl, rescue, ref hedge, ..
         } = model;
-        let timeouts =
-            Overrides { first_byte, idle, total, sticky, sticky_ttl, hedge: hedge.clone(), rescue };
-        let mut out = Found {
+        let overrides = ModelOverrides {
+            first_byte,
+            idle,
+            total,
+            sticky,
+            sticky_ttl,
+            hedge: hedge.clone(),
+            rescue,
+        };
+        let mut out = NameMatch {
             strategy: Some(model.strategy),
-            timeouts,
-            how: "logical model",
-            ..Found::default()
+            overrides,
+            matched_by: "logical model",
+            ..NameMatch::default()
         };
         for target in &model.targets {
             let routes = match target.upstream.as_deref().map(|name| self.catalog.upstream(name)) {
-                None => self.target(&target.model).map(|found| found.routes).unwrap_or_default(),
+                None => {
+                    self.resolve_target(&target.model).map(|found| found.routes).unwrap_or_default()
+                }
                 Some(None) => Vec::new(),
                 Some(Some(upstream)) => match Pattern::parse(&target.model) {
                     Ok(pattern) if !pattern.is_exact() => {
-                        self.newest_at(upstream, &pattern).into_iter().collect()
+                        self.newest_match(upstream, &pattern).into_iter().collect()
                     }
-                    _ => self.at(upstream, &target.model).into_iter().collect(),
+                    _ => self.upstream_route(upstream, &target.model).into_iter().collect(),
                 },
             };
             for mut route in routes {
                 route.priority = target.priority.unwrap_or(route.priority);
                 route.weight = target.weight.unwrap_or(route.weight);
-                let known = |other: &Route| {
+                let known = |other: &ResolvedRoute| {
                     other.upstream.id == route.upstream.id && other.model == route.model
                 };
                 if !out.routes.iter().any(known) {
@@ -562,50 +597,63 @@ impl<'a> Search<'a> {
 
     /// Upstreams whose `models` match; those that serve anything, and list other names, only where
     /// no other does.
-    fn served(&mut self, name: &str) -> Option<Found> {
-        let (mut sure, mut any, mut unlearned, mut known) =
+    fn find_serving(&mut self, name: &str) -> Option<NameMatch> {
+        let (mut sure, mut any, mut unknown_lists, mut known) =
             (Vec::new(), Vec::new(), Vec::new(), false);
         for upstream in &self.catalog.upstreams {
-            let claim = claim(upstream, name, self.learned);
-            if claim != Claim::No && !self.project.upstreams.matches(&upstream.name) {
-                self.hidden |= claim != Claim::Unlearned;
+            let claim = match_name(upstream, name, self.model_lists);
+            if claim != MatchKind::No && !self.project.upstreams.matches(&upstream.name) {
+                self.disallowed |= claim != MatchKind::ListUnknown;
                 continue;
             }
             match claim {
                 // One without a list is as good as one that lists it: whose list is learned first
                 // must not decide.
-                Claim::Yes | Claim::Open => {
-                    sure.push(route(upstream, name));
-                    known |= claim == Claim::Yes;
+                MatchKind::Yes | MatchKind::AcceptsAny => {
+                    sure.push(route_to(upstream, name));
+                    known |= claim == MatchKind::Yes;
                 }
-                Claim::Unlearned if self.patience == Patience::Wait => unlearned.push(upstream.id),
-                Claim::Any | Claim::Unlearned => any.push(route(upstream, name)),
-                Claim::No => {}
+                MatchKind::ListUnknown if self.on_unknown_list == OnUnknownList::Wait => {
+                    unknown_lists.push(upstream.id)
+                }
+                MatchKind::FallbackOnly | MatchKind::ListUnknown => {
+                    any.push(route_to(upstream, name))
+                }
+                MatchKind::No => {}
             }
         }
         if known {
-            return Some(Found { routes: sure, how: "served by that name", ..Found::default() });
+            return Some(NameMatch {
+                routes: sure,
+                matched_by: "served by that name",
+                ..NameMatch::default()
+            });
         }
-        if !unlearned.is_empty() {
-            self.unlearned.append(&mut unlearned);
+        if !unknown_lists.is_empty() {
+            self.unknown_lists.append(&mut unknown_lists);
             return None;
         }
         sure.append(&mut any);
-        (!sure.is_empty()).then(|| Found {
+        (!sure.is_empty()).then(|| NameMatch {
             routes: sure,
-            how: "served by whoever takes any name",
-            ..Found::default()
+            matched_by: "served by whoever takes any name",
+            ..NameMatch::default()
         })
     }
 }
 
 /// Every exact name the project may use.
-fn known(catalog: &Catalog, project: &Project, learned: Learned<'_>) -> Vec<Arc<str>> {
+fn allowed_names(
+    catalog: &Catalog,
+    project: &Project,
+    model_lists: ListedModels<'_>,
+) -> Vec<Arc<str>> {
     let upstreams =
         catalog.upstreams.iter().filter(|upstream| project.upstreams.matches(&upstream.name));
-    let served = upstreams.flat_map(|upstream| served(upstream, learned)).map(|(name, _)| name);
+    let served =
+        upstreams.flat_map(|upstream| served_names(upstream, model_lists)).map(|(name, _)| name);
     let mut out: Vec<Arc<str>> = catalog
-        .named()
+        .exact_names()
         .iter()
         .cloned()
         .chain(served)
@@ -724,7 +772,7 @@ mod tests {
             false,
             &project(&["*"], &["*"]),
             &lists,
-            Patience::Wait,
+            OnUnknownList::Wait,
         )?;
         Ok(found
             .targets
@@ -738,7 +786,7 @@ mod tests {
         let mut one = upstream(1, "ollama", Some(&["qwen:fast", "llama*"]), 0);
         one.origin = Origin::File;
         let catalog = Catalog::new(&settings(vec![one]));
-        let ending = |asked| ending(&catalog, asked, &|_| None);
+        let ending = |asked| strategy_suffix(&catalog, asked, &|_| None);
         assert_eq!(ending("llama3:cheap"), Some(("llama3", Strategy::LeastCost)));
         assert_eq!(ending("llama3:fast"), Some(("llama3", Strategy::LeastLatency)));
         for whole in ["qwen:fast", "ollama:fast", "llama3", "llama3:8b", ":best"] {
@@ -766,7 +814,7 @@ mod tests {
                 false,
                 &everybody,
                 &lists,
-                Patience::Wait,
+                OnUnknownList::Wait,
             );
             let names: Vec<_> = found
                 .expect("two")
@@ -815,11 +863,11 @@ mod tests {
             false,
             &project(&["*"], &["*"]),
             &lists,
-            Patience::Wait,
+            OnUnknownList::Wait,
         )
         .expect("auto");
         assert_eq!(found.strategy, Strategy::Weighted);
-        assert_eq!(found.timeouts.first_byte, Some(Duration::from_secs(7)));
+        assert_eq!(found.overrides.first_byte, Some(Duration::from_secs(7)));
         assert_eq!(
             found.targets.iter().map(|target| target.priority).collect::<Vec<_>>(),
             [10, 20, 20]
@@ -847,7 +895,7 @@ mod tests {
         let mut world = world();
         world.upstreams.retain(|upstream| &*upstream.name != "local");
         let Err(error) = ask(&world, "gpt-4p") else { panic!("nobody serves it") };
-        let NameError::Unknown { near, .. } = &error else { panic!("{error:?}") };
+        let NameError::Unknown { similar: near, .. } = &error else { panic!("{error:?}") };
         assert_eq!(near[0], "gpt-4o");
         assert_eq!(error.text(), "no upstream serves `gpt-4p`");
         assert!(error.hint().starts_with("did you mean `gpt-4o`"), "{}", error.hint());
@@ -878,19 +926,21 @@ mod tests {
 
         let upstreams = vec![UpstreamId(1)];
         assert_eq!(
-            ask("new", Patience::Wait).err(),
-            Some(NameError::Unlearned { asked: "new".to_owned(), upstreams })
+            ask("new", OnUnknownList::Wait).err(),
+            Some(NameError::ListUnknown { requested: "new".to_owned(), upstreams })
         );
         assert_eq!(
-            &*ask("new", Patience::Over).expect("counts as any").targets[0].upstream.name,
+            &*ask("new", OnUnknownList::Assume).expect("counts as any").targets[0].upstream.name,
             "fresh"
         );
         assert_eq!(
-            &*ask("known", Patience::Wait).expect("no need to wait").targets[0].upstream.name,
+            &*ask("known", OnUnknownList::Wait).expect("no need to wait").targets[0].upstream.name,
             "old"
         );
         assert_eq!(
-            &*ask("fresh/new", Patience::Wait).expect("named outright").targets[0].upstream.name,
+            &*ask("fresh/new", OnUnknownList::Wait).expect("named outright").targets[0]
+                .upstream
+                .name,
             "fresh"
         );
     }
@@ -907,7 +957,7 @@ mod tests {
                 false,
                 &project(models, upstreams),
                 &lists,
-                Patience::Wait,
+                OnUnknownList::Wait,
             );
             found.map(|found| {
                 found
@@ -918,7 +968,7 @@ mod tests {
             })
         };
         let not_allowed = |name: &str| {
-            Err(NameError::NotAllowed { asked: name.to_owned(), project: "ide".into() })
+            Err(NameError::NotAllowed { requested: name.to_owned(), project: "ide".into() })
         };
 
         assert_eq!(
@@ -940,12 +990,19 @@ mod tests {
         let world = world();
         let (catalog, all) = (Catalog::new(&world), project(&["*"], &["*"]));
         let shared =
-            resolve(&catalog, "shared", Dialect::Openai, false, &all, &lists, Patience::Wait)
+            resolve(&catalog, "shared", Dialect::Openai, false, &all, &lists, OnUnknownList::Wait)
                 .expect("openai speaks it");
-        assert_eq!(shared.no_end, ["claude".into()]);
-        let error =
-            resolve(&catalog, "claude-opus", Dialect::Openai, false, &all, &lists, Patience::Wait)
-                .expect_err("anthropic only");
+        assert_eq!(shared.unsupported, ["claude".into()]);
+        let error = resolve(
+            &catalog,
+            "claude-opus",
+            Dialect::Openai,
+            false,
+            &all,
+            &lists,
+            OnUnknownList::Wait,
+        )
+        .expect_err("anthropic only");
         assert_eq!(
             error.text(),
             "`claude-opus` is served by claude only, which does not speak openai, and this kind of request is not translated"
@@ -955,19 +1012,20 @@ mod tests {
     #[test]
     fn every_name_is_listed_once_with_what_it_stands_for() {
         let world = world();
-        let names = all(&Catalog::new(&world), &project(&["*"], &["*"]), &lists);
-        let by_name: HashMap<&str, &Name> = names.iter().map(|name| (&*name.name, name)).collect();
+        let names = list_names(&Catalog::new(&world), &project(&["*"], &["*"]), &lists);
+        let by_name: HashMap<&str, &ListedName> =
+            names.iter().map(|name| (&*name.name, name)).collect();
         assert_eq!(by_name.len(), names.len());
         let targets =
             |name: &str| by_name[name].routes.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(
             (by_name["fast"].kind, targets("fast")),
-            (Kind::Alias, vec!["router:llama-3.3-70b".to_owned()])
+            (NameKind::Alias, vec!["router:llama-3.3-70b".to_owned()])
         );
-        assert_eq!(by_name["auto"].kind, Kind::Logical);
+        assert_eq!(by_name["auto"].kind, NameKind::Logical);
         assert_eq!(targets("gpt-4o"), ["openai:gpt-4o", "router:gpt-4o"]);
-        assert_eq!(by_name["r1"].kind, Kind::Configured);
-        assert_eq!(by_name["openai/gpt-4o"].kind, Kind::Discovered);
+        assert_eq!(by_name["r1"].kind, NameKind::Configured);
+        assert_eq!(by_name["openai/gpt-4o"].kind, NameKind::Discovered);
         assert!(!by_name.contains_key("off-only"));
     }
 
@@ -977,7 +1035,7 @@ mod tests {
         #[test]
         fn no_name_panics_or_reaches_a_disallowed_upstream(asked in "[a-z/:*?!0-9-]{0,24}", patience in any::<bool>()) {
             let world = world();
-            let patience = if patience { Patience::Wait } else { Patience::Over };
+            let patience = if patience { OnUnknownList::Wait } else { OnUnknownList::Assume };
             let only = project(&["*"], &["router", "demo"]);
             if let Ok(found) = resolve(&Catalog::new(&world), &asked, Dialect::Openai, false, &only, &lists, patience) {
                 assert!(found.targets.iter().all(|target| only.upstreams.matches(&target.upstream.name)));

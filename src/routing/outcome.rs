@@ -14,12 +14,12 @@ pub struct Outcome {
     pub blame: Blame,
     pub retry: Retry,
     /// The cooldown class for the blamed scope.
-    pub cool: Cool,
+    pub cooldown: CooldownClass,
     /// What the vendor asks for (header or body), uncapped.
     pub hint: Option<Duration>,
     /// The tries that may have cost upstream work count against `max_attempts` and the retry
     /// budget.
-    pub counts: bool,
+    pub counts_as_attempt: bool,
     /// A non-streaming request that was sent whole and then lost may have been billed.
     pub maybe_billed: bool,
     /// In words, for tables: "429 insufficient_quota", "connection refused".
@@ -36,20 +36,23 @@ impl Outcome {
     /// Whether the same candidate may do better after a pause
     /// ([`Tried::may_pass`](super::candidate::Tried)).
     #[must_use]
-    pub fn may_pass(&self) -> bool {
-        match (self.cool, self.retry) {
-            (_, Retry::No | Retry::SameAtOnce) => false,
-            (Cool::ServerError | Cool::RateLimited, _) | (Cool::Nothing, Retry::Once) => true,
-            (Cool::ModelMissing | Cool::Quota | Cool::Rejected, _) => false,
+    pub fn may_recover(&self) -> bool {
+        match (self.cooldown, self.retry) {
+            (_, Retry::No | Retry::SameImmediately) => false,
+            (CooldownClass::ServerError | CooldownClass::RateLimited, _)
+            | (CooldownClass::None, Retry::Once) => true,
+            (CooldownClass::ModelMissing | CooldownClass::Quota | CooldownClass::Rejected, _) => {
+                false
+            }
             // Our own network comes back; a login page stays until somebody signs in.
-            (Cool::Nothing, Retry::Other | Retry::OtherAccount) => !self.counts,
+            (CooldownClass::None, Retry::Other | Retry::OtherAccount) => !self.counts_as_attempt,
         }
     }
 
     /// The upstream spoke for itself, and what was wrong is the request: it is up.
     #[must_use]
-    pub fn answered(&self) -> bool {
-        self.blame == Blame::Nobody && matches!(self.retry, Retry::No | Retry::Once)
+    pub fn blames_request(&self) -> bool {
+        self.blame == Blame::None && matches!(self.retry, Retry::No | Retry::Once)
     }
 }
 
@@ -57,7 +60,7 @@ impl Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
     /// Our own network, or the client: nothing cools.
-    Nobody,
+    None,
     Account,
     Key,
     KeyModel,
@@ -76,13 +79,13 @@ pub enum Retry {
     /// At most once more in this request (409).
     Once,
     /// The same again at once, uncounted: a stale pooled connection.
-    SameAtOnce,
+    SameImmediately,
 }
 
 /// The cooldown class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cool {
-    Nothing,
+pub enum CooldownClass {
+    None,
     /// Blocked within the hint; suspect without one.
     RateLimited,
     ServerError,
@@ -97,76 +100,92 @@ pub enum Cool {
 /// content the relay only records. `retry_statuses` of config decides which other statuses are
 /// worth another try.
 #[must_use]
-pub fn of_fault(fault: &Fault, hint: Option<Duration>, retryable: bool) -> Outcome {
+pub fn classify_fault(fault: &Fault, hint: Option<Duration>, retryable: bool) -> Outcome {
     let hint = hint.or(fault.retry_after);
-    let said = fault.code.as_deref().or(fault.error_type.as_deref()).unwrap_or("");
-    let cause: Arc<str> = if said.is_empty() {
+    let code = fault.code.as_deref().or(fault.error_type.as_deref()).unwrap_or("");
+    let cause: Arc<str> = if code.is_empty() {
         format!("{}", fault.status)
     } else {
-        format!("{} {said}", fault.status)
+        format!("{} {code}", fault.status)
     }
     .into();
     let base = Outcome {
-        blame: Blame::Nobody,
+        blame: Blame::None,
         retry: Retry::No,
-        cool: Cool::Nothing,
+        cooldown: CooldownClass::None,
         hint,
-        counts: false,
+        counts_as_attempt: false,
         maybe_billed: false,
         cause,
     };
     match fault.kind {
         FaultKind::BadRequest => base,
-        FaultKind::KeyRejected => {
-            Outcome { blame: Blame::Key, retry: Retry::Other, cool: Cool::Rejected, ..base }
-        }
-        FaultKind::Forbidden => {
-            Outcome { blame: Blame::KeyModel, retry: Retry::Other, cool: Cool::Quota, ..base }
-        }
-        FaultKind::Quota => {
-            Outcome { blame: Blame::Account, retry: Retry::OtherAccount, cool: Cool::Quota, ..base }
-        }
+        FaultKind::KeyRejected => Outcome {
+            blame: Blame::Key,
+            retry: Retry::Other,
+            cooldown: CooldownClass::Rejected,
+            ..base
+        },
+        FaultKind::Forbidden => Outcome {
+            blame: Blame::KeyModel,
+            retry: Retry::Other,
+            cooldown: CooldownClass::Quota,
+            ..base
+        },
+        FaultKind::Quota => Outcome {
+            blame: Blame::Account,
+            retry: Retry::OtherAccount,
+            cooldown: CooldownClass::Quota,
+            ..base
+        },
         FaultKind::ModelNotFound => Outcome {
             blame: Blame::KeyModel,
             retry: Retry::Other,
-            cool: Cool::ModelMissing,
+            cooldown: CooldownClass::ModelMissing,
             ..base
         },
-        FaultKind::RateLimited => {
-            Outcome { blame: Blame::KeyModel, retry: Retry::Other, cool: Cool::RateLimited, ..base }
-        }
+        FaultKind::RateLimited => Outcome {
+            blame: Blame::KeyModel,
+            retry: Retry::Other,
+            cooldown: CooldownClass::RateLimited,
+            ..base
+        },
         FaultKind::AccountLimited => Outcome {
             blame: Blame::Account,
             retry: Retry::OtherAccount,
-            cool: Cool::RateLimited,
+            cooldown: CooldownClass::RateLimited,
             ..base
         },
-        FaultKind::Conflict => {
-            Outcome { retry: if retryable { Retry::Once } else { Retry::No }, counts: true, ..base }
-        }
+        FaultKind::Conflict => Outcome {
+            retry: if retryable { Retry::Once } else { Retry::No },
+            counts_as_attempt: true,
+            ..base
+        },
         FaultKind::Transient | FaultKind::Server => Outcome {
             blame: Blame::UpstreamAndKey,
             retry: if retryable { Retry::Other } else { Retry::No },
-            cool: Cool::ServerError,
-            counts: true,
+            cooldown: CooldownClass::ServerError,
+            counts_as_attempt: true,
             ..base
         },
-        FaultKind::CaptivePortal => Outcome { retry: Retry::Other, counts: true, ..base },
+        FaultKind::CaptivePortal => {
+            Outcome { retry: Retry::Other, counts_as_attempt: true, ..base }
+        }
     }
 }
 
 /// What a rule of the config makes of a refusal: its fault, changed where it is to be told as it
 /// is, and its outcome.
 #[must_use]
-pub fn of_rule(rule: &UpstreamRule, fault: &mut Fault, hint: Option<Duration>) -> Outcome {
-    let base = of_fault(fault, hint, true);
+pub fn classify_by_rule(rule: &UpstreamRule, fault: &mut Fault, hint: Option<Duration>) -> Outcome {
+    let base = classify_fault(fault, hint, true);
     if rule.action == RuleAction::Pass {
         fault.kind = FaultKind::BadRequest;
         return Outcome {
-            blame: Blame::Nobody,
+            blame: Blame::None,
             retry: Retry::No,
-            cool: Cool::Nothing,
-            counts: false,
+            cooldown: CooldownClass::None,
+            counts_as_attempt: false,
             ..base
         };
     }
@@ -174,24 +193,28 @@ pub fn of_rule(rule: &UpstreamRule, fault: &mut Fault, hint: Option<Duration>) -
         RuleScope::Account => Blame::Account,
         RuleScope::Key => Blame::Key,
         RuleScope::KeyModel => Blame::KeyModel,
-        RuleScope::Request => Blame::Nobody,
+        RuleScope::Request => Blame::None,
         RuleScope::Upstream => Blame::Upstream,
     };
     let cools =
-        blame != Blame::Nobody && (rule.action == RuleAction::Cool || rule.cool_for.is_some());
+        blame != Blame::None && (rule.action == RuleAction::Cool || rule.cool_for.is_some());
     Outcome {
-        blame: if cools { blame } else { Blame::Nobody },
+        blame: if cools { blame } else { Blame::None },
         retry: if blame == Blame::Account { Retry::OtherAccount } else { Retry::Other },
-        cool: if cools { Cool::RateLimited } else { Cool::Nothing },
+        cooldown: if cools { CooldownClass::RateLimited } else { CooldownClass::None },
         hint: rule.cool_for.or(base.hint),
-        counts: rule.action == RuleAction::Retry,
+        counts_as_attempt: rule.action == RuleAction::Retry,
         ..base
     }
 }
 
 /// The first rule that is of such a refusal; `text` is all that the answer said.
 #[must_use]
-pub fn rule<'a>(rules: &'a [UpstreamRule], status: u16, text: &str) -> Option<&'a UpstreamRule> {
+pub fn find_rule<'a>(
+    rules: &'a [UpstreamRule],
+    status: u16,
+    text: &str,
+) -> Option<&'a UpstreamRule> {
     rules.iter().find(|rule| {
         rule.statuses.as_ref().is_none_or(|set| set.contains(status))
             && rule.text.as_ref().is_none_or(|needle| needle.matches(text))
@@ -200,40 +223,43 @@ pub fn rule<'a>(rules: &'a [UpstreamRule], status: u16, text: &str) -> Option<&'
 
 /// Reads what the connection did.
 #[must_use]
-pub fn of_transport(fault: &TransportFault) -> Outcome {
+pub fn classify_transport(fault: &TransportFault) -> Outcome {
     let kind = fault.kind;
     let base = Outcome {
         blame: Blame::Upstream,
         retry: Retry::Other,
-        cool: Cool::ServerError,
+        cooldown: CooldownClass::ServerError,
         hint: None,
-        counts: fault.may_be_received,
+        counts_as_attempt: fault.may_be_received,
         maybe_billed: false,
         cause: fault.message.as_str().into(),
     };
     match kind {
         TransportKind::Stale => Outcome {
-            blame: Blame::Nobody,
-            retry: Retry::SameAtOnce,
-            cool: Cool::Nothing,
-            counts: false,
+            blame: Blame::None,
+            retry: Retry::SameImmediately,
+            cooldown: CooldownClass::None,
+            counts_as_attempt: false,
             ..base
         },
-        TransportKind::NetworkDown => {
-            Outcome { blame: Blame::Nobody, cool: Cool::Nothing, counts: false, ..base }
-        }
+        TransportKind::NetworkDown => Outcome {
+            blame: Blame::None,
+            cooldown: CooldownClass::None,
+            counts_as_attempt: false,
+            ..base
+        },
         TransportKind::TooLarge => {
-            Outcome { blame: Blame::Nobody, retry: Retry::No, cool: Cool::Nothing, ..base }
+            Outcome { blame: Blame::None, retry: Retry::No, cooldown: CooldownClass::None, ..base }
         }
         TransportKind::Connect
         | TransportKind::ConnectTimeout
         | TransportKind::Dns
-        | TransportKind::Tls => Outcome { counts: false, ..base },
+        | TransportKind::Tls => Outcome { counts_as_attempt: false, ..base },
         TransportKind::Reset | TransportKind::FirstByteTimeout | TransportKind::TotalTimeout => {
-            Outcome { counts: true, maybe_billed: fault.may_be_received, ..base }
+            Outcome { counts_as_attempt: true, maybe_billed: fault.may_be_received, ..base }
         }
         TransportKind::InvalidHttp | TransportKind::BodyBroken | TransportKind::IdleTimeout => {
-            Outcome { counts: true, ..base }
+            Outcome { counts_as_attempt: true, ..base }
         }
     }
 }
@@ -256,11 +282,11 @@ mod tests {
     }
 
     fn said(kind: FaultKind, status: u16) -> Outcome {
-        of_fault(&fault(kind, status, ""), None, true)
+        classify_fault(&fault(kind, status, ""), None, true)
     }
 
     fn did(kind: TransportKind, sent: bool) -> Outcome {
-        of_transport(&TransportFault {
+        classify_transport(&TransportFault {
             kind,
             message: "connection refused (a.example:443)".to_owned(),
             may_be_received: sent,
@@ -271,12 +297,18 @@ mod tests {
     fn assert_row(
         outcome: &Outcome,
         blame: Blame,
-        cool: Cool,
+        cool: CooldownClass,
         retry: Retry,
         counts: bool,
         may_pass: bool,
     ) {
-        let got = (outcome.blame, outcome.cool, outcome.retry, outcome.counts, outcome.may_pass());
+        let got = (
+            outcome.blame,
+            outcome.cooldown,
+            outcome.retry,
+            outcome.counts_as_attempt,
+            outcome.may_recover(),
+        );
         assert_eq!(got, (blame, cool, retry, counts, may_pass));
     }
 
@@ -284,8 +316,8 @@ mod tests {
     fn a_bad_request_is_nobodys_fault_and_is_not_tried_again() {
         for status in [400, 404, 413, 422] {
             let outcome = said(FaultKind::BadRequest, status);
-            assert_row(&outcome, Blame::Nobody, Cool::Nothing, Retry::No, false, false);
-            assert!(outcome.answered(), "{status}");
+            assert_row(&outcome, Blame::None, CooldownClass::None, Retry::No, false, false);
+            assert!(outcome.blames_request(), "{status}");
         }
     }
 
@@ -294,7 +326,7 @@ mod tests {
         assert_row(
             &said(FaultKind::KeyRejected, 401),
             Blame::Key,
-            Cool::Rejected,
+            CooldownClass::Rejected,
             Retry::Other,
             false,
             false,
@@ -306,7 +338,7 @@ mod tests {
         assert_row(
             &said(FaultKind::Forbidden, 403),
             Blame::KeyModel,
-            Cool::Quota,
+            CooldownClass::Quota,
             Retry::Other,
             false,
             false,
@@ -319,7 +351,7 @@ mod tests {
             assert_row(
                 &said(FaultKind::Quota, status),
                 Blame::Account,
-                Cool::Quota,
+                CooldownClass::Quota,
                 Retry::OtherAccount,
                 false,
                 false,
@@ -332,7 +364,7 @@ mod tests {
         assert_row(
             &said(FaultKind::ModelNotFound, 404),
             Blame::KeyModel,
-            Cool::ModelMissing,
+            CooldownClass::ModelMissing,
             Retry::Other,
             false,
             false,
@@ -341,12 +373,19 @@ mod tests {
 
     #[test]
     fn a_429_cools_the_key_for_that_model_only() {
-        let outcome = of_fault(
+        let outcome = classify_fault(
             &fault(FaultKind::RateLimited, 429, "rate_limit_exceeded"),
             Some(Duration::from_secs(30)),
             true,
         );
-        assert_row(&outcome, Blame::KeyModel, Cool::RateLimited, Retry::Other, false, true);
+        assert_row(
+            &outcome,
+            Blame::KeyModel,
+            CooldownClass::RateLimited,
+            Retry::Other,
+            false,
+            true,
+        );
         assert_eq!(outcome.hint, Some(Duration::from_secs(30)));
         assert_eq!(&*outcome.cause, "429 rate_limit_exceeded");
     }
@@ -356,7 +395,7 @@ mod tests {
         assert_row(
             &said(FaultKind::AccountLimited, 429),
             Blame::Account,
-            Cool::RateLimited,
+            CooldownClass::RateLimited,
             Retry::OtherAccount,
             false,
             true,
@@ -374,22 +413,29 @@ mod tests {
             assert_row(
                 &said(kind, status),
                 Blame::UpstreamAndKey,
-                Cool::ServerError,
+                CooldownClass::ServerError,
                 Retry::Other,
                 true,
                 true,
             );
         }
-        let unlisted = of_fault(&fault(FaultKind::Server, 501, ""), None, false);
-        assert_row(&unlisted, Blame::UpstreamAndKey, Cool::ServerError, Retry::No, true, false);
+        let unlisted = classify_fault(&fault(FaultKind::Server, 501, ""), None, false);
+        assert_row(
+            &unlisted,
+            Blame::UpstreamAndKey,
+            CooldownClass::ServerError,
+            Retry::No,
+            true,
+            false,
+        );
     }
 
     #[test]
     fn a_conflict_is_tried_once_more() {
         assert_row(
             &said(FaultKind::Conflict, 409),
-            Blame::Nobody,
-            Cool::Nothing,
+            Blame::None,
+            CooldownClass::None,
             Retry::Once,
             true,
             true,
@@ -400,13 +446,13 @@ mod tests {
     fn a_login_page_cools_nothing_and_is_not_asked_twice() {
         assert_row(
             &said(FaultKind::CaptivePortal, 200),
-            Blame::Nobody,
-            Cool::Nothing,
+            Blame::None,
+            CooldownClass::None,
             Retry::Other,
             true,
             false,
         );
-        assert!(!said(FaultKind::CaptivePortal, 200).answered());
+        assert!(!said(FaultKind::CaptivePortal, 200).blames_request());
     }
 
     #[test]
@@ -420,7 +466,7 @@ mod tests {
             assert_row(
                 &did(kind, false),
                 Blame::Upstream,
-                Cool::ServerError,
+                CooldownClass::ServerError,
                 Retry::Other,
                 false,
                 true,
@@ -432,9 +478,9 @@ mod tests {
     fn a_stale_connection_is_tried_again_at_once_uncounted() {
         assert_row(
             &did(TransportKind::Stale, true),
-            Blame::Nobody,
-            Cool::Nothing,
-            Retry::SameAtOnce,
+            Blame::None,
+            CooldownClass::None,
+            Retry::SameImmediately,
             false,
             false,
         );
@@ -446,7 +492,14 @@ mod tests {
             [TransportKind::Reset, TransportKind::FirstByteTimeout, TransportKind::TotalTimeout]
         {
             let outcome = did(kind, true);
-            assert_row(&outcome, Blame::Upstream, Cool::ServerError, Retry::Other, true, true);
+            assert_row(
+                &outcome,
+                Blame::Upstream,
+                CooldownClass::ServerError,
+                Retry::Other,
+                true,
+                true,
+            );
             assert!(outcome.maybe_billed, "{kind:?}");
         }
     }
@@ -457,7 +510,14 @@ mod tests {
             [TransportKind::BodyBroken, TransportKind::IdleTimeout, TransportKind::InvalidHttp]
         {
             let outcome = did(kind, true);
-            assert_row(&outcome, Blame::Upstream, Cool::ServerError, Retry::Other, true, true);
+            assert_row(
+                &outcome,
+                Blame::Upstream,
+                CooldownClass::ServerError,
+                Retry::Other,
+                true,
+                true,
+            );
             assert!(!outcome.maybe_billed, "{kind:?}");
         }
     }
@@ -473,10 +533,10 @@ mod tests {
             cool_for: seconds.map(Duration::from_secs),
         };
         let rules = [of(RuleAction::Retry, RuleScope::KeyModel, Some(30))];
-        assert!(rule(&rules, 400, "no capacity left").is_some());
+        assert!(find_rule(&rules, 400, "no capacity left").is_some());
         assert!(
-            rule(&rules, 400, "bad field").is_none()
-                && rule(&rules, 429, "no capacity left").is_none()
+            find_rule(&rules, 400, "bad field").is_none()
+                && find_rule(&rules, 429, "no capacity left").is_none()
         );
 
         for (action, scope, seconds, blame, cool, retry, counts, may_pass) in [
@@ -484,8 +544,8 @@ mod tests {
                 RuleAction::Retry,
                 RuleScope::Request,
                 None,
-                Blame::Nobody,
-                Cool::Nothing,
+                Blame::None,
+                CooldownClass::None,
                 Retry::Other,
                 true,
                 false,
@@ -495,7 +555,7 @@ mod tests {
                 RuleScope::KeyModel,
                 Some(30),
                 Blame::KeyModel,
-                Cool::RateLimited,
+                CooldownClass::RateLimited,
                 Retry::Other,
                 true,
                 true,
@@ -505,7 +565,7 @@ mod tests {
                 RuleScope::Key,
                 None,
                 Blame::Key,
-                Cool::RateLimited,
+                CooldownClass::RateLimited,
                 Retry::Other,
                 false,
                 true,
@@ -515,7 +575,7 @@ mod tests {
                 RuleScope::Account,
                 Some(5),
                 Blame::Account,
-                Cool::RateLimited,
+                CooldownClass::RateLimited,
                 Retry::OtherAccount,
                 false,
                 true,
@@ -525,7 +585,7 @@ mod tests {
                 RuleScope::Upstream,
                 Some(5),
                 Blame::Upstream,
-                Cool::RateLimited,
+                CooldownClass::RateLimited,
                 Retry::Other,
                 false,
                 true,
@@ -534,15 +594,15 @@ mod tests {
                 RuleAction::Pass,
                 RuleScope::Key,
                 Some(5),
-                Blame::Nobody,
-                Cool::Nothing,
+                Blame::None,
+                CooldownClass::None,
                 Retry::No,
                 false,
                 false,
             ),
         ] {
             let mut said = fault(FaultKind::Server, 500, "");
-            let outcome = of_rule(&of(action, scope, seconds), &mut said, None);
+            let outcome = classify_by_rule(&of(action, scope, seconds), &mut said, None);
             assert_row(&outcome, blame, cool, retry, counts, may_pass);
             assert_eq!(
                 outcome.hint,
@@ -556,8 +616,8 @@ mod tests {
     fn our_own_network_is_nobodys_fault() {
         assert_row(
             &did(TransportKind::NetworkDown, false),
-            Blame::Nobody,
-            Cool::Nothing,
+            Blame::None,
+            CooldownClass::None,
             Retry::Other,
             false,
             true,

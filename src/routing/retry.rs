@@ -10,15 +10,15 @@ use crate::{
 };
 
 /// Moves to other candidates that cost nobody anything, per request.
-const FREE_MOVES: u32 = 32;
+const MAX_FREE_ATTEMPTS: u32 = 32;
 /// Retries that are always allowed within the span that is looked at, however few requests there
 /// are.
-const FLOOR: u64 = 10;
-const SPAN_SECONDS: usize = 10;
+const MIN_RETRIES: u64 = 10;
+const BUDGET_WINDOW_SECONDS: usize = 10;
 
 /// What a request's attempts have used up so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Attempts {
+pub struct AttemptCounts {
     /// Tries that may have cost upstream work.
     pub costly: u32,
     /// Refusals that cost nothing.
@@ -33,12 +33,12 @@ pub struct Attempts {
     pub stale: u32,
 }
 
-impl Attempts {
+impl AttemptCounts {
     /// Counts an attempt that failed; to be called before [`again`].
-    pub fn failed(&mut self, outcome: &Outcome) {
+    pub fn count_failure(&mut self, outcome: &Outcome) {
         match outcome.retry {
-            How::SameAtOnce => self.stale += 1,
-            _ if outcome.counts => self.costly += 1,
+            How::SameImmediately => self.stale += 1,
+            _ if outcome.counts_as_attempt => self.costly += 1,
             _ => self.free += 1,
         }
         self.conflicts += u32::from(outcome.retry == How::Once);
@@ -48,7 +48,7 @@ impl Attempts {
 
 /// Where the next try would go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum To {
+pub enum RetryTarget {
     /// To a candidate that is ready: never refused by the budget.
     Other,
     /// To one that failed in this request already, after a pause; or a wait until it comes back.
@@ -57,15 +57,15 @@ pub enum To {
 
 /// Whether there is another try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Again {
+pub enum RetryDecision {
     After(Duration),
-    AtOnce,
-    Stop(Stop),
+    Immediately,
+    Stop(RetryDenied),
 }
 
 /// Why there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
+pub enum RetryDenied {
     /// Retries make up too much of the traffic already.
     Budget,
     /// `max_attempts` is reached.
@@ -74,7 +74,7 @@ pub enum Stop {
     Final,
 }
 
-impl Stop {
+impl RetryDenied {
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -88,69 +88,69 @@ impl Stop {
 /// Whether the request whose newest attempt ended like this, and is counted in `so_far`, may be
 /// tried again. A yes for [`To::Same`] is taken as done: it counts as a repeat and is charged to
 /// the budget.
-pub fn again(
+pub fn decide_retry(
     outcome: &Outcome,
-    so_far: &mut Attempts,
-    to: To,
+    so_far: &mut AttemptCounts,
+    to: RetryTarget,
     rules: &RetrySettings,
-    budget: &mut Budget,
+    budget: &mut RetryBudget,
     now: Mono,
-    draw: &mut dyn Rng,
-) -> Again {
-    let most = rules.max_attempts.max(1);
+    rng: &mut dyn Rng,
+) -> RetryDecision {
+    let max_attempts = rules.max_attempts.max(1);
     match outcome.retry {
-        How::No => return Again::Stop(Stop::Final),
+        How::No => return RetryDecision::Stop(RetryDenied::Final),
         // A fresh connection is made next; one that is dead again is no accident.
-        How::SameAtOnce if so_far.stale <= 2 => return Again::AtOnce,
-        How::SameAtOnce => return Again::Stop(Stop::Final),
-        How::Once if so_far.conflicts > 1 => return Again::Stop(Stop::Final),
+        How::SameImmediately if so_far.stale <= 2 => return RetryDecision::Immediately,
+        How::SameImmediately => return RetryDecision::Stop(RetryDenied::Final),
+        How::Once if so_far.conflicts > 1 => return RetryDecision::Stop(RetryDenied::Final),
         How::Once | How::Other | How::OtherAccount => {}
     }
     if so_far.maybe_billed > 1 {
-        return Again::Stop(Stop::Final);
+        return RetryDecision::Stop(RetryDenied::Final);
     }
-    if so_far.costly >= most || so_far.free >= FREE_MOVES {
-        return Again::Stop(Stop::Attempts);
+    if so_far.costly >= max_attempts || so_far.free >= MAX_FREE_ATTEMPTS {
+        return RetryDecision::Stop(RetryDenied::Attempts);
     }
-    if to == To::Other {
-        if outcome.counts {
-            budget.retried(now);
+    if to == RetryTarget::Other {
+        if outcome.counts_as_attempt {
+            budget.count_retry(now);
         }
-        return Again::AtOnce;
+        return RetryDecision::Immediately;
     }
-    if so_far.repeats + 1 >= most {
-        return Again::Stop(Stop::Attempts);
+    if so_far.repeats + 1 >= max_attempts {
+        return RetryDecision::Stop(RetryDenied::Attempts);
     }
     if !budget.allows(rules.budget, now) {
-        return Again::Stop(Stop::Budget);
+        return RetryDecision::Stop(RetryDenied::Budget);
     }
-    budget.retried(now);
+    budget.count_retry(now);
     so_far.repeats += 1;
-    Again::After(full_jitter(rules.backoff, rules.max_backoff, so_far.repeats - 1, draw))
+    RetryDecision::After(full_jitter(rules.backoff, rules.max_backoff, so_far.repeats - 1, rng))
 }
 
 /// Of all traffic of the last ten seconds, how much was retries.
 #[derive(Clone, Debug)]
-pub struct Budget {
+pub struct RetryBudget {
     requests: RollingBuckets,
     retries: RollingBuckets,
 }
 
-impl Default for Budget {
+impl Default for RetryBudget {
     fn default() -> Self {
-        let seconds = || RollingBuckets::new(Duration::from_secs(1), SPAN_SECONDS);
+        let seconds = || RollingBuckets::new(Duration::from_secs(1), BUDGET_WINDOW_SECONDS);
         Self { requests: seconds(), retries: seconds() }
     }
 }
 
-impl Budget {
+impl RetryBudget {
     /// Counts a request as it comes in.
-    pub fn request(&mut self, now: Mono) {
+    pub fn count_request(&mut self, now: Mono) {
         self.requests.add(1, now);
     }
 
     /// Counts a retry, allowed or not asked for.
-    pub fn retried(&mut self, now: Mono) {
+    pub fn count_retry(&mut self, now: Mono) {
         self.retries.add(1, now);
     }
 
@@ -158,7 +158,7 @@ impl Budget {
     #[must_use]
     pub fn allows(&self, share: f64, now: Mono) -> bool {
         let allowed = (self.requests.sum(now) as f64 * share.clamp(0.0, 1.0)) as u64;
-        self.retries.sum(now) < allowed.max(FLOOR)
+        self.retries.sum(now) < allowed.max(MIN_RETRIES)
     }
 }
 
@@ -170,7 +170,7 @@ mod tests {
         ir::fault::{Fault, FaultKind, TransportFault, TransportKind},
         routing::{
             fixture::{at, policy},
-            outcome::{of_fault, of_transport},
+            outcome::{classify_fault, classify_transport},
         },
     };
 
@@ -184,15 +184,15 @@ mod tests {
             param: None,
             retry_after: None,
         };
-        of_fault(&fault, None, true)
+        classify_fault(&fault, None, true)
     }
 
     /// How many tries a request makes that always ends like this and always goes `to`.
-    fn tries(outcome: &Outcome, to: To, rules: &RetrySettings) -> (u32, Stop) {
-        let (mut so_far, mut budget) = (Attempts::default(), Budget::default());
+    fn tries(outcome: &Outcome, to: RetryTarget, rules: &RetrySettings) -> (u32, RetryDenied) {
+        let (mut so_far, mut budget) = (AttemptCounts::default(), RetryBudget::default());
         for tries in 1..100 {
-            so_far.failed(outcome);
-            if let Again::Stop(why) = again(
+            so_far.count_failure(outcome);
+            if let RetryDecision::Stop(why) = decide_retry(
                 outcome,
                 &mut so_far,
                 to,
@@ -210,25 +210,25 @@ mod tests {
     #[test]
     fn how_often_each_kind_of_failure_is_tried() {
         let rules = policy().retry;
-        let lost = of_transport(&TransportFault {
+        let lost = classify_transport(&TransportFault {
             kind: TransportKind::Reset,
             message: String::new(),
             may_be_received: true,
         });
-        let refused = of_transport(&TransportFault {
+        let refused = classify_transport(&TransportFault {
             kind: TransportKind::Connect,
             message: String::new(),
             may_be_received: false,
         });
         for (outcome, to, want) in [
-            (said(FaultKind::Server, 500), To::Other, (4, Stop::Attempts)),
-            (said(FaultKind::Server, 500), To::Same, (4, Stop::Attempts)),
-            (said(FaultKind::RateLimited, 429), To::Other, (32, Stop::Attempts)),
-            (said(FaultKind::RateLimited, 429), To::Same, (4, Stop::Attempts)),
-            (refused, To::Other, (32, Stop::Attempts)),
-            (said(FaultKind::Conflict, 409), To::Same, (2, Stop::Final)),
-            (lost, To::Other, (2, Stop::Final)),
-            (said(FaultKind::BadRequest, 400), To::Other, (1, Stop::Final)),
+            (said(FaultKind::Server, 500), RetryTarget::Other, (4, RetryDenied::Attempts)),
+            (said(FaultKind::Server, 500), RetryTarget::Same, (4, RetryDenied::Attempts)),
+            (said(FaultKind::RateLimited, 429), RetryTarget::Other, (32, RetryDenied::Attempts)),
+            (said(FaultKind::RateLimited, 429), RetryTarget::Same, (4, RetryDenied::Attempts)),
+            (refused, RetryTarget::Other, (32, RetryDenied::Attempts)),
+            (said(FaultKind::Conflict, 409), RetryTarget::Same, (2, RetryDenied::Final)),
+            (lost, RetryTarget::Other, (2, RetryDenied::Final)),
+            (said(FaultKind::BadRequest, 400), RetryTarget::Other, (1, RetryDenied::Final)),
         ] {
             assert_eq!(tries(&outcome, to, &rules), want, "{} {to:?}", outcome.cause);
         }
@@ -237,39 +237,39 @@ mod tests {
     #[test]
     fn one_attempt_means_one_attempt() {
         let rules = RetrySettings { max_attempts: 1, ..policy().retry };
-        assert_eq!(tries(&said(FaultKind::Server, 500), To::Other, &rules).0, 1);
-        assert_eq!(tries(&said(FaultKind::RateLimited, 429), To::Same, &rules).0, 1);
+        assert_eq!(tries(&said(FaultKind::Server, 500), RetryTarget::Other, &rules).0, 1);
+        assert_eq!(tries(&said(FaultKind::RateLimited, 429), RetryTarget::Same, &rules).0, 1);
     }
 
     #[test]
     fn pauses_double_with_full_jitter() {
         let (outcome, rules) = (said(FaultKind::Server, 500), policy().retry);
-        let (mut so_far, mut budget) = (Attempts::default(), Budget::default());
+        let (mut so_far, mut budget) = (AttemptCounts::default(), RetryBudget::default());
         for (luck, millis) in [(1.0, 250), (0.5, 250), (1.0, 1_000)] {
-            so_far.failed(&outcome);
-            let got = again(
+            so_far.count_failure(&outcome);
+            let got = decide_retry(
                 &outcome,
                 &mut so_far,
-                To::Same,
+                RetryTarget::Same,
                 &rules,
                 &mut budget,
                 at(0),
                 &mut ScriptedRng::new(&[luck]),
             );
-            assert_eq!(got, Again::After(Duration::from_millis(millis)));
+            assert_eq!(got, RetryDecision::After(Duration::from_millis(millis)));
         }
     }
 
     #[test]
     fn the_budget_is_a_share_of_the_requests_with_a_floor() {
-        let mut budget = Budget::default();
+        let mut budget = RetryBudget::default();
         for _ in 0..10 {
             assert!(budget.allows(0.2, at(0)));
-            budget.retried(at(0));
+            budget.count_retry(at(0));
         }
         assert!(!budget.allows(0.2, at(0)), "the floor is ten");
         for _ in 0..100 {
-            budget.request(at(1));
+            budget.count_request(at(1));
         }
         assert!(budget.allows(0.2, at(1)), "a fifth of a hundred is twenty");
         assert!(!budget.allows(0.0, at(1)));
@@ -279,33 +279,33 @@ mod tests {
     #[test]
     fn moving_to_a_ready_candidate_is_never_refused_by_the_budget() {
         let (outcome, rules) = (said(FaultKind::Server, 500), policy().retry);
-        let mut budget = Budget::default();
+        let mut budget = RetryBudget::default();
         for _ in 0..1_000 {
-            budget.retried(at(0));
+            budget.count_retry(at(0));
         }
-        let mut so_far = Attempts::default();
-        so_far.failed(&outcome);
+        let mut so_far = AttemptCounts::default();
+        so_far.count_failure(&outcome);
         assert_eq!(
-            again(
+            decide_retry(
                 &outcome,
                 &mut so_far,
-                To::Other,
+                RetryTarget::Other,
                 &rules,
                 &mut budget,
                 at(0),
                 &mut ScriptedRng::new(&[0.0])
             ),
-            Again::AtOnce
+            RetryDecision::Immediately
         );
-        let same = again(
+        let same = decide_retry(
             &outcome,
             &mut so_far,
-            To::Same,
+            RetryTarget::Same,
             &rules,
             &mut budget,
             at(0),
             &mut ScriptedRng::new(&[0.0]),
         );
-        assert_eq!(same, Again::Stop(Stop::Budget));
+        assert_eq!(same, RetryDecision::Stop(RetryDenied::Budget));
     }
 }

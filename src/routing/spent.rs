@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     health::MINUTE,
-    learned::{Demand, Kind, Learned, Window},
+    learned::{LimitKind, LimitWindow, RateLimitState, TokenDemand},
 };
 use crate::{
     base::{
@@ -16,38 +16,38 @@ use crate::{
 };
 
 /// Models of one key that are counted by themselves; names come from clients, so they are bounded.
-const MODELS: usize = 64;
+const MAX_MODELS: usize = 64;
 
 /// One key's use.
 #[derive(Debug, Default)]
-pub struct Spent {
-    all: Count,
-    models: Vec<(Arc<str>, Count, Learned)>,
+pub struct KeyUsage {
+    total: UsageCounter,
+    models: Vec<(Arc<str>, UsageCounter, RateLimitState)>,
 }
 
 #[derive(Debug, Default)]
-struct Count {
+struct UsageCounter {
     requests: SlidingLog,
     tokens: SlidingSum,
 }
 
 /// What an attempt reserved, to be settled by its true usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reserved {
-    all: Option<RollingReservation>,
+pub struct KeyReservation {
+    total: Option<RollingReservation>,
     model: Option<RollingReservation>,
 }
 
 /// What stands against another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hurdle {
+pub enum LimitHit {
     /// A configured limit is used up.
-    Full { what: &'static str, until: Mono },
+    Configured { limit_name: &'static str, until: Mono },
     /// The provider says that too little is left.
-    Short { kind: Kind, window: Window },
+    Provider { kind: LimitKind, window: LimitWindow },
 }
 
-impl Spent {
+impl KeyUsage {
     /// Whether there is anything to look at; most keys have no limits, and their providers tell of
     /// none.
     #[must_use]
@@ -58,25 +58,25 @@ impl Spent {
     /// What stands against an attempt with this demand; a configured limit before what the provider
     /// said.
     #[must_use]
-    pub fn hurdle(
+    pub fn limit_hit(
         &self,
         model: &Arc<str>,
         all: KeyLimit,
         narrow: KeyLimit,
-        demand: Demand,
+        demand: TokenDemand,
         now: Mono,
-    ) -> Option<Hurdle> {
+    ) -> Option<LimitHit> {
         let full = |until: Option<Mono>, what| until.map(|until| (until, what));
         let row = if self.models.is_empty() {
             None
         } else {
-            self.models.iter().find(|(name, ..)| same(name, model))
+            self.models.iter().find(|(name, ..)| same_model(name, model))
         };
         let mut worst =
-            full(self.all.requests.full_until(all.rpm, MINUTE, now), "requests per minute");
+            full(self.total.requests.full_until(all.rpm, MINUTE, now), "requests per minute");
         if all.tpm > 0 {
             worst = worst.max(full(
-                self.all.tokens.full_until(u64::from(all.tpm), demand.total(), now),
+                self.total.tokens.full_until(u64::from(all.tpm), demand.total(), now),
                 "tokens per minute",
             ));
         }
@@ -89,10 +89,10 @@ impl Spent {
             worst = worst.max(full(tokens, "tokens per minute for this model"));
         }
         if let Some((until, what)) = worst {
-            return Some(Hurdle::Full { what, until });
+            return Some(LimitHit::Configured { limit_name: what, until });
         }
-        let (kind, window) = row?.2.short_of(demand, now)?;
-        Some(Hurdle::Short { kind, window })
+        let (kind, window) = row?.2.exhausted_by(demand, now)?;
+        Some(LimitHit::Provider { kind, window })
     }
 
     /// Counts an attempt.
@@ -101,66 +101,80 @@ impl Spent {
         model: &Arc<str>,
         all: KeyLimit,
         narrow: KeyLimit,
-        demand: Demand,
+        demand: TokenDemand,
         now: Mono,
-    ) -> Option<Reserved> {
-        let mut reserved = Reserved { all: self.all.book(all, demand, now), model: None };
+    ) -> Option<KeyReservation> {
+        let mut reserved =
+            KeyReservation { total: self.total.reserve(all, demand, now), model: None };
         if !narrow.is_unlimited() || !self.models.is_empty() {
             if !narrow.is_unlimited() {
-                reserved.model = self.row(model, now).1.book(narrow, demand, now);
+                reserved.model = self.model_usage_mut(model, now).1.reserve(narrow, demand, now);
             }
-            if let Some((.., learned)) = self.models.iter_mut().find(|(name, ..)| same(name, model))
+            if let Some((.., learned)) =
+                self.models.iter_mut().find(|(name, ..)| same_model(name, model))
             {
-                learned.spend(demand);
+                learned.consume(demand);
             }
         }
-        (reserved.all.is_some() || reserved.model.is_some()).then_some(reserved)
+        (reserved.total.is_some() || reserved.model.is_some()).then_some(reserved)
     }
 
     /// The attempt used so many tokens.
-    pub fn settle(&mut self, model: &Arc<str>, reserved: Reserved, tokens: u64) {
-        if let Some(booked) = reserved.all {
-            self.all.tokens.correct(booked, tokens);
+    pub fn settle(&mut self, model: &Arc<str>, reserved: KeyReservation, tokens: u64) {
+        if let Some(booked) = reserved.total {
+            self.total.tokens.correct(booked, tokens);
         }
         if let Some(booked) = reserved.model
-            && let Some((_, count, _)) = self.models.iter_mut().find(|(name, ..)| same(name, model))
+            && let Some((_, count, _)) =
+                self.models.iter_mut().find(|(name, ..)| same_model(name, model))
         {
             count.tokens.correct(booked, tokens);
         }
     }
 
     /// What is known of the provider's own limits for a model; made where it is not.
-    pub fn learned_mut(&mut self, model: &Arc<str>, now: Mono) -> &mut Learned {
-        &mut self.row(model, now).2
+    pub fn rate_limits_mut(&mut self, model: &Arc<str>, now: Mono) -> &mut RateLimitState {
+        &mut self.model_usage_mut(model, now).2
     }
 
     /// Forgets what the provider said, for one model or all.
-    pub fn forget(&mut self, model: Option<&Arc<str>>) {
+    pub fn clear_rate_limits(&mut self, model: Option<&Arc<str>>) {
         for (name, _, learned) in &mut self.models {
-            if model.is_none_or(|model| same(name, model)) {
-                *learned = Learned::default();
+            if model.is_none_or(|model| same_model(name, model)) {
+                *learned = RateLimitState::default();
             }
         }
     }
 
     /// The provider's own limits, as far as they hold now.
-    pub fn learned(&self, now: Mono) -> impl Iterator<Item = (&Arc<str>, Kind, Window)> {
+    pub fn rate_limits(
+        &self,
+        now: Mono,
+    ) -> impl Iterator<Item = (&Arc<str>, LimitKind, LimitWindow)> {
         self.models.iter().flat_map(move |(model, _, learned)| {
-            learned.each(now).map(move |(kind, window)| (model, kind, window))
+            learned.active(now).map(move |(kind, window)| (model, kind, window))
         })
     }
 
-    fn row(&mut self, model: &Arc<str>, now: Mono) -> &mut (Arc<str>, Count, Learned) {
-        let at = match self.models.iter().position(|(name, ..)| same(name, model)) {
+    fn model_usage_mut(
+        &mut self,
+        model: &Arc<str>,
+        now: Mono,
+    ) -> &mut (Arc<str>, UsageCounter, RateLimitState) {
+        let at = match self.models.iter().position(|(name, ..)| same_model(name, model)) {
             Some(at) => at,
             None => {
-                if self.models.len() >= MODELS {
+                if self.models.len() >= MAX_MODELS {
                     let over = self.models.iter().position(|(_, count, learned)| {
-                        count.tokens.sum(now) == 0 && learned.is_over(now)
+                        count.tokens.sum(now) == 0 && learned.is_expired(now)
                     });
                     self.models.remove(over.unwrap_or(0));
                 }
-                self.models.push((Arc::clone(model), Count::default(), Learned::default()));
+                self.models.push((
+                    Arc::clone(model),
+                    UsageCounter::default(),
+                    RateLimitState::default(),
+                ));
                 self.models.len() - 1
             }
         };
@@ -168,8 +182,13 @@ impl Spent {
     }
 }
 
-impl Count {
-    fn book(&mut self, limit: KeyLimit, demand: Demand, now: Mono) -> Option<RollingReservation> {
+impl UsageCounter {
+    fn reserve(
+        &mut self,
+        limit: KeyLimit,
+        demand: TokenDemand,
+        now: Mono,
+    ) -> Option<RollingReservation> {
         if limit.rpm > 0 {
             self.requests.record(MINUTE, now);
         }
@@ -177,7 +196,7 @@ impl Count {
     }
 }
 
-fn same(a: &Arc<str>, b: &Arc<str>) -> bool {
+fn same_model(a: &Arc<str>, b: &Arc<str>) -> bool {
     Arc::ptr_eq(a, b) || a == b
 }
 
@@ -191,28 +210,28 @@ mod tests {
         routing::fixture::at,
     };
 
-    const NONE: KeyLimit = KeyLimit { rpm: 0, tpm: 0 };
-    const SMALL: Demand = Demand { input: 100, output: 100 };
+    const NO_LIMIT: KeyLimit = KeyLimit { rpm: 0, tpm: 0 };
+    const SMALL_DEMAND: TokenDemand = TokenDemand { input: 100, output: 100 };
 
     #[test]
     fn a_models_own_limit_narrows_that_model_only() {
         let (glm, gpt): (Arc<str>, Arc<str>) = ("glm".into(), "gpt".into());
         let (all, narrow) = (KeyLimit { rpm: 3, tpm: 0 }, KeyLimit { rpm: 1, tpm: 0 });
-        let mut spent = Spent::default();
-        spent.reserve(&glm, all, narrow, SMALL, at(0));
+        let mut spent = KeyUsage::default();
+        spent.reserve(&glm, all, narrow, SMALL_DEMAND, at(0));
 
-        let what = "requests per minute for this model";
+        let limit_name = "requests per minute for this model";
         assert_eq!(
-            spent.hurdle(&glm, all, narrow, SMALL, at(1)),
-            Some(Hurdle::Full { what, until: at(60) })
+            spent.limit_hit(&glm, all, narrow, SMALL_DEMAND, at(1)),
+            Some(LimitHit::Configured { limit_name, until: at(60) })
         );
-        assert_eq!(spent.hurdle(&gpt, all, NONE, SMALL, at(1)), None);
-        spent.reserve(&gpt, all, NONE, SMALL, at(1));
-        spent.reserve(&gpt, all, NONE, SMALL, at(2));
-        let what = "requests per minute";
+        assert_eq!(spent.limit_hit(&gpt, all, NO_LIMIT, SMALL_DEMAND, at(1)), None);
+        spent.reserve(&gpt, all, NO_LIMIT, SMALL_DEMAND, at(1));
+        spent.reserve(&gpt, all, NO_LIMIT, SMALL_DEMAND, at(2));
+        let limit_name = "requests per minute";
         assert_eq!(
-            spent.hurdle(&gpt, all, NONE, SMALL, at(3)),
-            Some(Hurdle::Full { what, until: at(60) }),
+            spent.limit_hit(&gpt, all, NO_LIMIT, SMALL_DEMAND, at(3)),
+            Some(LimitHit::Configured { limit_name, until: at(60) }),
             "models share the key's own"
         );
     }
@@ -221,34 +240,35 @@ mod tests {
     fn tokens_are_settled_in_both_windows() {
         let model: Arc<str> = "m".into();
         let (all, narrow) = (KeyLimit { rpm: 0, tpm: 1_000 }, KeyLimit { rpm: 0, tpm: 250 });
-        let mut spent = Spent::default();
-        let reserved = spent.reserve(&model, all, narrow, SMALL, at(0)).expect("both reserve");
+        let mut spent = KeyUsage::default();
+        let reserved =
+            spent.reserve(&model, all, narrow, SMALL_DEMAND, at(0)).expect("both reserve");
         assert!(matches!(
-            spent.hurdle(&model, all, narrow, SMALL, at(1)),
-            Some(Hurdle::Full { what: "tokens per minute for this model", .. })
+            spent.limit_hit(&model, all, narrow, SMALL_DEMAND, at(1)),
+            Some(LimitHit::Configured { limit_name: "tokens per minute for this model", .. })
         ));
         spent.settle(&model, reserved, 20);
-        assert_eq!(spent.hurdle(&model, all, narrow, SMALL, at(1)), None);
+        assert_eq!(spent.limit_hit(&model, all, narrow, SMALL_DEMAND, at(1)), None);
     }
 
     #[test]
     fn what_the_provider_said_is_of_one_model() {
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
-        let mut spent = Spent::default();
+        let mut spent = KeyUsage::default();
         let none = RateLimit { limit: Some(10), remaining: 0, resets_in: Duration::from_secs(20) };
-        spent.learned_mut(&a, at(0)).hear(
+        spent.rate_limits_mut(&a, at(0)).update(
             &RateLimits { requests: Some(none), ..RateLimits::default() },
             MINUTE,
             at(0),
         );
 
         assert!(matches!(
-            spent.hurdle(&a, NONE, NONE, SMALL, at(1)),
-            Some(Hurdle::Short { kind: Kind::Requests, .. })
+            spent.limit_hit(&a, NO_LIMIT, NO_LIMIT, SMALL_DEMAND, at(1)),
+            Some(LimitHit::Provider { kind: LimitKind::Requests, .. })
         ));
-        assert_eq!(spent.hurdle(&b, NONE, NONE, SMALL, at(1)), None);
-        assert_eq!(spent.learned(at(1)).count(), 1);
-        spent.forget(Some(&a));
-        assert_eq!(spent.hurdle(&a, NONE, NONE, SMALL, at(1)), None);
+        assert_eq!(spent.limit_hit(&b, NO_LIMIT, NO_LIMIT, SMALL_DEMAND, at(1)), None);
+        assert_eq!(spent.rate_limits(at(1)).count(), 1);
+        spent.clear_rate_limits(Some(&a));
+        assert_eq!(spent.limit_hit(&a, NO_LIMIT, NO_LIMIT, SMALL_DEMAND, at(1)), None);
     }
 }

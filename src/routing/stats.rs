@@ -5,29 +5,29 @@ use std::{cell::Cell, collections::VecDeque, time::Duration};
 
 use crate::base::{clock::Mono, window::RollingBuckets};
 
-const KEPT: usize = 100;
-const SPAN: Duration = Duration::from_secs(15 * 60);
+const MAX_ATTEMPTS: usize = 100;
+const MAX_AGE: Duration = Duration::from_secs(15 * 60);
 /// The chart: so many buckets of so many seconds.
-pub const SPARK: usize = 15;
+pub const SPARK_BUCKETS: usize = 15;
 const SPARK_WIDTH: Duration = Duration::from_secs(20);
 
 /// What is kept per upstream.
 #[derive(Clone, Debug)]
-pub struct Stats {
+pub struct AttemptStats {
     /// When it ended, whether it failed, time to first token.
-    ends: VecDeque<(Mono, bool, Option<Duration>)>,
+    recent: VecDeque<(Mono, bool, Option<Duration>)>,
     attempts: RollingBuckets,
     failed: RollingBuckets,
     /// The newest summary, and when it was made: decisions ask for it often.
-    summary: Cell<Option<(Mono, Summary)>>,
+    summary: Cell<Option<(Mono, StatsSummary)>>,
 }
 
 /// What strategies ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Summary {
+pub struct StatsSummary {
     pub attempts: u32,
     /// 0 to 1.
-    pub errors: f64,
+    pub error_rate: f64,
     pub ttft_p95: Option<Duration>,
 }
 
@@ -42,37 +42,37 @@ pub struct StatsView {
     pub spark: Vec<(u32, u32)>,
 }
 
-impl Default for Stats {
+impl Default for AttemptStats {
     fn default() -> Self {
         Self {
-            ends: VecDeque::new(),
-            attempts: RollingBuckets::new(SPARK_WIDTH, SPARK),
-            failed: RollingBuckets::new(SPARK_WIDTH, SPARK),
+            recent: VecDeque::new(),
+            attempts: RollingBuckets::new(SPARK_WIDTH, SPARK_BUCKETS),
+            failed: RollingBuckets::new(SPARK_WIDTH, SPARK_BUCKETS),
             summary: Cell::new(None),
         }
     }
 }
 
-impl Stats {
-    pub fn add(&mut self, failed: bool, ttft: Option<Duration>, now: Mono) {
-        if self.ends.len() >= KEPT {
-            self.ends.pop_front();
+impl AttemptStats {
+    pub fn record(&mut self, failed: bool, ttft: Option<Duration>, now: Mono) {
+        if self.recent.len() >= MAX_ATTEMPTS {
+            self.recent.pop_front();
         }
         self.summary.set(None);
-        self.ends.push_back((now, failed, ttft));
+        self.recent.push_back((now, failed, ttft));
         self.attempts.add(1, now);
         self.failed.add(u32::from(failed), now);
     }
 
     /// When one last succeeded, as far as that is kept.
     #[must_use]
-    pub fn served(&self) -> Option<Mono> {
-        self.ends.iter().rev().find(|(_, failed, _)| !failed).map(|(at, ..)| *at)
+    pub fn last_success(&self) -> Option<Mono> {
+        self.recent.iter().rev().find(|(_, failed, _)| !failed).map(|(at, ..)| *at)
     }
 
     /// The last hundred attempts in three numbers, at most a second old.
     #[must_use]
-    pub fn summary(&self, now: Mono) -> Summary {
+    pub fn summary(&self, now: Mono) -> StatsSummary {
         if let Some((_, summary)) =
             self.summary.get().filter(|(at, _)| now.since(*at) < Duration::from_secs(1))
         {
@@ -80,14 +80,14 @@ impl Stats {
         }
         let StatsView { attempts, errors, ttft_p95, .. } = self.view(now);
         let errors = if attempts == 0 { 0.0 } else { f64::from(errors) / f64::from(attempts) };
-        let summary = Summary { attempts, errors, ttft_p95 };
+        let summary = StatsSummary { attempts, error_rate: errors, ttft_p95 };
         self.summary.set(Some((now, summary)));
         summary
     }
 
     #[must_use]
     pub fn view(&self, now: Mono) -> StatsView {
-        let recent = || self.ends.iter().filter(|(at, ..)| now.since(*at) < SPAN);
+        let recent = || self.recent.iter().filter(|(at, ..)| now.since(*at) < MAX_AGE);
         let mut ttft: Vec<Duration> = recent().filter_map(|(_, _, ttft)| *ttft).collect();
         ttft.sort_unstable();
         StatsView {
@@ -113,10 +113,10 @@ mod tests {
 
     #[test]
     fn stats_are_of_the_last_hundred_attempts_and_quarter_of_an_hour() {
-        let mut stats = Stats::default();
+        let mut stats = AttemptStats::default();
         assert_eq!(stats.view(at(0)).ttft_p50, None);
         for n in 1..=120_u64 {
-            stats.add(n % 10 == 0, Some(Duration::from_millis(n)), at(n));
+            stats.record(n % 10 == 0, Some(Duration::from_millis(n)), at(n));
         }
 
         let view = stats.view(at(120));
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!((view.attempts, view.errors), (100, 10));
         assert_eq!(view.ttft_p50, Some(Duration::from_millis(70)));
         assert_eq!(view.ttft_p95, Some(Duration::from_millis(115)));
-        assert_eq!(view.spark.len(), SPARK);
+        assert_eq!(view.spark.len(), SPARK_BUCKETS);
         assert_eq!(
             view.spark.iter().map(|(all, _)| all).sum::<u32>(),
             120,

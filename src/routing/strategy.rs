@@ -4,9 +4,9 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use super::{
-    candidate::{Candidate, Question, Target},
+    candidate::{Candidate, RouteQuery, Target},
     health::Health,
-    stats::Summary,
+    stats::StatsSummary,
 };
 use crate::{
     base::{clock::Mono, draw::Rng},
@@ -14,23 +14,23 @@ use crate::{
 };
 
 /// A time to first token that counts as the worst.
-const SLOW: f64 = 4.0;
+const SLOW_TTFT_S: f64 = 4.0;
 /// Below this a candidate is not drawn while there are others.
-const UNFIT: f64 = 0.1;
+const MIN_SCORE: f64 = 0.1;
 /// From this share of errors on a target is not drawn by [`Mix::ErrorRate`] while there are others.
-const ERRING: f64 = 0.85;
+const MAX_ERROR_RATE: f64 = 0.85;
 /// A rate of errors says nothing before so many attempts.
-const ENOUGH: u32 = 10;
+const MIN_SAMPLES: u32 = 10;
 
 /// The one to use out of `pool`, which holds places in the question's candidates, all of one tier,
 /// in config order, not empty.
 #[must_use]
 pub fn choose(
-    q: &Question<'_>,
+    q: &RouteQuery<'_>,
     pool: &[usize],
     health: &Health,
     now: Mono,
-    draw: &mut dyn Rng,
+    rng: &mut dyn Rng,
 ) -> usize {
     let targets = || {
         let mut last: Option<&Arc<Target>> = None;
@@ -43,49 +43,48 @@ pub fn choose(
     let chosen = match q.strategy {
         Strategy::Priority => targets().next(),
         Strategy::RoundRobin => round_robin(targets(), health),
-        Strategy::Weighted => weighted(&targets, health, draw),
+        Strategy::Weighted => weighted(&targets, health, rng),
         Strategy::LeastBusy | Strategy::LeastCost | Strategy::LeastLatency => {
             let scored = scores(q, pool, health, now);
-            let stands = |place: usize| {
+            let virtual_time = |index: usize| {
                 if q.strategy == Strategy::LeastBusy {
-                    stands(&q.candidates[place].target, health)
+                    virtual_time(&q.candidates[index].target, health)
                 } else {
                     0.0
                 }
             };
             // The first of equals; of the equally busy the one that waited longest.
             let best = scored.iter().min_by(|(a, x), (b, y)| {
-                y.total_cmp(x).then_with(|| stands(*a).total_cmp(&stands(*b)))
+                y.total_cmp(x).then_with(|| virtual_time(*a).total_cmp(&virtual_time(*b)))
             });
-            best.map(|(place, _)| &q.candidates[*place].target)
+            best.map(|(index, _)| &q.candidates[*index].target)
         }
-        Strategy::Adaptive(_) => {
-            drawn(&scores(q, pool, health, now), draw).map(|place| &q.candidates[place].target)
-        }
+        Strategy::Adaptive(_) => weighted_pick(&scores(q, pool, health, now), rng)
+            .map(|index| &q.candidates[index].target),
     };
-    key(q.strategy, chosen, pool, q.candidates, health)
+    choose_key(q.strategy, chosen, pool, q.candidates, health)
 }
 
 /// How well each target of a pool suits, as the place of its first candidate and a number; the
 /// greater the better. Strategies that do not weigh anything give all the same.
 #[must_use]
-pub fn scores(q: &Question<'_>, pool: &[usize], health: &Health, now: Mono) -> Vec<(usize, f64)> {
+pub fn scores(q: &RouteQuery<'_>, pool: &[usize], health: &Health, now: Mono) -> Vec<(usize, f64)> {
     let mut out: Vec<(usize, f64)> = Vec::new();
-    for &place in pool {
-        let target = &q.candidates[place].target;
+    for &index in pool {
+        let target = &q.candidates[index].target;
         if out.iter().all(|(known, _)| !Arc::ptr_eq(&q.candidates[*known].target, target)) {
-            out.push((place, 0.0));
+            out.push((index, 0.0));
         }
     }
-    let most =
-        |of: &dyn Fn(usize) -> f64| out.iter().map(|(place, _)| of(*place)).fold(0.0, f64::max);
-    let cost = |place: usize| q.costs.get(place).copied().flatten();
+    let largest =
+        |of: &dyn Fn(usize) -> f64| out.iter().map(|(index, _)| of(*index)).fold(0.0, f64::max);
+    let cost = |index: usize| q.costs.get(index).copied().flatten();
     let (dearest, heaviest) = (
-        most(&|place| cost(place).unwrap_or_default()),
-        most(&|place| q.candidates[place].target.weight),
+        largest(&|index| cost(index).unwrap_or_default()),
+        largest(&|index| q.candidates[index].target.weight),
     );
-    let score = |place: usize| {
-        let target = &q.candidates[place].target;
+    let score = |index: usize| {
+        let target = &q.candidates[index].target;
         let upstream = health.upstreams.get(&target.upstream.id);
         match q.strategy {
             Strategy::Priority | Strategy::RoundRobin | Strategy::Weighted => 0.0,
@@ -93,32 +92,32 @@ pub fn scores(q: &Question<'_>, pool: &[usize], health: &Health, now: Mono) -> V
                 -upstream.map_or(0.0, |upstream| f64::from(upstream.running))
                     / target.weight.max(1e-6)
             }
-            Strategy::LeastCost => cost(place).map_or(f64::NEG_INFINITY, |cost| -cost),
+            Strategy::LeastCost => cost(index).map_or(f64::NEG_INFINITY, |cost| -cost),
             Strategy::LeastLatency => -upstream
                 .and_then(|upstream| upstream.target(&target.model))
                 .map_or(0.0, |target| target.ttft.expected(now)),
             Strategy::Adaptive(mix) => {
-                let lately =
+                let recent =
                     upstream.map(|upstream| upstream.stats.summary(now)).unwrap_or_default();
-                match shares(mix) {
-                    None => by_errors(target.weight, lately),
+                match mix_weights(mix) {
+                    None => error_rate_score(target.weight, recent),
                     Some(shares) => {
                         let cost = if dearest > 0.0 {
-                            cost(place).map_or(1.0, |cost| cost / dearest)
+                            cost(index).map_or(1.0, |cost| cost / dearest)
                         } else {
                             0.0
                         };
-                        fitness(target.weight / heaviest.max(1e-6), lately, cost, shares)
+                        composite_score(target.weight / heaviest.max(1e-6), recent, cost, shares)
                     }
                 }
             }
         }
     };
-    out.iter().map(|&(place, _)| (place, score(place))).collect()
+    out.iter().map(|&(index, _)| (index, score(index))).collect()
 }
 
 /// How much latency, errors, cost and status take away; `None` where only errors count.
-fn shares(mix: AdaptiveMix) -> Option<[f64; 4]> {
+fn mix_weights(mix: AdaptiveMix) -> Option<[f64; 4]> {
     match mix {
         AdaptiveMix::Balanced => Some([0.3, 0.3, 0.2, 0.2]),
         AdaptiveMix::LatencyFirst => Some([0.6, 0.2, 0.1, 0.1]),
@@ -128,13 +127,13 @@ fn shares(mix: AdaptiveMix) -> Option<[f64; 4]> {
     }
 }
 
-fn fitness(weight: f64, lately: Summary, cost: f64, [a, b, c, d]: [f64; 4]) -> f64 {
-    let p95 = lately.ttft_p95.map(|span| span.as_secs_f64());
-    let latency = p95.map_or(0.5, |p95| (p95 / SLOW).min(1.0));
-    let errors = if lately.attempts < ENOUGH { 0.0 } else { lately.errors };
+fn composite_score(weight: f64, recent: StatsSummary, cost: f64, [a, b, c, d]: [f64; 4]) -> f64 {
+    let p95 = recent.ttft_p95.map(|span| span.as_secs_f64());
+    let latency = p95.map_or(0.5, |p95| (p95 / SLOW_TTFT_S).min(1.0));
+    let errors = if recent.attempts < MIN_SAMPLES { 0.0 } else { recent.error_rate };
     let status = if errors > 0.5 {
         1.0
-    } else if errors > 0.1 || p95.is_some_and(|p95| p95 > SLOW / 2.0) {
+    } else if errors > 0.1 || p95.is_some_and(|p95| p95 > SLOW_TTFT_S / 2.0) {
         0.5
     } else {
         0.0
@@ -142,29 +141,30 @@ fn fitness(weight: f64, lately: Summary, cost: f64, [a, b, c, d]: [f64; 4]) -> f
     weight - a * latency - b * errors - c * cost - d * status
 }
 
-fn by_errors(weight: f64, lately: Summary) -> f64 {
-    let errors = if lately.attempts < ENOUGH { 0.0 } else { lately.errors.clamp(0.0, 1.0) };
-    if errors > ERRING { 0.0 } else { weight.max(0.0) / (errors + 0.1).powi(2) }
+fn error_rate_score(weight: f64, recent: StatsSummary) -> f64 {
+    let errors =
+        if recent.attempts < MIN_SAMPLES { 0.0 } else { recent.error_rate.clamp(0.0, 1.0) };
+    if errors > MAX_ERROR_RATE { 0.0 } else { weight.max(0.0) / (errors + 0.1).powi(2) }
 }
 
 /// Drawn by score; those unfit only where all are.
-fn drawn(scored: &[(usize, f64)], draw: &mut dyn Rng) -> Option<usize> {
-    let fit = scored.iter().any(|(_, score)| *score >= UNFIT);
+fn weighted_pick(scored: &[(usize, f64)], rng: &mut dyn Rng) -> Option<usize> {
+    let fit = scored.iter().any(|(_, score)| *score >= MIN_SCORE);
     let share = |score: f64| {
         if !fit {
             1.0
-        } else if score >= UNFIT {
+        } else if score >= MIN_SCORE {
             score
         } else {
             0.0
         }
     };
-    let mut point = draw.next_f64() * scored.iter().map(|(_, score)| share(*score)).sum::<f64>();
+    let mut point = rng.next_f64() * scored.iter().map(|(_, score)| share(*score)).sum::<f64>();
     let found = scored.iter().find(|(_, score)| {
         point -= share(*score);
         point < 0.0
     });
-    found.or_else(|| scored.iter().max_by(|(_, a), (_, b)| a.total_cmp(b))).map(|(place, _)| *place)
+    found.or_else(|| scored.iter().max_by(|(_, a), (_, b)| a.total_cmp(b))).map(|(index, _)| *index)
 }
 
 /// Whoever waited longest.
@@ -172,7 +172,7 @@ fn round_robin<'a>(
     targets: impl Iterator<Item = &'a Arc<Target>>,
     health: &Health,
 ) -> Option<&'a Arc<Target>> {
-    targets.min_by(|a, b| stands(a, health).total_cmp(&stands(b, health)))
+    targets.min_by(|a, b| virtual_time(a, health).total_cmp(&virtual_time(b, health)))
 }
 
 /// Stride scheduling over weights; equals are drawn by weight, so that proxies which start afresh
@@ -180,30 +180,30 @@ fn round_robin<'a>(
 fn weighted<'a, I: Iterator<Item = &'a Arc<Target>>>(
     targets: &dyn Fn() -> I,
     health: &Health,
-    draw: &mut dyn Rng,
+    rng: &mut dyn Rng,
 ) -> Option<&'a Arc<Target>> {
-    let least = targets().map(|target| stands(target, health)).min_by(f64::total_cmp)?;
-    let equals = || targets().filter(|target| stands(target, health) <= least);
-    let mut point = draw.next_f64() * equals().map(|target| target.weight.max(0.0)).sum::<f64>();
-    let drawn = equals().find(|target| {
+    let earliest = targets().map(|target| virtual_time(target, health)).min_by(f64::total_cmp)?;
+    let equals = || targets().filter(|target| virtual_time(target, health) <= earliest);
+    let mut point = rng.next_f64() * equals().map(|target| target.weight.max(0.0)).sum::<f64>();
+    let picked = equals().find(|target| {
         point -= target.weight.max(0.0);
         point < 0.0
     });
-    drawn.or_else(|| equals().next())
+    picked.or_else(|| equals().next())
 }
 
 /// A target that was away stands where the others stand now.
-fn stands(target: &Target, health: &Health) -> f64 {
+fn virtual_time(target: &Target, health: &Health) -> f64 {
     let known = health
         .upstreams
         .get(&target.upstream.id)
         .and_then(|upstream| upstream.target(&target.model));
-    known.map_or(0.0, |target| target.pass).max(health.target_time)
+    known.map_or(0.0, |target| target.virtual_time).max(health.target_virtual_time)
 }
 
 /// Stride scheduling over the keys of the chosen target; the first of equals in config order. Where
 /// the least busy is asked for, that comes first.
-fn key(
+fn choose_key(
     strategy: Strategy,
     chosen: Option<&Arc<Target>>,
     pool: &[usize],
@@ -212,9 +212,10 @@ fn key(
 ) -> usize {
     let time = chosen
         .and_then(|target| health.upstreams.get(&target.upstream.id))
-        .map_or(0.0, |upstream| upstream.key_time);
-    let stands =
-        |i: usize| health.keys.get(&candidates[i].key).map_or(0.0, |key| key.pass).max(time);
+        .map_or(0.0, |upstream| upstream.key_virtual_time);
+    let virtual_time = |i: usize| {
+        health.keys.get(&candidates[i].key).map_or(0.0, |key| key.virtual_time).max(time)
+    };
     let running = |i: usize| {
         let busy = strategy == Strategy::LeastBusy;
         health
@@ -230,7 +231,7 @@ fn key(
     let order = |(_, a, x): &(usize, f64, f64), (_, b, y): &(usize, f64, f64)| -> Ordering {
         a.total_cmp(b).then(x.total_cmp(y))
     };
-    of_target.map(|i| (i, running(i), stands(i))).min_by(order).map_or(pool[0], |(i, ..)| i)
+    of_target.map(|i| (i, running(i), virtual_time(i))).min_by(order).map_or(pool[0], |(i, ..)| i)
 }
 
 #[cfg(test)]
@@ -243,7 +244,7 @@ mod tests {
     use crate::{
         base::draw::{ScriptedRng, XorShiftRng},
         config::settings::Upstream,
-        routing::fixture::{at, cases, policy, ready, target, upstream},
+        routing::fixture::{at, cases, policy, ready_candidates, target, upstream},
     };
 
     fn pick(
@@ -253,7 +254,13 @@ mod tests {
         health: &Health,
         draw: &mut dyn Rng,
     ) -> usize {
-        choose(&Question { strategy, ..Question::of(candidates) }, pool, health, at(0), draw)
+        choose(
+            &RouteQuery { strategy, ..RouteQuery::first_attempt(candidates) },
+            pool,
+            health,
+            at(0),
+            draw,
+        )
     }
 
     fn run(
@@ -267,7 +274,7 @@ mod tests {
         let mut went = BTreeMap::new();
         for _ in 0..n {
             let index = pick(strategy, &pool, candidates, &health, draw);
-            let ticket = health.take(&candidates[index], strategy, false, at(0));
+            let ticket = health.start_attempt(&candidates[index], strategy, false, at(0));
             *went.entry(ticket.key_name.to_string()).or_default() += 1;
         }
         went
@@ -281,7 +288,7 @@ mod tests {
     fn keys_take_turns_by_their_weights() {
         let mut openai = upstream(1, "openai", None, 2);
         Arc::make_mut(&mut openai.keys[1]).weight = 3.0;
-        let candidates = ready(&[target(&Arc::new(openai), "gpt")]);
+        let candidates = ready_candidates(&[target(&Arc::new(openai), "gpt")]);
         let got = run(Strategy::Priority, &candidates, 40, &mut ScriptedRng::new(&[0.0]));
         assert_eq!(got, of(&[("openai/k0", 10), ("openai/k1", 30)]));
     }
@@ -290,7 +297,7 @@ mod tests {
     fn targets_follow_their_strategy() {
         let mut heavy = upstream(2, "b", None, 1);
         heavy.weight = 3.0;
-        let candidates = ready(&[
+        let candidates = ready_candidates(&[
             target(&Arc::new(upstream(1, "a", None, 1)), "m"),
             target(&Arc::new(heavy), "m"),
         ]);
@@ -312,7 +319,7 @@ mod tests {
         let one = Arc::new(upstream(1, "a", None, 1));
         let (small, mut large) = (target(&one, "small"), target(&one, "large"));
         Arc::make_mut(&mut large).weight = 3.0;
-        let candidates = ready(&[small, large]);
+        let candidates = ready_candidates(&[small, large]);
         let mut health = Health::new(policy());
         let mut went = BTreeMap::new();
         for _ in 0..40 {
@@ -321,7 +328,7 @@ mod tests {
             *went
                 .entry(
                     health
-                        .take(&candidates[index], Strategy::Weighted, false, at(0))
+                        .start_attempt(&candidates[index], Strategy::Weighted, false, at(0))
                         .model
                         .to_string(),
                 )
@@ -332,10 +339,11 @@ mod tests {
 
     #[test]
     fn a_returning_key_does_not_get_all_that_it_missed() {
-        let candidates = ready(&[target(&Arc::new(upstream(1, "openai", None, 2)), "gpt")]);
+        let candidates =
+            ready_candidates(&[target(&Arc::new(upstream(1, "openai", None, 2)), "gpt")]);
         let mut health = Health::new(policy());
         for _ in 0..1_000 {
-            health.take(&candidates[0], Strategy::Priority, false, at(0));
+            health.start_attempt(&candidates[0], Strategy::Priority, false, at(0));
         }
         let mut second = 0;
         for _ in 0..10 {
@@ -346,7 +354,7 @@ mod tests {
                 &health,
                 &mut ScriptedRng::new(&[0.0]),
             );
-            health.take(&candidates[index], Strategy::Priority, false, at(0));
+            health.start_attempt(&candidates[index], Strategy::Priority, false, at(0));
             second += usize::from(index == 1);
         }
         assert!((5..=6).contains(&second), "{second} of 10");
@@ -362,15 +370,15 @@ mod tests {
             let known = health.upstreams.entry(upstream.id).or_default();
             for millis in times {
                 let ttft = Duration::from_millis(*millis);
-                known.stats.add(false, Some(ttft), at(0));
-                known.target_mut(&"m".into()).ttft.add(ttft, at(0));
+                known.stats.record(false, Some(ttft), at(0));
+                known.target_mut(&"m".into()).ttft.record(ttft, at(0));
             }
             for _ in 0..failures {
-                known.stats.add(true, None, at(0));
+                known.stats.record(true, None, at(0));
             }
         }
         let targets: Vec<_> = upstreams.iter().map(|upstream| target(upstream, "m")).collect();
-        (ready(&targets), health)
+        (ready_candidates(&targets), health)
     }
 
     /// How many of a hundred go to the first.
@@ -380,7 +388,7 @@ mod tests {
         costs: &[Option<f64>],
     ) -> usize {
         let mut luck = XorShiftRng::new(11);
-        let question = Question { strategy, costs, ..Question::of(candidates) };
+        let question = RouteQuery { strategy, costs, ..RouteQuery::first_attempt(candidates) };
         (0..100).filter(|_| choose(&question, &[0, 1], health, at(1), &mut luck) == 0).count()
     }
 
@@ -417,7 +425,7 @@ mod tests {
     fn the_least_busy_for_its_weight_is_taken() {
         let mut heavy = upstream(2, "b", None, 1);
         heavy.weight = 3.0;
-        let candidates = ready(&[
+        let candidates = ready_candidates(&[
             target(&Arc::new(upstream(1, "a", None, 1)), "m"),
             target(&Arc::new(heavy), "m"),
         ]);
@@ -478,7 +486,7 @@ mod tests {
             let (mut candidates, health) = two([(&times, failures), (&[], 0)]);
             Arc::make_mut(&mut candidates[1].target).weight = weight;
             let costs = [costs, None];
-            let question = Question { strategy: Strategy::ALL[which].1, costs: &costs, ..Question::of(&candidates) };
+            let question = RouteQuery { strategy: Strategy::ALL[which].1, costs: &costs, ..RouteQuery::first_attempt(&candidates) };
             for pool in [&[0_usize, 1][..], &[0], &[1]] {
                 prop_assert!(pool.contains(&choose(&question, pool, &health, at(5), &mut ScriptedRng::new(&[luck]))));
             }

@@ -25,10 +25,10 @@ use crate::{
         reply::{self, ReplyBody},
     },
     routing::{
-        affinity::{Binding, Keys},
-        candidate::{self, Candidate, Question, Verdict, short},
-        health::Size,
-        names::{self, Kind, Patience},
+        affinity::{AffinityBinding, ConversationKeys},
+        candidate::{self, Candidate, RouteQuery, Verdict, print_span},
+        health::TokenEstimate,
+        names::{self, NameKind, OnUnknownList},
     },
 };
 
@@ -98,9 +98,9 @@ fn session(gate: &Gate, project: &Project, name: &str) -> Result<Value, ProxyErr
         "conversation_id": name,
         "provider_id": &*bound.upstream_name,
         "model_id": &*bound.model,
-        "established_at": at(bound.bound),
-        "last_accessed_at": at(bound.seen),
-        "expires_at": at(bound.seen + ttl),
+        "established_at": at(bound.bound_at),
+        "last_accessed_at": at(bound.last_used),
+        "expires_at": at(bound.last_used + ttl),
     }))
 }
 
@@ -175,9 +175,11 @@ fn providers(
         Some("health") => health,
         Some("models") => {
             let learned = gate.engine.lists.learned();
-            let all = names::all(&generation.catalog, project, &|id| learned.get(&id).cloned());
-            let served =
-                all.iter().filter(|name| matches!(name.kind, Kind::Configured | Kind::Discovered));
+            let all =
+                names::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
+            let served = all
+                .iter()
+                .filter(|name| matches!(name.kind, NameKind::Configured | NameKind::Discovered));
             let served = served
                 .filter(|name| name.routes.iter().any(|route| *route.upstream.name == *wanted));
             let models: Vec<Value> =
@@ -200,14 +202,14 @@ fn logical(
 ) -> Result<Value, ProxyError> {
     let generation = gate.engine.generation();
     let learned = gate.engine.lists.learned();
-    let all = names::all(&generation.catalog, project, &|id| learned.get(&id).cloned());
-    let routes = |name: &names::Name| -> Vec<Value> {
+    let all = names::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
+    let routes = |name: &names::ListedName| -> Vec<Value> {
         name.routes
             .iter()
             .map(|route| json!({ "provider_id": &*route.upstream.name, "model_id": &*route.model, "region": route.upstream.region }))
             .collect()
     };
-    let told = |name: &names::Name| {
+    let told = |name: &names::ListedName| {
         let row = generation.settings.models.iter().find(|model| model.name.text() == &*name.name);
         let strategy = row.map_or(generation.settings.strategy, |model| model.strategy);
         json!({
@@ -215,7 +217,8 @@ fn logical(
             "strategy": strategy.name(), "upstreams": routes(name),
         })
     };
-    let mut ours = all.iter().filter(|name| matches!(name.kind, Kind::Alias | Kind::Logical));
+    let mut ours =
+        all.iter().filter(|name| matches!(name.kind, NameKind::Alias | NameKind::Logical));
     match wanted {
         None => {
             let list: Vec<Value> = ours.map(told).collect();
@@ -288,7 +291,7 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, P
         true,
         project,
         &|id| learned.get(&id).cloned(),
-        Patience::Over,
+        OnUnknownList::Assume,
     );
     let mut resolved = resolved.map_err(|e| {
         ProxyError::new(ProxyErrorKind::ModelNotFound, format!("{}; {}", e.text(), e.hint()))
@@ -297,29 +300,35 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, P
         !asked.exclude_providers.iter().any(|name| **name == *target.upstream.name)
     });
     let strategy = asked.strategy.as_deref().map_or(Ok(resolved.strategy), strategy)?;
-    let mut candidates = candidate::candidates(&resolved.targets, &|key| engine.key_info(key));
-    let costs = if engine.budgets.any() || strategy.uses_cost() {
-        engine.costs(&candidates, Size::default())
+    let mut candidates =
+        candidate::build_candidates(&resolved.targets, &|key| engine.key_info(key));
+    let costs = if engine.budgets.has_any() || strategy.uses_cost() {
+        engine.costs(&candidates, TokenEstimate::default())
     } else {
         Vec::new()
     };
     budgets::mark(engine, &project.name, &mut candidates, &costs);
     let region = asked.preferred_region.as_deref().unwrap_or(&generation.settings.region);
-    let question = Question { strategy, costs: &costs, region, ..Question::of(&candidates) };
-    let keys = asked
-        .conversation_id
-        .as_deref()
-        .map(|name| Keys { session: Some(key(gate, project, name)), ..Keys::default() });
-    let ttl = resolved.timeouts.sticky_ttl.unwrap_or(generation.settings.sticky_ttl);
+    let question =
+        RouteQuery { strategy, costs: &costs, region, ..RouteQuery::first_attempt(&candidates) };
+    let keys = asked.conversation_id.as_deref().map(|name| ConversationKeys {
+        session: Some(key(gate, project, name)),
+        ..ConversationKeys::default()
+    });
+    let ttl = resolved.overrides.sticky_ttl.unwrap_or(generation.settings.sticky_ttl);
     let decision =
-        engine.board.decide_dry_for(&question, keys.as_ref().map(|keys| (keys, ttl)), begun);
+        engine.board.preview_with_affinity(&question, keys.as_ref().map(|keys| (keys, ttl)), begun);
     let index = match decision.verdict {
-        Verdict::Try { index, .. } | Verdict::Again { index } => index,
+        Verdict::Try { index, .. } | Verdict::RetrySame { index } => index,
         Verdict::Wait { until } | Verdict::Exhausted { retry_at: until } => {
             let wait = until.map(|until| until.since(begun));
             let message = match wait {
                 Some(wait) => {
-                    format!("nothing can serve `{}` for {} more", asked.logical_model, short(wait))
+                    format!(
+                        "nothing can serve `{}` for {} more",
+                        asked.logical_model,
+                        print_span(wait)
+                    )
                 }
                 None => format!("nothing that is enabled can serve `{}`", asked.logical_model),
             };
@@ -333,14 +342,14 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, P
     if let (true, Some(keys)) = (asked.bind, &keys) {
         engine.board.bind(
             keys,
-            Binding {
+            AffinityBinding {
                 upstream: chosen.upstream(),
                 upstream_name: Arc::clone(&chosen.target.upstream.name),
                 account: chosen.account,
                 model: Arc::clone(&chosen.target.model),
-                bound: begun,
-                seen: begun,
-                better: None,
+                bound_at: begun,
+                last_used: begun,
+                better_tier_since: None,
             },
             begun,
         );
@@ -366,7 +375,7 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, P
             }
             // Of the keys of one target, the one that came closest says why it was not taken.
             let why = decision
-                .others
+                .skipped
                 .iter()
                 .filter(|(other, _)| Arc::ptr_eq(&candidates[*other].target, &candidate.target));
             let why = why.map(|(_, why)| why.text(begun)).next().unwrap_or_default();
@@ -383,7 +392,7 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, P
     Ok(json!({
         "selected_upstream": selected,
         "decision_time": engine.clock.mono().since(begun).as_secs_f64() * 1_000.0,
-        "reasoning": format!("{}; {}", resolved.via, decision.verdict.why()),
+        "reasoning": format!("{}; {}", resolved.via, decision.verdict.text()),
         "alternative_upstreams": alternatives,
         "strategy_used": strategy.name(),
         "all_candidates": all,

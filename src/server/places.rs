@@ -146,7 +146,7 @@ pub fn models(
 ) -> Response<ReplyBody> {
     let generation = gate.engine.generation();
     let learned = gate.engine.lists.learned();
-    let all = names::all(&generation.catalog, project, &|id| learned.get(&id).cloned());
+    let all = names::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
     if let Some(wanted) = one {
         return match all.iter().find(|model| *model.name == *wanted) {
             Some(model) => answer(id, &card(model, shape)),
@@ -181,12 +181,12 @@ pub fn models(
 pub fn tags(gate: &Gate, id: RequestId, project: &Project) -> Response<ReplyBody> {
     let generation = gate.engine.generation();
     let learned = gate.engine.lists.learned();
-    let all = names::all(&generation.catalog, project, &|id| learned.get(&id).cloned());
+    let all = names::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
     let cards: Vec<Value> = all.iter().map(|model| card(model, Dialect::Ollama)).collect();
     answer(id, &json!({ "models": cards }))
 }
 
-fn card(model: &names::Name, shape: Dialect) -> Value {
+fn card(model: &names::ListedName, shape: Dialect) -> Value {
     // When a model was made is told by few; the field must be there all the same.
     let (created, at) = (0, crate::base::clock::UnixMillis(0).to_string());
     let owner = model.routes.first().map_or("aiproxy", |route| &route.upstream.name);

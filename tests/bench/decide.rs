@@ -13,11 +13,11 @@ use aiproxy::{
     },
     ir::op::Dialect,
     routing::{
-        board::{ActScope, Board, End},
-        candidate::{AccountId, Candidate, KeyState, Question, candidates},
+        board::{AttemptEnd, Router, Scope},
+        candidate::{AccountId, Candidate, KeyState, RouteQuery, build_candidates},
         catalog::Catalog,
         circuit::Policy,
-        names::{Patience, resolve},
+        names::{OnUnknownList, resolve},
     },
 };
 
@@ -29,20 +29,24 @@ pub(super) fn run() {
         let settings = settings(upstreams, keys);
         let found = candidates_of(&settings);
         let (board, mut luck) =
-            (Board::new(Policy::new(&settings.cooldown, &settings.retry)), XorShiftRng::new(1));
+            (Router::new(Policy::new(&settings.cooldown, &settings.retry)), XorShiftRng::new(1));
         for strategy in [
             Strategy::Priority,
             Strategy::Weighted,
             Strategy::LeastLatency,
             Strategy::Adaptive(AdaptiveMix::Balanced),
         ] {
-            let question =
-                Question { strategy, estimate: 1_000, output: 4_096, ..Question::of(&found) };
+            let question = RouteQuery {
+                strategy,
+                input_estimate: 1_000,
+                max_output: 4_096,
+                ..RouteQuery::first_attempt(&found)
+            };
             let mut round = |now| {
                 let (decision, ticket) = board.decide(&question, now, &mut luck);
                 black_box(&decision);
                 if let Some(ticket) = ticket {
-                    board.record(&ticket, End::Finished { ttft: None, usage: None }, now);
+                    board.record(&ticket, AttemptEnd::Finished { ttft: None, usage: None }, now);
                 }
             };
             print(
@@ -51,17 +55,17 @@ pub(super) fn run() {
             );
         }
         for candidate in found.iter().step_by(2).take(found.len() / 2) {
-            board.cool(
-                &ActScope::Key(candidate.key),
-                Duration::from_secs(1 << 30),
-                Mono::default(),
-            );
+            board.cool(&Scope::Key(candidate.key), Duration::from_secs(1 << 30), Mono::default());
         }
-        let question = Question { estimate: 1_000, output: 4_096, ..Question::of(&found) };
+        let question = RouteQuery {
+            input_estimate: 1_000,
+            max_output: 4_096,
+            ..RouteQuery::first_attempt(&found)
+        };
         print(
             &format!("decide alone, {} candidates, half of them cooling", found.len()),
             &mut |now| {
-                black_box(board.decide_dry(&question, now));
+                black_box(board.preview(&question, now));
             },
         );
         let (catalog, project) = (Catalog::new(&settings), Arc::clone(&settings.projects[0]));
@@ -74,7 +78,7 @@ pub(super) fn run() {
                     false,
                     &project,
                     &|_| None,
-                    Patience::Wait,
+                    OnUnknownList::Wait,
                 )
                 .is_ok(),
             );
@@ -104,9 +108,9 @@ fn candidates_of(settings: &Settings) -> Vec<Candidate> {
         false,
         &settings.projects[0],
         &|_| None,
-        Patience::Wait,
+        OnUnknownList::Wait,
     );
-    candidates(&found.expect("everybody serves it").targets, &|key| {
+    build_candidates(&found.expect("everybody serves it").targets, &|key| {
         (KeyState::Ready, AccountId(key.0))
     })
 }

@@ -29,15 +29,17 @@ use aiproxy::{
         usage::Usage,
     },
     routing::{
-        affinity::{Keys, PATIENCE},
-        board::{Board, End},
-        candidate::{AccountId, Candidate, KeyState, Question, Tried, Verdict, candidates},
+        affinity::{ConversationKeys, MAX_AFFINITY_WAIT},
+        board::{AttemptEnd, Router},
+        candidate::{
+            AccountId, Candidate, FailedAttempt, KeyState, RouteQuery, Verdict, build_candidates,
+        },
         catalog::Catalog,
         circuit::Policy,
-        health::Ticket,
-        names::{Patience, resolve},
+        health::AttemptTicket,
+        names::{OnUnknownList, resolve},
         outcome::{self, Outcome},
-        retry::{Again, Attempts, To},
+        retry::{AttemptCounts, RetryDecision, RetryTarget},
     },
 };
 
@@ -165,11 +167,11 @@ struct Talk {
 struct Request {
     talk: usize,
     begun: Duration,
-    keys: Arc<Keys>,
+    keys: Arc<ConversationKeys>,
     input: u64,
     output: u64,
-    tried: Vec<Tried>,
-    attempts: Attempts,
+    tried: Vec<FailedAttempt>,
+    attempts: AttemptCounts,
     last: Option<Outcome>,
     granted: bool,
     waited: Duration,
@@ -184,9 +186,9 @@ enum Event {
     /// A request is decided on, again or for the first time.
     Decide(Box<Request>),
     /// An attempt's first token, or what came instead.
-    Verdict(Box<Request>, Option<Ticket>, usize, Result<(), Outcome>),
+    Verdict(Box<Request>, Option<AttemptTicket>, usize, Result<(), Outcome>),
     /// An answer is over.
-    Over(Box<Ticket>, Usage, Duration),
+    Over(Box<AttemptTicket>, Usage, Duration),
 }
 
 /// An event, and its number: what happens at the same moment happens in order.
@@ -214,7 +216,7 @@ impl Ord for Due {
 
 struct World {
     router: Router,
-    board: Board,
+    board: Router,
     found: Vec<Candidate>,
     costs: Vec<Option<f64>>,
     upstreams: Vec<Truth>,
@@ -243,9 +245,9 @@ pub(crate) fn simulate(router: Router, requests: u64, seed: u64) -> Report {
         false,
         &settings.projects[0],
         &|_| None,
-        Patience::Wait,
+        OnUnknownList::Wait,
     );
-    let found = candidates(&found.expect("everybody serves it").targets, &|key: KeyId| {
+    let found = build_candidates(&found.expect("everybody serves it").targets, &|key: KeyId| {
         (KeyState::Ready, AccountId(key.0))
     });
     assert_eq!(found.len(), UPSTREAMS * KEYS);
@@ -261,7 +263,7 @@ pub(crate) fn simulate(router: Router, requests: u64, seed: u64) -> Report {
         .collect();
     let mut world = World {
         router,
-        board: Board::new(Policy::new(&settings.cooldown, &settings.retry)),
+        board: Router::new(Policy::new(&settings.cooldown, &settings.retry)),
         found,
         costs,
         upstreams,
@@ -353,7 +355,7 @@ impl World {
                 self.verdict(request, ticket, index, result)
             }
             Event::Over(ticket, usage, ttft) => {
-                let end = End::Finished { ttft: Some(ttft), usage: Some(usage) };
+                let end = AttemptEnd::Finished { ttft: Some(ttft), usage: Some(usage) };
                 self.board.record(&ticket, end, self.mono());
             }
         }
@@ -374,7 +376,11 @@ impl World {
         // The longest beginning first.
         talk.chain.insert(0, next);
         talk.tokens += asked;
-        let keys = Arc::new(Keys { session: None, chain: talk.chain.clone(), head: Some(7) });
+        let keys = Arc::new(ConversationKeys {
+            session: None,
+            chain: talk.chain.clone(),
+            preamble: Some(7),
+        });
         let input = talk.tokens;
         talk.tokens += output;
         let request = Box::new(Request {
@@ -384,11 +390,11 @@ impl World {
             input,
             output,
             tried: Vec::new(),
-            attempts: Attempts::default(),
+            attempts: AttemptCounts::default(),
             last: None,
             granted: false,
             waited: Duration::ZERO,
-            wait: self.mono() + PATIENCE,
+            wait: self.mono() + MAX_AFFINITY_WAIT,
             plain: Vec::new(),
         });
         self.board.count_request(self.mono());
@@ -400,16 +406,16 @@ impl World {
     /// The loop of the relay, a step at a time.
     fn decide(&mut self, mut request: Box<Request>, strategy: Strategy, sticky: bool) {
         let now = self.mono();
-        let question = Question {
-            tried: &request.tried,
+        let question = RouteQuery {
+            failed_attempts: &request.tried,
             strategy,
-            estimate: request.input,
-            output: 1_024,
+            input_estimate: request.input,
+            max_output: 1_024,
             costs: if strategy.uses_cost() { &self.costs } else { &[] },
-            ..Question::of(&self.found)
+            ..RouteQuery::first_attempt(&self.found)
         };
         let (decision, ticket) = if sticky {
-            self.board.decide_for(
+            self.board.decide_with_affinity(
                 &question,
                 (&request.keys, TTL, request.wait),
                 now,
@@ -421,18 +427,18 @@ impl World {
         match decision.verdict {
             Verdict::Try { index, .. } => {
                 let free = std::mem::take(&mut request.granted)
-                    || self.again(&mut request, To::Other) == Some(Duration::ZERO);
+                    || self.again(&mut request, RetryTarget::Other) == Some(Duration::ZERO);
                 let Some(ticket) = ticket else { return self.give_up(&request) };
                 if !free {
-                    self.board.record(&ticket, End::Abandoned, now);
+                    self.board.record(&ticket, AttemptEnd::Abandoned, now);
                     return self.give_up(&request);
                 }
                 self.attempt(request, Some(ticket), index);
             }
-            Verdict::Again { .. } => match self.again(&mut request, To::Same) {
+            Verdict::RetrySame { .. } => match self.again(&mut request, RetryTarget::Same) {
                 Some(pause) => {
                     request.granted = true;
-                    request.tried.retain(|tried| !tried.may_pass);
+                    request.tried.retain(|tried| !tried.may_recover);
                     self.at(self.now + pause, Event::Decide(request));
                 }
                 None => self.give_up(&request),
@@ -443,7 +449,7 @@ impl World {
                     .max(Duration::from_millis(1));
                 let permitted = request.last.is_none()
                     || request.granted
-                    || self.again(&mut request, To::Same).is_some();
+                    || self.again(&mut request, RetryTarget::Same).is_some();
                 if !permitted || request.waited + span > QUEUE_FOR {
                     if request.wait > now {
                         request.wait = now;
@@ -453,19 +459,19 @@ impl World {
                 }
                 request.waited += span;
                 request.granted = true;
-                request.tried.retain(|tried| !tried.may_pass);
+                request.tried.retain(|tried| !tried.may_recover);
                 self.at(self.now + span, Event::Decide(request));
             }
             Verdict::Exhausted { .. } => self.give_up(&request),
         }
     }
 
-    fn again(&mut self, request: &mut Request, to: To) -> Option<Duration> {
+    fn again(&mut self, request: &mut Request, to: RetryTarget) -> Option<Duration> {
         let Some(last) = &request.last else { return Some(Duration::ZERO) };
-        match self.board.again(last, &mut request.attempts, to, self.mono(), &mut self.luck) {
-            Again::AtOnce => Some(Duration::ZERO),
-            Again::After(pause) => Some(pause),
-            Again::Stop(_) => None,
+        match self.board.may_retry(last, &mut request.attempts, to, self.mono(), &mut self.luck) {
+            RetryDecision::Immediately => Some(Duration::ZERO),
+            RetryDecision::After(pause) => Some(pause),
+            RetryDecision::Stop(_) => None,
         }
     }
 
@@ -480,7 +486,7 @@ impl World {
     }
 
     /// What the provider does with it.
-    fn attempt(&mut self, request: Box<Request>, ticket: Option<Ticket>, index: usize) {
+    fn attempt(&mut self, request: Box<Request>, ticket: Option<AttemptTicket>, index: usize) {
         self.report.attempts += 1;
         let (now, luck) = (self.now, self.fate.next_f64());
         let (upstream, key) = (&self.upstreams[index / KEYS], &mut self.keys[index]);
@@ -512,7 +518,11 @@ impl World {
                         resets_in: reset,
                     };
                     let said = RateLimits { requests: Some(left), ..RateLimits::default() };
-                    self.board.hear(ticket, &said, Mono(now + Duration::from_secs(1_000_000)));
+                    self.board.record_rate_limits(
+                        ticket,
+                        &said,
+                        Mono(now + Duration::from_secs(1_000_000)),
+                    );
                 }
                 // Two in a hundred take twelve times as long; one in five hundred breaks before it
                 // says anything.
@@ -530,7 +540,7 @@ impl World {
     fn verdict(
         &mut self,
         mut request: Box<Request>,
-        ticket: Option<Ticket>,
+        ticket: Option<AttemptTicket>,
         index: usize,
         result: Result<(), Outcome>,
     ) {
@@ -539,14 +549,14 @@ impl World {
             Ok(()) => self.answered(&request, ticket, index),
             Err(outcome) => {
                 if let Some(ticket) = &ticket {
-                    self.board.record(ticket, End::Failed(&outcome), now);
-                    request.attempts.failed(&outcome);
+                    self.board.record(ticket, AttemptEnd::Failed(&outcome), now);
+                    request.attempts.count_failure(&outcome);
                     let candidate = &self.found[index];
-                    request.tried.push(Tried {
+                    request.tried.push(FailedAttempt {
                         key: candidate.key,
                         upstream: candidate.upstream(),
                         model: Arc::clone(&candidate.target.model),
-                        may_pass: outcome.cool != outcome::Cool::Rejected,
+                        may_recover: outcome.cooldown != outcome::CooldownClass::Rejected,
                         upstream_failed: outcome.blames_upstream(),
                     });
                     request.last = Some(outcome);
@@ -556,7 +566,7 @@ impl World {
         }
     }
 
-    fn answered(&mut self, request: &Request, ticket: Option<Ticket>, index: usize) {
+    fn answered(&mut self, request: &Request, ticket: Option<AttemptTicket>, index: usize) {
         let (now, price) = (self.now, self.upstreams[index / KEYS].price);
         let talk = &mut self.talks[request.talk];
         let known = talk
@@ -576,8 +586,8 @@ impl World {
         report.waits.push(u32::try_from((now - request.begun).as_millis()).unwrap_or(u32::MAX));
         if let Some(ticket) = ticket {
             let at = self.mono();
-            self.board.record(&ticket, End::Head2xx, at);
-            self.board.record(&ticket, End::Content, at);
+            self.board.record(&ticket, AttemptEnd::Head2xx, at);
+            self.board.record(&ticket, AttemptEnd::Content, at);
             let usage = Usage {
                 input: request.input - cached,
                 cache_read: cached,
@@ -614,14 +624,14 @@ fn refused(kind: FaultKind, status: u16, hint: Option<Duration>) -> Outcome {
         param: None,
         retry_after: None,
     };
-    outcome::of_fault(&fault, hint, true)
+    outcome::classify_fault(&fault, hint, true)
 }
 
 fn transport(kind: TransportKind, sent: bool) -> Outcome {
     // Of a stream nothing was billed before it began.
     Outcome {
         maybe_billed: false,
-        ..outcome::of_transport(&TransportFault {
+        ..outcome::classify_transport(&TransportFault {
             kind,
             message: "simulated".to_owned(),
             may_be_received: sent,

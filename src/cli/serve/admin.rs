@@ -31,7 +31,7 @@ use crate::{
     events::kind::{EventKind, Severity},
     ledger::Ledger,
     relay::{engine::Engine, lists},
-    routing::{candidate::short, health::ActScope},
+    routing::{candidate::print_span, health::Scope},
     server::guard::credential::Clients,
     telemetry::otlp::Traces,
 };
@@ -239,34 +239,34 @@ impl Hands {
             Action::Cool { key, model, for_ms } => {
                 let (_, found) = self.key(&key)?;
                 let span = for_ms.map_or(COOL, Duration::from_millis);
-                let scope = model.as_deref().map_or(ActScope::Key(found.id), |model| {
-                    ActScope::KeyModel(found.id, model.into())
-                });
+                let scope = model
+                    .as_deref()
+                    .map_or(Scope::Key(found.id), |model| Scope::KeyModel(found.id, model.into()));
                 engine.board.cool(&scope, span, now);
-                Ok(self.health(&found.name, &format!("rests for {}", short(span))))
+                Ok(self.health(&found.name, &format!("rests for {}", print_span(span))))
             }
             Action::CoolUpstream { upstream, for_ms } => {
                 let found = self.upstream(&upstream)?;
                 let span = for_ms.map_or(COOL, Duration::from_millis);
-                engine.board.cool(&ActScope::Upstream(found.id), span, now);
-                Ok(self.health(&found.name, &format!("rests for {}", short(span))))
+                engine.board.cool(&Scope::Upstream(found.id), span, now);
+                Ok(self.health(&found.name, &format!("rests for {}", print_span(span))))
             }
             Action::Warm { key: None, .. } => {
-                engine.board.warm(&ActScope::All);
+                engine.board.warm(&Scope::All);
                 engine.network.reset();
                 Ok(self.health("everything", "is warm again"))
             }
             Action::Warm { key: Some(key), model } => {
                 let (_, found) = self.key(&key)?;
-                let scope = model.as_deref().map_or(ActScope::Key(found.id), |model| {
-                    ActScope::KeyModel(found.id, model.into())
-                });
+                let scope = model
+                    .as_deref()
+                    .map_or(Scope::Key(found.id), |model| Scope::KeyModel(found.id, model.into()));
                 engine.board.warm(&scope);
                 Ok(self.health(&found.name, "is warm again"))
             }
             Action::WarmUpstream { upstream } => {
                 let found = self.upstream(&upstream)?;
-                engine.board.warm(&ActScope::Upstream(found.id));
+                engine.board.warm(&Scope::Upstream(found.id));
                 Ok(self.health(&found.name, "is warm again"))
             }
             Action::EnableKey { key } => self.switch_key(&key, true).await,

@@ -49,7 +49,7 @@ fn learn(engine: &Engine, ledger: &Ledger, new: &[(Holder, Period, UnixMillis)])
         let view =
             views.entry((by.name(), from.0)).or_insert_with(|| sums(engine, &reader, by, *from));
         if let Some(spent) = view.as_ref().map(|view| spent(view, holder)) {
-            engine.budgets.at_least(holder, *per, *from, spent);
+            engine.budgets.raise_spent(holder, *per, *from, spent);
         }
     }
 }

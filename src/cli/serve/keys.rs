@@ -76,7 +76,7 @@ impl KeyLoader {
                 let secret = Arc::new(secret);
                 self.engine.keys.set(key.id, secret);
                 // Whatever was held against the old secret says nothing about the new one.
-                self.engine.board.forget_key(key.id);
+                self.engine.board.reset_key(key.id);
                 self.engine.remember.key(&self.engine, key);
             }
             Err(error) => {
@@ -178,7 +178,7 @@ impl KeyLoader {
                             self.one(&upstream, &key).await;
                         }
                     }
-                    for id in self.engine.board.rejected_due(now) {
+                    for id in self.engine.board.rejected_keys_due(now) {
                         if let Some((upstream, key)) = find(&settings, id)
                             && let Err(why) = self.check(upstream, key).await
                         {

@@ -6,17 +6,17 @@ use crate::{base::clock::UnixMillis, config::settings::Period};
 
 /// A span of the calendar in one time zone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Period {
+pub struct CalendarPeriod {
     pub from: UnixMillis,
     /// `None`: it never ends.
     pub until: Option<UnixMillis>,
 }
 
-impl Period {
+impl CalendarPeriod {
     /// The one that holds a moment. Days have 23 or 25 hours where clocks change, and weeks begin
     /// on Monday.
     #[must_use]
-    pub fn of(per: Period, at: UnixMillis, zone: &TimeZone) -> Self {
+    pub fn containing(per: Period, at: UnixMillis, zone: &TimeZone) -> Self {
         let always = Self { from: UnixMillis(0), until: None };
         let Ok(moment) = Timestamp::from_millisecond(at.0) else { return always };
         let today = moment.to_zoned(zone.clone()).date();
@@ -96,16 +96,16 @@ mod tests {
                 "2025-12-31T16:00:00Z",
             ),
         ] {
-            let period = Period::of(per, at(moment), zone);
+            let period = CalendarPeriod::containing(per, at(moment), zone);
             assert_eq!(
                 period,
-                Period { from: at(from), until: Some(at(until)) },
+                CalendarPeriod { from: at(from), until: Some(at(until)) },
                 "{per:?} {moment}"
             );
         }
         assert_eq!(
-            Period::of(Period::Total, at("2025-09-03T00:00:00Z"), &berlin),
-            Period { from: UnixMillis(0), until: None }
+            CalendarPeriod::containing(Period::Total, at("2025-09-03T00:00:00Z"), &berlin),
+            CalendarPeriod { from: UnixMillis(0), until: None }
         );
     }
 }

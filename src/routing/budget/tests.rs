@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::routing::fixture::{cases, project, settings, upstream};
 
-const DOLLAR: i64 = 1_000_000_000;
+const NANO_USD_PER_DOLLAR: i64 = 1_000_000_000;
 
 fn usd(dollars: f64) -> NanoUsd {
     NanoUsd::from_dollars(dollars).unwrap()
@@ -57,12 +57,12 @@ fn what_is_under_way_is_counted_before_it_is_spent() {
 
     let first = reserve(0.6).expect("all of it is left");
     let (holder, lack) = reserve(0.6).expect_err("together they would be too much");
-    assert!(matches!(lack, Lack::Reserved { .. }) && holder == ide(), "{lack:?}");
+    assert!(matches!(lack, BudgetDenied::Reserved { .. }) && holder == ide(), "{lack:?}");
     reserve(0.4).expect("this one fits");
 
     assert!(budgets.settle(first, Some(usd(0.1)), noon()).is_empty());
-    assert_eq!(budgets.all(noon())[0].spent, usd(0.1));
-    assert_eq!(budgets.all(noon())[0].reserved, usd(0.4));
+    assert_eq!(budgets.states(noon())[0].spent, usd(0.1));
+    assert_eq!(budgets.states(noon())[0].reserved, usd(0.4));
     reserve(0.5).expect("it took less than was thought");
 }
 
@@ -82,21 +82,21 @@ fn alone_a_request_may_go_beyond_what_is_left_and_then_none_does() {
     let until = Some(at("2025-09-04T00:00:00Z"));
     let day = budget(1.0, Period::Day, UnpricedPolicy::Warn);
     assert_eq!(
-        budgets.lack(&ide(), Some(NanoUsd(1)), noon()),
-        Some(Lack::Spent { budget: day, spent: usd(1.5), until })
+        budgets.denial(&ide(), Some(NanoUsd(1)), noon()),
+        Some(BudgetDenied::Spent { budget: day, spent: usd(1.5), until })
     );
     assert_eq!(
-        budgets.lack(&ide(), Some(NanoUsd::ZERO), noon()),
+        budgets.denial(&ide(), Some(NanoUsd::ZERO), noon()),
         None,
         "what costs nothing goes on"
     );
-    assert!(budgets.lack(&ide(), None, noon()).is_some(), "what may cost something does not");
+    assert!(budgets.denial(&ide(), None, noon()).is_some(), "what may cost something does not");
     assert_eq!(
-        budgets.lack(&ide(), Some(NanoUsd(1)), at("2025-09-04T00:00:00Z")),
+        budgets.denial(&ide(), Some(NanoUsd(1)), at("2025-09-04T00:00:00Z")),
         None,
         "a new day"
     );
-    assert_eq!(budgets.lack(&Holder::All, Some(NanoUsd(1)), noon()), None);
+    assert_eq!(budgets.denial(&Holder::All, Some(NanoUsd(1)), noon()), None);
 }
 
 #[test]
@@ -109,8 +109,8 @@ fn marks_are_told_once_in_each_period() {
     assert_eq!(told, [vec![], vec![80], vec![], vec![100]]);
     assert_eq!(spend(&budgets, 0.85, tomorrow), [80]);
     assert!(
-        (budgets.fullest(&[Holder::All, ide()], tomorrow) - 0.85).abs() < 1e-9
-            && budgets.fullest(&[Holder::All], tomorrow) == 0.0
+        (budgets.max_used_fraction(&[Holder::All, ide()], tomorrow) - 0.85).abs() < 1e-9
+            && budgets.max_used_fraction(&[Holder::All], tomorrow) == 0.0
     );
 }
 
@@ -124,18 +124,19 @@ fn of_two_budgets_the_one_that_lasts_longer_is_told() {
     spend(&budgets, 1.0, noon());
 
     assert!(
-        matches!(budgets.lack(&ide(), Some(NanoUsd(1)), noon()), Some(Lack::Spent { budget, .. }) if budget == month)
+        matches!(budgets.denial(&ide(), Some(NanoUsd(1)), noon()), Some(BudgetDenied::Spent { budget, .. }) if budget == month)
     );
     let next = at("2025-10-01T00:00:00Z");
-    assert_eq!(budgets.lack(&ide(), Some(NanoUsd(1)), next), None);
+    assert_eq!(budgets.denial(&ide(), Some(NanoUsd(1)), next), None);
 }
 
 #[test]
 fn a_clock_that_jumps_does_not_give_money_back() {
     let budgets = budgets(&[budget(1.0, Period::Day, UnpricedPolicy::Warn)]);
     spend(&budgets, 1.0, noon());
-    let is_spent =
-        |now| matches!(budgets.lack(&ide(), Some(NanoUsd(1)), now), Some(Lack::Spent { .. }));
+    let is_spent = |now| {
+        matches!(budgets.denial(&ide(), Some(NanoUsd(1)), now), Some(BudgetDenied::Spent { .. }))
+    };
 
     assert!(is_spent(at("2025-09-02T12:00:00Z")), "set back by a day");
     assert!(!is_spent(at("2025-09-04T12:00:00Z")), "set ahead by a day");
@@ -146,12 +147,15 @@ fn a_clock_that_jumps_does_not_give_money_back() {
 #[test]
 fn unknown_prices_are_counted_or_refused() {
     let refusing = budgets(&[budget(1.0, Period::Total, UnpricedPolicy::Refuse)]);
-    assert!(matches!(refusing.lack(&ide(), None, noon()), Some(Lack::Unpriced { .. })));
+    assert!(matches!(refusing.denial(&ide(), None, noon()), Some(BudgetDenied::Unpriced { .. })));
 
     let warning = budgets(&[budget(1.0, Period::Total, UnpricedPolicy::Warn)]);
     let booked = warning.reserve(vec![ide()], None, noon()).expect("it is let in");
     assert!(warning.settle(booked, None, noon()).is_empty());
-    assert_eq!((warning.all(noon())[0].unknown, warning.all(noon())[0].spent), (1, NanoUsd::ZERO));
+    assert_eq!(
+        (warning.states(noon())[0].unpriced_attempts, warning.states(noon())[0].spent),
+        (1, NanoUsd::ZERO)
+    );
 }
 
 #[test]
@@ -167,17 +171,17 @@ fn a_reload_keeps_what_was_spent_and_a_restart_takes_it_up() {
         ),
         [(ide(), Period::Total, UnixMillis(0))]
     );
-    assert_eq!((first.all(noon())[0].spent, first.all(noon())[0].budget), (usd(0.9), raised));
+    assert_eq!((first.states(noon())[0].spent, first.states(noon())[0].budget), (usd(0.9), raised));
 
-    let kept = first.kept(noon());
+    let kept = first.save(noon());
     let second = budgets(&[raised]);
     kept.iter().for_each(|kept| second.restore(kept));
-    assert_eq!(second.all(noon())[0].spent, usd(0.9));
+    assert_eq!(second.states(noon())[0].spent, usd(0.9));
     assert_eq!(spend(&second, 0.8, noon()), [] as [u8; 0], "80 % were told before");
-    second.at_least(&ide(), Period::Day, at("2025-09-03T00:00:00Z"), usd(1.9));
-    second.at_least(&ide(), Period::Day, at("2025-09-02T00:00:00Z"), usd(9.0));
+    second.raise_spent(&ide(), Period::Day, at("2025-09-03T00:00:00Z"), usd(1.9));
+    second.raise_spent(&ide(), Period::Day, at("2025-09-02T00:00:00Z"), usd(9.0));
     assert_eq!(
-        second.all(noon())[0].spent,
+        second.states(noon())[0].spent,
         usd(1.9),
         "the ledger knows of more, and yesterday is over"
     );
@@ -185,10 +189,10 @@ fn a_reload_keeps_what_was_spent_and_a_restart_takes_it_up() {
     let tomorrow = Budgets::new(TimeZone::UTC);
     tomorrow.configure(&of_project(&[raised]), at("2025-09-04T12:00:00Z"));
     kept.iter().for_each(|kept| tomorrow.restore(kept));
-    assert_eq!(tomorrow.all(at("2025-09-04T12:00:00Z"))[0].spent, NanoUsd::ZERO);
+    assert_eq!(tomorrow.states(at("2025-09-04T12:00:00Z"))[0].spent, NanoUsd::ZERO);
 
     first.configure(&of_project(&[]), noon());
-    assert!(!first.any() && first.all(noon()).is_empty());
+    assert!(!first.has_any() && first.states(noon()).is_empty());
 }
 
 #[test]
@@ -214,20 +218,20 @@ proptest! {
     /// billed, and what was reserved finds its way back.
     #[test]
     fn pain_22_one_count_refuses_and_is_shown(steps in prop::collection::vec((0_u8..3, 1_i64..400, 0_i64..600), 1..80)) {
-        let limit = DOLLAR;
+        let limit = NANO_USD_PER_DOLLAR;
         let budgets = budgets(&[Budget { usd: NanoUsd(limit), period: Period::Total, unpriced: UnpricedPolicy::Warn }]);
-        let mut under_way: HashMap<usize, Booked> = HashMap::new();
+        let mut under_way: HashMap<usize, BudgetReservation> = HashMap::new();
         let mut billed = 0_i64;
         for (number, (what, expected, real)) in steps.into_iter().enumerate() {
-            let (expected, real) = (expected * DOLLAR / 1_000, real * DOLLAR / 1_000);
+            let (expected, real) = (expected * NANO_USD_PER_DOLLAR / 1_000, real * NANO_USD_PER_DOLLAR / 1_000);
             if what > 0 {
                 match budgets.reserve(vec![ide()], Some(NanoUsd(expected)), noon()) {
                     Ok(booked) => {
                         prop_assert!(billed < limit, "begun although spent");
                         under_way.insert(number, booked);
                     }
-                    Err((_, Lack::Spent { spent, .. })) => prop_assert_eq!(spent.0, billed),
-                    Err((_, Lack::Reserved { .. })) => prop_assert!(!under_way.is_empty()),
+                    Err((_, BudgetDenied::Spent { spent, .. })) => prop_assert_eq!(spent.0, billed),
+                    Err((_, BudgetDenied::Reserved { .. })) => prop_assert!(!under_way.is_empty()),
                     Err((_, lack)) => prop_assert!(false, "{:?}", lack),
                 }
             } else if let Some(number) = under_way.keys().copied().min() {
@@ -235,16 +239,16 @@ proptest! {
                 budgets.settle(booked, Some(NanoUsd(real)), noon());
                 billed += real;
             }
-            let state = &budgets.all(noon())[0];
+            let state = &budgets.states(noon())[0];
             prop_assert_eq!(state.spent.0, billed);
             prop_assert_eq!(under_way.is_empty(), state.reserved == NanoUsd::ZERO);
-            prop_assert!(budgets.lack(&ide(), Some(NanoUsd(1)), noon()).is_none() || billed >= limit || !under_way.is_empty());
+            prop_assert!(budgets.denial(&ide(), Some(NanoUsd(1)), noon()).is_none() || billed >= limit || !under_way.is_empty());
         }
-        let left: Vec<Booked> = under_way.drain().map(|(_, booked)| booked).collect();
+        let left: Vec<BudgetReservation> = under_way.drain().map(|(_, booked)| booked).collect();
         let many = i64::try_from(left.len()).unwrap();
-        left.into_iter().for_each(|booked| drop(budgets.settle(booked, Some(NanoUsd(DOLLAR / 10)), noon())));
-        let state = &budgets.all(noon())[0];
+        left.into_iter().for_each(|booked| drop(budgets.settle(booked, Some(NanoUsd(NANO_USD_PER_DOLLAR / 10)), noon())));
+        let state = &budgets.states(noon())[0];
         prop_assert_eq!(state.reserved, NanoUsd::ZERO);
-        prop_assert_eq!(state.spent.0, billed + many * (DOLLAR / 10));
+        prop_assert_eq!(state.spent.0, billed + many * (NANO_USD_PER_DOLLAR / 10));
     }
 }

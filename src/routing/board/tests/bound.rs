@@ -4,23 +4,28 @@ use proptest::prelude::{prop_assert, proptest};
 
 use super::*;
 use crate::routing::{
-    affinity::{Keys, LAPSE},
+    affinity::{ConversationKeys, WORSE_TIER_GRACE},
     fixture::cases,
 };
 
-const HOUR: Duration = Duration::from_secs(3_600);
+const ONE_HOUR: Duration = Duration::from_secs(3_600);
 
-fn keys(chain: &[u64]) -> Arc<Keys> {
-    Arc::new(Keys { session: None, chain: chain.to_vec(), head: None })
+fn keys(chain: &[u64]) -> Arc<ConversationKeys> {
+    Arc::new(ConversationKeys { session: None, chain: chain.to_vec(), preamble: None })
 }
 
-impl World {
+impl RouterFixture {
     /// A turn of a conversation, not served yet.
-    fn turn(&self, keys: &Arc<Keys>, now: u64) -> (Decision, Option<Ticket>) {
-        let question = Question { estimate: 2_000, ..Question::of(&self.candidates) };
-        self.board.decide_for(
+    fn decide_turn(
+        &self,
+        keys: &Arc<ConversationKeys>,
+        now: u64,
+    ) -> (Decision, Option<AttemptTicket>) {
+        let question =
+            RouteQuery { input_estimate: 2_000, ..RouteQuery::first_attempt(&self.candidates) };
+        self.router.decide_with_affinity(
             &question,
-            (keys, HOUR, at(now + 2)),
+            (keys, ONE_HOUR, at(now + 2)),
             at(now),
             &mut ScriptedRng::new(&[0.0]),
         )
@@ -28,61 +33,64 @@ impl World {
 
     /// A turn that is served; by whom.
     #[track_caller]
-    fn served(&self, keys: &Arc<Keys>, now: u64) -> String {
-        let (decision, ticket) = self.turn(keys, now);
+    fn serve_turn(&self, keys: &Arc<ConversationKeys>, now: u64) -> String {
+        let (decision, ticket) = self.decide_turn(keys, now);
         let ticket = ticket.unwrap_or_else(|| panic!("{decision:?}"));
-        self.finish(&ticket, now);
+        self.finish_attempt(&ticket, now);
         ticket.key_name.to_string()
     }
 }
 
 #[test]
 fn pain_15_the_next_turn_goes_where_the_last_one_went() {
-    let world = World::keys(3);
-    let first = world.served(&keys(&[1]), 0);
-    let other = world.served(&keys(&[50]), 1);
+    let world = RouterFixture::with_keys(3);
+    let first = world.serve_turn(&keys(&[1]), 0);
+    let other = world.serve_turn(&keys(&[50]), 1);
     assert_ne!(first, other, "another conversation is another turn of the wheel");
     for (n, chain) in
         [vec![3, 2, 1], vec![5, 4, 3, 2, 1], vec![7, 6, 5, 4, 3, 2, 1]].iter().enumerate()
     {
-        assert_eq!(world.served(&keys(chain), 2 + n as u64), first);
+        assert_eq!(world.serve_turn(&keys(chain), 2 + n as u64), first);
     }
 }
 
 #[test]
 fn a_binding_yields_to_health_and_goes_with_the_failover() {
-    let world = World::keys(2);
-    let first = world.served(&keys(&[1]), 0);
-    let (_, ticket) = world.turn(&keys(&[2, 1]), 1);
+    let world = RouterFixture::with_keys(2);
+    let first = world.serve_turn(&keys(&[1]), 0);
+    let (_, ticket) = world.decide_turn(&keys(&[2, 1]), 1);
     let ticket = ticket.expect("a ticket");
     assert_eq!(*ticket.key_name, *first);
-    world.fail(&ticket, &limited(Some(30)), 1);
+    world.fail_attempt(&ticket, &limited(Some(30)), 1);
 
-    let second = world.served(&keys(&[2, 1]), 1);
+    let second = world.serve_turn(&keys(&[2, 1]), 1);
 
     assert_ne!(second, first);
-    assert_eq!(world.served(&keys(&[3, 2, 1]), 60), second, "it does not come back by itself");
+    assert_eq!(world.serve_turn(&keys(&[3, 2, 1]), 60), second, "it does not come back by itself");
 }
 
 #[test]
 fn a_binding_to_a_worse_tier_lapses_a_while_after_the_better_one_is_back() {
     let mut spare = upstream(2, "spare", None, 1);
     spare.priority = 20;
-    let world = World::new(vec![upstream(1, "main", None, 1), spare]);
-    let (_, ticket) = world.turn(&keys(&[1]), 0);
-    world.fail(&ticket.expect("a ticket"), &limited(Some(100)), 0);
-    assert_eq!(world.served(&keys(&[1]), 1), "spare/k0");
+    let world = RouterFixture::new(vec![upstream(1, "main", None, 1), spare]);
+    let (_, ticket) = world.decide_turn(&keys(&[1]), 0);
+    world.fail_attempt(&ticket.expect("a ticket"), &limited(Some(100)), 0);
+    assert_eq!(world.serve_turn(&keys(&[1]), 1), "spare/k0");
 
     // The main one is back after a hundred seconds; its first request is a probe of its own.
-    let back = world.served(&keys(&[99]), 101);
+    let back = world.serve_turn(&keys(&[99]), 101);
     assert_eq!(back, "main/k0");
-    assert_eq!(world.served(&keys(&[2, 1]), 110), "spare/k0");
-    let (decision, _) = world.turn(&keys(&[2, 1]), 120);
+    assert_eq!(world.serve_turn(&keys(&[2, 1]), 110), "spare/k0");
+    let (decision, _) = world.decide_turn(&keys(&[2, 1]), 120);
     assert!(
-        matches!(decision.verdict, Verdict::Try { why: Chosen::Bound { better: true }, .. }),
+        matches!(
+            decision.verdict,
+            Verdict::Try { reason: ChoiceReason::Affinity { better_tier_ready: true }, .. }
+        ),
         "{decision:?}"
     );
-    assert_eq!(world.served(&keys(&[2, 1]), 110 + LAPSE.as_secs()), "main/k0");
+    assert_eq!(world.serve_turn(&keys(&[2, 1]), 110 + WORSE_TIER_GRACE.as_secs()), "main/k0");
 }
 
 #[test]
@@ -91,16 +99,17 @@ fn a_binding_waits_a_moment_for_its_key_and_no_longer() {
     for key in &mut one.keys {
         Arc::make_mut(key).max_concurrency = 1;
     }
-    let world = World::new(vec![one]);
-    let first = world.served(&keys(&[1]), 0);
-    let (_, busy) = world.turn(&keys(&[2, 1]), 1);
+    let world = RouterFixture::new(vec![one]);
+    let first = world.serve_turn(&keys(&[1]), 0);
+    let (_, busy) = world.decide_turn(&keys(&[2, 1]), 1);
     assert_eq!(*busy.expect("a ticket").key_name, *first);
 
-    let question = Question { estimate: 2_000, ..Question::of(&world.candidates) };
+    let question =
+        RouteQuery { input_estimate: 2_000, ..RouteQuery::first_attempt(&world.candidates) };
     let ask = |wait, now| {
-        world.board.decide_for(
+        world.router.decide_with_affinity(
             &question,
-            (&keys(&[3, 2, 1]), HOUR, at(wait)),
+            (&keys(&[3, 2, 1]), ONE_HOUR, at(wait)),
             at(now),
             &mut ScriptedRng::new(&[0.0]),
         )
@@ -113,11 +122,13 @@ fn a_binding_waits_a_moment_for_its_key_and_no_longer() {
 #[test]
 fn an_account_is_bound_not_one_of_its_keys() {
     let targets = [target(&Arc::new(upstream(1, "openai", None, 4)), "gpt")];
-    let world = World::of(candidates(&targets, &|key| (KeyState::Ready, AccountId(key.0 % 2))));
+    let world = RouterFixture::with_candidates(build_candidates(&targets, &|key| {
+        (KeyState::Ready, AccountId(key.0 % 2))
+    }));
     let account =
         |name: &str| name.trim_start_matches("openai/k").parse::<u32>().expect("a number") % 2;
-    let first = account(&world.served(&keys(&[1]), 0));
-    let turns: Vec<_> = (0..4).map(|n| world.served(&keys(&[2 + n, 1]), 1 + n)).collect();
+    let first = account(&world.serve_turn(&keys(&[1]), 0));
+    let turns: Vec<_> = (0..4).map(|n| world.serve_turn(&keys(&[2 + n, 1]), 1 + n)).collect();
     assert!(turns.iter().all(|name| account(name) == first), "{turns:?}");
     assert!(
         turns.windows(2).any(|pair| pair[0] != pair[1]),
@@ -132,24 +143,24 @@ proptest! {
     fn a_bound_request_reaches_a_healthy_candidate_whatever_happened(
         history in proptest::collection::vec((0_u64..6, 0_usize..9, 0_u64..40), 0..40)
     ) {
-        let world = World::new(vec![upstream(1, "a", None, 2), upstream(2, "b", None, 2), upstream(3, "c", None, 0)]);
+        let world = RouterFixture::new(vec![upstream(1, "a", None, 2), upstream(2, "b", None, 2), upstream(3, "c", None, 0)]);
         let outcomes = [limited(None), limited(Some(20)), broken(), refused(), said(FaultKind::KeyRejected, 401, "", None)];
         let mut now = 0;
         for (talk, how, pass) in history {
             now += pass;
-            if let (_, Some(ticket)) = world.turn(&keys(&[talk]), now) {
+            if let (_, Some(ticket)) = world.decide_turn(&keys(&[talk]), now) {
                 match outcomes.get(how) {
-                    Some(outcome) => drop(world.fail(&ticket, outcome, now)),
-                    None => world.finish(&ticket, now),
+                    Some(outcome) => drop(world.fail_attempt(&ticket, outcome, now)),
+                    None => world.finish_attempt(&ticket, now),
                 }
             }
         }
         let mut healthy = upstream(9, "healthy", None, 1);
         healthy.priority = 99;
         let mut world = world;
-        world.candidates.extend(ready(&[target(&Arc::new(healthy), "gpt")]));
+        world.candidates.extend(ready_candidates(&[target(&Arc::new(healthy), "gpt")]));
         for talk in 0..6 {
-            let (decision, ticket) = world.turn(&keys(&[talk]), now);
+            let (decision, ticket) = world.decide_turn(&keys(&[talk]), now);
             prop_assert!(ticket.is_some(), "{:?}", decision);
         }
     }

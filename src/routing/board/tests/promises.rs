@@ -11,28 +11,28 @@ use super::*;
 use crate::{
     config::settings::Strategy,
     routing::{
-        candidate::{Over, OverKind},
+        candidate::{BudgetBlock, BudgetBlockKind},
         fixture::cases,
     },
 };
 
 /// A draw that is never the same twice.
-struct Golden(f64);
+struct GoldenRatioRng(f64);
 
-impl Rng for Golden {
+impl Rng for GoldenRatioRng {
     fn next_f64(&mut self) -> f64 {
         self.0 = (self.0 + 0.618_033_988_749_895).fract();
         self.0
     }
 }
 
-fn over(kind: OverKind, until: Option<u64>) -> KeyState {
-    KeyState::Over(Arc::new(Over {
+fn over(kind: BudgetBlockKind, until: Option<u64>) -> KeyState {
+    KeyState::OverBudget(Arc::new(BudgetBlock {
         kind,
         text: "spent".to_owned(),
         fix: String::new(),
         until: until.map(at),
-        everywhere: false,
+        global: false,
     }))
 }
 
@@ -42,16 +42,16 @@ fn states() -> impl Generator<Value = KeyState> {
         1 => Just(KeyState::Waiting),
         1 => Just(KeyState::Disabled),
         1 => Just(KeyState::Missing("no such variable".into())),
-        1 => Just(over(OverKind::Spent, None)),
-        1 => (1_u64..2_000).prop_map(|until| over(OverKind::Spent, Some(until))),
-        1 => Just(over(OverKind::Reserved, None)),
-        1 => Just(over(OverKind::Unpriced, None)),
+        1 => Just(over(BudgetBlockKind::Spent, None)),
+        1 => (1_u64..2_000).prop_map(|until| over(BudgetBlockKind::Spent, Some(until))),
+        1 => Just(over(BudgetBlockKind::Reserved, None)),
+        1 => Just(over(BudgetBlockKind::Unpriced, None)),
     ]
 }
 
 /// Three upstreams with three keys each and these priorities and weights, one of them in another
 /// region.
-fn nine(priorities: [u32; 3], weights: &[u32]) -> World {
+fn nine(priorities: [u32; 3], weights: &[u32]) -> RouterFixture {
     let each = (1..=3).map(|id| {
         let place = id as usize - 1;
         let mut one = upstream(id, ["a", "b", "c"][place], None, 3);
@@ -59,12 +59,12 @@ fn nine(priorities: [u32; 3], weights: &[u32]) -> World {
         one.region = if id == 2 { "here".to_owned() } else { String::new() };
         one
     });
-    World::new(each.collect())
+    RouterFixture::new(each.collect())
 }
 
 fn outcome(how: usize) -> Outcome {
     let transport = |kind, sent| {
-        of_transport(&TransportFault { kind, message: String::new(), may_be_received: sent })
+        classify_transport(&TransportFault { kind, message: String::new(), may_be_received: sent })
     };
     match how {
         0 => limited(None),
@@ -95,11 +95,11 @@ proptest! {
         strategy in 0..Strategy::ALL.len(),
     ) {
         let mut world = nine([10, 10, 20], &[1, 1, 1]);
-        let (mut now, mut draw) = (0, Golden(0.0));
+        let (mut now, mut draw) = (0, GoldenRatioRng(0.0));
         for (how, pause) in history {
             now += pause;
-            if let Some(ticket) = world.ask(&[], now).1 {
-                world.fail(&ticket, &outcome(how), now);
+            if let Some(ticket) = world.decide(&[], now).1 {
+                world.fail_attempt(&ticket, &outcome(how), now);
             }
         }
         for (candidate, state) in world.candidates.iter_mut().zip(&states) {
@@ -107,15 +107,15 @@ proptest! {
         }
         for pause in [0, 1, 60, 4_000] {
             now += pause;
-            let question = Question { strategy: Strategy::ALL[strategy].1, region: "here", ..Question::of(&world.candidates) };
-            let (decision, ticket) = world.board.decide(&question, at(now), &mut draw);
+            let question = RouteQuery { strategy: Strategy::ALL[strategy].1, region: "here", ..RouteQuery::first_attempt(&world.candidates) };
+            let (decision, ticket) = world.router.decide(&question, at(now), &mut draw);
             if let Some((index, _)) = tries(&decision.verdict) {
                 prop_assert_eq!(&states[index], &KeyState::Ready);
-                let listed: Vec<_> = decision.others.iter().filter(|(other, _)| matches!(states[*other], KeyState::Over(_))).collect();
-                prop_assert!(listed.iter().all(|(_, why)| !matches!(why, Why::NotDrawn)), "{:?}", decision);
+                let listed: Vec<_> = decision.skipped.iter().filter(|(other, _)| matches!(states[*other], KeyState::OverBudget(_))).collect();
+                prop_assert!(listed.iter().all(|(_, why)| !matches!(why, SkipReason::NotPicked)), "{:?}", decision);
             }
             if let Some(ticket) = ticket {
-                world.finish(&ticket, now);
+                world.finish_attempt(&ticket, now);
             }
         }
     }
@@ -125,39 +125,39 @@ proptest! {
     /// permit.
     #[test]
     fn the_attempts_of_a_request_are_bounded(hows in vec(0_usize..13, 200), keys in 1_u32..60) {
-        let world = World::new(vec![upstream(1, "a", None, keys), upstream(2, "b", None, 2)]);
+        let world = RouterFixture::new(vec![upstream(1, "a", None, keys), upstream(2, "b", None, 2)]);
         let most = policy().retry.max_attempts;
-        let (mut now, mut draw, mut attempts) = (0_u64, Golden(0.0), Attempts::default());
-        let (mut tried, mut last, mut granted) = (Vec::<Tried>::new(), None::<Outcome>, false);
+        let (mut now, mut draw, mut attempts) = (0_u64, GoldenRatioRng(0.0), AttemptCounts::default());
+        let (mut tried, mut last, mut granted) = (Vec::<FailedAttempt>::new(), None::<Outcome>, false);
         let mut asked: std::collections::HashMap<KeyId, u32> = std::collections::HashMap::new();
         let mut hows = hows.into_iter();
-        world.board.count_request(at(0));
+        world.router.count_request(at(0));
         for _ in 0..500 {
-            let mut again = |to, attempts: &mut Attempts| {
-                last.as_ref().is_none_or(|last: &Outcome| !matches!(world.board.again(last, attempts, to, at(now), &mut draw), Again::Stop(_)))
+            let mut again = |to, attempts: &mut AttemptCounts| {
+                last.as_ref().is_none_or(|last: &Outcome| !matches!(world.router.may_retry(last, attempts, to, at(now), &mut draw), RetryDecision::Stop(_)))
             };
-            let (decision, ticket) = world.ask(&tried, now);
+            let (decision, ticket) = world.decide(&tried, now);
             match decision.verdict {
                 Verdict::Try { index, .. } => {
                     let ticket = ticket.expect("comes with a try");
-                    if !std::mem::take(&mut granted) && !again(To::Other, &mut attempts) {
-                        world.board.record(&ticket, End::Abandoned, at(now));
+                    if !std::mem::take(&mut granted) && !again(RetryTarget::Other, &mut attempts) {
+                        world.router.record(&ticket, AttemptEnd::Abandoned, at(now));
                         break;
                     }
                     let outcome = outcome(hows.next().expect("it has ended long before"));
                     *asked.entry(ticket.key).or_default() += 1;
-                    world.fail(&ticket, &outcome, now);
-                    attempts.failed(&outcome);
-                    tried.push(world.tried(index, &outcome));
+                    world.fail_attempt(&ticket, &outcome, now);
+                    attempts.count_failure(&outcome);
+                    tried.push(world.failed_attempt(index, &outcome));
                     last = Some(outcome);
                 }
-                Verdict::Again { .. } | Verdict::Wait { .. } => {
-                    if !again(To::Same, &mut attempts) || last.is_none() {
+                Verdict::RetrySame { .. } | Verdict::Wait { .. } => {
+                    if !again(RetryTarget::Same, &mut attempts) || last.is_none() {
                         break;
                     }
                     now += 10;
                     granted = true;
-                    tried.retain(|tried| !tried.may_pass);
+                    tried.retain(|tried| !tried.may_recover);
                 }
                 Verdict::Exhausted { .. } => break,
             }
@@ -180,20 +180,20 @@ proptest! {
         let mut now = 0;
         for (how, pause) in history {
             now += pause;
-            if let Some(ticket) = world.ask(&[], now).1 {
-                world.fail(&ticket, &outcome(how), now);
+            if let Some(ticket) = world.decide(&[], now).1 {
+                world.fail_attempt(&ticket, &outcome(how), now);
             }
         }
-        world.board.warm(&ActScope::All);
+        world.router.warm(&Scope::All);
         let mut served: std::collections::HashMap<KeyId, u32> = std::collections::HashMap::new();
-        let mut draw = Golden(0.0);
+        let mut draw = GoldenRatioRng(0.0);
         let strategy = [Strategy::RoundRobin, Strategy::Weighted, Strategy::LeastBusy][sharing];
         for _ in 0..120 {
-            let question = Question { strategy, ..Question::of(&world.candidates) };
-            let (_, ticket) = world.board.decide(&question, at(now), &mut draw);
+            let question = RouteQuery { strategy, ..RouteQuery::first_attempt(&world.candidates) };
+            let (_, ticket) = world.router.decide(&question, at(now), &mut draw);
             let ticket = ticket.expect("all are well");
             *served.entry(ticket.key).or_default() += 1;
-            world.finish(&ticket, now);
+            world.finish_attempt(&ticket, now);
         }
         prop_assert_eq!(served.len(), 9, "{:?}", &served);
         // Its share would be 120 × 1 of 9, divided by three keys, at the least.
@@ -201,9 +201,9 @@ proptest! {
 
         let mut keys = std::collections::HashSet::new();
         for _ in 0..12 {
-            let ticket = world.ask(&[], now).1.expect("all are well");
+            let ticket = world.decide(&[], now).1.expect("all are well");
             keys.insert(ticket.key);
-            world.finish(&ticket, now);
+            world.finish_attempt(&ticket, now);
         }
         prop_assert_eq!(keys.len(), 3, "strict priority takes one upstream, and all its keys");
     }
