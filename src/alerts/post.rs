@@ -11,7 +11,7 @@ use crate::{
     base::{clean, clock::UnixMillis},
     config::settings::OutboundUrl,
     secrets::Secret,
-    upstream::post::{Answered, Poster},
+    upstream::post::{WebhookClient, WebhookResponse},
 };
 
 /// Pauses between tries; then it is given up.
@@ -57,7 +57,7 @@ pub enum Try {
 
 /// One try.
 pub async fn once(
-    poster: &Poster,
+    poster: &WebhookClient,
     url: &OutboundUrl,
     form: Form,
     secret: Option<&Secret>,
@@ -100,7 +100,7 @@ fn dress(
     }
 }
 
-fn judge(form: Form, url: &OutboundUrl, answered: &Answered) -> Try {
+fn judge(form: Form, url: &OutboundUrl, answered: &WebhookResponse) -> Try {
     let status = answered.status;
     if !status.is_success() {
         let why = format!("{} answered {}", url.origin(), status.as_u16());
@@ -139,8 +139,8 @@ fn judge(form: Form, url: &OutboundUrl, answered: &Answered) -> Try {
 mod tests {
     use super::*;
 
-    fn answered(status: u16, body: &str) -> Answered {
-        Answered {
+    fn answered(status: u16, body: &str) -> WebhookResponse {
+        WebhookResponse {
             status: StatusCode::from_u16(status).unwrap(),
             retry_after: None,
             body: body.to_owned().into(),

@@ -150,7 +150,7 @@ pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
                 upstream: upstream.name.to_string(),
                 label: key.label.to_string(),
                 account: key.account.to_string(),
-                fingerprint: engine.keys.state(key.id).fingerprint.to_string(),
+                fingerprint: engine.keys.summary(key.id).fingerprint.to_string(),
                 reference: key.reference.to_string(),
                 state,
                 cause: cause.or_else(|| health.cause.as_deref().map(str::to_owned)),

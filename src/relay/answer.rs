@@ -10,7 +10,7 @@ use crate::{
     dialect::{AnswerSummary, flow::ResponseStream},
     ir::fault::{Fault, TransportFault},
     routing::outcome::Outcome,
-    upstream::body::AnswerBody,
+    upstream::body::UpstreamBody,
 };
 
 /// An answer to give the client.
@@ -40,7 +40,7 @@ pub struct Committed {
     pub ready: Vec<Bytes>,
     pub flow: ResponseStream,
     /// `None` once the upstream's body has ended.
-    pub body: Option<AnswerBody>,
+    pub body: Option<UpstreamBody>,
     /// The terminal event is among them: the body's end is of no more interest.
     pub terminal: bool,
     /// What ended the stream already while it was held, after its first content.
@@ -54,7 +54,7 @@ pub struct Opaque {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub first: Option<Bytes>,
-    pub body: AnswerBody,
+    pub body: UpstreamBody,
     pub guard: Guard,
     pub idle: Duration,
 }

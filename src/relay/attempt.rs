@@ -34,9 +34,9 @@ use crate::{
         outcome,
     },
     upstream::{
-        body::AnswerBody,
+        body::UpstreamBody,
         headers, hints,
-        send::{Answer, Call},
+        send::{UpstreamRequest, UpstreamResponse},
     },
 };
 
@@ -92,14 +92,14 @@ enum Got {
         headers: HeaderMap,
         shown: commit::Shown,
         flow: ResponseStream,
-        body: AnswerBody,
+        body: UpstreamBody,
         idle: Duration,
     },
     Opaque {
         status: StatusCode,
         headers: HeaderMap,
         first: Option<Bytes>,
-        body: AnswerBody,
+        body: UpstreamBody,
         idle: Duration,
     },
 }
@@ -136,7 +136,7 @@ async fn go(
     let status = answer.status;
     let raw = job.ask.endpoint.op == Op::Raw;
     let passes = status.is_success() || raw && passes_raw(status);
-    guard.hear(&hints::allowances(&answer.headers, job.engine.clock.unix()));
+    guard.hear(&hints::read_rate_limits(&answer.headers, job.engine.clock.unix()));
     if !passes {
         return Err(refused(job, egress, answer).await);
     }
@@ -145,7 +145,7 @@ async fn go(
     let mut out = answer.headers;
     let content_type = out.get(header::CONTENT_TYPE).cloned();
     let content_type = content_type.as_ref().and_then(|v| v.to_str().ok()).unwrap_or("");
-    headers::response_filter(&mut out);
+    headers::filter_response_headers(&mut out);
     let mut body = answer.body;
     if raw || is_media(content_type, job.ask.endpoint.op) {
         return Ok(Got::Opaque { status, headers: out, first: None, body, idle: clocks.idle });
@@ -249,7 +249,7 @@ struct Came {
     headers: HeaderMap,
     content_type: String,
     first: Option<Bytes>,
-    body: AnswerBody,
+    body: UpstreamBody,
 }
 
 /// Reads an answer of another dialect and tells it in the client's.
@@ -356,7 +356,7 @@ async fn send(
     candidate: &Candidate,
     target: &Target,
     clocks: &Clocks,
-) -> Result<Answer, Failed> {
+) -> Result<UpstreamResponse, Failed> {
     let Some(end) = target.upstream.endpoint(target.dialect) else {
         let message =
             format!("upstream {} does not speak {}", target.upstream.name, target.dialect);
@@ -384,9 +384,9 @@ async fn send(
             let host = base_url::origin_of(&end.base_url).to_owned();
             end.to_mut().base_url = host;
         }
-        let call = Call {
+        let call = UpstreamRequest {
             upstream: &target.upstream,
-            end: &end,
+            endpoint: &end,
             key: (!target.upstream.keys.is_empty()).then_some(candidate.key),
             method: job.ask.method.clone(),
             path: &prepared.path,
@@ -409,9 +409,10 @@ fn unreadable(upstream: &Upstream) -> TransportFault {
 }
 
 /// Reads an error answer.
-async fn refused(job: &Job, egress: &'static dyn Egress, answer: Answer) -> Failed {
+async fn refused(job: &Job, egress: &'static dyn Egress, answer: UpstreamResponse) -> Failed {
     let status = answer.status.as_u16();
-    let hint = hints::read(answer.status, &answer.headers, job.engine.clock.unix()).retry_after;
+    let hint = hints::read_retry_hints(answer.status, &answer.headers, job.engine.clock.unix())
+        .retry_after;
     let content_type = answer
         .headers
         .get(header::CONTENT_TYPE)
@@ -424,7 +425,7 @@ async fn refused(job: &Job, egress: &'static dyn Egress, answer: Answer) -> Fail
 }
 
 async fn first_chunk(
-    body: &mut AnswerBody,
+    body: &mut UpstreamBody,
     clocks: &Clocks,
     stream: bool,
 ) -> Result<Option<Bytes>, Failed> {

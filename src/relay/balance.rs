@@ -176,14 +176,16 @@ pub async fn run(engine: &Arc<Engine>) {
             if places.is_empty() {
                 continue;
             }
-            for key in upstream.keys.iter().filter(|key| key.enabled && engine.keys.ready(key.id)) {
+            for key in
+                upstream.keys.iter().filter(|key| key.enabled && engine.keys.is_ready(key.id))
+            {
                 keys.push(key.id);
                 let rejected =
                     engine.board.key_view(key.id, now).health.state == HealthState::Rejected;
                 if rejected || (engine.network.down() && !upstream.local) {
                     continue;
                 }
-                let fingerprint = engine.keys.state(key.id).fingerprint;
+                let fingerprint = engine.keys.summary(key.id).fingerprint;
                 if let Some(open) = engine.balances.due(key.id, &fingerprint, places.len(), now) {
                     due.push(ask(engine, upstream, key, places, open));
                 }

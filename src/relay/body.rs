@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::engine::Held;
 use crate::{
     ir::fault::{TransportFault, TransportKind},
-    upstream::body::AnswerBody,
+    upstream::body::UpstreamBody,
 };
 
 /// Error bodies are read this far, for this long.
@@ -36,7 +36,7 @@ pub(super) async fn within<T>(
 }
 
 /// The next data chunk, or `None` at the end.
-pub(super) async fn chunk(body: &mut AnswerBody) -> Option<Result<Bytes, TransportFault>> {
+pub(super) async fn chunk(body: &mut UpstreamBody) -> Option<Result<Bytes, TransportFault>> {
     loop {
         match body.frame().await? {
             Ok(frame) => {
@@ -52,9 +52,9 @@ pub(super) async fn chunk(body: &mut AnswerBody) -> Option<Result<Bytes, Transpo
 }
 
 /// As much of an error body as is worth reading; what breaks on the way is left out.
-pub(super) async fn error_body(mut body: AnswerBody) -> Bytes {
+pub(super) async fn error_body(mut body: UpstreamBody) -> Bytes {
     let mut out = BytesMut::new();
-    body.forgive_label();
+    body.tolerate_wrong_coding();
     let read = async {
         while let Some(Ok(data)) = chunk(&mut body).await {
             let room = ERROR_BYTES - out.len();
@@ -83,7 +83,7 @@ pub(super) struct Limits {
 /// The whole body.
 pub(super) async fn whole(
     first: Option<Bytes>,
-    body: &mut AnswerBody,
+    body: &mut UpstreamBody,
     limits: &Limits,
     held: &mut Held,
 ) -> Result<Bytes, TransportFault> {

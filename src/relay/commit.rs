@@ -12,7 +12,7 @@ use super::{
 use crate::{
     dialect::{flow::ResponseStream, passage::StreamEnd},
     ir::fault::{Fault, TransportFault, TransportKind},
-    upstream::body::AnswerBody,
+    upstream::body::UpstreamBody,
 };
 
 /// What is held at most; more than this without content is let through.
@@ -48,7 +48,7 @@ impl Unshown {
 /// Feeds the stream into `flow` until there is content, it ends, it breaks, or `deadline` passes.
 pub(super) async fn hold(
     flow: &mut ResponseStream,
-    body: &mut AnswerBody,
+    body: &mut UpstreamBody,
     first: Option<Bytes>,
     deadline: Instant,
     first_byte: Duration,

@@ -42,8 +42,8 @@ use crate::{
         limits::ProjectLimits,
     },
     upstream::{
-        keys::{self, Keys},
-        send::Gateway,
+        keys::{self, ProviderKeys},
+        send::UpstreamClient,
     },
 };
 
@@ -67,8 +67,8 @@ pub struct Engine {
     /// The way to the ledger.
     pub sink: LedgerQueue,
     pub board: Router,
-    pub gateway: Gateway,
-    pub keys: Arc<Keys>,
+    pub gateway: UpstreamClient,
+    pub keys: Arc<ProviderKeys>,
     pub redactor: Arc<dyn Redactor>,
     pub lists: ModelLists,
     pub queue: Queue,
@@ -107,8 +107,8 @@ pub struct Engine {
 /// The process-wide parts that are made elsewhere and handed in.
 pub struct Parts {
     pub clock: Arc<dyn Clock>,
-    pub gateway: Gateway,
-    pub keys: Arc<Keys>,
+    pub gateway: UpstreamClient,
+    pub keys: Arc<ProviderKeys>,
     pub redactor: Arc<dyn Redactor>,
     pub lists: ModelLists,
     pub rejected: mpsc::UnboundedSender<KeyId>,
@@ -195,10 +195,10 @@ impl Engine {
     /// What is known of a key, for building candidates.
     #[must_use]
     pub fn key_info(&self, key: KeyId) -> (KeyState, AccountId) {
-        let state = match self.keys.state(key).state {
-            keys::State::Ready => KeyState::Ready,
-            keys::State::Waiting => KeyState::Waiting,
-            keys::State::Missing(reason) => KeyState::Missing(reason),
+        let state = match self.keys.summary(key).state {
+            keys::SecretState::Ready => KeyState::Ready,
+            keys::SecretState::Waiting => KeyState::Waiting,
+            keys::SecretState::Missing(reason) => KeyState::Missing(reason),
         };
         let account = self.accounts.load().get(&key).copied().unwrap_or(AccountId(key.0));
         (state, account)

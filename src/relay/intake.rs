@@ -30,7 +30,7 @@ use crate::{
         op::{Dialect, Op},
     },
     upstream::{
-        decode::{self, Coding, DecodeError},
+        decode::{self, ContentCoding, DecodeError},
         headers,
     },
 };
@@ -155,7 +155,7 @@ fn understand(
         endpoint: head.endpoint,
     });
     find_model(&mut ask, &generation.settings)?;
-    headers::request_filter(&mut ask.headers);
+    headers::filter_request_headers(&mut ask.headers);
     Ok(ask)
 }
 
@@ -240,11 +240,11 @@ fn open(
             ),
         }
     };
-    let Some(found) = Coding::of(headers).map_err(|e| refused(headers, e))? else {
+    let Some(found) = ContentCoding::from_headers(headers).map_err(|e| refused(headers, e))? else {
         return Ok((raw, None));
     };
     let most = usize::try_from(limits.body).unwrap_or(usize::MAX);
-    let opened = decode::whole(found, &raw, most).map_err(|e| refused(headers, e))?;
+    let opened = decode::decode_all(found, &raw, most).map_err(|e| refused(headers, e))?;
     let Some(coding) = headers.remove(header::CONTENT_ENCODING) else { return Ok((opened, None)) };
     if !held.grow(opened.len() as u64, limits.held) {
         return Err(full(limits.held));

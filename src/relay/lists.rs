@@ -22,7 +22,7 @@ use crate::{
     config::settings::{DialectEndpoint, KeyId, Upstream, UpstreamId},
     dialect::registry,
     routing::catalog::ModelSet,
-    upstream::models::{self, FetchError},
+    upstream::models::{self, ModelListError},
 };
 
 /// Lists are asked for again this often.
@@ -205,7 +205,7 @@ async fn fetch(engine: &Arc<Engine>, upstream: &Arc<Upstream>) -> Option<ModelSe
     let ready = upstream
         .keys
         .iter()
-        .filter(|key| key.enabled && engine.keys.ready(key.id))
+        .filter(|key| key.enabled && engine.keys.is_ready(key.id))
         .map(|key| Some(key.id));
     let keys: Vec<_> =
         if upstream.keys.is_empty() { vec![None] } else { ready.take(KEYS).collect() };
@@ -235,9 +235,9 @@ pub async fn ask(
     upstream: &Arc<Upstream>,
     end: &DialectEndpoint,
     key: Option<KeyId>,
-) -> Result<Bytes, FetchError> {
+) -> Result<Bytes, ModelListError> {
     let path = registry::egress(end.dialect).models_path();
-    models::fetch(
+    models::fetch_model_list(
         &engine.gateway,
         upstream,
         end,

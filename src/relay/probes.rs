@@ -19,7 +19,7 @@ use crate::{
     config::settings::{HealthCheck, Upstream, UpstreamId},
     ir::fault::{TransportFault, TransportKind},
     routing::outcome,
-    upstream::models::{self, FetchError},
+    upstream::models::{self, ModelListError},
 };
 
 /// A config that changed is noticed this often.
@@ -119,14 +119,18 @@ async fn probe(engine: &Engine, upstream: &Arc<Upstream>, health: &HealthCheck) 
     let Some(end) = upstream.endpoints.first() else { return };
     // Without a credential that may be used there is nothing to be learned from an answer, and none
     // is needed where there are no keys.
-    let key =
-        upstream.keys.iter().find(|key| key.enabled && engine.keys.ready(key.id)).map(|key| key.id);
+    let key = upstream
+        .keys
+        .iter()
+        .find(|key| key.enabled && engine.keys.is_ready(key.id))
+        .map(|key| key.id);
     if key.is_none() && !upstream.keys.is_empty() {
         return;
     }
     let (id, begun) = (engine.board.begin_probe(), engine.clock.mono());
     let headers = required(end.dialect).into_iter().collect();
-    let answer = models::fetch(&engine.gateway, upstream, end, key, &health.path, headers).await;
+    let answer =
+        models::fetch_model_list(&engine.gateway, upstream, end, key, &health.path, headers).await;
     let now = engine.clock.mono();
     let found = judge(engine, upstream, &answer);
     let (said, verdict): (Arc<str>, _) = match found {
@@ -160,7 +164,11 @@ enum Found {
     Nothing(String),
 }
 
-fn judge(engine: &Engine, upstream: &Upstream, answer: &Result<bytes::Bytes, FetchError>) -> Found {
+fn judge(
+    engine: &Engine,
+    upstream: &Upstream,
+    answer: &Result<bytes::Bytes, ModelListError>,
+) -> Found {
     match answer {
         Ok(body) if !upstream.local && body.trim_ascii_start().first() == Some(&b'<') => {
             Found::Nothing("a login page answered".to_owned())
@@ -169,10 +177,10 @@ fn judge(engine: &Engine, upstream: &Upstream, answer: &Result<bytes::Bytes, Fet
             engine.answered(upstream);
             Found::Answers(200)
         }
-        Err(FetchError::Status { status, .. }) if status.is_redirection() => {
+        Err(ModelListError::Status { status, .. }) if status.is_redirection() => {
             Found::Nothing(format!("{} (a login page?)", status.as_u16()))
         }
-        Err(FetchError::Status { status, .. }) => {
+        Err(ModelListError::Status { status, .. }) => {
             engine.answered(upstream);
             if status.is_server_error() {
                 Found::Broken(status.as_u16().to_string())
@@ -180,7 +188,7 @@ fn judge(engine: &Engine, upstream: &Upstream, answer: &Result<bytes::Bytes, Fet
                 Found::Answers(status.as_u16())
             }
         }
-        Err(FetchError::Fault(fault)) => {
+        Err(ModelListError::Transport(fault)) => {
             let down = engine.unreachable(upstream, fault);
             let fault = if down {
                 TransportFault { kind: TransportKind::NetworkDown, ..fault.clone() }

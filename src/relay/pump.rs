@@ -36,7 +36,7 @@ use crate::{
         usage::Usage,
     },
     routing::{ending::AttemptEnd, outcome},
-    upstream::body::AnswerBody,
+    upstream::body::UpstreamBody,
 };
 
 /// The scheduler's turns without a new chunk after which what is ready goes: measured, not timed.
@@ -57,7 +57,7 @@ const LINGER: Duration = Duration::from_millis(20);
 pub struct Pump {
     job: Box<Job>,
     flow: ResponseStream,
-    body: Option<AnswerBody>,
+    body: Option<UpstreamBody>,
     guard: Guard,
     ready: Vec<Bytes>,
     ready_bytes: usize,
@@ -504,7 +504,7 @@ impl Drop for Pump {
 pub struct Forward {
     job: Box<Job>,
     first: Option<Bytes>,
-    body: Option<AnswerBody>,
+    body: Option<UpstreamBody>,
     guard: Guard,
     idle: Duration,
     ttft: Duration,

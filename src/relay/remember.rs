@@ -147,7 +147,7 @@ impl Remember {
 
     /// Takes up what was held against a key, once its secret is known to be the same.
     pub fn key(&self, engine: &Engine, key: &UpstreamKey) {
-        let fingerprint = engine.keys.state(key.id).fingerprint.to_string();
+        let fingerprint = engine.keys.summary(key.id).fingerprint.to_string();
         let row = self.found.lock().unwrap_or_else(PoisonError::into_inner).keys.remove(&*key.name);
         let Some(row) =
             row.filter(|row| !row.fingerprint.is_empty() && row.fingerprint == fingerprint)
@@ -253,7 +253,7 @@ impl Remember {
             }
             for key in &upstream.keys {
                 let kept = engine.board.save_key(key.id, now);
-                let fingerprint = engine.keys.state(key.id).fingerprint.to_string();
+                let fingerprint = engine.keys.summary(key.id).fingerprint.to_string();
                 if kept.is_empty() || fingerprint.is_empty() {
                     continue;
                 }

@@ -245,7 +245,7 @@ impl Tally {
         if *self.key != *label {
             self.key = Arc::from(label);
         }
-        self.fingerprint = self.engine.keys.state(candidate.key).fingerprint;
+        self.fingerprint = self.engine.keys.summary(candidate.key).fingerprint;
         self.model = Arc::clone(&candidate.target.model);
         let attempt = AttemptRecord {
             number: self.number,

@@ -198,7 +198,7 @@ pub(super) fn prepare(job: &mut Job, target: &Target) -> Option<Prepared> {
     if !upstream.patch.is_empty() {
         body = patched(body, &upstream.patch);
     }
-    let mut out = headers::neutral(&job.ask.headers);
+    let mut out = headers::cross_dialect_headers(&job.ask.headers);
     out.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     for (name, value) in headers {
         if let Ok(value) = HeaderValue::from_str(&value) {

@@ -146,7 +146,7 @@ fn guard(
         )
         .status(status));
     }
-    if headers::looped(map) {
+    if headers::is_looped(map) {
         let message = "this request came from aiproxy itself: an upstream's base_url points back here; `aiproxy upstream list` shows them";
         return Err(ProxyError::new(ProxyErrorKind::BadRequest, message).code("loop"));
     }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 use super::traces::{self, Parent};
 use crate::{
     config::settings::OutboundUrl, events::sink::LedgerEntry, secrets::Secret,
-    upstream::post::Poster,
+    upstream::post::WebhookClient,
 };
 
 /// Requests that wait for their turn.
@@ -104,7 +104,7 @@ impl Traces {
     /// What the collector said, or why there is no way to it.
     pub async fn send(
         &self,
-        poster: &Poster,
+        poster: &WebhookClient,
         url: &OutboundUrl,
         credentials: &[(String, Secret)],
         batch: &[Box<Traced>],

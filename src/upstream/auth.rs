@@ -8,7 +8,7 @@ use http::{
     header::{ACCEPT_ENCODING, AUTHORIZATION},
 };
 
-use super::{headers, keys::Keys};
+use super::{headers, keys::ProviderKeys};
 use crate::{
     config::settings::{Auth, KeyId, Upstream},
     ir::{
@@ -22,15 +22,15 @@ use crate::{
 /// # Errors
 ///
 /// The key's secret is not there (any more).
-pub(super) fn dress(
+pub(super) fn set_upstream_headers(
     headers: &mut HeaderMap,
     upstream: &Upstream,
     dialect: Dialect,
     key: Option<KeyId>,
-    keys: &Keys,
+    keys: &ProviderKeys,
 ) -> Result<(), TransportFault> {
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    headers::mark(headers);
+    headers::append_hop(headers);
     for (name, value) in &upstream.headers {
         // The config was checked when it was read; a header that still cannot be written is left
         // out.
@@ -44,20 +44,22 @@ pub(super) fn dress(
     let written = match upstream.auth_for(dialect) {
         Auth::None => true,
         Auth::Bearer => {
-            keys.bearer(key).map(|value| headers.insert(AUTHORIZATION, value)).is_some()
+            keys.bearer_header(key).map(|value| headers.insert(AUTHORIZATION, value)).is_some()
         }
-        Auth::Header(name) => match (HeaderName::from_bytes(name.as_bytes()), keys.bare(key)) {
-            (Ok(name), Some(value)) => {
-                headers.insert(name, value);
-                true
+        Auth::Header(name) => {
+            match (HeaderName::from_bytes(name.as_bytes()), keys.bare_header(key)) {
+                (Ok(name), Some(value)) => {
+                    headers.insert(name, value);
+                    true
+                }
+                _ => false,
             }
-            _ => false,
-        },
+        }
     };
-    if written { Ok(()) } else { Err(keyless(upstream)) }
+    if written { Ok(()) } else { Err(missing_key_fault(upstream)) }
 }
 
-fn keyless(upstream: &Upstream) -> TransportFault {
+fn missing_key_fault(upstream: &Upstream) -> TransportFault {
     let name = Arc::clone(&upstream.name);
     TransportFault {
         kind: TransportKind::Connect,

@@ -15,78 +15,86 @@ use hyper::body::Incoming;
 use super::{
     decode::{DecodeError, Decoder},
     fault,
-    lane::LaneBody,
-    local::LocalBody,
+    lane::PooledBody,
+    local::InProcessBody,
 };
 use crate::ir::fault::{TransportFault, TransportKind};
 
 /// So much is looked at for whether it is coded at all.
-const LABELLED: usize = 64 << 10;
+const MAX_RAW_PREFIX: usize = 64 << 10;
 
 /// What an upstream answers, as it comes. Trailers are dropped. Dropping it closes the upstream's
 /// connection, unless all was read.
-pub struct AnswerBody {
-    source: Source,
+pub struct UpstreamBody {
+    source: BodySource,
     decoder: Option<Box<Decoder>>,
     /// Received and not yet decoded.
-    coded: Bytes,
+    encoded: Bytes,
     /// Received up to the first byte that was decoded, where a wrong label is to be passed over.
-    labelled: Option<BytesMut>,
+    raw_prefix: Option<BytesMut>,
     /// The upstream's name, for messages.
-    from: Arc<str>,
+    upstream_name: Arc<str>,
     limit: u64,
-    given: u64,
+    delivered: u64,
     ended: bool,
 }
 
-enum Source {
-    Local(LocalBody),
+enum BodySource {
+    InProcess(InProcessBody),
     Network(Incoming),
-    Lane(LaneBody),
-    Whole(Option<Bytes>),
+    Pooled(PooledBody),
+    Buffered(Option<Bytes>),
 }
 
-impl AnswerBody {
-    pub(super) fn network(body: Incoming, decoder: Option<Decoder>, from: Arc<str>) -> Self {
-        Self::new(Source::Network(body), decoder.map(Box::new), from)
+impl UpstreamBody {
+    pub(super) fn from_network(
+        body: Incoming,
+        decoder: Option<Decoder>,
+        upstream_name: Arc<str>,
+    ) -> Self {
+        Self::new(BodySource::Network(body), decoder.map(Box::new), upstream_name)
     }
 
-    pub(super) fn lane(body: LaneBody, decoder: Option<Decoder>, from: Arc<str>) -> Self {
-        Self::new(Source::Lane(body), decoder.map(Box::new), from)
+    pub(super) fn from_pooled(
+        body: PooledBody,
+        decoder: Option<Decoder>,
+        upstream_name: Arc<str>,
+    ) -> Self {
+        Self::new(BodySource::Pooled(body), decoder.map(Box::new), upstream_name)
     }
 
-    pub(super) fn local(body: LocalBody, from: Arc<str>) -> Self {
-        Self::new(Source::Local(body), None, from)
+    pub(super) fn from_in_process(body: InProcessBody, upstream_name: Arc<str>) -> Self {
+        Self::new(BodySource::InProcess(body), None, upstream_name)
     }
 
     /// A body that is there already.
     #[must_use]
-    pub fn whole(bytes: Bytes, from: Arc<str>) -> Self {
-        Self::new(Source::Whole(Some(bytes)), None, from)
+    pub fn from_bytes(bytes: Bytes, upstream_name: Arc<str>) -> Self {
+        Self::new(BodySource::Buffered(Some(bytes)), None, upstream_name)
     }
 
-    fn new(source: Source, decoder: Option<Box<Decoder>>, from: Arc<str>) -> Self {
+    fn new(source: BodySource, decoder: Option<Box<Decoder>>, upstream_name: Arc<str>) -> Self {
         Self {
             source,
             decoder,
-            coded: Bytes::new(),
-            labelled: None,
-            from,
+            encoded: Bytes::new(),
+            raw_prefix: None,
+            upstream_name: upstream_name,
             limit: u64::MAX,
-            given: 0,
+            delivered: 0,
             ended: false,
         }
     }
 
     /// Bounds what is given from here on, counted decoded; more is `TooLarge`.
     pub fn set_limit(&mut self, bytes: u64) {
-        self.limit = self.given.saturating_add(bytes);
+        self.limit = self.delivered.saturating_add(bytes);
     }
 
     /// What does not decode at all is taken as it came: errors often come from others than the
     /// coding was named by.
-    pub fn forgive_label(&mut self) {
-        self.labelled = self.decoder.is_some().then(BytesMut::new);
+    pub fn tolerate_wrong_coding(&mut self) {
+        self.raw_prefix = self.decoder.is_some().then(BytesMut::new);
     }
 
     /// Reads all of it, to at most `limit` bytes.
@@ -94,7 +102,7 @@ impl AnswerBody {
     /// # Errors
     ///
     /// It broke, or was larger.
-    pub async fn read(mut self, limit: u64) -> Result<Bytes, TransportFault> {
+    pub async fn read_to_end(mut self, limit: u64) -> Result<Bytes, TransportFault> {
         self.set_limit(limit);
         let mut first = Bytes::new();
         let mut all = Vec::new();
@@ -115,12 +123,12 @@ impl AnswerBody {
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportFault>>> {
         loop {
             let frame = match &mut self.source {
-                Source::Network(body) => ready!(Pin::new(body).poll_frame(cx))
-                    .map(|frame| frame.map_err(|e| fault::of_body(&e, &self.from))),
-                Source::Lane(body) => ready!(Pin::new(body).poll_frame(cx))
-                    .map(|frame| frame.map_err(|e| fault::of_body(&e, &self.from))),
-                Source::Local(body) => ready!(Pin::new(body).poll_frame(cx)),
-                Source::Whole(bytes) => return Poll::Ready(bytes.take().map(Ok)),
+                BodySource::Network(body) => ready!(Pin::new(body).poll_frame(cx))
+                    .map(|frame| frame.map_err(|e| fault::body_fault(&e, &self.upstream_name))),
+                BodySource::Pooled(body) => ready!(Pin::new(body).poll_frame(cx))
+                    .map(|frame| frame.map_err(|e| fault::body_fault(&e, &self.upstream_name))),
+                BodySource::InProcess(body) => ready!(Pin::new(body).poll_frame(cx)),
+                BodySource::Buffered(bytes) => return Poll::Ready(bytes.take().map(Ok)),
             };
             match frame {
                 None => return Poll::Ready(None),
@@ -140,46 +148,48 @@ impl AnswerBody {
     ) -> Poll<Option<Result<Bytes, TransportFault>>> {
         loop {
             let Some(decoder) = &mut self.decoder else { return self.poll_source(cx) };
-            match decoder.step(&mut self.coded) {
+            match decoder.decode_step(&mut self.encoded) {
                 Ok(Some(piece)) => {
-                    self.labelled = None;
+                    self.raw_prefix = None;
                     return Poll::Ready(Some(Ok(piece)));
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    let error = self.undecodable(error);
-                    let Some(plain) = self.labelled.take() else {
+                    let error = self.decode_fault(error);
+                    let Some(undecoded) = self.raw_prefix.take() else {
                         return Poll::Ready(Some(Err(error)));
                     };
-                    (self.decoder, self.coded) = (None, Bytes::new());
-                    return Poll::Ready(Some(Ok(plain.freeze())));
+                    (self.decoder, self.encoded) = (None, Bytes::new());
+                    return Poll::Ready(Some(Ok(undecoded.freeze())));
                 }
             }
             match ready!(self.poll_source(cx)) {
                 Some(Ok(data)) => {
-                    if let Some(labelled) =
-                        self.labelled.as_mut().filter(|labelled| labelled.len() < LABELLED)
+                    if let Some(raw_prefix) = self
+                        .raw_prefix
+                        .as_mut()
+                        .filter(|raw_prefix| raw_prefix.len() < MAX_RAW_PREFIX)
                     {
-                        labelled.extend_from_slice(&data);
+                        raw_prefix.extend_from_slice(&data);
                     }
-                    self.coded = data;
+                    self.encoded = data;
                 }
                 Some(Err(fault)) => return Poll::Ready(Some(Err(fault))),
                 None => {
                     let finished = self.decoder.as_ref().map_or(Ok(()), |decoder| decoder.finish());
-                    return Poll::Ready(finished.err().map(|error| Err(self.undecodable(error))));
+                    return Poll::Ready(finished.err().map(|error| Err(self.decode_fault(error))));
                 }
             }
         }
     }
 
-    fn undecodable(&self, error: DecodeError) -> TransportFault {
-        let message = format!("the response of {} cannot be decoded: {error}", self.from);
+    fn decode_fault(&self, error: DecodeError) -> TransportFault {
+        let message = format!("the response of {} cannot be decoded: {error}", self.upstream_name);
         TransportFault { kind: TransportKind::BodyBroken, message, may_be_received: true }
     }
 }
 
-impl Body for AnswerBody {
+impl Body for UpstreamBody {
     type Data = Bytes;
     type Error = TransportFault;
 
@@ -193,12 +203,12 @@ impl Body for AnswerBody {
         }
         match ready!(this.poll_decoded(cx)) {
             Some(Ok(data)) => {
-                this.given = this.given.saturating_add(data.len() as u64);
-                if this.given > this.limit {
+                this.delivered = this.delivered.saturating_add(data.len() as u64);
+                if this.delivered > this.limit {
                     this.ended = true;
                     let message = format!(
                         "the response of {} is larger than {} bytes",
-                        this.from, this.limit
+                        this.upstream_name, this.limit
                     );
                     return Poll::Ready(Some(Err(TransportFault {
                         kind: TransportKind::TooLarge,
@@ -225,28 +235,28 @@ impl Body for AnswerBody {
         self.ended
             || (self.decoder.is_none()
                 && match &self.source {
-                    Source::Network(body) => body.is_end_stream(),
-                    Source::Lane(body) => body.is_end_stream(),
-                    Source::Local(body) => body.is_end_stream(),
-                    Source::Whole(bytes) => bytes.is_none(),
+                    BodySource::Network(body) => body.is_end_stream(),
+                    BodySource::Pooled(body) => body.is_end_stream(),
+                    BodySource::InProcess(body) => body.is_end_stream(),
+                    BodySource::Buffered(bytes) => bytes.is_none(),
                 })
     }
 
     fn size_hint(&self) -> SizeHint {
         match (&self.source, &self.decoder) {
             (_, Some(_)) => SizeHint::default(),
-            (Source::Network(body), None) => body.size_hint(),
-            (Source::Lane(body), None) => body.size_hint(),
-            (Source::Local(body), None) => body.size_hint(),
-            (Source::Whole(bytes), None) => {
+            (BodySource::Network(body), None) => body.size_hint(),
+            (BodySource::Pooled(body), None) => body.size_hint(),
+            (BodySource::InProcess(body), None) => body.size_hint(),
+            (BodySource::Buffered(bytes), None) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
             }
         }
     }
 }
 
-impl fmt::Debug for AnswerBody {
+impl fmt::Debug for UpstreamBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AnswerBody({}, {} bytes given)", self.from, self.given)
+        write!(f, "AnswerBody({}, {} bytes given)", self.upstream_name, self.delivered)
     }
 }

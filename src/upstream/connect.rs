@@ -26,25 +26,25 @@ use tower_service::Service;
 
 use super::{
     fault::ConnectFault,
-    line::{Hop, Line, Raw},
-    lookup::Resolver,
-    tls::Tls,
-    uri::place,
+    line::{ProxyHop, RawIo, TrackedIo},
+    lookup::DnsResolver,
+    tls::TlsSettings,
+    uri::host_port,
 };
 use crate::config::settings::ProxySetting;
 
 /// The connector of one pool.
 #[derive(Clone)]
-pub(super) struct Connector(Arc<Shared>);
+pub(super) struct Connector(Arc<ConnectorInner>);
 
-struct Shared {
-    tcp: HttpConnector<Resolver>,
+struct ConnectorInner {
+    tcp: HttpConnector<DnsResolver>,
     /// To this machine.
-    near: HttpConnector<Resolver>,
-    resolver: Resolver,
-    route: Route,
-    tls: Arc<Tls>,
-    within: Duration,
+    loopback_tcp: HttpConnector<DnsResolver>,
+    resolver: DnsResolver,
+    route: ConnectRoute,
+    tls: Arc<TlsSettings>,
+    timeout: Duration,
 }
 
 /// Unanswered data for this long means that the other side is gone (a changed network, a dropped
@@ -54,10 +54,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 impl Connector {
     pub(super) fn new(
-        resolver: Resolver,
+        resolver: DnsResolver,
         proxy: &ProxySetting,
-        tls: Arc<Tls>,
-        within: Duration,
+        tls: Arc<TlsSettings>,
+        timeout: Duration,
     ) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(resolver.clone());
         tcp.enforce_http(false);
@@ -67,19 +67,26 @@ impl Connector {
         tcp.set_keepalive_retries(Some(3));
         // The network to this machine cannot go away, but a busy model server may leave a request
         // unread for long.
-        let near = tcp.clone();
+        let loopback_tcp = tcp.clone();
         #[cfg(any(target_os = "android", target_os = "linux"))]
         tcp.set_tcp_user_timeout(Some(USER_TIMEOUT));
         #[cfg(not(any(target_os = "android", target_os = "linux")))]
         let _no_such_option = USER_TIMEOUT;
-        Self(Arc::new(Shared { tcp, near, resolver, route: Route::new(proxy), tls, within }))
+        Self(Arc::new(ConnectorInner {
+            tcp,
+            loopback_tcp,
+            resolver,
+            route: ConnectRoute::new(proxy),
+            tls,
+            timeout,
+        }))
     }
 
     /// Whether nothing but HTTP/1 to the host itself can be spoken: plain text, and no proxy
     /// between.
-    pub(super) fn is_plain(&self, to: &Uri) -> bool {
+    pub(super) fn is_plain_http(&self, to: &Uri) -> bool {
         to.scheme() == Some(&Scheme::HTTP)
-            && self.0.route.through(to).is_ok_and(|proxy| proxy.is_none())
+            && self.0.route.proxy_for(to).is_ok_and(|proxy| proxy.is_none())
     }
 
     /// The credentials that a proxy wants with a plain-text request; those of a tunnel are sent
@@ -88,12 +95,12 @@ impl Connector {
         if uri.scheme() != Some(&Scheme::HTTP) {
             return None;
         }
-        self.0.route.through(uri).ok().flatten()?.basic_auth().cloned()
+        self.0.route.proxy_for(uri).ok().flatten()?.basic_auth().cloned()
     }
 }
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<Line>;
+    type Response = TokioIo<TrackedIo>;
     type Error = ConnectFault;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectFault>> + Send>>;
 
@@ -104,95 +111,107 @@ impl Service<Uri> for Connector {
     fn call(&mut self, to: Uri) -> Self::Future {
         let this = Arc::clone(&self.0);
         Box::pin(async move {
-            match tokio::time::timeout(this.within, this.open(&to)).await {
-                Ok(opened) => opened.map(|stream| TokioIo::new(Line::new(stream))),
-                Err(_) => Err(ConnectFault::too_slow(&to, this.within)),
+            match tokio::time::timeout(this.timeout, this.open(&to)).await {
+                Ok(opened) => opened.map(|stream| TokioIo::new(TrackedIo::new(stream))),
+                Err(_) => Err(ConnectFault::timed_out(&to, this.timeout)),
             }
         })
     }
 }
 
-impl Shared {
-    async fn open(&self, to: &Uri) -> Result<MaybeHttpsStream<Hop>, ConnectFault> {
-        let hop = self.reach(to).await?;
+impl ConnectorInner {
+    async fn open(&self, to: &Uri) -> Result<MaybeHttpsStream<ProxyHop>, ConnectFault> {
+        let hop = self.reach_host(to).await?;
         if to.scheme() == Some(&Scheme::HTTPS) {
-            self.secure(hop, to).await
+            self.start_tls(hop, to).await
         } else {
             Ok(MaybeHttpsStream::Http(hop))
         }
     }
 
     /// A way to the host of `to`, through a proxy where one is set.
-    async fn reach(&self, to: &Uri) -> Result<Hop, ConnectFault> {
-        let Some(proxy) = self.route.through(to).map_err(|e| ConnectFault::proxy(&e))? else {
-            return Ok(Hop { raw: Raw::Http(self.dial(to).await?), proxied: false });
+    async fn reach_host(&self, to: &Uri) -> Result<ProxyHop, ConnectFault> {
+        let Some(proxy) = self.route.proxy_for(to).map_err(|e| ConnectFault::proxy_failed(&e))?
+        else {
+            return Ok(ProxyHop { raw: RawIo::Http(self.dial(to).await?), proxied: false });
         };
-        let at = with_port(proxy.uri());
-        let tcp = self.dial(&at).await.map_err(ConnectFault::of_proxy)?;
+        let proxy_uri = with_explicit_port(proxy.uri());
+        let tcp = self.dial(&proxy_uri).await.map_err(ConnectFault::at_proxy)?;
         let refused = |why: String| {
-            ConnectFault::proxy(&format!(
+            ConnectFault::proxy_failed(&format!(
                 "proxy {} gives no way to {}: {why}",
-                place(&at),
-                place(to)
+                host_port(&proxy_uri),
+                host_port(to)
             ))
         };
-        match at.scheme_str() {
+        match proxy_uri.scheme_str() {
             Some(scheme @ ("http" | "https")) => {
-                let raw =
-                    if scheme == "https" { self.secure(tcp, &at).await? } else { Raw::Http(tcp) };
+                let raw = if scheme == "https" {
+                    self.start_tls(tcp, &proxy_uri).await?
+                } else {
+                    RawIo::Http(tcp)
+                };
                 if to.scheme() != Some(&Scheme::HTTPS) {
-                    return Ok(Hop { raw, proxied: true });
+                    return Ok(ProxyHop { raw, proxied: true });
                 }
-                let mut tunnel = Tunnel::new(at.clone(), Open(Some(raw)));
+                let mut tunnel = Tunnel::new(proxy_uri.clone(), ReadyConnection(Some(raw)));
                 if let Some(credentials) = proxy.basic_auth() {
                     tunnel = tunnel.with_auth(credentials.clone());
                 }
                 let raw = tunnel.call(to.clone()).await.map_err(|e| refused(e.to_string()))?;
-                Ok(Hop { raw, proxied: false })
+                Ok(ProxyHop { raw, proxied: false })
             }
             Some(scheme @ ("socks5" | "socks5h")) => {
-                let mut socks = SocksV5::new(at.clone(), Open(Some(tcp)));
+                let mut socks = SocksV5::new(proxy_uri.clone(), ReadyConnection(Some(tcp)));
                 if let Some((user, password)) = proxy.raw_auth() {
                     socks = socks.with_auth(user.to_owned(), password.to_owned());
                 }
                 // `socks5`: the name is looked up here, by our own resolver, as the connector's own
                 // would block.
-                let to = if scheme == "socks5" { self.numeric(to).await? } else { with_port(to) };
+                let to = if scheme == "socks5" {
+                    self.resolve_to_ip(to).await?
+                } else {
+                    with_explicit_port(to)
+                };
                 let tcp = socks.call(to).await.map_err(|e| refused(e.to_string()))?;
-                Ok(Hop { raw: Raw::Http(tcp), proxied: false })
+                Ok(ProxyHop { raw: RawIo::Http(tcp), proxied: false })
             }
-            _ => Err(ConnectFault::proxy(&format!(
+            _ => Err(ConnectFault::proxy_failed(&format!(
                 "proxy {}: http, https, socks5 and socks5h are understood",
-                place(&at)
+                host_port(&proxy_uri)
             ))),
         }
     }
 
     async fn dial(&self, to: &Uri) -> Result<TokioIo<TcpStream>, ConnectFault> {
-        let mut tcp =
-            if to.host().is_some_and(loopback) { self.near.clone() } else { self.tcp.clone() };
-        tcp.call(to.clone()).await.map_err(|e| ConnectFault::of(to, &e))
+        let mut tcp = if to.host().is_some_and(is_loopback) {
+            self.loopback_tcp.clone()
+        } else {
+            self.tcp.clone()
+        };
+        tcp.call(to.clone()).await.map_err(|e| ConnectFault::from_error(to, &e))
     }
 
-    async fn secure<T>(&self, io: T, to: &Uri) -> Result<MaybeHttpsStream<T>, ConnectFault>
+    async fn start_tls<T>(&self, io: T, to: &Uri) -> Result<MaybeHttpsStream<T>, ConnectFault>
     where
         T: hyper::rt::Read + hyper::rt::Write + Connection + Send + Unpin + 'static,
     {
-        let config = self.tls.config().await.map_err(ConnectFault::tls)?;
+        let config = self.tls.config().await.map_err(ConnectFault::tls_failed)?;
         let names = Arc::new(DefaultServerNameResolver::default());
-        HttpsConnector::new(Open(Some(io)), config, true, names)
+        HttpsConnector::new(ReadyConnection(Some(io)), config, true, names)
             .call(to.clone())
             .await
-            .map_err(|e| ConnectFault::of(to, &*e))
+            .map_err(|e| ConnectFault::from_error(to, &*e))
     }
 
-    async fn numeric(&self, to: &Uri) -> Result<Uri, ConnectFault> {
-        let to = with_port(to);
+    async fn resolve_to_ip(&self, to: &Uri) -> Result<Uri, ConnectFault> {
+        let to = with_explicit_port(to);
         let host = to.host().unwrap_or_default();
-        if ip(host).is_some() {
+        if parse_ip(host).is_some() {
             return Ok(to);
         }
-        let found = self.resolver.find(host).await.map_err(|e| ConnectFault::of(&to, &e))?;
+        let found =
+            self.resolver.lookup(host).await.map_err(|e| ConnectFault::from_error(&to, &e))?;
         let address = found.first().map(|first| (first.ip(), to.port_u16().unwrap_or(443)));
         address
             .and_then(|address| {
@@ -203,17 +222,17 @@ impl Shared {
 }
 
 /// How hosts are reached.
-enum Route {
+enum ConnectRoute {
     Direct,
     /// What the variables (or the system) say; never for this machine.
     Environment(Matcher),
     /// Always this proxy.
     Fixed(Matcher),
     /// The configured URL is no proxy.
-    Unusable,
+    Invalid,
 }
 
-impl Route {
+impl ConnectRoute {
     fn new(proxy: &ProxySetting) -> Self {
         match proxy {
             ProxySetting::Direct => Self::Direct,
@@ -221,17 +240,17 @@ impl Route {
             ProxySetting::Url(url) => {
                 let matcher = Matcher::builder().all(url.as_str()).build();
                 let usable = matcher.intercept(&Uri::from_static("https://host")).is_some();
-                if usable { Self::Fixed(matcher) } else { Self::Unusable }
+                if usable { Self::Fixed(matcher) } else { Self::Invalid }
             }
         }
     }
 
-    fn through(&self, to: &Uri) -> Result<Option<Intercept>, String> {
+    fn proxy_for(&self, to: &Uri) -> Result<Option<Intercept>, String> {
         match self {
             Self::Direct => Ok(None),
-            Self::Environment(_) if to.host().is_some_and(loopback) => Ok(None),
+            Self::Environment(_) if to.host().is_some_and(is_loopback) => Ok(None),
             Self::Environment(matcher) | Self::Fixed(matcher) => Ok(matcher.intercept(to)),
-            Self::Unusable => {
+            Self::Invalid => {
                 Err("the configured `proxy` is not a URL of http, https, socks5 or socks5h"
                     .to_owned())
             }
@@ -239,12 +258,12 @@ impl Route {
     }
 }
 
-fn ip(host: &str) -> Option<IpAddr> {
+fn parse_ip(host: &str) -> Option<IpAddr> {
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
-fn loopback(host: &str) -> bool {
-    match ip(host) {
+fn is_loopback(host: &str) -> bool {
+    match parse_ip(host) {
         Some(ip) => ip.to_canonical().is_loopback() || ip.is_unspecified(),
         None => {
             host.eq_ignore_ascii_case("localhost")
@@ -255,18 +274,18 @@ fn loopback(host: &str) -> bool {
 
 /// Proxies have default ports of their own, and the SOCKS connector takes 443 for a port that is
 /// not said.
-fn with_port(uri: &Uri) -> Uri {
+fn with_explicit_port(uri: &Uri) -> Uri {
     if uri.port().is_some() {
         return uri.clone();
     }
-    let whole = format!("{}://{}/", uri.scheme_str().unwrap_or("http"), place(uri));
-    whole.parse().unwrap_or_else(|_| uri.clone())
+    let text = format!("{}://{}/", uri.scheme_str().unwrap_or("http"), host_port(uri));
+    text.parse().unwrap_or_else(|_| uri.clone())
 }
 
 /// A connection that is there already, for connectors that want to be given one.
-struct Open<T>(Option<T>);
+struct ReadyConnection<T>(Option<T>);
 
-impl<T: Send + 'static> Service<Uri> for Open<T> {
+impl<T: Send + 'static> Service<Uri> for ReadyConnection<T> {
     type Response = T;
     type Error = io::Error;
     type Future = std::future::Ready<Result<T, io::Error>>;
@@ -287,8 +306,8 @@ mod tests {
     use super::*;
 
     fn via(proxy: &ProxySetting, to: &str) -> Result<Option<String>, String> {
-        let found = Route::new(proxy).through(&to.parse().expect("a URI"))?;
-        Ok(found.map(|proxy| with_port(proxy.uri()).to_string()))
+        let found = ConnectRoute::new(proxy).proxy_for(&to.parse().expect("a URI"))?;
+        Ok(found.map(|proxy| with_explicit_port(proxy.uri()).to_string()))
     }
 
     #[test]
@@ -309,7 +328,8 @@ mod tests {
 
     #[test]
     fn this_machine_is_never_behind_the_environments_proxy() {
-        let route = Route::Environment(Matcher::builder().all("http://proxy.corp:3128").build());
+        let route =
+            ConnectRoute::Environment(Matcher::builder().all("http://proxy.corp:3128").build());
         for (to, proxied) in [
             ("http://127.0.0.1:11434/", false),
             ("http://[::1]:11434/", false),
@@ -317,7 +337,7 @@ mod tests {
             ("http://models.localhost/", false),
             ("https://api.x.com/", true),
         ] {
-            let through = route.through(&to.parse().expect("a URI")).expect("usable");
+            let through = route.proxy_for(&to.parse().expect("a URI")).expect("usable");
             assert_eq!(through.is_some(), proxied, "{to}");
         }
     }

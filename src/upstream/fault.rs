@@ -7,10 +7,10 @@ use hyper_util::client::legacy;
 use rustls::CertificateError;
 
 use super::{
-    lane::LaneError,
-    line::LineState,
+    lane::PlainSendError,
+    line::IoState,
     lookup::LookupError,
-    uri::{place, place_of},
+    uri::{host_port, host_port_of},
 };
 use crate::{
     config::settings::{DialectEndpoint, Upstream},
@@ -34,24 +34,27 @@ impl Error for ConnectFault {}
 
 impl ConnectFault {
     /// Reads the errors of resolver, socket and TLS.
-    pub(super) fn of(to: &Uri, error: &(dyn Error + 'static)) -> Self {
-        let (host, place) = (to.host().unwrap_or("?"), place(to));
-        if let Some(error) = find::<rustls::Error>(error) {
-            return Self { kind: TransportKind::Tls, message: tls(error, host, &place) };
+    pub(super) fn from_error(to: &Uri, error: &(dyn Error + 'static)) -> Self {
+        let (host, address) = (to.host().unwrap_or("?"), host_port(to));
+        if let Some(error) = find_source::<rustls::Error>(error) {
+            return Self {
+                kind: TransportKind::Tls,
+                message: describe_tls_error(error, host, &address),
+            };
         }
-        if find::<LookupError>(error).is_some() || error.to_string() == "dns error" {
+        if find_source::<LookupError>(error).is_some() || error.to_string() == "dns error" {
             return Self::unresolved(to);
         }
-        let Some(error) = find::<io::Error>(error) else {
+        let Some(error) = find_source::<io::Error>(error) else {
             return Self {
                 kind: TransportKind::Connect,
-                message: clean(&format!("no connection to {place}: {error}")),
+                message: sanitize(&format!("no connection to {address}: {error}")),
             };
         };
-        let (kind, what) = socket(error);
+        let (kind, what) = describe_socket_error(error);
         let message = match what {
-            Some(what) => format!("{what} ({place})"),
-            None => clean(&format!("no connection to {place}: {error}")),
+            Some(what) => format!("{what} ({address})"),
+            None => sanitize(&format!("no connection to {address}: {error}")),
         };
         Self { kind, message }
     }
@@ -63,75 +66,75 @@ impl ConnectFault {
         }
     }
 
-    pub(super) fn too_slow(to: &Uri, within: Duration) -> Self {
-        let message = format!("no connection within {} ({})", seconds(within), place(to));
+    pub(super) fn timed_out(to: &Uri, timeout: Duration) -> Self {
+        let message = format!("no connection within {} ({})", format_span(timeout), host_port(to));
         Self { kind: TransportKind::ConnectTimeout, message }
     }
 
-    pub(super) fn tls(message: String) -> Self {
+    pub(super) fn tls_failed(message: String) -> Self {
         Self { kind: TransportKind::Tls, message }
     }
 
-    pub(super) fn proxy(message: &str) -> Self {
-        Self { kind: TransportKind::Connect, message: clean(message) }
+    pub(super) fn proxy_failed(message: &str) -> Self {
+        Self { kind: TransportKind::Connect, message: sanitize(message) }
     }
 
     /// The host that could not be reached is a proxy, not the upstream.
-    pub(super) fn of_proxy(self) -> Self {
+    pub(super) fn at_proxy(self) -> Self {
         Self { message: format!("proxy: {}", self.message), ..self }
     }
 }
 
 /// Reads why no head came. `waited` is the time since the request was handed over.
-pub(super) fn of_send(
+pub(super) fn send_fault(
     error: &legacy::Error,
     upstream: &Upstream,
-    end: &DialectEndpoint,
+    endpoint: &DialectEndpoint,
     waited: Duration,
 ) -> TransportFault {
-    if let Some(fault) = find::<ConnectFault>(error) {
-        return of_connect(fault, upstream);
+    if let Some(fault) = find_source::<ConnectFault>(error) {
+        return connect_fault(fault, upstream);
     }
-    let (mut reused, mut heard, mut h2) = (false, false, false);
+    let (mut reused, mut received_any, mut h2) = (false, false, false);
     if let Some(info) = error.connect_info() {
         let mut extras = Extensions::new();
         info.get_extras(&mut extras);
-        if let Some(state) = extras.get::<std::sync::Arc<LineState>>() {
-            (reused, heard) =
-                (state.reused(), state.heard.load(std::sync::atomic::Ordering::Relaxed));
+        if let Some(state) = extras.get::<std::sync::Arc<IoState>>() {
+            (reused, received_any) =
+                (state.reused(), state.received_any.load(std::sync::atomic::Ordering::Relaxed));
         }
         h2 = info.is_negotiated_h2();
     }
-    let Some(hyper) = find::<hyper::Error>(error) else {
-        let message = format!("no connection ({})", place_of(&end.base_url));
+    let Some(hyper) = find_source::<hyper::Error>(error) else {
+        let message = format!("no connection ({})", host_port_of(&endpoint.base_url));
         return TransportFault { kind: TransportKind::Connect, message, may_be_received: false };
     };
-    of_exchange(hyper, &Used { reused, heard, h2 }, upstream, end, waited)
+    exchange_fault(hyper, &ConnectionUse { reused, received_any, h2 }, upstream, endpoint, waited)
 }
 
 /// Reads why no head came over a plain-text connection.
-pub(super) fn of_lane(
-    error: &LaneError,
+pub(super) fn plain_send_fault(
+    error: &PlainSendError,
     upstream: &Upstream,
-    end: &DialectEndpoint,
+    endpoint: &DialectEndpoint,
     waited: Duration,
 ) -> TransportFault {
     match error {
-        LaneError::Connect(fault) => of_connect(fault, upstream),
-        LaneError::Exchange(error, line) => {
-            let heard = line.heard.load(std::sync::atomic::Ordering::Relaxed);
-            of_exchange(
+        PlainSendError::Connect(fault) => connect_fault(fault, upstream),
+        PlainSendError::Exchange(error, line) => {
+            let received_any = line.received_any.load(std::sync::atomic::Ordering::Relaxed);
+            exchange_fault(
                 error,
-                &Used { reused: line.reused(), heard, h2: false },
+                &ConnectionUse { reused: line.reused(), received_any, h2: false },
                 upstream,
-                end,
+                endpoint,
                 waited,
             )
         }
     }
 }
 
-fn of_connect(fault: &ConnectFault, upstream: &Upstream) -> TransportFault {
+fn connect_fault(fault: &ConnectFault, upstream: &Upstream) -> TransportFault {
     // "No route" to this very machine says nothing of our network.
     let kind = if upstream.local && fault.kind == TransportKind::NetworkDown {
         TransportKind::Connect
@@ -142,26 +145,26 @@ fn of_connect(fault: &ConnectFault, upstream: &Upstream) -> TransportFault {
 }
 
 /// What is known of the connection that failed.
-struct Used {
+struct ConnectionUse {
     reused: bool,
-    heard: bool,
+    received_any: bool,
     h2: bool,
 }
 
-fn of_exchange(
+fn exchange_fault(
     hyper: &hyper::Error,
-    used: &Used,
+    used: &ConnectionUse,
     upstream: &Upstream,
-    end: &DialectEndpoint,
+    endpoint: &DialectEndpoint,
     waited: Duration,
 ) -> TransportFault {
-    let place = place_of(&end.base_url);
+    let address = host_port_of(&endpoint.base_url);
     let fault = |kind, sent, what: &str| TransportFault {
         kind,
-        message: format!("{what} ({place})"),
+        message: format!("{what} ({address})"),
         may_be_received: sent,
     };
-    let Used { reused, mut heard, h2 } = *used;
+    let ConnectionUse { reused, received_any: mut received_any, h2 } = *used;
     if hyper.is_canceled() {
         // The connection went away before the request was begun.
         return if reused {
@@ -171,32 +174,32 @@ fn of_exchange(
         };
     }
     if h2 {
-        let said = hyper.source().map(ToString::to_string).unwrap_or_default();
+        let reason = hyper.source().map(ToString::to_string).unwrap_or_default();
         // By RFC 9113 neither was looked at: a refused stream, and one above the last of an orderly
         // GOAWAY.
-        if said.contains("refused stream") || said.ends_with("not a result of an error") {
+        if reason.contains("refused stream") || reason.ends_with("not a result of an error") {
             return fault(TransportKind::Stale, false, "the upstream closes this connection");
         }
         // A stream of its own that is reset says nothing of the connection.
-        if said.starts_with("stream error") {
-            return fault(TransportKind::Reset, true, &clean(&said));
+        if reason.starts_with("stream error") {
+            return fault(TransportKind::Reset, true, &sanitize(&reason));
         }
-        if said.contains("protocol error") || said.contains("frame with invalid size") {
+        if reason.contains("protocol error") || reason.contains("frame with invalid size") {
             return fault(TransportKind::InvalidHttp, true, "not a valid HTTP/2 response");
         }
-        heard = false;
+        received_any = false;
     }
     if hyper.is_parse_too_large() {
         return fault(TransportKind::InvalidHttp, true, "the head of the response is too large");
     }
     if hyper.is_parse() {
-        let message = format!("not an HTTP response from {place}: {hyper}");
+        let message = format!("not an HTTP response from {address}: {hyper}");
         return TransportFault { kind: TransportKind::InvalidHttp, message, may_be_received: true };
     }
-    if reused && !heard && waited < STALE {
+    if reused && !received_any && waited < STALE_WITHIN {
         return fault(TransportKind::Stale, true, "the kept connection was closed");
     }
-    match find::<io::Error>(hyper).map(io::Error::kind) {
+    match find_source::<io::Error>(hyper).map(io::Error::kind) {
         Some(
             io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::NetworkDown
@@ -208,7 +211,7 @@ fn of_exchange(
         Some(io::ErrorKind::ConnectionReset) => {
             fault(TransportKind::Reset, true, "connection reset before the response")
         }
-        _ if heard => {
+        _ if received_any => {
             fault(TransportKind::Reset, true, "connection closed inside the head of the response")
         }
         _ => fault(TransportKind::Reset, true, "connection closed before the response"),
@@ -216,11 +219,11 @@ fn of_exchange(
 }
 
 /// A kept connection that is dead shows it soon; one that ends later may have been at work.
-const STALE: Duration = Duration::from_secs(30);
+const STALE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Reads how a body broke.
-pub(super) fn of_body(error: &hyper::Error, from: &str) -> TransportFault {
-    let what = match find::<io::Error>(error).map(io::Error::kind) {
+pub(super) fn body_fault(error: &hyper::Error, upstream_name: &str) -> TransportFault {
+    let what = match find_source::<io::Error>(error).map(io::Error::kind) {
         Some(io::ErrorKind::UnexpectedEof) => "was cut off",
         Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => "has a malformed chunk",
         Some(io::ErrorKind::TimedOut) => "stopped: the connection went dead",
@@ -228,17 +231,17 @@ pub(super) fn of_body(error: &hyper::Error, from: &str) -> TransportFault {
     };
     TransportFault {
         kind: TransportKind::BodyBroken,
-        message: format!("the response of {from} {what}"),
+        message: format!("the response of {upstream_name} {what}"),
         may_be_received: true,
     }
 }
 
 /// Reads the errors of the client beside the request path.
-pub(super) fn of_side(error: &reqwest::Error, url: &str, local: bool) -> TransportFault {
-    let place = place_of(url);
+pub(super) fn aux_fault(error: &reqwest::Error, url: &str, local: bool) -> TransportFault {
+    let address = host_port_of(url);
     if error.is_connect() {
         let uri = url.parse().unwrap_or_default();
-        let fault = ConnectFault::of(&uri, root(error));
+        let fault = ConnectFault::from_error(&uri, root_cause(error));
         let kind = if local && fault.kind == TransportKind::NetworkDown {
             TransportKind::Connect
         } else {
@@ -249,26 +252,26 @@ pub(super) fn of_side(error: &reqwest::Error, url: &str, local: bool) -> Transpo
     if error.is_timeout() {
         return TransportFault {
             kind: TransportKind::FirstByteTimeout,
-            message: format!("no answer in time ({place})"),
+            message: format!("no answer in time ({address})"),
             may_be_received: true,
         };
     }
-    if find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) {
+    if find_source::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) {
         return TransportFault {
             kind: TransportKind::InvalidHttp,
-            message: format!("not an HTTP response from {place}"),
+            message: format!("not an HTTP response from {address}"),
             may_be_received: true,
         };
     }
     TransportFault {
         kind: TransportKind::Reset,
-        message: format!("connection closed before the response ({place})"),
+        message: format!("connection closed before the response ({address})"),
         may_be_received: true,
     }
 }
 
 /// The error under the layers of the HTTP client that says what the connection did.
-fn root(error: &reqwest::Error) -> &(dyn Error + 'static) {
+fn root_cause(error: &reqwest::Error) -> &(dyn Error + 'static) {
     let mut at: &(dyn Error + 'static) = error;
     while let Some(source) = at.source() {
         at = source;
@@ -280,12 +283,12 @@ fn root(error: &reqwest::Error) -> &(dyn Error + 'static) {
 }
 
 /// The first error of type `T` in the chain, also inside I/O errors, which hide theirs.
-fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+fn find_source<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     let mut at = Some(error);
     for _ in 0..16 {
         let error = at?;
         if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref)
-            && let Some(found) = find::<T>(inner)
+            && let Some(found) = find_source::<T>(inner)
         {
             return Some(found);
         }
@@ -297,7 +300,7 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
     None
 }
 
-fn socket(error: &io::Error) -> (TransportKind, Option<&'static str>) {
+fn describe_socket_error(error: &io::Error) -> (TransportKind, Option<&'static str>) {
     use io::ErrorKind as Is;
     #[cfg(unix)]
     if let Some(code) = error.raw_os_error()
@@ -327,7 +330,7 @@ fn socket(error: &io::Error) -> (TransportKind, Option<&'static str>) {
     }
 }
 
-fn tls(error: &rustls::Error, host: &str, place: &str) -> String {
+fn describe_tls_error(error: &rustls::Error, host: &str, address: &str) -> String {
     use rustls::Error as Is;
     let untrusted = |why: &str| {
         format!(
@@ -353,22 +356,22 @@ fn tls(error: &rustls::Error, host: &str, place: &str) -> String {
             CertificateError::Revoked => {
                 format!("certificate of {host} not trusted: it was revoked")
             }
-            other => untrusted(&clean(&other.to_string())),
+            other => untrusted(&sanitize(&other.to_string())),
         },
-        Is::AlertReceived(alert) => format!("TLS handshake refused by {place}: {alert:?}"),
+        Is::AlertReceived(alert) => format!("TLS handshake refused by {address}: {alert:?}"),
         Is::InvalidMessage(_) => format!(
-            "no TLS answer from {place}; if it speaks plain HTTP, its URL begins with http://"
+            "no TLS answer from {address}; if it speaks plain HTTP, its URL begins with http://"
         ),
-        other => clean(&format!("TLS handshake with {place}: {other}")),
+        other => sanitize(&format!("TLS handshake with {address}: {other}")),
     }
 }
 
 /// Other people's words: no control characters, not too many.
-fn clean(text: &str) -> String {
+fn sanitize(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(300).collect()
 }
 
-fn seconds(span: Duration) -> String {
+fn format_span(span: Duration) -> String {
     if span.as_millis() < 1_000 {
         format!("{} ms", span.as_millis())
     } else {

@@ -11,7 +11,7 @@ use crate::{
 
 /// What an upstream's headers ask of whoever would try again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Hint {
+pub struct RetryHints {
     pub retry_after: Option<Duration>,
     pub should_retry: Option<bool>,
 }
@@ -19,7 +19,7 @@ pub struct Hint {
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Longer than any wait that makes sense, and short enough to be added to any clock.
-const FOREVER: Duration = Duration::from_secs(100 * 366 * 86_400);
+const MAX_DELAY: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// Reads the hints of an answer's head.
 ///
@@ -29,60 +29,61 @@ const FOREVER: Duration = Duration::from_secs(100 * 366 * 86_400);
 /// not told. A date in the past is zero; what makes no sense is nothing; what is too long is a
 /// hundred years.
 #[must_use]
-pub fn read(status: StatusCode, headers: &HeaderMap, now: UnixMillis) -> Hint {
+pub fn read_retry_hints(status: StatusCode, headers: &HeaderMap, now: UnixMillis) -> RetryHints {
     let should_retry = match headers.get("x-should-retry").map(HeaderValue::as_bytes) {
         Some(b"true") => Some(true),
         Some(b"false") => Some(false),
         _ => None,
     };
-    let retry_after = text(headers.get("retry-after-ms"))
-        .and_then(|ms| number(ms, 1e-3))
+    let retry_after = header_text(headers.get("retry-after-ms"))
+        .and_then(|ms| parse_seconds(ms, 1e-3))
         .or_else(|| {
-            text(headers.get(header::RETRY_AFTER))
-                .and_then(|value| number(value, 1.0).or_else(|| until_date(value, headers, now)))
+            header_text(headers.get(header::RETRY_AFTER)).and_then(|value| {
+                parse_seconds(value, 1.0).or_else(|| delay_until_date(value, headers, now))
+            })
         })
-        .or_else(
-            || if status == StatusCode::TOO_MANY_REQUESTS { resets(headers, now) } else { None },
-        );
-    Hint { retry_after, should_retry }
+        .or_else(|| {
+            if status == StatusCode::TOO_MANY_REQUESTS { latest_reset(headers, now) } else { None }
+        });
+    RetryHints { retry_after, should_retry }
 }
 
-fn text(value: Option<&HeaderValue>) -> Option<&str> {
+fn header_text(value: Option<&HeaderValue>) -> Option<&str> {
     value.and_then(|v| v.to_str().ok()).map(str::trim)
 }
 
 /// Digits with at most one point, times `unit` seconds. No sign, no exponent, no `inf`.
-fn number(text: &str, unit: f64) -> Option<Duration> {
+fn parse_seconds(text: &str, unit: f64) -> Option<Duration> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return None;
     }
-    text.parse::<f64>().ok().map(|n| seconds(n * unit))
+    text.parse::<f64>().ok().map(|n| to_duration(n * unit))
 }
 
-fn seconds(n: f64) -> Duration {
-    Duration::try_from_secs_f64(n).unwrap_or(FOREVER).min(FOREVER)
+fn to_duration(n: f64) -> Duration {
+    Duration::try_from_secs_f64(n).unwrap_or(MAX_DELAY).min(MAX_DELAY)
 }
 
-fn until_date(value: &str, headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
-    let at = http_date(value)?;
-    let from = text(headers.get(header::DATE)).and_then(http_date).unwrap_or(now.0);
-    Some(span(from, at))
+fn delay_until_date(value: &str, headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
+    let at = parse_http_date(value)?;
+    let from = header_text(headers.get(header::DATE)).and_then(parse_http_date).unwrap_or(now.0);
+    Some(delay_between(from, at))
 }
 
 /// Milliseconds since 1970.
-fn http_date(value: &str) -> Option<i64> {
+fn parse_http_date(value: &str) -> Option<i64> {
     let at = httpdate::parse_http_date(value).ok()?;
     i64::try_from(at.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
 }
 
-fn span(from: i64, at: i64) -> Duration {
-    Duration::from_millis(u64::try_from(at.saturating_sub(from)).unwrap_or(0)).min(FOREVER)
+fn delay_between(from: i64, at: i64) -> Duration {
+    Duration::from_millis(u64::try_from(at.saturating_sub(from)).unwrap_or(0)).min(MAX_DELAY)
 }
 
 /// The spellings in use: `x-ratelimit-reset-requests`, `vendor-ratelimit-requests-reset` and the
 /// bare `ratelimit-reset`, each beside a `remaining` of the same form. The latest of those that are
 /// used up, as all must have reset.
-fn resets(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
+fn latest_reset(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
     let mut latest = None;
     for (name, value) in headers {
         let name = name.as_str();
@@ -98,12 +99,12 @@ fn resets(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
         };
         if headers
             .get(remaining)
-            .and_then(|v| text(Some(v)))
+            .and_then(|v| header_text(Some(v)))
             .is_some_and(|left| left.parse::<f64>() != Ok(0.0))
         {
             continue;
         }
-        latest = latest.max(text(Some(value)).and_then(|v| reset(v, headers, now)));
+        latest = latest.max(header_text(Some(value)).and_then(|v| parse_reset(v, headers, now)));
     }
     latest
 }
@@ -111,32 +112,32 @@ fn resets(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
 /// What an answer's head says is left of the provider's limits, in both spellings. Limits of spans
 /// that it does not name the end of are taken to be of a minute.
 #[must_use]
-pub fn allowances(headers: &HeaderMap, now: UnixMillis) -> RateLimits {
-    const MARK: &[u8] = b"ratelimit-";
+pub fn read_rate_limits(headers: &HeaderMap, now: UnixMillis) -> RateLimits {
+    const INFIX: &[u8] = b"ratelimit-";
     /// The shortest name that could be one, without what stands before it.
-    const SHORTEST: usize = "ratelimit-limit-tokens".len();
+    const MIN_NAME_LEN: usize = "ratelimit-limit-tokens".len();
     /// What is left, of how much, and until when.
     #[derive(Clone, Copy, Default)]
-    struct Told<'a> {
+    struct WindowHeaders<'a> {
         limit: Option<&'a HeaderValue>,
         remaining: Option<&'a HeaderValue>,
         reset: Option<&'a HeaderValue>,
     }
-    let mut told: Option<[Told<'_>; 4]> = None;
+    let mut windows: Option<[WindowHeaders<'_>; 4]> = None;
     for (name, value) in headers {
         let name = name.as_str();
-        if name.len() < SHORTEST {
+        if name.len() < MIN_NAME_LEN {
             continue;
         }
-        let Some(at) = name.as_bytes().windows(MARK.len()).position(|part| part == MARK) else {
+        let Some(at) = name.as_bytes().windows(INFIX.len()).position(|part| part == INFIX) else {
             continue;
         };
-        let after = &name[at + MARK.len()..];
-        let own = after
+        let after = &name[at + INFIX.len()..];
+        let prefixed = after
             .split_once('-')
             .filter(|(part, _)| matches!(*part, "limit" | "remaining" | "reset"));
-        let Some((part, what)) =
-            own.or_else(|| after.rsplit_once('-').map(|(what, part)| (part, what)))
+        let Some((property, what)) =
+            prefixed.or_else(|| after.rsplit_once('-').map(|(what, part)| (part, what)))
         else {
             continue;
         };
@@ -147,50 +148,57 @@ pub fn allowances(headers: &HeaderMap, now: UnixMillis) -> RateLimits {
             "output-tokens" => 3,
             _ => continue,
         };
-        let slot = &mut told.get_or_insert_default()[which];
-        match part {
+        let slot = &mut windows.get_or_insert_default()[which];
+        match property {
             "limit" => slot.limit = Some(value),
             "remaining" => slot.remaining = Some(value),
             "reset" => slot.reset = Some(value),
             _ => {}
         }
     }
-    let Some(told) = told else { return RateLimits::default() };
-    let [requests, tokens, input, output] = told.map(|told| {
-        let remaining = text(told.remaining).and_then(whole)?;
-        let reset = text(told.reset).and_then(|value| reset(value, headers, now)).unwrap_or(MINUTE);
-        Some(RateLimit { limit: text(told.limit).and_then(whole), remaining, resets_in: reset })
+    let Some(windows) = windows else { return RateLimits::default() };
+    let [requests, tokens, input, output] = windows.map(|window| {
+        let remaining = header_text(window.remaining).and_then(parse_count)?;
+        let reset = header_text(window.reset)
+            .and_then(|value| parse_reset(value, headers, now))
+            .unwrap_or(MINUTE);
+        Some(RateLimit {
+            limit: header_text(window.limit).and_then(parse_count),
+            remaining,
+            resets_in: reset,
+        })
     });
     RateLimits { requests, tokens, input, output }
 }
 
 /// A count; one below zero is nothing left.
-fn whole(text: &str) -> Option<u64> {
+fn parse_count(text: &str) -> Option<u64> {
     text.parse()
         .ok()
         .or_else(|| text.parse::<f64>().ok().filter(|n| n.is_finite()).map(|n| n.max(0.0) as u64))
 }
 
-fn reset(value: &str, headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
+fn parse_reset(value: &str, headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
     // A bare number is seconds, unless it can only be a moment since 1970, in seconds or
     // milliseconds.
     match value.parse::<i64>() {
-        Ok(at @ 1_000_000_000..100_000_000_000) => return Some(span(now.0, at * 1_000)),
-        Ok(at @ 100_000_000_000..) => return Some(span(now.0, at)),
+        Ok(at @ 1_000_000_000..100_000_000_000) => return Some(delay_between(now.0, at * 1_000)),
+        Ok(at @ 100_000_000_000..) => return Some(delay_between(now.0, at)),
         _ => {}
     }
-    if let Some(span) = number(value, 1.0) {
+    if let Some(span) = parse_seconds(value, 1.0) {
         return Some(span);
     }
-    units(value).or_else(|| {
+    parse_units(value).or_else(|| {
         let at: jiff::Timestamp = value.parse().ok()?;
-        let from = text(headers.get(header::DATE)).and_then(http_date).unwrap_or(now.0);
-        Some(span(from, at.as_millisecond()))
+        let from =
+            header_text(headers.get(header::DATE)).and_then(parse_http_date).unwrap_or(now.0);
+        Some(delay_between(from, at.as_millisecond()))
     })
 }
 
 /// `2s`, `120ms`, `1m3s`, `6m0s`, `1h2m0.5s`.
-fn units(value: &str) -> Option<Duration> {
+fn parse_units(value: &str) -> Option<Duration> {
     let mut rest = value;
     let mut total = 0.0;
     while !rest.is_empty() {
@@ -212,7 +220,7 @@ fn units(value: &str) -> Option<Duration> {
         total += number.parse::<f64>().ok()? * unit;
         rest = tail;
     }
-    (!value.is_empty()).then(|| seconds(total))
+    (!value.is_empty()).then(|| to_duration(total))
 }
 
 #[cfg(test)]
@@ -222,7 +230,7 @@ mod tests {
 
     use super::*;
 
-    const NOW: UnixMillis = UnixMillis(1_700_000_000_000); // Tue, 14 Nov 2023 22:13:20 GMT
+    const TEST_NOW: UnixMillis = UnixMillis(1_700_000_000_000); // Tue, 14 Nov 2023 22:13:20 GMT
 
     fn hint(status: u16, rows: &[(&str, &str)]) -> Option<f64> {
         let mut headers = HeaderMap::new();
@@ -232,7 +240,7 @@ mod tests {
                 HeaderValue::from_str(value).expect("a value"),
             );
         }
-        read(StatusCode::from_u16(status).expect("a status"), &headers, NOW)
+        read_retry_hints(StatusCode::from_u16(status).expect("a status"), &headers, TEST_NOW)
             .retry_after
             .map(|d| d.as_secs_f64())
     }
@@ -262,7 +270,7 @@ mod tests {
             (&[("retry-after", ".")], None),
             (&[("retry-after", "")], None),
             (&[("retry-after", "tomorrow")], None),
-            (&[("retry-after", "99999999999999999999999999")], Some(FOREVER.as_secs_f64())),
+            (&[("retry-after", "99999999999999999999999999")], Some(MAX_DELAY.as_secs_f64())),
         ] {
             assert_eq!(hint(503, rows), expected, "{rows:?}");
         }
@@ -331,7 +339,7 @@ mod tests {
             headers.insert(name, HeaderValue::from_static(value));
         }
 
-        let said = allowances(&headers, NOW);
+        let said = read_rate_limits(&headers, TEST_NOW);
 
         let one = |limit, remaining, seconds| {
             Some(RateLimit { limit, remaining, resets_in: Duration::from_secs(seconds) })
@@ -340,7 +348,7 @@ mod tests {
         assert_eq!(said.tokens, one(None, 149_984, 360));
         assert_eq!(said.input, one(Some(50_000), 49_000, 60));
         assert_eq!(said.output, None);
-        assert!(allowances(&HeaderMap::new(), NOW).is_empty());
+        assert!(read_rate_limits(&HeaderMap::new(), TEST_NOW).is_empty());
     }
 
     proptest! {
@@ -350,8 +358,8 @@ mod tests {
             for (name, value) in [("x-ratelimit-remaining-tokens", &value), ("x-ratelimit-reset-tokens", &reset)] {
                 headers.insert(name, HeaderValue::from_str(value).expect("a value"));
             }
-            if let Some(said) = allowances(&headers, NOW).tokens {
-                prop_assert!(said.resets_in <= FOREVER);
+            if let Some(said) = read_rate_limits(&headers, TEST_NOW).tokens {
+                prop_assert!(said.resets_in <= MAX_DELAY);
             }
         }
 
@@ -359,7 +367,7 @@ mod tests {
         fn no_header_value_panics_or_outlasts_a_century(value in "[ -~]{0,40}", name in 0..3_usize) {
             let name = ["retry-after", "x-ratelimit-reset-requests", "vendor-ratelimit-tokens-reset"][name];
             let seconds = hint(429, &[(name, &value)]);
-            prop_assert!(seconds.is_none_or(|s| (0.0..=FOREVER.as_secs_f64()).contains(&s)));
+            prop_assert!(seconds.is_none_or(|s| (0.0..=MAX_DELAY.as_secs_f64()).contains(&s)));
         }
     }
 }

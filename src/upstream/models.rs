@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE};
 
-use super::send::{Call, Gateway};
+use super::send::{UpstreamClient, UpstreamRequest};
 use crate::{
     config::settings::{DialectEndpoint, KeyId, Upstream},
     ir::fault::{TransportFault, TransportKind},
@@ -13,8 +13,8 @@ use crate::{
 
 /// Why there is no list.
 #[derive(Debug)]
-pub enum FetchError {
-    Fault(TransportFault),
+pub enum ModelListError {
+    Transport(TransportFault),
     /// The upstream said something else than a list.
     Status {
         status: StatusCode,
@@ -23,34 +23,34 @@ pub enum FetchError {
     },
 }
 
-impl fmt::Display for FetchError {
+impl fmt::Display for ModelListError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fault(fault) => f.write_str(&fault.message),
+            Self::Transport(fault) => f.write_str(&fault.message),
             Self::Status { status, .. } => write!(f, "the model list is answered with {status}"),
         }
     }
 }
 
-const LARGEST: u64 = 8 << 20;
-const LONGEST: Duration = Duration::from_secs(10);
+const MAX_LIST_BYTES: u64 = 8 << 20;
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Asks for `path` (below the base URL) with the key; `headers` are sent as they are.
 ///
 /// # Errors
 ///
 /// No connection, no answer within 10 s, more than 8 MiB, or a status other than 2xx.
-pub async fn fetch(
-    gateway: &Gateway,
+pub async fn fetch_model_list(
+    gateway: &UpstreamClient,
     upstream: &Arc<Upstream>,
-    end: &DialectEndpoint,
+    endpoint: &DialectEndpoint,
     key: Option<KeyId>,
     path: &str,
     headers: HeaderMap,
-) -> Result<Bytes, FetchError> {
-    let call = Call {
+) -> Result<Bytes, ModelListError> {
+    let call = UpstreamRequest {
         upstream,
-        end,
+        endpoint,
         key,
         method: Method::GET,
         path,
@@ -58,29 +58,33 @@ pub async fn fetch(
         headers,
         body: Bytes::new(),
     };
-    let asked = async {
+    let exchange = async {
         let answer = gateway.send(call.clone()).await;
         // A kept connection that was dead says nothing.
         let answer = match answer {
             Err(fault) if fault.kind == TransportKind::Stale => gateway.send(call).await,
             other => other,
         };
-        let answer = answer.map_err(FetchError::Fault)?;
+        let answer = answer.map_err(ModelListError::Transport)?;
         let (status, head) = (answer.status, answer.headers);
-        let body = answer.body.read(LARGEST).await.map_err(FetchError::Fault)?;
+        let body =
+            answer.body.read_to_end(MAX_LIST_BYTES).await.map_err(ModelListError::Transport)?;
         if status.is_success() {
             return Ok(body);
         }
         let content_type =
             head.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-        Err(FetchError::Status { status, content_type, body })
+        Err(ModelListError::Status { status, content_type, body })
     };
-    match tokio::time::timeout(LONGEST, asked).await {
+    match tokio::time::timeout(FETCH_TIMEOUT, exchange).await {
         Ok(result) => result,
         Err(_) => {
-            let message =
-                format!("no model list from {} within {} s", upstream.name, LONGEST.as_secs());
-            Err(FetchError::Fault(TransportFault {
+            let message = format!(
+                "no model list from {} within {} s",
+                upstream.name,
+                FETCH_TIMEOUT.as_secs()
+            );
+            Err(ModelListError::Transport(TransportFault {
                 kind: TransportKind::TotalTimeout,
                 message,
                 may_be_received: true,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use tokio::sync::OnceCell;
 
-use super::{fault, tls::Tls};
+use super::{fault, tls::TlsSettings};
 use crate::{
     config::{base_url, settings::OutboundUrl},
     ir::fault::{TransportFault, TransportKind},
@@ -15,32 +15,32 @@ use crate::{
 };
 
 /// Nobody needs longer to take a few kilobytes.
-const LONGEST: Duration = Duration::from_secs(10);
-const CONNECT: Duration = Duration::from_secs(5);
+const POST_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of an answer that is only looked at.
-const LARGEST: usize = 16 << 10;
+const MAX_RESPONSE_BYTES: usize = 16 << 10;
 /// A longer `Retry-After` is not heeded.
-const PATIENCE: Duration = Duration::from_secs(300);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// The clients, made when they are first needed.
 #[derive(Debug, Default)]
-pub struct Poster {
+pub struct WebhookClient {
     /// For other machines: through the proxy of the environment.
-    far: OnceCell<reqwest::Client>,
+    proxied_client: OnceCell<reqwest::Client>,
     /// For this one.
-    near: OnceCell<reqwest::Client>,
+    local_client: OnceCell<reqwest::Client>,
 }
 
 /// What came back.
 #[derive(Clone, Debug)]
-pub struct Answered {
+pub struct WebhookResponse {
     pub status: StatusCode,
     pub retry_after: Option<Duration>,
     /// Its beginning.
     pub body: Bytes,
 }
 
-impl Poster {
+impl WebhookClient {
     /// Posts JSON.
     ///
     /// # Errors
@@ -53,7 +53,7 @@ impl Poster {
         headers: HeaderMap,
         credentials: &[(String, Secret)],
         body: Bytes,
-    ) -> Result<Answered, TransportFault> {
+    ) -> Result<WebhookResponse, TransportFault> {
         let client = self.client(url).await?;
         let mut headers = headers;
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -68,14 +68,14 @@ impl Poster {
                 headers.insert(name, value);
             }
         }
-        let asked = async {
+        let exchange = async {
             let mut answer = client.post(url.full()).headers(headers).body(body).send().await?;
             let mut body = Vec::new();
             while let Some(piece) = answer.chunk().await? {
                 body.extend_from_slice(
-                    &piece[..piece.len().min(LARGEST.saturating_sub(body.len()))],
+                    &piece[..piece.len().min(MAX_RESPONSE_BYTES.saturating_sub(body.len()))],
                 );
-                if body.len() >= LARGEST {
+                if body.len() >= MAX_RESPONSE_BYTES {
                     break;
                 }
             }
@@ -83,19 +83,20 @@ impl Poster {
                 .headers()
                 .get(header::RETRY_AFTER)
                 .and_then(|value| value.to_str().ok()?.trim().parse().ok());
-            let retry_after = after.map(|seconds| Duration::from_secs(seconds).min(PATIENCE));
-            Ok::<_, reqwest::Error>(Answered {
+            let retry_after =
+                after.map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
+            Ok::<_, reqwest::Error>(WebhookResponse {
                 status: answer.status(),
                 retry_after,
                 body: body.into(),
             })
         };
-        match tokio::time::timeout(LONGEST, asked).await {
+        match tokio::time::timeout(POST_TIMEOUT, exchange).await {
             Ok(Ok(answered)) => Ok(answered),
-            Ok(Err(error)) => Err(fault::of_side(&error, url.origin(), is_near(url))),
+            Ok(Err(error)) => Err(fault::aux_fault(&error, url.origin(), is_local(url))),
             Err(_) => {
                 let message =
-                    format!("no answer from {} within {} s", url.origin(), LONGEST.as_secs());
+                    format!("no answer from {} within {} s", url.origin(), POST_TIMEOUT.as_secs());
                 Err(TransportFault {
                     kind: TransportKind::TotalTimeout,
                     message,
@@ -106,28 +107,28 @@ impl Poster {
     }
 
     async fn client(&self, url: &OutboundUrl) -> Result<&reqwest::Client, TransportFault> {
-        let near = is_near(url);
-        let cell = if near { &self.near } else { &self.far };
+        let local = is_local(url);
+        let cell = if local { &self.local_client } else { &self.proxied_client };
         let unusable = |message: String| TransportFault {
             kind: TransportKind::Tls,
             message,
             may_be_received: false,
         };
         cell.get_or_try_init(|| async {
-            let tls = Tls::new(None, false).config().await.map_err(unusable)?;
+            let tls = TlsSettings::new(None, false).config().await.map_err(unusable)?;
             let builder = reqwest::Client::builder()
                 .tls_backend_preconfigured((*tls).clone())
                 .redirect(reqwest::redirect::Policy::none())
                 .retry(reqwest::retry::never())
-                .connect_timeout(CONNECT)
+                .connect_timeout(CONNECT_TIMEOUT)
                 .pool_max_idle_per_host(1);
-            let builder = if near { builder.no_proxy() } else { builder };
+            let builder = if local { builder.no_proxy() } else { builder };
             builder.build().map_err(|e| unusable(e.without_url().to_string()))
         })
         .await
     }
 }
 
-fn is_near(url: &OutboundUrl) -> bool {
+fn is_local(url: &OutboundUrl) -> bool {
     base_url::host_port(url.origin()).is_some_and(|(host, _)| base_url::is_loopback(&host))
 }

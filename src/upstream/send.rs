@@ -16,13 +16,13 @@ use tokio::time::Instant;
 
 use super::{
     auth,
-    decode::{Coding, DecodeError, Decoder},
+    decode::{ContentCoding, DecodeError, Decoder},
     fault,
-    keys::Keys,
-    lane::LaneBody,
-    line::LineState,
-    local::Local,
-    pool::{Pool, Pools},
+    keys::ProviderKeys,
+    lane::PooledBody,
+    line::IoState,
+    local::InProcess,
+    pool::{ConnectionPool, ConnectionPools},
     uri,
 };
 use crate::{
@@ -30,20 +30,20 @@ use crate::{
     ir::fault::{TransportFault, TransportKind},
 };
 
-pub use super::body::AnswerBody;
+pub use super::body::UpstreamBody;
 
 /// The way out to all upstreams. Lives as long as the process; a reload calls `retain`.
-pub struct Gateway {
-    keys: Arc<Keys>,
-    pools: Pools,
-    locals: Vec<(&'static str, Arc<dyn Local>)>,
+pub struct UpstreamClient {
+    keys: Arc<ProviderKeys>,
+    pools: ConnectionPools,
+    in_process: Vec<(&'static str, Arc<dyn InProcess>)>,
 }
 
 /// One request to one end of an upstream.
 #[derive(Clone, Debug)]
-pub struct Call<'a> {
+pub struct UpstreamRequest<'a> {
     pub upstream: &'a Arc<Upstream>,
-    pub end: &'a DialectEndpoint,
+    pub endpoint: &'a DialectEndpoint,
     pub key: Option<KeyId>,
     pub method: Method,
     /// Below the base URL; begins with `/`.
@@ -57,30 +57,30 @@ pub struct Call<'a> {
 
 /// An answer whose head is there.
 #[derive(Debug)]
-pub struct Answer {
+pub struct UpstreamResponse {
     pub status: StatusCode,
     /// As they came, less coding and length where the body is decoded.
     pub headers: HeaderMap,
-    pub body: AnswerBody,
+    pub body: UpstreamBody,
     /// It came over a connection that had served before.
     pub reused: bool,
 }
 
-impl Gateway {
+impl UpstreamClient {
     #[must_use]
-    pub fn new(keys: Arc<Keys>) -> Self {
-        Self { keys, pools: Pools::new(), locals: Vec::new() }
+    pub fn new(keys: Arc<ProviderKeys>) -> Self {
+        Self { keys, pools: ConnectionPools::new(), in_process: Vec::new() }
     }
 
     /// Ends whose base URL begins with `scheme:` are answered by `local`, without a socket.
     #[must_use]
-    pub fn with_local(mut self, scheme: &'static str, local: Arc<dyn Local>) -> Self {
-        self.locals.push((scheme, local));
+    pub fn with_in_process(mut self, scheme: &'static str, local: Arc<dyn InProcess>) -> Self {
+        self.in_process.push((scheme, local));
         self
     }
 
     #[must_use]
-    pub fn keys(&self) -> &Arc<Keys> {
+    pub fn keys(&self) -> &Arc<ProviderKeys> {
         &self.keys
     }
 
@@ -90,8 +90,8 @@ impl Gateway {
     }
 
     /// Drops idle connections that lay too long or were closed; to be called now and then.
-    pub fn sweep(&self) {
-        self.pools.sweep();
+    pub fn drop_stale(&self) {
+        self.pools.drop_stale();
     }
 
     /// Drops all idle connections: after sleep, or when the network changed.
@@ -107,23 +107,32 @@ impl Gateway {
     /// `Stale`: a kept connection was dead; the same may be sent again at once, and then gets a new
     /// connection. Everything else as `TransportKind` says; `sent` tells whether the upstream may
     /// have read the request.
-    pub async fn send(&self, call: Call<'_>) -> Result<Answer, TransportFault> {
-        let Call { upstream, end, key, method, path, query, mut headers, body } = call;
-        auth::dress(&mut headers, upstream, end.dialect, key, &self.keys)?;
-        if let Some(local) = self.local(end) {
-            let uri = uri::build("", path, end.query.as_deref(), query)
-                .map_err(|e| unsendable(upstream, &e))?;
+    pub async fn send(
+        &self,
+        call: UpstreamRequest<'_>,
+    ) -> Result<UpstreamResponse, TransportFault> {
+        let UpstreamRequest { upstream, endpoint, key, method, path, query, mut headers, body } =
+            call;
+        auth::set_upstream_headers(&mut headers, upstream, endpoint.dialect, key, &self.keys)?;
+        if let Some(local) = self.in_process_for(endpoint) {
+            let uri = uri::build_uri("", path, endpoint.query.as_deref(), query)
+                .map_err(|e| invalid_uri_fault(upstream, &e))?;
             let mut request = Request::new(body);
             (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
                 (method, uri, headers);
             // Without a path of its own the upstream cannot tell which protocol it is asked in.
-            request.extensions_mut().insert(end.dialect);
-            let (head, body) = local.answer(request).await.into_parts();
-            let body = AnswerBody::local(body, Arc::clone(&upstream.name));
-            return Ok(Answer { status: head.status, headers: head.headers, body, reused: false });
+            request.extensions_mut().insert(endpoint.dialect);
+            let (head, body) = local.respond(request).await.into_parts();
+            let body = UpstreamBody::from_in_process(body, Arc::clone(&upstream.name));
+            return Ok(UpstreamResponse {
+                status: head.status,
+                headers: head.headers,
+                body,
+                reused: false,
+            });
         }
-        let uri = uri::build(&end.base_url, path, end.query.as_deref(), query)
-            .map_err(|e| unsendable(upstream, &e))?;
+        let uri = uri::build_uri(&endpoint.base_url, path, endpoint.query.as_deref(), query)
+            .map_err(|e| invalid_uri_fault(upstream, &e))?;
         let pool = self.pool(upstream);
         if let Some(credentials) = pool.connector.proxy_credentials(&uri) {
             headers.insert(PROXY_AUTHORIZATION, credentials);
@@ -133,30 +142,35 @@ impl Gateway {
         (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
             (method, uri, headers);
         let started = Instant::now();
-        let (mut head, body, line) = if pool.connector.is_plain(request.uri()) {
-            let sent = pool.lanes.send(request, &pool.connector, pool.trusts()).await;
+        let (mut head, body, line) = if pool.connector.is_plain_http(request.uri()) {
+            let sent = pool.plain_pool.send(request, &pool.connector, pool.trusts_idle()).await;
             let (response, line) = sent.map_err(|error| {
-                stale(&pool, fault::of_lane(&error, upstream, end, started.elapsed()))
+                note_stale(
+                    &pool,
+                    fault::plain_send_fault(&error, upstream, endpoint, started.elapsed()),
+                )
             })?;
             let (head, body) = response.into_parts();
-            (head, Coming::Lane(body), Some(line))
+            (head, IncomingBody::Pooled(body), Some(line))
         } else {
             let sent = pool.client().request(request).await;
             let response = sent.map_err(|error| {
-                stale(&pool, fault::of_send(&error, upstream, end, started.elapsed()))
+                note_stale(&pool, fault::send_fault(&error, upstream, endpoint, started.elapsed()))
             })?;
             let (mut head, body) = response.into_parts();
-            let line = head.extensions.remove::<Arc<LineState>>();
-            (head, Coming::Network(body), line)
+            let line = head.extensions.remove::<Arc<IoState>>();
+            (head, IncomingBody::Network(body), line)
         };
-        let reused = line.is_some_and(|line| line.answers.fetch_add(1, Relaxed) > 0);
+        let reused = line.is_some_and(|line| line.responses.fetch_add(1, Relaxed) > 0);
         if head.status.is_informational() {
             // Nobody asked for a change of protocol.
-            return Err(garbage(end, "an HTTP answer that is none"));
+            return Err(garbage_fault(endpoint, "an HTTP answer that is none"));
         }
         let mut decoder = None;
         if head.headers.contains_key(CONTENT_ENCODING) && !bodiless {
-            decoder = Coding::of(&head.headers).map_err(|e| undecodable(end, e))?.map(Decoder::new);
+            decoder = ContentCoding::from_headers(&head.headers)
+                .map_err(|e| decode_fault(endpoint, e))?
+                .map(Decoder::new);
             head.headers.remove(CONTENT_ENCODING);
             if decoder.is_some() {
                 head.headers.remove(CONTENT_LENGTH);
@@ -164,52 +178,52 @@ impl Gateway {
         }
         let from = Arc::clone(&upstream.name);
         let body = match body {
-            Coming::Lane(body) => AnswerBody::lane(body, decoder, from),
-            Coming::Network(body) => AnswerBody::network(body, decoder, from),
+            IncomingBody::Pooled(body) => UpstreamBody::from_pooled(body, decoder, from),
+            IncomingBody::Network(body) => UpstreamBody::from_network(body, decoder, from),
         };
-        Ok(Answer { status: head.status, headers: head.headers, body, reused })
+        Ok(UpstreamResponse { status: head.status, headers: head.headers, body, reused })
     }
 
-    pub(super) fn pool(&self, upstream: &Upstream) -> Arc<Pool> {
-        self.pools.of(upstream)
+    pub(super) fn pool(&self, upstream: &Upstream) -> Arc<ConnectionPool> {
+        self.pools.for_upstream(upstream)
     }
 
-    pub(super) fn local(&self, end: &DialectEndpoint) -> Option<&Arc<dyn Local>> {
-        let (scheme, _) = end.base_url.split_once(':')?;
-        self.locals.iter().find(|(own, _)| *own == scheme).map(|(_, local)| local)
+    pub(super) fn in_process_for(&self, endpoint: &DialectEndpoint) -> Option<&Arc<dyn InProcess>> {
+        let (scheme, _) = endpoint.base_url.split_once(':')?;
+        self.in_process.iter().find(|(own, _)| *own == scheme).map(|(_, local)| local)
     }
 }
 
-impl fmt::Debug for Gateway {
+impl fmt::Debug for UpstreamClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gateway").field("keys", &self.keys).finish_non_exhaustive()
     }
 }
 
 /// The body of an answer by the kind of connection that it comes over.
-enum Coming {
-    Lane(LaneBody),
+enum IncomingBody {
+    Pooled(PooledBody),
     Network(Incoming),
 }
 
 /// Where a kept connection turned out dead, the others are not trusted for a while.
-fn stale(pool: &Pool, fault: TransportFault) -> TransportFault {
+fn note_stale(pool: &ConnectionPool, fault: TransportFault) -> TransportFault {
     if fault.kind == TransportKind::Stale {
-        pool.distrust();
+        pool.distrust_idle();
     }
     fault
 }
 
-fn unsendable(upstream: &Upstream, error: &http::uri::InvalidUri) -> TransportFault {
+fn invalid_uri_fault(upstream: &Upstream, error: &http::uri::InvalidUri) -> TransportFault {
     let message = format!("the address at `{}` is not a URI: {error}", upstream.name);
     TransportFault { kind: TransportKind::Connect, message, may_be_received: false }
 }
 
-fn garbage(end: &DialectEndpoint, what: &str) -> TransportFault {
-    let message = format!("{what} ({})", uri::place_of(&end.base_url));
+fn garbage_fault(endpoint: &DialectEndpoint, what: &str) -> TransportFault {
+    let message = format!("{what} ({})", uri::host_port_of(&endpoint.base_url));
     TransportFault { kind: TransportKind::InvalidHttp, message, may_be_received: true }
 }
 
-fn undecodable(end: &DialectEndpoint, error: DecodeError) -> TransportFault {
-    garbage(end, &error.to_string())
+fn decode_fault(endpoint: &DialectEndpoint, error: DecodeError) -> TransportFault {
+    garbage_fault(endpoint, &error.to_string())
 }

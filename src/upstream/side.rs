@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::{
     auth, fault,
-    send::{Call, Gateway},
+    send::{UpstreamClient, UpstreamRequest},
     uri,
 };
 use crate::{
@@ -18,14 +18,14 @@ use crate::{
 
 /// A small answer, read whole.
 #[derive(Clone, Debug)]
-pub struct Checked {
+pub struct SmallResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-const LARGEST: usize = 8 << 20;
-const LONGEST: Duration = Duration::from_secs(10);
+const MAX_BODY_BYTES: usize = 8 << 20;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The client with an upstream's proxy, roots and connect timeout; made once per such set, shared
 /// afterwards.
@@ -33,14 +33,14 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// # Errors
 ///
 /// `ca_file` cannot be read, or the proxy is no URL.
-pub async fn client(
-    gateway: &Gateway,
+pub async fn aux_client(
+    upstream_client: &UpstreamClient,
     upstream: &Upstream,
 ) -> Result<reqwest::Client, TransportFault> {
-    let pool = gateway.pool(upstream);
-    let made = pool.side.get_or_try_init(|| async {
+    let pool = upstream_client.pool(upstream);
+    let made = pool.aux_client.get_or_try_init(|| async {
         let tls =
-            pool.tls.config().await.map_err(|message| unusable(TransportKind::Tls, message))?;
+            pool.tls.config().await.map_err(|message| setup_fault(TransportKind::Tls, message))?;
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured((*tls).clone())
             .redirect(reqwest::redirect::Policy::none())
@@ -52,7 +52,7 @@ pub async fn client(
             ProxySetting::Direct => builder = builder.no_proxy(),
             ProxySetting::Url(url) => {
                 let proxy = reqwest::Proxy::all(url.as_str()).map_err(|_| {
-                    unusable(
+                    setup_fault(
                         TransportKind::Connect,
                         "the configured `proxy` is not a URL".to_owned(),
                     )
@@ -60,7 +60,7 @@ pub async fn client(
                 builder = builder.no_proxy().proxy(proxy);
             }
         }
-        builder.build().map_err(|e| unusable(TransportKind::Tls, e.without_url().to_string()))
+        builder.build().map_err(|e| setup_fault(TransportKind::Tls, e.without_url().to_string()))
     });
     made.await.cloned()
 }
@@ -71,61 +71,69 @@ pub async fn client(
 ///
 /// No connection, no whole answer within 10 s, or more than 8 MiB of it.
 pub async fn get(
-    gateway: &Gateway,
+    upstream_client: &UpstreamClient,
     upstream: &Arc<Upstream>,
-    end: &DialectEndpoint,
+    endpoint: &DialectEndpoint,
     key: Option<KeyId>,
     path: &str,
     mut headers: HeaderMap,
-) -> Result<Checked, TransportFault> {
-    if gateway.local(end).is_some()
+) -> Result<SmallResponse, TransportFault> {
+    if upstream_client.in_process_for(endpoint).is_some()
         || (upstream.local && upstream.proxy == ProxySetting::Environment)
     {
-        return through_gateway(gateway, upstream, end, key, path, headers).await;
+        return get_via_upstream_client(upstream_client, upstream, endpoint, key, path, headers)
+            .await;
     }
-    auth::dress(&mut headers, upstream, end.dialect, key, gateway.keys())?;
-    let url = uri::build(&end.base_url, path, end.query.as_deref(), None).map_err(|e| {
-        unusable(
-            TransportKind::Connect,
-            format!("the address of `{}` is not a URL: {e}", upstream.name),
-        )
-    })?;
-    let client = client(gateway, upstream).await?;
-    let asked = async {
+    auth::set_upstream_headers(
+        &mut headers,
+        upstream,
+        endpoint.dialect,
+        key,
+        upstream_client.keys(),
+    )?;
+    let url =
+        uri::build_uri(&endpoint.base_url, path, endpoint.query.as_deref(), None).map_err(|e| {
+            setup_fault(
+                TransportKind::Connect,
+                format!("the address of `{}` is not a URL: {e}", upstream.name),
+            )
+        })?;
+    let client = aux_client(upstream_client, upstream).await?;
+    let exchange = async {
         let mut answer = client.get(url.to_string()).headers(headers).send().await?;
         let mut body = Vec::new();
         while let Some(piece) = answer.chunk().await? {
             body.extend_from_slice(&piece);
-            if body.len() > LARGEST {
+            if body.len() > MAX_BODY_BYTES {
                 break;
             }
         }
         Ok::<_, reqwest::Error>((answer.status(), answer.headers().clone(), body))
     };
-    match tokio::time::timeout(LONGEST, asked).await {
-        Ok(Ok((.., body))) if body.len() > LARGEST => Err(TransportFault {
+    match tokio::time::timeout(REQUEST_TIMEOUT, exchange).await {
+        Ok(Ok((.., body))) if body.len() > MAX_BODY_BYTES => Err(TransportFault {
             kind: TransportKind::TooLarge,
             message: format!("{} answered too much", upstream.name),
             may_be_received: true,
         }),
-        Ok(Ok((status, headers, body))) => Ok(Checked { status, headers, body: body.into() }),
-        Ok(Err(error)) => Err(fault::of_side(&error, &end.base_url, upstream.local)),
-        Err(_) => Err(too_slow(upstream)),
+        Ok(Ok((status, headers, body))) => Ok(SmallResponse { status, headers, body: body.into() }),
+        Ok(Err(error)) => Err(fault::aux_fault(&error, &endpoint.base_url, upstream.local)),
+        Err(_) => Err(timeout_fault(upstream)),
     }
 }
 
 /// Upstreams on this machine: in the process, or behind no proxy whatever the environment says.
-async fn through_gateway(
-    gateway: &Gateway,
+async fn get_via_upstream_client(
+    upstream_client: &UpstreamClient,
     upstream: &Arc<Upstream>,
-    end: &DialectEndpoint,
+    endpoint: &DialectEndpoint,
     key: Option<KeyId>,
     path: &str,
     headers: HeaderMap,
-) -> Result<Checked, TransportFault> {
-    let call = Call {
+) -> Result<SmallResponse, TransportFault> {
+    let call = UpstreamRequest {
         upstream,
-        end,
+        endpoint,
         key,
         method: Method::GET,
         path,
@@ -133,19 +141,22 @@ async fn through_gateway(
         headers,
         body: Bytes::new(),
     };
-    let asked = async {
-        let answer = gateway.send(call).await?;
-        let body = answer.body.read(LARGEST as u64).await?;
-        Ok(Checked { status: answer.status, headers: answer.headers, body })
+    let exchange = async {
+        let answer = upstream_client.send(call).await?;
+        let body = answer.body.read_to_end(MAX_BODY_BYTES as u64).await?;
+        Ok(SmallResponse { status: answer.status, headers: answer.headers, body })
     };
-    tokio::time::timeout(LONGEST, asked).await.unwrap_or_else(|_| Err(too_slow(upstream)))
+    tokio::time::timeout(REQUEST_TIMEOUT, exchange)
+        .await
+        .unwrap_or_else(|_| Err(timeout_fault(upstream)))
 }
 
-fn too_slow(upstream: &Upstream) -> TransportFault {
-    let message = format!("no answer from {} within {} s", upstream.name, LONGEST.as_secs());
+fn timeout_fault(upstream: &Upstream) -> TransportFault {
+    let message =
+        format!("no answer from {} within {} s", upstream.name, REQUEST_TIMEOUT.as_secs());
     TransportFault { kind: TransportKind::TotalTimeout, message, may_be_received: true }
 }
 
-fn unusable(kind: TransportKind, message: String) -> TransportFault {
+fn setup_fault(kind: TransportKind, message: String) -> TransportFault {
     TransportFault { kind, message, may_be_received: false }
 }

@@ -24,8 +24,8 @@ use aiproxy::{
     },
     secrets::Secret,
     upstream::{
-        Answer, Call, Gateway, Keys, headers,
-        local::{Local, LocalBody, whole},
+        ProviderKeys, UpstreamClient, UpstreamRequest, UpstreamResponse, headers,
+        local::{InProcess, InProcessBody, full_body},
         models, probe, side,
     },
 };
@@ -158,21 +158,21 @@ fn upstream(base_url: &str) -> Upstream {
     }
 }
 
-fn gateway() -> Gateway {
-    let keys = Arc::new(Keys::default());
+fn gateway() -> UpstreamClient {
+    let keys = Arc::new(ProviderKeys::default());
     keys.set(KEY, Arc::new(Secret::new("sk-very-secret".to_owned())));
-    Gateway::new(keys)
+    UpstreamClient::new(keys)
 }
 
 async fn post(
-    gateway: &Gateway,
+    gateway: &UpstreamClient,
     upstream: &Upstream,
     body: &'static [u8],
-) -> Result<Answer, TransportFault> {
+) -> Result<UpstreamResponse, TransportFault> {
     let upstream = Arc::new(upstream.clone());
-    let call = Call {
+    let call = UpstreamRequest {
         upstream: &upstream,
-        end: &upstream.endpoints[0],
+        endpoint: &upstream.endpoints[0],
         key: Some(KEY),
         method: Method::POST,
         path: "/chat/completions",
@@ -183,8 +183,8 @@ async fn post(
     gateway.send(call).await
 }
 
-async fn text(answer: Result<Answer, TransportFault>) -> Result<String, TransportFault> {
-    let bytes = answer?.body.read(1 << 20).await?;
+async fn text(answer: Result<UpstreamResponse, TransportFault>) -> Result<String, TransportFault> {
+    let bytes = answer?.body.read_to_end(1 << 20).await?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -220,10 +220,10 @@ async fn a_request_carries_key_configured_headers_mark_and_merged_query() {
     let mut client = HeaderMap::new();
     client.insert("user-agent", HeaderValue::from_static("tool/1"));
     client.insert("authorization", HeaderValue::from_static("Bearer aip-client"));
-    headers::request_filter(&mut client);
-    let call = Call {
+    headers::filter_request_headers(&mut client);
+    let call = UpstreamRequest {
         upstream: &upstream,
-        end: &upstream.endpoints[0],
+        endpoint: &upstream.endpoints[0],
         key: Some(KEY),
         method: Method::POST,
         path: "/chat/completions",
@@ -247,7 +247,7 @@ async fn a_request_carries_key_configured_headers_mark_and_merged_query() {
         "x-team: blue\r\n",
         "content-length: 7\r\n",
         &format!("host: {}\r\n", server.address),
-        &format!("{}: {}\r\n", headers::HOP, headers::hop()),
+        &format!("{}: {}\r\n", headers::HOP_HEADER, headers::hop_id()),
     ] {
         assert!(sent.contains(expected), "{expected} in {sent}");
     }
@@ -415,7 +415,7 @@ async fn a_body_that_breaks_is_broken_in_one_way() {
 
     let bomb = Server::saying(coded("gzip", &gzip(&vec![0; 4 << 20])));
     let answer = post(&gateway(), &bomb.upstream(), b"{}").await.expect("an answer");
-    let fault = answer.body.read(100_000).await.expect_err("too much");
+    let fault = answer.body.read_to_end(100_000).await.expect_err("too much");
     assert_eq!(fault.kind, TransportKind::TooLarge);
 }
 
@@ -833,20 +833,20 @@ fn splice(a: TcpStream, b: TcpStream) {
 
 struct Echo;
 
-impl Local for Echo {
-    fn answer(
+impl InProcess for Echo {
+    fn respond(
         &self,
         request: http::Request<Bytes>,
-    ) -> Pin<Box<dyn Future<Output = http::Response<LocalBody>> + Send + '_>> {
+    ) -> Pin<Box<dyn Future<Output = http::Response<InProcessBody>> + Send + '_>> {
         Box::pin(async move {
-            http::Response::new(whole(format!("{} {}", request.method(), request.uri())))
+            http::Response::new(full_body(format!("{} {}", request.method(), request.uri())))
         })
     }
 }
 
 #[tokio::test]
 async fn an_upstream_in_the_process_needs_no_socket() {
-    let gateway = gateway().with_local("demo", Arc::new(Echo));
+    let gateway = gateway().with_in_process("demo", Arc::new(Echo));
     let mut upstream = upstream("demo:");
     upstream.auth = Auth::None;
     assert_eq!(
@@ -854,7 +854,7 @@ async fn an_upstream_in_the_process_needs_no_socket() {
         Ok("POST /chat/completions")
     );
     let upstream = Arc::new(upstream);
-    let listed = models::fetch(
+    let listed = models::fetch_model_list(
         &gateway,
         &upstream,
         &upstream.endpoints[0],
@@ -921,7 +921,7 @@ async fn key_checks_use_the_upstreams_own_trust_and_key() {
 async fn a_key_that_is_gone_sends_nothing() {
     let server = Server::saying(OK);
     let gateway = gateway();
-    gateway.keys().forget(KEY);
+    gateway.keys().remove(KEY);
     let fault = post(&gateway, &server.upstream(), b"{}").await.expect_err("no key");
     assert!(!fault.may_be_received);
     assert_eq!(server.seen(), 0);
@@ -937,6 +937,6 @@ async fn only_local_servers_that_answer_json_are_found() {
         .iter()
         .map(|s| format!("http://{}/api/tags", s.address))
         .collect();
-    let found: Vec<_> = probe::answering(&urls).await.iter().map(Option::is_some).collect();
+    let found: Vec<_> = probe::fetch_json_bodies(&urls).await.iter().map(Option::is_some).collect();
     assert_eq!(found, [true, false, false, false]);
 }

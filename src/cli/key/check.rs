@@ -14,7 +14,7 @@ use crate::{
     dialect::registry,
     ir::op::Dialect,
     secrets::Secret,
-    upstream::{Gateway, Keys, side},
+    upstream::{ProviderKeys, UpstreamClient, side},
 };
 
 /// What a provider says to a key.
@@ -36,13 +36,13 @@ pub(in crate::cli) async fn ask(upstream: &Arc<Upstream>, secret: Option<&Secret
     let Some(end) = upstream.endpoints.first() else {
         return Verdict::Unknown("it has no address".to_owned());
     };
-    let keys = Arc::new(Keys::default());
+    let keys = Arc::new(ProviderKeys::default());
     // The number only has to be the same here and below: this table holds one key.
     let id = secret.map(|secret| {
         keys.set(KeyId(0), Arc::new(Secret::new(reveal(secret).to_owned())));
         KeyId(0)
     });
-    let gateway = Gateway::new(Arc::clone(&keys));
+    let gateway = UpstreamClient::new(Arc::clone(&keys));
     let egress = registry::egress(end.dialect);
     let preset = upstream.preset.as_deref().and_then(presets::find);
     let path =

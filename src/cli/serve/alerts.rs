@@ -40,7 +40,7 @@ use crate::{
     relay::engine::Engine,
     secrets::Secret,
     telemetry::metrics::Metrics,
-    upstream::post::Poster,
+    upstream::post::WebhookClient,
 };
 
 /// How things stand is looked at this often, and soon after news.
@@ -60,7 +60,7 @@ pub(super) struct Alarms {
     pub(super) ledger: Option<Arc<Ledger>>,
     pub(super) loader: Arc<KeyLoader>,
     pub(super) standing: Arc<Standing>,
-    pub(super) poster: Arc<Poster>,
+    pub(super) poster: Arc<WebhookClient>,
     /// Variables, for the programs of the desktop.
     pub(super) env: HashMap<String, String>,
     pub(super) host: String,
@@ -134,7 +134,7 @@ impl Alarms {
         (engine, ledger): (Arc<Engine>, Option<Arc<Ledger>>),
         (metrics, standing): (Arc<Metrics>, Arc<Standing>),
         loader: Arc<KeyLoader>,
-        poster: Arc<Poster>,
+        poster: Arc<WebhookClient>,
         env: HashMap<String, String>,
         host: String,
     ) -> Self {

@@ -45,7 +45,7 @@ pub(super) async fn look_again(hands: &Arc<Hands>) {
                 .map(|(url, server)| (server, url))
                 .collect();
             let urls: Vec<&str> = servers.iter().map(|(_, url)| url.as_str()).collect();
-            let answers = probe::answering(&urls).await;
+            let answers = probe::fetch_json_bodies(&urls).await;
             let up: Vec<LocalServer> = servers
                 .into_iter()
                 .zip(answers)

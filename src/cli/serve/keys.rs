@@ -21,7 +21,7 @@ use crate::{
     relay::{engine::Engine, lists},
     secrets::{Reference, Secret, keyring::Keyring, redact::KnownSecrets, resolve::SecretResolver},
     server::guard::credential::{Clients, Table},
-    upstream::keys::State,
+    upstream::keys::SecretState,
 };
 
 /// How often references that are to be read again are looked through.
@@ -63,9 +63,9 @@ impl KeyLoader {
         if !key.enabled || !upstream.enabled {
             return;
         }
-        let before = self.engine.keys.state(key.id).state;
-        if !self.engine.keys.ready(key.id) {
-            self.engine.keys.waiting(key.id);
+        let before = self.engine.keys.summary(key.id).state;
+        if !self.engine.keys.is_ready(key.id) {
+            self.engine.keys.set_waiting(key.id);
         }
         match self.resolver.resolve(&key.reference).await {
             Ok(secret) => {
@@ -82,7 +82,7 @@ impl KeyLoader {
             Err(error) => {
                 let text = error.message_with_hint(&upstream.name);
                 // Said once, however often it is looked for again.
-                if before != State::Missing(text.as_str().into()) {
+                if before != SecretState::Missing(text.as_str().into()) {
                     tracing::warn!(key = %key.name, "{text}");
                     let notice = format!("{} is not usable: {text}", key.name);
                     self.engine.bus.publish(
@@ -90,7 +90,7 @@ impl KeyLoader {
                         EventKind::Notice { text: notice.into(), level: Severity::Warn },
                     );
                 }
-                self.engine.keys.missing(key.id, text.into());
+                self.engine.keys.set_missing(key.id, text.into());
             }
         }
         self.engine.touch();
@@ -195,11 +195,11 @@ impl KeyLoader {
         let Some(end) = upstream.endpoints.first() else {
             return Err("the upstream has no address".to_owned());
         };
-        if matches!(self.engine.keys.state(key.id).state, State::Missing(_)) {
+        if matches!(self.engine.keys.summary(key.id).state, SecretState::Missing(_)) {
             // It may have been stored since.
             self.one(upstream, key).await;
         }
-        if let State::Missing(reason) = self.engine.keys.state(key.id).state {
+        if let SecretState::Missing(reason) = self.engine.keys.summary(key.id).state {
             return Err(reason.to_string());
         }
         match lists::ask(&self.engine, upstream, end, Some(key.id)).await {

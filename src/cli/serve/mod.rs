@@ -69,7 +69,7 @@ use crate::{
         listen::{self, ListenError},
     },
     telemetry::{metrics::Metrics, otlp::Traces},
-    upstream::{keys::Keys, post::Poster, send::Gateway},
+    upstream::{keys::ProviderKeys, post::WebhookClient, send::UpstreamClient},
 };
 
 /// After the drain, cut streams have this long to take their error event.
@@ -107,10 +107,10 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     }
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let keys = Arc::new(Keys::default());
+    let keys = Arc::new(ProviderKeys::default());
     let known = Arc::new(KnownSecrets::new());
     let demo = Arc::new(local::DemoUpstream(Demo::new(Arc::clone(&clock))));
-    let gateway = Gateway::new(Arc::clone(&keys)).with_local("demo", demo);
+    let gateway = UpstreamClient::new(Arc::clone(&keys)).with_in_process("demo", demo);
     let (found, notes) = discovery::at_start(&settings, &args, &env, &mut ids);
     let settings = Arc::new(crate::config::discover::merge_discovered(&settings, &found));
     let (rejected, rejections) = mpsc::unbounded_channel();
@@ -162,8 +162,11 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
         default_key: Mutex::default(),
     });
     traces.want(settings.otlp.url.is_some());
-    let (standing, poster, host) =
-        (Arc::new(Standing::default()), Arc::new(Poster::default()), process::host(&env.vars));
+    let (standing, poster, host) = (
+        Arc::new(Standing::default()),
+        Arc::new(WebhookClient::default()),
+        process::host(&env.vars),
+    );
     let alarms = Arc::new(Alarms::new(
         (Arc::clone(&engine), ledger.clone()),
         (Arc::clone(&metrics), Arc::clone(&standing)),
@@ -403,7 +406,7 @@ async fn notice_sleep(engine: &Engine) {
     loop {
         let (boot, awake) = (engine.clock.mono(), tokio::time::Instant::now());
         tokio::time::sleep(LOOK).await;
-        engine.gateway.sweep();
+        engine.gateway.drop_stale();
         // The one clock goes on while the machine sleeps, the other does not.
         if engine.clock.mono().since(boot) > awake.elapsed() + LOOK {
             tracing::info!("the machine slept; idle connections are dropped");

@@ -15,7 +15,7 @@ use crate::{
         otlp::{Traced, Traces},
         traces::Parent,
     },
-    upstream::post::Poster,
+    upstream::post::WebhookClient,
 };
 
 /// What the ledger's thread does with each finished request beside writing it.
@@ -46,7 +46,7 @@ pub(super) fn tap(
 pub(super) async fn send(
     engine: &Engine,
     loader: &KeyLoader,
-    poster: &Poster,
+    poster: &WebhookClient,
     traces: &Traces,
     mut reader: Receiver<Box<Traced>>,
     host: &str,
