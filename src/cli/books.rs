@@ -13,15 +13,15 @@ use crate::{
     },
     control::history::{HistoryQuestion, Page, Refused, UsageQuestion},
     ledger::{
-        Reader,
-        query::{Full, QueryError},
-        usage::View,
+        LedgerReader,
+        query::{QueryError, RequestDetail},
+        usage::UsageReport,
     },
 };
 
 /// Whom to ask.
 pub(super) enum Books {
-    File(Box<Reader>),
+    File(Box<LedgerReader>),
     Proxy(Box<Reach>),
 }
 
@@ -37,7 +37,7 @@ impl Books {
         }
         let file = settings::load_or_empty(ctx)?;
         let path = file.place.data.join(&file.settings.ledger.path);
-        match Reader::open(&path, timezone_by_name(&file.settings.ledger.tz)) {
+        match LedgerReader::open(&path, timezone_by_name(&file.settings.ledger.tz)) {
             Ok(reader) => Ok(Self::File(Box::new(reader))),
             Err(QueryError::Missing) => Err(reach::not_running(ctx).await),
             Err(error) => Err(CliError::failed(format!("{}: {error}", path.display()))),
@@ -59,7 +59,7 @@ impl Books {
         }
     }
 
-    pub(super) async fn usage(&self, question: &UsageQuestion) -> Result<View, CliError> {
+    pub(super) async fn usage(&self, question: &UsageQuestion) -> Result<UsageReport, CliError> {
         match self {
             Self::File(reader) => question.ask(reader, SystemClock.unix()).map_err(|e| refused(&e)),
             Self::Proxy(reach) => Ok(reach.client.get_json(&question.path()).await?),
@@ -67,13 +67,13 @@ impl Books {
     }
 
     /// One request by its id, a unique beginning of it, or `last`.
-    pub(super) async fn full(&self, id: &str) -> Result<Full, CliError> {
+    pub(super) async fn full(&self, id: &str) -> Result<RequestDetail, CliError> {
         let known = id == "last" || (!id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit()));
         if !known {
             return Err(refused(&QueryError::Unknown(id.to_owned()).into()));
         }
         match self {
-            Self::File(reader) => reader.full(id).map_err(|error| refused(&error.into())),
+            Self::File(reader) => reader.request_detail(id).map_err(|error| refused(&error.into())),
             Self::Proxy(reach) => {
                 Ok(reach.client.get_json(&format!("/aiproxy/v1/requests/{id}/full")).await?)
             }

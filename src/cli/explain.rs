@@ -21,7 +21,7 @@ use crate::{
         cost::{AppliedPrice, CostSource, Precision, PriceClass},
         usage::Usage,
     },
-    ledger::query::Full,
+    ledger::query::RequestDetail,
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -56,11 +56,11 @@ pub async fn run(ctx: &Ctx, args: ExplainArgs) -> Result<Exit, CliError> {
 
 /// The account without colours, for readers of other places.
 #[must_use]
-pub fn plain(full: &Full) -> String {
+pub fn plain(full: &RequestDetail) -> String {
     page(full, Paint::none())
 }
 
-fn page(full: &Full, paint: Paint) -> String {
+fn page(full: &RequestDetail, paint: Paint) -> String {
     let r = &full.record;
     let mut text = show::request(r, paint);
     if let Some(of) = full.replay_of {
@@ -74,7 +74,7 @@ fn page(full: &Full, paint: Paint) -> String {
     }
     text.push_str(&format!("\n{}\n", paint.bold("Cost")));
     for attempt in &r.attempts {
-        let part = full.parts.iter().find(|part| part.number == attempt.number);
+        let part = full.bills.iter().find(|part| part.number == attempt.number);
         text.push_str(&bill(attempt, part, r.attempts.len() > 1, paint));
     }
     match r.cost {
@@ -100,7 +100,7 @@ fn page(full: &Full, paint: Paint) -> String {
         };
         let how = if body.head.is_empty() && body.total > 0 {
             "no text, so only its size is known".to_owned()
-        } else if body.whole() {
+        } else if body.is_complete() {
             format!("`aiproxy log show {} --body {side}` prints it", r.id)
         } else {
             format!("beginning and end: `aiproxy log show {} --body {side}`", r.id)
@@ -229,7 +229,7 @@ fn trust(sure: Precision, known: bool) -> &'static str {
     }
 }
 
-fn advice(full: &Full) -> Vec<String> {
+fn advice(full: &RequestDetail) -> Vec<String> {
     let r: &RequestRecord = &full.record;
     let mut lines = Vec::new();
     let last = r.serving_attempt();
@@ -260,7 +260,7 @@ fn advice(full: &Full) -> Vec<String> {
     for (attempt, part) in r
         .attempts
         .iter()
-        .filter_map(|a| Some((a, full.parts.iter().find(|part| part.number == a.number)?)))
+        .filter_map(|a| Some((a, full.bills.iter().find(|part| part.number == a.number)?)))
     {
         if part.bill.source == CostSource::Unknown && part.usage.is_some() {
             lines.push(format!(
@@ -287,10 +287,10 @@ mod tests {
     use crate::{
         base::money::{NanoUsd, to_nanos},
         ir::cost::{Bill, Cost, PriceRates},
-        ledger::bodies::Shown,
+        ledger::bodies::BodyView,
     };
 
-    fn full() -> Full {
+    fn full() -> RequestDetail {
         let mut record = crate::cli::log::tests::record();
         let mut rates = PriceRates::default();
         rates.set(PriceClass::Input, to_nanos(3.0));
@@ -315,13 +315,13 @@ mod tests {
             ..Bill::default()
         };
         let free = Bill { cost: Some(NanoUsd::ZERO), source: CostSource::Free, ..Bill::default() };
-        Full {
+        RequestDetail {
             record,
-            parts: vec![
+            bills: vec![
                 AttemptBill { number: 1, reported_model: None, usage: None, bill: free },
                 AttemptBill { number: 2, reported_model: None, usage: Some(usage), bill },
             ],
-            bodies: vec![Shown {
+            bodies: vec![BodyView {
                 side: ExchangeSide::Request,
                 media: "application/json".into(),
                 total: 7,
@@ -354,7 +354,7 @@ mod tests {
     #[test]
     fn an_unknown_price_says_how_to_name_it() {
         let mut unknown = full();
-        unknown.parts[1].bill = Bill::default();
+        unknown.bills[1].bill = Bill::default();
         unknown.record.cost = Some(Cost::default());
         let text = page(&unknown, Paint::none());
         assert!(

@@ -130,17 +130,17 @@ fn as_text(s: &Snapshot, now: UnixMillis, paint: Paint) -> String {
         text.push_str(&paint.paint(Role::Warn, "stopping  open requests may finish\n"));
     }
     if let Some(ledger) = &s.ledger
-        && let Some(trouble) = &ledger.trouble
+        && let Some(trouble) = &ledger.problem
     {
         let line = format!(
             "ledger    {}: {}; {} requests wait in memory, {} were lost\n",
-            ledger.path, trouble, ledger.waiting, ledger.lost
+            ledger.path, trouble, ledger.waiting_requests, ledger.lost_requests
         );
         text.push_str(&paint.paint(Role::Bad, &clean(line.trim_end())));
         text.push('\n');
     }
     if let Some(skipped) =
-        s.ledger.as_ref().map(|ledger| ledger.skipped).filter(|skipped| *skipped > 0)
+        s.ledger.as_ref().map(|ledger| ledger.skipped_bodies).filter(|skipped| *skipped > 0)
     {
         text.push_str(&paint.paint(
             Role::Dim,

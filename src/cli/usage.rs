@@ -18,7 +18,7 @@ use crate::{
     control::history::UsageQuestion,
     ledger::{
         export,
-        usage::{By, Row, Sums, View},
+        usage::{GroupBy, Totals, TotalsRow, UsageReport},
     },
 };
 
@@ -61,10 +61,10 @@ pub struct UsageArgs {
 /// No ledger; a time or zone that cannot be read.
 pub async fn run(ctx: &Ctx, args: UsageArgs) -> Result<Exit, CliError> {
     let by = match args.by.as_deref() {
-        None => By::Model,
-        Some(name) => By::parse(name).ok_or_else(|| {
+        None => GroupBy::Model,
+        Some(name) => GroupBy::parse(name).ok_or_else(|| {
             CliError::usage(format!("--by {name}"))
-                .hint(format!("it is one of {}", By::ALL.map(By::name).join(", ")))
+                .hint(format!("it is one of {}", GroupBy::ALL.map(GroupBy::name).join(", ")))
         })?,
     };
     let books = Books::open(ctx).await?;
@@ -105,10 +105,13 @@ pub async fn run(ctx: &Ctx, args: UsageArgs) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-fn one_line(name: &str, sums: &Sums, paint: Paint) -> String {
+fn one_line(name: &str, sums: &Totals, paint: Paint) -> String {
     let u = &sums.usage;
-    let won =
-        if sums.won > 0 { format!(", {} by affinity", count(sums.won)) } else { String::new() };
+    let won = if sums.affinity_cache_read > 0 {
+        format!(", {} by affinity", count(sums.affinity_cache_read))
+    } else {
+        String::new()
+    };
     let cached = if u.cache_read > 0 {
         format!(" ({} cached{won})", count(u.cache_read))
     } else {
@@ -118,14 +121,14 @@ fn one_line(name: &str, sums: &Sums, paint: Paint) -> String {
     format!(
         "{:<8}{}  {} requests{failed}, {}{cached} → {} tokens\n",
         name,
-        paint.paint(Role::Strong, &format!("{:>9}", sums.shown())),
+        paint.paint(Role::Strong, &format!("{:>9}", sums.displayed_cost())),
         sums.requests,
         count(u.input_total()),
         count(u.output_total())
     )
 }
 
-fn page(name: &str, view: &View, paint: Paint) -> String {
+fn page(name: &str, view: &UsageReport, paint: Paint) -> String {
     if view.rows.is_empty() {
         return format!(
             "{}nothing was asked since {}\n",
@@ -135,16 +138,16 @@ fn page(name: &str, view: &View, paint: Paint) -> String {
     }
     let mut text = one_line(name, &view.total, paint);
     text.push_str(&paint.dim(&format!("        since {}, days in {}\n\n", day_of(view), view.tz)));
-    let most = view.rows.iter().map(|row| row.sums.cost).max().unwrap_or_default();
-    let most_tokens = view.rows.iter().map(|row| tokens(&row.sums)).max().unwrap_or(0);
+    let most = view.rows.iter().map(|row| row.totals.cost).max().unwrap_or_default();
+    let most_tokens = view.rows.iter().map(|row| tokens(&row.totals)).max().unwrap_or(0);
     let head = match view.by {
-        By::Client => "CLIENT",
-        By::Day => "DAY",
-        By::Key => "KEY",
-        By::Model => "MODEL",
-        By::Project => "PROJECT",
-        By::Session => "SESSION",
-        By::Upstream => "UPSTREAM",
+        GroupBy::Client => "CLIENT",
+        GroupBy::Day => "DAY",
+        GroupBy::Key => "KEY",
+        GroupBy::Model => "MODEL",
+        GroupBy::Project => "PROJECT",
+        GroupBy::Session => "SESSION",
+        GroupBy::Upstream => "UPSTREAM",
     };
     // By tokens where nothing has a price.
     let by_cost = !most.is_zero();
@@ -152,23 +155,23 @@ fn page(name: &str, view: &View, paint: Paint) -> String {
         Table::new(&[head, "REQ", "FAILED", "IN", "CACHED", "OUT", "REASON", "COST", "SHARE"]);
     for row in &view.rows {
         let share = if by_cost {
-            row.sums.cost.0 as f64 / most.0 as f64
+            row.totals.cost.0 as f64 / most.0 as f64
         } else {
-            tokens(&row.sums) as f64 / most_tokens.max(1) as f64
+            tokens(&row.totals) as f64 / most_tokens.max(1) as f64
         };
         table.row(cells(row, bar(share)));
     }
     text.push_str(&table.show(paint));
-    if view.by != By::Day && view.days.len() > 1 {
+    if view.by != GroupBy::Day && view.days.len() > 1 {
         text.push('\n');
         let most =
-            view.days.iter().map(|day| day.sums.cost).max().unwrap_or_default().max(NanoUsd(1));
+            view.days.iter().map(|day| day.totals.cost).max().unwrap_or_default().max(NanoUsd(1));
         for day in &view.days {
-            let share = day.sums.cost.0 as f64 / most.0 as f64;
+            let share = day.totals.cost.0 as f64 / most.0 as f64;
             text.push_str(&format!(
                 "{}  {:>9}  {}\n",
                 paint.dim(&day.name),
-                day.sums.shown(),
+                day.totals.displayed_cost(),
                 bar(share)
             ));
         }
@@ -182,8 +185,8 @@ fn page(name: &str, view: &View, paint: Paint) -> String {
     text
 }
 
-fn cells(row: &Row, bar: String) -> Vec<Cell> {
-    let (sums, u) = (&row.sums, &row.sums.usage);
+fn cells(row: &TotalsRow, bar: String) -> Vec<Cell> {
+    let (sums, u) = (&row.totals, &row.totals.usage);
     let some = |n: u64, text: String| if n > 0 { text } else { String::new() };
     let cached = format!(
         "{} {}%",
@@ -198,16 +201,16 @@ fn cells(row: &Row, bar: String) -> Vec<Cell> {
         some(u.cache_read, cached).into(),
         count(u.output_total()).into(),
         some(u.reasoning, count(u.reasoning)).into(),
-        Cell::new(Role::Strong, sums.shown().to_string()),
+        Cell::new(Role::Strong, sums.displayed_cost().to_string()),
         Cell::new(Role::Dim, bar),
     ]
 }
 
-fn tokens(sums: &Sums) -> u64 {
+fn tokens(sums: &Totals) -> u64 {
     sums.usage.input_total().saturating_add(sums.usage.output_total())
 }
 
-fn day_of(view: &View) -> String {
+fn day_of(view: &UsageReport) -> String {
     let at = jiff::Timestamp::from_millisecond(view.from.0).unwrap_or_default();
     let zone = jiff::tz::TimeZone::get(&view.tz).unwrap_or(jiff::tz::TimeZone::system());
     at.to_zoned(zone).strftime("%Y-%m-%d %H:%M").to_string()
@@ -233,12 +236,12 @@ fn count(n: u64) -> String {
     }
 }
 
-fn csv(view: &View) -> String {
+fn csv(view: &UsageReport) -> String {
     let mut text = format!(
         "{},requests,failed,attempts,input,cache_read,cache_write_5m,cache_write_1h,output,reasoning,audio_in,audio_out,image_in,image_out,searches,cost_usd,unpriced,estimated,at_least\r\n",
         view.by.name()
     );
-    for Row { name, sums } in &view.rows {
+    for TotalsRow { name, totals: sums } in &view.rows {
         let u = &sums.usage;
         let numbers = [
             sums.requests,
@@ -257,10 +260,17 @@ fn csv(view: &View) -> String {
             u.searches,
         ];
         let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
-        let cost =
-            sums.shown().usd.map(|usd| crate::base::money::format_nanos(usd.0)).unwrap_or_default();
+        let cost = sums
+            .displayed_cost()
+            .usd
+            .map(|usd| crate::base::money::format_nanos(usd.0))
+            .unwrap_or_default();
         let last = [sums.unpriced, sums.estimated, sums.at_least].map(|n| n.to_string()).join(",");
-        text.push_str(&format!("{},{},{cost},{last}\r\n", export::cell(name), numbers.join(",")));
+        text.push_str(&format!(
+            "{},{},{cost},{last}\r\n",
+            export::csv_cell(name),
+            numbers.join(",")
+        ));
     }
     text
 }
@@ -270,33 +280,34 @@ mod tests {
     use super::*;
     use crate::{base::clock::UnixMillis, ir::usage::Usage};
 
-    fn view() -> View {
-        let sums = |requests, input, cache_read, cost, unpriced| Sums {
+    fn view() -> UsageReport {
+        let sums = |requests, input, cache_read, cost, unpriced| Totals {
             requests,
             attempts: requests,
             usage: Usage { input, cache_read, output: 100, reasoning: 20, ..Usage::default() },
             cost: NanoUsd(cost),
             unpriced,
-            ..Sums::default()
+            ..Totals::default()
         };
         let rows = vec![
-            Row {
+            TotalsRow {
                 name: "claude-sonnet-4-5".into(),
-                sums: sums(122, 200_000, 900_000, 1_310_000_000, 0),
+                totals: sums(122, 200_000, 900_000, 1_310_000_000, 0),
             },
-            Row { name: "=cheap".into(), sums: sums(2, 10, 0, 400_000, 0) },
-            Row { name: "mystery".into(), sums: sums(3, 50, 0, 0, 3) },
+            TotalsRow { name: "=cheap".into(), totals: sums(2, 10, 0, 400_000, 0) },
+            TotalsRow { name: "mystery".into(), totals: sums(3, 50, 0, 0, 3) },
         ];
-        let day = |name: &str, cost| Row { name: name.into(), sums: sums(1, 1, 0, cost, 0) };
-        View {
-            by: By::Model,
+        let day =
+            |name: &str, cost| TotalsRow { name: name.into(), totals: sums(1, 1, 0, cost, 0) };
+        UsageReport {
+            by: GroupBy::Model,
             from: UnixMillis(1_700_000_000_000),
             until: UnixMillis(1_700_100_000_000),
             tz: "UTC".into(),
             rows,
             total: sums(127, 200_060, 900_000, 1_310_400_000, 3),
             days: vec![day("2023-11-14", 1_000_000_000), day("2023-11-15", 310_400_000)],
-            demo: Sums::default(),
+            demo: Totals::default(),
         }
     }
 
@@ -332,7 +343,8 @@ mod tests {
 
     #[test]
     fn nothing_is_said_as_such() {
-        let empty = View { rows: Vec::new(), days: Vec::new(), total: Sums::default(), ..view() };
+        let empty =
+            UsageReport { rows: Vec::new(), days: Vec::new(), total: Totals::default(), ..view() };
         assert!(
             page("total", &empty, Paint::none()).contains("nothing was asked since 2023-11-14")
         );

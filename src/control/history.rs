@@ -11,17 +11,17 @@ use crate::{
     events::{filter::Filter, record::RequestRecord},
     ir::fault::{ProxyError, ProxyErrorKind},
     ledger::{
-        Ledger, Reader,
-        bodies::Shown,
-        query::{QueryError, Turns},
-        usage::Since,
+        Ledger, LedgerReader,
+        bodies::BodyView,
+        query::{QueryError, SessionPage},
+        usage::TimeRange,
     },
     relay::engine::Engine,
 };
 
 pub use crate::ledger::{
-    query::Full,
-    usage::{By, Row, Sums, View},
+    query::RequestDetail,
+    usage::{GroupBy, Totals, TotalsRow, UsageReport},
 };
 
 /// Nobody waits longer for an answer.
@@ -72,11 +72,11 @@ impl HistoryQuestion {
     /// # Errors
     ///
     /// A sentence where the filter or the time cannot be read, or the ledger.
-    pub fn ask(&self, reader: &Reader, now: UnixMillis) -> Result<Page, Refused> {
+    pub fn ask(&self, reader: &LedgerReader, now: UnixMillis) -> Result<Page, Refused> {
         let filter = Filter::parse(&self.filter).map_err(|e| Refused::Question(e.to_string()))?;
         let since =
-            self.since.as_deref().map(Since::parse).transpose().map_err(Refused::Question)?;
-        let since = since.map(|since| since.moment(now, reader.zone()));
+            self.since.as_deref().map(TimeRange::parse).transpose().map_err(Refused::Question)?;
+        let since = since.map(|since| since.start(now, reader.zone()));
         let limit = self.limit.clamp(1, PAGE);
         let requests = reader.history(&filter, since, self.before, limit)?;
         let next = requests.last().filter(|_| requests.len() == limit).map(|record| record.id);
@@ -87,7 +87,7 @@ impl HistoryQuestion {
 /// A question for sums.
 #[derive(Clone, Debug)]
 pub struct UsageQuestion {
-    pub by: By,
+    pub by: GroupBy,
     pub since: String,
     /// Empty is the ledger's.
     pub tz: String,
@@ -110,8 +110,8 @@ impl UsageQuestion {
     /// # Errors
     ///
     /// A sentence where time or zone cannot be read, or the ledger.
-    pub fn ask(&self, reader: &Reader, now: UnixMillis) -> Result<View, Refused> {
-        let since = Since::parse(&self.since).map_err(Refused::Question)?;
+    pub fn ask(&self, reader: &LedgerReader, now: UnixMillis) -> Result<UsageReport, Refused> {
+        let since = TimeRange::parse(&self.since).map_err(Refused::Question)?;
         let own = if self.tz.is_empty() {
             None
         } else if jiff::tz::TimeZone::get(&self.tz).is_ok() {
@@ -159,7 +159,7 @@ impl Books {
     /// Asks the ledger aside, after what is on its way has been written.
     async fn ask<T: Send + 'static>(
         &self,
-        ask: impl FnOnce(&Reader, UnixMillis) -> Result<T, Refused> + Send + 'static,
+        ask: impl FnOnce(&LedgerReader, UnixMillis) -> Result<T, Refused> + Send + 'static,
     ) -> Result<T, ProxyError> {
         // Its thread may have to wait for a file that is locked.
         drop(timeout(WRITTEN, self.engine.sink.flush()).await);
@@ -168,7 +168,7 @@ impl Books {
         let mut answer = tokio::task::spawn_blocking(move || {
             let reader = ledger.reader()?;
             // Nobody waits for it any more where this fails.
-            drop(open.send(reader.interrupter()));
+            drop(open.send(reader.interrupt_handle()));
             ask(&reader, now)
         });
         let Ok(answer) = timeout(LONGEST, &mut answer).await else {
@@ -182,7 +182,7 @@ impl Books {
                     }
                 }
             }
-            return Err(Refused::Ledger(QueryError::Long(LONGEST.as_secs())).into());
+            return Err(Refused::Ledger(QueryError::TimedOut(LONGEST.as_secs())).into());
         };
         answer
             .map_err(|e| {
@@ -221,15 +221,15 @@ impl Books {
     /// # Errors
     ///
     /// A bad question, or no ledger.
-    pub async fn usage(&self, query: Option<&str>) -> Result<View, ProxyError> {
+    pub async fn usage(&self, query: Option<&str>) -> Result<UsageReport, ProxyError> {
         let mut values = values(query);
         let by = values
             .remove("by")
             .filter(|by| !by.is_empty())
-            .unwrap_or_else(|| By::default().name().to_owned());
-        let names = By::ALL.map(By::name).join(", ");
+            .unwrap_or_else(|| GroupBy::default().name().to_owned());
+        let names = GroupBy::ALL.map(GroupBy::name).join(", ");
         let question = UsageQuestion {
-            by: By::parse(&by).ok_or_else(|| bad(&format!("`by` is one of {names}")))?,
+            by: GroupBy::parse(&by).ok_or_else(|| bad(&format!("`by` is one of {names}")))?,
             since: values
                 .remove("since")
                 .filter(|since| !since.is_empty())
@@ -244,9 +244,9 @@ impl Books {
     /// # Errors
     ///
     /// No such request, or no ledger.
-    pub async fn full(&self, id: &str) -> Result<Full, ProxyError> {
+    pub async fn full(&self, id: &str) -> Result<RequestDetail, ProxyError> {
         let id = id.to_owned();
-        self.ask(move |reader, _| Ok(reader.full(&id)?)).await
+        self.ask(move |reader, _| Ok(reader.request_detail(&id)?)).await
     }
 
     /// The newest turns of a session of a project, those that bodies may still be kept of.
@@ -260,14 +260,14 @@ impl Books {
         session: &str,
         before: Option<RequestId>,
         limit: usize,
-    ) -> Result<Turns, ProxyError> {
+    ) -> Result<SessionPage, ProxyError> {
         let (project, session) = (project.to_owned(), session.to_owned());
         let kept = self.engine.generation().settings.ledger.body_retention;
         self.ask(move |reader, now| {
             let since = UnixMillis(
                 now.0.saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX)),
             );
-            Ok(reader.session(&project, &session, since, before, limit)?)
+            Ok(reader.session_page(&project, &session, since, before, limit)?)
         })
         .await
     }
@@ -277,7 +277,7 @@ impl Books {
     /// # Errors
     ///
     /// No ledger.
-    pub async fn bodies(&self, id: RequestId) -> Result<Vec<Shown>, ProxyError> {
+    pub async fn bodies(&self, id: RequestId) -> Result<Vec<BodyView>, ProxyError> {
         self.ask(move |reader, _| Ok(reader.bodies(id)?)).await
     }
 

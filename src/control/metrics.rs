@@ -97,19 +97,19 @@ fn ledger(control: &Control, page: &mut Page) {
         "aiproxy_ledger_up",
         "gauge",
         "1 while the ledger's file can be written",
-        u8::from(status.trouble.is_none()),
+        u8::from(status.problem.is_none()),
     );
     page.single(
         "aiproxy_ledger_waiting",
         "gauge",
         "Requests held in memory until it can",
-        status.waiting,
+        status.waiting_requests,
     );
     page.single(
         "aiproxy_ledger_lost_total",
         "counter",
         "Requests lost for want of room there",
-        status.lost,
+        status.lost_requests,
     );
 }
 

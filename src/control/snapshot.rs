@@ -29,7 +29,7 @@ pub struct Snapshot {
     pub offline: bool,
     pub draining: bool,
     #[serde(default)]
-    pub ledger: Option<ledger::Status>,
+    pub ledger: Option<ledger::LedgerStatus>,
     /// Troubles that alerts were raised for and that are not over.
     #[serde(default)]
     pub alerts: Vec<AlertView>,

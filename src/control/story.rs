@@ -9,7 +9,7 @@ use crate::{
     dialect::Framing,
     events::{record::RequestRecord, sink::ExchangeSide},
     ir::{fault::ProxyError, op::Dialect},
-    ledger::{bodies::Shown, query::Full},
+    ledger::{bodies::BodyView, query::RequestDetail},
     relay::{
         engine::Engine,
         transcript::{self, Teller},
@@ -103,14 +103,14 @@ pub async fn tell(
 
 /// What was said in a finished request.
 #[must_use]
-pub fn of(engine: &Engine, full: &Full) -> Story {
+pub fn of(engine: &Engine, full: &RequestDetail) -> Story {
     story(engine, full.record.clone(), &full.bodies, None, Wish::default())
 }
 
 fn story(
     engine: &Engine,
     record: RequestRecord,
-    bodies: &[Shown],
+    bodies: &[BodyView],
     answer: Option<Vec<Part>>,
     wish: Wish,
 ) -> Story {

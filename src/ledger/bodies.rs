@@ -16,35 +16,35 @@ use crate::{
 };
 
 /// Chunks are at least and at most so long, and 8 KiB on average.
-const SHORTEST: usize = 2 << 10;
-const LONGEST: usize = 64 << 10;
-const MASK: u64 = 0x1FFF << 40;
+const MIN_CHUNK_BYTES: usize = 2 << 10;
+const MAX_CHUNK_BYTES: usize = 64 << 10;
+const BOUNDARY_MASK: u64 = 0x1FFF << 40;
 /// Less is not worth deflating: making ready for it takes longer than the work itself, and a file
 /// that is bounded does not suffer from what is short.
-const SMALL: usize = 2 << 10;
+const MIN_DEFLATE_BYTES: usize = 2 << 10;
 /// What a chunk takes on disk beside its bytes.
-const ROW: i64 = 64;
+const ROW_OVERHEAD: i64 = 64;
 /// Where a body was cut, up to so many bytes go with the cut: half a key must not stay.
-const EDGE: usize = 512;
+const MAX_EDGE_TRIM: usize = 512;
 
 /// A body ready to be written.
-pub(super) struct Kept {
+pub(super) struct StoredBody {
     id: String,
     side: ExchangeSide,
     media: String,
     total: u64,
-    head: usize,
+    head_len: usize,
     bytes: Vec<u8>,
 }
 
-impl Kept {
+impl StoredBody {
     /// Takes secrets out. What is no text is kept by its size only: nobody could read it, nor look
     /// for keys in it.
-    pub(super) fn of(body: &CapturedBody, redactor: &dyn Redactor) -> Self {
+    pub(super) fn redacted(body: &CapturedBody, redactor: &dyn Redactor) -> Self {
         let cut = !body.tail.is_empty();
-        let (head, tail) = match (text(&body.head, cut), text_end(&body.tail)) {
+        let (head, tail) = match (head_text(&body.head, cut), tail_text(&body.tail)) {
             (Some(head), Some(tail)) => {
-                (if cut { before_edge(head) } else { head }, after_edge(tail))
+                (if cut { trim_cut_end(head) } else { head }, trim_cut_start(tail))
             }
             _ => ("", ""),
         };
@@ -57,14 +57,14 @@ impl Kept {
             side: body.side,
             media,
             total: body.total_bytes,
-            head: head.len(),
+            head_len: head.len(),
             bytes,
         }
     }
 }
 
 /// The text of a beginning; a character that was cut at its end is left out.
-fn text(bytes: &[u8], cut: bool) -> Option<&str> {
+fn head_text(bytes: &[u8], cut: bool) -> Option<&str> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Some(text),
         Err(e) if cut && e.error_len().is_none() => {
@@ -75,23 +75,23 @@ fn text(bytes: &[u8], cut: bool) -> Option<&str> {
 }
 
 /// The text of an end; what is left of a character at its beginning is left out.
-fn text_end(bytes: &[u8]) -> Option<&str> {
+fn tail_text(bytes: &[u8]) -> Option<&str> {
     let skip = bytes.iter().take(4).take_while(|byte| (**byte & 0xC0) == 0x80).count();
     std::str::from_utf8(&bytes[skip..]).ok()
 }
 
-fn of_a_key(c: char) -> bool {
+fn is_key_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | '/' | '=' | '%' | '\\')
 }
 
-fn before_edge(text: &str) -> &str {
-    let run = text.len() - text.trim_end_matches(of_a_key).len();
-    &text[..text.len() - run.min(EDGE)]
+fn trim_cut_end(text: &str) -> &str {
+    let run = text.len() - text.trim_end_matches(is_key_char).len();
+    &text[..text.len() - run.min(MAX_EDGE_TRIM)]
 }
 
-fn after_edge(text: &str) -> &str {
-    let run = text.len() - text.trim_start_matches(of_a_key).len();
-    &text[run.min(EDGE)..]
+fn trim_cut_start(text: &str) -> &str {
+    let run = text.len() - text.trim_start_matches(is_key_char).len();
+    &text[run.min(MAX_EDGE_TRIM)..]
 }
 
 /// Writes bodies; its buffers serve one after the other.
@@ -111,7 +111,7 @@ impl Packer {
     pub(super) fn write(
         &mut self,
         tx: &Transaction<'_>,
-        body: &Kept,
+        body: &StoredBody,
         at: i64,
     ) -> rusqlite::Result<i64> {
         let side = i64::from(body.side == ExchangeSide::Answer);
@@ -122,22 +122,22 @@ impl Packer {
         if known.is_some() {
             return Ok(0);
         }
-        let (mut ids, mut grown) = (Vec::new(), ROW);
+        let (mut ids, mut added_bytes) = (Vec::new(), ROW_OVERHEAD);
         // Beginning and end are cut apart, so that they can be told apart again.
-        for part in [&body.bytes[..body.head], &body.bytes[body.head..]] {
-            for chunk in Chunks(part) {
-                let (id, more) = self.chunk(tx, chunk)?;
+        for section in [&body.bytes[..body.head_len], &body.bytes[body.head_len..]] {
+            for chunk in Chunks(section) {
+                let (id, more) = self.write_chunk(tx, chunk)?;
                 ids.extend_from_slice(&id.to_be_bytes());
-                grown += more;
+                added_bytes += more;
             }
         }
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         tx.prepare_cached("INSERT INTO body (request, side, at, media, total, head, chunks) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-            .execute(params![body.id, side, at, body.media, i64::try_from(body.total).unwrap_or(i64::MAX), count(body.head), ids])?;
-        Ok(grown + count(ids.len()))
+            .execute(params![body.id, side, at, body.media, i64::try_from(body.total).unwrap_or(i64::MAX), count(body.head_len), ids])?;
+        Ok(added_bytes + count(ids.len()))
     }
 
-    fn chunk(&mut self, tx: &Transaction<'_>, chunk: &[u8]) -> rusqlite::Result<(i64, i64)> {
+    fn write_chunk(&mut self, tx: &Transaction<'_>, chunk: &[u8]) -> rusqlite::Result<(i64, i64)> {
         let digest = Sha256::digest(chunk);
         let hash = &digest[..16];
         let known = tx
@@ -147,11 +147,11 @@ impl Packer {
         if let Some(id) = known {
             return Ok((id, 0));
         }
-        let packed = chunk.len() >= SMALL && self.deflate(chunk);
+        let packed = chunk.len() >= MIN_DEFLATE_BYTES && self.deflate(chunk);
         let data: &[u8] = if packed { &self.out } else { chunk };
         tx.prepare_cached("INSERT INTO chunk (hash, refs, packed, data) VALUES (?1, 1, ?2, ?3)")?
             .execute(params![hash, packed, data])?;
-        Ok((tx.last_insert_rowid(), i64::try_from(data.len()).unwrap_or(i64::MAX) + ROW))
+        Ok((tx.last_insert_rowid(), i64::try_from(data.len()).unwrap_or(i64::MAX) + ROW_OVERHEAD))
     }
 
     /// Whether the chunk became shorter.
@@ -176,25 +176,25 @@ impl<'a> Iterator for Chunks<'a> {
         if self.0.is_empty() {
             return None;
         }
-        let (chunk, rest) = self.0.split_at(boundary(self.0));
+        let (chunk, rest) = self.0.split_at(chunk_length(self.0));
         self.0 = rest;
         Some(chunk)
     }
 }
 
-fn boundary(bytes: &[u8]) -> usize {
-    let most = bytes.len().min(LONGEST);
+fn chunk_length(bytes: &[u8]) -> usize {
+    let limit = bytes.len().min(MAX_CHUNK_BYTES);
     // Only the last 64 bytes are in the hash, so those long before the shortest end need not be
     // looked at.
-    let from = SHORTEST.saturating_sub(64).min(most);
+    let from = MIN_CHUNK_BYTES.saturating_sub(64).min(limit);
     let mut hash = 0_u64;
-    for (at, byte) in bytes[..most].iter().enumerate().skip(from) {
+    for (at, byte) in bytes[..limit].iter().enumerate().skip(from) {
         hash = (hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
-        if at >= SHORTEST && hash & MASK == 0 {
+        if at >= MIN_CHUNK_BYTES && hash & BOUNDARY_MASK == 0 {
             return at + 1;
         }
     }
-    most
+    limit
 }
 
 /// One random number for each byte; the same in every version, else nothing would be shared with
@@ -216,7 +216,7 @@ const GEAR: [u64; 256] = {
 
 /// A body as it was kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shown {
+pub struct BodyView {
     pub side: ExchangeSide,
     pub media: String,
     /// Bytes that it had; more than are here where it was cut.
@@ -226,16 +226,19 @@ pub struct Shown {
     pub tail: String,
 }
 
-impl Shown {
+impl BodyView {
     /// Whether all of it is here; redacted parts may have another length.
     #[must_use]
-    pub fn whole(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.tail.is_empty() && (self.total == 0 || !self.head.is_empty())
     }
 }
 
 /// The kept bodies of a request.
-pub(super) fn read(connection: &Connection, request: &str) -> rusqlite::Result<Vec<Shown>> {
+pub(super) fn read_bodies(
+    connection: &Connection,
+    request: &str,
+) -> rusqlite::Result<Vec<BodyView>> {
     let mut bodies = connection.prepare_cached(
         "SELECT side, media, total, head, chunks FROM body WHERE request = ?1 ORDER BY side",
     )?;
@@ -267,7 +270,7 @@ pub(super) fn read(connection: &Connection, request: &str) -> rusqlite::Result<V
         let head = usize::try_from(head).unwrap_or(0).min(bytes.len());
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let side = if side == 0 { ExchangeSide::Request } else { ExchangeSide::Answer };
-        out.push(Shown {
+        out.push(BodyView {
             side,
             media,
             total: u64::try_from(total).unwrap_or(0),
@@ -279,7 +282,7 @@ pub(super) fn read(connection: &Connection, request: &str) -> rusqlite::Result<V
 }
 
 fn inflate(data: &[u8], out: &mut Vec<u8>) {
-    let mut chunk = Vec::with_capacity(LONGEST);
+    let mut chunk = Vec::with_capacity(MAX_CHUNK_BYTES);
     // No chunk is longer, whatever the file says.
     if Decompress::new(false).decompress_vec(data, &mut chunk, FlushDecompress::Finish).is_ok() {
         out.extend_from_slice(&chunk);
@@ -287,11 +290,11 @@ fn inflate(data: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Bytes that all kept bodies take.
-pub(super) fn size(connection: &Connection) -> rusqlite::Result<i64> {
+pub(super) fn total_size(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row(
         "SELECT (SELECT coalesce(sum(length(data)), 0) + count(*) * ?1 FROM chunk)
               + (SELECT coalesce(sum(length(chunks)), 0) + count(*) * ?1 FROM body)",
-        [ROW],
+        [ROW_OVERHEAD],
         |row| row.get(0),
     )
 }
@@ -301,20 +304,20 @@ pub(super) fn size(connection: &Connection) -> rusqlite::Result<i64> {
 pub(super) fn drop_oldest(
     tx: &Transaction<'_>,
     before: i64,
-    over: i64,
-    most: usize,
+    excess: i64,
+    max_bodies: usize,
 ) -> rusqlite::Result<(usize, i64)> {
-    let (mut gone, mut freed) = (0, 0);
+    let (mut removed, mut freed) = (0, 0);
     let mut oldest = tx.prepare_cached(
         "SELECT request, side, at, chunks FROM body ORDER BY request, side LIMIT ?1",
     )?;
     let rows: Vec<(String, i64, i64, Vec<u8>)> = oldest
-        .query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| {
+        .query_map([i64::try_from(max_bodies).unwrap_or(i64::MAX)], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
         })?
         .collect::<Result<_, _>>()?;
     for (request, side, at, ids) in rows {
-        if at >= before && freed >= over {
+        if at >= before && freed >= excess {
             break;
         }
         for id in ids.chunks_exact(8) {
@@ -327,15 +330,15 @@ pub(super) fn drop_oldest(
                 .optional()?;
             if let Some((..=0, length)) = refs {
                 tx.prepare_cached("DELETE FROM chunk WHERE id = ?1")?.execute([id])?;
-                freed += length + ROW;
+                freed += length + ROW_OVERHEAD;
             }
         }
         tx.prepare_cached("DELETE FROM body WHERE request = ?1 AND side = ?2")?
             .execute(params![request, side])?;
-        freed += ROW + i64::try_from(ids.len()).unwrap_or(0);
-        gone += 1;
+        freed += ROW_OVERHEAD + i64::try_from(ids.len()).unwrap_or(0);
+        removed += 1;
     }
-    Ok((gone, freed))
+    Ok((removed, freed))
 }
 
 #[cfg(test)]
@@ -351,9 +354,9 @@ mod tests {
         ledger::migrate,
     };
 
-    struct Hide;
+    struct TestRedactor;
 
-    impl Redactor for Hide {
+    impl Redactor for TestRedactor {
         fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
             if text.contains("SECRET") {
                 Cow::Owned(text.replace("SECRET", "[redacted]"))
@@ -365,13 +368,14 @@ mod tests {
 
     fn ledger() -> Connection {
         let mut connection = Connection::open_in_memory().unwrap();
-        migrate::run(&mut connection).unwrap();
+        migrate::migrate(&mut connection).unwrap();
         connection
     }
 
     fn write(connection: &mut Connection, body: &CapturedBody, at: i64) -> i64 {
         let tx = connection.transaction().unwrap();
-        let grown = Packer::default().write(&tx, &Kept::of(body, &Hide), at).unwrap();
+        let grown =
+            Packer::default().write(&tx, &StoredBody::redacted(body, &TestRedactor), at).unwrap();
         tx.commit().unwrap();
         grown
     }
@@ -403,7 +407,7 @@ mod tests {
 
         assert!(first > 100_000, "{first}");
         assert!(later.iter().all(|grown| *grown < first / 10), "{later:?} after {first}");
-        assert_eq!(read(&connection, &id(0).to_string()).unwrap(), []);
+        assert_eq!(read_bodies(&connection, &id(0).to_string()).unwrap(), []);
     }
 
     #[test]
@@ -421,12 +425,12 @@ mod tests {
 
         write(&mut connection, &body, 0);
 
-        let shown = read(&connection, &request.to_string()).unwrap();
+        let shown = read_bodies(&connection, &request.to_string()).unwrap();
         assert_eq!(
             (shown[0].head.as_str(), shown[0].tail.as_str()),
             ("my key is [redacted], and then ", " and more [redacted]")
         );
-        assert!(!shown[0].whole());
+        assert!(!shown[0].is_complete());
     }
 
     #[test]
@@ -443,8 +447,11 @@ mod tests {
             ),
             0,
         );
-        let shown = read(&connection, &request.to_string()).unwrap();
-        assert_eq!((shown[0].total, shown[0].head.as_str(), shown[0].whole()), (4, "", false));
+        let shown = read_bodies(&connection, &request.to_string()).unwrap();
+        assert_eq!(
+            (shown[0].total, shown[0].head.as_str(), shown[0].is_complete()),
+            (4, "", false)
+        );
     }
 
     #[test]
@@ -464,19 +471,21 @@ mod tests {
                 n as i64,
             );
         }
-        let before = size(&connection).unwrap();
+        let before = total_size(&connection).unwrap();
 
         let tx = connection.transaction().unwrap();
         let (gone, freed) = drop_oldest(&tx, 2, 0, 100).unwrap();
         tx.commit().unwrap();
 
-        assert_eq!((gone, before - freed), (2, size(&connection).unwrap()));
-        assert!(read(&connection, &ids[0].to_string()).unwrap().is_empty());
-        assert!(read(&connection, &ids[3].to_string()).unwrap()[0].head.starts_with(&shared));
+        assert_eq!((gone, before - freed), (2, total_size(&connection).unwrap()));
+        assert!(read_bodies(&connection, &ids[0].to_string()).unwrap().is_empty());
+        assert!(
+            read_bodies(&connection, &ids[3].to_string()).unwrap()[0].head.starts_with(&shared)
+        );
         let tx = connection.transaction().unwrap();
         assert_eq!(drop_oldest(&tx, 0, i64::MAX, 100).unwrap().0, 2);
         tx.commit().unwrap();
-        assert_eq!(size(&connection).unwrap(), 0);
+        assert_eq!(total_size(&connection).unwrap(), 0);
     }
 
     proptest! {
@@ -487,16 +496,16 @@ mod tests {
             let text = text.repeat(times);
             let request = id(1);
             write(&mut connection, &CapturedBody::new(request, ExchangeSide::Answer, "text/plain", Bytes::from(text.clone())), 0);
-            let shown = read(&connection, &request.to_string()).unwrap();
-            prop_assert_eq!(&shown[0].head, &Hide.redact(&text));
+            let shown = read_bodies(&connection, &request.to_string()).unwrap();
+            prop_assert_eq!(&shown[0].head, &TestRedactor.redact(&text));
         }
 
         #[test]
         fn chunks_are_of_bounded_length_and_miss_nothing(bytes in proptest::collection::vec(any::<u8>(), 0..150_000)) {
             let chunks: Vec<&[u8]> = Chunks(&bytes).collect();
             prop_assert_eq!(chunks.concat(), bytes.as_slice());
-            prop_assert!(chunks.iter().all(|chunk| chunk.len() <= LONGEST));
-            prop_assert!(chunks.iter().rev().skip(1).all(|chunk| chunk.len() > SHORTEST));
+            prop_assert!(chunks.iter().all(|chunk| chunk.len() <= MAX_CHUNK_BYTES));
+            prop_assert!(chunks.iter().rev().skip(1).all(|chunk| chunk.len() > MIN_CHUNK_BYTES));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::{base::clean::clean, events::record::RequestRecord};
 
 /// The columns of the CSV form.
-pub const COLUMNS: [&str; 30] = [
+pub const CSV_COLUMNS: [&str; 30] = [
     "id",
     "at",
     "project",
@@ -40,15 +40,15 @@ pub const COLUMNS: [&str; 30] = [
 
 /// The heading of the CSV form, with its line end.
 #[must_use]
-pub fn csv_head() -> String {
-    format!("{}\r\n", COLUMNS.join(","))
+pub fn csv_header() -> String {
+    format!("{}\r\n", CSV_COLUMNS.join(","))
 }
 
 /// One request as a line of CSV (RFC 4180), with its line end. Unknown is empty.
 #[must_use]
-pub fn csv(r: &RequestRecord) -> String {
+pub fn csv_row(r: &RequestRecord) -> String {
     let last = r.serving_attempt();
-    let text = |text: Option<&str>| cell(text.unwrap_or_default()).into_owned();
+    let text = |text: Option<&str>| csv_cell(text.unwrap_or_default()).into_owned();
     let number = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
     let class = |of: fn(&crate::ir::usage::Usage) -> u64| number(r.usage.as_ref().map(of));
     let cost = r.cost.unwrap_or_default();
@@ -81,7 +81,7 @@ pub fn csv(r: &RequestRecord) -> String {
         class(|u| u.image_out),
         cost.usd.map(|usd| crate::base::money::format_nanos(usd.0)).unwrap_or_default(),
         if cost.usd.is_some() {
-            super::sqlite::sure(cost.precision).to_owned()
+            super::sqlite::precision_name(cost.precision).to_owned()
         } else {
             String::new()
         },
@@ -93,7 +93,7 @@ pub fn csv(r: &RequestRecord) -> String {
 
 /// A text as a cell: on one line, quoted where it must be, and never the beginning of a formula.
 #[must_use]
-pub fn cell(text: &str) -> Cow<'_, str> {
+pub fn csv_cell(text: &str) -> Cow<'_, str> {
     let text = clean(text);
     // Spreadsheets take these for a formula, also behind blanks; an apostrophe makes them text.
     let formula =
@@ -123,14 +123,14 @@ mod tests {
             ("two\nlines", "two lines"),
             ("", ""),
         ] {
-            assert_eq!(cell(text), want, "{text:?}");
+            assert_eq!(csv_cell(text), want, "{text:?}");
         }
     }
 
     proptest::proptest! {
         #[test]
         fn any_text_is_one_cell_on_one_line(text in "\\PC*|.*|[=+@,\"\r\n a-c-]{0,12}") {
-            let cell = cell(&text);
+            let cell = csv_cell(&text);
             proptest::prop_assert!(!cell.contains(['\r', '\n']));
             let inner = cell.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
             match inner {

@@ -8,9 +8,9 @@ use rusqlite::{Connection, InterruptHandle, OpenFlags, Row, types::Value};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    bodies::{self, Shown},
+    bodies::{self, BodyView},
     migrate,
-    sqlite::{CLASSES, usage},
+    sqlite::{USAGE_COLUMNS, usage_from_columns},
 };
 use crate::{
     base::{clock::UnixMillis, id::RequestId, money::NanoUsd},
@@ -28,25 +28,26 @@ use crate::{
 
 /// A request as the ledger has it, everything included.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Full {
+pub struct RequestDetail {
     pub record: RequestRecord,
     /// Bills of its attempts, by their number.
-    pub parts: Vec<AttemptBill>,
-    pub bodies: Vec<Shown>,
+    #[serde(rename = "parts")]
+    pub bills: Vec<AttemptBill>,
+    pub bodies: Vec<BodyView>,
     pub demo: bool,
     pub replay_of: Option<RequestId>,
 }
 
 /// Some turns of a session.
 #[derive(Clone, Debug)]
-pub struct Turns {
-    pub turns: Vec<Full>,
+pub struct SessionPage {
+    pub turns: Vec<RequestDetail>,
     /// There are older ones.
-    pub more: bool,
+    pub has_more: bool,
 }
 
 /// After so many bytes of bodies a page is full.
-const PAGE_BYTES: usize = 8 << 20;
+const MAX_PAGE_BYTES: usize = 8 << 20;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +55,7 @@ pub enum QueryError {
     #[error("`{0}` begins more than one request id")]
     Ambiguous(String),
     #[error("the ledger had no answer within {0} s; ask about a shorter time, or with fewer words")]
-    Long(u64),
+    TimedOut(u64),
     #[error("there is no ledger yet")]
     Missing,
     #[error("the ledger was written by a newer aiproxy")]
@@ -63,18 +64,19 @@ pub enum QueryError {
         "the ledger was not closed in order, and its folder is read-only: its newest part ({0}) cannot be read there; copy the folder to \
          a place that can be written"
     )]
-    Open(String),
+    UnmergedWal(String),
     #[error("the ledger cannot be read: {0}")]
     Sqlite(#[from] rusqlite::Error),
     #[error("no request `{0}` in the ledger")]
     Unknown(String),
 }
 
-const READ: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+const READ_ONLY: OpenFlags =
+    OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
 /// A connection, and the version of what it reads.
 fn connect(path: &Path) -> Result<(Connection, i64), rusqlite::Error> {
-    let connection = Connection::open_with_flags(path, READ)?;
+    let connection = Connection::open_with_flags(path, READ_ONLY)?;
     connection.busy_timeout(Duration::from_secs(2))?;
     let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     Ok((connection, version))
@@ -82,7 +84,7 @@ fn connect(path: &Path) -> Result<(Connection, i64), rusqlite::Error> {
 
 /// Beside a file in this mode SQLite makes two others even to read it, which a read-only folder
 /// does not let it.
-fn cannot_open(error: &rusqlite::Error) -> bool {
+fn is_open_error(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),
         Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly)
@@ -91,11 +93,11 @@ fn cannot_open(error: &rusqlite::Error) -> bool {
 
 /// Where nobody can write nothing changes: the file is whole as it is, unless its newest part still
 /// stands beside it.
-fn connect_to_still(path: &Path) -> Result<(Connection, i64), QueryError> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push("-wal");
-    if std::fs::metadata(&beside).is_ok_and(|file| file.len() > 0) {
-        return Err(QueryError::Open(Path::new(&beside).display().to_string()));
+fn connect_immutable(path: &Path) -> Result<(Connection, i64), QueryError> {
+    let mut wal_path = path.as_os_str().to_owned();
+    wal_path.push("-wal");
+    if std::fs::metadata(&wal_path).is_ok_and(|file| file.len() > 0) {
+        return Err(QueryError::UnmergedWal(Path::new(&wal_path).display().to_string()));
     }
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_encoded_bytes() {
@@ -106,18 +108,18 @@ fn connect_to_still(path: &Path) -> Result<(Connection, i64), QueryError> {
         }
     }
     uri.push_str("?immutable=1");
-    let connection = Connection::open_with_flags(uri, READ | OpenFlags::SQLITE_OPEN_URI)?;
+    let connection = Connection::open_with_flags(uri, READ_ONLY | OpenFlags::SQLITE_OPEN_URI)?;
     let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     Ok((connection, version))
 }
 
 /// One connection to read with.
-pub struct Reader {
+pub struct LedgerReader {
     pub(super) connection: Connection,
     pub(super) zone: TimeZone,
 }
 
-impl Reader {
+impl LedgerReader {
     /// Opens the file for reading.
     ///
     /// # Errors
@@ -128,19 +130,19 @@ impl Reader {
             return Err(QueryError::Missing);
         }
         let (connection, version) = match connect(path) {
-            Err(error) if cannot_open(&error) => connect_to_still(path)?,
+            Err(error) if is_open_error(&error) => connect_immutable(path)?,
             opened => opened?,
         };
         match usize::try_from(version).unwrap_or(usize::MAX) {
             0 => Err(QueryError::Missing),
-            version if version > migrate::latest() => Err(QueryError::Newer),
+            version if version > migrate::latest_version() => Err(QueryError::Newer),
             _ => Ok(Self { connection, zone }),
         }
     }
 
     /// Ends, from another thread, what this one is asked.
     #[must_use]
-    pub fn interrupter(&self) -> InterruptHandle {
+    pub fn interrupt_handle(&self) -> InterruptHandle {
         self.connection.get_interrupt_handle()
     }
 
@@ -164,7 +166,7 @@ impl Reader {
     ) -> Result<Vec<RequestRecord>, QueryError> {
         let (mut conditions, mut values) = (vec!["1".to_owned()], Vec::new());
         for term in filter.terms() {
-            conditions.push(condition(term, &mut values));
+            conditions.push(term_to_sql(term, &mut values));
         }
         if let Some(since) = since {
             values.push(Value::from(since.0));
@@ -177,13 +179,13 @@ impl Reader {
         values.push(Value::from(i64::try_from(limit).unwrap_or(i64::MAX)));
         let sql = format!(
             "SELECT {} FROM request WHERE {} ORDER BY id DESC LIMIT ?{}",
-            columns(),
+            selected_columns(),
             conditions.join(" AND "),
             values.len()
         );
         let mut query = self.connection.prepare_cached(&sql)?;
         let rows = query.query_map(rusqlite::params_from_iter(values), |row| {
-            read_request(row).map(|found| found.record)
+            read_request_row(row).map(|found| found.record)
         })?;
         let mut records = rows.collect::<Result<Vec<_>, _>>()?;
         for record in &mut records {
@@ -201,14 +203,14 @@ impl Reader {
     /// # Errors
     ///
     /// None of that name, or several.
-    pub fn full(&self, id: &str) -> Result<Full, QueryError> {
+    pub fn request_detail(&self, id: &str) -> Result<RequestDetail, QueryError> {
         let unknown = || QueryError::Unknown(id.chars().take(40).collect());
-        let sql = |rest: &str| format!("SELECT {} FROM {rest}", columns());
-        let mut found: Vec<Found> = if id == "last" {
+        let sql = |rest: &str| format!("SELECT {} FROM {rest}", selected_columns());
+        let mut found: Vec<RequestRow> = if id == "last" {
             let mut query = self
                 .connection
                 .prepare(&sql("(SELECT * FROM request ORDER BY id DESC LIMIT 1000) ORDER BY finished DESC, id DESC LIMIT 1"))?;
-            query.query_map([], read_request)?.collect::<Result<_, _>>()?
+            query.query_map([], read_request_row)?.collect::<Result<_, _>>()?
         } else {
             if id.is_empty() || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
                 return Err(unknown());
@@ -216,25 +218,33 @@ impl Reader {
             let mut query = self
                 .connection
                 .prepare(&sql("request WHERE id >= ?1 AND id < ?1 || 'g' LIMIT 2"))?;
-            query.query_map([id.to_ascii_lowercase()], read_request)?.collect::<Result<_, _>>()?
+            query
+                .query_map([id.to_ascii_lowercase()], read_request_row)?
+                .collect::<Result<_, _>>()?
         };
         if found.len() > 1 {
             return Err(QueryError::Ambiguous(id.to_owned()));
         }
-        let Found { mut record, demo, replay_of } = found.pop().ok_or_else(unknown)?;
+        let RequestRow { mut record, demo, replay_of } = found.pop().ok_or_else(unknown)?;
         let name = record.id.to_string();
-        let mut parts = Vec::new();
-        for (attempt, part) in self.attempts(&name)? {
+        let mut bills = Vec::new();
+        for (attempt, bill) in self.attempts(&name)? {
             record.attempts.push(attempt);
-            parts.push(part);
+            bills.push(bill);
         }
-        if let ([part], Some(usage)) = (parts.as_mut_slice(), record.usage) {
+        if let ([bill], Some(usage)) = (bills.as_mut_slice(), record.usage) {
             // Of an only attempt it stands in the request's own row.
-            let reported = part.bill.reported;
-            part.usage = part.usage.or(Some(Usage { reported_cost: reported, ..usage }));
+            let reported = bill.bill.reported;
+            bill.usage = bill.usage.or(Some(Usage { reported_cost: reported, ..usage }));
         }
-        parts.retain(|part| part.usage.is_some() || part.bill.source != CostSource::Unknown);
-        Ok(Full { bodies: bodies::read(&self.connection, &name)?, record, parts, demo, replay_of })
+        bills.retain(|bill| bill.usage.is_some() || bill.bill.source != CostSource::Unknown);
+        Ok(RequestDetail {
+            bodies: bodies::read_bodies(&self.connection, &name)?,
+            record,
+            bills,
+            demo,
+            replay_of,
+        })
     }
 
     /// The turns of a session since a time, the newest first, as many as fit into a page.
@@ -242,14 +252,14 @@ impl Reader {
     /// # Errors
     ///
     /// What SQLite says.
-    pub fn session(
+    pub fn session_page(
         &self,
         project: &str,
         session: &str,
         since: UnixMillis,
         before: Option<RequestId>,
         limit: usize,
-    ) -> Result<Turns, QueryError> {
+    ) -> Result<SessionPage, QueryError> {
         let from = RequestId::min_text_at(since);
         let until = before.map_or_else(|| "g".to_owned(), |before| before.to_string());
         let mut query = self.connection.prepare_cached(
@@ -262,16 +272,16 @@ impl Reader {
             })?;
         let (mut turns, mut bytes, mut more) = (Vec::new(), 0, false);
         for id in ids {
-            if turns.len() >= limit || bytes > PAGE_BYTES {
+            if turns.len() >= limit || bytes > MAX_PAGE_BYTES {
                 more = true;
                 break;
             }
-            let turn = self.full(&id?)?;
+            let turn = self.request_detail(&id?)?;
             bytes +=
                 turn.bodies.iter().map(|body| body.head.len() + body.tail.len()).sum::<usize>();
             turns.push(turn);
         }
-        Ok(Turns { turns, more })
+        Ok(SessionPage { turns, has_more: more })
     }
 
     /// What is kept of a request's bodies, also while it runs.
@@ -279,8 +289,8 @@ impl Reader {
     /// # Errors
     ///
     /// What SQLite says.
-    pub fn bodies(&self, id: RequestId) -> Result<Vec<Shown>, QueryError> {
-        Ok(bodies::read(&self.connection, &id.to_string())?)
+    pub fn bodies(&self, id: RequestId) -> Result<Vec<BodyView>, QueryError> {
+        Ok(bodies::read_bodies(&self.connection, &id.to_string())?)
     }
 
     fn attempts(&self, request: &str) -> rusqlite::Result<Vec<(AttemptRecord, AttemptBill)>> {
@@ -316,7 +326,7 @@ impl Reader {
             let source = row.get::<_, String>(16)?;
             let bill = Bill {
                 cost: money(14)?,
-                precision: sure(&row.get::<_, String>(15)?),
+                precision: parse_precision(&row.get::<_, String>(15)?),
                 source: CostSource::ALL
                     .into_iter()
                     .find(|known| known.name() == source)
@@ -330,38 +340,38 @@ impl Reader {
             };
             let usage =
                 row.get::<_, Option<String>>(13)?.and_then(|text| serde_json::from_str(&text).ok());
-            let part =
+            let attempt_bill =
                 AttemptBill { number: attempt.number, reported_model: some(12)?, usage, bill };
-            Ok((attempt, part))
+            Ok((attempt, attempt_bill))
         })?;
         rows.collect()
     }
 }
 
-const FIXED: &str = "id, at, project, client, session, dialect, op, asked, stream, state, status, request_bytes, answer_bytes, events, ttft_ms, \
+const REQUEST_COLUMNS: &str = "id, at, project, client, session, dialect, op, asked, stream, state, status, request_bytes, answer_bytes, events, ttft_ms, \
      duration_ms, finish, error, reason, counted, cost, sure, demo, replay_of, cache_lost";
-const FIXED_COUNT: usize = 25;
+const REQUEST_COLUMN_COUNT: usize = 25;
 
-fn columns() -> String {
-    format!("{FIXED}, {}", CLASSES.join(", "))
+fn selected_columns() -> String {
+    format!("{REQUEST_COLUMNS}, {}", USAGE_COLUMNS.join(", "))
 }
 
-struct Found {
+struct RequestRow {
     record: RequestRecord,
     demo: bool,
     replay_of: Option<RequestId>,
 }
 
-fn read_request(row: &Row<'_>) -> rusqlite::Result<Found> {
+fn read_request_row(row: &Row<'_>) -> rusqlite::Result<RequestRow> {
     let text = |at| Ok::<_, rusqlite::Error>(Arc::<str>::from(row.get::<_, String>(at)?));
     let some =
         |at| Ok::<_, rusqlite::Error>(row.get::<_, Option<String>>(at)?.map(Arc::<str>::from));
     let count = |at| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(at)?).unwrap_or(0));
     let id = row.get::<_, String>(0)?;
     let id = RequestId::parse(&id).ok_or_else(|| rusqlite::Error::InvalidColumnName(id))?;
-    let mut classes = [0; CLASSES.len()];
+    let mut classes = [0; USAGE_COLUMNS.len()];
     for (index, class) in classes.iter_mut().enumerate() {
-        *class = row.get(FIXED_COUNT + index)?;
+        *class = row.get(REQUEST_COLUMN_COUNT + index)?;
     }
     let record = RequestRecord {
         cache_miss: row
@@ -386,18 +396,18 @@ fn read_request(row: &Row<'_>) -> rusqlite::Result<Found> {
         finish: some(16)?,
         error: some(17)?,
         reason: some(18)?,
-        usage: row.get::<_, bool>(19)?.then(|| usage(classes)),
+        usage: row.get::<_, bool>(19)?.then(|| usage_from_columns(classes)),
         cost: Some(Cost {
             usd: row.get::<_, Option<i64>>(20)?.map(NanoUsd),
-            precision: sure(&row.get::<_, String>(21)?),
+            precision: parse_precision(&row.get::<_, String>(21)?),
         }),
         attempts: Vec::new(),
     };
     let replay_of = row.get::<_, Option<String>>(23)?.and_then(|id| RequestId::parse(&id));
-    Ok(Found { record, demo: row.get(22)?, replay_of })
+    Ok(RequestRow { record, demo: row.get(22)?, replay_of })
 }
 
-pub(super) fn sure(text: &str) -> Precision {
+pub(super) fn parse_precision(text: &str) -> Precision {
     match text {
         "estimate" => Precision::Estimate,
         "at_least" => Precision::AtLeast,
@@ -406,20 +416,20 @@ pub(super) fn sure(text: &str) -> Precision {
 }
 
 /// A term of a filter in SQL; it keeps what [`Filter::keeps_request`] keeps.
-fn condition(term: &FilterTerm, values: &mut Vec<Value>) -> String {
+fn term_to_sql(term: &FilterTerm, values: &mut Vec<Value>) -> String {
     let mut bind = |value: Value| {
         values.push(value);
         format!("?{}", values.len())
     };
-    let inside = |text: &str| format!("%{}%", escaped(text));
-    let has = |column: &str, place: &str| format!("{column} LIKE {place} ESCAPE '\\'");
+    let contains_pattern = |text: &str| format!("%{}%", escape_like(text));
+    let column_like = |column: &str, param: &str| format!("{column} LIKE {param} ESCAPE '\\'");
     // Names of the last attempt stand in the row itself; only requests with several need a look at
     // the others.
-    let any = |column: &str, place: &str| {
+    let any_attempt_like = |column: &str, param: &str| {
         format!(
             "({} OR (attempts > 1 AND EXISTS (SELECT 1 FROM attempt a WHERE a.request = request.id AND {})))",
-            has(column, place),
-            has(&format!("a.{column}"), place)
+            column_like(column, param),
+            column_like(&format!("a.{column}"), param)
         )
     };
     let span = |ms: u64| Value::from(i64::try_from(ms).unwrap_or(i64::MAX));
@@ -429,41 +439,54 @@ fn condition(term: &FilterTerm, values: &mut Vec<Value>) -> String {
         FilterTerm::DurationAbove(ms) => format!("duration_ms > {}", bind(span(*ms))),
         FilterTerm::DurationBelow(ms) => format!("duration_ms < {}", bind(span(*ms))),
         FilterTerm::Word(word) => {
-            let place = bind(inside(word).into());
-            let begins = bind(format!("{}%", escaped(word)).into());
+            let param = bind(contains_pattern(word).into());
+            let prefix_param = bind(format!("{}%", escape_like(word)).into());
             let names = ["project", "client", "asked", "error"]
-                .map(|column| has(column, &place))
+                .map(|column| column_like(column, &param))
                 .join(" OR ");
-            let tried = ["upstream", "key", "model"].map(|column| any(column, &place)).join(" OR ");
-            format!("({names} OR {tried} OR {})", has("id", &begins))
+            let attempt_names = ["upstream", "key", "model"]
+                .map(|column| any_attempt_like(column, &param))
+                .join(" OR ");
+            format!("({names} OR {attempt_names} OR {})", column_like("id", &prefix_param))
         }
         FilterTerm::Field(field, value) => {
             let status = "CAST(coalesce(status, (SELECT a.status FROM attempt a WHERE a.request = request.id ORDER BY a.number DESC LIMIT 1), '') AS TEXT)";
             match field {
-                FilterField::Client => has("client", &bind(inside(value).into())),
-                FilterField::Id => has("id", &bind(format!("{}%", escaped(value)).into())),
-                FilterField::Key => any("key", &bind(inside(value).into())),
-                FilterField::Level => has(
+                FilterField::Client => column_like("client", &bind(contains_pattern(value).into())),
+                FilterField::Id => {
+                    column_like("id", &bind(format!("{}%", escape_like(value)).into()))
+                }
+                FilterField::Key => any_attempt_like("key", &bind(contains_pattern(value).into())),
+                FilterField::Level => column_like(
                     "CASE state WHEN 'failed' THEN 'error' ELSE 'info' END",
-                    &bind(inside(value).into()),
+                    &bind(contains_pattern(value).into()),
                 ),
                 FilterField::Model => {
-                    let place = bind(inside(value).into());
-                    format!("({} OR {})", has("asked", &place), any("model", &place))
+                    let param = bind(contains_pattern(value).into());
+                    format!(
+                        "({} OR {})",
+                        column_like("asked", &param),
+                        any_attempt_like("model", &param)
+                    )
                 }
-                FilterField::Op => has("op", &bind(inside(value).into())),
-                FilterField::Project => has("project", &bind(inside(value).into())),
-                FilterField::State => has("state", &bind(inside(value).into())),
-                FilterField::Status => {
-                    has(status, &bind(format!("{}%", escaped(value.trim_end_matches('x'))).into()))
+                FilterField::Op => column_like("op", &bind(contains_pattern(value).into())),
+                FilterField::Project => {
+                    column_like("project", &bind(contains_pattern(value).into()))
                 }
-                FilterField::Upstream => any("upstream", &bind(inside(value).into())),
+                FilterField::State => column_like("state", &bind(contains_pattern(value).into())),
+                FilterField::Status => column_like(
+                    status,
+                    &bind(format!("{}%", escape_like(value.trim_end_matches('x'))).into()),
+                ),
+                FilterField::Upstream => {
+                    any_attempt_like("upstream", &bind(contains_pattern(value).into()))
+                }
             }
         }
     }
 }
 
-fn escaped(text: &str) -> String {
+fn escape_like(text: &str) -> String {
     text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }
 
@@ -478,10 +501,13 @@ mod tests {
         let written = Connection::open(&path).unwrap();
         written.pragma_update(None, "journal_mode", "WAL").unwrap();
         written.pragma_update(None, "user_version", 3).unwrap();
-        let told = connect_to_still(&path).map(|(_, version)| version);
-        assert!(matches!(&told, Err(QueryError::Open(wal)) if wal.ends_with("db-wal")), "{told:?}");
+        let refused = connect_immutable(&path).map(|(_, version)| version);
+        assert!(
+            matches!(&refused, Err(QueryError::UnmergedWal(wal)) if wal.ends_with("db-wal")),
+            "{refused:?}"
+        );
         written.close().unwrap();
 
-        assert_eq!(connect_to_still(&path).unwrap().1, 3);
+        assert_eq!(connect_immutable(&path).unwrap().1, 3);
     }
 }

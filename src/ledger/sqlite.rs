@@ -13,7 +13,7 @@ use rusqlite::{
 };
 
 use super::{
-    bodies::{Kept, Packer},
+    bodies::{Packer, StoredBody},
     migrate::{self, MigrateError},
 };
 use crate::{
@@ -29,27 +29,27 @@ use crate::{
 };
 
 /// A file of up to this size is checked as a whole when it is opened.
-const CHECKED: u64 = 64 << 20;
+const MAX_CHECKED_BYTES: u64 = 64 << 20;
 /// Another process may hold the file for a moment.
-const PATIENCE: Duration = Duration::from_secs(2);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Prices kept at hand.
-const PRICES: usize = 512;
+const MAX_CACHED_PRICES: usize = 512;
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum Trouble {
+pub enum StoreError {
     /// It is broken: it has to go out of the way.
     #[error("it is damaged: {0}")]
-    Broken(String),
+    Corrupt(String),
     /// It is somebody else's, or from a newer version: it stays as it is.
     #[error("{0}")]
-    NotOurs(String),
+    Foreign(String),
     /// Full disk, lock, no permission: may pass.
     #[error("{0}")]
-    Passing(String),
+    Transient(String),
 }
 
-impl From<rusqlite::Error> for Trouble {
+impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         let code = error.sqlite_error_code();
         let text = match code {
@@ -61,81 +61,89 @@ impl From<rusqlite::Error> for Trouble {
             _ => error.to_string(),
         };
         match code {
-            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Broken(text),
-            _ => Self::Passing(text),
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Corrupt(text),
+            _ => Self::Transient(text),
         }
     }
 }
 
-impl From<MigrateError> for Trouble {
+impl From<MigrateError> for StoreError {
     fn from(error: MigrateError) -> Self {
         match error {
             MigrateError::Sqlite(error) => error.into(),
-            other => Self::NotOurs(other.to_string()),
+            other => Self::Foreign(other.to_string()),
         }
     }
 }
 
 /// The open file; only the ledger's thread has it.
-pub(super) struct File {
+pub(super) struct LedgerFile {
     pub(super) connection: Connection,
     zone: TimeZone,
-    prices: Vec<(Arc<AppliedPrice>, i64)>,
+    price_ids: Vec<(Arc<AppliedPrice>, i64)>,
     packer: Packer,
     /// Bytes that kept bodies take.
-    pub(super) bodies: i64,
+    pub(super) body_bytes: i64,
 }
 
-impl File {
+impl LedgerFile {
     /// Opens the file, making it where there is none.
-    pub(super) fn open(path: &Path, zone: TimeZone) -> Result<Self, Trouble> {
-        let passing = |error: std::io::Error| Trouble::Passing(error.to_string());
-        if !path.try_exists().map_err(passing)? {
-            drop(disk::create_private(path).map_err(passing)?);
+    pub(super) fn open(path: &Path, zone: TimeZone) -> Result<Self, StoreError> {
+        let transient = |error: std::io::Error| StoreError::Transient(error.to_string());
+        if !path.try_exists().map_err(transient)? {
+            drop(disk::create_private(path).map_err(transient)?);
         }
         let mut connection = Connection::open(path)?;
-        connection.busy_timeout(PATIENCE)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.set_prepared_statement_cache_capacity(64);
         // Only has an effect on a file without tables.
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-        migrate::run(&mut connection)?;
+        migrate::migrate(&mut connection)?;
         let length = std::fs::metadata(path).map_or(0, |file| file.len());
-        if length <= CHECKED {
-            let said: String =
+        if length <= MAX_CHECKED_BYTES {
+            let check_result: String =
                 connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-            if said != "ok" {
-                return Err(Trouble::Broken(said));
+            if check_result != "ok" {
+                return Err(StoreError::Corrupt(check_result));
             }
         }
-        let bodies = super::bodies::size(&connection)?;
-        Ok(Self { connection, zone, prices: Vec::new(), packer: Packer::default(), bodies })
+        let bodies = super::bodies::total_size(&connection)?;
+        Ok(Self {
+            connection,
+            zone,
+            price_ids: Vec::new(),
+            packer: Packer::default(),
+            body_bytes: bodies,
+        })
     }
 
     /// Writes all of it or nothing.
-    pub(super) fn write<'a>(
+    pub(super) fn write_batch<'a>(
         &mut self,
-        notes: impl Iterator<Item = &'a LedgerMessage>,
+        messages: impl Iterator<Item = &'a LedgerMessage>,
         redactor: &dyn Redactor,
         now: UnixMillis,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), StoreError> {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let (mut daily, mut grown, mut prices) = (Daily::default(), 0, self.prices.clone());
-        for note in notes {
-            match note {
+        let (mut daily, mut added_bytes, mut prices) =
+            (DailyTotals::default(), 0, self.price_ids.clone());
+        for message in messages {
+            match message {
                 LedgerMessage::Request(entry) => {
                     let id = entry.record.id.to_string();
-                    if request(&tx, &id, entry)? {
-                        for (attempt, part) in paired(entry) {
-                            self::attempt(&tx, &id, entry, attempt, part, &mut prices)?;
+                    if insert_request(&tx, &id, entry)? {
+                        for (attempt, bill) in attempts_with_bills(entry) {
+                            self::insert_attempt(&tx, &id, entry, attempt, bill, &mut prices)?;
                         }
                         daily.add(entry, &self.zone);
                     }
                 }
                 LedgerMessage::Body(body) => {
-                    grown += self.packer.write(&tx, &Kept::of(body, redactor), now.0)?
+                    added_bytes +=
+                        self.packer.write(&tx, &StoredBody::redacted(body, redactor), now.0)?
                 }
                 LedgerMessage::Close | LedgerMessage::Flush(_) | LedgerMessage::Tick => {}
             }
@@ -143,9 +151,9 @@ impl File {
         daily.write(&tx)?;
         tx.commit()?;
         // Only now is it true.
-        prices.truncate(PRICES);
-        self.prices = prices;
-        self.bodies += grown;
+        prices.truncate(MAX_CACHED_PRICES);
+        self.price_ids = prices;
+        self.body_bytes += added_bytes;
         Ok(())
     }
 }
@@ -171,25 +179,27 @@ pub(super) fn move_aside(path: &Path, now: UnixMillis) -> std::io::Result<PathBu
 }
 
 /// Attempts with their bills, in order.
-fn paired(entry: &LedgerEntry) -> impl Iterator<Item = (&AttemptRecord, Option<&AttemptBill>)> {
+fn attempts_with_bills(
+    entry: &LedgerEntry,
+) -> impl Iterator<Item = (&AttemptRecord, Option<&AttemptBill>)> {
     entry
         .record
         .attempts
         .iter()
-        .map(|attempt| (attempt, entry.bills.iter().find(|part| part.number == attempt.number)))
+        .map(|attempt| (attempt, entry.bills.iter().find(|bill| bill.number == attempt.number)))
 }
 
-fn int(n: u64) -> i64 {
+fn saturating_i64(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 /// Writes the row of a request; false where it is there already.
-fn request(tx: &Transaction<'_>, id: &str, entry: &LedgerEntry) -> rusqlite::Result<bool> {
+fn insert_request(tx: &Transaction<'_>, id: &str, entry: &LedgerEntry) -> rusqlite::Result<bool> {
     let r: &RequestRecord = &entry.record;
     let last = r.serving_attempt();
     let usage = r.usage.unwrap_or_default();
     let cost = r.cost.unwrap_or_default();
-    let took = r.duration_ms.unwrap_or_default();
+    let duration_ms = r.duration_ms.unwrap_or_default();
     let [
         input,
         cache_read,
@@ -202,7 +212,7 @@ fn request(tx: &Transaction<'_>, id: &str, entry: &LedgerEntry) -> rusqlite::Res
         audio_out,
         image_out,
         searches,
-    ] = classes(&usage);
+    ] = usage_columns(&usage);
     let changed = tx
         .prepare_cached(
             "INSERT OR IGNORE INTO request VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
@@ -211,7 +221,7 @@ fn request(tx: &Transaction<'_>, id: &str, entry: &LedgerEntry) -> rusqlite::Res
         .execute(params![
             id,
             r.at.0,
-            r.at.0.saturating_add(i64::from(took)),
+            r.at.0.saturating_add(i64::from(duration_ms)),
             &*r.project,
             &*r.client,
             r.session.as_deref(),
@@ -221,15 +231,15 @@ fn request(tx: &Transaction<'_>, id: &str, entry: &LedgerEntry) -> rusqlite::Res
             r.stream,
             r.state.name(),
             r.status,
-            int(r.request_bytes),
-            int(r.answer_bytes),
-            int(r.events),
+            saturating_i64(r.request_bytes),
+            saturating_i64(r.answer_bytes),
+            saturating_i64(r.events),
             r.ttft_ms,
-            took,
+            duration_ms,
             r.finish.as_deref(),
             r.error.as_deref(),
             r.reason.as_deref(),
-            int(r.attempts.len() as u64),
+            saturating_i64(r.attempts.len() as u64),
             last.map_or("", |a| &*a.upstream),
             last.map_or("", |a| &*a.key),
             last.map_or("", |a| &*a.model),
@@ -246,17 +256,17 @@ fn request(tx: &Transaction<'_>, id: &str, entry: &LedgerEntry) -> rusqlite::Res
             image_out,
             searches,
             cost.usd.map(|usd| usd.0),
-            sure(cost.precision),
+            precision_name(cost.precision),
             entry.demo,
             entry.replay_of.map(|id| id.to_string()),
-            int(r.affinity_cached_tokens()),
+            saturating_i64(r.affinity_cached_tokens()),
             r.cache_miss.as_ref().and_then(|lost| serde_json::to_string(lost).ok()),
         ])?;
     Ok(changed == 1)
 }
 
 /// The classes of usage in the order of their columns.
-pub(super) fn classes(usage: &Usage) -> [i64; 11] {
+pub(super) fn usage_columns(usage: &Usage) -> [i64; 11] {
     [
         usage.input,
         usage.cache_read,
@@ -270,11 +280,11 @@ pub(super) fn classes(usage: &Usage) -> [i64; 11] {
         usage.image_out,
         usage.searches,
     ]
-    .map(int)
+    .map(saturating_i64)
 }
 
 /// The names of those columns.
-pub(super) const CLASSES: [&str; 11] = [
+pub(super) const USAGE_COLUMNS: [&str; 11] = [
     "input",
     "cache_read",
     "cache_write_5m",
@@ -289,7 +299,7 @@ pub(super) const CLASSES: [&str; 11] = [
 ];
 
 /// The other way round.
-pub(super) fn usage(classes: [i64; 11]) -> Usage {
+pub(super) fn usage_from_columns(classes: [i64; 11]) -> Usage {
     let [
         input,
         cache_read,
@@ -319,7 +329,7 @@ pub(super) fn usage(classes: [i64; 11]) -> Usage {
     }
 }
 
-pub(super) fn sure(sure: Precision) -> &'static str {
+pub(super) fn precision_name(sure: Precision) -> &'static str {
     match sure {
         Precision::Exact => "exact",
         Precision::Estimate => "estimate",
@@ -327,15 +337,15 @@ pub(super) fn sure(sure: Precision) -> &'static str {
     }
 }
 
-fn attempt(
+fn insert_attempt(
     tx: &Transaction<'_>,
     id: &str,
     entry: &LedgerEntry,
     a: &AttemptRecord,
-    part: Option<&AttemptBill>,
+    attempt_bill: Option<&AttemptBill>,
     prices: &mut Vec<(Arc<AppliedPrice>, i64)>,
 ) -> rusqlite::Result<()> {
-    static NOBODY_KNOWS: Bill = Bill {
+    static UNKNOWN_BILL: Bill = Bill {
         cost: None,
         precision: Precision::Exact,
         source: crate::ir::cost::CostSource::Unknown,
@@ -343,16 +353,16 @@ fn attempt(
         reported: None,
         price: None,
     };
-    let bill = part.map_or(&NOBODY_KNOWS, |part| &part.bill);
+    let bill = attempt_bill.map_or(&UNKNOWN_BILL, |part| &part.bill);
     let price = match &bill.price {
-        Some(used) => Some(price(tx, used, prices)?),
+        Some(used) => Some(price_id(tx, used, prices)?),
         None => None,
     };
     // Of an only attempt it stands in the request's own row.
-    let own = part
+    let attempt_usage = attempt_bill
         .and_then(|part| part.usage)
         .filter(|_| entry.record.attempts.len() > 1 || entry.record.usage.is_none());
-    let usage = own.and_then(|usage| serde_json::to_string(&usage).ok());
+    let usage = attempt_usage.and_then(|usage| serde_json::to_string(&usage).ok());
     tx.prepare_cached(
         "INSERT OR IGNORE INTO attempt VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)",
     )?
@@ -363,7 +373,7 @@ fn attempt(
         &*a.key,
         &*a.fingerprint,
         &*a.model,
-        part.and_then(|part| part.reported_model.as_deref()),
+        attempt_bill.and_then(|part| part.reported_model.as_deref()),
         a.started_ms,
         a.head_ms,
         a.ended_ms,
@@ -373,7 +383,7 @@ fn attempt(
         a.maybe_billed,
         usage,
         bill.cost.map(|cost| cost.0),
-        sure(bill.precision),
+        precision_name(bill.precision),
         bill.source.name(),
         bill.computed.map(|cost| cost.0),
         bill.reported.map(|cost| cost.0),
@@ -385,20 +395,20 @@ fn attempt(
 }
 
 /// The number of a price; the same one has one row.
-fn price(
+fn price_id(
     tx: &Transaction<'_>,
     used: &Arc<AppliedPrice>,
     prices: &mut Vec<(Arc<AppliedPrice>, i64)>,
 ) -> rusqlite::Result<i64> {
-    if let Some((_, id)) = prices.iter().find(|(known, _)| Arc::ptr_eq(known, used)) {
+    if let Some((_, id)) = prices.iter().find(|(cached_price, _)| Arc::ptr_eq(cached_price, used)) {
         return Ok(*id);
     }
     let text = serde_json::to_string(&**used).unwrap_or_default();
-    let known = tx
+    let existing_id = tx
         .prepare_cached("SELECT id FROM price WHERE used = ?1")?
         .query_row([&text], |row| row.get(0))
         .optional()?;
-    let id = match known {
+    let id = match existing_id {
         Some(id) => id,
         None => {
             tx.prepare_cached("INSERT INTO price (used) VALUES (?1)")?.execute([&text])?;
@@ -411,49 +421,49 @@ fn price(
 
 /// Sums of a batch by day and names, so that a busy second writes a few rows.
 #[derive(Default)]
-struct Daily(HashMap<Place, [i64; 19]>);
+struct DailyTotals(HashMap<DailyKey, [i64; 19]>);
 
 /// Day; project, client, upstream, key, model; operation; whether it is the demo.
-type Place = (i64, [Arc<str>; 5], &'static str, bool);
+type DailyKey = (i64, [Arc<str>; 5], &'static str, bool);
 
-impl Daily {
+impl DailyTotals {
     fn add(&mut self, entry: &LedgerEntry, zone: &TimeZone) {
         let r = &entry.record;
         let finished = r.at.0.saturating_add(i64::from(r.duration_ms.unwrap_or_default()));
-        let day = day(UnixMillis(finished), zone);
-        let nothing: Arc<str> = Arc::default();
-        let newest = r.attempts.len().saturating_sub(1);
-        let last = r.attempts.iter().rposition(|attempt| attempt.won).unwrap_or(newest);
+        let day = day_number(UnixMillis(finished), zone);
+        let empty: Arc<str> = Arc::default();
+        let last_index = r.attempts.len().saturating_sub(1);
+        let last = r.attempts.iter().rposition(|attempt| attempt.won).unwrap_or(last_index);
         let won = i64::try_from(r.affinity_cached_tokens()).unwrap_or(i64::MAX);
-        let mut book = |upstream: &Arc<str>,
-                        key: &Arc<str>,
-                        model: &Arc<str>,
-                        final_one: bool,
-                        part: Option<&AttemptBill>| {
+        let mut add_row = |upstream: &Arc<str>,
+                           key: &Arc<str>,
+                           model: &Arc<str>,
+                           is_final: bool,
+                           attempt_bill: Option<&AttemptBill>| {
             let names = [&r.project, &r.client, upstream, key, model].map(Arc::clone);
             let sums = self.0.entry((day, names, r.op.name(), entry.demo)).or_insert([0; 19]);
             let mut row = [0; 19];
-            row[0] = i64::from(final_one);
-            row[1] = i64::from(final_one && r.state == RequestState::Failed);
+            row[0] = i64::from(is_final);
+            row[1] = i64::from(is_final && r.state == RequestState::Failed);
             row[2] = i64::from(!r.attempts.is_empty());
-            if let Some(usage) = part.and_then(|part| part.usage) {
-                row[3..14].copy_from_slice(&classes(&usage));
+            if let Some(usage) = attempt_bill.and_then(|part| part.usage) {
+                row[3..14].copy_from_slice(&usage_columns(&usage));
             }
-            row[14] = part.and_then(|part| part.bill.cost).map_or(0, |cost| cost.0);
+            row[14] = attempt_bill.and_then(|part| part.bill.cost).map_or(0, |cost| cost.0);
             let cost: Cost = r.cost.unwrap_or_default();
-            row[15] = i64::from(final_one && cost.usd.is_none() && r.op.generates());
-            row[16] = i64::from(final_one && cost.precision == Precision::Estimate);
-            row[17] = i64::from(final_one && cost.precision == Precision::AtLeast);
-            row[18] = if final_one { won } else { 0 };
+            row[15] = i64::from(is_final && cost.usd.is_none() && r.op.generates());
+            row[16] = i64::from(is_final && cost.precision == Precision::Estimate);
+            row[17] = i64::from(is_final && cost.precision == Precision::AtLeast);
+            row[18] = if is_final { won } else { 0 };
             for (sum, more) in sums.iter_mut().zip(row) {
                 *sum = sum.saturating_add(more);
             }
         };
         if r.attempts.is_empty() {
-            book(&nothing, &nothing, &r.requested_model, true, None);
+            add_row(&empty, &empty, &r.requested_model, true, None);
         }
-        for (index, (attempt, part)) in paired(entry).enumerate() {
-            book(&attempt.upstream, &attempt.key, &attempt.model, index == last, part);
+        for (index, (attempt, bill)) in attempts_with_bills(entry).enumerate() {
+            add_row(&attempt.upstream, &attempt.key, &attempt.model, index == last, bill);
         }
     }
 
@@ -482,7 +492,7 @@ impl Daily {
 }
 
 /// The day in a time zone, counted since 1970.
-pub(super) fn day(at: UnixMillis, zone: &TimeZone) -> i64 {
+pub(super) fn day_number(at: UnixMillis, zone: &TimeZone) -> i64 {
     let offset =
         Timestamp::from_millisecond(at.0).map_or(0, |at| i64::from(zone.to_offset(at).seconds()));
     at.0.div_euclid(1_000).saturating_add(offset).div_euclid(86_400)

@@ -7,8 +7,8 @@ use rusqlite::{Row as SqlRow, params};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    query::{QueryError, Reader, sure},
-    sqlite::{CLASSES, day, usage},
+    query::{LedgerReader, QueryError, parse_precision},
+    sqlite::{USAGE_COLUMNS, day_number, usage_from_columns},
 };
 use crate::{
     base::{clock::UnixMillis, id::RequestId, money::NanoUsd, units},
@@ -20,12 +20,12 @@ use crate::{
 };
 
 /// No request takes longer.
-const LONGEST_MS: i64 = 2 * 86_400_000;
+const MAX_REQUEST_MS: i64 = 2 * 86_400_000;
 
 /// What sums are told apart by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum By {
+pub enum GroupBy {
     Client,
     Day,
     Key,
@@ -36,7 +36,7 @@ pub enum By {
     Upstream,
 }
 
-impl By {
+impl GroupBy {
     pub const ALL: [Self; 7] = [
         Self::Model,
         Self::Project,
@@ -68,7 +68,7 @@ impl By {
 
 /// Since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Since {
+pub enum TimeRange {
     /// So many days, today included.
     Days(u32),
     /// The beginning of a day.
@@ -79,7 +79,7 @@ pub enum Since {
     Ago(i64),
 }
 
-impl Since {
+impl TimeRange {
     /// Reads `7d`, `today`, `36h`, `2025-09-01` or an RFC 3339 time.
     ///
     /// # Errors
@@ -118,14 +118,14 @@ impl Since {
 
     /// The moment that is meant.
     #[must_use]
-    pub fn moment(self, now: UnixMillis, zone: &TimeZone) -> UnixMillis {
+    pub fn start(self, now: UnixMillis, zone: &TimeZone) -> UnixMillis {
         let midnight = |date: Date| {
             date.to_zoned(zone.clone())
                 .map_or(UnixMillis(0), |at| UnixMillis(at.timestamp().as_millisecond()))
         };
         match self {
             Self::Days(days) => {
-                let today = date_of(day(now, zone));
+                let today = date_from_day(day_number(now, zone));
                 midnight(
                     today
                         .and_then(|today| today.checked_sub(i64::from(days - 1).days()).ok())
@@ -139,18 +139,18 @@ impl Since {
     }
 
     /// Whether whole days are meant, so that the sums by day answer it.
-    fn whole_days(self) -> bool {
+    fn is_whole_days(self) -> bool {
         matches!(self, Self::Days(_) | Self::Date(_))
     }
 }
 
-fn date_of(day: i64) -> Option<Date> {
+fn date_from_day(day: i64) -> Option<Date> {
     Date::new(1970, 1, 1).ok()?.checked_add(day.days()).ok()
 }
 
 /// Sums of requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sums {
+pub struct Totals {
     pub requests: u64,
     pub failed: u64,
     pub attempts: u64,
@@ -166,10 +166,11 @@ pub struct Sums {
     pub at_least: u64,
     /// Tokens read from caches because conversations went where they were served before.
     #[serde(default)]
-    pub won: u64,
+    #[serde(rename = "won")]
+    pub affinity_cache_read: u64,
 }
 
-impl Sums {
+impl Totals {
     /// Adds other sums to these.
     pub fn add(&mut self, other: &Self) {
         let sum = |a: &mut u64, b: u64| *a = a.saturating_add(b);
@@ -179,19 +180,20 @@ impl Sums {
         sum(&mut self.unpriced, other.unpriced);
         sum(&mut self.estimated, other.estimated);
         sum(&mut self.at_least, other.at_least);
-        sum(&mut self.won, other.won);
+        sum(&mut self.affinity_cache_read, other.affinity_cache_read);
         self.cost += other.cost;
-        let (a, b) = (super::sqlite::classes(&self.usage), super::sqlite::classes(&other.usage));
+        let (a, b) =
+            (super::sqlite::usage_columns(&self.usage), super::sqlite::usage_columns(&other.usage));
         let mut all = a;
         for (sum, more) in all.iter_mut().zip(b) {
             *sum = sum.saturating_add(more);
         }
-        self.usage = usage(all);
+        self.usage = usage_from_columns(all);
     }
 
     /// The sum as it may be shown: unknown where no request has a known price.
     #[must_use]
-    pub fn shown(&self) -> Cost {
+    pub fn displayed_cost(&self) -> Cost {
         let sure = match self {
             Self { unpriced: 0, at_least: 0, estimated: 0, .. } => Precision::Exact,
             Self { unpriced: 0, at_least: 0, .. } => Precision::Estimate,
@@ -204,31 +206,31 @@ impl Sums {
 
 /// One row of sums.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Row {
+pub struct TotalsRow {
     /// Empty where there is no name: no session, no upstream that was tried.
     pub name: String,
     #[serde(flatten)]
-    pub sums: Sums,
+    pub totals: Totals,
 }
 
 /// Sums of a time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct View {
-    pub by: By,
+pub struct UsageReport {
+    pub by: GroupBy,
     pub from: UnixMillis,
     pub until: UnixMillis,
     /// The zone in which days are counted.
     pub tz: String,
     /// The costliest first, days in their order.
-    pub rows: Vec<Row>,
-    pub total: Sums,
+    pub rows: Vec<TotalsRow>,
+    pub total: Totals,
     /// Each day, in order.
-    pub days: Vec<Row>,
+    pub days: Vec<TotalsRow>,
     /// Of the built-in upstream, outside of all that.
-    pub demo: Sums,
+    pub demo: Totals,
 }
 
-impl Reader {
+impl LedgerReader {
     /// Sums since a time. Days are those of the ledger, or of `zone` where that is another.
     ///
     /// # Errors
@@ -236,25 +238,25 @@ impl Reader {
     /// What SQLite says.
     pub fn usage(
         &self,
-        by: By,
-        since: Since,
+        by: GroupBy,
+        range: TimeRange,
         zone: Option<&TimeZone>,
         now: UnixMillis,
-    ) -> Result<View, QueryError> {
-        let own = zone.is_none_or(|zone| *zone == self.zone);
+    ) -> Result<UsageReport, QueryError> {
+        let same_zone = zone.is_none_or(|zone| *zone == self.zone);
         let zone = zone.unwrap_or(&self.zone);
-        let from = since.moment(now, zone);
-        let mut tally = Tally::default();
-        if own && since.whole_days() && by != By::Session {
-            self.sum_days(&mut tally, by, day(from, zone))?;
+        let from = range.start(now, zone);
+        let mut accumulator = Accumulator::default();
+        if same_zone && range.is_whole_days() && by != GroupBy::Session {
+            self.sum_days(&mut accumulator, by, day_number(from, zone))?;
         } else {
-            self.sum_requests(&mut tally, by, from, zone)?;
+            self.sum_requests(&mut accumulator, by, from, zone)?;
         }
-        let mut rows = by_name(tally.rows);
-        if by != By::Day {
+        let mut rows = sorted_rows(accumulator.rows);
+        if by != GroupBy::Day {
             rows.sort_by(|a, b| {
-                (b.sums.cost, b.sums.requests)
-                    .cmp(&(a.sums.cost, a.sums.requests))
+                (b.totals.cost, b.totals.requests)
+                    .cmp(&(a.totals.cost, a.totals.requests))
                     .then_with(|| a.name.cmp(&b.name))
             });
         }
@@ -262,44 +264,49 @@ impl Reader {
             || zone.to_fixed_offset().map_or_else(|_| "local".to_owned(), |o| o.to_string()),
             str::to_owned,
         );
-        Ok(View {
+        Ok(UsageReport {
             by,
             from,
             until: now,
             tz,
             rows,
-            days: by_name(tally.days),
-            total: tally.total,
-            demo: tally.demo,
+            days: sorted_rows(accumulator.days),
+            total: accumulator.total,
+            demo: accumulator.demo,
         })
     }
 
     /// The name of the ledger's day of a moment.
     #[must_use]
-    pub fn day_of(&self, at: UnixMillis) -> String {
-        label(day(at, &self.zone))
+    pub fn day_name(&self, at: UnixMillis) -> String {
+        day_label(day_number(at, &self.zone))
     }
 
-    fn sum_days(&self, tally: &mut Tally, by: By, first: i64) -> rusqlite::Result<()> {
+    fn sum_days(
+        &self,
+        accumulator: &mut Accumulator,
+        by: GroupBy,
+        first: i64,
+    ) -> rusqlite::Result<()> {
         let name = match by {
-            By::Client => "client",
-            By::Day | By::Session => "''",
-            By::Key => "upstream || CASE key WHEN '' THEN '' ELSE '/' || key END",
-            By::Model => "model",
-            By::Project => "project",
-            By::Upstream => "upstream",
+            GroupBy::Client => "client",
+            GroupBy::Day | GroupBy::Session => "''",
+            GroupBy::Key => "upstream || CASE key WHEN '' THEN '' ELSE '/' || key END",
+            GroupBy::Model => "model",
+            GroupBy::Project => "project",
+            GroupBy::Upstream => "upstream",
         };
-        let classes = CLASSES.map(|class| format!("sum({class})")).join(", ");
+        let classes = USAGE_COLUMNS.map(|class| format!("sum({class})")).join(", ");
         let mut query = self.connection.prepare_cached(&format!(
             "SELECT day, {name}, demo, sum(requests), sum(failed), sum(attempts), sum(cost), sum(unpriced), sum(estimated), sum(at_least), sum(won), {classes}
              FROM daily WHERE day >= ?1 AND op IN ({}) GROUP BY 1, 2, 3 ORDER BY 1",
-            generating()
+            generating_ops_sql()
         ))?;
         let mut rows = query.query(params![first])?;
         while let Some(row) = rows.next()? {
             let count =
                 |at| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(at)?).unwrap_or(0));
-            let sums = Sums {
+            let sums = Totals {
                 requests: count(3)?,
                 failed: count(4)?,
                 attempts: count(5)?,
@@ -307,12 +314,12 @@ impl Reader {
                 unpriced: count(7)?,
                 estimated: count(8)?,
                 at_least: count(9)?,
-                won: count(10)?,
-                usage: classes_at(row, 11)?,
+                affinity_cache_read: count(10)?,
+                usage: read_usage(row, 11)?,
             };
-            let day = label(row.get(0)?);
-            let name = if by == By::Day { day.clone() } else { row.get(1)? };
-            tally.book(&day, name, row.get(2)?, &sums);
+            let day = day_label(row.get(0)?);
+            let name = if by == GroupBy::Day { day.clone() } else { row.get(1)? };
+            accumulator.add(&day, name, row.get(2)?, &sums);
         }
         Ok(())
     }
@@ -320,23 +327,23 @@ impl Reader {
     /// The same from the requests themselves, for what the sums by day cannot tell.
     fn sum_requests(
         &self,
-        tally: &mut Tally,
-        by: By,
+        accumulator: &mut Accumulator,
+        by: GroupBy,
         from: UnixMillis,
         zone: &TimeZone,
     ) -> rusqlite::Result<()> {
         let mut query = self.connection.prepare_cached(&format!(
             "SELECT finished, project, client, session, upstream, key, CASE model WHEN '' THEN asked ELSE model END, state, attempts, cost, sure, demo, id, won, {}
              FROM request WHERE id >= ?1 AND finished >= ?2 AND op IN ({})",
-            CLASSES.join(", "),
-            generating()
+            USAGE_COLUMNS.join(", "),
+            generating_ops_sql()
         ))?;
-        let mut others = self
+        let mut attempts_query = self
             .connection
             .prepare_cached("SELECT upstream, key, model, usage, cost FROM attempt WHERE request = ?1 ORDER BY won, number")?;
         // What finished since then began no longer before.
-        let begun = RequestId::min_text_at(UnixMillis(from.0.saturating_sub(LONGEST_MS)));
-        let mut rows = query.query(params![begun, from.0])?;
+        let earliest_id = RequestId::min_text_at(UnixMillis(from.0.saturating_sub(MAX_REQUEST_MS)));
+        let mut rows = query.query(params![earliest_id, from.0])?;
         while let Some(row) = rows.next()? {
             let text = |at: usize| {
                 row.get_ref(at)?
@@ -345,8 +352,9 @@ impl Reader {
                     .map_err(rusqlite::Error::from)
             };
             let attempts = u64::try_from(row.get::<_, i64>(8)?).unwrap_or(0);
-            let (cost, sure) = (row.get::<_, Option<i64>>(9)?, sure(row.get_ref(10)?.as_str()?));
-            let mut sums = Sums {
+            let (cost, sure) =
+                (row.get::<_, Option<i64>>(9)?, parse_precision(row.get_ref(10)?.as_str()?));
+            let mut sums = Totals {
                 requests: 1,
                 failed: u64::from(row.get_ref(7)?.as_str()? == "failed"),
                 attempts,
@@ -354,38 +362,38 @@ impl Reader {
                 unpriced: u64::from(cost.is_none()),
                 estimated: u64::from(sure == Precision::Estimate),
                 at_least: u64::from(sure == Precision::AtLeast),
-                won: u64::try_from(row.get::<_, i64>(13)?).unwrap_or(0),
-                usage: classes_at(row, 14)?,
+                affinity_cache_read: u64::try_from(row.get::<_, i64>(13)?).unwrap_or(0),
+                usage: read_usage(row, 14)?,
             };
-            let day = label(day(UnixMillis(row.get(0)?), zone));
+            let day = day_label(day_number(UnixMillis(row.get(0)?), zone));
             let demo = row.get(11)?;
-            if attempts > 1 && matches!(by, By::Key | By::Model | By::Upstream) {
+            if attempts > 1 && matches!(by, GroupBy::Key | GroupBy::Model | GroupBy::Upstream) {
                 // Each attempt is booked where it was made; the request where the last one was.
-                let mut parts = others.query([row.get_ref(12)?.as_str()?])?;
-                let mut made = 0;
+                let mut parts = attempts_query.query([row.get_ref(12)?.as_str()?])?;
+                let mut seen_attempts = 0;
                 while let Some(part) = parts.next()? {
-                    made += 1;
+                    seen_attempts += 1;
                     let usage = part
                         .get::<_, Option<String>>(3)?
                         .and_then(|text| serde_json::from_str::<Usage>(&text).ok());
-                    let own = Sums {
+                    let attempt_totals = Totals {
                         attempts: 1,
                         usage: usage
                             .map(|usage| Usage { reported_cost: None, ..usage })
                             .unwrap_or_default(),
                         cost: NanoUsd(part.get::<_, Option<i64>>(4)?.unwrap_or(0)),
-                        ..if made == attempts { sums } else { Sums::default() }
+                        ..if seen_attempts == attempts { sums } else { Totals::default() }
                     };
-                    tally.book(
+                    accumulator.add(
                         &day,
-                        named(
+                        group_name(
                             by,
                             &part.get::<_, String>(0)?,
                             &part.get::<_, String>(1)?,
                             &part.get::<_, String>(2)?,
                         ),
                         demo,
-                        &own,
+                        &attempt_totals,
                     );
                 }
                 continue;
@@ -394,33 +402,35 @@ impl Reader {
                 sums.attempts = 0;
             }
             let name = match by {
-                By::Client => text(2)?,
-                By::Day => day.clone(),
-                By::Key | By::Model | By::Upstream => named(by, &text(4)?, &text(5)?, &text(6)?),
-                By::Project => text(1)?,
-                By::Session => text(3)?,
+                GroupBy::Client => text(2)?,
+                GroupBy::Day => day.clone(),
+                GroupBy::Key | GroupBy::Model | GroupBy::Upstream => {
+                    group_name(by, &text(4)?, &text(5)?, &text(6)?)
+                }
+                GroupBy::Project => text(1)?,
+                GroupBy::Session => text(3)?,
             };
-            tally.book(&day, name, demo, &sums);
+            accumulator.add(&day, name, demo, &sums);
         }
         Ok(())
     }
 }
 
-fn named(by: By, upstream: &str, key: &str, model: &str) -> String {
+fn group_name(by: GroupBy, upstream: &str, key: &str, model: &str) -> String {
     match by {
-        By::Key if key.is_empty() => upstream.to_owned(),
-        By::Key => format!("{upstream}/{key}"),
-        By::Model => model.to_owned(),
+        GroupBy::Key if key.is_empty() => upstream.to_owned(),
+        GroupBy::Key => format!("{upstream}/{key}"),
+        GroupBy::Model => model.to_owned(),
         _ => upstream.to_owned(),
     }
 }
 
 /// `2025-09-01`.
-fn label(day: i64) -> String {
-    date_of(day).map_or_else(|| day.to_string(), |date| date.to_string())
+fn day_label(day: i64) -> String {
+    date_from_day(day).map_or_else(|| day.to_string(), |date| date.to_string())
 }
 
-fn generating() -> String {
+fn generating_ops_sql() -> String {
     let names: Vec<String> = Op::ALL
         .into_iter()
         .filter(|op| op.generates())
@@ -429,24 +439,24 @@ fn generating() -> String {
     names.join(", ")
 }
 
-fn classes_at(row: &SqlRow<'_>, from: usize) -> rusqlite::Result<Usage> {
-    let mut classes = [0; CLASSES.len()];
+fn read_usage(row: &SqlRow<'_>, from: usize) -> rusqlite::Result<Usage> {
+    let mut classes = [0; USAGE_COLUMNS.len()];
     for (index, class) in classes.iter_mut().enumerate() {
         *class = row.get(from + index)?;
     }
-    Ok(usage(classes))
+    Ok(usage_from_columns(classes))
 }
 
 #[derive(Default)]
-struct Tally {
-    rows: HashMap<String, Sums>,
-    days: HashMap<String, Sums>,
-    total: Sums,
-    demo: Sums,
+struct Accumulator {
+    rows: HashMap<String, Totals>,
+    days: HashMap<String, Totals>,
+    total: Totals,
+    demo: Totals,
 }
 
-impl Tally {
-    fn book(&mut self, day: &str, name: String, demo: bool, sums: &Sums) {
+impl Accumulator {
+    fn add(&mut self, day: &str, name: String, demo: bool, sums: &Totals) {
         if demo {
             self.demo.add(sums);
             return;
@@ -462,8 +472,9 @@ impl Tally {
 }
 
 /// By name.
-fn by_name(of: HashMap<String, Sums>) -> Vec<Row> {
-    let mut rows: Vec<Row> = of.into_iter().map(|(name, sums)| Row { name, sums }).collect();
+fn sorted_rows(totals_by_name: HashMap<String, Totals>) -> Vec<TotalsRow> {
+    let mut rows: Vec<TotalsRow> =
+        totals_by_name.into_iter().map(|(name, sums)| TotalsRow { name, totals: sums }).collect();
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     rows
 }

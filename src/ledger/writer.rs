@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::Receiver;
 
 use super::{
-    query::{QueryError, Reader},
+    query::{LedgerReader, QueryError},
     retention,
-    sqlite::{self, File, Trouble},
+    sqlite::{self, LedgerFile, StoreError},
 };
 use crate::{
     base::{
@@ -35,66 +35,70 @@ use crate::{
 };
 
 /// What comes within this time is written together; nothing is lost by a crash that came before it.
-const GATHER: Duration = Duration::from_millis(150);
+const BATCH_DELAY: Duration = Duration::from_millis(150);
 /// Notes in one transaction at most.
-const BATCH: usize = 4_096;
+const MAX_BATCH: usize = 4_096;
 /// Bytes that wait in memory while the file cannot be written.
-const WAITING: usize = 32 << 20;
+const MAX_WAITING_BYTES: usize = 32 << 20;
 /// What one request takes there, about.
-const ROW: usize = 1_024;
+const REQUEST_BYTES: usize = 1_024;
 /// A file that could not be written is tried again after this.
-const AGAIN: Duration = Duration::from_secs(3);
+const REOPEN_INTERVAL: Duration = Duration::from_secs(3);
 /// The same trouble is told once in this time.
-const TELL: Duration = Duration::from_secs(60);
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// Old rows are looked for this often.
-const TEND: Duration = Duration::from_secs(300);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(300);
 
 /// What the thread needs.
-pub struct Start {
+pub struct WriterConfig {
     /// Where the file is.
     pub path: PathBuf,
     pub settings: Settings,
-    pub notes: Receiver<LedgerMessage>,
+    pub messages: Receiver<LedgerMessage>,
     pub clock: Arc<dyn Clock>,
     pub redactor: Arc<dyn Redactor>,
     /// Tells people.
-    pub tell: Box<dyn Fn(Severity, String) + Send>,
+    pub report: Box<dyn Fn(Severity, String) + Send>,
     /// Sees each finished request as it comes: off the way of requests, whatever becomes of the
     /// file.
-    pub seen: Box<dyn FnMut(&LedgerEntry) + Send>,
+    pub on_request: Box<dyn FnMut(&LedgerEntry) + Send>,
 }
 
 /// How the ledger does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
+pub struct LedgerStatus {
     pub path: String,
     /// Why what comes is only held in memory; `None` where all is well.
-    pub trouble: Option<String>,
+    #[serde(rename = "trouble")]
+    pub problem: Option<String>,
     /// Requests that wait there.
-    pub waiting: u64,
+    #[serde(rename = "waiting")]
+    pub waiting_requests: u64,
     /// Requests that were lost for want of room.
-    pub lost: u64,
+    #[serde(rename = "lost")]
+    pub lost_requests: u64,
     /// Requests that found no place on the way there.
     #[serde(default)]
     pub unrecorded: u64,
     /// Requests whose bodies were not kept, as too much came at once.
     #[serde(default)]
-    pub skipped: u64,
+    #[serde(rename = "skipped")]
+    pub skipped_bodies: u64,
 }
 
 /// The ledger of a running proxy.
 pub struct Ledger {
     path: PathBuf,
     zone: TimeZone,
-    shared: Arc<Shared>,
+    shared: Arc<LedgerShared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
-struct Shared {
-    trouble: Mutex<Option<String>>,
-    waiting: AtomicU64,
-    lost: AtomicU64,
+struct LedgerShared {
+    problem: Mutex<Option<String>>,
+    waiting_requests: AtomicU64,
+    lost_requests: AtomicU64,
     settings: Mutex<Settings>,
 }
 
@@ -104,49 +108,51 @@ impl Ledger {
     /// # Errors
     ///
     /// The system gives no thread.
-    pub fn start(start: Start) -> std::io::Result<Self> {
-        let zone = timezone_by_name(&start.settings.tz);
-        let shared =
-            Arc::new(Shared { settings: Mutex::new(start.settings.clone()), ..Shared::default() });
-        let path = start.path.clone();
-        let writer = Writer {
-            path: start.path,
+    pub fn start(config: WriterConfig) -> std::io::Result<Self> {
+        let zone = timezone_by_name(&config.settings.tz);
+        let shared = Arc::new(LedgerShared {
+            settings: Mutex::new(config.settings.clone()),
+            ..LedgerShared::default()
+        });
+        let path = config.path.clone();
+        let writer = WriterThread {
+            path: config.path,
             zone: zone.clone(),
             shared: Arc::clone(&shared),
-            clock: start.clock,
-            redactor: start.redactor,
-            tell: start.tell,
-            seen: start.seen,
+            clock: config.clock,
+            redactor: config.redactor,
+            report: config.report,
+            on_request: config.on_request,
             file: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
-            tried: None,
-            told: None,
-            tended: None,
-            left_alone: false,
+            last_open_attempt: None,
+            last_reported: None,
+            last_maintenance: None,
+            suspended: false,
         };
-        let notes = start.notes;
+        let messages = config.messages;
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
-            .spawn(move || writer.run(notes))?;
+            .spawn(move || writer.run(messages))?;
         Ok(Self { path, zone, shared, thread: Mutex::new(Some(thread)) })
     }
 
     /// Applies what a reload changed; another path or time zone needs a restart.
-    pub fn apply(&self, settings: &Settings) {
+    pub fn apply_settings(&self, settings: &Settings) {
         self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner).clone_from(settings);
     }
 
     /// How it does, and how the way to it does.
     #[must_use]
-    pub fn status(&self, sink: &LedgerQueue) -> Status {
-        Status {
+    pub fn status(&self, sink: &LedgerQueue) -> LedgerStatus {
+        LedgerStatus {
             unrecorded: sink.unrecorded(),
-            skipped: sink.skipped_bodies(),
+            skipped_bodies: sink.skipped_bodies(),
             path: self.path.display().to_string(),
-            trouble: self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            waiting: self.shared.waiting.load(Ordering::Relaxed),
-            lost: self.shared.lost.load(Ordering::Relaxed),
+            problem: self.shared.problem.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            waiting_requests: self.shared.waiting_requests.load(Ordering::Relaxed),
+            lost_requests: self.shared.lost_requests.load(Ordering::Relaxed),
         }
     }
 
@@ -160,8 +166,8 @@ impl Ledger {
     /// # Errors
     ///
     /// There is no file, or it cannot be read.
-    pub fn reader(&self) -> Result<Reader, QueryError> {
-        Reader::open(&self.path, self.zone.clone())
+    pub fn reader(&self) -> Result<LedgerReader, QueryError> {
+        LedgerReader::open(&self.path, self.zone.clone())
     }
 
     /// Ends the thread, when everything is written.
@@ -177,50 +183,50 @@ impl Ledger {
     }
 }
 
-struct Writer {
+struct WriterThread {
     path: PathBuf,
     zone: TimeZone,
-    shared: Arc<Shared>,
+    shared: Arc<LedgerShared>,
     clock: Arc<dyn Clock>,
     redactor: Arc<dyn Redactor>,
-    tell: Box<dyn Fn(Severity, String) + Send>,
-    seen: Box<dyn FnMut(&LedgerEntry) + Send>,
-    file: Option<File>,
+    report: Box<dyn Fn(Severity, String) + Send>,
+    on_request: Box<dyn FnMut(&LedgerEntry) + Send>,
+    file: Option<LedgerFile>,
     /// What is not on disk yet, oldest first.
     waiting: VecDeque<LedgerMessage>,
     waiting_bytes: usize,
-    tried: Option<Mono>,
-    told: Option<(Mono, String)>,
-    tended: Option<Mono>,
+    last_open_attempt: Option<Mono>,
+    last_reported: Option<(Mono, String)>,
+    last_maintenance: Option<Mono>,
     /// The file is not ours to write: it is not tried again.
-    left_alone: bool,
+    suspended: bool,
 }
 
-impl Writer {
-    fn run(mut self, mut notes: Receiver<LedgerMessage>) {
+impl WriterThread {
+    fn run(mut self, mut messages: Receiver<LedgerMessage>) {
         // Opened at once, so that what is wrong is said at the start and not after the first
         // request.
-        self.write(false);
-        while let Some(first) = notes.blocking_recv() {
-            let mut asked = Vec::new();
-            let mut last = self.take(first, &mut asked);
-            if !last && asked.is_empty() {
-                std::thread::sleep(GATHER);
+        self.write_waiting(false);
+        while let Some(first) = messages.blocking_recv() {
+            let mut flush_replies = Vec::new();
+            let mut last = self.enqueue(first, &mut flush_replies);
+            if !last && flush_replies.is_empty() {
+                std::thread::sleep(BATCH_DELAY);
             }
             loop {
-                let mut taken = 0;
-                while taken < BATCH {
-                    let Ok(note) = notes.try_recv() else { break };
-                    last |= self.take(note, &mut asked);
-                    taken += 1;
+                let mut received = 0;
+                while received < MAX_BATCH {
+                    let Ok(message) = messages.try_recv() else { break };
+                    last |= self.enqueue(message, &mut flush_replies);
+                    received += 1;
                 }
-                self.write(last || !asked.is_empty());
-                if taken < BATCH {
+                self.write_waiting(last || !flush_replies.is_empty());
+                if received < MAX_BATCH {
                     break;
                 }
             }
-            self.tend();
-            for done in asked.drain(..) {
+            self.run_maintenance();
+            for done in flush_replies.drain(..) {
                 // Who asked may have left.
                 done.send(()).unwrap_or_default();
             }
@@ -228,172 +234,190 @@ impl Writer {
                 return;
             }
         }
-        self.write(true);
+        self.write_waiting(true);
     }
 
     /// Puts a note among what waits; true for the last one.
-    fn take(
+    fn enqueue(
         &mut self,
-        note: LedgerMessage,
-        asked: &mut Vec<tokio::sync::oneshot::Sender<()>>,
+        message: LedgerMessage,
+        flush_replies: &mut Vec<tokio::sync::oneshot::Sender<()>>,
     ) -> bool {
-        match note {
+        match message {
             LedgerMessage::Close => return true,
-            LedgerMessage::Flush(done) => asked.push(done),
+            LedgerMessage::Flush(done) => flush_replies.push(done),
             LedgerMessage::Tick => {}
             LedgerMessage::Body(_) | LedgerMessage::Request(_) => {
-                if let LedgerMessage::Request(entry) = &note {
-                    (self.seen)(entry);
+                if let LedgerMessage::Request(entry) = &message {
+                    (self.on_request)(entry);
                 }
-                self.waiting_bytes += weight(&note);
-                self.waiting.push_back(note);
+                self.waiting_bytes += message_bytes(&message);
+                self.waiting.push_back(message);
             }
         }
         false
     }
 
     /// Writes what waits, if the file lets us.
-    fn write(&mut self, now: bool) {
-        if self.file.is_none() && !self.open(now) {
-            self.shrink();
+    fn write_waiting(&mut self, force: bool) {
+        if self.file.is_none() && !self.open_file(force) {
+            self.enforce_memory_limit();
             return;
         }
         while !self.waiting.is_empty() {
             let Some(file) = &mut self.file else { break };
-            let batch = self.waiting.len().min(BATCH);
-            match file.write(self.waiting.iter().take(batch), &*self.redactor, self.clock.unix()) {
+            let batch = self.waiting.len().min(MAX_BATCH);
+            match file.write_batch(
+                self.waiting.iter().take(batch),
+                &*self.redactor,
+                self.clock.unix(),
+            ) {
                 Ok(()) => {
-                    for note in self.waiting.drain(..batch) {
-                        self.waiting_bytes = self.waiting_bytes.saturating_sub(weight(&note));
+                    for message in self.waiting.drain(..batch) {
+                        self.waiting_bytes =
+                            self.waiting_bytes.saturating_sub(message_bytes(&message));
                     }
                 }
-                Err(trouble) => {
+                Err(error) => {
                     self.file = None;
-                    self.tried = Some(self.clock.mono());
-                    self.trouble(trouble);
+                    self.last_open_attempt = Some(self.clock.mono());
+                    self.handle_error(error);
                     if self.file.is_none() {
                         break;
                     }
                 }
             }
         }
-        self.shrink();
+        self.enforce_memory_limit();
         if self.file.is_some() && self.waiting.is_empty() {
-            self.well();
+            self.clear_problem();
         }
     }
 
-    fn open(&mut self, now: bool) -> bool {
+    fn open_file(&mut self, force: bool) -> bool {
         let mono = self.clock.mono();
-        if self.left_alone || (!now && self.tried.is_some_and(|tried| mono.since(tried) < AGAIN)) {
+        if self.suspended
+            || (!force
+                && self
+                    .last_open_attempt
+                    .is_some_and(|last_attempt| mono.since(last_attempt) < REOPEN_INTERVAL))
+        {
             return false;
         }
-        self.tried = Some(mono);
-        match File::open(&self.path, self.zone.clone()) {
+        self.last_open_attempt = Some(mono);
+        match LedgerFile::open(&self.path, self.zone.clone()) {
             Ok(file) => self.file = Some(file),
-            Err(trouble) => self.trouble(trouble),
+            Err(error) => self.handle_error(error),
         }
         self.file.is_some()
     }
 
     /// Says what is wrong; a broken file is moved aside and a new one begun.
-    fn trouble(&mut self, trouble: Trouble) {
+    fn handle_error(&mut self, error: StoreError) {
         let path = self.path.display().to_string();
-        let text = match trouble {
-            Trouble::Broken(what) => match sqlite::move_aside(&self.path, self.clock.unix()) {
-                Ok(aside) => {
-                    let aside = aside.display();
-                    (self.tell)(
-                        Severity::Error,
-                        format!(
-                            "the ledger {path} is damaged ({what}); it was moved to {aside}, and a new one is begun"
-                        ),
-                    );
-                    match File::open(&self.path, self.zone.clone()) {
-                        Ok(file) => {
-                            self.file = Some(file);
-                            return;
+        let text = match error {
+            StoreError::Corrupt(reason) => {
+                match sqlite::move_aside(&self.path, self.clock.unix()) {
+                    Ok(aside) => {
+                        let aside = aside.display();
+                        (self.report)(
+                            Severity::Error,
+                            format!(
+                                "the ledger {path} is damaged ({reason}); it was moved to {aside}, and a new one is begun"
+                            ),
+                        );
+                        match LedgerFile::open(&self.path, self.zone.clone()) {
+                            Ok(file) => {
+                                self.file = Some(file);
+                                return;
+                            }
+                            Err(error) => error.to_string(),
                         }
-                        Err(trouble) => trouble.to_string(),
+                    }
+                    Err(error) => {
+                        format!("it is damaged ({reason}) and cannot be moved aside: {error}")
                     }
                 }
-                Err(error) => format!("it is damaged ({what}) and cannot be moved aside: {error}"),
-            },
-            Trouble::NotOurs(what) => {
-                self.left_alone = true;
-                format!("{what}; it is left as it is, `path` under [ledger] names another")
             }
-            Trouble::Passing(what) => what,
+            StoreError::Foreign(reason) => {
+                self.suspended = true;
+                format!("{reason}; it is left as it is, `path` under [ledger] names another")
+            }
+            StoreError::Transient(reason) => reason,
         };
         let mono = self.clock.mono();
-        let news =
-            self.told.as_ref().is_none_or(|(at, said)| *said != text || mono.since(*at) >= TELL);
-        if news {
-            (self.tell)(
+        let should_report = self.last_reported.as_ref().is_none_or(|(at, reported_text)| {
+            *reported_text != text || mono.since(*at) >= REPORT_INTERVAL
+        });
+        if should_report {
+            (self.report)(
                 Severity::Error,
                 format!(
                     "the ledger {path} cannot be written: {text}. Requests go on; what happens is held in memory"
                 ),
             );
-            self.told = Some((mono, text.clone()));
+            self.last_reported = Some((mono, text.clone()));
         }
-        *self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+        *self.shared.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
     }
 
-    fn well(&mut self) {
-        let before = self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if before.is_some() {
-            self.told = None;
-            (self.tell)(
+    fn clear_problem(&mut self) {
+        let previous = self.shared.problem.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if previous.is_some() {
+            self.last_reported = None;
+            (self.report)(
                 Severity::Info,
                 format!("the ledger {} is written again", self.path.display()),
             );
         }
-        self.shared.waiting.store(0, Ordering::Relaxed);
+        self.shared.waiting_requests.store(0, Ordering::Relaxed);
     }
 
     /// What waits stays within its bound: bodies go first, then the oldest requests.
-    fn shrink(&mut self) {
-        if self.waiting_bytes > WAITING {
-            self.waiting.retain(|note| !matches!(note, LedgerMessage::Body(_)));
-            self.waiting_bytes = self.waiting.iter().map(weight).sum();
+    fn enforce_memory_limit(&mut self) {
+        if self.waiting_bytes > MAX_WAITING_BYTES {
+            self.waiting.retain(|message| !matches!(message, LedgerMessage::Body(_)));
+            self.waiting_bytes = self.waiting.iter().map(message_bytes).sum();
         }
-        let mut lost = 0;
-        while self.waiting_bytes > WAITING {
-            let Some(note) = self.waiting.pop_front() else { break };
-            self.waiting_bytes = self.waiting_bytes.saturating_sub(weight(&note));
-            lost += 1;
+        let mut dropped = 0;
+        while self.waiting_bytes > MAX_WAITING_BYTES {
+            let Some(message) = self.waiting.pop_front() else { break };
+            self.waiting_bytes = self.waiting_bytes.saturating_sub(message_bytes(&message));
+            dropped += 1;
         }
-        self.shared.lost.fetch_add(lost, Ordering::Relaxed);
-        let requests =
-            self.waiting.iter().filter(|note| matches!(note, LedgerMessage::Request(_))).count();
-        self.shared.waiting.store(requests as u64, Ordering::Relaxed);
+        self.shared.lost_requests.fetch_add(dropped, Ordering::Relaxed);
+        let requests = self
+            .waiting
+            .iter()
+            .filter(|message| matches!(message, LedgerMessage::Request(_)))
+            .count();
+        self.shared.waiting_requests.store(requests as u64, Ordering::Relaxed);
     }
 
     /// Makes room, when it is time or when bodies take too much.
-    fn tend(&mut self) {
+    fn run_maintenance(&mut self) {
         let settings = self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mono = self.clock.mono();
         let Some(file) = &mut self.file else { return };
-        let full = file.bodies > i64::try_from(settings.bodies_total).unwrap_or(i64::MAX);
-        if !full && self.tended.is_some_and(|at| mono.since(at) < TEND) {
+        let full = file.body_bytes > i64::try_from(settings.bodies_total).unwrap_or(i64::MAX);
+        if !full && self.last_maintenance.is_some_and(|at| mono.since(at) < MAINTENANCE_INTERVAL) {
             return;
         }
-        match retention::tend(file, &settings, self.clock.unix()) {
+        match retention::enforce(file, &settings, self.clock.unix()) {
             // What is left over is for the next time, so that new rows need not wait for old ones.
-            Ok(more) => self.tended = if more { None } else { Some(mono) },
-            Err(trouble) => {
+            Ok(more) => self.last_maintenance = if more { None } else { Some(mono) },
+            Err(error) => {
                 self.file = None;
-                self.trouble(trouble);
+                self.handle_error(error);
             }
         }
     }
 }
 
-fn weight(note: &LedgerMessage) -> usize {
-    match note {
-        LedgerMessage::Body(body) => body.memory_bytes() + ROW,
-        LedgerMessage::Request(_) => ROW,
+fn message_bytes(message: &LedgerMessage) -> usize {
+    match message {
+        LedgerMessage::Body(body) => body.memory_bytes() + REQUEST_BYTES,
+        LedgerMessage::Request(_) => REQUEST_BYTES,
         LedgerMessage::Close | LedgerMessage::Flush(_) | LedgerMessage::Tick => 0,
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     base::id::RequestId,
     config::settings::Project,
     control::{
-        history::Full,
+        history::RequestDetail,
         story::{self, Kind, Part, Who},
     },
     events::sink::ExchangeSide,
@@ -55,13 +55,13 @@ pub(super) async fn answer(
         ));
     }
     let turns: Vec<Value> = found.turns.iter().map(|full| turn(gate, full)).collect();
-    let next = found.turns.last().filter(|_| found.more).map(|full| full.record.id.to_string());
+    let next = found.turns.last().filter(|_| found.has_more).map(|full| full.record.id.to_string());
     Ok(
         json!({ "session_id": session, "project": &*project.name, "total": turns.len(), "turns": turns, "next": next }),
     )
 }
 
-fn turn(gate: &Gate, full: &Full) -> Value {
+fn turn(gate: &Gate, full: &RequestDetail) -> Value {
     let r = &full.record;
     let said = story::of(&gate.engine, full);
     let last = r.serving_attempt();
@@ -98,7 +98,7 @@ fn words(parts: &[Part]) -> Option<String> {
 }
 
 /// A body as it was kept, as text; of a long one beginning and end.
-fn body(full: &Full, side: ExchangeSide) -> Value {
+fn body(full: &RequestDetail, side: ExchangeSide) -> Value {
     match full.bodies.iter().find(|body| body.side == side) {
         Some(body) if body.tail.is_empty() => json!(body.head),
         Some(body) => json!({ "begins": body.head, "ends": body.tail, "bytes": body.total }),

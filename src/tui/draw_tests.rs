@@ -224,7 +224,7 @@ fn an_empty_proxy_says_what_to_try_and_a_restarted_one_where_the_day_is() {
         begun.contains("No requests since the start 3h12m ago. 205 were asked today: press 6 for"),
         "{begun}"
     );
-    app.sums.today.as_mut().unwrap().total = crate::control::history::Sums::default();
+    app.sums.today.as_mut().unwrap().total = crate::control::history::Totals::default();
     assert_snapshot!("live_empty_80x24", shown(&mut app, 80, 24));
 }
 
@@ -335,7 +335,7 @@ fn what_only_the_built_in_upstream_answered_is_no_empty_chart() {
     let view = app.sums.view.as_mut().unwrap();
     view.days.clear();
     view.rows.truncate(1);
-    view.total = crate::control::history::Sums { requests: 3, failed: 3, ..Default::default() };
+    view.total = crate::control::history::Totals { requests: 3, failed: 3, ..Default::default() };
     let text = shown(&mut app, 120, 40);
     assert!(
         !text.contains("by day") && !text.contains("estimated") && text.contains("Beside that 15"),
@@ -590,11 +590,11 @@ proptest! {
         if let Some(view) = &mut app.sums.view {
             for row in &mut view.rows {
                 row.name = next();
-                row.sums.requests = numbers[1];
-                row.sums.cost.0 = numbers[2] as i64;
-                row.sums.usage.cache_read = numbers[3];
+                row.totals.requests = numbers[1];
+                row.totals.cost.0 = numbers[2] as i64;
+                row.totals.usage.cache_read = numbers[3];
             }
-            view.days[0].sums.cost.0 = numbers[0] as i64;
+            view.days[0].totals.cost.0 = numbers[0] as i64;
         }
         if picks[4] > 128 {
             app.over = Some(Over::Request(crate::tui::app::Look::at(sample::id(8))));

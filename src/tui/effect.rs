@@ -2,19 +2,19 @@
 
 use crate::{
     base::id::RequestId,
-    control::{action::Action, history::GroupBy, story::TranscriptQuery},
+    control::{action::Action, history::GroupBy, story::Wish},
 };
 
 /// One wish; the loop carries it out and answers with a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    Action(Action),
+    Act(Action),
     /// Into the clipboard of the terminal.
     Copy(String),
     /// Opens a file in the reader's editor.
     Edit(String),
     /// The whole account of a request, as text.
-    FetchExplain {
+    FetchAccount {
         id: RequestId,
     },
     FetchHistory {
@@ -22,9 +22,9 @@ pub enum Effect {
         before: Option<RequestId>,
     },
     FetchSnapshot,
-    FetchTranscript {
+    FetchStory {
         id: RequestId,
-        query: TranscriptQuery,
+        wish: Wish,
     },
     /// Today's sums by key.
     FetchToday,

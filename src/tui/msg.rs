@@ -5,10 +5,10 @@ use ratatui::crossterm::event::{KeyEvent, MouseEvent};
 use crate::{
     base::id::RequestId,
     control::{
-        action::ActionReply,
-        history::{HistoryPage, UsageReport},
+        action::Reply,
+        history::{Page, UsageReport},
         snapshot::Snapshot,
-        story::RequestTranscript,
+        story::Story,
     },
     events::kind::Event,
 };
@@ -17,24 +17,24 @@ use crate::{
 #[derive(Clone, Debug)]
 pub enum Msg {
     /// The whole account of a request, or why there is none.
-    Explain {
+    Account {
         id: RequestId,
-        text: Result<String, String>,
+        said: Result<String, String>,
     },
     /// An act was answered, or could not be asked (`Err` says why).
-    ActionResult(Result<ActionReply, String>),
+    Answered(Result<Reply, String>),
     Event(Box<Event>),
     /// The editor could not be opened.
     EditorMissing,
     /// A page of the past for the filter it was asked with.
     History {
         filter: String,
-        page: Result<HistoryPage, String>,
+        page: Result<Page, String>,
     },
     Key(KeyEvent),
     /// The proxy is gone; how long until the next try.
-    Disconnected {
-        reason: String,
+    Lost {
+        why: String,
         retry_ms: u64,
     },
     Mouse(MouseEvent),
@@ -46,7 +46,7 @@ pub enum Msg {
     /// This viewer fell behind.
     Resync,
     Snapshot(Box<Snapshot>),
-    Transcript(Result<Box<RequestTranscript>, String>),
+    Story(Result<Box<Story>, String>),
     /// A second went by.
     Tick,
     Today(Result<Box<UsageReport>, String>),

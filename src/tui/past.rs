@@ -3,7 +3,7 @@
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
     control::{
-        history::{self, By, Page, View},
+        history::{self, GroupBy, Page, UsageReport},
         snapshot::Snapshot,
     },
     events::{live::LiveTotals, record::RequestRecord},
@@ -17,14 +17,14 @@ pub const DAYS: [u32; 4] = [1, 7, 30, 90];
 /// Sums, and whether newer ones are on their way.
 #[derive(Debug)]
 pub struct Sums {
-    pub by: By,
+    pub by: GroupBy,
     pub days: u32,
-    pub view: Option<Box<View>>,
+    pub view: Option<Box<UsageReport>>,
     /// Today, by key.
-    pub today: Option<Box<View>>,
+    pub today: Option<Box<UsageReport>>,
     /// Why there are none.
     pub error: Option<String>,
-    pub(super) asked: Option<(By, u32)>,
+    pub(super) asked: Option<(GroupBy, u32)>,
     pub(super) at: UnixMillis,
     pub(super) today_asked: bool,
     pub(super) today_at: UnixMillis,
@@ -32,7 +32,7 @@ pub struct Sums {
     pub(super) today_lost: bool,
     /// What ended since today's were told, and of that with the built-in upstream: the first is
     /// added to them.
-    pub(super) since: history::Sums,
+    pub(super) since: history::Totals,
     pub(super) since_demo: u64,
     /// Something happened since.
     pub(super) stale: bool,
@@ -42,7 +42,7 @@ pub struct Sums {
 impl Default for Sums {
     fn default() -> Self {
         Self {
-            by: By::Model,
+            by: GroupBy::Model,
             days: 7,
             view: None,
             today: None,
@@ -52,7 +52,7 @@ impl Default for Sums {
             today_asked: false,
             today_at: UnixMillis(0),
             today_lost: false,
-            since: history::Sums::default(),
+            since: history::Totals::default(),
             since_demo: 0,
             stale: true,
             today_stale: true,
@@ -63,8 +63,8 @@ impl Default for Sums {
 impl Sums {
     /// The next thing to tell apart by.
     pub(super) fn group(&mut self) {
-        let at = By::ALL.iter().position(|by| *by == self.by).unwrap_or(0);
-        self.by = By::ALL[(at + 1) % By::ALL.len()];
+        let at = GroupBy::ALL.iter().position(|by| *by == self.by).unwrap_or(0);
+        self.by = GroupBy::ALL[(at + 1) % GroupBy::ALL.len()];
     }
 
     /// The next span.
@@ -74,9 +74,9 @@ impl Sums {
     }
 
     /// Today's as they are told now.
-    pub(super) fn told(&mut self, view: Result<Box<View>, String>, at: UnixMillis) {
+    pub(super) fn told(&mut self, view: Result<Box<UsageReport>, String>, at: UnixMillis) {
         (self.today_asked, self.today_at, self.today_lost) = (false, at, view.is_err());
-        (self.since, self.since_demo) = (history::Sums::default(), 0);
+        (self.since, self.since_demo) = (history::Totals::default(), 0);
         self.today = view.ok();
     }
 
@@ -100,20 +100,20 @@ impl Sums {
 
     /// The sums as asked for, where they are there.
     #[must_use]
-    pub fn shown(&self) -> Option<&View> {
+    pub fn shown(&self) -> Option<&UsageReport> {
         self.view.as_deref().filter(|view| view.by == self.by)
     }
 }
 
 /// What was counted since the start, less what had been counted before.
-pub(super) fn counted(totals: &LiveTotals, before: &LiveTotals) -> history::Sums {
+pub(super) fn counted(totals: &LiveTotals, before: &LiveTotals) -> history::Totals {
     let cached = totals.cached.saturating_sub(before.cached);
-    let mut sums = history::Sums {
+    let mut sums = history::Totals {
         requests: totals.requests.saturating_sub(before.requests),
         failed: totals.failed.saturating_sub(before.failed),
         unpriced: totals.unpriced.saturating_sub(before.unpriced),
-        won: totals.affinity_cached.saturating_sub(before.affinity_cached),
-        ..history::Sums::default()
+        affinity_cache_read: totals.affinity_cached.saturating_sub(before.affinity_cached),
+        ..history::Totals::default()
     };
     sums.usage.input = totals.input.saturating_sub(before.input).saturating_sub(cached);
     sums.usage.cache_read = cached;

@@ -73,7 +73,7 @@ fn all(snapshot: &Snapshot, now: Now) -> Vec<Problem> {
     } else if snapshot.config.needs_restart {
         add(1, Role::Warn, text.restart.clone(), Screen::Config, None);
     }
-    if let Some(trouble) = snapshot.ledger.as_ref().and_then(|ledger| ledger.trouble.as_ref()) {
+    if let Some(trouble) = snapshot.ledger.as_ref().and_then(|ledger| ledger.problem.as_ref()) {
         add(4, Role::Warn, fill(&text.ledger, &[("what", trouble)]), Screen::Config, None);
     }
     for standing in &snapshot.alerts {

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     base::{clock::UnixMillis, id::RequestId, money::NanoUsd},
     control::{
-        history::View,
+        history::UsageReport,
         snapshot::{
             BalanceView, ConfigView, KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope,
             ModelView, ProbeView, Snapshot, Stats, UpstreamState, UpstreamView,
@@ -370,7 +370,7 @@ fn sums(requests: u64, input: u64, cached: u64, output: u64, nano: i64) -> Strin
 }
 
 /// Sums of a week, as the ledger tells them.
-pub(super) fn view(by: &str) -> View {
+pub(super) fn view(by: &str) -> UsageReport {
     let row = |name: &str, sums: String| format!(r#"{{"name":"{name}",{sums}}}"#);
     let rows = match by {
         "key" => vec![row("healthy/work", sums(61, 210_000, 64_000, 19_000, 920_000_000))],

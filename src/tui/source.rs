@@ -11,36 +11,36 @@ use crate::{
     base::id::RequestId,
     control::{
         action::Action,
-        client::{ControlClient, ControlError, EventStream, StreamItem},
-        history::{GroupBy, HistoryQuery, RequestDetail, UsageQuery, UsageReport},
-        story::{self, TranscriptQuery},
+        client::{Client, ClientError, EventStream, Told},
+        history::{GroupBy, HistoryQuestion, RequestDetail, UsageQuestion, UsageReport},
+        story::{self, Wish},
     },
 };
 
 /// Between tries to reach a proxy that is gone.
-const RETRY_DELAY: Duration = Duration::from_secs(3);
+const RETRY: Duration = Duration::from_secs(3);
 /// Acts under way at once; more than a hand can type.
-const MAX_PENDING_CALLS: usize = 16;
+const ACTS: usize = 16;
 /// Requests in one page of the past.
-const HISTORY_PAGE: usize = 200;
+const PAGE: usize = 200;
 
 /// Where the proxy is.
-pub struct ProxyConnection {
-    pub client: ControlClient,
+pub struct Connect {
+    pub client: Client,
     /// Finds the proxy again: a restarted one has a new token, perhaps another address.
-    pub reconnect: Box<dyn Fn() -> Option<ControlClient> + Send + Sync>,
+    pub reconnect: Box<dyn Fn() -> Option<Client> + Send + Sync>,
     /// Writes the account of a request, as commands print it.
     pub explain: fn(&RequestDetail) -> String,
 }
 
 /// What the loop asks of the proxy.
 #[derive(Debug)]
-pub(super) enum ControlCall {
-    Explain { id: RequestId },
-    Action(Action),
+pub(super) enum Ask {
+    Account { id: RequestId },
+    Act(Action),
     History { filter: String, before: Option<RequestId> },
     Snapshot,
-    Transcript { id: RequestId, query: TranscriptQuery },
+    Story { id: RequestId, wish: Wish },
     Today,
     Usage { by: GroupBy, days: u32 },
 }
@@ -49,26 +49,25 @@ pub(super) enum ControlCall {
 pub(super) const TOO_MANY: &str = "too many";
 pub(super) const UNREACHABLE: &str = "unreachable";
 
-type CallsInFlight = FuturesUnordered<Pin<Box<dyn Future<Output = Msg> + Send>>>;
+type Doing = FuturesUnordered<Pin<Box<dyn Future<Output = Msg> + Send>>>;
 
 /// Runs for as long as somebody listens to `tell`. A full `tell` makes the stream wait, until the
 /// proxy says that this viewer fell behind.
 pub(super) async fn follow(
-    connect: ProxyConnection,
-    mut asks: mpsc::Receiver<ControlCall>,
-    messages_tx: mpsc::Sender<Msg>,
+    connect: Connect,
+    mut asks: mpsc::Receiver<Ask>,
+    tell: mpsc::Sender<Msg>,
 ) {
-    let ProxyConnection { client, reconnect, explain } = connect;
+    let Connect { client, reconnect, explain } = connect;
     let mut client = Arc::new(client);
     loop {
-        let why = match open_events(&client, &messages_tx).await {
-            Ok(events) => serve_calls(&client, explain, events, &mut asks, &messages_tx).await,
+        let why = match begin(&client, &tell).await {
+            Ok(events) => attend(&client, explain, events, &mut asks, &tell).await,
             Err(e) => Some(e),
         };
         let Some(why) = why else { return };
-        let lost =
-            Msg::Disconnected { reason: why.to_string(), retry_ms: RETRY_DELAY.as_millis() as u64 };
-        if messages_tx.send(lost).await.is_err() || !wait_for_retry(&mut asks, &messages_tx).await {
+        let lost = Msg::Lost { why: why.to_string(), retry_ms: RETRY.as_millis() as u64 };
+        if tell.send(lost).await.is_err() || !wait(&mut asks, &tell).await {
             return;
         }
         if let Some(found) = reconnect() {
@@ -78,119 +77,95 @@ pub(super) async fn follow(
 }
 
 /// Events first, then the snapshot: what happens between is in both, and told apart by its number.
-async fn open_events(
-    client: &ControlClient,
-    messages_tx: &mpsc::Sender<Msg>,
-) -> Result<EventStream, ControlError> {
+async fn begin(client: &Client, tell: &mpsc::Sender<Msg>) -> Result<EventStream, ClientError> {
     let events = client.events().await?;
     let snapshot = client.snapshot().await?;
     // Whoever listened is gone; the next send ends this.
-    drop(messages_tx.send(Msg::Snapshot(Box::new(snapshot))).await);
+    drop(tell.send(Msg::Snapshot(Box::new(snapshot))).await);
     Ok(events)
 }
 
 /// Until the connection breaks (why), or nobody listens any more.
-async fn serve_calls(
-    client: &Arc<ControlClient>,
+async fn attend(
+    client: &Arc<Client>,
     explain: fn(&RequestDetail) -> String,
     mut events: EventStream,
-    asks: &mut mpsc::Receiver<ControlCall>,
-    messages_tx: &mpsc::Sender<Msg>,
-) -> Option<ControlError> {
-    let mut in_flight = CallsInFlight::new();
+    asks: &mut mpsc::Receiver<Ask>,
+    tell: &mpsc::Sender<Msg>,
+) -> Option<ClientError> {
+    let mut doing = Doing::new();
     loop {
         let msg = tokio::select! {
             told = events.next() => match told {
-                Ok(StreamItem::Event(event)) => Msg::Event(event),
-                Ok(StreamItem::Resync) => Msg::Resync,
+                Ok(Told::Event(event)) => Msg::Event(event),
+                Ok(Told::Resync) => Msg::Resync,
                 Err(e) => return Some(e),
             },
             ask = asks.recv() => {
                 match ask? {
-                    ControlCall::Action(_) if in_flight.len() >= MAX_PENDING_CALLS => Msg::ActionResult(Err(TOO_MANY.to_owned())),
+                    Ask::Act(_) if doing.len() >= ACTS => Msg::Answered(Err(TOO_MANY.to_owned())),
                     ask => {
-                        in_flight.push(Box::pin(run_call(Arc::clone(client), explain, ask)));
+                        doing.push(Box::pin(carry_out(Arc::clone(client), explain, ask)));
                         continue;
                     }
                 }
             }
-            Some(msg) = in_flight.next(), if !in_flight.is_empty() => msg,
+            Some(msg) = doing.next(), if !doing.is_empty() => msg,
         };
-        messages_tx.send(msg).await.ok()?;
+        tell.send(msg).await.ok()?;
     }
 }
 
-async fn run_call(
-    client: Arc<ControlClient>,
-    explain: fn(&RequestDetail) -> String,
-    ask: ControlCall,
-) -> Msg {
+async fn carry_out(client: Arc<Client>, explain: fn(&RequestDetail) -> String, ask: Ask) -> Msg {
     match ask {
-        ControlCall::Explain { id } => {
-            let full: Result<RequestDetail, ControlError> =
+        Ask::Account { id } => {
+            let full: Result<RequestDetail, ClientError> =
                 client.get_json(&format!("/aiproxy/v1/requests/{id}/full")).await;
-            Msg::Explain { id, text: full.map(|full| explain(&full)).map_err(|e| error_text(&e)) }
+            Msg::Account { id, said: full.map(|full| explain(&full)).map_err(|e| said(&e)) }
         }
-        ControlCall::Action(action) => {
-            Msg::ActionResult(client.send_action(&action).await.map_err(|e| error_text(&e)))
-        }
-        ControlCall::History { filter, before } => {
-            let question = HistoryQuery {
-                filter: filter.clone(),
-                since: None,
-                before_id: before,
-                limit: HISTORY_PAGE,
-            };
+        Ask::Act(action) => Msg::Answered(client.act(&action).await.map_err(|e| said(&e))),
+        Ask::History { filter, before } => {
+            let question =
+                HistoryQuestion { filter: filter.clone(), since: None, before, limit: PAGE };
             Msg::History {
                 filter,
-                page: client.get_json(&question.path()).await.map_err(|e| error_text(&e)),
+                page: client.get_json(&question.path()).await.map_err(|e| said(&e)),
             }
         }
-        ControlCall::Snapshot => match client.snapshot().await {
+        Ask::Snapshot => match client.snapshot().await {
             Ok(snapshot) => Msg::Snapshot(Box::new(snapshot)),
-            Err(e) => Msg::Disconnected { reason: e.to_string(), retry_ms: 0 },
+            Err(e) => Msg::Lost { why: e.to_string(), retry_ms: 0 },
         },
-        ControlCall::Transcript { id, query: wish } => Msg::Transcript(
-            client
-                .get_json(&story::transcript_path(id, wish))
-                .await
-                .map(Box::new)
-                .map_err(|e| error_text(&e)),
+        Ask::Story { id, wish } => Msg::Story(
+            client.get_json(&story::path(id, wish)).await.map(Box::new).map_err(|e| said(&e)),
         ),
-        ControlCall::Today => Msg::Today(fetch_usage(&client, GroupBy::Key, 1).await),
-        ControlCall::Usage { by, days } => Msg::Usage(fetch_usage(&client, by, days).await),
+        Ask::Today => Msg::Today(usage(&client, GroupBy::Key, 1).await),
+        Ask::Usage { by, days } => Msg::Usage(usage(&client, by, days).await),
     }
 }
 
-async fn fetch_usage(
-    client: &ControlClient,
-    by: GroupBy,
-    days: u32,
-) -> Result<Box<UsageReport>, String> {
-    let question = UsageQuery { by, since: format!("{days}d"), tz: String::new() };
-    client.get_json(&question.path()).await.map(Box::new).map_err(|e| error_text(&e))
+async fn usage(client: &Client, by: GroupBy, days: u32) -> Result<Box<UsageReport>, String> {
+    let question = UsageQuestion { by, since: format!("{days}d"), tz: String::new() };
+    client.get_json(&question.path()).await.map(Box::new).map_err(|e| said(&e))
 }
 
-fn error_text(e: &ControlError) -> String {
+fn said(e: &ClientError) -> String {
     e.hint().map_or_else(|| e.to_string(), |hint| format!("{e}; {hint}"))
 }
 
 /// Waits for the next try; acts asked meanwhile are refused. False when nobody listens any more.
-async fn wait_for_retry(
-    asks: &mut mpsc::Receiver<ControlCall>,
-    messages_tx: &mpsc::Sender<Msg>,
-) -> bool {
-    let mut pause = std::pin::pin!(sleep(RETRY_DELAY));
+async fn wait(asks: &mut mpsc::Receiver<Ask>, tell: &mpsc::Sender<Msg>) -> bool {
+    let mut pause = std::pin::pin!(sleep(RETRY));
     loop {
         tokio::select! {
             () = &mut pause => return true,
-            () = messages_tx.closed() => return false,
+            () = tell.closed() => return false,
             ask = asks.recv() => match ask {
                 None => return false,
                 // What was only to be looked at is asked again when the proxy is back.
-                Some(ControlCall::Explain { .. } | ControlCall::History { .. } | ControlCall::Snapshot | ControlCall::Transcript { .. } | ControlCall::Today | ControlCall::Usage { .. }) => {}
-                Some(ControlCall::Action(_)) => {
-                    if messages_tx.send(Msg::ActionResult(Err(UNREACHABLE.to_owned()))).await.is_err() {
+                Some(Ask::Account { .. } | Ask::History { .. } | Ask::Snapshot | Ask::Story { .. } | Ask::Today | Ask::Usage { .. }) => {}
+                Some(Ask::Act(_)) => {
+                    if tell.send(Msg::Answered(Err(UNREACHABLE.to_owned()))).await.is_err() {
                         return false;
                     }
                 }

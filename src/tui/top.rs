@@ -11,7 +11,7 @@ use super::{
     theme::Role,
     widgets::canvas::{Canvas, Span, span, spans_width},
 };
-use crate::{control::history::Sums, events::live::LiveTotals};
+use crate::{control::history::Totals, events::live::LiveTotals};
 
 /// Columns between the left side and the right one.
 const GAP: u16 = 2;
@@ -184,7 +184,7 @@ fn numbers(app: &App, now: Now) -> Vec<Part> {
     let input = sums.usage.input_total();
     let tokens = input.saturating_add(sums.usage.output_total());
     add(Leaves::Tokens, number(&text.tokens, tokens), Role::Text);
-    add(Leaves::Cost, sums.shown().to_string(), Role::Text);
+    add(Leaves::Cost, sums.displayed_cost().to_string(), Role::Text);
     if input > 0 && sums.requests >= 20 {
         let share = |tokens| format::share(tokens, input.max(20));
         add(
@@ -192,11 +192,11 @@ fn numbers(app: &App, now: Now) -> Vec<Part> {
             fill(&text.cache, &[("share", &share(sums.usage.cache_read))]),
             Role::Text,
         );
-        if sums.won > 0 {
+        if sums.affinity_cache_read > 0 {
             parts.push(part(
                 Leaves::Affinity,
                 "",
-                fill(&text.won, &[("won", &share(sums.won))]),
+                fill(&text.won, &[("won", &share(sums.affinity_cache_read))]),
                 Role::Text,
             ));
         }
@@ -206,7 +206,7 @@ fn numbers(app: &App, now: Now) -> Vec<Part> {
 
 /// What the ledger has of today, and what ended since it was asked; beside it, requests to the
 /// built-in upstream.
-fn today(app: &App) -> Option<(Sums, u64)> {
+fn today(app: &App) -> Option<(Totals, u64)> {
     let today = app.sums.today.as_ref()?;
     let mut sums = today.total;
     sums.add(&app.sums.since);
@@ -220,11 +220,11 @@ pub(super) fn requests_today(app: &App) -> Option<u64> {
 
 /// What today cost, as far as the ledger tells.
 pub(super) fn cost_today(app: &App) -> Option<String> {
-    today(app).map(|(sums, _)| sums.shown().to_string())
+    today(app).map(|(sums, _)| sums.displayed_cost().to_string())
 }
 
 /// What was counted since the proxy started.
-fn since_start(app: &App) -> Sums {
+fn since_start(app: &App) -> Totals {
     let totals = app.live().map(|live| live.totals).unwrap_or_default();
     past::counted(&totals, &LiveTotals::default())
 }

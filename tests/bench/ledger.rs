@@ -31,8 +31,8 @@ use aiproxy::{
         usage::Usage,
     },
     ledger::{
-        Ledger, Start,
-        usage::{By, Since},
+        Ledger, WriterConfig,
+        usage::{GroupBy, TimeRange},
     },
 };
 
@@ -134,14 +134,14 @@ fn main() {
         retention: Duration::from_secs(3_650 * 86_400),
         ..Settings::default()
     };
-    let start = Start {
+    let start = WriterConfig {
         path: home.path().join("ledger.db"),
         settings,
-        notes,
+        messages: notes,
         clock: Arc::new(SystemClock),
         redactor: Arc::new(Plain),
-        tell: Box::new(|_, text| println!("{text}")),
-        seen: Box::new(|_| ()),
+        report: Box::new(|_, text| println!("{text}")),
+        on_request: Box::new(|_| ()),
     };
     let ledger = Ledger::start(start).expect("a thread");
 
@@ -169,14 +169,14 @@ fn main() {
     let now = UnixMillis(START + rows * APART_MS);
     let mut late = Vec::new();
     for (by, since, bound) in [
-        (By::Model, Since::Days(1), Some(BOUND)),
-        (By::Model, Since::Days(90), Some(BOUND)),
-        (By::Project, Since::Days(365), Some(BOUND)),
-        (By::Day, Since::Days(365), Some(BOUND)),
-        (By::Key, Since::Days(365), Some(BOUND)),
+        (GroupBy::Model, TimeRange::Days(1), Some(BOUND)),
+        (GroupBy::Model, TimeRange::Days(90), Some(BOUND)),
+        (GroupBy::Project, TimeRange::Days(365), Some(BOUND)),
+        (GroupBy::Day, TimeRange::Days(365), Some(BOUND)),
+        (GroupBy::Key, TimeRange::Days(365), Some(BOUND)),
         // These read the rows themselves: of the last day and week.
-        (By::Model, Since::Ago(86_400_000), Some(BOUND)),
-        (By::Session, Since::Days(7), None),
+        (GroupBy::Model, TimeRange::Ago(86_400_000), Some(BOUND)),
+        (GroupBy::Session, TimeRange::Days(7), None),
     ] {
         let begun = Instant::now();
         let view =

@@ -31,7 +31,7 @@ use crate::{
         live::Live,
         record::{RequestRecord, RequestState},
     },
-    ledger::query::Full,
+    ledger::query::RequestDetail,
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -182,9 +182,13 @@ async fn show_one(
         None => None,
     };
     let full = match running {
-        Some(record) => {
-            Full { record, parts: Vec::new(), bodies: Vec::new(), demo: false, replay_of: None }
-        }
+        Some(record) => RequestDetail {
+            record,
+            bills: Vec::new(),
+            bodies: Vec::new(),
+            demo: false,
+            replay_of: None,
+        },
         None => books.full(id).await?,
     };
     if let Some(which) = body {
@@ -197,7 +201,7 @@ async fn show_one(
         let mut value = serde_json::to_value(&full.record)
             .map_err(|e| CliError::failed(format!("JSON: {e}")))?;
         if let Some(fields) = value.as_object_mut() {
-            fields.insert("parts".to_owned(), json!(full.parts));
+            fields.insert("parts".to_owned(), json!(full.bills));
             fields.insert("bodies".to_owned(), json!(full.bodies));
         }
         out::json(&value)?;

@@ -25,7 +25,7 @@ use crate::{
         kind::EventKind,
         record::{RequestRecord, RequestState},
     },
-    ledger::query::Full,
+    ledger::query::RequestDetail,
 };
 
 /// How often and after which time the new answer is looked for again.
@@ -49,7 +49,7 @@ pub(super) struct ReplayArgs {
 pub(super) async fn run(ctx: &Ctx, args: ReplayArgs) -> Result<Exit, CliError> {
     let reach = Reach::find(ctx).await?;
     // `last` means the same before and after.
-    let first: Full =
+    let first: RequestDetail =
         reach.client.get_json(&format!("/aiproxy/v1/requests/{}/full", word(&args.id)?)).await?;
     let first = first.record;
     // Listening begins before the request, so that its end is not missed.

@@ -14,7 +14,7 @@ use crate::{
         sink::ExchangeSide,
     },
     ir::usage::Usage,
-    ledger::query::Full,
+    ledger::query::RequestDetail,
 };
 
 /// What was sent, or what came back.
@@ -25,7 +25,7 @@ pub(in crate::cli) enum Which {
 }
 
 /// A body as it was kept; a gap in the middle is marked.
-pub(in crate::cli) fn body(full: &Full, which: Which) -> Option<String> {
+pub(in crate::cli) fn body(full: &RequestDetail, which: Which) -> Option<String> {
     let side = if which == Which::Request { ExchangeSide::Request } else { ExchangeSide::Answer };
     let body = full.bodies.iter().find(|body| body.side == side)?;
     if body.head.is_empty() && body.total > 0 {

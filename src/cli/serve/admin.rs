@@ -148,7 +148,7 @@ impl Hands {
         self.log.set(&settings.log.level);
         self.engine.apply(Arc::clone(&settings));
         if let Some(ledger) = &self.ledger {
-            ledger.apply(&settings.ledger);
+            ledger.apply_settings(&settings.ledger);
         }
         self.traces.want(settings.otlp.url.is_some());
         budgets::reload(&self.engine, self.ledger.as_ref()).await;

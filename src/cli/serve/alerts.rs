@@ -35,7 +35,7 @@ use crate::{
     ledger::{
         Ledger,
         query::QueryError,
-        usage::{By, Row, Since},
+        usage::{GroupBy, TimeRange, TotalsRow},
     },
     relay::engine::Engine,
     secrets::Secret,
@@ -236,14 +236,17 @@ impl Alarms {
         let at = self.engine.clock.unix();
         let asked = tokio::task::spawn_blocking(move || {
             let reader = ledger.reader()?;
-            let since = Since::Days(u32::try_from(spike::DAYS).unwrap_or(7) + 1);
-            Ok::<_, QueryError>((reader.day_of(at), reader.usage(By::Day, since, None, at)?.days))
+            let since = TimeRange::Days(u32::try_from(spike::DAYS).unwrap_or(7) + 1);
+            Ok::<_, QueryError>((
+                reader.day_name(at),
+                reader.usage(GroupBy::Day, since, None, at)?.days,
+            ))
         });
         // Without a ledger there is nothing to compare; that is told elsewhere.
         let Ok(Ok((today, days))) = asked.await else { return };
-        let used = |row: &Row| Use {
-            cost: row.sums.cost,
-            tokens: row.sums.usage.input_total().saturating_add(row.sums.usage.output_total()),
+        let used = |row: &TotalsRow| Use {
+            cost: row.totals.cost,
+            tokens: row.totals.usage.input_total().saturating_add(row.totals.usage.output_total()),
         };
         let now_used = days.iter().find(|row| row.name == today).map(used).unwrap_or_default();
         let before: Vec<Use> = days.iter().filter(|row| row.name != today).map(used).collect();
@@ -268,7 +271,7 @@ impl Alarms {
             ledger: self
                 .ledger
                 .as_ref()
-                .and_then(|ledger| ledger.status(&self.engine.sink).trouble),
+                .and_then(|ledger| ledger.status(&self.engine.sink).problem),
             unrecorded: self.engine.sink.unrecorded(),
             offline: self.engine.network.down(),
         }

@@ -9,8 +9,8 @@ use crate::{
     base::{clock::UnixMillis, money::NanoUsd},
     config::settings::Period,
     ledger::{
-        Ledger, Reader,
-        usage::{By, Since, View},
+        Ledger, LedgerReader,
+        usage::{GroupBy, TimeRange, UsageReport},
     },
     relay::engine::Engine,
     routing::budget::Holder,
@@ -39,12 +39,12 @@ pub(super) async fn reload(engine: &Arc<Engine>, ledger: Option<&Arc<Ledger>>) {
 fn learn(engine: &Engine, ledger: &Ledger, new: &[(Holder, Period, UnixMillis)]) {
     // A ledger that has no file yet knows nothing; what else may be wrong with it, it says itself.
     let Ok(reader) = ledger.reader() else { return };
-    let mut views: HashMap<(&'static str, i64), Option<View>> = HashMap::new();
+    let mut views: HashMap<(&'static str, i64), Option<UsageReport>> = HashMap::new();
     for (holder, per, from) in new {
         let by = match holder {
-            Holder::All | Holder::Project(_) => By::Project,
-            Holder::Upstream(_) => By::Upstream,
-            Holder::Key(_) => By::Key,
+            Holder::All | Holder::Project(_) => GroupBy::Project,
+            Holder::Upstream(_) => GroupBy::Upstream,
+            Holder::Key(_) => GroupBy::Key,
         };
         let view =
             views.entry((by.name(), from.0)).or_insert_with(|| sums(engine, &reader, by, *from));
@@ -56,14 +56,19 @@ fn learn(engine: &Engine, ledger: &Ledger, new: &[(Holder, Period, UnixMillis)])
 
 /// Since the day on which a period began: of days the ledger has sums, also where the requests
 /// themselves are gone.
-fn sums(engine: &Engine, reader: &Reader, by: By, from: UnixMillis) -> Option<View> {
+fn sums(
+    engine: &Engine,
+    reader: &LedgerReader,
+    by: GroupBy,
+    from: UnixMillis,
+) -> Option<UsageReport> {
     let day = Timestamp::from_millisecond(from.0).ok()?.to_zoned(reader.zone().clone()).date();
-    reader.usage(by, Since::Date(day), None, engine.clock.unix()).ok()
+    reader.usage(by, TimeRange::Date(day), None, engine.clock.unix()).ok()
 }
 
-fn spent(view: &View, holder: &Holder) -> NanoUsd {
+fn spent(view: &UsageReport, holder: &Holder) -> NanoUsd {
     let (Holder::Project(name) | Holder::Upstream(name) | Holder::Key(name)) = holder else {
         return view.total.cost;
     };
-    view.rows.iter().find(|row| *row.name == **name).map(|row| row.sums.cost).unwrap_or_default()
+    view.rows.iter().find(|row| *row.name == **name).map(|row| row.totals.cost).unwrap_or_default()
 }

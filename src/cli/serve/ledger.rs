@@ -11,7 +11,7 @@ use crate::{
         kind::{EventKind, Severity},
         sink::{LedgerEntry, LedgerMessage},
     },
-    ledger::{Ledger, Start},
+    ledger::{Ledger, WriterConfig},
     relay::engine::Engine,
 };
 
@@ -42,14 +42,14 @@ pub(super) fn start(
         tell(engine, Severity::Info, text);
     }
     let teller = Arc::clone(engine);
-    let start = Start {
+    let start = WriterConfig {
         path,
         settings,
-        notes,
+        messages: notes,
         clock: Arc::clone(&engine.clock),
         redactor: Arc::clone(&engine.redactor),
-        tell: Box::new(move |level, text| tell(&teller, level, text)),
-        seen,
+        report: Box::new(move |level, text| tell(&teller, level, text)),
+        on_request: seen,
     };
     match Ledger::start(start) {
         Ok(ledger) => Some(Arc::new(ledger)),

@@ -10,7 +10,7 @@ use crate::{
     control::history::Books,
     events::{record::RequestRecord, sink::ExchangeSide},
     ir::op::{Dialect, Op},
-    ledger::bodies::Shown,
+    ledger::bodies::BodyView,
     relay::replay::{self, Replay},
     server::paths::{self, Route},
 };
@@ -29,7 +29,7 @@ impl Hands {
         let record = full.record;
         let body = full.bodies.iter().find(|body| body.side == ExchangeSide::Request);
         let body = body
-            .filter(|body| body.whole())
+            .filter(|body| body.is_complete())
             .ok_or("its body was not kept whole (`bodies` under [ledger])")?;
         let generation = self.engine.generation();
         let project =
@@ -62,7 +62,7 @@ impl Hands {
 }
 
 /// Where the request came in; the ledger keeps dialect and operation of it.
-fn place(record: &RequestRecord, body: &Shown) -> Option<(String, Option<&'static str>)> {
+fn place(record: &RequestRecord, body: &BodyView) -> Option<(String, Option<&'static str>)> {
     let path = match (record.dialect, record.op) {
         (Dialect::Openai, Op::Chat) => "/v1/chat/completions",
         (Dialect::Openai, Op::Completions) => "/v1/completions",

@@ -21,23 +21,23 @@ use crate::{
         op::{Dialect, Op},
         usage::Usage,
     },
-    ledger::usage::{By, Since},
+    ledger::usage::{GroupBy, TimeRange},
 };
 
-struct Plain;
+struct SecretRedactor;
 
-impl Redactor for Plain {
+impl Redactor for SecretRedactor {
     fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         Cow::Owned(text.replace("sk-very-secret", "[redacted]"))
     }
 }
 
-struct World {
+struct TestLedger {
     home: tempfile::TempDir,
     clock: Arc<FakeClock>,
 }
 
-impl World {
+impl TestLedger {
     fn new() -> Self {
         Self { home: tempfile::tempdir().unwrap(), clock: Arc::default() }
     }
@@ -53,17 +53,17 @@ impl World {
     fn start_with(&self, settings: Settings) -> (LedgerQueue, Ledger, mpsc::Receiver<String>) {
         let (sink, notes) = LedgerQueue::new();
         sink.set_policy(BodyPolicy::All, settings.body_limit);
-        let (tell, told) = mpsc::channel();
-        let start = Start {
+        let (tell, reports) = mpsc::channel();
+        let start = WriterConfig {
             path: self.path(),
             settings,
-            notes,
+            messages: notes,
             clock: Arc::clone(&self.clock) as _,
-            redactor: Arc::new(Plain),
-            tell: Box::new(move |_, text| tell.send(text).unwrap_or_default()),
-            seen: Box::new(|_| ()),
+            redactor: Arc::new(SecretRedactor),
+            report: Box::new(move |_, text| tell.send(text).unwrap_or_default()),
+            on_request: Box::new(|_| ()),
         };
-        (sink, Ledger::start(start).unwrap(), told)
+        (sink, Ledger::start(start).unwrap(), reports)
     }
 
     fn entry(&self, n: i64) -> LedgerEntry {
@@ -175,8 +175,8 @@ fn spoil(path: &Path, from: usize, bytes: &[u8]) {
 
 #[tokio::test]
 async fn what_was_told_is_there_once_and_complete() {
-    let world = World::new();
-    let (sink, ledger, _told) = world.start();
+    let world = TestLedger::new();
+    let (sink, ledger, _reports) = world.start();
     let entry = world.entry(1);
     send(&sink, entry.clone());
     send(&sink, entry.clone());
@@ -185,25 +185,25 @@ async fn what_was_told_is_there_once_and_complete() {
 
     let reader = ledger.reader().unwrap();
     let history = reader.history(&all(), None, None, 10).unwrap();
-    let full = reader.full(&entry.record.id.to_string()).unwrap();
+    let full = reader.request_detail(&entry.record.id.to_string()).unwrap();
 
     assert_eq!(history.len(), 2, "a request that is told twice is there once");
     assert_eq!(
         serde_json::to_value(&full.record).unwrap(),
         serde_json::to_value(&entry.record).unwrap()
     );
-    assert_eq!(full.parts, entry.bills);
-    assert_eq!(reader.full("last").unwrap().record.requested_model, "smart_1".into());
-    assert!(matches!(reader.full("0"), Err(QueryError::Ambiguous(_))));
-    assert!(matches!(reader.full("ffff"), Err(QueryError::Unknown(_))));
-    assert!(matches!(reader.full("'; DROP TABLE request"), Err(QueryError::Unknown(_))));
+    assert_eq!(full.bills, entry.bills);
+    assert_eq!(reader.request_detail("last").unwrap().record.requested_model, "smart_1".into());
+    assert!(matches!(reader.request_detail("0"), Err(QueryError::Ambiguous(_))));
+    assert!(matches!(reader.request_detail("ffff"), Err(QueryError::Unknown(_))));
+    assert!(matches!(reader.request_detail("'; DROP TABLE request"), Err(QueryError::Unknown(_))));
     ledger.close(&sink).await;
 }
 
 #[tokio::test]
 async fn history_keeps_what_the_filter_of_the_dashboard_keeps() {
-    let world = World::new();
-    let (sink, ledger, _told) = world.start();
+    let world = TestLedger::new();
+    let (sink, ledger, _reports) = world.start();
     let entries: Vec<LedgerEntry> = (0..6)
         .map(|n| {
             let mut entry = world.entry(n);
@@ -289,8 +289,8 @@ async fn history_keeps_what_the_filter_of_the_dashboard_keeps() {
 
 #[tokio::test]
 async fn sums_by_day_are_the_sums_of_the_requests() {
-    let world = World::new();
-    let (sink, ledger, _told) = world.start();
+    let world = TestLedger::new();
+    let (sink, ledger, _reports) = world.start();
     for n in 0..50 {
         let mut entry = world.entry(n * 3_600);
         let record = Arc::make_mut(&mut entry.record);
@@ -338,16 +338,16 @@ async fn sums_by_day_are_the_sums_of_the_requests() {
     let reader = ledger.reader().unwrap();
     let now = UnixMillis(1_700_000_000_000 + 51 * 3_600_000);
     let first = UnixMillis(1_699_920_000_000);
-    for by in [By::Project, By::Upstream, By::Key, By::Client, By::Day] {
-        let days = reader.usage(by, Since::Days(30), None, now).unwrap();
-        let requests = reader.usage(by, Since::Moment(first), None, now).unwrap();
+    for by in [GroupBy::Project, GroupBy::Upstream, GroupBy::Key, GroupBy::Client, GroupBy::Day] {
+        let days = reader.usage(by, TimeRange::Days(30), None, now).unwrap();
+        let requests = reader.usage(by, TimeRange::Moment(first), None, now).unwrap();
         assert_eq!(days.rows, requests.rows, "{by:?}");
         assert_eq!(
             (days.total, days.demo, &days.days),
             (requests.total, requests.demo, &requests.days)
         );
     }
-    let view = reader.usage(By::Upstream, Since::Days(30), None, now).unwrap();
+    let view = reader.usage(GroupBy::Upstream, TimeRange::Days(30), None, now).unwrap();
     assert_eq!(
         (view.total.requests, view.demo.requests, view.total.unpriced, view.total.at_least),
         (40, 5, 5, 5)
@@ -359,7 +359,8 @@ async fn sums_by_day_are_the_sums_of_the_requests() {
     );
     assert_eq!(view.days.len(), 2, "on the first day nothing was asked that counts");
     assert_eq!(
-        reader.usage(By::Session, Since::Ago(10 * 3_600_000), None, now).unwrap().rows[0].name,
+        reader.usage(GroupBy::Session, TimeRange::Ago(10 * 3_600_000), None, now).unwrap().rows[0]
+            .name,
         "s1"
     );
     ledger.close(&sink).await;
@@ -372,8 +373,8 @@ async fn a_broken_file_is_moved_aside_and_said() {
         ("noise in the middle", 4_096, &[0xA7; 4_096][..]),
         ("noise at the beginning", 0, &[0x5C; 200][..]),
     ] {
-        let world = World::new();
-        let (sink, ledger, _told) = world.start();
+        let world = TestLedger::new();
+        let (sink, ledger, _reports) = world.start();
         send(&sink, world.entry(1));
         sink.flush().await;
         ledger.close(&sink).await;
@@ -384,11 +385,11 @@ async fn a_broken_file_is_moved_aside_and_said() {
             .unwrap();
         spoil(&world.path(), from, bytes);
 
-        let (sink, ledger, told) = world.start();
+        let (sink, ledger, reports) = world.start();
         send(&sink, world.entry(2));
         sink.flush().await;
 
-        let said = told.try_recv().unwrap_or_else(|_| panic!("{what}: nothing was said"));
+        let said = reports.try_recv().unwrap_or_else(|_| panic!("{what}: nothing was said"));
         assert!(said.contains("damaged") && said.contains("ledger.db.corrupt-"), "{what}: {said}");
         assert_eq!(
             ledger.reader().unwrap().history(&all(), None, None, 10).unwrap().len(),
@@ -400,36 +401,39 @@ async fn a_broken_file_is_moved_aside_and_said() {
             .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains(".corrupt-"))
             .count();
         assert!(aside >= 1, "{what}: the old file is kept");
-        assert_eq!(ledger.status(&sink).trouble, None);
+        assert_eq!(ledger.status(&sink).problem, None);
         ledger.close(&sink).await;
     }
 }
 
 #[tokio::test]
 async fn an_empty_file_is_a_new_ledger() {
-    let world = World::new();
+    let world = TestLedger::new();
     drop(fs::File::create(world.path()).unwrap());
-    let (sink, ledger, told) = world.start();
+    let (sink, ledger, reports) = world.start();
     send(&sink, world.entry(1));
     sink.flush().await;
     assert_eq!(ledger.reader().unwrap().history(&all(), None, None, 10).unwrap().len(), 1);
-    assert!(told.try_recv().is_err());
+    assert!(reports.try_recv().is_err());
     ledger.close(&sink).await;
 }
 
 #[tokio::test]
 async fn what_cannot_be_written_waits_and_is_written_later() {
-    let world = World::new();
+    let world = TestLedger::new();
     // A folder stands where the file belongs: as good as a disk that takes nothing.
     fs::create_dir(world.path()).unwrap();
-    let (sink, ledger, told) = world.start();
+    let (sink, ledger, reports) = world.start();
     for n in 0..100 {
         send(&sink, world.entry(n));
     }
     sink.flush().await;
-    assert!(told.try_recv().unwrap().contains("held in memory"));
-    assert_eq!((ledger.status(&sink).waiting, ledger.status(&sink).lost), (100, 0));
-    assert!(ledger.status(&sink).trouble.is_some());
+    assert!(reports.try_recv().unwrap().contains("held in memory"));
+    assert_eq!(
+        (ledger.status(&sink).waiting_requests, ledger.status(&sink).lost_requests),
+        (100, 0)
+    );
+    assert!(ledger.status(&sink).problem.is_some());
 
     fs::remove_dir(world.path()).unwrap();
     sink.flush().await;
@@ -437,38 +441,38 @@ async fn what_cannot_be_written_waits_and_is_written_later() {
     assert_eq!(ledger.reader().unwrap().history(&all(), None, None, 1_000).unwrap().len(), 100);
     assert_eq!(
         ledger.status(&sink),
-        Status { path: world.path().display().to_string(), ..Status::default() }
+        LedgerStatus { path: world.path().display().to_string(), ..LedgerStatus::default() }
     );
-    assert!(told.try_iter().any(|text| text.contains("written again")));
+    assert!(reports.try_iter().any(|text| text.contains("written again")));
     ledger.close(&sink).await;
 }
 
 #[tokio::test]
 async fn a_full_disk_degrades_and_recovers() {
-    let world = World::new();
-    let (sink, ledger, _told) = world.start();
+    let world = TestLedger::new();
+    let (sink, ledger, _reports) = world.start();
     send(&sink, world.entry(0));
     sink.flush().await;
     ledger.close(&sink).await;
     // A bound on pages is what a full disk looks like to SQLite.
-    let mut file = File::open(&world.path(), TimeZone::UTC).unwrap();
+    let mut file = LedgerFile::open(&world.path(), TimeZone::UTC).unwrap();
     let pages: i64 =
         file.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
     file.connection.pragma_update(None, "max_page_count", pages).unwrap();
     let notes: Vec<LedgerMessage> =
         (1..500).map(|n| LedgerMessage::Request(Box::new(world.entry(n)))).collect();
 
-    let full = file.write(notes.iter(), &Plain, UnixMillis(0));
+    let full = file.write_batch(notes.iter(), &SecretRedactor, UnixMillis(0));
     assert!(
-        matches!(&full, Err(Trouble::Passing(text)) if text.contains("disk is full")),
+        matches!(&full, Err(StoreError::Transient(text)) if text.contains("disk is full")),
         "{full:?}"
     );
 
     file.connection.pragma_update(None, "max_page_count", 1_000_000).unwrap();
-    file.write(notes.iter(), &Plain, UnixMillis(0)).unwrap();
+    file.write_batch(notes.iter(), &SecretRedactor, UnixMillis(0)).unwrap();
     drop(file);
     assert_eq!(
-        Reader::open(&world.path(), TimeZone::UTC)
+        LedgerReader::open(&world.path(), TimeZone::UTC)
             .unwrap()
             .history(&all(), None, None, 1_000)
             .unwrap()
@@ -479,10 +483,10 @@ async fn a_full_disk_degrades_and_recovers() {
 
 #[tokio::test]
 async fn memory_is_bounded_while_nothing_can_be_written() {
-    let world = World::new();
+    let world = TestLedger::new();
     fs::create_dir(world.path()).unwrap();
-    let (sink, ledger, _told) = world.start();
-    let many = u64::try_from(WAITING / ROW).unwrap() + 1_000;
+    let (sink, ledger, _reports) = world.start();
+    let many = u64::try_from(MAX_WAITING_BYTES / REQUEST_BYTES).unwrap() + 1_000;
     for round in 0..many.div_ceil(10_000) {
         for n in 0..10_000.min(many - round * 10_000) {
             send(&sink, world.entry(i64::try_from(n).unwrap()));
@@ -490,14 +494,14 @@ async fn memory_is_bounded_while_nothing_can_be_written() {
         sink.flush().await;
     }
     let status = ledger.status(&sink);
-    assert_eq!((status.waiting, status.lost), (many - 1_000, 1_000));
+    assert_eq!((status.waiting_requests, status.lost_requests), (many - 1_000, 1_000));
     ledger.close(&sink).await;
 }
 
 #[tokio::test]
 async fn a_newer_file_is_left_as_it_is() {
-    let world = World::new();
-    let (sink, ledger, _told) = world.start();
+    let world = TestLedger::new();
+    let (sink, ledger, _reports) = world.start();
     sink.flush().await;
     ledger.close(&sink).await;
     rusqlite::Connection::open(world.path())
@@ -505,26 +509,26 @@ async fn a_newer_file_is_left_as_it_is() {
         .pragma_update(None, "user_version", 99)
         .unwrap();
 
-    let (sink, ledger, told) = world.start();
+    let (sink, ledger, reports) = world.start();
     send(&sink, world.entry(1));
     sink.flush().await;
 
-    assert!(told.try_recv().unwrap().contains("newer aiproxy"));
+    assert!(reports.try_recv().unwrap().contains("newer aiproxy"));
     assert!(matches!(ledger.reader(), Err(QueryError::Newer)));
-    assert_eq!(ledger.status(&sink).waiting, 1);
+    assert_eq!(ledger.status(&sink).waiting_requests, 1);
     ledger.close(&sink).await;
 }
 
 #[tokio::test]
 async fn what_is_old_goes_and_no_secret_stays() {
-    let world = World::new();
+    let world = TestLedger::new();
     let settings = Settings {
         tz: "UTC".to_owned(),
         bodies_total: 200 << 10,
         retention: Duration::from_secs(3_600),
         ..Settings::default()
     };
-    let (sink, ledger, _told) = world.start_with(settings);
+    let (sink, ledger, _reports) = world.start_with(settings);
     world.clock.advance(Duration::from_secs(7_000));
     let ids: Vec<RequestId> = (0..60)
         .map(|n| {
@@ -555,11 +559,16 @@ async fn what_is_old_goes_and_no_secret_stays() {
     let reader = ledger.reader().unwrap();
     let left = reader.history(&all(), None, None, 1_000).unwrap();
     assert!(left.len() < 35 && left.len() > 20, "{} requests are younger than an hour", left.len());
-    let bodies =
-        |id: RequestId| reader.full(&id.to_string()).map(|full| full.bodies.len()).unwrap_or(0);
+    let bodies = |id: RequestId| {
+        reader.request_detail(&id.to_string()).map(|full| full.bodies.len()).unwrap_or(0)
+    };
     assert_eq!((bodies(ids[59]), bodies(ids[40])), (1, 0), "the youngest bodies stay");
-    assert!(reader.full(&ids[59].to_string()).unwrap().bodies[0].head.starts_with("[redacted] "));
-    let days = reader.usage(By::Day, Since::Days(3), None, world.clock.unix()).unwrap();
+    assert!(
+        reader.request_detail(&ids[59].to_string()).unwrap().bodies[0]
+            .head
+            .starts_with("[redacted] ")
+    );
+    let days = reader.usage(GroupBy::Day, TimeRange::Days(3), None, world.clock.unix()).unwrap();
     assert_eq!(days.total.requests, 60, "sums outlive the requests");
     ledger.close(&sink).await;
     for entry in fs::read_dir(world.home.path()).unwrap() {
@@ -570,11 +579,11 @@ async fn what_is_old_goes_and_no_secret_stays() {
 
 #[tokio::test]
 async fn a_question_that_takes_too_long_can_be_ended() {
-    let world = World::new();
-    let (sink, ledger, _told) = world.start();
+    let world = TestLedger::new();
+    let (sink, ledger, _reports) = world.start();
     sink.flush().await;
     let reader = ledger.reader().unwrap();
-    let interrupter = reader.interrupter();
+    let interrupter = reader.interrupt_handle();
     let endless =
         "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
     let asking = std::thread::spawn(move || {

@@ -40,14 +40,17 @@ fn lines(app: &App, now: Now) -> Vec<Vec<Span>> {
         Some(ledger) => {
             let mut said = vec![ledger.path.clone()];
             let number = |text: &str, n: u64| fill(text, &[("n", &format::count(n))]);
-            let lost = ledger.lost.saturating_add(ledger.unrecorded);
+            let lost = ledger.lost_requests.saturating_add(ledger.unrecorded);
             said.extend((lost > 0).then(|| number(&text.ledger_lost, lost)));
-            said.extend((ledger.skipped > 0).then(|| number(&text.ledger_skipped, ledger.skipped)));
             said.extend(
-                (ledger.waiting > 0 && ledger.trouble.is_some())
-                    .then(|| number(&text.ledger_waits, ledger.waiting)),
+                (ledger.skipped_bodies > 0)
+                    .then(|| number(&text.ledger_skipped, ledger.skipped_bodies)),
             );
-            said.extend(ledger.trouble.clone());
+            said.extend(
+                (ledger.waiting_requests > 0 && ledger.problem.is_some())
+                    .then(|| number(&text.ledger_waits, ledger.waiting_requests)),
+            );
+            said.extend(ledger.problem.clone());
             lines.push(fact(&text.ledger, said.join(" · ")));
         }
         None => lines.push(fact(&text.ledger, text.ledger_none.clone())),

@@ -9,7 +9,7 @@ use crate::{
         clock::UnixMillis,
     },
     control::{
-        history::Sums,
+        history::Totals,
         snapshot::{KeyHealth, KeyView, LimitLeft, ModelScope},
     },
     tui::{
@@ -36,7 +36,7 @@ pub(super) const ORDERS: [Order; 3] = [
 /// A key, with what the ledger has of it today.
 struct Row<'a> {
     key: &'a KeyView,
-    today: Option<&'a Sums>,
+    today: Option<&'a Totals>,
     /// Whether there is a ledger that would know.
     counted: bool,
 }
@@ -96,7 +96,7 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let sums = app.sums.today.as_deref();
     let today = |key: &KeyView| {
         sums.and_then(|view| view.rows.iter().find(|row| row.name == name_of(key)))
-            .map(|row| &row.sums)
+            .map(|row| &row.totals)
     };
     let shown: Vec<Row<'_>> =
         shown.iter().map(|key| Row { key, today: today(key), counted: sums.is_some() }).collect();
@@ -227,7 +227,7 @@ fn columns<'a>() -> [Column<Row<'a>>; 11] {
 
 fn today(row: &Row<'_>) -> Span {
     match row.today {
-        Some(sums) => span(sums.shown().to_string(), Role::Text),
+        Some(sums) => span(sums.displayed_cost().to_string(), Role::Text),
         None if row.counted => span("$0", Role::Dim),
         None => span(UNKNOWN, Role::Dim),
     }

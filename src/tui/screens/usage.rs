@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use super::{Order, budgets, window};
 use crate::{
     base::clean::{clean, truncate_middle},
-    control::history::{By, Row, Sums, View},
+    control::history::{GroupBy, Totals, TotalsRow, UsageReport},
     tui::{
         app::{App, Entry, RowId},
         format::{self, Now, UNKNOWN},
@@ -34,26 +34,26 @@ const SHARE: usize = 24;
 
 /// A row with its part of the most.
 struct Part<'a> {
-    row: &'a Row,
-    by: By,
+    row: &'a TotalsRow,
+    by: GroupBy,
     /// Thousandths of the largest.
     share: u64,
 }
 
-fn tokens(sums: &Sums) -> u64 {
+fn tokens(sums: &Totals) -> u64 {
     sums.usage.input_total().saturating_add(sums.usage.output_total())
 }
 
-fn visible(app: &App) -> Vec<&Row> {
+fn visible(app: &App) -> Vec<&TotalsRow> {
     let Some(view) = app.sums.shown() else { return Vec::new() };
     let place = app.place_of(super::Screen::Usage);
-    let mut rows: Vec<&Row> =
+    let mut rows: Vec<&TotalsRow> =
         view.rows.iter().filter(|row| place.filter.matches_names(&[&row.name])).collect();
     match place.sort {
-        1 => rows.sort_by_key(|row| std::cmp::Reverse(row.sums.requests)),
-        2 => rows.sort_by_key(|row| std::cmp::Reverse(tokens(&row.sums))),
+        1 => rows.sort_by_key(|row| std::cmp::Reverse(row.totals.requests)),
+        2 => rows.sort_by_key(|row| std::cmp::Reverse(tokens(&row.totals))),
         3 => rows.sort_by(|a, b| a.name.cmp(&b.name)),
-        _ if view.by == By::Day => rows.reverse(),
+        _ if view.by == GroupBy::Day => rows.reverse(),
         _ => {}
     }
     rows
@@ -73,16 +73,16 @@ pub(super) fn filter(app: &App, name: &str) -> Option<String> {
         return None;
     }
     Some(match by {
-        By::Client => format!("client:{name}"),
-        By::Day => return None,
-        By::Key => match name.split_once('/') {
+        GroupBy::Client => format!("client:{name}"),
+        GroupBy::Day => return None,
+        GroupBy::Key => match name.split_once('/') {
             Some((upstream, key)) => format!("upstream:{upstream} key:{key}"),
             None => format!("upstream:{name}"),
         },
-        By::Model => format!("model:{name}"),
-        By::Project => format!("project:{name}"),
-        By::Session => return None,
-        By::Upstream => format!("upstream:{name}"),
+        GroupBy::Model => format!("model:{name}"),
+        GroupBy::Project => format!("project:{name}"),
+        GroupBy::Session => return None,
+        GroupBy::Upstream => format!("upstream:{name}"),
     })
 }
 
@@ -101,7 +101,7 @@ pub(super) fn head_height(app: &App, body: Rect) -> u16 {
 /// Whether any day has something to show.
 fn has_bars(app: &App) -> bool {
     app.sums.shown().is_some_and(|view| {
-        view.days.iter().any(|day| !day.sums.cost.is_zero() || tokens(&day.sums) > 0)
+        view.days.iter().any(|day| !day.totals.cost.is_zero() || tokens(&day.totals) > 0)
     })
 }
 
@@ -154,11 +154,12 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     }
     let (shown, selected, following) =
         window(app, &rows, |row, id| RowId::Name(row.name.clone()) == *id);
-    let by_cost = view.rows.iter().any(|row| !row.sums.cost.is_zero());
-    let weight = |sums: &Sums| if by_cost { sums.cost.0.unsigned_abs() } else { tokens(sums) };
-    let most = view.rows.iter().map(|row| weight(&row.sums)).max().unwrap_or(0).max(1);
-    let part =
-        |row: &&Row| (u128::from(weight(&row.sums)) * 1_000).div_ceil(u128::from(most)) as u64;
+    let by_cost = view.rows.iter().any(|row| !row.totals.cost.is_zero());
+    let weight = |sums: &Totals| if by_cost { sums.cost.0.unsigned_abs() } else { tokens(sums) };
+    let most = view.rows.iter().map(|row| weight(&row.totals)).max().unwrap_or(0).max(1);
+    let part = |row: &&TotalsRow| {
+        (u128::from(weight(&row.totals)) * 1_000).div_ceil(u128::from(most)) as u64
+    };
     let shown: Vec<Part<'_>> =
         shown.iter().map(|row| Part { row, by: view.by, share: part(row) }).collect();
     let shown: Vec<&Part<'_>> = shown.iter().collect();
@@ -189,7 +190,7 @@ fn sums(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     };
     if let Some(view) = app.sums.shown() {
         left.push(span(format!("   {span_name} "), Role::Dim));
-        left.push(span(view.total.shown().to_string(), Role::Accent));
+        left.push(span(view.total.displayed_cost().to_string(), Role::Accent));
         let usage = &view.total.usage;
         left.push(span(
             format!(
@@ -202,13 +203,18 @@ fn sums(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
         ));
         if usage.input_total() > 0 {
             let share = |tokens| format::share(tokens, usage.input_total().max(20));
-            let said = if view.total.won > 0 && area.width >= 110 {
+            let said = if view.total.affinity_cache_read > 0 && area.width >= 110 {
                 &now.text.top.cache_won
             } else {
                 &now.text.top.cache
             };
-            let said =
-                fill(said, &[("share", &share(usage.cache_read)), ("won", &share(view.total.won))]);
+            let said = fill(
+                said,
+                &[
+                    ("share", &share(usage.cache_read)),
+                    ("won", &share(view.total.affinity_cache_read)),
+                ],
+            );
             left.push(span(format!(" · {said}"), Role::Text));
         }
     } else {
@@ -217,7 +223,7 @@ fn sums(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let mut right = Vec::new();
     if area.width >= 110 {
         right.push(span(format!("{} ", text.by), Role::Dim));
-        for by in By::ALL {
+        for by in GroupBy::ALL {
             let word = title(by)(now.text).to_lowercase();
             match by == app.sums.by {
                 true => right.push(span(format!("[{word}] "), Role::Accent)),
@@ -237,18 +243,22 @@ fn sums(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
 }
 
 /// A bar for each day up to today, the highest five lines high.
-fn days(view: &View, days: u32, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
+fn days(view: &UsageReport, days: u32, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let by_cost = !view.total.cost.is_zero();
     let count = i64::from(days.max(7));
-    let weight = |sums: &Sums| if by_cost { sums.cost.0.unsigned_abs() } else { tokens(sums) };
+    let weight = |sums: &Totals| if by_cost { sums.cost.0.unsigned_abs() } else { tokens(sums) };
     let today = now.day(now.at);
     let values: Vec<(i64, i64, u64, String)> = (0..count)
         .map(|back| {
             let (year, month, day) = format::date(today - (count - 1 - back));
             let name = format!("{year:04}-{month:02}-{day:02}");
-            let found = view.days.iter().find(|row| row.name == name).map(|row| &row.sums);
+            let found = view.days.iter().find(|row| row.name == name).map(|row| &row.totals);
             let said = found.map_or_else(String::new, |sums| {
-                if by_cost { sums.shown().to_string() } else { format::count(tokens(sums)) }
+                if by_cost {
+                    sums.displayed_cost().to_string()
+                } else {
+                    format::count(tokens(sums))
+                }
             });
             (month, day, found.map_or(0, weight), said)
         })
@@ -288,19 +298,19 @@ fn days(view: &View, days: u32, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     }
 }
 
-fn title(by: By) -> fn(&Texts) -> &str {
+fn title(by: GroupBy) -> fn(&Texts) -> &str {
     match by {
-        By::Client => |t| &t.col.client,
-        By::Day => |t| &t.col.day,
-        By::Key => |t| &t.col.key,
-        By::Model => |t| &t.col.model,
-        By::Project => |t| &t.col.project,
-        By::Session => |t| &t.col.session,
-        By::Upstream => |t| &t.col.upstream,
+        GroupBy::Client => |t| &t.col.client,
+        GroupBy::Day => |t| &t.col.day,
+        GroupBy::Key => |t| &t.col.key,
+        GroupBy::Model => |t| &t.col.model,
+        GroupBy::Project => |t| &t.col.project,
+        GroupBy::Session => |t| &t.col.session,
+        GroupBy::Upstream => |t| &t.col.upstream,
     }
 }
 
-fn columns<'a>(by: By) -> [Column<Part<'a>>; 9] {
+fn columns<'a>(by: GroupBy) -> [Column<Part<'a>>; 9] {
     [
         Column {
             title: title(by),
@@ -316,7 +326,7 @@ fn columns<'a>(by: By) -> [Column<Part<'a>>; 9] {
             max: 7,
             right: true,
             leaves: 7,
-            cell: |part, _, _| vec![amount(part.row.sums.requests)],
+            cell: |part, _, _| vec![amount(part.row.totals.requests)],
         },
         Column {
             title: |t| &t.col.failed,
@@ -324,7 +334,7 @@ fn columns<'a>(by: By) -> [Column<Part<'a>>; 9] {
             max: 7,
             right: true,
             leaves: 1,
-            cell: |part, _, _| vec![failed(&part.row.sums)],
+            cell: |part, _, _| vec![failed(&part.row.totals)],
         },
         Column {
             title: |t| &t.col.input,
@@ -332,7 +342,7 @@ fn columns<'a>(by: By) -> [Column<Part<'a>>; 9] {
             max: 8,
             right: true,
             leaves: 6,
-            cell: |part, _, _| vec![amount(part.row.sums.usage.input_total())],
+            cell: |part, _, _| vec![amount(part.row.totals.usage.input_total())],
         },
         Column {
             title: |t| &t.col.cached,
@@ -348,7 +358,7 @@ fn columns<'a>(by: By) -> [Column<Part<'a>>; 9] {
             max: 8,
             right: true,
             leaves: 8,
-            cell: |part, _, _| vec![amount(part.row.sums.usage.output_total())],
+            cell: |part, _, _| vec![amount(part.row.totals.usage.output_total())],
         },
         Column {
             title: |t| &t.col.reasoning,
@@ -356,7 +366,7 @@ fn columns<'a>(by: By) -> [Column<Part<'a>>; 9] {
             max: 8,
             right: true,
             leaves: 2,
-            cell: |part, _, _| vec![amount(part.row.sums.usage.reasoning)],
+            cell: |part, _, _| vec![amount(part.row.totals.usage.reasoning)],
         },
         Column {
             title: |t| &t.col.cost,
@@ -364,7 +374,7 @@ fn columns<'a>(by: By) -> [Column<Part<'a>>; 9] {
             max: 10,
             right: true,
             leaves: 0,
-            cell: |part, _, _| vec![span(part.row.sums.shown().to_string(), Role::Text)],
+            cell: |part, _, _| vec![span(part.row.totals.displayed_cost().to_string(), Role::Text)],
         },
         Column {
             title: |t| &t.col.share,
@@ -388,19 +398,19 @@ fn name(part: &Part<'_>, now: Now, room: usize) -> Span {
     span(truncate_middle(&clean(&part.row.name), room), Role::Text)
 }
 
-fn failed(sums: &Sums) -> Span {
+fn failed(sums: &Totals) -> Span {
     span(format::count(sums.failed), if sums.failed > 0 { Role::Warn } else { Role::Dim })
 }
 
 /// What came from prompt caches, with its share of the input. A session that was at home in the
 /// cache and is no more stands out.
 fn cached(part: &Part<'_>) -> Span {
-    let (read, all) = (part.row.sums.usage.cache_read, part.row.sums.usage.input_total());
+    let (read, all) = (part.row.totals.usage.cache_read, part.row.totals.usage.input_total());
     if read == 0 {
         return span(UNKNOWN, Role::Dim);
     }
     let percent = (u128::from(read) * 100 / u128::from(all.max(1))) as u64;
-    let poor = part.by == By::Session && part.row.sums.requests >= 5 && percent < 30;
+    let poor = part.by == GroupBy::Session && part.row.totals.requests >= 5 && percent < 30;
     span(
         format!("{} {percent:>3}%", format::count(read)),
         if poor { Role::Warn } else { Role::Text },

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     control::{
         action::Reply,
-        history::{By, Page},
+        history::{GroupBy, Page},
         story::{Part, Who, Wish},
     },
     events::record::RequestState,
@@ -392,9 +392,9 @@ fn a_copied_request_is_the_one_that_was_sent_where_that_is_known() {
 fn sums_are_asked_for_where_they_show_and_again_when_something_ended() {
     let mut app = app();
     let ask = |by, days| Effect::FetchUsage { by, days };
-    assert_eq!(press(&mut app, "5"), [ask(By::Model, 7)]);
-    assert_eq!(press(&mut app, "d"), [ask(By::Model, 30)]);
-    assert_eq!(press(&mut app, "o"), [ask(By::Project, 30)]);
+    assert_eq!(press(&mut app, "5"), [ask(GroupBy::Model, 7)]);
+    assert_eq!(press(&mut app, "d"), [ask(GroupBy::Model, 30)]);
+    assert_eq!(press(&mut app, "o"), [ask(GroupBy::Project, 30)]);
     assert_eq!(update(&mut app, Msg::Tick, later(9_000)), [], "nothing ended meanwhile");
 
     let ended = EventKind::Ended {
@@ -411,7 +411,7 @@ fn sums_are_asked_for_where_they_show_and_again_when_something_ended() {
     };
     assert_eq!(
         update(&mut app, event(42, ended), later(31_000)),
-        [Effect::FetchSnapshot, Effect::FetchToday, ask(By::Project, 30)]
+        [Effect::FetchSnapshot, Effect::FetchToday, ask(GroupBy::Project, 30)]
     );
 }
 
