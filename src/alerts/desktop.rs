@@ -6,10 +6,10 @@ use std::{collections::HashMap, io, process::Stdio, time::Duration};
 use tokio::{process::Command, time::timeout};
 
 /// None of these programs has a reason to take longer.
-const LONGEST: Duration = Duration::from_secs(10);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of our own environment they get what leads to the desktop, and nothing else: some variables hold
 /// keys.
-const VARIABLES: [&str; 18] = [
+const PASSED_VARIABLES: [&str; 18] = [
     "APPDATA",
     "DBUS_SESSION_BUS_ADDRESS",
     "DISPLAY",
@@ -31,7 +31,7 @@ const VARIABLES: [&str; 18] = [
 ];
 
 /// One way to show something: a program, what it is called with, and variables for it.
-struct Way {
+struct Notifier {
     program: &'static str,
     arguments: Vec<String>,
     variables: Vec<(&'static str, String)>,
@@ -42,38 +42,44 @@ struct Way {
 /// # Errors
 ///
 /// A sentence: there is no program for it, or it failed.
-pub async fn show(
+pub async fn show_notification(
     title: &str,
     text: &str,
     urgent: bool,
     env: &HashMap<String, String>,
 ) -> Result<&'static str, String> {
-    let ways = ways(title, text, urgent);
-    let names: Vec<&str> = ways.iter().map(|way| way.program).collect();
-    for way in ways {
-        let mut command = Command::new(way.program);
+    let notifiers = notifiers(title, text, urgent);
+    let names: Vec<&str> = notifiers.iter().map(|notifier| notifier.program).collect();
+    for notifier in notifiers {
+        let mut command = Command::new(notifier.program);
         command
-            .args(&way.arguments)
+            .args(&notifier.arguments)
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true);
-        command.envs(VARIABLES.iter().filter_map(|name| Some((*name, env.get(*name)?))));
-        command.envs(way.variables.iter().map(|(name, value)| (*name, value)));
-        match timeout(LONGEST, command.status()).await {
-            Ok(Ok(status)) if status.success() => return Ok(way.program),
+        command.envs(PASSED_VARIABLES.iter().filter_map(|name| Some((*name, env.get(*name)?))));
+        command.envs(notifier.variables.iter().map(|(name, value)| (*name, value)));
+        match timeout(COMMAND_TIMEOUT, command.status()).await {
+            Ok(Ok(status)) if status.success() => return Ok(notifier.program),
             Ok(Ok(status)) => {
                 return Err(format!(
                     "{} ended with {status}; is there a desktop session?",
-                    way.program
+                    notifier.program
                 ));
             }
             // The next one may be there.
             Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
-            Ok(Err(error)) => return Err(format!("{} cannot be started: {error}", way.program)),
+            Ok(Err(error)) => {
+                return Err(format!("{} cannot be started: {error}", notifier.program));
+            }
             Err(_) => {
-                return Err(format!("{} did not end within {} s", way.program, LONGEST.as_secs()));
+                return Err(format!(
+                    "{} did not end within {} s",
+                    notifier.program,
+                    COMMAND_TIMEOUT.as_secs()
+                ));
             }
         }
     }
@@ -81,17 +87,17 @@ pub async fn show(
 }
 
 #[cfg(not(any(target_os = "macos", windows)))]
-fn ways(title: &str, text: &str, urgent: bool) -> Vec<Way> {
+fn notifiers(title: &str, text: &str, urgent: bool) -> Vec<Notifier> {
     let urgency = if urgent { "critical" } else { "normal" };
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let to_strings = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     // Some desktops read markup in the text.
     let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let hints = format!("{{'urgency': <byte {}>}}", if urgent { 2 } else { 1 });
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     vec![
-        Way {
+        Notifier {
             program: "notify-send",
-            arguments: words(&[
+            arguments: to_strings(&[
                 "--app-name=aiproxy",
                 &format!("--urgency={urgency}"),
                 "--",
@@ -102,9 +108,9 @@ fn ways(title: &str, text: &str, urgent: bool) -> Vec<Way> {
         },
         // It comes with the desktop's own libraries, where the other has to be installed. It reads
         // its arguments as values.
-        Way {
+        Notifier {
             program: "gdbus",
-            arguments: words(&[
+            arguments: to_strings(&[
                 "call",
                 "--session",
                 "--timeout=5",
@@ -127,7 +133,7 @@ fn ways(title: &str, text: &str, urgent: bool) -> Vec<Way> {
 }
 
 #[cfg(target_os = "macos")]
-fn ways(title: &str, text: &str, _urgent: bool) -> Vec<Way> {
+fn ways(title: &str, text: &str, _urgent: bool) -> Vec<Notifier> {
     let script = [
         "on run argv",
         "display notification (item 2 of argv) with title (item 1 of argv)",
@@ -140,7 +146,7 @@ fn ways(title: &str, text: &str, _urgent: bool) -> Vec<Way> {
 }
 
 #[cfg(windows)]
-fn ways(title: &str, text: &str, _urgent: bool) -> Vec<Way> {
+fn ways(title: &str, text: &str, _urgent: bool) -> Vec<Notifier> {
     const SCRIPT: &str = "\
 $null = [Windows.UI.Notifications.ToastNotificationManager, Windows.UI.Notifications, ContentType = WindowsRuntime];\
 $t = [Windows.UI.Notifications.ToastNotificationManager]::GetTemplateContent([Windows.UI.Notifications.ToastTemplateType]::ToastText02);\
@@ -185,7 +191,8 @@ mod tests {
         ];
         let env: HashMap<String, String> =
             env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let shown = show("aiproxy: key rejected", "$(rm -rf ~) <b>`x`", true, &env).await;
+        let shown =
+            show_notification("aiproxy: key rejected", "$(rm -rf ~) <b>`x`", true, &env).await;
 
         assert_eq!(shown, Ok("notify-send"));
         let seen = std::fs::read_to_string(out).unwrap();

@@ -16,18 +16,18 @@ use crate::{
 
 /// An alert on its way.
 #[derive(Clone, Debug)]
-pub struct Message {
+pub struct AlertMessage {
     /// The same for every try and every way, so that who gets it twice can tell.
     pub id: String,
     pub at: UnixMillis,
     pub alert: Alert,
     /// Others that did not go out before it, as there were too many.
-    pub left_out: u32,
+    pub suppressed: u32,
     /// The machine's name, where it has one.
     pub host: String,
 }
 
-impl Message {
+impl AlertMessage {
     /// One line for people.
     #[must_use]
     pub fn title(&self) -> String {
@@ -50,7 +50,7 @@ impl Message {
     /// What happened, and how much else did.
     #[must_use]
     pub fn text(&self) -> String {
-        match self.left_out {
+        match self.suppressed {
             0 => self.alert.text.to_string(),
             n => format!("{} (and {n} more alerts before this one)", self.alert.text),
         }
@@ -58,13 +58,13 @@ impl Message {
 
     /// The body of the webhook; docs/observing.md describes it.
     #[must_use]
-    pub fn json(&self) -> Bytes {
-        let (upstream, key, model, project) = self.about();
+    pub fn webhook_body(&self) -> Bytes {
+        let (upstream, key, model, project) = self.subject_parts();
         let body = json!({
             "version": 1,
             "id": self.id,
             "at": self.at.to_string(),
-            "event": throttle::event(self.alert.kind).map_or("test", |event| event.name()),
+            "event": throttle::alert_event(self.alert.kind).map_or("test", |event| event.name()),
             "kind": self.alert.kind.name(),
             "level": self.alert.level,
             "subject": &*self.alert.subject,
@@ -74,7 +74,7 @@ impl Message {
             "project": project,
             "title": self.title(),
             "text": self.text(),
-            "left_out": self.left_out,
+            "left_out": self.suppressed,
             "host": self.host,
             "source": concat!("aiproxy/", env!("CARGO_PKG_VERSION")),
         });
@@ -82,7 +82,7 @@ impl Message {
     }
 
     /// The parts of the subject: upstream, key, model, project.
-    fn about(&self) -> (Option<&str>, Option<&str>, Option<&str>, Option<&str>) {
+    fn subject_parts(&self) -> (Option<&str>, Option<&str>, Option<&str>, Option<&str>) {
         let subject = &*self.alert.subject;
         // Budgets are of projects, upstreams, keys, or of everything.
         match subject.split_once(' ') {
@@ -112,8 +112,8 @@ impl Message {
     /// The body of a chat bot that takes interactive cards; signed in its way where there is a
     /// secret.
     #[must_use]
-    pub fn card(&self, secret: Option<&Secret>, now: UnixMillis) -> Bytes {
-        let colour = match self.alert.level {
+    pub fn card_body(&self, secret: Option<&Secret>, now: UnixMillis) -> Bytes {
+        let color = match self.alert.level {
             Severity::Error => "red",
             Severity::Info => "green",
             Severity::Warn => "orange",
@@ -123,7 +123,7 @@ impl Message {
             "msg_type": "interactive",
             "card": {
                 "config": { "wide_screen_mode": true },
-                "header": { "template": colour, "title": plain(&self.title()) },
+                "header": { "template": color, "title": plain(&self.title()) },
                 "elements": [
                     { "tag": "div", "text": plain(&self.text()) },
                     { "tag": "note", "elements": [plain(&format!("{} · {}", self.host, self.at))] },
@@ -144,7 +144,7 @@ impl Message {
 /// The header that proves where a webhook comes from: HMAC-SHA256 over the time, a dot and the
 /// body.
 #[must_use]
-pub fn signature(secret: &Secret, seconds: i64, body: &[u8]) -> String {
+pub fn webhook_signature(secret: &Secret, seconds: i64, body: &[u8]) -> String {
     let mut message = format!("{seconds}.").into_bytes();
     message.extend_from_slice(body);
     let digest: String = secret.sign(&message).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -155,18 +155,18 @@ pub fn signature(secret: &Secret, seconds: i64, body: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn message(what: AlertKind, subject: &str) -> Message {
+    fn message(what: AlertKind, subject: &str) -> AlertMessage {
         let alert = Alert {
             kind: what,
             subject: subject.into(),
             text: format!("{subject} is ill").into(),
             level: Severity::Error,
         };
-        Message {
+        AlertMessage {
             id: "abc".to_owned(),
             at: UnixMillis(1_700_000_000_000),
             alert,
-            left_out: 0,
+            suppressed: 0,
             host: "laptop".to_owned(),
         }
     }
@@ -185,13 +185,15 @@ mod tests {
             (AlertKind::Recovered, "ledger", ["", "", "", ""]),
             (AlertKind::Recovered, "groq", ["groq", "", "", ""]),
         ] {
-            let told: Value = serde_json::from_slice(&message(what, subject).json()).unwrap();
+            let told: Value =
+                serde_json::from_slice(&message(what, subject).webhook_body()).unwrap();
             let found = ["upstream", "key", "model", "project"]
                 .map(|name| told[name].as_str().unwrap_or_default().to_owned());
             assert_eq!(found, want, "{subject}");
         }
         let told: Value =
-            serde_json::from_slice(&message(AlertKind::KeyRejected, "openai/work").json()).unwrap();
+            serde_json::from_slice(&message(AlertKind::KeyRejected, "openai/work").webhook_body())
+                .unwrap();
         assert_eq!(
             (told["event"].as_str(), told["kind"].as_str(), told["level"].as_str()),
             (Some("key_down"), Some("key_rejected"), Some("error"))
@@ -204,7 +206,7 @@ mod tests {
 
     #[test]
     fn what_was_left_out_is_said() {
-        let many = Message { left_out: 3, ..message(AlertKind::UpstreamDown, "groq") };
+        let many = AlertMessage { suppressed: 3, ..message(AlertKind::UpstreamDown, "groq") };
         assert_eq!(many.text(), "groq is ill (and 3 more alerts before this one)");
     }
 
@@ -214,8 +216,8 @@ mod tests {
         let message = message(AlertKind::UpstreamDown, "groq");
         let read = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
         let (bare, signed) = (
-            read(&message.card(None, now)),
-            read(&message.card(Some(&Secret::new("s3".to_owned())), now)),
+            read(&message.card_body(None, now)),
+            read(&message.card_body(Some(&Secret::new("s3".to_owned())), now)),
         );
 
         assert!(bare.get("sign").is_none());
@@ -229,6 +231,9 @@ mod tests {
     fn a_signature_can_be_checked_with_any_hmac() {
         // printf '1700000000.{}' | openssl dgst -sha256 -hmac secret
         let want = "sha256=b8569b78799ff9e3cbff0fc2d63a33a2b57f3282abd07c37ae5e8e7d79a5f163";
-        assert_eq!(signature(&Secret::new("secret".to_owned()), 1_700_000_000, b"{}"), want);
+        assert_eq!(
+            webhook_signature(&Secret::new("secret".to_owned()), 1_700_000_000, b"{}"),
+            want
+        );
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 
-use super::message::{self, Message};
+use super::message::{self, AlertMessage};
 use crate::{
     base::{clean, clock::UnixMillis},
     config::settings::OutboundUrl,
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Pauses between tries; then it is given up.
-pub const PAUSES: [Duration; 5] = [
+pub const RETRY_DELAYS: [Duration; 5] = [
     Duration::from_secs(1),
     Duration::from_secs(4),
     Duration::from_secs(15),
@@ -25,12 +25,12 @@ pub const PAUSES: [Duration; 5] = [
 
 /// What kind of receiver an address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum ReceiverKind {
     Card,
     Webhook,
 }
 
-impl Form {
+impl ReceiverKind {
     /// The key of the config that names it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -43,46 +43,46 @@ impl Form {
 
 /// How a try went.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Try {
-    Done,
+pub enum DeliveryResult {
+    Delivered,
     /// Another try may help, after this if it was told.
-    Again {
-        why: String,
-        after: Option<Duration>,
+    Retry {
+        reason: String,
+        retry_after: Option<Duration>,
     },
-    Refused {
-        why: String,
+    Rejected {
+        reason: String,
     },
 }
 
 /// One try.
-pub async fn once(
+pub async fn deliver_once(
     poster: &WebhookClient,
     url: &OutboundUrl,
-    form: Form,
+    receiver: ReceiverKind,
     secret: Option<&Secret>,
-    message: &Message,
+    message: &AlertMessage,
     now: UnixMillis,
-) -> Try {
+) -> DeliveryResult {
     let mut headers = HeaderMap::new();
-    let body = match form {
-        Form::Card => message.card(secret, now),
-        Form::Webhook => {
-            let body = message.json();
-            dress(&mut headers, secret, message, now, &body);
+    let body = match receiver {
+        ReceiverKind::Card => message.card_body(secret, now),
+        ReceiverKind::Webhook => {
+            let body = message.webhook_body();
+            set_headers(&mut headers, secret, message, now, &body);
             body
         }
     };
     match poster.post(url, headers, &[], body).await {
-        Ok(answered) => judge(form, url, &answered),
-        Err(fault) => Try::Again { why: fault.message, after: None },
+        Ok(response) => classify_response(receiver, url, &response),
+        Err(fault) => DeliveryResult::Retry { reason: fault.message, retry_after: None },
     }
 }
 
-fn dress(
+fn set_headers(
     headers: &mut HeaderMap,
     secret: Option<&Secret>,
-    message: &Message,
+    message: &AlertMessage,
     now: UnixMillis,
     body: &Bytes,
 ) {
@@ -96,40 +96,44 @@ fn dress(
     put("x-aiproxy-id", message.id.clone());
     put("x-aiproxy-timestamp", seconds.to_string());
     if let Some(secret) = secret {
-        put("x-aiproxy-signature", message::signature(secret, seconds, body));
+        put("x-aiproxy-signature", message::webhook_signature(secret, seconds, body));
     }
 }
 
-fn judge(form: Form, url: &OutboundUrl, answered: &WebhookResponse) -> Try {
-    let status = answered.status;
+fn classify_response(
+    receiver: ReceiverKind,
+    url: &OutboundUrl,
+    response: &WebhookResponse,
+) -> DeliveryResult {
+    let status = response.status;
     if !status.is_success() {
         let why = format!("{} answered {}", url.origin(), status.as_u16());
-        let again = status.is_server_error()
+        let is_retryable = status.is_server_error()
             || matches!(
                 status,
                 StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
             );
-        return if again {
-            Try::Again { why, after: answered.retry_after }
+        return if is_retryable {
+            DeliveryResult::Retry { reason: why, retry_after: response.retry_after }
         } else {
-            Try::Refused { why }
+            DeliveryResult::Rejected { reason: why }
         };
     }
-    if form == Form::Webhook {
-        return Try::Done;
+    if receiver == ReceiverKind::Webhook {
+        return DeliveryResult::Delivered;
     }
     // Bots answer 200 and say in the body what is wrong.
-    let said: Value = serde_json::from_slice(&answered.body).unwrap_or_default();
-    match said["code"].as_i64().or_else(|| said["StatusCode"].as_i64()) {
-        None | Some(0) => Try::Done,
+    let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+    match body["code"].as_i64().or_else(|| body["StatusCode"].as_i64()) {
+        None | Some(0) => DeliveryResult::Delivered,
         Some(code) => {
-            let text = clean::clean(said["msg"].as_str().unwrap_or_default());
+            let text = clean::clean(body["msg"].as_str().unwrap_or_default());
             let why = format!("{} said {code}: {}", url.origin(), clean::truncate_end(&text, 200));
             // Too many messages.
             if matches!(code, 9_499 | 11_232) {
-                Try::Again { why, after: None }
+                DeliveryResult::Retry { reason: why, retry_after: None }
             } else {
-                Try::Refused { why }
+                DeliveryResult::Rejected { reason: why }
             }
         }
     }
@@ -161,27 +165,27 @@ mod tests {
     #[test]
     fn only_what_may_pass_is_tried_again_and_no_path_is_told() {
         for (form, status, body, want) in [
-            (Form::Webhook, 200, "", "done"),
-            (Form::Webhook, 204, "", "done"),
-            (Form::Webhook, 400, "", "refused"),
-            (Form::Webhook, 302, "", "refused"),
-            (Form::Webhook, 429, "", "again"),
-            (Form::Webhook, 503, "", "again"),
-            (Form::Card, 200, r#"{"code":0,"msg":"success"}"#, "done"),
-            (Form::Card, 200, "", "done"),
-            (Form::Card, 200, r#"{"code":19021,"msg":"sign match fail"}"#, "refused"),
-            (Form::Card, 200, r#"{"code":11232,"msg":"frequency limited"}"#, "again"),
+            (ReceiverKind::Webhook, 200, "", "done"),
+            (ReceiverKind::Webhook, 204, "", "done"),
+            (ReceiverKind::Webhook, 400, "", "refused"),
+            (ReceiverKind::Webhook, 302, "", "refused"),
+            (ReceiverKind::Webhook, 429, "", "again"),
+            (ReceiverKind::Webhook, 503, "", "again"),
+            (ReceiverKind::Card, 200, r#"{"code":0,"msg":"success"}"#, "done"),
+            (ReceiverKind::Card, 200, "", "done"),
+            (ReceiverKind::Card, 200, r#"{"code":19021,"msg":"sign match fail"}"#, "refused"),
+            (ReceiverKind::Card, 200, r#"{"code":11232,"msg":"frequency limited"}"#, "again"),
         ] {
-            let found = match judge(form, &url(), &answered(status, body)) {
-                Try::Done => "done",
-                Try::Again { why, .. } => {
+            let found = match classify_response(form, &url(), &answered(status, body)) {
+                DeliveryResult::Delivered => "done",
+                DeliveryResult::Retry { reason: why, .. } => {
                     assert!(
                         why.starts_with("https://hooks.example ") && !why.contains("secret"),
                         "{why}"
                     );
                     "again"
                 }
-                Try::Refused { why } => {
+                DeliveryResult::Rejected { reason: why } => {
                     assert!(!why.contains("secret"), "{why}");
                     "refused"
                 }

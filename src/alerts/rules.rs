@@ -11,331 +11,368 @@ use crate::{
 };
 
 /// A rest shorter than this is everyday business, unless it goes on and on.
-const REST: Duration = Duration::from_secs(30);
+const MIN_DURATION: Duration = Duration::from_secs(30);
 /// So many attempts say something about a rate.
-const ATTEMPTS: u32 = 10;
+const MIN_ATTEMPTS: u32 = 10;
 /// Failed attempts of a hundred that are too many, and so few that it is over.
-const TOO_MANY: u32 = 50;
-const FEW: u32 = 20;
+const ALERT_ERROR_PERCENT: u32 = 50;
+const RECOVERY_ERROR_PERCENT: u32 = 20;
 
 /// How things stand.
 #[derive(Clone, Debug, Default)]
-pub struct Facts {
+pub struct AlertInputs {
     /// Those that are enabled.
-    pub upstreams: Vec<UpstreamFacts>,
+    pub upstreams: Vec<UpstreamAlertInputs>,
     /// Why the ledger is not written.
-    pub ledger: Option<String>,
+    pub ledger_error: Option<String>,
     /// Requests that found no place in the ledger, ever.
-    pub unrecorded: u64,
+    pub unrecorded_requests: u64,
     /// Our own network is down: nothing that fails now is anybody else's fault.
     pub offline: bool,
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct UpstreamFacts {
+pub struct UpstreamAlertInputs {
     pub name: String,
     /// Its circuit is open.
-    pub down: Option<Rest>,
+    pub outage: Option<AlertCooldown>,
     /// Those that are enabled and whose secret is known.
-    pub keys: Vec<KeyFacts>,
+    pub keys: Vec<KeyAlertInputs>,
     /// Attempts that it answered well, ever.
-    pub answered: u64,
+    pub success_count: u64,
     /// Attempts of the last minutes, and the failed ones among them.
-    pub attempts: u32,
-    pub errors: u32,
+    pub recent_attempts: u32,
+    pub recent_errors: u32,
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct KeyFacts {
+pub struct KeyAlertInputs {
     /// `upstream/label`.
     pub name: String,
     /// Its provider does not take it; the cause.
-    pub rejected: Option<String>,
+    pub rejection: Option<String>,
     /// For all models.
-    pub rests: Option<Rest>,
+    pub cooldown: Option<AlertCooldown>,
     /// For some of them.
-    pub models: Vec<(String, Rest)>,
+    pub model_cooldowns: Vec<(String, AlertCooldown)>,
 }
 
 /// Left alone, until when and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rest {
+pub struct AlertCooldown {
     pub until: Option<UnixMillis>,
     pub cause: Option<String>,
 }
 
-type Id = (AlertKind, Arc<str>);
+type AlertId = (AlertKind, Arc<str>);
 
 /// What was noticed so far.
 #[derive(Debug, Default)]
-pub struct Watch {
+pub struct AlertState {
     /// Troubles that an alert was raised for, and that are not known to be over.
-    raised: BTreeMap<Id, Raised>,
+    active: BTreeMap<AlertId, ActiveAlert>,
     /// Since when a trouble has been seen that may yet pass.
-    seen: BTreeMap<Id, UnixMillis>,
-    unrecorded: u64,
+    first_seen: BTreeMap<AlertId, UnixMillis>,
+    reported_unrecorded: u64,
 }
 
 #[derive(Debug)]
-struct Raised {
+struct ActiveAlert {
     since: UnixMillis,
     alert: Alert,
     /// What its upstream had answered by then.
-    answered: u64,
+    success_count: u64,
     /// It could be seen at the last look.
-    now: bool,
+    visible: bool,
 }
 
 /// A trouble that can be seen.
-struct Trouble {
+struct Condition {
     alert: Alert,
-    answered: u64,
+    success_count: u64,
     /// No need to wait and see.
-    lasts: bool,
+    immediate: bool,
 }
 
-impl Watch {
+impl AlertState {
     /// Looks at how things stand; what is new and what is over.
-    pub fn look(&mut self, facts: &Facts, now: UnixMillis) -> Vec<Alert> {
-        if facts.offline {
+    pub fn update(&mut self, inputs: &AlertInputs, now: UnixMillis) -> Vec<Alert> {
+        if inputs.offline {
             return Vec::new();
         }
-        let mut news = Vec::new();
-        if facts.unrecorded > self.unrecorded {
+        let mut alerts = Vec::new();
+        if inputs.unrecorded_requests > self.reported_unrecorded {
             let text = format!(
                 "{} requests are not in the ledger: it could not keep up",
-                facts.unrecorded - self.unrecorded
+                inputs.unrecorded_requests - self.reported_unrecorded
             );
-            self.unrecorded = facts.unrecorded;
-            news.push(alert(AlertKind::Ledger, "unrecorded requests", text, Severity::Error));
+            self.reported_unrecorded = inputs.unrecorded_requests;
+            alerts.push(new_alert(AlertKind::Ledger, "unrecorded requests", text, Severity::Error));
         }
-        let troubles: BTreeMap<Id, Trouble> = troubles(facts, now)
+        let conditions: BTreeMap<AlertId, Condition> = find_conditions(inputs, now)
             .into_iter()
-            .map(|trouble| ((trouble.alert.kind, Arc::clone(&trouble.alert.subject)), trouble))
+            .map(|condition| {
+                ((condition.alert.kind, Arc::clone(&condition.alert.subject)), condition)
+            })
             .collect();
-        self.seen.retain(|id, _| troubles.contains_key(id));
-        for raised in self.raised.values_mut() {
-            raised.now = false;
+        self.first_seen.retain(|id, _| conditions.contains_key(id));
+        for active in self.active.values_mut() {
+            active.visible = false;
         }
-        for (id, trouble) in &troubles {
-            if let Some(raised) = self.raised.get_mut(id) {
+        for (id, condition) in &conditions {
+            if let Some(active) = self.active.get_mut(id) {
                 // As it is by now: how long it still takes, how many failed.
-                (raised.now, raised.alert) = (true, trouble.alert.clone());
+                (active.visible, active.alert) = (true, condition.alert.clone());
                 continue;
             }
-            let since = *self.seen.entry(id.clone()).or_insert(now);
-            if trouble.lasts || span(since, now) >= REST {
-                news.push(trouble.alert.clone());
-                self.raised.insert(
+            let since = *self.first_seen.entry(id.clone()).or_insert(now);
+            if condition.immediate || duration_between(since, now) >= MIN_DURATION {
+                alerts.push(condition.alert.clone());
+                self.active.insert(
                     id.clone(),
-                    Raised {
+                    ActiveAlert {
                         since,
-                        alert: trouble.alert.clone(),
-                        answered: trouble.answered,
-                        now: true,
+                        alert: condition.alert.clone(),
+                        success_count: condition.success_count,
+                        visible: true,
                     },
                 );
             }
         }
-        self.raised.retain(|(what, subject), raised| {
-            if raised.now {
+        self.active.retain(|(what, subject), active| {
+            if active.visible {
                 return true;
             }
-            match fate(*what, subject, raised, facts, now) {
-                Fate::Stays => {
+            match resolution(*what, subject, active, inputs, now) {
+                Resolution::Ongoing => {
                     // Fewer fail than when it was told, and still too many.
-                    if let Some(found) = facts
+                    if let Some(found) = inputs
                         .upstreams
                         .iter()
                         .find(|found| *what == AlertKind::ErrorRate && *found.name == **subject)
                     {
-                        (raised.now, raised.alert.text) = (true, failing(found).into());
+                        (active.visible, active.alert.text) = (true, error_rate_text(found).into());
                     }
                     true
                 }
-                Fate::Gone => false,
-                Fate::Over(text) => {
-                    news.push(alert(AlertKind::Recovered, subject, text, Severity::Info));
+                Resolution::Dropped => false,
+                Resolution::Recovered(text) => {
+                    alerts.push(new_alert(AlertKind::Recovered, subject, text, Severity::Info));
                     false
                 }
             }
         });
-        news
+        alerts
     }
 
     /// The troubles that can be seen, and since when.
-    pub fn standing(&self) -> impl Iterator<Item = (UnixMillis, &Alert)> {
-        self.raised.values().filter(|raised| raised.now).map(|raised| (raised.since, &raised.alert))
+    pub fn visible_alerts(&self) -> impl Iterator<Item = (UnixMillis, &Alert)> {
+        self.active
+            .values()
+            .filter(|active| active.visible)
+            .map(|active| (active.since, &active.alert))
     }
 }
 
 /// What becomes of a trouble that cannot be seen any more.
-enum Fate {
+enum Resolution {
     /// What it was about is no more.
-    Gone,
-    Over(String),
+    Dropped,
+    Recovered(String),
     /// Nothing has proved yet that it is over.
-    Stays,
+    Ongoing,
 }
 
-fn fate(what: AlertKind, subject: &str, raised: &Raised, facts: &Facts, now: UnixMillis) -> Fate {
-    let took = units::print_duration(Duration::from_secs(span(raised.since, now).as_secs().max(1)));
-    let upstream = |name: &str| facts.upstreams.iter().find(|upstream| upstream.name == name);
+fn resolution(
+    what: AlertKind,
+    subject: &str,
+    active: &ActiveAlert,
+    inputs: &AlertInputs,
+    now: UnixMillis,
+) -> Resolution {
+    let elapsed = units::print_duration(Duration::from_secs(
+        duration_between(active.since, now).as_secs().max(1),
+    ));
+    let upstream = |name: &str| inputs.upstreams.iter().find(|upstream| upstream.name == name);
     match what {
         AlertKind::ErrorRate => match upstream(subject) {
-            Some(found) if found.attempts >= ATTEMPTS => {
-                if found.errors * 100 < found.attempts * FEW {
-                    Fate::Over(format!(
+            Some(found) if found.recent_attempts >= MIN_ATTEMPTS => {
+                if found.recent_errors * 100 < found.recent_attempts * RECOVERY_ERROR_PERCENT {
+                    Resolution::Recovered(format!(
                         "{subject} fails no more than usual: {} of the last {} attempts",
-                        found.errors, found.attempts
+                        found.recent_errors, found.recent_attempts
                     ))
                 } else {
-                    Fate::Stays
+                    Resolution::Ongoing
                 }
             }
             // Nobody asks it any more, so nobody can tell.
-            _ => Fate::Gone,
+            _ => Resolution::Dropped,
         },
-        AlertKind::KeyRejected => match facts
+        AlertKind::KeyRejected => match inputs
             .upstreams
             .iter()
             .flat_map(|upstream| &upstream.keys)
             .find(|key| *key.name == *subject)
         {
-            Some(_) => Fate::Over(format!("{subject} is in use again after {took}")),
-            None => Fate::Gone,
+            Some(_) => Resolution::Recovered(format!("{subject} is in use again after {elapsed}")),
+            None => Resolution::Dropped,
         },
         AlertKind::KeysCooling | AlertKind::UpstreamDown => {
             let name = subject.split_once(':').map_or(subject, |(upstream, _)| upstream);
             match upstream(name) {
                 // That a rest has ended is no proof: the next request tells.
-                Some(found) if found.answered <= raised.answered => Fate::Stays,
-                Some(_) => Fate::Over(format!("{subject} answers again after {took}")),
-                None => Fate::Gone,
+                Some(found) if found.success_count <= active.success_count => Resolution::Ongoing,
+                Some(_) => {
+                    Resolution::Recovered(format!("{subject} answers again after {elapsed}"))
+                }
+                None => Resolution::Dropped,
             }
         }
-        AlertKind::Ledger => Fate::Over(format!("the ledger is written again after {took}")),
+        AlertKind::Ledger => {
+            Resolution::Recovered(format!("the ledger is written again after {elapsed}"))
+        }
         AlertKind::BalanceLow
         | AlertKind::BudgetNear
         | AlertKind::BudgetSpent
         | AlertKind::Recovered
         | AlertKind::Test
-        | AlertKind::UsageSpike => Fate::Gone,
+        | AlertKind::UsageSpike => Resolution::Dropped,
     }
 }
 
-fn troubles(facts: &Facts, now: UnixMillis) -> Vec<Trouble> {
+fn find_conditions(inputs: &AlertInputs, now: UnixMillis) -> Vec<Condition> {
     let mut found = Vec::new();
-    if let Some(why) = &facts.ledger {
-        let alert = alert(
+    if let Some(why) = &inputs.ledger_error {
+        let alert = new_alert(
             AlertKind::Ledger,
             "ledger",
             format!("the ledger cannot be written: {why}"),
             Severity::Error,
         );
-        found.push(Trouble { alert, answered: 0, lasts: true });
+        found.push(Condition { alert, success_count: 0, immediate: true });
     }
-    for upstream in &facts.upstreams {
-        let mut add =
-            |alert, lasts| found.push(Trouble { alert, answered: upstream.answered, lasts });
+    for upstream in &inputs.upstreams {
+        let mut add = |alert, lasts| {
+            found.push(Condition { alert, success_count: upstream.success_count, immediate: lasts })
+        };
         let name = &upstream.name;
         for key in &upstream.keys {
-            if let Some(cause) = &key.rejected {
-                let text =
-                    format!("{} is rejected by its provider{}", key.name, because(Some(cause)));
-                add(alert(AlertKind::KeyRejected, &key.name, text, Severity::Error), true);
+            if let Some(cause) = &key.rejection {
+                let text = format!(
+                    "{} is rejected by its provider{}",
+                    key.name,
+                    cause_suffix(Some(cause))
+                );
+                add(new_alert(AlertKind::KeyRejected, &key.name, text, Severity::Error), true);
             }
         }
-        if let Some(rest) = &upstream.down {
+        if let Some(cooldown) = &upstream.outage {
             let text = format!(
                 "{name} is down{}{}",
-                next(", next try in ", rest.until, now),
-                because(rest.cause.as_ref())
+                retry_suffix(", next try in ", cooldown.until, now),
+                cause_suffix(cooldown.cause.as_ref())
             );
-            add(alert(AlertKind::UpstreamDown, name, text, Severity::Error), true);
+            add(new_alert(AlertKind::UpstreamDown, name, text, Severity::Error), true);
             continue;
         }
-        if upstream.attempts >= ATTEMPTS && upstream.errors * 100 >= upstream.attempts * TOO_MANY {
-            add(alert(AlertKind::ErrorRate, name, failing(upstream), Severity::Warn), true);
+        if upstream.recent_attempts >= MIN_ATTEMPTS
+            && upstream.recent_errors * 100 >= upstream.recent_attempts * ALERT_ERROR_PERCENT
+        {
+            add(
+                new_alert(AlertKind::ErrorRate, name, error_rate_text(upstream), Severity::Warn),
+                true,
+            );
         }
-        if let Some((subject, rest)) = all_rest(upstream, now) {
+        if let Some((subject, cooldown)) = all_keys_cooling(upstream, now) {
             let which = match upstream.keys.len() {
                 1 => format!("the only key of {subject} rests"),
                 n => format!("all {n} keys of {subject} rest"),
             };
             let text = format!(
                 "{which}{}{}",
-                next(", back in ", rest.until, now),
-                because(rest.cause.as_ref())
+                retry_suffix(", back in ", cooldown.until, now),
+                cause_suffix(cooldown.cause.as_ref())
             );
-            let lasts = rest.until.is_none_or(|until| span(now, until) >= REST);
-            add(alert(AlertKind::KeysCooling, &subject, text, Severity::Error), lasts);
+            let lasts =
+                cooldown.until.is_none_or(|until| duration_between(now, until) >= MIN_DURATION);
+            add(new_alert(AlertKind::KeysCooling, &subject, text, Severity::Error), lasts);
         }
     }
     found
 }
 
-fn failing(upstream: &UpstreamFacts) -> String {
+fn error_rate_text(upstream: &UpstreamAlertInputs) -> String {
     format!(
         "{} fails often: {} of the last {} attempts",
-        upstream.name, upstream.errors, upstream.attempts
+        upstream.name, upstream.recent_errors, upstream.recent_attempts
     )
 }
 
 /// Whether no key of an upstream can be used, for all models or for one, and when the first comes
 /// back.
-fn all_rest(upstream: &UpstreamFacts, now: UnixMillis) -> Option<(String, Rest)> {
-    let first = |rests: &[&Rest]| {
-        rests
+fn all_keys_cooling(
+    upstream: &UpstreamAlertInputs,
+    now: UnixMillis,
+) -> Option<(String, AlertCooldown)> {
+    let first = |cooldowns: &[&AlertCooldown]| {
+        cooldowns
             .iter()
             .copied()
             .min_by_key(|rest| rest.until.map_or(i64::MAX, |until| until.0))
             .cloned()
     };
-    let out = |key: &KeyFacts| key.rejected.is_some() || key.rests.is_some();
-    let whole: Vec<&Rest> = upstream.keys.iter().filter_map(|key| key.rests.as_ref()).collect();
+    let is_unusable = |key: &KeyAlertInputs| key.rejection.is_some() || key.cooldown.is_some();
+    let all_models: Vec<&AlertCooldown> =
+        upstream.keys.iter().filter_map(|key| key.cooldown.as_ref()).collect();
     // With every key rejected, that has been said of each.
-    if !whole.is_empty() && upstream.keys.iter().all(out) {
-        return Some((upstream.name.clone(), first(&whole)?));
+    if !all_models.is_empty() && upstream.keys.iter().all(is_unusable) {
+        return Some((upstream.name.clone(), first(&all_models)?));
     }
-    let mut models: Vec<&str> =
-        upstream.keys.iter().flat_map(|key| &key.models).map(|(model, _)| model.as_str()).collect();
+    let mut models: Vec<&str> = upstream
+        .keys
+        .iter()
+        .flat_map(|key| &key.model_cooldowns)
+        .map(|(model, _)| model.as_str())
+        .collect();
     models.sort_unstable();
     models.dedup();
-    let of = |key: &'_ KeyFacts, model: &str| {
-        key.models.iter().find(|(name, _)| name == model).map(|(_, rest)| rest.clone())
+    let of = |key: &'_ KeyAlertInputs, model: &str| {
+        key.model_cooldowns.iter().find(|(name, _)| name == model).map(|(_, rest)| rest.clone())
     };
     let all = models.into_iter().filter_map(|model| {
-        let rests: Option<Vec<Rest>> = upstream
+        let cooldowns: Option<Vec<AlertCooldown>> = upstream
             .keys
             .iter()
-            .filter(|key| key.rejected.is_none())
-            .map(|key| key.rests.clone().or_else(|| of(key, model)))
+            .filter(|key| key.rejection.is_none())
+            .map(|key| key.cooldown.clone().or_else(|| of(key, model)))
             .collect();
-        let rests = rests.filter(|rests| !rests.is_empty())?;
-        Some((format!("{}:{model}", upstream.name), first(&rests.iter().collect::<Vec<_>>())?))
+        let cooldowns = cooldowns.filter(|cooldowns| !cooldowns.is_empty())?;
+        Some((format!("{}:{model}", upstream.name), first(&cooldowns.iter().collect::<Vec<_>>())?))
     });
     // The one that is out the longest speaks for the others.
     all.max_by_key(|(_, rest)| rest.until.map_or(i64::MAX, |until| until.0))
         .filter(|(_, rest)| rest.until.is_none_or(|until| until > now))
 }
 
-fn alert(what: AlertKind, subject: &str, text: String, level: Severity) -> Alert {
+fn new_alert(what: AlertKind, subject: &str, text: String, level: Severity) -> Alert {
     Alert { kind: what, subject: subject.into(), text: text.into(), level }
 }
 
-fn because(cause: Option<&String>) -> String {
+fn cause_suffix(cause: Option<&String>) -> String {
     cause.map_or_else(String::new, |cause| format!(": {cause}"))
 }
 
-fn next(words: &str, until: Option<UnixMillis>, now: UnixMillis) -> String {
-    let left = until.map(|until| span(now, until).as_secs()).filter(|left| *left > 0);
-    left.map_or_else(String::new, |left| {
-        format!("{words}{}", units::print_duration(Duration::from_secs(left)))
+fn retry_suffix(prefix: &str, until: Option<UnixMillis>, now: UnixMillis) -> String {
+    let remaining = until
+        .map(|until| duration_between(now, until).as_secs())
+        .filter(|remaining| *remaining > 0);
+    remaining.map_or_else(String::new, |remaining| {
+        format!("{prefix}{}", units::print_duration(Duration::from_secs(remaining)))
     })
 }
 
-fn span(from: UnixMillis, to: UnixMillis) -> Duration {
+fn duration_between(from: UnixMillis, to: UnixMillis) -> Duration {
     Duration::from_millis(u64::try_from(to.0 - from.0).unwrap_or(0))
 }
 

@@ -9,33 +9,34 @@ use crate::{
 };
 
 /// Days that show what is usual.
-pub const DAYS: usize = 7;
+pub const BASELINE_DAYS: usize = 7;
 /// With fewer used days nothing is usual yet.
-const USED: usize = 2;
+const MIN_USED_DAYS: usize = 2;
 /// What is less than this is no matter for an alert.
-const LITTLE: Use = Use { cost: NanoUsd(1_000_000_000), tokens: 1_000_000 };
+const MIN_USE: DailyUse = DailyUse { cost: NanoUsd(1_000_000_000), tokens: 1_000_000 };
 
 /// What was used in a day.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Use {
+pub struct DailyUse {
     pub cost: NanoUsd,
     pub tokens: u64,
 }
 
 /// Compares today with the days before it; those without any use say nothing.
 #[must_use]
-pub fn look(today: Use, before: &[Use]) -> Option<Alert> {
-    let used: Vec<&Use> =
-        before.iter().filter(|day| day.tokens > 0 || !day.cost.is_zero()).collect();
-    if used.len() < USED {
+pub fn detect_spike(today: DailyUse, previous_days: &[DailyUse]) -> Option<Alert> {
+    let used_days: Vec<&DailyUse> =
+        previous_days.iter().filter(|day| day.tokens > 0 || !day.cost.is_zero()).collect();
+    if used_days.len() < MIN_USED_DAYS {
         return None;
     }
-    let days = used.len() as f64;
-    let cost = used.iter().map(|day| day.cost.dollars()).sum::<f64>() / days;
-    let tokens = used.iter().map(|day| day.tokens as f64).sum::<f64>() / days;
-    let text = if today.cost >= LITTLE.cost && today.cost.dollars() >= cost * factor(cost) {
+    let days = used_days.len() as f64;
+    let cost = used_days.iter().map(|day| day.cost.dollars()).sum::<f64>() / days;
+    let tokens = used_days.iter().map(|day| day.tokens as f64).sum::<f64>() / days;
+    let text = if today.cost >= MIN_USE.cost && today.cost.dollars() >= cost * spike_factor(cost) {
         format!("{} spent today, on other days it is {}", today.cost, NanoUsd::from_dollars(cost)?)
-    } else if today.tokens >= LITTLE.tokens && today.tokens as f64 >= tokens * factor(tokens / 1e6)
+    } else if today.tokens >= MIN_USE.tokens
+        && today.tokens as f64 >= tokens * spike_factor(tokens / 1e6)
     {
         format!(
             "{:.1} million tokens used today, on other days it is {:.1}",
@@ -55,8 +56,8 @@ pub fn look(today: Use, before: &[Use]) -> Option<Alert> {
 
 /// How many times the usual is too much: the more there is, the less it varies. Of dollars or of
 /// millions of tokens.
-fn factor(usual: f64) -> f64 {
-    match usual {
+fn spike_factor(average: f64) -> f64 {
+    match average {
         ..1.0 => 5.0,
         1.0..10.0 => 4.0,
         10.0..50.0 => 3.0,
@@ -69,8 +70,8 @@ fn factor(usual: f64) -> f64 {
 mod tests {
     use super::*;
 
-    fn day(dollars: i64, millions: u64) -> Use {
-        Use { cost: NanoUsd(dollars * 1_000_000_000), tokens: millions * 1_000_000 }
+    fn day(dollars: i64, millions: u64) -> DailyUse {
+        DailyUse { cost: NanoUsd(dollars * 1_000_000_000), tokens: millions * 1_000_000 }
     }
 
     #[test]
@@ -90,16 +91,16 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                look(today, before).map(|alert| alert.text.to_string()).as_deref(),
+                detect_spike(today, before).map(|alert| alert.text.to_string()).as_deref(),
                 want,
                 "{today:?}"
             );
         }
         // A first cent after two days of a tenth of one is nothing to speak of.
         let cents = [
-            Use { cost: NanoUsd(1_000_000), tokens: 10 },
-            Use { cost: NanoUsd(1_000_000), tokens: 10 },
+            DailyUse { cost: NanoUsd(1_000_000), tokens: 10 },
+            DailyUse { cost: NanoUsd(1_000_000), tokens: 10 },
         ];
-        assert_eq!(look(Use { cost: NanoUsd(10_000_000), tokens: 100 }, &cents), None);
+        assert_eq!(detect_spike(DailyUse { cost: NanoUsd(10_000_000), tokens: 100 }, &cents), None);
     }
 }

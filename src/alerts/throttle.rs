@@ -13,14 +13,14 @@ use crate::{
 };
 
 /// The same trouble is not told again within this time.
-const QUIET: Duration = Duration::from_secs(15 * 60);
+const REPEAT_INTERVAL: Duration = Duration::from_secs(15 * 60);
 /// No more than so many within [`WHILE`], whatever they are about.
-const MANY: usize = 20;
-const WHILE: Duration = Duration::from_secs(10 * 60);
+const MAX_ALERTS: usize = 20;
+const ALERT_WINDOW: Duration = Duration::from_secs(10 * 60);
 
 /// The word of the config that lets a kind out; `None` for what always goes.
 #[must_use]
-pub fn event(kind: AlertKind) -> Option<AlertEvent> {
+pub fn alert_event(kind: AlertKind) -> Option<AlertEvent> {
     Some(match kind {
         AlertKind::BalanceLow => AlertEvent::Balance,
         AlertKind::BudgetNear | AlertKind::BudgetSpent => AlertEvent::Budget,
@@ -37,56 +37,56 @@ pub fn event(kind: AlertKind) -> Option<AlertEvent> {
 /// What went out lately.
 #[derive(Debug, Default)]
 pub struct Throttle {
-    told: BTreeMap<(AlertKind, Arc<str>), Mono>,
+    last_sent: BTreeMap<(AlertKind, Arc<str>), Mono>,
     /// Subjects whose trouble went out: only their recovery is news.
-    troubled: BTreeMap<Arc<str>, Mono>,
-    lately: VecDeque<Mono>,
-    left_out: u32,
+    open_subjects: BTreeMap<Arc<str>, Mono>,
+    recent: VecDeque<Mono>,
+    suppressed: u32,
 }
 
 impl Throttle {
     /// Whether it goes; how many others were left out before it because there were too many.
-    pub fn pass(&mut self, alert: &Alert, wanted: &[AlertEvent], now: Mono) -> Option<u32> {
-        let Some(event) = event(alert.kind) else { return Some(0) };
+    pub fn admit(&mut self, alert: &Alert, wanted: &[AlertEvent], now: Mono) -> Option<u32> {
+        let Some(event) = alert_event(alert.kind) else { return Some(0) };
         if alert.kind == AlertKind::Recovered {
             // Taken out first: once it is over, the next trouble begins anew even where nobody
             // wants to hear of recoveries.
-            self.troubled.remove(&alert.subject).filter(|_| wanted.contains(&event))?;
-            return self.room(now);
+            self.open_subjects.remove(&alert.subject).filter(|_| wanted.contains(&event))?;
+            return self.reserve_slot(now);
         }
         if !wanted.contains(&event) {
             return None;
         }
-        self.told.retain(|_, at| now.since(*at) < QUIET);
+        self.last_sent.retain(|_, at| now.since(*at) < REPEAT_INTERVAL);
         let id = (alert.kind, Arc::clone(&alert.subject));
-        if self.told.contains_key(&id) {
+        if self.last_sent.contains_key(&id) {
             return None;
         }
-        let left_out = self.room(now)?;
-        self.told.insert(id, now);
-        self.troubled.insert(Arc::clone(&alert.subject), now);
+        let suppressed = self.reserve_slot(now)?;
+        self.last_sent.insert(id, now);
+        self.open_subjects.insert(Arc::clone(&alert.subject), now);
         // A trouble whose end nobody ever tells must not stay here for ever.
-        while self.troubled.len() > 1_000 {
+        while self.open_subjects.len() > 1_000 {
             let oldest = self
-                .troubled
+                .open_subjects
                 .iter()
                 .min_by_key(|(_, at)| **at)
                 .map(|(subject, _)| Arc::clone(subject))?;
-            self.troubled.remove(&oldest);
+            self.open_subjects.remove(&oldest);
         }
-        Some(left_out)
+        Some(suppressed)
     }
 
-    fn room(&mut self, now: Mono) -> Option<u32> {
-        while self.lately.front().is_some_and(|at| now.since(*at) >= WHILE) {
-            self.lately.pop_front();
+    fn reserve_slot(&mut self, now: Mono) -> Option<u32> {
+        while self.recent.front().is_some_and(|at| now.since(*at) >= ALERT_WINDOW) {
+            self.recent.pop_front();
         }
-        if self.lately.len() >= MANY {
-            self.left_out = self.left_out.saturating_add(1);
+        if self.recent.len() >= MAX_ALERTS {
+            self.suppressed = self.suppressed.saturating_add(1);
             return None;
         }
-        self.lately.push_back(now);
-        Some(std::mem::take(&mut self.left_out))
+        self.recent.push_back(now);
+        Some(std::mem::take(&mut self.suppressed))
     }
 }
 
@@ -113,7 +113,7 @@ mod tests {
             alert(AlertKind::UpstreamDown, "groq"),
             alert(AlertKind::Recovered, "groq"),
         );
-        let mut goes = |alert: &Alert, minute| throttle.pass(alert, &ALL, at(minute)).is_some();
+        let mut goes = |alert: &Alert, minute| throttle.admit(alert, &ALL, at(minute)).is_some();
 
         assert!(!goes(&well, 0), "nobody was told that it was ill");
         assert!(goes(&down, 1) && goes(&well, 2));
@@ -127,11 +127,11 @@ mod tests {
     fn what_is_not_wanted_does_not_go_and_a_test_always_does() {
         let mut throttle = Throttle::default();
         for _ in 0..2 {
-            assert_eq!(throttle.pass(&alert(AlertKind::ErrorRate, "groq"), &ALL, at(0)), None);
-            assert_eq!(throttle.pass(&alert(AlertKind::Test, "test"), &[], at(0)), Some(0));
+            assert_eq!(throttle.admit(&alert(AlertKind::ErrorRate, "groq"), &ALL, at(0)), None);
+            assert_eq!(throttle.admit(&alert(AlertKind::Test, "test"), &[], at(0)), Some(0));
         }
         assert_eq!(
-            throttle.pass(
+            throttle.admit(
                 &alert(AlertKind::UpstreamDown, "groq"),
                 &[AlertEvent::UpstreamDown],
                 at(0)
@@ -139,7 +139,11 @@ mod tests {
             Some(0)
         );
         assert_eq!(
-            throttle.pass(&alert(AlertKind::Recovered, "groq"), &[AlertEvent::UpstreamDown], at(0)),
+            throttle.admit(
+                &alert(AlertKind::Recovered, "groq"),
+                &[AlertEvent::UpstreamDown],
+                at(0)
+            ),
             None
         );
     }
@@ -149,11 +153,11 @@ mod tests {
         let mut throttle = Throttle::default();
         let goes = (0..50).filter(|n| {
             throttle
-                .pass(&alert(AlertKind::BudgetNear, &format!("project {n}")), &ALL, at(0))
+                .admit(&alert(AlertKind::BudgetNear, &format!("project {n}")), &ALL, at(0))
                 .is_some()
         });
-        assert_eq!(goes.count(), MANY);
-        assert_eq!(throttle.pass(&alert(AlertKind::BudgetNear, "late"), &ALL, at(10)), Some(30));
-        assert_eq!(throttle.pass(&alert(AlertKind::BudgetNear, "later"), &ALL, at(10)), Some(0));
+        assert_eq!(goes.count(), MAX_ALERTS);
+        assert_eq!(throttle.admit(&alert(AlertKind::BudgetNear, "late"), &ALL, at(10)), Some(30));
+        assert_eq!(throttle.admit(&alert(AlertKind::BudgetNear, "later"), &ALL, at(10)), Some(0));
     }
 }

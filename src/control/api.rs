@@ -206,7 +206,12 @@ impl Control {
 
     /// `GET /metrics`.
     pub async fn metrics(&self, id: RequestId) -> Response<ReplyBody> {
-        reply::whole(StatusCode::OK, telemetry::text::MEDIA, id, metrics::page(self).await.into())
+        reply::whole(
+            StatusCode::OK,
+            telemetry::text::CONTENT_TYPE,
+            id,
+            metrics::page(self).await.into(),
+        )
     }
 
     async fn read<T: serde::de::DeserializeOwned>(&self, body: Incoming) -> Result<T, ProxyError> {

@@ -7,7 +7,7 @@ use super::{
     snapshot::{KeyHealth, KeyView, UpstreamState},
     views,
 };
-use crate::{base::clock::UnixMillis, telemetry::text::Page};
+use crate::{base::clock::UnixMillis, telemetry::text::TextEncoder};
 
 /// What is on its way to the sums is waited for, but not for long: the ledger's file may be locked.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Writes the page.
 pub(super) async fn page(control: &Control) -> String {
     drop(tokio::time::timeout(PATIENCE, control.engine.sink.flush()).await);
-    let mut page = Page::default();
+    let mut page = TextEncoder::default();
     process(control, &mut page);
     ledger(control, &mut page);
     upstreams(control, &mut page);
@@ -23,67 +23,72 @@ pub(super) async fn page(control: &Control) -> String {
     page.finish()
 }
 
-fn process(control: &Control, page: &mut Page) {
+fn process(control: &Control, page: &mut TextEncoder) {
     let engine = &control.engine;
-    page.family("aiproxy_build_info", "gauge", "The version that runs");
-    page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page.begin_family("aiproxy_build_info", "gauge", "The version that runs");
+    page.write_sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     let started = control.started.0 as f64 / 1_000.0;
-    page.single(
+    page.write_single(
         "process_start_time_seconds",
         "gauge",
         "When the process started, since 1970",
         started,
     );
-    page.single("aiproxy_requests_in_flight", "gauge", "Requests under way", engine.in_flight());
-    page.single(
+    page.write_single(
+        "aiproxy_requests_in_flight",
+        "gauge",
+        "Requests under way",
+        engine.in_flight(),
+    );
+    page.write_single(
         "aiproxy_queue_length",
         "gauge",
         "Requests that wait for a key",
         engine.queue.len(),
     );
-    page.single(
+    page.write_single(
         "aiproxy_network_down",
         "gauge",
         "1 while our own network is down",
         u8::from(engine.network.down()),
     );
     let config = control.admin.config();
-    page.single(
+    page.write_single(
         "aiproxy_config_ok",
         "gauge",
         "1 where the config file is what runs",
         u8::from(config.problems.is_empty()),
     );
-    page.single(
+    page.write_single(
         "aiproxy_config_applied_time_seconds",
         "gauge",
         "When it was applied, since 1970",
         config.applied.0 as f64 / 1_000.0,
     );
-    page.family("aiproxy_alert", "gauge", "1 for each trouble that stands");
+    page.begin_family("aiproxy_alert", "gauge", "1 for each trouble that stands");
     for standing in control.alerts.list() {
-        page.sample(
+        page.write_sample(
             &[("kind", standing.alert.kind.name()), ("subject", &standing.alert.subject)],
             1,
         );
     }
 }
 
-fn ledger(control: &Control, page: &mut Page) {
+fn ledger(control: &Control, page: &mut TextEncoder) {
     let sink = &control.engine.sink;
-    page.single(
+    page.write_single(
         "aiproxy_ledger_unrecorded_total",
         "counter",
         "Requests that found no place in the ledger",
         sink.unrecorded(),
     );
-    page.single(
+    page.write_single(
         "aiproxy_ledger_bodies_skipped_total",
         "counter",
         "Bodies that were not kept, as too much came at once",
         sink.skipped_bodies(),
     );
-    page.single(
+    page.write_single(
         "aiproxy_ledger_queue_length",
         "gauge",
         "Notes for the ledger that are on their way",
@@ -93,19 +98,19 @@ fn ledger(control: &Control, page: &mut Page) {
     else {
         return;
     };
-    page.single(
+    page.write_single(
         "aiproxy_ledger_up",
         "gauge",
         "1 while the ledger's file can be written",
         u8::from(status.problem.is_none()),
     );
-    page.single(
+    page.write_single(
         "aiproxy_ledger_waiting",
         "gauge",
         "Requests held in memory until it can",
         status.waiting_requests,
     );
-    page.single(
+    page.write_single(
         "aiproxy_ledger_lost_total",
         "counter",
         "Requests lost for want of room there",
@@ -113,7 +118,7 @@ fn ledger(control: &Control, page: &mut Page) {
     );
 }
 
-fn upstreams(control: &Control, page: &mut Page) {
+fn upstreams(control: &Control, page: &mut TextEncoder) {
     let engine = &control.engine;
     let generation = engine.generation();
     let now = engine.clock.unix();
@@ -121,7 +126,7 @@ fn upstreams(control: &Control, page: &mut Page) {
         until.map_or(0, |until| (until.0 - now.0).max(0)) as f64 / 1_000.0
     };
     let upstreams = views::upstreams(engine, &generation);
-    page.family("aiproxy_upstream_state", "gauge", "1 for the state that an upstream is in");
+    page.begin_family("aiproxy_upstream_state", "gauge", "1 for the state that an upstream is in");
     for upstream in &upstreams {
         let state = match upstream.state {
             UpstreamState::Cooling => "cooling",
@@ -130,54 +135,57 @@ fn upstreams(control: &Control, page: &mut Page) {
             UpstreamState::Open => "open",
             UpstreamState::Probing => "probing",
         };
-        page.sample(&[("upstream", &upstream.name), ("state", state)], 1);
+        page.write_sample(&[("upstream", &upstream.name), ("state", state)], 1);
     }
-    page.family(
+    page.begin_family(
         "aiproxy_upstream_cooldown_seconds",
         "gauge",
         "How long an upstream is left alone yet",
     );
     for upstream in &upstreams {
-        page.sample(&[("upstream", &upstream.name)], left(upstream.until));
+        page.write_sample(&[("upstream", &upstream.name)], left(upstream.until));
     }
     let keys = views::keys(engine, &generation);
-    page.family(
+    page.begin_family(
         "aiproxy_key_state",
         "gauge",
         "1 for the state that a key is in; partly: for some models",
     );
     for key in &keys {
-        page.sample(&[("upstream", &key.upstream), ("key", &key.label), ("state", state(key))], 1);
+        page.write_sample(
+            &[("upstream", &key.upstream), ("key", &key.label), ("state", state(key))],
+            1,
+        );
     }
-    page.family(
+    page.begin_family(
         "aiproxy_key_cooldown_seconds",
         "gauge",
         "How long a key is left alone yet, for all models or one",
     );
     for key in &keys {
-        page.sample(
+        page.write_sample(
             &[("upstream", &key.upstream), ("key", &key.label), ("model", "")],
             left(key.until),
         );
         for scope in &key.scopes {
-            page.sample(
+            page.write_sample(
                 &[("upstream", &key.upstream), ("key", &key.label), ("model", &scope.model)],
                 left(scope.until),
             );
         }
     }
-    page.family("aiproxy_key_running", "gauge", "Attempts under way with a key");
+    page.begin_family("aiproxy_key_running", "gauge", "Attempts under way with a key");
     for key in &keys {
-        page.sample(&[("upstream", &key.upstream), ("key", &key.label)], key.running);
+        page.write_sample(&[("upstream", &key.upstream), ("key", &key.label)], key.running);
     }
-    page.family(
+    page.begin_family(
         "aiproxy_key_limit_remaining",
         "gauge",
         "What the provider said is left of a limit",
     );
     for key in &keys {
         for limit in &key.limits {
-            page.sample(
+            page.write_sample(
                 &[
                     ("upstream", &key.upstream),
                     ("key", &key.label),

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::text::Page;
+use super::text::TextEncoder;
 use crate::{
     base::money::NanoUsd,
     events::{
@@ -20,13 +20,13 @@ use crate::{
 };
 
 /// Sets of labels that are told apart; what comes after them is summed up under [`OTHER`].
-const SETS: usize = 500;
-const OTHER: &str = "other";
+const MAX_LABEL_SETS: usize = 500;
+const OTHER_LABEL: &str = "other";
 /// Longer names of models are cut.
-const NAME: usize = 120;
+const MAX_MODEL_NAME_BYTES: usize = 120;
 
 /// Bounds that the conventions for generative AI recommend.
-const TOKENS: [f64; 14] = [
+const TOKEN_BOUNDS: [f64; 14] = [
     1.0,
     4.0,
     16.0,
@@ -42,28 +42,29 @@ const TOKENS: [f64; 14] = [
     16_777_216.0,
     67_108_864.0,
 ];
-const SECONDS: [f64; 14] =
+const DURATION_BOUNDS: [f64; 14] =
     [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
-const FIRST: [f64; 16] =
+const TTFT_BOUNDS: [f64; 16] =
     [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-const EACH: [f64; 13] = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];
+const TOKEN_TIME_BOUNDS: [f64; 13] =
+    [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];
 
 /// The sums of a process.
 #[derive(Debug, Default)]
-pub struct Metrics(Mutex<Sums>);
+pub struct Metrics(Mutex<MetricStore>);
 
 #[derive(Debug, Default)]
-struct Sums {
-    requests: HashMap<Whose, Counts>,
-    models: HashMap<Which, Shapes>,
-    attempts: HashMap<Tried, (u64, Histogram<14>)>,
+struct MetricStore {
+    requests: HashMap<RequestLabels, RequestCounts>,
+    models: HashMap<ModelLabels, Histograms>,
+    attempts: HashMap<AttemptLabels, (u64, Histogram<14>)>,
     /// Attempts that upstreams answered well, for those who wait for a sign of life.
-    answered: BTreeMap<Arc<str>, u64>,
+    success_counts: BTreeMap<Arc<str>, u64>,
     failovers: BTreeMap<Arc<str>, u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Whose {
+struct RequestLabels {
     project: Arc<str>,
     upstream: Arc<str>,
     model: Arc<str>,
@@ -72,33 +73,33 @@ struct Whose {
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct RequestCounts {
     done: u64,
     failed: u64,
-    left: u64,
-    tokens: [u64; CLASSES.len()],
+    client_gone: u64,
+    tokens: [u64; TOKEN_CLASSES.len()],
     cost: NanoUsd,
     unpriced: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Which {
+struct ModelLabels {
     upstream: Arc<str>,
     model: Arc<str>,
     op: Op,
 }
 
 #[derive(Debug, Default)]
-struct Shapes {
+struct Histograms {
     input: Histogram<14>,
     output: Histogram<14>,
     duration: Histogram<14>,
-    first: Histogram<16>,
-    each: Histogram<13>,
+    ttft: Histogram<16>,
+    time_per_token: Histogram<13>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Tried {
+struct AttemptLabels {
     upstream: Arc<str>,
     key: Arc<str>,
     model: Arc<str>,
@@ -121,16 +122,16 @@ impl<const N: usize> Default for Histogram<N> {
 }
 
 impl<const N: usize> Histogram<N> {
-    fn add(&mut self, bounds: &[f64; N], value: f64) {
-        let place = bounds.iter().position(|bound| value <= *bound).unwrap_or(N);
-        if let Some(count) = self.counts.get_mut(place) {
+    fn record(&mut self, bounds: &[f64; N], value: f64) {
+        let bucket = bounds.iter().position(|bound| value <= *bound).unwrap_or(N);
+        if let Some(count) = self.counts.get_mut(bucket) {
             *count += 1;
         }
         self.sum += value;
     }
 
-    fn write(&self, page: &mut Page, labels: &[(&str, &str)], bounds: &[f64; N]) {
-        page.histogram(labels, bounds, &self.counts[..=N.min(16)], self.sum);
+    fn write(&self, page: &mut TextEncoder, labels: &[(&str, &str)], bounds: &[f64; N]) {
+        page.write_histogram(labels, bounds, &self.counts[..=N.min(16)], self.sum);
     }
 
     fn is_empty(&self) -> bool {
@@ -138,7 +139,7 @@ impl<const N: usize> Histogram<N> {
     }
 }
 
-const CLASSES: [&str; 10] = [
+const TOKEN_CLASSES: [&str; 10] = [
     "input",
     "cache_read",
     "cache_write_5m",
@@ -151,7 +152,7 @@ const CLASSES: [&str; 10] = [
     "image_out",
 ];
 
-fn classes(u: &Usage) -> [u64; CLASSES.len()] {
+fn token_counts(u: &Usage) -> [u64; TOKEN_CLASSES.len()] {
     [
         u.input,
         u.cache_read,
@@ -167,62 +168,63 @@ fn classes(u: &Usage) -> [u64; CLASSES.len()] {
 }
 
 /// What one set of labels has to tell in a family: one more label, and the value.
-type Values = Vec<(Option<(&'static str, &'static str)>, String)>;
+type Samples = Vec<(Option<(&'static str, &'static str)>, String)>;
 
 impl Metrics {
     /// Counts a finished request.
-    pub fn count(&self, entry: &LedgerEntry) {
+    pub fn record(&self, entry: &LedgerEntry) {
         let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sums.count(&entry.record);
+        sums.record_request(&entry.record);
     }
 
     /// Attempts that an upstream answered well since the start.
     #[must_use]
-    pub fn answered(&self, upstream: &str) -> u64 {
+    pub fn success_count(&self, upstream: &str) -> u64 {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .answered
+            .success_counts
             .get(upstream)
             .copied()
             .unwrap_or(0)
     }
 
     /// Writes them all.
-    pub fn write(&self, page: &mut Page) {
+    pub fn write(&self, page: &mut TextEncoder) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).write(page);
     }
 }
 
-impl Sums {
-    fn count(&mut self, r: &RequestRecord) {
+impl MetricStore {
+    fn record_request(&mut self, r: &RequestRecord) {
         let none: Arc<str> = Arc::default();
         let last = r.serving_attempt();
         let upstream = last.map_or(&none, |attempt| &attempt.upstream);
         // What a client asked for is its own word; only what an upstream was asked for is a label.
-        let model = last.map_or_else(|| Arc::clone(&none), |attempt| name(&attempt.model));
-        let whose = Whose {
+        let model =
+            last.map_or_else(|| Arc::clone(&none), |attempt| bounded_model_name(&attempt.model));
+        let labels = RequestLabels {
             project: Arc::clone(&r.project),
             upstream: Arc::clone(upstream),
             model: Arc::clone(&model),
             op: r.op,
             dialect: r.dialect,
         };
-        let counts = bounded(&mut self.requests, whose, |whose| Whose {
-            project: OTHER.into(),
-            model: OTHER.into(),
-            ..whose
+        let counts = entry_or_other(&mut self.requests, labels, |labels| RequestLabels {
+            project: OTHER_LABEL.into(),
+            model: OTHER_LABEL.into(),
+            ..labels
         });
         match r.state {
             RequestState::Failed => counts.failed += 1,
-            RequestState::ClientGone => counts.left += 1,
+            RequestState::ClientGone => counts.client_gone += 1,
             RequestState::Done
             | RequestState::Queued
             | RequestState::Streaming
             | RequestState::Waiting => counts.done += 1,
         }
         if let Some(usage) = &r.usage {
-            for (sum, more) in counts.tokens.iter_mut().zip(classes(usage)) {
+            for (sum, more) in counts.tokens.iter_mut().zip(token_counts(usage)) {
                 *sum = sum.saturating_add(more);
             }
         }
@@ -232,7 +234,10 @@ impl Sums {
             None => {}
         }
         if r.op.generates() && last.is_some() {
-            self.shape(r, Which { upstream: Arc::clone(upstream), model, op: r.op });
+            self.record_histograms(
+                r,
+                ModelLabels { upstream: Arc::clone(upstream), model, op: r.op },
+            );
         }
         for (before, after) in r.attempts.iter().zip(r.attempts.iter().skip(1)) {
             // A second one beside the first is no flight from it.
@@ -243,67 +248,73 @@ impl Sums {
             }
         }
         for attempt in &r.attempts {
-            self.attempt(r.op, attempt);
+            self.record_attempt(r.op, attempt);
         }
     }
 
-    fn shape(&mut self, r: &RequestRecord, which: Which) {
-        let shapes =
-            bounded(&mut self.models, which, |which| Which { model: OTHER.into(), ..which });
+    fn record_histograms(&mut self, r: &RequestRecord, labels: ModelLabels) {
+        let histograms = entry_or_other(&mut self.models, labels, |labels| ModelLabels {
+            model: OTHER_LABEL.into(),
+            ..labels
+        });
         if let Some(usage) = &r.usage {
-            shapes.input.add(&TOKENS, usage.input_total() as f64);
-            shapes.output.add(&TOKENS, usage.output_total() as f64);
+            histograms.input.record(&TOKEN_BOUNDS, usage.input_total() as f64);
+            histograms.output.record(&TOKEN_BOUNDS, usage.output_total() as f64);
         }
         let seconds = |ms: u32| f64::from(ms) / 1_000.0;
         if let Some(ms) = r.duration_ms {
-            shapes.duration.add(&SECONDS, seconds(ms));
+            histograms.duration.record(&DURATION_BOUNDS, seconds(ms));
         }
         if let Some(ms) = r.ttft_ms {
-            shapes.first.add(&FIRST, seconds(ms));
+            histograms.ttft.record(&TTFT_BOUNDS, seconds(ms));
         }
         if let (Some(first), Some(all), Some(usage)) =
             (r.ttft_ms, r.duration_ms, r.usage.filter(|usage| usage.output_total() > 1))
             && r.stream
         {
-            shapes
-                .each
-                .add(&EACH, seconds(all.saturating_sub(first)) / (usage.output_total() - 1) as f64);
+            histograms.time_per_token.record(
+                &TOKEN_TIME_BOUNDS,
+                seconds(all.saturating_sub(first)) / (usage.output_total() - 1) as f64,
+            );
         }
     }
 
-    fn attempt(&mut self, op: Op, a: &AttemptRecord) {
-        let tried = Tried {
+    fn record_attempt(&mut self, op: Op, a: &AttemptRecord) {
+        let labels = AttemptLabels {
             upstream: Arc::clone(&a.upstream),
             key: Arc::clone(&a.key),
-            model: name(&a.model),
+            model: bounded_model_name(&a.model),
             op,
             status: a.status,
             won: a.won,
         };
         if a.won {
-            *self.answered.entry(Arc::clone(&a.upstream)).or_default() += 1;
+            *self.success_counts.entry(Arc::clone(&a.upstream)).or_default() += 1;
         }
-        let (count, took) = bounded(&mut self.attempts, tried, |tried| Tried {
-            model: OTHER.into(),
-            status: None,
-            ..tried
+        let (count, duration) = entry_or_other(&mut self.attempts, labels, |labels| {
+            AttemptLabels { model: OTHER_LABEL.into(), status: None, ..labels }
         });
         *count += 1;
         if let Some(ended) = a.ended_ms {
-            took.add(&SECONDS, f64::from(ended.saturating_sub(a.started_ms)) / 1_000.0);
+            duration
+                .record(&DURATION_BOUNDS, f64::from(ended.saturating_sub(a.started_ms)) / 1_000.0);
         }
     }
 
-    fn write(&self, page: &mut Page) {
+    fn write(&self, page: &mut TextEncoder) {
         let mut requests: Vec<_> = self.requests.iter().collect();
-        requests.sort_by_key(|(whose, _)| *whose);
+        requests.sort_by_key(|(labels, _)| *labels);
         self.write_requests(page, &requests);
         self.write_attempts(page);
-        self.write_shapes(page);
+        self.write_histograms(page);
     }
 
-    fn write_requests(&self, page: &mut Page, requests: &[(&Whose, &Counts)]) {
-        let of = |w: &Whose| {
+    fn write_requests(
+        &self,
+        page: &mut TextEncoder,
+        requests: &[(&RequestLabels, &RequestCounts)],
+    ) {
+        let of = |w: &RequestLabels| {
             [
                 w.project.to_string(),
                 w.upstream.to_string(),
@@ -312,42 +323,51 @@ impl Sums {
                 w.dialect.name().to_owned(),
             ]
         };
-        const NAMES: [&str; 5] = ["project", "upstream", "model", "op", "dialect"];
+        const LABEL_NAMES: [&str; 5] = ["project", "upstream", "model", "op", "dialect"];
         let labels = |values: &'_ [String; 5]| -> Vec<(&'static str, String)> {
-            NAMES.into_iter().zip(values.iter().cloned()).collect()
+            LABEL_NAMES.into_iter().zip(values.iter().cloned()).collect()
         };
-        let each = |page: &mut Page, of_counts: &dyn Fn(&Counts) -> Values| {
-            for (whose, counts) in requests {
-                let all = labels(&of(whose));
+        let each = |page: &mut TextEncoder, of_counts: &dyn Fn(&RequestCounts) -> Samples| {
+            for (request_labels, counts) in requests {
+                let all = labels(&of(request_labels));
                 for (more, value) in of_counts(counts) {
                     let mut labels: Vec<(&str, &str)> =
                         all.iter().map(|(name, value)| (*name, value.as_str())).collect();
                     labels.extend(more);
-                    page.sample(&labels, value);
+                    page.write_sample(&labels, value);
                 }
             }
         };
-        page.family("aiproxy_requests_total", "counter", "Finished requests by how they ended");
+        page.begin_family(
+            "aiproxy_requests_total",
+            "counter",
+            "Finished requests by how they ended",
+        );
         each(page, &|counts| {
-            let states = [("done", counts.done), ("failed", counts.failed), ("left", counts.left)];
+            let states =
+                [("done", counts.done), ("failed", counts.failed), ("left", counts.client_gone)];
             states
                 .into_iter()
                 .filter(|(_, n)| *n > 0)
                 .map(|(state, n)| (Some(("state", state)), n.to_string()))
                 .collect()
         });
-        page.family("aiproxy_tokens_total", "counter", "Tokens in classes that do not overlap");
+        page.begin_family(
+            "aiproxy_tokens_total",
+            "counter",
+            "Tokens in classes that do not overlap",
+        );
         each(page, &|counts| {
-            let all = CLASSES.into_iter().zip(counts.tokens).filter(|(_, n)| *n > 0);
+            let all = TOKEN_CLASSES.into_iter().zip(counts.tokens).filter(|(_, n)| *n > 0);
             all.map(|(class, n)| (Some(("class", class)), n.to_string())).collect()
         });
-        page.family(
+        page.begin_family(
             "aiproxy_cost_dollars_total",
             "counter",
             "What requests with a known price cost, in US dollars",
         );
         each(page, &|counts| vec![(None, counts.cost.dollars().to_string())]);
-        page.family(
+        page.begin_family(
             "aiproxy_unpriced_requests_total",
             "counter",
             "Requests whose price nobody knows",
@@ -355,140 +375,146 @@ impl Sums {
         each(page, &|counts| {
             if counts.unpriced > 0 { vec![(None, counts.unpriced.to_string())] } else { Vec::new() }
         });
-        page.family(
+        page.begin_family(
             "aiproxy_failovers_total",
             "counter",
             "Times that a request went on elsewhere, by the upstream that it left",
         );
         for (upstream, count) in &self.failovers {
-            page.sample(&[("upstream", upstream)], count);
+            page.write_sample(&[("upstream", upstream)], count);
         }
     }
 
-    fn write_attempts(&self, page: &mut Page) {
+    fn write_attempts(&self, page: &mut TextEncoder) {
         let mut attempts: Vec<_> = self.attempts.iter().collect();
-        attempts.sort_by_key(|(tried, _)| *tried);
-        let status = |tried: &Tried| {
-            tried.status.map_or_else(|| "none".to_owned(), |status| status.to_string())
+        attempts.sort_by_key(|(labels, _)| *labels);
+        let status = |attempt: &AttemptLabels| {
+            attempt.status.map_or_else(|| "none".to_owned(), |status| status.to_string())
         };
-        page.family(
+        page.begin_family(
             "aiproxy_attempts_total",
             "counter",
             "Attempts at upstreams by status, and whether the request was answered with them",
         );
-        for (tried, (count, _)) in &attempts {
-            let (status, won) = (status(tried), if tried.won { "true" } else { "false" });
-            page.sample(
+        for (attempt, (count, _)) in &attempts {
+            let (status, won) = (status(attempt), if attempt.won { "true" } else { "false" });
+            page.write_sample(
                 &[
-                    ("upstream", &tried.upstream),
-                    ("key", &tried.key),
-                    ("model", &tried.model),
-                    ("op", tried.op.name()),
+                    ("upstream", &attempt.upstream),
+                    ("key", &attempt.key),
+                    ("model", &attempt.model),
+                    ("op", attempt.op.name()),
                     ("status", &status),
                     ("won", won),
                 ],
                 count,
             );
         }
-        page.family(
+        page.begin_family(
             "gen_ai_client_operation_duration_seconds",
             "histogram",
             "Time of an attempt at an upstream",
         );
-        for (tried, (_, took)) in
+        for (attempt, (_, duration)) in
             attempts.iter().filter(|(tried, (_, took))| tried.op.generates() && !took.is_empty())
         {
-            let error = if tried.won {
+            let error = if attempt.won {
                 String::new()
             } else {
-                tried.status.map_or_else(|| "_OTHER".to_owned(), |status| status.to_string())
+                attempt.status.map_or_else(|| "_OTHER".to_owned(), |status| status.to_string())
             };
             let mut labels = vec![
-                ("gen_ai_operation_name", operation(tried.op)),
-                ("gen_ai_provider_name", &*tried.upstream),
-                ("gen_ai_request_model", &*tried.model),
-                ("aiproxy_key", &*tried.key),
+                ("gen_ai_operation_name", operation_name(attempt.op)),
+                ("gen_ai_provider_name", &*attempt.upstream),
+                ("gen_ai_request_model", &*attempt.model),
+                ("aiproxy_key", &*attempt.key),
             ];
             if !error.is_empty() {
                 labels.push(("error_type", &error));
             }
-            took.write(page, &labels, &SECONDS);
+            duration.write(page, &labels, &DURATION_BOUNDS);
         }
     }
 
-    fn write_shapes(&self, page: &mut Page) {
+    fn write_histograms(&self, page: &mut TextEncoder) {
         let mut models: Vec<_> = self.models.iter().collect();
-        models.sort_by_key(|(which, _)| *which);
-        let labels = |which: &'_ Which| {
+        models.sort_by_key(|(labels, _)| *labels);
+        let labels = |model: &'_ ModelLabels| {
             [
-                ("gen_ai_operation_name", operation(which.op).to_owned()),
-                ("gen_ai_provider_name", which.upstream.to_string()),
-                ("gen_ai_request_model", which.model.to_string()),
+                ("gen_ai_operation_name", operation_name(model.op).to_owned()),
+                ("gen_ai_provider_name", model.upstream.to_string()),
+                ("gen_ai_request_model", model.model.to_string()),
             ]
         };
-        fn borrowed<'a>(labels: &'a [(&'static str, String); 3]) -> Vec<(&'a str, &'a str)> {
+        fn borrow_labels<'a>(labels: &'a [(&'static str, String); 3]) -> Vec<(&'a str, &'a str)> {
             labels.iter().map(|(name, value)| (*name, value.as_str())).collect()
         }
-        page.family("gen_ai_client_token_usage", "histogram", "Tokens of a request");
-        for (which, shapes) in &models {
-            let own = labels(which);
-            for (kind, tokens) in [("input", &shapes.input), ("output", &shapes.output)]
+        page.begin_family("gen_ai_client_token_usage", "histogram", "Tokens of a request");
+        for (model, histograms) in &models {
+            let model_labels = labels(model);
+            for (kind, tokens) in [("input", &histograms.input), ("output", &histograms.output)]
                 .into_iter()
                 .filter(|(_, tokens)| !tokens.is_empty())
             {
-                let mut labels = borrowed(&own);
+                let mut labels = borrow_labels(&model_labels);
                 labels.push(("gen_ai_token_type", kind));
-                tokens.write(page, &labels, &TOKENS);
+                tokens.write(page, &labels, &TOKEN_BOUNDS);
             }
         }
-        page.family(
+        page.begin_family(
             "gen_ai_server_request_duration_seconds",
             "histogram",
             "Time of a request, all its attempts together",
         );
-        for (which, shapes) in models.iter().filter(|(_, shapes)| !shapes.duration.is_empty()) {
-            shapes.duration.write(page, &borrowed(&labels(which)), &SECONDS);
+        for (model, histograms) in models.iter().filter(|(_, shapes)| !shapes.duration.is_empty()) {
+            histograms.duration.write(page, &borrow_labels(&labels(model)), &DURATION_BOUNDS);
         }
-        page.family(
+        page.begin_family(
             "gen_ai_server_time_to_first_token_seconds",
             "histogram",
             "Time from a request to the first content for its client",
         );
-        for (which, shapes) in models.iter().filter(|(_, shapes)| !shapes.first.is_empty()) {
-            shapes.first.write(page, &borrowed(&labels(which)), &FIRST);
+        for (model, histograms) in models.iter().filter(|(_, shapes)| !shapes.ttft.is_empty()) {
+            histograms.ttft.write(page, &borrow_labels(&labels(model)), &TTFT_BOUNDS);
         }
-        page.family(
+        page.begin_family(
             "gen_ai_server_time_per_output_token_seconds",
             "histogram",
             "Time of each output token after the first, of streams",
         );
-        for (which, shapes) in models.iter().filter(|(_, shapes)| !shapes.each.is_empty()) {
-            shapes.each.write(page, &borrowed(&labels(which)), &EACH);
+        for (model, histograms) in
+            models.iter().filter(|(_, shapes)| !shapes.time_per_token.is_empty())
+        {
+            histograms.time_per_token.write(
+                page,
+                &borrow_labels(&labels(model)),
+                &TOKEN_TIME_BOUNDS,
+            );
         }
     }
 }
 
 /// The sums of these labels, or of `other` where there are too many.
-fn bounded<K: Eq + Hash + Clone, V: Default>(
+fn entry_or_other<K: Eq + Hash + Clone, V: Default>(
     map: &mut HashMap<K, V>,
     key: K,
     other: impl FnOnce(K) -> K,
 ) -> &mut V {
-    let key = if map.len() < SETS || map.contains_key(&key) { key } else { other(key) };
+    let key = if map.len() < MAX_LABEL_SETS || map.contains_key(&key) { key } else { other(key) };
     map.entry(key).or_default()
 }
 
-fn name(model: &Arc<str>) -> Arc<str> {
-    if model.len() <= NAME {
+fn bounded_model_name(model: &Arc<str>) -> Arc<str> {
+    if model.len() <= MAX_MODEL_NAME_BYTES {
         Arc::clone(model)
     } else {
-        model[..model.floor_char_boundary(NAME)].into()
+        model[..model.floor_char_boundary(MAX_MODEL_NAME_BYTES)].into()
     }
 }
 
 /// The word of the conventions for an operation.
 #[must_use]
-pub fn operation(op: Op) -> &'static str {
+pub fn operation_name(op: Op) -> &'static str {
     match op {
         Op::Chat => "chat",
         Op::Completions => "text_completion",
@@ -558,7 +584,7 @@ pub(in crate::telemetry) mod tests {
     }
 
     fn page(metrics: &Metrics) -> String {
-        let mut page = Page::default();
+        let mut page = TextEncoder::default();
         metrics.write(&mut page);
         page.finish()
     }
@@ -566,8 +592,8 @@ pub(in crate::telemetry) mod tests {
     #[test]
     fn a_request_is_counted_with_its_attempts_tokens_and_cost() {
         let metrics = Metrics::default();
-        metrics.count(&entry("m"));
-        metrics.count(&entry("m"));
+        metrics.record(&entry("m"));
+        metrics.record(&entry("m"));
         let text = page(&metrics);
 
         let own = "project=\"ide\",upstream=\"one\",model=\"m\",op=\"chat\",dialect=\"openai\"";
@@ -588,20 +614,20 @@ pub(in crate::telemetry) mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }
-        assert_eq!((metrics.answered("one"), metrics.answered("two")), (2, 0));
+        assert_eq!((metrics.success_count("one"), metrics.success_count("two")), (2, 0));
     }
 
     #[test]
     fn many_names_of_models_do_not_make_many_series() {
         let metrics = Metrics::default();
         for n in 0..5_000 {
-            metrics.count(&entry(&format!("model-{n}-{}", "x".repeat(500))));
+            metrics.record(&entry(&format!("model-{n}-{}", "x".repeat(500))));
         }
         let sums = metrics.0.lock().unwrap();
         assert!(
-            sums.requests.len() <= SETS + 1
-                && sums.models.len() <= SETS + 1
-                && sums.attempts.len() <= SETS + 2
+            sums.requests.len() <= MAX_LABEL_SETS + 1
+                && sums.models.len() <= MAX_LABEL_SETS + 1
+                && sums.attempts.len() <= MAX_LABEL_SETS + 2
         );
         drop(sums);
         assert!(page(&metrics).contains("model=\"other\""));

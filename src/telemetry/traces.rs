@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::metrics::operation;
+use super::metrics::operation_name;
 use crate::{
     base::clock::UnixMillis,
     events::{
@@ -15,12 +15,12 @@ use crate::{
 
 /// Who called, as `traceparent` says it (W3C Trace Context).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parent {
-    trace: String,
-    span: String,
+pub struct TraceParent {
+    trace_id: String,
+    span_id: String,
 }
 
-impl Parent {
+impl TraceParent {
     /// Reads `00-TRACE-SPAN-FLAGS`; `None` for anything else.
     #[must_use]
     pub fn parse(header: &str) -> Option<Self> {
@@ -32,12 +32,12 @@ impl Parent {
                 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
                 && text.bytes().any(|b| b != b'0')
         };
-        let fine = version.len() == 2
+        let is_valid = version.len() == 2
             && version != "ff"
             && flags.len() == 2
             && hex(trace, 32)
             && hex(span, 16);
-        fine.then(|| Self { trace: trace.to_owned(), span: span.to_owned() })
+        is_valid.then(|| Self { trace_id: trace.to_owned(), span_id: span.to_owned() })
     }
 }
 
@@ -46,69 +46,76 @@ fn attribute(key: &str, value: &Value) -> Value {
     json!({ "key": key, "value": value })
 }
 
-fn text(key: &str, value: &str) -> Value {
+fn text_attribute(key: &str, value: &str) -> Value {
     attribute(key, &json!({ "stringValue": value }))
 }
 
 /// Whole numbers are written as text: JSON has no place for all of them.
-fn number(key: &str, value: u64) -> Value {
+fn number_attribute(key: &str, value: u64) -> Value {
     attribute(key, &json!({ "intValue": value.to_string() }))
 }
 
 /// The body of a request to a collector.
 #[must_use]
-pub fn body(spans: &[Value], host: &str) -> Value {
+pub fn export_body(spans: &[Value], host: &str) -> Value {
     let version = env!("CARGO_PKG_VERSION");
     json!({
         "resourceSpans": [{
-            "resource": { "attributes": [text("service.name", "aiproxy"), text("service.version", version), text("host.name", host)] },
+            "resource": { "attributes": [text_attribute("service.name", "aiproxy"), text_attribute("service.version", version), text_attribute("host.name", host)] },
             "scopeSpans": [{ "scope": { "name": "aiproxy", "version": version }, "spans": spans }],
         }],
     })
 }
 
 /// The spans of a request.
-pub fn spans(entry: &LedgerEntry, parent: Option<&Parent>, out: &mut Vec<Value>) {
+pub fn push_spans(entry: &LedgerEntry, parent: Option<&TraceParent>, out: &mut Vec<Value>) {
     let r = &entry.record;
     let id = r.id.to_string();
-    let trace = parent
-        .map_or_else(|| format!("{id}{}", hex(&id, "trace", 6)), |parent| parent.trace.clone());
-    let own = hex(&id, "request", 8);
-    out.push(request(entry, parent, &trace, &own));
+    let trace = parent.map_or_else(
+        || format!("{id}{}", derive_id(&id, "trace", 6)),
+        |parent| parent.trace_id.clone(),
+    );
+    let span_id = derive_id(&id, "request", 8);
+    out.push(request_span(entry, parent, &trace, &span_id));
     for attempt in &r.attempts {
-        out.push(one(r, attempt, &trace, &own));
+        out.push(attempt_span(r, attempt, &trace, &span_id));
     }
 }
 
 /// Digits that follow from the request: the same for whoever works them out again.
-fn hex(id: &str, what: &str, bytes: usize) -> String {
+fn derive_id(id: &str, what: &str, bytes: usize) -> String {
     let digest = Sha256::new().chain_update(id).chain_update(what).finalize();
     digest.iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn nanos(at: UnixMillis, ms: u32) -> String {
+fn unix_nanos(at: UnixMillis, ms: u32) -> String {
     at.0.saturating_add(i64::from(ms)).max(0).saturating_mul(1_000_000).to_string()
 }
 
-fn request(entry: &LedgerEntry, parent: Option<&Parent>, trace: &str, own: &str) -> Value {
+fn request_span(
+    entry: &LedgerEntry,
+    parent: Option<&TraceParent>,
+    trace: &str,
+    span_id: &str,
+) -> Value {
     let r = &entry.record;
     let mut attributes = vec![
-        text("gen_ai.operation.name", operation(r.op)),
-        text("gen_ai.request.model", &r.requested_model),
-        text("aiproxy.request.id", &r.id.to_string()),
-        text("aiproxy.project", &r.project),
-        text("aiproxy.client", &r.client),
-        text("aiproxy.dialect", r.dialect.name()),
-        number("aiproxy.attempts", r.attempts.len() as u64),
+        text_attribute("gen_ai.operation.name", operation_name(r.op)),
+        text_attribute("gen_ai.request.model", &r.requested_model),
+        text_attribute("aiproxy.request.id", &r.id.to_string()),
+        text_attribute("aiproxy.project", &r.project),
+        text_attribute("aiproxy.client", &r.client),
+        text_attribute("aiproxy.dialect", r.dialect.name()),
+        number_attribute("aiproxy.attempts", r.attempts.len() as u64),
     ];
     if let Some(last) = r.serving_attempt() {
-        attributes.push(text("gen_ai.provider.name", &last.upstream));
+        attributes.push(text_attribute("gen_ai.provider.name", &last.upstream));
     }
-    if let Some(answered) = entry.bills.last().and_then(|part| part.reported_model.as_deref()) {
-        attributes.push(text("gen_ai.response.model", answered));
+    if let Some(model) = entry.bills.last().and_then(|part| part.reported_model.as_deref()) {
+        attributes.push(text_attribute("gen_ai.response.model", model));
     }
     if let Some(session) = &r.session {
-        attributes.push(text("gen_ai.conversation.id", session));
+        attributes.push(text_attribute("gen_ai.conversation.id", session));
     }
     if let Some(finish) = &r.finish {
         attributes.push(attribute(
@@ -117,35 +124,35 @@ fn request(entry: &LedgerEntry, parent: Option<&Parent>, trace: &str, own: &str)
         ));
     }
     if let Some(usage) = &r.usage {
-        attributes.push(number("gen_ai.usage.input_tokens", usage.input_total()));
-        attributes.push(number("gen_ai.usage.output_tokens", usage.output_total()));
-        attributes.push(number("gen_ai.usage.cache_read.input_tokens", usage.cache_read));
-        attributes.push(number(
+        attributes.push(number_attribute("gen_ai.usage.input_tokens", usage.input_total()));
+        attributes.push(number_attribute("gen_ai.usage.output_tokens", usage.output_total()));
+        attributes.push(number_attribute("gen_ai.usage.cache_read.input_tokens", usage.cache_read));
+        attributes.push(number_attribute(
             "gen_ai.usage.cache_creation.input_tokens",
             usage.cache_write_5m.saturating_add(usage.cache_write_1h),
         ));
     }
     if let Some(ms) = r.ttft_ms {
-        attributes.push(number("aiproxy.time_to_first_token_ms", ms.into()));
+        attributes.push(number_attribute("aiproxy.time_to_first_token_ms", ms.into()));
     }
     if let Some(usd) = r.cost.and_then(|cost| cost.usd) {
         attributes.push(attribute("aiproxy.cost_usd", &json!({ "doubleValue": usd.dollars() })));
     }
     if let Some(status) = r.status {
-        attributes.push(number("http.response.status_code", status.into()));
+        attributes.push(number_attribute("http.response.status_code", status.into()));
     }
     let status = match r.state {
         RequestState::Done => json!({ "code": 1 }),
         // Nothing went wrong; it was not finished either.
         RequestState::ClientGone => {
-            attributes.push(text("error.type", "client_gone"));
+            attributes.push(text_attribute("error.type", "client_gone"));
             json!({})
         }
         RequestState::Failed
         | RequestState::Queued
         | RequestState::Streaming
         | RequestState::Waiting => {
-            attributes.push(text(
+            attributes.push(text_attribute(
                 "error.type",
                 &r.status.map_or_else(|| "_OTHER".to_owned(), |status| status.to_string()),
             ));
@@ -154,34 +161,34 @@ fn request(entry: &LedgerEntry, parent: Option<&Parent>, trace: &str, own: &str)
     };
     let mut span = json!({
         "traceId": trace,
-        "spanId": own,
-        "name": format!("{} {}", operation(r.op), r.requested_model),
+        "spanId": span_id,
+        "name": format!("{} {}", operation_name(r.op), r.requested_model),
         "kind": 2,
-        "startTimeUnixNano": nanos(r.at, 0),
-        "endTimeUnixNano": nanos(r.at, r.duration_ms.unwrap_or_default()),
+        "startTimeUnixNano": unix_nanos(r.at, 0),
+        "endTimeUnixNano": unix_nanos(r.at, r.duration_ms.unwrap_or_default()),
         "attributes": attributes,
         "status": status,
     });
     if let (Some(parent), Some(fields)) = (parent, span.as_object_mut()) {
-        fields.insert("parentSpanId".to_owned(), parent.span.as_str().into());
+        fields.insert("parentSpanId".to_owned(), parent.span_id.as_str().into());
     }
     span
 }
 
-fn one(r: &RequestRecord, a: &AttemptRecord, trace: &str, parent: &str) -> Value {
+fn attempt_span(r: &RequestRecord, a: &AttemptRecord, trace: &str, parent: &str) -> Value {
     let mut attributes = vec![
-        text("gen_ai.operation.name", operation(r.op)),
-        text("gen_ai.provider.name", &a.upstream),
-        text("gen_ai.request.model", &a.model),
-        text("aiproxy.key", &a.key),
-        number("aiproxy.attempt", a.number.into()),
+        text_attribute("gen_ai.operation.name", operation_name(r.op)),
+        text_attribute("gen_ai.provider.name", &a.upstream),
+        text_attribute("gen_ai.request.model", &a.model),
+        text_attribute("aiproxy.key", &a.key),
+        number_attribute("aiproxy.attempt", a.number.into()),
     ];
     if let Some(status) = a.status {
-        attributes.push(number("http.response.status_code", status.into()));
+        attributes.push(number_attribute("http.response.status_code", status.into()));
     }
     let status = match &a.outcome {
         Some(outcome) => {
-            attributes.push(text(
+            attributes.push(text_attribute(
                 "error.type",
                 &a.status.map_or_else(|| "_OTHER".to_owned(), |status| status.to_string()),
             ));
@@ -193,12 +200,12 @@ fn one(r: &RequestRecord, a: &AttemptRecord, trace: &str, parent: &str) -> Value
     let ended = a.ended_ms.or(r.duration_ms).unwrap_or(a.started_ms).max(a.started_ms);
     json!({
         "traceId": trace,
-        "spanId": hex(&r.id.to_string(), &a.number.to_string(), 8),
+        "spanId": derive_id(&r.id.to_string(), &a.number.to_string(), 8),
         "parentSpanId": parent,
-        "name": format!("{} {}", operation(r.op), a.model),
+        "name": format!("{} {}", operation_name(r.op), a.model),
         "kind": 3,
-        "startTimeUnixNano": nanos(r.at, a.started_ms),
-        "endTimeUnixNano": nanos(r.at, ended),
+        "startTimeUnixNano": unix_nanos(r.at, a.started_ms),
+        "endTimeUnixNano": unix_nanos(r.at, ended),
         "attributes": attributes,
         "status": status,
     })
@@ -212,7 +219,7 @@ mod tests {
     #[test]
     fn a_request_is_a_span_and_each_attempt_one_below_it() {
         let mut spans_of = Vec::new();
-        spans(&entry("m"), None, &mut spans_of);
+        push_spans(&entry("m"), None, &mut spans_of);
 
         let [request, first, second] = spans_of.as_slice() else { panic!("{spans_of:?}") };
         assert_eq!((request["kind"].as_u64(), first["kind"].as_u64()), (Some(2), Some(3)));
@@ -248,9 +255,9 @@ mod tests {
     #[test]
     fn a_client_that_traces_is_the_parent() {
         let parent =
-            Parent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
+            TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
         let mut out = Vec::new();
-        spans(&entry("m"), Some(&parent), &mut out);
+        push_spans(&entry("m"), Some(&parent), &mut out);
         assert_eq!(
             (&out[0]["traceId"], &out[0]["parentSpanId"]),
             (&json!("4bf92f3577b34da6a3ce929d0e0e4736"), &json!("00f067aa0ba902b7"))
@@ -265,7 +272,7 @@ mod tests {
             "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e473é-00f067aa0ba902b7-01",
         ] {
-            assert_eq!(Parent::parse(bad), None, "{bad}");
+            assert_eq!(TraceParent::parse(bad), None, "{bad}");
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::{
     relay::{engine::Engine, lists},
     routing::{candidate::print_span, health::Scope},
     server::guard::credential::Clients,
-    telemetry::otlp::Traces,
+    telemetry::otlp::OtlpExporter,
 };
 
 /// References are waited for this long before a reload says that it is done; slow ones go on in the
@@ -45,7 +45,7 @@ const COOL: Duration = Duration::from_secs(600);
 /// Everything that a reload and an act need.
 pub struct Hands {
     pub(super) alarms: Arc<Alarms>,
-    pub traces: Arc<Traces>,
+    pub traces: Arc<OtlpExporter>,
     pub engine: Arc<Engine>,
     pub loader: Arc<KeyLoader>,
     pub place: Paths,
@@ -150,7 +150,7 @@ impl Hands {
         if let Some(ledger) = &self.ledger {
             ledger.apply_settings(&settings.ledger);
         }
-        self.traces.want(settings.otlp.url.is_some());
+        self.traces.set_enabled(settings.otlp.url.is_some());
         budgets::reload(&self.engine, self.ledger.as_ref()).await;
         {
             let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);

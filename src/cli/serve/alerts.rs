@@ -12,10 +12,10 @@ use super::keys::KeyLoader;
 use crate::{
     alerts::{
         desktop,
-        message::Message,
-        post::{self, Form, Try},
-        rules::{Facts, KeyFacts, Rest, UpstreamFacts, Watch},
-        spike::{self, Use},
+        message::AlertMessage,
+        post::{self, DeliveryResult, ReceiverKind},
+        rules::{AlertCooldown, AlertInputs, AlertState, KeyAlertInputs, UpstreamAlertInputs},
+        spike::{self, DailyUse},
         throttle::Throttle,
     },
     base::{
@@ -69,7 +69,7 @@ pub(super) struct Alarms {
 
 #[derive(Default)]
 struct Told {
-    watch: Watch,
+    watch: AlertState,
     throttle: Throttle,
     /// Alerts that others told, and when.
     others: Vec<AlertView>,
@@ -116,17 +116,19 @@ impl Told {
     }
 
     fn standing(&self) -> Vec<AlertView> {
-        let own =
-            self.watch.standing().map(|(since, alert)| AlertView { since, alert: alert.clone() });
+        let own = self
+            .watch
+            .visible_alerts()
+            .map(|(since, alert)| AlertView { since, alert: alert.clone() });
         own.chain(self.others.iter().cloned()).collect()
     }
 }
 
 /// The ways out.
 struct Ways {
-    desktop: mpsc::Sender<Arc<Message>>,
-    webhook: mpsc::Sender<Arc<Message>>,
-    card: mpsc::Sender<Arc<Message>>,
+    desktop: mpsc::Sender<Arc<AlertMessage>>,
+    webhook: mpsc::Sender<Arc<AlertMessage>>,
+    card: mpsc::Sender<Arc<AlertMessage>>,
 }
 
 impl Alarms {
@@ -164,8 +166,8 @@ impl Alarms {
                     self.show(&message).await;
                 }
             },
-            self.post(Form::Webhook, &mut for_webhook),
-            self.post(Form::Card, &mut for_card),
+            self.post(ReceiverKind::Webhook, &mut for_webhook),
+            self.post(ReceiverKind::Card, &mut for_card),
         );
     }
 
@@ -204,7 +206,7 @@ impl Alarms {
         let (facts, now) = (self.facts(), self.engine.clock.unix());
         let news = {
             let mut told = self.told();
-            let news = told.watch.look(&facts, now);
+            let news = told.watch.update(&facts, now);
             told.others.retain(|other| {
                 now.0 - other.since.0 < i64::try_from(STANDS.as_millis()).unwrap_or(i64::MAX)
             });
@@ -236,7 +238,7 @@ impl Alarms {
         let at = self.engine.clock.unix();
         let asked = tokio::task::spawn_blocking(move || {
             let reader = ledger.reader()?;
-            let since = TimeRange::Days(u32::try_from(spike::DAYS).unwrap_or(7) + 1);
+            let since = TimeRange::Days(u32::try_from(spike::BASELINE_DAYS).unwrap_or(7) + 1);
             Ok::<_, QueryError>((
                 reader.day_name(at),
                 reader.usage(GroupBy::Day, since, None, at)?.days,
@@ -244,13 +246,13 @@ impl Alarms {
         });
         // Without a ledger there is nothing to compare; that is told elsewhere.
         let Ok(Ok((today, days))) = asked.await else { return };
-        let used = |row: &TotalsRow| Use {
+        let used = |row: &TotalsRow| DailyUse {
             cost: row.totals.cost,
             tokens: row.totals.usage.input_total().saturating_add(row.totals.usage.output_total()),
         };
         let now_used = days.iter().find(|row| row.name == today).map(used).unwrap_or_default();
-        let before: Vec<Use> = days.iter().filter(|row| row.name != today).map(used).collect();
-        let alert = spike::look(now_used, &before);
+        let before: Vec<DailyUse> = days.iter().filter(|row| row.name != today).map(used).collect();
+        let alert = spike::detect_spike(now_used, &before);
         if let Some(alert) = alert
             && std::mem::replace(&mut self.told().spiked, today.clone()) != today
         {
@@ -258,26 +260,26 @@ impl Alarms {
         }
     }
 
-    fn facts(&self) -> Facts {
+    fn facts(&self) -> AlertInputs {
         let generation = self.engine.generation();
         let keys = views::keys(&self.engine, &generation);
         let upstreams = views::upstreams(&self.engine, &generation);
-        Facts {
+        AlertInputs {
             upstreams: upstreams
                 .iter()
                 .filter(|u| u.state != UpstreamState::Disabled)
                 .map(|u| self.upstream(u, &keys))
                 .collect(),
-            ledger: self
+            ledger_error: self
                 .ledger
                 .as_ref()
                 .and_then(|ledger| ledger.status(&self.engine.sink).problem),
-            unrecorded: self.engine.sink.unrecorded(),
+            unrecorded_requests: self.engine.sink.unrecorded(),
             offline: self.engine.network.down(),
         }
     }
 
-    fn upstream(&self, view: &UpstreamView, keys: &[KeyView]) -> UpstreamFacts {
+    fn upstream(&self, view: &UpstreamView, keys: &[KeyView]) -> UpstreamAlertInputs {
         let usable = |key: &&KeyView| {
             key.upstream == view.name
                 && !matches!(
@@ -290,14 +292,14 @@ impl Alarms {
             .spark
             .iter()
             .fold((0, 0), |(all, bad), (more, failed)| (all + more, bad + failed));
-        UpstreamFacts {
+        UpstreamAlertInputs {
             name: view.name.clone(),
-            down: (view.state == UpstreamState::Open)
-                .then(|| Rest { until: view.until, cause: view.cause.clone() }),
+            outage: (view.state == UpstreamState::Open)
+                .then(|| AlertCooldown { until: view.until, cause: view.cause.clone() }),
             keys: keys.iter().filter(usable).map(key).collect(),
-            answered: self.metrics.answered(&view.name),
-            attempts,
-            errors,
+            success_count: self.metrics.success_count(&view.name),
+            recent_attempts: attempts,
+            recent_errors: errors,
         }
     }
 
@@ -309,7 +311,7 @@ impl Alarms {
             let mut told = self.told();
             told.hear(alert, at);
             self.standing.set(told.standing());
-            told.throttle.pass(alert, &settings.events, now)
+            told.throttle.admit(alert, &settings.events, now)
         };
         let Some(left_out) = passed else { return };
         let message = Arc::new(self.message(alert.clone(), left_out));
@@ -324,17 +326,23 @@ impl Alarms {
         }
     }
 
-    fn message(&self, alert: Alert, left_out: u32) -> Message {
+    fn message(&self, alert: Alert, left_out: u32) -> AlertMessage {
         let at = self.engine.clock.unix();
-        Message { id: RequestId::new(at).to_string(), at, alert, left_out, host: self.host.clone() }
+        AlertMessage {
+            id: RequestId::new(at).to_string(),
+            at,
+            alert,
+            suppressed: left_out,
+            host: self.host.clone(),
+        }
     }
 
     fn settings(&self) -> AlertSettings {
         self.engine.generation().settings.alerts.clone()
     }
 
-    async fn show(&self, message: &Message) {
-        if let Err(why) = desktop::show(
+    async fn show(&self, message: &AlertMessage) {
+        if let Err(why) = desktop::show_notification(
             &message.title(),
             &message.text(),
             message.alert.level == Severity::Error,
@@ -347,26 +355,31 @@ impl Alarms {
     }
 
     /// Sends one message after the other, each until it is taken or given up.
-    async fn post(&self, form: Form, messages: &mut mpsc::Receiver<Arc<Message>>) {
+    async fn post(&self, form: ReceiverKind, messages: &mut mpsc::Receiver<Arc<AlertMessage>>) {
         while let Some(message) = messages.recv().await {
-            let mut pauses = post::PAUSES.iter();
+            let mut pauses = post::RETRY_DELAYS.iter();
             loop {
                 // Read anew for each try: a reload may have changed them.
                 let settings = self.settings();
                 let Some(url) = address(&settings, form) else { break };
                 match self.once(&settings, url, form, &message).await {
-                    Try::Done => break,
-                    Try::Again { why, after } => match pauses.next() {
-                        Some(pause) => {
-                            tracing::debug!(way = form.name(), "an alert is not taken yet: {why}");
-                            tokio::time::sleep(after.unwrap_or(*pause)).await;
+                    DeliveryResult::Delivered => break,
+                    DeliveryResult::Retry { reason: why, retry_after: after } => {
+                        match pauses.next() {
+                            Some(pause) => {
+                                tracing::debug!(
+                                    way = form.name(),
+                                    "an alert is not taken yet: {why}"
+                                );
+                                tokio::time::sleep(after.unwrap_or(*pause)).await;
+                            }
+                            None => {
+                                tracing::warn!(way = form.name(), id = %message.id, "an alert is given up: {why}");
+                                break;
+                            }
                         }
-                        None => {
-                            tracing::warn!(way = form.name(), id = %message.id, "an alert is given up: {why}");
-                            break;
-                        }
-                    },
-                    Try::Refused { why } => {
+                    }
+                    DeliveryResult::Rejected { reason: why } => {
                         tracing::warn!(way = form.name(), id = %message.id, "an alert is refused: {why}");
                         break;
                     }
@@ -379,12 +392,12 @@ impl Alarms {
         &self,
         settings: &AlertSettings,
         url: &OutboundUrl,
-        form: Form,
-        message: &Message,
-    ) -> Try {
+        form: ReceiverKind,
+        message: &AlertMessage,
+    ) -> DeliveryResult {
         match self.secret(settings).await {
             Ok(secret) => {
-                post::once(
+                post::deliver_once(
                     &self.poster,
                     url,
                     form,
@@ -395,7 +408,7 @@ impl Alarms {
                 .await
             }
             // Unsigned it would not be believed, and must not be.
-            Err(why) => Try::Again { why, after: None },
+            Err(why) => DeliveryResult::Retry { reason: why, retry_after: None },
         }
     }
 
@@ -418,7 +431,9 @@ impl Alarms {
         let message = self.message(alert, 0);
         let (mut lines, mut failed) = (Vec::new(), false);
         if settings.desktop {
-            match desktop::show(&message.title(), &message.text(), false, &self.env).await {
+            match desktop::show_notification(&message.title(), &message.text(), false, &self.env)
+                .await
+            {
                 Ok(program) => lines.push(format!("desktop: shown by {program}")),
                 Err(why) => {
                     failed = true;
@@ -426,11 +441,14 @@ impl Alarms {
                 }
             }
         }
-        for form in [Form::Webhook, Form::Card] {
+        for form in [ReceiverKind::Webhook, ReceiverKind::Card] {
             let Some(url) = address(&settings, form) else { continue };
             match self.once(&settings, url, form, &message).await {
-                Try::Done => lines.push(format!("{}: taken by {}", form.name(), url.origin())),
-                Try::Again { why, .. } | Try::Refused { why } => {
+                DeliveryResult::Delivered => {
+                    lines.push(format!("{}: taken by {}", form.name(), url.origin()))
+                }
+                DeliveryResult::Retry { reason: why, .. }
+                | DeliveryResult::Rejected { reason: why } => {
                     failed = true;
                     lines.push(format!("{}: {why}", form.name()));
                 }
@@ -447,23 +465,25 @@ impl Alarms {
     }
 }
 
-fn address(settings: &AlertSettings, form: Form) -> Option<&OutboundUrl> {
+fn address(settings: &AlertSettings, form: ReceiverKind) -> Option<&OutboundUrl> {
     match form {
-        Form::Card => settings.feishu.as_ref(),
-        Form::Webhook => settings.webhook.as_ref(),
+        ReceiverKind::Card => settings.feishu.as_ref(),
+        ReceiverKind::Webhook => settings.webhook.as_ref(),
     }
 }
 
-fn key(view: &KeyView) -> KeyFacts {
-    let rest =
-        |until: Option<UnixMillis>, cause: &Option<String>| Rest { until, cause: cause.clone() };
+fn key(view: &KeyView) -> KeyAlertInputs {
+    let rest = |until: Option<UnixMillis>, cause: &Option<String>| AlertCooldown {
+        until,
+        cause: cause.clone(),
+    };
     let resting = |state| matches!(state, KeyHealth::Cooling);
-    KeyFacts {
+    KeyAlertInputs {
         name: format!("{}/{}", view.upstream, view.label),
-        rejected: (view.state == KeyHealth::Rejected)
+        rejection: (view.state == KeyHealth::Rejected)
             .then(|| view.cause.clone().unwrap_or_default()),
-        rests: resting(view.state).then(|| rest(view.until, &view.cause)),
-        models: view
+        cooldown: resting(view.state).then(|| rest(view.until, &view.cause)),
+        model_cooldowns: view
             .scopes
             .iter()
             .filter(|scope| resting(scope.state))

@@ -68,7 +68,7 @@ use crate::{
         guard::credential::Clients,
         listen::{self, ListenError},
     },
-    telemetry::{metrics::Metrics, otlp::Traces},
+    telemetry::{metrics::Metrics, otlp::OtlpExporter},
     upstream::{keys::ProviderKeys, post::WebhookClient, send::UpstreamClient},
 };
 
@@ -135,7 +135,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
         engine.remember.upstream(&engine, upstream);
     }
     let metrics = Arc::new(Metrics::default());
-    let (traces, traced) = Traces::new();
+    let (traces, traced) = OtlpExporter::new();
     let seen = telemetry::tap(&engine, Arc::clone(&metrics), Arc::clone(&traces));
     let ledger = ledger::start(&engine, &place.data, notes_of_requests, seen);
     budgets::start(&engine, ledger.as_deref());
@@ -161,7 +161,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
         place: place.clone(),
         default_key: Mutex::default(),
     });
-    traces.want(settings.otlp.url.is_some());
+    traces.set_enabled(settings.otlp.url.is_some());
     let (standing, poster, host) = (
         Arc::new(Standing::default()),
         Arc::new(WebhookClient::default()),

@@ -12,8 +12,8 @@ use crate::{
     secrets::Secret,
     telemetry::{
         metrics::Metrics,
-        otlp::{Traced, Traces},
-        traces::Parent,
+        otlp::{FinishedRequest, OtlpExporter},
+        traces::TraceParent,
     },
     upstream::post::WebhookClient,
 };
@@ -22,12 +22,12 @@ use crate::{
 pub(super) fn tap(
     engine: &Arc<Engine>,
     metrics: Arc<Metrics>,
-    traces: Arc<Traces>,
+    traces: Arc<OtlpExporter>,
 ) -> Box<dyn FnMut(&LedgerEntry) + Send> {
     let engine = Arc::downgrade(engine);
     Box::new(move |entry| {
-        metrics.count(entry);
-        if traces.on()
+        metrics.record(entry);
+        if traces.is_enabled()
             && let Some(engine) = engine.upgrade()
         {
             let heads = engine.heads.find(entry.record.id);
@@ -35,7 +35,7 @@ pub(super) fn tap(
                 asked
                     .iter()
                     .find(|(name, _)| name == "traceparent")
-                    .and_then(|(_, value)| Parent::parse(value))
+                    .and_then(|(_, value)| TraceParent::parse(value))
             });
             traces.offer(entry, parent);
         }
@@ -47,16 +47,16 @@ pub(super) async fn send(
     engine: &Engine,
     loader: &KeyLoader,
     poster: &WebhookClient,
-    traces: &Traces,
-    mut reader: Receiver<Box<Traced>>,
+    traces: &OtlpExporter,
+    mut reader: Receiver<Box<FinishedRequest>>,
     host: &str,
 ) {
     let mut failing = false;
-    while let Some(batch) = Traces::gather(&mut reader).await {
+    while let Some(batch) = OtlpExporter::collect_batch(&mut reader).await {
         let otlp = engine.generation().settings.otlp.clone();
         let Some(url) = &otlp.url else { continue };
         let sent = match credentials(loader, &otlp).await {
-            Ok(credentials) => traces.send(poster, url, &credentials, &batch, host).await,
+            Ok(credentials) => traces.send_batch(poster, url, &credentials, &batch, host).await,
             Err(why) => Err(why),
         };
         match sent {
