@@ -31,7 +31,7 @@ use crate::{
     },
     relay::{
         engine::Engine,
-        reply::{self, ReplyBody},
+        reply::{self, ResponseBody},
     },
     secrets::Secret,
     telemetry::{self, metrics::Metrics},
@@ -108,7 +108,7 @@ impl Control {
         query: Option<&str>,
         body: Incoming,
         id: RequestId,
-    ) -> Response<ReplyBody> {
+    ) -> Response<ResponseBody> {
         let mut response = self.find(method, path, query, body, id).await;
         // Refusals too: who asks can tell them from somebody else's.
         mark(&mut response, id);
@@ -122,7 +122,7 @@ impl Control {
         query: Option<&str>,
         body: Incoming,
         id: RequestId,
-    ) -> Response<ReplyBody> {
+    ) -> Response<ResponseBody> {
         let get = matches!(*method, Method::GET | Method::HEAD);
         match (path, get) {
             ("snapshot", true) => json(id, StatusCode::OK, &self.snapshot()),
@@ -142,11 +142,11 @@ impl Control {
             }
             ("act", false) => match self.read::<Action>(body).await {
                 Ok(action) => json(id, StatusCode::OK, &self.admin.act(action).await),
-                Err(error) => reply::error(Dialect::Openai, id, &error),
+                Err(error) => reply::error_response(Dialect::Openai, id, &error),
             },
             ("route", false) => match self.read::<RouteQuestion>(body).await {
                 Ok(question) => json(id, StatusCode::OK, &route::explain(&self.engine, &question)),
-                Err(error) => reply::error(Dialect::Openai, id, &error),
+                Err(error) => reply::error_response(Dialect::Openai, id, &error),
             },
             ("reload", false) => self.reload(id).await,
             (other, true) if other.starts_with("requests/") => {
@@ -168,7 +168,7 @@ impl Control {
             }
             _ => {
                 let message = "the control API has snapshot, events, requests, requests/ID, requests/ID/full, requests/ID/story, history, usage (GET) and act, route, reload (POST)";
-                reply::error(
+                reply::error_response(
                     Dialect::Openai,
                     id,
                     &ProxyError::new(ProxyErrorKind::UnknownPath, message).code("unknown_url"),
@@ -178,9 +178,9 @@ impl Control {
     }
 
     /// What the ledger says, where there is one.
-    async fn ledger(&self, question: Asked<'_>, id: RequestId) -> Response<ReplyBody> {
+    async fn ledger(&self, question: Asked<'_>, id: RequestId) -> Response<ResponseBody> {
         let Some(books) = &self.books else {
-            return reply::error(
+            return reply::error_response(
                 Dialect::Openai,
                 id,
                 &ProxyError::new(ProxyErrorKind::Unavailable, "no ledger is kept")
@@ -196,7 +196,7 @@ impl Control {
     }
 
     /// `POST /v1/reload`.
-    pub async fn reload(&self, id: RequestId) -> Response<ReplyBody> {
+    pub async fn reload(&self, id: RequestId) -> Response<ResponseBody> {
         let reloaded = self.admin.reload().await;
         let status = if reloaded.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
         let mut response = json(id, status, &reloaded);
@@ -205,8 +205,8 @@ impl Control {
     }
 
     /// `GET /metrics`.
-    pub async fn metrics(&self, id: RequestId) -> Response<ReplyBody> {
-        reply::whole(
+    pub async fn metrics(&self, id: RequestId) -> Response<ResponseBody> {
+        reply::full_response(
             StatusCode::OK,
             telemetry::text::CONTENT_TYPE,
             id,
@@ -248,16 +248,19 @@ impl Control {
             live: engine.bus.view(Clone::clone),
             offline: engine.network.down(),
             draining: engine.draining(),
-            ledger: self.books.as_ref().map(|books| books.ledger.status(&books.engine.sink)),
+            ledger: self
+                .books
+                .as_ref()
+                .map(|books| books.ledger.status(&books.engine.ledger_queue)),
             alerts: self.alerts.list(),
             budgets: views::budgets(engine),
         }
     }
 
-    fn events(&self) -> Response<ReplyBody> {
+    fn events(&self) -> Response<ResponseBody> {
         let (live, events) = self.engine.bus.subscribe_with_snapshot();
         let hello = Bytes::from(format!(": events after {}\n\n", live.seq));
-        let body = ReplyBody::Events(Box::pin(feed(hello, events, self.stop.clone())));
+        let body = ResponseBody::Events(Box::pin(feed(hello, events, self.stop.clone())));
         let mut response = Response::new(body);
         response
             .headers_mut()
@@ -275,10 +278,10 @@ enum Asked<'a> {
     Usage(Option<&'a str>),
 }
 
-fn json<T: Serialize>(id: RequestId, status: StatusCode, value: &T) -> Response<ReplyBody> {
+fn json<T: Serialize>(id: RequestId, status: StatusCode, value: &T) -> Response<ResponseBody> {
     match serde_json::to_vec(value) {
-        Ok(body) => reply::whole(status, "application/json", id, body.into()),
-        Err(e) => reply::error(
+        Ok(body) => reply::full_response(status, "application/json", id, body.into()),
+        Err(e) => reply::error_response(
             Dialect::Openai,
             id,
             &ProxyError::new(ProxyErrorKind::Internal, format!("cannot be written: {e}")),
@@ -286,15 +289,15 @@ fn json<T: Serialize>(id: RequestId, status: StatusCode, value: &T) -> Response<
     }
 }
 
-fn told<T: Serialize>(id: RequestId, answer: Result<T, ProxyError>) -> Response<ReplyBody> {
+fn told<T: Serialize>(id: RequestId, answer: Result<T, ProxyError>) -> Response<ResponseBody> {
     match answer {
         Ok(value) => json(id, StatusCode::OK, &value),
-        Err(error) => reply::error(Dialect::Openai, id, &error),
+        Err(error) => reply::error_response(Dialect::Openai, id, &error),
     }
 }
 
-fn mark(response: &mut Response<ReplyBody>, id: RequestId) {
-    reply::stamp(response.headers_mut(), id);
+fn mark(response: &mut Response<ResponseBody>, id: RequestId) {
+    reply::set_request_id(response.headers_mut(), id);
     response.headers_mut().insert("x-aiproxy", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     response
         .headers_mut()

@@ -162,7 +162,7 @@ impl Books {
         ask: impl FnOnce(&LedgerReader, UnixMillis) -> Result<T, Refused> + Send + 'static,
     ) -> Result<T, ProxyError> {
         // Its thread may have to wait for a file that is locked.
-        drop(timeout(WRITTEN, self.engine.sink.flush()).await);
+        drop(timeout(WRITTEN, self.engine.ledger_queue.flush()).await);
         let (ledger, now) = (Arc::clone(&self.ledger), self.engine.clock.unix());
         let (open, opened) = oneshot::channel();
         let mut answer = tokio::task::spawn_blocking(move || {

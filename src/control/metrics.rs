@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Writes the page.
 pub(super) async fn page(control: &Control) -> String {
-    drop(tokio::time::timeout(PATIENCE, control.engine.sink.flush()).await);
+    drop(tokio::time::timeout(PATIENCE, control.engine.ledger_queue.flush()).await);
     let mut page = TextEncoder::default();
     process(control, &mut page);
     ledger(control, &mut page);
@@ -44,7 +44,7 @@ fn process(control: &Control, page: &mut TextEncoder) {
         "aiproxy_queue_length",
         "gauge",
         "Requests that wait for a key",
-        engine.queue.len(),
+        engine.wait_queue.len(),
     );
     page.write_single(
         "aiproxy_network_down",
@@ -75,7 +75,7 @@ fn process(control: &Control, page: &mut TextEncoder) {
 }
 
 fn ledger(control: &Control, page: &mut TextEncoder) {
-    let sink = &control.engine.sink;
+    let sink = &control.engine.ledger_queue;
     page.write_single(
         "aiproxy_ledger_unrecorded_total",
         "counter",
@@ -94,7 +94,8 @@ fn ledger(control: &Control, page: &mut TextEncoder) {
         "Notes for the ledger that are on their way",
         sink.pending(),
     );
-    let Some(status) = control.books.as_ref().map(|books| books.ledger.status(&books.engine.sink))
+    let Some(status) =
+        control.books.as_ref().map(|books| books.ledger.status(&books.engine.ledger_queue))
     else {
         return;
     };

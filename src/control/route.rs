@@ -69,7 +69,7 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
         out.error = Some(format!("no project is named `{name}`; `aiproxy project list` shows all"));
         return out;
     };
-    let learned = engine.lists.learned();
+    let learned = engine.model_lists.learned();
     let dialect = question.dialect.unwrap_or(Dialect::Openai);
     let learned = |id| learned.get(&id).cloned();
     let (asked, chosen) =
@@ -100,18 +100,18 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
         candidate::build_candidates(&resolved.targets, &|key| engine.key_info(key));
     let now = engine.clock.mono();
     let costs = if engine.budgets.has_any() || resolved.strategy.uses_cost() {
-        engine.costs(&candidates, TokenEstimate::default())
+        engine.estimate_costs(&candidates, TokenEstimate::default())
     } else {
         Vec::new()
     };
-    budgets::mark(engine, &project.name, &mut candidates, &costs);
+    budgets::annotate_candidates(engine, &project.name, &mut candidates, &costs);
     let asked = RouteQuery {
         strategy: resolved.strategy,
         costs: &costs,
         region: &generation.settings.region,
         ..RouteQuery::first_attempt(&candidates)
     };
-    let decision = engine.board.preview(&asked, now);
+    let decision = engine.router.preview(&asked, now);
     let place = |candidate: &Candidate, why: String| Place {
         upstream: candidate.target.upstream.name.to_string(),
         key: candidate.key_name.to_string(),
@@ -181,7 +181,7 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
 /// When another target would be asked beside this one.
 fn second(engine: &Engine, rule: &Hedge, first: &Candidate) -> String {
     let share = format!("for at most {:.0} % of requests", rule.max_share * 100.0);
-    match (rule.after, engine.hedges.p95(first, true)) {
+    match (rule.after, engine.hedge_stats.p95(first, true)) {
         (HedgeDelay::Fixed(span), _) => format!(
             "a second target is asked after {} ms without a token, {share}",
             span.as_millis()

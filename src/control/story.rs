@@ -12,13 +12,13 @@ use crate::{
     ledger::{bodies::BodyView, query::RequestDetail},
     relay::{
         engine::Engine,
-        transcript::{self, Teller},
+        transcript::{self, TranscriptReader},
     },
 };
 
 pub use crate::relay::{
-    heads::Lines,
-    transcript::{Kind, Part, Who},
+    heads::HeaderLines,
+    transcript::{PartKind, Speaker, TranscriptPart},
 };
 
 /// One request in its own words. Nothing secret: kept bodies had secrets taken out, and headers
@@ -27,11 +27,11 @@ pub use crate::relay::{
 pub struct Story {
     pub id: RequestId,
     /// Of the client, as far as upstreams may see them; empty where they were not kept.
-    pub asked: Lines,
+    pub asked: HeaderLines,
     /// What the client got.
-    pub answered: Lines,
-    pub conversation: Vec<Part>,
-    pub answer: Vec<Part>,
+    pub answered: HeaderLines,
+    pub conversation: Vec<TranscriptPart>,
+    pub answer: Vec<TranscriptPart>,
     /// Whether bodies of this request are kept at all.
     pub kept: bool,
     /// The conversation was not asked for.
@@ -82,7 +82,7 @@ pub async fn tell(
     let known = engine.bus.view(|live| live.find(id).cloned());
     if let Some(record) = known.as_ref().filter(|record| record.is_running()) {
         let now = engine.clock.mono();
-        let answer = engine.peeks.look(record.id, || teller(record), now).unwrap_or_default();
+        let answer = engine.live_taps.read(record.id, || teller(record), now).unwrap_or_default();
         let bodies = match books {
             Some(books) if !wish.only_answer => books.bodies(record.id).await.unwrap_or_default(),
             _ => Vec::new(),
@@ -111,34 +111,39 @@ fn story(
     engine: &Engine,
     record: RequestRecord,
     bodies: &[BodyView],
-    answer: Option<Vec<Part>>,
+    answer: Option<Vec<TranscriptPart>>,
     wish: Wish,
 ) -> Story {
     let side = |side: ExchangeSide| bodies.iter().find(|body| body.side == side);
-    let (asked, answered) = engine.heads.find(record.id).unwrap_or_default();
-    let redacted = |lines: Lines| {
-        lines.into_iter().map(|(name, value)| (name, engine.words(&value))).collect()
+    let (asked, answered) = engine.recent_headers.find(record.id).unwrap_or_default();
+    let redacted = |lines: HeaderLines| {
+        lines.into_iter().map(|(name, value)| (name, engine.sanitize(&value))).collect()
     };
     let conversation = match side(ExchangeSide::Request) {
-        Some(body) if wish.raw => transcript::raw(&body.head, &body.tail),
-        Some(body) => transcript::conversation(record.dialect, record.op, &body.head, &body.tail),
+        Some(body) if wish.raw => transcript::raw_parts(&body.head, &body.tail),
+        Some(body) => {
+            transcript::read_conversation(record.dialect, record.op, &body.head, &body.tail)
+        }
         None => Vec::new(),
     };
     let answer = match (answer, side(ExchangeSide::Answer)) {
         (Some(answer), _) => answer
             .into_iter()
-            .map(|part| Part { text: engine.redactor.redact(&part.text).into_owned(), ..part })
+            .map(|part| TranscriptPart {
+                text: engine.redactor.redact(&part.text).into_owned(),
+                ..part
+            })
             .collect(),
-        (None, Some(body)) if wish.raw => transcript::raw(&body.head, &body.tail),
+        (None, Some(body)) if wish.raw => transcript::raw_parts(&body.head, &body.tail),
         (None, Some(body)) => {
             let mut teller = teller(&record);
             teller.feed(&body.head.clone().into());
             if !body.tail.is_empty() {
-                teller.gap();
+                teller.push_gap();
                 teller.feed(&body.tail.clone().into());
             }
             match teller.parts() {
-                parts if parts.is_empty() => transcript::raw(&body.head, &body.tail),
+                parts if parts.is_empty() => transcript::raw_parts(&body.head, &body.tail),
                 parts => parts,
             }
         }
@@ -159,13 +164,13 @@ fn story(
 
 /// How the answer of a request is framed: errors and what was not asked as a stream come in one
 /// piece.
-fn teller(record: &RequestRecord) -> Teller {
+fn teller(record: &RequestRecord) -> TranscriptReader {
     let streamed = record.stream && record.status.is_none_or(|status| status < 300);
     let framing = match record.dialect {
         Dialect::Ollama => Framing::Ndjson,
         _ => Framing::Sse,
     };
-    Teller::new(record.dialect, record.op, streamed.then_some(framing))
+    TranscriptReader::new(record.dialect, record.op, streamed.then_some(framing))
 }
 
 #[cfg(test)]

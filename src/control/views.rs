@@ -25,12 +25,12 @@ use crate::{
 /// Every upstream that is served; `demo` only while there is no other.
 #[must_use]
 pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> {
-    let (now, learned) = (engine.clock.mono(), engine.lists.learned());
+    let (now, learned) = (engine.clock.mono(), engine.model_lists.learned());
     let shown = shown(generation);
     shown
         .map(|upstream| {
-            let health = engine.board.upstream_view(upstream.id, now);
-            let stats = engine.board.stats(upstream.id, now);
+            let health = engine.router.upstream_view(upstream.id, now);
+            let stats = engine.router.stats(upstream.id, now);
             let ready = upstream
                 .keys
                 .iter()
@@ -86,14 +86,14 @@ pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> 
 
 fn probe(engine: &Engine, upstream: &Upstream) -> Option<ProbeView> {
     let health = upstream.health.as_ref()?;
-    let probed = engine.probes.of(upstream.id)?;
+    let probed = engine.health_checks.latest(upstream.id)?;
     Some(ProbeView {
         path: health.path.clone(),
         every_ms: u64::try_from(health.interval.as_millis()).unwrap_or(u64::MAX),
         at: probed.at,
-        took_ms: millis(probed.took),
-        said: probed.said.to_string(),
-        ok: probed.ok,
+        took_ms: millis(probed.duration),
+        said: probed.message.to_string(),
+        ok: probed.is_reachable,
     })
 }
 
@@ -123,7 +123,7 @@ pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
     let mut out = Vec::new();
     for upstream in shown(generation) {
         for key in &upstream.keys {
-            let view = engine.board.key_view(key.id, now);
+            let view = engine.router.key_view(key.id, now);
             let (mut state, mut cause) = key_state(engine, upstream, key, now);
             let mut until = view.health.until.map(|until| engine.clock.unix_at(until));
             if engine.budgets.has_any()
@@ -161,7 +161,7 @@ pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
                 requests: view.requests,
                 tokens: view.tokens,
                 running: view.running,
-                balance: engine.balances.of(key.id).map(|balance| BalanceView {
+                balance: engine.balances.get(key.id).map(|balance| BalanceView {
                     text: balance.text(),
                     low: balance.is_low(),
                     amount: balance.amount,
@@ -200,7 +200,7 @@ fn key_state(
         KeyState::Disabled => return (KeyHealth::Disabled, None),
         KeyState::OverBudget(_) | KeyState::Ready => {}
     }
-    let view = engine.board.key_view(key.id, now);
+    let view = engine.router.key_view(key.id, now);
     let own = of(&view.health);
     let narrow = view.models.iter().any(|(_, health)| health.state != HealthState::Ok);
     (if own == KeyHealth::Ok && narrow { KeyHealth::Partly } else { own }, None)
@@ -247,7 +247,7 @@ fn spent(engine: &Engine, holder: &Holder) -> Option<(String, Option<UnixMillis>
 /// Every name that the owner may ask for.
 #[must_use]
 pub fn models(engine: &Engine, generation: &Generation) -> Vec<ModelView> {
-    let learned = engine.lists.learned();
+    let learned = engine.model_lists.learned();
     let project = owner(generation);
     names::list_names(&generation.catalog, &project, &|id| learned.get(&id).cloned())
         .into_iter()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::header;
 
-use super::{ask::Ask, budgets::Reservation, engine::Engine, peek::Before};
+use super::{ask::ProxyRequest, budgets::BudgetHold, engine::Engine, peek::Backlog};
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
     config::settings::Origin,
@@ -27,20 +27,20 @@ use crate::{
 };
 
 /// Fields of the request that prices may depend on stand near one of its ends.
-const NEAR: usize = 2 << 10;
+const FIELD_SCAN_BYTES: usize = 2 << 10;
 /// Bytes of text that make a token, about.
-const TOKEN: u64 = 4;
+const BYTES_PER_TOKEN: u64 = 4;
 
 /// The money side of one request's tally.
-pub(super) struct Account {
+pub(super) struct RequestBilling {
     slot: Option<LedgerSlot>,
     capture: Option<Box<BodyCapture>>,
-    parts: Vec<AttemptBill>,
+    attempt_bills: Vec<AttemptBill>,
     /// Of the attempt that is under way.
     target: Option<Arc<Target>>,
     /// What that attempt holds of budgets, where there are any.
-    pub(super) reservation: Option<Reservation>,
-    began: UnixMillis,
+    pub(super) budget_hold: Option<BudgetHold>,
+    attempt_started_at: UnixMillis,
     op: Op,
     stream: bool,
     /// Estimated input tokens.
@@ -53,61 +53,67 @@ pub(super) struct Account {
 }
 
 /// An attempt under way that is put aside.
-pub(super) struct Running {
+pub(super) struct SuspendedAttempt {
     target: Option<Arc<Target>>,
-    reservation: Option<Reservation>,
-    began: UnixMillis,
+    budget_hold: Option<BudgetHold>,
+    started_at: UnixMillis,
     demo: bool,
 }
 
 /// How an attempt went, as far as its cost goes.
 #[derive(Clone, Copy)]
-pub(super) struct Went<'a> {
+pub(super) struct AttemptOutcome<'a> {
     pub(super) state: RequestState,
     pub(super) summary: Option<&'a AnswerSummary>,
     /// Whether content came from it.
-    pub(super) content: bool,
+    pub(super) has_content: bool,
     pub(super) answer_bytes: u64,
     /// Content events: about one token each.
-    pub(super) events: u64,
+    pub(super) content_events: u64,
 }
 
-impl Account {
-    pub(super) fn open(engine: &Engine, ask: &Ask) -> Self {
+impl RequestBilling {
+    pub(super) fn open(engine: &Engine, request: &ProxyRequest) -> Self {
         let media =
-            ask.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-        let op = ask.endpoint.op;
-        let picture = |name| (op == Op::Image).then(|| near_an_end(&ask.body, name)).flatten();
+            request.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+        let op = request.endpoint.op;
+        let picture =
+            |name| (op == Op::Image).then(|| find_field_near_ends(&request.body, name)).flatten();
         Self {
-            slot: engine.sink.reserve_slot(),
-            capture: engine.sink.capture(ask.id, media, &ask.body, ask.received),
-            parts: Vec::new(),
+            slot: engine.ledger_queue.reserve_slot(),
+            capture: engine.ledger_queue.capture(
+                request.id,
+                media,
+                &request.body,
+                request.received,
+            ),
+            attempt_bills: Vec::new(),
             target: None,
-            reservation: None,
-            began: ask.at,
+            budget_hold: None,
+            attempt_started_at: request.at,
             op,
-            stream: ask.stream,
-            estimate: ask.estimate,
-            tier: ask.tier.clone(),
+            stream: request.stream,
+            estimate: request.estimate,
+            tier: request.tier.clone(),
             resolution: picture("\"size\""),
             quality: picture("\"quality\""),
             demo: false,
-            replay_of: ask.replay_of,
+            replay_of: request.replay_of,
         }
     }
 
     /// Of nothing: it keeps no body and hands nothing over.
-    pub(super) fn mute(ask: &Ask) -> Self {
+    pub(super) fn detached(request: &ProxyRequest) -> Self {
         Self {
             slot: None,
             capture: None,
-            parts: Vec::new(),
+            attempt_bills: Vec::new(),
             target: None,
-            reservation: None,
-            began: ask.at,
-            op: ask.endpoint.op,
-            stream: ask.stream,
-            estimate: ask.estimate,
+            budget_hold: None,
+            attempt_started_at: request.at,
+            op: request.endpoint.op,
+            stream: request.stream,
+            estimate: request.estimate,
             tier: None,
             resolution: None,
             quality: None,
@@ -117,61 +123,62 @@ impl Account {
     }
 
     /// Whether its answers are made of tokens.
-    pub(super) fn generates(&self) -> bool {
+    pub(super) fn generates_tokens(&self) -> bool {
         self.op.generates()
     }
 
     /// Puts the attempt under way aside, while another is spoken of.
-    pub(super) fn set_aside(&mut self) -> Running {
-        Running {
+    pub(super) fn suspend_attempt(&mut self) -> SuspendedAttempt {
+        SuspendedAttempt {
             target: self.target.take(),
-            reservation: self.reservation.take(),
-            began: self.began,
+            budget_hold: self.budget_hold.take(),
+            started_at: self.attempt_started_at,
             demo: self.demo,
         }
     }
 
-    pub(super) fn take_up(&mut self, running: Running) {
-        (self.target, self.began, self.demo) = (running.target, running.began, running.demo);
-        self.reservation = running.reservation;
+    pub(super) fn resume_attempt(&mut self, running: SuspendedAttempt) {
+        (self.target, self.attempt_started_at, self.demo) =
+            (running.target, running.started_at, running.demo);
+        self.budget_hold = running.budget_hold;
     }
 
-    pub(super) fn attempt(&mut self, target: &Arc<Target>, at: UnixMillis) {
-        self.began = at;
+    pub(super) fn start_attempt(&mut self, target: &Arc<Target>, at: UnixMillis) {
+        self.attempt_started_at = at;
         self.demo = target.upstream.origin == Origin::Demo;
         self.target = Some(Arc::clone(target));
     }
 
     /// The attempt brought no answer. What was refused is not charged; what may have been worked on
     /// is a lower bound.
-    pub(super) fn lost(&mut self, engine: &Engine, number: u32, maybe_billed: bool) {
+    pub(super) fn attempt_failed(&mut self, engine: &Engine, number: u32, maybe_billed: bool) {
         let Some(target) = self.target.take() else { return };
-        let part = if maybe_billed && self.op.generates() {
+        let bill = if maybe_billed && self.op.generates() {
             let usage = Usage { input: self.estimate, ..Usage::default() };
-            self.part(engine, number, &target, None, Some(usage), Precision::AtLeast)
+            self.bill_attempt(engine, number, &target, None, Some(usage), Precision::AtLeast)
         } else {
             AttemptBill { number, reported_model: None, usage: None, bill: free_bill() }
         };
-        self.book(&part, &target);
-        self.parts.push(part);
+        self.charge(&bill, &target);
+        self.attempt_bills.push(bill);
     }
 
     /// Tells the budgets what the attempt came to.
-    fn book(&mut self, part: &AttemptBill, target: &Target) {
-        if let Some(reservation) = self.reservation.take() {
-            reservation.settle(&part.bill, target);
+    fn charge(&mut self, bill: &AttemptBill, target: &Target) {
+        if let Some(reservation) = self.budget_hold.take() {
+            reservation.settle(&bill.bill, target);
         }
     }
 
     /// More of the answer went to the client.
-    pub(super) fn answer(&mut self, bytes: &[u8]) {
+    pub(super) fn capture_response(&mut self, bytes: &[u8]) {
         if let Some(capture) = &mut self.capture {
             capture.push_answer(bytes);
         }
     }
 
     /// What is kept of the answer up to now, where it is kept.
-    pub(super) fn so_far(&self) -> Before<'_> {
+    pub(super) fn captured_so_far(&self) -> Backlog<'_> {
         self.capture.as_ref().map(|capture| capture.captured_answer())
     }
 
@@ -180,57 +187,69 @@ impl Account {
         &mut self,
         engine: &Engine,
         number: u32,
-        went: Went<'_>,
+        outcome: AttemptOutcome<'_>,
     ) -> (Option<Usage>, Cost) {
         if let Some(target) = self.target.take() {
-            let answered = went.summary.and_then(|summary| summary.model.as_deref());
-            let (usage, sure) = self.used(went);
-            let part = self.part(engine, number, &target, answered, usage, sure);
-            self.book(&part, &target);
-            self.parts.push(part);
+            let reported_model = outcome.summary.and_then(|summary| summary.model.as_deref());
+            let (usage, sure) = self.measure_usage(outcome);
+            let bill = self.bill_attempt(engine, number, &target, reported_model, usage, sure);
+            self.charge(&bill, &target);
+            self.attempt_bills.push(bill);
         }
-        let mut usages = self.parts.iter().filter_map(|part| part.usage);
+        let mut usages = self.attempt_bills.iter().filter_map(|bill| bill.usage);
         let usage = usages.next().map(|first| usages.fold(first, Usage::plus));
-        (usage, Cost::sum_of(self.parts.iter().map(|part| &part.bill)))
+        (usage, Cost::sum_of(self.attempt_bills.iter().map(|bill| &bill.bill)))
     }
 
     /// The attempt broke off after content, and another goes on from there; what it used up to
     /// then.
-    pub(super) fn broke(&mut self, engine: &Engine, number: u32, went: Went<'_>) -> Option<Usage> {
+    pub(super) fn attempt_interrupted(
+        &mut self,
+        engine: &Engine,
+        number: u32,
+        outcome: AttemptOutcome<'_>,
+    ) -> Option<Usage> {
         let target = self.target.take()?;
-        let answered = went.summary.and_then(|summary| summary.model.as_deref());
-        let (usage, sure) = self.used(went);
-        let part = self.part(engine, number, &target, answered, usage, sure);
-        self.book(&part, &target);
-        self.parts.push(part);
+        let reported_model = outcome.summary.and_then(|summary| summary.model.as_deref());
+        let (usage, sure) = self.measure_usage(outcome);
+        let bill = self.bill_attempt(engine, number, &target, reported_model, usage, sure);
+        self.charge(&bill, &target);
+        self.attempt_bills.push(bill);
         usage
     }
 
     /// What the attempt used, and how well that is known.
-    fn used(&self, went: Went<'_>) -> (Option<Usage>, Precision) {
-        let said = went.summary.and_then(|summary| summary.usage);
+    fn measure_usage(&self, outcome: AttemptOutcome<'_>) -> (Option<Usage>, Precision) {
+        let reported = outcome.summary.and_then(|summary| summary.usage);
         if !self.op.generates() {
-            return (said, Precision::Exact);
+            return (reported, Precision::Exact);
         }
         // Of media nobody can tell tokens from bytes.
         let text = !matches!(self.op, Op::Audio | Op::Image);
-        match (went.state, said) {
+        match (outcome.state, reported) {
             (RequestState::Done, Some(usage)) => (Some(usage), Precision::Exact),
             (RequestState::Done, None) if !text => (None, Precision::Exact),
-            (_, said) if went.content || went.state == RequestState::Done => {
-                let came = if went.events > 0 { went.events } else { went.answer_bytes / TOKEN };
-                let came =
-                    if matches!(self.op, Op::Embed | Op::Rerank | Op::Moderate) { 0 } else { came };
-                let mut usage = said.unwrap_or_default();
+            (_, reported) if outcome.has_content || outcome.state == RequestState::Done => {
+                let output = if outcome.content_events > 0 {
+                    outcome.content_events
+                } else {
+                    outcome.answer_bytes / BYTES_PER_TOKEN
+                };
+                let output = if matches!(self.op, Op::Embed | Op::Rerank | Op::Moderate) {
+                    0
+                } else {
+                    output
+                };
+                let mut usage = reported.unwrap_or_default();
                 if usage.input_total() == 0 {
                     usage.input = self.estimate;
                 }
-                usage.output = usage.output.max(came.saturating_sub(usage.reasoning));
-                (text.then_some(usage).or(said), Precision::Estimate)
+                usage.output = usage.output.max(output.saturating_sub(usage.reasoning));
+                (text.then_some(usage).or(reported), Precision::Estimate)
             }
             // It was under way, and went on working for who knows how long.
-            (_, said) => {
-                let usage = said
+            (_, reported) => {
+                let usage = reported
                     .filter(|usage| usage.input_total() > 0)
                     .unwrap_or(Usage { input: self.estimate, ..Usage::default() });
                 (text.then_some(usage), Precision::AtLeast)
@@ -238,7 +257,7 @@ impl Account {
         }
     }
 
-    fn part(
+    fn bill_attempt(
         &self,
         engine: &Engine,
         number: u32,
@@ -247,11 +266,11 @@ impl Account {
         usage: Option<Usage>,
         sure: Precision,
     ) -> AttemptBill {
-        let generation = engine.generation_now();
+        let generation = engine.generation_ref();
         let bill =
             if self.op.generates() || usage.is_some_and(|usage| usage.reported_cost.is_some()) {
                 // What has no tokens may have a price for each request.
-                let nothing = Usage::default();
+                let no_usage = Usage::default();
                 let facts = PriceConditions {
                     tier: self.tier.as_deref(),
                     resolution: self.resolution.as_deref(),
@@ -261,9 +280,9 @@ impl Account {
                     upstream: &target.upstream,
                     sent_model: &target.model,
                     reported_model: answered,
-                    usage: Some(usage.as_ref().unwrap_or(&nothing)),
+                    usage: Some(usage.as_ref().unwrap_or(&no_usage)),
                     precision: sure,
-                    started_at: self.began,
+                    started_at: self.attempt_started_at,
                     conditions: facts,
                 };
                 let bill = pricing::bill(&generation.prices, &question);
@@ -283,7 +302,7 @@ impl Account {
     }
 
     /// Hands the request to the ledger.
-    pub(super) fn hand_over(&mut self, engine: &Engine, record: Option<Arc<RequestRecord>>) {
+    pub(super) fn submit_to_ledger(&mut self, engine: &Engine, record: Option<Arc<RequestRecord>>) {
         let failed = record.as_ref().is_some_and(|record| record.state == RequestState::Failed);
         if let Some(capture) = self.capture.take() {
             // Refused before the head left: that is told as JSON.
@@ -293,10 +312,10 @@ impl Account {
                     .is_some_and(|record| record.status.is_some_and(|status| status >= 400));
             let media =
                 if self.stream && !refused { "text/event-stream" } else { "application/json" };
-            engine.sink.submit_bodies(*capture, media, failed, engine.clock.mono());
+            engine.ledger_queue.submit_bodies(*capture, media, failed, engine.clock.mono());
         }
         if let (Some(slot), Some(record)) = (self.slot.take(), record) {
-            let parts = std::mem::take(&mut self.parts);
+            let parts = std::mem::take(&mut self.attempt_bills);
             drop(slot.send(LedgerMessage::Request(Box::new(LedgerEntry {
                 record,
                 bills: parts,
@@ -309,15 +328,18 @@ impl Account {
 
 /// A short text field of a JSON object, if it stands near the beginning or the end of the body.
 /// `name` is in quotes.
-fn near_an_end(body: &[u8], name: &str) -> Option<Box<str>> {
-    let ends = [&body[..body.len().min(NEAR)], &body[body.len().saturating_sub(NEAR)..]];
-    ends.into_iter().find_map(|part| {
-        let at = memchr::memmem::find(part, name.as_bytes())?;
+fn find_field_near_ends(body: &[u8], name: &str) -> Option<Box<str>> {
+    let ends = [
+        &body[..body.len().min(FIELD_SCAN_BYTES)],
+        &body[body.len().saturating_sub(FIELD_SCAN_BYTES)..],
+    ];
+    ends.into_iter().find_map(|section| {
+        let at = memchr::memmem::find(section, name.as_bytes())?;
         // In a text it would be escaped.
-        if at > 0 && part[at - 1] == b'\\' {
+        if at > 0 && section[at - 1] == b'\\' {
             return None;
         }
-        let rest = part[at + name.len()..]
+        let rest = section[at + name.len()..]
             .trim_ascii_start()
             .strip_prefix(b":")?
             .trim_ascii_start()
@@ -346,7 +368,11 @@ mod tests {
             (&far, None),
             ("", None),
         ] {
-            assert_eq!(near_an_end(body.as_bytes(), "\"size\"").as_deref(), want, "{body}");
+            assert_eq!(
+                find_field_near_ends(body.as_bytes(), "\"size\"").as_deref(),
+                want,
+                "{body}"
+            );
         }
     }
 }

@@ -8,8 +8,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     engine::Engine,
-    rounds::Job,
-    waiting::{Line, set_of_project},
+    rounds::RequestContext,
+    waiting::{QueueGuard, project_queue_key},
 };
 use crate::{
     config::settings::Project,
@@ -30,8 +30,8 @@ use crate::{
 pub struct Admission {
     engine: Arc<Engine>,
     project: Arc<Project>,
-    booking: Option<LimitAdmission>,
-    inside: bool,
+    limit_admission: Option<LimitAdmission>,
+    holds_slot: bool,
 }
 
 /// Lets a request of a project with limits in.
@@ -39,82 +39,84 @@ pub struct Admission {
 /// # Errors
 ///
 /// 429: over the requests or tokens a minute at once, over the requests at once after a wait.
-pub(super) async fn enter(job: &mut Job) -> Result<(), ProxyError> {
-    let project = &job.ask.caller.project;
+pub(super) async fn admit(context: &mut RequestContext) -> Result<(), ProxyError> {
+    let project = &context.request.caller.project;
     if project.rpm == 0 && project.tpm == 0 && project.max_concurrency == 0 {
         return Ok(());
     }
     let project = Arc::clone(project);
     let admission = Admission {
-        engine: Arc::clone(&job.engine),
+        engine: Arc::clone(&context.engine),
         project: Arc::clone(&project),
-        booking: None,
-        inside: false,
+        limit_admission: None,
+        holds_slot: false,
     };
     // Kept also where it lets nobody in: the refusal's head tells what is left.
-    let admission = job.tally.admission.insert(Box::new(admission));
-    let ask = &job.ask;
-    let answers = matches!(ask.endpoint.op, Op::Chat | Op::Completions);
-    let input = if matches!(ask.endpoint.op, Op::CountTokens | Op::ModelCard | Op::Stored | Op::Raw)
-    {
-        0
-    } else {
-        ask.estimate
-    };
+    let admission = context.recorder.admission.insert(Box::new(admission));
+    let request = &context.request;
+    let answers = matches!(request.endpoint.op, Op::Chat | Op::Completions);
+    let input =
+        if matches!(request.endpoint.op, Op::CountTokens | Op::ModelCard | Op::Stored | Op::Raw) {
+            0
+        } else {
+            request.estimate
+        };
     let wanted = AdmissionRequest {
-        model: &ask.asked,
+        model: &request.requested_model,
         input,
         expects_output: answers,
-        max_tokens: ask.max_tokens,
+        max_tokens: request.max_tokens,
     };
-    let now = job.engine.clock.mono();
-    let booking = job
+    let now = context.engine.clock.mono();
+    let booking = context
         .engine
-        .projects
+        .project_limits
         .admit(&project, &wanted, now)
-        .map_err(|full| over(&project, &full, full.until.since(now)))?;
-    admission.booking = Some(booking);
+        .map_err(|full| rate_limited(&project, &full, full.until.since(now)))?;
+    admission.limit_admission = Some(booking);
     if project.max_concurrency == 0 {
         return Ok(());
     }
-    let set = set_of_project(&project.name);
-    if !job.engine.queue.awaits(set) && job.engine.projects.acquire_slot(&project) {
-        admission.inside = true;
+    let set = project_queue_key(&project.name);
+    if !context.engine.wait_queue.has_waiters(set)
+        && context.engine.project_limits.acquire_slot(&project)
+    {
+        admission.holds_slot = true;
         return Ok(());
     }
-    let patience = job.patience();
-    let place = Line::join(&job.engine, set, &project.name)
-        .ok_or_else(|| busy(&project, Duration::ZERO))?;
-    job.tally.queued(format!(
+    let timeout = context.queue_timeout();
+    let slot = QueueGuard::join(&context.engine, set, &project.name)
+        .ok_or_else(|| concurrency_exceeded(&project, Duration::ZERO))?;
+    context.recorder.publish_queued(format!(
         "waits for one of its project's {} places ({} before it)",
         project.max_concurrency,
-        place.before()
+        slot.position()
     ));
-    let give_up = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     loop {
-        let changed = job.engine.changed.notified();
+        let changed = context.engine.capacity_changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        if place.before() == 0 && job.engine.projects.acquire_slot(&project) {
+        if slot.position() == 0 && context.engine.project_limits.acquire_slot(&project) {
             break;
         }
-        if timeout_at(give_up, changed).await.is_err() {
-            return Err(busy(&project, patience));
+        if timeout_at(deadline, changed).await.is_err() {
+            return Err(concurrency_exceeded(&project, timeout));
         }
     }
-    if let Some(admission) = &mut job.tally.admission {
-        admission.inside = true;
+    if let Some(admission) = &mut context.recorder.admission {
+        admission.holds_slot = true;
     }
     Ok(())
 }
 
-fn over(project: &Project, full: &LimitExceeded, wait: Duration) -> ProxyError {
-    let (what, key) = match full.kind {
+fn rate_limited(project: &Project, full: &LimitExceeded, wait: Duration) -> ProxyError {
+    let (unit, key) = match full.kind {
         ProjectLimitKind::Requests => ("requests", "rpm"),
         ProjectLimitKind::Tokens => ("tokens", "tpm"),
     };
     let message = format!(
-        "project `{}` has used its {} {what} a minute; there is room again in {} (`{key}` of its [[project]] row in the config)",
+        "project `{}` has used its {} {unit} a minute; there is room again in {} (`{key}` of its [[project]] row in the config)",
         project.name,
         full.limit,
         print_span(wait)
@@ -124,7 +126,7 @@ fn over(project: &Project, full: &LimitExceeded, wait: Duration) -> ProxyError {
         .retry_after(Some(wait.max(Duration::from_secs(1))))
 }
 
-fn busy(project: &Project, waited: Duration) -> ProxyError {
+fn concurrency_exceeded(project: &Project, waited: Duration) -> ProxyError {
     let message = format!(
         "project `{}` has {} requests under way and none ended within {} (`max_concurrency` of its [[project]] row in the config)",
         project.name,
@@ -140,22 +142,22 @@ impl Admission {
     /// The request is over: its place is free, and its tokens are what was used. `served`:
     /// something may have been used even where nobody said how much.
     pub(super) fn settle(&mut self, served: bool, usage: Option<Usage>) {
-        if let Some(booking) = self.booking.take() {
+        if let Some(booking) = self.limit_admission.take() {
             let real = usage
                 .map(|usage| (usage.input_total(), usage.output_total()))
                 .or(if served { None } else { Some((0, 0)) });
-            self.engine.projects.settle(&self.project.name, &booking, real);
+            self.engine.project_limits.settle(&self.project.name, &booking, real);
         }
-        if std::mem::take(&mut self.inside) {
-            self.engine.projects.release_slot(&self.project.name);
-            self.engine.touch();
+        if std::mem::take(&mut self.holds_slot) {
+            self.engine.project_limits.release_slot(&self.project.name);
+            self.engine.notify_waiters();
         }
     }
 
     /// Tells the client what is left, in the headers that SDKs and agents look at.
-    pub(super) fn mark(&self, headers: &mut HeaderMap) {
+    pub(super) fn set_rate_limit_headers(&self, headers: &mut HeaderMap) {
         let (requests, tokens) =
-            self.engine.projects.remaining(&self.project, self.engine.clock.mono());
+            self.engine.project_limits.remaining(&self.project, self.engine.clock.mono());
         let names = [
             [
                 "x-ratelimit-limit-requests",
@@ -168,8 +170,8 @@ impl Admission {
                 "x-ratelimit-reset-tokens",
             ],
         ];
-        for (names, left) in names.into_iter().zip([requests, tokens]) {
-            let Some(RemainingLimit { limit, remaining, reset }) = left else { continue };
+        for (names, quota) in names.into_iter().zip([requests, tokens]) {
+            let Some(RemainingLimit { limit, remaining, reset }) = quota else { continue };
             headers.insert(names[0], HeaderValue::from(limit));
             headers.insert(names[1], HeaderValue::from(remaining));
             let seconds = format!("{}s", reset.as_secs_f64().ceil());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use super::{halt::Cause, tally::Guard};
+use super::{halt::CancelReason, tally::AttemptGuard};
 use crate::{
     dialect::{AnswerSummary, flow::ResponseStream},
     ir::fault::{Fault, TransportFault},
@@ -14,75 +14,75 @@ use crate::{
 };
 
 /// An answer to give the client.
-pub enum Won {
+pub enum AttemptResponse {
     /// A complete body.
-    Whole(Box<Whole>),
+    Full(Box<FullResponse>),
     /// An event stream that has shown its first content.
-    Stream(Box<Committed>),
+    Stream(Box<StreamResponse>),
     /// A body that is only forwarded.
-    Opaque(Box<Opaque>),
+    Raw(Box<RawResponse>),
 }
 
 /// An answer that is complete.
-pub struct Whole {
+pub struct FullResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
     pub summary: AnswerSummary,
-    pub guard: Guard,
+    pub guard: AttemptGuard,
 }
 
 /// A stream past its first content: nothing is replayed from here on.
-pub struct Committed {
+pub struct StreamResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     /// Whole events that were held.
-    pub ready: Vec<Bytes>,
-    pub flow: ResponseStream,
+    pub buffered_frames: Vec<Bytes>,
+    pub stream: ResponseStream,
     /// `None` once the upstream's body has ended.
     pub body: Option<UpstreamBody>,
     /// The terminal event is among them: the body's end is of no more interest.
-    pub terminal: bool,
+    pub terminal_seen: bool,
     /// What ended the stream already while it was held, after its first content.
-    pub broke: Option<Broke>,
-    pub guard: Guard,
-    pub idle: Duration,
+    pub failure: Option<StreamFailure>,
+    pub guard: AttemptGuard,
+    pub idle_timeout: Duration,
 }
 
 /// A body of no known grammar.
-pub struct Opaque {
+pub struct RawResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    pub first: Option<Bytes>,
+    pub first_chunk: Option<Bytes>,
     pub body: UpstreamBody,
-    pub guard: Guard,
-    pub idle: Duration,
+    pub guard: AttemptGuard,
+    pub idle_timeout: Duration,
 }
 
 /// What broke a stream after its first content.
 #[derive(Debug)]
-pub enum Broke {
-    Said(Box<Fault>),
+pub enum StreamFailure {
+    Upstream(Box<Fault>),
     Transport(TransportFault),
     /// A clean end without the terminal event.
     Truncated,
-    Halted(Cause),
+    Cancelled(CancelReason),
 }
 
 /// An attempt that did not win.
 #[derive(Debug)]
-pub struct Lost {
+pub struct AttemptFailure {
     pub outcome: Outcome,
-    pub said: Said,
+    pub source: FailureSource,
     /// Whether the same candidate may work a moment later.
-    pub may_pass: bool,
+    pub may_recover: bool,
 }
 
 /// What is told to the client if nothing else helps.
 #[derive(Debug)]
-pub enum Said {
+pub enum FailureSource {
     /// The upstream's own error; its body, where it may be shown as it is.
-    Fault {
+    Upstream {
         fault: Fault,
         body: Option<Bytes>,
     },

@@ -7,14 +7,16 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::Instant;
 
 use super::{
-    answer::{Committed, Lost, Opaque, Said, Whole, Won},
-    body::{self, Limits},
-    commit::{self, Unshown},
-    prepare::prepare,
-    rounds::Job,
-    said::Said as Asked,
+    answer::{
+        AttemptFailure, AttemptResponse, FailureSource, FullResponse, RawResponse, StreamResponse,
+    },
+    body::{self, BodyLimits},
+    commit::{self, NoContent},
+    prepare::build_request,
+    rounds::RequestContext,
+    said::ParsedRequest as Asked,
     small,
-    tally::Guard,
+    tally::AttemptGuard,
     translated, unframe,
 };
 use crate::{
@@ -41,47 +43,67 @@ use crate::{
 };
 
 /// A stale pooled connection is replaced this often before it counts as a fault.
-const STALE: u32 = 3;
+const MAX_STALE_RETRIES: u32 = 3;
 
 /// Tries one candidate.
-pub(super) async fn attempt(
-    job: &mut Job,
+pub(super) async fn attempt_candidate(
+    context: &mut RequestContext,
     candidate: &Candidate,
     ticket: AttemptTicket,
     deadline: Instant,
-) -> Result<Won, Lost> {
-    let mut guard = Guard::new(&job.engine, ticket);
-    match go(job, candidate, &guard, deadline).await {
-        Ok(Got::Whole { status, headers, body, summary }) => {
-            Ok(Won::Whole(Box::new(Whole { status, headers, body, summary, guard })))
-        }
-        Ok(Got::Stream { status, headers, shown, flow, body, idle }) => {
-            let body = (!shown.ended).then_some(body);
-            Ok(Won::Stream(Box::new(Committed {
+) -> Result<AttemptResponse, AttemptFailure> {
+    let mut guard = AttemptGuard::new(&context.engine, ticket);
+    match run_attempt(context, candidate, &guard, deadline).await {
+        Ok(ReadResponse::Full { status, headers, body, summary }) => {
+            Ok(AttemptResponse::Full(Box::new(FullResponse {
                 status,
                 headers,
-                ready: shown.ready,
-                flow,
                 body,
-                terminal: shown.terminal,
-                broke: shown.broke,
+                summary,
                 guard,
-                idle,
             })))
         }
-        Ok(Got::Opaque { status, headers, first, body, idle }) => {
-            Ok(Won::Opaque(Box::new(Opaque { status, headers, first, body, guard, idle })))
+        Ok(ReadResponse::Stream {
+            status,
+            headers,
+            first_content: shown,
+            stream: flow,
+            body,
+            idle_timeout: idle,
+        }) => {
+            let body = (!shown.ended).then_some(body);
+            Ok(AttemptResponse::Stream(Box::new(StreamResponse {
+                status,
+                headers,
+                buffered_frames: shown.buffered_frames,
+                stream: flow,
+                body,
+                terminal_seen: shown.terminal_seen,
+                failure: shown.failure,
+                guard,
+                idle_timeout: idle,
+            })))
         }
-        Err(said) => {
-            let lost = classify(job, candidate, said);
-            guard.close(AttemptEnd::Failed(&lost.outcome));
-            Err(lost)
+        Ok(ReadResponse::Raw { status, headers, first_chunk: first, body, idle_timeout: idle }) => {
+            Ok(AttemptResponse::Raw(Box::new(RawResponse {
+                status,
+                headers,
+                first_chunk: first,
+                body,
+                guard,
+                idle_timeout: idle,
+            })))
+        }
+        Err(error) => {
+            let failure = classify_failure(context, candidate, error);
+            guard.finish(AttemptEnd::Failed(&failure.outcome));
+            Err(failure)
         }
     }
 }
 
-enum Got {
-    Whole {
+enum ReadResponse {
+    Full {
         status: StatusCode,
         headers: HeaderMap,
         body: Bytes,
@@ -90,68 +112,75 @@ enum Got {
     Stream {
         status: StatusCode,
         headers: HeaderMap,
-        shown: commit::Shown,
-        flow: ResponseStream,
+        first_content: commit::FirstContent,
+        stream: ResponseStream,
         body: UpstreamBody,
-        idle: Duration,
+        idle_timeout: Duration,
     },
-    Opaque {
+    Raw {
         status: StatusCode,
         headers: HeaderMap,
-        first: Option<Bytes>,
+        first_chunk: Option<Bytes>,
         body: UpstreamBody,
-        idle: Duration,
+        idle_timeout: Duration,
     },
 }
 
 /// What came instead of an answer, with the wait that its headers ask for.
-struct Failed {
-    said: Said,
-    hint: Option<Duration>,
+struct AttemptError {
+    source: FailureSource,
+    retry_after: Option<Duration>,
 }
 
-impl From<TransportFault> for Failed {
+impl From<TransportFault> for AttemptError {
     fn from(fault: TransportFault) -> Self {
-        Self { said: Said::Transport(fault), hint: None }
+        Self { source: FailureSource::Transport(fault), retry_after: None }
     }
 }
 
-impl From<Fault> for Failed {
+impl From<Fault> for AttemptError {
     fn from(fault: Fault) -> Self {
-        Self { said: Said::Fault { fault, body: None }, hint: None }
+        Self { source: FailureSource::Upstream { fault, body: None }, retry_after: None }
     }
 }
 
-async fn go(
-    job: &mut Job,
+async fn run_attempt(
+    context: &mut RequestContext,
     candidate: &Candidate,
-    guard: &Guard,
+    guard: &AttemptGuard,
     deadline: Instant,
-) -> Result<Got, Failed> {
+) -> Result<ReadResponse, AttemptError> {
     let target = Arc::clone(&candidate.target);
-    let clocks = Clocks::of(job, &target, deadline);
-    let answer = send(job, candidate, &target, &clocks).await?;
-    job.engine.answered(&target.upstream);
+    let deadlines = AttemptDeadlines::new(context, &target, deadline);
+    let answer = send_request(context, candidate, &target, &deadlines).await?;
+    context.engine.record_reachable(&target.upstream);
     let egress = registry::egress(target.dialect);
     let status = answer.status;
-    let raw = job.ask.endpoint.op == Op::Raw;
-    let passes = status.is_success() || raw && passes_raw(status);
-    guard.hear(&hints::read_rate_limits(&answer.headers, job.engine.clock.unix()));
+    let raw = context.request.endpoint.op == Op::Raw;
+    let passes = status.is_success() || raw && forwards_status(status);
+    guard
+        .record_rate_limits(&hints::read_rate_limits(&answer.headers, context.engine.clock.unix()));
     if !passes {
-        return Err(refused(job, egress, answer).await);
+        return Err(read_error_response(context, egress, answer).await);
     }
-    guard.note(AttemptEnd::Head2xx);
+    guard.record(AttemptEnd::Head2xx);
 
     let mut out = answer.headers;
     let content_type = out.get(header::CONTENT_TYPE).cloned();
     let content_type = content_type.as_ref().and_then(|v| v.to_str().ok()).unwrap_or("");
     headers::filter_response_headers(&mut out);
     let mut body = answer.body;
-    if raw || is_media(content_type, job.ask.endpoint.op) {
-        return Ok(Got::Opaque { status, headers: out, first: None, body, idle: clocks.idle });
+    if raw || is_media(content_type, context.request.endpoint.op) {
+        return Ok(ReadResponse::Raw {
+            status,
+            headers: out,
+            first_chunk: None,
+            body,
+            idle_timeout: deadlines.idle_timeout,
+        });
     }
 
-    let first = first_chunk(&mut body, &clocks, job.ask.stream).await?;
+    let first = first_chunk(&mut body, &deadlines, context.request.stream).await?;
     if first.is_none() && status != StatusCode::OK {
         let message = format!("HTTP {} without an answer", status.as_u16());
         return Err(TransportFault {
@@ -163,28 +192,38 @@ async fn go(
     }
     // Clients know an answer by this status; some take 206 and the like for failures.
     let status = StatusCode::OK;
-    if job.carry.is_some() {
-        let came =
-            Came { status, headers: out, content_type: content_type.to_owned(), first, body };
-        return translate(job, &target, came, &clocks).await;
+    if context.attempt_context.is_some() {
+        let head = UpstreamHead {
+            status,
+            headers: out,
+            content_type: content_type.to_owned(),
+            first_chunk: first,
+            body,
+        };
+        return translate_response(context, &target, head, &deadlines).await;
     }
-    let framing = if job.ask.stream { job.ask.framing } else { Framing::Sse };
-    let shape = shape(first.as_deref().unwrap_or_default(), framing, content_type);
-    let settings = Arc::clone(&job.generation.settings);
-    match (job.ask.stream, shape) {
-        (true, Shape::Events(framing)) => {
+    let framing = if context.request.stream { context.request.framing } else { Framing::Sse };
+    let shape = sniff_body(first.as_deref().unwrap_or_default(), framing, content_type);
+    let settings = Arc::clone(&context.generation.settings);
+    match (context.request.stream, shape) {
+        (true, BodyKind::Events(framing)) => {
             let mut flow = ResponseStream::Passthrough(Box::new(Passthrough::new(
-                job.ask.endpoint.dialect,
-                job.ask.endpoint.op,
+                context.request.endpoint.dialect,
+                context.request.endpoint.op,
                 framing,
-                job.hide_usage,
+                context.hide_usage,
             )));
-            if job.spares.is_some() {
+            if context.rescue_targets.is_some() {
                 flow.start_recording();
             }
-            let shown =
-                commit::hold(&mut flow, &mut body, first, clocks.first_byte_at, clocks.first_byte)
-                    .await;
+            let shown = commit::wait_for_first_content(
+                &mut flow,
+                &mut body,
+                first,
+                deadlines.first_byte_deadline,
+                deadlines.first_byte_timeout,
+            )
+            .await;
             match shown {
                 Ok(shown) => {
                     if framing == Framing::Sse
@@ -195,168 +234,244 @@ async fn go(
                             HeaderValue::from_static("text/event-stream"),
                         );
                     }
-                    Ok(Got::Stream { status, headers: out, shown, flow, body, idle: clocks.idle })
+                    Ok(ReadResponse::Stream {
+                        status,
+                        headers: out,
+                        first_content: shown,
+                        stream: flow,
+                        body,
+                        idle_timeout: deadlines.idle_timeout,
+                    })
                 }
-                Err(Unshown::Said(fault)) => Err((*fault).into()),
-                Err(Unshown::Transport(fault)) => Err(fault.into()),
+                Err(NoContent::Upstream(fault)) => Err((*fault).into()),
+                Err(NoContent::Transport(fault)) => Err(fault.into()),
             }
         }
-        (false, Shape::Events(framing)) => {
-            let text =
-                body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
-            let events =
-                unframe::events(&text, framing).ok_or_else(|| unreadable(&target.upstream))?;
-            let answer = egress.collect_stream(job.ask.endpoint.op, &events)?;
+        (false, BodyKind::Events(framing)) => {
+            let text = body::read_to_end(
+                first,
+                &mut body,
+                &deadlines.body_limits(&settings),
+                &mut context.request.buffer_reservation,
+            )
+            .await?;
+            let events = unframe::collect_events(&text, framing)
+                .ok_or_else(|| unreadable_stream(&target.upstream))?;
+            let answer = egress.collect_stream(context.request.endpoint.op, &events)?;
             out.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            let summary = egress.read_summary(job.ask.endpoint.op, "application/json", &answer)?;
-            Ok(Got::Whole { status, headers: out, body: answer, summary })
+            let summary =
+                egress.read_summary(context.request.endpoint.op, "application/json", &answer)?;
+            Ok(ReadResponse::Full { status, headers: out, body: answer, summary })
         }
-        (stream, Shape::Document) => {
-            let text =
-                body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
-            let told = match stream
-                .then(|| egress.synthesize_stream(job.ask.endpoint.op, &text, job.ask.framing))
-            {
-                Some(Ok(told)) => told,
+        (stream, BodyKind::Document) => {
+            let text = body::read_to_end(
+                first,
+                &mut body,
+                &deadlines.body_limits(&settings),
+                &mut context.request.buffer_reservation,
+            )
+            .await?;
+            let frames = match stream.then(|| {
+                egress.synthesize_stream(
+                    context.request.endpoint.op,
+                    &text,
+                    context.request.framing,
+                )
+            }) {
+                Some(Ok(frames)) => frames,
                 failed => {
-                    let summary = egress.read_summary(job.ask.endpoint.op, content_type, &text)?;
+                    let summary =
+                        egress.read_summary(context.request.endpoint.op, content_type, &text)?;
                     return match failed {
                         Some(Err(fault)) => Err(fault.into()),
-                        _ => Ok(Got::Whole { status, headers: out, body: text, summary }),
+                        _ => Ok(ReadResponse::Full { status, headers: out, body: text, summary }),
                     };
                 }
             };
             let mut passage = Box::new(Passthrough::new(
-                job.ask.endpoint.dialect,
-                job.ask.endpoint.op,
-                job.ask.framing,
+                context.request.endpoint.dialect,
+                context.request.endpoint.op,
+                context.request.framing,
                 false,
             ));
             let mut ready = Vec::new();
-            passage.feed(told, &mut ready);
+            passage.feed(frames, &mut ready);
             passage.finish(&mut ready);
-            out.insert(header::CONTENT_TYPE, stream_type(job.ask.framing));
-            let shown = commit::Shown { ready, ended: true, terminal: true, broke: None };
+            out.insert(header::CONTENT_TYPE, stream_content_type(context.request.framing));
+            let shown = commit::FirstContent {
+                buffered_frames: ready,
+                ended: true,
+                terminal_seen: true,
+                failure: None,
+            };
             let flow = ResponseStream::Passthrough(passage);
-            Ok(Got::Stream { status, headers: out, shown, flow, body, idle: clocks.idle })
+            Ok(ReadResponse::Stream {
+                status,
+                headers: out,
+                first_content: shown,
+                stream: flow,
+                body,
+                idle_timeout: deadlines.idle_timeout,
+            })
         }
     }
 }
 
 /// An answer of another dialect, as far as it was read.
-struct Came {
+struct UpstreamHead {
     status: StatusCode,
     headers: HeaderMap,
     content_type: String,
-    first: Option<Bytes>,
+    first_chunk: Option<Bytes>,
     body: UpstreamBody,
 }
 
 /// Reads an answer of another dialect and tells it in the client's.
-async fn translate(
-    job: &mut Job,
+async fn translate_response(
+    context: &mut RequestContext,
     target: &Target,
-    came: Came,
-    clocks: &Clocks,
-) -> Result<Got, Failed> {
-    let Came { status, headers, content_type, first, mut body } = came;
+    head: UpstreamHead,
+    deadlines: &AttemptDeadlines,
+) -> Result<ReadResponse, AttemptError> {
+    let UpstreamHead { status, headers, content_type, first_chunk: first, mut body } = head;
     let framing = registry::egress(target.dialect).chat_framing();
-    let shape = shape(first.as_deref().unwrap_or_default(), framing, &content_type);
-    let kind = if job.ask.stream {
-        stream_type(job.ask.framing)
+    let shape = sniff_body(first.as_deref().unwrap_or_default(), framing, &content_type);
+    let kind = if context.request.stream {
+        stream_content_type(context.request.framing)
     } else {
         HeaderValue::from_static("application/json")
     };
-    let headers = translated::headers(&headers, kind);
-    if let (true, Shape::Events(framing)) = (job.ask.stream, &shape) {
-        let mut flow = translated::flow(job, target, *framing);
-        let shown =
-            commit::hold(&mut flow, &mut body, first, clocks.first_byte_at, clocks.first_byte)
-                .await;
+    let headers = translated::response_headers(&headers, kind);
+    if let (true, BodyKind::Events(framing)) = (context.request.stream, &shape) {
+        let mut flow = translated::response_stream(context, target, *framing);
+        let shown = commit::wait_for_first_content(
+            &mut flow,
+            &mut body,
+            first,
+            deadlines.first_byte_deadline,
+            deadlines.first_byte_timeout,
+        )
+        .await;
         return match shown {
-            Ok(shown) => Ok(Got::Stream { status, headers, shown, flow, body, idle: clocks.idle }),
-            Err(Unshown::Said(fault)) => Err((*fault).into()),
-            Err(Unshown::Transport(fault)) => Err(fault.into()),
+            Ok(shown) => Ok(ReadResponse::Stream {
+                status,
+                headers,
+                first_content: shown,
+                stream: flow,
+                body,
+                idle_timeout: deadlines.idle_timeout,
+            }),
+            Err(NoContent::Upstream(fault)) => Err((*fault).into()),
+            Err(NoContent::Transport(fault)) => Err(fault.into()),
         };
     }
-    let settings = Arc::clone(&job.generation.settings);
-    let text = body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
-    if !matches!(job.said, Some(Asked::Chat(_) | Asked::Compact { .. })) {
-        let (body, summary) = small::answer(job, &content_type, &text)?;
-        return Ok(Got::Whole { status, headers, body, summary });
+    let settings = Arc::clone(&context.generation.settings);
+    let text = body::read_to_end(
+        first,
+        &mut body,
+        &deadlines.body_limits(&settings),
+        &mut context.request.buffer_reservation,
+    )
+    .await?;
+    if !matches!(context.parsed, Some(Asked::Chat(_) | Asked::Compact { .. })) {
+        let (body, summary) = small::translate_response(context, &content_type, &text)?;
+        return Ok(ReadResponse::Full { status, headers, body, summary });
     }
     let response = match shape {
-        Shape::Events(framing) => translated::gathered(job, target, framing, &text)?,
-        Shape::Document => translated::response(job, target, &content_type, &text)?,
+        BodyKind::Events(framing) => translated::from_events(context, target, framing, &text)?,
+        BodyKind::Document => translated::read_response(context, target, &content_type, &text)?,
     };
-    if job.ask.stream {
+    if context.request.stream {
         let mut ready = Vec::new();
-        let flow = translated::told(job, target, &response, &mut ready);
-        let shown = commit::Shown { ready, ended: true, terminal: true, broke: None };
-        return Ok(Got::Stream { status, headers, shown, flow, body, idle: clocks.idle });
+        let flow = translated::as_stream(context, target, &response, &mut ready);
+        let shown = commit::FirstContent {
+            buffered_frames: ready,
+            ended: true,
+            terminal_seen: true,
+            failure: None,
+        };
+        return Ok(ReadResponse::Stream {
+            status,
+            headers,
+            first_content: shown,
+            stream: flow,
+            body,
+            idle_timeout: deadlines.idle_timeout,
+        });
     }
-    translated::remember(job, &response);
-    let summary = translated::summary(&response);
-    Ok(Got::Whole { status, headers, body: translated::written(job, &response), summary })
+    translated::store_response(context, &response);
+    let summary = translated::summarize(&response);
+    Ok(ReadResponse::Full {
+        status,
+        headers,
+        body: translated::write_response(context, &response),
+        summary,
+    })
 }
 
 /// The clocks of one attempt.
-struct Clocks {
-    first_byte: Duration,
-    first_byte_at: Instant,
-    idle: Duration,
+struct AttemptDeadlines {
+    first_byte_timeout: Duration,
+    first_byte_deadline: Instant,
+    idle_timeout: Duration,
     /// A non-streaming attempt ends here.
-    end: Instant,
+    total_deadline: Instant,
     /// What that is of the whole, in words.
-    share: &'static str,
+    deadline_label: &'static str,
 }
 
-impl Clocks {
-    fn of(job: &Job, target: &Target, deadline: Instant) -> Self {
+impl AttemptDeadlines {
+    fn new(context: &RequestContext, target: &Target, deadline: Instant) -> Self {
         let timeouts = &target.upstream.timeouts;
         let now = Instant::now();
-        let first_byte = job.overrides.first_byte.unwrap_or(timeouts.first_byte);
-        let total = job.overrides.total.unwrap_or(timeouts.total);
+        let first_byte_timeout = context.overrides.first_byte.unwrap_or(timeouts.first_byte);
+        let total = context.overrides.total.unwrap_or(timeouts.total);
         // Without a stream an attempt may take half of the whole: a repetition still fits in, and
         // one that hangs is known for it before the client has given up.
         let half = now + total / 2;
-        let (end, share) =
+        let (total_deadline, deadline_label) =
             if half < deadline { (half, "half of `total`") } else { (deadline, "`total`") };
         Self {
-            share,
-            first_byte,
-            first_byte_at: if job.ask.stream { now + first_byte } else { end },
-            idle: job.overrides.idle.unwrap_or(timeouts.idle),
-            end,
+            deadline_label,
+            first_byte_timeout,
+            first_byte_deadline: if context.request.stream {
+                now + first_byte_timeout
+            } else {
+                total_deadline
+            },
+            idle_timeout: context.overrides.idle.unwrap_or(timeouts.idle),
+            total_deadline,
         }
     }
 
-    fn whole(&self, settings: &Settings) -> Limits {
-        Limits {
-            bytes: settings.server.max_response_bytes,
-            held: settings.server.max_buffered.unwrap_or(u64::MAX),
-            deadline: self.end.max(self.first_byte_at),
-            idle: self.idle,
-            share: self.share,
+    fn body_limits(&self, settings: &Settings) -> BodyLimits {
+        BodyLimits {
+            max_bytes: settings.server.max_response_bytes,
+            buffer_limit: settings.server.max_buffered.unwrap_or(u64::MAX),
+            deadline: self.total_deadline.max(self.first_byte_deadline),
+            idle_timeout: self.idle_timeout,
+            deadline_label: self.deadline_label,
         }
     }
 
-    fn late(&self, stream: bool) -> TransportFault {
+    fn no_answer_fault(&self, stream: bool) -> TransportFault {
         if stream {
-            return commit::late(self.first_byte);
+            return commit::first_byte_timeout(self.first_byte_timeout);
         }
-        let message =
-            format!("no answer came in time ({} under [timeouts] for this attempt)", self.share);
+        let message = format!(
+            "no answer came in time ({} under [timeouts] for this attempt)",
+            self.deadline_label
+        );
         TransportFault { kind: TransportKind::TotalTimeout, message, may_be_received: true }
     }
 }
 
-async fn send(
-    job: &mut Job,
+async fn send_request(
+    context: &mut RequestContext,
     candidate: &Candidate,
     target: &Target,
-    clocks: &Clocks,
-) -> Result<UpstreamResponse, Failed> {
+    deadlines: &AttemptDeadlines,
+) -> Result<UpstreamResponse, AttemptError> {
     let Some(end) = target.upstream.endpoint(target.dialect) else {
         let message =
             format!("upstream {} does not speak {}", target.upstream.name, target.dialect);
@@ -371,16 +486,17 @@ async fn send(
     loop {
         // Made anew for each sending: that is rare, and a copy for every first one would cost all
         // of them.
-        job.carry = None;
-        job.losses.clear();
-        let prepared = if translated::needed(&job.ask, target) {
-            translated::prepare(job, target).unwrap_or_else(|| prepare(&job.ask, target))
+        context.attempt_context = None;
+        context.losses.clear();
+        let prepared = if translated::is_needed(&context.request, target) {
+            translated::build_request(context, target)
+                .unwrap_or_else(|| build_request(&context.request, target))
         } else {
-            prepare(&job.ask, target)
+            build_request(&context.request, target)
         };
-        job.hide_usage = prepared.hide_usage;
+        context.hide_usage = prepared.hide_usage;
         let mut end = Cow::Borrowed(end);
-        if prepared.at_host {
+        if prepared.from_origin {
             let host = base_url::origin_of(&end.base_url).to_owned();
             end.to_mut().base_url = host;
         }
@@ -388,30 +504,41 @@ async fn send(
             upstream: &target.upstream,
             endpoint: &end,
             key: (!target.upstream.keys.is_empty()).then_some(candidate.key),
-            method: job.ask.method.clone(),
+            method: context.request.method.clone(),
             path: &prepared.path,
             query: prepared.query.as_deref(),
             headers: prepared.headers,
             body: prepared.body,
         };
-        match body::within(clocks.first_byte_at, pin!(job.engine.gateway.send(call))).await {
+        match body::timeout_with_grace(
+            deadlines.first_byte_deadline,
+            pin!(context.engine.upstream_client.send(call)),
+        )
+        .await
+        {
             Some(Ok(answer)) => return Ok(answer),
-            Some(Err(fault)) if fault.kind == TransportKind::Stale && stale < STALE => stale += 1,
+            Some(Err(fault)) if fault.kind == TransportKind::Stale && stale < MAX_STALE_RETRIES => {
+                stale += 1
+            }
             Some(Err(fault)) => return Err(fault.into()),
-            None => return Err(clocks.late(job.ask.stream).into()),
+            None => return Err(deadlines.no_answer_fault(context.request.stream).into()),
         }
     }
 }
 
-fn unreadable(upstream: &Upstream) -> TransportFault {
+fn unreadable_stream(upstream: &Upstream) -> TransportFault {
     let message = format!("{} answered with a stream that cannot be read", upstream.name);
     TransportFault { kind: TransportKind::InvalidHttp, message, may_be_received: true }
 }
 
 /// Reads an error answer.
-async fn refused(job: &Job, egress: &'static dyn Egress, answer: UpstreamResponse) -> Failed {
+async fn read_error_response(
+    context: &RequestContext,
+    egress: &'static dyn Egress,
+    answer: UpstreamResponse,
+) -> AttemptError {
     let status = answer.status.as_u16();
-    let hint = hints::read_retry_hints(answer.status, &answer.headers, job.engine.clock.unix())
+    let hint = hints::read_retry_hints(answer.status, &answer.headers, context.engine.clock.unix())
         .retry_after;
     let content_type = answer
         .headers
@@ -419,45 +546,47 @@ async fn refused(job: &Job, egress: &'static dyn Egress, answer: UpstreamRespons
         .and_then(|v| v.to_str().ok())
         .unwrap_or("")
         .to_owned();
-    let body = body::error_body(answer.body).await;
+    let body = body::read_error_body(answer.body).await;
     let fault = egress.read_error(status, &content_type, &body);
-    Failed { said: Said::Fault { fault, body: Some(body) }, hint }
+    AttemptError { source: FailureSource::Upstream { fault, body: Some(body) }, retry_after: hint }
 }
 
 async fn first_chunk(
     body: &mut UpstreamBody,
-    clocks: &Clocks,
+    deadlines: &AttemptDeadlines,
     stream: bool,
-) -> Result<Option<Bytes>, Failed> {
-    match body::within(clocks.first_byte_at, pin!(body::chunk(body))).await {
+) -> Result<Option<Bytes>, AttemptError> {
+    match body::timeout_with_grace(deadlines.first_byte_deadline, pin!(body::next_chunk(body)))
+        .await
+    {
         Some(None) => Ok(None),
         Some(Some(Ok(data))) => Ok(Some(data)),
         Some(Some(Err(fault))) => Err(fault.into()),
-        None => Err(clocks.late(stream).into()),
+        None => Err(deadlines.no_answer_fault(stream).into()),
     }
 }
 
-enum Shape {
+enum BodyKind {
     Events(Framing),
     Document,
 }
 
 /// Looks at the first bytes rather than at the Content-Type, which is often wrong.
-fn shape(first: &[u8], framing: Framing, content_type: &str) -> Shape {
+fn sniff_body(first: &[u8], framing: Framing, content_type: &str) -> BodyKind {
     let bytes = first.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(first);
     match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
-        Some(b'{') if framing == Framing::Ndjson => Shape::Events(Framing::Ndjson),
-        Some(b'[') if framing == Framing::JsonArray => Shape::Events(Framing::JsonArray),
-        Some(b'{' | b'[' | b'<' | b'"' | b'n' | b'0'..=b'9' | b'-') => Shape::Document,
-        Some(b'd' | b'e' | b'i' | b'r' | b':') => Shape::Events(Framing::Sse),
+        Some(b'{') if framing == Framing::Ndjson => BodyKind::Events(Framing::Ndjson),
+        Some(b'[') if framing == Framing::JsonArray => BodyKind::Events(Framing::JsonArray),
+        Some(b'{' | b'[' | b'<' | b'"' | b'n' | b'0'..=b'9' | b'-') => BodyKind::Document,
+        Some(b'd' | b'e' | b'i' | b'r' | b':') => BodyKind::Events(Framing::Sse),
         _ if content_type.to_ascii_lowercase().contains("event-stream") => {
-            Shape::Events(Framing::Sse)
+            BodyKind::Events(Framing::Sse)
         }
-        _ => Shape::Document,
+        _ => BodyKind::Document,
     }
 }
 
-fn stream_type(framing: Framing) -> HeaderValue {
+fn stream_content_type(framing: Framing) -> HeaderValue {
     HeaderValue::from_static(match framing {
         Framing::Sse => "text/event-stream",
         Framing::Ndjson => "application/x-ndjson",
@@ -476,16 +605,20 @@ fn is_media(content_type: &str, op: Op) -> bool {
 
 /// Raw requests see the upstream's own answers, but for those that speak of our key or of its
 /// limits.
-fn passes_raw(status: StatusCode) -> bool {
+fn forwards_status(status: StatusCode) -> bool {
     !matches!(status.as_u16(), 401 | 402 | 429) && !status.is_server_error()
 }
 
-fn classify(job: &Job, candidate: &Candidate, failed: Failed) -> Lost {
+fn classify_failure(
+    context: &RequestContext,
+    candidate: &Candidate,
+    failed: AttemptError,
+) -> AttemptFailure {
     let upstream = &candidate.target.upstream;
-    match failed.said {
-        Said::Fault { fault, body } => {
-            let retryable = retries(job, upstream, fault.status);
-            let hint = failed.hint.filter(|hint| !hint.is_zero());
+    match failed.source {
+        FailureSource::Upstream { fault, body } => {
+            let retryable = is_retryable_status(context, upstream, fault.status);
+            let hint = failed.retry_after.filter(|hint| !hint.is_zero());
             let mut fault = fault;
             let rule = match &upstream.rules[..] {
                 [] => None,
@@ -500,7 +633,11 @@ fn classify(job: &Job, candidate: &Candidate, failed: Failed) -> Lost {
             if let Some(rule) = rule {
                 let outcome = outcome::classify_by_rule(rule, &mut fault, hint);
                 let may_pass = outcome.retry != outcome::Retry::No;
-                return Lost { outcome, said: Said::Fault { fault, body }, may_pass };
+                return AttemptFailure {
+                    outcome,
+                    source: FailureSource::Upstream { fault, body },
+                    may_recover: may_pass,
+                };
             }
             let mut outcome = outcome::classify_fault(&fault, hint, retryable);
             if fault.kind == FaultKind::RateLimited
@@ -516,30 +653,39 @@ fn classify(job: &Job, candidate: &Candidate, failed: Failed) -> Lost {
                     | FaultKind::Server
                     | FaultKind::Conflict
             );
-            Lost { outcome, said: Said::Fault { fault, body }, may_pass }
+            AttemptFailure {
+                outcome,
+                source: FailureSource::Upstream { fault, body },
+                may_recover: may_pass,
+            }
         }
-        Said::Transport(fault) => {
+        FailureSource::Transport(fault) => {
             let mut outcome = outcome::classify_transport(&fault);
-            if job.engine.unreachable(upstream, &fault) {
+            if context.engine.record_unreachable(upstream, &fault) {
                 outcome = outcome::classify_transport(&TransportFault {
                     kind: TransportKind::NetworkDown,
                     ..fault.clone()
                 });
             }
-            if job.ask.stream {
+            if context.request.stream {
                 outcome.maybe_billed = false;
             }
-            if job.ask.endpoint.op == Op::Raw && fault.may_be_received {
+            if context.request.endpoint.op == Op::Raw && fault.may_be_received {
                 // A file or a batch may have been made already: never twice.
                 outcome.retry = outcome::Retry::No;
             }
             let may_pass = !matches!(fault.kind, TransportKind::TooLarge | TransportKind::Tls);
-            Lost { outcome, said: Said::Transport(fault), may_pass }
+            AttemptFailure {
+                outcome,
+                source: FailureSource::Transport(fault),
+                may_recover: may_pass,
+            }
         }
     }
 }
 
-fn retries(job: &Job, upstream: &Upstream, status: u16) -> bool {
-    let set = upstream.retry_statuses.as_ref().unwrap_or(&job.generation.settings.retry.statuses);
-    set.contains(status) && job.ask.endpoint.op != Op::Raw
+fn is_retryable_status(context: &RequestContext, upstream: &Upstream, status: u16) -> bool {
+    let set =
+        upstream.retry_statuses.as_ref().unwrap_or(&context.generation.settings.retry.statuses);
+    set.contains(status) && context.request.endpoint.op != Op::Raw
 }

@@ -33,23 +33,23 @@ use crate::{
 };
 
 /// Providers are asked this often.
-const EVERY: Duration = Duration::from_secs(600);
+const POLL_INTERVAL: Duration = Duration::from_secs(600);
 /// After a refusal for want of money at most this often.
-const SOONEST: Duration = Duration::from_secs(60);
+const MIN_RECHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// A place that does not answer a key is not asked with it again for so long.
-const REST: Duration = Duration::from_secs(6 * 3_600);
+const FAILED_PROBE_PAUSE: Duration = Duration::from_secs(6 * 3_600);
 /// Keys that come and go are noticed this often.
-const LOOK: Duration = Duration::from_secs(2);
+const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// Answers are small.
-const LARGEST: usize = 64 << 10;
+const MAX_RESPONSE_BYTES: usize = 64 << 10;
 /// Less than this is little: a dollar.
-const LITTLE: NanoUsd = NanoUsd(NANOS_PER_UNIT);
+const LOW_BALANCE: NanoUsd = NanoUsd(NANOS_PER_UNIT);
 
 /// What is known, by key.
 #[derive(Debug, Default)]
 pub struct Balances {
-    rows: Mutex<HashMap<KeyId, Row>>,
-    news: Notify,
+    entries: Mutex<HashMap<KeyId, BalanceEntry>>,
+    changed: Notify,
 }
 
 /// What is left for a key, as its provider told.
@@ -66,7 +66,7 @@ impl Balance {
     /// Whether little is left, or nothing.
     #[must_use]
     pub fn is_low(&self) -> bool {
-        self.amount <= 0.0 || self.usd.is_some_and(|usd| usd < LITTLE)
+        self.amount <= 0.0 || self.usd.is_some_and(|usd| usd < LOW_BALANCE)
     }
 
     /// `$12.300`, `88.88 CNY`.
@@ -80,80 +80,80 @@ impl Balance {
 }
 
 #[derive(Debug)]
-struct Row {
+struct BalanceEntry {
     /// Of the secret that it was asked with: another one begins anew.
     fingerprint: Arc<str>,
     balance: Option<Balance>,
-    asked: Option<Mono>,
-    next: Mono,
+    polled_at: Option<Mono>,
+    next_poll_at: Mono,
     /// When each place may be asked again that did not answer.
-    rests: Vec<(usize, Mono)>,
+    paused_probes: Vec<(usize, Mono)>,
 }
 
 impl Balances {
-    fn lock(&self) -> MutexGuard<'_, HashMap<KeyId, Row>> {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<KeyId, BalanceEntry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[must_use]
-    pub fn of(&self, key: KeyId) -> Option<Balance> {
+    pub fn get(&self, key: KeyId) -> Option<Balance> {
         self.lock().get(&key)?.balance.clone()
     }
 
     /// The provider says that this key's account is out of money: it is asked how things are,
     /// unless it just was.
-    pub(super) fn doubt(&self, key: KeyId, now: Mono) {
+    pub(super) fn recheck_soon(&self, key: KeyId, now: Mono) {
         if let Some(row) = self.lock().get_mut(&key)
-            && row.asked.is_none_or(|asked| now.since(asked) >= SOONEST)
+            && row.polled_at.is_none_or(|polled_at| now.since(polled_at) >= MIN_RECHECK_INTERVAL)
         {
-            row.next = now;
-            self.news.notify_one();
+            row.next_poll_at = now;
+            self.changed.notify_one();
         }
     }
 
     /// Whether a key is due, and which places may be asked; the next time is set.
-    fn due(
+    fn take_due(
         &self,
         key: KeyId,
         fingerprint: &Arc<str>,
-        places: usize,
+        probes: usize,
         now: Mono,
     ) -> Option<Vec<usize>> {
         let mut rows = self.lock();
-        let fresh = || Row {
+        let new_entry = || BalanceEntry {
             fingerprint: Arc::clone(fingerprint),
             balance: None,
-            asked: None,
-            next: now,
-            rests: Vec::new(),
+            polled_at: None,
+            next_poll_at: now,
+            paused_probes: Vec::new(),
         };
-        let row = rows.entry(key).or_insert_with(fresh);
+        let row = rows.entry(key).or_insert_with(new_entry);
         if row.fingerprint != *fingerprint {
-            *row = fresh();
+            *row = new_entry();
         }
-        if row.next > now {
+        if row.next_poll_at > now {
             return None;
         }
-        (row.asked, row.next) = (Some(now), now + EVERY);
-        row.rests.retain(|(_, until)| *until > now);
-        let open: Vec<usize> = (0..places)
-            .filter(|place| !row.rests.iter().any(|(rests, _)| rests == place))
+        (row.polled_at, row.next_poll_at) = (Some(now), now + POLL_INTERVAL);
+        row.paused_probes.retain(|(_, until)| *until > now);
+        let open: Vec<usize> = (0..probes)
+            .filter(|probe| !row.paused_probes.iter().any(|(rests, _)| rests == probe))
             .collect();
         (!open.is_empty()).then_some(open)
     }
 
-    fn rest(&self, key: KeyId, place: usize, until: Mono) {
+    fn pause_probe(&self, key: KeyId, probe: usize, until: Mono) {
         if let Some(row) = self.lock().get_mut(&key) {
-            row.rests.push((place, until));
+            row.paused_probes.push((probe, until));
         }
     }
 
     /// The balance before.
-    fn put(&self, key: KeyId, balance: Balance) -> Option<Balance> {
+    fn replace(&self, key: KeyId, balance: Balance) -> Option<Balance> {
         self.lock().get_mut(&key)?.balance.replace(balance)
     }
 
-    fn keep(&self, keys: &[KeyId]) {
+    fn retain(&self, keys: &[KeyId]) {
         self.lock().retain(|key, _| keys.contains(key));
     }
 }
@@ -165,7 +165,7 @@ pub async fn run(engine: &Arc<Engine>) {
         let mut keys = Vec::new();
         let mut due = Vec::new();
         for upstream in settings.upstreams.iter().filter(|upstream| upstream.enabled) {
-            let Some(places) = upstream
+            let Some(probes) = upstream
                 .preset
                 .as_deref()
                 .and_then(presets::find)
@@ -173,7 +173,7 @@ pub async fn run(engine: &Arc<Engine>) {
             else {
                 continue;
             };
-            if places.is_empty() {
+            if probes.is_empty() {
                 continue;
             }
             for key in
@@ -181,45 +181,57 @@ pub async fn run(engine: &Arc<Engine>) {
             {
                 keys.push(key.id);
                 let rejected =
-                    engine.board.key_view(key.id, now).health.state == HealthState::Rejected;
+                    engine.router.key_view(key.id, now).health.state == HealthState::Rejected;
                 if rejected || (engine.network.down() && !upstream.local) {
                     continue;
                 }
                 let fingerprint = engine.keys.summary(key.id).fingerprint;
-                if let Some(open) = engine.balances.due(key.id, &fingerprint, places.len(), now) {
-                    due.push(ask(engine, upstream, key, places, open));
+                if let Some(open) =
+                    engine.balances.take_due(key.id, &fingerprint, probes.len(), now)
+                {
+                    due.push(poll_key(engine, upstream, key, probes, open));
                 }
             }
         }
-        engine.balances.keep(&keys);
+        engine.balances.retain(&keys);
         join_all(due).await;
         // Nothing heard in time is the usual case.
-        timeout(LOOK, engine.balances.news.notified()).await.unwrap_or_default();
+        timeout(KEY_CHECK_INTERVAL, engine.balances.changed.notified()).await.unwrap_or_default();
     }
 }
 
 /// Asks one place after the other until one tells.
-async fn ask(
+async fn poll_key(
     engine: &Engine,
     upstream: &Arc<Upstream>,
     key: &UpstreamKey,
-    places: &[BalanceProbe],
+    probes: &[BalanceProbe],
     open: Vec<usize>,
 ) {
-    let Some(end) = upstream.endpoints.first().and_then(root) else { return };
-    for place in open {
-        let fact = &places[place];
-        let answer =
-            side::get(&engine.gateway, upstream, &end, Some(key.id), &fact.path, HeaderMap::new())
-                .await;
+    let Some(end) = upstream.endpoints.first().and_then(server_root) else { return };
+    for probe in open {
+        let fact = &probes[probe];
+        let answer = side::get(
+            &engine.upstream_client,
+            upstream,
+            &end,
+            Some(key.id),
+            &fact.path,
+            HeaderMap::new(),
+        )
+        .await;
         match answer {
-            Ok(answer) if answer.status.is_success() && answer.body.len() <= LARGEST => {
-                let Some((amount, currency)) = read(fact, &answer.body) else { continue };
-                return tell(engine, upstream, key, amount, currency);
+            Ok(answer) if answer.status.is_success() && answer.body.len() <= MAX_RESPONSE_BYTES => {
+                let Some((amount, currency)) = parse_balance(fact, &answer.body) else { continue };
+                return record_balance(engine, upstream, key, amount, currency);
             }
             // It has no such place, or not for this key.
             Ok(answer) if answer.status.is_client_error() && answer.status.as_u16() != 429 => {
-                engine.balances.rest(key.id, place, engine.clock.mono() + REST);
+                engine.balances.pause_probe(
+                    key.id,
+                    probe,
+                    engine.clock.mono() + FAILED_PROBE_PAUSE,
+                );
             }
             Ok(answer) => tracing::debug!(key = %key.name, status = %answer.status, "no balance"),
             Err(fault) => tracing::debug!(key = %key.name, error = %fault.message, "no balance"),
@@ -228,7 +240,7 @@ async fn ask(
 }
 
 /// The server itself: places of balances are named from its root.
-fn root(end: &DialectEndpoint) -> Option<DialectEndpoint> {
+fn server_root(end: &DialectEndpoint) -> Option<DialectEndpoint> {
     let (scheme, _) = end.base_url.split_once("://")?;
     let (host, port) = base_url::host_port(&end.base_url)?;
     let host = if host.contains(':') { format!("[{host}]") } else { host };
@@ -240,14 +252,20 @@ fn root(end: &DialectEndpoint) -> Option<DialectEndpoint> {
 }
 
 /// Keeps what a provider told, and says so where it is little now or more than before.
-fn tell(engine: &Engine, upstream: &Upstream, key: &UpstreamKey, amount: f64, currency: String) {
+fn record_balance(
+    engine: &Engine,
+    upstream: &Upstream,
+    key: &UpstreamKey,
+    amount: f64,
+    currency: String,
+) {
     let rate = prices::nanos_per_unit(&currency, &engine.generation().settings.rates);
     let usd =
         rate.and_then(|rate| to_nanos(amount * rate as f64 / NANOS_PER_UNIT as f64)).map(NanoUsd);
     let balance = Balance { amount, currency, usd, at: engine.clock.unix() };
     let low = balance.is_low();
     let text = balance.text();
-    let before = engine.balances.put(key.id, balance);
+    let before = engine.balances.replace(key.id, balance);
     let was_low = before.as_ref().is_some_and(Balance::is_low);
     let alert = match (was_low, low) {
         (false, true) => {
@@ -272,16 +290,17 @@ fn tell(engine: &Engine, upstream: &Upstream, key: &UpstreamKey, amount: f64, cu
         engine.bus.publish(engine.clock.unix(), EventKind::Alert { alert });
     }
     // Somebody paid: what was held against the account for want of money is over.
-    if before.is_some_and(|before| amount > before.amount) && engine.board.clear_quota_block(key.id)
+    if before.is_some_and(|before| amount > before.amount)
+        && engine.router.clear_quota_block(key.id)
     {
         tracing::info!(key = %key.name, "has money again");
-        engine.touch();
+        engine.notify_waiters();
     }
 }
 
 /// The amount that is left and its currency; of several, the one that buys most by number. What
 /// says nothing of an amount, as a key without a limit does, is none.
-fn read(fact: &BalanceProbe, body: &[u8]) -> Option<(f64, String)> {
+fn parse_balance(fact: &BalanceProbe, body: &[u8]) -> Option<(f64, String)> {
     let answer: Value = serde_json::from_slice(body).ok()?;
     let rows: Vec<&Value> = match &fact.list_pointer {
         Some(pointer) => answer.pointer(pointer)?.as_array()?.iter().collect(),
@@ -294,7 +313,7 @@ fn read(fact: &BalanceProbe, body: &[u8]) -> Option<(f64, String)> {
     };
     let one = |row: &Value| {
         let amount = match (&fact.remaining, &fact.total, &fact.used) {
-            (Some(left), ..) => number(row, left)?,
+            (Some(left_pointer), ..) => number(row, left_pointer)?,
             (None, Some(total), Some(used)) => number(row, total)? - number(row, used)?,
             _ => return None,
         };
@@ -371,7 +390,7 @@ mod tests {
             ("siliconflow", 0, r#"{"data":{"totalBalance":{"a":1}}}"#, None),
         ] {
             let fact = &presets::find(preset).expect("a preset").balance[place];
-            let read = read(fact, body.as_bytes());
+            let read = parse_balance(fact, body.as_bytes());
             let shown = read.map(|(amount, currency)| {
                 Balance { amount, currency, usd: None, at: UnixMillis(0) }.text()
             });
@@ -383,21 +402,22 @@ mod tests {
     fn a_key_is_asked_about_now_and_then_and_once_after_a_refusal() {
         let balances = Balances::default();
         let (key, one, two): (_, Arc<str>, Arc<str>) = (KeyId(1), "sk-…1".into(), "sk-…2".into());
-        let due =
-            |fingerprint, now| balances.due(key, fingerprint, 2, Mono(Duration::from_secs(now)));
+        let due = |fingerprint, now| {
+            balances.take_due(key, fingerprint, 2, Mono(Duration::from_secs(now)))
+        };
 
         assert_eq!(due(&one, 0), Some(vec![0, 1]));
         assert_eq!(due(&one, 599), None);
-        balances.rest(key, 0, Mono(Duration::from_secs(6 * 3_600)));
+        balances.pause_probe(key, 0, Mono(Duration::from_secs(6 * 3_600)));
         assert_eq!(due(&one, 600), Some(vec![1]));
-        balances.doubt(key, Mono(Duration::from_secs(630)));
+        balances.recheck_soon(key, Mono(Duration::from_secs(630)));
         assert_eq!(due(&one, 630), None, "it was asked half a minute ago");
-        balances.doubt(key, Mono(Duration::from_secs(700)));
+        balances.recheck_soon(key, Mono(Duration::from_secs(700)));
         assert_eq!(due(&one, 700), Some(vec![1]));
         assert_eq!(due(&two, 701), Some(vec![0, 1]), "another secret may be told more");
-        balances.keep(&[]);
-        balances.doubt(key, Mono(Duration::from_secs(9_999)));
-        assert_eq!(balances.of(key), None);
+        balances.retain(&[]);
+        balances.recheck_soon(key, Mono(Duration::from_secs(9_999)));
+        assert_eq!(balances.get(key), None);
     }
 
     #[test]
@@ -430,7 +450,7 @@ mod tests {
                 query: Some("a=b".to_owned()),
             };
             assert_eq!(
-                root(&end).map(|end| (end.base_url, end.query)),
+                server_root(&end).map(|end| (end.base_url, end.query)),
                 Some((want.to_owned(), None))
             );
         }

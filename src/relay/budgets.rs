@@ -9,7 +9,7 @@ use std::{
 
 use http::Method;
 
-use super::{ask::Ask, engine::Engine, remember::Remember};
+use super::{ask::ProxyRequest, engine::Engine, remember::HealthStore};
 use crate::{
     base::{
         clock::{Mono, UnixMillis},
@@ -38,29 +38,29 @@ use crate::{
 };
 
 /// Models whose unknown price was told of; names come from clients, so they are bounded.
-const TOLD: usize = 256;
+const MAX_REPORTED_MODELS: usize = 256;
 
 /// Models of which it was said that nobody knows their price.
 #[derive(Debug, Default)]
-pub struct Unpriced(Mutex<HashSet<String>>);
+pub struct UnpricedModels(Mutex<HashSet<String>>);
 
-impl Unpriced {
-    fn is_new(&self, name: &str) -> bool {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.len() < TOLD && told.insert(name.to_owned())
+impl UnpricedModels {
+    fn insert_if_new(&self, name: &str) -> bool {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.len() < MAX_REPORTED_MODELS && names.insert(name.to_owned())
     }
 }
 
 /// Whether a request may cost anything at all.
-pub(super) fn concern(engine: &Engine, ask: &Ask) -> bool {
+pub(super) fn applies(engine: &Engine, request: &ProxyRequest) -> bool {
     engine.budgets.has_any()
-        && (ask.endpoint.op.generates()
-            || (ask.endpoint.op == Op::Raw && ask.method != Method::GET))
+        && (request.endpoint.op.generates()
+            || (request.endpoint.op == Op::Raw && request.method != Method::GET))
 }
 
 /// Marks the candidates that a budget leaves out: its project's, everybody's, its upstream's or its
 /// key's. `costs` are what the request would cost at each, where known.
-pub fn mark(
+pub fn annotate_candidates(
     engine: &Engine,
     project: &Arc<str>,
     candidates: &mut [Candidate],
@@ -74,14 +74,14 @@ pub fn mark(
         if !matches!(candidate.key_state, KeyState::Ready | KeyState::Waiting) {
             continue;
         }
-        let cost = nano(costs.get(at).copied().flatten());
+        let cost = to_nano_usd(costs.get(at).copied().flatten());
         let holders = holders(project, candidate);
         if let Some((holder, lack)) = holders
             .iter()
             .find_map(|holder| Some((holder, engine.budgets.denial(holder, cost, now)?)))
         {
             candidate.key_state =
-                KeyState::OverBudget(Arc::new(over(engine, holder, lack, candidate)));
+                KeyState::OverBudget(Arc::new(exceeded(engine, holder, lack, candidate)));
         }
     }
 }
@@ -100,22 +100,23 @@ fn holders(project: &Arc<str>, candidate: &Candidate) -> Vec<Holder> {
     ]
 }
 
-fn nano(cost: Option<f64>) -> Option<NanoUsd> {
+fn to_nano_usd(cost: Option<f64>) -> Option<NanoUsd> {
     cost.map(|cost| NanoUsd(cost.ceil() as i64))
 }
 
-fn over(
+fn exceeded(
     engine: &Engine,
     holder: &Holder,
     lack: BudgetDenied,
     candidate: &Candidate,
 ) -> BudgetBlock {
-    let (whose, everywhere) = (whose(holder), matches!(holder, Holder::All | Holder::Project(_)));
+    let (owner, everywhere) =
+        (describe_holder(holder), matches!(holder, Holder::All | Holder::Project(_)));
     match lack {
         BudgetDenied::Reserved { budget } => {
             let text = format!(
-                "requests under way may use up the rest of the {} of {whose}",
-                sum(&budget)
+                "requests under way may use up the rest of the {} of {owner}",
+                print_usd(&budget)
             );
             BudgetBlock {
                 kind: BudgetBlockKind::Reserved,
@@ -126,16 +127,19 @@ fn over(
             }
         }
         BudgetDenied::Spent { budget, spent, until } => {
-            let text = format!("{whose} has spent {spent} of its {}", sum(&budget));
-            let until = until.map(|until| engine.clock.mono() + span(engine.clock.unix(), until));
-            let fix =
-                format!("`aiproxy usage` shows what it went on, {} allows more", raising(holder));
+            let text = format!("{owner} has spent {spent} of its {}", print_usd(&budget));
+            let until = until
+                .map(|until| engine.clock.mono() + duration_between(engine.clock.unix(), until));
+            let fix = format!(
+                "`aiproxy usage` shows what it went on, {} allows more",
+                how_to_raise(holder)
+            );
             BudgetBlock { kind: BudgetBlockKind::Spent, text, fix, until, global: everywhere }
         }
         BudgetDenied::Unpriced { .. } => {
             let name = format!("{}/{}", candidate.target.upstream.name, candidate.target.model);
             let text = format!(
-                "nobody knows the price of `{name}`, and the budget of {whose} refuses what has none"
+                "nobody knows the price of `{name}`, and the budget of {owner} refuses what has none"
             );
             let fix = format!(
                 "a row [prices.\"{name}\"] in the config tells it, `unpriced = \"warn\"` lets it through"
@@ -151,7 +155,7 @@ fn over(
     }
 }
 
-fn whose(holder: &Holder) -> String {
+fn describe_holder(holder: &Holder) -> String {
     match holder {
         Holder::All => "everybody together".to_owned(),
         Holder::Project(name) => format!("project `{name}`"),
@@ -161,7 +165,7 @@ fn whose(holder: &Holder) -> String {
 }
 
 /// The place in the config where more is allowed.
-fn raising(holder: &Holder) -> String {
+fn how_to_raise(holder: &Holder) -> String {
     match holder {
         Holder::All => "`usd` under [budget] in the config".to_owned(),
         Holder::Project(_) => "`budget` of its [[project]] row in the config".to_owned(),
@@ -171,7 +175,7 @@ fn raising(holder: &Holder) -> String {
 }
 
 /// `$5.000 a day`
-fn sum(budget: &Budget) -> String {
+fn print_usd(budget: &Budget) -> String {
     let per = match budget.period {
         Period::Day => "a day",
         Period::Week => "a week",
@@ -181,34 +185,36 @@ fn sum(budget: &Budget) -> String {
     format!("{} {per}", budget.usd)
 }
 
-fn span(from: UnixMillis, to: UnixMillis) -> Duration {
+fn duration_between(from: UnixMillis, to: UnixMillis) -> Duration {
     Duration::from_millis(u64::try_from(to.0.saturating_sub(from.0)).unwrap_or(0))
 }
 
 /// The refusal where budgets leave nobody to serve a request.
-pub(super) fn refusal(decision: &Decision, now: Mono) -> Option<ProxyError> {
-    let (mut overs, mut others): (Vec<&BudgetBlock>, bool) = (Vec::new(), false);
-    for (_, why) in &decision.skipped {
-        match why {
-            SkipReason::OverBudget(over) => overs.push(over),
+pub(super) fn budget_error(decision: &Decision, now: Mono) -> Option<ProxyError> {
+    let (mut blocks, mut others): (Vec<&BudgetBlock>, bool) = (Vec::new(), false);
+    for (_, reason) in &decision.skipped {
+        match reason {
+            SkipReason::OverBudget(block) => blocks.push(block),
             SkipReason::Disabled | SkipReason::KeyMissing(_) | SkipReason::Rejected { .. } => {}
             _ => others = true,
         }
     }
     if others {
         // What holds whoever is asked also holds those that something else keeps back just now.
-        overs.retain(|over| over.global && over.kind == BudgetBlockKind::Spent);
+        blocks.retain(|block| block.global && block.kind == BudgetBlockKind::Spent);
     }
-    let first = *overs.first()?;
-    if overs.iter().any(|over| over.kind == BudgetBlockKind::Reserved) {
+    let first = *blocks.first()?;
+    if blocks.iter().any(|block| block.kind == BudgetBlockKind::Reserved) {
         let error = ProxyError::new(ProxyErrorKind::RateLimited, first.text.clone())
             .code("budget_reserved");
         return Some(error.retry_after(Some(Duration::from_secs(1))));
     }
-    let soonest =
-        overs.iter().filter_map(|over| Some((over.until?, *over))).min_by_key(|(until, _)| *until);
-    let spent = overs.iter().find(|over| over.kind == BudgetBlockKind::Spent);
-    let Some(told) = soonest.map(|(_, over)| over).or(spent.copied()) else {
+    let soonest = blocks
+        .iter()
+        .filter_map(|block| Some((block.until?, *block)))
+        .min_by_key(|(until, _)| *until);
+    let spent_block = blocks.iter().find(|block| block.kind == BudgetBlockKind::Spent);
+    let Some(block) = soonest.map(|(_, block)| block).or(spent_block.copied()) else {
         let text = format!("{}; {}", first.text, first.fix);
         return Some(
             ProxyError::new(ProxyErrorKind::Forbidden, text)
@@ -218,22 +224,24 @@ pub(super) fn refusal(decision: &Decision, now: Mono) -> Option<ProxyError> {
         );
     };
     let wait = soonest.map(|(until, _)| until.since(now).max(Duration::from_secs(1)));
-    let again =
+    let retry_hint =
         wait.map_or_else(String::new, |wait| format!("; it may again in {}", print_span(wait)));
-    let error =
-        ProxyError::new(ProxyErrorKind::OutOfCredit, format!("{}{again}. {}", told.text, told.fix));
+    let error = ProxyError::new(
+        ProxyErrorKind::OutOfCredit,
+        format!("{}{retry_hint}. {}", block.text, block.fix),
+    );
     Some(error.retry_after(wait).should_retry(false))
 }
 
 /// What an attempt reserved of its budgets; given back when dropped.
-pub struct Reservation {
+pub struct BudgetHold {
     engine: Arc<Engine>,
-    booked: Option<BudgetReservation>,
+    reserved: Option<BudgetReservation>,
 }
 
-impl Reservation {
+impl BudgetHold {
     /// Reserves for an attempt; `None` where somebody else was quicker to use up what was left.
-    pub(super) fn take(
+    pub(super) fn reserve(
         engine: &Arc<Engine>,
         project: &Arc<str>,
         candidate: &Candidate,
@@ -241,37 +249,37 @@ impl Reservation {
     ) -> Option<Self> {
         let booked = engine
             .budgets
-            .reserve(holders(project, candidate), nano(cost), engine.clock.unix())
+            .reserve(holders(project, candidate), to_nano_usd(cost), engine.clock.unix())
             .ok()?;
-        Some(Self { engine: Arc::clone(engine), booked: Some(booked) })
+        Some(Self { engine: Arc::clone(engine), reserved: Some(booked) })
     }
 
     /// Books what the attempt came to.
     pub(super) fn settle(mut self, bill: &Bill, target: &Target) {
-        if bill.cost.is_none() && self.booked.as_ref().is_some_and(|booked| !booked.is_empty()) {
+        if bill.cost.is_none() && self.reserved.as_ref().is_some_and(|booked| !booked.is_empty()) {
             let name = format!("{}/{}", target.upstream.name, target.model);
-            if self.engine.unpriced.is_new(&name) {
+            if self.engine.unpriced_models.insert_if_new(&name) {
                 let text = format!(
                     "nobody knows the price of `{name}`: budgets count it as nothing; a row [prices.\"{name}\"] in the config tells it"
                 );
-                self.engine.notice(Severity::Warn, &text);
+                self.engine.publish_notice(Severity::Warn, &text);
             }
         }
         self.close(bill.cost);
     }
 
     fn close(&mut self, cost: Option<NanoUsd>) {
-        let Some(booked) = self.booked.take() else { return };
+        let Some(booked) = self.reserved.take() else { return };
         let reached = self.engine.budgets.settle(booked, cost, self.engine.clock.unix());
         for reached in &reached {
-            self.engine.tell_reached(reached);
+            self.engine.publish_threshold(reached);
         }
         // Who waited for what was reserved may find it free.
-        self.engine.touch();
+        self.engine.notify_waiters();
     }
 }
 
-impl Drop for Reservation {
+impl Drop for BudgetHold {
     fn drop(&mut self) {
         self.close(Some(NanoUsd::ZERO));
     }
@@ -281,22 +289,22 @@ impl Engine {
     /// Takes over the budgets of the settings in force; what an earlier run counted is taken up.
     /// Told are those that are new, with the beginning of their period, for a ledger that may know
     /// more of them.
-    pub fn set_budgets(&self) -> Vec<(Holder, Period, UnixMillis)> {
+    pub fn configure_budgets(&self) -> Vec<(Holder, Period, UnixMillis)> {
         let settings = Arc::clone(&self.generation().settings);
         let new = self.budgets.configure(&settings, self.clock.unix());
         if !new.is_empty() {
-            self.remember.budgets(&self.budgets);
+            self.health_store.restore_budgets(&self.budgets);
         }
-        self.touch();
+        self.notify_waiters();
         new
     }
 
-    fn notice(&self, level: Severity, text: &str) {
+    fn publish_notice(&self, level: Severity, text: &str) {
         tracing::warn!("{text}");
         self.bus.publish(self.clock.unix(), EventKind::Notice { text: text.into(), level });
     }
 
-    fn tell_reached(&self, reached: &ThresholdReached) {
+    fn publish_threshold(&self, reached: &ThresholdReached) {
         let alert = self.budget_alert(&reached.state, reached.percent.into());
         tracing::warn!("{}", alert.text);
         self.bus.publish(self.clock.unix(), EventKind::Alert { alert });
@@ -321,23 +329,28 @@ impl Engine {
         };
         let until = period
             .until
-            .map(|until| format!(", with {} to go", print_span(span(self.clock.unix(), until))))
+            .map(|until| {
+                format!(", with {} to go", print_span(duration_between(self.clock.unix(), until)))
+            })
             .unwrap_or_default();
         let then = match (what, holder.refuses()) {
             (AlertKind::BudgetSpent, true) => "; what costs money is refused until then",
             (AlertKind::BudgetSpent, false) => "; others serve until then",
             _ => "",
         };
-        let text: Arc<str> =
-            format!("{} has spent {spent} of its {}{until}{then}", whose(holder), sum(budget))
-                .into();
+        let text: Arc<str> = format!(
+            "{} has spent {spent} of its {}{until}{then}",
+            describe_holder(holder),
+            print_usd(budget)
+        )
+        .into();
         Alert { kind: what, subject: holder.text().into(), text, level }
     }
 }
 
-impl Remember {
+impl HealthStore {
     /// Takes up what an earlier run counted.
-    fn budgets(&self, budgets: &Budgets) {
-        self.kept_budgets().iter().for_each(|kept| budgets.restore(kept));
+    fn restore_budgets(&self, budgets: &Budgets) {
+        self.saved_budgets().iter().for_each(|saved| budgets.restore(saved));
     }
 }

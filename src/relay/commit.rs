@@ -6,8 +6,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    answer::Broke,
-    body::{chunk, within},
+    answer::StreamFailure,
+    body::{next_chunk, timeout_with_grace},
 };
 use crate::{
     dialect::{flow::ResponseStream, passage::StreamEnd},
@@ -16,26 +16,26 @@ use crate::{
 };
 
 /// What is held at most; more than this without content is let through.
-const HELD_EVENTS: u64 = 64;
-const HELD_BYTES: usize = 256 << 10;
+const MAX_BUFFERED_EVENTS: u64 = 64;
+const MAX_BUFFERED_BYTES: usize = 256 << 10;
 
 /// The stream has shown content (or ended well without any).
-pub(super) struct Shown {
-    pub ready: Vec<Bytes>,
+pub(super) struct FirstContent {
+    pub buffered_frames: Vec<Bytes>,
     pub ended: bool,
     /// The terminal event is among them.
-    pub terminal: bool,
-    pub broke: Option<Broke>,
+    pub terminal_seen: bool,
+    pub failure: Option<StreamFailure>,
 }
 
 /// What went wrong before any content.
-pub(super) enum Unshown {
-    Said(Box<Fault>),
+pub(super) enum NoContent {
+    Upstream(Box<Fault>),
     Transport(TransportFault),
 }
 
-impl Unshown {
-    fn empty() -> Self {
+impl NoContent {
+    fn empty_stream() -> Self {
         let message = "the stream ended before any content".to_owned();
         Self::Transport(TransportFault {
             kind: TransportKind::BodyBroken,
@@ -46,65 +46,76 @@ impl Unshown {
 }
 
 /// Feeds the stream into `flow` until there is content, it ends, it breaks, or `deadline` passes.
-pub(super) async fn hold(
-    flow: &mut ResponseStream,
+pub(super) async fn wait_for_first_content(
+    stream: &mut ResponseStream,
     body: &mut UpstreamBody,
     first: Option<Bytes>,
     deadline: Instant,
     first_byte: Duration,
-) -> Result<Shown, Unshown> {
+) -> Result<FirstContent, NoContent> {
     let (mut out, mut events) = (Vec::new(), 0_u64);
     let mut next = first.map(Ok);
     loop {
         let data = match next.take() {
             Some(data) => Some(data),
-            None => within(deadline, pin!(chunk(body)))
+            None => timeout_with_grace(deadline, pin!(next_chunk(body)))
                 .await
-                .ok_or_else(|| Unshown::Transport(late(first_byte)))?,
+                .ok_or_else(|| NoContent::Transport(first_byte_timeout(first_byte)))?,
         };
         match data {
             Some(Ok(data)) => {
-                let step = flow.feed(data, &mut out);
+                let step = stream.feed(data, &mut out);
                 events += u64::from(step.events);
                 match step.error {
-                    Some(fault) if !step.has_content => return Err(Unshown::Said(fault)),
+                    Some(fault) if !step.has_content => return Err(NoContent::Upstream(fault)),
                     error if step.has_content => {
-                        return Ok(Shown {
-                            ready: out,
+                        return Ok(FirstContent {
+                            buffered_frames: out,
                             ended: false,
-                            terminal: step.terminal,
-                            broke: error.map(Broke::Said),
+                            terminal_seen: step.terminal,
+                            failure: error.map(StreamFailure::Upstream),
                         });
                     }
                     _ => {}
                 }
-                let full =
-                    events > HELD_EVENTS || out.iter().map(Bytes::len).sum::<usize>() > HELD_BYTES;
+                let full = events > MAX_BUFFERED_EVENTS
+                    || out.iter().map(Bytes::len).sum::<usize>() > MAX_BUFFERED_BYTES;
                 if step.terminal || full {
-                    return Ok(Shown {
-                        ready: out,
+                    return Ok(FirstContent {
+                        buffered_frames: out,
                         ended: false,
-                        terminal: step.terminal,
-                        broke: None,
+                        terminal_seen: step.terminal,
+                        failure: None,
                     });
                 }
             }
             Some(Err(fault)) => {
                 // A last event that was cut from its blank line may still be whole.
-                return Err(Unshown::Transport(fault));
+                return Err(NoContent::Transport(fault));
             }
             None => {
-                let ending = flow.finish(&mut out);
-                let parting = flow.take_trailing_error();
+                let ending = stream.finish(&mut out);
+                let parting = stream.take_trailing_error();
                 return match ending {
-                    StreamEnd::Complete => {
-                        Ok(Shown { ready: out, ended: true, terminal: true, broke: None })
+                    StreamEnd::Complete => Ok(FirstContent {
+                        buffered_frames: out,
+                        ended: true,
+                        terminal_seen: true,
+                        failure: None,
+                    }),
+                    StreamEnd::Truncated if stream.content_events() > 0 => {
+                        let broke =
+                            Some(parting.map_or(StreamFailure::Truncated, StreamFailure::Upstream));
+                        Ok(FirstContent {
+                            buffered_frames: out,
+                            ended: true,
+                            terminal_seen: false,
+                            failure: broke,
+                        })
                     }
-                    StreamEnd::Truncated if flow.content_events() > 0 => {
-                        let broke = Some(parting.map_or(Broke::Truncated, Broke::Said));
-                        Ok(Shown { ready: out, ended: true, terminal: false, broke })
+                    StreamEnd::Truncated => {
+                        Err(parting.map_or_else(NoContent::empty_stream, NoContent::Upstream))
                     }
-                    StreamEnd::Truncated => Err(parting.map_or_else(Unshown::empty, Unshown::Said)),
                 };
             }
         }
@@ -112,7 +123,7 @@ pub(super) async fn hold(
 }
 
 /// The fault of a stream whose first content did not come in time.
-pub(super) fn late(first_byte: Duration) -> TransportFault {
+pub(super) fn first_byte_timeout(first_byte: Duration) -> TransportFault {
     let message = format!(
         "no content came within {}s (`first_byte` under [timeouts])",
         first_byte.as_secs_f64()

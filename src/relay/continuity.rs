@@ -22,69 +22,70 @@ use crate::{
 };
 
 const TTL: Duration = Duration::from_secs(6 * 3600);
-const BYTES: usize = 32 << 20;
+const MAX_BYTES: usize = 32 << 20;
 /// One answer's share; a larger one is not kept.
-pub(super) const LARGEST: usize = 1 << 20;
+pub(super) const MAX_ENTRY_BYTES: usize = 1 << 20;
 
 /// The kept answers of all projects.
 #[derive(Default)]
-pub struct Continuity(Mutex<Kept>);
+pub struct ReasoningCache(Mutex<ReasoningCacheState>);
 
 #[derive(Default)]
-struct Kept {
+struct ReasoningCacheState {
     /// Of one name the newest of each dialect: clients that keep no ids say the same to several
     /// upstreams at once.
-    by_key: HashMap<u64, Vec<Arc<Answer>>>,
+    by_key: HashMap<u64, Vec<Arc<StoredReasoning>>>,
     /// In the order of arrival.
-    order: VecDeque<Entry>,
+    order: VecDeque<ReasoningEntry>,
     bytes: usize,
 }
 
 /// A kept answer, and what it takes.
-struct Entry {
-    at: Mono,
+struct ReasoningEntry {
+    stored_at: Mono,
     keys: Vec<u64>,
     bytes: usize,
-    answer: Arc<Answer>,
+    reasoning: Arc<StoredReasoning>,
 }
 
 /// What was proven of one answer: blocks with proofs, in their order; texts are kept only where
 /// they are reasoning.
-struct Answer {
+struct StoredReasoning {
     /// Whose proofs they are.
     dialect: Option<Dialect>,
     blocks: Vec<Block>,
 }
 
-impl Continuity {
+impl ReasoningCache {
     /// Keeps an answer whose blocks bear proofs, and thoughts that led to calls: some providers
     /// want those back as well.
-    pub fn keep(&self, project: &str, response: &ChatResponse, now: Mono) {
+    pub fn insert(&self, project: &str, response: &ChatResponse, now: Mono) {
         let thought = |block: &Block| matches!(block.kind, BlockKind::Reasoning(_));
         let called =
             response.blocks.iter().any(|block| matches!(block.kind, BlockKind::ToolCall(_)));
-        let kept = |block: &&Block| block.signature.is_some() || called && thought(block);
-        if !response.blocks.iter().any(|block| kept(&block)) {
+        let is_stored = |block: &&Block| block.signature.is_some() || called && thought(block);
+        if !response.blocks.iter().any(|block| is_stored(&block)) {
             return;
         }
-        let keys = keys(project, &response.blocks);
-        let blocks: Vec<Block> = response.blocks.iter().filter(kept).map(slim).collect();
-        let bytes = blocks.iter().map(weight).sum::<usize>() + 64;
-        if keys.is_empty() || bytes > LARGEST {
+        let keys = lookup_keys(project, &response.blocks);
+        let blocks: Vec<Block> =
+            response.blocks.iter().filter(is_stored).map(strip_citations).collect();
+        let bytes = blocks.iter().map(estimate_bytes).sum::<usize>() + 64;
+        if keys.is_empty() || bytes > MAX_ENTRY_BYTES {
             return;
         }
         let dialect =
             blocks.iter().find_map(|block| block.signature.as_ref()).map(|proof| proof.dialect);
-        let answer = Arc::new(Answer { dialect, blocks });
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = Arc::new(StoredReasoning { dialect, blocks });
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for key in &keys {
-            let known = kept.by_key.entry(*key).or_default();
+            let known = state.by_key.entry(*key).or_default();
             known.retain(|other| other.dialect != dialect);
             known.push(Arc::clone(&answer));
         }
-        kept.order.push_back(Entry { at: now, keys, bytes, answer });
-        kept.bytes += bytes;
-        kept.trim(now);
+        state.order.push_back(ReasoningEntry { stored_at: now, keys, bytes, reasoning: answer });
+        state.bytes += bytes;
+        state.evict(now);
     }
 
     /// Puts kept proofs back into the assistant's messages that lack them. Where several are known
@@ -96,37 +97,42 @@ impl Continuity {
         to: Option<Dialect>,
         now: Mono,
     ) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.trim(now);
-        if kept.by_key.is_empty() {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.evict(now);
+        if state.by_key.is_empty() {
             return;
         }
         for message in request.messages.iter_mut().filter(|message| message.role == Role::Assistant)
         {
-            let pick = |known: &Vec<Arc<Answer>>| {
-                let own =
+            let pick = |known: &Vec<Arc<StoredReasoning>>| {
+                let same_dialect =
                     known.iter().find(|answer| answer.dialect.is_some() && answer.dialect == to);
-                own.or_else(|| known.iter().find(|answer| answer.dialect.is_none()))
+                same_dialect
+                    .or_else(|| known.iter().find(|answer| answer.dialect.is_none()))
                     .or(known.last())
                     .cloned()
             };
-            let found = keys(project, &message.blocks)
+            let found = lookup_keys(project, &message.blocks)
                 .into_iter()
-                .find_map(|key| kept.by_key.get(&key).and_then(pick));
+                .find_map(|key| state.by_key.get(&key).and_then(pick));
             if let Some(answer) = found {
-                put_back(&answer.blocks, &mut message.blocks);
+                reinsert(&answer.blocks, &mut message.blocks);
             }
         }
     }
 }
 
-impl Kept {
-    fn trim(&mut self, now: Mono) {
+impl ReasoningCacheState {
+    fn evict(&mut self, now: Mono) {
         while let Some(first) = self.order.front() {
-            if self.bytes <= BYTES && now.since(first.at) < TTL {
+            if self.bytes <= MAX_BYTES && now.since(first.stored_at) < TTL {
                 return;
             }
-            let Some(Entry { keys, bytes, answer, .. }) = self.order.pop_front() else { return };
+            let Some(ReasoningEntry { keys, bytes, reasoning: answer, .. }) =
+                self.order.pop_front()
+            else {
+                return;
+            };
             self.bytes -= bytes;
             for key in keys {
                 let Some(known) = self.by_key.get_mut(&key) else { continue };
@@ -141,7 +147,7 @@ impl Kept {
 }
 
 /// Under which names an answer is found again.
-fn keys(project: &str, blocks: &[Block]) -> Vec<u64> {
+fn lookup_keys(project: &str, blocks: &[Block]) -> Vec<u64> {
     let hash = |kind: u8, text: &str| {
         let mut hasher = DefaultHasher::new();
         (project, kind, text).hash(&mut hasher);
@@ -154,7 +160,7 @@ fn keys(project: &str, blocks: &[Block]) -> Vec<u64> {
         })
     };
     let by_id = calls().map(|call| hash(0, &call.id));
-    let by_words = calls().map(|call| hash(2, &words(call)));
+    let by_words = calls().map(|call| hash(2, &call_without_id(call)));
     let keys: Vec<u64> = by_id.chain(by_words).collect();
     if !keys.is_empty() {
         return keys;
@@ -170,14 +176,14 @@ fn keys(project: &str, blocks: &[Block]) -> Vec<u64> {
 }
 
 /// A call without its id; JSON that means the same reads the same.
-fn words(call: &ToolCall) -> String {
+fn call_without_id(call: &ToolCall) -> String {
     let arguments = serde_json::from_str::<serde_json::Value>(&call.arguments)
         .map_or_else(|_| call.arguments.clone(), |json| json.to_string());
     format!("{}\0{}", call.name, if call.arguments.trim().is_empty() { "{}" } else { &arguments })
 }
 
 /// A block without what the client sends back anyway.
-fn slim(block: &Block) -> Block {
+fn strip_citations(block: &Block) -> Block {
     let mut block = block.clone();
     if let BlockKind::Text(text) = &mut block.kind {
         text.citations.clear();
@@ -185,7 +191,7 @@ fn slim(block: &Block) -> Block {
     block
 }
 
-fn weight(block: &Block) -> usize {
+fn estimate_bytes(block: &Block) -> usize {
     let proof = block.signature.as_ref().map_or(0, |proof| proof.value.len());
     let text = match &block.kind {
         BlockKind::Text(text) => text.text.len(),
@@ -197,28 +203,31 @@ fn weight(block: &Block) -> usize {
     proof + text + 200
 }
 
-fn put_back(kept: &[Block], blocks: &mut Vec<Block>) {
+fn reinsert(stored: &[Block], blocks: &mut Vec<Block>) {
     let mut reasoning = Vec::new();
-    for block in kept {
+    for block in stored {
         match &block.kind {
             BlockKind::Reasoning(_)
-                if blocks.iter().any(|own| {
-                    *own == *block || own.signature.is_some() && own.signature == block.signature
+                if blocks.iter().any(|existing| {
+                    *existing == *block
+                        || existing.signature.is_some() && existing.signature == block.signature
                 }) => {}
             BlockKind::Reasoning(_) => reasoning.push(block.clone()),
             BlockKind::ToolCall(call) => {
-                let same = |own: &ToolCall| own.id == call.id || words(own) == words(call);
-                let same = blocks
-                    .iter_mut()
-                    .find(|own| matches!(&own.kind, BlockKind::ToolCall(own) if same(own)));
-                if let Some(own) = same.filter(|own| own.signature.is_none()) {
-                    own.signature.clone_from(&block.signature);
+                let same = |existing: &ToolCall| {
+                    existing.id == call.id || call_without_id(existing) == call_without_id(call)
+                };
+                let same = blocks.iter_mut().find(
+                    |existing| matches!(&existing.kind, BlockKind::ToolCall(own) if same(own)),
+                );
+                if let Some(existing) = same.filter(|existing| existing.signature.is_none()) {
+                    existing.signature.clone_from(&block.signature);
                 }
             }
             BlockKind::Text(text) => {
-                let same = blocks.iter_mut().find(|own| matches!(&own.kind, BlockKind::Text(own) if own.text.trim() == text.text.trim()));
-                if let Some(own) = same.filter(|own| own.signature.is_none()) {
-                    own.signature.clone_from(&block.signature);
+                let same = blocks.iter_mut().find(|existing| matches!(&existing.kind, BlockKind::Text(own) if own.text.trim() == text.text.trim()));
+                if let Some(existing) = same.filter(|existing| existing.signature.is_none()) {
+                    existing.signature.clone_from(&block.signature);
                 }
             }
             _ => {}
@@ -226,8 +235,8 @@ fn put_back(kept: &[Block], blocks: &mut Vec<Block>) {
     }
     if !reasoning.is_empty() {
         // What the client sends of it is a copy without its proof.
-        blocks.retain(|own| {
-            !(matches!(own.kind, BlockKind::Reasoning(_)) && own.signature.is_none())
+        blocks.retain(|existing| {
+            !(matches!(existing.kind, BlockKind::Reasoning(_)) && existing.signature.is_none())
         });
         blocks.splice(0..0, reasoning);
     }
@@ -272,9 +281,9 @@ mod tests {
 
     #[test]
     fn proofs_come_back_by_call_id_or_by_text_and_only_in_their_project() {
-        let kept = Continuity::default();
+        let kept = ReasoningCache::default();
         let now = Mono::default();
-        kept.keep(
+        kept.insert(
             "a",
             &ChatResponse {
                 blocks: vec![thought("hm", true), call("c1"), call("c2")],
@@ -282,7 +291,7 @@ mod tests {
             },
             now,
         );
-        kept.keep(
+        kept.insert(
             "a",
             &ChatResponse {
                 blocks: vec![thought("ah", true), Block::text("yes ")],
@@ -324,7 +333,7 @@ mod tests {
 
     #[test]
     fn the_same_call_at_two_upstreams_at_once_keeps_the_proofs_of_both() {
-        let kept = Continuity::default();
+        let kept = ReasoningCache::default();
         let answer = |dialect, value: &str| {
             let mut thought = thought("hm", true);
             thought.signature = Some(ReasoningSignature {
@@ -335,9 +344,9 @@ mod tests {
             });
             ChatResponse { blocks: vec![thought, call("")], ..ChatResponse::default() }
         };
-        kept.keep("a", &answer(Dialect::Anthropic, "first"), Mono::default());
-        kept.keep("a", &answer(Dialect::Gemini, "other"), Mono::default());
-        kept.keep("a", &answer(Dialect::Anthropic, "second"), Mono::default());
+        kept.insert("a", &answer(Dialect::Anthropic, "first"), Mono::default());
+        kept.insert("a", &answer(Dialect::Gemini, "other"), Mono::default());
+        kept.insert("a", &answer(Dialect::Anthropic, "second"), Mono::default());
 
         for (to, want) in [
             (Some(Dialect::Anthropic), "second"),
@@ -356,11 +365,11 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_bounded() {
-        let kept = Continuity::default();
+        let kept = ReasoningCache::default();
         for n in 0..200 {
             let mut block = thought(&"x".repeat(1 << 19), true);
             block.signature = proof(&n.to_string());
-            kept.keep(
+            kept.insert(
                 "a",
                 &ChatResponse {
                     blocks: vec![block, call(&n.to_string())],
@@ -370,6 +379,6 @@ mod tests {
             );
         }
         let inside = kept.0.lock().expect("not poisoned");
-        assert!(inside.bytes <= BYTES && inside.by_key.len() < 160 && inside.order.len() < 80);
+        assert!(inside.bytes <= MAX_BYTES && inside.by_key.len() < 160 && inside.order.len() < 80);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::ask::Ask;
+use super::ask::ProxyRequest;
 use crate::{
     base::json::{self, JsonRef},
     config::settings::Affinity,
@@ -18,97 +18,119 @@ use crate::{
 };
 
 /// Below so many tokens providers keep nothing in their caches.
-const LEAST: u64 = 1_024;
+const MIN_CACHED_TOKENS: u64 = 1_024;
 /// Beginnings that are looked for, from the longest on.
-const LONGEST: usize = 256;
+const MAX_PREFIXES: usize = 256;
 
 /// The hash of what a client calls its conversation.
 #[must_use]
-pub fn session(seed: &RandomState, project: &str, name: &str) -> u64 {
-    seed.hash_one(("session", project, name))
+pub fn session_key(hash_key: &RandomState, project: &str, name: &str) -> u64 {
+    hash_key.hash_one(("session", project, name))
 }
 
 /// What this request's conversation is known by; `None` where it is to go anywhere.
 #[must_use]
-pub(super) fn keys(seed: &RandomState, ask: &Ask, sticky: Affinity) -> Option<ConversationKeys> {
-    if sticky == Affinity::Off || !matches!(ask.endpoint.op, Op::Chat | Op::Completions) {
+pub(super) fn conversation_keys(
+    hash_key: &RandomState,
+    request: &ProxyRequest,
+    sticky: Affinity,
+) -> Option<ConversationKeys> {
+    if sticky == Affinity::Off || !matches!(request.endpoint.op, Op::Chat | Op::Completions) {
         return None;
     }
-    let project = &*ask.caller.project.name;
-    let mut keys = if sticky == Affinity::Auto && ask.estimate >= LEAST && !ask.form {
-        json::parse(&ask.body)
-            .map(|body| chain(seed, &(project, &*ask.asked), body, ask.endpoint.dialect))
+    let project = &*request.caller.project.name;
+    let mut keys = if sticky == Affinity::Auto
+        && request.estimate >= MIN_CACHED_TOKENS
+        && !request.is_multipart
+    {
+        json::parse(&request.body)
+            .map(|body| {
+                prefix_hashes(
+                    hash_key,
+                    &(project, &*request.requested_model),
+                    body,
+                    request.endpoint.dialect,
+                )
+            })
             .unwrap_or_default()
     } else {
         ConversationKeys::default()
     };
-    keys.session = ask.session.as_deref().map(|name| session(seed, project, name));
+    keys.session = request.session.as_deref().map(|name| session_key(hash_key, project, name));
     (!keys.is_empty()).then_some(keys)
 }
 
 /// The hashes of a conversation's beginnings.
-fn chain(
-    seed: &RandomState,
-    whose: &(&str, &str),
+fn prefix_hashes(
+    hash_key: &RandomState,
+    owner: &(&str, &str),
     body: JsonRef<'_>,
     dialect: Dialect,
 ) -> ConversationKeys {
-    let mut before = seed.hash_one(whose);
+    let mut before = hash_key.hash_one(owner);
     let mut has_head = false;
     for name in
         ["system", "instructions", "systemInstruction", "system_instruction", "tools", "functions"]
     {
         if let Some(value) = body.get(name) {
-            before = seed.hash_one((before, name, digest(seed, value, "content")));
+            before = hash_key.hash_one((before, name, hash_value(hash_key, value, "content")));
             has_head = true;
         }
     }
-    let said = ["messages", "input", "contents"].into_iter().find_map(|name| body.get(name));
-    let Some(said) = said else { return ConversationKeys::default() };
-    if said.str().is_some() {
+    let messages = ["messages", "input", "contents"].into_iter().find_map(|name| body.get(name));
+    let Some(messages) = messages else { return ConversationKeys::default() };
+    if messages.str().is_some() {
         return ConversationKeys {
             session: None,
-            chain: vec![seed.hash_one((before, said.text()))],
+            chain: vec![hash_key.hash_one((before, messages.text()))],
             preamble: has_head.then_some(before),
         };
     }
-    let (mut chain, mut head, mut at, mut asked) = (Vec::new(), None, before, false);
-    for message in said.items() {
+    let (mut chain, mut head, mut at, mut user_seen) = (Vec::new(), None, before, false);
+    for message in messages.items() {
         let role = message.get("role").and_then(JsonRef::str);
         let role = role.as_deref().unwrap_or(if dialect == Dialect::Gemini { "user" } else { "" });
-        let leads = matches!(role, "system" | "developer") && chain.is_empty() && !asked;
-        at = seed.hash_one((at, object(seed, message, &["id", "status"])));
-        asked |= role == "user";
+        let leads = matches!(role, "system" | "developer") && chain.is_empty() && !user_seen;
+        at = hash_key.hash_one((at, hash_object(hash_key, message, &["id", "status"])));
+        user_seen |= role == "user";
         if leads {
             has_head = true;
             head = Some(at);
-        } else if asked {
+        } else if user_seen {
             chain.push(at);
         }
     }
     chain.reverse();
-    chain.truncate(LONGEST);
+    chain.truncate(MAX_PREFIXES);
     ConversationKeys { session: None, chain, preamble: head.or(has_head.then_some(before)) }
 }
 
 /// What stands at the beginning of a request, part by part, and whose it is; `None` where it holds
 /// no conversation.
 #[must_use]
-pub(super) fn prefix(seed: &RandomState, ask: &Ask) -> Option<(u64, PromptPrefix)> {
-    let body = json::parse(&ask.body).ok()?;
-    let prefix = parts(seed, body, ask.endpoint.dialect)?;
-    Some((seed.hash_one((&*ask.caller.project.name, &*ask.asked)), prefix))
+pub(super) fn cache_prefix(
+    hash_key: &RandomState,
+    request: &ProxyRequest,
+) -> Option<(u64, PromptPrefix)> {
+    let body = json::parse(&request.body).ok()?;
+    let prefix = prefix_parts(hash_key, body, request.endpoint.dialect)?;
+    Some((hash_key.hash_one((&*request.caller.project.name, &*request.requested_model)), prefix))
 }
 
-fn parts(seed: &RandomState, body: JsonRef<'_>, dialect: Dialect) -> Option<PromptPrefix> {
-    let said = ["messages", "input", "contents"]
+fn prefix_parts(
+    hash_key: &RandomState,
+    body: JsonRef<'_>,
+    dialect: Dialect,
+) -> Option<PromptPrefix> {
+    let messages = ["messages", "input", "contents"]
         .into_iter()
         .find_map(|name| body.get(name))
-        .filter(|said| said.is_array())?;
+        .filter(|messages| messages.is_array())?;
     let tools = ["tools", "functions"].into_iter().find_map(|name| body.get(name));
-    let each = || tools.into_iter().flat_map(JsonRef::items).map(|tool| digest(seed, tool, ""));
+    let each =
+        || tools.into_iter().flat_map(JsonRef::items).map(|tool| hash_value(hash_key, tool, ""));
     let mut out = PromptPrefix {
-        tools: each().fold(0, |before, tool| seed.hash_one((before, tool))),
+        tools: each().fold(0, |before, tool| hash_key.hash_one((before, tool))),
         tool_set: each().fold(0, u64::wrapping_add),
         has_cache_control: memchr::memmem::find(body.text().as_bytes(), b"\"cache_control\"")
             .is_some(),
@@ -116,16 +138,16 @@ fn parts(seed: &RandomState, body: JsonRef<'_>, dialect: Dialect) -> Option<Prom
     };
     for name in ["system", "instructions", "systemInstruction", "system_instruction"] {
         if let Some(value) = body.get(name) {
-            out.system = seed.hash_one((out.system, digest(seed, value, "content")));
+            out.system = hash_key.hash_one((out.system, hash_value(hash_key, value, "content")));
         }
     }
-    for message in said.items() {
+    for message in messages.items() {
         let role = message.get("role").and_then(JsonRef::str);
-        let hash = object(seed, message, &["id", "status"]);
+        let hash = hash_object(hash_key, message, &["id", "status"]);
         let role =
             match role.as_deref().unwrap_or(if dialect == Dialect::Gemini { "user" } else { "" }) {
                 "system" | "developer" if out.messages.is_empty() => {
-                    out.system = seed.hash_one((out.system, hash));
+                    out.system = hash_key.hash_one((out.system, hash));
                     continue;
                 }
                 "assistant" | "model" => PrefixRole::Assistant,
@@ -142,37 +164,34 @@ fn parts(seed: &RandomState, body: JsonRef<'_>, dialect: Dialect) -> Option<Prom
 }
 
 /// A value's hash; `name` is the key it stands under.
-fn digest(seed: &RandomState, value: JsonRef<'_>, name: &str) -> u64 {
+fn hash_value(hash_key: &RandomState, value: JsonRef<'_>, name: &str) -> u64 {
     if value.is_object() {
-        return object(seed, value, &[]);
+        return hash_object(hash_key, value, &[]);
     }
     if value.is_array() {
         return value
             .items()
-            .fold(1, |before, item| seed.hash_one((before, digest(seed, item, ""))));
+            .fold(1, |before, item| hash_key.hash_one((before, hash_value(hash_key, item, ""))));
     }
     if name == "content" && value.str().is_some() {
-        let block = member(seed, "type", seed.hash_one("\"text\"")).wrapping_add(member(
-            seed,
-            "text",
-            seed.hash_one(value.text()),
-        ));
-        return seed.hash_one((1_u64, block));
+        let block = hash_member(hash_key, "type", hash_key.hash_one("\"text\""))
+            .wrapping_add(hash_member(hash_key, "text", hash_key.hash_one(value.text())));
+        return hash_key.hash_one((1_u64, block));
     }
-    seed.hash_one(value.text())
+    hash_key.hash_one(value.text())
 }
 
 /// An object's hash, without the members of these names and without marks for the cache.
-fn object(seed: &RandomState, value: JsonRef<'_>, without: &[&str]) -> u64 {
+fn hash_object(hash_key: &RandomState, value: JsonRef<'_>, without: &[&str]) -> u64 {
     let counts =
         |name: &str| !matches!(name, "cache_control" | "cachePoint") && !without.contains(&name);
     value.members().filter(|(name, _)| counts(name)).fold(0_u64, |sum, (name, value)| {
-        sum.wrapping_add(member(seed, name, digest(seed, value, name)))
+        sum.wrapping_add(hash_member(hash_key, name, hash_value(hash_key, value, name)))
     })
 }
 
-fn member(seed: &RandomState, name: &str, value: u64) -> u64 {
-    seed.hash_one((name, value))
+fn hash_member(hash_key: &RandomState, name: &str, value: u64) -> u64 {
+    hash_key.hash_one((name, value))
 }
 
 #[cfg(test)]
@@ -186,7 +205,12 @@ mod tests {
         // One seed for all, as in one process.
         static SEED: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
         let text = body.to_string();
-        chain(&SEED, &("ide", "m"), json::parse(text.as_bytes()).expect("JSON"), Dialect::Openai)
+        prefix_hashes(
+            &SEED,
+            &("ide", "m"),
+            json::parse(text.as_bytes()).expect("JSON"),
+            Dialect::Openai,
+        )
     }
 
     fn turn(role: &str, text: &str) -> Value {
@@ -228,8 +252,12 @@ mod tests {
     fn the_parts_of_a_prompt_are_told_apart() {
         static SEED: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
         let parts = |body: &Value| {
-            parts(&SEED, json::parse(body.to_string().as_bytes()).expect("JSON"), Dialect::Openai)
-                .expect("parts")
+            prefix_parts(
+                &SEED,
+                json::parse(body.to_string().as_bytes()).expect("JSON"),
+                Dialect::Openai,
+            )
+            .expect("parts")
         };
         let tool = |name: &str| json!({"type": "function", "function": {"name": name}});
         let messages =
@@ -263,7 +291,7 @@ mod tests {
             let text = body.to_string();
             let dialect =
                 if body.get("contents").is_some() { Dialect::Gemini } else { Dialect::Openai };
-            let keys = chain(
+            let keys = prefix_hashes(
                 &RandomState::new(),
                 &("a", "m"),
                 json::parse(text.as_bytes()).expect("JSON"),

@@ -13,9 +13,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    balance::Balances, budgets::Unpriced, continuity::Continuity, guardian::Watch, halt::Halts,
-    heads::Heads, hedge::Hedges, lists::ModelLists, network::Network, peek::Peeks, probes::Probes,
-    remember::Remember, stored::Stored, waiting::Queue,
+    balance::Balances, budgets::UnpricedModels, continuity::ReasoningCache, guardian::CacheMonitor,
+    halt::Cancellations, heads::RecentHeaders, hedge::HedgeStats, lists::ModelLists,
+    network::Network, peek::LiveTaps, probes::HealthChecks, remember::HealthStore,
+    stored::ResponseStore, waiting::WaitQueue,
 };
 use crate::{
     base::{
@@ -65,95 +66,104 @@ pub struct Engine {
     pub clock: Arc<dyn Clock>,
     pub bus: Bus,
     /// The way to the ledger.
-    pub sink: LedgerQueue,
-    pub board: Router,
-    pub gateway: UpstreamClient,
+    pub ledger_queue: LedgerQueue,
+    pub router: Router,
+    pub upstream_client: UpstreamClient,
     pub keys: Arc<ProviderKeys>,
     pub redactor: Arc<dyn Redactor>,
-    pub lists: ModelLists,
-    pub queue: Queue,
+    pub model_lists: ModelLists,
+    pub wait_queue: WaitQueue,
     /// What projects have used of their limits.
-    pub projects: ProjectLimits,
+    pub project_limits: ProjectLimits,
     /// What has been spent of budgets.
     pub budgets: Budgets,
-    pub(super) unpriced: Unpriced,
-    pub halts: Halts,
-    pub heads: Heads,
-    pub peeks: Peeks,
+    pub(super) unpriced_models: UnpricedModels,
+    pub cancellations: Cancellations,
+    pub recent_headers: RecentHeaders,
+    pub live_taps: LiveTaps,
     pub network: Network,
-    pub probes: Probes,
+    pub health_checks: HealthChecks,
     pub balances: Balances,
-    pub hedges: Hedges,
-    pub(super) watch: Watch,
-    pub continuity: Continuity,
-    pub stored: Stored,
+    pub hedge_stats: HedgeStats,
+    pub(super) cache_monitor: CacheMonitor,
+    pub reasoning_cache: ReasoningCache,
+    pub response_store: ResponseStore,
     /// Told when a waiter might now proceed.
-    pub changed: Notify,
+    pub capacity_changed: Notify,
     /// Keys that an upstream rejected: their references are read again.
-    pub rejected: mpsc::UnboundedSender<KeyId>,
+    pub rejected_keys: mpsc::UnboundedSender<KeyId>,
     /// What hashes of conversations are made with.
-    pub seed: RandomState,
+    pub hash_key: RandomState,
     /// What is believed, over a restart.
-    pub remember: Remember,
+    pub health_store: HealthStore,
     generation: ArcSwap<Generation>,
     accounts: ArcSwap<IdMap<KeyId, AccountId>>,
-    luck: Mutex<XorShiftRng>,
+    rng: Mutex<XorShiftRng>,
     /// Requests in flight, and bytes of bodies held for them.
     in_flight: AtomicUsize,
-    buffered: AtomicU64,
+    buffered_bytes: AtomicU64,
     draining: AtomicBool,
 }
 
 /// The process-wide parts that are made elsewhere and handed in.
-pub struct Parts {
+pub struct EngineParts {
     pub clock: Arc<dyn Clock>,
-    pub gateway: UpstreamClient,
+    pub upstream_client: UpstreamClient,
     pub keys: Arc<ProviderKeys>,
     pub redactor: Arc<dyn Redactor>,
-    pub lists: ModelLists,
-    pub rejected: mpsc::UnboundedSender<KeyId>,
-    pub remember: Remember,
-    pub sink: LedgerQueue,
+    pub model_lists: ModelLists,
+    pub rejected_keys: mpsc::UnboundedSender<KeyId>,
+    pub health_store: HealthStore,
+    pub ledger_queue: LedgerQueue,
 }
 
 impl Engine {
     /// Puts the parts together around the first settings.
     #[must_use]
-    pub fn new(parts: Parts, settings: Arc<Settings>) -> Self {
-        let Parts { clock, gateway, keys, redactor, lists, rejected, sink, remember } = parts;
-        want(&sink, &settings);
-        let board = Router::new(Policy::new(&settings.cooldown, &settings.retry));
-        Self {
-            bus: Bus::default(),
-            sink,
-            board,
-            gateway,
+    pub fn new(parts: EngineParts, settings: Arc<Settings>) -> Self {
+        let EngineParts {
+            clock,
+            upstream_client,
             keys,
             redactor,
-            lists,
-            queue: Queue::default(),
-            projects: ProjectLimits::default(),
+            model_lists,
+            rejected_keys,
+            ledger_queue,
+            health_store,
+        } = parts;
+        apply_body_policy(&ledger_queue, &settings);
+        let router = Router::new(Policy::new(&settings.cooldown, &settings.retry));
+        Self {
+            bus: Bus::default(),
+            ledger_queue,
+            router,
+            upstream_client,
+            keys,
+            redactor,
+            model_lists,
+            wait_queue: WaitQueue::default(),
+            project_limits: ProjectLimits::default(),
             budgets: Budgets::new(timezone_by_name(&settings.ledger.tz)),
-            unpriced: Unpriced::default(),
-            halts: Halts::default(),
-            heads: Heads::default(),
-            peeks: Peeks::default(),
+            unpriced_models: UnpricedModels::default(),
+            cancellations: Cancellations::default(),
+            recent_headers: RecentHeaders::default(),
+            live_taps: LiveTaps::default(),
             network: Network::default(),
-            probes: Probes::default(),
+            health_checks: HealthChecks::default(),
             balances: Balances::default(),
-            hedges: Hedges::default(),
-            watch: Watch::default(),
-            continuity: Continuity::default(),
-            stored: Stored::default(),
-            changed: Notify::new(),
-            rejected,
-            seed: RandomState::new(),
-            remember,
+            hedge_stats: HedgeStats::default(),
+            cache_monitor: CacheMonitor::default(),
+            reasoning_cache: ReasoningCache::default(),
+            response_store: ResponseStore::default(),
+            capacity_changed: Notify::new(),
+            rejected_keys,
+            hash_key: RandomState::new(),
+            health_store,
             generation: ArcSwap::from_pointee(Generation::new(settings)),
             accounts: ArcSwap::default(),
-            luck: Mutex::new(XorShiftRng::from_os()),
+            rng: Mutex::new(XorShiftRng::from_os()),
             in_flight: AtomicUsize::new(0),
-            buffered: AtomicU64::new(0),
+            buffered_bytes: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             clock,
         }
@@ -166,13 +176,13 @@ impl Engine {
     }
 
     /// The same for a short look.
-    pub(super) fn generation_now(&self) -> arc_swap::Guard<Arc<Generation>> {
+    pub(super) fn generation_ref(&self) -> arc_swap::Guard<Arc<Generation>> {
         self.generation.load()
     }
 
     /// Swaps the settings; requests under way finish with what they began with.
-    pub fn apply(&self, settings: Arc<Settings>) {
-        self.board.set_policy(Policy::new(&settings.cooldown, &settings.retry));
+    pub fn apply_settings(&self, settings: Arc<Settings>) {
+        self.router.set_policy(Policy::new(&settings.cooldown, &settings.retry));
         let upstreams: Vec<_> = settings.upstreams.iter().map(|upstream| upstream.id).collect();
         let keys: Vec<_> = settings
             .upstreams
@@ -180,16 +190,16 @@ impl Engine {
             .flat_map(|upstream| &upstream.keys)
             .map(|key| key.id)
             .collect();
-        self.board.retain(&upstreams, &keys);
-        self.gateway.retain(&settings.upstreams);
-        want(&self.sink, &settings);
+        self.router.retain(&upstreams, &keys);
+        self.upstream_client.retain(&settings.upstreams);
+        apply_body_policy(&self.ledger_queue, &settings);
         self.generation.store(Arc::new(Generation::new(settings)));
-        self.touch();
+        self.notify_waiters();
     }
 
     /// Wakes everything that waits: a key was read, warmed, or the settings changed.
-    pub fn touch(&self) {
-        self.changed.notify_waiters();
+    pub fn notify_waiters(&self) {
+        self.capacity_changed.notify_waiters();
     }
 
     /// What is known of a key, for building candidates.
@@ -206,7 +216,7 @@ impl Engine {
 
     /// Works out which keys share an account: by the account's name, or because they are the same
     /// secret. An account's number is that of its first key, so that it stays while the key does.
-    pub fn settle_accounts(&self) {
+    pub fn group_accounts(&self) {
         let settings = Arc::clone(&self.generation.load().settings);
         let all = || settings.upstreams.iter().flat_map(|upstream| &upstream.keys);
         let (mut by_name, mut by_digest): (HashMap<&str, u32>, HashMap<[u8; 32], u32>) =
@@ -223,35 +233,41 @@ impl Engine {
             }
             accounts.insert(key.id, AccountId(account));
         }
-        self.board.set_accounts(accounts.iter().map(|(key, account)| (*key, *account)));
+        self.router.set_accounts(accounts.iter().map(|(key, account)| (*key, *account)));
         self.accounts.store(Arc::new(accounts));
     }
 
     /// The usual price of a model at an upstream, where one is known.
     #[must_use]
     pub fn price(&self, upstream: &Upstream, model: &str) -> Option<TokenPrice> {
-        price(&self.generation.load().prices, upstream, model)
+        token_price(&self.generation.load().prices, upstream, model)
     }
 
     /// What a request would cost at each candidate, as far as prices are known.
     #[must_use]
-    pub fn costs(&self, candidates: &[Candidate], asked: TokenEstimate) -> Vec<Option<f64>> {
+    pub fn estimate_costs(
+        &self,
+        candidates: &[Candidate],
+        estimate: TokenEstimate,
+    ) -> Vec<Option<f64>> {
         let book = &self.generation.load().prices;
-        cost::estimate_costs(candidates, asked, &|upstream, model| price(book, upstream, model))
+        cost::estimate_costs(candidates, estimate, &|upstream, model| {
+            token_price(book, upstream, model)
+        })
     }
 
     /// Text from outside as it may be shown: without secrets, without control characters.
     #[must_use]
-    pub fn words(&self, text: &str) -> String {
+    pub fn sanitize(&self, text: &str) -> String {
         clean::clean(&self.redactor.redact(text)).into_owned()
     }
 
-    pub(super) fn with_luck<T>(&self, f: impl FnOnce(&mut XorShiftRng) -> T) -> T {
-        f(&mut self.luck.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn with_rng<T>(&self, f: impl FnOnce(&mut XorShiftRng) -> T) -> T {
+        f(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// From now on new requests are answered 503.
-    pub fn drain(&self) {
+    pub fn start_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
@@ -269,7 +285,7 @@ impl Engine {
 
 /// Servers on this machine cost nothing; a price under conditions is not looked for before there is
 /// an answer.
-fn price(book: &PriceBook, upstream: &Upstream, model: &str) -> Option<TokenPrice> {
+fn token_price(book: &PriceBook, upstream: &Upstream, model: &str) -> Option<TokenPrice> {
     let Some((_, tariff)) = book.find(upstream, model, None) else {
         return upstream.local.then(TokenPrice::default);
     };
@@ -305,7 +321,7 @@ pub(super) fn cache_prices(
 }
 
 /// Tells the way to the ledger which bodies are to be kept.
-fn want(sink: &LedgerQueue, settings: &Settings) {
+fn apply_body_policy(sink: &LedgerQueue, settings: &Settings) {
     let wanted = match settings.ledger.bodies {
         BodyStorage::All => BodyPolicy::All,
         BodyStorage::Errors => BodyPolicy::Errors,
@@ -315,9 +331,9 @@ fn want(sink: &LedgerQueue, settings: &Settings) {
 }
 
 /// A place among the requests in flight; given back when dropped.
-pub struct Place(Option<Arc<Engine>>);
+pub struct InFlightPermit(Option<Arc<Engine>>);
 
-impl Place {
+impl InFlightPermit {
     /// No place of its own: that of the request it belongs to counts for both.
     #[must_use]
     pub(super) fn shared() -> Self {
@@ -326,7 +342,7 @@ impl Place {
 
     /// Takes a place, if one of `max` is free.
     #[must_use]
-    pub fn take(engine: &Arc<Engine>, max: usize) -> Option<Self> {
+    pub fn try_acquire(engine: &Arc<Engine>, max: usize) -> Option<Self> {
         let before = engine.in_flight.fetch_add(1, Ordering::Relaxed);
         if before >= max {
             engine.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -336,7 +352,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for InFlightPermit {
     fn drop(&mut self) {
         if let Some(engine) = &self.0 {
             engine.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -345,22 +361,22 @@ impl Drop for Place {
 }
 
 /// Bytes of bodies held in memory, counted against `max_buffered`; given back when dropped.
-pub struct Held {
+pub struct BufferReservation {
     engine: Arc<Engine>,
     bytes: u64,
 }
 
-impl Held {
+impl BufferReservation {
     #[must_use]
-    pub fn none(engine: &Arc<Engine>) -> Self {
+    pub fn empty(engine: &Arc<Engine>) -> Self {
         Self { engine: Arc::clone(engine), bytes: 0 }
     }
 
     /// Holds more; false, and nothing taken, where that would be beyond `max`.
-    pub fn grow(&mut self, bytes: u64, max: u64) -> bool {
-        let before = self.engine.buffered.fetch_add(bytes, Ordering::Relaxed);
+    pub fn try_grow(&mut self, bytes: u64, max: u64) -> bool {
+        let before = self.engine.buffered_bytes.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) > max {
-            self.engine.buffered.fetch_sub(bytes, Ordering::Relaxed);
+            self.engine.buffered_bytes.fetch_sub(bytes, Ordering::Relaxed);
             return false;
         }
         self.bytes += bytes;
@@ -374,11 +390,11 @@ impl Held {
 
     /// Gives everything back.
     pub fn release(&mut self) {
-        self.engine.buffered.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+        self.engine.buffered_bytes.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
     }
 }
 
-impl Drop for Held {
+impl Drop for BufferReservation {
     fn drop(&mut self) {
         self.release();
     }

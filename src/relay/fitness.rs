@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use memchr::memmem;
 
-use super::ask::Ask;
+use super::ask::ProxyRequest;
 use crate::{
     base::json::{self, JsonRef},
     config::facts,
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Members that hold pictures, in whatever dialect.
-const MEDIA: [&[u8]; 6] = [
+const MEDIA_FIELDS: [&[u8]; 6] = [
     b"\"image_url\"",
     b"\"input_image\"",
     b"\"inlineData\"",
@@ -22,7 +22,7 @@ const MEDIA: [&[u8]; 6] = [
 ];
 
 /// Members and words that ask for an answer by a JSON schema.
-const SCHEMA: [&[u8]; 5] = [
+const SCHEMA_FIELDS: [&[u8]; 5] = [
     b"\"json_schema\"",
     b"\"responseSchema\"",
     b"\"responseJsonSchema\"",
@@ -32,7 +32,7 @@ const SCHEMA: [&[u8]; 5] = [
 
 /// What a request needs of a model; looked for once, where there is a choice of models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Needs {
+pub(super) struct RequiredCapabilities {
     media: bool,
     schema: bool,
     tools: bool,
@@ -40,44 +40,49 @@ pub(super) struct Needs {
     tokens: Option<u64>,
 }
 
-impl Needs {
+impl RequiredCapabilities {
     /// `None` where nothing is to be asked of a model, or there is but one.
-    pub(super) fn of(ask: &Ask, candidates: &[Candidate]) -> Option<Self> {
-        if ask.endpoint.op != Op::Chat {
+    pub(super) fn for_candidates(request: &ProxyRequest, candidates: &[Candidate]) -> Option<Self> {
+        if request.endpoint.op != Op::Chat {
             return None;
         }
         let first = candidates.first()?;
         if candidates.iter().all(|candidate| candidate.target.model == first.target.model) {
             return None;
         }
-        Some(Self::read(&ask.body, ask.endpoint.dialect, ask.estimate, ask.max_tokens))
+        Some(Self::from_body(
+            &request.body,
+            request.endpoint.dialect,
+            request.estimate,
+            request.max_tokens,
+        ))
     }
 
-    fn read(body: &Bytes, dialect: Dialect, estimate: u64, max_tokens: Option<u64>) -> Self {
+    fn from_body(body: &Bytes, dialect: Dialect, estimate: u64, max_tokens: Option<u64>) -> Self {
         let has = |needle: &[u8]| memmem::find(body, needle).is_some();
         // A member's name, not text that speaks of it: inside a string its quotes are escaped.
-        let media = MEDIA
+        let media = MEDIA_FIELDS
             .iter()
             .any(|name| has(name) && (dialect == Dialect::Ollama || *name != b"\"images\""));
         let tokens = (!media).then(|| estimate.saturating_add(max_tokens.unwrap_or_default()));
-        let schema = SCHEMA.iter().any(|name| has(name))
-            || (dialect == Dialect::Ollama && is_object(body, b"\"format\""));
+        let schema = SCHEMA_FIELDS.iter().any(|name| has(name))
+            || (dialect == Dialect::Ollama && member_is_object(body, b"\"format\""));
         Self { media, schema, tools: has(b"\"tools\""), tokens }
     }
 
     /// Marks the candidates whose model is known not to do.
-    pub(super) fn mark(self, candidates: &mut [Candidate]) {
+    pub(super) fn annotate(self, candidates: &mut [Candidate]) {
         let mut last: Option<(std::sync::Arc<str>, Option<MissingCapability>)> = None;
         for candidate in candidates {
             let model = &candidate.target.model;
             if last.as_ref().is_none_or(|(known, _)| known != model) {
-                last = Some((std::sync::Arc::clone(model), self.unfit(model)));
+                last = Some((std::sync::Arc::clone(model), self.missing_in(model)));
             }
             candidate.missing_capability = last.as_ref().and_then(|(_, unfit)| *unfit);
         }
     }
 
-    fn unfit(self, model: &str) -> Option<MissingCapability> {
+    fn missing_in(self, model: &str) -> Option<MissingCapability> {
         let facts = facts::facts_of(model);
         match (self.tokens, facts.context) {
             _ if self.media && facts.vision == Some(false) => Some(MissingCapability::Vision),
@@ -92,7 +97,7 @@ impl Needs {
 }
 
 /// Whether a member of this name, in quotes, is an object.
-fn is_object(body: &[u8], name: &[u8]) -> bool {
+fn member_is_object(body: &[u8], name: &[u8]) -> bool {
     let value = |at: usize| {
         body[at + name.len()..].trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start)
     };
@@ -101,19 +106,21 @@ fn is_object(body: &[u8], name: &[u8]) -> bool {
 }
 
 /// Tools that clients run though their dialect's provider defines them.
-const CLIENTS: [&str; 6] = ["bash_", "computer_", "custom", "function", "memory_", "namespace"];
+const CLIENT_TOOL_TYPES: [&str; 6] =
+    ["bash_", "computer_", "custom", "function", "memory_", "namespace"];
 /// Members that give a provider something to do beside answering.
-const SIDE: [&str; 4] = ["background", "container", "mcp_servers", "web_search_options"];
+const PROVIDER_TASK_FIELDS: [&str; 4] =
+    ["background", "container", "mcp_servers", "web_search_options"];
 
 /// Whether the provider itself is to run tools for a request; yes where that cannot be told.
 #[must_use]
-pub(super) fn runs_tools(body: &[u8]) -> bool {
+pub(super) fn provider_runs_tools(body: &[u8]) -> bool {
     let Ok(body) = json::parse(body) else { return true };
-    let asked =
+    let is_requested =
         |name: &&str| body.get(name).is_some_and(|value| !matches!(value.text(), "null" | "false"));
-    let theirs = |tool: JsonRef<'_>| match tool.get("type").and_then(JsonRef::str) {
+    let is_provider_tool = |tool: JsonRef<'_>| match tool.get("type").and_then(JsonRef::str) {
         Some(kind) => {
-            !CLIENTS.iter().any(|known| kind.starts_with(known))
+            !CLIENT_TOOL_TYPES.iter().any(|known| kind.starts_with(known))
                 && !kind.starts_with("text_editor_")
         }
         None => {
@@ -124,7 +131,8 @@ pub(super) fn runs_tools(body: &[u8]) -> bool {
                 })
         }
     };
-    SIDE.iter().any(asked) || body.get("tools").is_some_and(|tools| tools.items().any(theirs))
+    PROVIDER_TASK_FIELDS.iter().any(is_requested)
+        || body.get("tools").is_some_and(|tools| tools.items().any(is_provider_tool))
 }
 
 #[cfg(test)]
@@ -150,12 +158,17 @@ mod tests {
             (r#"{"background":true}"#, true),
             ("no JSON", true),
         ] {
-            assert_eq!(runs_tools(body.as_bytes()), want, "{body}");
+            assert_eq!(provider_runs_tools(body.as_bytes()), want, "{body}");
         }
     }
 
-    fn read(body: &str) -> Needs {
-        Needs::read(&Bytes::from(body.to_owned()), Dialect::Openai, 1_000, Some(50))
+    fn read(body: &str) -> RequiredCapabilities {
+        RequiredCapabilities::from_body(
+            &Bytes::from(body.to_owned()),
+            Dialect::Openai,
+            1_000,
+            Some(50),
+        )
     }
 
     #[test]
@@ -197,11 +210,12 @@ mod tests {
             (Dialect::Ollama, r#"{"format":"json"}"#, false),
             (Dialect::Openai, r#"{"messages":[{"content":"what is \"json_schema\"?"}]}"#, false),
         ] {
-            let needs = Needs::read(&Bytes::from(body.to_owned()), dialect, 1, None);
+            let needs =
+                RequiredCapabilities::from_body(&Bytes::from(body.to_owned()), dialect, 1, None);
             assert_eq!(needs.schema, want, "{body}");
             let unfit = Some(MissingCapability::Schema).filter(|_| want);
             assert_eq!(
-                (needs.unfit("gpt-4-turbo"), needs.unfit("gpt-4o")),
+                (needs.missing_in("gpt-4-turbo"), needs.missing_in("gpt-4o")),
                 (unfit, None),
                 "{body}"
             );
@@ -210,7 +224,8 @@ mod tests {
 
     #[test]
     fn nothing_is_held_against_a_model_that_is_not_known() {
-        let needs = Needs { media: true, schema: true, tools: true, tokens: Some(u64::MAX) };
-        assert_eq!(needs.unfit("nobody-knows-this"), None);
+        let needs =
+            RequiredCapabilities { media: true, schema: true, tools: true, tokens: Some(u64::MAX) };
+        assert_eq!(needs.missing_in("nobody-knows-this"), None);
     }
 }

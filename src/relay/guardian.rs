@@ -9,7 +9,7 @@ use std::sync::{
 use super::{
     conversation,
     engine::{Engine, cache_prices},
-    rounds::Job,
+    rounds::RequestContext,
 };
 use crate::{
     base::money::NanoUsd,
@@ -19,79 +19,88 @@ use crate::{
 };
 
 /// Below so many tokens providers keep nothing in their caches.
-const LEAST: u64 = 1_024;
+const MIN_CACHED_TOKENS: u64 = 1_024;
 
 /// What is known of conversations; one per process.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(super) struct CacheMonitor {
     /// Some answer has told of a cache: before that, no request is looked at.
-    awake: AtomicBool,
-    guardian: Mutex<PromptCacheTracker>,
+    active: AtomicBool,
+    tracker: Mutex<PromptCacheTracker>,
 }
 
 /// What is remembered of a request until its answer has told what came from the cache.
-pub(super) struct Watched {
-    whose: u64,
+pub(super) struct PendingPrefix {
+    conversation: u64,
     prefix: PromptPrefix,
-    place: ServedBy,
+    served_by: ServedBy,
 }
 
-impl Watch {
+impl CacheMonitor {
     /// An answer told what it used: from the first one on that tells of a cache, requests are
     /// looked at.
-    pub(super) fn see(&self, usage: &Usage) {
+    pub(super) fn activate_if_cached(&self, usage: &Usage) {
         if (usage.cache_read > 0 || usage.cache_write_5m > 0 || usage.cache_write_1h > 0)
-            && !self.awake()
+            && !self.is_active()
         {
-            self.awake.store(true, Ordering::Relaxed);
+            self.active.store(true, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn awake(&self) -> bool {
-        self.awake.load(Ordering::Relaxed)
+    pub(super) fn is_active(&self) -> bool {
+        self.active.load(Ordering::Relaxed)
     }
 }
 
 /// Remembers what stands at the beginning of a request that is about to be answered.
-pub(super) fn watch(job: &mut Job) {
-    let ask = &job.ask;
-    let Some((upstream, key)) =
-        job.chosen.filter(|_| ask.endpoint.op == Op::Chat && ask.estimate >= LEAST && !ask.form)
+pub(super) fn record_prefix(context: &mut RequestContext) {
+    let request = &context.request;
+    let Some((upstream, key)) = context.attempt_target.filter(|_| {
+        request.endpoint.op == Op::Chat
+            && request.estimate >= MIN_CACHED_TOKENS
+            && !request.is_multipart
+    }) else {
+        return;
+    };
+    let Some((whose, prefix)) = conversation::cache_prefix(&context.engine.hash_key, request)
     else {
         return;
     };
-    let Some((whose, prefix)) = conversation::prefix(&job.engine.seed, ask) else { return };
     let place = ServedBy {
         upstream,
-        key_name: job.tally.key_name(),
-        account: job.engine.key_info(key).1,
-        model: Arc::clone(&job.tally.model),
-        translated: job.carry.is_some(),
+        key_name: context.recorder.key_name(),
+        account: context.engine.key_info(key).1,
+        model: Arc::clone(&context.recorder.model),
+        translated: context.attempt_context.is_some(),
     };
-    job.tally.watched = Some(Box::new(Watched { whose, prefix, place }));
+    context.recorder.pending_prefix =
+        Some(Box::new(PendingPrefix { conversation: whose, prefix, served_by: place }));
 }
 
 /// Compares what came from the cache with what should have; what was lost, if anything was.
-pub(super) fn heard(engine: &Engine, watched: Watched, usage: &Usage) -> Option<CacheMissRecord> {
-    let Watched { whose, prefix, place } = watched;
+pub(super) fn compare_usage(
+    engine: &Engine,
+    watched: PendingPrefix,
+    usage: &Usage,
+) -> Option<CacheMissRecord> {
+    let PendingPrefix { conversation: whose, prefix, served_by: place } = watched;
     let (upstream, model) = (place.upstream, Arc::clone(&place.model));
-    let lost = engine.watch.guardian.lock().unwrap_or_else(PoisonError::into_inner).record_turn(
-        whose,
-        prefix,
-        place,
-        usage,
-        engine.clock.mono(),
-    )?;
-    let cost = cache_prices(engine, upstream, &model).map(|(fresh, written, read)| {
-        let each = (if lost.rewritten { written } else { fresh }) - read;
-        NanoUsd((each.max(0.0) * lost.missed_tokens() as f64).round() as i64)
+    let miss = engine
+        .cache_monitor
+        .tracker
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .record_turn(whose, prefix, place, usage, engine.clock.mono())?;
+    let cost = cache_prices(engine, upstream, &model).map(|(input, written, read)| {
+        let each = (if miss.rewritten { written } else { input }) - read;
+        NanoUsd((each.max(0.0) * miss.missed_tokens() as f64).round() as i64)
     });
-    let (expected, cached) = (lost.expected, lost.cached);
+    let (expected, cached) = (miss.expected, miss.cached);
     Some(CacheMissRecord {
-        reason: lost.cause.text().into(),
+        reason: miss.cause.text().into(),
         expected,
         cached,
         cost,
-        is_benign: lost.cause.is_expected(),
+        is_benign: miss.cause.is_expected(),
     })
 }

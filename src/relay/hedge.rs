@@ -13,13 +13,13 @@ use std::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    answer::{Lost, Won},
-    attempt::attempt as try_one,
-    budgets::{self, Reservation},
-    engine::{Engine, Place},
+    answer::{AttemptFailure, AttemptResponse},
+    attempt::attempt_candidate as try_one,
+    budgets::{self, BudgetHold},
+    engine::{Engine, InFlightPermit},
     fitness,
-    rounds::{Job, tell_lost},
-    tally::{Guard, Tally},
+    rounds::{RequestContext, publish_failure},
+    tally::{AttemptGuard, RequestRecorder},
     translated,
 };
 use crate::{
@@ -37,9 +37,9 @@ use crate::{
 /// What the decisions are made by; one per process, touched only by requests whose model asks for
 /// hedges.
 #[derive(Debug, Default)]
-pub struct Hedges(Mutex<TargetLatencies>);
+pub struct HedgeStats(Mutex<TargetLatencies>);
 
-impl Hedges {
+impl HedgeStats {
     fn lock(&self) -> MutexGuard<'_, TargetLatencies> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,157 +53,170 @@ impl Hedges {
 }
 
 /// A request's first attempt, and a second beside it where the first is slow.
-pub(super) async fn attempt(
-    job: &mut Job,
+pub(super) async fn attempt_with_hedge(
+    context: &mut RequestContext,
     rule: &Hedge,
     question: &RouteQuery<'_>,
     (index, ticket): (usize, AttemptTicket),
     deadline: Instant,
-) -> Result<Won, Vec<(usize, Lost)>> {
-    let engine = Arc::clone(&job.engine);
+) -> Result<AttemptResponse, Vec<(usize, AttemptFailure)>> {
+    let engine = Arc::clone(&context.engine);
     let first = &question.candidates[index];
-    let begun = engine.clock.mono();
-    let Some(after) = after(job, rule, first) else {
-        let result = try_one(job, first, ticket, deadline).await;
+    let started = engine.clock.mono();
+    let Some(after) = hedge_delay(context, rule, first) else {
+        let result = try_one(context, first, ticket, deadline).await;
         return match result {
-            Ok(won) => {
-                engine.hedges.lock().record_latency(
+            Ok(response) => {
+                engine.hedge_stats.lock().record_latency(
                     first,
-                    job.ask.stream,
-                    engine.clock.mono().since(begun),
+                    context.request.stream,
+                    engine.clock.mono().since(started),
                 );
-                Ok(won)
+                Ok(response)
             }
             Err(lost) => {
-                tell_lost(&engine, &mut job.tally, first, &lost);
+                publish_failure(&engine, &mut context.recorder, first, &lost);
                 Err(vec![(index, lost)])
             }
         };
     };
-    let mut twin = twin(job);
-    let mute = Tally::mute(&engine, &job.ask);
-    let tally = mem::replace(&mut job.tally, mute);
-    let (stream, keys) = (job.ask.stream, ticket.conversation.clone());
-    let mut race =
-        Race { engine, tally, rule, question, index, keys, after, deadline, lost: Vec::new() };
-    let won = race.run(job, &mut twin, ticket).await;
-    let Race { engine, tally, lost, .. } = race;
-    job.tally = tally;
-    let Some((won, by_second)) = won else { return Err(lost) };
-    let took = engine.clock.mono().since(begun);
-    let mut pace = engine.hedges.lock();
+    let mut second_context = clone_context(context);
+    let detached = RequestRecorder::detached(&engine, &context.request);
+    let tally = mem::replace(&mut context.recorder, detached);
+    let (stream, keys) = (context.request.stream, ticket.conversation.clone());
+    let mut race = Race {
+        engine,
+        recorder: tally,
+        rule,
+        query: question,
+        first_index: index,
+        keys,
+        delay: after,
+        deadline,
+        failures: Vec::new(),
+    };
+    let response = race.run(context, &mut second_context, ticket).await;
+    let Race { engine, recorder: tally, failures: lost, .. } = race;
+    context.recorder = tally;
+    let Some((response, by_second)) = response else { return Err(lost) };
+    let took = engine.clock.mono().since(started);
+    let mut pace = engine.hedge_stats.lock();
     // Of a first that was overtaken it is known that it took longer than this.
     pace.record_latency(first, stream, took);
     if let Some(second) = by_second {
         pace.record_latency(&question.candidates[second], stream, took.saturating_sub(after));
         drop(pace);
-        adopt(job, &mut twin);
-        if let Some(spares) = &mut job.spares {
-            spares.tried.extend(hedge::as_failed(question.candidates, &[], index, true));
+        take_over(context, &mut second_context);
+        if let Some(targets) = &mut context.rescue_targets {
+            targets.failed_attempts.extend(hedge::as_failed(question.candidates, &[], index, true));
         }
     }
-    Ok(won)
+    Ok(response)
 }
 
 /// After how long a second is asked; `None` where none is.
-fn after(job: &Job, rule: &Hedge, first: &Candidate) -> Option<Duration> {
-    let ask = &job.ask;
-    if !matches!(ask.endpoint.op, Op::Chat | Op::Completions) || ask.home.is_some() {
+fn hedge_delay(context: &RequestContext, rule: &Hedge, first: &Candidate) -> Option<Duration> {
+    let request = &context.request;
+    if !matches!(request.endpoint.op, Op::Chat | Op::Completions) || request.owner.is_some() {
         return None;
     }
     let (p95, credit) = {
-        let mut pace = job.engine.hedges.lock();
+        let mut pace = context.engine.hedge_stats.lock();
         pace.earn_credit(rule);
         (
-            if rule.after == HedgeDelay::P95 { pace.p95(first, ask.stream) } else { None },
+            if rule.after == HedgeDelay::P95 { pace.p95(first, request.stream) } else { None },
             pace.credit(rule) + 1e-9,
         )
     };
-    let facts =
-        HedgeInput { input_tokens: ask.estimate, server_tools: false, budget_used: spent(job) };
+    let facts = HedgeInput {
+        input_tokens: request.estimate,
+        server_tools: false,
+        budget_used: budget_used(context),
+    };
     let after = hedge::hedge_delay(rule, facts, p95, credit).ok()?;
     // Looked for last, as the whole body is read for it.
-    let facts = HedgeInput { server_tools: fitness::runs_tools(&ask.body), ..facts };
+    let facts = HedgeInput { server_tools: fitness::provider_runs_tools(&request.body), ..facts };
     hedge::hedge_delay(rule, facts, p95, credit).ok().map(|_| after)
 }
 
 /// The share that is spent of the fullest budget that a request counts against.
-fn spent(job: &Job) -> f64 {
-    if !budgets::concern(&job.engine, &job.ask) {
+fn budget_used(context: &RequestContext) -> f64 {
+    if !budgets::applies(&context.engine, &context.request) {
         return 0.0;
     }
-    let project = Holder::Project(Arc::clone(&job.ask.caller.project.name));
-    job.engine.budgets.max_used_fraction(&[Holder::All, project], job.engine.clock.unix())
+    let project = Holder::Project(Arc::clone(&context.request.caller.project.name));
+    context.engine.budgets.max_used_fraction(&[Holder::All, project], context.engine.clock.unix())
 }
 
 /// The request once more, for an attempt of its own.
-pub(super) fn twin(job: &Job) -> Box<Job> {
-    let engine = &job.engine;
-    Box::new(Job {
+pub(super) fn clone_context(context: &RequestContext) -> Box<RequestContext> {
+    let engine = &context.engine;
+    Box::new(RequestContext {
         engine: Arc::clone(engine),
-        generation: Arc::clone(&job.generation),
-        ask: job.ask.twin(engine),
-        ingress: job.ingress,
-        tally: Tally::mute(engine, &job.ask),
-        halt: Arc::clone(&job.halt),
-        overrides: job.overrides.clone(),
+        generation: Arc::clone(&context.generation),
+        request: context.request.clone_for_hedge(engine),
+        ingress: context.ingress,
+        recorder: RequestRecorder::detached(engine, &context.request),
+        cancel: Arc::clone(&context.cancel),
+        overrides: context.overrides.clone(),
         hide_usage: false,
-        said: None,
-        unspoken: false,
+        parsed: None,
+        no_upstream_dialect: false,
         losses: Vec::new(),
-        carry: None,
-        spares: job.spares.clone(),
-        continues: false,
-        chosen: None,
-        place: Place::shared(),
+        attempt_context: None,
+        rescue_targets: context.rescue_targets.clone(),
+        is_continuation: false,
+        attempt_target: None,
+        permit: InFlightPermit::shared(),
     })
 }
 
 /// The request goes on with what its second attempt began.
-fn adopt(job: &mut Job, twin: &mut Job) {
-    job.hide_usage = twin.hide_usage;
-    job.losses = mem::take(&mut twin.losses);
-    job.carry = twin.carry.take();
-    job.chosen = twin.chosen;
-    if twin.said.is_some() {
-        job.said = twin.said.take();
+fn take_over(context: &mut RequestContext, second_context: &mut RequestContext) {
+    context.hide_usage = second_context.hide_usage;
+    context.losses = mem::take(&mut second_context.losses);
+    context.attempt_context = second_context.attempt_context.take();
+    context.attempt_target = second_context.attempt_target;
+    if second_context.parsed.is_some() {
+        context.parsed = second_context.parsed.take();
     }
-    job.ask.held.absorb(&mut twin.ask.held);
+    context.request.buffer_reservation.absorb(&mut second_context.request.buffer_reservation);
 }
 
 /// Two attempts at most, of which one wins.
 struct Race<'a> {
     engine: Arc<Engine>,
-    tally: Tally,
+    recorder: RequestRecorder,
     rule: &'a Hedge,
-    question: &'a RouteQuery<'a>,
-    index: usize,
+    query: &'a RouteQuery<'a>,
+    first_index: usize,
     keys: Option<Arc<ConversationKeys>>,
-    after: Duration,
+    delay: Duration,
     deadline: Instant,
-    lost: Vec<(usize, Lost)>,
+    failures: Vec<(usize, AttemptFailure)>,
 }
 
 impl Race<'_> {
     /// What won, and which candidate it was where that is the second.
     async fn run(
         &mut self,
-        job: &mut Job,
-        twin: &mut Job,
+        context: &mut RequestContext,
+        second_context: &mut RequestContext,
         ticket: AttemptTicket,
-    ) -> Option<(Won, Option<usize>)> {
-        let candidates = self.question.candidates;
-        let mut first = pin!(try_one(job, &candidates[self.index], ticket, self.deadline));
+    ) -> Option<(AttemptResponse, Option<usize>)> {
+        let candidates = self.query.candidates;
+        let mut first =
+            pin!(try_one(context, &candidates[self.first_index], ticket, self.deadline));
         tokio::select! {
             biased;
-            result = &mut first => return self.ended(self.index, result).map(|won| (won, None)),
-            () = sleep(self.after) => {}
+            result = &mut first => return self.record_result(self.first_index, result).map(|won| (won, None)),
+            () = sleep(self.delay) => {}
         }
-        let Some((at, ticket)) = self.second(twin) else {
+        let Some((at, ticket)) = self.start_second(second_context) else {
             let result = first.await;
-            return self.ended(self.index, result).map(|won| (won, None));
+            return self.record_result(self.first_index, result).map(|response| (response, None));
         };
-        let mut second = pin!(try_one(twin, &candidates[at], ticket, self.deadline));
+        let mut second = pin!(try_one(second_context, &candidates[at], ticket, self.deadline));
         let (mut first_runs, mut second_runs) = (true, true);
         // The account speaks of the second from here on, until `turn`.
         while first_runs || second_runs {
@@ -226,86 +239,107 @@ impl Race<'_> {
         None
     }
 
-    fn first_ended(&mut self, result: Result<Won, Lost>, second_runs: bool) -> Option<Won> {
+    fn first_ended(
+        &mut self,
+        result: Result<AttemptResponse, AttemptFailure>,
+        second_runs: bool,
+    ) -> Option<AttemptResponse> {
         if second_runs && result.is_ok() {
-            self.tally.attempt_lost(None, "cancelled: the first spoke first", true);
+            self.recorder.attempt_failed(None, "cancelled: the first spoke first", true);
         } else if second_runs {
-            self.tally.turn();
+            self.recorder.switch_attempt();
         }
-        self.ended(self.index, result)
+        self.record_result(self.first_index, result)
     }
 
     fn second_ended(
         &mut self,
         at: usize,
-        result: Result<Won, Lost>,
+        result: Result<AttemptResponse, AttemptFailure>,
         first_runs: bool,
-    ) -> Option<Won> {
+    ) -> Option<AttemptResponse> {
         if first_runs && result.is_ok() {
-            self.tally.turn();
-            self.tally.attempt_lost(None, "cancelled: the second spoke first", true);
+            self.recorder.switch_attempt();
+            self.recorder.attempt_failed(None, "cancelled: the second spoke first", true);
         }
-        self.ended(at, result)
+        self.record_result(at, result)
     }
 
-    fn ended(&mut self, index: usize, result: Result<Won, Lost>) -> Option<Won> {
+    fn record_result(
+        &mut self,
+        index: usize,
+        result: Result<AttemptResponse, AttemptFailure>,
+    ) -> Option<AttemptResponse> {
         match result {
-            Ok(won) => Some(won),
-            Err(lost) => {
-                tell_lost(&self.engine, &mut self.tally, &self.question.candidates[index], &lost);
-                self.lost.push((index, lost));
+            Ok(response) => Some(response),
+            Err(failure) => {
+                publish_failure(
+                    &self.engine,
+                    &mut self.recorder,
+                    &self.query.candidates[index],
+                    &failure,
+                );
+                self.failures.push((index, failure));
                 None
             }
         }
     }
 
     /// Starts the second, where somebody is ready: of another account before the same.
-    fn second(&mut self, twin: &mut Job) -> Option<(usize, AttemptTicket)> {
-        let (engine, q) = (&self.engine, self.question);
+    fn start_second(
+        &mut self,
+        second_context: &mut RequestContext,
+    ) -> Option<(usize, AttemptTicket)> {
+        let (engine, q) = (&self.engine, self.query);
         let now = engine.clock.mono();
         let (at, ticket) = [false, true].into_iter().find_map(|same_account| {
-            let tried = hedge::as_failed(q.candidates, q.failed_attempts, self.index, same_account);
+            let tried =
+                hedge::as_failed(q.candidates, q.failed_attempts, self.first_index, same_account);
             let question = RouteQuery { failed_attempts: &tried, affinity: None, ..*q };
-            engine.with_luck(|luck| {
-                engine.board.decide_ready_only(&question, self.keys.as_ref(), now, luck)
+            engine.with_rng(|rng| {
+                engine.router.decide_ready_only(&question, self.keys.as_ref(), now, rng)
             })
         })?;
         let target = Arc::clone(&q.candidates[at].target);
-        let takes = translated::read(twin, &mut vec![Arc::clone(&target)]).is_ok();
-        if !takes || !engine.hedges.lock().spend_credit(self.rule) {
-            drop(Guard::new(engine, ticket));
+        let takes =
+            translated::parse_for_targets(second_context, &mut vec![Arc::clone(&target)]).is_ok();
+        if !takes || !engine.hedge_stats.lock().spend_credit(self.rule) {
+            drop(AttemptGuard::new(engine, ticket));
             return None;
         }
         let chosen = &q.candidates[at];
-        let reservation = if budgets::concern(engine, &twin.ask) {
+        let reservation = if budgets::applies(engine, &second_context.request) {
             let cost = q.costs.get(at).copied().flatten();
-            let Some(reservation) =
-                Reservation::take(engine, &twin.ask.caller.project.name, chosen, cost)
-            else {
-                drop(Guard::new(engine, ticket));
+            let Some(reservation) = BudgetHold::reserve(
+                engine,
+                &second_context.request.caller.project.name,
+                chosen,
+                cost,
+            ) else {
+                drop(AttemptGuard::new(engine, ticket));
                 return None;
             };
             Some(reservation)
         } else {
             None
         };
-        twin.chosen = Some((target.upstream.id, chosen.key));
+        second_context.attempt_target = Some((target.upstream.id, chosen.key));
         let how = if self.rule.after == HedgeDelay::P95 {
             ", longer than 19 of 20 answers take"
         } else {
             ""
         };
-        let span = if self.after < Duration::from_secs(10) {
-            format!("{:.2}s", self.after.as_secs_f64())
+        let span = if self.delay < Duration::from_secs(10) {
+            format!("{:.2}s", self.delay.as_secs_f64())
         } else {
-            print_span(self.after)
+            print_span(self.delay)
         };
-        self.tally.hedge_started(
+        self.recorder.hedge_started(
             chosen,
             format!("a hedge: attempt 1 had said nothing for {span}{how}").into(),
         );
         if let Some(reservation) = reservation {
-            self.tally.reserve(reservation);
+            self.recorder.set_budget_hold(reservation);
         }
         Some((at, ticket))
     }

@@ -9,8 +9,8 @@ use hyper::body::{Body, Incoming};
 use tokio::time::timeout;
 
 use super::{
-    ask::{Ask, Caller, Endpoint, ModelPlace, StreamPlace, nothing},
-    engine::{Engine, Generation, Held},
+    ask::{Caller, Endpoint, ModelLocation, ProxyRequest, StreamMode, empty_str},
+    engine::{BufferReservation, Engine, Generation},
     form, wishes,
 };
 use crate::{
@@ -36,14 +36,14 @@ use crate::{
 };
 
 /// Longest model name that is looked up.
-const MODEL_NAME: usize = 256;
+const MAX_MODEL_NAME: usize = 256;
 /// Longest name of a service tier that a price may depend on.
-const TIER: usize = 32;
+const MAX_TIER_NAME: usize = 32;
 /// Beyond this a coded body is not kept for forwarding as it came.
-const KEEP_CODED: usize = 8 << 20;
+const MAX_ENCODED_BYTES: usize = 8 << 20;
 
 /// What the server knows when the head was read and the caller let in.
-pub struct Head {
+pub struct RequestHead {
     pub id: RequestId,
     pub endpoint: Endpoint,
     pub caller: Caller,
@@ -51,7 +51,7 @@ pub struct Head {
     pub query: Option<String>,
     pub headers: HeaderMap,
     /// Only this upstream, only this key.
-    pub home: Option<(UpstreamId, Option<KeyId>)>,
+    pub owner: Option<(UpstreamId, Option<KeyId>)>,
 }
 
 /// Reads the body and looks for what routing needs.
@@ -60,17 +60,22 @@ pub struct Head {
 ///
 /// Everything that is wrong with a request before anybody is asked: too large, slow, undecodable,
 /// not JSON, no model.
-pub async fn read(
+pub async fn read_request(
     engine: &Arc<Engine>,
     generation: &Generation,
-    head: Head,
+    head: RequestHead,
     body: Incoming,
-) -> Result<Box<Ask>, ProxyError> {
+) -> Result<Box<ProxyRequest>, ProxyError> {
     let (at, received) = (engine.clock.unix(), engine.clock.mono());
-    let mut held = Held::none(engine);
-    let limits = limits(generation);
-    let raw = collect(body, &limits, &mut held).await?;
-    understand(Arrived { at, received, raw, replay_of: None }, head, (generation, &limits), held)
+    let mut reservation = BufferReservation::empty(engine);
+    let limits = request_limits(generation);
+    let raw = read_body(body, &limits, &mut reservation).await?;
+    parse_request(
+        UnparsedBody { at, received, raw, replay_of: None },
+        head,
+        (generation, &limits),
+        reservation,
+    )
 }
 
 /// Reads a body that was kept, as the request that it was.
@@ -78,48 +83,48 @@ pub async fn read(
 /// # Errors
 ///
 /// As [`read`].
-pub(super) fn again(
+pub(super) fn from_replay(
     engine: &Arc<Engine>,
     generation: &Generation,
-    head: Head,
+    head: RequestHead,
     body: Bytes,
     of: RequestId,
-) -> Result<Box<Ask>, ProxyError> {
+) -> Result<Box<ProxyRequest>, ProxyError> {
     let (at, received) = (engine.clock.unix(), engine.clock.mono());
-    let limits = limits(generation);
-    let mut held = Held::none(engine);
-    if !held.grow(body.len() as u64, limits.held) {
-        return Err(full(limits.held));
+    let limits = request_limits(generation);
+    let mut reservation = BufferReservation::empty(engine);
+    if !reservation.try_grow(body.len() as u64, limits.buffer_limit) {
+        return Err(buffer_full(limits.buffer_limit));
     }
-    understand(
-        Arrived { at, received, raw: body, replay_of: Some(of) },
+    parse_request(
+        UnparsedBody { at, received, raw: body, replay_of: Some(of) },
         head,
         (generation, &limits),
-        held,
+        reservation,
     )
 }
 
 /// A body that is there, and since when.
-struct Arrived {
+struct UnparsedBody {
     at: UnixMillis,
     received: Mono,
     raw: Bytes,
     replay_of: Option<RequestId>,
 }
 
-fn understand(
-    arrived: Arrived,
-    head: Head,
-    (generation, limits): (&Generation, &Limits),
-    mut held: Held,
-) -> Result<Box<Ask>, ProxyError> {
-    let Arrived { at, received, raw, replay_of } = arrived;
+fn parse_request(
+    arrived: UnparsedBody,
+    head: RequestHead,
+    (generation, limits): (&Generation, &RequestLimits),
+    mut held: BufferReservation,
+) -> Result<Box<ProxyRequest>, ProxyError> {
+    let UnparsedBody { at, received, raw, replay_of } = arrived;
     let mut map = head.headers;
-    let (body, coded) = open(raw, &mut map, limits, &mut held)?;
+    let (body, coded) = decode_body(raw, &mut map, limits, &mut held)?;
 
-    let said = Said::of(&map);
+    let control = ControlHeaders::read(&map);
     // Boxed where it is made: it is large, and goes through many hands.
-    let mut ask = Box::new(Ask {
+    let mut request = Box::new(ProxyRequest {
         id: head.id,
         replay_of,
         at,
@@ -127,60 +132,60 @@ fn understand(
         caller: head.caller,
         method: head.method,
         query: head.query,
-        coded,
+        encoded_body: coded,
         model_span: None,
-        form: false,
-        asked: nothing(),
+        is_multipart: false,
+        requested_model: empty_str(),
         stream: false,
         add_stream: false,
         framing: Framing::Sse,
         include_usage: false,
         stream_options: None,
         object_end: None,
-        session: said.session,
+        session: control.session,
         estimate: (body.len() / 4) as u64,
         max_tokens: None,
         tier: None,
-        patience: said.patience,
-        pin: said.pin,
-        read_as: head.endpoint.dialect,
-        previous: None,
-        rewrite: false,
-        home: head.home,
-        strict: said.strict,
-        wishes: None,
-        held,
+        client_timeout: control.client_timeout,
+        pinned_upstream: control.pinned_upstream,
+        body_dialect: head.endpoint.dialect,
+        previous_response_id: None,
+        must_rewrite: false,
+        owner: head.owner,
+        strict: control.strict,
+        preferences: None,
+        buffer_reservation: held,
         headers: map,
         body,
         endpoint: head.endpoint,
     });
-    find_model(&mut ask, &generation.settings)?;
-    headers::filter_request_headers(&mut ask.headers);
-    Ok(ask)
+    scan_fields(&mut request, &generation.settings)?;
+    headers::filter_request_headers(&mut request.headers);
+    Ok(request)
 }
 
-struct Limits {
-    body: u64,
-    held: u64,
-    idle: Duration,
+struct RequestLimits {
+    max_body: u64,
+    buffer_limit: u64,
+    idle_timeout: Duration,
 }
 
-fn limits(generation: &Generation) -> Limits {
+fn request_limits(generation: &Generation) -> RequestLimits {
     let settings = &generation.settings;
-    Limits {
-        body: settings.server.max_request_bytes,
-        held: settings.server.max_buffered.unwrap_or(u64::MAX),
-        idle: settings.timeouts.client_idle,
+    RequestLimits {
+        max_body: settings.server.max_request_bytes,
+        buffer_limit: settings.server.max_buffered.unwrap_or(u64::MAX),
+        idle_timeout: settings.timeouts.client_idle,
     }
 }
 
-async fn collect(
+async fn read_body(
     mut body: Incoming,
-    limits: &Limits,
-    held: &mut Held,
+    limits: &RequestLimits,
+    reservation: &mut BufferReservation,
 ) -> Result<Bytes, ProxyError> {
-    if body.size_hint().lower() > limits.body {
-        return Err(too_large(body.size_hint().lower(), limits.body));
+    if body.size_hint().lower() > limits.max_body {
+        return Err(body_too_large(body.size_hint().lower(), limits.max_body));
     }
     let (mut first, mut rest): (Option<Bytes>, Option<BytesMut>) = (None, None);
     let mut total = 0_u64;
@@ -188,7 +193,9 @@ async fn collect(
         let frame = if body.is_end_stream() {
             None
         } else {
-            timeout(limits.idle, body.frame()).await.map_err(|_| slow(limits.idle))?
+            timeout(limits.idle_timeout, body.frame())
+                .await
+                .map_err(|_| body_timeout(limits.idle_timeout))?
         };
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|e| {
@@ -196,11 +203,11 @@ async fn collect(
         })?;
         let Ok(data) = frame.into_data() else { continue };
         total += data.len() as u64;
-        if total > limits.body {
-            return Err(too_large(total, limits.body));
+        if total > limits.max_body {
+            return Err(body_too_large(total, limits.max_body));
         }
-        if !held.grow(data.len() as u64, limits.held) {
-            return Err(full(limits.held));
+        if !reservation.try_grow(data.len() as u64, limits.buffer_limit) {
+            return Err(buffer_full(limits.buffer_limit));
         }
         match (&mut first, &mut rest) {
             (None, None) => first = Some(data),
@@ -216,18 +223,18 @@ async fn collect(
     Ok(rest.map(BytesMut::freeze).or(first).unwrap_or_default())
 }
 
-fn open(
+fn decode_body(
     raw: Bytes,
     headers: &mut HeaderMap,
-    limits: &Limits,
-    held: &mut Held,
+    limits: &RequestLimits,
+    reservation: &mut BufferReservation,
 ) -> Result<(Bytes, Option<(Bytes, HeaderValue)>), ProxyError> {
     let refused = |headers: &HeaderMap, error: DecodeError| {
         let name =
             headers.get(header::CONTENT_ENCODING).and_then(|v| v.to_str().ok()).unwrap_or("?");
         let name = clean::clean(name);
         match error {
-            DecodeError::TooLarge => too_large(limits.body + 1, limits.body),
+            DecodeError::TooLarge => body_too_large(limits.max_body + 1, limits.max_body),
             DecodeError::Unknown => {
                 let message = format!(
                     "content-encoding `{name}` is not known; gzip, br, zstd and deflate are, one at a time"
@@ -243,49 +250,50 @@ fn open(
     let Some(found) = ContentCoding::from_headers(headers).map_err(|e| refused(headers, e))? else {
         return Ok((raw, None));
     };
-    let most = usize::try_from(limits.body).unwrap_or(usize::MAX);
-    let opened = decode::decode_all(found, &raw, most).map_err(|e| refused(headers, e))?;
-    let Some(coding) = headers.remove(header::CONTENT_ENCODING) else { return Ok((opened, None)) };
-    if !held.grow(opened.len() as u64, limits.held) {
-        return Err(full(limits.held));
+    let max = usize::try_from(limits.max_body).unwrap_or(usize::MAX);
+    let decoded = decode::decode_all(found, &raw, max).map_err(|e| refused(headers, e))?;
+    let Some(coding) = headers.remove(header::CONTENT_ENCODING) else { return Ok((decoded, None)) };
+    if !reservation.try_grow(decoded.len() as u64, limits.buffer_limit) {
+        return Err(buffer_full(limits.buffer_limit));
     }
-    let keep = raw.len() <= KEEP_CODED;
-    Ok((opened, keep.then_some((raw, coding))))
+    let keep_encoded = raw.len() <= MAX_ENCODED_BYTES;
+    Ok((decoded, keep_encoded.then_some((raw, coding))))
 }
 
-fn find_model(ask: &mut Ask, settings: &Settings) -> Result<(), ProxyError> {
-    if let StreamPlace::Yes(framing) = ask.endpoint.stream {
-        (ask.stream, ask.framing) = (true, framing);
-    } else if ask.endpoint.dialect == Dialect::Ollama {
-        ask.framing = Framing::Ndjson;
+fn scan_fields(request: &mut ProxyRequest, settings: &Settings) -> Result<(), ProxyError> {
+    if let StreamMode::Always(framing) = request.endpoint.stream {
+        (request.stream, request.framing) = (true, framing);
+    } else if request.endpoint.dialect == Dialect::Ollama {
+        request.framing = Framing::Ndjson;
     }
     let content_type =
-        ask.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    match &ask.endpoint.model {
-        ModelPlace::Upstream(name) => {
-            ask.asked = Arc::from(clean::truncate_end(&clean::clean(name), MODEL_NAME).as_ref());
+        request.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    match &request.endpoint.model {
+        ModelLocation::Upstream(name) => {
+            request.requested_model =
+                Arc::from(clean::truncate_end(&clean::clean(name), MAX_MODEL_NAME).as_ref());
             return Ok(());
         }
-        ModelPlace::Path(model) => {
-            check_name(model)?;
-            ask.asked = Arc::from(model.as_str());
+        ModelLocation::Path(model) => {
+            check_model_name(model)?;
+            request.requested_model = Arc::from(model.as_str());
         }
-        ModelPlace::Body if starts_with_ignoring_case(content_type, "multipart/form-data") => {
+        ModelLocation::Body if starts_with_ignoring_case(content_type, "multipart/form-data") => {
             let span = form::boundary(content_type)
-                .and_then(|boundary| form::field(&ask.body, boundary, "model"));
+                .and_then(|boundary| form::find_field(&request.body, boundary, "model"));
             let name = span
                 .clone()
-                .and_then(|span| std::str::from_utf8(&ask.body[span]).ok())
-                .ok_or_else(no_model)?;
-            check_name(name)?;
-            ask.asked = Arc::from(name);
-            (ask.model_span, ask.form) = (span, true);
+                .and_then(|span| std::str::from_utf8(&request.body[span]).ok())
+                .ok_or_else(missing_model)?;
+            check_model_name(name)?;
+            request.requested_model = Arc::from(name);
+            (request.model_span, request.is_multipart) = (span, true);
             return Ok(());
         }
-        ModelPlace::Body => {}
+        ModelLocation::Body => {}
     }
-    json_type(ask.endpoint.dialect, ask.endpoint.op, content_type)?;
-    let body = ask.body.clone();
+    check_content_type(request.endpoint.dialect, request.endpoint.op, content_type)?;
+    let body = request.body.clone();
     let scan = splice::scan(&body).map_err(|e| {
         let error = ProxyError::new(ProxyErrorKind::BadRequest, e.message()).code("invalid_json");
         match e.field() {
@@ -294,43 +302,46 @@ fn find_model(ask: &mut Ask, settings: &Settings) -> Result<(), ProxyError> {
         }
     })?;
     if scan.has_routing_preferences
-        && ask.wishes.is_none()
-        && matches!(ask.endpoint.op, Op::Chat | Op::Completions | Op::Embed)
+        && request.preferences.is_none()
+        && matches!(request.endpoint.op, Op::Chat | Op::Completions | Op::Embed)
     {
         let known = |name: &str| {
             settings.upstreams.iter().any(|upstream| upstream.name.eq_ignore_ascii_case(name))
         };
-        if let Some((wishes, rest)) = wishes::take(&body, &known)? {
-            (ask.wishes, ask.body, ask.coded) = (Some(Box::new(wishes)), rest, None);
-            return find_model(ask, settings);
+        if let Some((preferences, rest)) = wishes::extract(&body, &known)? {
+            (request.preferences, request.body, request.encoded_body) =
+                (Some(Box::new(preferences)), rest, None);
+            return scan_fields(request, settings);
         }
     }
-    if ask.endpoint.model == ModelPlace::Body {
-        let found = scan.model.as_ref().ok_or_else(no_model)?;
-        check_name(&found.text)?;
-        ask.asked = Arc::from(found.text.as_ref());
-        ask.model_span = Some(found.span.clone());
+    if request.endpoint.model == ModelLocation::Body {
+        let found = scan.model.as_ref().ok_or_else(missing_model)?;
+        check_model_name(&found.text)?;
+        request.requested_model = Arc::from(found.text.as_ref());
+        request.model_span = Some(found.span.clone());
     }
-    if let StreamPlace::Body { default } = ask.endpoint.stream {
-        ask.add_stream =
-            scan.stream.is_none() && !default && wants_events(&ask.headers, ask.endpoint.op);
-        ask.stream = scan.stream.unwrap_or(default || ask.add_stream);
+    if let StreamMode::Body { default } = request.endpoint.stream {
+        request.add_stream = scan.stream.is_none()
+            && !default
+            && accepts_event_stream(&request.headers, request.endpoint.op);
+        request.stream = scan.stream.unwrap_or(default || request.add_stream);
     }
-    ask.read_as = read_as(&ask.endpoint, &scan, &body);
-    ask.rewrite = holds_ours(ask.endpoint.dialect, &body);
-    ask.previous = scan
+    request.body_dialect = detect_body_dialect(&request.endpoint, &scan, &body);
+    request.must_rewrite = contains_unsigned_reasoning(request.endpoint.dialect, &body);
+    request.previous_response_id = scan
         .previous_response_id
         .as_deref()
-        .filter(|_| ask.endpoint.dialect == Dialect::Responses)
+        .filter(|_| request.endpoint.dialect == Dialect::Responses)
         .map(Box::from);
-    ask.include_usage = scan.include_usage.unwrap_or(false);
-    ask.stream_options = scan.stream_options.clone();
-    ask.object_end = Some((scan.closing_brace, scan.is_empty));
-    ask.estimate = (body.len() / 4) as u64;
-    ask.max_tokens = scan.max_tokens;
-    ask.tier = scan.service_tier.as_deref().filter(|tier| tier.len() <= TIER).map(Box::from);
-    if ask.session.is_none() {
-        ask.session = scan
+    request.include_usage = scan.include_usage.unwrap_or(false);
+    request.stream_options = scan.stream_options.clone();
+    request.object_end = Some((scan.closing_brace, scan.is_empty));
+    request.estimate = (body.len() / 4) as u64;
+    request.max_tokens = scan.max_tokens;
+    request.tier =
+        scan.service_tier.as_deref().filter(|tier| tier.len() <= MAX_TIER_NAME).map(Box::from);
+    if request.session.is_none() {
+        request.session = scan
             .session
             .as_deref()
             .map(|s| Arc::from(clean::truncate_end(&clean::clean(s), 128).as_ref()));
@@ -339,7 +350,11 @@ fn find_model(ask: &mut Ask, settings: &Settings) -> Result<(), ProxyError> {
 }
 
 /// Whose request a body is: chat clients also send what looks like Anthropic's or Gemini's.
-fn read_as(endpoint: &Endpoint, scan: &splice::RequestScan<'_>, body: &[u8]) -> Dialect {
+fn detect_body_dialect(
+    endpoint: &Endpoint,
+    scan: &splice::RequestScan<'_>,
+    body: &[u8],
+) -> Dialect {
     if endpoint.dialect != Dialect::Openai || endpoint.op != Op::Chat {
         return endpoint.dialect;
     }
@@ -358,41 +373,44 @@ fn read_as(endpoint: &Endpoint, scan: &splice::RequestScan<'_>, body: &[u8]) -> 
 
 /// Whether a body holds reasoning that we told in this dialect without its provider's proof, which
 /// would refuse it.
-fn holds_ours(dialect: Dialect, body: &[u8]) -> bool {
-    let mark: &[u8] = match dialect {
+fn contains_unsigned_reasoning(dialect: Dialect, body: &[u8]) -> bool {
+    let marker: &[u8] = match dialect {
         Dialect::Anthropic => b"\"aiproxy-unsigned",
         Dialect::Responses => b"\"rs_aip_",
         Dialect::Gemini | Dialect::Ollama | Dialect::Openai => return false,
     };
-    memchr::memmem::find(body, mark).is_some()
+    memchr::memmem::find(body, marker).is_some()
 }
 
 /// Whether the client asks for an event stream by its `Accept` alone.
-fn wants_events(headers: &HeaderMap, op: Op) -> bool {
+fn accepts_event_stream(headers: &HeaderMap, op: Op) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
     matches!(op, Op::Chat | Op::Completions)
         && accept.split(',').any(|each| starts_with_ignoring_case(each.trim(), "text/event-stream"))
 }
 
-fn check_name(name: &str) -> Result<(), ProxyError> {
-    let bad =
+fn check_model_name(name: &str) -> Result<(), ProxyError> {
+    let invalid =
         |message: String| Err(ProxyError::new(ProxyErrorKind::BadRequest, message).param("model"));
     if name.is_empty() {
-        return Err(no_model());
+        return Err(missing_model());
     }
-    if name.len() > MODEL_NAME {
-        return bad(format!(
-            "the model name is {} characters long; {MODEL_NAME} are allowed",
+    if name.len() > MAX_MODEL_NAME {
+        return invalid(format!(
+            "the model name is {} characters long; {MAX_MODEL_NAME} are allowed",
             name.chars().count()
         ));
     }
     if *clean::clean(name) != *name {
-        return bad(format!("the model name `{}` holds control characters", clean::clean(name)));
+        return invalid(format!(
+            "the model name `{}` holds control characters",
+            clean::clean(name)
+        ));
     }
     Ok(())
 }
 
-fn json_type(dialect: Dialect, op: Op, content_type: &str) -> Result<(), ProxyError> {
+fn check_content_type(dialect: Dialect, op: Op, content_type: &str) -> Result<(), ProxyError> {
     let essence = content_type.split(';').next().unwrap_or("").trim();
     let json = essence.eq_ignore_ascii_case("application/json")
         || essence.to_ascii_lowercase().ends_with("+json");
@@ -408,7 +426,7 @@ fn json_type(dialect: Dialect, op: Op, content_type: &str) -> Result<(), ProxyEr
     ))
 }
 
-fn no_model() -> ProxyError {
+fn missing_model() -> ProxyError {
     ProxyError::new(
         ProxyErrorKind::BadRequest,
         "you must provide a model parameter; GET /v1/models lists the names",
@@ -416,7 +434,7 @@ fn no_model() -> ProxyError {
     .param("model")
 }
 
-fn too_large(size: u64, limit: u64) -> ProxyError {
+fn body_too_large(size: u64, limit: u64) -> ProxyError {
     ProxyError::new(
         ProxyErrorKind::TooLarge,
         format!(
@@ -425,7 +443,7 @@ fn too_large(size: u64, limit: u64) -> ProxyError {
     )
 }
 
-fn full(limit: u64) -> ProxyError {
+fn buffer_full(limit: u64) -> ProxyError {
     ProxyError::new(
         ProxyErrorKind::Overloaded,
         format!("request and answer bodies already hold the {limit} bytes that `max_buffered` under [server] allows; try again shortly"),
@@ -433,7 +451,7 @@ fn full(limit: u64) -> ProxyError {
     .retry_after(Some(Duration::from_secs(1)))
 }
 
-fn slow(idle: Duration) -> ProxyError {
+fn body_timeout(idle: Duration) -> ProxyError {
     ProxyError::new(
         ProxyErrorKind::BadRequest,
         format!(
@@ -450,21 +468,21 @@ fn starts_with_ignoring_case(text: &str, prefix: &str) -> bool {
 
 /// What a client's headers say to us rather than to an upstream; of several of one name the first.
 #[derive(Default)]
-struct Said {
+struct ControlHeaders {
     session: Option<Arc<str>>,
-    pin: Option<Arc<str>>,
+    pinned_upstream: Option<Arc<str>>,
     strict: bool,
-    patience: Option<Duration>,
+    client_timeout: Option<Duration>,
 }
 
-impl Said {
+impl ControlHeaders {
     /// One pass, as looking for each by its name costs more.
-    fn of(headers: &HeaderMap) -> Self {
+    fn read(headers: &HeaderMap) -> Self {
         let (mut session, mut pin, mut strict) = (None, None, None);
         // Timeouts as the headers of SDK families tell them, in the order in which they count.
         let mut waits = [None; 3];
         for (name, value) in headers {
-            let place = match name.as_str() {
+            let slot = match name.as_str() {
                 "x-session-id" => &mut session,
                 "x-aiproxy-upstream" => &mut pin,
                 "x-aiproxy-strict" => &mut strict,
@@ -473,7 +491,7 @@ impl Said {
                 "x-server-timeout" => &mut waits[2],
                 _ => continue,
             };
-            *place = place.or(Some(value));
+            *slot = slot.or(Some(value));
         }
         fn text(value: &HeaderValue) -> Option<&str> {
             value.to_str().ok()
@@ -482,15 +500,20 @@ impl Said {
         Self {
             session: session
                 .map(|s| Arc::from(clean::truncate_end(&clean::clean(s), 128).as_ref())),
-            pin: pin.map(Arc::from),
+            pinned_upstream: pin.map(Arc::from),
             strict: strict.is_some_and(|v| matches!(v.as_bytes(), b"1" | b"true")),
-            patience: waits.into_iter().flatten().next().and_then(text).and_then(patience),
+            client_timeout: waits
+                .into_iter()
+                .flatten()
+                .next()
+                .and_then(text)
+                .and_then(parse_timeout),
         }
     }
 }
 
 /// How long the client's SDK says it waits: its read timeout in seconds.
-fn patience(seconds: &str) -> Option<Duration> {
+fn parse_timeout(seconds: &str) -> Option<Duration> {
     let seconds: f64 = seconds.parse().ok()?;
     (seconds.is_finite() && seconds > 0.0).then(|| Duration::from_secs_f64(seconds.min(86_400.0)))
 }

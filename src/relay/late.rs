@@ -11,9 +11,9 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    answer::{Whole, Won},
-    pump::{PING, Pump},
-    rounds::Job,
+    answer::{AttemptResponse, FullResponse},
+    pump::{PING_AFTER, StreamBody},
+    rounds::RequestContext,
 };
 use crate::{
     dialect::{Framing, Ingress},
@@ -23,83 +23,89 @@ use crate::{
 };
 
 /// The future of a request's rounds.
-pub type Rounds = Pin<Box<dyn Future<Output = (Box<Job>, Result<Won, ProxyError>)> + Send>>;
+pub type ResponseFuture = Pin<
+    Box<dyn Future<Output = (Box<RequestContext>, Result<AttemptResponse, ProxyError>)> + Send>,
+>;
 
 /// The body of an answer whose head left before its content was known.
-pub struct Late {
+pub struct KeepAliveBody {
     ingress: &'static dyn Ingress,
     framing: Framing,
-    alarm: Pin<Box<Sleep>>,
-    stage: Stage,
+    timer: Pin<Box<Sleep>>,
+    state: KeepAliveState,
 }
 
-enum Stage {
-    Waiting(Rounds),
-    Flowing(Box<Pump>),
-    Last(Bytes),
-    Over,
+enum KeepAliveState {
+    Pending(ResponseFuture),
+    Streaming(Box<StreamBody>),
+    Final(Bytes),
+    Done,
 }
 
-impl Late {
+impl KeepAliveBody {
     #[must_use]
-    pub fn new(ingress: &'static dyn Ingress, framing: Framing, rounds: Rounds) -> Self {
+    pub fn new(ingress: &'static dyn Ingress, framing: Framing, future: ResponseFuture) -> Self {
         Self {
             ingress,
             framing,
-            alarm: Box::pin(sleep_until(Instant::now())),
-            stage: Stage::Waiting(rounds),
+            timer: Box::pin(sleep_until(Instant::now())),
+            state: KeepAliveState::Pending(future),
         }
     }
 
     /// The next bytes: pings while nothing is decided, then the stream or the error event.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
-            match &mut self.stage {
-                Stage::Waiting(rounds) => {
-                    let Poll::Ready((mut job, result)) = rounds.as_mut().poll(cx) else {
-                        if self.alarm.as_mut().poll(cx).is_pending() {
+            match &mut self.state {
+                KeepAliveState::Pending(future) => {
+                    let Poll::Ready((mut context, result)) = future.as_mut().poll(cx) else {
+                        if self.timer.as_mut().poll(cx).is_pending() {
                             return Poll::Pending;
                         }
-                        self.alarm.as_mut().reset(Instant::now() + PING);
+                        self.timer.as_mut().reset(Instant::now() + PING_AFTER);
                         match self.ingress.ping(self.framing) {
                             Some(ping) => return Poll::Ready(Some(Bytes::from_static(ping))),
                             None => continue,
                         }
                     };
-                    self.stage = match result {
-                        Ok(Won::Stream(committed)) => {
-                            Stage::Flowing(Box::new(Pump::new(job, *committed)))
-                        }
-                        Ok(Won::Whole(whole)) => {
-                            let Whole { body, mut guard, summary, .. } = *whole;
-                            guard.close(AttemptEnd::Finished { ttft: None, usage: summary.usage });
-                            job.tally.sent(&body, 0);
-                            job.tally.set_status(200);
-                            job.tally.end(RequestState::Done, Some(&summary), None);
-                            Stage::Last(body)
+                    self.state = match result {
+                        Ok(AttemptResponse::Stream(committed)) => KeepAliveState::Streaming(
+                            Box::new(StreamBody::new(context, *committed)),
+                        ),
+                        Ok(AttemptResponse::Full(full)) => {
+                            let FullResponse { body, mut guard, summary, .. } = *full;
+                            guard.finish(AttemptEnd::Finished { ttft: None, usage: summary.usage });
+                            context.recorder.record_bytes(&body, 0);
+                            context.recorder.set_status(200);
+                            context.recorder.finish(RequestState::Done, Some(&summary), None);
+                            KeepAliveState::Final(body)
                         }
                         // Only conversations are answered late, and those are never opaque.
-                        Ok(Won::Opaque(_)) => Stage::Over,
+                        Ok(AttemptResponse::Raw(_)) => KeepAliveState::Done,
                         Err(error) => {
-                            let last = job.ingress.stream_error(
+                            let last = context.ingress.stream_error(
                                 &error,
-                                &job.ask.id.to_string(),
+                                &context.request.id.to_string(),
                                 self.framing,
                             );
-                            job.tally.set_status(200);
-                            job.tally.told(&last);
-                            job.tally.end(RequestState::Failed, None, Some(&error.message));
-                            Stage::Last(last)
+                            context.recorder.set_status(200);
+                            context.recorder.record_local_bytes(&last);
+                            context.recorder.finish(
+                                RequestState::Failed,
+                                None,
+                                Some(&error.message),
+                            );
+                            KeepAliveState::Final(last)
                         }
                     };
                 }
-                Stage::Flowing(pump) => return pump.poll(cx),
-                Stage::Last(bytes) => {
+                KeepAliveState::Streaming(pump) => return pump.poll(cx),
+                KeepAliveState::Final(bytes) => {
                     let bytes = std::mem::take(bytes);
-                    self.stage = Stage::Over;
+                    self.state = KeepAliveState::Done;
                     return Poll::Ready((!bytes.is_empty()).then_some(bytes));
                 }
-                Stage::Over => return Poll::Ready(None),
+                KeepAliveState::Done => return Poll::Ready(None),
             }
         }
     }

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{engine::Engine, prepare::required};
+use super::{engine::Engine, prepare::required_header};
 use crate::{
     base::disk,
     config::settings::{DialectEndpoint, KeyId, Upstream, UpstreamId},
@@ -26,32 +26,32 @@ use crate::{
 };
 
 /// Lists are asked for again this often.
-const REFRESH: Duration = Duration::from_secs(600);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
 /// One that could not be had is asked for again after this, and then after three times as long
 /// each.
-const AGAIN: Duration = Duration::from_secs(4);
+const FIRST_RETRY_DELAY: Duration = Duration::from_secs(4);
 /// Keys that are tried for one list.
-const KEYS: usize = 3;
+const MAX_KEYS_TRIED: usize = 3;
 /// More than this from one upstream is cut.
-const MOST: usize = 5_000;
+const MAX_MODELS: usize = 5_000;
 
 /// The learned lists.
 pub struct ModelLists {
     learned: ArcSwap<HashMap<UpstreamId, Arc<ModelSet>>>,
     /// Upstreams whose list was asked for and could not be had: they are not waited for.
     failed: Mutex<HashSet<UpstreamId>>,
-    news: Notify,
+    changed: Notify,
     /// Where the lists are kept, by upstream name.
     file: Option<PathBuf>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
-struct Kept {
-    upstreams: BTreeMap<String, KeptList>,
+struct ModelListFile {
+    upstreams: BTreeMap<String, SavedModelList>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct KeptList {
+struct SavedModelList {
     base_url: String,
     models: Vec<String>,
 }
@@ -60,14 +60,14 @@ impl ModelLists {
     /// Reads what an earlier run learned; a missing or damaged file is an empty one.
     #[must_use]
     pub fn new(file: Option<PathBuf>, upstreams: &[Arc<Upstream>]) -> Self {
-        let kept: Kept = file
+        let contents: ModelListFile = file
             .as_ref()
             .and_then(|file| std::fs::read(file).ok())
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_default();
         let mut learned = HashMap::new();
         for upstream in upstreams {
-            if let Some(list) = kept
+            if let Some(list) = contents
                 .upstreams
                 .get(&*upstream.name)
                 .filter(|list| upstream.endpoints.iter().any(|end| end.base_url == list.base_url))
@@ -78,7 +78,7 @@ impl ModelLists {
         Self {
             learned: ArcSwap::from_pointee(learned),
             failed: Mutex::default(),
-            news: Notify::new(),
+            changed: Notify::new(),
             file,
         }
     }
@@ -91,17 +91,17 @@ impl ModelLists {
 
     /// Waits until one of these lists is learned or known not to be had; whether waiting on is of
     /// use.
-    pub async fn wait(&self, upstreams: &[UpstreamId], deadline: Instant) -> bool {
-        let news = self.news.notified();
-        tokio::pin!(news);
-        news.as_mut().enable();
-        if self.settled(upstreams) {
+    pub async fn wait_until_known(&self, upstreams: &[UpstreamId], deadline: Instant) -> bool {
+        let changed = self.changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        if self.all_known(upstreams) {
             return false;
         }
-        timeout_at(deadline, news).await.is_ok() && !self.settled(upstreams)
+        timeout_at(deadline, changed).await.is_ok() && !self.all_known(upstreams)
     }
 
-    fn settled(&self, upstreams: &[UpstreamId]) -> bool {
+    fn all_known(&self, upstreams: &[UpstreamId]) -> bool {
         let (learned, failed) =
             (self.learned.load(), self.failed.lock().unwrap_or_else(PoisonError::into_inner));
         upstreams.iter().all(|id| learned.contains_key(id) || failed.contains(id))
@@ -111,7 +111,7 @@ impl ModelLists {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
     }
 
-    fn put(&self, id: UpstreamId, list: Option<ModelSet>) {
+    fn record_fetch(&self, id: UpstreamId, list: Option<ModelSet>) {
         match list {
             Some(list) => {
                 let list = Arc::new(list);
@@ -126,26 +126,26 @@ impl ModelLists {
                 self.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
             }
         }
-        self.news.notify_waiters();
+        self.changed.notify_waiters();
     }
 
-    fn keep(&self, upstreams: &[Arc<Upstream>]) {
+    fn save(&self, upstreams: &[Arc<Upstream>]) {
         let Some(file) = &self.file else { return };
         let learned = self.learned.load();
-        let mut kept = Kept::default();
+        let mut contents = ModelListFile::default();
         for upstream in upstreams {
             if let (Some(set), Some(end)) = (learned.get(&upstream.id), upstream.endpoints.first())
             {
-                kept.upstreams.insert(
+                contents.upstreams.insert(
                     upstream.name.to_string(),
-                    KeptList {
+                    SavedModelList {
                         base_url: end.base_url.clone(),
                         models: set.names().iter().map(ToString::to_string).collect(),
                     },
                 );
             }
         }
-        let saved = serde_json::to_vec(&kept)
+        let saved = serde_json::to_vec(&contents)
             .map_err(std::io::Error::other)
             .and_then(|bytes| disk::write_atomic(file, &bytes, 0o600));
         if let Err(e) = saved {
@@ -156,51 +156,51 @@ impl ModelLists {
 
 /// Keeps the lists fresh for as long as it is polled. What is not there when the proxy starts, a
 /// local server or the network, is there soon after.
-pub async fn keep(engine: &Arc<Engine>) {
+pub async fn run(engine: &Arc<Engine>) {
     loop {
-        refresh(engine).await;
-        let due = Instant::now() + REFRESH;
-        let mut pause = AGAIN;
+        refresh_all(engine).await;
+        let due = Instant::now() + REFRESH_INTERVAL;
+        let mut pause = FIRST_RETRY_DELAY;
         while Instant::now() + pause < due {
             tokio::time::sleep(pause).await;
             pause *= 3;
-            some(engine, &|id| engine.lists.has_failed(id)).await;
+            refresh_some(engine, &|id| engine.model_lists.has_failed(id)).await;
         }
         tokio::time::sleep_until(due).await;
     }
 }
 
 /// Asks every enabled upstream for its list, all at once; the names of those that answered.
-pub async fn refresh(engine: &Arc<Engine>) -> HashSet<String> {
-    some(engine, &|_| true).await
+pub async fn refresh_all(engine: &Arc<Engine>) -> HashSet<String> {
+    refresh_some(engine, &|_| true).await
 }
 
-async fn some(
+async fn refresh_some(
     engine: &Arc<Engine>,
     wanted: &(dyn Fn(UpstreamId) -> bool + Sync),
 ) -> HashSet<String> {
     let settings = Arc::clone(&engine.generation().settings);
     let wanted =
         settings.upstreams.iter().filter(|upstream| upstream.enabled && wanted(upstream.id));
-    let asked = wanted.map(|upstream| async move {
-        let list = fetch(engine, upstream).await;
+    let fetches = wanted.map(|upstream| async move {
+        let list = fetch_list(engine, upstream).await;
         let found = list.is_some();
         if let Some(list) = &list {
-            engine.board.record_model_list(upstream.id, &|name| list.has(name));
+            engine.router.record_model_list(upstream.id, &|name| list.has(name));
         }
-        engine.lists.put(upstream.id, list);
+        engine.model_lists.record_fetch(upstream.id, list);
         found.then(|| upstream.name.to_string())
     });
     let found: HashSet<String> =
-        futures_util::future::join_all(asked).await.into_iter().flatten().collect();
+        futures_util::future::join_all(fetches).await.into_iter().flatten().collect();
     if !found.is_empty() {
-        engine.lists.keep(&settings.upstreams);
-        engine.touch();
+        engine.model_lists.save(&settings.upstreams);
+        engine.notify_waiters();
     }
     found
 }
 
-async fn fetch(engine: &Arc<Engine>, upstream: &Arc<Upstream>) -> Option<ModelSet> {
+async fn fetch_list(engine: &Arc<Engine>, upstream: &Arc<Upstream>) -> Option<ModelSet> {
     // Keys that may be used just now; without one the list cannot be had.
     let ready = upstream
         .keys
@@ -208,13 +208,13 @@ async fn fetch(engine: &Arc<Engine>, upstream: &Arc<Upstream>) -> Option<ModelSe
         .filter(|key| key.enabled && engine.keys.is_ready(key.id))
         .map(|key| Some(key.id));
     let keys: Vec<_> =
-        if upstream.keys.is_empty() { vec![None] } else { ready.take(KEYS).collect() };
+        if upstream.keys.is_empty() { vec![None] } else { ready.take(MAX_KEYS_TRIED).collect() };
     for key in keys {
         for end in &upstream.endpoints {
-            match ask(engine, upstream, end, key).await {
+            match request_list(engine, upstream, end, key).await {
                 Ok(body) => {
                     if let Some(mut entries) = registry::egress(end.dialect).read_models(&body) {
-                        entries.truncate(MOST);
+                        entries.truncate(MAX_MODELS);
                         return Some(ModelSet::new(entries.into_iter().map(|entry| entry.id)));
                     }
                 }
@@ -230,7 +230,7 @@ async fn fetch(engine: &Arc<Engine>, upstream: &Arc<Upstream>) -> Option<ModelSe
 /// # Errors
 ///
 /// As `models::fetch`.
-pub async fn ask(
+pub async fn request_list(
     engine: &Engine,
     upstream: &Arc<Upstream>,
     end: &DialectEndpoint,
@@ -238,12 +238,12 @@ pub async fn ask(
 ) -> Result<Bytes, ModelListError> {
     let path = registry::egress(end.dialect).models_path();
     models::fetch_model_list(
-        &engine.gateway,
+        &engine.upstream_client,
         upstream,
         end,
         key,
         path,
-        required(end.dialect).into_iter().collect(),
+        required_header(end.dialect).into_iter().collect(),
     )
     .await
 }

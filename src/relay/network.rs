@@ -19,16 +19,16 @@ use crate::{
 };
 
 /// Failures older than this say nothing.
-const WINDOW: Duration = Duration::from_secs(30);
+const FAILURE_WINDOW: Duration = Duration::from_secs(30);
 
 /// One per process.
 #[derive(Default)]
 pub struct Network {
     down: AtomicBool,
     /// Milliseconds of the clock when something distant last answered.
-    answered: AtomicU64,
+    last_success: AtomicU64,
     /// When each distant upstream last failed for want of a network.
-    failed: Mutex<HashMap<UpstreamId, Mono>>,
+    last_failures: Mutex<HashMap<UpstreamId, Mono>>,
 }
 
 impl Network {
@@ -42,7 +42,7 @@ impl Network {
         if upstream.local {
             return false;
         }
-        self.answered.store(millis(now), Ordering::Relaxed);
+        self.last_success.store(to_millis(now), Ordering::Relaxed);
         self.down() && self.down.swap(false, Ordering::Relaxed)
     }
 
@@ -54,9 +54,9 @@ impl Network {
         {
             return false;
         }
-        let answered = self.answered.load(Ordering::Relaxed);
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.retain(|_, at| now.since(*at) <= WINDOW && millis(*at) > answered);
+        let last_success = self.last_success.load(Ordering::Relaxed);
+        let mut failed = self.last_failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.retain(|_, at| now.since(*at) <= FAILURE_WINDOW && to_millis(*at) > last_success);
         failed.insert(upstream.id, now);
         let proof = fault.kind == TransportKind::NetworkDown || failed.len() > 1;
         if proof {
@@ -73,33 +73,33 @@ impl Network {
 
 impl Engine {
     /// An upstream answered: our own network is there.
-    pub(super) fn answered(&self, upstream: &Upstream) {
+    pub(super) fn record_reachable(&self, upstream: &Upstream) {
         if self.network.answered(upstream, self.clock.mono()) {
             // Connections from before the network went are dead, and only look alive.
-            self.gateway.drop_idle();
-            self.touch();
-            self.say(Severity::Info, "our own network is back");
+            self.upstream_client.drop_idle();
+            self.notify_waiters();
+            self.publish_network_notice(Severity::Info, "our own network is back");
         }
     }
 
     /// An upstream could not be reached: whether that shows that our own network is down, which is
     /// said once.
-    pub(super) fn unreachable(&self, upstream: &Upstream, fault: &TransportFault) -> bool {
+    pub(super) fn record_unreachable(&self, upstream: &Upstream, fault: &TransportFault) -> bool {
         let was = self.network.down();
         let down = self.network.failed(upstream, fault, self.clock.mono());
         if down && !was {
-            self.say(Severity::Warn, "our own network is down: nothing is held against anybody, and requests wait until it is back");
+            self.publish_network_notice(Severity::Warn, "our own network is down: nothing is held against anybody, and requests wait until it is back");
         }
         down
     }
 
-    fn say(&self, level: Severity, text: &'static str) {
+    fn publish_network_notice(&self, level: Severity, text: &'static str) {
         tracing::warn!("{text}");
         self.bus.publish(self.clock.unix(), EventKind::Notice { text: text.into(), level });
     }
 }
 
-fn millis(at: Mono) -> u64 {
+fn to_millis(at: Mono) -> u64 {
     u64::try_from(at.0.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{rounds::Job, small, translated};
+use super::{rounds::RequestContext, small, translated};
 use crate::{
     base::{clock::UnixMillis, write},
     config::facts::{self, ReasoningStyle},
@@ -21,18 +21,24 @@ use crate::{
 };
 
 /// What a card tells where the model's window is unknown; clients cut conversations by it.
-const WINDOW: u64 = 128_000;
+const DEFAULT_CONTEXT: u64 = 128_000;
 
 /// An answer instead of the error, where we have one.
-pub(super) async fn instead(job: &mut Job, error: ProxyError) -> Result<Bytes, ProxyError> {
-    let unspoken = job.unspoken
+pub(super) async fn fallback(
+    context: &mut RequestContext,
+    error: ProxyError,
+) -> Result<Bytes, ProxyError> {
+    let unspoken = context.no_upstream_dialect
         || error.kind == ProxyErrorKind::UpstreamError
             && matches!(error.status, Some(404 | 405 | 501));
-    match job.ask.endpoint.op {
-        Op::ModelCard if unspoken => card(job).ok_or(error),
-        Op::CountTokens if unspoken => small::counted(job).await,
-        Op::Stored if job.unspoken && job.ask.endpoint.path == "/responses/input_tokens" => {
-            small::counted(job).await
+    match context.request.endpoint.op {
+        Op::ModelCard if unspoken => model_card(context).ok_or(error),
+        Op::CountTokens if unspoken => small::estimate_tokens(context).await,
+        Op::Stored
+            if context.no_upstream_dialect
+                && context.request.endpoint.path == "/responses/input_tokens" =>
+        {
+            small::estimate_tokens(context).await
         }
         _ => Err(error),
     }
@@ -40,25 +46,30 @@ pub(super) async fn instead(job: &mut Job, error: ProxyError) -> Result<Bytes, P
 
 /// The answer to an Ollama client that only loads or unloads a model, where that model is
 /// elsewhere: nothing is to be done.
-pub(super) fn loaded(job: &Job) -> Option<Bytes> {
-    if job.ask.endpoint.dialect != Dialect::Ollama || job.ask.endpoint.op != Op::Chat {
+pub(super) fn preload_response(context: &RequestContext) -> Option<Bytes> {
+    if context.request.endpoint.dialect != Dialect::Ollama
+        || context.request.endpoint.op != Op::Chat
+    {
         return None;
     }
-    let answer =
-        preload::preload_response(Dialect::Ollama, &translated::shape(job), &job.ask.body)?;
+    let answer = preload::preload_response(
+        Dialect::Ollama,
+        &translated::response_spec(context),
+        &context.request.body,
+    )?;
     let away = |target: &Arc<Target>| target.dialect != Dialect::Ollama;
-    targets(job).filter(|targets| targets.iter().all(away)).map(|_| answer)
+    resolve_targets(context).filter(|targets| targets.iter().all(away)).map(|_| answer)
 }
 
 /// Who serves the model, whatever they speak.
-fn targets(job: &Job) -> Option<Vec<Arc<Target>>> {
-    let learned = job.engine.lists.learned();
+fn resolve_targets(context: &RequestContext) -> Option<Vec<Arc<Target>>> {
+    let learned = context.engine.model_lists.learned();
     let resolved = names::resolve(
-        &job.generation.catalog,
-        &job.ask.asked,
-        job.ask.endpoint.dialect,
+        &context.generation.catalog,
+        &context.request.requested_model,
+        context.request.endpoint.dialect,
         true,
-        &job.ask.caller.project,
+        &context.request.caller.project,
         &|id| learned.get(&id).cloned(),
         OnUnknownList::Assume,
     );
@@ -66,11 +77,11 @@ fn targets(job: &Job) -> Option<Vec<Arc<Target>>> {
 }
 
 /// A model's card as Ollama shows it (`POST /api/show`).
-fn card(job: &Job) -> Option<Bytes> {
-    if job.ask.endpoint.dialect != Dialect::Ollama {
+fn model_card(context: &RequestContext) -> Option<Bytes> {
+    if context.request.endpoint.dialect != Dialect::Ollama {
         return None;
     }
-    let model = Arc::clone(&targets(job)?.first()?.model);
+    let model = Arc::clone(&resolve_targets(context)?.first()?.model);
     let facts = facts::facts_of(&model);
     let text = write::object(|o| {
         o.str("modelfile", "").str("parameters", "").str("template", "");
@@ -84,7 +95,7 @@ fn card(job: &Job) -> Option<Bytes> {
         });
         o.object("model_info", |info| {
             info.str("general.architecture", "aiproxy").str("general.basename", &model);
-            info.num("aiproxy.context_length", facts.context.unwrap_or(WINDOW));
+            info.num("aiproxy.context_length", facts.context.unwrap_or(DEFAULT_CONTEXT));
         });
         o.array("capabilities", |list| {
             list.str("completion");

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
-use super::ask::{Ask, ModelPlace};
+use super::ask::{ModelLocation, ProxyRequest};
 use crate::{
     base::splice,
     config::settings::Patch,
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What leaves for the upstream, but for address and credential.
-pub struct Prepared {
+pub struct PreparedRequest {
     pub path: String,
     /// Without `?`.
     pub query: Option<String>,
@@ -25,12 +25,12 @@ pub struct Prepared {
     /// Usage in the stream that only we asked for: kept to ourselves.
     pub hide_usage: bool,
     /// The path begins at the host rather than at the base URL.
-    pub at_host: bool,
+    pub from_origin: bool,
 }
 
 /// Characters that a model's name may not bring into a path; `/` and `:` stay, as providers have
 /// both in names.
-pub(super) const MODEL: &AsciiSet = &CONTROLS
+pub(super) const MODEL_NAME_ESCAPES: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
     .add(b'#')
@@ -50,31 +50,33 @@ pub(super) const MODEL: &AsciiSet = &CONTROLS
 /// Splices the target's model name into path or body; adds `stream_options.include_usage` where the
 /// upstream is to be asked for it; applies the upstream's patch.
 #[must_use]
-pub fn prepare(ask: &Ask, target: &Target) -> Prepared {
+pub fn build_request(request: &ProxyRequest, target: &Target) -> PreparedRequest {
     let upstream = &target.upstream;
-    let mut out = ask.headers.clone();
-    let path = match &ask.endpoint.model {
-        ModelPlace::Path(_) => ask
-            .endpoint
-            .path
-            .replace("{model}", &utf8_percent_encode(&target.model, MODEL).to_string()),
-        _ => ask.endpoint.path.clone(),
+    let mut out = request.headers.clone();
+    let path = match &request.endpoint.model {
+        ModelLocation::Path(_) => request.endpoint.path.replace(
+            "{model}",
+            &utf8_percent_encode(&target.model, MODEL_NAME_ESCAPES).to_string(),
+        ),
+        _ => request.endpoint.path.clone(),
     };
     let ask_usage = upstream.ask_usage
-        && ask.stream
-        && !ask.include_usage
-        && ask.framing == Framing::Sse
-        && ask.endpoint.dialect == Dialect::Openai
-        && matches!(ask.endpoint.op, Op::Chat | Op::Completions);
+        && request.stream
+        && !request.include_usage
+        && request.framing == Framing::Sse
+        && request.endpoint.dialect == Dialect::Openai
+        && matches!(request.endpoint.op, Op::Chat | Op::Completions);
 
     let (mut edits, mut added) = (Vec::new(), Vec::new());
-    if ask.add_stream {
+    if request.add_stream {
         added.push("\"stream\":true");
     }
-    if let Some(span) = ask.model_span.clone().filter(|_| *ask.asked != *target.model) {
+    if let Some(span) =
+        request.model_span.clone().filter(|_| *request.requested_model != *target.model)
+    {
         edits.push((
             span,
-            if ask.form {
+            if request.is_multipart {
                 Bytes::copy_from_slice(target.model.as_bytes())
             } else {
                 splice::json_string(&target.model)
@@ -82,45 +84,47 @@ pub fn prepare(ask: &Ask, target: &Target) -> Prepared {
         ));
     }
     if ask_usage {
-        match (&ask.stream_options, ask.object_end) {
-            (Some(span), _) => edits.push((span.clone(), with_usage(&ask.body[span.clone()]))),
+        match (&request.stream_options, request.object_end) {
+            (Some(span), _) => {
+                edits.push((span.clone(), with_include_usage(&request.body[span.clone()])))
+            }
             (None, Some(_)) => added.push("\"stream_options\":{\"include_usage\":true}"),
             (None, None) => {}
         }
     }
-    if let Some((end, empty)) = ask.object_end.filter(|_| !added.is_empty()) {
+    if let Some((end, empty)) = request.object_end.filter(|_| !added.is_empty()) {
         let comma = if empty { "" } else { "," };
         edits.push((end..end, format!("{comma}{}", added.join(",")).into()));
     }
     edits.sort_by_key(|(span, _)| span.start);
     let untouched = edits.is_empty() && upstream.patch.is_empty();
-    let mut body = splice::splice(&ask.body, &edits);
-    if !upstream.patch.is_empty() && !ask.form {
-        body = patched(body, &upstream.patch);
+    let mut body = splice::splice(&request.body, &edits);
+    if !upstream.patch.is_empty() && !request.is_multipart {
+        body = apply_patch(body, &upstream.patch);
     }
     if let Some((coded, coding)) =
-        ask.coded.as_ref().filter(|_| untouched && upstream.accepts_compressed)
+        request.encoded_body.as_ref().filter(|_| untouched && upstream.accepts_compressed)
     {
         body = coded.clone();
         out.insert(header::CONTENT_ENCODING, coding.clone());
     }
-    if let Some((name, value)) = required(ask.endpoint.dialect)
+    if let Some((name, value)) = required_header(request.endpoint.dialect)
         && !out.contains_key(&name)
     {
         out.insert(name, value);
     }
-    Prepared {
+    PreparedRequest {
         path,
-        query: ask.query.clone(),
+        query: request.query.clone(),
         headers: out,
         body,
         hide_usage: ask_usage,
-        at_host: false,
+        from_origin: false,
     }
 }
 
 /// Headers without which a dialect's providers refuse a request.
-pub(super) fn required(dialect: Dialect) -> Option<(HeaderName, HeaderValue)> {
+pub(super) fn required_header(dialect: Dialect) -> Option<(HeaderName, HeaderValue)> {
     // https://docs.anthropic.com/en/api/versioning
     (dialect == Dialect::Anthropic).then(|| {
         (HeaderName::from_static("anthropic-version"), HeaderValue::from_static("2023-06-01"))
@@ -128,7 +132,7 @@ pub(super) fn required(dialect: Dialect) -> Option<(HeaderName, HeaderValue)> {
 }
 
 /// The client's `stream_options` with usage asked for, its other members kept.
-fn with_usage(options: &[u8]) -> Bytes {
+fn with_include_usage(options: &[u8]) -> Bytes {
     let mut value = serde_json::from_slice::<Value>(options).unwrap_or(Value::Null);
     match &mut value {
         Value::Object(members) => {
@@ -141,15 +145,15 @@ fn with_usage(options: &[u8]) -> Bytes {
 
 /// Applies the patch; a body that is not JSON stays as it is. Numbers keep their value but not
 /// always their spelling, which is why a patch is for vendor quirks only.
-pub(super) fn patched(body: Bytes, patch: &Patch) -> Bytes {
+pub(super) fn apply_patch(body: Bytes, patch: &Patch) -> Bytes {
     let Ok(mut value) = serde_json::from_slice::<Value>(&body) else { return body };
     for (pointer, wanted) in &patch.default {
         if value.pointer(pointer).is_none() {
-            set(&mut value, pointer, wanted);
+            set_at_pointer(&mut value, pointer, wanted);
         }
     }
     for (pointer, wanted) in &patch.set {
-        set(&mut value, pointer, wanted);
+        set_at_pointer(&mut value, pointer, wanted);
     }
     for pointer in &patch.remove {
         if let Some((parent, name)) = pointer.rsplit_once('/') {
@@ -171,7 +175,7 @@ pub(super) fn patched(body: Bytes, patch: &Patch) -> Bytes {
 }
 
 /// Puts a value at a pointer, making the objects on the way.
-fn set(root: &mut Value, pointer: &str, wanted: &Value) {
+fn set_at_pointer(root: &mut Value, pointer: &str, wanted: &Value) {
     let mut at = root;
     for name in pointer.split('/').skip(1) {
         let name = name.replace("~1", "/").replace("~0", "~");
@@ -210,7 +214,7 @@ mod tests {
             ],
             remove: vec!["/gone".to_owned(), "/list/0".to_owned()],
         };
-        let body = patched(Bytes::from_static(br#"{"kept":0,"gone":1,"list":[1,2]}"#), &patch);
+        let body = apply_patch(Bytes::from_static(br#"{"kept":0,"gone":1,"list":[1,2]}"#), &patch);
         let value: Value = serde_json::from_slice(&body).expect("json");
         assert_eq!(value, serde_json::json!({"kept": 0, "made": 3, "a": {"b": 1}, "list": [2]}));
     }
@@ -218,7 +222,8 @@ mod tests {
     #[test]
     fn the_clients_stream_options_are_kept() {
         let value: Value =
-            serde_json::from_slice(&with_usage(br#"{"x":1,"include_usage":false}"#)).expect("json");
+            serde_json::from_slice(&with_include_usage(br#"{"x":1,"include_usage":false}"#))
+                .expect("json");
         assert_eq!(value, serde_json::json!({"x": 1, "include_usage": true}));
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::sleep;
 
-use super::{engine::Engine, prepare::required};
+use super::{engine::Engine, prepare::required_header};
 use crate::{
     base::{
         clock::{Mono, UnixMillis},
@@ -23,36 +23,36 @@ use crate::{
 };
 
 /// A config that changed is noticed this often.
-const LOOK: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// The first probe of an upstream comes so soon.
-const FIRST: Duration = Duration::from_secs(2);
+const FIRST_CHECK_DELAY: Duration = Duration::from_secs(2);
 /// Share of the interval by which probes are scattered, so that those of many upstreams do not fall
 /// together.
 const JITTER: f64 = 0.1;
 
 /// What the newest probe of each upstream found.
 #[derive(Debug, Default)]
-pub struct Probes(Mutex<HashMap<UpstreamId, Probed>>);
+pub struct HealthChecks(Mutex<HashMap<UpstreamId, CheckResult>>);
 
 /// What a probe found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Probed {
+pub struct CheckResult {
     pub at: UnixMillis,
-    pub took: Duration,
+    pub duration: Duration,
     /// In words: `200`, `503`, `connection refused`.
-    pub said: Arc<str>,
+    pub message: Arc<str>,
     /// Whether the upstream can be reached.
-    pub ok: bool,
+    pub is_reachable: bool,
 }
 
-impl Probes {
+impl HealthChecks {
     /// What the newest one found.
     #[must_use]
-    pub fn of(&self, upstream: UpstreamId) -> Option<Probed> {
+    pub fn latest(&self, upstream: UpstreamId) -> Option<CheckResult> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&upstream).cloned()
     }
 
-    fn put(&self, upstream: UpstreamId, probed: Probed) {
+    fn insert(&self, upstream: UpstreamId, probed: CheckResult) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(upstream, probed);
     }
 }
@@ -71,51 +71,52 @@ pub async fn run(engine: &Arc<Engine>) {
                 .filter_map(|u| Some((u, u.health.as_ref()?)))
         };
         next.retain(|id, _| probed().any(|(upstream, _)| upstream.id == *id));
-        let mut wait = LOOK;
+        let mut wait = POLL_INTERVAL;
         for (upstream, health) in probed() {
             let due = *next
                 .entry(upstream.id)
-                .or_insert_with(|| now + scattered(engine, health.interval.min(FIRST)));
+                .or_insert_with(|| now + jittered(engine, health.interval.min(FIRST_CHECK_DELAY)));
             if due > now {
                 wait = wait.min(due.since(now));
                 continue;
             }
             // The next one is counted from this one's end; until then none is due.
             next.insert(upstream.id, Mono(Duration::MAX));
-            under_way.push(one(engine, Arc::clone(upstream), health.clone()));
+            under_way.push(check_one(engine, Arc::clone(upstream), health.clone()));
         }
         tokio::select! {
             () = sleep(wait) => {}
             Some((id, every)) = under_way.next(), if !under_way.is_empty() => {
-                next.insert(id, engine.clock.mono() + scattered(engine, every));
+                next.insert(id, engine.clock.mono() + jittered(engine, every));
             }
         }
     }
 }
 
-fn scattered(engine: &Engine, span: Duration) -> Duration {
-    span.mul_f64(1.0 + JITTER * engine.with_luck(|luck| 2.0 * luck.next_f64() - 1.0))
+fn jittered(engine: &Engine, span: Duration) -> Duration {
+    span.mul_f64(1.0 + JITTER * engine.with_rng(|rng| 2.0 * rng.next_f64() - 1.0))
 }
 
-async fn one(
+async fn check_one(
     engine: &Engine,
     upstream: Arc<Upstream>,
     health: HealthCheck,
 ) -> (UpstreamId, Duration) {
-    if is_wanted(engine, &upstream, health.interval) {
-        probe(engine, &upstream, &health).await;
+    if is_due(engine, &upstream, health.interval) {
+        check_upstream(engine, &upstream, &health).await;
     }
     (upstream.id, health.interval)
 }
 
 /// Requests tell as much as probes do, and while our own network is down nobody learns anything.
-fn is_wanted(engine: &Engine, upstream: &Upstream, every: Duration) -> bool {
+fn is_due(engine: &Engine, upstream: &Upstream, every: Duration) -> bool {
     let now = engine.clock.mono();
-    let heard = engine.board.last_served(upstream.id).is_some_and(|at| now.since(at) < every);
-    !heard && (upstream.local || !engine.network.down())
+    let recently_served =
+        engine.router.last_served(upstream.id).is_some_and(|at| now.since(at) < every);
+    !recently_served && (upstream.local || !engine.network.down())
 }
 
-async fn probe(engine: &Engine, upstream: &Arc<Upstream>, health: &HealthCheck) {
+async fn check_upstream(engine: &Engine, upstream: &Arc<Upstream>, health: &HealthCheck) {
     let Some(end) = upstream.endpoints.first() else { return };
     // Without a credential that may be used there is nothing to be learned from an answer, and none
     // is needed where there are no keys.
@@ -127,69 +128,82 @@ async fn probe(engine: &Engine, upstream: &Arc<Upstream>, health: &HealthCheck) 
     if key.is_none() && !upstream.keys.is_empty() {
         return;
     }
-    let (id, begun) = (engine.board.begin_probe(), engine.clock.mono());
-    let headers = required(end.dialect).into_iter().collect();
-    let answer =
-        models::fetch_model_list(&engine.gateway, upstream, end, key, &health.path, headers).await;
+    let (id, started) = (engine.router.begin_probe(), engine.clock.mono());
+    let headers = required_header(end.dialect).into_iter().collect();
+    let answer = models::fetch_model_list(
+        &engine.upstream_client,
+        upstream,
+        end,
+        key,
+        &health.path,
+        headers,
+    )
+    .await;
     let now = engine.clock.mono();
-    let found = judge(engine, upstream, &answer);
+    let found = classify(engine, upstream, &answer);
     let (said, verdict): (Arc<str>, _) = match found {
-        Found::Answers(status) => (status.to_string().into(), Some(Ok(()))),
-        Found::Broken(cause) => {
-            let told: Arc<str> = format!("{cause} (probe of {})", health.path).into();
-            (cause.into(), Some(Err(told)))
+        CheckVerdict::Up(status) => (status.to_string().into(), Some(Ok(()))),
+        CheckVerdict::Down(cause) => {
+            let cause_text: Arc<str> = format!("{cause} (probe of {})", health.path).into();
+            (cause.into(), Some(Err(cause_text)))
         }
         // Nobody learned anything about the upstream.
-        Found::Nothing(why) => (why.into(), None),
+        CheckVerdict::Inconclusive(reason) => (reason.into(), None),
     };
     let ok = matches!(verdict, Some(Ok(())));
-    engine
-        .probes
-        .put(upstream.id, Probed { at: engine.clock.unix(), took: now.since(begun), said, ok });
+    engine.health_checks.insert(
+        upstream.id,
+        CheckResult {
+            at: engine.clock.unix(),
+            duration: now.since(started),
+            message: said,
+            is_reachable: ok,
+        },
+    );
     if let Some(verdict) = verdict {
-        let changes = engine.board.record_probe(upstream, id, verdict.as_ref().copied(), now);
+        let changes = engine.router.record_probe(upstream, id, verdict.as_ref().copied(), now);
         if !changes.is_empty() {
-            engine.tell_changes(changes);
-            engine.touch();
+            engine.publish_health_changes(changes);
+            engine.notify_waiters();
         }
     }
 }
 
 /// What an answer shows.
-enum Found {
+enum CheckVerdict {
     /// It is up: with this status, whatever it thinks of path and key.
-    Answers(u16),
-    Broken(String),
+    Up(u16),
+    Down(String),
     /// A login page, or no network of our own.
-    Nothing(String),
+    Inconclusive(String),
 }
 
-fn judge(
+fn classify(
     engine: &Engine,
     upstream: &Upstream,
     answer: &Result<bytes::Bytes, ModelListError>,
-) -> Found {
+) -> CheckVerdict {
     match answer {
         Ok(body) if !upstream.local && body.trim_ascii_start().first() == Some(&b'<') => {
-            Found::Nothing("a login page answered".to_owned())
+            CheckVerdict::Inconclusive("a login page answered".to_owned())
         }
         Ok(_) => {
-            engine.answered(upstream);
-            Found::Answers(200)
+            engine.record_reachable(upstream);
+            CheckVerdict::Up(200)
         }
         Err(ModelListError::Status { status, .. }) if status.is_redirection() => {
-            Found::Nothing(format!("{} (a login page?)", status.as_u16()))
+            CheckVerdict::Inconclusive(format!("{} (a login page?)", status.as_u16()))
         }
         Err(ModelListError::Status { status, .. }) => {
-            engine.answered(upstream);
+            engine.record_reachable(upstream);
             if status.is_server_error() {
-                Found::Broken(status.as_u16().to_string())
+                CheckVerdict::Down(status.as_u16().to_string())
             } else {
-                Found::Answers(status.as_u16())
+                CheckVerdict::Up(status.as_u16())
             }
         }
         Err(ModelListError::Transport(fault)) => {
-            let down = engine.unreachable(upstream, fault);
+            let down = engine.record_unreachable(upstream, fault);
             let fault = if down {
                 TransportFault { kind: TransportKind::NetworkDown, ..fault.clone() }
             } else {
@@ -197,9 +211,9 @@ fn judge(
             };
             let cause = outcome::classify_transport(&fault).cause.to_string();
             if fault.kind == TransportKind::NetworkDown {
-                Found::Nothing(cause)
+                CheckVerdict::Inconclusive(cause)
             } else {
-                Found::Broken(cause)
+                CheckVerdict::Down(cause)
             }
         }
     }

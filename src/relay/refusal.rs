@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use super::{
-    answer::Said,
+    answer::FailureSource,
     budgets,
     engine::Engine,
-    rounds::{Job, Last},
+    rounds::{LastFailure, RequestContext},
 };
 use crate::{
     base::{clean, clock::Mono},
@@ -20,38 +20,45 @@ use crate::{
 };
 
 /// The error when no round is left.
-pub(super) fn finally(
-    job: &Job,
-    (last, refusals): (Option<&Last>, &[(CooldownClass, Blame)]),
+pub(super) fn final_error(
+    context: &RequestContext,
+    (last, refusals): (Option<&LastFailure>, &[(CooldownClass, Blame)]),
     decision: &Decision,
     candidates: &[Candidate],
     retry_at: Option<Mono>,
 ) -> ProxyError {
-    let now = job.engine.clock.mono();
+    let now = context.engine.clock.mono();
     if last.is_none()
-        && let Some(error) = budgets::refusal(decision, now)
+        && let Some(error) = budgets::budget_error(decision, now)
     {
         return error;
     }
     // Where other keys will be back, the client should hear of them rather than of the last
     // refusal.
-    let forbidden = |last: &Last| matches!(&last.lost.said, Said::Fault { fault, .. } if fault.kind == FaultKind::Forbidden);
+    let forbidden = |last: &LastFailure| matches!(&last.failure.source, FailureSource::Upstream { fault, .. } if fault.kind == FaultKind::Forbidden);
     let refusal = last.is_none_or(|last| {
         matches!(
-            last.lost.outcome.cooldown,
+            last.failure.outcome.cooldown,
             CooldownClass::Rejected | CooldownClass::RateLimited | CooldownClass::Quota
         ) && !forbidden(last)
     });
     if let Some(at) = retry_at.filter(|_| refusal) {
-        return all_cooling(job, (last, refusals), decision, candidates, at.since(now), now);
+        return all_keys_cooling(
+            context,
+            (last, refusals),
+            decision,
+            candidates,
+            at.since(now),
+            now,
+        );
     }
     if last.is_some() {
-        return last_words(job, last, candidates.len());
+        return last_attempt_error(context, last, candidates.len());
     }
     let mut reasons: Vec<String> = Vec::new();
-    for (index, why) in decision.skipped.iter().take(6) {
+    for (index, reason) in decision.skipped.iter().take(6) {
         let name = candidates.get(*index).map_or("?", |c| &c.key_name);
-        let hint = match why {
+        let hint = match reason {
             SkipReason::Disabled => format!("`aiproxy key enable {name}`"),
             SkipReason::Rejected { .. } => format!(
                 "`aiproxy key add {name}` replaces it, `aiproxy key warm {name}` tries it again"
@@ -59,15 +66,15 @@ pub(super) fn finally(
             _ => String::new(),
         };
         let hint = if hint.is_empty() { hint } else { format!(" ({hint})") };
-        reasons.push(format!("{name}: {}{hint}", why.text(now)));
+        reasons.push(format!("{name}: {}{hint}", reason.text(now)));
     }
     let message = if reasons.is_empty() {
         format!(
             "no upstream has a key for `{}`; add one with `aiproxy key add UPSTREAM`",
-            job.ask.asked
+            context.request.requested_model
         )
     } else {
-        format!("no key can serve `{}`: {}", job.ask.asked, reasons.join("; "))
+        format!("no key can serve `{}`: {}", context.request.requested_model, reasons.join("; "))
     };
     ProxyError::new(ProxyErrorKind::Unavailable, message)
         .code("no_available_key")
@@ -76,35 +83,54 @@ pub(super) fn finally(
 
 /// The error after the last attempt: the upstream's words where they are the client's business,
 /// ours where not.
-fn last_words(job: &Job, last: Option<&Last>, candidates: usize) -> ProxyError {
+fn last_attempt_error(
+    context: &RequestContext,
+    last: Option<&LastFailure>,
+    candidates: usize,
+) -> ProxyError {
     let Some(last) = last else {
         return ProxyError::new(
             ProxyErrorKind::Internal,
             "the request ended without a reason; please report this",
         );
     };
-    match &last.lost.said {
-        Said::Transport(fault) => transport(job, fault, job.tally.upstream()),
-        Said::Fault { fault, .. } => said(job, fault, last, candidates),
+    match &last.failure.source {
+        FailureSource::Transport(fault) => {
+            transport_error(context, fault, context.recorder.upstream())
+        }
+        FailureSource::Upstream { fault, .. } => {
+            from_upstream_fault(context, fault, last, candidates)
+        }
     }
 }
 
 /// How much longer a key is left alone for a model.
-pub(super) fn key_wait(engine: &Engine, key: KeyId, model: &str, now: Mono) -> Option<Duration> {
-    let view = engine.board.key_view(key, now);
+pub(super) fn key_cooldown(
+    engine: &Engine,
+    key: KeyId,
+    model: &str,
+    now: Mono,
+) -> Option<Duration> {
+    let view = engine.router.key_view(key, now);
     let of_model =
         view.models.iter().find(|(name, _)| **name == *model).and_then(|(_, health)| health.until);
     of_model.into_iter().chain(view.health.until).max().map(|until| until.since(now))
 }
 
-fn said(job: &Job, fault: &Fault, last: &Last, candidates: usize) -> ProxyError {
-    let (upstream, key) = (job.tally.upstream(), &last.key_name);
-    let words = job.engine.words(&fault.message);
+fn from_upstream_fault(
+    context: &RequestContext,
+    fault: &Fault,
+    last: &LastFailure,
+    candidates: usize,
+) -> ProxyError {
+    let (upstream, key) = (context.recorder.upstream(), &last.key_name);
+    let detail = context.engine.sanitize(&fault.message);
     let pass = |error: ProxyError| {
         let mut error = error;
-        error.code =
-            error.code.or_else(|| fault.code.as_deref().map(|code| job.engine.words(code).into()));
-        error.param = fault.param.as_deref().map(|param| job.engine.words(param).into());
+        error.code = error
+            .code
+            .or_else(|| fault.code.as_deref().map(|code| context.engine.sanitize(code).into()));
+        error.param = fault.param.as_deref().map(|param| context.engine.sanitize(param).into());
         error
     };
     match fault.kind {
@@ -115,53 +141,62 @@ fn said(job: &Job, fault: &Fault, last: &Last, candidates: usize) -> ProxyError 
                 format!("key {key}")
             };
             let message = format!(
-                "the provider rejected {which}: {words}; your aiproxy token is fine. `aiproxy key test {key}` checks it, `aiproxy key add {upstream}` adds another"
+                "the provider rejected {which}: {detail}; your aiproxy token is fine. `aiproxy key test {key}` checks it, `aiproxy key add {upstream}` adds another"
             );
             ProxyError::new(ProxyErrorKind::Upstream, message)
                 .code("upstream_auth")
                 .should_retry(false)
         }
         FaultKind::Quota => {
-            ProxyError::new(ProxyErrorKind::OutOfCredit, format!("upstream {upstream}: {words}"))
+            ProxyError::new(ProxyErrorKind::OutOfCredit, format!("upstream {upstream}: {detail}"))
                 .should_retry(false)
         }
         FaultKind::RateLimited | FaultKind::AccountLimited => {
-            let wait = key_wait(&job.engine, last.key, &job.tally.model, job.engine.clock.mono());
+            let wait = key_cooldown(
+                &context.engine,
+                last.key,
+                &context.recorder.model,
+                context.engine.clock.mono(),
+            );
             pass(ProxyError::new(
                 ProxyErrorKind::RateLimited,
-                format!("upstream {upstream}: {words}"),
+                format!("upstream {upstream}: {detail}"),
             ))
             .retry_after(wait.or(fault.retry_after))
         }
         // A client would take it for a word of its own proxy.
-        FaultKind::BadRequest if fault.status == 407 => {
-            ProxyError::new(ProxyErrorKind::Upstream, format!("upstream {upstream} (407): {words}"))
-                .should_retry(false)
-        }
+        FaultKind::BadRequest if fault.status == 407 => ProxyError::new(
+            ProxyErrorKind::Upstream,
+            format!("upstream {upstream} (407): {detail}"),
+        )
+        .should_retry(false),
         FaultKind::BadRequest | FaultKind::Forbidden | FaultKind::ModelNotFound => {
-            pass(ProxyError::new(ProxyErrorKind::UpstreamError, words).status(fault.status))
+            pass(ProxyError::new(ProxyErrorKind::UpstreamError, detail).status(fault.status))
         }
         FaultKind::Conflict | FaultKind::Transient => pass(
-            ProxyError::new(ProxyErrorKind::UpstreamError, format!("upstream {upstream}: {words}"))
-                .status(fault.status),
+            ProxyError::new(
+                ProxyErrorKind::UpstreamError,
+                format!("upstream {upstream}: {detail}"),
+            )
+            .status(fault.status),
         )
         .should_retry(false),
         FaultKind::CaptivePortal => {
-            ProxyError::new(ProxyErrorKind::Upstream, format!("upstream {upstream}: {words}"))
+            ProxyError::new(ProxyErrorKind::Upstream, format!("upstream {upstream}: {detail}"))
                 .should_retry(false)
         }
         FaultKind::Server => {
             let error =
-                ProxyError::new(ProxyErrorKind::Upstream, format!("upstream {upstream}: {words}"))
+                ProxyError::new(ProxyErrorKind::Upstream, format!("upstream {upstream}: {detail}"))
                     .status(fault.status);
-            pass(error).retry_after(last.lost.outcome.hint).should_retry(false)
+            pass(error).retry_after(last.failure.outcome.hint).should_retry(false)
         }
     }
 }
 
 /// The error that ends a stream which its upstream has ended so: with the name that the same error
 /// has before a stream.
-pub(super) fn broke_off(fault: &Fault, message: String) -> ProxyError {
+pub(super) fn stream_error(fault: &Fault, message: String) -> ProxyError {
     match fault.kind {
         FaultKind::Quota => ProxyError::new(ProxyErrorKind::OutOfCredit, message),
         FaultKind::RateLimited | FaultKind::AccountLimited => {
@@ -172,9 +207,13 @@ pub(super) fn broke_off(fault: &Fault, message: String) -> ProxyError {
 }
 
 /// A transport fault in words for the client.
-pub(super) fn transport(job: &Job, fault: &TransportFault, upstream: &str) -> ProxyError {
-    let words = job.engine.words(&fault.message);
-    let message = format!("upstream {upstream}: {words}");
+pub(super) fn transport_error(
+    context: &RequestContext,
+    fault: &TransportFault,
+    upstream: &str,
+) -> ProxyError {
+    let detail = context.engine.sanitize(&fault.message);
+    let message = format!("upstream {upstream}: {detail}");
     let kind = match fault.kind {
         TransportKind::FirstByteTimeout
         | TransportKind::IdleTimeout
@@ -188,7 +227,7 @@ pub(super) fn transport(job: &Job, fault: &TransportFault, upstream: &str) -> Pr
 
 /// What all refusals come to, those of this request and those that others met before, where they
 /// agree and waiting a moment will not help: nothing left to spend, nobody who may, no such model.
-pub(super) fn settled(
+pub(super) fn unanimous_kind(
     refusals: &[(CooldownClass, Blame)],
     decision: &Decision,
 ) -> Option<ProxyErrorKind> {
@@ -210,8 +249,8 @@ pub(super) fn settled(
     for (class, blame) in refusals.iter().filter(|(class, _)| *class != CooldownClass::Rejected) {
         agree(kind(*class, *blame == Blame::Account))?;
     }
-    for (_, why) in &decision.skipped {
-        match why {
+    for (_, reason) in &decision.skipped {
+        match reason {
             SkipReason::Cooling { class, scope, .. } => {
                 agree(kind(*class, *scope == ScopeKind::Account))?
             }
@@ -226,29 +265,29 @@ pub(super) fn settled(
 }
 
 /// So many reasons are told; `aiproxy route` has them all.
-const REASONS: usize = 4;
+const MAX_REASONS: usize = 4;
 
 /// Every key is blocked for now: which, why, and when the first is back.
-fn all_cooling(
-    job: &Job,
-    (last, refusals): (Option<&Last>, &[(CooldownClass, Blame)]),
+fn all_keys_cooling(
+    context: &RequestContext,
+    (last, refusals): (Option<&LastFailure>, &[(CooldownClass, Blame)]),
     decision: &Decision,
     candidates: &[Candidate],
     wait: Duration,
     now: Mono,
 ) -> ProxyError {
     let (mut reasons, mut passing): (Vec<(String, Vec<&str>)>, bool) = (Vec::new(), false);
-    for (index, why) in decision
+    for (index, reason) in decision
         .skipped
         .iter()
-        .filter(|(_, why)| !matches!(why, SkipReason::LowerTier | SkipReason::NotPicked))
+        .filter(|(_, reason)| !matches!(reason, SkipReason::LowerTier | SkipReason::NotPicked))
     {
         let Some(candidate) = candidates.get(*index) else { continue };
         passing |= matches!(
-            why,
+            reason,
             SkipReason::Cooling { .. } | SkipReason::AlreadyFailed | SkipReason::Probing
         );
-        let text = match why {
+        let text = match reason {
             SkipReason::AlreadyFailed => "just refused".to_owned(),
             other => other.text(now),
         };
@@ -257,41 +296,41 @@ fn all_cooling(
             None => reasons.push((text, vec![&candidate.key_name])),
         }
     }
-    let more = reasons.len().saturating_sub(REASONS);
+    let more = reasons.len().saturating_sub(MAX_REASONS);
     let mut keys: Vec<String> = reasons
         .into_iter()
-        .take(REASONS)
+        .take(MAX_REASONS)
         .map(|(text, names)| format!("{}: {text}", names.join(", ")))
         .collect();
     if more > 0 {
         keys.push(format!("{more} more"));
     }
-    let kind = settled(refusals, decision).unwrap_or(ProxyErrorKind::RateLimited);
-    let words = last.map(|last| match &last.lost.said {
-        Said::Fault { fault, .. } => {
-            format!(" The provider said: {}", job.engine.words(&fault.message))
+    let kind = unanimous_kind(refusals, decision).unwrap_or(ProxyErrorKind::RateLimited);
+    let detail = last.map(|last| match &last.failure.source {
+        FailureSource::Upstream { fault, .. } => {
+            format!(" The provider said: {}", context.engine.sanitize(&fault.message))
         }
-        Said::Transport(_) => String::new(),
+        FailureSource::Transport(_) => String::new(),
     });
-    let asked = clean::clean(&job.ask.asked);
-    let many = candidates.len();
-    let (whose, next) = if many == 1 {
-        (format!("the only key for `{asked}` is"), "it is")
+    let model = clean::clean(&context.request.requested_model);
+    let count = candidates.len();
+    let (subject, next) = if count == 1 {
+        (format!("the only key for `{model}` is"), "it is")
     } else {
-        (format!("all {many} keys for `{asked}` are"), "the next is")
+        (format!("all {count} keys for `{model}` are"), "the next is")
     };
-    let begin = match kind {
-        ProxyErrorKind::Forbidden => format!("no key may use `{asked}`; {next} tried again"),
-        ProxyErrorKind::ModelNotFound => format!("no upstream has `{asked}`; {next} asked again"),
-        ProxyErrorKind::OutOfCredit => format!("{whose} out of credit; {next} tried again"),
-        _ => format!("{whose} cooling down; {next} back"),
+    let opening = match kind {
+        ProxyErrorKind::Forbidden => format!("no key may use `{model}`; {next} tried again"),
+        ProxyErrorKind::ModelNotFound => format!("no upstream has `{model}`; {next} asked again"),
+        ProxyErrorKind::OutOfCredit => format!("{subject} out of credit; {next} tried again"),
+        _ => format!("{subject} cooling down; {next} back"),
     };
     let message = format!(
-        "{begin} in {} ({}).{}{}",
+        "{opening} in {} ({}).{}{}",
         print_span(wait),
         keys.join("; "),
         if passing { " `aiproxy key warm KEY` lifts a cooldown." } else { "" },
-        words.unwrap_or_default(),
+        detail.unwrap_or_default(),
     );
     let error = ProxyError::new(kind, message);
     let error = match kind {

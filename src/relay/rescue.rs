@@ -6,13 +6,13 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use tokio::time::Instant;
 
 use super::{
-    answer::{Broke, Lost, Won},
-    attempt::attempt,
-    budgets::{self, Reservation},
-    hedge::twin,
-    rounds::Job,
-    said::Said,
-    tally::Guard,
+    answer::{AttemptFailure, AttemptResponse, StreamFailure},
+    attempt::attempt_candidate,
+    budgets::{self, BudgetHold},
+    hedge::clone_context,
+    rounds::RequestContext,
+    said::ParsedRequest,
+    tally::AttemptGuard,
     translated,
 };
 use crate::{
@@ -35,172 +35,193 @@ use crate::{
 };
 
 /// Attempts to continue one answer.
-const MOST: u32 = 3;
+const MAX_RESCUES: u32 = 3;
 /// Bytes of text that make a token, about.
-const TOKEN: u64 = 4;
+const BYTES_PER_TOKEN: u64 = 4;
 
 /// An attempt to go on; gives the request back with what came of it.
-pub(super) type Going = Pin<Box<dyn Future<Output = (Box<Job>, Result<Won, Lost>)> + Send>>;
+pub(super) type RescueFuture = Pin<
+    Box<dyn Future<Output = (Box<RequestContext>, Result<AttemptResponse, AttemptFailure>)> + Send>,
+>;
 
 /// Who might continue a stream.
 #[derive(Clone)]
-pub struct Spares {
+pub struct RescueTargets {
     /// What the model's name stands for.
     pub(super) resolved: ResolvedModel,
     /// Who was asked already.
-    pub(super) tried: Vec<FailedAttempt>,
+    pub(super) failed_attempts: Vec<FailedAttempt>,
 }
 
 /// What a stream needs to be continued.
 pub(super) struct Rescue {
     /// The request once more; `None` while an attempt has it.
-    twin: Option<Box<Job>>,
-    spares: Box<Spares>,
-    left: u32,
+    context: Option<Box<RequestContext>>,
+    targets: Box<RescueTargets>,
+    attempts_left: u32,
 }
 
 /// An attempt that was begun.
-pub(super) struct Begun {
+pub(super) struct PendingRescue {
     pub(super) candidate: Candidate,
     /// What it holds of budgets, where there are any.
-    pub(super) reservation: Option<Reservation>,
-    pub(super) going: Going,
+    pub(super) budget_hold: Option<BudgetHold>,
+    pub(super) future: RescueFuture,
     /// Characters that it goes on from.
-    pub(super) from: usize,
+    pub(super) resumed_chars: usize,
 }
 
 impl Rescue {
     /// Keeps what is needed; `None` where the request does not ask for it, or its stream was not
     /// listened to.
-    pub(super) fn of(job: &mut Job, flow: &ResponseStream) -> Option<Box<Self>> {
-        let mut spares = job.spares.take()?;
-        flow.recorded()?;
-        let mut twin = twin(job);
+    pub(super) fn from_context(
+        context: &mut RequestContext,
+        stream: &ResponseStream,
+    ) -> Option<Box<Self>> {
+        let mut targets = context.rescue_targets.take()?;
+        stream.recorded()?;
+        let mut resumed = clone_context(context);
         // Also where the dialect is the same, what was said has to be added.
-        twin.ask.rewrite = true;
-        twin.continues = true;
+        resumed.request.must_rewrite = true;
+        resumed.is_continuation = true;
         // The body is kept as long as it may be needed, and counts as long.
-        twin.ask.held.absorb(&mut job.ask.held);
-        if let Some((upstream, key)) = job.chosen {
-            spares.tried.push(FailedAttempt {
+        resumed.request.buffer_reservation.absorb(&mut context.request.buffer_reservation);
+        if let Some((upstream, key)) = context.attempt_target {
+            targets.failed_attempts.push(FailedAttempt {
                 key,
                 upstream,
-                model: Arc::clone(&job.tally.model),
+                model: Arc::clone(&context.recorder.model),
                 may_recover: false,
                 upstream_failed: true,
             });
         }
-        Some(Box::new(Self { twin: Some(twin), spares, left: MOST }))
+        Some(Box::new(Self { context: Some(resumed), targets, attempts_left: MAX_RESCUES }))
     }
 
     /// Begins an attempt to go on from what was said, where that can be done and somebody is ready
     /// for it.
-    pub(super) fn begin(&mut self, flow: &ResponseStream) -> Option<Begun> {
-        let text = flow.recorded()?.text()?;
-        self.left = self.left.checked_sub(1)?;
-        let twin = self.twin.as_mut()?;
+    pub(super) fn start(&mut self, stream: &ResponseStream) -> Option<PendingRescue> {
+        let text = stream.recorded()?.text()?;
+        self.attempts_left = self.attempts_left.checked_sub(1)?;
+        let context = self.context.as_mut()?;
         let targets: Vec<Arc<Target>> = self
-            .spares
+            .targets
             .resolved
             .targets
             .iter()
-            .filter(|target| goes_on(target))
+            .filter(|target| supports_prefill(target))
             .map(Arc::clone)
             .collect();
-        twin.said = None;
-        translated::read(twin, &mut targets.clone()).ok()?;
-        let Some(Said::Chat(request)) = &mut twin.said else { return None };
-        if !may_go_on(request) {
+        context.parsed = None;
+        translated::parse_for_targets(context, &mut targets.clone()).ok()?;
+        let Some(ParsedRequest::Chat(request)) = &mut context.parsed else { return None };
+        if !is_resumable(request) {
             return None;
         }
-        add(request, &text);
+        append_partial(request, &text);
 
-        let engine = Arc::clone(&twin.engine);
+        let engine = Arc::clone(&context.engine);
         let mut found = build_candidates(&targets, &|key| engine.key_info(key));
-        let asked = TokenEstimate { input: twin.ask.estimate, output: twin.ask.output() };
-        let budgeted = budgets::concern(&engine, &twin.ask);
-        let costs = if budgeted || self.spares.resolved.strategy.uses_cost() {
-            engine.costs(&found, asked)
+        let estimate = TokenEstimate {
+            input: context.request.estimate,
+            output: context.request.output_limit(),
+        };
+        let budgeted = budgets::applies(&engine, &context.request);
+        let costs = if budgeted || self.targets.resolved.strategy.uses_cost() {
+            engine.estimate_costs(&found, estimate)
         } else {
             Vec::new()
         };
         if budgeted {
-            budgets::mark(&engine, &twin.ask.caller.project.name, &mut found, &costs);
+            budgets::annotate_candidates(
+                &engine,
+                &context.request.caller.project.name,
+                &mut found,
+                &costs,
+            );
         }
         let question = RouteQuery {
-            failed_attempts: &self.spares.tried,
-            strategy: self.spares.resolved.strategy,
-            input_estimate: asked.input,
-            max_output: asked.output,
+            failed_attempts: &self.targets.failed_attempts,
+            strategy: self.targets.resolved.strategy,
+            input_estimate: estimate.input,
+            max_output: estimate.output,
             costs: &costs,
             ..RouteQuery::first_attempt(&found)
         };
         let now = engine.clock.mono();
         let (at, ticket) =
-            engine.with_luck(|luck| engine.board.decide_ready_only(&question, None, now, luck))?;
+            engine.with_rng(|rng| engine.router.decide_ready_only(&question, None, now, rng))?;
         let candidate = found.get(at)?.clone();
         let reservation = if budgeted {
             let cost = costs.get(at).copied().flatten();
-            let Some(reservation) =
-                Reservation::take(&engine, &twin.ask.caller.project.name, &candidate, cost)
-            else {
-                drop(Guard::new(&engine, ticket));
+            let Some(reservation) = BudgetHold::reserve(
+                &engine,
+                &context.request.caller.project.name,
+                &candidate,
+                cost,
+            ) else {
+                drop(AttemptGuard::new(&engine, ticket));
                 return None;
             };
             Some(reservation)
         } else {
             None
         };
-        self.spares.tried.push(FailedAttempt {
+        self.targets.failed_attempts.push(FailedAttempt {
             key: candidate.key,
             upstream: candidate.upstream(),
             model: Arc::clone(&candidate.target.model),
             may_recover: false,
             upstream_failed: true,
         });
-        let mut twin = self.twin.take()?;
-        twin.chosen = Some((candidate.upstream(), candidate.key));
-        let total = twin.overrides.total.unwrap_or(twin.generation.settings.timeouts.total);
+        let mut context = self.context.take()?;
+        context.attempt_target = Some((candidate.upstream(), candidate.key));
+        let total = context.overrides.total.unwrap_or(context.generation.settings.timeouts.total);
         let (deadline, chosen) = (Instant::now() + total, candidate.clone());
         let going = Box::pin(async move {
-            let result = attempt(&mut twin, &chosen, ticket, deadline).await;
-            (twin, result)
+            let result = attempt_candidate(&mut context, &chosen, ticket, deadline).await;
+            (context, result)
         });
-        Some(Begun { candidate, reservation, going, from: text.chars().count() })
+        Some(PendingRescue {
+            candidate,
+            budget_hold: reservation,
+            future: going,
+            resumed_chars: text.chars().count(),
+        })
     }
 
     /// The attempt is over; the request may be needed again.
-    pub(super) fn give_back(&mut self, twin: Box<Job>) {
-        self.twin = Some(twin);
+    pub(super) fn return_context(&mut self, context: Box<RequestContext>) {
+        self.context = Some(context);
     }
 }
 
 /// Whether what broke a stream may be mended by somebody else; how it counts against who was to
 /// answer.
-pub(super) fn outcome_of(broke: &Broke) -> Option<Outcome> {
-    let outcome = match broke {
-        Broke::Said(fault) => outcome::classify_fault(fault, None, true),
-        Broke::Transport(fault) => outcome::classify_transport(fault),
-        Broke::Truncated => outcome::classify_transport(&truncated()),
-        Broke::Halted(_) => return None,
+pub(super) fn recoverable_outcome(failure: &StreamFailure) -> Option<Outcome> {
+    let outcome = match failure {
+        StreamFailure::Upstream(fault) => outcome::classify_fault(fault, None, true),
+        StreamFailure::Transport(fault) => outcome::classify_transport(fault),
+        StreamFailure::Truncated => outcome::classify_transport(&truncated_fault()),
+        StreamFailure::Cancelled(_) => return None,
     };
     (outcome.retry != Retry::No).then_some(outcome)
 }
 
 /// A stream that ended as if it were whole.
-pub(super) fn truncated() -> TransportFault {
+pub(super) fn truncated_fault() -> TransportFault {
     let message = "the stream ended before it was complete".to_owned();
     TransportFault { kind: TransportKind::BodyBroken, message, may_be_received: true }
 }
 
 /// Whether a target takes an answer that was begun, and goes on with it.
-fn goes_on(target: &Target) -> bool {
+fn supports_prefill(target: &Target) -> bool {
     matches!(target.dialect, Dialect::Anthropic | Dialect::Openai)
         && facts::facts_of(&target.model).prefill == Some(true)
 }
 
 /// Whether the answer to a request is such that its rest makes sense alone.
-fn may_go_on(request: &ChatRequest) -> bool {
+fn is_resumable(request: &ChatRequest) -> bool {
     let settings = &request.settings;
     let thinks = settings.reasoning.as_ref().is_some_and(|wish| {
         wish.adaptive || !matches!(wish.effective_effort(), None | Some(Effort::None))
@@ -215,20 +236,20 @@ fn may_go_on(request: &ChatRequest) -> bool {
 
 /// Puts what was said at the end of the conversation. White space at its end is refused by
 /// providers.
-fn add(request: &mut ChatRequest, text: &str) {
+fn append_partial(request: &mut ChatRequest, text: &str) {
     let text = text.trim_end();
-    let begun = request
+    let last_block = request
         .messages
         .last_mut()
         .filter(|message| message.role == Role::Assistant)
         .and_then(|message| message.blocks.last_mut());
-    match begun {
+    match last_block {
         // The client had begun the answer itself.
-        Some(Block { kind: BlockKind::Text(own), .. }) => own.text.push_str(text),
+        Some(Block { kind: BlockKind::Text(existing), .. }) => existing.text.push_str(text),
         _ => request.messages.push(ChatMessage::new(Role::Assistant, vec![Block::text(text)])),
     }
-    if let Some(most) = &mut request.settings.max_tokens {
-        *most = most.saturating_sub(text.len() as u64 / TOKEN).max(1);
+    if let Some(limit) = &mut request.settings.max_tokens {
+        *limit = limit.saturating_sub(text.len() as u64 / BYTES_PER_TOKEN).max(1);
     }
 }
 
@@ -282,7 +303,7 @@ mod tests {
                 true,
             ),
         ] {
-            assert_eq!(may_go_on(&asked(settings.clone())), want, "{settings:?}");
+            assert_eq!(is_resumable(&asked(settings.clone())), want, "{settings:?}");
         }
     }
 
@@ -290,15 +311,15 @@ mod tests {
     fn what_was_said_ends_the_conversation_and_counts_as_answered() {
         let mut request =
             asked(GenerationSettings { max_tokens: Some(100), ..GenerationSettings::default() });
-        add(&mut request, "It is a long way \n");
+        append_partial(&mut request, "It is a long way \n");
         assert_eq!(request.messages.len(), 2);
         assert_eq!(request.settings.max_tokens, Some(96));
-        add(&mut request, " to go");
+        append_partial(&mut request, " to go");
         assert_eq!(request.messages.len(), 2, "what had been begun is gone on with");
         assert_eq!(request.messages[1].blocks, [Block::text("It is a long way to go")]);
         let mut short =
             asked(GenerationSettings { max_tokens: Some(1), ..GenerationSettings::default() });
-        add(&mut short, "It is a long way");
+        append_partial(&mut short, "It is a long way");
         assert_eq!(short.settings.max_tokens, Some(1));
     }
 }

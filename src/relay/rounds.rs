@@ -6,22 +6,22 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::{
     admission,
-    answer::{Lost, Said, Won},
-    ask::{Ask, ModelPlace},
-    attempt::attempt,
-    budgets::{self, Reservation},
+    answer::{AttemptFailure, AttemptResponse, FailureSource},
+    ask::{ModelLocation, ProxyRequest},
+    attempt::attempt_candidate,
+    budgets::{self, BudgetHold},
     conversation,
-    engine::{Engine, Generation, Place},
-    fitness::Needs,
+    engine::{Engine, Generation, InFlightPermit},
+    fitness::RequiredCapabilities,
     guardian,
-    halt::{Cause, Halt},
+    halt::{CancelHandle, CancelReason},
     hedge, refusal,
-    rescue::Spares,
-    said::{self, Said as Asked},
-    stored::{self, Home},
-    tally::{Guard, Tally},
+    rescue::RescueTargets,
+    said::{self, ParsedRequest as Asked},
+    stored::{self, StoredAt},
+    tally::{AttemptGuard, RequestRecorder},
     translated,
-    waiting::{Line, set_of},
+    waiting::{QueueGuard, queue_key},
 };
 use crate::{
     base::clock::Mono,
@@ -45,244 +45,276 @@ use crate::{
 };
 
 /// Model lists that were never learned are waited for this long.
-const LEARN: Duration = Duration::from_secs(5);
+const LIST_WAIT: Duration = Duration::from_secs(5);
 /// While our own network is down it is looked at again this often.
-const OFFLINE: Duration = Duration::from_secs(2);
+const OFFLINE_POLL: Duration = Duration::from_secs(2);
 
 /// A request under way.
-pub struct Job {
+pub struct RequestContext {
     pub engine: Arc<Engine>,
     pub generation: Arc<Generation>,
-    pub ask: Box<Ask>,
+    pub request: Box<ProxyRequest>,
     pub ingress: &'static dyn Ingress,
-    pub tally: Tally,
-    pub halt: Arc<Halt>,
+    pub recorder: RequestRecorder,
+    pub cancel: Arc<CancelHandle>,
     pub overrides: ModelOverrides,
     /// Usage in the stream that only we asked for is kept to ourselves.
     pub hide_usage: bool,
     /// The request in the common form, once a target needs it.
-    pub said: Option<Asked>,
+    pub parsed: Option<Asked>,
     /// No upstream can be asked for this; we may have an answer ourselves.
-    pub unspoken: bool,
+    pub no_upstream_dialect: bool,
     /// What the newest attempt's request lost on the way to its dialect.
     pub losses: Vec<Loss>,
     /// What its writer tells the reader of its answer; `None` where the answer passes as it is.
-    pub carry: Option<AttemptContext>,
+    pub attempt_context: Option<AttemptContext>,
     /// What its name stands for, where its stream is to be continued elsewhere if it breaks off.
-    pub spares: Option<Box<Spares>>,
+    pub rescue_targets: Option<Box<RescueTargets>>,
     /// It continues an answer that broke off: what is said is only read.
-    pub continues: bool,
+    pub is_continuation: bool,
     /// Who serves the newest attempt.
-    pub chosen: Option<(UpstreamId, KeyId)>,
+    pub attempt_target: Option<(UpstreamId, KeyId)>,
     /// Among the requests in flight.
-    pub place: Place,
+    pub permit: InFlightPermit,
 }
 
-impl Job {
+impl RequestContext {
     /// How long this request may wait in a queue: as configured, and no longer than half of what
     /// its client waits.
-    pub(super) fn patience(&self) -> Duration {
+    pub(super) fn queue_timeout(&self) -> Duration {
         let queue_for = self.generation.settings.retry.queue_for;
-        self.ask.patience.map_or(queue_for, |patience| queue_for.min(patience / 2))
+        self.request.client_timeout.map_or(queue_for, |timeout| queue_for.min(timeout / 2))
     }
 }
 
 /// Runs the request until it is decided; the job comes back for what follows.
-pub async fn run(mut job: Box<Job>) -> (Box<Job>, Result<Won, ProxyError>) {
-    let halt = Arc::clone(&job.halt);
+pub async fn dispatch_cancellable(
+    mut context: Box<RequestContext>,
+) -> (Box<RequestContext>, Result<AttemptResponse, ProxyError>) {
+    let cancel = Arc::clone(&context.cancel);
     let result = tokio::select! {
         biased;
-        cause = halt.wait() => Err(halted(cause)),
-        result = rounds(&mut job) => result,
+        cause = cancel.cancelled() => Err(cancelled_error(cause)),
+        result = dispatch(&mut context) => result,
     };
-    if result.is_ok() && job.engine.watch.awake() {
-        guardian::watch(&mut job);
+    if result.is_ok() && context.engine.cache_monitor.is_active() {
+        guardian::record_prefix(&mut context);
     }
-    (job, result)
+    (context, result)
 }
 
 /// What a client is told when its request is ended from outside.
 #[must_use]
-pub fn halted(cause: Cause) -> ProxyError {
+pub fn cancelled_error(cause: CancelReason) -> ProxyError {
     match cause {
-        Cause::Killed => {
+        CancelReason::Killed => {
             ProxyError::new(ProxyErrorKind::Unavailable, "the request was ended from the dashboard")
                 .code("killed")
                 .should_retry(false)
         }
-        Cause::Shutdown => ProxyError::new(ProxyErrorKind::Overloaded, "aiproxy is shutting down")
-            .retry_after(Some(Duration::from_secs(2))),
+        CancelReason::Shutdown => {
+            ProxyError::new(ProxyErrorKind::Overloaded, "aiproxy is shutting down")
+                .retry_after(Some(Duration::from_secs(2)))
+        }
     }
 }
 
 /// What the rounds remember.
 #[derive(Default)]
-struct Memory {
-    tried: Vec<FailedAttempt>,
-    attempts: AttemptCounts,
+struct RetryState {
+    failed_attempts: Vec<FailedAttempt>,
+    attempt_counts: AttemptCounts,
     /// The next try was paid for by a pause or a wait.
-    granted: bool,
-    last: Option<Last>,
+    retry_granted: bool,
+    last_failure: Option<LastFailure>,
     /// What each of its attempts was refused for.
-    refusals: Vec<(CooldownClass, Blame)>,
+    failure_causes: Vec<(CooldownClass, Blame)>,
     waited: Duration,
     /// Its place in the queue, kept from one wait to the next.
-    place: Option<(u64, Line)>,
+    queue_slot: Option<(u64, QueueGuard)>,
     /// What its conversation is known by; worked out once, where there is a choice.
-    talk: Option<Option<Talk>>,
+    affinity: Option<Option<AffinityWait>>,
     /// What it needs of a model; looked for once, where there is a choice.
-    needs: Option<Option<Needs>>,
+    required: Option<Option<RequiredCapabilities>>,
 }
 
-impl Memory {
+impl RetryState {
     /// What was heard of those that were asked.
-    fn heard(&self) -> (Option<&Last>, &[(CooldownClass, Blame)]) {
-        (self.last.as_ref(), &self.refusals)
+    fn failures(&self) -> (Option<&LastFailure>, &[(CooldownClass, Blame)]) {
+        (self.last_failure.as_ref(), &self.failure_causes)
     }
 }
 
 /// A conversation that is to be served where it was served before.
-struct Talk {
+struct AffinityWait {
     keys: Arc<ConversationKeys>,
     ttl: Duration,
     /// It waits so long for that.
-    wait: Mono,
+    wait_until: Mono,
 }
 
-impl Talk {
-    fn of(job: &Job, candidates: &[Candidate], now: Mono) -> Option<Self> {
+impl AffinityWait {
+    fn for_request(context: &RequestContext, candidates: &[Candidate], now: Mono) -> Option<Self> {
         let account = candidates.first()?.account;
         // Where there is nobody else, there is nothing to be bound to.
         if candidates.iter().all(|candidate| candidate.account == account) {
             return None;
         }
-        let settings = &job.generation.settings;
-        let keys = conversation::keys(
-            &job.engine.seed,
-            &job.ask,
-            job.overrides.sticky.unwrap_or(settings.sticky),
+        let settings = &context.generation.settings;
+        let keys = conversation::conversation_keys(
+            &context.engine.hash_key,
+            &context.request,
+            context.overrides.sticky.unwrap_or(settings.sticky),
         )?;
-        let ttl = job.overrides.sticky_ttl.unwrap_or(settings.sticky_ttl);
-        Some(Self { keys: Arc::new(keys), ttl, wait: now + MAX_AFFINITY_WAIT })
+        let ttl = context.overrides.sticky_ttl.unwrap_or(settings.sticky_ttl);
+        Some(Self { keys: Arc::new(keys), ttl, wait_until: now + MAX_AFFINITY_WAIT })
     }
 
     /// It cannot wait for its own account: others may serve it at once. False where that was not
     /// what it waited for.
-    fn gives_up(&mut self, now: Mono) -> bool {
-        let waited = self.wait > now;
-        self.wait = self.wait.min(now);
+    fn stop_waiting(&mut self, now: Mono) -> bool {
+        let waited = self.wait_until > now;
+        self.wait_until = self.wait_until.min(now);
         waited
     }
 }
 
 /// The newest attempt that was lost.
-pub(super) struct Last {
-    pub lost: Lost,
+pub(super) struct LastFailure {
+    pub failure: AttemptFailure,
     pub key: KeyId,
     pub key_name: Arc<str>,
 }
 
-async fn rounds(job: &mut Job) -> Result<Won, ProxyError> {
-    admission::enter(job).await?;
-    let resolved = resolve(job).await?;
-    if job.overrides.rescue && may_be_continued(&job.ask) {
-        job.spares = Some(Box::new(Spares { resolved: resolved.clone(), tried: Vec::new() }));
+async fn dispatch(context: &mut RequestContext) -> Result<AttemptResponse, ProxyError> {
+    admission::admit(context).await?;
+    let resolved = resolve_targets(context).await?;
+    if context.overrides.rescue && can_resume(&context.request) {
+        context.rescue_targets = Some(Box::new(RescueTargets {
+            resolved: resolved.clone(),
+            failed_attempts: Vec::new(),
+        }));
     }
-    let settings = Arc::clone(&job.generation.settings);
-    let total = job.overrides.total.unwrap_or(settings.timeouts.total);
+    let settings = Arc::clone(&context.generation.settings);
+    let total = context.overrides.total.unwrap_or(settings.timeouts.total);
     let deadline = Instant::now() + total;
-    let mut memory = Memory::default();
-    job.engine.board.count_request(job.engine.clock.mono());
+    let mut state = RetryState::default();
+    context.engine.router.count_request(context.engine.clock.mono());
     loop {
         let mut candidates =
-            candidate::build_candidates(&resolved.targets, &|key| job.engine.key_info(key));
-        if let Some((_, Some(key))) = job.ask.home {
+            candidate::build_candidates(&resolved.targets, &|key| context.engine.key_info(key));
+        if let Some((_, Some(key))) = context.request.owner {
             candidates.retain(|candidate| candidate.key == key);
         }
-        if let Some(needs) = memory.needs.get_or_insert_with(|| Needs::of(&job.ask, &candidates)) {
-            needs.mark(&mut candidates);
+        if let Some(needs) = state.required.get_or_insert_with(|| {
+            RequiredCapabilities::for_candidates(&context.request, &candidates)
+        }) {
+            needs.annotate(&mut candidates);
         }
-        let now = job.engine.clock.mono();
-        let asked = TokenEstimate { input: job.ask.estimate, output: job.ask.output() };
-        let budgeted = budgets::concern(&job.engine, &job.ask);
+        let now = context.engine.clock.mono();
+        let estimate = TokenEstimate {
+            input: context.request.estimate,
+            output: context.request.output_limit(),
+        };
+        let budgeted = budgets::applies(&context.engine, &context.request);
         let costs = if budgeted || resolved.strategy.uses_cost() {
-            job.engine.costs(&candidates, asked)
+            context.engine.estimate_costs(&candidates, estimate)
         } else {
             Vec::new()
         };
         if budgeted {
-            budgets::mark(&job.engine, &job.ask.caller.project.name, &mut candidates, &costs);
+            budgets::annotate_candidates(
+                &context.engine,
+                &context.request.caller.project.name,
+                &mut candidates,
+                &costs,
+            );
         }
         let first = RouteQuery {
             strategy: resolved.strategy,
-            input_estimate: asked.input,
-            max_output: asked.output,
+            input_estimate: estimate.input,
+            max_output: estimate.output,
             costs: &costs,
             region: &settings.region,
             ..RouteQuery::first_attempt(&candidates)
         };
-        let question = RouteQuery { failed_attempts: &memory.tried, ..first };
-        let talk = memory.talk.get_or_insert_with(|| Talk::of(job, &candidates, now)).as_ref();
-        let (decision, ticket) = job.engine.with_luck(|luck| match talk {
-            Some(talk) => job.engine.board.decide_with_affinity(
+        let question = RouteQuery { failed_attempts: &state.failed_attempts, ..first };
+        let affinity = state
+            .affinity
+            .get_or_insert_with(|| AffinityWait::for_request(context, &candidates, now))
+            .as_ref();
+        let (decision, ticket) = context.engine.with_rng(|rng| match affinity {
+            Some(affinity) => context.engine.router.decide_with_affinity(
                 &question,
-                (&talk.keys, talk.ttl, talk.wait),
+                (&affinity.keys, affinity.ttl, affinity.wait_until),
                 now,
-                luck,
+                rng,
             ),
-            None => job.engine.board.decide(&question, now, luck),
+            None => context.engine.router.decide(&question, now, rng),
         });
         match (&decision.verdict, ticket) {
             (Verdict::Try { index, reason: why, .. }, Some(ticket)) => {
-                memory.place = None;
+                state.queue_slot = None;
                 let chosen = &candidates[*index];
                 if budgeted {
                     let cost = costs.get(*index).copied().flatten();
-                    let Some(reservation) =
-                        Reservation::take(&job.engine, &job.ask.caller.project.name, chosen, cost)
-                    else {
-                        drop(Guard::new(&job.engine, ticket));
+                    let Some(reservation) = BudgetHold::reserve(
+                        &context.engine,
+                        &context.request.caller.project.name,
+                        chosen,
+                        cost,
+                    ) else {
+                        drop(AttemptGuard::new(&context.engine, ticket));
                         continue;
                     };
-                    job.tally.reserve(reservation);
+                    context.recorder.set_budget_hold(reservation);
                 }
-                if !std::mem::take(&mut memory.granted)
-                    && !again(job, &mut memory, RetryTarget::Other)
+                if !std::mem::take(&mut state.retry_granted)
+                    && !retry_pause(context, &mut state, RetryTarget::Other)
                         .is_some_and(|pause| pause.is_zero())
                 {
-                    drop(Guard::new(&job.engine, ticket));
-                    return Err(refusal::finally(
-                        job,
-                        memory.heard(),
+                    drop(AttemptGuard::new(&context.engine, ticket));
+                    return Err(refusal::final_error(
+                        context,
+                        state.failures(),
                         &decision,
                         &candidates,
                         None,
                     ));
                 }
-                job.chosen = Some((chosen.upstream(), chosen.key));
+                context.attempt_target = Some((chosen.upstream(), chosen.key));
                 let bound = matches!(why, ChoiceReason::Affinity { .. });
-                let mut why = reason(&resolved, chosen, why, job.ask.endpoint.dialect);
-                if let Some(over) = passed_over(&decision, &candidates, chosen, now) {
-                    why = [&*why, &over].concat().into();
+                let mut reason =
+                    choice_reason(&resolved, chosen, why, context.request.endpoint.dialect);
+                if let Some(skipped) = skipped_candidates(&decision, &candidates, chosen, now) {
+                    reason = [&*reason, &skipped].concat().into();
                 }
-                if memory.last.is_some() {
-                    why = format!("try {}: {why}", job.tally.attempts() + 1).into();
+                if state.last_failure.is_some() {
+                    reason = format!("try {}: {reason}", context.recorder.attempts() + 1).into();
                 }
-                job.tally.attempt_started(chosen, bound, why);
-                if let Some(rule) = job.overrides.hedge.clone().filter(|_| memory.last.is_none()) {
-                    match Box::pin(hedge::attempt(job, &rule, &first, (*index, ticket), deadline))
-                        .await
+                context.recorder.attempt_started(chosen, bound, reason);
+                if let Some(rule) =
+                    context.overrides.hedge.clone().filter(|_| state.last_failure.is_none())
+                {
+                    match Box::pin(hedge::attempt_with_hedge(
+                        context,
+                        &rule,
+                        &first,
+                        (*index, ticket),
+                        deadline,
+                    ))
+                    .await
                     {
-                        Ok(won) => return Ok(won),
-                        Err(lost) => {
-                            for (index, lost) in lost {
+                        Ok(response) => return Ok(response),
+                        Err(failure) => {
+                            for (index, failure) in failure {
                                 let chosen = &candidates[index];
-                                note(&mut memory, chosen, lost);
+                                remember_failure(&mut state, chosen, failure);
                             }
                             if Instant::now() >= deadline {
-                                return Err(refusal::finally(
-                                    job,
-                                    memory.heard(),
+                                return Err(refusal::final_error(
+                                    context,
+                                    state.failures(),
                                     &decision,
                                     &candidates,
                                     None,
@@ -292,19 +324,19 @@ async fn rounds(job: &mut Job) -> Result<Won, ProxyError> {
                         }
                     }
                 }
-                match attempt(job, chosen, ticket, deadline).await {
-                    Ok(won) => {
-                        if let Some(spares) = &mut job.spares {
-                            spares.tried.append(&mut memory.tried);
+                match attempt_candidate(context, chosen, ticket, deadline).await {
+                    Ok(response) => {
+                        if let Some(targets) = &mut context.rescue_targets {
+                            targets.failed_attempts.append(&mut state.failed_attempts);
                         }
-                        return Ok(won);
+                        return Ok(response);
                     }
-                    Err(lost) => lose(job, &mut memory, chosen, lost),
+                    Err(failure) => record_failure(context, &mut state, chosen, failure),
                 }
                 if Instant::now() >= deadline {
-                    return Err(refusal::finally(
-                        job,
-                        memory.heard(),
+                    return Err(refusal::final_error(
+                        context,
+                        state.failures(),
                         &decision,
                         &candidates,
                         None,
@@ -312,71 +344,77 @@ async fn rounds(job: &mut Job) -> Result<Won, ProxyError> {
                 }
             }
             (Verdict::RetrySame { .. }, _) => {
-                let Some(pause) = again(job, &mut memory, RetryTarget::Same) else {
-                    return Err(refusal::finally(
-                        job,
-                        memory.heard(),
+                let Some(pause) = retry_pause(context, &mut state, RetryTarget::Same) else {
+                    return Err(refusal::final_error(
+                        context,
+                        state.failures(),
                         &decision,
                         &candidates,
                         None,
                     ));
                 };
-                let pause = if job.engine.network.down() { OFFLINE } else { pause };
+                let pause = if context.engine.network.down() { OFFLINE_POLL } else { pause };
                 if Instant::now() + pause >= deadline {
-                    return Err(refusal::finally(
-                        job,
-                        memory.heard(),
+                    return Err(refusal::final_error(
+                        context,
+                        state.failures(),
                         &decision,
                         &candidates,
                         None,
                     ));
                 }
-                memory.place = None;
-                job.tally.queued(format!("the same again in {} ms", pause.as_millis()));
+                state.queue_slot = None;
+                context
+                    .recorder
+                    .publish_queued(format!("the same again in {} ms", pause.as_millis()));
                 sleep(pause).await;
-                memory.granted = true;
-                memory.tried.retain(|tried| !tried.may_recover);
+                state.retry_granted = true;
+                state.failed_attempts.retain(|tried| !tried.may_recover);
             }
             (Verdict::Wait { until }, _) => {
                 // Somebody who has not been asked yet, and whose key is still being read: moving on
                 // to it is free.
-                let fresh = |c: &Candidate| {
+                let is_untried = |c: &Candidate| {
                     c.key_state == KeyState::Waiting
-                        && !memory.tried.iter().any(|t| t.key == c.key && t.model == c.target.model)
+                        && !state
+                            .failed_attempts
+                            .iter()
+                            .any(|t| t.key == c.key && t.model == c.target.model)
                 };
-                let comes = memory.last.is_some() && candidates.iter().any(fresh);
-                let permitted = comes
-                    || memory.last.is_none()
-                    || memory.granted
-                    || again(job, &mut memory, RetryTarget::Same).is_some();
+                let key_pending = state.last_failure.is_some() && candidates.iter().any(is_untried);
+                let permitted = key_pending
+                    || state.last_failure.is_none()
+                    || state.retry_granted
+                    || retry_pause(context, &mut state, RetryTarget::Same).is_some();
                 if !permitted
-                    || !wait(job, &mut memory, &decision, &candidates, *until, deadline).await
+                    || !wait_in_queue(context, &mut state, &decision, &candidates, *until, deadline)
+                        .await
                 {
-                    if memory
-                        .talk
+                    if state
+                        .affinity
                         .as_mut()
                         .and_then(Option::as_mut)
-                        .is_some_and(|talk| talk.gives_up(now))
+                        .is_some_and(|affinity| affinity.stop_waiting(now))
                     {
                         continue;
                     }
-                    return Err(refusal::finally(
-                        job,
-                        memory.heard(),
+                    return Err(refusal::final_error(
+                        context,
+                        state.failures(),
                         &decision,
                         &candidates,
                         *until,
                     ));
                 }
-                if !comes {
-                    memory.granted = true;
-                    memory.tried.retain(|tried| !tried.may_recover);
+                if !key_pending {
+                    state.retry_granted = true;
+                    state.failed_attempts.retain(|tried| !tried.may_recover);
                 }
             }
             (Verdict::Exhausted { retry_at }, _) => {
-                return Err(refusal::finally(
-                    job,
-                    memory.heard(),
+                return Err(refusal::final_error(
+                    context,
+                    state.failures(),
                     &decision,
                     &candidates,
                     *retry_at,
@@ -393,11 +431,21 @@ async fn rounds(job: &mut Job) -> Result<Won, ProxyError> {
 }
 
 /// Whether there may be another try, and after which pause; a first try always may be.
-fn again(job: &Job, memory: &mut Memory, to: RetryTarget) -> Option<Duration> {
-    let Some(last) = &memory.last else { return Some(Duration::ZERO) };
-    let now = job.engine.clock.mono();
-    match job.engine.with_luck(|luck| {
-        job.engine.board.may_retry(&last.lost.outcome, &mut memory.attempts, to, now, luck)
+fn retry_pause(
+    context: &RequestContext,
+    state: &mut RetryState,
+    to: RetryTarget,
+) -> Option<Duration> {
+    let Some(last) = &state.last_failure else { return Some(Duration::ZERO) };
+    let now = context.engine.clock.mono();
+    match context.engine.with_rng(|rng| {
+        context.engine.router.may_retry(
+            &last.failure.outcome,
+            &mut state.attempt_counts,
+            to,
+            now,
+            rng,
+        )
     }) {
         RetryDecision::Immediately => Some(Duration::ZERO),
         RetryDecision::After(pause) => Some(pause),
@@ -406,41 +454,45 @@ fn again(job: &Job, memory: &mut Memory, to: RetryTarget) -> Option<Duration> {
 }
 
 /// Names to targets; waits for model lists that were never learned.
-async fn resolve(job: &mut Job) -> Result<ResolvedModel, ProxyError> {
-    let (engine, generation) = (Arc::clone(&job.engine), Arc::clone(&job.generation));
-    if let ModelPlace::Upstream(name) = &job.ask.endpoint.model {
-        return raw(job, name).map_err(|e| *e);
+async fn resolve_targets(context: &mut RequestContext) -> Result<ResolvedModel, ProxyError> {
+    let (engine, generation) = (Arc::clone(&context.engine), Arc::clone(&context.generation));
+    if let ModelLocation::Upstream(name) = &context.request.endpoint.model {
+        return resolve_raw(context, name).map_err(|e| *e);
     }
-    let asked = Arc::clone(&job.ask.asked);
-    let wishes = job.ask.wishes.take();
-    let mut resolved = named(job, &engine, &generation, &asked).await;
-    if let Some(wishes) = &wishes {
+    let model = Arc::clone(&context.request.requested_model);
+    let preferences = context.request.preferences.take();
+    let mut resolved = resolve_name(context, &engine, &generation, &model).await;
+    if let Some(preferences) = &preferences {
         let price = |target: &Target| engine.price(&target.upstream, &target.model);
         if let Ok(first) = &mut resolved {
-            wishes.apply(&mut first.targets, 0, &price);
+            preferences.apply(&mut first.targets, 0, &price);
         }
-        for (nth, name) in wishes.models.iter().filter(|name| **name != *asked).enumerate() {
-            let Ok(mut more) = named(job, &engine, &generation, name).await else { continue };
-            wishes.apply(&mut more.targets, nth + 1, &price);
+        for (nth, name) in
+            preferences.fallback_models.iter().filter(|name| **name != *model).enumerate()
+        {
+            let Ok(mut more) = resolve_name(context, &engine, &generation, name).await else {
+                continue;
+            };
+            preferences.apply(&mut more.targets, nth + 1, &price);
             match &mut resolved {
                 Ok(first) => first.targets.extend(more.targets),
                 Err(_) => resolved = Ok(more),
             }
         }
-        job.ask.strict |= wishes.all_parameters;
+        context.request.strict |= preferences.require_parameters;
     }
     let mut resolved = match resolved {
         Ok(resolved) => resolved,
         Err(e) => {
-            job.unspoken = matches!(e, NameError::UnsupportedDialect { .. });
+            context.no_upstream_dialect = matches!(e, NameError::UnsupportedDialect { .. });
             return Err(name_error(&e));
         }
     };
-    if let Some(wishes) = wishes {
-        resolved.strategy = wishes.strategy().unwrap_or(resolved.strategy);
+    if let Some(preferences) = preferences {
+        resolved.strategy = preferences.strategy().unwrap_or(resolved.strategy);
         if resolved.targets.is_empty() {
             let message = format!(
-                "what `provider` of the request wishes leaves nobody that serves `{asked}`"
+                "what `provider` of the request wishes leaves nobody that serves `{model}`"
             );
             return Err(ProxyError::new(
                 ProxyErrorKind::ModelNotFound,
@@ -449,12 +501,12 @@ async fn resolve(job: &mut Job) -> Result<ResolvedModel, ProxyError> {
             .param("provider"));
         }
     }
-    if let Some(pin) = &job.ask.pin {
+    if let Some(pin) = &context.request.pinned_upstream {
         resolved.targets.retain(|target| *target.upstream.name == **pin);
         if resolved.targets.is_empty() {
             let message = format!(
                 "`x-aiproxy-upstream` pins this request to `{pin}`, which does not serve `{}`",
-                job.ask.asked
+                context.request.requested_model
             );
             return Err(ProxyError::new(
                 ProxyErrorKind::ModelNotFound,
@@ -462,42 +514,43 @@ async fn resolve(job: &mut Job) -> Result<ResolvedModel, ProxyError> {
             ));
         }
     }
-    at_home(job, &mut resolved.targets)?;
+    restrict_to_owner(context, &mut resolved.targets)?;
     if resolved.overrides.rescue
-        && may_be_continued(&job.ask)
-        && job.ask.endpoint.dialect == Dialect::Responses
+        && can_resume(&context.request)
+        && context.request.endpoint.dialect == Dialect::Responses
     {
         // Its events are numbered and its items named throughout: only one hand can write them all.
-        job.ask.rewrite = true;
+        context.request.must_rewrite = true;
     }
-    translated::read(job, &mut resolved.targets)?;
-    job.overrides = std::mem::take(&mut resolved.overrides);
+    translated::parse_for_targets(context, &mut resolved.targets)?;
+    context.overrides = std::mem::take(&mut resolved.overrides);
     Ok(resolved)
 }
 
 /// Whether a stream that breaks off could be continued by somebody else.
-fn may_be_continued(ask: &Ask) -> bool {
-    ask.stream && ask.endpoint.op == Op::Chat && ask.home.is_none()
+fn can_resume(request: &ProxyRequest) -> bool {
+    request.stream && request.endpoint.op == Op::Chat && request.owner.is_none()
 }
 
 /// One name to its targets, its ending left off where that chooses a strategy.
-async fn named(
-    job: &Job,
+async fn resolve_name(
+    context: &RequestContext,
     engine: &Engine,
     generation: &Generation,
-    asked: &str,
+    model: &str,
 ) -> Result<ResolvedModel, NameError> {
-    let project = &job.ask.caller.project;
-    let deadline = Instant::now() + LEARN;
-    let mut patience = OnUnknownList::Wait;
+    let project = &context.request.caller.project;
+    let deadline = Instant::now() + LIST_WAIT;
+    let mut on_unknown = OnUnknownList::Wait;
     loop {
-        let learned = engine.lists.learned();
+        let learned = engine.model_lists.learned();
         let learned = |id| learned.get(&id).cloned();
-        let (name, strategy) = match names::strategy_suffix(&generation.catalog, asked, &learned) {
+        let (name, strategy) = match names::strategy_suffix(&generation.catalog, model, &learned) {
             Some((name, strategy)) => (name, Some(strategy)),
-            None => (asked, None),
+            None => (model, None),
         };
-        let (dialect, translates) = (job.ask.endpoint.dialect, said::translates(&job.ask));
+        let (dialect, translates) =
+            (context.request.endpoint.dialect, said::is_translatable(&context.request));
         match names::resolve(
             &generation.catalog,
             name,
@@ -505,15 +558,15 @@ async fn named(
             translates,
             project,
             &learned,
-            patience,
+            on_unknown,
         ) {
             Ok(mut resolved) => {
                 resolved.strategy = strategy.unwrap_or(resolved.strategy);
                 return Ok(resolved);
             }
-            Err(NameError::ListUnknown { upstreams, .. }) if patience == OnUnknownList::Wait => {
-                if !engine.lists.wait(&upstreams, deadline).await {
-                    patience = OnUnknownList::Assume;
+            Err(NameError::ListUnknown { upstreams, .. }) if on_unknown == OnUnknownList::Wait => {
+                if !engine.model_lists.wait_until_known(&upstreams, deadline).await {
+                    on_unknown = OnUnknownList::Assume;
                 }
             }
             Err(e) => return Err(e),
@@ -522,18 +575,21 @@ async fn named(
 }
 
 /// A response that is gone on from lives with us or with one upstream; nobody else knows it.
-fn at_home(job: &mut Job, targets: &mut Vec<Arc<Target>>) -> Result<(), ProxyError> {
-    let Some(id) = &job.ask.previous else { return Ok(()) };
-    match job.engine.stored.find(&job.ask.caller.project.name, id) {
-        Some(Home::Here { .. }) => job.ask.rewrite = true,
-        Some(Home::There { upstream, key }) => {
+fn restrict_to_owner(
+    context: &mut RequestContext,
+    targets: &mut Vec<Arc<Target>>,
+) -> Result<(), ProxyError> {
+    let Some(id) = &context.request.previous_response_id else { return Ok(()) };
+    match context.engine.response_store.find(&context.request.caller.project.name, id) {
+        Some(StoredAt::Local { .. }) => context.request.must_rewrite = true,
+        Some(StoredAt::Upstream { upstream, key }) => {
             targets.retain(|target| {
                 target.upstream.id == upstream && target.dialect == Dialect::Responses
             });
             if targets.is_empty() {
-                return Err(stored::unknown(id));
+                return Err(stored::unknown_response(id));
             }
-            job.ask.home = Some((upstream, key));
+            context.request.owner = Some((upstream, key));
         }
         None => {}
     }
@@ -541,10 +597,10 @@ fn at_home(job: &mut Job, targets: &mut Vec<Arc<Target>>) -> Result<(), ProxyErr
 }
 
 /// The target of `/u/UPSTREAM/…`.
-fn raw(job: &Job, name: &str) -> Result<ResolvedModel, Box<ProxyError>> {
+fn resolve_raw(context: &RequestContext, name: &str) -> Result<ResolvedModel, Box<ProxyError>> {
     let upstream =
-        job.generation.settings.upstreams.iter().find(|upstream| *upstream.name == *name);
-    let project = &job.ask.caller.project;
+        context.generation.settings.upstreams.iter().find(|upstream| *upstream.name == *name);
+    let project = &context.request.caller.project;
     let Some(upstream) = upstream.filter(|upstream| project.upstreams.matches(&upstream.name))
     else {
         let message = format!(
@@ -553,7 +609,7 @@ fn raw(job: &Job, name: &str) -> Result<ResolvedModel, Box<ProxyError>> {
         );
         return Err(Box::new(ProxyError::new(ProxyErrorKind::UnknownPath, message)));
     };
-    let dialect = match job.ask.endpoint.op {
+    let dialect = match context.request.endpoint.op {
         Op::Stored => Dialect::Responses,
         _ => upstream.endpoints.first().map_or(Dialect::Openai, |end| end.dialect),
     };
@@ -588,15 +644,15 @@ fn name_error(error: &NameError) -> ProxyError {
     }
 }
 
-fn reason(
+fn choice_reason(
     resolved: &ResolvedModel,
     chosen: &Candidate,
-    why: &ChoiceReason,
-    asked: Dialect,
+    reason: &ChoiceReason,
+    client_dialect: Dialect,
 ) -> Arc<str> {
     let (tier, _) = chosen.tier;
     let via = &resolved.via;
-    let text = match why {
+    let text = match reason {
         ChoiceReason::Only => format!("{via}; priority {tier}, the only candidate ready"),
         ChoiceReason::Best { ready_count: of, .. } => {
             format!("{via}; priority {tier}, one of {of} ready")
@@ -614,38 +670,38 @@ fn reason(
         }
     };
     let to = chosen.target.dialect;
-    if to == asked { text } else { format!("{text}; translated to {to}") }.into()
+    if to == client_dialect { text } else { format!("{text}; translated to {to}") }.into()
 }
 
 /// Those that would have gone first, or as well, and what keeps them back; those that this request
 /// tried are told as its attempts.
-fn passed_over(
+fn skipped_candidates(
     decision: &Decision,
     candidates: &[Candidate],
     chosen: &Candidate,
     now: Mono,
 ) -> Option<String> {
-    let keeps = |why: &SkipReason| {
+    let keeps = |reason: &SkipReason| {
         !matches!(
-            why,
+            reason,
             SkipReason::AlreadyFailed
                 | SkipReason::LowerTier
                 | SkipReason::NotPicked
                 | SkipReason::OtherRegion
         )
     };
-    let others = decision.skipped.iter().filter(|(_, why)| keeps(why));
+    let others = decision.skipped.iter().filter(|(_, reason)| keeps(reason));
     let others = others
-        .filter_map(|(index, why)| Some((candidates.get(*index)?, why)))
+        .filter_map(|(index, reason)| Some((candidates.get(*index)?, reason)))
         .filter(|(other, _)| other.tier <= chosen.tier);
     let (mut text, mut more) = (String::new(), 0_usize);
-    for (at, (other, why)) in others.enumerate() {
-        if at >= PASSED {
+    for (at, (other, reason)) in others.enumerate() {
+        if at >= MAX_SKIPPED_SHOWN {
             more += 1;
             continue;
         }
         text.push_str(if at == 0 { "; passed over: " } else { ", " });
-        text.push_str(&format!("{} ({})", other.key_name, why.text(now)));
+        text.push_str(&format!("{} ({})", other.key_name, reason.text(now)));
     }
     if more > 0 {
         text.push_str(&format!(", {more} more"));
@@ -654,119 +710,140 @@ fn passed_over(
 }
 
 /// So many of those that were passed over are named.
-const PASSED: usize = 3;
+const MAX_SKIPPED_SHOWN: usize = 3;
 
 /// Books a lost attempt.
-fn lose(job: &mut Job, memory: &mut Memory, chosen: &Candidate, lost: Lost) {
-    tell_lost(&job.engine, &mut job.tally, chosen, &lost);
-    note(memory, chosen, lost);
+fn record_failure(
+    context: &mut RequestContext,
+    state: &mut RetryState,
+    chosen: &Candidate,
+    failure: AttemptFailure,
+) {
+    publish_failure(&context.engine, &mut context.recorder, chosen, &failure);
+    remember_failure(state, chosen, failure);
 }
 
 /// Tells of a lost attempt.
-pub(super) fn tell_lost(engine: &Engine, tally: &mut Tally, chosen: &Candidate, lost: &Lost) {
-    let status = match &lost.said {
-        Said::Fault { fault, .. } => Some(fault.status),
-        Said::Transport(_) => None,
+pub(super) fn publish_failure(
+    engine: &Engine,
+    recorder: &mut RequestRecorder,
+    chosen: &Candidate,
+    failure: &AttemptFailure,
+) {
+    let status = match &failure.source {
+        FailureSource::Upstream { fault, .. } => Some(fault.status),
+        FailureSource::Transport(_) => None,
     };
     let now = engine.clock.mono();
-    let words = match (&lost.said, refusal::key_wait(engine, chosen.key, &chosen.target.model, now))
-    {
-        (Said::Fault { fault, .. }, Some(wait)) => {
-            format!("{}: {} (cooling {})", lost.outcome.cause, fault.message, print_span(wait))
+    let detail = match (
+        &failure.source,
+        refusal::key_cooldown(engine, chosen.key, &chosen.target.model, now),
+    ) {
+        (FailureSource::Upstream { fault, .. }, Some(wait)) => {
+            format!("{}: {} (cooling {})", failure.outcome.cause, fault.message, print_span(wait))
         }
-        (Said::Fault { fault, .. }, None) => format!("{}: {}", lost.outcome.cause, fault.message),
-        (Said::Transport(fault), _) => fault.message.clone(),
+        (FailureSource::Upstream { fault, .. }, None) => {
+            format!("{}: {}", failure.outcome.cause, fault.message)
+        }
+        (FailureSource::Transport(fault), _) => fault.message.clone(),
     };
-    tally.attempt_lost(status, &words, lost.outcome.maybe_billed);
-    if lost.outcome.cooldown == CooldownClass::Rejected {
+    recorder.attempt_failed(status, &detail, failure.outcome.maybe_billed);
+    if failure.outcome.cooldown == CooldownClass::Rejected {
         // Nobody listening means that the process is ending.
-        engine.rejected.send(chosen.key).unwrap_or_default();
+        engine.rejected_keys.send(chosen.key).unwrap_or_default();
     }
-    if lost.outcome.cooldown == CooldownClass::Quota && lost.outcome.blame == Blame::Account {
-        engine.balances.doubt(chosen.key, now);
+    if failure.outcome.cooldown == CooldownClass::Quota && failure.outcome.blame == Blame::Account {
+        engine.balances.recheck_soon(chosen.key, now);
     }
 }
 
 /// Remembers a lost attempt for what is decided next.
-fn note(memory: &mut Memory, chosen: &Candidate, lost: Lost) {
-    memory.attempts.count_failure(&lost.outcome);
-    memory.refusals.push((lost.outcome.cooldown, lost.outcome.blame));
-    memory.tried.push(FailedAttempt {
+fn remember_failure(state: &mut RetryState, chosen: &Candidate, lost: AttemptFailure) {
+    state.attempt_counts.count_failure(&lost.outcome);
+    state.failure_causes.push((lost.outcome.cooldown, lost.outcome.blame));
+    state.failed_attempts.push(FailedAttempt {
         key: chosen.key,
         upstream: chosen.upstream(),
         model: Arc::clone(&chosen.target.model),
-        may_recover: lost.may_pass,
+        may_recover: lost.may_recover,
         upstream_failed: lost.outcome.blames_upstream(),
     });
-    memory.last = Some(Last { lost, key: chosen.key, key_name: Arc::clone(&chosen.key_name) });
+    state.last_failure = Some(LastFailure {
+        failure: lost,
+        key: chosen.key,
+        key_name: Arc::clone(&chosen.key_name),
+    });
 }
 
 /// Waits in the queue; false where waiting does not help in time.
-async fn wait(
-    job: &Job,
-    memory: &mut Memory,
+async fn wait_in_queue(
+    context: &RequestContext,
+    state: &mut RetryState,
     decision: &Decision,
     candidates: &[Candidate],
     until: Option<Mono>,
     deadline: Instant,
 ) -> bool {
-    let Some(left) = job.patience().checked_sub(memory.waited).filter(|left| !left.is_zero())
+    let Some(remaining) =
+        context.queue_timeout().checked_sub(state.waited).filter(|remaining| !remaining.is_zero())
     else {
         return false;
     };
-    let now = job.engine.clock.mono();
+    let now = context.engine.clock.mono();
     let span = until.map(|until| until.since(now));
     // A model that nobody has is no sooner there for being waited for.
-    if span.is_some_and(|span| span > left)
-        || refusal::settled(&memory.refusals, decision) == Some(ProxyErrorKind::ModelNotFound)
+    if span.is_some_and(|span| span > remaining)
+        || refusal::unanimous_kind(&state.failure_causes, decision)
+            == Some(ProxyErrorKind::ModelNotFound)
     {
         return false;
     }
     // Who waits for its own account waits in nobody's way.
-    let alone = memory
-        .talk
+    let own_line = state
+        .affinity
         .as_ref()
         .and_then(Option::as_ref)
-        .is_some_and(|talk| talk.wait > now)
-        .then_some(job.ask.id);
-    let set = set_of(candidates, &memory.tried, alone);
-    if memory.place.as_ref().is_none_or(|(known, _)| *known != set) {
-        memory.place = None;
-        memory.place =
-            Line::join(&job.engine, set, &job.ask.caller.project.name).map(|line| (set, line));
+        .is_some_and(|affinity| affinity.wait_until > now)
+        .then_some(context.request.id);
+    let set = queue_key(candidates, &state.failed_attempts, own_line);
+    if state.queue_slot.as_ref().is_none_or(|(known, _)| *known != set) {
+        state.queue_slot = None;
+        state.queue_slot =
+            QueueGuard::join(&context.engine, set, &context.request.caller.project.name)
+                .map(|guard| (set, guard));
     }
-    let Some((_, place)) = &memory.place else { return false };
-    let begun = Instant::now();
-    let give_up = (begun + left).min(deadline);
-    job.tally.queued(match span {
+    let Some((_, guard)) = &state.queue_slot else { return false };
+    let started = Instant::now();
+    let give_up_at = (started + remaining).min(deadline);
+    context.recorder.publish_queued(match span {
         Some(span) => {
-            format!("waits {} for a key ({} before it)", print_span(span), place.before())
+            format!("waits {} for a key ({} before it)", print_span(span), guard.position())
         }
         None => "waits for a verdict on the only candidate".to_owned(),
     });
     // Woken by the end of the cooldown or by any change; the first in line goes, the others look
     // again.
     let ok = loop {
-        let changed = job.engine.changed.notified();
+        let changed = context.engine.capacity_changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        let alarm = begun + span.unwrap_or(left);
+        let wake_at = started + span.unwrap_or(remaining);
         tokio::select! {
             () = &mut changed => {}
-            () = sleep_until(alarm.min(give_up)) => {}
+            () = sleep_until(wake_at.min(give_up_at)) => {}
         }
         let at = Instant::now();
-        if place.before() == 0 {
-            break at < give_up || span.is_some();
+        if guard.position() == 0 {
+            break at < give_up_at || span.is_some();
         }
-        if at >= give_up {
+        if at >= give_up_at {
             break false;
         }
-        if at >= alarm {
+        if at >= wake_at {
             // Behind another: its going will tell.
-            drop(timeout_at(give_up, job.engine.changed.notified()).await);
+            drop(timeout_at(give_up_at, context.engine.capacity_changed.notified()).await);
         }
     };
-    memory.waited += begun.elapsed();
+    state.waited += started.elapsed();
     ok
 }

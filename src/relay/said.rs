@@ -1,6 +1,6 @@
 //! A request in the common form: read once, whatever is asked.
 
-use super::ask::Ask;
+use super::ask::ProxyRequest;
 use crate::{
     dialect::{
         ChatEndpoint,
@@ -17,13 +17,13 @@ use crate::{
 };
 
 /// What was asked.
-pub enum Said {
+pub enum ParsedRequest {
     Chat(ChatRequest),
     /// A conversation to be made shorter: itself, and the request that asks a model for its
     /// summary.
     Compact {
-        whole: Box<ChatRequest>,
-        ask: Box<ChatRequest>,
+        original: Box<ChatRequest>,
+        summary_request: Box<ChatRequest>,
     },
     /// A conversation whose tokens are to be counted.
     Count(ChatRequest),
@@ -32,31 +32,36 @@ pub enum Said {
 }
 
 /// Paths of the Responses dialect that are questions about a conversation.
-const COMPACT: &str = "/responses/compact";
-const INPUT_TOKENS: &str = "/responses/input_tokens";
+const COMPACT_PATH: &str = "/responses/compact";
+const INPUT_TOKENS_PATH: &str = "/responses/input_tokens";
 
-impl Said {
+impl ParsedRequest {
     /// Reads a request.
     ///
     /// # Errors
     ///
     /// What the dialect's own provider would refuse.
-    pub(super) fn read(ask: &Ask) -> Result<Self, ProxyError> {
-        let (dialect, body) = (ask.endpoint.dialect, &ask.body);
-        let conversation =
-            |body: &[u8]| registry::ingress(ask.read_as).read_request(place(ask), body);
-        match ask.endpoint.op {
+    pub(super) fn parse(request: &ProxyRequest) -> Result<Self, ProxyError> {
+        let (dialect, body) = (request.endpoint.dialect, &request.body);
+        let conversation = |body: &[u8]| {
+            registry::ingress(request.body_dialect).read_request(chat_endpoint(request), body)
+        };
+        match request.endpoint.op {
             Op::CountTokens => {
                 conversation(&count::unwrap_conversation(dialect, body)?).map(Self::Count)
             }
-            Op::Embed => embed::read_request(dialect, &ask.endpoint.path, body).map(Self::Embed),
-            Op::Rerank => rerank::read_request(&ask.endpoint.path, body).map(Self::Rerank),
-            Op::Stored if ask.endpoint.path == INPUT_TOKENS => conversation(body).map(Self::Count),
+            Op::Embed => {
+                embed::read_request(dialect, &request.endpoint.path, body).map(Self::Embed)
+            }
+            Op::Rerank => rerank::read_request(&request.endpoint.path, body).map(Self::Rerank),
+            Op::Stored if request.endpoint.path == INPUT_TOKENS_PATH => {
+                conversation(body).map(Self::Count)
+            }
             Op::Stored => {
-                let whole = conversation(body)?;
+                let original = conversation(body)?;
                 Ok(Self::Compact {
-                    ask: Box::new(stored::compaction_request(&whole)),
-                    whole: Box::new(whole),
+                    summary_request: Box::new(stored::compaction_request(&original)),
+                    original: Box::new(original),
                 })
             }
             _ => conversation(body).map(Self::Chat),
@@ -65,19 +70,19 @@ impl Said {
 
     /// The conversation that an upstream is to see.
     #[must_use]
-    pub fn conversation(&self) -> Option<&ChatRequest> {
+    pub fn upstream_conversation(&self) -> Option<&ChatRequest> {
         match self {
             Self::Chat(request) | Self::Count(request) => Some(request),
-            Self::Compact { ask, .. } => Some(ask),
+            Self::Compact { summary_request: ask, .. } => Some(ask),
             Self::Embed(_) | Self::Rerank(_) => None,
         }
     }
 
     /// The conversation that the client sent.
-    pub(super) fn asked(&mut self) -> Option<&mut ChatRequest> {
+    pub(super) fn client_conversation_mut(&mut self) -> Option<&mut ChatRequest> {
         match self {
             Self::Chat(request) | Self::Count(request) => Some(request),
-            Self::Compact { whole, .. } => Some(whole),
+            Self::Compact { original: whole, .. } => Some(whole),
             Self::Embed(_) | Self::Rerank(_) => None,
         }
     }
@@ -85,8 +90,8 @@ impl Said {
 
 /// Which of its dialect's endpoints was asked.
 #[must_use]
-pub(super) fn place(ask: &Ask) -> ChatEndpoint {
-    match (ask.endpoint.op, ask.endpoint.path.as_str()) {
+pub(super) fn chat_endpoint(request: &ProxyRequest) -> ChatEndpoint {
+    match (request.endpoint.op, request.endpoint.path.as_str()) {
         (Op::Completions, _) => ChatEndpoint::Completions,
         (_, "/api/generate") => ChatEndpoint::Generate,
         _ => ChatEndpoint::Chat,
@@ -95,12 +100,12 @@ pub(super) fn place(ask: &Ask) -> ChatEndpoint {
 
 /// Whether requests like this one can be put into another dialect.
 #[must_use]
-pub(super) fn translates(ask: &Ask) -> bool {
-    match ask.endpoint.op {
+pub(super) fn is_translatable(request: &ProxyRequest) -> bool {
+    match request.endpoint.op {
         Op::Chat | Op::Completions | Op::CountTokens | Op::Embed => true,
         Op::Stored => {
-            ask.endpoint.dialect == Dialect::Responses
-                && matches!(ask.endpoint.path.as_str(), COMPACT | INPUT_TOKENS)
+            request.endpoint.dialect == Dialect::Responses
+                && matches!(request.endpoint.path.as_str(), COMPACT_PATH | INPUT_TOKENS_PATH)
         }
         _ => false,
     }

@@ -8,16 +8,16 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::{
-    answer::{Committed, Opaque, Whole, Won},
-    ask::Ask,
-    engine::{Engine, Generation, Place},
-    intake::{self, Head},
-    late::{Late, Rounds},
+    answer::{AttemptResponse, FullResponse, RawResponse, StreamResponse},
+    ask::ProxyRequest,
+    engine::{Engine, Generation, InFlightPermit},
+    intake::{self, RequestHead},
+    late::{KeepAliveBody, ResponseFuture},
     ourselves,
-    pump::{Forward, PING, Pump},
-    reply::{self, ReplyBody},
-    rounds::{self, Job},
-    tally::Tally,
+    pump::{PING_AFTER, RawBody, StreamBody},
+    reply::{self, ResponseBody},
+    rounds::{self, RequestContext},
+    tally::RequestRecorder,
     translated,
 };
 use crate::{
@@ -31,91 +31,97 @@ use crate::{
 };
 
 /// Marks a count that no provider made.
-const ESTIMATED: HeaderName = HeaderName::from_static("x-aiproxy-estimated");
+const ESTIMATED_HEADER: HeaderName = HeaderName::from_static("x-aiproxy-estimated");
 
 /// Serves one request whose caller was let in.
-pub async fn serve(engine: &Arc<Engine>, head: Head, body: Incoming) -> Response<ReplyBody> {
+pub async fn serve(
+    engine: &Arc<Engine>,
+    head: RequestHead,
+    body: Incoming,
+) -> Response<ResponseBody> {
     let (dialect, id) = (head.endpoint.dialect, head.id);
     let generation = engine.generation();
-    let Some(place) = Place::take(engine, generation.settings.server.max_requests) else {
+    let Some(permit) = InFlightPermit::try_acquire(engine, generation.settings.server.max_requests)
+    else {
         let message = format!(
             "too many requests in flight ({}, `max_requests` under [server])",
             generation.settings.server.max_requests
         );
-        return reply::error(
+        return reply::error_response(
             dialect,
             id,
             &ProxyError::new(ProxyErrorKind::Overloaded, message)
                 .retry_after(Some(std::time::Duration::from_secs(1))),
         );
     };
-    let ask = match intake::read(engine, &generation, head, body).await {
-        Ok(ask) => ask,
+    let request = match intake::read_request(engine, &generation, head, body).await {
+        Ok(request) => request,
         Err(error) => {
             tracing::debug!(request = %id, error = %error.message, "request refused");
-            return reply::error(dialect, id, &error);
+            return reply::error_response(dialect, id, &error);
         }
     };
-    begin(engine, generation, ask, place).await
+    start(engine, generation, request, permit).await
 }
 
 /// Answers a request that was read, whether it came over a socket or is one from before, sent
 /// again.
-pub(super) async fn begin(
+pub(super) async fn start(
     engine: &Arc<Engine>,
     generation: Arc<Generation>,
-    ask: Box<Ask>,
-    place: Place,
-) -> Response<ReplyBody> {
+    ask: Box<ProxyRequest>,
+    place: InFlightPermit,
+) -> Response<ResponseBody> {
     let (dialect, id) = (ask.endpoint.dialect, ask.id);
-    let tally = Tally::open(engine, &ask);
-    let halt = engine.halts.enter(id);
+    let tally = RequestRecorder::open(engine, &ask);
+    let halt = engine.cancellations.register(id);
     let waits_for_content = ask.stream && matches!(ask.endpoint.op, Op::Chat | Op::Completions);
     let framing = ask.framing;
     let ingress = registry::ingress(dialect);
-    let job = Box::new(Job {
+    let context = Box::new(RequestContext {
         engine: Arc::clone(engine),
         generation,
-        ask,
+        request: ask,
         ingress,
-        tally,
-        halt,
+        recorder: tally,
+        cancel: halt,
         overrides: ModelOverrides::default(),
         hide_usage: false,
-        said: None,
-        unspoken: false,
+        parsed: None,
+        no_upstream_dialect: false,
         losses: Vec::new(),
-        carry: None,
-        spares: None,
-        continues: false,
-        chosen: None,
-        place,
+        attempt_context: None,
+        rescue_targets: None,
+        is_continuation: false,
+        attempt_target: None,
+        permit: place,
     });
-    if let Some(line) = ourselves::loaded(&job) {
-        let kind = if job.ask.stream { "application/x-ndjson" } else { "application/json" };
-        let mut response = own(job, line);
+    if let Some(preload_body) = ourselves::preload_response(&context) {
+        let kind = if context.request.stream { "application/x-ndjson" } else { "application/json" };
+        let mut response = local_response(context, preload_body);
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        response.headers_mut().remove(ESTIMATED);
+        response.headers_mut().remove(ESTIMATED_HEADER);
         return response;
     }
     // Boxed, as it is large and over when the answer begins, while the room of this future is kept
     // as long as the client's connection.
-    let mut rounds: Rounds = Box::pin(rounds::run(job));
+    let mut future: ResponseFuture = Box::pin(rounds::dispatch_cancellable(context));
     if !waits_for_content {
-        let (mut job, result) = rounds.await;
+        let (mut context, result) = future.await;
         return match result {
-            Err(error) => match Box::pin(ourselves::instead(&mut job, error)).await {
-                Ok(body) => own(job, body),
-                Err(error) => answer(job, Err(error)),
+            Err(error) => match Box::pin(ourselves::fallback(&mut context, error)).await {
+                Ok(body) => local_response(context, body),
+                Err(error) => into_response(context, Err(error)),
             },
-            result => answer(job, result),
+            result => into_response(context, result),
         };
     }
-    match timeout(PING, &mut rounds).await {
-        Ok((job, result)) => answer(job, result),
+    match timeout(PING_AFTER, &mut future).await {
+        Ok((context, result)) => into_response(context, result),
         Err(_) => {
-            let mut response =
-                Response::new(ReplyBody::Late(Box::new(Late::new(ingress, framing, rounds))));
+            let mut response = Response::new(ResponseBody::KeepAlive(Box::new(
+                KeepAliveBody::new(ingress, framing, future),
+            )));
             let headers = response.headers_mut();
             let content_type = match framing {
                 Framing::Sse => "text/event-stream",
@@ -124,75 +130,81 @@ pub(super) async fn begin(
             };
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            reply::stamp(headers, id);
+            reply::set_request_id(headers, id);
             response
         }
     }
 }
 
-fn answer(mut job: Box<Job>, result: Result<Won, ProxyError>) -> Response<ReplyBody> {
+fn into_response(
+    mut context: Box<RequestContext>,
+    result: Result<AttemptResponse, ProxyError>,
+) -> Response<ResponseBody> {
     match result {
-        Ok(Won::Whole(whole)) => {
-            let Whole { status, headers, body, summary, mut guard } = *whole;
-            let ttft = job.tally.attempt_age();
-            job.tally.first_content(status.as_u16());
-            job.tally.sent(&body, 0);
-            translated::learn(&job, None, &body);
-            guard.close(AttemptEnd::Finished { ttft: Some(ttft), usage: summary.usage });
-            job.tally.end(RequestState::Done, Some(&summary), None);
-            respond(&job, status, headers, ReplyBody::Whole(Some(body)))
+        Ok(AttemptResponse::Full(full)) => {
+            let FullResponse { status, headers, body, summary, mut guard } = *full;
+            let ttft = context.recorder.attempt_age();
+            context.recorder.record_first_content(status.as_u16());
+            context.recorder.record_bytes(&body, 0);
+            translated::remember_upstream_response(&context, None, &body);
+            guard.finish(AttemptEnd::Finished { ttft: Some(ttft), usage: summary.usage });
+            context.recorder.finish(RequestState::Done, Some(&summary), None);
+            build_response(&context, status, headers, ResponseBody::Full(Some(body)))
         }
-        Ok(Won::Stream(committed)) => {
-            let mut committed: Committed = *committed;
+        Ok(AttemptResponse::Stream(committed)) => {
+            let mut committed: StreamResponse = *committed;
             let (status, headers) = (committed.status, std::mem::take(&mut committed.headers));
-            let mut response = respond(&job, status, headers, ReplyBody::Whole(None));
-            *response.body_mut() = ReplyBody::Pump(Box::new(Pump::new(job, committed)));
+            let mut response = build_response(&context, status, headers, ResponseBody::Full(None));
+            *response.body_mut() =
+                ResponseBody::Stream(Box::new(StreamBody::new(context, committed)));
             response
         }
-        Ok(Won::Opaque(opaque)) => {
-            let mut opaque: Opaque = *opaque;
+        Ok(AttemptResponse::Raw(opaque)) => {
+            let mut opaque: RawResponse = *opaque;
             let (status, headers) = (opaque.status, std::mem::take(&mut opaque.headers));
-            let mut response = respond(&job, status, headers, ReplyBody::Whole(None));
-            *response.body_mut() = ReplyBody::Forward(Box::new(Forward::new(job, opaque)));
+            let mut response = build_response(&context, status, headers, ResponseBody::Full(None));
+            *response.body_mut() = ResponseBody::Raw(Box::new(RawBody::new(context, opaque)));
             response
         }
         Err(error) => {
-            let mut response = reply::error(job.ask.endpoint.dialect, job.ask.id, &error);
-            reply::mark(response.headers_mut(), &job);
-            job.tally.answered(response.headers());
-            job.tally.set_status(response.status().as_u16());
-            if let ReplyBody::Whole(Some(body)) = response.body() {
-                job.tally.told(body);
+            let mut response =
+                reply::error_response(context.request.endpoint.dialect, context.request.id, &error);
+            reply::set_proxy_headers(response.headers_mut(), &context);
+            context.recorder.record_headers(response.headers());
+            context.recorder.set_status(response.status().as_u16());
+            if let ResponseBody::Full(Some(body)) = response.body() {
+                context.recorder.record_local_bytes(body);
             }
-            job.tally.end(RequestState::Failed, None, Some(&error.message));
+            context.recorder.finish(RequestState::Failed, None, Some(&error.message));
             response
         }
     }
 }
 
 /// An answer of ours, where no upstream could give one.
-fn own(mut job: Box<Job>, body: Bytes) -> Response<ReplyBody> {
-    job.losses.clear();
-    let mut response = reply::whole(StatusCode::OK, "application/json", job.ask.id, body);
-    reply::mark(response.headers_mut(), &job);
-    if job.ask.endpoint.op != Op::ModelCard {
-        response.headers_mut().insert(ESTIMATED, HeaderValue::from_static("input-tokens"));
+fn local_response(mut context: Box<RequestContext>, body: Bytes) -> Response<ResponseBody> {
+    context.losses.clear();
+    let mut response =
+        reply::full_response(StatusCode::OK, "application/json", context.request.id, body);
+    reply::set_proxy_headers(response.headers_mut(), &context);
+    if context.request.endpoint.op != Op::ModelCard {
+        response.headers_mut().insert(ESTIMATED_HEADER, HeaderValue::from_static("input-tokens"));
     }
-    job.tally.set_status(200);
-    job.tally.end(RequestState::Done, None, None);
+    context.recorder.set_status(200);
+    context.recorder.finish(RequestState::Done, None, None);
     response
 }
 
-fn respond(
-    job: &Job,
+fn build_response(
+    context: &RequestContext,
     status: StatusCode,
     headers: HeaderMap,
-    body: ReplyBody,
-) -> Response<ReplyBody> {
+    body: ResponseBody,
+) -> Response<ResponseBody> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    reply::mark(response.headers_mut(), job);
-    job.tally.answered(response.headers());
+    reply::set_proxy_headers(response.headers_mut(), context);
+    context.recorder.record_headers(response.headers());
     response
 }

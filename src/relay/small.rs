@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{ask::Ask, rounds::Job, said::Said, translated};
+use super::{ask::ProxyRequest, rounds::RequestContext, said::ParsedRequest, translated};
 use crate::{
     dialect::{
         AnswerSummary,
@@ -20,79 +20,80 @@ use crate::{
 
 /// Whether the target has to be asked in another form than the client's.
 #[must_use]
-pub(super) fn needed(ask: &Ask, target: &Target) -> bool {
-    let other = target.dialect != ask.endpoint.dialect;
-    match ask.endpoint.op {
+pub(super) fn is_needed(request: &ProxyRequest, target: &Target) -> bool {
+    let other = target.dialect != request.endpoint.dialect;
+    match request.endpoint.op {
         Op::Embed => {
-            other || form(target) != Some(EmbedForm::Openai) && target.upstream.embed.is_some()
+            other
+                || embed_form(target) != Some(EmbedForm::Openai) && target.upstream.embed.is_some()
         }
         Op::Rerank => target.upstream.rerank.is_some(),
-        Op::CountTokens | Op::Stored => other || ask.rewrite,
+        Op::CountTokens | Op::Stored => other || request.must_rewrite,
         _ => false,
     }
 }
 
 /// How the target's embeddings are asked for.
-fn form(target: &Target) -> Option<EmbedForm> {
+fn embed_form(target: &Target) -> Option<EmbedForm> {
     target.upstream.embed.or_else(|| embed::default_form(target.dialect))
 }
 
 /// The request in the target's form; `None` where it cannot say it, or where the client's own body
 /// already does.
 #[must_use]
-pub(super) fn write(job: &Job, target: &Target) -> Option<EncodedOpRequest> {
-    match job.said.as_ref()? {
-        Said::Embed(request) => {
-            let form = form(target)?;
+pub(super) fn write_request(context: &RequestContext, target: &Target) -> Option<EncodedOpRequest> {
+    match context.parsed.as_ref()? {
+        ParsedRequest::Embed(request) => {
+            let form = embed_form(target)?;
             (form != request.form)
                 .then(|| embed::write_request(form, request, &target.model))
                 .flatten()
         }
-        Said::Rerank(request) => {
+        ParsedRequest::Rerank(request) => {
             let form = target.upstream.rerank?;
             (form != request.form).then(|| rerank::write_request(form, request, &target.model))
         }
-        Said::Count(_) => {
-            let encoded = translated::encode(job, target)?;
+        ParsedRequest::Count(_) => {
+            let encoded = translated::encode_request(context, target)?;
             count::write_request(target.dialect, &encoded.body, &target.model)
         }
-        Said::Chat(_) | Said::Compact { .. } => None,
+        ParsedRequest::Chat(_) | ParsedRequest::Compact { .. } => None,
     }
 }
 
 /// Whether the target can be asked at all.
 #[must_use]
-pub(super) fn reaches(job: &Job, target: &Target) -> bool {
-    match &job.said {
-        Some(Said::Embed(request)) => {
-            form(target) == Some(request.form) || write(job, target).is_some()
+pub(super) fn can_serve(context: &RequestContext, target: &Target) -> bool {
+    match &context.parsed {
+        Some(ParsedRequest::Embed(request)) => {
+            embed_form(target) == Some(request.form) || write_request(context, target).is_some()
         }
-        Some(Said::Count(_)) => write(job, target).is_some(),
+        Some(ParsedRequest::Count(_)) => write_request(context, target).is_some(),
         _ => true,
     }
 }
 
 /// Reads the target's answer and tells it in the client's form.
-pub(super) fn answer(
-    job: &Job,
+pub(super) fn translate_response(
+    context: &RequestContext,
     content_type: &str,
     body: &[u8],
 ) -> Result<(Bytes, AnswerSummary), Fault> {
-    let asked = &*job.ask.asked;
-    match &job.said {
-        Some(Said::Embed(request)) => {
+    let model = &*context.request.requested_model;
+    match &context.parsed {
+        Some(ParsedRequest::Embed(request)) => {
             let response = embed::read_response(content_type, body)?;
             let summary = AnswerSummary { usage: response.usage, ..AnswerSummary::default() };
-            Ok((embed::write_response(&response, request, asked), summary))
+            Ok((embed::write_response(&response, request, model), summary))
         }
-        Some(Said::Rerank(request)) => {
+        Some(ParsedRequest::Rerank(request)) => {
             let response = rerank::read_response(content_type, body)?;
             let summary = AnswerSummary { usage: response.usage, ..AnswerSummary::default() };
-            Ok((rerank::write_response(&response, request, asked), summary))
+            Ok((rerank::write_response(&response, request, model), summary))
         }
         _ => Ok((
             count::write_response(
-                job.ask.endpoint.dialect,
+                context.request.endpoint.dialect,
                 count::read_response(content_type, body)?,
             ),
             AnswerSummary::default(),
@@ -102,15 +103,16 @@ pub(super) fn answer(
 
 /// Our own count, where no upstream could be asked: rather too high, so that clients cut a
 /// conversation too early rather than too late.
-pub(super) async fn counted(job: &mut Job) -> Result<Bytes, ProxyError> {
-    let said = match job.said.take() {
-        Some(said) => said,
-        None => Said::read(&job.ask)?,
+pub(super) async fn estimate_tokens(context: &mut RequestContext) -> Result<Bytes, ProxyError> {
+    let parsed = match context.parsed.take() {
+        Some(parsed) => parsed,
+        None => ParsedRequest::parse(&context.request)?,
     };
-    let dialect = job.ask.endpoint.dialect;
+    let dialect = context.request.endpoint.dialect;
     // Long texts take a while, and the vocabulary is unpacked first.
     let counted = tokio::task::spawn_blocking(move || {
-        said.conversation()
+        parsed
+            .upstream_conversation()
             .map_or(0, |request| estimate::estimate_tokens(request, &tokenizer::count_tokens))
     });
     let tokens = counted.await.map_err(|_| {

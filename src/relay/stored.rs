@@ -24,40 +24,40 @@ use crate::{
 };
 
 const TTL: Duration = Duration::from_secs(24 * 3600);
-const BYTES: usize = 64 << 20;
-pub(super) const LARGEST: usize = 8 << 20;
+const MAX_BYTES: usize = 64 << 20;
+pub(super) const MAX_ENTRY_BYTES: usize = 8 << 20;
 
 /// The kept answers of all projects.
 #[derive(Default)]
-pub struct Stored(Mutex<Kept>);
+pub struct ResponseStore(Mutex<ResponseStoreState>);
 
 #[derive(Default)]
-struct Kept {
-    by_id: HashMap<Name, Entry>,
-    order: VecDeque<(Mono, Name)>,
+struct ResponseStoreState {
+    by_id: HashMap<ResponseKey, ResponseEntry>,
+    order: VecDeque<(Mono, ResponseKey)>,
     bytes: usize,
 }
 
 /// Project and response id.
-type Name = (Arc<str>, Box<str>);
+type ResponseKey = (Arc<str>, Box<str>);
 
-struct Entry {
+struct ResponseEntry {
     bytes: usize,
-    home: Home,
+    location: StoredAt,
 }
 
 /// Where a response lives.
 #[derive(Clone)]
-pub enum Home {
+pub enum StoredAt {
     /// With us: the conversation up to and with the answer, and the answer as it was told.
-    Here { conversation: Arc<ChatRequest>, asked: usize, body: Bytes },
+    Local { conversation: Arc<ChatRequest>, request_messages: usize, body: Bytes },
     /// With the provider, reachable with this key.
-    There { upstream: UpstreamId, key: Option<KeyId> },
+    Upstream { upstream: UpstreamId, key: Option<KeyId> },
 }
 
-impl Stored {
+impl ResponseStore {
     /// Keeps a translated answer, unless the request said `store: false`.
-    pub fn keep(
+    pub fn insert(
         &self,
         project: &Arc<str>,
         request: &ChatRequest,
@@ -82,17 +82,24 @@ impl Stored {
         conversation.messages.push(ChatMessage::new(Role::Assistant, response.blocks.clone()));
         let bytes = body.len() * 2
             + request.messages.iter().map(|message| message.blocks.len() * 256).sum::<usize>()
-            + said(&conversation);
-        self.put(
+            + estimate_bytes(&conversation);
+        self.insert_entry(
             project,
             id,
-            Entry { bytes, home: Home::Here { conversation: Arc::new(conversation), asked, body } },
+            ResponseEntry {
+                bytes,
+                location: StoredAt::Local {
+                    conversation: Arc::new(conversation),
+                    request_messages: asked,
+                    body,
+                },
+            },
             now,
         );
     }
 
     /// Remembers which upstream holds a response that was passed through.
-    pub fn learn(
+    pub fn record_upstream(
         &self,
         project: &Arc<str>,
         id: &str,
@@ -100,26 +107,26 @@ impl Stored {
         key: Option<KeyId>,
         now: Mono,
     ) {
-        self.put(
+        self.insert_entry(
             project,
             id.into(),
-            Entry { bytes: 200, home: Home::There { upstream, key } },
+            ResponseEntry { bytes: 200, location: StoredAt::Upstream { upstream, key } },
             now,
         );
     }
 
     /// Where a response lives.
     #[must_use]
-    pub fn find(&self, project: &Arc<str>, id: &str) -> Option<Home> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.by_id.get(&(Arc::clone(project), id.into())).map(|entry| entry.home.clone())
+    pub fn find(&self, project: &Arc<str>, id: &str) -> Option<StoredAt> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.by_id.get(&(Arc::clone(project), id.into())).map(|entry| entry.location.clone())
     }
 
     /// Forgets a response; whether it was known.
-    pub fn forget(&self, project: &Arc<str>, id: &str) -> bool {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = kept.by_id.remove(&(Arc::clone(project), id.into()));
-        kept.bytes -= entry.as_ref().map_or(0, |entry| entry.bytes);
+    pub fn remove(&self, project: &Arc<str>, id: &str) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = state.by_id.remove(&(Arc::clone(project), id.into()));
+        state.bytes -= entry.as_ref().map_or(0, |entry| entry.bytes);
         entry.is_some()
     }
 
@@ -129,37 +136,37 @@ impl Stored {
     ///
     /// The response is not known here.
     pub fn expand(&self, project: &Arc<str>, request: &mut ChatRequest) -> Result<(), ProxyError> {
-        let Some(id) = previous(request) else { return Ok(()) };
+        let Some(id) = previous_response_id(request) else { return Ok(()) };
         match self.find(project, &id) {
-            Some(Home::Here { conversation, .. }) => {
+            Some(StoredAt::Local { conversation, .. }) => {
                 request.messages.splice(0..0, conversation.messages.iter().cloned());
-                name_results(request);
+                fill_result_names(request);
                 request.extras.remove("previous_response_id");
                 Ok(())
             }
-            _ => Err(unknown(&id)),
+            _ => Err(unknown_response(&id)),
         }
     }
 
-    fn put(&self, project: &Arc<str>, id: Box<str>, entry: Entry, now: Mono) {
-        if entry.bytes > LARGEST {
+    fn insert_entry(&self, project: &Arc<str>, id: Box<str>, entry: ResponseEntry, now: Mono) {
+        if entry.bytes > MAX_ENTRY_BYTES {
             return;
         }
         let name = (Arc::clone(project), id);
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.bytes += entry.bytes;
-        if let Some(old) = kept.by_id.insert(name.clone(), entry) {
-            kept.bytes -= old.bytes;
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.bytes += entry.bytes;
+        if let Some(old) = state.by_id.insert(name.clone(), entry) {
+            state.bytes -= old.bytes;
         }
-        kept.order.push_back((now, name));
-        while let Some((at, _)) = kept.order.front() {
-            if kept.bytes <= BYTES && now.since(*at) < TTL {
+        state.order.push_back((now, name));
+        while let Some((at, _)) = state.order.front() {
+            if state.bytes <= MAX_BYTES && now.since(*at) < TTL {
                 break;
             }
-            if let Some((_, name)) = kept.order.pop_front()
-                && let Some(old) = kept.by_id.remove(&name)
+            if let Some((_, name)) = state.order.pop_front()
+                && let Some(old) = state.by_id.remove(&name)
             {
-                kept.bytes -= old.bytes;
+                state.bytes -= old.bytes;
             }
         }
     }
@@ -167,7 +174,7 @@ impl Stored {
 
 /// Results of calls that stood in the earlier part learn their tools' names, which some dialects
 /// have to tell.
-fn name_results(request: &mut ChatRequest) {
+fn fill_result_names(request: &mut ChatRequest) {
     let mut names: HashMap<String, (String, CallKind)> = HashMap::new();
     for block in request.messages.iter_mut().flat_map(|message| &mut message.blocks) {
         match &mut block.kind {
@@ -186,14 +193,14 @@ fn name_results(request: &mut ChatRequest) {
 
 /// The response that a request goes on from.
 #[must_use]
-pub fn previous(request: &ChatRequest) -> Option<String> {
+pub fn previous_response_id(request: &ChatRequest) -> Option<String> {
     let id = request.extras.get(Dialect::Responses, "previous_response_id")?;
     id.json().str().map(std::borrow::Cow::into_owned)
 }
 
 /// The refusal of a response id that nobody knows.
 #[must_use]
-pub fn unknown(id: &str) -> ProxyError {
+pub fn unknown_response(id: &str) -> ProxyError {
     let id = clean::clean(id);
     let id = clean::truncate_end(&id, 80);
     let message = format!(
@@ -204,7 +211,7 @@ pub fn unknown(id: &str) -> ProxyError {
         .param("previous_response_id")
 }
 
-fn said(conversation: &ChatRequest) -> usize {
+fn estimate_bytes(conversation: &ChatRequest) -> usize {
     let blocks = conversation.messages.iter().flat_map(|message| &message.blocks);
     blocks
         .map(|block| match &block.kind {

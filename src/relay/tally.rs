@@ -6,12 +6,12 @@ use std::{sync::Arc, time::Duration};
 use http::HeaderMap;
 
 use super::{
-    account::{Account, Running, Went},
+    account::{AttemptOutcome, RequestBilling, SuspendedAttempt},
     admission::Admission,
-    ask::{Ask, nothing},
-    budgets::Reservation,
+    ask::{ProxyRequest, empty_str},
+    budgets::BudgetHold,
     engine::Engine,
-    guardian::{self, Watched},
+    guardian::{self, PendingPrefix},
 };
 use crate::{
     base::{
@@ -33,70 +33,70 @@ use crate::{
 };
 
 /// Sampled progress is told at most this often.
-const PROGRESS: Duration = Duration::from_millis(250);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What the account holds of one attempt that is under way.
-struct Run {
+struct AttemptRecorder {
     number: u32,
     upstream: Arc<str>,
     key: Arc<str>,
     fingerprint: Arc<str>,
     model: Arc<str>,
-    began: Mono,
-    bill: Running,
+    started_at: Mono,
+    billing: SuspendedAttempt,
 }
 
 /// One request's account.
-pub struct Tally {
+pub struct RequestRecorder {
     engine: Arc<Engine>,
     pub id: RequestId,
     at: UnixMillis,
     received: Mono,
     project: Arc<str>,
-    asked: Arc<str>,
+    requested_model: Arc<str>,
     attempts: u32,
     /// Of the attempt that the fields below are about.
-    number: u32,
+    attempt_number: u32,
     /// Another attempt that is under way beside it.
-    other: Option<Box<Run>>,
+    suspended: Option<Box<AttemptRecorder>>,
     upstream: Arc<str>,
     key: Arc<str>,
     fingerprint: Arc<str>,
     pub model: Arc<str>,
-    attempt_began: Mono,
+    attempt_started_at: Mono,
     status: Option<u16>,
     ttft: Option<Duration>,
     answer_bytes: u64,
     events: u64,
     /// Bytes and events of attempts that broke off, and were gone on from.
-    before: (u64, u64),
-    progressed: Mono,
-    account: Account,
+    interrupted_totals: (u64, u64),
+    last_progress_at: Mono,
+    billing: RequestBilling,
     /// Its headers are kept.
-    heads: bool,
+    records_headers: bool,
     ended: bool,
     /// What stood at the beginning of the request, where its provider's cache is watched.
-    pub(super) watched: Option<Box<Watched>>,
+    pub(super) pending_prefix: Option<Box<PendingPrefix>>,
     /// What it holds of its project's limits, where those are set.
     pub(super) admission: Option<Box<Admission>>,
 }
 
-impl Tally {
+impl RequestRecorder {
     /// Opens the account.
     #[must_use]
-    pub fn open(engine: &Arc<Engine>, ask: &Ask) -> Self {
+    pub fn open(engine: &Arc<Engine>, request: &ProxyRequest) -> Self {
         let record = RequestRecord {
             cache_miss: None,
-            id: ask.id,
-            at: ask.at,
-            project: Arc::clone(&ask.caller.project.name),
-            client: Arc::clone(&ask.caller.program),
-            dialect: ask.endpoint.dialect,
-            op: ask.endpoint.op,
-            requested_model: Arc::clone(&ask.asked),
-            stream: ask.stream,
-            session: ask.session.clone(),
-            request_bytes: ask.body.len() as u64,
+            id: request.id,
+            at: request.at,
+            project: Arc::clone(&request.caller.project.name),
+            client: Arc::clone(&request.caller.program),
+            dialect: request.endpoint.dialect,
+            op: request.endpoint.op,
+            requested_model: Arc::clone(&request.requested_model),
+            stream: request.stream,
+            session: request.session.clone(),
+            request_bytes: request.body.len() as u64,
             state: RequestState::Waiting,
             attempts: Vec::with_capacity(1),
             reason: None,
@@ -110,47 +110,49 @@ impl Tally {
             events: 0,
             error: None,
         };
-        let heads = engine.heads.asked(ask.id, &ask.headers, ask.received);
-        engine.bus.publish(ask.at, EventKind::Accepted { request: Box::new(record) });
-        let mut tally = Self::of(engine, ask, Account::open(engine, ask));
-        (tally.heads, tally.ended) = (heads, false);
-        tally
+        let records_headers =
+            engine.recent_headers.record_request(request.id, &request.headers, request.received);
+        engine.bus.publish(request.at, EventKind::Accepted { request: Box::new(record) });
+        let mut recorder =
+            Self::with_billing(engine, request, RequestBilling::open(engine, request));
+        (recorder.records_headers, recorder.ended) = (records_headers, false);
+        recorder
     }
 
     /// An account that tells nobody anything: of an attempt whose request has its own.
     #[must_use]
-    pub(super) fn mute(engine: &Arc<Engine>, ask: &Ask) -> Self {
-        Self::of(engine, ask, Account::mute(ask))
+    pub(super) fn detached(engine: &Arc<Engine>, request: &ProxyRequest) -> Self {
+        Self::with_billing(engine, request, RequestBilling::detached(request))
     }
 
     /// Nothing has happened yet, and nobody is to be told.
-    fn of(engine: &Arc<Engine>, ask: &Ask, account: Account) -> Self {
-        let none = nothing();
+    fn with_billing(engine: &Arc<Engine>, request: &ProxyRequest, billing: RequestBilling) -> Self {
+        let none = empty_str();
         Self {
             engine: Arc::clone(engine),
-            id: ask.id,
-            at: ask.at,
-            received: ask.received,
-            project: Arc::clone(&ask.caller.project.name),
-            asked: Arc::clone(&ask.asked),
+            id: request.id,
+            at: request.at,
+            received: request.received,
+            project: Arc::clone(&request.caller.project.name),
+            requested_model: Arc::clone(&request.requested_model),
             attempts: 0,
-            number: 0,
-            other: None,
+            attempt_number: 0,
+            suspended: None,
             upstream: Arc::clone(&none),
             key: Arc::clone(&none),
             fingerprint: Arc::clone(&none),
             model: none,
-            attempt_began: ask.received,
+            attempt_started_at: request.received,
             status: None,
             ttft: None,
             answer_bytes: 0,
             events: 0,
-            before: (0, 0),
-            progressed: ask.received,
-            heads: false,
-            account,
+            interrupted_totals: (0, 0),
+            last_progress_at: request.received,
+            records_headers: false,
+            billing,
             ended: true,
-            watched: None,
+            pending_prefix: None,
             admission: None,
         }
     }
@@ -178,58 +180,66 @@ impl Tally {
         u32::try_from(now.since(self.received).as_millis()).unwrap_or(u32::MAX)
     }
 
-    pub(super) fn queued(&self, reason: String) {
+    pub(super) fn publish_queued(&self, reason: String) {
         self.engine
             .bus
             .publish(self.now().0, EventKind::Queued { id: self.id, reason: reason.into() });
     }
 
     /// What the next attempt holds of budgets.
-    pub(super) fn reserve(&mut self, reservation: Reservation) {
-        self.account.reservation = Some(reservation);
+    pub(super) fn set_budget_hold(&mut self, reservation: BudgetHold) {
+        self.billing.budget_hold = Some(reservation);
     }
 
     /// `bound`: its conversation was served there before.
     pub(super) fn attempt_started(&mut self, candidate: &Candidate, bound: bool, reason: Arc<str>) {
-        self.started(candidate, (AttemptRole::Primary, bound), reason);
+        self.start_attempt(candidate, (AttemptRole::Primary, bound), reason);
     }
 
     /// An attempt starts beside the one under way.
     pub(super) fn hedge_started(&mut self, candidate: &Candidate, reason: Arc<str>) {
-        self.other = Some(Box::new(self.set_aside()));
-        self.started(candidate, (AttemptRole::Hedge, false), reason);
+        self.suspended = Some(Box::new(self.suspend_attempt()));
+        self.start_attempt(candidate, (AttemptRole::Hedge, false), reason);
     }
 
     /// Of the two attempts under way, speaks of the other from here on.
-    pub(super) fn turn(&mut self) {
-        if let Some(other) = self.other.take() {
-            let this = self.set_aside();
-            self.take_up(*other);
-            self.other = Some(Box::new(this));
+    pub(super) fn switch_attempt(&mut self) {
+        if let Some(other) = self.suspended.take() {
+            let this = self.suspend_attempt();
+            self.resume_attempt(*other);
+            self.suspended = Some(Box::new(this));
         }
     }
 
-    fn set_aside(&mut self) -> Run {
-        Run {
-            number: self.number,
+    fn suspend_attempt(&mut self) -> AttemptRecorder {
+        AttemptRecorder {
+            number: self.attempt_number,
             upstream: Arc::clone(&self.upstream),
             key: Arc::clone(&self.key),
             fingerprint: Arc::clone(&self.fingerprint),
             model: Arc::clone(&self.model),
-            began: self.attempt_began,
-            bill: self.account.set_aside(),
+            started_at: self.attempt_started_at,
+            billing: self.billing.suspend_attempt(),
         }
     }
 
-    fn take_up(&mut self, run: Run) {
-        let Run { number, upstream, key, fingerprint, model, began, bill } = run;
-        (self.number, self.attempt_began) = (number, began);
+    fn resume_attempt(&mut self, run: AttemptRecorder) {
+        let AttemptRecorder {
+            number,
+            upstream,
+            key,
+            fingerprint,
+            model,
+            started_at: began,
+            billing: bill,
+        } = run;
+        (self.attempt_number, self.attempt_started_at) = (number, began);
         (self.upstream, self.key, self.fingerprint, self.model) =
             (upstream, key, fingerprint, model);
-        self.account.take_up(bill);
+        self.billing.resume_attempt(bill);
     }
 
-    fn started(
+    fn start_attempt(
         &mut self,
         candidate: &Candidate,
         (task, bound): (AttemptRole, bool),
@@ -237,9 +247,9 @@ impl Tally {
     ) {
         let (at, now) = self.now();
         self.attempts += 1;
-        self.number = self.attempts;
-        self.attempt_began = now;
-        self.account.attempt(&candidate.target, at);
+        self.attempt_number = self.attempts;
+        self.attempt_started_at = now;
+        self.billing.start_attempt(&candidate.target, at);
         self.upstream = Arc::clone(&candidate.target.upstream.name);
         let label = candidate.key_name.split_once('/').map_or("", |(_, label)| label);
         if *self.key != *label {
@@ -248,7 +258,7 @@ impl Tally {
         self.fingerprint = self.engine.keys.summary(candidate.key).fingerprint;
         self.model = Arc::clone(&candidate.target.model);
         let attempt = AttemptRecord {
-            number: self.number,
+            number: self.attempt_number,
             role: task,
             has_affinity: bound,
             upstream: Arc::clone(&self.upstream),
@@ -269,30 +279,35 @@ impl Tally {
         );
     }
 
-    pub(super) fn attempt_lost(&mut self, status: Option<u16>, outcome: &str, maybe_billed: bool) {
+    pub(super) fn attempt_failed(
+        &mut self,
+        status: Option<u16>,
+        outcome: &str,
+        maybe_billed: bool,
+    ) {
         let (at, now) = self.now();
         let ended_ms = self.since_start(now);
-        let outcome = self.engine.words(outcome).into();
-        self.account.lost(&self.engine, self.number, maybe_billed);
+        let outcome = self.engine.sanitize(outcome).into();
+        self.billing.attempt_failed(&self.engine, self.attempt_number, maybe_billed);
         self.engine.bus.publish(
             at,
             EventKind::AttemptEnded {
                 id: self.id,
-                number: self.number,
+                number: self.attempt_number,
                 ended_ms,
                 status,
                 outcome,
                 maybe_billed,
             },
         );
-        if let Some(other) = self.other.take() {
-            self.take_up(*other);
+        if let Some(other) = self.suspended.take() {
+            self.resume_attempt(*other);
         }
     }
 
     /// The attempt broke off after content, and another is to go on from there; what it used up to
     /// then.
-    pub(super) fn broke_off(
+    pub(super) fn attempt_interrupted(
         &mut self,
         status: Option<u16>,
         outcome: &str,
@@ -300,25 +315,28 @@ impl Tally {
     ) -> Option<Usage> {
         let (at, now) = self.now();
         let ended_ms = self.since_start(now);
-        let (answer_bytes, events) =
-            (self.answer_bytes - self.before.0, self.events - self.before.1);
-        let went = Went {
+        let (answer_bytes, events) = (
+            self.answer_bytes - self.interrupted_totals.0,
+            self.events - self.interrupted_totals.1,
+        );
+        let attempt_outcome = AttemptOutcome {
             state: RequestState::Failed,
             summary: Some(summary),
-            content: true,
+            has_content: true,
             answer_bytes,
-            events,
+            content_events: events,
         };
-        let usage = self.account.broke(&self.engine, self.number, went);
-        self.before = (self.answer_bytes, self.events);
+        let usage =
+            self.billing.attempt_interrupted(&self.engine, self.attempt_number, attempt_outcome);
+        self.interrupted_totals = (self.answer_bytes, self.events);
         // What goes on from here is another prompt, asked elsewhere.
-        self.watched = None;
-        let outcome = self.engine.words(outcome).into();
+        self.pending_prefix = None;
+        let outcome = self.engine.sanitize(outcome).into();
         self.engine.bus.publish(
             at,
             EventKind::AttemptEnded {
                 id: self.id,
-                number: self.number,
+                number: self.attempt_number,
                 ended_ms,
                 status,
                 outcome,
@@ -329,11 +347,11 @@ impl Tally {
     }
 
     pub(super) fn rescue_started(&mut self, candidate: &Candidate, reason: Arc<str>) {
-        self.started(candidate, (AttemptRole::Rescue, false), reason);
+        self.start_attempt(candidate, (AttemptRole::Rescue, false), reason);
     }
 
     /// The first content leaves.
-    pub(super) fn first_content(&mut self, status: u16) {
+    pub(super) fn record_first_content(&mut self, status: u16) {
         let (at, now) = self.now();
         let ttft_ms = self.since_start(now);
         self.ttft.get_or_insert(now.since(self.received));
@@ -342,7 +360,7 @@ impl Tally {
             at,
             EventKind::FirstContent {
                 id: self.id,
-                number: self.number,
+                number: self.attempt_number,
                 ttft_ms,
                 head_ms: ttft_ms,
                 status,
@@ -352,13 +370,13 @@ impl Tally {
 
     /// Time from the start of the winning attempt to now.
     pub(super) fn attempt_age(&self) -> Duration {
-        self.engine.clock.mono().since(self.attempt_began)
+        self.engine.clock.mono().since(self.attempt_started_at)
     }
 
     /// The head of the answer is made.
-    pub(super) fn answered(&self, headers: &HeaderMap) {
-        if self.heads {
-            self.engine.heads.answered(self.id, headers);
+    pub(super) fn record_headers(&self, headers: &HeaderMap) {
+        if self.records_headers {
+            self.engine.recent_headers.record_response(self.id, headers);
         }
     }
 
@@ -367,23 +385,23 @@ impl Tally {
     }
 
     /// Counts what went to the client; told to viewers now and then.
-    pub(super) fn sent(&mut self, bytes: &[u8], events: u64) {
-        if self.engine.peeks.any() {
-            self.engine.peeks.sent(
+    pub(super) fn record_bytes(&mut self, bytes: &[u8], events: u64) {
+        if self.engine.live_taps.is_active() {
+            self.engine.live_taps.push(
                 self.id,
                 bytes,
                 self.answer_bytes,
-                self.account.so_far(),
+                self.billing.captured_so_far(),
                 self.engine.clock.mono(),
             );
         }
         self.answer_bytes += bytes.len() as u64;
-        self.account.answer(bytes);
+        self.billing.capture_response(bytes);
         self.events = events;
         if self.engine.bus.has_viewers() {
             let (at, now) = self.now();
-            if now.since(self.progressed) >= PROGRESS {
-                self.progressed = now;
+            if now.since(self.last_progress_at) >= PROGRESS_INTERVAL {
+                self.last_progress_at = now;
                 self.engine.bus.publish(
                     at,
                     EventKind::Progress {
@@ -398,21 +416,21 @@ impl Tally {
 
     /// What we told the client ourselves, in place of an answer or at its end: kept, and not
     /// counted as an answer's.
-    pub(super) fn told(&mut self, bytes: &[u8]) {
-        self.account.answer(bytes);
+    pub(super) fn record_local_bytes(&mut self, bytes: &[u8]) {
+        self.billing.capture_response(bytes);
         self.answer_bytes += bytes.len() as u64;
-        self.before.0 += bytes.len() as u64;
+        self.interrupted_totals.0 += bytes.len() as u64;
     }
 
     /// The provider's cache did not hold what it should have.
-    fn cache_lost(&self, at: UnixMillis, lost: CacheMissRecord) {
-        let text = lost.text();
-        if lost.is_benign {
+    fn publish_cache_miss(&self, at: UnixMillis, miss: CacheMissRecord) {
+        let text = miss.text();
+        if miss.is_benign {
             tracing::info!(request = %self.id, project = %self.project, "{text}");
         } else {
             tracing::warn!(request = %self.id, project = %self.project, "{text}");
         }
-        self.engine.bus.publish(at, EventKind::CacheMissed { id: self.id, lost: Box::new(lost) });
+        self.engine.bus.publish(at, EventKind::CacheMissed { id: self.id, lost: Box::new(miss) });
     }
 
     /// `upstream/label` of the newest attempt.
@@ -425,7 +443,7 @@ impl Tally {
     }
 
     /// Closes the account; later calls do nothing.
-    pub(super) fn end(
+    pub(super) fn finish(
         &mut self,
         state: RequestState,
         summary: Option<&AnswerSummary>,
@@ -436,33 +454,33 @@ impl Tally {
         }
         let (at, now) = self.now();
         let duration_ms = self.since_start(now);
-        let went = Went {
+        let attempt_outcome = AttemptOutcome {
             state,
             summary,
-            content: self.ttft.is_some(),
-            answer_bytes: self.answer_bytes - self.before.0,
-            events: self.events - self.before.1,
+            has_content: self.ttft.is_some(),
+            answer_bytes: self.answer_bytes - self.interrupted_totals.0,
+            content_events: self.events - self.interrupted_totals.1,
         };
-        if let Some(other) = self.other.take() {
+        if let Some(other) = self.suspended.take() {
             // Both were under way; of the one that is set aside no more is known than that.
-            let this = self.set_aside();
-            self.take_up(*other);
-            self.account.lost(&self.engine, self.number, true);
-            self.take_up(this);
+            let this = self.suspend_attempt();
+            self.resume_attempt(*other);
+            self.billing.attempt_failed(&self.engine, self.attempt_number, true);
+            self.resume_attempt(this);
         }
-        let (usage, cost) = self.account.settle(&self.engine, self.number, went);
+        let (usage, cost) = self.billing.settle(&self.engine, self.attempt_number, attempt_outcome);
         if let Some(admission) = &mut self.admission {
             admission.settle(state != RequestState::Failed || self.ttft.is_some(), usage);
         }
         let finish =
             summary.and_then(|s| s.finish_reason.as_deref()).map(|f| Arc::from(clean::clean(f)));
-        let error: Option<Arc<str>> = error.map(|e| self.engine.words(e).into());
+        let error: Option<Arc<str>> = error.map(|e| self.engine.sanitize(e).into());
         if tracing::enabled!(tracing::Level::INFO) {
             let tokens = usage.map(|u| (u.input_total(), u.output_total()));
             tracing::info!(
                 request = %self.id,
                 project = %self.project,
-                model = %clean::clean(&self.asked),
+                model = %clean::clean(&self.requested_model),
                 upstream = %self.upstream,
                 key = %self.key,
                 fingerprint = %self.fingerprint,
@@ -478,15 +496,15 @@ impl Tally {
             );
         }
         if let Some(usage) =
-            summary.and_then(|summary| summary.usage).filter(|_| self.account.generates())
+            summary.and_then(|summary| summary.usage).filter(|_| self.billing.generates_tokens())
         {
-            self.engine.watch.see(&usage);
-            if let Some(lost) = self
-                .watched
+            self.engine.cache_monitor.activate_if_cached(&usage);
+            if let Some(miss) = self
+                .pending_prefix
                 .take()
-                .and_then(|watched| guardian::heard(&self.engine, *watched, &usage))
+                .and_then(|watched| guardian::compare_usage(&self.engine, *watched, &usage))
             {
-                self.cache_lost(at, lost);
+                self.publish_cache_miss(at, miss);
             }
         }
         let ended = EventKind::Ended {
@@ -502,73 +520,74 @@ impl Tally {
             error,
         };
         let record = self.engine.bus.publish_end(at, ended, self.id);
-        self.account.hand_over(&self.engine, record);
-        self.engine.halts.leave(self.id);
-        self.engine.peeks.leave(self.id);
+        self.billing.submit_to_ledger(&self.engine, record);
+        self.engine.cancellations.unregister(self.id);
+        self.engine.live_taps.remove(self.id);
     }
 }
 
-impl Drop for Tally {
+impl Drop for RequestRecorder {
     fn drop(&mut self) {
-        self.end(RequestState::ClientGone, None, None);
+        self.finish(RequestState::ClientGone, None, None);
     }
 }
 
 /// Gives an attempt's verdict to the board exactly once; dropped without one, the attempt counts as
 /// abandoned.
-pub struct Guard {
+pub struct AttemptGuard {
     engine: Arc<Engine>,
     ticket: Option<AttemptTicket>,
 }
 
-impl Guard {
+impl AttemptGuard {
     pub(super) fn new(engine: &Arc<Engine>, ticket: AttemptTicket) -> Self {
         Self { engine: Arc::clone(engine), ticket: Some(ticket) }
     }
 
     /// A verdict that is not the last: head or first content came.
-    pub(super) fn note(&self, end: AttemptEnd<'_>) {
+    pub(super) fn record(&self, end: AttemptEnd<'_>) {
         if let Some(ticket) = &self.ticket {
-            self.engine.record(ticket, end);
+            self.engine.record_attempt_end(ticket, end);
         }
     }
 
     /// An answer's head told what is left of the provider's limits.
-    pub(super) fn hear(&self, said: &RateLimits) {
-        if let Some(ticket) = self.ticket.as_ref().filter(|_| !said.is_empty()) {
-            self.engine.board.record_rate_limits(ticket, said, self.engine.clock.mono());
+    pub(super) fn record_rate_limits(&self, limits: &RateLimits) {
+        if let Some(ticket) = self.ticket.as_ref().filter(|_| !limits.is_empty()) {
+            self.engine.router.record_rate_limits(ticket, limits, self.engine.clock.mono());
         }
     }
 
     /// The last verdict.
-    pub(super) fn close(&mut self, end: AttemptEnd<'_>) {
+    pub(super) fn finish(&mut self, end: AttemptEnd<'_>) {
         if let Some(ticket) = self.ticket.take() {
-            self.engine.record(&ticket, end);
+            self.engine.record_attempt_end(&ticket, end);
         }
     }
 }
 
-impl Drop for Guard {
+impl Drop for AttemptGuard {
     fn drop(&mut self) {
-        self.close(AttemptEnd::Abandoned);
+        self.finish(AttemptEnd::Abandoned);
     }
 }
 
 impl Engine {
     /// Records a verdict and tells everybody what it changed.
-    pub(super) fn record(&self, ticket: &AttemptTicket, end: AttemptEnd<'_>) {
-        let before = self.board.revision();
-        let changes = self.board.record(ticket, end, self.clock.mono());
-        self.tell_changes(changes);
-        if self.board.revision() != before {
-            self.touch();
+    pub(super) fn record_attempt_end(&self, ticket: &AttemptTicket, end: AttemptEnd<'_>) {
+        let before = self.router.revision();
+        let changes = self.router.record(ticket, end, self.clock.mono());
+        self.publish_health_changes(changes);
+        if self.router.revision() != before {
+            self.notify_waiters();
         }
     }
 
     /// Makes events and log lines of health changes.
-    pub fn tell_changes(&self, changes: Vec<HealthChange>) {
+    pub fn publish_health_changes(&self, changes: Vec<HealthChange>) {
         for change in changes {
-            let text: Arc<str> = self.words(&format!("{} {}", change.subject, change.text)).into();
+            let text: Arc<str> =
+                self.sanitize(&format!("{} {}", change.subject, change.text)).into();
             match change.level {
                 Severity::Info => tracing::info!("{text}"),
                 Severity::Warn | Severity::Error => tracing::warn!("{text}"),

@@ -12,7 +12,7 @@ use crate::{
 
 /// Name and data of each event; `None` where the body is no event stream of this framing.
 #[must_use]
-pub fn events(body: &[u8], framing: Framing) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+pub fn collect_events(body: &[u8], framing: Framing) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     if framing != Framing::Sse {
         return None;
     }
@@ -54,25 +54,26 @@ mod tests {
 
     #[test]
     fn names_and_data_of_all_events_are_told() {
-        let events =
-            events(b": hi\n\nevent: a\ndata: 1\n\ndata: 2", Framing::Sse).expect("an event stream");
+        let events = collect_events(b": hi\n\nevent: a\ndata: 1\n\ndata: 2", Framing::Sse)
+            .expect("an event stream");
         assert_eq!(events, [(b"a".to_vec(), b"1".to_vec()), (Vec::new(), b"2".to_vec())]);
     }
 
     #[test]
     fn an_error_without_a_frame_is_an_event() {
         let events =
-            events(b"data: 1\n\n{\"error\": {}}\n", Framing::Sse).expect("an event stream");
+            collect_events(b"data: 1\n\n{\"error\": {}}\n", Framing::Sse).expect("an event stream");
         assert_eq!(events[1], (b"error".to_vec(), b"{\"error\": {}}\n".to_vec()));
         assert_eq!(
-            super::events(b"data: 1\n\n{\"error\"\n", Framing::Sse).map(|events| events.len()),
+            super::collect_events(b"data: 1\n\n{\"error\"\n", Framing::Sse)
+                .map(|events| events.len()),
             Some(1)
         );
     }
 
     #[test]
     fn a_character_that_came_in_halves_is_whole() {
-        let events = events(b"data: \"\\ud83c\"\n\ndata: \"\\udf89\"\n\n", Framing::Sse)
+        let events = collect_events(b"data: \"\\ud83c\"\n\ndata: \"\\udf89\"\n\n", Framing::Sse)
             .expect("an event stream");
         assert_eq!(
             events.iter().map(|(_, data)| &data[..]).collect::<Vec<_>>(),

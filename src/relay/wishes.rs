@@ -16,16 +16,16 @@ use crate::{
 };
 
 /// Names in any of the lists.
-const MOST: usize = 32;
+const MAX_NAMES: usize = 32;
 /// Between the tiers of a model and those of the next in `models`; priorities of the config are
 /// below it.
-const STEP: u32 = 10_000_000;
+const MODEL_STRIDE: u32 = 10_000_000;
 /// Upstreams beside those in `order` come after it.
-const AFTER: u32 = 1_000;
+const UNLISTED_OFFSET: u32 = 1_000;
 
 /// What a request wishes.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Wishes {
+pub struct RoutingPreferences {
     order: Vec<String>,
     only: Vec<String>,
     ignore: Vec<String>,
@@ -34,9 +34,9 @@ pub struct Wishes {
     /// Dollars per million tokens: of input, of output.
     max_price: Option<[Option<f64>; 2]>,
     /// Only who takes everything that is in the request.
-    pub all_parameters: bool,
+    pub require_parameters: bool,
     /// Asked for where the first name cannot be had.
-    pub models: Vec<String>,
+    pub fallback_models: Vec<String>,
 }
 
 /// Takes the wishes out of a body. `known` tells upstreams of ours: a `provider` object that names
@@ -45,70 +45,75 @@ pub struct Wishes {
 /// # Errors
 ///
 /// 400, where a wish cannot be understood.
-pub(super) fn take(
+pub(super) fn extract(
     body: &[u8],
     known: &dyn Fn(&str) -> bool,
-) -> Result<Option<(Wishes, Bytes)>, ProxyError> {
+) -> Result<Option<(RoutingPreferences, Bytes)>, ProxyError> {
     let Ok(root) = json::parse(body) else { return Ok(None) };
-    let mut wishes = Wishes::default();
+    let mut preferences = RoutingPreferences::default();
     let provider = root.get("provider").filter(|value| value.is_object());
     if let Some(provider) = provider
-        && !read(provider, known, &mut wishes)?
+        && !read_provider(provider, known, &mut preferences)?
     {
         return Ok(None);
     }
     let models = root.get("models").filter(|value| value.is_array());
     if let Some(models) = models {
-        wishes.models = names(models, "models")?;
+        preferences.fallback_models = read_names(models, "models")?;
     }
     if provider.is_none() && models.is_none() {
         return Ok(None);
     }
-    let goes =
+    let is_extracted =
         |key: &str| key == "provider" && provider.is_some() || key == "models" && models.is_some();
     let mut rest = String::with_capacity(body.len());
-    for (key, value) in root.members().filter(|(key, _)| !goes(key)) {
+    for (key, value) in root.members().filter(|(key, _)| !is_extracted(key)) {
         rest.push(if rest.is_empty() { '{' } else { ',' });
         rest.extend(["\"", key, "\":", value.text()]);
     }
     rest.push_str(if rest.is_empty() { "{}" } else { "}" });
-    Ok(Some((wishes, rest.into())))
+    Ok(Some((preferences, rest.into())))
 }
 
 /// Whether the object is for us; then what it says.
-fn read(
+fn read_provider(
     provider: JsonRef<'_>,
     known: &dyn Fn(&str) -> bool,
-    wishes: &mut Wishes,
+    preferences: &mut RoutingPreferences,
 ) -> Result<bool, ProxyError> {
     let list = |name: &str| {
-        provider.get(name).map_or(Ok(Vec::new()), |value| names(value, &format!("provider.{name}")))
+        provider
+            .get(name)
+            .map_or(Ok(Vec::new()), |value| read_names(value, &format!("provider.{name}")))
     };
-    (wishes.order, wishes.only, wishes.ignore) = (list("order")?, list("only")?, list("ignore")?);
-    let mut named = wishes.order.iter().chain(&wishes.only).chain(&wishes.ignore).peekable();
+    (preferences.order, preferences.only, preferences.ignore) =
+        (list("order")?, list("only")?, list("ignore")?);
+    let mut named =
+        preferences.order.iter().chain(&preferences.only).chain(&preferences.ignore).peekable();
     if named.peek().is_some() && !named.any(|name| known(name)) {
-        *wishes = Wishes::default();
+        *preferences = RoutingPreferences::default();
         return Ok(false);
     }
     let flag = |name: &str| match provider.get(name) {
         None => Ok(None),
-        Some(value) => {
-            value.bool().map(Some).ok_or_else(|| bad(&format!("provider.{name}"), "true or false"))
-        }
+        Some(value) => value
+            .bool()
+            .map(Some)
+            .ok_or_else(|| invalid_field(&format!("provider.{name}"), "true or false")),
     };
-    wishes.no_fallbacks = flag("allow_fallbacks")? == Some(false);
-    wishes.all_parameters = flag("require_parameters")? == Some(true);
+    preferences.no_fallbacks = flag("allow_fallbacks")? == Some(false);
+    preferences.require_parameters = flag("require_parameters")? == Some(true);
     if let Some(sort) = provider.get("sort") {
         let by = sort.get("by").unwrap_or(sort).str();
-        wishes.sort = Some(match by.as_deref() {
+        preferences.sort = Some(match by.as_deref() {
             Some("price") => Strategy::LeastCost,
             Some("latency") => Strategy::LeastLatency,
             Some("throughput") => Strategy::Adaptive(AdaptiveMix::LatencyFirst),
-            _ => return Err(bad("provider.sort", "price, latency or throughput")),
+            _ => return Err(invalid_field("provider.sort", "price, latency or throughput")),
         });
     }
     if let Some(price) = provider.get("max_price") {
-        let part = |name: &str| match price.get(name) {
+        let parse_price = |name: &str| match price.get(name) {
             None => Ok(None),
             Some(value) => {
                 let number = value
@@ -117,36 +122,37 @@ fn read(
                     .parse::<f64>()
                     .ok()
                     .filter(|number| number.is_finite() && *number >= 0.0);
-                number
-                    .map(Some)
-                    .ok_or_else(|| bad("provider.max_price", "dollars per million tokens"))
+                number.map(Some).ok_or_else(|| {
+                    invalid_field("provider.max_price", "dollars per million tokens")
+                })
             }
         };
-        wishes.max_price = Some([part("prompt")?, part("completion")?]);
+        preferences.max_price = Some([parse_price("prompt")?, parse_price("completion")?]);
     }
     Ok(true)
 }
 
-fn names(value: JsonRef<'_>, field: &str) -> Result<Vec<String>, ProxyError> {
-    let wrong = || bad(field, "a list of names");
-    if !value.is_array() || value.items().count() > MOST {
+fn read_names(value: JsonRef<'_>, field: &str) -> Result<Vec<String>, ProxyError> {
+    let wrong = || invalid_field(field, "a list of names");
+    if !value.is_array() || value.items().count() > MAX_NAMES {
         return Err(wrong());
     }
-    let fine = |name: &str| !name.is_empty() && name.len() <= 256 && *clean::clean(name) == *name;
+    let is_valid =
+        |name: &str| !name.is_empty() && name.len() <= 256 && *clean::clean(name) == *name;
     value
         .items()
         .map(|item| {
-            item.str().filter(|name| fine(name)).map(|name| name.into_owned()).ok_or_else(wrong)
+            item.str().filter(|name| is_valid(name)).map(|name| name.into_owned()).ok_or_else(wrong)
         })
         .collect()
 }
 
-fn bad(field: &str, wants: &str) -> ProxyError {
+fn invalid_field(field: &str, wants: &str) -> ProxyError {
     ProxyError::new(ProxyErrorKind::BadRequest, format!("`{field}`: expected {wants}"))
         .param(field.split('.').next().unwrap_or(field).to_owned())
 }
 
-impl Wishes {
+impl RoutingPreferences {
     /// The strategy that is wished for.
     #[must_use]
     pub fn strategy(&self) -> Option<Strategy> {
@@ -170,18 +176,18 @@ impl Wishes {
                 && (!self.no_fallbacks
                     || self.order.is_empty()
                     || listed(&self.order, target).is_some())
-                && self.affordable(price(target))
+                && self.is_affordable(price(target))
         });
-        let step = STEP.saturating_mul(u32::try_from(nth).unwrap_or(u32::MAX));
+        let step = MODEL_STRIDE.saturating_mul(u32::try_from(nth).unwrap_or(u32::MAX));
         for target in targets {
-            let place = match listed(&self.order, target) {
-                Some(place) => u32::try_from(place).unwrap_or(AFTER),
+            let position = match listed(&self.order, target) {
+                Some(position) => u32::try_from(position).unwrap_or(UNLISTED_OFFSET),
                 // Sorted means over all of them.
-                None if self.sort.is_some() => AFTER,
+                None if self.sort.is_some() => UNLISTED_OFFSET,
                 None if self.order.is_empty() => target.priority,
-                None => target.priority.saturating_add(AFTER),
+                None => target.priority.saturating_add(UNLISTED_OFFSET),
             };
-            let priority = place.saturating_add(step);
+            let priority = position.saturating_add(step);
             if target.priority != priority {
                 Arc::make_mut(target).priority = priority;
             }
@@ -189,12 +195,12 @@ impl Wishes {
     }
 
     /// Who has no known price is not known to be cheap enough.
-    fn affordable(&self, price: Option<TokenPrice>) -> bool {
+    fn is_affordable(&self, price: Option<TokenPrice>) -> bool {
         let Some([input, output]) = self.max_price else { return true };
         // A dollar a million is a thousand billionths each.
         price.is_some_and(|price| {
-            input.is_none_or(|most| price.input <= most * 1_000.0)
-                && output.is_none_or(|most| price.output <= most * 1_000.0)
+            input.is_none_or(|max| price.input <= max * 1_000.0)
+                && output.is_none_or(|max| price.output <= max * 1_000.0)
         })
     }
 }
@@ -209,8 +215,8 @@ mod tests {
         ["one", "two"].contains(&name)
     }
 
-    fn taken(body: &str) -> Option<(Wishes, String)> {
-        take(body.as_bytes(), &known)
+    fn taken(body: &str) -> Option<(RoutingPreferences, String)> {
+        extract(body.as_bytes(), &known)
             .expect("understood")
             .map(|(wishes, rest)| (wishes, String::from_utf8_lossy(&rest).into_owned()))
     }
@@ -223,22 +229,25 @@ mod tests {
 
         assert_eq!(rest, r#"{"model":"m","n":1.50}"#);
         assert_eq!(
-            (wishes.order.len(), wishes.no_fallbacks, wishes.all_parameters),
+            (wishes.order.len(), wishes.no_fallbacks, wishes.require_parameters),
             (2, true, true)
         );
         assert_eq!(
             (wishes.sort, wishes.max_price),
             (Some(Strategy::LeastCost), Some([Some(1.0), Some(2.5)]))
         );
-        assert_eq!(wishes.models, ["a", "b"]);
-        assert!(wishes.affordable(Some(TokenPrice {
+        assert_eq!(wishes.fallback_models, ["a", "b"]);
+        assert!(wishes.is_affordable(Some(TokenPrice {
             input: 1_000.0,
             output: 2_500.0,
             request: 0.0
         })));
         assert!(
-            !wishes.affordable(Some(TokenPrice { input: 1_000.0, output: 2_501.0, request: 0.0 }))
-                && !wishes.affordable(None)
+            !wishes.is_affordable(Some(TokenPrice {
+                input: 1_000.0,
+                output: 2_501.0,
+                request: 0.0
+            })) && !wishes.is_affordable(None)
         );
     }
 
@@ -264,7 +273,7 @@ mod tests {
             (r#"{"provider":{"max_price":{"prompt":-1}}}"#, "provider"),
             (r#"{"models":[1]}"#, "models"),
         ] {
-            let error = take(body.as_bytes(), &known).expect_err(body);
+            let error = extract(body.as_bytes(), &known).expect_err(body);
             assert_eq!(error.param.as_deref(), Some(field), "{body}");
         }
     }
@@ -279,7 +288,7 @@ mod tests {
                 body.insert("provider".to_owned(), serde_json::json!({"sort": "latency"}));
             }
             let text = serde_json::Value::Object(body).to_string();
-            match take(text.as_bytes(), &known) {
+            match extract(text.as_bytes(), &known) {
                 Ok(Some((_, left))) => prop_assert_eq!(serde_json::from_slice::<serde_json::Value>(&left).expect("JSON"), rest),
                 other => prop_assert!(!wish && other == Ok(None)),
             }

@@ -11,7 +11,7 @@ use crate::{
     config::settings::Project,
     control::{
         history::RequestDetail,
-        story::{self, Kind, Part, Who},
+        story::{self, PartKind, Speaker, TranscriptPart},
     },
     events::sink::ExchangeSide,
     ir::fault::{ProxyError, ProxyErrorKind},
@@ -88,10 +88,10 @@ fn turn(gate: &Gate, full: &RequestDetail) -> Value {
 }
 
 /// What was answered in words; `null` where it is not known.
-fn words(parts: &[Part]) -> Option<String> {
+fn words(parts: &[TranscriptPart]) -> Option<String> {
     let text: String = parts
         .iter()
-        .filter(|part| part.kind == Kind::Text && part.who == Who::Assistant)
+        .filter(|part| part.kind == PartKind::Text && part.speaker == Speaker::Assistant)
         .map(|part| part.text.as_str())
         .collect();
     (!text.is_empty()).then_some(text)

@@ -22,7 +22,7 @@ use crate::{
     },
     relay::{
         budgets, conversation,
-        reply::{self, ReplyBody},
+        reply::{self, ResponseBody},
     },
     routing::{
         affinity::{AffinityBinding, ConversationKeys},
@@ -44,7 +44,7 @@ pub(super) async fn answer(
     what: Known,
     query: Option<&str>,
     body: Incoming,
-) -> Response<ReplyBody> {
+) -> Response<ResponseBody> {
     let told = match what {
         Known::Context(name) => context::answer(gate, project, &name, query).await,
         Known::Decide => match read(body).await {
@@ -61,10 +61,13 @@ pub(super) async fn answer(
         Known::Session(name) => session(gate, project, &name),
     };
     match told {
-        Ok(value) => {
-            reply::whole(StatusCode::OK, "application/json", id, Bytes::from(format!("{value}\n")))
-        }
-        Err(error) => reply::error(Dialect::Openai, id, &error),
+        Ok(value) => reply::full_response(
+            StatusCode::OK,
+            "application/json",
+            id,
+            Bytes::from(format!("{value}\n")),
+        ),
+        Err(error) => reply::error_response(Dialect::Openai, id, &error),
     }
 }
 
@@ -78,14 +81,14 @@ pub(super) fn unknown(what: &str, name: &str, hint: &str) -> ProxyError {
 }
 
 fn key(gate: &Gate, project: &Project, name: &str) -> u64 {
-    conversation::session(&gate.engine.seed, &project.name, name)
+    conversation::session_key(&gate.engine.hash_key, &project.name, name)
 }
 
 /// Where a session was served last.
 fn session(gate: &Gate, project: &Project, name: &str) -> Result<Value, ProxyError> {
     let engine = &gate.engine;
     let ttl = engine.generation().settings.sticky_ttl;
-    let Some(bound) = engine.board.binding(key(gate, project, name), ttl, engine.clock.mono())
+    let Some(bound) = engine.router.binding(key(gate, project, name), ttl, engine.clock.mono())
     else {
         return Err(unknown(
             "session",
@@ -104,17 +107,17 @@ fn session(gate: &Gate, project: &Project, name: &str) -> Result<Value, ProxyErr
     }))
 }
 
-fn forget(gate: &Gate, id: RequestId, project: &Project, name: &str) -> Response<ReplyBody> {
-    if !gate.engine.board.unbind(key(gate, project, name)) {
-        return reply::error(
+fn forget(gate: &Gate, id: RequestId, project: &Project, name: &str) -> Response<ResponseBody> {
+    if !gate.engine.router.unbind(key(gate, project, name)) {
+        return reply::error_response(
             Dialect::Openai,
             id,
             &unknown("session", name, "GET /routing/sessions/ID shows one"),
         );
     }
-    let mut response = Response::new(ReplyBody::Whole(None));
+    let mut response = Response::new(ResponseBody::Full(None));
     *response.status_mut() = StatusCode::NO_CONTENT;
-    reply::stamp(response.headers_mut(), id);
+    reply::set_request_id(response.headers_mut(), id);
     response
 }
 
@@ -174,7 +177,7 @@ fn providers(
         Some("metrics") => metrics,
         Some("health") => health,
         Some("models") => {
-            let learned = gate.engine.lists.learned();
+            let learned = gate.engine.model_lists.learned();
             let all =
                 names::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
             let served = all
@@ -201,7 +204,7 @@ fn logical(
     upstreams: bool,
 ) -> Result<Value, ProxyError> {
     let generation = gate.engine.generation();
-    let learned = gate.engine.lists.learned();
+    let learned = gate.engine.model_lists.learned();
     let all = names::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
     let routes = |name: &names::ListedName| -> Vec<Value> {
         name.routes
@@ -283,7 +286,7 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, P
     let engine = &gate.engine;
     let begun = engine.clock.mono();
     let generation = engine.generation();
-    let learned = engine.lists.learned();
+    let learned = engine.model_lists.learned();
     let resolved = names::resolve(
         &generation.catalog,
         &asked.logical_model,
@@ -303,11 +306,11 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, P
     let mut candidates =
         candidate::build_candidates(&resolved.targets, &|key| engine.key_info(key));
     let costs = if engine.budgets.has_any() || strategy.uses_cost() {
-        engine.costs(&candidates, TokenEstimate::default())
+        engine.estimate_costs(&candidates, TokenEstimate::default())
     } else {
         Vec::new()
     };
-    budgets::mark(engine, &project.name, &mut candidates, &costs);
+    budgets::annotate_candidates(engine, &project.name, &mut candidates, &costs);
     let region = asked.preferred_region.as_deref().unwrap_or(&generation.settings.region);
     let question =
         RouteQuery { strategy, costs: &costs, region, ..RouteQuery::first_attempt(&candidates) };
@@ -316,8 +319,11 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, P
         ..ConversationKeys::default()
     });
     let ttl = resolved.overrides.sticky_ttl.unwrap_or(generation.settings.sticky_ttl);
-    let decision =
-        engine.board.preview_with_affinity(&question, keys.as_ref().map(|keys| (keys, ttl)), begun);
+    let decision = engine.router.preview_with_affinity(
+        &question,
+        keys.as_ref().map(|keys| (keys, ttl)),
+        begun,
+    );
     let index = match decision.verdict {
         Verdict::Try { index, .. } | Verdict::RetrySame { index } => index,
         Verdict::Wait { until } | Verdict::Exhausted { retry_at: until } => {
@@ -340,7 +346,7 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, P
         ProxyError::new(ProxyErrorKind::Internal, "a candidate out of the list; please report this")
     })?;
     if let (true, Some(keys)) = (asked.bind, &keys) {
-        engine.board.bind(
+        engine.router.bind(
             keys,
             AffinityBinding {
                 upstream: chosen.upstream(),
@@ -354,7 +360,7 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, P
             begun,
         );
     }
-    let scores = engine.board.scores(&question, begun);
+    let scores = engine.router.scores(&question, begun);
     let told = |candidate: &Candidate, score: f64, why: &str| {
         let upstream = &candidate.target.upstream;
         json!({

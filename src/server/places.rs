@@ -25,20 +25,20 @@ use crate::{
     },
     relay::{
         lists,
-        reply::{self, BrokeOff, ReplyBody},
+        reply::{self, BodyAborted, ResponseBody},
     },
     routing::names,
 };
 
 /// A body that tells its connection when the answer is over.
 pub struct Tracked {
-    body: ReplyBody,
+    body: ResponseBody,
     pulse: Option<Arc<Pulse>>,
 }
 
 impl Tracked {
     #[must_use]
-    pub fn new(body: ReplyBody, pulse: Option<Arc<Pulse>>) -> Self {
+    pub fn new(body: ResponseBody, pulse: Option<Arc<Pulse>>) -> Self {
         Self { body, pulse }
     }
 }
@@ -53,12 +53,12 @@ impl Drop for Tracked {
 
 impl Body for Tracked {
     type Data = Bytes;
-    type Error = BrokeOff;
+    type Error = BodyAborted;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyAborted>>> {
         Pin::new(&mut self.get_mut().body).poll_frame(cx)
     }
 
@@ -71,14 +71,14 @@ impl Body for Tracked {
     }
 }
 
-fn answer(id: RequestId, value: &Value) -> Response<ReplyBody> {
+fn answer(id: RequestId, value: &Value) -> Response<ResponseBody> {
     let mut body = value.to_string();
     body.push('\n');
-    reply::whole(StatusCode::OK, "application/json", id, body.into())
+    reply::full_response(StatusCode::OK, "application/json", id, body.into())
 }
 
 /// `GET /`: what this is and where things are.
-pub fn root(gate: &Gate, id: RequestId) -> Response<ReplyBody> {
+pub fn root(gate: &Gate, id: RequestId) -> Response<ResponseBody> {
     let base = gate.control.listen.first().map_or("127.0.0.1:8642", String::as_str);
     answer(
         id,
@@ -100,18 +100,18 @@ pub fn root(gate: &Gate, id: RequestId) -> Response<ReplyBody> {
 }
 
 /// `GET /api/version`: what Ollama clients ask first.
-pub fn version(id: RequestId) -> Response<ReplyBody> {
+pub fn version(id: RequestId) -> Response<ResponseBody> {
     answer(id, &json!({ "version": env!("CARGO_PKG_VERSION") }))
 }
 
 /// `GET /health`: what is known; with `?probe=1` every upstream is asked now, all at once.
-pub async fn health(gate: &Gate, id: RequestId, query: Option<&str>) -> Response<ReplyBody> {
+pub async fn health(gate: &Gate, id: RequestId, query: Option<&str>) -> Response<ResponseBody> {
     let probe = query.is_some_and(|query| {
         query.split('&').any(|pair| matches!(pair, "probe" | "probe=1" | "probe=true"))
     });
     let mut answered = None;
     if probe {
-        answered = Some(lists::refresh(&gate.engine).await);
+        answered = Some(lists::refresh_all(&gate.engine).await);
     }
     let generation = gate.engine.generation();
     let mut healthy = 0;
@@ -143,9 +143,9 @@ pub fn models(
     project: &Project,
     shape: Dialect,
     one: Option<&str>,
-) -> Response<ReplyBody> {
+) -> Response<ResponseBody> {
     let generation = gate.engine.generation();
-    let learned = gate.engine.lists.learned();
+    let learned = gate.engine.model_lists.learned();
     let all = names::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
     if let Some(wanted) = one {
         return match all.iter().find(|model| *model.name == *wanted) {
@@ -155,7 +155,7 @@ pub fn models(
                     "The model `{}` does not exist or you do not have access to it; GET /v1/models lists the names",
                     clean::clean(wanted)
                 );
-                reply::error(
+                reply::error_response(
                     shape,
                     id,
                     &ProxyError::new(ProxyErrorKind::ModelNotFound, message).param("model"),
@@ -178,9 +178,9 @@ pub fn models(
 }
 
 /// `GET /api/tags`: Ollama's list.
-pub fn tags(gate: &Gate, id: RequestId, project: &Project) -> Response<ReplyBody> {
+pub fn tags(gate: &Gate, id: RequestId, project: &Project) -> Response<ResponseBody> {
     let generation = gate.engine.generation();
-    let learned = gate.engine.lists.learned();
+    let learned = gate.engine.model_lists.learned();
     let all = names::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
     let cards: Vec<Value> = all.iter().map(|model| card(model, Dialect::Ollama)).collect();
     answer(id, &json!({ "models": cards }))

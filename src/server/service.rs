@@ -28,8 +28,8 @@ use crate::{
     },
     relay::{
         ask::Caller,
-        intake::Head,
-        reply::{self, ReplyBody},
+        intake::RequestHead,
+        reply::{self, ResponseBody},
         serve,
     },
     upstream::headers,
@@ -71,7 +71,7 @@ async fn go(
     request: Request<Incoming>,
     peer: SocketAddr,
     id: RequestId,
-) -> Response<ReplyBody> {
+) -> Response<ResponseBody> {
     let (parts, body) = request.into_parts();
     let generation = gate.engine.generation();
     let settings = Arc::clone(&generation.settings);
@@ -83,7 +83,7 @@ async fn go(
     };
     let refuse = |error: ProxyError| {
         tracing::debug!(request = %id, %peer, error = %error.message, "request refused");
-        reply::error(dialect, id, &error)
+        reply::error_response(dialect, id, &error)
     };
     if parts.method == http::Method::CONNECT || parts.method == http::Method::TRACE {
         return refuse(ProxyError::new(
@@ -98,9 +98,9 @@ async fn go(
     if let Some(allowed) =
         allowed.as_ref().filter(|_| origin::is_preflight(&parts.method, &parts.headers))
     {
-        let mut response = Response::new(ReplyBody::Whole(None));
+        let mut response = Response::new(ResponseBody::Full(None));
         *response.status_mut() = StatusCode::NO_CONTENT;
-        reply::stamp(response.headers_mut(), id);
+        reply::set_request_id(response.headers_mut(), id);
         origin::allow(allowed, true, response.headers_mut());
         return response;
     }
@@ -161,7 +161,7 @@ async fn dispatch(
     peer: SocketAddr,
     id: RequestId,
     settings: &Arc<Settings>,
-) -> Response<ReplyBody> {
+) -> Response<ResponseBody> {
     let Routed { route, dialect, path_key } = routed;
     match &route {
         Route::Root => return places::root(gate, id),
@@ -173,7 +173,7 @@ async fn dispatch(
     if gate.engine.draining() && !matches!(route, Route::Control(_) | Route::Metrics) {
         let error = ProxyError::new(ProxyErrorKind::Overloaded, "aiproxy is shutting down")
             .retry_after(Some(Duration::from_secs(2)));
-        let mut response = reply::error(dialect, id, &error);
+        let mut response = reply::error_response(dialect, id, &error);
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         return response;
     }
@@ -181,7 +181,7 @@ async fn dispatch(
     let (query, query_key) = take_key(parts.uri.query(), dialect);
     let token = credential::token(&parts.headers, query_key.as_deref(), path_key.as_deref());
     if let (Route::Control(_) | Route::Metrics, Some(_)) = (&route, &gate.keyless) {
-        return reply::error(
+        return reply::error_response(
             dialect,
             id,
             &ProxyError::new(
@@ -203,7 +203,7 @@ async fn dispatch(
             None => false,
         };
         if !admin {
-            return reply::error(
+            return reply::error_response(
                 dialect,
                 id,
                 &ProxyError::new(
@@ -231,21 +231,21 @@ async fn dispatch(
     };
     let project = match known {
         Ok(project) => project,
-        Err(error) => return reply::error(dialect, id, &error),
+        Err(error) => return reply::error_response(dialect, id, &error),
     };
     if let Err(error) = credential::subnet(&project, peer.ip()) {
-        return reply::error(dialect, id, &error);
+        return reply::error_response(dialect, id, &error);
     }
     match route {
         Route::Relay(endpoint) => {
-            let head = Head {
+            let head = RequestHead {
                 id,
                 endpoint,
                 caller: Caller { project, program: program(&parts.headers), addr: peer.ip() },
                 method: parts.method,
                 query,
                 headers: parts.headers,
-                home: None,
+                owner: None,
             };
             serve::serve(&gate.engine, head, body).await
         }
@@ -283,11 +283,11 @@ async fn dispatch(
                 "project `{}` is no admin; `aiproxy reload` works for the owner of this machine",
                 project.name
             );
-            reply::error(dialect, id, &ProxyError::new(ProxyErrorKind::Forbidden, message))
+            reply::error_response(dialect, id, &ProxyError::new(ProxyErrorKind::Forbidden, message))
         }
         Route::Root | Route::Health | Route::Metrics | Route::Version | Route::Control(_) => {
             let _ = settings;
-            reply::error(
+            reply::error_response(
                 dialect,
                 id,
                 &ProxyError::new(

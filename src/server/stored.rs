@@ -13,11 +13,11 @@ use crate::{
         request::ChatRequest,
     },
     relay::{
-        ask::{Caller, Endpoint, ModelPlace, StreamPlace},
-        intake::Head,
-        reply::{self, ReplyBody},
+        ask::{Caller, Endpoint, ModelLocation, StreamMode},
+        intake::RequestHead,
+        reply::{self, ResponseBody},
         serve,
-        stored::Home,
+        stored::StoredAt,
     },
 };
 
@@ -29,12 +29,12 @@ pub(super) async fn answer(
     (response, what): (String, Stored),
     (method, query, headers): (Method, Option<String>, HeaderMap),
     body: Incoming,
-) -> Response<ReplyBody> {
-    let refuse = |error: &ProxyError| reply::error(Dialect::Responses, id, error);
+) -> Response<ResponseBody> {
+    let refuse = |error: &ProxyError| reply::error_response(Dialect::Responses, id, error);
     let project = caller.project.name.clone();
-    let (upstream, key) = match gate.engine.stored.find(&project, &response) {
+    let (upstream, key) = match gate.engine.response_store.find(&project, &response) {
         None => return refuse(&unknown(&response)),
-        Some(Home::Here { conversation, asked, body }) => {
+        Some(StoredAt::Local { conversation, request_messages: asked, body }) => {
             let text = match what {
                 Stored::Get => body,
                 Stored::InputItems => {
@@ -49,7 +49,7 @@ pub(super) async fn answer(
                     )
                 }
                 Stored::Delete => {
-                    gate.engine.stored.forget(&project, &response);
+                    gate.engine.response_store.remove(&project, &response);
                     stored::write_deleted(&response)
                 }
                 Stored::Cancel => {
@@ -58,9 +58,9 @@ pub(super) async fn answer(
                     return refuse(&ProxyError::new(ProxyErrorKind::BadRequest, message));
                 }
             };
-            return reply::whole(StatusCode::OK, "application/json", id, text);
+            return reply::full_response(StatusCode::OK, "application/json", id, text);
         }
-        Some(Home::There { upstream, key }) => (upstream, key),
+        Some(StoredAt::Upstream { upstream, key }) => (upstream, key),
     };
     let generation = gate.engine.generation();
     let Some(name) = generation
@@ -78,16 +78,17 @@ pub(super) async fn answer(
         Stored::InputItems => format!("/responses/{response}/input_items"),
     };
     if what == Stored::Delete {
-        gate.engine.stored.forget(&project, &response);
+        gate.engine.response_store.remove(&project, &response);
     }
     let endpoint = Endpoint {
         dialect: Dialect::Responses,
         op: Op::Stored,
         path,
-        model: ModelPlace::Upstream(name),
-        stream: StreamPlace::No,
+        model: ModelLocation::Upstream(name),
+        stream: StreamMode::Never,
     };
-    let head = Head { id, endpoint, caller, method, query, headers, home: Some((upstream, key)) };
+    let head =
+        RequestHead { id, endpoint, caller, method, query, headers, owner: Some((upstream, key)) };
     serve::serve(&gate.engine, head, body).await
 }
 

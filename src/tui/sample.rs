@@ -17,7 +17,7 @@ use crate::{
             BalanceView, ConfigView, KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope,
             ModelView, ProbeView, Snapshot, Stats, UpstreamState, UpstreamView,
         },
-        story::{Kind, Part, Story, Who},
+        story::{PartKind, Speaker, Story, TranscriptPart},
     },
     events::{
         kind::Severity,
@@ -396,9 +396,9 @@ pub(super) fn view(by: &str) -> UsageReport {
     ))
 }
 
-fn part(who: Who, kind: Kind, name: &str, text: &str) -> Part {
-    Part {
-        who,
+fn part(who: Speaker, kind: PartKind, name: &str, text: &str) -> TranscriptPart {
+    TranscriptPart {
+        speaker: who,
         kind,
         name: name.to_owned(),
         text: text.to_owned(),
@@ -409,8 +409,12 @@ fn part(who: Who, kind: Kind, name: &str, text: &str) -> Part {
 /// What was said in a request.
 pub(super) fn story(id: RequestId) -> Story {
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let mut system =
-        part(Who::System, Kind::Text, "", "You are a careful engineer. Read before you write.");
+    let mut system = part(
+        Speaker::System,
+        PartKind::Text,
+        "",
+        "You are a careful engineer. Read before you write.",
+    );
     system.chars = 4_102;
     Story {
         id,
@@ -425,30 +429,35 @@ pub(super) fn story(id: RequestId) -> Story {
         conversation: vec![
             system,
             part(
-                Who::User,
-                Kind::Text,
+                Speaker::User,
+                PartKind::Text,
                 "",
                 "fix the flaky test in relay; it fails about once in ten runs",
             ),
-            part(Who::Assistant, Kind::Thinking, "", "The clock is read twice there."),
-            part(Who::Assistant, Kind::Call, "Bash", r#"{"command":"cargo test it::relay"}"#),
+            part(Speaker::Assistant, PartKind::Thinking, "", "The clock is read twice there."),
             part(
-                Who::Tool,
-                Kind::Result,
+                Speaker::Assistant,
+                PartKind::Call,
+                "Bash",
+                r#"{"command":"cargo test it::relay"}"#,
+            ),
+            part(
+                Speaker::Tool,
+                PartKind::Result,
                 "Bash",
                 "exit 101\nthread 'main' panicked at src/relay.rs:42",
             ),
         ],
         answer: vec![
             part(
-                Who::Assistant,
-                Kind::Thinking,
+                Speaker::Assistant,
+                PartKind::Thinking,
                 "",
                 "So the second reading may be later than the first.",
             ),
             part(
-                Who::Assistant,
-                Kind::Text,
+                Speaker::Assistant,
+                PartKind::Text,
                 "",
                 "I'll look at the failing test first.\n\nThe clock in `relay` is read twice; 我先看一下失败的测试。",
             ),

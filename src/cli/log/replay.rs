@@ -19,7 +19,7 @@ use crate::{
     control::{
         action::{Action, Reply},
         client::Told,
-        story::{self, Kind, Part, Story},
+        story::{self, PartKind, Story, TranscriptPart},
     },
     events::{
         kind::EventKind,
@@ -152,14 +152,14 @@ async fn told(reach: &Reach, id: RequestId) -> Result<Story, CliError> {
 }
 
 /// What was answered, as lines.
-fn words(parts: &[Part]) -> String {
+fn words(parts: &[TranscriptPart]) -> String {
     let mut text = String::new();
     for part in parts {
         match part.kind {
-            Kind::Call => text.push_str(&format!("[calls {}] {}", part.name, part.text)),
-            Kind::Thinking => text.push_str(&format!("[thinks] {}", part.text)),
-            Kind::Media => text.push_str(&format!("[{}] {}", part.name, part.text)),
-            Kind::Refusal | Kind::Result | Kind::Text => text.push_str(&part.text),
+            PartKind::Call => text.push_str(&format!("[calls {}] {}", part.name, part.text)),
+            PartKind::Thinking => text.push_str(&format!("[thinks] {}", part.text)),
+            PartKind::Media => text.push_str(&format!("[{}] {}", part.name, part.text)),
+            PartKind::Refusal | PartKind::Result | PartKind::Text => text.push_str(&part.text),
         }
         if !text.ends_with('\n') {
             text.push('\n');

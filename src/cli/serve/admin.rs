@@ -146,7 +146,7 @@ impl Hands {
             .collect();
         let settings = Arc::new(discover::merge_discovered(&settings, &found));
         self.log.set(&settings.log.level);
-        self.engine.apply(Arc::clone(&settings));
+        self.engine.apply_settings(Arc::clone(&settings));
         if let Some(ledger) = &self.ledger {
             ledger.apply_settings(&settings.ledger);
         }
@@ -206,7 +206,7 @@ impl Hands {
             });
             // A reload that waited no longer is nothing to worry about.
             done.send(()).unwrap_or_default();
-            lists::refresh(&engine).await;
+            lists::refresh_all(&engine).await;
         }));
         drop(timeout(READING, read).await);
     }
@@ -242,17 +242,17 @@ impl Hands {
                 let scope = model
                     .as_deref()
                     .map_or(Scope::Key(found.id), |model| Scope::KeyModel(found.id, model.into()));
-                engine.board.cool(&scope, span, now);
+                engine.router.cool(&scope, span, now);
                 Ok(self.health(&found.name, &format!("rests for {}", print_span(span))))
             }
             Action::CoolUpstream { upstream, for_ms } => {
                 let found = self.upstream(&upstream)?;
                 let span = for_ms.map_or(COOL, Duration::from_millis);
-                engine.board.cool(&Scope::Upstream(found.id), span, now);
+                engine.router.cool(&Scope::Upstream(found.id), span, now);
                 Ok(self.health(&found.name, &format!("rests for {}", print_span(span))))
             }
             Action::Warm { key: None, .. } => {
-                engine.board.warm(&Scope::All);
+                engine.router.warm(&Scope::All);
                 engine.network.reset();
                 Ok(self.health("everything", "is warm again"))
             }
@@ -261,12 +261,12 @@ impl Hands {
                 let scope = model
                     .as_deref()
                     .map_or(Scope::Key(found.id), |model| Scope::KeyModel(found.id, model.into()));
-                engine.board.warm(&scope);
+                engine.router.warm(&scope);
                 Ok(self.health(&found.name, "is warm again"))
             }
             Action::WarmUpstream { upstream } => {
                 let found = self.upstream(&upstream)?;
-                engine.board.warm(&Scope::Upstream(found.id));
+                engine.router.warm(&Scope::Upstream(found.id));
                 Ok(self.health(&found.name, "is warm again"))
             }
             Action::EnableKey { key } => self.switch_key(&key, true).await,
@@ -291,7 +291,7 @@ impl Hands {
                     .view(|live| live.find(&id).map(|record| record.id))
                     .or_else(|| RequestId::parse(&id))
                     .ok_or("no running request has this id")?;
-                if engine.halts.kill(id) {
+                if engine.cancellations.cancel(id) {
                     Ok(format!("request {id} was ended"))
                 } else {
                     Err(format!("request {id} is not running"))
@@ -321,7 +321,7 @@ impl Hands {
                 level: Severity::Info,
             },
         );
-        self.engine.touch();
+        self.engine.notify_waiters();
         text
     }
 

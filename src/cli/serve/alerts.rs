@@ -220,7 +220,7 @@ impl Alarms {
     }
 
     fn tell(&self, alert: Alert) {
-        let alert = Alert { text: self.engine.words(&alert.text).into(), ..alert };
+        let alert = Alert { text: self.engine.sanitize(&alert.text).into(), ..alert };
         match alert.level {
             Severity::Info => tracing::info!(alert = %alert.kind, "{}", alert.text),
             Severity::Warn => tracing::warn!(alert = %alert.kind, "{}", alert.text),
@@ -273,8 +273,8 @@ impl Alarms {
             ledger_error: self
                 .ledger
                 .as_ref()
-                .and_then(|ledger| ledger.status(&self.engine.sink).problem),
-            unrecorded_requests: self.engine.sink.unrecorded(),
+                .and_then(|ledger| ledger.status(&self.engine.ledger_queue).problem),
+            unrecorded_requests: self.engine.ledger_queue.unrecorded(),
             offline: self.engine.network.down(),
         }
     }

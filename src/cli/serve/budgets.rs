@@ -18,7 +18,7 @@ use crate::{
 
 /// Takes over the budgets of the settings in force. Reads the ledger only where there are new ones.
 pub(super) fn start(engine: &Engine, ledger: Option<&Ledger>) {
-    let new = engine.set_budgets();
+    let new = engine.configure_budgets();
     if let (false, Some(ledger)) = (new.is_empty(), ledger) {
         learn(engine, ledger, &new);
     }
@@ -26,7 +26,7 @@ pub(super) fn start(engine: &Engine, ledger: Option<&Ledger>) {
 
 /// The same, away from the runtime's threads.
 pub(super) async fn reload(engine: &Arc<Engine>, ledger: Option<&Arc<Ledger>>) {
-    let new = engine.set_budgets();
+    let new = engine.configure_budgets();
     if let (false, Some(ledger)) = (new.is_empty(), ledger) {
         let (engine, ledger) = (Arc::clone(engine), Arc::clone(ledger));
         let learned = tokio::task::spawn_blocking(move || learn(&engine, &ledger, &new)).await;

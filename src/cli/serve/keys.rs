@@ -44,8 +44,8 @@ impl KeyLoader {
     pub async fn load(&self, settings: &Settings) {
         let keys = pairs(settings);
         join_all(keys.iter().map(|(upstream, key)| self.one(upstream, key))).await;
-        self.engine.settle_accounts();
-        self.engine.touch();
+        self.engine.group_accounts();
+        self.engine.notify_waiters();
     }
 
     /// Takes up the keys that nothing has to be asked for: before anybody is let in, so that no
@@ -56,7 +56,7 @@ impl KeyLoader {
                 self.one(&upstream, &key).now_or_never().unwrap_or_default();
             }
         }
-        self.engine.settle_accounts();
+        self.engine.group_accounts();
     }
 
     async fn one(&self, upstream: &Upstream, key: &UpstreamKey) {
@@ -76,8 +76,8 @@ impl KeyLoader {
                 let secret = Arc::new(secret);
                 self.engine.keys.set(key.id, secret);
                 // Whatever was held against the old secret says nothing about the new one.
-                self.engine.board.reset_key(key.id);
-                self.engine.remember.key(&self.engine, key);
+                self.engine.router.reset_key(key.id);
+                self.engine.health_store.restore_key(&self.engine, key);
             }
             Err(error) => {
                 let text = error.message_with_hint(&upstream.name);
@@ -93,7 +93,7 @@ impl KeyLoader {
                 self.engine.keys.set_missing(key.id, text.into());
             }
         }
-        self.engine.touch();
+        self.engine.notify_waiters();
     }
 
     /// Until the client keys are read, unknown tokens wait rather than being refused. Literal keys
@@ -163,7 +163,7 @@ impl KeyLoader {
                     if let Some((upstream, key)) = find(&settings, id) {
                         self.resolver.forget_command(&key.reference);
                         self.one(upstream, key).await;
-                        self.engine.settle_accounts();
+                        self.engine.group_accounts();
                     }
                 }
                 Ok(None) => return,
@@ -178,7 +178,7 @@ impl KeyLoader {
                             self.one(&upstream, &key).await;
                         }
                     }
-                    for id in self.engine.board.rejected_keys_due(now) {
+                    for id in self.engine.router.rejected_keys_due(now) {
                         if let Some((upstream, key)) = find(&settings, id)
                             && let Err(why) = self.check(upstream, key).await
                         {
@@ -202,10 +202,10 @@ impl KeyLoader {
         if let SecretState::Missing(reason) = self.engine.keys.summary(key.id).state {
             return Err(reason.to_string());
         }
-        match lists::ask(&self.engine, upstream, end, Some(key.id)).await {
+        match lists::request_list(&self.engine, upstream, end, Some(key.id)).await {
             Ok(_) => {
-                self.engine.board.clear_rejected(key.id);
-                self.engine.touch();
+                self.engine.router.clear_rejected(key.id);
+                self.engine.notify_waiters();
                 Ok(())
             }
             Err(error) => Err(error.to_string()),

@@ -79,8 +79,8 @@ pub(super) async fn look_after(engine: &Engine) {
     let mut told = 0;
     loop {
         tokio::time::sleep(TICK).await;
-        engine.sink.tick();
-        let skipped = engine.sink.skipped_bodies();
+        engine.ledger_queue.tick();
+        let skipped = engine.ledger_queue.skipped_bodies();
         if skipped > told {
             let text = format!(
                 "the bodies of {} requests were not kept: too much came at once; the requests are recorded",

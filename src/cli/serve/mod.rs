@@ -51,10 +51,10 @@ use crate::{
     },
     relay::{
         balance,
-        engine::{Engine, Parts},
+        engine::{Engine, EngineParts},
         lists::{self, ModelLists},
         probes,
-        remember::{self, Remember},
+        remember::{self, HealthStore},
     },
     secrets::{
         Secret,
@@ -116,23 +116,23 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let (rejected, rejections) = mpsc::unbounded_channel();
     let (sink, notes_of_requests) = LedgerQueue::new();
     let lists = ModelLists::new(Some(place.data.join("models.json")), &settings.upstreams);
-    let remember = Remember::at(place.data.join("health.json"));
+    let remember = HealthStore::open(place.data.join("health.json"));
     let engine = Arc::new(Engine::new(
-        Parts {
+        EngineParts {
             clock: Arc::clone(&clock),
-            gateway,
+            upstream_client: gateway,
             keys,
             redactor: Arc::clone(&known) as _,
-            lists,
-            rejected,
-            sink,
-            remember,
+            model_lists: lists,
+            rejected_keys: rejected,
+            ledger_queue: sink,
+            health_store: remember,
         },
         Arc::clone(&settings),
     ));
 
     for upstream in &settings.upstreams {
-        engine.remember.upstream(&engine, upstream);
+        engine.health_store.restore_upstream(&engine, upstream);
     }
     let metrics = Arc::new(Metrics::default());
     let (traces, traced) = OtlpExporter::new();
@@ -271,9 +271,9 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let outcome = run(&hands, signals, &stop, &now, dashboard).await;
     drop(watcher);
     finish(&engine, &settings, &tracker, &stop, &closing, &now).await;
-    engine.remember.save(&engine);
+    engine.health_store.save(&engine);
     if let Some(ledger) = ledger {
-        ledger.close(&engine.sink).await;
+        ledger.close(&engine.ledger_queue).await;
     }
     drop(claimed);
     outcome
@@ -327,7 +327,7 @@ async fn finish(
     closing: &CancellationToken,
     now: &CancellationToken,
 ) {
-    engine.drain();
+    engine.start_draining();
     stop.cancel();
     closing.cancel();
     tracker.close();
@@ -337,10 +337,10 @@ async fn finish(
     );
     tokio::select! {
         () = tracker.wait() => return,
-        () = tokio::time::sleep(settings.server.drain) => tracing::warn!(requests = engine.halts.running(), "drain is over; open requests are cut"),
+        () = tokio::time::sleep(settings.server.drain) => tracing::warn!(requests = engine.cancellations.running(), "drain is over; open requests are cut"),
         () = now.cancelled() => {}
     }
-    engine.halts.cut_all();
+    engine.cancellations.cancel_all();
     drop(tokio::time::timeout(FAREWELL, tracker.wait()).await);
 }
 
@@ -368,7 +368,7 @@ fn spawn_background(
     let first = async move {
         let settings = Arc::clone(&engine.generation().settings);
         tokio::join!(loader.load(&settings), loader.load_clients(&clients, &settings));
-        lists::keep(&engine).await;
+        lists::run(&engine).await;
     };
     tracker.spawn(until_stop(stop.clone(), Box::pin(first)));
     let sleeper = Arc::clone(&gate.engine);
@@ -376,8 +376,8 @@ fn spawn_background(
     let keeper = Arc::clone(&gate.engine);
     let keep = async move {
         loop {
-            tokio::time::sleep(remember::SAVE).await;
-            keeper.remember.save(&keeper);
+            tokio::time::sleep(remember::SAVE_INTERVAL).await;
+            keeper.health_store.save(&keeper);
         }
     };
     tracker.spawn(until_stop(stop.clone(), Box::pin(keep)));
@@ -406,11 +406,11 @@ async fn notice_sleep(engine: &Engine) {
     loop {
         let (boot, awake) = (engine.clock.mono(), tokio::time::Instant::now());
         tokio::time::sleep(LOOK).await;
-        engine.gateway.drop_stale();
+        engine.upstream_client.drop_stale();
         // The one clock goes on while the machine sleeps, the other does not.
         if engine.clock.mono().since(boot) > awake.elapsed() + LOOK {
             tracing::info!("the machine slept; idle connections are dropped");
-            engine.gateway.drop_idle();
+            engine.upstream_client.drop_idle();
         }
     }
 }

@@ -44,10 +44,10 @@ impl Hands {
         else {
             return Err(format!("there is nothing at {path}"));
         };
-        let begun = replay::begin(
+        let begun = replay::prepare_replay(
             &self.engine,
             Replay {
-                of: record.id,
+                original_id: record.id,
                 endpoint,
                 query: query.map(str::to_owned),
                 project: Arc::clone(project),

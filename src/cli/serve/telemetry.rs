@@ -30,7 +30,7 @@ pub(super) fn tap(
         if traces.is_enabled()
             && let Some(engine) = engine.upgrade()
         {
-            let heads = engine.heads.find(entry.record.id);
+            let heads = engine.recent_headers.find(entry.record.id);
             let parent = heads.and_then(|(asked, _)| {
                 asked
                     .iter()

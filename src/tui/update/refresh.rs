@@ -2,7 +2,7 @@
 
 use super::{fetch, toast};
 use crate::{
-    control::story::{Part, Story, Who, Wish},
+    control::story::{Speaker, Story, TranscriptPart, Wish},
     events::{kind::Severity, record::RequestRecord},
     tui::{
         app::{Account, App, Dialog, Link, Look, Over, Pane, Reading},
@@ -147,7 +147,7 @@ pub(super) fn story_came(
                 (&mut app.dialog, &app.snapshot)
                 && *id == story.id
                 && story.raw
-                && let (Some(record), [Part { who: Who::Raw, text, chars, .. }]) =
+                && let (Some(record), [TranscriptPart { speaker: Speaker::Raw, text, chars, .. }]) =
                     (&story.record, story.conversation.as_slice())
                 && text.chars().count() as u64 == *chars
                 && let Some(again) = curl::again(snapshot, record, text)

@@ -9,7 +9,7 @@ use crate::{
     control::{
         action::Reply,
         history::{GroupBy, Page},
-        story::{Part, Who, Wish},
+        story::{Speaker, TranscriptPart, Wish},
     },
     events::record::RequestState,
     tui::{
@@ -375,8 +375,8 @@ fn a_copied_request_is_the_one_that_was_sent_where_that_is_known() {
     let mut story = sample::story(id);
     story.raw = true;
     story.record = app.request(id).cloned().map(Box::new);
-    story.conversation = vec![Part {
-        who: Who::Raw,
+    story.conversation = vec![TranscriptPart {
+        speaker: Speaker::Raw,
         text: "{\"model\":\"m\"}".to_owned(),
         chars: 13,
         ..story.conversation[0].clone()

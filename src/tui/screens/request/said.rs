@@ -2,7 +2,7 @@
 
 use crate::{
     base::id::RequestId,
-    control::story::{Kind, Part, Who},
+    control::story::{PartKind, Speaker, TranscriptPart},
     events::record::RequestRecord,
     tui::{
         app::App,
@@ -40,17 +40,17 @@ pub(super) fn conversation(
     }
     let mut lines = Vec::new();
     for part in &story.conversation {
-        let (who, role) = match part.who {
-            Who::Assistant => (text.assistant.as_str(), Role::Ok),
-            Who::Gap => ("…", Role::Dim),
-            Who::Raw => (text.raw.as_str(), Role::Dim),
-            Who::System => (text.system.as_str(), Role::Dim),
-            Who::Tool => (text.tool.as_str(), Role::Warn),
-            Who::User => (text.user.as_str(), Role::Accent),
+        let (who, role) = match part.speaker {
+            Speaker::Assistant => (text.assistant.as_str(), Role::Ok),
+            Speaker::Gap => ("…", Role::Dim),
+            Speaker::Raw => (text.raw.as_str(), Role::Dim),
+            Speaker::System => (text.system.as_str(), Role::Dim),
+            Speaker::Tool => (text.tool.as_str(), Role::Warn),
+            Speaker::User => (text.user.as_str(), Role::Accent),
         };
         let mut head = vec![span(who.to_owned(), role)];
         head.extend(kind(part, now).unwrap_or_default());
-        if part.who == Who::System && part.chars > FOLDED && !unfolded {
+        if part.speaker == Speaker::System && part.chars > FOLDED && !unfolded {
             head.push(span(
                 format!("  {}", fill(&text.folded, &[("n", &format::count(part.chars))])),
                 Role::Dim,
@@ -70,12 +70,12 @@ pub(super) fn answer(app: &App, r: &RequestRecord, now: Now, room: usize) -> Vec
     let mut lines = Vec::new();
     for part in &story.answer {
         match part.kind {
-            Kind::Text if part.who != Who::Gap => {}
+            PartKind::Text if part.speaker != Speaker::Gap => {}
             _ => lines.push(
                 kind(part, now).unwrap_or_else(|| vec![span(text.missing.clone(), Role::Dim)]),
             ),
         }
-        let role = if part.kind == Kind::Thinking { Role::Dim } else { Role::Text };
+        let role = if part.kind == PartKind::Thinking { Role::Dim } else { Role::Text };
         body(part, now, room, role, &mut lines);
     }
     if lines.is_empty() {
@@ -157,15 +157,15 @@ fn one(text: &str) -> Vec<Vec<Span>> {
 }
 
 /// What kind of part it is, where it is no plain text.
-fn kind(part: &Part, now: Now) -> Option<Vec<Span>> {
+fn kind(part: &TranscriptPart, now: Now) -> Option<Vec<Span>> {
     let text = &now.text.request;
     let word = match part.kind {
-        Kind::Call => &text.call,
-        Kind::Media => &text.media,
-        Kind::Refusal => &text.refusal,
-        Kind::Result => &text.result,
-        Kind::Text => return None,
-        Kind::Thinking => &text.thinking,
+        PartKind::Call => &text.call,
+        PartKind::Media => &text.media,
+        PartKind::Refusal => &text.refusal,
+        PartKind::Result => &text.result,
+        PartKind::Text => return None,
+        PartKind::Thinking => &text.thinking,
     };
     let mut spans = vec![span(format!("  {word}"), Role::Dim)];
     if !part.name.is_empty() {
@@ -174,10 +174,10 @@ fn kind(part: &Part, now: Now) -> Option<Vec<Span>> {
     Some(spans)
 }
 
-fn body(part: &Part, now: Now, room: usize, role: Role, lines: &mut Vec<Vec<Span>>) {
-    let indent = if part.kind == Kind::Text { 0 } else { 2 };
-    let most = if part.who == Who::Assistant { ANSWER } else { PART };
-    let text = if part.kind == Kind::Media && part.text.is_empty() {
+fn body(part: &TranscriptPart, now: Now, room: usize, role: Role, lines: &mut Vec<Vec<Span>>) {
+    let indent = if part.kind == PartKind::Text { 0 } else { 2 };
+    let most = if part.speaker == Speaker::Assistant { ANSWER } else { PART };
+    let text = if part.kind == PartKind::Media && part.text.is_empty() {
         format!("{} B", format::count(part.chars))
     } else {
         part.text.clone()
@@ -186,7 +186,7 @@ fn body(part: &Part, now: Now, room: usize, role: Role, lines: &mut Vec<Vec<Span
         lines.push(vec![span(format!("{}{line}", " ".repeat(indent)), role)]);
     }
     let shown = text.chars().count() as u64;
-    if part.chars > shown && part.kind != Kind::Media && part.who != Who::Assistant {
+    if part.chars > shown && part.kind != PartKind::Media && part.speaker != Speaker::Assistant {
         lines.push(vec![span(
             fill(&now.text.request.more, &[("n", &format::count(part.chars))]),
             Role::Dim,
