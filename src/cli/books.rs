@@ -11,7 +11,7 @@ use crate::{
         clock::{Clock, SystemClock},
         zone::timezone_by_name,
     },
-    control::history::{HistoryQuestion, Page, Refused, UsageQuestion},
+    control::history::{ControlQueryError, HistoryPage, HistoryQuery, UsageQuery},
     ledger::{
         LedgerReader,
         query::{QueryError, RequestDetail},
@@ -52,16 +52,16 @@ impl Books {
         }
     }
 
-    pub(super) async fn history(&self, question: &HistoryQuestion) -> Result<Page, CliError> {
+    pub(super) async fn history(&self, question: &HistoryQuery) -> Result<HistoryPage, CliError> {
         match self {
-            Self::File(reader) => question.ask(reader, SystemClock.unix()).map_err(|e| refused(&e)),
+            Self::File(reader) => question.run(reader, SystemClock.unix()).map_err(|e| refused(&e)),
             Self::Proxy(reach) => Ok(reach.client.get_json(&question.path()).await?),
         }
     }
 
-    pub(super) async fn usage(&self, question: &UsageQuestion) -> Result<UsageReport, CliError> {
+    pub(super) async fn usage(&self, question: &UsageQuery) -> Result<UsageReport, CliError> {
         match self {
-            Self::File(reader) => question.ask(reader, SystemClock.unix()).map_err(|e| refused(&e)),
+            Self::File(reader) => question.run(reader, SystemClock.unix()).map_err(|e| refused(&e)),
             Self::Proxy(reach) => Ok(reach.client.get_json(&question.path()).await?),
         }
     }
@@ -81,14 +81,14 @@ impl Books {
     }
 }
 
-fn refused(refused: &Refused) -> CliError {
+fn refused(refused: &ControlQueryError) -> CliError {
     let text = refused.to_string();
     match refused {
-        Refused::Question(_) => CliError { exit: Exit::Usage, ..CliError::failed(text) },
-        Refused::Ledger(QueryError::Ambiguous(_) | QueryError::Unknown(_)) => {
+        ControlQueryError::BadQuery(_) => CliError { exit: Exit::Usage, ..CliError::failed(text) },
+        ControlQueryError::Ledger(QueryError::Ambiguous(_) | QueryError::Unknown(_)) => {
             CliError::failed(text)
                 .hint("`aiproxy log` shows their ids; `last` is the newest finished one")
         }
-        Refused::Ledger(_) => CliError::failed(text),
+        ControlQueryError::Ledger(_) => CliError::failed(text),
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn table(budgets: &[&BudgetView], now: UnixMillis, paint: Paint) -> S
             notes.push(format!("{} attempts of unknown price", budget.unpriced));
         }
         table.row(vec![
-            (&budget.of).into(),
+            (&budget.holder).into(),
             budget.per.name().into(),
             Cell::new(Role::Strong, budget.spent.to_string()),
             budget.usd.to_string().into(),
@@ -59,7 +59,7 @@ fn bar(percent: u64) -> String {
 /// One budget, as every listing gives it.
 pub(super) fn as_json(budget: &BudgetView) -> Value {
     json!({
-        "of": budget.of,
+        "of": budget.holder,
         "per": budget.per,
         "usd": budget.usd.dollars(),
         "spent": budget.spent.dollars(),
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn what_is_left_is_said_with_its_end() {
         let budget = BudgetView {
-            of: "project ide".to_owned(),
+            holder: "project ide".to_owned(),
             per: Period::Day,
             usd: NanoUsd(5_000_000_000),
             spent: NanoUsd(4_100_000_000),

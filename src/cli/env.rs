@@ -3,11 +3,11 @@
 use clap::{Args, ValueEnum};
 
 use super::{
-    CommandContext,
-    exit::{CliError, ExitStatus},
+    Ctx,
+    exit::{CliError, Exit},
     out, project,
-    reach::{self, RunningProxy},
-    reveal::expose_secret,
+    reach::{self, Reach},
+    reveal::reveal,
     settings,
 };
 use crate::control::rundir::{RunInfo, dial_address};
@@ -43,61 +43,55 @@ enum Shell {
 /// # Errors
 ///
 /// No such project; its key cannot be read.
-pub async fn run(ctx: &CommandContext, args: EnvArgs) -> Result<ExitStatus, CliError> {
+pub async fn run(ctx: &Ctx, args: EnvArgs) -> Result<Exit, CliError> {
     let base = base_url(ctx).await?;
     let key = project::client_key(ctx, &args.project).await?;
-    let variables = sdk_variables(&base, expose_secret(&key));
+    let variables = variables(&base, reveal(&key));
     if ctx.global.json {
         let map: serde_json::Map<_, _> =
             variables.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-        out::print_json(&map)?;
+        out::json(&map)?;
     } else {
         let lines: String = variables
             .iter()
-            .map(|(name, value)| format!("{}\n", export_line(args.shell, name, value)))
+            .map(|(name, value)| format!("{}\n", line(args.shell, name, value)))
             .collect();
         out::print(&lines)?;
     }
-    Ok(ExitStatus::Ok)
+    Ok(Exit::Ok)
 }
 
 /// Where clients reach the proxy: the one that runs, else where the config would listen.
-pub(super) async fn base_url(ctx: &CommandContext) -> Result<String, CliError> {
+pub(super) async fn base_url(ctx: &Ctx) -> Result<String, CliError> {
     if ctx.global.url.is_some() {
-        return Ok(url_flag(ctx));
+        return Ok(given(ctx));
     }
-    if let Some(base) = RunningProxy::try_connect(ctx)?
-        .and_then(|proxy| proxy.run_info)
-        .and_then(|running| running.base_url())
+    if let Some(base) =
+        Reach::look(ctx)?.and_then(|reach| reach.running).and_then(|running| running.base_url())
     {
         return Ok(base);
     }
-    out::print_note(&format!(
-        "note: {}; start it with `aiproxy serve`",
-        reach::not_running_note(ctx).await
-    ));
-    let listen = settings::listen_addresses(&ctx.global.paths()?);
+    out::note(&format!("note: {}; start it with `aiproxy serve`", reach::absent(ctx).await));
+    let listen = settings::listen(&ctx.global.place()?);
     Ok(format!(
         "http://{}",
-        listen
-            .first()
-            .map_or_else(|| settings::DEFAULT_LISTEN.to_owned(), |addr| dial_address(addr))
+        listen.first().map_or_else(|| settings::LISTEN.to_owned(), |addr| dial_address(addr))
     ))
 }
 
 /// The base URL of a proxy that runs.
-pub(super) fn base_url_of(ctx: &CommandContext, proxy: &RunningProxy) -> String {
-    proxy.run_info.as_ref().and_then(RunInfo::base_url).unwrap_or_else(|| url_flag(ctx))
+pub(super) fn base_url_of(ctx: &Ctx, reach: &Reach) -> String {
+    reach.running.as_ref().and_then(RunInfo::base_url).unwrap_or_else(|| given(ctx))
 }
 
 /// `--url` with its scheme.
-fn url_flag(ctx: &CommandContext) -> String {
+fn given(ctx: &Ctx) -> String {
     let url = ctx.global.url.as_deref().unwrap_or_default().trim_end_matches('/');
     if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
 }
 
 /// Each SDK has its own words for the same two facts.
-fn sdk_variables(base: &str, key: &str) -> Vec<(&'static str, String)> {
+fn variables(base: &str, key: &str) -> Vec<(&'static str, String)> {
     vec![
         ("OPENAI_BASE_URL", format!("{base}/v1")),
         ("OPENAI_API_BASE", format!("{base}/v1")),
@@ -112,7 +106,7 @@ fn sdk_variables(base: &str, key: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn export_line(shell: Shell, name: &str, value: &str) -> String {
+fn line(shell: Shell, name: &str, value: &str) -> String {
     match shell {
         Shell::Fish => {
             format!("set -gx {name} '{}';", value.replace('\\', "\\\\").replace('\'', "\\'"))
@@ -133,13 +127,13 @@ mod tests {
             (Shell::Fish, r"set -gx K 'a\'b\\c$(d)';"),
             (Shell::Powershell, r"$env:K = 'a''b\c$(d)'"),
         ] {
-            assert_eq!(export_line(shell, "K", r"a'b\c$(d)"), want);
+            assert_eq!(line(shell, "K", r"a'b\c$(d)"), want);
         }
     }
 
     #[test]
     fn each_dialect_has_its_base_url_and_key() {
-        let got = sdk_variables("http://127.0.0.1:8642", "aip-x");
+        let got = variables("http://127.0.0.1:8642", "aip-x");
         for want in [
             ("OPENAI_BASE_URL", "http://127.0.0.1:8642/v1"),
             ("ANTHROPIC_BASE_URL", "http://127.0.0.1:8642"),

@@ -6,7 +6,7 @@ use crate::control::client::ControlError;
 
 /// Exit codes, as documented in `--help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExitStatus {
+pub enum Exit {
     Ok,
     Failed,
     Usage,
@@ -14,7 +14,7 @@ pub enum ExitStatus {
     Unreachable,
 }
 
-impl ExitStatus {
+impl Exit {
     #[must_use]
     pub fn code(self) -> u8 {
         match self {
@@ -30,7 +30,7 @@ impl ExitStatus {
 /// Why a command failed: what happened, and what to do next.
 #[derive(Debug)]
 pub struct CliError {
-    pub exit: ExitStatus,
+    pub exit: Exit,
     /// Empty where there is nothing to say: a closed pipe, Ctrl-C, problems that were printed
     /// already.
     pub text: String,
@@ -38,33 +38,33 @@ pub struct CliError {
 }
 
 impl CliError {
-    fn new(exit: ExitStatus, text: impl Into<String>) -> Self {
+    fn new(exit: Exit, text: impl Into<String>) -> Self {
         Self { exit, text: text.into(), hint: None }
     }
 
     #[must_use]
     pub fn failed(text: impl Into<String>) -> Self {
-        Self::new(ExitStatus::Failed, text)
+        Self::new(Exit::Failed, text)
     }
 
     #[must_use]
     pub fn usage(text: impl Into<String>) -> Self {
-        Self::new(ExitStatus::Usage, text)
+        Self::new(Exit::Usage, text)
     }
 
     #[must_use]
     pub fn config(text: impl Into<String>) -> Self {
-        Self::new(ExitStatus::Config, text)
+        Self::new(Exit::Config, text)
     }
 
     #[must_use]
     pub fn unreachable(text: impl Into<String>) -> Self {
-        Self::new(ExitStatus::Unreachable, text)
+        Self::new(Exit::Unreachable, text)
     }
 
     /// Everything was said already.
     #[must_use]
-    pub fn quiet(exit: ExitStatus) -> Self {
+    pub fn quiet(exit: Exit) -> Self {
         Self::new(exit, "")
     }
 
@@ -90,14 +90,14 @@ impl std::error::Error for CliError {}
 impl From<ControlError> for CliError {
     fn from(error: ControlError) -> Self {
         let exit = match &error {
-            ControlError::NotReachable { .. } | ControlError::NotAiproxy => ExitStatus::Unreachable,
-            ControlError::Broken | ControlError::Refused(..) => ExitStatus::Failed,
+            ControlError::NotReachable { .. } | ControlError::NotAiproxy => Exit::Unreachable,
+            ControlError::Broken | ControlError::Refused(..) => Exit::Failed,
         };
         Self { hint: error.hint().map(str::to_owned), ..Self::new(exit, error.to_string()) }
     }
 }
 
 /// A failure at a file or folder.
-pub(super) fn path_error(path: &std::path::Path, error: &io::Error) -> CliError {
+pub(super) fn at(path: &std::path::Path, error: &io::Error) -> CliError {
     CliError::failed(format!("{}: {error}", path.display()))
 }

@@ -352,7 +352,7 @@ fn sum(budget: &Budget) -> String {
 async fn spent(ctx: &Ctx, name: &str) -> Result<Vec<BudgetView>, CliError> {
     let Some(reach) = Reach::look(ctx)? else { return Ok(Vec::new()) };
     let mut budgets = reach.snapshot().await?.budgets;
-    budgets.retain(|budget| budget.of == "all" || budget.of == format!("project {name}"));
+    budgets.retain(|budget| budget.holder == "all" || budget.holder == format!("project {name}"));
     Ok(budgets)
 }
 

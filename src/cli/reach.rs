@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    CommandContext,
-    exit::{CliError, ExitStatus},
+    Ctx,
+    exit::{CliError, Exit},
     out, prompt, settings,
 };
 use crate::{
@@ -19,42 +19,39 @@ use crate::{
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
+const LOOK: Duration = Duration::from_millis(300);
 
 /// A proxy that runs, as far as its run dir or `--url` says.
 #[derive(Debug)]
-pub struct RunningProxy {
+pub struct Reach {
     pub client: ControlClient,
     /// What the run dir says; `None` with `--url`.
-    pub run_info: Option<RunInfo>,
+    pub running: Option<RunInfo>,
 }
 
-impl RunningProxy {
+impl Reach {
     /// The proxy of `--url` or of the data dir; `None` where none runs.
     ///
     /// # Errors
     ///
     /// `--url` without a token; no data dir.
-    pub fn try_connect(ctx: &CommandContext) -> Result<Option<Self>, CliError> {
+    pub fn look(ctx: &Ctx) -> Result<Option<Self>, CliError> {
         if let Some(url) = &ctx.global.url {
             let base = if url.contains("://") { url.clone() } else { format!("http://{url}") };
-            return Ok(Some(Self {
-                client: ControlClient::new(base, control_token(ctx)?),
-                run_info: None,
-            }));
+            return Ok(Some(Self { client: ControlClient::new(base, token(ctx)?), running: None }));
         }
-        let Some(running) = RunDir::find_running(&ctx.global.paths()?.data) else {
+        let Some(running) = RunDir::find_running(&ctx.global.place()?.data) else {
             return Ok(None);
         };
         let Some(base) = running.base_url() else { return Ok(None) };
         if running.version != VERSION {
-            out::print_note(&format!(
+            out::note(&format!(
                 "note: the proxy that runs is version {}, this command is {VERSION}; `aiproxy restart` makes them one",
                 running.version
             ));
         }
-        let token = Secret::new(super::reveal::expose_secret(&running.token).to_owned());
-        Ok(Some(Self { client: ControlClient::new(base, token), run_info: Some(running) }))
+        let token = Secret::new(super::reveal::reveal(&running.token).to_owned());
+        Ok(Some(Self { client: ControlClient::new(base, token), running: Some(running) }))
     }
 
     /// The proxy, or the error that none runs.
@@ -62,10 +59,10 @@ impl RunningProxy {
     /// # Errors
     ///
     /// As [`Reach::look`], and exit code 4 where none runs.
-    pub async fn connect(ctx: &CommandContext) -> Result<Self, CliError> {
-        match Self::try_connect(ctx)? {
-            Some(proxy) => Ok(proxy),
-            None => Err(not_running_error(ctx).await),
+    pub async fn find(ctx: &Ctx) -> Result<Self, CliError> {
+        match Self::look(ctx)? {
+            Some(reach) => Ok(reach),
+            None => Err(not_running(ctx).await),
         }
     }
 
@@ -76,10 +73,10 @@ impl RunningProxy {
     /// No answer; somebody else's answer.
     pub async fn snapshot(&self) -> Result<Snapshot, CliError> {
         let snapshot = self.client.snapshot().await?;
-        match &self.run_info {
+        match &self.running {
             Some(running) if running.pid != snapshot.pid => Err(ControlError::NotAiproxy.into()),
             None if snapshot.version != VERSION => {
-                out::print_note(&format!(
+                out::note(&format!(
                     "note: the proxy that runs is version {}, this command is {VERSION}",
                     snapshot.version
                 ));
@@ -94,7 +91,7 @@ impl RunningProxy {
     /// # Errors
     ///
     /// No answer, or "no".
-    pub async fn send_action(&self, action: &Action) -> Result<String, CliError> {
+    pub async fn act(&self, action: &Action) -> Result<String, CliError> {
         match self.client.send_action(action).await? {
             ActionReply { ok: true, text, .. } => Ok(text),
             ActionReply { ok: false, text, .. } => Err(CliError::failed(text)),
@@ -103,32 +100,32 @@ impl RunningProxy {
 }
 
 /// The control token for `--url`.
-fn control_token(ctx: &CommandContext) -> Result<Secret, CliError> {
+fn token(ctx: &Ctx) -> Result<Secret, CliError> {
     let (bytes, from) = if let Some(path) = &ctx.global.token_file {
-        (std::fs::read(path).map_err(|e| super::exit::path_error(path, &e))?, "the token file")
+        (std::fs::read(path).map_err(|e| super::exit::at(path, &e))?, "the token file")
     } else if let Some(text) = std::env::var_os("AIPROXY_TOKEN") {
         (text.into_encoded_bytes(), "AIPROXY_TOKEN")
     } else {
         return Err(CliError::usage("--url needs a control token")
             .hint("set AIPROXY_TOKEN or give --token-file; the proxy's is in DATA/run/token"));
     };
-    prompt::parse_token(bytes, from)
+    prompt::single_line(bytes, from)
 }
 
 /// The error of a command that needs a proxy: where it would be, and whether somebody else stands
 /// there.
-pub async fn not_running_error(ctx: &CommandContext) -> CliError {
-    let Ok(paths) = ctx.global.paths() else { return CliError::unreachable("not running") };
-    let addresses = settings::listen_addresses(&paths);
-    if RunDir::is_locked(&paths.data) {
+pub async fn not_running(ctx: &Ctx) -> CliError {
+    let Ok(place) = ctx.global.place() else { return CliError::unreachable("not running") };
+    let addresses = settings::listen(&place);
+    if RunDir::is_locked(&place.data) {
         return CliError::unreachable("the proxy is starting and does not listen yet")
             .hint("try again in a moment");
     }
-    if let Some(addr) = first_responding(&addresses).await {
+    if let Some(addr) = somebody_at(&addresses).await {
         return CliError::unreachable(format!("not running; something else answers at {addr}"))
             .hint(format!(
                 "no proxy of the data dir {} runs; give its --data-dir or --url",
-                paths.data.display()
+                place.data.display()
             ));
     }
     CliError::unreachable(format!("not running at {}", addresses.join(", ")))
@@ -136,10 +133,10 @@ pub async fn not_running_error(ctx: &CommandContext) -> CliError {
 }
 
 /// The first address where somebody answers.
-async fn first_responding(addresses: &[String]) -> Option<String> {
+async fn somebody_at(addresses: &[String]) -> Option<String> {
     for addr in addresses.iter().map(|addr| dial_address(addr)) {
         if matches!(
-            tokio::time::timeout(PROBE_TIMEOUT, tokio::net::TcpStream::connect(&addr)).await,
+            tokio::time::timeout(LOOK, tokio::net::TcpStream::connect(&addr)).await,
             Ok(Ok(_))
         ) {
             return Some(addr);
@@ -149,32 +146,30 @@ async fn first_responding(addresses: &[String]) -> Option<String> {
 }
 
 /// That none runs, for the notes of commands that do without: `the proxy does not run`.
-pub async fn not_running_note(ctx: &CommandContext) -> String {
-    let default_text = || "the proxy does not run".to_owned();
-    let Ok(paths) = ctx.global.paths() else { return default_text() };
-    match first_responding(&settings::listen_addresses(&paths)).await {
+pub async fn absent(ctx: &Ctx) -> String {
+    let usual = || "the proxy does not run".to_owned();
+    let Ok(place) = ctx.global.place() else { return usual() };
+    match somebody_at(&settings::listen(&place)).await {
         Some(addr) => format!(
             "no proxy of the data dir {} runs (something else answers at {addr})",
-            paths.data.display()
+            place.data.display()
         ),
-        None => default_text(),
+        None => usual(),
     }
 }
 
 /// Applies the config to the proxy that runs, after a command changed it. None running is no error,
 /// and a proxy that refuses is a warning: the change itself is made.
-pub async fn reload_if_running(ctx: &CommandContext) {
-    let Ok(Some(proxy)) = RunningProxy::try_connect(ctx) else { return };
-    match request_reload(&proxy).await {
+pub async fn reload_if_running(ctx: &Ctx) {
+    let Ok(Some(reach)) = Reach::look(ctx) else { return };
+    match reload(&reach).await {
         Ok(ReloadResult { ok: true, .. }) => {}
         Ok(ReloadResult { problems, .. }) => {
-            out::print_note("warning: the running proxy did not apply it:");
-            problems.iter().for_each(|problem| out::print_note(problem));
+            out::note("warning: the running proxy did not apply it:");
+            problems.iter().for_each(|problem| out::note(problem));
         }
-        Err(error) if error.exit == ExitStatus::Unreachable => {}
-        Err(error) => {
-            out::print_note(&format!("warning: the running proxy did not apply it: {error}"))
-        }
+        Err(error) if error.exit == Exit::Unreachable => {}
+        Err(error) => out::note(&format!("warning: the running proxy did not apply it: {error}")),
     }
 }
 
@@ -183,11 +178,11 @@ pub async fn reload_if_running(ctx: &CommandContext) {
 /// # Errors
 ///
 /// No answer. A broken file is an answer.
-pub async fn request_reload(proxy: &RunningProxy) -> Result<ReloadResult, CliError> {
-    match proxy.client.post_json("/aiproxy/v1/reload", &serde_json::json!({})).await {
+pub async fn reload(reach: &Reach) -> Result<ReloadResult, CliError> {
+    match reach.client.post_json("/aiproxy/v1/reload", &serde_json::json!({})).await {
         Ok(reloaded) => Ok(reloaded),
         Err(ControlError::Refused(422, text)) => {
-            let problems = proxy.snapshot().await?.config.problems;
+            let problems = reach.snapshot().await?.config.problems;
             let problems = if problems.is_empty() { vec![text.clone()] } else { problems };
             Ok(ReloadResult { ok: false, problems, text, upstreams: 0 })
         }

@@ -75,7 +75,7 @@ pub(super) fn upstream_json(u: &UpstreamView) -> Value {
             "path": probe.path,
             "at": stamp(Some(probe.at)),
             "took_ms": probe.took_ms,
-            "said": probe.said,
+            "said": probe.message,
             "ok": probe.ok,
         })),
     })
@@ -105,7 +105,7 @@ pub(super) fn key_json(k: &KeyView) -> Value {
         })),
         "limits": k.limits.iter().map(|left| json!({
             "model": left.model,
-            "what": left.what,
+            "what": left.kind,
             "limit": left.limit,
             "remaining": left.remaining,
             "until": stamp(Some(left.until)),
@@ -225,7 +225,7 @@ pub(super) fn upstreams(views: &[UpstreamView], now: UnixMillis, paint: Paint) -
         if let Some(probe) = &u.probe {
             let said = format!(
                 "{} after {}, {} ago",
-                probe.said,
+                probe.message,
                 when::seconds(probe.took_ms),
                 when::span(now.0 - probe.at.0)
             );
@@ -263,7 +263,7 @@ fn upstream_state(state: UpstreamState) -> Cell {
 mod tests {
     use super::*;
     use crate::{
-        control::snapshot::{ConfigView, KeyHealth, ModelScope, Stats},
+        control::snapshot::{ConfigView, KeyStatus, ModelScope, UpstreamStats},
         events::alert::{Alert, AlertKind},
     };
 
@@ -292,7 +292,7 @@ mod tests {
                 until: Some(UnixMillis(NOW.0 + 41_000)),
                 keys_ready: 1,
                 keys: 2,
-                stats: Stats::default(),
+                stats: UpstreamStats::default(),
                 models: None,
                 probe: None,
             }],
@@ -302,18 +302,18 @@ mod tests {
                 account: "me".into(),
                 fingerprint: "nvapi-…12ab".into(),
                 reference: "keyring:nvidia/main".into(),
-                state: KeyHealth::Partly,
+                state: KeyStatus::Partly,
                 cause: None,
                 until: None,
                 since: None,
-                hinted: false,
+                from_provider: false,
                 scopes: vec![ModelScope {
                     model: "glm".into(),
-                    state: KeyHealth::Cooling,
+                    state: KeyStatus::Cooling,
                     cause: Some("429".into()),
                     until: Some(UnixMillis(NOW.0 + 5_000)),
                     since: None,
-                    hinted: true,
+                    from_provider: true,
                 }],
                 requests: 1,
                 tokens: 2,

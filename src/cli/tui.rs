@@ -13,8 +13,8 @@ use super::{
 use crate::{
     config::file::Paths,
     control::{
-        client::Client,
-        rundir::{RunDir, Running, reachable},
+        client::ControlClient,
+        rundir::{RunDir, RunInfo, dial_address},
     },
     secrets::Secret,
     tui::{
@@ -36,14 +36,14 @@ pub async fn run(ctx: &Ctx) -> Result<Exit, CliError> {
     }
     let place = ctx.global.place()?;
     let Some(reach) = Reach::look(ctx)? else {
-        if RunDir::is_held(&place.data) {
+        if RunDir::is_locked(&place.data) {
             return Err(reach::not_running(ctx).await);
         }
         return serve::serve(&ctx.global, ServeArgs { tui: true, ..ServeArgs::default() }).await;
     };
     // Asked once before the screen is taken: what is wrong is then said where it can be read.
     reach.snapshot().await?;
-    let again: Box<dyn Fn() -> Option<Client> + Send + Sync> = match &ctx.global.url {
+    let again: Box<dyn Fn() -> Option<ControlClient> + Send + Sync> = match &ctx.global.url {
         Some(_) => {
             let global = ctx.global.clone();
             Box::new(move || {
@@ -55,7 +55,7 @@ pub async fn run(ctx: &Ctx) -> Result<Exit, CliError> {
         }
         None => Box::new({
             let data = place.data.clone();
-            move || RunDir::find(&data).as_ref().and_then(client)
+            move || RunDir::find_running(&data).as_ref().and_then(client)
         }),
     };
     let source = Connect { client: reach.client, reconnect: again, explain: explain::plain };
@@ -77,11 +77,12 @@ pub(super) async fn in_process(
 ) -> Result<Exit, CliError> {
     let base = addrs
         .first()
-        .map_or_else(String::new, |addr| format!("http://{}", reachable(&addr.to_string())));
+        .map_or_else(String::new, |addr| format!("http://{}", dial_address(&addr.to_string())));
     let text = reveal(&token).to_owned();
     let again = base.clone();
-    let client = Client::new(base, token);
-    let reconnect = Box::new(move || Some(Client::new(again.clone(), Secret::new(text.clone()))));
+    let client = ControlClient::new(base, token);
+    let reconnect =
+        Box::new(move || Some(ControlClient::new(again.clone(), Secret::new(text.clone()))));
     let source = Connect { client, reconnect, explain: explain::plain };
     let left = show(source, options(place, true)).await?;
     print(&left.copied)?;
@@ -103,8 +104,8 @@ async fn show(source: Connect, options: Options) -> Result<run::Exit, CliError> 
     Box::pin(run::run(source, options)).await.map_err(|e| CliError::failed(e.to_string()))
 }
 
-fn client(running: &Running) -> Option<Client> {
-    Some(Client::new(running.base_url()?, Secret::new(reveal(&running.token).to_owned())))
+fn client(running: &RunInfo) -> Option<ControlClient> {
+    Some(ControlClient::new(running.base_url()?, Secret::new(reveal(&running.token).to_owned())))
 }
 
 fn options(place: &Paths, in_process: bool) -> Options {

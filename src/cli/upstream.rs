@@ -259,7 +259,7 @@ async fn test(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
     }
     let mut exit = Exit::Ok;
     for key in keys {
-        let reply = reach.client.act(&Action::Test { key: key.clone() }).await?;
+        let reply = reach.client.send_action(&Action::Test { key: key.clone() }).await?;
         if !reply.ok {
             exit = Exit::Failed;
         }

@@ -15,7 +15,7 @@ use crate::{
         clock::{Clock, SystemClock},
         money::NanoUsd,
     },
-    control::history::UsageQuestion,
+    control::history::UsageQuery,
     ledger::{
         export,
         usage::{GroupBy, Totals, TotalsRow, UsageReport},
@@ -68,7 +68,7 @@ pub async fn run(ctx: &Ctx, args: UsageArgs) -> Result<Exit, CliError> {
         })?,
     };
     let books = Books::open(ctx).await?;
-    let question = |since: &str| UsageQuestion {
+    let question = |since: &str| UsageQuery {
         by,
         since: since.to_owned(),
         tz: args.tz.clone().unwrap_or_default(),

@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     action::Action,
     admin::Admin,
-    alerts::Standing,
-    feed::feed,
-    history::Books,
+    alerts::ActiveAlerts,
+    feed::event_feed,
+    history::LedgerHandle,
     metrics,
-    route::{self, RouteQuestion},
+    route::{self, RouteExplainRequest},
     snapshot::Snapshot,
     story, views,
 };
@@ -38,26 +38,26 @@ use crate::{
 };
 
 /// Bodies of acts are small.
-const BODY: usize = 64 << 10;
+const MAX_BODY_BYTES: usize = 64 << 10;
 /// The body of an act comes within this.
-const READ: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The control API of a process.
-pub struct Control {
+pub struct ControlApi {
     pub engine: Arc<Engine>,
     pub admin: Arc<dyn Admin>,
     pub started: UnixMillis,
     pub listen: Vec<String>,
     /// `None` where no ledger could be started.
-    pub books: Option<Books>,
-    pub alerts: Arc<Standing>,
+    pub ledger_handle: Option<LedgerHandle>,
+    pub alerts: Arc<ActiveAlerts>,
     pub metrics: Arc<Metrics>,
     /// Ends event streams when the proxy stops.
     pub stop: CancellationToken,
     token: [u8; 32],
 }
 
-impl Control {
+impl ControlApi {
     #[must_use]
     pub fn new(
         engine: Arc<Engine>,
@@ -72,7 +72,7 @@ impl Control {
             admin,
             started,
             listen,
-            books: None,
+            ledger_handle: None,
             alerts: Arc::default(),
             metrics: Arc::default(),
             stop,
@@ -82,14 +82,18 @@ impl Control {
 
     /// The same with a ledger to ask.
     #[must_use]
-    pub fn with_books(mut self, books: Option<Books>) -> Self {
-        self.books = books;
+    pub fn with_ledger(mut self, ledger: Option<LedgerHandle>) -> Self {
+        self.ledger_handle = ledger;
         self
     }
 
     /// The same with what others put together.
     #[must_use]
-    pub fn with_news(mut self, alerts: Arc<Standing>, metrics: Arc<Metrics>) -> Self {
+    pub fn with_alerts_and_metrics(
+        mut self,
+        alerts: Arc<ActiveAlerts>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         (self.alerts, self.metrics) = (alerts, metrics);
         self
     }
@@ -101,7 +105,7 @@ impl Control {
     }
 
     /// Answers one request below `/aiproxy/v1/`.
-    pub async fn answer(
+    pub async fn handle(
         &self,
         method: &Method,
         path: &str,
@@ -109,13 +113,13 @@ impl Control {
         body: Incoming,
         id: RequestId,
     ) -> Response<ResponseBody> {
-        let mut response = self.find(method, path, query, body, id).await;
+        let mut response = self.dispatch(method, path, query, body, id).await;
         // Refusals too: who asks can tell them from somebody else's.
-        mark(&mut response, id);
+        set_control_headers(&mut response, id);
         response
     }
 
-    async fn find(
+    async fn dispatch(
         &self,
         method: &Method,
         path: &str,
@@ -125,10 +129,10 @@ impl Control {
     ) -> Response<ResponseBody> {
         let get = matches!(*method, Method::GET | Method::HEAD);
         match (path, get) {
-            ("snapshot", true) => json(id, StatusCode::OK, &self.snapshot()),
+            ("snapshot", true) => json_response(id, StatusCode::OK, &self.snapshot()),
             ("events", true) => self.events(),
-            ("history", true) => self.ledger(Asked::History(query), id).await,
-            ("usage", true) => self.ledger(Asked::Usage(query), id).await,
+            ("history", true) => self.query_ledger(LedgerQuery::History(query), id).await,
+            ("usage", true) => self.query_ledger(LedgerQuery::Usage(query), id).await,
             ("requests", true) => {
                 let all = self.engine.bus.view(|live| {
                     live.running
@@ -138,32 +142,39 @@ impl Control {
                         .cloned()
                         .collect::<Vec<_>>()
                 });
-                json(id, StatusCode::OK, &all)
+                json_response(id, StatusCode::OK, &all)
             }
-            ("act", false) => match self.read::<Action>(body).await {
-                Ok(action) => json(id, StatusCode::OK, &self.admin.act(action).await),
+            ("act", false) => match self.read_body::<Action>(body).await {
+                Ok(action) => json_response(id, StatusCode::OK, &self.admin.perform(action).await),
                 Err(error) => reply::error_response(Dialect::Openai, id, &error),
             },
-            ("route", false) => match self.read::<RouteQuestion>(body).await {
-                Ok(question) => json(id, StatusCode::OK, &route::explain(&self.engine, &question)),
+            ("route", false) => match self.read_body::<RouteExplainRequest>(body).await {
+                Ok(question) => {
+                    json_response(id, StatusCode::OK, &route::explain(&self.engine, &question))
+                }
                 Err(error) => reply::error_response(Dialect::Openai, id, &error),
             },
             ("reload", false) => self.reload(id).await,
             (other, true) if other.starts_with("requests/") => {
                 let wanted = other.trim_start_matches("requests/");
                 if let Some(wanted) = wanted.strip_suffix("/story") {
-                    return told(
+                    return json_result(
                         id,
-                        story::tell(&self.engine, self.books.as_ref(), wanted, story::wish(query))
-                            .await,
+                        story::read_transcript(
+                            &self.engine,
+                            self.ledger_handle.as_ref(),
+                            wanted,
+                            story::parse_query(query),
+                        )
+                        .await,
                     );
                 }
                 if let Some(wanted) = wanted.strip_suffix("/full") {
-                    return self.ledger(Asked::Full(wanted), id).await;
+                    return self.query_ledger(LedgerQuery::Detail(wanted), id).await;
                 }
                 match self.engine.bus.view(|live| live.find(wanted).cloned()) {
-                    Some(record) => json(id, StatusCode::OK, &record),
-                    None => self.ledger(Asked::Record(wanted), id).await,
+                    Some(record) => json_response(id, StatusCode::OK, &record),
+                    None => self.query_ledger(LedgerQuery::Record(wanted), id).await,
                 }
             }
             _ => {
@@ -178,8 +189,12 @@ impl Control {
     }
 
     /// What the ledger says, where there is one.
-    async fn ledger(&self, question: Asked<'_>, id: RequestId) -> Response<ResponseBody> {
-        let Some(books) = &self.books else {
+    async fn query_ledger(
+        &self,
+        question: LedgerQuery<'_>,
+        id: RequestId,
+    ) -> Response<ResponseBody> {
+        let Some(ledger) = &self.ledger_handle else {
             return reply::error_response(
                 Dialect::Openai,
                 id,
@@ -188,10 +203,12 @@ impl Control {
             );
         };
         match question {
-            Asked::Full(wanted) => told(id, books.full(wanted).await),
-            Asked::History(query) => told(id, books.history(query).await),
-            Asked::Record(wanted) => told(id, books.full(wanted).await.map(|full| full.record)),
-            Asked::Usage(query) => told(id, books.usage(query).await),
+            LedgerQuery::Detail(wanted) => json_result(id, ledger.request_detail(wanted).await),
+            LedgerQuery::History(query) => json_result(id, ledger.history(query).await),
+            LedgerQuery::Record(wanted) => {
+                json_result(id, ledger.request_detail(wanted).await.map(|full| full.record))
+            }
+            LedgerQuery::Usage(query) => json_result(id, ledger.usage(query).await),
         }
     }
 
@@ -199,8 +216,8 @@ impl Control {
     pub async fn reload(&self, id: RequestId) -> Response<ResponseBody> {
         let reloaded = self.admin.reload().await;
         let status = if reloaded.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-        let mut response = json(id, status, &reloaded);
-        mark(&mut response, id);
+        let mut response = json_response(id, status, &reloaded);
+        set_control_headers(&mut response, id);
         response
     }
 
@@ -210,13 +227,16 @@ impl Control {
             StatusCode::OK,
             telemetry::text::CONTENT_TYPE,
             id,
-            metrics::page(self).await.into(),
+            metrics::metrics_page(self).await.into(),
         )
     }
 
-    async fn read<T: serde::de::DeserializeOwned>(&self, body: Incoming) -> Result<T, ProxyError> {
+    async fn read_body<T: serde::de::DeserializeOwned>(
+        &self,
+        body: Incoming,
+    ) -> Result<T, ProxyError> {
         let bad = |why: String| ProxyError::new(ProxyErrorKind::BadRequest, why);
-        let bytes = timeout(READ, Limited::new(body, BODY).collect())
+        let bytes = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect())
             .await
             .map_err(|_| bad("the body did not come".to_owned()))?;
         let bytes = bytes.map_err(|e| bad(format!("the body cannot be read: {e}")))?.to_bytes();
@@ -249,9 +269,9 @@ impl Control {
             offline: engine.network.down(),
             draining: engine.draining(),
             ledger: self
-                .books
+                .ledger_handle
                 .as_ref()
-                .map(|books| books.ledger.status(&books.engine.ledger_queue)),
+                .map(|ledger| ledger.ledger.status(&ledger.engine.ledger_queue)),
             alerts: self.alerts.list(),
             budgets: views::budgets(engine),
         }
@@ -260,7 +280,7 @@ impl Control {
     fn events(&self) -> Response<ResponseBody> {
         let (live, events) = self.engine.bus.subscribe_with_snapshot();
         let hello = Bytes::from(format!(": events after {}\n\n", live.seq));
-        let body = ResponseBody::Events(Box::pin(feed(hello, events, self.stop.clone())));
+        let body = ResponseBody::Events(Box::pin(event_feed(hello, events, self.stop.clone())));
         let mut response = Response::new(body);
         response
             .headers_mut()
@@ -271,14 +291,18 @@ impl Control {
 }
 
 /// What the ledger is asked.
-enum Asked<'a> {
-    Full(&'a str),
+enum LedgerQuery<'a> {
+    Detail(&'a str),
     History(Option<&'a str>),
     Record(&'a str),
     Usage(Option<&'a str>),
 }
 
-fn json<T: Serialize>(id: RequestId, status: StatusCode, value: &T) -> Response<ResponseBody> {
+fn json_response<T: Serialize>(
+    id: RequestId,
+    status: StatusCode,
+    value: &T,
+) -> Response<ResponseBody> {
     match serde_json::to_vec(value) {
         Ok(body) => reply::full_response(status, "application/json", id, body.into()),
         Err(e) => reply::error_response(
@@ -289,14 +313,17 @@ fn json<T: Serialize>(id: RequestId, status: StatusCode, value: &T) -> Response<
     }
 }
 
-fn told<T: Serialize>(id: RequestId, answer: Result<T, ProxyError>) -> Response<ResponseBody> {
+fn json_result<T: Serialize>(
+    id: RequestId,
+    answer: Result<T, ProxyError>,
+) -> Response<ResponseBody> {
     match answer {
-        Ok(value) => json(id, StatusCode::OK, &value),
+        Ok(value) => json_response(id, StatusCode::OK, &value),
         Err(error) => reply::error_response(Dialect::Openai, id, &error),
     }
 }
 
-fn mark(response: &mut Response<ResponseBody>, id: RequestId) {
+fn set_control_headers(response: &mut Response<ResponseBody>, id: RequestId) {
     reply::set_request_id(response.headers_mut(), id);
     response.headers_mut().insert("x-aiproxy", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     response

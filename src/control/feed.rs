@@ -13,19 +13,19 @@ use tokio_util::sync::CancellationToken;
 use crate::events::kind::Event;
 
 /// A silent stream says that it is alive.
-const PING: Duration = Duration::from_secs(10);
+const PING_AFTER: Duration = Duration::from_secs(10);
 /// The first event leaves at once, those that follow it together: nobody sees faster, and each
 /// write costs what a request should not pay for.
-const PACE: Duration = Duration::from_millis(33);
+const MIN_WRITE_INTERVAL: Duration = Duration::from_millis(33);
 /// So many at once are a storm: they are fetched sooner, lest the viewer falls behind.
-const STORM: usize = 128;
-const STORM_PACE: Duration = Duration::from_millis(6);
+const BURST_EVENTS: usize = 128;
+const BURST_WRITE_INTERVAL: Duration = Duration::from_millis(6);
 /// Bytes of one piece.
-const PIECE: usize = 32 << 10;
+const MAX_PIECE_BYTES: usize = 32 << 10;
 
 const RESYNC: &[u8] = b"event: resync\ndata: {}\n\n";
 
-struct Feed {
+struct EventFeed {
     events: Receiver<Arc<Event>>,
     stop: CancellationToken,
     /// Not before this.
@@ -33,31 +33,31 @@ struct Feed {
 }
 
 /// Events as SSE; a viewer that fell behind is told to take a new snapshot.
-pub(super) fn feed(
+pub(super) fn event_feed(
     hello: Bytes,
     events: Receiver<Arc<Event>>,
     stop: CancellationToken,
 ) -> impl Stream<Item = Bytes> + Send {
-    let feed = Feed { events, stop, next: Instant::now() };
+    let feed = EventFeed { events, stop, next: Instant::now() };
     stream::unfold((Some(hello), feed), |(hello, mut feed)| async move {
         let piece = match hello {
             Some(hello) => hello,
-            None => feed.piece().await?,
+            None => feed.next_piece().await?,
         };
         Some((piece, (None, feed)))
     })
 }
 
-impl Feed {
+impl EventFeed {
     /// What happened since the last piece; waits for something to happen. `None` at the end.
-    async fn piece(&mut self) -> Option<Bytes> {
+    async fn next_piece(&mut self) -> Option<Bytes> {
         let Self { events, stop, next } = self;
         let first = async {
             // A timer, even of no time, would take its turn.
             if *next > Instant::now() {
                 sleep_until(*next).await;
             }
-            timeout(PING, events.recv()).await
+            timeout(PING_AFTER, events.recv()).await
         };
         let first = tokio::select! {
             first = first => first,
@@ -68,23 +68,24 @@ impl Feed {
             Err(_) => return Some(Bytes::from_static(b": ping\n\n")),
             Ok(Err(RecvError::Closed)) => return None,
             Ok(Err(RecvError::Lagged(_))) => return Some(Bytes::from_static(RESYNC)),
-            Ok(Ok(event)) => frame(&mut out, &event),
+            Ok(Ok(event)) => write_frame(&mut out, &event),
         }
         let mut of = 1;
         // What else is there goes with it.
-        while out.len() < PIECE {
+        while out.len() < MAX_PIECE_BYTES {
             let Ok(event) = self.events.try_recv() else { break };
-            frame(&mut out, &event);
+            write_frame(&mut out, &event);
             of += 1;
         }
-        if out.len() < PIECE {
-            self.next = Instant::now() + if of < STORM { PACE } else { STORM_PACE };
+        if out.len() < MAX_PIECE_BYTES {
+            self.next = Instant::now()
+                + if of < BURST_EVENTS { MIN_WRITE_INTERVAL } else { BURST_WRITE_INTERVAL };
         }
         Some(Bytes::from(out))
     }
 }
 
-fn frame(out: &mut Vec<u8>, event: &Event) {
+fn write_frame(out: &mut Vec<u8>, event: &Event) {
     let start = out.len();
     out.extend_from_slice(b"data: ");
     // Events hold only strings and numbers: writing them cannot fail, and a viewer resyncs over a
@@ -123,8 +124,11 @@ mod tests {
     #[tokio::test]
     async fn the_first_event_leaves_at_once_and_those_after_it_together() {
         let (tell, events) = broadcast::channel(8);
-        let mut feed =
-            Box::pin(feed(Bytes::from_static(b": hello\n\n"), events, CancellationToken::new()));
+        let mut feed = Box::pin(event_feed(
+            Bytes::from_static(b": hello\n\n"),
+            events,
+            CancellationToken::new(),
+        ));
         assert_eq!(text(feed.next().await), ": hello\n\n");
         tell.send(notice(1)).expect("a viewer");
         let first = feed.next().now_or_never().expect("at once");
@@ -139,7 +143,8 @@ mod tests {
     async fn who_falls_behind_is_told_and_goes_on() {
         let (tell, events) = broadcast::channel(2);
         let stop = CancellationToken::new();
-        let mut feed = Box::pin(feed(Bytes::from_static(b": hello\n\n"), events, stop.clone()));
+        let mut feed =
+            Box::pin(event_feed(Bytes::from_static(b": hello\n\n"), events, stop.clone()));
         feed.next().await;
         (1..=5).for_each(|seq| drop(tell.send(notice(seq))));
         assert_eq!(text(feed.next().await).as_bytes(), RESYNC);

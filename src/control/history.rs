@@ -25,19 +25,19 @@ pub use crate::ledger::{
 };
 
 /// Nobody waits longer for an answer.
-const LONGEST: Duration = Duration::from_secs(20);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Nor for what is on its way to the file.
-const WRITTEN: Duration = Duration::from_secs(5);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// What takes longer is told to end, so often and so long apart.
-const INTERRUPTS: u32 = 40;
-const INTERRUPTED: Duration = Duration::from_millis(50);
+const MAX_INTERRUPTS: u32 = 40;
+const INTERRUPT_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Requests in one page at most.
-pub const PAGE: usize = 1_000;
+pub const MAX_PAGE: usize = 1_000;
 
 /// Some of the history, the newest first.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Page {
+pub struct HistoryPage {
     pub requests: Vec<RequestRecord>,
     /// Where the next page begins: `before` of the question; `None` at the end.
     pub next: Option<RequestId>,
@@ -45,23 +45,26 @@ pub struct Page {
 
 /// A question for a page of history.
 #[derive(Clone, Debug, Default)]
-pub struct HistoryQuestion {
+pub struct HistoryQuery {
     pub filter: String,
     pub since: Option<String>,
-    pub before: Option<RequestId>,
+    pub before_id: Option<RequestId>,
     pub limit: usize,
 }
 
-impl HistoryQuestion {
+impl HistoryQuery {
     /// The path that asks it.
     #[must_use]
     pub fn path(&self) -> String {
-        let mut path =
-            format!("/aiproxy/v1/history?limit={}&filter={}", self.limit, encoded(&self.filter));
+        let mut path = format!(
+            "/aiproxy/v1/history?limit={}&filter={}",
+            self.limit,
+            percent_encode(&self.filter)
+        );
         if let Some(since) = &self.since {
-            path.push_str(&format!("&since={}", encoded(since)));
+            path.push_str(&format!("&since={}", percent_encode(since)));
         }
-        if let Some(before) = self.before {
+        if let Some(before) = self.before_id {
             path.push_str(&format!("&before={before}"));
         }
         path
@@ -72,36 +75,45 @@ impl HistoryQuestion {
     /// # Errors
     ///
     /// A sentence where the filter or the time cannot be read, or the ledger.
-    pub fn ask(&self, reader: &LedgerReader, now: UnixMillis) -> Result<Page, Refused> {
-        let filter = Filter::parse(&self.filter).map_err(|e| Refused::Question(e.to_string()))?;
-        let since =
-            self.since.as_deref().map(TimeRange::parse).transpose().map_err(Refused::Question)?;
+    pub fn run(
+        &self,
+        reader: &LedgerReader,
+        now: UnixMillis,
+    ) -> Result<HistoryPage, ControlQueryError> {
+        let filter =
+            Filter::parse(&self.filter).map_err(|e| ControlQueryError::BadQuery(e.to_string()))?;
+        let since = self
+            .since
+            .as_deref()
+            .map(TimeRange::parse)
+            .transpose()
+            .map_err(ControlQueryError::BadQuery)?;
         let since = since.map(|since| since.start(now, reader.zone()));
-        let limit = self.limit.clamp(1, PAGE);
-        let requests = reader.history(&filter, since, self.before, limit)?;
+        let limit = self.limit.clamp(1, MAX_PAGE);
+        let requests = reader.history(&filter, since, self.before_id, limit)?;
         let next = requests.last().filter(|_| requests.len() == limit).map(|record| record.id);
-        Ok(Page { requests, next })
+        Ok(HistoryPage { requests, next })
     }
 }
 
 /// A question for sums.
 #[derive(Clone, Debug)]
-pub struct UsageQuestion {
+pub struct UsageQuery {
     pub by: GroupBy,
     pub since: String,
     /// Empty is the ledger's.
     pub tz: String,
 }
 
-impl UsageQuestion {
+impl UsageQuery {
     /// The path that asks it.
     #[must_use]
     pub fn path(&self) -> String {
         format!(
             "/aiproxy/v1/usage?by={}&since={}&tz={}",
             self.by.name(),
-            encoded(&self.since),
-            encoded(&self.tz)
+            percent_encode(&self.since),
+            percent_encode(&self.tz)
         )
     }
 
@@ -110,14 +122,18 @@ impl UsageQuestion {
     /// # Errors
     ///
     /// A sentence where time or zone cannot be read, or the ledger.
-    pub fn ask(&self, reader: &LedgerReader, now: UnixMillis) -> Result<UsageReport, Refused> {
-        let since = TimeRange::parse(&self.since).map_err(Refused::Question)?;
+    pub fn run(
+        &self,
+        reader: &LedgerReader,
+        now: UnixMillis,
+    ) -> Result<UsageReport, ControlQueryError> {
+        let since = TimeRange::parse(&self.since).map_err(ControlQueryError::BadQuery)?;
         let own = if self.tz.is_empty() {
             None
         } else if jiff::tz::TimeZone::get(&self.tz).is_ok() {
             Some(timezone_by_name(&self.tz))
         } else {
-            return Err(Refused::Question(format!(
+            return Err(ControlQueryError::BadQuery(format!(
                 "`{}` is no time zone; write it like Europe/Berlin or UTC",
                 self.tz
             )));
@@ -128,41 +144,43 @@ impl UsageQuestion {
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub enum ControlQueryError {
     #[error("{0}")]
-    Question(String),
+    BadQuery(String),
     #[error(transparent)]
     Ledger(#[from] QueryError),
 }
 
-impl From<Refused> for ProxyError {
-    fn from(refused: Refused) -> Self {
+impl From<ControlQueryError> for ProxyError {
+    fn from(refused: ControlQueryError) -> Self {
         let text = refused.to_string();
         match refused {
-            Refused::Question(_) => Self::new(ProxyErrorKind::BadRequest, text),
-            Refused::Ledger(QueryError::Ambiguous(_) | QueryError::Unknown(_)) => {
+            ControlQueryError::BadQuery(_) => Self::new(ProxyErrorKind::BadRequest, text),
+            ControlQueryError::Ledger(QueryError::Ambiguous(_) | QueryError::Unknown(_)) => {
                 Self::new(ProxyErrorKind::UnknownPath, text).code("unknown_request")
             }
-            Refused::Ledger(_) => Self::new(ProxyErrorKind::Unavailable, text).code("no_ledger"),
+            ControlQueryError::Ledger(_) => {
+                Self::new(ProxyErrorKind::Unavailable, text).code("no_ledger")
+            }
         }
     }
 }
 
 /// The ledger of this process, and the way to it.
 #[derive(Clone)]
-pub struct Books {
+pub struct LedgerHandle {
     pub engine: Arc<Engine>,
     pub ledger: Arc<Ledger>,
 }
 
-impl Books {
+impl LedgerHandle {
     /// Asks the ledger aside, after what is on its way has been written.
-    async fn ask<T: Send + 'static>(
+    async fn query<T: Send + 'static>(
         &self,
-        ask: impl FnOnce(&LedgerReader, UnixMillis) -> Result<T, Refused> + Send + 'static,
+        ask: impl FnOnce(&LedgerReader, UnixMillis) -> Result<T, ControlQueryError> + Send + 'static,
     ) -> Result<T, ProxyError> {
         // Its thread may have to wait for a file that is locked.
-        drop(timeout(WRITTEN, self.engine.ledger_queue.flush()).await);
+        drop(timeout(FLUSH_TIMEOUT, self.engine.ledger_queue.flush()).await);
         let (ledger, now) = (Arc::clone(&self.ledger), self.engine.clock.unix());
         let (open, opened) = oneshot::channel();
         let mut answer = tokio::task::spawn_blocking(move || {
@@ -171,18 +189,20 @@ impl Books {
             drop(open.send(reader.interrupt_handle()));
             ask(&reader, now)
         });
-        let Ok(answer) = timeout(LONGEST, &mut answer).await else {
+        let Ok(answer) = timeout(QUERY_TIMEOUT, &mut answer).await else {
             // Ends what is going on in the file, so that the thread is free again; between two
             // statements nobody hears it.
             if let Ok(interrupter) = opened.await {
-                for _ in 0..INTERRUPTS {
+                for _ in 0..MAX_INTERRUPTS {
                     interrupter.interrupt();
-                    if timeout(INTERRUPTED, &mut answer).await.is_ok() {
+                    if timeout(INTERRUPT_INTERVAL, &mut answer).await.is_ok() {
                         break;
                     }
                 }
             }
-            return Err(Refused::Ledger(QueryError::TimedOut(LONGEST.as_secs())).into());
+            return Err(
+                ControlQueryError::Ledger(QueryError::TimedOut(QUERY_TIMEOUT.as_secs())).into()
+            );
         };
         answer
             .map_err(|e| {
@@ -199,21 +219,22 @@ impl Books {
     /// # Errors
     ///
     /// A bad question, or no ledger.
-    pub async fn history(&self, query: Option<&str>) -> Result<Page, ProxyError> {
-        let mut values = values(query);
+    pub async fn history(&self, query: Option<&str>) -> Result<HistoryPage, ProxyError> {
+        let mut values = parse_query(query);
         let mut take = |name: &str| values.remove(name).filter(|value| !value.is_empty());
-        let question = HistoryQuestion {
+        let question = HistoryQuery {
             filter: take("filter").unwrap_or_default(),
             since: take("since"),
-            before: take("before")
+            before_id: take("before")
                 .map(|id| {
-                    RequestId::parse(&id).ok_or_else(|| bad("`before` is the id of a request"))
+                    RequestId::parse(&id)
+                        .ok_or_else(|| bad_request("`before` is the id of a request"))
                 })
                 .transpose()?,
             limit: take("limit")
-                .map_or(Ok(100), |n| n.parse().map_err(|_| bad("`limit` is a number")))?,
+                .map_or(Ok(100), |n| n.parse().map_err(|_| bad_request("`limit` is a number")))?,
         };
-        self.ask(move |reader, now| question.ask(reader, now)).await
+        self.query(move |reader, now| question.run(reader, now)).await
     }
 
     /// `GET usage`.
@@ -222,21 +243,22 @@ impl Books {
     ///
     /// A bad question, or no ledger.
     pub async fn usage(&self, query: Option<&str>) -> Result<UsageReport, ProxyError> {
-        let mut values = values(query);
+        let mut values = parse_query(query);
         let by = values
             .remove("by")
             .filter(|by| !by.is_empty())
             .unwrap_or_else(|| GroupBy::default().name().to_owned());
         let names = GroupBy::ALL.map(GroupBy::name).join(", ");
-        let question = UsageQuestion {
-            by: GroupBy::parse(&by).ok_or_else(|| bad(&format!("`by` is one of {names}")))?,
+        let question = UsageQuery {
+            by: GroupBy::parse(&by)
+                .ok_or_else(|| bad_request(&format!("`by` is one of {names}")))?,
             since: values
                 .remove("since")
                 .filter(|since| !since.is_empty())
                 .unwrap_or_else(|| "7d".to_owned()),
             tz: values.remove("tz").unwrap_or_default(),
         };
-        self.ask(move |reader, now| question.ask(reader, now)).await
+        self.query(move |reader, now| question.run(reader, now)).await
     }
 
     /// `GET requests/ID/full`.
@@ -244,9 +266,9 @@ impl Books {
     /// # Errors
     ///
     /// No such request, or no ledger.
-    pub async fn full(&self, id: &str) -> Result<RequestDetail, ProxyError> {
+    pub async fn request_detail(&self, id: &str) -> Result<RequestDetail, ProxyError> {
         let id = id.to_owned();
-        self.ask(move |reader, _| Ok(reader.request_detail(&id)?)).await
+        self.query(move |reader, _| Ok(reader.request_detail(&id)?)).await
     }
 
     /// The newest turns of a session of a project, those that bodies may still be kept of.
@@ -263,7 +285,7 @@ impl Books {
     ) -> Result<SessionPage, ProxyError> {
         let (project, session) = (project.to_owned(), session.to_owned());
         let kept = self.engine.generation().settings.ledger.body_retention;
-        self.ask(move |reader, now| {
+        self.query(move |reader, now| {
             let since = UnixMillis(
                 now.0.saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX)),
             );
@@ -278,31 +300,32 @@ impl Books {
     ///
     /// No ledger.
     pub async fn bodies(&self, id: RequestId) -> Result<Vec<BodyView>, ProxyError> {
-        self.ask(move |reader, _| Ok(reader.bodies(id)?)).await
+        self.query(move |reader, _| Ok(reader.bodies(id)?)).await
     }
 
     /// The refusal for a request that nobody knows.
     #[must_use]
-    pub fn unknown(id: &str) -> ProxyError {
-        Refused::Ledger(QueryError::Unknown(id.chars().take(40).collect())).into()
+    pub fn unknown_request(id: &str) -> ProxyError {
+        ControlQueryError::Ledger(QueryError::Unknown(id.chars().take(40).collect())).into()
     }
 }
 
-fn bad(message: &str) -> ProxyError {
+fn bad_request(message: &str) -> ProxyError {
     ProxyError::new(ProxyErrorKind::BadRequest, message.to_owned())
 }
 
 /// `a=1&b=two%20words`; of two of one name the last counts.
-fn values(query: Option<&str>) -> HashMap<String, String> {
+fn parse_query(query: Option<&str>) -> HashMap<String, String> {
     let decoded =
         |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
     let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
     pairs.map(|(name, value)| (decoded(name), decoded(value))).collect()
 }
 
-fn encoded(text: &str) -> String {
-    const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-    utf8_percent_encode(text, KEPT).to_string()
+fn percent_encode(text: &str) -> String {
+    const UNRESERVED: &AsciiSet =
+        &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+    utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
 #[cfg(test)]
@@ -312,18 +335,18 @@ mod tests {
     #[test]
     fn questions_survive_their_path() {
         let filter = "model:gpt-5 >2s 100% & a=b +c 通义";
-        let path = HistoryQuestion {
+        let path = HistoryQuery {
             filter: filter.to_owned(),
             since: Some("2025-09-01T10:00:00Z".to_owned()),
-            before: None,
+            before_id: None,
             limit: 7,
         }
         .path();
 
-        let read = values(path.split_once('?').map(|(_, query)| query));
+        let read = parse_query(path.split_once('?').map(|(_, query)| query));
 
         assert_eq!(read["filter"], filter);
         assert_eq!((read["since"].as_str(), read["limit"].as_str()), ("2025-09-01T10:00:00Z", "7"));
-        assert!(values(None).is_empty());
+        assert!(parse_query(None).is_empty());
     }
 }

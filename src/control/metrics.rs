@@ -3,27 +3,27 @@
 use std::time::Duration;
 
 use super::{
-    api::Control,
-    snapshot::{KeyHealth, KeyView, UpstreamState},
+    api::ControlApi,
+    snapshot::{KeyStatus, KeyView, UpstreamState},
     views,
 };
 use crate::{base::clock::UnixMillis, telemetry::text::TextEncoder};
 
 /// What is on its way to the sums is waited for, but not for long: the ledger's file may be locked.
-const PATIENCE: Duration = Duration::from_millis(500);
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Writes the page.
-pub(super) async fn page(control: &Control) -> String {
-    drop(tokio::time::timeout(PATIENCE, control.engine.ledger_queue.flush()).await);
+pub(super) async fn metrics_page(control: &ControlApi) -> String {
+    drop(tokio::time::timeout(FLUSH_TIMEOUT, control.engine.ledger_queue.flush()).await);
     let mut page = TextEncoder::default();
-    process(control, &mut page);
-    ledger(control, &mut page);
-    upstreams(control, &mut page);
+    write_process(control, &mut page);
+    write_ledger(control, &mut page);
+    write_upstreams(control, &mut page);
     control.metrics.write(&mut page);
     page.finish()
 }
 
-fn process(control: &Control, page: &mut TextEncoder) {
+fn write_process(control: &ControlApi, page: &mut TextEncoder) {
     let engine = &control.engine;
     page.begin_family("aiproxy_build_info", "gauge", "The version that runs");
     page.write_sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
@@ -74,7 +74,7 @@ fn process(control: &Control, page: &mut TextEncoder) {
     }
 }
 
-fn ledger(control: &Control, page: &mut TextEncoder) {
+fn write_ledger(control: &ControlApi, page: &mut TextEncoder) {
     let sink = &control.engine.ledger_queue;
     page.write_single(
         "aiproxy_ledger_unrecorded_total",
@@ -94,8 +94,10 @@ fn ledger(control: &Control, page: &mut TextEncoder) {
         "Notes for the ledger that are on their way",
         sink.pending(),
     );
-    let Some(status) =
-        control.books.as_ref().map(|books| books.ledger.status(&books.engine.ledger_queue))
+    let Some(status) = control
+        .ledger_handle
+        .as_ref()
+        .map(|ledger| ledger.ledger.status(&ledger.engine.ledger_queue))
     else {
         return;
     };
@@ -119,7 +121,7 @@ fn ledger(control: &Control, page: &mut TextEncoder) {
     );
 }
 
-fn upstreams(control: &Control, page: &mut TextEncoder) {
+fn write_upstreams(control: &ControlApi, page: &mut TextEncoder) {
     let engine = &control.engine;
     let generation = engine.generation();
     let now = engine.clock.unix();
@@ -154,7 +156,7 @@ fn upstreams(control: &Control, page: &mut TextEncoder) {
     );
     for key in &keys {
         page.write_sample(
-            &[("upstream", &key.upstream), ("key", &key.label), ("state", state(key))],
+            &[("upstream", &key.upstream), ("key", &key.label), ("state", key_status_name(key))],
             1,
         );
     }
@@ -191,7 +193,7 @@ fn upstreams(control: &Control, page: &mut TextEncoder) {
                     ("upstream", &key.upstream),
                     ("key", &key.label),
                     ("model", &limit.model),
-                    ("what", &limit.what),
+                    ("what", &limit.kind),
                 ],
                 limit.remaining,
             );
@@ -199,15 +201,15 @@ fn upstreams(control: &Control, page: &mut TextEncoder) {
     }
 }
 
-fn state(key: &KeyView) -> &'static str {
+fn key_status_name(key: &KeyView) -> &'static str {
     match key.state {
-        KeyHealth::Cooling => "cooling",
-        KeyHealth::Disabled => "disabled",
-        KeyHealth::Missing => "missing",
-        KeyHealth::Ok => "ok",
-        KeyHealth::Partly => "partly",
-        KeyHealth::Probing => "probing",
-        KeyHealth::Rejected => "rejected",
-        KeyHealth::Waiting => "waiting",
+        KeyStatus::Cooling => "cooling",
+        KeyStatus::Disabled => "disabled",
+        KeyStatus::Missing => "missing",
+        KeyStatus::Ok => "ok",
+        KeyStatus::Partly => "partly",
+        KeyStatus::Probing => "probing",
+        KeyStatus::Rejected => "rejected",
+        KeyStatus::Waiting => "waiting",
     }
 }

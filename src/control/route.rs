@@ -18,7 +18,7 @@ use crate::{
 
 /// What is asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RouteQuestion {
+pub struct RouteExplainRequest {
     pub model: String,
     #[serde(default)]
     pub project: Option<String>,
@@ -28,15 +28,16 @@ pub struct RouteQuestion {
 
 /// The explanation.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Explanation {
-    pub asked: String,
+pub struct RouteExplanation {
+    #[serde(rename = "asked")]
+    pub requested_model: String,
     /// How the name was understood.
     pub resolved_by: Option<String>,
     /// `try`, `wait`, `exhausted`.
     pub verdict: String,
-    pub chosen: Option<Place>,
+    pub chosen: Option<CandidateView>,
     /// Every other candidate and why it lost.
-    pub others: Vec<Place>,
+    pub others: Vec<CandidateView>,
     /// What holds for the request beside the choice: the strategy, a second target, a continuation.
     #[serde(default)]
     pub plan: Vec<String>,
@@ -45,19 +46,21 @@ pub struct Explanation {
 
 /// One candidate.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Place {
+pub struct CandidateView {
     pub upstream: String,
     pub key: String,
     pub model: String,
     pub tier: (u32, u32),
-    pub why: String,
+    #[serde(rename = "why")]
+    pub reason: String,
 }
 
 /// Decides without marking anything.
 #[must_use]
-pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
+pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanation {
     let generation = engine.generation();
-    let mut out = Explanation { asked: question.model.clone(), ..Explanation::default() };
+    let mut out =
+        RouteExplanation { requested_model: question.model.clone(), ..RouteExplanation::default() };
     let name = question.project.as_deref().unwrap_or("default");
     let projects = &generation.settings.projects;
     // Without a name any project will do that may do the most: the owner asks.
@@ -112,12 +115,12 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
         ..RouteQuery::first_attempt(&candidates)
     };
     let decision = engine.router.preview(&asked, now);
-    let place = |candidate: &Candidate, why: String| Place {
+    let place = |candidate: &Candidate, why: String| CandidateView {
         upstream: candidate.target.upstream.name.to_string(),
         key: candidate.key_name.to_string(),
         model: candidate.target.model.to_string(),
         tier: candidate.tier,
-        why: if candidate.target.dialect == dialect {
+        reason: if candidate.target.dialect == dialect {
             why
         } else {
             format!("{why}; translated to {}", candidate.target.dialect)
@@ -128,7 +131,7 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
         Verdict::Wait { .. } | Verdict::Exhausted { .. } => None,
     };
     if let Some((rule, first)) = resolved.overrides.hedge.as_deref().zip(first) {
-        out.plan.push(second(engine, rule, first));
+        out.plan.push(hedge_plan(engine, rule, first));
     }
     if resolved.overrides.rescue {
         out.plan.push(
@@ -167,19 +170,19 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
         .collect();
     for upstream in &resolved.unsupported {
         let upstream: &Arc<str> = upstream;
-        out.others.push(Place {
+        out.others.push(CandidateView {
             upstream: upstream.to_string(),
             key: String::new(),
             model: question.model.clone(),
             tier: (0, 0),
-            why: format!("does not speak {dialect} itself"),
+            reason: format!("does not speak {dialect} itself"),
         });
     }
     out
 }
 
 /// When another target would be asked beside this one.
-fn second(engine: &Engine, rule: &Hedge, first: &Candidate) -> String {
+fn hedge_plan(engine: &Engine, rule: &Hedge, first: &Candidate) -> String {
     let share = format!("for at most {:.0} % of requests", rule.max_share * 100.0);
     match (rule.after, engine.hedge_stats.p95(first, true)) {
         (HedgeDelay::Fixed(span), _) => format!(

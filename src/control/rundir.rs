@@ -23,15 +23,15 @@ use crate::{
 };
 
 /// A command that looks for a proxy touches the lock for a moment; a start waits that moment out.
-const LOOKS: u32 = 10;
-const LOOK: Duration = Duration::from_millis(20);
+const MAX_LOCK_POLLS: u32 = 10;
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The files are small; anything bigger is not ours.
-const LARGEST: u64 = 64 * 1024;
+const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// What a proxy says about itself in `proxy.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Card {
+struct ProxyInfo {
     pid: u32,
     started: UnixMillis,
     version: String,
@@ -40,7 +40,7 @@ struct Card {
 
 /// A proxy that runs.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunInfo {
     pub pid: u32,
     pub started: UnixMillis,
     pub version: String,
@@ -50,17 +50,17 @@ pub struct Running {
     pub token: Secret,
 }
 
-impl Running {
+impl RunInfo {
     /// Base URL that reaches it from this machine; `None` if it listens nowhere.
     #[must_use]
     pub fn base_url(&self) -> Option<String> {
-        self.listen.first().map(|addr| format!("http://{}", reachable(addr)))
+        self.listen.first().map(|addr| format!("http://{}", dial_address(addr)))
     }
 }
 
 /// An address as a client on this machine dials it: "everywhere" is not an address to connect to.
 #[must_use]
-pub fn reachable(listen: &str) -> String {
+pub fn dial_address(listen: &str) -> String {
     match listen.parse::<std::net::SocketAddr>() {
         Ok(std::net::SocketAddr::V4(addr)) if addr.ip().is_unspecified() => {
             format!("127.0.0.1:{}", addr.port())
@@ -75,7 +75,7 @@ pub fn reachable(listen: &str) -> String {
 /// Why a data dir could not be claimed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    #[error("a proxy of this data dir runs already{}", told(*pid, listen))]
+    #[error("a proxy of this data dir runs already{}", running_suffix(*pid, listen))]
     AlreadyRunning {
         /// 0 while it has not said yet.
         pid: u32,
@@ -98,7 +98,7 @@ impl ClaimError {
     }
 }
 
-fn told(pid: u32, listen: &[String]) -> String {
+fn running_suffix(pid: u32, listen: &[String]) -> String {
     let at = if listen.is_empty() { String::new() } else { format!(" at {}", listen.join(", ")) };
     if pid == 0 { at } else { format!("{at} (pid {pid})") }
 }
@@ -112,7 +112,7 @@ impl RunDir {
     /// # Errors
     ///
     /// Another proxy holds it, or it cannot be written.
-    pub fn claim(data: &Path) -> Result<Claimed, ClaimError> {
+    pub fn claim(data: &Path) -> Result<DataDirLock, ClaimError> {
         let dir = data.join("run");
         let io = |path: &Path| {
             let path = path.to_owned();
@@ -126,47 +126,47 @@ impl RunDir {
             if let Some(lock) = FileLock::try_acquire(&path).map_err(io(&path))? {
                 break lock;
             }
-            if looks == LOOKS {
+            if looks == MAX_LOCK_POLLS {
                 let (pid, listen) =
-                    card(&dir).map_or((0, Vec::new()), |card| (card.pid, card.listen));
+                    read_proxy_info(&dir).map_or((0, Vec::new()), |card| (card.pid, card.listen));
                 return Err(ClaimError::AlreadyRunning { pid, listen });
             }
             looks += 1;
-            std::thread::sleep(LOOK);
+            std::thread::sleep(LOCK_POLL_INTERVAL);
         };
-        let claimed = Claimed { dir, _lock: lock };
+        let claimed = DataDirLock { dir, _lock: lock };
         // What a crashed one left behind must not be taken for us while we start.
-        claimed.forget();
+        claimed.remove_files();
         Ok(claimed)
     }
 
     /// The proxy that serves from this data dir now.
     #[must_use]
-    pub fn find(data: &Path) -> Option<Running> {
+    pub fn find_running(data: &Path) -> Option<RunInfo> {
         let dir = data.join("run");
-        if !held(&dir.join("lock")) {
+        if !is_lock_held(&dir.join("lock")) {
             return None;
         }
-        let Card { pid, started, version, listen } = card(&dir)?;
-        let token = Secret::new(read(&dir.join("token"))?.trim().to_owned());
-        Some(Running { pid, started, version, listen, token })
+        let ProxyInfo { pid, started, version, listen } = read_proxy_info(&dir)?;
+        let token = Secret::new(read_small_file(&dir.join("token"))?.trim().to_owned());
+        Some(RunInfo { pid, started, version, listen, token })
     }
 
     /// Whether a proxy holds this data dir, listening or not.
     #[must_use]
-    pub fn is_held(data: &Path) -> bool {
-        held(&data.join("run").join("lock"))
+    pub fn is_locked(data: &Path) -> bool {
+        is_lock_held(&data.join("run").join("lock"))
     }
 }
 
 /// A data dir that is ours until this is dropped.
 #[derive(Debug)]
-pub struct Claimed {
+pub struct DataDirLock {
     dir: PathBuf,
     _lock: FileLock,
 }
 
-impl Claimed {
+impl DataDirLock {
     /// Tells commands where this proxy listens, and makes the control token of this run.
     ///
     /// # Errors
@@ -176,7 +176,7 @@ impl Claimed {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
         let token = URL_SAFE_NO_PAD.encode(bytes);
-        let card = Card {
+        let card = ProxyInfo {
             pid: std::process::id(),
             started,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -188,7 +188,7 @@ impl Claimed {
         Ok(Secret::new(token))
     }
 
-    fn forget(&self) {
+    fn remove_files(&self) {
         for name in ["proxy.json", "token"] {
             // Mostly "not found"; and a file that cannot be removed is worth nothing without the
             // lock.
@@ -197,25 +197,25 @@ impl Claimed {
     }
 }
 
-impl Drop for Claimed {
+impl Drop for DataDirLock {
     fn drop(&mut self) {
-        self.forget();
+        self.remove_files();
     }
 }
 
 /// Shared, so that two commands that look at the same time do not take each other for a proxy.
-fn held(path: &Path) -> bool {
+fn is_lock_held(path: &Path) -> bool {
     File::open(path)
         .is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
-fn card(dir: &Path) -> Option<Card> {
-    serde_json::from_str(&read(&dir.join("proxy.json"))?).ok()
+fn read_proxy_info(dir: &Path) -> Option<ProxyInfo> {
+    serde_json::from_str(&read_small_file(&dir.join("proxy.json"))?).ok()
 }
 
-fn read(path: &Path) -> Option<String> {
+fn read_small_file(path: &Path) -> Option<String> {
     let mut text = String::new();
-    File::open(path).ok()?.take(LARGEST).read_to_string(&mut text).ok()?;
+    File::open(path).ok()?.take(MAX_FILE_BYTES).read_to_string(&mut text).ok()?;
     Some(text)
 }
 
@@ -228,21 +228,21 @@ mod tests {
     #[test]
     fn a_proxy_is_found_while_it_holds_the_data_dir_and_not_after() {
         let data = tempfile::tempdir().unwrap();
-        assert!(RunDir::find(data.path()).is_none());
+        assert!(RunDir::find_running(data.path()).is_none());
 
         let claimed = RunDir::claim(data.path()).unwrap();
-        assert!(RunDir::find(data.path()).is_none(), "before it listens");
+        assert!(RunDir::find_running(data.path()).is_none(), "before it listens");
         let token = claimed
             .publish(vec!["0.0.0.0:8642".to_owned(), "[::1]:8642".to_owned()], STARTED)
             .unwrap();
 
-        let found = RunDir::find(data.path()).unwrap();
+        let found = RunDir::find_running(data.path()).unwrap();
         assert_eq!((found.pid, found.started), (std::process::id(), STARTED));
         assert_eq!(found.token.digest(), token.digest());
         assert_eq!(found.base_url().as_deref(), Some("http://127.0.0.1:8642"));
 
         drop(claimed);
-        assert!(RunDir::find(data.path()).is_none() && !RunDir::is_held(data.path()));
+        assert!(RunDir::find_running(data.path()).is_none() && !RunDir::is_locked(data.path()));
     }
 
     #[test]
@@ -274,7 +274,7 @@ mod tests {
         )
         .unwrap();
 
-        assert!(RunDir::find(data.path()).is_none());
+        assert!(RunDir::find_running(data.path()).is_none());
         let claimed = RunDir::claim(data.path()).unwrap();
         assert!(!run.join("proxy.json").exists());
         drop(claimed);

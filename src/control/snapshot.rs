@@ -49,7 +49,8 @@ pub struct AlertView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BudgetView {
     /// `all`, `project NAME`, `upstream NAME`, `key UPSTREAM/LABEL`.
-    pub of: String,
+    #[serde(rename = "of")]
+    pub holder: String,
     pub per: Period,
     pub usd: NanoUsd,
     pub spent: NanoUsd,
@@ -73,7 +74,8 @@ pub struct ConfigView {
     /// The same with their lines, the places marked; keys in them are masked. Empty where there is
     /// no problem.
     #[serde(default)]
-    pub marked: String,
+    #[serde(rename = "marked")]
+    pub annotated: String,
     pub warnings: Vec<String>,
     pub applied: UnixMillis,
     /// `listen` changed: a restart applies it.
@@ -95,7 +97,7 @@ pub enum UpstreamState {
 /// some models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum KeyHealth {
+pub enum KeyStatus {
     Ok,
     Partly,
     Cooling,
@@ -120,7 +122,7 @@ pub struct UpstreamView {
     pub keys_ready: u32,
     pub keys: u32,
     /// Of the last 100 attempts or 15 minutes.
-    pub stats: Stats,
+    pub stats: UpstreamStats,
     /// Models served, where known.
     pub models: Option<u32>,
     /// What the newest probe of our own found, where it is probed.
@@ -135,12 +137,13 @@ pub struct ProbeView {
     pub at: UnixMillis,
     pub took_ms: u32,
     /// `200`, `503`, `connection refused`.
-    pub said: String,
+    #[serde(rename = "said")]
+    pub message: String,
     pub ok: bool,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Stats {
+pub struct UpstreamStats {
     pub attempts: u32,
     pub errors: u32,
     pub ttft_p50_ms: Option<u32>,
@@ -157,13 +160,14 @@ pub struct KeyView {
     /// Empty until the secret was read.
     pub fingerprint: String,
     pub reference: String,
-    pub state: KeyHealth,
+    pub state: KeyStatus,
     pub cause: Option<String>,
     pub until: Option<UnixMillis>,
     /// When the present state began, for the countdown gauge.
     pub since: Option<UnixMillis>,
     /// A vendor's hint (true) or our own belief (false).
-    pub hinted: bool,
+    #[serde(rename = "hinted")]
+    pub from_provider: bool,
     /// Narrower states, per model.
     pub scopes: Vec<ModelScope>,
     pub requests: u64,
@@ -171,7 +175,7 @@ pub struct KeyView {
     pub running: u32,
     /// What its provider said is left of its own limits, as far as they have not been reset since.
     #[serde(default)]
-    pub limits: Vec<LimitLeft>,
+    pub limits: Vec<LimitRemaining>,
     /// What is left at its provider, where that tells.
     #[serde(default)]
     pub balance: Option<BalanceView>,
@@ -191,10 +195,11 @@ pub struct BalanceView {
 
 /// What is left of a provider's limit for one key and model.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct LimitLeft {
+pub struct LimitRemaining {
     pub model: String,
     /// `requests`, `tokens`, `input tokens`, `output tokens`.
-    pub what: String,
+    #[serde(rename = "what")]
+    pub kind: String,
     pub limit: Option<u64>,
     pub remaining: u64,
     pub until: UnixMillis,
@@ -203,11 +208,12 @@ pub struct LimitLeft {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ModelScope {
     pub model: String,
-    pub state: KeyHealth,
+    pub state: KeyStatus,
     pub cause: Option<String>,
     pub until: Option<UnixMillis>,
     pub since: Option<UnixMillis>,
-    pub hinted: bool,
+    #[serde(rename = "hinted")]
+    pub from_provider: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -219,12 +225,12 @@ pub struct ModelView {
     pub targets: Vec<String>,
     /// Of the first of them.
     #[serde(default)]
-    pub price: Option<ModelPrice>,
+    pub price: Option<PriceView>,
 }
 
 /// Usual prices for a million tokens, as decimal numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelPrice {
+pub struct PriceView {
     pub currency: String,
     pub input: String,
     pub output: Option<String>,

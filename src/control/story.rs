@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::history::Books;
+use super::history::LedgerHandle;
 use crate::{
     base::id::RequestId,
     dialect::Framing,
@@ -24,16 +24,19 @@ pub use crate::relay::{
 /// One request in its own words. Nothing secret: kept bodies had secrets taken out, and headers
 /// that prove who asks were never kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Story {
+pub struct RequestTranscript {
     pub id: RequestId,
     /// Of the client, as far as upstreams may see them; empty where they were not kept.
-    pub asked: HeaderLines,
+    #[serde(rename = "asked")]
+    pub request_headers: HeaderLines,
     /// What the client got.
-    pub answered: HeaderLines,
+    #[serde(rename = "answered")]
+    pub response_headers: HeaderLines,
     pub conversation: Vec<TranscriptPart>,
     pub answer: Vec<TranscriptPart>,
     /// Whether bodies of this request are kept at all.
-    pub kept: bool,
+    #[serde(rename = "kept")]
+    pub bodies_stored: bool,
     /// The conversation was not asked for.
     pub only_answer: bool,
     /// Bytes as they were.
@@ -43,7 +46,7 @@ pub struct Story {
 
 /// What is wanted of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wish {
+pub struct TranscriptQuery {
     /// The rest is known already.
     pub only_answer: bool,
     /// The bytes as they were, not what they say.
@@ -52,20 +55,20 @@ pub struct Wish {
 
 /// The path that asks for it.
 #[must_use]
-pub fn path(id: RequestId, wish: Wish) -> String {
+pub fn transcript_path(id: RequestId, query: TranscriptQuery) -> String {
     let flag = |on: bool, name: &str| if on { format!("&{name}=1") } else { String::new() };
     format!(
         "/aiproxy/v1/requests/{id}/story?{}{}",
-        flag(wish.only_answer, "answer"),
-        flag(wish.raw, "raw")
+        flag(query.only_answer, "answer"),
+        flag(query.raw, "raw")
     )
 }
 
 /// Reads the wish from a query.
 #[must_use]
-pub fn wish(query: Option<&str>) -> Wish {
+pub fn parse_query(query: Option<&str>) -> TranscriptQuery {
     let has = |name: &str| query.is_some_and(|query| query.split('&').any(|pair| pair == name));
-    Wish { only_answer: has("answer=1"), raw: has("raw=1") }
+    TranscriptQuery { only_answer: has("answer=1"), raw: has("raw=1") }
 }
 
 /// Tells it.
@@ -73,54 +76,58 @@ pub fn wish(query: Option<&str>) -> Wish {
 /// # Errors
 ///
 /// No such request.
-pub async fn tell(
+pub async fn read_transcript(
     engine: &Engine,
-    books: Option<&Books>,
+    ledger: Option<&LedgerHandle>,
     id: &str,
-    wish: Wish,
-) -> Result<Story, ProxyError> {
+    query: TranscriptQuery,
+) -> Result<RequestTranscript, ProxyError> {
     let known = engine.bus.view(|live| live.find(id).cloned());
     if let Some(record) = known.as_ref().filter(|record| record.is_running()) {
         let now = engine.clock.mono();
-        let answer = engine.live_taps.read(record.id, || teller(record), now).unwrap_or_default();
-        let bodies = match books {
-            Some(books) if !wish.only_answer => books.bodies(record.id).await.unwrap_or_default(),
+        let answer =
+            engine.live_taps.read(record.id, || transcript_reader(record), now).unwrap_or_default();
+        let bodies = match ledger {
+            Some(ledger) if !query.only_answer => {
+                ledger.bodies(record.id).await.unwrap_or_default()
+            }
             _ => Vec::new(),
         };
-        return Ok(story(engine, record.clone(), &bodies, Some(answer), wish));
+        return Ok(build_transcript(engine, record.clone(), &bodies, Some(answer), query));
     }
-    let full = match books {
-        Some(books) => books.full(id).await.map(Some),
+    let full = match ledger {
+        Some(ledger) => ledger.request_detail(id).await.map(Some),
         None => Ok(None),
     };
     match (full, known) {
-        (Ok(Some(full)), _) => Ok(story(engine, full.record, &full.bodies, None, wish)),
-        (_, Some(record)) => Ok(story(engine, record, &[], None, wish)),
+        (Ok(Some(full)), _) => Ok(build_transcript(engine, full.record, &full.bodies, None, query)),
+        (_, Some(record)) => Ok(build_transcript(engine, record, &[], None, query)),
         (Err(error), None) => Err(error),
-        (Ok(None), None) => Err(Books::unknown(id)),
+        (Ok(None), None) => Err(LedgerHandle::unknown_request(id)),
     }
 }
 
 /// What was said in a finished request.
 #[must_use]
-pub fn of(engine: &Engine, full: &RequestDetail) -> Story {
-    story(engine, full.record.clone(), &full.bodies, None, Wish::default())
+pub fn transcript_of(engine: &Engine, full: &RequestDetail) -> RequestTranscript {
+    build_transcript(engine, full.record.clone(), &full.bodies, None, TranscriptQuery::default())
 }
 
-fn story(
+fn build_transcript(
     engine: &Engine,
     record: RequestRecord,
     bodies: &[BodyView],
     answer: Option<Vec<TranscriptPart>>,
-    wish: Wish,
-) -> Story {
+    query: TranscriptQuery,
+) -> RequestTranscript {
     let side = |side: ExchangeSide| bodies.iter().find(|body| body.side == side);
-    let (asked, answered) = engine.recent_headers.find(record.id).unwrap_or_default();
+    let (request_headers, response_headers) =
+        engine.recent_headers.find(record.id).unwrap_or_default();
     let redacted = |lines: HeaderLines| {
         lines.into_iter().map(|(name, value)| (name, engine.sanitize(&value))).collect()
     };
     let conversation = match side(ExchangeSide::Request) {
-        Some(body) if wish.raw => transcript::raw_parts(&body.head, &body.tail),
+        Some(body) if query.raw => transcript::raw_parts(&body.head, &body.tail),
         Some(body) => {
             transcript::read_conversation(record.dialect, record.op, &body.head, &body.tail)
         }
@@ -134,37 +141,37 @@ fn story(
                 ..part
             })
             .collect(),
-        (None, Some(body)) if wish.raw => transcript::raw_parts(&body.head, &body.tail),
+        (None, Some(body)) if query.raw => transcript::raw_parts(&body.head, &body.tail),
         (None, Some(body)) => {
-            let mut teller = teller(&record);
-            teller.feed(&body.head.clone().into());
+            let mut reader = transcript_reader(&record);
+            reader.feed(&body.head.clone().into());
             if !body.tail.is_empty() {
-                teller.push_gap();
-                teller.feed(&body.tail.clone().into());
+                reader.push_gap();
+                reader.feed(&body.tail.clone().into());
             }
-            match teller.parts() {
+            match reader.parts() {
                 parts if parts.is_empty() => transcript::raw_parts(&body.head, &body.tail),
                 parts => parts,
             }
         }
         (None, None) => Vec::new(),
     };
-    Story {
+    RequestTranscript {
         id: record.id,
-        asked: redacted(asked),
-        answered: redacted(answered),
+        request_headers: redacted(request_headers),
+        response_headers: redacted(response_headers),
         conversation,
         answer,
-        kept: !bodies.is_empty(),
-        only_answer: wish.only_answer,
-        raw: wish.raw,
+        bodies_stored: !bodies.is_empty(),
+        only_answer: query.only_answer,
+        raw: query.raw,
         record: Some(Box::new(record)),
     }
 }
 
 /// How the answer of a request is framed: errors and what was not asked as a stream come in one
 /// piece.
-fn teller(record: &RequestRecord) -> TranscriptReader {
+fn transcript_reader(record: &RequestRecord) -> TranscriptReader {
     let streamed = record.stream && record.status.is_none_or(|status| status < 300);
     let framing = match record.dialect {
         Dialect::Ollama => Framing::Ndjson,
@@ -182,12 +189,12 @@ mod tests {
     fn a_wish_survives_its_path() {
         let id = RequestId::new(UnixMillis(1_700_000_000_000));
         for wanted in [
-            Wish::default(),
-            Wish { only_answer: true, raw: false },
-            Wish { only_answer: true, raw: true },
+            TranscriptQuery::default(),
+            TranscriptQuery { only_answer: true, raw: false },
+            TranscriptQuery { only_answer: true, raw: true },
         ] {
-            let path = path(id, wanted);
-            assert_eq!(wish(path.split_once('?').map(|(_, query)| query)), wanted);
+            let path = transcript_path(id, wanted);
+            assert_eq!(parse_query(path.split_once('?').map(|(_, query)| query)), wanted);
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::snapshot::{
-    BalanceView, BudgetView, KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope, ModelView,
-    ProbeView, Stats, UpstreamState, UpstreamView,
+    BalanceView, BudgetView, KeyStatus, KeyView, LimitRemaining, ModelScope, ModelView, PriceView,
+    ProbeView, UpstreamState, UpstreamStats, UpstreamView,
 };
 use crate::{
     base::{
@@ -26,18 +26,18 @@ use crate::{
 #[must_use]
 pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> {
     let (now, learned) = (engine.clock.mono(), engine.model_lists.learned());
-    let shown = shown(generation);
-    shown
+    let listed = listed_upstreams(generation);
+    listed
         .map(|upstream| {
             let health = engine.router.upstream_view(upstream.id, now);
             let stats = engine.router.stats(upstream.id, now);
             let ready = upstream
                 .keys
                 .iter()
-                .filter(|key| key_state(engine, upstream, key, now).0 == KeyHealth::Ok)
+                .filter(|key| key_state(engine, upstream, key, now).0 == KeyStatus::Ok)
                 .count();
             let over = if engine.budgets.has_any() {
-                spent(engine, &Holder::Upstream(Arc::clone(&upstream.name)))
+                spent_budget(engine, &Holder::Upstream(Arc::clone(&upstream.name)))
             } else {
                 None
             };
@@ -70,7 +70,7 @@ pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> 
                     .or_else(|| over.as_ref().and_then(|(_, until)| *until)),
                 keys_ready: count(ready),
                 keys: count(upstream.keys.len()),
-                stats: Stats {
+                stats: UpstreamStats {
                     attempts: stats.attempts,
                     errors: stats.errors,
                     ttft_p50_ms: stats.ttft_p50.map(millis),
@@ -78,13 +78,13 @@ pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> 
                     spark: stats.spark,
                 },
                 models: learned.get(&upstream.id).map(|set| count(set.names().len())),
-                probe: probe(engine, upstream),
+                probe: probe_view(engine, upstream),
             }
         })
         .collect()
 }
 
-fn probe(engine: &Engine, upstream: &Upstream) -> Option<ProbeView> {
+fn probe_view(engine: &Engine, upstream: &Upstream) -> Option<ProbeView> {
     let health = upstream.health.as_ref()?;
     let probed = engine.health_checks.latest(upstream.id)?;
     Some(ProbeView {
@@ -92,13 +92,13 @@ fn probe(engine: &Engine, upstream: &Upstream) -> Option<ProbeView> {
         every_ms: u64::try_from(health.interval.as_millis()).unwrap_or(u64::MAX),
         at: probed.at,
         took_ms: millis(probed.duration),
-        said: probed.message.to_string(),
+        message: probed.message.to_string(),
         ok: probed.is_reachable,
     })
 }
 
 /// The upstreams that listings show.
-pub fn shown(generation: &Generation) -> impl Iterator<Item = &Arc<Upstream>> {
+pub fn listed_upstreams(generation: &Generation) -> impl Iterator<Item = &Arc<Upstream>> {
     let alone =
         generation.settings.upstreams.iter().all(|upstream| upstream.origin == Origin::Demo);
     generation
@@ -121,16 +121,16 @@ fn count(n: usize) -> u32 {
 pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
     let now = engine.clock.mono();
     let mut out = Vec::new();
-    for upstream in shown(generation) {
+    for upstream in listed_upstreams(generation) {
         for key in &upstream.keys {
             let view = engine.router.key_view(key.id, now);
             let (mut state, mut cause) = key_state(engine, upstream, key, now);
             let mut until = view.health.until.map(|until| engine.clock.unix_at(until));
             if engine.budgets.has_any()
-                && matches!(state, KeyHealth::Ok | KeyHealth::Partly)
-                && let Some(over) = spent(engine, &Holder::Key(Arc::clone(&key.name)))
+                && matches!(state, KeyStatus::Ok | KeyStatus::Partly)
+                && let Some(over) = spent_budget(engine, &Holder::Key(Arc::clone(&key.name)))
             {
-                (state, cause, until) = (KeyHealth::Cooling, Some(over.0), over.1);
+                (state, cause, until) = (KeyStatus::Cooling, Some(over.0), over.1);
             }
             let health = &view.health;
             let narrow: Vec<ModelScope> = view
@@ -139,11 +139,11 @@ pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
                 .filter(|(_, health)| health.state != HealthState::Ok)
                 .map(|(model, health)| ModelScope {
                     model: model.to_string(),
-                    state: of(health),
+                    state: key_status(health),
                     cause: health.cause.as_deref().map(str::to_owned),
                     until: health.until.map(|until| engine.clock.unix_at(until)),
                     since: health.since.map(|since| engine.clock.unix_at(since)),
-                    hinted: health.from_provider,
+                    from_provider: health.from_provider,
                 })
                 .collect();
             out.push(KeyView {
@@ -156,7 +156,7 @@ pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
                 cause: cause.or_else(|| health.cause.as_deref().map(str::to_owned)),
                 until,
                 since: health.since.map(|since| engine.clock.unix_at(since)),
-                hinted: health.from_provider,
+                from_provider: health.from_provider,
                 scopes: narrow,
                 requests: view.requests,
                 tokens: view.tokens,
@@ -171,9 +171,9 @@ pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
                 limits: view
                     .limits
                     .iter()
-                    .map(|(model, kind, window)| LimitLeft {
+                    .map(|(model, kind, window)| LimitRemaining {
                         model: model.to_string(),
-                        what: kind.name().to_owned(),
+                        kind: kind.name().to_owned(),
                         limit: window.limit,
                         remaining: window.remaining,
                         until: engine.clock.unix_at(window.until),
@@ -190,28 +190,28 @@ fn key_state(
     upstream: &Upstream,
     key: &UpstreamKey,
     now: Mono,
-) -> (KeyHealth, Option<String>) {
+) -> (KeyStatus, Option<String>) {
     if !key.enabled || !upstream.enabled {
-        return (KeyHealth::Disabled, None);
+        return (KeyStatus::Disabled, None);
     }
     match engine.key_info(key.id).0 {
-        KeyState::Missing(reason) => return (KeyHealth::Missing, Some(reason.to_string())),
-        KeyState::Waiting => return (KeyHealth::Waiting, None),
-        KeyState::Disabled => return (KeyHealth::Disabled, None),
+        KeyState::Missing(reason) => return (KeyStatus::Missing, Some(reason.to_string())),
+        KeyState::Waiting => return (KeyStatus::Waiting, None),
+        KeyState::Disabled => return (KeyStatus::Disabled, None),
         KeyState::OverBudget(_) | KeyState::Ready => {}
     }
     let view = engine.router.key_view(key.id, now);
-    let own = of(&view.health);
+    let own = key_status(&view.health);
     let narrow = view.models.iter().any(|(_, health)| health.state != HealthState::Ok);
-    (if own == KeyHealth::Ok && narrow { KeyHealth::Partly } else { own }, None)
+    (if own == KeyStatus::Ok && narrow { KeyStatus::Partly } else { own }, None)
 }
 
-fn of(health: &HealthView) -> KeyHealth {
+fn key_status(health: &HealthView) -> KeyStatus {
     match health.state {
-        HealthState::Ok => KeyHealth::Ok,
-        HealthState::Cooling | HealthState::Open => KeyHealth::Cooling,
-        HealthState::Probing => KeyHealth::Probing,
-        HealthState::Rejected => KeyHealth::Rejected,
+        HealthState::Ok => KeyStatus::Ok,
+        HealthState::Cooling | HealthState::Open => KeyStatus::Cooling,
+        HealthState::Probing => KeyStatus::Probing,
+        HealthState::Rejected => KeyStatus::Rejected,
     }
 }
 
@@ -220,7 +220,7 @@ fn of(health: &HealthView) -> KeyHealth {
 pub fn budgets(engine: &Engine) -> Vec<BudgetView> {
     let all = engine.budgets.states(engine.clock.unix()).into_iter();
     all.map(|state| BudgetView {
-        of: state.holder.text(),
+        holder: state.holder.text(),
         per: state.budget.period,
         usd: state.budget.usd,
         spent: state.spent,
@@ -234,7 +234,7 @@ pub fn budgets(engine: &Engine) -> Vec<BudgetView> {
 }
 
 /// That a budget is spent, and until when.
-fn spent(engine: &Engine, holder: &Holder) -> Option<(String, Option<UnixMillis>)> {
+fn spent_budget(engine: &Engine, holder: &Holder) -> Option<(String, Option<UnixMillis>)> {
     // The least that may cost something.
     match engine.budgets.denial(holder, Some(NanoUsd(1)), engine.clock.unix())? {
         BudgetDenied::Spent { budget, spent, until } => {
@@ -248,7 +248,7 @@ fn spent(engine: &Engine, holder: &Holder) -> Option<(String, Option<UnixMillis>
 #[must_use]
 pub fn models(engine: &Engine, generation: &Generation) -> Vec<ModelView> {
     let learned = engine.model_lists.learned();
-    let project = owner(generation);
+    let project = unrestricted_project(generation);
     names::list_names(&generation.catalog, &project, &|id| learned.get(&id).cloned())
         .into_iter()
         .map(|listed| ModelView {
@@ -257,18 +257,18 @@ pub fn models(engine: &Engine, generation: &Generation) -> Vec<ModelView> {
             price: listed
                 .routes
                 .first()
-                .and_then(|route| price(generation, &route.upstream, &route.model)),
+                .and_then(|route| price_view(generation, &route.upstream, &route.model)),
             targets: listed.routes.iter().map(ToString::to_string).collect(),
         })
         .collect()
 }
 
 /// What a million tokens cost there; `None` where nobody knows.
-fn price(generation: &Generation, upstream: &Upstream, model: &str) -> Option<ModelPrice> {
+fn price_view(generation: &Generation, upstream: &Upstream, model: &str) -> Option<PriceView> {
     let (_, tariff) = generation.prices.find(upstream, model, None)?;
     let used = tariff.default_price();
     let written = |class| used.rates.explicit(class).map(money::format_nanos);
-    Some(ModelPrice {
+    Some(PriceView {
         currency: used.currency.to_string(),
         input: written(PriceClass::Input)?,
         output: written(PriceClass::Output),
@@ -276,7 +276,7 @@ fn price(generation: &Generation, upstream: &Upstream, model: &str) -> Option<Mo
 }
 
 /// Somebody who may use everything.
-fn owner(generation: &Generation) -> Arc<Project> {
+fn unrestricted_project(generation: &Generation) -> Arc<Project> {
     let admin = generation
         .settings
         .projects

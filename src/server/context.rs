@@ -28,7 +28,7 @@ pub(super) async fn answer(
     session: &str,
     query: Option<&str>,
 ) -> Result<Value, ProxyError> {
-    let Some(books) = &gate.control.books else {
+    let Some(books) = &gate.control.ledger_handle else {
         return Err(ProxyError::new(
             ProxyErrorKind::Unavailable,
             "no ledger is kept, so there are no turns",
@@ -63,7 +63,7 @@ pub(super) async fn answer(
 
 fn turn(gate: &Gate, full: &RequestDetail) -> Value {
     let r = &full.record;
-    let said = story::of(&gate.engine, full);
+    let said = story::transcript_of(&gate.engine, full);
     let last = r.serving_attempt();
     json!({
         "request_id": r.id,
@@ -80,7 +80,7 @@ fn turn(gate: &Gate, full: &RequestDetail) -> Value {
         "duration_ms": r.duration_ms,
         "usage": r.usage.map(|usage| json!({ "input_tokens": usage.input_total(), "output_tokens": usage.output_total() })),
         "cost_usd": r.cost.and_then(|cost| cost.usd).map(|usd| usd.dollars()),
-        "kept": said.kept,
+        "kept": said.bodies_stored,
         "answer": words(&said.answer),
         "request": body(full, ExchangeSide::Request),
         "response": body(full, ExchangeSide::Answer),

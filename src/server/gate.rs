@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::guard::credential::Clients;
-use crate::{config::settings::KeylessListener, control::api::Control, relay::engine::Engine};
+use crate::{config::settings::KeylessListener, control::api::ControlApi, relay::engine::Engine};
 
 /// The server's view of the proxy.
 pub struct Gate {
     pub engine: Arc<Engine>,
     pub clients: Arc<Clients>,
-    pub control: Arc<Control>,
+    pub control: Arc<ControlApi>,
     /// Who comes in here needs no credential.
     pub keyless: Option<KeylessListener>,
 }

@@ -214,7 +214,7 @@ async fn dispatch(
         }
         return match &route {
             Route::Control(rest) => {
-                Box::pin(gate.control.answer(&parts.method, rest, parts.uri.query(), body, id))
+                Box::pin(gate.control.handle(&parts.method, rest, parts.uri.query(), body, id))
                     .await
             }
             _ => Box::pin(gate.control.metrics(id)).await,

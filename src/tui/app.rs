@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
-    control::{snapshot::Snapshot, story::Story},
+    control::{snapshot::Snapshot, story::RequestTranscript},
     events::{filter::Filter, kind::Severity, live::Live, record::RequestRecord},
 };
 
@@ -24,7 +24,7 @@ pub struct App {
     pub sums: Sums,
     pub past: Past,
     /// What was said in the request that is looked at.
-    pub story: Option<Box<Story>>,
+    pub story: Option<Box<RequestTranscript>>,
     /// The account of the request that is looked at.
     pub account: Option<Account>,
     /// What was sent again last.
@@ -276,7 +276,7 @@ impl App {
 
     /// What is known of what was said in a request.
     #[must_use]
-    pub fn told(&self, id: RequestId) -> Option<&Story> {
+    pub fn told(&self, id: RequestId) -> Option<&RequestTranscript> {
         self.story.as_deref().filter(|story| story.id == id)
     }
 

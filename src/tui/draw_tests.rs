@@ -377,7 +377,7 @@ fn the_log_says_that_it_reads_before_it_says_that_nothing_is_there() {
     assert!(shown(&mut app, 80, 24).contains("reading older requests from the ledger"));
     update(&mut app, Msg::Tick, sample::now());
     assert!(shown(&mut app, 80, 24).contains("reading older requests from the ledger"));
-    let page = crate::control::history::Page { requests: Vec::new(), next: None };
+    let page = crate::control::history::HistoryPage { requests: Vec::new(), next: None };
     update(&mut app, Msg::History { filter: "zzz".to_owned(), page: Ok(page) }, sample::now());
     assert!(shown(&mut app, 80, 24).contains("No line matches the filter"));
 }
@@ -414,7 +414,7 @@ fn without_a_file_the_config_screen_does_not_praise_one() {
     );
     let config = &mut app.snapshot.as_mut().unwrap().config;
     config.problems = vec!["config.toml:3:1: unknown key `listn`".to_owned()];
-    config.marked =
+    config.annotated =
         "error: unknown key `listn`\n --> config.toml:3:1\n3 | listn = 1\n  | ^^^^^\n".to_owned();
     let text = shown(&mut app, 120, 40);
     assert!(text.contains("  3 | listn = 1\n") && text.contains("    | ^^^^^\n"), "{text}");
@@ -483,7 +483,7 @@ fn nothing_that_comes_from_outside_reaches_the_terminal_raw() {
         part.text = evil.repeat(20);
         part.name = evil.to_owned();
     }
-    story.asked = vec![(evil.to_owned(), evil.to_owned())];
+    story.request_headers = vec![(evil.to_owned(), evil.to_owned())];
     app.story = Some(Box::new(story));
     if let Some(view) = &mut app.sums.view {
         view.rows[0].name = evil.to_owned();
@@ -586,7 +586,7 @@ proptest! {
             part.name = next();
             part.chars = numbers[0];
         }
-        story.asked = vec![(next(), next())];
+        story.request_headers = vec![(next(), next())];
         if let Some(view) = &mut app.sums.view {
             for row in &mut view.rows {
                 row.name = next();

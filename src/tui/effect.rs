@@ -2,7 +2,7 @@
 
 use crate::{
     base::id::RequestId,
-    control::{action::Action, history::GroupBy, story::Wish},
+    control::{action::Action, history::GroupBy, story::TranscriptQuery},
 };
 
 /// One wish; the loop carries it out and answers with a message.
@@ -24,7 +24,7 @@ pub enum Effect {
     FetchSnapshot,
     FetchStory {
         id: RequestId,
-        wish: Wish,
+        wish: TranscriptQuery,
     },
     /// Today's sums by key.
     FetchToday,

@@ -5,10 +5,10 @@ use ratatui::crossterm::event::{KeyEvent, MouseEvent};
 use crate::{
     base::id::RequestId,
     control::{
-        action::Reply,
-        history::{Page, UsageReport},
+        action::ActionReply,
+        history::{HistoryPage, UsageReport},
         snapshot::Snapshot,
-        story::Story,
+        story::RequestTranscript,
     },
     events::kind::Event,
 };
@@ -22,14 +22,14 @@ pub enum Msg {
         said: Result<String, String>,
     },
     /// An act was answered, or could not be asked (`Err` says why).
-    Answered(Result<Reply, String>),
+    Answered(Result<ActionReply, String>),
     Event(Box<Event>),
     /// The editor could not be opened.
     EditorMissing,
     /// A page of the past for the filter it was asked with.
     History {
         filter: String,
-        page: Result<Page, String>,
+        page: Result<HistoryPage, String>,
     },
     Key(KeyEvent),
     /// The proxy is gone; how long until the next try.
@@ -46,7 +46,7 @@ pub enum Msg {
     /// This viewer fell behind.
     Resync,
     Snapshot(Box<Snapshot>),
-    Story(Result<Box<Story>, String>),
+    Story(Result<Box<RequestTranscript>, String>),
     /// A second went by.
     Tick,
     Today(Result<Box<UsageReport>, String>),

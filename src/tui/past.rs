@@ -3,7 +3,7 @@
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
     control::{
-        history::{self, GroupBy, Page, UsageReport},
+        history::{self, GroupBy, HistoryPage, UsageReport},
         snapshot::Snapshot,
     },
     events::{live::LiveTotals, record::RequestRecord},
@@ -144,7 +144,7 @@ impl Past {
         !self.pending && (!self.begun || (self.next.is_some() && self.rows.len() < MOST))
     }
 
-    pub(super) fn came(&mut self, filter: &str, page: Result<Page, String>) {
+    pub(super) fn came(&mut self, filter: &str, page: Result<HistoryPage, String>) {
         if filter != self.filter {
             return;
         }

@@ -12,7 +12,7 @@ use crate::{
     base::clock::UnixMillis,
     control::{
         action::Action,
-        snapshot::{KeyHealth, KeyView, Snapshot, UpstreamState},
+        snapshot::{KeyStatus, KeyView, Snapshot, UpstreamState},
     },
     events::{alert::AlertKind, kind::Severity},
 };
@@ -109,7 +109,7 @@ fn all(snapshot: &Snapshot, now: Now) -> Vec<Problem> {
                 Screen::Upstreams,
                 warm,
             );
-        } else if keys.len() > 1 && keys.iter().all(|key| key.state == KeyHealth::Cooling) {
+        } else if keys.len() > 1 && keys.iter().all(|key| key.state == KeyStatus::Cooling) {
             let first = keys.iter().filter_map(|key| key.until).min();
             let back = again(first, now, &text.first_back);
             let words = fill(
@@ -147,10 +147,10 @@ fn key_problem(key: &KeyView, siblings: &[&KeyView], now: Now) -> Option<(u8, Ro
         cause.map_or_else(String::new, |cause| fill(&text.because, &[("what", &said(cause, now))]))
     };
     Some(match key.state {
-        KeyHealth::Rejected => {
+        KeyStatus::Rejected => {
             // While others of its upstream serve, it only has to be known.
             let serves =
-                |other: &&KeyView| matches!(other.state, KeyHealth::Ok | KeyHealth::Partly);
+                |other: &&KeyView| matches!(other.state, KeyStatus::Ok | KeyStatus::Partly);
             let rank = if siblings.iter().any(serves) { 4 } else { 8 };
             (
                 rank,
@@ -158,13 +158,13 @@ fn key_problem(key: &KeyView, siblings: &[&KeyView], now: Now) -> Option<(u8, Ro
                 fill(&text.rejected, &[("name", &name), ("because", &because(key.cause.as_ref()))]),
             )
         }
-        KeyHealth::Missing => {
+        KeyStatus::Missing => {
             (4, Role::Warn, fill(&text.missing, &[("name", &name), ("reference", &key.reference)]))
         }
-        KeyHealth::Cooling => {
+        KeyStatus::Cooling => {
             let instead = siblings
                 .iter()
-                .find(|other| other.state == KeyHealth::Ok)
+                .find(|other| other.state == KeyStatus::Ok)
                 .map_or_else(String::new, |other| {
                     fill(&text.instead, &[("name", &name_of(other))])
                 });
@@ -184,7 +184,7 @@ fn key_problem(key: &KeyView, siblings: &[&KeyView], now: Now) -> Option<(u8, Ro
                 ),
             )
         }
-        KeyHealth::Partly => {
+        KeyStatus::Partly => {
             let scope =
                 key.scopes.iter().find(|scope| scope.until.is_none_or(|until| until > now.at))?;
             let span = again(scope.until, now, &text.for_span);
@@ -203,7 +203,7 @@ fn key_problem(key: &KeyView, siblings: &[&KeyView], now: Now) -> Option<(u8, Ro
                 ),
             )
         }
-        KeyHealth::Disabled | KeyHealth::Ok | KeyHealth::Probing | KeyHealth::Waiting => {
+        KeyStatus::Disabled | KeyStatus::Ok | KeyStatus::Probing | KeyStatus::Waiting => {
             return None;
         }
     })
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(found.act, Some(Action::WarmUpstream { upstream: "dead".to_owned() }));
         assert_eq!(found.more, 1);
 
-        let rejected = worst_of(|s| s.keys[0].state = KeyHealth::Rejected).unwrap();
+        let rejected = worst_of(|s| s.keys[0].state = KeyStatus::Rejected).unwrap();
         assert!(rejected.text.starts_with("healthy/work was rejected"), "{}", rejected.text);
         assert_eq!(worst_of(|s| s.offline = true).unwrap().act, None);
     }
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn a_rejected_key_whose_siblings_serve_is_not_the_worst() {
         let spare = |s: &mut Snapshot| {
-            s.keys[0].state = KeyHealth::Rejected;
+            s.keys[0].state = KeyStatus::Rejected;
             let mut sibling = s.keys[2].clone();
             (sibling.upstream, sibling.label) = ("healthy".to_owned(), "spare".to_owned());
             s.keys.push(sibling);
@@ -305,7 +305,7 @@ mod tests {
     fn nothing_is_said_when_nothing_is_wrong() {
         let quiet = |s: &mut Snapshot| {
             s.upstreams.iter_mut().for_each(|u| u.state = UpstreamState::Healthy);
-            s.keys.iter_mut().for_each(|k| k.state = KeyHealth::Ok);
+            s.keys.iter_mut().for_each(|k| k.state = KeyStatus::Ok);
         };
         assert_eq!(worst_of(quiet), None);
     }

@@ -14,10 +14,10 @@ use crate::{
     control::{
         history::UsageReport,
         snapshot::{
-            BalanceView, ConfigView, KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope,
-            ModelView, ProbeView, Snapshot, Stats, UpstreamState, UpstreamView,
+            BalanceView, ConfigView, KeyStatus, KeyView, LimitRemaining, ModelScope, ModelView,
+            PriceView, ProbeView, Snapshot, UpstreamState, UpstreamStats, UpstreamView,
         },
-        story::{PartKind, Speaker, Story, TranscriptPart},
+        story::{PartKind, RequestTranscript, Speaker, TranscriptPart},
     },
     events::{
         kind::Severity,
@@ -232,7 +232,7 @@ fn upstream(name: &str, state: UpstreamState) -> UpstreamView {
         until: None,
         keys_ready: 1,
         keys: 1,
-        stats: Stats {
+        stats: UpstreamStats {
             attempts: 240,
             errors: 1,
             ttft_p50_ms: Some(380),
@@ -245,7 +245,7 @@ fn upstream(name: &str, state: UpstreamState) -> UpstreamView {
             every_ms: 60_000,
             at: UnixMillis(NOW.0 - 12_000),
             took_ms: 41,
-            said: "200".to_owned(),
+            message: "200".to_owned(),
             ok: true,
         }),
     }
@@ -258,11 +258,11 @@ fn key(upstream: &str, label: &str) -> KeyView {
         account: upstream.to_owned(),
         fingerprint: "sk-…9f2c".to_owned(),
         reference: format!("env:{label}"),
-        state: KeyHealth::Ok,
+        state: KeyStatus::Ok,
         cause: None,
         until: None,
         since: None,
-        hinted: false,
+        from_provider: false,
         scopes: Vec::new(),
         requests: 1_204,
         tokens: 48_200,
@@ -282,27 +282,27 @@ pub(super) fn snapshot() -> Snapshot {
     let mut dead = upstream("dead", UpstreamState::Open);
     dead.cause = Some("connection refused (127.0.0.1:9)".to_owned());
     dead.until = Some(UnixMillis(NOW.0 + 12_000));
-    dead.stats = Stats {
+    dead.stats = UpstreamStats {
         attempts: 3,
         errors: 3,
         spark: (0..15).map(|n| if n > 10 { (2, 2) } else { (0, 0) }).collect(),
-        ..Stats::default()
+        ..UpstreamStats::default()
     };
     dead.models = None;
     let mut limited = key("limited", "LIMITED_KEY");
-    limited.state = KeyHealth::Partly;
+    limited.state = KeyStatus::Partly;
     limited.scopes = vec![ModelScope {
         model: "chat-limited".to_owned(),
-        state: KeyHealth::Cooling,
+        state: KeyStatus::Cooling,
         cause: Some("429, Retry-After".to_owned()),
         until: Some(UnixMillis(NOW.0 + 88_000)),
         since: Some(UnixMillis(NOW.0 - 32_000)),
-        hinted: true,
+        from_provider: true,
     }];
     let mut work = key("healthy", "work");
-    let limit = |what: &str, limit: u64, remaining: u64| LimitLeft {
+    let limit = |what: &str, limit: u64, remaining: u64| LimitRemaining {
         model: "chat-large".to_owned(),
-        what: what.to_owned(),
+        kind: what.to_owned(),
         limit: Some(limit),
         remaining,
         until: UnixMillis(NOW.0 + 30_000),
@@ -312,7 +312,7 @@ pub(super) fn snapshot() -> Snapshot {
         name: name.to_owned(),
         kind: kind.to_owned(),
         targets: targets.iter().map(|t| (*t).to_owned()).collect(),
-        price: (kind == "logical").then(|| ModelPrice {
+        price: (kind == "logical").then(|| PriceView {
             currency: "USD".to_owned(),
             input: "0.25".to_owned(),
             output: Some("2".to_owned()),
@@ -407,7 +407,7 @@ fn part(who: Speaker, kind: PartKind, name: &str, text: &str) -> TranscriptPart 
 }
 
 /// What was said in a request.
-pub(super) fn story(id: RequestId) -> Story {
+pub(super) fn story(id: RequestId) -> RequestTranscript {
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let mut system = part(
         Speaker::System,
@@ -416,13 +416,13 @@ pub(super) fn story(id: RequestId) -> Story {
         "You are a careful engineer. Read before you write.",
     );
     system.chars = 4_102;
-    Story {
+    RequestTranscript {
         id,
-        asked: vec![
+        request_headers: vec![
             header("user-agent", "claude-cli/2.1 (external, cli)"),
             header("anthropic-beta", "interleaved-thinking-2025-05-14"),
         ],
-        answered: vec![
+        response_headers: vec![
             header("content-type", "text/event-stream"),
             header("x-aiproxy-losses", "logit_bias, user"),
         ],
@@ -462,7 +462,7 @@ pub(super) fn story(id: RequestId) -> Story {
                 "I'll look at the failing test first.\n\nThe clock in `relay` is read twice; 我先看一下失败的测试。",
             ),
         ],
-        kept: true,
+        bodies_stored: true,
         only_answer: false,
         raw: false,
         record: None,

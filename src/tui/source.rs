@@ -11,9 +11,9 @@ use crate::{
     base::id::RequestId,
     control::{
         action::Action,
-        client::{Client, ClientError, EventStream, Told},
-        history::{GroupBy, HistoryQuestion, RequestDetail, UsageQuestion, UsageReport},
-        story::{self, Wish},
+        client::{ControlClient, ControlError, EventStream, StreamItem},
+        history::{GroupBy, HistoryQuery, RequestDetail, UsageQuery, UsageReport},
+        story::{self, TranscriptQuery},
     },
 };
 
@@ -26,9 +26,9 @@ const PAGE: usize = 200;
 
 /// Where the proxy is.
 pub struct Connect {
-    pub client: Client,
+    pub client: ControlClient,
     /// Finds the proxy again: a restarted one has a new token, perhaps another address.
-    pub reconnect: Box<dyn Fn() -> Option<Client> + Send + Sync>,
+    pub reconnect: Box<dyn Fn() -> Option<ControlClient> + Send + Sync>,
     /// Writes the account of a request, as commands print it.
     pub explain: fn(&RequestDetail) -> String,
 }
@@ -40,7 +40,7 @@ pub(super) enum Ask {
     Act(Action),
     History { filter: String, before: Option<RequestId> },
     Snapshot,
-    Story { id: RequestId, wish: Wish },
+    Story { id: RequestId, wish: TranscriptQuery },
     Today,
     Usage { by: GroupBy, days: u32 },
 }
@@ -77,7 +77,10 @@ pub(super) async fn follow(
 }
 
 /// Events first, then the snapshot: what happens between is in both, and told apart by its number.
-async fn begin(client: &Client, tell: &mpsc::Sender<Msg>) -> Result<EventStream, ClientError> {
+async fn begin(
+    client: &ControlClient,
+    tell: &mpsc::Sender<Msg>,
+) -> Result<EventStream, ControlError> {
     let events = client.events().await?;
     let snapshot = client.snapshot().await?;
     // Whoever listened is gone; the next send ends this.
@@ -87,18 +90,18 @@ async fn begin(client: &Client, tell: &mpsc::Sender<Msg>) -> Result<EventStream,
 
 /// Until the connection breaks (why), or nobody listens any more.
 async fn attend(
-    client: &Arc<Client>,
+    client: &Arc<ControlClient>,
     explain: fn(&RequestDetail) -> String,
     mut events: EventStream,
     asks: &mut mpsc::Receiver<Ask>,
     tell: &mpsc::Sender<Msg>,
-) -> Option<ClientError> {
+) -> Option<ControlError> {
     let mut doing = Doing::new();
     loop {
         let msg = tokio::select! {
             told = events.next() => match told {
-                Ok(Told::Event(event)) => Msg::Event(event),
-                Ok(Told::Resync) => Msg::Resync,
+                Ok(StreamItem::Event(event)) => Msg::Event(event),
+                Ok(StreamItem::Resync) => Msg::Resync,
                 Err(e) => return Some(e),
             },
             ask = asks.recv() => {
@@ -116,17 +119,25 @@ async fn attend(
     }
 }
 
-async fn carry_out(client: Arc<Client>, explain: fn(&RequestDetail) -> String, ask: Ask) -> Msg {
+async fn carry_out(
+    client: Arc<ControlClient>,
+    explain: fn(&RequestDetail) -> String,
+    ask: Ask,
+) -> Msg {
     match ask {
         Ask::Account { id } => {
-            let full: Result<RequestDetail, ClientError> =
+            let full: Result<RequestDetail, ControlError> =
                 client.get_json(&format!("/aiproxy/v1/requests/{id}/full")).await;
             Msg::Account { id, said: full.map(|full| explain(&full)).map_err(|e| said(&e)) }
         }
-        Ask::Act(action) => Msg::Answered(client.act(&action).await.map_err(|e| said(&e))),
+        Ask::Act(action) => Msg::Answered(client.send_action(&action).await.map_err(|e| said(&e))),
         Ask::History { filter, before } => {
-            let question =
-                HistoryQuestion { filter: filter.clone(), since: None, before, limit: PAGE };
+            let question = HistoryQuery {
+                filter: filter.clone(),
+                since: None,
+                before_id: before,
+                limit: PAGE,
+            };
             Msg::History {
                 filter,
                 page: client.get_json(&question.path()).await.map_err(|e| said(&e)),
@@ -137,19 +148,23 @@ async fn carry_out(client: Arc<Client>, explain: fn(&RequestDetail) -> String, a
             Err(e) => Msg::Lost { why: e.to_string(), retry_ms: 0 },
         },
         Ask::Story { id, wish } => Msg::Story(
-            client.get_json(&story::path(id, wish)).await.map(Box::new).map_err(|e| said(&e)),
+            client
+                .get_json(&story::transcript_path(id, wish))
+                .await
+                .map(Box::new)
+                .map_err(|e| said(&e)),
         ),
         Ask::Today => Msg::Today(usage(&client, GroupBy::Key, 1).await),
         Ask::Usage { by, days } => Msg::Usage(usage(&client, by, days).await),
     }
 }
 
-async fn usage(client: &Client, by: GroupBy, days: u32) -> Result<Box<UsageReport>, String> {
-    let question = UsageQuestion { by, since: format!("{days}d"), tz: String::new() };
+async fn usage(client: &ControlClient, by: GroupBy, days: u32) -> Result<Box<UsageReport>, String> {
+    let question = UsageQuery { by, since: format!("{days}d"), tz: String::new() };
     client.get_json(&question.path()).await.map(Box::new).map_err(|e| said(&e))
 }
 
-fn said(e: &ClientError) -> String {
+fn said(e: &ControlError) -> String {
     e.hint().map_or_else(|| e.to_string(), |hint| format!("{e}; {hint}"))
 }
 

@@ -32,7 +32,7 @@ use super::{
 use crate::{
     base::clock::UnixMillis,
     control::{
-        action::{Action, Reply},
+        action::{Action, ActionReply},
         snapshot::{Origin, Snapshot, UpstreamView},
     },
     events::{
@@ -132,7 +132,7 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
 
 /// What came of an act, in the reader's language; a request that it began has the short name of its
 /// title.
-fn replied(app: &mut App, reply: &Reply, now: Now) -> String {
+fn replied(app: &mut App, reply: &ActionReply, now: Now) -> String {
     let Some(id) = reply.id.filter(|_| reply.ok) else {
         return said(&reply.text, now).into_owned();
     };

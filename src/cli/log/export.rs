@@ -8,7 +8,7 @@ use crate::{
         exit::{CliError, Exit},
         out,
     },
-    control::history::{HistoryQuestion, PAGE},
+    control::history::{HistoryQuery, MAX_PAGE},
     ledger::export,
 };
 
@@ -43,11 +43,11 @@ pub(super) async fn run(books: &Books, args: ExportArgs) -> Result<Exit, CliErro
     if args.format == Format::Csv {
         out::print(&export::csv_header())?;
     }
-    let mut question = HistoryQuestion {
+    let mut question = HistoryQuery {
         filter: filter.text().to_owned(),
         since: args.since,
-        before: None,
-        limit: PAGE,
+        before_id: None,
+        limit: MAX_PAGE,
     };
     loop {
         let page = books.history(&question).await?;
@@ -61,7 +61,7 @@ pub(super) async fn run(books: &Books, args: ExportArgs) -> Result<Exit, CliErro
             }
         }
         match page.next {
-            Some(next) => question.before = Some(next),
+            Some(next) => question.before_id = Some(next),
             None => return Ok(Exit::Ok),
         }
     }

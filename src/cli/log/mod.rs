@@ -21,8 +21,8 @@ use super::{
 use crate::{
     base::{clean::clean, clock::UnixMillis},
     control::{
-        client::Told,
-        history::{HistoryQuestion, PAGE},
+        client::StreamItem,
+        history::{HistoryQuery, MAX_PAGE},
     },
     events::{
         filter::Filter,
@@ -109,11 +109,11 @@ pub async fn run(ctx: &Ctx, args: LogArgs) -> Result<Exit, CliError> {
     }
     let printer = Printer { filter, json: ctx.global.json, paint };
     let limit = args.limit as usize;
-    let question = HistoryQuestion {
+    let question = HistoryQuery {
         filter: printer.filter.text().to_owned(),
         since: args.since,
-        before: None,
-        limit: limit.clamp(1, PAGE),
+        before_id: None,
+        limit: limit.clamp(1, MAX_PAGE),
     };
     let Some(reach) = books.proxy() else {
         if args.follow {
@@ -138,8 +138,8 @@ pub async fn run(ctx: &Ctx, args: LogArgs) -> Result<Exit, CliError> {
     printer.past(&live, history, limit)?;
     while let Some(stream) = &mut events {
         let event = match stream.next().await? {
-            Told::Event(event) => event,
-            Told::Resync => {
+            StreamItem::Event(event) => event,
+            StreamItem::Resync => {
                 live = reach.snapshot().await?.live;
                 out::note("note: some events were missed");
                 continue;

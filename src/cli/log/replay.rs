@@ -17,9 +17,9 @@ use crate::{
         when,
     },
     control::{
-        action::{Action, Reply},
-        client::Told,
-        story::{self, PartKind, Story, TranscriptPart},
+        action::{Action, ActionReply},
+        client::StreamItem,
+        story::{self, PartKind, RequestTranscript, TranscriptPart},
     },
     events::{
         kind::EventKind,
@@ -55,21 +55,21 @@ pub(super) async fn run(ctx: &Ctx, args: ReplayArgs) -> Result<Exit, CliError> {
     // Listening begins before the request, so that its end is not missed.
     let mut events = reach.client.events().await?;
     let action = Action::Replay { id: first.id.to_string(), model: args.model };
-    let id = match reach.client.act(&action).await? {
-        Reply { ok: true, id: Some(id), .. } => id,
-        Reply { text, .. } => return Err(CliError::failed(text)),
+    let id = match reach.client.send_action(&action).await? {
+        ActionReply { ok: true, id: Some(id), .. } => id,
+        ActionReply { text, .. } => return Err(CliError::failed(text)),
     };
     if out::watched() {
         out::note(&format!("sent again as {id}; waiting for the answer"));
     }
     loop {
         match events.next().await? {
-            Told::Event(event) if matches!(&event.kind, EventKind::Ended { id: ended, .. } if *ended == id) =>
+            StreamItem::Event(event) if matches!(&event.kind, EventKind::Ended { id: ended, .. } if *ended == id) =>
             {
                 break;
             }
-            Told::Event(_) => {}
-            Told::Resync => {
+            StreamItem::Event(_) => {}
+            StreamItem::Resync => {
                 let now: RequestRecord =
                     reach.client.get_json(&format!("/aiproxy/v1/requests/{id}")).await?;
                 if !now.is_running() {
@@ -81,7 +81,7 @@ pub(super) async fn run(ctx: &Ctx, args: ReplayArgs) -> Result<Exit, CliError> {
     let (before, mut after) = (told(&reach, first.id).await?, told(&reach, id).await?);
     // It is told to have ended a moment before its answer is on its way to the ledger.
     for _ in 0..LOOKS {
-        if after.kept || !before.kept {
+        if after.bodies_stored || !before.bodies_stored {
             break;
         }
         tokio::time::sleep(LOOK).await;
@@ -107,7 +107,7 @@ pub(super) async fn run(ctx: &Ctx, args: ReplayArgs) -> Result<Exit, CliError> {
         let paint = Paint::stdout();
         out::print(&numbers(&first, &again, paint))?;
         out::line("")?;
-        if !before.kept {
+        if !before.bodies_stored {
             out::line("the first answer was not kept, so there is nothing to compare with:")?;
             out::print(&lines(&new, paint))?;
         } else if old.is_empty() && new.is_empty() {
@@ -144,10 +144,13 @@ fn word(id: &str) -> Result<&str, CliError> {
         .hint("`aiproxy log` shows their ids; `last` is the newest finished one"))
 }
 
-async fn told(reach: &Reach, id: RequestId) -> Result<Story, CliError> {
+async fn told(reach: &Reach, id: RequestId) -> Result<RequestTranscript, CliError> {
     Ok(reach
         .client
-        .get_json(&story::path(id, story::Wish { only_answer: true, raw: false }))
+        .get_json(&story::transcript_path(
+            id,
+            story::TranscriptQuery { only_answer: true, raw: false },
+        ))
         .await?)
 }
 

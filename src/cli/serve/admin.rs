@@ -24,8 +24,8 @@ use crate::{
         watch,
     },
     control::{
-        action::{Action, Reply},
-        admin::{Admin, Doing, Reloaded},
+        action::{Action, ActionReply},
+        admin::{Admin, BoxFuture, ReloadResult},
         snapshot::ConfigView,
     },
     events::kind::{EventKind, Severity},
@@ -96,14 +96,14 @@ impl Hands {
     }
 
     /// Reads the file and all references again and applies them; a broken file changes nothing.
-    pub async fn reload_now(self: &Arc<Self>, why: &str) -> Reloaded {
+    pub async fn reload_now(self: &Arc<Self>, why: &str) -> ReloadResult {
         let turn = self.reloading.lock().await;
         let reloaded = self.apply(why).await;
         drop(turn);
         reloaded
     }
 
-    async fn apply(self: &Arc<Self>, why: &str) -> Reloaded {
+    async fn apply(self: &Arc<Self>, why: &str) -> ReloadResult {
         let at = self.engine.clock.unix();
         let text = match file::read_config(&self.place.config) {
             Ok(text) => text,
@@ -120,7 +120,7 @@ impl Hands {
         let mut settings = match with_arguments(settings, &self.args) {
             Ok(settings) => settings,
             Err(error) => {
-                return Reloaded {
+                return ReloadResult {
                     ok: false,
                     problems: vec![error.text.clone()],
                     text: error.text,
@@ -157,7 +157,7 @@ impl Hands {
             *view = ConfigView {
                 path: text.is_some().then(|| self.place.config.display().to_string()),
                 problems: Vec::new(),
-                marked: String::new(),
+                annotated: String::new(),
                 warnings: loaded.problems.iter().map(Problem::one_line).collect(),
                 applied: at,
                 needs_restart,
@@ -174,7 +174,7 @@ impl Hands {
         );
         tracing::info!("{text}");
         self.engine.bus.publish(at, EventKind::Config { text: text.as_str().into(), ok: true });
-        Reloaded { ok: true, problems: Vec::new(), text, upstreams: count }
+        ReloadResult { ok: true, problems: Vec::new(), text, upstreams: count }
     }
 
     /// Reads every reference again; slow ones go on while the reload is already done.
@@ -211,7 +211,7 @@ impl Hands {
         drop(timeout(READING, read).await);
     }
 
-    fn refused(&self, problems: &[Problem], source: &str) -> Reloaded {
+    fn refused(&self, problems: &[Problem], source: &str) -> ReloadResult {
         let errors: Vec<Problem> = problems
             .iter()
             .filter(|problem| problem.level == crate::config::ProblemSeverity::Error)
@@ -228,9 +228,9 @@ impl Hands {
         );
         let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
         view.problems.clone_from(&texts);
-        view.marked = problem::render(&errors, source, false);
+        view.annotated = problem::render(&errors, source, false);
         drop(view);
-        Reloaded { ok: false, problems: texts, text, upstreams: 0 }
+        ReloadResult { ok: false, problems: texts, text, upstreams: 0 }
     }
 
     async fn do_it(self: Arc<Self>, action: Action) -> Result<String, String> {
@@ -406,11 +406,11 @@ fn in_file(upstream: &Upstream) -> Result<(), String> {
 }
 
 impl Admin for Arc<Hands> {
-    fn reload(&self) -> Doing<'_, Reloaded> {
+    fn reload(&self) -> BoxFuture<'_, ReloadResult> {
         Box::pin(self.reload_now("asked for"))
     }
 
-    fn act(&self, action: Action) -> Doing<'_, Reply> {
+    fn perform(&self, action: Action) -> BoxFuture<'_, ActionReply> {
         let hands = Arc::clone(self);
         Box::pin(async move {
             let done = match action {
@@ -421,8 +421,8 @@ impl Admin for Arc<Hands> {
                 other => hands.do_it(other).await.map(|text| (text, None)),
             };
             match done {
-                Ok((text, id)) => Reply { ok: true, text, id },
-                Err(text) => Reply { ok: false, text, id: None },
+                Ok((text, id)) => ActionReply { ok: true, text, id },
+                Err(text) => ActionReply { ok: false, text, id: None },
             }
         })
     }

@@ -24,8 +24,8 @@ use crate::{
     },
     config::settings::{AlertSettings, OutboundUrl},
     control::{
-        alerts::Standing,
-        snapshot::{AlertView, KeyHealth, KeyView, UpstreamState, UpstreamView},
+        alerts::ActiveAlerts,
+        snapshot::{AlertView, KeyStatus, KeyView, UpstreamState, UpstreamView},
         views,
     },
     events::{
@@ -59,7 +59,7 @@ pub(super) struct Alarms {
     pub(super) metrics: Arc<Metrics>,
     pub(super) ledger: Option<Arc<Ledger>>,
     pub(super) loader: Arc<KeyLoader>,
-    pub(super) standing: Arc<Standing>,
+    pub(super) standing: Arc<ActiveAlerts>,
     pub(super) poster: Arc<WebhookClient>,
     /// Variables, for the programs of the desktop.
     pub(super) env: HashMap<String, String>,
@@ -134,7 +134,7 @@ struct Ways {
 impl Alarms {
     pub(super) fn new(
         (engine, ledger): (Arc<Engine>, Option<Arc<Ledger>>),
-        (metrics, standing): (Arc<Metrics>, Arc<Standing>),
+        (metrics, standing): (Arc<Metrics>, Arc<ActiveAlerts>),
         loader: Arc<KeyLoader>,
         poster: Arc<WebhookClient>,
         env: HashMap<String, String>,
@@ -284,7 +284,7 @@ impl Alarms {
             key.upstream == view.name
                 && !matches!(
                     key.state,
-                    KeyHealth::Disabled | KeyHealth::Missing | KeyHealth::Waiting
+                    KeyStatus::Disabled | KeyStatus::Missing | KeyStatus::Waiting
                 )
         };
         let (attempts, errors) = view
@@ -477,10 +477,10 @@ fn key(view: &KeyView) -> KeyAlertInputs {
         until,
         cause: cause.clone(),
     };
-    let resting = |state| matches!(state, KeyHealth::Cooling);
+    let resting = |state| matches!(state, KeyStatus::Cooling);
     KeyAlertInputs {
         name: format!("{}/{}", view.upstream, view.label),
-        rejection: (view.state == KeyHealth::Rejected)
+        rejection: (view.state == KeyStatus::Rejected)
             .then(|| view.cause.clone().unwrap_or_default()),
         cooldown: resting(view.state).then(|| rest(view.until, &view.cause)),
         model_cooldowns: view

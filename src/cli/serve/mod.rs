@@ -39,9 +39,9 @@ use crate::{
         problem, watch,
     },
     control::{
-        alerts::Standing,
-        api::Control,
-        history::Books,
+        alerts::ActiveAlerts,
+        api::ControlApi,
+        history::LedgerHandle,
         rundir::{ClaimError, RunDir},
     },
     demo::Demo,
@@ -163,7 +163,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     });
     traces.set_enabled(settings.otlp.url.is_some());
     let (standing, poster, host) = (
-        Arc::new(Standing::default()),
+        Arc::new(ActiveAlerts::default()),
         Arc::new(WebhookClient::default()),
         process::host(&env.vars),
     );
@@ -194,15 +194,15 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
         now: now.clone(),
         reloading: tokio::sync::Mutex::new(()),
     });
-    let books = ledger.clone().map(|ledger| Books { engine: Arc::clone(&engine), ledger });
-    let control = Control::new(
+    let books = ledger.clone().map(|ledger| LedgerHandle { engine: Arc::clone(&engine), ledger });
+    let control = ControlApi::new(
         Arc::clone(&engine),
         Arc::new(Arc::clone(&hands)),
         listen_text,
         stop.clone(),
         &token,
     );
-    let control = Arc::new(control.with_books(books).with_news(standing, metrics));
+    let control = Arc::new(control.with_ledger(books).with_alerts_and_metrics(standing, metrics));
     let gate = Arc::new(Gate {
         engine: Arc::clone(&engine),
         clients: Arc::new(Clients::default()),
@@ -447,7 +447,7 @@ fn read_config(
     let view = crate::control::snapshot::ConfigView {
         path: text.is_some().then(|| place.config.display().to_string()),
         problems: Vec::new(),
-        marked: String::new(),
+        annotated: String::new(),
         warnings: loaded.problems.iter().map(problem::Problem::one_line).collect(),
         applied: SystemClock.unix(),
         needs_restart: false,

@@ -7,7 +7,7 @@ use http::Method;
 use super::admin::Hands;
 use crate::{
     base::id::RequestId,
-    control::history::Books,
+    control::history::LedgerHandle,
     events::{record::RequestRecord, sink::ExchangeSide},
     ir::op::{Dialect, Op},
     ledger::bodies::BodyView,
@@ -24,8 +24,8 @@ impl Hands {
     ) -> Result<(RequestId, RequestId), String> {
         let ledger =
             self.ledger.clone().ok_or("no ledger is kept, so there is no request to send again")?;
-        let books = Books { engine: Arc::clone(&self.engine), ledger };
-        let full = books.full(id).await.map_err(|error| error.message)?;
+        let books = LedgerHandle { engine: Arc::clone(&self.engine), ledger };
+        let full = books.request_detail(id).await.map_err(|error| error.message)?;
         let record = full.record;
         let body = full.bodies.iter().find(|body| body.side == ExchangeSide::Request);
         let body = body

@@ -90,7 +90,7 @@ impl One<'_> {
                     .and_then(|key| key.strip_prefix(self.name))
                     .is_some_and(|rest| rest.starts_with('/'))
         };
-        self.live.iter().flat_map(|s| &s.budgets).filter(|budget| own(&budget.of)).collect()
+        self.live.iter().flat_map(|s| &s.budgets).filter(|budget| own(&budget.holder)).collect()
     }
 
     /// Models that are known to be served, by the provider's names.
@@ -197,7 +197,7 @@ impl One<'_> {
                     format!(
                         "{}: {} after {}, {ago} ago",
                         probe.path,
-                        probe.said,
+                        probe.message,
                         when::seconds(probe.took_ms)
                     ),
                 ));

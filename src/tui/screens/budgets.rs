@@ -78,7 +78,7 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
 
 fn name(budget: &BudgetView, now: Now) -> String {
     let text = &now.text.usage;
-    match budget.of.split_once(' ') {
+    match budget.holder.split_once(' ') {
         Some(("project", name)) => fill(&text.of_project, &[("name", &clean(name))]),
         Some((_, name)) => clean(name).into_owned(),
         None => text.of_all.clone(),

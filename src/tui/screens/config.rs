@@ -75,9 +75,9 @@ fn lines(app: &App, now: Now) -> Vec<Vec<Span>> {
         lines.push(vec![span("● ", Role::Ok), span(fine.clone(), Role::Text)]);
     } else {
         lines.push(vec![span("✕ ", Role::Bad), span(text.broken.clone(), Role::Bad)]);
-        match config.marked.is_empty() {
+        match config.annotated.is_empty() {
             true => lines.extend(prose(&config.problems, Role::Text)),
-            false => lines.extend(prose(std::slice::from_ref(&config.marked), Role::Text)),
+            false => lines.extend(prose(std::slice::from_ref(&config.annotated), Role::Text)),
         }
     }
     if !config.warnings.is_empty() {

@@ -10,7 +10,7 @@ use crate::{
     },
     control::{
         history::Totals,
-        snapshot::{KeyHealth, KeyView, LimitLeft, ModelScope},
+        snapshot::{KeyStatus, KeyView, LimitRemaining, ModelScope},
     },
     tui::{
         app::{App, Entry, RowId},
@@ -61,16 +61,16 @@ fn visible(app: &App) -> Vec<&KeyView> {
     rows
 }
 
-fn rank(state: KeyHealth) -> u8 {
+fn rank(state: KeyStatus) -> u8 {
     match state {
-        KeyHealth::Rejected => 0,
-        KeyHealth::Missing => 1,
-        KeyHealth::Cooling => 2,
-        KeyHealth::Partly => 3,
-        KeyHealth::Probing => 4,
-        KeyHealth::Waiting => 5,
-        KeyHealth::Ok => 6,
-        KeyHealth::Disabled => 7,
+        KeyStatus::Rejected => 0,
+        KeyStatus::Missing => 1,
+        KeyStatus::Cooling => 2,
+        KeyStatus::Partly => 3,
+        KeyStatus::Probing => 4,
+        KeyStatus::Waiting => 5,
+        KeyStatus::Ok => 6,
+        KeyStatus::Disabled => 7,
     }
 }
 
@@ -245,10 +245,10 @@ fn balance(k: &KeyView) -> Span {
 /// What is left of a limit that the provider told of: the scarcest, where models have limits of
 /// their own.
 fn left_of(k: &KeyView, what: &str, now: Now) -> Vec<Span> {
-    let share = |limit: &LimitLeft| {
+    let share = |limit: &LimitRemaining| {
         limit.remaining.saturating_mul(1_000) / limit.limit.unwrap_or(u64::MAX).max(1)
     };
-    let known = k.limits.iter().filter(|limit| limit.what.ends_with(what) && limit.until > now.at);
+    let known = k.limits.iter().filter(|limit| limit.kind.ends_with(what) && limit.until > now.at);
     let Some(limit) = known.min_by_key(|limit| share(limit)) else {
         return vec![span(UNKNOWN, Role::Dim)];
     };
@@ -257,48 +257,48 @@ fn left_of(k: &KeyView, what: &str, now: Now) -> Vec<Span> {
     vec![span(format!("{}{all}", format::count(limit.remaining)), role)]
 }
 
-fn word(state: KeyHealth) -> &'static str {
+fn word(state: KeyStatus) -> &'static str {
     match state {
-        KeyHealth::Cooling => "cooling",
-        KeyHealth::Disabled => "disabled",
-        KeyHealth::Missing => "missing",
-        KeyHealth::Ok => "ok",
-        KeyHealth::Partly => "partly",
-        KeyHealth::Probing => "probing",
-        KeyHealth::Rejected => "rejected",
-        KeyHealth::Waiting => "waiting",
+        KeyStatus::Cooling => "cooling",
+        KeyStatus::Disabled => "disabled",
+        KeyStatus::Missing => "missing",
+        KeyStatus::Ok => "ok",
+        KeyStatus::Partly => "partly",
+        KeyStatus::Probing => "probing",
+        KeyStatus::Rejected => "rejected",
+        KeyStatus::Waiting => "waiting",
     }
 }
 
-fn say(state: KeyHealth, text: &Texts) -> &str {
+fn say(state: KeyStatus, text: &Texts) -> &str {
     let text = &text.state;
     match state {
-        KeyHealth::Cooling => &text.cooling,
-        KeyHealth::Disabled => &text.disabled,
-        KeyHealth::Missing => &text.missing,
-        KeyHealth::Ok => &text.ok,
-        KeyHealth::Partly => &text.partly,
-        KeyHealth::Probing => &text.probing,
-        KeyHealth::Rejected => &text.rejected,
-        KeyHealth::Waiting => &text.key_waiting,
+        KeyStatus::Cooling => &text.cooling,
+        KeyStatus::Disabled => &text.disabled,
+        KeyStatus::Missing => &text.missing,
+        KeyStatus::Ok => &text.ok,
+        KeyStatus::Partly => &text.partly,
+        KeyStatus::Probing => &text.probing,
+        KeyStatus::Rejected => &text.rejected,
+        KeyStatus::Waiting => &text.key_waiting,
     }
 }
 
-fn state(state: KeyHealth, text: &Texts) -> Vec<Span> {
+fn state(state: KeyStatus, text: &Texts) -> Vec<Span> {
     let (glyph, role) = match state {
-        KeyHealth::Cooling | KeyHealth::Partly => ("▲", Role::Warn),
-        KeyHealth::Disabled => ("○", Role::Dim),
-        KeyHealth::Missing | KeyHealth::Rejected => ("✕", Role::Bad),
-        KeyHealth::Ok => ("●", Role::Ok),
-        KeyHealth::Probing | KeyHealth::Waiting => ("◐", Role::Accent),
+        KeyStatus::Cooling | KeyStatus::Partly => ("▲", Role::Warn),
+        KeyStatus::Disabled => ("○", Role::Dim),
+        KeyStatus::Missing | KeyStatus::Rejected => ("✕", Role::Bad),
+        KeyStatus::Ok => ("●", Role::Ok),
+        KeyStatus::Probing | KeyStatus::Waiting => ("◐", Role::Accent),
     };
-    let calm = if state == KeyHealth::Ok { Role::Text } else { role };
+    let calm = if state == KeyStatus::Ok { Role::Text } else { role };
     vec![span(format!("{glyph} "), role), span(say(state, text), calm)]
 }
 
 /// The models listed under a key; a single one stands in its row.
 fn listed(k: &KeyView) -> &[ModelScope] {
-    if k.scopes.len() == 1 && k.state == KeyHealth::Partly {
+    if k.scopes.len() == 1 && k.state == KeyStatus::Partly {
         &[]
     } else {
         &k.scopes[..k.scopes.len().min(SCOPES)]
@@ -309,7 +309,7 @@ fn listed(k: &KeyView) -> &[ModelScope] {
 fn why_partly(k: &KeyView, now: Now) -> Option<Vec<Span>> {
     let first =
         k.scopes.iter().min_by_key(|scope| scope.until.map_or(i64::MAX, |until| until.0))?;
-    let mut spans = countdown(first.since, first.until, first.hinted, now);
+    let mut spans = countdown(first.since, first.until, first.from_provider, now);
     let cause =
         first.cause.as_ref().map_or_else(String::new, |cause| format!(": {}", said(cause, now)));
     let text = match k.scopes.len() {
@@ -321,16 +321,16 @@ fn why_partly(k: &KeyView, now: Now) -> Option<Vec<Span>> {
 }
 
 fn why(k: &KeyView, now: Now) -> Vec<Span> {
-    if let Some(spans) = (k.state == KeyHealth::Partly).then(|| why_partly(k, now)).flatten() {
+    if let Some(spans) = (k.state == KeyStatus::Partly).then(|| why_partly(k, now)).flatten() {
         return spans;
     }
     let words = &now.text.keys;
-    let mut spans = countdown(k.since, k.until, k.hinted, now);
+    let mut spans = countdown(k.since, k.until, k.from_provider, now);
     let text = match (k.state, &k.cause) {
         (_, Some(cause)) => said(cause, now).into_owned(),
-        (KeyHealth::Missing, None) => fill(&words.gives_nothing, &[("reference", &k.reference)]),
-        (KeyHealth::Waiting, None) => words.being_read.clone(),
-        (KeyHealth::Probing, None) => words.let_through.clone(),
+        (KeyStatus::Missing, None) => fill(&words.gives_nothing, &[("reference", &k.reference)]),
+        (KeyStatus::Waiting, None) => words.being_read.clone(),
+        (KeyStatus::Probing, None) => words.let_through.clone(),
         _ if spans.is_empty() => UNKNOWN.to_owned(),
         _ => String::new(),
     };
@@ -371,7 +371,7 @@ fn below<'a>(row: &Row<'a>, now: Now, under: &Under<'_, Row<'a>>) -> Vec<Vec<Spa
         let wide = usize::from(spans_width(&state));
         spans.extend(state);
         spans.push(span(pad(states + wide, waits), Role::Text));
-        spans.extend(countdown(scope.since, scope.until, scope.hinted, now));
+        spans.extend(countdown(scope.since, scope.until, scope.from_provider, now));
         spans.push(span(
             scope.cause.as_deref().map_or_else(String::new, |cause| said(cause, now).into_owned()),
             Role::Dim,

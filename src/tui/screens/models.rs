@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use super::{Order, window};
 use crate::{
     base::clean::{clean, truncate_middle},
-    control::snapshot::{KeyHealth, ModelView, Snapshot, UpstreamState},
+    control::snapshot::{KeyStatus, ModelView, Snapshot, UpstreamState},
     tui::{
         app::{App, Entry, RowId},
         format::{Now, UNKNOWN},
@@ -87,8 +87,8 @@ fn ready(snapshot: &Snapshot, model: &ModelView) -> usize {
         let mut keys = snapshot.keys.iter().filter(|key| key.upstream == upstream).peekable();
         let keyless = keys.peek().is_none();
         let usable = |key: &crate::control::snapshot::KeyView| match key.state {
-            KeyHealth::Ok | KeyHealth::Probing => true,
-            KeyHealth::Partly => !key.scopes.iter().any(|scope| scope.model == name),
+            KeyStatus::Ok | KeyStatus::Probing => true,
+            KeyStatus::Partly => !key.scopes.iter().any(|scope| scope.model == name),
             _ => false,
         };
         up && (keyless || keys.any(usable))

@@ -86,7 +86,7 @@ fn probed(probe: &ProbeView, now: Now) -> Span {
     let (took, age) = (format::took(u64::from(probe.took_ms)), format::age(now.since(probe.at)));
     let values = [
         ("path", clean(&probe.path)),
-        ("said", clean(&probe.said)),
+        ("said", clean(&probe.message)),
         ("took", took.into()),
         ("age", age.into()),
     ];

@@ -2,7 +2,7 @@
 
 use super::{fetch, toast};
 use crate::{
-    control::story::{Speaker, Story, TranscriptPart, Wish},
+    control::story::{RequestTranscript, Speaker, TranscriptPart, TranscriptQuery},
     events::{kind::Severity, record::RequestRecord},
     tui::{
         app::{Account, App, Dialog, Link, Look, Over, Pane, Reading},
@@ -65,7 +65,7 @@ fn ask_story(app: &mut App, now: Now) -> Option<Effect> {
     let running = app.request(look.id).is_some_and(RequestRecord::is_running);
     let only_answer = known.is_some_and(|story| running && !story.conversation.is_empty());
     app.reading = Reading { stale: false, pending: true, at: now.at };
-    Some(Effect::FetchStory { id: look.id, wish: Wish { only_answer, raw: look.raw } })
+    Some(Effect::FetchStory { id: look.id, wish: TranscriptQuery { only_answer, raw: look.raw } })
 }
 
 /// The account of the request that is looked at, once it is there to be told: when it has ended.
@@ -130,7 +130,7 @@ fn ask_past(app: &mut App) -> Option<Effect> {
 
 pub(super) fn story_came(
     app: &mut App,
-    story: Result<Box<Story>, String>,
+    story: Result<Box<RequestTranscript>, String>,
     now: Now,
 ) -> Vec<Effect> {
     app.reading.pending = false;
@@ -141,7 +141,7 @@ pub(super) fn story_came(
                 && let Some(before) = app.story.take().filter(|before| before.id == story.id)
             {
                 story.conversation = before.conversation;
-                story.kept = before.kept;
+                story.bodies_stored = before.bodies_stored;
             }
             if let (Some(Dialog::Copy { id, curl }), Some(snapshot)) =
                 (&mut app.dialog, &app.snapshot)
@@ -163,13 +163,13 @@ pub(super) fn story_came(
         Err(_) if app.request(look.id).is_some() => {
             // The account is there, only the words are not: asked again when something happens.
             let record = app.request(look.id).cloned().map(Box::new);
-            let story = Story {
+            let story = RequestTranscript {
                 id: look.id,
-                asked: Vec::new(),
-                answered: Vec::new(),
+                request_headers: Vec::new(),
+                response_headers: Vec::new(),
                 conversation: Vec::new(),
                 answer: Vec::new(),
-                kept: false,
+                bodies_stored: false,
                 only_answer: false,
                 raw: look.raw,
                 record,

@@ -3,7 +3,7 @@
 use super::{ask, refresh::looked_at, toast};
 use crate::{
     base::id::RequestId,
-    control::{action::Action, story::Wish},
+    control::{action::Action, story::TranscriptQuery},
     events::{kind::Severity, record::RequestRecord},
     tui::{
         app::{App, Dialog, Over, RowId},
@@ -55,7 +55,7 @@ pub(super) fn copy_menu(app: &mut App, now: Now) -> Vec<Effect> {
         let (id, curl) = (r.id, curl::hello(snapshot, &r.requested_model));
         app.dialog = Some(Dialog::Copy { id, curl });
         // The bytes of the request make a better command, where they are kept.
-        let wish = Wish { only_answer: false, raw: true };
+        let wish = TranscriptQuery { only_answer: false, raw: true };
         return if looked_at(app).is_some() {
             vec![Effect::FetchStory { id, wish }]
         } else {

@@ -7,9 +7,9 @@ use ratatui::crossterm::event::{
 use super::*;
 use crate::{
     control::{
-        action::Reply,
-        history::{GroupBy, Page},
-        story::{Speaker, TranscriptPart, Wish},
+        action::ActionReply,
+        history::{GroupBy, HistoryPage},
+        story::{Speaker, TranscriptPart, TranscriptQuery},
     },
     events::record::RequestState,
     tui::{
@@ -234,7 +234,7 @@ fn the_answer_to_an_act_shows_for_three_seconds() {
     let mut app = app();
     update(
         &mut app,
-        Msg::Answered(Ok(Reply { ok: true, text: "warmed".to_owned(), id: None })),
+        Msg::Answered(Ok(ActionReply { ok: true, text: "warmed".to_owned(), id: None })),
         now(),
     );
     update(&mut app, Msg::Tick, later(2_900));
@@ -297,7 +297,7 @@ fn looking_at_a_running_request_asks_for_its_words_as_they_come() {
     let mut app = app();
     let wish = |only_answer| Effect::FetchStory {
         id: sample::id(101),
-        wish: Wish { only_answer, raw: false },
+        wish: TranscriptQuery { only_answer, raw: false },
     };
     assert_eq!(code(&mut app, KeyCode::Enter), [wish(false)]);
 
@@ -370,7 +370,7 @@ fn a_copied_request_is_the_one_that_was_sent_where_that_is_known() {
     let id = sample::id(8);
     assert_eq!(
         press(&mut app, "y"),
-        [Effect::FetchStory { id, wish: Wish { only_answer: false, raw: true } }]
+        [Effect::FetchStory { id, wish: TranscriptQuery { only_answer: false, raw: true } }]
     );
     let mut story = sample::story(id);
     story.raw = true;
@@ -429,7 +429,7 @@ fn the_log_goes_on_with_the_past_for_its_filter() {
     let before = Some(sample::id(1));
     let ask = |filter: &str| Effect::FetchHistory { filter: filter.to_owned(), before };
     assert_eq!(press(&mut app, "6"), [ask("")]);
-    let page = |n: u64| Page {
+    let page = |n: u64| HistoryPage {
         requests: vec![sample::finished(n, "older", "healthy", 200, 10)],
         next: None,
     };
@@ -480,7 +480,7 @@ fn what_was_sent_again_is_named_as_its_title_and_one_key_away() {
     let mut app = app();
     press(&mut app, "n");
     assert_eq!(app.over, None);
-    let reply = Reply {
+    let reply = ActionReply {
         ok: true,
         text: format!("request {} goes out again as {}", sample::id(8), sample::id(7)),
         id: Some(sample::id(7)),

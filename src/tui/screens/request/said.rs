@@ -36,7 +36,7 @@ pub(super) fn conversation(
     let text = &now.text.request;
     let Some(story) = app.told(r.id) else { return one(&now.text.usage.loading) };
     if story.conversation.is_empty() {
-        return one(if story.kept { &text.nothing_said } else { &text.not_kept });
+        return one(if story.bodies_stored { &text.nothing_said } else { &text.not_kept });
     }
     let mut lines = Vec::new();
     for part in &story.conversation {
@@ -79,7 +79,7 @@ pub(super) fn answer(app: &App, r: &RequestRecord, now: Now, room: usize) -> Vec
         body(part, now, room, role, &mut lines);
     }
     if lines.is_empty() {
-        return one(match (r.is_running(), story.kept || r.answer_bytes == 0) {
+        return one(match (r.is_running(), story.bodies_stored || r.answer_bytes == 0) {
             (true, _) if r.answer_bytes > 0 => &text.listening,
             (true, _) => &text.waiting_text,
             (false, true) => &text.nothing_said,
@@ -99,13 +99,14 @@ pub(super) fn answer(app: &App, r: &RequestRecord, now: Now, room: usize) -> Vec
 pub(super) fn headers(app: &App, id: RequestId, now: Now, room: usize) -> Vec<Vec<Span>> {
     let text = &now.text.request;
     let Some(story) = app.told(id) else { return one(&now.text.usage.loading) };
-    if story.asked.is_empty() && story.answered.is_empty() {
+    if story.request_headers.is_empty() && story.response_headers.is_empty() {
         return one(&text.no_headers);
     }
     let mut lines = Vec::new();
-    for (title, headers) in
-        [(&text.asked_headers, &story.asked), (&text.answered_headers, &story.answered)]
-    {
+    for (title, headers) in [
+        (&text.asked_headers, &story.request_headers),
+        (&text.answered_headers, &story.response_headers),
+    ] {
         if headers.is_empty() {
             continue;
         }

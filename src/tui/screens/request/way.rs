@@ -42,7 +42,7 @@ pub(super) fn lines(app: &App, r: &RequestRecord, now: Now, columns: u16) -> Vec
         attempt(a, whole, now, columns, &mut lines);
     }
     if let Some(story) = app.told(r.id)
-        && let Some((_, lost)) = story.answered.iter().find(|(name, _)| name == LOSSES)
+        && let Some((_, lost)) = story.response_headers.iter().find(|(name, _)| name == LOSSES)
     {
         lines.push(vec![
             span(format!("{}: ", text.lost), Role::Warn),
