@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{gate::Gate, known::unknown};
+use super::{gate::ServerState, known::not_found};
 use crate::{
     base::id::RequestId,
     config::settings::Project,
@@ -18,52 +18,56 @@ use crate::{
 };
 
 /// Turns in one page, unless asked for more or fewer.
-const USUAL: usize = 50;
-const MOST: usize = 200;
+const DEFAULT_LIMIT: usize = 50;
+const MAX_LIMIT: usize = 200;
 
 /// Answers with the newest turns, or those before `?before=ID`.
-pub(super) async fn answer(
-    gate: &Gate,
+pub(super) async fn list_turns(
+    server: &ServerState,
     project: &Arc<Project>,
     session: &str,
     query: Option<&str>,
 ) -> Result<Value, ProxyError> {
-    let Some(books) = &gate.control.ledger_handle else {
+    let Some(ledger) = &server.control.ledger_handle else {
         return Err(ProxyError::new(
             ProxyErrorKind::Unavailable,
             "no ledger is kept, so there are no turns",
         )
         .code("no_ledger"));
     };
-    let bad = |message: &str| ProxyError::new(ProxyErrorKind::BadRequest, message);
+    let bad_request = |message: &str| ProxyError::new(ProxyErrorKind::BadRequest, message);
     let value = |name: &str| {
         let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
         pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next_back()
     };
     let before = value("before")
-        .map(|id| RequestId::parse(id).ok_or_else(|| bad("`before` is the `request_id` of a turn")))
+        .map(|id| {
+            RequestId::parse(id)
+                .ok_or_else(|| bad_request("`before` is the `request_id` of a turn"))
+        })
         .transpose()?;
     let limit = value("limit")
-        .map_or(Ok(USUAL), |n| n.parse().map_err(|_| bad("`limit` is a number")))?
-        .clamp(1, MOST);
-    let found = books.session(&project.name, session, before, limit).await?;
-    if found.turns.is_empty() && before.is_none() {
-        return Err(unknown(
+        .map_or(Ok(DEFAULT_LIMIT), |n| n.parse().map_err(|_| bad_request("`limit` is a number")))?
+        .clamp(1, MAX_LIMIT);
+    let page = ledger.session(&project.name, session, before, limit).await?;
+    if page.turns.is_empty() && before.is_none() {
+        return Err(not_found(
             "session",
             session,
             "turns are kept for as long as `keep_bodies` under [ledger] says, under the `x-session-id` of their requests",
         ));
     }
-    let turns: Vec<Value> = found.turns.iter().map(|full| turn(gate, full)).collect();
-    let next = found.turns.last().filter(|_| found.has_more).map(|full| full.record.id.to_string());
+    let turns: Vec<Value> = page.turns.iter().map(|detail| turn_json(server, detail)).collect();
+    let next =
+        page.turns.last().filter(|_| page.has_more).map(|detail| detail.record.id.to_string());
     Ok(
         json!({ "session_id": session, "project": &*project.name, "total": turns.len(), "turns": turns, "next": next }),
     )
 }
 
-fn turn(gate: &Gate, full: &RequestDetail) -> Value {
-    let r = &full.record;
-    let said = story::transcript_of(&gate.engine, full);
+fn turn_json(server: &ServerState, detail: &RequestDetail) -> Value {
+    let r = &detail.record;
+    let transcript = story::transcript_of(&server.engine, detail);
     let last = r.serving_attempt();
     json!({
         "request_id": r.id,
@@ -80,15 +84,15 @@ fn turn(gate: &Gate, full: &RequestDetail) -> Value {
         "duration_ms": r.duration_ms,
         "usage": r.usage.map(|usage| json!({ "input_tokens": usage.input_total(), "output_tokens": usage.output_total() })),
         "cost_usd": r.cost.and_then(|cost| cost.usd).map(|usd| usd.dollars()),
-        "kept": said.bodies_stored,
-        "answer": words(&said.answer),
-        "request": body(full, ExchangeSide::Request),
-        "response": body(full, ExchangeSide::Answer),
+        "kept": transcript.bodies_stored,
+        "answer": assistant_text(&transcript.answer),
+        "request": body_json(detail, ExchangeSide::Request),
+        "response": body_json(detail, ExchangeSide::Answer),
     })
 }
 
 /// What was answered in words; `null` where it is not known.
-fn words(parts: &[TranscriptPart]) -> Option<String> {
+fn assistant_text(parts: &[TranscriptPart]) -> Option<String> {
     let text: String = parts
         .iter()
         .filter(|part| part.kind == PartKind::Text && part.speaker == Speaker::Assistant)
@@ -98,8 +102,8 @@ fn words(parts: &[TranscriptPart]) -> Option<String> {
 }
 
 /// A body as it was kept, as text; of a long one beginning and end.
-fn body(full: &RequestDetail, side: ExchangeSide) -> Value {
-    match full.bodies.iter().find(|body| body.side == side) {
+fn body_json(detail: &RequestDetail, side: ExchangeSide) -> Value {
+    match detail.bodies.iter().find(|body| body.side == side) {
         Some(body) if body.tail.is_empty() => json!(body.head),
         Some(body) => json!({ "begins": body.head, "ends": body.tail, "bytes": body.total }),
         None => Value::Null,

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::guard::credential::Clients;
+use super::guard::credential::ClientKeys;
 use crate::{config::settings::KeylessListener, control::api::ControlApi, relay::engine::Engine};
 
 /// The server's view of the proxy.
-pub struct Gate {
+pub struct ServerState {
     pub engine: Arc<Engine>,
-    pub clients: Arc<Clients>,
+    pub clients: Arc<ClientKeys>,
     pub control: Arc<ControlApi>,
     /// Who comes in here needs no credential.
     pub keyless: Option<KeylessListener>,

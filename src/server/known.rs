@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{context, gate::Gate, paths::Known};
+use super::{context, gate::ServerState, paths::RoutingQuery};
 use crate::{
     base::{clean, id::RequestId},
     config::settings::{AdaptiveMix, Project, Strategy},
@@ -33,34 +33,34 @@ use crate::{
 };
 
 /// Questions are small.
-const BODY: usize = 64 << 10;
-const PATIENCE: Duration = Duration::from_secs(10);
+const MAX_BODY_BYTES: usize = 64 << 10;
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Answers one of these paths for a project.
-pub(super) async fn answer(
-    gate: &Gate,
+pub(super) async fn respond(
+    server: &ServerState,
     id: RequestId,
     project: &Arc<Project>,
-    what: Known,
+    query_kind: RoutingQuery,
     query: Option<&str>,
     body: Incoming,
 ) -> Response<ResponseBody> {
-    let told = match what {
-        Known::Context(name) => context::answer(gate, project, &name, query).await,
-        Known::Decide => match read(body).await {
-            Ok(asked) => decide(gate, project, &asked),
+    let result = match query_kind {
+        RoutingQuery::Context(name) => context::list_turns(server, project, &name, query).await,
+        RoutingQuery::Decide => match read_decide_request(body).await {
+            Ok(request) => decide_now(server, project, &request),
             Err(error) => Err(error),
         },
-        Known::Forget(name) => return forget(gate, id, project, &name),
-        Known::LogicalModels { id: wanted, upstreams } => {
-            logical(gate, project, wanted.as_deref(), upstreams)
+        RoutingQuery::ForgetSession(name) => return forget_session(server, id, project, &name),
+        RoutingQuery::LogicalModels { id: wanted, upstreams } => {
+            logical_models(server, project, wanted.as_deref(), upstreams)
         }
-        Known::Providers { id: wanted, part } => {
-            providers(gate, project, wanted.as_deref(), part.as_deref())
+        RoutingQuery::Providers { id: wanted, section: part } => {
+            providers(server, project, wanted.as_deref(), part.as_deref())
         }
-        Known::Session(name) => session(gate, project, &name),
+        RoutingQuery::Session(name) => session_binding(server, project, &name),
     };
-    match told {
+    match result {
         Ok(value) => reply::full_response(
             StatusCode::OK,
             "application/json",
@@ -71,7 +71,7 @@ pub(super) async fn answer(
     }
 }
 
-pub(super) fn unknown(what: &str, name: &str, hint: &str) -> ProxyError {
+pub(super) fn not_found(what: &str, name: &str, hint: &str) -> ProxyError {
     let name = clean::clean(name);
     ProxyError::new(
         ProxyErrorKind::UnknownPath,
@@ -80,17 +80,22 @@ pub(super) fn unknown(what: &str, name: &str, hint: &str) -> ProxyError {
     .code("not_found")
 }
 
-fn key(gate: &Gate, project: &Project, name: &str) -> u64 {
-    conversation::session_key(&gate.engine.hash_key, &project.name, name)
+fn session_key(server: &ServerState, project: &Project, name: &str) -> u64 {
+    conversation::session_key(&server.engine.hash_key, &project.name, name)
 }
 
 /// Where a session was served last.
-fn session(gate: &Gate, project: &Project, name: &str) -> Result<Value, ProxyError> {
-    let engine = &gate.engine;
+fn session_binding(
+    server: &ServerState,
+    project: &Project,
+    name: &str,
+) -> Result<Value, ProxyError> {
+    let engine = &server.engine;
     let ttl = engine.generation().settings.sticky_ttl;
-    let Some(bound) = engine.router.binding(key(gate, project, name), ttl, engine.clock.mono())
+    let Some(binding) =
+        engine.router.binding(session_key(server, project, name), ttl, engine.clock.mono())
     else {
-        return Err(unknown(
+        return Err(not_found(
             "session",
             name,
             "it may have been silent for longer than `sticky_ttl` under [routing]",
@@ -99,20 +104,25 @@ fn session(gate: &Gate, project: &Project, name: &str) -> Result<Value, ProxyErr
     let at = |at| engine.clock.unix_at(at).to_string();
     Ok(json!({
         "conversation_id": name,
-        "provider_id": &*bound.upstream_name,
-        "model_id": &*bound.model,
-        "established_at": at(bound.bound_at),
-        "last_accessed_at": at(bound.last_used),
-        "expires_at": at(bound.last_used + ttl),
+        "provider_id": &*binding.upstream_name,
+        "model_id": &*binding.model,
+        "established_at": at(binding.bound_at),
+        "last_accessed_at": at(binding.last_used),
+        "expires_at": at(binding.last_used + ttl),
     }))
 }
 
-fn forget(gate: &Gate, id: RequestId, project: &Project, name: &str) -> Response<ResponseBody> {
-    if !gate.engine.router.unbind(key(gate, project, name)) {
+fn forget_session(
+    server: &ServerState,
+    id: RequestId,
+    project: &Project,
+    name: &str,
+) -> Response<ResponseBody> {
+    if !server.engine.router.unbind(session_key(server, project, name)) {
         return reply::error_response(
             Dialect::Openai,
             id,
-            &unknown("session", name, "GET /routing/sessions/ID shows one"),
+            &not_found("session", name, "GET /routing/sessions/ID shows one"),
         );
     }
     let mut response = Response::new(ResponseBody::Full(None));
@@ -122,15 +132,15 @@ fn forget(gate: &Gate, id: RequestId, project: &Project, name: &str) -> Response
 }
 
 fn providers(
-    gate: &Gate,
+    server: &ServerState,
     project: &Project,
     wanted: Option<&str>,
-    part: Option<&str>,
+    section: Option<&str>,
 ) -> Result<Value, ProxyError> {
-    let generation = gate.engine.generation();
-    let mut all = views::upstreams(&gate.engine, &generation);
+    let generation = server.engine.generation();
+    let mut all = views::upstreams(&server.engine, &generation);
     all.retain(|view| project.upstreams.matches(&view.name));
-    let one = |view: &crate::control::snapshot::UpstreamView| {
+    let summarize = |view: &crate::control::snapshot::UpstreamView| {
         let settings =
             generation.settings.upstreams.iter().find(|upstream| *upstream.name == *view.name);
         let error_rate = if view.stats.attempts == 0 {
@@ -151,7 +161,7 @@ fn providers(
         let list: Vec<Value> = all
             .iter()
             .map(|view| {
-                let (settings, _, status) = one(view);
+                let (settings, _, status) = summarize(view);
                 json!({
                     "id": view.name, "name": view.name, "dialects": view.dialects, "origin": view.origin, "priority": view.priority,
                     "region": settings.map(|upstream| upstream.region.as_str()), "status": status,
@@ -163,8 +173,8 @@ fn providers(
     let view = all
         .iter()
         .find(|view| view.name == wanted)
-        .ok_or_else(|| unknown("provider", wanted, "GET /providers lists them"))?;
-    let (settings, error_rate, status) = one(view);
+        .ok_or_else(|| not_found("provider", wanted, "GET /providers lists them"))?;
+    let (settings, error_rate, status) = summarize(view);
     let metrics = json!({
         "provider_id": view.name, "attempts": view.stats.attempts, "errors": view.stats.errors, "error_rate": error_rate,
         "latency_p50_ms": view.stats.ttft_p50_ms, "latency_p95_ms": view.stats.ttft_p95_ms, "status": status,
@@ -173,11 +183,11 @@ fn providers(
         "provider_id": view.name, "status": status, "cause": view.cause, "until": view.until.map(|until| until.to_string()),
         "keys": view.keys, "keys_ready": view.keys_ready,
     });
-    Ok(match part {
+    Ok(match section {
         Some("metrics") => metrics,
         Some("health") => health,
         Some("models") => {
-            let learned = gate.engine.model_lists.learned();
+            let learned = server.engine.model_lists.learned();
             let all =
                 names::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
             let served = all
@@ -197,14 +207,14 @@ fn providers(
     })
 }
 
-fn logical(
-    gate: &Gate,
+fn logical_models(
+    server: &ServerState,
     project: &Project,
     wanted: Option<&str>,
     upstreams: bool,
 ) -> Result<Value, ProxyError> {
-    let generation = gate.engine.generation();
-    let learned = gate.engine.model_lists.learned();
+    let generation = server.engine.generation();
+    let learned = server.engine.model_lists.learned();
     let all = names::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
     let routes = |name: &names::ListedName| -> Vec<Value> {
         name.routes
@@ -212,7 +222,7 @@ fn logical(
             .map(|route| json!({ "provider_id": &*route.upstream.name, "model_id": &*route.model, "region": route.upstream.region }))
             .collect()
     };
-    let told = |name: &names::ListedName| {
+    let model_json = |name: &names::ListedName| {
         let row = generation.settings.models.iter().find(|model| model.name.text() == &*name.name);
         let strategy = row.map_or(generation.settings.strategy, |model| model.strategy);
         json!({
@@ -220,26 +230,26 @@ fn logical(
             "strategy": strategy.name(), "upstreams": routes(name),
         })
     };
-    let mut ours =
+    let mut named =
         all.iter().filter(|name| matches!(name.kind, NameKind::Alias | NameKind::Logical));
     match wanted {
         None => {
-            let list: Vec<Value> = ours.map(told).collect();
+            let list: Vec<Value> = named.map(model_json).collect();
             Ok(json!({ "models": list, "total": list.len() }))
         }
         Some(wanted) => {
             let hint = "GET /logical-models lists them";
-            let name = ours
+            let name = named
                 .find(|name| *name.name == *wanted)
-                .ok_or_else(|| unknown("logical model", wanted, hint))?;
-            Ok(if upstreams { json!({ "upstreams": routes(name) }) } else { told(name) })
+                .ok_or_else(|| not_found("logical model", wanted, hint))?;
+            Ok(if upstreams { json!({ "upstreams": routes(name) }) } else { model_json(name) })
         }
     }
 }
 
 /// What is asked of a dry decision.
 #[derive(Debug, Deserialize)]
-struct Asked {
+struct DecideRequest {
     #[serde(alias = "model")]
     logical_model: String,
     conversation_id: Option<String>,
@@ -252,18 +262,18 @@ struct Asked {
     bind: bool,
 }
 
-async fn read(body: Incoming) -> Result<Asked, ProxyError> {
-    let bad = |why: String| ProxyError::new(ProxyErrorKind::BadRequest, why);
-    let bytes = timeout(PATIENCE, Limited::new(body, BODY).collect())
+async fn read_decide_request(body: Incoming) -> Result<DecideRequest, ProxyError> {
+    let bad_request = |why: String| ProxyError::new(ProxyErrorKind::BadRequest, why);
+    let bytes = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect())
         .await
-        .map_err(|_| bad("the body did not come".to_owned()))?;
-    let bytes = bytes.map_err(|e| bad(format!("the body cannot be read: {e}")))?.to_bytes();
+        .map_err(|_| bad_request("the body did not come".to_owned()))?;
+    let bytes = bytes.map_err(|e| bad_request(format!("the body cannot be read: {e}")))?.to_bytes();
     serde_json::from_slice(&bytes).map_err(|e| {
-        bad(format!("the body is not what this takes: {}", clean::clean(&e.to_string())))
+        bad_request(format!("the body is not what this takes: {}", clean::clean(&e.to_string())))
     })
 }
 
-fn strategy(name: &str) -> Result<Strategy, ProxyError> {
+fn parse_strategy(name: &str) -> Result<Strategy, ProxyError> {
     let mix = match name {
         "balanced" => Some(AdaptiveMix::Balanced),
         "latency_first" => Some(AdaptiveMix::LatencyFirst),
@@ -282,14 +292,18 @@ fn strategy(name: &str) -> Result<Strategy, ProxyError> {
 }
 
 /// What would be decided now, and why; binds nothing unless asked to.
-fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, ProxyError> {
-    let engine = &gate.engine;
-    let begun = engine.clock.mono();
+fn decide_now(
+    server: &ServerState,
+    project: &Arc<Project>,
+    request: &DecideRequest,
+) -> Result<Value, ProxyError> {
+    let engine = &server.engine;
+    let started = engine.clock.mono();
     let generation = engine.generation();
     let learned = engine.model_lists.learned();
     let resolved = names::resolve(
         &generation.catalog,
-        &asked.logical_model,
+        &request.logical_model,
         Dialect::Openai,
         true,
         project,
@@ -300,9 +314,9 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, P
         ProxyError::new(ProxyErrorKind::ModelNotFound, format!("{}; {}", e.text(), e.hint()))
     })?;
     resolved.targets.retain(|target| {
-        !asked.exclude_providers.iter().any(|name| **name == *target.upstream.name)
+        !request.exclude_providers.iter().any(|name| **name == *target.upstream.name)
     });
-    let strategy = asked.strategy.as_deref().map_or(Ok(resolved.strategy), strategy)?;
+    let strategy = request.strategy.as_deref().map_or(Ok(resolved.strategy), parse_strategy)?;
     let mut candidates =
         candidate::build_candidates(&resolved.targets, &|key| engine.key_info(key));
     let costs = if engine.budgets.has_any() || strategy.uses_cost() {
@@ -311,32 +325,32 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, P
         Vec::new()
     };
     budgets::annotate_candidates(engine, &project.name, &mut candidates, &costs);
-    let region = asked.preferred_region.as_deref().unwrap_or(&generation.settings.region);
+    let region = request.preferred_region.as_deref().unwrap_or(&generation.settings.region);
     let question =
         RouteQuery { strategy, costs: &costs, region, ..RouteQuery::first_attempt(&candidates) };
-    let keys = asked.conversation_id.as_deref().map(|name| ConversationKeys {
-        session: Some(key(gate, project, name)),
+    let keys = request.conversation_id.as_deref().map(|name| ConversationKeys {
+        session: Some(session_key(server, project, name)),
         ..ConversationKeys::default()
     });
     let ttl = resolved.overrides.sticky_ttl.unwrap_or(generation.settings.sticky_ttl);
     let decision = engine.router.preview_with_affinity(
         &question,
         keys.as_ref().map(|keys| (keys, ttl)),
-        begun,
+        started,
     );
     let index = match decision.verdict {
         Verdict::Try { index, .. } | Verdict::RetrySame { index } => index,
         Verdict::Wait { until } | Verdict::Exhausted { retry_at: until } => {
-            let wait = until.map(|until| until.since(begun));
+            let wait = until.map(|until| until.since(started));
             let message = match wait {
                 Some(wait) => {
                     format!(
                         "nothing can serve `{}` for {} more",
-                        asked.logical_model,
+                        request.logical_model,
                         print_span(wait)
                     )
                 }
-                None => format!("nothing that is enabled can serve `{}`", asked.logical_model),
+                None => format!("nothing that is enabled can serve `{}`", request.logical_model),
             };
             return Err(ProxyError::new(ProxyErrorKind::Unavailable, clean::clean(&message))
                 .retry_after(wait));
@@ -345,7 +359,7 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, P
     let chosen = candidates.get(index).ok_or_else(|| {
         ProxyError::new(ProxyErrorKind::Internal, "a candidate out of the list; please report this")
     })?;
-    if let (true, Some(keys)) = (asked.bind, &keys) {
+    if let (true, Some(keys)) = (request.bind, &keys) {
         engine.router.bind(
             keys,
             AffinityBinding {
@@ -353,15 +367,15 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, P
                 upstream_name: Arc::clone(&chosen.target.upstream.name),
                 account: chosen.account,
                 model: Arc::clone(&chosen.target.model),
-                bound_at: begun,
-                last_used: begun,
+                bound_at: started,
+                last_used: started,
                 better_tier_since: None,
             },
-            begun,
+            started,
         );
     }
-    let scores = engine.router.scores(&question, begun);
-    let told = |candidate: &Candidate, score: f64, why: &str| {
+    let scores = engine.router.scores(&question, started);
+    let candidate_json = |candidate: &Candidate, score: f64, why: &str| {
         let upstream = &candidate.target.upstream;
         json!({
             "upstream": {
@@ -374,18 +388,18 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, P
     };
     let all: Vec<Value> = scores
         .iter()
-        .filter_map(|(place, score)| {
-            let candidate = candidates.get(*place)?;
+        .filter_map(|(position, score)| {
+            let candidate = candidates.get(*position)?;
             if Arc::ptr_eq(&candidate.target, &chosen.target) {
-                return Some(told(chosen, *score, "selected"));
+                return Some(candidate_json(chosen, *score, "selected"));
             }
             // Of the keys of one target, the one that came closest says why it was not taken.
             let why = decision
                 .skipped
                 .iter()
                 .filter(|(other, _)| Arc::ptr_eq(&candidates[*other].target, &candidate.target));
-            let why = why.map(|(_, why)| why.text(begun)).next().unwrap_or_default();
-            Some(told(candidate, *score, &why))
+            let why = why.map(|(_, why)| why.text(started)).next().unwrap_or_default();
+            Some(candidate_json(candidate, *score, &why))
         })
         .collect();
     let alternatives: Vec<&Value> = all
@@ -397,7 +411,7 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, P
         all.iter().find(|each| each["reason"] == "selected").map(|each| &each["upstream"]);
     Ok(json!({
         "selected_upstream": selected,
-        "decision_time": engine.clock.mono().since(begun).as_secs_f64() * 1_000.0,
+        "decision_time": engine.clock.mono().since(started).as_secs_f64() * 1_000.0,
         "reasoning": format!("{}; {}", resolved.via, decision.verdict.text()),
         "alternative_upstreams": alternatives,
         "strategy_used": strategy.name(),

@@ -22,11 +22,11 @@ pub enum Route {
     },
     Tags,
     /// Of routing itself.
-    Known(Known),
+    RoutingApi(RoutingQuery),
     /// A response that was made before.
-    Stored {
+    StoredResponse {
         id: String,
-        what: Stored,
+        action: StoredAction,
     },
     Root,
     Health,
@@ -39,19 +39,19 @@ pub enum Route {
 
 /// What is wanted of routing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum RoutingQuery {
     /// The turns of a session.
     Context(String),
     Decide,
     /// Where a session goes is forgotten.
-    Forget(String),
+    ForgetSession(String),
     LogicalModels {
         id: Option<String>,
         upstreams: bool,
     },
     Providers {
         id: Option<String>,
-        part: Option<String>,
+        section: Option<String>,
     },
     /// Where a session goes.
     Session(String),
@@ -59,7 +59,7 @@ pub enum Known {
 
 /// What is wanted of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
+pub enum StoredAction {
     Cancel,
     Delete,
     Get,
@@ -68,7 +68,7 @@ pub enum Stored {
 
 /// A path, read.
 #[derive(Debug)]
-pub struct Routed {
+pub struct RoutedPath {
     pub route: Route,
     /// In which errors are told.
     pub dialect: Dialect,
@@ -78,7 +78,7 @@ pub struct Routed {
 
 /// Nothing is here.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Nowhere {
+pub struct NotFound {
     pub dialect: Dialect,
     /// The methods that the path knows, where it is known.
     pub allow: Option<&'static str>,
@@ -89,7 +89,7 @@ pub struct Nowhere {
 /// # Errors
 ///
 /// `Nowhere`, with the dialect to say so in.
-pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Routed, Nowhere> {
+pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<RoutedPath, NotFound> {
     let (path_key, path) = match path.strip_prefix("/~") {
         Some(rest) => {
             let (key, rest) = rest.split_once('/').unwrap_or((rest, ""));
@@ -97,18 +97,18 @@ pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Routed,
         }
         None => (None, Cow::Borrowed(path)),
     };
-    let (beta, below) = strip(&path);
-    let dialect = dialect_of(below, beta);
+    let (beta, unversioned) = strip_version(&path);
+    let dialect = dialect_of(unversioned, beta);
     let get = matches!(*method, Method::GET | Method::HEAD);
-    let found = find(method, get, &path, below, beta, query);
+    let found = find_route(method, get, &path, unversioned, beta, query);
     match found {
-        Ok(route) => Ok(Routed { route, dialect, path_key }),
-        Err(allow) => Err(Nowhere { dialect, allow }),
+        Ok(route) => Ok(RoutedPath { route, dialect, path_key }),
+        Err(allow) => Err(NotFound { dialect, allow }),
     }
 }
 
 /// Takes version prefixes off; whether one of them was Gemini's.
-fn strip(path: &str) -> (bool, &str) {
+fn strip_version(path: &str) -> (bool, &str) {
     let (mut beta, mut rest) = (false, path);
     loop {
         let next = ["/v1beta1", "/v1beta", "/v1alpha", "/v1"].iter().find_map(|prefix| {
@@ -122,29 +122,29 @@ fn strip(path: &str) -> (bool, &str) {
     }
 }
 
-fn dialect_of(below: &str, beta: bool) -> Dialect {
+fn dialect_of(unversioned: &str, beta: bool) -> Dialect {
     if beta
-        || below
+        || unversioned
             .strip_prefix("/models/")
-            .is_some_and(|rest| rest.contains(':') && action(rest).is_some())
+            .is_some_and(|rest| rest.contains(':') && split_action(rest).is_some())
     {
         Dialect::Gemini
-    } else if below.starts_with("/messages") {
+    } else if unversioned.starts_with("/messages") {
         Dialect::Anthropic
-    } else if below.starts_with("/responses") {
+    } else if unversioned.starts_with("/responses") {
         Dialect::Responses
-    } else if below.starts_with("/api/") {
+    } else if unversioned.starts_with("/api/") {
         Dialect::Ollama
     } else {
         Dialect::Openai
     }
 }
 
-fn find(
+fn find_route(
     method: &Method,
     get: bool,
     path: &str,
-    below: &str,
+    unversioned: &str,
     beta: bool,
     query: Option<&str>,
 ) -> Result<Route, Option<&'static str>> {
@@ -176,19 +176,19 @@ fn find(
             stream: StreamMode::Never,
         }));
     }
-    if let Some(found) = known(method, get, below) {
-        return found.map(Route::Known);
+    if let Some(found) = routing_api_route(method, get, unversioned) {
+        return found.map(Route::RoutingApi);
     }
-    if let Some(rest) = below.strip_prefix("/models") {
-        return models(rest, get, post, beta, query);
+    if let Some(rest) = unversioned.strip_prefix("/models") {
+        return models_route(rest, get, post, beta, query);
     }
-    if let Some(rest) = below
+    if let Some(rest) = unversioned
         .strip_prefix("/responses/")
         .filter(|rest| !matches!(*rest, "compact" | "input_tokens"))
     {
-        return stored(method, get, rest);
+        return stored_route(method, get, rest);
     }
-    let (op, stream) = match below {
+    let (op, stream) = match unversioned {
         "/chat/completions" => (Op::Chat, StreamMode::Body { default: false }),
         "/completions" => (Op::Completions, StreamMode::Body { default: false }),
         "/embeddings" => (Op::Embed, StreamMode::Never),
@@ -215,9 +215,9 @@ fn find(
         return Err(Some("POST"));
     }
     let endpoint = Endpoint {
-        dialect: dialect_of(below, false),
+        dialect: dialect_of(unversioned, false),
         op,
-        path: below.to_owned(),
+        path: unversioned.to_owned(),
         model: ModelLocation::Body,
         stream,
     };
@@ -225,7 +225,7 @@ fn find(
 }
 
 /// `/responses/{id}`, `/responses/{id}/cancel`, `/responses/{id}/input_items`.
-fn stored(method: &Method, get: bool, rest: &str) -> Result<Route, Option<&'static str>> {
+fn stored_route(method: &Method, get: bool, rest: &str) -> Result<Route, Option<&'static str>> {
     let (id, action) = rest.split_once('/').map_or((rest, None), |(id, action)| (id, Some(action)));
     if id.is_empty()
         || id.len() > 256
@@ -235,21 +235,25 @@ fn stored(method: &Method, get: bool, rest: &str) -> Result<Route, Option<&'stat
         return Err(None);
     }
     let what = match action {
-        None if get => Stored::Get,
-        None if *method == Method::DELETE => Stored::Delete,
+        None if get => StoredAction::Get,
+        None if *method == Method::DELETE => StoredAction::Delete,
         None => return Err(Some("GET, DELETE")),
-        Some("cancel") if *method == Method::POST => Stored::Cancel,
+        Some("cancel") if *method == Method::POST => StoredAction::Cancel,
         Some("cancel") => return Err(Some("POST")),
-        Some("input_items") if get => Stored::InputItems,
+        Some("input_items") if get => StoredAction::InputItems,
         Some("input_items") => return Err(Some("GET")),
         Some(_) => return Err(None),
     };
-    Ok(Route::Stored { id: id.to_owned(), what })
+    Ok(Route::StoredResponse { id: id.to_owned(), action: what })
 }
 
 /// `/providers…`, `/logical-models…`, `/routing/…`; names of models may hold slashes.
-fn known(method: &Method, get: bool, below: &str) -> Option<Result<Known, Option<&'static str>>> {
-    let only_get = |known| if get { Ok(known) } else { Err(Some("GET")) };
+fn routing_api_route(
+    method: &Method,
+    get: bool,
+    unversioned: &str,
+) -> Option<Result<RoutingQuery, Option<&'static str>>> {
+    let only_get = |query| if get { Ok(query) } else { Err(Some("GET")) };
     let decoded = |text: &str| {
         percent_decode_str(text)
             .decode_utf8()
@@ -257,39 +261,48 @@ fn known(method: &Method, get: bool, below: &str) -> Option<Result<Known, Option
             .map(|text| text.into_owned())
             .filter(|text| !text.is_empty())
     };
-    if below == "/routing/decide" {
-        return Some(if *method == Method::POST { Ok(Known::Decide) } else { Err(Some("POST")) });
+    if unversioned == "/routing/decide" {
+        return Some(if *method == Method::POST {
+            Ok(RoutingQuery::Decide)
+        } else {
+            Err(Some("POST"))
+        });
     }
-    if let Some(id) = below.strip_prefix("/context/").and_then(decoded) {
-        return Some(only_get(Known::Context(id)));
+    if let Some(id) = unversioned.strip_prefix("/context/").and_then(decoded) {
+        return Some(only_get(RoutingQuery::Context(id)));
     }
-    if let Some(id) = below.strip_prefix("/routing/sessions/").and_then(decoded) {
+    if let Some(id) = unversioned.strip_prefix("/routing/sessions/").and_then(decoded) {
         return Some(match method {
-            _ if get => Ok(Known::Session(id)),
-            &Method::DELETE => Ok(Known::Forget(id)),
+            _ if get => Ok(RoutingQuery::Session(id)),
+            &Method::DELETE => Ok(RoutingQuery::ForgetSession(id)),
             _ => Err(Some("GET, DELETE")),
         });
     }
-    if let Some(rest) =
-        below.strip_prefix("/providers").filter(|rest| rest.is_empty() || rest.starts_with('/'))
+    if let Some(rest) = unversioned
+        .strip_prefix("/providers")
+        .filter(|rest| rest.is_empty() || rest.starts_with('/'))
     {
         let rest = rest.trim_matches('/');
-        let (id, part) = rest.split_once('/').map_or((rest, None), |(id, part)| (id, Some(part)));
-        if part.is_some_and(|part| !matches!(part, "models" | "health" | "metrics")) {
+        let (id, section) =
+            rest.split_once('/').map_or((rest, None), |(id, section)| (id, Some(section)));
+        if section.is_some_and(|part| !matches!(part, "models" | "health" | "metrics")) {
             return Some(Err(None));
         }
-        return Some(only_get(Known::Providers { id: decoded(id), part: part.map(str::to_owned) }));
+        return Some(only_get(RoutingQuery::Providers {
+            id: decoded(id),
+            section: section.map(str::to_owned),
+        }));
     }
-    let rest = below
+    let rest = unversioned
         .strip_prefix("/logical-models")
         .filter(|rest| rest.is_empty() || rest.starts_with('/'))?
         .trim_matches('/');
     let (id, upstreams) = rest.strip_suffix("/upstreams").map_or((rest, false), |id| (id, true));
-    Some(only_get(Known::LogicalModels { id: decoded(id), upstreams }))
+    Some(only_get(RoutingQuery::LogicalModels { id: decoded(id), upstreams }))
 }
 
 /// `/models`, `/models/{id}`, and Gemini's `/models/{id}:{action}`.
-fn models(
+fn models_route(
     rest: &str,
     get: bool,
     post: bool,
@@ -304,7 +317,7 @@ fn models(
     let decoded = |text: &str| {
         percent_decode_str(text).decode_utf8().map(|text| text.into_owned()).map_err(|_| None)
     };
-    let Some((model, action)) = action(rest) else { return only_get(Some(decoded(rest)?)) };
+    let Some((model, action)) = split_action(rest) else { return only_get(Some(decoded(rest)?)) };
     let sse = query
         .is_some_and(|query| query.split('&').any(|pair| pair.eq_ignore_ascii_case("alt=sse")));
     let (op, stream) = match action {
@@ -328,7 +341,7 @@ fn models(
 }
 
 /// Splits a Gemini action off; model names may hold colons themselves.
-fn action(rest: &str) -> Option<(&str, &str)> {
+fn split_action(rest: &str) -> Option<(&str, &str)> {
     let (model, action) = rest.rsplit_once(':')?;
     matches!(
         action,
@@ -345,7 +358,7 @@ fn action(rest: &str) -> Option<(&str, &str)> {
 mod tests {
     use super::*;
 
-    fn at(method: &Method, path: &str) -> Result<(Dialect, Op, String), Nowhere> {
+    fn at(method: &Method, path: &str) -> Result<(Dialect, Op, String), NotFound> {
         match route(method, path, Some("alt=sse"))?.route {
             Route::Relay(endpoint) => Ok((endpoint.dialect, endpoint.op, endpoint.path)),
             other => panic!("{path}: {other:?}"),
@@ -403,7 +416,7 @@ mod tests {
         ] {
             assert_eq!(
                 route(&method, path, None).map(|r| format!("{r:?}")),
-                Err(Nowhere { dialect, allow }),
+                Err(NotFound { dialect, allow }),
                 "{method} {path}"
             );
         }

@@ -12,8 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use serde_json::{Value, json};
 
 use super::{
-    gate::Gate,
-    wire::{Phase, Pulse},
+    gate::ServerState,
+    wire::{ConnActivity, Phase},
 };
 use crate::{
     base::{clean, id::RequestId},
@@ -31,27 +31,27 @@ use crate::{
 };
 
 /// A body that tells its connection when the answer is over.
-pub struct Tracked {
+pub struct TrackedBody {
     body: ResponseBody,
-    pulse: Option<Arc<Pulse>>,
+    activity: Option<Arc<ConnActivity>>,
 }
 
-impl Tracked {
+impl TrackedBody {
     #[must_use]
-    pub fn new(body: ResponseBody, pulse: Option<Arc<Pulse>>) -> Self {
-        Self { body, pulse }
+    pub fn new(body: ResponseBody, activity: Option<Arc<ConnActivity>>) -> Self {
+        Self { body, activity: activity }
     }
 }
 
-impl Drop for Tracked {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
-        if let Some(pulse) = &self.pulse {
-            pulse.enter(Phase::Idle);
+        if let Some(activity) = &self.activity {
+            activity.enter_phase(Phase::Idle);
         }
     }
 }
 
-impl Body for Tracked {
+impl Body for TrackedBody {
     type Data = Bytes;
     type Error = BodyAborted;
 
@@ -71,16 +71,16 @@ impl Body for Tracked {
     }
 }
 
-fn answer(id: RequestId, value: &Value) -> Response<ResponseBody> {
+fn json_response(id: RequestId, value: &Value) -> Response<ResponseBody> {
     let mut body = value.to_string();
     body.push('\n');
     reply::full_response(StatusCode::OK, "application/json", id, body.into())
 }
 
 /// `GET /`: what this is and where things are.
-pub fn root(gate: &Gate, id: RequestId) -> Response<ResponseBody> {
-    let base = gate.control.listen.first().map_or("127.0.0.1:8642", String::as_str);
-    answer(
+pub fn root(server: &ServerState, id: RequestId) -> Response<ResponseBody> {
+    let base = server.control.listen.first().map_or("127.0.0.1:8642", String::as_str);
+    json_response(
         id,
         &json!({
             "name": "aiproxy",
@@ -101,36 +101,40 @@ pub fn root(gate: &Gate, id: RequestId) -> Response<ResponseBody> {
 
 /// `GET /api/version`: what Ollama clients ask first.
 pub fn version(id: RequestId) -> Response<ResponseBody> {
-    answer(id, &json!({ "version": env!("CARGO_PKG_VERSION") }))
+    json_response(id, &json!({ "version": env!("CARGO_PKG_VERSION") }))
 }
 
 /// `GET /health`: what is known; with `?probe=1` every upstream is asked now, all at once.
-pub async fn health(gate: &Gate, id: RequestId, query: Option<&str>) -> Response<ResponseBody> {
+pub async fn health(
+    server: &ServerState,
+    id: RequestId,
+    query: Option<&str>,
+) -> Response<ResponseBody> {
     let probe = query.is_some_and(|query| {
         query.split('&').any(|pair| matches!(pair, "probe" | "probe=1" | "probe=true"))
     });
-    let mut answered = None;
+    let mut reachable = None;
     if probe {
-        answered = Some(lists::refresh_all(&gate.engine).await);
+        reachable = Some(lists::refresh_all(&server.engine).await);
     }
-    let generation = gate.engine.generation();
+    let generation = server.engine.generation();
     let mut healthy = 0;
     let mut providers = serde_json::Map::new();
-    let views = views::upstreams(&gate.engine, &generation);
+    let views = views::upstreams(&server.engine, &generation);
     for view in &views {
         let state = matches!(view.state, UpstreamState::Healthy | UpstreamState::Probing);
-        let ok = state && answered.as_ref().is_none_or(|answered| answered.contains(&view.name));
+        let ok = state && reachable.as_ref().is_none_or(|answered| answered.contains(&view.name));
         healthy += usize::from(ok);
         providers.insert(view.name.clone(), Value::Bool(ok));
     }
-    let status = if gate.engine.draining() {
+    let status = if server.engine.draining() {
         "draining"
     } else if healthy > 0 || views.is_empty() {
         "healthy"
     } else {
         "degraded"
     };
-    answer(
+    json_response(
         id,
         &json!({ "status": status, "providers": providers, "healthy_providers": healthy, "total_providers": views.len(), "probed": probe }),
     )
@@ -138,35 +142,35 @@ pub async fn health(gate: &Gate, id: RequestId, query: Option<&str>) -> Response
 
 /// `GET /v1/models[/ID]` in the shape that the client reads.
 pub fn models(
-    gate: &Gate,
+    server: &ServerState,
     id: RequestId,
     project: &Project,
-    shape: Dialect,
-    one: Option<&str>,
+    dialect: Dialect,
+    model_id: Option<&str>,
 ) -> Response<ResponseBody> {
-    let generation = gate.engine.generation();
-    let learned = gate.engine.model_lists.learned();
+    let generation = server.engine.generation();
+    let learned = server.engine.model_lists.learned();
     let all = names::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
-    if let Some(wanted) = one {
+    if let Some(wanted) = model_id {
         return match all.iter().find(|model| *model.name == *wanted) {
-            Some(model) => answer(id, &card(model, shape)),
+            Some(model) => json_response(id, &model_card(model, dialect)),
             None => {
                 let message = format!(
                     "The model `{}` does not exist or you do not have access to it; GET /v1/models lists the names",
                     clean::clean(wanted)
                 );
                 reply::error_response(
-                    shape,
+                    dialect,
                     id,
                     &ProxyError::new(ProxyErrorKind::ModelNotFound, message).param("model"),
                 )
             }
         };
     }
-    let cards: Vec<Value> = all.iter().map(|model| card(model, shape)).collect();
-    answer(
+    let cards: Vec<Value> = all.iter().map(|model| model_card(model, dialect)).collect();
+    json_response(
         id,
-        &match shape {
+        &match dialect {
             Dialect::Gemini => json!({ "models": cards }),
             Dialect::Anthropic => {
                 let (first, last) = (all.first().map(|m| &*m.name), all.last().map(|m| &*m.name));
@@ -178,20 +182,20 @@ pub fn models(
 }
 
 /// `GET /api/tags`: Ollama's list.
-pub fn tags(gate: &Gate, id: RequestId, project: &Project) -> Response<ResponseBody> {
-    let generation = gate.engine.generation();
-    let learned = gate.engine.model_lists.learned();
+pub fn tags(server: &ServerState, id: RequestId, project: &Project) -> Response<ResponseBody> {
+    let generation = server.engine.generation();
+    let learned = server.engine.model_lists.learned();
     let all = names::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
-    let cards: Vec<Value> = all.iter().map(|model| card(model, Dialect::Ollama)).collect();
-    answer(id, &json!({ "models": cards }))
+    let cards: Vec<Value> = all.iter().map(|model| model_card(model, Dialect::Ollama)).collect();
+    json_response(id, &json!({ "models": cards }))
 }
 
-fn card(model: &names::ListedName, shape: Dialect) -> Value {
+fn model_card(model: &names::ListedName, dialect: Dialect) -> Value {
     // When a model was made is told by few; the field must be there all the same.
     let (created, at) = (0, crate::base::clock::UnixMillis(0).to_string());
     let owner = model.routes.first().map_or("aiproxy", |route| &route.upstream.name);
     let name = &*model.name;
-    match shape {
+    match dialect {
         Dialect::Gemini => json!({
             "name": format!("models/{}", name),
             "displayName": name,

@@ -8,16 +8,16 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::{
-    gate::Gate,
+    gate::ServerState,
     guard::{
-        credential::{self, Table},
+        credential::{self, ClientTable},
         host,
-        origin::{self, Allowed},
+        origin::{self, AllowedOrigin},
     },
     known,
-    paths::{self, Nowhere, Route, Routed},
+    paths::{self, NotFound, Route, RoutedPath},
     places, stored,
-    wire::Pulse,
+    wire::ConnActivity,
 };
 use crate::{
     base::{clean, id::RequestId},
@@ -36,50 +36,50 @@ use crate::{
 };
 
 /// An unknown credential waits this long while project keys are still being read.
-const KEYS: Duration = Duration::from_secs(5);
+const KEY_LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A response body that tells the connection when the answer is over.
-pub type Reply = Response<places::Tracked>;
+pub type TrackedResponse = Response<places::TrackedBody>;
 
 /// Answers one request; never fails.
 ///
 /// # Errors
 ///
 /// None; the type is hyper's.
-pub async fn answer(
-    gate: Arc<Gate>,
+pub async fn serve_request(
+    server: Arc<ServerState>,
     request: Request<Incoming>,
     peer: SocketAddr,
-    pulse: Option<Arc<Pulse>>,
-) -> Result<Reply, Infallible> {
-    let id = RequestId::new(gate.engine.clock.unix());
+    activity: Option<Arc<ConnActivity>>,
+) -> Result<TrackedResponse, Infallible> {
+    let id = RequestId::new(server.engine.clock.unix());
     // A chunked body may have hidden a Content-Length that somebody before us believed: the
     // connection is not reused.
     let close = request.version() == Version::HTTP_11
         && request.headers().contains_key(header::TRANSFER_ENCODING);
     // Boxed, as it is large and over when the answer begins, while this future's room lasts as long
     // as the connection.
-    let mut response = Box::pin(go(&gate, request, peer, id)).await;
+    let mut response = Box::pin(handle(&server, request, peer, id)).await;
     if close {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response.map(|body| places::Tracked::new(body, pulse)))
+    Ok(response.map(|body| places::TrackedBody::new(body, activity)))
 }
 
-async fn go(
-    gate: &Arc<Gate>,
+async fn handle(
+    server: &Arc<ServerState>,
     request: Request<Incoming>,
     peer: SocketAddr,
     id: RequestId,
 ) -> Response<ResponseBody> {
     let (parts, body) = request.into_parts();
-    let generation = gate.engine.generation();
+    let generation = server.engine.generation();
     let settings = Arc::clone(&generation.settings);
     drop(generation);
     let routed = paths::route(&parts.method, parts.uri.path(), parts.uri.query());
     let dialect = match &routed {
         Ok(routed) => routed.dialect,
-        Err(nowhere) => nowhere.dialect,
+        Err(not_found) => not_found.dialect,
     };
     let refuse = |error: ProxyError| {
         tracing::debug!(request = %id, %peer, error = %error.message, "request refused");
@@ -91,7 +91,8 @@ async fn go(
             "aiproxy is no forward proxy",
         ));
     }
-    let allowed = match guard(&parts.headers, &parts.uri, parts.version, &settings, dialect) {
+    let allowed = match check_request(&parts.headers, &parts.uri, parts.version, &settings, dialect)
+    {
         Ok(allowed) => allowed,
         Err(error) => return refuse(error),
     };
@@ -101,39 +102,39 @@ async fn go(
         let mut response = Response::new(ResponseBody::Full(None));
         *response.status_mut() = StatusCode::NO_CONTENT;
         reply::set_request_id(response.headers_mut(), id);
-        origin::allow(allowed, true, response.headers_mut());
+        origin::set_cors_headers(allowed, true, response.headers_mut());
         return response;
     }
     let routed = match routed {
         Ok(routed) => routed,
-        Err(nowhere) => {
+        Err(not_found) => {
             let mut response =
-                refuse(nowhere_error(&nowhere, &parts.method, parts.uri.path(), &settings));
-            if let Some(allow) = nowhere.allow {
+                refuse(not_found_error(&not_found, &parts.method, parts.uri.path(), &settings));
+            if let Some(allow) = not_found.allow {
                 response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
             }
             return response;
         }
     };
-    let mut response = dispatch(gate, routed, parts, body, peer, id, &settings).await;
-    if let Some(Allowed(_)) = &allowed
+    let mut response = dispatch(server, routed, parts, body, peer, id, &settings).await;
+    if let Some(AllowedOrigin(_)) = &allowed
         && let Some(allowed) = &allowed
     {
-        origin::allow(allowed, false, response.headers_mut());
+        origin::set_cors_headers(allowed, false, response.headers_mut());
     }
     response
 }
 
 /// Host, Origin, upgrades and loops; the credential comes with the path.
-fn guard(
+fn check_request(
     map: &HeaderMap,
     uri: &http::Uri,
     version: Version,
     settings: &Settings,
     dialect: Dialect,
-) -> Result<Option<Allowed>, ProxyError> {
-    host::check(map, uri, version == Version::HTTP_2, &settings.server.trusted_hosts)?;
-    let allowed = origin::check(map, &settings.server.allowed_origins)?;
+) -> Result<Option<AllowedOrigin>, ProxyError> {
+    host::check_host(map, uri, version == Version::HTTP_2, &settings.server.trusted_hosts)?;
+    let allowed = origin::check_origin(map, &settings.server.allowed_origins)?;
     if map.contains_key(header::UPGRADE)
         && version == Version::HTTP_11
         && map.get(header::UPGRADE).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"h2c"))
@@ -154,23 +155,23 @@ fn guard(
 }
 
 async fn dispatch(
-    gate: &Arc<Gate>,
-    routed: Routed,
+    server: &Arc<ServerState>,
+    routed: RoutedPath,
     parts: http::request::Parts,
     body: Incoming,
     peer: SocketAddr,
     id: RequestId,
     settings: &Arc<Settings>,
 ) -> Response<ResponseBody> {
-    let Routed { route, dialect, path_key } = routed;
+    let RoutedPath { route, dialect, path_key } = routed;
     match &route {
-        Route::Root => return places::root(gate, id),
+        Route::Root => return places::root(server, id),
         // Boxed, as what is rare and large would make every request's future as large.
-        Route::Health => return Box::pin(places::health(gate, id, parts.uri.query())).await,
+        Route::Health => return Box::pin(places::health(server, id, parts.uri.query())).await,
         Route::Version => return places::version(id),
         _ => {}
     }
-    if gate.engine.draining() && !matches!(route, Route::Control(_) | Route::Metrics) {
+    if server.engine.draining() && !matches!(route, Route::Control(_) | Route::Metrics) {
         let error = ProxyError::new(ProxyErrorKind::Overloaded, "aiproxy is shutting down")
             .retry_after(Some(Duration::from_secs(2)));
         let mut response = reply::error_response(dialect, id, &error);
@@ -178,9 +179,10 @@ async fn dispatch(
         return response;
     }
     // Taken out before anybody could log or forward it.
-    let (query, query_key) = take_key(parts.uri.query(), dialect);
-    let token = credential::token(&parts.headers, query_key.as_deref(), path_key.as_deref());
-    if let (Route::Control(_) | Route::Metrics, Some(_)) = (&route, &gate.keyless) {
+    let (query, query_key) = extract_query_key(parts.uri.query(), dialect);
+    let token =
+        credential::extract_token(&parts.headers, query_key.as_deref(), path_key.as_deref());
+    if let (Route::Control(_) | Route::Metrics, Some(_)) = (&route, &server.keyless) {
         return reply::error_response(
             dialect,
             id,
@@ -193,8 +195,8 @@ async fn dispatch(
     if matches!(route, Route::Control(_) | Route::Metrics) {
         let admin = match &token {
             Some(token) => {
-                gate.control.is_token(token)
-                    || gate
+                server.control.is_token(token)
+                    || server
                         .clients
                         .table()
                         .find(token)
@@ -214,26 +216,26 @@ async fn dispatch(
         }
         return match &route {
             Route::Control(rest) => {
-                Box::pin(gate.control.handle(&parts.method, rest, parts.uri.query(), body, id))
+                Box::pin(server.control.handle(&parts.method, rest, parts.uri.query(), body, id))
                     .await
             }
-            _ => Box::pin(gate.control.metrics(id)).await,
+            _ => Box::pin(server.control.metrics(id)).await,
         };
     }
     if matches!(route, Route::Reload)
-        && token.as_ref().is_some_and(|token| gate.control.is_token(token))
+        && token.as_ref().is_some_and(|token| server.control.is_token(token))
     {
-        return Box::pin(gate.control.reload(id)).await;
+        return Box::pin(server.control.reload(id)).await;
     }
-    let known = match &gate.keyless {
-        Some(keyless) => without_key(keyless, &route, dialect, settings),
-        None => caller(gate, token.as_ref()).await,
+    let authenticated = match &server.keyless {
+        Some(keyless) => keyless_project(keyless, &route, dialect, settings),
+        None => authenticate(server, token.as_ref()).await,
     };
-    let project = match known {
+    let project = match authenticated {
         Ok(project) => project,
         Err(error) => return reply::error_response(dialect, id, &error),
     };
-    if let Err(error) = credential::subnet(&project, peer.ip()) {
+    if let Err(error) = credential::check_subnet(&project, peer.ip()) {
         return reply::error_response(dialect, id, &error);
     }
     match route {
@@ -241,43 +243,49 @@ async fn dispatch(
             let head = RequestHead {
                 id,
                 endpoint,
-                caller: Caller { project, program: program(&parts.headers), addr: peer.ip() },
+                caller: Caller {
+                    project,
+                    program: client_program(&parts.headers),
+                    addr: peer.ip(),
+                },
                 method: parts.method,
                 query,
                 headers: parts.headers,
                 owner: None,
             };
-            serve::serve(&gate.engine, head, body).await
+            serve::serve(&server.engine, head, body).await
         }
         Route::Models { id: model, gemini } => {
-            let shape = if gemini || parts.headers.contains_key("x-goog-api-key") {
+            let list_dialect = if gemini || parts.headers.contains_key("x-goog-api-key") {
                 Dialect::Gemini
             } else if parts.headers.contains_key("anthropic-version") {
                 Dialect::Anthropic
             } else {
                 Dialect::Openai
             };
-            places::models(gate, id, &project, shape, model.as_deref())
+            places::models(server, id, &project, list_dialect, model.as_deref())
         }
-        Route::Stored { id: response, what } => {
-            let caller = Caller { project, program: program(&parts.headers), addr: peer.ip() };
-            stored::answer(
-                gate,
+        Route::StoredResponse { id: response, action } => {
+            let caller =
+                Caller { project, program: client_program(&parts.headers), addr: peer.ip() };
+            stored::respond(
+                server,
                 id,
                 caller,
-                (response, what),
+                (response, action),
                 (parts.method, query, parts.headers),
                 body,
             )
             .await
         }
-        Route::Known(what) => {
-            Box::pin(known::answer(gate, id, &project, what, query.as_deref(), body)).await
+        Route::RoutingApi(routing_query) => {
+            Box::pin(known::respond(server, id, &project, routing_query, query.as_deref(), body))
+                .await
         }
-        Route::Tags => places::tags(gate, id, &project),
+        Route::Tags => places::tags(server, id, &project),
         Route::Reload => {
             if project.admin {
-                return Box::pin(gate.control.reload(id)).await;
+                return Box::pin(server.control.reload(id)).await;
             }
             let message = format!(
                 "project `{}` is no admin; `aiproxy reload` works for the owner of this machine",
@@ -300,24 +308,24 @@ async fn dispatch(
 }
 
 /// The project of a listener whose clients need no credential, for what may be spoken there.
-fn without_key(
+fn keyless_project(
     keyless: &KeylessListener,
     route: &Route,
     dialect: Dialect,
     settings: &Settings,
 ) -> Result<Arc<Project>, ProxyError> {
-    let spoken = match route {
+    let dialect_allowed = match route {
         Route::Models { gemini: true, .. } => keyless.dialects.contains(&Dialect::Gemini),
         Route::Models { .. } => keyless.dialects.iter().any(|dialect| *dialect != Dialect::Gemini),
         Route::Reload => false,
         _ => keyless.dialects.contains(&dialect),
     };
     let raw = matches!(route, Route::Relay(endpoint) if endpoint.op == Op::Raw);
-    if !spoken || raw {
-        let spoken: Vec<&str> = keyless.dialects.iter().map(|dialect| dialect.name()).collect();
+    if !dialect_allowed || raw {
+        let served: Vec<&str> = keyless.dialects.iter().map(|dialect| dialect.name()).collect();
         let message = format!(
             "this listener serves {} only, without a client key; the others need theirs at the main address",
-            spoken.join(", ")
+            served.join(", ")
         );
         return Err(ProxyError::new(ProxyErrorKind::Forbidden, message));
     }
@@ -328,42 +336,42 @@ fn without_key(
             format!("project `{}` of this listener is gone from the config", keyless.project),
         )
     };
-    enabled(Arc::clone(project.ok_or_else(missing)?))
+    require_enabled(Arc::clone(project.ok_or_else(missing)?))
 }
 
 /// The project of a token; an unknown one waits while keys are still being read.
-async fn caller(
-    gate: &Gate,
+async fn authenticate(
+    server: &ServerState,
     token: Option<&crate::secrets::Secret>,
 ) -> Result<Arc<Project>, ProxyError> {
-    let look = |table: &Table| match token {
-        Some(token) => table.find(token).or(table.anybody.as_ref()).cloned(),
-        None => table.anybody.clone(),
+    let find_project = |table: &ClientTable| match token {
+        Some(token) => table.find(token).or(table.anonymous_project.as_ref()).cloned(),
+        None => table.anonymous_project.clone(),
     };
-    let news = gate.clients.news.notified();
-    tokio::pin!(news);
-    news.as_mut().enable();
-    let mut table = gate.clients.table();
-    if let Some(project) = look(&table) {
-        return enabled(project);
+    let changed = server.clients.changed.notified();
+    tokio::pin!(changed);
+    changed.as_mut().enable();
+    let mut table = server.clients.table();
+    if let Some(project) = find_project(&table) {
+        return require_enabled(project);
     }
-    if table.reading && token.is_some() {
-        drop(timeout(KEYS, news).await);
-        table = gate.clients.table();
-        if let Some(project) = look(&table) {
-            return enabled(project);
+    if table.loading && token.is_some() {
+        drop(timeout(KEY_LOAD_TIMEOUT, changed).await);
+        table = server.clients.table();
+        if let Some(project) = find_project(&table) {
+            return require_enabled(project);
         }
-        if table.reading {
+        if table.loading {
             let message =
                 "project keys are still being read from a slow keyring; try again shortly";
             return Err(ProxyError::new(ProxyErrorKind::Overloaded, message)
                 .retry_after(Some(Duration::from_secs(2))));
         }
     }
-    Err(credential::refusal(token))
+    Err(credential::unauthorized(token))
 }
 
-fn enabled(project: Arc<Project>) -> Result<Arc<Project>, ProxyError> {
+fn require_enabled(project: Arc<Project>) -> Result<Arc<Project>, ProxyError> {
     if project.enabled {
         return Ok(project);
     }
@@ -375,13 +383,13 @@ fn enabled(project: Arc<Project>) -> Result<Arc<Project>, ProxyError> {
 }
 
 /// Cuts `key=` out of a query; only Gemini's clients use it as a credential.
-fn take_key(query: Option<&str>, dialect: Dialect) -> (Option<String>, Option<String>) {
+fn extract_query_key(query: Option<&str>, dialect: Dialect) -> (Option<String>, Option<String>) {
     let Some(query) = query else { return (None, None) };
     if !query.contains("key=") {
         return (Some(query.to_owned()), None);
     }
     let mut key = None;
-    let kept: Vec<&str> = query
+    let remaining: Vec<&str> = query
         .split('&')
         .filter(|pair| match pair.strip_prefix("key=") {
             Some(value) => {
@@ -391,12 +399,12 @@ fn take_key(query: Option<&str>, dialect: Dialect) -> (Option<String>, Option<St
             None => true,
         })
         .collect();
-    let kept = kept.join("&");
-    ((!kept.is_empty()).then_some(kept), key.filter(|_| dialect == Dialect::Gemini))
+    let remaining = remaining.join("&");
+    ((!remaining.is_empty()).then_some(remaining), key.filter(|_| dialect == Dialect::Gemini))
 }
 
 /// The first word of User-Agent: `claude-cli`, `OpenAI/Python`.
-fn program(headers: &HeaderMap) -> Arc<str> {
+fn client_program(headers: &HeaderMap) -> Arc<str> {
     let agent = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
     let word = agent.split([' ', '(']).next().unwrap_or("");
     let name = match word.rsplit_once('/') {
@@ -406,15 +414,15 @@ fn program(headers: &HeaderMap) -> Arc<str> {
     Arc::from(clean::truncate_end(&clean::clean(name), 32).as_ref())
 }
 
-fn nowhere_error(
-    nowhere: &Nowhere,
+fn not_found_error(
+    not_found: &NotFound,
     method: &http::Method,
     path: &str,
     settings: &Settings,
 ) -> ProxyError {
     let path = clean::clean(path);
     let path = clean::truncate_end(&path, 120);
-    if let Some(allow) = nowhere.allow {
+    if let Some(allow) = not_found.allow {
         return ProxyError::new(
             ProxyErrorKind::MethodNotAllowed,
             format!("{method} is not allowed for {path}; {allow} is"),

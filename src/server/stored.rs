@@ -3,7 +3,7 @@
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::{gate::Gate, paths::Stored};
+use super::{gate::ServerState, paths::StoredAction};
 use crate::{
     base::{clean, id::RequestId},
     dialect::stored,
@@ -22,37 +22,37 @@ use crate::{
 };
 
 /// Answers for one response id.
-pub(super) async fn answer(
-    gate: &Gate,
+pub(super) async fn respond(
+    server: &ServerState,
     id: RequestId,
     caller: Caller,
-    (response, what): (String, Stored),
+    (response, action): (String, StoredAction),
     (method, query, headers): (Method, Option<String>, HeaderMap),
     body: Incoming,
 ) -> Response<ResponseBody> {
     let refuse = |error: &ProxyError| reply::error_response(Dialect::Responses, id, error);
     let project = caller.project.name.clone();
-    let (upstream, key) = match gate.engine.response_store.find(&project, &response) {
-        None => return refuse(&unknown(&response)),
+    let (upstream, key) = match server.engine.response_store.find(&project, &response) {
+        None => return refuse(&not_found(&response)),
         Some(StoredAt::Local { conversation, request_messages: asked, body }) => {
-            let text = match what {
-                Stored::Get => body,
-                Stored::InputItems => {
-                    let asked = ChatRequest {
+            let text = match action {
+                StoredAction::Get => body,
+                StoredAction::InputItems => {
+                    let request = ChatRequest {
                         messages: conversation.messages.iter().take(asked).cloned().collect(),
                         ..ChatRequest::default()
                     };
                     stored::write_input_items(
-                        &asked,
+                        &request,
                         &response,
                         &stored::InputItemsQuery::parse(query.as_deref().unwrap_or_default()),
                     )
                 }
-                Stored::Delete => {
-                    gate.engine.response_store.remove(&project, &response);
+                StoredAction::Delete => {
+                    server.engine.response_store.remove(&project, &response);
                     stored::write_deleted(&response)
                 }
-                Stored::Cancel => {
+                StoredAction::Cancel => {
                     let message =
                         "this response is complete; only background responses can be cancelled";
                     return refuse(&ProxyError::new(ProxyErrorKind::BadRequest, message));
@@ -62,7 +62,7 @@ pub(super) async fn answer(
         }
         Some(StoredAt::Upstream { upstream, key }) => (upstream, key),
     };
-    let generation = gate.engine.generation();
+    let generation = server.engine.generation();
     let Some(name) = generation
         .settings
         .upstreams
@@ -70,15 +70,15 @@ pub(super) async fn answer(
         .find(|each| each.id == upstream)
         .map(|each| each.name.to_string())
     else {
-        return refuse(&unknown(&response));
+        return refuse(&not_found(&response));
     };
-    let path = match what {
-        Stored::Get | Stored::Delete => format!("/responses/{response}"),
-        Stored::Cancel => format!("/responses/{response}/cancel"),
-        Stored::InputItems => format!("/responses/{response}/input_items"),
+    let path = match action {
+        StoredAction::Get | StoredAction::Delete => format!("/responses/{response}"),
+        StoredAction::Cancel => format!("/responses/{response}/cancel"),
+        StoredAction::InputItems => format!("/responses/{response}/input_items"),
     };
-    if what == Stored::Delete {
-        gate.engine.response_store.remove(&project, &response);
+    if action == StoredAction::Delete {
+        server.engine.response_store.remove(&project, &response);
     }
     let endpoint = Endpoint {
         dialect: Dialect::Responses,
@@ -89,10 +89,10 @@ pub(super) async fn answer(
     };
     let head =
         RequestHead { id, endpoint, caller, method, query, headers, owner: Some((upstream, key)) };
-    serve::serve(&gate.engine, head, body).await
+    serve::serve(&server.engine, head, body).await
 }
 
-fn unknown(response: &str) -> ProxyError {
+fn not_found(response: &str) -> ProxyError {
     let text = clean::clean(response);
     let message = format!(
         "Response with id '{}' not found. aiproxy keeps its own responses in memory for a day, for the project that asked for them",

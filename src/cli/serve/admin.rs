@@ -32,7 +32,7 @@ use crate::{
     ledger::Ledger,
     relay::{engine::Engine, lists},
     routing::{candidate::print_span, health::Scope},
-    server::guard::credential::Clients,
+    server::guard::credential::ClientKeys,
     telemetry::otlp::OtlpExporter,
 };
 
@@ -57,7 +57,7 @@ pub struct Hands {
     pub found: Mutex<Vec<Arc<Upstream>>>,
     pub view: Mutex<ConfigView>,
     pub log: LogLevel,
-    pub clients: OnceLock<Arc<Clients>>,
+    pub clients: OnceLock<Arc<ClientKeys>>,
     pub tracker: TaskTracker,
     pub stop: CancellationToken,
     pub now: CancellationToken,

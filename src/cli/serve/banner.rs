@@ -20,7 +20,7 @@ use crate::{
         snapshot::{KeyStatus, UpstreamState},
         views,
     },
-    server::gate::Gate,
+    server::gate::ServerState,
 };
 
 /// The client key is waited for this long; a slow keyring must not keep the rest back.
@@ -28,7 +28,12 @@ const KEY: Duration = Duration::from_secs(5);
 
 /// Prints the panel; where nobody reads it, nothing happens. `flags` are what other commands need
 /// to find this proxy.
-pub(super) async fn print(gate: &Arc<Gate>, hands: &Arc<Hands>, addrs: &[SocketAddr], flags: &str) {
+pub(super) async fn print(
+    gate: &Arc<ServerState>,
+    hands: &Arc<Hands>,
+    addrs: &[SocketAddr],
+    flags: &str,
+) {
     let base = addrs.first().map_or_else(String::new, |addr| dial_address(&addr.to_string()));
     let paint = out::Paint::stdout();
     let (mut lines, dim) = (Vec::new(), |text: &str| paint.dim(text));
@@ -51,8 +56,8 @@ pub(super) async fn print(gate: &Arc<Gate>, hands: &Arc<Hands>, addrs: &[SocketA
     ] {
         lines.push(format!("  {name:<11}{url}"));
     }
-    let news = gate.clients.news.notified();
-    if gate.clients.table().reading {
+    let news = gate.clients.changed.notified();
+    if gate.clients.table().loading {
         drop(timeout(KEY, news).await);
     }
     let key = hands

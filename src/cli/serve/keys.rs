@@ -20,7 +20,7 @@ use crate::{
     events::kind::{EventKind, Severity},
     relay::{engine::Engine, lists},
     secrets::{Reference, Secret, keyring::Keyring, redact::KnownSecrets, resolve::SecretResolver},
-    server::guard::credential::{Clients, Table},
+    server::guard::credential::{ClientKeys, ClientTable},
     upstream::keys::SecretState,
 };
 
@@ -98,7 +98,7 @@ impl KeyLoader {
 
     /// Until the client keys are read, unknown tokens wait rather than being refused. Literal keys
     /// are known at once.
-    pub fn expect_clients(&self, clients: &Clients, settings: &Settings) {
+    pub fn expect_clients(&self, clients: &ClientKeys, settings: &Settings) {
         let literal: Vec<_> = settings
             .projects
             .iter()
@@ -107,11 +107,11 @@ impl KeyLoader {
                 _ => None,
             })
             .collect();
-        clients.set(Table::new(literal, true, anybody(settings)));
+        clients.set(ClientTable::new(literal, true, anybody(settings)));
     }
 
     /// Reads the client keys of all projects.
-    pub async fn load_clients(&self, clients: &Clients, settings: &Settings) {
+    pub async fn load_clients(&self, clients: &ClientKeys, settings: &Settings) {
         let read = settings
             .projects
             .iter()
@@ -124,7 +124,7 @@ impl KeyLoader {
         for (secret, _) in &keys {
             self.known.add(secret);
         }
-        clients.set(Table::new(keys, false, anybody(settings)));
+        clients.set(ClientTable::new(keys, false, anybody(settings)));
     }
 
     async fn client(&self, project: &Project) -> Option<Arc<Secret>> {

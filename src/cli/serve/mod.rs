@@ -64,8 +64,8 @@ use crate::{
         vault::Vault,
     },
     server::{
-        gate::Gate,
-        guard::credential::Clients,
+        gate::ServerState,
+        guard::credential::ClientKeys,
         listen::{self, ListenError},
     },
     telemetry::{metrics::Metrics, otlp::OtlpExporter},
@@ -203,9 +203,9 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
         &token,
     );
     let control = Arc::new(control.with_ledger(books).with_alerts_and_metrics(standing, metrics));
-    let gate = Arc::new(Gate {
+    let gate = Arc::new(ServerState {
         engine: Arc::clone(&engine),
-        clients: Arc::new(Clients::default()),
+        clients: Arc::new(ClientKeys::default()),
         control,
         keyless: None,
     });
@@ -220,7 +220,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     for bound in bound {
         // Only now, so that who gets through finds everything in place, the run dir too.
         let listener = bound.listen().map_err(listen_error)?;
-        tracker.spawn(listen::accept(
+        tracker.spawn(listen::accept_loop(
             listener,
             Arc::clone(&gate),
             Arc::clone(&places),
@@ -229,7 +229,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
         ));
     }
     for (keyless, bound) in open {
-        let gate = Arc::new(Gate {
+        let gate = Arc::new(ServerState {
             engine: Arc::clone(&engine),
             clients: Arc::clone(&gate.clients),
             control: Arc::clone(&gate.control),
@@ -237,7 +237,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
         });
         for bound in bound {
             let listener = bound.listen().map_err(listen_error)?;
-            tracker.spawn(listen::accept(
+            tracker.spawn(listen::accept_loop(
                 listener,
                 Arc::clone(&gate),
                 Arc::clone(&places),
@@ -356,7 +356,7 @@ fn spawn_background(
     tracker: &TaskTracker,
     stop: &CancellationToken,
     hands: &Arc<Hands>,
-    gate: &Arc<Gate>,
+    gate: &Arc<ServerState>,
     rejections: mpsc::UnboundedReceiver<crate::config::settings::KeyId>,
 ) {
     let until_stop =

@@ -19,33 +19,33 @@ const API_KEY: HeaderName = HeaderName::from_static("api-key");
 
 /// The keys of all projects, by digest.
 #[derive(Default)]
-pub struct Clients {
-    table: ArcSwap<Table>,
+pub struct ClientKeys {
+    table: ArcSwap<ClientTable>,
     /// Told when the table was replaced.
-    pub news: Notify,
+    pub changed: Notify,
 }
 
 /// One state of the table.
 #[derive(Default)]
-pub struct Table {
+pub struct ClientTable {
     keys: Vec<([u8; 32], Arc<Project>)>,
     /// Some keys are still being read from a slow store.
-    pub reading: bool,
+    pub loading: bool,
     /// Set where `auth = false`: who everybody is.
-    pub anybody: Option<Arc<Project>>,
+    pub anonymous_project: Option<Arc<Project>>,
 }
 
-impl Table {
+impl ClientTable {
     #[must_use]
     pub fn new(
         keys: Vec<(&Secret, Arc<Project>)>,
-        reading: bool,
-        anybody: Option<Arc<Project>>,
+        loading: bool,
+        anonymous_project: Option<Arc<Project>>,
     ) -> Self {
         Self {
             keys: keys.into_iter().map(|(secret, project)| (secret.digest(), project)).collect(),
-            reading,
-            anybody,
+            loading: loading,
+            anonymous_project: anonymous_project,
         }
     }
 
@@ -54,8 +54,8 @@ impl Table {
     pub fn find(&self, token: &Secret) -> Option<&Arc<Project>> {
         let digest = token.digest();
         let mut found = None;
-        for (known, project) in &self.keys {
-            if bool::from(known.ct_eq(&digest)) {
+        for (known_digest, project) in &self.keys {
+            if bool::from(known_digest.ct_eq(&digest)) {
                 found = Some(project);
             }
         }
@@ -63,14 +63,14 @@ impl Table {
     }
 }
 
-impl Clients {
-    pub fn set(&self, table: Table) {
+impl ClientKeys {
+    pub fn set(&self, table: ClientTable) {
         self.table.store(Arc::new(table));
-        self.news.notify_waiters();
+        self.changed.notify_waiters();
     }
 
     #[must_use]
-    pub fn table(&self) -> Arc<Table> {
+    pub fn table(&self) -> Arc<ClientTable> {
         self.table.load_full()
     }
 }
@@ -78,7 +78,7 @@ impl Clients {
 /// The token a request carries: Bearer, x-api-key, x-goog-api-key, `?key=` (where the path is
 /// Gemini's), or the one of a `/~KEY` path.
 #[must_use]
-pub fn token(
+pub fn extract_token(
     headers: &HeaderMap,
     query_key: Option<&str>,
     path_key: Option<&str>,
@@ -96,9 +96,9 @@ pub fn token(
     });
     // Several at once are common: an SDK sends both Bearer and its own header. The first that is
     // ours wins.
-    let is_ours = |text: &&str| text.starts_with("aip-");
-    if let Some(ours) = path_key.into_iter().chain(bearer).find(is_ours) {
-        return Some(Secret::new(ours.to_owned()));
+    let is_client_key = |text: &&str| text.starts_with("aip-");
+    if let Some(client_key) = path_key.into_iter().chain(bearer).find(is_client_key) {
+        return Some(Secret::new(client_key.to_owned()));
     }
     let all = [
         path_key,
@@ -108,18 +108,18 @@ pub fn token(
         header(&API_KEY),
         query_key,
     ];
-    let ours = all.iter().flatten().find(|text| is_ours(text));
-    ours.or_else(|| all.iter().flatten().next()).map(|text| Secret::new((*text).to_owned()))
+    let client_key = all.iter().flatten().find(|text| is_client_key(text));
+    client_key.or_else(|| all.iter().flatten().next()).map(|text| Secret::new((*text).to_owned()))
 }
 
 /// The refusal of a request without a known token.
 #[must_use]
-pub fn refusal(token: Option<&Secret>) -> ProxyError {
+pub fn unauthorized(token: Option<&Secret>) -> ProxyError {
     let message = match token {
         None => {
             "aiproxy token missing: send the client key as Bearer token, x-api-key or x-goog-api-key; `aiproxy project show --reveal` prints it"
         }
-        Some(token) if looks_like_providers(token) => {
+        Some(token) if looks_like_provider_key(token) => {
             "this looks like a provider's key, but aiproxy wants its own client key (aip-…); `aiproxy project show --reveal` prints it"
         }
         Some(_) => "aiproxy token not known; `aiproxy project show --reveal` prints the right one",
@@ -127,7 +127,7 @@ pub fn refusal(token: Option<&Secret>) -> ProxyError {
     ProxyError::new(ProxyErrorKind::Unauthorized, message)
 }
 
-fn looks_like_providers(token: &Secret) -> bool {
+fn looks_like_provider_key(token: &Secret) -> bool {
     ["sk-", "AIza", "gsk_", "xai-", "hf_", "nvapi-", "pplx-"]
         .iter()
         .any(|prefix| token.expose().starts_with(prefix))
@@ -138,7 +138,7 @@ fn looks_like_providers(token: &Secret) -> bool {
 /// # Errors
 ///
 /// 403 naming the address.
-pub fn subnet(project: &Project, addr: IpAddr) -> Result<(), ProxyError> {
+pub fn check_subnet(project: &Project, addr: IpAddr) -> Result<(), ProxyError> {
     if project.subnets.is_empty() || project.subnets.iter().any(|net| net.contains(addr)) {
         return Ok(());
     }

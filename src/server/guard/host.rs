@@ -12,7 +12,7 @@ use crate::{
 /// # Errors
 ///
 /// 400 for a missing, doubled or malformed Host; 403 for one that is not allowed.
-pub fn check(
+pub fn check_host(
     headers: &HeaderMap,
     uri: &Uri,
     http2: bool,
@@ -36,8 +36,8 @@ pub fn check(
         (None, Some(authority)) if http2 => authority,
         (None, _) => return bad("the request has no Host header"),
     };
-    let Some(name) = name(host) else { return bad("the Host header is malformed") };
-    if allowed(name, trusted) {
+    let Some(name) = parse_host(host) else { return bad("the Host header is malformed") };
+    if is_allowed(name, trusted) {
         return Ok(());
     }
     let message = format!(
@@ -48,7 +48,7 @@ pub fn check(
 }
 
 /// The host without port and without a trailing dot; `None` where it is no host.
-fn name(host: &str) -> Option<&str> {
+fn parse_host(host: &str) -> Option<&str> {
     let (name, port) = match host.strip_prefix('[') {
         Some(rest) => {
             let inside = rest.find(']')?;
@@ -65,12 +65,12 @@ fn name(host: &str) -> Option<&str> {
     (good_port && good_name).then(|| name.strip_suffix('.').unwrap_or(name))
 }
 
-fn allowed(name: &str, trusted: &[String]) -> bool {
+fn is_allowed(name: &str, trusted: &[String]) -> bool {
     // Written out rather than parsed: `127.1`, `2130706433` and mapped addresses are how filters
     // are slipped past.
-    let ours = ["localhost", "127.0.0.1", "[::1]"];
+    let loopback = ["localhost", "127.0.0.1", "[::1]"];
     let is = |host: &str| host.eq_ignore_ascii_case(name);
-    ours.into_iter().any(is) || trusted.iter().any(|host| is(host.trim_end_matches('.')))
+    loopback.into_iter().any(is) || trusted.iter().any(|host| is(host.trim_end_matches('.')))
 }
 
 #[cfg(test)]
@@ -99,11 +99,11 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, host.parse().expect("header text"));
             assert_eq!(
-                check(&headers, &Uri::from_static("/"), false, &trusted).is_ok(),
+                check_host(&headers, &Uri::from_static("/"), false, &trusted).is_ok(),
                 ok,
                 "{host}"
             );
         }
-        assert!(check(&HeaderMap::new(), &Uri::from_static("/"), false, &[]).is_err());
+        assert!(check_host(&HeaderMap::new(), &Uri::from_static("/"), false, &[]).is_err());
     }
 }

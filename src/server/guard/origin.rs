@@ -9,7 +9,7 @@ use crate::{
 
 /// What the answer must say to a browser whose origin is allowed.
 #[derive(Clone, Debug)]
-pub struct Allowed(pub HeaderValue);
+pub struct AllowedOrigin(pub HeaderValue);
 
 /// Checks Origin and Sec-Fetch-Site.
 ///
@@ -17,11 +17,14 @@ pub struct Allowed(pub HeaderValue);
 ///
 /// 403 for any origin that is not listed, `null` included, and for cross-site fetches without an
 /// Origin.
-pub fn check(headers: &HeaderMap, allowed: &[String]) -> Result<Option<Allowed>, ProxyError> {
+pub fn check_origin(
+    headers: &HeaderMap,
+    allowed: &[String],
+) -> Result<Option<AllowedOrigin>, ProxyError> {
     if let Some(origin) = headers.get(header::ORIGIN) {
         let text = origin.to_str().unwrap_or("?");
-        if allowed.iter().any(|one| one == text) {
-            return Ok(Some(Allowed(origin.clone())));
+        if allowed.iter().any(|listed| listed == text) {
+            return Ok(Some(AllowedOrigin(origin.clone())));
         }
         let message = format!(
             "origin `{}` is not allowed; list it in `allowed_origins` under [server] to let this web page in",
@@ -44,7 +47,7 @@ pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
 }
 
 /// The headers of an answer to an allowed origin; never with credentials.
-pub fn allow(origin: &Allowed, preflight: bool, out: &mut HeaderMap) {
+pub fn set_cors_headers(origin: &AllowedOrigin, preflight: bool, out: &mut HeaderMap) {
     out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.0.clone());
     out.insert(header::VARY, HeaderValue::from_static("Origin"));
     if preflight {
@@ -84,7 +87,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_static(value));
-            assert_eq!(check(&headers, &allowed).is_ok(), ok, "{name}: {value}");
+            assert_eq!(check_origin(&headers, &allowed).is_ok(), ok, "{name}: {value}");
         }
     }
 }
