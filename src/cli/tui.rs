@@ -18,8 +18,8 @@ use crate::{
     },
     secrets::Secret,
     tui::{
-        run::{self, Options},
-        source::Connect,
+        run::{self, DashboardOptions},
+        source::ProxyConnection,
         text::Lang,
     },
 };
@@ -58,7 +58,8 @@ pub async fn run(ctx: &Ctx) -> Result<Exit, CliError> {
             move || RunDir::find_running(&data).as_ref().and_then(client)
         }),
     };
-    let source = Connect { client: reach.client, reconnect: again, explain: explain::plain };
+    let source =
+        ProxyConnection { client: reach.client, reconnect: again, explain: explain::plain };
     let left = show(source, options(&place, false)).await?;
     print(&left.copied)?;
     Ok(Exit::Ok)
@@ -83,7 +84,7 @@ pub(super) async fn in_process(
     let client = ControlClient::new(base, token);
     let reconnect =
         Box::new(move || Some(ControlClient::new(again.clone(), Secret::new(text.clone()))));
-    let source = Connect { client, reconnect, explain: explain::plain };
+    let source = ProxyConnection { client, reconnect, explain: explain::plain };
     let left = show(source, options(place, true)).await?;
     print(&left.copied)?;
     if !left.stop_proxy {
@@ -97,10 +98,13 @@ pub(super) async fn in_process(
 
 /// What was copied in the dashboard, for terminals that keep their clipboard to themselves.
 fn print(copied: &[String]) -> Result<(), CliError> {
-    copied.iter().try_for_each(|text| out::print(&format!("{}\n", run::lines(text))))
+    copied.iter().try_for_each(|text| out::print(&format!("{}\n", run::sanitize_lines(text))))
 }
 
-async fn show(source: Connect, options: Options) -> Result<run::Exit, CliError> {
+async fn show(
+    source: ProxyConnection,
+    options: DashboardOptions,
+) -> Result<run::LoopExit, CliError> {
     Box::pin(run::run(source, options)).await.map_err(|e| CliError::failed(e.to_string()))
 }
 
@@ -108,10 +112,10 @@ fn client(running: &RunInfo) -> Option<ControlClient> {
     Some(ControlClient::new(running.base_url()?, Secret::new(reveal(&running.token).to_owned())))
 }
 
-fn options(place: &Paths, in_process: bool) -> Options {
+fn options(place: &Paths, in_process: bool) -> DashboardOptions {
     let tui = settings::tui(place);
     let (utf8, locale) = (utf8(), locale());
-    Options {
+    DashboardOptions {
         theme: Box::new({
             let place = place.clone();
             move || settings::tui(&place).theme
@@ -119,7 +123,7 @@ fn options(place: &Paths, in_process: bool) -> Options {
         mouse: tui.mouse,
         in_process,
         utf8,
-        colour: out::colour_wanted(),
+        color: out::colour_wanted(),
         screen: None,
         // A terminal that shows only ASCII shows only English.
         lang: if utf8 { Lang::pick(&tui.lang, &locale) } else { Lang::English },

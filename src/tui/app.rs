@@ -2,10 +2,10 @@
 
 use super::{
     effect::Effect,
-    format::Now,
+    format::FrameContext,
     layout::Layout,
-    past::{Past, Sums},
-    rates::Rates,
+    past::{History, UsageView},
+    rates::TrafficRates,
     screens::{self, Screen},
 };
 use crate::{
@@ -19,22 +19,22 @@ use crate::{
 pub struct App {
     /// `None` until the first one came. Its `live` goes on with the events.
     pub snapshot: Option<Box<Snapshot>>,
-    pub link: Link,
-    pub rates: Rates,
-    pub sums: Sums,
-    pub past: Past,
+    pub connection: ConnState,
+    pub rates: TrafficRates,
+    pub usage: UsageView,
+    pub history: History,
     /// What was said in the request that is looked at.
-    pub story: Option<Box<RequestTranscript>>,
+    pub transcript: Option<Box<RequestTranscript>>,
     /// The account of the request that is looked at.
-    pub account: Option<Account>,
+    pub explain: Option<ExplainText>,
     /// What was sent again last.
-    pub began: Option<RequestId>,
+    pub last_replay: Option<RequestId>,
     pub screen: Screen,
     /// What lies over the screen.
-    pub over: Option<Over>,
+    pub overlay: Option<Overlay>,
     pub dialog: Option<Dialog>,
     pub toast: Option<Toast>,
-    pub paused: Option<Pause>,
+    pub paused: Option<FrozenView>,
     /// Columns and rows of the terminal.
     pub size: (u16, u16),
     /// The proxy runs in this process.
@@ -42,38 +42,38 @@ pub struct App {
     /// What was copied: printed when the reader leaves, for terminals that take nothing into their
     /// clipboard.
     pub copied: Vec<String>,
-    pub(super) reading: Reading,
-    pub(super) fresh: Freshness,
+    pub(super) transcript_fetch: TranscriptFetch,
+    pub(super) snapshot_fetch: SnapshotFetch,
     pub(super) clicked: Option<(RowId, UnixMillis)>,
-    places: [Place; Screen::ALL.len()],
+    list_states: [ListState; Screen::ALL.len()],
 }
 
 /// The line to the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Link {
+pub enum ConnState {
     Connecting,
-    Lost { why: String, retry_at: UnixMillis },
-    Up,
+    Disconnected { reason: String, retry_at: UnixMillis },
+    Connected,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Over {
+pub enum Overlay {
     /// Over a request, where there is one under it.
     Help {
         scroll: u16,
-        under: Option<Box<Look>>,
+        request_view: Option<Box<RequestView>>,
     },
     /// All that is wrong now; over a request, where there is one under it.
     Problems {
         scroll: u16,
-        under: Option<Box<Look>>,
+        request_view: Option<Box<RequestView>>,
     },
-    Request(Look),
+    Request(RequestView),
 }
 
 /// A look at one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Look {
+pub struct RequestView {
     pub id: RequestId,
     pub pane: Pane,
     /// First line shown of each pane.
@@ -83,69 +83,69 @@ pub struct Look {
     /// Bytes, not what they say.
     pub raw: bool,
     /// Long system messages as a whole, not as a line.
-    pub unfolded: bool,
+    pub expanded: bool,
 }
 
-impl Look {
+impl RequestView {
     /// A look from the beginning.
     #[must_use]
-    pub fn at(id: RequestId) -> Self {
+    pub fn new(id: RequestId) -> Self {
         Self {
             id,
-            pane: Pane::Way,
+            pane: Pane::Timeline,
             scroll: [0; Pane::ALL.len()],
             follow: true,
             raw: false,
-            unfolded: false,
+            expanded: false,
         }
     }
 }
 
 /// The account of one request, asked for and perhaps told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
+pub struct ExplainText {
     pub id: RequestId,
     /// `None` while it is awaited; else the text, or why there is none.
-    pub said: Option<Result<String, String>>,
+    pub text: Option<Result<String, String>>,
 }
 
 /// A part of the Request screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pane {
-    Way,
+    Timeline,
     Conversation,
     Answer,
     Headers,
     /// The text of `aiproxy explain`.
-    Account,
+    Explain,
 }
 
 impl Pane {
     pub const ALL: [Self; 5] =
-        [Self::Way, Self::Conversation, Self::Answer, Self::Headers, Self::Account];
+        [Self::Timeline, Self::Conversation, Self::Answer, Self::Headers, Self::Explain];
 
-    pub(super) fn after(self, steps: usize) -> Self {
+    pub(super) fn cycled(self, steps: usize) -> Self {
         Self::ALL[(self as usize + steps) % Self::ALL.len()]
     }
 }
 
 /// Whether more of the story is on its way.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Reading {
+pub(super) struct TranscriptFetch {
     pub stale: bool,
     pub pending: bool,
-    pub at: UnixMillis,
+    pub requested_at: UnixMillis,
 }
 
 /// A question at the bottom of the screen; it has the keys until it is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dialog {
     /// `y` does it.
-    Ask { question: String, effect: Effect },
+    Confirm { question: String, effect: Effect },
     /// What of a request to copy.
     Copy { id: RequestId, curl: String },
     /// A filter being typed; `before` comes back on Esc.
-    Filter { text: String, error: Option<String>, before: Filter },
+    Filter { text: String, error: Option<String>, previous: Filter },
     /// The model that a request is to be sent to again.
     Replay { id: RequestId, model: String },
     /// Leaving ends more than the dashboard.
@@ -162,7 +162,7 @@ pub struct Toast {
 
 /// The picture that is frozen while the proxy goes on.
 #[derive(Debug)]
-pub struct Pause {
+pub struct FrozenView {
     pub live: Live,
     pub at: UnixMillis,
 }
@@ -178,7 +178,7 @@ pub enum RowId {
 
 /// A row of a list, before it is drawn.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct ListRow {
     pub id: RowId,
     /// Lines it takes.
     pub height: u16,
@@ -186,7 +186,7 @@ pub struct Entry {
 
 /// Where the reader is in one list.
 #[derive(Clone, Debug, Default)]
-pub struct Place {
+pub struct ListState {
     /// `None` follows the top.
     pub selected: Option<RowId>,
     /// The first row shown.
@@ -200,15 +200,15 @@ pub struct Place {
 
 /// How old the views of upstreams and keys are, and whether newer ones are on their way.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Freshness {
+pub(super) struct SnapshotFetch {
     /// Something happened since.
     pub stale: bool,
     /// Health or config changed: it matters on every screen.
     pub urgent: bool,
     pub pending: bool,
     /// Events were missed: the requests of the next snapshot count, not ours.
-    pub missed: bool,
-    pub at: UnixMillis,
+    pub overflowed: bool,
+    pub fetched_at: UnixMillis,
 }
 
 impl App {
@@ -217,25 +217,25 @@ impl App {
     pub fn new(screen: Screen, in_process: bool) -> Self {
         Self {
             snapshot: None,
-            link: Link::Connecting,
-            rates: Rates::default(),
-            sums: Sums::default(),
-            past: Past::default(),
-            story: None,
-            account: None,
-            began: None,
+            connection: ConnState::Connecting,
+            rates: TrafficRates::default(),
+            usage: UsageView::default(),
+            history: History::default(),
+            transcript: None,
+            explain: None,
+            last_replay: None,
             screen,
-            over: None,
+            overlay: None,
             dialog: None,
             toast: None,
             paused: None,
             size: (80, 24),
             in_process,
             copied: Vec::new(),
-            reading: Reading::default(),
-            fresh: Freshness::default(),
+            transcript_fetch: TranscriptFetch::default(),
+            snapshot_fetch: SnapshotFetch::default(),
             clicked: None,
-            places: Default::default(),
+            list_states: Default::default(),
         }
     }
 
@@ -250,63 +250,63 @@ impl App {
 
     /// The time that belongs to [`App::live`].
     #[must_use]
-    pub fn live_now(&self, now: Now) -> Now {
-        self.paused.as_ref().map_or(now, |pause| Now { at: pause.at, ..now })
+    pub fn live_now(&self, now: FrameContext) -> FrameContext {
+        self.paused.as_ref().map_or(now, |pause| FrameContext { at: pause.at, ..now })
     }
 
     /// Whether the ledger has yet to tell what was before, for the filter of the log.
     #[must_use]
-    pub fn past_awaited(&self) -> bool {
+    pub fn is_loading_history(&self) -> bool {
         let ledger = self.snapshot.as_ref().is_some_and(|snapshot| snapshot.ledger.is_some());
         ledger
-            && (self.past.filter != self.place_of(Screen::Log).filter.text()
-                || self.past.pending
-                || self.past.wants())
+            && (self.history.filter != self.list_state_of(Screen::Log).filter.text()
+                || self.history.pending
+                || self.history.needs_fetch())
     }
 
     /// The request with this id, as long as it is kept.
     #[must_use]
     pub fn request(&self, id: RequestId) -> Option<&RequestRecord> {
-        let held = self.live().and_then(|live| {
+        let current = self.live().and_then(|live| {
             live.running.get(id).or_else(|| live.finished().rev().find(|r| r.id == id))
         });
-        let told = || self.told(id).and_then(|story| story.record.as_deref());
-        held.or_else(|| self.past.rows.iter().find(|r| r.id == id)).or_else(told)
+        let from_transcript = || self.transcript_of(id).and_then(|story| story.record.as_deref());
+        current.or_else(|| self.history.rows.iter().find(|r| r.id == id)).or_else(from_transcript)
     }
 
     /// What is known of what was said in a request.
     #[must_use]
-    pub fn told(&self, id: RequestId) -> Option<&RequestTranscript> {
-        self.story.as_deref().filter(|story| story.id == id)
+    pub fn transcript_of(&self, id: RequestId) -> Option<&RequestTranscript> {
+        self.transcript.as_deref().filter(|story| story.id == id)
     }
 
     #[must_use]
-    pub fn place(&self) -> &Place {
-        self.place_of(self.screen)
+    pub fn list_state(&self) -> &ListState {
+        self.list_state_of(self.screen)
     }
 
     #[must_use]
-    pub fn place_of(&self, screen: Screen) -> &Place {
-        &self.places[screen.index()]
+    pub fn list_state_of(&self, screen: Screen) -> &ListState {
+        &self.list_states[screen.index()]
     }
 
-    pub(super) fn place_mut(&mut self) -> &mut Place {
-        &mut self.places[self.screen.index()]
+    pub(super) fn list_state_mut(&mut self) -> &mut ListState {
+        &mut self.list_states[self.screen.index()]
     }
 
     /// The row that keys act on: the selected one, else the first.
     #[must_use]
-    pub fn current(&self) -> Option<RowId> {
-        self.place()
+    pub fn current_row(&self) -> Option<RowId> {
+        self.list_state()
             .selected
             .clone()
-            .or_else(|| screens::entries(self).into_iter().next().map(|entry| entry.id))
+            .or_else(|| screens::list_rows(self).into_iter().next().map(|entry| entry.id))
     }
 
     /// Whether a second more changes the picture: something runs, or a wait counts down.
     #[must_use]
-    pub fn counting(&self, now: UnixMillis) -> bool {
-        if self.toast.is_some() || self.link != Link::Up {
+    pub fn needs_tick(&self, now: UnixMillis) -> bool {
+        if self.toast.is_some() || self.connection != ConnState::Connected {
             return true;
         }
         let Some(snapshot) = &self.snapshot else { return false };
@@ -321,54 +321,57 @@ impl App {
 
     /// Moves the selection by rows; the top that was followed counts as selected, as the mark
     /// stands there.
-    pub(super) fn step(&mut self, by: isize) {
-        let entries = screens::entries(self);
+    pub(super) fn move_selection(&mut self, by: isize) {
+        let entries = screens::list_rows(self);
         let Some(last) = entries.len().checked_sub(1) else { return };
-        let place = self.place_mut();
-        let at = match position(&entries, place.selected.as_ref()) {
+        let list = self.list_state_mut();
+        let at = match row_index(&entries, list.selected.as_ref()) {
             Some(at) => at.saturating_add_signed(by).min(last),
             None if by > 0 => by.unsigned_abs().min(last),
             None => 0,
         };
-        place.index = at;
-        place.selected = entries.into_iter().nth(at).map(|entry| entry.id);
+        list.index = at;
+        list.selected = entries.into_iter().nth(at).map(|entry| entry.id);
     }
 
     pub(super) fn select(&mut self, id: RowId) {
-        self.place_mut().selected = Some(id);
+        self.list_state_mut().selected = Some(id);
     }
 
     /// Brings selection and scrolling into line with the rows there are; before each frame.
-    pub fn settle(&mut self, now: Now) {
-        let entries = screens::entries(self);
+    pub fn clamp_selection(&mut self, now: FrameContext) {
+        let entries = screens::list_rows(self);
         let (columns, rows) = self.size;
-        let room = screens::list_area(self, Layout::of(self, columns, rows, now).body).height;
-        let place = self.place_mut();
-        if place.selected.is_some() {
-            match position(&entries, place.selected.as_ref()) {
-                Some(at) => place.index = at,
+        let max_width =
+            screens::list_area(self, Layout::compute(self, columns, rows, now).body).height;
+        let list = self.list_state_mut();
+        if list.selected.is_some() {
+            match row_index(&entries, list.selected.as_ref()) {
+                Some(at) => list.index = at,
                 None => {
-                    place.index = place.index.min(entries.len().saturating_sub(1));
-                    place.selected = entries.get(place.index).map(|entry| entry.id.clone());
+                    list.index = list.index.min(entries.len().saturating_sub(1));
+                    list.selected = entries.get(list.index).map(|entry| entry.id.clone());
                 }
             }
         }
-        let shown = if place.selected.is_some() { place.index } else { 0 };
-        place.offset = place.offset.min(shown).min(entries.len().saturating_sub(1));
-        while place.offset < shown && height(&entries[place.offset..=shown]) > room {
-            place.offset += 1;
+        let selected_index = if list.selected.is_some() { list.index } else { 0 };
+        list.offset = list.offset.min(selected_index).min(entries.len().saturating_sub(1));
+        while list.offset < selected_index
+            && total_height(&entries[list.offset..=selected_index]) > max_width
+        {
+            list.offset += 1;
         }
         // No empty lines at the end while there are rows above.
-        while place.offset > 0 && height(&entries[place.offset - 1..]) <= room {
-            place.offset -= 1;
+        while list.offset > 0 && total_height(&entries[list.offset - 1..]) <= max_width {
+            list.offset -= 1;
         }
     }
 }
 
-fn position(entries: &[Entry], id: Option<&RowId>) -> Option<usize> {
+fn row_index(entries: &[ListRow], id: Option<&RowId>) -> Option<usize> {
     entries.iter().position(|entry| Some(&entry.id) == id)
 }
 
-fn height(entries: &[Entry]) -> u16 {
+fn total_height(entries: &[ListRow]) -> u16 {
     entries.iter().fold(0, |sum, entry| sum.saturating_add(entry.height))
 }

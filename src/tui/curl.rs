@@ -3,20 +3,20 @@
 use crate::{base::clean::clean, control::snapshot::Snapshot, events::record::RequestRecord};
 
 /// Longer bodies make no command that a person would paste.
-const BODY: usize = 60_000;
+const MAX_BODY_BYTES: usize = 60_000;
 
 /// A command that says hello to a model.
 #[must_use]
-pub fn hello(snapshot: &Snapshot, model: &str) -> String {
+pub fn hello_command(snapshot: &Snapshot, model: &str) -> String {
     let body = serde_json::json!({"model": clean(model), "messages": [{"role": "user", "content": "hello"}]}).to_string();
-    command(snapshot, "/v1/chat/completions", &body)
+    curl_command(snapshot, "/v1/chat/completions", &body)
 }
 
 /// A command that sends the request again as it was; `None` where it was not kept whole or has no
 /// place of its own.
 #[must_use]
-pub fn again(snapshot: &Snapshot, record: &RequestRecord, body: &str) -> Option<String> {
-    if body.len() > BODY
+pub fn replay_command(snapshot: &Snapshot, record: &RequestRecord, body: &str) -> Option<String> {
+    if body.len() > MAX_BODY_BYTES
         || body.chars().any(char::is_control)
             && !body.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t' | '\r'))
     {
@@ -43,10 +43,10 @@ pub fn again(snapshot: &Snapshot, record: &RequestRecord, body: &str) -> Option<
         }
         _ => return None,
     };
-    Some(command(snapshot, &path, body))
+    Some(curl_command(snapshot, &path, body))
 }
 
-fn command(snapshot: &Snapshot, path: &str, body: &str) -> String {
+fn curl_command(snapshot: &Snapshot, path: &str, body: &str) -> String {
     let base = snapshot.listen.first().map_or("127.0.0.1:8642", String::as_str);
     format!(
         "curl http://{}{} -H \"authorization: Bearer $OPENAI_API_KEY\" -H 'content-type: application/json' -d '{}'",
@@ -65,13 +65,13 @@ mod tests {
     fn a_copied_command_runs_nothing_else() {
         let app = sample::app();
         let snapshot = app.snapshot.as_ref().unwrap();
-        let curl = hello(snapshot, "a'; rm -rf ~; '\x1b[31m");
+        let curl = hello_command(snapshot, "a'; rm -rf ~; '\x1b[31m");
         assert!(curl.ends_with(r#"-d '{"messages":[{"content":"hello","role":"user"}],"model":"a'\''; rm -rf ~; '\''^[[31m"}'"#), "{curl}");
 
         let record = sample::finished(1, "m", "healthy", 200, 10);
-        assert!(again(snapshot, &record, "{\"a\":\"it's\"}").unwrap().ends_with(
+        assert!(replay_command(snapshot, &record, "{\"a\":\"it's\"}").unwrap().ends_with(
             r#"/v1/chat/completions -H "authorization: Bearer $OPENAI_API_KEY" -H 'content-type: application/json' -d '{"a":"it'\''s"}'"#
         ));
-        assert_eq!(again(snapshot, &record, "\x1b[31m"), None);
+        assert_eq!(replay_command(snapshot, &record, "\x1b[31m"), None);
     }
 }

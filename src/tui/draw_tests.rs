@@ -11,7 +11,7 @@ use crate::{
     base::clock::UnixMillis,
     events::record::RequestState,
     tui::{
-        app::{Over, Pane},
+        app::{Overlay, Pane},
         msg::Msg,
         sample,
         screens::Screen,
@@ -22,16 +22,16 @@ use crate::{
 
 const EN: Lang = Lang::English;
 
-fn moment(lang: Lang) -> Now {
-    Now { text: lang.texts(), ..sample::now() }
+fn frame_context(lang: Lang) -> FrameContext {
+    FrameContext { text: lang.texts(), ..sample::frame_context() }
 }
 
 fn frame_in(app: &mut App, columns: u16, rows: u16, theme: &str, utf8: bool, lang: Lang) -> Buffer {
     app.size = (columns, rows);
-    app.settle(moment(lang));
+    app.clamp_selection(frame_context(lang));
     let mut buffer = Buffer::empty(Rect::new(0, 0, columns, rows));
-    let look = Look { theme: Theme::named(theme).unwrap(), utf8 };
-    draw(app, moment(lang), &look, &mut buffer);
+    let look = FrameStyle { theme: Theme::named(theme).unwrap(), utf8 };
+    draw(app, frame_context(lang), &look, &mut buffer);
     buffer
 }
 
@@ -39,7 +39,7 @@ fn frame(app: &mut App, columns: u16, rows: u16, theme: &str, utf8: bool) -> Buf
     frame_in(app, columns, rows, theme, utf8, EN)
 }
 
-fn text(buffer: &Buffer) -> String {
+fn buffer_text(buffer: &Buffer) -> String {
     let width = usize::from(buffer.area.width).max(1);
     let line = |cells: &[ratatui::buffer::Cell]| {
         let mut line = String::new();
@@ -57,21 +57,21 @@ fn text(buffer: &Buffer) -> String {
     buffer.content.chunks(width).map(line).map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
-fn shown(app: &mut App, columns: u16, rows: u16) -> String {
-    text(&frame(app, columns, rows, "dark", true))
+fn draw_to_text(app: &mut App, columns: u16, rows: u16) -> String {
+    buffer_text(&frame(app, columns, rows, "dark", true))
 }
 
 const SIZES: [(u16, u16); 4] = [(60, 16), (80, 24), (120, 40), (200, 60)];
 
 /// One snapshot per screen and language, with all sizes in it; empty lines at the end of a body are
 /// counted.
-fn at_all_sizes(name: &str, app: &mut App) {
+fn assert_at_all_sizes(name: &str, app: &mut App) {
     for (lang, suffix) in [(Lang::English, "en"), (Lang::Chinese, "zh")] {
         let mut all = String::new();
         for (columns, rows) in SIZES {
             all.push_str(&format!("{columns}x{rows}\n"));
             let mut empty = 0;
-            for line in text(&frame_in(app, columns, rows, "dark", true, lang)).lines() {
+            for line in buffer_text(&frame_in(app, columns, rows, "dark", true, lang)).lines() {
                 if line.is_empty() {
                     empty += 1;
                     continue;
@@ -93,54 +93,66 @@ fn screens() {
     for screen in Screen::ALL {
         let mut app = sample::app();
         app.screen = screen;
-        at_all_sizes(&screen.title().to_lowercase(), &mut app);
+        assert_at_all_sizes(&screen.title().to_lowercase(), &mut app);
     }
 }
 
-fn looking(id: crate::base::id::RequestId, pane: Pane) -> App {
+fn app_with_request(id: crate::base::id::RequestId, pane: Pane) -> App {
     let mut app = sample::app();
-    let mut look = crate::tui::app::Look::at(id);
+    let mut look = crate::tui::app::RequestView::new(id);
     look.pane = pane;
-    app.over = Some(Over::Request(look));
-    let story = sample::story(id);
-    update(&mut app, Msg::Story(Ok(Box::new(story))), sample::now());
+    app.overlay = Some(Overlay::Request(look));
+    let story = sample::transcript(id);
+    update(&mut app, Msg::Transcript(Ok(Box::new(story))), sample::frame_context());
     app
 }
 
 #[test]
 fn help_and_request() {
     let mut app = sample::app();
-    app.over = Some(Over::Help { scroll: 0, under: None });
-    at_all_sizes("help", &mut app);
-    at_all_sizes("request_way", &mut looking(sample::id(7), Pane::Way));
-    at_all_sizes("request_conversation", &mut looking(sample::id(7), Pane::Conversation));
-    at_all_sizes("request_running", &mut looking(sample::id(101), Pane::Answer));
-    at_all_sizes("request_headers", &mut looking(sample::id(7), Pane::Headers));
+    app.overlay = Some(Overlay::Help { scroll: 0, request_view: None });
+    assert_at_all_sizes("help", &mut app);
+    assert_at_all_sizes(
+        "request_way",
+        &mut app_with_request(sample::request_id(7), Pane::Timeline),
+    );
+    assert_at_all_sizes(
+        "request_conversation",
+        &mut app_with_request(sample::request_id(7), Pane::Conversation),
+    );
+    assert_at_all_sizes(
+        "request_running",
+        &mut app_with_request(sample::request_id(101), Pane::Answer),
+    );
+    assert_at_all_sizes(
+        "request_headers",
+        &mut app_with_request(sample::request_id(7), Pane::Headers),
+    );
     let mut app = sample::app();
-    app.over = Some(Over::Request(crate::tui::app::Look::at(sample::id(2))));
-    assert_snapshot!("request_failed_80x24", shown(&mut app, 80, 24));
+    app.overlay = Some(Overlay::Request(crate::tui::app::RequestView::new(sample::request_id(2))));
+    assert_snapshot!("request_failed_80x24", draw_to_text(&mut app, 80, 24));
 }
 
 /// The roles of a frame: a letter for each cell that is not plain text.
-fn styles(app: &mut App, theme: &str) -> String {
+fn style_listing(app: &mut App, theme: &str) -> String {
     let buffer = frame(app, 80, 24, theme, true);
     let theme = Theme::named(theme).unwrap();
     let letter = |cell: &ratatui::buffer::Cell| {
         let selected = cell.bg != ratatui::style::Color::Reset
             || theme.select().add_modifier.intersects(cell.modifier)
                 && !theme.select().add_modifier.is_empty();
-        let of = |role: Role| {
+        let of = |role: ThemeRole| {
             let style = theme.style(role);
             style.fg.unwrap_or(ratatui::style::Color::Reset) == cell.fg
                 && cell.modifier.contains(style.add_modifier)
-                && style != theme.style(Role::Text)
+                && style != theme.style(ThemeRole::Text)
         };
         let roles = [
-            (Role::Bad, 'b'),
-            (Role::Accent, 'a'),
-            (Role::Ok, 'o'),
-            (Role::Warn, 'w'),
-            (Role::Dim, 'd'),
+            (ThemeRole::Error, 'b'),
+            (ThemeRole::Accent, 'a'),
+            (ThemeRole::Ok, 'o'),
+            (ThemeRole::Warn, 'w'),
+            (ThemeRole::Dim, 'd'),
         ];
         let letter = roles
             .into_iter()
@@ -162,7 +174,7 @@ fn roles_stand_where_they_belong_in_colour_and_without() {
         for screen in [Screen::Live, Screen::Keys, Screen::Usage] {
             let mut app = sample::app();
             app.screen = screen;
-            all.push_str(&format!("{}\n{}", screen.title(), styles(&mut app, theme)));
+            all.push_str(&format!("{}\n{}", screen.title(), style_listing(&mut app, theme)));
         }
         assert_snapshot!(format!("styles_{theme}"), all);
     }
@@ -173,11 +185,14 @@ fn a_lost_proxy_says_when_it_is_tried_again() {
     let mut app = sample::app();
     update(
         &mut app,
-        Msg::Lost { why: "nothing listens at 127.0.0.1:8642".to_owned(), retry_ms: 3_000 },
-        sample::now(),
+        Msg::Disconnected {
+            reason: "nothing listens at 127.0.0.1:8642".to_owned(),
+            retry_ms: 3_000,
+        },
+        sample::frame_context(),
     );
     let buffer = frame(&mut app, 80, 24, "dark", true);
-    assert!(text(&buffer).contains("connection lost, trying again (3s)"));
+    assert!(buffer_text(&buffer).contains("connection lost, trying again (3s)"));
     assert!(buffer[(4, 8)].modifier.contains(ratatui::style::Modifier::DIM));
 }
 
@@ -187,11 +202,11 @@ fn questions_filters_and_toasts_stand_in_the_bottom_line() {
         drop(update(
             app,
             Msg::Key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE)),
-            sample::now(),
+            sample::frame_context(),
         ))
     };
     let last = |app: &mut App| {
-        shown(app, 100, 24).trim_end().lines().last().unwrap_or_default().to_owned()
+        draw_to_text(app, 100, 24).trim_end().lines().last().unwrap_or_default().to_owned()
     };
 
     let mut app = sample::app();
@@ -219,13 +234,13 @@ fn an_empty_proxy_says_what_to_try_and_a_restarted_one_where_the_day_is() {
     let mut app = sample::app();
     let snapshot = app.snapshot.as_mut().unwrap();
     snapshot.live = crate::events::live::Live::default();
-    let begun = shown(&mut app, 80, 24);
+    let begun = draw_to_text(&mut app, 80, 24);
     assert!(
         begun.contains("No requests since the start 3h12m ago. 205 were asked today: press 6 for"),
         "{begun}"
     );
-    app.sums.today.as_mut().unwrap().total = crate::control::history::Totals::default();
-    assert_snapshot!("live_empty_80x24", shown(&mut app, 80, 24));
+    app.usage.today.as_mut().unwrap().total = crate::control::history::Totals::default();
+    assert_snapshot!("live_empty_80x24", draw_to_text(&mut app, 80, 24));
 }
 
 #[test]
@@ -240,16 +255,16 @@ fn the_top_line_drops_whole_parts_and_says_when_the_picture_stands() {
                         update(
                             &mut app,
                             Msg::Key(KeyEvent::new(KeyCode::Char('1'), KeyModifiers::NONE)),
-                            moment(lang),
+                            frame_context(lang),
                         );
                         update(
                             &mut app,
                             Msg::Key(KeyEvent::new(KeyCode::Char('p'), KeyModifiers::NONE)),
-                            moment(lang),
+                            frame_context(lang),
                         );
                         app.screen = screen;
                     }
-                    let text = text(&frame_in(&mut app, columns, 16, "dark", true, lang));
+                    let text = buffer_text(&frame_in(&mut app, columns, 16, "dark", true, lang));
                     let top = text.lines().next().unwrap();
                     assert!(!top.contains('…') && top.contains("$1.840"), "{columns} {top}");
                     assert_eq!(top.contains(&lang.texts().top.paused), paused, "{columns} {top}");
@@ -257,7 +272,8 @@ fn the_top_line_drops_whole_parts_and_says_when_the_picture_stands() {
             }
         }
     }
-    let top = |app: &mut App, columns| shown(app, columns, 16).lines().next().unwrap().to_owned();
+    let top =
+        |app: &mut App, columns| draw_to_text(app, columns, 16).lines().next().unwrap().to_owned();
     let mut app = sample::app();
     assert!(
         top(&mut app, 120).contains("127.0.0.1:8642 · up 3h12m ")
@@ -268,7 +284,7 @@ fn the_top_line_drops_whole_parts_and_says_when_the_picture_stands() {
             .ends_with("205 today · 4 failed · 1.48M tok · $1.840 · cache 69 %, 34 % by affinity")
     );
     app.snapshot.as_mut().unwrap().ledger = None;
-    app.sums.today = None;
+    app.usage.today = None;
     assert!(
         top(&mut app, 120).contains("2 running · 214 since start · 2 failed"),
         "{}",
@@ -308,8 +324,8 @@ fn models_that_rest_stand_in_the_columns_of_their_key() {
 fn all_problems_can_be_read() {
     let mut app = sample::app();
     let key = Msg::Key(KeyEvent::new(KeyCode::Char('!'), KeyModifiers::NONE));
-    update(&mut app, key.clone(), sample::now());
-    let text = shown(&mut app, 80, 24);
+    update(&mut app, key.clone(), sample::frame_context());
+    let text = draw_to_text(&mut app, 80, 24);
     assert!(
         text.contains("2 problems now") && text.contains("connection refused (127.0.0.1:9)"),
         "{text}"
@@ -318,25 +334,25 @@ fn all_problems_can_be_read() {
         text.contains("limited/LIMITED_KEY is cooling") && text.contains("3 shows keys"),
         "{text}"
     );
-    update(&mut app, key, sample::now());
-    assert_eq!(app.over, None);
+    update(&mut app, key, sample::frame_context());
+    assert_eq!(app.overlay, None);
 }
 
 #[test]
 fn what_only_the_built_in_upstream_answered_is_no_empty_chart() {
     let mut app = sample::app();
     app.screen = Screen::Usage;
-    let view = app.sums.view.as_mut().unwrap();
+    let view = app.usage.view.as_mut().unwrap();
     view.demo.requests = 15;
     assert!(
-        shown(&mut app, 120, 40)
+        draw_to_text(&mut app, 120, 40)
             .contains("Beside that 15 requests to the built-in upstream, which do not count.")
     );
-    let view = app.sums.view.as_mut().unwrap();
+    let view = app.usage.view.as_mut().unwrap();
     view.days.clear();
     view.rows.truncate(1);
     view.total = crate::control::history::Totals { requests: 3, failed: 3, ..Default::default() };
-    let text = shown(&mut app, 120, 40);
+    let text = draw_to_text(&mut app, 120, 40);
     assert!(
         !text.contains("by day") && !text.contains("estimated") && text.contains("Beside that 15"),
         "{text}"
@@ -345,41 +361,54 @@ fn what_only_the_built_in_upstream_answered_is_no_empty_chart() {
 
 #[test]
 fn long_reasons_of_attempts_and_long_system_messages_can_be_read() {
-    let mut app = looking(sample::id(7), Pane::Way);
+    let mut app = app_with_request(sample::request_id(7), Pane::Timeline);
     let live = &mut app.snapshot.as_mut().unwrap().live;
-    let record = live.recent.iter_mut().find(|r| r.id == sample::id(7)).map(Arc::make_mut).unwrap();
+    let record =
+        live.recent.iter_mut().find(|r| r.id == sample::request_id(7)).map(Arc::make_mut).unwrap();
     let reason = "429 rate_limit_exceeded: Rate limit reached for the model in the organisation on requests per minute (cooling 41s)";
     record.attempts[0].outcome = Some(reason.into());
     for (columns, rows) in SIZES {
         let words: Vec<String> =
-            shown(&mut app, columns, rows).split_whitespace().map(str::to_owned).collect();
+            draw_to_text(&mut app, columns, rows).split_whitespace().map(str::to_owned).collect();
         assert!(words.join(" ").contains(reason), "{columns}");
     }
-    let mut app = looking(sample::id(7), Pane::Conversation);
-    assert!(!shown(&mut app, 80, 24).contains("careful engineer"));
-    update(&mut app, Msg::Key(KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE)), sample::now());
-    assert!(shown(&mut app, 80, 24).contains("careful engineer"));
+    let mut app = app_with_request(sample::request_id(7), Pane::Conversation);
+    assert!(!draw_to_text(&mut app, 80, 24).contains("careful engineer"));
+    update(
+        &mut app,
+        Msg::Key(KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE)),
+        sample::frame_context(),
+    );
+    assert!(draw_to_text(&mut app, 80, 24).contains("careful engineer"));
 }
 
 #[test]
 fn the_log_says_that_it_reads_before_it_says_that_nothing_is_there() {
     let mut app = sample::app();
     let press = |app: &mut App, code| {
-        drop(update(app, Msg::Key(KeyEvent::new(code, KeyModifiers::NONE)), sample::now()))
+        drop(update(
+            app,
+            Msg::Key(KeyEvent::new(code, KeyModifiers::NONE)),
+            sample::frame_context(),
+        ))
     };
     press(&mut app, KeyCode::Char('6'));
     press(&mut app, KeyCode::Char('/'));
     for c in "zzz".chars() {
         press(&mut app, KeyCode::Char(c));
     }
-    assert!(shown(&mut app, 80, 24).contains("Enter looks in the ledger too"));
+    assert!(draw_to_text(&mut app, 80, 24).contains("Enter looks in the ledger too"));
     press(&mut app, KeyCode::Enter);
-    assert!(shown(&mut app, 80, 24).contains("reading older requests from the ledger"));
-    update(&mut app, Msg::Tick, sample::now());
-    assert!(shown(&mut app, 80, 24).contains("reading older requests from the ledger"));
+    assert!(draw_to_text(&mut app, 80, 24).contains("reading older requests from the ledger"));
+    update(&mut app, Msg::Tick, sample::frame_context());
+    assert!(draw_to_text(&mut app, 80, 24).contains("reading older requests from the ledger"));
     let page = crate::control::history::HistoryPage { requests: Vec::new(), next: None };
-    update(&mut app, Msg::History { filter: "zzz".to_owned(), page: Ok(page) }, sample::now());
-    assert!(shown(&mut app, 80, 24).contains("No line matches the filter"));
+    update(
+        &mut app,
+        Msg::History { filter: "zzz".to_owned(), page: Ok(page) },
+        sample::frame_context(),
+    );
+    assert!(draw_to_text(&mut app, 80, 24).contains("No line matches the filter"));
 }
 
 #[test]
@@ -389,7 +418,7 @@ fn rows_of_ended_requests_stand_by_the_time_that_they_show_and_name_nothing_twic
     live.recent.push_back(sample::finished(0, "healthy/chat-large", "healthy", 200, 60_000).into());
     let last = live.recent.back_mut().map(Arc::make_mut).unwrap();
     last.attempts[0].model = "chat-large".into();
-    let text = shown(&mut app, 120, 40);
+    let text = draw_to_text(&mut app, 120, 40);
     let times: Vec<&str> = text
         .lines()
         .filter(|line| line.contains("22:1") && !line.contains('◐'))
@@ -407,7 +436,7 @@ fn without_a_file_the_config_screen_does_not_praise_one() {
     let mut app = sample::app();
     app.screen = Screen::Config;
     app.snapshot.as_mut().unwrap().config.path = None;
-    let text = shown(&mut app, 120, 40);
+    let text = draw_to_text(&mut app, 120, 40);
     assert!(
         text.contains("no problems: there is no file") && !text.contains("the file is valid"),
         "{text}"
@@ -416,7 +445,7 @@ fn without_a_file_the_config_screen_does_not_praise_one() {
     config.problems = vec!["config.toml:3:1: unknown key `listn`".to_owned()];
     config.annotated =
         "error: unknown key `listn`\n --> config.toml:3:1\n3 | listn = 1\n  | ^^^^^\n".to_owned();
-    let text = shown(&mut app, 120, 40);
+    let text = draw_to_text(&mut app, 120, 40);
     assert!(text.contains("  3 | listn = 1\n") && text.contains("    | ^^^^^\n"), "{text}");
 }
 
@@ -456,9 +485,9 @@ fn mono_has_no_colour_and_ascii_nothing_else() {
 
 #[test]
 fn the_smallest_terminals_are_asked_to_grow() {
-    assert!(shown(&mut sample::app(), 39, 24).contains("enlarge to 40x10"));
-    assert!(shown(&mut sample::app(), 40, 9).contains("enlarge to 40x10"));
-    assert!(shown(&mut sample::app(), 40, 10).contains("Live"));
+    assert!(draw_to_text(&mut sample::app(), 39, 24).contains("enlarge to 40x10"));
+    assert!(draw_to_text(&mut sample::app(), 40, 9).contains("enlarge to 40x10"));
+    assert!(draw_to_text(&mut sample::app(), 40, 10).contains("Live"));
 }
 
 #[test]
@@ -478,32 +507,32 @@ fn nothing_that_comes_from_outside_reaches_the_terminal_raw() {
     snapshot.keys[0].label = evil.to_owned();
     snapshot.models[0].name = evil.to_owned();
     snapshot.config.problems = vec![evil.to_owned()];
-    let mut story = sample::story(sample::id(2));
+    let mut story = sample::transcript(sample::request_id(2));
     for part in story.conversation.iter_mut().chain(&mut story.answer) {
         part.text = evil.repeat(20);
         part.name = evil.to_owned();
     }
     story.request_headers = vec![(evil.to_owned(), evil.to_owned())];
-    app.story = Some(Box::new(story));
-    if let Some(view) = &mut app.sums.view {
+    app.transcript = Some(Box::new(story));
+    if let Some(view) = &mut app.usage.view {
         view.rows[0].name = evil.to_owned();
     }
     for screen in Screen::ALL {
         app.screen = screen;
         for pane in [
             None,
-            Some(Pane::Way),
+            Some(Pane::Timeline),
             Some(Pane::Conversation),
             Some(Pane::Answer),
             Some(Pane::Headers),
         ] {
-            app.over = pane.map(|pane| {
-                Over::Request(crate::tui::app::Look {
+            app.overlay = pane.map(|pane| {
+                Overlay::Request(crate::tui::app::RequestView {
                     pane,
-                    ..crate::tui::app::Look::at(sample::id(2))
+                    ..crate::tui::app::RequestView::new(sample::request_id(2))
                 })
             });
-            let text = shown(&mut app, 120, 40);
+            let text = draw_to_text(&mut app, 120, 40);
             assert!(
                 !text.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'),
                 "{text:?}"
@@ -580,14 +609,14 @@ proptest! {
         for line in &mut snapshot.live.lines {
             line.text = next().into();
         }
-        let mut story = sample::story(sample::id(8));
+        let mut story = sample::transcript(sample::request_id(8));
         for part in story.conversation.iter_mut().chain(&mut story.answer) {
             part.text = next();
             part.name = next();
             part.chars = numbers[0];
         }
         story.request_headers = vec![(next(), next())];
-        if let Some(view) = &mut app.sums.view {
+        if let Some(view) = &mut app.usage.view {
             for row in &mut view.rows {
                 row.name = next();
                 row.totals.requests = numbers[1];
@@ -597,8 +626,8 @@ proptest! {
             view.days[0].totals.cost.0 = numbers[0] as i64;
         }
         if picks[4] > 128 {
-            app.over = Some(Over::Request(crate::tui::app::Look::at(sample::id(8))));
-            app.story = Some(Box::new(story));
+            app.overlay = Some(Overlay::Request(crate::tui::app::RequestView::new(sample::request_id(8))));
+            app.transcript = Some(Box::new(story));
         }
         let lang = if picks[5] > 128 { Lang::Chinese } else { EN };
         app.size = (columns, rows);
@@ -610,10 +639,10 @@ proptest! {
                 '\u{8}' => KeyCode::BackTab,
                 c => KeyCode::Char(c),
             };
-            update(&mut app, Msg::Key(KeyEvent::new(code, KeyModifiers::NONE)), moment(lang));
-            app.settle(moment(lang));
+            update(&mut app, Msg::Key(KeyEvent::new(code, KeyModifiers::NONE)), frame_context(lang));
+            app.clamp_selection(frame_context(lang));
         }
-        let drawn = text(&frame_in(&mut app, columns, rows, "dark", picks[3] > 20, lang));
+        let drawn = buffer_text(&frame_in(&mut app, columns, rows, "dark", picks[3] > 20, lang));
         prop_assert!(!drawn.chars().any(|c| c.is_control() && c != '\n'));
     }
 }

@@ -8,13 +8,13 @@ use crate::{
 /// One wish; the loop carries it out and answers with a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    Act(Action),
+    Action(Action),
     /// Into the clipboard of the terminal.
     Copy(String),
     /// Opens a file in the reader's editor.
     Edit(String),
     /// The whole account of a request, as text.
-    FetchAccount {
+    FetchExplain {
         id: RequestId,
     },
     FetchHistory {
@@ -22,9 +22,9 @@ pub enum Effect {
         before: Option<RequestId>,
     },
     FetchSnapshot,
-    FetchStory {
+    FetchTranscript {
         id: RequestId,
-        wish: TranscriptQuery,
+        query: TranscriptQuery,
     },
     /// Today's sums by key.
     FetchToday,

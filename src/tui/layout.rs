@@ -3,8 +3,8 @@
 use ratatui::layout::Rect;
 
 use super::{
-    app::{App, Link},
-    format::Now,
+    app::{App, ConnState},
+    format::FrameContext,
     problem,
     screens::Screen,
     text::Texts,
@@ -12,9 +12,9 @@ use super::{
 use crate::base::clean::display_width;
 
 /// Below this a frame says only to make it larger.
-pub const SMALLEST: (u16, u16) = (40, 10);
+pub const MIN_SIZE: (u16, u16) = (40, 10);
 /// Narrower than this, one line says how things are and where you are.
-const WIDE: u16 = 80;
+const MIN_WIDE_COLUMNS: u16 = 80;
 
 /// The parts of a frame, from the top; a part that is not there has no height.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,38 +29,40 @@ pub struct Layout {
 impl Layout {
     /// The parts of a frame of this size for this state.
     #[must_use]
-    pub fn of(app: &App, columns: u16, rows: u16, now: Now) -> Self {
+    pub fn compute(app: &App, columns: u16, rows: u16, now: FrameContext) -> Self {
         let line = |y: u16, height: u16| {
             Rect::new(0, y.min(rows), columns, height.min(rows.saturating_sub(y)))
         };
-        let tabs = u16::from(columns >= WIDE);
-        let wrong =
-            u16::from(matches!(app.link, Link::Lost { .. }) || problem::worst(app, now).is_some());
-        let head = 1 + tabs + wrong;
+        let tabs = u16::from(columns >= MIN_WIDE_COLUMNS);
+        let problem_line = u16::from(
+            matches!(app.connection, ConnState::Disconnected { .. })
+                || problem::worst_problem(app, now).is_some(),
+        );
+        let head = 1 + tabs + problem_line;
         // A rule above the body and one below it.
         let body = rows.saturating_sub(head + 3);
         Self {
             top: line(0, 1),
             tabs: line(1, tabs),
-            problem: line(1 + tabs, wrong),
+            problem: line(1 + tabs, problem_line),
             body: line(head + 1, body),
             foot: line(rows.saturating_sub(1), 1),
         }
     }
 
     #[must_use]
-    pub fn wide(&self) -> bool {
+    pub fn is_wide(&self) -> bool {
         self.tabs.height > 0
     }
 }
 
 /// Each tab's label, with the columns it takes.
 #[must_use]
-pub fn tabs(columns: u16, text: &Texts) -> Vec<(Screen, String, u16)> {
+pub fn tab_positions(columns: u16, text: &Texts) -> Vec<(Screen, String, u16)> {
     let mut x = 1;
     let mut tabs = Vec::new();
     for screen in Screen::ALL {
-        let label = format!("{} {}", screen.digit(), screen.word(text));
+        let label = format!("{} {}", screen.digit(), screen.label(text));
         let wide = u16::try_from(display_width(&label)).unwrap_or(u16::MAX);
         if x + wide >= columns {
             break;
@@ -74,7 +76,7 @@ pub fn tabs(columns: u16, text: &Texts) -> Vec<(Screen, String, u16)> {
 /// The tab at a column.
 #[must_use]
 pub fn tab_at(column: u16, columns: u16, text: &Texts) -> Option<Screen> {
-    tabs(columns, text)
+    tab_positions(columns, text)
         .into_iter()
         .rev()
         .find(|(_, label, x)| column >= *x && usize::from(column - x) < display_width(label))

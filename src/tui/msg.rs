@@ -17,12 +17,12 @@ use crate::{
 #[derive(Clone, Debug)]
 pub enum Msg {
     /// The whole account of a request, or why there is none.
-    Account {
+    Explain {
         id: RequestId,
-        said: Result<String, String>,
+        text: Result<String, String>,
     },
     /// An act was answered, or could not be asked (`Err` says why).
-    Answered(Result<ActionReply, String>),
+    ActionResult(Result<ActionReply, String>),
     Event(Box<Event>),
     /// The editor could not be opened.
     EditorMissing,
@@ -33,8 +33,8 @@ pub enum Msg {
     },
     Key(KeyEvent),
     /// The proxy is gone; how long until the next try.
-    Lost {
-        why: String,
+    Disconnected {
+        reason: String,
         retry_ms: u64,
     },
     Mouse(MouseEvent),
@@ -46,7 +46,7 @@ pub enum Msg {
     /// This viewer fell behind.
     Resync,
     Snapshot(Box<Snapshot>),
-    Story(Result<Box<RequestTranscript>, String>),
+    Transcript(Result<Box<RequestTranscript>, String>),
     /// A second went by.
     Tick,
     Today(Result<Box<UsageReport>, String>),

@@ -10,13 +10,13 @@ use crate::{
 };
 
 /// Requests of the past held at once.
-const MOST: usize = 2_000;
+const MAX_ROWS: usize = 2_000;
 /// Spans that the Usage screen goes through.
-pub const DAYS: [u32; 4] = [1, 7, 30, 90];
+pub const USAGE_SPANS: [u32; 4] = [1, 7, 30, 90];
 
 /// Sums, and whether newer ones are on their way.
 #[derive(Debug)]
-pub struct Sums {
+pub struct UsageView {
     pub by: GroupBy,
     pub days: u32,
     pub view: Option<Box<UsageReport>>,
@@ -24,22 +24,22 @@ pub struct Sums {
     pub today: Option<Box<UsageReport>>,
     /// Why there are none.
     pub error: Option<String>,
-    pub(super) asked: Option<(GroupBy, u32)>,
-    pub(super) at: UnixMillis,
-    pub(super) today_asked: bool,
+    pub(super) pending_query: Option<(GroupBy, u32)>,
+    pub(super) requested_at: UnixMillis,
+    pub(super) today_pending: bool,
     pub(super) today_at: UnixMillis,
     /// Today's could not be told.
-    pub(super) today_lost: bool,
+    pub(super) today_failed: bool,
     /// What ended since today's were told, and of that with the built-in upstream: the first is
     /// added to them.
-    pub(super) since: history::Totals,
-    pub(super) since_demo: u64,
+    pub(super) delta: history::Totals,
+    pub(super) demo_delta: u64,
     /// Something happened since.
     pub(super) stale: bool,
     pub(super) today_stale: bool,
 }
 
-impl Default for Sums {
+impl Default for UsageView {
     fn default() -> Self {
         Self {
             by: GroupBy::Model,
@@ -47,66 +47,66 @@ impl Default for Sums {
             view: None,
             today: None,
             error: None,
-            asked: None,
-            at: UnixMillis(0),
-            today_asked: false,
+            pending_query: None,
+            requested_at: UnixMillis(0),
+            today_pending: false,
             today_at: UnixMillis(0),
-            today_lost: false,
-            since: history::Totals::default(),
-            since_demo: 0,
+            today_failed: false,
+            delta: history::Totals::default(),
+            demo_delta: 0,
             stale: true,
             today_stale: true,
         }
     }
 }
 
-impl Sums {
+impl UsageView {
     /// The next thing to tell apart by.
-    pub(super) fn group(&mut self) {
+    pub(super) fn next_group(&mut self) {
         let at = GroupBy::ALL.iter().position(|by| *by == self.by).unwrap_or(0);
         self.by = GroupBy::ALL[(at + 1) % GroupBy::ALL.len()];
     }
 
     /// The next span.
-    pub(super) fn span(&mut self) {
-        let at = DAYS.iter().position(|days| *days == self.days).unwrap_or(0);
-        self.days = DAYS[(at + 1) % DAYS.len()];
+    pub(super) fn next_span(&mut self) {
+        let at = USAGE_SPANS.iter().position(|days| *days == self.days).unwrap_or(0);
+        self.days = USAGE_SPANS[(at + 1) % USAGE_SPANS.len()];
     }
 
     /// Today's as they are told now.
-    pub(super) fn told(&mut self, view: Result<Box<UsageReport>, String>, at: UnixMillis) {
-        (self.today_asked, self.today_at, self.today_lost) = (false, at, view.is_err());
-        (self.since, self.since_demo) = (history::Totals::default(), 0);
+    pub(super) fn set_today(&mut self, view: Result<Box<UsageReport>, String>, at: UnixMillis) {
+        (self.today_pending, self.today_at, self.today_failed) = (false, at, view.is_err());
+        (self.delta, self.demo_delta) = (history::Totals::default(), 0);
         self.today = view.ok();
     }
 
     /// Adds what one more request counted.
-    pub(super) fn ended(&mut self, before: &LiveTotals, after: &LiveTotals, demo: bool) {
+    pub(super) fn add_finished(&mut self, before: &LiveTotals, after: &LiveTotals, demo: bool) {
         (self.stale, self.today_stale) = (true, true);
         if demo {
-            self.since_demo += 1;
+            self.demo_delta += 1;
         } else {
-            self.since.add(&counted(after, before));
+            self.delta.add(&totals_delta(after, before));
         }
     }
 
     /// Whether today's are on their way.
     #[must_use]
-    pub fn awaited(&self, snapshot: Option<&Snapshot>) -> bool {
+    pub fn is_loading_today(&self, snapshot: Option<&Snapshot>) -> bool {
         self.today.is_none()
-            && !self.today_lost
+            && !self.today_failed
             && snapshot.is_some_and(|snapshot| snapshot.ledger.is_some())
     }
 
     /// The sums as asked for, where they are there.
     #[must_use]
-    pub fn shown(&self) -> Option<&UsageReport> {
+    pub fn current_view(&self) -> Option<&UsageReport> {
         self.view.as_deref().filter(|view| view.by == self.by)
     }
 }
 
 /// What was counted since the start, less what had been counted before.
-pub(super) fn counted(totals: &LiveTotals, before: &LiveTotals) -> history::Totals {
+pub(super) fn totals_delta(totals: &LiveTotals, before: &LiveTotals) -> history::Totals {
     let cached = totals.cached.saturating_sub(before.cached);
     let mut sums = history::Totals {
         requests: totals.requests.saturating_sub(before.requests),
@@ -124,32 +124,32 @@ pub(super) fn counted(totals: &LiveTotals, before: &LiveTotals) -> history::Tota
 
 /// Requests from before those that the events tell of, the newest first.
 #[derive(Debug, Default)]
-pub struct Past {
+pub struct History {
     pub rows: Vec<RequestRecord>,
     /// The filter they were asked with.
     pub filter: String,
     pub(super) next: Option<RequestId>,
-    pub(super) begun: bool,
+    pub(super) started: bool,
     pub(super) pending: bool,
 }
 
-impl Past {
+impl History {
     /// Forgets everything, to begin anew with another filter.
     pub(super) fn restart(&mut self, filter: &str) {
         *self = Self { filter: filter.to_owned(), ..Self::default() };
     }
 
     /// Whether there is more to ask for.
-    pub(super) fn wants(&self) -> bool {
-        !self.pending && (!self.begun || (self.next.is_some() && self.rows.len() < MOST))
+    pub(super) fn needs_fetch(&self) -> bool {
+        !self.pending && (!self.started || (self.next.is_some() && self.rows.len() < MAX_ROWS))
     }
 
-    pub(super) fn came(&mut self, filter: &str, page: Result<HistoryPage, String>) {
+    pub(super) fn on_page(&mut self, filter: &str, page: Result<HistoryPage, String>) {
         if filter != self.filter {
             return;
         }
         self.pending = false;
-        self.begun = true;
+        self.started = true;
         match page {
             Ok(page) => {
                 self.next = page.next;

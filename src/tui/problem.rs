@@ -2,11 +2,11 @@
 
 use super::{
     app::App,
-    format::{self, Now},
-    said::said,
+    format::{self, FrameContext},
+    said::translate_message,
     screens::Screen,
     text::fill,
-    theme::Role,
+    theme::ThemeRole,
 };
 use crate::{
     base::clock::UnixMillis,
@@ -19,29 +19,29 @@ use crate::{
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct StatusProblem {
     /// The worse, the higher.
     rank: u8,
-    pub role: Role,
+    pub role: ThemeRole,
     pub text: String,
     /// Where more is said.
     pub screen: Screen,
     /// What `w` does about it.
-    pub act: Option<Action>,
+    pub action: Option<Action>,
     /// How many more are wrong.
     pub more: usize,
 }
 
 /// Worse than this, it is said on every screen.
-const EVERYWHERE: u8 = 9;
+const ALWAYS_SHOWN_RANK: u8 = 9;
 
 /// The worst problem of the screen where the reader is, else of all.
 #[must_use]
-pub fn worst(app: &App, now: Now) -> Option<Problem> {
-    let all = all(app.snapshot.as_deref()?, now);
+pub fn worst_problem(app: &App, now: FrameContext) -> Option<StatusProblem> {
+    let all = all_problems(app.snapshot.as_deref()?, now);
     let more = all.len().checked_sub(1)?;
-    let weight = |problem: &Problem| {
-        (problem.rank >= EVERYWHERE, problem.screen == app.screen, problem.rank)
+    let weight = |problem: &StatusProblem| {
+        (problem.rank >= ALWAYS_SHOWN_RANK, problem.screen == app.screen, problem.rank)
     };
     // The first of the worst, so that the line does not jump between equals.
     let mut worst = all
@@ -53,31 +53,32 @@ pub fn worst(app: &App, now: Now) -> Option<Problem> {
 
 /// All problems, the worst first.
 #[must_use]
-pub fn ranked(app: &App, now: Now) -> Vec<Problem> {
-    let mut all = app.snapshot.as_deref().map_or_else(Vec::new, |snapshot| all(snapshot, now));
+pub fn ranked_problems(app: &App, now: FrameContext) -> Vec<StatusProblem> {
+    let mut all =
+        app.snapshot.as_deref().map_or_else(Vec::new, |snapshot| all_problems(snapshot, now));
     all.sort_by_key(|problem| std::cmp::Reverse(problem.rank));
     all
 }
 
-fn all(snapshot: &Snapshot, now: Now) -> Vec<Problem> {
+fn all_problems(snapshot: &Snapshot, now: FrameContext) -> Vec<StatusProblem> {
     let text = &now.text.wrong;
     let mut found = Vec::new();
     let mut add = |rank, role, text: String, screen, act| {
-        found.push(Problem { rank, role, text, screen, act, more: 0 })
+        found.push(StatusProblem { rank, role, text, screen, action: act, more: 0 })
     };
     if snapshot.offline {
-        add(EVERYWHERE, Role::Bad, text.offline.clone(), Screen::Upstreams, None);
+        add(ALWAYS_SHOWN_RANK, ThemeRole::Error, text.offline.clone(), Screen::Upstreams, None);
     }
     if let Some(first) = snapshot.config.problems.first() {
-        add(7, Role::Bad, fill(&text.not_applied, &[("what", first)]), Screen::Config, None);
+        add(7, ThemeRole::Error, fill(&text.not_applied, &[("what", first)]), Screen::Config, None);
     } else if snapshot.config.needs_restart {
-        add(1, Role::Warn, text.restart.clone(), Screen::Config, None);
+        add(1, ThemeRole::Warn, text.restart.clone(), Screen::Config, None);
     }
-    if let Some(trouble) = snapshot.ledger.as_ref().and_then(|ledger| ledger.problem.as_ref()) {
-        add(4, Role::Warn, fill(&text.ledger, &[("what", trouble)]), Screen::Config, None);
+    if let Some(error) = snapshot.ledger.as_ref().and_then(|ledger| ledger.problem.as_ref()) {
+        add(4, ThemeRole::Warn, fill(&text.ledger, &[("what", error)]), Screen::Config, None);
     }
-    for standing in &snapshot.alerts {
-        let alert = &standing.alert;
+    for active in &snapshot.alerts {
+        let alert = &active.alert;
         // Of the others, states tell, and more.
         let (rank, words) = match alert.kind {
             AlertKind::BalanceLow => (4, &text.balance),
@@ -87,10 +88,16 @@ fn all(snapshot: &Snapshot, now: Now) -> Vec<Problem> {
             AlertKind::UsageSpike => (2, &text.spike),
             _ => continue,
         };
-        let role = if alert.level == Severity::Error { Role::Bad } else { Role::Warn };
+        let role = if alert.level == Severity::Error { ThemeRole::Error } else { ThemeRole::Warn };
         let screen =
             if alert.kind == AlertKind::ErrorRate { Screen::Upstreams } else { Screen::Usage };
-        add(rank, role, fill(words, &[("what", &said(&alert.text, now))]), screen, None);
+        add(
+            rank,
+            role,
+            fill(words, &[("what", &translate_message(&alert.text, now))]),
+            screen,
+            None,
+        );
     }
     for upstream in &snapshot.upstreams {
         let name = &upstream.name;
@@ -99,32 +106,32 @@ fn all(snapshot: &Snapshot, now: Now) -> Vec<Problem> {
         let warm = Some(Action::WarmUpstream { upstream: name.clone() });
         if upstream.state == UpstreamState::Open {
             let cause = upstream.cause.as_ref().map_or_else(String::new, |cause| {
-                fill(&text.cause, &[("what", &said(cause, now))])
+                fill(&text.cause, &[("what", &translate_message(cause, now))])
             });
-            let next = again(upstream.until, now, &text.down_next);
+            let next = wait_text(upstream.until, now, &text.down_next);
             add(
                 5,
-                Role::Bad,
+                ThemeRole::Error,
                 fill(&text.down, &[("name", name), ("next", &next), ("cause", &cause)]),
                 Screen::Upstreams,
                 warm,
             );
         } else if keys.len() > 1 && keys.iter().all(|key| key.state == KeyStatus::Cooling) {
             let first = keys.iter().filter_map(|key| key.until).min();
-            let back = again(first, now, &text.first_back);
+            let back = wait_text(first, now, &text.first_back);
             let words = fill(
                 &text.all_cooling,
                 &[("n", &keys.len().to_string()), ("name", name), ("back", &back)],
             );
-            add(6, Role::Bad, words, Screen::Keys, warm);
+            add(6, ThemeRole::Error, words, Screen::Keys, warm);
             continue;
         } else if upstream.state == UpstreamState::Cooling {
-            let span = again(upstream.until, now, &text.for_span);
+            let span = wait_text(upstream.until, now, &text.for_span);
             let words = fill(
                 &text.cooling,
                 &[("name", name), ("for", &span), ("because", ""), ("instead", "")],
             );
-            add(3, Role::Warn, words, Screen::Upstreams, warm);
+            add(3, ThemeRole::Warn, words, Screen::Upstreams, warm);
         }
         for key in &keys {
             if let Some((rank, role, text)) = key_problem(key, &keys, now) {
@@ -133,7 +140,7 @@ fn all(snapshot: &Snapshot, now: Now) -> Vec<Problem> {
                     role,
                     text,
                     Screen::Keys,
-                    Some(Action::Warm { key: Some(name_of(key)), model: None }),
+                    Some(Action::Warm { key: Some(key_name(key)), model: None }),
                 );
             }
         }
@@ -141,10 +148,16 @@ fn all(snapshot: &Snapshot, now: Now) -> Vec<Problem> {
     found
 }
 
-fn key_problem(key: &KeyView, siblings: &[&KeyView], now: Now) -> Option<(u8, Role, String)> {
-    let (text, name) = (&now.text.wrong, name_of(key));
+fn key_problem(
+    key: &KeyView,
+    siblings: &[&KeyView],
+    now: FrameContext,
+) -> Option<(u8, ThemeRole, String)> {
+    let (text, name) = (&now.text.wrong, key_name(key));
     let because = |cause: Option<&String>| {
-        cause.map_or_else(String::new, |cause| fill(&text.because, &[("what", &said(cause, now))]))
+        cause.map_or_else(String::new, |cause| {
+            fill(&text.because, &[("what", &translate_message(cause, now))])
+        })
     };
     Some(match key.state {
         KeyStatus::Rejected => {
@@ -154,25 +167,27 @@ fn key_problem(key: &KeyView, siblings: &[&KeyView], now: Now) -> Option<(u8, Ro
             let rank = if siblings.iter().any(serves) { 4 } else { 8 };
             (
                 rank,
-                Role::Bad,
+                ThemeRole::Error,
                 fill(&text.rejected, &[("name", &name), ("because", &because(key.cause.as_ref()))]),
             )
         }
-        KeyStatus::Missing => {
-            (4, Role::Warn, fill(&text.missing, &[("name", &name), ("reference", &key.reference)]))
-        }
+        KeyStatus::Missing => (
+            4,
+            ThemeRole::Warn,
+            fill(&text.missing, &[("name", &name), ("reference", &key.reference)]),
+        ),
         KeyStatus::Cooling => {
             let instead = siblings
                 .iter()
                 .find(|other| other.state == KeyStatus::Ok)
                 .map_or_else(String::new, |other| {
-                    fill(&text.instead, &[("name", &name_of(other))])
+                    fill(&text.instead, &[("name", &key_name(other))])
                 });
-            let span = again(key.until, now, &text.for_span);
+            let span = wait_text(key.until, now, &text.for_span);
             let because = because(key.cause.as_ref());
             (
                 2,
-                Role::Warn,
+                ThemeRole::Warn,
                 fill(
                     &text.cooling,
                     &[
@@ -187,11 +202,11 @@ fn key_problem(key: &KeyView, siblings: &[&KeyView], now: Now) -> Option<(u8, Ro
         KeyStatus::Partly => {
             let scope =
                 key.scopes.iter().find(|scope| scope.until.is_none_or(|until| until > now.at))?;
-            let span = again(scope.until, now, &text.for_span);
+            let span = wait_text(scope.until, now, &text.for_span);
             let because = because(scope.cause.as_ref());
             (
                 2,
-                Role::Warn,
+                ThemeRole::Warn,
                 fill(
                     &text.partly,
                     &[
@@ -209,15 +224,15 @@ fn key_problem(key: &KeyView, siblings: &[&KeyView], now: Now) -> Option<(u8, Ro
     })
 }
 
-fn again(until: Option<UnixMillis>, now: Now, text: &str) -> String {
-    until
-        .filter(|until| until.0 > now.at.0)
-        .map_or_else(String::new, |until| fill(text, &[("span", &format::left(now.until(until)))]))
+fn wait_text(until: Option<UnixMillis>, now: FrameContext, text: &str) -> String {
+    until.filter(|until| until.0 > now.at.0).map_or_else(String::new, |until| {
+        fill(text, &[("span", &format::remaining(now.until(until)))])
+    })
 }
 
 /// A key as commands name it: `UPSTREAM/LABEL`.
 #[must_use]
-pub fn name_of(key: &KeyView) -> String {
+pub fn key_name(key: &KeyView) -> String {
     if key.label.is_empty() {
         key.upstream.clone()
     } else {
@@ -230,22 +245,22 @@ mod tests {
     use super::*;
     use crate::{control::snapshot::AlertView, events::alert::Alert, tui::sample};
 
-    fn worst_of(change: impl FnOnce(&mut Snapshot)) -> Option<Problem> {
+    fn worst_of(change: impl FnOnce(&mut Snapshot)) -> Option<StatusProblem> {
         let mut app = sample::app();
         change(app.snapshot.as_mut().unwrap());
-        worst(&app, sample::now())
+        worst_problem(&app, sample::frame_context())
     }
 
     #[test]
     fn the_worst_comes_first_and_the_others_are_counted() {
         let found = worst_of(|_| {}).unwrap();
         assert_eq!(found.text, "dead is down, next try in 12s: connection refused (127.0.0.1:9)");
-        assert_eq!(found.act, Some(Action::WarmUpstream { upstream: "dead".to_owned() }));
+        assert_eq!(found.action, Some(Action::WarmUpstream { upstream: "dead".to_owned() }));
         assert_eq!(found.more, 1);
 
         let rejected = worst_of(|s| s.keys[0].state = KeyStatus::Rejected).unwrap();
         assert!(rejected.text.starts_with("healthy/work was rejected"), "{}", rejected.text);
-        assert_eq!(worst_of(|s| s.offline = true).unwrap().act, None);
+        assert_eq!(worst_of(|s| s.offline = true).unwrap().action, None);
     }
 
     #[test]
@@ -268,14 +283,16 @@ mod tests {
     fn a_screen_tells_of_its_own_problems_first_and_the_list_of_all() {
         let mut app = sample::app();
         app.screen = Screen::Keys;
-        let found = worst(&app, sample::now()).unwrap();
+        let found = worst_problem(&app, sample::frame_context()).unwrap();
         assert!(
             found.text.starts_with("limited/LIMITED_KEY is cooling") && found.more == 1,
             "{}",
             found.text
         );
-        let all: Vec<_> =
-            ranked(&app, sample::now()).into_iter().map(|problem| problem.screen).collect();
+        let all: Vec<_> = ranked_problems(&app, sample::frame_context())
+            .into_iter()
+            .map(|problem| problem.screen)
+            .collect();
         assert_eq!(
             all,
             [Screen::Upstreams, Screen::Keys],
@@ -292,7 +309,7 @@ mod tests {
                 text: "project ide spent $5".into(),
                 level: Severity::Error,
             };
-            s.alerts.push(AlertView { since: sample::now().at, alert });
+            s.alerts.push(AlertView { since: sample::frame_context().at, alert });
         });
         let spent = spent.unwrap();
         assert_eq!(

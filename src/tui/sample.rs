@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    app::{App, Link},
-    format::Now,
+    app::{App, ConnState},
+    format::FrameContext,
     msg::Msg,
     screens::Screen,
     update::update,
@@ -31,19 +31,19 @@ use crate::{
 pub(super) const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
 /// A value of a type that this room does not name.
-fn read<T: serde::de::DeserializeOwned>(json: &str) -> T {
+fn parse<T: serde::de::DeserializeOwned>(json: &str) -> T {
     serde_json::from_str(json).unwrap()
 }
 
-pub(super) fn now() -> Now {
-    Now { at: NOW, ..Now::default() }
+pub(super) fn frame_context() -> FrameContext {
+    FrameContext { at: NOW, ..FrameContext::default() }
 }
 
-pub(super) fn later(ms: i64) -> Now {
-    Now { at: UnixMillis(NOW.0 + ms), ..Now::default() }
+pub(super) fn frame_context_after(ms: i64) -> FrameContext {
+    FrameContext { at: UnixMillis(NOW.0 + ms), ..FrameContext::default() }
 }
 
-pub(super) fn id(n: u64) -> RequestId {
+pub(super) fn request_id(n: u64) -> RequestId {
     RequestId::parse(&format!("018bcfe56800{n:08x}")).unwrap()
 }
 
@@ -72,22 +72,31 @@ pub(super) fn attempt(
     }
 }
 
-pub(super) fn running(n: u64, asked: &str, upstream: &str, state: RequestState) -> RequestRecord {
+pub(super) fn running(
+    n: u64,
+    requested: &str,
+    upstream: &str,
+    state: RequestState,
+) -> RequestRecord {
     let started = state != RequestState::Queued;
     RequestRecord {
         cache_miss: None,
-        id: id(100 + n),
+        id: request_id(100 + n),
         at: UnixMillis(NOW.0 - 9_000 + n as i64 * 1_000),
         project: "ide".into(),
         client: "claude-cli".into(),
-        dialect: read("\"openai\""),
-        op: read("\"chat\""),
-        requested_model: asked.into(),
+        dialect: parse("\"openai\""),
+        op: parse("\"chat\""),
+        requested_model: requested.into(),
         stream: true,
         session: None,
         request_bytes: 2_300,
         state,
-        attempts: if started { vec![attempt(1, upstream, "work", asked, 12)] } else { Vec::new() },
+        attempts: if started {
+            vec![attempt(1, upstream, "work", requested, 12)]
+        } else {
+            Vec::new()
+        },
         reason: Some("priority 10, the only healthy key of that tier".into()),
         ttft_ms: (state == RequestState::Streaming).then_some(410),
         duration_ms: None,
@@ -103,7 +112,7 @@ pub(super) fn running(n: u64, asked: &str, upstream: &str, state: RequestState) 
 
 pub(super) fn finished(
     n: u64,
-    asked: &str,
+    requested: &str,
     upstream: &str,
     status: u16,
     took_ms: u32,
@@ -111,18 +120,18 @@ pub(super) fn finished(
     let ok = status < 400;
     let mut r = running(
         n,
-        asked,
+        requested,
         upstream,
         if ok { RequestState::Streaming } else { RequestState::Failed },
     );
-    r.id = id(n);
+    r.id = request_id(n);
     r.at = UnixMillis(NOW.0 - 120_000 + n as i64 * 10_000);
     r.state = if ok { RequestState::Done } else { RequestState::Failed };
     r.status = Some(status);
     r.duration_ms = Some(took_ms);
     r.ttft_ms = ok.then_some(350);
-    r.cost = ok.then(|| read(r#"{"usd":21400000,"sure":"exact"}"#));
-    r.usage = ok.then(|| read(r#"{"input":901,"cache_read":11000,"cache_write_5m":0,"cache_write_1h":0,"output":340,"reasoning":0}"#));
+    r.cost = ok.then(|| parse(r#"{"usd":21400000,"sure":"exact"}"#));
+    r.usage = ok.then(|| parse(r#"{"input":901,"cache_read":11000,"cache_write_5m":0,"cache_write_1h":0,"output":340,"reasoning":0}"#));
     r.finish = ok.then(|| "stop".into());
     r.error = (!ok).then(|| "connection refused by 127.0.0.1:9".into());
     if let Some(a) = r.attempts.last_mut() {
@@ -199,12 +208,17 @@ pub(super) fn live() -> Live {
             "limited/LIMITED_KEY cools for 2m: 429 for chat-limited",
             None,
         ),
-        line(49_000, Severity::Info, "ide auto 200 by healthy/work in 6200 ms", Some(id(7))),
+        line(
+            49_000,
+            Severity::Info,
+            "ide auto 200 by healthy/work in 6200 ms",
+            Some(request_id(7)),
+        ),
         line(
             48_000,
             Severity::Error,
             "ide chat-dead 502 by dead/work in 12000 ms: connection refused",
-            Some(id(2)),
+            Some(request_id(2)),
         ),
     ]
     .into();
@@ -225,7 +239,7 @@ fn upstream(name: &str, state: UpstreamState) -> UpstreamView {
         name: name.to_owned(),
         dialects: vec!["openai".to_owned()],
         base_url: "http://127.0.0.1:9/v1".to_owned(),
-        origin: read("\"file\""),
+        origin: parse("\"file\""),
         priority: 10,
         state,
         cause: None,
@@ -348,11 +362,11 @@ pub(super) fn snapshot() -> Snapshot {
         live: live(),
         offline: false,
         draining: false,
-        ledger: Some(read(
+        ledger: Some(parse(
             r#"{"path":"/home/ann/.local/share/aiproxy/ledger.db","trouble":null,"waiting":0,"lost":0}"#,
         )),
         alerts: Vec::new(),
-        budgets: read(&format!(
+        budgets: parse(&format!(
             r#"[{{"of":"all","per":"month","usd":20000000000,"spent":21400000000,"reserved":0,"percent":107,"unpriced":0,"from":0,"until":{end}}},
                 {{"of":"project ide","per":"day","usd":5000000000,"spent":4100000000,"reserved":0,"percent":82,"unpriced":0,"from":0,"until":{end}}},
                 {{"of":"key healthy/work","per":"total","usd":10000000000,"spent":920000000,"reserved":0,"percent":9,"unpriced":3,"from":0,"until":null}}]"#,
@@ -361,7 +375,7 @@ pub(super) fn snapshot() -> Snapshot {
     }
 }
 
-fn sums(requests: u64, input: u64, cached: u64, output: u64, nano: i64) -> String {
+fn totals_json(requests: u64, input: u64, cached: u64, output: u64, nano: i64) -> String {
     format!(
         r#""requests":{requests},"failed":{},"attempts":{requests},"input":{input},"cache_read":{cached},"cache_write_5m":0,"cache_write_1h":0,"output":{output},"reasoning":120,"cost":{nano},"unpriced":0,"estimated":0,"at_least":0,"won":{}"#,
         requests / 50,
@@ -370,33 +384,33 @@ fn sums(requests: u64, input: u64, cached: u64, output: u64, nano: i64) -> Strin
 }
 
 /// Sums of a week, as the ledger tells them.
-pub(super) fn view(by: &str) -> UsageReport {
+pub(super) fn usage_report(by: &str) -> UsageReport {
     let row = |name: &str, sums: String| format!(r#"{{"name":"{name}",{sums}}}"#);
     let rows = match by {
-        "key" => vec![row("healthy/work", sums(61, 210_000, 64_000, 19_000, 920_000_000))],
+        "key" => vec![row("healthy/work", totals_json(61, 210_000, 64_000, 19_000, 920_000_000))],
         _ => vec![
-            row("claude-sonnet-4-5", sums(122, 200_000, 900_000, 48_200, 1_310_000_000)),
-            row("gpt-5-mini", sums(61, 146_000, 64_000, 19_000, 402_000_000)),
-            row("deepseek-r1", sums(20, 88_000, 0, 11_400, 128_000_000)),
-            row("通义千问-max", sums(2, 900, 0, 1_400, 300_000)),
+            row("claude-sonnet-4-5", totals_json(122, 200_000, 900_000, 48_200, 1_310_000_000)),
+            row("gpt-5-mini", totals_json(61, 146_000, 64_000, 19_000, 402_000_000)),
+            row("deepseek-r1", totals_json(20, 88_000, 0, 11_400, 128_000_000)),
+            row("通义千问-max", totals_json(2, 900, 0, 1_400, 300_000)),
         ],
     };
     let days = [
-        row("2023-11-09", sums(20, 80_000, 0, 11_400, 900_000_000)),
-        row("2023-11-10", sums(61, 210_000, 64_000, 19_000, 402_000_000)),
-        row("2023-11-14", sums(122, 200_000, 900_000, 48_200, 1_840_000_000)),
+        row("2023-11-09", totals_json(20, 80_000, 0, 11_400, 900_000_000)),
+        row("2023-11-10", totals_json(61, 210_000, 64_000, 19_000, 402_000_000)),
+        row("2023-11-14", totals_json(122, 200_000, 900_000, 48_200, 1_840_000_000)),
     ];
-    read(&format!(
+    parse(&format!(
         r#"{{"by":"{by}","from":0,"until":{},"tz":"UTC","rows":[{}],"total":{{{}}},"days":[{}],"demo":{{{}}}}}"#,
         NOW.0,
         rows.join(","),
-        sums(205, 434_900, 964_000, 80_000, 1_840_300_000),
+        totals_json(205, 434_900, 964_000, 80_000, 1_840_300_000),
         days.join(","),
-        sums(0, 0, 0, 0, 0)
+        totals_json(0, 0, 0, 0, 0)
     ))
 }
 
-fn part(who: Speaker, kind: PartKind, name: &str, text: &str) -> TranscriptPart {
+fn transcript_part(who: Speaker, kind: PartKind, name: &str, text: &str) -> TranscriptPart {
     TranscriptPart {
         speaker: who,
         kind,
@@ -407,9 +421,9 @@ fn part(who: Speaker, kind: PartKind, name: &str, text: &str) -> TranscriptPart 
 }
 
 /// What was said in a request.
-pub(super) fn story(id: RequestId) -> RequestTranscript {
+pub(super) fn transcript(id: RequestId) -> RequestTranscript {
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let mut system = part(
+    let mut system = transcript_part(
         Speaker::System,
         PartKind::Text,
         "",
@@ -428,20 +442,25 @@ pub(super) fn story(id: RequestId) -> RequestTranscript {
         ],
         conversation: vec![
             system,
-            part(
+            transcript_part(
                 Speaker::User,
                 PartKind::Text,
                 "",
                 "fix the flaky test in relay; it fails about once in ten runs",
             ),
-            part(Speaker::Assistant, PartKind::Thinking, "", "The clock is read twice there."),
-            part(
+            transcript_part(
+                Speaker::Assistant,
+                PartKind::Thinking,
+                "",
+                "The clock is read twice there.",
+            ),
+            transcript_part(
                 Speaker::Assistant,
                 PartKind::Call,
                 "Bash",
                 r#"{"command":"cargo test it::relay"}"#,
             ),
-            part(
+            transcript_part(
                 Speaker::Tool,
                 PartKind::Result,
                 "Bash",
@@ -449,13 +468,13 @@ pub(super) fn story(id: RequestId) -> RequestTranscript {
             ),
         ],
         answer: vec![
-            part(
+            transcript_part(
                 Speaker::Assistant,
                 PartKind::Thinking,
                 "",
                 "So the second reading may be later than the first.",
             ),
-            part(
+            transcript_part(
                 Speaker::Assistant,
                 PartKind::Text,
                 "",
@@ -472,9 +491,9 @@ pub(super) fn story(id: RequestId) -> RequestTranscript {
 /// A dashboard that has just got its first snapshot.
 pub(super) fn app() -> App {
     let mut app = App::new(Screen::Live, false);
-    update(&mut app, Msg::Snapshot(Box::new(snapshot())), now());
-    update(&mut app, Msg::Today(Ok(Box::new(view("key")))), now());
-    update(&mut app, Msg::Usage(Ok(Box::new(view("model")))), now());
-    assert_eq!(app.link, Link::Up);
+    update(&mut app, Msg::Snapshot(Box::new(snapshot())), frame_context());
+    update(&mut app, Msg::Today(Ok(Box::new(usage_report("key")))), frame_context());
+    update(&mut app, Msg::Usage(Ok(Box::new(usage_report("model")))), frame_context());
+    assert_eq!(app.connection, ConnState::Connected);
     app
 }

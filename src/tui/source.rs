@@ -18,14 +18,14 @@ use crate::{
 };
 
 /// Between tries to reach a proxy that is gone.
-const RETRY: Duration = Duration::from_secs(3);
+const RETRY_DELAY: Duration = Duration::from_secs(3);
 /// Acts under way at once; more than a hand can type.
-const ACTS: usize = 16;
+const MAX_PENDING_CALLS: usize = 16;
 /// Requests in one page of the past.
-const PAGE: usize = 200;
+const HISTORY_PAGE: usize = 200;
 
 /// Where the proxy is.
-pub struct Connect {
+pub struct ProxyConnection {
     pub client: ControlClient,
     /// Finds the proxy again: a restarted one has a new token, perhaps another address.
     pub reconnect: Box<dyn Fn() -> Option<ControlClient> + Send + Sync>,
@@ -35,12 +35,12 @@ pub struct Connect {
 
 /// What the loop asks of the proxy.
 #[derive(Debug)]
-pub(super) enum Ask {
-    Account { id: RequestId },
-    Act(Action),
+pub(super) enum ControlCall {
+    Explain { id: RequestId },
+    Action(Action),
     History { filter: String, before: Option<RequestId> },
     Snapshot,
-    Story { id: RequestId, wish: TranscriptQuery },
+    Transcript { id: RequestId, query: TranscriptQuery },
     Today,
     Usage { by: GroupBy, days: u32 },
 }
@@ -49,25 +49,26 @@ pub(super) enum Ask {
 pub(super) const TOO_MANY: &str = "too many";
 pub(super) const UNREACHABLE: &str = "unreachable";
 
-type Doing = FuturesUnordered<Pin<Box<dyn Future<Output = Msg> + Send>>>;
+type CallsInFlight = FuturesUnordered<Pin<Box<dyn Future<Output = Msg> + Send>>>;
 
 /// Runs for as long as somebody listens to `tell`. A full `tell` makes the stream wait, until the
 /// proxy says that this viewer fell behind.
 pub(super) async fn follow(
-    connect: Connect,
-    mut asks: mpsc::Receiver<Ask>,
-    tell: mpsc::Sender<Msg>,
+    connect: ProxyConnection,
+    mut asks: mpsc::Receiver<ControlCall>,
+    messages_tx: mpsc::Sender<Msg>,
 ) {
-    let Connect { client, reconnect, explain } = connect;
+    let ProxyConnection { client, reconnect, explain } = connect;
     let mut client = Arc::new(client);
     loop {
-        let why = match begin(&client, &tell).await {
-            Ok(events) => attend(&client, explain, events, &mut asks, &tell).await,
+        let why = match open_events(&client, &messages_tx).await {
+            Ok(events) => serve_calls(&client, explain, events, &mut asks, &messages_tx).await,
             Err(e) => Some(e),
         };
         let Some(why) = why else { return };
-        let lost = Msg::Lost { why: why.to_string(), retry_ms: RETRY.as_millis() as u64 };
-        if tell.send(lost).await.is_err() || !wait(&mut asks, &tell).await {
+        let lost =
+            Msg::Disconnected { reason: why.to_string(), retry_ms: RETRY_DELAY.as_millis() as u64 };
+        if messages_tx.send(lost).await.is_err() || !wait_for_retry(&mut asks, &messages_tx).await {
             return;
         }
         if let Some(found) = reconnect() {
@@ -77,26 +78,26 @@ pub(super) async fn follow(
 }
 
 /// Events first, then the snapshot: what happens between is in both, and told apart by its number.
-async fn begin(
+async fn open_events(
     client: &ControlClient,
-    tell: &mpsc::Sender<Msg>,
+    messages_tx: &mpsc::Sender<Msg>,
 ) -> Result<EventStream, ControlError> {
     let events = client.events().await?;
     let snapshot = client.snapshot().await?;
     // Whoever listened is gone; the next send ends this.
-    drop(tell.send(Msg::Snapshot(Box::new(snapshot))).await);
+    drop(messages_tx.send(Msg::Snapshot(Box::new(snapshot))).await);
     Ok(events)
 }
 
 /// Until the connection breaks (why), or nobody listens any more.
-async fn attend(
+async fn serve_calls(
     client: &Arc<ControlClient>,
     explain: fn(&RequestDetail) -> String,
     mut events: EventStream,
-    asks: &mut mpsc::Receiver<Ask>,
-    tell: &mpsc::Sender<Msg>,
+    asks: &mut mpsc::Receiver<ControlCall>,
+    messages_tx: &mpsc::Sender<Msg>,
 ) -> Option<ControlError> {
-    let mut doing = Doing::new();
+    let mut in_flight = CallsInFlight::new();
     loop {
         let msg = tokio::select! {
             told = events.next() => match told {
@@ -106,81 +107,90 @@ async fn attend(
             },
             ask = asks.recv() => {
                 match ask? {
-                    Ask::Act(_) if doing.len() >= ACTS => Msg::Answered(Err(TOO_MANY.to_owned())),
+                    ControlCall::Action(_) if in_flight.len() >= MAX_PENDING_CALLS => Msg::ActionResult(Err(TOO_MANY.to_owned())),
                     ask => {
-                        doing.push(Box::pin(carry_out(Arc::clone(client), explain, ask)));
+                        in_flight.push(Box::pin(run_call(Arc::clone(client), explain, ask)));
                         continue;
                     }
                 }
             }
-            Some(msg) = doing.next(), if !doing.is_empty() => msg,
+            Some(msg) = in_flight.next(), if !in_flight.is_empty() => msg,
         };
-        tell.send(msg).await.ok()?;
+        messages_tx.send(msg).await.ok()?;
     }
 }
 
-async fn carry_out(
+async fn run_call(
     client: Arc<ControlClient>,
     explain: fn(&RequestDetail) -> String,
-    ask: Ask,
+    ask: ControlCall,
 ) -> Msg {
     match ask {
-        Ask::Account { id } => {
+        ControlCall::Explain { id } => {
             let full: Result<RequestDetail, ControlError> =
                 client.get_json(&format!("/aiproxy/v1/requests/{id}/full")).await;
-            Msg::Account { id, said: full.map(|full| explain(&full)).map_err(|e| said(&e)) }
+            Msg::Explain { id, text: full.map(|full| explain(&full)).map_err(|e| error_text(&e)) }
         }
-        Ask::Act(action) => Msg::Answered(client.send_action(&action).await.map_err(|e| said(&e))),
-        Ask::History { filter, before } => {
+        ControlCall::Action(action) => {
+            Msg::ActionResult(client.send_action(&action).await.map_err(|e| error_text(&e)))
+        }
+        ControlCall::History { filter, before } => {
             let question = HistoryQuery {
                 filter: filter.clone(),
                 since: None,
                 before_id: before,
-                limit: PAGE,
+                limit: HISTORY_PAGE,
             };
             Msg::History {
                 filter,
-                page: client.get_json(&question.path()).await.map_err(|e| said(&e)),
+                page: client.get_json(&question.path()).await.map_err(|e| error_text(&e)),
             }
         }
-        Ask::Snapshot => match client.snapshot().await {
+        ControlCall::Snapshot => match client.snapshot().await {
             Ok(snapshot) => Msg::Snapshot(Box::new(snapshot)),
-            Err(e) => Msg::Lost { why: e.to_string(), retry_ms: 0 },
+            Err(e) => Msg::Disconnected { reason: e.to_string(), retry_ms: 0 },
         },
-        Ask::Story { id, wish } => Msg::Story(
+        ControlCall::Transcript { id, query: wish } => Msg::Transcript(
             client
                 .get_json(&story::transcript_path(id, wish))
                 .await
                 .map(Box::new)
-                .map_err(|e| said(&e)),
+                .map_err(|e| error_text(&e)),
         ),
-        Ask::Today => Msg::Today(usage(&client, GroupBy::Key, 1).await),
-        Ask::Usage { by, days } => Msg::Usage(usage(&client, by, days).await),
+        ControlCall::Today => Msg::Today(fetch_usage(&client, GroupBy::Key, 1).await),
+        ControlCall::Usage { by, days } => Msg::Usage(fetch_usage(&client, by, days).await),
     }
 }
 
-async fn usage(client: &ControlClient, by: GroupBy, days: u32) -> Result<Box<UsageReport>, String> {
+async fn fetch_usage(
+    client: &ControlClient,
+    by: GroupBy,
+    days: u32,
+) -> Result<Box<UsageReport>, String> {
     let question = UsageQuery { by, since: format!("{days}d"), tz: String::new() };
-    client.get_json(&question.path()).await.map(Box::new).map_err(|e| said(&e))
+    client.get_json(&question.path()).await.map(Box::new).map_err(|e| error_text(&e))
 }
 
-fn said(e: &ControlError) -> String {
+fn error_text(e: &ControlError) -> String {
     e.hint().map_or_else(|| e.to_string(), |hint| format!("{e}; {hint}"))
 }
 
 /// Waits for the next try; acts asked meanwhile are refused. False when nobody listens any more.
-async fn wait(asks: &mut mpsc::Receiver<Ask>, tell: &mpsc::Sender<Msg>) -> bool {
-    let mut pause = std::pin::pin!(sleep(RETRY));
+async fn wait_for_retry(
+    asks: &mut mpsc::Receiver<ControlCall>,
+    messages_tx: &mpsc::Sender<Msg>,
+) -> bool {
+    let mut pause = std::pin::pin!(sleep(RETRY_DELAY));
     loop {
         tokio::select! {
             () = &mut pause => return true,
-            () = tell.closed() => return false,
+            () = messages_tx.closed() => return false,
             ask = asks.recv() => match ask {
                 None => return false,
                 // What was only to be looked at is asked again when the proxy is back.
-                Some(Ask::Account { .. } | Ask::History { .. } | Ask::Snapshot | Ask::Story { .. } | Ask::Today | Ask::Usage { .. }) => {}
-                Some(Ask::Act(_)) => {
-                    if tell.send(Msg::Answered(Err(UNREACHABLE.to_owned()))).await.is_err() {
+                Some(ControlCall::Explain { .. } | ControlCall::History { .. } | ControlCall::Snapshot | ControlCall::Transcript { .. } | ControlCall::Today | ControlCall::Usage { .. }) => {}
+                Some(ControlCall::Action(_)) => {
+                    if messages_tx.send(Msg::ActionResult(Err(UNREACHABLE.to_owned()))).await.is_err() {
                         return false;
                     }
                 }

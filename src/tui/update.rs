@@ -10,21 +10,23 @@ mod request;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use self::{
-    mouse::mouse_moved,
-    moving::{look_at, open, scroll, top},
-    over::{back, show_help, show_pane, show_problems, show_raw, turn, unfold},
-    refresh::{looked_at, refresh, story_came},
-    request::{ask_to_kill, ask_to_replay, copy, copy_answer, copy_menu},
+    mouse::on_mouse,
+    moving::{open_request, open_row, scroll, scroll_to_top},
+    over::{
+        cycle_pane, go_back, toggle_expand, toggle_help, toggle_pane, toggle_problems, toggle_raw,
+    },
+    refresh::{current_request_view, on_transcript, refresh},
+    request::{ask_to_kill, ask_to_replay, copy_answer, copy_menu, copy_text},
 };
 use super::{
-    app::{App, Dialog, Link, Pane, Pause, RowId, Toast},
+    app::{App, ConnState, Dialog, FrozenView, Pane, RowId, Toast},
     effect::Effect,
-    format::Now,
-    keys::{self, Act},
+    format::FrameContext,
+    keys::{self, KeyAction},
     msg::Msg,
     problem,
-    rates::Rates,
-    said::{said, shorter},
+    rates::TrafficRates,
+    said::{shorten_ids, translate_message},
     screens::{self, Screen},
     source,
     text::fill,
@@ -47,15 +49,15 @@ use crate::{
 const TOAST_MS: i64 = 3_000;
 /// What `c` asks for.
 const COOL_MS: u64 = 600_000;
-const FILTER_CHARS: usize = 200;
+const MAX_FILTER_CHARS: usize = 200;
 
 /// Takes one happening in; what it asks of the world comes back.
-pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
+pub fn update(app: &mut App, msg: Msg, now: FrameContext) -> Vec<Effect> {
     match msg {
-        Msg::Answered(answer) => {
+        Msg::ActionResult(answer) => {
             let (text, level) = match answer {
                 Ok(reply) => (
-                    replied(app, &reply, now),
+                    reply_text(app, &reply, now),
                     if reply.ok { Severity::Info } else { Severity::Error },
                 ),
                 Err(why) if why == source::TOO_MANY => {
@@ -66,64 +68,68 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
                 }
                 Err(why) => (why, Severity::Error),
             };
-            toast(app, text, level, now);
-            app.fresh.urgent = true;
+            show_toast(app, text, level, now);
+            app.snapshot_fetch.urgent = true;
         }
-        Msg::Account { id, said } => {
-            if let Some(account) = app.account.as_mut().filter(|account| account.id == id) {
-                account.said = Some(said);
+        Msg::Explain { id, text: said } => {
+            if let Some(account) = app.explain.as_mut().filter(|account| account.id == id) {
+                account.text = Some(said);
             }
         }
-        Msg::Event(event) => return event_came(app, &event, now),
-        Msg::EditorMissing => toast(app, now.text.toast.no_editor.clone(), Severity::Warn, now),
-        Msg::History { filter, page } => app.past.came(&filter, page),
+        Msg::Event(event) => return on_event(app, &event, now),
+        Msg::EditorMissing => {
+            show_toast(app, now.text.toast.no_editor.clone(), Severity::Warn, now)
+        }
+        Msg::History { filter, page } => app.history.on_page(&filter, page),
         Msg::Key(key) if key.kind == KeyEventKind::Release => {}
-        Msg::Key(key) => return key_pressed(app, key, now),
-        Msg::Lost { why, retry_ms } => {
-            app.fresh.pending = false;
-            app.link = Link::Lost {
-                why,
+        Msg::Key(key) => return on_key(app, key, now),
+        Msg::Disconnected { reason: why, retry_ms } => {
+            app.snapshot_fetch.pending = false;
+            app.connection = ConnState::Disconnected {
+                reason: why,
                 retry_at: UnixMillis(
                     now.at.0.saturating_add(i64::try_from(retry_ms).unwrap_or(i64::MAX)),
                 ),
             };
         }
-        Msg::Mouse(mouse) => return mouse_moved(app, mouse, now),
+        Msg::Mouse(mouse) => return on_mouse(app, mouse, now),
         Msg::Paste(text) => {
             let plain = || text.chars().filter(|c| !c.is_control());
             match &mut app.dialog {
                 Some(Dialog::Filter { .. }) => {
                     type_into_filter(app, now, |typed| typed.extend(plain()))
                 }
-                Some(Dialog::Replay { model, .. }) => model.extend(plain().take(FILTER_CHARS)),
+                Some(Dialog::Replay { model, .. }) => model.extend(plain().take(MAX_FILTER_CHARS)),
                 _ => {}
             }
         }
         Msg::Resized { columns, rows } => app.size = (columns, rows),
         Msg::Resync => {
-            toast(app, now.text.toast.resync.clone(), Severity::Warn, now);
-            app.fresh.missed = true;
-            return fetch(app);
+            show_toast(app, now.text.toast.resync.clone(), Severity::Warn, now);
+            app.snapshot_fetch.overflowed = true;
+            return fetch_snapshot(app);
         }
-        Msg::Snapshot(snapshot) => snapshot_came(app, snapshot, now),
-        Msg::Story(story) => return story_came(app, story, now),
+        Msg::Snapshot(snapshot) => on_snapshot(app, snapshot, now),
+        Msg::Transcript(story) => return on_transcript(app, story, now),
         Msg::Tick => {
             if app.toast.as_ref().is_some_and(|toast| toast.until <= now.at) {
                 app.toast = None;
             }
             // A wait that just ended is over for the proxy too; it says so only when asked.
-            app.fresh.urgent |=
-                app.snapshot.as_ref().is_some_and(|s| ended_since(s, app.fresh.at, now.at));
+            app.snapshot_fetch.urgent |= app
+                .snapshot
+                .as_ref()
+                .is_some_and(|s| wait_ended_since(s, app.snapshot_fetch.fetched_at, now.at));
             // Who looks at a running request says so again and again.
-            app.reading.stale |= looked_at(app)
-                .is_some_and(|look| app.request(look.id).is_some_and(RequestRecord::is_running));
+            app.transcript_fetch.stale |= current_request_view(app)
+                .is_some_and(|view| app.request(view.id).is_some_and(RequestRecord::is_running));
         }
-        Msg::Today(view) => app.sums.told(view, now.at),
+        Msg::Today(view) => app.usage.set_today(view, now.at),
         Msg::Usage(view) => {
-            app.sums.at = now.at;
+            app.usage.requested_at = now.at;
             match view {
-                Ok(view) => (app.sums.view, app.sums.error) = (Some(view), None),
-                Err(why) => app.sums.error = Some(why),
+                Ok(view) => (app.usage.view, app.usage.error) = (Some(view), None),
+                Err(why) => app.usage.error = Some(why),
             }
         }
     }
@@ -132,47 +138,51 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
 
 /// What came of an act, in the reader's language; a request that it began has the short name of its
 /// title.
-fn replied(app: &mut App, reply: &ActionReply, now: Now) -> String {
+fn reply_text(app: &mut App, reply: &ActionReply, now: FrameContext) -> String {
     let Some(id) = reply.id.filter(|_| reply.ok) else {
-        return said(&reply.text, now).into_owned();
+        return translate_message(&reply.text, now).into_owned();
     };
-    app.began = Some(id);
-    let text = shorter(&reply.text);
-    fill(&now.text.toast.began, &[("text", &said(&text, now))])
+    app.last_replay = Some(id);
+    let text = shorten_ids(&reply.text);
+    fill(&now.text.toast.began, &[("text", &translate_message(&text, now))])
 }
 
-fn toast(app: &mut App, text: String, level: Severity, now: Now) {
+fn show_toast(app: &mut App, text: String, level: Severity, now: FrameContext) {
     app.toast = Some(Toast { text, level, until: UnixMillis(now.at.0.saturating_add(TOAST_MS)) });
 }
 
-fn fetch(app: &mut App) -> Vec<Effect> {
-    app.fresh.pending = true;
+fn fetch_snapshot(app: &mut App) -> Vec<Effect> {
+    app.snapshot_fetch.pending = true;
     vec![Effect::FetchSnapshot]
 }
 
-fn ended_since(snapshot: &Snapshot, then: UnixMillis, now: UnixMillis) -> bool {
+fn wait_ended_since(snapshot: &Snapshot, then: UnixMillis, now: UnixMillis) -> bool {
     let ended = |until: Option<UnixMillis>| until.is_some_and(|until| until > then && until <= now);
     snapshot.upstreams.iter().any(|u| ended(u.until))
         || snapshot.keys.iter().any(|k| ended(k.until) || k.scopes.iter().any(|s| ended(s.until)))
 }
 
-fn snapshot_came(app: &mut App, mut snapshot: Box<Snapshot>, now: Now) {
+fn on_snapshot(app: &mut App, mut snapshot: Box<Snapshot>, now: FrameContext) {
     match &mut app.snapshot {
         // Our own fold goes on with the stream; the snapshot's may be ahead of it or behind.
-        Some(old) if app.link == Link::Up && !app.fresh.missed && old.pid == snapshot.pid => {
+        Some(old)
+            if app.connection == ConnState::Connected
+                && !app.snapshot_fetch.overflowed
+                && old.pid == snapshot.pid =>
+        {
             std::mem::swap(&mut snapshot.live, &mut old.live);
         }
-        _ => app.rates = Rates::seeded(&snapshot.live),
+        _ => app.rates = TrafficRates::from_live(&snapshot.live),
     }
     app.snapshot = Some(snapshot);
-    app.link = Link::Up;
-    app.fresh = super::app::Freshness { at: now.at, ..Default::default() };
-    app.reading.pending = false;
-    app.sums.today_asked = false;
-    app.past.pending = false;
+    app.connection = ConnState::Connected;
+    app.snapshot_fetch = super::app::SnapshotFetch { fetched_at: now.at, ..Default::default() };
+    app.transcript_fetch.pending = false;
+    app.usage.today_pending = false;
+    app.history.pending = false;
 }
 
-fn event_came(app: &mut App, event: &Event, now: Now) -> Vec<Effect> {
+fn on_event(app: &mut App, event: &Event, now: FrameContext) -> Vec<Effect> {
     let Some(snapshot) = &mut app.snapshot else { return Vec::new() };
     let live = &mut snapshot.live;
     if event.seq <= live.seq {
@@ -180,23 +190,24 @@ fn event_came(app: &mut App, event: &Event, now: Now) -> Vec<Effect> {
     }
     if event.seq != live.seq + 1 {
         // A snapshot heals it; until it is here nothing is folded onto the gap.
-        app.fresh.missed = true;
-        return if app.fresh.pending { Vec::new() } else { fetch(app) };
+        app.snapshot_fetch.overflowed = true;
+        return if app.snapshot_fetch.pending { Vec::new() } else { fetch_snapshot(app) };
     }
-    app.rates.count(event, live);
+    app.rates.record(event, live);
     let (before, demo) = (live.totals, ends_demo(event, live, &snapshot.upstreams));
     live.apply(event);
-    app.fresh.stale = true;
+    app.snapshot_fetch.stale = true;
     let about = match &event.kind {
         EventKind::Progress { id, .. } | EventKind::FirstContent { id, .. } => Some(*id),
         EventKind::Ended { id, .. } => {
-            app.sums.ended(&before, &live.totals, demo);
+            app.usage.add_finished(&before, &live.totals, demo);
             Some(*id)
         }
         _ => None,
     };
-    app.reading.stale |= about.is_some() && looked_at(app).map(|look| look.id) == about;
-    app.fresh.urgent |= matches!(
+    app.transcript_fetch.stale |=
+        about.is_some() && current_request_view(app).map(|view| view.id) == about;
+    app.snapshot_fetch.urgent |= matches!(
         event.kind,
         EventKind::Alert { .. } | EventKind::Config { .. } | EventKind::Health { .. }
     );
@@ -214,19 +225,19 @@ fn ends_demo(event: &Event, live: &Live, upstreams: &[UpstreamView]) -> bool {
         .any(|upstream| upstream.origin == Origin::Demo && *upstream.name == *last.upstream)
 }
 
-fn key_pressed(app: &mut App, key: KeyEvent, now: Now) -> Vec<Effect> {
+fn on_key(app: &mut App, key: KeyEvent, now: FrameContext) -> Vec<Effect> {
     if keys::is_interrupt(key) && app.dialog.as_ref().is_none_or(|dialog| *dialog != Dialog::Stop) {
         app.dialog = None;
         return quit(app);
     }
     if let Some(dialog) = app.dialog.take() {
-        return answer(app, dialog, key, now);
+        return answer_dialog(app, dialog, key, now);
     }
-    match keys::act(app, key) {
-        Some(act) => perform(app, act, now),
+    match keys::action_for(app, key) {
+        Some(action) => perform_action(app, action, now),
         None => {
             if let KeyCode::Char(c) = key.code {
-                toast(
+                show_toast(
                     app,
                     fill(&now.text.toast.nothing_here, &[("key", &c.to_string())]),
                     Severity::Info,
@@ -239,22 +250,22 @@ fn key_pressed(app: &mut App, key: KeyEvent, now: Now) -> Vec<Effect> {
 }
 
 /// A key while a question stands at the bottom.
-fn answer(app: &mut App, dialog: Dialog, key: KeyEvent, now: Now) -> Vec<Effect> {
+fn answer_dialog(app: &mut App, dialog: Dialog, key: KeyEvent, now: FrameContext) -> Vec<Effect> {
     match (dialog, key.code) {
-        (Dialog::Ask { effect, .. }, KeyCode::Char('y' | 'Y')) => return vec![effect],
-        (Dialog::Ask { .. }, KeyCode::Char('n' | 'N' | 'q') | KeyCode::Esc) => {}
+        (Dialog::Confirm { effect, .. }, KeyCode::Char('y' | 'Y')) => return vec![effect],
+        (Dialog::Confirm { .. }, KeyCode::Char('n' | 'N' | 'q') | KeyCode::Esc) => {}
         (Dialog::Copy { curl, .. }, KeyCode::Char('c' | 'y') | KeyCode::Enter) => {
-            return copy(app, curl, &now.text.toast.the_curl, now);
+            return copy_text(app, curl, &now.text.toast.the_curl, now);
         }
         (Dialog::Copy { id, .. }, KeyCode::Char('i')) => {
-            return copy(app, id.to_string(), &now.text.toast.the_id, now);
+            return copy_text(app, id.to_string(), &now.text.toast.the_id, now);
         }
         (Dialog::Copy { id, .. }, KeyCode::Char('b')) => return copy_answer(app, id, now),
         (Dialog::Copy { .. }, KeyCode::Char('n' | 'q') | KeyCode::Esc) => {}
         (Dialog::Replay { .. }, KeyCode::Esc) => {}
         (Dialog::Replay { id, model }, KeyCode::Enter) => {
             let model = model.trim().to_owned();
-            return vec![Effect::Act(Action::Replay {
+            return vec![Effect::Action(Action::Replay {
                 id: id.to_string(),
                 model: (!model.is_empty()).then_some(model),
             })];
@@ -264,7 +275,7 @@ fn answer(app: &mut App, dialog: Dialog, key: KeyEvent, now: Now) -> Vec<Effect>
             match code {
                 KeyCode::Backspace => drop(model.pop()),
                 KeyCode::Char('u' | 'w') if control => model.clear(),
-                KeyCode::Char(c) if !control && model.chars().count() < FILTER_CHARS => {
+                KeyCode::Char(c) if !control && model.chars().count() < MAX_FILTER_CHARS => {
                     model.push(c)
                 }
                 _ => {}
@@ -281,7 +292,9 @@ fn answer(app: &mut App, dialog: Dialog, key: KeyEvent, now: Now) -> Vec<Effect>
         (Dialog::Stop, _) if keys::is_interrupt(key) => {
             return vec![Effect::Leave { stop_proxy: true }];
         }
-        (Dialog::Filter { before, .. }, KeyCode::Esc) => app.place_mut().filter = before,
+        (Dialog::Filter { previous: before, .. }, KeyCode::Esc) => {
+            app.list_state_mut().filter = before
+        }
         (Dialog::Filter { error: None, .. }, KeyCode::Enter) => {}
         (dialog @ Dialog::Filter { .. }, code) => {
             app.dialog = Some(dialog);
@@ -303,16 +316,16 @@ fn answer(app: &mut App, dialog: Dialog, key: KeyEvent, now: Now) -> Vec<Effect>
 }
 
 /// What is typed holds at once; while it cannot be read, the rows from before stay.
-fn type_into_filter(app: &mut App, now: Now, change: impl FnOnce(&mut String)) {
+fn type_into_filter(app: &mut App, now: FrameContext, change: impl FnOnce(&mut String)) {
     let Some(Dialog::Filter { text, error, .. }) = &mut app.dialog else { return };
     change(text);
-    if let Some((end, _)) = text.char_indices().nth(FILTER_CHARS) {
+    if let Some((end, _)) = text.char_indices().nth(MAX_FILTER_CHARS) {
         text.truncate(end);
     }
     match Filter::parse(text) {
         Ok(filter) => {
             *error = None;
-            app.place_mut().filter = filter;
+            app.list_state_mut().filter = filter;
         }
         Err(why) => {
             let text = &now.text.filter;
@@ -322,94 +335,99 @@ fn type_into_filter(app: &mut App, now: Now, change: impl FnOnce(&mut String)) {
     }
 }
 
-fn perform(app: &mut App, act: Act, now: Now) -> Vec<Effect> {
-    match act {
-        Act::Back => back(app),
-        Act::Began => match app.began {
-            Some(id) => return look_at(app, id, now),
-            None => toast(app, now.text.toast.none_began.clone(), Severity::Info, now),
+fn perform_action(app: &mut App, action: KeyAction, now: FrameContext) -> Vec<Effect> {
+    match action {
+        KeyAction::Back => go_back(app),
+        KeyAction::ShowReplay => match app.last_replay {
+            Some(id) => return open_request(app, id, now),
+            None => show_toast(app, now.text.toast.none_began.clone(), Severity::Info, now),
         },
-        Act::Bottom => scroll(app, isize::MAX, now),
-        Act::Cool => return ask_to_cool(app, now),
-        Act::Copy => return copy_menu(app, now),
-        Act::Days => {
-            app.sums.span();
+        KeyAction::Bottom => scroll(app, isize::MAX, now),
+        KeyAction::Cool => return ask_to_cool(app, now),
+        KeyAction::Copy => return copy_menu(app, now),
+        KeyAction::CycleDays => {
+            app.usage.next_span();
             return refresh(app, now);
         }
-        Act::Down => scroll(app, 1, now),
-        Act::Edit => {
+        KeyAction::Down => scroll(app, 1, now),
+        KeyAction::Edit => {
             let path = app.snapshot.as_ref().and_then(|s| s.config.path.clone());
             match path {
                 Some(path) => return vec![Effect::Edit(path)],
-                None => toast(app, now.text.toast.no_editor.clone(), Severity::Warn, now),
+                None => show_toast(app, now.text.toast.no_editor.clone(), Severity::Warn, now),
             }
         }
-        Act::Filter => {
-            let before = app.place().filter.clone();
-            app.dialog =
-                Some(Dialog::Filter { text: before.text().to_owned(), error: None, before });
+        KeyAction::Filter => {
+            let before = app.list_state().filter.clone();
+            app.dialog = Some(Dialog::Filter {
+                text: before.text().to_owned(),
+                error: None,
+                previous: before,
+            });
         }
-        Act::Go(screen) => return go(app, screen, now),
-        Act::Group => {
-            app.sums.group();
-            app.place_mut().selected = None;
+        KeyAction::GoTo(screen) => return go_to_screen(app, screen, now),
+        KeyAction::CycleGroup => {
+            app.usage.next_group();
+            app.list_state_mut().selected = None;
             return refresh(app, now);
         }
-        Act::Explain => {
-            show_pane(app, Pane::Account);
+        KeyAction::Explain => {
+            toggle_pane(app, Pane::Explain);
             return refresh(app, now);
         }
-        Act::Headers => show_pane(app, Pane::Headers),
-        Act::Help => show_help(app),
-        Act::Kill => ask_to_kill(app, now),
-        Act::NextPane => return turn(app, 1, now),
-        Act::NextScreen => return go(app, app.screen.after(1), now),
-        Act::Open => return open(app, now),
-        Act::PageDown => scroll(app, page(app), now),
-        Act::PageUp => scroll(app, -page(app), now),
-        Act::Pause => {
+        KeyAction::Headers => toggle_pane(app, Pane::Headers),
+        KeyAction::Help => toggle_help(app),
+        KeyAction::Kill => ask_to_kill(app, now),
+        KeyAction::NextPane => return cycle_pane(app, 1, now),
+        KeyAction::NextScreen => return go_to_screen(app, app.screen.cycled(1), now),
+        KeyAction::Open => return open_row(app, now),
+        KeyAction::PageDown => scroll(app, page_size(app), now),
+        KeyAction::PageUp => scroll(app, -page_size(app), now),
+        KeyAction::Pause => {
             let live = app.snapshot.as_ref().map(|s| s.live.clone());
             app.paused = if app.paused.is_some() {
                 None
             } else {
-                live.map(|live| Pause { live, at: now.at })
+                live.map(|live| FrozenView { live, at: now.at })
             };
         }
-        Act::PreviousPane => return turn(app, Pane::ALL.len() - 1, now),
-        Act::PreviousScreen => return go(app, app.screen.after(Screen::ALL.len() - 1), now),
-        Act::Problems => show_problems(app),
-        Act::Quit => return quit(app),
-        Act::Raw => {
-            show_raw(app);
+        KeyAction::PreviousPane => return cycle_pane(app, Pane::ALL.len() - 1, now),
+        KeyAction::PreviousScreen => {
+            return go_to_screen(app, app.screen.cycled(Screen::ALL.len() - 1), now);
+        }
+        KeyAction::Problems => toggle_problems(app),
+        KeyAction::Quit => return quit(app),
+        KeyAction::Raw => {
+            toggle_raw(app);
             return refresh(app, now);
         }
-        Act::Replay => ask_to_replay(app, now),
-        Act::Reload => return vec![Effect::Act(Action::Reload)],
-        Act::Sort => {
+        KeyAction::Replay => ask_to_replay(app, now),
+        KeyAction::Reload => return vec![Effect::Action(Action::Reload)],
+        KeyAction::Sort => {
             let orders = screens::orders(app.screen);
-            let place = app.place_mut();
-            place.sort = (place.sort + 1) % orders.len().max(1);
+            let list = app.list_state_mut();
+            list.sort = (list.sort + 1) % orders.len().max(1);
         }
-        Act::Test => {
-            if let Some(RowId::Name(key)) = app.current() {
-                ask(
+        KeyAction::Test => {
+            if let Some(RowId::Name(key)) = app.current_row() {
+                ask_confirmation(
                     app,
                     fill(&now.text.ask.test, &[("name", &key)]),
-                    Effect::Act(Action::Test { key }),
+                    Effect::Action(Action::Test { key }),
                 );
             }
         }
-        Act::Toggle => return toggle(app),
-        Act::Top => top(app),
-        Act::Unfold => unfold(app),
-        Act::Up => scroll(app, -1, now),
-        Act::Warm => return warm(app, now),
+        KeyAction::Toggle => return toggle(app),
+        KeyAction::Top => scroll_to_top(app),
+        KeyAction::ToggleExpand => toggle_expand(app),
+        KeyAction::Up => scroll(app, -1, now),
+        KeyAction::Warm => return warm(app, now),
     }
     Vec::new()
 }
 
-fn ask(app: &mut App, question: String, effect: Effect) {
-    app.dialog = Some(Dialog::Ask { question, effect });
+fn ask_confirmation(app: &mut App, question: String, effect: Effect) {
+    app.dialog = Some(Dialog::Confirm { question, effect });
 }
 
 fn quit(app: &mut App) -> Vec<Effect> {
@@ -420,56 +438,56 @@ fn quit(app: &mut App) -> Vec<Effect> {
     vec![Effect::Leave { stop_proxy: false }]
 }
 
-fn go(app: &mut App, screen: Screen, now: Now) -> Vec<Effect> {
-    app.over = None;
-    (app.story, app.account) = (None, None);
+fn go_to_screen(app: &mut App, screen: Screen, now: FrameContext) -> Vec<Effect> {
+    app.overlay = None;
+    (app.transcript, app.explain) = (None, None);
     app.screen = screen;
     refresh(app, now)
 }
 
-fn page(app: &App) -> isize {
+fn page_size(app: &App) -> isize {
     isize::try_from(app.size.1.saturating_sub(8).max(1)).unwrap_or(1)
 }
 
 /// Goes to a screen and filters it.
-fn show(app: &mut App, screen: Screen, filter: &str, now: Now) -> Vec<Effect> {
-    let effects = go(app, screen, now);
+fn show_filtered(app: &mut App, screen: Screen, filter: &str, now: FrameContext) -> Vec<Effect> {
+    let effects = go_to_screen(app, screen, now);
     if let Ok(filter) = Filter::parse(filter) {
-        app.place_mut().filter = filter;
+        app.list_state_mut().filter = filter;
     }
     effects
 }
 
-fn ask_to_cool(app: &mut App, now: Now) -> Vec<Effect> {
-    let Some(RowId::Name(name)) = app.current() else { return Vec::new() };
+fn ask_to_cool(app: &mut App, now: FrameContext) -> Vec<Effect> {
+    let Some(RowId::Name(name)) = app.current_row() else { return Vec::new() };
     let question = fill(&now.text.ask.cool, &[("name", &name)]);
     let action = match app.screen {
         Screen::Upstreams => Action::CoolUpstream { upstream: name, for_ms: Some(COOL_MS) },
         _ => Action::Cool { key: name, model: None, for_ms: Some(COOL_MS) },
     };
-    ask(app, question, Effect::Act(action));
+    ask_confirmation(app, question, Effect::Action(action));
     Vec::new()
 }
 
-fn warm(app: &mut App, now: Now) -> Vec<Effect> {
-    let action = match (app.screen, app.current()) {
+fn warm(app: &mut App, now: FrameContext) -> Vec<Effect> {
+    let action = match (app.screen, app.current_row()) {
         (Screen::Upstreams, Some(RowId::Name(upstream))) => Some(Action::WarmUpstream { upstream }),
         (Screen::Keys, Some(RowId::Name(key))) => {
             Some(Action::Warm { key: Some(key), model: None })
         }
-        _ => problem::worst(app, now).and_then(|problem| problem.act),
+        _ => problem::worst_problem(app, now).and_then(|problem| problem.action),
     };
     match action {
-        Some(action) => vec![Effect::Act(action)],
+        Some(action) => vec![Effect::Action(action)],
         None => {
-            toast(app, now.text.toast.nothing_cooling.clone(), Severity::Info, now);
+            show_toast(app, now.text.toast.nothing_cooling.clone(), Severity::Info, now);
             Vec::new()
         }
     }
 }
 
 fn toggle(app: &App) -> Vec<Effect> {
-    let Some(RowId::Name(name)) = app.current() else { return Vec::new() };
+    let Some(RowId::Name(name)) = app.current_row() else { return Vec::new() };
     let Some(snapshot) = &app.snapshot else { return Vec::new() };
     let action = match app.screen {
         Screen::Upstreams => match screens::upstream_disabled(snapshot, &name) {
@@ -481,7 +499,7 @@ fn toggle(app: &App) -> Vec<Effect> {
             false => Action::DisableKey { key: name },
         },
     };
-    vec![Effect::Act(action)]
+    vec![Effect::Action(action)]
 }
 
 #[cfg(test)]

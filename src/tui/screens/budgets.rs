@@ -7,26 +7,26 @@ use crate::{
     control::snapshot::{BudgetView, Period},
     tui::{
         app::App,
-        format::{self, Now},
+        format::{self, FrameContext},
         text::fill,
-        theme::Role,
+        theme::ThemeRole,
         widgets::canvas::{Canvas, span},
     },
 };
 
 /// Lines at most.
-const MOST: u16 = 4;
+const MAX_LINES: u16 = 4;
 /// Columns of a full bar.
-const BAR: u64 = 20;
+const BAR_WIDTH: u64 = 20;
 
 /// Lines there are for a screen of this height.
-pub(super) fn lines(app: &App, height: u16) -> u16 {
+pub(super) fn line_count(app: &App, height: u16) -> u16 {
     let budgets = app.snapshot.as_ref().map_or(0, |snapshot| snapshot.budgets.len());
-    u16::try_from(budgets).unwrap_or(MOST).min(MOST).min(height.saturating_sub(6) / 3)
+    u16::try_from(budgets).unwrap_or(MAX_LINES).min(MAX_LINES).min(height.saturating_sub(6) / 3)
 }
 
 /// The fullest where there is no room for all.
-fn shown(app: &App, lines: u16) -> Vec<&BudgetView> {
+fn fullest_budgets(app: &App, lines: u16) -> Vec<&BudgetView> {
     let Some(snapshot) = &app.snapshot else { return Vec::new() };
     let mut fullest: Vec<usize> = (0..snapshot.budgets.len()).collect();
     fullest.sort_by_key(|at| std::cmp::Reverse(snapshot.budgets[*at].percent));
@@ -35,48 +35,48 @@ fn shown(app: &App, lines: u16) -> Vec<&BudgetView> {
     fullest.into_iter().map(|at| &snapshot.budgets[at]).collect()
 }
 
-pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
+pub(super) fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
     let text = &now.text.usage;
-    let rows = shown(app, area.height);
-    let names: Vec<String> = rows.iter().map(|budget| name(budget, now)).collect();
-    let sums: Vec<String> = rows.iter().map(|budget| sum(budget, now)).collect();
+    let rows = fullest_budgets(app, area.height);
+    let names: Vec<String> = rows.iter().map(|budget| holder_name(budget, now)).collect();
+    let sums: Vec<String> = rows.iter().map(|budget| spent_text(budget, now)).collect();
     let wide = |texts: &[String]| texts.iter().map(|text| display_width(text)).max().unwrap_or(0);
     let (left, middle) = (wide(&names).min(usize::from(area.width) / 3), wide(&sums));
     for ((budget, (name, sum)), y) in rows.iter().zip(names.iter().zip(&sums)).zip(area.y..) {
         let role = match budget.percent {
-            100.. => Role::Bad,
-            80.. => Role::Warn,
-            _ => Role::Accent,
+            100.. => ThemeRole::Error,
+            80.. => ThemeRole::Warn,
+            _ => ThemeRole::Accent,
         };
         let name = truncate_middle(name, left).into_owned();
         let pad = |text: &str, to: usize| " ".repeat((to + 2).saturating_sub(display_width(text)));
         let mut spans = vec![
-            span(format!("{name}{}", pad(&name, left)), Role::Text),
-            span(format!("{sum}{}", pad(sum, middle)), Role::Text),
+            span(format!("{name}{}", pad(&name, left)), ThemeRole::Text),
+            span(format!("{sum}{}", pad(sum, middle)), ThemeRole::Text),
             span(format!("{:>4} %  ", budget.percent.min(9_999)), role),
         ];
-        let room = usize::from(area.width).saturating_sub(left + middle);
-        if room > 34 {
+        let max_width = usize::from(area.width).saturating_sub(left + middle);
+        if max_width > 34 {
             spans.extend(
                 bar(budget.percent)
-                    .map(|(piece, full)| span(piece, if full { role } else { Role::Dim })),
+                    .map(|(piece, full)| span(piece, if full { role } else { ThemeRole::Dim })),
             );
         }
-        if room > 50 {
+        if max_width > 50 {
             let until = budget
                 .until
-                .map(|until| fill(&text.begins, &[("span", &format::left(now.until(until)))]));
-            spans.push(span(format!("  {}", until.unwrap_or_default()), Role::Dim));
+                .map(|until| fill(&text.begins, &[("span", &format::remaining(now.until(until)))]));
+            spans.push(span(format!("  {}", until.unwrap_or_default()), ThemeRole::Dim));
         }
         if budget.unpriced > 0 {
             let unpriced = fill(&text.unpriced, &[("n", &format::count(budget.unpriced))]);
-            spans.push(span(format!("  {unpriced}"), Role::Warn));
+            spans.push(span(format!("  {unpriced}"), ThemeRole::Warn));
         }
         canvas.spans(area.x + 1, y, area.width.saturating_sub(2), &spans);
     }
 }
 
-fn name(budget: &BudgetView, now: Now) -> String {
+fn holder_name(budget: &BudgetView, now: FrameContext) -> String {
     let text = &now.text.usage;
     match budget.holder.split_once(' ') {
         Some(("project", name)) => fill(&text.of_project, &[("name", &clean(name))]),
@@ -85,7 +85,7 @@ fn name(budget: &BudgetView, now: Now) -> String {
     }
 }
 
-fn sum(budget: &BudgetView, now: Now) -> String {
+fn spent_text(budget: &BudgetView, now: FrameContext) -> String {
     let text = &now.text.usage;
     let per = match budget.per {
         Period::Day => &text.a_day,
@@ -101,8 +101,10 @@ fn sum(budget: &BudgetView, now: Now) -> String {
 
 /// What is full and what is not, with a line at 80 % and one at all of it.
 fn bar(percent: u64) -> [(String, bool); 2] {
-    let full = (percent.min(100) * BAR).div_ceil(100);
-    let rest =
-        (full..BAR).map(|at| if at == BAR * 4 / 5 { '│' } else { '░' }).chain(['│']).collect();
+    let full = (percent.min(100) * BAR_WIDTH).div_ceil(100);
+    let rest = (full..BAR_WIDTH)
+        .map(|at| if at == BAR_WIDTH * 4 / 5 { '│' } else { '░' })
+        .chain(['│'])
+        .collect();
     [("█".repeat(usize::try_from(full).unwrap_or(0)), true), (rest, false)]
 }

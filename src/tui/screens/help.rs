@@ -5,79 +5,90 @@ use ratatui::layout::Rect;
 use crate::{
     base::clean::display_width,
     tui::{
-        app::{App, Over},
-        format::Now,
-        keys::{Act, TABLE},
+        app::{App, Overlay},
+        format::FrameContext,
+        keys::{KEY_BINDINGS, KeyAction},
         text::fill,
-        theme::Role,
-        widgets::canvas::{Canvas, Span, span},
+        theme::ThemeRole,
+        widgets::canvas::{Canvas, StyledSpan, span},
     },
 };
 
 /// From this width on there are two columns.
-const TWO: u16 = 160;
+const MIN_TWO_COLUMN_WIDTH: u16 = 160;
 
-pub(super) fn lines(app: &App, now: Now) -> usize {
+pub(super) fn line_count(app: &App, now: FrameContext) -> usize {
     let (screens, rest) = rows(app, now);
-    if app.size.0 >= TWO { screens.len().max(rest.len()) } else { screens.len() + rest.len() + 1 }
+    if app.size.0 >= MIN_TWO_COLUMN_WIDTH {
+        screens.len().max(rest.len())
+    } else {
+        screens.len() + rest.len() + 1
+    }
 }
 
-pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect, scroll: u16) {
+pub(super) fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect, scroll: u16) {
     let (mut first, mut second) = rows(app, now);
     let skip = usize::from(scroll);
-    if area.width >= TWO {
+    if area.width >= MIN_TWO_COLUMN_WIDTH {
         let half = area.width / 2;
-        column(canvas, Rect { width: half, ..area }, &first, skip);
-        column(canvas, Rect { x: area.x + half, width: area.width - half, ..area }, &second, skip);
+        draw_column(canvas, Rect { width: half, ..area }, &first, skip);
+        draw_column(
+            canvas,
+            Rect { x: area.x + half, width: area.width - half, ..area },
+            &second,
+            skip,
+        );
         return;
     }
     first.push(Vec::new());
     first.append(&mut second);
-    column(canvas, area, &first, skip);
+    draw_column(canvas, area, &first, skip);
 }
 
-fn column(canvas: &mut Canvas<'_>, area: Rect, rows: &[Vec<Span>], skip: usize) {
+fn draw_column(canvas: &mut Canvas<'_>, area: Rect, rows: &[Vec<StyledSpan>], skip: usize) {
     for (row, y) in rows.iter().skip(skip).zip(area.y..area.bottom()) {
         canvas.spans(area.x + 1, y, area.width.saturating_sub(2), row);
     }
 }
 
 /// What holds on this screen, and what holds everywhere: moving, screens, leaving.
-fn rows(app: &App, now: Now) -> (Vec<Vec<Span>>, Vec<Vec<Span>>) {
-    let everywhere = |act: Act| {
+fn rows(app: &App, now: FrameContext) -> (Vec<Vec<StyledSpan>>, Vec<Vec<StyledSpan>>) {
+    let everywhere = |action: KeyAction| {
         matches!(
-            act,
-            Act::Up
-                | Act::Down
-                | Act::Top
-                | Act::Bottom
-                | Act::PageUp
-                | Act::PageDown
-                | Act::Go(_)
-                | Act::NextScreen
-                | Act::PreviousScreen
-                | Act::Quit
-                | Act::Help
-                | Act::Problems
+            action,
+            KeyAction::Up
+                | KeyAction::Down
+                | KeyAction::Top
+                | KeyAction::Bottom
+                | KeyAction::PageUp
+                | KeyAction::PageDown
+                | KeyAction::GoTo(_)
+                | KeyAction::NextScreen
+                | KeyAction::PreviousScreen
+                | KeyAction::Quit
+                | KeyAction::Help
+                | KeyAction::Problems
         )
     };
     let row = |label: &str, help: &str| {
         let pad = " ".repeat(11_usize.saturating_sub(display_width(label)));
-        vec![span(format!("  {label}{pad}"), Role::Accent), span(help, Role::Text)]
+        vec![span(format!("  {label}{pad}"), ThemeRole::Accent), span(help, ThemeRole::Text)]
     };
     let text = &now.text.help;
-    let screen = match &app.over {
-        Some(Over::Help { under: Some(_), .. }) => now.text.screen.request.as_str(),
-        _ => app.screen.word(now.text),
+    let screen = match &app.overlay {
+        Some(Overlay::Help { request_view: Some(_), .. }) => now.text.screen.request.as_str(),
+        _ => app.screen.label(now.text),
     };
-    let mut here = vec![vec![span(fill(&text.here, &[("screen", screen)]), Role::Dim)]];
-    for binding in TABLE.iter().filter(|b| b.under_help(app) && !everywhere(b.act)) {
-        here.extend(binding.help.map(|help| row(binding.said(now.text), help(now.text))));
+    let mut here = vec![vec![span(fill(&text.here, &[("screen", screen)]), ThemeRole::Dim)]];
+    for binding in
+        KEY_BINDINGS.iter().filter(|b| b.applies_under_help(app) && !everywhere(b.action))
+    {
+        here.extend(binding.help.map(|help| row(binding.label_text(now.text), help(now.text))));
     }
     here.push(row(&now.text.key.click, &text.click));
-    let mut all = vec![vec![span(text.everywhere.clone(), Role::Dim)]];
-    for binding in TABLE.iter().filter(|b| everywhere(b.act)) {
-        all.extend(binding.help.map(|help| row(binding.said(now.text), help(now.text))));
+    let mut all = vec![vec![span(text.everywhere.clone(), ThemeRole::Dim)]];
+    for binding in KEY_BINDINGS.iter().filter(|b| everywhere(b.action)) {
+        all.extend(binding.help.map(|help| row(binding.label_text(now.text), help(now.text))));
     }
     (here, all)
 }

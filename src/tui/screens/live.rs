@@ -2,57 +2,57 @@
 
 use ratatui::layout::Rect;
 
-use super::{Order, window};
+use super::{SortOrder, visible_window};
 use crate::{
     base::clean::{clean, display_width, truncate_middle},
     events::record::{AttemptRecord, RequestRecord, RequestState},
     tui::{
-        app::{App, Entry, RowId},
+        app::{App, ListRow, RowId},
         curl,
-        format::{self, Now, UNKNOWN},
+        format::{self, FrameContext, UNKNOWN},
         text::{Texts, fill},
-        theme::Role,
+        theme::ThemeRole,
         top::requests_today,
         widgets::{
-            canvas::{Canvas, Span, span, spans_width},
+            canvas::{Canvas, StyledSpan, span, spans_width},
             gauge, prose,
-            table::{self, Column, Rows},
+            table::{self, Column, TableRows},
         },
     },
 };
 
-pub(super) const ORDERS: [Order; 4] = [
-    Order { word: |t| &t.order.newest, column: None },
-    Order { word: |t| &t.order.slowest, column: Some(6) },
-    Order { word: |t| &t.order.most_output, column: Some(10) },
-    Order { word: |t| &t.order.costliest, column: Some(11) },
+pub(super) const ORDERS: [SortOrder; 4] = [
+    SortOrder { label: |t| &t.order.newest, column: None },
+    SortOrder { label: |t| &t.order.slowest, column: Some(6) },
+    SortOrder { label: |t| &t.order.most_output, column: Some(10) },
+    SortOrder { label: |t| &t.order.costliest, column: Some(11) },
 ];
 
 /// Requests that the shares and percentiles are about, and for how long.
-const SAMPLE: usize = 100;
-const SAMPLE_MS: u64 = 15 * 60 * 1_000;
+const MAX_SAMPLE: usize = 100;
+const MAX_SAMPLE_AGE_MS: u64 = 15 * 60 * 1_000;
 /// Fewer make no percentile.
-const ENOUGH: usize = 20;
+const MIN_P95_SAMPLES: usize = 20;
 
 /// Running requests in order of start, below them finished ones.
 pub(super) fn visible(app: &App) -> Vec<&RequestRecord> {
     let Some(live) = app.live() else { return Vec::new() };
-    let place = app.place_of(super::Screen::Live);
-    let keeps = |r: &&RequestRecord| place.filter.is_empty() || place.filter.matches_request(r);
-    let mut finished: Vec<_> = live.finished().rev().filter(keeps).collect();
+    let list = app.list_state_of(super::Screen::Live);
+    let matches = |r: &&RequestRecord| list.filter.is_empty() || list.filter.matches_request(r);
+    let mut finished: Vec<_> = live.finished().rev().filter(matches).collect();
     // By the time that stands in their rows: that of their start.
     finished.sort_by_key(|r| std::cmp::Reverse(r.at));
-    match place.sort {
+    match list.sort {
         1 => finished.sort_by_key(|r| std::cmp::Reverse(r.duration_ms)),
         2 => finished.sort_by_key(|r| std::cmp::Reverse(r.usage.map(|u| u.output_total()))),
         3 => finished.sort_by_key(|r| std::cmp::Reverse(r.cost.and_then(|cost| cost.usd))),
         _ => {}
     }
-    live.running.iter().filter(keeps).chain(finished).collect()
+    live.running.iter().filter(matches).chain(finished).collect()
 }
 
-pub(super) fn entries(app: &App) -> Vec<Entry> {
-    visible(app).into_iter().map(|r| Entry { id: RowId::Request(r.id), height: 1 }).collect()
+pub(super) fn list_rows(app: &App) -> Vec<ListRow> {
+    visible(app).into_iter().map(|r| ListRow { id: RowId::Request(r.id), height: 1 }).collect()
 }
 
 /// Lines of the charts above the list, where there is room for them.
@@ -60,110 +60,113 @@ pub(super) fn chart_height(body: Rect) -> u16 {
     if body.height >= 14 && body.width >= 80 { 2 } else { 0 }
 }
 
-pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
+pub(super) fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
     let now = app.live_now(now);
     let charts = chart_height(area);
     if charts > 0 {
-        chart(app, now, canvas, area);
+        draw_charts(app, now, canvas, area);
         canvas.rule(area, area.y + 1);
     }
     let list = Rect { y: area.y + charts, height: area.height - charts, ..area };
     let rows = visible(app);
     if rows.is_empty() {
-        return empty(app, now, canvas, list);
+        return draw_empty(app, now, canvas, list);
     }
-    let (shown, selected, following) = window(app, &rows, |r, id| RowId::Request(r.id) == *id);
-    let sorted = ORDERS.get(app.place().sort).and_then(|order| order.column);
+    let (visible_rows, selected, following) =
+        visible_window(app, &rows, |r, id| RowId::Request(r.id) == *id);
+    let sorted = ORDERS.get(app.list_state().sort).and_then(|order| order.column);
     let mut columns = COLUMNS;
-    if area.width >= ROOMY {
-        columns[CLIENT].min = 11;
+    if area.width >= MIN_CLIENT_NAME_WIDTH {
+        columns[CLIENT_COLUMN].min = 11;
     }
     table::draw(
         canvas,
         list,
         &columns,
-        &Rows { rows: shown, selected, following, below: table::nothing_below, sorted },
+        &TableRows { rows: visible_rows, selected, following, details: table::no_details, sorted },
         now,
     );
 }
 
-fn empty(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
+fn draw_empty(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
     let Some(snapshot) = &app.snapshot else { return };
-    let room = area.width.saturating_sub(4);
+    let max_width = area.width.saturating_sub(4);
     let y = area.y + u16::from(area.height > 2);
-    if !app.place().filter.is_empty() {
-        canvas.put(area.x + 3, y, room, &now.text.live.no_match, Role::Dim);
+    if !app.list_state().filter.is_empty() {
+        canvas.put(area.x + 3, y, max_width, &now.text.live.no_match, ThemeRole::Dim);
         return;
     }
     if let Some(today) = requests_today(app).filter(|n| *n > 0) {
         let up = format::span(now.since(snapshot.started));
-        let said = fill(&now.text.live.begun, &[("span", &up), ("n", &format::count(today))]);
-        for (line, y) in prose::wrap(&said, usize::from(room), 3).iter().zip(y..area.bottom()) {
-            canvas.put(area.x + 3, y, room, line, Role::Dim);
+        let message = fill(&now.text.live.begun, &[("span", &up), ("n", &format::count(today))]);
+        for (line, y) in
+            prose::wrap(&message, usize::from(max_width), 3).iter().zip(y..area.bottom())
+        {
+            canvas.put(area.x + 3, y, max_width, line, ThemeRole::Dim);
         }
         return;
     }
-    canvas.put(area.x + 3, y, room, &now.text.live.empty, Role::Dim);
-    let curl = curl::hello(snapshot, super::first_model(snapshot));
+    canvas.put(area.x + 3, y, max_width, &now.text.live.empty, ThemeRole::Dim);
+    let curl = curl::hello_command(snapshot, super::first_model(snapshot));
     let mut rest = curl.as_str();
     let mut y = y + 2;
     while !rest.is_empty() && y < area.bottom() {
         let line: String = rest
             .chars()
-            .scan(0, |used, c| (*used < usize::from(room)).then(|| *used += 1).map(|()| c))
+            .scan(0, |used, c| (*used < usize::from(max_width)).then(|| *used += 1).map(|()| c))
             .collect();
-        canvas.put(area.x + 3, y, room, &line, Role::Text);
+        canvas.put(area.x + 3, y, max_width, &line, ThemeRole::Text);
         rest = &rest[line.len()..];
         y += 1;
     }
 }
 
-fn chart(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
+fn draw_charts(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
     let bars = if area.width >= 110 { 16 } else { 8 };
     let per_minute = app.rates.requests_per_minute(now.at);
     let text = &now.text.live;
     let left = [
-        span(format!("{} ", text.per_minute), Role::Dim),
-        span(gauge::bars(&app.rates.request_bars(now.at, bars)), Role::Accent),
-        span(format!("{:>5}", format::count(per_minute)), Role::Text),
+        span(format!("{} ", text.per_minute), ThemeRole::Dim),
+        span(gauge::bars(&app.rates.request_bars(now.at, bars)), ThemeRole::Accent),
+        span(format!("{:>5}", format::count(per_minute)), ThemeRole::Text),
     ];
     let tokens = app.rates.tokens_per_second(now.at);
     let right = [
-        span(format!("{} ", text.speed), Role::Dim),
-        span(gauge::bars(&app.rates.token_bars(now.at, bars / 2)), Role::Accent),
-        span(format!("{:>5} ", format::count(tokens)), Role::Text),
+        span(format!("{} ", text.speed), ThemeRole::Dim),
+        span(gauge::bars(&app.rates.token_bars(now.at, bars / 2)), ThemeRole::Accent),
+        span(format!("{:>5} ", format::count(tokens)), ThemeRole::Text),
     ];
-    let middle = shares(app, now);
+    let middle = ttft_and_errors(app, now);
     let after = canvas.spans(area.x + 1, area.y, area.width, &left);
-    let room = area.right().saturating_sub(after + 1);
+    let max_width = area.right().saturating_sub(after + 1);
     let (wide, last) = (spans_width(&middle), spans_width(&right));
-    if wide + last + 6 <= room {
-        canvas.spans_before(after, area.right(), area.y, &right);
-        canvas.spans(after + (room - last - wide) / 2, area.y, wide, &middle);
+    if wide + last + 6 <= max_width {
+        canvas.spans_right(after, area.right(), area.y, &right);
+        canvas.spans(after + (max_width - last - wide) / 2, area.y, wide, &middle);
     } else {
-        canvas.spans(after + 4, area.y, room.saturating_sub(4), &middle);
+        canvas.spans(after + 4, area.y, max_width.saturating_sub(4), &middle);
     }
 }
 
 /// TTFT and errors of the last hundred, or of the last quarter of an hour where that is less.
-fn shares(app: &App, now: Now) -> Vec<Span> {
+fn ttft_and_errors(app: &App, now: FrameContext) -> Vec<StyledSpan> {
     let Some(live) = app.live() else { return Vec::new() };
     let sample: Vec<_> = live
         .recent
         .iter()
         .rev()
-        .take(SAMPLE)
-        .take_while(|r| now.since(r.at) <= SAMPLE_MS)
+        .take(MAX_SAMPLE)
+        .take_while(|r| now.since(r.at) <= MAX_SAMPLE_AGE_MS)
         .collect();
     if sample.is_empty() {
         return Vec::new();
     }
     let mut ttft: Vec<u32> = sample.iter().filter_map(|r| r.ttft_ms).collect();
     ttft.sort_unstable();
-    let rank = |share: usize, least: usize| match ttft.len() {
-        n if n >= least => ttft
+    let rank = |share: usize, min_samples: usize| match ttft.len() {
+        n if n >= min_samples => ttft
             .get((n * share).div_ceil(100).saturating_sub(1))
-            .map_or_else(|| UNKNOWN.to_owned(), |ms| format::took(u64::from(*ms))),
+            .map_or_else(|| UNKNOWN.to_owned(), |ms| format::duration(u64::from(*ms))),
         _ => UNKNOWN.to_owned(),
     };
     let text = &now.text.live;
@@ -172,214 +175,241 @@ fn shares(app: &App, now: Now) -> Vec<Span> {
     vec![
         span(
             format!("{} {} p50 ", fill(&text.last, &[("n", &sample.len().to_string())]), text.ttft),
-            Role::Dim,
+            ThemeRole::Dim,
         ),
-        span(rank(50, 1), Role::Text),
-        span(" p95 ", Role::Dim),
-        span(rank(95, ENOUGH), Role::Text),
-        span(format!("  {} ", text.errors), Role::Dim),
-        span(errors, if failed > 0 { Role::Warn } else { Role::Text }),
+        span(rank(50, 1), ThemeRole::Text),
+        span(" p95 ", ThemeRole::Dim),
+        span(rank(95, MIN_P95_SAMPLES), ThemeRole::Text),
+        span(format!("  {} ", text.errors), ThemeRole::Dim),
+        span(errors, if failed > 0 { ThemeRole::Warn } else { ThemeRole::Text }),
     ]
 }
 
 /// From this width on, programs have room for their names.
-const ROOMY: u16 = 120;
+const MIN_CLIENT_NAME_WIDTH: u16 = 120;
 /// Place of the column of clients.
-const CLIENT: usize = 1;
+const CLIENT_COLUMN: usize = 1;
 
 const COLUMNS: [Column<RequestRecord>; 12] = [
     Column {
         title: |t| &t.col.time,
         min: 8,
         max: 8,
-        right: false,
-        leaves: 5,
-        cell: |r, now, _| vec![span(format::clock(r.at, now), Role::Dim)],
+        align_right: false,
+        hide_order: 5,
+        cell: |r, now, _| vec![span(format::clock(r.at, now), ThemeRole::Dim)],
     },
     Column {
         title: |t| &t.col.client,
         min: 8,
         max: 16,
-        right: false,
-        leaves: 6,
-        cell: |r, _, room| vec![span(client(r, room), Role::Text)],
+        align_right: false,
+        hide_order: 6,
+        cell: |r, _, max_width| vec![span(client_text(r, max_width), ThemeRole::Text)],
     },
     Column {
         title: |t| &t.col.model,
         min: 18,
         max: 52,
-        right: false,
-        leaves: 0,
-        cell: |r, _, room| vec![span(model(r, room), Role::Text)],
+        align_right: false,
+        hide_order: 0,
+        cell: |r, _, max_width| vec![span(model_text(r, max_width), ThemeRole::Text)],
     },
     Column {
         title: |t| &t.col.upstream,
         min: 10,
         max: 20,
-        right: false,
-        leaves: 0,
-        cell: |r, _, room| vec![name(r.serving_attempt().map(|a| &*a.upstream), room)],
+        align_right: false,
+        hide_order: 0,
+        cell: |r, _, max_width| {
+            vec![name_cell(r.serving_attempt().map(|a| &*a.upstream), max_width)]
+        },
     },
     Column {
         title: |t| &t.col.key,
         min: 8,
         max: 20,
-        right: false,
-        leaves: 4,
-        cell: |r, _, room| vec![name(r.serving_attempt().map(|a| &*a.key), room)],
+        align_right: false,
+        hide_order: 4,
+        cell: |r, _, max_width| vec![name_cell(r.serving_attempt().map(|a| &*a.key), max_width)],
     },
     Column {
         title: |t| &t.col.state,
         min: 11,
         max: 14,
-        right: false,
-        leaves: 0,
-        cell: |r, now, room| state(r, now, room),
+        align_right: false,
+        hide_order: 0,
+        cell: |r, now, max_width| state_cell(r, now, max_width),
     },
     Column {
         title: |t| &t.col.age,
         min: 4,
         max: 5,
-        right: true,
-        leaves: 7,
-        cell: |r, now, _| vec![span(age(r, now), Role::Text)],
+        align_right: true,
+        hide_order: 7,
+        cell: |r, now, _| vec![span(age_text(r, now), ThemeRole::Text)],
     },
     Column {
         title: |t| &t.col.try_,
         min: 3,
         max: 3,
-        right: true,
-        leaves: 8,
-        cell: |r, _, _| tries(r),
+        align_right: true,
+        hide_order: 8,
+        cell: |r, _, _| attempts_cell(r),
     },
     Column {
         title: |t| &t.col.ttft,
         min: 6,
         max: 6,
-        right: true,
-        leaves: 9,
-        cell: |r, _, _| vec![maybe(r.ttft_ms.map(|ms| format::took(u64::from(ms))))],
+        align_right: true,
+        hide_order: 9,
+        cell: |r, _, _| vec![optional_cell(r.ttft_ms.map(|ms| format::duration(u64::from(ms))))],
     },
     Column {
         title: |t| &t.col.speed,
         min: 6,
         max: 6,
-        right: true,
-        leaves: 3,
-        cell: |r, now, _| vec![maybe(speed(r, now))],
+        align_right: true,
+        hide_order: 3,
+        cell: |r, now, _| vec![optional_cell(speed_text(r, now))],
     },
     Column {
         title: |t| &t.col.tokens,
         min: 11,
         max: 12,
-        right: true,
-        leaves: 2,
-        cell: |r, _, _| vec![span(tokens(r), Role::Text)],
+        align_right: true,
+        hide_order: 2,
+        cell: |r, _, _| vec![span(tokens_text(r), ThemeRole::Text)],
     },
     Column {
         title: |t| &t.col.cost,
         min: 7,
         max: 8,
-        right: true,
-        leaves: 1,
-        cell: |r, _, _| vec![cost(r)],
+        align_right: true,
+        hide_order: 1,
+        cell: |r, _, _| vec![cost_cell(r)],
     },
 ];
 
 /// The project, or the program where the project says nothing.
-fn client(r: &RequestRecord, room: usize) -> String {
+fn client_text(r: &RequestRecord, max_width: usize) -> String {
     let plain = r.project.is_empty() || &*r.project == "default";
     let name = if plain && !r.client.is_empty() { &r.client } else { &r.project };
-    truncate_middle(&clean(name), room).into_owned()
+    truncate_middle(&clean(name), max_width).into_owned()
 }
 
 /// `asked → resolved` where they differ; the resolved part goes first when room is short.
-fn model(r: &RequestRecord, room: usize) -> String {
-    let asked = clean(&r.requested_model);
+fn model_text(r: &RequestRecord, max_width: usize) -> String {
+    let requested = clean(&r.requested_model);
     // Who names an upstream with the model asks for nothing else.
     let same = |at: &AttemptRecord| {
-        asked.strip_prefix(&*at.upstream).and_then(|rest| rest.strip_prefix('/'))
+        requested.strip_prefix(&*at.upstream).and_then(|rest| rest.strip_prefix('/'))
             == Some(&*at.model)
     };
     let resolved = r
         .serving_attempt()
         .filter(|at| !same(at))
         .map(|a| clean(&a.model))
-        .filter(|model| !model.is_empty() && *model != asked);
+        .filter(|model| !model.is_empty() && *model != requested);
     if let Some(resolved) = resolved {
-        let left = room.saturating_sub(display_width(&asked) + 3);
+        let left = max_width.saturating_sub(display_width(&requested) + 3);
         if left >= 6.min(display_width(&resolved)) {
-            return format!("{asked} → {}", truncate_middle(&resolved, left));
+            return format!("{requested} → {}", truncate_middle(&resolved, left));
         }
     }
-    truncate_middle(&asked, room).into_owned()
+    truncate_middle(&requested, max_width).into_owned()
 }
 
-fn name(name: Option<&str>, room: usize) -> Span {
+fn name_cell(name: Option<&str>, max_width: usize) -> StyledSpan {
     match name.filter(|name| !name.is_empty()) {
-        Some(name) => span(truncate_middle(&clean(name), room), Role::Text),
-        None => span(UNKNOWN, Role::Dim),
+        Some(name) => span(truncate_middle(&clean(name), max_width), ThemeRole::Text),
+        None => span(UNKNOWN, ThemeRole::Dim),
     }
 }
 
-fn maybe(text: Option<String>) -> Span {
-    text.map_or_else(|| span(UNKNOWN, Role::Dim), |text| span(text, Role::Text))
+fn optional_cell(text: Option<String>) -> StyledSpan {
+    text.map_or_else(|| span(UNKNOWN, ThemeRole::Dim), |text| span(text, ThemeRole::Text))
 }
 
 /// A glyph and a word; both say the same.
-pub(super) fn state(r: &RequestRecord, now: Now, room: usize) -> Vec<Span> {
-    const TURN: [&str; 4] = ["◐", "◓", "◑", "◒"];
-    let turn = TURN[usize::try_from(now.at.0.div_euclid(1_000).rem_euclid(4)).unwrap_or(0)];
+pub(super) fn state_cell(
+    r: &RequestRecord,
+    now: FrameContext,
+    max_width: usize,
+) -> Vec<StyledSpan> {
+    const SPINNER: [&str; 4] = ["◐", "◓", "◑", "◒"];
+    let spinner = SPINNER[usize::try_from(now.at.0.div_euclid(1_000).rem_euclid(4)).unwrap_or(0)];
     let status = r.status.map(|s| s.to_string());
     let text = now.text;
-    let say = &text.state;
+    let state_texts = &text.state;
     match r.state {
-        RequestState::Queued => vec![span("○ ", Role::Warn), span(say.queued.clone(), Role::Warn)],
+        RequestState::Queued => {
+            vec![span("○ ", ThemeRole::Warn), span(state_texts.queued.clone(), ThemeRole::Warn)]
+        }
         RequestState::Waiting => {
-            vec![span(format!("{turn} "), Role::Accent), span(say.waiting.clone(), Role::Text)]
+            vec![
+                span(format!("{spinner} "), ThemeRole::Accent),
+                span(state_texts.waiting.clone(), ThemeRole::Text),
+            ]
         }
         RequestState::Streaming => {
-            vec![span(format!("{turn} "), Role::Accent), span(say.streaming.clone(), Role::Text)]
+            vec![
+                span(format!("{spinner} "), ThemeRole::Accent),
+                span(state_texts.streaming.clone(), ThemeRole::Text),
+            ]
         }
         RequestState::Done => {
-            let (long, short) = (format!(" {}", say.retried), format!(" {}", say.retried_short));
+            let (long, short) =
+                (format!(" {}", state_texts.retried), format!(" {}", state_texts.retried_short));
             let lost = r.cache_miss.as_ref().is_some_and(|lost| !lost.is_benign);
-            let cache = format!(" {}", say.cache_lost);
+            let cache = format!(" {}", state_texts.cache_lost);
             let words: &[&str] = match (lost, r.attempts.len() > 1) {
                 (true, _) => &[&cache, ""],
                 (false, true) => &[&long, &short, ""],
                 (false, false) => &[""],
             };
-            let glyph = if lost { span("▲ ", Role::Warn) } else { span("● ", Role::Ok) };
+            let glyph =
+                if lost { span("▲ ", ThemeRole::Warn) } else { span("● ", ThemeRole::Ok) };
             vec![
                 glyph,
-                span(fitting(status.as_deref().unwrap_or(&say.done), words, room), Role::Text),
+                span(
+                    longest_fitting(
+                        status.as_deref().unwrap_or(&state_texts.done),
+                        words,
+                        max_width,
+                    ),
+                    ThemeRole::Text,
+                ),
             ]
         }
         RequestState::Failed => {
-            let said = match &status {
-                Some(status) => {
-                    fitting(status, &[&format!(" {}", fault(r.status, text)), ""], room)
-                }
-                None => fault(None, text).to_owned(),
+            let message = match &status {
+                Some(status) => longest_fitting(
+                    status,
+                    &[&format!(" {}", fault_text(r.status, text)), ""],
+                    max_width,
+                ),
+                None => fault_text(None, text).to_owned(),
             };
-            vec![span("✕ ", Role::Bad), span(said, Role::Bad)]
+            vec![span("✕ ", ThemeRole::Error), span(message, ThemeRole::Error)]
         }
-        RequestState::ClientGone => vec![span("○ ", Role::Dim), span(say.left.clone(), Role::Dim)],
+        RequestState::ClientGone => {
+            vec![span("○ ", ThemeRole::Dim), span(state_texts.left.clone(), ThemeRole::Dim)]
+        }
     }
 }
 
 /// The longest of the words that fits behind the status and its glyph.
-fn fitting(status: &str, words: &[&str], room: usize) -> String {
+fn longest_fitting(status: &str, words: &[&str], max_width: usize) -> String {
     let word = words
         .iter()
-        .find(|word| display_width(status) + display_width(word) + 2 <= room)
+        .find(|word| display_width(status) + display_width(word) + 2 <= max_width)
         .copied()
         .unwrap_or_default();
     format!("{status}{word}")
 }
 
-fn fault(status: Option<u16>, text: &Texts) -> &str {
+fn fault_text(status: Option<u16>, text: &Texts) -> &str {
     let text = &text.state;
     match status {
         None | Some(..400) => &text.broke,
@@ -393,7 +423,7 @@ fn fault(status: Option<u16>, text: &Texts) -> &str {
     }
 }
 
-fn age(r: &RequestRecord, now: Now) -> String {
+fn age_text(r: &RequestRecord, now: FrameContext) -> String {
     match r.duration_ms {
         Some(ms @ 0..100) => format!("{ms}ms"),
         Some(ms @ 100..9_950) => format!("{:.1}s", f64::from(ms) / 1_000.0),
@@ -402,12 +432,12 @@ fn age(r: &RequestRecord, now: Now) -> String {
     }
 }
 
-fn tries(r: &RequestRecord) -> Vec<Span> {
-    let role = if r.attempts.len() > 1 { Role::Warn } else { Role::Text };
+fn attempts_cell(r: &RequestRecord) -> Vec<StyledSpan> {
+    let role = if r.attempts.len() > 1 { ThemeRole::Warn } else { ThemeRole::Text };
     vec![span(r.attempts.len().min(999).to_string(), role)]
 }
 
-fn speed(r: &RequestRecord, now: Now) -> Option<String> {
+fn speed_text(r: &RequestRecord, now: FrameContext) -> Option<String> {
     let rate = r.tokens_per_second(now.at)?;
     // Events stand for tokens while there is no count of tokens.
     let about = if r.usage.is_none() { "~" } else { "" };
@@ -418,14 +448,14 @@ fn speed(r: &RequestRecord, now: Now) -> Option<String> {
     })
 }
 
-fn cost(r: &RequestRecord) -> Span {
+fn cost_cell(r: &RequestRecord) -> StyledSpan {
     match r.cost {
-        Some(cost) if cost.usd.is_some() => span(cost.to_string(), Role::Text),
-        _ => span(UNKNOWN, Role::Dim),
+        Some(cost) if cost.usd.is_some() => span(cost.to_string(), ThemeRole::Text),
+        _ => span(UNKNOWN, ThemeRole::Dim),
     }
 }
 
-pub(super) fn tokens(r: &RequestRecord) -> String {
+pub(super) fn tokens_text(r: &RequestRecord) -> String {
     match r.usage {
         Some(usage) => format!(
             "{}→{}",

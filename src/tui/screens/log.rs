@@ -2,7 +2,7 @@
 
 use ratatui::layout::Rect;
 
-use super::{Order, window};
+use super::{SortOrder, visible_window};
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
     events::{
@@ -11,35 +11,35 @@ use crate::{
         record::RequestRecord,
     },
     tui::{
-        app::{App, Dialog, Entry, RowId},
-        format::{self, Now},
-        said::said,
+        app::{App, Dialog, ListRow, RowId},
+        format::{self, FrameContext},
+        said::translate_message,
         text::Texts,
-        theme::Role,
+        theme::ThemeRole,
         widgets::{
-            canvas::{Canvas, Span, span},
-            table::{self, Column, Rows},
+            canvas::{Canvas, StyledSpan, span},
+            table::{self, Column, TableRows},
         },
     },
 };
 
-pub(super) const ORDERS: [Order; 2] = [
-    Order { word: |t| &t.order.newest, column: Some(0) },
-    Order { word: |t| &t.order.oldest, column: Some(0) },
+pub(super) const ORDERS: [SortOrder; 2] = [
+    SortOrder { label: |t| &t.order.newest, column: Some(0) },
+    SortOrder { label: |t| &t.order.oldest, column: Some(0) },
 ];
 
 /// A line of the log: an event, or a request of the past.
 #[derive(Clone, Copy)]
-enum Row<'a> {
+enum LogRow<'a> {
     Event(&'a LogLine),
-    Past(&'a RequestRecord),
+    Request(&'a RequestRecord),
 }
 
-impl Row<'_> {
+impl LogRow<'_> {
     fn at(&self) -> UnixMillis {
         match self {
             Self::Event(line) => line.at,
-            Self::Past(r) => r.at,
+            Self::Request(r) => r.at,
         }
     }
 
@@ -52,134 +52,139 @@ impl Row<'_> {
                 });
                 RowId::Line(line.at, sum)
             }
-            Self::Past(r) => RowId::Request(r.id),
+            Self::Request(r) => RowId::Request(r.id),
         }
     }
 }
 
 /// The newest first; those of the past were filtered where they came from.
-fn visible(app: &App) -> Vec<Row<'_>> {
+fn visible(app: &App) -> Vec<LogRow<'_>> {
     let Some(live) = app.live() else { return Vec::new() };
-    let place = app.place_of(super::Screen::Log);
-    let keeps = |line: &&LogLine| {
-        place.filter.is_empty()
-            || place.filter.matches_line(line, line.id.and_then(|id| app.request(id)))
+    let list = app.list_state_of(super::Screen::Log);
+    let matches = |line: &&LogLine| {
+        list.filter.is_empty()
+            || list.filter.matches_line(line, line.id.and_then(|id| app.request(id)))
     };
-    let events = live.lines.iter().rev().filter(keeps).map(Row::Event);
-    let past = if app.past.filter == place.filter.text() { app.past.rows.as_slice() } else { &[] };
-    let mut rows: Vec<_> = events.chain(past.iter().map(Row::Past)).collect();
-    if place.sort == 1 {
+    let events = live.lines.iter().rev().filter(matches).map(LogRow::Event);
+    let past =
+        if app.history.filter == list.filter.text() { app.history.rows.as_slice() } else { &[] };
+    let mut rows: Vec<_> = events.chain(past.iter().map(LogRow::Request)).collect();
+    if list.sort == 1 {
         rows.reverse();
     }
     rows
 }
 
-pub(super) fn entries(app: &App) -> Vec<Entry> {
-    visible(app).into_iter().map(|row| Entry { id: row.id(), height: 1 }).collect()
+pub(super) fn list_rows(app: &App) -> Vec<ListRow> {
+    visible(app).into_iter().map(|row| ListRow { id: row.id(), height: 1 }).collect()
 }
 
 pub(super) fn request_of(app: &App, row: &RowId) -> Option<RequestId> {
     match visible(app).into_iter().find(|line| line.id() == *row)? {
-        Row::Event(line) => line.id,
-        Row::Past(r) => Some(r.id),
+        LogRow::Event(line) => line.id,
+        LogRow::Request(r) => Some(r.id),
     }
 }
 
-pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
+pub(super) fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
     let rows = visible(app);
     if rows.is_empty() && app.snapshot.is_some() {
         let text = &now.text.log;
-        let text = match app.place().filter.is_empty() {
-            _ if typing(app) => &text.typing,
-            _ if app.past_awaited() => &text.reading,
+        let text = match app.list_state().filter.is_empty() {
+            _ if is_typing_filter(app) => &text.typing,
+            _ if app.is_loading_history() => &text.reading,
             true => &text.empty,
             false => &text.no_match,
         };
-        canvas.put(area.x + 3, area.y + 1, area.width.saturating_sub(4), text, Role::Dim);
+        canvas.put(area.x + 3, area.y + 1, area.width.saturating_sub(4), text, ThemeRole::Dim);
         return;
     }
-    let references: Vec<&Row<'_>> = rows.iter().collect();
-    let (shown, selected, following) = window(app, &references, |row, id| row.id() == *id);
-    let sorted = ORDERS.get(app.place().sort).and_then(|order| order.column);
+    let references: Vec<&LogRow<'_>> = rows.iter().collect();
+    let (visible_rows, selected, following) =
+        visible_window(app, &references, |row, id| row.id() == *id);
+    let sorted = ORDERS.get(app.list_state().sort).and_then(|order| order.column);
     table::draw(
         canvas,
         area,
         &columns(),
-        &Rows { rows: shown, selected, following, below: table::nothing_below, sorted },
+        &TableRows { rows: visible_rows, selected, following, details: table::no_details, sorted },
         now,
     );
 }
 
 /// Whether a filter is being typed, for which the ledger is not asked yet.
-fn typing(app: &App) -> bool {
+fn is_typing_filter(app: &App) -> bool {
     let ledger = app.snapshot.as_ref().is_some_and(|snapshot| snapshot.ledger.is_some());
     ledger && matches!(app.dialog, Some(Dialog::Filter { .. }))
 }
 
-fn columns<'a>() -> [Column<Row<'a>>; 3] {
+fn columns<'a>() -> [Column<LogRow<'a>>; 3] {
     [
         Column {
             title: |t| &t.col.time,
             min: 8,
             max: 11,
-            right: false,
-            leaves: 0,
-            cell: |row, now, room| {
-                let moment = if room >= 11 {
-                    format::moment(row.at(), now)
+            align_right: false,
+            hide_order: 0,
+            cell: |row, now, max_width| {
+                let moment = if max_width >= 11 {
+                    format::date_time(row.at(), now)
                 } else {
                     format::clock(row.at(), now)
                 };
-                vec![span(moment, Role::Dim)]
+                vec![span(moment, ThemeRole::Dim)]
             },
         },
         Column {
             title: |t| &t.col.level,
             min: 7,
             max: 7,
-            right: false,
-            leaves: 1,
-            cell: |row, now, _| level(row, now.text),
+            align_right: false,
+            hide_order: 1,
+            cell: |row, now, _| level_cell(row, now.text),
         },
         Column {
             title: |t| &t.col.what,
             min: 20,
             max: 400,
-            right: false,
-            leaves: 0,
-            cell: |row, now, _| what(row, now),
+            align_right: false,
+            hide_order: 0,
+            cell: |row, now, _| text_cell(row, now),
         },
     ]
 }
 
-fn what(row: &Row<'_>, now: Now) -> Vec<Span> {
+fn text_cell(row: &LogRow<'_>, now: FrameContext) -> Vec<StyledSpan> {
     match row {
-        Row::Event(line) => vec![span(said(&line.text, now), role(line.level))],
-        Row::Past(r) => {
+        LogRow::Event(line) => {
+            vec![span(translate_message(&line.text, now), level_role(line.level))]
+        }
+        LogRow::Request(r) => {
             let mut text = String::new();
             write_summary(r, &mut text);
-            let mut spans = vec![span(said(&text, now), role(line::request_severity(r)))];
+            let mut spans =
+                vec![span(translate_message(&text, now), level_role(line::request_severity(r)))];
             if let Some(cost) = r.cost.filter(|cost| cost.usd.is_some_and(|usd| !usd.is_zero())) {
-                spans.push(span(format!("  {cost}"), Role::Dim));
+                spans.push(span(format!("  {cost}"), ThemeRole::Dim));
             }
             spans
         }
     }
 }
 
-fn role(level: Severity) -> Role {
-    if level == Severity::Error { Role::Bad } else { Role::Text }
+fn level_role(level: Severity) -> ThemeRole {
+    if level == Severity::Error { ThemeRole::Error } else { ThemeRole::Text }
 }
 
-fn level(row: &Row<'_>, text: &Texts) -> Vec<Span> {
+fn level_cell(row: &LogRow<'_>, text: &Texts) -> Vec<StyledSpan> {
     let level = match row {
-        Row::Event(line) => line.level,
-        Row::Past(r) => line::request_severity(r),
+        LogRow::Event(line) => line.level,
+        LogRow::Request(r) => line::request_severity(r),
     };
     let text = &text.state;
     match level {
-        Severity::Error => vec![span(format!("✕ {}", text.error), Role::Bad)],
-        Severity::Info => vec![span(format!("  {}", text.info), Role::Dim)],
-        Severity::Warn => vec![span(format!("▲ {}", text.warn), Role::Warn)],
+        Severity::Error => vec![span(format!("✕ {}", text.error), ThemeRole::Error)],
+        Severity::Info => vec![span(format!("  {}", text.info), ThemeRole::Dim)],
+        Severity::Warn => vec![span(format!("▲ {}", text.warn), ThemeRole::Warn)],
     }
 }

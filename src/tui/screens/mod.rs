@@ -15,9 +15,9 @@ pub mod usage;
 use ratatui::layout::Rect;
 
 use super::{
-    app::{App, Entry, Over, RowId},
-    format::Now,
-    text::{Texts, Word},
+    app::{App, ListRow, Overlay, RowId},
+    format::FrameContext,
+    text::{TextFn, Texts},
     widgets::canvas::Canvas,
 };
 use crate::{
@@ -65,7 +65,7 @@ impl Screen {
 
     /// Its name for readers.
     #[must_use]
-    pub fn word(self, text: &Texts) -> &str {
+    pub fn label(self, text: &Texts) -> &str {
         let text = &text.screen;
         match self {
             Self::Config => &text.config,
@@ -80,7 +80,7 @@ impl Screen {
 
     /// The screen of a title, in any case.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|screen| screen.title().eq_ignore_ascii_case(name))
     }
 
@@ -93,27 +93,27 @@ impl Screen {
         self.index() + 1
     }
 
-    pub(super) fn after(self, steps: usize) -> Self {
+    pub(super) fn cycled(self, steps: usize) -> Self {
         Self::ALL[(self.index() + steps) % Self::ALL.len()]
     }
 }
 
 /// One of the orders that a list can have.
-pub struct Order {
-    pub word: Word,
+pub struct SortOrder {
+    pub label: TextFn,
     /// The column that it goes by.
     pub column: Option<usize>,
 }
 
 /// Draws the screen where the reader is, or what lies over it.
-pub fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
-    match &app.over {
-        Some(Over::Help { scroll, .. }) => return help::draw(app, now, canvas, area, *scroll),
-        Some(Over::Problems { scroll, .. }) => {
+pub fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
+    match &app.overlay {
+        Some(Overlay::Help { scroll, .. }) => return help::draw(app, now, canvas, area, *scroll),
+        Some(Overlay::Problems { scroll, .. }) => {
             return problems::draw(app, now, canvas, area, *scroll);
         }
-        Some(Over::Request(look)) => {
-            return request::draw(app, app.live_now(now), canvas, area, look);
+        Some(Overlay::Request(view)) => {
+            return request::draw(app, app.live_now(now), canvas, area, view);
         }
         None => {}
     }
@@ -130,21 +130,21 @@ pub fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
 
 /// The rows of the screen's list, in order.
 #[must_use]
-pub fn entries(app: &App) -> Vec<Entry> {
+pub fn list_rows(app: &App) -> Vec<ListRow> {
     match app.screen {
         Screen::Config => Vec::new(),
-        Screen::Keys => keys::entries(app),
-        Screen::Live => live::entries(app),
-        Screen::Log => log::entries(app),
-        Screen::Models => models::entries(app),
-        Screen::Upstreams => upstreams::entries(app),
-        Screen::Usage => usage::entries(app),
+        Screen::Keys => keys::list_rows(app),
+        Screen::Live => live::list_rows(app),
+        Screen::Log => log::list_rows(app),
+        Screen::Models => models::list_rows(app),
+        Screen::Upstreams => upstreams::list_rows(app),
+        Screen::Usage => usage::list_rows(app),
     }
 }
 
 /// The orders that `s` goes through; the first is the usual one.
 #[must_use]
-pub fn orders(screen: Screen) -> &'static [Order] {
+pub fn orders(screen: Screen) -> &'static [SortOrder] {
     match screen {
         Screen::Config => &[],
         Screen::Keys => &keys::ORDERS,
@@ -176,7 +176,7 @@ pub fn row_at(app: &App, body: Rect, line: u16) -> Option<RowId> {
         return None;
     }
     let mut y = list.y;
-    for entry in entries(app).into_iter().skip(app.place().offset) {
+    for entry in list_rows(app).into_iter().skip(app.list_state().offset) {
         y += entry.height;
         if line < y {
             return Some(entry.id);
@@ -187,11 +187,11 @@ pub fn row_at(app: &App, body: Rect, line: u16) -> Option<RowId> {
 
 /// How far what lies over the screen can be scrolled.
 #[must_use]
-pub fn over_lines(app: &App, now: Now) -> u16 {
-    let lines = match &app.over {
-        Some(Over::Help { .. }) => help::lines(app, now),
-        Some(Over::Problems { .. }) => problems::lines(app, now, app.size.0).len(),
-        Some(Over::Request(look)) => return request::most(app, now, look),
+pub fn max_overlay_scroll(app: &App, now: FrameContext) -> u16 {
+    let lines = match &app.overlay {
+        Some(Overlay::Help { .. }) => help::line_count(app, now),
+        Some(Overlay::Problems { .. }) => problems::lines(app, now, app.size.0).len(),
+        Some(Overlay::Request(view)) => return request::max_scroll(app, now, view),
         None => 0,
     };
     u16::try_from(lines).unwrap_or(u16::MAX).saturating_sub(app.size.1.saturating_sub(6))
@@ -211,7 +211,7 @@ pub(super) fn key_disabled(snapshot: &Snapshot, name: &str) -> bool {
     snapshot
         .keys
         .iter()
-        .any(|k| super::problem::name_of(k) == name && k.state == KeyStatus::Disabled)
+        .any(|k| super::problem::key_name(k) == name && k.state == KeyStatus::Disabled)
 }
 
 pub(super) fn first_model(snapshot: &Snapshot) -> &str {
@@ -220,17 +220,18 @@ pub(super) fn first_model(snapshot: &Snapshot) -> &str {
 
 /// A filter for what a row of sums stands for.
 pub(super) fn usage_filter(app: &App, name: &str) -> Option<String> {
-    usage::filter(app, name)
+    usage::log_filter(app, name)
 }
 
 /// The part of a list that is shown, with the place of the selected row in it.
-fn window<'a, R>(
+fn visible_window<'a, R>(
     app: &App,
     rows: &'a [R],
     is: impl Fn(&R, &RowId) -> bool,
 ) -> (&'a [R], Option<usize>, bool) {
-    let place = app.place();
-    let shown = rows.get(place.offset..).unwrap_or_default();
-    let selected = place.selected.as_ref().and_then(|id| shown.iter().position(|row| is(row, id)));
-    (shown, selected, place.selected.is_none() && place.offset == 0)
+    let list = app.list_state();
+    let visible_rows = rows.get(list.offset..).unwrap_or_default();
+    let selected =
+        list.selected.as_ref().and_then(|id| visible_rows.iter().position(|row| is(row, id)));
+    (visible_rows, selected, list.selected.is_none() && list.offset == 0)
 }

@@ -2,39 +2,39 @@
 
 use ratatui::layout::Rect;
 
-use super::{Order, window};
+use super::{SortOrder, visible_window};
 use crate::{
     base::clean::{clean, truncate_middle},
     control::snapshot::{ProbeView, UpstreamState, UpstreamView},
     tui::{
-        app::{App, Entry, RowId},
-        format::{self, Now, UNKNOWN},
-        said::said,
+        app::{App, ListRow, RowId},
+        format::{self, FrameContext, UNKNOWN},
+        said::translate_message,
         text::{Texts, fill},
-        theme::Role,
+        theme::ThemeRole,
         widgets::{
-            canvas::{Canvas, Span, span},
+            canvas::{Canvas, StyledSpan, span},
             gauge,
-            table::{self, Column, Rows, Under},
+            table::{self, Column, RowDetail, TableRows},
         },
     },
 };
 
-pub(super) const ORDERS: [Order; 3] = [
-    Order { word: |t| &t.order.config, column: None },
-    Order { word: |t| &t.order.tier, column: Some(3) },
-    Order { word: |t| &t.order.errors, column: Some(7) },
+pub(super) const ORDERS: [SortOrder; 3] = [
+    SortOrder { label: |t| &t.order.config, column: None },
+    SortOrder { label: |t| &t.order.tier, column: Some(3) },
+    SortOrder { label: |t| &t.order.errors, column: Some(7) },
 ];
 
 fn visible(app: &App) -> Vec<&UpstreamView> {
     let Some(snapshot) = &app.snapshot else { return Vec::new() };
-    let place = app.place_of(super::Screen::Upstreams);
+    let list = app.list_state_of(super::Screen::Upstreams);
     let mut rows: Vec<_> = snapshot
         .upstreams
         .iter()
-        .filter(|u| place.filter.matches_names(&[&u.name, &u.base_url, word(u.state)]))
+        .filter(|u| list.filter.matches_names(&[&u.name, &u.base_url, state_name(u.state)]))
         .collect();
-    match place.sort {
+    match list.sort {
         1 => rows.sort_by_key(|u| u.priority),
         2 => rows.sort_by_key(|u| {
             std::cmp::Reverse(
@@ -46,52 +46,61 @@ fn visible(app: &App) -> Vec<&UpstreamView> {
     rows
 }
 
-pub(super) fn entries(app: &App) -> Vec<Entry> {
+pub(super) fn list_rows(app: &App) -> Vec<ListRow> {
     visible(app)
         .into_iter()
-        .map(|u| Entry {
+        .map(|u| ListRow {
             id: RowId::Name(u.name.clone()),
             height: 1 + u16::from(u.cause.is_some()) + u16::from(u.probe.is_some()),
         })
         .collect()
 }
 
-pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
+pub(super) fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
     let rows = visible(app);
     if rows.is_empty() && app.snapshot.is_some() {
         let text = &now.text.upstreams;
-        let text = if app.place().filter.is_empty() { &text.empty } else { &text.no_match };
-        canvas.put(area.x + 3, area.y + 1, area.width.saturating_sub(4), text, Role::Dim);
+        let text = if app.list_state().filter.is_empty() { &text.empty } else { &text.no_match };
+        canvas.put(area.x + 3, area.y + 1, area.width.saturating_sub(4), text, ThemeRole::Dim);
         return;
     }
-    let (shown, selected, following) =
-        window(app, &rows, |u, id| RowId::Name(u.name.clone()) == *id);
-    let sorted = ORDERS.get(app.place().sort).and_then(|order| order.column);
+    let (visible_rows, selected, following) =
+        visible_window(app, &rows, |u, id| RowId::Name(u.name.clone()) == *id);
+    let sorted = ORDERS.get(app.list_state().sort).and_then(|order| order.column);
     table::draw(
         canvas,
         area,
         &COLUMNS,
-        &Rows { rows: shown, selected, following, below, sorted },
+        &TableRows { rows: visible_rows, selected, following, details: detail_lines, sorted },
         now,
     );
 }
 
-fn below(u: &UpstreamView, now: Now, _: &Under<'_, UpstreamView>) -> Vec<Vec<Span>> {
-    let cause = u.cause.iter().map(|cause| vec![span(said(cause, now), Role::Dim)]);
-    cause.chain(u.probe.iter().map(|probe| vec![probed(probe, now)])).collect()
+fn detail_lines(
+    u: &UpstreamView,
+    now: FrameContext,
+    _: &RowDetail<'_, UpstreamView>,
+) -> Vec<Vec<StyledSpan>> {
+    let cause =
+        u.cause.iter().map(|cause| vec![span(translate_message(cause, now), ThemeRole::Dim)]);
+    cause.chain(u.probe.iter().map(|probe| vec![probe_span(probe, now)])).collect()
 }
 
 /// What the newest probe of our own found.
-fn probed(probe: &ProbeView, now: Now) -> Span {
-    let (took, age) = (format::took(u64::from(probe.took_ms)), format::age(now.since(probe.at)));
+fn probe_span(probe: &ProbeView, now: FrameContext) -> StyledSpan {
+    let (duration, age) =
+        (format::duration(u64::from(probe.took_ms)), format::age(now.since(probe.at)));
     let values = [
         ("path", clean(&probe.path)),
         ("said", clean(&probe.message)),
-        ("took", took.into()),
+        ("took", duration.into()),
         ("age", age.into()),
     ];
     let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, &**value)).collect();
-    span(fill(&now.text.upstreams.probe, &values), if probe.ok { Role::Dim } else { Role::Warn })
+    span(
+        fill(&now.text.upstreams.probe, &values),
+        if probe.ok { ThemeRole::Dim } else { ThemeRole::Warn },
+    )
 }
 
 const COLUMNS: [Column<UpstreamView>; 10] = [
@@ -99,85 +108,87 @@ const COLUMNS: [Column<UpstreamView>; 10] = [
         title: |t| &t.col.upstream,
         min: 12,
         max: 24,
-        right: false,
-        leaves: 0,
-        cell: |u, _, room| vec![span(truncate_middle(&clean(&u.name), room), Role::Text)],
+        align_right: false,
+        hide_order: 0,
+        cell: |u, _, max_width| {
+            vec![span(truncate_middle(&clean(&u.name), max_width), ThemeRole::Text)]
+        },
     },
     Column {
         title: |t| &t.col.dialect,
         min: 9,
         max: 25,
-        right: false,
-        leaves: 2,
-        cell: |u, _, _| vec![span(u.dialects.join(" "), Role::Dim)],
+        align_right: false,
+        hide_order: 2,
+        cell: |u, _, _| vec![span(u.dialects.join(" "), ThemeRole::Dim)],
     },
     Column {
         title: |t| &t.col.state,
         min: 20,
         max: 24,
-        right: false,
-        leaves: 0,
-        cell: |u, now, _| state(u, now),
+        align_right: false,
+        hide_order: 0,
+        cell: |u, now, _| state_cell(u, now),
     },
     Column {
         title: |t| &t.col.tier,
         min: 4,
         max: 5,
-        right: true,
-        leaves: 3,
-        cell: |u, _, _| vec![span(u.priority.to_string(), Role::Text)],
+        align_right: true,
+        hide_order: 3,
+        cell: |u, _, _| vec![span(u.priority.to_string(), ThemeRole::Text)],
     },
     Column {
         title: |t| &t.col.keys,
         min: 5,
         max: 6,
-        right: true,
-        leaves: 7,
-        cell: |u, _, _| vec![keys(u)],
+        align_right: true,
+        hide_order: 7,
+        cell: |u, _, _| vec![keys_cell(u)],
     },
     Column {
         title: |t| &t.col.p50,
         min: 6,
         max: 6,
-        right: true,
-        leaves: 5,
-        cell: |u, _, _| vec![time(u.stats.ttft_p50_ms)],
+        align_right: true,
+        hide_order: 5,
+        cell: |u, _, _| vec![time_cell(u.stats.ttft_p50_ms)],
     },
     Column {
         title: |t| &t.col.p95,
         min: 6,
         max: 6,
-        right: true,
-        leaves: 4,
-        cell: |u, _, _| vec![time(u.stats.ttft_p95_ms)],
+        align_right: true,
+        hide_order: 4,
+        cell: |u, _, _| vec![time_cell(u.stats.ttft_p95_ms)],
     },
     Column {
         title: |t| &t.col.errors,
         min: 6,
         max: 7,
-        right: true,
-        leaves: 8,
-        cell: |u, _, _| vec![errors(u)],
+        align_right: true,
+        hide_order: 8,
+        cell: |u, _, _| vec![errors_cell(u)],
     },
     Column {
         title: |t| &t.col.minutes,
         min: 15,
         max: 15,
-        right: false,
-        leaves: 6,
-        cell: |u, _, _| spark(u),
+        align_right: false,
+        hide_order: 6,
+        cell: |u, _, _| spark_cell(u),
     },
     Column {
         title: |t| &t.col.models,
         min: 6,
         max: 6,
-        right: true,
-        leaves: 1,
-        cell: |u, _, _| vec![models(u)],
+        align_right: true,
+        hide_order: 1,
+        cell: |u, _, _| vec![models_cell(u)],
     },
 ];
 
-fn word(state: UpstreamState) -> &'static str {
+fn state_name(state: UpstreamState) -> &'static str {
     match state {
         UpstreamState::Cooling => "cooling",
         UpstreamState::Disabled => "disabled",
@@ -187,7 +198,7 @@ fn word(state: UpstreamState) -> &'static str {
     }
 }
 
-fn say(state: UpstreamState, text: &Texts) -> &str {
+fn state_text(state: UpstreamState, text: &Texts) -> &str {
     let text = &text.state;
     match state {
         UpstreamState::Cooling => &text.cooling,
@@ -198,64 +209,68 @@ fn say(state: UpstreamState, text: &Texts) -> &str {
     }
 }
 
-fn state(u: &UpstreamView, now: Now) -> Vec<Span> {
+fn state_cell(u: &UpstreamView, now: FrameContext) -> Vec<StyledSpan> {
     let (glyph, role) = match u.state {
-        UpstreamState::Cooling => ("▲", Role::Warn),
-        UpstreamState::Disabled => ("○", Role::Dim),
-        UpstreamState::Healthy => ("●", Role::Ok),
-        UpstreamState::Open => ("✕", Role::Bad),
-        UpstreamState::Probing => ("◐", Role::Accent),
+        UpstreamState::Cooling => ("▲", ThemeRole::Warn),
+        UpstreamState::Disabled => ("○", ThemeRole::Dim),
+        UpstreamState::Healthy => ("●", ThemeRole::Ok),
+        UpstreamState::Open => ("✕", ThemeRole::Error),
+        UpstreamState::Probing => ("◐", ThemeRole::Accent),
     };
-    let calm = if u.state == UpstreamState::Healthy { Role::Text } else { role };
-    let mut spans = vec![span(format!("{glyph} "), role), span(say(u.state, now.text), calm)];
+    let calm = if u.state == UpstreamState::Healthy { ThemeRole::Text } else { role };
+    let mut spans =
+        vec![span(format!("{glyph} "), role), span(state_text(u.state, now.text), calm)];
     if let Some(until) = u.until.filter(|until| until.0 > now.at.0) {
-        let left = format::left(now.until(until));
-        let said = if u.state == UpstreamState::Open {
+        let left = format::remaining(now.until(until));
+        let message = if u.state == UpstreamState::Open {
             fill(&now.text.state.probe_in, &[("span", &left)])
         } else {
             left
         };
-        spans.push(span(format!(" {said}"), calm));
+        spans.push(span(format!(" {message}"), calm));
     }
     spans
 }
 
-fn keys(u: &UpstreamView) -> Span {
+fn keys_cell(u: &UpstreamView) -> StyledSpan {
     match u.keys {
-        0 => span(UNKNOWN, Role::Dim),
+        0 => span(UNKNOWN, ThemeRole::Dim),
         all => span(
             format!("{}/{all}", u.keys_ready),
-            if u.keys_ready == 0 { Role::Warn } else { Role::Text },
+            if u.keys_ready == 0 { ThemeRole::Warn } else { ThemeRole::Text },
         ),
     }
 }
 
-fn time(ms: Option<u32>) -> Span {
-    ms.map_or_else(|| span(UNKNOWN, Role::Dim), |ms| span(format::took(u64::from(ms)), Role::Text))
+fn time_cell(ms: Option<u32>) -> StyledSpan {
+    ms.map_or_else(
+        || span(UNKNOWN, ThemeRole::Dim),
+        |ms| span(format::duration(u64::from(ms)), ThemeRole::Text),
+    )
 }
 
-fn errors(u: &UpstreamView) -> Span {
+fn errors_cell(u: &UpstreamView) -> StyledSpan {
     let text = format::share(u64::from(u.stats.errors), u64::from(u.stats.attempts));
     let role = match (u.stats.errors, u.stats.attempts) {
-        (_, 0) => Role::Dim,
-        (0, _) => Role::Text,
-        (errors, attempts) if errors * 2 >= attempts => Role::Bad,
-        _ => Role::Warn,
+        (_, 0) => ThemeRole::Dim,
+        (0, _) => ThemeRole::Text,
+        (errors, attempts) if errors * 2 >= attempts => ThemeRole::Error,
+        _ => ThemeRole::Warn,
     };
     span(text, role)
 }
 
 /// Attempts per 20 s; where all of them failed, a cross.
-fn spark(u: &UpstreamView) -> Vec<Span> {
+fn spark_cell(u: &UpstreamView) -> Vec<StyledSpan> {
     let spark = &u.stats.spark[u.stats.spark.len().saturating_sub(15)..];
     let bars =
         gauge::bars(&spark.iter().map(|(attempts, _)| u64::from(*attempts)).collect::<Vec<_>>());
-    let mut spans: Vec<Span> = Vec::new();
+    let mut spans: Vec<StyledSpan> = Vec::new();
     for ((attempts, failed), bar) in spark.iter().zip(bars.chars()) {
         let (glyph, role) = if *attempts > 0 && failed >= attempts {
-            ('✕', Role::Bad)
+            ('✕', ThemeRole::Error)
         } else {
-            (bar, Role::Accent)
+            (bar, ThemeRole::Accent)
         };
         match spans.last_mut().filter(|(_, before)| *before == role) {
             Some((text, _)) => text.push(glyph),
@@ -265,7 +280,9 @@ fn spark(u: &UpstreamView) -> Vec<Span> {
     spans
 }
 
-fn models(u: &UpstreamView) -> Span {
-    u.models
-        .map_or_else(|| span(UNKNOWN, Role::Dim), |n| span(format::count(u64::from(n)), Role::Text))
+fn models_cell(u: &UpstreamView) -> StyledSpan {
+    u.models.map_or_else(
+        || span(UNKNOWN, ThemeRole::Dim),
+        |n| span(format::count(u64::from(n)), ThemeRole::Text),
+    )
 }

@@ -1,78 +1,82 @@
 //! Moving about: scrolling, and opening what a row stands for.
 
-use super::{refresh::refresh, show, toast};
+use super::{refresh::refresh, show_filtered, show_toast};
 use crate::{
     base::id::RequestId,
     events::{kind::Severity, record::RequestRecord},
     tui::{
-        app::{App, Look, Over, Pane, RowId},
+        app::{App, Overlay, Pane, RequestView, RowId},
         effect::Effect,
-        format::Now,
+        format::FrameContext,
         screens::{self, Screen},
     },
 };
 
-pub(super) fn scroll(app: &mut App, by: isize, now: Now) {
-    let most = screens::over_lines(app, now);
+pub(super) fn scroll(app: &mut App, by: isize, now: FrameContext) {
+    let max_scroll = screens::max_overlay_scroll(app, now);
     let moved = |from: u16| {
-        u16::try_from(usize::from(from).saturating_add_signed(by)).unwrap_or(u16::MAX).min(most)
+        u16::try_from(usize::from(from).saturating_add_signed(by))
+            .unwrap_or(u16::MAX)
+            .min(max_scroll)
     };
-    match &mut app.over {
-        Some(Over::Help { scroll, .. } | Over::Problems { scroll, .. }) => *scroll = moved(*scroll),
-        Some(Over::Request(look)) => {
-            let follows = look.follow && look.pane == Pane::Answer;
-            let scroll = &mut look.scroll[look.pane as usize];
-            *scroll = moved(if follows { most } else { *scroll });
-            if look.pane == Pane::Answer {
-                look.follow = *scroll >= most;
+    match &mut app.overlay {
+        Some(Overlay::Help { scroll, .. } | Overlay::Problems { scroll, .. }) => {
+            *scroll = moved(*scroll)
+        }
+        Some(Overlay::Request(view)) => {
+            let follows = view.follow && view.pane == Pane::Answer;
+            let scroll = &mut view.scroll[view.pane as usize];
+            *scroll = moved(if follows { max_scroll } else { *scroll });
+            if view.pane == Pane::Answer {
+                view.follow = *scroll >= max_scroll;
             }
         }
-        None => app.step(by),
+        None => app.move_selection(by),
     }
 }
 
-pub(super) fn top(app: &mut App) {
-    match &mut app.over {
-        Some(Over::Help { scroll, .. } | Over::Problems { scroll, .. }) => *scroll = 0,
-        Some(Over::Request(look)) => {
-            look.scroll[look.pane as usize] = 0;
-            look.follow &= look.pane != Pane::Answer;
+pub(super) fn scroll_to_top(app: &mut App) {
+    match &mut app.overlay {
+        Some(Overlay::Help { scroll, .. } | Overlay::Problems { scroll, .. }) => *scroll = 0,
+        Some(Overlay::Request(view)) => {
+            view.scroll[view.pane as usize] = 0;
+            view.follow &= view.pane != Pane::Answer;
         }
-        None => app.place_mut().selected = None,
+        None => app.list_state_mut().selected = None,
     }
 }
 
-pub(super) fn look_at(app: &mut App, id: RequestId, now: Now) -> Vec<Effect> {
-    let mut look = Look::at(id);
+pub(super) fn open_request(app: &mut App, id: RequestId, now: FrameContext) -> Vec<Effect> {
+    let mut view = RequestView::new(id);
     // What has ended is read from its beginning.
-    look.follow = app.request(id).is_some_and(RequestRecord::is_running);
-    app.over = Some(Over::Request(look));
-    (app.story, app.account) = (None, None);
-    app.reading.stale = true;
+    view.follow = app.request(id).is_some_and(RequestRecord::is_running);
+    app.overlay = Some(Overlay::Request(view));
+    (app.transcript, app.explain) = (None, None);
+    app.transcript_fetch.stale = true;
     refresh(app, now)
 }
 
-pub(super) fn open(app: &mut App, now: Now) -> Vec<Effect> {
-    let Some(current) = app.current() else { return Vec::new() };
+pub(super) fn open_row(app: &mut App, now: FrameContext) -> Vec<Effect> {
+    let Some(current) = app.current_row() else { return Vec::new() };
     match (app.screen, current) {
         (_, RowId::Request(id)) => {
             app.select(RowId::Request(id));
-            return look_at(app, id, now);
+            return open_request(app, id, now);
         }
         (Screen::Log, line) => match screens::request_of(app, &line) {
             Some(id) => {
                 app.select(line);
-                return look_at(app, id, now);
+                return open_request(app, id, now);
             }
-            None => toast(app, now.text.toast.no_single.clone(), Severity::Info, now),
+            None => show_toast(app, now.text.toast.no_single.clone(), Severity::Info, now),
         },
-        (Screen::Keys, RowId::Name(name)) => return show(app, Screen::Log, &name, now),
+        (Screen::Keys, RowId::Name(name)) => return show_filtered(app, Screen::Log, &name, now),
         (Screen::Upstreams, RowId::Name(name)) => {
-            return show(app, Screen::Live, &format!("upstream:{name}"), now);
+            return show_filtered(app, Screen::Live, &format!("upstream:{name}"), now);
         }
         (Screen::Usage, RowId::Name(name)) => {
             if let Some(filter) = screens::usage_filter(app, &name) {
-                return show(app, Screen::Log, &filter, now);
+                return show_filtered(app, Screen::Log, &filter, now);
             }
         }
         _ => {}

@@ -1,14 +1,14 @@
 //! What is asked of the proxy so that what is shown is as new as it has to be, and not more often.
 
-use super::{fetch, toast};
+use super::{fetch_snapshot, show_toast};
 use crate::{
     control::story::{RequestTranscript, Speaker, TranscriptPart, TranscriptQuery},
     events::{kind::Severity, record::RequestRecord},
     tui::{
-        app::{Account, App, Dialog, Link, Look, Over, Pane, Reading},
+        app::{App, ConnState, Dialog, ExplainText, Overlay, Pane, RequestView, TranscriptFetch},
         curl,
         effect::Effect,
-        format::Now,
+        format::FrameContext,
         screens::{self, Screen},
     },
 };
@@ -18,87 +18,95 @@ const REFRESH_MS: i64 = 2_000;
 /// After a change of health.
 const URGENT_MS: i64 = 250;
 /// An answer that is looked at is read this often while it grows.
-const STORY_MS: i64 = 200;
+const TRANSCRIPT_MS: i64 = 200;
 /// Sums are asked for anew this often where they are shown, and where only the top line says them.
-const SUMS_MS: i64 = 5_000;
+const USAGE_MS: i64 = 5_000;
 const TODAY_MS: i64 = 30_000;
 
 /// Asks for newer views where they are needed and not too often.
-pub(super) fn refresh(app: &mut App, now: Now) -> Vec<Effect> {
-    if app.link != Link::Up {
+pub(super) fn refresh(app: &mut App, now: FrameContext) -> Vec<Effect> {
+    if app.connection != ConnState::Connected {
         return Vec::new();
     }
     let mut effects = Vec::new();
-    let fresh = &app.fresh;
-    let shown = matches!(
+    let fetch_state = &app.snapshot_fetch;
+    let shows_views = matches!(
         app.screen,
         Screen::Config | Screen::Keys | Screen::Models | Screen::Upstreams | Screen::Usage
     );
-    let age = now.at.0 - fresh.at.0;
-    if !fresh.pending
-        && ((fresh.urgent && age >= URGENT_MS) || (fresh.stale && shown && age >= REFRESH_MS))
+    let age = now.at.0 - fetch_state.fetched_at.0;
+    if !fetch_state.pending
+        && ((fetch_state.urgent && age >= URGENT_MS)
+            || (fetch_state.stale && shows_views && age >= REFRESH_MS))
     {
-        effects.extend(fetch(app));
+        effects.extend(fetch_snapshot(app));
     }
-    effects.extend(ask_story(app, now));
-    effects.extend(ask_account(app));
-    effects.extend(ask_sums(app, now));
-    effects.extend(ask_past(app));
+    effects.extend(fetch_transcript(app, now));
+    effects.extend(fetch_explain(app));
+    effects.extend(fetch_usage(app, now));
+    effects.extend(fetch_history(app));
     effects
 }
 
-pub(super) fn looked_at(app: &App) -> Option<Look> {
-    match &app.over {
-        Some(Over::Request(look)) => Some(*look),
+pub(super) fn current_request_view(app: &App) -> Option<RequestView> {
+    match &app.overlay {
+        Some(Overlay::Request(view)) => Some(*view),
         _ => None,
     }
 }
 
 /// More of the request that is looked at.
-fn ask_story(app: &mut App, now: Now) -> Option<Effect> {
-    let look = looked_at(app)?;
-    let known = app.told(look.id).filter(|story| story.raw == look.raw);
-    let due = known.is_none() || (app.reading.stale && now.at.0 - app.reading.at.0 >= STORY_MS);
-    if app.reading.pending || !due {
+fn fetch_transcript(app: &mut App, now: FrameContext) -> Option<Effect> {
+    let view = current_request_view(app)?;
+    let known = app.transcript_of(view.id).filter(|story| story.raw == view.raw);
+    let due = known.is_none()
+        || (app.transcript_fetch.stale
+            && now.at.0 - app.transcript_fetch.requested_at.0 >= TRANSCRIPT_MS);
+    if app.transcript_fetch.pending || !due {
         return None;
     }
-    let running = app.request(look.id).is_some_and(RequestRecord::is_running);
+    let running = app.request(view.id).is_some_and(RequestRecord::is_running);
     let only_answer = known.is_some_and(|story| running && !story.conversation.is_empty());
-    app.reading = Reading { stale: false, pending: true, at: now.at };
-    Some(Effect::FetchStory { id: look.id, wish: TranscriptQuery { only_answer, raw: look.raw } })
+    app.transcript_fetch = TranscriptFetch { stale: false, pending: true, requested_at: now.at };
+    Some(Effect::FetchTranscript {
+        id: view.id,
+        query: TranscriptQuery { only_answer, raw: view.raw },
+    })
 }
 
 /// The account of the request that is looked at, once it is there to be told: when it has ended.
-fn ask_account(app: &mut App) -> Option<Effect> {
-    let look = looked_at(app).filter(|look| look.pane == Pane::Account)?;
-    if app.account.as_ref().is_some_and(|account| account.id == look.id)
-        || app.request(look.id).is_some_and(RequestRecord::is_running)
+fn fetch_explain(app: &mut App) -> Option<Effect> {
+    let view = current_request_view(app).filter(|view| view.pane == Pane::Explain)?;
+    if app.explain.as_ref().is_some_and(|account| account.id == view.id)
+        || app.request(view.id).is_some_and(RequestRecord::is_running)
     {
         return None;
     }
-    app.account = Some(Account { id: look.id, said: None });
-    Some(Effect::FetchAccount { id: look.id })
+    app.explain = Some(ExplainText { id: view.id, text: None });
+    Some(Effect::FetchExplain { id: view.id })
 }
 
 /// Sums that are shown, or that the top line says.
-fn ask_sums(app: &mut App, now: Now) -> Vec<Effect> {
+fn fetch_usage(app: &mut App, now: FrameContext) -> Vec<Effect> {
     let mut effects = Vec::new();
     if app.snapshot.as_ref().is_none_or(|s| s.ledger.is_none()) {
         return effects;
     }
-    let (screen, sums) = (app.screen, &mut app.sums);
-    let wait = if matches!(screen, Screen::Keys | Screen::Usage) { SUMS_MS } else { TODAY_MS };
+    let (screen, sums) = (app.screen, &mut app.usage);
+    let wait = if matches!(screen, Screen::Keys | Screen::Usage) { USAGE_MS } else { TODAY_MS };
     let due = sums.today.is_none() || now.at.0 - sums.today_at.0 >= wait;
     // Another day has other sums, also where nothing ended yet.
     sums.today_stale |= sums.today.is_some() && now.day(sums.today_at) != now.day(now.at);
-    if sums.today_stale && !sums.today_asked && due {
-        (sums.today_stale, sums.today_asked) = (false, true);
+    if sums.today_stale && !sums.today_pending && due {
+        (sums.today_stale, sums.today_pending) = (false, true);
         effects.push(Effect::FetchToday);
     }
     if screen == Screen::Usage {
         let wanted = (sums.by, sums.days);
-        if sums.asked != Some(wanted) || (sums.stale && now.at.0 - sums.at.0 >= SUMS_MS) {
-            (sums.asked, sums.stale, sums.at) = (Some(wanted), false, now.at);
+        if sums.pending_query != Some(wanted)
+            || (sums.stale && now.at.0 - sums.requested_at.0 >= USAGE_MS)
+        {
+            (sums.pending_query, sums.stale, sums.requested_at) = (Some(wanted), false, now.at);
             effects.push(Effect::FetchUsage { by: wanted.0, days: wanted.1 });
         }
     }
@@ -106,39 +114,39 @@ fn ask_sums(app: &mut App, now: Now) -> Vec<Effect> {
 }
 
 /// Requests from before, where the reader of the log comes near their end.
-fn ask_past(app: &mut App) -> Option<Effect> {
+fn fetch_history(app: &mut App) -> Option<Effect> {
     if app.screen != Screen::Log || matches!(app.dialog, Some(Dialog::Filter { .. })) {
         return None;
     }
     let snapshot = app.snapshot.as_ref()?;
     snapshot.ledger.as_ref()?;
-    let filter = app.place_of(Screen::Log).filter.text().to_owned();
-    if app.past.filter != filter {
-        app.past.restart(&filter);
+    let filter = app.list_state_of(Screen::Log).filter.text().to_owned();
+    if app.history.filter != filter {
+        app.history.restart(&filter);
     }
-    let near_the_end = app.place_of(Screen::Log).offset + 2 * usize::from(app.size.1)
-        >= screens::entries(app).len();
-    if !app.past.wants() || !near_the_end {
+    let near_the_end = app.list_state_of(Screen::Log).offset + 2 * usize::from(app.size.1)
+        >= screens::list_rows(app).len();
+    if !app.history.needs_fetch() || !near_the_end {
         return None;
     }
     // What the events tell of is not asked for again.
     let oldest = snapshot.live.finished().chain(snapshot.live.running.iter()).map(|r| r.id).min();
-    let before = app.past.next.or(oldest);
-    app.past.pending = true;
+    let before = app.history.next.or(oldest);
+    app.history.pending = true;
     Some(Effect::FetchHistory { filter, before })
 }
 
-pub(super) fn story_came(
+pub(super) fn on_transcript(
     app: &mut App,
     story: Result<Box<RequestTranscript>, String>,
-    now: Now,
+    now: FrameContext,
 ) -> Vec<Effect> {
-    app.reading.pending = false;
-    let Some(look) = looked_at(app) else { return Vec::new() };
+    app.transcript_fetch.pending = false;
+    let Some(view) = current_request_view(app) else { return Vec::new() };
     match story {
-        Ok(mut story) if story.id == look.id => {
+        Ok(mut story) if story.id == view.id => {
             if story.only_answer
-                && let Some(before) = app.story.take().filter(|before| before.id == story.id)
+                && let Some(before) = app.transcript.take().filter(|before| before.id == story.id)
             {
                 story.conversation = before.conversation;
                 story.bodies_stored = before.bodies_stored;
@@ -150,33 +158,33 @@ pub(super) fn story_came(
                 && let (Some(record), [TranscriptPart { speaker: Speaker::Raw, text, chars, .. }]) =
                     (&story.record, story.conversation.as_slice())
                 && text.chars().count() as u64 == *chars
-                && let Some(again) = curl::again(snapshot, record, text)
+                && let Some(again) = curl::replay_command(snapshot, record, text)
             {
                 *curl = again;
             }
             // Another form of it may have been asked for only to be copied.
-            if story.raw == look.raw {
-                app.story = Some(story);
+            if story.raw == view.raw {
+                app.transcript = Some(story);
             }
         }
         Ok(_) => {}
-        Err(_) if app.request(look.id).is_some() => {
+        Err(_) if app.request(view.id).is_some() => {
             // The account is there, only the words are not: asked again when something happens.
-            let record = app.request(look.id).cloned().map(Box::new);
+            let record = app.request(view.id).cloned().map(Box::new);
             let story = RequestTranscript {
-                id: look.id,
+                id: view.id,
                 request_headers: Vec::new(),
                 response_headers: Vec::new(),
                 conversation: Vec::new(),
                 answer: Vec::new(),
                 bodies_stored: false,
                 only_answer: false,
-                raw: look.raw,
+                raw: view.raw,
                 record,
             };
-            app.story = Some(Box::new(story));
+            app.transcript = Some(Box::new(story));
         }
-        Err(why) => toast(app, why, Severity::Warn, now),
+        Err(why) => show_toast(app, why, Severity::Warn, now),
     }
     Vec::new()
 }

@@ -13,17 +13,17 @@ use crate::{
     },
     events::record::RequestState,
     tui::{
-        app::{Look, Over},
-        sample::{self, app, later, now},
+        app::{Overlay, RequestView},
+        sample::{self, app, frame_context, frame_context_after},
     },
 };
 
 fn press(app: &mut App, keys: &str) -> Vec<Effect> {
-    keys.chars().flat_map(|c| code(app, KeyCode::Char(c))).collect()
+    keys.chars().flat_map(|c| press_code(app, KeyCode::Char(c))).collect()
 }
 
-fn code(app: &mut App, code: KeyCode) -> Vec<Effect> {
-    update(app, Msg::Key(KeyEvent::new(code, KeyModifiers::NONE)), now())
+fn press_code(app: &mut App, code: KeyCode) -> Vec<Effect> {
+    update(app, Msg::Key(KeyEvent::new(code, KeyModifiers::NONE)), frame_context())
 }
 
 fn event(seq: u64, kind: EventKind) -> Msg {
@@ -43,24 +43,24 @@ fn accepted(seq: u64) -> Msg {
 fn the_selected_row_stays_selected_while_others_come() {
     let mut app = app();
     press(&mut app, "jj");
-    let before = app.place().selected.clone();
-    assert_eq!(before, Some(RowId::Request(sample::id(8))));
+    let before = app.list_state().selected.clone();
+    assert_eq!(before, Some(RowId::Request(sample::request_id(8))));
 
-    update(&mut app, accepted(42), now());
-    app.settle(now());
+    update(&mut app, accepted(42), frame_context());
+    app.clamp_selection(frame_context());
 
-    assert_eq!(app.place().selected, before);
+    assert_eq!(app.list_state().selected, before);
 }
 
 #[test]
 fn the_selection_moves_on_when_its_row_is_gone() {
     let mut app = app();
     press(&mut app, "j");
-    app.settle(now());
+    app.clamp_selection(frame_context());
     press(&mut app, "/chat-dead");
-    app.settle(now());
+    app.clamp_selection(frame_context());
 
-    assert_eq!(app.place().selected, Some(RowId::Request(sample::id(2))));
+    assert_eq!(app.list_state().selected, Some(RowId::Request(sample::request_id(2))));
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn costly_acts_ask_and_n_means_no() {
             Screen::Live,
             "x",
             "kill the request of ide for essay?",
-            Action::Kill { id: sample::id(101).to_string() },
+            Action::Kill { id: sample::request_id(101).to_string() },
         ),
         (
             Screen::Keys,
@@ -95,7 +95,7 @@ fn costly_acts_ask_and_n_means_no() {
         app.screen = screen;
         assert_eq!(press(&mut app, key), []);
         assert!(
-            matches!(&app.dialog, Some(Dialog::Ask { question: asked, .. }) if asked == question),
+            matches!(&app.dialog, Some(Dialog::Confirm { question: asked, .. }) if asked == question),
             "{:?}",
             app.dialog
         );
@@ -104,7 +104,7 @@ fn costly_acts_ask_and_n_means_no() {
         assert_eq!(app.dialog, None);
         let mut app = sample::app();
         app.screen = screen;
-        assert_eq!(press(&mut app, &format!("{key}y")).last(), Some(&Effect::Act(effect)));
+        assert_eq!(press(&mut app, &format!("{key}y")).last(), Some(&Effect::Action(effect)));
     }
 }
 
@@ -121,7 +121,7 @@ fn w_acts_on_the_row_and_elsewhere_on_the_problem() {
     ] {
         let mut app = app();
         app.screen = screen;
-        assert_eq!(press(&mut app, keys), [Effect::Act(want)]);
+        assert_eq!(press(&mut app, keys), [Effect::Action(want)]);
     }
 }
 
@@ -133,58 +133,58 @@ fn leaving_asks_only_where_it_ends_the_proxy() {
     app.in_process = true;
     assert_eq!(press(&mut app, "q"), []);
     assert_eq!(app.dialog, Some(Dialog::Stop));
-    assert_eq!(code(&mut app, KeyCode::Esc), []);
+    assert_eq!(press_code(&mut app, KeyCode::Esc), []);
     assert_eq!(press(&mut app, "qn"), [Effect::Leave { stop_proxy: false }]);
     let interrupt = Msg::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
-    assert_eq!(update(&mut app, interrupt.clone(), now()), []);
-    assert_eq!(update(&mut app, interrupt, now()), [Effect::Leave { stop_proxy: true }]);
+    assert_eq!(update(&mut app, interrupt.clone(), frame_context()), []);
+    assert_eq!(update(&mut app, interrupt, frame_context()), [Effect::Leave { stop_proxy: true }]);
 }
 
 #[test]
 fn a_filter_holds_while_it_is_typed_and_a_bad_one_keeps_the_rows() {
     let mut app = app();
     press(&mut app, "/status:5xx");
-    assert_eq!(screens::entries(&app).len(), 1);
+    assert_eq!(screens::list_rows(&app).len(), 1);
 
     press(&mut app, " >soon");
     assert!(matches!(&app.dialog, Some(Dialog::Filter { error: Some(_), .. })));
-    assert_eq!(screens::entries(&app).len(), 1);
+    assert_eq!(screens::list_rows(&app).len(), 1);
 
-    code(&mut app, KeyCode::Esc);
-    assert!(app.dialog.is_none() && app.place().filter.is_empty());
-    assert_eq!(screens::entries(&app).len(), 10);
+    press_code(&mut app, KeyCode::Esc);
+    assert!(app.dialog.is_none() && app.list_state().filter.is_empty());
+    assert_eq!(screens::list_rows(&app).len(), 10);
 }
 
 #[test]
 fn a_gap_in_the_events_asks_for_a_snapshot_once() {
     let mut app = app();
-    assert_eq!(update(&mut app, accepted(42), now()), []);
-    assert_eq!(update(&mut app, accepted(42), now()), [], "known already");
-    assert_eq!(update(&mut app, accepted(50), now()), [Effect::FetchSnapshot]);
-    assert_eq!(update(&mut app, accepted(51), now()), []);
+    assert_eq!(update(&mut app, accepted(42), frame_context()), []);
+    assert_eq!(update(&mut app, accepted(42), frame_context()), [], "known already");
+    assert_eq!(update(&mut app, accepted(50), frame_context()), [Effect::FetchSnapshot]);
+    assert_eq!(update(&mut app, accepted(51), frame_context()), []);
 
     let mut snapshot = sample::snapshot();
     snapshot.live.seq = 51;
-    update(&mut app, Msg::Snapshot(Box::new(snapshot)), now());
-    assert_eq!(update(&mut app, accepted(52), now()), []);
+    update(&mut app, Msg::Snapshot(Box::new(snapshot)), frame_context());
+    assert_eq!(update(&mut app, accepted(52), frame_context()), []);
     assert_eq!(app.live().unwrap().running.len(), 3);
 }
 
 #[test]
 fn a_snapshot_does_not_undo_what_events_told() {
     let mut app = app();
-    update(&mut app, accepted(42), now());
-    update(&mut app, Msg::Snapshot(Box::new(sample::snapshot())), now());
+    update(&mut app, accepted(42), frame_context());
+    update(&mut app, Msg::Snapshot(Box::new(sample::snapshot())), frame_context());
     assert_eq!(app.live().unwrap().seq, 42);
 }
 
 #[test]
 fn health_is_asked_for_at_once_and_numbers_only_where_they_show() {
     let mut app = app();
-    assert_eq!(update(&mut app, accepted(42), later(60_000)), []);
+    assert_eq!(update(&mut app, accepted(42), frame_context_after(60_000)), []);
     app.screen = Screen::Upstreams;
-    assert_eq!(update(&mut app, accepted(43), later(1_000)), []);
-    assert_eq!(update(&mut app, Msg::Tick, later(2_000)), [Effect::FetchSnapshot]);
+    assert_eq!(update(&mut app, accepted(43), frame_context_after(1_000)), []);
+    assert_eq!(update(&mut app, Msg::Tick, frame_context_after(2_000)), [Effect::FetchSnapshot]);
 
     let mut app = sample::app();
     let health = EventKind::Health {
@@ -192,38 +192,48 @@ fn health_is_asked_for_at_once_and_numbers_only_where_they_show() {
         text: "cools".into(),
         level: Severity::Warn,
     };
-    assert_eq!(update(&mut app, event(42, health), later(300)), [Effect::FetchSnapshot]);
+    assert_eq!(
+        update(&mut app, event(42, health), frame_context_after(300)),
+        [Effect::FetchSnapshot]
+    );
 }
 
 #[test]
 fn a_wait_that_ends_is_looked_at_again() {
     let mut app = app();
-    assert_eq!(update(&mut app, Msg::Tick, later(11_000)), []);
-    assert_eq!(update(&mut app, Msg::Tick, later(12_500)), [Effect::FetchSnapshot]);
+    assert_eq!(update(&mut app, Msg::Tick, frame_context_after(11_000)), []);
+    assert_eq!(update(&mut app, Msg::Tick, frame_context_after(12_500)), [Effect::FetchSnapshot]);
 }
 
 #[test]
 fn a_lost_proxy_keeps_the_last_picture_and_comes_back() {
     let mut app = app();
-    update(&mut app, Msg::Lost { why: "gone".to_owned(), retry_ms: 3_000 }, now());
+    update(
+        &mut app,
+        Msg::Disconnected { reason: "gone".to_owned(), retry_ms: 3_000 },
+        frame_context(),
+    );
     assert_eq!(
-        app.link,
-        Link::Lost { why: "gone".to_owned(), retry_at: UnixMillis(sample::NOW.0 + 3_000) }
+        app.connection,
+        ConnState::Disconnected {
+            reason: "gone".to_owned(),
+            retry_at: UnixMillis(sample::NOW.0 + 3_000)
+        }
     );
     assert!(app.live().is_some());
 
     let mut fresh = sample::snapshot();
     fresh.pid = 1;
     fresh.live.seq = 3;
-    update(&mut app, Msg::Snapshot(Box::new(fresh)), now());
-    assert_eq!((&app.link, app.live().unwrap().seq), (&Link::Up, 3));
+    update(&mut app, Msg::Snapshot(Box::new(fresh)), frame_context());
+    assert_eq!((&app.connection, app.live().unwrap().seq), (&ConnState::Connected, 3));
 }
 
 #[test]
 fn a_paused_picture_stands_still() {
     let mut app = app();
     press(&mut app, "p");
-    update(&mut app, accepted(42), now());
+    update(&mut app, accepted(42), frame_context());
     assert_eq!(app.live().unwrap().running.len(), 2);
     press(&mut app, "p");
     assert_eq!(app.live().unwrap().running.len(), 3);
@@ -234,12 +244,12 @@ fn the_answer_to_an_act_shows_for_three_seconds() {
     let mut app = app();
     update(
         &mut app,
-        Msg::Answered(Ok(ActionReply { ok: true, text: "warmed".to_owned(), id: None })),
-        now(),
+        Msg::ActionResult(Ok(ActionReply { ok: true, text: "warmed".to_owned(), id: None })),
+        frame_context(),
     );
-    update(&mut app, Msg::Tick, later(2_900));
+    update(&mut app, Msg::Tick, frame_context_after(2_900));
     assert!(app.toast.is_some());
-    update(&mut app, Msg::Tick, later(3_000));
+    update(&mut app, Msg::Tick, frame_context_after(3_000));
     assert_eq!(app.toast, None);
 }
 
@@ -256,19 +266,19 @@ fn a_click_selects_two_open_and_a_tab_goes_there() {
         })
     };
     // Top, tabs, problem, rule, chart, rule, head: the first row is the eighth line.
-    update(&mut app, click(30, 8), now());
-    assert_eq!(app.place().selected, Some(RowId::Request(sample::id(102))));
-    update(&mut app, click(30, 8), later(200));
-    assert_eq!(app.over, Some(Over::Request(Look::at(sample::id(102)))));
-    update(&mut app, click(12, 1), later(900));
-    assert_eq!((app.screen, &app.over), (Screen::Upstreams, &None));
+    update(&mut app, click(30, 8), frame_context());
+    assert_eq!(app.list_state().selected, Some(RowId::Request(sample::request_id(102))));
+    update(&mut app, click(30, 8), frame_context_after(200));
+    assert_eq!(app.overlay, Some(Overlay::Request(RequestView::new(sample::request_id(102)))));
+    update(&mut app, click(12, 1), frame_context_after(900));
+    assert_eq!((app.screen, &app.overlay), (Screen::Upstreams, &None));
 }
 
 #[test]
 fn copying_never_needs_the_proxy() {
     let mut app = app();
-    assert_eq!(press(&mut app, "yi"), [Effect::Copy(sample::id(101).to_string())]);
-    assert_eq!(app.copied, [sample::id(101).to_string()]);
+    assert_eq!(press(&mut app, "yi"), [Effect::Copy(sample::request_id(101).to_string())]);
+    assert_eq!(app.copied, [sample::request_id(101).to_string()]);
     let effects = press(&mut app, "yc");
     let [Effect::Copy(curl)] = effects.as_slice() else { panic!("a copy") };
     assert!(
@@ -282,32 +292,41 @@ fn copying_never_needs_the_proxy() {
 fn enter_opens_what_the_row_is_about() {
     let mut app = app();
     press(&mut app, "6");
-    code(&mut app, KeyCode::Enter);
-    assert_eq!(app.over, Some(Over::Request(Look { follow: false, ..Look::at(sample::id(2)) })));
-    code(&mut app, KeyCode::Esc);
-    assert_eq!((app.screen, &app.over), (Screen::Log, &None));
+    press_code(&mut app, KeyCode::Enter);
+    assert_eq!(
+        app.overlay,
+        Some(Overlay::Request(RequestView {
+            follow: false,
+            ..RequestView::new(sample::request_id(2))
+        }))
+    );
+    press_code(&mut app, KeyCode::Esc);
+    assert_eq!((app.screen, &app.overlay), (Screen::Log, &None));
 
     press(&mut app, "3");
-    code(&mut app, KeyCode::Enter);
-    assert_eq!((app.screen, app.place().filter.text()), (Screen::Log, "healthy/work"));
+    press_code(&mut app, KeyCode::Enter);
+    assert_eq!((app.screen, app.list_state().filter.text()), (Screen::Log, "healthy/work"));
 }
 
 #[test]
 fn looking_at_a_running_request_asks_for_its_words_as_they_come() {
     let mut app = app();
-    let wish = |only_answer| Effect::FetchStory {
-        id: sample::id(101),
-        wish: TranscriptQuery { only_answer, raw: false },
+    let query = |only_answer| Effect::FetchTranscript {
+        id: sample::request_id(101),
+        query: TranscriptQuery { only_answer, raw: false },
     };
-    assert_eq!(code(&mut app, KeyCode::Enter), [wish(false)]);
+    assert_eq!(press_code(&mut app, KeyCode::Enter), [query(false)]);
 
-    let mut story = sample::story(sample::id(101));
-    update(&mut app, Msg::Story(Ok(Box::new(story.clone()))), now());
-    assert_eq!(update(&mut app, Msg::Tick, later(100)), [], "read a moment ago");
-    let progress = EventKind::Progress { id: sample::id(101), answer_bytes: 10, events: 3 };
-    assert_eq!(update(&mut app, event(42, progress.clone()), later(300)), [wish(true)]);
+    let mut story = sample::transcript(sample::request_id(101));
+    update(&mut app, Msg::Transcript(Ok(Box::new(story.clone()))), frame_context());
+    assert_eq!(update(&mut app, Msg::Tick, frame_context_after(100)), [], "read a moment ago");
+    let progress = EventKind::Progress { id: sample::request_id(101), answer_bytes: 10, events: 3 };
     assert_eq!(
-        update(&mut app, event(43, progress), later(900)),
+        update(&mut app, event(42, progress.clone()), frame_context_after(300)),
+        [query(true)]
+    );
+    assert_eq!(
+        update(&mut app, event(43, progress), frame_context_after(900)),
         [],
         "the answer to the question before is awaited"
     );
@@ -316,34 +335,34 @@ fn looking_at_a_running_request_asks_for_its_words_as_they_come() {
     story.conversation.clear();
     story.only_answer = true;
     story.answer[1].text.push_str(" more");
-    update(&mut app, Msg::Story(Ok(Box::new(story))), later(900));
-    let told = app.told(sample::id(101)).unwrap();
+    update(&mut app, Msg::Transcript(Ok(Box::new(story))), frame_context_after(900));
+    let told = app.transcript_of(sample::request_id(101)).unwrap();
     assert!(!told.conversation.is_empty() && told.answer[1].text.ends_with("more"));
 
-    code(&mut app, KeyCode::Esc);
-    assert!(app.story.is_none(), "nothing is held of what is not looked at");
+    press_code(&mut app, KeyCode::Esc);
+    assert!(app.transcript.is_none(), "nothing is held of what is not looked at");
 }
 
 #[test]
 fn an_answer_is_followed_until_its_reader_scrolls_up() {
     let mut app = app();
     app.size = (80, 24);
-    code(&mut app, KeyCode::Enter);
-    let mut story = sample::story(sample::id(101));
+    press_code(&mut app, KeyCode::Enter);
+    let mut story = sample::transcript(sample::request_id(101));
     story.answer[1].text = "line\n".repeat(100);
-    update(&mut app, Msg::Story(Ok(Box::new(story))), now());
-    code(&mut app, KeyCode::Tab);
-    code(&mut app, KeyCode::Tab);
-    let look = |app: &App| match &app.over {
-        Some(Over::Request(look)) => *look,
+    update(&mut app, Msg::Transcript(Ok(Box::new(story))), frame_context());
+    press_code(&mut app, KeyCode::Tab);
+    press_code(&mut app, KeyCode::Tab);
+    let view = |app: &App| match &app.overlay {
+        Some(Overlay::Request(view)) => *view,
         other => panic!("{other:?}"),
     };
-    assert_eq!((look(&app).pane, look(&app).follow), (Pane::Answer, true));
+    assert_eq!((view(&app).pane, view(&app).follow), (Pane::Answer, true));
 
     press(&mut app, "k");
-    assert!(!look(&app).follow);
+    assert!(!view(&app).follow);
     press(&mut app, "G");
-    assert!(look(&app).follow);
+    assert!(view(&app).follow);
 }
 
 #[test]
@@ -353,12 +372,16 @@ fn a_replay_asks_for_the_model_and_goes_on_enter() {
     assert!(
         matches!(&app.dialog, Some(Dialog::Replay { model, .. }) if model.starts_with("deepseek"))
     );
-    update(&mut app, Msg::Key(KeyEvent::new(KeyCode::Char('u'), KeyModifiers::CONTROL)), now());
+    update(
+        &mut app,
+        Msg::Key(KeyEvent::new(KeyCode::Char('u'), KeyModifiers::CONTROL)),
+        frame_context(),
+    );
     press(&mut app, "essay");
-    let id = sample::id(8).to_string();
+    let id = sample::request_id(8).to_string();
     assert_eq!(
-        code(&mut app, KeyCode::Enter),
-        [Effect::Act(Action::Replay { id, model: Some("essay".to_owned()) })]
+        press_code(&mut app, KeyCode::Enter),
+        [Effect::Action(Action::Replay { id, model: Some("essay".to_owned()) })]
     );
 }
 
@@ -366,13 +389,13 @@ fn a_replay_asks_for_the_model_and_goes_on_enter() {
 fn a_copied_request_is_the_one_that_was_sent_where_that_is_known() {
     let mut app = app();
     press(&mut app, "jj");
-    code(&mut app, KeyCode::Enter);
-    let id = sample::id(8);
+    press_code(&mut app, KeyCode::Enter);
+    let id = sample::request_id(8);
     assert_eq!(
         press(&mut app, "y"),
-        [Effect::FetchStory { id, wish: TranscriptQuery { only_answer: false, raw: true } }]
+        [Effect::FetchTranscript { id, query: TranscriptQuery { only_answer: false, raw: true } }]
     );
-    let mut story = sample::story(id);
+    let mut story = sample::transcript(id);
     story.raw = true;
     story.record = app.request(id).cloned().map(Box::new);
     story.conversation = vec![TranscriptPart {
@@ -381,7 +404,7 @@ fn a_copied_request_is_the_one_that_was_sent_where_that_is_known() {
         chars: 13,
         ..story.conversation[0].clone()
     }];
-    update(&mut app, Msg::Story(Ok(Box::new(story))), now());
+    update(&mut app, Msg::Transcript(Ok(Box::new(story))), frame_context());
 
     let effects = press(&mut app, "c");
     let [Effect::Copy(curl)] = effects.as_slice() else { panic!("a copy: {effects:?}") };
@@ -395,10 +418,14 @@ fn sums_are_asked_for_where_they_show_and_again_when_something_ended() {
     assert_eq!(press(&mut app, "5"), [ask(GroupBy::Model, 7)]);
     assert_eq!(press(&mut app, "d"), [ask(GroupBy::Model, 30)]);
     assert_eq!(press(&mut app, "o"), [ask(GroupBy::Project, 30)]);
-    assert_eq!(update(&mut app, Msg::Tick, later(9_000)), [], "nothing ended meanwhile");
+    assert_eq!(
+        update(&mut app, Msg::Tick, frame_context_after(9_000)),
+        [],
+        "nothing ended meanwhile"
+    );
 
     let ended = EventKind::Ended {
-        id: sample::id(101),
+        id: sample::request_id(101),
         state: RequestState::Done,
         status: Some(200),
         duration_ms: 10,
@@ -410,7 +437,7 @@ fn sums_are_asked_for_where_they_show_and_again_when_something_ended() {
         error: None,
     };
     assert_eq!(
-        update(&mut app, event(42, ended), later(31_000)),
+        update(&mut app, event(42, ended), frame_context_after(31_000)),
         [Effect::FetchSnapshot, Effect::FetchToday, ask(GroupBy::Project, 30)]
     );
 }
@@ -419,79 +446,95 @@ fn sums_are_asked_for_where_they_show_and_again_when_something_ended() {
 fn a_row_of_sums_leads_to_its_requests() {
     let mut app = app();
     app.screen = Screen::Usage;
-    code(&mut app, KeyCode::Enter);
-    assert_eq!((app.screen, app.place().filter.text()), (Screen::Log, "model:claude-sonnet-4-5"));
+    press_code(&mut app, KeyCode::Enter);
+    assert_eq!(
+        (app.screen, app.list_state().filter.text()),
+        (Screen::Log, "model:claude-sonnet-4-5")
+    );
 }
 
 #[test]
 fn the_log_goes_on_with_the_past_for_its_filter() {
     let mut app = app();
-    let before = Some(sample::id(1));
+    let before = Some(sample::request_id(1));
     let ask = |filter: &str| Effect::FetchHistory { filter: filter.to_owned(), before };
     assert_eq!(press(&mut app, "6"), [ask("")]);
     let page = |n: u64| HistoryPage {
         requests: vec![sample::finished(n, "older", "healthy", 200, 10)],
         next: None,
     };
-    update(&mut app, Msg::History { filter: String::new(), page: Ok(page(50)) }, now());
-    assert_eq!(screens::entries(&app).len(), 5);
-    assert_eq!(update(&mut app, Msg::Tick, later(10)), [], "that was all");
+    update(&mut app, Msg::History { filter: String::new(), page: Ok(page(50)) }, frame_context());
+    assert_eq!(screens::list_rows(&app).len(), 5);
+    assert_eq!(update(&mut app, Msg::Tick, frame_context_after(10)), [], "that was all");
 
     press(&mut app, "/ide");
-    assert_eq!(code(&mut app, KeyCode::Enter), []);
-    assert_eq!(update(&mut app, Msg::Tick, later(20)), [ask("ide")]);
-    update(&mut app, Msg::History { filter: String::new(), page: Ok(page(51)) }, now());
-    assert!(app.past.rows.is_empty(), "the answer to another question");
+    assert_eq!(press_code(&mut app, KeyCode::Enter), []);
+    assert_eq!(update(&mut app, Msg::Tick, frame_context_after(20)), [ask("ide")]);
+    update(&mut app, Msg::History { filter: String::new(), page: Ok(page(51)) }, frame_context());
+    assert!(app.history.rows.is_empty(), "the answer to another question");
 }
 
 #[test]
 fn help_over_a_request_goes_back_to_it() {
     let mut app = app();
-    code(&mut app, KeyCode::Enter);
-    let before = app.over.clone();
+    press_code(&mut app, KeyCode::Enter);
+    let before = app.overlay.clone();
     press(&mut app, "?");
-    assert_ne!(app.over, before);
-    code(&mut app, KeyCode::Esc);
-    assert_eq!(app.over, before);
+    assert_ne!(app.overlay, before);
+    press_code(&mut app, KeyCode::Esc);
+    assert_eq!(app.overlay, before);
 }
 
 #[test]
 fn the_account_of_a_request_comes_when_it_has_ended() {
     let mut app = app();
-    code(&mut app, KeyCode::Enter);
+    press_code(&mut app, KeyCode::Enter);
     assert_eq!(press(&mut app, "i"), [], "it runs");
-    code(&mut app, KeyCode::Esc);
+    press_code(&mut app, KeyCode::Esc);
     press(&mut app, "jj");
-    code(&mut app, KeyCode::Enter);
-    let id = sample::id(8);
-    assert_eq!(press(&mut app, "i"), [Effect::FetchAccount { id }]);
-    assert_eq!(update(&mut app, Msg::Tick, later(1_000)), [], "asked once");
-    update(&mut app, Msg::Account { id: sample::id(7), said: Ok("another".to_owned()) }, now());
-    update(&mut app, Msg::Account { id, said: Ok("request 8\nWay".to_owned()) }, now());
-    assert_eq!(app.account.as_ref().unwrap().said, Some(Ok("request 8\nWay".to_owned())));
+    press_code(&mut app, KeyCode::Enter);
+    let id = sample::request_id(8);
+    assert_eq!(press(&mut app, "i"), [Effect::FetchExplain { id }]);
+    assert_eq!(update(&mut app, Msg::Tick, frame_context_after(1_000)), [], "asked once");
+    update(
+        &mut app,
+        Msg::Explain { id: sample::request_id(7), text: Ok("another".to_owned()) },
+        frame_context(),
+    );
+    update(&mut app, Msg::Explain { id, text: Ok("request 8\nWay".to_owned()) }, frame_context());
+    assert_eq!(app.explain.as_ref().unwrap().text, Some(Ok("request 8\nWay".to_owned())));
     press(&mut app, "i");
-    assert!(matches!(&app.over, Some(Over::Request(Look { pane: Pane::Way, .. }))));
-    code(&mut app, KeyCode::Esc);
-    assert_eq!(app.account, None, "nothing is held of what is not looked at");
+    assert!(matches!(
+        &app.overlay,
+        Some(Overlay::Request(RequestView { pane: Pane::Timeline, .. }))
+    ));
+    press_code(&mut app, KeyCode::Esc);
+    assert_eq!(app.explain, None, "nothing is held of what is not looked at");
 }
 
 #[test]
 fn what_was_sent_again_is_named_as_its_title_and_one_key_away() {
     let mut app = app();
     press(&mut app, "n");
-    assert_eq!(app.over, None);
+    assert_eq!(app.overlay, None);
     let reply = ActionReply {
         ok: true,
-        text: format!("request {} goes out again as {}", sample::id(8), sample::id(7)),
-        id: Some(sample::id(7)),
+        text: format!(
+            "request {} goes out again as {}",
+            sample::request_id(8),
+            sample::request_id(7)
+        ),
+        id: Some(sample::request_id(7)),
     };
-    update(&mut app, Msg::Answered(Ok(reply)), now());
+    update(&mut app, Msg::ActionResult(Ok(reply)), frame_context());
     assert_eq!(
         app.toast.as_ref().unwrap().text,
         "request …0008 goes out again as …0007; n shows it"
     );
     press(&mut app, "n");
-    assert!(matches!(&app.over, Some(Over::Request(look)) if look.id == sample::id(7)));
+    assert!(
+        matches!(&app.overlay, Some(Overlay::Request(look)) if look.id == sample::request_id(7))
+    );
 }
 
 #[test]
@@ -513,23 +556,23 @@ fn what_ends_counts_today_but_not_with_the_built_in_upstream() {
     }
     };
     let mut app = app();
-    update(&mut app, event(42, ended(sample::id(101))), now());
+    update(&mut app, event(42, ended(sample::request_id(101))), frame_context());
     assert_eq!(
-        (app.sums.since.requests, app.sums.since.usage.input, app.sums.since_demo),
+        (app.usage.delta.requests, app.usage.delta.usage.input, app.usage.demo_delta),
         (1, 10, 0)
     );
     app.snapshot.as_mut().unwrap().upstreams[0].origin = Origin::Demo;
-    update(&mut app, event(43, ended(sample::id(102))), now());
-    assert_eq!((app.sums.since.requests, app.sums.since_demo), (1, 1));
-    update(&mut app, Msg::Today(Ok(Box::new(sample::view("key")))), now());
-    assert_eq!((app.sums.since.requests, app.sums.since_demo), (0, 0), "the ledger has them now");
+    update(&mut app, event(43, ended(sample::request_id(102))), frame_context());
+    assert_eq!((app.usage.delta.requests, app.usage.demo_delta), (1, 1));
+    update(&mut app, Msg::Today(Ok(Box::new(sample::usage_report("key")))), frame_context());
+    assert_eq!((app.usage.delta.requests, app.usage.demo_delta), (0, 0), "the ledger has them now");
 }
 
 #[test]
 fn the_first_step_down_leaves_the_marked_row_and_the_problem_line_opens_the_list() {
     let mut app = app();
     press(&mut app, "j");
-    assert_eq!(app.place().selected, Some(RowId::Request(sample::id(102))));
+    assert_eq!(app.list_state().selected, Some(RowId::Request(sample::request_id(102))));
     app.size = (80, 24);
     let click = MouseEvent {
         kind: MouseEventKind::Down(MouseButton::Left),
@@ -537,8 +580,8 @@ fn the_first_step_down_leaves_the_marked_row_and_the_problem_line_opens_the_list
         row: 2,
         modifiers: KeyModifiers::NONE,
     };
-    update(&mut app, Msg::Mouse(click), now());
-    assert!(matches!(app.over, Some(Over::Problems { .. })));
-    code(&mut app, KeyCode::Esc);
-    assert_eq!(app.over, None);
+    update(&mut app, Msg::Mouse(click), frame_context());
+    assert!(matches!(app.overlay, Some(Overlay::Problems { .. })));
+    press_code(&mut app, KeyCode::Esc);
+    assert_eq!(app.overlay, None);
 }

@@ -5,21 +5,21 @@ use ratatui::{buffer::Buffer, layout::Rect, style::Modifier};
 
 use crate::{
     base::clean::{clean, display_width, truncate_end},
-    tui::theme::{Role, Theme},
+    tui::theme::{Theme, ThemeRole},
 };
 
 /// A piece of text and its role.
-pub type Span = (String, Role);
+pub type StyledSpan = (String, ThemeRole);
 
 /// A piece of text and its role.
 #[must_use]
-pub fn span(text: impl Into<String>, role: Role) -> Span {
+pub fn span(text: impl Into<String>, role: ThemeRole) -> StyledSpan {
     (text.into(), role)
 }
 
 /// Columns that a row of pieces takes.
 #[must_use]
-pub fn spans_width(spans: &[Span]) -> u16 {
+pub fn spans_width(spans: &[StyledSpan]) -> u16 {
     spans.iter().fold(0, |sum, (text, _)| sum.saturating_add(columns(&clean(text))))
 }
 
@@ -35,30 +35,30 @@ pub struct Canvas<'a> {
 
 impl Canvas<'_> {
     /// Writes a text, at most `room` columns of it, and says where it ended.
-    pub fn put(&mut self, x: u16, y: u16, room: u16, text: &str, role: Role) -> u16 {
+    pub fn put(&mut self, x: u16, y: u16, max_width: u16, text: &str, role: ThemeRole) -> u16 {
         let area = self.buffer.area;
         if x >= area.right() || y >= area.bottom() || x < area.left() || y < area.top() {
             return x;
         }
-        let room = room.min(area.right() - x);
+        let max_width = max_width.min(area.right() - x);
         // A text of a megabyte is not looked at beyond what could ever be seen of it.
         let text = match text.char_indices().nth(1_000) {
             Some((end, _)) => &text[..end],
             None => text,
         };
         let text = clean(text);
-        let text = truncate_end(&text, usize::from(room));
-        self.buffer.set_stringn(x, y, &text, usize::from(room), self.theme.style(role)).0
+        let text = truncate_end(&text, usize::from(max_width));
+        self.buffer.set_stringn(x, y, &text, usize::from(max_width), self.theme.style(role)).0
     }
 
     /// Writes pieces one after the other.
-    pub fn spans(&mut self, x: u16, y: u16, room: u16, spans: &[Span]) -> u16 {
-        let end = x.saturating_add(room);
+    pub fn spans(&mut self, x: u16, y: u16, max_width: u16, spans: &[StyledSpan]) -> u16 {
+        let end = x.saturating_add(max_width);
         spans.iter().fold(x, |x, (text, role)| self.put(x, y, end.saturating_sub(x), text, *role))
     }
 
     /// Writes pieces so that they end before column `end`; says where they begin.
-    pub fn spans_before(&mut self, from: u16, end: u16, y: u16, spans: &[Span]) -> u16 {
+    pub fn spans_right(&mut self, from: u16, end: u16, y: u16, spans: &[StyledSpan]) -> u16 {
         let x = end.saturating_sub(spans_width(spans)).max(from);
         self.spans(x, y, end.saturating_sub(x), spans);
         x
@@ -67,7 +67,7 @@ impl Canvas<'_> {
     /// A thin line over a row of an area.
     pub fn rule(&mut self, area: Rect, y: u16) {
         if y < area.bottom() {
-            self.put(area.x, y, area.width, &"─".repeat(usize::from(area.width)), Role::Dim);
+            self.put(area.x, y, area.width, &"─".repeat(usize::from(area.width)), ThemeRole::Dim);
         }
     }
 
@@ -79,33 +79,33 @@ impl Canvas<'_> {
             y,
             area.width.saturating_sub(1),
             &format!(" {title} "),
-            Role::Accent,
+            ThemeRole::Accent,
         );
     }
 
     /// Shows rows of the screen as selected.
-    pub fn select(&mut self, area: Rect) {
+    pub fn highlight(&mut self, area: Rect) {
         self.buffer.set_style(area.intersection(self.buffer.area), self.theme.select());
     }
 
     /// Shows an area as not of this moment.
     pub fn fade(&mut self, area: Rect) {
-        let style = self.theme.style(Role::Dim).add_modifier(Modifier::DIM);
+        let style = self.theme.style(ThemeRole::Dim).add_modifier(Modifier::DIM);
         self.buffer.set_style(area.intersection(self.buffer.area), style);
     }
 
     /// Replaces every glyph that a terminal without UTF-8 could not show.
-    pub fn ascii(&mut self) {
+    pub fn replace_non_ascii(&mut self) {
         for cell in &mut self.buffer.content {
             if !cell.symbol().is_ascii() {
-                let c = cell.symbol().chars().next().map_or(' ', plain);
+                let c = cell.symbol().chars().next().map_or(' ', ascii_glyph);
                 cell.set_char(c);
             }
         }
     }
 }
 
-fn plain(glyph: char) -> char {
+fn ascii_glyph(glyph: char) -> char {
     match glyph {
         '●' => '*',
         '○' => 'o',

@@ -2,23 +2,23 @@
 
 use unicode_width::UnicodeWidthChar;
 
-use super::canvas::{Span, span, spans_width};
-use crate::{base::clean::clean, tui::theme::Role};
+use super::canvas::{StyledSpan, span, spans_width};
+use crate::{base::clean::clean, tui::theme::ThemeRole};
 
 /// The text in lines of at most `room` columns, cleaned, at most `most` of them: broken where it
 /// has breaks, else between words, else anywhere.
 #[must_use]
-pub fn wrap(text: &str, room: usize, most: usize) -> Vec<String> {
-    let room = room.max(1);
+pub fn wrap(text: &str, max_width: usize, max_lines: usize) -> Vec<String> {
+    let max_width = max_width.max(1);
     let mut lines = Vec::new();
     for line in text.split('\n') {
-        if lines.len() >= most {
+        if lines.len() >= max_lines {
             break;
         }
         let line = line.strip_suffix('\r').unwrap_or(line).replace('\t', "    ");
-        one(&clean(&line), room, most, &mut lines);
+        wrap_line(&clean(&line), max_width, max_lines, &mut lines);
     }
-    lines.truncate(most);
+    lines.truncate(max_lines);
     // What ends with a break ends there.
     while lines.last().is_some_and(String::is_empty) {
         lines.pop();
@@ -26,18 +26,18 @@ pub fn wrap(text: &str, room: usize, most: usize) -> Vec<String> {
     lines
 }
 
-fn one(line: &str, room: usize, most: usize, lines: &mut Vec<String>) {
+fn wrap_line(line: &str, max_width: usize, max_lines: usize, lines: &mut Vec<String>) {
     let (mut from, mut used, mut space) = (0, 0, None);
     for (at, c) in line.char_indices() {
         let wide = c.width().unwrap_or(1);
-        if used + wide > room && at > from {
+        if used + wide > max_width && at > from {
             // A word goes to the next line as a whole, unless that would leave this one nearly
             // empty.
             let cut = space
-                .filter(|space| *space > from && line[*space..at].len() < room / 2)
+                .filter(|space| *space > from && line[*space..at].len() < max_width / 2)
                 .unwrap_or(at);
             lines.push(line[from..cut].trim_end().to_owned());
-            if lines.len() >= most {
+            if lines.len() >= max_lines {
                 return;
             }
             // The space between two lines is neither's.
@@ -59,14 +59,17 @@ fn one(line: &str, room: usize, most: usize, lines: &mut Vec<String>) {
 
 /// Pieces one after the other, with a gap between them, on as many lines as they need.
 #[must_use]
-pub fn flow(pieces: impl Iterator<Item = Vec<Span>>, room: usize) -> Vec<Vec<Span>> {
-    let mut lines: Vec<Vec<Span>> = Vec::new();
+pub fn flow(
+    pieces: impl Iterator<Item = Vec<StyledSpan>>,
+    max_width: usize,
+) -> Vec<Vec<StyledSpan>> {
+    let mut lines: Vec<Vec<StyledSpan>> = Vec::new();
     let mut used = 0;
     for piece in pieces {
         let wide = usize::from(spans_width(&piece));
-        match lines.last_mut().filter(|_| used + 3 + wide <= room) {
+        match lines.last_mut().filter(|_| used + 3 + wide <= max_width) {
             Some(line) => {
-                line.push(span("   ", Role::Dim));
+                line.push(span("   ", ThemeRole::Dim));
                 line.extend(piece);
                 used += 3 + wide;
             }
@@ -104,7 +107,7 @@ mod tests {
 
     #[test]
     fn pieces_flow_into_lines() {
-        let piece = |text: &str| vec![span(text, Role::Text)];
+        let piece = |text: &str| vec![span(text, ThemeRole::Text)];
         let lines = flow([piece("aaaa"), piece("bbbb"), piece("cccc")].into_iter(), 12);
         assert_eq!(lines.iter().map(Vec::len).collect::<Vec<_>>(), [3, 1]);
     }

@@ -6,80 +6,86 @@ use crate::{
     events::record::RequestRecord,
     tui::{
         app::App,
-        format::{self, Now},
+        format::{self, FrameContext},
         text::fill,
-        theme::Role,
+        theme::ThemeRole,
         widgets::{
-            canvas::{Span, span},
+            canvas::{StyledSpan, span},
             prose,
         },
     },
 };
 
 /// Lines of one part of a conversation; what is longer is better read elsewhere.
-const PART: usize = 200;
+const MAX_PART_LINES: usize = 200;
 /// Lines of an account.
-const ACCOUNT: usize = 2_000;
+const MAX_EXPLAIN_LINES: usize = 2_000;
 /// System messages of more characters are one line until they are opened: the question is what is
 /// looked for.
-const FOLDED: u64 = 200;
+const MAX_EXPANDED_CHARS: u64 = 200;
 /// Lines of an answer: the newest.
-const ANSWER: usize = 5_000;
+const MAX_ANSWER_LINES: usize = 5_000;
 
 pub(super) fn conversation(
     app: &App,
     r: &RequestRecord,
-    now: Now,
+    now: FrameContext,
     unfolded: bool,
-    room: usize,
-) -> Vec<Vec<Span>> {
+    max_width: usize,
+) -> Vec<Vec<StyledSpan>> {
     let text = &now.text.request;
-    let Some(story) = app.told(r.id) else { return one(&now.text.usage.loading) };
+    let Some(story) = app.transcript_of(r.id) else { return single_line(&now.text.usage.loading) };
     if story.conversation.is_empty() {
-        return one(if story.bodies_stored { &text.nothing_said } else { &text.not_kept });
+        return single_line(if story.bodies_stored { &text.nothing_said } else { &text.not_kept });
     }
     let mut lines = Vec::new();
     for part in &story.conversation {
-        let (who, role) = match part.speaker {
-            Speaker::Assistant => (text.assistant.as_str(), Role::Ok),
-            Speaker::Gap => ("…", Role::Dim),
-            Speaker::Raw => (text.raw.as_str(), Role::Dim),
-            Speaker::System => (text.system.as_str(), Role::Dim),
-            Speaker::Tool => (text.tool.as_str(), Role::Warn),
-            Speaker::User => (text.user.as_str(), Role::Accent),
+        let (speaker, role) = match part.speaker {
+            Speaker::Assistant => (text.assistant.as_str(), ThemeRole::Ok),
+            Speaker::Gap => ("…", ThemeRole::Dim),
+            Speaker::Raw => (text.raw.as_str(), ThemeRole::Dim),
+            Speaker::System => (text.system.as_str(), ThemeRole::Dim),
+            Speaker::Tool => (text.tool.as_str(), ThemeRole::Warn),
+            Speaker::User => (text.user.as_str(), ThemeRole::Accent),
         };
-        let mut head = vec![span(who.to_owned(), role)];
-        head.extend(kind(part, now).unwrap_or_default());
-        if part.speaker == Speaker::System && part.chars > FOLDED && !unfolded {
+        let mut head = vec![span(speaker.to_owned(), role)];
+        head.extend(kind_label(part, now).unwrap_or_default());
+        if part.speaker == Speaker::System && part.chars > MAX_EXPANDED_CHARS && !unfolded {
             head.push(span(
                 format!("  {}", fill(&text.folded, &[("n", &format::count(part.chars))])),
-                Role::Dim,
+                ThemeRole::Dim,
             ));
             lines.push(head);
             continue;
         }
         lines.push(head);
-        body(part, now, room, Role::Text, &mut lines);
+        push_body(part, now, max_width, ThemeRole::Text, &mut lines);
     }
     lines
 }
 
-pub(super) fn answer(app: &App, r: &RequestRecord, now: Now, room: usize) -> Vec<Vec<Span>> {
+pub(super) fn answer(
+    app: &App,
+    r: &RequestRecord,
+    now: FrameContext,
+    max_width: usize,
+) -> Vec<Vec<StyledSpan>> {
     let text = &now.text.request;
-    let Some(story) = app.told(r.id) else { return one(&now.text.usage.loading) };
+    let Some(story) = app.transcript_of(r.id) else { return single_line(&now.text.usage.loading) };
     let mut lines = Vec::new();
     for part in &story.answer {
         match part.kind {
             PartKind::Text if part.speaker != Speaker::Gap => {}
             _ => lines.push(
-                kind(part, now).unwrap_or_else(|| vec![span(text.missing.clone(), Role::Dim)]),
+                kind_label(part, now)
+                    .unwrap_or_else(|| vec![span(text.missing.clone(), ThemeRole::Dim)]),
             ),
         }
-        let role = if part.kind == PartKind::Thinking { Role::Dim } else { Role::Text };
-        body(part, now, room, role, &mut lines);
+        let role = if part.kind == PartKind::Thinking { ThemeRole::Dim } else { ThemeRole::Text };
+        push_body(part, now, max_width, role, &mut lines);
     }
     if lines.is_empty() {
-        return one(match (r.is_running(), story.bodies_stored || r.answer_bytes == 0) {
+        return single_line(match (r.is_running(), story.bodies_stored || r.answer_bytes == 0) {
             (true, _) if r.answer_bytes > 0 => &text.listening,
             (true, _) => &text.waiting_text,
             (false, true) => &text.nothing_said,
@@ -89,18 +95,23 @@ pub(super) fn answer(app: &App, r: &RequestRecord, now: Now, room: usize) -> Vec
     if r.is_running()
         && let Some(last) = lines.last_mut()
     {
-        last.push(span("▌", Role::Accent));
+        last.push(span("▌", ThemeRole::Accent));
     }
-    let skip = lines.len().saturating_sub(ANSWER);
+    let skip = lines.len().saturating_sub(MAX_ANSWER_LINES);
     lines.drain(..skip);
     lines
 }
 
-pub(super) fn headers(app: &App, id: RequestId, now: Now, room: usize) -> Vec<Vec<Span>> {
+pub(super) fn headers(
+    app: &App,
+    id: RequestId,
+    now: FrameContext,
+    max_width: usize,
+) -> Vec<Vec<StyledSpan>> {
     let text = &now.text.request;
-    let Some(story) = app.told(id) else { return one(&now.text.usage.loading) };
+    let Some(story) = app.transcript_of(id) else { return single_line(&now.text.usage.loading) };
     if story.request_headers.is_empty() && story.response_headers.is_empty() {
-        return one(&text.no_headers);
+        return single_line(&text.no_headers);
     }
     let mut lines = Vec::new();
     for (title, headers) in [
@@ -110,19 +121,20 @@ pub(super) fn headers(app: &App, id: RequestId, now: Now, room: usize) -> Vec<Ve
         if headers.is_empty() {
             continue;
         }
-        lines.push(vec![span(title.clone(), Role::Dim)]);
+        lines.push(vec![span(title.clone(), ThemeRole::Dim)]);
         for (name, value) in headers {
             let line = format!("{name}: {value}");
-            for (at, piece) in prose::wrap(&line, room.saturating_sub(2), 8).into_iter().enumerate()
+            for (at, piece) in
+                prose::wrap(&line, max_width.saturating_sub(2), 8).into_iter().enumerate()
             {
                 match piece.split_once(": ").filter(|_| at == 0) {
                     Some((name, value)) => {
                         lines.push(vec![
-                            span(format!("  {name}: "), Role::Accent),
-                            span(value.to_owned(), Role::Text),
+                            span(format!("  {name}: "), ThemeRole::Accent),
+                            span(value.to_owned(), ThemeRole::Text),
                         ]);
                     }
-                    None => lines.push(vec![span(format!("  {piece}"), Role::Text)]),
+                    None => lines.push(vec![span(format!("  {piece}"), ThemeRole::Text)]),
                 }
             }
         }
@@ -131,34 +143,39 @@ pub(super) fn headers(app: &App, id: RequestId, now: Now, room: usize) -> Vec<Ve
 }
 
 /// The text of `aiproxy explain`.
-pub(super) fn account(app: &App, r: &RequestRecord, now: Now, room: usize) -> Vec<Vec<Span>> {
+pub(super) fn explain(
+    app: &App,
+    r: &RequestRecord,
+    now: FrameContext,
+    max_width: usize,
+) -> Vec<Vec<StyledSpan>> {
     if r.is_running() {
-        return one(&now.text.request.running_account);
+        return single_line(&now.text.request.running_account);
     }
     match app
-        .account
+        .explain
         .as_ref()
         .filter(|account| account.id == r.id)
-        .and_then(|account| account.said.as_ref())
+        .and_then(|account| account.text.as_ref())
     {
-        None => one(&now.text.usage.loading),
-        Some(Ok(text)) => prose::wrap(text, room, ACCOUNT)
+        None => single_line(&now.text.usage.loading),
+        Some(Ok(text)) => prose::wrap(text, max_width, MAX_EXPLAIN_LINES)
             .into_iter()
-            .map(|line| vec![span(line, Role::Text)])
+            .map(|line| vec![span(line, ThemeRole::Text)])
             .collect(),
-        Some(Err(why)) => prose::wrap(why, room, PART)
+        Some(Err(why)) => prose::wrap(why, max_width, MAX_PART_LINES)
             .into_iter()
-            .map(|line| vec![span(line, Role::Warn)])
+            .map(|line| vec![span(line, ThemeRole::Warn)])
             .collect(),
     }
 }
 
-fn one(text: &str) -> Vec<Vec<Span>> {
-    vec![vec![span(text, Role::Dim)]]
+fn single_line(text: &str) -> Vec<Vec<StyledSpan>> {
+    vec![vec![span(text, ThemeRole::Dim)]]
 }
 
 /// What kind of part it is, where it is no plain text.
-fn kind(part: &TranscriptPart, now: Now) -> Option<Vec<Span>> {
+fn kind_label(part: &TranscriptPart, now: FrameContext) -> Option<Vec<StyledSpan>> {
     let text = &now.text.request;
     let word = match part.kind {
         PartKind::Call => &text.call,
@@ -168,29 +185,37 @@ fn kind(part: &TranscriptPart, now: Now) -> Option<Vec<Span>> {
         PartKind::Text => return None,
         PartKind::Thinking => &text.thinking,
     };
-    let mut spans = vec![span(format!("  {word}"), Role::Dim)];
+    let mut spans = vec![span(format!("  {word}"), ThemeRole::Dim)];
     if !part.name.is_empty() {
-        spans.push(span(format!(" {}", part.name), Role::Accent));
+        spans.push(span(format!(" {}", part.name), ThemeRole::Accent));
     }
     Some(spans)
 }
 
-fn body(part: &TranscriptPart, now: Now, room: usize, role: Role, lines: &mut Vec<Vec<Span>>) {
+fn push_body(
+    part: &TranscriptPart,
+    now: FrameContext,
+    max_width: usize,
+    role: ThemeRole,
+    lines: &mut Vec<Vec<StyledSpan>>,
+) {
     let indent = if part.kind == PartKind::Text { 0 } else { 2 };
-    let most = if part.speaker == Speaker::Assistant { ANSWER } else { PART };
+    let max_lines =
+        if part.speaker == Speaker::Assistant { MAX_ANSWER_LINES } else { MAX_PART_LINES };
     let text = if part.kind == PartKind::Media && part.text.is_empty() {
         format!("{} B", format::count(part.chars))
     } else {
         part.text.clone()
     };
-    for line in prose::wrap(&text, room.saturating_sub(indent), most) {
+    for line in prose::wrap(&text, max_width.saturating_sub(indent), max_lines) {
         lines.push(vec![span(format!("{}{line}", " ".repeat(indent)), role)]);
     }
-    let shown = text.chars().count() as u64;
-    if part.chars > shown && part.kind != PartKind::Media && part.speaker != Speaker::Assistant {
+    let char_count = text.chars().count() as u64;
+    if part.chars > char_count && part.kind != PartKind::Media && part.speaker != Speaker::Assistant
+    {
         lines.push(vec![span(
             fill(&now.text.request.more, &[("n", &format::count(part.chars))]),
-            Role::Dim,
+            ThemeRole::Dim,
         )]);
     }
 }

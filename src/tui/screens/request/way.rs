@@ -5,134 +5,158 @@ use crate::{
     events::record::{AttemptRecord, AttemptRole, RequestRecord},
     tui::{
         app::App,
-        format::{self, Now, UNKNOWN},
-        said::said,
+        format::{self, FrameContext, UNKNOWN},
+        said::translate_message,
         text::fill,
-        theme::Role,
+        theme::ThemeRole,
         widgets::{
-            canvas::{Span, span, spans_width},
+            canvas::{StyledSpan, span, spans_width},
             prose,
         },
     },
 };
 
 /// The header in which the relay names what had no place on the way.
-const LOSSES: &str = "x-aiproxy-losses";
+const LOSSES_HEADER: &str = "x-aiproxy-losses";
 /// Lines of what came of an attempt, and how far in they stand.
-const REASON: usize = 6;
-const UNDER: usize = 9;
+const MAX_REASON_LINES: usize = 6;
+const REASON_INDENT: usize = 9;
 /// Lines of an error.
-const ERROR: usize = 8;
+const MAX_ERROR_LINES: usize = 8;
 
-pub(super) fn lines(app: &App, r: &RequestRecord, now: Now, columns: u16) -> Vec<Vec<Span>> {
+pub(super) fn lines(
+    app: &App,
+    r: &RequestRecord,
+    now: FrameContext,
+    columns: u16,
+) -> Vec<Vec<StyledSpan>> {
     let text = &now.text.request;
-    let room = usize::from(columns.saturating_sub(4));
+    let max_width = usize::from(columns.saturating_sub(4));
     let mut lines = Vec::new();
     if let Some(reason) = &r.reason {
-        let said = format!("{}: {}", text.why, said(reason, now));
+        let message = format!("{}: {}", text.why, translate_message(reason, now));
         lines.extend(
-            prose::wrap(&said, room, 3).into_iter().map(|line| vec![span(line, Role::Text)]),
+            prose::wrap(&message, max_width, 3)
+                .into_iter()
+                .map(|line| vec![span(line, ThemeRole::Text)]),
         );
     }
     if r.attempts.is_empty() {
-        lines.push(vec![span(text.none.clone(), Role::Dim)]);
+        lines.push(vec![span(text.none.clone(), ThemeRole::Dim)]);
     }
-    let whole = r.duration_ms.map_or_else(|| now.since(r.at), u64::from).max(1);
+    let total = r.duration_ms.map_or_else(|| now.since(r.at), u64::from).max(1);
     for a in &r.attempts {
-        attempt(a, whole, now, columns, &mut lines);
+        push_attempt(a, total, now, columns, &mut lines);
     }
-    if let Some(story) = app.told(r.id)
-        && let Some((_, lost)) = story.response_headers.iter().find(|(name, _)| name == LOSSES)
+    if let Some(story) = app.transcript_of(r.id)
+        && let Some((_, lost)) =
+            story.response_headers.iter().find(|(name, _)| name == LOSSES_HEADER)
     {
         lines.push(vec![
-            span(format!("{}: ", text.lost), Role::Warn),
-            span(lost.clone(), Role::Text),
+            span(format!("{}: ", text.lost), ThemeRole::Warn),
+            span(lost.clone(), ThemeRole::Text),
         ]);
     }
     if let Some(lost) = &r.cache_miss {
-        let said = format!("{}: {}", text.cache_lost, said(&lost.text(), now));
-        let role = if lost.is_benign { Role::Dim } else { Role::Warn };
-        lines.extend(prose::wrap(&said, room, 3).into_iter().map(|line| vec![span(line, role)]));
+        let message = format!("{}: {}", text.cache_lost, translate_message(&lost.text(), now));
+        let role = if lost.is_benign { ThemeRole::Dim } else { ThemeRole::Warn };
+        lines.extend(
+            prose::wrap(&message, max_width, 3).into_iter().map(|line| vec![span(line, role)]),
+        );
     }
     if let Some(error) = &r.error {
-        let said = format!("{}: {error}", text.error);
+        let message = format!("{}: {error}", text.error);
         lines.extend(
-            prose::wrap(&said, room, ERROR).into_iter().map(|line| vec![span(line, Role::Bad)]),
+            prose::wrap(&message, max_width, MAX_ERROR_LINES)
+                .into_iter()
+                .map(|line| vec![span(line, ThemeRole::Error)]),
         );
     }
     lines.push(Vec::new());
-    lines.extend(numbers(app, r, now, room));
+    lines.extend(number_lines(app, r, now, max_width));
     lines
 }
 
 /// One bar per attempt, all on one time axis: ▒ waits for the head, ░ streams. What came of it
 /// stands beside it, or below where there is no room.
-fn attempt(a: &AttemptRecord, whole: u64, now: Now, columns: u16, lines: &mut Vec<Vec<Span>>) {
+fn push_attempt(
+    a: &AttemptRecord,
+    total: u64,
+    now: FrameContext,
+    columns: u16,
+    lines: &mut Vec<Vec<StyledSpan>>,
+) {
     let text = &now.text.request;
     let narrow = columns < 100;
-    let room = u64::from(if narrow {
+    let max_width = u64::from(if narrow {
         (columns / 3).clamp(8, 30)
     } else {
         (columns * 2 / 5).clamp(30, 80)
     });
-    let column = |ms: u32| u64::from(ms).min(whole) * room / whole;
+    let column = |ms: u32| u64::from(ms).min(total) * max_width / total;
     let (start, end) = (
         column(a.started_ms),
-        a.ended_ms.map_or(room, column).max(column(a.started_ms) + 1).min(room),
+        a.ended_ms.map_or(max_width, column).max(column(a.started_ms) + 1).min(max_width),
     );
     let start = start.min(end.saturating_sub(1));
     let head = a.head_ms.map_or(end, column).clamp(start, end);
     let part = |glyph: &str, n: u64| glyph.repeat(usize::try_from(n).unwrap_or(0));
-    let [before, waits, streams, after] =
-        [part(" ", start), part("▒", head - start), part("░", end - head), part(" ", room - end)];
+    let [before, waits, streams, after] = [
+        part(" ", start),
+        part("▒", head - start),
+        part("░", end - head),
+        part(" ", max_width - end),
+    ];
     let key = if a.key.is_empty() { String::new() } else { format!("/{}", a.key) };
     let (result, role) = match (&a.outcome, a.won, a.ended_ms) {
-        (Some(outcome), ..) => (said(outcome, now).into_owned(), Role::Warn),
+        (Some(outcome), ..) => (translate_message(outcome, now).into_owned(), ThemeRole::Warn),
         (None, true, _) => {
-            (a.status.map_or_else(|| text.answered.clone(), |s| s.to_string()), Role::Ok)
+            (a.status.map_or_else(|| text.answered.clone(), |s| s.to_string()), ThemeRole::Ok)
         }
         (None, false, Some(_)) => {
-            (a.status.map_or_else(|| text.ended.clone(), |s| s.to_string()), Role::Text)
+            (a.status.map_or_else(|| text.ended.clone(), |s| s.to_string()), ThemeRole::Text)
         }
-        (None, false, None) => (text.under_way.clone(), Role::Accent),
+        (None, false, None) => (text.under_way.clone(), ThemeRole::Accent),
     };
     let billed =
         if a.maybe_billed && !a.won { format!(" · {}", text.billed) } else { String::new() };
     let mut line = vec![
-        span(format!("{:>6} │{before}", format::took(u64::from(a.started_ms))), Role::Dim),
-        span(waits, Role::Accent),
-        span(streams, if a.outcome.is_some() { Role::Warn } else { Role::Ok }),
-        span(format!("{after}│ "), Role::Dim),
-        span(format!("{} {}{key}", a.number, a.upstream), Role::Text),
+        span(format!("{:>6} │{before}", format::duration(u64::from(a.started_ms))), ThemeRole::Dim),
+        span(waits, ThemeRole::Accent),
+        span(streams, if a.outcome.is_some() { ThemeRole::Warn } else { ThemeRole::Ok }),
+        span(format!("{after}│ "), ThemeRole::Dim),
+        span(format!("{} {}{key}", a.number, a.upstream), ThemeRole::Text),
     ];
     match a.role {
         AttemptRole::Primary => {}
-        AttemptRole::Hedge => line.push(span(format!("  {}", text.hedge), Role::Accent)),
-        AttemptRole::Rescue => line.push(span(format!("  {}", text.rescue), Role::Accent)),
+        AttemptRole::Hedge => line.push(span(format!("  {}", text.hedge), ThemeRole::Accent)),
+        AttemptRole::Rescue => line.push(span(format!("  {}", text.rescue), ThemeRole::Accent)),
     }
-    let said = format!("{result}{billed}");
-    let model = span(format!("  {}  ", a.model), Role::Dim);
+    let message = format!("{result}{billed}");
+    let model = span(format!("  {}  ", a.model), ThemeRole::Dim);
     if narrow {
         lines.push(line);
-        line = vec![span(" ".repeat(UNDER - 2), Role::Dim), model];
+        line = vec![span(" ".repeat(REASON_INDENT - 2), ThemeRole::Dim), model];
     } else {
         line.push(model);
     }
     let all = usize::from(columns.saturating_sub(4));
-    if usize::from(spans_width(&line)) + display_width(&clean(&said)) <= all {
-        line.push(span(said, role));
+    if usize::from(spans_width(&line)) + display_width(&clean(&message)) <= all {
+        line.push(span(message, role));
         lines.push(line);
         return;
     }
     lines.push(line);
-    let under = prose::wrap(&said, all.saturating_sub(UNDER), REASON);
+    let under = prose::wrap(&message, all.saturating_sub(REASON_INDENT), MAX_REASON_LINES);
     lines.extend(
-        under.into_iter().map(|piece| vec![span(format!("{}{piece}", " ".repeat(UNDER)), role)]),
+        under
+            .into_iter()
+            .map(|piece| vec![span(format!("{}{piece}", " ".repeat(REASON_INDENT)), role)]),
     );
 }
 
 /// A session's name, and what of it came from caches as far as it is remembered.
-fn session(app: &App, name: &str, now: Now) -> String {
+fn session_text(app: &App, name: &str, now: FrameContext) -> String {
     let all = app
         .live()
         .into_iter()
@@ -162,27 +186,32 @@ fn session(app: &App, name: &str, now: Now) -> String {
 }
 
 /// Numbers with their names, as many on a line as there is room for.
-fn numbers(app: &App, r: &RequestRecord, now: Now, room: usize) -> Vec<Vec<Span>> {
+fn number_lines(
+    app: &App,
+    r: &RequestRecord,
+    now: FrameContext,
+    max_width: usize,
+) -> Vec<Vec<StyledSpan>> {
     let text = &now.text.request;
     let unknown = || UNKNOWN.to_owned();
-    let time = |ms: Option<u32>| ms.map_or_else(unknown, |ms| format::took(u64::from(ms)));
+    let time = |ms: Option<u32>| ms.map_or_else(unknown, |ms| format::duration(u64::from(ms)));
     let count = format::count;
     let how = if r.stream { &text.streamed } else { &text.whole };
     let speed = r.tokens_per_second(now.at).map_or_else(unknown, |rate| format!("{rate:.1} tok/s"));
     let input = r.usage.map_or_else(unknown, |u| {
         let written = u.cache_write_5m.saturating_add(u.cache_write_1h);
-        let mut said = count(u.input_total());
+        let mut message = count(u.input_total());
         if u.cache_read > 0 || written > 0 {
             let (fresh, cached, written) = (count(u.input), count(u.cache_read), count(written));
-            said = fill(
+            message = fill(
                 &text.split,
-                &[("all", &said), ("fresh", &fresh), ("cached", &cached), ("written", &written)],
+                &[("all", &message), ("fresh", &fresh), ("cached", &cached), ("written", &written)],
             );
         }
         if r.affinity_cached_tokens() > 0 {
-            said = format!("{said} {}", text.won);
+            message = format!("{message} {}", text.won);
         }
-        said
+        message
     });
     let output = r.usage.map_or_else(unknown, |u| match u.reasoning {
         0 => count(u.output_total()),
@@ -191,9 +220,12 @@ fn numbers(app: &App, r: &RequestRecord, now: Now, room: usize) -> Vec<Vec<Span>
         }
     });
     let all = [
-        (&text.began, format!("{} · {} {} · {how}", format::moment(r.at, now), r.dialect, r.op)),
+        (&text.began, format!("{} · {} {} · {how}", format::date_time(r.at, now), r.dialect, r.op)),
         (&text.client, if r.client.is_empty() { unknown() } else { r.client.to_string() }),
-        (&text.session, r.session.as_deref().map_or_else(unknown, |name| session(app, name, now))),
+        (
+            &text.session,
+            r.session.as_deref().map_or_else(unknown, |name| session_text(app, name, now)),
+        ),
         (&text.first, time(r.ttft_ms)),
         (&text.took, time(r.duration_ms)),
         (&text.speed, speed),
@@ -204,11 +236,12 @@ fn numbers(app: &App, r: &RequestRecord, now: Now, room: usize) -> Vec<Vec<Span>
         (&text.finish, r.finish.as_deref().map_or_else(unknown, str::to_owned)),
     ];
     // Most requests have no session; that needs no words.
-    let told = all.iter().filter(|(name, value)| *name != &text.session || value != UNKNOWN);
+    let shown_numbers =
+        all.iter().filter(|(name, value)| *name != &text.session || value != UNKNOWN);
     prose::flow(
-        told.map(|(name, value)| {
-            vec![span(format!("{name} "), Role::Dim), span(value.clone(), Role::Text)]
+        shown_numbers.map(|(name, value)| {
+            vec![span(format!("{name} "), ThemeRole::Dim), span(value.clone(), ThemeRole::Text)]
         }),
-        room,
+        max_width,
     )
 }
