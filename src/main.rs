@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use aiproxy::{
-    cli::{self, Cli, CliError, Command, Exit},
+    cli::{self, Cli, CliError, Command, ExitStatus},
     secrets::secret,
 };
 use clap::Parser;
@@ -29,12 +29,12 @@ fn main() -> ExitCode {
     };
     // A system that does not let go of core dumps is no reason not to work.
     drop(secret::disable_core_dumps());
-    let serves = cli.command.as_ref().is_some_and(Command::serves);
+    let serves = cli.command.as_ref().is_some_and(Command::runs_proxy);
     let runtime = match runtime(serves) {
         Ok(runtime) => runtime,
         Err(error) => {
-            cli::report(&CliError::failed(format!("the system gives no threads: {error}")));
-            return ExitCode::from(Exit::Failed.code());
+            cli::report_error(&CliError::failed(format!("the system gives no threads: {error}")));
+            return ExitCode::from(ExitStatus::Failed.code());
         }
     };
     if serves {
@@ -48,13 +48,13 @@ fn main() -> ExitCode {
             biased;
             // First, so that it is in place before a prompt hides what is typed: the prompt then
             // ends in order.
-            _ = tokio::signal::ctrl_c() => Err(CliError::quiet(Exit::Failed)),
+            _ = tokio::signal::ctrl_c() => Err(CliError::quiet(ExitStatus::Failed)),
             result = cli::run(cli) => result,
         }
     });
     runtime.shutdown_timeout(PARTING);
     let exit = result.unwrap_or_else(|error| {
-        cli::report(&error);
+        cli::report_error(&error);
         error.exit
     });
     ExitCode::from(exit.code())

@@ -3,12 +3,12 @@
 use clap::Subcommand;
 
 use super::{
-    Ctx,
-    exit::{CliError, Exit},
-    out::{self, Paint, Role},
-    reach::Reach,
+    CommandContext,
+    exit::{CliError, ExitStatus},
+    out::{self, Styler, TextRole},
+    reach::RunningProxy,
     status,
-    table::{Cell, Table},
+    table::{TableCell, TextTable},
     when,
 };
 use crate::{
@@ -31,33 +31,36 @@ pub enum AlertsCommand {
 /// # Errors
 ///
 /// No proxy runs; a test that was not taken.
-pub async fn run(ctx: &Ctx, command: AlertsCommand) -> Result<Exit, CliError> {
-    let reach = Reach::find(ctx).await?;
+pub async fn run(ctx: &CommandContext, command: AlertsCommand) -> Result<ExitStatus, CliError> {
+    let proxy = RunningProxy::connect(ctx).await?;
     match command {
         AlertsCommand::List => {
-            let alerts = reach.snapshot().await?.alerts;
+            let alerts = proxy.snapshot().await?.alerts;
             if ctx.global.json {
-                out::json(&alerts.iter().map(status::alert_json).collect::<Vec<_>>())?;
-                return Ok(Exit::Ok);
+                out::print_json(&alerts.iter().map(status::alert_json).collect::<Vec<_>>())?;
+                return Ok(ExitStatus::Ok);
             }
             if alerts.is_empty() {
-                out::line("nothing is wrong that alerts tell of")?;
-                return Ok(Exit::Ok);
+                out::print_line("nothing is wrong that alerts tell of")?;
+                return Ok(ExitStatus::Ok);
             }
             let now = SystemClock.unix();
-            let mut table = Table::new(&["ALERT", "FOR", "WHAT"]);
-            for standing in &alerts {
-                let role =
-                    if standing.alert.level == Severity::Error { Role::Bad } else { Role::Warn };
+            let mut table = TextTable::new(&["ALERT", "FOR", "WHAT"]);
+            for active in &alerts {
+                let role = if active.alert.level == Severity::Error {
+                    TextRole::Error
+                } else {
+                    TextRole::Warn
+                };
                 table.row(vec![
-                    Cell::new(role, standing.alert.kind.name()),
-                    when::span(now.0 - standing.since.0).into(),
-                    (&*standing.alert.text).into(),
+                    TableCell::new(role, active.alert.kind.name()),
+                    when::span(now.0 - active.since.0).into(),
+                    (&*active.alert.text).into(),
                 ]);
             }
-            out::print(&table.show(Paint::stdout()))?;
-            Ok(Exit::Ok)
+            out::print(&table.render(Styler::stdout()))?;
+            Ok(ExitStatus::Ok)
         }
-        AlertsCommand::Test => ctx.done(&reach.act(&Action::TestAlerts).await?),
+        AlertsCommand::Test => ctx.print_result(&proxy.send_action(&Action::TestAlerts).await?),
     }
 }

@@ -31,7 +31,7 @@ NO_COLOR, VISUAL, EDITOR.";
 #[command(name = "aiproxy", version, about = ABOUT, after_help = AFTER)]
 pub struct Cli {
     #[command(flatten)]
-    pub global: Global,
+    pub global: GlobalArgs,
     #[command(subcommand)]
     pub command: Option<Command>,
 }
@@ -39,7 +39,7 @@ pub struct Cli {
 /// Options that every command takes, before or after its name.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Global options")]
-pub struct Global {
+pub struct GlobalArgs {
     /// Config file [default: config.toml in the platform's config dir, or AIPROXY_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -61,47 +61,47 @@ pub struct Global {
     pub yes: bool,
 }
 
-impl Global {
+impl GlobalArgs {
     /// Where config and data are.
     ///
     /// # Errors
     ///
     /// A sentence where neither a flag nor the environment says it and there is no home, or where
     /// the data dir is none.
-    pub fn place(&self) -> Result<Paths, CliError> {
-        let place = file::locate(
+    pub fn paths(&self) -> Result<Paths, CliError> {
+        let paths = file::locate(
             self.config.as_deref(),
             self.data_dir.as_deref(),
             &Environment::from_process(),
         )
         .map_err(CliError::failed)?;
-        if place.data.is_file() {
+        if paths.data.is_file() {
             return Err(CliError::failed(format!(
                 "{}: a file, not a folder",
-                place.data.display()
+                paths.data.display()
             ))
             .hint("--data-dir or AIPROXY_DATA_DIR names the folder for data"));
         }
-        Ok(place)
+        Ok(paths)
     }
 }
 
-impl Global {
+impl GlobalArgs {
     /// The options by which another command finds the same config and data, each after a space;
     /// empty where none is needed.
     #[must_use]
-    pub fn flags(&self, place: &Paths) -> String {
+    pub fn path_flags(&self, paths: &Paths) -> String {
         let flag = |name: &str, path: &std::path::Path| {
-            format!(" {name} {}", quoted(&path.display().to_string()))
+            format!(" {name} {}", shell_quote(&path.display().to_string()))
         };
-        let config = self.config.as_ref().map(|_| flag("--config", &place.config));
-        let data = self.data_dir.as_ref().map(|_| flag("--data-dir", &place.data));
+        let config = self.config.as_ref().map(|_| flag("--config", &paths.config));
+        let data = self.data_dir.as_ref().map(|_| flag("--data-dir", &paths.data));
         [config, data].into_iter().flatten().collect()
     }
 }
 
 /// A word as a POSIX shell reads it.
-fn quoted(word: &str) -> String {
+fn shell_quote(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-+@:,=".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()
@@ -179,7 +179,7 @@ pub enum Command {
 impl Command {
     /// Whether this command runs a proxy in its own process, and so wants more than one thread.
     #[must_use]
-    pub fn serves(&self) -> bool {
+    pub fn runs_proxy(&self) -> bool {
         matches!(self, Self::Serve(_) | Self::Restart(_) | Self::Tui)
     }
 }
@@ -237,10 +237,10 @@ mod tests {
     }
 
     /// Does something with every command there is.
-    fn each(command: &clap::Command, path: &str, act: &mut impl FnMut(&str, &clap::Command)) {
+    fn each(command: &clap::Command, path: &str, check: &mut impl FnMut(&str, &clap::Command)) {
         let path = format!("{path} {}", command.get_name());
-        act(&path, command);
-        command.get_subcommands().for_each(|below| each(below, &path, act));
+        check(&path, command);
+        command.get_subcommands().for_each(|below| each(below, &path, check));
     }
 
     #[test]
@@ -268,14 +268,14 @@ mod tests {
 
     #[test]
     fn other_commands_are_told_where_this_one_looks() {
-        let global = Global { data_dir: Some("d".into()), ..Global::default() };
-        let place = Paths { config: "/c".into(), data: "/my data/it's".into(), explicit: false };
-        assert_eq!(global.flags(&place), r" --data-dir '/my data/it'\''s'");
+        let global = GlobalArgs { data_dir: Some("d".into()), ..GlobalArgs::default() };
+        let paths = Paths { config: "/c".into(), data: "/my data/it's".into(), explicit: false };
+        assert_eq!(global.path_flags(&paths), r" --data-dir '/my data/it'\''s'");
         assert_eq!(
-            Global { config: Some("c".into()), ..Global::default() }.flags(&place),
+            GlobalArgs { config: Some("c".into()), ..GlobalArgs::default() }.path_flags(&paths),
             " --config /c"
         );
-        assert_eq!(Global::default().flags(&place), "");
+        assert_eq!(GlobalArgs::default().path_flags(&paths), "");
     }
 
     #[test]

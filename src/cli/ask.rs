@@ -9,11 +9,11 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
-    Ctx,
-    exit::{CliError, Exit},
+    CommandContext,
+    exit::{CliError, ExitStatus},
     out, project, prompt,
-    reach::{self, Reach},
-    reveal::reveal,
+    reach::{self, RunningProxy},
+    reveal::expose_secret,
 };
 use crate::base::{
     clean::clean,
@@ -31,10 +31,10 @@ Examples:
   git diff | aiproxy ask smart \"write a commit message for this diff\" --stdin";
 
 /// The most that is read from standard input.
-const QUESTION_BYTES: u64 = 16 << 20;
+const MAX_QUESTION_BYTES: u64 = 16 << 20;
 /// The most of an error answer that is read.
-const ERROR_BYTES: usize = 64 << 10;
-const CONNECT: Duration = Duration::from_secs(5);
+const MAX_ERROR_BYTES: usize = 64 << 10;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, Args)]
 pub struct AskArgs {
@@ -58,11 +58,11 @@ pub struct AskArgs {
 /// # Errors
 ///
 /// No proxy runs; the proxy or the provider refuses; the answer breaks off.
-pub async fn run(ctx: &Ctx, args: AskArgs) -> Result<Exit, CliError> {
-    let question = question(&args).await?;
-    let base = match Reach::look(ctx)? {
-        Some(reach) => super::env::base_url_of(ctx, &reach),
-        None => return Err(reach::not_running(ctx).await),
+pub async fn run(ctx: &CommandContext, args: AskArgs) -> Result<ExitStatus, CliError> {
+    let question = read_question(&args).await?;
+    let base = match RunningProxy::try_connect(ctx)? {
+        Some(proxy) => super::env::base_url_of(ctx, &proxy),
+        None => return Err(reach::not_running_error(ctx).await),
     };
     let mut messages = Vec::new();
     messages
@@ -73,30 +73,37 @@ pub async fn run(ctx: &Ctx, args: AskArgs) -> Result<Exit, CliError> {
     let client = reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT)
+        .connect_timeout(CONNECT_TIMEOUT)
         .user_agent(concat!("aiproxy-ask/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|e| told(&e))?;
+        .map_err(|e| transport_error(&e))?;
     let request = client
         .post(format!("{base}/v1/chat/completions"))
         .header("content-type", "application/json")
-        .bearer_auth(reveal(&key))
+        .bearer_auth(expose_secret(&key))
         .body(body.to_string());
-    let mut response = request.send().await.map_err(|e| told(&e))?;
+    let mut response = request.send().await.map_err(|e| transport_error(&e))?;
     let (status, id) = (response.status(), header(&response, "x-request-id"));
     if !status.is_success() {
-        return Err(refused(status.as_u16(), &head(&mut response).await, id.as_deref()));
+        return Err(error_from_response(
+            status.as_u16(),
+            &read_error_body(&mut response).await,
+            id.as_deref(),
+        ));
     }
     let upstream = header(&response, "x-aiproxy-upstream");
-    let mut answer =
-        Answer { quiet: ctx.global.json, raw: !io::stdout().is_terminal(), ..Answer::default() };
+    let mut answer = StreamedAnswer {
+        quiet: ctx.global.json,
+        raw: !io::stdout().is_terminal(),
+        ..StreamedAnswer::default()
+    };
     let mut splitter = SseSplitter::default();
-    while let Some(chunk) = response.chunk().await.map_err(|e| told(&e))? {
+    while let Some(chunk) = response.chunk().await.map_err(|e| transport_error(&e))? {
         let mut at = 0;
         loop {
             match splitter.next(&chunk, &mut at) {
-                NextFrame::Borrowed(range) => answer.event(&chunk[range])?,
-                NextFrame::Joined(block) => answer.event(&block)?,
+                NextFrame::Borrowed(range) => answer.push_event(&chunk[range])?,
+                NextFrame::Joined(block) => answer.push_event(&block)?,
                 NextFrame::Incomplete => break,
                 NextFrame::TooLong => {
                     return Err(CliError::failed("the answer holds an event of more than 8 MiB"));
@@ -104,26 +111,26 @@ pub async fn run(ctx: &Ctx, args: AskArgs) -> Result<Exit, CliError> {
             }
         }
     }
-    answer.event(&splitter.remainder())?;
+    answer.push_event(&splitter.remainder())?;
     let hint =
         || format!("`aiproxy log show {}` tells what happened", id.as_deref().unwrap_or("last"));
     if !answer.done {
         return Err(CliError::failed("the answer broke off").hint(hint()));
     }
     if ctx.global.json {
-        out::json(
-            &json!({ "model": answer.model, "upstream": upstream, "request": id, "text": answer.text, "finish": answer.finish }),
+        out::print_json(
+            &json!({ "model": answer.model, "upstream": upstream, "request": id, "text": answer.text, "finish": answer.finish_reason }),
         )?;
     } else {
         out::print(if answer.text.ends_with('\n') { "" } else { "\n" })?;
     }
-    Ok(Exit::Ok)
+    Ok(ExitStatus::Ok)
 }
 
-async fn question(args: &AskArgs) -> Result<String, CliError> {
+async fn read_question(args: &AskArgs) -> Result<String, CliError> {
     let mut parts: Vec<String> = args.prompt.iter().cloned().collect();
     if args.stdin || (parts.is_empty() && !io::stdin().is_terminal()) {
-        parts.push(prompt::text(QUESTION_BYTES).await?);
+        parts.push(prompt::read_stdin_text(MAX_QUESTION_BYTES).await?);
     }
     let question = parts.join("\n\n");
     if question.trim().is_empty() {
@@ -137,22 +144,22 @@ fn header(response: &reqwest::Response, name: &str) -> Option<String> {
 }
 
 /// The beginning of an error answer; what cannot be read is left out.
-async fn head(response: &mut reqwest::Response) -> Vec<u8> {
+async fn read_error_body(response: &mut reqwest::Response) -> Vec<u8> {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await
-        && body.len() < ERROR_BYTES
+        && body.len() < MAX_ERROR_BYTES
     {
         body.extend_from_slice(&chunk);
     }
-    body.truncate(ERROR_BYTES);
+    body.truncate(MAX_ERROR_BYTES);
     body
 }
 
-fn refused(status: u16, body: &[u8], id: Option<&str>) -> CliError {
-    let said = serde_json::from_slice::<Value>(body)
+fn error_from_response(status: u16, body: &[u8], id: Option<&str>) -> CliError {
+    let message = serde_json::from_slice::<Value>(body)
         .ok()
         .and_then(|v| v["error"]["message"].as_str().map(str::to_owned));
-    let text = said.unwrap_or_else(|| format!("the proxy answers with status {status}"));
+    let text = message.unwrap_or_else(|| format!("the proxy answers with status {status}"));
     let error = CliError::failed(text);
     match id {
         Some(id) => error.hint(format!("`aiproxy log show {id}` tells what was tried")),
@@ -161,7 +168,7 @@ fn refused(status: u16, body: &[u8], id: Option<&str>) -> CliError {
 }
 
 /// A transport error with its cause, and without its URL.
-fn told(error: &reqwest::Error) -> CliError {
+fn transport_error(error: &reqwest::Error) -> CliError {
     let mut text = if error.is_connect() {
         "the proxy cannot be reached"
     } else {
@@ -178,19 +185,19 @@ fn told(error: &reqwest::Error) -> CliError {
 
 /// What came so far.
 #[derive(Debug, Default)]
-struct Answer {
+struct StreamedAnswer {
     /// Nothing is printed while it comes.
     quiet: bool,
     /// Nobody's terminal: the bytes as the model said them.
     raw: bool,
     text: String,
     model: Option<String>,
-    finish: Option<String>,
+    finish_reason: Option<String>,
     done: bool,
 }
 
-impl Answer {
-    fn event(&mut self, block: &[u8]) -> Result<(), CliError> {
+impl StreamedAnswer {
+    fn push_event(&mut self, block: &[u8]) -> Result<(), CliError> {
         let data = sse::read_event(block).data;
         if *data == *b"[DONE]" {
             self.done = true;
@@ -210,7 +217,7 @@ impl Answer {
         }
         let choice = &event["choices"][0];
         if let Some(finish) = choice["finish_reason"].as_str() {
-            self.finish = Some(finish.to_owned());
+            self.finish_reason = Some(finish.to_owned());
         }
         let Some(text) = choice["delta"]["content"].as_str().filter(|text| !text.is_empty()) else {
             return Ok(());
@@ -219,13 +226,13 @@ impl Answer {
         match (self.quiet, self.raw) {
             (true, _) => Ok(()),
             (false, true) => out::print(text),
-            (false, false) => out::print(&harmless(text)),
+            (false, false) => out::print(&sanitize_for_terminal(text)),
         }
     }
 }
 
 /// A model's words for a terminal: lines and tabs stay, what a terminal would obey does not.
-fn harmless(text: &str) -> String {
+fn sanitize_for_terminal(text: &str) -> String {
     text.split_inclusive(['\n', '\t'])
         .map(|part| match part.as_bytes().last() {
             Some(&end @ (b'\n' | b'\t')) => {
@@ -242,32 +249,33 @@ mod tests {
 
     #[test]
     fn text_is_put_together_and_the_end_is_known() {
-        let mut answer = Answer { quiet: true, ..Answer::default() };
+        let mut answer = StreamedAnswer { quiet: true, ..StreamedAnswer::default() };
         for block in [
             "data: {\"model\":\"m\",\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n",
             "data: {\"choices\":[{\"delta\":{\"content\":\"hel\"}}]}\n\n",
             ": ping\n\n",
             "data: {\"choices\":[{\"delta\":{\"content\":\"lo\"},\"finish_reason\":\"stop\"}]}\n\n",
         ] {
-            answer.event(block.as_bytes()).unwrap();
+            answer.push_event(block.as_bytes()).unwrap();
         }
         assert!(!answer.done);
-        answer.event(b"data: [DONE]\n\n").unwrap();
+        answer.push_event(b"data: [DONE]\n\n").unwrap();
         assert!(
             answer.done
                 && answer.text == "hello"
-                && answer.finish.as_deref() == Some("stop")
+                && answer.finish_reason.as_deref() == Some("stop")
                 && answer.model.as_deref() == Some("m")
         );
 
-        let error =
-            answer.event(b"data: {\"error\":{\"message\":\"upstream broke\"}}\n\n").unwrap_err();
+        let error = answer
+            .push_event(b"data: {\"error\":{\"message\":\"upstream broke\"}}\n\n")
+            .unwrap_err();
         assert_eq!(error.text, "upstream broke");
     }
 
     #[test]
     fn a_terminal_is_not_steered_by_a_model() {
-        let shown = harmless("a\n\tb\u{1b}[2Jc");
+        let shown = sanitize_for_terminal("a\n\tb\u{1b}[2Jc");
         assert!(shown.starts_with("a\n\tb") && !shown.contains('\u{1b}'), "{shown:?}");
     }
 }

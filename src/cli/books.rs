@@ -1,9 +1,9 @@
 //! The ledger as commands ask it: through the running proxy, or its file where none runs.
 
 use super::{
-    Ctx,
-    exit::{CliError, Exit},
-    reach::{self, Reach},
+    CommandContext,
+    exit::{CliError, ExitStatus},
+    reach::{self, RunningProxy},
     settings,
 };
 use crate::{
@@ -20,71 +20,79 @@ use crate::{
 };
 
 /// Whom to ask.
-pub(super) enum Books {
+pub(super) enum LedgerSource {
     File(Box<LedgerReader>),
-    Proxy(Box<Reach>),
+    Proxy(Box<RunningProxy>),
 }
 
-impl Books {
+impl LedgerSource {
     /// The running proxy, or the file.
     ///
     /// # Errors
     ///
     /// Neither is there.
-    pub(super) async fn open(ctx: &Ctx) -> Result<Self, CliError> {
-        if let Some(reach) = Reach::look(ctx)? {
-            return Ok(Self::Proxy(Box::new(reach)));
+    pub(super) async fn open(ctx: &CommandContext) -> Result<Self, CliError> {
+        if let Some(proxy) = RunningProxy::try_connect(ctx)? {
+            return Ok(Self::Proxy(Box::new(proxy)));
         }
         let file = settings::load_or_empty(ctx)?;
-        let path = file.place.data.join(&file.settings.ledger.path);
+        let path = file.paths.data.join(&file.settings.ledger.path);
         match LedgerReader::open(&path, timezone_by_name(&file.settings.ledger.tz)) {
             Ok(reader) => Ok(Self::File(Box::new(reader))),
-            Err(QueryError::Missing) => Err(reach::not_running(ctx).await),
+            Err(QueryError::Missing) => Err(reach::not_running_error(ctx).await),
             Err(error) => Err(CliError::failed(format!("{}: {error}", path.display()))),
         }
     }
 
     /// The proxy, where it is the one that is asked.
-    pub(super) fn proxy(&self) -> Option<&Reach> {
+    pub(super) fn proxy(&self) -> Option<&RunningProxy> {
         match self {
             Self::File(_) => None,
-            Self::Proxy(reach) => Some(reach),
+            Self::Proxy(proxy) => Some(proxy),
         }
     }
 
     pub(super) async fn history(&self, question: &HistoryQuery) -> Result<HistoryPage, CliError> {
         match self {
-            Self::File(reader) => question.run(reader, SystemClock.unix()).map_err(|e| refused(&e)),
-            Self::Proxy(reach) => Ok(reach.client.get_json(&question.path()).await?),
+            Self::File(reader) => {
+                question.run(reader, SystemClock.unix()).map_err(|e| query_error(&e))
+            }
+            Self::Proxy(proxy) => Ok(proxy.client.get_json(&question.path()).await?),
         }
     }
 
     pub(super) async fn usage(&self, question: &UsageQuery) -> Result<UsageReport, CliError> {
         match self {
-            Self::File(reader) => question.run(reader, SystemClock.unix()).map_err(|e| refused(&e)),
-            Self::Proxy(reach) => Ok(reach.client.get_json(&question.path()).await?),
+            Self::File(reader) => {
+                question.run(reader, SystemClock.unix()).map_err(|e| query_error(&e))
+            }
+            Self::Proxy(proxy) => Ok(proxy.client.get_json(&question.path()).await?),
         }
     }
 
     /// One request by its id, a unique beginning of it, or `last`.
-    pub(super) async fn full(&self, id: &str) -> Result<RequestDetail, CliError> {
+    pub(super) async fn request_detail(&self, id: &str) -> Result<RequestDetail, CliError> {
         let known = id == "last" || (!id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit()));
         if !known {
-            return Err(refused(&QueryError::Unknown(id.to_owned()).into()));
+            return Err(query_error(&QueryError::Unknown(id.to_owned()).into()));
         }
         match self {
-            Self::File(reader) => reader.request_detail(id).map_err(|error| refused(&error.into())),
-            Self::Proxy(reach) => {
-                Ok(reach.client.get_json(&format!("/aiproxy/v1/requests/{id}/full")).await?)
+            Self::File(reader) => {
+                reader.request_detail(id).map_err(|error| query_error(&error.into()))
+            }
+            Self::Proxy(proxy) => {
+                Ok(proxy.client.get_json(&format!("/aiproxy/v1/requests/{id}/full")).await?)
             }
         }
     }
 }
 
-fn refused(refused: &ControlQueryError) -> CliError {
+fn query_error(refused: &ControlQueryError) -> CliError {
     let text = refused.to_string();
     match refused {
-        ControlQueryError::BadQuery(_) => CliError { exit: Exit::Usage, ..CliError::failed(text) },
+        ControlQueryError::BadQuery(_) => {
+            CliError { exit: ExitStatus::Usage, ..CliError::failed(text) }
+        }
         ControlQueryError::Ledger(QueryError::Ambiguous(_) | QueryError::Unknown(_)) => {
             CliError::failed(text)
                 .hint("`aiproxy log` shows their ids; `last` is the newest finished one")

@@ -3,26 +3,27 @@
 use serde_json::{Value, json};
 
 use super::{
-    out::{Paint, Role},
-    table::{Cell, Table},
+    out::{Styler, TextRole},
+    table::{TableCell, TextTable},
     when,
 };
 use crate::{base::clock::UnixMillis, control::snapshot::BudgetView};
 
 /// Columns of a bar that is full.
-const BAR: u64 = 20;
+const BAR_WIDTH: u64 = 20;
 
 /// As a table; empty where there are none.
-pub(super) fn table(budgets: &[&BudgetView], now: UnixMillis, paint: Paint) -> String {
+pub(super) fn render_table(budgets: &[&BudgetView], now: UnixMillis, styler: Styler) -> String {
     if budgets.is_empty() {
         return String::new();
     }
-    let mut table = Table::new(&["BUDGET", "PER", "SPENT", "OF", "USED", "", "ENDS IN", "NOTE"]);
+    let mut table =
+        TextTable::new(&["BUDGET", "PER", "SPENT", "OF", "USED", "", "ENDS IN", "NOTE"]);
     for budget in budgets {
         let role = match budget.percent {
-            100.. => Role::Bad,
-            80.. => Role::Warn,
-            _ => Role::Good,
+            100.. => TextRole::Error,
+            80.. => TextRole::Warn,
+            _ => TextRole::Success,
         };
         let mut notes = Vec::new();
         if !budget.reserved.is_zero() {
@@ -34,30 +35,30 @@ pub(super) fn table(budgets: &[&BudgetView], now: UnixMillis, paint: Paint) -> S
         table.row(vec![
             (&budget.holder).into(),
             budget.per.name().into(),
-            Cell::new(Role::Strong, budget.spent.to_string()),
+            TableCell::new(TextRole::Strong, budget.spent.to_string()),
             budget.usd.to_string().into(),
-            Cell::new(role, format!("{} %", budget.percent)),
-            Cell::new(role, bar(budget.percent)),
-            when::left(budget.until, now).into(),
-            Cell::new(Role::Dim, notes.join(", ")),
+            TableCell::new(role, format!("{} %", budget.percent)),
+            TableCell::new(role, bar(budget.percent)),
+            when::remaining(budget.until, now).into(),
+            TableCell::new(TextRole::Dim, notes.join(", ")),
         ]);
     }
-    table.show(paint)
+    table.render(styler)
 }
 
 /// `████████████████│░░░│`: a line at 80 % and one at all of it.
 fn bar(percent: u64) -> String {
-    let full = (percent.min(100) * BAR).div_ceil(100);
+    let full = (percent.min(100) * BAR_WIDTH).div_ceil(100);
     let piece = |at: u64| match at {
         _ if at < full => '█',
         16 => '│',
         _ => '░',
     };
-    (0..BAR).map(piece).chain(['│']).collect()
+    (0..BAR_WIDTH).map(piece).chain(['│']).collect()
 }
 
 /// One budget, as every listing gives it.
-pub(super) fn as_json(budget: &BudgetView) -> Value {
+pub(super) fn budget_json(budget: &BudgetView) -> Value {
     json!({
         "of": budget.holder,
         "per": budget.per,
@@ -102,7 +103,7 @@ mod tests {
             from: UnixMillis(0),
             until: Some(UnixMillis(3_600_000)),
         };
-        let text = table(&[&budget], UnixMillis(0), Paint::none());
+        let text = render_table(&[&budget], UnixMillis(0), Styler::plain());
         for said in [
             "project ide",
             "$4.100",
@@ -114,7 +115,7 @@ mod tests {
         ] {
             assert!(text.contains(said), "{said}: {text}");
         }
-        assert_eq!(as_json(&budget)["spent"], 4.1);
-        assert_eq!(table(&[], UnixMillis(0), Paint::none()), "");
+        assert_eq!(budget_json(&budget)["spent"], 4.1);
+        assert_eq!(render_table(&[], UnixMillis(0), Styler::plain()), "");
     }
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{exit::CliError, reveal::reveal};
+use super::{exit::CliError, reveal::expose_secret};
 use crate::{
     base::disk::{self, FileLock},
     config::file::Paths,
@@ -19,18 +19,18 @@ use crate::{
 };
 
 /// Another process that makes the key is waited for: so often, so long.
-const LOOKS: u32 = 500;
-const LOOK: Duration = Duration::from_millis(20);
+const MAX_LOCK_POLLS: u32 = 500;
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Where a client key is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeptIn {
+pub enum KeyLocation {
     File(PathBuf),
     /// The entry's label.
     Keyring(String),
 }
 
-impl KeptIn {
+impl KeyLocation {
     /// As a reference of the config.
     #[must_use]
     pub fn reference(&self) -> String {
@@ -41,7 +41,7 @@ impl KeptIn {
     }
 }
 
-impl fmt::Display for KeptIn {
+impl fmt::Display for KeyLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
@@ -83,19 +83,19 @@ impl From<ClientKeyError> for CliError {
 ///
 /// Neither the keyring nor the data dir takes a new key; a file that is there cannot be read.
 pub async fn default_client_key(
-    place: &Paths,
+    paths: &Paths,
     keyring: &Keyring,
-) -> Result<(Secret, KeptIn), ClientKeyError> {
-    if let Some(found) = find(place, keyring).await? {
+) -> Result<(Secret, KeyLocation), ClientKeyError> {
+    if let Some(found) = find_default_key(paths, keyring).await? {
         return Ok(found);
     }
     // A proxy that just starts and a command that asks for the key must not make two.
-    let turn = turn(&place.data).await?;
-    let key = match find(place, keyring).await? {
+    let lock = acquire_creation_lock(&paths.data).await?;
+    let key = match find_default_key(paths, keyring).await? {
         Some(found) => found,
-        None => make("default", &place.data, keyring).await?,
+        None => create_key("default", &paths.data, keyring).await?,
     };
-    drop(turn);
+    drop(lock);
     Ok(key)
 }
 
@@ -104,35 +104,35 @@ pub async fn default_client_key(
 /// # Errors
 ///
 /// A file that is there cannot be read.
-pub(super) async fn find(
-    place: &Paths,
+pub(super) async fn find_default_key(
+    paths: &Paths,
     keyring: &Keyring,
-) -> Result<Option<(Secret, KeptIn)>, ClientKeyError> {
-    let label = label("default");
+) -> Result<Option<(Secret, KeyLocation)>, ClientKeyError> {
+    let label = keyring_label("default");
     // A keyring that does not answer is no failure: the file is there for it.
     if let Ok(Some(secret)) = keyring.get(&label).await {
-        return Ok(Some((secret, KeptIn::Keyring(label))));
+        return Ok(Some((secret, KeyLocation::Keyring(label))));
     }
-    let path = path(&place.data, "default");
+    let path = key_file_path(&paths.data, "default");
     if !path.exists() {
         return Ok(None);
     }
     let line = file::read_line(&path)
         .map_err(|error| ClientKeyError::File { path: path.clone(), error })?;
-    Ok(Some((Secret::new(line.as_str().to_owned()), KeptIn::File(path))))
+    Ok(Some((Secret::new(line.as_str().to_owned()), KeyLocation::File(path))))
 }
 
 /// The right to make the key; `None` where whoever has it keeps it for longer than making a key
 /// takes.
-async fn turn(data: &Path) -> Result<Option<FileLock>, ClientKeyError> {
+async fn acquire_creation_lock(data: &Path) -> Result<Option<FileLock>, ClientKeyError> {
     let path = data.join("client.lock");
     let error = |error| ClientKeyError::Disk { path: path.clone(), error };
     disk::create_private_dir(data).map_err(error)?;
-    for _ in 0..LOOKS {
+    for _ in 0..MAX_LOCK_POLLS {
         if let Some(lock) = FileLock::try_acquire(&path).map_err(error)? {
             return Ok(Some(lock));
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(LOCK_POLL_INTERVAL).await;
     }
     Ok(None)
 }
@@ -143,40 +143,41 @@ async fn turn(data: &Path) -> Result<Option<FileLock>, ClientKeyError> {
 /// # Errors
 ///
 /// As [`default_client_key`].
-pub async fn make(
+pub async fn create_key(
     project: &str,
     data: &Path,
     keyring: &Keyring,
-) -> Result<(Secret, KeptIn), ClientKeyError> {
+) -> Result<(Secret, KeyLocation), ClientKeyError> {
     let (secret, label, path) =
-        (secret::generate_client_key()?, label(project), path(data, project));
+        (secret::generate_client_key()?, keyring_label(project), key_file_path(data, project));
     // Where the file exists the project's readers look there only if the keyring has no entry: the
     // entry wins from here on.
     if keyring.set(&label, &secret).await.is_ok() {
         drop(std::fs::remove_file(&path));
-        return Ok((secret, KeptIn::Keyring(label)));
+        return Ok((secret, KeyLocation::Keyring(label)));
     }
     let error = |error| ClientKeyError::Disk { path: path.clone(), error };
     disk::create_private_dir(data).map_err(error)?;
     if let Some(folder) = path.parent() {
         disk::create_private_dir(folder).map_err(error)?;
     }
-    disk::write_atomic(&path, format!("{}\n", reveal(&secret)).as_bytes(), 0o600).map_err(error)?;
-    Ok((secret, KeptIn::File(path)))
+    disk::write_atomic(&path, format!("{}\n", expose_secret(&secret)).as_bytes(), 0o600)
+        .map_err(error)?;
+    Ok((secret, KeyLocation::File(path)))
 }
 
 /// Forgets a project's key, wherever it was kept.
-pub async fn forget(project: &str, data: &Path, keyring: &Keyring) {
+pub async fn delete_key(project: &str, data: &Path, keyring: &Keyring) {
     // Both may well not exist; what is left behind opens nothing once the project is gone.
-    drop(keyring.delete(&label(project)).await);
-    drop(std::fs::remove_file(path(data, project)));
+    drop(keyring.delete(&keyring_label(project)).await);
+    drop(std::fs::remove_file(key_file_path(data, project)));
 }
 
-fn label(project: &str) -> String {
+fn keyring_label(project: &str) -> String {
     format!("client/{project}")
 }
 
-fn path(data: &Path, project: &str) -> PathBuf {
+fn key_file_path(data: &Path, project: &str) -> PathBuf {
     if project == "default" {
         data.join("client.key")
     } else {
@@ -195,14 +196,14 @@ mod tests {
     #[tokio::test]
     async fn without_a_keyring_the_key_is_made_once_in_a_private_file() {
         let home = tempfile::tempdir().unwrap();
-        let (place, keyring) = (place(&home.path().join("data")), Keyring::unavailable("a test"));
+        let (paths, keyring) = (place(&home.path().join("data")), Keyring::unavailable("a test"));
 
-        let (made, kept) = default_client_key(&place, &keyring).await.unwrap();
-        let (again, _) = default_client_key(&place, &keyring).await.unwrap();
+        let (created, location) = default_client_key(&paths, &keyring).await.unwrap();
+        let (again, _) = default_client_key(&paths, &keyring).await.unwrap();
 
-        assert_eq!(kept, KeptIn::File(home.path().join("data/client.key")));
-        assert_eq!(made.digest(), again.digest());
-        assert!(reveal(&made).starts_with("aip-"));
+        assert_eq!(location, KeyLocation::File(home.path().join("data/client.key")));
+        assert_eq!(created.digest(), again.digest());
+        assert!(expose_secret(&created).starts_with("aip-"));
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
@@ -217,9 +218,9 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn those_who_ask_at_once_get_the_same_key() {
         let home = tempfile::tempdir().unwrap();
-        let (place, keyring) = (place(home.path()), Keyring::unavailable("a test"));
+        let (paths, keyring) = (place(home.path()), Keyring::unavailable("a test"));
 
-        let all = (0..8).map(|_| default_client_key(&place, &keyring));
+        let all = (0..8).map(|_| default_client_key(&paths, &keyring));
         let keys: std::collections::BTreeSet<_> = futures_util::future::join_all(all)
             .await
             .into_iter()
@@ -232,12 +233,12 @@ mod tests {
     #[tokio::test]
     async fn a_rotated_key_is_another_one() {
         let home = tempfile::tempdir().unwrap();
-        let (place, keyring) = (place(home.path()), Keyring::unavailable("a test"));
-        let (first, _) = default_client_key(&place, &keyring).await.unwrap();
+        let (paths, keyring) = (place(home.path()), Keyring::unavailable("a test"));
+        let (first, _) = default_client_key(&paths, &keyring).await.unwrap();
 
-        let (second, _) = make("default", &place.data, &keyring).await.unwrap();
+        let (second, _) = create_key("default", &paths.data, &keyring).await.unwrap();
 
-        let (now, _) = default_client_key(&place, &keyring).await.unwrap();
+        let (now, _) = default_client_key(&paths, &keyring).await.unwrap();
         assert_ne!(first.digest(), second.digest());
         assert_eq!(now.digest(), second.digest());
     }

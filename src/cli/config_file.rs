@@ -6,9 +6,9 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{
-    Ctx,
-    exit::{self, CliError, Exit},
-    out::{self, Paint, Role},
+    CommandContext,
+    exit::{self, CliError, ExitStatus},
+    out::{self, Styler, TextRole},
     prompt, reach, settings,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     secrets::Reference,
 };
 
-const EXAMPLE: &str = include_str!("../../assets/config.example.toml");
+const EXAMPLE_CONFIG: &str = include_str!("../../assets/config.example.toml");
 
 const SET: &str = "\
 Values are TOML; what is no TOML is text. Rows are named by their name.
@@ -72,134 +72,140 @@ pub enum ConfigCommand {
 /// # Errors
 ///
 /// See each.
-pub async fn run(ctx: &Ctx, command: ConfigCommand) -> Result<Exit, CliError> {
+pub async fn run(ctx: &CommandContext, command: ConfigCommand) -> Result<ExitStatus, CliError> {
     match command {
-        ConfigCommand::Check => check_all(ctx).await,
-        ConfigCommand::Edit => edit(ctx).await,
-        ConfigCommand::Get { path } => get(ctx, &path),
+        ConfigCommand::Check => check_config(ctx).await,
+        ConfigCommand::Edit => edit_in_editor(ctx).await,
+        ConfigCommand::Get { path } => get_setting(ctx, &path),
         ConfigCommand::Init => init(ctx),
-        ConfigCommand::Path => path(ctx),
+        ConfigCommand::Path => print_path(ctx),
         ConfigCommand::Schema => {
-            out::json(&keys::json_schema())?;
-            Ok(Exit::Ok)
+            out::print_json(&keys::json_schema())?;
+            Ok(ExitStatus::Ok)
         }
         ConfigCommand::Set { path, value } => {
             let edit = Edit::Set { path: path.clone(), value };
-            change(ctx, edit, &format!("{path} changed")).await
+            apply_edit(ctx, edit, &format!("{path} changed")).await
         }
         ConfigCommand::Show => show_all(ctx),
         ConfigCommand::Unset { path } => {
             let edit = Edit::Unset { path: path.clone() };
-            change(ctx, edit, &format!("{path} has its default again")).await
+            apply_edit(ctx, edit, &format!("{path} has its default again")).await
         }
     }
 }
 
-async fn change(ctx: &Ctx, edit: Edit, done: &str) -> Result<Exit, CliError> {
-    settings::edit(ctx, &[edit])?;
+async fn apply_edit(ctx: &CommandContext, edit: Edit, done: &str) -> Result<ExitStatus, CliError> {
+    settings::edit_config(ctx, &[edit])?;
     reach::reload_if_running(ctx).await;
-    ctx.done(done)
+    ctx.print_result(done)
 }
 
-fn path(ctx: &Ctx) -> Result<Exit, CliError> {
-    let place = ctx.global.place()?;
+fn print_path(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
+    let paths = ctx.global.paths()?;
     if ctx.global.json {
-        out::json(
-            &json!({ "config": place.config, "exists": place.config.exists(), "data": place.data }),
+        out::print_json(
+            &json!({ "config": paths.config, "exists": paths.config.exists(), "data": paths.data }),
         )?;
     } else {
-        out::line(&place.config.display().to_string())?;
+        out::print_line(&paths.config.display().to_string())?;
     }
-    Ok(Exit::Ok)
+    Ok(ExitStatus::Ok)
 }
 
-fn init(ctx: &Ctx) -> Result<Exit, CliError> {
-    let path = ctx.global.place()?.config;
+fn init(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
+    let path = ctx.global.paths()?.config;
     if path.symlink_metadata().is_ok() {
         return Err(CliError::failed(format!("{} exists already", path.display()))
             .hint("`aiproxy config edit` opens it"));
     }
-    write(&path, EXAMPLE)?;
-    ctx.done(&format!("{} written; `aiproxy config edit` opens it", path.display()))
+    write_config(&path, EXAMPLE_CONFIG)?;
+    ctx.print_result(&format!("{} written; `aiproxy config edit` opens it", path.display()))
 }
 
-fn write(path: &Path, text: &str) -> Result<(), CliError> {
+fn write_config(path: &Path, text: &str) -> Result<(), CliError> {
     // A folder that is there already keeps the mode that somebody gave it.
     if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
-        disk::create_private_dir(folder).map_err(|e| exit::at(folder, &e))?;
+        disk::create_private_dir(folder).map_err(|e| exit::path_error(folder, &e))?;
     }
-    disk::write_atomic(path, text.as_bytes(), 0o600).map_err(|e| exit::at(path, &e))
+    disk::write_atomic(path, text.as_bytes(), 0o600).map_err(|e| exit::path_error(path, &e))
 }
 
 /// Reports everything that is wrong with the file, then every reference that leads nowhere.
-async fn check_all(ctx: &Ctx) -> Result<Exit, CliError> {
-    let file = if ctx.global.json { checked_json(ctx)? } else { settings::load(ctx)? };
-    let paint = Paint::stderr();
+async fn check_config(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
+    let file = if ctx.global.json { load_reporting_json(ctx)? } else { settings::load(ctx)? };
+    let styler = Styler::stderr();
     let source = file.text.as_deref().unwrap_or_default();
     let mut warnings: Vec<String> = file.warnings.iter().map(Problem::one_line).collect();
     let mut nowhere = check::check_references(&file.settings, &file.env);
-    nowhere.extend(stores(&file).await);
+    nowhere.extend(unresolved_stored_keys(&file).await);
     if !ctx.global.json {
         if !file.warnings.is_empty() {
-            out::note(problem::render(&file.warnings, source, paint.is_on()).trim_end());
+            out::print_note(
+                problem::render(&file.warnings, source, styler.is_enabled()).trim_end(),
+            );
         }
-        for said in &nowhere {
-            out::note(&format!("{} {}", paint.paint(Role::Warn, "warning:"), clean(said)));
+        for warning in &nowhere {
+            out::print_note(&format!(
+                "{} {}",
+                styler.style(TextRole::Warn, "warning:"),
+                clean(warning)
+            ));
         }
     }
     warnings.append(&mut nowhere);
     if ctx.global.json {
-        out::json(&json!({ "ok": true, "problems": [], "warnings": warnings }))?;
-        return Ok(Exit::Ok);
+        out::print_json(&json!({ "ok": true, "problems": [], "warnings": warnings }))?;
+        return Ok(ExitStatus::Ok);
     }
-    let path = file.place.config.display();
+    let path = file.paths.config.display();
     let what = if file.text.is_some() {
         format!("{path}: ok")
     } else {
         format!("ok: there is no {path}, so the defaults apply")
     };
-    out::line(&match warnings.len() {
+    out::print_line(&match warnings.len() {
         0 => what,
         1 => format!("{what}, 1 warning"),
         n => format!("{what}, {n} warnings"),
     })?;
-    Ok(Exit::Ok)
+    Ok(ExitStatus::Ok)
 }
 
 /// As `settings::load`, with the problems as JSON on stdout.
-fn checked_json(ctx: &Ctx) -> Result<settings::File, CliError> {
-    let place = ctx.global.place()?;
-    let said = |problems: &[Problem]| {
+fn load_reporting_json(ctx: &CommandContext) -> Result<settings::ConfigFile, CliError> {
+    let paths = ctx.global.paths()?;
+    let print_problems = |problems: &[Problem]| {
         let texts = |level| {
             problems.iter().filter(|p| p.level == level).map(Problem::one_line).collect::<Vec<_>>()
         };
-        out::json(
+        out::print_json(
             &json!({ "ok": false, "problems": texts(ProblemSeverity::Error), "warnings": texts(ProblemSeverity::Warning) }),
         )
     };
-    let source = match file::read_config(&place.config) {
+    let source = match file::read_config(&paths.config) {
         Ok(source) => source.unwrap_or_default(),
         Err(problem) => {
-            said(&[problem])?;
-            return Err(CliError::quiet(Exit::Config));
+            print_problems(&[problem])?;
+            return Err(CliError::quiet(ExitStatus::Config));
         }
     };
     let loaded = load::load(
         &source,
-        &place.config,
+        &paths.config,
         &Environment::from_process(),
         &mut IdInterner::default(),
     );
     if loaded.settings.is_none() {
-        said(&loaded.problems)?;
-        return Err(CliError::quiet(Exit::Config));
+        print_problems(&loaded.problems)?;
+        return Err(CliError::quiet(ExitStatus::Config));
     }
     settings::load(ctx)
 }
 
 /// References into the keyring and the encrypted file that lead nowhere; `cmd:` programs are not
 /// run for a check.
-async fn stores(file: &settings::File) -> Vec<String> {
+async fn unresolved_stored_keys(file: &settings::ConfigFile) -> Vec<String> {
     let resolver = file.resolver();
     let keys = file
         .settings
@@ -214,29 +220,29 @@ async fn stores(file: &settings::File) -> Vec<String> {
         .projects
         .iter()
         .filter_map(|p| Some((format!("key of project `{}`", p.name), p.key.as_ref()?)));
-    let mut said = Vec::new();
-    for (whose, reference) in keys.chain(projects) {
+    let mut problems = Vec::new();
+    for (owner, reference) in keys.chain(projects) {
         if matches!(reference, Reference::Keyring(_) | Reference::Vault(_))
             && let Err(error) = resolver.resolve_any_key(reference).await
         {
-            said.push(format!("{whose}: {}; {}", error.text(), error.hint()));
+            problems.push(format!("{owner}: {}; {}", error.text(), error.hint()));
         }
     }
-    said
+    problems
 }
 
 /// Opens a copy in the editor; only a text that loads takes the file's place.
-async fn edit(ctx: &Ctx) -> Result<Exit, CliError> {
-    let place = ctx.global.place()?;
+async fn edit_in_editor(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
+    let paths = ctx.global.paths()?;
     let before =
-        file::read_config(&place.config).map_err(|problem| CliError::config(problem.one_line()))?;
+        file::read_config(&paths.config).map_err(|problem| CliError::config(problem.one_line()))?;
     if !std::io::stdin().is_terminal() {
         return Err(CliError::failed("no terminal for an editor")
             .hint("`aiproxy config set PATH VALUE` changes one setting"));
     }
-    disk::create_private_dir(&place.data).map_err(|e| exit::at(&place.data, &e))?;
-    let copy = place.data.join("config.edit.toml");
-    write(&copy, before.as_deref().unwrap_or(EXAMPLE))?;
+    disk::create_private_dir(&paths.data).map_err(|e| exit::path_error(&paths.data, &e))?;
+    let copy = paths.data.join("config.edit.toml");
+    write_config(&copy, before.as_deref().unwrap_or(EXAMPLE_CONFIG))?;
     loop {
         open_editor(&copy)?;
         let text = file::read_config(&copy)
@@ -244,25 +250,28 @@ async fn edit(ctx: &Ctx) -> Result<Exit, CliError> {
             .unwrap_or_default();
         if Some(&text) == before.as_ref() {
             drop(std::fs::remove_file(&copy));
-            return ctx.done("nothing was changed");
+            return ctx.print_result("nothing was changed");
         }
         let loaded = load::load(
             &text,
-            &place.config,
+            &paths.config,
             &Environment::from_process(),
             &mut IdInterner::default(),
         );
         if loaded.settings.is_some() {
-            take(&place, before.as_deref(), &text, &copy)?;
+            replace_config(&paths, before.as_deref(), &text, &copy)?;
             if !loaded.problems.is_empty() {
-                out::note(
-                    problem::render(&loaded.problems, &text, Paint::stderr().is_on()).trim_end(),
+                out::print_note(
+                    problem::render(&loaded.problems, &text, Styler::stderr().is_enabled())
+                        .trim_end(),
                 );
             }
             reach::reload_if_running(ctx).await;
-            return ctx.done(&format!("{} changed", place.config.display()));
+            return ctx.print_result(&format!("{} changed", paths.config.display()));
         }
-        out::note(problem::render(&loaded.problems, &text, Paint::stderr().is_on()).trim_end());
+        out::print_note(
+            problem::render(&loaded.problems, &text, Styler::stderr().is_enabled()).trim_end(),
+        );
         let answer = prompt::ask_line("open it again? [Y/n] ").await?;
         if matches!(answer.trim().to_ascii_lowercase().as_str(), "n" | "no") {
             return Err(CliError::config("the config was not changed")
@@ -272,19 +281,24 @@ async fn edit(ctx: &Ctx) -> Result<Exit, CliError> {
 }
 
 /// Puts the edited text in the file's place, unless somebody changed the file meanwhile.
-fn take(place: &Paths, before: Option<&str>, text: &str, copy: &Path) -> Result<(), CliError> {
+fn replace_config(
+    paths: &Paths,
+    before: Option<&str>,
+    text: &str,
+    copy: &Path,
+) -> Result<(), CliError> {
     let now =
-        file::read_config(&place.config).map_err(|problem| CliError::failed(problem.one_line()))?;
+        file::read_config(&paths.config).map_err(|problem| CliError::failed(problem.one_line()))?;
     if now.as_deref() != before {
         return Err(CliError::failed(format!(
             "{} was changed by another program meanwhile",
-            place.config.display()
+            paths.config.display()
         ))
         .hint(format!("your text is in {}", copy.display())));
     }
     // A link stays a link, and the file keeps the mode it has.
-    let target = std::fs::canonicalize(&place.config).unwrap_or_else(|_| place.config.clone());
-    write(&target, text)?;
+    let target = std::fs::canonicalize(&paths.config).unwrap_or_else(|_| paths.config.clone());
+    write_config(&target, text)?;
     drop(std::fs::remove_file(copy));
     Ok(())
 }
@@ -311,17 +325,17 @@ fn open_editor(path: &Path) -> Result<(), CliError> {
     }
 }
 
-fn show_all(ctx: &Ctx) -> Result<Exit, CliError> {
+fn show_all(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
     let text = show::to_toml(&settings::load(ctx)?.settings);
     if ctx.global.json {
-        out::json(&as_json(&text)?)?;
+        out::print_json(&toml_to_json(&text)?)?;
     } else {
         out::print(&text)?;
     }
-    Ok(Exit::Ok)
+    Ok(ExitStatus::Ok)
 }
 
-fn get(ctx: &Ctx, path: &str) -> Result<Exit, CliError> {
+fn get_setting(ctx: &CommandContext, path: &str) -> Result<ExitStatus, CliError> {
     let file = settings::load(ctx)?;
     let Some(text) = show::key_to_toml(&file.settings, path) else {
         let near = near::nearest(path, keys::KEYS.iter().map(|key| key.path))
@@ -331,22 +345,22 @@ fn get(ctx: &Ctx, path: &str) -> Result<Exit, CliError> {
             .hint(format!("{near}`aiproxy config show` prints everything")));
     };
     if ctx.global.json {
-        out::json(&value_json(&text))?;
+        out::print_json(&setting_to_json(&text))?;
     } else {
-        out::line(text.trim_end())?;
+        out::print_line(text.trim_end())?;
     }
-    Ok(Exit::Ok)
+    Ok(ExitStatus::Ok)
 }
 
 /// TOML as JSON.
-fn as_json(text: &str) -> Result<serde_json::Value, CliError> {
+fn toml_to_json(text: &str) -> Result<serde_json::Value, CliError> {
     toml::from_str(text).map_err(|e| {
         CliError::failed(format!("the settings cannot be told as JSON: {}", e.message()))
     })
 }
 
 /// One setting as JSON: a table, a list, a number; what is none of them is text.
-fn value_json(text: &str) -> serde_json::Value {
+fn setting_to_json(text: &str) -> serde_json::Value {
     let row = toml::from_str::<serde_json::Value>(&format!("v = {}", text.trim()))
         .ok()
         .and_then(|mut row| row.get_mut("v").map(serde_json::Value::take));

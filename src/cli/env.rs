@@ -3,11 +3,11 @@
 use clap::{Args, ValueEnum};
 
 use super::{
-    Ctx,
-    exit::{CliError, Exit},
+    CommandContext,
+    exit::{CliError, ExitStatus},
     out, project,
-    reach::{self, Reach},
-    reveal::reveal,
+    reach::{self, RunningProxy},
+    reveal::expose_secret,
     settings,
 };
 use crate::control::rundir::{RunInfo, dial_address};
@@ -43,55 +43,61 @@ enum Shell {
 /// # Errors
 ///
 /// No such project; its key cannot be read.
-pub async fn run(ctx: &Ctx, args: EnvArgs) -> Result<Exit, CliError> {
+pub async fn run(ctx: &CommandContext, args: EnvArgs) -> Result<ExitStatus, CliError> {
     let base = base_url(ctx).await?;
     let key = project::client_key(ctx, &args.project).await?;
-    let variables = variables(&base, reveal(&key));
+    let variables = sdk_variables(&base, expose_secret(&key));
     if ctx.global.json {
         let map: serde_json::Map<_, _> =
             variables.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-        out::json(&map)?;
+        out::print_json(&map)?;
     } else {
         let lines: String = variables
             .iter()
-            .map(|(name, value)| format!("{}\n", line(args.shell, name, value)))
+            .map(|(name, value)| format!("{}\n", export_line(args.shell, name, value)))
             .collect();
         out::print(&lines)?;
     }
-    Ok(Exit::Ok)
+    Ok(ExitStatus::Ok)
 }
 
 /// Where clients reach the proxy: the one that runs, else where the config would listen.
-pub(super) async fn base_url(ctx: &Ctx) -> Result<String, CliError> {
+pub(super) async fn base_url(ctx: &CommandContext) -> Result<String, CliError> {
     if ctx.global.url.is_some() {
-        return Ok(given(ctx));
+        return Ok(url_flag(ctx));
     }
-    if let Some(base) =
-        Reach::look(ctx)?.and_then(|reach| reach.running).and_then(|running| running.base_url())
+    if let Some(base) = RunningProxy::try_connect(ctx)?
+        .and_then(|proxy| proxy.run_info)
+        .and_then(|running| running.base_url())
     {
         return Ok(base);
     }
-    out::note(&format!("note: {}; start it with `aiproxy serve`", reach::absent(ctx).await));
-    let listen = settings::listen(&ctx.global.place()?);
+    out::print_note(&format!(
+        "note: {}; start it with `aiproxy serve`",
+        reach::not_running_note(ctx).await
+    ));
+    let listen = settings::listen_addresses(&ctx.global.paths()?);
     Ok(format!(
         "http://{}",
-        listen.first().map_or_else(|| settings::LISTEN.to_owned(), |addr| dial_address(addr))
+        listen
+            .first()
+            .map_or_else(|| settings::DEFAULT_LISTEN.to_owned(), |addr| dial_address(addr))
     ))
 }
 
 /// The base URL of a proxy that runs.
-pub(super) fn base_url_of(ctx: &Ctx, reach: &Reach) -> String {
-    reach.running.as_ref().and_then(RunInfo::base_url).unwrap_or_else(|| given(ctx))
+pub(super) fn base_url_of(ctx: &CommandContext, proxy: &RunningProxy) -> String {
+    proxy.run_info.as_ref().and_then(RunInfo::base_url).unwrap_or_else(|| url_flag(ctx))
 }
 
 /// `--url` with its scheme.
-fn given(ctx: &Ctx) -> String {
+fn url_flag(ctx: &CommandContext) -> String {
     let url = ctx.global.url.as_deref().unwrap_or_default().trim_end_matches('/');
     if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
 }
 
 /// Each SDK has its own words for the same two facts.
-fn variables(base: &str, key: &str) -> Vec<(&'static str, String)> {
+fn sdk_variables(base: &str, key: &str) -> Vec<(&'static str, String)> {
     vec![
         ("OPENAI_BASE_URL", format!("{base}/v1")),
         ("OPENAI_API_BASE", format!("{base}/v1")),
@@ -106,7 +112,7 @@ fn variables(base: &str, key: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn line(shell: Shell, name: &str, value: &str) -> String {
+fn export_line(shell: Shell, name: &str, value: &str) -> String {
     match shell {
         Shell::Fish => {
             format!("set -gx {name} '{}';", value.replace('\\', "\\\\").replace('\'', "\\'"))
@@ -127,13 +133,13 @@ mod tests {
             (Shell::Fish, r"set -gx K 'a\'b\\c$(d)';"),
             (Shell::Powershell, r"$env:K = 'a''b\c$(d)'"),
         ] {
-            assert_eq!(line(shell, "K", r"a'b\c$(d)"), want);
+            assert_eq!(export_line(shell, "K", r"a'b\c$(d)"), want);
         }
     }
 
     #[test]
     fn each_dialect_has_its_base_url_and_key() {
-        let got = variables("http://127.0.0.1:8642", "aip-x");
+        let got = sdk_variables("http://127.0.0.1:8642", "aip-x");
         for want in [
             ("OPENAI_BASE_URL", "http://127.0.0.1:8642/v1"),
             ("ANTHROPIC_BASE_URL", "http://127.0.0.1:8642"),

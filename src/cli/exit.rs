@@ -6,7 +6,7 @@ use crate::control::client::ControlError;
 
 /// Exit codes, as documented in `--help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub enum ExitStatus {
     Ok,
     Failed,
     Usage,
@@ -14,7 +14,7 @@ pub enum Exit {
     Unreachable,
 }
 
-impl Exit {
+impl ExitStatus {
     #[must_use]
     pub fn code(self) -> u8 {
         match self {
@@ -30,7 +30,7 @@ impl Exit {
 /// Why a command failed: what happened, and what to do next.
 #[derive(Debug)]
 pub struct CliError {
-    pub exit: Exit,
+    pub exit: ExitStatus,
     /// Empty where there is nothing to say: a closed pipe, Ctrl-C, problems that were printed
     /// already.
     pub text: String,
@@ -38,33 +38,33 @@ pub struct CliError {
 }
 
 impl CliError {
-    fn new(exit: Exit, text: impl Into<String>) -> Self {
+    fn new(exit: ExitStatus, text: impl Into<String>) -> Self {
         Self { exit, text: text.into(), hint: None }
     }
 
     #[must_use]
     pub fn failed(text: impl Into<String>) -> Self {
-        Self::new(Exit::Failed, text)
+        Self::new(ExitStatus::Failed, text)
     }
 
     #[must_use]
     pub fn usage(text: impl Into<String>) -> Self {
-        Self::new(Exit::Usage, text)
+        Self::new(ExitStatus::Usage, text)
     }
 
     #[must_use]
     pub fn config(text: impl Into<String>) -> Self {
-        Self::new(Exit::Config, text)
+        Self::new(ExitStatus::Config, text)
     }
 
     #[must_use]
     pub fn unreachable(text: impl Into<String>) -> Self {
-        Self::new(Exit::Unreachable, text)
+        Self::new(ExitStatus::Unreachable, text)
     }
 
     /// Everything was said already.
     #[must_use]
-    pub fn quiet(exit: Exit) -> Self {
+    pub fn quiet(exit: ExitStatus) -> Self {
         Self::new(exit, "")
     }
 
@@ -90,14 +90,14 @@ impl std::error::Error for CliError {}
 impl From<ControlError> for CliError {
     fn from(error: ControlError) -> Self {
         let exit = match &error {
-            ControlError::NotReachable { .. } | ControlError::NotAiproxy => Exit::Unreachable,
-            ControlError::Broken | ControlError::Refused(..) => Exit::Failed,
+            ControlError::NotReachable { .. } | ControlError::NotAiproxy => ExitStatus::Unreachable,
+            ControlError::Broken | ControlError::Refused(..) => ExitStatus::Failed,
         };
         Self { hint: error.hint().map(str::to_owned), ..Self::new(exit, error.to_string()) }
     }
 }
 
 /// A failure at a file or folder.
-pub(super) fn at(path: &std::path::Path, error: &io::Error) -> CliError {
+pub(super) fn path_error(path: &std::path::Path, error: &io::Error) -> CliError {
     CliError::failed(format!("{}: {error}", path.display()))
 }

@@ -3,12 +3,12 @@
 use clap::Args;
 
 use super::{
-    Ctx,
-    books::Books,
-    exit::{CliError, Exit},
+    CommandContext,
+    books::LedgerSource,
+    exit::{CliError, ExitStatus},
     log::show,
-    out::{self, Paint, Role},
-    table::{Cell, Table},
+    out::{self, Styler, TextRole},
+    table::{TableCell, TextTable},
     when,
 };
 use crate::{
@@ -44,25 +44,25 @@ pub struct ExplainArgs {
 /// # Errors
 ///
 /// No such request; no ledger.
-pub async fn run(ctx: &Ctx, args: ExplainArgs) -> Result<Exit, CliError> {
-    let full = Books::open(ctx).await?.full(&args.id).await?;
+pub async fn run(ctx: &CommandContext, args: ExplainArgs) -> Result<ExitStatus, CliError> {
+    let full = LedgerSource::open(ctx).await?.request_detail(&args.id).await?;
     if ctx.global.json {
-        out::json(&full)?;
+        out::print_json(&full)?;
     } else {
-        out::print(&page(&full, Paint::stdout()))?;
+        out::print(&render(&full, Styler::stdout()))?;
     }
-    Ok(Exit::Ok)
+    Ok(ExitStatus::Ok)
 }
 
 /// The account without colours, for readers of other places.
 #[must_use]
-pub fn plain(full: &RequestDetail) -> String {
-    page(full, Paint::none())
+pub fn render_plain(full: &RequestDetail) -> String {
+    render(full, Styler::plain())
 }
 
-fn page(full: &RequestDetail, paint: Paint) -> String {
+fn render(full: &RequestDetail, styler: Styler) -> String {
     let r = &full.record;
-    let mut text = show::request(r, paint);
+    let mut text = show::request_page(r, styler);
     if let Some(of) = full.replay_of {
         text.push_str(&format!("replay   of {of}\n"));
     }
@@ -70,24 +70,24 @@ fn page(full: &RequestDetail, paint: Paint) -> String {
         text.push_str("demo     answered by the built-in upstream: outside of totals\n");
     }
     if !r.attempts.is_empty() {
-        text.push_str(&format!("\n{}\n{}", paint.bold("Way"), show::waterfall(r, paint)));
+        text.push_str(&format!("\n{}\n{}", styler.bold("Way"), show::waterfall(r, styler)));
     }
-    text.push_str(&format!("\n{}\n", paint.bold("Cost")));
+    text.push_str(&format!("\n{}\n", styler.bold("Cost")));
     for attempt in &r.attempts {
         let part = full.bills.iter().find(|part| part.number == attempt.number);
-        text.push_str(&bill(attempt, part, r.attempts.len() > 1, paint));
+        text.push_str(&bill_text(attempt, part, r.attempts.len() > 1, styler));
     }
     match r.cost {
         Some(cost) => {
             text.push_str(&format!(
                 "  {} {}\n",
-                paint.paint(Role::Strong, &cost.to_string()),
-                trust(cost.precision, cost.usd.is_some())
+                styler.style(TextRole::Strong, &cost.to_string()),
+                precision_note(cost.precision, cost.usd.is_some())
             ));
         }
         None => text.push_str("  –\n"),
     }
-    text.push_str(&format!("\n{}\n", paint.bold("Kept")));
+    text.push_str(&format!("\n{}\n", styler.bold("Kept")));
     if full.bodies.is_empty() {
         text.push_str(
             "  neither what was sent nor what was answered (`bodies` under [ledger], or too old)\n",
@@ -107,9 +107,9 @@ fn page(full: &RequestDetail, paint: Paint) -> String {
         };
         text.push_str(&format!("  {what:<9}{} bytes, {}; {how}\n", body.total, clean(&body.media)));
     }
-    let todo = advice(full);
+    let todo = suggestions(full);
     if !todo.is_empty() {
-        text.push_str(&format!("\n{}\n", paint.bold("What to do")));
+        text.push_str(&format!("\n{}\n", styler.bold("What to do")));
         for line in todo {
             text.push_str(&format!("  {line}\n"));
         }
@@ -117,11 +117,11 @@ fn page(full: &RequestDetail, paint: Paint) -> String {
     text
 }
 
-fn bill(
+fn bill_text(
     attempt: &AttemptRecord,
     part: Option<&AttemptBill>,
     several: bool,
-    paint: Paint,
+    styler: Styler,
 ) -> String {
     let mut text = String::new();
     if several {
@@ -130,7 +130,7 @@ fn bill(
     let Some(part) = part else { return text + "  nothing is known of its cost\n" };
     let bill = &part.bill;
     if let (Some(usage), Some(price)) = (&part.usage, &bill.price) {
-        text.push_str(&arithmetic(usage, price, paint));
+        text.push_str(&price_table(usage, price, styler));
         text.push_str(&format!(
             "  price {}{}",
             clean(&price.name),
@@ -183,8 +183,8 @@ fn bill(
     text
 }
 
-fn arithmetic(usage: &Usage, price: &AppliedPrice, paint: Paint) -> String {
-    let mut table = Table::new(&["  CLASS", "COUNT", "PRICE", "PER", "SUM"]);
+fn price_table(usage: &Usage, price: &AppliedPrice, styler: Styler) -> String {
+    let mut table = TextTable::new(&["  CLASS", "COUNT", "PRICE", "PER", "SUM"]);
     for class in PriceClass::ALL {
         let (count, rate) = (class.count(usage), price.rates.effective(class));
         if count == 0 || (class == PriceClass::Request && rate == 0) {
@@ -204,10 +204,10 @@ fn arithmetic(usage: &Usage, price: &AppliedPrice, paint: Paint) -> String {
             count.to_string().into(),
             format!("{} {}", money::format_nanos(rate), price.currency).into(),
             per.into(),
-            Cell::from(format!("{} {}{borrowed}", money::format_nanos(sum), price.currency)),
+            TableCell::from(format!("{} {}{borrowed}", money::format_nanos(sum), price.currency)),
         ]);
     }
-    let mut text = if table.is_empty() { String::new() } else { table.show(paint) };
+    let mut text = if table.is_empty() { String::new() } else { table.render(styler) };
     if *price.currency != *"USD" {
         text.push_str(&format!(
             "  1 {} is ${}\n",
@@ -218,8 +218,8 @@ fn arithmetic(usage: &Usage, price: &AppliedPrice, paint: Paint) -> String {
     text
 }
 
-fn trust(sure: Precision, known: bool) -> &'static str {
-    match (sure, known) {
+fn precision_note(precision: Precision, known: bool) -> &'static str {
+    match (precision, known) {
         (_, false) => "nobody knows",
         (Precision::Exact, _) => "all together",
         (Precision::Estimate, _) => {
@@ -229,7 +229,7 @@ fn trust(sure: Precision, known: bool) -> &'static str {
     }
 }
 
-fn advice(full: &RequestDetail) -> Vec<String> {
+fn suggestions(full: &RequestDetail) -> Vec<String> {
     let r: &RequestRecord = &full.record;
     let mut lines = Vec::new();
     let last = r.serving_attempt();
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn the_sum_is_shown_step_by_step() {
-        let text = page(&full(), Paint::none());
+        let text = render(&full(), Styler::plain());
         for part in [
             "attempt 1 at office",
             "nothing: it was refused",
@@ -356,7 +356,7 @@ mod tests {
         let mut unknown = full();
         unknown.bills[1].bill = Bill::default();
         unknown.record.cost = Some(Cost::default());
-        let text = page(&unknown, Paint::none());
+        let text = render(&unknown, Styler::plain());
         assert!(
             text.contains("nobody knows the price of big-model at office")
                 && text.contains("[prices.\"office/big-model\"]"),

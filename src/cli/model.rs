@@ -4,14 +4,14 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
-    Ctx,
-    exit::{CliError, Exit},
-    out::{self, Paint, Role},
+    CommandContext,
+    exit::{CliError, ExitStatus},
+    out::{self, Styler, TextRole},
     prompt,
-    reach::{self, Reach},
+    reach::{self, RunningProxy},
     settings,
-    table::{Cell, Table},
-    upstream::as_text,
+    table::{TableCell, TextTable},
+    upstream::facts_text,
 };
 use crate::{
     base::near,
@@ -68,7 +68,7 @@ pub struct ModelArgs {
 /// # Errors
 ///
 /// See each.
-pub async fn run(ctx: &Ctx, command: ModelCommand) -> Result<Exit, CliError> {
+pub async fn run(ctx: &CommandContext, command: ModelCommand) -> Result<ExitStatus, CliError> {
     match command {
         ModelCommand::Add(args) => add(ctx, args).await,
         ModelCommand::List => list(ctx).await,
@@ -77,9 +77,9 @@ pub async fn run(ctx: &Ctx, command: ModelCommand) -> Result<Exit, CliError> {
     }
 }
 
-async fn add(ctx: &Ctx, args: ModelArgs) -> Result<Exit, CliError> {
+async fn add(ctx: &CommandContext, args: ModelArgs) -> Result<ExitStatus, CliError> {
     let file = settings::load_or_empty(ctx)?;
-    if configured(&file.settings).iter().any(|row| row.name == args.name) {
+    if configured_models(&file.settings).iter().any(|row| row.name == args.name) {
         return Err(CliError::failed(format!("there is a model `{}` already", args.name))
             .hint(format!("`aiproxy model remove {}` first", args.name)));
     }
@@ -93,24 +93,24 @@ async fn add(ctx: &Ctx, args: ModelArgs) -> Result<Exit, CliError> {
             strategy: args.strategy,
         },
     };
-    settings::edit(ctx, &[edit])?;
+    settings::edit_config(ctx, &[edit])?;
     reach::reload_if_running(ctx).await;
-    ctx.done(&format!("{} → {}", args.name, args.targets.join(", ")))
+    ctx.print_result(&format!("{} → {}", args.name, args.targets.join(", ")))
 }
 
-async fn remove(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
+async fn remove(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
     let file = settings::load(ctx)?;
-    let rows = configured(&file.settings);
+    let rows = configured_models(&file.settings);
     if !rows.iter().any(|row| row.name == name) {
-        return Err(unknown(name, &rows));
+        return Err(unknown_model_error(name, &rows));
     }
     prompt::confirm(ctx, &format!("remove model {name} from the config?")).await?;
-    settings::edit(ctx, &[Edit::RemoveModel { name: name.to_owned() }])?;
+    settings::edit_config(ctx, &[Edit::RemoveModel { name: name.to_owned() }])?;
     reach::reload_if_running(ctx).await;
-    ctx.done(&format!("model {name} removed"))
+    ctx.print_result(&format!("model {name} removed"))
 }
 
-fn unknown(name: &str, rows: &[ModelView]) -> CliError {
+fn unknown_model_error(name: &str, rows: &[ModelView]) -> CliError {
     let near = near::nearest_few(name, rows.iter().map(|row| row.name.as_str()), 3);
     let near = if near.is_empty() { String::new() } else { format!("near: {}; ", near.join(", ")) };
     CliError::failed(format!("no model `{name}`"))
@@ -118,59 +118,60 @@ fn unknown(name: &str, rows: &[ModelView]) -> CliError {
 }
 
 /// The running proxy's models, or those of the config.
-async fn rows(ctx: &Ctx) -> Result<Vec<ModelView>, CliError> {
-    match Reach::look(ctx)? {
-        Some(reach) => Ok(reach.snapshot().await?.models),
+async fn model_rows(ctx: &CommandContext) -> Result<Vec<ModelView>, CliError> {
+    match RunningProxy::try_connect(ctx)? {
+        Some(proxy) => Ok(proxy.snapshot().await?.models),
         None => {
-            out::note(&format!(
+            out::print_note(&format!(
                 "note: {}, so models that upstreams list are not known",
-                reach::absent(ctx).await
+                reach::not_running_note(ctx).await
             ));
-            Ok(configured(&settings::load(ctx)?.settings))
+            Ok(configured_models(&settings::load(ctx)?.settings))
         }
     }
 }
 
-async fn list(ctx: &Ctx) -> Result<Exit, CliError> {
-    let rows = rows(ctx).await?;
+async fn list(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
+    let rows = model_rows(ctx).await?;
     if ctx.global.json {
-        out::json(&rows)?;
+        out::print_json(&rows)?;
     } else if rows.is_empty() {
-        out::line("no models yet; `aiproxy model add NAME TARGET…` adds one")?;
+        out::print_line("no models yet; `aiproxy model add NAME TARGET…` adds one")?;
     } else {
-        let mut table = Table::new(&["MODEL", "KIND", "TARGETS"]);
+        let mut table = TextTable::new(&["MODEL", "KIND", "TARGETS"]);
         for row in &rows {
             table.row(vec![
                 (&row.name).into(),
-                Cell::new(Role::Dim, &row.kind),
+                TableCell::new(TextRole::Dim, &row.kind),
                 row.targets.join(", ").into(),
             ]);
         }
-        out::print(&table.show(Paint::stdout()))?;
+        out::print(&table.render(Styler::stdout()))?;
     }
-    Ok(Exit::Ok)
+    Ok(ExitStatus::Ok)
 }
 
-async fn show(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
-    let rows = rows(ctx).await?;
-    let row = rows.iter().find(|row| row.name == name).ok_or_else(|| unknown(name, &rows))?;
+async fn show(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
+    let rows = model_rows(ctx).await?;
+    let row =
+        rows.iter().find(|row| row.name == name).ok_or_else(|| unknown_model_error(name, &rows))?;
     let mut facts = json!({ "name": row.name, "kind": row.kind, "targets": row.targets });
     // How it is set up is in the config; a name that was only discovered has no more to tell.
     let settings = settings::load(ctx)?.settings;
     if let Some(model) = settings.models.iter().find(|model| model.name.text() == name) {
         facts["strategy"] = serde_json::to_value(model.strategy).unwrap_or(Value::Null);
-        facts["targets"] = model.targets.iter().map(target).collect();
+        facts["targets"] = model.targets.iter().map(target_text).collect();
     }
     if ctx.global.json {
-        out::json(&facts)?;
+        out::print_json(&facts)?;
     } else {
-        out::print(&as_text(&facts))?;
-        out::line(&format!("\n`aiproxy route {name}` tells where a request would go now"))?;
+        out::print(&facts_text(&facts))?;
+        out::print_line(&format!("\n`aiproxy route {name}` tells where a request would go now"))?;
     }
-    Ok(Exit::Ok)
+    Ok(ExitStatus::Ok)
 }
 
-fn target(t: &ModelTarget) -> String {
+fn target_text(t: &ModelTarget) -> String {
     let name = t
         .upstream
         .as_ref()
@@ -181,12 +182,12 @@ fn target(t: &ModelTarget) -> String {
 }
 
 /// Aliases and logical models of the config, in its order.
-fn configured(settings: &Settings) -> Vec<ModelView> {
+fn configured_models(settings: &Settings) -> Vec<ModelView> {
     let models = settings.models.iter().map(|model| ModelView {
         name: model.name.text().to_owned(),
         kind: "logical".to_owned(),
         price: None,
-        targets: model.targets.iter().map(target).collect(),
+        targets: model.targets.iter().map(target_text).collect(),
     });
     let aliases = settings.aliases.iter().map(|alias| ModelView {
         name: alias.name.text().to_owned(),

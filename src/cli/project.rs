@@ -4,16 +4,16 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
-    Ctx, budget, client_key, env,
-    exit::{CliError, Exit},
-    key::remove::forget,
-    out::{self, Paint, Role},
+    CommandContext, budget, client_key, env,
+    exit::{CliError, ExitStatus},
+    key::remove::delete_entry,
+    out::{self, Styler, TextRole},
     prompt,
-    reach::{self, Reach},
-    reveal::reveal,
-    settings::{self, File},
-    table::{Cell, Table},
-    upstream::as_text,
+    reach::{self, RunningProxy},
+    reveal::expose_secret,
+    settings::{self, ConfigFile},
+    table::{TableCell, TextTable},
+    upstream::facts_text,
 };
 use crate::{
     base::{
@@ -104,7 +104,7 @@ pub struct ProjectArgs {
     #[arg(long, value_name = "N")]
     max_concurrency: Option<u32>,
     /// What it may spend, as in 5/day: dollars per day, week, month or total; may be given again
-    #[arg(long, value_name = "USD/PERIOD", value_parser = budget_of)]
+    #[arg(long, value_name = "USD/PERIOD", value_parser = parse_budget)]
     budget: Vec<(f64, Period)>,
     /// Networks it may come from, as in 192.168.1.0/24
     #[arg(long, value_name = "NET,…", value_delimiter = ',')]
@@ -119,7 +119,7 @@ pub struct ProjectArgs {
 /// # Errors
 ///
 /// See each.
-pub async fn run(ctx: &Ctx, command: ProjectCommand) -> Result<Exit, CliError> {
+pub async fn run(ctx: &CommandContext, command: ProjectCommand) -> Result<ExitStatus, CliError> {
     match command {
         ProjectCommand::Add(args) => add(ctx, args).await,
         ProjectCommand::List => list(ctx).await,
@@ -135,17 +135,17 @@ pub async fn run(ctx: &Ctx, command: ProjectCommand) -> Result<Exit, CliError> {
 /// # Errors
 ///
 /// No such project, or it is disabled; its reference resolves to nothing.
-pub(super) async fn client_key(ctx: &Ctx, name: &str) -> Result<Secret, CliError> {
+pub(super) async fn client_key(ctx: &CommandContext, name: &str) -> Result<Secret, CliError> {
     let file = settings::load(ctx)?;
-    let project = find(&file, name)?;
+    let project = find_project(&file, name)?;
     if !project.enabled {
         return Err(CliError::failed(format!("project `{name}` is disabled"))
             .hint("name another project, or `aiproxy project set` it enabled=true"));
     }
-    key_of(&file, project).await.map(|(secret, _)| secret)
+    project_key(&file, project).await.map(|(secret, _)| secret)
 }
 
-fn find<'a>(file: &'a File, name: &str) -> Result<&'a Project, CliError> {
+fn find_project<'a>(file: &'a ConfigFile, name: &str) -> Result<&'a Project, CliError> {
     let projects = &file.settings.projects;
     projects.iter().find(|p| *p.name == *name).map(|p| &**p).ok_or_else(|| {
         let near = near::nearest(name, projects.iter().map(|p| &*p.name))
@@ -157,7 +157,7 @@ fn find<'a>(file: &'a File, name: &str) -> Result<&'a Project, CliError> {
 }
 
 /// The key, and where it is kept in words.
-async fn key_of(file: &File, project: &Project) -> Result<(Secret, String), CliError> {
+async fn project_key(file: &ConfigFile, project: &Project) -> Result<(Secret, String), CliError> {
     match &project.key {
         Some(reference) => {
             let secret = file
@@ -168,22 +168,23 @@ async fn key_of(file: &File, project: &Project) -> Result<(Secret, String), CliE
             Ok((secret, reference.to_string()))
         }
         None => {
-            let (secret, kept) =
-                client_key::default_client_key(&file.place, &Keyring::system()).await?;
-            Ok((secret, kept.reference()))
+            let (secret, location) =
+                client_key::default_client_key(&file.paths, &Keyring::system()).await?;
+            Ok((secret, location.reference()))
         }
     }
 }
 
-async fn add(ctx: &Ctx, args: ProjectArgs) -> Result<Exit, CliError> {
+async fn add(ctx: &CommandContext, args: ProjectArgs) -> Result<ExitStatus, CliError> {
     let file = settings::load_or_empty(ctx)?;
-    named(&args.name)?;
+    check_name(&args.name)?;
     if file.settings.projects.iter().any(|p| *p.name == *args.name) {
         return Err(CliError::failed(format!("there is a project `{}` already", args.name))
             .hint(format!("`aiproxy project set {0} KEY=VALUE` changes it, `aiproxy project rotate {0}` gives it a new key", args.name)));
     }
-    let (secret, kept) = client_key::make(&args.name, &file.place.data, &Keyring::system()).await?;
-    let mut edits = vec![Edit::AddProject { name: args.name.clone(), key: kept.reference() }];
+    let (secret, location) =
+        client_key::create_key(&args.name, &file.paths.data, &Keyring::system()).await?;
+    let mut edits = vec![Edit::AddProject { name: args.name.clone(), key: location.reference() }];
     let mut set = |key: &str, value| {
         edits.push(Edit::SetProject { name: args.name.clone(), path: key.to_owned(), value })
     };
@@ -191,7 +192,7 @@ async fn add(ctx: &Ctx, args: ProjectArgs) -> Result<Exit, CliError> {
         [("models", &args.models), ("upstreams", &args.upstreams), ("subnets", &args.subnets)]
     {
         if !list.is_empty() {
-            set(key, settings::list_value(list));
+            set(key, settings::toml_list(list));
         }
     }
     for (key, number) in
@@ -211,20 +212,20 @@ async fn add(ctx: &Ctx, args: ProjectArgs) -> Result<Exit, CliError> {
     if args.admin {
         set("admin", "true".to_owned());
     }
-    if let Err(error) = settings::edit(ctx, &edits) {
-        client_key::forget(&args.name, &file.place.data, &Keyring::system()).await;
+    if let Err(error) = settings::edit_config(ctx, &edits) {
+        client_key::delete_key(&args.name, &file.paths.data, &Keyring::system()).await;
         return Err(error);
     }
     reach::reload_if_running(ctx).await;
-    ctx.done(&format!(
-        "project {0} added; its key ({1}) is kept in {kept}\n`eval \"$(aiproxy env {0})\"` uses it, `aiproxy project show {0} --reveal` prints it",
+    ctx.print_result(&format!(
+        "project {0} added; its key ({1}) is kept in {location}\n`eval \"$(aiproxy env {0})\"` uses it, `aiproxy project show {0} --reveal` prints it",
         args.name,
         secret.fingerprint()
     ))
 }
 
 /// `5/day`, `$0.50/month`.
-fn budget_of(text: &str) -> Result<(f64, Period), String> {
+fn parse_budget(text: &str) -> Result<(f64, Period), String> {
     let form = || {
         "write dollars and a period, as in 5/day; a period is day, week, month or total".to_owned()
     };
@@ -241,7 +242,7 @@ fn budget_of(text: &str) -> Result<(f64, Period), String> {
 }
 
 /// A project's name is also a file's name and part of a keyring entry.
-fn named(name: &str) -> Result<(), CliError> {
+fn check_name(name: &str) -> Result<(), CliError> {
     if prompt::looks_like_key(name) {
         return Err(CliError::usage("that looks like a key, not like the name of a project")
             .hint("the key is made for you"));
@@ -257,17 +258,19 @@ fn named(name: &str) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn list(ctx: &Ctx) -> Result<Exit, CliError> {
+async fn list(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
     let file = settings::load(ctx)?;
     let mut rows = Vec::new();
     for p in &file.settings.projects {
-        rows.push((p, reference(&file, p).await));
+        rows.push((p, key_reference(&file, p).await));
     }
     if ctx.global.json {
-        out::json(&rows.iter().map(|(p, key)| facts(p, key.as_deref())).collect::<Vec<_>>())?;
-        return Ok(Exit::Ok);
+        out::print_json(
+            &rows.iter().map(|(p, key)| project_json(p, key.as_deref())).collect::<Vec<_>>(),
+        )?;
+        return Ok(ExitStatus::Ok);
     }
-    let mut table = Table::new(&[
+    let mut table = TextTable::new(&[
         "PROJECT",
         "MODELS",
         "UPSTREAMS",
@@ -286,27 +289,27 @@ async fn list(ctx: &Ctx) -> Result<Exit, CliError> {
             .filter_map(|(on, word)| on.then_some(word));
         table.row(vec![
             (&*p.name).into(),
-            texts(&p.models).join(" ").into(),
-            texts(&p.upstreams).join(" ").into(),
+            pattern_texts(&p.models).join(" ").into(),
+            pattern_texts(&p.upstreams).join(" ").into(),
             number(p.rpm).into(),
             number(p.tpm).into(),
             number(p.max_concurrency).into(),
-            p.budget.iter().map(sum).collect::<Vec<_>>().join(", ").into(),
+            p.budget.iter().map(budget_text).collect::<Vec<_>>().join(", ").into(),
             p.subnets
                 .iter()
                 .map(|s| format!("{}/{}", s.addr, s.bits))
                 .collect::<Vec<_>>()
                 .join(" ")
                 .into(),
-            Cell::new(Role::Dim, key.as_deref().unwrap_or("made at first use")),
+            TableCell::new(TextRole::Dim, key.as_deref().unwrap_or("made at first use")),
             notes.collect::<Vec<_>>().join(" ").into(),
         ]);
     }
-    out::print(&table.show(Paint::stdout()))?;
-    Ok(Exit::Ok)
+    out::print(&table.render(Styler::stdout()))?;
+    Ok(ExitStatus::Ok)
 }
 
-fn texts(patterns: &Patterns) -> Vec<String> {
+fn pattern_texts(patterns: &Patterns) -> Vec<String> {
     patterns
         .include
         .iter()
@@ -316,27 +319,27 @@ fn texts(patterns: &Patterns) -> Vec<String> {
 }
 
 /// Where its key is; `None` while the one of the project that is there by itself has not been made.
-async fn reference(file: &File, p: &Project) -> Option<String> {
+async fn key_reference(file: &ConfigFile, p: &Project) -> Option<String> {
     match &p.key {
         Some(reference) => Some(reference.to_string()),
-        None => client_key::find(&file.place, &Keyring::system())
+        None => client_key::find_default_key(&file.paths, &Keyring::system())
             .await
             .ok()
             .flatten()
-            .map(|(_, kept)| kept.reference()),
+            .map(|(_, location)| location.reference()),
     }
 }
 
-fn facts(p: &Project, key: Option<&str>) -> Value {
+fn project_json(p: &Project, key: Option<&str>) -> Value {
     json!({
         "name": &*p.name,
         "key": key,
-        "models": texts(&p.models),
-        "upstreams": texts(&p.upstreams),
+        "models": pattern_texts(&p.models),
+        "upstreams": pattern_texts(&p.upstreams),
         "rpm": p.rpm,
         "tpm": p.tpm,
         "max_concurrency": p.max_concurrency,
-        "budget": p.budget.iter().map(sum).collect::<Vec<_>>().join(", "),
+        "budget": p.budget.iter().map(budget_text).collect::<Vec<_>>().join(", "),
         "subnets": p.subnets.iter().map(|s| format!("{}/{}", s.addr, s.bits)).collect::<Vec<_>>(),
         "admin": p.admin,
         "enabled": p.enabled,
@@ -344,39 +347,39 @@ fn facts(p: &Project, key: Option<&str>) -> Value {
 }
 
 /// `$5.000 per day`
-fn sum(budget: &Budget) -> String {
+fn budget_text(budget: &Budget) -> String {
     format!("{} per {}", budget.usd, budget.period.name())
 }
 
 /// What of its budgets and of everybody's is spent, as far as a proxy runs.
-async fn spent(ctx: &Ctx, name: &str) -> Result<Vec<BudgetView>, CliError> {
-    let Some(reach) = Reach::look(ctx)? else { return Ok(Vec::new()) };
-    let mut budgets = reach.snapshot().await?.budgets;
+async fn project_budgets(ctx: &CommandContext, name: &str) -> Result<Vec<BudgetView>, CliError> {
+    let Some(proxy) = RunningProxy::try_connect(ctx)? else { return Ok(Vec::new()) };
+    let mut budgets = proxy.snapshot().await?.budgets;
     budgets.retain(|budget| budget.holder == "all" || budget.holder == format!("project {name}"));
     Ok(budgets)
 }
 
-async fn show(ctx: &Ctx, name: &str, revealed: bool) -> Result<Exit, CliError> {
+async fn show(ctx: &CommandContext, name: &str, revealed: bool) -> Result<ExitStatus, CliError> {
     let file = settings::load(ctx)?;
-    let project = find(&file, name)?;
-    let mut facts = facts(project, reference(&file, project).await.as_deref());
-    match key_of(&file, project).await {
-        Ok((secret, kept)) => {
-            facts["key"] = kept.into();
+    let project = find_project(&file, name)?;
+    let mut facts = project_json(project, key_reference(&file, project).await.as_deref());
+    match project_key(&file, project).await {
+        Ok((secret, location)) => {
+            facts["key"] = location.into();
             facts["fingerprint"] = (*secret.fingerprint()).into();
             if revealed {
-                facts["client_key"] = reveal(&secret).into();
+                facts["client_key"] = expose_secret(&secret).into();
             }
         }
         // What was asked for is the key: without it there is nothing to show.
         Err(error) if revealed => return Err(error),
-        Err(error) => out::note(&format!("warning: the key cannot be read: {error}")),
+        Err(error) => out::print_note(&format!("warning: the key cannot be read: {error}")),
     }
-    let budgets = spent(ctx, name).await?;
+    let budgets = project_budgets(ctx, name).await?;
     if ctx.global.json {
-        facts["budgets"] = budgets.iter().map(budget::as_json).collect();
-        out::json(&facts)?;
-        return Ok(Exit::Ok);
+        facts["budgets"] = budgets.iter().map(budget::budget_json).collect();
+        out::print_json(&facts)?;
+        return Ok(ExitStatus::Ok);
     }
     // As in the list: no limit is no number.
     for limit in ["rpm", "tpm", "max_concurrency"] {
@@ -384,11 +387,15 @@ async fn show(ctx: &Ctx, name: &str, revealed: bool) -> Result<Exit, CliError> {
             facts[limit] = "–".into();
         }
     }
-    out::print(&as_text(&facts))?;
+    out::print(&facts_text(&facts))?;
     if !budgets.is_empty() {
         out::print(&format!(
             "\n{}",
-            budget::table(&budgets.iter().collect::<Vec<_>>(), SystemClock.unix(), Paint::stdout())
+            budget::render_table(
+                &budgets.iter().collect::<Vec<_>>(),
+                SystemClock.unix(),
+                Styler::stdout()
+            )
         ))?;
     }
     if revealed {
@@ -397,66 +404,68 @@ async fn show(ctx: &Ctx, name: &str, revealed: bool) -> Result<Exit, CliError> {
             "\nopenai          {base}/v1\nanthropic       {base}\ngemini          {base}\nollama          {base}\n"
         ))?;
     } else {
-        out::line(&format!("\n`aiproxy project show {name} --reveal` prints the key"))?;
+        out::print_line(&format!("\n`aiproxy project show {name} --reveal` prints the key"))?;
     }
-    Ok(Exit::Ok)
+    Ok(ExitStatus::Ok)
 }
 
-async fn set(ctx: &Ctx, name: &str, values: &[String]) -> Result<Exit, CliError> {
+async fn set(ctx: &CommandContext, name: &str, values: &[String]) -> Result<ExitStatus, CliError> {
     let file = settings::load_or_empty(ctx)?;
     let mut edits = Vec::new();
     // The project that exists by itself has no row to change yet.
-    if find(&file, name)?.key.is_none() {
-        let (_, kept) = client_key::default_client_key(&file.place, &Keyring::system()).await?;
-        edits.push(Edit::AddProject { name: name.to_owned(), key: kept.reference() });
+    if find_project(&file, name)?.key.is_none() {
+        let (_, location) = client_key::default_client_key(&file.paths, &Keyring::system()).await?;
+        edits.push(Edit::AddProject { name: name.to_owned(), key: location.reference() });
     }
     edits.extend(
-        settings::assignments(values)?.into_iter().map(|(path, value)| Edit::SetProject {
+        settings::parse_assignments(values)?.into_iter().map(|(path, value)| Edit::SetProject {
             name: name.to_owned(),
             path,
             value,
         }),
     );
-    settings::edit(ctx, &edits)?;
+    settings::edit_config(ctx, &edits)?;
     reach::reload_if_running(ctx).await;
-    ctx.done(&format!("project {name} changed"))
+    ctx.print_result(&format!("project {name} changed"))
 }
 
-async fn remove(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
+async fn remove(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
     let file = settings::load(ctx)?;
-    let project = find(&file, name)?;
+    let project = find_project(&file, name)?;
     let Some(key) = &project.key else {
         return Err(CliError::failed("the project `default` is there by itself")
             .hint("`aiproxy project set default enabled=false` turns it off"));
     };
     prompt::confirm(ctx, &format!("remove project {name} and its key?")).await?;
-    settings::edit(ctx, &[Edit::RemoveProject { name: name.to_owned() }])?;
-    if is_ours(&file, name, key) {
+    settings::edit_config(ctx, &[Edit::RemoveProject { name: name.to_owned() }])?;
+    if is_generated_key(&file, name, key) {
         match key {
             // Opening the encrypted file may take a passphrase: a person is asked for it only where
             // it holds the key.
-            Reference::Vault(_) => drop(forget(&file, key).await),
-            _ => client_key::forget(name, &file.place.data, &Keyring::system()).await,
+            Reference::Vault(_) => drop(delete_entry(&file, key).await),
+            _ => client_key::delete_key(name, &file.paths.data, &Keyring::system()).await,
         }
     }
     reach::reload_if_running(ctx).await;
-    ctx.done(&format!("project {name} removed"))
+    ctx.print_result(&format!("project {name} removed"))
 }
 
 /// Whether a key was made by us; one that the user keeps elsewhere is theirs to change.
-fn is_ours(file: &File, name: &str, reference: &Reference) -> bool {
+fn is_generated_key(file: &ConfigFile, name: &str, reference: &Reference) -> bool {
     match reference {
         Reference::Keyring(label) | Reference::Vault(label) => *label == format!("client/{name}"),
-        Reference::File(path) => path.starts_with(&file.place.data),
+        Reference::File(path) => path.starts_with(&file.paths.data),
         Reference::Command(_) | Reference::Env(_) | Reference::Literal(_) => false,
     }
 }
 
-async fn rotate(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
+async fn rotate(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
     let file = settings::load(ctx)?;
-    let project = find(&file, name)?;
+    let project = find_project(&file, name)?;
     match &project.key {
-        Some(key) if !is_ours(&file, name, key) && !matches!(key, Reference::Literal(_)) => {
+        Some(key)
+            if !is_generated_key(&file, name, key) && !matches!(key, Reference::Literal(_)) =>
+        {
             return Err(CliError::failed(format!(
                 "the key of project `{name}` is kept in {key}, which is not ours to change"
             ))
@@ -469,20 +478,24 @@ async fn rotate(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
         &format!("make a new key for project {name}? Tools that hold the old one stop working"),
     )
     .await?;
-    let (secret, kept) = client_key::make(name, &file.place.data, &Keyring::system()).await?;
-    let now = kept.reference();
+    let (secret, location) =
+        client_key::create_key(name, &file.paths.data, &Keyring::system()).await?;
+    let now = location.reference();
     if project.key.as_ref().is_some_and(|key| key.to_string() != now) {
-        settings::edit(
+        settings::edit_config(
             ctx,
             &[Edit::SetProject {
                 name: name.to_owned(),
                 path: "key".to_owned(),
-                value: settings::text_value(&now),
+                value: settings::toml_string(&now),
             }],
         )?;
     }
     reach::reload_if_running(ctx).await;
-    ctx.done(&format!("project {name} has a new key ({}), kept in {kept}", secret.fingerprint()))
+    ctx.print_result(&format!(
+        "project {name} has a new key ({}), kept in {location}",
+        secret.fingerprint()
+    ))
 }
 
 #[cfg(test)]
@@ -491,10 +504,10 @@ mod tests {
 
     #[test]
     fn a_budget_is_dollars_and_a_period() {
-        assert_eq!(budget_of("5/day"), Ok((5.0, Period::Day)));
-        assert_eq!(budget_of("$0.50/month"), Ok((0.5, Period::Month)));
+        assert_eq!(parse_budget("5/day"), Ok((5.0, Period::Day)));
+        assert_eq!(parse_budget("$0.50/month"), Ok((0.5, Period::Month)));
         for wrong in ["5", "5/year", "x/day", "-1/day", "inf/day", "/day", ""] {
-            assert!(budget_of(wrong).is_err_and(|why| why.contains("5/day")), "{wrong}");
+            assert!(parse_budget(wrong).is_err_and(|why| why.contains("5/day")), "{wrong}");
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Ctx,
-    exit::{CliError, Exit},
+    CommandContext,
+    exit::{CliError, ExitStatus},
     out, prompt, settings,
 };
 use crate::{
@@ -19,39 +19,42 @@ use crate::{
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-const LOOK: Duration = Duration::from_millis(300);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// A proxy that runs, as far as its run dir or `--url` says.
 #[derive(Debug)]
-pub struct Reach {
+pub struct RunningProxy {
     pub client: ControlClient,
     /// What the run dir says; `None` with `--url`.
-    pub running: Option<RunInfo>,
+    pub run_info: Option<RunInfo>,
 }
 
-impl Reach {
+impl RunningProxy {
     /// The proxy of `--url` or of the data dir; `None` where none runs.
     ///
     /// # Errors
     ///
     /// `--url` without a token; no data dir.
-    pub fn look(ctx: &Ctx) -> Result<Option<Self>, CliError> {
+    pub fn try_connect(ctx: &CommandContext) -> Result<Option<Self>, CliError> {
         if let Some(url) = &ctx.global.url {
             let base = if url.contains("://") { url.clone() } else { format!("http://{url}") };
-            return Ok(Some(Self { client: ControlClient::new(base, token(ctx)?), running: None }));
+            return Ok(Some(Self {
+                client: ControlClient::new(base, control_token(ctx)?),
+                run_info: None,
+            }));
         }
-        let Some(running) = RunDir::find_running(&ctx.global.place()?.data) else {
+        let Some(running) = RunDir::find_running(&ctx.global.paths()?.data) else {
             return Ok(None);
         };
         let Some(base) = running.base_url() else { return Ok(None) };
         if running.version != VERSION {
-            out::note(&format!(
+            out::print_note(&format!(
                 "note: the proxy that runs is version {}, this command is {VERSION}; `aiproxy restart` makes them one",
                 running.version
             ));
         }
-        let token = Secret::new(super::reveal::reveal(&running.token).to_owned());
-        Ok(Some(Self { client: ControlClient::new(base, token), running: Some(running) }))
+        let token = Secret::new(super::reveal::expose_secret(&running.token).to_owned());
+        Ok(Some(Self { client: ControlClient::new(base, token), run_info: Some(running) }))
     }
 
     /// The proxy, or the error that none runs.
@@ -59,10 +62,10 @@ impl Reach {
     /// # Errors
     ///
     /// As [`Reach::look`], and exit code 4 where none runs.
-    pub async fn find(ctx: &Ctx) -> Result<Self, CliError> {
-        match Self::look(ctx)? {
-            Some(reach) => Ok(reach),
-            None => Err(not_running(ctx).await),
+    pub async fn connect(ctx: &CommandContext) -> Result<Self, CliError> {
+        match Self::try_connect(ctx)? {
+            Some(proxy) => Ok(proxy),
+            None => Err(not_running_error(ctx).await),
         }
     }
 
@@ -73,10 +76,10 @@ impl Reach {
     /// No answer; somebody else's answer.
     pub async fn snapshot(&self) -> Result<Snapshot, CliError> {
         let snapshot = self.client.snapshot().await?;
-        match &self.running {
+        match &self.run_info {
             Some(running) if running.pid != snapshot.pid => Err(ControlError::NotAiproxy.into()),
             None if snapshot.version != VERSION => {
-                out::note(&format!(
+                out::print_note(&format!(
                     "note: the proxy that runs is version {}, this command is {VERSION}",
                     snapshot.version
                 ));
@@ -91,7 +94,7 @@ impl Reach {
     /// # Errors
     ///
     /// No answer, or "no".
-    pub async fn act(&self, action: &Action) -> Result<String, CliError> {
+    pub async fn send_action(&self, action: &Action) -> Result<String, CliError> {
         match self.client.send_action(action).await? {
             ActionReply { ok: true, text, .. } => Ok(text),
             ActionReply { ok: false, text, .. } => Err(CliError::failed(text)),
@@ -100,32 +103,32 @@ impl Reach {
 }
 
 /// The control token for `--url`.
-fn token(ctx: &Ctx) -> Result<Secret, CliError> {
+fn control_token(ctx: &CommandContext) -> Result<Secret, CliError> {
     let (bytes, from) = if let Some(path) = &ctx.global.token_file {
-        (std::fs::read(path).map_err(|e| super::exit::at(path, &e))?, "the token file")
+        (std::fs::read(path).map_err(|e| super::exit::path_error(path, &e))?, "the token file")
     } else if let Some(text) = std::env::var_os("AIPROXY_TOKEN") {
         (text.into_encoded_bytes(), "AIPROXY_TOKEN")
     } else {
         return Err(CliError::usage("--url needs a control token")
             .hint("set AIPROXY_TOKEN or give --token-file; the proxy's is in DATA/run/token"));
     };
-    prompt::single_line(bytes, from)
+    prompt::parse_token(bytes, from)
 }
 
 /// The error of a command that needs a proxy: where it would be, and whether somebody else stands
 /// there.
-pub async fn not_running(ctx: &Ctx) -> CliError {
-    let Ok(place) = ctx.global.place() else { return CliError::unreachable("not running") };
-    let addresses = settings::listen(&place);
-    if RunDir::is_locked(&place.data) {
+pub async fn not_running_error(ctx: &CommandContext) -> CliError {
+    let Ok(paths) = ctx.global.paths() else { return CliError::unreachable("not running") };
+    let addresses = settings::listen_addresses(&paths);
+    if RunDir::is_locked(&paths.data) {
         return CliError::unreachable("the proxy is starting and does not listen yet")
             .hint("try again in a moment");
     }
-    if let Some(addr) = somebody_at(&addresses).await {
+    if let Some(addr) = first_responding(&addresses).await {
         return CliError::unreachable(format!("not running; something else answers at {addr}"))
             .hint(format!(
                 "no proxy of the data dir {} runs; give its --data-dir or --url",
-                place.data.display()
+                paths.data.display()
             ));
     }
     CliError::unreachable(format!("not running at {}", addresses.join(", ")))
@@ -133,10 +136,10 @@ pub async fn not_running(ctx: &Ctx) -> CliError {
 }
 
 /// The first address where somebody answers.
-async fn somebody_at(addresses: &[String]) -> Option<String> {
+async fn first_responding(addresses: &[String]) -> Option<String> {
     for addr in addresses.iter().map(|addr| dial_address(addr)) {
         if matches!(
-            tokio::time::timeout(LOOK, tokio::net::TcpStream::connect(&addr)).await,
+            tokio::time::timeout(PROBE_TIMEOUT, tokio::net::TcpStream::connect(&addr)).await,
             Ok(Ok(_))
         ) {
             return Some(addr);
@@ -146,30 +149,32 @@ async fn somebody_at(addresses: &[String]) -> Option<String> {
 }
 
 /// That none runs, for the notes of commands that do without: `the proxy does not run`.
-pub async fn absent(ctx: &Ctx) -> String {
-    let usual = || "the proxy does not run".to_owned();
-    let Ok(place) = ctx.global.place() else { return usual() };
-    match somebody_at(&settings::listen(&place)).await {
+pub async fn not_running_note(ctx: &CommandContext) -> String {
+    let default_text = || "the proxy does not run".to_owned();
+    let Ok(paths) = ctx.global.paths() else { return default_text() };
+    match first_responding(&settings::listen_addresses(&paths)).await {
         Some(addr) => format!(
             "no proxy of the data dir {} runs (something else answers at {addr})",
-            place.data.display()
+            paths.data.display()
         ),
-        None => usual(),
+        None => default_text(),
     }
 }
 
 /// Applies the config to the proxy that runs, after a command changed it. None running is no error,
 /// and a proxy that refuses is a warning: the change itself is made.
-pub async fn reload_if_running(ctx: &Ctx) {
-    let Ok(Some(reach)) = Reach::look(ctx) else { return };
-    match reload(&reach).await {
+pub async fn reload_if_running(ctx: &CommandContext) {
+    let Ok(Some(proxy)) = RunningProxy::try_connect(ctx) else { return };
+    match request_reload(&proxy).await {
         Ok(ReloadResult { ok: true, .. }) => {}
         Ok(ReloadResult { problems, .. }) => {
-            out::note("warning: the running proxy did not apply it:");
-            problems.iter().for_each(|problem| out::note(problem));
+            out::print_note("warning: the running proxy did not apply it:");
+            problems.iter().for_each(|problem| out::print_note(problem));
         }
-        Err(error) if error.exit == Exit::Unreachable => {}
-        Err(error) => out::note(&format!("warning: the running proxy did not apply it: {error}")),
+        Err(error) if error.exit == ExitStatus::Unreachable => {}
+        Err(error) => {
+            out::print_note(&format!("warning: the running proxy did not apply it: {error}"))
+        }
     }
 }
 
@@ -178,11 +183,11 @@ pub async fn reload_if_running(ctx: &Ctx) {
 /// # Errors
 ///
 /// No answer. A broken file is an answer.
-pub async fn reload(reach: &Reach) -> Result<ReloadResult, CliError> {
-    match reach.client.post_json("/aiproxy/v1/reload", &serde_json::json!({})).await {
+pub async fn request_reload(proxy: &RunningProxy) -> Result<ReloadResult, CliError> {
+    match proxy.client.post_json("/aiproxy/v1/reload", &serde_json::json!({})).await {
         Ok(reloaded) => Ok(reloaded),
         Err(ControlError::Refused(422, text)) => {
-            let problems = reach.snapshot().await?.config.problems;
+            let problems = proxy.snapshot().await?.config.problems;
             let problems = if problems.is_empty() { vec![text.clone()] } else { problems };
             Ok(ReloadResult { ok: false, problems, text, upstreams: 0 })
         }

@@ -3,11 +3,11 @@
 use clap::Args;
 
 use super::{
-    Ctx,
-    exit::{CliError, Exit},
-    out::{self, Paint, Role},
-    reach::Reach,
-    table::{Cell, Table},
+    CommandContext,
+    exit::{CliError, ExitStatus},
+    out::{self, Styler, TextRole},
+    reach::RunningProxy,
+    table::{TableCell, TextTable},
 };
 use crate::{
     base::clean::clean,
@@ -31,11 +31,11 @@ pub struct RouteArgs {
     #[arg(long, value_name = "NAME")]
     project: Option<String>,
     /// As a client of this dialect: openai, responses, anthropic, gemini or ollama
-    #[arg(long, value_name = "NAME", default_value = "openai", value_parser = dialect)]
+    #[arg(long, value_name = "NAME", default_value = "openai", value_parser = parse_dialect)]
     dialect: Dialect,
 }
 
-pub(super) fn dialect(name: &str) -> Result<Dialect, String> {
+pub(super) fn parse_dialect(name: &str) -> Result<Dialect, String> {
     Dialect::parse(name)
         .ok_or_else(|| "one of openai, responses, anthropic, gemini, ollama".to_owned())
 }
@@ -45,29 +45,29 @@ pub(super) fn dialect(name: &str) -> Result<Dialect, String> {
 /// # Errors
 ///
 /// None runs. A name that nobody serves is exit code 1, after the explanation.
-pub async fn run(ctx: &Ctx, args: RouteArgs) -> Result<Exit, CliError> {
-    let reach = Reach::find(ctx).await?;
+pub async fn run(ctx: &CommandContext, args: RouteArgs) -> Result<ExitStatus, CliError> {
+    let proxy = RunningProxy::connect(ctx).await?;
     let question = RouteExplainRequest {
         model: args.model,
         project: args.project,
         dialect: Some(args.dialect),
     };
-    let answer: RouteExplanation = reach.client.post_json("/aiproxy/v1/route", &question).await?;
+    let answer: RouteExplanation = proxy.client.post_json("/aiproxy/v1/route", &question).await?;
     if ctx.global.json {
-        out::json(&answer)?;
+        out::print_json(&answer)?;
     } else {
-        out::print(&show(&answer, Paint::stdout()))?;
+        out::print(&render(&answer, Styler::stdout()))?;
     }
     // That everything is blocked just now is an answer; that nobody serves the name is a mistake.
     Ok(if answer.verdict == "unknown" || answer.verdict.is_empty() {
-        Exit::Failed
+        ExitStatus::Failed
     } else {
-        Exit::Ok
+        ExitStatus::Ok
     })
 }
 
-fn show(answer: &RouteExplanation, paint: Paint) -> String {
-    let mut text = paint.paint(Role::Strong, &clean(&answer.requested_model));
+fn render(answer: &RouteExplanation, styler: Styler) -> String {
+    let mut text = styler.style(TextRole::Strong, &clean(&answer.requested_model));
     if let Some(by) = answer.resolved_by.as_deref().filter(|by| !by.is_empty()) {
         text.push_str(&format!(" ({})", clean(by)));
     }
@@ -76,19 +76,19 @@ fn show(answer: &RouteExplanation, paint: Paint) -> String {
     }
     text.push('\n');
     if let Some(error) = &answer.error {
-        text.push_str(&paint.paint(Role::Bad, &clean(error)));
+        text.push_str(&styler.style(TextRole::Error, &clean(error)));
         text.push('\n');
     }
-    let mut table = Table::new(&["", "UPSTREAM", "KEY", "MODEL", "WHY"]);
+    let mut table = TextTable::new(&["", "UPSTREAM", "KEY", "MODEL", "WHY"]);
     for (mark, role, candidate) in answer
         .chosen
         .iter()
-        .map(|c| ("→", Role::Good, c))
-        .chain(answer.others.iter().map(|c| (" ", Role::Plain, c)))
+        .map(|c| ("→", TextRole::Success, c))
+        .chain(answer.others.iter().map(|c| (" ", TextRole::Plain, c)))
     {
         table.row(vec![
-            Cell::new(role, mark),
-            Cell::new(role, &candidate.upstream),
+            TableCell::new(role, mark),
+            TableCell::new(role, &candidate.upstream),
             if candidate.key.is_empty() { "–".into() } else { (&candidate.key).into() },
             (&candidate.model).into(),
             (&candidate.reason).into(),
@@ -96,13 +96,13 @@ fn show(answer: &RouteExplanation, paint: Paint) -> String {
     }
     if !table.is_empty() {
         text.push('\n');
-        text.push_str(&table.show(paint));
+        text.push_str(&table.render(styler));
     }
     if !answer.plan.is_empty() {
         text.push('\n');
     }
     for line in &answer.plan {
-        text.push_str(&paint.paint(Role::Dim, &clean(line)));
+        text.push_str(&styler.style(TextRole::Dim, &clean(line)));
         text.push('\n');
     }
     text
@@ -123,7 +123,7 @@ mod tests {
         }))
         .unwrap();
 
-        let text = show(&answer, Paint::none());
+        let text = render(&answer, Styler::plain());
 
         for part in [
             "smart (alias smart): try",

@@ -3,10 +3,10 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    Ctx,
+    CommandContext,
     exit::CliError,
     key::store,
-    out::{self, Paint},
+    out::{self, Styler},
 };
 use crate::{
     config::{
@@ -23,11 +23,11 @@ use crate::{
 };
 
 /// Where a proxy listens when the config cannot say.
-pub(super) const LISTEN: &str = "127.0.0.1:8642";
+pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:8642";
 
 /// The file, read.
-pub(super) struct File {
-    pub(super) place: Paths,
+pub(super) struct ConfigFile {
+    pub(super) paths: Paths,
     /// `None` where there is no file yet.
     pub(super) text: Option<String>,
     /// What the file says; what was found is not among it.
@@ -37,44 +37,46 @@ pub(super) struct File {
 }
 
 /// Reads the config; a file that was named and is not there is an error.
-pub(super) fn load(ctx: &Ctx) -> Result<File, CliError> {
+pub(super) fn load(ctx: &CommandContext) -> Result<ConfigFile, CliError> {
     let file = load_or_empty(ctx)?;
-    if file.text.is_none() && file.place.explicit {
-        return Err(CliError::config(format!("{}: no such file", file.place.config.display()))
+    if file.text.is_none() && file.paths.explicit {
+        return Err(CliError::config(format!("{}: no such file", file.paths.config.display()))
             .hint("`aiproxy config init` writes one"));
     }
     Ok(file)
 }
 
 /// Reads the config; no file is an empty one. For commands that would make it.
-pub(super) fn load_or_empty(ctx: &Ctx) -> Result<File, CliError> {
-    let place = ctx.global.place()?;
+pub(super) fn load_or_empty(ctx: &CommandContext) -> Result<ConfigFile, CliError> {
+    let place = ctx.global.paths()?;
     let env = Environment::from_process();
     let text =
         file::read_config(&place.config).map_err(|problem| CliError::config(problem.one_line()))?;
     let source = text.as_deref().unwrap_or_default();
     let loaded = load::load(source, &place.config, &env, &mut IdInterner::default());
     match loaded.settings {
-        Some(settings) => Ok(File { place, settings, warnings: loaded.problems, env, text }),
-        None => Err(refused(&loaded.problems, source, &place)),
+        Some(settings) => {
+            Ok(ConfigFile { paths: place, settings, warnings: loaded.problems, env, text })
+        }
+        None => Err(invalid_config_error(&loaded.problems, source, &place)),
     }
 }
 
 /// Says all problems, and that the file cannot be used.
-pub(super) fn refused(problems: &[Problem], source: &str, place: &Paths) -> CliError {
-    out::note(problem::render(problems, source, Paint::stderr().is_on()).trim_end());
+pub(super) fn invalid_config_error(problems: &[Problem], source: &str, paths: &Paths) -> CliError {
+    out::print_note(problem::render(problems, source, Styler::stderr().is_enabled()).trim_end());
     let errors = problems.iter().filter(|problem| problem.level == ProblemSeverity::Error).count();
     CliError::config(format!(
         "{} has {errors} error{}",
-        place.config.display(),
+        paths.config.display(),
         if errors == 1 { "" } else { "s" }
     ))
     .hint("`aiproxy config edit` opens it")
 }
 
-impl File {
+impl ConfigFile {
     /// The settings with what the environment offers.
-    pub(super) fn with_found(&self) -> Settings {
+    pub(super) fn with_discovered(&self) -> Settings {
         if !self.settings.discover.env {
             return self.settings.clone();
         }
@@ -85,7 +87,7 @@ impl File {
 
     /// Reads references as the proxy would, with this command's environment.
     pub(super) fn resolver(&self) -> SecretResolver {
-        let vault = VaultSource::from_env(store::vault(&self.place), &self.env.vars);
+        let vault = VaultSource::from_env(store::vault_file(&self.paths), &self.env.vars);
         let names: HashSet<String> = presets::all()
             .iter()
             .flat_map(|preset| &preset.key_env)
@@ -96,41 +98,41 @@ impl File {
 }
 
 /// Where the config would have the proxy listen; the default where it cannot be read.
-pub(super) fn listen(place: &Paths) -> Vec<String> {
-    let read = settings(place);
+pub(super) fn listen_addresses(paths: &Paths) -> Vec<String> {
+    let read = load_settings(paths);
     let addrs: Vec<String> =
         read.iter().flat_map(|s| &s.server.listen).map(ToString::to_string).collect();
-    if addrs.is_empty() { vec![LISTEN.to_owned()] } else { addrs }
+    if addrs.is_empty() { vec![DEFAULT_LISTEN.to_owned()] } else { addrs }
 }
 
 /// How the dashboard is to look; the defaults where the config cannot be read.
-pub(super) fn tui(place: &Paths) -> TuiSettings {
-    settings(place).map_or_else(
+pub(super) fn tui_settings(paths: &Paths) -> TuiSettings {
+    load_settings(paths).map_or_else(
         || TuiSettings { theme: "dark".to_owned(), mouse: true, lang: "auto".to_owned() },
         |s| s.tui,
     )
 }
 
-fn settings(place: &Paths) -> Option<Settings> {
-    let text = file::read_config(&place.config).ok()?.unwrap_or_default();
-    load::load(&text, &place.config, &Environment::from_process(), &mut IdInterner::default())
+fn load_settings(paths: &Paths) -> Option<Settings> {
+    let text = file::read_config(&paths.config).ok()?.unwrap_or_default();
+    load::load(&text, &paths.config, &Environment::from_process(), &mut IdInterner::default())
         .settings
 }
 
 /// The upstream that a row with nothing but a preset would be.
-pub(super) fn from_preset(
-    place: &Paths,
+pub(super) fn upstream_from_preset(
+    paths: &Paths,
     name: &str,
     preset: &str,
 ) -> Result<Arc<Upstream>, CliError> {
     let row =
-        format!("[[upstream]]\nname = {}\npreset = {}\n", text_value(name), text_value(preset));
+        format!("[[upstream]]\nname = {}\npreset = {}\n", toml_string(name), toml_string(preset));
     let loaded =
-        load::load(&row, &place.config, &Environment::from_process(), &mut IdInterner::default());
-    let made = loaded
+        load::load(&row, &paths.config, &Environment::from_process(), &mut IdInterner::default());
+    let upstream = loaded
         .settings
         .and_then(|settings| settings.upstreams.into_iter().find(|u| *u.name == *name));
-    made.ok_or_else(|| {
+    upstream.ok_or_else(|| {
         let why = loaded
             .problems
             .first()
@@ -144,24 +146,26 @@ pub(super) fn from_preset(
 /// # Errors
 ///
 /// The result would not be a valid config (exit code 3); the file cannot be written.
-pub(super) fn edit(ctx: &Ctx, edits: &[Edit]) -> Result<(), CliError> {
-    let place = ctx.global.place()?;
-    file::edit_config(&place.config, &Environment::from_process(), edits)
-        .map_err(|error| edit_error(error, &place))?;
+pub(super) fn edit_config(ctx: &CommandContext, edits: &[Edit]) -> Result<(), CliError> {
+    let paths = ctx.global.paths()?;
+    file::edit_config(&paths.config, &Environment::from_process(), edits)
+        .map_err(|error| edit_error(error, &paths))?;
     Ok(())
 }
 
 /// Says why a change was not made; problems of the whole file are all told.
-pub(super) fn edit_error(error: EditError, place: &Paths) -> CliError {
+pub(super) fn edit_error(error: EditError, paths: &Paths) -> CliError {
     match error {
         EditError::Invalid { problems, source } => {
-            out::note(problem::render(&problems, &source, Paint::stderr().is_on()).trim_end());
+            out::print_note(
+                problem::render(&problems, &source, Styler::stderr().is_enabled()).trim_end(),
+            );
             CliError::config(format!(
                 "{} was not changed: with this change it would not load",
-                place.config.display()
+                paths.config.display()
             ))
         }
-        EditError::Syntax => CliError::config(format!("{}: {error}", place.config.display())),
+        EditError::Syntax => CliError::config(format!("{}: {error}", paths.config.display())),
         EditError::Busy(_) | EditError::Io { .. } | EditError::BadPath(_) => {
             CliError::failed(error.to_string())
         }
@@ -173,7 +177,7 @@ pub(super) fn edit_error(error: EditError, place: &Paths) -> CliError {
 /// # Errors
 ///
 /// A word without `=`, as a usage error.
-pub(super) fn assignments(words: &[String]) -> Result<Vec<(String, String)>, CliError> {
+pub(super) fn parse_assignments(words: &[String]) -> Result<Vec<(String, String)>, CliError> {
     let cut = |word: &String| match word.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => {
             Ok((key.trim().to_owned(), value.trim().to_owned()))
@@ -187,12 +191,12 @@ pub(super) fn assignments(words: &[String]) -> Result<Vec<(String, String)>, Cli
 }
 
 /// A list of texts as TOML.
-pub(super) fn list_value(items: &[String]) -> String {
-    let items: Vec<String> = items.iter().map(|item| text_value(item)).collect();
+pub(super) fn toml_list(items: &[String]) -> String {
+    let items: Vec<String> = items.iter().map(|item| toml_string(item)).collect();
     format!("[{}]", items.join(", "))
 }
 
 /// A text as TOML.
-pub(super) fn text_value(text: &str) -> String {
+pub(super) fn toml_string(text: &str) -> String {
     toml_edit::Value::from(text).to_string()
 }

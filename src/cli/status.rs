@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 
 use super::{
-    Ctx, budget,
-    exit::{CliError, Exit},
+    CommandContext, budget,
+    exit::{CliError, ExitStatus},
     key,
-    out::{self, Paint, Role},
-    reach::Reach,
-    table::{Cell, Table},
+    out::{self, Styler, TextRole},
+    reach::RunningProxy,
+    table::{TableCell, TextTable},
     when,
 };
 use crate::{
@@ -26,23 +26,23 @@ use crate::{
 /// # Errors
 ///
 /// None runs, or something else answers.
-pub async fn run(ctx: &Ctx) -> Result<Exit, CliError> {
-    let snapshot = Reach::find(ctx).await?.snapshot().await?;
+pub async fn run(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
+    let snapshot = RunningProxy::connect(ctx).await?.snapshot().await?;
     let now = SystemClock.unix();
     if ctx.global.json {
-        out::json(&as_json(&snapshot, now))?;
+        out::print_json(&status_json(&snapshot, now))?;
     } else {
-        out::print(&as_text(&snapshot, now, Paint::stdout()))?;
+        out::print(&status_text(&snapshot, now, Styler::stdout()))?;
     }
-    Ok(Exit::Ok)
+    Ok(ExitStatus::Ok)
 }
 
-fn stamp(at: Option<UnixMillis>) -> Option<String> {
+fn timestamp(at: Option<UnixMillis>) -> Option<String> {
     at.map(|at| at.to_string())
 }
 
 /// The documented form of `status --json`.
-fn as_json(s: &Snapshot, now: UnixMillis) -> Value {
+fn status_json(s: &Snapshot, now: UnixMillis) -> Value {
     json!({
         "version": s.version,
         "pid": s.pid,
@@ -52,7 +52,7 @@ fn as_json(s: &Snapshot, now: UnixMillis) -> Value {
         "upstreams": s.upstreams.iter().map(upstream_json).collect::<Vec<_>>(),
         "keys": s.keys.iter().map(key_json).collect::<Vec<_>>(),
         "alerts": s.alerts.iter().map(alert_json).collect::<Vec<_>>(),
-        "budgets": s.budgets.iter().map(budget::as_json).collect::<Vec<_>>(),
+        "budgets": s.budgets.iter().map(budget::budget_json).collect::<Vec<_>>(),
         "requests": { "running": s.live.running.len(), "total": s.live.totals.requests, "failed": s.live.totals.failed },
     })
 }
@@ -70,10 +70,10 @@ pub(super) fn upstream_json(u: &UpstreamView) -> Value {
         "origin": u.origin,
         "state": u.state,
         "cause": u.cause,
-        "until": stamp(u.until),
+        "until": timestamp(u.until),
         "probe": u.probe.as_ref().map(|probe| json!({
             "path": probe.path,
-            "at": stamp(Some(probe.at)),
+            "at": timestamp(Some(probe.at)),
             "took_ms": probe.took_ms,
             "said": probe.message,
             "ok": probe.ok,
@@ -90,73 +90,76 @@ pub(super) fn key_json(k: &KeyView) -> Value {
         "fingerprint": k.fingerprint,
         "state": k.state,
         "cause": k.cause,
-        "until": stamp(k.until),
+        "until": timestamp(k.until),
         "scopes": k.scopes.iter().map(|scope| json!({
             "model": scope.model,
             "state": scope.state,
             "cause": scope.cause,
-            "until": stamp(scope.until),
+            "until": timestamp(scope.until),
         })).collect::<Vec<_>>(),
         "balance": k.balance.as_ref().map(|balance| json!({
             "amount": balance.amount,
             "currency": balance.currency,
             "low": balance.low,
-            "at": stamp(Some(balance.at)),
+            "at": timestamp(Some(balance.at)),
         })),
         "limits": k.limits.iter().map(|left| json!({
             "model": left.model,
             "what": left.kind,
             "limit": left.limit,
             "remaining": left.remaining,
-            "until": stamp(Some(left.until)),
+            "until": timestamp(Some(left.until)),
         })).collect::<Vec<_>>(),
     })
 }
 
-fn as_text(s: &Snapshot, now: UnixMillis, paint: Paint) -> String {
+fn status_text(s: &Snapshot, now: UnixMillis, styler: Styler) -> String {
     let mut text = format!(
         "{} {} at {} · pid {} · up {}\n",
-        paint.paint(Role::Strong, "aiproxy"),
+        styler.style(TextRole::Strong, "aiproxy"),
         clean(&s.version),
         clean(&s.listen.join(", ")),
         s.pid,
         when::span(now.0 - s.started.0)
     );
-    text.push_str(&config_lines(s, paint));
+    text.push_str(&config_lines(s, styler));
     if s.offline {
-        text.push_str(&paint.paint(Role::Warn, "network   down: requests wait until it is back\n"));
+        text.push_str(
+            &styler.style(TextRole::Warn, "network   down: requests wait until it is back\n"),
+        );
     }
     if s.draining {
-        text.push_str(&paint.paint(Role::Warn, "stopping  open requests may finish\n"));
+        text.push_str(&styler.style(TextRole::Warn, "stopping  open requests may finish\n"));
     }
     if let Some(ledger) = &s.ledger
-        && let Some(trouble) = &ledger.problem
+        && let Some(problem) = &ledger.problem
     {
         let line = format!(
             "ledger    {}: {}; {} requests wait in memory, {} were lost\n",
-            ledger.path, trouble, ledger.waiting_requests, ledger.lost_requests
+            ledger.path, problem, ledger.waiting_requests, ledger.lost_requests
         );
-        text.push_str(&paint.paint(Role::Bad, &clean(line.trim_end())));
+        text.push_str(&styler.style(TextRole::Error, &clean(line.trim_end())));
         text.push('\n');
     }
     if let Some(skipped) =
         s.ledger.as_ref().map(|ledger| ledger.skipped_bodies).filter(|skipped| *skipped > 0)
     {
-        text.push_str(&paint.paint(
-            Role::Dim,
+        text.push_str(&styler.style(
+            TextRole::Dim,
             &format!(
                 "ledger    the bodies of {skipped} requests were not kept: too much at once\n"
             ),
         ));
     }
-    for standing in &s.alerts {
-        let role = if standing.alert.level == Severity::Error { Role::Bad } else { Role::Warn };
+    for active in &s.alerts {
+        let role =
+            if active.alert.level == Severity::Error { TextRole::Error } else { TextRole::Warn };
         let line = format!(
             "alert     {}, for {}",
-            clean(&standing.alert.text),
-            when::span(now.0 - standing.since.0)
+            clean(&active.alert.text),
+            when::span(now.0 - active.since.0)
         );
-        text.push_str(&paint.paint(role, &line));
+        text.push_str(&styler.style(role, &line));
         text.push('\n');
     }
     text.push_str(&format!(
@@ -169,24 +172,24 @@ fn as_text(s: &Snapshot, now: UnixMillis, paint: Paint) -> String {
             String::new()
         }
     ));
-    text.push_str(&upstreams(&s.upstreams, now, paint));
+    text.push_str(&upstreams_table(&s.upstreams, now, styler));
     if !s.keys.is_empty() {
         text.push('\n');
-        text.push_str(&key::table::keys(&s.keys.iter().collect::<Vec<_>>(), now, paint));
+        text.push_str(&key::table::keys_table(&s.keys.iter().collect::<Vec<_>>(), now, styler));
     }
     if !s.budgets.is_empty() {
         text.push('\n');
-        text.push_str(&budget::table(&s.budgets.iter().collect::<Vec<_>>(), now, paint));
+        text.push_str(&budget::render_table(&s.budgets.iter().collect::<Vec<_>>(), now, styler));
     }
     text
 }
 
-fn config_lines(s: &Snapshot, paint: Paint) -> String {
+fn config_lines(s: &Snapshot, styler: Styler) -> String {
     let path = s.config.path.as_deref().map_or("no file: serving what was found", |path| path);
     let mut text = format!("config    {}\n", clean(path));
     if !s.config.problems.is_empty() {
-        text.push_str(&paint.paint(
-            Role::Bad,
+        text.push_str(&styler.style(
+            TextRole::Error,
             "          the config file has problems and was not applied; what ran before goes on. Fix it, or see `aiproxy config check`:\n",
         ));
     }
@@ -194,52 +197,56 @@ fn config_lines(s: &Snapshot, paint: Paint) -> String {
         .config
         .problems
         .iter()
-        .map(|p| (Role::Bad, p))
-        .chain(s.config.warnings.iter().map(|w| (Role::Warn, w)));
+        .map(|p| (TextRole::Error, p))
+        .chain(s.config.warnings.iter().map(|w| (TextRole::Warn, w)));
     for line in listed
-        .flat_map(|(role, text)| text.lines().map(move |line| paint.paint(role, &clean(line))))
+        .flat_map(|(role, text)| text.lines().map(move |line| styler.style(role, &clean(line))))
     {
         text.push_str(&format!("          {line}\n"));
     }
     if s.config.needs_restart {
         text.push_str(
-            &paint.paint(Role::Warn, "          `listen` changed: `aiproxy restart` applies it\n"),
+            &styler.style(
+                TextRole::Warn,
+                "          `listen` changed: `aiproxy restart` applies it\n",
+            ),
         );
     }
     text
 }
 
 /// Upstreams as a table.
-pub(super) fn upstreams(views: &[UpstreamView], now: UnixMillis, paint: Paint) -> String {
-    let mut table = Table::new(&["UPSTREAM", "DIALECT", "FROM", "STATE", "KEYS", "LEFT", "CAUSE"]);
+pub(super) fn upstreams_table(views: &[UpstreamView], now: UnixMillis, styler: Styler) -> String {
+    let mut table =
+        TextTable::new(&["UPSTREAM", "DIALECT", "FROM", "STATE", "KEYS", "LEFT", "CAUSE"]);
     for u in views {
         table.row(vec![
             (&u.name).into(),
             u.dialects.join(",").into(),
-            origin(u.origin).into(),
-            upstream_state(u.state),
+            origin_name(u.origin).into(),
+            upstream_state_cell(u.state),
             if u.keys == 0 { "–".into() } else { format!("{}/{}", u.keys_ready, u.keys).into() },
-            when::left(u.until, now).into(),
+            when::remaining(u.until, now).into(),
             u.cause.as_deref().unwrap_or("").into(),
         ]);
         if let Some(probe) = &u.probe {
-            let said = format!(
+            let text = format!(
                 "{} after {}, {} ago",
                 probe.message,
                 when::seconds(probe.took_ms),
                 when::span(now.0 - probe.at.0)
             );
-            let mut row: Vec<Cell> =
-                vec![Cell::new(Role::Dim, format!("  probe of {}", probe.path))];
-            row.extend((0..5).map(|_| Cell::from("")));
-            row.push(Cell::new(if probe.ok { Role::Dim } else { Role::Warn }, said));
+            let mut row: Vec<TableCell> =
+                vec![TableCell::new(TextRole::Dim, format!("  probe of {}", probe.path))];
+            row.extend((0..5).map(|_| TableCell::from("")));
+            row.push(TableCell::new(if probe.ok { TextRole::Dim } else { TextRole::Warn }, text));
             table.row(row);
         }
     }
-    table.show(paint)
+    table.render(styler)
 }
 
-pub(super) fn origin(origin: Origin) -> &'static str {
+pub(super) fn origin_name(origin: Origin) -> &'static str {
     match origin {
         Origin::Demo => "demo",
         Origin::Env => "env",
@@ -248,15 +255,15 @@ pub(super) fn origin(origin: Origin) -> &'static str {
     }
 }
 
-fn upstream_state(state: UpstreamState) -> Cell {
+fn upstream_state_cell(state: UpstreamState) -> TableCell {
     let (role, word) = match state {
-        UpstreamState::Cooling => (Role::Warn, "cooling"),
-        UpstreamState::Disabled => (Role::Dim, "disabled"),
-        UpstreamState::Healthy => (Role::Good, "healthy"),
-        UpstreamState::Open => (Role::Bad, "open"),
-        UpstreamState::Probing => (Role::Warn, "probing"),
+        UpstreamState::Cooling => (TextRole::Warn, "cooling"),
+        UpstreamState::Disabled => (TextRole::Dim, "disabled"),
+        UpstreamState::Healthy => (TextRole::Success, "healthy"),
+        UpstreamState::Open => (TextRole::Error, "open"),
+        UpstreamState::Probing => (TextRole::Warn, "probing"),
     };
-    Cell::new(role, word)
+    TableCell::new(role, word)
 }
 
 #[cfg(test)]
@@ -356,12 +363,12 @@ mod tests {
             }],
             "requests": {"running": 0, "total": 0, "failed": 0},
         });
-        assert_eq!(as_json(&snapshot(), NOW), want);
+        assert_eq!(status_json(&snapshot(), NOW), want);
     }
 
     #[test]
     fn the_text_names_states_causes_ends_and_config_problems() {
-        let text = as_text(&snapshot(), NOW, Paint::none());
+        let text = status_text(&snapshot(), NOW, Styler::plain());
         for part in [
             "up 1m40s",
             "config file has problems",

@@ -5,19 +5,19 @@ use std::{path::Path, time::Duration};
 use clap::Args;
 
 use super::{
-    Ctx, ServeArgs,
-    exit::{CliError, Exit},
+    CommandContext, ServeArgs,
+    exit::{CliError, ExitStatus},
     out,
-    reach::{self, Reach},
+    reach::{self, RunningProxy},
     serve,
 };
 use crate::control::{action::Action, rundir::RunDir};
 
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Longer than any sensible `server.drain`.
-const PATIENCE: Duration = Duration::from_secs(900);
+const MAX_STOP_WAIT: Duration = Duration::from_secs(900);
 /// After this a person at the terminal is told why nothing happens.
-const SILENCE: Duration = Duration::from_secs(2);
+const NOTICE_AFTER: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug, Args)]
 pub struct StopArgs {
@@ -40,10 +40,10 @@ pub struct RestartArgs {
 /// # Errors
 ///
 /// None runs; it does not go.
-pub async fn stop(ctx: &Ctx, args: StopArgs) -> Result<Exit, CliError> {
-    let reach = Reach::find(ctx).await?;
-    end(ctx, &reach, args.now).await?;
-    ctx.done("stopped")
+pub async fn stop(ctx: &CommandContext, args: StopArgs) -> Result<ExitStatus, CliError> {
+    let proxy = RunningProxy::connect(ctx).await?;
+    stop_proxy(ctx, &proxy, args.now).await?;
+    ctx.print_result("stopped")
 }
 
 /// Ends the running proxy, if one runs, and serves in this terminal.
@@ -51,49 +51,49 @@ pub async fn stop(ctx: &Ctx, args: StopArgs) -> Result<Exit, CliError> {
 /// # Errors
 ///
 /// As [`stop`], then as `serve`.
-pub async fn restart(ctx: &Ctx, args: RestartArgs) -> Result<Exit, CliError> {
+pub async fn restart(ctx: &CommandContext, args: RestartArgs) -> Result<ExitStatus, CliError> {
     if ctx.global.url.is_some() {
         return Err(CliError::usage("restart works on the proxy of this data dir, not with --url"));
     }
-    match Reach::look(ctx)? {
-        Some(reach) => end(ctx, &reach, args.now).await?,
-        None => out::note("no proxy was running"),
+    match RunningProxy::try_connect(ctx)? {
+        Some(proxy) => stop_proxy(ctx, &proxy, args.now).await?,
+        None => out::print_note("no proxy was running"),
     }
     serve::serve(&ctx.global, args.serve).await
 }
 
-async fn end(ctx: &Ctx, reach: &Reach, now: bool) -> Result<(), CliError> {
-    reach.act(&Action::Stop { now }).await?;
-    let gone = async {
-        match &reach.running {
-            Some(_) => released(&ctx.global.place()?.data).await,
-            None => unreachable(reach).await,
+async fn stop_proxy(ctx: &CommandContext, proxy: &RunningProxy, now: bool) -> Result<(), CliError> {
+    proxy.send_action(&Action::Stop { now }).await?;
+    let stopped = async {
+        match &proxy.run_info {
+            Some(_) => wait_until_released(&ctx.global.paths()?.data).await,
+            None => wait_until_unreachable(proxy).await,
         }
         Ok::<(), CliError>(())
     };
-    tokio::pin!(gone);
-    if let Ok(done) = tokio::time::timeout(SILENCE, &mut gone).await {
+    tokio::pin!(stopped);
+    if let Ok(done) = tokio::time::timeout(NOTICE_AFTER, &mut stopped).await {
         return done;
     }
-    if out::watched() {
-        out::note("waiting for open requests to finish; `aiproxy stop --now` cuts them");
+    if out::stderr_is_terminal() {
+        out::print_note("waiting for open requests to finish; `aiproxy stop --now` cuts them");
     }
-    tokio::time::timeout(PATIENCE, gone).await.map_err(|_| {
+    tokio::time::timeout(MAX_STOP_WAIT, stopped).await.map_err(|_| {
         CliError::failed("the proxy still runs after 15 minutes")
             .hint("`aiproxy stop --now` cuts open requests")
     })?
 }
 
 /// The lock is given back when the process ends, however it ends.
-async fn released(data: &Path) {
+async fn wait_until_released(data: &Path) {
     while RunDir::is_locked(data) {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-async fn unreachable(reach: &Reach) {
-    while reach.client.snapshot().await.is_ok() {
-        tokio::time::sleep(LOOK_EVERY).await;
+async fn wait_until_unreachable(proxy: &RunningProxy) {
+    while proxy.client.snapshot().await.is_ok() {
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -102,21 +102,21 @@ async fn unreachable(reach: &Reach) {
 /// # Errors
 ///
 /// None runs; the file has problems (exit code 3), which are all printed.
-pub async fn reload(ctx: &Ctx) -> Result<Exit, CliError> {
-    let reach = Reach::find(ctx).await?;
-    let answer = reach::reload(&reach).await?;
+pub async fn reload(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
+    let proxy = RunningProxy::connect(ctx).await?;
+    let answer = reach::request_reload(&proxy).await?;
     if !answer.ok {
         if ctx.global.json {
-            out::json_line(&serde_json::json!({ "ok": false, "problems": answer.problems }))?;
+            out::print_json_line(&serde_json::json!({ "ok": false, "problems": answer.problems }))?;
         }
-        answer.problems.iter().for_each(|problem| out::note(problem));
+        answer.problems.iter().for_each(|problem| out::print_note(problem));
         return Err(CliError::config("the config was not applied; what ran before goes on")
             .hint("fix it and save, or see `aiproxy config check`"));
     }
-    let snapshot = reach.snapshot().await?;
-    snapshot.config.warnings.iter().for_each(|warning| out::note(warning));
+    let snapshot = proxy.snapshot().await?;
+    snapshot.config.warnings.iter().for_each(|warning| out::print_note(warning));
     if snapshot.config.needs_restart {
-        out::note("note: `listen` changed; `aiproxy restart` applies it");
+        out::print_note("note: `listen` changed; `aiproxy restart` applies it");
     }
-    ctx.done("reloaded")
+    ctx.print_result("reloaded")
 }

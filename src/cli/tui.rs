@@ -3,11 +3,11 @@
 use std::{io::IsTerminal, net::SocketAddr};
 
 use super::{
-    Ctx, ServeArgs,
-    exit::{CliError, Exit},
+    CommandContext, ServeArgs,
+    exit::{CliError, ExitStatus},
     explain, out,
-    reach::{self, Reach},
-    reveal::reveal,
+    reach::{self, RunningProxy},
+    reveal::expose_secret,
     serve, settings,
 };
 use crate::{
@@ -29,40 +29,40 @@ use crate::{
 /// # Errors
 ///
 /// No terminal to show it on; what `serve` says where it has to start a proxy.
-pub async fn run(ctx: &Ctx) -> Result<Exit, CliError> {
+pub async fn run(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
     if !std::io::stdout().is_terminal() {
         return Err(CliError::failed("the dashboard needs a terminal")
             .hint("`aiproxy status` and `aiproxy log` print"));
     }
-    let place = ctx.global.place()?;
-    let Some(reach) = Reach::look(ctx)? else {
-        if RunDir::is_locked(&place.data) {
-            return Err(reach::not_running(ctx).await);
+    let paths = ctx.global.paths()?;
+    let Some(proxy) = RunningProxy::try_connect(ctx)? else {
+        if RunDir::is_locked(&paths.data) {
+            return Err(reach::not_running_error(ctx).await);
         }
         return serve::serve(&ctx.global, ServeArgs { tui: true, ..ServeArgs::default() }).await;
     };
     // Asked once before the screen is taken: what is wrong is then said where it can be read.
-    reach.snapshot().await?;
-    let again: Box<dyn Fn() -> Option<ControlClient> + Send + Sync> = match &ctx.global.url {
+    proxy.snapshot().await?;
+    let reconnect: Box<dyn Fn() -> Option<ControlClient> + Send + Sync> = match &ctx.global.url {
         Some(_) => {
             let global = ctx.global.clone();
             Box::new(move || {
-                Reach::look(&Ctx { global: global.clone() })
+                RunningProxy::try_connect(&CommandContext { global: global.clone() })
                     .ok()
                     .flatten()
-                    .map(|reach| reach.client)
+                    .map(|proxy| proxy.client)
             })
         }
         None => Box::new({
-            let data = place.data.clone();
-            move || RunDir::find_running(&data).as_ref().and_then(client)
+            let data = paths.data.clone();
+            move || RunDir::find_running(&data).as_ref().and_then(client_for)
         }),
     };
     let source =
-        ProxyConnection { client: reach.client, reconnect: again, explain: explain::plain };
-    let left = show(source, options(&place, false)).await?;
-    print(&left.copied)?;
-    Ok(Exit::Ok)
+        ProxyConnection { client: proxy.client, reconnect, explain: explain::render_plain };
+    let result = run_dashboard(source, dashboard_options(&paths, false)).await?;
+    print_copied(&result.copied)?;
+    Ok(ExitStatus::Ok)
 }
 
 /// The dashboard of the proxy in this process. Ends when its reader wants the proxy stopped, or the
@@ -71,59 +71,62 @@ pub async fn run(ctx: &Ctx) -> Result<Exit, CliError> {
 /// # Errors
 ///
 /// No terminal to show it on.
-pub(super) async fn in_process(
-    place: &Paths,
+pub(super) async fn run_in_process(
+    paths: &Paths,
     addrs: &[SocketAddr],
     token: Secret,
-) -> Result<Exit, CliError> {
+) -> Result<ExitStatus, CliError> {
     let base = addrs
         .first()
         .map_or_else(String::new, |addr| format!("http://{}", dial_address(&addr.to_string())));
-    let text = reveal(&token).to_owned();
+    let text = expose_secret(&token).to_owned();
     let again = base.clone();
     let client = ControlClient::new(base, token);
     let reconnect =
         Box::new(move || Some(ControlClient::new(again.clone(), Secret::new(text.clone()))));
-    let source = ProxyConnection { client, reconnect, explain: explain::plain };
-    let left = show(source, options(place, true)).await?;
-    print(&left.copied)?;
-    if !left.stop_proxy {
-        out::note(
+    let source = ProxyConnection { client, reconnect, explain: explain::render_plain };
+    let result = run_dashboard(source, dashboard_options(paths, true)).await?;
+    print_copied(&result.copied)?;
+    if !result.stop_proxy {
+        out::print_note(
             "the proxy goes on; Ctrl-C or `aiproxy stop` ends it, `aiproxy tui` in another terminal shows it",
         );
         std::future::pending::<()>().await;
     }
-    Ok(Exit::Ok)
+    Ok(ExitStatus::Ok)
 }
 
 /// What was copied in the dashboard, for terminals that keep their clipboard to themselves.
-fn print(copied: &[String]) -> Result<(), CliError> {
+fn print_copied(copied: &[String]) -> Result<(), CliError> {
     copied.iter().try_for_each(|text| out::print(&format!("{}\n", run::sanitize_lines(text))))
 }
 
-async fn show(
+async fn run_dashboard(
     source: ProxyConnection,
     options: DashboardOptions,
 ) -> Result<run::LoopExit, CliError> {
     Box::pin(run::run(source, options)).await.map_err(|e| CliError::failed(e.to_string()))
 }
 
-fn client(running: &RunInfo) -> Option<ControlClient> {
-    Some(ControlClient::new(running.base_url()?, Secret::new(reveal(&running.token).to_owned())))
+fn client_for(running: &RunInfo) -> Option<ControlClient> {
+    Some(ControlClient::new(
+        running.base_url()?,
+        Secret::new(expose_secret(&running.token).to_owned()),
+    ))
 }
 
-fn options(place: &Paths, in_process: bool) -> DashboardOptions {
-    let tui = settings::tui(place);
-    let (utf8, locale) = (utf8(), locale());
+fn dashboard_options(paths: &Paths, in_process: bool) -> DashboardOptions {
+    let tui = settings::tui_settings(paths);
+    let (utf8, locale) = (is_utf8_locale(), message_locale());
     DashboardOptions {
         theme: Box::new({
-            let place = place.clone();
-            move || settings::tui(&place).theme
+            let paths = paths.clone();
+            move || settings::tui_settings(&paths).theme
         }),
         mouse: tui.mouse,
         in_process,
         utf8,
-        color: out::colour_wanted(),
+        color: out::color_enabled(),
         screen: None,
         // A terminal that shows only ASCII shows only English.
         lang: if utf8 { Lang::pick(&tui.lang, &locale) } else { Lang::English },
@@ -135,21 +138,21 @@ fn options(place: &Paths, in_process: bool) -> DashboardOptions {
 }
 
 /// The language that the reader wants messages in.
-fn locale() -> String {
-    let said = ["LC_ALL", "LC_MESSAGES", "LANG"]
+fn message_locale() -> String {
+    let value = ["LC_ALL", "LC_MESSAGES", "LANG"]
         .into_iter()
         .filter_map(std::env::var_os)
         .find(|value| !value.is_empty());
-    said.map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
+    value.map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// The first of these variables that says anything decides, as in the C library.
-fn utf8() -> bool {
-    let said = ["LC_ALL", "LC_CTYPE", "LANG"]
+fn is_utf8_locale() -> bool {
+    let value = ["LC_ALL", "LC_CTYPE", "LANG"]
         .into_iter()
         .filter_map(std::env::var_os)
         .find(|value| !value.is_empty());
-    match said {
+    match value {
         Some(locale) => {
             let locale = locale.to_string_lossy().to_ascii_lowercase();
             locale.contains("utf-8") || locale.contains("utf8")

@@ -8,17 +8,17 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
-    Ctx,
-    exit::{CliError, Exit},
+    CommandContext,
+    exit::{CliError, ExitStatus},
     key::{
         self, AddArgs, KeyCommand,
-        check::{self, Verdict},
+        check::{self, KeyVerdict},
     },
-    out::{self, Paint, Role},
+    out::{self, Styler, TextRole},
     prompt,
-    reach::{self, Reach},
+    reach::{self, RunningProxy},
     settings, status,
-    table::{Cell, Table},
+    table::{TableCell, TextTable},
 };
 use crate::{
     base::{
@@ -121,7 +121,7 @@ pub struct UpstreamArgs {
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
     /// What it speaks: openai, responses, anthropic, gemini or ollama
-    #[arg(long, value_name = "NAME", value_parser = super::route::dialect)]
+    #[arg(long, value_name = "NAME", value_parser = super::route::parse_dialect)]
     dialect: Option<Dialect>,
     /// Models it serves, patterns allowed [default: what it lists]
     #[arg(long, value_name = "MODEL,…", value_delimiter = ',')]
@@ -142,28 +142,29 @@ pub struct UpstreamArgs {
 /// # Errors
 ///
 /// See each.
-pub async fn run(ctx: &Ctx, command: UpstreamCommand) -> Result<Exit, CliError> {
+pub async fn run(ctx: &CommandContext, command: UpstreamCommand) -> Result<ExitStatus, CliError> {
     match command {
         UpstreamCommand::Add(args) => Box::pin(add(ctx, args)).await,
         UpstreamCommand::Cool { name, span } => {
             let for_ms = span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
-            act(ctx, &name, |upstream| Action::CoolUpstream { upstream, for_ms }).await
+            send_upstream_action(ctx, &name, |upstream| Action::CoolUpstream { upstream, for_ms })
+                .await
         }
-        UpstreamCommand::Disable { name } => enable(ctx, &name, false).await,
-        UpstreamCommand::Enable { name } => enable(ctx, &name, true).await,
+        UpstreamCommand::Disable { name } => set_enabled(ctx, &name, false).await,
+        UpstreamCommand::Enable { name } => set_enabled(ctx, &name, true).await,
         UpstreamCommand::List => list(ctx).await,
         UpstreamCommand::Presets => list_presets(ctx),
         UpstreamCommand::Remove { name } => remove(ctx, &name).await,
         UpstreamCommand::Set { name, values } => set(ctx, &name, &values).await,
         UpstreamCommand::Show { name } => show::run(ctx, &name).await,
-        UpstreamCommand::Test { name } => test(ctx, &name).await,
+        UpstreamCommand::Test { name } => test_upstream(ctx, &name).await,
         UpstreamCommand::Warm { name } => {
-            act(ctx, &name, |upstream| Action::WarmUpstream { upstream }).await
+            send_upstream_action(ctx, &name, |upstream| Action::WarmUpstream { upstream }).await
         }
     }
 }
 
-async fn add(ctx: &Ctx, args: UpstreamArgs) -> Result<Exit, CliError> {
+async fn add(ctx: &CommandContext, args: UpstreamArgs) -> Result<ExitStatus, CliError> {
     let file = settings::load_or_empty(ctx)?;
     if prompt::looks_like_key(&args.name) {
         return Err(CliError::usage("that looks like a key, not like the name of an upstream")
@@ -196,14 +197,15 @@ async fn add(ctx: &Ctx, args: UpstreamArgs) -> Result<Exit, CliError> {
         edits.push(Edit::SetUpstream { name: args.name.clone(), path: key.to_owned(), value })
     };
     if !args.models.is_empty() {
-        set("models", settings::list_value(&args.models));
+        set("models", settings::toml_list(&args.models));
     }
     if let Some(priority) = args.priority {
         set("priority", priority.to_string());
     }
-    settings::edit(ctx, &edits)?;
+    settings::edit_config(ctx, &edits)?;
     if args.stdin {
-        return key::run(ctx, KeyCommand::Add(AddArgs::piped(&args.name, args.no_check))).await;
+        return key::run(ctx, KeyCommand::Add(AddArgs::from_stdin(&args.name, args.no_check)))
+            .await;
     }
     reach::reload_if_running(ctx).await;
     let file = settings::load(ctx)?;
@@ -214,23 +216,23 @@ async fn add(ctx: &Ctx, args: UpstreamArgs) -> Result<Exit, CliError> {
     } else {
         String::new()
     };
-    ctx.done(&format!("upstream {} added{next}", args.name))
+    ctx.print_result(&format!("upstream {} added{next}", args.name))
 }
 
-async fn act(
-    ctx: &Ctx,
+async fn send_upstream_action(
+    ctx: &CommandContext,
     name: &str,
     action: impl FnOnce(String) -> Action,
-) -> Result<Exit, CliError> {
-    let reach = Reach::find(ctx).await?;
-    let snapshot = reach.snapshot().await?;
-    known(name, snapshot.upstreams.iter().map(|u| u.name.as_str()))?;
-    let text = reach.act(&action(name.to_owned())).await?;
-    ctx.done(&text)
+) -> Result<ExitStatus, CliError> {
+    let proxy = RunningProxy::connect(ctx).await?;
+    let snapshot = proxy.snapshot().await?;
+    ensure_known(name, snapshot.upstreams.iter().map(|u| u.name.as_str()))?;
+    let text = proxy.send_action(&action(name.to_owned())).await?;
+    ctx.print_result(&text)
 }
 
 /// An error with the nearest name where there is none such.
-pub(super) fn known<'a>(
+pub(super) fn ensure_known<'a>(
     name: &str,
     names: impl Iterator<Item = &'a str> + Clone,
 ) -> Result<(), CliError> {
@@ -244,10 +246,10 @@ pub(super) fn known<'a>(
         .hint(format!("{near}`aiproxy upstream list` shows all")))
 }
 
-async fn test(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
-    let reach = Reach::find(ctx).await?;
-    let snapshot = reach.snapshot().await?;
-    known(name, snapshot.upstreams.iter().map(|u| u.name.as_str()))?;
+async fn test_upstream(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
+    let proxy = RunningProxy::connect(ctx).await?;
+    let snapshot = proxy.snapshot().await?;
+    ensure_known(name, snapshot.upstreams.iter().map(|u| u.name.as_str()))?;
     let keys: Vec<String> = snapshot
         .keys
         .iter()
@@ -255,105 +257,110 @@ async fn test(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
         .map(|k| format!("{}/{}", k.upstream, k.label))
         .collect();
     if keys.is_empty() {
-        return without_key(ctx, name).await;
+        return test_without_key(ctx, name).await;
     }
-    let mut exit = Exit::Ok;
+    let mut exit = ExitStatus::Ok;
     for key in keys {
-        let reply = reach.client.send_action(&Action::Test { key: key.clone() }).await?;
+        let reply = proxy.client.send_action(&Action::Test { key: key.clone() }).await?;
         if !reply.ok {
-            exit = Exit::Failed;
+            exit = ExitStatus::Failed;
         }
         if ctx.global.json {
-            out::json_line(&json!({ "key": key, "ok": reply.ok, "text": reply.text }))?;
+            out::print_json_line(&json!({ "key": key, "ok": reply.ok, "text": reply.text }))?;
         } else {
-            out::line(&crate::base::clean::clean(&reply.text))?;
+            out::print_line(&crate::base::clean::clean(&reply.text))?;
         }
     }
     Ok(exit)
 }
 
 /// An upstream that needs no key is asked from here.
-async fn without_key(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
-    let settings = settings::load(ctx)?.with_found();
+async fn test_without_key(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
+    let settings = settings::load(ctx)?.with_discovered();
     let Some(upstream) = settings.upstreams.iter().find(|u| *u.name == *name) else {
         return Err(CliError::failed(format!("`{name}` has no keys to try"))
             .hint(format!("`aiproxy upstream show {name}` tells its state")));
     };
-    match check::ask(upstream, None).await {
-        Verdict::Good { models } => {
+    match check::check_key(upstream, None).await {
+        KeyVerdict::Good { models } => {
             let models = models.map(|n| format!(", {n} models")).unwrap_or_default();
-            ctx.done(&format!("{name} answers{models}"))
+            ctx.print_result(&format!("{name} answers{models}"))
         }
-        Verdict::Rejected { status, said } => {
+        KeyVerdict::Rejected { status, message: said } => {
             Err(CliError::failed(format!("{name} wants a key (status {status}): {said}"))
                 .hint(format!("`aiproxy key add {name}` gives it one")))
         }
-        Verdict::Unknown(why) => Err(CliError::failed(format!("{name}: {why}"))),
+        KeyVerdict::Unknown(why) => Err(CliError::failed(format!("{name}: {why}"))),
     }
 }
 
 /// A name of the file; a found one has no row to change.
-fn in_file(file: &settings::File, name: &str) -> Result<(), CliError> {
-    let merged = file.with_found();
+fn ensure_in_file(file: &settings::ConfigFile, name: &str) -> Result<(), CliError> {
+    let merged = file.with_discovered();
     if !file.settings.upstreams.iter().any(|u| *u.name == *name)
         && let Some(found) = merged.upstreams.iter().find(|u| *u.name == *name)
     {
         return Err(CliError::failed(format!(
             "`{name}` was found ({}) and is not in the config",
-            status::origin(found.origin)
+            status::origin_name(found.origin)
         ))
         .hint(format!("`aiproxy upstream add {name}` writes it there")));
     }
-    known(name, file.settings.upstreams.iter().map(|u| &*u.name))
+    ensure_known(name, file.settings.upstreams.iter().map(|u| &*u.name))
 }
 
-async fn enable(ctx: &Ctx, name: &str, on: bool) -> Result<Exit, CliError> {
-    in_file(&settings::load(ctx)?, name)?;
-    settings::edit(ctx, &[Edit::SetUpstreamEnabled { name: name.to_owned(), enabled: on }])?;
+async fn set_enabled(ctx: &CommandContext, name: &str, on: bool) -> Result<ExitStatus, CliError> {
+    ensure_in_file(&settings::load(ctx)?, name)?;
+    settings::edit_config(ctx, &[Edit::SetUpstreamEnabled { name: name.to_owned(), enabled: on }])?;
     reach::reload_if_running(ctx).await;
-    ctx.done(&format!("{name} is {}", if on { "enabled" } else { "disabled" }))
+    ctx.print_result(&format!("{name} is {}", if on { "enabled" } else { "disabled" }))
 }
 
-async fn set(ctx: &Ctx, name: &str, values: &[String]) -> Result<Exit, CliError> {
-    in_file(&settings::load(ctx)?, name)?;
+async fn set(ctx: &CommandContext, name: &str, values: &[String]) -> Result<ExitStatus, CliError> {
+    ensure_in_file(&settings::load(ctx)?, name)?;
     let set = |(path, value)| Edit::SetUpstream { name: name.to_owned(), path, value };
-    settings::edit(ctx, &settings::assignments(values)?.into_iter().map(set).collect::<Vec<_>>())?;
+    settings::edit_config(
+        ctx,
+        &settings::parse_assignments(values)?.into_iter().map(set).collect::<Vec<_>>(),
+    )?;
     reach::reload_if_running(ctx).await;
-    ctx.done(&format!("upstream {name} changed"))
+    ctx.print_result(&format!("upstream {name} changed"))
 }
 
-async fn remove(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
-    in_file(&settings::load(ctx)?, name)?;
+async fn remove(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
+    ensure_in_file(&settings::load(ctx)?, name)?;
     prompt::confirm(ctx, &format!("remove upstream {name} from the config?")).await?;
-    settings::edit(ctx, &[Edit::RemoveUpstream { name: name.to_owned() }])?;
+    settings::edit_config(ctx, &[Edit::RemoveUpstream { name: name.to_owned() }])?;
     reach::reload_if_running(ctx).await;
-    ctx.done(&format!("upstream {name} removed; its keys stay where they are"))
+    ctx.print_result(&format!("upstream {name} removed; its keys stay where they are"))
 }
 
-async fn list(ctx: &Ctx) -> Result<Exit, CliError> {
-    if let Some(reach) = Reach::look(ctx)? {
-        let upstreams = reach.snapshot().await?.upstreams;
+async fn list(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
+    if let Some(proxy) = RunningProxy::try_connect(ctx)? {
+        let upstreams = proxy.snapshot().await?.upstreams;
         if ctx.global.json {
-            out::json(&upstreams.iter().map(status::upstream_json).collect::<Vec<_>>())?;
+            out::print_json(&upstreams.iter().map(status::upstream_json).collect::<Vec<_>>())?;
         } else {
-            out::print(&status::upstreams(&upstreams, SystemClock.unix(), Paint::stdout()))?;
+            out::print(&status::upstreams_table(&upstreams, SystemClock.unix(), Styler::stdout()))?;
         }
-        return Ok(Exit::Ok);
+        return Ok(ExitStatus::Ok);
     }
-    let settings = settings::load(ctx)?.with_found();
+    let settings = settings::load(ctx)?.with_discovered();
     if ctx.global.json {
-        out::json(&settings.upstreams.iter().map(|u| resting_json(u)).collect::<Vec<_>>())?;
+        out::print_json(
+            &settings.upstreams.iter().map(|u| configured_json(u)).collect::<Vec<_>>(),
+        )?;
     } else if settings.upstreams.is_empty() {
-        out::line(
+        out::print_line(
             "no upstreams but the built-in `demo`; `aiproxy key add UPSTREAM` or `aiproxy upstream add NAME` adds one",
         )?;
     } else {
-        out::print(&resting(&settings, Paint::stdout()))?;
+        out::print(&configured_table(&settings, Styler::stdout()))?;
     }
-    Ok(Exit::Ok)
+    Ok(ExitStatus::Ok)
 }
 
-fn resting_json(u: &Upstream) -> Value {
+fn configured_json(u: &Upstream) -> Value {
     json!({
         "name": &*u.name,
         "dialect": u.endpoints.first().map(|end| end.dialect),
@@ -364,29 +371,29 @@ fn resting_json(u: &Upstream) -> Value {
     })
 }
 
-fn resting(settings: &Settings, paint: Paint) -> String {
-    let mut table = Table::new(&["UPSTREAM", "DIALECT", "FROM", "KEYS", "URL", ""]);
+fn configured_table(settings: &Settings, styler: Styler) -> String {
+    let mut table = TextTable::new(&["UPSTREAM", "DIALECT", "FROM", "KEYS", "URL", ""]);
     for u in &settings.upstreams {
         table.row(vec![
             (&*u.name).into(),
             u.endpoints.iter().map(|end| end.dialect.name()).collect::<Vec<_>>().join(",").into(),
-            status::origin(u.origin).into(),
+            status::origin_name(u.origin).into(),
             u.keys.len().to_string().into(),
             u.endpoints.first().map_or("", |end| end.base_url.as_str()).into(),
-            if u.enabled { "".into() } else { Cell::new(Role::Dim, "disabled") },
+            if u.enabled { "".into() } else { TableCell::new(TextRole::Dim, "disabled") },
         ]);
     }
-    table.show(paint)
+    table.render(styler)
 }
 
 /// JSON facts as `name  value` lines; what is empty or absent is left out.
-pub(super) fn as_text(facts: &Value) -> String {
+pub(super) fn facts_text(facts: &Value) -> String {
     let mut text = String::new();
     let mut rows: Vec<_> = facts.as_object().into_iter().flatten().collect();
     // Its name first, then in alphabetical order.
     rows.sort_by_key(|(name, _)| *name != "name");
     for (name, value) in rows {
-        let shown = match value {
+        let lines = match value {
             Value::Null => continue,
             Value::String(s) if s.is_empty() => continue,
             Value::String(s) => vec![s.clone()],
@@ -394,12 +401,12 @@ pub(super) fn as_text(facts: &Value) -> String {
             Value::Array(items) if items.iter().all(Value::is_string) => {
                 vec![items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")]
             }
-            Value::Array(items) => items.iter().map(one_line).collect(),
+            Value::Array(items) => items.iter().map(json_one_line).collect(),
             Value::Object(map) if map.is_empty() => continue,
-            Value::Object(_) => vec![one_line(value)],
+            Value::Object(_) => vec![json_one_line(value)],
             Value::Bool(_) | Value::Number(_) => vec![value.to_string()],
         };
-        for (at, line) in shown.iter().enumerate() {
+        for (at, line) in lines.iter().enumerate() {
             let name = if at == 0 { name.as_str() } else { "" };
             text.push_str(&format!("{name:<16}{}\n", crate::base::clean::clean(line)));
         }
@@ -407,7 +414,7 @@ pub(super) fn as_text(facts: &Value) -> String {
     text
 }
 
-fn one_line(value: &Value) -> String {
+fn json_one_line(value: &Value) -> String {
     let Some(map) = value.as_object() else { return value.to_string() };
     let part = |(name, value): (&String, &Value)| match value {
         Value::Null => None,
@@ -417,7 +424,7 @@ fn one_line(value: &Value) -> String {
     map.iter().filter_map(part).collect::<Vec<_>>().join(" · ")
 }
 
-fn list_presets(ctx: &Ctx) -> Result<Exit, CliError> {
+fn list_presets(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
     if ctx.global.json {
         let rows: Vec<_> = presets::all()
             .iter()
@@ -434,21 +441,22 @@ fn list_presets(ctx: &Ctx) -> Result<Exit, CliError> {
                 })
             })
             .collect();
-        out::json(&rows)?;
-        return Ok(Exit::Ok);
+        out::print_json(&rows)?;
+        return Ok(ExitStatus::Ok);
     }
-    let mut table = Table::new(&["PRESET", "PROVIDER", "DIALECTS", "KEY VARIABLE", "KEYS FROM"]);
+    let mut table =
+        TextTable::new(&["PRESET", "PROVIDER", "DIALECTS", "KEY VARIABLE", "KEYS FROM"]);
     for p in presets::all() {
         table.row(vec![
             (&*p.name).into(),
             (&p.title).into(),
             p.endpoints.iter().map(|end| end.dialect.name()).collect::<Vec<_>>().join(",").into(),
             p.key_env.first().map_or("", |name| &**name).into(),
-            Cell::new(Role::Dim, p.key_page.as_deref().unwrap_or("")),
+            TableCell::new(TextRole::Dim, p.key_page.as_deref().unwrap_or("")),
         ]);
     }
-    out::print(&table.show(Paint::stdout()))?;
-    Ok(Exit::Ok)
+    out::print(&table.render(Styler::stdout()))?;
+    Ok(ExitStatus::Ok)
 }
 
 #[cfg(test)]
@@ -457,7 +465,7 @@ mod tests {
 
     #[test]
     fn facts_are_told_line_by_line_and_empty_ones_are_left_out() {
-        let text = as_text(&json!({
+        let text = facts_text(&json!({
             "name": "box", "preset": null, "rename": {}, "models": ["a", "b-*"], "priority": 10,
             "keys": [{"label": "one", "reference": "env:A"}, {"label": "two", "reference": "env:B"}],
         }));
@@ -474,7 +482,7 @@ mod tests {
 
     #[test]
     fn an_unknown_name_gets_the_nearest() {
-        let error = known("opneai", ["groq", "openai"].into_iter()).unwrap_err();
+        let error = ensure_known("opneai", ["groq", "openai"].into_iter()).unwrap_err();
         assert!(error.hint.unwrap().contains("`openai`"));
     }
 }

@@ -3,12 +3,12 @@
 use clap::Args;
 
 use super::{
-    Ctx,
-    books::Books,
+    CommandContext,
+    books::LedgerSource,
     budget,
-    exit::{CliError, Exit},
-    out::{self, Paint, Role},
-    table::{Cell, Table},
+    exit::{CliError, ExitStatus},
+    out::{self, Styler, TextRole},
+    table::{TableCell, TextTable},
 };
 use crate::{
     base::{
@@ -36,7 +36,7 @@ Examples:
   aiproxy usage --by model --csv > usage.csv";
 
 /// Width of the longest bar.
-const BAR: usize = 24;
+const BAR_WIDTH: usize = 24;
 
 #[derive(Clone, Debug, Args)]
 pub struct UsageArgs {
@@ -59,7 +59,7 @@ pub struct UsageArgs {
 /// # Errors
 ///
 /// No ledger; a time or zone that cannot be read.
-pub async fn run(ctx: &Ctx, args: UsageArgs) -> Result<Exit, CliError> {
+pub async fn run(ctx: &CommandContext, args: UsageArgs) -> Result<ExitStatus, CliError> {
     let by = match args.by.as_deref() {
         None => GroupBy::Model,
         Some(name) => GroupBy::parse(name).ok_or_else(|| {
@@ -67,53 +67,53 @@ pub async fn run(ctx: &Ctx, args: UsageArgs) -> Result<Exit, CliError> {
                 .hint(format!("it is one of {}", GroupBy::ALL.map(GroupBy::name).join(", ")))
         })?,
     };
-    let books = Books::open(ctx).await?;
+    let ledger_source = LedgerSource::open(ctx).await?;
     let question = |since: &str| UsageQuery {
         by,
         since: since.to_owned(),
         tz: args.tz.clone().unwrap_or_default(),
     };
-    let view = books.usage(&question(args.since.as_deref().unwrap_or("7d"))).await?;
-    let snapshot = match books.proxy() {
-        Some(reach) => Some(reach.snapshot().await?),
+    let view = ledger_source.usage(&question(args.since.as_deref().unwrap_or("7d"))).await?;
+    let snapshot = match ledger_source.proxy() {
+        Some(proxy) => Some(proxy.snapshot().await?),
         None => None,
     };
     let budgets = snapshot.as_ref().map_or(&[][..], |snapshot| &snapshot.budgets);
     if ctx.global.json {
         let mut all = serde_json::to_value(&view).map_err(|e| CliError::failed(e.to_string()))?;
-        all["budgets"] = budgets.iter().map(budget::as_json).collect();
-        out::json(&all)?;
-        return Ok(Exit::Ok);
+        all["budgets"] = budgets.iter().map(budget::budget_json).collect();
+        out::print_json(&all)?;
+        return Ok(ExitStatus::Ok);
     }
     if args.csv {
-        out::print(&csv(&view))?;
-        return Ok(Exit::Ok);
+        out::print(&csv_text(&view))?;
+        return Ok(ExitStatus::Ok);
     }
-    let paint = Paint::stdout();
+    let styler = Styler::stdout();
     if args.since.is_none() {
-        let today = books.usage(&question("today")).await?;
-        out::print(&one_line("today", &today.total, paint))?;
+        let today = ledger_source.usage(&question("today")).await?;
+        out::print(&totals_line("today", &today.total, styler))?;
     }
     let name = if args.since.is_none() { "7 days" } else { "total" };
-    out::print(&page(name, &view, paint))?;
+    out::print(&usage_page(name, &view, styler))?;
     if !budgets.is_empty() {
         out::print(&format!(
             "\n{}",
-            budget::table(&budgets.iter().collect::<Vec<_>>(), SystemClock.unix(), paint)
+            budget::render_table(&budgets.iter().collect::<Vec<_>>(), SystemClock.unix(), styler)
         ))?;
     }
-    Ok(Exit::Ok)
+    Ok(ExitStatus::Ok)
 }
 
-fn one_line(name: &str, sums: &Totals, paint: Paint) -> String {
+fn totals_line(name: &str, sums: &Totals, styler: Styler) -> String {
     let u = &sums.usage;
     let won = if sums.affinity_cache_read > 0 {
-        format!(", {} by affinity", count(sums.affinity_cache_read))
+        format!(", {} by affinity", format_count(sums.affinity_cache_read))
     } else {
         String::new()
     };
     let cached = if u.cache_read > 0 {
-        format!(" ({} cached{won})", count(u.cache_read))
+        format!(" ({} cached{won})", format_count(u.cache_read))
     } else {
         String::new()
     };
@@ -121,25 +121,29 @@ fn one_line(name: &str, sums: &Totals, paint: Paint) -> String {
     format!(
         "{:<8}{}  {} requests{failed}, {}{cached} → {} tokens\n",
         name,
-        paint.paint(Role::Strong, &format!("{:>9}", sums.displayed_cost())),
+        styler.style(TextRole::Strong, &format!("{:>9}", sums.displayed_cost())),
         sums.requests,
-        count(u.input_total()),
-        count(u.output_total())
+        format_count(u.input_total()),
+        format_count(u.output_total())
     )
 }
 
-fn page(name: &str, view: &UsageReport, paint: Paint) -> String {
+fn usage_page(name: &str, view: &UsageReport, styler: Styler) -> String {
     if view.rows.is_empty() {
         return format!(
             "{}nothing was asked since {}\n",
-            one_line(name, &view.total, paint),
-            day_of(view)
+            totals_line(name, &view.total, styler),
+            start_time_text(view)
         );
     }
-    let mut text = one_line(name, &view.total, paint);
-    text.push_str(&paint.dim(&format!("        since {}, days in {}\n\n", day_of(view), view.tz)));
-    let most = view.rows.iter().map(|row| row.totals.cost).max().unwrap_or_default();
-    let most_tokens = view.rows.iter().map(|row| tokens(&row.totals)).max().unwrap_or(0);
+    let mut text = totals_line(name, &view.total, styler);
+    text.push_str(&styler.dim(&format!(
+        "        since {}, days in {}\n\n",
+        start_time_text(view),
+        view.tz
+    )));
+    let max_cost = view.rows.iter().map(|row| row.totals.cost).max().unwrap_or_default();
+    let max_tokens = view.rows.iter().map(|row| total_tokens(&row.totals)).max().unwrap_or(0);
     let head = match view.by {
         GroupBy::Client => "CLIENT",
         GroupBy::Day => "DAY",
@@ -150,34 +154,34 @@ fn page(name: &str, view: &UsageReport, paint: Paint) -> String {
         GroupBy::Upstream => "UPSTREAM",
     };
     // By tokens where nothing has a price.
-    let by_cost = !most.is_zero();
+    let by_cost = !max_cost.is_zero();
     let mut table =
-        Table::new(&[head, "REQ", "FAILED", "IN", "CACHED", "OUT", "REASON", "COST", "SHARE"]);
+        TextTable::new(&[head, "REQ", "FAILED", "IN", "CACHED", "OUT", "REASON", "COST", "SHARE"]);
     for row in &view.rows {
         let share = if by_cost {
-            row.totals.cost.0 as f64 / most.0 as f64
+            row.totals.cost.0 as f64 / max_cost.0 as f64
         } else {
-            tokens(&row.totals) as f64 / most_tokens.max(1) as f64
+            total_tokens(&row.totals) as f64 / max_tokens.max(1) as f64
         };
-        table.row(cells(row, bar(share)));
+        table.row(row_cells(row, bar(share)));
     }
-    text.push_str(&table.show(paint));
+    text.push_str(&table.render(styler));
     if view.by != GroupBy::Day && view.days.len() > 1 {
         text.push('\n');
-        let most =
+        let max_cost =
             view.days.iter().map(|day| day.totals.cost).max().unwrap_or_default().max(NanoUsd(1));
         for day in &view.days {
-            let share = day.totals.cost.0 as f64 / most.0 as f64;
+            let share = day.totals.cost.0 as f64 / max_cost.0 as f64;
             text.push_str(&format!(
                 "{}  {:>9}  {}\n",
-                paint.dim(&day.name),
+                styler.dim(&day.name),
                 day.totals.displayed_cost(),
                 bar(share)
             ));
         }
     }
     if view.demo.requests > 0 {
-        text.push_str(&paint.dim(&format!(
+        text.push_str(&styler.dim(&format!(
             "\nbeside that {} requests to the built-in upstream, which do not count\n",
             view.demo.requests
         )));
@@ -185,32 +189,36 @@ fn page(name: &str, view: &UsageReport, paint: Paint) -> String {
     text
 }
 
-fn cells(row: &TotalsRow, bar: String) -> Vec<Cell> {
+fn row_cells(row: &TotalsRow, bar: String) -> Vec<TableCell> {
     let (sums, u) = (&row.totals, &row.totals.usage);
     let some = |n: u64, text: String| if n > 0 { text } else { String::new() };
     let cached = format!(
         "{} {}%",
-        count(u.cache_read),
+        format_count(u.cache_read),
         u.cache_read.saturating_mul(100) / u.input_total().max(1)
     );
     vec![
-        if row.name.is_empty() { Cell::new(Role::Dim, "(none)") } else { (&row.name).into() },
+        if row.name.is_empty() {
+            TableCell::new(TextRole::Dim, "(none)")
+        } else {
+            (&row.name).into()
+        },
         sums.requests.to_string().into(),
-        Cell::new(Role::Bad, some(sums.failed, sums.failed.to_string())),
-        count(u.input_total()).into(),
+        TableCell::new(TextRole::Error, some(sums.failed, sums.failed.to_string())),
+        format_count(u.input_total()).into(),
         some(u.cache_read, cached).into(),
-        count(u.output_total()).into(),
-        some(u.reasoning, count(u.reasoning)).into(),
-        Cell::new(Role::Strong, sums.displayed_cost().to_string()),
-        Cell::new(Role::Dim, bar),
+        format_count(u.output_total()).into(),
+        some(u.reasoning, format_count(u.reasoning)).into(),
+        TableCell::new(TextRole::Strong, sums.displayed_cost().to_string()),
+        TableCell::new(TextRole::Dim, bar),
     ]
 }
 
-fn tokens(sums: &Totals) -> u64 {
+fn total_tokens(sums: &Totals) -> u64 {
     sums.usage.input_total().saturating_add(sums.usage.output_total())
 }
 
-fn day_of(view: &UsageReport) -> String {
+fn start_time_text(view: &UsageReport) -> String {
     let at = jiff::Timestamp::from_millisecond(view.from.0).unwrap_or_default();
     let zone = jiff::tz::TimeZone::get(&view.tz).unwrap_or(jiff::tz::TimeZone::system());
     at.to_zoned(zone).strftime("%Y-%m-%d %H:%M").to_string()
@@ -219,14 +227,14 @@ fn day_of(view: &UsageReport) -> String {
 /// A bar in eighths of a column.
 fn bar(share: f64) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-    let eighths = (share.clamp(0.0, 1.0) * (BAR * 8) as f64).round() as usize;
+    let eighths = (share.clamp(0.0, 1.0) * (BAR_WIDTH * 8) as f64).round() as usize;
     // What is there is seen, however small.
     let eighths = if share > 0.0 { eighths.max(1) } else { 0 };
     format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8])
 }
 
 /// `999`, `1.2k`, `1.21M`.
-fn count(n: u64) -> String {
+fn format_count(n: u64) -> String {
     match n {
         0..1_000 => n.to_string(),
         1_000..99_950 => format!("{:.1}k", n as f64 / 1e3),
@@ -236,7 +244,7 @@ fn count(n: u64) -> String {
     }
 }
 
-fn csv(view: &UsageReport) -> String {
+fn csv_text(view: &UsageReport) -> String {
     let mut text = format!(
         "{},requests,failed,attempts,input,cache_read,cache_write_5m,cache_write_1h,output,reasoning,audio_in,audio_out,image_in,image_out,searches,cost_usd,unpriced,estimated,at_least\r\n",
         view.by.name()
@@ -313,7 +321,7 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_never_nothing() {
-        let text = page("7 days", &view(), Paint::none());
+        let text = usage_page("7 days", &view(), Styler::plain());
         let row = |name: &str| {
             text.lines()
                 .find(|line| line.starts_with(name))
@@ -335,7 +343,7 @@ mod tests {
 
     #[test]
     fn csv_has_no_formula() {
-        let text = csv(&view());
+        let text = csv_text(&view());
         assert_eq!(text.lines().count(), 4);
         assert!(text.contains("\r\n\"'=cheap\",2,0,2,10,0,0,0,100,20,"), "{text}");
         assert!(text.contains("mystery,3,0,3,50,0,0,0,100,20,0,0,0,0,0,,3,0,0\r\n"), "{text}");
@@ -346,7 +354,8 @@ mod tests {
         let empty =
             UsageReport { rows: Vec::new(), days: Vec::new(), total: Totals::default(), ..view() };
         assert!(
-            page("total", &empty, Paint::none()).contains("nothing was asked since 2023-11-14")
+            usage_page("total", &empty, Styler::plain())
+                .contains("nothing was asked since 2023-11-14")
         );
     }
 }

@@ -16,7 +16,7 @@ pub fn span(ms: i64) -> String {
 
 /// Time left until then, rounded up, as in `41s`; empty where there is no end.
 #[must_use]
-pub fn left(until: Option<UnixMillis>, now: UnixMillis) -> String {
+pub fn remaining(until: Option<UnixMillis>, now: UnixMillis) -> String {
     until.map_or_else(String::new, |until| span((until.0 - now.0).max(0) + 999))
 }
 
@@ -37,7 +37,7 @@ pub fn clock(at: UnixMillis) -> String {
 
 /// The clock of today, and the day before it where it is another: `14:03:21`, `09-30 14:03:21`.
 #[must_use]
-pub fn moment(at: UnixMillis) -> String {
+pub fn date_time(at: UnixMillis) -> String {
     let zone = jiff::tz::TimeZone::try_system().unwrap_or(jiff::tz::TimeZone::UTC);
     let Ok(at) = jiff::Timestamp::from_millisecond(at.0) else { return "–".to_owned() };
     let (at, now) = (
@@ -63,7 +63,7 @@ mod tests {
         ] {
             assert_eq!(span(ms), want);
         }
-        assert_eq!(left(Some(UnixMillis(41_001)), UnixMillis(0)), "42s");
+        assert_eq!(remaining(Some(UnixMillis(41_001)), UnixMillis(0)), "42s");
         assert_eq!((seconds(412).as_str(), seconds(12_340).as_str()), ("0.41s", "12.3s"));
     }
 }

@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use super::{
     AddArgs,
-    check::{self, Verdict},
-    store::Store,
+    check::{self, KeyVerdict},
+    store::KeyStore,
 };
 use crate::{
     base::{clean::clean, near},
     cli::{
-        Ctx,
-        exit::{CliError, Exit},
+        CommandContext,
+        exit::{CliError, ExitStatus},
         out, prompt,
-        reach::{self, Reach},
-        reveal::reveal,
-        settings::{self, File},
+        reach::{self, RunningProxy},
+        reveal::expose_secret,
+        settings::{self, ConfigFile},
     },
     config::{
         edit::Edit,
@@ -26,9 +26,9 @@ use crate::{
 };
 
 /// The label of an upstream's first key; the next are `key2`, `key3`, …
-const FIRST: &str = "main";
+const FIRST_LABEL: &str = "main";
 /// So many labels are tried.
-const TRIES: u32 = 100;
+const MAX_LABELS: u32 = 100;
 
 /// Adds one key, or with `--missing` every one that is nowhere.
 ///
@@ -36,34 +36,35 @@ const TRIES: u32 = 100;
 ///
 /// A key on the command line; an upstream nobody knows; text that is no key; a key that its
 /// provider rejects; no keyring.
-pub(super) async fn run(ctx: &Ctx, args: AddArgs) -> Result<Exit, CliError> {
+pub(super) async fn run(ctx: &CommandContext, args: AddArgs) -> Result<ExitStatus, CliError> {
     refuse_argv(&args)?;
     let file = settings::load_or_empty(ctx)?;
-    let Some(word) = &args.upstream else { return missing(ctx, &args, &file).await };
-    let (name, asked) = whose(&file, word, args.label.as_deref())?;
-    asked.as_deref().map_or(Ok(()), named)?;
-    let plan = Plan::make(&file, &name, &args)?;
+    let Some(word) = &args.upstream else { return add_missing(ctx, &args, &file).await };
+    let (name, label_arg) = parse_key_name(&file, word, args.label.as_deref())?;
+    label_arg.as_deref().map_or(Ok(()), check_label)?;
+    let plan = AddPlan::build(&file, &name, &args)?;
     // What comes by itself is looked at first; a person is asked when it is sure that there is a
     // place for the answer.
-    args.source.possible("a key")?;
-    let given = if args.source.given() { Some(args.source.read("key").await?) } else { None };
-    let mut store = open(&args, &file).await?;
-    if let Some(label) = &asked {
+    args.source.ensure_promptable("a key")?;
+    let given =
+        if args.source.is_noninteractive() { Some(args.source.read("key").await?) } else { None };
+    let mut store = open_store(&args, &file).await?;
+    if let Some(label) = &label_arg {
         plan.edits(label, &store)?;
     }
     let secret = match given {
         Some(secret) => secret,
         None => args.source.read(&format!("key for {name}")).await?,
     };
-    if let Some(label) = plan.same(&file, &store, &secret).await? {
-        return ctx.done(&format!(
+    if let Some(label) = plan.existing_label(&file, &store, &secret).await? {
+        return ctx.print_result(&format!(
             "{name}/{label} is this very key ({}) already; nothing was changed",
             secret.fingerprint()
         ));
     }
-    let label = match &asked {
+    let label = match &label_arg {
         Some(label) => label.clone(),
-        None => plan.free(&store, &secret).await?,
+        None => plan.unused_label(&store, &secret).await?,
     };
     let entry = format!("{name}/{label}");
     let edits = plan.edits(&label, &store)?;
@@ -75,10 +76,10 @@ pub(super) async fn run(ctx: &Ctx, args: AddArgs) -> Result<Exit, CliError> {
         )
         .await?;
     }
-    hint_at_other_provider(&plan, &secret);
-    let tried = tried(&args, &plan.upstream, &secret).await?;
+    warn_if_other_provider(&plan, &secret);
+    let check_note = verify_key(&args, &plan.upstream, &secret).await?;
     store.put(&entry, &secret).await?;
-    if let Err(error) = settings::edit(ctx, &edits) {
+    if let Err(error) = settings::edit_config(ctx, &edits) {
         // Without its reference the key is of no use, and nobody would find it again.
         if old.is_none() {
             drop(store.delete(&entry).await);
@@ -87,43 +88,45 @@ pub(super) async fn run(ctx: &Ctx, args: AddArgs) -> Result<Exit, CliError> {
     }
     reach::reload_if_running(ctx).await;
     let verb = if old.is_some() { "replaced" } else { "stored" };
-    let beside = match &asked {
-        None if label != FIRST => format!(
-            "; {name}/{FIRST} stays as it is, `aiproxy key add {name}/{FIRST}` would replace it"
+    let first_key_note = match &label_arg {
+        None if label != FIRST_LABEL => format!(
+            "; {name}/{FIRST_LABEL} stays as it is, `aiproxy key add {name}/{FIRST_LABEL}` would replace it"
         ),
         _ => String::new(),
     };
-    let next = if Reach::look(ctx).is_ok_and(|reach| reach.is_some()) {
+    let next = if RunningProxy::try_connect(ctx).is_ok_and(|proxy| proxy.is_some()) {
         ""
     } else {
         "; `aiproxy serve` uses it"
     };
-    ctx.done(&format!(
-        "{entry} ({}) {verb} in {}{tried}{beside}{next}",
+    ctx.print_result(&format!(
+        "{entry} ({}) {verb} in {}{check_note}{first_key_note}{next}",
         secret.fingerprint(),
-        store.name()
+        store.display_name()
     ))
 }
 
 /// Upstream and label that `UPSTREAM` or `UPSTREAM/LABEL` means; without a label none was asked
 /// for.
-fn whose(
-    file: &File,
+fn parse_key_name(
+    file: &ConfigFile,
     word: &str,
     label: Option<&str>,
 ) -> Result<(String, Option<String>), CliError> {
-    let whole =
+    let is_upstream =
         file.settings.upstreams.iter().any(|u| *u.name == *word) || presets::find(word).is_some();
     match word.rsplit_once('/') {
-        Some((upstream, own)) if !whole => match label.filter(|label| *label != own) {
-            Some(label) => Err(CliError::usage(format!(
-                "`{}` and --label {} are two labels",
-                clean(word),
-                clean(label)
-            ))
-            .hint("give one of them")),
-            None => Ok((upstream.to_owned(), Some(own.to_owned()))),
-        },
+        Some((upstream, word_label)) if !is_upstream => {
+            match label.filter(|label| *label != word_label) {
+                Some(label) => Err(CliError::usage(format!(
+                    "`{}` and --label {} are two labels",
+                    clean(word),
+                    clean(label)
+                ))
+                .hint("give one of them")),
+                None => Ok((upstream.to_owned(), Some(word_label.to_owned()))),
+            }
+        }
         _ => Ok((word.to_owned(), label.map(str::to_owned))),
     }
 }
@@ -136,7 +139,7 @@ fn refuse_argv(args: &AddArgs) -> Result<(), CliError> {
         .into_iter()
         .flat_map(|word| word.split('/').chain([word]))
         .chain(args.label.as_deref());
-    if args.given.is_none()
+    if args.key_argument.is_none()
         && args.more.is_empty()
         && !words.into_iter().any(prompt::looks_like_key)
     {
@@ -151,7 +154,7 @@ fn refuse_argv(args: &AddArgs) -> Result<(), CliError> {
 }
 
 /// A label stands in file names, in the config and on the screen.
-fn named(label: &str) -> Result<(), CliError> {
+fn check_label(label: &str) -> Result<(), CliError> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
     if label.is_empty() || label.len() > 64 || !label.chars().all(fine) {
         return Err(CliError::usage(format!("`{}` is no label for a key", clean(label)))
@@ -160,11 +163,11 @@ fn named(label: &str) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn open(args: &AddArgs, file: &File) -> Result<Store, CliError> {
+async fn open_store(args: &AddArgs, file: &ConfigFile) -> Result<KeyStore, CliError> {
     if args.vault {
-        return Store::vault(&file.place).await;
+        return KeyStore::open_vault(&file.paths).await;
     }
-    Store::keyring().await.map_err(|error| {
+    KeyStore::open_keyring().await.map_err(|error| {
         let hint = error.hint.clone().filter(|hint| hint.contains("--vault"));
         error.hint(hint.unwrap_or_else(|| {
             "add --vault to keep the key in a file encrypted with a passphrase".to_owned()
@@ -173,16 +176,16 @@ async fn open(args: &AddArgs, file: &File) -> Result<Store, CliError> {
 }
 
 /// What the config needs, worked out before anybody is asked for a key.
-struct Plan {
+struct AddPlan {
     upstream: Arc<Upstream>,
     /// The upstream is not in the config yet.
     preset: Option<&'static Preset>,
     /// Labels that the upstream has already, and where their keys are.
-    known: Vec<(String, Reference)>,
+    existing: Vec<(String, Reference)>,
 }
 
-impl Plan {
-    fn make(file: &File, name: &str, args: &AddArgs) -> Result<Self, CliError> {
+impl AddPlan {
+    fn build(file: &ConfigFile, name: &str, args: &AddArgs) -> Result<Self, CliError> {
         if let Some(upstream) = file.settings.upstreams.iter().find(|u| *u.name == *name) {
             if args
                 .preset
@@ -199,11 +202,11 @@ impl Plan {
                 .iter()
                 .map(|key| (key.label.to_string(), key.reference.clone()))
                 .collect();
-            return Ok(Self { upstream: Arc::clone(upstream), preset: None, known });
+            return Ok(Self { upstream: Arc::clone(upstream), preset: None, existing: known });
         }
         let wanted = args.preset.as_deref().unwrap_or(name);
         let Some(preset) = presets::find(wanted) else {
-            return Err(unknown(file, name, args.preset.as_deref()));
+            return Err(unknown_upstream_error(file, name, args.preset.as_deref()));
         };
         if preset.needs_url {
             return Err(CliError::failed(format!("{} has a base URL of your own", preset.title))
@@ -213,26 +216,26 @@ impl Plan {
             return Err(CliError::failed(format!("{} needs no key", preset.title))
                 .hint(format!("`aiproxy upstream add {name} --preset {wanted}` is all")));
         }
-        let upstream = settings::from_preset(&file.place, name, wanted)?;
-        Ok(Self { upstream, preset: Some(preset), known: Vec::new() })
+        let upstream = settings::upstream_from_preset(&file.paths, name, wanted)?;
+        Ok(Self { upstream, preset: Some(preset), existing: Vec::new() })
     }
 
     /// The label of the upstream's key that is this one, as far as no program has to be started to
     /// tell.
-    async fn same(
+    async fn existing_label(
         &self,
-        file: &File,
-        store: &Store,
+        file: &ConfigFile,
+        store: &KeyStore,
         secret: &Secret,
     ) -> Result<Option<String>, CliError> {
         let resolver = file.resolver();
-        for (label, reference) in &self.known {
-            let there = match (reference, store.entry(reference)) {
+        for (label, reference) in &self.existing {
+            let stored = match (reference, store.entry_name(reference)) {
                 (_, Some(entry)) => store.get(entry).await?,
                 (Reference::Command(_), None) => None,
                 (reference, None) => resolver.resolve(reference).await.ok(),
             };
-            if there.is_some_and(|there| there.digest() == secret.digest()) {
+            if stored.is_some_and(|stored| stored.digest() == secret.digest()) {
                 return Ok(Some(label.clone()));
             }
         }
@@ -240,23 +243,23 @@ impl Plan {
     }
 
     /// The first label that no other key has.
-    async fn free(&self, store: &Store, secret: &Secret) -> Result<String, CliError> {
+    async fn unused_label(&self, store: &KeyStore, secret: &Secret) -> Result<String, CliError> {
         let name = &self.upstream.name;
-        for number in 1..TRIES {
-            let label = if number == 1 { FIRST.to_owned() } else { format!("key{number}") };
+        for number in 1..MAX_LABELS {
+            let label = if number == 1 { FIRST_LABEL.to_owned() } else { format!("key{number}") };
             let entry = format!("{name}/{label}");
             if self.edits(&label, store).is_ok()
-                && store.get(&entry).await?.is_none_or(|there| there.digest() == secret.digest())
+                && store.get(&entry).await?.is_none_or(|stored| stored.digest() == secret.digest())
             {
                 return Ok(label);
             }
         }
-        Err(CliError::failed(format!("{name} has {TRIES} keys and more"))
+        Err(CliError::failed(format!("{name} has {MAX_LABELS} keys and more"))
             .hint("name the new one with --label"))
     }
 
     /// What is to be changed so that the config uses the key of this label, which the store keeps.
-    fn edits(&self, label: &str, store: &Store) -> Result<Vec<Edit>, CliError> {
+    fn edits(&self, label: &str, store: &KeyStore) -> Result<Vec<Edit>, CliError> {
         let name = self.upstream.name.to_string();
         let reference = store.reference(&format!("{name}/{label}"));
         let mut edits = Vec::new();
@@ -268,7 +271,7 @@ impl Plan {
                 dialects: Vec::new(),
             });
         }
-        match self.known.iter().find(|(known, _)| known == label) {
+        match self.existing.iter().find(|(known, _)| known == label) {
             // The same entry with a new key in it.
             Some((_, known)) if known.to_string() == reference => {}
             Some((label, known)) => {
@@ -283,7 +286,7 @@ impl Plan {
     }
 }
 
-fn unknown(file: &File, name: &str, preset: Option<&str>) -> CliError {
+fn unknown_upstream_error(file: &ConfigFile, name: &str, preset: Option<&str>) -> CliError {
     let presets = presets::all().iter().map(|p| &*p.name);
     if let Some(preset) = preset {
         let near = near::nearest(preset, presets)
@@ -303,18 +306,21 @@ fn unknown(file: &File, name: &str, preset: Option<&str>) -> CliError {
 }
 
 /// Keys of many providers begin in a way of their own.
-fn hint_at_other_provider(plan: &Plan, secret: &Secret) {
-    let own = plan.upstream.preset.as_deref();
-    if let (Some(own), Some(other)) = (own, presets::by_key_prefix(reveal(secret)))
+fn warn_if_other_provider(plan: &AddPlan, secret: &Secret) {
+    let preset = plan.upstream.preset.as_deref();
+    if let (Some(own), Some(other)) = (preset, presets::by_key_prefix(expose_secret(secret)))
         && *other.name != *own
         && presets::find(own).is_some_and(|preset| preset.key_prefix.is_some())
     {
-        out::note(&format!("warning: this looks like a key of {}, not of {own}", other.title));
+        out::print_note(&format!(
+            "warning: this looks like a key of {}, not of {own}",
+            other.title
+        ));
     }
 }
 
 /// Tries the key; the words for what came of it.
-async fn tried(
+async fn verify_key(
     args: &AddArgs,
     upstream: &Arc<Upstream>,
     secret: &Secret,
@@ -322,26 +328,30 @@ async fn tried(
     if args.no_check {
         return Ok(String::new());
     }
-    if out::watched() {
-        out::note(&format!("trying the key at {} …", upstream.name));
+    if out::stderr_is_terminal() {
+        out::print_note(&format!("trying the key at {} …", upstream.name));
     }
-    match check::ask(upstream, Some(secret)).await {
-        Verdict::Good { models: Some(models) } => Ok(format!("; it works, {models} models")),
-        Verdict::Good { models: None } => Ok("; it works".to_owned()),
-        Verdict::Rejected { status, said } => Err(CliError::failed(format!(
+    match check::check_key(upstream, Some(secret)).await {
+        KeyVerdict::Good { models: Some(models) } => Ok(format!("; it works, {models} models")),
+        KeyVerdict::Good { models: None } => Ok("; it works".to_owned()),
+        KeyVerdict::Rejected { status, message: said } => Err(CliError::failed(format!(
             "{} rejects the key (status {status}): {said}",
             upstream.name
         ))
         .hint("nothing was stored; --no-check stores a key without trying it")),
-        Verdict::Unknown(why) => {
-            out::note(&format!("warning: the key could not be checked: {why}"));
+        KeyVerdict::Unknown(why) => {
+            out::print_note(&format!("warning: the key could not be checked: {why}"));
             Ok("; not checked".to_owned())
         }
     }
 }
 
 /// Asks for each `keyring:` and `vault:` reference of the config that nobody holds.
-async fn missing(ctx: &Ctx, args: &AddArgs, file: &File) -> Result<Exit, CliError> {
+async fn add_missing(
+    ctx: &CommandContext,
+    args: &AddArgs,
+    file: &ConfigFile,
+) -> Result<ExitStatus, CliError> {
     let mut stored = 0_u32;
     let (mut keyring, mut vault) = (None, None);
     for upstream in &file.settings.upstreams {
@@ -357,21 +367,21 @@ async fn missing(ctx: &Ctx, args: &AddArgs, file: &File) -> Result<Exit, CliErro
             let store = match slot {
                 Some(store) => store,
                 None => slot.insert(match &key.reference {
-                    Reference::Vault(_) => Store::vault(&file.place).await?,
-                    _ => Store::keyring().await?,
+                    Reference::Vault(_) => KeyStore::open_vault(&file.paths).await?,
+                    _ => KeyStore::open_keyring().await?,
                 }),
             };
             if store.get(entry).await?.is_some() {
                 continue;
             }
             let secret = args.source.read(&format!("key {}", key.name)).await?;
-            let tried = tried(args, upstream, &secret).await?;
+            let check_note = verify_key(args, upstream, &secret).await?;
             store.put(entry, &secret).await?;
-            out::line(&format!(
-                "{} ({}) stored in {}{tried}",
+            out::print_line(&format!(
+                "{} ({}) stored in {}{check_note}",
                 key.name,
                 secret.fingerprint(),
-                store.name()
+                store.display_name()
             ))?;
             stored += 1;
         }
@@ -379,7 +389,7 @@ async fn missing(ctx: &Ctx, args: &AddArgs, file: &File) -> Result<Exit, CliErro
     if stored > 0 {
         reach::reload_if_running(ctx).await;
     }
-    ctx.done(match stored {
+    ctx.print_result(match stored {
         0 => "no key is missing",
         _ => "all keys are there",
     })

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::{
     base::clean::{clean, truncate_end},
-    cli::reveal::reveal,
+    cli::reveal::expose_secret,
     config::{
         presets,
         settings::{KeyId, Upstream},
@@ -19,27 +19,30 @@ use crate::{
 
 /// What a provider says to a key.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::cli) enum Verdict {
+pub(in crate::cli) enum KeyVerdict {
     Good {
         models: Option<usize>,
     },
     Rejected {
         status: u16,
-        said: String,
+        message: String,
     },
     /// Nobody knows, and why: the provider is out of reach, or has no such list.
     Unknown(String),
 }
 
 /// Asks the upstream with this key and no other; without one where it needs none.
-pub(in crate::cli) async fn ask(upstream: &Arc<Upstream>, secret: Option<&Secret>) -> Verdict {
+pub(in crate::cli) async fn check_key(
+    upstream: &Arc<Upstream>,
+    secret: Option<&Secret>,
+) -> KeyVerdict {
     let Some(end) = upstream.endpoints.first() else {
-        return Verdict::Unknown("it has no address".to_owned());
+        return KeyVerdict::Unknown("it has no address".to_owned());
     };
     let keys = Arc::new(ProviderKeys::default());
     // The number only has to be the same here and below: this table holds one key.
     let id = secret.map(|secret| {
-        keys.set(KeyId(0), Arc::new(Secret::new(reveal(secret).to_owned())));
+        keys.set(KeyId(0), Arc::new(Secret::new(expose_secret(secret).to_owned())));
         KeyId(0)
     });
     let gateway = UpstreamClient::new(Arc::clone(&keys));
@@ -52,14 +55,14 @@ pub(in crate::cli) async fn ask(upstream: &Arc<Upstream>, secret: Option<&Secret
         headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
     }
     match side::get(&gateway, upstream, end, id, path, headers).await {
-        Err(fault) => Verdict::Unknown(clean(&fault.message).into_owned()),
+        Err(fault) => KeyVerdict::Unknown(clean(&fault.message).into_owned()),
         Ok(answer) => {
             let content_type = answer
                 .headers
                 .get("content-type")
                 .and_then(|v| v.to_str().ok())
                 .unwrap_or_default();
-            verdict(
+            classify(
                 answer.status.as_u16(),
                 egress.read_models(&answer.body).map(|list| list.len()),
                 || egress.read_error(answer.status.as_u16(), content_type, &answer.body).message,
@@ -70,13 +73,14 @@ pub(in crate::cli) async fn ask(upstream: &Arc<Upstream>, secret: Option<&Secret
 
 /// Only a plain "no" speaks against a key: a provider without such a list says 404 or 405, a busy
 /// one 429, an ailing one 5xx.
-fn verdict(status: u16, models: Option<usize>, said: impl FnOnce() -> String) -> Verdict {
+fn classify(status: u16, models: Option<usize>, message: impl FnOnce() -> String) -> KeyVerdict {
     match status {
-        200..=299 => Verdict::Good { models },
-        401 | 403 => {
-            Verdict::Rejected { status, said: truncate_end(&clean(&said()), 200).into_owned() }
-        }
-        status => Verdict::Unknown(format!("the list of models answers with status {status}")),
+        200..=299 => KeyVerdict::Good { models },
+        401 | 403 => KeyVerdict::Rejected {
+            status,
+            message: truncate_end(&clean(&message()), 200).into_owned(),
+        },
+        status => KeyVerdict::Unknown(format!("the list of models answers with status {status}")),
     }
 }
 
@@ -86,7 +90,7 @@ mod tests {
 
     #[test]
     fn only_a_plain_no_speaks_against_a_key() {
-        let said = || "Incorrect API key".to_owned();
+        let message = || "Incorrect API key".to_owned();
         for (status, want) in [
             (200, "Good"),
             (401, "Rejected"),
@@ -95,7 +99,7 @@ mod tests {
             (429, "Unknown"),
             (503, "Unknown"),
         ] {
-            let got = format!("{:?}", verdict(status, Some(3), said));
+            let got = format!("{:?}", classify(status, Some(3), message));
             assert!(got.starts_with(want), "{status}: {got}");
         }
     }

@@ -4,23 +4,23 @@
 use serde_json::json;
 
 use super::{
-    find,
-    table::{self, Advice},
+    find_key,
+    table::{self, KeyAdvice},
 };
 use crate::{
     base::clock::{Clock, SystemClock},
     cli::{
-        Ctx,
-        exit::{CliError, Exit},
-        out::{self, Paint, Role},
-        reach::{self, Reach},
+        CommandContext,
+        exit::{CliError, ExitStatus},
+        out::{self, Styler, TextRole},
+        reach::{self, RunningProxy},
         settings, status,
-        table::{Cell, Table},
+        table::{TableCell, TextTable},
     },
     secrets::Reference,
 };
 
-const NONE: &str = "no keys; `aiproxy key add UPSTREAM` stores one";
+const NO_KEYS_HINT: &str = "no keys; `aiproxy key add UPSTREAM` stores one";
 
 /// Lists the keys: all, those of one upstream, or one; with what is left of their providers' limits
 /// where that is wanted.
@@ -28,31 +28,37 @@ const NONE: &str = "no keys; `aiproxy key add UPSTREAM` stores one";
 /// # Errors
 ///
 /// The config has errors; no such key.
-pub(super) async fn run(ctx: &Ctx, asked: Option<&str>, long: bool) -> Result<Exit, CliError> {
-    match Reach::look(ctx)? {
-        Some(reach) => running(ctx, &reach, asked, long).await,
-        None => resting(ctx, asked).await,
+pub(super) async fn run(
+    ctx: &CommandContext,
+    key_filter: Option<&str>,
+    long: bool,
+) -> Result<ExitStatus, CliError> {
+    match RunningProxy::try_connect(ctx)? {
+        Some(proxy) => list_running(ctx, &proxy, key_filter, long).await,
+        None => list_from_config(ctx, key_filter).await,
     }
 }
 
 /// Whether a key is among those that are asked for.
-fn wanted(asked: Option<&str>, upstream: &str, label: &str) -> bool {
-    asked.is_none_or(|asked| {
-        asked == upstream
-            || asked.strip_prefix(upstream).and_then(|rest| rest.strip_prefix('/')) == Some(label)
+fn matches_filter(key_filter: Option<&str>, upstream: &str, label: &str) -> bool {
+    key_filter.is_none_or(|key_filter| {
+        key_filter == upstream
+            || key_filter.strip_prefix(upstream).and_then(|rest| rest.strip_prefix('/'))
+                == Some(label)
     })
 }
 
-async fn running(
-    ctx: &Ctx,
-    reach: &Reach,
-    asked: Option<&str>,
+async fn list_running(
+    ctx: &CommandContext,
+    proxy: &RunningProxy,
+    key_filter: Option<&str>,
     long: bool,
-) -> Result<Exit, CliError> {
-    let all = reach.snapshot().await?.keys;
-    let keys: Vec<_> = all.iter().filter(|key| wanted(asked, &key.upstream, &key.label)).collect();
-    if let (Some(asked), true) = (asked, keys.is_empty()) {
-        find(asked, all.iter().map(|key| (key.upstream.as_str(), key.label.as_str())))?;
+) -> Result<ExitStatus, CliError> {
+    let all = proxy.snapshot().await?.keys;
+    let keys: Vec<_> =
+        all.iter().filter(|key| matches_filter(key_filter, &key.upstream, &key.label)).collect();
+    if let (Some(key_filter), true) = (key_filter, keys.is_empty()) {
+        find_key(key_filter, all.iter().map(|key| (key.upstream.as_str(), key.label.as_str())))?;
     }
     if ctx.global.json {
         let rows: Vec<_> = keys
@@ -63,28 +69,35 @@ async fn running(
                 row
             })
             .collect();
-        out::json(&rows)?;
+        out::print_json(&rows)?;
     } else if keys.is_empty() {
-        out::line(NONE)?;
+        out::print_line(NO_KEYS_HINT)?;
     } else {
-        let (now, paint) = (SystemClock.unix(), Paint::stdout());
-        out::print(&table::keys(&keys, now, paint))?;
-        if long || asked.is_some() {
-            out::print(&table::limits(&keys, now, paint))?;
+        let (now, styler) = (SystemClock.unix(), Styler::stdout());
+        out::print(&table::keys_table(&keys, now, styler))?;
+        if long || key_filter.is_some() {
+            out::print(&table::limits_table(&keys, now, styler))?;
         }
     }
-    Ok(Exit::Ok)
+    Ok(ExitStatus::Ok)
 }
 
-async fn resting(ctx: &Ctx, asked: Option<&str>) -> Result<Exit, CliError> {
+async fn list_from_config(
+    ctx: &CommandContext,
+    key_filter: Option<&str>,
+) -> Result<ExitStatus, CliError> {
     let file = settings::load(ctx)?;
-    let settings = file.with_found();
+    let settings = file.with_discovered();
     let resolver = file.resolver();
     let mut rows = Vec::new();
-    let mut table = Table::new(&["KEY", "FINGERPRINT", "STATE", "REFERENCE"]);
-    let mut advice = Advice::default();
+    let mut table = TextTable::new(&["KEY", "FINGERPRINT", "STATE", "REFERENCE"]);
+    let mut advice = KeyAdvice::default();
     for upstream in &settings.upstreams {
-        for key in upstream.keys.iter().filter(|key| wanted(asked, &upstream.name, &key.label)) {
+        for key in upstream
+            .keys
+            .iter()
+            .filter(|key| matches_filter(key_filter, &upstream.name, &key.label))
+        {
             // A listing starts no program: it could ask the person for a password.
             let (fingerprint, missing) = match &key.reference {
                 Reference::Command(_) => (None, None),
@@ -115,9 +128,9 @@ async fn resting(ctx: &Ctx, asked: Option<&str>) -> Result<Exit, CliError> {
                 (&*key.name).into(),
                 fingerprint.as_deref().unwrap_or("–").into(),
                 match &missing {
-                    Some(error) if on => Cell::new(
-                        Role::Bad,
-                        table::missing(
+                    Some(error) if on => TableCell::new(
+                        TextRole::Error,
+                        table::describe_missing(
                             &error.message_with_hint(&upstream.name),
                             &reference,
                             &key.name,
@@ -126,25 +139,28 @@ async fn resting(ctx: &Ctx, asked: Option<&str>) -> Result<Exit, CliError> {
                     ),
                     _ => state.unwrap_or("").into(),
                 },
-                Cell::new(Role::Dim, &reference),
+                TableCell::new(TextRole::Dim, &reference),
             ]);
         }
     }
-    if let (Some(asked), true) = (asked, rows.is_empty()) {
-        find(
-            asked,
+    if let (Some(key_filter), true) = (key_filter, rows.is_empty()) {
+        find_key(
+            key_filter,
             settings.upstreams.iter().flat_map(|u| u.keys.iter().map(|k| (&*u.name, &*k.label))),
         )?;
     }
     if ctx.global.json {
-        out::json(&rows)?;
-        return Ok(Exit::Ok);
+        out::print_json(&rows)?;
+        return Ok(ExitStatus::Ok);
     }
     if table.is_empty() {
-        out::line(NONE)?;
+        out::print_line(NO_KEYS_HINT)?;
     } else {
-        out::print(&(table.show(Paint::stdout()) + &advice.text()))?;
+        out::print(&(table.render(Styler::stdout()) + &advice.text()))?;
     }
-    out::note(&format!("note: {}, so nothing is known about cooldowns", reach::absent(ctx).await));
-    Ok(Exit::Ok)
+    out::print_note(&format!(
+        "note: {}, so nothing is known about cooldowns",
+        reach::not_running_note(ctx).await
+    ));
+    Ok(ExitStatus::Ok)
 }

@@ -14,30 +14,30 @@ use crate::{
 };
 
 /// A person may have to type the keyring's own passphrase first.
-const PATIENCE: Duration = Duration::from_secs(120);
+const UNLOCK_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// An open place for keys.
-pub(in crate::cli) enum Store {
+pub(in crate::cli) enum KeyStore {
     Keyring(Keyring),
     Vault(Box<OpenVault>),
 }
 
-impl Store {
+impl KeyStore {
     /// The OS keyring, after it has shown that it can keep a key.
-    pub(in crate::cli) async fn keyring() -> Result<Self, CliError> {
-        let keyring = Keyring::system().with_timeout(patience());
+    pub(in crate::cli) async fn open_keyring() -> Result<Self, CliError> {
+        let keyring = Keyring::system().with_timeout(unlock_timeout());
         keyring.probe().await.map_err(|e| keyring_error(&e))?;
         Ok(Self::Keyring(keyring))
     }
 
     /// The encrypted file, opened with the passphrase that AIPROXY_KEYS_PASSPHRASE_FILE names or a
     /// person types.
-    pub(in crate::cli) async fn vault(place: &Paths) -> Result<Self, CliError> {
-        let vault = vault(place);
+    pub(in crate::cli) async fn open_vault(paths: &Paths) -> Result<Self, CliError> {
+        let vault = vault_file(paths);
         let passphrase = match std::env::var_os(PASSPHRASE_FILE).filter(|path| !path.is_empty()) {
             Some(path) => resolve::read_passphrase(path.as_ref())
                 .map_err(|e| CliError::failed(format!("{PASSPHRASE_FILE}: {e}")))?,
-            None => prompt::passphrase(vault.exists()).await?,
+            None => prompt::ask_passphrase(vault.exists()).await?,
         };
         // A tenth of a second of computing, on purpose; nothing else runs here.
         let open = vault.open(&passphrase).map_err(|e| vault_error(&e))?;
@@ -53,7 +53,7 @@ impl Store {
     }
 
     /// The entry that a reference into this very store names.
-    pub(in crate::cli) fn entry<'a>(&self, reference: &'a Reference) -> Option<&'a str> {
+    pub(in crate::cli) fn entry_name<'a>(&self, reference: &'a Reference) -> Option<&'a str> {
         match (self, reference) {
             (Self::Keyring(_), Reference::Keyring(entry))
             | (Self::Vault(_), Reference::Vault(entry)) => Some(entry),
@@ -62,7 +62,7 @@ impl Store {
     }
 
     /// In words.
-    pub(in crate::cli) fn name(&self) -> &'static str {
+    pub(in crate::cli) fn display_name(&self) -> &'static str {
         match self {
             Self::Keyring(_) => "the OS keyring",
             Self::Vault(_) => "the encrypted key file",
@@ -99,14 +99,14 @@ impl Store {
 }
 
 /// The encrypted file of a data dir.
-pub(in crate::cli) fn vault(place: &Paths) -> Vault {
-    Vault::at(place.data.join("keys.enc"))
+pub(in crate::cli) fn vault_file(paths: &Paths) -> Vault {
+    Vault::at(paths.data.join("keys.enc"))
 }
 
 /// Without a person a prompt will not be answered.
-fn patience() -> Duration {
+fn unlock_timeout() -> Duration {
     if std::io::stdin().is_terminal() || std::io::stderr().is_terminal() {
-        PATIENCE
+        UNLOCK_TIMEOUT
     } else {
         Duration::from_secs(10)
     }

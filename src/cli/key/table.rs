@@ -4,8 +4,8 @@
 use crate::{
     base::clock::UnixMillis,
     cli::{
-        out::{Paint, Role},
-        table::{Cell, Table},
+        out::{Styler, TextRole},
+        table::{TableCell, TextTable},
         when,
     },
     control::snapshot::{KeyStatus, KeyView},
@@ -13,57 +13,57 @@ use crate::{
 
 /// Keys, each followed by the models it is out for; below them what to do about those that are
 /// missing.
-pub(in crate::cli) fn keys(views: &[&KeyView], now: UnixMillis, paint: Paint) -> String {
-    let mut table = Table::new(&["KEY", "FINGERPRINT", "STATE", "LEFT", "CAUSE", "REFERENCE"]);
-    let mut advice = Advice::default();
+pub(in crate::cli) fn keys_table(views: &[&KeyView], now: UnixMillis, styler: Styler) -> String {
+    let mut table = TextTable::new(&["KEY", "FINGERPRINT", "STATE", "LEFT", "CAUSE", "REFERENCE"]);
+    let mut advice = KeyAdvice::default();
     for k in views {
         let fingerprint = if k.fingerprint.is_empty() { "–" } else { &k.fingerprint };
         let name = format!("{}/{}", k.upstream, k.label);
         let mut cause = k.cause.as_deref().unwrap_or_default();
         if k.state == KeyStatus::Missing {
-            let (why, what) = trouble(cause, &k.reference);
+            let (why, what) = split_cause(cause, &k.reference);
             advice.add(what, &name);
             cause = why;
         }
         table.row(vec![
             name.into(),
             fingerprint.into(),
-            state(k.state),
-            when::left(k.until, now).into(),
+            state_cell(k.state),
+            when::remaining(k.until, now).into(),
             cause.into(),
-            Cell::new(Role::Dim, &k.reference),
+            TableCell::new(TextRole::Dim, &k.reference),
         ]);
         for scope in &k.scopes {
             table.row(vec![
                 format!("  {}", scope.model).into(),
                 "".into(),
-                state(scope.state),
-                when::left(scope.until, now).into(),
+                state_cell(scope.state),
+                when::remaining(scope.until, now).into(),
                 scope.cause.as_deref().unwrap_or("").into(),
                 "".into(),
             ]);
         }
         if let Some(balance) = &k.balance {
-            let said = format!(
+            let text = format!(
                 "{} left at the provider, {} ago",
                 balance.text,
                 when::span(now.0 - balance.at.0)
             );
-            let mut row: Vec<Cell> = vec!["  balance".into(), "".into(), "".into(), "".into()];
+            let mut row: Vec<TableCell> = vec!["  balance".into(), "".into(), "".into(), "".into()];
             row.extend([
-                Cell::new(if balance.low { Role::Warn } else { Role::Dim }, said),
+                TableCell::new(if balance.low { TextRole::Warn } else { TextRole::Dim }, text),
                 "".into(),
             ]);
             table.row(row);
         }
     }
-    table.show(paint) + &advice.text()
+    table.render(styler) + &advice.text()
 }
 
 /// What the providers said is left of their own limits; empty where none said anything.
-pub(in crate::cli) fn limits(views: &[&KeyView], now: UnixMillis, paint: Paint) -> String {
+pub(in crate::cli) fn limits_table(views: &[&KeyView], now: UnixMillis, styler: Styler) -> String {
     let mut table =
-        Table::new(&["KEY", "MODEL", "LIMIT OF THE PROVIDER", "REMAINING", "OF", "RESETS IN"]);
+        TextTable::new(&["KEY", "MODEL", "LIMIT OF THE PROVIDER", "REMAINING", "OF", "RESETS IN"]);
     for k in views {
         for left in &k.limits {
             table.row(vec![
@@ -72,15 +72,15 @@ pub(in crate::cli) fn limits(views: &[&KeyView], now: UnixMillis, paint: Paint) 
                 (&left.kind).into(),
                 left.remaining.to_string().into(),
                 left.limit.map_or_else(|| "–".to_owned(), |limit| limit.to_string()).into(),
-                when::left(Some(left.until), now).into(),
+                when::remaining(Some(left.until), now).into(),
             ]);
         }
     }
-    if table.is_empty() { String::new() } else { format!("\n{}", table.show(paint)) }
+    if table.is_empty() { String::new() } else { format!("\n{}", table.render(styler)) }
 }
 
 /// Why a reference gives no key, without the reference, which stands beside it; and what to do.
-fn trouble<'a>(cause: &'a str, reference: &str) -> (&'a str, &'a str) {
+fn split_cause<'a>(cause: &'a str, reference: &str) -> (&'a str, &'a str) {
     let (why, what) = cause.split_once("; ").unwrap_or((cause, ""));
     let why = why
         .strip_prefix('`')
@@ -91,9 +91,9 @@ fn trouble<'a>(cause: &'a str, reference: &str) -> (&'a str, &'a str) {
 
 /// What to do, once for all keys that it is about.
 #[derive(Default)]
-pub(super) struct Advice(Vec<(String, Vec<String>)>);
+pub(super) struct KeyAdvice(Vec<(String, Vec<String>)>);
 
-impl Advice {
+impl KeyAdvice {
     pub(super) fn add(&mut self, what: &str, key: &str) {
         match self.0.iter_mut().find(|(known, _)| known == what) {
             _ if what.is_empty() => {}
@@ -112,24 +112,29 @@ impl Advice {
 }
 
 /// A row of a key whose reference gives nothing: why, in its cell, and its advice noted.
-pub(super) fn missing(cause: &str, reference: &str, key: &str, advice: &mut Advice) -> String {
-    let (why, what) = trouble(cause, reference);
+pub(super) fn describe_missing(
+    cause: &str,
+    reference: &str,
+    key: &str,
+    advice: &mut KeyAdvice,
+) -> String {
+    let (why, what) = split_cause(cause, reference);
     advice.add(what, key);
     format!("missing: {why}")
 }
 
-fn state(state: KeyStatus) -> Cell {
+fn state_cell(state: KeyStatus) -> TableCell {
     let (role, word) = match state {
-        KeyStatus::Cooling => (Role::Warn, "cooling"),
-        KeyStatus::Disabled => (Role::Dim, "disabled"),
-        KeyStatus::Missing => (Role::Bad, "missing"),
-        KeyStatus::Ok => (Role::Good, "ok"),
-        KeyStatus::Partly => (Role::Warn, "partly"),
-        KeyStatus::Probing => (Role::Warn, "probing"),
-        KeyStatus::Rejected => (Role::Bad, "rejected"),
-        KeyStatus::Waiting => (Role::Dim, "waiting"),
+        KeyStatus::Cooling => (TextRole::Warn, "cooling"),
+        KeyStatus::Disabled => (TextRole::Dim, "disabled"),
+        KeyStatus::Missing => (TextRole::Error, "missing"),
+        KeyStatus::Ok => (TextRole::Success, "ok"),
+        KeyStatus::Partly => (TextRole::Warn, "partly"),
+        KeyStatus::Probing => (TextRole::Warn, "probing"),
+        KeyStatus::Rejected => (TextRole::Error, "rejected"),
+        KeyStatus::Waiting => (TextRole::Dim, "waiting"),
     };
-    Cell::new(role, word)
+    TableCell::new(role, word)
 }
 
 #[cfg(test)]
@@ -165,7 +170,7 @@ mod tests {
         );
         let (one, two) =
             (key("one", KeyStatus::Missing, cause), key("two", KeyStatus::Missing, cause));
-        let text = keys(&[&one, &two], UnixMillis(0), Paint::none());
+        let text = keys_table(&[&one, &two], UnixMillis(0), Styler::plain());
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[1], "openai/one  –            missing  K_NONE is not set  env:K_NONE");
         assert_eq!(
@@ -188,12 +193,12 @@ mod tests {
             limits: vec![left("requests", Some(60)), left("tokens", None)],
             ..key("one", KeyStatus::Ok, None)
         };
-        let text = limits(&[&one], UnixMillis(0), Paint::none());
+        let text = limits_table(&[&one], UnixMillis(0), Styler::plain());
         assert!(
             text.contains("openai/one  gpt    requests               41         60  30s"),
             "{text}"
         );
-        assert!(!keys(&[&one], UnixMillis(0), Paint::none()).contains("41"));
-        assert_eq!(limits(&[], UnixMillis(0), Paint::none()), "");
+        assert!(!keys_table(&[&one], UnixMillis(0), Styler::plain()).contains("41"));
+        assert_eq!(limits_table(&[], UnixMillis(0), Styler::plain()), "");
     }
 }

@@ -4,8 +4,8 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     cli::{
-        books::Books,
-        exit::{CliError, Exit},
+        books::LedgerSource,
+        exit::{CliError, ExitStatus},
         out,
     },
     control::history::{HistoryQuery, MAX_PAGE},
@@ -18,8 +18,8 @@ pub(super) struct ExportArgs {
     #[arg(value_name = "FILTER")]
     filter: Vec<String>,
     /// One JSON object a line, or CSV for spreadsheets
-    #[arg(long, value_enum, default_value_t = Format::Jsonl)]
-    format: Format,
+    #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
+    format: ExportFormat,
     /// Since when: 7d, today, 36h, a date or a time
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
@@ -29,18 +29,21 @@ pub(super) struct ExportArgs {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum ExportFormat {
     Csv,
     Jsonl,
 }
 
 /// Prints every request that the filter keeps, the newest first, a page at a time.
-pub(super) async fn run(books: &Books, args: ExportArgs) -> Result<Exit, CliError> {
-    if args.bodies && args.format == Format::Csv {
+pub(super) async fn run(
+    ledger_source: &LedgerSource,
+    args: ExportArgs,
+) -> Result<ExitStatus, CliError> {
+    if args.bodies && args.format == ExportFormat::Csv {
         return Err(CliError::usage("--bodies needs --format jsonl"));
     }
-    let filter = super::filter::read(&args.filter)?;
-    if args.format == Format::Csv {
+    let filter = super::filter::parse_filter(&args.filter)?;
+    if args.format == ExportFormat::Csv {
         out::print(&export::csv_header())?;
     }
     let mut question = HistoryQuery {
@@ -50,19 +53,19 @@ pub(super) async fn run(books: &Books, args: ExportArgs) -> Result<Exit, CliErro
         limit: MAX_PAGE,
     };
     loop {
-        let page = books.history(&question).await?;
+        let page = ledger_source.history(&question).await?;
         for record in &page.requests {
             match args.format {
-                Format::Csv => out::print(&export::csv_row(record))?,
-                Format::Jsonl if args.bodies => {
-                    out::json_line(&books.full(&record.id.to_string()).await?)?
-                }
-                Format::Jsonl => out::json_line(record)?,
+                ExportFormat::Csv => out::print(&export::csv_row(record))?,
+                ExportFormat::Jsonl if args.bodies => out::print_json_line(
+                    &ledger_source.request_detail(&record.id.to_string()).await?,
+                )?,
+                ExportFormat::Jsonl => out::print_json_line(record)?,
             }
         }
         match page.next {
             Some(next) => question.before_id = Some(next),
-            None => return Ok(Exit::Ok),
+            None => return Ok(ExitStatus::Ok),
         }
     }
 }

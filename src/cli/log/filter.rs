@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Words that other tools have for a field, and what is written here.
-const ELSEWHERE: [(&str, &str); 14] = [
+const FOREIGN_FIELDS: [(&str, &str); 14] = [
     ("account", "key:work"),
     ("agent", "client:aider"),
     ("code", "status:5xx"),
@@ -34,7 +34,7 @@ const LEVELS: [&str; 3] = ["error", "info", "warn"];
 /// # Errors
 ///
 /// A field that is misspelt or has another name here, and a value that no request has.
-pub(super) fn read(words: &[String]) -> Result<Filter, CliError> {
+pub(super) fn parse_filter(words: &[String]) -> Result<Filter, CliError> {
     let text = words.join(" ");
     let filter = Filter::parse(&text).map_err(|e| {
         CliError::usage(format!("the filter: {e}"))
@@ -42,20 +42,20 @@ pub(super) fn read(words: &[String]) -> Result<Filter, CliError> {
     })?;
     for word in text.split_whitespace() {
         if let Some((field, value)) = word.split_once(':') {
-            checked(word, &field.to_lowercase(), &value.to_lowercase())?;
+            check_field(word, &field.to_lowercase(), &value.to_lowercase())?;
         }
     }
     Ok(filter)
 }
 
-fn checked(word: &str, field: &str, value: &str) -> Result<(), CliError> {
-    let wrong =
+fn check_field(word: &str, field: &str, value: &str) -> Result<(), CliError> {
+    let error =
         |right: String| Err(CliError::usage(format!("the filter: `{}`: {right}", clean(word))));
     let one_of = |known: &[&str]| {
         if known.iter().any(|name| name.contains(value)) {
             Ok(())
         } else {
-            wrong(format!("`{field}:` is one of {}", known.join(", ")))
+            error(format!("`{field}:` is one of {}", known.join(", ")))
         }
     };
     match field {
@@ -63,15 +63,16 @@ fn checked(word: &str, field: &str, value: &str) -> Result<(), CliError> {
         "op" => one_of(&Op::ALL.map(Op::name)),
         "state" => one_of(&STATES),
         "status" if !is_status(value) => {
-            wrong("a status is 429, or 4xx for all of them".to_owned())
+            error("a status is 429, or 4xx for all of them".to_owned())
         }
         _ if FIELD_NAMES.iter().any(|(name, _)| *name == field) => Ok(()),
-        _ => match instead(field) {
-            Some(instead) => wrong(format!(
+        _ => match suggest_field(field) {
+            Some(instead) => error(format!(
                 "there is no field `{field}:`; did you mean `{instead}`?"
             ))
             .map_err(|error| {
-                error.hint(format!("fields are {}; anything else is text to look for", fields()))
+                error
+                    .hint(format!("fields are {}; anything else is text to look for", field_list()))
             }),
             None => Ok(()),
         },
@@ -79,8 +80,8 @@ fn checked(word: &str, field: &str, value: &str) -> Result<(), CliError> {
 }
 
 /// What was meant by a word that is no field; names of models and URLs mean themselves.
-fn instead(field: &str) -> Option<String> {
-    if let Some((_, instead)) = ELSEWHERE.iter().find(|(word, _)| *word == field) {
+fn suggest_field(field: &str) -> Option<String> {
+    if let Some((_, instead)) = FOREIGN_FIELDS.iter().find(|(word, _)| *word == field) {
         return Some((*instead).to_owned());
     }
     let plain = field.len() > 3 && field.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
@@ -97,27 +98,27 @@ fn is_status(value: &str) -> bool {
         && !digits.starts_with(['0', '6', '7', '8', '9'])
 }
 
-fn fields() -> String {
+fn field_list() -> String {
     FIELD_NAMES.map(|(name, _)| format!("{name}:")).join(" ")
 }
 
 /// That nothing was found, and which words were looked for as text although they may have been
 /// meant as fields.
-pub(super) fn nothing(filter: &Filter) -> String {
+pub(super) fn no_match_message(filter: &Filter) -> String {
     let texts: Vec<_> =
-        filter.text().split_whitespace().filter(|word| is_text(word)).map(clean).collect();
+        filter.text().split_whitespace().filter(|word| is_free_text(word)).map(clean).collect();
     match texts.first() {
         _ if filter.is_empty() => "nothing is recorded".to_owned(),
         None => format!("nothing matches `{}`", clean(filter.text())),
         Some(word) => format!(
             "nothing matches `{}`; `{word}` was looked for as text, fields are {}",
             clean(filter.text()),
-            fields()
+            field_list()
         ),
     }
 }
 
-fn is_text(word: &str) -> bool {
+fn is_free_text(word: &str) -> bool {
     word.split_once(':').is_some_and(|(field, _)| {
         FIELD_NAMES.iter().all(|(name, _)| !name.eq_ignore_ascii_case(field))
     })
@@ -128,7 +129,9 @@ mod tests {
     use super::*;
 
     fn said(words: &str) -> Option<String> {
-        read(&words.split(' ').map(str::to_owned).collect::<Vec<_>>()).err().map(|e| e.to_string())
+        parse_filter(&words.split(' ').map(str::to_owned).collect::<Vec<_>>())
+            .err()
+            .map(|e| e.to_string())
     }
 
     #[test]
@@ -187,11 +190,11 @@ mod tests {
     #[test]
     fn nothing_found_tells_what_was_looked_for() {
         let filter = |text| Filter::parse(text).unwrap();
-        assert_eq!(nothing(&filter("status:5xx >2s")), "nothing matches `status:5xx >2s`");
+        assert_eq!(no_match_message(&filter("status:5xx >2s")), "nothing matches `status:5xx >2s`");
         assert!(
-            nothing(&filter("nosuchfield:x"))
+            no_match_message(&filter("nosuchfield:x"))
                 .contains("`nosuchfield:x` was looked for as text, fields are client:")
         );
-        assert_eq!(nothing(&filter("")), "nothing is recorded");
+        assert_eq!(no_match_message(&filter("")), "nothing is recorded");
     }
 }

@@ -11,11 +11,11 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{
-    Ctx,
-    books::Books,
-    exit::{CliError, Exit},
-    out::{self, Paint, Role},
-    reach::Reach,
+    CommandContext,
+    books::LedgerSource,
+    exit::{CliError, ExitStatus},
+    out::{self, Styler, TextRole},
+    reach::RunningProxy,
     when,
 };
 use crate::{
@@ -84,7 +84,7 @@ enum LogCommand {
         id: String,
         /// Print what was sent, or what was answered, and nothing else
         #[arg(long, value_enum)]
-        body: Option<show::Which>,
+        body: Option<show::BodySide>,
     },
 }
 
@@ -93,21 +93,21 @@ enum LogCommand {
 /// # Errors
 ///
 /// No proxy runs; a filter that cannot be read; no such request.
-pub async fn run(ctx: &Ctx, args: LogArgs) -> Result<Exit, CliError> {
-    let filter = filter::read(&args.filter)?;
-    let paint = Paint::stdout();
+pub async fn run(ctx: &CommandContext, args: LogArgs) -> Result<ExitStatus, CliError> {
+    let filter = filter::parse_filter(&args.filter)?;
+    let paint = Styler::stdout();
     if let Some(LogCommand::Replay(args)) = args.command {
         return replay::run(ctx, args).await;
     }
-    let books = Books::open(ctx).await?;
+    let ledger_source = LedgerSource::open(ctx).await?;
     match args.command {
-        Some(LogCommand::Export(args)) => return export::run(&books, args).await,
+        Some(LogCommand::Export(args)) => return export::run(&ledger_source, args).await,
         Some(LogCommand::Show { id, body }) => {
-            return show_one(ctx, &books, &id, body, paint).await;
+            return show_request(ctx, &ledger_source, &id, body, paint).await;
         }
         Some(LogCommand::Replay(_)) | None => {}
     }
-    let printer = Printer { filter, json: ctx.global.json, paint };
+    let printer = LogPrinter { filter, json: ctx.global.json, styler: paint };
     let limit = args.limit as usize;
     let question = HistoryQuery {
         filter: printer.filter.text().to_owned(),
@@ -115,33 +115,37 @@ pub async fn run(ctx: &Ctx, args: LogArgs) -> Result<Exit, CliError> {
         before_id: None,
         limit: limit.clamp(1, MAX_PAGE),
     };
-    let Some(reach) = books.proxy() else {
+    let Some(proxy) = ledger_source.proxy() else {
         if args.follow {
-            return Err(super::reach::not_running(ctx).await);
+            return Err(super::reach::not_running_error(ctx).await);
         }
-        printer.past(&Live::default(), books.history(&question).await?.requests, limit)?;
-        return Ok(Exit::Ok);
+        printer.print_history(
+            &Live::default(),
+            ledger_source.history(&question).await?.requests,
+            limit,
+        )?;
+        return Ok(ExitStatus::Ok);
     };
     // Listening begins before the picture is taken, so that nothing falls between.
-    let mut events = if args.follow { Some(reach.client.events().await?) } else { None };
-    let mut live = reach.snapshot().await?.live;
-    let history = match books.history(&question).await {
+    let mut events = if args.follow { Some(proxy.client.events().await?) } else { None };
+    let mut live = proxy.snapshot().await?.live;
+    let history = match ledger_source.history(&question).await {
         Ok(page) => page.requests,
         // A wrong question is an error; a ledger that cannot be read leaves what the proxy
         // remembers.
         Err(error) if question.since.is_some() => return Err(error),
         Err(error) => {
-            out::note(&format!("note: only what the running proxy remembers: {error}"));
+            out::print_note(&format!("note: only what the running proxy remembers: {error}"));
             Vec::new()
         }
     };
-    printer.past(&live, history, limit)?;
+    printer.print_history(&live, history, limit)?;
     while let Some(stream) = &mut events {
         let event = match stream.next().await? {
             StreamItem::Event(event) => event,
             StreamItem::Resync => {
-                live = reach.snapshot().await?.live;
-                out::note("note: some events were missed");
+                live = proxy.snapshot().await?.live;
+                out::print_note("note: some events were missed");
                 continue;
             }
         };
@@ -152,7 +156,7 @@ pub async fn run(ctx: &Ctx, args: LogArgs) -> Result<Exit, CliError> {
         match &event.kind {
             EventKind::Ended { id, .. } => {
                 if let Some(record) = live.recent.back().filter(|record| record.id == *id) {
-                    printer.request(record)?;
+                    printer.print_request(record)?;
                 }
             }
             EventKind::Alert { .. }
@@ -160,25 +164,25 @@ pub async fn run(ctx: &Ctx, args: LogArgs) -> Result<Exit, CliError> {
             | EventKind::Health { .. }
             | EventKind::Notice { .. } => {
                 if let Some(line) = live.lines.back() {
-                    printer.event(line)?;
+                    printer.print_event(line)?;
                 }
             }
             _ => {}
         }
     }
-    Ok(Exit::Ok)
+    Ok(ExitStatus::Ok)
 }
 
 /// One request: as it runs, or as the ledger has it.
-async fn show_one(
-    ctx: &Ctx,
-    books: &Books,
+async fn show_request(
+    ctx: &CommandContext,
+    ledger_source: &LedgerSource,
     id: &str,
-    body: Option<show::Which>,
-    paint: Paint,
-) -> Result<Exit, CliError> {
-    let running = match books.proxy() {
-        Some(reach) => running(reach, id).await?,
+    body: Option<show::BodySide>,
+    styler: Styler,
+) -> Result<ExitStatus, CliError> {
+    let running = match ledger_source.proxy() {
+        Some(proxy) => find_running(proxy, id).await?,
         None => None,
     };
     let full = match running {
@@ -189,10 +193,10 @@ async fn show_one(
             demo: false,
             replay_of: None,
         },
-        None => books.full(id).await?,
+        None => ledger_source.request_detail(id).await?,
     };
     if let Some(which) = body {
-        let text = show::body(&full, which).ok_or_else(|| {
+        let text = show::body_text(&full, which).ok_or_else(|| {
             CliError::failed("that was not kept")
                 .hint("`bodies` under [ledger] says what is; older ones go first")
         })?;
@@ -204,35 +208,35 @@ async fn show_one(
             fields.insert("parts".to_owned(), json!(full.bills));
             fields.insert("bodies".to_owned(), json!(full.bodies));
         }
-        out::json(&value)?;
+        out::print_json(&value)?;
     } else {
-        let mut text = show::request(&full.record, paint);
+        let mut text = show::request_page(&full.record, styler);
         if !full.record.attempts.is_empty() {
-            text.push_str(&format!("\n{}", show::waterfall(&full.record, paint)));
+            text.push_str(&format!("\n{}", show::waterfall(&full.record, styler)));
         }
         out::print(&text)?;
     }
-    Ok(Exit::Ok)
+    Ok(ExitStatus::Ok)
 }
 
-async fn running(reach: &Reach, id: &str) -> Result<Option<RequestRecord>, CliError> {
-    let live = reach.snapshot().await?.live;
+async fn find_running(proxy: &RunningProxy, id: &str) -> Result<Option<RequestRecord>, CliError> {
+    let live = proxy.snapshot().await?.live;
     Ok(live.find(id).filter(|record| record.is_running()).cloned())
 }
 
-struct Printer {
+struct LogPrinter {
     filter: Filter,
     json: bool,
-    paint: Paint,
+    styler: Styler,
 }
 
 /// What the log is made of.
-enum Entry<'a> {
+enum LogEntry<'a> {
     Event(&'a LogLine),
     Request(&'a RequestRecord),
 }
 
-impl Entry<'_> {
+impl LogEntry<'_> {
     fn at(&self) -> UnixMillis {
         match self {
             Self::Event(line) => line.at,
@@ -243,10 +247,10 @@ impl Entry<'_> {
     }
 }
 
-impl Printer {
+impl LogPrinter {
     /// The newest of what is kept, oldest first: requests of the ledger and those that only the
     /// proxy remembers yet.
-    fn past(
+    fn print_history(
         &self,
         live: &Live,
         mut history: Vec<RequestRecord>,
@@ -259,69 +263,72 @@ impl Printer {
             .lines
             .iter()
             .filter(|line| line.id.is_none() && self.filter.matches_line(line, None))
-            .map(Entry::Event);
-        let requests =
-            history.iter().filter(|record| self.filter.matches_request(record)).map(Entry::Request);
+            .map(LogEntry::Event);
+        let requests = history
+            .iter()
+            .filter(|record| self.filter.matches_request(record))
+            .map(LogEntry::Request);
         let mut entries: Vec<_> = events.chain(requests).collect();
-        entries.sort_by_key(Entry::at);
+        entries.sort_by_key(LogEntry::at);
         if entries.is_empty() && limit > 0 && !self.json {
-            out::note(&filter::nothing(&self.filter));
+            out::print_note(&filter::no_match_message(&self.filter));
         }
         for entry in entries.iter().skip(entries.len().saturating_sub(limit)) {
             match entry {
-                Entry::Event(line) => self.event(line)?,
-                Entry::Request(record) => self.request(record)?,
+                LogEntry::Event(line) => self.print_event(line)?,
+                LogEntry::Request(record) => self.print_request(record)?,
             }
         }
         Ok(())
     }
 
-    fn request(&self, record: &RequestRecord) -> Result<(), CliError> {
+    fn print_request(&self, record: &RequestRecord) -> Result<(), CliError> {
         if !self.filter.matches_request(record) {
             return Ok(());
         }
         if self.json {
-            return out::json_line(&json!({ "request": record }));
+            return out::print_json_line(&json!({ "request": record }));
         }
-        out::line(&row(record, self.paint))
+        out::print_line(&request_line(record, self.styler))
     }
 
-    fn event(&self, line: &LogLine) -> Result<(), CliError> {
+    fn print_event(&self, line: &LogLine) -> Result<(), CliError> {
         if !self.filter.matches_line(line, None) {
             return Ok(());
         }
         if self.json {
-            return out::json_line(&json!({ "event": line }));
+            return out::print_json_line(&json!({ "event": line }));
         }
         let role = match line.level {
-            Severity::Error => Role::Bad,
-            Severity::Info => Role::Dim,
-            Severity::Warn => Role::Warn,
+            Severity::Error => TextRole::Error,
+            Severity::Info => TextRole::Dim,
+            Severity::Warn => TextRole::Warn,
         };
-        out::line(&format!(
+        out::print_line(&format!(
             "{} {}",
-            when::moment(line.at),
-            self.paint.paint(role, &clean(&line.text))
+            when::date_time(line.at),
+            self.styler.style(role, &clean(&line.text))
         ))
     }
 }
 
 /// One request on one line.
-fn row(record: &RequestRecord, paint: Paint) -> String {
+fn request_line(record: &RequestRecord, styler: Styler) -> String {
     let status = record.status.map_or_else(|| "–".to_owned(), |s| s.to_string());
     let (role, state) = match record.state {
-        RequestState::Done => (Role::Good, status),
+        RequestState::Done => (TextRole::Success, status),
         // The head had left before it failed.
         RequestState::Failed if record.status.is_some_and(|status| status < 400) => {
-            (Role::Bad, format!("{status} broke"))
+            (TextRole::Error, format!("{status} broke"))
         }
-        RequestState::Failed => (Role::Bad, status),
-        RequestState::ClientGone => (Role::Dim, "left".to_owned()),
+        RequestState::Failed => (TextRole::Error, status),
+        RequestState::ClientGone => (TextRole::Dim, "left".to_owned()),
         RequestState::Queued | RequestState::Streaming | RequestState::Waiting => {
-            (Role::Plain, "running".to_owned())
+            (TextRole::Plain, "running".to_owned())
         }
     };
-    let mut parts = vec![when::moment(record.at), record.id.to_string(), paint.paint(role, &state)];
+    let mut parts =
+        vec![when::date_time(record.at), record.id.to_string(), styler.style(role, &state)];
     parts.push(format!("{} {}", clean(&record.project), clean(&record.client)));
     parts.push(match record.serving_attempt() {
         Some(last) if last.model != record.requested_model => {
@@ -348,7 +355,7 @@ fn row(record: &RequestRecord, paint: Paint) -> String {
         parts.push(cost.to_string());
     }
     if let Some(error) = &record.error {
-        parts.push(paint.paint(Role::Bad, &clean(error)));
+        parts.push(styler.style(TextRole::Error, &clean(error)));
     }
     parts.join("  ")
 }
@@ -415,7 +422,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_request_is_one_line_with_what_matters() {
-        let text = row(&record(), Paint::none());
+        let text = request_line(&record(), Styler::plain());
         for part in [
             "ide aider",
             "smart → big-model",

@@ -9,11 +9,11 @@ use super::diff;
 use crate::{
     base::{clean::clean, id::RequestId},
     cli::{
-        Ctx,
-        exit::{CliError, Exit},
-        out::{self, Paint, Role},
-        reach::Reach,
-        table::{Cell, Table},
+        CommandContext,
+        exit::{CliError, ExitStatus},
+        out::{self, Styler, TextRole},
+        reach::RunningProxy,
+        table::{TableCell, TextTable},
         when,
     },
     control::{
@@ -29,8 +29,8 @@ use crate::{
 };
 
 /// How often and after which time the new answer is looked for again.
-const LOOKS: u32 = 10;
-const LOOK: Duration = Duration::from_millis(50);
+const MAX_ANSWER_POLLS: u32 = 10;
+const ANSWER_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Args)]
 pub(super) struct ReplayArgs {
@@ -46,21 +46,23 @@ pub(super) struct ReplayArgs {
 /// # Errors
 ///
 /// No proxy runs; the request was not kept whole; the second one failed (after the comparison).
-pub(super) async fn run(ctx: &Ctx, args: ReplayArgs) -> Result<Exit, CliError> {
-    let reach = Reach::find(ctx).await?;
+pub(super) async fn run(ctx: &CommandContext, args: ReplayArgs) -> Result<ExitStatus, CliError> {
+    let proxy = RunningProxy::connect(ctx).await?;
     // `last` means the same before and after.
-    let first: RequestDetail =
-        reach.client.get_json(&format!("/aiproxy/v1/requests/{}/full", word(&args.id)?)).await?;
+    let first: RequestDetail = proxy
+        .client
+        .get_json(&format!("/aiproxy/v1/requests/{}/full", check_id(&args.id)?))
+        .await?;
     let first = first.record;
     // Listening begins before the request, so that its end is not missed.
-    let mut events = reach.client.events().await?;
+    let mut events = proxy.client.events().await?;
     let action = Action::Replay { id: first.id.to_string(), model: args.model };
-    let id = match reach.client.send_action(&action).await? {
+    let id = match proxy.client.send_action(&action).await? {
         ActionReply { ok: true, id: Some(id), .. } => id,
         ActionReply { text, .. } => return Err(CliError::failed(text)),
     };
-    if out::watched() {
-        out::note(&format!("sent again as {id}; waiting for the answer"));
+    if out::stderr_is_terminal() {
+        out::print_note(&format!("sent again as {id}; waiting for the answer"));
     }
     loop {
         match events.next().await? {
@@ -71,58 +73,61 @@ pub(super) async fn run(ctx: &Ctx, args: ReplayArgs) -> Result<Exit, CliError> {
             StreamItem::Event(_) => {}
             StreamItem::Resync => {
                 let now: RequestRecord =
-                    reach.client.get_json(&format!("/aiproxy/v1/requests/{id}")).await?;
+                    proxy.client.get_json(&format!("/aiproxy/v1/requests/{id}")).await?;
                 if !now.is_running() {
                     break;
                 }
             }
         }
     }
-    let (before, mut after) = (told(&reach, first.id).await?, told(&reach, id).await?);
+    let (before, mut after) =
+        (fetch_transcript(&proxy, first.id).await?, fetch_transcript(&proxy, id).await?);
     // It is told to have ended a moment before its answer is on its way to the ledger.
-    for _ in 0..LOOKS {
+    for _ in 0..MAX_ANSWER_POLLS {
         if after.bodies_stored || !before.bodies_stored {
             break;
         }
-        tokio::time::sleep(LOOK).await;
-        after = told(&reach, id).await?;
+        tokio::time::sleep(ANSWER_POLL_INTERVAL).await;
+        after = fetch_transcript(&proxy, id).await?;
     }
     let again = after
         .record
         .as_deref()
         .cloned()
         .ok_or_else(|| CliError::failed(format!("request {id} is gone")))?;
-    let (old, new) = (words(&before.answer), words(&after.answer));
-    let names =
-        (format!("{} {}", first.id, model(&first)), format!("{} {}", again.id, model(&again)));
-    let difference = diff::unified(&old, &new, (&names.0, &names.1));
+    let (old, new) = (answer_text(&before.answer), answer_text(&after.answer));
+    let names = (
+        format!("{} {}", first.id, served_model(&first)),
+        format!("{} {}", again.id, served_model(&again)),
+    );
+    let difference = diff::unified_diff(&old, &new, (&names.0, &names.1));
     if ctx.global.json {
-        out::json(&json!({
+        out::print_json(&json!({
             "first": { "request": first, "answer": old },
             "again": { "request": again, "answer": new },
             "same": (!old.is_empty() || !new.is_empty()).then_some(old == new),
             "diff": difference,
         }))?;
     } else {
-        let paint = Paint::stdout();
-        out::print(&numbers(&first, &again, paint))?;
-        out::line("")?;
+        let styler = Styler::stdout();
+        out::print(&comparison_table(&first, &again, styler))?;
+        out::print_line("")?;
         if !before.bodies_stored {
-            out::line("the first answer was not kept, so there is nothing to compare with:")?;
-            out::print(&lines(&new, paint))?;
+            out::print_line("the first answer was not kept, so there is nothing to compare with:")?;
+            out::print(&styled_diff(&new, styler))?;
         } else if old.is_empty() && new.is_empty() {
-            out::line(&clean(&unanswered(&first, &again)))?;
+            out::print_line(&clean(&no_answer_reason(&first, &again)))?;
         } else if difference.is_empty() {
-            out::line("the answers are the same")?;
+            out::print_line("the answers are the same")?;
         } else {
-            out::print(&lines(&difference, paint))?;
+            out::print(&styled_diff(&difference, styler))?;
         }
     }
-    Ok(if again.state == RequestState::Done { Exit::Ok } else { Exit::Failed })
+    Ok(if again.state == RequestState::Done { ExitStatus::Ok } else { ExitStatus::Failed })
 }
 
 /// That there is nothing to compare, and why.
-fn unanswered(first: &RequestRecord, again: &RequestRecord) -> String {
+fn no_answer_reason(first: &RequestRecord, again: &RequestRecord) -> String {
     let why = |r: &RequestRecord| r.error.as_deref().unwrap_or("it has no words").to_owned();
     match (first.state, again.state) {
         (RequestState::Failed, RequestState::Failed) if why(first) == why(again) => {
@@ -136,7 +141,7 @@ fn unanswered(first: &RequestRecord, again: &RequestRecord) -> String {
 }
 
 /// An id as it may stand in a path.
-fn word(id: &str) -> Result<&str, CliError> {
+fn check_id(id: &str) -> Result<&str, CliError> {
     if id == "last" || (!id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit())) {
         return Ok(id);
     }
@@ -144,8 +149,11 @@ fn word(id: &str) -> Result<&str, CliError> {
         .hint("`aiproxy log` shows their ids; `last` is the newest finished one"))
 }
 
-async fn told(reach: &Reach, id: RequestId) -> Result<RequestTranscript, CliError> {
-    Ok(reach
+async fn fetch_transcript(
+    proxy: &RunningProxy,
+    id: RequestId,
+) -> Result<RequestTranscript, CliError> {
+    Ok(proxy
         .client
         .get_json(&story::transcript_path(
             id,
@@ -155,7 +163,7 @@ async fn told(reach: &Reach, id: RequestId) -> Result<RequestTranscript, CliErro
 }
 
 /// What was answered, as lines.
-fn words(parts: &[TranscriptPart]) -> String {
+fn answer_text(parts: &[TranscriptPart]) -> String {
     let mut text = String::new();
     for part in parts {
         match part.kind {
@@ -171,43 +179,43 @@ fn words(parts: &[TranscriptPart]) -> String {
     text
 }
 
-fn model(r: &RequestRecord) -> String {
+fn served_model(r: &RequestRecord) -> String {
     r.serving_attempt().map_or_else(|| r.requested_model.to_string(), |last| last.model.to_string())
 }
 
 /// Both in numbers, side by side.
-fn numbers(first: &RequestRecord, again: &RequestRecord, paint: Paint) -> String {
-    let mut table = Table::new(&["", "FIRST", "AGAIN", "DIFFERENCE"]);
+fn comparison_table(first: &RequestRecord, again: &RequestRecord, styler: Styler) -> String {
+    let mut table = TextTable::new(&["", "FIRST", "AGAIN", "DIFFERENCE"]);
     let none = || "–".to_owned();
     let mut row = |name: &str, of: &dyn Fn(&RequestRecord) -> String, difference: String| {
         table.row(vec![
-            Cell::new(Role::Dim, name),
+            TableCell::new(TextRole::Dim, name),
             of(first).into(),
             of(again).into(),
             difference.into(),
         ]);
     };
     row("request", &|r| r.id.to_string(), String::new());
-    row("model", &model, String::new());
-    let place = |r: &RequestRecord| match r.serving_attempt() {
+    row("model", &served_model, String::new());
+    let upstream_key = |r: &RequestRecord| match r.serving_attempt() {
         Some(last) if last.key.is_empty() => last.upstream.to_string(),
         Some(last) => format!("{}/{}", last.upstream, last.key),
         None => none(),
     };
-    row("upstream", &place, String::new());
+    row("upstream", &upstream_key, String::new());
     row("status", &|r| r.status.map_or_else(none, |status| status.to_string()), String::new());
     row("finish", &|r| r.finish.as_deref().unwrap_or("–").to_owned(), String::new());
-    let took = |r: &RequestRecord| r.duration_ms;
+    let duration = |r: &RequestRecord| r.duration_ms;
     row(
         "took",
-        &|r| took(r).map_or_else(none, when::seconds),
-        percent(took(first).map(f64::from), took(again).map(f64::from)),
+        &|r| duration(r).map_or_else(none, when::seconds),
+        percent_change(duration(first).map(f64::from), duration(again).map(f64::from)),
     );
     let ttft = |r: &RequestRecord| r.ttft_ms;
     row(
         "first token",
         &|r| ttft(r).map_or_else(none, when::seconds),
-        percent(ttft(first).map(f64::from), ttft(again).map(f64::from)),
+        percent_change(ttft(first).map(f64::from), ttft(again).map(f64::from)),
     );
     let input = |r: &RequestRecord| r.usage.map(|usage| usage.input_total());
     let output = |r: &RequestRecord| r.usage.map(|usage| usage.output_total());
@@ -215,24 +223,24 @@ fn numbers(first: &RequestRecord, again: &RequestRecord, paint: Paint) -> String
     row(
         "tokens in",
         &|r| number(input(r)),
-        percent(input(first).map(|n| n as f64), input(again).map(|n| n as f64)),
+        percent_change(input(first).map(|n| n as f64), input(again).map(|n| n as f64)),
     );
     row(
         "tokens out",
         &|r| number(output(r)),
-        percent(output(first).map(|n| n as f64), output(again).map(|n| n as f64)),
+        percent_change(output(first).map(|n| n as f64), output(again).map(|n| n as f64)),
     );
     let usd = |r: &RequestRecord| r.cost.and_then(|cost| cost.usd).map(|usd| usd.dollars());
     row(
         "cost",
         &|r| r.cost.map_or_else(none, |cost| cost.to_string()),
-        percent(usd(first), usd(again)),
+        percent_change(usd(first), usd(again)),
     );
-    table.show(paint)
+    table.render(styler)
 }
 
 /// How much more or less, where that can be said.
-fn percent(first: Option<f64>, again: Option<f64>) -> String {
+fn percent_change(first: Option<f64>, again: Option<f64>) -> String {
     match (first, again) {
         (Some(first), Some(again)) if first > 0.0 => {
             let percent = ((again / first - 1.0) * 100.0).round();
@@ -243,14 +251,14 @@ fn percent(first: Option<f64>, again: Option<f64>) -> String {
 }
 
 /// Lines for a terminal: nothing in them is obeyed, differences are coloured.
-fn lines(text: &str, paint: Paint) -> String {
+fn styled_diff(text: &str, styler: Styler) -> String {
     let role = |line: &str| match line.as_bytes().first() {
-        Some(b'+') => Role::Good,
-        Some(b'-') => Role::Bad,
-        Some(b'@') => Role::Dim,
-        _ => Role::Plain,
+        Some(b'+') => TextRole::Success,
+        Some(b'-') => TextRole::Error,
+        Some(b'@') => TextRole::Dim,
+        _ => TextRole::Plain,
     };
-    text.lines().map(|line| format!("{}\n", paint.paint(role(line), &clean(line)))).collect()
+    text.lines().map(|line| format!("{}\n", styler.style(role(line), &clean(line)))).collect()
 }
 
 #[cfg(test)]
@@ -266,7 +274,7 @@ mod tests {
             usage: first.usage.map(|usage| crate::ir::usage::Usage { output: 60, ..usage }),
             ..record()
         };
-        let text = numbers(&first, &again, Paint::none());
+        let text = comparison_table(&first, &again, Styler::plain());
         for line in [
             "took",
             "2.50s",
@@ -289,11 +297,14 @@ mod tests {
             error: Some(error.into()),
             ..record()
         };
-        assert_eq!(unanswered(&failed("503"), &failed("503")), "both failed, in the same way: 503");
         assert_eq!(
-            unanswered(&failed("503"), &failed("429")),
+            no_answer_reason(&failed("503"), &failed("503")),
+            "both failed, in the same way: 503"
+        );
+        assert_eq!(
+            no_answer_reason(&failed("503"), &failed("429")),
             "both failed; first: 503; again: 429"
         );
-        assert_eq!(unanswered(&record(), &record()), "neither answer has words to compare");
+        assert_eq!(no_answer_reason(&record(), &record()), "neither answer has words to compare");
     }
 }

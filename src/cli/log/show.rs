@@ -5,8 +5,8 @@ use clap::ValueEnum;
 use crate::{
     base::clean::clean,
     cli::{
-        out::{Paint, Role},
-        table::{Cell, Table},
+        out::{Styler, TextRole},
+        table::{TableCell, TextTable},
         when,
     },
     events::{
@@ -19,14 +19,15 @@ use crate::{
 
 /// What was sent, or what came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum Which {
+pub(in crate::cli) enum BodySide {
     Answer,
     Request,
 }
 
 /// A body as it was kept; a gap in the middle is marked.
-pub(in crate::cli) fn body(full: &RequestDetail, which: Which) -> Option<String> {
-    let side = if which == Which::Request { ExchangeSide::Request } else { ExchangeSide::Answer };
+pub(in crate::cli) fn body_text(full: &RequestDetail, which: BodySide) -> Option<String> {
+    let side =
+        if which == BodySide::Request { ExchangeSide::Request } else { ExchangeSide::Answer };
     let body = full.bodies.iter().find(|body| body.side == side)?;
     if body.head.is_empty() && body.total > 0 {
         return None;
@@ -54,10 +55,10 @@ pub(in crate::cli) fn body(full: &RequestDetail, which: Which) -> Option<String>
 }
 
 /// Columns of the time axis.
-const AXIS: u32 = 40;
+const AXIS_WIDTH: u32 = 40;
 
 /// One bar per attempt on one axis: ▒ waits for the head, ░ streams.
-pub(in crate::cli) fn waterfall(r: &RequestRecord, paint: Paint) -> String {
+pub(in crate::cli) fn waterfall(r: &RequestRecord, styler: Styler) -> String {
     let end = r
         .attempts
         .iter()
@@ -67,8 +68,9 @@ pub(in crate::cli) fn waterfall(r: &RequestRecord, paint: Paint) -> String {
         .unwrap_or(1)
         .max(1);
     let column = |ms: u32| {
-        u32::try_from(u64::from(ms) * u64::from(AXIS) / u64::from(end)).unwrap_or(AXIS).min(AXIS)
-            as usize
+        u32::try_from(u64::from(ms) * u64::from(AXIS_WIDTH) / u64::from(end))
+            .unwrap_or(AXIS_WIDTH)
+            .min(AXIS_WIDTH) as usize
     };
     let mut text = String::new();
     for a in &r.attempts {
@@ -83,9 +85,9 @@ pub(in crate::cli) fn waterfall(r: &RequestRecord, paint: Paint) -> String {
             format!("{}{}{}", " ".repeat(from), "▒".repeat(waits), "░".repeat(to - from - waits));
         let key = if a.key.is_empty() { String::new() } else { format!("/{}", a.key) };
         let how = match (&a.outcome, a.won, a.status) {
-            (Some(outcome), ..) => paint.paint(Role::Warn, &clean(outcome)),
-            (None, true, status) => paint.paint(
-                Role::Good,
+            (Some(outcome), ..) => styler.style(TextRole::Warn, &clean(outcome)),
+            (None, true, status) => styler.style(
+                TextRole::Success,
                 &status.map_or_else(|| "answered".to_owned(), |s| s.to_string()),
             ),
             (None, false, _) => "not finished".to_owned(),
@@ -96,8 +98,8 @@ pub(in crate::cli) fn waterfall(r: &RequestRecord, paint: Paint) -> String {
             a.number,
             clean(&a.upstream),
             clean(&key),
-            task(a),
-            width = AXIS as usize
+            task_suffix(a),
+            width = AXIS_WIDTH as usize
         );
         text.push_str(line.trim_end());
         text.push('\n');
@@ -106,19 +108,19 @@ pub(in crate::cli) fn waterfall(r: &RequestRecord, paint: Paint) -> String {
 }
 
 /// What an attempt was made for, where it was not simply to answer.
-fn task(a: &AttemptRecord) -> String {
+fn task_suffix(a: &AttemptRecord) -> String {
     if a.role == AttemptRole::Primary { String::new() } else { format!(" ({})", a.role.name()) }
 }
 
 /// The request as a page of text.
-pub(in crate::cli) fn request(r: &RequestRecord, paint: Paint) -> String {
+pub(in crate::cli) fn request_page(r: &RequestRecord, styler: Styler) -> String {
     let (role, state) = match r.state {
-        RequestState::Done => (Role::Good, "done"),
-        RequestState::Failed => (Role::Bad, "failed"),
-        RequestState::ClientGone => (Role::Dim, "the client left"),
-        RequestState::Queued => (Role::Warn, "queued"),
-        RequestState::Streaming => (Role::Plain, "streaming"),
-        RequestState::Waiting => (Role::Plain, "waiting for the upstream"),
+        RequestState::Done => (TextRole::Success, "done"),
+        RequestState::Failed => (TextRole::Error, "failed"),
+        RequestState::ClientGone => (TextRole::Dim, "the client left"),
+        RequestState::Queued => (TextRole::Warn, "queued"),
+        RequestState::Streaming => (TextRole::Plain, "streaming"),
+        RequestState::Waiting => (TextRole::Plain, "waiting for the upstream"),
     };
     let mut lines = vec![
         ("request", r.id.to_string()),
@@ -180,18 +182,18 @@ pub(in crate::cli) fn request(r: &RequestRecord, paint: Paint) -> String {
     add("error", r.error.as_deref().map(str::to_owned));
     let mut text = String::new();
     for (name, value) in lines {
-        let role = if name == "state" || name == "error" { role } else { Role::Plain };
-        text.push_str(&format!("{:<9}{}\n", name, paint.paint(role, &clean(&value))));
+        let role = if name == "state" || name == "error" { role } else { TextRole::Plain };
+        text.push_str(&format!("{:<9}{}\n", name, styler.style(role, &clean(&value))));
     }
     if !r.attempts.is_empty() {
         text.push('\n');
-        text.push_str(&attempts(&r.attempts, paint));
+        text.push_str(&attempts_table(&r.attempts, styler));
     }
     text
 }
 
-fn attempts(attempts: &[AttemptRecord], paint: Paint) -> String {
-    let mut table = Table::new(&[
+fn attempts_table(attempts: &[AttemptRecord], styler: Styler) -> String {
+    let mut table = TextTable::new(&[
         "TRY",
         "UPSTREAM",
         "KEY",
@@ -207,17 +209,17 @@ fn attempts(attempts: &[AttemptRecord], paint: Paint) -> String {
     for a in attempts {
         let outcome = match (&a.outcome, a.won) {
             (Some(outcome), _) if a.maybe_billed => {
-                Cell::new(Role::Warn, format!("{outcome} (may have been billed)"))
+                TableCell::new(TextRole::Warn, format!("{outcome} (may have been billed)"))
             }
-            (Some(outcome), _) => Cell::new(Role::Warn, outcome),
-            (None, true) => Cell::new(Role::Good, "answered"),
-            (None, false) => Cell::new(
-                Role::Plain,
+            (Some(outcome), _) => TableCell::new(TextRole::Warn, outcome),
+            (None, true) => TableCell::new(TextRole::Success, "answered"),
+            (None, false) => TableCell::new(
+                TextRole::Plain,
                 if a.ended_ms.is_some() { "not finished" } else { "running" },
             ),
         };
         table.row(vec![
-            format!("{}{}", a.number, task(a)).into(),
+            format!("{}{}", a.number, task_suffix(a)).into(),
             (&a.upstream).into(),
             (&a.key).into(),
             (&a.fingerprint).into(),
@@ -229,7 +231,7 @@ fn attempts(attempts: &[AttemptRecord], paint: Paint) -> String {
             outcome,
         ]);
     }
-    table.show(paint)
+    table.render(styler)
 }
 
 #[cfg(test)]
@@ -238,7 +240,7 @@ mod tests {
 
     #[test]
     fn every_attempt_stands_there_with_its_outcome() {
-        let text = request(&super::super::tests::record(), Paint::none());
+        let text = request_page(&super::super::tests::record(), Styler::plain());
         for part in [
             "smart (openai chat, stream)",
             "2.50s, first token after 0.41s",
@@ -253,10 +255,10 @@ mod tests {
 
     #[test]
     fn attempts_lie_on_one_axis() {
-        let text = waterfall(&super::super::tests::record(), Paint::none());
+        let text = waterfall(&super::super::tests::record(), Styler::plain());
         let bars: Vec<&str> = text.lines().map(|line| line.split('│').nth(1).unwrap()).collect();
         assert_eq!(bars.len(), 2);
-        assert!(bars.iter().all(|bar| bar.chars().count() == AXIS as usize), "{text}");
+        assert!(bars.iter().all(|bar| bar.chars().count() == AXIS_WIDTH as usize), "{text}");
         assert!(bars[0].trim().starts_with('▒'), "{text}");
         assert!(bars[1].starts_with("  "), "{text}");
         assert!(text.contains("429 for big-model"), "{text}");

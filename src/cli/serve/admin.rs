@@ -9,8 +9,8 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    super::args::ServeArgs, alerts::Alarms, budgets, keys::KeyLoader, logging::LogLevel,
-    with_arguments,
+    super::args::ServeArgs, alerts::AlertDispatcher, apply_arguments, budgets, keys::KeyLoader,
+    logging::LogLevel,
 };
 use crate::{
     base::{clean, id::RequestId},
@@ -38,55 +38,55 @@ use crate::{
 
 /// References are waited for this long before a reload says that it is done; slow ones go on in the
 /// background.
-const READING: Duration = Duration::from_secs(3);
+const REFERENCE_READ_WAIT: Duration = Duration::from_secs(3);
 /// What `cool` means without a span.
-const COOL: Duration = Duration::from_secs(600);
+const DEFAULT_COOLDOWN: Duration = Duration::from_secs(600);
 
 /// Everything that a reload and an act need.
-pub struct Hands {
-    pub(super) alarms: Arc<Alarms>,
-    pub traces: Arc<OtlpExporter>,
+pub struct ProxyAdmin {
+    pub(super) alert_dispatcher: Arc<AlertDispatcher>,
+    pub otlp_exporter: Arc<OtlpExporter>,
     pub engine: Arc<Engine>,
     pub loader: Arc<KeyLoader>,
-    pub place: Paths,
+    pub paths: Paths,
     pub env: Environment,
     pub ledger: Option<Arc<Ledger>>,
     pub ids: Mutex<IdInterner>,
     pub args: ServeArgs,
     /// Upstreams that no file names.
-    pub found: Mutex<Vec<Arc<Upstream>>>,
-    pub view: Mutex<ConfigView>,
-    pub log: LogLevel,
+    pub discovered: Mutex<Vec<Arc<Upstream>>>,
+    pub config_view: Mutex<ConfigView>,
+    pub log_level: LogLevel,
     pub clients: OnceLock<Arc<ClientKeys>>,
     pub tracker: TaskTracker,
     pub stop: CancellationToken,
-    pub now: CancellationToken,
+    pub stop_now: CancellationToken,
     /// One reload at a time.
-    pub reloading: tokio::sync::Mutex<()>,
+    pub reload_lock: tokio::sync::Mutex<()>,
 }
 
-impl Hands {
+impl ProxyAdmin {
     /// Watches the config file; the watch ends when the value is dropped.
-    pub fn watch(
+    pub fn watch_config(
         self: &Arc<Self>,
         tracker: &TaskTracker,
         read: watch::FileStamp,
     ) -> Option<watch::ConfigWatch> {
-        let (tell, mut changes) = mpsc::channel(1);
-        let watch = match watch::watch_config(&self.place.config, read, tell) {
+        let (notify, mut changes) = mpsc::channel(1);
+        let watch = match watch::watch_config(&self.paths.config, read, notify) {
             Ok(watch) => watch,
             Err(error) => {
                 tracing::warn!(%error, "the config file cannot be watched; `aiproxy reload` applies changes");
                 return None;
             }
         };
-        let (hands, stop) = (Arc::clone(self), self.stop.clone());
+        let (admin, stop) = (Arc::clone(self), self.stop.clone());
         tracker.spawn(async move {
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     change = changes.recv() => match change {
-                        Some(()) => drop(hands.reload_now("the file changed").await),
+                        Some(()) => drop(admin.reload_config("the file changed").await),
                         None => return,
                     },
                 }
@@ -96,28 +96,28 @@ impl Hands {
     }
 
     /// Reads the file and all references again and applies them; a broken file changes nothing.
-    pub async fn reload_now(self: &Arc<Self>, why: &str) -> ReloadResult {
-        let turn = self.reloading.lock().await;
-        let reloaded = self.apply(why).await;
-        drop(turn);
+    pub async fn reload_config(self: &Arc<Self>, why: &str) -> ReloadResult {
+        let guard = self.reload_lock.lock().await;
+        let reloaded = self.apply_config(why).await;
+        drop(guard);
         reloaded
     }
 
-    async fn apply(self: &Arc<Self>, why: &str) -> ReloadResult {
+    async fn apply_config(self: &Arc<Self>, why: &str) -> ReloadResult {
         let at = self.engine.clock.unix();
-        let text = match file::read_config(&self.place.config) {
+        let text = match file::read_config(&self.paths.config) {
             Ok(text) => text,
-            Err(problem) => return self.refused(&[problem], ""),
+            Err(problem) => return self.reject_config(&[problem], ""),
         };
         let loaded = {
             let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-            load::load(text.as_deref().unwrap_or_default(), &self.place.config, &self.env, &mut ids)
+            load::load(text.as_deref().unwrap_or_default(), &self.paths.config, &self.env, &mut ids)
         };
         let Some(settings) = loaded.settings else {
-            return self.refused(&loaded.problems, text.as_deref().unwrap_or_default());
+            return self.reject_config(&loaded.problems, text.as_deref().unwrap_or_default());
         };
         // What `serve` was told on its command line stands above the file, as at the start.
-        let mut settings = match with_arguments(settings, &self.args) {
+        let mut settings = match apply_arguments(settings, &self.args) {
             Ok(settings) => settings,
             Err(error) => {
                 return ReloadResult {
@@ -139,23 +139,23 @@ impl Hands {
             || of_file(&settings) != of_file(&before.settings)
             || addresses(&settings) != addresses(&before.settings);
         settings.server.listen.clone_from(&before.settings.server.listen);
-        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let found = self.discovered.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let found: Vec<_> = found
             .into_iter()
             .filter(|upstream| upstream.origin != Origin::Env || settings.discover.env)
             .collect();
         let settings = Arc::new(discover::merge_discovered(&settings, &found));
-        self.log.set(&settings.log.level);
+        self.log_level.set(&settings.log.level);
         self.engine.apply_settings(Arc::clone(&settings));
         if let Some(ledger) = &self.ledger {
             ledger.apply_settings(&settings.ledger);
         }
-        self.traces.set_enabled(settings.otlp.url.is_some());
-        budgets::reload(&self.engine, self.ledger.as_ref()).await;
+        self.otlp_exporter.set_enabled(settings.otlp.url.is_some());
+        budgets::reload_budgets(&self.engine, self.ledger.as_ref()).await;
         {
-            let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut view = self.config_view.lock().unwrap_or_else(PoisonError::into_inner);
             *view = ConfigView {
-                path: text.is_some().then(|| self.place.config.display().to_string()),
+                path: text.is_some().then(|| self.paths.config.display().to_string()),
                 problems: Vec::new(),
                 annotated: String::new(),
                 warnings: loaded.problems.iter().map(Problem::one_line).collect(),
@@ -199,19 +199,19 @@ impl Hands {
             reason = "may outlive the reload that began it, and must not hold up a shutdown"
         )]
         drop(tokio::spawn(async move {
-            tokio::join!(loader.load(&settings), async {
+            tokio::join!(loader.load_provider_keys(&settings), async {
                 if let Some(clients) = clients {
-                    loader.load_clients(&clients, &settings).await;
+                    loader.load_client_keys(&clients, &settings).await;
                 }
             });
             // A reload that waited no longer is nothing to worry about.
             done.send(()).unwrap_or_default();
             lists::refresh_all(&engine).await;
         }));
-        drop(timeout(READING, read).await);
+        drop(timeout(REFERENCE_READ_WAIT, read).await);
     }
 
-    fn refused(&self, problems: &[Problem], source: &str) -> ReloadResult {
+    fn reject_config(&self, problems: &[Problem], source: &str) -> ReloadResult {
         let errors: Vec<Problem> = problems
             .iter()
             .filter(|problem| problem.level == crate::config::ProblemSeverity::Error)
@@ -226,63 +226,65 @@ impl Hands {
             self.engine.clock.unix(),
             EventKind::Config { text: clean::clean(&text).into(), ok: false },
         );
-        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut view = self.config_view.lock().unwrap_or_else(PoisonError::into_inner);
         view.problems.clone_from(&texts);
         view.annotated = problem::render(&errors, source, false);
         drop(view);
         ReloadResult { ok: false, problems: texts, text, upstreams: 0 }
     }
 
-    async fn do_it(self: Arc<Self>, action: Action) -> Result<String, String> {
+    async fn execute(self: Arc<Self>, action: Action) -> Result<String, String> {
         let (engine, now) = (&self.engine, self.engine.clock.mono());
         match action {
             Action::Cool { key, model, for_ms } => {
-                let (_, found) = self.key(&key)?;
-                let span = for_ms.map_or(COOL, Duration::from_millis);
+                let (_, found) = self.find_key(&key)?;
+                let span = for_ms.map_or(DEFAULT_COOLDOWN, Duration::from_millis);
                 let scope = model
                     .as_deref()
                     .map_or(Scope::Key(found.id), |model| Scope::KeyModel(found.id, model.into()));
                 engine.router.cool(&scope, span, now);
-                Ok(self.health(&found.name, &format!("rests for {}", print_span(span))))
+                Ok(self.publish_health(&found.name, &format!("rests for {}", print_span(span))))
             }
             Action::CoolUpstream { upstream, for_ms } => {
-                let found = self.upstream(&upstream)?;
-                let span = for_ms.map_or(COOL, Duration::from_millis);
+                let found = self.find_upstream(&upstream)?;
+                let span = for_ms.map_or(DEFAULT_COOLDOWN, Duration::from_millis);
                 engine.router.cool(&Scope::Upstream(found.id), span, now);
-                Ok(self.health(&found.name, &format!("rests for {}", print_span(span))))
+                Ok(self.publish_health(&found.name, &format!("rests for {}", print_span(span))))
             }
             Action::Warm { key: None, .. } => {
                 engine.router.warm(&Scope::All);
                 engine.network.reset();
-                Ok(self.health("everything", "is warm again"))
+                Ok(self.publish_health("everything", "is warm again"))
             }
             Action::Warm { key: Some(key), model } => {
-                let (_, found) = self.key(&key)?;
+                let (_, found) = self.find_key(&key)?;
                 let scope = model
                     .as_deref()
                     .map_or(Scope::Key(found.id), |model| Scope::KeyModel(found.id, model.into()));
                 engine.router.warm(&scope);
-                Ok(self.health(&found.name, "is warm again"))
+                Ok(self.publish_health(&found.name, "is warm again"))
             }
             Action::WarmUpstream { upstream } => {
-                let found = self.upstream(&upstream)?;
+                let found = self.find_upstream(&upstream)?;
                 engine.router.warm(&Scope::Upstream(found.id));
-                Ok(self.health(&found.name, "is warm again"))
+                Ok(self.publish_health(&found.name, "is warm again"))
             }
-            Action::EnableKey { key } => self.switch_key(&key, true).await,
-            Action::DisableKey { key } => self.switch_key(&key, false).await,
-            Action::EnableUpstream { upstream } => self.switch_upstream(&upstream, true).await,
-            Action::DisableUpstream { upstream } => self.switch_upstream(&upstream, false).await,
+            Action::EnableKey { key } => self.set_key_enabled(&key, true).await,
+            Action::DisableKey { key } => self.set_key_enabled(&key, false).await,
+            Action::EnableUpstream { upstream } => self.set_upstream_enabled(&upstream, true).await,
+            Action::DisableUpstream { upstream } => {
+                self.set_upstream_enabled(&upstream, false).await
+            }
             Action::Test { key } => {
-                let (upstream, found) = self.key(&key)?;
+                let (upstream, found) = self.find_key(&key)?;
                 self.loader
-                    .check(&upstream, &found)
+                    .check_key(&upstream, &found)
                     .await
                     .map(|()| format!("{} works: the provider gave its model list", found.name))
                     .map_err(|why| format!("{}: {why}", found.name))
             }
             Action::Reload => {
-                let reloaded = self.reload_now("asked for").await;
+                let reloaded = self.reload_config("asked for").await;
                 if reloaded.ok { Ok(reloaded.text) } else { Err(reloaded.problems.join("\n")) }
             }
             Action::Kill { id } => {
@@ -300,10 +302,10 @@ impl Hands {
             Action::Replay { id, model } => {
                 self.replay(&id, model).await.map(|(_, id)| id.to_string())
             }
-            Action::TestAlerts => self.alarms.test().await,
+            Action::TestAlerts => self.alert_dispatcher.send_test().await,
             Action::Stop { now } => {
                 if now {
-                    self.now.cancel();
+                    self.stop_now.cancel();
                 }
                 self.stop.cancel();
                 Ok("stopping".to_owned())
@@ -311,7 +313,7 @@ impl Hands {
         }
     }
 
-    fn health(&self, subject: &str, what: &str) -> String {
+    fn publish_health(&self, subject: &str, what: &str) -> String {
         let text = format!("{subject} {what}");
         self.engine.bus.publish(
             self.engine.clock.unix(),
@@ -326,7 +328,7 @@ impl Hands {
     }
 
     /// A key by `upstream/label`, or by its upstream where that has one key.
-    fn key(&self, name: &str) -> Result<(Arc<Upstream>, Arc<UpstreamKey>), String> {
+    fn find_key(&self, name: &str) -> Result<(Arc<Upstream>, Arc<UpstreamKey>), String> {
         let settings = Arc::clone(&self.engine.generation().settings);
         let all = || {
             settings
@@ -349,52 +351,56 @@ impl Hands {
         }
     }
 
-    fn upstream(&self, name: &str) -> Result<Arc<Upstream>, String> {
+    fn find_upstream(&self, name: &str) -> Result<Arc<Upstream>, String> {
         let settings = Arc::clone(&self.engine.generation().settings);
         settings.upstreams.iter().find(|upstream| *upstream.name == *name).cloned().ok_or_else(
             || format!("no upstream is named `{name}`; `aiproxy upstream list` shows all"),
         )
     }
 
-    async fn switch_key(self: &Arc<Self>, name: &str, enabled: bool) -> Result<String, String> {
-        let (upstream, key) = self.key(name)?;
-        in_file(&upstream)?;
+    async fn set_key_enabled(
+        self: &Arc<Self>,
+        name: &str,
+        enabled: bool,
+    ) -> Result<String, String> {
+        let (upstream, key) = self.find_key(name)?;
+        ensure_in_file(&upstream)?;
         let edit = Edit::SetKeyEnabled {
             upstream: upstream.name.to_string(),
             label: key.label.to_string(),
             enabled,
         };
-        self.edit(
+        self.edit_and_reload(
             edit,
             &format!("{} is {}", key.name, if enabled { "enabled" } else { "disabled" }),
         )
         .await
     }
 
-    async fn switch_upstream(
+    async fn set_upstream_enabled(
         self: &Arc<Self>,
         name: &str,
         enabled: bool,
     ) -> Result<String, String> {
-        let upstream = self.upstream(name)?;
-        in_file(&upstream)?;
+        let upstream = self.find_upstream(name)?;
+        ensure_in_file(&upstream)?;
         let edit = Edit::SetUpstreamEnabled { name: upstream.name.to_string(), enabled };
-        self.edit(
+        self.edit_and_reload(
             edit,
             &format!("{} is {}", upstream.name, if enabled { "enabled" } else { "disabled" }),
         )
         .await
     }
 
-    async fn edit(self: &Arc<Self>, edit: Edit, done: &str) -> Result<String, String> {
-        file::edit_config(&self.place.config, &self.env, &[edit])
+    async fn edit_and_reload(self: &Arc<Self>, edit: Edit, done: &str) -> Result<String, String> {
+        file::edit_config(&self.paths.config, &self.env, &[edit])
             .map_err(|error| error.to_string())?;
-        let reloaded = self.reload_now(done).await;
+        let reloaded = self.reload_config(done).await;
         if reloaded.ok { Ok(done.to_owned()) } else { Err(reloaded.text) }
     }
 }
 
-fn in_file(upstream: &Upstream) -> Result<(), String> {
+fn ensure_in_file(upstream: &Upstream) -> Result<(), String> {
     let name = &upstream.name;
     match upstream.origin {
         Origin::File => Ok(()),
@@ -405,20 +411,20 @@ fn in_file(upstream: &Upstream) -> Result<(), String> {
     }
 }
 
-impl Admin for Arc<Hands> {
+impl Admin for Arc<ProxyAdmin> {
     fn reload(&self) -> BoxFuture<'_, ReloadResult> {
-        Box::pin(self.reload_now("asked for"))
+        Box::pin(self.reload_config("asked for"))
     }
 
     fn perform(&self, action: Action) -> BoxFuture<'_, ActionReply> {
-        let hands = Arc::clone(self);
+        let admin = Arc::clone(self);
         Box::pin(async move {
             let done = match action {
-                Action::Replay { id, model } => hands
+                Action::Replay { id, model } => admin
                     .replay(&id, model)
                     .await
                     .map(|(of, id)| (format!("request {of} goes out again as {id}"), Some(id))),
-                other => hands.do_it(other).await.map(|text| (text, None)),
+                other => admin.execute(other).await.map(|text| (text, None)),
             };
             match done {
                 Ok((text, id)) => ActionReply { ok: true, text, id },
@@ -428,6 +434,6 @@ impl Admin for Arc<Hands> {
     }
 
     fn config(&self) -> ConfigView {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.config_view.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -44,44 +44,44 @@ use crate::{
 };
 
 /// How things stand is looked at this often, and soon after news.
-const LOOK: Duration = Duration::from_secs(5);
-const SOON: Duration = Duration::from_millis(200);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+const SETTLE_DELAY: Duration = Duration::from_millis(200);
 /// What was used today is compared with other days this often.
-const SPIKE: Duration = Duration::from_secs(600);
+const SPIKE_CHECK_INTERVAL: Duration = Duration::from_secs(600);
 /// An alert that nobody ever takes back (a budget, a spike) stands for this long.
-const STANDS: Duration = Duration::from_secs(3_600);
+const UNRESOLVED_TTL: Duration = Duration::from_secs(3_600);
 /// Messages that wait for one way out.
-const QUEUE: usize = 64;
+const MAX_QUEUED: usize = 64;
 
 /// What watching and sending need.
-pub(super) struct Alarms {
+pub(super) struct AlertDispatcher {
     pub(super) engine: Arc<Engine>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) ledger: Option<Arc<Ledger>>,
     pub(super) loader: Arc<KeyLoader>,
-    pub(super) standing: Arc<ActiveAlerts>,
-    pub(super) poster: Arc<WebhookClient>,
+    pub(super) active_alerts: Arc<ActiveAlerts>,
+    pub(super) webhook_client: Arc<WebhookClient>,
     /// Variables, for the programs of the desktop.
     pub(super) env: HashMap<String, String>,
     pub(super) host: String,
-    told: Mutex<Told>,
+    memory: Mutex<AlertMemory>,
 }
 
 #[derive(Default)]
-struct Told {
-    watch: AlertState,
+struct AlertMemory {
+    state: AlertState,
     throttle: Throttle,
     /// Alerts that others told, and when.
-    others: Vec<AlertView>,
+    external: Vec<AlertView>,
     /// The last day of which a spike was told.
-    spiked: String,
-    compared: Option<Mono>,
+    last_spike_day: String,
+    compared_at: Option<Mono>,
 }
 
-impl Told {
+impl AlertMemory {
     /// Keeps what others told for as long as it may stand: until they say that it is over, or for a
     /// while.
-    fn hear(&mut self, alert: &Alert, at: UnixMillis) {
+    fn record(&mut self, alert: &Alert, at: UnixMillis) {
         let lasts = matches!(
             alert.kind,
             AlertKind::BalanceLow
@@ -90,53 +90,53 @@ impl Told {
                 | AlertKind::UsageSpike
         );
         if lasts || alert.kind == AlertKind::Recovered {
-            self.others.retain(|other| other.alert.subject != alert.subject);
+            self.external.retain(|other| other.alert.subject != alert.subject);
         }
         if lasts {
-            self.others.push(AlertView { since: at, alert: alert.clone() });
-            self.others.drain(..self.others.len().saturating_sub(QUEUE));
+            self.external.push(AlertView { since: at, alert: alert.clone() });
+            self.external.drain(..self.external.len().saturating_sub(MAX_QUEUED));
         }
     }
 
     /// Budgets are counts that can be looked up, also after a restart: those that are full stand,
     /// and no others.
-    fn budgets(&mut self, full: Vec<Alert>, at: UnixMillis) {
+    fn sync_budgets(&mut self, full: Vec<Alert>, at: UnixMillis) {
         let is_budget =
             |alert: &Alert| matches!(alert.kind, AlertKind::BudgetNear | AlertKind::BudgetSpent);
         let same = |a: &Alert, b: &Alert| a.subject == b.subject && a.kind == b.kind;
-        self.others.retain(|other| {
+        self.external.retain(|other| {
             !is_budget(&other.alert) || full.iter().any(|alert| same(alert, &other.alert))
         });
         for alert in full {
-            match self.others.iter_mut().find(|other| same(&alert, &other.alert)) {
+            match self.external.iter_mut().find(|other| same(&alert, &other.alert)) {
                 Some(known) => known.alert = alert,
-                None => self.others.push(AlertView { since: at, alert }),
+                None => self.external.push(AlertView { since: at, alert }),
             }
         }
     }
 
-    fn standing(&self) -> Vec<AlertView> {
-        let own = self
-            .watch
+    fn active(&self) -> Vec<AlertView> {
+        let active = self
+            .state
             .visible_alerts()
             .map(|(since, alert)| AlertView { since, alert: alert.clone() });
-        own.chain(self.others.iter().cloned()).collect()
+        active.chain(self.external.iter().cloned()).collect()
     }
 }
 
 /// The ways out.
-struct Ways {
+struct AlertChannels {
     desktop: mpsc::Sender<Arc<AlertMessage>>,
     webhook: mpsc::Sender<Arc<AlertMessage>>,
     card: mpsc::Sender<Arc<AlertMessage>>,
 }
 
-impl Alarms {
+impl AlertDispatcher {
     pub(super) fn new(
         (engine, ledger): (Arc<Engine>, Option<Arc<Ledger>>),
-        (metrics, standing): (Arc<Metrics>, Arc<ActiveAlerts>),
+        (metrics, active_alerts): (Arc<Metrics>, Arc<ActiveAlerts>),
         loader: Arc<KeyLoader>,
-        poster: Arc<WebhookClient>,
+        webhook_client: Arc<WebhookClient>,
         env: HashMap<String, String>,
         host: String,
     ) -> Self {
@@ -145,81 +145,82 @@ impl Alarms {
             metrics,
             ledger,
             loader,
-            standing,
-            poster,
+            active_alerts,
+            webhook_client,
             env,
             host,
-            told: Mutex::default(),
+            memory: Mutex::default(),
         }
     }
 
     /// Watches and sends until it is dropped.
     pub(super) async fn run(&self) {
-        let (desktop, mut for_desktop) = mpsc::channel(QUEUE);
-        let (webhook, mut for_webhook) = mpsc::channel(QUEUE);
-        let (card, mut for_card) = mpsc::channel(QUEUE);
-        let ways = Ways { desktop, webhook, card };
+        let (desktop, mut for_desktop) = mpsc::channel(MAX_QUEUED);
+        let (webhook, mut for_webhook) = mpsc::channel(MAX_QUEUED);
+        let (card, mut for_card) = mpsc::channel(MAX_QUEUED);
+        let channels = AlertChannels { desktop, webhook, card };
         tokio::join!(
-            self.watch(ways),
+            self.watch_events(channels),
             async {
                 while let Some(message) = for_desktop.recv().await {
-                    self.show(&message).await;
+                    self.show_on_desktop(&message).await;
                 }
             },
-            self.post(ReceiverKind::Webhook, &mut for_webhook),
-            self.post(ReceiverKind::Card, &mut for_card),
+            self.deliver_queued(ReceiverKind::Webhook, &mut for_webhook),
+            self.deliver_queued(ReceiverKind::Card, &mut for_card),
         );
     }
 
-    async fn watch(&self, ways: Ways) {
-        let mut news = self.engine.bus.subscribe_status();
-        let mut looked = self.engine.clock.mono();
+    async fn watch_events(&self, channels: AlertChannels) {
+        let mut events = self.engine.bus.subscribe_status();
+        let mut last_check = self.engine.clock.mono();
         loop {
-            let wait = LOOK.saturating_sub(self.engine.clock.mono().since(looked));
-            match tokio::time::timeout(wait, news.recv()).await {
+            let wait = CHECK_INTERVAL.saturating_sub(self.engine.clock.mono().since(last_check));
+            match tokio::time::timeout(wait, events.recv()).await {
                 Ok(Ok(event)) => match &event.kind {
                     EventKind::Alert { alert } => {
-                        self.out(alert, &ways);
+                        self.send_to_channels(alert, &channels);
                         continue;
                     }
                     // What has changed has perhaps not changed for good a moment later.
-                    _ => tokio::time::sleep(SOON).await,
+                    _ => tokio::time::sleep(SETTLE_DELAY).await,
                 },
                 Ok(Err(RecvError::Lagged(_))) | Err(_) => {}
                 Ok(Err(RecvError::Closed)) => return,
             }
-            if self.engine.clock.mono().since(looked) >= SOON {
-                self.look();
-                self.compare().await;
-                looked = self.engine.clock.mono();
+            if self.engine.clock.mono().since(last_check) >= SETTLE_DELAY {
+                self.check();
+                self.check_usage_spike().await;
+                last_check = self.engine.clock.mono();
             }
         }
     }
 
-    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_memory(&self) -> std::sync::MutexGuard<'_, AlertMemory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks once; what is new goes onto the bus, and comes back from there as everybody else's
     /// alerts do.
-    fn look(&self) {
-        let (facts, now) = (self.facts(), self.engine.clock.unix());
-        let news = {
-            let mut told = self.told();
-            let news = told.watch.update(&facts, now);
-            told.others.retain(|other| {
-                now.0 - other.since.0 < i64::try_from(STANDS.as_millis()).unwrap_or(i64::MAX)
+    fn check(&self) {
+        let (facts, now) = (self.collect_inputs(), self.engine.clock.unix());
+        let alerts = {
+            let mut memory = self.lock_memory();
+            let alerts = memory.state.update(&facts, now);
+            memory.external.retain(|other| {
+                now.0 - other.since.0
+                    < i64::try_from(UNRESOLVED_TTL.as_millis()).unwrap_or(i64::MAX)
             });
-            told.budgets(self.engine.budget_alerts(), now);
-            self.standing.set(told.standing());
-            news
+            memory.sync_budgets(self.engine.budget_alerts(), now);
+            self.active_alerts.set(memory.active());
+            alerts
         };
-        for alert in news {
-            self.tell(alert);
+        for alert in alerts {
+            self.publish(alert);
         }
     }
 
-    fn tell(&self, alert: Alert) {
+    fn publish(&self, alert: Alert) {
         let alert = Alert { text: self.engine.sanitize(&alert.text).into(), ..alert };
         match alert.level {
             Severity::Info => tracing::info!(alert = %alert.kind, "{}", alert.text),
@@ -230,13 +231,14 @@ impl Alarms {
     }
 
     /// Compares today with the days before.
-    async fn compare(&self) {
+    async fn check_usage_spike(&self) {
         let now = self.engine.clock.mono();
-        let due = self.told().compared.is_none_or(|at| now.since(at) >= SPIKE);
+        let due =
+            self.lock_memory().compared_at.is_none_or(|at| now.since(at) >= SPIKE_CHECK_INTERVAL);
         let Some(ledger) = self.ledger.clone().filter(|_| due) else { return };
-        self.told().compared = Some(now);
+        self.lock_memory().compared_at = Some(now);
         let at = self.engine.clock.unix();
-        let asked = tokio::task::spawn_blocking(move || {
+        let query = tokio::task::spawn_blocking(move || {
             let reader = ledger.reader()?;
             let since = TimeRange::Days(u32::try_from(spike::BASELINE_DAYS).unwrap_or(7) + 1);
             Ok::<_, QueryError>((
@@ -245,7 +247,7 @@ impl Alarms {
             ))
         });
         // Without a ledger there is nothing to compare; that is told elsewhere.
-        let Ok(Ok((today, days))) = asked.await else { return };
+        let Ok(Ok((today, days))) = query.await else { return };
         let used = |row: &TotalsRow| DailyUse {
             cost: row.totals.cost,
             tokens: row.totals.usage.input_total().saturating_add(row.totals.usage.output_total()),
@@ -254,13 +256,13 @@ impl Alarms {
         let before: Vec<DailyUse> = days.iter().filter(|row| row.name != today).map(used).collect();
         let alert = spike::detect_spike(now_used, &before);
         if let Some(alert) = alert
-            && std::mem::replace(&mut self.told().spiked, today.clone()) != today
+            && std::mem::replace(&mut self.lock_memory().last_spike_day, today.clone()) != today
         {
-            self.tell(alert);
+            self.publish(alert);
         }
     }
 
-    fn facts(&self) -> AlertInputs {
+    fn collect_inputs(&self) -> AlertInputs {
         let generation = self.engine.generation();
         let keys = views::keys(&self.engine, &generation);
         let upstreams = views::upstreams(&self.engine, &generation);
@@ -268,7 +270,7 @@ impl Alarms {
             upstreams: upstreams
                 .iter()
                 .filter(|u| u.state != UpstreamState::Disabled)
-                .map(|u| self.upstream(u, &keys))
+                .map(|u| self.upstream_inputs(u, &keys))
                 .collect(),
             ledger_error: self
                 .ledger
@@ -279,7 +281,7 @@ impl Alarms {
         }
     }
 
-    fn upstream(&self, view: &UpstreamView, keys: &[KeyView]) -> UpstreamAlertInputs {
+    fn upstream_inputs(&self, view: &UpstreamView, keys: &[KeyView]) -> UpstreamAlertInputs {
         let usable = |key: &&KeyView| {
             key.upstream == view.name
                 && !matches!(
@@ -296,7 +298,7 @@ impl Alarms {
             name: view.name.clone(),
             outage: (view.state == UpstreamState::Open)
                 .then(|| AlertCooldown { until: view.until, cause: view.cause.clone() }),
-            keys: keys.iter().filter(usable).map(key).collect(),
+            keys: keys.iter().filter(usable).map(key_inputs).collect(),
             success_count: self.metrics.success_count(&view.name),
             recent_attempts: attempts,
             recent_errors: errors,
@@ -304,29 +306,29 @@ impl Alarms {
     }
 
     /// Sends an alert that was told, by anybody, every way that is wanted.
-    fn out(&self, alert: &Alert, ways: &Ways) {
+    fn send_to_channels(&self, alert: &Alert, channels: &AlertChannels) {
         let settings = self.settings();
         let (now, at) = (self.engine.clock.mono(), self.engine.clock.unix());
-        let passed = {
-            let mut told = self.told();
-            told.hear(alert, at);
-            self.standing.set(told.standing());
-            told.throttle.admit(alert, &settings.events, now)
+        let suppressed = {
+            let mut memory = self.lock_memory();
+            memory.record(alert, at);
+            self.active_alerts.set(memory.active());
+            memory.throttle.admit(alert, &settings.events, now)
         };
-        let Some(left_out) = passed else { return };
-        let message = Arc::new(self.message(alert.clone(), left_out));
-        for (wanted, way, name) in [
-            (settings.desktop, &ways.desktop, "desktop"),
-            (settings.webhook.is_some(), &ways.webhook, "webhook"),
-            (settings.feishu.is_some(), &ways.card, "feishu"),
+        let Some(left_out) = suppressed else { return };
+        let message = Arc::new(self.build_message(alert.clone(), left_out));
+        for (wanted, channel, name) in [
+            (settings.desktop, &channels.desktop, "desktop"),
+            (settings.webhook.is_some(), &channels.webhook, "webhook"),
+            (settings.feishu.is_some(), &channels.card, "feishu"),
         ] {
-            if wanted && way.try_send(Arc::clone(&message)).is_err() {
+            if wanted && channel.try_send(Arc::clone(&message)).is_err() {
                 tracing::warn!(way = name, alert = %alert.kind, "an alert is not sent: too many wait");
             }
         }
     }
 
-    fn message(&self, alert: Alert, left_out: u32) -> AlertMessage {
+    fn build_message(&self, alert: Alert, left_out: u32) -> AlertMessage {
         let at = self.engine.clock.unix();
         AlertMessage {
             id: RequestId::new(at).to_string(),
@@ -341,7 +343,7 @@ impl Alarms {
         self.engine.generation().settings.alerts.clone()
     }
 
-    async fn show(&self, message: &AlertMessage) {
+    async fn show_on_desktop(&self, message: &AlertMessage) {
         if let Err(why) = desktop::show_notification(
             &message.title(),
             &message.text(),
@@ -355,14 +357,18 @@ impl Alarms {
     }
 
     /// Sends one message after the other, each until it is taken or given up.
-    async fn post(&self, form: ReceiverKind, messages: &mut mpsc::Receiver<Arc<AlertMessage>>) {
+    async fn deliver_queued(
+        &self,
+        form: ReceiverKind,
+        messages: &mut mpsc::Receiver<Arc<AlertMessage>>,
+    ) {
         while let Some(message) = messages.recv().await {
             let mut pauses = post::RETRY_DELAYS.iter();
             loop {
                 // Read anew for each try: a reload may have changed them.
                 let settings = self.settings();
-                let Some(url) = address(&settings, form) else { break };
-                match self.once(&settings, url, form, &message).await {
+                let Some(url) = channel_url(&settings, form) else { break };
+                match self.deliver_once(&settings, url, form, &message).await {
                     DeliveryResult::Delivered => break,
                     DeliveryResult::Retry { reason: why, retry_after: after } => {
                         match pauses.next() {
@@ -388,17 +394,17 @@ impl Alarms {
         }
     }
 
-    async fn once(
+    async fn deliver_once(
         &self,
         settings: &AlertSettings,
         url: &OutboundUrl,
         form: ReceiverKind,
         message: &AlertMessage,
     ) -> DeliveryResult {
-        match self.secret(settings).await {
+        match self.signing_secret(settings).await {
             Ok(secret) => {
                 post::deliver_once(
-                    &self.poster,
+                    &self.webhook_client,
                     url,
                     form,
                     secret.as_ref(),
@@ -412,7 +418,7 @@ impl Alarms {
         }
     }
 
-    async fn secret(&self, settings: &AlertSettings) -> Result<Option<Secret>, String> {
+    async fn signing_secret(&self, settings: &AlertSettings) -> Result<Option<Secret>, String> {
         let Some(reference) = &settings.secret else { return Ok(None) };
         let read = self.loader.resolver.resolve_any_key(reference).await;
         read.map(Some)
@@ -420,7 +426,7 @@ impl Alarms {
     }
 
     /// Sends a test every way that is configured, once; what came of each.
-    pub(super) async fn test(&self) -> Result<String, String> {
+    pub(super) async fn send_test(&self) -> Result<String, String> {
         let settings = self.settings();
         let alert = Alert {
             kind: AlertKind::Test,
@@ -428,7 +434,7 @@ impl Alarms {
             text: "a test of the alerts of aiproxy: if you read this, they arrive".into(),
             level: Severity::Info,
         };
-        let message = self.message(alert, 0);
+        let message = self.build_message(alert, 0);
         let (mut lines, mut failed) = (Vec::new(), false);
         if settings.desktop {
             match desktop::show_notification(&message.title(), &message.text(), false, &self.env)
@@ -442,8 +448,8 @@ impl Alarms {
             }
         }
         for form in [ReceiverKind::Webhook, ReceiverKind::Card] {
-            let Some(url) = address(&settings, form) else { continue };
-            match self.once(&settings, url, form, &message).await {
+            let Some(url) = channel_url(&settings, form) else { continue };
+            match self.deliver_once(&settings, url, form, &message).await {
                 DeliveryResult::Delivered => {
                     lines.push(format!("{}: taken by {}", form.name(), url.origin()))
                 }
@@ -465,14 +471,14 @@ impl Alarms {
     }
 }
 
-fn address(settings: &AlertSettings, form: ReceiverKind) -> Option<&OutboundUrl> {
+fn channel_url(settings: &AlertSettings, form: ReceiverKind) -> Option<&OutboundUrl> {
     match form {
         ReceiverKind::Card => settings.feishu.as_ref(),
         ReceiverKind::Webhook => settings.webhook.as_ref(),
     }
 }
 
-fn key(view: &KeyView) -> KeyAlertInputs {
+fn key_inputs(view: &KeyView) -> KeyAlertInputs {
     let rest = |until: Option<UnixMillis>, cause: &Option<String>| AlertCooldown {
         until,
         cause: cause.clone(),
@@ -498,7 +504,7 @@ mod tests {
 
     #[test]
     fn what_others_told_stands_until_it_is_over_and_the_newest_counts() {
-        let mut told = Told::default();
+        let mut memory = AlertMemory::default();
         let alert = |what, subject: &str| Alert {
             kind: what,
             subject: subject.into(),
@@ -512,10 +518,10 @@ mod tests {
             (AlertKind::KeyRejected, "two/work"),
             (AlertKind::Recovered, "one/work"),
         ] {
-            told.hear(&alert(what, subject), UnixMillis(0));
+            memory.record(&alert(what, subject), UnixMillis(0));
         }
-        let standing: Vec<_> = told
-            .standing()
+        let standing: Vec<_> = memory
+            .active()
             .into_iter()
             .map(|view| (view.alert.kind, view.alert.subject.to_string()))
             .collect();
@@ -524,26 +530,27 @@ mod tests {
 
     #[test]
     fn budgets_stand_while_they_are_full() {
-        let mut told = Told::default();
+        let mut memory = AlertMemory::default();
         let alert = |what, text: &str| Alert {
             kind: what,
             subject: "project ide".into(),
             text: text.into(),
             level: Severity::Warn,
         };
-        let standing = |told: &Told| {
-            told.standing()
+        let standing = |memory: &AlertMemory| {
+            memory
+                .active()
                 .into_iter()
                 .map(|view| (view.since.0, view.alert.text.to_string()))
                 .collect::<Vec<_>>()
         };
 
-        told.budgets(vec![alert(AlertKind::BudgetNear, "81 %")], UnixMillis(1));
-        told.budgets(vec![alert(AlertKind::BudgetNear, "90 %")], UnixMillis(2));
-        assert_eq!(standing(&told), [(1, "90 %".to_owned())]);
-        told.budgets(vec![alert(AlertKind::BudgetSpent, "100 %")], UnixMillis(3));
-        assert_eq!(standing(&told), [(3, "100 %".to_owned())]);
-        told.budgets(Vec::new(), UnixMillis(4));
-        assert_eq!(standing(&told), []);
+        memory.sync_budgets(vec![alert(AlertKind::BudgetNear, "81 %")], UnixMillis(1));
+        memory.sync_budgets(vec![alert(AlertKind::BudgetNear, "90 %")], UnixMillis(2));
+        assert_eq!(standing(&memory), [(1, "90 %".to_owned())]);
+        memory.sync_budgets(vec![alert(AlertKind::BudgetSpent, "100 %")], UnixMillis(3));
+        assert_eq!(standing(&memory), [(3, "100 %".to_owned())]);
+        memory.sync_budgets(Vec::new(), UnixMillis(4));
+        assert_eq!(standing(&memory), []);
     }
 }

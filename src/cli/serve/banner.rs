@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use unicode_width::UnicodeWidthStr;
 
 use super::{
-    super::{out, reveal::reveal},
-    admin::Hands,
+    super::{out, reveal::expose_secret},
+    admin::ProxyAdmin,
 };
 use crate::{
     config::settings::Origin,
@@ -24,19 +24,19 @@ use crate::{
 };
 
 /// The client key is waited for this long; a slow keyring must not keep the rest back.
-const KEY: Duration = Duration::from_secs(5);
+const CLIENT_KEY_WAIT: Duration = Duration::from_secs(5);
 
 /// Prints the panel; where nobody reads it, nothing happens. `flags` are what other commands need
 /// to find this proxy.
-pub(super) async fn print(
-    gate: &Arc<ServerState>,
-    hands: &Arc<Hands>,
+pub(super) async fn print_banner(
+    server_state: &Arc<ServerState>,
+    admin: &Arc<ProxyAdmin>,
     addrs: &[SocketAddr],
     flags: &str,
 ) {
     let base = addrs.first().map_or_else(String::new, |addr| dial_address(&addr.to_string()));
-    let paint = out::Paint::stdout();
-    let (mut lines, dim) = (Vec::new(), |text: &str| paint.dim(text));
+    let styler = out::Styler::stdout();
+    let (mut lines, dim) = (Vec::new(), |text: &str| styler.dim(text));
     let mut rest = String::new();
     if let Some(more) = addrs.get(1..).filter(|more| !more.is_empty()) {
         rest = format!(
@@ -46,7 +46,7 @@ pub(super) async fn print(
     }
     lines.push(format!(
         "{} listens on {base}{rest}",
-        paint.bold(concat!("aiproxy ", env!("CARGO_PKG_VERSION")))
+        styler.bold(concat!("aiproxy ", env!("CARGO_PKG_VERSION")))
     ));
     for (name, url) in [
         ("OpenAI", format!("http://{base}/v1")),
@@ -56,25 +56,25 @@ pub(super) async fn print(
     ] {
         lines.push(format!("  {name:<11}{url}"));
     }
-    let news = gate.clients.changed.notified();
-    if gate.clients.table().loading {
-        drop(timeout(KEY, news).await);
+    let changed = server_state.clients.changed.notified();
+    if server_state.clients.table().loading {
+        drop(timeout(CLIENT_KEY_WAIT, changed).await);
     }
-    let key = hands
+    let key = admin
         .loader
         .default_key
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .as_ref()
-        .map(|(secret, kept)| (Arc::clone(secret), kept.to_string()));
+        .map(|(secret, location)| (Arc::clone(secret), location.to_string()));
     match key {
-        Some((secret, kept)) => {
-            lines.push(format!("  {:<11}{}", "client key", reveal(&secret)));
+        Some((secret, location)) => {
+            lines.push(format!("  {:<11}{}", "client key", expose_secret(&secret)));
             lines.push(format!(
                 "  {:<11}{}",
                 "",
                 dim(&format!(
-                    "kept in {kept}; `eval \"$(aiproxy env{flags})\"` sets it in a shell"
+                    "kept in {location}; `eval \"$(aiproxy env{flags})\"` sets it in a shell"
                 ))
             ));
         }
@@ -84,15 +84,15 @@ pub(super) async fn print(
             dim(&format!("as the config says; `aiproxy project list{flags}` shows the projects"))
         )),
     }
-    let generation = gate.engine.generation();
-    let keys = views::keys(&gate.engine, &generation);
-    let upstreams = views::upstreams(&gate.engine, &generation);
+    let generation = server_state.engine.generation();
+    let keys = views::keys(&server_state.engine, &generation);
+    let upstreams = views::upstreams(&server_state.engine, &generation);
     let widest =
         upstreams.iter().map(|view| view.name.width() + 2).max().unwrap_or_default().max(11);
     for view in &upstreams {
-        let own: Vec<_> = keys.iter().filter(|key| key.upstream == view.name).collect();
-        let ok = own.iter().filter(|key| key.state == KeyStatus::Ok).count();
-        let keys = match (own.len(), ok) {
+        let upstream_keys: Vec<_> = keys.iter().filter(|key| key.upstream == view.name).collect();
+        let ok = upstream_keys.iter().filter(|key| key.state == KeyStatus::Ok).count();
+        let keys = match (upstream_keys.len(), ok) {
             (0, _) => "no key needed".to_owned(),
             (all, ok) if all == ok => format!("{all} key{}", if all == 1 { "" } else { "s" }),
             (1, _) => format!("its key is not usable; `aiproxy key list{flags}` tells why"),

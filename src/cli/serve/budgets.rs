@@ -17,26 +17,27 @@ use crate::{
 };
 
 /// Takes over the budgets of the settings in force. Reads the ledger only where there are new ones.
-pub(super) fn start(engine: &Engine, ledger: Option<&Ledger>) {
+pub(super) fn start_budgets(engine: &Engine, ledger: Option<&Ledger>) {
     let new = engine.configure_budgets();
     if let (false, Some(ledger)) = (new.is_empty(), ledger) {
-        learn(engine, ledger, &new);
+        restore_spending(engine, ledger, &new);
     }
 }
 
 /// The same, away from the runtime's threads.
-pub(super) async fn reload(engine: &Arc<Engine>, ledger: Option<&Arc<Ledger>>) {
+pub(super) async fn reload_budgets(engine: &Arc<Engine>, ledger: Option<&Arc<Ledger>>) {
     let new = engine.configure_budgets();
     if let (false, Some(ledger)) = (new.is_empty(), ledger) {
         let (engine, ledger) = (Arc::clone(engine), Arc::clone(ledger));
-        let learned = tokio::task::spawn_blocking(move || learn(&engine, &ledger, &new)).await;
+        let learned =
+            tokio::task::spawn_blocking(move || restore_spending(&engine, &ledger, &new)).await;
         learned.unwrap_or_else(
             |error| tracing::warn!(%error, "the ledger was not asked what budgets have spent"),
         );
     }
 }
 
-fn learn(engine: &Engine, ledger: &Ledger, new: &[(Holder, Period, UnixMillis)]) {
+fn restore_spending(engine: &Engine, ledger: &Ledger, new: &[(Holder, Period, UnixMillis)]) {
     // A ledger that has no file yet knows nothing; what else may be wrong with it, it says itself.
     let Ok(reader) = ledger.reader() else { return };
     let mut views: HashMap<(&'static str, i64), Option<UsageReport>> = HashMap::new();
@@ -46,9 +47,10 @@ fn learn(engine: &Engine, ledger: &Ledger, new: &[(Holder, Period, UnixMillis)])
             Holder::Upstream(_) => GroupBy::Upstream,
             Holder::Key(_) => GroupBy::Key,
         };
-        let view =
-            views.entry((by.name(), from.0)).or_insert_with(|| sums(engine, &reader, by, *from));
-        if let Some(spent) = view.as_ref().map(|view| spent(view, holder)) {
+        let view = views
+            .entry((by.name(), from.0))
+            .or_insert_with(|| usage_since(engine, &reader, by, *from));
+        if let Some(spent) = view.as_ref().map(|view| spent_by(view, holder)) {
             engine.budgets.raise_spent(holder, *per, *from, spent);
         }
     }
@@ -56,7 +58,7 @@ fn learn(engine: &Engine, ledger: &Ledger, new: &[(Holder, Period, UnixMillis)])
 
 /// Since the day on which a period began: of days the ledger has sums, also where the requests
 /// themselves are gone.
-fn sums(
+fn usage_since(
     engine: &Engine,
     reader: &LedgerReader,
     by: GroupBy,
@@ -66,7 +68,7 @@ fn sums(
     reader.usage(by, TimeRange::Date(day), None, engine.clock.unix()).ok()
 }
 
-fn spent(view: &UsageReport, holder: &Holder) -> NanoUsd {
+fn spent_by(view: &UsageReport, holder: &Holder) -> NanoUsd {
     let (Holder::Project(name) | Holder::Upstream(name) | Holder::Key(name)) = holder else {
         return view.total.cost;
     };

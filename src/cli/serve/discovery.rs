@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{super::args::ServeArgs, admin::Hands};
+use super::{super::args::ServeArgs, admin::ProxyAdmin};
 use crate::{
     config::{
         Environment, IdInterner, Settings,
@@ -16,10 +16,10 @@ use crate::{
 };
 
 /// Local servers are looked for this often.
-const EVERY: Duration = Duration::from_secs(60);
+const SCAN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What can be found without asking anybody: the environment's keys, and the demo.
-pub(super) fn at_start(
+pub(super) fn discover_at_start(
     settings: &Settings,
     args: &ServeArgs,
     env: &Environment,
@@ -35,9 +35,9 @@ pub(super) fn at_start(
 }
 
 /// Looks for local servers now and every minute; applies what changed.
-pub(super) async fn look_again(hands: &Arc<Hands>) {
+pub(super) async fn rediscover(admin: &Arc<ProxyAdmin>) {
     loop {
-        let wanted = hands.engine.generation().settings.discover.local && !hands.args.demo;
+        let wanted = admin.engine.generation().settings.discover.local && !admin.args.demo;
         if wanted {
             let servers: Vec<(LocalServer, String)> = discover::local_servers()
                 .into_iter()
@@ -52,15 +52,15 @@ pub(super) async fn look_again(hands: &Arc<Hands>) {
                 .filter(|(_, answer)| answer.is_some())
                 .map(|((server, _), _)| server)
                 .collect();
-            adopt(hands, &up).await;
+            apply_local_servers(admin, &up).await;
         }
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(SCAN_INTERVAL).await;
     }
 }
 
-async fn adopt(hands: &Arc<Hands>, up: &[LocalServer]) {
+async fn apply_local_servers(admin: &Arc<ProxyAdmin>, up: &[LocalServer]) {
     let changed = {
-        let mut found = hands.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = admin.discovered.lock().unwrap_or_else(PoisonError::into_inner);
         let before: Vec<String> = found
             .iter()
             .filter(|upstream| upstream.origin == Origin::Local)
@@ -70,8 +70,8 @@ async fn adopt(hands: &Arc<Hands>, up: &[LocalServer]) {
         if before == now {
             false
         } else {
-            let timeouts = hands.engine.generation().settings.timeouts;
-            let mut ids = hands.ids.lock().unwrap_or_else(PoisonError::into_inner);
+            let timeouts = admin.engine.generation().settings.timeouts;
+            let mut ids = admin.ids.lock().unwrap_or_else(PoisonError::into_inner);
             found.retain(|upstream| upstream.origin != Origin::Local);
             found.extend(
                 up.iter()
@@ -81,6 +81,6 @@ async fn adopt(hands: &Arc<Hands>, up: &[LocalServer]) {
         }
     };
     if changed {
-        hands.reload_now("local servers").await;
+        admin.reload_config("local servers").await;
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use futures_util::{FutureExt as _, future::join_all};
 use tokio::sync::mpsc;
 
-use super::super::client_key::{self, KeptIn};
+use super::super::client_key::{self, KeyLocation};
 use crate::{
     base::clock::Mono,
     config::{
@@ -25,41 +25,41 @@ use crate::{
 };
 
 /// How often references that are to be read again are looked through.
-const TICK: Duration = Duration::from_secs(15);
+const REFRESH_POLL_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The reader of references.
 pub struct KeyLoader {
     pub engine: Arc<Engine>,
     pub resolver: SecretResolver,
-    pub known: Arc<KnownSecrets>,
+    pub known_secrets: Arc<KnownSecrets>,
     pub keyring: Keyring,
-    pub place: Paths,
+    pub paths: Paths,
     /// The key of project `default`, and where it is kept, once known.
-    pub default_key: Mutex<Option<(Arc<Secret>, KeptIn)>>,
+    pub default_key: Mutex<Option<(Arc<Secret>, KeyLocation)>>,
 }
 
 impl KeyLoader {
     /// Reads the references of all provider keys, all at once. A key that is usable stays so until
     /// its new secret is known.
-    pub async fn load(&self, settings: &Settings) {
-        let keys = pairs(settings);
-        join_all(keys.iter().map(|(upstream, key)| self.one(upstream, key))).await;
+    pub async fn load_provider_keys(&self, settings: &Settings) {
+        let keys = upstream_keys(settings);
+        join_all(keys.iter().map(|(upstream, key)| self.load_key(upstream, key))).await;
         self.engine.group_accounts();
         self.engine.notify_waiters();
     }
 
     /// Takes up the keys that nothing has to be asked for: before anybody is let in, so that no
     /// request finds them missing.
-    pub fn load_known(&self, settings: &Settings) {
-        for (upstream, key) in pairs(settings) {
+    pub fn load_immediate(&self, settings: &Settings) {
+        for (upstream, key) in upstream_keys(settings) {
             if matches!(key.reference, Reference::Env(_) | Reference::Literal(_)) {
-                self.one(&upstream, &key).now_or_never().unwrap_or_default();
+                self.load_key(&upstream, &key).now_or_never().unwrap_or_default();
             }
         }
         self.engine.group_accounts();
     }
 
-    async fn one(&self, upstream: &Upstream, key: &UpstreamKey) {
+    async fn load_key(&self, upstream: &Upstream, key: &UpstreamKey) {
         if !key.enabled || !upstream.enabled {
             return;
         }
@@ -72,7 +72,7 @@ impl KeyLoader {
                 if self.engine.keys.same_secret(key.id, &secret) {
                     return;
                 }
-                self.known.add(&secret);
+                self.known_secrets.add(&secret);
                 let secret = Arc::new(secret);
                 self.engine.keys.set(key.id, secret);
                 // Whatever was held against the old secret says nothing about the new one.
@@ -98,7 +98,7 @@ impl KeyLoader {
 
     /// Until the client keys are read, unknown tokens wait rather than being refused. Literal keys
     /// are known at once.
-    pub fn expect_clients(&self, clients: &ClientKeys, settings: &Settings) {
+    pub fn mark_clients_loading(&self, clients: &ClientKeys, settings: &Settings) {
         let literal: Vec<_> = settings
             .projects
             .iter()
@@ -107,33 +107,32 @@ impl KeyLoader {
                 _ => None,
             })
             .collect();
-        clients.set(ClientTable::new(literal, true, anybody(settings)));
+        clients.set(ClientTable::new(literal, true, anonymous_project(settings)));
     }
 
     /// Reads the client keys of all projects.
-    pub async fn load_clients(&self, clients: &ClientKeys, settings: &Settings) {
-        let read = settings
-            .projects
-            .iter()
-            .map(|project| async move { (self.client(project).await, Arc::clone(project)) });
+    pub async fn load_client_keys(&self, clients: &ClientKeys, settings: &Settings) {
+        let read = settings.projects.iter().map(|project| async move {
+            (self.load_client_key(project).await, Arc::clone(project))
+        });
         let read = join_all(read).await;
         let keys: Vec<_> = read
             .iter()
             .filter_map(|(secret, project)| Some((secret.as_deref()?, Arc::clone(project))))
             .collect();
         for (secret, _) in &keys {
-            self.known.add(secret);
+            self.known_secrets.add(secret);
         }
-        clients.set(ClientTable::new(keys, false, anybody(settings)));
+        clients.set(ClientTable::new(keys, false, anonymous_project(settings)));
     }
 
-    async fn client(&self, project: &Project) -> Option<Arc<Secret>> {
+    async fn load_client_key(&self, project: &Project) -> Option<Arc<Secret>> {
         let Some(reference) = &project.key else {
-            return match client_key::default_client_key(&self.place, &self.keyring).await {
-                Ok((secret, kept)) => {
+            return match client_key::default_client_key(&self.paths, &self.keyring).await {
+                Ok((secret, location)) => {
                     let secret = Arc::new(secret);
                     *self.default_key.lock().unwrap_or_else(PoisonError::into_inner) =
-                        Some((Arc::clone(&secret), kept));
+                        Some((Arc::clone(&secret), location));
                     Some(secret)
                 }
                 Err(error) => {
@@ -153,34 +152,34 @@ impl KeyLoader {
 
     /// Reads references again where a provider rejected the key or a refresh is due; checks
     /// rejected keys now and then.
-    pub async fn tend(&self, mut rejections: mpsc::UnboundedReceiver<KeyId>) {
+    pub async fn run(&self, mut rejections: mpsc::UnboundedReceiver<KeyId>) {
         let mut refreshed: HashMap<KeyId, Mono> = HashMap::new();
         loop {
-            let rejected = tokio::time::timeout(TICK, rejections.recv()).await;
+            let rejected = tokio::time::timeout(REFRESH_POLL_INTERVAL, rejections.recv()).await;
             let settings = Arc::clone(&self.engine.generation().settings);
             match rejected {
                 Ok(Some(id)) => {
-                    if let Some((upstream, key)) = find(&settings, id) {
+                    if let Some((upstream, key)) = find_key(&settings, id) {
                         self.resolver.forget_command(&key.reference);
-                        self.one(upstream, key).await;
+                        self.load_key(upstream, key).await;
                         self.engine.group_accounts();
                     }
                 }
                 Ok(None) => return,
                 Err(_) => {
                     let now = self.engine.clock.mono();
-                    for (upstream, key) in pairs(&settings) {
+                    for (upstream, key) in upstream_keys(&settings) {
                         let Some(every) = key.refresh else { continue };
                         let last = *refreshed.entry(key.id).or_insert(now);
                         if now.since(last) >= every {
                             refreshed.insert(key.id, now);
                             self.resolver.forget_command(&key.reference);
-                            self.one(&upstream, &key).await;
+                            self.load_key(&upstream, &key).await;
                         }
                     }
                     for id in self.engine.router.rejected_keys_due(now) {
-                        if let Some((upstream, key)) = find(&settings, id)
-                            && let Err(why) = self.check(upstream, key).await
+                        if let Some((upstream, key)) = find_key(&settings, id)
+                            && let Err(why) = self.check_key(upstream, key).await
                         {
                             tracing::debug!(key = %key.name, %why, "still rejected");
                         }
@@ -191,13 +190,17 @@ impl KeyLoader {
     }
 
     /// Asks for the model list, which costs nothing; a key that gets it is well again.
-    pub async fn check(&self, upstream: &Arc<Upstream>, key: &UpstreamKey) -> Result<(), String> {
+    pub async fn check_key(
+        &self,
+        upstream: &Arc<Upstream>,
+        key: &UpstreamKey,
+    ) -> Result<(), String> {
         let Some(end) = upstream.endpoints.first() else {
             return Err("the upstream has no address".to_owned());
         };
         if matches!(self.engine.keys.summary(key.id).state, SecretState::Missing(_)) {
             // It may have been stored since.
-            self.one(upstream, key).await;
+            self.load_key(upstream, key).await;
         }
         if let SecretState::Missing(reason) = self.engine.keys.summary(key.id).state {
             return Err(reason.to_string());
@@ -213,21 +216,21 @@ impl KeyLoader {
     }
 }
 
-fn pairs(settings: &Settings) -> Vec<(Arc<Upstream>, Arc<UpstreamKey>)> {
+fn upstream_keys(settings: &Settings) -> Vec<(Arc<Upstream>, Arc<UpstreamKey>)> {
     let of = |upstream: &Arc<Upstream>| {
         upstream.keys.iter().map(|key| (Arc::clone(upstream), Arc::clone(key))).collect::<Vec<_>>()
     };
     settings.upstreams.iter().flat_map(of).collect()
 }
 
-fn find(settings: &Settings, id: KeyId) -> Option<(&Arc<Upstream>, &Arc<UpstreamKey>)> {
+fn find_key(settings: &Settings, id: KeyId) -> Option<(&Arc<Upstream>, &Arc<UpstreamKey>)> {
     settings.upstreams.iter().find_map(|upstream| {
         upstream.keys.iter().find(|key| key.id == id).map(|key| (upstream, key))
     })
 }
 
 /// Who everybody is where `auth = false`.
-fn anybody(settings: &Settings) -> Option<Arc<Project>> {
+fn anonymous_project(settings: &Settings) -> Option<Arc<Project>> {
     if settings.server.auth {
         return None;
     }

@@ -16,10 +16,10 @@ use crate::{
 };
 
 /// The ledger looks after what is old this often, if it has nothing else to do.
-const TICK: Duration = Duration::from_secs(60);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Starts the ledger's thread. Without one the proxy serves all the same, and says so.
-pub(super) fn start(
+pub(super) fn start_ledger(
     engine: &Arc<Engine>,
     data: &Path,
     notes: Receiver<LedgerMessage>,
@@ -39,22 +39,22 @@ pub(super) fn start(
             units::print_duration(settings.body_retention),
             units::print_size(settings.bodies_total)
         );
-        tell(engine, Severity::Info, text);
+        publish_notice(engine, Severity::Info, text);
     }
-    let teller = Arc::clone(engine);
+    let publisher = Arc::clone(engine);
     let start = WriterConfig {
         path,
         settings,
         messages: notes,
         clock: Arc::clone(&engine.clock),
         redactor: Arc::clone(&engine.redactor),
-        report: Box::new(move |level, text| tell(&teller, level, text)),
+        report: Box::new(move |level, text| publish_notice(&publisher, level, text)),
         on_request: seen,
     };
     match Ledger::start(start) {
         Ok(ledger) => Some(Arc::new(ledger)),
         Err(error) => {
-            tell(
+            publish_notice(
                 engine,
                 Severity::Error,
                 format!("requests are not recorded: no thread for the ledger: {error}"),
@@ -64,7 +64,7 @@ pub(super) fn start(
     }
 }
 
-fn tell(engine: &Engine, level: Severity, text: String) {
+fn publish_notice(engine: &Engine, level: Severity, text: String) {
     match level {
         Severity::Error => tracing::error!("{text}"),
         Severity::Info => tracing::info!("{text}"),
@@ -75,19 +75,19 @@ fn tell(engine: &Engine, level: Severity, text: String) {
 
 /// Lets old rows go also while nothing happens, and says when bodies were not kept. That requests
 /// found no place is an alert.
-pub(super) async fn look_after(engine: &Engine) {
-    let mut told = 0;
+pub(super) async fn monitor(engine: &Engine) {
+    let mut reported = 0;
     loop {
-        tokio::time::sleep(TICK).await;
+        tokio::time::sleep(MAINTENANCE_INTERVAL).await;
         engine.ledger_queue.tick();
         let skipped = engine.ledger_queue.skipped_bodies();
-        if skipped > told {
+        if skipped > reported {
             let text = format!(
                 "the bodies of {} requests were not kept: too much came at once; the requests are recorded",
-                skipped - told
+                skipped - reported
             );
-            tell(engine, Severity::Warn, text);
-            told = skipped;
+            publish_notice(engine, Severity::Warn, text);
+            reported = skipped;
         }
     }
 }

@@ -16,8 +16,8 @@ use super::super::exit::CliError;
 use crate::config::settings::LogSettings;
 
 /// A log file is put aside at this size; this many are kept.
-const FILE_BYTES: u64 = 10 << 20;
-const FILES: usize = 3;
+const MAX_FILE_BYTES: u64 = 10 << 20;
+const MAX_FILES: usize = 3;
 
 /// Changes the level of a running log.
 pub struct LogLevel(reload::Handle<Targets, Registry>);
@@ -25,7 +25,7 @@ pub struct LogLevel(reload::Handle<Targets, Registry>);
 impl LogLevel {
     pub fn set(&self, level: &str) {
         // The subscriber lives as long as the process: there is always something to modify.
-        drop(self.0.modify(|targets| *targets = filter(level)));
+        drop(self.0.modify(|targets| *targets = level_filter(level)));
     }
 }
 
@@ -34,8 +34,12 @@ impl LogLevel {
 /// # Errors
 ///
 /// The file cannot be written.
-pub(super) fn start(log: &LogSettings, data: &Path, dashboard: bool) -> Result<LogLevel, CliError> {
-    let (level, handle) = reload::Layer::new(filter(&log.level));
+pub(super) fn start_logging(
+    log: &LogSettings,
+    data: &Path,
+    dashboard: bool,
+) -> Result<LogLevel, CliError> {
+    let (level, handle) = reload::Layer::new(level_filter(&log.level));
     // A dashboard owns the terminal.
     let path = log.file.clone().or_else(|| dashboard.then(|| data.join("aiproxy.log")));
     let layer: Box<dyn Layer<_> + Send + Sync> = match path {
@@ -44,11 +48,11 @@ pub(super) fn start(log: &LogSettings, data: &Path, dashboard: bool) -> Result<L
                 LogFile::open(path.clone())
                     .map_err(|e| CliError::failed(format!("log file {}: {e}", path.display())))?,
             );
-            formatted(log.json, false, move || Writer::File(Arc::clone(&file)))
+            format_layer(log.json, false, move || LogWriter::File(Arc::clone(&file)))
         }
         None => {
-            let colour = io::stderr().is_terminal() && super::super::out::colour_wanted();
-            formatted(log.json, colour, || Writer::Stderr)
+            let colour = io::stderr().is_terminal() && super::super::out::color_enabled();
+            format_layer(log.json, colour, || LogWriter::Stderr)
         }
     };
     // Only tests put two proxies into one process; the first one's log serves both.
@@ -56,7 +60,7 @@ pub(super) fn start(log: &LogSettings, data: &Path, dashboard: bool) -> Result<L
     Ok(LogLevel(handle))
 }
 
-fn formatted<W>(
+fn format_layer<W>(
     json: bool,
     colour: bool,
     writer: W,
@@ -66,7 +70,7 @@ fn formatted<W>(
         + Sync,
 >
 where
-    W: Fn() -> Writer + Send + Sync + 'static,
+    W: Fn() -> LogWriter + Send + Sync + 'static,
 {
     if json {
         return Box::new(fmt::layer().json().flatten_event(true).with_writer(writer));
@@ -74,18 +78,20 @@ where
     Box::new(fmt::layer().with_ansi(colour).with_target(false).with_writer(writer))
 }
 
-fn filter(level: &str) -> Targets {
-    let ours = level.parse().unwrap_or(tracing::Level::INFO);
-    Targets::new().with_default(tracing::Level::WARN.min(ours)).with_target("aiproxy", ours)
+fn level_filter(level: &str) -> Targets {
+    let own_level = level.parse().unwrap_or(tracing::Level::INFO);
+    Targets::new()
+        .with_default(tracing::Level::WARN.min(own_level))
+        .with_target("aiproxy", own_level)
 }
 
 /// Where a line goes.
-enum Writer {
+enum LogWriter {
     Stderr,
     File(Arc<LogFile>),
 }
 
-impl Write for Writer {
+impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match self {
             // A closed pipe must not end the proxy: the line is lost, and only that.
@@ -103,19 +109,19 @@ impl Write for Writer {
 /// A log file that is put aside when it has grown.
 struct LogFile {
     path: PathBuf,
-    open: Mutex<(std::fs::File, u64)>,
+    file_and_size: Mutex<(std::fs::File, u64)>,
 }
 
 impl LogFile {
     fn open(path: PathBuf) -> io::Result<Self> {
-        let file = append(&path)?;
+        let file = open_append(&path)?;
         let size = file.metadata()?.len();
-        Ok(Self { path, open: Mutex::new((file, size)) })
+        Ok(Self { path, file_and_size: Mutex::new((file, size)) })
     }
 
     fn write(&self, line: &[u8]) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.1 + line.len() as u64 > FILE_BYTES
+        let mut open = self.file_and_size.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.1 + line.len() as u64 > MAX_FILE_BYTES
             && let Ok(file) = self.rotate()
         {
             *open = (file, 0);
@@ -128,16 +134,16 @@ impl LogFile {
 
     fn rotate(&self) -> io::Result<std::fs::File> {
         let aside = |n: usize| self.path.with_extension(format!("log.{n}"));
-        for n in (1..FILES - 1).rev() {
+        for n in (1..MAX_FILES - 1).rev() {
             // The older one may not exist yet.
             drop(std::fs::rename(aside(n), aside(n + 1)));
         }
         std::fs::rename(&self.path, aside(1))?;
-        append(&self.path)
+        open_append(&self.path)
     }
 }
 
-fn append(path: &Path) -> io::Result<std::fs::File> {
+fn open_append(path: &Path) -> io::Result<std::fs::File> {
     let mut options = OpenOptions::new();
     options.create(true).append(true);
     #[cfg(unix)]

@@ -23,12 +23,12 @@ use std::{
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{admin::Hands, alerts::Alarms, keys::KeyLoader, signals::Signal};
+use self::{admin::ProxyAdmin, alerts::AlertDispatcher, keys::KeyLoader, signals::ProcessSignal};
 use super::{
-    args::{Global, ServeArgs},
-    exit::{CliError, Exit},
+    args::{GlobalArgs, ServeArgs},
+    exit::{CliError, ExitStatus},
     out,
-    reveal::reveal,
+    reveal::expose_secret,
 };
 use crate::{
     base::clock::{Clock, SystemClock},
@@ -73,7 +73,7 @@ use crate::{
 };
 
 /// After the drain, cut streams have this long to take their error event.
-const FAREWELL: Duration = Duration::from_millis(500);
+const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
 /// Runs the proxy until it is told to stop.
 ///
@@ -81,20 +81,21 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///
 /// A config that does not load (exit 3), an address in use or a second proxy on the same data dir
 /// (exit 1).
-pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
-    let place = global.place()?;
+pub async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<ExitStatus, CliError> {
+    let paths = global.paths()?;
     let env = Environment::from_process();
     let mut ids = IdInterner::default();
-    let stamp = watch::file_stamp(&place.config);
-    let written = read_config(&place, &env, &mut ids)?;
-    let settings = with_arguments(written.settings, &args)?;
+    let stamp = watch::file_stamp(&paths.config);
+    let written = read_config(&paths, &env, &mut ids)?;
+    let settings = apply_arguments(written.settings, &args)?;
     // Claimed before anything is listened on, so that two starts at once cannot both believe they
     // are the one.
-    let claimed = RunDir::claim(&place.data).map_err(|e| claim_error(&e))?;
+    let claimed = RunDir::claim(&paths.data).map_err(|e| claim_error(&e))?;
     // Before anybody can know of this proxy: a signal that comes early must not find the system's
     // default, death.
-    let signals = signals::Signals::new().map_err(|e| CliError::failed(format!("signals: {e}")))?;
-    let log = logging::start(&settings.log, &place.data, args.tui)?;
+    let signals =
+        signals::SignalListener::new().map_err(|e| CliError::failed(format!("signals: {e}")))?;
+    let log = logging::start_logging(&settings.log, &paths.data, args.tui)?;
     let bound =
         listen::bind(&settings.server.listen, settings.server.optional_v6).map_err(listen_error)?;
     let addrs: Vec<SocketAddr> = bound.iter().map(|bound| bound.addr).collect();
@@ -111,12 +112,12 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let known = Arc::new(KnownSecrets::new());
     let demo = Arc::new(local::DemoUpstream(Demo::new(Arc::clone(&clock))));
     let gateway = UpstreamClient::new(Arc::clone(&keys)).with_in_process("demo", demo);
-    let (found, notes) = discovery::at_start(&settings, &args, &env, &mut ids);
+    let (found, notes) = discovery::discover_at_start(&settings, &args, &env, &mut ids);
     let settings = Arc::new(crate::config::discover::merge_discovered(&settings, &found));
     let (rejected, rejections) = mpsc::unbounded_channel();
     let (sink, notes_of_requests) = LedgerQueue::new();
-    let lists = ModelLists::new(Some(place.data.join("models.json")), &settings.upstreams);
-    let remember = HealthStore::open(place.data.join("health.json"));
+    let lists = ModelLists::new(Some(paths.data.join("models.json")), &settings.upstreams);
+    let remember = HealthStore::open(paths.data.join("health.json"));
     let engine = Arc::new(Engine::new(
         EngineParts {
             clock: Arc::clone(&clock),
@@ -136,17 +137,17 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     }
     let metrics = Arc::new(Metrics::default());
     let (traces, traced) = OtlpExporter::new();
-    let seen = telemetry::tap(&engine, Arc::clone(&metrics), Arc::clone(&traces));
-    let ledger = ledger::start(&engine, &place.data, notes_of_requests, seen);
-    budgets::start(&engine, ledger.as_deref());
+    let seen = telemetry::request_observer(&engine, Arc::clone(&metrics), Arc::clone(&traces));
+    let ledger = ledger::start_ledger(&engine, &paths.data, notes_of_requests, seen);
+    budgets::start_budgets(&engine, ledger.as_deref());
     let (tracker, stop, now) =
         (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
     let listen_text: Vec<String> = addrs.iter().map(ToString::to_string).collect();
     let token = claimed
         .publish(listen_text.clone(), clock.unix())
-        .map_err(|e| CliError::failed(format!("{}: {e}", place.data.display())))?;
+        .map_err(|e| CliError::failed(format!("{}: {e}", paths.data.display())))?;
     let keyring = Keyring::system();
-    let vault = VaultSource::from_env(Vault::at(place.data.join("keys.enc")), &env.vars);
+    let vault = VaultSource::from_env(Vault::at(paths.data.join("keys.enc")), &env.vars);
     let names = crate::config::presets::all()
         .iter()
         .flat_map(|preset| &preset.key_env)
@@ -156,91 +157,94 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let loader = Arc::new(KeyLoader {
         engine: Arc::clone(&engine),
         resolver,
-        known,
+        known_secrets: known,
         keyring,
-        place: place.clone(),
+        paths: paths.clone(),
         default_key: Mutex::default(),
     });
     traces.set_enabled(settings.otlp.url.is_some());
-    let (standing, poster, host) = (
+    let (active_alerts, poster, host) = (
         Arc::new(ActiveAlerts::default()),
         Arc::new(WebhookClient::default()),
-        process::host(&env.vars),
+        process::host_name(&env.vars),
     );
-    let alarms = Arc::new(Alarms::new(
+    let alarms = Arc::new(AlertDispatcher::new(
         (Arc::clone(&engine), ledger.clone()),
-        (Arc::clone(&metrics), Arc::clone(&standing)),
+        (Arc::clone(&metrics), Arc::clone(&active_alerts)),
         Arc::clone(&loader),
         Arc::clone(&poster),
         env.vars.clone(),
         host.clone(),
     ));
-    let hands = Arc::new(Hands {
-        alarms: Arc::clone(&alarms),
-        traces: Arc::clone(&traces),
+    let admin = Arc::new(ProxyAdmin {
+        alert_dispatcher: Arc::clone(&alarms),
+        otlp_exporter: Arc::clone(&traces),
         engine: Arc::clone(&engine),
         loader: Arc::clone(&loader),
-        place: place.clone(),
+        paths: paths.clone(),
         env,
         ledger: ledger.clone(),
         ids: Mutex::new(ids),
         args: args.clone(),
-        found: Mutex::new(found),
-        view: Mutex::new(written.view),
-        log,
+        discovered: Mutex::new(found),
+        config_view: Mutex::new(written.config_view),
+        log_level: log,
         clients: std::sync::OnceLock::new(),
         tracker: tracker.clone(),
         stop: stop.clone(),
-        now: now.clone(),
-        reloading: tokio::sync::Mutex::new(()),
+        stop_now: now.clone(),
+        reload_lock: tokio::sync::Mutex::new(()),
     });
-    let books = ledger.clone().map(|ledger| LedgerHandle { engine: Arc::clone(&engine), ledger });
+    let ledger_handle =
+        ledger.clone().map(|ledger| LedgerHandle { engine: Arc::clone(&engine), ledger });
     let control = ControlApi::new(
         Arc::clone(&engine),
-        Arc::new(Arc::clone(&hands)),
+        Arc::new(Arc::clone(&admin)),
         listen_text,
         stop.clone(),
         &token,
     );
-    let control = Arc::new(control.with_ledger(books).with_alerts_and_metrics(standing, metrics));
-    let gate = Arc::new(ServerState {
+    let control = Arc::new(
+        control.with_ledger(ledger_handle).with_alerts_and_metrics(active_alerts, metrics),
+    );
+    let server_state = Arc::new(ServerState {
         engine: Arc::clone(&engine),
         clients: Arc::new(ClientKeys::default()),
         control,
         keyless: None,
     });
-    if hands.clients.set(Arc::clone(&gate.clients)).is_err() {
+    if admin.clients.set(Arc::clone(&server_state.clients)).is_err() {
         return Err(CliError::failed("the proxy was put together twice; please report this"));
     }
-    loader.expect_clients(&gate.clients, &settings);
-    loader.load_known(&settings);
+    loader.mark_clients_loading(&server_state.clients, &settings);
+    loader.load_immediate(&settings);
 
-    let places = Arc::new(Semaphore::new(settings.server.max_connections));
+    let connection_slots = Arc::new(Semaphore::new(settings.server.max_connections));
     let closing = CancellationToken::new();
     for bound in bound {
         // Only now, so that who gets through finds everything in place, the run dir too.
         let listener = bound.listen().map_err(listen_error)?;
         tracker.spawn(listen::accept_loop(
             listener,
-            Arc::clone(&gate),
-            Arc::clone(&places),
+            Arc::clone(&server_state),
+            Arc::clone(&connection_slots),
             tracker.clone(),
             closing.clone(),
         ));
     }
     for (keyless, bound) in open {
-        let gate = Arc::new(ServerState {
+        let server_state = Arc::new(ServerState {
             engine: Arc::clone(&engine),
-            clients: Arc::clone(&gate.clients),
-            control: Arc::clone(&gate.control),
+            clients: Arc::clone(&server_state.clients),
+            control: Arc::clone(&server_state.control),
             keyless: Some(keyless),
         });
         for bound in bound {
             let listener = bound.listen().map_err(listen_error)?;
             tracker.spawn(listen::accept_loop(
                 listener,
-                Arc::clone(&gate),
-                Arc::clone(&places),
+                Arc::clone(&server_state),
+                Arc::clone(&connection_slots),
                 tracker.clone(),
                 closing.clone(),
             ));
@@ -252,25 +256,31 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
             .bus
             .publish(clock.unix(), EventKind::Notice { text: text.into(), level: Severity::Info });
     }
-    warn_about(&settings, &addrs);
-    spawn_background(&tracker, &stop, &hands, &gate, rejections);
-    tracker.spawn(until(stop.clone(), async move { alarms.run().await }));
+    warn_about_exposure(&settings, &addrs);
+    spawn_background(&tracker, &stop, &admin, &server_state, rejections);
+    tracker.spawn(run_until(stop.clone(), async move { alarms.run().await }));
     let (sender, loader) = (Arc::clone(&engine), Arc::clone(&loader));
-    tracker.spawn(until(stop.clone(), async move {
-        telemetry::send(&sender, &loader, &poster, &traces, traced, &host).await
+    tracker.spawn(run_until(stop.clone(), async move {
+        telemetry::run_otlp_export(&sender, &loader, &poster, &traces, traced, &host).await
     }));
-    let watcher = hands.watch(&tracker, stamp);
+    let watcher = admin.watch_config(&tracker, stamp);
 
-    let shown = Secret::new(reveal(&token).to_owned());
-    let dashboard = args.tui.then(|| (shown, addrs.clone()));
+    let dashboard_token = Secret::new(expose_secret(&token).to_owned());
+    let dashboard = args.tui.then(|| (dashboard_token, addrs.clone()));
     if dashboard.is_none() {
-        let (gate, hands, addrs, flags) =
-            (Arc::clone(&gate), Arc::clone(&hands), addrs.clone(), global.flags(&place));
-        tracker.spawn(async move { banner::print(&gate, &hands, &addrs, &flags).await });
+        let (server_state, admin, addrs, flags) = (
+            Arc::clone(&server_state),
+            Arc::clone(&admin),
+            addrs.clone(),
+            global.path_flags(&paths),
+        );
+        tracker.spawn(
+            async move { banner::print_banner(&server_state, &admin, &addrs, &flags).await },
+        );
     }
-    let outcome = run(&hands, signals, &stop, &now, dashboard).await;
+    let outcome = wait_for_stop(&admin, signals, &stop, &now, dashboard).await;
     drop(watcher);
-    finish(&engine, &settings, &tracker, &stop, &closing, &now).await;
+    shutdown(&engine, &settings, &tracker, &stop, &closing, &now).await;
     engine.health_store.save(&engine);
     if let Some(ledger) = ledger {
         ledger.close(&engine.ledger_queue).await;
@@ -280,37 +290,37 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
 }
 
 /// Waits for a reason to stop.
-async fn run(
-    hands: &Arc<Hands>,
-    mut signals: signals::Signals,
+async fn wait_for_stop(
+    admin: &Arc<ProxyAdmin>,
+    mut signals: signals::SignalListener,
     stop: &CancellationToken,
     now: &CancellationToken,
     dashboard: Option<(Secret, Vec<SocketAddr>)>,
-) -> Result<Exit, CliError> {
+) -> Result<ExitStatus, CliError> {
     let dashboard = async {
         match dashboard {
-            Some((token, addrs)) => super::tui::in_process(&hands.place, &addrs, token).await,
+            Some((token, addrs)) => super::tui::run_in_process(&admin.paths, &addrs, token).await,
             None => std::future::pending().await,
         }
     };
     tokio::pin!(dashboard);
     loop {
         tokio::select! {
-            () = stop.cancelled() => return Ok(Exit::Ok),
+            () = stop.cancelled() => return Ok(ExitStatus::Ok),
             ended = &mut dashboard => {
                 stop.cancel();
                 return ended;
             }
             signal = signals.next() => match signal {
-                Signal::Stop => {
+                ProcessSignal::Stop => {
                     tracing::info!("stopping: open requests may finish; once more stops at once");
                     stop.cancel();
                     signals.stop_at_once_on_next(now.clone());
-                    return Ok(Exit::Ok);
+                    return Ok(ExitStatus::Ok);
                 }
-                Signal::Reload => {
-                    let hands = Arc::clone(hands);
-                    let reloaded = hands.reload_now("SIGHUP").await;
+                ProcessSignal::Reload => {
+                    let hands = Arc::clone(admin);
+                    let reloaded = hands.reload_config("SIGHUP").await;
                     tracing::debug!(ok = reloaded.ok, "reload asked for by signal");
                 }
             },
@@ -319,7 +329,7 @@ async fn run(
 }
 
 /// Lets open requests finish, then cuts what is left with an error event.
-async fn finish(
+async fn shutdown(
     engine: &Arc<Engine>,
     settings: &Settings,
     tracker: &TaskTracker,
@@ -341,11 +351,11 @@ async fn finish(
         () = now.cancelled() => {}
     }
     engine.cancellations.cancel_all();
-    drop(tokio::time::timeout(FAREWELL, tracker.wait()).await);
+    drop(tokio::time::timeout(DRAIN_GRACE, tracker.wait()).await);
 }
 
 /// Works until the proxy stops.
-async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
+async fn run_until(stop: CancellationToken, work: impl Future<Output = ()>) {
     tokio::select! {
         () = stop.cancelled() => {}
         () = work => {}
@@ -355,60 +365,70 @@ async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
 fn spawn_background(
     tracker: &TaskTracker,
     stop: &CancellationToken,
-    hands: &Arc<Hands>,
-    gate: &Arc<ServerState>,
+    admin: &Arc<ProxyAdmin>,
+    server_state: &Arc<ServerState>,
     rejections: mpsc::UnboundedReceiver<crate::config::settings::KeyId>,
 ) {
     let until_stop =
         |stop: CancellationToken, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
-            until(stop, work)
+            run_until(stop, work)
         };
-    let engine = Arc::clone(&gate.engine);
-    let (loader, clients) = (Arc::clone(&hands.loader), Arc::clone(&gate.clients));
+    let engine = Arc::clone(&server_state.engine);
+    let (loader, clients) = (Arc::clone(&admin.loader), Arc::clone(&server_state.clients));
     let first = async move {
         let settings = Arc::clone(&engine.generation().settings);
-        tokio::join!(loader.load(&settings), loader.load_clients(&clients, &settings));
+        tokio::join!(
+            loader.load_provider_keys(&settings),
+            loader.load_client_keys(&clients, &settings)
+        );
         lists::run(&engine).await;
     };
     tracker.spawn(until_stop(stop.clone(), Box::pin(first)));
-    let sleeper = Arc::clone(&gate.engine);
-    tracker.spawn(until_stop(stop.clone(), Box::pin(async move { notice_sleep(&sleeper).await })));
-    let keeper = Arc::clone(&gate.engine);
-    let keep = async move {
+    let suspend_engine = Arc::clone(&server_state.engine);
+    tracker.spawn(until_stop(
+        stop.clone(),
+        Box::pin(async move { watch_suspend(&suspend_engine).await }),
+    ));
+    let saver = Arc::clone(&server_state.engine);
+    let save_health = async move {
         loop {
             tokio::time::sleep(remember::SAVE_INTERVAL).await;
-            keeper.health_store.save(&keeper);
+            saver.health_store.save(&saver);
         }
     };
-    tracker.spawn(until_stop(stop.clone(), Box::pin(keep)));
-    let teller = Arc::clone(&gate.engine);
-    tracker.spawn(until_stop(stop.clone(), Box::pin(async move { balance::run(&teller).await })));
-    let prober = Arc::clone(&gate.engine);
-    tracker.spawn(until_stop(stop.clone(), Box::pin(async move { probes::run(&prober).await })));
-    let looked_after = Arc::clone(&gate.engine);
+    tracker.spawn(until_stop(stop.clone(), Box::pin(save_health)));
+    let balance_engine = Arc::clone(&server_state.engine);
     tracker.spawn(until_stop(
         stop.clone(),
-        Box::pin(async move { ledger::look_after(&looked_after).await }),
+        Box::pin(async move { balance::run(&balance_engine).await }),
     ));
-    let loader = Arc::clone(&hands.loader);
-    tracker.spawn(until_stop(stop.clone(), Box::pin(async move { loader.tend(rejections).await })));
-    let finder = Arc::clone(hands);
+    let probe_engine = Arc::clone(&server_state.engine);
+    tracker
+        .spawn(until_stop(stop.clone(), Box::pin(async move { probes::run(&probe_engine).await })));
+    let ledger_engine = Arc::clone(&server_state.engine);
     tracker.spawn(until_stop(
         stop.clone(),
-        Box::pin(async move { discovery::look_again(&finder).await }),
+        Box::pin(async move { ledger::monitor(&ledger_engine).await }),
+    ));
+    let loader = Arc::clone(&admin.loader);
+    tracker.spawn(until_stop(stop.clone(), Box::pin(async move { loader.run(rejections).await })));
+    let discovery_admin = Arc::clone(admin);
+    tracker.spawn(until_stop(
+        stop.clone(),
+        Box::pin(async move { discovery::rediscover(&discovery_admin).await }),
     ));
 }
 
 /// After the machine slept, connections that were kept are dead: they are dropped before a request
 /// finds out. Those that died otherwise are swept away on the same rounds.
-async fn notice_sleep(engine: &Engine) {
-    const LOOK: Duration = Duration::from_secs(10);
+async fn watch_suspend(engine: &Engine) {
+    const POLL_INTERVAL: Duration = Duration::from_secs(10);
     loop {
-        let (boot, awake) = (engine.clock.mono(), tokio::time::Instant::now());
-        tokio::time::sleep(LOOK).await;
+        let (boot, runtime_clock) = (engine.clock.mono(), tokio::time::Instant::now());
+        tokio::time::sleep(POLL_INTERVAL).await;
         engine.upstream_client.drop_stale();
         // The one clock goes on while the machine sleeps, the other does not.
-        if engine.clock.mono().since(boot) > awake.elapsed() + LOOK {
+        if engine.clock.mono().since(boot) > runtime_clock.elapsed() + POLL_INTERVAL {
             tracing::info!("the machine slept; idle connections are dropped");
             engine.upstream_client.drop_idle();
         }
@@ -416,47 +436,51 @@ async fn notice_sleep(engine: &Engine) {
 }
 
 /// A config as the start found it.
-pub(super) struct Written {
+pub(super) struct LoadedConfig {
     pub settings: Settings,
-    pub view: crate::control::snapshot::ConfigView,
+    pub config_view: crate::control::snapshot::ConfigView,
 }
 
 fn read_config(
-    place: &Paths,
+    paths: &Paths,
     env: &Environment,
     ids: &mut IdInterner,
-) -> Result<Written, CliError> {
+) -> Result<LoadedConfig, CliError> {
     let text =
-        file::read_config(&place.config).map_err(|problem| CliError::config(problem.one_line()))?;
-    if text.is_none() && place.explicit {
+        file::read_config(&paths.config).map_err(|problem| CliError::config(problem.one_line()))?;
+    if text.is_none() && paths.explicit {
         return Err(CliError::config(format!(
             "{}: no such file; `aiproxy config init` writes one",
-            place.config.display()
+            paths.config.display()
         )));
     }
     let source = text.clone().unwrap_or_default();
-    let loaded = load::load(&source, &place.config, env, ids);
+    let loaded = load::load(&source, &paths.config, env, ids);
     let Some(settings) = loaded.settings else {
-        out::note(&problem::render(&loaded.problems, &source, out::Paint::stderr().is_on()));
+        out::print_note(&problem::render(
+            &loaded.problems,
+            &source,
+            out::Styler::stderr().is_enabled(),
+        ));
         return Err(CliError::config(format!(
             "{} has errors; nothing was started",
-            place.config.display()
+            paths.config.display()
         ))
         .hint("`aiproxy config edit` opens it, `aiproxy config check` checks it"));
     };
     let view = crate::control::snapshot::ConfigView {
-        path: text.is_some().then(|| place.config.display().to_string()),
+        path: text.is_some().then(|| paths.config.display().to_string()),
         problems: Vec::new(),
         annotated: String::new(),
         warnings: loaded.problems.iter().map(problem::Problem::one_line).collect(),
         applied: SystemClock.unix(),
         needs_restart: false,
     };
-    Ok(Written { settings, view })
+    Ok(LoadedConfig { settings, config_view: view })
 }
 
 /// The settings with what the command line says on top.
-pub(super) fn with_arguments(
+pub(super) fn apply_arguments(
     mut settings: Settings,
     args: &ServeArgs,
 ) -> Result<Settings, CliError> {
@@ -486,7 +510,7 @@ pub(super) fn with_arguments(
     Ok(settings)
 }
 
-fn warn_about(settings: &Settings, addrs: &[SocketAddr]) {
+fn warn_about_exposure(settings: &Settings, addrs: &[SocketAddr]) {
     for upstream in settings.upstreams.iter().filter(|upstream| upstream.insecure_tls) {
         tracing::warn!(upstream = %upstream.name, "insecure_tls is on: anybody between here and there can read the key");
     }
@@ -504,8 +528,8 @@ fn listen_error(error: ListenError) -> CliError {
     let ListenError { addr, source } = error;
     match source.kind() {
         ErrorKind::AddrInUse => {
-            let by =
-                process::listening_on(addr).map_or_else(String::new, |who| format!(" by {who}"));
+            let by = process::process_listening_on(addr)
+                .map_or_else(String::new, |process| format!(" by {process}"));
             CliError::failed(format!("{addr} is in use{by}"))
                 .hint("`aiproxy serve --listen 127.0.0.1:PORT` listens elsewhere; `aiproxy status` shows whether it is aiproxy")
         }

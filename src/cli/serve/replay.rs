@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::admin::Hands;
+use super::admin::ProxyAdmin;
 use crate::{
     base::id::RequestId,
     control::history::LedgerHandle,
@@ -15,7 +15,7 @@ use crate::{
     server::paths::{self, Route},
 };
 
-impl Hands {
+impl ProxyAdmin {
     /// The ids of the request from before and of the new one.
     pub(super) async fn replay(
         self: &Arc<Self>,
@@ -24,8 +24,8 @@ impl Hands {
     ) -> Result<(RequestId, RequestId), String> {
         let ledger =
             self.ledger.clone().ok_or("no ledger is kept, so there is no request to send again")?;
-        let books = LedgerHandle { engine: Arc::clone(&self.engine), ledger };
-        let full = books.request_detail(id).await.map_err(|error| error.message)?;
+        let ledger_handle = LedgerHandle { engine: Arc::clone(&self.engine), ledger };
+        let full = ledger_handle.request_detail(id).await.map_err(|error| error.message)?;
         let record = full.record;
         let body = full.bodies.iter().find(|body| body.side == ExchangeSide::Request);
         let body = body
@@ -36,7 +36,7 @@ impl Hands {
             generation.settings.projects.iter().find(|project| project.name == record.project);
         let project =
             project.ok_or_else(|| format!("there is no project `{}` any more", record.project))?;
-        let (path, query) = place(&record, body).ok_or_else(|| {
+        let (path, query) = endpoint_path(&record, body).ok_or_else(|| {
             format!("a request for `{}` cannot be sent again from here", record.op)
         })?;
         let Ok(Route::Relay(endpoint)) =
@@ -44,7 +44,7 @@ impl Hands {
         else {
             return Err(format!("there is nothing at {path}"));
         };
-        let begun = replay::prepare_replay(
+        let pending = replay::prepare_replay(
             &self.engine,
             Replay {
                 original_id: record.id,
@@ -56,13 +56,16 @@ impl Hands {
                 model: model.filter(|model| !model.is_empty()),
             },
         )?;
-        self.tracker.spawn(begun.run);
-        Ok((record.id, begun.id))
+        self.tracker.spawn(pending.run);
+        Ok((record.id, pending.id))
     }
 }
 
 /// Where the request came in; the ledger keeps dialect and operation of it.
-fn place(record: &RequestRecord, body: &BodyView) -> Option<(String, Option<&'static str>)> {
+fn endpoint_path(
+    record: &RequestRecord,
+    body: &BodyView,
+) -> Option<(String, Option<&'static str>)> {
     let path = match (record.dialect, record.op) {
         (Dialect::Openai, Op::Chat) => "/v1/chat/completions",
         (Dialect::Openai, Op::Completions) => "/v1/completions",

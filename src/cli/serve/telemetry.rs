@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// What the ledger's thread does with each finished request beside writing it.
-pub(super) fn tap(
+pub(super) fn request_observer(
     engine: &Arc<Engine>,
     metrics: Arc<Metrics>,
     traces: Arc<OtlpExporter>,
@@ -31,8 +31,8 @@ pub(super) fn tap(
             && let Some(engine) = engine.upgrade()
         {
             let heads = engine.recent_headers.find(entry.record.id);
-            let parent = heads.and_then(|(asked, _)| {
-                asked
+            let parent = heads.and_then(|(request_headers, _)| {
+                request_headers
                     .iter()
                     .find(|(name, _)| name == "traceparent")
                     .and_then(|(_, value)| TraceParent::parse(value))
@@ -43,7 +43,7 @@ pub(super) fn tap(
 }
 
 /// Sends traces while somebody wants them.
-pub(super) async fn send(
+pub(super) async fn run_otlp_export(
     engine: &Engine,
     loader: &KeyLoader,
     poster: &WebhookClient,
@@ -55,7 +55,7 @@ pub(super) async fn send(
     while let Some(batch) = OtlpExporter::collect_batch(&mut reader).await {
         let otlp = engine.generation().settings.otlp.clone();
         let Some(url) = &otlp.url else { continue };
-        let sent = match credentials(loader, &otlp).await {
+        let sent = match read_otlp_headers(loader, &otlp).await {
             Ok(credentials) => traces.send_batch(poster, url, &credentials, &batch, host).await,
             Err(why) => Err(why),
         };
@@ -77,7 +77,7 @@ pub(super) async fn send(
     }
 }
 
-async fn credentials(
+async fn read_otlp_headers(
     loader: &KeyLoader,
     otlp: &OtlpSettings,
 ) -> Result<Vec<(String, Secret)>, String> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::known;
+use super::ensure_known;
 use crate::{
     base::{
         clean::clean,
@@ -12,13 +12,13 @@ use crate::{
         pattern::Patterns,
     },
     cli::{
-        Ctx, budget,
-        exit::{CliError, Exit},
+        CommandContext, budget,
+        exit::{CliError, ExitStatus},
         key,
-        out::{self, Paint, Role},
-        reach::{self, Reach},
+        out::{self, Styler, TextRole},
+        reach::{self, RunningProxy},
         settings, status,
-        table::{Cell, Table},
+        table::{TableCell, TextTable},
         when,
     },
     config::settings::{KeyLimit, Upstream, UpstreamKey},
@@ -27,81 +27,85 @@ use crate::{
 };
 
 /// The newest failures that are shown.
-const FAILURES: usize = 5;
+const MAX_FAILURES_SHOWN: usize = 5;
 /// Names of models that are shown to a person; all are in the JSON.
-const MODELS: usize = 12;
+const MAX_MODELS_SHOWN: usize = 12;
 /// Columns before the facts.
-const NAMES: usize = 12;
+const NAME_WIDTH: usize = 12;
 
 /// Prints one upstream.
 ///
 /// # Errors
 ///
 /// No such upstream in the config, among what was found, or in the proxy that runs.
-pub(super) async fn run(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
-    let settings = settings::load(ctx)?.with_found();
-    let live = match Reach::look(ctx)? {
-        Some(reach) => Some(reach.snapshot().await?),
+pub(super) async fn run(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
+    let settings = settings::load(ctx)?.with_discovered();
+    let live = match RunningProxy::try_connect(ctx)? {
+        Some(proxy) => Some(proxy.snapshot().await?),
         None => None,
     };
-    let one = One {
+    let one = UpstreamDetail {
         name,
-        set: settings.upstreams.iter().find(|u| *u.name == *name).map(|u| &**u),
+        configured: settings.upstreams.iter().find(|u| *u.name == *name).map(|u| &**u),
         // What only the running proxy knows: a local server that it found.
         view: live.as_ref().and_then(|s| s.upstreams.iter().find(|u| u.name == name)),
-        live: live.as_ref(),
+        snapshot: live.as_ref(),
     };
-    if one.set.is_none() && one.view.is_none() {
+    if one.configured.is_none() && one.view.is_none() {
         let running = live.iter().flat_map(|s| &s.upstreams).map(|u| u.name.as_str());
-        known(name, settings.upstreams.iter().map(|u| &*u.name).chain(running))?;
+        ensure_known(name, settings.upstreams.iter().map(|u| &*u.name).chain(running))?;
     }
     if ctx.global.json {
-        out::json(&one.as_json())?;
-        return Ok(Exit::Ok);
+        out::print_json(&one.as_json())?;
+        return Ok(ExitStatus::Ok);
     }
-    out::print(&one.as_text(SystemClock.unix(), Paint::stdout()))?;
+    out::print(&one.as_text(SystemClock.unix(), Styler::stdout()))?;
     if live.is_none() {
-        out::note(&format!(
+        out::print_note(&format!(
             "note: {}, so nothing is known about its state",
-            reach::absent(ctx).await
+            reach::not_running_note(ctx).await
         ));
     }
-    Ok(Exit::Ok)
+    Ok(ExitStatus::Ok)
 }
 
 /// What is known about it.
-struct One<'a> {
+struct UpstreamDetail<'a> {
     name: &'a str,
-    set: Option<&'a Upstream>,
+    configured: Option<&'a Upstream>,
     view: Option<&'a UpstreamView>,
-    live: Option<&'a Snapshot>,
+    snapshot: Option<&'a Snapshot>,
 }
 
-impl One<'_> {
+impl UpstreamDetail<'_> {
     fn keys(&self) -> Vec<&KeyView> {
-        self.live.iter().flat_map(|s| &s.keys).filter(|key| key.upstream == self.name).collect()
+        self.snapshot.iter().flat_map(|s| &s.keys).filter(|key| key.upstream == self.name).collect()
     }
 
     fn budgets(&self) -> Vec<&BudgetView> {
-        let own = |of: &str| {
+        let belongs = |of: &str| {
             of.strip_prefix("upstream ") == Some(self.name)
                 || of
                     .strip_prefix("key ")
                     .and_then(|key| key.strip_prefix(self.name))
                     .is_some_and(|rest| rest.starts_with('/'))
         };
-        self.live.iter().flat_map(|s| &s.budgets).filter(|budget| own(&budget.holder)).collect()
+        self.snapshot
+            .iter()
+            .flat_map(|s| &s.budgets)
+            .filter(|budget| belongs(&budget.holder))
+            .collect()
     }
 
     /// Models that are known to be served, by the provider's names.
     fn models(&self) -> BTreeSet<&str> {
-        let targets = self.live.iter().flat_map(|s| &s.models).flat_map(|model| &model.targets);
+        let targets = self.snapshot.iter().flat_map(|s| &s.models).flat_map(|model| &model.targets);
         targets.filter_map(|target| target.strip_prefix(self.name)?.strip_prefix(':')).collect()
     }
 
     /// The newest attempts that failed, the newest first.
     fn failures(&self) -> Vec<(&RequestRecord, &AttemptRecord)> {
-        let recent = self.live.iter().flat_map(|s| s.live.recent.iter().rev());
+        let recent = self.snapshot.iter().flat_map(|s| s.live.recent.iter().rev());
         let attempts = recent.flat_map(|record| {
             record.attempts.iter().rev().map(move |attempt| (&**record, attempt))
         });
@@ -109,14 +113,14 @@ impl One<'_> {
             .filter(|(_, attempt)| {
                 *attempt.upstream == *self.name && attempt.outcome.is_some() && !attempt.won
             })
-            .take(FAILURES)
+            .take(MAX_FAILURES_SHOWN)
             .collect()
     }
 
     /// Without any secret: references name theirs, headers may hold one.
     fn as_json(&self) -> Value {
-        let mut facts = match self.set {
-            Some(set) => setting(set),
+        let mut facts = match self.configured {
+            Some(set) => upstream_config_json(set),
             None => json!({ "name": self.name, "keys": [] }),
         };
         if let Some(view) = self.view {
@@ -124,7 +128,7 @@ impl One<'_> {
             for field in ["origin", "state", "cause", "until", "probe"] {
                 facts[field] = now[field].clone();
             }
-            if self.set.is_none() {
+            if self.configured.is_none() {
                 facts["dialects"] = view
                     .dialects
                     .iter()
@@ -139,7 +143,7 @@ impl One<'_> {
                 "ttft_p95_ms": view.stats.ttft_p95_ms,
             });
             facts["known_models"] = self.models().into_iter().collect();
-            facts["budgets"] = self.budgets().into_iter().map(budget::as_json).collect();
+            facts["budgets"] = self.budgets().into_iter().map(budget::budget_json).collect();
             facts["failures"] = self.failures().into_iter().map(failure_json).collect();
         }
         for view in self.keys() {
@@ -158,24 +162,24 @@ impl One<'_> {
         facts
     }
 
-    fn as_text(&self, now: UnixMillis, paint: Paint) -> String {
+    fn as_text(&self, now: UnixMillis, styler: Styler) -> String {
         let mut lines = Vec::new();
-        let origin = self.set.map(|u| u.origin).or(self.view.map(|view| view.origin));
-        let from = origin.map_or("", status::origin);
+        let origin = self.configured.map(|u| u.origin).or(self.view.map(|view| view.origin));
+        let from = origin.map_or("", status::origin_name);
         let preset = self
-            .set
+            .configured
             .and_then(|u| u.preset.as_deref())
             .map(|preset| format!(", preset {preset}"))
             .unwrap_or_default();
         lines.push(("name", format!("{} ({from}{preset})", self.name)));
         match self.view {
-            Some(view) => lines.push(("state", state(view, now))),
-            None if self.set.is_some_and(|u| !u.enabled) => {
+            Some(view) => lines.push(("state", state_text(view, now))),
+            None if self.configured.is_some_and(|u| !u.enabled) => {
                 lines.push(("state", "disabled".to_owned()))
             }
             None => {}
         }
-        match (self.set, self.view) {
+        match (self.configured, self.view) {
             (Some(u), _) => u.endpoints.iter().for_each(|end| {
                 lines.push(("speaks", format!("{} at {}", end.dialect.name(), end.base_url)))
             }),
@@ -184,12 +188,12 @@ impl One<'_> {
             }
             (None, None) => {}
         }
-        if let Some(u) = self.set {
-            set_lines(u, &mut lines);
+        if let Some(u) = self.configured {
+            push_config_lines(u, &mut lines);
         }
         if let Some(view) = self.view {
-            lines.push(("models", models(&self.models(), view.models)));
-            lines.push(("lately", lately(view)));
+            lines.push(("models", models_text(&self.models(), view.models)));
+            lines.push(("lately", recent_stats_text(view)));
             if let Some(probe) = &view.probe {
                 let ago = when::span(now.0 - probe.at.0);
                 lines.push((
@@ -205,14 +209,18 @@ impl One<'_> {
         }
         let mut text = String::new();
         let mut before = "";
-        for (name, said) in &lines {
-            let shown = if *name == before { "" } else { *name };
-            text.push_str(&format!("{}{}\n", paint.dim(&format!("{shown:<NAMES$}")), clean(said)));
+        for (name, value) in &lines {
+            let label = if *name == before { "" } else { *name };
+            text.push_str(&format!(
+                "{}{}\n",
+                styler.dim(&format!("{label:<NAME_WIDTH$}")),
+                clean(value)
+            ));
             before = name;
         }
-        text.push_str(&self.tables(now, paint));
-        if self.set.is_some() {
-            text.push_str(&paint.dim(&format!(
+        text.push_str(&self.tables_text(now, styler));
+        if self.configured.is_some() {
+            text.push_str(&styler.dim(&format!(
                 "\n`aiproxy config get upstream.{}` prints every setting\n",
                 self.name
             )));
@@ -220,46 +228,46 @@ impl One<'_> {
         text
     }
 
-    fn tables(&self, now: UnixMillis, paint: Paint) -> String {
+    fn tables_text(&self, now: UnixMillis, styler: Styler) -> String {
         let (mut text, keys, budgets, failures) =
             (String::new(), self.keys(), self.budgets(), self.failures());
-        match self.set {
+        match self.configured {
             _ if !keys.is_empty() => {
                 text.push_str(&format!(
                     "\n{}{}",
-                    key::table::keys(&keys, now, paint),
-                    key::table::limits(&keys, now, paint)
+                    key::table::keys_table(&keys, now, styler),
+                    key::table::limits_table(&keys, now, styler)
                 ));
             }
             Some(u) if !u.keys.is_empty() => {
-                text.push_str(&format!("\n{}", resting(&u.keys, paint)))
+                text.push_str(&format!("\n{}", configured_keys_table(&u.keys, styler)))
             }
             _ => {}
         }
         if !budgets.is_empty() {
-            text.push_str(&format!("\n{}", budget::table(&budgets, now, paint)));
+            text.push_str(&format!("\n{}", budget::render_table(&budgets, now, styler)));
         }
         if !failures.is_empty() {
-            let mut table = Table::new(&["FAILED AT", "REQUEST", "MODEL", "KEY", "WHY"]);
+            let mut table = TextTable::new(&["FAILED AT", "REQUEST", "MODEL", "KEY", "WHY"]);
             for (record, attempt) in failures {
                 table.row(vec![
-                    when::moment(UnixMillis(
+                    when::date_time(UnixMillis(
                         record.at.0 + i64::from(attempt.ended_ms.unwrap_or(attempt.started_ms)),
                     ))
                     .into(),
-                    Cell::new(Role::Dim, record.id.to_string()),
+                    TableCell::new(TextRole::Dim, record.id.to_string()),
                     (&*attempt.model).into(),
                     (&*attempt.key).into(),
-                    Cell::new(Role::Bad, attempt.outcome.as_deref().unwrap_or_default()),
+                    TableCell::new(TextRole::Error, attempt.outcome.as_deref().unwrap_or_default()),
                 ]);
             }
-            text.push_str(&format!("\n{}", table.show(paint)));
+            text.push_str(&format!("\n{}", table.render(styler)));
         }
         text
     }
 }
 
-fn state(view: &UpstreamView, now: UnixMillis) -> String {
+fn state_text(view: &UpstreamView, now: UnixMillis) -> String {
     let word = match view.state {
         UpstreamState::Cooling => "cooling",
         UpstreamState::Disabled => "disabled",
@@ -269,14 +277,14 @@ fn state(view: &UpstreamView, now: UnixMillis) -> String {
     };
     let left = view
         .until
-        .map(|until| format!(" for {}", when::left(Some(until), now)))
+        .map(|until| format!(" for {}", when::remaining(Some(until), now)))
         .unwrap_or_default();
     let cause = view.cause.as_deref().map(|cause| format!(": {cause}")).unwrap_or_default();
     format!("{word}{left}{cause}")
 }
 
 /// What its settings say beside what everybody's do.
-fn set_lines(u: &Upstream, lines: &mut Vec<(&'static str, String)>) {
+fn push_config_lines(u: &Upstream, lines: &mut Vec<(&'static str, String)>) {
     lines.push((
         "order",
         format!("priority {} (lower is tried first), weight {}", u.priority, u.weight),
@@ -289,9 +297,13 @@ fn set_lines(u: &Upstream, lines: &mut Vec<(&'static str, String)>) {
         }
     }
     if let Some(patterns) = &u.models {
-        lines.push(("serves", texts(patterns).join(", ")));
+        lines.push(("serves", pattern_texts(patterns).join(", ")));
     }
-    lines.extend(u.rename.iter().map(|(asked, own)| ("rename", format!("{asked} → {own}"))));
+    lines.extend(
+        u.rename
+            .iter()
+            .map(|(requested, resolved)| ("rename", format!("{requested} → {resolved}"))),
+    );
     lines.extend(
         u.budget
             .iter()
@@ -311,19 +323,19 @@ fn set_lines(u: &Upstream, lines: &mut Vec<(&'static str, String)>) {
     }
 }
 
-fn models(names: &BTreeSet<&str>, listed: Option<u32>) -> String {
+fn models_text(names: &BTreeSet<&str>, listed: Option<u32>) -> String {
     if names.is_empty() {
         return listed
             .map_or_else(|| "none known yet".to_owned(), |listed| format!("{listed} known"));
     }
-    let first: Vec<_> = names.iter().take(MODELS).copied().collect();
+    let first: Vec<_> = names.iter().take(MAX_MODELS_SHOWN).copied().collect();
     let rest = names.len() - first.len();
     let more =
         if rest > 0 { format!(", and {rest} more: `aiproxy model list`") } else { String::new() };
     format!("{} known: {}{more}", names.len(), first.join(", "))
 }
 
-fn lately(view: &UpstreamView) -> String {
+fn recent_stats_text(view: &UpstreamView) -> String {
     let stats = &view.stats;
     if stats.attempts == 0 {
         return "nothing was asked of it in the last 15 minutes".to_owned();
@@ -345,22 +357,22 @@ fn lately(view: &UpstreamView) -> String {
 }
 
 /// The keys of the config, while no proxy runs.
-fn resting(keys: &[std::sync::Arc<UpstreamKey>], paint: Paint) -> String {
-    let mut table = Table::new(&["KEY", "REFERENCE", "PRIORITY", "WEIGHT", "LIMITS", ""]);
+fn configured_keys_table(keys: &[std::sync::Arc<UpstreamKey>], styler: Styler) -> String {
+    let mut table = TextTable::new(&["KEY", "REFERENCE", "PRIORITY", "WEIGHT", "LIMITS", ""]);
     for key in keys {
         table.row(vec![
             (&*key.name).into(),
             key.reference.to_string().into(),
             key.priority.to_string().into(),
             key.weight.to_string().into(),
-            limit(key.limit, key.max_concurrency).into(),
-            if key.enabled { "".into() } else { Cell::new(Role::Dim, "disabled") },
+            limit_text(key.limit, key.max_concurrency).into(),
+            if key.enabled { "".into() } else { TableCell::new(TextRole::Dim, "disabled") },
         ]);
     }
-    table.show(paint)
+    table.render(styler)
 }
 
-fn limit(limit: KeyLimit, at_once: u32) -> String {
+fn limit_text(limit: KeyLimit, at_once: u32) -> String {
     let each = [(limit.rpm, "rpm"), (limit.tpm, "tpm"), (at_once, "at once")];
     each.into_iter()
         .filter(|(n, _)| *n > 0)
@@ -369,7 +381,7 @@ fn limit(limit: KeyLimit, at_once: u32) -> String {
         .join(", ")
 }
 
-fn texts(patterns: &Patterns) -> Vec<String> {
+fn pattern_texts(patterns: &Patterns) -> Vec<String> {
     patterns
         .include
         .iter()
@@ -390,13 +402,13 @@ fn failure_json((record, attempt): (&RequestRecord, &AttemptRecord)) -> Value {
 }
 
 /// What is set for an upstream.
-fn setting(u: &Upstream) -> Value {
+fn upstream_config_json(u: &Upstream) -> Value {
     json!({
         "name": &*u.name,
         "origin": u.origin,
         "preset": u.preset.as_deref(),
         "dialects": u.endpoints.iter().map(|end| json!({ "dialect": end.dialect, "base_url": end.base_url })).collect::<Vec<_>>(),
-        "models": u.models.as_ref().map(texts),
+        "models": u.models.as_ref().map(pattern_texts),
         "rename": u.rename,
         "priority": u.priority,
         "weight": u.weight,
