@@ -6,13 +6,13 @@ use super::json::Json;
 use crate::base::draw::{Rng, XorShiftRng};
 
 /// Length of a vector where the request names none.
-pub(super) const DIMENSIONS: u64 = 256;
-const MOST_DIMENSIONS: u64 = 4_096;
-const MOST_WORDS: usize = 2_000;
-const MOST_TEXTS: usize = 2_048;
+pub(super) const DEFAULT_DIMENSIONS: u64 = 256;
+const MAX_DIMENSIONS: u64 = 4_096;
+const MAX_WORDS: usize = 2_000;
+const MAX_TEXTS: usize = 2_048;
 
 /// The texts of an input field: a string, a list of strings, or lists of token ids.
-pub(super) fn texts(input: &serde_json::Value) -> Vec<String> {
+pub(super) fn read_texts(input: &serde_json::Value) -> Vec<String> {
     match input {
         serde_json::Value::String(text) => vec![text.clone()],
         serde_json::Value::Array(items) if items.iter().any(serde_json::Value::is_number) => {
@@ -20,7 +20,7 @@ pub(super) fn texts(input: &serde_json::Value) -> Vec<String> {
         }
         serde_json::Value::Array(items) => items
             .iter()
-            .take(MOST_TEXTS)
+            .take(MAX_TEXTS)
             .map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned))
             .collect(),
         _ => Vec::new(),
@@ -28,37 +28,41 @@ pub(super) fn texts(input: &serde_json::Value) -> Vec<String> {
 }
 
 /// The unit vector of a text.
-pub(super) fn vector(text: &str, dimensions: Option<u64>) -> Vec<f32> {
-    let length =
-        usize::try_from(dimensions.unwrap_or(DIMENSIONS).clamp(1, MOST_DIMENSIONS)).unwrap_or(1);
+pub(super) fn embed_text(text: &str, dimensions: Option<u64>) -> Vec<f32> {
+    let length = usize::try_from(dimensions.unwrap_or(DEFAULT_DIMENSIONS).clamp(1, MAX_DIMENSIONS))
+        .unwrap_or(1);
     let mut sum = vec![0.0_f64; length];
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     // A text without words gets the direction of the empty one.
-    for word in words.take(MOST_WORDS).map(str::to_lowercase).chain(std::iter::once(String::new()))
-    {
-        let mut draw = XorShiftRng::new(hash(&word));
-        let share = if word.is_empty() { 0.01 } else { 1.0 };
-        for place in &mut sum {
-            *place += (draw.next_f64() - 0.5) * share;
+    for word in words.take(MAX_WORDS).map(str::to_lowercase).chain(std::iter::once(String::new())) {
+        let mut rng = XorShiftRng::new(hash_word(&word));
+        let weight = if word.is_empty() { 0.01 } else { 1.0 };
+        for component in &mut sum {
+            *component += (rng.next_f64() - 0.5) * weight;
         }
     }
-    let norm = sum.iter().map(|place| place * place).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
-    sum.iter().map(|place| (place / norm) as f32).collect()
+    let norm = sum
+        .iter()
+        .map(|component| component * component)
+        .sum::<f64>()
+        .sqrt()
+        .max(f64::MIN_POSITIVE);
+    sum.iter().map(|component| (component / norm) as f32).collect()
 }
 
 /// A vector as a list of numbers.
-pub(super) fn list(vector: &[f32]) -> Json {
+pub(super) fn write_numbers(vector: &[f32]) -> Json {
     vector.iter().map(|&number| Json::float(number)).collect::<Vec<_>>().into()
 }
 
 /// A vector as little-endian floats in base64, as the OpenAI SDK asks for.
-pub(super) fn packed(vector: &[f32]) -> Json {
+pub(super) fn write_base64(vector: &[f32]) -> Json {
     let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
     STANDARD.encode(bytes).as_str().into()
 }
 
 /// FNV-1a, 64 bits.
-fn hash(word: &str) -> u64 {
+fn hash_word(word: &str) -> u64 {
     word.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
     })
@@ -71,13 +75,13 @@ mod tests {
     #[test]
     fn texts_with_common_words_lie_closer() {
         let near = |a: &str, b: &str| {
-            vector(a, None).iter().zip(vector(b, None)).map(|(x, y)| x * y).sum::<f32>()
+            embed_text(a, None).iter().zip(embed_text(b, None)).map(|(x, y)| x * y).sum::<f32>()
         };
 
         assert!(
             near("the red car", "a red car") > near("the red car", "quarterly tax report") + 0.3
         );
         assert!((near("same", "same") - 1.0).abs() < 1e-3);
-        assert_eq!(vector("", Some(7)).len(), 7);
+        assert_eq!(embed_text("", Some(7)).len(), 7);
     }
 }

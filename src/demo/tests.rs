@@ -8,13 +8,13 @@ use serde_json::json;
 use super::*;
 use crate::base::clock::FakeClock;
 
-struct Got {
+struct TestResponse {
     status: u16,
     body: String,
     broken: bool,
 }
 
-impl Got {
+impl TestResponse {
     fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
     }
@@ -29,7 +29,7 @@ impl Got {
     }
 }
 
-fn ask(demo: &Demo, dialect: Dialect, path: &str, body: &Value) -> Got {
+fn ask(demo: &Demo, dialect: Dialect, path: &str, body: &Value) -> TestResponse {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let request = request(path, body);
@@ -43,7 +43,7 @@ fn ask(demo: &Demo, dialect: Dialect, path: &str, body: &Value) -> Got {
                 Err(_) => broken = true,
             }
         }
-        Got { status, body: String::from_utf8(bytes).expect("text"), broken }
+        TestResponse { status, body: String::from_utf8(bytes).expect("text"), broken }
     })
 }
 
@@ -153,7 +153,7 @@ fn lorem_takes_its_time_word_by_word() {
 
     assert_eq!(got.events().len(), 42, "role, forty words, finish");
     assert_eq!(
-        demo().reply(Dialect::Openai, &request(&path, &body)).duration(),
+        demo().build_reply(Dialect::Openai, &request(&path, &body)).duration(),
         Duration::from_millis(800)
     );
     assert!(got.body.ends_with("data: [DONE]\n\n"));
