@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn pain_15_the_first_part_that_changed_is_named() {
+    fn the_first_part_that_changed_is_named() {
         let next = || prefix(&[10, 11, 12, 13, 14]);
         let key = ServedBy { account: AccountId(8), key_name: "one/spare".into(), ..place() };
         let model = ServedBy { model: "n".into(), ..place() };

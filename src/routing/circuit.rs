@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn pain_29_a_longer_hint_extends_the_end_and_a_shorter_one_does_not() {
+    fn a_longer_hint_extends_the_end_and_a_shorter_one_does_not() {
         let policy = policy();
         let first = Circuit::default().after(
             &fail(CooldownClass::RateLimited, Some(10), 1, 3),

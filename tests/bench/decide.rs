@@ -117,7 +117,7 @@ fn candidates_of(settings: &Settings) -> Vec<Candidate> {
 
 fn print(what: &str, round: &mut dyn FnMut(Mono)) {
     let mut second = 1_000_000;
-    let time = super::best(|| {
+    let time = super::best_time(|| {
         for _ in 0..ROUNDS {
             second += 1;
             round(Mono(Duration::from_secs(second)));

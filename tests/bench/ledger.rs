@@ -39,7 +39,7 @@ use aiproxy::{
 /// What `usage` may take over all of it.
 const BOUND: Duration = Duration::from_millis(200);
 /// Seven seconds between two requests: a million of them are eighty days.
-const APART_MS: i64 = 7_000;
+const REQUEST_GAP_MS: i64 = 7_000;
 const START: i64 = 1_700_000_000_000;
 
 struct Plain;
@@ -51,7 +51,7 @@ impl Redactor for Plain {
 }
 
 fn entry(n: i64) -> Box<LedgerEntry> {
-    let at = UnixMillis(START + n * APART_MS);
+    let at = UnixMillis(START + n * REQUEST_GAP_MS);
     let bill = Bill {
         cost: Some(NanoUsd(25_000)),
         precision: Precision::Exact,
@@ -117,7 +117,7 @@ fn processor(clock: rustix::time::ClockId) -> Duration {
     Duration::new(u64::try_from(at.tv_sec).unwrap_or(0), u32::try_from(at.tv_nsec).unwrap_or(0))
 }
 
-fn others() -> Duration {
+fn other_threads_cpu_time() -> Duration {
     use rustix::time::ClockId::{ProcessCPUTime, ThreadCPUTime};
     processor(ProcessCPUTime).saturating_sub(processor(ThreadCPUTime))
 }
@@ -145,7 +145,7 @@ fn main() {
     };
     let ledger = Ledger::start(start).expect("a thread");
 
-    let (begun, busy) = (Instant::now(), others());
+    let (begun, busy) = (Instant::now(), other_threads_cpu_time());
     for n in 0..rows {
         let slot = loop {
             match sink.reserve_slot() {
@@ -160,13 +160,13 @@ fn main() {
         }
     }
     runtime.block_on(sink.flush());
-    let each = (others() - busy).as_secs_f64() * 1e6 / rows as f64;
+    let each = (other_threads_cpu_time() - busy).as_secs_f64() * 1e6 / rows as f64;
     println!(
         "{rows} rows in {:?}, {each:.1} µs of the processor each, off the way of requests",
         begun.elapsed()
     );
 
-    let now = UnixMillis(START + rows * APART_MS);
+    let now = UnixMillis(START + rows * REQUEST_GAP_MS);
     let mut late = Vec::new();
     for (by, since, bound) in [
         (GroupBy::Model, TimeRange::Days(1), Some(BOUND)),

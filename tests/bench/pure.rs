@@ -21,17 +21,17 @@ fn main() {
     decide::run();
     translate::run();
     scan_and_splice();
-    passage("openai", Dialect::Openai, &|i| {
+    passthrough("openai", Dialect::Openai, &|i| {
         format!(
             "data: {{\"id\":\"chatcmpl-abcdefgh\",\"object\":\"chat.completion.chunk\",\"created\":1750000000,\"model\":\"some-model\",\"system_fingerprint\":\"fp_0123\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\" word{i}\"}},\"logprobs\":null,\"finish_reason\":null}}],\"usage\":null}}\n\n"
         )
     });
-    passage("anthropic", Dialect::Anthropic, &|i| {
+    passthrough("anthropic", Dialect::Anthropic, &|i| {
         format!(
             "event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{{\"type\":\"text_delta\",\"text\":\" word{i}\"}}}}\n\n"
         )
     });
-    passage("gemini", Dialect::Gemini, &|i| {
+    passthrough("gemini", Dialect::Gemini, &|i| {
         format!(
             "data: {{\"candidates\": [{{\"content\": {{\"parts\": [{{\"text\": \" word{i}\"}}],\"role\": \"model\"}},\"index\": 0}}],\"modelVersion\": \"some-model\"}}\r\n\r\n"
         )
@@ -39,7 +39,7 @@ fn main() {
 }
 
 /// The best of several runs, in nanoseconds.
-fn best(mut run: impl FnMut()) -> f64 {
+fn best_time(mut run: impl FnMut()) -> f64 {
     let time = |run: &mut dyn FnMut()| {
         let start = Instant::now();
         run();
@@ -58,14 +58,14 @@ fn scan_and_splice() {
         message.repeat(100_000 / message.len())
     ));
     let name = json_string("another-model");
-    let time = best(|| {
+    let time = best_time(|| {
         let span = scan(&body).expect("good").model.expect("a model").span;
         black_box(splice(&body, &[(span, name.clone())]));
     });
     println!("scan + splice        {:6.1} µs per {} KB", time / 1e3, body.len() / 1000);
 }
 
-fn passage(name: &str, dialect: Dialect, event: &dyn Fn(usize) -> String) {
+fn passthrough(name: &str, dialect: Dialect, event: &dyn Fn(usize) -> String) {
     const EVENTS: usize = 4000;
     let all: Vec<Bytes> = (0..EVENTS).map(|i| Bytes::from(event(i))).collect();
     let burst = Bytes::from(all.concat());
@@ -80,7 +80,7 @@ fn passage(name: &str, dialect: Dialect, event: &dyn Fn(usize) -> String) {
         ),
     ] {
         let mut out = Vec::with_capacity(EVENTS);
-        let time = best(|| {
+        let time = best_time(|| {
             out.clear();
             let mut passage = Passthrough::new(dialect, Op::Chat, Framing::Sse, false);
             for chunk in &chunks {

@@ -8,7 +8,7 @@ use aiproxy::config::settings::{AdaptiveMix, Strategy};
 
 mod world;
 
-use world::{Router, simulate};
+use world::{SimulatedRouter, simulate};
 
 fn main() {
     let mut numbers = std::env::args().skip(1).filter_map(|word| word.parse::<u64>().ok());
@@ -21,10 +21,10 @@ fn main() {
         "{:<28} {:>10} {:>7} {:>13} {:>9} {:>8} {:>12}",
         "", "success", "lost", "attempts each", "p99", "cached", "$ per 1,000"
     );
-    let ours = |strategy| Router::Ours { strategy, sticky: true };
-    let loose = Router::Ours { strategy: Strategy::RoundRobin, sticky: false };
+    let ours = |strategy| SimulatedRouter::Aiproxy { strategy, sticky: true };
+    let loose = SimulatedRouter::Aiproxy { strategy: Strategy::RoundRobin, sticky: false };
     let rows = [
-        ("plain round robin", Router::Plain),
+        ("plain round robin", SimulatedRouter::RoundRobin),
         ("round_robin, sticky off", loose),
         ("priority", ours(Strategy::Priority)),
         ("round_robin", ours(Strategy::RoundRobin)),
@@ -40,7 +40,7 @@ fn main() {
         println!(
             "{name:<28} {:>8.4} % {:>7} {:>13.3} {:>7.2} s {:>6.1} % {:>12.3}",
             report.success(),
-            report.lost,
+            report.failed,
             report.attempts_each(),
             p99.as_secs_f64(),
             report.hits(),

@@ -11,7 +11,7 @@ use aiproxy::{
 };
 use bytes::Bytes;
 
-use super::best;
+use super::best_time;
 
 const EVENTS: usize = 4000;
 
@@ -39,7 +39,7 @@ pub(super) fn run() {
 }
 
 /// What comes before the words, and the event that says one.
-fn events(dialect: Dialect) -> (String, Box<dyn Fn(usize) -> String>) {
+fn stream_events(dialect: Dialect) -> (String, Box<dyn Fn(usize) -> String>) {
     match dialect {
         Dialect::Openai => (
             String::new(),
@@ -91,7 +91,7 @@ fn framing(dialect: Dialect) -> Framing {
 }
 
 fn stream(upstream: Dialect, client: Dialect) {
-    let (head, event) = events(upstream);
+    let (head, event) = stream_events(upstream);
     let head = Bytes::from(head);
     let all: Vec<Bytes> = (0..EVENTS).map(|i| Bytes::from(event(i))).collect();
     let shape = ResponseSpec {
@@ -106,7 +106,7 @@ fn stream(upstream: Dialect, client: Dialect) {
         echo: Extras::default(),
     };
     let mut out = Vec::with_capacity(EVENTS * 2);
-    let time = best(|| {
+    let time = best_time(|| {
         out.clear();
         let reading = EventDecoder::new(
             framing(upstream),
@@ -127,7 +127,7 @@ fn stream(upstream: Dialect, client: Dialect) {
     );
 }
 
-fn small(dialect: Dialect) -> &'static str {
+fn small_request(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Openai => {
             r#"{"model":"m","temperature":0.5,"max_tokens":500,"stream":true,"messages":[{"role":"system","content":"You are terse and exact."},{"role":"user","content":"What is the weather in Łódź?"},{"role":"assistant","content":null,"tool_calls":[{"id":"call_1","type":"function","function":{"name":"weather","arguments":"{\"city\":\"Łódź\"}"}}]},{"role":"tool","tool_call_id":"call_1","content":"sunny"}],"tools":[{"type":"function","function":{"name":"weather","description":"Tells the weather","parameters":{"type":"object","properties":{"city":{"type":"string"},"days":{"type":"integer"}},"required":["city"]}}}]}"#
@@ -159,8 +159,8 @@ fn request(client: Dialect, upstream: Dialect) {
         accepts_reasoning: true,
         call_id_seed: "0123456789".to_owned(),
     };
-    let body = small(client).as_bytes();
-    let time = best(|| {
+    let body = small_request(client).as_bytes();
+    let time = best_time(|| {
         for _ in 0..TIMES {
             let request = registry::ingress(client)
                 .read_request(ChatEndpoint::Chat, black_box(body))

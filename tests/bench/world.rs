@@ -55,18 +55,18 @@ const TURNS: u32 = 20;
 /// Providers keep a prompt so long.
 const CACHED: Duration = Duration::from_secs(300);
 /// As configured by default.
-const QUEUE_FOR: Duration = Duration::from_secs(10);
+const MAX_QUEUE_TIME: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(3_600);
 /// The simulated client of a gateway without health gives up after so many keys.
-const PLAIN_TRIES: usize = 4;
+const ROUND_ROBIN_TRIES: usize = 4;
 
 /// Who decides.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Router {
+pub(crate) enum SimulatedRouter {
     /// The program, with a strategy; conversations stay where they are cached, or do not.
-    Ours { strategy: Strategy, sticky: bool },
+    Aiproxy { strategy: Strategy, sticky: bool },
     /// One key after the other, whatever happened before.
-    Plain,
+    RoundRobin,
 }
 
 /// What came of it.
@@ -75,7 +75,7 @@ pub(crate) struct Report {
     pub(crate) requests: u64,
     pub(crate) answered: u64,
     /// Not answered, though some key could have at that moment.
-    pub(crate) lost: u64,
+    pub(crate) failed: u64,
     pub(crate) attempts: u64,
     /// Milliseconds to the first token, of the answered.
     waits: Vec<u32>,
@@ -86,7 +86,7 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn success(&self) -> f64 {
-        let could = self.answered + self.lost;
+        let could = self.answered + self.failed;
         self.answered as f64 * 100.0 / could.max(1) as f64
     }
 
@@ -113,7 +113,7 @@ impl Report {
 }
 
 /// An upstream as it really is.
-struct Truth {
+struct UpstreamTruth {
     /// Times at which it goes down and comes back, alternating.
     flips: Vec<Duration>,
     /// Seconds to the first token, usually.
@@ -121,10 +121,10 @@ struct Truth {
     /// Dollars a million tokens: input, and output.
     price: (f64, f64),
     /// Tells in its heads what is left.
-    tells: bool,
+    sends_hint: bool,
 }
 
-impl Truth {
+impl UpstreamTruth {
     fn is_up(&self, now: Duration) -> bool {
         self.flips.partition_point(|flip| *flip <= now).is_multiple_of(2)
     }
@@ -134,19 +134,16 @@ impl Truth {
 #[derive(Default)]
 struct KeyTruth {
     /// Requests of the last minute.
-    taken: VecDeque<Duration>,
+    used: VecDeque<Duration>,
     /// From then on it is rejected.
     revoked: Option<Duration>,
 }
 
 impl KeyTruth {
     fn forget(&mut self, now: Duration) {
-        while self
-            .taken
-            .front()
-            .is_some_and(|at| now.saturating_sub(*at) >= Duration::from_secs(60))
+        while self.used.front().is_some_and(|at| now.saturating_sub(*at) >= Duration::from_secs(60))
         {
-            self.taken.pop_front();
+            self.used.pop_front();
         }
     }
 
@@ -156,7 +153,7 @@ impl KeyTruth {
 }
 
 /// A conversation, and in whose cache it is.
-struct Talk {
+struct Conversation {
     chain: Vec<u64>,
     /// Tokens of its prompt.
     tokens: u64,
@@ -165,19 +162,19 @@ struct Talk {
 
 /// A request under way.
 struct Request {
-    talk: usize,
-    begun: Duration,
+    conversation: usize,
+    started: Duration,
     keys: Arc<ConversationKeys>,
     input: u64,
     output: u64,
-    tried: Vec<FailedAttempt>,
+    failed_attempts: Vec<FailedAttempt>,
     attempts: AttemptCounts,
     last: Option<Outcome>,
-    granted: bool,
+    retry_granted: bool,
     waited: Duration,
     wait: Mono,
     /// Keys that a plain gateway has asked.
-    plain: Vec<usize>,
+    round_robin_tries: Vec<usize>,
 }
 
 enum Event {
@@ -188,55 +185,55 @@ enum Event {
     /// An attempt's first token, or what came instead.
     Verdict(Box<Request>, Option<AttemptTicket>, usize, Result<(), Outcome>),
     /// An answer is over.
-    Over(Box<AttemptTicket>, Usage, Duration),
+    Finished(Box<AttemptTicket>, Usage, Duration),
 }
 
 /// An event, and its number: what happens at the same moment happens in order.
-struct Due(Duration, u64, Event);
+struct DueEvent(Duration, u64, Event);
 
-impl PartialEq for Due {
+impl PartialEq for DueEvent {
     fn eq(&self, other: &Self) -> bool {
         (self.0, self.1) == (other.0, other.1)
     }
 }
 
-impl Eq for Due {}
+impl Eq for DueEvent {}
 
-impl PartialOrd for Due {
+impl PartialOrd for DueEvent {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Due {
+impl Ord for DueEvent {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.0, self.1).cmp(&(other.0, other.1))
     }
 }
 
 struct World {
-    router: Router,
+    router: SimulatedRouter,
     board: Router,
-    found: Vec<Candidate>,
+    candidates: Vec<Candidate>,
     costs: Vec<Option<f64>>,
-    upstreams: Vec<Truth>,
+    upstreams: Vec<UpstreamTruth>,
     keys: Vec<KeyTruth>,
-    talks: Vec<Talk>,
-    due: BinaryHeap<Reverse<Due>>,
+    conversations: Vec<Conversation>,
+    due_events: BinaryHeap<Reverse<DueEvent>>,
     number: u64,
     now: Duration,
     /// What the world does, and what the router draws: apart, so that every router meets the same
     /// world.
-    fate: XorShiftRng,
-    luck: XorShiftRng,
-    next_talk: u64,
-    plain_turn: usize,
-    left: u64,
+    outcome_rng: XorShiftRng,
+    decision_rng: XorShiftRng,
+    next_conversation: u64,
+    round_robin_next: usize,
+    pending: u64,
     report: Report,
 }
 
 /// Lets so many requests happen.
-pub(crate) fn simulate(router: Router, requests: u64, seed: u64) -> Report {
+pub(crate) fn simulate(router: SimulatedRouter, requests: u64, seed: u64) -> Report {
     let settings = settings();
     let found = resolve(
         &Catalog::new(&settings),
@@ -253,7 +250,8 @@ pub(crate) fn simulate(router: Router, requests: u64, seed: u64) -> Report {
     assert_eq!(found.len(), UPSTREAMS * KEYS);
     let mut fate = XorShiftRng::new(seed);
     let end = Duration::from_secs_f64(requests as f64 / LOAD * 1.1 + 60.0);
-    let upstreams: Vec<Truth> = (0..UPSTREAMS).map(|n| truth(n, end, &mut fate)).collect();
+    let upstreams: Vec<UpstreamTruth> =
+        (0..UPSTREAMS).map(|n| upstream_truth(n, end, &mut fate)).collect();
     let mut keys: Vec<KeyTruth> = (0..UPSTREAMS * KEYS).map(|_| KeyTruth::default()).collect();
     for key in [3, 17] {
         keys[key].revoked = Some(end.mul_f64(0.3 + 0.02 * key as f64));
@@ -264,29 +262,29 @@ pub(crate) fn simulate(router: Router, requests: u64, seed: u64) -> Report {
     let mut world = World {
         router,
         board: Router::new(Policy::new(&settings.cooldown, &settings.retry)),
-        found,
+        candidates: found,
         costs,
         upstreams,
         keys,
-        talks: Vec::new(),
-        due: BinaryHeap::new(),
+        conversations: Vec::new(),
+        due_events: BinaryHeap::new(),
         number: 0,
         now: Duration::ZERO,
-        fate,
-        luck: XorShiftRng::new(seed ^ 0x5EED),
-        next_talk: 1,
-        plain_turn: 0,
-        left: requests,
+        outcome_rng: fate,
+        decision_rng: XorShiftRng::new(seed ^ 0x5EED),
+        next_conversation: 1,
+        round_robin_next: 0,
+        pending: requests,
         report: Report::default(),
     };
     for _ in 0..CONVERSATIONS {
-        let talk = world.fresh_talk();
-        world.talks.push(talk);
+        let talk = world.new_conversation();
+        world.conversations.push(talk);
     }
-    world.at(Duration::ZERO, Event::Arrive);
-    while let Some(Reverse(Due(at, _, event))) = world.due.pop() {
+    world.schedule(Duration::ZERO, Event::Arrive);
+    while let Some(Reverse(DueEvent(at, _, event))) = world.due_events.pop() {
         world.now = at;
-        world.happen(event);
+        world.handle_event(event);
     }
     world.report
 }
@@ -308,7 +306,7 @@ fn settings() -> Settings {
 }
 
 /// Up for a quarter of an hour, down for a minute and a half, on average.
-fn truth(n: usize, end: Duration, fate: &mut XorShiftRng) -> Truth {
+fn upstream_truth(n: usize, end: Duration, fate: &mut XorShiftRng) -> UpstreamTruth {
     let (mut flips, mut at) = (Vec::new(), Duration::ZERO);
     while at < end {
         let mean = if flips.len() % 2 == 0 { 900.0 } else { 90.0 };
@@ -316,18 +314,18 @@ fn truth(n: usize, end: Duration, fate: &mut XorShiftRng) -> Truth {
         flips.push(at);
     }
     let dear = 1.0 + ((n + 4) % UPSTREAMS) as f64 * 0.5;
-    Truth {
+    UpstreamTruth {
         flips,
         ttft: 0.3 + 0.15 * ((n * 5) % UPSTREAMS) as f64,
         price: (dear, dear * 5.0),
-        tells: n.is_multiple_of(2),
+        sends_hint: n.is_multiple_of(2),
     }
 }
 
 impl World {
-    fn at(&mut self, at: Duration, event: Event) {
+    fn schedule(&mut self, at: Duration, event: Event) {
         self.number += 1;
-        self.due.push(Reverse(Due(at, self.number, event)));
+        self.due_events.push(Reverse(DueEvent(at, self.number, event)));
     }
 
     fn mono(&self) -> Mono {
@@ -335,43 +333,45 @@ impl World {
         Mono(self.now + Duration::from_secs(1_000_000))
     }
 
-    fn fresh_talk(&mut self) -> Talk {
-        self.next_talk += 1;
-        Talk {
-            chain: vec![self.next_talk << 20],
-            tokens: 1_500 + (self.fate.next_f64() * 3_000.0) as u64,
+    fn new_conversation(&mut self) -> Conversation {
+        self.next_conversation += 1;
+        Conversation {
+            chain: vec![self.next_conversation << 20],
+            tokens: 1_500 + (self.outcome_rng.next_f64() * 3_000.0) as u64,
             cached: HashMap::new(),
         }
     }
 
-    fn happen(&mut self, event: Event) {
+    fn handle_event(&mut self, event: Event) {
         match event {
-            Event::Arrive => self.arrive(),
+            Event::Arrive => self.request_arrives(),
             Event::Decide(request) => match self.router {
-                Router::Ours { strategy, sticky } => self.decide(request, strategy, sticky),
-                Router::Plain => self.decide_plainly(request),
+                SimulatedRouter::Aiproxy { strategy, sticky } => {
+                    self.decide(request, strategy, sticky)
+                }
+                SimulatedRouter::RoundRobin => self.decide_round_robin(request),
             },
             Event::Verdict(request, ticket, index, result) => {
-                self.verdict(request, ticket, index, result)
+                self.finish_attempt(request, ticket, index, result)
             }
-            Event::Over(ticket, usage, ttft) => {
+            Event::Finished(ticket, usage, ttft) => {
                 let end = AttemptEnd::Finished { ttft: Some(ttft), usage: Some(usage) };
                 self.board.record(&ticket, end, self.mono());
             }
         }
     }
 
-    fn arrive(&mut self) {
-        let Some(left) = self.left.checked_sub(1) else { return };
-        self.left = left;
+    fn request_arrives(&mut self) {
+        let Some(left) = self.pending.checked_sub(1) else { return };
+        self.pending = left;
         self.report.requests += 1;
-        let which = (self.fate.next_f64() * CONVERSATIONS as f64) as usize;
-        if self.talks[which].chain.len() as u32 >= TURNS * 2 {
-            self.talks[which] = self.fresh_talk();
+        let which = (self.outcome_rng.next_f64() * CONVERSATIONS as f64) as usize;
+        if self.conversations[which].chain.len() as u32 >= TURNS * 2 {
+            self.conversations[which] = self.new_conversation();
         }
-        let asked = 50 + (self.fate.next_f64() * 400.0) as u64;
-        let output = 50 + (self.fate.next_f64() * 500.0) as u64;
-        let talk = &mut self.talks[which];
+        let asked = 50 + (self.outcome_rng.next_f64() * 400.0) as u64;
+        let output = 50 + (self.outcome_rng.next_f64() * 500.0) as u64;
+        let talk = &mut self.conversations[which];
         let next = talk.chain[0] + 1;
         // The longest beginning first.
         talk.chain.insert(0, next);
@@ -384,91 +384,97 @@ impl World {
         let input = talk.tokens;
         talk.tokens += output;
         let request = Box::new(Request {
-            talk: which,
-            begun: self.now,
+            conversation: which,
+            started: self.now,
             keys,
             input,
             output,
-            tried: Vec::new(),
+            failed_attempts: Vec::new(),
             attempts: AttemptCounts::default(),
             last: None,
-            granted: false,
+            retry_granted: false,
             waited: Duration::ZERO,
             wait: self.mono() + MAX_AFFINITY_WAIT,
-            plain: Vec::new(),
+            round_robin_tries: Vec::new(),
         });
         self.board.count_request(self.mono());
-        let gap = Duration::from_secs_f64(-(1.0 - self.fate.next_f64()).ln() / LOAD);
-        self.at(self.now + gap, Event::Arrive);
-        self.happen(Event::Decide(request));
+        let gap = Duration::from_secs_f64(-(1.0 - self.outcome_rng.next_f64()).ln() / LOAD);
+        self.schedule(self.now + gap, Event::Arrive);
+        self.handle_event(Event::Decide(request));
     }
 
     /// The loop of the relay, a step at a time.
     fn decide(&mut self, mut request: Box<Request>, strategy: Strategy, sticky: bool) {
         let now = self.mono();
         let question = RouteQuery {
-            failed_attempts: &request.tried,
+            failed_attempts: &request.failed_attempts,
             strategy,
             input_estimate: request.input,
             max_output: 1_024,
             costs: if strategy.uses_cost() { &self.costs } else { &[] },
-            ..RouteQuery::first_attempt(&self.found)
+            ..RouteQuery::first_attempt(&self.candidates)
         };
         let (decision, ticket) = if sticky {
             self.board.decide_with_affinity(
                 &question,
                 (&request.keys, TTL, request.wait),
                 now,
-                &mut self.luck,
+                &mut self.decision_rng,
             )
         } else {
-            self.board.decide(&question, now, &mut self.luck)
+            self.board.decide(&question, now, &mut self.decision_rng)
         };
         match decision.verdict {
             Verdict::Try { index, .. } => {
-                let free = std::mem::take(&mut request.granted)
-                    || self.again(&mut request, RetryTarget::Other) == Some(Duration::ZERO);
-                let Some(ticket) = ticket else { return self.give_up(&request) };
+                let free = std::mem::take(&mut request.retry_granted)
+                    || self.may_retry(&mut request, RetryTarget::Other) == Some(Duration::ZERO);
+                let Some(ticket) = ticket else { return self.record_failure(&request) };
                 if !free {
                     self.board.record(&ticket, AttemptEnd::Abandoned, now);
-                    return self.give_up(&request);
+                    return self.record_failure(&request);
                 }
-                self.attempt(request, Some(ticket), index);
+                self.start_attempt(request, Some(ticket), index);
             }
-            Verdict::RetrySame { .. } => match self.again(&mut request, RetryTarget::Same) {
+            Verdict::RetrySame { .. } => match self.may_retry(&mut request, RetryTarget::Same) {
                 Some(pause) => {
-                    request.granted = true;
-                    request.tried.retain(|tried| !tried.may_recover);
-                    self.at(self.now + pause, Event::Decide(request));
+                    request.retry_granted = true;
+                    request.failed_attempts.retain(|tried| !tried.may_recover);
+                    self.schedule(self.now + pause, Event::Decide(request));
                 }
-                None => self.give_up(&request),
+                None => self.record_failure(&request),
             },
             Verdict::Wait { until } => {
                 let span = until
                     .map_or(Duration::from_secs(1), |until| until.since(now))
                     .max(Duration::from_millis(1));
                 let permitted = request.last.is_none()
-                    || request.granted
-                    || self.again(&mut request, RetryTarget::Same).is_some();
-                if !permitted || request.waited + span > QUEUE_FOR {
+                    || request.retry_granted
+                    || self.may_retry(&mut request, RetryTarget::Same).is_some();
+                if !permitted || request.waited + span > MAX_QUEUE_TIME {
                     if request.wait > now {
                         request.wait = now;
-                        return self.at(self.now, Event::Decide(request));
+                        return self.schedule(self.now, Event::Decide(request));
                     }
-                    return self.give_up(&request);
+                    return self.record_failure(&request);
                 }
                 request.waited += span;
-                request.granted = true;
-                request.tried.retain(|tried| !tried.may_recover);
-                self.at(self.now + span, Event::Decide(request));
+                request.retry_granted = true;
+                request.failed_attempts.retain(|tried| !tried.may_recover);
+                self.schedule(self.now + span, Event::Decide(request));
             }
-            Verdict::Exhausted { .. } => self.give_up(&request),
+            Verdict::Exhausted { .. } => self.record_failure(&request),
         }
     }
 
-    fn again(&mut self, request: &mut Request, to: RetryTarget) -> Option<Duration> {
+    fn may_retry(&mut self, request: &mut Request, to: RetryTarget) -> Option<Duration> {
         let Some(last) = &request.last else { return Some(Duration::ZERO) };
-        match self.board.may_retry(last, &mut request.attempts, to, self.mono(), &mut self.luck) {
+        match self.board.may_retry(
+            last,
+            &mut request.attempts,
+            to,
+            self.mono(),
+            &mut self.decision_rng,
+        ) {
             RetryDecision::Immediately => Some(Duration::ZERO),
             RetryDecision::After(pause) => Some(pause),
             RetryDecision::Stop(_) => None,
@@ -476,45 +482,56 @@ impl World {
     }
 
     /// The next key, whatever is known of it.
-    fn decide_plainly(&mut self, mut request: Box<Request>) {
-        if request.plain.len() >= PLAIN_TRIES {
-            return self.give_up(&request);
+    fn decide_round_robin(&mut self, mut request: Box<Request>) {
+        if request.round_robin_tries.len() >= ROUND_ROBIN_TRIES {
+            return self.record_failure(&request);
         }
-        self.plain_turn = (self.plain_turn + 1) % self.found.len();
-        request.plain.push(self.plain_turn);
-        self.attempt(request, None, self.plain_turn);
+        self.round_robin_next = (self.round_robin_next + 1) % self.candidates.len();
+        request.round_robin_tries.push(self.round_robin_next);
+        self.start_attempt(request, None, self.round_robin_next);
     }
 
     /// What the provider does with it.
-    fn attempt(&mut self, request: Box<Request>, ticket: Option<AttemptTicket>, index: usize) {
+    fn start_attempt(
+        &mut self,
+        request: Box<Request>,
+        ticket: Option<AttemptTicket>,
+        index: usize,
+    ) {
         self.report.attempts += 1;
-        let (now, luck) = (self.now, self.fate.next_f64());
+        let (now, luck) = (self.now, self.outcome_rng.next_f64());
         let (upstream, key) = (&self.upstreams[index / KEYS], &mut self.keys[index]);
         let (after, result) = if !upstream.is_up(now) {
             match luck {
-                ..0.5 => (Duration::from_millis(2), Err(transport(TransportKind::Connect, false))),
-                ..0.9 => (Duration::from_millis(80), Err(refused(FaultKind::Server, 503, None))),
-                _ => {
-                    (Duration::from_secs(15), Err(transport(TransportKind::FirstByteTimeout, true)))
+                ..0.5 => (
+                    Duration::from_millis(2),
+                    Err(transport_outcome(TransportKind::Connect, false)),
+                ),
+                ..0.9 => {
+                    (Duration::from_millis(80), Err(refused_outcome(FaultKind::Server, 503, None)))
                 }
+                _ => (
+                    Duration::from_secs(15),
+                    Err(transport_outcome(TransportKind::FirstByteTimeout, true)),
+                ),
             }
         } else if !key.works(now) {
-            (Duration::from_millis(60), Err(refused(FaultKind::KeyRejected, 401, None)))
+            (Duration::from_millis(60), Err(refused_outcome(FaultKind::KeyRejected, 401, None)))
         } else {
             key.forget(now);
-            if key.taken.len() >= RPM {
-                let oldest = key.taken.front().copied().unwrap_or(now);
+            if key.used.len() >= RPM {
+                let oldest = key.used.front().copied().unwrap_or(now);
                 // Half of all providers say how long to wait.
-                let hint = upstream.tells.then(|| oldest + Duration::from_secs(60) - now);
-                (Duration::from_millis(50), Err(refused(FaultKind::RateLimited, 429, hint)))
+                let hint = upstream.sends_hint.then(|| oldest + Duration::from_secs(60) - now);
+                (Duration::from_millis(50), Err(refused_outcome(FaultKind::RateLimited, 429, hint)))
             } else {
-                key.taken.push_back(now);
-                if let Some(ticket) = ticket.as_ref().filter(|_| upstream.tells) {
+                key.used.push_back(now);
+                if let Some(ticket) = ticket.as_ref().filter(|_| upstream.sends_hint) {
                     let reset = Duration::from_secs(60)
-                        - now.saturating_sub(key.taken.front().copied().unwrap_or(now));
+                        - now.saturating_sub(key.used.front().copied().unwrap_or(now));
                     let left = RateLimit {
                         limit: Some(RPM as u64),
-                        remaining: (RPM - key.taken.len()) as u64,
+                        remaining: (RPM - key.used.len()) as u64,
                         resets_in: reset,
                     };
                     let said = RateLimits { requests: Some(left), ..RateLimits::default() };
@@ -527,17 +544,24 @@ impl World {
                 // Two in a hundred take twelve times as long; one in five hundred breaks before it
                 // says anything.
                 let slow = if luck < 0.02 { 12.0 } else { 1.0 };
-                let spread = (-2.0 * (1.0 - self.fate.next_f64()).ln()).sqrt()
-                    * (std::f64::consts::TAU * self.fate.next_f64()).cos();
+                let spread = (-2.0 * (1.0 - self.outcome_rng.next_f64()).ln()).sqrt()
+                    * (std::f64::consts::TAU * self.outcome_rng.next_f64()).cos();
                 let took = Duration::from_secs_f64(upstream.ttft * slow * (0.35 * spread).exp());
                 let broke = luck > 0.998;
-                (took, if broke { Err(transport(TransportKind::BodyBroken, true)) } else { Ok(()) })
+                (
+                    took,
+                    if broke {
+                        Err(transport_outcome(TransportKind::BodyBroken, true))
+                    } else {
+                        Ok(())
+                    },
+                )
             }
         };
-        self.at(now + after, Event::Verdict(request, ticket, index, result));
+        self.schedule(now + after, Event::Verdict(request, ticket, index, result));
     }
 
-    fn verdict(
+    fn finish_attempt(
         &mut self,
         mut request: Box<Request>,
         ticket: Option<AttemptTicket>,
@@ -546,13 +570,13 @@ impl World {
     ) {
         let now = self.mono();
         match result {
-            Ok(()) => self.answered(&request, ticket, index),
+            Ok(()) => self.record_answer(&request, ticket, index),
             Err(outcome) => {
                 if let Some(ticket) = &ticket {
                     self.board.record(ticket, AttemptEnd::Failed(&outcome), now);
                     request.attempts.count_failure(&outcome);
-                    let candidate = &self.found[index];
-                    request.tried.push(FailedAttempt {
+                    let candidate = &self.candidates[index];
+                    request.failed_attempts.push(FailedAttempt {
                         key: candidate.key,
                         upstream: candidate.upstream(),
                         model: Arc::clone(&candidate.target.model),
@@ -561,14 +585,14 @@ impl World {
                     });
                     request.last = Some(outcome);
                 }
-                self.happen(Event::Decide(request));
+                self.handle_event(Event::Decide(request));
             }
         }
     }
 
-    fn answered(&mut self, request: &Request, ticket: Option<AttemptTicket>, index: usize) {
+    fn record_answer(&mut self, request: &Request, ticket: Option<AttemptTicket>, index: usize) {
         let (now, price) = (self.now, self.upstreams[index / KEYS].price);
-        let talk = &mut self.talks[request.talk];
+        let talk = &mut self.conversations[request.conversation];
         let known = talk
             .cached
             .get(&index)
@@ -583,7 +607,7 @@ impl World {
         // What comes from a cache costs a tenth.
         let fresh = (request.input - cached) as f64 + cached as f64 * 0.1;
         report.dollars += (fresh * price.0 + request.output as f64 * price.1) / 1e6;
-        report.waits.push(u32::try_from((now - request.begun).as_millis()).unwrap_or(u32::MAX));
+        report.waits.push(u32::try_from((now - request.started).as_millis()).unwrap_or(u32::MAX));
         if let Some(ticket) = ticket {
             let at = self.mono();
             self.board.record(&ticket, AttemptEnd::Head2xx, at);
@@ -596,25 +620,25 @@ impl World {
             };
             let ttft = at.since(ticket.started);
             let streams = Duration::from_millis(request.output * 12);
-            self.at(now + streams, Event::Over(Box::new(ticket), usage, ttft));
+            self.schedule(now + streams, Event::Finished(Box::new(ticket), usage, ttft));
         }
     }
 
     /// Not answered: was there anybody who could have?
-    fn give_up(&mut self, request: &Request) {
+    fn record_failure(&mut self, request: &Request) {
         let now = self.now;
         let (upstreams, keys) = (&self.upstreams, &mut self.keys);
         let could = keys.iter_mut().enumerate().any(|(index, key)| {
             key.forget(now);
-            let all_along =
-                upstreams[index / KEYS].is_up(now) && upstreams[index / KEYS].is_up(request.begun);
-            all_along && key.works(now) && key.taken.len() < RPM
+            let all_along = upstreams[index / KEYS].is_up(now)
+                && upstreams[index / KEYS].is_up(request.started);
+            all_along && key.works(now) && key.used.len() < RPM
         });
-        self.report.lost += u64::from(could);
+        self.report.failed += u64::from(could);
     }
 }
 
-fn refused(kind: FaultKind, status: u16, hint: Option<Duration>) -> Outcome {
+fn refused_outcome(kind: FaultKind, status: u16, hint: Option<Duration>) -> Outcome {
     let fault = Fault {
         kind,
         status,
@@ -627,7 +651,7 @@ fn refused(kind: FaultKind, status: u16, hint: Option<Duration>) -> Outcome {
     outcome::classify_fault(&fault, hint, true)
 }
 
-fn transport(kind: TransportKind, sent: bool) -> Outcome {
+fn transport_outcome(kind: TransportKind, sent: bool) -> Outcome {
     // Of a stream nothing was billed before it began.
     Outcome {
         maybe_billed: false,

@@ -13,13 +13,13 @@ use aiproxy::{
 use bytes::Bytes;
 
 /// The first byte chooses, the rest is the input.
-fn chosen(data: &[u8]) -> Option<(Dialect, Dialect, u8, &[u8])> {
+fn choose_dialects(data: &[u8]) -> Option<(Dialect, Dialect, u8, &[u8])> {
     let (&[a, b], rest) = data.split_first_chunk::<2>()?;
     let all = Dialect::ALL;
     Some((all[usize::from(a) % all.len()], all[usize::from(b) % all.len()], b, rest))
 }
 
-fn shape(framing: Framing) -> ResponseSpec {
+fn response_spec(framing: Framing) -> ResponseSpec {
     ResponseSpec {
         endpoint: ChatEndpoint::Chat,
         model: "m".to_owned(),
@@ -33,7 +33,7 @@ fn shape(framing: Framing) -> ResponseSpec {
     }
 }
 
-fn traits() -> TargetTraits {
+fn target_traits() -> TargetTraits {
     TargetTraits {
         model: "m".to_owned(),
         stream: true,
@@ -52,11 +52,11 @@ fn framing(dialect: Dialect) -> Framing {
 
 /// Any body: what can be read can be written in every dialect, and what was written can be read.
 pub fn requests(data: &[u8]) {
-    let Some((client, upstream, _, body)) = chosen(data) else { return };
+    let Some((client, upstream, _, body)) = choose_dialects(data) else { return };
     let Ok(request) = registry::ingress(client).read_request(ChatEndpoint::Chat, body) else {
         return;
     };
-    let written = registry::egress(upstream).write_request(&request, &traits());
+    let written = registry::egress(upstream).write_request(&request, &target_traits());
     if request.messages.iter().all(|message| message.blocks.is_empty()) {
         // There is nothing to ask; the upstream says so.
         return;
@@ -72,7 +72,7 @@ pub fn requests(data: &[u8]) {
 
 /// Any answer: what can be read can be told to every client, and told as a stream.
 pub fn responses(data: &[u8]) {
-    let Some((upstream, client, _, body)) = chosen(data) else { return };
+    let Some((upstream, client, _, body)) = choose_dialects(data) else { return };
     let Ok(response) = registry::egress(upstream).read_response(
         "application/json",
         body,
@@ -80,7 +80,8 @@ pub fn responses(data: &[u8]) {
     ) else {
         return;
     };
-    let whole = registry::ingress(client).write_response(&response, &shape(framing(client)));
+    let whole =
+        registry::ingress(client).write_response(&response, &response_spec(framing(client)));
     assert!(
         aiproxy::base::json::parse(&whole).is_ok(),
         "{upstream} → {client}: {}",
@@ -122,7 +123,7 @@ pub fn sse(data: &[u8]) {
 /// Any stream, cut anywhere: the events keep their grammar, are the same as uncut, and the client's
 /// end is told once.
 pub fn streams(data: &[u8]) {
-    let Some((upstream, client, cut, body)) = chosen(data) else { return };
+    let Some((upstream, client, cut, body)) = choose_dialects(data) else { return };
     let read = |chunks: &[&[u8]]| {
         let mut reading = EventDecoder::new(
             framing(upstream),
@@ -152,7 +153,7 @@ pub fn streams(data: &[u8]) {
     );
     let mut translator = Translator::new(
         reading,
-        registry::ingress(client).stream_writer(&shape(framing(client))),
+        registry::ingress(client).stream_writer(&response_spec(framing(client))),
         1 << 16,
     );
     let mut out = Vec::new();

@@ -20,12 +20,12 @@ use aiproxy::{
     },
 };
 
-fn folder(name: &str) -> PathBuf {
+fn case_dir(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data/configs").join(name)
 }
 
-fn files(name: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder(name)).expect("the folder is there");
+fn case_files(name: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(case_dir(name)).expect("the folder is there");
     let mut files: Vec<_> = entries
         .map(|e| e.expect("listed").path())
         .filter(|p| p.extension().is_some_and(|e| e == "toml"))
@@ -37,7 +37,7 @@ fn files(name: &str) -> Vec<PathBuf> {
 
 #[test]
 fn good_files_load_without_an_error() {
-    for path in files("good") {
+    for path in case_files("good") {
         let text = fs::read_to_string(&path).expect("readable");
         let loaded = load(
             &text,
@@ -57,7 +57,7 @@ fn good_files_load_without_an_error() {
 
 #[test]
 fn bad_files_are_told_every_problem_with_its_place() {
-    for path in files("bad") {
+    for path in case_files("bad") {
         let text = fs::read_to_string(&path).expect("readable");
         let loaded = load(
             &text,
@@ -89,7 +89,7 @@ fn bad_files_are_told_every_problem_with_its_place() {
 
 #[test]
 fn broken_endings_never_hide_the_line_and_never_panic() {
-    for path in files("good") {
+    for path in case_files("good") {
         let text = fs::read_to_string(&path).expect("readable");
         for (cut, _) in text.char_indices().step_by(41) {
             let loaded = load(
@@ -187,7 +187,7 @@ key = "env:IDE" # 27
 # 28 the end
 "#;
 
-fn comments(text: &str) -> std::collections::BTreeSet<String> {
+fn comment_lines(text: &str) -> std::collections::BTreeSet<String> {
     text.lines()
         .filter_map(|line| Some(line.split_once("# ")?.1.split(' ').next()?.to_owned()))
         .filter(|n| n.parse::<u32>().is_ok())
@@ -267,7 +267,7 @@ proptest::proptest! {
                 Err(EditError::BadPath(_)) => continue,
                 Err(other) => panic!("{edit:?}: {other}\n{text}"),
             }
-            proptest::prop_assert_eq!(comments(&text), comments(FULL_OF_COMMENTS), "{:?}\n{}", edit, text);
+            proptest::prop_assert_eq!(comment_lines(&text), comment_lines(FULL_OF_COMMENTS), "{:?}\n{}", edit, text);
             let loaded = load(&text, Path::new("config.toml"), &Environment::default(), &mut IdInterner::default());
             proptest::prop_assert!(loaded.settings.is_some(), "{:?}\n{}\n{:#?}", edit, text, loaded.problems);
         }

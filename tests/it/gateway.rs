@@ -60,11 +60,11 @@ impl Server {
     }
 
     /// Answers the first request of every connection with these bytes and closes.
-    fn saying(bytes: impl Into<Vec<u8>>) -> Self {
+    fn with_response(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
         Self::start(move |_, mut stream| {
             request(&mut stream);
-            say(&mut stream, &bytes);
+            send_bytes(&mut stream, &bytes);
         })
     }
 
@@ -72,7 +72,7 @@ impl Server {
         upstream(&format!("http://{}/v1", self.address))
     }
 
-    fn seen(&self) -> usize {
+    fn received(&self) -> usize {
         self.connections.load(SeqCst)
     }
 }
@@ -100,7 +100,7 @@ fn request(stream: &mut impl Read) -> String {
 }
 
 /// The other side may be gone: that is for it to judge.
-fn say(stream: &mut impl Write, bytes: &[u8]) {
+fn send_bytes(stream: &mut impl Write, bytes: &[u8]) {
     let _gone = stream.write_all(bytes).and_then(|()| stream.flush());
 }
 
@@ -183,13 +183,15 @@ async fn post(
     gateway.send(call).await
 }
 
-async fn text(answer: Result<UpstreamResponse, TransportFault>) -> Result<String, TransportFault> {
+async fn body_text(
+    answer: Result<UpstreamResponse, TransportFault>,
+) -> Result<String, TransportFault> {
     let bytes = answer?.body.read_to_end(1 << 20).await?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-async fn fault(upstream: &Upstream) -> TransportFault {
-    text(post(&gateway(), upstream, b"{}").await).await.expect_err("a fault")
+async fn transport_fault(upstream: &Upstream) -> TransportFault {
+    body_text(post(&gateway(), upstream, b"{}").await).await.expect_err("a fault")
 }
 
 fn gzip(data: &[u8]) -> Vec<u8> {
@@ -198,7 +200,7 @@ fn gzip(data: &[u8]) -> Vec<u8> {
     out.finish().expect("memory")
 }
 
-fn coded(coding: &str, body: &[u8]) -> Vec<u8> {
+fn encode_body(coding: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-encoding: {coding}\r\ncontent-length: {}\r\n\r\n",
         body.len()
@@ -211,7 +213,7 @@ async fn a_request_carries_key_configured_headers_mark_and_merged_query() {
     let (tell, told) = mpsc::channel();
     let server = Server::start(move |_, mut stream| {
         tell.send(request(&mut stream)).expect("the test waits");
-        say(&mut stream, OK);
+        send_bytes(&mut stream, OK);
     });
     let mut upstream = server.upstream();
     upstream.headers = vec![("x-team".to_owned(), "blue".to_owned())];
@@ -256,17 +258,18 @@ async fn a_request_carries_key_configured_headers_mark_and_merged_query() {
 
 #[tokio::test]
 async fn coded_answers_are_decoded_and_lose_the_headers_of_their_coding() {
-    let server = Server::saying(coded("gzip", &gzip(b"hello")));
+    let server = Server::with_response(encode_body("gzip", &gzip(b"hello")));
     let answer = post(&gateway(), &server.upstream(), b"{}").await.expect("an answer");
     assert!(
         !answer.headers.contains_key("content-encoding")
             && !answer.headers.contains_key("content-length")
     );
-    assert_eq!(text(Ok(answer)).await.as_deref(), Ok("hello"));
+    assert_eq!(body_text(Ok(answer)).await.as_deref(), Ok("hello"));
 
-    let trailing = Server::saying(coded("gzip", &[&gzip(b"hello")[..], b"junk"].concat()));
+    let trailing =
+        Server::with_response(encode_body("gzip", &[&gzip(b"hello")[..], b"junk"].concat()));
     assert_eq!(
-        text(post(&gateway(), &trailing.upstream(), b"{}").await).await.as_deref(),
+        body_text(post(&gateway(), &trailing.upstream(), b"{}").await).await.as_deref(),
         Ok("hello")
     );
 }
@@ -280,7 +283,8 @@ async fn what_cannot_be_decoded_is_a_fault() {
         ("snappy", b"x", TransportKind::InvalidHttp),
         ("gzip, gzip", &cut, TransportKind::InvalidHttp),
     ] {
-        let fault = fault(&Server::saying(coded(coding, body)).upstream()).await;
+        let fault =
+            transport_fault(&Server::with_response(encode_body(coding, body)).upstream()).await;
         assert_eq!(fault.kind, kind, "{coding}: {fault:?}");
     }
 }
@@ -291,7 +295,7 @@ async fn a_flushed_event_arrives_before_the_next_is_sent() {
     let gate = Mutex::new(gate);
     let server = Server::start(move |_, mut stream| {
         request(&mut stream);
-        say(
+        send_bytes(
             &mut stream,
             b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n",
         );
@@ -300,13 +304,13 @@ async fn a_flushed_event_arrives_before_the_next_is_sent() {
             encoder.write_all(event.as_bytes()).expect("memory");
             encoder.flush().expect("memory");
             let piece = std::mem::take(encoder.get_mut());
-            say(&mut stream, format!("{:x}\r\n", piece.len()).as_bytes());
-            say(&mut stream, &[&piece[..], b"\r\n"].concat());
+            send_bytes(&mut stream, format!("{:x}\r\n", piece.len()).as_bytes());
+            send_bytes(&mut stream, &[&piece[..], b"\r\n"].concat());
             gate.lock().expect("no panic").recv().expect("the test opens it");
         }
         let rest = encoder.finish().expect("memory");
-        say(&mut stream, format!("{:x}\r\n", rest.len()).as_bytes());
-        say(&mut stream, &[&rest[..], b"\r\n0\r\n\r\n"].concat());
+        send_bytes(&mut stream, format!("{:x}\r\n", rest.len()).as_bytes());
+        send_bytes(&mut stream, &[&rest[..], b"\r\n0\r\n\r\n"].concat());
     });
 
     let mut answer = post(&gateway(), &server.upstream(), b"{}").await.expect("an answer");
@@ -338,8 +342,8 @@ async fn what_is_no_http_answer_is_garbage_and_its_bytes_stay_out_of_the_message
         b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
         b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
     ] {
-        let server = Server::saying(said);
-        let fault = fault(&server.upstream()).await;
+        let server = Server::with_response(said);
+        let fault = transport_fault(&server.upstream()).await;
         assert_eq!(
             fault.kind,
             TransportKind::InvalidHttp,
@@ -358,7 +362,10 @@ async fn what_is_no_http_answer_is_garbage_and_its_bytes_stay_out_of_the_message
     let long = [b"HTTP/1.1 200 OK\r\nx-long: ", &vec![b'a'; 600_000][..], b"\r\n\r\n"].concat();
     let many = [&b"HTTP/1.1 200 OK\r\n"[..], &b"x-many: 1\r\n".repeat(5_000), b"\r\n"].concat();
     for said in [long, many] {
-        assert_eq!(fault(&Server::saying(said).upstream()).await.kind, TransportKind::InvalidHttp);
+        assert_eq!(
+            transport_fault(&Server::with_response(said).upstream()).await.kind,
+            TransportKind::InvalidHttp
+        );
     }
 }
 
@@ -368,24 +375,26 @@ async fn connections_that_do_not_come_about_or_end_early_say_so() {
         .expect("a free port")
         .local_addr()
         .expect("bound");
-    let refused = fault(&upstream(&format!("http://{closed}/v1"))).await;
+    let refused = transport_fault(&upstream(&format!("http://{closed}/v1"))).await;
     let message = format!("connection refused ({closed})");
     assert_eq!(
         refused,
         TransportFault { kind: TransportKind::Connect, message, may_be_received: false }
     );
 
-    let unknown = fault(&upstream("http://nx.invalid/v1")).await;
+    let unknown = transport_fault(&upstream("http://nx.invalid/v1")).await;
     let message = "cannot resolve nx.invalid".to_owned();
     assert_eq!(
         unknown,
         TransportFault { kind: TransportKind::Dns, message, may_be_received: false }
     );
 
-    let close = fault(&Server::saying(b"").upstream()).await;
+    let close = transport_fault(&Server::with_response(b"").upstream()).await;
     assert_eq!((close.kind, close.may_be_received), (TransportKind::Reset, true), "{close:?}");
 
-    let half = fault(&Server::saying(&b"HTTP/1.1 200 OK\r\ncontent-"[..]).upstream()).await;
+    let half =
+        transport_fault(&Server::with_response(&b"HTTP/1.1 200 OK\r\ncontent-"[..]).upstream())
+            .await;
     assert_eq!((half.kind, half.may_be_received), (TransportKind::Reset, true), "{half:?}");
 }
 
@@ -397,23 +406,23 @@ async fn a_body_that_breaks_is_broken_in_one_way() {
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\nffffffffffffffffff\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
     ] {
-        let fault = fault(&Server::saying(said).upstream()).await;
+        let fault = transport_fault(&Server::with_response(said).upstream()).await;
         assert_eq!(fault.kind, TransportKind::BodyBroken, "{} gave {fault:?}", said.escape_ascii());
     }
-    let delimited = Server::saying(&b"HTTP/1.0 200 OK\r\n\r\nto the end"[..]);
+    let delimited = Server::with_response(&b"HTTP/1.0 200 OK\r\n\r\nto the end"[..]);
     assert_eq!(
-        text(post(&gateway(), &delimited.upstream(), b"{}").await).await.as_deref(),
+        body_text(post(&gateway(), &delimited.upstream(), b"{}").await).await.as_deref(),
         Ok("to the end")
     );
-    let trailers = Server::saying(
+    let trailers = Server::with_response(
         &b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n"[..],
     );
     assert_eq!(
-        text(post(&gateway(), &trailers.upstream(), b"{}").await).await.as_deref(),
+        body_text(post(&gateway(), &trailers.upstream(), b"{}").await).await.as_deref(),
         Ok("ok")
     );
 
-    let bomb = Server::saying(coded("gzip", &gzip(&vec![0; 4 << 20])));
+    let bomb = Server::with_response(encode_body("gzip", &gzip(&vec![0; 4 << 20])));
     let answer = post(&gateway(), &bomb.upstream(), b"{}").await.expect("an answer");
     let fault = answer.body.read_to_end(100_000).await.expect_err("too much");
     assert_eq!(fault.kind, TransportKind::TooLarge);
@@ -423,7 +432,9 @@ async fn a_body_that_breaks_is_broken_in_one_way() {
 async fn informational_answers_are_passed_over() {
     let flood = [&b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(200)[..], OK].concat();
     assert_eq!(
-        text(post(&gateway(), &Server::saying(flood).upstream(), b"{}").await).await.as_deref(),
+        body_text(post(&gateway(), &Server::with_response(flood).upstream(), b"{}").await)
+            .await
+            .as_deref(),
         Ok("ok")
     );
 }
@@ -432,7 +443,7 @@ async fn informational_answers_are_passed_over() {
 async fn connections_are_kept_until_idle_ones_are_dropped() {
     let server = Server::start(|_, mut stream| {
         while !request(&mut stream).is_empty() {
-            say(&mut stream, OK);
+            send_bytes(&mut stream, OK);
         }
     });
     let (gateway, upstream) = (gateway(), server.upstream());
@@ -443,10 +454,10 @@ async fn connections_are_kept_until_idle_ones_are_dropped() {
         }
         let answer = post(&gateway, &upstream, b"{}").await.expect("an answer");
         reused.push(answer.reused);
-        assert_eq!(text(Ok(answer)).await.as_deref(), Ok("ok"));
+        assert_eq!(body_text(Ok(answer)).await.as_deref(), Ok("ok"));
         gateway.retain(&[Arc::new(upstream.clone())]);
     }
-    assert_eq!((reused, server.seen()), (vec![false, true, false, true], 2));
+    assert_eq!((reused, server.received()), (vec![false, true, false, true], 2));
     gateway.retain(&[]);
     assert!(!post(&gateway, &upstream, b"{}").await.expect("an answer").reused);
 }
@@ -456,7 +467,7 @@ async fn a_kept_connection_that_is_dead_is_stale_and_the_next_try_gets_a_fresh_o
     // Answers once, then takes one more request on the same connection and closes without a byte.
     let server = Server::start(|_, mut stream| {
         request(&mut stream);
-        say(&mut stream, OK);
+        send_bytes(&mut stream, OK);
         request(&mut stream);
     });
     let (gateway, upstream) = (gateway(), server.upstream());
@@ -466,22 +477,22 @@ async fn a_kept_connection_that_is_dead_is_stale_and_the_next_try_gets_a_fresh_o
             assert_eq!(answer.expect_err("checked").kind, TransportKind::Stale);
             answer = post(&gateway, &upstream, b"{}").await;
         }
-        assert_eq!(text(answer).await.as_deref(), Ok("ok"), "round {round}");
+        assert_eq!(body_text(answer).await.as_deref(), Ok("ok"), "round {round}");
     }
-    assert!(server.seen() > 2);
+    assert!(server.received() > 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_that_close_although_they_promised_not_to_cost_at_most_one_more_try() {
     let server = Server::start(|_, mut stream| {
         request(&mut stream);
-        say(&mut stream, OK);
+        send_bytes(&mut stream, OK);
     });
     let (gateway, upstream) = (gateway(), server.upstream());
     let one = || async {
-        let answer = match text(post(&gateway, &upstream, b"{}").await).await {
+        let answer = match body_text(post(&gateway, &upstream, b"{}").await).await {
             Err(fault) if fault.kind == TransportKind::Stale => {
-                text(post(&gateway, &upstream, b"{}").await).await
+                body_text(post(&gateway, &upstream, b"{}").await).await
             }
             other => other,
         };
@@ -496,13 +507,16 @@ async fn servers_that_close_although_they_promised_not_to_cost_at_most_one_more_
 async fn an_answer_that_nobody_asked_for_is_never_given_to_the_next_request() {
     let server = Server::start(|_, mut stream| {
         request(&mut stream);
-        say(&mut stream, &[OK, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nGHOST"].concat());
+        send_bytes(
+            &mut stream,
+            &[OK, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nGHOST"].concat(),
+        );
         request(&mut stream);
-        say(&mut stream, OK);
+        send_bytes(&mut stream, OK);
     });
     let (gateway, upstream) = (gateway(), server.upstream());
     for _ in 0..20 {
-        match text(post(&gateway, &upstream, b"{}").await).await {
+        match body_text(post(&gateway, &upstream, b"{}").await).await {
             Ok(said) => assert_eq!(said, "ok"),
             Err(fault) => assert!(
                 matches!(fault.kind, TransportKind::Stale | TransportKind::InvalidHttp),
@@ -518,7 +532,7 @@ async fn a_refusal_during_the_upload_is_delivered() {
     let server = Server::start(|_, mut stream| {
         let mut some = [0; 1_000];
         let _read = stream.read(&mut some);
-        say(
+        send_bytes(
             &mut stream,
             b"HTTP/1.1 413 Too Large\r\ncontent-length: 8\r\nconnection: close\r\n\r\ntoo much",
         );
@@ -528,7 +542,7 @@ async fn a_refusal_during_the_upload_is_delivered() {
         let answer =
             post(&gateway(), &server.upstream(), &LARGE).await.expect("the 413, not a broken pipe");
         assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
-        assert_eq!(text(Ok(answer)).await.as_deref(), Ok("too much"));
+        assert_eq!(body_text(Ok(answer)).await.as_deref(), Ok("too much"));
     }
 }
 
@@ -594,9 +608,12 @@ impl Authority {
     }
 }
 
-type Tls = StreamOwned<ServerConnection, TcpStream>;
+type TlsStream = StreamOwned<ServerConnection, TcpStream>;
 
-fn secure(config: Arc<ServerConfig>, play: impl Fn(usize, Tls) + Send + Sync + 'static) -> Server {
+fn tls_server(
+    config: Arc<ServerConfig>,
+    play: impl Fn(usize, TlsStream) + Send + Sync + 'static,
+) -> Server {
     Server::start(move |number, stream| {
         let connection = ServerConnection::new(Arc::clone(&config)).expect("a config");
         play(number, StreamOwned::new(connection, stream));
@@ -607,10 +624,10 @@ fn https(server: &Server, host: &str) -> Upstream {
     upstream(&format!("https://{host}:{}/v1", server.address.port()))
 }
 
-fn answering(config: Arc<ServerConfig>) -> Server {
-    secure(config, |_, mut stream| {
+fn ok_tls_server(config: Arc<ServerConfig>) -> Server {
+    tls_server(config, |_, mut stream| {
         while !request(&mut stream).is_empty() {
-            say(&mut stream, OK);
+            send_bytes(&mut stream, OK);
         }
     })
 }
@@ -618,9 +635,9 @@ fn answering(config: Arc<ServerConfig>) -> Server {
 #[tokio::test]
 async fn certificates_are_checked_against_system_and_ca_file() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
-    let server = answering(authority.server("localhost", &["http/1.1"]));
+    let server = ok_tls_server(authority.server("localhost", &["http/1.1"]));
 
-    let untrusted = fault(&https(&server, "localhost")).await;
+    let untrusted = transport_fault(&https(&server, "localhost")).await;
     assert_eq!(
         (untrusted.kind, untrusted.may_be_received),
         (TransportKind::Tls, false),
@@ -632,19 +649,19 @@ async fn certificates_are_checked_against_system_and_ca_file() {
     let mut trusting = https(&server, "localhost");
     trusting.ca_file = Some(authority.file(&folder));
     let gateway = gateway();
-    assert_eq!(text(post(&gateway, &trusting, b"{}").await).await.as_deref(), Ok("ok"));
+    assert_eq!(body_text(post(&gateway, &trusting, b"{}").await).await.as_deref(), Ok("ok"));
     assert!(post(&gateway, &trusting, b"{}").await.expect("an answer").reused);
 
     let mut other_name = https(&server, "127.0.0.1");
     other_name.ca_file.clone_from(&trusting.ca_file);
-    let other_name_fault = fault(&other_name).await;
+    let other_name_fault = transport_fault(&other_name).await;
     assert!(other_name_fault.message.contains("another name"), "{other_name_fault:?}");
     other_name.insecure_tls = true;
-    assert_eq!(text(post(&gateway, &other_name, b"{}").await).await.as_deref(), Ok("ok"));
+    assert_eq!(body_text(post(&gateway, &other_name, b"{}").await).await.as_deref(), Ok("ok"));
 
     let mut no_file = https(&server, "localhost");
     no_file.ca_file = Some(folder.path().join("none.pem"));
-    let no_file = fault(&no_file).await;
+    let no_file = transport_fault(&no_file).await;
     assert!(
         no_file.kind == TransportKind::Tls && no_file.message.contains("none.pem"),
         "{no_file:?}"
@@ -655,15 +672,15 @@ async fn certificates_are_checked_against_system_and_ca_file() {
 async fn servers_that_speak_no_tls_or_nothing_are_told_apart() {
     let plain = Server::start(|_, mut stream| {
         let _hello = stream.read(&mut [0; 100]);
-        say(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        send_bytes(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n");
     });
-    let no_tls = fault(&https(&plain, "127.0.0.1")).await;
+    let no_tls = transport_fault(&https(&plain, "127.0.0.1")).await;
     assert!(no_tls.kind == TransportKind::Tls && no_tls.message.contains("http://"), "{no_tls:?}");
 
     let silent = Server::start(|_, mut stream| drop(stream.read_to_end(&mut Vec::new())));
     let mut slow = https(&silent, "127.0.0.1");
     slow.timeouts.connect = Duration::from_millis(100);
-    let slow = fault(&slow).await;
+    let slow = transport_fault(&slow).await;
     assert_eq!(
         (slow.kind, slow.may_be_received),
         (TransportKind::ConnectTimeout, false),
@@ -672,7 +689,7 @@ async fn servers_that_speak_no_tls_or_nothing_are_told_apart() {
 }
 
 /// Reads frames up to the head of a request; gives the number of its stream.
-fn h2_request(stream: &mut Tls) -> Option<[u8; 4]> {
+fn h2_request(stream: &mut TlsStream) -> Option<[u8; 4]> {
     loop {
         let mut head = [0; 9];
         stream.read_exact(&mut head).ok()?;
@@ -693,19 +710,19 @@ fn h2_frame(kind: u8, flags: u8, stream: [u8; 4], payload: &[u8]) -> Vec<u8> {
 async fn http2_is_spoken_and_requests_that_it_refuses_may_be_sent_again() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
     // The first connection refuses the stream, the second closes in order, the third answers.
-    let server = secure(authority.server("localhost", &["h2"]), |number, mut stream| {
+    let server = tls_server(authority.server("localhost", &["h2"]), |number, mut stream| {
         let mut preface = [0; 24];
         if stream.read_exact(&mut preface).is_err() {
             return;
         }
-        say(&mut stream, &h2_frame(4, 0, [0; 4], &[]));
+        send_bytes(&mut stream, &h2_frame(4, 0, [0; 4], &[]));
         while let Some(id) = h2_request(&mut stream) {
             let answer = match number {
                 0 => [h2_frame(3, 0, id, &[0, 0, 0, 7]), h2_frame(7, 0, [0; 4], &[0; 8])].concat(),
                 1 => h2_frame(7, 0, [0; 4], &[0; 8]),
                 _ => h2_frame(1, 5, id, &[0x88]),
             };
-            say(&mut stream, &answer);
+            send_bytes(&mut stream, &answer);
         }
     });
     let mut upstream = https(&server, "localhost");
@@ -723,7 +740,7 @@ async fn http2_is_spoken_and_requests_that_it_refuses_may_be_sent_again() {
 #[tokio::test]
 async fn an_http_proxy_gets_plain_requests_whole_and_tunnels_the_others() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
-    let target = answering(authority.server("localhost", &["http/1.1"]));
+    let target = ok_tls_server(authority.server("localhost", &["http/1.1"]));
     let (tell, told) = mpsc::channel();
     let port = target.address.port();
     let proxy = Server::start(move |_, mut stream| {
@@ -731,15 +748,18 @@ async fn an_http_proxy_gets_plain_requests_whole_and_tunnels_the_others() {
         let tunnel = asked.starts_with("connect ");
         tell.send(asked).expect("the test waits");
         if !tunnel {
-            return say(&mut stream, OK);
+            return send_bytes(&mut stream, OK);
         }
-        say(&mut stream, b"HTTP/1.1 200 Connection established\r\n\r\n");
-        splice(stream, TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the target"));
+        send_bytes(&mut stream, b"HTTP/1.1 200 Connection established\r\n\r\n");
+        forward_both_ways(
+            stream,
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the target"),
+        );
     });
 
     let mut plain = upstream("http://models.test/v1");
     plain.proxy = ProxySetting::Url(format!("http://user:p%40ss@{}", proxy.address));
-    assert_eq!(text(post(&gateway(), &plain, b"{}").await).await.as_deref(), Ok("ok"));
+    assert_eq!(body_text(post(&gateway(), &plain, b"{}").await).await.as_deref(), Ok("ok"));
     let asked = told.recv().expect("a request");
     assert!(
         asked.starts_with("post http://models.test/v1/chat/completions http/1.1\r\n"),
@@ -750,7 +770,7 @@ async fn an_http_proxy_gets_plain_requests_whole_and_tunnels_the_others() {
     let mut tunnelled = https(&target, "localhost");
     tunnelled.ca_file = Some(authority.file(&folder));
     tunnelled.proxy = plain.proxy.clone();
-    assert_eq!(text(post(&gateway(), &tunnelled, b"{}").await).await.as_deref(), Ok("ok"));
+    assert_eq!(body_text(post(&gateway(), &tunnelled, b"{}").await).await.as_deref(), Ok("ok"));
     let asked = told.recv().expect("a request");
     assert!(asked.starts_with(&format!("connect localhost:{port} http/1.1\r\n")), "{asked}");
     assert!(
@@ -769,10 +789,10 @@ async fn a_socks_proxy_gets_the_name_or_the_address_and_the_credentials() {
             bytes
         };
         assert_eq!(said(3), [5, 1, 2]);
-        say(&mut stream, &[5, 2]);
+        send_bytes(&mut stream, &[5, 2]);
         let mut login = vec![0; 3 + 4 + 4];
         stream.read_exact(&mut login).expect("a login");
-        say(&mut stream, &[1, 0]);
+        send_bytes(&mut stream, &[1, 0]);
         let mut target = vec![0; 4];
         stream.read_exact(&mut target).expect("a target");
         let mut length = [4];
@@ -781,10 +801,10 @@ async fn a_socks_proxy_gets_the_name_or_the_address_and_the_credentials() {
         }
         let mut rest = vec![0; usize::from(length[0]) + 2];
         stream.read_exact(&mut rest).expect("an address");
-        say(&mut stream, &[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+        send_bytes(&mut stream, &[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
         tell.send((login, target[3], rest)).expect("the test waits");
         request(&mut stream);
-        say(&mut stream, OK);
+        send_bytes(&mut stream, OK);
     });
     for (scheme, kind, address) in
         [("socks5h", 3, &b"localhost\0\x50"[..]), ("socks5", 1, b"\x7f\0\0\x01\0\x50")]
@@ -792,7 +812,7 @@ async fn a_socks_proxy_gets_the_name_or_the_address_and_the_credentials() {
         let host = if scheme == "socks5" { "127.0.0.1" } else { "localhost" };
         let mut upstream = upstream(&format!("http://{host}/v1"));
         upstream.proxy = ProxySetting::Url(format!("{scheme}://user:p%40ss@{}", proxy.address));
-        assert_eq!(text(post(&gateway(), &upstream, b"{}").await).await.as_deref(), Ok("ok"));
+        assert_eq!(body_text(post(&gateway(), &upstream, b"{}").await).await.as_deref(), Ok("ok"));
         let (login, said_kind, said) = told.recv().expect("a login");
         assert_eq!(
             (&login[..], said_kind, &said[..]),
@@ -803,10 +823,11 @@ async fn a_socks_proxy_gets_the_name_or_the_address_and_the_credentials() {
 
 #[tokio::test]
 async fn a_proxy_that_refuses_or_is_not_there_is_named() {
-    let refusing = Server::saying(&b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"[..]);
+    let refusing =
+        Server::with_response(&b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"[..]);
     let mut upstream = upstream("https://api.test/v1");
     upstream.proxy = ProxySetting::Url(format!("http://user:hidden@{}", refusing.address));
-    let refused = fault(&upstream).await;
+    let refused = transport_fault(&upstream).await;
     assert_eq!((refused.kind, refused.may_be_received), (TransportKind::Connect, false));
     assert!(
         refused.message.contains(&refusing.address.to_string())
@@ -815,14 +836,14 @@ async fn a_proxy_that_refuses_or_is_not_there_is_named() {
     );
 
     upstream.proxy = ProxySetting::Url("http://nx.invalid:3128".to_owned());
-    let gone = fault(&upstream).await;
+    let gone = transport_fault(&upstream).await;
     assert_eq!(
         (gone.kind, gone.message.as_str()),
         (TransportKind::Dns, "proxy: cannot resolve nx.invalid")
     );
 }
 
-fn splice(a: TcpStream, b: TcpStream) {
+fn forward_both_ways(a: TcpStream, b: TcpStream) {
     let (mut from, mut to) = (a.try_clone().expect("a socket"), b.try_clone().expect("a socket"));
     std::thread::spawn(move || std::io::copy(&mut from, &mut to));
     let (mut from, mut to) = (b, a);
@@ -831,9 +852,9 @@ fn splice(a: TcpStream, b: TcpStream) {
 
 // ---- beside the request path
 
-struct Echo;
+struct EchoUpstream;
 
-impl InProcess for Echo {
+impl InProcess for EchoUpstream {
     fn respond(
         &self,
         request: http::Request<Bytes>,
@@ -846,11 +867,11 @@ impl InProcess for Echo {
 
 #[tokio::test]
 async fn an_upstream_in_the_process_needs_no_socket() {
-    let gateway = gateway().with_in_process("demo", Arc::new(Echo));
+    let gateway = gateway().with_in_process("demo", Arc::new(EchoUpstream));
     let mut upstream = upstream("demo:");
     upstream.auth = Auth::None;
     assert_eq!(
-        text(post(&gateway, &upstream, b"{}").await).await.as_deref(),
+        body_text(post(&gateway, &upstream, b"{}").await).await.as_deref(),
         Ok("POST /chat/completions")
     );
     let upstream = Arc::new(upstream);
@@ -874,9 +895,9 @@ async fn an_upstream_in_the_process_needs_no_socket() {
 async fn key_checks_use_the_upstreams_own_trust_and_key() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
     let (tell, told) = mpsc::channel();
-    let server = secure(authority.server("localhost", &["http/1.1"]), move |_, mut stream| {
+    let server = tls_server(authority.server("localhost", &["http/1.1"]), move |_, mut stream| {
         tell.send(request(&mut stream)).expect("the test waits");
-        say(&mut stream, b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\n{}");
+        send_bytes(&mut stream, b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\n{}");
     });
     let mut upstream = https(&server, "localhost");
     upstream.local = false;
@@ -919,19 +940,20 @@ async fn key_checks_use_the_upstreams_own_trust_and_key() {
 
 #[tokio::test]
 async fn a_key_that_is_gone_sends_nothing() {
-    let server = Server::saying(OK);
+    let server = Server::with_response(OK);
     let gateway = gateway();
     gateway.keys().remove(KEY);
     let fault = post(&gateway, &server.upstream(), b"{}").await.expect_err("no key");
     assert!(!fault.may_be_received);
-    assert_eq!(server.seen(), 0);
+    assert_eq!(server.received(), 0);
 }
 
 #[tokio::test]
 async fn only_local_servers_that_answer_json_are_found() {
-    let json = Server::saying(&b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"[..]);
-    let html = Server::saying(&b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>"[..]);
-    let missing = Server::saying(&b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\n{}"[..]);
+    let json = Server::with_response(&b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"[..]);
+    let html = Server::with_response(&b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>"[..]);
+    let missing =
+        Server::with_response(&b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\n{}"[..]);
     let silent = Server::start(|_, mut stream| drop(stream.read_to_end(&mut Vec::new())));
     let urls: Vec<_> = [&json, &html, &missing, &silent]
         .iter()

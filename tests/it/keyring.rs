@@ -7,41 +7,41 @@ use aiproxy::secrets::{
     keyring::{Keyring, KeyringError},
 };
 
-use crate::support::keyring::{Service, lock, on_the_bus, restart};
+use crate::support::keyring::{Service, lock_collection, restart_daemon, run_on_bus};
 
 fn secret(text: &str) -> Secret {
     Secret::new(text.to_owned())
 }
 
-async fn kept(keyring: &Keyring, label: &str) -> Option<String> {
+async fn stored_secret(keyring: &Keyring, label: &str) -> Option<String> {
     keyring.get(label).await.expect("an answer").map(|secret| secret.expose().to_owned())
 }
 
 #[test]
 fn a_key_comes_back_from_the_secret_service() {
-    on_the_bus(Service::Unlocked, "keyring::a_key_comes_back_from_the_secret_service", async {
+    run_on_bus(Service::Unlocked, "keyring::a_key_comes_back_from_the_secret_service", async {
         let keyring = Keyring::system();
         keyring.probe().await.expect("usable");
 
-        assert_eq!(kept(&keyring, "openai/work").await, None);
+        assert_eq!(stored_secret(&keyring, "openai/work").await, None);
         keyring.set("openai/work", &secret("sk-one")).await.expect("stored");
         keyring.set("openai/work", &secret("sk-two")).await.expect("replaced");
 
-        assert_eq!(kept(&keyring, "openai/work").await.as_deref(), Some("sk-two"));
+        assert_eq!(stored_secret(&keyring, "openai/work").await.as_deref(), Some("sk-two"));
         assert_eq!(
-            kept(&Keyring::system(), "openai/work").await.as_deref(),
+            stored_secret(&Keyring::system(), "openai/work").await.as_deref(),
             Some("sk-two"),
             "another connection"
         );
         assert!(keyring.delete("openai/work").await.expect("removed"));
         assert!(!keyring.delete("openai/work").await.expect("not there any more"));
-        assert_eq!(kept(&keyring, "openai/work").await, None);
+        assert_eq!(stored_secret(&keyring, "openai/work").await, None);
     });
 }
 
 #[test]
 fn many_ask_at_once() {
-    on_the_bus(Service::Unlocked, "keyring::many_ask_at_once", async {
+    run_on_bus(Service::Unlocked, "keyring::many_ask_at_once", async {
         let keyring = Keyring::system();
 
         let all = (0..100).map(|n| {
@@ -49,7 +49,7 @@ fn many_ask_at_once() {
             async move {
                 let (label, value) = (format!("openai/{n}"), format!("sk-{n}"));
                 keyring.set(&label, &secret(&value)).await.expect("stored");
-                assert_eq!(kept(&keyring, &label).await, Some(value));
+                assert_eq!(stored_secret(&keyring, &label).await, Some(value));
             }
         });
         futures_util::future::join_all(all).await;
@@ -58,27 +58,27 @@ fn many_ask_at_once() {
 
 #[test]
 fn a_daemon_restarted_under_us_is_found_again() {
-    on_the_bus(Service::Unlocked, "keyring::a_daemon_restarted_under_us_is_found_again", async {
+    run_on_bus(Service::Unlocked, "keyring::a_daemon_restarted_under_us_is_found_again", async {
         let keyring = Keyring::system();
         keyring.set("openai/work", &secret("sk-one")).await.expect("stored");
 
-        restart();
+        restart_daemon();
 
-        assert_eq!(kept(&keyring, "openai/work").await.as_deref(), Some("sk-one"));
+        assert_eq!(stored_secret(&keyring, "openai/work").await.as_deref(), Some("sk-one"));
         keyring.set("openai/work", &secret("sk-two")).await.expect("stored again");
     });
 }
 
 #[test]
 fn a_locked_collection_that_nobody_unlocks_is_locked() {
-    on_the_bus(
+    run_on_bus(
         Service::Unlocked,
         "keyring::a_locked_collection_that_nobody_unlocks_is_locked",
         async {
             let keyring = Keyring::system();
             keyring.set("openai/work", &secret("sk-one")).await.expect("stored");
 
-            lock();
+            lock_collection();
 
             assert_eq!(keyring.get("openai/work").await.expect_err("locked"), KeyringError::Locked);
             assert_eq!(
@@ -92,7 +92,7 @@ fn a_locked_collection_that_nobody_unlocks_is_locked() {
 
 #[test]
 fn a_service_with_nowhere_to_keep_keys_is_no_service() {
-    on_the_bus(
+    run_on_bus(
         Service::NeverUnlocked,
         "keyring::a_service_with_nowhere_to_keep_keys_is_no_service",
         async {
@@ -106,7 +106,7 @@ fn a_service_with_nowhere_to_keep_keys_is_no_service() {
 
 #[test]
 fn a_bus_without_a_service_says_so() {
-    on_the_bus(Service::Nobody, "keyring::a_bus_without_a_service_says_so", async {
+    run_on_bus(Service::Absent, "keyring::a_bus_without_a_service_says_so", async {
         let error = Keyring::system().get("openai/work").await.expect_err("nobody");
 
         assert!(matches!(error, KeyringError::NoService(_)), "{error}");
@@ -119,7 +119,7 @@ fn a_bus_without_a_service_says_so() {
 
 #[test]
 fn no_bus_at_all_says_so() {
-    on_the_bus(Service::NoBus, "keyring::no_bus_at_all_says_so", async {
+    run_on_bus(Service::NoBus, "keyring::no_bus_at_all_says_so", async {
         let keyring = Keyring::system();
 
         let error = keyring.get("openai/work").await.expect_err("no bus");
@@ -130,7 +130,7 @@ fn no_bus_at_all_says_so() {
 
 #[test]
 fn a_service_that_never_answers_is_waited_for_once() {
-    on_the_bus(
+    run_on_bus(
         Service::Silent,
         "keyring::a_service_that_never_answers_is_waited_for_once",
         async {

@@ -31,7 +31,7 @@ struct Exchange {
 
 /// The recordings; `None` (and a line that says so) where they are not on this machine.
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
-fn recorded() -> Option<Vec<Exchange>> {
+fn load_recordings() -> Option<Vec<Exchange>> {
     #[expect(clippy::disallowed_methods, reason = "a test may be told where the recordings are")]
     let told = std::env::var("AIPROXY_EXCHANGES").ok().map(PathBuf::from);
     let folder =
@@ -57,7 +57,7 @@ fn recorded() -> Option<Vec<Exchange>> {
     Some(index.iter().map(read).collect())
 }
 
-fn spoken(api: &str) -> Option<(Dialect, Op)> {
+fn dialect_and_op(api: &str) -> Option<(Dialect, Op)> {
     Some(match api {
         "openai.chat" => (Dialect::Openai, Op::Chat),
         "openai.completions" => (Dialect::Openai, Op::Completions),
@@ -90,7 +90,7 @@ fn events(text: &str) -> Vec<(String, String)> {
     out
 }
 
-fn values(exchange: &Exchange) -> Vec<Value> {
+fn json_values(exchange: &Exchange) -> Vec<Value> {
     let parse = |text: &str| serde_json::from_str(text).expect("recorded JSON");
     match exchange.kind.as_str() {
         "sse" => events(&exchange.body).iter().map(|(_, data)| parse(data)).collect(),
@@ -105,7 +105,7 @@ fn values(exchange: &Exchange) -> Vec<Value> {
 }
 
 /// Input and output totals, by a reading of the whole answer that shares nothing with the meters.
-fn told_usage(dialect: Dialect, values: &[Value]) -> Option<(u64, u64)> {
+fn reported_usage(dialect: Dialect, values: &[Value]) -> Option<(u64, u64)> {
     let n = |value: &Value| value.as_u64().unwrap_or(0);
     let mut told = None;
     let (mut input, mut output) = (0, 0);
@@ -159,12 +159,12 @@ fn told_usage(dialect: Dialect, values: &[Value]) -> Option<(u64, u64)> {
     told
 }
 
-fn totals(usage: Option<Usage>) -> Option<(u64, u64)> {
+fn usage_totals(usage: Option<Usage>) -> Option<(u64, u64)> {
     usage.map(|usage| (usage.input_total(), usage.output_total()))
 }
 
 /// Piece lengths: all at once, seven bytes, and a fixed scatter.
-fn cuts(length: usize) -> Vec<Vec<usize>> {
+fn cut_patterns(length: usize) -> Vec<Vec<usize>> {
     let mut state = 0x2545_F491_4F6C_DD1D_u64;
     let scatter = std::iter::repeat_with(move || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -175,10 +175,10 @@ fn cuts(length: usize) -> Vec<Vec<usize>> {
 
 #[test]
 fn recorded_streams_pass_unharmed_however_they_are_cut() {
-    let Some(exchanges) = recorded() else { return };
+    let Some(exchanges) = load_recordings() else { return };
     let mut passed = 0;
     for exchange in exchanges.iter().filter(|x| x.status == 200) {
-        let Some((dialect, op)) = spoken(&exchange.api) else { continue };
+        let Some((dialect, op)) = dialect_and_op(&exchange.api) else { continue };
         let framing = match exchange.kind.as_str() {
             "sse" => Framing::Sse,
             "ndjson" => Framing::Ndjson,
@@ -187,7 +187,7 @@ fn recorded_streams_pass_unharmed_however_they_are_cut() {
         };
         let id = &exchange.id;
         let body = Bytes::from(exchange.body.clone());
-        for lengths in cuts(body.len()) {
+        for lengths in cut_patterns(body.len()) {
             let mut passage = Passthrough::new(dialect, op, framing, false);
             let (mut out, mut at, mut error) = (Vec::new(), 0, None);
             for length in lengths {
@@ -215,13 +215,13 @@ fn recorded_streams_pass_unharmed_however_they_are_cut() {
                 "{id}"
             );
             if framing == Framing::Sse {
-                compare(dialect, &exchange.body, &got, id);
+                assert_same_stream(dialect, &exchange.body, &got, id);
             } else {
                 assert_eq!(got, exchange.body, "{id}");
             }
             assert_eq!(
-                totals(passage.summary().usage),
-                told_usage(dialect, &values(exchange)),
+                usage_totals(passage.summary().usage),
+                reported_usage(dialect, &json_values(exchange)),
                 "{id}"
             );
             passed += 1;
@@ -231,7 +231,7 @@ fn recorded_streams_pass_unharmed_however_they_are_cut() {
 }
 
 /// Byte for byte where the recording is as we would write it, else the same events.
-fn compare(dialect: Dialect, recorded: &str, got: &str, id: &str) {
+fn assert_same_stream(dialect: Dialect, recorded: &str, got: &str, id: &str) {
     let named = matches!(dialect, Dialect::Anthropic | Dialect::Responses);
     let want = events(recorded);
     let canonical: String = want
@@ -272,7 +272,7 @@ fn compare(dialect: Dialect, recorded: &str, got: &str, id: &str) {
 
 #[test]
 fn recorded_answers_are_read_and_recorded_errors_keep_their_words() {
-    let Some(exchanges) = recorded() else { return };
+    let Some(exchanges) = load_recordings() else { return };
     for exchange in exchanges.iter().filter(|x| x.kind == "json" && !x.body.starts_with("base64:"))
     {
         let id = &exchange.id;
@@ -296,7 +296,7 @@ fn recorded_answers_are_read_and_recorded_errors_keep_their_words() {
             );
             continue;
         }
-        let Some((dialect, op)) = spoken(&exchange.api) else { continue };
+        let Some((dialect, op)) = dialect_and_op(&exchange.api) else { continue };
         if exchange.body.trim_start().starts_with('[') {
             continue;
         }
@@ -306,20 +306,24 @@ fn recorded_answers_are_read_and_recorded_errors_keep_their_words() {
             exchange.body.as_bytes(),
         );
         let summary = summary.unwrap_or_else(|fault| panic!("{id}: {fault:?}"));
-        assert_eq!(totals(summary.usage), told_usage(dialect, &values(exchange)), "{id}");
+        assert_eq!(
+            usage_totals(summary.usage),
+            reported_usage(dialect, &json_values(exchange)),
+            "{id}"
+        );
     }
 }
 
 #[test]
 fn a_recorded_stream_told_as_an_answer_is_an_answer_and_back() {
-    let Some(exchanges) = recorded() else { return };
+    let Some(exchanges) = load_recordings() else { return };
     let plain = |x: &&Exchange| {
         x.status == 200
             && x.kind == "sse"
             && !x.features.iter().any(|f| f == "stream_error" || f == "sse_truncated_recording")
     };
     for exchange in exchanges.iter().filter(plain) {
-        let Some((dialect, op)) = spoken(&exchange.api) else { continue };
+        let Some((dialect, op)) = dialect_and_op(&exchange.api) else { continue };
         let id = &exchange.id;
         let egress = registry::egress(dialect);
         let mut list: Vec<_> = events(&exchange.body)

@@ -5,7 +5,7 @@ use aiproxy::config::settings::{AdaptiveMix, Strategy};
 #[path = "../bench/world.rs"]
 mod world;
 
-use world::{Router, simulate};
+use world::{SimulatedRouter, simulate};
 
 #[test]
 fn whoever_could_be_answered_is_answered_whatever_the_strategy() {
@@ -18,9 +18,10 @@ fn whoever_could_be_answered_is_answered_whatever_the_strategy() {
         (6, Strategy::LeastBusy),
         (7, Strategy::Adaptive(AdaptiveMix::Balanced)),
     ] {
-        let mut report = simulate(Router::Ours { strategy, sticky: true }, 20_000, seed);
+        let mut report =
+            simulate(SimulatedRouter::Aiproxy { strategy, sticky: true }, 20_000, seed);
         assert_eq!(
-            (report.requests, report.lost),
+            (report.requests, report.failed),
             (20_000, 0),
             "{strategy:?}: {:.4} %",
             report.success()
@@ -38,11 +39,13 @@ fn whoever_could_be_answered_is_answered_whatever_the_strategy() {
 }
 
 #[test]
-fn pain_15_affinity_wins_what_turns_would_lose() {
+fn affinity_wins_what_turns_would_lose() {
     let hits = |router| simulate(router, 20_000, 8).hits();
-    let (plain, ours) =
-        (hits(Router::Plain), hits(Router::Ours { strategy: Strategy::RoundRobin, sticky: true }));
-    let loose = hits(Router::Ours { strategy: Strategy::RoundRobin, sticky: false });
+    let (plain, ours) = (
+        hits(SimulatedRouter::RoundRobin),
+        hits(SimulatedRouter::Aiproxy { strategy: Strategy::RoundRobin, sticky: true }),
+    );
+    let loose = hits(SimulatedRouter::Aiproxy { strategy: Strategy::RoundRobin, sticky: false });
     assert!(
         ours > 60.0 && ours > plain * 2.0 && ours > loose * 2.0,
         "{ours:.1} % against {plain:.1} % and {loose:.1} %"

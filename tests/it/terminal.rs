@@ -8,39 +8,39 @@ use std::{
 use rustix::process::{Pid, test_kill_process};
 
 use crate::support::{
+    poll_until,
     proxy::Setup,
     pty::Terminal,
-    until,
     upstream::{Gate, Scene, Upstream},
 };
 
 /// What puts the main screen back.
 const MAIN_SCREEN: &[u8] = b"\x1b[?1049l";
 
-fn restored(terminal: &Terminal) -> bool {
+fn is_restored(terminal: &Terminal) -> bool {
     terminal.raw.windows(MAIN_SCREEN.len()).any(|window| window == MAIN_SCREEN)
 }
 
 #[test]
 fn the_dashboard_attaches_shows_a_request_and_leaves_the_proxy_alone() {
-    let gate = Gate::shut();
+    let gate = Gate::closed();
     let upstream = Upstream::start(vec![Scene::sse(&["a", "b"]).gate(2, &gate)]);
     let mut proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let mut terminal = Terminal::start(&proxy.home, &["tui"], 30, 120);
-    terminal.until("Live");
+    terminal.wait_for_text("Live");
 
     let mut connection = proxy.open_chat("hi", true);
-    connection.until("\"a\"");
-    terminal.until("streaming");
+    connection.read_until("\"a\"");
+    terminal.wait_for_text("streaming");
     gate.open();
-    connection.answer();
-    terminal.until_seen("the finished request", |screen| {
+    connection.read_answer();
+    terminal.wait_for("the finished request", |screen| {
         !screen.contains("streaming") && screen.contains("200")
     });
     terminal.press("q");
 
     assert_eq!(terminal.exit_code(), 0);
-    assert!(restored(&terminal));
+    assert!(is_restored(&terminal));
     assert_eq!(proxy.chat("hi").status, 200, "the proxy goes on");
     assert!(proxy.cli(&["stop"]).status.success());
     assert_eq!(proxy.exit_code(), Some(0));
@@ -51,12 +51,12 @@ fn a_small_terminal_is_enough_and_resizing_is_followed() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let mut terminal = Terminal::start(&proxy.home, &["tui"], 16, 60);
-    terminal.until("Live");
+    terminal.wait_for_text("Live");
 
     terminal.resize(40, 140);
     assert_eq!(proxy.chat("hi").status, 200);
 
-    let screen = terminal.until("TTFT");
+    let screen = terminal.wait_for_text("TTFT");
     assert!(screen.lines().any(|line| line.chars().count() > 60), "{screen}");
 }
 
@@ -82,7 +82,7 @@ fn closing_the_terminal_ends_the_dashboard_and_not_the_proxy() {
         println!("skipped: there is no tmux");
         return;
     }
-    until("the dashboard", || tmux(&["capture-pane", "-p"])?.contains("Live").then_some(()));
+    poll_until("the dashboard", || tmux(&["capture-pane", "-p"])?.contains("Live").then_some(()));
     let pid = tmux(&["list-panes", "-F", "#{pane_pid}"])
         .expect("a pid")
         .trim()
@@ -93,8 +93,8 @@ fn closing_the_terminal_ends_the_dashboard_and_not_the_proxy() {
 
     tmux(&["kill-server"]);
 
-    until("the dashboard to end", || test_kill_process(pid).is_err().then_some(()));
-    assert_eq!(proxy.chat("hi").said(), "hello");
+    poll_until("the dashboard to end", || test_kill_process(pid).is_err().then_some(()));
+    assert_eq!(proxy.chat("hi").chat_text(), "hello");
 }
 
 #[test]
@@ -103,14 +103,14 @@ fn what_a_model_says_cannot_write_on_the_terminal() {
     let upstream = Upstream::start(vec![Scene::chat(evil)]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let mut terminal = Terminal::start(&proxy.home, &["tui"], 30, 120);
-    terminal.until("Live");
+    terminal.wait_for_text("Live");
 
     assert_eq!(proxy.chat(evil).status, 200);
-    terminal.until("200");
+    terminal.wait_for_text("200");
     terminal.press("\r");
-    terminal.until("Esc back");
+    terminal.wait_for_text("Esc back");
     terminal.press("\x1b");
-    terminal.until("Enter open");
+    terminal.wait_for_text("Enter open");
     terminal.press("q");
 
     terminal.exit_code();
@@ -120,7 +120,7 @@ fn what_a_model_says_cannot_write_on_the_terminal() {
 
 #[test]
 fn without_a_proxy_the_dashboard_brings_one_along() {
-    let home = Setup::new().whole_config("[server]\nlisten = \"127.0.0.1:8642\"\n").home();
+    let home = Setup::new().full_config("[server]\nlisten = \"127.0.0.1:8642\"\n").home();
     // The port of the config may be taken on this machine; then the dashboard says so instead,
     // which is another test.
     if std::net::TcpListener::bind("127.0.0.1:8642").is_err() {
@@ -128,62 +128,61 @@ fn without_a_proxy_the_dashboard_brings_one_along() {
         return;
     }
     let mut terminal = Terminal::start(&home, &["tui"], 30, 120);
-    terminal.until("Live");
-    until("the proxy to run", || {
+    terminal.wait_for_text("Live");
+    poll_until("the proxy to run", || {
         home.command().arg("status").output().expect("run").status.success().then_some(())
     });
 
     terminal.press("q");
-    terminal.until("y/n");
+    terminal.wait_for_text("y/n");
     terminal.press("y");
 
     assert_eq!(terminal.exit_code(), 0);
-    assert!(restored(&terminal));
+    assert!(is_restored(&terminal));
 }
 
 #[test]
 fn a_running_answer_is_read_as_it_grows_and_nobody_else_notices() {
-    let gate = Gate::shut();
+    let gate = Gate::closed();
     let upstream =
         Upstream::start(vec![Scene::sse(&["first ", "second ", "third"]).gate(2, &gate)]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let mut terminal = Terminal::start(&proxy.home, &["tui"], 40, 120);
-    terminal.until("Live");
+    terminal.wait_for_text("Live");
 
     let mut connection = proxy.open_chat("a question of mine", true);
-    connection.until("first");
-    terminal.until("streaming");
+    connection.read_until("first");
+    terminal.wait_for_text("streaming");
     terminal.press("\r");
-    terminal.until("a question of mine");
+    terminal.wait_for_text("a question of mine");
     gate.open();
-    connection.answer();
+    connection.read_answer();
 
-    terminal.until("first second third");
+    terminal.wait_for_text("first second third");
     assert!(terminal.screen().contains("why here"), "{}", terminal.screen());
     terminal.press("h");
-    terminal.until("The client asked with");
+    terminal.wait_for_text("The client asked with");
     terminal.press("b");
-    terminal.until("chat.completion.chunk");
+    terminal.wait_for_text("chat.completion.chunk");
 }
 
 #[test]
 fn a_request_is_sent_again_from_its_screen() {
     let upstream = Upstream::start(vec![Scene::chat("hello"), Scene::chat("hello again")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
-    assert_eq!(proxy.chat("hi").said(), "hello");
+    assert_eq!(proxy.chat("hi").chat_text(), "hello");
     let mut terminal = Terminal::start(&proxy.home, &["tui"], 40, 120);
-    terminal.until("200");
+    terminal.wait_for_text("200");
 
     terminal.press("r");
-    terminal.until("send again");
+    terminal.wait_for_text("send again");
     terminal.press("\r");
 
-    terminal.until("goes out again");
-    until("the second request", || (upstream.journal().len() == 2).then_some(()));
-    assert_eq!(upstream.journal()[0].json(), upstream.journal()[1].json());
+    terminal.wait_for_text("goes out again");
+    poll_until("the second request", || (upstream.requests().len() == 2).then_some(()));
+    assert_eq!(upstream.requests()[0].json(), upstream.requests()[1].json());
     terminal.press("6");
-    terminal
-        .until_seen("both in the log", |screen| screen.matches(" 200 by one/work").count() == 2);
+    terminal.wait_for("both in the log", |screen| screen.matches(" 200 by one/work").count() == 2);
 }
 
 #[test]
@@ -192,7 +191,7 @@ fn the_way_through_all_screens_a_filter_a_cooled_key_and_another_dashboard() {
     let proxy = Setup::new().upstream("one", &upstream, &["work", "spare"]).start();
     proxy.chat("hi");
     let mut terminal = Terminal::start(&proxy.home, &["tui"], 40, 120);
-    terminal.until("200");
+    terminal.wait_for_text("200");
     for (key, shown) in [
         ("2", "LAST 5 MIN"),
         ("3", "FINGERPRINT"),
@@ -203,32 +202,32 @@ fn the_way_through_all_screens_a_filter_a_cooled_key_and_another_dashboard() {
         ("?", "quit"),
     ] {
         terminal.press(key);
-        terminal.until(shown);
+        terminal.wait_for_text(shown);
     }
 
     terminal.press("\x1b");
-    terminal.until_seen("the help to close", |screen| !screen.contains("this page"));
+    terminal.wait_for("the help to close", |screen| !screen.contains("this page"));
     terminal.press("1");
-    terminal.until("req/min");
+    terminal.wait_for_text("req/min");
     terminal.press("/status:5xx\r");
-    terminal.until("No request matches the filter");
+    terminal.wait_for_text("No request matches the filter");
     terminal.press("3");
-    terminal.until("FINGERPRINT");
+    terminal.wait_for_text("FINGERPRINT");
     terminal.press("c");
-    terminal.until("for 10 minutes?");
+    terminal.wait_for_text("for 10 minutes?");
     terminal.press("y");
-    terminal.until_seen("the key to cool", |screen| {
+    terminal.wait_for("the key to cool", |screen| {
         screen.contains("▲ cooling") && screen.contains("9m")
     });
     terminal.press("q");
     assert_eq!(terminal.exit_code(), 0);
 
     let mut again = Terminal::start(&proxy.home, &["tui"], 16, 60);
-    again.until("is cooling");
+    again.wait_for_text("is cooling");
     again.resize(24, 80);
-    again.until("3 Keys");
+    again.wait_for_text("3 Keys");
     again.press("3w");
-    again.until_seen("the key to be warm", |screen| !screen.contains("▲ cooling"));
+    again.wait_for("the key to be warm", |screen| !screen.contains("▲ cooling"));
 }
 
 #[test]
@@ -237,9 +236,9 @@ fn the_dashboard_speaks_chinese_where_the_config_says_so() {
     let proxy =
         Setup::new().config("[tui]\nlang = \"zh\"").upstream("one", &upstream, &["work"]).start();
     let mut terminal = Terminal::start(&proxy.home, &["tui"], 24, 80);
-    terminal.until("还没有请求");
+    terminal.wait_for_text("还没有请求");
     terminal.press("5");
-    terminal.until("今日");
+    terminal.wait_for_text("今日");
 }
 
 /// Says to this very program, started again in a terminal, that it is the one to panic.
@@ -264,7 +263,7 @@ fn a_panic_while_a_frame_is_drawn_gives_the_terminal_back() {
     let mut terminal = Terminal::run(&program, &home, &args, 24, 80);
 
     assert_ne!(terminal.exit_code(), 0);
-    assert!(restored(&terminal));
+    assert!(is_restored(&terminal));
     let raw = String::from_utf8_lossy(&terminal.raw);
     let (_, after) = raw.rsplit_once("\u{1b}[?1049l").expect("the main screen");
     assert!(after.contains("drawn wrong"), "the reason stands on the main screen: {after:?}");
@@ -277,7 +276,7 @@ fn a_dashboard_that_nothing_happens_to_costs_next_to_nothing() {
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     proxy.chat("hi");
     let mut terminal = Terminal::start(&proxy.home, &["tui"], 40, 120);
-    terminal.until("200");
+    terminal.wait_for_text("200");
     let pid = terminal.pid();
     let ticks = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
@@ -287,7 +286,9 @@ fn a_dashboard_that_nothing_happens_to_costs_next_to_nothing() {
     };
 
     let (before, begun) = (ticks(), Instant::now());
-    until("four seconds to pass", || (begun.elapsed() >= Duration::from_secs(4)).then_some(()));
+    poll_until("four seconds to pass", || {
+        (begun.elapsed() >= Duration::from_secs(4)).then_some(())
+    });
 
     // A tick is 10 ms. This is not optimised, and the charts of the last minute still move once a
     // second.

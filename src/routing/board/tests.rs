@@ -196,7 +196,7 @@ fn after_a_429_all_requests_go_to_the_other_key() {
 }
 
 #[test]
-fn pain_30_an_account_out_of_money_takes_all_its_keys_out_and_no_other() {
+fn an_account_out_of_money_takes_all_its_keys_out_and_no_other() {
     let upstreams = [Arc::new(upstream(1, "openai", None, 3))];
     let account = |key: KeyId| AccountId(u32::from(key.0 == 102));
     let world =
@@ -450,7 +450,7 @@ fn a_refusal_shows_that_the_upstream_works() {
 }
 
 #[test]
-fn pain_29_a_bad_request_cools_nothing() {
+fn a_bad_request_cools_nothing() {
     let world = RouterFixture::with_keys(1);
     for _ in 0..10 {
         assert!(
@@ -535,7 +535,7 @@ fn a_free_check_brings_a_rejected_key_back() {
 }
 
 #[test]
-fn pain_1_no_cooldown_outlives_its_cap_and_the_next_request_tests_it() {
+fn no_cooldown_outlives_its_cap_and_the_next_request_tests_it() {
     let world = RouterFixture::with_keys(1);
     let days = limited(Some(156 * 3_600));
     world.fail_attempt(&world.start_attempt(0, 0), &days, 0);

@@ -42,7 +42,7 @@ impl RouterFixture {
 }
 
 #[test]
-fn pain_15_the_next_turn_goes_where_the_last_one_went() {
+fn the_next_turn_goes_where_the_last_one_went() {
     let world = RouterFixture::with_keys(3);
     let first = world.serve_turn(&keys(&[1]), 0);
     let other = world.serve_turn(&keys(&[50]), 1);
