@@ -168,7 +168,7 @@ mod tests {
 
     fn program(folder: &std::path::Path, name: &str, script: &str) {
         let path = folder.join(name);
-        crate::base::disk::write_atomic(&path, format!("#!/bin/sh\n{script}\n").as_bytes(), 0o755)
+        crate::base::fs::write_atomic(&path, format!("#!/bin/sh\n{script}\n").as_bytes(), 0o755)
             .unwrap();
     }
 

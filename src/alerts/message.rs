@@ -9,7 +9,7 @@ use crate::{
     base::clock::UnixMillis,
     events::{
         alert::{Alert, AlertKind},
-        kind::Severity,
+        event::Severity,
     },
     secrets::Secret,
 };

@@ -3,9 +3,9 @@
 //! `rules`, `spike` and `throttle` decide and do nothing; `message` writes; `post` and `desktop`
 //! send.
 
+pub mod deliver;
 pub mod desktop;
 pub mod message;
-pub mod post;
 pub mod rules;
-pub mod spike;
 pub mod throttle;
+pub mod usage_spike;

@@ -6,7 +6,7 @@ use crate::{
     base::{clock::UnixMillis, units},
     events::{
         alert::{Alert, AlertKind},
-        kind::Severity,
+        event::Severity,
     },
 };
 

@@ -93,7 +93,7 @@ impl Throttle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::kind::Severity;
+    use crate::events::event::Severity;
 
     const ALL: [AlertEvent; 3] =
         [AlertEvent::UpstreamDown, AlertEvent::Recovered, AlertEvent::Budget];

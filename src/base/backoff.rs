@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::draw::Rng;
+use crate::base::rng::Rng;
 
 /// A pause before try number `nth` (0 for the first pause): anywhere between zero and `base · 2ⁿ`,
 /// at most `max`. Full jitter, so that clients which failed together do not come back together.
@@ -21,7 +21,7 @@ pub fn exponential(base: Duration, max: Duration, nth: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::draw::ScriptedRng;
+    use crate::base::rng::ScriptedRng;
 
     #[test]
     fn a_pause_doubles_up_to_its_ceiling_and_is_jittered() {

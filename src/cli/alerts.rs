@@ -3,18 +3,19 @@
 use clap::Subcommand;
 
 use super::{
-    CommandContext,
-    exit::{CliError, ExitStatus},
-    out::{self, Styler, TextRole},
-    reach::RunningProxy,
-    status,
+    CommandContext, status,
     table::{TableCell, TextTable},
-    when,
+};
+use crate::cli::{
+    attach::RunningProxy,
+    error::{CliError, ExitStatus},
+    output::{self, Styler, TextRole},
+    time_format,
 };
 use crate::{
     base::clock::{Clock, SystemClock},
     control::action::Action,
-    events::kind::Severity,
+    events::event::Severity,
 };
 
 /// What to do with alerts.
@@ -37,11 +38,11 @@ pub async fn run(ctx: &CommandContext, command: AlertsCommand) -> Result<ExitSta
         AlertsCommand::List => {
             let alerts = proxy.snapshot().await?.alerts;
             if ctx.global.json {
-                out::print_json(&alerts.iter().map(status::alert_json).collect::<Vec<_>>())?;
+                output::print_json(&alerts.iter().map(status::alert_json).collect::<Vec<_>>())?;
                 return Ok(ExitStatus::Ok);
             }
             if alerts.is_empty() {
-                out::print_line("nothing is wrong that alerts tell of")?;
+                output::print_line("nothing is wrong that alerts tell of")?;
                 return Ok(ExitStatus::Ok);
             }
             let now = SystemClock.unix();
@@ -54,11 +55,11 @@ pub async fn run(ctx: &CommandContext, command: AlertsCommand) -> Result<ExitSta
                 };
                 table.row(vec![
                     TableCell::new(role, active.alert.kind.name()),
-                    when::span(now.0 - active.since.0).into(),
+                    time_format::span(now.0 - active.since.0).into(),
                     (&*active.alert.text).into(),
                 ]);
             }
-            out::print(&table.render(Styler::stdout()))?;
+            output::print(&table.render(Styler::stdout()))?;
             Ok(ExitStatus::Ok)
         }
         AlertsCommand::Test => ctx.print_result(&proxy.send_action(&Action::TestAlerts).await?),

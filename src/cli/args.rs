@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    alerts, ask, completions, config_file, env, exit::CliError, explain, key, log, model, project,
-    route, stop, upstream, usage,
+    alerts, ask, completions, env, explain, key, log, model, project, route, upstream, usage,
 };
+use crate::cli::{config, error::CliError, lifecycle};
 use crate::config::{
     discover::Environment,
     file::{self, Paths},
@@ -126,10 +126,10 @@ pub enum Command {
     #[command(
         after_help = "Open requests may finish, for as long as `server.drain` says; --now cuts them."
     )]
-    Stop(stop::StopArgs),
+    Stop(lifecycle::StopArgs),
     /// End the running proxy and serve again, in this terminal
     #[command(after_help = RESTART)]
-    Restart(stop::RestartArgs),
+    Restart(lifecycle::RestartArgs),
     /// Apply the config file and read every key reference again
     #[command(after_help = RELOAD)]
     Reload,
@@ -150,7 +150,7 @@ pub enum Command {
     Project(project::ProjectCommand),
     /// The config file
     #[command(subcommand)]
-    Config(config_file::ConfigCommand),
+    Config(config::ConfigCommand),
     /// Alerts: what stands, and whether they arrive
     #[command(subcommand)]
     Alerts(alerts::AlertsCommand),

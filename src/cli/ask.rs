@@ -8,17 +8,19 @@ use std::{
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{
-    CommandContext,
-    exit::{CliError, ExitStatus},
-    out, project, prompt,
-    reach::{self, RunningProxy},
-    reveal::expose_secret,
-};
+use super::{CommandContext, project, prompt};
 use crate::base::{
-    clean::clean,
-    cut::NextFrame,
-    sse::{self, SseSplitter},
+    framing::{
+        splitter::NextFrame,
+        sse::{self, SseSplitter},
+    },
+    sanitize::clean,
+};
+use crate::cli::{
+    attach::{self, RunningProxy},
+    error::{CliError, ExitStatus},
+    expose::expose_secret,
+    output,
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -62,7 +64,7 @@ pub async fn run(ctx: &CommandContext, args: AskArgs) -> Result<ExitStatus, CliE
     let question = read_question(&args).await?;
     let base = match RunningProxy::try_connect(ctx)? {
         Some(proxy) => super::env::base_url_of(ctx, &proxy),
-        None => return Err(reach::not_running_error(ctx).await),
+        None => return Err(attach::not_running_error(ctx).await),
     };
     let mut messages = Vec::new();
     messages
@@ -118,11 +120,11 @@ pub async fn run(ctx: &CommandContext, args: AskArgs) -> Result<ExitStatus, CliE
         return Err(CliError::failed("the answer broke off").hint(hint()));
     }
     if ctx.global.json {
-        out::print_json(
+        output::print_json(
             &json!({ "model": answer.model, "upstream": upstream, "request": id, "text": answer.text, "finish": answer.finish_reason }),
         )?;
     } else {
-        out::print(if answer.text.ends_with('\n') { "" } else { "\n" })?;
+        output::print(if answer.text.ends_with('\n') { "" } else { "\n" })?;
     }
     Ok(ExitStatus::Ok)
 }
@@ -208,7 +210,7 @@ impl StreamedAnswer {
             let text = error["message"].as_str().unwrap_or("the answer ended with an error");
             // The answer so far stands on a line of its own.
             if !self.quiet && !self.text.is_empty() {
-                out::print("\n")?;
+                output::print("\n")?;
             }
             return Err(CliError::failed(text));
         }
@@ -225,8 +227,8 @@ impl StreamedAnswer {
         self.text.push_str(text);
         match (self.quiet, self.raw) {
             (true, _) => Ok(()),
-            (false, true) => out::print(text),
-            (false, false) => out::print(&sanitize_for_terminal(text)),
+            (false, true) => output::print(text),
+            (false, false) => output::print(&sanitize_for_terminal(text)),
         }
     }
 }

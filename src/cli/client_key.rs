@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use super::{exit::CliError, reveal::expose_secret};
+use crate::cli::{error::CliError, expose::expose_secret};
 use crate::{
-    base::disk::{self, FileLock},
+    base::fs::{self, FileLock},
     config::file::Paths,
     secrets::{
         Secret, file,
@@ -127,7 +127,7 @@ pub(super) async fn find_default_key(
 async fn acquire_creation_lock(data: &Path) -> Result<Option<FileLock>, ClientKeyError> {
     let path = data.join("client.lock");
     let error = |error| ClientKeyError::Disk { path: path.clone(), error };
-    disk::create_private_dir(data).map_err(error)?;
+    fs::create_private_dir(data).map_err(error)?;
     for _ in 0..MAX_LOCK_POLLS {
         if let Some(lock) = FileLock::try_acquire(&path).map_err(error)? {
             return Ok(Some(lock));
@@ -157,11 +157,11 @@ pub async fn create_key(
         return Ok((secret, KeyLocation::Keyring(label)));
     }
     let error = |error| ClientKeyError::Disk { path: path.clone(), error };
-    disk::create_private_dir(data).map_err(error)?;
+    fs::create_private_dir(data).map_err(error)?;
     if let Some(folder) = path.parent() {
-        disk::create_private_dir(folder).map_err(error)?;
+        fs::create_private_dir(folder).map_err(error)?;
     }
-    disk::write_atomic(&path, format!("{}\n", expose_secret(&secret)).as_bytes(), 0o600)
+    fs::write_atomic(&path, format!("{}\n", expose_secret(&secret)).as_bytes(), 0o600)
         .map_err(error)?;
     Ok((secret, KeyLocation::File(path)))
 }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::{
-    Cli,
-    exit::{self, CliError, ExitStatus},
-    out,
+use super::Cli;
+use crate::cli::{
+    error::{self, CliError, ExitStatus},
+    output,
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -37,7 +37,7 @@ pub struct ManArgs {
 pub fn print_completions(args: &CompletionArgs) -> Result<ExitStatus, CliError> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "aiproxy", &mut script);
-    out::print(&String::from_utf8_lossy(&script))?;
+    output::print(&String::from_utf8_lossy(&script))?;
     Ok(ExitStatus::Ok)
 }
 
@@ -49,7 +49,7 @@ pub fn print_completions(args: &CompletionArgs) -> Result<ExitStatus, CliError> 
 pub fn write_man_pages(args: &ManArgs) -> Result<ExitStatus, CliError> {
     std::fs::create_dir_all(&args.dir)
         .and_then(|()| clap_mangen::generate_to(Cli::command(), &args.dir))
-        .map_err(|e| exit::path_error(&args.dir, &e))?;
-    out::print_line(&format!("man pages are in {}", args.dir.display()))?;
+        .map_err(|e| error::path_error(&args.dir, &e))?;
+    output::print_line(&format!("man pages are in {}", args.dir.display()))?;
     Ok(ExitStatus::Ok)
 }

@@ -2,13 +2,13 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{
-    CommandContext,
-    exit::{CliError, ExitStatus},
-    out, project,
-    reach::{self, RunningProxy},
-    reveal::expose_secret,
-    settings,
+use super::{CommandContext, project};
+use crate::cli::{
+    attach::{self, RunningProxy},
+    config_edit,
+    error::{CliError, ExitStatus},
+    expose::expose_secret,
+    output,
 };
 use crate::control::rundir::{RunInfo, dial_address};
 
@@ -50,13 +50,13 @@ pub async fn run(ctx: &CommandContext, args: EnvArgs) -> Result<ExitStatus, CliE
     if ctx.global.json {
         let map: serde_json::Map<_, _> =
             variables.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-        out::print_json(&map)?;
+        output::print_json(&map)?;
     } else {
         let lines: String = variables
             .iter()
             .map(|(name, value)| format!("{}\n", export_line(args.shell, name, value)))
             .collect();
-        out::print(&lines)?;
+        output::print(&lines)?;
     }
     Ok(ExitStatus::Ok)
 }
@@ -72,16 +72,16 @@ pub(super) async fn base_url(ctx: &CommandContext) -> Result<String, CliError> {
     {
         return Ok(base);
     }
-    out::print_note(&format!(
+    output::print_note(&format!(
         "note: {}; start it with `aiproxy serve`",
-        reach::not_running_note(ctx).await
+        attach::not_running_note(ctx).await
     ));
-    let listen = settings::listen_addresses(&ctx.global.paths()?);
+    let listen = config_edit::listen_addresses(&ctx.global.paths()?);
     Ok(format!(
         "http://{}",
         listen
             .first()
-            .map_or_else(|| settings::DEFAULT_LISTEN.to_owned(), |addr| dial_address(addr))
+            .map_or_else(|| config_edit::DEFAULT_LISTEN.to_owned(), |addr| dial_address(addr))
     ))
 }
 

@@ -4,18 +4,20 @@ use clap::Args;
 
 use super::{
     CommandContext,
-    books::LedgerSource,
-    exit::{CliError, ExitStatus},
     log::show,
-    out::{self, Styler, TextRole},
     table::{TableCell, TextTable},
-    when,
+};
+use crate::cli::{
+    error::{CliError, ExitStatus},
+    ledger_source::LedgerSource,
+    output::{self, Styler, TextRole},
+    time_format,
 };
 use crate::{
-    base::{clean::clean, money},
+    base::{money, sanitize::clean},
     events::{
+        ledger_queue::{AttemptBill, ExchangeSide},
         record::{AttemptRecord, RequestRecord, RequestState},
-        sink::{AttemptBill, ExchangeSide},
     },
     ir::{
         cost::{AppliedPrice, CostSource, Precision, PriceClass},
@@ -47,9 +49,9 @@ pub struct ExplainArgs {
 pub async fn run(ctx: &CommandContext, args: ExplainArgs) -> Result<ExitStatus, CliError> {
     let full = LedgerSource::open(ctx).await?.request_detail(&args.id).await?;
     if ctx.global.json {
-        out::print_json(&full)?;
+        output::print_json(&full)?;
     } else {
-        out::print(&render(&full, Styler::stdout()))?;
+        output::print(&render(&full, Styler::stdout()))?;
     }
     Ok(ExitStatus::Ok)
 }
@@ -273,7 +275,7 @@ fn suggestions(full: &RequestDetail) -> Vec<String> {
     if let Some(slow) = r.ttft_ms.filter(|ms| *ms > 10_000) {
         lines.push(format!(
             "the first token took {}; `aiproxy upstream list` shows how the others do",
-            when::seconds(slow)
+            time_format::seconds(slow)
         ));
     }
     lines

@@ -3,39 +3,39 @@
 pub mod alerts;
 pub mod args;
 pub mod ask;
-mod books;
-mod budget;
+pub mod attach;
+mod budget_format;
 pub mod client_key;
 pub mod completions;
-pub mod config_file;
+pub mod config;
+pub mod config_edit;
 pub mod env;
-pub mod exit;
+pub mod error;
 pub mod explain;
+pub mod expose;
 pub mod key;
+mod ledger_source;
+pub mod lifecycle;
 pub mod log;
 pub mod model;
-pub mod out;
+pub mod output;
 pub mod project;
 pub mod prompt;
-pub mod reach;
-pub mod reveal;
 pub mod route;
 pub mod serve;
-pub mod settings;
 pub mod status;
-pub mod stop;
 pub mod table;
+pub mod time_format;
 pub mod tui;
 pub mod upstream;
 pub mod usage;
-pub mod when;
 
 use clap::CommandFactory;
 
-use crate::base::clean::clean;
+use crate::base::sanitize::clean;
 
+pub use crate::cli::error::{CliError, ExitStatus};
 pub use args::{Cli, Command, GlobalArgs, ServeArgs};
-pub use exit::{CliError, ExitStatus};
 
 /// What every command is handed.
 #[derive(Debug)]
@@ -51,9 +51,9 @@ impl CommandContext {
     /// Standard output is gone.
     pub fn print_result(&self, text: &str) -> Result<ExitStatus, CliError> {
         if self.global.json {
-            out::print_json_line(&serde_json::json!({ "ok": true, "text": text }))?;
+            output::print_json_line(&serde_json::json!({ "ok": true, "text": text }))?;
         } else {
-            out::print_line(text)?;
+            output::print_line(text)?;
         }
         Ok(ExitStatus::Ok)
     }
@@ -67,7 +67,7 @@ impl CommandContext {
 pub async fn run(cli: Cli) -> Result<ExitStatus, CliError> {
     let ctx = CommandContext { global: cli.global };
     let Some(command) = cli.command else {
-        out::print(&Cli::command().render_help().to_string())?;
+        output::print(&Cli::command().render_help().to_string())?;
         return Ok(ExitStatus::Ok);
     };
     // Boxed, so that the future of the longest command is not carried around by the shortest.
@@ -75,7 +75,7 @@ pub async fn run(cli: Cli) -> Result<ExitStatus, CliError> {
         Command::Alerts(command) => Box::pin(alerts::run(&ctx, command)).await,
         Command::Ask(args) => Box::pin(ask::run(&ctx, args)).await,
         Command::Completions(args) => completions::print_completions(&args),
-        Command::Config(command) => Box::pin(config_file::run(&ctx, command)).await,
+        Command::Config(command) => Box::pin(config::run(&ctx, command)).await,
         Command::Explain(args) => Box::pin(explain::run(&ctx, args)).await,
         Command::Env(args) => Box::pin(env::run(&ctx, args)).await,
         Command::Key(command) => Box::pin(key::run(&ctx, command)).await,
@@ -83,12 +83,12 @@ pub async fn run(cli: Cli) -> Result<ExitStatus, CliError> {
         Command::Man(args) => completions::write_man_pages(&args),
         Command::Model(command) => Box::pin(model::run(&ctx, command)).await,
         Command::Project(command) => Box::pin(project::run(&ctx, command)).await,
-        Command::Reload => Box::pin(stop::reload(&ctx)).await,
-        Command::Restart(args) => Box::pin(stop::restart(&ctx, args)).await,
+        Command::Reload => Box::pin(lifecycle::reload(&ctx)).await,
+        Command::Restart(args) => Box::pin(lifecycle::restart(&ctx, args)).await,
         Command::Route(args) => Box::pin(route::run(&ctx, args)).await,
         Command::Serve(args) => Box::pin(serve::serve(&ctx.global, args)).await,
         Command::Status => Box::pin(status::run(&ctx)).await,
-        Command::Stop(args) => Box::pin(stop::stop(&ctx, args)).await,
+        Command::Stop(args) => Box::pin(lifecycle::stop(&ctx, args)).await,
         Command::Tui => Box::pin(tui::run(&ctx)).await,
         Command::Upstream(command) => Box::pin(upstream::run(&ctx, command)).await,
         Command::Usage(args) => Box::pin(usage::run(&ctx, args)).await,
@@ -100,14 +100,14 @@ pub fn report_error(error: &CliError) {
     if error.text.is_empty() {
         return;
     }
-    let styler = out::Styler::stderr();
+    let styler = output::Styler::stderr();
     let text: Vec<_> = error.text.lines().map(clean).collect();
-    out::print_note(&format!(
+    output::print_note(&format!(
         "{} {}",
-        styler.style(out::TextRole::Error, "error:"),
+        styler.style(output::TextRole::Error, "error:"),
         text.join("\n")
     ));
     for hint in error.hint.iter().flat_map(|hint| hint.lines()) {
-        out::print_note(&format!("  {}", clean(hint)));
+        output::print_note(&format!("  {}", clean(hint)));
     }
 }

@@ -4,17 +4,18 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
-    CommandContext,
-    exit::{CliError, ExitStatus},
-    out::{self, Styler, TextRole},
-    prompt,
-    reach::{self, RunningProxy},
-    settings,
+    CommandContext, prompt,
     table::{TableCell, TextTable},
     upstream::facts_text,
 };
+use crate::cli::{
+    attach::{self, RunningProxy},
+    config_edit,
+    error::{CliError, ExitStatus},
+    output::{self, Styler, TextRole},
+};
 use crate::{
-    base::near,
+    base::suggest,
     config::{
         edit::Edit,
         settings::{ModelTarget, Settings},
@@ -78,7 +79,7 @@ pub async fn run(ctx: &CommandContext, command: ModelCommand) -> Result<ExitStat
 }
 
 async fn add(ctx: &CommandContext, args: ModelArgs) -> Result<ExitStatus, CliError> {
-    let file = settings::load_or_empty(ctx)?;
+    let file = config_edit::load_or_empty(ctx)?;
     if configured_models(&file.settings).iter().any(|row| row.name == args.name) {
         return Err(CliError::failed(format!("there is a model `{}` already", args.name))
             .hint(format!("`aiproxy model remove {}` first", args.name)));
@@ -93,25 +94,25 @@ async fn add(ctx: &CommandContext, args: ModelArgs) -> Result<ExitStatus, CliErr
             strategy: args.strategy,
         },
     };
-    settings::edit_config(ctx, &[edit])?;
-    reach::reload_if_running(ctx).await;
+    config_edit::edit_config(ctx, &[edit])?;
+    attach::reload_if_running(ctx).await;
     ctx.print_result(&format!("{} → {}", args.name, args.targets.join(", ")))
 }
 
 async fn remove(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
-    let file = settings::load(ctx)?;
+    let file = config_edit::load(ctx)?;
     let rows = configured_models(&file.settings);
     if !rows.iter().any(|row| row.name == name) {
         return Err(unknown_model_error(name, &rows));
     }
     prompt::confirm(ctx, &format!("remove model {name} from the config?")).await?;
-    settings::edit_config(ctx, &[Edit::RemoveModel { name: name.to_owned() }])?;
-    reach::reload_if_running(ctx).await;
+    config_edit::edit_config(ctx, &[Edit::RemoveModel { name: name.to_owned() }])?;
+    attach::reload_if_running(ctx).await;
     ctx.print_result(&format!("model {name} removed"))
 }
 
 fn unknown_model_error(name: &str, rows: &[ModelView]) -> CliError {
-    let near = near::nearest_few(name, rows.iter().map(|row| row.name.as_str()), 3);
+    let near = suggest::nearest_few(name, rows.iter().map(|row| row.name.as_str()), 3);
     let near = if near.is_empty() { String::new() } else { format!("near: {}; ", near.join(", ")) };
     CliError::failed(format!("no model `{name}`"))
         .hint(format!("{near}`aiproxy model list` shows all"))
@@ -122,11 +123,11 @@ async fn model_rows(ctx: &CommandContext) -> Result<Vec<ModelView>, CliError> {
     match RunningProxy::try_connect(ctx)? {
         Some(proxy) => Ok(proxy.snapshot().await?.models),
         None => {
-            out::print_note(&format!(
+            output::print_note(&format!(
                 "note: {}, so models that upstreams list are not known",
-                reach::not_running_note(ctx).await
+                attach::not_running_note(ctx).await
             ));
-            Ok(configured_models(&settings::load(ctx)?.settings))
+            Ok(configured_models(&config_edit::load(ctx)?.settings))
         }
     }
 }
@@ -134,9 +135,9 @@ async fn model_rows(ctx: &CommandContext) -> Result<Vec<ModelView>, CliError> {
 async fn list(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
     let rows = model_rows(ctx).await?;
     if ctx.global.json {
-        out::print_json(&rows)?;
+        output::print_json(&rows)?;
     } else if rows.is_empty() {
-        out::print_line("no models yet; `aiproxy model add NAME TARGET…` adds one")?;
+        output::print_line("no models yet; `aiproxy model add NAME TARGET…` adds one")?;
     } else {
         let mut table = TextTable::new(&["MODEL", "KIND", "TARGETS"]);
         for row in &rows {
@@ -146,7 +147,7 @@ async fn list(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
                 row.targets.join(", ").into(),
             ]);
         }
-        out::print(&table.render(Styler::stdout()))?;
+        output::print(&table.render(Styler::stdout()))?;
     }
     Ok(ExitStatus::Ok)
 }
@@ -157,16 +158,18 @@ async fn show(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> 
         rows.iter().find(|row| row.name == name).ok_or_else(|| unknown_model_error(name, &rows))?;
     let mut facts = json!({ "name": row.name, "kind": row.kind, "targets": row.targets });
     // How it is set up is in the config; a name that was only discovered has no more to tell.
-    let settings = settings::load(ctx)?.settings;
+    let settings = config_edit::load(ctx)?.settings;
     if let Some(model) = settings.models.iter().find(|model| model.name.text() == name) {
         facts["strategy"] = serde_json::to_value(model.strategy).unwrap_or(Value::Null);
         facts["targets"] = model.targets.iter().map(target_text).collect();
     }
     if ctx.global.json {
-        out::print_json(&facts)?;
+        output::print_json(&facts)?;
     } else {
-        out::print(&facts_text(&facts))?;
-        out::print_line(&format!("\n`aiproxy route {name}` tells where a request would go now"))?;
+        output::print(&facts_text(&facts))?;
+        output::print_line(&format!(
+            "\n`aiproxy route {name}` tells where a request would go now"
+        ))?;
     }
     Ok(ExitStatus::Ok)
 }

@@ -4,22 +4,25 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
-    CommandContext, budget, client_key, env,
-    exit::{CliError, ExitStatus},
+    CommandContext, client_key, env,
     key::remove::delete_entry,
-    out::{self, Styler, TextRole},
     prompt,
-    reach::{self, RunningProxy},
-    reveal::expose_secret,
-    settings::{self, ConfigFile},
     table::{TableCell, TextTable},
     upstream::facts_text,
+};
+use crate::cli::{
+    attach::{self, RunningProxy},
+    budget_format,
+    config_edit::{self, ConfigFile},
+    error::{CliError, ExitStatus},
+    expose::expose_secret,
+    output::{self, Styler, TextRole},
 };
 use crate::{
     base::{
         clock::{Clock, SystemClock},
-        near,
         pattern::Patterns,
+        suggest,
     },
     config::{
         edit::Edit,
@@ -136,7 +139,7 @@ pub async fn run(ctx: &CommandContext, command: ProjectCommand) -> Result<ExitSt
 ///
 /// No such project, or it is disabled; its reference resolves to nothing.
 pub(super) async fn client_key(ctx: &CommandContext, name: &str) -> Result<Secret, CliError> {
-    let file = settings::load(ctx)?;
+    let file = config_edit::load(ctx)?;
     let project = find_project(&file, name)?;
     if !project.enabled {
         return Err(CliError::failed(format!("project `{name}` is disabled"))
@@ -148,7 +151,7 @@ pub(super) async fn client_key(ctx: &CommandContext, name: &str) -> Result<Secre
 fn find_project<'a>(file: &'a ConfigFile, name: &str) -> Result<&'a Project, CliError> {
     let projects = &file.settings.projects;
     projects.iter().find(|p| *p.name == *name).map(|p| &**p).ok_or_else(|| {
-        let near = near::nearest(name, projects.iter().map(|p| &*p.name))
+        let near = suggest::nearest(name, projects.iter().map(|p| &*p.name))
             .map(|near| format!("did you mean `{near}`? "))
             .unwrap_or_default();
         CliError::failed(format!("no project `{name}`"))
@@ -176,7 +179,7 @@ async fn project_key(file: &ConfigFile, project: &Project) -> Result<(Secret, St
 }
 
 async fn add(ctx: &CommandContext, args: ProjectArgs) -> Result<ExitStatus, CliError> {
-    let file = settings::load_or_empty(ctx)?;
+    let file = config_edit::load_or_empty(ctx)?;
     check_name(&args.name)?;
     if file.settings.projects.iter().any(|p| *p.name == *args.name) {
         return Err(CliError::failed(format!("there is a project `{}` already", args.name))
@@ -192,7 +195,7 @@ async fn add(ctx: &CommandContext, args: ProjectArgs) -> Result<ExitStatus, CliE
         [("models", &args.models), ("upstreams", &args.upstreams), ("subnets", &args.subnets)]
     {
         if !list.is_empty() {
-            set(key, settings::toml_list(list));
+            set(key, config_edit::toml_list(list));
         }
     }
     for (key, number) in
@@ -212,11 +215,11 @@ async fn add(ctx: &CommandContext, args: ProjectArgs) -> Result<ExitStatus, CliE
     if args.admin {
         set("admin", "true".to_owned());
     }
-    if let Err(error) = settings::edit_config(ctx, &edits) {
+    if let Err(error) = config_edit::edit_config(ctx, &edits) {
         client_key::delete_key(&args.name, &file.paths.data, &Keyring::system()).await;
         return Err(error);
     }
-    reach::reload_if_running(ctx).await;
+    attach::reload_if_running(ctx).await;
     ctx.print_result(&format!(
         "project {0} added; its key ({1}) is kept in {location}\n`eval \"$(aiproxy env {0})\"` uses it, `aiproxy project show {0} --reveal` prints it",
         args.name,
@@ -251,7 +254,7 @@ fn check_name(name: &str) -> Result<(), CliError> {
     if name.is_empty() || name.len() > 64 || !name.chars().all(fine) || name.starts_with('.') {
         return Err(CliError::usage(format!(
             "`{}` is no name for a project",
-            crate::base::clean::clean(name)
+            crate::base::sanitize::clean(name)
         ))
         .hint("letters, digits, `-`, `_` and `.`, at most 64"));
     }
@@ -259,13 +262,13 @@ fn check_name(name: &str) -> Result<(), CliError> {
 }
 
 async fn list(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
-    let file = settings::load(ctx)?;
+    let file = config_edit::load(ctx)?;
     let mut rows = Vec::new();
     for p in &file.settings.projects {
         rows.push((p, key_reference(&file, p).await));
     }
     if ctx.global.json {
-        out::print_json(
+        output::print_json(
             &rows.iter().map(|(p, key)| project_json(p, key.as_deref())).collect::<Vec<_>>(),
         )?;
         return Ok(ExitStatus::Ok);
@@ -305,7 +308,7 @@ async fn list(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
             notes.collect::<Vec<_>>().join(" ").into(),
         ]);
     }
-    out::print(&table.render(Styler::stdout()))?;
+    output::print(&table.render(Styler::stdout()))?;
     Ok(ExitStatus::Ok)
 }
 
@@ -360,7 +363,7 @@ async fn project_budgets(ctx: &CommandContext, name: &str) -> Result<Vec<BudgetV
 }
 
 async fn show(ctx: &CommandContext, name: &str, revealed: bool) -> Result<ExitStatus, CliError> {
-    let file = settings::load(ctx)?;
+    let file = config_edit::load(ctx)?;
     let project = find_project(&file, name)?;
     let mut facts = project_json(project, key_reference(&file, project).await.as_deref());
     match project_key(&file, project).await {
@@ -373,12 +376,12 @@ async fn show(ctx: &CommandContext, name: &str, revealed: bool) -> Result<ExitSt
         }
         // What was asked for is the key: without it there is nothing to show.
         Err(error) if revealed => return Err(error),
-        Err(error) => out::print_note(&format!("warning: the key cannot be read: {error}")),
+        Err(error) => output::print_note(&format!("warning: the key cannot be read: {error}")),
     }
     let budgets = project_budgets(ctx, name).await?;
     if ctx.global.json {
-        facts["budgets"] = budgets.iter().map(budget::budget_json).collect();
-        out::print_json(&facts)?;
+        facts["budgets"] = budgets.iter().map(budget_format::budget_json).collect();
+        output::print_json(&facts)?;
         return Ok(ExitStatus::Ok);
     }
     // As in the list: no limit is no number.
@@ -387,11 +390,11 @@ async fn show(ctx: &CommandContext, name: &str, revealed: bool) -> Result<ExitSt
             facts[limit] = "–".into();
         }
     }
-    out::print(&facts_text(&facts))?;
+    output::print(&facts_text(&facts))?;
     if !budgets.is_empty() {
-        out::print(&format!(
+        output::print(&format!(
             "\n{}",
-            budget::render_table(
+            budget_format::render_table(
                 &budgets.iter().collect::<Vec<_>>(),
                 SystemClock.unix(),
                 Styler::stdout()
@@ -400,17 +403,17 @@ async fn show(ctx: &CommandContext, name: &str, revealed: bool) -> Result<ExitSt
     }
     if revealed {
         let base = env::base_url(ctx).await?;
-        out::print(&format!(
+        output::print(&format!(
             "\nopenai          {base}/v1\nanthropic       {base}\ngemini          {base}\nollama          {base}\n"
         ))?;
     } else {
-        out::print_line(&format!("\n`aiproxy project show {name} --reveal` prints the key"))?;
+        output::print_line(&format!("\n`aiproxy project show {name} --reveal` prints the key"))?;
     }
     Ok(ExitStatus::Ok)
 }
 
 async fn set(ctx: &CommandContext, name: &str, values: &[String]) -> Result<ExitStatus, CliError> {
-    let file = settings::load_or_empty(ctx)?;
+    let file = config_edit::load_or_empty(ctx)?;
     let mut edits = Vec::new();
     // The project that exists by itself has no row to change yet.
     if find_project(&file, name)?.key.is_none() {
@@ -418,26 +421,26 @@ async fn set(ctx: &CommandContext, name: &str, values: &[String]) -> Result<Exit
         edits.push(Edit::AddProject { name: name.to_owned(), key: location.reference() });
     }
     edits.extend(
-        settings::parse_assignments(values)?.into_iter().map(|(path, value)| Edit::SetProject {
+        config_edit::parse_assignments(values)?.into_iter().map(|(path, value)| Edit::SetProject {
             name: name.to_owned(),
             path,
             value,
         }),
     );
-    settings::edit_config(ctx, &edits)?;
-    reach::reload_if_running(ctx).await;
+    config_edit::edit_config(ctx, &edits)?;
+    attach::reload_if_running(ctx).await;
     ctx.print_result(&format!("project {name} changed"))
 }
 
 async fn remove(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
-    let file = settings::load(ctx)?;
+    let file = config_edit::load(ctx)?;
     let project = find_project(&file, name)?;
     let Some(key) = &project.key else {
         return Err(CliError::failed("the project `default` is there by itself")
             .hint("`aiproxy project set default enabled=false` turns it off"));
     };
     prompt::confirm(ctx, &format!("remove project {name} and its key?")).await?;
-    settings::edit_config(ctx, &[Edit::RemoveProject { name: name.to_owned() }])?;
+    config_edit::edit_config(ctx, &[Edit::RemoveProject { name: name.to_owned() }])?;
     if is_generated_key(&file, name, key) {
         match key {
             // Opening the encrypted file may take a passphrase: a person is asked for it only where
@@ -446,7 +449,7 @@ async fn remove(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError
             _ => client_key::delete_key(name, &file.paths.data, &Keyring::system()).await,
         }
     }
-    reach::reload_if_running(ctx).await;
+    attach::reload_if_running(ctx).await;
     ctx.print_result(&format!("project {name} removed"))
 }
 
@@ -460,7 +463,7 @@ fn is_generated_key(file: &ConfigFile, name: &str, reference: &Reference) -> boo
 }
 
 async fn rotate(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
-    let file = settings::load(ctx)?;
+    let file = config_edit::load(ctx)?;
     let project = find_project(&file, name)?;
     match &project.key {
         Some(key)
@@ -482,16 +485,16 @@ async fn rotate(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError
         client_key::create_key(name, &file.paths.data, &Keyring::system()).await?;
     let now = location.reference();
     if project.key.as_ref().is_some_and(|key| key.to_string() != now) {
-        settings::edit_config(
+        config_edit::edit_config(
             ctx,
             &[Edit::SetProject {
                 name: name.to_owned(),
                 path: "key".to_owned(),
-                value: settings::toml_string(&now),
+                value: config_edit::toml_string(&now),
             }],
         )?;
     }
-    reach::reload_if_running(ctx).await;
+    attach::reload_if_running(ctx).await;
     ctx.print_result(&format!(
         "project {name} has a new key ({}), kept in {location}",
         secret.fingerprint()

@@ -3,10 +3,10 @@
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
-use super::{
-    CommandContext,
-    exit::{CliError, ExitStatus},
-    reveal::expose_secret,
+use super::CommandContext;
+use crate::cli::{
+    error::{CliError, ExitStatus},
+    expose::expose_secret,
 };
 use crate::secrets::Secret;
 

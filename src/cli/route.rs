@@ -4,13 +4,15 @@ use clap::Args;
 
 use super::{
     CommandContext,
-    exit::{CliError, ExitStatus},
-    out::{self, Styler, TextRole},
-    reach::RunningProxy,
     table::{TableCell, TextTable},
 };
+use crate::cli::{
+    attach::RunningProxy,
+    error::{CliError, ExitStatus},
+    output::{self, Styler, TextRole},
+};
 use crate::{
-    base::clean::clean,
+    base::sanitize::clean,
     control::route::{RouteExplainRequest, RouteExplanation},
     ir::op::Dialect,
 };
@@ -54,9 +56,9 @@ pub async fn run(ctx: &CommandContext, args: RouteArgs) -> Result<ExitStatus, Cl
     };
     let answer: RouteExplanation = proxy.client.post_json("/aiproxy/v1/route", &question).await?;
     if ctx.global.json {
-        out::print_json(&answer)?;
+        output::print_json(&answer)?;
     } else {
-        out::print(&render(&answer, Styler::stdout()))?;
+        output::print(&render(&answer, Styler::stdout()))?;
     }
     // That everything is blocked just now is an answer; that nobody serves the name is a mistake.
     Ok(if answer.verdict == "unknown" || answer.verdict.is_empty() {

@@ -3,22 +3,24 @@
 use serde_json::{Value, json};
 
 use super::{
-    CommandContext, budget,
-    exit::{CliError, ExitStatus},
-    key,
-    out::{self, Styler, TextRole},
-    reach::RunningProxy,
+    CommandContext, key,
     table::{TableCell, TextTable},
-    when,
+};
+use crate::cli::{
+    attach::RunningProxy,
+    budget_format,
+    error::{CliError, ExitStatus},
+    output::{self, Styler, TextRole},
+    time_format,
 };
 use crate::{
     base::{
-        clean::clean,
         clock::{Clock, SystemClock, UnixMillis},
+        sanitize::clean,
     },
     config::settings::Origin,
     control::snapshot::{AlertView, KeyView, Snapshot, UpstreamState, UpstreamView},
-    events::kind::Severity,
+    events::event::Severity,
 };
 
 /// Shows the running proxy's state.
@@ -30,9 +32,9 @@ pub async fn run(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
     let snapshot = RunningProxy::connect(ctx).await?.snapshot().await?;
     let now = SystemClock.unix();
     if ctx.global.json {
-        out::print_json(&status_json(&snapshot, now))?;
+        output::print_json(&status_json(&snapshot, now))?;
     } else {
-        out::print(&status_text(&snapshot, now, Styler::stdout()))?;
+        output::print(&status_text(&snapshot, now, Styler::stdout()))?;
     }
     Ok(ExitStatus::Ok)
 }
@@ -52,7 +54,7 @@ fn status_json(s: &Snapshot, now: UnixMillis) -> Value {
         "upstreams": s.upstreams.iter().map(upstream_json).collect::<Vec<_>>(),
         "keys": s.keys.iter().map(key_json).collect::<Vec<_>>(),
         "alerts": s.alerts.iter().map(alert_json).collect::<Vec<_>>(),
-        "budgets": s.budgets.iter().map(budget::budget_json).collect::<Vec<_>>(),
+        "budgets": s.budgets.iter().map(budget_format::budget_json).collect::<Vec<_>>(),
         "requests": { "running": s.live.running.len(), "total": s.live.totals.requests, "failed": s.live.totals.failed },
     })
 }
@@ -120,7 +122,7 @@ fn status_text(s: &Snapshot, now: UnixMillis, styler: Styler) -> String {
         clean(&s.version),
         clean(&s.listen.join(", ")),
         s.pid,
-        when::span(now.0 - s.started.0)
+        time_format::span(now.0 - s.started.0)
     );
     text.push_str(&config_lines(s, styler));
     if s.offline {
@@ -157,7 +159,7 @@ fn status_text(s: &Snapshot, now: UnixMillis, styler: Styler) -> String {
         let line = format!(
             "alert     {}, for {}",
             clean(&active.alert.text),
-            when::span(now.0 - active.since.0)
+            time_format::span(now.0 - active.since.0)
         );
         text.push_str(&styler.style(role, &line));
         text.push('\n');
@@ -179,7 +181,11 @@ fn status_text(s: &Snapshot, now: UnixMillis, styler: Styler) -> String {
     }
     if !s.budgets.is_empty() {
         text.push('\n');
-        text.push_str(&budget::render_table(&s.budgets.iter().collect::<Vec<_>>(), now, styler));
+        text.push_str(&budget_format::render_table(
+            &s.budgets.iter().collect::<Vec<_>>(),
+            now,
+            styler,
+        ));
     }
     text
 }
@@ -226,15 +232,15 @@ pub(super) fn upstreams_table(views: &[UpstreamView], now: UnixMillis, styler: S
             origin_name(u.origin).into(),
             upstream_state_cell(u.state),
             if u.keys == 0 { "–".into() } else { format!("{}/{}", u.keys_ready, u.keys).into() },
-            when::remaining(u.until, now).into(),
+            time_format::remaining(u.until, now).into(),
             u.cause.as_deref().unwrap_or("").into(),
         ]);
         if let Some(probe) = &u.probe {
             let text = format!(
                 "{} after {}, {} ago",
                 probe.message,
-                when::seconds(probe.took_ms),
-                when::span(now.0 - probe.at.0)
+                time_format::seconds(probe.took_ms),
+                time_format::span(now.0 - probe.at.0)
             );
             let mut row: Vec<TableCell> =
                 vec![TableCell::new(TextRole::Dim, format!("  probe of {}", probe.path))];

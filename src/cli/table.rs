@@ -3,8 +3,8 @@
 
 use unicode_width::UnicodeWidthStr;
 
-use super::out::{Styler, TextRole};
-use crate::base::clean;
+use crate::base::sanitize;
+use crate::cli::output::{Styler, TextRole};
 
 /// One cell: text and what it means.
 #[derive(Clone, Debug)]
@@ -13,7 +13,7 @@ pub struct TableCell(String, TextRole);
 impl TableCell {
     /// A cell with a meaning.
     pub fn new(role: TextRole, text: impl AsRef<str>) -> Self {
-        Self(clean::clean(text.as_ref()).into_owned(), role)
+        Self(sanitize::clean(text.as_ref()).into_owned(), role)
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::{io::IsTerminal, net::SocketAddr};
 
-use super::{
-    CommandContext, ServeArgs,
-    exit::{CliError, ExitStatus},
-    explain, out,
-    reach::{self, RunningProxy},
-    reveal::expose_secret,
-    serve, settings,
+use super::{CommandContext, ServeArgs, explain, serve};
+use crate::cli::{
+    attach::{self, RunningProxy},
+    config_edit,
+    error::{CliError, ExitStatus},
+    expose::expose_secret,
+    output,
 };
 use crate::{
     config::file::Paths,
@@ -18,9 +18,9 @@ use crate::{
     },
     secrets::Secret,
     tui::{
-        run::{self, DashboardOptions},
-        source::ProxyConnection,
-        text::Lang,
+        connection::ProxyConnection,
+        event_loop::{self, DashboardOptions},
+        strings::Lang,
     },
 };
 
@@ -37,7 +37,7 @@ pub async fn run(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
     let paths = ctx.global.paths()?;
     let Some(proxy) = RunningProxy::try_connect(ctx)? else {
         if RunDir::is_locked(&paths.data) {
-            return Err(reach::not_running_error(ctx).await);
+            return Err(attach::not_running_error(ctx).await);
         }
         return serve::serve(&ctx.global, ServeArgs { tui: true, ..ServeArgs::default() }).await;
     };
@@ -88,7 +88,7 @@ pub(super) async fn run_in_process(
     let result = run_dashboard(source, dashboard_options(paths, true)).await?;
     print_copied(&result.copied)?;
     if !result.stop_proxy {
-        out::print_note(
+        output::print_note(
             "the proxy goes on; Ctrl-C or `aiproxy stop` ends it, `aiproxy tui` in another terminal shows it",
         );
         std::future::pending::<()>().await;
@@ -98,14 +98,16 @@ pub(super) async fn run_in_process(
 
 /// What was copied in the dashboard, for terminals that keep their clipboard to themselves.
 fn print_copied(copied: &[String]) -> Result<(), CliError> {
-    copied.iter().try_for_each(|text| out::print(&format!("{}\n", run::sanitize_lines(text))))
+    copied
+        .iter()
+        .try_for_each(|text| output::print(&format!("{}\n", event_loop::sanitize_lines(text))))
 }
 
 async fn run_dashboard(
     source: ProxyConnection,
     options: DashboardOptions,
-) -> Result<run::LoopExit, CliError> {
-    Box::pin(run::run(source, options)).await.map_err(|e| CliError::failed(e.to_string()))
+) -> Result<event_loop::LoopExit, CliError> {
+    Box::pin(event_loop::run(source, options)).await.map_err(|e| CliError::failed(e.to_string()))
 }
 
 fn client_for(running: &RunInfo) -> Option<ControlClient> {
@@ -116,17 +118,17 @@ fn client_for(running: &RunInfo) -> Option<ControlClient> {
 }
 
 fn dashboard_options(paths: &Paths, in_process: bool) -> DashboardOptions {
-    let tui = settings::tui_settings(paths);
+    let tui = config_edit::tui_settings(paths);
     let (utf8, locale) = (is_utf8_locale(), message_locale());
     DashboardOptions {
         theme: Box::new({
             let paths = paths.clone();
-            move || settings::tui_settings(&paths).theme
+            move || config_edit::tui_settings(&paths).theme
         }),
         mouse: tui.mouse,
         in_process,
         utf8,
-        color: out::color_enabled(),
+        color: output::color_enabled(),
         screen: None,
         // A terminal that shows only ASCII shows only English.
         lang: if utf8 { Lang::pick(&tui.lang, &locale) } else { Lang::English },

@@ -4,11 +4,13 @@ use clap::Args;
 
 use super::{
     CommandContext,
-    books::LedgerSource,
-    budget,
-    exit::{CliError, ExitStatus},
-    out::{self, Styler, TextRole},
     table::{TableCell, TextTable},
+};
+use crate::cli::{
+    budget_format,
+    error::{CliError, ExitStatus},
+    ledger_source::LedgerSource,
+    output::{self, Styler, TextRole},
 };
 use crate::{
     base::{
@@ -18,7 +20,7 @@ use crate::{
     control::history::UsageQuery,
     ledger::{
         export,
-        usage::{GroupBy, Totals, TotalsRow, UsageReport},
+        totals::{GroupBy, Totals, TotalsRow, UsageReport},
     },
 };
 
@@ -81,25 +83,29 @@ pub async fn run(ctx: &CommandContext, args: UsageArgs) -> Result<ExitStatus, Cl
     let budgets = snapshot.as_ref().map_or(&[][..], |snapshot| &snapshot.budgets);
     if ctx.global.json {
         let mut all = serde_json::to_value(&view).map_err(|e| CliError::failed(e.to_string()))?;
-        all["budgets"] = budgets.iter().map(budget::budget_json).collect();
-        out::print_json(&all)?;
+        all["budgets"] = budgets.iter().map(budget_format::budget_json).collect();
+        output::print_json(&all)?;
         return Ok(ExitStatus::Ok);
     }
     if args.csv {
-        out::print(&csv_text(&view))?;
+        output::print(&csv_text(&view))?;
         return Ok(ExitStatus::Ok);
     }
     let styler = Styler::stdout();
     if args.since.is_none() {
         let today = ledger_source.usage(&question("today")).await?;
-        out::print(&totals_line("today", &today.total, styler))?;
+        output::print(&totals_line("today", &today.total, styler))?;
     }
     let name = if args.since.is_none() { "7 days" } else { "total" };
-    out::print(&usage_page(name, &view, styler))?;
+    output::print(&usage_page(name, &view, styler))?;
     if !budgets.is_empty() {
-        out::print(&format!(
+        output::print(&format!(
             "\n{}",
-            budget::render_table(&budgets.iter().collect::<Vec<_>>(), SystemClock.unix(), styler)
+            budget_format::render_table(
+                &budgets.iter().collect::<Vec<_>>(),
+                SystemClock.unix(),
+                styler
+            )
         ))?;
     }
     Ok(ExitStatus::Ok)

@@ -179,7 +179,7 @@ fn split_scheme(text: &str) -> Result<(&'static str, &str), String> {
         let scheme = if local { "http" } else { "https" };
         return Err(format!(
             "a base URL begins with http:// or https://; write `{scheme}://{}`",
-            super::read::truncate(text)
+            crate::config::reader::truncate(text)
         ));
     };
     match scheme.to_ascii_lowercase().as_str() {
@@ -187,7 +187,7 @@ fn split_scheme(text: &str) -> Result<(&'static str, &str), String> {
         "https" => Ok(("https", rest)),
         other => Err(format!(
             "`{}://` is not a scheme that providers are reached by; use https:// or http://",
-            super::read::truncate(other)
+            crate::config::reader::truncate(other)
         )),
     }
 }
@@ -225,7 +225,7 @@ fn normalize_authority(authority: &str) -> Result<String, String> {
             Ok(port) if port > 0 => Ok(format!("{host}:{port}")),
             _ => Err(format!(
                 "`{}` is not a port; ports are 1 to 65535",
-                super::read::truncate(port)
+                crate::config::reader::truncate(port)
             )),
         },
     }

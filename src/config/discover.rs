@@ -4,13 +4,14 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use super::{
-    IdInterner, Settings, base_url, check,
+    IdInterner, Settings, base_url,
     presets::{self, Preset},
     resolve::{DISCOVERED_PRIORITY, FILE_PRIORITY},
     settings::{
         Auth, DialectEndpoint, Origin, Patch, ProxySetting, Timeouts, Upstream, UpstreamKey,
     },
 };
+use crate::config::validate;
 use crate::{base::pattern::Patterns, ir::op::Dialect, secrets::Reference};
 
 /// The variables of a process, as they were when it was asked. Values may be keys: `Debug` shows
@@ -168,7 +169,7 @@ pub fn demo_upstream(ids: &mut IdInterner, timeouts: &Timeouts) -> Upstream {
         query: None,
     });
     let mut upstream =
-        minimal_upstream(check::DEMO_NAME, ends.to_vec(), Origin::Demo, ids, timeouts);
+        minimal_upstream(validate::DEMO_NAME, ends.to_vec(), Origin::Demo, ids, timeouts);
     upstream.ask_usage = true;
     upstream.models = Patterns::parse(["echo", "lorem", "tools", "think", "flaky", "embed"]).ok();
     upstream

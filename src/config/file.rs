@@ -7,11 +7,12 @@ use std::{
 };
 
 use super::{
-    Environment, IdInterner, LoadResult, Problem, ProblemSeverity, check,
+    Environment, IdInterner, LoadResult, Problem, ProblemSeverity,
     edit::{self, Edit},
     load::load,
 };
-use crate::base::disk::{self, FileLock};
+use crate::base::fs::{self, FileLock};
+use crate::config::validate;
 
 pub use super::edit::EditError;
 
@@ -79,7 +80,7 @@ pub fn read_config(path: &Path) -> Result<Option<String>, Problem> {
                 Ok(None)
             };
         }
-        Err(e) => return Err(file_problem(&check::io_error_text(&e), None)),
+        Err(e) => return Err(file_problem(&validate::io_error_text(&e), None)),
         Ok(found) => found,
     };
     if found.is_dir() {
@@ -101,7 +102,7 @@ pub fn read_config(path: &Path) -> Result<Option<String>, Problem> {
         Ok(bytes) => bytes,
         Err(e) => {
             return Err(file_problem(
-                &check::io_error_text(&e),
+                &validate::io_error_text(&e),
                 Some("check who owns it and its mode"),
             ));
         }
@@ -133,10 +134,12 @@ pub fn edit_config(
     env: &Environment,
     edits: &[Edit],
 ) -> Result<LoadResult, EditError> {
-    let io =
-        |e: &io::Error| EditError::Io { path: path.to_owned(), message: check::io_error_text(e) };
+    let io = |e: &io::Error| EditError::Io {
+        path: path.to_owned(),
+        message: validate::io_error_text(e),
+    };
     if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
-        disk::create_private_dir(folder).map_err(|e| io(&e))?;
+        fs::create_private_dir(folder).map_err(|e| io(&e))?;
     }
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let _lock = lock_config(&target)?;
@@ -160,7 +163,7 @@ pub fn edit_config(
             source: String::new(),
         })?;
         if now == before {
-            disk::write_atomic(&target, text.as_bytes(), mode(&target)).map_err(|e| io(&e))?;
+            fs::write_atomic(&target, text.as_bytes(), mode(&target)).map_err(|e| io(&e))?;
             return Ok(loaded);
         }
     }
@@ -178,7 +181,10 @@ fn lock_config(target: &Path) -> Result<FileLock, EditError> {
             Ok(Some(lock)) => return Ok(lock),
             Ok(None) => std::thread::sleep(Duration::from_millis(20)),
             Err(e) => {
-                return Err(EditError::Io { message: check::io_error_text(&e), path: lock_path });
+                return Err(EditError::Io {
+                    message: validate::io_error_text(&e),
+                    path: lock_path,
+                });
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-pub use super::show::{key_to_toml, to_toml};
+pub use crate::config::to_toml::{key_to_toml, to_toml};
 
 /// One key.
 #[derive(Clone, Copy, Debug)]

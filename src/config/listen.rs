@@ -29,14 +29,19 @@ pub fn parse_addr(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
     };
     let (host, port) = match text.rsplit_once(':') {
         None if text.bytes().all(|b| b.is_ascii_digit()) => ("", text),
-        None => return Err(format!("`{}` has no port; {FORMS}", super::read::truncate(text))),
+        None => {
+            return Err(format!(
+                "`{}` has no port; {FORMS}",
+                crate::config::reader::truncate(text)
+            ));
+        }
         Some((host, port)) => (host, port),
     };
     if host.contains(':') && !host.starts_with('[') {
         return Err(format!("an IPv6 address stands in brackets; {FORMS}"));
     }
     let port = port.parse::<u16>().map_err(|_| {
-        format!("`{}` is not a port: 1 to 65535; {FORMS}", super::read::truncate(port))
+        format!("`{}` is not a port: 1 to 65535; {FORMS}", crate::config::reader::truncate(port))
     })?;
     if host.is_empty() || host.eq_ignore_ascii_case("localhost") {
         return Ok((both(port), true));
@@ -47,7 +52,10 @@ pub fn parse_addr(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
     let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     match bare.parse::<IpAddr>() {
         Ok(ip) => Ok((vec![SocketAddr::new(ip, port)], false)),
-        Err(_) => Err(format!("`{}` is not an IP address; {FORMS}", super::read::truncate(host))),
+        Err(_) => Err(format!(
+            "`{}` is not an IP address; {FORMS}",
+            crate::config::reader::truncate(host)
+        )),
     }
 }
 

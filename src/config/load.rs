@@ -10,7 +10,7 @@ use super::{
     resolve::{self, PathBase},
     schema,
 };
-use crate::{base::disk, secrets::Reference};
+use crate::{base::fs, secrets::Reference};
 
 /// What a config file comes to.
 #[derive(Clone, Debug)]
@@ -84,7 +84,7 @@ fn warn_if_exposed(settings: &Settings, path: &Path, report: &mut Report) {
         .flat_map(|upstream| &upstream.keys)
         .any(|key| literal(&key.reference))
         || settings.projects.iter().filter_map(|project| project.key.as_ref()).any(literal);
-    if let Some(mode) = any.then(|| disk::mode_open_to_others(path)).flatten() {
+    if let Some(mode) = any.then(|| fs::mode_open_to_others(path)).flatten() {
         let help = format!("`chmod 600 {}`, or `aiproxy key adopt`", path.display());
         report.warn(
             &(0..0),

@@ -6,24 +6,24 @@
 //! `edit` and `file` go the other way.
 
 pub mod base_url;
-pub mod check;
 pub mod discover;
 pub mod edit;
-pub mod facts;
 pub mod file;
 mod ids;
 pub mod keys;
 pub mod listen;
 pub mod load;
-pub mod mask;
+pub mod model_facts;
 pub mod presets;
 pub mod prices;
 pub mod problem;
-mod read;
+mod reader;
+pub mod redact_toml;
 mod resolve;
 mod schema;
 pub mod settings;
-pub mod show;
+pub mod to_toml;
+pub mod validate;
 pub mod watch;
 
 pub use discover::Environment;

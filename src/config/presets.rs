@@ -6,9 +6,9 @@ use toml::de::DeTable;
 
 use super::{
     problem::Report,
-    read::{self, TableReader},
     settings::{Auth, DialectEndpoint},
 };
+use crate::config::reader::{self, TableReader};
 use crate::{
     base::pattern::Patterns,
     ir::{embed::EmbedForm, op::Dialect, rerank::RerankForm},
@@ -130,42 +130,42 @@ fn read_all(text: &str, report: &mut Report) -> Vec<Preset> {
 
 fn read_preset(mut row: TableReader<'_>, report: &mut Report) -> Option<Preset> {
     let span = row.span.clone();
-    let name = row.read("name", report, read::text)?.value;
+    let name = row.read("name", report, reader::text)?.value;
     row.set_path(format!("preset.{name}"));
-    let title = row.read_or("title", report, name.clone(), read::text);
-    let query = row.read("query", report, read::text).map(|at| at.value);
+    let title = row.read_or("title", report, name.clone(), reader::text);
+    let query = row.read("query", report, reader::text).map(|at| at.value);
     let ends = row
         .child("urls", report)
         .map(|table| read_endpoints(table, query.as_ref(), report))
         .unwrap_or_default();
-    let auth = match row.read("auth", report, read::text).map(|at| at.value).as_deref() {
+    let auth = match row.read("auth", report, reader::text).map(|at| at.value).as_deref() {
         None | Some("bearer") => Auth::Bearer,
         Some("none") => Auth::None,
         Some(header) => Auth::Header(header.to_owned()),
     };
-    let list = |at: Option<read::Located<Vec<read::Located<String>>>>| {
+    let list = |at: Option<reader::Located<Vec<reader::Located<String>>>>| {
         at.map(|at| at.value.into_iter().map(|at| at.value).collect::<Vec<_>>())
     };
-    let key_env = list(row.read_list("key_env", report, read::text)).unwrap_or_default();
-    let models = list(row.read_list("models", report, read::text));
+    let key_env = list(row.read_list("key_env", report, reader::text)).unwrap_or_default();
+    let models = list(row.read_list("models", report, reader::text));
     let preset = Preset {
         title,
         auth,
         key_env: key_env.into_iter().map(Arc::from).collect(),
-        key_prefix: row.read("key_prefix", report, read::text).map(|at| at.value),
-        key_page: row.read("key_page", report, read::text).map(|at| at.value.into()),
-        ask_usage: row.read_or("ask_usage", report, false, read::flag),
-        embed: row.read("embed", report, read::one_of(&EMBED_FORMS)).map(|at| at.value),
-        rerank: row.read("rerank", report, read::one_of(&RERANK_FORMS)).map(|at| at.value),
-        accepts_reasoning: row.read_or("reasoning_back", report, true, read::flag),
+        key_prefix: row.read("key_prefix", report, reader::text).map(|at| at.value),
+        key_page: row.read("key_page", report, reader::text).map(|at| at.value.into()),
+        ask_usage: row.read_or("ask_usage", report, false, reader::flag),
+        embed: row.read("embed", report, reader::one_of(&EMBED_FORMS)).map(|at| at.value),
+        rerank: row.read("rerank", report, reader::one_of(&RERANK_FORMS)).map(|at| at.value),
+        accepts_reasoning: row.read_or("reasoning_back", report, true, reader::flag),
         models: models.and_then(|texts| Patterns::parse(texts.iter().map(String::as_str)).ok()),
-        models_path: row.read("models_path", report, read::text).map(|at| at.value),
-        needs_url: row.read_or("needs_url", report, false, read::flag),
+        models_path: row.read("models_path", report, reader::text).map(|at| at.value),
+        needs_url: row.read_or("needs_url", report, false, reader::flag),
         port: row
-            .read("port", report, read::count(1, 65_535))
+            .read("port", report, reader::count(1, 65_535))
             .and_then(|at| u16::try_from(at.value).ok()),
-        probe_path: row.read("probe", report, read::text).map(|at| at.value),
-        accepts_compressed: row.read_or("compressed", report, false, read::flag),
+        probe_path: row.read("probe", report, reader::text).map(|at| at.value),
+        accepts_compressed: row.read_or("compressed", report, false, reader::flag),
         balance: row
             .children("balance", report)
             .into_iter()
@@ -183,7 +183,7 @@ fn read_preset(mut row: TableReader<'_>, report: &mut Report) -> Option<Preset> 
 }
 
 fn read_balance(mut row: TableReader<'_>, report: &mut Report) -> Option<BalanceProbe> {
-    let mut text = |name| row.read(name, report, read::text).map(|at| at.value);
+    let mut text = |name| row.read(name, report, reader::text).map(|at| at.value);
     let at = BalanceProbe {
         path: text("path")?,
         list_pointer: text("each"),
@@ -207,7 +207,7 @@ fn read_endpoints(
             report.error(&name.span, "not a dialect", None);
             continue;
         };
-        if let Some(url) = read::read_value(&name.value, node, report, &read::text) {
+        if let Some(url) = reader::read_value(&name.value, node, report, &reader::text) {
             ends.push(DialectEndpoint { dialect, base_url: url.value, query: query.cloned() });
         }
     }

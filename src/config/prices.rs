@@ -6,10 +6,10 @@ use toml::de::DeTable;
 
 use super::{
     problem::Report,
-    read::TableReader,
     schema::price::{self, NANOS_PER_DOLLAR, PriceLists},
     settings::PriceRow,
 };
+use crate::config::reader::TableReader;
 
 const PRICES_TOML: &str = include_str!("../../assets/prices.toml");
 

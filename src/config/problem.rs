@@ -11,7 +11,7 @@ use annotate_snippets::{AnnotationKind, Level as Shown, Renderer, Snippet};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use super::mask;
+use crate::config::redact_toml;
 
 /// More than this nobody reads.
 const MAX_PROBLEMS: usize = 100;
@@ -209,7 +209,7 @@ pub fn render(problems: &[Problem], source: &str, coloured: bool) -> String {
         LazyLock::new(|| Regex::new(r"[\x00-\x08\x0b-\x1f\x7f]").ok());
     let renderer = if coloured { Renderer::styled() } else { Renderer::plain() };
     // Same number of bytes, so that every span still points at its place.
-    let masked = mask::mask_secrets(source);
+    let masked = redact_toml::mask_secrets(source);
     let shown = match CONTROL.as_ref() {
         Some(control) => control.replace_all(&masked, " "),
         None => masked.as_str().into(),

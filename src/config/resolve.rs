@@ -6,11 +6,10 @@ use std::{
 };
 
 use super::{
-    base_url, check,
+    base_url,
     ids::IdInterner,
     presets::{self, Preset},
     problem::Report,
-    read::{Located, truncate},
     schema::{
         RawConfig, model,
         upstream::{self as written, PartialTimeouts, RawBaseUrl},
@@ -20,8 +19,12 @@ use super::{
         ModelTarget, Origin, OtlpSettings, Project, Settings, Timeouts, Upstream, UpstreamKey,
     },
 };
+use crate::config::{
+    reader::{Located, truncate},
+    validate,
+};
 use crate::{
-    base::{near, pattern::Patterns},
+    base::{pattern::Patterns, suggest},
     ir::op::Dialect,
     secrets::Reference,
 };
@@ -53,16 +56,16 @@ pub(super) fn resolve_settings(
     ids: &mut IdInterner,
     report: &mut Report,
 ) -> Settings {
-    check::check_names(&raw, report);
+    validate::check_names(&raw, report);
     let general = raw.general;
     let mut upstreams = Vec::new();
     for row in &raw.upstreams {
         if let Some(upstream) = resolve_upstream(row, &general.timeouts, path_base, ids, report) {
-            check::check_upstream(row, &upstream, &general.server, report);
+            validate::check_upstream(row, &upstream, &general.server, report);
             upstreams.push(Arc::new(upstream));
         }
     }
-    check::check_targets(&raw.models, &raw.aliases, &raw.upstreams, report);
+    validate::check_targets(&raw.models, &raw.aliases, &raw.upstreams, report);
     let strategy = general.strategy;
     Settings {
         server: general.server,
@@ -202,7 +205,7 @@ fn preset_of(row: &written::RawUpstream, report: &mut Report) -> Option<Option<&
     if let Some(requested) = &row.preset {
         let found = presets::find(&requested.value);
         if found.is_none() {
-            let help = match near::nearest(&requested.value, names()) {
+            let help = match suggest::nearest(&requested.value, names()) {
                 Some(name) => format!("did you mean \"{name}\"?"),
                 None => "`aiproxy upstream presets` lists them; without a preset write `base_url` and `dialect`".to_owned(),
             };
@@ -224,7 +227,7 @@ fn preset_of(row: &written::RawUpstream, report: &mut Report) -> Option<Option<&
     }
     let found = presets::find(&row.name.value);
     if found.is_none() {
-        let help = match near::nearest(&row.name.value, names()) {
+        let help = match suggest::nearest(&row.name.value, names()) {
             Some(name) => format!("add base_url = \"https://…\", or preset = \"{name}\""),
             None => "add base_url = \"https://…\"; `aiproxy upstream presets` lists what is known"
                 .to_owned(),
@@ -506,7 +509,7 @@ fn resolve_model(
 ) -> LogicalModel {
     let target = |target: &model::RawTarget| match target {
         model::RawTarget::Name(text) => {
-            let (upstream, model) = check::split_target(&text.value, upstreams);
+            let (upstream, model) = validate::split_target(&text.value, upstreams);
             ModelTarget {
                 upstream: upstream.map(Arc::from),
                 model: model.into(),

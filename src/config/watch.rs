@@ -70,7 +70,7 @@ pub fn watch_config(
             if current != last_stamp {
                 // The link may lead elsewhere now, or the folder may be there at last.
                 if watcher.is_none() || current.target != last_stamp.target {
-                    watcher = self::start_watcher(&path, &notice_tx);
+                    watcher = start_watcher(&path, &notice_tx);
                 }
                 last_stamp = current;
                 if matches!(

@@ -15,14 +15,14 @@ use tokio_util::sync::CancellationToken;
 use super::{
     action::Action,
     admin::Admin,
-    alerts::ActiveAlerts,
     feed::event_feed,
     history::LedgerHandle,
     metrics,
     route::{self, RouteExplainRequest},
     snapshot::Snapshot,
-    story, views,
+    views,
 };
+use crate::control::{active_alerts::ActiveAlerts, request_transcript};
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
     ir::{
@@ -31,7 +31,7 @@ use crate::{
     },
     relay::{
         engine::Engine,
-        reply::{self, ResponseBody},
+        response::{self, ResponseBody},
     },
     secrets::Secret,
     telemetry::{self, metrics::Metrics},
@@ -146,13 +146,13 @@ impl ControlApi {
             }
             ("act", false) => match self.read_body::<Action>(body).await {
                 Ok(action) => json_response(id, StatusCode::OK, &self.admin.perform(action).await),
-                Err(error) => reply::error_response(Dialect::Openai, id, &error),
+                Err(error) => response::error_response(Dialect::Openai, id, &error),
             },
             ("route", false) => match self.read_body::<RouteExplainRequest>(body).await {
                 Ok(question) => {
                     json_response(id, StatusCode::OK, &route::explain(&self.engine, &question))
                 }
-                Err(error) => reply::error_response(Dialect::Openai, id, &error),
+                Err(error) => response::error_response(Dialect::Openai, id, &error),
             },
             ("reload", false) => self.reload(id).await,
             (other, true) if other.starts_with("requests/") => {
@@ -160,11 +160,11 @@ impl ControlApi {
                 if let Some(wanted) = wanted.strip_suffix("/story") {
                     return json_result(
                         id,
-                        story::read_transcript(
+                        request_transcript::read_transcript(
                             &self.engine,
                             self.ledger_handle.as_ref(),
                             wanted,
-                            story::parse_query(query),
+                            request_transcript::parse_query(query),
                         )
                         .await,
                     );
@@ -179,7 +179,7 @@ impl ControlApi {
             }
             _ => {
                 let message = "the control API has snapshot, events, requests, requests/ID, requests/ID/full, requests/ID/story, history, usage (GET) and act, route, reload (POST)";
-                reply::error_response(
+                response::error_response(
                     Dialect::Openai,
                     id,
                     &ProxyError::new(ProxyErrorKind::UnknownPath, message).code("unknown_url"),
@@ -195,7 +195,7 @@ impl ControlApi {
         id: RequestId,
     ) -> Response<ResponseBody> {
         let Some(ledger) = &self.ledger_handle else {
-            return reply::error_response(
+            return response::error_response(
                 Dialect::Openai,
                 id,
                 &ProxyError::new(ProxyErrorKind::Unavailable, "no ledger is kept")
@@ -223,9 +223,9 @@ impl ControlApi {
 
     /// `GET /metrics`.
     pub async fn metrics(&self, id: RequestId) -> Response<ResponseBody> {
-        reply::full_response(
+        response::full_response(
             StatusCode::OK,
-            telemetry::text::CONTENT_TYPE,
+            telemetry::prometheus_text::CONTENT_TYPE,
             id,
             metrics::metrics_page(self).await.into(),
         )
@@ -304,8 +304,8 @@ fn json_response<T: Serialize>(
     value: &T,
 ) -> Response<ResponseBody> {
     match serde_json::to_vec(value) {
-        Ok(body) => reply::full_response(status, "application/json", id, body.into()),
-        Err(e) => reply::error_response(
+        Ok(body) => response::full_response(status, "application/json", id, body.into()),
+        Err(e) => response::error_response(
             Dialect::Openai,
             id,
             &ProxyError::new(ProxyErrorKind::Internal, format!("cannot be written: {e}")),
@@ -319,12 +319,12 @@ fn json_result<T: Serialize>(
 ) -> Response<ResponseBody> {
     match answer {
         Ok(value) => json_response(id, StatusCode::OK, &value),
-        Err(error) => reply::error_response(Dialect::Openai, id, &error),
+        Err(error) => response::error_response(Dialect::Openai, id, &error),
     }
 }
 
 fn set_control_headers(response: &mut Response<ResponseBody>, id: RequestId) {
-    reply::set_request_id(response.headers_mut(), id);
+    response::set_request_id(response.headers_mut(), id);
     response.headers_mut().insert("x-aiproxy", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     response
         .headers_mut()

@@ -22,7 +22,7 @@ use super::{
     action::{Action, ActionReply},
     snapshot::Snapshot,
 };
-use crate::{events::kind::Event, secrets::secret::Secret};
+use crate::{events::event::Event, secrets::secret::Secret};
 
 /// Where the program listens when nobody says otherwise.
 const DEFAULT_PORT: u16 = 8642;
@@ -391,7 +391,7 @@ impl EventFrame {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::kind::EventKind;
+    use crate::events::event::EventKind;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,

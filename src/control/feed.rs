@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::events::kind::Event;
+use crate::events::event::Event;
 
 /// A silent stream says that it is alive.
 const PING_AFTER: Duration = Duration::from_secs(10);
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
     use crate::{
         base::clock::UnixMillis,
-        events::kind::{EventKind, Severity},
+        events::event::{EventKind, Severity},
     };
 
     fn notice(seq: u64) -> Arc<Event> {

@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
-    base::{clock::UnixMillis, id::RequestId, zone::timezone_by_name},
+    base::{clock::UnixMillis, id::RequestId, timezone::timezone_by_name},
     events::{filter::Filter, record::RequestRecord},
     ir::fault::{ProxyError, ProxyErrorKind},
     ledger::{
         Ledger, LedgerReader,
         bodies::BodyView,
         query::{QueryError, SessionPage},
-        usage::TimeRange,
+        totals::TimeRange,
     },
     relay::engine::Engine,
 };
 
 pub use crate::ledger::{
     query::RequestDetail,
-    usage::{GroupBy, Totals, TotalsRow, UsageReport},
+    totals::{GroupBy, Totals, TotalsRow, UsageReport},
 };
 
 /// Nobody waits longer for an answer.

@@ -7,7 +7,7 @@ use super::{
     snapshot::{KeyStatus, KeyView, UpstreamState},
     views,
 };
-use crate::{base::clock::UnixMillis, telemetry::text::TextEncoder};
+use crate::{base::clock::UnixMillis, telemetry::prometheus_text::TextEncoder};
 
 /// What is on its way to the sums is waited for, but not for long: the ledger's file may be locked.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);

@@ -2,15 +2,15 @@
 //! running proxy.
 
 pub mod action;
+pub mod active_alerts;
 pub mod admin;
-pub mod alerts;
 pub mod api;
 pub mod client;
 mod feed;
 pub mod history;
 pub mod metrics;
+pub mod request_transcript;
 pub mod route;
 pub mod rundir;
 pub mod snapshot;
-pub mod story;
 pub mod views;

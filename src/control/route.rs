@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::settings::{Hedge, HedgeDelay},
     ir::op::Dialect,
-    relay::{budgets, engine::Engine},
+    relay::{dispatch::budget, engine::Engine},
     routing::{
         candidate::{self, Candidate, RouteQuery, SkipReason, Verdict, print_span},
         health::TokenEstimate,
         hedge::MIN_SAMPLES,
-        names::{self, OnUnknownList},
+        resolve::{self, OnUnknownList},
     },
 };
 
@@ -76,11 +76,11 @@ pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanat
     let dialect = question.dialect.unwrap_or(Dialect::Openai);
     let learned = |id| learned.get(&id).cloned();
     let (asked, chosen) =
-        match names::strategy_suffix(&generation.catalog, &question.model, &learned) {
+        match resolve::strategy_suffix(&generation.catalog, &question.model, &learned) {
             Some((name, strategy)) => (name, Some(strategy)),
             None => (&*question.model, None),
         };
-    let mut resolved = match names::resolve(
+    let mut resolved = match resolve::resolve(
         &generation.catalog,
         asked,
         dialect,
@@ -107,7 +107,7 @@ pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanat
     } else {
         Vec::new()
     };
-    budgets::annotate_candidates(engine, &project.name, &mut candidates, &costs);
+    budget::annotate_candidates(engine, &project.name, &mut candidates, &costs);
     let asked = RouteQuery {
         strategy: resolved.strategy,
         costs: &costs,

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     base::{
         clock::UnixMillis,
-        disk::{self, FileLock},
+        fs::{FileLock, create_private_dir, write_atomic},
     },
     secrets::Secret,
 };
@@ -118,8 +118,8 @@ impl RunDir {
             let path = path.to_owned();
             move |error| ClaimError::Io { path, error }
         };
-        disk::create_private_dir(data).map_err(io(data))?;
-        disk::create_private_dir(&dir).map_err(io(&dir))?;
+        create_private_dir(data).map_err(io(data))?;
+        create_private_dir(&dir).map_err(io(&dir))?;
         let path = dir.join("lock");
         let mut looks = 0;
         let lock = loop {
@@ -183,8 +183,8 @@ impl DataDirLock {
             listen,
         };
         // The card last: whoever reads it finds the token that belongs to it.
-        disk::write_atomic(&self.dir.join("token"), token.as_bytes(), 0o600)?;
-        disk::write_atomic(&self.dir.join("proxy.json"), &serde_json::to_vec(&card)?, 0o600)?;
+        write_atomic(&self.dir.join("token"), token.as_bytes(), 0o600)?;
+        write_atomic(&self.dir.join("proxy.json"), &serde_json::to_vec(&card)?, 0o600)?;
         Ok(Secret::new(token))
     }
 
@@ -266,8 +266,8 @@ mod tests {
         let run = data.path().join("run");
         fs::create_dir_all(&run).unwrap();
         File::create(run.join("lock")).unwrap();
-        disk::write_atomic(&run.join("token"), b"old", 0o600).unwrap();
-        disk::write_atomic(
+        write_atomic(&run.join("token"), b"old", 0o600).unwrap();
+        write_atomic(
             &run.join("proxy.json"),
             br#"{"pid":1,"started":1,"version":"0","listen":["127.0.0.1:1"]}"#,
             0o600,

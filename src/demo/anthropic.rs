@@ -5,11 +5,13 @@ use serde_json::Value;
 
 use super::{
     DemoCall, DemoError,
-    asked::{DemoRequest, DemoTool, DemoToolChoice, count_tokens, text_of},
     json::{Json, object},
     models::{self, DemoModel, DemoModelKind},
     reply::{BodyPiece, DemoReply, SSE},
-    script::{self, DemoAnswer, DemoFinish, THOUGHT_SIGNATURE},
+};
+use crate::demo::{
+    answers::{self, DemoAnswer, DemoFinish, THOUGHT_SIGNATURE},
+    request::{DemoRequest, DemoTool, DemoToolChoice, count_tokens, text_of},
 };
 
 pub(super) fn answer_call(call: &DemoCall<'_>) -> Result<DemoReply, DemoError> {
@@ -69,7 +71,7 @@ fn input_tokens(body: &Value) -> u64 {
 fn answer_messages(call: &DemoCall<'_>) -> Result<DemoReply, DemoError> {
     let model = call.requested_model(DemoModelKind::Chat)?;
     let request = read_request(call.body)?;
-    let answer = script::compose_answer(model, &request, call)?;
+    let answer = answers::compose_answer(model, &request, call)?;
     if request.stream {
         return Ok(DemoReply::streaming(&answer, SSE, write_events(call, model.name, &answer)));
     }

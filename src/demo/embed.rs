@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::json::Json;
-use crate::base::draw::{Rng, XorShiftRng};
+use crate::base::rng::{Rng, XorShiftRng};
 
 /// Length of a vector where the request names none.
 pub(super) const DEFAULT_DIMENSIONS: u64 = 256;

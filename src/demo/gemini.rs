@@ -5,13 +5,14 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::{
-    DemoCall, DemoError,
-    asked::{DemoRequest, DemoTool, DemoToolChoice, count_tokens, text_of, text_tokens},
-    embed,
+    DemoCall, DemoError, embed,
     json::{Json, object},
     models::{self, DemoModel, DemoModelKind},
     reply::{BodyPiece, DemoReply, SSE},
-    script::{self, DemoAnswer, DemoFinish, THOUGHT_SIGNATURE},
+};
+use crate::demo::{
+    answers::{self, DemoAnswer, DemoFinish, THOUGHT_SIGNATURE},
+    request::{DemoRequest, DemoTool, DemoToolChoice, count_tokens, text_of, text_tokens},
 };
 
 pub(super) fn answer_call(call: &DemoCall<'_>) -> Result<DemoReply, DemoError> {
@@ -107,7 +108,7 @@ fn model_card(model: &DemoModel) -> Json {
 fn generate_content(call: &DemoCall<'_>, name: &str, method: &str) -> Result<DemoReply, DemoError> {
     let model = find_model(name, DemoModelKind::Chat, method)?;
     let request = read_request(call.body)?;
-    let answer = script::compose_answer(model, &request, call)?;
+    let answer = answers::compose_answer(model, &request, call)?;
     let writer = GeminiAnswerWriter { model: model.name, answer: &answer, id: call.new_id("") };
     if method == "generateContent" {
         let part = answer.tool_call.as_ref().map_or_else(
@@ -230,7 +231,7 @@ fn input_tokens(body: &Value) -> u64 {
 
 fn function_call_part(
     call: &DemoCall<'_>,
-    tool: &script::DemoToolCall,
+    tool: &answers::DemoToolCall,
     answer: &DemoAnswer,
 ) -> Json {
     let fields =

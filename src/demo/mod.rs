@@ -1,12 +1,11 @@
 //! The built-in upstream `demo`: speaks like a real provider in every dialect, without an account
 //! or a network.
 //!
-//! A request is read by its dialect's file into `asked::Asked`, `script` decides what is said, and
+//! A request is read by its dialect's file into `request::Asked`, `script` decides what is said, and
 //! the same file writes that down as its provider would; `reply` delivers it at the pace of the
 //! model.
 
 mod anthropic;
-mod asked;
 mod embed;
 mod gemini;
 mod json;
@@ -16,7 +15,6 @@ mod openai;
 mod reply;
 mod responses;
 mod sample;
-mod script;
 
 use std::sync::{
     Arc,
@@ -206,5 +204,7 @@ fn strip_version(path: &str) -> &str {
     path
 }
 
+mod answers;
+mod request;
 #[cfg(test)]
 mod tests;

@@ -3,14 +3,15 @@
 use serde_json::Value;
 
 use super::{
-    DemoCall, DemoError,
-    asked::{DemoRequest, DemoTool, count_tokens, text_of, text_tokens},
-    embed,
+    DemoCall, DemoError, embed,
     json::{Json, object},
     models::{self, DemoModel, DemoModelKind},
     openai::read_function,
     reply::{BodyPiece, DemoReply, NDJSON},
-    script::{self, DemoAnswer, DemoFinish},
+};
+use crate::demo::{
+    answers::{self, DemoAnswer, DemoFinish},
+    request::{DemoRequest, DemoTool, count_tokens, text_of, text_tokens},
 };
 
 pub(super) fn answer_call(call: &DemoCall<'_>) -> Result<DemoReply, DemoError> {
@@ -89,9 +90,9 @@ fn generate_text(call: &DemoCall<'_>, endpoint: OllamaEndpoint) -> Result<DemoRe
     let model = call.requested_model(DemoModelKind::Chat)?;
     let name = call.body["model"].as_str().unwrap_or(model.name);
     let request = read_request(call.body, endpoint);
-    let answer = script::compose_answer(model, &request, call)?;
+    let answer = answers::compose_answer(model, &request, call)?;
     let line = |text: &str,
-                tool: Option<&script::DemoToolCall>,
+                tool: Option<&answers::DemoToolCall>,
                 thought: Option<&str>,
                 last: bool| {
         let mut fields =
@@ -170,7 +171,7 @@ fn read_request(body: &Value, endpoint: OllamaEndpoint) -> DemoRequest {
     request
 }
 
-fn write_message(text: &str, tool: Option<&script::DemoToolCall>, thought: Option<&str>) -> Json {
+fn write_message(text: &str, tool: Option<&answers::DemoToolCall>, thought: Option<&str>) -> Json {
     let mut fields = vec![("role", Json::from("assistant")), ("content", text.into())];
     fields.extend(thought.map(|thought| ("thinking", thought.into())));
     if let Some(tool) = tool {

@@ -4,13 +4,14 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::{
-    DemoCall, DemoError,
-    asked::{DemoRequest, DemoTool, DemoToolChoice, count_tokens, text_of, text_tokens},
-    embed,
+    DemoCall, DemoError, embed,
     json::{Json, object},
     models::{self, DemoModelKind},
     reply::{BodyPiece, DemoReply, SSE},
-    script::{self, DemoAnswer, DemoFinish},
+};
+use crate::demo::{
+    answers::{self, DemoAnswer, DemoFinish},
+    request::{DemoRequest, DemoTool, DemoToolChoice, count_tokens, text_of, text_tokens},
 };
 
 pub(super) fn answer_call(call: &DemoCall<'_>) -> Result<DemoReply, DemoError> {
@@ -58,7 +59,7 @@ fn model_row(call: &DemoCall<'_>, model: &models::DemoModel) -> Json {
 fn answer_chat(call: &DemoCall<'_>) -> Result<DemoReply, DemoError> {
     let model = call.requested_model(DemoModelKind::Chat)?;
     let request = read_request(call.body)?;
-    let answer = script::compose_answer(model, &request, call)?;
+    let answer = answers::compose_answer(model, &request, call)?;
     if !request.stream {
         return Ok(DemoReply::full(&answer, write_completion(call, model.name, &answer)));
     }
@@ -250,7 +251,7 @@ fn answer_completion(call: &DemoCall<'_>) -> Result<DemoReply, DemoError> {
     };
     request.read_stop_sequences(&call.body["stop"]);
     request.set_prompt(text_of(&call.body["prompt"]));
-    let answer = script::compose_answer(model, &request, call)?;
+    let answer = answers::compose_answer(model, &request, call)?;
     let (id, wants_usage) = (
         call.new_id("cmpl-"),
         call.body["stream_options"]["include_usage"].as_bool() == Some(true),

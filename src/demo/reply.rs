@@ -8,7 +8,8 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 
-use super::{format_id, json::Json, script::DemoAnswer};
+use super::{format_id, json::Json};
+use crate::demo::answers::DemoAnswer;
 use crate::{
     base::clock::UnixMillis,
     ir::{

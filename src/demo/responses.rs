@@ -5,12 +5,14 @@ use serde_json::Value;
 
 use super::{
     DemoCall, DemoError,
-    asked::{DemoRequest, count_tokens, text_of},
     json::{Json, object},
     models::DemoModelKind,
     openai::{self, read_function, read_tool_choice},
     reply::{BodyPiece, DemoReply, SSE},
-    script::{self, DemoAnswer, DemoFinish, THOUGHT_SIGNATURE},
+};
+use crate::demo::{
+    answers::{self, DemoAnswer, DemoFinish, THOUGHT_SIGNATURE},
+    request::{DemoRequest, count_tokens, text_of},
 };
 
 pub(super) fn answer_call(call: &DemoCall<'_>) -> Result<DemoReply, DemoError> {
@@ -40,7 +42,7 @@ fn input_tokens(body: &Value) -> u64 {
 fn create_response(call: &DemoCall<'_>) -> Result<DemoReply, DemoError> {
     let model = call.requested_model(DemoModelKind::Chat)?;
     let request = read_request(call.body)?;
-    let answer = script::compose_answer(model, &request, call)?;
+    let answer = answers::compose_answer(model, &request, call)?;
     let writer = ResponsesAnswerWriter {
         call,
         model: model.name,

@@ -5,34 +5,26 @@
 //! that faces upstreams.
 
 mod anthropic;
-mod any;
-mod classic;
-mod evidence;
-mod fault;
-pub mod flow;
+pub mod errors;
 mod gemini;
-pub mod lists;
+mod generic_meter;
+mod json_body;
 pub mod losses;
-mod models;
-mod ollama;
+mod model_list;
+pub mod ollama;
 mod openai;
-#[cfg(test)]
-mod pairs;
-pub mod passage;
-pub mod preload;
-#[cfg(test)]
-mod recorded;
+pub mod ops;
+pub mod passthrough;
 pub mod registry;
+pub mod rescue_splice;
+pub mod response_stream;
 mod responses;
-pub mod resume;
-mod shape;
-mod status;
+pub mod tests;
 pub mod tokenizer;
-mod tokens;
 pub mod translate;
-mod words;
+mod usage_read;
 
-pub(crate) use shape::truncated_stream_fault;
+pub(crate) use crate::dialect::json_body::truncated_stream_fault;
 
 pub use anthropic::PLACEHOLDER_SIGNATURE;
 use bytes::Bytes;
@@ -41,7 +33,7 @@ use http::StatusCode;
 pub use responses::stored;
 
 use crate::{
-    base::json::JsonError,
+    base::json::reader::JsonError,
     ir::{
         event::ChatEvent,
         extras::Extras,
@@ -164,7 +156,7 @@ pub trait Egress: Send + Sync {
     /// Reads an error answer (status >= 400), or a 200 whose body is no answer. Never fails: HTML,
     /// plain text, empty and broken bodies become a fault with a readable message.
     fn read_error(&self, status: u16, content_type: &str, body: &[u8]) -> Fault {
-        fault::from_body(status, content_type, body)
+        errors::read_error::from_body(status, content_type, body)
     }
 
     /// Reads a complete non-streaming answer of a generation op: its usage and finish, or the error
@@ -181,7 +173,7 @@ pub trait Egress: Send + Sync {
 
     /// Model ids of a model-list answer.
     fn read_models(&self, body: &[u8]) -> Option<Vec<ModelEntry>> {
-        models::read_model_list(body)
+        model_list::read_model_list(body)
     }
 
     /// The path (below the base URL) that lists models.

@@ -5,20 +5,25 @@ use bytes::Bytes;
 
 use crate::{
     base::{
-        cut::{MAX_FRAME_BYTES, NextFrame},
-        elements, ndjson, sse, surrogates,
+        framing::{
+            json_array, ndjson,
+            splitter::{MAX_FRAME_BYTES, NextFrame},
+            sse,
+        },
+        json::surrogates,
     },
     dialect::{
-        AnswerSummary, Framing, StreamReader, StreamWriter, fault,
-        passage::{FeedResult, StreamEnd},
-        resume::{Continuation, RecordedText},
+        AnswerSummary, Framing, StreamReader, StreamWriter,
+        errors::read_error,
+        passthrough::{FeedResult, StreamEnd},
+        rescue_splice::{Continuation, RecordedText},
     },
     ir::{
         assemble::Assembler,
         event::ChatEvent,
         fault::{Fault, ProxyError},
         response::ChatResponse,
-        think,
+        think_tags,
         usage::Usage,
     },
 };
@@ -28,7 +33,7 @@ pub struct EventDecoder {
     splitter: EventDecoderSplitter,
     reader: Box<dyn StreamReader>,
     /// Changes what was said before anybody hears it.
-    think_splitter: Option<think::ThinkTagSplitter>,
+    think_splitter: Option<think_tags::ThinkTagSplitter>,
     /// An event that ends in the middle of a character waits for the next one.
     pending_event: Option<Box<(Vec<u8>, Vec<u8>)>>,
     event_count: u32,
@@ -37,7 +42,7 @@ pub struct EventDecoder {
 }
 
 enum EventDecoderSplitter {
-    JsonArray(elements::ArraySplitter),
+    JsonArray(json_array::ArraySplitter),
     Ndjson(ndjson::LineSplitter),
     Sse(sse::SseSplitter),
 }
@@ -55,12 +60,12 @@ impl EventDecoder {
     pub fn new(framing: Framing, reader: Box<dyn StreamReader>, think_split: bool) -> Self {
         let splitter = match framing {
             Framing::JsonArray => {
-                EventDecoderSplitter::JsonArray(elements::ArraySplitter::default())
+                EventDecoderSplitter::JsonArray(json_array::ArraySplitter::default())
             }
             Framing::Ndjson => EventDecoderSplitter::Ndjson(ndjson::LineSplitter::default()),
             Framing::Sse => EventDecoderSplitter::Sse(sse::SseSplitter::default()),
         };
-        let think_splitter = think_split.then(think::ThinkTagSplitter::default);
+        let think_splitter = think_split.then(think_tags::ThinkTagSplitter::default);
         Self {
             splitter,
             reader,
@@ -88,7 +93,7 @@ impl EventDecoder {
                 NextFrame::Joined(frame) => self.decode_frame(&frame, events, &mut step),
                 NextFrame::Incomplete => break,
                 NextFrame::TooLong => self.fail(
-                    Box::new(fault::oversized_event(
+                    Box::new(read_error::oversized_event(
                         self.event_count.saturating_add(1),
                         MAX_FRAME_BYTES,
                     )),
@@ -117,10 +122,11 @@ impl EventDecoder {
                     let data = sse::read_event(rest.strip_prefix(sse::BOM).unwrap_or(&rest))
                         .data
                         .into_owned();
-                    data.trim_ascii() == b"[DONE]" || crate::base::json::parse(&data).is_ok()
+                    data.trim_ascii() == b"[DONE]"
+                        || crate::base::json::reader::parse(&data).is_ok()
                 }
                 EventDecoderSplitter::Ndjson(_) => {
-                    crate::base::json::parse(ndjson::line_content(&rest)).is_ok()
+                    crate::base::json::reader::parse(ndjson::line_content(&rest)).is_ok()
                 }
                 EventDecoderSplitter::JsonArray(_) => false,
             };
@@ -128,7 +134,7 @@ impl EventDecoder {
                 self.decode_frame(&rest, events, &mut step);
             }
             if let (false, EventDecoderSplitter::Sse(_)) = (is_complete, &self.splitter)
-                && let Some(fault) = fault::trailing_error(&rest)
+                && let Some(fault) = read_error::trailing_error(&rest)
             {
                 step.error = Some(Box::new(fault));
             }
@@ -181,7 +187,7 @@ impl EventDecoder {
                 }
             }
             EventDecoderSplitter::JsonArray(_) => {
-                let element = elements::element_content(frame, first);
+                let element = json_array::element_content(frame, first);
                 if !element.is_empty() {
                     self.decode_event(b"", element, events, step);
                 }

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::kind::Severity;
+use crate::events::event::Severity;
 
 /// One alert. Whoever notices tells it on the bus; where it goes from there, and how often, is
 /// decided once for all.

@@ -5,12 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::broadcast;
 
-use super::{
-    kind::{Event, EventKind},
-    live::Live,
-    record::RequestRecord,
-};
+use super::{live::Live, record::RequestRecord};
 use crate::base::{clock::UnixMillis, id::RequestId};
+use crate::events::event::{Event, EventKind};
 
 /// Events a slow viewer may lag behind before it must take a new snapshot.
 const VIEWER_CAPACITY: usize = 1_024;

@@ -2,11 +2,9 @@
 
 use std::fmt;
 
-use super::{
-    line::LogLine,
-    record::{RequestRecord, RequestState},
-};
+use super::record::{RequestRecord, RequestState};
 use crate::base::money::NanoUsd;
+use crate::events::log_line::LogLine;
 
 /// What a reader wants to see.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -243,7 +241,7 @@ fn matches_status(r: &RequestRecord, value: &str) -> bool {
 }
 
 fn severity_name(line: &LogLine) -> &'static str {
-    use crate::events::kind::Severity;
+    use crate::events::event::Severity;
     match line.level {
         Severity::Error => "error",
         Severity::Info => "info",

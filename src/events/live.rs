@@ -8,12 +8,12 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{
-    kind::{Event, EventKind, Severity},
-    line::LogLine,
-    record::{RequestRecord, RequestState},
-};
+use super::record::{RequestRecord, RequestState};
 use crate::base::{clock::UnixMillis, id::RequestId, money::NanoUsd};
+use crate::events::{
+    event::{Event, EventKind, Severity},
+    log_line::LogLine,
+};
 
 /// Finished requests kept.
 pub const MAX_RECENT: usize = 500;

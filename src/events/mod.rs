@@ -3,9 +3,9 @@
 
 pub mod alert;
 pub mod bus;
+pub mod event;
 pub mod filter;
-pub mod kind;
-pub mod line;
+pub mod ledger_queue;
 pub mod live;
+pub mod log_line;
 pub mod record;
-pub mod sink;

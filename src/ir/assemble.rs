@@ -1,7 +1,7 @@
 //! An answer's events as one answer, and one answer as events.
 
 use crate::{
-    base::raw::RawJson,
+    base::json::raw::RawJson,
     ir::{
         block::{Block, BlockKind, Reasoning, TextBlock, ToolCall},
         event::{BlockStart, ChatEvent},

@@ -1,7 +1,7 @@
 //! A message is made of blocks.
 
 use crate::{
-    base::raw::RawJson,
+    base::json::raw::RawJson,
     ir::{extras::Extras, op::Dialect},
 };
 

@@ -1,7 +1,7 @@
 //! An answer as it comes: blocks open, grow and close.
 
 use crate::{
-    base::raw::RawJson,
+    base::json::raw::RawJson,
     ir::{
         block::{CallKind, Citation, Media, ReasoningSignature},
         op::Dialect,

@@ -2,7 +2,7 @@
 //! only to its own dialect.
 
 use crate::{
-    base::{json::JsonRef, raw::RawJson, write::ObjectWriter},
+    base::json::{raw::RawJson, reader::JsonRef, writer::ObjectWriter},
     ir::op::Dialect,
 };
 

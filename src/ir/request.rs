@@ -3,7 +3,7 @@
 use crate::ir::{
     block::Block,
     extras::Extras,
-    settings::GenerationSettings,
+    generation_settings::GenerationSettings,
     tool::{Tool, ToolChoice},
 };
 

@@ -1,7 +1,7 @@
 //! Documents that are to be put in order by what they say to a query, in nobody's dialect.
 
 use crate::{
-    base::raw::RawJson,
+    base::json::raw::RawJson,
     ir::{extras::Extras, usage::Usage},
 };
 

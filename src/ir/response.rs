@@ -1,7 +1,7 @@
 //! An answer, whole.
 
 use crate::{
-    base::raw::RawJson,
+    base::json::raw::RawJson,
     ir::{block::Block, extras::Extras, usage::Usage},
 };
 

@@ -1,7 +1,7 @@
 //! What the model may call.
 
 use crate::{
-    base::raw::RawJson,
+    base::json::raw::RawJson,
     ir::{block::CacheBreakpoint, extras::Extras, op::Dialect},
 };
 
@@ -121,7 +121,7 @@ pub fn custom_input(arguments: &str) -> String {
 /// The arguments of a bridged custom tool that hold this free text.
 #[must_use]
 pub fn custom_arguments(input: &str) -> String {
-    crate::base::write::object(|o| {
+    crate::base::json::writer::object(|o| {
         o.str("input", input);
     })
 }

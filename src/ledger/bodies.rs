@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     base::redact::Redactor,
-    events::sink::{CapturedBody, ExchangeSide},
+    events::ledger_queue::{CapturedBody, ExchangeSide},
 };
 
 /// Chunks are at least and at most so long, and 8 KiB on average.

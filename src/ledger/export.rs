@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::{base::clean::clean, events::record::RequestRecord};
+use crate::{base::sanitize::clean, events::record::RequestRecord};
 
 /// The columns of the CSV form.
 pub const CSV_COLUMNS: [&str; 30] = [
@@ -81,7 +81,7 @@ pub fn csv_row(r: &RequestRecord) -> String {
         class(|u| u.image_out),
         cost.usd.map(|usd| crate::base::money::format_nanos(usd.0)).unwrap_or_default(),
         if cost.usd.is_some() {
-            super::sqlite::precision_name(cost.precision).to_owned()
+            crate::ledger::store::precision_name(cost.precision).to_owned()
         } else {
             String::new()
         },

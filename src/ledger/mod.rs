@@ -6,8 +6,8 @@ pub mod export;
 pub mod migrate;
 pub mod query;
 pub mod retention;
-pub mod sqlite;
-pub mod usage;
+pub mod store;
+pub mod totals;
 pub mod writer;
 
 pub use query::LedgerReader;

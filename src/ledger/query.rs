@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 use super::{
     bodies::{self, BodyView},
     migrate,
-    sqlite::{USAGE_COLUMNS, usage_from_columns},
 };
+use crate::ledger::store::{USAGE_COLUMNS, usage_from_columns};
 use crate::{
     base::{clock::UnixMillis, id::RequestId, money::NanoUsd},
     events::{
         filter::{Filter, FilterField, FilterTerm},
+        ledger_queue::AttemptBill,
         record::{AttemptRecord, AttemptRole, RequestRecord, RequestState},
-        sink::AttemptBill,
     },
     ir::{
         cost::{Bill, Cost, CostSource, Precision},

@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use rusqlite::TransactionBehavior;
 
-use super::{
-    bodies,
-    sqlite::{LedgerFile, StoreError},
-};
+use super::bodies;
+use crate::ledger::store::{LedgerFile, StoreError};
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
     config::settings::LedgerSettings as Settings,

@@ -19,18 +19,18 @@ use tokio::sync::mpsc::Receiver;
 use super::{
     query::{LedgerReader, QueryError},
     retention,
-    sqlite::{self, LedgerFile, StoreError},
 };
+use crate::ledger::store::{self, LedgerFile, StoreError};
 use crate::{
     base::{
         clock::{Clock, Mono},
         redact::Redactor,
-        zone::timezone_by_name,
+        timezone::timezone_by_name,
     },
     config::settings::LedgerSettings as Settings,
     events::{
-        kind::Severity,
-        sink::{LedgerEntry, LedgerMessage, LedgerQueue},
+        event::Severity,
+        ledger_queue::{LedgerEntry, LedgerMessage, LedgerQueue},
     },
 };
 
@@ -316,29 +316,27 @@ impl WriterThread {
     fn handle_error(&mut self, error: StoreError) {
         let path = self.path.display().to_string();
         let text = match error {
-            StoreError::Corrupt(reason) => {
-                match sqlite::move_aside(&self.path, self.clock.unix()) {
-                    Ok(aside) => {
-                        let aside = aside.display();
-                        (self.report)(
-                            Severity::Error,
-                            format!(
-                                "the ledger {path} is damaged ({reason}); it was moved to {aside}, and a new one is begun"
-                            ),
-                        );
-                        match LedgerFile::open(&self.path, self.zone.clone()) {
-                            Ok(file) => {
-                                self.file = Some(file);
-                                return;
-                            }
-                            Err(error) => error.to_string(),
+            StoreError::Corrupt(reason) => match store::move_aside(&self.path, self.clock.unix()) {
+                Ok(aside) => {
+                    let aside = aside.display();
+                    (self.report)(
+                        Severity::Error,
+                        format!(
+                            "the ledger {path} is damaged ({reason}); it was moved to {aside}, and a new one is begun"
+                        ),
+                    );
+                    match LedgerFile::open(&self.path, self.zone.clone()) {
+                        Ok(file) => {
+                            self.file = Some(file);
+                            return;
                         }
-                    }
-                    Err(error) => {
-                        format!("it is damaged ({reason}) and cannot be moved aside: {error}")
+                        Err(error) => error.to_string(),
                     }
                 }
-            }
+                Err(error) => {
+                    format!("it is damaged ({reason}) and cannot be moved aside: {error}")
+                }
+            },
             StoreError::Foreign(reason) => {
                 self.suspended = true;
                 format!("{reason}; it is left as it is, `path` under [ledger] names another")

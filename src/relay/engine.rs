@@ -12,15 +12,20 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
-use super::{
-    balance::Balances, budgets::UnpricedModels, continuity::ReasoningCache, guardian::CacheMonitor,
-    halt::Cancellations, heads::RecentHeaders, hedge::HedgeStats, lists::ModelLists,
-    network::Network, peek::LiveTaps, probes::HealthChecks, remember::HealthStore,
-    stored::ResponseStore, waiting::WaitQueue,
+use crate::relay::{
+    dispatch::{budget::UnpricedModels, hedge::HedgeStats, queue::WaitQueue},
+    observe::{live_tap::LiveTaps, recent_headers::RecentHeaders},
+    record::cache_monitor::CacheMonitor,
+    state::{
+        balances::Balances, cancellations::Cancellations, health_checks::HealthChecks,
+        health_store::HealthStore, model_lists::ModelLists, network::Network,
+        reasoning_cache::ReasoningCache, response_store::ResponseStore,
+    },
 };
 use crate::{
     base::{
-        clean, clock::Clock, draw::XorShiftRng, id::IdMap, redact::Redactor, zone::timezone_by_name,
+        clock::Clock, id::IdMap, redact::Redactor, rng::XorShiftRng, sanitize,
+        timezone::timezone_by_name,
     },
     config::{
         Settings,
@@ -28,23 +33,22 @@ use crate::{
     },
     events::{
         bus::Bus,
-        sink::{BodyPolicy, LedgerQueue},
+        ledger_queue::{BodyPolicy, LedgerQueue},
     },
     ir::cost::PriceClass,
     pricing::PriceBook,
     routing::{
-        board::Router,
         budget::Budgets,
         candidate::{AccountId, Candidate, KeyState},
         catalog::Catalog,
-        circuit::Policy,
         cost::{self, TokenPrice},
-        health::TokenEstimate,
-        limits::ProjectLimits,
+        health::{TokenEstimate, circuit::Policy},
+        project_limits::ProjectLimits,
+        router::Router,
     },
     upstream::{
+        client::UpstreamClient,
         keys::{self, ProviderKeys},
-        send::UpstreamClient,
     },
 };
 
@@ -259,7 +263,7 @@ impl Engine {
     /// Text from outside as it may be shown: without secrets, without control characters.
     #[must_use]
     pub fn sanitize(&self, text: &str) -> String {
-        clean::clean(&self.redactor.redact(text)).into_owned()
+        sanitize::clean(&self.redactor.redact(text)).into_owned()
     }
 
     pub(super) fn with_rng<T>(&self, f: impl FnOnce(&mut XorShiftRng) -> T) -> T {

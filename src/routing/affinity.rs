@@ -160,7 +160,7 @@ mod tests {
     use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
     use super::*;
-    use crate::routing::fixture::{at, cases};
+    use crate::routing::test_support::{at, cases};
 
     const ONE_HOUR: Duration = Duration::from_secs(3_600);
 

@@ -233,7 +233,7 @@ pub fn for_each_served_name(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routing::fixture::upstream;
+    use crate::routing::test_support::upstream;
 
     fn list(names: &[&str]) -> Option<Arc<ModelSet>> {
         Some(Arc::new(ModelSet::new(names.iter().map(|&name| name.to_owned()))))

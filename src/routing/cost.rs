@@ -1,7 +1,8 @@
 //! What a request would cost where.
 
-use super::{candidate::Candidate, health::TokenEstimate, limits::DEFAULT_OUTPUT_TOKENS};
+use super::{candidate::Candidate, health::TokenEstimate};
 use crate::config::settings::Upstream;
+use crate::routing::project_limits::DEFAULT_OUTPUT_TOKENS;
 
 /// Billionths of a dollar per token, and for the request as such.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -40,7 +41,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::routing::fixture::{ready_candidates, target, upstream};
+    use crate::routing::test_support::{ready_candidates, target, upstream};
 
     #[test]
     fn a_cost_is_of_input_and_expected_output_once_per_target() {

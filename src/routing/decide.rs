@@ -2,12 +2,12 @@
 
 use super::{
     candidate::{Candidate, ChoiceReason, Decision, KeyState, RouteQuery, SkipReason, Verdict},
-    circuit::PROBE_TIMEOUT,
     health::{CandidateStatus, Health, Rank, TokenEstimate},
     strategy,
 };
+use crate::routing::health::circuit::PROBE_TIMEOUT;
 use crate::{
-    base::{clock::Mono, draw::Rng},
+    base::{clock::Mono, rng::Rng},
     config::settings::UpstreamId,
 };
 

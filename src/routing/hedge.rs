@@ -191,7 +191,7 @@ mod tests {
     use super::*;
     use crate::routing::{
         candidate::AccountId,
-        fixture::{cases, ready_candidates, target, upstream},
+        test_support::{cases, ready_candidates, target, upstream},
     };
 
     fn rule(after: HedgeDelay, max_share: f64) -> Hedge {

@@ -2,28 +2,20 @@
 //! in.
 
 pub mod affinity;
-pub mod board;
 pub mod budget;
-pub mod cache;
 pub mod candidate;
 pub mod catalog;
-pub mod circuit;
 pub mod cost;
 pub mod decide;
-pub mod ending;
-#[cfg(test)]
-mod fixture;
 pub mod health;
 pub mod hedge;
-pub mod kept;
-pub mod learned;
-pub mod limits;
-pub mod names;
-mod newest;
 pub mod outcome;
-pub mod recent;
+pub mod project_limits;
+pub mod prompt_cache;
+pub mod resolve;
 pub mod retry;
-pub mod spent;
-pub mod stats;
+pub mod router;
 pub mod strategy;
-pub mod view;
+#[cfg(test)]
+mod test_support;
+mod version_order;

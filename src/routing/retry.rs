@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::outcome::{Outcome, Retry as How};
 use crate::{
-    base::{backoff::full_jitter, clock::Mono, draw::Rng, window::RollingBuckets},
+    base::{backoff::full_jitter, clock::Mono, rng::Rng, rolling::RollingBuckets},
     config::settings::RetrySettings,
 };
 
@@ -166,11 +166,11 @@ impl RetryBudget {
 mod tests {
     use super::*;
     use crate::{
-        base::draw::ScriptedRng,
+        base::rng::ScriptedRng,
         ir::fault::{Fault, FaultKind, TransportFault, TransportKind},
         routing::{
-            fixture::{at, policy},
             outcome::{classify_fault, classify_transport},
+            test_support::{at, policy},
         },
     };
 

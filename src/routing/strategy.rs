@@ -6,10 +6,10 @@ use std::{cmp::Ordering, sync::Arc};
 use super::{
     candidate::{Candidate, RouteQuery, Target},
     health::Health,
-    stats::StatsSummary,
 };
+use crate::routing::health::stats::StatsSummary;
 use crate::{
-    base::{clock::Mono, draw::Rng},
+    base::{clock::Mono, rng::Rng},
     config::settings::{AdaptiveMix, Strategy},
 };
 
@@ -242,9 +242,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        base::draw::{ScriptedRng, XorShiftRng},
+        base::rng::{ScriptedRng, XorShiftRng},
         config::settings::Upstream,
-        routing::fixture::{at, cases, policy, ready_candidates, target, upstream},
+        routing::test_support::{at, cases, policy, ready_candidates, target, upstream},
     };
 
     fn pick(

@@ -12,10 +12,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    gate::ServerState,
-    service,
-    wire::{ConnActivity, Phase, RewindIo},
+use super::service;
+use crate::server::{
+    rewind_io::{ConnActivity, Phase, RewindIo},
+    state::ServerState,
 };
 
 /// Read at once at most, where much comes: a body that is read in one piece need not be put

@@ -9,7 +9,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{connection, gate::ServerState};
+use super::connection;
+use crate::server::state::ServerState;
 
 const BACKLOG: u32 = 1_024;
 /// Pause after an accept that failed for want of descriptors or memory.

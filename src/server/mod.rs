@@ -1,13 +1,10 @@
 //! The HTTP side that clients see: listeners, connections, guards, paths.
 
 pub mod connection;
-mod context;
-pub mod gate;
 pub mod guard;
-mod known;
 pub mod listen;
 pub mod paths;
-pub mod places;
+pub mod rewind_io;
+pub mod routes;
 pub mod service;
-mod stored;
-pub mod wire;
+pub mod state;

@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use crate::{
     dialect::Framing,
     ir::op::{Dialect, Op},
-    relay::ask::{Endpoint, ModelLocation, StreamMode},
+    relay::request::proxy_request::{Endpoint, ModelLocation, StreamMode},
 };
 
 /// Where a request goes.

@@ -8,29 +8,29 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::{
-    gate::ServerState,
     guard::{
         credential::{self, ClientTable},
         host,
         origin::{self, AllowedOrigin},
     },
-    known,
     paths::{self, NotFound, Route, RoutedPath},
-    places, stored,
-    wire::ConnActivity,
+};
+use crate::server::{
+    rewind_io::ConnActivity,
+    routes::{builtin, routing_api, stored_responses},
+    state::ServerState,
 };
 use crate::{
-    base::{clean, id::RequestId},
+    base::{id::RequestId, sanitize},
     config::settings::{KeylessListener, Project, Settings},
     ir::{
         fault::{ProxyError, ProxyErrorKind},
         op::{Dialect, Op},
     },
     relay::{
-        ask::Caller,
-        intake::RequestHead,
-        reply::{self, ResponseBody},
-        serve,
+        handler,
+        request::{proxy_request::Caller, read::RequestHead},
+        response::{self, ResponseBody},
     },
     upstream::headers,
 };
@@ -39,7 +39,7 @@ use crate::{
 const KEY_LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A response body that tells the connection when the answer is over.
-pub type TrackedResponse = Response<places::TrackedBody>;
+pub type TrackedResponse = Response<builtin::TrackedBody>;
 
 /// Answers one request; never fails.
 ///
@@ -63,7 +63,7 @@ pub async fn serve_request(
     if close {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response.map(|body| places::TrackedBody::new(body, activity)))
+    Ok(response.map(|body| builtin::TrackedBody::new(body, activity)))
 }
 
 async fn handle(
@@ -83,7 +83,7 @@ async fn handle(
     };
     let refuse = |error: ProxyError| {
         tracing::debug!(request = %id, %peer, error = %error.message, "request refused");
-        reply::error_response(dialect, id, &error)
+        response::error_response(dialect, id, &error)
     };
     if parts.method == http::Method::CONNECT || parts.method == http::Method::TRACE {
         return refuse(ProxyError::new(
@@ -101,7 +101,7 @@ async fn handle(
     {
         let mut response = Response::new(ResponseBody::Full(None));
         *response.status_mut() = StatusCode::NO_CONTENT;
-        reply::set_request_id(response.headers_mut(), id);
+        response::set_request_id(response.headers_mut(), id);
         origin::set_cors_headers(allowed, true, response.headers_mut());
         return response;
     }
@@ -165,16 +165,16 @@ async fn dispatch(
 ) -> Response<ResponseBody> {
     let RoutedPath { route, dialect, path_key } = routed;
     match &route {
-        Route::Root => return places::root(server, id),
+        Route::Root => return builtin::root(server, id),
         // Boxed, as what is rare and large would make every request's future as large.
-        Route::Health => return Box::pin(places::health(server, id, parts.uri.query())).await,
-        Route::Version => return places::version(id),
+        Route::Health => return Box::pin(builtin::health(server, id, parts.uri.query())).await,
+        Route::Version => return builtin::version(id),
         _ => {}
     }
     if server.engine.draining() && !matches!(route, Route::Control(_) | Route::Metrics) {
         let error = ProxyError::new(ProxyErrorKind::Overloaded, "aiproxy is shutting down")
             .retry_after(Some(Duration::from_secs(2)));
-        let mut response = reply::error_response(dialect, id, &error);
+        let mut response = response::error_response(dialect, id, &error);
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         return response;
     }
@@ -183,7 +183,7 @@ async fn dispatch(
     let token =
         credential::extract_token(&parts.headers, query_key.as_deref(), path_key.as_deref());
     if let (Route::Control(_) | Route::Metrics, Some(_)) = (&route, &server.keyless) {
-        return reply::error_response(
+        return response::error_response(
             dialect,
             id,
             &ProxyError::new(
@@ -205,7 +205,7 @@ async fn dispatch(
             None => false,
         };
         if !admin {
-            return reply::error_response(
+            return response::error_response(
                 dialect,
                 id,
                 &ProxyError::new(
@@ -233,10 +233,10 @@ async fn dispatch(
     };
     let project = match authenticated {
         Ok(project) => project,
-        Err(error) => return reply::error_response(dialect, id, &error),
+        Err(error) => return response::error_response(dialect, id, &error),
     };
     if let Err(error) = credential::check_subnet(&project, peer.ip()) {
-        return reply::error_response(dialect, id, &error);
+        return response::error_response(dialect, id, &error);
     }
     match route {
         Route::Relay(endpoint) => {
@@ -253,7 +253,7 @@ async fn dispatch(
                 headers: parts.headers,
                 owner: None,
             };
-            serve::serve(&server.engine, head, body).await
+            handler::serve(&server.engine, head, body).await
         }
         Route::Models { id: model, gemini } => {
             let list_dialect = if gemini || parts.headers.contains_key("x-goog-api-key") {
@@ -263,12 +263,12 @@ async fn dispatch(
             } else {
                 Dialect::Openai
             };
-            places::models(server, id, &project, list_dialect, model.as_deref())
+            builtin::models(server, id, &project, list_dialect, model.as_deref())
         }
         Route::StoredResponse { id: response, action } => {
             let caller =
                 Caller { project, program: client_program(&parts.headers), addr: peer.ip() };
-            stored::respond(
+            stored_responses::respond(
                 server,
                 id,
                 caller,
@@ -279,10 +279,17 @@ async fn dispatch(
             .await
         }
         Route::RoutingApi(routing_query) => {
-            Box::pin(known::respond(server, id, &project, routing_query, query.as_deref(), body))
-                .await
+            Box::pin(routing_api::respond(
+                server,
+                id,
+                &project,
+                routing_query,
+                query.as_deref(),
+                body,
+            ))
+            .await
         }
-        Route::Tags => places::tags(server, id, &project),
+        Route::Tags => builtin::tags(server, id, &project),
         Route::Reload => {
             if project.admin {
                 return Box::pin(server.control.reload(id)).await;
@@ -291,11 +298,15 @@ async fn dispatch(
                 "project `{}` is no admin; `aiproxy reload` works for the owner of this machine",
                 project.name
             );
-            reply::error_response(dialect, id, &ProxyError::new(ProxyErrorKind::Forbidden, message))
+            response::error_response(
+                dialect,
+                id,
+                &ProxyError::new(ProxyErrorKind::Forbidden, message),
+            )
         }
         Route::Root | Route::Health | Route::Metrics | Route::Version | Route::Control(_) => {
             let _ = settings;
-            reply::error_response(
+            response::error_response(
                 dialect,
                 id,
                 &ProxyError::new(
@@ -411,7 +422,7 @@ fn client_program(headers: &HeaderMap) -> Arc<str> {
         Some((name, version)) if version.starts_with(|c: char| c.is_ascii_digit()) => name,
         _ => word,
     };
-    Arc::from(clean::truncate_end(&clean::clean(name), 32).as_ref())
+    Arc::from(sanitize::truncate_end(&sanitize::clean(name), 32).as_ref())
 }
 
 fn not_found_error(
@@ -420,8 +431,8 @@ fn not_found_error(
     path: &str,
     settings: &Settings,
 ) -> ProxyError {
-    let path = clean::clean(path);
-    let path = clean::truncate_end(&path, 120);
+    let path = sanitize::clean(path);
+    let path = sanitize::truncate_end(&path, 120);
     if let Some(allow) = not_found.allow {
         return ProxyError::new(
             ProxyErrorKind::MethodNotAllowed,

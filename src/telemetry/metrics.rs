@@ -6,12 +6,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::text::TextEncoder;
+use crate::telemetry::prometheus_text::TextEncoder;
 use crate::{
     base::money::NanoUsd,
     events::{
+        ledger_queue::LedgerEntry,
         record::{AttemptRecord, AttemptRole, RequestRecord, RequestState},
-        sink::LedgerEntry,
     },
     ir::{
         op::{Dialect, Op},

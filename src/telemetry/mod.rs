@@ -3,5 +3,5 @@
 
 pub mod metrics;
 pub mod otlp;
-pub mod text;
+pub mod prometheus_text;
 pub mod traces;

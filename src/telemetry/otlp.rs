@@ -15,8 +15,8 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::traces::{self, TraceParent};
 use crate::{
-    config::settings::OutboundUrl, events::sink::LedgerEntry, secrets::Secret,
-    upstream::post::WebhookClient,
+    config::settings::OutboundUrl, events::ledger_queue::LedgerEntry, secrets::Secret,
+    upstream::webhook_client::WebhookClient,
 };
 
 /// Requests that wait for their turn.

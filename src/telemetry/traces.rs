@@ -8,8 +8,8 @@ use super::metrics::operation_name;
 use crate::{
     base::clock::UnixMillis,
     events::{
+        ledger_queue::LedgerEntry,
         record::{AttemptRecord, RequestRecord, RequestState},
-        sink::LedgerEntry,
     },
 };
 

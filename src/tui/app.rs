@@ -4,14 +4,14 @@ use super::{
     effect::Effect,
     format::FrameContext,
     layout::Layout,
-    past::{History, UsageView},
     rates::TrafficRates,
     screens::{self, Screen},
 };
+use crate::tui::history::{History, UsageView};
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
-    control::{snapshot::Snapshot, story::RequestTranscript},
-    events::{filter::Filter, kind::Severity, live::Live, record::RequestRecord},
+    control::{request_transcript::RequestTranscript, snapshot::Snapshot},
+    events::{event::Severity, filter::Filter, live::Live, record::RequestRecord},
 };
 
 /// Everything that `draw` looks at.

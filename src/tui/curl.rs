@@ -1,6 +1,6 @@
 //! Commands to paste into a shell: whoever does has nothing hidden in them.
 
-use crate::{base::clean::clean, control::snapshot::Snapshot, events::record::RequestRecord};
+use crate::{base::sanitize::clean, control::snapshot::Snapshot, events::record::RequestRecord};
 
 /// Longer bodies make no command that a person would paste.
 const MAX_BODY_BYTES: usize = 60_000;

@@ -2,7 +2,7 @@
 
 use crate::{
     base::id::RequestId,
-    control::{action::Action, history::GroupBy, story::TranscriptQuery},
+    control::{action::Action, history::GroupBy, request_transcript::TranscriptQuery},
 };
 
 /// One wish; the loop carries it out and answers with a message.

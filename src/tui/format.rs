@@ -1,7 +1,7 @@
 //! Numbers, spans and times in the few columns that a screen has for them.
 
-use super::text::{Lang, Texts};
 use crate::base::clock::UnixMillis;
+use crate::tui::strings::{Lang, Texts};
 
 /// Stands for what nobody knows.
 pub const UNKNOWN: &str = "–";

@@ -5,8 +5,8 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::{
     app::{App, Overlay},
     screens::Screen,
-    text::{TextFn, Texts},
 };
+use crate::tui::strings::{TextFn, Texts};
 
 /// What a key press means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,9 +7,9 @@ use super::{
     format::FrameContext,
     problem,
     screens::Screen,
-    text::Texts,
 };
-use crate::base::clean::display_width;
+use crate::base::sanitize::display_width;
+use crate::tui::strings::Texts;
 
 /// Below this a frame says only to make it larger.
 pub const MIN_SIZE: (u16, u16) = (40, 10);

@@ -6,25 +6,25 @@
 //! towards the proxy and `terminal` towards the reader.
 
 pub mod app;
+pub mod connection;
 pub mod curl;
-pub mod draw;
 pub mod effect;
+pub mod event_loop;
 pub mod format;
+pub mod frame;
+pub mod history;
 pub mod keys;
 pub mod layout;
 pub mod msg;
-pub mod past;
 pub mod problem;
 pub mod rates;
-pub mod run;
-pub mod said;
 #[cfg(test)]
 mod sample;
 pub mod screens;
-pub mod source;
+mod status_bar;
+pub mod strings;
 pub mod terminal;
-pub mod text;
 pub mod theme;
-mod top;
+pub mod translate_message;
 pub mod update;
 pub mod widgets;

@@ -7,10 +7,10 @@ use crate::{
     control::{
         action::ActionReply,
         history::{HistoryPage, UsageReport},
+        request_transcript::RequestTranscript,
         snapshot::Snapshot,
-        story::RequestTranscript,
     },
-    events::kind::Event,
+    events::event::Event,
 };
 
 /// One happening; `update` says what follows from it.

@@ -3,18 +3,17 @@
 use super::{
     app::App,
     format::{self, FrameContext},
-    said::translate_message,
     screens::Screen,
-    text::fill,
     theme::ThemeRole,
 };
+use crate::tui::{strings::fill, translate_message::translate_message};
 use crate::{
     base::clock::UnixMillis,
     control::{
         action::Action,
         snapshot::{KeyStatus, KeyView, Snapshot, UpstreamState},
     },
-    events::{alert::AlertKind, kind::Severity},
+    events::{alert::AlertKind, event::Severity},
 };
 
 /// One thing that is wrong.

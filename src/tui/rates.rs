@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use crate::{
     base::clock::UnixMillis,
     events::{
-        kind::{Event, EventKind},
+        event::{Event, EventKind},
         live::Live,
     },
 };

@@ -13,16 +13,16 @@ use crate::{
     base::{clock::UnixMillis, id::RequestId, money::NanoUsd},
     control::{
         history::UsageReport,
+        request_transcript::{PartKind, RequestTranscript, Speaker, TranscriptPart},
         snapshot::{
             BalanceView, ConfigView, KeyStatus, KeyView, LimitRemaining, ModelScope, ModelView,
             PriceView, ProbeView, Snapshot, UpstreamState, UpstreamStats, UpstreamView,
         },
-        story::{PartKind, RequestTranscript, Speaker, TranscriptPart},
     },
     events::{
-        kind::Severity,
-        line::LogLine,
+        event::Severity,
         live::{Live, LiveTotals},
+        log_line::LogLine,
         record::{AttemptRecord, AttemptRole, CacheMissRecord, RequestRecord, RequestState},
     },
 };

@@ -2,8 +2,6 @@
 //! here.
 
 mod mouse;
-mod moving;
-mod over;
 mod refresh;
 mod request;
 
@@ -11,10 +9,6 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use self::{
     mouse::on_mouse,
-    moving::{open_request, open_row, scroll, scroll_to_top},
-    over::{
-        cycle_pane, go_back, toggle_expand, toggle_help, toggle_pane, toggle_problems, toggle_raw,
-    },
     refresh::{current_request_view, on_transcript, refresh},
     request::{ask_to_kill, ask_to_replay, copy_answer, copy_menu, copy_text},
 };
@@ -26,10 +20,18 @@ use super::{
     msg::Msg,
     problem,
     rates::TrafficRates,
-    said::{shorten_ids, translate_message},
     screens::{self, Screen},
-    source,
-    text::fill,
+};
+use crate::tui::update::{
+    navigation::{open_request, open_row, scroll, scroll_to_top},
+    overlay::{
+        cycle_pane, go_back, toggle_expand, toggle_help, toggle_pane, toggle_problems, toggle_raw,
+    },
+};
+use crate::tui::{
+    connection,
+    strings::fill,
+    translate_message::{shorten_ids, translate_message},
 };
 use crate::{
     base::clock::UnixMillis,
@@ -38,8 +40,8 @@ use crate::{
         snapshot::{Origin, Snapshot, UpstreamView},
     },
     events::{
+        event::{Event, EventKind, Severity},
         filter::Filter,
-        kind::{Event, EventKind, Severity},
         live::Live,
         record::RequestRecord,
     },
@@ -60,10 +62,10 @@ pub fn update(app: &mut App, msg: Msg, now: FrameContext) -> Vec<Effect> {
                     reply_text(app, &reply, now),
                     if reply.ok { Severity::Info } else { Severity::Error },
                 ),
-                Err(why) if why == source::TOO_MANY => {
+                Err(why) if why == connection::TOO_MANY => {
                     (now.text.toast.too_many.clone(), Severity::Error)
                 }
-                Err(why) if why == source::UNREACHABLE => {
+                Err(why) if why == connection::UNREACHABLE => {
                     (now.text.toast.unreachable.clone(), Severity::Error)
                 }
                 Err(why) => (why, Severity::Error),
@@ -502,5 +504,7 @@ fn toggle(app: &App) -> Vec<Effect> {
     vec![Effect::Action(action)]
 }
 
+mod navigation;
+mod overlay;
 #[cfg(test)]
 mod tests;

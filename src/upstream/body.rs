@@ -15,10 +15,9 @@ use hyper::body::Incoming;
 use super::{
     decode::{DecodeError, Decoder},
     fault,
-    lane::PooledBody,
-    local::InProcessBody,
 };
 use crate::ir::fault::{TransportFault, TransportKind};
+use crate::upstream::{in_process::InProcessBody, plain_pool::PooledBody};
 
 /// So much is looked at for whether it is coded at all.
 const MAX_RAW_PREFIX: usize = 64 << 10;

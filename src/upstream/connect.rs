@@ -24,14 +24,12 @@ use hyper_util::{
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use super::{
-    fault::ConnectFault,
-    line::{ProxyHop, RawIo, TrackedIo},
-    lookup::DnsResolver,
-    tls::TlsSettings,
-    uri::host_port,
-};
+use super::{fault::ConnectFault, tls::TlsSettings, uri::host_port};
 use crate::config::settings::ProxySetting;
+use crate::upstream::{
+    dns::DnsResolver,
+    tracked_io::{ProxyHop, RawIo, TrackedIo},
+};
 
 /// The connector of one pool.
 #[derive(Clone)]

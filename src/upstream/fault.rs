@@ -6,12 +6,8 @@ use http::{Extensions, Uri};
 use hyper_util::client::legacy;
 use rustls::CertificateError;
 
-use super::{
-    lane::PlainSendError,
-    line::IoState,
-    lookup::LookupError,
-    uri::{host_port, host_port_of},
-};
+use super::uri::{host_port, host_port_of};
+use crate::upstream::{dns::LookupError, plain_pool::PlainSendError, tracked_io::IoState};
 use crate::{
     config::settings::{DialectEndpoint, Upstream},
     ir::fault::{TransportFault, TransportKind},
@@ -164,7 +160,7 @@ fn exchange_fault(
         message: format!("{what} ({address})"),
         may_be_received: sent,
     };
-    let ConnectionUse { reused, received_any: mut received_any, h2 } = *used;
+    let ConnectionUse { reused, mut received_any, h2 } = *used;
     if hyper.is_canceled() {
         // The connection went away before the request was begun.
         return if reused {

@@ -1,26 +1,26 @@
 //! HTTP toward providers: bytes only, no meaning.
 
 pub mod auth;
+pub mod aux_client;
 pub mod body;
+pub mod client;
 pub mod connect;
 pub mod decode;
+pub mod dns;
 pub mod fault;
 pub mod headers;
-pub mod hints;
+pub mod in_process;
 pub mod keys;
-pub mod lane;
-pub mod line;
-pub mod local;
-pub mod lookup;
+pub mod local_probe;
 pub mod models;
+pub mod plain_pool;
 pub mod pool;
-pub mod post;
-pub mod probe;
-pub mod send;
-pub mod side;
+pub mod retry_headers;
 pub mod tls;
+pub mod tracked_io;
 pub mod uri;
+pub mod webhook_client;
 
+pub use crate::upstream::client::{UpstreamClient, UpstreamRequest, UpstreamResponse};
 pub use body::UpstreamBody;
 pub use keys::ProviderKeys;
-pub use send::{UpstreamClient, UpstreamRequest, UpstreamResponse};

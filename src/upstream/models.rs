@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE};
 
-use super::send::{UpstreamClient, UpstreamRequest};
+use crate::upstream::client::{UpstreamClient, UpstreamRequest};
 use crate::{
     config::settings::{DialectEndpoint, KeyId, Upstream},
     ir::fault::{TransportFault, TransportKind},

@@ -18,8 +18,9 @@ use hyper_util::{
 };
 use tokio::{sync::OnceCell, time::Instant};
 
-use super::{connect::Connector, lane::PlainPool, lookup::DnsResolver, tls::TlsSettings};
+use super::{connect::Connector, tls::TlsSettings};
 use crate::config::settings::{ProxySetting, Upstream};
+use crate::upstream::{dns::DnsResolver, plain_pool::PlainPool};
 
 type HttpClient = Client<Connector, Full<Bytes>>;
 

@@ -33,9 +33,8 @@ pub(super) fn build_uri(
         // `key` is a client's credential for us; what the upstream's config sets, a client does not
         // override.
         if &*name == "key"
-            || endpoint_query.is_some_and(|q| {
-                q.split('&').any(|configured| self::param_name(configured) == name)
-            })
+            || endpoint_query
+                .is_some_and(|q| q.split('&').any(|configured| param_name(configured) == name))
         {
             continue;
         }

@@ -4,7 +4,7 @@
 use std::{fmt::Write, hint::black_box, path::Path, sync::Arc, time::Duration};
 
 use aiproxy::{
-    base::{clock::Mono, draw::XorShiftRng},
+    base::{clock::Mono, rng::XorShiftRng},
     config::{
         IdInterner,
         discover::Environment,
@@ -13,11 +13,11 @@ use aiproxy::{
     },
     ir::op::Dialect,
     routing::{
-        board::{AttemptEnd, Router, Scope},
         candidate::{AccountId, Candidate, KeyState, RouteQuery, build_candidates},
         catalog::Catalog,
-        circuit::Policy,
-        names::{OnUnknownList, resolve},
+        health::circuit::Policy,
+        resolve::{OnUnknownList, resolve},
+        router::{AttemptEnd, Router, Scope},
     },
 };
 

@@ -22,8 +22,8 @@ use aiproxy::{
     config::settings::LedgerSettings as Settings,
     events::{
         filter::Filter,
+        ledger_queue::{AttemptBill, BodyPolicy, LedgerEntry, LedgerMessage, LedgerQueue},
         record::{AttemptRecord, AttemptRole, RequestRecord, RequestState},
-        sink::{AttemptBill, BodyPolicy, LedgerEntry, LedgerMessage, LedgerQueue},
     },
     ir::{
         cost::{Bill, Cost, CostSource, Precision},
@@ -32,7 +32,7 @@ use aiproxy::{
     },
     ledger::{
         Ledger, WriterConfig,
-        usage::{GroupBy, TimeRange},
+        totals::{GroupBy, TimeRange},
     },
 };
 

@@ -8,8 +8,8 @@
 use std::{hint::black_box, time::Instant};
 
 use aiproxy::{
-    base::splice::{json_string, scan, splice},
-    dialect::{Framing, passage::Passthrough},
+    base::json::scan::{json_string, scan, splice},
+    dialect::{Framing, passthrough::Passthrough},
     ir::op::{Dialect, Op},
 };
 use bytes::Bytes;

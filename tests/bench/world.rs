@@ -14,7 +14,7 @@ use std::{
 use aiproxy::{
     base::{
         clock::Mono,
-        draw::{Rng, XorShiftRng},
+        rng::{Rng, XorShiftRng},
     },
     config::{
         IdInterner,
@@ -23,23 +23,22 @@ use aiproxy::{
         settings::{KeyId, Settings, Strategy},
     },
     ir::{
-        allowance::{RateLimit, RateLimits},
         fault::{Fault, FaultKind, TransportFault, TransportKind},
         op::Dialect,
+        rate_limit::{RateLimit, RateLimits},
         usage::Usage,
     },
     routing::{
         affinity::{ConversationKeys, MAX_AFFINITY_WAIT},
-        board::{AttemptEnd, Router},
         candidate::{
             AccountId, Candidate, FailedAttempt, KeyState, RouteQuery, Verdict, build_candidates,
         },
         catalog::Catalog,
-        circuit::Policy,
-        health::AttemptTicket,
-        names::{OnUnknownList, resolve},
+        health::{AttemptTicket, circuit::Policy},
         outcome::{self, Outcome},
+        resolve::{OnUnknownList, resolve},
         retry::{AttemptCounts, RetryDecision, RetryTarget},
+        router::{AttemptEnd, Router},
     },
 };
 

@@ -3,12 +3,12 @@
 #![allow(dead_code, reason = "each fuzz target uses one of them")]
 
 use aiproxy::{
-    base::{cut::NextFrame, sse},
+    base::framing::{splitter::NextFrame, sse},
     dialect::{
         AttemptContext, ChatEndpoint, Framing, ResponseSpec, TargetTraits, Thinking, registry,
         translate::{EventDecoder, Translator},
     },
-    ir::{assemble, event::ChatEvent, extras::Extras, grammar, op::Dialect},
+    ir::{assemble, event::ChatEvent, extras::Extras, op::Dialect, validate},
 };
 use bytes::Bytes;
 
@@ -83,12 +83,12 @@ pub fn responses(data: &[u8]) {
     let whole =
         registry::ingress(client).write_response(&response, &response_spec(framing(client)));
     assert!(
-        aiproxy::base::json::parse(&whole).is_ok(),
+        aiproxy::base::json::reader::parse(&whole).is_ok(),
         "{upstream} → {client}: {}",
         String::from_utf8_lossy(&whole)
     );
     let events = assemble::to_events(&response);
-    grammar::validate_events(&events).unwrap_or_else(|e| panic!("{upstream}: {e}"));
+    validate::validate_events(&events).unwrap_or_else(|e| panic!("{upstream}: {e}"));
 }
 
 /// The blocks of an event stream are the same however it is cut.
@@ -144,7 +144,7 @@ pub fn streams(data: &[u8]) {
     assert_eq!(said, read(&[a, b]), "{upstream}, cut at {}", a.len());
     let ended = said.iter().filter(|event| matches!(event, ChatEvent::End { .. })).count();
     if ended == 1 {
-        grammar::validate_events(&said).unwrap_or_else(|e| panic!("{upstream}: {e}"));
+        validate::validate_events(&said).unwrap_or_else(|e| panic!("{upstream}: {e}"));
     }
     let reading = EventDecoder::new(
         framing(upstream),

@@ -77,7 +77,7 @@ const SECRET_EXPOSING_FILES: &[&str] = &[
     "upstream/auth.rs",
     "upstream/keys.rs",
     "control/client.rs",
-    "cli/reveal.rs",
+    "cli/expose.rs",
 ];
 
 /// Names in the preset file that are also dialects or plain words.

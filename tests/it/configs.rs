@@ -9,14 +9,14 @@ use std::{
 };
 
 use aiproxy::{
-    base::disk,
+    base::fs::write_atomic,
     config::{
-        Environment, IdInterner, ProblemSeverity, check,
+        Environment, IdInterner, ProblemSeverity,
         edit::{Edit, EditError, apply_edits},
         file, keys,
         load::load,
         problem::render,
-        watch,
+        validate, watch,
     },
 };
 
@@ -452,7 +452,7 @@ fn references_that_lead_nowhere_are_named_without_their_value() {
     let loaded = load(&text, &home.path().join("config.toml"), &env, &mut IdInterner::default());
 
     let said =
-        check::check_references(&loaded.settings.expect("references are no load errors"), &env);
+        validate::check_references(&loaded.settings.expect("references are no load errors"), &env);
 
     let all = said.join("\n");
     let missing = home.path().join("missing.key").display().to_string();
@@ -487,7 +487,7 @@ async fn a_saved_file_is_noticed_whichever_way_it_is_saved() {
     let (tell, mut told) = tokio::sync::mpsc::channel(1);
     let watch = watch::watch_config(&path, watch::file_stamp(&path), tell).expect("watched");
     for text in ["[tui]\n", "[tui]\nmouse = true\n"] {
-        disk::write_atomic(&path, text.as_bytes(), 0o600).expect("saved");
+        write_atomic(&path, text.as_bytes(), 0o600).expect("saved");
         told.recv().await.expect("told of a rename");
     }
     fs::File::options()

@@ -24,9 +24,9 @@ use aiproxy::{
     },
     secrets::Secret,
     upstream::{
-        ProviderKeys, UpstreamClient, UpstreamRequest, UpstreamResponse, headers,
-        local::{InProcess, InProcessBody, full_body},
-        models, probe, side,
+        ProviderKeys, UpstreamClient, UpstreamRequest, UpstreamResponse, aux_client, headers,
+        in_process::{InProcess, InProcessBody, full_body},
+        local_probe, models,
     },
 };
 use bytes::Bytes;
@@ -885,9 +885,15 @@ async fn an_upstream_in_the_process_needs_no_socket() {
     )
     .await;
     assert_eq!(listed.expect("a list"), "GET /models");
-    let checked =
-        side::get(&gateway, &upstream, &upstream.endpoints[0], None, "/models", HeaderMap::new())
-            .await;
+    let checked = aux_client::get(
+        &gateway,
+        &upstream,
+        &upstream.endpoints[0],
+        None,
+        "/models",
+        HeaderMap::new(),
+    )
+    .await;
     assert_eq!(checked.expect("an answer").body, "GET /models");
 }
 
@@ -905,7 +911,7 @@ async fn key_checks_use_the_upstreams_own_trust_and_key() {
     upstream.auth = Auth::Header("api-key".to_owned());
     upstream.ca_file = Some(authority.file(&folder));
     let upstream = Arc::new(upstream);
-    let checked = side::get(
+    let checked = aux_client::get(
         &gateway(),
         &upstream,
         &upstream.endpoints[0],
@@ -925,7 +931,7 @@ async fn key_checks_use_the_upstreams_own_trust_and_key() {
     let mut untrusting = Upstream::clone(&upstream);
     untrusting.ca_file = None;
     let untrusting = Arc::new(untrusting);
-    let fault = side::get(
+    let fault = aux_client::get(
         &gateway(),
         &untrusting,
         &untrusting.endpoints[0],
@@ -959,6 +965,7 @@ async fn only_local_servers_that_answer_json_are_found() {
         .iter()
         .map(|s| format!("http://{}/api/tags", s.address))
         .collect();
-    let found: Vec<_> = probe::fetch_json_bodies(&urls).await.iter().map(Option::is_some).collect();
+    let found: Vec<_> =
+        local_probe::fetch_json_bodies(&urls).await.iter().map(Option::is_some).collect();
     assert_eq!(found, [true, false, false, false]);
 }

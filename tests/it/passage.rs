@@ -9,7 +9,7 @@ use std::{
 use aiproxy::{
     dialect::{
         Framing,
-        passage::{Passthrough, StreamEnd},
+        passthrough::{Passthrough, StreamEnd},
         registry,
     },
     ir::{

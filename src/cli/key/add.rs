@@ -2,20 +2,17 @@
 
 use std::sync::Arc;
 
-use super::{
-    AddArgs,
-    check::{self, KeyVerdict},
-    store::KeyStore,
-};
+use super::{AddArgs, store::KeyStore};
+use crate::cli::key::verify::{self, KeyVerdict};
 use crate::{
-    base::{clean::clean, near},
+    base::{sanitize::clean, suggest},
     cli::{
         CommandContext,
-        exit::{CliError, ExitStatus},
-        out, prompt,
-        reach::{self, RunningProxy},
-        reveal::expose_secret,
-        settings::{self, ConfigFile},
+        attach::{self, RunningProxy},
+        config_edit::{self, ConfigFile},
+        error::{CliError, ExitStatus},
+        expose::expose_secret,
+        output, prompt,
     },
     config::{
         edit::Edit,
@@ -38,7 +35,7 @@ const MAX_LABELS: u32 = 100;
 /// provider rejects; no keyring.
 pub(super) async fn run(ctx: &CommandContext, args: AddArgs) -> Result<ExitStatus, CliError> {
     refuse_argv(&args)?;
-    let file = settings::load_or_empty(ctx)?;
+    let file = config_edit::load_or_empty(ctx)?;
     let Some(word) = &args.upstream else { return add_missing(ctx, &args, &file).await };
     let (name, label_arg) = parse_key_name(&file, word, args.label.as_deref())?;
     label_arg.as_deref().map_or(Ok(()), check_label)?;
@@ -79,14 +76,14 @@ pub(super) async fn run(ctx: &CommandContext, args: AddArgs) -> Result<ExitStatu
     warn_if_other_provider(&plan, &secret);
     let check_note = verify_key(&args, &plan.upstream, &secret).await?;
     store.put(&entry, &secret).await?;
-    if let Err(error) = settings::edit_config(ctx, &edits) {
+    if let Err(error) = config_edit::edit_config(ctx, &edits) {
         // Without its reference the key is of no use, and nobody would find it again.
         if old.is_none() {
             drop(store.delete(&entry).await);
         }
         return Err(error);
     }
-    reach::reload_if_running(ctx).await;
+    attach::reload_if_running(ctx).await;
     let verb = if old.is_some() { "replaced" } else { "stored" };
     let first_key_note = match &label_arg {
         None if label != FIRST_LABEL => format!(
@@ -216,7 +213,7 @@ impl AddPlan {
             return Err(CliError::failed(format!("{} needs no key", preset.title))
                 .hint(format!("`aiproxy upstream add {name} --preset {wanted}` is all")));
         }
-        let upstream = settings::upstream_from_preset(&file.paths, name, wanted)?;
+        let upstream = config_edit::upstream_from_preset(&file.paths, name, wanted)?;
         Ok(Self { upstream, preset: Some(preset), existing: Vec::new() })
     }
 
@@ -289,14 +286,14 @@ impl AddPlan {
 fn unknown_upstream_error(file: &ConfigFile, name: &str, preset: Option<&str>) -> CliError {
     let presets = presets::all().iter().map(|p| &*p.name);
     if let Some(preset) = preset {
-        let near = near::nearest(preset, presets)
+        let near = suggest::nearest(preset, presets)
             .map(|near| format!("did you mean `{near}`? "))
             .unwrap_or_default();
         return CliError::failed(format!("no preset `{preset}`"))
             .hint(format!("{near}`aiproxy upstream presets` shows all"));
     }
     let known = file.settings.upstreams.iter().map(|u| &*u.name).chain(presets);
-    let near = near::nearest(name, known)
+    let near = suggest::nearest(name, known)
         .map(|near| format!("did you mean `{near}`? "))
         .unwrap_or_default();
     CliError::failed(format!("no upstream `{name}` in the config, and no preset of that name"))
@@ -312,7 +309,7 @@ fn warn_if_other_provider(plan: &AddPlan, secret: &Secret) {
         && *other.name != *own
         && presets::find(own).is_some_and(|preset| preset.key_prefix.is_some())
     {
-        out::print_note(&format!(
+        output::print_note(&format!(
             "warning: this looks like a key of {}, not of {own}",
             other.title
         ));
@@ -328,10 +325,10 @@ async fn verify_key(
     if args.no_check {
         return Ok(String::new());
     }
-    if out::stderr_is_terminal() {
-        out::print_note(&format!("trying the key at {} …", upstream.name));
+    if output::stderr_is_terminal() {
+        output::print_note(&format!("trying the key at {} …", upstream.name));
     }
-    match check::check_key(upstream, Some(secret)).await {
+    match verify::check_key(upstream, Some(secret)).await {
         KeyVerdict::Good { models: Some(models) } => Ok(format!("; it works, {models} models")),
         KeyVerdict::Good { models: None } => Ok("; it works".to_owned()),
         KeyVerdict::Rejected { status, message: said } => Err(CliError::failed(format!(
@@ -340,7 +337,7 @@ async fn verify_key(
         ))
         .hint("nothing was stored; --no-check stores a key without trying it")),
         KeyVerdict::Unknown(why) => {
-            out::print_note(&format!("warning: the key could not be checked: {why}"));
+            output::print_note(&format!("warning: the key could not be checked: {why}"));
             Ok("; not checked".to_owned())
         }
     }
@@ -377,7 +374,7 @@ async fn add_missing(
             let secret = args.source.read(&format!("key {}", key.name)).await?;
             let check_note = verify_key(args, upstream, &secret).await?;
             store.put(entry, &secret).await?;
-            out::print_line(&format!(
+            output::print_line(&format!(
                 "{} ({}) stored in {}{check_note}",
                 key.name,
                 secret.fingerprint(),
@@ -387,7 +384,7 @@ async fn add_missing(
         }
     }
     if stored > 0 {
-        reach::reload_if_running(ctx).await;
+        attach::reload_if_running(ctx).await;
     }
     ctx.print_result(match stored {
         0 => "no key is missing",

@@ -3,9 +3,9 @@
 use super::store::KeyStore;
 use crate::{
     cli::{
-        CommandContext,
-        exit::{CliError, ExitStatus},
-        out, reach, settings,
+        CommandContext, attach, config_edit,
+        error::{CliError, ExitStatus},
+        output,
     },
     config::edit::Edit,
     secrets::{Reference, Secret},
@@ -20,7 +20,7 @@ const MAX_NAMES: u32 = 100;
 ///
 /// No keyring; the file cannot be changed, in which case it still holds the keys.
 pub(super) async fn run(ctx: &CommandContext, vault: bool) -> Result<ExitStatus, CliError> {
-    let file = settings::load(ctx)?;
+    let file = config_edit::load(ctx)?;
     let keys: Vec<_> = file
         .settings
         .upstreams
@@ -54,7 +54,7 @@ pub(super) async fn run(ctx: &CommandContext, vault: bool) -> Result<ExitStatus,
             store_under_free_name(&mut store, &format!("{}/{}", upstream.name, key.label), secret)
                 .await?;
         let reference = store.reference(&entry);
-        out::print_note(&format!("{} ({}) → {reference}", key.name, secret.fingerprint()));
+        output::print_note(&format!("{} ({}) → {reference}", key.name, secret.fingerprint()));
         edits.push(Edit::ReplaceKeyReference {
             upstream: upstream.name.to_string(),
             label: key.label.to_string(),
@@ -65,12 +65,12 @@ pub(super) async fn run(ctx: &CommandContext, vault: bool) -> Result<ExitStatus,
         let entry =
             store_under_free_name(&mut store, &format!("client/{}", project.name), secret).await?;
         let reference = store.reference(&entry);
-        out::print_note(&format!(
+        output::print_note(&format!(
             "project {} ({}) → {reference}",
             project.name,
             secret.fingerprint()
         ));
-        let value = settings::toml_string(&reference);
+        let value = config_edit::toml_string(&reference);
         edits.push(Edit::SetProject {
             name: project.name.to_string(),
             path: "key".to_owned(),
@@ -78,8 +78,8 @@ pub(super) async fn run(ctx: &CommandContext, vault: bool) -> Result<ExitStatus,
         });
     }
     // Last: until here the file holds every key, and what lies in the store twice does no harm.
-    settings::edit_config(ctx, &edits)?;
-    reach::reload_if_running(ctx).await;
+    config_edit::edit_config(ctx, &edits)?;
+    attach::reload_if_running(ctx).await;
     let many = if edits.len() == 1 { "1 key".to_owned() } else { format!("{} keys", edits.len()) };
     ctx.print_result(&format!(
         "{many} moved into {}; the config refers to them",

@@ -11,10 +11,11 @@ use crate::{
     base::clock::{Clock, SystemClock},
     cli::{
         CommandContext,
-        exit::{CliError, ExitStatus},
-        out::{self, Styler, TextRole},
-        reach::{self, RunningProxy},
-        settings, status,
+        attach::{self, RunningProxy},
+        config_edit,
+        error::{CliError, ExitStatus},
+        output::{self, Styler, TextRole},
+        status,
         table::{TableCell, TextTable},
     },
     secrets::Reference,
@@ -69,14 +70,14 @@ async fn list_running(
                 row
             })
             .collect();
-        out::print_json(&rows)?;
+        output::print_json(&rows)?;
     } else if keys.is_empty() {
-        out::print_line(NO_KEYS_HINT)?;
+        output::print_line(NO_KEYS_HINT)?;
     } else {
         let (now, styler) = (SystemClock.unix(), Styler::stdout());
-        out::print(&table::keys_table(&keys, now, styler))?;
+        output::print(&table::keys_table(&keys, now, styler))?;
         if long || key_filter.is_some() {
-            out::print(&table::limits_table(&keys, now, styler))?;
+            output::print(&table::limits_table(&keys, now, styler))?;
         }
     }
     Ok(ExitStatus::Ok)
@@ -86,7 +87,7 @@ async fn list_from_config(
     ctx: &CommandContext,
     key_filter: Option<&str>,
 ) -> Result<ExitStatus, CliError> {
-    let file = settings::load(ctx)?;
+    let file = config_edit::load(ctx)?;
     let settings = file.with_discovered();
     let resolver = file.resolver();
     let mut rows = Vec::new();
@@ -150,17 +151,17 @@ async fn list_from_config(
         )?;
     }
     if ctx.global.json {
-        out::print_json(&rows)?;
+        output::print_json(&rows)?;
         return Ok(ExitStatus::Ok);
     }
     if table.is_empty() {
-        out::print_line(NO_KEYS_HINT)?;
+        output::print_line(NO_KEYS_HINT)?;
     } else {
-        out::print(&(table.render(Styler::stdout()) + &advice.text()))?;
+        output::print(&(table.render(Styler::stdout()) + &advice.text()))?;
     }
-    out::print_note(&format!(
+    output::print_note(&format!(
         "note: {}, so nothing is known about cooldowns",
-        reach::not_running_note(ctx).await
+        attach::not_running_note(ctx).await
     ));
     Ok(ExitStatus::Ok)
 }

@@ -1,23 +1,20 @@
 //! `aiproxy key`: provider keys, which live in the OS keyring and are known here by name and
 //! fingerprint.
 
-mod act;
+mod actions;
 mod add;
 mod adopt;
-pub(super) mod check;
 mod list;
 pub(super) mod remove;
 pub(super) mod store;
 pub(super) mod table;
+pub(super) mod verify;
 
 use clap::{Args, Subcommand};
 
-use super::{
-    CommandContext,
-    exit::{CliError, ExitStatus},
-    prompt::SecretSource,
-};
-use crate::base::near;
+use super::{CommandContext, prompt::SecretSource};
+use crate::base::suggest;
+use crate::cli::error::{CliError, ExitStatus};
 
 const ADD: &str = "\
 The key is asked for with hidden input, or read with --stdin or --from-env; never from the
@@ -160,13 +157,13 @@ pub async fn run(ctx: &CommandContext, command: KeyCommand) -> Result<ExitStatus
     match command {
         KeyCommand::Add(args) => add::run(ctx, args).await,
         KeyCommand::Adopt { vault } => adopt::run(ctx, vault).await,
-        KeyCommand::Cool { key, model, span } => act::cool(ctx, key, model, span).await,
-        KeyCommand::Disable { key } => act::set_enabled(ctx, &key, false).await,
-        KeyCommand::Enable { key } => act::set_enabled(ctx, &key, true).await,
+        KeyCommand::Cool { key, model, span } => actions::cool(ctx, key, model, span).await,
+        KeyCommand::Disable { key } => actions::set_enabled(ctx, &key, false).await,
+        KeyCommand::Enable { key } => actions::set_enabled(ctx, &key, true).await,
         KeyCommand::List { key, long } => list::run(ctx, key.as_deref(), long).await,
         KeyCommand::Remove { key } => remove::run(ctx, &key).await,
-        KeyCommand::Test { key } => act::test(ctx, key).await,
-        KeyCommand::Warm { key, model, .. } => act::warm(ctx, key, model).await,
+        KeyCommand::Test { key } => actions::test(ctx, key).await,
+        KeyCommand::Warm { key, model, .. } => actions::warm(ctx, key, model).await,
     }
 }
 
@@ -192,7 +189,8 @@ pub(super) fn find_key<'a>(
         [(upstream, label)] => Ok(((*upstream).to_owned(), (*label).to_owned())),
         [] => {
             let upstreams = known.iter().map(|(upstream, _)| *upstream);
-            let near = near::nearest(requested, names.iter().map(String::as_str).chain(upstreams));
+            let near =
+                suggest::nearest(requested, names.iter().map(String::as_str).chain(upstreams));
             let near = near.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
             Err(CliError::failed(format!("no key `{requested}`"))
                 .hint(format!("{near}`aiproxy key list` shows all")))

@@ -3,9 +3,9 @@
 use super::{find_key, store::KeyStore};
 use crate::{
     cli::{
-        CommandContext,
-        exit::{CliError, ExitStatus},
-        out, prompt, reach, settings,
+        CommandContext, attach, config_edit,
+        error::{CliError, ExitStatus},
+        output, prompt,
     },
     config::{edit::Edit, settings::Settings},
     secrets::Reference,
@@ -17,7 +17,7 @@ use crate::{
 ///
 /// No such key; the person says no; the file cannot be changed.
 pub(super) async fn run(ctx: &CommandContext, key: &str) -> Result<ExitStatus, CliError> {
-    let file = settings::load(ctx)?;
+    let file = config_edit::load(ctx)?;
     let known =
         file.settings.upstreams.iter().flat_map(|u| u.keys.iter().map(|k| (&*u.name, &*k.label)));
     let (upstream, label) = find_key(key, known)?;
@@ -30,14 +30,14 @@ pub(super) async fn run(ctx: &CommandContext, key: &str) -> Result<ExitStatus, C
         .find(|k| *k.name == *name)
         .map(|k| k.reference.clone());
     prompt::confirm(ctx, &format!("remove key {name}?")).await?;
-    settings::edit_config(ctx, &[Edit::RemoveKey { upstream, label }])?;
+    config_edit::edit_config(ctx, &[Edit::RemoveKey { upstream, label }])?;
     let forgotten = match &reference {
         Some(reference) if count_uses(&file.settings, reference) == 1 => {
             delete_entry(&file, reference).await
         }
         _ => None,
     };
-    reach::reload_if_running(ctx).await;
+    attach::reload_if_running(ctx).await;
     ctx.print_result(&match forgotten {
         Some(store_name) => format!("{name} removed from the config and from {store_name}"),
         None => format!("{name} removed from the config"),
@@ -56,7 +56,7 @@ fn count_uses(settings: &Settings, reference: &Reference) -> usize {
 /// Deletes the entry behind a reference; where it was. The config is changed already, so a store
 /// that does not answer is a warning.
 pub(in crate::cli) async fn delete_entry(
-    file: &settings::ConfigFile,
+    file: &config_edit::ConfigFile,
     reference: &Reference,
 ) -> Option<&'static str> {
     let (store, entry) = match reference {
@@ -73,7 +73,7 @@ pub(in crate::cli) async fn delete_entry(
         Err(error) => Err(error),
     };
     deleted.unwrap_or_else(|error| {
-        out::print_note(&format!("warning: {reference} was not deleted: {error}"));
+        output::print_note(&format!("warning: {reference} was not deleted: {error}"));
         None
     })
 }

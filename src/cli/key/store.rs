@@ -3,7 +3,7 @@
 use std::{io::IsTerminal, time::Duration};
 
 use crate::{
-    cli::{exit::CliError, prompt},
+    cli::{error::CliError, prompt},
     config::file::Paths,
     secrets::{
         Reference, Secret,

@@ -4,9 +4,9 @@
 use crate::{
     base::clock::UnixMillis,
     cli::{
-        out::{Styler, TextRole},
+        output::{Styler, TextRole},
         table::{TableCell, TextTable},
-        when,
+        time_format,
     },
     control::snapshot::{KeyStatus, KeyView},
 };
@@ -29,7 +29,7 @@ pub(in crate::cli) fn keys_table(views: &[&KeyView], now: UnixMillis, styler: St
             name.into(),
             fingerprint.into(),
             state_cell(k.state),
-            when::remaining(k.until, now).into(),
+            time_format::remaining(k.until, now).into(),
             cause.into(),
             TableCell::new(TextRole::Dim, &k.reference),
         ]);
@@ -38,7 +38,7 @@ pub(in crate::cli) fn keys_table(views: &[&KeyView], now: UnixMillis, styler: St
                 format!("  {}", scope.model).into(),
                 "".into(),
                 state_cell(scope.state),
-                when::remaining(scope.until, now).into(),
+                time_format::remaining(scope.until, now).into(),
                 scope.cause.as_deref().unwrap_or("").into(),
                 "".into(),
             ]);
@@ -47,7 +47,7 @@ pub(in crate::cli) fn keys_table(views: &[&KeyView], now: UnixMillis, styler: St
             let text = format!(
                 "{} left at the provider, {} ago",
                 balance.text,
-                when::span(now.0 - balance.at.0)
+                time_format::span(now.0 - balance.at.0)
             );
             let mut row: Vec<TableCell> = vec!["  balance".into(), "".into(), "".into(), "".into()];
             row.extend([
@@ -72,7 +72,7 @@ pub(in crate::cli) fn limits_table(views: &[&KeyView], now: UnixMillis, styler: 
                 (&left.kind).into(),
                 left.remaining.to_string().into(),
                 left.limit.map_or_else(|| "–".to_owned(), |limit| limit.to_string()).into(),
-                when::remaining(Some(left.until), now).into(),
+                time_format::remaining(Some(left.until), now).into(),
             ]);
         }
     }
@@ -104,7 +104,7 @@ impl KeyAdvice {
 
     pub(super) fn text(&self) -> String {
         let line = |(what, keys): &(String, Vec<String>)| {
-            format!("{}: {}\n", keys.join(", "), crate::base::clean::clean(what))
+            format!("{}: {}\n", keys.join(", "), crate::base::sanitize::clean(what))
         };
         let lines: String = self.0.iter().map(line).collect();
         if lines.is_empty() { lines } else { format!("\n{lines}") }

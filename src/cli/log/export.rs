@@ -4,9 +4,9 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     cli::{
-        books::LedgerSource,
-        exit::{CliError, ExitStatus},
-        out,
+        error::{CliError, ExitStatus},
+        ledger_source::LedgerSource,
+        output,
     },
     control::history::{HistoryQuery, MAX_PAGE},
     ledger::export,
@@ -44,7 +44,7 @@ pub(super) async fn run(
     }
     let filter = super::filter::parse_filter(&args.filter)?;
     if args.format == ExportFormat::Csv {
-        out::print(&export::csv_header())?;
+        output::print(&export::csv_header())?;
     }
     let mut question = HistoryQuery {
         filter: filter.text().to_owned(),
@@ -56,11 +56,11 @@ pub(super) async fn run(
         let page = ledger_source.history(&question).await?;
         for record in &page.requests {
             match args.format {
-                ExportFormat::Csv => out::print(&export::csv_row(record))?,
-                ExportFormat::Jsonl if args.bodies => out::print_json_line(
+                ExportFormat::Csv => output::print(&export::csv_row(record))?,
+                ExportFormat::Jsonl if args.bodies => output::print_json_line(
                     &ledger_source.request_detail(&record.id.to_string()).await?,
                 )?,
-                ExportFormat::Jsonl => out::print_json_line(record)?,
+                ExportFormat::Jsonl => output::print_json_line(record)?,
             }
         }
         match page.next {

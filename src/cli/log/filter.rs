@@ -1,8 +1,8 @@
 //! The filter as it stands on a command line: finished, so that what cannot be meant is an error.
 
 use crate::{
-    base::{clean::clean, near},
-    cli::exit::CliError,
+    base::{sanitize::clean, suggest},
+    cli::error::CliError,
     events::filter::{FIELD_NAMES, Filter},
     ir::op::Op,
 };
@@ -85,7 +85,7 @@ fn suggest_field(field: &str) -> Option<String> {
         return Some((*instead).to_owned());
     }
     let plain = field.len() > 3 && field.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    near::nearest(field, FIELD_NAMES.map(|(name, _)| name))
+    suggest::nearest(field, FIELD_NAMES.map(|(name, _)| name))
         .filter(|_| plain)
         .map(|name| format!("{name}:"))
 }

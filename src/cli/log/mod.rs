@@ -10,25 +10,25 @@ pub(super) mod show;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{
-    CommandContext,
-    books::LedgerSource,
-    exit::{CliError, ExitStatus},
-    out::{self, Styler, TextRole},
-    reach::RunningProxy,
-    when,
+use super::CommandContext;
+use crate::cli::{
+    attach::RunningProxy,
+    error::{CliError, ExitStatus},
+    ledger_source::LedgerSource,
+    output::{self, Styler, TextRole},
+    time_format,
 };
 use crate::{
-    base::{clean::clean, clock::UnixMillis},
+    base::{clock::UnixMillis, sanitize::clean},
     control::{
         client::StreamItem,
         history::{HistoryQuery, MAX_PAGE},
     },
     events::{
+        event::{EventKind, Severity},
         filter::Filter,
-        kind::{EventKind, Severity},
-        line::LogLine,
         live::Live,
+        log_line::LogLine,
         record::{RequestRecord, RequestState},
     },
     ledger::query::RequestDetail,
@@ -117,7 +117,7 @@ pub async fn run(ctx: &CommandContext, args: LogArgs) -> Result<ExitStatus, CliE
     };
     let Some(proxy) = ledger_source.proxy() else {
         if args.follow {
-            return Err(super::reach::not_running_error(ctx).await);
+            return Err(crate::cli::attach::not_running_error(ctx).await);
         }
         printer.print_history(
             &Live::default(),
@@ -135,7 +135,7 @@ pub async fn run(ctx: &CommandContext, args: LogArgs) -> Result<ExitStatus, CliE
         // remembers.
         Err(error) if question.since.is_some() => return Err(error),
         Err(error) => {
-            out::print_note(&format!("note: only what the running proxy remembers: {error}"));
+            output::print_note(&format!("note: only what the running proxy remembers: {error}"));
             Vec::new()
         }
     };
@@ -145,7 +145,7 @@ pub async fn run(ctx: &CommandContext, args: LogArgs) -> Result<ExitStatus, CliE
             StreamItem::Event(event) => event,
             StreamItem::Resync => {
                 live = proxy.snapshot().await?.live;
-                out::print_note("note: some events were missed");
+                output::print_note("note: some events were missed");
                 continue;
             }
         };
@@ -200,7 +200,7 @@ async fn show_request(
             CliError::failed("that was not kept")
                 .hint("`bodies` under [ledger] says what is; older ones go first")
         })?;
-        out::print(&text)?;
+        output::print(&text)?;
     } else if ctx.global.json {
         let mut value = serde_json::to_value(&full.record)
             .map_err(|e| CliError::failed(format!("JSON: {e}")))?;
@@ -208,13 +208,13 @@ async fn show_request(
             fields.insert("parts".to_owned(), json!(full.bills));
             fields.insert("bodies".to_owned(), json!(full.bodies));
         }
-        out::print_json(&value)?;
+        output::print_json(&value)?;
     } else {
         let mut text = show::request_page(&full.record, styler);
         if !full.record.attempts.is_empty() {
             text.push_str(&format!("\n{}", show::waterfall(&full.record, styler)));
         }
-        out::print(&text)?;
+        output::print(&text)?;
     }
     Ok(ExitStatus::Ok)
 }
@@ -271,7 +271,7 @@ impl LogPrinter {
         let mut entries: Vec<_> = events.chain(requests).collect();
         entries.sort_by_key(LogEntry::at);
         if entries.is_empty() && limit > 0 && !self.json {
-            out::print_note(&filter::no_match_message(&self.filter));
+            output::print_note(&filter::no_match_message(&self.filter));
         }
         for entry in entries.iter().skip(entries.len().saturating_sub(limit)) {
             match entry {
@@ -287,9 +287,9 @@ impl LogPrinter {
             return Ok(());
         }
         if self.json {
-            return out::print_json_line(&json!({ "request": record }));
+            return output::print_json_line(&json!({ "request": record }));
         }
-        out::print_line(&request_line(record, self.styler))
+        output::print_line(&request_line(record, self.styler))
     }
 
     fn print_event(&self, line: &LogLine) -> Result<(), CliError> {
@@ -297,16 +297,16 @@ impl LogPrinter {
             return Ok(());
         }
         if self.json {
-            return out::print_json_line(&json!({ "event": line }));
+            return output::print_json_line(&json!({ "event": line }));
         }
         let role = match line.level {
             Severity::Error => TextRole::Error,
             Severity::Info => TextRole::Dim,
             Severity::Warn => TextRole::Warn,
         };
-        out::print_line(&format!(
+        output::print_line(&format!(
             "{} {}",
-            when::date_time(line.at),
+            time_format::date_time(line.at),
             self.styler.style(role, &clean(&line.text))
         ))
     }
@@ -328,7 +328,7 @@ fn request_line(record: &RequestRecord, styler: Styler) -> String {
         }
     };
     let mut parts =
-        vec![when::date_time(record.at), record.id.to_string(), styler.style(role, &state)];
+        vec![time_format::date_time(record.at), record.id.to_string(), styler.style(role, &state)];
     parts.push(format!("{} {}", clean(&record.project), clean(&record.client)));
     parts.push(match record.serving_attempt() {
         Some(last) if last.model != record.requested_model => {
@@ -346,7 +346,7 @@ fn request_line(record: &RequestRecord, styler: Styler) -> String {
         parts.push(format!("{} tries", record.attempts.len()));
     }
     if let Some(ms) = record.duration_ms {
-        parts.push(when::seconds(ms));
+        parts.push(time_format::seconds(ms));
     }
     if let Some(usage) = record.usage {
         parts.push(format!("{}→{} tok", usage.input_total(), usage.output_total()));

@@ -7,22 +7,22 @@ use serde_json::json;
 
 use super::diff;
 use crate::{
-    base::{clean::clean, id::RequestId},
+    base::{id::RequestId, sanitize::clean},
     cli::{
         CommandContext,
-        exit::{CliError, ExitStatus},
-        out::{self, Styler, TextRole},
-        reach::RunningProxy,
+        attach::RunningProxy,
+        error::{CliError, ExitStatus},
+        output::{self, Styler, TextRole},
         table::{TableCell, TextTable},
-        when,
+        time_format,
     },
     control::{
         action::{Action, ActionReply},
         client::StreamItem,
-        story::{self, PartKind, RequestTranscript, TranscriptPart},
+        request_transcript::{self, PartKind, RequestTranscript, TranscriptPart},
     },
     events::{
-        kind::EventKind,
+        event::EventKind,
         record::{RequestRecord, RequestState},
     },
     ledger::query::RequestDetail,
@@ -61,8 +61,8 @@ pub(super) async fn run(ctx: &CommandContext, args: ReplayArgs) -> Result<ExitSt
         ActionReply { ok: true, id: Some(id), .. } => id,
         ActionReply { text, .. } => return Err(CliError::failed(text)),
     };
-    if out::stderr_is_terminal() {
-        out::print_note(&format!("sent again as {id}; waiting for the answer"));
+    if output::stderr_is_terminal() {
+        output::print_note(&format!("sent again as {id}; waiting for the answer"));
     }
     loop {
         match events.next().await? {
@@ -102,7 +102,7 @@ pub(super) async fn run(ctx: &CommandContext, args: ReplayArgs) -> Result<ExitSt
     );
     let difference = diff::unified_diff(&old, &new, (&names.0, &names.1));
     if ctx.global.json {
-        out::print_json(&json!({
+        output::print_json(&json!({
             "first": { "request": first, "answer": old },
             "again": { "request": again, "answer": new },
             "same": (!old.is_empty() || !new.is_empty()).then_some(old == new),
@@ -110,17 +110,19 @@ pub(super) async fn run(ctx: &CommandContext, args: ReplayArgs) -> Result<ExitSt
         }))?;
     } else {
         let styler = Styler::stdout();
-        out::print(&comparison_table(&first, &again, styler))?;
-        out::print_line("")?;
+        output::print(&comparison_table(&first, &again, styler))?;
+        output::print_line("")?;
         if !before.bodies_stored {
-            out::print_line("the first answer was not kept, so there is nothing to compare with:")?;
-            out::print(&styled_diff(&new, styler))?;
+            output::print_line(
+                "the first answer was not kept, so there is nothing to compare with:",
+            )?;
+            output::print(&styled_diff(&new, styler))?;
         } else if old.is_empty() && new.is_empty() {
-            out::print_line(&clean(&no_answer_reason(&first, &again)))?;
+            output::print_line(&clean(&no_answer_reason(&first, &again)))?;
         } else if difference.is_empty() {
-            out::print_line("the answers are the same")?;
+            output::print_line("the answers are the same")?;
         } else {
-            out::print(&styled_diff(&difference, styler))?;
+            output::print(&styled_diff(&difference, styler))?;
         }
     }
     Ok(if again.state == RequestState::Done { ExitStatus::Ok } else { ExitStatus::Failed })
@@ -155,9 +157,9 @@ async fn fetch_transcript(
 ) -> Result<RequestTranscript, CliError> {
     Ok(proxy
         .client
-        .get_json(&story::transcript_path(
+        .get_json(&request_transcript::transcript_path(
             id,
-            story::TranscriptQuery { only_answer: true, raw: false },
+            request_transcript::TranscriptQuery { only_answer: true, raw: false },
         ))
         .await?)
 }
@@ -208,13 +210,13 @@ fn comparison_table(first: &RequestRecord, again: &RequestRecord, styler: Styler
     let duration = |r: &RequestRecord| r.duration_ms;
     row(
         "took",
-        &|r| duration(r).map_or_else(none, when::seconds),
+        &|r| duration(r).map_or_else(none, time_format::seconds),
         percent_change(duration(first).map(f64::from), duration(again).map(f64::from)),
     );
     let ttft = |r: &RequestRecord| r.ttft_ms;
     row(
         "first token",
-        &|r| ttft(r).map_or_else(none, when::seconds),
+        &|r| ttft(r).map_or_else(none, time_format::seconds),
         percent_change(ttft(first).map(f64::from), ttft(again).map(f64::from)),
     );
     let input = |r: &RequestRecord| r.usage.map(|usage| usage.input_total());

@@ -3,15 +3,15 @@
 use clap::ValueEnum;
 
 use crate::{
-    base::clean::clean,
+    base::sanitize::clean,
     cli::{
-        out::{Styler, TextRole},
+        output::{Styler, TextRole},
         table::{TableCell, TextTable},
-        when,
+        time_format,
     },
     events::{
+        ledger_queue::ExchangeSide,
         record::{AttemptRecord, AttemptRole, RequestRecord, RequestState},
-        sink::ExchangeSide,
     },
     ir::usage::Usage,
     ledger::query::RequestDetail,
@@ -94,7 +94,7 @@ pub(in crate::cli) fn waterfall(r: &RequestRecord, styler: Styler) -> String {
         };
         let line = format!(
             "{:>6} │{bar:<width$}│ {} {}{}{}  {how}",
-            when::seconds(a.started_ms),
+            time_format::seconds(a.started_ms),
             a.number,
             clean(&a.upstream),
             clean(&key),
@@ -148,8 +148,8 @@ pub(in crate::cli) fn request_page(r: &RequestRecord, styler: Styler) -> String 
         r.duration_ms.map(|ms| {
             format!(
                 "{}, first token after {}",
-                when::seconds(ms),
-                r.ttft_ms.map_or_else(|| "–".to_owned(), when::seconds)
+                time_format::seconds(ms),
+                r.ttft_ms.map_or_else(|| "–".to_owned(), time_format::seconds)
             )
         }),
     );
@@ -205,7 +205,7 @@ fn attempts_table(attempts: &[AttemptRecord], styler: Styler) -> String {
         "STATUS",
         "OUTCOME",
     ]);
-    let ms = |ms: Option<u32>| ms.map_or_else(|| "–".to_owned(), when::seconds);
+    let ms = |ms: Option<u32>| ms.map_or_else(|| "–".to_owned(), time_format::seconds);
     for a in attempts {
         let outcome = match (&a.outcome, a.won) {
             (Some(outcome), _) if a.maybe_billed => {
@@ -224,7 +224,7 @@ fn attempts_table(attempts: &[AttemptRecord], styler: Styler) -> String {
             (&a.key).into(),
             (&a.fingerprint).into(),
             (&a.model).into(),
-            when::seconds(a.started_ms).into(),
+            time_format::seconds(a.started_ms).into(),
             ms(a.head_ms).into(),
             ms(a.ended_ms).into(),
             a.status.map_or_else(|| "–".to_owned(), |s| s.to_string()).into(),

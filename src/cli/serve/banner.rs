@@ -9,10 +9,7 @@ use std::{
 use tokio::time::timeout;
 use unicode_width::UnicodeWidthStr;
 
-use super::{
-    super::{out, reveal::expose_secret},
-    admin::ProxyAdmin,
-};
+use crate::cli::{expose::expose_secret, output, serve::proxy_admin::ProxyAdmin};
 use crate::{
     config::settings::Origin,
     control::{
@@ -20,7 +17,7 @@ use crate::{
         snapshot::{KeyStatus, UpstreamState},
         views,
     },
-    server::gate::ServerState,
+    server::state::ServerState,
 };
 
 /// The client key is waited for this long; a slow keyring must not keep the rest back.
@@ -35,7 +32,7 @@ pub(super) async fn print_banner(
     flags: &str,
 ) {
     let base = addrs.first().map_or_else(String::new, |addr| dial_address(&addr.to_string()));
-    let styler = out::Styler::stdout();
+    let styler = output::Styler::stdout();
     let (mut lines, dim) = (Vec::new(), |text: &str| styler.dim(text));
     let mut rest = String::new();
     if let Some(more) = addrs.get(1..).filter(|more| !more.is_empty()) {
@@ -112,5 +109,5 @@ pub(super) async fn print_banner(
     lines.push(dim(&format!("  `aiproxy tui{flags}` shows what happens, Ctrl-C stops")));
     lines.push(String::new());
     // A closed pipe (`aiproxy serve | head -1`) is no reason to stop serving.
-    drop(out::print(&lines.join("\n")));
+    drop(output::print(&lines.join("\n")));
 }

@@ -10,7 +10,7 @@ use crate::{
     config::settings::Period,
     ledger::{
         Ledger, LedgerReader,
-        usage::{GroupBy, TimeRange, UsageReport},
+        totals::{GroupBy, TimeRange, UsageReport},
     },
     relay::engine::Engine,
     routing::budget::Holder,

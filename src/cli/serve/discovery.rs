@@ -5,14 +5,15 @@ use std::{
     time::Duration,
 };
 
-use super::{super::args::ServeArgs, admin::ProxyAdmin};
+use super::super::args::ServeArgs;
+use crate::cli::serve::proxy_admin::ProxyAdmin;
 use crate::{
     config::{
         Environment, IdInterner, Settings,
         discover::{self, LocalServer},
         settings::{Origin, Upstream},
     },
-    upstream::probe,
+    upstream::local_probe,
 };
 
 /// Local servers are looked for this often.
@@ -45,7 +46,7 @@ pub(super) async fn rediscover(admin: &Arc<ProxyAdmin>) {
                 .map(|(url, server)| (server, url))
                 .collect();
             let urls: Vec<&str> = servers.iter().map(|(_, url)| url.as_str()).collect();
-            let answers = probe::fetch_json_bodies(&urls).await;
+            let answers = local_probe::fetch_json_bodies(&urls).await;
             let up: Vec<LocalServer> = servers
                 .into_iter()
                 .zip(answers)

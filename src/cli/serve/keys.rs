@@ -17,8 +17,8 @@ use crate::{
         file::Paths,
         settings::{KeyId, Project, Upstream, UpstreamKey},
     },
-    events::kind::{EventKind, Severity},
-    relay::{engine::Engine, lists},
+    events::event::{EventKind, Severity},
+    relay::{engine::Engine, state::model_lists},
     secrets::{Reference, Secret, keyring::Keyring, redact::KnownSecrets, resolve::SecretResolver},
     server::guard::credential::{ClientKeys, ClientTable},
     upstream::keys::SecretState,
@@ -205,7 +205,7 @@ impl KeyLoader {
         if let SecretState::Missing(reason) = self.engine.keys.summary(key.id).state {
             return Err(reason.to_string());
         }
-        match lists::request_list(&self.engine, upstream, end, Some(key.id)).await {
+        match model_lists::request_list(&self.engine, upstream, end, Some(key.id)).await {
             Ok(_) => {
                 self.engine.router.clear_rejected(key.id);
                 self.engine.notify_waiters();

@@ -8,8 +8,8 @@ use crate::{
     base::units,
     config::settings::BodyStorage,
     events::{
-        kind::{EventKind, Severity},
-        sink::{LedgerEntry, LedgerMessage},
+        event::{EventKind, Severity},
+        ledger_queue::{LedgerEntry, LedgerMessage},
     },
     ledger::{Ledger, WriterConfig},
     relay::engine::Engine,

@@ -12,7 +12,7 @@ use tracing_subscriber::{
     Layer, Registry, filter::Targets, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
 
-use super::super::exit::CliError;
+use crate::cli::error::CliError;
 use crate::config::settings::LogSettings;
 
 /// A log file is put aside at this size; this many are kept.
@@ -51,7 +51,7 @@ pub(super) fn start_logging(
             format_layer(log.json, false, move || LogWriter::File(Arc::clone(&file)))
         }
         None => {
-            let colour = io::stderr().is_terminal() && super::super::out::color_enabled();
+            let colour = io::stderr().is_terminal() && crate::cli::output::color_enabled();
             format_layer(log.json, colour, || LogWriter::Stderr)
         }
     };

@@ -1,15 +1,15 @@
 //! `aiproxy serve`: puts the parts together, listens, and ends in order.
 
-mod admin;
-mod alerts;
+mod alert_dispatch;
 mod banner;
 mod budgets;
+mod demo_upstream;
 mod discovery;
 mod keys;
 mod ledger;
-mod local;
 mod logging;
 mod process;
+mod proxy_admin;
 mod replay;
 mod signals;
 mod telemetry;
@@ -23,38 +23,40 @@ use std::{
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{admin::ProxyAdmin, alerts::AlertDispatcher, keys::KeyLoader, signals::ProcessSignal};
-use super::{
-    args::{GlobalArgs, ServeArgs},
-    exit::{CliError, ExitStatus},
-    out,
-    reveal::expose_secret,
+use self::{keys::KeyLoader, signals::ProcessSignal};
+use super::args::{GlobalArgs, ServeArgs};
+use crate::cli::serve::{alert_dispatch::AlertDispatcher, proxy_admin::ProxyAdmin};
+use crate::cli::{
+    error::{CliError, ExitStatus},
+    expose::expose_secret,
+    output,
 };
 use crate::{
     base::clock::{Clock, SystemClock},
     config::{
-        Environment, IdInterner, Settings, file,
-        file::Paths,
+        Environment, IdInterner, Settings,
+        file::{self, Paths},
         load::{self, parse_listen},
         problem, watch,
     },
     control::{
-        alerts::ActiveAlerts,
+        active_alerts::ActiveAlerts,
         api::ControlApi,
         history::LedgerHandle,
         rundir::{ClaimError, RunDir},
     },
     demo::Demo,
     events::{
-        kind::{EventKind, Severity},
-        sink::LedgerQueue,
+        event::{EventKind, Severity},
+        ledger_queue::LedgerQueue,
     },
     relay::{
-        balance,
         engine::{Engine, EngineParts},
-        lists::{self, ModelLists},
-        probes,
-        remember::{self, HealthStore},
+        state::{
+            balances, health_checks,
+            health_store::{self, HealthStore},
+            model_lists::{self, ModelLists},
+        },
     },
     secrets::{
         Secret,
@@ -64,12 +66,12 @@ use crate::{
         vault::Vault,
     },
     server::{
-        gate::ServerState,
         guard::credential::ClientKeys,
         listen::{self, ListenError},
+        state::ServerState,
     },
     telemetry::{metrics::Metrics, otlp::OtlpExporter},
-    upstream::{keys::ProviderKeys, post::WebhookClient, send::UpstreamClient},
+    upstream::{client::UpstreamClient, keys::ProviderKeys, webhook_client::WebhookClient},
 };
 
 /// After the drain, cut streams have this long to take their error event.
@@ -110,7 +112,7 @@ pub async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<ExitStatus, C
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let keys = Arc::new(ProviderKeys::default());
     let known = Arc::new(KnownSecrets::new());
-    let demo = Arc::new(local::DemoUpstream(Demo::new(Arc::clone(&clock))));
+    let demo = Arc::new(demo_upstream::DemoUpstream(Demo::new(Arc::clone(&clock))));
     let gateway = UpstreamClient::new(Arc::clone(&keys)).with_in_process("demo", demo);
     let (found, notes) = discovery::discover_at_start(&settings, &args, &env, &mut ids);
     let settings = Arc::new(crate::config::discover::merge_discovered(&settings, &found));
@@ -381,7 +383,7 @@ fn spawn_background(
             loader.load_provider_keys(&settings),
             loader.load_client_keys(&clients, &settings)
         );
-        lists::run(&engine).await;
+        model_lists::run(&engine).await;
     };
     tracker.spawn(until_stop(stop.clone(), Box::pin(first)));
     let suspend_engine = Arc::clone(&server_state.engine);
@@ -392,7 +394,7 @@ fn spawn_background(
     let saver = Arc::clone(&server_state.engine);
     let save_health = async move {
         loop {
-            tokio::time::sleep(remember::SAVE_INTERVAL).await;
+            tokio::time::sleep(health_store::SAVE_INTERVAL).await;
             saver.health_store.save(&saver);
         }
     };
@@ -400,11 +402,13 @@ fn spawn_background(
     let balance_engine = Arc::clone(&server_state.engine);
     tracker.spawn(until_stop(
         stop.clone(),
-        Box::pin(async move { balance::run(&balance_engine).await }),
+        Box::pin(async move { balances::run(&balance_engine).await }),
     ));
     let probe_engine = Arc::clone(&server_state.engine);
-    tracker
-        .spawn(until_stop(stop.clone(), Box::pin(async move { probes::run(&probe_engine).await })));
+    tracker.spawn(until_stop(
+        stop.clone(),
+        Box::pin(async move { health_checks::run(&probe_engine).await }),
+    ));
     let ledger_engine = Arc::clone(&server_state.engine);
     tracker.spawn(until_stop(
         stop.clone(),
@@ -457,10 +461,10 @@ fn read_config(
     let source = text.clone().unwrap_or_default();
     let loaded = load::load(&source, &paths.config, env, ids);
     let Some(settings) = loaded.settings else {
-        out::print_note(&problem::render(
+        output::print_note(&problem::render(
             &loaded.problems,
             &source,
-            out::Styler::stderr().is_enabled(),
+            output::Styler::stderr().is_enabled(),
         ));
         return Err(CliError::config(format!(
             "{} has errors; nothing was started",

@@ -62,7 +62,7 @@ pub(super) fn process_listening_on(addr: SocketAddr) -> Option<String> {
         });
         if is_listener {
             let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Some(format!("{} (pid {pid})", crate::base::clean::clean(name.trim())));
+            return Some(format!("{} (pid {pid})", crate::base::sanitize::clean(name.trim())));
         }
     }
     None
@@ -77,13 +77,13 @@ pub fn listening_on(_addr: SocketAddr) -> Option<String> {
 /// What this machine is called.
 #[cfg(unix)]
 pub(super) fn host_name(_: &std::collections::HashMap<String, String>) -> String {
-    crate::base::clean::clean(&rustix::system::uname().nodename().to_string_lossy()).into_owned()
+    crate::base::sanitize::clean(&rustix::system::uname().nodename().to_string_lossy()).into_owned()
 }
 
 /// What this machine is called.
 #[cfg(not(unix))]
 pub(super) fn host(env: &std::collections::HashMap<String, String>) -> String {
     env.get("COMPUTERNAME")
-        .map(|name| crate::base::clean::clean(name).into_owned())
+        .map(|name| crate::base::sanitize::clean(name).into_owned())
         .unwrap_or_default()
 }

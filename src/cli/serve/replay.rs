@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::admin::ProxyAdmin;
+use crate::cli::serve::proxy_admin::ProxyAdmin;
 use crate::{
     base::id::RequestId,
     control::history::LedgerHandle,
-    events::{record::RequestRecord, sink::ExchangeSide},
+    events::{ledger_queue::ExchangeSide, record::RequestRecord},
     ir::op::{Dialect, Op},
     ledger::bodies::BodyView,
-    relay::replay::{self, Replay},
+    relay::request::replay::{self, Replay},
     server::paths::{self, Route},
 };
 

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::Receiver;
 use super::keys::KeyLoader;
 use crate::{
     config::settings::OtlpSettings,
-    events::sink::LedgerEntry,
+    events::ledger_queue::LedgerEntry,
     relay::engine::Engine,
     secrets::Secret,
     telemetry::{
@@ -15,7 +15,7 @@ use crate::{
         otlp::{FinishedRequest, OtlpExporter},
         traces::TraceParent,
     },
-    upstream::post::WebhookClient,
+    upstream::webhook_client::WebhookClient,
 };
 
 /// What the ledger's thread does with each finished request beside writing it.

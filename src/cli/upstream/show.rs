@@ -7,19 +7,20 @@ use serde_json::{Value, json};
 use super::ensure_known;
 use crate::{
     base::{
-        clean::clean,
         clock::{Clock, SystemClock, UnixMillis},
         pattern::Patterns,
+        sanitize::clean,
     },
     cli::{
-        CommandContext, budget,
-        exit::{CliError, ExitStatus},
+        CommandContext,
+        attach::{self, RunningProxy},
+        budget_format, config_edit,
+        error::{CliError, ExitStatus},
         key,
-        out::{self, Styler, TextRole},
-        reach::{self, RunningProxy},
-        settings, status,
+        output::{self, Styler, TextRole},
+        status,
         table::{TableCell, TextTable},
-        when,
+        time_format,
     },
     config::settings::{KeyLimit, Upstream, UpstreamKey},
     control::snapshot::{BudgetView, KeyView, Snapshot, UpstreamState, UpstreamView},
@@ -39,7 +40,7 @@ const NAME_WIDTH: usize = 12;
 ///
 /// No such upstream in the config, among what was found, or in the proxy that runs.
 pub(super) async fn run(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
-    let settings = settings::load(ctx)?.with_discovered();
+    let settings = config_edit::load(ctx)?.with_discovered();
     let live = match RunningProxy::try_connect(ctx)? {
         Some(proxy) => Some(proxy.snapshot().await?),
         None => None,
@@ -56,14 +57,14 @@ pub(super) async fn run(ctx: &CommandContext, name: &str) -> Result<ExitStatus, 
         ensure_known(name, settings.upstreams.iter().map(|u| &*u.name).chain(running))?;
     }
     if ctx.global.json {
-        out::print_json(&one.as_json())?;
+        output::print_json(&one.as_json())?;
         return Ok(ExitStatus::Ok);
     }
-    out::print(&one.as_text(SystemClock.unix(), Styler::stdout()))?;
+    output::print(&one.as_text(SystemClock.unix(), Styler::stdout()))?;
     if live.is_none() {
-        out::print_note(&format!(
+        output::print_note(&format!(
             "note: {}, so nothing is known about its state",
-            reach::not_running_note(ctx).await
+            attach::not_running_note(ctx).await
         ));
     }
     Ok(ExitStatus::Ok)
@@ -143,7 +144,7 @@ impl UpstreamDetail<'_> {
                 "ttft_p95_ms": view.stats.ttft_p95_ms,
             });
             facts["known_models"] = self.models().into_iter().collect();
-            facts["budgets"] = self.budgets().into_iter().map(budget::budget_json).collect();
+            facts["budgets"] = self.budgets().into_iter().map(budget_format::budget_json).collect();
             facts["failures"] = self.failures().into_iter().map(failure_json).collect();
         }
         for view in self.keys() {
@@ -195,14 +196,14 @@ impl UpstreamDetail<'_> {
             lines.push(("models", models_text(&self.models(), view.models)));
             lines.push(("lately", recent_stats_text(view)));
             if let Some(probe) = &view.probe {
-                let ago = when::span(now.0 - probe.at.0);
+                let ago = time_format::span(now.0 - probe.at.0);
                 lines.push((
                     "probe",
                     format!(
                         "{}: {} after {}, {ago} ago",
                         probe.path,
                         probe.message,
-                        when::seconds(probe.took_ms)
+                        time_format::seconds(probe.took_ms)
                     ),
                 ));
             }
@@ -245,13 +246,13 @@ impl UpstreamDetail<'_> {
             _ => {}
         }
         if !budgets.is_empty() {
-            text.push_str(&format!("\n{}", budget::render_table(&budgets, now, styler)));
+            text.push_str(&format!("\n{}", budget_format::render_table(&budgets, now, styler)));
         }
         if !failures.is_empty() {
             let mut table = TextTable::new(&["FAILED AT", "REQUEST", "MODEL", "KEY", "WHY"]);
             for (record, attempt) in failures {
                 table.row(vec![
-                    when::date_time(UnixMillis(
+                    time_format::date_time(UnixMillis(
                         record.at.0 + i64::from(attempt.ended_ms.unwrap_or(attempt.started_ms)),
                     ))
                     .into(),
@@ -277,7 +278,7 @@ fn state_text(view: &UpstreamView, now: UnixMillis) -> String {
     };
     let left = view
         .until
-        .map(|until| format!(" for {}", when::remaining(Some(until), now)))
+        .map(|until| format!(" for {}", time_format::remaining(Some(until), now)))
         .unwrap_or_default();
     let cause = view.cause.as_deref().map(|cause| format!(": {cause}")).unwrap_or_default();
     format!("{word}{left}{cause}")
@@ -343,8 +344,8 @@ fn recent_stats_text(view: &UpstreamView) -> String {
     let ttft = match (stats.ttft_p50_ms, stats.ttft_p95_ms) {
         (Some(p50), Some(p95)) => format!(
             "; first token after {} (median), {} (95 of 100)",
-            when::seconds(p50),
-            when::seconds(p95)
+            time_format::seconds(p50),
+            time_format::seconds(p95)
         ),
         _ => String::new(),
     };

@@ -7,7 +7,7 @@ use super::upstream::read_reference;
 use crate::{
     config::{
         problem::Report,
-        read::{self, SourceSpan, TableReader, ValueError, flag, one_of, text, truncate},
+        reader::{self, SourceSpan, TableReader, ValueError, flag, one_of, text, truncate},
         settings::{AlertEvent, AlertSettings, OtlpSettings, OutboundUrl},
     },
     secrets::Reference,
@@ -108,7 +108,7 @@ fn read_headers(table: &mut TableReader<'_>, report: &mut Report) -> Vec<(String
             );
             continue;
         }
-        let value = read::read_value(&format!("{path}.{}", name.value), node, report, &|value| {
+        let value = reader::read_value(&format!("{path}.{}", name.value), node, report, &|value| {
             let written = text(value)?;
             let literal = || {
                 Reference::Literal(std::sync::Arc::new(crate::secrets::Secret::new(

@@ -6,7 +6,7 @@ use crate::{
     base::money::NanoUsd,
     config::{
         problem::Report,
-        read::{self, Node, TableReader, number, one_of},
+        reader::{self, Node, TableReader, number, one_of},
         settings::{Budget, Period, UnpricedPolicy},
     },
 };
@@ -19,7 +19,7 @@ const MAX_DOLLARS: f64 = 1e6;
 pub(super) fn read_budgets(row: &mut TableReader<'_>, report: &mut Report) -> Vec<Budget> {
     let Some(node) = row.take_node("budget") else { return Vec::new() };
     let path = row.key_path("budget");
-    let each: Vec<(Budget, read::SourceSpan)> = match node.get_ref() {
+    let each: Vec<(Budget, reader::SourceSpan)> = match node.get_ref() {
         DeValue::Array(items) => items
             .iter()
             .filter_map(|item| Some((read_budget(&path, item, report)?, item.span())))
@@ -46,7 +46,7 @@ pub(super) fn read_budgets(row: &mut TableReader<'_>, report: &mut Report) -> Ve
 
 fn read_budget(path: &str, node: &Node<'_>, report: &mut Report) -> Option<Budget> {
     let DeValue::Table(_) = node.get_ref() else {
-        let title = format!("`{path}` must be a table, not {}", read::type_name(node.get_ref()));
+        let title = format!("`{path}` must be a table, not {}", reader::type_name(node.get_ref()));
         report.error(&node.span(), title, Some(BUDGET_HELP.to_owned()));
         return None;
     };

@@ -9,7 +9,7 @@ use super::{ledger, read_statuses};
 use crate::config::{
     listen,
     problem::Report,
-    read::{
+    reader::{
         self, SourceSpan, TableReader, ValueError, count, duration, flag, number, one_of, size,
         text,
     },
@@ -196,7 +196,7 @@ fn read_server(
     let auth = table.read("auth", report, flag);
     let auth_span = auth.as_ref().map(|at| at.span.clone());
     server.auth = auth.is_none_or(|at| at.value);
-    let words = |at: Option<read::Located<Vec<read::Located<String>>>>| {
+    let words = |at: Option<reader::Located<Vec<reader::Located<String>>>>| {
         at.map(|at| at.value.into_iter().map(|at| at.value).collect()).unwrap_or_default()
     };
     server.trusted_hosts = words(table.read_list("trusted_hosts", report, read_host));
@@ -271,7 +271,7 @@ fn read_host(value: &DeValue<'_>) -> Result<String, ValueError> {
         Ok(host.to_ascii_lowercase())
     } else {
         Err(ValueError::with_help(
-            format!("`{}` is not a host name", read::truncate(&host)),
+            format!("`{}` is not a host name", reader::truncate(&host)),
             "write it as browsers send it: \"laptop.lan\" or \"laptop.lan:8642\"",
         ))
     }
@@ -284,7 +284,7 @@ fn read_origin(value: &DeValue<'_>) -> Result<String, ValueError> {
         return Ok(origin.to_ascii_lowercase());
     }
     Err(ValueError::with_help(
-        format!("`{}` is not an origin", read::truncate(&origin)),
+        format!("`{}` is not an origin", reader::truncate(&origin)),
         "write scheme, host and port, without a path: \"http://localhost:3000\"",
     ))
 }

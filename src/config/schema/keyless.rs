@@ -9,7 +9,7 @@ use crate::{
     config::{
         listen,
         problem::Report,
-        read::{Located, TableReader, ValueError, text},
+        reader::{Located, TableReader, ValueError, text},
     },
     ir::op::Dialect,
 };

@@ -6,7 +6,7 @@ use toml::de::DeValue;
 
 use crate::config::{
     problem::Report,
-    read::{TableReader, ValueError, duration, one_of, size, text, truncate},
+    reader::{TableReader, ValueError, duration, one_of, size, text, truncate},
     settings::{BodyStorage, LedgerSettings},
 };
 

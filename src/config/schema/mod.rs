@@ -16,10 +16,10 @@ use toml::de::{DeTable, DeValue};
 use super::{
     prices,
     problem::Report,
-    read::{self, Located, TableReader, ValueError},
     settings::{Budget, PriceRow, StatusSet, Strategy},
 };
 use crate::base::pattern::Patterns;
+use crate::config::reader::{self, Located, TableReader, ValueError};
 
 /// The whole file as written.
 pub(super) struct RawConfig {
@@ -84,7 +84,7 @@ pub(super) fn read_config(table: &DeTable<'_>, report: &mut Report) -> RawConfig
 /// A name that is part of other names: `upstream/label`, `upstream:model`, `config set
 /// upstream.NAME…`.
 fn read_name(value: &DeValue<'_>) -> Result<String, ValueError> {
-    let text = read::text(value)?;
+    let text = reader::text(value)?;
     if text.is_empty() {
         return Err(ValueError::new("an empty name"));
     }
@@ -94,7 +94,7 @@ fn read_name(value: &DeValue<'_>) -> Result<String, ValueError> {
     if let Some(bad) = text.chars().find(|c| !c.is_alphanumeric() && !matches!(c, '-' | '_' | '.'))
     {
         return Err(ValueError::with_help(
-            format!("`{}` has {bad:?} in it", read::truncate(&text)),
+            format!("`{}` has {bad:?} in it", reader::truncate(&text)),
             "names are of letters, digits, `-`, `_` and `.`",
         ));
     }
@@ -132,7 +132,7 @@ fn read_patterns(
     report: &mut Report,
 ) -> Option<Located<Patterns>> {
     let list = table.read_list(name, report, |value| {
-        let text = read::text(value)?;
+        let text = reader::text(value)?;
         if text.trim_start_matches('!').is_empty() {
             return Err(ValueError::with_help(
                 "an empty pattern",
@@ -143,7 +143,7 @@ fn read_patterns(
             Ok(_) => Ok(text),
             Err((_, sentence)) => Err(ValueError::new(format!(
                 "`{}` is no regular expression: {sentence}",
-                read::truncate(&text)
+                reader::truncate(&text)
             ))),
         }
     })?;
@@ -160,7 +160,7 @@ fn read_statuses(
     let list = table.read_list(name, report, |value| {
         let text = match value {
             DeValue::Integer(number) => number.as_str().to_owned(),
-            _ => read::text(value)?,
+            _ => reader::text(value)?,
         };
         let bounds = text.split_once('-').unwrap_or((&text, &text));
         match (bounds.0.trim().parse::<u16>(), bounds.1.trim().parse::<u16>()) {
@@ -170,7 +170,7 @@ fn read_statuses(
                 Ok((low, high))
             }
             _ => Err(ValueError::with_help(
-                format!("`{}` is not an HTTP status", read::truncate(&text)),
+                format!("`{}` is not an HTTP status", reader::truncate(&text)),
                 "write \"429\" or a range such as \"500-599\"",
             )),
         }
@@ -180,5 +180,5 @@ fn read_statuses(
 
 /// How a candidate is drawn.
 fn read_strategy(value: &DeValue<'_>) -> Result<Strategy, ValueError> {
-    read::one_of(&Strategy::ALL)(value)
+    reader::one_of(&Strategy::ALL)(value)
 }

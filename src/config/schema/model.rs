@@ -12,7 +12,7 @@ use crate::{
     base::pattern::Pattern,
     config::{
         problem::Report,
-        read::{
+        reader::{
             self, Located, Node, TableReader, ValueError, count, duration, flag, number, one_of,
             text,
         },
@@ -121,7 +121,7 @@ fn read_targets(row: &mut TableReader<'_>, report: &mut Report) -> Vec<RawTarget
 
 fn read_target(path: &str, node: &Node<'_>, report: &mut Report) -> Option<RawTarget> {
     let DeValue::Table(_) = node.get_ref() else {
-        return read::read_value(path, node, report, &read_nonempty).map(RawTarget::Name);
+        return reader::read_value(path, node, report, &read_nonempty).map(RawTarget::Name);
     };
     let mut table = TableReader::from_node(path, node, report)?;
     let before = report.findings.len();
@@ -154,7 +154,7 @@ fn parse_pattern(written: &str) -> Result<Pattern, ValueError> {
     Pattern::parse(written).map_err(|sentence| {
         ValueError::new(format!(
             "`{}` is no regular expression: {sentence}",
-            read::truncate(written)
+            reader::truncate(written)
         ))
     })
 }
@@ -163,7 +163,7 @@ pub(super) fn read_aliases(mut table: TableReader<'_>, report: &mut Report) -> V
     let mut out = Vec::new();
     for (name, node) in table.remaining() {
         let path = table.key_path(&name.value);
-        let target = read::read_value(&path, node, report, &read_nonempty);
+        let target = reader::read_value(&path, node, report, &read_nonempty);
         match (parse_pattern(&name.value), target) {
             (Ok(pattern), Some(target)) => {
                 out.push(RawAlias { name: Located::new(pattern, name.span), target })

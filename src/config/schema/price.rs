@@ -13,7 +13,7 @@ use crate::{
     },
     config::{
         problem::Report,
-        read::{self, TableReader, ValueError, count, flag, number, text, truncate},
+        reader::{self, TableReader, ValueError, count, flag, number, text, truncate},
         settings::{ModelPrice, PriceCondition, PriceRow},
     },
     ir::cost::{PriceClass, PriceRates},
@@ -38,7 +38,7 @@ pub(in crate::config) fn read_rates(
             continue;
         }
         let path = table.key_path(&name.value);
-        if let Some(rate) = read::read_value(&path, node, report, &number(1e-6, 1e6)) {
+        if let Some(rate) = reader::read_value(&path, node, report, &number(1e-6, 1e6)) {
             out.insert(name.value, to_nanos(rate.value).unwrap_or_default());
         }
     }
@@ -144,7 +144,7 @@ fn read_class_prices(table: &mut TableReader<'_>, report: &mut Report) -> PriceR
 }
 
 fn read_condition(mut table: TableReader<'_>, report: &mut Report) -> PriceCondition {
-    let tokens = |at: Option<read::Located<u32>>| at.map(|at| u64::from(at.value));
+    let tokens = |at: Option<reader::Located<u32>>| at.map(|at| u64::from(at.value));
     let limit = || count(0, u32::MAX);
     let when = PriceCondition {
         input_above: tokens(table.read("input_above", report, limit())),
@@ -226,7 +226,7 @@ pub(in crate::config) fn read_price_lists(
         top.child("rates", report).map(|table| read_rates(table, report)).unwrap_or_default();
     let mut rows = Vec::new();
     for mut list in top.children("list", report) {
-        let words = |at: Option<read::Located<Vec<read::Located<String>>>>| {
+        let words = |at: Option<reader::Located<Vec<reader::Located<String>>>>| {
             at.map(|at| at.value.into_iter().map(|at| at.value).collect::<Vec<_>>())
         };
         let presets = words(list.read_list("presets", report, text)).unwrap_or_default();

@@ -9,7 +9,7 @@ use crate::{
     base::pattern::Patterns,
     config::{
         problem::Report,
-        read::{Located, TableReader, ValueError, count, flag, text, truncate},
+        reader::{Located, TableReader, ValueError, count, flag, text, truncate},
         settings::{Budget, Subnet},
     },
     secrets::Reference,

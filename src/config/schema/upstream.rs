@@ -7,13 +7,13 @@ use toml::de::DeValue;
 use super::{budget, read_name, read_patterns, read_row_name, read_statuses};
 use crate::{
     base::{
-        near,
         pattern::{Pattern, Patterns},
+        suggest,
     },
     config::{
         presets,
         problem::Report,
-        read::{
+        reader::{
             self, Located, Node, SourceSpan, TableReader, ValueError, count, duration, flag,
             number, text, truncate,
         },
@@ -160,11 +160,11 @@ fn read_base_url(row: &mut TableReader<'_>, report: &mut Report) -> Option<RawBa
     let node = row.take_node("base_url")?;
     let path = row.key_path("base_url");
     let DeValue::Table(_) = node.get_ref() else {
-        let found = read::read_value(&path, node, report, &|value| match value {
+        let found = reader::read_value(&path, node, report, &|value| match value {
             DeValue::String(url) => Ok(url.clone().into_owned()),
             other => Err(ValueError::new(format!(
                 "expected a URL, or a table of URLs by dialect, found {}",
-                read::type_name(other)
+                reader::type_name(other)
             ))),
         });
         return found.map(RawBaseUrl::Single);
@@ -175,7 +175,7 @@ fn read_base_url(row: &mut TableReader<'_>, report: &mut Report) -> Option<RawBa
     for (name, node) in table.remaining() {
         match Dialect::parse(&name.value) {
             Some(dialect) => {
-                if let Some(url) = read::read_value(&path, node, report, &text) {
+                if let Some(url) = reader::read_value(&path, node, report, &text) {
                     each.push((Located::new(dialect, name.span), url));
                 }
             }
@@ -207,7 +207,7 @@ fn not_a_dialect(name: &str) -> String {
 }
 
 fn nearest_dialect(name: &str) -> Option<String> {
-    near::nearest(name, Dialect::ALL.map(Dialect::name))
+    suggest::nearest(name, Dialect::ALL.map(Dialect::name))
         .map(|known| format!("did you mean \"{known}\"?"))
 }
 
@@ -221,7 +221,7 @@ fn read_text_map(
     let Some(mut table) = row.child(name, report) else { return Vec::new() };
     let rows = table.remaining().into_iter();
     rows.filter_map(|(key, node)| {
-        let value = read::read_value(&table.key_path(&key.value), node, report, &read)?;
+        let value = reader::read_value(&table.key_path(&key.value), node, report, &read)?;
         Some((key.value, value.value))
     })
     .collect()
@@ -262,7 +262,7 @@ fn read_headers(row: &mut TableReader<'_>, report: &mut Report) -> Vec<(String, 
             continue;
         }
         // The value may be a credential: it is not quoted.
-        let value = read::read_value(&path, node, report, &|value| match text(value)? {
+        let value = reader::read_value(&path, node, report, &|value| match text(value)? {
             text if text.bytes().all(|b| (0x20..0x7f).contains(&b)) => Ok(text),
             _ => Err(ValueError::new("a header value is of visible ASCII characters")),
         });
@@ -336,8 +336,8 @@ fn read_rule(mut row: TableReader<'_>, report: &mut Report) -> UpstreamRule {
     let rule = UpstreamRule {
         statuses: read_statuses(&mut row, "status", report),
         text: row.read("match", report, needle).map(|at| at.value),
-        action: row.read_or("action", report, RuleAction::Cool, read::one_of(&RuleAction::ALL)),
-        scope: row.read_or("scope", report, RuleScope::KeyModel, read::one_of(&RuleScope::ALL)),
+        action: row.read_or("action", report, RuleAction::Cool, reader::one_of(&RuleAction::ALL)),
+        scope: row.read_or("scope", report, RuleScope::KeyModel, reader::one_of(&RuleScope::ALL)),
         cool_for: row
             .read(
                 "for",
@@ -412,7 +412,7 @@ fn read_keys(row: &mut TableReader<'_>, report: &mut Report) -> Vec<RawKey> {
 
 fn read_key(path: &str, node: &Node<'_>, report: &mut Report) -> Option<RawKey> {
     let DeValue::Table(_) = node.get_ref() else {
-        let reference = read::read_value(path, node, report, &read_reference)?;
+        let reference = reader::read_value(path, node, report, &read_reference)?;
         return Some(RawKey {
             reference,
             key_kind: node.get_ref().as_str().map_or(KeyKind::Unknown, KeyKind::detect),
@@ -503,7 +503,7 @@ fn read_model_limits(table: &mut TableReader<'_>, report: &mut Report) -> Vec<(P
 /// A reference, or a literal key; neither is ever quoted back.
 pub(super) fn read_reference(value: &DeValue<'_>) -> Result<Reference, ValueError> {
     let written = value.as_str().ok_or_else(|| {
-        ValueError::new(format!("expected a key reference, found {}", read::type_name(value)))
+        ValueError::new(format!("expected a key reference, found {}", reader::type_name(value)))
     })?;
     Reference::parse(written).map_err(|sentence| match sentence.split_once("; ") {
         Some((title, help)) => ValueError::with_help(title, help),

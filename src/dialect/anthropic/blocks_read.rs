@@ -1,7 +1,7 @@
 //! Content blocks, of requests and of answers.
 
 use crate::{
-    base::{json::JsonRef, raw::RawJson},
+    base::json::{raw::RawJson, reader::JsonRef},
     ir::{
         block::{
             Block, BlockKind, CacheBreakpoint, CallKind, Citation, Media, MediaKind, MediaSource,

@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 
 use crate::{
-    base::{json, write},
+    base::json::{reader, writer},
     dialect::{
         anthropic::{
+            arrange_turns::{
+                ArrangedBlock, ArrangedContent, ArrangedTurn, foreign_loss_name, text_of,
+            },
             media,
             names::AnthropicToolNames,
-            turns::{ArrangedBlock, ArrangedContent, ArrangedTurn, foreign_loss_name, text_of},
         },
         losses::Losses,
     },
@@ -41,7 +43,7 @@ pub(super) fn write_turn(
     names: &AnthropicToolNames,
     losses: &mut Losses,
 ) -> String {
-    write::object(|o| {
+    writer::object(|o| {
         o.str("role", if turn.is_assistant { "assistant" } else { "user" });
         o.raw_text("content", &write_content(&turn.blocks, names, losses));
         for extras in &turn.extras {
@@ -64,21 +66,21 @@ pub(super) fn to_json_object(arguments: &str) -> Cow<'_, str> {
     if matches!(text, "" | "null") {
         return Cow::Borrowed("{}");
     }
-    match json::parse(text.as_bytes()) {
+    match reader::parse(text.as_bytes()) {
         Ok(json) if json.is_object() => Cow::Borrowed(text),
         // Some languages write an object without members so.
         Ok(json) if json.is_array() && json.is_blank() => Cow::Borrowed("{}"),
         Ok(json) => match json
             .str()
-            .filter(|inner| json::parse(inner.as_bytes()).is_ok_and(json::JsonRef::is_object))
+            .filter(|inner| reader::parse(inner.as_bytes()).is_ok_and(reader::JsonRef::is_object))
         {
             Some(inner) => Cow::Owned(inner.into_owned()),
-            None => write::object(|o| {
+            None => writer::object(|o| {
                 o.json("arguments", json);
             })
             .into(),
         },
-        Err(_) => write::object(|o| {
+        Err(_) => writer::object(|o| {
             o.str("arguments", arguments);
         })
         .into(),
@@ -101,14 +103,14 @@ fn write_content(
         && extras.is_none_or(Extras::is_empty)
     {
         let mut out = String::with_capacity(text.len() + 2);
-        write::push_string(&mut out, text);
+        writer::push_string(&mut out, text);
         return out;
     }
-    write::array(|a| pieces.iter().for_each(|it| write_block(a, it, names, losses)))
+    writer::array(|a| pieces.iter().for_each(|it| write_block(a, it, names, losses)))
 }
 
 fn write_block(
-    a: &mut write::ArrayWriter<'_>,
+    a: &mut writer::ArrayWriter<'_>,
     piece: &ArrangedBlock<'_>,
     names: &AnthropicToolNames,
     losses: &mut Losses,
@@ -141,7 +143,7 @@ fn write_block(
             }
             ArrangedContent::Text { text, citations } => {
                 o.str("type", "text").str("text", text);
-                self::write_citations(o, citations, losses);
+                write_citations(o, citations, losses);
             }
             ArrangedContent::Thought { text, signature } => {
                 o.str("type", "thinking").str("thinking", text).str("signature", signature);
@@ -152,7 +154,7 @@ fn write_block(
 }
 
 fn write_cache_and_extras(
-    o: &mut write::ObjectWriter<'_>,
+    o: &mut writer::ObjectWriter<'_>,
     cache: Option<&CacheBreakpoint>,
     extras: Option<&Extras>,
     losses: &mut Losses,
@@ -164,7 +166,7 @@ fn write_cache_and_extras(
 }
 
 /// Only its own citations are taken back: they hold an index that others lack.
-fn write_citations(o: &mut write::ObjectWriter<'_>, citations: &[Citation], losses: &mut Losses) {
+fn write_citations(o: &mut writer::ObjectWriter<'_>, citations: &[Citation], losses: &mut Losses) {
     let native: Vec<_> = citations
         .iter()
         .filter_map(|it| it.raw.as_ref().filter(|(dialect, _)| *dialect == DIALECT))
@@ -182,7 +184,7 @@ fn write_citations(o: &mut write::ObjectWriter<'_>, citations: &[Citation], loss
 }
 
 fn write_tool_result(
-    o: &mut write::ObjectWriter<'_>,
+    o: &mut writer::ObjectWriter<'_>,
     results: &[&ToolResult],
     losses: &mut Losses,
 ) {
@@ -194,7 +196,7 @@ fn write_tool_result(
     let failed = results.iter().any(|result| result.is_error);
     let mut only_text = None;
     let mut count = 0;
-    let blocks = write::array(|a| {
+    let blocks = writer::array(|a| {
         for block in results.iter().flat_map(|result| &result.content) {
             match &block.kind {
                 BlockKind::Text(_) | BlockKind::Refusal(_) => {

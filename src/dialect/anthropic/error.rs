@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 
 use crate::{
     dialect::{
-        anthropic::overflow,
-        status,
-        words::{self, MAX_SENT_CHARS},
+        anthropic::context_overflow,
+        errors::{
+            sanitize::{self, MAX_SENT_CHARS},
+            status,
+        },
     },
     ir::fault::{ProxyError, ProxyErrorKind},
 };
@@ -24,8 +26,8 @@ pub(super) fn error_event(error: &ProxyError, request_id: &str) -> Bytes {
 }
 
 fn error_body(error: &ProxyError, status: u16, request_id: &str) -> Value {
-    let message = overflow::reword(error).unwrap_or_else(|| error.message.clone());
-    let mut fields = json!({ "type": error_type(status), "message": words::escape_controls(&message, MAX_SENT_CHARS) });
+    let message = context_overflow::reword(error).unwrap_or_else(|| error.message.clone());
+    let mut fields = json!({ "type": error_type(status), "message": sanitize::escape_controls(&message, MAX_SENT_CHARS) });
     if let Some(code) = &error.code {
         fields["details"] = json!({ "error_code": code });
     }
@@ -33,7 +35,7 @@ fn error_body(error: &ProxyError, status: u16, request_id: &str) -> Value {
 }
 
 fn status_of(error: &ProxyError) -> u16 {
-    if overflow::is_context_overflow(error) {
+    if context_overflow::is_context_overflow(error) {
         return 400;
     }
     error.status.map_or_else(

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::{
-    base::write,
+    base::json::writer,
     ir::block::{Media, MediaKind, MediaSource},
 };
 
@@ -35,12 +35,12 @@ pub(super) fn write_source(media: &Media) -> Result<(&'static str, String), &'st
                 let (mime, source) = (Some(mime.to_owned()), MediaSource::Base64(data.to_owned()));
                 return write_source(&Media { mime, source, ..media.clone() });
             }
-            None => write::object(|o| {
+            None => writer::object(|o| {
                 o.str("type", "url").str("url", url);
             }),
         },
         // Files are stored at their provider; ids of others look different.
-        MediaSource::FileId(id) if id.starts_with("file_") => write::object(|o| {
+        MediaSource::FileId(id) if id.starts_with("file_") => writer::object(|o| {
             o.str("type", "file").str("file_id", id);
         }),
         MediaSource::FileId(_) => return Err("messages.file_id"),
@@ -62,13 +62,13 @@ pub(super) fn loss_name(kind: MediaKind) -> &'static str {
 }
 
 fn base64_source(mime: &str, data: &str) -> String {
-    write::object(|o| {
+    writer::object(|o| {
         o.str("type", "base64").str("media_type", mime).str("data", data);
     })
 }
 
 fn text_source(text: &str) -> String {
-    write::object(|o| {
+    writer::object(|o| {
         o.str("type", "text").str("media_type", "text/plain").str("data", text);
     })
 }

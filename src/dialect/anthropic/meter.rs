@@ -2,12 +2,14 @@
 
 use crate::{
     base::{
-        json::{self, JsonErrorKind, JsonRef, is_blank},
+        json::reader::{self, JsonErrorKind, JsonRef, is_blank},
         money::NanoUsd,
     },
     dialect::{
-        AnswerSummary, Meter, MeterEvent, fault, shape,
-        tokens::{count_at, reported_cost},
+        AnswerSummary, Meter, MeterEvent,
+        errors::read_error,
+        json_body,
+        usage_read::{count_at, reported_cost},
     },
     ir::usage::Usage,
 };
@@ -123,7 +125,7 @@ impl Meter for MessageMeter {
             return MeterEvent::Drop;
         }
         let mut fields = MessageEventFields::default();
-        let json = match json::visit(data, |depth, key, value| match (depth, key) {
+        let json = match reader::visit(data, |depth, key, value| match (depth, key) {
             (1, b"type") => fields.kind = value,
             (1, b"error") => {
                 fields.has_error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
@@ -135,17 +137,17 @@ impl Meter for MessageMeter {
             _ => {}
         }) {
             Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
-            Ok(json) if fault::is_error(json) => {
-                return MeterEvent::Error(Box::new(fault::from_json(None, json)));
+            Ok(json) if read_error::is_error(json) => {
+                return MeterEvent::Error(Box::new(read_error::from_json(None, json)));
             }
             Ok(_) => {
-                return MeterEvent::Invalid(json::JsonError {
+                return MeterEvent::Invalid(reader::JsonError {
                     kind: JsonErrorKind::NotAnObject,
                     offset: 0,
                 });
             }
             Err(_) if name == b"error" && !data.starts_with(b"{") => {
-                return MeterEvent::Error(Box::new(fault::from_text(data)));
+                return MeterEvent::Error(Box::new(read_error::from_text(data)));
             }
             Err(bad) => return MeterEvent::Invalid(bad),
         };
@@ -158,7 +160,7 @@ impl Meter for MessageMeter {
             return if fields.has_content { MeterEvent::Content } else { MeterEvent::Metadata };
         }
         if fields.has_error || name == b"error" || kind(b"error") {
-            return MeterEvent::Error(Box::new(fault::from_json(None, json)));
+            return MeterEvent::Error(Box::new(read_error::from_json(None, json)));
         }
         if kind(b"ping") {
             return MeterEvent::Ping;
@@ -166,7 +168,7 @@ impl Meter for MessageMeter {
         if kind(b"message_start") {
             self.started = true;
             let Some(message) = json.get("message") else { return MeterEvent::Metadata };
-            self.model = shape::clean_name(message.get("model"));
+            self.model = json_body::clean_name(message.get("model"));
             return self.observe_usage(
                 message,
                 data,
@@ -176,22 +178,22 @@ impl Meter for MessageMeter {
         let starts = kind(b"content_block_start");
         let rest = [b"message_stop".as_slice(), b"message_delta", b"content_block_delta"];
         if !self.started && (starts || rest.iter().any(|it| kind(it))) {
-            return MeterEvent::Error(Box::new(fault::unexpected_shape("no message_start")));
+            return MeterEvent::Error(Box::new(read_error::unexpected_shape("no message_start")));
         }
         if kind(b"message_stop") {
             if !self.has_content && self.stop_reason.is_none() {
-                return MeterEvent::Error(Box::new(shape::empty_stream_fault()));
+                return MeterEvent::Error(Box::new(json_body::empty_stream_fault()));
             }
             self.stopped = true;
             return MeterEvent::Terminal;
         }
         if kind(b"content_block_delta") {
-            return MeterEvent::Error(Box::new(fault::unexpected_shape(
+            return MeterEvent::Error(Box::new(read_error::unexpected_shape(
                 "a delta of a block that did not begin",
             )));
         }
         if kind(b"message_delta") {
-            self.stop_reason = shape::clean_name(json.member_at(&["delta", "stop_reason"]))
+            self.stop_reason = json_body::clean_name(json.member_at(&["delta", "stop_reason"]))
                 .or(self.stop_reason.take());
             return self.observe_usage(json, data, r#""usage":{"output_tokens":0}"#);
         }

@@ -1,13 +1,15 @@
 //! Anthropic's messages.
 
-mod answer;
+mod arrange_turns;
 mod blocks_read;
 mod blocks_write;
+mod buffered;
+mod context_overflow;
 mod error;
 mod media;
 mod meter;
 mod names;
-mod overflow;
+mod reasoning_write;
 mod request_read;
 mod request_write;
 mod response_read;
@@ -17,9 +19,7 @@ mod stream_read;
 mod stream_write;
 #[cfg(test)]
 mod tests;
-mod thinking;
 mod tools_write;
-mod turns;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -27,7 +27,8 @@ use http::StatusCode;
 use crate::{
     dialect::{
         AnswerSummary, AttemptContext, ChatEndpoint, Egress, EncodedRequest, Framing, Ingress,
-        Meter, ResponseSpec, StreamReader, StreamWriter, TargetTraits, any::GenericMeter, shape,
+        Meter, ResponseSpec, StreamReader, StreamWriter, TargetTraits, generic_meter::GenericMeter,
+        json_body,
     },
     ir::{
         fault::{Fault, ProxyError},
@@ -83,8 +84,8 @@ impl Egress for Anthropic {
         body: &[u8],
     ) -> Result<AnswerSummary, Fault> {
         match op {
-            Op::Chat => answer::read_summary(content_type, body),
-            _ => shape::generic_summary(content_type, body),
+            Op::Chat => buffered::read_summary(content_type, body),
+            _ => json_body::generic_summary(content_type, body),
         }
     }
 
@@ -96,11 +97,11 @@ impl Egress for Anthropic {
     }
 
     fn synthesize_stream(&self, _op: Op, body: &[u8], _framing: Framing) -> Result<Bytes, Fault> {
-        answer::synthesize_stream(body)
+        buffered::synthesize_stream(body)
     }
 
     fn collect_stream(&self, _op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
-        answer::collect_stream(events)
+        buffered::collect_stream(events)
     }
 
     fn chat_path(&self, _stream: bool) -> (&'static str, &'static str) {

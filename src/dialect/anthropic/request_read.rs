@@ -1,18 +1,18 @@
 //! Requests of clients.
 
 use crate::{
-    base::{
-        json::{self, JsonRef},
+    base::json::{
         raw::RawJson,
+        reader::{self, JsonRef},
     },
     dialect::anthropic::blocks_read,
     ir::{
         block::BlockKind,
         extras::Extras,
         fault::{ProxyError, ProxyErrorKind},
+        generation_settings::{Effort, GenerationSettings, ReasoningSettings, ResponseFormat},
         op::Dialect,
         request::{ChatMessage, ChatRequest, Role},
-        settings::{Effort, GenerationSettings, ReasoningSettings, ResponseFormat},
         tool::{FunctionTool, HostedKind, HostedTool, Tool, ToolChoice},
     },
 };
@@ -20,7 +20,7 @@ use crate::{
 const DIALECT: Dialect = Dialect::Anthropic;
 
 pub(super) fn read_request(body: &[u8]) -> Result<ChatRequest, ProxyError> {
-    let json = json::parse(body).map_err(|bad| {
+    let json = reader::parse(body).map_err(|bad| {
         ProxyError::new(ProxyErrorKind::BadRequest, format!("invalid JSON: {}", bad.describe(body)))
     })?;
     if !json.is_object() {
@@ -84,7 +84,7 @@ fn read_messages(json: JsonRef<'_>) -> Result<Vec<ChatMessage>, ProxyError> {
     if !list.is_array() {
         return Err(invalid_field("messages", &format!("expected a list, got {}", list.kind())));
     }
-    list.items().enumerate().map(|(at, message)| self::read_message(at, message)).collect()
+    list.items().enumerate().map(|(at, message)| read_message(at, message)).collect()
 }
 
 fn read_message(at: usize, json: JsonRef<'_>) -> Result<ChatMessage, ProxyError> {

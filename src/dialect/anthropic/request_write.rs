@@ -1,27 +1,27 @@
 //! Requests to upstreams.
 
 use crate::{
-    base::{
-        json::JsonRef,
+    base::json::{
         raw::RawJson,
-        write::{self, ObjectWriter},
+        reader::JsonRef,
+        writer::{self, ObjectWriter},
     },
     dialect::{
         AttemptContext, EncodedRequest, TargetTraits,
         anthropic::{
+            arrange_turns::{self, ArrangedBlock, ArrangedContent},
             blocks_write,
             names::AnthropicToolNames,
+            reasoning_write::{self, ThinkingPlan},
             schema::{self, SchemaFit},
-            thinking::{self, ThinkingPlan},
             tools_write,
-            turns::{self, ArrangedBlock, ArrangedContent},
         },
         losses::Losses,
     },
     ir::{
+        generation_settings::{GenerationSettings, ResponseFormat},
         op::Dialect,
         request::ChatRequest,
-        settings::{GenerationSettings, ResponseFormat},
         tool::ToolChoice,
     },
 };
@@ -41,8 +41,8 @@ const SCHEMA_INSTRUCTION: &str = "Answer with one JSON value that follows this J
 pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> EncodedRequest {
     let mut losses = Losses::default();
     let names = AnthropicToolNames::for_request(request, &tools_write::reserved_names(request));
-    let mut conversation = turns::arrange_turns(request, &traits.call_id_seed, &mut losses);
-    let plan = thinking::plan_thinking(
+    let mut conversation = arrange_turns::arrange_turns(request, &traits.call_id_seed, &mut losses);
+    let plan = reasoning_write::plan_thinking(
         &request.settings,
         tools_write::forces_call(request),
         &conversation,
@@ -58,7 +58,7 @@ pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> Enc
         });
     }
     let tools = tools_write::write_tools(request, &names, &mut losses);
-    let body = write::object(|o| {
+    let body = writer::object(|o| {
         o.str("model", &traits.model).num("max_tokens", plan.max_tokens);
         if traits.stream {
             o.bool("stream", true);
@@ -157,7 +157,7 @@ fn write_merged_object(
     key: &str,
     build: impl FnOnce(&mut ObjectWriter<'_>),
 ) {
-    let text = write::object(|o| {
+    let text = writer::object(|o| {
         build(o);
         for (key, value) in
             request.extras.get(DIALECT, key).into_iter().flat_map(|rest| rest.json().members())

@@ -1,11 +1,12 @@
 //! Answers of upstreams that came whole.
 
 use crate::{
-    base::{json::JsonRef, raw::RawJson},
+    base::json::{raw::RawJson, reader::JsonRef},
     dialect::{
         AttemptContext,
         anthropic::{blocks_read, meter::MessageUsage},
-        fault, shape,
+        errors::read_error,
+        json_body,
     },
     ir::{
         block::{Block, BlockKind},
@@ -34,12 +35,12 @@ pub(super) fn read_response(
     body: &[u8],
     context: &AttemptContext,
 ) -> Result<ChatResponse, Fault> {
-    let json = shape::parse_response(content_type, body)?;
+    let json = json_body::parse_response(content_type, body)?;
     let content = json.get("content");
     if content.is_none_or(|content| !content.is_array() && content.str().is_none())
         && json.get("stop_reason").is_none()
     {
-        shape::required_list(json, "content")?;
+        json_body::required_list(json, "content")?;
     }
     let mut blocks = blocks_read::read_content(content);
     let mut call_ids = AnthropicAnswerCallIds::new(context);
@@ -69,11 +70,11 @@ pub(super) fn read_response(
     }
     Ok(ChatResponse {
         id: blocks_read::string_member(json, "id").unwrap_or_default(),
-        model: shape::clean_name(json.get("model")).unwrap_or_default(),
+        model: json_body::clean_name(json.get("model")).unwrap_or_default(),
         created: None,
         blocks,
         finish: read_finish(
-            shape::clean_name(json.get("stop_reason")),
+            json_body::clean_name(json.get("stop_reason")),
             blocks_read::string_member(json, "stop_sequence"),
             call_ids.has_calls(),
         ),
@@ -103,7 +104,7 @@ pub(super) fn read_finish(said: Option<String>, sequence: Option<String>, called
 
 /// The service tier in the words of all dialects.
 pub(super) fn read_service_tier(usage: JsonRef<'_>) -> Option<String> {
-    shape::clean_name(usage.get("service_tier"))
+    json_body::clean_name(usage.get("service_tier"))
         .map(|tier| if tier == "standard" { "default".to_owned() } else { tier })
 }
 
@@ -140,5 +141,5 @@ impl AnthropicAnswerCallIds {
 
 /// An unknown shape of content, in the middle of a stream.
 pub(super) fn invalid_event(kind: &str) -> Fault {
-    fault::unexpected_shape(&format!("an event is {kind}"))
+    read_error::unexpected_shape(&format!("an event is {kind}"))
 }

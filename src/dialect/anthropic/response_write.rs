@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    base::write::{self, ArrayWriter, ObjectWriter},
+    base::json::writer::{self, ArrayWriter, ObjectWriter},
     dialect::{
         ResponseSpec,
         anthropic::{blocks_read::PLACEHOLDER_SIGNATURE, blocks_write},
@@ -21,7 +21,7 @@ const DIALECT: Dialect = Dialect::Anthropic;
 
 pub(super) fn write_response(response: &ChatResponse, spec: &ResponseSpec) -> Bytes {
     let refused = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::Refusal(_)));
-    let body = write::object(|o| {
+    let body = writer::object(|o| {
         o.str("id", &message_id(spec))
             .str("type", "message")
             .str("role", "assistant")
@@ -109,7 +109,7 @@ pub(super) fn write_totals(o: &mut ObjectWriter<'_>, counts: &Usage) {
 pub(super) fn write_citation(citation: &Citation) -> Option<String> {
     match (&citation.raw, &citation.url) {
         (Some((DIALECT, raw)), _) => Some(raw.text().to_owned()),
-        (_, Some(url)) => Some(write::object(|o| {
+        (_, Some(url)) => Some(writer::object(|o| {
             o.str("type", "web_search_result_location").str("url", url);
             match &citation.title {
                 Some(title) => o.str("title", title),

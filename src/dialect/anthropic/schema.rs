@@ -8,7 +8,7 @@
 
 use std::fmt::Write as _;
 
-use crate::base::{json::JsonRef, raw::RawJson, write};
+use crate::base::json::{raw::RawJson, reader::JsonRef, writer};
 
 /// The arguments of a tool without any.
 pub(super) const EMPTY_SCHEMA: &str = r#"{"type":"object","properties":{}}"#;
@@ -36,7 +36,7 @@ pub(super) fn ensure_object_root(schema: &RawJson) -> (String, bool) {
     if object && !branching {
         return (json.text().to_owned(), false);
     }
-    let text = write::object(|o| {
+    let text = writer::object(|o| {
         o.str("type", "object");
         if branching {
             merge_alternatives(json, o);
@@ -55,7 +55,7 @@ pub(super) fn ensure_object_root(schema: &RawJson) -> (String, bool) {
 
 /// The properties of an object and of all its alternatives; required is what every alternative
 /// requires.
-fn merge_alternatives(root: JsonRef<'_>, o: &mut write::ObjectWriter<'_>) {
+fn merge_alternatives(root: JsonRef<'_>, o: &mut writer::ObjectWriter<'_>) {
     let branches = |key: &str| -> Vec<JsonRef<'_>> {
         root.get(key)
             .into_iter()
@@ -126,7 +126,7 @@ pub(super) fn to_strict_subset(
         if let Some(value) = value.filter(|_| json.get(key).is_none() && text.len() > 2) {
             text.pop();
             text.push_str(&format!(",\"{key}\":"));
-            write::push_string(&mut text, value);
+            writer::push_string(&mut text, value);
             text.push('}');
         }
     }
@@ -265,7 +265,7 @@ impl SubsetWriter {
                 write!(full_description, "{gap}({words})").unwrap_or_default();
             }
             let mut quoted = String::new();
-            write::push_string(&mut quoted, &full_description);
+            writer::push_string(&mut quoted, &full_description);
             member("description", &quoted);
         }
         out.push('}');
@@ -277,7 +277,7 @@ impl SubsetWriter {
         for (key, value) in json.members() {
             nodes.push((key, self.write_node(value)?));
         }
-        Some(write::object(|o| {
+        Some(writer::object(|o| {
             for (key, node) in &nodes {
                 o.raw_text(key, node);
             }

@@ -3,16 +3,19 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    base::{
-        json::{self, JsonRef},
+    base::json::{
         raw::RawJson,
+        reader::{self, JsonRef},
     },
     dialect::{
         AnswerSummary, AttemptContext, StreamReader,
         anthropic::{
-            blocks_read, meter::MessageUsage, response_read, response_read::AnthropicAnswerCallIds,
+            blocks_read,
+            meter::MessageUsage,
+            response_read::{self, AnthropicAnswerCallIds},
         },
-        fault, shape,
+        errors::read_error,
+        json_body,
     },
     ir::{
         block::{CallKind, ReasoningSignature, SignatureKind},
@@ -361,14 +364,16 @@ impl StreamReader for MessageStreamReader {
             }
             return Ok(());
         }
-        let json = match json::parse(data) {
+        let json = match reader::parse(data) {
             Ok(json) => json,
             Err(_) if name == b"error" && !data.starts_with(b"{") => {
-                return Err(Box::new(fault::from_text(data)));
+                return Err(Box::new(read_error::from_text(data)));
             }
-            Err(bad) => return Err(Box::new(fault::invalid_event(self.event_count, bad, data))),
+            Err(bad) => {
+                return Err(Box::new(read_error::invalid_event(self.event_count, bad, data)));
+            }
         };
-        if !json.is_object() && !fault::is_error(json) {
+        if !json.is_object() && !read_error::is_error(json) {
             return Err(Box::new(response_read::invalid_event(json.kind())));
         }
         let type_member = json.get("type").and_then(JsonRef::str);
@@ -389,14 +394,14 @@ impl StreamReader for MessageStreamReader {
             b"content_block_stop" => self.stop_block(self.block_index(json, false), out),
             b"message_start" => {
                 let message = json.get("message").unwrap_or(json);
-                self.model = shape::clean_name(message.get("model"));
+                self.model = json_body::clean_name(message.get("model"));
                 self.update_usage(message.get("usage"));
                 self.emit_begin(blocks_read::string_member(message, "id").unwrap_or_default(), out);
             }
             b"message_delta" => {
                 let delta = json.get("delta").unwrap_or(json);
                 self.stop_reason =
-                    shape::clean_name(delta.get("stop_reason")).or(self.stop_reason.take());
+                    json_body::clean_name(delta.get("stop_reason")).or(self.stop_reason.take());
                 self.stop_sequence = blocks_read::string_member(delta, "stop_sequence")
                     .or(self.stop_sequence.take());
                 self.update_usage(json.get("usage").or_else(|| delta.get("usage")));
@@ -404,14 +409,14 @@ impl StreamReader for MessageStreamReader {
             b"message_stop" => {
                 if self.next_block == 0 && self.open_blocks.is_empty() && self.stop_reason.is_none()
                 {
-                    return Err(Box::new(shape::empty_stream_fault()));
+                    return Err(Box::new(json_body::empty_stream_fault()));
                 }
                 self.update_usage(json.get("usage"));
                 self.emit_end(out);
             }
-            b"error" => return Err(Box::new(fault::from_json(None, json))),
-            _ if name == b"error" || fault::is_error(json) => {
-                return Err(Box::new(fault::from_json(None, json)));
+            b"error" => return Err(Box::new(read_error::from_json(None, json))),
+            _ if name == b"error" || read_error::is_error(json) => {
+                return Err(Box::new(read_error::from_json(None, json)));
             }
             _ => {}
         }
@@ -471,7 +476,9 @@ fn merge_foreign_delta(body: &mut Map<String, Value>, input: &mut String, delta:
         match (key, value.str()) {
             ("type", _) => {}
             ("partial_json", Some(text)) => input.push_str(&text),
-            (_, Some(text)) => shape::append_text(body.entry(key).or_insert(Value::Null), &text),
+            (_, Some(text)) => {
+                json_body::append_text(body.entry(key).or_insert(Value::Null), &text)
+            }
             _ => {
                 body.insert(key.to_owned(), RawJson::from_json(value).to_value());
             }

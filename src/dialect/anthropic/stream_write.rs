@@ -1,7 +1,7 @@
 //! Answers to clients as they come.
 
 use crate::{
-    base::write::{self, ObjectWriter},
+    base::json::writer::{self, ObjectWriter},
     dialect::{
         ResponseSpec, StreamWriter,
         anthropic::{
@@ -16,7 +16,7 @@ use crate::{
         fault::ProxyError,
         op::Dialect,
         response::Finish,
-        sequence::BlockSerializer,
+        serialize_blocks::BlockSerializer,
         usage::Usage,
     },
 };
@@ -86,14 +86,14 @@ impl MessageStreamWriter {
         build: impl FnOnce(&mut ObjectWriter<'_>),
     ) {
         self.event_text.clear();
-        write::push_object(&mut self.event_text, |o| {
+        writer::push_object(&mut self.event_text, |o| {
             o.str("type", name);
             build(o);
         });
         out.extend_from_slice(b"event: ");
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b"\ndata: ");
-        write::push_single_line(out, &self.event_text);
+        writer::push_single_line(out, &self.event_text);
         out.extend_from_slice(b"\n\n");
     }
 
@@ -228,7 +228,7 @@ impl MessageStreamWriter {
             }
             CurrentBlock::Call { form: CallKind::Custom, .. } => {
                 let mut quoted = String::with_capacity(text.len() + 2);
-                write::push_string(&mut quoted, text);
+                writer::push_string(&mut quoted, text);
                 self.write_arguments_delta(out, &quoted[1..quoted.len() - 1]);
             }
             CurrentBlock::Call { arguments, .. } => match arguments {

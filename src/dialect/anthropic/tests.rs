@@ -5,12 +5,13 @@ mod foreign;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Anthropic, answer};
+use super::Anthropic;
+use crate::dialect::anthropic::buffered;
 use crate::{
     dialect::{
         AttemptContext, ChatEndpoint, Egress, Framing, Ingress, ResponseSpec, TargetTraits,
         Thinking,
-        recorded::{self, RecordedExchange},
+        tests::recorded::{self, RecordedExchange},
         translate::EventDecoder,
     },
     ir::{
@@ -19,9 +20,9 @@ use crate::{
         event::{BlockStart, ChatEvent},
         extras::Extras,
         fault::{ProxyError, ProxyErrorKind},
-        grammar,
         request::ChatRequest,
         response::{ChatResponse, FinishKind},
+        validate,
     },
 };
 
@@ -206,7 +207,7 @@ fn split_frames(body: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
 
 /// What the stream says when it is put together another way.
 fn collect_message(body: &str) -> Option<Value> {
-    let body = answer::collect_stream(&split_frames(body)).ok()?;
+    let body = buffered::collect_stream(&split_frames(body)).ok()?;
     serde_json::from_slice(&body).ok()
 }
 
@@ -224,7 +225,7 @@ fn recorded_streams_mean_the_same_when_read_written_and_read_again() {
         exchanges().into_iter().filter(|it| it.status == 200 && it.kind == "sse").collect();
     for exchange in &streams {
         let events = read_events(&exchange.response, &[]);
-        grammar::validate_events(&events).expect("well formed");
+        validate::validate_events(&events).expect("well formed");
         let Some(want) = collect_message(&exchange.response) else {
             assert!(!matches!(events.last(), Some(ChatEvent::End { .. })), "{}", exchange.id);
             continue;
@@ -272,7 +273,7 @@ proptest! {
     fn any_cut_of_a_stream_tells_the_same(cuts in prop::collection::vec(any::<usize>(), 0..12)) {
         for exchange in exchanges().iter().filter(|it| it.status == 200 && it.kind == "sse") {
             let events = read_events(&exchange.response, &cuts);
-            prop_assert_eq!(grammar::validate_events(&events), Ok(()));
+            prop_assert_eq!(validate::validate_events(&events), Ok(()));
             prop_assert_eq!(events, read_events(&exchange.response, &[]));
         }
     }
@@ -349,7 +350,7 @@ fn events_of_odd_vendors_are_well_formed_answers() {
             reader.read_event(b"", event.as_bytes(), &mut emitted).expect("an event");
         }
         assert!(reader.read_eof(&mut emitted), "{events:?}");
-        grammar::validate_events(&emitted).expect("well formed");
+        validate::validate_events(&emitted).expect("well formed");
         let mut assembler = Assembler::default();
         emitted.iter().for_each(|event| assembler.feed(event));
         let response = assembler.finish().expect("complete");

@@ -1,7 +1,7 @@
 //! Tools and the choice among them.
 
 use crate::{
-    base::{json::JsonRef, write},
+    base::json::{reader::JsonRef, writer},
     dialect::{
         anthropic::{
             names::AnthropicToolNames,
@@ -80,7 +80,7 @@ fn write_function(tool: &FunctionTool, names: &AnthropicToolNames, losses: &mut 
             }
         }
     }
-    write::object(|o| {
+    writer::object(|o| {
         o.str("name", names.wire_name(&tool.name))
             .opt_str("description", tool.description.as_deref())
             .raw_text("input_schema", &schema);
@@ -116,7 +116,7 @@ fn write_web_search(json: JsonRef<'_>, losses: &mut Losses) -> String {
     if json.get("search_context_size").and_then(JsonRef::str).is_some_and(|size| size != "medium") {
         losses.add("tools.web_search.search_context_size");
     }
-    write::object(|o| {
+    writer::object(|o| {
         o.str("type", "web_search_20250305").str("name", WEB_SEARCH_NAME);
         // One of the two lists may be given, not both.
         let lists = ["allowed_domains", "blocked_domains"]
@@ -166,7 +166,7 @@ pub(super) fn write_choice(request: &ChatRequest, names: &AnthropicToolNames) ->
         ToolChoice::Required => ("any", None),
         ToolChoice::Auto | ToolChoice::Allowed { .. } => ("auto", None),
     };
-    Some(write::object(|o| {
+    Some(writer::object(|o| {
         o.str("type", kind).opt_str("name", name.as_deref());
         if let Some(disable_parallel) = disable_parallel {
             o.bool("disable_parallel_tool_use", disable_parallel);

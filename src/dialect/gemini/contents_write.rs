@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 
 use crate::{
-    base::write::{self, ArrayWriter, ObjectWriter},
+    base::json::writer::{self, ArrayWriter, ObjectWriter},
     dialect::{
         TargetTraits, Thinking,
         gemini::{
+            arrange_turns::{self, GeminiTurn, GeminiTurnItem},
+            field_names,
             part_write::{self, MediaPart},
             request_read::extras_with_prefix,
-            turns::{self, GeminiTurn, GeminiTurnItem},
-            wire,
         },
         losses::Losses,
     },
@@ -47,8 +47,8 @@ pub(super) fn write_contents(
         }
     }
     let mut model_last = true;
-    write::array(|contents| {
-        for turn in turns::arrange_turns(messages) {
+    writer::array(|contents| {
+        for turn in arrange_turns::arrange_turns(messages) {
             let parts = write_parts(&turn, traits, losses);
             if parts == "[]" {
                 continue;
@@ -74,7 +74,7 @@ fn write_parts(turn: &GeminiTurn<'_>, traits: &TargetTraits, losses: &mut Losses
     // Models that think at levels refuse a turn whose first call bears no signature.
     let mut needs_signature = turn.is_model && traits.thinking == Thinking::Effort;
     let mut trailing_media: Vec<MediaPart<'_>> = Vec::new();
-    write::array(|a| {
+    writer::array(|a| {
         let mut in_results =
             turn.items.iter().any(|item| matches!(item, GeminiTurnItem::Result { .. }));
         for item in &turn.items {
@@ -125,7 +125,7 @@ fn write_part(
     losses: &mut Losses,
 ) {
     add_cache_loss(block, losses);
-    let signature = wire::own_signature(block.signature.as_ref());
+    let signature = field_names::own_signature(block.signature.as_ref());
     if block.signature.is_some() && signature.is_none() {
         losses.add("reasoning.proof");
     }
@@ -206,7 +206,7 @@ fn add_cache_loss(block: &Block, losses: &mut Losses) {
 }
 
 fn write_id_and_name(o: &mut ObjectWriter<'_>, id: &str, name: &str) {
-    if !id.starts_with(wire::GENERATED_ID_PREFIX) {
+    if !id.starts_with(field_names::GENERATED_ID_PREFIX) {
         o.str("id", id);
     }
     o.str("name", &to_valid_name(name));
@@ -296,6 +296,6 @@ pub(super) fn to_valid_name(name: &str) -> Cow<'_, str> {
     if !has_valid_start(&out) {
         out.insert(0, '_');
     }
-    out.push_str(&format!("_{:08x}", wire::stable_hash(&[name]) >> 32));
+    out.push_str(&format!("_{:08x}", field_names::stable_hash(&[name]) >> 32));
     Cow::Owned(out)
 }

@@ -6,8 +6,11 @@ use serde_json::{Value, json};
 
 use crate::{
     dialect::{
-        Framing, status,
-        words::{self, MAX_SENT_CHARS},
+        Framing,
+        errors::{
+            sanitize::{self, MAX_SENT_CHARS},
+            status,
+        },
     },
     ir::fault::{ProxyError, ProxyErrorKind},
 };
@@ -46,7 +49,7 @@ fn error_body(error: &ProxyError, request_id: &str) -> Value {
             json!({ "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": format!("{}s", span.as_millis().div_ceil(1000)) }),
         );
     }
-    json!({ "error": { "code": status, "message": words::escape_controls(&error.message, MAX_SENT_CHARS), "status": status_name(status), "details": details } })
+    json!({ "error": { "code": status, "message": sanitize::escape_controls(&error.message, MAX_SENT_CHARS), "status": status_name(status), "details": details } })
 }
 
 fn status_of(error: &ProxyError) -> u16 {

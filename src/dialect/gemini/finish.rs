@@ -1,7 +1,7 @@
 //! Why an answer ended, in the provider's words and in ours.
 
 use crate::{
-    dialect::fault,
+    dialect::errors::read_error,
     ir::{
         fault::Fault,
         response::{Finish, FinishKind},
@@ -37,12 +37,12 @@ pub(super) fn finish_kind(reason: &str) -> Option<FinishKind> {
 
 /// The fault that such a failure is, with the provider's message where it gave one.
 pub(super) fn finish_fault(reason: &str, message: Option<&str>) -> Fault {
-    let mut fault = fault::unexpected_shape(reason);
+    let mut fault = read_error::unexpected_shape(reason);
     let given = message.map(str::trim).filter(|message| !message.is_empty());
     fault.message = match given {
-        Some(message) => crate::dialect::words::one_line(
+        Some(message) => crate::dialect::errors::sanitize::one_line(
             &format!("{message} ({reason})"),
-            crate::dialect::words::MAX_MESSAGE_CHARS,
+            crate::dialect::errors::sanitize::MAX_MESSAGE_CHARS,
         ),
         None => format!("the model's answer failed ({reason})"),
     };

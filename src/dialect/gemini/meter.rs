@@ -1,8 +1,10 @@
 //! Watches a stream of generateContent chunks.
 
 use crate::{
-    base::json::{self, JsonErrorKind, JsonRef, is_blank},
-    dialect::{AnswerSummary, Meter, MeterEvent, fault, shape, tokens::count_at},
+    base::json::reader::{self, JsonErrorKind, JsonRef, is_blank},
+    dialect::{
+        AnswerSummary, Meter, MeterEvent, errors::read_error, json_body, usage_read::count_at,
+    },
     ir::usage::Usage,
 };
 
@@ -42,10 +44,10 @@ pub(super) fn read_finish_reason(json: JsonRef<'_>) -> Option<String> {
         .get("candidates")
         .into_iter()
         .flat_map(JsonRef::items)
-        .filter_map(|c| shape::clean_name(c.get("finishReason")));
+        .filter_map(|c| json_body::clean_name(c.get("finishReason")));
     reasons
         .find(|reason| reason != UNSPECIFIED)
-        .or_else(|| shape::clean_name(json.member_at(&["promptFeedback", "blockReason"])))
+        .or_else(|| json_body::clean_name(json.member_at(&["promptFeedback", "blockReason"])))
 }
 
 /// What a chunk holds, found in the pass that proves it well formed.
@@ -105,24 +107,25 @@ impl Meter for ContentMeter {
             return MeterEvent::Drop;
         }
         let mut fields = ContentChunkFields::default();
-        let json = match json::visit(data, |depth, key, value| fields.observe(depth, key, value)) {
+        let json = match reader::visit(data, |depth, key, value| fields.observe(depth, key, value))
+        {
             Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
-            Ok(json) if fault::is_error(json) => {
-                return MeterEvent::Error(Box::new(fault::from_json(None, json)));
+            Ok(json) if read_error::is_error(json) => {
+                return MeterEvent::Error(Box::new(read_error::from_json(None, json)));
             }
             Ok(_) => {
-                return MeterEvent::Invalid(json::JsonError {
+                return MeterEvent::Invalid(reader::JsonError {
                     kind: JsonErrorKind::NotAnObject,
                     offset: 0,
                 });
             }
             Err(_) if name == b"error" && !data.starts_with(b"{") => {
-                return MeterEvent::Error(Box::new(fault::from_text(data)));
+                return MeterEvent::Error(Box::new(read_error::from_text(data)));
             }
             Err(bad) => return MeterEvent::Invalid(bad),
         };
         if fields.has_error || name == b"error" {
-            return MeterEvent::Error(Box::new(fault::from_json(None, json)));
+            return MeterEvent::Error(Box::new(read_error::from_json(None, json)));
         }
         if self.finished
             && fields.has_content
@@ -146,7 +149,7 @@ impl Meter for ContentMeter {
                 json.get("usageMetadata").and_then(read_usage).or(self.summary.usage);
         }
         if fields.has_model && self.summary.model.is_none() {
-            self.summary.model = shape::clean_name(json.get("modelVersion"));
+            self.summary.model = json_body::clean_name(json.get("modelVersion"));
         }
         if fields.has_content { MeterEvent::Content } else { MeterEvent::Metadata }
     }

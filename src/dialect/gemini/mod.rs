@@ -1,25 +1,25 @@
 //! Gemini's generateContent and streamGenerateContent.
 
-mod answer;
-mod answer_write;
-mod cited_read;
+mod arrange_turns;
+mod buffered;
 mod contents_write;
 mod error;
+mod field_names;
 mod finish;
-#[cfg(test)]
-mod laws;
+mod grounding_read;
 mod meter;
 mod part_read;
 mod part_write;
 mod request_read;
 mod request_write;
+mod response_parts;
 mod response_read;
 mod response_write;
+#[cfg(test)]
+mod roundtrip_tests;
 mod schema;
 mod stream_read;
 mod stream_write;
-mod turns;
-mod wire;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -27,7 +27,8 @@ use http::StatusCode;
 use crate::{
     dialect::{
         AnswerSummary, AttemptContext, ChatEndpoint, Egress, EncodedRequest, Framing, Ingress,
-        Meter, ResponseSpec, StreamReader, StreamWriter, TargetTraits, any::GenericMeter, shape,
+        Meter, ResponseSpec, StreamReader, StreamWriter, TargetTraits, generic_meter::GenericMeter,
+        json_body,
     },
     ir::{
         fault::{Fault, ProxyError},
@@ -93,8 +94,8 @@ impl Egress for Gemini {
         body: &[u8],
     ) -> Result<AnswerSummary, Fault> {
         match op {
-            Op::Chat => answer::read_summary(content_type, body),
-            _ => shape::generic_summary(content_type, body),
+            Op::Chat => buffered::read_summary(content_type, body),
+            _ => json_body::generic_summary(content_type, body),
         }
     }
 
@@ -106,11 +107,11 @@ impl Egress for Gemini {
     }
 
     fn synthesize_stream(&self, _op: Op, body: &[u8], framing: Framing) -> Result<Bytes, Fault> {
-        answer::synthesize_stream(body, framing)
+        buffered::synthesize_stream(body, framing)
     }
 
     fn collect_stream(&self, _op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
-        answer::collect_stream(events)
+        buffered::collect_stream(events)
     }
 
     fn chat_path(&self, stream: bool) -> (&'static str, &'static str) {

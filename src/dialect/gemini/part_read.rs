@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use crate::{
-    base::{json::JsonRef, raw::RawJson},
+    base::json::{raw::RawJson, reader::JsonRef},
     dialect::gemini::{
+        field_names::{self, GENERATED_ID_PREFIX},
         schema,
-        wire::{self, GENERATED_ID_PREFIX},
     },
     ir::{
         block::{
@@ -30,7 +30,7 @@ impl GeminiPendingCalls {
         self.generated += 1;
         format!(
             "{GENERATED_ID_PREFIX}{:016x}",
-            wire::stable_hash(&[&self.generated.to_string(), name, arguments])
+            field_names::stable_hash(&[&self.generated.to_string(), name, arguments])
         )
     }
 
@@ -64,11 +64,11 @@ pub(super) fn read_block(part: JsonRef<'_>, calls: &mut GeminiPendingCalls) -> O
     }
     let mut block = Block::text("");
     let (mut kind, mut text, mut thought) = (None, None, false);
-    for (key, value) in wire::members(part) {
+    for (key, value) in field_names::members(part) {
         match &*key {
             "text" => text = value.str(),
             "thought" => thought = value.bool() == Some(true),
-            "thoughtSignature" => block.signature = value.str().map(wire::new_signature),
+            "thoughtSignature" => block.signature = value.str().map(field_names::new_signature),
             "inlineData" => kind = Some(BlockKind::Media(read_inline_data(value))),
             "fileData" => kind = Some(BlockKind::Media(read_file_data(value))),
             "functionCall" => kind = Some(BlockKind::ToolCall(read_function_call(value, calls))),
@@ -100,42 +100,42 @@ fn foreign_block(part: JsonRef<'_>) -> Block {
 }
 
 fn read_inline_data(value: JsonRef<'_>) -> Media {
-    let data = wire::string_member(value, "data").unwrap_or_default();
-    let mime = wire::string_member(value, "mimeType").map(Cow::into_owned);
+    let data = field_names::string_member(value, "data").unwrap_or_default();
+    let mime = field_names::string_member(value, "mimeType").map(Cow::into_owned);
     Media {
-        kind: wire::media_kind(
-            mime.as_deref().or_else(|| wire::mime_of_data(&data)).unwrap_or_default(),
+        kind: field_names::media_kind(
+            mime.as_deref().or_else(|| field_names::mime_of_data(&data)).unwrap_or_default(),
         ),
-        source: MediaSource::Base64(wire::to_standard_base64(&data)),
+        source: MediaSource::Base64(field_names::to_standard_base64(&data)),
         mime,
-        name: wire::string_member(value, "displayName").map(Cow::into_owned),
+        name: field_names::string_member(value, "displayName").map(Cow::into_owned),
         detail: None,
     }
 }
 
 fn read_file_data(value: JsonRef<'_>) -> Media {
-    let uri = wire::string_member(value, "fileUri").unwrap_or_default().into_owned();
-    let mime = wire::string_member(value, "mimeType").map(Cow::into_owned);
+    let uri = field_names::string_member(value, "fileUri").unwrap_or_default().into_owned();
+    let mime = field_names::string_member(value, "mimeType").map(Cow::into_owned);
     // Files of the provider's own store; only it can fetch them.
     let stored =
         !uri.starts_with("http") || uri.contains("/v1beta/files/") || uri.contains("/v1/files/");
     Media {
-        kind: wire::media_kind(
-            mime.as_deref().or_else(|| wire::mime_of_name(&uri)).unwrap_or_default(),
+        kind: field_names::media_kind(
+            mime.as_deref().or_else(|| field_names::mime_of_name(&uri)).unwrap_or_default(),
         ),
         source: if stored { MediaSource::FileId(uri) } else { MediaSource::Url(uri) },
         mime,
-        name: wire::string_member(value, "displayName").map(Cow::into_owned),
+        name: field_names::string_member(value, "displayName").map(Cow::into_owned),
         detail: None,
     }
 }
 
 fn read_function_call(value: JsonRef<'_>, calls: &mut GeminiPendingCalls) -> ToolCall {
-    let name = wire::string_member(value, "name").unwrap_or_default().into_owned();
+    let name = field_names::string_member(value, "name").unwrap_or_default().into_owned();
     let arguments =
-        wire::member(value, "args").map_or_else(String::new, |args| args.text().to_owned());
+        field_names::member(value, "args").map_or_else(String::new, |args| args.text().to_owned());
     ToolCall {
-        id: calls.register_call(wire::string_member(value, "id"), &name, &arguments),
+        id: calls.register_call(field_names::string_member(value, "id"), &name, &arguments),
         name,
         arguments,
         form: CallKind::Function,
@@ -148,14 +148,14 @@ fn read_function_response(
     calls: &mut GeminiPendingCalls,
     block: &mut Block,
 ) -> ToolResult {
-    let name = wire::string_member(value, "name").unwrap_or_default().into_owned();
+    let name = field_names::string_member(value, "name").unwrap_or_default().into_owned();
     let mut result = ToolResult {
-        call: calls.resolve_result(wire::string_member(value, "id"), &name),
+        call: calls.resolve_result(field_names::string_member(value, "id"), &name),
         name: Some(name),
         ..ToolResult::default()
     };
     let mut media = Vec::new();
-    for (key, value) in wire::members(value) {
+    for (key, value) in field_names::members(value) {
         match &*key {
             "id" | "name" => {}
             "response" => {
@@ -171,8 +171,9 @@ fn read_function_response(
                 }
             }
             "parts" => {
-                media
-                    .extend(wire::elements(value).filter_map(|part| read_result_part(part, calls)));
+                media.extend(
+                    field_names::elements(value).filter_map(|part| read_result_part(part, calls)),
+                );
             }
             key => block.extras.push(
                 Dialect::Gemini,
@@ -193,11 +194,14 @@ fn read_result_part(part: JsonRef<'_>, calls: &mut GeminiPendingCalls) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::json;
+    use crate::base::json::reader;
 
     fn read(part: &str) -> Block {
-        read_block(json::parse(part.as_bytes()).expect("json"), &mut GeminiPendingCalls::default())
-            .expect("a part")
+        read_block(
+            reader::parse(part.as_bytes()).expect("json"),
+            &mut GeminiPendingCalls::default(),
+        )
+        .expect("a part")
     }
 
     #[test]
@@ -221,7 +225,7 @@ mod tests {
             MediaSource::FileId("gs://b/a.pdf".to_owned())
         );
         let thought = read(r#"{"text":"hm","thought":true,"thoughtSignature":"A_-="}"#);
-        assert_eq!(thought.signature, Some(wire::new_signature("A_-=")));
+        assert_eq!(thought.signature, Some(field_names::new_signature("A_-=")));
         assert_eq!(
             thought.kind,
             BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: true })

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 
 use crate::{
-    base::{
-        json,
-        write::{ArrayWriter, ObjectWriter},
+    base::json::{
+        reader,
+        writer::{ArrayWriter, ObjectWriter},
     },
-    dialect::gemini::wire,
+    dialect::gemini::field_names,
     ir::{
         block::{CallKind, Media, MediaSource, ToolCall},
         tool,
@@ -34,7 +34,7 @@ pub(super) fn write_function_call(
     signature: Option<&str>,
 ) {
     o.object("functionCall", |o| {
-        if !call.id.starts_with(wire::GENERATED_ID_PREFIX) {
+        if !call.id.starts_with(field_names::GENERATED_ID_PREFIX) {
             o.str("id", &call.id);
         }
         o.str("name", name);
@@ -49,7 +49,7 @@ fn write_args(o: &mut ObjectWriter<'_>, text: &str, form: CallKind) {
         o.raw_text("args", &tool::custom_arguments(text));
         return;
     }
-    match json::parse(text.as_bytes()) {
+    match reader::parse(text.as_bytes()) {
         Ok(json) if json.is_object() => o.json("args", json),
         Ok(json) => o.object("args", |o| {
             o.json("input", json);
@@ -82,7 +82,7 @@ pub(super) fn to_media_part(media: &Media) -> Result<MediaPart<'_>, &'static str
                     })
                 }
                 None => Ok(MediaPart::File {
-                    mime: media.mime.as_deref().or_else(|| wire::mime_of_name(url)),
+                    mime: media.mime.as_deref().or_else(|| field_names::mime_of_name(url)),
                     uri: url,
                 }),
             }
@@ -90,7 +90,7 @@ pub(super) fn to_media_part(media: &Media) -> Result<MediaPart<'_>, &'static str
         // Another provider's file is no address.
         MediaSource::FileId(id) if id.contains("://") || id.starts_with("files/") => {
             Ok(MediaPart::File {
-                mime: media.mime.as_deref().or_else(|| wire::mime_of_name(id)),
+                mime: media.mime.as_deref().or_else(|| field_names::mime_of_name(id)),
                 uri: id,
             })
         }
@@ -150,8 +150,8 @@ fn mime_type<'a>(media: &'a Media, data: &str) -> Cow<'a, str> {
     use crate::ir::block::MediaKind as K;
     let known = media.mime.as_deref().filter(|mime| mime.contains('/'));
     let found = known
-        .or_else(|| wire::mime_of_data(data))
-        .or_else(|| media.name.as_deref().and_then(wire::mime_of_name));
+        .or_else(|| field_names::mime_of_data(data))
+        .or_else(|| media.name.as_deref().and_then(field_names::mime_of_name));
     Cow::Borrowed(found.unwrap_or(match media.kind {
         K::Image => "image/jpeg",
         K::Audio => "audio/wav",

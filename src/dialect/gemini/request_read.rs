@@ -4,27 +4,27 @@
 use std::borrow::Cow;
 
 use crate::{
-    base::{
-        json::{self, JsonRef},
+    base::json::{
         raw::RawJson,
+        reader::{self, JsonRef},
     },
     dialect::gemini::{
+        field_names::{self, CALLING_MODES},
         part_read, schema,
-        wire::{self, CALLING_MODES},
     },
     ir::{
         block::Block,
         extras::Extras,
         fault::{ProxyError, ProxyErrorKind},
+        generation_settings::{Effort, ReasoningSettings, ResponseFormat},
         op::Dialect,
         request::{ChatMessage, ChatRequest, Role},
-        settings::{Effort, ReasoningSettings, ResponseFormat},
         tool::{FunctionTool, HostedKind, HostedTool, Tool, ToolChoice},
     },
 };
 
 pub(super) fn read_request(body: &[u8]) -> Result<ChatRequest, ProxyError> {
-    let json = json::parse(body).map_err(|bad| {
+    let json = reader::parse(body).map_err(|bad| {
         bad_request(format!("Invalid JSON payload received. {}", bad.describe(body)))
     })?;
     if !json.is_object() {
@@ -35,12 +35,12 @@ pub(super) fn read_request(body: &[u8]) -> Result<ChatRequest, ProxyError> {
     }
     let mut request = ChatRequest::default();
     let mut messages = None;
-    for (key, value) in wire::members(json) {
+    for (key, value) in field_names::members(json) {
         match &*key {
             "contents" => messages = Some(read_contents(value)?),
             "systemInstruction" => request.system = read_system(value),
             "tools" => {
-                wire::elements(value).for_each(|value| read_tools(value, &mut request.tools))
+                field_names::elements(value).for_each(|value| read_tools(value, &mut request.tools))
             }
             "toolConfig" => read_tool_config(value, &mut request),
             "generationConfig" => read_generation_config(value, &mut request)?,
@@ -78,10 +78,10 @@ fn read_contents(value: JsonRef<'_>) -> Result<Vec<ChatMessage>, ProxyError> {
     let mut calls = part_read::GeminiPendingCalls::default();
     let mut messages: Vec<ChatMessage> = Vec::new();
     let mut in_bare_parts = false;
-    for content in wire::elements(value) {
+    for content in field_names::elements(value) {
         let is_content = content.is_object()
-            && (wire::member(content, "parts").is_some()
-                || wire::member(content, "role").is_some());
+            && (field_names::member(content, "parts").is_some()
+                || field_names::member(content, "role").is_some());
         if is_content {
             messages.push(read_message(content, &mut calls)?);
         } else {
@@ -103,7 +103,7 @@ fn read_message(
     calls: &mut part_read::GeminiPendingCalls,
 ) -> Result<ChatMessage, ProxyError> {
     let mut message = ChatMessage::new(Role::User, Vec::new());
-    for (key, value) in wire::members(content) {
+    for (key, value) in field_names::members(content) {
         match &*key {
             "role" => {
                 message.role = match value.str().as_deref() {
@@ -113,7 +113,7 @@ fn read_message(
                 }
             }
             "parts" => {
-                for part in wire::elements(value) {
+                for part in field_names::elements(value) {
                     message.blocks.push(
                         part_read::read_block(part, calls)
                             .ok_or_else(|| invalid_value("contents.parts", part))?,
@@ -128,11 +128,11 @@ fn read_message(
 
 /// A content, its parts, or bare text.
 fn read_system(value: JsonRef<'_>) -> Vec<Block> {
-    let parts = wire::member(value, "parts").unwrap_or(value);
+    let parts = field_names::member(value, "parts").unwrap_or(value);
     let text = |part: JsonRef<'_>| {
-        part.str().or_else(|| wire::string_member(part, "text")).map(Cow::into_owned)
+        part.str().or_else(|| field_names::string_member(part, "text")).map(Cow::into_owned)
     };
-    wire::elements(parts)
+    field_names::elements(parts)
         .filter_map(text)
         .filter(|text| !text.is_empty())
         .map(Block::text)
@@ -141,9 +141,9 @@ fn read_system(value: JsonRef<'_>) -> Vec<Block> {
 
 /// One tool object; each of its members is a tool, or a list of functions.
 fn read_tools(value: JsonRef<'_>, tools: &mut Vec<Tool>) {
-    for (key, value) in wire::members(value) {
+    for (key, value) in field_names::members(value) {
         if key == "functionDeclarations" {
-            tools.extend(wire::elements(value).map(read_function));
+            tools.extend(field_names::elements(value).map(read_function));
             continue;
         }
         let kind = match &*key {
@@ -163,7 +163,7 @@ fn read_tools(value: JsonRef<'_>, tools: &mut Vec<Tool>) {
 
 fn read_function(value: JsonRef<'_>) -> Tool {
     let mut tool = FunctionTool::default();
-    for (key, value) in wire::members(value) {
+    for (key, value) in field_names::members(value) {
         match &*key {
             "name" => tool.name = value.str().unwrap_or_default().into_owned(),
             "description" => tool.description = value.str().map(Cow::into_owned),
@@ -176,7 +176,7 @@ fn read_function(value: JsonRef<'_>) -> Tool {
 }
 
 fn read_tool_config(value: JsonRef<'_>, request: &mut ChatRequest) {
-    for (key, value) in wire::members(value) {
+    for (key, value) in field_names::members(value) {
         if key == "functionCallingConfig" {
             read_function_calling(value, request);
         } else {
@@ -191,15 +191,15 @@ fn read_tool_config(value: JsonRef<'_>, request: &mut ChatRequest) {
 
 fn read_function_calling(config: JsonRef<'_>, request: &mut ChatRequest) {
     let (mut mode, mut names) = (String::new(), Vec::new());
-    for (key, value) in wire::members(config) {
+    for (key, value) in field_names::members(config) {
         match &*key {
             "mode" => {
-                mode = wire::enum_word(value, CALLING_MODES)
+                mode = field_names::enum_word(value, CALLING_MODES)
                     .map(|mode| mode.to_ascii_uppercase())
                     .unwrap_or_default()
             }
             "allowedFunctionNames" => {
-                names = wire::elements(value)
+                names = field_names::elements(value)
                     .filter_map(|name| Some(name.str()?.into_owned()))
                     .collect()
             }
@@ -234,7 +234,7 @@ fn read_generation_config(
 ) -> Result<(), ProxyError> {
     let settings = &mut request.settings;
     let (mut mime, mut response_schema) = (None, None);
-    for (key, value) in wire::members(config) {
+    for (key, value) in field_names::members(config) {
         let number = || {
             read_number(value)
                 .map(Some)
@@ -257,7 +257,7 @@ fn read_generation_config(
             "responseLogprobs" => settings.logprobs = value.bool(),
             "logprobs" => settings.top_logprobs = count()?,
             "stopSequences" => {
-                settings.stop = wire::elements(value)
+                settings.stop = field_names::elements(value)
                     .filter_map(|stop| Some(stop.str()?.into_owned()))
                     .collect()
             }
@@ -269,7 +269,7 @@ fn read_generation_config(
             "thinkingConfig" => settings.reasoning = Some(read_thinking(value)),
             // Text alone is what every other dialect answers.
             "responseModalities"
-                if wire::elements(value)
+                if field_names::elements(value)
                     .all(|it| it.str().is_some_and(|it| it.eq_ignore_ascii_case("text"))) => {}
             key => request.extras.push(
                 Dialect::Gemini,
@@ -307,7 +307,7 @@ fn read_generation_config(
 fn read_thinking(config: JsonRef<'_>) -> ReasoningSettings {
     // Thoughts are not shown unless asked for.
     let mut wish = ReasoningSettings { show_thoughts: Some(false), ..ReasoningSettings::default() };
-    for (key, value) in wire::members(config) {
+    for (key, value) in field_names::members(config) {
         match &*key {
             "includeThoughts" => wish.show_thoughts = Some(value.bool() == Some(true)),
             "thinkingBudget" => match value.i64().or_else(|| value.str()?.parse().ok()) {
@@ -363,7 +363,7 @@ mod tests {
     use crate::ir::block::BlockKind;
 
     fn read(body: &str) -> ChatRequest {
-        super::read_request(body.as_bytes()).expect("a request")
+        read_request(body.as_bytes()).expect("a request")
     }
 
     #[test]
@@ -391,7 +391,7 @@ mod tests {
             r#"{"contents":[{"parts":[1]}]}"#,
             r#"{"contents":"a","generationConfig":{"topP":[]}}"#,
         ] {
-            let error = super::read_request(bad.as_bytes()).expect_err(bad);
+            let error = read_request(bad.as_bytes()).expect_err(bad);
             assert_eq!(error.kind, ProxyErrorKind::BadRequest);
         }
     }
@@ -443,6 +443,6 @@ mod tests {
         });
         let ids: Vec<_> = ids.collect();
         assert_eq!((&ids[0], &ids[1]), (&ids[2], &ids[3]));
-        assert!(ids[0] != ids[1] && ids[0].starts_with(wire::GENERATED_ID_PREFIX));
+        assert!(ids[0] != ids[1] && ids[0].starts_with(field_names::GENERATED_ID_PREFIX));
     }
 }

@@ -1,9 +1,9 @@
 //! Writes a conversation as a generateContent request.
 
 use crate::{
-    base::{
+    base::json::{
         raw::RawJson,
-        write::{self, ObjectWriter},
+        writer::{self, ObjectWriter},
     },
     dialect::{
         AttemptContext, EncodedRequest, TargetTraits, Thinking,
@@ -16,9 +16,9 @@ use crate::{
     },
     ir::{
         block::{Block, BlockKind},
+        generation_settings::{Effort, GenerationSettings, ReasoningSettings, ResponseFormat},
         op::Dialect,
         request::{ChatRequest, Role},
-        settings::{Effort, GenerationSettings, ReasoningSettings, ResponseFormat},
         tool::{FunctionTool, HostedKind, HostedTool, Tool, ToolChoice},
     },
 };
@@ -39,7 +39,7 @@ pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> Enc
         contents = format!("[{}]", contents_write::USER_FILLER_TURN);
     }
     let config = write_generation_config(request, traits, &mut losses);
-    let body = write::object(|o| {
+    let body = writer::object(|o| {
         o.raw_text("contents", &contents);
         if let Some(parts) = &system {
             o.object("systemInstruction", |o| {
@@ -77,7 +77,7 @@ fn write_system(request: &ChatRequest, losses: &mut Losses) -> Option<String> {
         .iter()
         .filter(|message| message.role == Role::System)
         .flat_map(|message| &message.blocks);
-    let parts = write::array(|a| {
+    let parts = writer::array(|a| {
         for block in request.system.iter().chain(within) {
             if block.cache.is_some() {
                 losses.add("system.cache_control");
@@ -149,7 +149,7 @@ fn write_tools(
             });
         });
     }
-    let calling = write::object(|o| {
+    let calling = writer::object(|o| {
         if !functions.is_empty() {
             write_choice(
                 o,
@@ -163,7 +163,7 @@ fn write_tools(
             o.raw(key, value);
         }
     });
-    let config = write::object(|o| {
+    let config = writer::object(|o| {
         if calling != "{}" {
             o.raw_text("functionCallingConfig", &calling);
         }
@@ -196,7 +196,7 @@ fn write_function(
     if tool.cache.is_some() {
         losses.add("tools.cache_control");
     }
-    write::object(|o| {
+    writer::object(|o| {
         o.str("name", &name).opt_str("description", tool.description.as_deref());
         if let Some(schema) = tool.schema.as_ref().filter(|schema| schema.json().is_object()) {
             o.raw(
@@ -292,7 +292,7 @@ fn write_generation_config(
     losses: &mut Losses,
 ) -> String {
     let settings = &request.settings;
-    write::object(|o| {
+    writer::object(|o| {
         if let Some(limit) = settings.max_tokens {
             let cap = traits.max_output.filter(|most| *most < limit);
             losses.when(cap.is_some(), "max_tokens");
@@ -333,7 +333,7 @@ fn write_generation_config(
             }
         }
         if let Some(wish) = &settings.reasoning {
-            let thinking = write::object(|o| write_thinking(o, wish, traits.thinking, losses));
+            let thinking = writer::object(|o| write_thinking(o, wish, traits.thinking, losses));
             if thinking != "{}" {
                 o.raw_text("thinkingConfig", &thinking);
             }

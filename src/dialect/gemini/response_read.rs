@@ -1,11 +1,12 @@
 //! Reads an answer that came whole: one chunk that holds everything.
 
 use crate::{
-    base::json::JsonRef,
+    base::json::reader::JsonRef,
     dialect::{
-        AttemptContext, StreamReader, fault,
-        gemini::{answer, stream_read::ContentStreamReader},
-        shape,
+        AttemptContext, StreamReader,
+        errors::read_error,
+        gemini::{buffered, stream_read::ContentStreamReader},
+        json_body,
     },
     ir::{assemble::Assembler, extras::Extras, fault::Fault, op::Dialect, response::ChatResponse},
 };
@@ -16,11 +17,11 @@ pub(super) fn read_response(
     body: &[u8],
     context: &AttemptContext,
 ) -> Result<ChatResponse, Fault> {
-    let root = shape::parse(content_type, body)?;
+    let root = json_body::parse(content_type, body)?;
     let (mut reader, mut events) = (ContentStreamReader::new(context), Vec::new());
     let mut last = root;
     if root.is_array()
-        && !fault::is_error(root)
+        && !read_error::is_error(root)
         && root.items().next().is_some_and(JsonRef::is_object)
     {
         for chunk in root.items() {
@@ -29,10 +30,10 @@ pub(super) fn read_response(
         }
         // A stream, if only in another form: without a reason it was cut.
         if !reader.read_eof(&mut events) {
-            return Err(shape::truncated_stream_fault());
+            return Err(json_body::truncated_stream_fault());
         }
     } else {
-        answer::read_summary(content_type, body)?;
+        buffered::read_summary(content_type, body)?;
         reader.read_chunk(root, false, &mut events).map_err(|fault| *fault)?;
     }
     reader.end_complete(&mut events);

@@ -3,12 +3,12 @@
 use bytes::Bytes;
 
 use crate::{
-    base::write,
+    base::json::writer,
     dialect::{
         ResponseSpec,
         gemini::{
-            answer_write::{self, PlacedCitation},
-            finish, part_write, wire,
+            field_names, finish, part_write,
+            response_parts::{self, PlacedCitation},
         },
     },
     ir::{
@@ -21,7 +21,7 @@ use crate::{
 pub(super) fn write_response(response: &ChatResponse, spec: &ResponseSpec) -> Bytes {
     let mut cited: Vec<PlacedCitation> = Vec::new();
     let mut text_bytes = 0;
-    let body = write::object(|o| {
+    let body = writer::object(|o| {
         o.array("candidates", |a| {
             a.object(|o| {
                 o.object("content", |o| {
@@ -51,14 +51,14 @@ pub(super) fn write_response(response: &ChatResponse, spec: &ResponseSpec) -> By
                     finish::finish_reason(&response.finish, response.blocks.iter().any(has_text)),
                 )
                 .num("index", 0);
-                answer_write::write_grounding(o, &cited);
+                response_parts::write_grounding(o, &cited);
                 if let Some(logprobs) = &response.logprobs {
-                    answer_write::write_logprobs(o, logprobs);
+                    response_parts::write_logprobs(o, logprobs);
                 }
                 response.extras.write(Dialect::Gemini, o, |_| {});
             });
         });
-        answer_write::write_usage(o, response.usage, response.service_tier.as_deref());
+        response_parts::write_usage(o, response.usage, response.service_tier.as_deref());
         o.str("modelVersion", &spec.model).str("responseId", &spec.request_id);
     });
     body.into()
@@ -73,8 +73,8 @@ fn has_text(block: &Block) -> bool {
 }
 
 fn write_part(block: &Block) -> String {
-    let signature = wire::own_signature(block.signature.as_ref());
-    write::object(|o| match &block.kind {
+    let signature = field_names::own_signature(block.signature.as_ref());
+    writer::object(|o| match &block.kind {
         BlockKind::Text(it) if it.text.is_empty() && signature.is_none() => {}
         BlockKind::Text(it) => part_write::write_text(o, &it.text, false, signature),
         BlockKind::Refusal(text) => part_write::write_text(o, text, false, None),

@@ -23,12 +23,12 @@
 use std::{borrow::Cow, fmt::Write as _};
 
 use crate::{
-    base::{
-        json::JsonRef,
+    base::json::{
         raw::RawJson,
-        write::{self, ArrayWriter, ObjectWriter},
+        reader::JsonRef,
+        writer::{self, ArrayWriter, ObjectWriter},
     },
-    dialect::{gemini::wire, losses::Losses},
+    dialect::{gemini::field_names, losses::Losses},
 };
 
 /// How much a schema may grow by its references, in bytes; beyond, they are cut.
@@ -48,12 +48,12 @@ fn write_json_schema(out: &mut String, schema: JsonRef<'_>) {
         out.push_str(schema.text());
         return;
     }
-    let nullable = wire::member(schema, "nullable").and_then(JsonRef::bool) == Some(true);
-    write::push_object(out, |o| {
-        for (key, value) in wire::members(schema) {
+    let nullable = field_names::member(schema, "nullable").and_then(JsonRef::bool) == Some(true);
+    writer::push_object(out, |o| {
+        for (key, value) in field_names::members(schema) {
             match &*key {
                 "type" => {
-                    let word = wire::enum_word(value, wire::SCHEMA_TYPES)
+                    let word = field_names::enum_word(value, field_names::SCHEMA_TYPES)
                         .map(|word| word.to_ascii_lowercase());
                     match word.as_deref() {
                         Some("type_unspecified") => {}
@@ -82,7 +82,10 @@ fn write_json_schema(out: &mut String, schema: JsonRef<'_>) {
                         for value in value.items() {
                             a.raw_text(&json_schema_text(value));
                         }
-                        if nullable && key == "anyOf" && wire::member(schema, "type").is_none() {
+                        if nullable
+                            && key == "anyOf"
+                            && field_names::member(schema, "type").is_none()
+                        {
                             a.raw_text(r#"{"type":"null"}"#);
                         }
                     });
@@ -191,7 +194,7 @@ impl<'a> SchemaConverter<'a, '_> {
                 .filter(|(key, _)| key == "properties")
                 .flat_map(|(_, value)| value.members())
         };
-        write::push_object(out, |o| {
+        writer::push_object(out, |o| {
             if root && first("type").is_none() {
                 o.str("type", "object");
             }
@@ -399,7 +402,7 @@ impl<'a> SchemaConverter<'a, '_> {
 /// A key as it stands between its quotes.
 fn escape_key(key: &str) -> String {
     let mut out = String::new();
-    write::push_string(&mut out, key);
+    writer::push_string(&mut out, key);
     out[1..out.len() - 1].to_owned()
 }
 
@@ -416,7 +419,7 @@ fn write_readable(out: &mut String, json: JsonRef<'_>) {
     if !text.contains("\\u") {
         out.push_str(text);
     } else if let Some(text) = json.str() {
-        write::push_string(out, &text);
+        writer::push_string(out, &text);
     } else if json.is_object() {
         for (at, (key, value)) in json.members().enumerate() {
             // Writing to a String cannot fail.

@@ -4,25 +4,27 @@
 use std::borrow::Cow;
 
 use crate::{
-    base::{
-        json::{self, JsonErrorKind, JsonRef},
+    base::json::{
         raw::RawJson,
+        reader::{self, JsonErrorKind, JsonRef},
     },
     dialect::{
-        AnswerSummary, AttemptContext, StreamReader, fault,
+        AnswerSummary, AttemptContext, StreamReader,
+        errors::read_error,
         gemini::{
-            cited_read::{self, TextOffsets},
-            finish, meter,
-            wire::{self, FINISH_REASONS},
+            field_names::{self, FINISH_REASONS},
+            finish,
+            grounding_read::{self, TextOffsets},
+            meter,
         },
-        shape,
+        json_body,
     },
     ir::{
         block::{CallKind, Media, MediaSource, ReasoningSignature},
-        blocks::OpenBlocks,
         event::{BlockStart, ChatEvent},
         fault::Fault,
         op::Dialect,
+        open_blocks::OpenBlocks,
         response::{Finish, FinishKind},
         usage::Usage,
     },
@@ -112,19 +114,19 @@ impl ContentStreamReader {
     ) -> Result<(), Box<Fault>> {
         let chunk = GeminiChunk::read(json);
         if error || chunk.has_error {
-            return Err(Box::new(fault::from_json(None, json)));
+            return Err(Box::new(read_error::from_json(None, json)));
         }
         if let Some(usage) = chunk.usage {
             self.usage_json.clear();
             self.usage_json.push_str(usage.text());
         }
         if self.model.is_none() {
-            self.model = shape::clean_name(chunk.model);
+            self.model = json_body::clean_name(chunk.model);
         }
         if !self.started {
             self.started = true;
             out.push(ChatEvent::Begin {
-                id: shape::clean_name(chunk.id).unwrap_or_default(),
+                id: json_body::clean_name(chunk.id).unwrap_or_default(),
                 model: self.model.clone().unwrap_or_default(),
                 created: chunk
                     .created
@@ -136,7 +138,7 @@ impl ContentStreamReader {
         }
         if let Some(reason) = chunk
             .prompt_feedback
-            .and_then(|feedback| shape::clean_name(feedback.get("blockReason")))
+            .and_then(|feedback| json_body::clean_name(feedback.get("blockReason")))
         {
             self.finish = Some((FinishKind::ContentFilter, reason));
         }
@@ -159,11 +161,11 @@ impl ContentStreamReader {
         let parts = candidate
             .content
             .filter(|_| !is_after_end)
-            .and_then(|content| wire::member(content, "parts"));
-        for part in parts.into_iter().flat_map(wire::elements) {
+            .and_then(|content| field_names::member(content, "parts"));
+        for part in parts.into_iter().flat_map(field_names::elements) {
             self.read_part(part, out);
         }
-        if let Some(logprobs) = candidate.logprobs.and_then(cited_read::read_logprobs) {
+        if let Some(logprobs) = candidate.logprobs.and_then(grounding_read::read_logprobs) {
             out.push(ChatEvent::Logprobs(logprobs));
         }
         let non_blank = |json: Option<JsonRef<'_>>| {
@@ -171,8 +173,9 @@ impl ContentStreamReader {
         };
         self.grounding = non_blank(candidate.grounding).or(self.grounding.take());
         self.citations = non_blank(candidate.citations).or(self.citations.take());
-        let Some(reason) =
-            candidate.finish_reason.and_then(|finish| wire::enum_word(finish, FINISH_REASONS))
+        let Some(reason) = candidate
+            .finish_reason
+            .and_then(|finish| field_names::enum_word(finish, FINISH_REASONS))
         else {
             return Ok(());
         };
@@ -191,7 +194,7 @@ impl ContentStreamReader {
 
     fn read_part(&mut self, json: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         let part = GeminiPart::read(json);
-        let proof = part.signature.map(wire::new_signature);
+        let proof = part.signature.map(field_names::new_signature);
         if let Some(call) = part.call {
             self.read_call(call, proof, out);
         } else if let Some(media) =
@@ -251,12 +254,12 @@ impl ContentStreamReader {
     ) {
         self.flush_citations(out);
         let key = self.call_ids.len() as u64;
-        let given = wire::string_member(call, "id")
+        let given = field_names::string_member(call, "id")
             .map(Cow::into_owned)
             .filter(|id| !id.is_empty() && !self.call_ids.contains(id));
         let id = given.unwrap_or_else(|| format!("call_{}_{key}", self.context.call_id_seed));
         self.call_ids.push(id.clone());
-        let name = wire::string_member(call, "name").unwrap_or_default();
+        let name = field_names::string_member(call, "name").unwrap_or_default();
         let block = self.blocks.start_call(
             key,
             id,
@@ -264,7 +267,7 @@ impl ContentStreamReader {
             CallKind::Function,
             out,
         );
-        let arguments = wire::member(call, "args").map_or("{}", JsonRef::text);
+        let arguments = field_names::member(call, "args").map_or("{}", JsonRef::text);
         self.blocks.push_arguments(key, arguments, out);
         if let Some(proof) = proof {
             out.push(ChatEvent::Signature { block, signature: proof });
@@ -279,10 +282,14 @@ impl ContentStreamReader {
         let Some(block) = self.text_block.take() else { return };
         let mut resolved = Vec::new();
         if let Some(grounding) = self.grounding.take() {
-            cited_read::read_grounding(grounding.json(), &self.text_offsets, &mut resolved);
+            grounding_read::read_grounding(grounding.json(), &self.text_offsets, &mut resolved);
         }
         if let Some(citations) = self.citations.take() {
-            cited_read::read_citation_sources(citations.json(), &self.text_offsets, &mut resolved);
+            grounding_read::read_citation_sources(
+                citations.json(),
+                &self.text_offsets,
+                &mut resolved,
+            );
         }
         out.extend(resolved.into_iter().map(|citation| ChatEvent::Citation { block, citation }));
     }
@@ -295,7 +302,7 @@ impl ContentStreamReader {
     }
 
     fn parse_usage(&self) -> Option<Usage> {
-        json::parse(self.usage_json.as_bytes()).ok().and_then(meter::read_usage)
+        reader::parse(self.usage_json.as_bytes()).ok().and_then(meter::read_usage)
     }
 }
 
@@ -310,13 +317,15 @@ impl StreamReader for ContentStreamReader {
             return Ok(());
         }
         self.event_count = self.event_count.saturating_add(1);
-        let bad = |bad| Box::new(fault::invalid_event(self.event_count, bad, data));
-        match json::parse(data) {
+        let bad = |bad| Box::new(read_error::invalid_event(self.event_count, bad, data));
+        match reader::parse(data) {
             Ok(json) if json.is_object() => self.read_chunk(json, name == b"error", out),
-            Ok(json) if fault::is_error(json) => Err(Box::new(fault::from_json(None, json))),
-            Ok(_) => Err(bad(json::JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 })),
+            Ok(json) if read_error::is_error(json) => {
+                Err(Box::new(read_error::from_json(None, json)))
+            }
+            Ok(_) => Err(bad(reader::JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 })),
             Err(_) if name == b"error" && !data.starts_with(b"{") => {
-                Err(Box::new(fault::from_text(data)))
+                Err(Box::new(read_error::from_text(data)))
             }
             Err(flaw) => Err(bad(flaw)),
         }
@@ -335,9 +344,9 @@ impl StreamReader for ContentStreamReader {
         } else {
             kind
         };
-        let tier = json::parse(self.usage_json.as_bytes())
+        let tier = reader::parse(self.usage_json.as_bytes())
             .ok()
-            .and_then(|usage| shape::clean_name(usage.get("serviceTier")));
+            .and_then(|usage| json_body::clean_name(usage.get("serviceTier")));
         out.push(ChatEvent::End {
             finish: Finish {
                 kind,
@@ -434,11 +443,11 @@ impl<'a> GeminiPart<'a> {
 }
 
 fn inline_media(value: JsonRef<'_>) -> Media {
-    let mime = wire::string_member(value, "mimeType").map(Cow::into_owned);
+    let mime = field_names::string_member(value, "mimeType").map(Cow::into_owned);
     Media {
-        kind: wire::media_kind(mime.as_deref().unwrap_or_default()),
+        kind: field_names::media_kind(mime.as_deref().unwrap_or_default()),
         source: MediaSource::Base64(
-            wire::string_member(value, "data").unwrap_or_default().into_owned(),
+            field_names::string_member(value, "data").unwrap_or_default().into_owned(),
         ),
         mime,
         name: None,
@@ -447,11 +456,11 @@ fn inline_media(value: JsonRef<'_>) -> Media {
 }
 
 fn file_media(value: JsonRef<'_>) -> Media {
-    let mime = wire::string_member(value, "mimeType").map(Cow::into_owned);
+    let mime = field_names::string_member(value, "mimeType").map(Cow::into_owned);
     Media {
-        kind: wire::media_kind(mime.as_deref().unwrap_or_default()),
+        kind: field_names::media_kind(mime.as_deref().unwrap_or_default()),
         source: MediaSource::Url(
-            wire::string_member(value, "fileUri").unwrap_or_default().into_owned(),
+            field_names::string_member(value, "fileUri").unwrap_or_default().into_owned(),
         ),
         mime,
         name: None,
@@ -473,7 +482,7 @@ mod tests {
             fault = reader.read_event(b"", chunk.as_bytes(), &mut out).err().or(fault);
         }
         let done = fault.is_none() && reader.read_eof(&mut out);
-        crate::ir::grammar::validate_events(&out).expect("well formed");
+        crate::ir::validate::validate_events(&out).expect("well formed");
         (out, fault, done)
     }
 

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use crate::{
-    base::write::{self, ArrayWriter, ObjectWriter},
+    base::json::writer::{self, ArrayWriter, ObjectWriter},
     dialect::{
         Framing, ResponseSpec, StreamWriter,
         gemini::{
-            answer_write::{self, PlacedCitation},
-            error, finish, part_write, wire,
+            error, field_names, finish, part_write,
+            response_parts::{self, PlacedCitation},
         },
     },
     ir::{
@@ -86,7 +86,7 @@ impl ContentStreamWriter {
     ) {
         let mut text = std::mem::take(&mut self.scratch);
         text.clear();
-        write::push_object(&mut text, |o| {
+        writer::push_object(&mut text, |o| {
             o.array("candidates", |a| {
                 a.object(|o| {
                     o.object("content", |o| {
@@ -107,7 +107,7 @@ impl ContentStreamWriter {
             (Framing::JsonArray, _) => b",\n",
             (Framing::Ndjson, _) => b"",
         });
-        write::push_single_line(out, &text);
+        writer::push_single_line(out, &text);
         out.extend_from_slice(match self.framing {
             Framing::Sse => b"\n\n",
             Framing::JsonArray => b"",
@@ -189,7 +189,7 @@ impl ContentStreamWriter {
     }
 
     fn write_signature(&mut self, block: u32, proof: ReasoningSignature, out: &mut Vec<u8>) {
-        if wire::own_signature(Some(&proof)).is_none() {
+        if field_names::own_signature(Some(&proof)).is_none() {
             return;
         }
         let Some((_, open)) = self.open_blocks.iter_mut().find(|(number, _)| *number == block)
@@ -222,7 +222,7 @@ impl ContentStreamWriter {
                 if let Ok(carried) = part_write::to_media_part(&media) {
                     self.write_part(out, |o| {
                         carried.write(o);
-                        o.opt_str("thoughtSignature", wire::own_signature(proof.as_ref()));
+                        o.opt_str("thoughtSignature", field_names::own_signature(proof.as_ref()));
                     });
                 }
             }
@@ -236,7 +236,7 @@ impl ContentStreamWriter {
                             o,
                             &call.call,
                             &call.call.name,
-                            wire::own_signature(call.signature.as_ref()),
+                            field_names::own_signature(call.signature.as_ref()),
                         )
                     });
                 }
@@ -251,7 +251,7 @@ impl ContentStreamWriter {
 
 /// The last members of every chunk.
 fn chunk_tail(model: &str, id: &str) -> String {
-    let tail = write::object(|o| {
+    let tail = writer::object(|o| {
         o.str("modelVersion", model).str("responseId", id);
     });
     tail[1..].to_owned()
@@ -294,7 +294,7 @@ impl StreamWriter for ContentStreamWriter {
                     |a| {
                         a.object(|o| part_write::write_text(o, "", false, None));
                     },
-                    |o| answer_write::write_logprobs(o, &raw),
+                    |o| response_parts::write_logprobs(o, &raw),
                     |_| {},
                 );
             }
@@ -309,9 +309,9 @@ impl StreamWriter for ContentStreamWriter {
                     },
                     |o| {
                         o.str("finishReason", finish::finish_reason(&finish, has_text));
-                        answer_write::write_grounding(o, &cited);
+                        response_parts::write_grounding(o, &cited);
                     },
-                    |o| answer_write::write_usage(o, usage, service_tier.as_deref()),
+                    |o| response_parts::write_usage(o, usage, service_tier.as_deref()),
                 );
                 if self.framing == Framing::JsonArray {
                     out.push(b']');
@@ -339,7 +339,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        base::raw::RawJson,
+        base::json::raw::RawJson,
         dialect::ChatEndpoint,
         ir::{
             block::{CallKind, Citation, SignatureKind},

@@ -6,7 +6,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::*;
-use crate::dialect::{ChatEndpoint, TargetTraits, Thinking, recorded, registry};
+use crate::dialect::{ChatEndpoint, TargetTraits, Thinking, registry, tests::recorded};
 
 fn traits(thinking: Thinking, takes_reasoning: bool, max_output: u64) -> TargetTraits {
     TargetTraits {

@@ -1,8 +1,10 @@
 //! Watches the lines of a chat or generate stream.
 
 use crate::{
-    base::json::{self, JsonErrorKind, JsonRef, is_blank},
-    dialect::{AnswerSummary, Meter, MeterEvent, fault, shape, tokens::count_at},
+    base::json::reader::{self, JsonErrorKind, JsonRef, is_blank},
+    dialect::{
+        AnswerSummary, Meter, MeterEvent, errors::read_error, json_body, usage_read::count_at,
+    },
     ir::usage::Usage,
 };
 
@@ -24,7 +26,7 @@ pub(super) fn read_usage(line: JsonRef<'_>) -> Option<Usage> {
 impl Meter for LineMeter {
     fn observe(&mut self, _name: &[u8], data: &[u8]) -> MeterEvent {
         let (mut content, mut done, mut error) = (false, false, false);
-        let json = match json::visit(data, |depth, key, value| match (depth, key) {
+        let json = match reader::visit(data, |depth, key, value| match (depth, key) {
             (1, b"done") => done = value.starts_with(b"true"),
             (1, b"error") => {
                 error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
@@ -37,7 +39,7 @@ impl Meter for LineMeter {
         }) {
             Ok(json) if data.first() == Some(&b'{') => json,
             Ok(_) => {
-                return MeterEvent::Invalid(json::JsonError {
+                return MeterEvent::Invalid(reader::JsonError {
                     kind: JsonErrorKind::NotAnObject,
                     offset: 0,
                 });
@@ -45,16 +47,16 @@ impl Meter for LineMeter {
             Err(bad) => return MeterEvent::Invalid(bad),
         };
         if error {
-            return MeterEvent::Error(Box::new(fault::from_json(None, json)));
+            return MeterEvent::Error(Box::new(read_error::from_json(None, json)));
         }
         if self.summary.model.is_none() {
-            self.summary.model = shape::clean_name(json.get("model"));
+            self.summary.model = json_body::clean_name(json.get("model"));
         }
         if done {
             self.done = true;
             self.summary.usage = read_usage(json);
             self.summary.finish_reason =
-                shape::clean_name(json.get("done_reason")).or_else(|| Some("stop".to_owned()));
+                json_body::clean_name(json.get("done_reason")).or_else(|| Some("stop".to_owned()));
             return MeterEvent::Terminal;
         }
         if content { MeterEvent::Content } else { MeterEvent::Metadata }

@@ -1,11 +1,12 @@
 //! Ollama's chat and generate.
 
-mod answer;
-mod answer_write;
-mod image;
+mod buffered;
+mod images;
 mod meter;
+pub mod preload;
 mod request_read;
 mod request_write;
+mod response_write;
 mod schema;
 mod stream_read;
 #[cfg(test)]
@@ -19,9 +20,13 @@ use crate::{
     dialect::{
         AnswerSummary, AttemptContext, ChatEndpoint, Egress, EncodedRequest, Framing, Ingress,
         Meter, ResponseSpec, StreamReader, StreamWriter, TargetTraits,
-        any::GenericMeter,
-        classic, shape, status,
-        words::{self, MAX_SENT_CHARS},
+        errors::{
+            openai_codes,
+            sanitize::{self, MAX_SENT_CHARS},
+            status,
+        },
+        generic_meter::GenericMeter,
+        json_body,
     },
     ir::{
         fault::{Fault, ProxyError},
@@ -31,7 +36,7 @@ use crate::{
     },
 };
 
-pub(super) use answer_write::write_preload_response;
+pub(super) use crate::dialect::ollama::response_write::write_preload_response;
 
 pub(super) struct Ollama;
 
@@ -41,7 +46,7 @@ impl Ingress for Ollama {
     }
 
     fn write_error(&self, error: &ProxyError, _request_id: &str) -> (StatusCode, Bytes) {
-        (status::status_code(classic::error_code(error).status), error_body(error).into())
+        (status::status_code(openai_codes::error_code(error).status), error_body(error).into())
     }
 
     fn stream_error(&self, error: &ProxyError, _request_id: &str, _framing: Framing) -> Bytes {
@@ -57,16 +62,16 @@ impl Ingress for Ollama {
     }
 
     fn write_response(&self, response: &ChatResponse, shape: &ResponseSpec) -> Bytes {
-        answer_write::write_response(response, shape)
+        response_write::write_response(response, shape)
     }
 
     fn stream_writer(&self, shape: &ResponseSpec) -> Box<dyn StreamWriter> {
-        Box::new(answer_write::LineWriter::new(shape))
+        Box::new(response_write::LineWriter::new(shape))
     }
 }
 
 fn error_body(error: &ProxyError) -> String {
-    json!({ "error": words::escape_controls(&error.message, MAX_SENT_CHARS) }).to_string()
+    json!({ "error": sanitize::escape_controls(&error.message, MAX_SENT_CHARS) }).to_string()
 }
 
 impl Egress for Ollama {
@@ -81,9 +86,9 @@ impl Egress for Ollama {
         body: &[u8],
     ) -> Result<AnswerSummary, Fault> {
         match op {
-            Op::Chat => answer::read_summary(content_type, body),
-            Op::Embed => answer::read_embedding_summary(content_type, body),
-            _ => shape::generic_summary(content_type, body),
+            Op::Chat => buffered::read_summary(content_type, body),
+            Op::Embed => buffered::read_embedding_summary(content_type, body),
+            _ => json_body::generic_summary(content_type, body),
         }
     }
 
@@ -99,11 +104,11 @@ impl Egress for Ollama {
     }
 
     fn synthesize_stream(&self, _op: Op, body: &[u8], _framing: Framing) -> Result<Bytes, Fault> {
-        answer::synthesize_stream(body)
+        buffered::synthesize_stream(body)
     }
 
     fn collect_stream(&self, _op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
-        answer::collect_stream(events)
+        buffered::collect_stream(events)
     }
 
     fn chat_path(&self, _stream: bool) -> (&'static str, &'static str) {

@@ -1,18 +1,18 @@
 //! Chat and generate requests: wire to common form.
 
 use crate::{
-    base::{
-        json::{self, JsonRef},
+    base::json::{
         raw::RawJson,
+        reader::{self, JsonRef},
     },
-    dialect::{ChatEndpoint, ollama::image},
+    dialect::{ChatEndpoint, ollama::images},
     ir::{
         block::{Block, BlockKind, CallKind, Reasoning, ToolCall, ToolResult},
         extras::Extras,
         fault::{ProxyError, ProxyErrorKind},
+        generation_settings::{Effort, GenerationSettings, ReasoningSettings, ResponseFormat},
         op::Dialect,
         request::{ChatMessage, ChatRequest, Role},
-        settings::{Effort, GenerationSettings, ReasoningSettings, ResponseFormat},
         tool::{FunctionTool, HostedKind, HostedTool, Tool},
     },
 };
@@ -24,7 +24,7 @@ pub(super) const SYNTHETIC_ID_PREFIX: &str = "call_unnamed_";
 
 pub(super) fn read_request(place: ChatEndpoint, body: &[u8]) -> Result<ChatRequest, ProxyError> {
     let bad_request = |message: String| ProxyError::new(ProxyErrorKind::BadRequest, message);
-    let root = json::parse(body)
+    let root = reader::parse(body)
         .map_err(|bad| bad_request(format!("invalid JSON: {}", bad.describe(body))))?;
     if !root.is_object() {
         return Err(bad_request(format!("expected an object, got {}", root.kind())));
@@ -51,7 +51,7 @@ pub(super) fn read_request(place: ChatEndpoint, body: &[u8]) -> Result<ChatReque
     }
     if generate {
         let mut blocks: Vec<Block> =
-            images.into_iter().flat_map(JsonRef::items).filter_map(image::read_image).collect();
+            images.into_iter().flat_map(JsonRef::items).filter_map(images::read_image).collect();
         blocks.extend(prompt.map(|prompt| Block::text(text_of(prompt))));
         request.messages.extend((!blocks.is_empty()).then(|| ChatMessage::new(Role::User, blocks)));
     } else if let Some(list) = messages {
@@ -215,7 +215,7 @@ fn read_messages(request: &mut ChatRequest, list: JsonRef<'_>) {
         };
         let content = item.get("content").filter(|content| !content.is_blank()).map(text_of);
         let images = || {
-            item.get("images").into_iter().flat_map(JsonRef::items).filter_map(image::read_image)
+            item.get("images").into_iter().flat_map(JsonRef::items).filter_map(images::read_image)
         };
         let role = string("role").unwrap_or_default().to_ascii_lowercase();
         let extras = |known: &[&str]| Extras::from_object(DIALECT, item, known);
@@ -257,7 +257,7 @@ fn read_messages(request: &mut ChatRequest, list: JsonRef<'_>) {
                 item.get("tool_calls")
                     .into_iter()
                     .flat_map(JsonRef::items)
-                    .map(|call| self::read_call(call, &mut pending)),
+                    .map(|call| read_call(call, &mut pending)),
             );
         } else {
             // Pictures stand before the words that speak of them.

@@ -3,21 +3,21 @@
 use std::{borrow::Cow, collections::HashMap};
 
 use crate::{
-    base::{
+    base::json::{
         raw::RawJson,
-        write::{self, ArrayWriter, ObjectWriter},
+        writer::{self, ArrayWriter, ObjectWriter},
     },
     dialect::{
         AttemptContext, EncodedRequest, TargetTraits, Thinking,
         losses::Losses,
-        ollama::{image, request_read::SYNTHETIC_ID_PREFIX, schema},
+        ollama::{images, request_read::SYNTHETIC_ID_PREFIX, schema},
     },
     ir::{
         block::{Block, BlockKind, CallKind, Media, MediaKind, MediaSource, ToolCall, ToolResult},
         extras::Extras,
+        generation_settings::{Effort, ReasoningSettings, ResponseFormat},
         op::Dialect,
         request::{ChatMessage, ChatRequest, Role},
-        settings::{Effort, ReasoningSettings, ResponseFormat},
         tool::{self, FunctionTool, HostedKind, Tool, ToolChoice},
     },
 };
@@ -33,11 +33,11 @@ pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> Enc
     let tools: &[Tool] = if choice == Some(&ToolChoice::None) { &[] } else { &request.tools };
     losses
         .when(!tools.is_empty() && !matches!(choice, None | Some(ToolChoice::Auto)), "tool_choice");
-    let body = write::object(|o| {
+    let body = writer::object(|o| {
         o.str("model", &traits.model);
         o.array("messages", |a| write_messages(a, request, &mut losses));
         if !tools.is_empty() {
-            o.array("tools", |a| self::write_tools(a, tools, &mut losses));
+            o.array("tools", |a| write_tools(a, tools, &mut losses));
         }
         o.bool("stream", traits.stream);
         write_settings(o, request, traits, &mut losses);
@@ -86,7 +86,7 @@ fn write_settings(
     if let Some(count) = settings.top_logprobs {
         o.num("top_logprobs", count);
     }
-    let options = write::object(|o| {
+    let options = writer::object(|o| {
         if let Some(limit) = settings.max_tokens {
             o.num("num_predict", limit);
         }
@@ -439,10 +439,10 @@ fn add_media<'b>(
     );
     match (media.kind, &media.source) {
         (MediaKind::Image, MediaSource::Base64(data)) => {
-            images.push(image::to_standard_base64(data))
+            images.push(images::to_standard_base64(data))
         }
-        (MediaKind::Image, MediaSource::Url(url)) => match image::split_data_url(url) {
-            Some((_, data)) => images.push(image::to_standard_base64(data)),
+        (MediaKind::Image, MediaSource::Url(url)) => match images::split_data_url(url) {
+            Some((_, data)) => images.push(images::to_standard_base64(data)),
             None => {
                 losses.add("messages.image_url");
                 push_text(&format!("[image: {url}]"));
@@ -452,7 +452,7 @@ fn add_media<'b>(
         (MediaKind::Document | MediaKind::File, MediaSource::Base64(data))
             if media.mime.as_deref().is_some_and(is_text_mime) =>
         {
-            match image::decode_base64(data).and_then(|bytes| String::from_utf8(bytes).ok()) {
+            match images::decode_base64(data).and_then(|bytes| String::from_utf8(bytes).ok()) {
                 Some(text) => add_document(media, &text, push_text),
                 None => losses.add("messages.document"),
             }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use crate::base::{json::JsonRef, raw::RawJson};
+use crate::base::json::{raw::RawJson, reader::JsonRef};
 
 const NO_PARAMETERS: &str = r#"{"type":"object","properties":{}}"#;
 

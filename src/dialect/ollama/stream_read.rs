@@ -3,20 +3,21 @@
 use std::borrow::Cow;
 
 use crate::{
-    base::json::{self, JsonError, JsonErrorKind, JsonRef},
+    base::json::reader::{self, JsonError, JsonErrorKind, JsonRef},
     dialect::{
-        AnswerSummary, AttemptContext, StreamReader, fault,
-        ollama::{answer, image, meter::read_usage, request_read::read_arguments},
-        shape,
+        AnswerSummary, AttemptContext, StreamReader,
+        errors::read_error,
+        json_body,
+        ollama::{buffered, images, meter::read_usage, request_read::read_arguments},
     },
     ir::{
         assemble::Assembler,
         block::{BlockKind, CallKind},
-        blocks::OpenBlocks,
         event::{BlockStart, ChatEvent},
         extras::Extras,
         fault::Fault,
         op::Dialect,
+        open_blocks::OpenBlocks,
         response::{ChatResponse, Finish, FinishKind},
     },
 };
@@ -67,7 +68,7 @@ impl LineReader {
                 .created_at
                 .and_then(JsonRef::str)
                 .and_then(|at| at.parse::<jiff::Timestamp>().ok());
-            self.summary.model = shape::clean_name(parsed.model);
+            self.summary.model = json_body::clean_name(parsed.model);
             out.push(ChatEvent::Begin {
                 id: String::new(),
                 model: self.summary.model.clone().unwrap_or_default(),
@@ -85,14 +86,14 @@ impl LineReader {
         );
         self.blocks.push_prose(BlockStart::Text, &text(parsed.content), out);
         if let Some(list) = parsed.logprobs.filter(|list| list.is_array() && !list.is_blank()) {
-            out.push(ChatEvent::Logprobs(crate::base::raw::RawJson::from_json(list)));
+            out.push(ChatEvent::Logprobs(crate::base::json::raw::RawJson::from_json(list)));
         }
         for block in parsed
             .images
             .into_iter()
             .flat_map(JsonRef::items)
             .chain(parsed.image)
-            .filter_map(image::read_image)
+            .filter_map(images::read_image)
         {
             if let BlockKind::Media(media) = block.kind {
                 self.blocks.push_complete(BlockStart::Media(media), None, out);
@@ -102,7 +103,7 @@ impl LineReader {
             self.read_call(call, out);
         }
         if parsed.done {
-            self.emit_end(shape::clean_name(parsed.done_reason), line, out);
+            self.emit_end(json_body::clean_name(parsed.done_reason), line, out);
         }
     }
 
@@ -185,13 +186,13 @@ impl StreamReader for LineReader {
             return Ok(());
         }
         self.line_count = self.line_count.saturating_add(1);
-        let bad = |bad: JsonError| Box::new(fault::invalid_event(self.line_count, bad, data));
-        let line = json::parse(data).map_err(bad)?;
+        let bad = |bad: JsonError| Box::new(read_error::invalid_event(self.line_count, bad, data));
+        let line = reader::parse(data).map_err(bad)?;
         if !line.is_object() {
             return Err(bad(JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 }));
         }
-        if fault::is_error(line) {
-            return Err(Box::new(fault::from_json(None, line)));
+        if read_error::is_error(line) {
+            return Err(Box::new(read_error::from_json(None, line)));
         }
         self.read_line(line, out);
         Ok(())
@@ -212,16 +213,16 @@ pub(super) fn read_response(
     body: &[u8],
     carry: &AttemptContext,
 ) -> Result<ChatResponse, Fault> {
-    answer::read_summary(content_type, body)?;
-    let json = shape::parse_response(content_type, body)?;
+    buffered::read_summary(content_type, body)?;
+    let json = json_body::parse_response(content_type, body)?;
     let (mut reader, mut events, mut assembler) =
         (LineReader::new(carry), Vec::new(), Assembler::default());
     reader.read_line(json, &mut events);
     if !reader.done {
-        reader.emit_end(shape::clean_name(json.get("done_reason")), json, &mut events);
+        reader.emit_end(json_body::clean_name(json.get("done_reason")), json, &mut events);
     }
     events.iter().for_each(|event| assembler.feed(event));
-    let mut response = assembler.finish().ok_or_else(shape::truncated_stream_fault)?;
+    let mut response = assembler.finish().ok_or_else(json_body::truncated_stream_fault)?;
     response.extras = Extras::from_object(
         Dialect::Ollama,
         json,

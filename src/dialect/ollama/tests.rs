@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    base::raw::RawJson,
-    dialect::{Loss, Thinking, recorded, translate::EventDecoder},
+    base::json::raw::RawJson,
+    dialect::{Loss, Thinking, tests::recorded, translate::EventDecoder},
     ir::{
         assemble::{self, Assembler},
         block::{
@@ -16,12 +16,12 @@ use crate::{
         },
         event::ChatEvent,
         fault::ProxyErrorKind,
-        grammar,
+        generation_settings::{Effort, ReasoningSettings},
         request::{ChatMessage, Role},
         response::{Finish, FinishKind},
-        settings::{Effort, ReasoningSettings},
         tool::{FunctionTool, Tool, ToolChoice},
         usage::Usage,
+        validate,
     },
 };
 
@@ -346,7 +346,7 @@ fn read_stream(body: &[u8], cut: usize) -> Vec<ChatEvent> {
         assert_eq!(step.error, None);
     }
     reading.finish(&mut events);
-    grammar::validate_events(&events).expect("well formed");
+    validate::validate_events(&events).expect("well formed");
     events
 }
 
@@ -505,7 +505,7 @@ fn bad_lines_are_faults_and_a_cut_is_no_end() {
     reader
         .read_event(b"", br#"{"done":true,"done_reason":"length"}"#, &mut events)
         .expect("the end");
-    grammar::validate_events(&events).expect("well formed");
+    validate::validate_events(&events).expect("well formed");
     assert!(matches!(
         events.last(),
         Some(ChatEvent::End { finish: Finish { kind: FinishKind::Length, .. }, usage: None, .. })

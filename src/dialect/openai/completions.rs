@@ -2,7 +2,7 @@
 //! its own form.
 
 use crate::{
-    base::{json::JsonRef, raw::RawJson, write},
+    base::json::{raw::RawJson, reader::JsonRef, writer},
     dialect::openai::request_read::invalid_param,
     ir::{
         block::Block,
@@ -47,7 +47,7 @@ pub(super) fn write_logprobs(tokens: &RawJson, offset: &mut u64) -> String {
         token.get("token").and_then(JsonRef::str).unwrap_or_default().into_owned()
     };
     let items = || tokens.json().items();
-    write::object(|o| {
+    writer::object(|o| {
         o.array("text_offset", |a| {
             for token in items() {
                 a.num(*offset);

@@ -4,18 +4,19 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use crate::{
-    dialect::{classic, status},
+    dialect::errors::{openai_codes, status},
     ir::fault::ProxyError,
 };
 
 pub(super) fn write_error(error: &ProxyError) -> (StatusCode, Bytes) {
-    let code = classic::error_code(error);
-    (status::status_code(code.status), classic::error_body(error, &code).to_string().into())
+    let code = openai_codes::error_code(error);
+    (status::status_code(code.status), openai_codes::error_body(error, &code).to_string().into())
 }
 
 /// An event without a name: its SDKs raise for any chunk with a truthy `error`.
 pub(super) fn write_error_event(error: &ProxyError) -> Bytes {
-    format!("data: {}\n\n", classic::error_body(error, &classic::error_code(error))).into()
+    format!("data: {}\n\n", openai_codes::error_body(error, &openai_codes::error_code(error)))
+        .into()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Reads a conversation.
 
 use crate::{
-    base::{json::JsonRef, raw::RawJson},
+    base::json::{raw::RawJson, reader::JsonRef},
     dialect::openai::{parts_read, reasoning, request_read::invalid_param},
     ir::{
         block::{Block, BlockKind, CallKind, Reasoning, TextBlock, ToolCall, ToolResult},

@@ -2,14 +2,17 @@
 //! in.
 
 use crate::{
-    base::{
+    base::json::{
         raw::RawJson,
-        write::{ArrayWriter, ObjectWriter},
+        writer::{ArrayWriter, ObjectWriter},
     },
     dialect::{
         TargetTraits,
         losses::Losses,
-        openai::{names, names::OpenaiToolNames, parts_write, reasoning, tools_write},
+        openai::{
+            names::{self, OpenaiToolNames},
+            parts_write, reasoning, tools_write,
+        },
     },
     ir::{
         block::{Block, BlockKind, CallKind, ToolCall, ToolResult},

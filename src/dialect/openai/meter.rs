@@ -1,9 +1,12 @@
 //! Watches a stream of chat or completion chunks.
 
 use crate::{
-    base::json::{self, JsonErrorKind, is_blank},
-    dialect::{AnswerSummary, Meter, MeterEvent, fault, openai::response_read, shape, tokens},
-    ir::{fault::Fault, progress::PartialJson},
+    base::json::reader::{self, JsonErrorKind, is_blank},
+    dialect::{
+        AnswerSummary, Meter, MeterEvent, errors::read_error, json_body, openai::response_read,
+        usage_read,
+    },
+    ir::{fault::Fault, partial_json::PartialJson},
 };
 
 #[derive(Default)]
@@ -71,9 +74,9 @@ impl ChatMeter {
     /// the middle of a call, nor where nothing was said.
     fn unfinished_fault(&self) -> Option<Fault> {
         match (self.has_content, self.has_calls) {
-            (false, _) => Some(shape::empty_stream_fault()),
+            (false, _) => Some(json_body::empty_stream_fault()),
             (true, true) if !self.call_arguments.is_complete() => {
-                Some(shape::truncated_stream_fault())
+                Some(json_body::truncated_stream_fault())
             }
             (true, _) => None,
         }
@@ -92,24 +95,24 @@ impl Meter for ChatMeter {
             return MeterEvent::Terminal;
         }
         let mut marks = ChunkFields::default();
-        let json = match json::visit(data, |depth, key, value| marks.visit(depth, key, value)) {
+        let json = match reader::visit(data, |depth, key, value| marks.visit(depth, key, value)) {
             Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
-            Ok(json) if fault::is_error(json) => {
-                return MeterEvent::Error(Box::new(fault::from_json(None, json)));
+            Ok(json) if read_error::is_error(json) => {
+                return MeterEvent::Error(Box::new(read_error::from_json(None, json)));
             }
             Ok(_) => {
-                return MeterEvent::Invalid(json::JsonError {
+                return MeterEvent::Invalid(reader::JsonError {
                     kind: JsonErrorKind::NotAnObject,
                     offset: 0,
                 });
             }
             Err(_) if name == b"error" && !data.starts_with(b"{") => {
-                return MeterEvent::Error(Box::new(fault::from_text(data)));
+                return MeterEvent::Error(Box::new(read_error::from_text(data)));
             }
             Err(bad) => return MeterEvent::Invalid(bad),
         };
         if marks.has_error || name == b"error" {
-            return MeterEvent::Error(Box::new(fault::from_json(None, json)));
+            return MeterEvent::Error(Box::new(read_error::from_json(None, json)));
         }
         if marks.has_choices {
             self.started_choices |= marks.choice_bits.max(1);
@@ -123,11 +126,11 @@ impl Meter for ChatMeter {
         let content = marks.has_content || marks.has_calls;
         self.has_content |= content;
         if marks.has_finish_reason || marks.has_choice_error {
-            for choice in json.get("choices").into_iter().flat_map(json::JsonRef::items) {
+            for choice in json.get("choices").into_iter().flat_map(reader::JsonRef::items) {
                 if let Some(fault) = response_read::choice_error(choice) {
                     return MeterEvent::Error(Box::new(fault));
                 }
-                if let Some(reason) = shape::clean_name(choice.get("finish_reason")) {
+                if let Some(reason) = json_body::clean_name(choice.get("finish_reason")) {
                     let index =
                         choice.get("index").map_or(1, |index| choice_bit(index.text().as_bytes()));
                     self.finished_choices |= index;
@@ -140,10 +143,10 @@ impl Meter for ChatMeter {
         if marks.has_usage {
             // Cumulative where there are several.
             self.summary.usage =
-                json.get("usage").and_then(tokens::read_openai).or(self.summary.usage);
+                json.get("usage").and_then(usage_read::read_openai).or(self.summary.usage);
         }
         if marks.has_model && self.summary.model.is_none() {
-            self.summary.model = shape::clean_name(json.get("model"));
+            self.summary.model = json_body::clean_name(json.get("model"));
         }
         match marks {
             _ if content => MeterEvent::Content,

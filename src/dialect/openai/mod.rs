@@ -1,6 +1,6 @@
 //! OpenAI's chat and completions, and everything that speaks like them.
 
-mod answer;
+mod buffered;
 mod completions;
 mod error;
 mod messages_read;
@@ -27,7 +27,8 @@ use http::StatusCode;
 use crate::{
     dialect::{
         AnswerSummary, AttemptContext, ChatEndpoint, Egress, EncodedRequest, Framing, Ingress,
-        Meter, ResponseSpec, StreamReader, StreamWriter, TargetTraits, any::GenericMeter, shape,
+        Meter, ResponseSpec, StreamReader, StreamWriter, TargetTraits, generic_meter::GenericMeter,
+        json_body,
     },
     ir::{
         fault::{Fault, ProxyError},
@@ -81,8 +82,8 @@ impl Egress for Openai {
         body: &[u8],
     ) -> Result<AnswerSummary, Fault> {
         match op {
-            Op::Chat | Op::Completions => answer::read_summary(content_type, body),
-            _ => shape::generic_summary(content_type, body),
+            Op::Chat | Op::Completions => buffered::read_summary(content_type, body),
+            _ => json_body::generic_summary(content_type, body),
         }
     }
 
@@ -94,11 +95,11 @@ impl Egress for Openai {
     }
 
     fn synthesize_stream(&self, op: Op, body: &[u8], _framing: Framing) -> Result<Bytes, Fault> {
-        answer::synthesize_stream(op, body)
+        buffered::synthesize_stream(op, body)
     }
 
     fn collect_stream(&self, op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
-        answer::collect_stream(op, events)
+        buffered::collect_stream(op, events)
     }
 
     fn chat_path(&self, _stream: bool) -> (&'static str, &'static str) {

@@ -1,7 +1,7 @@
 //! Reads content: a text, or a list of parts.
 
 use crate::{
-    base::{json::JsonRef, raw::RawJson},
+    base::json::{raw::RawJson, reader::JsonRef},
     dialect::openai::{reasoning, request_read::invalid_param},
     ir::{
         block::{

@@ -1,7 +1,7 @@
 //! Writes content: a text where that says all, else a list of parts.
 
 use crate::{
-    base::write::{ArrayWriter, ObjectWriter},
+    base::json::writer::{ArrayWriter, ObjectWriter},
     dialect::{losses::Losses, openai::reasoning},
     ir::{
         block::{Block, BlockKind, Media, MediaKind, MediaSource},
@@ -81,7 +81,7 @@ pub(super) fn write_part(
                 write_native_fields(block, o, losses);
             });
         }
-        BlockKind::Media(media) => self::write_media(block, media, a, losses),
+        BlockKind::Media(media) => write_media(block, media, a, losses),
         BlockKind::Refusal(words) => {
             a.object(|o| {
                 o.str("type", "refusal").str("refusal", words);
@@ -104,7 +104,7 @@ pub(super) fn write_part(
 
 fn write_native_fields(block: &Block, o: &mut ObjectWriter<'_>, losses: &mut Losses) {
     // What a system message says beside its content stands in the message.
-    let head = block.extras.get(DIALECT, "system").map(crate::base::raw::RawJson::json);
+    let head = block.extras.get(DIALECT, "system").map(crate::base::json::raw::RawJson::json);
     let outside = |key: &str| key == "system" || head.is_some_and(|head| head.get(key).is_some());
     block.extras.write_except(outside, DIALECT, o, |key| losses.add(format!("messages.{key}")));
 }
@@ -194,7 +194,7 @@ fn write_media(block: &Block, media: &Media, a: &mut ArrayWriter<'_>, losses: &m
 }
 
 /// The proof of an assistant's text in its own form.
-pub(super) fn extra_content(blocks: &[Block]) -> Option<crate::base::raw::RawJson> {
+pub(super) fn extra_content(blocks: &[Block]) -> Option<crate::base::json::raw::RawJson> {
     blocks
         .iter()
         .filter(|block| matches!(block.kind, BlockKind::Text(_)))

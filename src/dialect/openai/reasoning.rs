@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    base::{json::JsonRef, raw::RawJson, write},
+    base::json::{raw::RawJson, reader::JsonRef, writer},
     ir::{
         block::{ReasoningSignature, SignatureKind},
         op::Dialect,
@@ -87,7 +87,7 @@ pub(super) fn join_details(details: &[RawJson]) -> Option<RawJson> {
     match details {
         [] => None,
         [one] => Some(one.clone()),
-        several => RawJson::parse(&write::array(|a| {
+        several => RawJson::parse(&writer::array(|a| {
             for item in several.iter().flat_map(|details| details.json().items()) {
                 a.raw_text(item.text());
             }
@@ -194,7 +194,7 @@ impl ReasoningDetails {
             return Some(details_signature(only.text()));
         }
         (details.has_seal && !details.items.is_empty()).then(|| {
-            details_signature(&write::array(|a| {
+            details_signature(&writer::array(|a| {
                 for item in &details.items {
                     a.object(|o| {
                         for (key, member) in &item.members {

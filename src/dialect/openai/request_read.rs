@@ -1,9 +1,9 @@
 //! Reads a chat request: its settings here, messages and tools in their own files.
 
 use crate::{
-    base::{
-        json::{self, JsonRef},
+    base::json::{
         raw::RawJson,
+        reader::{self, JsonRef},
     },
     dialect::{
         ChatEndpoint,
@@ -11,16 +11,16 @@ use crate::{
     },
     ir::{
         fault::{ProxyError, ProxyErrorKind},
+        generation_settings::{Effort, GenerationSettings, ReasoningSettings, ResponseFormat},
         op::Dialect,
         request::ChatRequest,
-        settings::{Effort, GenerationSettings, ReasoningSettings, ResponseFormat},
     },
 };
 
 const DIALECT: Dialect = Dialect::Openai;
 
 pub(super) fn read_request(endpoint: ChatEndpoint, body: &[u8]) -> Result<ChatRequest, ProxyError> {
-    let json = json::parse(body).map_err(|bad| {
+    let json = reader::parse(body).map_err(|bad| {
         ProxyError::new(
             ProxyErrorKind::BadRequest,
             format!("the request's body is not JSON: {}", bad.describe(body)),

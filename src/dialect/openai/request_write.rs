@@ -1,17 +1,21 @@
 //! Writes a conversation as a chat request: settings here, messages and tools in their own files.
 
 use crate::{
-    base::{write, write::ObjectWriter},
+    base::json::writer::{self, ObjectWriter},
     dialect::{
         AttemptContext, EncodedRequest, TargetTraits, Thinking,
         losses::Losses,
-        openai::{messages_write, names, names::OpenaiToolNames, tools_write},
+        openai::{
+            messages_write,
+            names::{self, OpenaiToolNames},
+            tools_write,
+        },
     },
     ir::{
         extras::Extras,
+        generation_settings::{Effort, GenerationSettings, ReasoningSettings, ResponseFormat},
         op::Dialect,
         request::ChatRequest,
-        settings::{Effort, GenerationSettings, ReasoningSettings, ResponseFormat},
     },
 };
 
@@ -20,7 +24,7 @@ const DIALECT: Dialect = Dialect::Openai;
 pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> EncodedRequest {
     let names = OpenaiToolNames::for_request(request);
     let mut losses = Losses::default();
-    let body = write::object(|o| {
+    let body = writer::object(|o| {
         o.str("model", &traits.model);
         o.array("messages", |a| {
             messages_write::write_messages(request, traits, &names, a, &mut losses)
@@ -103,7 +107,7 @@ fn write_settings(
         o.num("top_logprobs", top);
     }
     if extras.get(DIALECT, "response_format").is_none() {
-        s.format.iter().for_each(|format| self::write_format(format, o));
+        s.format.iter().for_each(|format| write_format(format, o));
     }
     o.opt_str("verbosity", s.verbosity.as_deref())
         .opt_str("prompt_cache_key", s.prompt_cache_key.as_deref());
@@ -137,7 +141,7 @@ fn write_settings(
     if let Some(reasoning) = &s.reasoning
         && !REASONING_FIELDS.iter().any(|key| extras.get(DIALECT, key).is_some())
     {
-        self::write_reasoning(reasoning, traits, o, losses);
+        write_reasoning(reasoning, traits, o, losses);
     }
 }
 

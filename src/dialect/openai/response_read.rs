@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 
 use crate::{
-    base::{json::JsonRef, raw::RawJson},
+    base::json::{raw::RawJson, reader::JsonRef},
     dialect::{
-        AttemptContext, fault,
+        AttemptContext,
+        errors::read_error,
+        json_body,
         openai::{parts_read, reasoning},
-        shape, tokens,
+        usage_read,
     },
     ir::{
         block::{
@@ -28,8 +30,8 @@ pub(super) fn read_response(
     body: &[u8],
     context: &AttemptContext,
 ) -> Result<ChatResponse, Fault> {
-    let json = shape::parse_response(content_type, body)?;
-    let choices = shape::required_list(json, "choices")?;
+    let json = json_body::parse_response(content_type, body)?;
+    let choices = json_body::required_list(json, "choices")?;
     let choice = choices
         .items()
         .find(|choice| choice.get("index").and_then(JsonRef::u64).unwrap_or(0) == 0)
@@ -38,7 +40,7 @@ pub(super) fn read_response(
         id: non_empty_text(json.get("id")).unwrap_or_default(),
         model: non_empty_text(json.get("model")).unwrap_or_default(),
         created: json.get("created").and_then(JsonRef::i64).filter(|&at| at > 0),
-        usage: json.get("usage").and_then(tokens::read_openai),
+        usage: json.get("usage").and_then(usage_read::read_openai),
         service_tier: non_empty_text(json.get("service_tier")),
         extras: Extras::from_object(
             DIALECT,
@@ -49,7 +51,7 @@ pub(super) fn read_response(
     };
     let Some(choice) = choice else { return Ok(response) };
     if !choice.is_object() {
-        return Err(fault::unexpected_shape("a choice is no choice"));
+        return Err(read_error::unexpected_shape("a choice is no choice"));
     }
     if let Some(fault) = choice_error(choice) {
         return Err(fault);
@@ -58,7 +60,7 @@ pub(super) fn read_response(
         Some(message) if message.is_object() => {
             read_message_blocks(message, context, &mut response.blocks)
         }
-        Some(_) => return Err(fault::unexpected_shape("a message is no message")),
+        Some(_) => return Err(read_error::unexpected_shape("a message is no message")),
         None => response.blocks.extend(non_empty_text(choice.get("text")).map(Block::text)),
     }
     let source = choice.get("message").unwrap_or(choice);
@@ -69,7 +71,8 @@ pub(super) fn read_response(
         .map(RawJson::from_json);
     let called = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::ToolCall(_)));
     let refused = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::Refusal(_)));
-    response.finish = read_finish(shape::clean_name(choice.get("finish_reason")), called, refused);
+    response.finish =
+        read_finish(json_body::clean_name(choice.get("finish_reason")), called, refused);
     response.finish.stop_sequence = non_empty_text(choice.get("stop_reason"));
     Ok(response)
 }
@@ -80,10 +83,10 @@ pub(super) fn choice_error(choice: JsonRef<'_>) -> Option<Fault> {
         .get("error")
         .is_some_and(|error| matches!(error.kind(), "object" | "string") && !error.is_blank())
     {
-        return Some(fault::from_json(None, choice));
+        return Some(read_error::from_json(None, choice));
     }
     let failed = choice.get("finish_reason").and_then(JsonRef::str).as_deref() == Some("error");
-    failed.then(|| fault::unexpected_shape("the provider ended the answer with an error"))
+    failed.then(|| read_error::unexpected_shape("the provider ended the answer with an error"))
 }
 
 /// A text that says something.

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use crate::{
-    base::{
+    base::json::{
         raw::RawJson,
-        write::{self, ArrayWriter, ObjectWriter},
+        writer::{self, ArrayWriter, ObjectWriter},
     },
     dialect::{
         ChatEndpoint, ResponseSpec,
@@ -24,7 +24,7 @@ const DIALECT: Dialect = Dialect::Openai;
 
 pub(super) fn write_response(response: &ChatResponse, spec: &ResponseSpec) -> Bytes {
     let old = spec.endpoint == ChatEndpoint::Completions;
-    let body = write::object(|o| {
+    let body = writer::object(|o| {
         o.str("id", &response_id(spec))
             .str("object", if old { "text_completion" } else { "chat.completion" });
         o.num("created", response.created.unwrap_or(spec.created)).str("model", &spec.model);

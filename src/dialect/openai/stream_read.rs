@@ -1,25 +1,27 @@
 //! Reads an answer's chunks: deltas of the first choice, whatever fields its provider puts them in.
 
 use crate::{
-    base::{
-        json::{self, JsonErrorKind, JsonRef},
+    base::json::{
         raw::RawJson,
+        reader::{self, JsonErrorKind, JsonRef},
     },
     dialect::{
-        AnswerSummary, AttemptContext, StreamReader, fault,
+        AnswerSummary, AttemptContext, StreamReader,
+        errors::read_error,
+        json_body,
         openai::{
             parts_read,
             reasoning::{self, ReasoningDetails},
             response_read::{self, OpenaiCallIds},
         },
-        shape, tokens,
+        usage_read,
     },
     ir::{
         block::{BlockKind, CallKind, Citation, ReasoningSignature},
-        blocks::OpenBlocks,
         event::{BlockStart, ChatEvent},
         fault::Fault,
-        progress::PartialJson,
+        open_blocks::OpenBlocks,
+        partial_json::PartialJson,
         usage::Usage,
     },
 };
@@ -144,20 +146,20 @@ impl ChunkReader {
                 "choices" => choices = Some(value),
                 // Cumulative where there are several.
                 "usage" if value.is_object() => {
-                    self.usage = tokens::read_openai(value).or(self.usage)
+                    self.usage = usage_read::read_openai(value).or(self.usage)
                 }
                 "service_tier" if self.service_tier.is_none() => {
                     self.service_tier = response_read::non_empty_text(Some(value))
                 }
-                "model" if self.model.is_none() => self.model = shape::clean_name(Some(value)),
+                "model" if self.model.is_none() => self.model = json_body::clean_name(Some(value)),
                 "error" if matches!(value.kind(), "object" | "string") && !value.is_blank() => {
-                    return Err(Box::new(fault::from_json(None, json)));
+                    return Err(Box::new(read_error::from_json(None, json)));
                 }
                 "__type" if !value.is_blank() => {
-                    return Err(Box::new(fault::from_json(None, json)));
+                    return Err(Box::new(read_error::from_json(None, json)));
                 }
                 "object" | "type" if value.text() == "\"error\"" => {
-                    return Err(Box::new(fault::from_json(None, json)));
+                    return Err(Box::new(read_error::from_json(None, json)));
                 }
                 "citations" | "search_results" if !value.is_blank() => {
                     self.listed_citations = response_read::read_listed_citations(json)
@@ -193,7 +195,7 @@ impl ChunkReader {
                 }
                 "finish_reason" => {
                     self.finish_reason =
-                        shape::clean_name(Some(value)).or(self.finish_reason.take())
+                        json_body::clean_name(Some(value)).or(self.finish_reason.take())
                 }
                 "stop_reason" => self.stop_sequence = response_read::non_empty_text(Some(value)),
                 "error" => failed = true,
@@ -468,10 +470,10 @@ impl ChunkReader {
                 .iter()
                 .any(|call| call.pending.as_ref().is_some_and(|pending| !pending.is_complete()))
         {
-            return Err(Box::new(shape::truncated_stream_fault()));
+            return Err(Box::new(json_body::truncated_stream_fault()));
         }
         if !self.blocks.has_blocks() && self.calls.is_empty() {
-            return Err(Box::new(shape::empty_stream_fault()));
+            return Err(Box::new(json_body::empty_stream_fault()));
         }
         Ok(())
     }
@@ -521,25 +523,27 @@ impl StreamReader for ChunkReader {
             self.emit_end(out);
             return Ok(());
         }
-        let json = match json::parse(data) {
+        let json = match reader::parse(data) {
             Ok(json) if json.is_object() => json,
-            Ok(list) if fault::is_error(list) => {
-                return Err(Box::new(fault::from_json(None, list)));
+            Ok(list) if read_error::is_error(list) => {
+                return Err(Box::new(read_error::from_json(None, list)));
             }
             Ok(_) => {
-                return Err(Box::new(fault::invalid_event(
+                return Err(Box::new(read_error::invalid_event(
                     self.event_count,
-                    json::JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 },
+                    reader::JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 },
                     data,
                 )));
             }
             Err(_) if name == b"error" && !data.starts_with(b"{") => {
-                return Err(Box::new(fault::from_text(data)));
+                return Err(Box::new(read_error::from_text(data)));
             }
-            Err(bad) => return Err(Box::new(fault::invalid_event(self.event_count, bad, data))),
+            Err(bad) => {
+                return Err(Box::new(read_error::invalid_event(self.event_count, bad, data)));
+            }
         };
         if name == b"error" {
-            return Err(Box::new(fault::from_json(None, json)));
+            return Err(Box::new(read_error::from_json(None, json)));
         }
         self.read_chunk(json, out)
     }

@@ -1,9 +1,9 @@
 //! Writes an answer as chunks while it comes.
 
 use crate::{
-    base::{
+    base::json::{
         raw::RawJson,
-        write::{self, ObjectWriter},
+        writer::{self, ObjectWriter},
     },
     dialect::{
         ChatEndpoint, ResponseSpec, StreamWriter,
@@ -92,7 +92,7 @@ impl ChunkWriter {
     }
 
     fn set_chunk_head(&mut self, created: Option<i64>) {
-        let head = write::object(|o| {
+        let head = writer::object(|o| {
             o.str(
                 "id",
                 self.response_id.as_deref().unwrap_or(&response_write::response_id(&self.spec)),
@@ -109,10 +109,10 @@ impl ChunkWriter {
     /// A chunk of the choice: its delta, and nothing else to tell.
     fn write_delta(&mut self, out: &mut Vec<u8>, build: impl FnOnce(&mut ObjectWriter<'_>)) {
         self.json_buffer.clear();
-        write::push_object(&mut self.json_buffer, build);
+        writer::push_object(&mut self.json_buffer, build);
         out.extend_from_slice(self.chunk_head.as_bytes());
         out.extend_from_slice(b"[{\"index\":0,\"delta\":");
-        write::push_single_line(out, &self.json_buffer);
+        writer::push_single_line(out, &self.json_buffer);
         out.extend_from_slice(b",\"logprobs\":null,\"finish_reason\":null}]");
         out.extend_from_slice(self.chunk_tail.as_bytes());
     }
@@ -120,13 +120,13 @@ impl ChunkWriter {
     /// A chunk whose choice is more than a delta.
     fn write_choice(&mut self, out: &mut Vec<u8>, build: impl FnOnce(&mut ObjectWriter<'_>)) {
         self.json_buffer.clear();
-        write::push_object(&mut self.json_buffer, |o| {
+        writer::push_object(&mut self.json_buffer, |o| {
             o.num("index", 0);
             build(o);
         });
         out.extend_from_slice(self.chunk_head.as_bytes());
         out.push(b'[');
-        write::push_single_line(out, &self.json_buffer);
+        writer::push_single_line(out, &self.json_buffer);
         out.push(b']');
         out.extend_from_slice(self.chunk_tail.as_bytes());
     }
@@ -368,7 +368,7 @@ impl ChunkWriter {
         });
         if self.spec.include_usage {
             let usage_json =
-                write::object(|o| response_write::write_usage(&usage.unwrap_or_default(), o));
+                writer::object(|o| response_write::write_usage(&usage.unwrap_or_default(), o));
             out.extend_from_slice(self.chunk_head.as_bytes());
             out.extend_from_slice(b"[],\"usage\":");
             out.extend_from_slice(usage_json.as_bytes());

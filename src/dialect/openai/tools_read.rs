@@ -1,7 +1,7 @@
 //! Reads what the model may call: tools, legacy functions, and the choice among them.
 
 use crate::{
-    base::{json::JsonRef, raw::RawJson},
+    base::json::{raw::RawJson, reader::JsonRef},
     dialect::openai::request_read::invalid_param,
     ir::{
         block::CacheBreakpoint,
@@ -74,7 +74,7 @@ fn read_tool(one: JsonRef<'_>) -> Option<Tool> {
     let kind = one.get("type").and_then(JsonRef::str).unwrap_or("function".into());
     if let Some(custom) = one.get("custom").filter(|custom| kind == "custom" && custom.is_object())
     {
-        return Some(Tool::Custom(self::read_custom(one, custom)?));
+        return Some(Tool::Custom(read_custom(one, custom)?));
     }
     let inside = one.get("function").filter(|function| function.is_object());
     // Some clients send the tools of other dialects, whose fields stand in the tool itself.

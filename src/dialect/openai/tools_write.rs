@@ -1,9 +1,9 @@
 //! Writes what the model may call.
 
 use crate::{
-    base::{
+    base::json::{
         raw::RawJson,
-        write::{ArrayWriter, ObjectWriter},
+        writer::{ArrayWriter, ObjectWriter},
     },
     dialect::{losses::Losses, openai::names::OpenaiToolNames},
     ir::{
@@ -70,7 +70,7 @@ pub(super) fn write_tools(
         });
     }
     match choice {
-        Some(choice) if !sent.is_empty() => self::write_choice(choice, tools, names, o),
+        Some(choice) if !sent.is_empty() => write_choice(choice, tools, names, o),
         Some(ToolChoice::Required | ToolChoice::Named(_) | ToolChoice::Allowed { .. }) => {
             losses.add("tool_choice")
         }

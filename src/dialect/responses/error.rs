@@ -6,18 +6,19 @@ use http::StatusCode;
 use serde_json::json;
 
 use crate::{
-    dialect::{
-        classic, status,
-        words::{self, MAX_SENT_CHARS},
+    dialect::errors::{
+        openai_codes,
+        sanitize::{self, MAX_SENT_CHARS},
+        status,
     },
     ir::fault::{ProxyError, ProxyErrorKind},
 };
 
 pub(super) fn write_error(error: &ProxyError) -> (StatusCode, Bytes) {
-    let error_code = classic::error_code(error);
+    let error_code = openai_codes::error_code(error);
     (
         status::status_code(error_code.status),
-        classic::error_body(error, &error_code).to_string().into(),
+        openai_codes::error_body(error, &error_code).to_string().into(),
     )
 }
 
@@ -40,7 +41,7 @@ pub(super) fn failed_event(error: &ProxyError, request_id: &str, sequence: u32) 
             "object": "response",
             "created_at": 0,
             "status": "failed",
-            "error": { "code": failure_code(error.kind), "message": words::escape_controls(&error.message, MAX_SENT_CHARS) },
+            "error": { "code": failure_code(error.kind), "message": sanitize::escape_controls(&error.message, MAX_SENT_CHARS) },
             "incomplete_details": null,
             "instructions": null,
             "metadata": {},

@@ -1,7 +1,7 @@
 //! Reads a request's input: items become messages, the leading system messages stand before them.
 
 use crate::{
-    base::{json::JsonRef, raw::RawJson},
+    base::json::{raw::RawJson, reader::JsonRef},
     dialect::responses::{
         items_read::{
             self, DIALECT, ITEM_NOTE, SYNTHETIC_ID_PREFIX, call_kind, item_type, note_item_fields,

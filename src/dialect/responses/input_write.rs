@@ -1,7 +1,7 @@
 //! Writes messages as items, with every result behind its call.
 
 use crate::{
-    base::{raw::RawJson, write},
+    base::json::{raw::RawJson, writer},
     dialect::{
         TargetTraits,
         losses::Losses,
@@ -170,7 +170,7 @@ impl<'a> InputItemsWriter<'a> {
     }
 
     fn message_item(&self, role: Role, extras: &Extras, content: &[String], plain: bool) -> String {
-        write::object(|o| {
+        writer::object(|o| {
             let item = extras.get(DIALECT, ITEM_NOTE);
             match item {
                 Some(item) => write_members(o, item, &["role"]),
@@ -206,7 +206,7 @@ impl<'a> InputItemsWriter<'a> {
     fn write_call(&mut self, call: &ToolCall, block: &Block) {
         self.add_block_losses(block);
         let custom = call.form == CallKind::Custom || self.names.is_custom(&call.name);
-        let item = write::object(|o| {
+        let item = writer::object(|o| {
             o.str("type", if custom { "custom_tool_call" } else { "function_call" });
             let item = block.extras.get(DIALECT, ITEM_NOTE);
             if let Some(item) = item {
@@ -273,7 +273,7 @@ impl<'a> InputItemsWriter<'a> {
         }
         for call in open.into_iter().filter(|_| self.is_complete) {
             let custom = call.form == CallKind::Custom || self.names.is_custom(&call.name);
-            self.items.push(write::object(|o| {
+            self.items.push(writer::object(|o| {
                 o.str(
                     "type",
                     if custom { "custom_tool_call_output" } else { "function_call_output" },
@@ -307,7 +307,7 @@ impl<'a> InputItemsWriter<'a> {
                 .filter_map(|block| write_part(Role::User, block, self.losses))
                 .collect()
         };
-        self.items.push(write::object(|o| {
+        self.items.push(writer::object(|o| {
             o.str("type", if custom { "custom_tool_call_output" } else { "function_call_output" });
             if let Some(item) = block.extras.get(DIALECT, ITEM_NOTE) {
                 write_members(o, item, &["type"]);
@@ -351,12 +351,12 @@ impl<'a> InputItemsWriter<'a> {
             .extras
             .get(DIALECT, if signature.is_some() { SEALED_ITEM_NOTE } else { ITEM_NOTE });
         if let Some(item) = item {
-            self.items.push(write::object(|o| {
+            self.items.push(writer::object(|o| {
                 write_members(o, item, &[]);
                 o.opt_str("encrypted_content", signature.map(|proof| proof.value.as_str()));
             }));
         } else if let Some(proof) = signature {
-            self.items.push(write::object(|o| {
+            self.items.push(writer::object(|o| {
                 o.str("type", "reasoning").opt_str("id", proof.id.as_deref());
                 o.array("summary", |a| {
                     if !thought.text.is_empty() {
@@ -371,7 +371,7 @@ impl<'a> InputItemsWriter<'a> {
             if block.signature.is_some() {
                 self.losses.add("reasoning.proof");
             }
-            self.items.push(write::object(|o| {
+            self.items.push(writer::object(|o| {
                 o.str("type", "reasoning").array("summary", |_| {}).array("content", |a| {
                     a.object(|o| {
                         o.str("type", "reasoning_text").str("text", &thought.text);
@@ -403,7 +403,7 @@ impl<'a> InputItemsWriter<'a> {
     }
 }
 
-fn write_item_fields(o: &mut write::ObjectWriter<'_>, extras: &Extras) {
+fn write_item_fields(o: &mut writer::ObjectWriter<'_>, extras: &Extras) {
     if extras.is_from(DIALECT) {
         for (key, value) in extras
             .iter()

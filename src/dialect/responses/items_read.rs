@@ -1,7 +1,7 @@
 //! Reads items and their parts: the same in requests, answers and streams.
 
 use crate::{
-    base::{json::JsonRef, raw::RawJson, write},
+    base::json::{raw::RawJson, reader::JsonRef, writer},
     ir::{
         block::{
             Block, BlockKind, CallKind, Citation, Media, MediaKind, MediaSource, Reasoning,
@@ -289,7 +289,7 @@ pub(super) fn qualified_name(namespace: &str, name: &str) -> String {
 }
 
 /// Writes an object's members into another.
-pub(super) fn write_members(o: &mut write::ObjectWriter<'_>, object: &RawJson, except: &[&str]) {
+pub(super) fn write_members(o: &mut writer::ObjectWriter<'_>, object: &RawJson, except: &[&str]) {
     for (key, value) in object.json().members().filter(|(key, _)| !except.contains(key)) {
         o.json(key, value);
     }

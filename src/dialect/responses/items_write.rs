@@ -1,6 +1,6 @@
 //! The items of an answer while they are being told.
 
-use crate::{base::write, dialect::responses::items_read::SYNTHETIC_ID_PREFIX, ir::tool};
+use crate::{base::json::writer, dialect::responses::items_read::SYNTHETIC_ID_PREFIX, ir::tool};
 
 /// Events on their way out.
 pub(super) struct EventWriter {
@@ -58,14 +58,14 @@ impl EventWriter {
         &mut self,
         kind: &str,
         out: &mut Vec<u8>,
-        build: impl FnOnce(&mut write::ObjectWriter<'_>),
+        build: impl FnOnce(&mut writer::ObjectWriter<'_>),
     ) {
         if self.suppress_output {
             return;
         }
         self.line.clear();
         let number = self.next_sequence;
-        write::push_object(&mut self.line, |o| {
+        writer::push_object(&mut self.line, |o| {
             o.str("type", kind).num("sequence_number", number);
             build(o);
         });
@@ -73,7 +73,7 @@ impl EventWriter {
         for piece in ["event: ", kind, "\ndata: "] {
             out.extend_from_slice(piece.as_bytes());
         }
-        write::push_single_line(out, &self.line);
+        writer::push_single_line(out, &self.line);
         out.extend_from_slice(b"\n\n");
     }
 }
@@ -87,15 +87,15 @@ pub(super) fn append_element(list: &mut String, element: &str) {
 }
 
 pub(super) fn write_location<'p, 'o>(
-    o: &'p mut write::ObjectWriter<'o>,
+    o: &'p mut writer::ObjectWriter<'o>,
     id: &str,
     index: u64,
     part: u64,
-) -> &'p mut write::ObjectWriter<'o> {
+) -> &'p mut writer::ObjectWriter<'o> {
     o.str("item_id", id).num("output_index", index).num("content_index", part)
 }
 
-pub(super) fn write_message(o: &mut write::ObjectWriter<'_>, id: &str, status: &str, parts: &str) {
+pub(super) fn write_message(o: &mut writer::ObjectWriter<'_>, id: &str, status: &str, parts: &str) {
     o.str("id", id)
         .str("type", "message")
         .str("status", status)
@@ -103,12 +103,12 @@ pub(super) fn write_message(o: &mut write::ObjectWriter<'_>, id: &str, status: &
         .raw_text("content", &format!("[{parts}]"));
 }
 
-pub(super) fn write_summary_text(o: &mut write::ObjectWriter<'_>, text: &str) {
+pub(super) fn write_summary_text(o: &mut writer::ObjectWriter<'_>, text: &str) {
     o.str("type", "summary_text").str("text", text);
 }
 
 impl ContentPart {
-    pub(super) fn write_object(&self, o: &mut write::ObjectWriter<'_>) {
+    pub(super) fn write_object(&self, o: &mut writer::ObjectWriter<'_>) {
         if self.is_refusal {
             o.str("type", "refusal").str("refusal", &self.text);
         } else {
@@ -141,7 +141,7 @@ impl CallItem {
         }
     }
 
-    pub(super) fn write_object(&self, o: &mut write::ObjectWriter<'_>, status: &str, text: &str) {
+    pub(super) fn write_object(&self, o: &mut writer::ObjectWriter<'_>, status: &str, text: &str) {
         o.str("id", &self.id)
             .str("type", if self.custom { "custom_tool_call" } else { "function_call" })
             .str("status", status);
@@ -174,7 +174,7 @@ impl ReasoningItem {
         self.id = Some(id);
     }
 
-    pub(super) fn write_object(&self, o: &mut write::ObjectWriter<'_>) {
+    pub(super) fn write_object(&self, o: &mut writer::ObjectWriter<'_>) {
         o.opt_str("id", self.id.as_deref()).str("type", "reasoning").array("summary", |a| {
             if !self.text.is_empty() {
                 a.object(|o| write_summary_text(o, &self.text));

@@ -1,11 +1,13 @@
 //! Watches a stream of response events.
 
 use crate::{
-    base::json::{self, JsonErrorKind, JsonRef, is_blank},
+    base::json::reader::{self, JsonErrorKind, JsonRef, is_blank},
     dialect::{
-        AnswerSummary, Meter, MeterEvent, fault,
+        AnswerSummary, Meter, MeterEvent,
+        errors::read_error,
+        json_body,
         responses::response_read::{cancelled_fault, response_failure},
-        shape, tokens,
+        usage_read,
     },
 };
 
@@ -26,12 +28,12 @@ struct ResponseEventFields<'a> {
 
 /// Usage, status (why, where it is incomplete) and model of a response object.
 pub(super) fn response_summary(response: JsonRef<'_>) -> AnswerSummary {
-    let status = shape::clean_name(response.get("status"));
-    let reason = shape::clean_name(response.member_at(&["incomplete_details", "reason"]));
+    let status = json_body::clean_name(response.get("status"));
+    let reason = json_body::clean_name(response.member_at(&["incomplete_details", "reason"]));
     AnswerSummary {
-        usage: response.get("usage").and_then(tokens::read_openai),
+        usage: response.get("usage").and_then(usage_read::read_openai),
         finish_reason: reason.or(status),
-        model: shape::clean_name(response.get("model")),
+        model: json_body::clean_name(response.get("model")),
     }
 }
 
@@ -41,7 +43,7 @@ impl Meter for ResponseMeter {
             return MeterEvent::Drop;
         }
         let mut marks = ResponseEventFields::default();
-        let json = match json::visit(data, |depth, key, value| match (depth, key) {
+        let json = match reader::visit(data, |depth, key, value| match (depth, key) {
             (1, b"type") => marks.kind = value,
             (1, b"error") => {
                 marks.has_error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
@@ -51,17 +53,17 @@ impl Meter for ResponseMeter {
             _ => {}
         }) {
             Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
-            Ok(json) if fault::is_error(json) => {
-                return MeterEvent::Error(Box::new(fault::from_json(None, json)));
+            Ok(json) if read_error::is_error(json) => {
+                return MeterEvent::Error(Box::new(read_error::from_json(None, json)));
             }
             Ok(_) => {
-                return MeterEvent::Invalid(json::JsonError {
+                return MeterEvent::Invalid(reader::JsonError {
                     kind: JsonErrorKind::NotAnObject,
                     offset: 0,
                 });
             }
             Err(_) if name == b"error" && !data.starts_with(b"{") => {
-                return MeterEvent::Error(Box::new(fault::from_text(data)));
+                return MeterEvent::Error(Box::new(read_error::from_text(data)));
             }
             Err(bad) => return MeterEvent::Invalid(bad),
         };
@@ -77,7 +79,7 @@ impl Meter for ResponseMeter {
             return if marks.has_content { MeterEvent::Content } else { MeterEvent::Metadata };
         }
         if marks.has_error || name == b"error" || kind == b"error" {
-            return MeterEvent::Error(Box::new(fault::from_json(None, json)));
+            return MeterEvent::Error(Box::new(read_error::from_json(None, json)));
         }
         match kind {
             b"response.completed" | b"response.incomplete" | b"response.cancelled" => {
@@ -103,7 +105,7 @@ impl Meter for ResponseMeter {
                 if let Some(response) = json.get("response") {
                     self.summary.usage = response_summary(response).usage.or(self.summary.usage);
                 }
-                MeterEvent::Error(Box::new(fault::from_json(
+                MeterEvent::Error(Box::new(read_error::from_json(
                     None,
                     json.get("response").unwrap_or(json),
                 )))
@@ -117,10 +119,11 @@ impl Meter for ResponseMeter {
             b"response.output_item.done" => MeterEvent::Content,
             _ => {
                 if self.id.is_none() {
-                    self.id = shape::clean_name(json.member_at(&["response", "id"]));
+                    self.id = json_body::clean_name(json.member_at(&["response", "id"]));
                 }
                 if self.summary.model.is_none() {
-                    self.summary.model = shape::clean_name(json.member_at(&["response", "model"]));
+                    self.summary.model =
+                        json_body::clean_name(json.member_at(&["response", "model"]));
                 }
                 MeterEvent::Metadata
             }

@@ -1,6 +1,6 @@
 //! OpenAI's responses.
 
-mod answer;
+mod buffered;
 mod error;
 mod input_read;
 mod input_write;
@@ -28,7 +28,8 @@ use http::StatusCode;
 use crate::{
     dialect::{
         AnswerSummary, AttemptContext, ChatEndpoint, Egress, EncodedRequest, Framing, Ingress,
-        Meter, ResponseSpec, StreamReader, StreamWriter, TargetTraits, any::GenericMeter, shape,
+        Meter, ResponseSpec, StreamReader, StreamWriter, TargetTraits, generic_meter::GenericMeter,
+        json_body,
     },
     ir::{
         fault::{Fault, ProxyError},
@@ -92,8 +93,8 @@ impl Egress for Responses {
         body: &[u8],
     ) -> Result<AnswerSummary, Fault> {
         match op {
-            Op::Chat => answer::read_summary(content_type, body),
-            _ => shape::generic_summary(content_type, body),
+            Op::Chat => buffered::read_summary(content_type, body),
+            _ => json_body::generic_summary(content_type, body),
         }
     }
 
@@ -105,11 +106,11 @@ impl Egress for Responses {
     }
 
     fn synthesize_stream(&self, _op: Op, body: &[u8], _framing: Framing) -> Result<Bytes, Fault> {
-        answer::synthesize_stream(body)
+        buffered::synthesize_stream(body)
     }
 
     fn collect_stream(&self, _op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
-        answer::collect_stream(events)
+        buffered::collect_stream(events)
     }
 
     fn chat_path(&self, _stream: bool) -> (&'static str, &'static str) {

@@ -1,7 +1,7 @@
 //! Writes the parts of messages and of results.
 
 use crate::{
-    base::write,
+    base::json::writer,
     dialect::{
         losses::Losses,
         responses::{
@@ -27,7 +27,7 @@ pub(super) fn write_part(role: Role, block: &Block, losses: &mut Losses) -> Opti
     for (key, _) in block.extras.iter().filter(|_| !same_dialect) {
         losses.add(format!("messages.{key}"));
     }
-    let more = |o: &mut write::ObjectWriter<'_>| {
+    let more = |o: &mut writer::ObjectWriter<'_>| {
         for (key, value) in block
             .extras
             .iter()
@@ -37,7 +37,7 @@ pub(super) fn write_part(role: Role, block: &Block, losses: &mut Losses) -> Opti
         }
     };
     match &block.kind {
-        BlockKind::Text(text) => Some(write::object(|o| {
+        BlockKind::Text(text) => Some(writer::object(|o| {
             o.str("type", if role == Role::Assistant { "output_text" } else { "input_text" })
                 .str("text", &text.text);
             if role == Role::Assistant {
@@ -45,16 +45,14 @@ pub(super) fn write_part(role: Role, block: &Block, losses: &mut Losses) -> Opti
             }
             more(o);
         })),
-        BlockKind::Refusal(text) if role == Role::Assistant => Some(write::object(|o| {
+        BlockKind::Refusal(text) if role == Role::Assistant => Some(writer::object(|o| {
             o.str("type", "refusal").str("refusal", text);
             more(o);
         })),
-        BlockKind::Refusal(text) => Some(write::object(|o| {
+        BlockKind::Refusal(text) => Some(writer::object(|o| {
             o.str("type", "input_text").str("text", text);
         })),
-        BlockKind::Media(media) if role != Role::Assistant => {
-            self::write_media(media, &more, losses)
-        }
+        BlockKind::Media(media) if role != Role::Assistant => write_media(media, &more, losses),
         BlockKind::Media(media) => {
             losses.add(format!("messages.{}", media_kind_name(media.kind)));
             None
@@ -66,7 +64,7 @@ pub(super) fn write_part(role: Role, block: &Block, losses: &mut Losses) -> Opti
 
 fn write_media(
     media: &Media,
-    more: &dyn Fn(&mut write::ObjectWriter<'_>),
+    more: &dyn Fn(&mut writer::ObjectWriter<'_>),
     losses: &mut Losses,
 ) -> Option<String> {
     let url = |data: &str, default_mime: &str| {
@@ -79,7 +77,7 @@ fn write_media(
             losses.add(format!("messages.{}", media_kind_name(media.kind)));
             None
         }
-        (MediaKind::Image, source) => Some(write::object(|o| {
+        (MediaKind::Image, source) => Some(writer::object(|o| {
             o.str("type", "input_image");
             match source {
                 MediaSource::Base64(data) => o.str("image_url", &url(data, "image/png")),
@@ -89,7 +87,7 @@ fn write_media(
             o.opt_str("detail", media.detail.as_deref());
             more(o);
         })),
-        (MediaKind::Audio, MediaSource::Base64(data)) => Some(write::object(|o| {
+        (MediaKind::Audio, MediaSource::Base64(data)) => Some(writer::object(|o| {
             o.str("type", "input_audio").object("input_audio", |o| {
                 let format = media
                     .mime
@@ -106,7 +104,7 @@ fn write_media(
             more(o);
         })),
         (MediaKind::Document | MediaKind::File, MediaSource::Text(text)) => {
-            Some(write::object(|o| {
+            Some(writer::object(|o| {
                 let text = media
                     .name
                     .as_ref()
@@ -115,7 +113,7 @@ fn write_media(
                 more(o);
             }))
         }
-        (MediaKind::Document | MediaKind::File, source) => Some(write::object(|o| {
+        (MediaKind::Document | MediaKind::File, source) => Some(writer::object(|o| {
             o.str("type", "input_file");
             match source {
                 MediaSource::Base64(data) => {
@@ -143,7 +141,7 @@ fn write_media(
 
 /// Where a text's statements come from, as this API tells it.
 fn write_annotations(text: &TextBlock) -> String {
-    write::array(|a| {
+    writer::array(|a| {
         for citation in &text.citations {
             if let Some(json) = schema::write_annotation(citation, text.text.chars().count() as u64)
             {

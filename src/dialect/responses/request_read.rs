@@ -1,9 +1,9 @@
 //! Reads a request: what is to be answered, with what, and how.
 
 use crate::{
-    base::{
-        json::{self, JsonRef},
+    base::json::{
         raw::RawJson,
+        reader::{self, JsonRef},
     },
     dialect::responses::{
         input_read::InputItemsReader,
@@ -13,8 +13,8 @@ use crate::{
     ir::{
         block::Block,
         fault::{ProxyError, ProxyErrorKind},
+        generation_settings::{Effort, ReasoningSettings, ResponseFormat},
         request::ChatRequest,
-        settings::{Effort, ReasoningSettings, ResponseFormat},
     },
 };
 
@@ -59,7 +59,7 @@ pub(super) const INCLUDE_ENCRYPTED_REASONING: &str = "reasoning.encrypted_conten
 ///
 /// What the API itself refuses: no input, or input of the wrong type.
 pub(super) fn read_request(body: &[u8]) -> Result<ChatRequest, ProxyError> {
-    let root = json::parse(body).map_err(|bad| {
+    let root = reader::parse(body).map_err(|bad| {
         bad_request(format!("the body is not JSON: {}", bad.describe(body)), None)
     })?;
     if !root.is_object() {

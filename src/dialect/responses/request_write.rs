@@ -1,7 +1,7 @@
 //! Writes a conversation as a request of this API.
 
 use crate::{
-    base::{raw::RawJson, write},
+    base::json::{raw::RawJson, writer},
     dialect::{
         AttemptContext, EncodedRequest, TargetTraits, Thinking,
         losses::Losses,
@@ -15,8 +15,8 @@ use crate::{
     },
     ir::{
         block::BlockKind,
+        generation_settings::{Effort, ReasoningSettings, ResponseFormat},
         request::ChatRequest,
-        settings::{Effort, ReasoningSettings, ResponseFormat},
     },
 };
 
@@ -34,7 +34,7 @@ pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> Enc
     let input = items.items;
     let settings = &request.settings;
     let same_dialect = request.extras.is_from(DIALECT);
-    let body = write::object(|o| {
+    let body = writer::object(|o| {
         o.str("model", &traits.model);
         if let Some(text) = instructions_text(request, &mut losses) {
             o.str("instructions", &text);
@@ -133,7 +133,7 @@ fn instructions_text(request: &ChatRequest, losses: &mut Losses) -> Option<Strin
     out
 }
 
-fn write_text_options(request: &ChatRequest, o: &mut write::ObjectWriter<'_>) {
+fn write_text_options(request: &ChatRequest, o: &mut writer::ObjectWriter<'_>) {
     let settings = &request.settings;
     let more: Vec<_> = request
         .extras
@@ -172,7 +172,7 @@ fn write_text_options(request: &ChatRequest, o: &mut write::ObjectWriter<'_>) {
 fn write_reasoning(
     request: &ChatRequest,
     traits: &TargetTraits,
-    o: &mut write::ObjectWriter<'_>,
+    o: &mut writer::ObjectWriter<'_>,
     losses: &mut Losses,
 ) {
     let same_dialect = request.extras.is_from(DIALECT);
@@ -231,7 +231,7 @@ fn effort_name(wish: &ReasoningSettings) -> Option<&'static str> {
 fn write_service_tier(
     request: &ChatRequest,
     same_dialect: bool,
-    o: &mut write::ObjectWriter<'_>,
+    o: &mut writer::ObjectWriter<'_>,
     losses: &mut Losses,
 ) {
     match request.settings.service_tier.as_deref() {
@@ -251,7 +251,7 @@ fn write_service_tier(
 fn write_user(
     request: &ChatRequest,
     same_dialect: bool,
-    o: &mut write::ObjectWriter<'_>,
+    o: &mut writer::ObjectWriter<'_>,
     losses: &mut Losses,
 ) {
     let Some(user) = request.settings.user.as_deref() else { return };
@@ -271,7 +271,7 @@ fn write_user(
 
 fn write_unofficial_settings(
     request: &ChatRequest,
-    o: &mut write::ObjectWriter<'_>,
+    o: &mut writer::ObjectWriter<'_>,
     losses: &mut Losses,
 ) {
     let settings = &request.settings;
@@ -296,7 +296,7 @@ fn write_unofficial_settings(
     }
 }
 
-fn write_include(request: &ChatRequest, traits: &TargetTraits, o: &mut write::ObjectWriter<'_>) {
+fn write_include(request: &ChatRequest, traits: &TargetTraits, o: &mut writer::ObjectWriter<'_>) {
     let mut included: Vec<RawJson> = request
         .extras
         .get(DIALECT, "include")
@@ -330,7 +330,7 @@ fn write_include(request: &ChatRequest, traits: &TargetTraits, o: &mut write::Ob
 fn write_extras(
     request: &ChatRequest,
     same_dialect: bool,
-    o: &mut write::ObjectWriter<'_>,
+    o: &mut writer::ObjectWriter<'_>,
     losses: &mut Losses,
 ) {
     for key in ["truncation", "background"].into_iter().filter(|_| same_dialect) {

@@ -1,9 +1,11 @@
 //! Reads a whole answer.
 
 use crate::{
-    base::{json::JsonRef, raw::RawJson},
+    base::json::{raw::RawJson, reader::JsonRef},
     dialect::{
-        AttemptContext, fault,
+        AttemptContext,
+        errors::read_error,
+        json_body,
         responses::{
             items_read::{
                 self, DIALECT, call_kind, item_type, note_item_fields, read_image, read_part,
@@ -11,7 +13,7 @@ use crate::{
             },
             meter,
         },
-        shape, tokens,
+        usage_read,
     },
     ir::{
         block::{Block, BlockKind},
@@ -26,7 +28,7 @@ pub(super) fn read_response(
     body: &[u8],
     carry: &AttemptContext,
 ) -> Result<ChatResponse, Fault> {
-    let json = shape::parse_response(content_type, body)?;
+    let json = json_body::parse_response(content_type, body)?;
     if let Some(fault) = response_failure(json) {
         return Err(fault);
     }
@@ -42,9 +44,9 @@ pub(super) fn read_response(
         _ => match json.get("output_text").and_then(JsonRef::str) {
             Some(text) => blocks.push(Block::text(text)),
             None => {
-                return Err(shape::required_list(json, "output")
+                return Err(json_body::required_list(json, "output")
                     .err()
-                    .unwrap_or_else(|| fault::unexpected_shape("no `output`")));
+                    .unwrap_or_else(|| read_error::unexpected_shape("no `output`")));
             }
         },
     }
@@ -150,7 +152,7 @@ fn item_logprobs(item: JsonRef<'_>) -> Vec<RawJson> {
 }
 
 fn join_logprobs(list: &[RawJson]) -> Option<RawJson> {
-    let all = crate::base::write::array(|a| {
+    let all = crate::base::json::writer::array(|a| {
         for one in list {
             a.raw(one);
         }
@@ -161,14 +163,14 @@ fn join_logprobs(list: &[RawJson]) -> Option<RawJson> {
 /// A response that has failed or was cancelled.
 pub(super) fn response_failure(response: JsonRef<'_>) -> Option<Fault> {
     match string_field(response, "status").as_deref() {
-        Some("failed") => Some(fault::from_json(None, response)),
+        Some("failed") => Some(read_error::from_json(None, response)),
         Some("cancelled") => Some(cancelled_fault()),
         _ => None,
     }
 }
 
 pub(super) fn cancelled_fault() -> Fault {
-    fault::unexpected_shape("the response was cancelled")
+    read_error::unexpected_shape("the response was cancelled")
 }
 
 pub(super) fn created_at(response: JsonRef<'_>) -> Option<i64> {
@@ -195,5 +197,5 @@ pub(super) fn read_finish(response: JsonRef<'_>, called: bool, refused: bool) ->
 }
 
 pub(super) fn read_usage(usage: JsonRef<'_>) -> Option<Usage> {
-    tokens::read_openai(usage)
+    usage_read::read_openai(usage)
 }

@@ -2,9 +2,13 @@
 //! nothing was said.
 
 use crate::{
-    base::{raw::RawJson, write},
+    base::json::{raw::RawJson, writer},
     dialect::{ResponseSpec, responses::items_read::DIALECT},
-    ir::{block::Citation, response::Finish, response::FinishKind, usage::Usage},
+    ir::{
+        block::Citation,
+        response::{Finish, FinishKind},
+        usage::Usage,
+    },
 };
 
 /// Fields that only repeat the request, with what stands there where the request said nothing.
@@ -56,7 +60,7 @@ pub(super) enum ResponseState<'a> {
 
 impl Envelope {
     pub(super) fn new(shape: &ResponseSpec) -> Self {
-        let repeated = write::object(|o| {
+        let repeated = writer::object(|o| {
             o.raw_text("presence_penalty", "0.0");
             for (key, default_value) in ECHOED_DEFAULTS {
                 match shape.echo.get(DIALECT, key) {
@@ -70,7 +74,7 @@ impl Envelope {
                 for tool in shape.echo.get(DIALECT, "tools").into_iter().flat_map(|list| {
                     list.json().items().map(RawJson::from_json).collect::<Vec<_>>()
                 }) {
-                    a.raw_text(&self::echo_tool(&tool));
+                    a.raw_text(&echo_tool(&tool));
                 }
             });
         });
@@ -99,7 +103,7 @@ impl Envelope {
     /// Writes the object; `output` is the text of the items.
     pub(super) fn write_object(
         &self,
-        o: &mut write::ObjectWriter<'_>,
+        o: &mut writer::ObjectWriter<'_>,
         state: &ResponseState<'_>,
         output: &str,
     ) {
@@ -140,7 +144,7 @@ impl Envelope {
         o.str("model", &self.model).raw_text("output", &format!("[{output}]"));
         match state {
             ResponseState::Ended { usage: Some(usage), .. } => {
-                o.object("usage", |o| self::write_usage(o, usage))
+                o.object("usage", |o| write_usage(o, usage))
             }
             _ => o.null("usage"),
         };
@@ -175,7 +179,7 @@ pub(super) fn response_status(finish: &Finish, refused: bool) -> &str {
     }
 }
 
-pub(super) fn write_usage(o: &mut write::ObjectWriter<'_>, usage: &Usage) {
+pub(super) fn write_usage(o: &mut writer::ObjectWriter<'_>, usage: &Usage) {
     let (input, output) = (usage.input_total(), usage.output_total());
     o.num("input_tokens", input);
     o.object("input_tokens_details", |o| {
@@ -197,7 +201,7 @@ pub(super) fn write_annotation(citation: &Citation, end: u64) -> Option<String> 
     }
     let url = citation.url.as_deref().filter(|url| !url.is_empty())?;
     let (from, to) = citation.span.unwrap_or((0, end));
-    Some(write::object(|o| {
+    Some(writer::object(|o| {
         o.str("type", "url_citation")
             .str("url", url)
             .str("title", citation.title.as_deref().unwrap_or(url));
@@ -224,7 +228,7 @@ fn echo_text(echoed: Option<&RawJson>) -> String {
     } else {
         format.text().to_owned()
     };
-    write::object(|o| {
+    writer::object(|o| {
         o.raw_text("format", &format);
         for (key, value) in json.members().filter(|(key, _)| *key != "format") {
             o.json(key, value);
@@ -239,13 +243,15 @@ fn echo_tool(echoed: &RawJson) -> String {
             Some(echoed),
             &[("description", "null"), ("parameters", "null"), ("strict", "null")],
         ),
-        Some("namespace") => write::object(|o| {
+        Some("namespace") => writer::object(|o| {
             for (key, value) in json.members().filter(|(key, _)| *key != "tools") {
                 o.json(key, value);
             }
             o.array("tools", |a| {
-                for inner in
-                    json.get("tools").into_iter().flat_map(crate::base::json::JsonRef::items)
+                for inner in json
+                    .get("tools")
+                    .into_iter()
+                    .flat_map(crate::base::json::reader::JsonRef::items)
                 {
                     a.raw_text(&echo_tool(&RawJson::from_json(inner)));
                 }
@@ -257,7 +263,7 @@ fn echo_tool(echoed: &RawJson) -> String {
 
 /// An object with what it lacks.
 fn fill_defaults(echoed: Option<&RawJson>, defaults: &[(&str, &str)]) -> String {
-    write::object(|o| {
+    writer::object(|o| {
         for (key, value) in echoed.into_iter().flat_map(|object| object.json().members()) {
             o.json(key, value);
         }

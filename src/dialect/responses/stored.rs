@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::{
-    base::write,
+    base::json::writer,
     dialect::{
         ResponseSpec, TargetTraits, Thinking,
         losses::Losses,
@@ -13,9 +13,9 @@ use crate::{
     },
     ir::{
         block::{Block, BlockKind},
+        generation_settings::GenerationSettings,
         request::{ChatMessage, ChatRequest, Role},
         response::ChatResponse,
-        settings::GenerationSettings,
         tool::ToolChoice,
     },
 };
@@ -196,7 +196,7 @@ pub fn write_compaction(
     let summary = format!("{COMPACTION_PREFIX}{}", texts.collect::<Vec<_>>().join("\n"));
     let mut output = list_items(&users, &shape.request_id);
     output.push(json!({ "id": format!("cmp_{}", shape.request_id), "type": "compaction", "encrypted_content": summary }));
-    let body = write::object(|o| {
+    let body = writer::object(|o| {
         o.str("id", &format!("resp_{}", shape.request_id))
             .str("object", "response.compaction")
             .num("created_at", shape.created);
@@ -215,7 +215,7 @@ pub(super) fn read_compaction(content: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::{
-        base::json,
+        base::json::reader,
         dialect::{ChatEndpoint, Framing, responses::request_read},
         ir::extras::Extras,
     };
@@ -290,8 +290,8 @@ mod tests {
             vec![Block::text("The conversation so far, in short:\n\nthey said b")]
         );
         assert!(
-            json::parse(&write_deleted("resp_7")).is_ok()
-                && json::parse(&write_input_tokens(3)).is_ok()
+            reader::parse(&write_deleted("resp_7")).is_ok()
+                && reader::parse(&write_input_tokens(3)).is_ok()
         );
     }
 }

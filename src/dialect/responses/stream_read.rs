@@ -2,9 +2,10 @@
 //! the whole items.
 
 use crate::{
-    base::json::{self, JsonRef},
+    base::json::reader::{self, JsonRef},
     dialect::{
-        AnswerSummary, AttemptContext, StreamReader, fault,
+        AnswerSummary, AttemptContext, StreamReader,
+        errors::read_error,
         responses::{
             items_read::{
                 self, DIALECT, SUMMARY_SEPARATOR, call_kind, item_type, read_citation, read_image,
@@ -294,7 +295,7 @@ impl ResponseReader {
             && let Some(list) =
                 part.get("logprobs").filter(|list| list.is_array() && !list.is_blank())
         {
-            out.push(ChatEvent::Logprobs(crate::base::raw::RawJson::from_json(list)));
+            out.push(ChatEvent::Logprobs(crate::base::json::raw::RawJson::from_json(list)));
         }
         for one in
             part.get("annotations").into_iter().flat_map(JsonRef::items).skip(open.citation_count)
@@ -335,7 +336,7 @@ impl ResponseReader {
                     Some(media) if kind == "image_generation_call" => BlockStart::Media(media),
                     _ => BlockStart::Foreign {
                         dialect: DIALECT,
-                        body: crate::base::raw::RawJson::from_json(item),
+                        body: crate::base::json::raw::RawJson::from_json(item),
                     },
                 };
                 out.push(ChatEvent::Open { block: self.next_block, head });
@@ -477,7 +478,7 @@ impl ResponseReader {
             && let Some(part) = &mut self.items[at].open_part
         {
             part.has_logprobs = true;
-            out.push(ChatEvent::Logprobs(crate::base::raw::RawJson::from_json(list)));
+            out.push(ChatEvent::Logprobs(crate::base::json::raw::RawJson::from_json(list)));
         }
     }
 }
@@ -493,33 +494,35 @@ impl StreamReader for ResponseReader {
         if self.done || data.trim_ascii() == b"[DONE]" {
             return Ok(());
         }
-        let event = match json::parse(data) {
+        let event = match reader::parse(data) {
             Ok(event) if event.is_object() => event,
-            Ok(list) if fault::is_error(list) => {
-                return Err(Box::new(fault::from_json(None, list)));
+            Ok(list) if read_error::is_error(list) => {
+                return Err(Box::new(read_error::from_json(None, list)));
             }
             Ok(_) => {
-                return Err(Box::new(fault::invalid_event(
+                return Err(Box::new(read_error::invalid_event(
                     self.event_count,
-                    json::JsonError { kind: json::JsonErrorKind::NotAnObject, offset: 0 },
+                    reader::JsonError { kind: reader::JsonErrorKind::NotAnObject, offset: 0 },
                     data,
                 )));
             }
             Err(_) if name == b"error" && !data.starts_with(b"{") => {
-                return Err(Box::new(fault::from_text(data)));
+                return Err(Box::new(read_error::from_text(data)));
             }
-            Err(bad) => return Err(Box::new(fault::invalid_event(self.event_count, bad, data))),
+            Err(bad) => {
+                return Err(Box::new(read_error::invalid_event(self.event_count, bad, data)));
+            }
         };
         let event_type = event.get("type").and_then(JsonRef::str);
         // Where the type is missing, the event's name says it.
         let kind =
             event_type.as_deref().or_else(|| std::str::from_utf8(name).ok()).unwrap_or_default();
-        if kind == "error" || kind.is_empty() && fault::is_error(event) || name == b"error" {
-            return Err(Box::new(fault::from_json(None, event)));
+        if kind == "error" || kind.is_empty() && read_error::is_error(event) || name == b"error" {
+            return Err(Box::new(read_error::from_json(None, event)));
         }
         let Some(kind) = kind.strip_prefix("response.") else {
-            return if fault::is_error(event) {
-                Err(Box::new(fault::from_json(None, event)))
+            return if read_error::is_error(event) {
+                Err(Box::new(read_error::from_json(None, event)))
             } else {
                 Ok(())
             };
@@ -527,7 +530,9 @@ impl StreamReader for ResponseReader {
         let response = event.get("response").filter(|response| response.is_object());
         match kind {
             "created" | "in_progress" | "queued" => self.ensure_started(response, out),
-            "failed" => return Err(Box::new(fault::from_json(None, response.unwrap_or(event)))),
+            "failed" => {
+                return Err(Box::new(read_error::from_json(None, response.unwrap_or(event))));
+            }
             "completed" | "incomplete" | "cancelled" | "done" => {
                 let response = response.unwrap_or(event);
                 if kind == "cancelled" && response.get("status").is_none() {
@@ -567,7 +572,9 @@ impl StreamReader for ResponseReader {
                 self.ensure_started(None, out);
                 self.apply_text_event(kind, event, out);
             }
-            _ if fault::is_error(event) => return Err(Box::new(fault::from_json(None, event))),
+            _ if read_error::is_error(event) => {
+                return Err(Box::new(read_error::from_json(None, event)));
+            }
             _ => {}
         }
         Ok(())

@@ -1,9 +1,10 @@
 //! Writes an answer as it comes: items one after the other, and at the end all of them once more.
 
 use crate::{
-    base::write,
+    base::json::writer,
     dialect::{
         ResponseSpec, StreamWriter,
+        errors::sanitize::{self, MAX_SENT_CHARS},
         responses::{
             error,
             items_read::DIALECT,
@@ -14,7 +15,6 @@ use crate::{
             names::strip_namespace,
             schema::{self, Envelope, ResponseState},
         },
-        words::{self, MAX_SENT_CHARS},
     },
     ir::{
         block::{
@@ -23,7 +23,7 @@ use crate::{
         event::{BlockStart, ChatEvent},
         fault::ProxyError,
         response::{Finish, FinishKind},
-        sequence::BlockSerializer,
+        serialize_blocks::BlockSerializer,
         usage::Usage,
     },
 };
@@ -92,7 +92,7 @@ impl ResponseWriter {
             usage: usage.as_ref(),
             service_tier: tier.as_deref(),
         };
-        write::object(|o| writer.envelope.write_object(o, &state, &writer.output))
+        writer::object(|o| writer.envelope.write_object(o, &state, &writer.output))
     }
 
     fn ensure_started(&mut self, out: &mut Vec<u8>) {
@@ -204,7 +204,7 @@ impl ResponseWriter {
             (MediaKind::Image, MediaSource::Base64(data)) => {
                 self.close_item("completed", out);
                 let id = self.item_id("ig_");
-                let item = write::object(|o| {
+                let item = writer::object(|o| {
                     o.str("id", &id)
                         .str("type", "image_generation_call")
                         .str("status", "completed")
@@ -374,7 +374,7 @@ impl ResponseWriter {
                 o.raw_text("logprobs", &format!("[{}]", part.logprobs));
             }
         });
-        let text = write::object(|o| part.write_object(o));
+        let text = writer::object(|o| part.write_object(o));
         self.event_writer.emit("response.content_part.done", out, |o| {
             write_location(o, id, index, number).raw_text("part", &text);
         });
@@ -389,7 +389,7 @@ impl ResponseWriter {
         let item = match std::mem::replace(&mut self.open_item, OutputItem::None) {
             OutputItem::None => return,
             OutputItem::Message(message_item) => {
-                write::object(|o| write_message(o, &message_item.id, status, &message_item.parts))
+                writer::object(|o| write_message(o, &message_item.id, status, &message_item.parts))
             }
             OutputItem::Call(call) => {
                 let (text, streamed) = call.final_text();
@@ -405,7 +405,7 @@ impl ResponseWriter {
                         o.str("name", &call.name);
                     }
                 });
-                write::object(|o| call.write_object(o, status, &text))
+                writer::object(|o| call.write_object(o, status, &text))
             }
             OutputItem::Reasoning(thought) => {
                 // A thought without words and proof is none.
@@ -422,7 +422,7 @@ impl ResponseWriter {
                         o.object("part", |o| write_summary_text(o, &thought.text));
                     });
                 }
-                write::object(|o| thought.write_object(o))
+                writer::object(|o| thought.write_object(o))
             }
         };
         self.event_writer.emit("response.output_item.done", out, |o| {
@@ -473,7 +473,7 @@ impl StreamWriter for ResponseWriter {
     }
 
     fn write_error(&mut self, error: &ProxyError, _request_id: &str, out: &mut Vec<u8>) {
-        let message = words::escape_controls(&error.message, MAX_SENT_CHARS);
+        let message = sanitize::escape_controls(&error.message, MAX_SENT_CHARS);
         let (envelope, output) = (&self.envelope, &self.output);
         self.event_writer.emit("response.failed", out, |o| {
             let state =

@@ -12,15 +12,15 @@ use super::*;
 use crate::{
     dialect::{
         Loss, Thinking,
-        recorded::{self, RecordedExchange},
+        tests::recorded::{self, RecordedExchange},
         translate::EventDecoder,
     },
     ir::{
         assemble::{Assembler, to_events},
         event::ChatEvent,
         extras::Extras,
-        grammar,
         response::FinishKind,
+        validate,
     },
 };
 
@@ -317,7 +317,7 @@ fn every_recorded_answer_comes_back() {
             "{}",
             exchange.id
         );
-        grammar::validate_events(&to_events(&response)).expect("well formed");
+        validate::validate_events(&to_events(&response)).expect("well formed");
         let written = write_stream(&shape(), to_events(&response));
         if response.finish.kind != FinishKind::Pause {
             assert_eq!(
@@ -335,7 +335,7 @@ fn every_recorded_stream_says_what_its_end_says() {
     for exchange in recordings().iter().filter(|x| x.status == 200 && x.kind == "sse") {
         let (events, complete) = read_stream(&exchange.response, &[]);
         assert!(complete, "{}", exchange.id);
-        grammar::validate_events(&events).expect(&exchange.id);
+        validate::validate_events(&events).expect(&exchange.id);
         let want = visible_answer(&terminal_response(&exchange.response));
         assert_eq!(visible_answer(&write_body(&assemble(&events))), want, "{}", exchange.id);
         assert_eq!(
@@ -355,7 +355,7 @@ proptest! {
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(exchange.response.len())).collect();
             cuts.sort_unstable();
             let (events, _) = read_stream(&exchange.response, &cuts);
-            prop_assert_eq!(grammar::validate_events(&events), Ok(()));
+            prop_assert_eq!(validate::validate_events(&events), Ok(()));
             prop_assert_eq!(&events, &read_stream(&exchange.response, &[]).0);
         }
     }

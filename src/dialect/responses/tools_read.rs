@@ -2,7 +2,7 @@
 //! runs itself.
 
 use crate::{
-    base::{json::JsonRef, raw::RawJson},
+    base::json::{raw::RawJson, reader::JsonRef},
     dialect::responses::items_read::{DIALECT, item_type, qualified_name, string_field},
     ir::{
         extras::Extras,

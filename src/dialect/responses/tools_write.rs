@@ -1,7 +1,7 @@
 //! Writes tools and the wish for one.
 
 use crate::{
-    base::{raw::RawJson, write},
+    base::json::{raw::RawJson, writer},
     dialect::{
         losses::Losses,
         responses::{
@@ -42,7 +42,7 @@ pub(super) fn write_tools(
         let count = 1 + after.iter().take_while(|other| same(other)).count();
         let nested: Vec<String> =
             rest[..count].iter().filter_map(|tool| write_tool(tool, names, losses)).collect();
-        out.push(write::object(|o| {
+        out.push(writer::object(|o| {
             o.str("type", "namespace").str("name", namespace);
             match tool_extras(tool).and_then(|extras| extras.get(DIALECT, NAMESPACE_NOTE)) {
                 Some(fields) => write_members(o, fields, &[]),
@@ -86,7 +86,7 @@ fn write_function(
         losses.add("tools.cache_control");
     }
     let same_dialect = tool.extras.is_from(DIALECT);
-    write::object(|o| {
+    writer::object(|o| {
         o.str("type", "function")
             .str("name", names.wire_name(&tool.name))
             .opt_str("description", tool.description.as_deref());
@@ -119,7 +119,7 @@ fn object_schema(schema: &RawJson) -> String {
     if json.get("type").is_some() {
         return schema.text().to_owned();
     }
-    write::object(|o| {
+    writer::object(|o| {
         o.str("type", "object");
         if json.get("properties").is_none() {
             o.object("properties", |_| {});
@@ -129,7 +129,7 @@ fn object_schema(schema: &RawJson) -> String {
 }
 
 fn write_custom(tool: &CustomTool, names: &ResponsesToolNames<'_>, losses: &mut Losses) -> String {
-    write::object(|o| {
+    writer::object(|o| {
         o.str("type", "custom")
             .str("name", names.wire_name(&tool.name))
             .opt_str("description", tool.description.as_deref());
@@ -138,7 +138,7 @@ fn write_custom(tool: &CustomTool, names: &ResponsesToolNames<'_>, losses: &mut 
     })
 }
 
-fn write_extras(extras: &Extras, o: &mut write::ObjectWriter<'_>, losses: &mut Losses) {
+fn write_extras(extras: &Extras, o: &mut writer::ObjectWriter<'_>, losses: &mut Losses) {
     for (key, value) in extras.iter() {
         if !extras.is_from(DIALECT) {
             losses.add(format!("tools.{key}"));
@@ -161,7 +161,7 @@ fn write_hosted(tool: &HostedTool, losses: &mut Losses) -> Option<String> {
             {
                 losses.add(format!("tools.web_search.{key}"));
             }
-            Some(write::object(|o| {
+            Some(writer::object(|o| {
                 o.str("type", "web_search");
                 if let Some(domains) =
                     body.get("allowed_domains").filter(|list| list.is_array() && !list.is_blank())
@@ -204,7 +204,7 @@ pub(super) fn write_choice(
     {
         return Some(original.text().to_owned());
     }
-    let write_named = |o: &mut write::ObjectWriter<'_>, name: &str| {
+    let write_named = |o: &mut writer::ObjectWriter<'_>, name: &str| {
         o.str("type", if names.is_custom(name) { "custom" } else { "function" })
             .str("name", names.wire_name(name));
         o.opt_str("namespace", names.namespace(name));
@@ -213,8 +213,8 @@ pub(super) fn write_choice(
         ToolChoice::Auto => "\"auto\"".to_owned(),
         ToolChoice::None => "\"none\"".to_owned(),
         ToolChoice::Required => "\"required\"".to_owned(),
-        ToolChoice::Named(name) => write::object(|o| write_named(o, name)),
-        ToolChoice::Allowed { names: allowed, required } => write::object(|o| {
+        ToolChoice::Named(name) => writer::object(|o| write_named(o, name)),
+        ToolChoice::Allowed { names: allowed, required } => writer::object(|o| {
             o.str("type", "allowed_tools").str("mode", if *required { "required" } else { "auto" });
             o.array("tools", |a| {
                 for name in allowed {

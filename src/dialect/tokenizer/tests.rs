@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tiktoken_rs::CoreBPE;
 
 use super::*;
-use crate::dialect::recorded;
+use crate::dialect::tests::recorded;
 
 static REFERENCE: LazyLock<CoreBPE> =
     LazyLock::new(|| tiktoken_rs::o200k_base().expect("a vocabulary"));

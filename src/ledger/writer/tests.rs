@@ -13,15 +13,15 @@ use crate::{
     },
     events::{
         filter::Filter,
+        ledger_queue::{AttemptBill, BodyPolicy, LedgerEntry},
         record::{AttemptRecord, RequestRecord, RequestState},
-        sink::{AttemptBill, BodyPolicy, LedgerEntry},
     },
     ir::{
         cost::{AppliedPrice, Bill, Cost, CostSource, Precision, PriceClass, PriceRates},
         op::{Dialect, Op},
         usage::Usage,
     },
-    ledger::usage::{GroupBy, TimeRange},
+    ledger::totals::{GroupBy, TimeRange},
 };
 
 struct SecretRedactor;

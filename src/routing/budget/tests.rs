@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
-use crate::routing::fixture::{cases, project, settings, upstream};
+use crate::routing::test_support::{cases, project, settings, upstream};
 
 const NANO_USD_PER_DOLLAR: i64 = 1_000_000_000;
 

@@ -3,7 +3,7 @@
 use http::{HeaderMap, Uri, header};
 
 use crate::{
-    base::clean,
+    base::sanitize,
     ir::fault::{ProxyError, ProxyErrorKind},
 };
 
@@ -42,7 +42,7 @@ pub fn check_host(
     }
     let message = format!(
         "Host `{}` is not allowed; aiproxy answers to localhost, or to names in `trusted_hosts` under [server]",
-        clean::clean(host)
+        sanitize::clean(host)
     );
     Err(ProxyError::new(ProxyErrorKind::Forbidden, message).code("host_not_allowed"))
 }

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderValue, Method, header};
 
 use crate::{
-    base::clean,
+    base::sanitize,
     ir::fault::{ProxyError, ProxyErrorKind},
 };
 
@@ -28,7 +28,7 @@ pub fn check_origin(
         }
         let message = format!(
             "origin `{}` is not allowed; list it in `allowed_origins` under [server] to let this web page in",
-            clean::clean(text)
+            sanitize::clean(text)
         );
         return Err(ProxyError::new(ProxyErrorKind::Forbidden, message).code("origin_not_allowed"));
     }

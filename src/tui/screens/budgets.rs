@@ -3,12 +3,12 @@
 use ratatui::layout::Rect;
 
 use crate::{
-    base::clean::{clean, display_width, truncate_middle},
+    base::sanitize::{clean, display_width, truncate_middle},
     control::snapshot::{BudgetView, Period},
     tui::{
         app::App,
         format::{self, FrameContext},
-        text::fill,
+        strings::fill,
         theme::ThemeRole,
         widgets::canvas::{Canvas, span},
     },

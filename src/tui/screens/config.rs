@@ -3,14 +3,14 @@
 use ratatui::layout::Rect;
 
 use crate::{
-    base::clean::display_width,
-    events::kind::Severity,
+    base::sanitize::display_width,
+    events::event::Severity,
     tui::{
         app::App,
         format::{self, FrameContext},
-        said::translate_message,
-        text::fill,
+        strings::fill,
         theme::ThemeRole,
+        translate_message::translate_message,
         widgets::canvas::{Canvas, StyledSpan, span},
     },
 };

@@ -3,12 +3,12 @@
 use ratatui::layout::Rect;
 
 use crate::{
-    base::clean::display_width,
+    base::sanitize::display_width,
     tui::{
         app::{App, Overlay},
         format::FrameContext,
         keys::{KEY_BINDINGS, KeyAction},
-        text::fill,
+        strings::fill,
         theme::ThemeRole,
         widgets::canvas::{Canvas, StyledSpan, span},
     },

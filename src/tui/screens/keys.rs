@@ -5,8 +5,8 @@ use ratatui::layout::Rect;
 use super::{SortOrder, visible_window};
 use crate::{
     base::{
-        clean::{clean, display_width, truncate_middle},
         clock::UnixMillis,
+        sanitize::{clean, display_width, truncate_middle},
     },
     control::{
         history::Totals,
@@ -16,9 +16,9 @@ use crate::{
         app::{App, ListRow, RowId},
         format::{self, FrameContext, UNKNOWN},
         problem::key_name,
-        said::translate_message,
-        text::{Texts, fill},
+        strings::{Texts, fill},
         theme::ThemeRole,
+        translate_message::translate_message,
         widgets::{
             canvas::{Canvas, StyledSpan, span, spans_width},
             gauge,

@@ -4,19 +4,20 @@ use ratatui::layout::Rect;
 
 use super::{SortOrder, visible_window};
 use crate::{
-    base::clean::{clean, display_width, truncate_middle},
+    base::sanitize::{clean, display_width, truncate_middle},
     events::record::{AttemptRecord, RequestRecord, RequestState},
     tui::{
         app::{App, ListRow, RowId},
         curl,
         format::{self, FrameContext, UNKNOWN},
-        text::{Texts, fill},
+        status_bar::requests_today,
+        strings::{Texts, fill},
         theme::ThemeRole,
-        top::requests_today,
         widgets::{
             canvas::{Canvas, StyledSpan, span, spans_width},
-            gauge, prose,
+            gauge,
             table::{self, Column, TableRows},
+            wrap,
         },
     },
 };
@@ -100,7 +101,7 @@ fn draw_empty(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect)
         let up = format::span(now.since(snapshot.started));
         let message = fill(&now.text.live.begun, &[("span", &up), ("n", &format::count(today))]);
         for (line, y) in
-            prose::wrap(&message, usize::from(max_width), 3).iter().zip(y..area.bottom())
+            wrap::wrap(&message, usize::from(max_width), 3).iter().zip(y..area.bottom())
         {
             canvas.put(area.x + 3, y, max_width, line, ThemeRole::Dim);
         }

@@ -6,16 +6,16 @@ use super::{SortOrder, visible_window};
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
     events::{
-        kind::Severity,
-        line::{self, LogLine, write_summary},
+        event::Severity,
+        log_line::{self, LogLine, write_summary},
         record::RequestRecord,
     },
     tui::{
         app::{App, Dialog, ListRow, RowId},
         format::{self, FrameContext},
-        said::translate_message,
-        text::Texts,
+        strings::Texts,
         theme::ThemeRole,
+        translate_message::translate_message,
         widgets::{
             canvas::{Canvas, StyledSpan, span},
             table::{self, Column, TableRows},
@@ -162,8 +162,10 @@ fn text_cell(row: &LogRow<'_>, now: FrameContext) -> Vec<StyledSpan> {
         LogRow::Request(r) => {
             let mut text = String::new();
             write_summary(r, &mut text);
-            let mut spans =
-                vec![span(translate_message(&text, now), level_role(line::request_severity(r)))];
+            let mut spans = vec![span(
+                translate_message(&text, now),
+                level_role(log_line::request_severity(r)),
+            )];
             if let Some(cost) = r.cost.filter(|cost| cost.usd.is_some_and(|usd| !usd.is_zero())) {
                 spans.push(span(format!("  {cost}"), ThemeRole::Dim));
             }
@@ -179,7 +181,7 @@ fn level_role(level: Severity) -> ThemeRole {
 fn level_cell(row: &LogRow<'_>, text: &Texts) -> Vec<StyledSpan> {
     let level = match row {
         LogRow::Event(line) => line.level,
-        LogRow::Request(r) => line::request_severity(r),
+        LogRow::Request(r) => log_line::request_severity(r),
     };
     let text = &text.state;
     match level {

@@ -17,9 +17,9 @@ use ratatui::layout::Rect;
 use super::{
     app::{App, ListRow, Overlay, RowId},
     format::FrameContext,
-    text::{TextFn, Texts},
     widgets::canvas::Canvas,
 };
+use crate::tui::strings::{TextFn, Texts};
 use crate::{
     base::id::RequestId,
     control::snapshot::{KeyStatus, Snapshot, UpstreamState},

@@ -4,12 +4,12 @@ use ratatui::layout::Rect;
 
 use super::{SortOrder, visible_window};
 use crate::{
-    base::clean::{clean, truncate_middle},
+    base::sanitize::{clean, truncate_middle},
     control::snapshot::{KeyStatus, ModelView, Snapshot, UpstreamState},
     tui::{
         app::{App, ListRow, RowId},
         format::{FrameContext, UNKNOWN},
-        text::fill,
+        strings::fill,
         theme::ThemeRole,
         widgets::{
             canvas::{Canvas, StyledSpan, span},

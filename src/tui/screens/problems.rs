@@ -6,11 +6,11 @@ use crate::tui::{
     app::App,
     format::FrameContext,
     problem,
-    text::fill,
+    strings::fill,
     theme::ThemeRole,
     widgets::{
         canvas::{Canvas, StyledSpan, span},
-        prose,
+        wrap,
     },
 };
 
@@ -37,7 +37,7 @@ pub(super) fn lines(app: &App, now: FrameContext, columns: u16) -> Vec<Vec<Style
     for problem in &all {
         let glyph = if problem.role == ThemeRole::Error { "✕ " } else { "▲ " };
         for (at, line) in
-            prose::wrap(&problem.text, max_width, MAX_LINES_PER_PROBLEM).into_iter().enumerate()
+            wrap::wrap(&problem.text, max_width, MAX_LINES_PER_PROBLEM).into_iter().enumerate()
         {
             lines.push(vec![
                 span(if at == 0 { glyph } else { "  " }, problem.role),

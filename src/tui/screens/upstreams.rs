@@ -4,14 +4,14 @@ use ratatui::layout::Rect;
 
 use super::{SortOrder, visible_window};
 use crate::{
-    base::clean::{clean, truncate_middle},
+    base::sanitize::{clean, truncate_middle},
     control::snapshot::{ProbeView, UpstreamState, UpstreamView},
     tui::{
         app::{App, ListRow, RowId},
         format::{self, FrameContext, UNKNOWN},
-        said::translate_message,
-        text::{Texts, fill},
+        strings::{Texts, fill},
         theme::ThemeRole,
+        translate_message::translate_message,
         widgets::{
             canvas::{Canvas, StyledSpan, span},
             gauge,

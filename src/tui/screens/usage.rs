@@ -4,14 +4,14 @@ use ratatui::layout::Rect;
 
 use super::{SortOrder, budgets, visible_window};
 use crate::{
-    base::clean::{clean, truncate_middle},
+    base::sanitize::{clean, truncate_middle},
     control::history::{GroupBy, Totals, TotalsRow, UsageReport},
     tui::{
         app::{App, ListRow, RowId},
         format::{self, FrameContext, UNKNOWN},
-        text::{Texts, fill},
+        status_bar::cost_today,
+        strings::{Texts, fill},
         theme::ThemeRole,
-        top::cost_today,
         widgets::{
             canvas::{Canvas, StyledSpan, span, spans_width},
             gauge,

@@ -2,10 +2,10 @@
 
 use ratatui::crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 
-use super::{
-    go_to_screen,
-    moving::{open_row, scroll},
-    over::toggle_problems,
+use super::go_to_screen;
+use crate::tui::update::{
+    navigation::{open_row, scroll},
+    overlay::toggle_problems,
 };
 use crate::tui::{
     app::{App, ConnState},

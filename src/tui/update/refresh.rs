@@ -2,8 +2,8 @@
 
 use super::{fetch_snapshot, show_toast};
 use crate::{
-    control::story::{RequestTranscript, Speaker, TranscriptPart, TranscriptQuery},
-    events::{kind::Severity, record::RequestRecord},
+    control::request_transcript::{RequestTranscript, Speaker, TranscriptPart, TranscriptQuery},
+    events::{event::Severity, record::RequestRecord},
     tui::{
         app::{App, ConnState, Dialog, ExplainText, Overlay, Pane, RequestView, TranscriptFetch},
         curl,

@@ -3,15 +3,15 @@
 use super::{ask_confirmation, refresh::current_request_view, show_toast};
 use crate::{
     base::id::RequestId,
-    control::{action::Action, story::TranscriptQuery},
-    events::{kind::Severity, record::RequestRecord},
+    control::{action::Action, request_transcript::TranscriptQuery},
+    events::{event::Severity, record::RequestRecord},
     tui::{
         app::{App, Dialog, Overlay, RowId},
         curl,
         effect::Effect,
         format::FrameContext,
         screens,
-        text::fill,
+        strings::fill,
     },
 };
 

@@ -9,7 +9,7 @@ use crate::{
     control::{
         action::ActionReply,
         history::{GroupBy, HistoryPage},
-        story::{Speaker, TranscriptPart, TranscriptQuery},
+        request_transcript::{Speaker, TranscriptPart, TranscriptQuery},
     },
     events::record::RequestState,
     tui::{

@@ -4,7 +4,7 @@
 use ratatui::{buffer::Buffer, layout::Rect, style::Modifier};
 
 use crate::{
-    base::clean::{clean, display_width, truncate_end},
+    base::sanitize::{clean, display_width, truncate_end},
     tui::theme::{Theme, ThemeRole},
 };
 

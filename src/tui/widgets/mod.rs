@@ -2,5 +2,5 @@
 
 pub mod canvas;
 pub mod gauge;
-pub mod prose;
 pub mod table;
+pub mod wrap;

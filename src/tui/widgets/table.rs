@@ -4,7 +4,7 @@
 use ratatui::layout::Rect;
 
 use super::canvas::{Canvas, StyledSpan, spans_width};
-use crate::tui::{format::FrameContext, text::TextFn, theme::ThemeRole};
+use crate::tui::{format::FrameContext, strings::TextFn, theme::ThemeRole};
 
 /// Columns before the first one, for the mark of the selected row.
 const MARK_WIDTH: u16 = 3;

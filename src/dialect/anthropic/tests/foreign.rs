@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Anthropic, client_stream, collect_message, response_spec, write_json};
 use crate::{
-    base::raw::RawJson,
+    base::json::raw::RawJson,
     dialect::{ChatEndpoint, Ingress, PLACEHOLDER_SIGNATURE, Thinking},
     ir::{
         block::{
@@ -13,10 +13,10 @@ use crate::{
             Reasoning, ReasoningSignature, SignatureKind, TextBlock, ToolCall, ToolResult,
         },
         extras::Extras,
+        generation_settings::{Effort, GenerationSettings, ReasoningSettings, ResponseFormat},
         op::Dialect,
         request::{ChatMessage, ChatRequest, Role},
         response::{ChatResponse, Finish, FinishKind},
-        settings::{Effort, GenerationSettings, ReasoningSettings, ResponseFormat},
         tool::{FunctionTool, HostedKind, HostedTool, Tool, ToolChoice},
         usage::Usage,
     },

@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 
 use super::{carry, shape};
 use crate::{
-    base::raw::RawJson,
+    base::json::raw::RawJson,
     dialect::{
         AttemptContext, ChatEndpoint, Egress, Framing, Ingress, ResponseSpec, StreamReader,
         openai::Openai,
-        passage::StreamEnd,
-        recorded::{self, RecordedExchange},
+        passthrough::StreamEnd,
+        tests::recorded::{self, RecordedExchange},
         translate::{EventDecoder, Translator},
     },
     ir::{
@@ -18,9 +18,9 @@ use crate::{
         block::{Block, BlockKind, CallKind, ToolCall},
         event::ChatEvent,
         fault::{ProxyError, ProxyErrorKind},
-        grammar,
         response::{ChatResponse, Finish, FinishKind},
         usage::Usage,
+        validate,
     },
 };
 
@@ -151,7 +151,7 @@ fn events_of(body: &[u8], cuts: &[usize]) -> (Vec<ChatEvent>, StreamEnd, bool) {
 }
 
 fn assembled(events: &[ChatEvent]) -> ChatResponse {
-    grammar::validate_events(events).expect("well formed");
+    validate::validate_events(events).expect("well formed");
     let mut assembler = Assembler::default();
     events.iter().for_each(|event| assembler.feed(event));
     assembler.finish().expect("complete")
@@ -203,7 +203,7 @@ fn every_recorded_stream_is_read_and_comes_back_wherever_it_is_cut() {
         let (events, stream_end, failed) = events_of(body, &[]);
         let has_error = chunks(&exchange.response).iter().any(|chunk| chunk["error"].is_object());
         assert_eq!(failed, has_error, "{}", exchange.id);
-        grammar::validate_events(&events)
+        validate::validate_events(&events)
             .unwrap_or_else(|breach| panic!("{}: {breach}", exchange.id));
         for _ in 0..3 {
             step = step * 31 % 997 + 1;
@@ -584,7 +584,7 @@ proptest::proptest! {
             drop(Openai.read_response("", choice.as_bytes(), &carry()).map(|response| Openai.write_response(&response, &shape())));
         }
         reader.read_eof(&mut out);
-        proptest::prop_assert_eq!(grammar::validate_events(&out), Ok(()));
+        proptest::prop_assert_eq!(validate::validate_events(&out), Ok(()));
         let (mut writer, mut bytes) = (Openai.stream_writer(&shape()), Vec::new());
         out.into_iter().for_each(|event| writer.write_event(event, &mut bytes));
     }

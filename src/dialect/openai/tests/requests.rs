@@ -4,15 +4,15 @@ use serde_json::{Map, Value, json};
 
 use super::traits;
 use crate::{
-    dialect::{ChatEndpoint, Egress, Ingress, TargetTraits, openai::Openai, recorded},
+    dialect::{ChatEndpoint, Egress, Ingress, TargetTraits, openai::Openai, tests::recorded},
     ir::{
         block::{
             Block, BlockKind, CacheBreakpoint, CallKind, Media, MediaKind, MediaSource, Reasoning,
             ReasoningSignature, SignatureKind, ToolCall, ToolResult,
         },
+        generation_settings::{Effort, ReasoningSettings},
         op::Dialect,
         request::{ChatMessage, ChatRequest, Role},
-        settings::{Effort, ReasoningSettings},
         tool::{CustomTool, FunctionTool, Tool, ToolChoice},
     },
 };
@@ -346,8 +346,9 @@ fn what_has_no_place_is_a_loss_by_name() {
             ..Block::new(BlockKind::Reasoning(reasoning))
         }
     };
-    let mark =
-        || Some(CacheBreakpoint { raw: crate::base::raw::RawJson::parse("{}").expect("json") });
+    let mark = || {
+        Some(CacheBreakpoint { raw: crate::base::json::raw::RawJson::parse("{}").expect("json") })
+    };
     let mut request = ChatRequest {
         system: vec![Block { cache: mark(), ..Block::text("a") }, Block::text("b")],
         messages: vec![
@@ -374,7 +375,7 @@ fn what_has_no_place_is_a_loss_by_name() {
         tool_choice: Some(ToolChoice::Named("a.b".to_owned())),
         ..ChatRequest::default()
     };
-    request.settings.top_k = Some(crate::base::raw::RawJson::from(4));
+    request.settings.top_k = Some(crate::base::json::raw::RawJson::from(4));
     request.settings.n = Some(2);
     request.settings.reasoning =
         Some(ReasoningSettings { budget_tokens: Some(30_000), ..ReasoningSettings::default() });
@@ -420,7 +421,7 @@ proptest::proptest! {
             for place in [ChatEndpoint::Chat, ChatEndpoint::Completions] {
                 if let Ok(request) = Openai.read_request(place, body.as_bytes()) {
                     let encoded = Openai.write_request(&request, &traits());
-                    proptest::prop_assert!(crate::base::json::parse(&encoded.body).is_ok());
+                    proptest::prop_assert!(crate::base::json::reader::parse(&encoded.body).is_ok());
                 }
             }
         }

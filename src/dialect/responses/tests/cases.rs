@@ -155,8 +155,7 @@ fn reasoning_of_others_is_dropped_or_sent_plain_and_own_goes_back_as_it_was() {
     );
 
     // What we made of another's reasoning is no provider's own.
-    let made =
-        super::write_body(&ChatResponse { blocks: vec![thought(None)], ..ChatResponse::default() });
+    let made = write_body(&ChatResponse { blocks: vec![thought(None)], ..ChatResponse::default() });
     assert_eq!(made["output"][0]["id"], "rs_aip_7_0");
     let (back, losses) = write_request(&read_request(&json!({ "input": made["output"] })));
     assert_eq!((&back["input"], losses), (&json!([]), vec![Loss("reasoning".into())]));
@@ -171,12 +170,12 @@ fn what_other_apis_wish_is_mapped_or_named() {
     request.tool_choice = Some(ToolChoice::Allowed { names: vec!["f".to_owned()], required: true });
     let settings = &mut request.settings;
     settings.max_tokens = Some(1);
-    settings.top_k = crate::base::raw::RawJson::parse("4");
+    settings.top_k = crate::base::json::raw::RawJson::parse("4");
     settings.stop = vec!["x".to_owned()];
     settings.n = Some(2);
     settings.user = Some("u".repeat(100));
     settings.logprobs = Some(true);
-    settings.reasoning = Some(crate::ir::settings::ReasoningSettings {
+    settings.reasoning = Some(crate::ir::generation_settings::ReasoningSettings {
         budget_tokens: Some(60_000),
         ..Default::default()
     });
@@ -417,7 +416,7 @@ fn sloppy_streams_lose_nothing() {
     ]);
     for stream in [bare, late, whole] {
         let (events, complete) = read_stream(&stream, &[]);
-        assert_eq!((grammar::validate_events(&events), complete), (Ok(()), true), "{stream}");
+        assert_eq!((validate::validate_events(&events), complete), (Ok(()), true), "{stream}");
         let response = assemble(&events);
         let shown = visible_answer(&write_body(&response));
         assert_eq!(

@@ -1,7 +1,7 @@
 //! What happened to this request, why, and what was said?
 
-mod said;
-mod way;
+mod timeline;
+mod transcript;
 
 use ratatui::layout::Rect;
 
@@ -99,7 +99,7 @@ pub(super) fn max_scroll(app: &App, now: FrameContext, view: &RequestView) -> u1
     let areas = PaneAreas::compute(
         Layout::compute(app, columns, rows, now).body,
         view,
-        way::lines(app, r, now, columns).len(),
+        timeline::lines(app, r, now, columns).len(),
     );
     let rect = areas.area_of(view.pane);
     overflow_lines(pane_lines(app, r, now, view, view.pane, rect.width).len(), rect.height)
@@ -119,11 +119,11 @@ fn pane_lines(
 ) -> Vec<Vec<StyledSpan>> {
     let max_width = usize::from(columns.saturating_sub(4));
     match pane {
-        Pane::Explain => said::explain(app, r, now, max_width),
-        Pane::Answer => said::answer(app, r, now, max_width),
-        Pane::Conversation => said::conversation(app, r, now, view.expanded, max_width),
-        Pane::Headers => said::headers(app, view.id, now, max_width),
-        Pane::Timeline => way::lines(app, r, now, columns),
+        Pane::Explain => transcript::explain(app, r, now, max_width),
+        Pane::Answer => transcript::answer(app, r, now, max_width),
+        Pane::Conversation => transcript::conversation(app, r, now, view.expanded, max_width),
+        Pane::Headers => transcript::headers(app, view.id, now, max_width),
+        Pane::Timeline => timeline::lines(app, r, now, columns),
     }
 }
 
@@ -144,7 +144,7 @@ pub(super) fn draw(
         return;
     };
     draw_head(r, now, canvas, area);
-    let areas = PaneAreas::compute(area, view, way::lines(app, r, now, area.width).len());
+    let areas = PaneAreas::compute(area, view, timeline::lines(app, r, now, area.width).len());
     draw_titles(view, now, canvas, area, &areas);
     for each in Pane::ALL {
         let rect = areas.area_of(each);
@@ -224,7 +224,7 @@ fn draw_head(r: &RequestRecord, now: FrameContext, canvas: &mut Canvas<'_>, area
         add(live::tokens_text(r));
         if let Some(usage) = r.usage.filter(|usage| usage.cache_read > 0 && area.width >= 100) {
             let share = format::share(usage.cache_read, usage.input_total().max(20));
-            add(crate::tui::text::fill(&now.text.top.cache, &[("share", &share)]));
+            add(crate::tui::strings::fill(&now.text.top.cache, &[("share", &share)]));
         }
         if let Some(cost) = r.cost.filter(|cost| cost.usd.is_some()) {
             add(cost.to_string());

@@ -1,0 +1,670 @@
+//! Reads JSON in place: one pass that proves a text well formed while it names the keys, and a lazy
+//! reader over the proven text.
+//!
+//! Nothing is built, so odd numbers, lone surrogates and duplicate keys (the last one counts) cost
+//! and break nothing.
+
+use std::borrow::Cow;
+
+/// How deep objects and arrays may nest; deeper texts are refused, as the JSON libraries of clients
+/// would.
+pub const MAX_DEPTH: usize = 128;
+
+/// What is wrong with a text that should be JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JsonErrorKind {
+    /// JSON, but not the object that was expected.
+    NotAnObject,
+    Syntax,
+    TooDeep,
+    Utf8,
+}
+
+/// Where and how a text stops being JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JsonError {
+    pub kind: JsonErrorKind,
+    pub offset: usize,
+}
+
+impl JsonError {
+    /// The sentence, with line and column: "expected value at line 1 column 5".
+    #[must_use]
+    pub fn describe(&self, text: &[u8]) -> String {
+        match self.kind {
+            JsonErrorKind::Utf8 => format!("invalid UTF-8 at byte {}", self.offset),
+            JsonErrorKind::TooDeep => format!("nested deeper than {MAX_DEPTH} levels"),
+            JsonErrorKind::NotAnObject => format!(
+                "expected an object, got {}",
+                JsonRef::from_validated(std::str::from_utf8(text).unwrap_or_default()).kind()
+            ),
+            JsonErrorKind::Syntax => match serde_json::from_slice::<serde::de::IgnoredAny>(text) {
+                Err(e) => e.to_string(),
+                Ok(_) => format!("not JSON at byte {}", self.offset),
+            },
+        }
+    }
+}
+
+/// Proves that the whole text is one JSON value in UTF-8.
+///
+/// # Errors
+///
+/// The first flaw.
+pub fn parse(text: &[u8]) -> Result<JsonRef<'_>, JsonError> {
+    visit(text, |_, _, _| {})
+}
+
+/// Like [`check`], and calls `key` with the depth (1 in the root object), the raw key and the text
+/// from its value on.
+///
+/// # Errors
+///
+/// The first flaw; keys before it have been told.
+pub fn visit<'a>(
+    text: &'a [u8],
+    key: impl FnMut(usize, &'a [u8], &'a [u8]),
+) -> Result<JsonRef<'a>, JsonError> {
+    let valid = check_utf8(text)?;
+    scan_value(text, &mut 0, key)?;
+    Ok(JsonRef::from_validated(valid))
+}
+
+/// Like [`walk`] for texts that are only passed on: one pass, and one more only where it is not all
+/// ASCII.
+///
+/// # Errors
+///
+/// A flaw, not always the first; keys before it have been told.
+pub fn validate<'a>(
+    text: &'a [u8],
+    key: impl FnMut(usize, &'a [u8], &'a [u8]),
+) -> Result<(), JsonError> {
+    let mut seen = 0;
+    scan_value(text, &mut seen, key)?;
+    if seen & HIGH_BITS != 0 { check_utf8(text).map(drop) } else { Ok(()) }
+}
+
+fn check_utf8(text: &[u8]) -> Result<&str, JsonError> {
+    std::str::from_utf8(text)
+        .map_err(|e| JsonError { kind: JsonErrorKind::Utf8, offset: e.valid_up_to() })
+}
+
+/// The grammar alone. `seen` gathers the bytes of strings, the only place where others than ASCII
+/// can stand.
+fn scan_value<'a>(
+    text: &'a [u8],
+    seen: &mut u64,
+    mut key: impl FnMut(usize, &'a [u8], &'a [u8]),
+) -> Result<(), JsonError> {
+    let (mut i, mut depth, mut objects) = (0, 0_usize, 0_u128);
+    'value: loop {
+        i = skip_space(text, i);
+        match text.get(i) {
+            Some(b'"') => i = scan_string(text, i + 1, seen)?,
+            Some(&open @ (b'{' | b'[')) => {
+                if depth == MAX_DEPTH {
+                    return Err(JsonError { kind: JsonErrorKind::TooDeep, offset: i });
+                }
+                let object = open == b'{';
+                objects = objects << 1 | u128::from(object);
+                depth += 1;
+                i = skip_space(text, i + 1);
+                if text.get(i) == Some(if object { &b'}' } else { &b']' }) {
+                    objects >>= 1;
+                    depth -= 1;
+                    i += 1;
+                } else {
+                    if object {
+                        i = scan_member(text, i, depth, seen, &mut key)?;
+                    }
+                    continue 'value;
+                }
+            }
+            Some(b't') => i = scan_literal(text, i, b"true")?,
+            Some(b'f') => i = scan_literal(text, i, b"false")?,
+            Some(b'n') => i = scan_literal(text, i, b"null")?,
+            _ => i = scan_number(text, i)?,
+        }
+        loop {
+            i = skip_space(text, i);
+            if depth == 0 {
+                return if i == text.len() { Ok(()) } else { Err(syntax_error(i)) };
+            }
+            let object = objects & 1 == 1;
+            match text.get(i) {
+                Some(b',') => {
+                    i += 1;
+                    if object {
+                        i = scan_member(text, i, depth, seen, &mut key)?;
+                    }
+                    continue 'value;
+                }
+                Some(b'}') if object => {}
+                Some(b']') if !object => {}
+                _ => return Err(syntax_error(i)),
+            }
+            objects >>= 1;
+            depth -= 1;
+            i += 1;
+        }
+    }
+}
+
+/// Whether a value that begins here says nothing: null, empty text, empty array, empty object.
+#[must_use]
+pub fn is_blank(value: &[u8]) -> bool {
+    match value {
+        [b'n', ..] | [b'"', b'"', ..] | [b'[', b']', ..] | [b'{', b'}', ..] => true,
+        [b'[', rest @ ..] => rest.get(skip_space(rest, 0)) == Some(&b']'),
+        [b'{', rest @ ..] => rest.get(skip_space(rest, 0)) == Some(&b'}'),
+        _ => false,
+    }
+}
+
+/// A key and the colon after it; returns where the value begins.
+#[inline]
+fn scan_member<'a>(
+    text: &'a [u8],
+    at: usize,
+    depth: usize,
+    seen: &mut u64,
+    key: &mut impl FnMut(usize, &'a [u8], &'a [u8]),
+) -> Result<usize, JsonError> {
+    let open = skip_space(text, at);
+    if text.get(open) != Some(&b'"') {
+        return Err(syntax_error(open));
+    }
+    let close = scan_string(text, open + 1, seen)?;
+    let colon = skip_space(text, close);
+    if text.get(colon) != Some(&b':') {
+        return Err(syntax_error(colon));
+    }
+    let value = skip_space(text, colon + 1);
+    key(depth, &text[open + 1..close - 1], &text[value..]);
+    Ok(value)
+}
+
+fn syntax_error(offset: usize) -> JsonError {
+    JsonError { kind: JsonErrorKind::Syntax, offset }
+}
+
+#[inline]
+fn skip_space(text: &[u8], mut i: usize) -> usize {
+    while let Some(b' ' | b'\n' | b'\r' | b'\t') = text.get(i) {
+        i += 1;
+    }
+    i
+}
+
+fn scan_literal(text: &[u8], at: usize, word: &[u8]) -> Result<usize, JsonError> {
+    if text[at..].starts_with(word) { Ok(at + word.len()) } else { Err(syntax_error(at)) }
+}
+
+/// From after the opening quote to after the closing one.
+#[inline]
+fn scan_string(text: &[u8], mut i: usize, seen: &mut u64) -> Result<usize, JsonError> {
+    loop {
+        i = scan_plain_run(text, i, seen);
+        match text.get(i) {
+            Some(b'"') => return Ok(i + 1),
+            Some(b'\\') => match text.get(i + 1) {
+                Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => i += 2,
+                Some(b'u')
+                    if text.len() >= i + 6
+                        && text[i + 2..i + 6].iter().all(u8::is_ascii_hexdigit) =>
+                {
+                    i += 6
+                }
+                _ => return Err(syntax_error(i)),
+            },
+            _ => return Err(syntax_error(i)),
+        }
+    }
+}
+
+/// The next quote, backslash or control character, eight bytes at a time, in long texts many at
+/// once.
+#[inline]
+fn scan_plain_run(text: &[u8], mut i: usize, seen: &mut u64) -> usize {
+    // Most strings are short: many at once are only worth a look where this one is not.
+    let long = i + WIDE_BYTES / 2;
+    while let Some(eight) = text.get(i..i + 8).and_then(|s| <[u8; 8]>::try_from(s).ok()) {
+        let w = u64::from_le_bytes(eight);
+        let control = w.wrapping_sub(ONES * 0x20) & !w;
+        let quote = w ^ (ONES * u64::from(b'"'));
+        let slash = w ^ (ONES * u64::from(b'\\'));
+        // A borrow can only mark bytes above a true hit, so the lowest mark is always right.
+        let hits =
+            (control | (quote.wrapping_sub(ONES) & !quote) | (slash.wrapping_sub(ONES) & !slash))
+                & HIGH_BITS;
+        // What stands after the hit may count as well: it only costs a second look.
+        *seen |= w;
+        if hits != 0 {
+            return i + (hits.trailing_zeros() / 8) as usize;
+        }
+        i += 8;
+        if i >= long {
+            while let Some(high) = text.get(i..i + WIDE_BYTES).and_then(plain_bits) {
+                *seen |= u64::from(high);
+                i += WIDE_BYTES;
+            }
+        }
+    }
+    while let Some(&b) = text.get(i).filter(|&&b| b >= 0x20 && b != b'"' && b != b'\\') {
+        *seen |= u64::from(b);
+        i += 1;
+    }
+    i
+}
+
+const ONES: u64 = u64::MAX / 255;
+/// The highest bit of each of eight bytes: what ASCII never sets.
+const HIGH_BITS: u64 = ONES << 7;
+
+/// Bytes looked at together where a text is long.
+const WIDE_BYTES: usize = 64;
+
+/// All bits of these bytes, if nothing here ends or escapes. Without a way out in the middle, so
+/// that the compiler makes it wide.
+#[inline]
+fn plain_bits(wide: &[u8]) -> Option<u8> {
+    let hits = wide
+        .iter()
+        .fold(0, |hits, &b| hits | u8::from(b < 0x20) | u8::from(b == b'"') | u8::from(b == b'\\'));
+    (hits == 0).then(|| wide.iter().fold(0, |bits, &b| bits | b))
+}
+
+fn scan_number(text: &[u8], mut i: usize) -> Result<usize, JsonError> {
+    let digits = |mut i: usize| {
+        let from = i;
+        while text.get(i).is_some_and(u8::is_ascii_digit) {
+            i += 1;
+        }
+        if i > from { Ok(i) } else { Err(syntax_error(i)) }
+    };
+    if text.get(i) == Some(&b'-') {
+        i += 1;
+    }
+    i = if text.get(i) == Some(&b'0') { i + 1 } else { digits(i)? };
+    if text.get(i) == Some(&b'.') {
+        i = digits(i + 1)?;
+    }
+    if let Some(b'e' | b'E') = text.get(i) {
+        i += 1;
+        if let Some(b'+' | b'-') = text.get(i) {
+            i += 1;
+        }
+        i = digits(i)?;
+    }
+    Ok(i)
+}
+
+/// A value inside a text that [`check`] has proven; reading is lenient: what is not there or of
+/// another type is `None`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JsonRef<'a>(&'a str);
+
+impl<'a> JsonRef<'a> {
+    /// A text that was proven before.
+    pub(in crate::base) fn from_validated(text: &'a str) -> Self {
+        Self(text.trim_matches([' ', '\n', '\r', '\t']))
+    }
+
+    /// The value's own text, without space around it.
+    #[must_use]
+    pub fn text(self) -> &'a str {
+        self.0
+    }
+
+    /// What it is, in words.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self.text().as_bytes().first() {
+            Some(b'{') => "object",
+            Some(b'[') => "array",
+            Some(b'"') => "string",
+            Some(b't' | b'f') => "boolean",
+            Some(b'n') => "null",
+            Some(_) => "number",
+            None => "nothing",
+        }
+    }
+
+    #[must_use]
+    pub fn is_object(self) -> bool {
+        self.text().starts_with('{')
+    }
+
+    #[must_use]
+    pub fn is_array(self) -> bool {
+        self.text().starts_with('[')
+    }
+
+    /// Absent in all but name: null, empty text, empty array, empty object.
+    #[must_use]
+    pub fn is_blank(self) -> bool {
+        is_blank(self.text().as_bytes())
+    }
+
+    /// A member of an object that is not null; of duplicates the last.
+    #[must_use]
+    pub fn get(self, name: &str) -> Option<Self> {
+        self.members()
+            .filter(|(key, _)| *key == name)
+            .last()
+            .map(|(_, value)| value)
+            .filter(|value| !value.0.starts_with('n'))
+    }
+
+    /// A member reached through nested objects.
+    #[must_use]
+    pub fn member_at(self, path: &[&str]) -> Option<Self> {
+        path.iter().try_fold(self, |value, name| value.get(name))
+    }
+
+    /// Keys (raw, between their quotes) and values of an object; nothing for other values.
+    pub fn members(self) -> impl Iterator<Item = (&'a str, Self)> {
+        let text = self.text();
+        let mut i = if text.starts_with('{') { 1 } else { text.len() };
+        std::iter::from_fn(move || {
+            let b = text.as_bytes();
+            let open = next_token(b, i)?;
+            if b[open] != b'"' {
+                return None;
+            }
+            let close = skip_value(b, open);
+            let value = next_token(b, close)?;
+            i = skip_value(b, value).max(value + 1);
+            Some((text.get(open + 1..close.checked_sub(1)?)?, Self(text.get(value..i)?)))
+        })
+    }
+
+    /// Elements of an array; nothing for other values.
+    pub fn items(self) -> impl Iterator<Item = Self> {
+        let text = self.text();
+        let mut i = if text.starts_with('[') { 1 } else { text.len() };
+        std::iter::from_fn(move || {
+            let b = text.as_bytes();
+            let value = next_token(b, i)?;
+            if b[value] == b']' {
+                return None;
+            }
+            i = skip_value(b, value).max(value + 1);
+            Some(Self(text.get(value..i)?))
+        })
+    }
+
+    /// A string, unescaped; lone surrogates become U+FFFD.
+    #[must_use]
+    pub fn str(self) -> Option<Cow<'a, str>> {
+        let inner = self.text().strip_prefix('"')?.strip_suffix('"')?;
+        Some(if inner.contains('\\') { Cow::Owned(unescape(inner)) } else { Cow::Borrowed(inner) })
+    }
+
+    #[must_use]
+    pub fn bool(self) -> Option<bool> {
+        self.text().parse().ok()
+    }
+
+    /// A whole number that is not negative; `3.0` is one, `1e300`, `-1` and `"3"` are none.
+    #[must_use]
+    pub fn u64(self) -> Option<u64> {
+        let text = self.text();
+        text.parse().ok().or_else(|| text.strip_suffix(".0")?.parse().ok())
+    }
+
+    #[must_use]
+    pub fn i64(self) -> Option<i64> {
+        self.text().parse().ok()
+    }
+}
+
+/// The next byte that is neither space, comma nor colon.
+fn next_token(text: &[u8], mut i: usize) -> Option<usize> {
+    while let b' ' | b'\n' | b'\r' | b'\t' | b',' | b':' = text.get(i)? {
+        i += 1;
+    }
+    Some(i)
+}
+
+/// From a value's first byte to after its last. Sound on proven text; never out of bounds on any
+/// other.
+fn skip_value(text: &[u8], mut i: usize) -> usize {
+    let mut depth = 0_usize;
+    while let Some(&b) = text.get(i) {
+        match b {
+            b'"' => {
+                i = scan_string(text, i + 1, &mut 0).unwrap_or(text.len());
+                if depth == 0 {
+                    return i;
+                }
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => {
+                if depth <= 1 {
+                    return i + depth;
+                }
+                depth -= 1;
+            }
+            b',' | b' ' | b'\n' | b'\r' | b'\t' if depth == 0 => return i,
+            _ => {}
+        }
+        i += 1;
+    }
+    text.len()
+}
+
+/// The first value of a text that begins with one; the rest of the text must follow it as it
+/// follows a member.
+#[must_use]
+pub fn first_value(text: &[u8]) -> &str {
+    std::str::from_utf8(&text[..skip_value(text, 0)]).unwrap_or_default()
+}
+
+/// The value that a proven text begins with, as [`walk`] tells it.
+#[must_use]
+pub fn value_at(text: &[u8]) -> JsonRef<'_> {
+    JsonRef(first_value(text))
+}
+
+/// The text of a string that begins here, as far as it is there; `None` where it is no string.
+#[must_use]
+pub fn string_prefix(text: &[u8]) -> Option<String> {
+    let inside = text.strip_prefix(b"\"")?;
+    let end = scan_string(text, 1, &mut 0).map_or(inside.len(), |end| end - 2);
+    Some(unescape(&String::from_utf8_lossy(&inside[..end])).trim_end_matches('\u{FFFD}').to_owned())
+}
+
+fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        let Some(c) = rest.chars().next() else { break };
+        rest = &rest[c.len_utf8()..];
+        match c {
+            'b' => out.push('\u{8}'),
+            'f' => out.push('\u{c}'),
+            'n' => out.push('\n'),
+            'r' => out.push('\r'),
+            't' => out.push('\t'),
+            'u' => {
+                let mut unit = || {
+                    let unit = rest.get(..4).and_then(|hex| u32::from_str_radix(hex, 16).ok())?;
+                    rest = &rest[4..];
+                    Some(unit)
+                };
+                let mut point = unit().unwrap_or(0xFFFD);
+                if (0xD800..0xDC00).contains(&point)
+                    && let Some(low) = rest
+                        .strip_prefix("\\u")
+                        .and_then(|r| u32::from_str_radix(r.get(..4)?, 16).ok())
+                    && (0xDC00..0xE000).contains(&low)
+                {
+                    point = 0x10000 + ((point - 0xD800) << 10) + (low - 0xDC00);
+                    rest = &rest[6..];
+                }
+                out.push(char::from_u32(point).unwrap_or('\u{FFFD}'));
+            }
+            other => out.push(other),
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn is_json(text: &[u8]) -> bool {
+        std::str::from_utf8(text).is_ok()
+            && serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok()
+    }
+
+    #[test]
+    fn texts_are_judged_as_the_usual_parser_does() {
+        for text in [
+            "{}",
+            "[]",
+            " {\"a\" : [1, -0.5e+3, \"x\\u00e9\\n\"]} ",
+            "null",
+            "\"\"",
+            "0",
+            "-0",
+            "01",
+            "1.",
+            "1e",
+            ".5",
+            "+1",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "[1,]",
+            "[1 2]",
+            "{,}",
+            "tru",
+            "nullx",
+            "\"a\nb\"",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "{\"a\":1}{",
+            "",
+            " ",
+            "[}",
+            "{\"a\":[1}",
+            "NaN",
+            "1E400",
+            "\"\\ud800\"",
+            "{\"x\": [}",
+            "\"0123456\u{7f}9\"",
+            "\"abcdefg\"",
+            "\"abcdefgh\\\"\"",
+        ] {
+            assert_eq!(parse(text.as_bytes()).is_ok(), is_json(text.as_bytes()), "{text:?}");
+        }
+        assert_eq!(parse(b"\"\xff\"").map_err(|b| b.kind), Err(JsonErrorKind::Utf8));
+    }
+
+    #[test]
+    fn a_string_without_its_end_is_read_as_far_as_it_goes() {
+        for (text, want) in [
+            (&b"\"a\\nb\", 1"[..], Some("a\nb")),
+            (b"\"a\\u00e9 b", Some("a\u{e9} b")),
+            (b"\"a\xc3", Some("a")),
+            (b"\"a\\", Some("a")),
+            (b"1", None),
+            (b"", None),
+        ] {
+            assert_eq!(string_prefix(text).as_deref(), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded_and_the_bound_is_named() {
+        let nest = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert!(parse(nest(MAX_DEPTH).as_bytes()).is_ok());
+        let deep = nest(MAX_DEPTH + 1);
+        let bad = parse(deep.as_bytes()).expect_err("too deep");
+        assert_eq!(bad.describe(deep.as_bytes()), "nested deeper than 128 levels");
+        assert_eq!(
+            parse(b"{\"a\": }").expect_err("no value").describe(b"{\"a\": }"),
+            "expected value at line 1 column 7"
+        );
+    }
+
+    #[test]
+    fn keys_are_told_with_depth_and_value() {
+        let mut seen = Vec::new();
+        visit(br#"{"a":1,"b":[{"c":null}],"d":{"e":"f"}}"#, |depth, key, value| {
+            seen.push((depth, String::from_utf8_lossy(key).into_owned(), value[0]));
+        })
+        .expect("good");
+        let want = [(1, "a", b'1'), (1, "b", b'['), (3, "c", b'n'), (1, "d", b'{'), (2, "e", b'"')];
+        assert_eq!(seen, want.map(|(d, k, v)| (d, k.to_owned(), v)));
+    }
+
+    #[test]
+    fn values_are_read_leniently_and_the_last_duplicate_counts() {
+        let json = parse(br#" {"a":1, "n":null,"s":"x\u00e9\ud83d\ude00\ud800\"","l":[1, "two",{"k":[]} ],"a":2.0,"big":18446744073709551616,"neg":-1} "#).expect("good");
+        assert_eq!(json.get("a").and_then(JsonRef::u64), Some(2));
+        assert_eq!(json.get("n"), None);
+        assert_eq!(json.get("s").and_then(JsonRef::str).as_deref(), Some("xé😀\u{fffd}\""));
+        assert_eq!(
+            json.get("l").map(|l| l.items().map(JsonRef::kind).collect::<Vec<_>>()),
+            Some(vec!["number", "string", "object"])
+        );
+        assert_eq!(json.get("big").and_then(JsonRef::u64), None);
+        assert_eq!(json.get("neg").and_then(JsonRef::u64), None);
+        assert_eq!(json.member_at(&["l", "x"]), None);
+        assert!(
+            is_blank(b"[ ]")
+                && is_blank(b"{}")
+                && is_blank(b"null")
+                && !is_blank(b"0")
+                && !is_blank(b"\"a\"")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_judged_as_the_usual_parser_does(text in proptest::collection::vec(prop_oneof![
+            Just(b'{'), Just(b'}'), Just(b'['), Just(b']'), Just(b'"'), Just(b'\\'), Just(b','), Just(b':'), Just(b'1'), Just(b'0'), Just(b'-'),
+            Just(b'.'), Just(b'e'), Just(b' '), Just(b'n'), Just(b'u'), Just(b'\n'), any::<u8>()], 0..40)) {
+            prop_assert_eq!(parse(&text).is_ok(), is_json(&text));
+            prop_assert_eq!(validate(&text, |_, _, _| {}).is_ok(), is_json(&text));
+        }
+
+        #[test]
+        fn bytes_that_are_no_text_are_found_wherever_they_stand(text in ".{0,200}", at in 0_usize..200, byte in 0x80_u8..) {
+            let mut json = serde_json::to_vec(&text).expect("a string");
+            prop_assert_eq!(validate(&json, |_, _, _| {}), Ok(()));
+            json.insert(1 + at % (json.len() - 1), byte);
+            prop_assert_eq!(validate(&json, |_, _, _| {}).is_ok(), is_json(&json));
+        }
+
+        #[test]
+        fn strings_come_back(text in ".{0,60}", ascii in any::<bool>()) {
+            let mut json = serde_json::to_string(&text).expect("a string");
+            if ascii {
+                json = json.chars().map(|c| if c.is_ascii() { c.to_string() } else {
+                    c.encode_utf16(&mut [0; 2]).iter().map(|u| format!("\\u{u:04x}")).collect() }).collect();
+            }
+            prop_assert_eq!(parse(json.as_bytes()).expect("good").str().expect("string"), text);
+        }
+
+        #[test]
+        fn reading_unproven_text_never_panics(text in "[\\[\\]{}\",:\\\\a1 ]{0,30}") {
+            let json = JsonRef::from_validated(&text);
+            for (_, value) in json.members() {
+                drop(value.str());
+            }
+            prop_assert!(json.items().count() <= text.len());
+        }
+    }
+}

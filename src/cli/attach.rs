@@ -1,0 +1,199 @@
+//! Finds the proxy that a command speaks to, and says so when there is none.
+
+use std::time::Duration;
+
+use crate::cli::{
+    CommandContext, config_edit,
+    error::{CliError, ExitStatus},
+    output, prompt,
+};
+use crate::{
+    control::{
+        action::{Action, ActionReply},
+        admin::ReloadResult,
+        client::{ControlClient, ControlError},
+        rundir::{RunDir, RunInfo, dial_address},
+        snapshot::Snapshot,
+    },
+    secrets::Secret,
+};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// A proxy that runs, as far as its run dir or `--url` says.
+#[derive(Debug)]
+pub struct RunningProxy {
+    pub client: ControlClient,
+    /// What the run dir says; `None` with `--url`.
+    pub run_info: Option<RunInfo>,
+}
+
+impl RunningProxy {
+    /// The proxy of `--url` or of the data dir; `None` where none runs.
+    ///
+    /// # Errors
+    ///
+    /// `--url` without a token; no data dir.
+    pub fn try_connect(ctx: &CommandContext) -> Result<Option<Self>, CliError> {
+        if let Some(url) = &ctx.global.url {
+            let base = if url.contains("://") { url.clone() } else { format!("http://{url}") };
+            return Ok(Some(Self {
+                client: ControlClient::new(base, control_token(ctx)?),
+                run_info: None,
+            }));
+        }
+        let Some(running) = RunDir::find_running(&ctx.global.paths()?.data) else {
+            return Ok(None);
+        };
+        let Some(base) = running.base_url() else { return Ok(None) };
+        if running.version != VERSION {
+            output::print_note(&format!(
+                "note: the proxy that runs is version {}, this command is {VERSION}; `aiproxy restart` makes them one",
+                running.version
+            ));
+        }
+        let token = Secret::new(crate::cli::expose::expose_secret(&running.token).to_owned());
+        Ok(Some(Self { client: ControlClient::new(base, token), run_info: Some(running) }))
+    }
+
+    /// The proxy, or the error that none runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reach::look`], and exit code 4 where none runs.
+    pub async fn connect(ctx: &CommandContext) -> Result<Self, CliError> {
+        match Self::try_connect(ctx)? {
+            Some(proxy) => Ok(proxy),
+            None => Err(not_running_error(ctx).await),
+        }
+    }
+
+    /// Everything as it is now, from the proxy that the run dir means.
+    ///
+    /// # Errors
+    ///
+    /// No answer; somebody else's answer.
+    pub async fn snapshot(&self) -> Result<Snapshot, CliError> {
+        let snapshot = self.client.snapshot().await?;
+        match &self.run_info {
+            Some(running) if running.pid != snapshot.pid => Err(ControlError::NotAiproxy.into()),
+            None if snapshot.version != VERSION => {
+                output::print_note(&format!(
+                    "note: the proxy that runs is version {}, this command is {VERSION}",
+                    snapshot.version
+                ));
+                Ok(snapshot)
+            }
+            _ => Ok(snapshot),
+        }
+    }
+
+    /// Does something; a refusal is an error.
+    ///
+    /// # Errors
+    ///
+    /// No answer, or "no".
+    pub async fn send_action(&self, action: &Action) -> Result<String, CliError> {
+        match self.client.send_action(action).await? {
+            ActionReply { ok: true, text, .. } => Ok(text),
+            ActionReply { ok: false, text, .. } => Err(CliError::failed(text)),
+        }
+    }
+}
+
+/// The control token for `--url`.
+fn control_token(ctx: &CommandContext) -> Result<Secret, CliError> {
+    let (bytes, from) = if let Some(path) = &ctx.global.token_file {
+        (
+            std::fs::read(path).map_err(|e| crate::cli::error::path_error(path, &e))?,
+            "the token file",
+        )
+    } else if let Some(text) = std::env::var_os("AIPROXY_TOKEN") {
+        (text.into_encoded_bytes(), "AIPROXY_TOKEN")
+    } else {
+        return Err(CliError::usage("--url needs a control token")
+            .hint("set AIPROXY_TOKEN or give --token-file; the proxy's is in DATA/run/token"));
+    };
+    prompt::parse_token(bytes, from)
+}
+
+/// The error of a command that needs a proxy: where it would be, and whether somebody else stands
+/// there.
+pub async fn not_running_error(ctx: &CommandContext) -> CliError {
+    let Ok(paths) = ctx.global.paths() else { return CliError::unreachable("not running") };
+    let addresses = config_edit::listen_addresses(&paths);
+    if RunDir::is_locked(&paths.data) {
+        return CliError::unreachable("the proxy is starting and does not listen yet")
+            .hint("try again in a moment");
+    }
+    if let Some(addr) = first_responding(&addresses).await {
+        return CliError::unreachable(format!("not running; something else answers at {addr}"))
+            .hint(format!(
+                "no proxy of the data dir {} runs; give its --data-dir or --url",
+                paths.data.display()
+            ));
+    }
+    CliError::unreachable(format!("not running at {}", addresses.join(", ")))
+        .hint("start it with `aiproxy serve`")
+}
+
+/// The first address where somebody answers.
+async fn first_responding(addresses: &[String]) -> Option<String> {
+    for addr in addresses.iter().map(|addr| dial_address(addr)) {
+        if matches!(
+            tokio::time::timeout(PROBE_TIMEOUT, tokio::net::TcpStream::connect(&addr)).await,
+            Ok(Ok(_))
+        ) {
+            return Some(addr);
+        }
+    }
+    None
+}
+
+/// That none runs, for the notes of commands that do without: `the proxy does not run`.
+pub async fn not_running_note(ctx: &CommandContext) -> String {
+    let default_text = || "the proxy does not run".to_owned();
+    let Ok(paths) = ctx.global.paths() else { return default_text() };
+    match first_responding(&config_edit::listen_addresses(&paths)).await {
+        Some(addr) => format!(
+            "no proxy of the data dir {} runs (something else answers at {addr})",
+            paths.data.display()
+        ),
+        None => default_text(),
+    }
+}
+
+/// Applies the config to the proxy that runs, after a command changed it. None running is no error,
+/// and a proxy that refuses is a warning: the change itself is made.
+pub async fn reload_if_running(ctx: &CommandContext) {
+    let Ok(Some(proxy)) = RunningProxy::try_connect(ctx) else { return };
+    match request_reload(&proxy).await {
+        Ok(ReloadResult { ok: true, .. }) => {}
+        Ok(ReloadResult { problems, .. }) => {
+            output::print_note("warning: the running proxy did not apply it:");
+            problems.iter().for_each(|problem| output::print_note(problem));
+        }
+        Err(error) if error.exit == ExitStatus::Unreachable => {}
+        Err(error) => {
+            output::print_note(&format!("warning: the running proxy did not apply it: {error}"))
+        }
+    }
+}
+
+/// Asks for a reload.
+///
+/// # Errors
+///
+/// No answer. A broken file is an answer.
+pub async fn request_reload(proxy: &RunningProxy) -> Result<ReloadResult, CliError> {
+    match proxy.client.post_json("/aiproxy/v1/reload", &serde_json::json!({})).await {
+        Ok(reloaded) => Ok(reloaded),
+        Err(ControlError::Refused(422, text)) => {
+            let problems = proxy.snapshot().await?.config.problems;
+            let problems = if problems.is_empty() { vec![text.clone()] } else { problems };
+            Ok(ReloadResult { ok: false, problems, text, upstreams: 0 })
+        }
+        Err(error) => Err(error.into()),
+    }
+}

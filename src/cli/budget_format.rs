@@ -1,0 +1,121 @@
+//! Budgets as commands print them: what is spent of what, and until when.
+
+use serde_json::{Value, json};
+
+use crate::cli::{
+    output::{Styler, TextRole},
+    table::{TableCell, TextTable},
+    time_format,
+};
+use crate::{base::clock::UnixMillis, control::snapshot::BudgetView};
+
+/// Columns of a bar that is full.
+const BAR_WIDTH: u64 = 20;
+
+/// As a table; empty where there are none.
+pub(super) fn render_table(budgets: &[&BudgetView], now: UnixMillis, styler: Styler) -> String {
+    if budgets.is_empty() {
+        return String::new();
+    }
+    let mut table =
+        TextTable::new(&["BUDGET", "PER", "SPENT", "OF", "USED", "", "ENDS IN", "NOTE"]);
+    for budget in budgets {
+        let role = match budget.percent {
+            100.. => TextRole::Error,
+            80.. => TextRole::Warn,
+            _ => TextRole::Success,
+        };
+        let mut notes = Vec::new();
+        if !budget.reserved.is_zero() {
+            notes.push(format!("{} reserved by what is under way", budget.reserved));
+        }
+        if budget.unpriced > 0 {
+            notes.push(format!("{} attempts of unknown price", budget.unpriced));
+        }
+        table.row(vec![
+            (&budget.holder).into(),
+            budget.per.name().into(),
+            TableCell::new(TextRole::Strong, budget.spent.to_string()),
+            budget.usd.to_string().into(),
+            TableCell::new(role, format!("{} %", budget.percent)),
+            TableCell::new(role, bar(budget.percent)),
+            time_format::remaining(budget.until, now).into(),
+            TableCell::new(TextRole::Dim, notes.join(", ")),
+        ]);
+    }
+    table.render(styler)
+}
+
+/// `████████████████│░░░│`: a line at 80 % and one at all of it.
+fn bar(percent: u64) -> String {
+    let full = (percent.min(100) * BAR_WIDTH).div_ceil(100);
+    let piece = |at: u64| match at {
+        _ if at < full => '█',
+        16 => '│',
+        _ => '░',
+    };
+    (0..BAR_WIDTH).map(piece).chain(['│']).collect()
+}
+
+/// One budget, as every listing gives it.
+pub(super) fn budget_json(budget: &BudgetView) -> Value {
+    json!({
+        "of": budget.holder,
+        "per": budget.per,
+        "usd": budget.usd.dollars(),
+        "spent": budget.spent.dollars(),
+        "reserved": budget.reserved.dollars(),
+        "percent": budget.percent,
+        "unpriced": budget.unpriced,
+        "from": budget.from.to_string(),
+        "until": budget.until.map(|until| until.to_string()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{base::money::NanoUsd, config::settings::Period};
+
+    #[test]
+    fn a_bar_has_its_marks_and_never_more_than_all() {
+        for (percent, want) in [
+            (0, "░░░░░░░░░░░░░░░░│░░░│"),
+            (1, "█░░░░░░░░░░░░░░░│░░░│"),
+            (80, "████████████████│░░░│"),
+            (100, "████████████████████│"),
+            (u64::MAX / 100, "████████████████████│"),
+        ] {
+            assert_eq!(bar(percent), want, "{percent}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_said_with_its_end() {
+        let budget = BudgetView {
+            holder: "project ide".to_owned(),
+            per: Period::Day,
+            usd: NanoUsd(5_000_000_000),
+            spent: NanoUsd(4_100_000_000),
+            reserved: NanoUsd(20_000_000),
+            percent: 82,
+            unpriced: 2,
+            from: UnixMillis(0),
+            until: Some(UnixMillis(3_600_000)),
+        };
+        let text = render_table(&[&budget], UnixMillis(0), Styler::plain());
+        for said in [
+            "project ide",
+            "$4.100",
+            "$5.000",
+            "82 %",
+            "1h00m",
+            "$0.020 reserved",
+            "2 attempts of unknown price",
+        ] {
+            assert!(text.contains(said), "{said}: {text}");
+        }
+        assert_eq!(budget_json(&budget)["spent"], 4.1);
+        assert_eq!(render_table(&[], UnixMillis(0), Styler::plain()), "");
+    }
+}

@@ -1,0 +1,203 @@
+//! The config as commands read and change it.
+
+use std::{collections::HashSet, sync::Arc};
+
+use crate::cli::{
+    CommandContext,
+    error::CliError,
+    key::store,
+    output::{self, Styler},
+};
+use crate::{
+    config::{
+        Environment, IdInterner, Problem, ProblemSeverity, discover,
+        edit::Edit,
+        file::{self, EditError, Paths},
+        load, presets, problem,
+        settings::{Settings, TuiSettings, Upstream},
+    },
+    secrets::{
+        keyring::Keyring,
+        resolve::{SecretResolver, VaultSource},
+    },
+};
+
+/// Where a proxy listens when the config cannot say.
+pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:8642";
+
+/// The file, read.
+pub(super) struct ConfigFile {
+    pub(super) paths: Paths,
+    /// `None` where there is no file yet.
+    pub(super) text: Option<String>,
+    /// What the file says; what was found is not among it.
+    pub(super) settings: Settings,
+    pub(super) warnings: Vec<Problem>,
+    pub(super) env: Environment,
+}
+
+/// Reads the config; a file that was named and is not there is an error.
+pub(super) fn load(ctx: &CommandContext) -> Result<ConfigFile, CliError> {
+    let file = load_or_empty(ctx)?;
+    if file.text.is_none() && file.paths.explicit {
+        return Err(CliError::config(format!("{}: no such file", file.paths.config.display()))
+            .hint("`aiproxy config init` writes one"));
+    }
+    Ok(file)
+}
+
+/// Reads the config; no file is an empty one. For commands that would make it.
+pub(super) fn load_or_empty(ctx: &CommandContext) -> Result<ConfigFile, CliError> {
+    let place = ctx.global.paths()?;
+    let env = Environment::from_process();
+    let text =
+        file::read_config(&place.config).map_err(|problem| CliError::config(problem.one_line()))?;
+    let source = text.as_deref().unwrap_or_default();
+    let loaded = load::load(source, &place.config, &env, &mut IdInterner::default());
+    match loaded.settings {
+        Some(settings) => {
+            Ok(ConfigFile { paths: place, settings, warnings: loaded.problems, env, text })
+        }
+        None => Err(invalid_config_error(&loaded.problems, source, &place)),
+    }
+}
+
+/// Says all problems, and that the file cannot be used.
+pub(super) fn invalid_config_error(problems: &[Problem], source: &str, paths: &Paths) -> CliError {
+    output::print_note(problem::render(problems, source, Styler::stderr().is_enabled()).trim_end());
+    let errors = problems.iter().filter(|problem| problem.level == ProblemSeverity::Error).count();
+    CliError::config(format!(
+        "{} has {errors} error{}",
+        paths.config.display(),
+        if errors == 1 { "" } else { "s" }
+    ))
+    .hint("`aiproxy config edit` opens it")
+}
+
+impl ConfigFile {
+    /// The settings with what the environment offers.
+    pub(super) fn with_discovered(&self) -> Settings {
+        if !self.settings.discover.env {
+            return self.settings.clone();
+        }
+        let (found, _) =
+            discover::from_env(&self.env, &mut IdInterner::default(), &self.settings.timeouts);
+        discover::merge_discovered(&self.settings, &found)
+    }
+
+    /// Reads references as the proxy would, with this command's environment.
+    pub(super) fn resolver(&self) -> SecretResolver {
+        let vault = VaultSource::from_env(store::vault_file(&self.paths), &self.env.vars);
+        let names: HashSet<String> = presets::all()
+            .iter()
+            .flat_map(|preset| &preset.key_env)
+            .map(ToString::to_string)
+            .collect();
+        SecretResolver::new(Keyring::system(), vault, self.env.vars.clone(), names)
+    }
+}
+
+/// Where the config would have the proxy listen; the default where it cannot be read.
+pub(super) fn listen_addresses(paths: &Paths) -> Vec<String> {
+    let read = load_settings(paths);
+    let addrs: Vec<String> =
+        read.iter().flat_map(|s| &s.server.listen).map(ToString::to_string).collect();
+    if addrs.is_empty() { vec![DEFAULT_LISTEN.to_owned()] } else { addrs }
+}
+
+/// How the dashboard is to look; the defaults where the config cannot be read.
+pub(super) fn tui_settings(paths: &Paths) -> TuiSettings {
+    load_settings(paths).map_or_else(
+        || TuiSettings { theme: "dark".to_owned(), mouse: true, lang: "auto".to_owned() },
+        |s| s.tui,
+    )
+}
+
+fn load_settings(paths: &Paths) -> Option<Settings> {
+    let text = file::read_config(&paths.config).ok()?.unwrap_or_default();
+    load::load(&text, &paths.config, &Environment::from_process(), &mut IdInterner::default())
+        .settings
+}
+
+/// The upstream that a row with nothing but a preset would be.
+pub(super) fn upstream_from_preset(
+    paths: &Paths,
+    name: &str,
+    preset: &str,
+) -> Result<Arc<Upstream>, CliError> {
+    let row =
+        format!("[[upstream]]\nname = {}\npreset = {}\n", toml_string(name), toml_string(preset));
+    let loaded =
+        load::load(&row, &paths.config, &Environment::from_process(), &mut IdInterner::default());
+    let upstream = loaded
+        .settings
+        .and_then(|settings| settings.upstreams.into_iter().find(|u| *u.name == *name));
+    upstream.ok_or_else(|| {
+        let why = loaded
+            .problems
+            .first()
+            .map_or_else(|| "it cannot be used".to_owned(), |problem| problem.title.clone());
+        CliError::failed(format!("`{name}` from the preset `{preset}`: {why}"))
+    })
+}
+
+/// Changes the file, as one step: all of it or nothing.
+///
+/// # Errors
+///
+/// The result would not be a valid config (exit code 3); the file cannot be written.
+pub(super) fn edit_config(ctx: &CommandContext, edits: &[Edit]) -> Result<(), CliError> {
+    let paths = ctx.global.paths()?;
+    file::edit_config(&paths.config, &Environment::from_process(), edits)
+        .map_err(|error| edit_error(error, &paths))?;
+    Ok(())
+}
+
+/// Says why a change was not made; problems of the whole file are all told.
+pub(super) fn edit_error(error: EditError, paths: &Paths) -> CliError {
+    match error {
+        EditError::Invalid { problems, source } => {
+            output::print_note(
+                problem::render(&problems, &source, Styler::stderr().is_enabled()).trim_end(),
+            );
+            CliError::config(format!(
+                "{} was not changed: with this change it would not load",
+                paths.config.display()
+            ))
+        }
+        EditError::Syntax => CliError::config(format!("{}: {error}", paths.config.display())),
+        EditError::Busy(_) | EditError::Io { .. } | EditError::BadPath(_) => {
+            CliError::failed(error.to_string())
+        }
+    }
+}
+
+/// `KEY=VALUE` words, cut.
+///
+/// # Errors
+///
+/// A word without `=`, as a usage error.
+pub(super) fn parse_assignments(words: &[String]) -> Result<Vec<(String, String)>, CliError> {
+    let cut = |word: &String| match word.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => Err(CliError::usage(format!(
+            "`{}` is not KEY=VALUE",
+            crate::base::sanitize::clean(word)
+        ))
+        .hint("as in priority=5")),
+    };
+    words.iter().map(cut).collect()
+}
+
+/// A list of texts as TOML.
+pub(super) fn toml_list(items: &[String]) -> String {
+    let items: Vec<String> = items.iter().map(|item| toml_string(item)).collect();
+    format!("[{}]", items.join(", "))
+}
+
+/// A text as TOML.
+pub(super) fn toml_string(text: &str) -> String {
+    toml_edit::Value::from(text).to_string()
+}

@@ -1,0 +1,106 @@
+//! Tries a key with a call that costs nothing: the provider's list of models.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue};
+
+use crate::{
+    base::sanitize::{clean, truncate_end},
+    cli::expose::expose_secret,
+    config::{
+        presets,
+        settings::{KeyId, Upstream},
+    },
+    dialect::registry,
+    ir::op::Dialect,
+    secrets::Secret,
+    upstream::{ProviderKeys, UpstreamClient, aux_client},
+};
+
+/// What a provider says to a key.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::cli) enum KeyVerdict {
+    Good {
+        models: Option<usize>,
+    },
+    Rejected {
+        status: u16,
+        message: String,
+    },
+    /// Nobody knows, and why: the provider is out of reach, or has no such list.
+    Unknown(String),
+}
+
+/// Asks the upstream with this key and no other; without one where it needs none.
+pub(in crate::cli) async fn check_key(
+    upstream: &Arc<Upstream>,
+    secret: Option<&Secret>,
+) -> KeyVerdict {
+    let Some(end) = upstream.endpoints.first() else {
+        return KeyVerdict::Unknown("it has no address".to_owned());
+    };
+    let keys = Arc::new(ProviderKeys::default());
+    // The number only has to be the same here and below: this table holds one key.
+    let id = secret.map(|secret| {
+        keys.set(KeyId(0), Arc::new(Secret::new(expose_secret(secret).to_owned())));
+        KeyId(0)
+    });
+    let gateway = UpstreamClient::new(Arc::clone(&keys));
+    let egress = registry::egress(end.dialect);
+    let preset = upstream.preset.as_deref().and_then(presets::find);
+    let path =
+        preset.and_then(|p| p.models_path.as_deref()).unwrap_or_else(|| egress.models_path());
+    let mut headers = HeaderMap::new();
+    if end.dialect == Dialect::Anthropic {
+        headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
+    }
+    match aux_client::get(&gateway, upstream, end, id, path, headers).await {
+        Err(fault) => KeyVerdict::Unknown(clean(&fault.message).into_owned()),
+        Ok(answer) => {
+            let content_type = answer
+                .headers
+                .get("content-type")
+                .and_then(|v| v.to_str().ok())
+                .unwrap_or_default();
+            classify(
+                answer.status.as_u16(),
+                egress.read_models(&answer.body).map(|list| list.len()),
+                || egress.read_error(answer.status.as_u16(), content_type, &answer.body).message,
+            )
+        }
+    }
+}
+
+/// Only a plain "no" speaks against a key: a provider without such a list says 404 or 405, a busy
+/// one 429, an ailing one 5xx.
+fn classify(status: u16, models: Option<usize>, message: impl FnOnce() -> String) -> KeyVerdict {
+    match status {
+        200..=299 => KeyVerdict::Good { models },
+        401 | 403 => KeyVerdict::Rejected {
+            status,
+            message: truncate_end(&clean(&message()), 200).into_owned(),
+        },
+        status => KeyVerdict::Unknown(format!("the list of models answers with status {status}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_no_speaks_against_a_key() {
+        let message = || "Incorrect API key".to_owned();
+        for (status, want) in [
+            (200, "Good"),
+            (401, "Rejected"),
+            (403, "Rejected"),
+            (404, "Unknown"),
+            (429, "Unknown"),
+            (503, "Unknown"),
+        ] {
+            let got = format!("{:?}", classify(status, Some(3), message));
+            assert!(got.starts_with(want), "{status}: {got}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The ledger as commands ask it: through the running proxy, or its file where none runs.
+
+use crate::cli::{
+    CommandContext,
+    attach::{self, RunningProxy},
+    config_edit,
+    error::{CliError, ExitStatus},
+};
+use crate::{
+    base::{
+        clock::{Clock, SystemClock},
+        timezone::timezone_by_name,
+    },
+    control::history::{ControlQueryError, HistoryPage, HistoryQuery, UsageQuery},
+    ledger::{
+        LedgerReader,
+        query::{QueryError, RequestDetail},
+        totals::UsageReport,
+    },
+};
+
+/// Whom to ask.
+pub(super) enum LedgerSource {
+    File(Box<LedgerReader>),
+    Proxy(Box<RunningProxy>),
+}
+
+impl LedgerSource {
+    /// The running proxy, or the file.
+    ///
+    /// # Errors
+    ///
+    /// Neither is there.
+    pub(super) async fn open(ctx: &CommandContext) -> Result<Self, CliError> {
+        if let Some(proxy) = RunningProxy::try_connect(ctx)? {
+            return Ok(Self::Proxy(Box::new(proxy)));
+        }
+        let file = config_edit::load_or_empty(ctx)?;
+        let path = file.paths.data.join(&file.settings.ledger.path);
+        match LedgerReader::open(&path, timezone_by_name(&file.settings.ledger.tz)) {
+            Ok(reader) => Ok(Self::File(Box::new(reader))),
+            Err(QueryError::Missing) => Err(attach::not_running_error(ctx).await),
+            Err(error) => Err(CliError::failed(format!("{}: {error}", path.display()))),
+        }
+    }
+
+    /// The proxy, where it is the one that is asked.
+    pub(super) fn proxy(&self) -> Option<&RunningProxy> {
+        match self {
+            Self::File(_) => None,
+            Self::Proxy(proxy) => Some(proxy),
+        }
+    }
+
+    pub(super) async fn history(&self, question: &HistoryQuery) -> Result<HistoryPage, CliError> {
+        match self {
+            Self::File(reader) => {
+                question.run(reader, SystemClock.unix()).map_err(|e| query_error(&e))
+            }
+            Self::Proxy(proxy) => Ok(proxy.client.get_json(&question.path()).await?),
+        }
+    }
+
+    pub(super) async fn usage(&self, question: &UsageQuery) -> Result<UsageReport, CliError> {
+        match self {
+            Self::File(reader) => {
+                question.run(reader, SystemClock.unix()).map_err(|e| query_error(&e))
+            }
+            Self::Proxy(proxy) => Ok(proxy.client.get_json(&question.path()).await?),
+        }
+    }
+
+    /// One request by its id, a unique beginning of it, or `last`.
+    pub(super) async fn request_detail(&self, id: &str) -> Result<RequestDetail, CliError> {
+        let known = id == "last" || (!id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit()));
+        if !known {
+            return Err(query_error(&QueryError::Unknown(id.to_owned()).into()));
+        }
+        match self {
+            Self::File(reader) => {
+                reader.request_detail(id).map_err(|error| query_error(&error.into()))
+            }
+            Self::Proxy(proxy) => {
+                Ok(proxy.client.get_json(&format!("/aiproxy/v1/requests/{id}/full")).await?)
+            }
+        }
+    }
+}
+
+fn query_error(refused: &ControlQueryError) -> CliError {
+    let text = refused.to_string();
+    match refused {
+        ControlQueryError::BadQuery(_) => {
+            CliError { exit: ExitStatus::Usage, ..CliError::failed(text) }
+        }
+        ControlQueryError::Ledger(QueryError::Ambiguous(_) | QueryError::Unknown(_)) => {
+            CliError::failed(text)
+                .hint("`aiproxy log` shows their ids; `last` is the newest finished one")
+        }
+        ControlQueryError::Ledger(_) => CliError::failed(text),
+    }
+}

@@ -1,0 +1,123 @@
+//! `stop`, `restart` and `reload`: what is done to the running proxy as a whole.
+
+use std::{path::Path, time::Duration};
+
+use clap::Args;
+
+use crate::cli::{
+    CommandContext, ServeArgs,
+    attach::{self, RunningProxy},
+    error::{CliError, ExitStatus},
+    output, serve,
+};
+use crate::control::{action::Action, rundir::RunDir};
+
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Longer than any sensible `server.drain`.
+const MAX_STOP_WAIT: Duration = Duration::from_secs(900);
+/// After this a person at the terminal is told why nothing happens.
+const NOTICE_AFTER: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Debug, Args)]
+pub struct StopArgs {
+    /// Cut open requests instead of letting them finish
+    #[arg(long)]
+    now: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RestartArgs {
+    /// Cut open requests instead of letting them finish
+    #[arg(long)]
+    now: bool,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+/// Ends the running proxy and waits until it is gone.
+///
+/// # Errors
+///
+/// None runs; it does not go.
+pub async fn stop(ctx: &CommandContext, args: StopArgs) -> Result<ExitStatus, CliError> {
+    let proxy = RunningProxy::connect(ctx).await?;
+    stop_proxy(ctx, &proxy, args.now).await?;
+    ctx.print_result("stopped")
+}
+
+/// Ends the running proxy, if one runs, and serves in this terminal.
+///
+/// # Errors
+///
+/// As [`stop`], then as `serve`.
+pub async fn restart(ctx: &CommandContext, args: RestartArgs) -> Result<ExitStatus, CliError> {
+    if ctx.global.url.is_some() {
+        return Err(CliError::usage("restart works on the proxy of this data dir, not with --url"));
+    }
+    match RunningProxy::try_connect(ctx)? {
+        Some(proxy) => stop_proxy(ctx, &proxy, args.now).await?,
+        None => output::print_note("no proxy was running"),
+    }
+    serve::serve(&ctx.global, args.serve).await
+}
+
+async fn stop_proxy(ctx: &CommandContext, proxy: &RunningProxy, now: bool) -> Result<(), CliError> {
+    proxy.send_action(&Action::Stop { now }).await?;
+    let stopped = async {
+        match &proxy.run_info {
+            Some(_) => wait_until_released(&ctx.global.paths()?.data).await,
+            None => wait_until_unreachable(proxy).await,
+        }
+        Ok::<(), CliError>(())
+    };
+    tokio::pin!(stopped);
+    if let Ok(done) = tokio::time::timeout(NOTICE_AFTER, &mut stopped).await {
+        return done;
+    }
+    if output::stderr_is_terminal() {
+        output::print_note("waiting for open requests to finish; `aiproxy stop --now` cuts them");
+    }
+    tokio::time::timeout(MAX_STOP_WAIT, stopped).await.map_err(|_| {
+        CliError::failed("the proxy still runs after 15 minutes")
+            .hint("`aiproxy stop --now` cuts open requests")
+    })?
+}
+
+/// The lock is given back when the process ends, however it ends.
+async fn wait_until_released(data: &Path) {
+    while RunDir::is_locked(data) {
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+async fn wait_until_unreachable(proxy: &RunningProxy) {
+    while proxy.client.snapshot().await.is_ok() {
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// Applies the config file.
+///
+/// # Errors
+///
+/// None runs; the file has problems (exit code 3), which are all printed.
+pub async fn reload(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
+    let proxy = RunningProxy::connect(ctx).await?;
+    let answer = attach::request_reload(&proxy).await?;
+    if !answer.ok {
+        if ctx.global.json {
+            output::print_json_line(
+                &serde_json::json!({ "ok": false, "problems": answer.problems }),
+            )?;
+        }
+        answer.problems.iter().for_each(|problem| output::print_note(problem));
+        return Err(CliError::config("the config was not applied; what ran before goes on")
+            .hint("fix it and save, or see `aiproxy config check`"));
+    }
+    let snapshot = proxy.snapshot().await?;
+    snapshot.config.warnings.iter().for_each(|warning| output::print_note(warning));
+    if snapshot.config.needs_restart {
+        output::print_note("note: `listen` changed; `aiproxy restart` applies it");
+    }
+    ctx.print_result("reloaded")
+}

@@ -1,0 +1,139 @@
+//! What commands print: stdout that survives a closed pipe, notes on stderr, colour where it is
+//! wanted.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde::Serialize;
+
+use crate::cli::error::{CliError, ExitStatus};
+
+/// Writes to stdout as it is.
+///
+/// # Errors
+///
+/// A reader that went away (`aiproxy log | head -1`) has what it wanted: the command ends quietly,
+/// and well. A full disk is told.
+pub fn print(text: &str) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => CliError::quiet(ExitStatus::Ok),
+        _ => CliError::failed(format!("standard output: {error}")),
+    })
+}
+
+/// Writes one line to stdout.
+///
+/// # Errors
+///
+/// As [`print()`].
+pub fn print_line(text: &str) -> Result<(), CliError> {
+    print(&format!("{text}\n"))
+}
+
+/// Writes a value as indented JSON.
+///
+/// # Errors
+///
+/// As [`print()`].
+pub fn print_json(value: &impl Serialize) -> Result<(), CliError> {
+    print_line(
+        &serde_json::to_string_pretty(value).map_err(|e| CliError::failed(format!("JSON: {e}")))?,
+    )
+}
+
+/// Writes a value as one line of JSON.
+///
+/// # Errors
+///
+/// As [`print()`].
+pub fn print_json_line(value: &impl Serialize) -> Result<(), CliError> {
+    print_line(&serde_json::to_string(value).map_err(|e| CliError::failed(format!("JSON: {e}")))?)
+}
+
+/// Says something beside the result: a warning, a step of long work.
+pub fn print_note(text: &str) {
+    // Where even stderr is gone there is nobody to tell.
+    drop(writeln!(io::stderr().lock(), "{text}"));
+}
+
+/// Whether a person sees stderr; progress is only written then.
+#[must_use]
+pub fn stderr_is_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// Paints words by what they mean. Colour is never the only sign.
+#[derive(Clone, Copy, Debug)]
+pub struct Styler {
+    enabled: bool,
+}
+
+impl Styler {
+    /// For stdout: NO_COLOR, `TERM=dumb` and redirection turn it off.
+    #[must_use]
+    pub fn stdout() -> Self {
+        Self { enabled: color_enabled() && io::stdout().is_terminal() }
+    }
+
+    /// For stderr.
+    #[must_use]
+    pub fn stderr() -> Self {
+        Self { enabled: color_enabled() && io::stderr().is_terminal() }
+    }
+
+    #[must_use]
+    pub fn plain() -> Self {
+        Self { enabled: false }
+    }
+
+    #[must_use]
+    pub fn is_enabled(self) -> bool {
+        self.enabled
+    }
+
+    #[must_use]
+    pub fn bold(self, text: &str) -> String {
+        self.style(TextRole::Strong, text)
+    }
+
+    #[must_use]
+    pub fn dim(self, text: &str) -> String {
+        self.style(TextRole::Dim, text)
+    }
+
+    #[must_use]
+    pub fn style(self, role: TextRole, text: &str) -> String {
+        let code = match role {
+            TextRole::Plain => return text.to_owned(),
+            TextRole::Error => "31",
+            TextRole::Dim => "2",
+            TextRole::Success => "32",
+            TextRole::Strong => "1",
+            TextRole::Warn => "33",
+        };
+        if self.enabled && !text.is_empty() {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// What a word means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TextRole {
+    Error,
+    Dim,
+    Success,
+    #[default]
+    Plain,
+    Strong,
+    Warn,
+}
+
+/// Whether the environment lets us use colour.
+#[must_use]
+pub fn color_enabled() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+        && std::env::var_os("TERM").is_none_or(|v| v != "dumb")
+}

@@ -1,0 +1,442 @@
+//! The hands of the control API: reload, act, and tell of the config.
+
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::cli::{
+    args::ServeArgs,
+    serve::{
+        alert_dispatch::AlertDispatcher, apply_arguments, budgets, keys::KeyLoader,
+        logging::LogLevel,
+    },
+};
+use crate::{
+    base::{id::RequestId, sanitize},
+    config::{
+        Environment, IdInterner, discover,
+        edit::Edit,
+        file::{self, Paths},
+        load,
+        problem::{self, Problem},
+        settings::{Origin, Upstream, UpstreamKey},
+        watch,
+    },
+    control::{
+        action::{Action, ActionReply},
+        admin::{Admin, BoxFuture, ReloadResult},
+        snapshot::ConfigView,
+    },
+    events::event::{EventKind, Severity},
+    ledger::Ledger,
+    relay::{engine::Engine, state::model_lists},
+    routing::{candidate::print_span, health::Scope},
+    server::guard::credential::ClientKeys,
+    telemetry::otlp::OtlpExporter,
+};
+
+/// References are waited for this long before a reload says that it is done; slow ones go on in the
+/// background.
+const REFERENCE_READ_WAIT: Duration = Duration::from_secs(3);
+/// What `cool` means without a span.
+const DEFAULT_COOLDOWN: Duration = Duration::from_secs(600);
+
+/// Everything that a reload and an act need.
+pub struct ProxyAdmin {
+    pub(super) alert_dispatcher: Arc<AlertDispatcher>,
+    pub otlp_exporter: Arc<OtlpExporter>,
+    pub engine: Arc<Engine>,
+    pub loader: Arc<KeyLoader>,
+    pub paths: Paths,
+    pub env: Environment,
+    pub ledger: Option<Arc<Ledger>>,
+    pub ids: Mutex<IdInterner>,
+    pub args: ServeArgs,
+    /// Upstreams that no file names.
+    pub discovered: Mutex<Vec<Arc<Upstream>>>,
+    pub config_view: Mutex<ConfigView>,
+    pub log_level: LogLevel,
+    pub clients: OnceLock<Arc<ClientKeys>>,
+    pub tracker: TaskTracker,
+    pub stop: CancellationToken,
+    pub stop_now: CancellationToken,
+    /// One reload at a time.
+    pub reload_lock: tokio::sync::Mutex<()>,
+}
+
+impl ProxyAdmin {
+    /// Watches the config file; the watch ends when the value is dropped.
+    pub fn watch_config(
+        self: &Arc<Self>,
+        tracker: &TaskTracker,
+        read: watch::FileStamp,
+    ) -> Option<watch::ConfigWatch> {
+        let (notify, mut changes) = mpsc::channel(1);
+        let watch = match watch::watch_config(&self.paths.config, read, notify) {
+            Ok(watch) => watch,
+            Err(error) => {
+                tracing::warn!(%error, "the config file cannot be watched; `aiproxy reload` applies changes");
+                return None;
+            }
+        };
+        let (admin, stop) = (Arc::clone(self), self.stop.clone());
+        tracker.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    change = changes.recv() => match change {
+                        Some(()) => drop(admin.reload_config("the file changed").await),
+                        None => return,
+                    },
+                }
+            }
+        });
+        Some(watch)
+    }
+
+    /// Reads the file and all references again and applies them; a broken file changes nothing.
+    pub async fn reload_config(self: &Arc<Self>, why: &str) -> ReloadResult {
+        let guard = self.reload_lock.lock().await;
+        let reloaded = self.apply_config(why).await;
+        drop(guard);
+        reloaded
+    }
+
+    async fn apply_config(self: &Arc<Self>, why: &str) -> ReloadResult {
+        let at = self.engine.clock.unix();
+        let text = match file::read_config(&self.paths.config) {
+            Ok(text) => text,
+            Err(problem) => return self.reject_config(&[problem], ""),
+        };
+        let loaded = {
+            let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+            load::load(text.as_deref().unwrap_or_default(), &self.paths.config, &self.env, &mut ids)
+        };
+        let Some(settings) = loaded.settings else {
+            return self.reject_config(&loaded.problems, text.as_deref().unwrap_or_default());
+        };
+        // What `serve` was told on its command line stands above the file, as at the start.
+        let mut settings = match apply_arguments(settings, &self.args) {
+            Ok(settings) => settings,
+            Err(error) => {
+                return ReloadResult {
+                    ok: false,
+                    problems: vec![error.text.clone()],
+                    text: error.text,
+                    upstreams: 0,
+                };
+            }
+        };
+        let before = self.engine.generation();
+        let addresses = |settings: &crate::config::Settings| {
+            settings.keyless.iter().map(|row| row.listen.clone()).collect::<Vec<_>>()
+        };
+        let of_file = |settings: &crate::config::Settings| {
+            (settings.ledger.path.clone(), settings.ledger.tz.clone())
+        };
+        let needs_restart = settings.server.listen != before.settings.server.listen
+            || of_file(&settings) != of_file(&before.settings)
+            || addresses(&settings) != addresses(&before.settings);
+        settings.server.listen.clone_from(&before.settings.server.listen);
+        let found = self.discovered.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let found: Vec<_> = found
+            .into_iter()
+            .filter(|upstream| upstream.origin != Origin::Env || settings.discover.env)
+            .collect();
+        let settings = Arc::new(discover::merge_discovered(&settings, &found));
+        self.log_level.set(&settings.log.level);
+        self.engine.apply_settings(Arc::clone(&settings));
+        if let Some(ledger) = &self.ledger {
+            ledger.apply_settings(&settings.ledger);
+        }
+        self.otlp_exporter.set_enabled(settings.otlp.url.is_some());
+        budgets::reload_budgets(&self.engine, self.ledger.as_ref()).await;
+        {
+            let mut view = self.config_view.lock().unwrap_or_else(PoisonError::into_inner);
+            *view = ConfigView {
+                path: text.is_some().then(|| self.paths.config.display().to_string()),
+                problems: Vec::new(),
+                annotated: String::new(),
+                warnings: loaded.problems.iter().map(Problem::one_line).collect(),
+                applied: at,
+                needs_restart,
+            };
+        }
+        self.read_references(&settings).await;
+        let count =
+            settings.upstreams.iter().filter(|upstream| upstream.origin != Origin::Demo).count();
+        let restart =
+            if needs_restart { "; `listen` changed: `aiproxy restart` applies that" } else { "" };
+        let text = format!(
+            "config applied ({why}): {count} upstreams, {} projects{restart}",
+            settings.projects.len()
+        );
+        tracing::info!("{text}");
+        self.engine.bus.publish(at, EventKind::Config { text: text.as_str().into(), ok: true });
+        ReloadResult { ok: true, problems: Vec::new(), text, upstreams: count }
+    }
+
+    /// Reads every reference again; slow ones go on while the reload is already done.
+    async fn read_references(self: &Arc<Self>, settings: &Arc<crate::config::Settings>) {
+        for key in settings.upstreams.iter().flat_map(|upstream| &upstream.keys) {
+            self.loader.resolver.forget_command(&key.reference);
+        }
+        for reference in settings
+            .alerts
+            .secret
+            .iter()
+            .chain(settings.otlp.headers.iter().map(|(_, value)| value))
+        {
+            self.loader.resolver.forget_command(reference);
+        }
+        let (loader, settings, clients) =
+            (Arc::clone(&self.loader), Arc::clone(settings), self.clients.get().cloned());
+        let engine = Arc::clone(&self.engine);
+        let (done, read) = tokio::sync::oneshot::channel();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "may outlive the reload that began it, and must not hold up a shutdown"
+        )]
+        drop(tokio::spawn(async move {
+            tokio::join!(loader.load_provider_keys(&settings), async {
+                if let Some(clients) = clients {
+                    loader.load_client_keys(&clients, &settings).await;
+                }
+            });
+            // A reload that waited no longer is nothing to worry about.
+            done.send(()).unwrap_or_default();
+            model_lists::refresh_all(&engine).await;
+        }));
+        drop(timeout(REFERENCE_READ_WAIT, read).await);
+    }
+
+    fn reject_config(&self, problems: &[Problem], source: &str) -> ReloadResult {
+        let errors: Vec<Problem> = problems
+            .iter()
+            .filter(|problem| problem.level == crate::config::ProblemSeverity::Error)
+            .cloned()
+            .collect();
+        let texts: Vec<String> = errors.iter().map(Problem::one_line).collect();
+        let first =
+            texts.first().cloned().unwrap_or_else(|| "the config cannot be read".to_owned());
+        let text = format!("config not applied, the old one goes on: {first}");
+        tracing::error!("{text}");
+        self.engine.bus.publish(
+            self.engine.clock.unix(),
+            EventKind::Config { text: sanitize::clean(&text).into(), ok: false },
+        );
+        let mut view = self.config_view.lock().unwrap_or_else(PoisonError::into_inner);
+        view.problems.clone_from(&texts);
+        view.annotated = problem::render(&errors, source, false);
+        drop(view);
+        ReloadResult { ok: false, problems: texts, text, upstreams: 0 }
+    }
+
+    async fn execute(self: Arc<Self>, action: Action) -> Result<String, String> {
+        let (engine, now) = (&self.engine, self.engine.clock.mono());
+        match action {
+            Action::Cool { key, model, for_ms } => {
+                let (_, found) = self.find_key(&key)?;
+                let span = for_ms.map_or(DEFAULT_COOLDOWN, Duration::from_millis);
+                let scope = model
+                    .as_deref()
+                    .map_or(Scope::Key(found.id), |model| Scope::KeyModel(found.id, model.into()));
+                engine.router.cool(&scope, span, now);
+                Ok(self.publish_health(&found.name, &format!("rests for {}", print_span(span))))
+            }
+            Action::CoolUpstream { upstream, for_ms } => {
+                let found = self.find_upstream(&upstream)?;
+                let span = for_ms.map_or(DEFAULT_COOLDOWN, Duration::from_millis);
+                engine.router.cool(&Scope::Upstream(found.id), span, now);
+                Ok(self.publish_health(&found.name, &format!("rests for {}", print_span(span))))
+            }
+            Action::Warm { key: None, .. } => {
+                engine.router.warm(&Scope::All);
+                engine.network.reset();
+                Ok(self.publish_health("everything", "is warm again"))
+            }
+            Action::Warm { key: Some(key), model } => {
+                let (_, found) = self.find_key(&key)?;
+                let scope = model
+                    .as_deref()
+                    .map_or(Scope::Key(found.id), |model| Scope::KeyModel(found.id, model.into()));
+                engine.router.warm(&scope);
+                Ok(self.publish_health(&found.name, "is warm again"))
+            }
+            Action::WarmUpstream { upstream } => {
+                let found = self.find_upstream(&upstream)?;
+                engine.router.warm(&Scope::Upstream(found.id));
+                Ok(self.publish_health(&found.name, "is warm again"))
+            }
+            Action::EnableKey { key } => self.set_key_enabled(&key, true).await,
+            Action::DisableKey { key } => self.set_key_enabled(&key, false).await,
+            Action::EnableUpstream { upstream } => self.set_upstream_enabled(&upstream, true).await,
+            Action::DisableUpstream { upstream } => {
+                self.set_upstream_enabled(&upstream, false).await
+            }
+            Action::Test { key } => {
+                let (upstream, found) = self.find_key(&key)?;
+                self.loader
+                    .check_key(&upstream, &found)
+                    .await
+                    .map(|()| format!("{} works: the provider gave its model list", found.name))
+                    .map_err(|why| format!("{}: {why}", found.name))
+            }
+            Action::Reload => {
+                let reloaded = self.reload_config("asked for").await;
+                if reloaded.ok { Ok(reloaded.text) } else { Err(reloaded.problems.join("\n")) }
+            }
+            Action::Kill { id } => {
+                let id = engine
+                    .bus
+                    .view(|live| live.find(&id).map(|record| record.id))
+                    .or_else(|| RequestId::parse(&id))
+                    .ok_or("no running request has this id")?;
+                if engine.cancellations.cancel(id) {
+                    Ok(format!("request {id} was ended"))
+                } else {
+                    Err(format!("request {id} is not running"))
+                }
+            }
+            Action::Replay { id, model } => {
+                self.replay(&id, model).await.map(|(_, id)| id.to_string())
+            }
+            Action::TestAlerts => self.alert_dispatcher.send_test().await,
+            Action::Stop { now } => {
+                if now {
+                    self.stop_now.cancel();
+                }
+                self.stop.cancel();
+                Ok("stopping".to_owned())
+            }
+        }
+    }
+
+    fn publish_health(&self, subject: &str, what: &str) -> String {
+        let text = format!("{subject} {what}");
+        self.engine.bus.publish(
+            self.engine.clock.unix(),
+            EventKind::Health {
+                subject: subject.into(),
+                text: text.as_str().into(),
+                level: Severity::Info,
+            },
+        );
+        self.engine.notify_waiters();
+        text
+    }
+
+    /// A key by `upstream/label`, or by its upstream where that has one key.
+    fn find_key(&self, name: &str) -> Result<(Arc<Upstream>, Arc<UpstreamKey>), String> {
+        let settings = Arc::clone(&self.engine.generation().settings);
+        let all = || {
+            settings
+                .upstreams
+                .iter()
+                .flat_map(|upstream| upstream.keys.iter().map(move |key| (upstream, key)))
+        };
+        if let Some((upstream, key)) = all().find(|(_, key)| *key.name == *name) {
+            return Ok((Arc::clone(upstream), Arc::clone(key)));
+        }
+        let of_upstream: Vec<_> = all().filter(|(upstream, _)| *upstream.name == *name).collect();
+        match of_upstream.as_slice() {
+            [(upstream, key)] => Ok((Arc::clone(upstream), Arc::clone(key))),
+            [] => Err(format!("no key is named `{name}`; `aiproxy key list` shows all")),
+            many => Err(format!(
+                "`{name}` has {} keys: {}",
+                many.len(),
+                many.iter().map(|(_, key)| &*key.name).collect::<Vec<_>>().join(", ")
+            )),
+        }
+    }
+
+    fn find_upstream(&self, name: &str) -> Result<Arc<Upstream>, String> {
+        let settings = Arc::clone(&self.engine.generation().settings);
+        settings.upstreams.iter().find(|upstream| *upstream.name == *name).cloned().ok_or_else(
+            || format!("no upstream is named `{name}`; `aiproxy upstream list` shows all"),
+        )
+    }
+
+    async fn set_key_enabled(
+        self: &Arc<Self>,
+        name: &str,
+        enabled: bool,
+    ) -> Result<String, String> {
+        let (upstream, key) = self.find_key(name)?;
+        ensure_in_file(&upstream)?;
+        let edit = Edit::SetKeyEnabled {
+            upstream: upstream.name.to_string(),
+            label: key.label.to_string(),
+            enabled,
+        };
+        self.edit_and_reload(
+            edit,
+            &format!("{} is {}", key.name, if enabled { "enabled" } else { "disabled" }),
+        )
+        .await
+    }
+
+    async fn set_upstream_enabled(
+        self: &Arc<Self>,
+        name: &str,
+        enabled: bool,
+    ) -> Result<String, String> {
+        let upstream = self.find_upstream(name)?;
+        ensure_in_file(&upstream)?;
+        let edit = Edit::SetUpstreamEnabled { name: upstream.name.to_string(), enabled };
+        self.edit_and_reload(
+            edit,
+            &format!("{} is {}", upstream.name, if enabled { "enabled" } else { "disabled" }),
+        )
+        .await
+    }
+
+    async fn edit_and_reload(self: &Arc<Self>, edit: Edit, done: &str) -> Result<String, String> {
+        file::edit_config(&self.paths.config, &self.env, &[edit])
+            .map_err(|error| error.to_string())?;
+        let reloaded = self.reload_config(done).await;
+        if reloaded.ok { Ok(done.to_owned()) } else { Err(reloaded.text) }
+    }
+}
+
+fn ensure_in_file(upstream: &Upstream) -> Result<(), String> {
+    let name = &upstream.name;
+    match upstream.origin {
+        Origin::File => Ok(()),
+        Origin::Demo => Err("the demo is always there".to_owned()),
+        Origin::Env | Origin::Local => Err(format!(
+            "`{name}` was found, not configured; `aiproxy upstream add {name}` writes it into the config first"
+        )),
+    }
+}
+
+impl Admin for Arc<ProxyAdmin> {
+    fn reload(&self) -> BoxFuture<'_, ReloadResult> {
+        Box::pin(self.reload_config("asked for"))
+    }
+
+    fn perform(&self, action: Action) -> BoxFuture<'_, ActionReply> {
+        let admin = Arc::clone(self);
+        Box::pin(async move {
+            let done = match action {
+                Action::Replay { id, model } => admin
+                    .replay(&id, model)
+                    .await
+                    .map(|(of, id)| (format!("request {of} goes out again as {id}"), Some(id))),
+                other => admin.execute(other).await.map(|text| (text, None)),
+            };
+            match done {
+                Ok((text, id)) => ActionReply { ok: true, text, id },
+                Err(text) => ActionReply { ok: false, text, id: None },
+            }
+        })
+    }
+
+    fn config(&self) -> ConfigView {
+        self.config_view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,412 @@
+//! Changes to the file's text, as commands and the dashboard ask for them. Comments, order and
+//! formatting stay; what is taken out takes along what stands directly above it (a row) or behind
+//! it (a key).
+
+mod key_list;
+mod remove;
+mod row;
+
+use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value};
+
+use crate::base::suggest;
+use crate::config::{Problem, keys, validate};
+
+/// One change. `path` and `value` are as `config set` takes them: `timeouts.idle` `5m`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit {
+    AddKey {
+        upstream: String,
+        reference: String,
+        label: Option<String>,
+    },
+    AddModel {
+        name: String,
+        targets: Vec<String>,
+        strategy: Option<String>,
+    },
+    AddProject {
+        name: String,
+        key: String,
+    },
+    AddUpstream {
+        name: String,
+        preset: Option<String>,
+        base_url: Option<String>,
+        dialects: Vec<String>,
+    },
+    RemoveAlias {
+        name: String,
+    },
+    RemoveKey {
+        upstream: String,
+        label: String,
+    },
+    /// A `[[model]]` row, or the alias of that name.
+    RemoveModel {
+        name: String,
+    },
+    RemoveProject {
+        name: String,
+    },
+    RemoveUpstream {
+        name: String,
+    },
+    /// The same key, kept elsewhere.
+    ReplaceKeyReference {
+        upstream: String,
+        label: String,
+        reference: String,
+    },
+    Set {
+        path: String,
+        value: String,
+    },
+    SetAlias {
+        name: String,
+        target: String,
+    },
+    SetKeyEnabled {
+        upstream: String,
+        label: String,
+        enabled: bool,
+    },
+    SetModel {
+        name: String,
+        path: String,
+        value: String,
+    },
+    SetProject {
+        name: String,
+        path: String,
+        value: String,
+    },
+    SetUpstream {
+        name: String,
+        path: String,
+        value: String,
+    },
+    SetUpstreamEnabled {
+        name: String,
+        enabled: bool,
+    },
+    Unset {
+        path: String,
+    },
+}
+
+/// Why a change was not made. The file is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum EditError {
+    /// Somebody else changed the file, again and again.
+    #[error("{0}: it is being changed by another program; try again")]
+    Busy(std::path::PathBuf),
+    #[error("{path}: {message}")]
+    Io { path: std::path::PathBuf, message: String },
+    /// The change names something that is not there, or is there already.
+    #[error("{0}")]
+    BadPath(String),
+    /// The file with the change would not load; `source` is that text, no error of its own.
+    #[error("{}", first_error(problems))]
+    Invalid { problems: Vec<Problem>, r#source: String },
+    #[error(
+        "the file is not valid TOML, so nothing can be changed in it; `aiproxy config edit` opens it"
+    )]
+    Syntax,
+}
+
+fn first_error(problems: &[Problem]) -> String {
+    let errors: Vec<_> =
+        problems.iter().filter(|p| p.level == crate::config::ProblemSeverity::Error).collect();
+    match errors.as_slice() {
+        [] => "the config would not load".to_owned(),
+        [one] => one.one_line(),
+        [one, rest @ ..] => format!("{} (and {} more)", one.one_line(), rest.len()),
+    }
+}
+
+/// The text with all changes made, in their order.
+///
+/// # Errors
+///
+/// [`EditError::Syntax`] and [`EditError::Place`]. Whether the result loads is for the caller to
+/// see.
+pub fn apply_edits(text: &str, edits: &[Edit]) -> Result<String, EditError> {
+    let mut text = text.to_owned();
+    for edit in edits {
+        text = apply_edit(&text, edit)?;
+    }
+    Ok(text)
+}
+
+fn apply_edit(text: &str, edit: &Edit) -> Result<String, EditError> {
+    match edit {
+        Edit::RemoveAlias { name } => return remove::remove_key(text, &["aliases", name]),
+        Edit::RemoveModel { name } => {
+            let rows = remove::remove_row(text, "model", name);
+            return if rows.is_err() {
+                remove::remove_key(text, &["aliases", name]).or(rows)
+            } else {
+                rows
+            };
+        }
+        Edit::RemoveProject { name } => return remove::remove_row(text, "project", name),
+        Edit::RemoveUpstream { name } => return remove::remove_row(text, "upstream", name),
+        Edit::Unset { path } => return unset_path(text, path),
+        _ => {}
+    }
+    let mut doc = parse(text)?;
+    match edit {
+        Edit::AddKey { upstream, reference, label } => {
+            key_list::add_key(
+                row::find_row(&mut doc, "upstream", upstream)?,
+                reference,
+                label.as_deref(),
+            )?;
+        }
+        Edit::AddModel { name, targets, strategy } => {
+            let mut fields = vec![(
+                "targets",
+                Value::Array(targets.iter().map(String::as_str).collect::<Array>()),
+            )];
+            fields.extend(strategy.as_deref().map(|strategy| ("strategy", Value::from(strategy))));
+            row::add_row(&mut doc, "model", name, fields)?;
+        }
+        Edit::AddProject { name, key } => {
+            row::add_row(&mut doc, "project", name, vec![("key", Value::from(key.as_str()))])?
+        }
+        Edit::AddUpstream { name, preset, base_url, dialects } => {
+            let mut fields = Vec::new();
+            fields.extend(preset.as_deref().map(|preset| ("preset", Value::from(preset))));
+            fields.extend(base_url.as_deref().map(|url| ("base_url", Value::from(url))));
+            match dialects.as_slice() {
+                [] => {}
+                [one] => fields.push(("dialect", Value::from(one.as_str()))),
+                many => fields.push((
+                    "dialect",
+                    Value::Array(many.iter().map(String::as_str).collect::<Array>()),
+                )),
+            }
+            row::add_row(&mut doc, "upstream", name, fields)?;
+        }
+        Edit::ReplaceKeyReference { upstream, label, reference } => {
+            key_list::replace_reference(
+                row::find_row(&mut doc, "upstream", upstream)?,
+                upstream,
+                label,
+                reference,
+            )?;
+        }
+        Edit::RemoveKey { upstream, label } => {
+            key_list::remove_key(row::find_row(&mut doc, "upstream", upstream)?, upstream, label)?
+        }
+        Edit::Set { path, value } => set_path(&mut doc, path, value)?,
+        Edit::SetAlias { name, target } => {
+            let table = subtable(doc.as_table_mut(), "aliases")?;
+            set_value(table, name, Value::from(target.as_str()));
+        }
+        Edit::SetKeyEnabled { upstream, label, enabled } => {
+            key_list::set_enabled(
+                row::find_row(&mut doc, "upstream", upstream)?,
+                upstream,
+                label,
+                *enabled,
+            )?;
+        }
+        Edit::SetModel { name, path, value } => set_in_table(
+            row::find_row(&mut doc, "model", name)?,
+            "model",
+            &split_path(path)?,
+            value,
+        )?,
+        Edit::SetProject { name, path, value } => set_in_table(
+            row::find_row(&mut doc, "project", name)?,
+            "project",
+            &split_path(path)?,
+            value,
+        )?,
+        Edit::SetUpstream { name, path, value } => {
+            set_in_table(
+                row::find_row(&mut doc, "upstream", name)?,
+                "upstream",
+                &split_path(path)?,
+                value,
+            )?;
+        }
+        Edit::SetUpstreamEnabled { name, enabled } => {
+            let row = row::find_row(&mut doc, "upstream", name)?;
+            // True is the default: a row that never said otherwise stays as it is.
+            if row.contains_key("enabled") || !enabled {
+                set_value(row, "enabled", Value::from(*enabled));
+            }
+        }
+        Edit::RemoveAlias { .. }
+        | Edit::RemoveModel { .. }
+        | Edit::RemoveProject { .. }
+        | Edit::RemoveUpstream { .. }
+        | Edit::Unset { .. } => {}
+    }
+    Ok(doc.to_string())
+}
+
+fn parse(text: &str) -> Result<DocumentMut, EditError> {
+    text.parse::<DocumentMut>().map_err(|_| EditError::Syntax)
+}
+
+/// Sets a value at a path from the top.
+fn set_path(doc: &mut DocumentMut, path: &str, value: &str) -> Result<(), EditError> {
+    let names = split_path(path)?;
+    match names.as_slice() {
+        [table, rest @ ..] if table == "aliases" && !rest.is_empty() => {
+            let target = value
+                .parse::<Value>()
+                .ok()
+                .filter(Value::is_str)
+                .unwrap_or_else(|| Value::from(value));
+            let name = rest.join(".");
+            set_value(subtable(doc.as_table_mut(), "aliases")?, &name, target);
+            Ok(())
+        }
+        [kind, rest @ ..] if row::KINDS.contains(&kind.as_str()) => {
+            let (name, key_path) = row::split_row_path(doc, kind, rest)?;
+            set_in_table(row::find_row(doc, kind, &name)?, kind, &key_path, value)
+        }
+        _ => set_in_table(doc.as_table_mut(), "", &names, value),
+    }
+}
+
+/// Sets a value at a path from a table, making the tables on the way.
+fn set_in_table(
+    table: &mut dyn TableLike,
+    prefix: &str,
+    path: &[String],
+    value: &str,
+) -> Result<(), EditError> {
+    let (last, parents) = path
+        .split_last()
+        .ok_or_else(|| EditError::BadPath(format!("`{prefix}` needs the name of a key")))?;
+    let mut at = table;
+    for name in parents {
+        at = subtable(at, name)?;
+    }
+    if at.get(last).is_some_and(|item| item.is_array_of_tables() || item.is_table()) {
+        return Err(EditError::BadPath(format!(
+            "`{}` is a table; name one of its keys",
+            path.join(".")
+        )));
+    }
+    let known = keys::find(
+        &[prefix, &path.join(".")]
+            .iter()
+            .filter(|p| !p.is_empty())
+            .copied()
+            .collect::<Vec<_>>()
+            .join("."),
+    );
+    set_value(at, last, read_value(value, known.is_some_and(|key| key.kind.is_text())));
+    Ok(())
+}
+
+/// A TOML value where the text is one, else the text. Where the key takes text only, `1` and `true`
+/// are text too.
+fn read_value(text: &str, only_text: bool) -> Value {
+    match text.trim().parse::<Value>() {
+        Ok(value)
+            if !only_text || value.is_str() || value.is_array() || value.is_inline_table() =>
+        {
+            value.decorated(" ", "")
+        }
+        _ => Value::from(text),
+    }
+}
+
+/// Puts a value under a key: the old one's surroundings, such as the comment behind it, stay.
+fn set_value(table: &mut dyn TableLike, name: &str, mut value: Value) {
+    match table.get_mut(name).and_then(Item::as_value_mut) {
+        Some(old) => {
+            *value.decor_mut() = old.decor().clone();
+            *old = value;
+        }
+        None => {
+            value.decor_mut().clear();
+            // The space before the brace of an inline table stays there.
+            if let Some((_, item)) = table.iter_mut().last()
+                && let Some(last) = item.as_value_mut()
+                && let Some(space) = last
+                    .decor()
+                    .suffix()
+                    .filter(|space| space.as_str().is_some_and(|s| s.chars().all(|c| c == ' ')))
+                    .cloned()
+            {
+                last.decor_mut().set_suffix("");
+                value.decor_mut().set_prefix(" ");
+                value.decor_mut().set_suffix(space);
+            }
+            table.insert(name, Item::Value(value));
+        }
+    }
+}
+
+/// The table under a key, made where it is missing.
+fn subtable<'a>(
+    table: &'a mut dyn TableLike,
+    name: &str,
+) -> Result<&'a mut dyn TableLike, EditError> {
+    let inline = table.get("name").is_some();
+    let item = table.entry(name).or_insert_with(|| {
+        // In a row a table of its own line would swallow the keys that follow it in the file.
+        if inline {
+            Item::Value(Value::InlineTable(toml_edit::InlineTable::new()))
+        } else {
+            Item::Table(Table::new())
+        }
+    });
+    item.as_table_like_mut().ok_or_else(|| EditError::BadPath(format!("`{name}` is not a table")))
+}
+
+fn unset_path(text: &str, path: &str) -> Result<String, EditError> {
+    let names = split_path(path)?;
+    match names.as_slice() {
+        [table, rest @ ..] if table == "aliases" && !rest.is_empty() => {
+            remove::remove_key(text, &["aliases", &rest.join(".")])
+        }
+        [kind, rest @ ..] if row::KINDS.contains(&kind.as_str()) => {
+            let mut doc = parse(text)?;
+            let (name, key_path) = row::split_row_path(&mut doc, kind, rest)?;
+            if key_path.is_empty() {
+                return remove::remove_row(text, kind, &name);
+            }
+            remove::remove_row_key(text, kind, &name, &key_path)
+        }
+        names => remove::remove_key(text, &names.iter().map(String::as_str).collect::<Vec<_>>()),
+    }
+}
+
+/// Cuts `a.b."c.d"` at its dots.
+fn split_path(path: &str) -> Result<Vec<String>, EditError> {
+    let invalid = || {
+        EditError::BadPath(format!(
+            "`{path}` is not the path of a key; write it like `timeouts.idle` or `upstream.NAME.priority`"
+        ))
+    };
+    let (mut out, mut word, mut quote) = (Vec::new(), String::new(), None);
+    for c in path.trim().chars() {
+        match (quote, c) {
+            (None, '"' | '\'') => quote = Some(c),
+            (Some(q), c) if c == q => quote = None,
+            (None, '.') => out.push(std::mem::take(&mut word)),
+            (_, c) => word.push(c),
+        }
+    }
+    out.push(word);
+    if quote.is_some() || out.iter().any(String::is_empty) { Err(invalid()) } else { Ok(out) }
+}
+
+/// That something is not there, with what is near.
+fn not_found<'a>(kind: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> EditError {
+    let near = suggest::nearest(name, known)
+        .map(|near| format!("; did you mean `{near}`?"))
+        .unwrap_or_default();
+    let demo =
+        if kind == "upstream" && name == validate::DEMO_NAME { " (it is built in)" } else { "" };
+    EditError::BadPath(format!("there is no {kind} `{name}` in the file{demo}{near}"))
+}

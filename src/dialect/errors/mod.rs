@@ -1,0 +1,7 @@
+//! Reads upstream errors of every dialect into faults, and words ours.
+
+pub(crate) mod fault_rules;
+pub(crate) mod openai_codes;
+pub(crate) mod read_error;
+pub(crate) mod sanitize;
+pub(crate) mod status;

@@ -1,0 +1,68 @@
+//! Pictures: bare base64, without a word about their type.
+
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, STANDARD_NO_PAD},
+};
+
+use crate::{
+    base::json::reader::JsonRef,
+    ir::block::{Block, BlockKind, Media, MediaKind, MediaSource},
+};
+
+/// How pictures of each type begin, in base64.
+const BASE64_PREFIXES: [(&str, &str); 6] = [
+    ("iVBORw0KGgo", "image/png"),
+    ("/9j/", "image/jpeg"),
+    ("R0lGOD", "image/gif"),
+    ("UklGR", "image/webp"),
+    ("Qk", "image/bmp"),
+    ("SUkq", "image/tiff"),
+];
+
+/// A picture of a message; its type is read from its beginning.
+pub(super) fn read_image(value: JsonRef<'_>) -> Option<Block> {
+    let text = value.str()?;
+    let (mime, data) = split_data_url(&text).unwrap_or((None, &text));
+    let guess =
+        || BASE64_PREFIXES.iter().find(|(begin, _)| data.starts_with(begin)).map(|(_, mime)| *mime);
+    Some(Block::new(BlockKind::Media(Media {
+        kind: MediaKind::Image,
+        mime: mime.or_else(guess).map(str::to_owned),
+        source: MediaSource::Base64(data.to_owned()),
+        name: None,
+        detail: None,
+    })))
+}
+
+/// Type and base64 of a `data:` URL.
+pub(super) fn split_data_url(url: &str) -> Option<(Option<&str>, &str)> {
+    let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
+    let mime = head.strip_suffix(";base64")?;
+    Some((Some(mime.split(';').next().unwrap_or(mime)).filter(|mime| !mime.is_empty()), data))
+}
+
+/// Base64 of the one spelling that is taken: the usual alphabet, padded. What cannot be read goes
+/// as it is, to be refused.
+pub(super) fn to_standard_base64(data: &str) -> std::borrow::Cow<'_, str> {
+    let is_standard = data.len().is_multiple_of(4)
+        && !data.bytes().any(|b| matches!(b, b'-' | b'_' | b' ' | b'\t'));
+    if is_standard {
+        return data.into();
+    }
+    decode_base64(data).map_or_else(|| data.into(), |bytes| STANDARD.encode(bytes).into())
+}
+
+/// What base64 of any spelling says.
+pub(super) fn decode_base64(data: &str) -> Option<Vec<u8>> {
+    let plain: String = data
+        .chars()
+        .filter(|c| !c.is_ascii_whitespace() && *c != '=')
+        .map(|c| match c {
+            '-' => '+',
+            '_' => '/',
+            c => c,
+        })
+        .collect();
+    STANDARD_NO_PAD.decode(plain).ok()
+}

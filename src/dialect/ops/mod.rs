@@ -1,0 +1,61 @@
+//! The small operations, which need no halves: embeddings, reranking, counts of tokens.
+
+pub mod count;
+pub mod embed;
+mod embed_fields;
+pub mod estimate;
+mod media_size;
+pub mod rerank;
+
+use bytes::Bytes;
+
+use crate::{
+    base::json::reader::{self, JsonRef},
+    dialect::Loss,
+    ir::{
+        extras::Extras,
+        fault::{ProxyError, ProxyErrorKind},
+        op::Dialect,
+    },
+};
+
+/// A request in an upstream's form.
+#[derive(Clone, Debug)]
+pub struct EncodedOpRequest {
+    /// Below the base URL; `{model}` stands where it holds the model's name.
+    pub path: &'static str,
+    pub body: Bytes,
+    pub losses: Vec<Loss>,
+}
+
+fn bad_request(message: impl Into<String>) -> ProxyError {
+    ProxyError::new(ProxyErrorKind::BadRequest, message)
+}
+
+fn parse_object(body: &[u8]) -> Result<JsonRef<'_>, ProxyError> {
+    let root = reader::parse(body)
+        .map_err(|bad| bad_request(format!("invalid JSON: {}", bad.describe(body))))?;
+    if root.is_object() {
+        Ok(root)
+    } else {
+        Err(bad_request(format!("expected an object, got {}", root.kind())))
+    }
+}
+
+fn non_empty_string(json: JsonRef<'_>, key: &str) -> Option<String> {
+    json.get(key)
+        .and_then(JsonRef::str)
+        .map(std::borrow::Cow::into_owned)
+        .filter(|text| !text.is_empty())
+}
+
+fn add_loss(losses: &mut Vec<Loss>, lost: bool, name: &'static str) {
+    if lost {
+        losses.push(Loss(name.into()));
+    }
+}
+
+fn add_extra_losses(losses: &mut Vec<Loss>, extras: &Extras, dialect: Dialect) {
+    let foreign = extras.iter().filter(|(key, _)| extras.get(dialect, key).is_none());
+    losses.extend(foreign.map(|(key, _)| Loss(key.to_owned().into())));
+}

@@ -1,0 +1,585 @@
+//! Passes a stream through in its own dialect: whole events only, as the slices of the chunks they
+//! came in.
+//!
+//! What clients of the dialect are known to choke on is re-framed on the way; errors, cuts and the
+//! end are found.
+
+#[cfg(test)]
+mod tests;
+use std::borrow::Cow;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{
+    base::{
+        framing::{
+            json_array, ndjson,
+            splitter::{MAX_FRAME_BYTES, NextFrame},
+            sse,
+        },
+        json::reader::{self, JsonRef},
+    },
+    dialect::{
+        AnswerSummary, AttemptContext, Framing, Meter, MeterEvent, errors::read_error, registry,
+        rescue_splice::StreamRecorder, translate::EventDecoder,
+    },
+    ir::{
+        fault::{Fault, ProxyError},
+        op::{Dialect, Op},
+    },
+};
+
+/// One stream on its way.
+pub struct Passthrough {
+    dialect: Dialect,
+    framing: Framing,
+    rules: FramingRules,
+    splitter: PassthroughSplitter,
+    meter: Box<dyn Meter>,
+    hide_usage: bool,
+    event_count: u32,
+    content_events: u32,
+    /// Events that were forwarded.
+    forwarded: u32,
+    state: PassthroughState,
+    array_state: ArrayState,
+    /// The upstream's own error event, where clients of the dialect can read it.
+    upstream_error_frame: Option<Bytes>,
+    /// What stood behind the last event, where the stream ended too early.
+    trailing_error: Option<Box<Fault>>,
+    /// What leaves in place of the event that was just read.
+    replacement: Option<Vec<u8>>,
+    /// Keeps what was said, where another might have to go on from it.
+    recorder: Option<Box<StreamRecorder>>,
+}
+
+/// What one chunk brought.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct FeedResult {
+    /// Events that were completed, pings not counted.
+    pub events: u32,
+    /// Some of them were content.
+    pub has_content: bool,
+    /// Something was completed, and all of it was keep-alives: the upstream lives, but gets no
+    /// further.
+    pub pings_only: bool,
+    /// The terminal event was among them; nothing more will be forwarded.
+    pub terminal: bool,
+    /// The upstream's error event, or an event that is none; nothing more will be forwarded.
+    pub error: Option<Box<Fault>>,
+}
+
+/// How a body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamEnd {
+    Complete,
+    /// Without its terminal event, or after an error.
+    Truncated,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PassthroughState {
+    Done,
+    Failed,
+    Open,
+}
+
+/// What is known of a JSON array.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum ArrayState {
+    #[default]
+    NotStarted,
+    /// A single value stands where an array should.
+    BareValue,
+    Closed,
+    Open,
+}
+
+enum PassthroughSplitter {
+    JsonArray(json_array::ArraySplitter),
+    Ndjson(ndjson::LineSplitter),
+    Sse(sse::SseSplitter),
+}
+
+/// How a dialect's event stream has to look.
+#[derive(Clone, Copy)]
+struct FramingRules {
+    /// Every event bears its `type` as its name.
+    requires_event_name: bool,
+    /// Its SDKs take `id` and `retry` for the beginning of an event.
+    forbids_id_and_retry: bool,
+    /// Its SDKs read nothing but `data: ` lines, one for each event.
+    data_only: bool,
+}
+
+impl FramingRules {
+    const fn for_dialect(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Anthropic => {
+                Self { requires_event_name: true, forbids_id_and_retry: false, data_only: false }
+            }
+            Dialect::Gemini | Dialect::Ollama => {
+                Self { requires_event_name: false, forbids_id_and_retry: true, data_only: true }
+            }
+            Dialect::Openai => {
+                Self { requires_event_name: false, forbids_id_and_retry: true, data_only: false }
+            }
+            Dialect::Responses => {
+                Self { requires_event_name: true, forbids_id_and_retry: true, data_only: false }
+            }
+        }
+    }
+}
+
+/// What becomes of one unit.
+enum FrameAction {
+    Drop,
+    Keep,
+    /// Without its first bytes.
+    KeepFrom(usize),
+    /// After a line of ours.
+    PrependLine(Bytes),
+    Replace(Bytes),
+}
+
+impl Passthrough {
+    /// A stream from its beginning. `hide_usage`: the client did not ask for the usage chunk that
+    /// the upstream sends.
+    #[must_use]
+    pub fn new(dialect: Dialect, op: Op, framing: Framing, hide_usage: bool) -> Self {
+        let splitter = match framing {
+            Framing::JsonArray => {
+                PassthroughSplitter::JsonArray(json_array::ArraySplitter::default())
+            }
+            Framing::Ndjson => PassthroughSplitter::Ndjson(ndjson::LineSplitter::default()),
+            Framing::Sse => PassthroughSplitter::Sse(sse::SseSplitter::default()),
+        };
+        Self {
+            dialect,
+            framing,
+            rules: FramingRules::for_dialect(dialect),
+            splitter,
+            meter: registry::egress(dialect).meter(op),
+            hide_usage,
+            event_count: 0,
+            content_events: 0,
+            forwarded: 0,
+            state: PassthroughState::Open,
+            array_state: ArrayState::NotStarted,
+            upstream_error_frame: None,
+            trailing_error: None,
+            replacement: None,
+            recorder: None,
+        }
+    }
+
+    /// From here on what is said is kept; to be asked for before the stream begins.
+    pub(super) fn start_recording(&mut self) {
+        let reader = registry::egress(self.dialect).stream_reader(&AttemptContext::default());
+        self.recorder =
+            Some(Box::new(StreamRecorder::new(EventDecoder::new(self.framing, reader, false))));
+    }
+
+    pub(super) fn recorder(&self) -> Option<&StreamRecorder> {
+        self.recorder.as_deref()
+    }
+
+    pub(super) fn take_recorder(&mut self) -> Option<StreamRecorder> {
+        self.recorder.take().map(|recorder| *recorder)
+    }
+
+    /// Takes a chunk of the upstream's body; what may be forwarded of it goes to `out`, an
+    /// unfinished event waits.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a chunk of only clean events leaves as itself"
+    )]
+    pub fn feed(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) -> FeedResult {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.feed(&chunk);
+        }
+        let mut step = FeedResult::default();
+        let (mut at, mut run_start, mut frames_end, mut units, mut pings) = (0, 0, 0, 0_u32, 0_u32);
+        while self.state == PassthroughState::Open {
+            let piece = match &mut self.splitter {
+                PassthroughSplitter::JsonArray(splitter) => splitter.next(&chunk, &mut at),
+                PassthroughSplitter::Ndjson(splitter) => splitter.next(&chunk, &mut at),
+                PassthroughSplitter::Sse(splitter) => splitter.next(&chunk, &mut at),
+            };
+            let events_before = step.events;
+            match piece {
+                NextFrame::Borrowed(span) => {
+                    match self.process_frame(&chunk[span.clone()], &mut step) {
+                        FrameAction::Keep => {}
+                        FrameAction::Drop => {
+                            push_slice(&chunk, run_start, frames_end, out);
+                            run_start = span.end;
+                        }
+                        FrameAction::KeepFrom(skip) => {
+                            push_slice(&chunk, run_start, frames_end, out);
+                            run_start = span.start + skip;
+                        }
+                        FrameAction::PrependLine(line) => {
+                            push_slice(&chunk, run_start, frames_end, out);
+                            out.push(line);
+                            run_start = span.start;
+                        }
+                        FrameAction::Replace(frame) => {
+                            push_slice(&chunk, run_start, frames_end, out);
+                            out.push(frame);
+                            run_start = span.end;
+                        }
+                    }
+                    frames_end = span.end;
+                }
+                NextFrame::Joined(frame) => {
+                    match self.process_frame(&frame, &mut step) {
+                        FrameAction::Keep => out.push(frame),
+                        FrameAction::Drop => {}
+                        FrameAction::KeepFrom(skip) => out.push(frame.slice(skip..)),
+                        FrameAction::PrependLine(line) => out.extend([line, frame]),
+                        FrameAction::Replace(other) => out.push(other),
+                    }
+                    (run_start, frames_end) = (at, at);
+                }
+                NextFrame::Incomplete => break,
+                NextFrame::TooLong => self.fail(
+                    read_error::oversized_event(
+                        self.event_count.saturating_add(1),
+                        MAX_FRAME_BYTES,
+                    ),
+                    &mut step,
+                ),
+            }
+            units += 1;
+            pings += u32::from(step.events == events_before);
+        }
+        push_slice(&chunk, run_start, frames_end, out);
+        step.pings_only = units > 0 && pings == units && step.error.is_none();
+        step
+    }
+
+    /// The upstream's body has ended: the last event may lack its blank line, the stream its
+    /// terminator.
+    pub fn finish(&mut self, out: &mut Vec<Bytes>) -> StreamEnd {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.finish();
+        }
+        if self.state == PassthroughState::Open {
+            let rest = match &mut self.splitter {
+                PassthroughSplitter::JsonArray(splitter) => splitter.remainder(),
+                PassthroughSplitter::Ndjson(splitter) => splitter.remainder(),
+                PassthroughSplitter::Sse(splitter) => splitter.remainder(),
+            };
+            self.process_remainder(&rest, out);
+            if self.state == PassthroughState::Open
+                && self.framing == Framing::Sse
+                && !self.meter.is_complete()
+            {
+                self.trailing_error = read_error::trailing_error(&rest).map(Box::new);
+            }
+        }
+        if self.state == PassthroughState::Open && self.meter.is_complete() {
+            if let Some(terminator) = self.meter.missing_terminator() {
+                out.push(Bytes::from_static(terminator));
+            }
+            if self.array_state == ArrayState::Open {
+                out.push(Bytes::from_static(b"]"));
+                self.array_state = ArrayState::Closed;
+            }
+            self.state = PassthroughState::Done;
+        }
+        if self.state == PassthroughState::Done {
+            StreamEnd::Complete
+        } else {
+            StreamEnd::Truncated
+        }
+    }
+
+    /// Whether the stream has ended by its grammar.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.state == PassthroughState::Done
+            || self.state == PassthroughState::Open && self.meter.is_complete()
+    }
+
+    #[must_use]
+    pub fn summary(&self) -> AnswerSummary {
+        self.meter.summary()
+    }
+
+    /// The answer's id, where its dialect can be asked for it later.
+    #[must_use]
+    pub fn response_id(&self) -> Option<&str> {
+        self.meter.response_id()
+    }
+
+    /// The upstream's last words, where it ended too early and said why.
+    pub fn take_trailing_error(&mut self) -> Option<Box<Fault>> {
+        self.trailing_error.take()
+    }
+
+    /// Events that were content.
+    #[must_use]
+    pub fn content_events(&self) -> u32 {
+        self.content_events
+    }
+
+    /// The upstream's own error event, framed, where clients of the dialect can read it; not yet
+    /// searched for secrets.
+    #[must_use]
+    pub fn upstream_error_frame(&self) -> Option<&Bytes> {
+        self.upstream_error_frame.as_ref()
+    }
+
+    /// Our error as the last thing of this stream, fitting what has been forwarded of it.
+    #[must_use]
+    pub fn error_frame(&self, error: &ProxyError, request_id: &str) -> Bytes {
+        if matches!(self.array_state, ArrayState::Closed | ArrayState::BareValue) {
+            return Bytes::new();
+        }
+        registry::ingress(self.dialect).stream_error_after(
+            error,
+            request_id,
+            self.framing,
+            self.forwarded,
+        )
+    }
+
+    fn process_frame(&mut self, frame: &[u8], step: &mut FeedResult) -> FrameAction {
+        match self.framing {
+            Framing::JsonArray => self.process_element(frame, step),
+            Framing::Ndjson => {
+                let line = ndjson::line_content(frame);
+                if line.is_empty() || self.observe(b"", line, step) {
+                    FrameAction::Keep
+                } else {
+                    FrameAction::Drop
+                }
+            }
+            Framing::Sse => self.process_sse(frame, step),
+        }
+    }
+
+    fn process_sse(&mut self, frame: &[u8], step: &mut FeedResult) -> FrameAction {
+        let skip =
+            if self.event_count == 0 && frame.starts_with(sse::BOM) { sse::BOM.len() } else { 0 };
+        let block = sse::read_event(&frame[skip..]);
+        let form = block.format;
+        if block.data.trim_ascii().is_empty() {
+            // No event, but some decoders make one of it.
+            let odd = form.data_lines > 0
+                || form.has_event_name
+                || form.has_id_or_retry
+                || form.has_lone_cr
+                || self.rules.data_only && (form.has_comment || form.has_unknown_field);
+            return match skip {
+                _ if odd => FrameAction::Drop,
+                0 => FrameAction::Keep,
+                skip => FrameAction::KeepFrom(skip),
+            };
+        }
+        if !self.observe(block.name, &block.data, step) {
+            return FrameAction::Drop;
+        }
+        let rules = self.rules;
+        let name: Cow<'_, [u8]> = match (rules.requires_event_name, form.has_event_name) {
+            (true, false) => event_type(&block.data),
+            _ => Cow::Borrowed(block.name),
+        };
+        let replacement = self.replacement.take();
+        let padded = self.state == PassthroughState::Done
+            && block.data.len() < 20
+            && self.dialect == Dialect::Openai
+            && *block.data != *b"[DONE]";
+        if replacement.is_some() || padded {
+            // Its SDKs know the last event of a chat stream only by its letters.
+            let data = replacement.as_deref().unwrap_or_else(|| block.data.trim_ascii());
+            let mut out = BytesMut::new();
+            sse::write_event(&mut out, &name, data);
+            return FrameAction::Replace(out.freeze());
+        }
+        let strange = form.has_event_name
+            || form.has_comment
+            || form.has_unknown_field
+            || form.lacks_space
+            || form.data_lines > 1;
+        if form.has_lone_cr
+            || rules.forbids_id_and_retry && form.has_id_or_retry
+            || rules.data_only && strange
+        {
+            let mut out = BytesMut::new();
+            if rules.data_only && form.data_lines > 1 {
+                // A line feed inside JSON can only stand between its tokens.
+                let data: Vec<u8> =
+                    block.data.iter().map(|&b| if b == b'\n' { b' ' } else { b }).collect();
+                sse::write_event(&mut out, b"", &data);
+            } else {
+                sse::write_event(&mut out, if rules.data_only { b"" } else { &name }, &block.data);
+            }
+            return FrameAction::Replace(out.freeze());
+        }
+        if form.has_event_name || name.is_empty() {
+            return if skip == 0 { FrameAction::Keep } else { FrameAction::KeepFrom(skip) };
+        }
+        let mut line = BytesMut::with_capacity(name.len() + 8);
+        line.extend_from_slice(b"event: ");
+        line.extend_from_slice(&name);
+        line.extend_from_slice(b"\n");
+        if skip > 0 {
+            line.extend_from_slice(&frame[skip..]);
+            return FrameAction::Replace(line.freeze());
+        }
+        FrameAction::PrependLine(line.freeze())
+    }
+
+    fn process_element(&mut self, frame: &[u8], step: &mut FeedResult) -> FrameAction {
+        if matches!(self.array_state, ArrayState::Closed) {
+            return FrameAction::Drop;
+        }
+        let first = self.array_state == ArrayState::NotStarted;
+        let array = !first || frame.trim_ascii_start().starts_with(b"[");
+        let element = json_array::element_content(frame, first);
+        if element.is_empty() && !self.meter.is_complete() {
+            // Cut short, though the array is whole: it stays open for what has to be said about
+            // that.
+            return FrameAction::Drop;
+        }
+        if element.is_empty() {
+            self.array_state = ArrayState::Closed;
+            return FrameAction::Keep;
+        }
+        if !self.observe(b"", element, step) {
+            return FrameAction::Drop;
+        }
+        if first {
+            self.array_state = if array { ArrayState::Open } else { ArrayState::BareValue };
+        }
+        FrameAction::Keep
+    }
+
+    /// Shows the meter an event; whether it may be forwarded.
+    fn observe(&mut self, name: &[u8], data: &[u8], step: &mut FeedResult) -> bool {
+        self.event_count = self.event_count.saturating_add(1);
+        step.events += 1;
+        match self.meter.observe(name, data) {
+            MeterEvent::Content => {
+                step.has_content = true;
+                self.content_events = self.content_events.saturating_add(1);
+            }
+            MeterEvent::Metadata => {}
+            MeterEvent::Replace(data) => self.replacement = Some(data),
+            MeterEvent::Ping => step.events -= 1,
+            MeterEvent::Terminal => {
+                step.terminal = true;
+                self.state = PassthroughState::Done;
+            }
+            MeterEvent::Drop => return false,
+            MeterEvent::UsageOnly if self.hide_usage => return false,
+            MeterEvent::UsageOnly => {}
+            MeterEvent::Invalid(bad) => {
+                self.fail(read_error::invalid_event(self.event_count, bad, data), step);
+                return false;
+            }
+            MeterEvent::Error(fault) => {
+                self.state = PassthroughState::Failed;
+                if self.framing == Framing::Sse && is_readable_error(self.dialect, name, data) {
+                    let mut frame = BytesMut::new();
+                    sse::write_event(&mut frame, name, data);
+                    self.upstream_error_frame = Some(frame.freeze());
+                }
+                step.error = Some(fault);
+                return false;
+            }
+        }
+        self.forwarded = self.forwarded.saturating_add(1);
+        true
+    }
+
+    fn fail(&mut self, fault: Fault, step: &mut FeedResult) {
+        self.state = PassthroughState::Failed;
+        step.error = Some(Box::new(fault));
+    }
+
+    /// An event that the end of the body has cut short counts if its data is whole.
+    fn process_remainder(&mut self, rest: &Bytes, out: &mut Vec<Bytes>) {
+        let mut step = FeedResult::default();
+        let is_whole = |data: &[u8]| data.trim_ascii() == b"[DONE]" || reader::parse(data).is_ok();
+        match self.framing {
+            Framing::Sse => {
+                let skip = if self.event_count == 0 && rest.starts_with(sse::BOM) {
+                    sse::BOM.len()
+                } else {
+                    0
+                };
+                let block = sse::read_event(&rest[skip..]);
+                if block.data.trim_ascii().is_empty() || !is_whole(&block.data) {
+                    return;
+                }
+                let mut frame = BytesMut::new();
+                sse::write_event(&mut frame, block.name, &block.data);
+                let frame = frame.freeze();
+                match self.process_sse(&frame, &mut step) {
+                    FrameAction::Keep | FrameAction::KeepFrom(_) => out.push(frame),
+                    FrameAction::PrependLine(line) => out.extend([line, frame]),
+                    FrameAction::Replace(other) => out.push(other),
+                    FrameAction::Drop => {}
+                }
+            }
+            Framing::Ndjson => {
+                let line = ndjson::line_content(rest);
+                if line.is_empty() || is_whole(line) && self.observe(b"", line, &mut step) {
+                    out.extend((!rest.is_empty()).then(|| rest.clone()));
+                }
+            }
+            // Elements end by themselves; only white space after the array is nothing to lose.
+            Framing::JsonArray => {
+                if rest.trim_ascii().is_empty()
+                    && !rest.is_empty()
+                    && matches!(self.array_state, ArrayState::Closed | ArrayState::BareValue)
+                {
+                    out.push(rest.clone());
+                }
+            }
+        }
+    }
+}
+
+/// Pushes a run of clean units; a whole chunk as itself.
+fn push_slice(chunk: &Bytes, from: usize, to: usize, out: &mut Vec<Bytes>) {
+    if from < to {
+        out.push(if from == 0 && to == chunk.len() {
+            chunk.clone()
+        } else {
+            chunk.slice(from..to)
+        });
+    }
+}
+
+/// The `type` of an event, where it can stand in an `event:` line.
+fn event_type(data: &[u8]) -> Cow<'_, [u8]> {
+    match reader::parse(data).ok().and_then(|json| json.get("type")).and_then(JsonRef::str) {
+        Some(Cow::Borrowed(name)) if name.bytes().all(|b| b.is_ascii_graphic()) => {
+            Cow::Borrowed(name.as_bytes())
+        }
+        _ => Cow::Borrowed(b""),
+    }
+}
+
+/// Whether the official SDKs of a dialect raise an exception for this error event as it is.
+fn is_readable_error(dialect: Dialect, name: &[u8], data: &[u8]) -> bool {
+    let Ok(event) = reader::parse(data) else { return false };
+    let text = |path: &[&str]| event.member_at(path).and_then(JsonRef::str).is_some();
+    match dialect {
+        Dialect::Openai => text(&["error", "message"]),
+        Dialect::Anthropic => {
+            name == b"error"
+                && event.get("type").and_then(JsonRef::str).as_deref() == Some("error")
+                && text(&["error", "type"])
+                && text(&["error", "message"])
+        }
+        Dialect::Gemini => data.starts_with(b"{\"error\":") && text(&["error", "message"]),
+        Dialect::Responses => name == b"response.failed",
+        Dialect::Ollama => false,
+    }
+}

@@ -1,0 +1,147 @@
+//! How an answer is to be made.
+
+use crate::base::json::raw::RawJson;
+
+/// Sampling, lengths, formats and wishes. Numbers that are only passed on keep their text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GenerationSettings {
+    pub max_tokens: Option<u64>,
+    pub temperature: Option<RawJson>,
+    pub top_p: Option<RawJson>,
+    pub top_k: Option<RawJson>,
+    pub min_p: Option<RawJson>,
+    pub frequency_penalty: Option<RawJson>,
+    pub presence_penalty: Option<RawJson>,
+    pub repetition_penalty: Option<RawJson>,
+    pub stop: Vec<String>,
+    pub seed: Option<RawJson>,
+    /// How many answers; other dialects give one.
+    pub n: Option<u64>,
+    pub logprobs: Option<bool>,
+    pub top_logprobs: Option<u64>,
+    pub format: Option<ResponseFormat>,
+    pub reasoning: Option<ReasoningSettings>,
+    /// `low`, `medium`, `high`: how wordy the answer is to be.
+    pub verbosity: Option<String>,
+    pub service_tier: Option<String>,
+    /// The end user, for abuse detection.
+    pub user: Option<String>,
+    /// Key-value pairs for the provider's own records.
+    pub metadata: Option<RawJson>,
+    pub prompt_cache_key: Option<String>,
+    pub parallel_tools: Option<bool>,
+}
+
+/// What form the answer's text is to have.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ResponseFormat {
+    Text,
+    Json,
+    Schema {
+        name: Option<String>,
+        description: Option<String>,
+        schema: RawJson,
+        strict: Option<bool>,
+    },
+}
+
+/// How much the model is to think, and what of it is to be shown.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReasoningSettings {
+    /// `Some(false)`: not at all.
+    pub enabled: Option<bool>,
+    pub effort: Option<Effort>,
+    /// Tokens.
+    pub budget_tokens: Option<u64>,
+    /// Whether the provider is to choose how much (Anthropic `adaptive`, Gemini budget -1).
+    pub adaptive: bool,
+    /// Whether thoughts are to be shown (Gemini `includeThoughts`, Responses `summary`).
+    pub show_thoughts: Option<bool>,
+    /// Responses: `auto`, `concise`, `detailed`.
+    pub summary: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effort {
+    None,
+    Minimal,
+    Low,
+    Medium,
+    High,
+    XHigh,
+    Max,
+}
+
+impl Effort {
+    const NAMES: [(Self, &'static str); 7] = [
+        (Self::None, "none"),
+        (Self::Minimal, "minimal"),
+        (Self::Low, "low"),
+        (Self::Medium, "medium"),
+        (Self::High, "high"),
+        (Self::XHigh, "xhigh"),
+        (Self::Max, "max"),
+    ];
+
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::NAMES
+            .into_iter()
+            .find(|(_, n)| n.eq_ignore_ascii_case(name))
+            .map(|(effort, _)| effort)
+    }
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMES
+            .into_iter()
+            .find(|(effort, _)| *effort == self)
+            .map_or("medium", |(_, name)| name)
+    }
+
+    /// The effort that a budget of tokens comes to.
+    #[must_use]
+    pub fn from_budget_tokens(tokens: u64) -> Self {
+        match tokens {
+            0 => Self::None,
+            1..=2_048 => Self::Low,
+            2_049..=12_288 => Self::Medium,
+            12_289..=40_000 => Self::High,
+            _ => Self::XHigh,
+        }
+    }
+
+    /// The budget of tokens that an effort comes to.
+    #[must_use]
+    pub fn budget_tokens(self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Minimal => 1_024,
+            Self::Low => 2_048,
+            Self::Medium => 8_192,
+            Self::High => 24_576,
+            Self::XHigh => 49_152,
+            Self::Max => 63_999,
+        }
+    }
+}
+
+impl ReasoningSettings {
+    /// The effort that was wished for, told directly or by a budget.
+    #[must_use]
+    pub fn effective_effort(&self) -> Option<Effort> {
+        if self.enabled == Some(false) {
+            return Some(Effort::None);
+        }
+        self.effort.or_else(|| self.budget_tokens.map(Effort::from_budget_tokens))
+    }
+
+    /// The budget that was wished for, told directly or by an effort.
+    #[must_use]
+    pub fn effective_budget_tokens(&self) -> Option<u64> {
+        if self.enabled == Some(false) {
+            return Some(0);
+        }
+        self.budget_tokens.or_else(|| self.effort.map(Effort::budget_tokens))
+    }
+}

@@ -1,0 +1,205 @@
+//! Bookkeeping for readers of dialects that only send deltas: what opens a block, and what closes
+//! it.
+
+use crate::ir::{
+    block::{CallKind, ReasoningSignature},
+    event::{BlockStart, ChatEvent},
+    partial_json::PartialJson,
+};
+
+/// The open blocks of a stream. Prose closes when something else begins; a call closes when
+/// something else begins and its arguments are complete, so that interleaved calls stay open side
+/// by side.
+#[derive(Debug, Default)]
+pub struct OpenBlocks {
+    next_block: u32,
+    prose: Option<(u32, BlockStart)>,
+    calls: Vec<OpenCall>,
+}
+
+#[derive(Debug)]
+struct OpenCall {
+    /// The upstream's own number of the call.
+    key: u64,
+    block: u32,
+    arguments: PartialJson,
+    closed: bool,
+}
+
+impl OpenBlocks {
+    /// Text, reasoning or a refusal goes on; empty text opens nothing.
+    pub fn push_prose(&mut self, head: BlockStart, text: &str, out: &mut Vec<ChatEvent>) {
+        if text.is_empty() {
+            return;
+        }
+        let block = self.open_prose(head, out);
+        out.push(ChatEvent::Delta { block, text: text.to_owned() });
+    }
+
+    /// The prose block of this kind, opened where it is not.
+    pub fn open_prose(&mut self, head: BlockStart, out: &mut Vec<ChatEvent>) -> u32 {
+        match &self.prose {
+            Some((block, open)) if *open == head => *block,
+            _ => {
+                self.close_complete(out);
+                let block = self.open_block(head.clone(), out);
+                self.prose = Some((block, head));
+                block
+            }
+        }
+    }
+
+    /// The prose block that is open.
+    #[must_use]
+    pub fn current_prose(&self) -> Option<u32> {
+        self.prose.as_ref().map(|(block, _)| *block)
+    }
+
+    /// A proof for the open prose block of this kind; opens an empty one where there is none.
+    pub fn push_signature(
+        &mut self,
+        head: BlockStart,
+        proof: ReasoningSignature,
+        out: &mut Vec<ChatEvent>,
+    ) {
+        let block = self.open_prose(head, out);
+        out.push(ChatEvent::Signature { block, signature: proof });
+    }
+
+    /// Whether the call has been opened.
+    #[must_use]
+    pub fn has_call(&self, key: u64) -> bool {
+        self.calls.iter().any(|call| call.key == key)
+    }
+
+    /// The block of a call, while it is open.
+    #[must_use]
+    pub fn call_block(&self, key: u64) -> Option<u32> {
+        self.calls.iter().rfind(|call| call.key == key && !call.closed).map(|call| call.block)
+    }
+
+    /// Opens a call; returns its block.
+    pub fn start_call(
+        &mut self,
+        key: u64,
+        id: String,
+        name: String,
+        form: CallKind,
+        out: &mut Vec<ChatEvent>,
+    ) -> u32 {
+        self.close_complete(out);
+        let block = self.open_block(BlockStart::ToolCall { id, name, form }, out);
+        self.calls.push(OpenCall { key, block, arguments: PartialJson::default(), closed: false });
+        block
+    }
+
+    /// A piece of a call's arguments; what comes after complete arguments is not told.
+    pub fn push_arguments(&mut self, key: u64, text: &str, out: &mut Vec<ChatEvent>) {
+        let Some(call) = self.calls.iter_mut().rfind(|call| call.key == key && !call.closed) else {
+            return;
+        };
+        if !text.is_empty() {
+            call.arguments.feed(text);
+            out.push(ChatEvent::Delta { block: call.block, text: text.to_owned() });
+        }
+    }
+
+    /// A block that is told whole: opened and closed.
+    pub fn push_complete(
+        &mut self,
+        head: BlockStart,
+        proof: Option<ReasoningSignature>,
+        out: &mut Vec<ChatEvent>,
+    ) -> u32 {
+        self.close_complete(out);
+        let block = self.open_block(head, out);
+        if let Some(proof) = proof {
+            out.push(ChatEvent::Signature { block, signature: proof });
+        }
+        out.push(ChatEvent::Close { block });
+        block
+    }
+
+    /// Whether there was any call.
+    #[must_use]
+    pub fn has_calls(&self) -> bool {
+        !self.calls.is_empty()
+    }
+
+    /// Whether a call is open whose arguments are not complete.
+    #[must_use]
+    pub fn has_incomplete_call(&self) -> bool {
+        self.calls.iter().any(|call| !call.closed && !call.arguments.is_complete())
+    }
+
+    /// Whether anything was ever opened.
+    #[must_use]
+    pub fn has_blocks(&self) -> bool {
+        self.next_block > 0
+    }
+
+    /// Closes everything; the answer is complete.
+    pub fn close_all(&mut self, out: &mut Vec<ChatEvent>) {
+        self.close_prose(out);
+        for call in self.calls.iter_mut().filter(|call| !call.closed) {
+            call.closed = true;
+            out.push(ChatEvent::Close { block: call.block });
+        }
+    }
+
+    fn open_block(&mut self, head: BlockStart, out: &mut Vec<ChatEvent>) -> u32 {
+        let block = self.next_block;
+        self.next_block += 1;
+        out.push(ChatEvent::Open { block, head });
+        block
+    }
+
+    fn close_prose(&mut self, out: &mut Vec<ChatEvent>) {
+        if let Some((block, _)) = self.prose.take() {
+            out.push(ChatEvent::Close { block });
+        }
+    }
+
+    /// Something else begins.
+    fn close_complete(&mut self, out: &mut Vec<ChatEvent>) {
+        self.close_prose(out);
+        for call in
+            self.calls.iter_mut().filter(|call| !call.closed && call.arguments.is_complete())
+        {
+            call.closed = true;
+            out.push(ChatEvent::Close { block: call.block });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_close_when_complete_and_stay_open_when_interleaved() {
+        let (mut blocks, mut out) = (OpenBlocks::default(), Vec::new());
+        blocks.push_prose(BlockStart::Text, "a", &mut out);
+        for (key, name) in [(0, "x"), (1, "y")] {
+            blocks.start_call(key, name.to_owned(), name.to_owned(), CallKind::Function, &mut out);
+            blocks.push_arguments(key, "{\"a\":", &mut out);
+        }
+        blocks.push_arguments(0, "\"}\\\"\"}", &mut out);
+        blocks.push_arguments(1, "1}", &mut out);
+        blocks.push_prose(BlockStart::Text, "b", &mut out);
+        blocks.close_all(&mut out);
+        let shape: Vec<String> = out
+            .iter()
+            .map(|event| match event {
+                ChatEvent::Open { block, .. } => format!("open {block}"),
+                ChatEvent::Delta { block, .. } => format!("delta {block}"),
+                ChatEvent::Close { block } => format!("close {block}"),
+                _ => String::new(),
+            })
+            .collect();
+        assert_eq!(
+            shape.join(", "),
+            "open 0, delta 0, close 0, open 1, delta 1, open 2, delta 2, delta 1, delta 2, close 1, close 2, open 3, delta 3, close 3"
+        );
+    }
+}

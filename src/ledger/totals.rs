@@ -1,0 +1,482 @@
+//! Sums: tokens and money by model, project, upstream, key, client, session or day.
+
+use std::collections::HashMap;
+
+use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
+use rusqlite::{Row as SqlRow, params};
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::{
+    query::{LedgerReader, QueryError, parse_precision},
+    store::{USAGE_COLUMNS, day_number, usage_from_columns},
+};
+use crate::{
+    base::{clock::UnixMillis, id::RequestId, money::NanoUsd, units},
+    ir::{
+        cost::{Cost, Precision},
+        op::Op,
+        usage::Usage,
+    },
+};
+
+/// No request takes longer.
+const MAX_REQUEST_MS: i64 = 2 * 86_400_000;
+
+/// What sums are told apart by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupBy {
+    Client,
+    Day,
+    Key,
+    #[default]
+    Model,
+    Project,
+    Session,
+    Upstream,
+}
+
+impl GroupBy {
+    pub const ALL: [Self; 7] = [
+        Self::Model,
+        Self::Project,
+        Self::Upstream,
+        Self::Key,
+        Self::Client,
+        Self::Session,
+        Self::Day,
+    ];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Day => "day",
+            Self::Key => "key",
+            Self::Model => "model",
+            Self::Project => "project",
+            Self::Session => "session",
+            Self::Upstream => "upstream",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|by| by.name() == name)
+    }
+}
+
+/// Since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeRange {
+    /// So many days, today included.
+    Days(u32),
+    /// The beginning of a day.
+    Date(Date),
+    /// A moment.
+    Moment(UnixMillis),
+    /// So long ago.
+    Ago(i64),
+}
+
+impl TimeRange {
+    /// Reads `7d`, `today`, `36h`, `2025-09-01` or an RFC 3339 time.
+    ///
+    /// # Errors
+    ///
+    /// A sentence with what is allowed.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text == "today" {
+            return Ok(Self::Days(1));
+        }
+        if let Some(days) = text
+            .strip_suffix('d')
+            .and_then(|days| days.parse::<u32>().ok())
+            .filter(|days| (1..=36_500).contains(days))
+        {
+            return Ok(Self::Days(days));
+        }
+        if let Ok(date) = text.parse::<Date>() {
+            // `2025-09-01T10:00:00Z` reads as a date too, and means more.
+            if text.len() == 10 {
+                return Ok(Self::Date(date));
+            }
+        }
+        if let Ok(at) = text.parse::<Timestamp>() {
+            return Ok(Self::Moment(UnixMillis(at.as_millisecond())));
+        }
+        match units::parse_duration(text) {
+            Ok(span) if !span.is_zero() => {
+                Ok(Self::Ago(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
+            }
+            _ => Err(format!(
+                "`{}` is no time; write 7d, today, 36h, 2025-09-01 or 2025-09-01T10:00:00Z",
+                text.chars().take(40).collect::<String>()
+            )),
+        }
+    }
+
+    /// The moment that is meant.
+    #[must_use]
+    pub fn start(self, now: UnixMillis, zone: &TimeZone) -> UnixMillis {
+        let midnight = |date: Date| {
+            date.to_zoned(zone.clone())
+                .map_or(UnixMillis(0), |at| UnixMillis(at.timestamp().as_millisecond()))
+        };
+        match self {
+            Self::Days(days) => {
+                let today = date_from_day(day_number(now, zone));
+                midnight(
+                    today
+                        .and_then(|today| today.checked_sub(i64::from(days - 1).days()).ok())
+                        .unwrap_or(Date::MIN),
+                )
+            }
+            Self::Date(date) => midnight(date),
+            Self::Moment(at) => at,
+            Self::Ago(ms) => UnixMillis(now.0.saturating_sub(ms)),
+        }
+    }
+
+    /// Whether whole days are meant, so that the sums by day answer it.
+    fn is_whole_days(self) -> bool {
+        matches!(self, Self::Days(_) | Self::Date(_))
+    }
+}
+
+fn date_from_day(day: i64) -> Option<Date> {
+    Date::new(1970, 1, 1).ok()?.checked_add(day.days()).ok()
+}
+
+/// Sums of requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    pub requests: u64,
+    pub failed: u64,
+    pub attempts: u64,
+    #[serde(flatten)]
+    pub usage: Usage,
+    /// Of what has a known price.
+    pub cost: NanoUsd,
+    /// Requests whose price nobody knows.
+    pub unpriced: u64,
+    /// Requests whose tokens were estimated.
+    pub estimated: u64,
+    /// Requests that may have cost more.
+    pub at_least: u64,
+    /// Tokens read from caches because conversations went where they were served before.
+    #[serde(default)]
+    #[serde(rename = "won")]
+    pub affinity_cache_read: u64,
+}
+
+impl Totals {
+    /// Adds other sums to these.
+    pub fn add(&mut self, other: &Self) {
+        let sum = |a: &mut u64, b: u64| *a = a.saturating_add(b);
+        sum(&mut self.requests, other.requests);
+        sum(&mut self.failed, other.failed);
+        sum(&mut self.attempts, other.attempts);
+        sum(&mut self.unpriced, other.unpriced);
+        sum(&mut self.estimated, other.estimated);
+        sum(&mut self.at_least, other.at_least);
+        sum(&mut self.affinity_cache_read, other.affinity_cache_read);
+        self.cost += other.cost;
+        let (a, b) = (
+            crate::ledger::store::usage_columns(&self.usage),
+            crate::ledger::store::usage_columns(&other.usage),
+        );
+        let mut all = a;
+        for (sum, more) in all.iter_mut().zip(b) {
+            *sum = sum.saturating_add(more);
+        }
+        self.usage = usage_from_columns(all);
+    }
+
+    /// The sum as it may be shown: unknown where no request has a known price.
+    #[must_use]
+    pub fn displayed_cost(&self) -> Cost {
+        let sure = match self {
+            Self { unpriced: 0, at_least: 0, estimated: 0, .. } => Precision::Exact,
+            Self { unpriced: 0, at_least: 0, .. } => Precision::Estimate,
+            _ => Precision::AtLeast,
+        };
+        let unknown = self.unpriced > 0 && self.unpriced >= self.requests && self.cost.is_zero();
+        Cost { usd: (!unknown).then_some(self.cost), precision: sure }
+    }
+}
+
+/// One row of sums.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TotalsRow {
+    /// Empty where there is no name: no session, no upstream that was tried.
+    pub name: String,
+    #[serde(flatten)]
+    pub totals: Totals,
+}
+
+/// Sums of a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageReport {
+    pub by: GroupBy,
+    pub from: UnixMillis,
+    pub until: UnixMillis,
+    /// The zone in which days are counted.
+    pub tz: String,
+    /// The costliest first, days in their order.
+    pub rows: Vec<TotalsRow>,
+    pub total: Totals,
+    /// Each day, in order.
+    pub days: Vec<TotalsRow>,
+    /// Of the built-in upstream, outside of all that.
+    pub demo: Totals,
+}
+
+impl LedgerReader {
+    /// Sums since a time. Days are those of the ledger, or of `zone` where that is another.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says.
+    pub fn usage(
+        &self,
+        by: GroupBy,
+        range: TimeRange,
+        zone: Option<&TimeZone>,
+        now: UnixMillis,
+    ) -> Result<UsageReport, QueryError> {
+        let same_zone = zone.is_none_or(|zone| *zone == self.zone);
+        let zone = zone.unwrap_or(&self.zone);
+        let from = range.start(now, zone);
+        let mut accumulator = Accumulator::default();
+        if same_zone && range.is_whole_days() && by != GroupBy::Session {
+            self.sum_days(&mut accumulator, by, day_number(from, zone))?;
+        } else {
+            self.sum_requests(&mut accumulator, by, from, zone)?;
+        }
+        let mut rows = sorted_rows(accumulator.rows);
+        if by != GroupBy::Day {
+            rows.sort_by(|a, b| {
+                (b.totals.cost, b.totals.requests)
+                    .cmp(&(a.totals.cost, a.totals.requests))
+                    .then_with(|| a.name.cmp(&b.name))
+            });
+        }
+        let tz = zone.iana_name().map_or_else(
+            || zone.to_fixed_offset().map_or_else(|_| "local".to_owned(), |o| o.to_string()),
+            str::to_owned,
+        );
+        Ok(UsageReport {
+            by,
+            from,
+            until: now,
+            tz,
+            rows,
+            days: sorted_rows(accumulator.days),
+            total: accumulator.total,
+            demo: accumulator.demo,
+        })
+    }
+
+    /// The name of the ledger's day of a moment.
+    #[must_use]
+    pub fn day_name(&self, at: UnixMillis) -> String {
+        day_label(day_number(at, &self.zone))
+    }
+
+    fn sum_days(
+        &self,
+        accumulator: &mut Accumulator,
+        by: GroupBy,
+        first: i64,
+    ) -> rusqlite::Result<()> {
+        let name = match by {
+            GroupBy::Client => "client",
+            GroupBy::Day | GroupBy::Session => "''",
+            GroupBy::Key => "upstream || CASE key WHEN '' THEN '' ELSE '/' || key END",
+            GroupBy::Model => "model",
+            GroupBy::Project => "project",
+            GroupBy::Upstream => "upstream",
+        };
+        let classes = USAGE_COLUMNS.map(|class| format!("sum({class})")).join(", ");
+        let mut query = self.connection.prepare_cached(&format!(
+            "SELECT day, {name}, demo, sum(requests), sum(failed), sum(attempts), sum(cost), sum(unpriced), sum(estimated), sum(at_least), sum(won), {classes}
+             FROM daily WHERE day >= ?1 AND op IN ({}) GROUP BY 1, 2, 3 ORDER BY 1",
+            generating_ops_sql()
+        ))?;
+        let mut rows = query.query(params![first])?;
+        while let Some(row) = rows.next()? {
+            let count =
+                |at| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(at)?).unwrap_or(0));
+            let sums = Totals {
+                requests: count(3)?,
+                failed: count(4)?,
+                attempts: count(5)?,
+                cost: NanoUsd(row.get(6)?),
+                unpriced: count(7)?,
+                estimated: count(8)?,
+                at_least: count(9)?,
+                affinity_cache_read: count(10)?,
+                usage: read_usage(row, 11)?,
+            };
+            let day = day_label(row.get(0)?);
+            let name = if by == GroupBy::Day { day.clone() } else { row.get(1)? };
+            accumulator.add(&day, name, row.get(2)?, &sums);
+        }
+        Ok(())
+    }
+
+    /// The same from the requests themselves, for what the sums by day cannot tell.
+    fn sum_requests(
+        &self,
+        accumulator: &mut Accumulator,
+        by: GroupBy,
+        from: UnixMillis,
+        zone: &TimeZone,
+    ) -> rusqlite::Result<()> {
+        let mut query = self.connection.prepare_cached(&format!(
+            "SELECT finished, project, client, session, upstream, key, CASE model WHEN '' THEN asked ELSE model END, state, attempts, cost, sure, demo, id, won, {}
+             FROM request WHERE id >= ?1 AND finished >= ?2 AND op IN ({})",
+            USAGE_COLUMNS.join(", "),
+            generating_ops_sql()
+        ))?;
+        let mut attempts_query = self
+            .connection
+            .prepare_cached("SELECT upstream, key, model, usage, cost FROM attempt WHERE request = ?1 ORDER BY won, number")?;
+        // What finished since then began no longer before.
+        let earliest_id = RequestId::min_text_at(UnixMillis(from.0.saturating_sub(MAX_REQUEST_MS)));
+        let mut rows = query.query(params![earliest_id, from.0])?;
+        while let Some(row) = rows.next()? {
+            let text = |at: usize| {
+                row.get_ref(at)?
+                    .as_str_or_null()
+                    .map(|text| text.unwrap_or("").to_owned())
+                    .map_err(rusqlite::Error::from)
+            };
+            let attempts = u64::try_from(row.get::<_, i64>(8)?).unwrap_or(0);
+            let (cost, sure) =
+                (row.get::<_, Option<i64>>(9)?, parse_precision(row.get_ref(10)?.as_str()?));
+            let mut sums = Totals {
+                requests: 1,
+                failed: u64::from(row.get_ref(7)?.as_str()? == "failed"),
+                attempts,
+                cost: NanoUsd(cost.unwrap_or(0)),
+                unpriced: u64::from(cost.is_none()),
+                estimated: u64::from(sure == Precision::Estimate),
+                at_least: u64::from(sure == Precision::AtLeast),
+                affinity_cache_read: u64::try_from(row.get::<_, i64>(13)?).unwrap_or(0),
+                usage: read_usage(row, 14)?,
+            };
+            let day = day_label(day_number(UnixMillis(row.get(0)?), zone));
+            let demo = row.get(11)?;
+            if attempts > 1 && matches!(by, GroupBy::Key | GroupBy::Model | GroupBy::Upstream) {
+                // Each attempt is booked where it was made; the request where the last one was.
+                let mut parts = attempts_query.query([row.get_ref(12)?.as_str()?])?;
+                let mut seen_attempts = 0;
+                while let Some(part) = parts.next()? {
+                    seen_attempts += 1;
+                    let usage = part
+                        .get::<_, Option<String>>(3)?
+                        .and_then(|text| serde_json::from_str::<Usage>(&text).ok());
+                    let attempt_totals = Totals {
+                        attempts: 1,
+                        usage: usage
+                            .map(|usage| Usage { reported_cost: None, ..usage })
+                            .unwrap_or_default(),
+                        cost: NanoUsd(part.get::<_, Option<i64>>(4)?.unwrap_or(0)),
+                        ..if seen_attempts == attempts { sums } else { Totals::default() }
+                    };
+                    accumulator.add(
+                        &day,
+                        group_name(
+                            by,
+                            &part.get::<_, String>(0)?,
+                            &part.get::<_, String>(1)?,
+                            &part.get::<_, String>(2)?,
+                        ),
+                        demo,
+                        &attempt_totals,
+                    );
+                }
+                continue;
+            }
+            if attempts == 0 {
+                sums.attempts = 0;
+            }
+            let name = match by {
+                GroupBy::Client => text(2)?,
+                GroupBy::Day => day.clone(),
+                GroupBy::Key | GroupBy::Model | GroupBy::Upstream => {
+                    group_name(by, &text(4)?, &text(5)?, &text(6)?)
+                }
+                GroupBy::Project => text(1)?,
+                GroupBy::Session => text(3)?,
+            };
+            accumulator.add(&day, name, demo, &sums);
+        }
+        Ok(())
+    }
+}
+
+fn group_name(by: GroupBy, upstream: &str, key: &str, model: &str) -> String {
+    match by {
+        GroupBy::Key if key.is_empty() => upstream.to_owned(),
+        GroupBy::Key => format!("{upstream}/{key}"),
+        GroupBy::Model => model.to_owned(),
+        _ => upstream.to_owned(),
+    }
+}
+
+/// `2025-09-01`.
+fn day_label(day: i64) -> String {
+    date_from_day(day).map_or_else(|| day.to_string(), |date| date.to_string())
+}
+
+fn generating_ops_sql() -> String {
+    let names: Vec<String> = Op::ALL
+        .into_iter()
+        .filter(|op| op.generates())
+        .map(|op| format!("'{}'", op.name()))
+        .collect();
+    names.join(", ")
+}
+
+fn read_usage(row: &SqlRow<'_>, from: usize) -> rusqlite::Result<Usage> {
+    let mut classes = [0; USAGE_COLUMNS.len()];
+    for (index, class) in classes.iter_mut().enumerate() {
+        *class = row.get(from + index)?;
+    }
+    Ok(usage_from_columns(classes))
+}
+
+#[derive(Default)]
+struct Accumulator {
+    rows: HashMap<String, Totals>,
+    days: HashMap<String, Totals>,
+    total: Totals,
+    demo: Totals,
+}
+
+impl Accumulator {
+    fn add(&mut self, day: &str, name: String, demo: bool, sums: &Totals) {
+        if demo {
+            self.demo.add(sums);
+            return;
+        }
+        self.total.add(sums);
+        self.rows.entry(name).or_default().add(sums);
+        if let Some(known) = self.days.get_mut(day) {
+            known.add(sums);
+        } else {
+            self.days.insert(day.to_owned(), *sums);
+        }
+    }
+}
+
+/// By name.
+fn sorted_rows(totals_by_name: HashMap<String, Totals>) -> Vec<TotalsRow> {
+    let mut rows: Vec<TotalsRow> =
+        totals_by_name.into_iter().map(|(name, sums)| TotalsRow { name, totals: sums }).collect();
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    rows
+}

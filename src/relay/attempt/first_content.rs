@@ -1,0 +1,132 @@
+//! Holds the head of a stream until its first content, so that failover before it is invisible.
+
+use std::{pin::pin, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::relay::attempt::{
+    read_body::{next_chunk, timeout_with_grace},
+    result::StreamFailure,
+};
+use crate::{
+    dialect::{passthrough::StreamEnd, response_stream::ResponseStream},
+    ir::fault::{Fault, TransportFault, TransportKind},
+    upstream::body::UpstreamBody,
+};
+
+/// What is held at most; more than this without content is let through.
+const MAX_BUFFERED_EVENTS: u64 = 64;
+const MAX_BUFFERED_BYTES: usize = 256 << 10;
+
+/// The stream has shown content (or ended well without any).
+pub(in crate::relay) struct FirstContent {
+    pub buffered_frames: Vec<Bytes>,
+    pub ended: bool,
+    /// The terminal event is among them.
+    pub terminal_seen: bool,
+    pub failure: Option<StreamFailure>,
+}
+
+/// What went wrong before any content.
+pub(in crate::relay) enum NoContent {
+    Upstream(Box<Fault>),
+    Transport(TransportFault),
+}
+
+impl NoContent {
+    fn empty_stream() -> Self {
+        let message = "the stream ended before any content".to_owned();
+        Self::Transport(TransportFault {
+            kind: TransportKind::BodyBroken,
+            message,
+            may_be_received: true,
+        })
+    }
+}
+
+/// Feeds the stream into `flow` until there is content, it ends, it breaks, or `deadline` passes.
+pub(in crate::relay) async fn wait_for_first_content(
+    stream: &mut ResponseStream,
+    body: &mut UpstreamBody,
+    first: Option<Bytes>,
+    deadline: Instant,
+    first_byte: Duration,
+) -> Result<FirstContent, NoContent> {
+    let (mut out, mut events) = (Vec::new(), 0_u64);
+    let mut next = first.map(Ok);
+    loop {
+        let data = match next.take() {
+            Some(data) => Some(data),
+            None => timeout_with_grace(deadline, pin!(next_chunk(body)))
+                .await
+                .ok_or_else(|| NoContent::Transport(first_byte_timeout(first_byte)))?,
+        };
+        match data {
+            Some(Ok(data)) => {
+                let step = stream.feed(data, &mut out);
+                events += u64::from(step.events);
+                match step.error {
+                    Some(fault) if !step.has_content => return Err(NoContent::Upstream(fault)),
+                    error if step.has_content => {
+                        return Ok(FirstContent {
+                            buffered_frames: out,
+                            ended: false,
+                            terminal_seen: step.terminal,
+                            failure: error.map(StreamFailure::Upstream),
+                        });
+                    }
+                    _ => {}
+                }
+                let full = events > MAX_BUFFERED_EVENTS
+                    || out.iter().map(Bytes::len).sum::<usize>() > MAX_BUFFERED_BYTES;
+                if step.terminal || full {
+                    return Ok(FirstContent {
+                        buffered_frames: out,
+                        ended: false,
+                        terminal_seen: step.terminal,
+                        failure: None,
+                    });
+                }
+            }
+            Some(Err(fault)) => {
+                // A last event that was cut from its blank line may still be whole.
+                return Err(NoContent::Transport(fault));
+            }
+            None => {
+                let ending = stream.finish(&mut out);
+                let parting = stream.take_trailing_error();
+                return match ending {
+                    StreamEnd::Complete => Ok(FirstContent {
+                        buffered_frames: out,
+                        ended: true,
+                        terminal_seen: true,
+                        failure: None,
+                    }),
+                    StreamEnd::Truncated if stream.content_events() > 0 => {
+                        let broke =
+                            Some(parting.map_or(StreamFailure::Truncated, StreamFailure::Upstream));
+                        Ok(FirstContent {
+                            buffered_frames: out,
+                            ended: true,
+                            terminal_seen: false,
+                            failure: broke,
+                        })
+                    }
+                    StreamEnd::Truncated => {
+                        Err(parting.map_or_else(NoContent::empty_stream, NoContent::Upstream))
+                    }
+                };
+            }
+        }
+    }
+}
+
+/// The fault of a stream whose first content did not come in time.
+pub(in crate::relay) fn first_byte_timeout(first_byte: Duration) -> TransportFault {
+    let message = format!(
+        "no content came within {}s (`first_byte` under [timeouts])",
+        first_byte.as_secs_f64()
+    );
+    TransportFault { kind: TransportKind::FirstByteTimeout, message, may_be_received: true }
+}

@@ -1,0 +1,149 @@
+//! Reading answer bodies with limits of size and time.
+
+use std::{
+    pin::{Pin, pin},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::relay::engine::BufferReservation;
+use crate::{
+    ir::fault::{TransportFault, TransportKind},
+    upstream::body::UpstreamBody,
+};
+
+/// Error bodies are read this far, for this long.
+const MAX_ERROR_BYTES: usize = 64 << 10;
+const ERROR_READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// After a deadline the sockets are read once more: a process that slept, or whose machine did,
+/// finds all its timers expired and what came meanwhile unread.
+pub(in crate::relay) const GRACE: Duration = Duration::from_millis(100);
+
+/// Waits for something until a deadline that is only judged after what is there was read. It comes
+/// pinned, as a future that is handed on by value has room made for it twice.
+pub(in crate::relay) async fn timeout_with_grace<T>(
+    deadline: Instant,
+    mut wanted: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    if let Ok(got) = timeout_at(deadline, wanted.as_mut()).await {
+        return Some(got);
+    }
+    timeout(GRACE, wanted).await.ok()
+}
+
+/// The next data chunk, or `None` at the end.
+pub(in crate::relay) async fn next_chunk(
+    body: &mut UpstreamBody,
+) -> Option<Result<Bytes, TransportFault>> {
+    loop {
+        match body.frame().await? {
+            Ok(frame) => {
+                if let Ok(data) = frame.into_data()
+                    && !data.is_empty()
+                {
+                    return Some(Ok(data));
+                }
+            }
+            Err(fault) => return Some(Err(fault)),
+        }
+    }
+}
+
+/// As much of an error body as is worth reading; what breaks on the way is left out.
+pub(in crate::relay) async fn read_error_body(mut body: UpstreamBody) -> Bytes {
+    let mut out = BytesMut::new();
+    body.tolerate_wrong_coding();
+    let read = async {
+        while let Some(Ok(data)) = next_chunk(&mut body).await {
+            let remaining = MAX_ERROR_BYTES - out.len();
+            out.extend_from_slice(&data[..data.len().min(remaining)]);
+            if out.len() >= MAX_ERROR_BYTES {
+                break;
+            }
+        }
+    };
+    // A slow error body is an error all the same; what came is used.
+    drop(timeout(ERROR_READ_TIMEOUT, read).await);
+    out.freeze()
+}
+
+/// Limits of a body that is held whole.
+pub(in crate::relay) struct BodyLimits {
+    pub max_bytes: u64,
+    /// Bytes of all bodies together.
+    pub buffer_limit: u64,
+    pub deadline: Instant,
+    pub idle_timeout: Duration,
+    /// What the deadline is of the time that a request has, in words.
+    pub deadline_label: &'static str,
+}
+
+/// The whole body.
+pub(in crate::relay) async fn read_to_end(
+    first: Option<Bytes>,
+    body: &mut UpstreamBody,
+    limits: &BodyLimits,
+    reservation: &mut BufferReservation,
+) -> Result<Bytes, TransportFault> {
+    let (mut single, mut joined): (Option<Bytes>, Option<BytesMut>) = (None, None);
+    let mut total = 0_u64;
+    let mut next = first.map(Ok);
+    loop {
+        let data = match next.take() {
+            Some(data) => Some(data),
+            None => {
+                let until = limits.deadline.min(Instant::now() + limits.idle_timeout);
+                timeout_with_grace(until, pin!(next_chunk(body)))
+                    .await
+                    .ok_or_else(|| timeout_fault(limits, until))?
+            }
+        };
+        let Some(data) = data.transpose()? else { break };
+        total += data.len() as u64;
+        if total > limits.max_bytes || !reservation.try_grow(data.len() as u64, limits.buffer_limit)
+        {
+            let message = format!(
+                "the answer is larger than {} bytes (`max_response_bytes` under [server])",
+                limits.max_bytes.min(limits.buffer_limit)
+            );
+            return Err(TransportFault {
+                kind: TransportKind::TooLarge,
+                message,
+                may_be_received: true,
+            });
+        }
+        match (&mut single, &mut joined) {
+            (None, None) => single = Some(data),
+            (Some(_), None) => {
+                let mut all = BytesMut::with_capacity((total as usize) * 2);
+                all.extend_from_slice(&single.take().unwrap_or_default());
+                all.extend_from_slice(&data);
+                joined = Some(all);
+            }
+            (_, Some(all)) => all.extend_from_slice(&data),
+        }
+    }
+    Ok(joined.map(BytesMut::freeze).or(single).unwrap_or_default())
+}
+
+fn timeout_fault(limits: &BodyLimits, until: Instant) -> TransportFault {
+    if until >= limits.deadline {
+        return TransportFault {
+            kind: TransportKind::TotalTimeout,
+            message: format!(
+                "the answer was not complete in time ({} under [timeouts] for this attempt)",
+                limits.deadline_label
+            ),
+            may_be_received: true,
+        };
+    }
+    let message = format!(
+        "no byte of the answer came for {}s (`idle` under [timeouts])",
+        limits.idle_timeout.as_secs_f64()
+    );
+    TransportFault { kind: TransportKind::IdleTimeout, message, may_be_received: true }
+}

@@ -1,0 +1,488 @@
+//! Requests whose upstream speaks another dialect than their client: read once, written for each
+//! target, answered anew.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use percent_encoding::utf8_percent_encode;
+
+use crate::relay::{
+    attempt::{
+        build_request::{MODEL_NAME_ESCAPES, PreparedRequest, apply_patch, required_header},
+        other_ops,
+    },
+    dispatch::RequestContext,
+    request::{
+        parsed::{self, ParsedRequest},
+        proxy_request::ProxyRequest,
+    },
+    state::{reasoning_cache, response_store as responses},
+};
+use crate::{
+    base::{json::reader, sanitize},
+    config::{
+        model_facts::{self, ReasoningStyle},
+        settings::{LossPolicy, Upstream},
+    },
+    dialect::{
+        AnswerSummary, AttemptContext, EncodedRequest, Loss, ResponseSpec, TargetTraits, Thinking,
+        losses,
+        ops::EncodedOpRequest,
+        registry,
+        response_stream::ResponseStream,
+        stored,
+        translate::{EventDecoder, Translator},
+    },
+    ir::{
+        assemble::{self, Assembler},
+        fault::{Fault, ProxyError, ProxyErrorKind},
+        op::{Dialect, Op},
+        response::ChatResponse,
+        think_tags,
+        tool::Tool,
+    },
+    routing::candidate::Target,
+    upstream::headers,
+};
+
+/// Whether this target's answer has to be translated; also where the dialect is the same, but
+/// something is to be changed.
+#[must_use]
+pub(in crate::relay) fn is_needed(request: &ProxyRequest, target: &Target) -> bool {
+    let upstream = &target.upstream;
+    let other = target.dialect != request.endpoint.dialect
+        || request.body_dialect != request.endpoint.dialect
+        || request.must_rewrite;
+    match request.endpoint.op {
+        Op::Chat => other || upstream.think_split || upstream.stream_keepalive && !request.stream,
+        Op::Completions => other,
+        _ => other_ops::is_needed(request, target),
+    }
+}
+
+/// Reads the request, if any of the targets needs that and it was not read before. Targets that
+/// cannot be asked are left out; an error only where no target is left.
+pub(in crate::relay) fn parse_for_targets(
+    context: &mut RequestContext,
+    targets: &mut Vec<Arc<Target>>,
+) -> Result<(), ProxyError> {
+    if context.parsed.is_some() || !targets.iter().any(|target| is_needed(&context.request, target))
+    {
+        return Ok(());
+    }
+    let to = targets
+        .iter()
+        .find(|target| is_needed(&context.request, target))
+        .map(|target| target.dialect);
+    let error = match ParsedRequest::parse(&context.request)
+        .and_then(|parsed| expand_stored(context, parsed, to))
+    {
+        Ok(parsed) => {
+            context.parsed = Some(parsed);
+            let before = targets.len();
+            targets.retain(|target| {
+                !is_needed(&context.request, target) || other_ops::can_serve(context, target)
+            });
+            if targets.is_empty() && before > 0 {
+                context.no_upstream_dialect = true;
+            }
+            match reject_lossy(context, targets) {
+                None if targets.is_empty() => unsupported_request(&context.request),
+                None => return Ok(()),
+                Some(error) => error,
+            }
+        }
+        Err(error) => {
+            targets.retain(|target| !is_needed(&context.request, target));
+            error
+        }
+    };
+    if targets.is_empty() { Err(error) } else { Ok(()) }
+}
+
+fn unsupported_request(request: &ProxyRequest) -> ProxyError {
+    let message = format!(
+        "no upstream that serves `{}` takes this kind of {} request",
+        sanitize::clean(&request.requested_model),
+        request.endpoint.op
+    );
+    ProxyError::new(ProxyErrorKind::BadRequest, message)
+}
+
+/// What the body does not say: where it was asked, and what the proxy keeps for the conversation,
+/// which is likely to go on in dialect `to`.
+fn expand_stored(
+    context: &RequestContext,
+    mut parsed: ParsedRequest,
+    to: Option<Dialect>,
+) -> Result<ParsedRequest, ProxyError> {
+    let project = &context.request.caller.project.name;
+    if let Some(request) = parsed.client_conversation_mut() {
+        request.stream = context.request.stream;
+        context.engine.response_store.expand(project, request)?;
+        context.engine.reasoning_cache.restore(project, request, to, context.engine.clock.mono());
+    }
+    Ok(match parsed {
+        ParsedRequest::Compact { original: whole, .. } => ParsedRequest::Compact {
+            summary_request: Box::new(stored::compaction_request(&whole)),
+            original: whole,
+        },
+        parsed => parsed,
+    })
+}
+
+/// With losses refused, leaves out the targets that would lose something; the error names it.
+fn reject_lossy(context: &RequestContext, targets: &mut Vec<Arc<Target>>) -> Option<ProxyError> {
+    if !context.request.strict && context.generation.settings.losses != LossPolicy::Refuse {
+        return None;
+    }
+    let mut first_loss = None;
+    targets.retain(|target| {
+        let Some(encoded) =
+            is_needed(&context.request, target).then(|| encode_request(context, target)).flatten()
+        else {
+            return true;
+        };
+        if !encoded.losses.is_empty() {
+            first_loss.get_or_insert((target.dialect, encoded.losses));
+            return false;
+        }
+        true
+    });
+    first_loss.map(|(dialect, losses)| {
+        let reasons = describe_losses(dialect, &losses);
+        let message = format!(
+            "this request would lose {reasons} on the way to {dialect}, and losses are refused (`x-aiproxy-strict`, or `losses = \"refuse\"` under [translation])"
+        );
+        ProxyError::new(ProxyErrorKind::BadRequest, message).code("translation_loss")
+    })
+}
+
+/// The losses with their reasons; a few speak for all.
+fn describe_losses(dialect: Dialect, losses: &[Loss]) -> String {
+    const MAX_LOSSES_SHOWN: usize = 5;
+    let reason = |name: &str| {
+        losses::find_row(name, dialect)
+            .map(|row| format!(" ({})", row.explanation))
+            .unwrap_or_default()
+    };
+    let mut shown: Vec<String> = losses
+        .iter()
+        .take(MAX_LOSSES_SHOWN)
+        .map(|loss| format!("`{}`{}", loss.0, reason(&loss.0)))
+        .collect();
+    if losses.len() > MAX_LOSSES_SHOWN {
+        shown.push(format!("and {} more", losses.len() - MAX_LOSSES_SHOWN));
+    }
+    shown.join(", ")
+}
+
+/// What is known of the target.
+fn target_traits(context: &RequestContext, target: &Target) -> TargetTraits {
+    let facts = model_facts::facts_of(&target.model);
+    TargetTraits {
+        model: target.model.to_string(),
+        stream: context.request.stream || target.upstream.stream_keepalive,
+        max_output: facts.max_output,
+        thinking: match facts.thinking {
+            Some(ReasoningStyle::Budget) => Thinking::Budget,
+            Some(ReasoningStyle::Effort) | None => Thinking::Effort,
+            Some(ReasoningStyle::Never) => Thinking::Unsupported,
+        },
+        max_tokens_field: if facts.limit_field.as_deref() == Some("max_completion_tokens") {
+            "max_completion_tokens"
+        } else {
+            "max_tokens"
+        },
+        developer_role: facts.developer == Some(true),
+        accepts_reasoning: target.upstream.accepts_reasoning,
+        call_id_seed: context.request.id.to_string(),
+    }
+}
+
+/// The conversation in the target's dialect.
+pub(in crate::relay) fn encode_request(
+    context: &RequestContext,
+    target: &Target,
+) -> Option<EncodedRequest> {
+    let request = context.parsed.as_ref()?.upstream_conversation()?;
+    Some(registry::egress(target.dialect).write_request(request, &target_traits(context, target)))
+}
+
+/// Writes the request for a target; `None` where it was not read.
+pub(in crate::relay) fn build_request(
+    context: &mut RequestContext,
+    target: &Target,
+) -> Option<PreparedRequest> {
+    let upstream: &Upstream = &target.upstream;
+    let egress = registry::egress(target.dialect);
+    let (path, query, mut body, headers, losses, carry) = match &context.parsed {
+        Some(ParsedRequest::Chat(_) | ParsedRequest::Compact { .. }) => {
+            let EncodedRequest { body, headers, losses, context: carry } =
+                encode_request(context, target)?;
+            let (path, query) =
+                egress.chat_path(context.request.stream || upstream.stream_keepalive);
+            (path, query, body, headers, losses, carry)
+        }
+        _ => {
+            let EncodedOpRequest { path, body, losses } =
+                other_ops::write_request(context, target)?;
+            (path, "", body, Vec::new(), losses, AttemptContext::default())
+        }
+    };
+    if !upstream.patch.is_empty() {
+        body = apply_patch(body, &upstream.patch);
+    }
+    let mut out = headers::cross_dialect_headers(&context.request.headers);
+    out.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            out.append(HeaderName::from_static(name), value);
+        }
+    }
+    if let Some((name, value)) = required_header(target.dialect)
+        && !out.contains_key(&name)
+    {
+        out.insert(name, value);
+    }
+    context.losses = losses;
+    context.attempt_context = Some(carry);
+    Some(PreparedRequest {
+        path: path.replace(
+            "{model}",
+            &utf8_percent_encode(&target.model, MODEL_NAME_ESCAPES).to_string(),
+        ),
+        query: (!query.is_empty()).then(|| query.to_owned()),
+        headers: out,
+        body,
+        hide_usage: false,
+        // Forms that name their version stand beside the base URL, which has one of its own.
+        from_origin: path.starts_with("/v1/") || path.starts_with("/v2/"),
+    })
+}
+
+/// How the client must be answered.
+pub(in crate::relay) fn response_spec(context: &RequestContext) -> ResponseSpec {
+    let conversation = match &context.parsed {
+        Some(ParsedRequest::Chat(request)) => Some(request),
+        Some(ParsedRequest::Compact { original: whole, .. }) => Some(&**whole),
+        _ => None,
+    };
+    let tools = conversation.map_or(&[][..], |request| &request.tools[..]);
+    let custom = tools.iter().filter_map(|tool| match tool {
+        Tool::Custom(tool) => Some(tool.name.clone()),
+        _ => None,
+    });
+    let namespaced = tools.iter().filter_map(|tool| match tool {
+        Tool::Function(tool) => {
+            let space = tool.namespace.clone()?;
+            let inner =
+                tool.name.strip_prefix(&format!("{space}__")).unwrap_or(&tool.name).to_owned();
+            Some((tool.name.clone(), space, inner))
+        }
+        _ => None,
+    });
+    ResponseSpec {
+        endpoint: parsed::chat_endpoint(&context.request),
+        model: context.request.requested_model.to_string(),
+        request_id: context.request.id.to_string(),
+        created: context.request.at.0 / 1000,
+        framing: context.request.framing,
+        include_usage: context.request.include_usage,
+        custom_tools: custom.collect(),
+        namespaced_tools: namespaced.collect(),
+        echo: conversation.map(|request| request.echoed_fields.clone()).unwrap_or_default(),
+    }
+}
+
+/// How much of an answer is kept beside its stream: what later turns may need, and all that a
+/// Responses client may ask for again.
+fn retention_limit(context: &RequestContext) -> usize {
+    if context.request.endpoint.dialect == Dialect::Responses {
+        responses::MAX_ENTRY_BYTES
+    } else {
+        reasoning_cache::MAX_ENTRY_BYTES
+    }
+}
+
+/// What was read of a request is of use no longer, once its answer flows; unless the answer is kept
+/// with it.
+pub(in crate::relay) fn release_parsed(context: &mut RequestContext) {
+    if context.request.endpoint.dialect != Dialect::Responses {
+        context.parsed = None;
+    }
+}
+
+/// The way of a streamed answer of this target.
+pub(in crate::relay) fn response_stream(
+    context: &RequestContext,
+    target: &Target,
+    framing: crate::dialect::Framing,
+) -> ResponseStream {
+    let carry = context.attempt_context.clone().unwrap_or_default();
+    let reader = registry::egress(target.dialect).stream_reader(&carry);
+    let reading = EventDecoder::new(framing, reader, target.upstream.think_split);
+    if context.is_continuation {
+        return ResponseStream::Translated(Box::new(Translator::without_writer(reading)));
+    }
+    let mut translator = Box::new(Translator::new(
+        reading,
+        context.ingress.stream_writer(&response_spec(context)),
+        retention_limit(context),
+    ));
+    if context.rescue_targets.is_some() {
+        translator.start_recording();
+    }
+    ResponseStream::Translated(translator)
+}
+
+/// An answer that came whole, for a client that wants a stream.
+pub(in crate::relay) fn as_stream(
+    context: &RequestContext,
+    target: &Target,
+    response: &ChatResponse,
+    ready: &mut Vec<Bytes>,
+) -> ResponseStream {
+    let mut stream = response_stream(context, target, crate::dialect::Framing::Sse);
+    if let ResponseStream::Translated(translator) = &mut stream {
+        translator.write_complete(assemble::to_events(response), summarize(response), ready);
+    }
+    stream
+}
+
+/// Reads a whole answer.
+pub(in crate::relay) fn read_response(
+    context: &RequestContext,
+    target: &Target,
+    content_type: &str,
+    body: &[u8],
+) -> Result<ChatResponse, Fault> {
+    let carry = context.attempt_context.clone().unwrap_or_default();
+    let mut response =
+        registry::egress(target.dialect).read_response(content_type, body, &carry)?;
+    if target.upstream.think_split {
+        think_tags::split_response(&mut response);
+    }
+    Ok(response)
+}
+
+/// Reads a stream that is complete, for a client that wants a whole answer.
+pub(in crate::relay) fn from_events(
+    context: &RequestContext,
+    target: &Target,
+    framing: crate::dialect::Framing,
+    body: &Bytes,
+) -> Result<ChatResponse, Fault> {
+    let carry = context.attempt_context.clone().unwrap_or_default();
+    let reader = registry::egress(target.dialect).stream_reader(&carry);
+    let mut reading = EventDecoder::new(framing, reader, target.upstream.think_split);
+    let mut events = Vec::new();
+    if let Some(fault) = reading.feed(body, &mut events).error {
+        return Err(*fault);
+    }
+    if let Some(fault) = reading.finish(&mut events).1.error {
+        return Err(*fault);
+    }
+    let mut assembler = Assembler::default();
+    events.iter().for_each(|event| assembler.feed(event));
+    assembler.finish().ok_or_else(crate::dialect::truncated_stream_fault)
+}
+
+/// The whole answer in the client's dialect.
+pub(in crate::relay) fn write_response(context: &RequestContext, response: &ChatResponse) -> Bytes {
+    if let Some(ParsedRequest::Compact { original: whole, .. }) = &context.parsed {
+        return stored::write_compaction(whole, response, &response_spec(context));
+    }
+    context.ingress.write_response(response, &response_spec(context))
+}
+
+/// Keeps of an answer what later turns of the conversation need.
+pub(in crate::relay) fn store_response(context: &RequestContext, response: &ChatResponse) {
+    let project = &context.request.caller.project.name;
+    context.engine.reasoning_cache.insert(project, response, context.engine.clock.mono());
+    if let (Some(ParsedRequest::Chat(request)), Dialect::Responses) =
+        (&context.parsed, context.request.endpoint.dialect)
+    {
+        let body = context.ingress.write_response(response, &response_spec(context));
+        context.engine.response_store.insert(
+            project,
+            request,
+            response,
+            body,
+            context.engine.clock.mono(),
+        );
+    }
+}
+
+/// Remembers which upstream holds a response that passed as it was.
+pub(in crate::relay) fn remember_upstream_response(
+    context: &RequestContext,
+    id: Option<&str>,
+    body: &Bytes,
+) {
+    let (Dialect::Responses, Op::Chat, None, Some((upstream, key))) = (
+        context.request.endpoint.dialect,
+        context.request.endpoint.op,
+        &context.attempt_context,
+        context.attempt_target,
+    ) else {
+        return;
+    };
+    let body_id = || Some(reader::parse(body).ok()?.get("id")?.str()?.into_owned());
+    if let Some(id) = id.map(str::to_owned).or_else(body_id) {
+        context.engine.response_store.record_upstream(
+            &context.request.caller.project.name,
+            &id,
+            upstream,
+            Some(key),
+            context.engine.clock.mono(),
+        );
+    }
+}
+
+/// What an answer added up to.
+#[must_use]
+pub(in crate::relay) fn summarize(response: &ChatResponse) -> AnswerSummary {
+    let finish = response
+        .finish
+        .raw_reason
+        .clone()
+        .unwrap_or_else(|| format!("{:?}", response.finish.kind).to_lowercase());
+    AnswerSummary {
+        usage: response.usage,
+        finish_reason: Some(finish),
+        model: (!response.model.is_empty()).then(|| response.model.clone()),
+    }
+}
+
+/// The headers of a translated answer: what the upstream's say is about another body.
+#[must_use]
+pub(in crate::relay) fn response_headers(from: &HeaderMap, content_type: HeaderValue) -> HeaderMap {
+    let mut out = HeaderMap::new();
+    let id = HeaderName::from_static(headers::UPSTREAM_REQUEST_ID);
+    if let Some(value) = from.get(&id) {
+        out.insert(id, value.clone());
+    }
+    out.insert(header::CONTENT_TYPE, content_type);
+    out
+}
+
+/// The losses as a header tells them: all that fit into what every client takes.
+#[must_use]
+pub(in crate::relay) fn loss_header(losses: &[Loss]) -> String {
+    const MAX_HEADER_BYTES: usize = 2048;
+    let mut names: Vec<&str> = losses.iter().map(|loss| &*loss.0).collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut out = String::new();
+    for name in names {
+        if out.len() + name.len() > MAX_HEADER_BYTES {
+            out.push_str(", ...");
+            break;
+        }
+        out.push_str(if out.is_empty() { "" } else { ", " });
+        out.push_str(name);
+    }
+    out
+}

@@ -1,0 +1,191 @@
+//! A project's limits on its way in: counted, reserved, waited for; settled and given back at the
+//! end.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderValue};
+use tokio::time::{Instant, timeout_at};
+
+use crate::relay::{
+    dispatch::{
+        RequestContext,
+        queue::{QueueGuard, project_queue_key},
+    },
+    engine::Engine,
+};
+use crate::{
+    config::settings::Project,
+    ir::{
+        fault::{ProxyError, ProxyErrorKind},
+        op::Op,
+        usage::Usage,
+    },
+    routing::{
+        candidate::print_span,
+        project_limits::{
+            AdmissionRequest, LimitAdmission, LimitExceeded, ProjectLimitKind, RemainingLimit,
+        },
+    },
+};
+
+/// What a request holds of its project's limits; given back when dropped.
+pub struct Admission {
+    engine: Arc<Engine>,
+    project: Arc<Project>,
+    limit_admission: Option<LimitAdmission>,
+    holds_slot: bool,
+}
+
+/// Lets a request of a project with limits in.
+///
+/// # Errors
+///
+/// 429: over the requests or tokens a minute at once, over the requests at once after a wait.
+pub(in crate::relay) async fn admit(context: &mut RequestContext) -> Result<(), ProxyError> {
+    let project = &context.request.caller.project;
+    if project.rpm == 0 && project.tpm == 0 && project.max_concurrency == 0 {
+        return Ok(());
+    }
+    let project = Arc::clone(project);
+    let admission = Admission {
+        engine: Arc::clone(&context.engine),
+        project: Arc::clone(&project),
+        limit_admission: None,
+        holds_slot: false,
+    };
+    // Kept also where it lets nobody in: the refusal's head tells what is left.
+    let admission = context.recorder.admission.insert(Box::new(admission));
+    let request = &context.request;
+    let answers = matches!(request.endpoint.op, Op::Chat | Op::Completions);
+    let input =
+        if matches!(request.endpoint.op, Op::CountTokens | Op::ModelCard | Op::Stored | Op::Raw) {
+            0
+        } else {
+            request.estimate
+        };
+    let wanted = AdmissionRequest {
+        model: &request.requested_model,
+        input,
+        expects_output: answers,
+        max_tokens: request.max_tokens,
+    };
+    let now = context.engine.clock.mono();
+    let booking = context
+        .engine
+        .project_limits
+        .admit(&project, &wanted, now)
+        .map_err(|full| rate_limited(&project, &full, full.until.since(now)))?;
+    admission.limit_admission = Some(booking);
+    if project.max_concurrency == 0 {
+        return Ok(());
+    }
+    let set = project_queue_key(&project.name);
+    if !context.engine.wait_queue.has_waiters(set)
+        && context.engine.project_limits.acquire_slot(&project)
+    {
+        admission.holds_slot = true;
+        return Ok(());
+    }
+    let timeout = context.queue_timeout();
+    let slot = QueueGuard::join(&context.engine, set, &project.name)
+        .ok_or_else(|| concurrency_exceeded(&project, Duration::ZERO))?;
+    context.recorder.publish_queued(format!(
+        "waits for one of its project's {} places ({} before it)",
+        project.max_concurrency,
+        slot.position()
+    ));
+    let deadline = Instant::now() + timeout;
+    loop {
+        let changed = context.engine.capacity_changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        if slot.position() == 0 && context.engine.project_limits.acquire_slot(&project) {
+            break;
+        }
+        if timeout_at(deadline, changed).await.is_err() {
+            return Err(concurrency_exceeded(&project, timeout));
+        }
+    }
+    if let Some(admission) = &mut context.recorder.admission {
+        admission.holds_slot = true;
+    }
+    Ok(())
+}
+
+fn rate_limited(project: &Project, full: &LimitExceeded, wait: Duration) -> ProxyError {
+    let (unit, key) = match full.kind {
+        ProjectLimitKind::Requests => ("requests", "rpm"),
+        ProjectLimitKind::Tokens => ("tokens", "tpm"),
+    };
+    let message = format!(
+        "project `{}` has used its {} {unit} a minute; there is room again in {} (`{key}` of its [[project]] row in the config)",
+        project.name,
+        full.limit,
+        print_span(wait)
+    );
+    ProxyError::new(ProxyErrorKind::RateLimited, message)
+        .code("project_rate_limit")
+        .retry_after(Some(wait.max(Duration::from_secs(1))))
+}
+
+fn concurrency_exceeded(project: &Project, waited: Duration) -> ProxyError {
+    let message = format!(
+        "project `{}` has {} requests under way and none ended within {} (`max_concurrency` of its [[project]] row in the config)",
+        project.name,
+        project.max_concurrency,
+        print_span(waited)
+    );
+    ProxyError::new(ProxyErrorKind::RateLimited, message)
+        .code("project_busy")
+        .retry_after(Some(Duration::from_secs(1)))
+}
+
+impl Admission {
+    /// The request is over: its place is free, and its tokens are what was used. `served`:
+    /// something may have been used even where nobody said how much.
+    pub(in crate::relay) fn settle(&mut self, served: bool, usage: Option<Usage>) {
+        if let Some(booking) = self.limit_admission.take() {
+            let real = usage
+                .map(|usage| (usage.input_total(), usage.output_total()))
+                .or(if served { None } else { Some((0, 0)) });
+            self.engine.project_limits.settle(&self.project.name, &booking, real);
+        }
+        if std::mem::take(&mut self.holds_slot) {
+            self.engine.project_limits.release_slot(&self.project.name);
+            self.engine.notify_waiters();
+        }
+    }
+
+    /// Tells the client what is left, in the headers that SDKs and agents look at.
+    pub(in crate::relay) fn set_rate_limit_headers(&self, headers: &mut HeaderMap) {
+        let (requests, tokens) =
+            self.engine.project_limits.remaining(&self.project, self.engine.clock.mono());
+        let names = [
+            [
+                "x-ratelimit-limit-requests",
+                "x-ratelimit-remaining-requests",
+                "x-ratelimit-reset-requests",
+            ],
+            [
+                "x-ratelimit-limit-tokens",
+                "x-ratelimit-remaining-tokens",
+                "x-ratelimit-reset-tokens",
+            ],
+        ];
+        for (names, quota) in names.into_iter().zip([requests, tokens]) {
+            let Some(RemainingLimit { limit, remaining, reset }) = quota else { continue };
+            headers.insert(names[0], HeaderValue::from(limit));
+            headers.insert(names[1], HeaderValue::from(remaining));
+            let seconds = format!("{}s", reset.as_secs_f64().ceil());
+            if let Ok(value) = HeaderValue::from_str(&seconds) {
+                headers.insert(names[2], value);
+            }
+        }
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.settle(true, None);
+    }
+}

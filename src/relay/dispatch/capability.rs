@@ -1,0 +1,234 @@
+//! Whether a target's model can take a request at all, as far as its facts are known.
+
+use bytes::Bytes;
+use memchr::memmem;
+
+use crate::relay::request::proxy_request::ProxyRequest;
+use crate::{
+    base::json::reader::{self, JsonRef},
+    config::model_facts,
+    ir::op::{Dialect, Op},
+    routing::candidate::{Candidate, MissingCapability},
+};
+
+/// Members that hold pictures, in whatever dialect.
+const MEDIA_FIELDS: [&[u8]; 6] = [
+    b"\"image_url\"",
+    b"\"input_image\"",
+    b"\"inlineData\"",
+    b"\"inline_data\"",
+    b"\"media_type\"",
+    b"\"images\"",
+];
+
+/// Members and words that ask for an answer by a JSON schema.
+const SCHEMA_FIELDS: [&[u8]; 5] = [
+    b"\"json_schema\"",
+    b"\"responseSchema\"",
+    b"\"responseJsonSchema\"",
+    b"\"response_schema\"",
+    b"\"response_json_schema\"",
+];
+
+/// What a request needs of a model; looked for once, where there is a choice of models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::relay) struct RequiredCapabilities {
+    media: bool,
+    schema: bool,
+    tools: bool,
+    /// Tokens of question and answer; unknown where pictures are in it, whose bytes are no tokens.
+    tokens: Option<u64>,
+}
+
+impl RequiredCapabilities {
+    /// `None` where nothing is to be asked of a model, or there is but one.
+    pub(in crate::relay) fn for_candidates(
+        request: &ProxyRequest,
+        candidates: &[Candidate],
+    ) -> Option<Self> {
+        if request.endpoint.op != Op::Chat {
+            return None;
+        }
+        let first = candidates.first()?;
+        if candidates.iter().all(|candidate| candidate.target.model == first.target.model) {
+            return None;
+        }
+        Some(Self::from_body(
+            &request.body,
+            request.endpoint.dialect,
+            request.estimate,
+            request.max_tokens,
+        ))
+    }
+
+    fn from_body(body: &Bytes, dialect: Dialect, estimate: u64, max_tokens: Option<u64>) -> Self {
+        let has = |needle: &[u8]| memmem::find(body, needle).is_some();
+        // A member's name, not text that speaks of it: inside a string its quotes are escaped.
+        let media = MEDIA_FIELDS
+            .iter()
+            .any(|name| has(name) && (dialect == Dialect::Ollama || *name != b"\"images\""));
+        let tokens = (!media).then(|| estimate.saturating_add(max_tokens.unwrap_or_default()));
+        let schema = SCHEMA_FIELDS.iter().any(|name| has(name))
+            || (dialect == Dialect::Ollama && member_is_object(body, b"\"format\""));
+        Self { media, schema, tools: has(b"\"tools\""), tokens }
+    }
+
+    /// Marks the candidates whose model is known not to do.
+    pub(in crate::relay) fn annotate(self, candidates: &mut [Candidate]) {
+        let mut last: Option<(std::sync::Arc<str>, Option<MissingCapability>)> = None;
+        for candidate in candidates {
+            let model = &candidate.target.model;
+            if last.as_ref().is_none_or(|(known, _)| known != model) {
+                last = Some((std::sync::Arc::clone(model), self.missing_in(model)));
+            }
+            candidate.missing_capability = last.as_ref().and_then(|(_, unfit)| *unfit);
+        }
+    }
+
+    fn missing_in(self, model: &str) -> Option<MissingCapability> {
+        let facts = model_facts::facts_of(model);
+        match (self.tokens, facts.context) {
+            _ if self.media && facts.vision == Some(false) => Some(MissingCapability::Vision),
+            _ if self.schema && facts.schema == Some(false) => Some(MissingCapability::Schema),
+            _ if self.tools && facts.tools == Some(false) => Some(MissingCapability::Tools),
+            (Some(needs), Some(holds)) if needs > holds => {
+                Some(MissingCapability::Context { required: needs, limit: holds })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether a member of this name, in quotes, is an object.
+fn member_is_object(body: &[u8], name: &[u8]) -> bool {
+    let value = |at: usize| {
+        body[at + name.len()..].trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start)
+    };
+    memmem::find_iter(body, name)
+        .any(|at| value(at).is_some_and(|value| value.first() == Some(&b'{')))
+}
+
+/// Tools that clients run though their dialect's provider defines them.
+const CLIENT_TOOL_TYPES: [&str; 6] =
+    ["bash_", "computer_", "custom", "function", "memory_", "namespace"];
+/// Members that give a provider something to do beside answering.
+const PROVIDER_TASK_FIELDS: [&str; 4] =
+    ["background", "container", "mcp_servers", "web_search_options"];
+
+/// Whether the provider itself is to run tools for a request; yes where that cannot be told.
+#[must_use]
+pub(in crate::relay) fn provider_runs_tools(body: &[u8]) -> bool {
+    let Ok(body) = reader::parse(body) else { return true };
+    let is_requested =
+        |name: &&str| body.get(name).is_some_and(|value| !matches!(value.text(), "null" | "false"));
+    let is_provider_tool = |tool: JsonRef<'_>| match tool.get("type").and_then(JsonRef::str) {
+        Some(kind) => {
+            !CLIENT_TOOL_TYPES.iter().any(|known| kind.starts_with(known))
+                && !kind.starts_with("text_editor_")
+        }
+        None => {
+            let named = tool.get("name").or_else(|| tool.get("function")).is_some();
+            !named
+                && tool.members().any(|(name, _)| {
+                    !matches!(name, "functionDeclarations" | "function_declarations")
+                })
+        }
+    };
+    PROVIDER_TASK_FIELDS.iter().any(is_requested)
+        || body.get("tools").is_some_and(|tools| tools.items().any(is_provider_tool))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tools_that_the_provider_runs_are_told_from_those_of_the_client() {
+        for (body, want) in [
+            (r#"{"messages":[]}"#, false),
+            (r#"{"tools":[{"type":"function","function":{"name":"a"}}]}"#, false),
+            (
+                r#"{"tools":[{"name":"a","input_schema":{}},{"type":"text_editor_20250728","name":"b"}]}"#,
+                false,
+            ),
+            (r#"{"tools":[{"functionDeclarations":[]}]}"#, false),
+            (r#"{"tools":[{"functionDeclarations":[]},{"googleSearch":{}}]}"#, true),
+            (r#"{"tools":[{"functionDeclarations":[],"googleSearch":{}}]}"#, true),
+            (r#"{"tools":[{"type":"web_search_20250305","name":"web_search"}]}"#, true),
+            (r#"{"tools":[{"type":"code_interpreter","container":{"type":"auto"}}]}"#, true),
+            (r#"{"web_search_options":{}}"#, true),
+            (r#"{"background":false}"#, false),
+            (r#"{"background":true}"#, true),
+            ("no JSON", true),
+        ] {
+            assert_eq!(provider_runs_tools(body.as_bytes()), want, "{body}");
+        }
+    }
+
+    fn read(body: &str) -> RequiredCapabilities {
+        RequiredCapabilities::from_body(
+            &Bytes::from(body.to_owned()),
+            Dialect::Openai,
+            1_000,
+            Some(50),
+        )
+    }
+
+    #[test]
+    fn what_a_request_needs_is_found_in_its_members_and_not_in_its_words() {
+        for (body, media, tools) in [
+            (r#"{"messages":[{"content":"hi"}]}"#, false, false),
+            (r#"{"messages":[{"content":"about \"tools\" and \"image_url\""}]}"#, false, false),
+            (r#"{"tools":[{}],"messages":[]}"#, false, true),
+            (
+                r#"{"messages":[{"content":[{"type":"image_url","image_url":{"url":"data:"}}]}]}"#,
+                true,
+                false,
+            ),
+        ] {
+            let needs = read(body);
+            assert_eq!((needs.media, needs.tools), (media, tools), "{body}");
+            assert_eq!(needs.tokens, (!media).then_some(1_050), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_answer_by_a_schema_is_asked_for_in_each_dialects_way() {
+        for (dialect, body, want) in [
+            (
+                Dialect::Openai,
+                r#"{"response_format":{"type":"json_schema","json_schema":{"name":"a"}}}"#,
+                true,
+            ),
+            (Dialect::Openai, r#"{"response_format":{"type":"json_object"}}"#, false),
+            (Dialect::Responses, r#"{"text":{"format":{"type":"json_schema"}}}"#, true),
+            (Dialect::Anthropic, r#"{"output_config":{"format":{"type":"json_schema"}}}"#, true),
+            (Dialect::Gemini, r#"{"generationConfig":{"responseSchema":{}}}"#, true),
+            (
+                Dialect::Gemini,
+                r#"{"generationConfig":{"responseMimeType":"application/json"}}"#,
+                false,
+            ),
+            (Dialect::Ollama, r#"{"format" : {"type":"object"}}"#, true),
+            (Dialect::Ollama, r#"{"format":"json"}"#, false),
+            (Dialect::Openai, r#"{"messages":[{"content":"what is \"json_schema\"?"}]}"#, false),
+        ] {
+            let needs =
+                RequiredCapabilities::from_body(&Bytes::from(body.to_owned()), dialect, 1, None);
+            assert_eq!(needs.schema, want, "{body}");
+            let unfit = Some(MissingCapability::Schema).filter(|_| want);
+            assert_eq!(
+                (needs.missing_in("gpt-4-turbo"), needs.missing_in("gpt-4o")),
+                (unfit, None),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_is_held_against_a_model_that_is_not_known() {
+        let needs =
+            RequiredCapabilities { media: true, schema: true, tools: true, tokens: Some(u64::MAX) };
+        assert_eq!(needs.missing_in("nobody-knows-this"), None);
+    }
+}

@@ -1,0 +1,351 @@
+//! Asking a second target beside a first that is slow to speak: whoever speaks first answers, the
+//! other is cancelled.
+//!
+//! Both attempts run inside the request's own future, so a client that hangs up ends them both.
+
+use std::{
+    mem,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+
+use crate::relay::{
+    attempt::{
+        attempt_candidate as try_one,
+        result::{AttemptFailure, AttemptResponse},
+        translate,
+    },
+    dispatch::{
+        RequestContext,
+        budget::{self, BudgetHold},
+        capability, publish_failure,
+    },
+    engine::{Engine, InFlightPermit},
+    record::recorder::{AttemptGuard, RequestRecorder},
+};
+use crate::{
+    config::settings::{Hedge, HedgeDelay},
+    ir::op::Op,
+    routing::{
+        affinity::ConversationKeys,
+        budget::Holder,
+        candidate::{Candidate, RouteQuery, print_span},
+        health::AttemptTicket,
+        hedge::{self, HedgeInput, TargetLatencies},
+    },
+};
+
+/// What the decisions are made by; one per process, touched only by requests whose model asks for
+/// hedges.
+#[derive(Debug, Default)]
+pub struct HedgeStats(Mutex<TargetLatencies>);
+
+impl HedgeStats {
+    fn lock(&self) -> MutexGuard<'_, TargetLatencies> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long all but the slowest twentieth of a target's answers took to begin, where that is
+    /// known.
+    #[must_use]
+    pub fn p95(&self, candidate: &Candidate, stream: bool) -> Option<Duration> {
+        self.lock().p95(candidate, stream)
+    }
+}
+
+/// A request's first attempt, and a second beside it where the first is slow.
+pub(in crate::relay) async fn attempt_with_hedge(
+    context: &mut RequestContext,
+    rule: &Hedge,
+    question: &RouteQuery<'_>,
+    (index, ticket): (usize, AttemptTicket),
+    deadline: Instant,
+) -> Result<AttemptResponse, Vec<(usize, AttemptFailure)>> {
+    let engine = Arc::clone(&context.engine);
+    let first = &question.candidates[index];
+    let started = engine.clock.mono();
+    let Some(after) = hedge_delay(context, rule, first) else {
+        let result = try_one(context, first, ticket, deadline).await;
+        return match result {
+            Ok(response) => {
+                engine.hedge_stats.lock().record_latency(
+                    first,
+                    context.request.stream,
+                    engine.clock.mono().since(started),
+                );
+                Ok(response)
+            }
+            Err(lost) => {
+                publish_failure(&engine, &mut context.recorder, first, &lost);
+                Err(vec![(index, lost)])
+            }
+        };
+    };
+    let mut second_context = clone_context(context);
+    let detached = RequestRecorder::detached(&engine, &context.request);
+    let tally = mem::replace(&mut context.recorder, detached);
+    let (stream, keys) = (context.request.stream, ticket.conversation.clone());
+    let mut race = Race {
+        engine,
+        recorder: tally,
+        rule,
+        query: question,
+        first_index: index,
+        keys,
+        delay: after,
+        deadline,
+        failures: Vec::new(),
+    };
+    let response = race.run(context, &mut second_context, ticket).await;
+    let Race { engine, recorder: tally, failures: lost, .. } = race;
+    context.recorder = tally;
+    let Some((response, by_second)) = response else { return Err(lost) };
+    let took = engine.clock.mono().since(started);
+    let mut pace = engine.hedge_stats.lock();
+    // Of a first that was overtaken it is known that it took longer than this.
+    pace.record_latency(first, stream, took);
+    if let Some(second) = by_second {
+        pace.record_latency(&question.candidates[second], stream, took.saturating_sub(after));
+        drop(pace);
+        take_over(context, &mut second_context);
+        if let Some(targets) = &mut context.rescue_targets {
+            targets.failed_attempts.extend(hedge::as_failed(question.candidates, &[], index, true));
+        }
+    }
+    Ok(response)
+}
+
+/// After how long a second is asked; `None` where none is.
+fn hedge_delay(context: &RequestContext, rule: &Hedge, first: &Candidate) -> Option<Duration> {
+    let request = &context.request;
+    if !matches!(request.endpoint.op, Op::Chat | Op::Completions) || request.owner.is_some() {
+        return None;
+    }
+    let (p95, credit) = {
+        let mut pace = context.engine.hedge_stats.lock();
+        pace.earn_credit(rule);
+        (
+            if rule.after == HedgeDelay::P95 { pace.p95(first, request.stream) } else { None },
+            pace.credit(rule) + 1e-9,
+        )
+    };
+    let facts = HedgeInput {
+        input_tokens: request.estimate,
+        server_tools: false,
+        budget_used: budget_used(context),
+    };
+    let after = hedge::hedge_delay(rule, facts, p95, credit).ok()?;
+    // Looked for last, as the whole body is read for it.
+    let facts =
+        HedgeInput { server_tools: capability::provider_runs_tools(&request.body), ..facts };
+    hedge::hedge_delay(rule, facts, p95, credit).ok().map(|_| after)
+}
+
+/// The share that is spent of the fullest budget that a request counts against.
+fn budget_used(context: &RequestContext) -> f64 {
+    if !budget::applies(&context.engine, &context.request) {
+        return 0.0;
+    }
+    let project = Holder::Project(Arc::clone(&context.request.caller.project.name));
+    context.engine.budgets.max_used_fraction(&[Holder::All, project], context.engine.clock.unix())
+}
+
+/// The request once more, for an attempt of its own.
+pub(in crate::relay) fn clone_context(context: &RequestContext) -> Box<RequestContext> {
+    let engine = &context.engine;
+    Box::new(RequestContext {
+        engine: Arc::clone(engine),
+        generation: Arc::clone(&context.generation),
+        request: context.request.clone_for_hedge(engine),
+        ingress: context.ingress,
+        recorder: RequestRecorder::detached(engine, &context.request),
+        cancel: Arc::clone(&context.cancel),
+        overrides: context.overrides.clone(),
+        hide_usage: false,
+        parsed: None,
+        no_upstream_dialect: false,
+        losses: Vec::new(),
+        attempt_context: None,
+        rescue_targets: context.rescue_targets.clone(),
+        is_continuation: false,
+        attempt_target: None,
+        permit: InFlightPermit::shared(),
+    })
+}
+
+/// The request goes on with what its second attempt began.
+fn take_over(context: &mut RequestContext, second_context: &mut RequestContext) {
+    context.hide_usage = second_context.hide_usage;
+    context.losses = mem::take(&mut second_context.losses);
+    context.attempt_context = second_context.attempt_context.take();
+    context.attempt_target = second_context.attempt_target;
+    if second_context.parsed.is_some() {
+        context.parsed = second_context.parsed.take();
+    }
+    context.request.buffer_reservation.absorb(&mut second_context.request.buffer_reservation);
+}
+
+/// Two attempts at most, of which one wins.
+struct Race<'a> {
+    engine: Arc<Engine>,
+    recorder: RequestRecorder,
+    rule: &'a Hedge,
+    query: &'a RouteQuery<'a>,
+    first_index: usize,
+    keys: Option<Arc<ConversationKeys>>,
+    delay: Duration,
+    deadline: Instant,
+    failures: Vec<(usize, AttemptFailure)>,
+}
+
+impl Race<'_> {
+    /// What won, and which candidate it was where that is the second.
+    async fn run(
+        &mut self,
+        context: &mut RequestContext,
+        second_context: &mut RequestContext,
+        ticket: AttemptTicket,
+    ) -> Option<(AttemptResponse, Option<usize>)> {
+        let candidates = self.query.candidates;
+        let mut first =
+            pin!(try_one(context, &candidates[self.first_index], ticket, self.deadline));
+        tokio::select! {
+            biased;
+            result = &mut first => return self.record_result(self.first_index, result).map(|won| (won, None)),
+            () = sleep(self.delay) => {}
+        }
+        let Some((at, ticket)) = self.start_second(second_context) else {
+            let result = first.await;
+            return self.record_result(self.first_index, result).map(|response| (response, None));
+        };
+        let mut second = pin!(try_one(second_context, &candidates[at], ticket, self.deadline));
+        let (mut first_runs, mut second_runs) = (true, true);
+        // The account speaks of the second from here on, until `turn`.
+        while first_runs || second_runs {
+            tokio::select! {
+                biased;
+                result = &mut first, if first_runs => {
+                    first_runs = false;
+                    if let Some(won) = self.first_ended(result, second_runs) {
+                        return Some((won, None));
+                    }
+                }
+                result = &mut second, if second_runs => {
+                    second_runs = false;
+                    if let Some(won) = self.second_ended(at, result, first_runs) {
+                        return Some((won, Some(at)));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn first_ended(
+        &mut self,
+        result: Result<AttemptResponse, AttemptFailure>,
+        second_runs: bool,
+    ) -> Option<AttemptResponse> {
+        if second_runs && result.is_ok() {
+            self.recorder.attempt_failed(None, "cancelled: the first spoke first", true);
+        } else if second_runs {
+            self.recorder.switch_attempt();
+        }
+        self.record_result(self.first_index, result)
+    }
+
+    fn second_ended(
+        &mut self,
+        at: usize,
+        result: Result<AttemptResponse, AttemptFailure>,
+        first_runs: bool,
+    ) -> Option<AttemptResponse> {
+        if first_runs && result.is_ok() {
+            self.recorder.switch_attempt();
+            self.recorder.attempt_failed(None, "cancelled: the second spoke first", true);
+        }
+        self.record_result(at, result)
+    }
+
+    fn record_result(
+        &mut self,
+        index: usize,
+        result: Result<AttemptResponse, AttemptFailure>,
+    ) -> Option<AttemptResponse> {
+        match result {
+            Ok(response) => Some(response),
+            Err(failure) => {
+                publish_failure(
+                    &self.engine,
+                    &mut self.recorder,
+                    &self.query.candidates[index],
+                    &failure,
+                );
+                self.failures.push((index, failure));
+                None
+            }
+        }
+    }
+
+    /// Starts the second, where somebody is ready: of another account before the same.
+    fn start_second(
+        &mut self,
+        second_context: &mut RequestContext,
+    ) -> Option<(usize, AttemptTicket)> {
+        let (engine, q) = (&self.engine, self.query);
+        let now = engine.clock.mono();
+        let (at, ticket) = [false, true].into_iter().find_map(|same_account| {
+            let tried =
+                hedge::as_failed(q.candidates, q.failed_attempts, self.first_index, same_account);
+            let question = RouteQuery { failed_attempts: &tried, affinity: None, ..*q };
+            engine.with_rng(|rng| {
+                engine.router.decide_ready_only(&question, self.keys.as_ref(), now, rng)
+            })
+        })?;
+        let target = Arc::clone(&q.candidates[at].target);
+        let takes =
+            translate::parse_for_targets(second_context, &mut vec![Arc::clone(&target)]).is_ok();
+        if !takes || !engine.hedge_stats.lock().spend_credit(self.rule) {
+            drop(AttemptGuard::new(engine, ticket));
+            return None;
+        }
+        let chosen = &q.candidates[at];
+        let reservation = if budget::applies(engine, &second_context.request) {
+            let cost = q.costs.get(at).copied().flatten();
+            let Some(reservation) = BudgetHold::reserve(
+                engine,
+                &second_context.request.caller.project.name,
+                chosen,
+                cost,
+            ) else {
+                drop(AttemptGuard::new(engine, ticket));
+                return None;
+            };
+            Some(reservation)
+        } else {
+            None
+        };
+        second_context.attempt_target = Some((target.upstream.id, chosen.key));
+        let how = if self.rule.after == HedgeDelay::P95 {
+            ", longer than 19 of 20 answers take"
+        } else {
+            ""
+        };
+        let span = if self.delay < Duration::from_secs(10) {
+            format!("{:.2}s", self.delay.as_secs_f64())
+        } else {
+            print_span(self.delay)
+        };
+        self.recorder.hedge_started(
+            chosen,
+            format!("a hedge: attempt 1 had said nothing for {span}{how}").into(),
+        );
+        if let Some(reservation) = reservation {
+            self.recorder.set_budget_hold(reservation);
+        }
+        Some((at, ticket))
+    }
+}

@@ -1,0 +1,118 @@
+//! What we answer ourselves where no upstream of the client's dialect can: a model's card, a count
+//! of tokens.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::relay::{
+    attempt::{other_ops, translate},
+    dispatch::RequestContext,
+};
+use crate::{
+    base::{clock::UnixMillis, json::writer},
+    config::model_facts::{self, ReasoningStyle},
+    dialect::ollama::preload,
+    ir::{
+        fault::{ProxyError, ProxyErrorKind},
+        op::{Dialect, Op},
+    },
+    routing::{
+        candidate::Target,
+        resolve::{self, OnUnknownList},
+    },
+};
+
+/// What a card tells where the model's window is unknown; clients cut conversations by it.
+const DEFAULT_CONTEXT: u64 = 128_000;
+
+/// An answer instead of the error, where we have one.
+pub(in crate::relay) async fn fallback(
+    context: &mut RequestContext,
+    error: ProxyError,
+) -> Result<Bytes, ProxyError> {
+    let unspoken = context.no_upstream_dialect
+        || error.kind == ProxyErrorKind::UpstreamError
+            && matches!(error.status, Some(404 | 405 | 501));
+    match context.request.endpoint.op {
+        Op::ModelCard if unspoken => model_card(context).ok_or(error),
+        Op::CountTokens if unspoken => other_ops::estimate_tokens(context).await,
+        Op::Stored
+            if context.no_upstream_dialect
+                && context.request.endpoint.path == "/responses/input_tokens" =>
+        {
+            other_ops::estimate_tokens(context).await
+        }
+        _ => Err(error),
+    }
+}
+
+/// The answer to an Ollama client that only loads or unloads a model, where that model is
+/// elsewhere: nothing is to be done.
+pub(in crate::relay) fn preload_response(context: &RequestContext) -> Option<Bytes> {
+    if context.request.endpoint.dialect != Dialect::Ollama
+        || context.request.endpoint.op != Op::Chat
+    {
+        return None;
+    }
+    let answer = preload::preload_response(
+        Dialect::Ollama,
+        &translate::response_spec(context),
+        &context.request.body,
+    )?;
+    let away = |target: &Arc<Target>| target.dialect != Dialect::Ollama;
+    resolve_targets(context).filter(|targets| targets.iter().all(away)).map(|_| answer)
+}
+
+/// Who serves the model, whatever they speak.
+fn resolve_targets(context: &RequestContext) -> Option<Vec<Arc<Target>>> {
+    let learned = context.engine.model_lists.learned();
+    let resolved = resolve::resolve(
+        &context.generation.catalog,
+        &context.request.requested_model,
+        context.request.endpoint.dialect,
+        true,
+        &context.request.caller.project,
+        &|id| learned.get(&id).cloned(),
+        OnUnknownList::Assume,
+    );
+    Some(resolved.ok()?.targets)
+}
+
+/// A model's card as Ollama shows it (`POST /api/show`).
+fn model_card(context: &RequestContext) -> Option<Bytes> {
+    if context.request.endpoint.dialect != Dialect::Ollama {
+        return None;
+    }
+    let model = Arc::clone(&resolve_targets(context)?.first()?.model);
+    let facts = model_facts::facts_of(&model);
+    let text = writer::object(|o| {
+        o.str("modelfile", "").str("parameters", "").str("template", "");
+        o.object("details", |d| {
+            d.str("parent_model", "")
+                .str("format", "")
+                .str("family", "aiproxy")
+                .str("parameter_size", "")
+                .str("quantization_level", "");
+            d.array("families", |_| {});
+        });
+        o.object("model_info", |info| {
+            info.str("general.architecture", "aiproxy").str("general.basename", &model);
+            info.num("aiproxy.context_length", facts.context.unwrap_or(DEFAULT_CONTEXT));
+        });
+        o.array("capabilities", |list| {
+            list.str("completion");
+            if facts.tools != Some(false) {
+                list.str("tools");
+            }
+            if facts.vision != Some(false) {
+                list.str("vision");
+            }
+            if !matches!(facts.thinking, Some(ReasoningStyle::Never)) {
+                list.str("thinking");
+            }
+        });
+        o.str("modified_at", &UnixMillis(0).to_string());
+    });
+    Some(text.into())
+}

@@ -1,0 +1,218 @@
+//! The way of one request through the relay: read, decided, answered.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use crate::relay::{
+    attempt::{
+        result::{AttemptResponse, FullResponse, RawResponse, StreamResponse},
+        translate,
+    },
+    dispatch::{self, RequestContext, local_answer},
+    engine::{Engine, Generation, InFlightPermit},
+    record::recorder::RequestRecorder,
+    request::{
+        proxy_request::ProxyRequest,
+        read::{self, RequestHead},
+    },
+    response::{
+        self, ResponseBody,
+        keepalive::{KeepAliveBody, ResponseFuture},
+        stream::{PING_AFTER, RawBody, StreamBody},
+    },
+};
+use crate::{
+    dialect::{Framing, registry},
+    events::record::RequestState,
+    ir::{
+        fault::{ProxyError, ProxyErrorKind},
+        op::Op,
+    },
+    routing::{health::record::AttemptEnd, resolve::ModelOverrides},
+};
+
+/// Marks a count that no provider made.
+const ESTIMATED_HEADER: HeaderName = HeaderName::from_static("x-aiproxy-estimated");
+
+/// Serves one request whose caller was let in.
+pub async fn serve(
+    engine: &Arc<Engine>,
+    head: RequestHead,
+    body: Incoming,
+) -> Response<ResponseBody> {
+    let (dialect, id) = (head.endpoint.dialect, head.id);
+    let generation = engine.generation();
+    let Some(permit) = InFlightPermit::try_acquire(engine, generation.settings.server.max_requests)
+    else {
+        let message = format!(
+            "too many requests in flight ({}, `max_requests` under [server])",
+            generation.settings.server.max_requests
+        );
+        return response::error_response(
+            dialect,
+            id,
+            &ProxyError::new(ProxyErrorKind::Overloaded, message)
+                .retry_after(Some(std::time::Duration::from_secs(1))),
+        );
+    };
+    let request = match read::read_request(engine, &generation, head, body).await {
+        Ok(request) => request,
+        Err(error) => {
+            tracing::debug!(request = %id, error = %error.message, "request refused");
+            return response::error_response(dialect, id, &error);
+        }
+    };
+    start(engine, generation, request, permit).await
+}
+
+/// Answers a request that was read, whether it came over a socket or is one from before, sent
+/// again.
+pub(super) async fn start(
+    engine: &Arc<Engine>,
+    generation: Arc<Generation>,
+    ask: Box<ProxyRequest>,
+    place: InFlightPermit,
+) -> Response<ResponseBody> {
+    let (dialect, id) = (ask.endpoint.dialect, ask.id);
+    let tally = RequestRecorder::open(engine, &ask);
+    let halt = engine.cancellations.register(id);
+    let waits_for_content = ask.stream && matches!(ask.endpoint.op, Op::Chat | Op::Completions);
+    let framing = ask.framing;
+    let ingress = registry::ingress(dialect);
+    let context = Box::new(RequestContext {
+        engine: Arc::clone(engine),
+        generation,
+        request: ask,
+        ingress,
+        recorder: tally,
+        cancel: halt,
+        overrides: ModelOverrides::default(),
+        hide_usage: false,
+        parsed: None,
+        no_upstream_dialect: false,
+        losses: Vec::new(),
+        attempt_context: None,
+        rescue_targets: None,
+        is_continuation: false,
+        attempt_target: None,
+        permit: place,
+    });
+    if let Some(preload_body) = local_answer::preload_response(&context) {
+        let kind = if context.request.stream { "application/x-ndjson" } else { "application/json" };
+        let mut response = local_response(context, preload_body);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        response.headers_mut().remove(ESTIMATED_HEADER);
+        return response;
+    }
+    // Boxed, as it is large and over when the answer begins, while the room of this future is kept
+    // as long as the client's connection.
+    let mut future: ResponseFuture = Box::pin(dispatch::dispatch_cancellable(context));
+    if !waits_for_content {
+        let (mut context, result) = future.await;
+        return match result {
+            Err(error) => match Box::pin(local_answer::fallback(&mut context, error)).await {
+                Ok(body) => local_response(context, body),
+                Err(error) => into_response(context, Err(error)),
+            },
+            result => into_response(context, result),
+        };
+    }
+    match timeout(PING_AFTER, &mut future).await {
+        Ok((context, result)) => into_response(context, result),
+        Err(_) => {
+            let mut response = Response::new(ResponseBody::KeepAlive(Box::new(
+                KeepAliveBody::new(ingress, framing, future),
+            )));
+            let headers = response.headers_mut();
+            let content_type = match framing {
+                Framing::Sse => "text/event-stream",
+                Framing::Ndjson => "application/x-ndjson",
+                Framing::JsonArray => "application/json",
+            };
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            response::set_request_id(headers, id);
+            response
+        }
+    }
+}
+
+fn into_response(
+    mut context: Box<RequestContext>,
+    result: Result<AttemptResponse, ProxyError>,
+) -> Response<ResponseBody> {
+    match result {
+        Ok(AttemptResponse::Full(full)) => {
+            let FullResponse { status, headers, body, summary, mut guard } = *full;
+            let ttft = context.recorder.attempt_age();
+            context.recorder.record_first_content(status.as_u16());
+            context.recorder.record_bytes(&body, 0);
+            translate::remember_upstream_response(&context, None, &body);
+            guard.finish(AttemptEnd::Finished { ttft: Some(ttft), usage: summary.usage });
+            context.recorder.finish(RequestState::Done, Some(&summary), None);
+            build_response(&context, status, headers, ResponseBody::Full(Some(body)))
+        }
+        Ok(AttemptResponse::Stream(committed)) => {
+            let mut committed: StreamResponse = *committed;
+            let (status, headers) = (committed.status, std::mem::take(&mut committed.headers));
+            let mut response = build_response(&context, status, headers, ResponseBody::Full(None));
+            *response.body_mut() =
+                ResponseBody::Stream(Box::new(StreamBody::new(context, committed)));
+            response
+        }
+        Ok(AttemptResponse::Raw(opaque)) => {
+            let mut opaque: RawResponse = *opaque;
+            let (status, headers) = (opaque.status, std::mem::take(&mut opaque.headers));
+            let mut response = build_response(&context, status, headers, ResponseBody::Full(None));
+            *response.body_mut() = ResponseBody::Raw(Box::new(RawBody::new(context, opaque)));
+            response
+        }
+        Err(error) => {
+            let mut response = response::error_response(
+                context.request.endpoint.dialect,
+                context.request.id,
+                &error,
+            );
+            response::set_proxy_headers(response.headers_mut(), &context);
+            context.recorder.record_headers(response.headers());
+            context.recorder.set_status(response.status().as_u16());
+            if let ResponseBody::Full(Some(body)) = response.body() {
+                context.recorder.record_local_bytes(body);
+            }
+            context.recorder.finish(RequestState::Failed, None, Some(&error.message));
+            response
+        }
+    }
+}
+
+/// An answer of ours, where no upstream could give one.
+fn local_response(mut context: Box<RequestContext>, body: Bytes) -> Response<ResponseBody> {
+    context.losses.clear();
+    let mut response =
+        response::full_response(StatusCode::OK, "application/json", context.request.id, body);
+    response::set_proxy_headers(response.headers_mut(), &context);
+    if context.request.endpoint.op != Op::ModelCard {
+        response.headers_mut().insert(ESTIMATED_HEADER, HeaderValue::from_static("input-tokens"));
+    }
+    context.recorder.set_status(200);
+    context.recorder.finish(RequestState::Done, None, None);
+    response
+}
+
+fn build_response(
+    context: &RequestContext,
+    status: StatusCode,
+    headers: HeaderMap,
+    body: ResponseBody,
+) -> Response<ResponseBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response::set_proxy_headers(response.headers_mut(), context);
+    context.recorder.record_headers(response.headers());
+    response
+}

@@ -1,0 +1,148 @@
+//! The headers of the newest requests, for whoever looks into one: few, short, and only a handful a
+//! second.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use http::HeaderMap;
+
+use crate::base::{clock::Mono, id::RequestId};
+
+/// Requests whose headers are kept.
+const MAX_REQUESTS: usize = 200;
+/// Bytes of one request's headers, either way.
+const MAX_HEADER_BYTES: usize = 4 << 10;
+/// A second that brings more requests than this is no second in which somebody reads headers.
+const MAX_PER_SECOND: u32 = 20;
+
+/// Headers as text, in their order.
+pub type HeaderLines = Vec<(String, String)>;
+
+/// The kept headers.
+#[derive(Default)]
+pub struct RecentHeaders(Mutex<RecentHeadersState>);
+
+#[derive(Default)]
+struct RecentHeadersState {
+    entries: VecDeque<HeaderEntry>,
+    window_start: Duration,
+    count: u32,
+}
+
+struct HeaderEntry {
+    id: RequestId,
+    request_headers: HeaderLines,
+    response_headers: HeaderLines,
+}
+
+impl RecentHeaders {
+    /// Keeps what a client sent, if there is room for it; nothing in it may be secret.
+    pub(in crate::relay) fn record_request(
+        &self,
+        id: RequestId,
+        headers: &HeaderMap,
+        now: Mono,
+    ) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.0.saturating_sub(state.window_start) >= Duration::from_secs(1) {
+            (state.window_start, state.count) = (now.0, 0);
+        }
+        state.count += 1;
+        if state.count > MAX_PER_SECOND {
+            return false;
+        }
+        if state.entries.len() >= MAX_REQUESTS {
+            state.entries.pop_front();
+        }
+        state.entries.push_back(HeaderEntry {
+            id,
+            request_headers: to_header_lines(headers),
+            response_headers: Vec::new(),
+        });
+        true
+    }
+
+    /// Keeps what the client got; its request was kept.
+    pub(in crate::relay) fn record_response(&self, id: RequestId, headers: &HeaderMap) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = state.entries.iter_mut().rev().find(|entry| entry.id == id) {
+            entry.response_headers = to_header_lines(headers);
+        }
+    }
+
+    /// What was asked with and what was answered with.
+    #[must_use]
+    pub fn find(&self, id: RequestId) -> Option<(HeaderLines, HeaderLines)> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state
+            .entries
+            .iter()
+            .rev()
+            .find(|entry| entry.id == id)
+            .map(|entry| (entry.request_headers.clone(), entry.response_headers.clone()))
+    }
+}
+
+fn to_header_lines(headers: &HeaderMap) -> HeaderLines {
+    let mut remaining = MAX_HEADER_BYTES;
+    let all = headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())));
+    all.take_while(|(name, value)| {
+        let size = name.len() + value.len();
+        let fits = size <= remaining;
+        remaining = remaining.saturating_sub(size);
+        fits
+    })
+    .map(|(name, value)| (name.to_owned(), value.into_owned()))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::base::clock::UnixMillis;
+
+    fn id(n: i64) -> RequestId {
+        RequestId::new(UnixMillis(1_700_000_000_000 + n))
+    }
+
+    #[test]
+    fn headers_of_the_newest_requests_are_kept_and_of_a_flood_only_the_first() {
+        let heads = RecentHeaders::default();
+        let mut headers = HeaderMap::new();
+        headers.insert("user-agent", HeaderValue::from_static("ide/2.1"));
+        let ids: Vec<_> = (0..30).map(id).collect();
+        for id in &ids {
+            heads.record_request(*id, &headers, Mono(Duration::from_secs(5)));
+            heads.record_response(*id, &headers);
+        }
+
+        let (asked, answered) = heads.find(ids[0]).expect("kept");
+        assert_eq!(asked, [("user-agent".to_owned(), "ide/2.1".to_owned())]);
+        assert_eq!(asked, answered);
+        assert!(heads.find(ids[29]).is_none());
+
+        for n in 0..300 {
+            heads.record_request(
+                id(100 + n),
+                &headers,
+                Mono(Duration::from_secs(10 + n.unsigned_abs())),
+            );
+        }
+        assert!(heads.find(ids[0]).is_none(), "the oldest went");
+    }
+
+    #[test]
+    fn long_headers_are_cut_off() {
+        let mut headers = HeaderMap::new();
+        headers.insert("a", HeaderValue::from_static("1"));
+        headers.insert("b", HeaderValue::from_str(&"x".repeat(10_000)).expect("a value"));
+        assert_eq!(to_header_lines(&headers), [("a".to_owned(), "1".to_owned())]);
+    }
+}

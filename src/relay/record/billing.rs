@@ -1,0 +1,390 @@
+//! What a request used and cost, attempt by attempt, and what of its bodies is kept; handed to the
+//! ledger at the end.
+
+use std::sync::Arc;
+
+use http::header;
+
+use crate::relay::{
+    dispatch::budget::BudgetHold, engine::Engine, observe::live_tap::Backlog,
+    request::proxy_request::ProxyRequest,
+};
+use crate::{
+    base::{clock::UnixMillis, id::RequestId},
+    config::settings::Origin,
+    dialect::AnswerSummary,
+    events::{
+        ledger_queue::{AttemptBill, BodyCapture, LedgerEntry, LedgerMessage, LedgerSlot},
+        record::{RequestRecord, RequestState},
+    },
+    ir::{
+        cost::{Bill, Cost, Precision, PriceClass},
+        op::Op,
+        usage::Usage,
+    },
+    pricing::{
+        self, BillQuery,
+        cost::{PriceConditions, free_bill},
+    },
+    routing::candidate::Target,
+};
+
+/// Fields of the request that prices may depend on stand near one of its ends.
+const FIELD_SCAN_BYTES: usize = 2 << 10;
+/// Bytes of text that make a token, about.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// The money side of one request's tally.
+pub(in crate::relay) struct RequestBilling {
+    slot: Option<LedgerSlot>,
+    capture: Option<Box<BodyCapture>>,
+    attempt_bills: Vec<AttemptBill>,
+    /// Of the attempt that is under way.
+    target: Option<Arc<Target>>,
+    /// What that attempt holds of budgets, where there are any.
+    pub(in crate::relay) budget_hold: Option<BudgetHold>,
+    attempt_started_at: UnixMillis,
+    op: Op,
+    stream: bool,
+    /// Estimated input tokens.
+    estimate: u64,
+    tier: Option<Box<str>>,
+    resolution: Option<Box<str>>,
+    quality: Option<Box<str>>,
+    demo: bool,
+    replay_of: Option<RequestId>,
+}
+
+/// An attempt under way that is put aside.
+pub(in crate::relay) struct SuspendedAttempt {
+    target: Option<Arc<Target>>,
+    budget_hold: Option<BudgetHold>,
+    started_at: UnixMillis,
+    demo: bool,
+}
+
+/// How an attempt went, as far as its cost goes.
+#[derive(Clone, Copy)]
+pub(in crate::relay) struct AttemptOutcome<'a> {
+    pub(in crate::relay) state: RequestState,
+    pub(in crate::relay) summary: Option<&'a AnswerSummary>,
+    /// Whether content came from it.
+    pub(in crate::relay) has_content: bool,
+    pub(in crate::relay) answer_bytes: u64,
+    /// Content events: about one token each.
+    pub(in crate::relay) content_events: u64,
+}
+
+impl RequestBilling {
+    pub(in crate::relay) fn open(engine: &Engine, request: &ProxyRequest) -> Self {
+        let media =
+            request.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+        let op = request.endpoint.op;
+        let picture =
+            |name| (op == Op::Image).then(|| find_field_near_ends(&request.body, name)).flatten();
+        Self {
+            slot: engine.ledger_queue.reserve_slot(),
+            capture: engine.ledger_queue.capture(
+                request.id,
+                media,
+                &request.body,
+                request.received,
+            ),
+            attempt_bills: Vec::new(),
+            target: None,
+            budget_hold: None,
+            attempt_started_at: request.at,
+            op,
+            stream: request.stream,
+            estimate: request.estimate,
+            tier: request.tier.clone(),
+            resolution: picture("\"size\""),
+            quality: picture("\"quality\""),
+            demo: false,
+            replay_of: request.replay_of,
+        }
+    }
+
+    /// Of nothing: it keeps no body and hands nothing over.
+    pub(in crate::relay) fn detached(request: &ProxyRequest) -> Self {
+        Self {
+            slot: None,
+            capture: None,
+            attempt_bills: Vec::new(),
+            target: None,
+            budget_hold: None,
+            attempt_started_at: request.at,
+            op: request.endpoint.op,
+            stream: request.stream,
+            estimate: request.estimate,
+            tier: None,
+            resolution: None,
+            quality: None,
+            demo: false,
+            replay_of: None,
+        }
+    }
+
+    /// Whether its answers are made of tokens.
+    pub(in crate::relay) fn generates_tokens(&self) -> bool {
+        self.op.generates()
+    }
+
+    /// Puts the attempt under way aside, while another is spoken of.
+    pub(in crate::relay) fn suspend_attempt(&mut self) -> SuspendedAttempt {
+        SuspendedAttempt {
+            target: self.target.take(),
+            budget_hold: self.budget_hold.take(),
+            started_at: self.attempt_started_at,
+            demo: self.demo,
+        }
+    }
+
+    pub(in crate::relay) fn resume_attempt(&mut self, running: SuspendedAttempt) {
+        (self.target, self.attempt_started_at, self.demo) =
+            (running.target, running.started_at, running.demo);
+        self.budget_hold = running.budget_hold;
+    }
+
+    pub(in crate::relay) fn start_attempt(&mut self, target: &Arc<Target>, at: UnixMillis) {
+        self.attempt_started_at = at;
+        self.demo = target.upstream.origin == Origin::Demo;
+        self.target = Some(Arc::clone(target));
+    }
+
+    /// The attempt brought no answer. What was refused is not charged; what may have been worked on
+    /// is a lower bound.
+    pub(in crate::relay) fn attempt_failed(
+        &mut self,
+        engine: &Engine,
+        number: u32,
+        maybe_billed: bool,
+    ) {
+        let Some(target) = self.target.take() else { return };
+        let bill = if maybe_billed && self.op.generates() {
+            let usage = Usage { input: self.estimate, ..Usage::default() };
+            self.bill_attempt(engine, number, &target, None, Some(usage), Precision::AtLeast)
+        } else {
+            AttemptBill { number, reported_model: None, usage: None, bill: free_bill() }
+        };
+        self.charge(&bill, &target);
+        self.attempt_bills.push(bill);
+    }
+
+    /// Tells the budgets what the attempt came to.
+    fn charge(&mut self, bill: &AttemptBill, target: &Target) {
+        if let Some(reservation) = self.budget_hold.take() {
+            reservation.settle(&bill.bill, target);
+        }
+    }
+
+    /// More of the answer went to the client.
+    pub(in crate::relay) fn capture_response(&mut self, bytes: &[u8]) {
+        if let Some(capture) = &mut self.capture {
+            capture.push_answer(bytes);
+        }
+    }
+
+    /// What is kept of the answer up to now, where it is kept.
+    pub(in crate::relay) fn captured_so_far(&self) -> Backlog<'_> {
+        self.capture.as_ref().map(|capture| capture.captured_answer())
+    }
+
+    /// Settles the attempt under way; what the whole request used and cost.
+    pub(in crate::relay) fn settle(
+        &mut self,
+        engine: &Engine,
+        number: u32,
+        outcome: AttemptOutcome<'_>,
+    ) -> (Option<Usage>, Cost) {
+        if let Some(target) = self.target.take() {
+            let reported_model = outcome.summary.and_then(|summary| summary.model.as_deref());
+            let (usage, sure) = self.measure_usage(outcome);
+            let bill = self.bill_attempt(engine, number, &target, reported_model, usage, sure);
+            self.charge(&bill, &target);
+            self.attempt_bills.push(bill);
+        }
+        let mut usages = self.attempt_bills.iter().filter_map(|bill| bill.usage);
+        let usage = usages.next().map(|first| usages.fold(first, Usage::plus));
+        (usage, Cost::sum_of(self.attempt_bills.iter().map(|bill| &bill.bill)))
+    }
+
+    /// The attempt broke off after content, and another goes on from there; what it used up to
+    /// then.
+    pub(in crate::relay) fn attempt_interrupted(
+        &mut self,
+        engine: &Engine,
+        number: u32,
+        outcome: AttemptOutcome<'_>,
+    ) -> Option<Usage> {
+        let target = self.target.take()?;
+        let reported_model = outcome.summary.and_then(|summary| summary.model.as_deref());
+        let (usage, sure) = self.measure_usage(outcome);
+        let bill = self.bill_attempt(engine, number, &target, reported_model, usage, sure);
+        self.charge(&bill, &target);
+        self.attempt_bills.push(bill);
+        usage
+    }
+
+    /// What the attempt used, and how well that is known.
+    fn measure_usage(&self, outcome: AttemptOutcome<'_>) -> (Option<Usage>, Precision) {
+        let reported = outcome.summary.and_then(|summary| summary.usage);
+        if !self.op.generates() {
+            return (reported, Precision::Exact);
+        }
+        // Of media nobody can tell tokens from bytes.
+        let text = !matches!(self.op, Op::Audio | Op::Image);
+        match (outcome.state, reported) {
+            (RequestState::Done, Some(usage)) => (Some(usage), Precision::Exact),
+            (RequestState::Done, None) if !text => (None, Precision::Exact),
+            (_, reported) if outcome.has_content || outcome.state == RequestState::Done => {
+                let output = if outcome.content_events > 0 {
+                    outcome.content_events
+                } else {
+                    outcome.answer_bytes / BYTES_PER_TOKEN
+                };
+                let output = if matches!(self.op, Op::Embed | Op::Rerank | Op::Moderate) {
+                    0
+                } else {
+                    output
+                };
+                let mut usage = reported.unwrap_or_default();
+                if usage.input_total() == 0 {
+                    usage.input = self.estimate;
+                }
+                usage.output = usage.output.max(output.saturating_sub(usage.reasoning));
+                (text.then_some(usage).or(reported), Precision::Estimate)
+            }
+            // It was under way, and went on working for who knows how long.
+            (_, reported) => {
+                let usage = reported
+                    .filter(|usage| usage.input_total() > 0)
+                    .unwrap_or(Usage { input: self.estimate, ..Usage::default() });
+                (text.then_some(usage), Precision::AtLeast)
+            }
+        }
+    }
+
+    fn bill_attempt(
+        &self,
+        engine: &Engine,
+        number: u32,
+        target: &Target,
+        answered: Option<&str>,
+        usage: Option<Usage>,
+        sure: Precision,
+    ) -> AttemptBill {
+        let generation = engine.generation_ref();
+        let bill =
+            if self.op.generates() || usage.is_some_and(|usage| usage.reported_cost.is_some()) {
+                // What has no tokens may have a price for each request.
+                let no_usage = Usage::default();
+                let facts = PriceConditions {
+                    tier: self.tier.as_deref(),
+                    resolution: self.resolution.as_deref(),
+                    quality: self.quality.as_deref(),
+                };
+                let question = BillQuery {
+                    upstream: &target.upstream,
+                    sent_model: &target.model,
+                    reported_model: answered,
+                    usage: Some(usage.as_ref().unwrap_or(&no_usage)),
+                    precision: sure,
+                    started_at: self.attempt_started_at,
+                    conditions: facts,
+                };
+                let bill = pricing::bill(&generation.prices, &question);
+                match &bill.price {
+                    // Nobody counted, and it is not charged by the piece.
+                    Some(price)
+                        if usage.is_none() && price.rates.effective(PriceClass::Request) == 0 =>
+                    {
+                        Bill::default()
+                    }
+                    _ => bill,
+                }
+            } else {
+                free_bill()
+            };
+        AttemptBill { number, reported_model: answered.map(Arc::from), usage, bill }
+    }
+
+    /// Hands the request to the ledger.
+    pub(in crate::relay) fn submit_to_ledger(
+        &mut self,
+        engine: &Engine,
+        record: Option<Arc<RequestRecord>>,
+    ) {
+        let failed = record.as_ref().is_some_and(|record| record.state == RequestState::Failed);
+        if let Some(capture) = self.capture.take() {
+            // Refused before the head left: that is told as JSON.
+            let refused = failed
+                && record
+                    .as_ref()
+                    .is_some_and(|record| record.status.is_some_and(|status| status >= 400));
+            let media =
+                if self.stream && !refused { "text/event-stream" } else { "application/json" };
+            engine.ledger_queue.submit_bodies(*capture, media, failed, engine.clock.mono());
+        }
+        if let (Some(slot), Some(record)) = (self.slot.take(), record) {
+            let parts = std::mem::take(&mut self.attempt_bills);
+            drop(slot.send(LedgerMessage::Request(Box::new(LedgerEntry {
+                record,
+                bills: parts,
+                demo: self.demo,
+                replay_of: self.replay_of,
+            }))));
+        }
+    }
+}
+
+/// A short text field of a JSON object, if it stands near the beginning or the end of the body.
+/// `name` is in quotes.
+fn find_field_near_ends(body: &[u8], name: &str) -> Option<Box<str>> {
+    let ends = [
+        &body[..body.len().min(FIELD_SCAN_BYTES)],
+        &body[body.len().saturating_sub(FIELD_SCAN_BYTES)..],
+    ];
+    ends.into_iter().find_map(|section| {
+        let at = memchr::memmem::find(section, name.as_bytes())?;
+        // In a text it would be escaped.
+        if at > 0 && section[at - 1] == b'\\' {
+            return None;
+        }
+        let rest = section[at + name.len()..]
+            .trim_ascii_start()
+            .strip_prefix(b":")?
+            .trim_ascii_start()
+            .strip_prefix(b"\"")?;
+        let end = memchr::memchr(b'"', &rest[..rest.len().min(33)])?;
+        std::str::from_utf8(&rest[..end]).ok().map(Box::from)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_near_the_ends_only() {
+        let far = format!(
+            "{{\"a\":\"{}\",\"size\":\"1024\",\"b\":\"{}\"}}",
+            "x".repeat(5_000),
+            "y".repeat(5_000)
+        );
+        for (body, want) in [
+            (r#"{"size" : "flex","messages":[]}"#, Some("flex")),
+            (r#"{"messages":[{"content":"\"size\":\"flex\""}]}"#, None),
+            (r#"{"size":null}"#, None),
+            (r#"{"size":"a very long word that cannot be one of them"}"#, None),
+            (&far, None),
+            ("", None),
+        ] {
+            assert_eq!(
+                find_field_near_ends(body.as_bytes(), "\"size\"").as_deref(),
+                want,
+                "{body}"
+            );
+        }
+    }
+}

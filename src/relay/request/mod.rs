@@ -1,0 +1,9 @@
+//! Reads one request: its bytes, the fields a proxy needs, and its routing preferences.
+
+pub mod conversation_key;
+pub mod multipart;
+pub mod parsed;
+pub mod preferences;
+pub mod proxy_request;
+pub mod read;
+pub mod replay;

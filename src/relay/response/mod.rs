@@ -1,0 +1,168 @@
+//! Answers to the client: heads, errors in its dialect, the body type.
+
+pub mod keepalive;
+pub mod rescue;
+pub mod stream;
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use http_body::{Body, Frame, SizeHint};
+
+use crate::relay::{
+    attempt::translate,
+    dispatch::RequestContext,
+    response::{
+        keepalive::KeepAliveBody,
+        stream::{RawBody, StreamBody},
+    },
+};
+use crate::{
+    base::id::RequestId,
+    dialect::registry,
+    ir::{fault::ProxyError, op::Dialect},
+};
+
+const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
+const ANTHROPIC_ID_HEADER: HeaderName = HeaderName::from_static("request-id");
+const SHOULD_RETRY_HEADER: HeaderName = HeaderName::from_static("x-should-retry");
+const UPSTREAM_HEADER: HeaderName = HeaderName::from_static("x-aiproxy-upstream");
+const MODEL_HEADER: HeaderName = HeaderName::from_static("x-aiproxy-model");
+const ATTEMPTS_HEADER: HeaderName = HeaderName::from_static("x-aiproxy-attempts");
+const LOSSES_HEADER: HeaderName = HeaderName::from_static("x-aiproxy-losses");
+const CONTENT_TYPE_OPTIONS_HEADER: HeaderName = HeaderName::from_static("x-content-type-options");
+
+/// Above this wait an SDK must not sleep by itself.
+const MAX_SDK_WAIT: Duration = Duration::from_secs(60);
+
+/// The body of any answer of ours.
+pub enum ResponseBody {
+    Full(Option<Bytes>),
+    Stream(Box<StreamBody>),
+    Raw(Box<RawBody>),
+    KeepAlive(Box<KeepAliveBody>),
+    Events(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+}
+
+/// The upstream's body broke while it was only forwarded: the connection is all that can tell the
+/// client.
+#[derive(Debug, thiserror::Error)]
+#[error("the upstream's answer broke off")]
+pub struct BodyAborted;
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyAborted;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyAborted>>> {
+        match self.get_mut() {
+            Self::Full(bytes) => {
+                Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b))))
+            }
+            Self::Stream(pump) => pump.poll(cx).map(|bytes| bytes.map(|b| Ok(Frame::data(b)))),
+            Self::Raw(forward) => forward.poll(cx).map(|bytes| bytes.map(|b| b.map(Frame::data))),
+            Self::KeepAlive(late) => late.poll(cx).map(|bytes| bytes.map(|b| Ok(Frame::data(b)))),
+            Self::Events(events) => {
+                events.as_mut().poll_next(cx).map(|bytes| bytes.map(|b| Ok(Frame::data(b))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Full(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+/// A complete body of ours.
+#[must_use]
+pub fn full_response(
+    status: http::StatusCode,
+    content_type: &'static str,
+    id: RequestId,
+    body: Bytes,
+) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Full(Some(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    set_request_id(response.headers_mut(), id);
+    response
+}
+
+/// An error in the client's dialect.
+#[must_use]
+pub fn error_response(
+    dialect: Dialect,
+    id: RequestId,
+    error: &ProxyError,
+) -> Response<ResponseBody> {
+    let text = id.to_string();
+    let (status, body) = registry::ingress(dialect).write_error(error, &text);
+    let mut response = full_response(status, "application/json", id, body);
+    let headers = response.headers_mut();
+    if let Some(wait) = error.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));
+    }
+    let long = error.retry_after.is_some_and(|wait| wait > MAX_SDK_WAIT);
+    if let Some(yes) = error.should_retry.or(long.then_some(false)) {
+        headers.insert(
+            SHOULD_RETRY_HEADER,
+            HeaderValue::from_static(if yes { "true" } else { "false" }),
+        );
+    }
+    if dialect == Dialect::Anthropic
+        && let Ok(value) = HeaderValue::from_str(&text)
+    {
+        headers.insert(ANTHROPIC_ID_HEADER, value);
+    }
+    response
+}
+
+/// Marks an answer with its request id, and keeps browsers from guessing.
+pub fn set_request_id(headers: &mut HeaderMap, id: RequestId) {
+    if let Ok(value) = HeaderValue::from_bytes(&id.hex_digits()) {
+        headers.insert(REQUEST_ID_HEADER, value);
+    }
+    headers.insert(CONTENT_TYPE_OPTIONS_HEADER, HeaderValue::from_static("nosniff"));
+}
+
+/// Names what served the request.
+pub(super) fn set_proxy_headers(headers: &mut HeaderMap, context: &RequestContext) {
+    set_request_id(headers, context.request.id);
+    for (name, value) in
+        [(UPSTREAM_HEADER, context.recorder.upstream()), (MODEL_HEADER, &context.recorder.model)]
+    {
+        if !value.is_empty()
+            && let Ok(value) = HeaderValue::from_str(value)
+        {
+            headers.insert(name, value);
+        }
+    }
+    let attempts = match context.recorder.attempts() {
+        1 => HeaderValue::from_static("1"),
+        more => HeaderValue::from(more),
+    };
+    headers.insert(ATTEMPTS_HEADER, attempts);
+    if let Some(admission) = &context.recorder.admission {
+        admission.set_rate_limit_headers(headers);
+    }
+    if !context.losses.is_empty()
+        && let Ok(value) = HeaderValue::from_str(&translate::loss_header(&context.losses))
+    {
+        headers.insert(LOSSES_HEADER, value);
+    }
+}

@@ -1,0 +1,329 @@
+//! Continuing a stream that broke off after content: another target is asked to go on from what was
+//! said.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use tokio::time::Instant;
+
+use crate::relay::{
+    attempt::{
+        attempt_candidate,
+        result::{AttemptFailure, AttemptResponse, StreamFailure},
+        translate,
+    },
+    dispatch::{
+        RequestContext,
+        budget::{self, BudgetHold},
+        hedge::clone_context,
+    },
+    record::recorder::AttemptGuard,
+    request::parsed::ParsedRequest,
+};
+use crate::{
+    config::model_facts,
+    dialect::response_stream::ResponseStream,
+    ir::{
+        block::{Block, BlockKind},
+        fault::{TransportFault, TransportKind},
+        generation_settings::{Effort, ResponseFormat},
+        op::Dialect,
+        request::{ChatMessage, ChatRequest, Role},
+        tool::Tool,
+    },
+    routing::{
+        candidate::{Candidate, FailedAttempt, RouteQuery, Target, build_candidates},
+        health::TokenEstimate,
+        outcome::{self, Outcome, Retry},
+        resolve::ResolvedModel,
+    },
+};
+
+/// Attempts to continue one answer.
+const MAX_RESCUES: u32 = 3;
+/// Bytes of text that make a token, about.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// An attempt to go on; gives the request back with what came of it.
+pub(in crate::relay) type RescueFuture = Pin<
+    Box<dyn Future<Output = (Box<RequestContext>, Result<AttemptResponse, AttemptFailure>)> + Send>,
+>;
+
+/// Who might continue a stream.
+#[derive(Clone)]
+pub struct RescueTargets {
+    /// What the model's name stands for.
+    pub(in crate::relay) resolved: ResolvedModel,
+    /// Who was asked already.
+    pub(in crate::relay) failed_attempts: Vec<FailedAttempt>,
+}
+
+/// What a stream needs to be continued.
+pub(in crate::relay) struct Rescue {
+    /// The request once more; `None` while an attempt has it.
+    context: Option<Box<RequestContext>>,
+    targets: Box<RescueTargets>,
+    attempts_left: u32,
+}
+
+/// An attempt that was begun.
+pub(in crate::relay) struct PendingRescue {
+    pub(in crate::relay) candidate: Candidate,
+    /// What it holds of budgets, where there are any.
+    pub(in crate::relay) budget_hold: Option<BudgetHold>,
+    pub(in crate::relay) future: RescueFuture,
+    /// Characters that it goes on from.
+    pub(in crate::relay) resumed_chars: usize,
+}
+
+impl Rescue {
+    /// Keeps what is needed; `None` where the request does not ask for it, or its stream was not
+    /// listened to.
+    pub(in crate::relay) fn from_context(
+        context: &mut RequestContext,
+        stream: &ResponseStream,
+    ) -> Option<Box<Self>> {
+        let mut targets = context.rescue_targets.take()?;
+        stream.recorded()?;
+        let mut resumed = clone_context(context);
+        // Also where the dialect is the same, what was said has to be added.
+        resumed.request.must_rewrite = true;
+        resumed.is_continuation = true;
+        // The body is kept as long as it may be needed, and counts as long.
+        resumed.request.buffer_reservation.absorb(&mut context.request.buffer_reservation);
+        if let Some((upstream, key)) = context.attempt_target {
+            targets.failed_attempts.push(FailedAttempt {
+                key,
+                upstream,
+                model: Arc::clone(&context.recorder.model),
+                may_recover: false,
+                upstream_failed: true,
+            });
+        }
+        Some(Box::new(Self { context: Some(resumed), targets, attempts_left: MAX_RESCUES }))
+    }
+
+    /// Begins an attempt to go on from what was said, where that can be done and somebody is ready
+    /// for it.
+    pub(in crate::relay) fn start(&mut self, stream: &ResponseStream) -> Option<PendingRescue> {
+        let text = stream.recorded()?.text()?;
+        self.attempts_left = self.attempts_left.checked_sub(1)?;
+        let context = self.context.as_mut()?;
+        let targets: Vec<Arc<Target>> = self
+            .targets
+            .resolved
+            .targets
+            .iter()
+            .filter(|target| supports_prefill(target))
+            .map(Arc::clone)
+            .collect();
+        context.parsed = None;
+        translate::parse_for_targets(context, &mut targets.clone()).ok()?;
+        let Some(ParsedRequest::Chat(request)) = &mut context.parsed else { return None };
+        if !is_resumable(request) {
+            return None;
+        }
+        append_partial(request, &text);
+
+        let engine = Arc::clone(&context.engine);
+        let mut found = build_candidates(&targets, &|key| engine.key_info(key));
+        let estimate = TokenEstimate {
+            input: context.request.estimate,
+            output: context.request.output_limit(),
+        };
+        let budgeted = budget::applies(&engine, &context.request);
+        let costs = if budgeted || self.targets.resolved.strategy.uses_cost() {
+            engine.estimate_costs(&found, estimate)
+        } else {
+            Vec::new()
+        };
+        if budgeted {
+            budget::annotate_candidates(
+                &engine,
+                &context.request.caller.project.name,
+                &mut found,
+                &costs,
+            );
+        }
+        let question = RouteQuery {
+            failed_attempts: &self.targets.failed_attempts,
+            strategy: self.targets.resolved.strategy,
+            input_estimate: estimate.input,
+            max_output: estimate.output,
+            costs: &costs,
+            ..RouteQuery::first_attempt(&found)
+        };
+        let now = engine.clock.mono();
+        let (at, ticket) =
+            engine.with_rng(|rng| engine.router.decide_ready_only(&question, None, now, rng))?;
+        let candidate = found.get(at)?.clone();
+        let reservation = if budgeted {
+            let cost = costs.get(at).copied().flatten();
+            let Some(reservation) = BudgetHold::reserve(
+                &engine,
+                &context.request.caller.project.name,
+                &candidate,
+                cost,
+            ) else {
+                drop(AttemptGuard::new(&engine, ticket));
+                return None;
+            };
+            Some(reservation)
+        } else {
+            None
+        };
+        self.targets.failed_attempts.push(FailedAttempt {
+            key: candidate.key,
+            upstream: candidate.upstream(),
+            model: Arc::clone(&candidate.target.model),
+            may_recover: false,
+            upstream_failed: true,
+        });
+        let mut context = self.context.take()?;
+        context.attempt_target = Some((candidate.upstream(), candidate.key));
+        let total = context.overrides.total.unwrap_or(context.generation.settings.timeouts.total);
+        let (deadline, chosen) = (Instant::now() + total, candidate.clone());
+        let going = Box::pin(async move {
+            let result = attempt_candidate(&mut context, &chosen, ticket, deadline).await;
+            (context, result)
+        });
+        Some(PendingRescue {
+            candidate,
+            budget_hold: reservation,
+            future: going,
+            resumed_chars: text.chars().count(),
+        })
+    }
+
+    /// The attempt is over; the request may be needed again.
+    pub(in crate::relay) fn return_context(&mut self, context: Box<RequestContext>) {
+        self.context = Some(context);
+    }
+}
+
+/// Whether what broke a stream may be mended by somebody else; how it counts against who was to
+/// answer.
+pub(in crate::relay) fn recoverable_outcome(failure: &StreamFailure) -> Option<Outcome> {
+    let outcome = match failure {
+        StreamFailure::Upstream(fault) => outcome::classify_fault(fault, None, true),
+        StreamFailure::Transport(fault) => outcome::classify_transport(fault),
+        StreamFailure::Truncated => outcome::classify_transport(&truncated_fault()),
+        StreamFailure::Cancelled(_) => return None,
+    };
+    (outcome.retry != Retry::No).then_some(outcome)
+}
+
+/// A stream that ended as if it were whole.
+pub(in crate::relay) fn truncated_fault() -> TransportFault {
+    let message = "the stream ended before it was complete".to_owned();
+    TransportFault { kind: TransportKind::BodyBroken, message, may_be_received: true }
+}
+
+/// Whether a target takes an answer that was begun, and goes on with it.
+fn supports_prefill(target: &Target) -> bool {
+    matches!(target.dialect, Dialect::Anthropic | Dialect::Openai)
+        && model_facts::facts_of(&target.model).prefill == Some(true)
+}
+
+/// Whether the answer to a request is such that its rest makes sense alone.
+fn is_resumable(request: &ChatRequest) -> bool {
+    let settings = &request.settings;
+    let thinks = settings.reasoning.as_ref().is_some_and(|wish| {
+        wish.adaptive || !matches!(wish.effective_effort(), None | Some(Effort::None))
+    });
+    settings.n.is_none_or(|n| n <= 1)
+        && settings.logprobs != Some(true)
+        && settings.top_logprobs.is_none_or(|n| n == 0)
+        && matches!(settings.format, None | Some(ResponseFormat::Text))
+        && !thinks
+        && !request.tools.iter().any(|tool| matches!(tool, Tool::Hosted(_)))
+}
+
+/// Puts what was said at the end of the conversation. White space at its end is refused by
+/// providers.
+fn append_partial(request: &mut ChatRequest, text: &str) {
+    let text = text.trim_end();
+    let last_block = request
+        .messages
+        .last_mut()
+        .filter(|message| message.role == Role::Assistant)
+        .and_then(|message| message.blocks.last_mut());
+    match last_block {
+        // The client had begun the answer itself.
+        Some(Block { kind: BlockKind::Text(existing), .. }) => existing.text.push_str(text),
+        _ => request.messages.push(ChatMessage::new(Role::Assistant, vec![Block::text(text)])),
+    }
+    if let Some(limit) = &mut request.settings.max_tokens {
+        *limit = limit.saturating_sub(text.len() as u64 / BYTES_PER_TOKEN).max(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::generation_settings::{GenerationSettings, ReasoningSettings};
+
+    fn asked(settings: GenerationSettings) -> ChatRequest {
+        ChatRequest {
+            messages: vec![ChatMessage::new(Role::User, vec![Block::text("hi")])],
+            settings,
+            ..ChatRequest::default()
+        }
+    }
+
+    #[test]
+    fn only_plain_answers_are_gone_on_from() {
+        let plain = GenerationSettings::default();
+        for (settings, want) in [
+            (plain.clone(), true),
+            (
+                GenerationSettings {
+                    n: Some(1),
+                    format: Some(ResponseFormat::Text),
+                    ..plain.clone()
+                },
+                true,
+            ),
+            (GenerationSettings { n: Some(2), ..plain.clone() }, false),
+            (GenerationSettings { logprobs: Some(true), ..plain.clone() }, false),
+            (GenerationSettings { format: Some(ResponseFormat::Json), ..plain.clone() }, false),
+            (
+                GenerationSettings {
+                    reasoning: Some(ReasoningSettings {
+                        budget_tokens: Some(2_000),
+                        ..ReasoningSettings::default()
+                    }),
+                    ..plain.clone()
+                },
+                false,
+            ),
+            (
+                GenerationSettings {
+                    reasoning: Some(ReasoningSettings {
+                        enabled: Some(false),
+                        ..ReasoningSettings::default()
+                    }),
+                    ..plain
+                },
+                true,
+            ),
+        ] {
+            assert_eq!(is_resumable(&asked(settings.clone())), want, "{settings:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_said_ends_the_conversation_and_counts_as_answered() {
+        let mut request =
+            asked(GenerationSettings { max_tokens: Some(100), ..GenerationSettings::default() });
+        append_partial(&mut request, "It is a long way \n");
+        assert_eq!(request.messages.len(), 2);
+        assert_eq!(request.settings.max_tokens, Some(96));
+        append_partial(&mut request, " to go");
+        assert_eq!(request.messages.len(), 2, "what had been begun is gone on with");
+        assert_eq!(request.messages[1].blocks, [Block::text("It is a long way to go")]);
+        let mut short =
+            asked(GenerationSettings { max_tokens: Some(1), ..GenerationSettings::default() });
+        append_partial(&mut short, "It is a long way");
+        assert_eq!(short.settings.max_tokens, Some(1));
+    }
+}

@@ -1,0 +1,671 @@
+//! Bytes on: whole events as they come, what is ready in one write, the first never waiting; the
+//! meter watches beside.
+
+use std::{
+    borrow::Cow,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body::Body;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::relay::{
+    attempt::{
+        read_body::GRACE,
+        result::{AttemptResponse, RawResponse, StreamFailure, StreamResponse},
+        translate,
+    },
+    dispatch::{self, RequestContext, final_error},
+    record::recorder::AttemptGuard,
+    response::{
+        BodyAborted,
+        rescue::{self, PendingRescue, Rescue},
+    },
+};
+use crate::{
+    dialect::{
+        ResponseSpec,
+        passthrough::{FeedResult, StreamEnd},
+        response_stream::ResponseStream,
+    },
+    events::record::RequestState,
+    ir::{
+        fault::{TransportFault, TransportKind},
+        usage::Usage,
+    },
+    routing::{health::record::AttemptEnd, outcome},
+    upstream::body::UpstreamBody,
+};
+
+/// The scheduler's turns without a new chunk after which what is ready goes: measured, not timed.
+/// The upstream's connection hands chunks over one at a time, a turn for each.
+const MAX_YIELDS: u8 = 3;
+/// Only where chunks come closer together than this is there company to wait for; a lone one goes
+/// at once.
+const BURST_GAP: Duration = Duration::from_micros(300);
+/// Gathered at most.
+const MAX_COALESCED: usize = 32 << 10;
+/// Silence after which the client gets a ping of its own dialect.
+pub(in crate::relay) const PING_AFTER: Duration = Duration::from_secs(10);
+/// After the terminal event the upstream has this long to end its body, so that its connection can
+/// be used again.
+const LINGER: Duration = Duration::from_millis(20);
+
+/// A committed stream on its way to the client. Dropping it closes the upstream.
+pub struct StreamBody {
+    context: Box<RequestContext>,
+    stream: ResponseStream,
+    body: Option<UpstreamBody>,
+    guard: AttemptGuard,
+    buffered_frames: Vec<Bytes>,
+    buffered_bytes: usize,
+    yields: u8,
+    bursting: bool,
+    first_write: bool,
+    idle_timeout: Duration,
+    ttft: Duration,
+    last_read_at: Instant,
+    /// The idle limit has passed once; this is the second look.
+    in_grace: bool,
+    last_write_at: Instant,
+    timer: Pin<Box<Sleep>>,
+    state: StreamState,
+    /// What is needed to continue it elsewhere, where its model asks for that.
+    rescue: Option<Box<Rescue>>,
+    /// Who was to answer, where nobody could continue it.
+    failed_upstream: Option<Arc<str>>,
+}
+
+enum StreamState {
+    Streaming,
+    /// The terminal event was seen: the body's end is awaited for a moment.
+    Lingering,
+    Failed(StreamFailure),
+    /// Another target is asked to go on from what was said.
+    Resuming(Box<Resuming>),
+    Done,
+}
+
+/// An attempt to continue a stream, and what broke it.
+struct Resuming {
+    pending: PendingRescue,
+    failure: StreamFailure,
+    /// Who was to answer.
+    upstream: Arc<str>,
+    /// What was used up to then.
+    prior_usage: Usage,
+}
+
+impl StreamBody {
+    /// Takes over a stream whose first content is held.
+    #[must_use]
+    pub fn new(mut context: Box<RequestContext>, committed: StreamResponse) -> Self {
+        let StreamResponse {
+            status,
+            buffered_frames,
+            stream,
+            body,
+            terminal_seen: terminal,
+            failure: broke,
+            guard,
+            idle_timeout,
+            ..
+        } = committed;
+        let ttft = context.recorder.attempt_age();
+        let rescue = if context.rescue_targets.is_some() {
+            Rescue::from_context(&mut context, &stream)
+        } else {
+            None
+        };
+        context.request.drop_body();
+        translate::release_parsed(&mut context);
+        context.recorder.record_first_content(status.as_u16());
+        guard.record(AttemptEnd::Content);
+        let now = Instant::now();
+        let state = match (broke, &body) {
+            (Some(broke), _) => StreamState::Failed(broke),
+            (None, Some(_)) if terminal => StreamState::Lingering,
+            (None, _) => StreamState::Streaming,
+        };
+        let buffered_bytes = buffered_frames.iter().map(Bytes::len).sum();
+        let linger = if matches!(state, StreamState::Lingering) {
+            LINGER
+        } else {
+            idle_timeout.min(PING_AFTER)
+        };
+        Self {
+            context,
+            stream,
+            body,
+            guard,
+            buffered_frames,
+            buffered_bytes,
+            yields: MAX_YIELDS,
+            bursting: false,
+            first_write: true,
+            idle_timeout,
+            ttft,
+            last_read_at: now,
+            in_grace: false,
+            last_write_at: now,
+            timer: Box::pin(sleep_until(now + linger)),
+            state,
+            rescue,
+            failed_upstream: None,
+        }
+    }
+
+    /// The next bytes for the client; `None` at the end.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if matches!(self.state, StreamState::Streaming | StreamState::Resuming(_))
+            && let Poll::Ready(cause) = self.context.cancel.poll_cancelled(cx)
+        {
+            self.body = None;
+            if matches!(self.state, StreamState::Resuming(_)) {
+                self.context.recorder.attempt_failed(
+                    None,
+                    &dispatch::cancelled_error(cause).message,
+                    true,
+                );
+            }
+            self.state = StreamState::Failed(StreamFailure::Cancelled(cause));
+        }
+        loop {
+            match self.state {
+                StreamState::Streaming | StreamState::Lingering if self.body.is_some() => {
+                    match self.poll_upstream(cx) {
+                        Poll::Ready(()) => {}
+                        Poll::Pending => return self.coalesce(cx),
+                    }
+                }
+                StreamState::Streaming | StreamState::Lingering => {
+                    if let Some(bytes) = self.take_buffered() {
+                        return Poll::Ready(Some(bytes));
+                    }
+                    self.finish();
+                }
+                StreamState::Failed(_) => {
+                    if let Some(bytes) = self.take_buffered() {
+                        return Poll::Ready(Some(bytes));
+                    }
+                    if self.rescue.is_none() || !self.start_rescue(None) {
+                        return Poll::Ready(Some(self.end_with_error()));
+                    }
+                }
+                StreamState::Resuming(_) => return self.poll_rescue(cx),
+                StreamState::Done => return Poll::Ready(None),
+            }
+            if self.buffered_bytes >= MAX_COALESCED
+                && let Some(bytes) = self.take_buffered()
+            {
+                return Poll::Ready(Some(bytes));
+            }
+        }
+    }
+
+    /// Reads one chunk of the upstream, or its end.
+    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(body) = &mut self.body else { return Poll::Ready(()) };
+        let frame = match Pin::new(body).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => return Poll::Pending,
+        };
+        match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
+            Some(Ok(Ok(data))) if matches!(self.state, StreamState::Streaming) => {
+                let now = Instant::now();
+                self.bursting = now - self.last_read_at < BURST_GAP;
+                self.last_read_at = now;
+                self.in_grace = false;
+                let before = self.buffered_frames.len();
+                let FeedResult { error, terminal, .. } =
+                    self.stream.feed(data, &mut self.buffered_frames);
+                self.buffered_bytes +=
+                    self.buffered_frames[before..].iter().map(Bytes::len).sum::<usize>();
+                if let Some(fault) = error {
+                    self.body = None;
+                    self.state = StreamState::Failed(StreamFailure::Upstream(fault));
+                } else if terminal {
+                    self.state = StreamState::Lingering;
+                    self.timer.as_mut().reset(self.last_read_at + LINGER);
+                }
+                self.yields = 0;
+            }
+            Some(Ok(_)) => {}
+            Some(Err(_)) if matches!(self.state, StreamState::Lingering) => self.body = None,
+            Some(Err(fault)) => {
+                self.body = None;
+                // What was cut may have been only the end of a stream that is complete.
+                let mut out = Vec::new();
+                let ending = self.stream.finish(&mut out);
+                self.buffer(out);
+                if ending == StreamEnd::Truncated || fault.kind != TransportKind::BodyBroken {
+                    self.state = StreamState::Failed(StreamFailure::Transport(fault));
+                }
+            }
+            None => {
+                self.body = None;
+                if matches!(self.state, StreamState::Streaming) {
+                    let mut out = Vec::new();
+                    let ending = self.stream.finish(&mut out);
+                    self.buffer(out);
+                    if ending == StreamEnd::Truncated {
+                        self.state = StreamState::Failed(
+                            self.stream
+                                .take_trailing_error()
+                                .map_or(StreamFailure::Truncated, StreamFailure::Upstream),
+                        );
+                    }
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn buffer(&mut self, out: Vec<Bytes>) {
+        self.buffered_bytes += out.iter().map(Bytes::len).sum::<usize>();
+        self.buffered_frames.extend(out);
+    }
+
+    /// Nothing more came: what is ready goes, after a few turns in which more may come.
+    fn coalesce(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if !self.buffered_frames.is_empty() {
+            if self.bursting && !self.first_write && self.yields < MAX_YIELDS {
+                self.yields += 1;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            return Poll::Ready(self.take_buffered());
+        }
+        ready!(self.timer.as_mut().poll(cx));
+        self.on_timer(cx)
+    }
+
+    /// The alarm rang: idle limit, ping, or the end of lingering.
+    fn on_timer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let now = Instant::now();
+        if matches!(self.state, StreamState::Lingering) {
+            self.body = None;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if now >= self.last_read_at + self.idle_timeout
+            && !std::mem::replace(&mut self.in_grace, true)
+        {
+            // What came while this process slept is read before the limit is judged.
+            self.timer.as_mut().reset(now + GRACE);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if now >= self.last_read_at + self.idle_timeout {
+            self.body = None;
+            if self.stream.is_complete() {
+                // Everything was said; only the end of the body is missing.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let message = format!(
+                "no byte came for {}s inside the stream (`idle` under [timeouts])",
+                self.idle_timeout.as_secs_f64()
+            );
+            self.state = StreamState::Failed(StreamFailure::Transport(TransportFault {
+                kind: TransportKind::IdleTimeout,
+                message,
+                may_be_received: true,
+            }));
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let mut ping = None;
+        if now >= self.last_write_at + PING_AFTER {
+            self.last_write_at = now;
+            ping = self.context.ingress.ping(self.context.request.framing);
+        }
+        self.timer
+            .as_mut()
+            .reset((self.last_read_at + self.idle_timeout).min(self.last_write_at + PING_AFTER));
+        match ping {
+            Some(ping) => Poll::Ready(Some(Bytes::from_static(ping))),
+            None => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Everything that is ready, as one piece.
+    fn take_buffered(&mut self) -> Option<Bytes> {
+        let last = self.buffered_frames.pop()?;
+        let bytes = if self.buffered_frames.is_empty() {
+            last
+        } else {
+            let mut all = BytesMut::with_capacity(self.buffered_bytes);
+            for piece in self.buffered_frames.drain(..) {
+                all.extend_from_slice(&piece);
+            }
+            all.extend_from_slice(&last);
+            all.freeze()
+        };
+        self.buffered_bytes = 0;
+        self.first_write = false;
+        self.last_write_at = self.last_read_at;
+        self.context.recorder.record_bytes(&bytes, u64::from(self.stream.content_events()));
+        Some(bytes)
+    }
+
+    /// Begins to continue a stream that broke off; false where that cannot be done. `earlier`: who
+    /// was to answer and what was used for it, where an attempt to continue has failed already.
+    fn start_rescue(&mut self, earlier: Option<(Arc<str>, Usage)>) -> bool {
+        let StreamState::Failed(broke) = &self.state else { return false };
+        let (Some(rescue), Some(outcome)) = (&mut self.rescue, rescue::recoverable_outcome(broke))
+        else {
+            return false;
+        };
+        self.guard.finish(AttemptEnd::BrokeAfterContent(&outcome));
+        let Some(mut begun) = rescue.start(&self.stream) else {
+            self.rescue = None;
+            return false;
+        };
+        let StreamState::Failed(broke) = std::mem::replace(&mut self.state, StreamState::Done)
+        else {
+            return false;
+        };
+        let recorder = &mut self.context.recorder;
+        let (upstream, before) = earlier.unwrap_or_else(|| {
+            let message =
+                format!("broke off after {} characters: {}", begun.resumed_chars, outcome.cause);
+            let upstream = Arc::clone(recorder.upstream());
+            (
+                upstream,
+                recorder
+                    .attempt_interrupted(None, &message, &self.stream.summary())
+                    .unwrap_or_default(),
+            )
+        });
+        let reason = format!(
+            "a rescue: {upstream} broke off after {} characters ({}), continued from there",
+            begun.resumed_chars, outcome.cause
+        );
+        recorder.rescue_started(&begun.candidate, reason.into());
+        if let Some(reservation) = begun.budget_hold.take() {
+            recorder.set_budget_hold(reservation);
+        }
+        self.timer.as_mut().reset(Instant::now() + PING_AFTER);
+        self.state = StreamState::Resuming(Box::new(Resuming {
+            pending: begun,
+            failure: broke,
+            upstream,
+            prior_usage: before,
+        }));
+        true
+    }
+
+    /// Waits for whoever is to go on; the client is kept alive meanwhile.
+    fn poll_rescue(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let StreamState::Resuming(rescuing) = &mut self.state else { return Poll::Ready(None) };
+        let Poll::Ready((second, result)) = rescuing.pending.future.as_mut().poll(cx) else {
+            loop {
+                ready!(self.timer.as_mut().poll(cx));
+                self.last_write_at = Instant::now();
+                self.timer.as_mut().reset(self.last_write_at + PING_AFTER);
+                if let Some(ping) = self.context.ingress.ping(self.context.request.framing) {
+                    return Poll::Ready(Some(Bytes::from_static(ping)));
+                }
+            }
+        };
+        let StreamState::Resuming(rescuing) = std::mem::replace(&mut self.state, StreamState::Done)
+        else {
+            return Poll::Ready(None);
+        };
+        let Resuming { pending: begun, failure: broke, upstream, prior_usage: before } = *rescuing;
+        match result {
+            Ok(AttemptResponse::Stream(committed)) => self.resume(second, *committed, before),
+            other => {
+                if let Err(failure) = &other {
+                    dispatch::publish_failure(
+                        &self.context.engine,
+                        &mut self.context.recorder,
+                        &begun.candidate,
+                        failure,
+                    );
+                }
+                if let Some(rescue) = &mut self.rescue {
+                    rescue.return_context(second);
+                }
+                self.state = StreamState::Failed(broke);
+                // The first attempt is told of already; another may still go on.
+                if !self.start_rescue(Some((Arc::clone(&upstream), before))) {
+                    self.failed_upstream = Some(upstream);
+                    self.rescue = None;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Goes on with what another target says.
+    fn resume(
+        &mut self,
+        mut second: Box<RequestContext>,
+        committed: StreamResponse,
+        before: Usage,
+    ) {
+        let StreamResponse {
+            status,
+            stream: flow,
+            body,
+            terminal_seen: terminal,
+            failure: broke,
+            guard,
+            idle_timeout: idle,
+            ..
+        } = committed;
+        let (mut out, context) = (Vec::new(), &self.context);
+        let writer = |model: &str| {
+            context.ingress.stream_writer(&ResponseSpec {
+                model: model.to_owned(),
+                ..translate::response_spec(context)
+            })
+        };
+        self.stream.resume(flow, writer, before, &mut out);
+        self.buffer(out);
+        self.guard = guard;
+        self.guard.record(AttemptEnd::Content);
+        self.ttft = self.context.recorder.attempt_age();
+        self.context.recorder.record_first_content(status.as_u16());
+        (self.context.attempt_context, self.context.attempt_target) =
+            (second.attempt_context.take(), second.attempt_target);
+        (self.idle_timeout, self.last_read_at, self.in_grace) = (idle, Instant::now(), false);
+        self.state = match (broke, &body) {
+            (Some(broke), _) => StreamState::Failed(broke),
+            (None, Some(_)) if terminal => StreamState::Lingering,
+            (None, _) => StreamState::Streaming,
+        };
+        let wait = if matches!(self.state, StreamState::Lingering) {
+            LINGER
+        } else {
+            idle.min(PING_AFTER)
+        };
+        self.timer.as_mut().reset(self.last_read_at + wait);
+        self.body = body;
+        if let Some(rescue) = &mut self.rescue {
+            rescue.return_context(second);
+        }
+    }
+
+    fn finish(&mut self) {
+        let summary = self.stream.summary();
+        if let Some(response) = self.stream.take_response() {
+            translate::store_response(&self.context, &response);
+        }
+        translate::remember_upstream_response(
+            &self.context,
+            self.stream.response_id(),
+            &Bytes::new(),
+        );
+        self.guard.finish(AttemptEnd::Finished { ttft: Some(self.ttft), usage: summary.usage });
+        self.context.recorder.finish(RequestState::Done, Some(&summary), None);
+        self.state = StreamState::Done;
+    }
+
+    /// The error event of the client's dialect, and the end.
+    fn end_with_error(&mut self) -> Bytes {
+        let StreamState::Failed(failure) = std::mem::replace(&mut self.state, StreamState::Done)
+        else {
+            return Bytes::new();
+        };
+        let upstream =
+            self.failed_upstream.take().unwrap_or_else(|| self.context.recorder.upstream().clone());
+        let error = match &failure {
+            StreamFailure::Upstream(fault) => {
+                let message = self.context.engine.sanitize(&fault.message);
+                self.guard.finish(AttemptEnd::BrokeAfterContent(&outcome::classify_fault(
+                    fault, None, true,
+                )));
+                final_error::stream_error(fault, format!("upstream {upstream}: {message}"))
+            }
+            StreamFailure::Transport(fault) => {
+                self.guard
+                    .finish(AttemptEnd::BrokeAfterContent(&outcome::classify_transport(fault)));
+                final_error::transport_error(&self.context, fault, &upstream)
+            }
+            StreamFailure::Truncated => {
+                let fault = rescue::truncated_fault();
+                self.guard
+                    .finish(AttemptEnd::BrokeAfterContent(&outcome::classify_transport(&fault)));
+                final_error::transport_error(&self.context, &fault, &upstream)
+            }
+            StreamFailure::Cancelled(cause) => {
+                self.guard.finish(AttemptEnd::Abandoned);
+                dispatch::cancelled_error(*cause)
+            }
+        };
+        let summary = self.stream.summary();
+        // The upstream's own words, where they are fit to be shown as they are.
+        let upstream_event = self
+            .stream
+            .upstream_error_frame()
+            .filter(|_| matches!(failure, StreamFailure::Upstream(_)));
+        let upstream_event = upstream_event.filter(|event| {
+            std::str::from_utf8(event).is_ok_and(|text| {
+                matches!(self.context.engine.redactor.redact(text), Cow::Borrowed(_))
+            })
+        });
+        let last = upstream_event.cloned().unwrap_or_else(|| {
+            self.stream.error_frame(&error, &self.context.request.id.to_string())
+        });
+        self.context.recorder.record_local_bytes(&last);
+        self.context.recorder.finish(RequestState::Failed, Some(&summary), Some(&error.message));
+        last
+    }
+}
+
+impl Drop for StreamBody {
+    /// The client went away: what was used up to here is known only now.
+    fn drop(&mut self) {
+        match self.state {
+            StreamState::Done => {}
+            // What was used for the part that broke off is booked already.
+            StreamState::Resuming(_) => {
+                self.context.recorder.finish(RequestState::ClientGone, None, None)
+            }
+            _ => {
+                let summary = self.stream.summary();
+                self.context.recorder.finish(RequestState::ClientGone, Some(&summary), None);
+            }
+        }
+    }
+}
+
+/// A body of no known grammar on its way to the client.
+pub struct RawBody {
+    context: Box<RequestContext>,
+    first_chunk: Option<Bytes>,
+    body: Option<UpstreamBody>,
+    guard: AttemptGuard,
+    idle_timeout: Duration,
+    ttft: Duration,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl RawBody {
+    #[must_use]
+    pub fn new(mut context: Box<RequestContext>, opaque: RawResponse) -> Self {
+        let RawResponse { status, first_chunk, body, guard, idle_timeout, .. } = opaque;
+        let ttft = context.recorder.attempt_age();
+        context.request.drop_body();
+        context.recorder.record_first_content(status.as_u16());
+        guard.record(AttemptEnd::Content);
+        Self {
+            context,
+            first_chunk,
+            body: Some(body),
+            guard,
+            idle_timeout,
+            ttft,
+            timer: Box::pin(sleep_until(Instant::now() + idle_timeout)),
+        }
+    }
+
+    /// The next bytes; an error where the upstream broke off.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyAborted>>> {
+        if let Some(first) = self.first_chunk.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
+        if let Poll::Ready(cause) = self.context.cancel.poll_cancelled(cx) {
+            let error = dispatch::cancelled_error(cause);
+            return Poll::Ready(self.fail(AttemptEnd::Abandoned, &error.message));
+        }
+        loop {
+            let Some(body) = &mut self.body else { return Poll::Ready(None) };
+            match Pin::new(body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.timer.as_mut().reset(Instant::now() + self.idle_timeout);
+                        self.context.recorder.record_bytes(&data, 0);
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                }
+                Poll::Ready(Some(Err(fault))) => {
+                    return Poll::Ready(self.fail(
+                        AttemptEnd::BrokeAfterContent(&outcome::classify_transport(&fault)),
+                        &fault.message,
+                    ));
+                }
+                Poll::Ready(None) => {
+                    self.body = None;
+                    self.guard.finish(AttemptEnd::Finished { ttft: Some(self.ttft), usage: None });
+                    self.context.recorder.finish(RequestState::Done, None, None);
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => {
+                    ready!(self.timer.as_mut().poll(cx));
+                    let fault = TransportFault {
+                        kind: TransportKind::IdleTimeout,
+                        message: format!(
+                            "no byte came for {}s inside the answer (`idle` under [timeouts])",
+                            self.idle_timeout.as_secs_f64()
+                        ),
+                        may_be_received: true,
+                    };
+                    return Poll::Ready(self.fail(
+                        AttemptEnd::BrokeAfterContent(&outcome::classify_transport(&fault)),
+                        &fault.message,
+                    ));
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, end: AttemptEnd<'_>, message: &str) -> Option<Result<Bytes, BodyAborted>> {
+        self.body.take()?;
+        self.guard.finish(end);
+        self.context.recorder.finish(RequestState::Failed, None, Some(message));
+        Some(Err(BodyAborted))
+    }
+}

@@ -1,0 +1,458 @@
+//! What is left at providers that tell it: asked for now and then, and after they said that nothing
+//! is.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use http::HeaderMap;
+use serde_json::Value;
+use tokio::{sync::Notify, time::timeout};
+
+use crate::relay::engine::Engine;
+use crate::{
+    base::{
+        clock::{Mono, UnixMillis},
+        money::{NANOS_PER_UNIT, NanoUsd, to_nanos},
+    },
+    config::{
+        base_url,
+        presets::{self, BalanceProbe},
+        prices,
+        settings::{DialectEndpoint, KeyId, Upstream, UpstreamKey},
+    },
+    events::{
+        alert::{Alert, AlertKind},
+        event::{EventKind, Severity},
+    },
+    routing::health::view::HealthState,
+    upstream::aux_client,
+};
+
+/// Providers are asked this often.
+const POLL_INTERVAL: Duration = Duration::from_secs(600);
+/// After a refusal for want of money at most this often.
+const MIN_RECHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// A place that does not answer a key is not asked with it again for so long.
+const FAILED_PROBE_PAUSE: Duration = Duration::from_secs(6 * 3_600);
+/// Keys that come and go are noticed this often.
+const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// Answers are small.
+const MAX_RESPONSE_BYTES: usize = 64 << 10;
+/// Less than this is little: a dollar.
+const LOW_BALANCE: NanoUsd = NanoUsd(NANOS_PER_UNIT);
+
+/// What is known, by key.
+#[derive(Debug, Default)]
+pub struct Balances {
+    entries: Mutex<HashMap<KeyId, BalanceEntry>>,
+    changed: Notify,
+}
+
+/// What is left for a key, as its provider told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Balance {
+    pub amount: f64,
+    pub currency: String,
+    /// Where a rate is known.
+    pub usd: Option<NanoUsd>,
+    pub at: UnixMillis,
+}
+
+impl Balance {
+    /// Whether little is left, or nothing.
+    #[must_use]
+    pub fn is_low(&self) -> bool {
+        self.amount <= 0.0 || self.usd.is_some_and(|usd| usd < LOW_BALANCE)
+    }
+
+    /// `$12.300`, `88.88 CNY`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match (&*self.currency, to_nanos(self.amount)) {
+            ("USD", Some(nano)) => NanoUsd(nano).to_string(),
+            (currency, _) => format!("{:.2} {currency}", self.amount),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct BalanceEntry {
+    /// Of the secret that it was asked with: another one begins anew.
+    fingerprint: Arc<str>,
+    balance: Option<Balance>,
+    polled_at: Option<Mono>,
+    next_poll_at: Mono,
+    /// When each place may be asked again that did not answer.
+    paused_probes: Vec<(usize, Mono)>,
+}
+
+impl Balances {
+    fn lock(&self) -> MutexGuard<'_, HashMap<KeyId, BalanceEntry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[must_use]
+    pub fn get(&self, key: KeyId) -> Option<Balance> {
+        self.lock().get(&key)?.balance.clone()
+    }
+
+    /// The provider says that this key's account is out of money: it is asked how things are,
+    /// unless it just was.
+    pub(in crate::relay) fn recheck_soon(&self, key: KeyId, now: Mono) {
+        if let Some(row) = self.lock().get_mut(&key)
+            && row.polled_at.is_none_or(|polled_at| now.since(polled_at) >= MIN_RECHECK_INTERVAL)
+        {
+            row.next_poll_at = now;
+            self.changed.notify_one();
+        }
+    }
+
+    /// Whether a key is due, and which places may be asked; the next time is set.
+    fn take_due(
+        &self,
+        key: KeyId,
+        fingerprint: &Arc<str>,
+        probes: usize,
+        now: Mono,
+    ) -> Option<Vec<usize>> {
+        let mut rows = self.lock();
+        let new_entry = || BalanceEntry {
+            fingerprint: Arc::clone(fingerprint),
+            balance: None,
+            polled_at: None,
+            next_poll_at: now,
+            paused_probes: Vec::new(),
+        };
+        let row = rows.entry(key).or_insert_with(new_entry);
+        if row.fingerprint != *fingerprint {
+            *row = new_entry();
+        }
+        if row.next_poll_at > now {
+            return None;
+        }
+        (row.polled_at, row.next_poll_at) = (Some(now), now + POLL_INTERVAL);
+        row.paused_probes.retain(|(_, until)| *until > now);
+        let open: Vec<usize> = (0..probes)
+            .filter(|probe| !row.paused_probes.iter().any(|(rests, _)| rests == probe))
+            .collect();
+        (!open.is_empty()).then_some(open)
+    }
+
+    fn pause_probe(&self, key: KeyId, probe: usize, until: Mono) {
+        if let Some(row) = self.lock().get_mut(&key) {
+            row.paused_probes.push((probe, until));
+        }
+    }
+
+    /// The balance before.
+    fn replace(&self, key: KeyId, balance: Balance) -> Option<Balance> {
+        self.lock().get_mut(&key)?.balance.replace(balance)
+    }
+
+    fn retain(&self, keys: &[KeyId]) {
+        self.lock().retain(|key, _| keys.contains(key));
+    }
+}
+
+/// Asks the providers that tell, until dropped.
+pub async fn run(engine: &Arc<Engine>) {
+    loop {
+        let (now, settings) = (engine.clock.mono(), Arc::clone(&engine.generation().settings));
+        let mut keys = Vec::new();
+        let mut due = Vec::new();
+        for upstream in settings.upstreams.iter().filter(|upstream| upstream.enabled) {
+            let Some(probes) = upstream
+                .preset
+                .as_deref()
+                .and_then(presets::find)
+                .map(|preset| preset.balance.as_slice())
+            else {
+                continue;
+            };
+            if probes.is_empty() {
+                continue;
+            }
+            for key in
+                upstream.keys.iter().filter(|key| key.enabled && engine.keys.is_ready(key.id))
+            {
+                keys.push(key.id);
+                let rejected =
+                    engine.router.key_view(key.id, now).health.state == HealthState::Rejected;
+                if rejected || (engine.network.down() && !upstream.local) {
+                    continue;
+                }
+                let fingerprint = engine.keys.summary(key.id).fingerprint;
+                if let Some(open) =
+                    engine.balances.take_due(key.id, &fingerprint, probes.len(), now)
+                {
+                    due.push(poll_key(engine, upstream, key, probes, open));
+                }
+            }
+        }
+        engine.balances.retain(&keys);
+        join_all(due).await;
+        // Nothing heard in time is the usual case.
+        timeout(KEY_CHECK_INTERVAL, engine.balances.changed.notified()).await.unwrap_or_default();
+    }
+}
+
+/// Asks one place after the other until one tells.
+async fn poll_key(
+    engine: &Engine,
+    upstream: &Arc<Upstream>,
+    key: &UpstreamKey,
+    probes: &[BalanceProbe],
+    open: Vec<usize>,
+) {
+    let Some(end) = upstream.endpoints.first().and_then(server_root) else { return };
+    for probe in open {
+        let fact = &probes[probe];
+        let answer = aux_client::get(
+            &engine.upstream_client,
+            upstream,
+            &end,
+            Some(key.id),
+            &fact.path,
+            HeaderMap::new(),
+        )
+        .await;
+        match answer {
+            Ok(answer) if answer.status.is_success() && answer.body.len() <= MAX_RESPONSE_BYTES => {
+                let Some((amount, currency)) = parse_balance(fact, &answer.body) else { continue };
+                return record_balance(engine, upstream, key, amount, currency);
+            }
+            // It has no such place, or not for this key.
+            Ok(answer) if answer.status.is_client_error() && answer.status.as_u16() != 429 => {
+                engine.balances.pause_probe(
+                    key.id,
+                    probe,
+                    engine.clock.mono() + FAILED_PROBE_PAUSE,
+                );
+            }
+            Ok(answer) => tracing::debug!(key = %key.name, status = %answer.status, "no balance"),
+            Err(fault) => tracing::debug!(key = %key.name, error = %fault.message, "no balance"),
+        }
+    }
+}
+
+/// The server itself: places of balances are named from its root.
+fn server_root(end: &DialectEndpoint) -> Option<DialectEndpoint> {
+    let (scheme, _) = end.base_url.split_once("://")?;
+    let (host, port) = base_url::host_port(&end.base_url)?;
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    Some(DialectEndpoint {
+        dialect: end.dialect,
+        base_url: format!("{scheme}://{host}:{port}"),
+        query: None,
+    })
+}
+
+/// Keeps what a provider told, and says so where it is little now or more than before.
+fn record_balance(
+    engine: &Engine,
+    upstream: &Upstream,
+    key: &UpstreamKey,
+    amount: f64,
+    currency: String,
+) {
+    let rate = prices::nanos_per_unit(&currency, &engine.generation().settings.rates);
+    let usd =
+        rate.and_then(|rate| to_nanos(amount * rate as f64 / NANOS_PER_UNIT as f64)).map(NanoUsd);
+    let balance = Balance { amount, currency, usd, at: engine.clock.unix() };
+    let low = balance.is_low();
+    let text = balance.text();
+    let before = engine.balances.replace(key.id, balance);
+    let was_low = before.as_ref().is_some_and(Balance::is_low);
+    let alert = match (was_low, low) {
+        (false, true) => {
+            let page =
+                upstream.key_page.as_deref().map(|page| format!("; {page}")).unwrap_or_default();
+            Some((
+                AlertKind::BalanceLow,
+                Severity::Warn,
+                format!("{} has {text} left at its provider{page}", key.name),
+            ))
+        }
+        (true, false) => Some((
+            AlertKind::Recovered,
+            Severity::Info,
+            format!("{} has {text} left at its provider again", key.name),
+        )),
+        _ => None,
+    };
+    if let Some((what, level, text)) = alert {
+        tracing::info!("{text}");
+        let alert = Alert { kind: what, subject: Arc::clone(&key.name), text: text.into(), level };
+        engine.bus.publish(engine.clock.unix(), EventKind::Alert { alert });
+    }
+    // Somebody paid: what was held against the account for want of money is over.
+    if before.is_some_and(|before| amount > before.amount)
+        && engine.router.clear_quota_block(key.id)
+    {
+        tracing::info!(key = %key.name, "has money again");
+        engine.notify_waiters();
+    }
+}
+
+/// The amount that is left and its currency; of several, the one that buys most by number. What
+/// says nothing of an amount, as a key without a limit does, is none.
+fn parse_balance(fact: &BalanceProbe, body: &[u8]) -> Option<(f64, String)> {
+    let answer: Value = serde_json::from_slice(body).ok()?;
+    let rows: Vec<&Value> = match &fact.list_pointer {
+        Some(pointer) => answer.pointer(pointer)?.as_array()?.iter().collect(),
+        None => vec![&answer],
+    };
+    let number = |row: &Value, pointer: &str| match row.pointer(pointer)? {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    let one = |row: &Value| {
+        let amount = match (&fact.remaining, &fact.total, &fact.used) {
+            (Some(left_pointer), ..) => number(row, left_pointer)?,
+            (None, Some(total), Some(used)) => number(row, total)? - number(row, used)?,
+            _ => return None,
+        };
+        let currency = match fact.currency.starts_with('/') {
+            true => row
+                .pointer(&fact.currency)?
+                .as_str()
+                .filter(|code| code.len() == 3 && code.bytes().all(|b| b.is_ascii_uppercase()))?,
+            false => &fact.currency,
+        };
+        amount.is_finite().then(|| (amount, currency.to_owned()))
+    };
+    rows.into_iter().filter_map(one).max_by(|a, b| a.0.total_cmp(&b.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the providers' documentation gives as examples.
+    #[test]
+    fn every_provider_that_tells_is_understood() {
+        for (preset, place, body, want) in [
+            (
+                "deepseek",
+                0,
+                r#"{"is_available":true,"balance_infos":[{"currency":"CNY","total_balance":"110.00","granted_balance":"10.00","topped_up_balance":"100.00"}]}"#,
+                Some("110.00 CNY"),
+            ),
+            (
+                "deepseek",
+                0,
+                r#"{"balance_infos":[{"currency":"CNY","total_balance":"0.00"},{"currency":"USD","total_balance":"5.25"}]}"#,
+                Some("$5.250"),
+            ),
+            ("deepseek", 0, r#"{"is_available":false,"balance_infos":[]}"#, None),
+            (
+                "openrouter",
+                0,
+                r#"{"data":{"label":"x","usage":1.5,"limit":10,"limit_remaining":8.5,"is_free_tier":false}}"#,
+                Some("$8.500"),
+            ),
+            (
+                "openrouter",
+                0,
+                r#"{"data":{"label":"x","usage":1.5,"limit":null,"limit_remaining":null}}"#,
+                None,
+            ),
+            (
+                "openrouter",
+                1,
+                r#"{"data":{"total_credits":100.5,"total_usage":25.75}}"#,
+                Some("$74.750"),
+            ),
+            (
+                "moonshot",
+                0,
+                r#"{"code":0,"data":{"available_balance":49.58894,"voucher_balance":46.58893,"cash_balance":3.00001},"scode":"0x0","status":true}"#,
+                Some("$49.589"),
+            ),
+            (
+                "moonshot-cn",
+                0,
+                r#"{"code":0,"data":{"available_balance":-1.5}}"#,
+                Some("-1.50 CNY"),
+            ),
+            (
+                "siliconflow",
+                0,
+                r#"{"code":20000,"data":{"balance":"0.88","status":"normal","chargeBalance":"88.00","totalBalance":"88.88"}}"#,
+                Some("88.88 CNY"),
+            ),
+            ("siliconflow", 0, "<html>", None),
+            ("siliconflow", 0, r#"{"data":{"totalBalance":{"a":1}}}"#, None),
+        ] {
+            let fact = &presets::find(preset).expect("a preset").balance[place];
+            let read = parse_balance(fact, body.as_bytes());
+            let shown = read.map(|(amount, currency)| {
+                Balance { amount, currency, usd: None, at: UnixMillis(0) }.text()
+            });
+            assert_eq!(shown.as_deref(), want, "{preset} {body}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_asked_about_now_and_then_and_once_after_a_refusal() {
+        let balances = Balances::default();
+        let (key, one, two): (_, Arc<str>, Arc<str>) = (KeyId(1), "sk-…1".into(), "sk-…2".into());
+        let due = |fingerprint, now| {
+            balances.take_due(key, fingerprint, 2, Mono(Duration::from_secs(now)))
+        };
+
+        assert_eq!(due(&one, 0), Some(vec![0, 1]));
+        assert_eq!(due(&one, 599), None);
+        balances.pause_probe(key, 0, Mono(Duration::from_secs(6 * 3_600)));
+        assert_eq!(due(&one, 600), Some(vec![1]));
+        balances.recheck_soon(key, Mono(Duration::from_secs(630)));
+        assert_eq!(due(&one, 630), None, "it was asked half a minute ago");
+        balances.recheck_soon(key, Mono(Duration::from_secs(700)));
+        assert_eq!(due(&one, 700), Some(vec![1]));
+        assert_eq!(due(&two, 701), Some(vec![0, 1]), "another secret may be told more");
+        balances.retain(&[]);
+        balances.recheck_soon(key, Mono(Duration::from_secs(9_999)));
+        assert_eq!(balances.get(key), None);
+    }
+
+    #[test]
+    fn little_is_less_than_a_dollar_in_whatever_currency() {
+        let low = |amount, usd: Option<i64>| {
+            Balance { amount, currency: "CNY".into(), usd: usd.map(NanoUsd), at: UnixMillis(0) }
+                .is_low()
+        };
+        assert_eq!(
+            [
+                low(5.0, Some(700_000_000)),
+                low(8.0, Some(1_120_000_000)),
+                low(0.5, None),
+                low(0.0, None)
+            ],
+            [true, false, false, true]
+        );
+    }
+
+    #[test]
+    fn places_are_named_from_the_root_of_the_server() {
+        for (base, want) in [
+            ("https://api.example/anthropic/v1", "https://api.example:443"),
+            ("http://127.0.0.1:9/v1", "http://127.0.0.1:9"),
+            ("http://[::1]:9", "http://[::1]:9"),
+        ] {
+            let end = DialectEndpoint {
+                dialect: crate::ir::op::Dialect::Openai,
+                base_url: base.to_owned(),
+                query: Some("a=b".to_owned()),
+            };
+            assert_eq!(
+                server_root(&end).map(|end| (end.base_url, end.query)),
+                Some((want.to_owned(), None))
+            );
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Stores that live as long as the engine. A store never imports the engine.
+
+pub mod balances;
+pub mod cancellations;
+pub mod health_checks;
+pub mod health_store;
+pub mod model_lists;
+pub mod network;
+pub mod reasoning_cache;
+pub mod response_store;

@@ -1,0 +1,169 @@
+//! Whether our own side has a network: when every distant host failed for want of one, nobody else
+//! is to blame.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::relay::engine::Engine;
+use crate::{
+    base::clock::Mono,
+    config::settings::{Upstream, UpstreamId},
+    events::event::{EventKind, Severity},
+    ir::fault::{TransportFault, TransportKind},
+};
+
+/// Failures older than this say nothing.
+const FAILURE_WINDOW: Duration = Duration::from_secs(30);
+
+/// One per process.
+#[derive(Default)]
+pub struct Network {
+    down: AtomicBool,
+    /// Milliseconds of the clock when something distant last answered.
+    last_success: AtomicU64,
+    /// When each distant upstream last failed for want of a network.
+    last_failures: Mutex<HashMap<UpstreamId, Mono>>,
+}
+
+impl Network {
+    #[must_use]
+    pub fn down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
+    }
+
+    /// Something answered. True where the network was down until now.
+    pub fn answered(&self, upstream: &Upstream, now: Mono) -> bool {
+        if upstream.local {
+            return false;
+        }
+        self.last_success.store(to_millis(now), Ordering::Relaxed);
+        self.down() && self.down.swap(false, Ordering::Relaxed)
+    }
+
+    /// Judges a transport fault: true where it shows that our own network is down. No route is
+    /// proof at once; a name that does not resolve is proof only when it happened to every distant
+    /// host tried lately, and to more than one.
+    pub fn failed(&self, upstream: &Upstream, fault: &TransportFault, now: Mono) -> bool {
+        if upstream.local || !matches!(fault.kind, TransportKind::NetworkDown | TransportKind::Dns)
+        {
+            return false;
+        }
+        let last_success = self.last_success.load(Ordering::Relaxed);
+        let mut failed = self.last_failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.retain(|_, at| now.since(*at) <= FAILURE_WINDOW && to_millis(*at) > last_success);
+        failed.insert(upstream.id, now);
+        let proof = fault.kind == TransportKind::NetworkDown || failed.len() > 1;
+        if proof {
+            self.down.store(true, Ordering::Relaxed);
+        }
+        proof
+    }
+
+    /// To be looked at again: the next request tries.
+    pub fn reset(&self) {
+        self.down.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Engine {
+    /// An upstream answered: our own network is there.
+    pub(in crate::relay) fn record_reachable(&self, upstream: &Upstream) {
+        if self.network.answered(upstream, self.clock.mono()) {
+            // Connections from before the network went are dead, and only look alive.
+            self.upstream_client.drop_idle();
+            self.notify_waiters();
+            self.publish_network_notice(Severity::Info, "our own network is back");
+        }
+    }
+
+    /// An upstream could not be reached: whether that shows that our own network is down, which is
+    /// said once.
+    pub(in crate::relay) fn record_unreachable(
+        &self,
+        upstream: &Upstream,
+        fault: &TransportFault,
+    ) -> bool {
+        let was = self.network.down();
+        let down = self.network.failed(upstream, fault, self.clock.mono());
+        if down && !was {
+            self.publish_network_notice(Severity::Warn, "our own network is down: nothing is held against anybody, and requests wait until it is back");
+        }
+        down
+    }
+
+    fn publish_network_notice(&self, level: Severity, text: &'static str) {
+        tracing::warn!("{text}");
+        self.bus.publish(self.clock.unix(), EventKind::Notice { text: text.into(), level });
+    }
+}
+
+fn to_millis(at: Mono) -> u64 {
+    u64::try_from(at.0.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Arc};
+
+    use super::*;
+    use crate::config::{Environment, IdInterner, load::load};
+
+    fn upstreams() -> Vec<Arc<Upstream>> {
+        let row = |name: &str, url: &str| {
+            format!("[[upstream]]\nname = \"{name}\"\nbase_url = \"{url}\"\n")
+        };
+        let text = row("a", "https://a.example")
+            + &row("b", "https://b.example")
+            + &row("here", "http://127.0.0.1:9");
+        load(&text, Path::new("c.toml"), &Environment::default(), &mut IdInterner::default())
+            .settings
+            .expect("it loads")
+            .upstreams
+    }
+
+    fn fault(kind: TransportKind) -> TransportFault {
+        TransportFault { kind, message: String::new(), may_be_received: false }
+    }
+
+    fn at(seconds: u64) -> Mono {
+        Mono(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn no_route_is_proof_at_once_and_an_answer_disproves_it() {
+        let (network, all) = (Network::default(), upstreams());
+        assert!(
+            network.failed(&all[0], &fault(TransportKind::NetworkDown), at(100)) && network.down()
+        );
+        assert!(network.answered(&all[1], at(101)) && !network.down());
+        assert!(!network.answered(&all[1], at(102)), "told once");
+    }
+
+    #[test]
+    fn a_name_that_does_not_resolve_is_proof_only_where_it_is_so_with_every_host() {
+        let (network, all) = (Network::default(), upstreams());
+        let dns = fault(TransportKind::Dns);
+        assert!(
+            !network.failed(&all[0], &dns, at(100)) && !network.failed(&all[0], &dns, at(101)),
+            "one host may be gone"
+        );
+        assert!(!network.failed(&all[1], &dns, at(140)), "long after");
+        assert!(network.failed(&all[0], &dns, at(141)));
+        network.answered(&all[0], at(142));
+        assert!(!network.failed(&all[1], &dns, at(143)), "the other one answers");
+    }
+
+    #[test]
+    fn what_is_on_this_machine_says_nothing_of_the_network() {
+        let (network, all) = (Network::default(), upstreams());
+        assert!(!network.failed(&all[2], &fault(TransportKind::NetworkDown), at(100)));
+        assert!(!network.failed(&all[0], &fault(TransportKind::Connect), at(100)));
+        assert!(!network.down());
+    }
+}

@@ -1,0 +1,384 @@
+//! Reasoning that a client's dialect cannot carry: kept here, and put back when the conversation
+//! goes on.
+//!
+//! Found again by the ids of an answer's tool calls (by their names and arguments, for clients that
+//! keep no ids), or by its text where it called nothing. Bounded in bytes and time, per project.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    base::clock::Mono,
+    ir::{
+        block::{Block, BlockKind, ToolCall},
+        op::Dialect,
+        request::{ChatRequest, Role},
+        response::ChatResponse,
+    },
+};
+
+const TTL: Duration = Duration::from_secs(6 * 3600);
+const MAX_BYTES: usize = 32 << 20;
+/// One answer's share; a larger one is not kept.
+pub(in crate::relay) const MAX_ENTRY_BYTES: usize = 1 << 20;
+
+/// The kept answers of all projects.
+#[derive(Default)]
+pub struct ReasoningCache(Mutex<ReasoningCacheState>);
+
+#[derive(Default)]
+struct ReasoningCacheState {
+    /// Of one name the newest of each dialect: clients that keep no ids say the same to several
+    /// upstreams at once.
+    by_key: HashMap<u64, Vec<Arc<StoredReasoning>>>,
+    /// In the order of arrival.
+    order: VecDeque<ReasoningEntry>,
+    bytes: usize,
+}
+
+/// A kept answer, and what it takes.
+struct ReasoningEntry {
+    stored_at: Mono,
+    keys: Vec<u64>,
+    bytes: usize,
+    reasoning: Arc<StoredReasoning>,
+}
+
+/// What was proven of one answer: blocks with proofs, in their order; texts are kept only where
+/// they are reasoning.
+struct StoredReasoning {
+    /// Whose proofs they are.
+    dialect: Option<Dialect>,
+    blocks: Vec<Block>,
+}
+
+impl ReasoningCache {
+    /// Keeps an answer whose blocks bear proofs, and thoughts that led to calls: some providers
+    /// want those back as well.
+    pub fn insert(&self, project: &str, response: &ChatResponse, now: Mono) {
+        let thought = |block: &Block| matches!(block.kind, BlockKind::Reasoning(_));
+        let called =
+            response.blocks.iter().any(|block| matches!(block.kind, BlockKind::ToolCall(_)));
+        let is_stored = |block: &&Block| block.signature.is_some() || called && thought(block);
+        if !response.blocks.iter().any(|block| is_stored(&block)) {
+            return;
+        }
+        let keys = lookup_keys(project, &response.blocks);
+        let blocks: Vec<Block> =
+            response.blocks.iter().filter(is_stored).map(strip_citations).collect();
+        let bytes = blocks.iter().map(estimate_bytes).sum::<usize>() + 64;
+        if keys.is_empty() || bytes > MAX_ENTRY_BYTES {
+            return;
+        }
+        let dialect =
+            blocks.iter().find_map(|block| block.signature.as_ref()).map(|proof| proof.dialect);
+        let answer = Arc::new(StoredReasoning { dialect, blocks });
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in &keys {
+            let known = state.by_key.entry(*key).or_default();
+            known.retain(|other| other.dialect != dialect);
+            known.push(Arc::clone(&answer));
+        }
+        state.order.push_back(ReasoningEntry { stored_at: now, keys, bytes, reasoning: answer });
+        state.bytes += bytes;
+        state.evict(now);
+    }
+
+    /// Puts kept proofs back into the assistant's messages that lack them. Where several are known
+    /// by the same name: those of dialect `to`, else what bears no proof, else the newest.
+    pub fn restore(
+        &self,
+        project: &str,
+        request: &mut ChatRequest,
+        to: Option<Dialect>,
+        now: Mono,
+    ) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.evict(now);
+        if state.by_key.is_empty() {
+            return;
+        }
+        for message in request.messages.iter_mut().filter(|message| message.role == Role::Assistant)
+        {
+            let pick = |known: &Vec<Arc<StoredReasoning>>| {
+                let same_dialect =
+                    known.iter().find(|answer| answer.dialect.is_some() && answer.dialect == to);
+                same_dialect
+                    .or_else(|| known.iter().find(|answer| answer.dialect.is_none()))
+                    .or(known.last())
+                    .cloned()
+            };
+            let found = lookup_keys(project, &message.blocks)
+                .into_iter()
+                .find_map(|key| state.by_key.get(&key).and_then(pick));
+            if let Some(answer) = found {
+                reinsert(&answer.blocks, &mut message.blocks);
+            }
+        }
+    }
+}
+
+impl ReasoningCacheState {
+    fn evict(&mut self, now: Mono) {
+        while let Some(first) = self.order.front() {
+            if self.bytes <= MAX_BYTES && now.since(first.stored_at) < TTL {
+                return;
+            }
+            let Some(ReasoningEntry { keys, bytes, reasoning: answer, .. }) =
+                self.order.pop_front()
+            else {
+                return;
+            };
+            self.bytes -= bytes;
+            for key in keys {
+                let Some(known) = self.by_key.get_mut(&key) else { continue };
+                // A newer one of the same name stays.
+                known.retain(|other| !Arc::ptr_eq(other, &answer));
+                if known.is_empty() {
+                    self.by_key.remove(&key);
+                }
+            }
+        }
+    }
+}
+
+/// Under which names an answer is found again.
+fn lookup_keys(project: &str, blocks: &[Block]) -> Vec<u64> {
+    let hash = |kind: u8, text: &str| {
+        let mut hasher = DefaultHasher::new();
+        (project, kind, text).hash(&mut hasher);
+        hasher.finish()
+    };
+    let calls = || {
+        blocks.iter().filter_map(|block| match &block.kind {
+            BlockKind::ToolCall(call) => Some(call),
+            _ => None,
+        })
+    };
+    let by_id = calls().map(|call| hash(0, &call.id));
+    let by_words = calls().map(|call| hash(2, &call_without_id(call)));
+    let keys: Vec<u64> = by_id.chain(by_words).collect();
+    if !keys.is_empty() {
+        return keys;
+    }
+    let text: String = blocks
+        .iter()
+        .filter_map(|block| match &block.kind {
+            BlockKind::Text(text) => Some(text.text.trim()),
+            _ => None,
+        })
+        .collect();
+    if text.is_empty() { Vec::new() } else { vec![hash(1, &text)] }
+}
+
+/// A call without its id; JSON that means the same reads the same.
+fn call_without_id(call: &ToolCall) -> String {
+    let arguments = serde_json::from_str::<serde_json::Value>(&call.arguments)
+        .map_or_else(|_| call.arguments.clone(), |json| json.to_string());
+    format!("{}\0{}", call.name, if call.arguments.trim().is_empty() { "{}" } else { &arguments })
+}
+
+/// A block without what the client sends back anyway.
+fn strip_citations(block: &Block) -> Block {
+    let mut block = block.clone();
+    if let BlockKind::Text(text) = &mut block.kind {
+        text.citations.clear();
+    }
+    block
+}
+
+fn estimate_bytes(block: &Block) -> usize {
+    let proof = block.signature.as_ref().map_or(0, |proof| proof.value.len());
+    let text = match &block.kind {
+        BlockKind::Text(text) => text.text.len(),
+        BlockKind::Reasoning(reasoning) => reasoning.text.len(),
+        BlockKind::ToolCall(call) => call.id.len() + call.name.len() + call.arguments.len(),
+        BlockKind::Foreign { body, .. } => body.text().len(),
+        _ => 0,
+    };
+    proof + text + 200
+}
+
+fn reinsert(stored: &[Block], blocks: &mut Vec<Block>) {
+    let mut reasoning = Vec::new();
+    for block in stored {
+        match &block.kind {
+            BlockKind::Reasoning(_)
+                if blocks.iter().any(|existing| {
+                    *existing == *block
+                        || existing.signature.is_some() && existing.signature == block.signature
+                }) => {}
+            BlockKind::Reasoning(_) => reasoning.push(block.clone()),
+            BlockKind::ToolCall(call) => {
+                let same = |existing: &ToolCall| {
+                    existing.id == call.id || call_without_id(existing) == call_without_id(call)
+                };
+                let same = blocks.iter_mut().find(
+                    |existing| matches!(&existing.kind, BlockKind::ToolCall(own) if same(own)),
+                );
+                if let Some(existing) = same.filter(|existing| existing.signature.is_none()) {
+                    existing.signature.clone_from(&block.signature);
+                }
+            }
+            BlockKind::Text(text) => {
+                let same = blocks.iter_mut().find(|existing| matches!(&existing.kind, BlockKind::Text(own) if own.text.trim() == text.text.trim()));
+                if let Some(existing) = same.filter(|existing| existing.signature.is_none()) {
+                    existing.signature.clone_from(&block.signature);
+                }
+            }
+            _ => {}
+        }
+    }
+    if !reasoning.is_empty() {
+        // What the client sends of it is a copy without its proof.
+        blocks.retain(|existing| {
+            !(matches!(existing.kind, BlockKind::Reasoning(_)) && existing.signature.is_none())
+        });
+        blocks.splice(0..0, reasoning);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{
+        block::{Reasoning, ReasoningSignature, SignatureKind},
+        request::ChatMessage,
+    };
+
+    fn proof(value: &str) -> Option<ReasoningSignature> {
+        Some(ReasoningSignature {
+            dialect: Dialect::Anthropic,
+            kind: SignatureKind::Signature,
+            value: value.to_owned(),
+            id: None,
+        })
+    }
+
+    fn thought(text: &str, signed: bool) -> Block {
+        let kind = BlockKind::Reasoning(Reasoning { text: text.to_owned(), summary: false });
+        Block { signature: signed.then(|| proof("sig")).flatten(), ..Block::new(kind) }
+    }
+
+    fn call(id: &str) -> Block {
+        Block::new(BlockKind::ToolCall(ToolCall {
+            id: id.to_owned(),
+            name: format!("tool of {id}"),
+            ..ToolCall::default()
+        }))
+    }
+
+    fn turn(blocks: Vec<Block>) -> ChatRequest {
+        ChatRequest {
+            messages: vec![ChatMessage::new(Role::Assistant, blocks)],
+            ..ChatRequest::default()
+        }
+    }
+
+    #[test]
+    fn proofs_come_back_by_call_id_or_by_text_and_only_in_their_project() {
+        let kept = ReasoningCache::default();
+        let now = Mono::default();
+        kept.insert(
+            "a",
+            &ChatResponse {
+                blocks: vec![thought("hm", true), call("c1"), call("c2")],
+                ..ChatResponse::default()
+            },
+            now,
+        );
+        kept.insert(
+            "a",
+            &ChatResponse {
+                blocks: vec![thought("ah", true), Block::text("yes ")],
+                ..ChatResponse::default()
+            },
+            now,
+        );
+
+        let mut request = turn(vec![thought("hm", false), call("c2")]);
+        kept.restore("a", &mut request, None, now);
+        assert_eq!(request.messages[0].blocks, [thought("hm", true), call("c2")]);
+        let mut again = request.clone();
+        kept.restore("a", &mut again, None, now);
+        assert_eq!(again, request, "once is enough");
+
+        let mut other = call("made up");
+        if let BlockKind::ToolCall(call) = &mut other.kind {
+            call.name = "tool of c2".to_owned();
+        }
+        let mut request = turn(vec![other.clone()]);
+        kept.restore("a", &mut request, None, now);
+        assert_eq!(
+            request.messages[0].blocks,
+            [thought("hm", true), other],
+            "by name and arguments"
+        );
+
+        let mut request = turn(vec![Block::text("yes")]);
+        kept.restore("a", &mut request, None, now);
+        assert_eq!(request.messages[0].blocks, [thought("ah", true), Block::text("yes")]);
+
+        let mut request = turn(vec![call("c1")]);
+        kept.restore("b", &mut request, None, now);
+        assert_eq!(request, turn(vec![call("c1")]), "another project");
+        let mut request = turn(vec![call("c1")]);
+        kept.restore("a", &mut request, None, now + TTL);
+        assert_eq!(request, turn(vec![call("c1")]), "too late");
+    }
+
+    #[test]
+    fn the_same_call_at_two_upstreams_at_once_keeps_the_proofs_of_both() {
+        let kept = ReasoningCache::default();
+        let answer = |dialect, value: &str| {
+            let mut thought = thought("hm", true);
+            thought.signature = Some(ReasoningSignature {
+                dialect,
+                kind: SignatureKind::Signature,
+                value: value.to_owned(),
+                id: None,
+            });
+            ChatResponse { blocks: vec![thought, call("")], ..ChatResponse::default() }
+        };
+        kept.insert("a", &answer(Dialect::Anthropic, "first"), Mono::default());
+        kept.insert("a", &answer(Dialect::Gemini, "other"), Mono::default());
+        kept.insert("a", &answer(Dialect::Anthropic, "second"), Mono::default());
+
+        for (to, want) in [
+            (Some(Dialect::Anthropic), "second"),
+            (Some(Dialect::Gemini), "other"),
+            (None, "second"),
+        ] {
+            let mut request = turn(vec![call("")]);
+            kept.restore("a", &mut request, to, Mono::default());
+            assert_eq!(
+                request.messages[0].blocks[0].signature.as_ref().map(|proof| proof.value.as_str()),
+                Some(want),
+                "{to:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let kept = ReasoningCache::default();
+        for n in 0..200 {
+            let mut block = thought(&"x".repeat(1 << 19), true);
+            block.signature = proof(&n.to_string());
+            kept.insert(
+                "a",
+                &ChatResponse {
+                    blocks: vec![block, call(&n.to_string())],
+                    ..ChatResponse::default()
+                },
+                Mono::default(),
+            );
+        }
+        let inside = kept.0.lock().expect("not poisoned");
+        assert!(inside.bytes <= MAX_BYTES && inside.by_key.len() < 160 && inside.order.len() < 80);
+    }
+}

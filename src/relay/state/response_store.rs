@@ -1,0 +1,232 @@
+//! Answers that a Responses client may come back to: by `previous_response_id`, or to fetch, list
+//! and delete them.
+//!
+//! Kept in memory, bounded in bytes and time, per project; `store: false` keeps nothing.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    base::{clock::Mono, json::reader, sanitize},
+    config::settings::{KeyId, UpstreamId},
+    ir::{
+        block::{BlockKind, CallKind, MediaSource},
+        fault::{ProxyError, ProxyErrorKind},
+        op::Dialect,
+        request::{ChatMessage, ChatRequest, Role},
+        response::ChatResponse,
+    },
+};
+
+const TTL: Duration = Duration::from_secs(24 * 3600);
+const MAX_BYTES: usize = 64 << 20;
+pub(in crate::relay) const MAX_ENTRY_BYTES: usize = 8 << 20;
+
+/// The kept answers of all projects.
+#[derive(Default)]
+pub struct ResponseStore(Mutex<ResponseStoreState>);
+
+#[derive(Default)]
+struct ResponseStoreState {
+    by_id: HashMap<ResponseKey, ResponseEntry>,
+    order: VecDeque<(Mono, ResponseKey)>,
+    bytes: usize,
+}
+
+/// Project and response id.
+type ResponseKey = (Arc<str>, Box<str>);
+
+struct ResponseEntry {
+    bytes: usize,
+    location: StoredAt,
+}
+
+/// Where a response lives.
+#[derive(Clone)]
+pub enum StoredAt {
+    /// With us: the conversation up to and with the answer, and the answer as it was told.
+    Local { conversation: Arc<ChatRequest>, request_messages: usize, body: Bytes },
+    /// With the provider, reachable with this key.
+    Upstream { upstream: UpstreamId, key: Option<KeyId> },
+}
+
+impl ResponseStore {
+    /// Keeps a translated answer, unless the request said `store: false`.
+    pub fn insert(
+        &self,
+        project: &Arc<str>,
+        request: &ChatRequest,
+        response: &ChatResponse,
+        body: Bytes,
+        now: Mono,
+    ) {
+        if request
+            .echoed_fields
+            .get(Dialect::Responses, "store")
+            .is_some_and(|store| store.text() == "false")
+        {
+            return;
+        }
+        let id = reader::parse(&body)
+            .ok()
+            .and_then(|json| json.get("id")?.str().map(|id| Box::from(&*id)));
+        let Some(id) = id else { return };
+        let asked = request.messages.len();
+        let mut conversation =
+            ChatRequest { messages: request.messages.clone(), ..ChatRequest::default() };
+        conversation.messages.push(ChatMessage::new(Role::Assistant, response.blocks.clone()));
+        let bytes = body.len() * 2
+            + request.messages.iter().map(|message| message.blocks.len() * 256).sum::<usize>()
+            + estimate_bytes(&conversation);
+        self.insert_entry(
+            project,
+            id,
+            ResponseEntry {
+                bytes,
+                location: StoredAt::Local {
+                    conversation: Arc::new(conversation),
+                    request_messages: asked,
+                    body,
+                },
+            },
+            now,
+        );
+    }
+
+    /// Remembers which upstream holds a response that was passed through.
+    pub fn record_upstream(
+        &self,
+        project: &Arc<str>,
+        id: &str,
+        upstream: UpstreamId,
+        key: Option<KeyId>,
+        now: Mono,
+    ) {
+        self.insert_entry(
+            project,
+            id.into(),
+            ResponseEntry { bytes: 200, location: StoredAt::Upstream { upstream, key } },
+            now,
+        );
+    }
+
+    /// Where a response lives.
+    #[must_use]
+    pub fn find(&self, project: &Arc<str>, id: &str) -> Option<StoredAt> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.by_id.get(&(Arc::clone(project), id.into())).map(|entry| entry.location.clone())
+    }
+
+    /// Forgets a response; whether it was known.
+    pub fn remove(&self, project: &Arc<str>, id: &str) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = state.by_id.remove(&(Arc::clone(project), id.into()));
+        state.bytes -= entry.as_ref().map_or(0, |entry| entry.bytes);
+        entry.is_some()
+    }
+
+    /// Puts the conversation that `previous_response_id` names before the request's own messages.
+    ///
+    /// # Errors
+    ///
+    /// The response is not known here.
+    pub fn expand(&self, project: &Arc<str>, request: &mut ChatRequest) -> Result<(), ProxyError> {
+        let Some(id) = previous_response_id(request) else { return Ok(()) };
+        match self.find(project, &id) {
+            Some(StoredAt::Local { conversation, .. }) => {
+                request.messages.splice(0..0, conversation.messages.iter().cloned());
+                fill_result_names(request);
+                request.extras.remove("previous_response_id");
+                Ok(())
+            }
+            _ => Err(unknown_response(&id)),
+        }
+    }
+
+    fn insert_entry(&self, project: &Arc<str>, id: Box<str>, entry: ResponseEntry, now: Mono) {
+        if entry.bytes > MAX_ENTRY_BYTES {
+            return;
+        }
+        let name = (Arc::clone(project), id);
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.bytes += entry.bytes;
+        if let Some(old) = state.by_id.insert(name.clone(), entry) {
+            state.bytes -= old.bytes;
+        }
+        state.order.push_back((now, name));
+        while let Some((at, _)) = state.order.front() {
+            if state.bytes <= MAX_BYTES && now.since(*at) < TTL {
+                break;
+            }
+            if let Some((_, name)) = state.order.pop_front()
+                && let Some(old) = state.by_id.remove(&name)
+            {
+                state.bytes -= old.bytes;
+            }
+        }
+    }
+}
+
+/// Results of calls that stood in the earlier part learn their tools' names, which some dialects
+/// have to tell.
+fn fill_result_names(request: &mut ChatRequest) {
+    let mut names: HashMap<String, (String, CallKind)> = HashMap::new();
+    for block in request.messages.iter_mut().flat_map(|message| &mut message.blocks) {
+        match &mut block.kind {
+            BlockKind::ToolCall(call) => {
+                names.insert(call.id.clone(), (call.name.clone(), call.form));
+            }
+            BlockKind::ToolResult(result) if result.name.is_none() => {
+                if let Some((name, form)) = names.get(&result.call) {
+                    (result.name, result.form) = (Some(name.clone()), *form);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The response that a request goes on from.
+#[must_use]
+pub fn previous_response_id(request: &ChatRequest) -> Option<String> {
+    let id = request.extras.get(Dialect::Responses, "previous_response_id")?;
+    id.json().str().map(std::borrow::Cow::into_owned)
+}
+
+/// The refusal of a response id that nobody knows.
+#[must_use]
+pub fn unknown_response(id: &str) -> ProxyError {
+    let id = sanitize::clean(id);
+    let id = sanitize::truncate_end(&id, 80);
+    let message = format!(
+        "Previous response with id '{id}' not found. aiproxy keeps responses in memory for a day, for the project that asked; send the whole conversation as `input` instead"
+    );
+    ProxyError::new(ProxyErrorKind::BadRequest, message)
+        .code("previous_response_not_found")
+        .param("previous_response_id")
+}
+
+fn estimate_bytes(conversation: &ChatRequest) -> usize {
+    let blocks = conversation.messages.iter().flat_map(|message| &message.blocks);
+    blocks
+        .map(|block| match &block.kind {
+            BlockKind::Text(text) => text.text.len(),
+            BlockKind::Reasoning(reasoning) => {
+                reasoning.text.len() + block.signature.as_ref().map_or(0, |proof| proof.value.len())
+            }
+            BlockKind::ToolCall(call) => call.arguments.len(),
+            BlockKind::ToolResult(result) => result.content.len() * 1024,
+            BlockKind::Media(media) => match &media.source {
+                MediaSource::Base64(data) | MediaSource::Text(data) => data.len(),
+                MediaSource::Url(_) | MediaSource::FileId(_) => 100,
+            },
+            BlockKind::Refusal(text) => text.len(),
+            BlockKind::Foreign { body, .. } => body.text().len(),
+        })
+        .sum()
+}

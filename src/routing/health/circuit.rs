@@ -1,0 +1,808 @@
+//! What is believed of one scope (upstream, account, key, key and model), and how each fact changes
+//! it.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::routing::outcome::CooldownClass;
+use crate::{
+    base::{backoff::exponential, clock::Mono},
+    config::settings::{Cooldown, RetrySettings},
+};
+
+/// How long a probe's verdict is awaited before another attempt may go.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A server on this machine may be given the model at any moment.
+const LOCAL_MODEL_COOLDOWN: Duration = Duration::from_secs(10);
+
+/// After a rejection the key is checked for free: first after this, doubling up to [`RETEST_MAX`].
+const RECHECK_AFTER: Duration = Duration::from_secs(600);
+const MAX_RECHECK_AFTER: Duration = Duration::from_secs(6 * 3600);
+
+/// Repeated cooldowns of our own making are shorter by up to this share, each by another: what
+/// failed together is not tested together again.
+const JITTER: f64 = 0.1;
+
+/// Attempts let through beyond which a scope that came back counts as well again.
+const SLOW_START_DONE: u32 = 32;
+
+/// What the config says about failures.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub cooldown: Cooldown,
+    pub retry: RetrySettings,
+}
+
+impl Policy {
+    #[must_use]
+    pub fn new(cooldown: &Cooldown, retry: &RetrySettings) -> Self {
+        Self { cooldown: cooldown.clone(), retry: retry.clone() }
+    }
+}
+
+/// The state of one scope. Attempts are told apart by their ticket's number: `struck` is the newest
+/// number given out when the last strike fell, so an attempt began after it exactly when its number
+/// is greater.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Circuit {
+    /// Fit for use; `strikes` have not opened it yet. `window` while it has only just come back.
+    Closed { strikes: u32, last_failure: u64, slow_start: Option<SlowStart> },
+    /// Left alone until `until`; after that one request tests it.
+    Open { reason: OpenReason, until: Mono },
+    /// An attempt is testing it; without a verdict it is left alone as before, until `until`.
+    Probing { reason: OpenReason, attempt_id: u64, sent_at: Mono, until: Mono },
+    /// Rejected: client traffic does not test it.
+    Rejected { cause: Arc<str>, since: Mono, last_failure: u64, recheck_at: Mono, rechecks: u32 },
+}
+
+/// Why and since when a scope is left alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenReason {
+    pub strikes: u32,
+    pub last_failure: u64,
+    pub since: Mono,
+    pub cause: Arc<str>,
+    pub class: CooldownClass,
+    /// Known to be of no use before the end (true), or merely suspect (false).
+    pub hard_block: bool,
+    /// The end is the vendor's hint, not our own belief.
+    pub from_provider: bool,
+}
+
+/// After a recovery attempts go 1, 2, 4, …: how many may be under way, and how many are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowStart {
+    pub width: u32,
+    pub in_flight: u32,
+    pub since: Mono,
+    /// The attempt that widened it last; attempts numbered up to `first` are not counted in `out`.
+    last_success: u64,
+    opened_after: u64,
+}
+
+/// What happened to an attempt, or what a person asked for. `id` is the attempt's number, `newest`
+/// the newest given out.
+#[derive(Clone, Debug)]
+pub enum CircuitSignal<'a> {
+    /// A probe of our own was answered: who was away for failures may be back.
+    ProbeSucceeded,
+    /// By hand, for so long.
+    Cooled {
+        span: Duration,
+        last_attempt_id: u64,
+    },
+    /// The attempt is over; it may have said nothing.
+    Ended {
+        id: u64,
+    },
+    Failed {
+        id: u64,
+        last_attempt_id: u64,
+        failure: Failure<'a>,
+    },
+    /// A free check of a rejected key is under way.
+    RecheckStarted,
+    Sent {
+        id: u64,
+    },
+    /// It began to answer: the scope is back, but only a whole answer makes up for earlier
+    /// failures.
+    FirstContent {
+        id: u64,
+        last_attempt_id: u64,
+    },
+    Succeeded {
+        id: u64,
+        last_attempt_id: u64,
+    },
+    /// By hand, by a new secret, or by a check that succeeded.
+    Reset,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Failure<'a> {
+    pub class: CooldownClass,
+    pub hint: Option<Duration>,
+    pub cause: &'a Arc<str>,
+    /// Strikes that open the scope.
+    pub threshold: u32,
+    /// The upstream is on this machine.
+    pub local: bool,
+}
+
+/// What a scope allows at an instant; the greater, the worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Availability {
+    Available,
+    /// The cooldown is over: one request tests it.
+    ProbeDue,
+    Suspect(Mono),
+    /// An attempt's verdict is awaited.
+    Pending,
+    Blocked(Mono),
+    Rejected,
+}
+
+impl Default for Circuit {
+    fn default() -> Self {
+        Self::Closed { strikes: 0, last_failure: 0, slow_start: None }
+    }
+}
+
+impl Circuit {
+    /// The next state.
+    #[must_use]
+    pub fn after(self, signal: &CircuitSignal<'_>, policy: &Policy, now: Mono) -> Self {
+        match (self, signal) {
+            (_, CircuitSignal::Reset) => Self::default(),
+            (_, &CircuitSignal::Cooled { span, last_attempt_id: newest }) => {
+                Self::manual(span, newest, now)
+            }
+
+            // Only what we believe ourselves: neither a vendor's word nor a person's.
+            (Self::Open { reason: belief, until }, CircuitSignal::ProbeSucceeded)
+                if until > now
+                    && belief.class == CooldownClass::ServerError
+                    && !belief.hard_block
+                    && !belief.from_provider =>
+            {
+                Self::Open { reason: belief, until: now }
+            }
+            (state, CircuitSignal::ProbeSucceeded) => state,
+
+            (
+                Self::Rejected { cause, since, last_failure: struck, rechecks: retests, .. },
+                CircuitSignal::RecheckStarted,
+            ) => {
+                let retests = retests.saturating_add(1);
+                Self::Rejected {
+                    cause,
+                    since,
+                    last_failure: struck,
+                    recheck_at: now + exponential(RECHECK_AFTER, MAX_RECHECK_AFTER, retests),
+                    rechecks: retests,
+                }
+            }
+            (state, CircuitSignal::RecheckStarted) => state,
+
+            (
+                Self::Open { reason: belief, until } | Self::Probing { reason: belief, until, .. },
+                &CircuitSignal::Sent { id },
+            ) => Self::Probing { reason: belief, attempt_id: id, sent_at: now, until },
+            (
+                Self::Closed { strikes, last_failure: struck, slow_start: window },
+                CircuitSignal::Sent { .. },
+            ) => {
+                let window = window
+                    .filter(|w| w.since + PROBE_TIMEOUT > now)
+                    .map(|w| SlowStart { in_flight: w.in_flight.saturating_add(1), ..w });
+                Self::Closed { strikes, last_failure: struck, slow_start: window }
+            }
+            (state @ Self::Rejected { .. }, CircuitSignal::Sent { .. }) => state,
+
+            (
+                Self::Probing { reason: belief, attempt_id: ticket, until, .. },
+                CircuitSignal::Ended { id },
+            ) if ticket == *id => Self::Open { reason: belief, until },
+            (
+                Self::Closed { strikes, last_failure: struck, slow_start: window },
+                &CircuitSignal::Ended { id },
+            ) => {
+                let window = window.map(|w| {
+                    if id > w.opened_after {
+                        SlowStart { in_flight: w.in_flight.saturating_sub(1), ..w }
+                    } else {
+                        w
+                    }
+                });
+                Self::Closed { strikes, last_failure: struck, slow_start: window }
+            }
+            (state, CircuitSignal::Ended { .. }) => state,
+
+            (
+                Self::Closed { strikes, last_failure: struck, slow_start: window },
+                signal @ &(CircuitSignal::FirstContent { id, .. }
+                | CircuitSignal::Succeeded { id, .. }),
+            ) => {
+                let strikes = if id > struck && matches!(signal, CircuitSignal::Succeeded { .. }) {
+                    0
+                } else {
+                    strikes
+                };
+                Self::Closed {
+                    strikes,
+                    last_failure: struck,
+                    slow_start: window.and_then(|w| w.widen(id)),
+                }
+            }
+            (
+                Self::Open { reason: OpenReason { last_failure: struck, strikes, .. }, .. }
+                | Self::Probing { reason: OpenReason { last_failure: struck, strikes, .. }, .. },
+                &CircuitSignal::FirstContent { id, last_attempt_id: newest },
+            ) if id > struck => Self::Closed {
+                strikes,
+                last_failure: struck,
+                slow_start: Some(SlowStart {
+                    width: 2,
+                    in_flight: 0,
+                    since: now,
+                    last_success: id,
+                    opened_after: newest,
+                }),
+            },
+            (state, CircuitSignal::FirstContent { .. }) => state,
+            (
+                Self::Open { reason: OpenReason { last_failure: struck, .. }, .. }
+                | Self::Probing { reason: OpenReason { last_failure: struck, .. }, .. }
+                | Self::Rejected { last_failure: struck, .. },
+                &CircuitSignal::Succeeded { id, last_attempt_id: newest },
+            ) if id > struck => Self::Closed {
+                strikes: 0,
+                last_failure: struck,
+                slow_start: Some(SlowStart {
+                    width: 2,
+                    in_flight: 0,
+                    since: now,
+                    last_success: id,
+                    opened_after: newest,
+                }),
+            },
+            (state, CircuitSignal::Succeeded { .. }) => state,
+
+            (state @ Self::Rejected { .. }, CircuitSignal::Failed { .. }) => state,
+            (
+                state,
+                CircuitSignal::Failed {
+                    failure: Failure { class: CooldownClass::None, .. }, ..
+                },
+            ) => state,
+            (
+                _,
+                CircuitSignal::Failed {
+                    last_attempt_id: newest,
+                    failure: Failure { class: CooldownClass::Rejected, cause, .. },
+                    ..
+                },
+            ) => Self::Rejected {
+                cause: Arc::clone(cause),
+                since: now,
+                last_failure: *newest,
+                recheck_at: now + RECHECK_AFTER,
+                rechecks: 0,
+            },
+            (state, &CircuitSignal::Failed { id, last_attempt_id: newest, failure }) => {
+                state.after_failure(id, newest, &failure, policy, now)
+            }
+        }
+    }
+
+    fn manual(span: Duration, last_attempt_id: u64, now: Mono) -> Self {
+        let reason = OpenReason {
+            strikes: 0,
+            last_failure: last_attempt_id,
+            since: now,
+            cause: "cooled by hand".into(),
+            class: CooldownClass::None,
+            hard_block: true,
+            from_provider: false,
+        };
+        Self::Open { reason: reason, until: now + span }
+    }
+
+    /// A failure adds a strike only if its attempt began after the last one; what the vendor said
+    /// outright (a hint, a quota, a missing model) extends the end all the same.
+    fn after_failure(
+        self,
+        id: u64,
+        last_attempt_id: u64,
+        failure: &Failure<'_>,
+        policy: &Policy,
+        now: Mono,
+    ) -> Self {
+        let (strikes, last_failure) = self.strikes();
+        let is_new = id > last_failure;
+        let strikes = if is_new { strikes.saturating_add(1) } else { strikes };
+        let term = CooldownTerm::for_failure(failure, strikes, id, policy);
+        let cooling = match &self {
+            Self::Open { reason: belief, until } if *until > now => {
+                Some((belief.since, *until, belief.hard_block, belief.from_provider))
+            }
+            _ => None,
+        };
+        // While a newer probe is under way its verdict is what counts, not that of one it took over
+        // from.
+        let overtaken = matches!(&self, Self::Probing { attempt_id, .. } if *attempt_id > id);
+        if (!is_new || overtaken) && !term.definite {
+            return self;
+        }
+        let struck = if is_new { last_attempt_id } else { last_failure };
+        let opens =
+            term.definite || strikes >= failure.threshold || !matches!(self, Self::Closed { .. });
+        if !opens {
+            return Self::Closed { strikes, last_failure: struck, slow_start: None };
+        }
+        let end = now + term.span;
+        if let (Some((since, until, blocked, hinted)), Self::Open { reason: belief, .. }) =
+            (cooling, &self)
+            && until >= end
+        {
+            let belief = OpenReason {
+                strikes,
+                last_failure: struck,
+                since,
+                hard_block: blocked || term.hard_block,
+                from_provider: hinted,
+                ..belief.clone()
+            };
+            return Self::Open { reason: belief, until };
+        }
+        let belief = OpenReason {
+            strikes,
+            last_failure: struck,
+            since: cooling.map_or(now, |(since, ..)| since),
+            cause: Arc::clone(failure.cause),
+            class: failure.class,
+            hard_block: term.hard_block || cooling.is_some_and(|(_, _, blocked, _)| blocked),
+            from_provider: term.from_provider,
+        };
+        Self::Open { reason: belief, until: end }
+    }
+
+    fn strikes(&self) -> (u32, u64) {
+        match self {
+            Self::Closed { strikes, last_failure: struck, .. } => (*strikes, *struck),
+            Self::Open { reason: belief, .. } | Self::Probing { reason: belief, .. } => {
+                (belief.strikes, belief.last_failure)
+            }
+            Self::Rejected { last_failure: struck, .. } => (0, *struck),
+        }
+    }
+
+    /// What the scope allows now.
+    #[must_use]
+    pub fn availability(&self, now: Mono) -> Availability {
+        match self {
+            Self::Closed { slow_start: Some(w), .. }
+                if w.in_flight >= w.width && w.since + PROBE_TIMEOUT > now =>
+            {
+                Availability::Pending
+            }
+            Self::Closed { .. } => Availability::Available,
+            Self::Open { until, .. } if *until <= now => Availability::ProbeDue,
+            Self::Open { reason: belief, until } if belief.hard_block => {
+                Availability::Blocked(*until)
+            }
+            Self::Open { until, .. } => Availability::Suspect(*until),
+            Self::Probing { sent_at: sent, .. } if *sent + PROBE_TIMEOUT <= now => {
+                Availability::ProbeDue
+            }
+            Self::Probing { .. } => Availability::Pending,
+            Self::Rejected { .. } => Availability::Rejected,
+        }
+    }
+
+    #[must_use]
+    pub fn open_reason(&self) -> Option<&OpenReason> {
+        match self {
+            Self::Open { reason: belief, .. } | Self::Probing { reason: belief, .. } => {
+                Some(belief)
+            }
+            Self::Closed { .. } | Self::Rejected { .. } => None,
+        }
+    }
+}
+
+impl SlowStart {
+    /// Each attempt that succeeds doubles the width once; a wide window is none.
+    fn widen(self, id: u64) -> Option<Self> {
+        if id == self.last_success {
+            return Some(self);
+        }
+        let width = self.width.saturating_mul(2);
+        (width < SLOW_START_DONE).then_some(Self { width, last_success: id, ..self })
+    }
+}
+
+/// For how long a failure closes a scope, and how sure that is.
+struct CooldownTerm {
+    span: Duration,
+    hard_block: bool,
+    from_provider: bool,
+    /// The vendor said so, whatever we believe.
+    definite: bool,
+}
+
+impl CooldownTerm {
+    fn for_failure(failure: &Failure<'_>, strikes: u32, id: u64, policy: &Policy) -> Self {
+        let cooldown = &policy.cooldown;
+        // "Wait for nothing" is no hint: the same would come at once again.
+        let hint =
+            failure.hint.filter(|hint| !hint.is_zero()).map(|hint| hint.min(cooldown.max_hint));
+        let nth = strikes.saturating_sub(failure.threshold.max(1));
+        let own = |base| {
+            let span = exponential(base, cooldown.max.max(base), nth);
+            if nth > 0 { span.mul_f64(1.0 - JITTER * jitter_fraction(id)) } else { span }
+        };
+        let fixed = |span: Duration| Self {
+            span: hint.unwrap_or_default().max(span),
+            hard_block: true,
+            from_provider: hint.is_some_and(|h| h > span),
+            definite: true,
+        };
+        match (failure.class, hint) {
+            (CooldownClass::RateLimited, Some(span)) => {
+                Self { span, hard_block: true, from_provider: true, definite: true }
+            }
+            (CooldownClass::RateLimited, None) => Self {
+                span: own(cooldown.rate_limited),
+                hard_block: false,
+                from_provider: false,
+                definite: false,
+            },
+            (CooldownClass::ServerError, hint) => {
+                let span = own(cooldown.server_error);
+                let hinted = hint.filter(|hint| *hint > span);
+                Self {
+                    span: hinted.unwrap_or(span),
+                    hard_block: false,
+                    from_provider: hinted.is_some(),
+                    definite: false,
+                }
+            }
+            (CooldownClass::ModelMissing, _) if failure.local => Self {
+                span: LOCAL_MODEL_COOLDOWN.min(cooldown.quota),
+                hard_block: true,
+                from_provider: false,
+                definite: true,
+            },
+            (CooldownClass::ModelMissing | CooldownClass::Quota, _) => fixed(cooldown.quota),
+            // Handled before; nothing to leave alone.
+            (CooldownClass::None | CooldownClass::Rejected, _) => Self {
+                span: Duration::ZERO,
+                hard_block: false,
+                from_provider: false,
+                definite: false,
+            },
+        }
+    }
+}
+
+/// A number from 0 to 1 that differs from attempt to attempt.
+fn jitter_fraction(id: u64) -> f64 {
+    const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+    (id.wrapping_mul(MULTIPLIER) >> 32) as f64 / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::routing::test_support::{self, at, policy};
+
+    fn fail(
+        class: CooldownClass,
+        hint: Option<u64>,
+        id: u64,
+        newest: u64,
+    ) -> CircuitSignal<'static> {
+        static CAUSE: std::sync::LazyLock<Arc<str>> = std::sync::LazyLock::new(|| "why".into());
+        let hint = hint.map(Duration::from_secs);
+        CircuitSignal::Failed {
+            id,
+            last_attempt_id: newest,
+            failure: Failure { class, hint, cause: &CAUSE, threshold: 1, local: false },
+        }
+    }
+
+    fn until(circuit: &Circuit) -> Mono {
+        match circuit {
+            Circuit::Open { until, .. } => *until,
+            other => panic!("not open: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_longer_hint_extends_the_end_and_a_shorter_one_does_not() {
+        let policy = policy();
+        let first = Circuit::default().after(
+            &fail(CooldownClass::RateLimited, Some(10), 1, 3),
+            &policy,
+            at(0),
+        );
+        let longer = first.after(&fail(CooldownClass::RateLimited, Some(60), 2, 3), &policy, at(1));
+        assert_eq!(until(&longer), at(61));
+        let shorter =
+            longer.after(&fail(CooldownClass::RateLimited, Some(1), 3, 3), &policy, at(2));
+        assert_eq!(until(&shorter), at(61));
+        assert_eq!(shorter.strikes().0, 1, "all three began before the strike");
+    }
+
+    #[test]
+    fn a_hint_is_capped_and_a_hint_of_nothing_is_none() {
+        let policy = policy();
+        let week = Circuit::default().after(
+            &fail(CooldownClass::RateLimited, Some(7 * 86_400), 1, 1),
+            &policy,
+            at(0),
+        );
+        assert_eq!(until(&week), at(3_600));
+        assert!(matches!(week.availability(at(0)), Availability::Blocked(_)));
+        let zero = Circuit::default().after(
+            &fail(CooldownClass::RateLimited, Some(0), 1, 1),
+            &policy,
+            at(0),
+        );
+        assert_eq!(until(&zero), at(5));
+        assert!(matches!(zero.availability(at(0)), Availability::Suspect(_)));
+    }
+
+    #[test]
+    fn strikes_double_the_cooldown_up_to_its_ceiling() {
+        let policy = policy();
+        let mut circuit = Circuit::default();
+        for (id, seconds) in
+            [(1, 15), (2, 30), (3, 60), (4, 120), (5, 240), (6, 480), (7, 600), (8, 600)]
+        {
+            circuit =
+                circuit.after(&fail(CooldownClass::ServerError, None, id, id), &policy, at(0));
+            let end = until(&circuit);
+            assert!(end <= at(seconds) && end >= at(seconds * 9 / 10), "strike {id}: {end:?}");
+        }
+    }
+
+    #[test]
+    fn what_failed_together_again_and_again_is_not_tested_together() {
+        let policy = policy();
+        let again = |id| {
+            let once = Circuit::default().after(
+                &fail(CooldownClass::ServerError, None, id, id),
+                &policy,
+                at(0),
+            );
+            assert_eq!(until(&once), at(15), "the first time it is as configured");
+            until(&once.after(
+                &fail(CooldownClass::ServerError, None, id + 20, id + 20),
+                &policy,
+                at(15),
+            ))
+        };
+        let ends: std::collections::BTreeSet<Mono> = (1..=20).map(again).collect();
+        assert_eq!(ends.len(), 20);
+        assert!(
+            ends.first() >= Some(&at(15 + 27)) && ends.last() <= Some(&at(15 + 30)),
+            "{ends:?}"
+        );
+    }
+
+    #[test]
+    fn twenty_parallel_failures_are_one_strike() {
+        let policy = policy();
+        let mut circuit = Circuit::default();
+        for id in 1..=20 {
+            circuit =
+                circuit.after(&fail(CooldownClass::ServerError, None, id, 20), &policy, at(0));
+        }
+        assert_eq!(circuit.strikes().0, 1);
+        assert_eq!(until(&circuit), at(15));
+    }
+
+    #[test]
+    fn a_success_that_began_before_the_last_strike_resets_nothing() {
+        let policy = policy();
+        let open =
+            Circuit::default().after(&fail(CooldownClass::ServerError, None, 5, 9), &policy, at(0));
+        let same = open.clone().after(
+            &CircuitSignal::Succeeded { id: 9, last_attempt_id: 9 },
+            &policy,
+            at(1),
+        );
+        assert_eq!(same, open);
+        let closed =
+            open.after(&CircuitSignal::Succeeded { id: 10, last_attempt_id: 10 }, &policy, at(1));
+        assert_eq!(closed.availability(at(1)), Availability::Available);
+        assert_eq!(closed.strikes().0, 0);
+    }
+
+    #[test]
+    fn a_threshold_opens_only_at_its_strike() {
+        let policy = policy();
+        let mut circuit = Circuit::default();
+        let cause: Arc<str> = "500".into();
+        for (id, stance) in [
+            (1, Availability::Available),
+            (2, Availability::Available),
+            (3, Availability::Suspect(at(15))),
+        ] {
+            let failure = Failure {
+                class: CooldownClass::ServerError,
+                hint: None,
+                cause: &cause,
+                threshold: 3,
+                local: false,
+            };
+            circuit = circuit.after(
+                &CircuitSignal::Failed { id, last_attempt_id: id, failure },
+                &policy,
+                at(0),
+            );
+            assert_eq!(circuit.availability(at(0)), stance, "strike {id}");
+        }
+    }
+
+    #[test]
+    fn a_probe_holds_the_scope_for_five_seconds_and_gives_it_back_without_a_verdict() {
+        let policy = policy();
+        let open =
+            Circuit::default().after(&fail(CooldownClass::ServerError, None, 1, 1), &policy, at(0));
+        assert_eq!(open.availability(at(15)), Availability::ProbeDue);
+        let probing = open.after(&CircuitSignal::Sent { id: 2 }, &policy, at(15));
+        assert_eq!(probing.availability(at(19)), Availability::Pending);
+        assert_eq!(probing.availability(at(20)), Availability::ProbeDue);
+        let other = probing.clone().after(&CircuitSignal::Ended { id: 1 }, &policy, at(16));
+        assert_eq!(
+            other.availability(at(16)),
+            Availability::Pending,
+            "another attempt's end is not the probe's"
+        );
+        let back = probing.after(&CircuitSignal::Ended { id: 2 }, &policy, at(16));
+        assert_eq!(back.availability(at(16)), Availability::ProbeDue);
+    }
+
+    #[test]
+    fn after_closing_attempts_go_two_then_four_then_all() {
+        let policy = policy();
+        let open =
+            Circuit::default().after(&fail(CooldownClass::ServerError, None, 1, 1), &policy, at(0));
+        let mut circuit = open.after(&CircuitSignal::Sent { id: 2 }, &policy, at(15)).after(
+            &CircuitSignal::Succeeded { id: 2, last_attempt_id: 2 },
+            &policy,
+            at(15),
+        );
+        let mut id = 2;
+        for width in [2, 4] {
+            let mut went = 0;
+            while circuit.availability(at(15)) == Availability::Available {
+                id += 1;
+                went += 1;
+                circuit = circuit.after(&CircuitSignal::Sent { id }, &policy, at(15));
+            }
+            assert_eq!(went, width);
+            for done in id - width + 1..=id {
+                if done == id {
+                    circuit = circuit.after(
+                        &CircuitSignal::Succeeded { id: done, last_attempt_id: id },
+                        &policy,
+                        at(15),
+                    );
+                }
+                circuit = circuit.after(&CircuitSignal::Ended { id: done }, &policy, at(15));
+            }
+        }
+        let wide = Circuit::Closed {
+            strikes: 0,
+            last_failure: 0,
+            slow_start: Some(SlowStart {
+                width: 2,
+                in_flight: 2,
+                since: at(15),
+                last_success: 0,
+                opened_after: 0,
+            }),
+        };
+        assert_eq!(wide.availability(at(15)), Availability::Pending);
+        assert_eq!(
+            wide.availability(at(20)),
+            Availability::Available,
+            "a window never holds longer than a verdict is awaited"
+        );
+    }
+
+    #[test]
+    fn a_rejected_key_is_checked_after_ten_minutes_doubling_to_six_hours() {
+        let policy = policy();
+        let mut circuit =
+            Circuit::default().after(&fail(CooldownClass::Rejected, None, 1, 1), &policy, at(0));
+        for minutes in [10, 20, 40, 80, 160, 320, 360, 360] {
+            let Circuit::Rejected { recheck_at: retest_at, .. } = circuit else {
+                panic!("{circuit:?}")
+            };
+            assert_eq!(retest_at, at(minutes * 60));
+            circuit = circuit.after(&CircuitSignal::RecheckStarted, &policy, at(0));
+        }
+        assert_eq!(circuit.availability(at(1_000_000)), Availability::Rejected);
+        assert_eq!(
+            circuit.after(&CircuitSignal::Reset, &policy, at(0)).availability(at(0)),
+            Availability::Available
+        );
+    }
+
+    #[test]
+    fn a_missing_model_is_asked_for_again_soon_where_the_server_is_local() {
+        let cause: Arc<str> = "404".into();
+        for (local, seconds) in [(true, 10), (false, 3_600)] {
+            let failure = Failure {
+                class: CooldownClass::ModelMissing,
+                hint: None,
+                cause: &cause,
+                threshold: 1,
+                local,
+            };
+            let circuit = Circuit::default().after(
+                &CircuitSignal::Failed { id: 1, last_attempt_id: 1, failure },
+                &policy(),
+                at(0),
+            );
+            assert_eq!(circuit.availability(at(0)), Availability::Blocked(at(seconds)));
+        }
+    }
+
+    fn signals() -> impl Strategy<Value = (u64, CircuitSignal<'static>)> {
+        let class = prop_oneof![
+            Just(CooldownClass::RateLimited),
+            Just(CooldownClass::ServerError),
+            Just(CooldownClass::Quota),
+            Just(CooldownClass::ModelMissing)
+        ];
+        let signal = prop_oneof![
+            (class, proptest::option::of(0_u64..100_000), 1_u64..60, 0_u64..5)
+                .prop_map(|(c, h, id, more)| fail(c, h, id, id + more)),
+            (1_u64..60).prop_map(|id| CircuitSignal::Succeeded { id, last_attempt_id: id }),
+            (1_u64..60).prop_map(|id| CircuitSignal::FirstContent { id, last_attempt_id: id }),
+            (1_u64..60).prop_map(|id| CircuitSignal::Sent { id }),
+            (1_u64..60).prop_map(|id| CircuitSignal::Ended { id }),
+            Just(CircuitSignal::ProbeSucceeded),
+        ];
+        (0_u64..4_000, signal)
+    }
+
+    proptest! {
+        #![proptest_config(test_support::cases())]
+
+        #[test]
+        fn cooldowns_always_end(steps in proptest::collection::vec(signals(), 0..40)) {
+            let policy = policy();
+            let (mut circuit, mut now) = (Circuit::default(), 0);
+            for (pause, signal) in steps {
+                now += pause;
+                circuit = circuit.after(&signal, &policy, at(now));
+            }
+            let ceiling = now + 3_600;
+            prop_assert!(matches!(circuit.availability(at(ceiling)), Availability::Available | Availability::ProbeDue), "{circuit:?}");
+        }
+
+        #[test]
+        fn a_failure_never_brings_the_end_nearer(steps in proptest::collection::vec(signals(), 0..40)) {
+            let policy = policy();
+            let (mut circuit, mut now) = (Circuit::default(), 0);
+            for (pause, signal) in steps {
+                now += pause % 5;
+                let before = match &circuit { Circuit::Open { until, .. } => Some(*until), _ => None };
+                circuit = circuit.after(&signal, &policy, at(now));
+                if let (Some(before), CircuitSignal::Failed { .. }) = (before, &signal) {
+                    prop_assert!(until(&circuit) >= before);
+                }
+            }
+        }
+    }
+}

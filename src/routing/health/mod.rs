@@ -1,0 +1,632 @@
+//! What is known of upstreams, keys and accounts, as plain state: what each candidate's standing
+//! is, and what starting an attempt changes. The board puts the lock around it.
+
+pub mod circuit;
+pub mod key_usage;
+pub mod peak_ewma;
+pub mod rate_limits;
+pub mod record;
+pub mod saved;
+pub mod stats;
+pub mod view;
+use std::{mem, sync::Arc, time::Duration};
+
+use crate::routing::{
+    affinity::ConversationKeys,
+    candidate::{
+        AccountId, BudgetBlockKind, Candidate, KeyState, MissingCapability, ScopeKind, SkipReason,
+    },
+    health::{
+        circuit::{Availability, Circuit, CircuitSignal, Policy},
+        key_usage::{KeyReservation, KeyUsage, LimitHit},
+        peak_ewma::PeakEwma,
+        rate_limits::{LimitKind, LimitWindow, TokenDemand},
+        stats::AttemptStats,
+    },
+    project_limits::OutputEstimator,
+};
+use crate::{
+    base::{clock::Mono, id::IdMap, rolling::TokenBucket},
+    config::settings::{KeyId, Strategy, Upstream, UpstreamId},
+    ir::op::Dialect,
+};
+
+/// Models of one key that may be in a cooldown of their own; names come from clients, so they are
+/// bounded.
+const MAX_MODELS_PER_KEY: usize = 64;
+
+/// Per key or account request limits are over this span.
+pub const MINUTE: Duration = Duration::from_secs(60);
+
+/// All beliefs and counts.
+#[derive(Debug)]
+pub struct Health {
+    pub policy: Arc<Policy>,
+    /// The newest attempt's number.
+    pub last_attempt_id: u64,
+    pub upstreams: IdMap<UpstreamId, UpstreamHealth>,
+    pub keys: IdMap<KeyId, KeyHealth>,
+    pub accounts: IdMap<AccountId, Circuit>,
+    /// Where the stride over targets stands.
+    pub target_virtual_time: f64,
+    /// How long answers usually are, by model.
+    pub output_estimator: OutputEstimator,
+}
+
+#[derive(Debug, Default)]
+pub struct UpstreamHealth {
+    pub circuit: Circuit,
+    pub running: u32,
+    pub rps_bucket: TokenBucket,
+    pub stats: AttemptStats,
+    /// Where the stride over this upstream's keys stands.
+    pub key_virtual_time: f64,
+    /// Its models that were asked for.
+    pub targets: Vec<TargetHealth>,
+}
+
+/// One model of an upstream.
+#[derive(Clone, Debug)]
+pub struct TargetHealth {
+    pub model: Arc<str>,
+    /// Where it stands in the stride over targets.
+    pub virtual_time: f64,
+    pub ttft: PeakEwma,
+}
+
+#[derive(Debug, Default)]
+pub struct KeyHealth {
+    pub circuit: Circuit,
+    pub models: Vec<(Arc<str>, Circuit)>,
+    pub account: Option<AccountId>,
+    pub upstream: Option<UpstreamId>,
+    pub running: u32,
+    pub requests: u64,
+    pub tokens: u64,
+    pub usage: KeyUsage,
+    /// Where it stands in the stride over its upstream's keys.
+    pub virtual_time: f64,
+    /// Attempts numbered up to this were made with an earlier secret.
+    pub valid_from: u64,
+}
+
+/// The chosen attempt; whoever holds it tells the board exactly one final end.
+#[derive(Clone, Debug)]
+pub struct AttemptTicket {
+    /// Grows with each attempt.
+    pub id: u64,
+    pub upstream: UpstreamId,
+    pub upstream_name: Arc<str>,
+    pub key: KeyId,
+    /// `upstream/label`
+    pub key_name: Arc<str>,
+    pub model: Arc<str>,
+    pub account: AccountId,
+    pub started: Mono,
+    /// It tests a scope after a cooldown, or the least suspect one.
+    pub probe: bool,
+    /// The upstream is on this machine.
+    pub local: bool,
+    /// What it reserved of its key's limits.
+    pub reserved: Option<KeyReservation>,
+    /// Input that the provider reads from its cache does not count against its limits.
+    pub cached_free: bool,
+    /// What the conversation is known by, to be bound where it is served.
+    pub conversation: Option<Arc<ConversationKeys>>,
+    /// Its conversation stays in this tier though a better one has been ready since then.
+    pub better_tier_since: Option<Mono>,
+}
+
+/// What a request asks for, in tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenEstimate {
+    pub input: u64,
+    /// The most output that its client allows.
+    pub output: u64,
+}
+
+/// A scope that an action or a signal is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Account(AccountId),
+    All,
+    Key(KeyId),
+    KeyModel(KeyId, Arc<str>),
+    Upstream(UpstreamId),
+}
+
+/// How a candidate stands; the greater, the worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    Ready,
+    /// Ready as a probe.
+    ProbeDue,
+    Suspect,
+    /// Something that may happen at any moment is waited for: a verdict, a free slot, a secret.
+    Pending,
+    Blocked,
+    Unavailable,
+}
+
+/// A candidate's rank, until when, and why.
+#[derive(Clone, Copy, Debug)]
+pub struct CandidateStatus<'a> {
+    pub rank: Rank,
+    pub until: Option<Mono>,
+    reason: StatusReason<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum StatusReason<'a> {
+    Circuit(ScopeKind, &'a Circuit),
+    Ready,
+    Key(&'a KeyState),
+    Limit(&'static str),
+    ProviderLimit(LimitKind, LimitWindow),
+    MissingCapability(MissingCapability),
+}
+
+impl Health {
+    #[must_use]
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy: Arc::new(policy),
+            last_attempt_id: 0,
+            upstreams: IdMap::default(),
+            keys: IdMap::default(),
+            accounts: IdMap::default(),
+            target_virtual_time: 0.0,
+            output_estimator: OutputEstimator::default(),
+        }
+    }
+
+    /// How an upstream stands now, whatever the key.
+    #[must_use]
+    pub fn upstream_status(&self, settings: &Upstream, now: Mono) -> CandidateStatus<'_> {
+        let mut status = CandidateStatus::ready();
+        if let Some(upstream) = self.upstreams.get(&settings.id) {
+            status.apply_limit(
+                settings.max_concurrency,
+                upstream.running,
+                "requests at once of the upstream",
+            );
+            if let Some(until) = upstream.rps_bucket.full_until(settings.max_rps, now) {
+                status.degrade(
+                    Rank::Blocked,
+                    Some(until),
+                    StatusReason::Limit("requests per second of the upstream"),
+                );
+            }
+            status.apply_circuit(ScopeKind::Upstream, &upstream.circuit, now);
+        }
+        status
+    }
+
+    /// Adds to its upstream's standing what there is about the candidate's key. In place: with
+    /// hundreds of candidates the copies would cost more than the rest.
+    pub fn evaluate<'a>(
+        &'a self,
+        status: &mut CandidateStatus<'a>,
+        candidate: &'a Candidate,
+        size: TokenEstimate,
+        now: Mono,
+    ) {
+        match &candidate.key_state {
+            KeyState::Ready => {}
+            KeyState::Waiting => {
+                status.degrade(Rank::Pending, None, StatusReason::Key(&candidate.key_state))
+            }
+            KeyState::OverBudget(over) => match (over.kind, over.until) {
+                (BudgetBlockKind::Reserved, _) => {
+                    status.degrade(Rank::Pending, None, StatusReason::Key(&candidate.key_state))
+                }
+                (BudgetBlockKind::Spent, Some(until)) => status.degrade(
+                    Rank::Blocked,
+                    Some(until),
+                    StatusReason::Key(&candidate.key_state),
+                ),
+                (BudgetBlockKind::Spent | BudgetBlockKind::Unpriced, _) => {
+                    status.degrade(
+                        Rank::Unavailable,
+                        None,
+                        StatusReason::Key(&candidate.key_state),
+                    );
+                    return;
+                }
+            },
+            KeyState::Disabled | KeyState::Missing(_) => {
+                status.degrade(Rank::Unavailable, None, StatusReason::Key(&candidate.key_state));
+                return;
+            }
+        }
+        if let Some(key) = self.keys.get(&candidate.key) {
+            status.apply_limit(candidate.key_max_concurrency, key.running, "requests at once");
+            if key.usage.is_limited(candidate.key_limit, candidate.model_limit) {
+                let demand = self.token_demand(&candidate.target.model, size);
+                match key.usage.limit_hit(
+                    &candidate.target.model,
+                    candidate.key_limit,
+                    candidate.model_limit,
+                    demand,
+                    now,
+                ) {
+                    None => {}
+                    Some(LimitHit::Configured { limit_name: what, until }) => {
+                        status.degrade(Rank::Blocked, Some(until), StatusReason::Limit(what))
+                    }
+                    Some(LimitHit::Provider { kind, window }) => {
+                        status.degrade(
+                            Rank::Suspect,
+                            Some(window.until),
+                            StatusReason::ProviderLimit(kind, window),
+                        );
+                    }
+                }
+            }
+            status.apply_circuit(ScopeKind::Key, &key.circuit, now);
+            if let Some(circuit) = key.model_circuit(&candidate.target.model) {
+                status.apply_circuit(ScopeKind::KeyModel, circuit, now);
+            }
+        }
+        if !self.accounts.is_empty()
+            && let Some(circuit) = self.accounts.get(&candidate.account)
+        {
+            status.apply_circuit(ScopeKind::Account, circuit, now);
+        }
+    }
+
+    /// The tokens that a request is expected to take of a model.
+    #[must_use]
+    pub fn token_demand(&self, model: &Arc<str>, size: TokenEstimate) -> TokenDemand {
+        let output = if size.output == 0 {
+            0
+        } else {
+            self.output_estimator.estimate(model, Some(size.output))
+        };
+        TokenDemand { input: size.input, output }
+    }
+
+    /// Reserves what the attempt is expected to take of its key's limits.
+    pub fn reserve(
+        &mut self,
+        ticket: &mut AttemptTicket,
+        candidate: &Candidate,
+        size: TokenEstimate,
+        now: Mono,
+    ) {
+        let demand = self.token_demand(&ticket.model, size);
+        if let Some(key) = self.keys.get_mut(&ticket.key)
+            && key.usage.is_limited(candidate.key_limit, candidate.model_limit)
+        {
+            ticket.reserved = key.usage.reserve(
+                &ticket.model,
+                candidate.key_limit,
+                candidate.model_limit,
+                demand,
+                now,
+            );
+        }
+    }
+
+    /// Whether the provider said of one of these keys that more than a fifth of everything is left.
+    pub fn has_ample_limits(
+        &self,
+        candidates: &[Candidate],
+        mut indices: impl Iterator<Item = usize>,
+        now: Mono,
+    ) -> bool {
+        indices.any(|i| {
+            let Some(key) = self.keys.get(&candidates[i].key) else { return false };
+            let mut known = key
+                .usage
+                .rate_limits(now)
+                .filter(|(model, ..)| same_model(model, &candidates[i].target.model))
+                .peekable();
+            let plenty = |window: LimitWindow| {
+                window.limit.is_some_and(|limit| window.remaining.saturating_mul(5) > limit)
+            };
+            known.peek().is_some() && known.all(|(.., window)| plenty(window))
+        })
+    }
+
+    /// Starts an attempt: counts it and makes it the probe of every scope that needs one.
+    pub fn start_attempt(
+        &mut self,
+        candidate: &Candidate,
+        strategy: Strategy,
+        probe: bool,
+        now: Mono,
+    ) -> AttemptTicket {
+        self.last_attempt_id += 1;
+        let target = &candidate.target;
+        let ticket = AttemptTicket {
+            id: self.last_attempt_id,
+            upstream: candidate.upstream(),
+            upstream_name: Arc::clone(&target.upstream.name),
+            key: candidate.key,
+            key_name: Arc::clone(&candidate.key_name),
+            model: Arc::clone(&target.model),
+            account: candidate.account,
+            started: now,
+            probe,
+            local: target.upstream.local,
+            reserved: None,
+            cached_free: target.dialect == Dialect::Anthropic,
+            conversation: None,
+            better_tier_since: None,
+        };
+        let sent = CircuitSignal::Sent { id: ticket.id };
+
+        let upstream = self.upstreams.entry(ticket.upstream).or_default();
+        let key = self.keys.entry(ticket.key).or_default();
+        upstream.running = upstream.running.saturating_add(1);
+        upstream.rps_bucket.consume(target.upstream.max_rps, now);
+        upstream.circuit.apply(&sent, &self.policy, now);
+        key.running = key.running.saturating_add(1);
+        key.requests += 1;
+        key.account = Some(ticket.account);
+        key.upstream = Some(ticket.upstream);
+        key.circuit.apply(&sent, &self.policy, now);
+        if let Some(circuit) = key.model_circuit_mut(&ticket.model) {
+            circuit.apply(&sent, &self.policy, now);
+        }
+        if let Some(circuit) = self.accounts.get_mut(&ticket.account) {
+            circuit.apply(&sent, &self.policy, now);
+        }
+
+        // A key or target that was away starts at the current minimum, or it would be sent all that
+        // it missed.
+        let virtual_time = key.virtual_time.max(upstream.key_virtual_time);
+        upstream.key_virtual_time = virtual_time;
+        key.virtual_time = virtual_time + stride(candidate.key_weight);
+        let weight = match strategy {
+            Strategy::Priority
+            | Strategy::Adaptive(_)
+            | Strategy::LeastCost
+            | Strategy::LeastLatency => return ticket,
+            Strategy::RoundRobin => 1.0,
+            Strategy::LeastBusy | Strategy::Weighted => target.weight,
+        };
+        let virtual_time = upstream
+            .target(&ticket.model)
+            .map_or(0.0, |target| target.virtual_time)
+            .max(self.target_virtual_time);
+        self.target_virtual_time = virtual_time;
+        upstream.target_mut(&ticket.model).virtual_time = virtual_time + stride(weight);
+        ticket
+    }
+
+    /// Forgets what is held against a scope, and everything narrower.
+    pub fn warm(&mut self, scope: &Scope) {
+        match scope {
+            Scope::All => {
+                self.accounts.clear();
+                for upstream in self.upstreams.values_mut() {
+                    upstream.circuit = Circuit::default();
+                }
+                for key in self.keys.values_mut() {
+                    key.warm();
+                }
+            }
+            Scope::Account(id) => {
+                self.accounts.remove(id);
+                for key in self.keys.values_mut().filter(|key| key.account == Some(*id)) {
+                    key.warm();
+                }
+            }
+            Scope::Key(id) => {
+                if let Some(key) = self.keys.get_mut(id) {
+                    key.warm();
+                    if let Some(account) = key.account {
+                        self.accounts.remove(&account);
+                    }
+                }
+            }
+            Scope::KeyModel(id, model) => {
+                if let Some(key) = self.keys.get_mut(id) {
+                    key.models.retain(|(name, _)| !same_model(name, model));
+                    key.usage.clear_rate_limits(Some(model));
+                }
+            }
+            Scope::Upstream(id) => {
+                if let Some(upstream) = self.upstreams.get_mut(id) {
+                    upstream.circuit = Circuit::default();
+                }
+                let accounts: Vec<AccountId> = self
+                    .keys
+                    .values()
+                    .filter(|key| key.upstream == Some(*id))
+                    .filter_map(|key| key.account)
+                    .collect();
+                self.accounts.retain(|id, _| !accounts.contains(id));
+                for key in self.keys.values_mut().filter(|key| key.upstream == Some(*id)) {
+                    key.warm();
+                }
+            }
+        }
+    }
+
+    /// The circuit of a scope, where one is known; `make` creates it.
+    pub fn circuit_mut(&mut self, scope: &Scope, create: bool) -> Option<&mut Circuit> {
+        match scope {
+            Scope::All => None,
+            Scope::Account(id) if create => Some(self.accounts.entry(*id).or_default()),
+            Scope::Account(id) => self.accounts.get_mut(id),
+            Scope::Key(id) if create => Some(&mut self.keys.entry(*id).or_default().circuit),
+            Scope::Key(id) => self.keys.get_mut(id).map(|key| &mut key.circuit),
+            Scope::KeyModel(id, model) if create => {
+                Some(self.keys.entry(*id).or_default().model_circuit_entry(model))
+            }
+            Scope::KeyModel(id, model) => self.keys.get_mut(id)?.model_circuit_mut(model),
+            Scope::Upstream(id) if create => {
+                Some(&mut self.upstreams.entry(*id).or_default().circuit)
+            }
+            Scope::Upstream(id) => self.upstreams.get_mut(id).map(|upstream| &mut upstream.circuit),
+        }
+    }
+}
+
+/// The share of the stride that one attempt uses up.
+fn stride(weight: f64) -> f64 {
+    if weight.is_finite() { 1.0 / weight.max(1e-6) } else { 1.0 }
+}
+
+impl UpstreamHealth {
+    #[must_use]
+    pub fn target(&self, model: &Arc<str>) -> Option<&TargetHealth> {
+        self.targets.iter().find(|target| same_model(&target.model, model))
+    }
+
+    /// What is known of a model; made where nothing is.
+    pub fn target_mut(&mut self, model: &Arc<str>) -> &mut TargetHealth {
+        let at = match self.targets.iter().position(|target| same_model(&target.model, model)) {
+            Some(at) => at,
+            None => {
+                if self.targets.len() >= MAX_MODELS_PER_KEY {
+                    self.targets.remove(0);
+                }
+                self.targets.push(TargetHealth {
+                    model: Arc::clone(model),
+                    virtual_time: 0.0,
+                    ttft: PeakEwma::default(),
+                });
+                self.targets.len() - 1
+            }
+        };
+        &mut self.targets[at]
+    }
+}
+
+impl KeyHealth {
+    fn warm(&mut self) {
+        self.circuit = Circuit::default();
+        self.models.clear();
+        self.usage.clear_rate_limits(None);
+    }
+
+    #[must_use]
+    pub fn model_circuit(&self, model: &Arc<str>) -> Option<&Circuit> {
+        self.models.iter().find(|(name, _)| same_model(name, model)).map(|(_, circuit)| circuit)
+    }
+
+    pub fn model_circuit_mut(&mut self, model: &Arc<str>) -> Option<&mut Circuit> {
+        self.models.iter_mut().find(|(name, _)| same_model(name, model)).map(|(_, circuit)| circuit)
+    }
+
+    pub(super) fn model_circuit_entry(&mut self, model: &Arc<str>) -> &mut Circuit {
+        let at = match self.models.iter().position(|(name, _)| same_model(name, model)) {
+            Some(at) => at,
+            None => {
+                if self.models.len() >= MAX_MODELS_PER_KEY {
+                    // A closed one first, else the oldest: forgetting a belief costs one attempt.
+                    let closed = self
+                        .models
+                        .iter()
+                        .position(|(_, circuit)| matches!(circuit, Circuit::Closed { .. }));
+                    self.models.remove(closed.unwrap_or(0));
+                }
+                self.models.push((Arc::clone(model), Circuit::default()));
+                self.models.len() - 1
+            }
+        };
+        &mut self.models[at].1
+    }
+}
+
+fn same_model(a: &Arc<str>, b: &Arc<str>) -> bool {
+    Arc::ptr_eq(a, b) || a == b
+}
+
+impl Circuit {
+    /// Goes on to the next state in place; gives back the one before.
+    pub fn apply(&mut self, signal: &CircuitSignal<'_>, policy: &Policy, now: Mono) -> Self {
+        let before = self.clone();
+        *self = mem::take(self).after(signal, policy, now);
+        before
+    }
+}
+
+impl<'a> CandidateStatus<'a> {
+    /// Nothing is known against it.
+    #[must_use]
+    pub fn ready() -> Self {
+        Self { rank: Rank::Ready, until: None, reason: StatusReason::Ready }
+    }
+
+    /// As bad as the other, if that is worse.
+    pub fn degrade_to(&mut self, other: &Self) {
+        self.degrade(other.rank, other.until, other.reason);
+    }
+
+    fn degrade(&mut self, rank: Rank, until: Option<Mono>, reason: StatusReason<'a>) {
+        if rank > self.rank || rank == self.rank && until > self.until {
+            *self = Self { rank, until, reason };
+        }
+    }
+
+    /// Others can take the request, this one cannot.
+    pub fn exclude_unfit(&mut self, unfit: MissingCapability) {
+        self.degrade(Rank::Unavailable, None, StatusReason::MissingCapability(unfit));
+    }
+
+    /// Only its own limits keep it from being used.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self.reason, StatusReason::Limit(_))
+    }
+
+    fn apply_limit(&mut self, limit: u32, running: u32, limit_name: &'static str) {
+        if limit > 0 && running >= limit {
+            self.degrade(Rank::Pending, None, StatusReason::Limit(limit_name));
+        }
+    }
+
+    fn apply_circuit(&mut self, scope: ScopeKind, circuit: &'a Circuit, now: Mono) {
+        let (rank, until) = match circuit.availability(now) {
+            Availability::Available => return,
+            Availability::ProbeDue => (Rank::ProbeDue, None),
+            Availability::Suspect(until) => (Rank::Suspect, Some(until)),
+            Availability::Pending => (Rank::Pending, None),
+            Availability::Blocked(until) => (Rank::Blocked, Some(until)),
+            Availability::Rejected => (Rank::Unavailable, None),
+        };
+        self.degrade(rank, until, StatusReason::Circuit(scope, circuit));
+    }
+
+    /// Why it cannot be used now; `None` where it can.
+    #[must_use]
+    pub fn skip_reason(&self) -> Option<SkipReason> {
+        Some(match (self.reason, self.rank) {
+            (StatusReason::Ready, _) | (_, Rank::Ready | Rank::ProbeDue) => return None,
+            (StatusReason::Key(KeyState::OverBudget(over)), _) => {
+                SkipReason::OverBudget(Arc::clone(over))
+            }
+            (StatusReason::Key(KeyState::Waiting), _) => SkipReason::WaitingForKey,
+            (StatusReason::Key(KeyState::Missing(reason)), _) => {
+                SkipReason::KeyMissing(Arc::clone(reason))
+            }
+            (StatusReason::Key(KeyState::Disabled | KeyState::Ready), _) => SkipReason::Disabled,
+            (StatusReason::Limit(what), _) => SkipReason::OverLimit { limit_name: what },
+            (StatusReason::ProviderLimit(kind, window), _) => SkipReason::NearLimit {
+                limit_name: kind.name(),
+                remaining: window.remaining,
+                until: window.until,
+            },
+            (StatusReason::MissingCapability(unfit), _) => SkipReason::MissingCapability(unfit),
+            (StatusReason::Circuit(_, Circuit::Rejected { cause, .. }), _) => {
+                SkipReason::Rejected { cause: Arc::clone(cause) }
+            }
+            (StatusReason::Circuit(scope, Circuit::Open { reason: belief, until }), _) => {
+                SkipReason::Cooling {
+                    until: *until,
+                    cause: Arc::clone(&belief.cause),
+                    scope,
+                    class: belief.class,
+                }
+            }
+            (StatusReason::Circuit(_, Circuit::Probing { .. } | Circuit::Closed { .. }), _) => {
+                SkipReason::Probing
+            }
+        })
+    }
+}

@@ -1,0 +1,79 @@
+//! How long a target lately took to its first token: one number that jumps up at once and comes
+//! down slowly.
+
+use std::time::Duration;
+
+use crate::base::clock::Mono;
+
+/// Times better than the average replace most of it within so many seconds.
+const DECAY: f64 = 10.0;
+/// A target that nobody was sent to is believed in again: what is held against it halves in so many
+/// seconds.
+const IDLE_HALF_LIFE: f64 = 60.0;
+
+/// An average of times to first token that is sensitive to peaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PeakEwma {
+    seconds: f64,
+    at: Option<Mono>,
+}
+
+impl PeakEwma {
+    pub fn record(&mut self, ttft: Duration, now: Mono) {
+        let new = ttft.as_secs_f64();
+        self.seconds = match self.at {
+            Some(at) if new < self.seconds => {
+                let old = (-now.since(at).as_secs_f64().max(0.1) / DECAY).exp();
+                self.seconds * old + new * (1.0 - old)
+            }
+            _ => new,
+        };
+        self.at = Some(now);
+    }
+
+    /// A value as it was known before a restart.
+    #[must_use]
+    pub fn restored(ttft: Duration, now: Mono) -> Self {
+        Self { seconds: ttft.as_secs_f64(), at: Some(now) }
+    }
+
+    /// What is expected now, in seconds; 0 where nothing is known, so that everybody is tried.
+    #[must_use]
+    pub fn expected(&self, now: Mono) -> f64 {
+        self.at
+            .map_or(0.0, |at| self.seconds * (-now.since(at).as_secs_f64() / IDLE_HALF_LIFE).exp2())
+    }
+
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.at.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::test_support::at;
+
+    #[test]
+    fn a_peak_counts_at_once_and_is_forgotten_slowly() {
+        let mut peak = PeakEwma::default();
+        assert_eq!(peak.expected(at(0)), 0.0);
+        peak.record(Duration::from_millis(200), at(0));
+        peak.record(Duration::from_secs(4), at(1));
+        assert_eq!(peak.expected(at(1)), 4.0);
+        peak.record(Duration::from_millis(200), at(2));
+        assert!((3.0..4.0).contains(&peak.expected(at(2))), "one good time does not excuse it");
+        for n in 3..60 {
+            peak.record(Duration::from_millis(200), at(n));
+        }
+        assert!(peak.expected(at(60)) < 0.25);
+    }
+
+    #[test]
+    fn who_is_not_used_is_tried_again_some_day() {
+        let mut peak = PeakEwma::default();
+        peak.record(Duration::from_secs(8), at(0));
+        assert_eq!(peak.expected(at(120)), 2.0);
+    }
+}

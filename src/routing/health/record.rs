@@ -1,0 +1,324 @@
+//! What an attempt's end changes: which scopes it is a verdict on, and what there is to tell.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::routing::{
+    candidate::print_span,
+    health::{
+        AttemptTicket, Health, Scope,
+        circuit::{Circuit, CircuitSignal, Failure},
+    },
+    outcome::{Blame, CooldownClass, Outcome},
+};
+use crate::{
+    base::clock::Mono, config::settings::Upstream, events::event::Severity, ir::usage::Usage,
+};
+
+/// How an attempt went. The relay's guard tells exactly one final end.
+#[derive(Clone, Copy, Debug)]
+pub enum AttemptEnd<'a> {
+    /// Final: the client is gone. Releases what it held without a verdict.
+    Abandoned,
+    /// Final: the stream broke after content, which counts against the upstream.
+    BrokeAfterContent(&'a Outcome),
+    /// The first content came: the upstream works.
+    Content,
+    /// Final: it failed before any content, or the upstream refused the request.
+    Failed(&'a Outcome),
+    /// Final: a whole answer.
+    Finished { ttft: Option<Duration>, usage: Option<Usage> },
+    /// A 2xx head came: the key works.
+    Head2xx,
+}
+
+/// A change worth telling: "openai/work" "cools for 41s: 429 rate_limit_exceeded for gpt-5".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthChange {
+    pub subject: String,
+    pub text: String,
+    pub level: Severity,
+}
+
+/// Records an end; gives back what there is to tell.
+pub fn record(
+    health: &mut Health,
+    ticket: &AttemptTicket,
+    end: AttemptEnd<'_>,
+    now: Mono,
+) -> Vec<HealthChange> {
+    let mut changes = Vec::new();
+    let mut recorder = HealthRecorder { health, ticket, now, changes: &mut changes };
+    match end {
+        AttemptEnd::Head2xx => recorder.key_succeeded(),
+        AttemptEnd::Content => {
+            recorder.key_succeeded();
+            recorder.apply_signal(
+                AttemptScope::Upstream,
+                &CircuitSignal::FirstContent {
+                    id: ticket.id,
+                    last_attempt_id: recorder.health.last_attempt_id,
+                },
+            );
+        }
+        AttemptEnd::Finished { ttft, usage } => {
+            recorder.key_succeeded();
+            recorder.upstream_succeeded();
+            recorder.settle_usage(usage);
+            recorder.release(Some((false, ttft)));
+        }
+        AttemptEnd::Failed(outcome) => recorder.attempt_failed(outcome),
+        AttemptEnd::BrokeAfterContent(outcome) => {
+            if outcome.cooldown != CooldownClass::None {
+                recorder.record_failure(
+                    AttemptScope::Upstream,
+                    CooldownClass::ServerError,
+                    outcome,
+                );
+            }
+            recorder.release(Some((true, None)));
+        }
+        AttemptEnd::Abandoned => recorder.release(None),
+    }
+    changes
+}
+
+/// Records what a probe of our own found: that the upstream answers, or why it does not. One that
+/// answers is not taken to be well at once, but the next request tests it.
+pub fn record_probe(
+    health: &mut Health,
+    upstream: &Upstream,
+    id: u64,
+    found: Result<(), &Arc<str>>,
+    now: Mono,
+) -> Vec<HealthChange> {
+    let (policy, last_attempt_id) = (Arc::clone(&health.policy), health.last_attempt_id);
+    let Some(circuit) = health.circuit_mut(&Scope::Upstream(upstream.id), found.is_err()) else {
+        return Vec::new();
+    };
+    let before = match found {
+        Ok(()) => circuit.apply(&CircuitSignal::ProbeSucceeded, &policy, now),
+        Err(cause) => {
+            let threshold = policy.cooldown.failures.max(1);
+            let failure = Failure {
+                class: CooldownClass::ServerError,
+                hint: None,
+                cause,
+                threshold,
+                local: upstream.local,
+            };
+            circuit.apply(&CircuitSignal::Failed { id, last_attempt_id, failure }, &policy, now)
+        }
+    };
+    let change = match (&before, &*circuit) {
+        (Circuit::Open { until: old, .. }, Circuit::Open { until, .. }) if until < old => {
+            Some(("answers its probe: the next request tests it".to_owned(), Severity::Info))
+        }
+        (before, after) => describe_change(before, after, AttemptScope::Upstream, now),
+    };
+    change
+        .map(|(text, level)| HealthChange { subject: upstream.name.to_string(), text, level })
+        .into_iter()
+        .collect()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AttemptScope {
+    Account,
+    Key,
+    KeyModel,
+    Upstream,
+}
+
+struct HealthRecorder<'a> {
+    health: &'a mut Health,
+    ticket: &'a AttemptTicket,
+    now: Mono,
+    changes: &'a mut Vec<HealthChange>,
+}
+
+impl HealthRecorder<'_> {
+    fn key_succeeded(&mut self) {
+        for scope in [AttemptScope::Account, AttemptScope::Key, AttemptScope::KeyModel] {
+            self.apply_signal(
+                scope,
+                &CircuitSignal::Succeeded {
+                    id: self.ticket.id,
+                    last_attempt_id: self.health.last_attempt_id,
+                },
+            );
+        }
+    }
+
+    fn upstream_succeeded(&mut self) {
+        self.apply_signal(
+            AttemptScope::Upstream,
+            &CircuitSignal::Succeeded {
+                id: self.ticket.id,
+                last_attempt_id: self.health.last_attempt_id,
+            },
+        );
+    }
+
+    fn attempt_failed(&mut self, outcome: &Outcome) {
+        match outcome.blame {
+            Blame::Account => self.record_refusal(AttemptScope::Account, outcome),
+            Blame::Key => self.record_refusal(AttemptScope::Key, outcome),
+            Blame::KeyModel => self.record_refusal(AttemptScope::KeyModel, outcome),
+            // Told that the request itself is wrong: whoever says so is up.
+            Blame::None if outcome.blames_request() => self.upstream_succeeded(),
+            Blame::None => {}
+            Blame::Upstream => {
+                self.record_failure(AttemptScope::Upstream, outcome.cooldown, outcome)
+            }
+            Blame::UpstreamAndKey => {
+                self.record_failure(AttemptScope::Key, outcome.cooldown, outcome);
+                self.record_failure(AttemptScope::Upstream, outcome.cooldown, outcome);
+            }
+        }
+        let counted = outcome.blame != Blame::None || outcome.blames_request();
+        self.settle_reservation(0);
+        self.release(counted.then_some((outcome.blame != Blame::None, None)));
+    }
+
+    /// A refusal about a key or account: the upstream that gave it works.
+    fn record_refusal(&mut self, scope: AttemptScope, outcome: &Outcome) {
+        self.record_failure(scope, outcome.cooldown, outcome);
+        self.upstream_succeeded();
+    }
+
+    fn record_failure(&mut self, scope: AttemptScope, class: CooldownClass, outcome: &Outcome) {
+        let threshold = if scope == AttemptScope::Upstream {
+            self.health.policy.cooldown.failures.max(1)
+        } else {
+            1
+        };
+        let failure = Failure {
+            class,
+            hint: outcome.hint,
+            cause: &outcome.cause,
+            threshold,
+            local: self.ticket.local,
+        };
+        self.apply_signal(
+            scope,
+            &CircuitSignal::Failed {
+                id: self.ticket.id,
+                last_attempt_id: self.health.last_attempt_id,
+                failure,
+            },
+        );
+    }
+
+    /// What the provider counted; where it did not say, what was reserved stands.
+    fn settle_usage(&mut self, usage: Option<Usage>) {
+        let Some(usage) = usage else { return };
+        let (input, output) = (usage.input_total(), usage.output_total());
+        if output > 0 {
+            self.health.output_estimator.record(&self.ticket.model, output);
+        }
+        if let Some(key) = self.health.keys.get_mut(&self.ticket.key) {
+            key.tokens = key.tokens.saturating_add(input.saturating_add(output));
+        }
+        let free = if self.ticket.cached_free { usage.cache_read } else { 0 };
+        self.settle_reservation((input - free).saturating_add(output));
+    }
+
+    fn settle_reservation(&mut self, tokens: u64) {
+        if let (Some(reserved), Some(key)) =
+            (self.ticket.reserved, self.health.keys.get_mut(&self.ticket.key))
+        {
+            key.usage.settle(&self.ticket.model, reserved, tokens);
+        }
+    }
+
+    /// Frees what the attempt held.
+    fn release(&mut self, counted: Option<(bool, Option<Duration>)>) {
+        for scope in [
+            AttemptScope::Account,
+            AttemptScope::Key,
+            AttemptScope::KeyModel,
+            AttemptScope::Upstream,
+        ] {
+            self.apply_signal(scope, &CircuitSignal::Ended { id: self.ticket.id });
+        }
+        if let Some(upstream) = self.health.upstreams.get_mut(&self.ticket.upstream) {
+            upstream.running = upstream.running.saturating_sub(1);
+            if let Some((failed, ttft)) = counted {
+                if let Some(ttft) = ttft {
+                    upstream.target_mut(&self.ticket.model).ttft.record(ttft, self.now);
+                }
+                upstream.stats.record(failed, ttft, self.now);
+            }
+        }
+        if let Some(key) = self.health.keys.get_mut(&self.ticket.key) {
+            key.running = key.running.saturating_sub(1);
+        }
+    }
+
+    fn apply_signal(&mut self, scope: AttemptScope, signal: &CircuitSignal<'_>) {
+        let Self { health, ticket, now, .. } = self;
+        // A key that left the config, or got a new secret meanwhile, is no longer what this attempt
+        // tested.
+        let current = health.keys.get(&ticket.key).is_some_and(|key| ticket.id > key.valid_from);
+        let act = match scope {
+            AttemptScope::Upstream if health.upstreams.contains_key(&ticket.upstream) => {
+                Scope::Upstream(ticket.upstream)
+            }
+            AttemptScope::Account if current => Scope::Account(ticket.account),
+            AttemptScope::Key if current => Scope::Key(ticket.key),
+            AttemptScope::KeyModel if current => {
+                Scope::KeyModel(ticket.key, Arc::clone(&ticket.model))
+            }
+            _ => return,
+        };
+        let policy = Arc::clone(&health.policy);
+        let Some(circuit) =
+            health.circuit_mut(&act, matches!(signal, CircuitSignal::Failed { .. }))
+        else {
+            return;
+        };
+        let before = circuit.apply(signal, &policy, *now);
+        let told = describe_change(&before, circuit, scope, *now);
+        if let Some((text, level)) = told {
+            let subject = if scope == AttemptScope::Upstream {
+                &ticket.upstream_name
+            } else {
+                &ticket.key_name
+            };
+            let text = if scope == AttemptScope::KeyModel {
+                format!("{text} for {}", ticket.model)
+            } else {
+                text
+            };
+            self.changes.push(HealthChange { subject: subject.to_string(), text, level });
+        }
+    }
+}
+
+/// What a turn of a circuit is in words; `None` where nobody needs to know.
+fn describe_change(
+    before: &Circuit,
+    after: &Circuit,
+    scope: AttemptScope,
+    now: Mono,
+) -> Option<(String, Severity)> {
+    let subject_prefix = if scope == AttemptScope::Account { "its account " } else { "" };
+    match (before, after) {
+        (Circuit::Rejected { .. }, Circuit::Rejected { .. }) => None,
+        (_, Circuit::Rejected { cause, .. }) => Some((
+            format!("was rejected and is not used until its secret changes: {cause}"),
+            Severity::Error,
+        )),
+        (Circuit::Open { until: old, .. }, Circuit::Open { until, .. }) if *until <= *old => None,
+        (Circuit::Probing { until: old, .. }, Circuit::Open { until, .. }) if until <= old => None,
+        (_, Circuit::Open { reason: belief, until }) => {
+            let (span, cause) = (print_span(until.since(now)), &belief.cause);
+            Some((format!("{subject_prefix}cools for {span}: {cause}"), Severity::Warn))
+        }
+        (Circuit::Closed { .. }, Circuit::Closed { .. }) => None,
+        (_, Circuit::Closed { .. }) => {
+            Some((format!("{subject_prefix}works again"), Severity::Info))
+        }
+        (_, Circuit::Probing { .. }) => None,
+    }
+}

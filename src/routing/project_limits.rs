@@ -1,0 +1,322 @@
+//! What projects have used of their limits: requests and tokens over a sliding minute, and requests
+//! at once.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::routing::health::MINUTE;
+use crate::{
+    base::{
+        clock::Mono,
+        rolling::{RollingReservation, SlidingLog, SlidingSum},
+    },
+    config::settings::Project,
+};
+
+/// Output that is reserved while nothing is known of a model's answers.
+pub(super) const DEFAULT_OUTPUT_TOKENS: u64 = 1_024;
+/// The share of the newest answer in what counts as usual.
+const NEWEST_WEIGHT: f64 = 0.2;
+/// Models whose usual answer is kept per project; names come from clients, so they are bounded.
+const MAX_MODELS: usize = 64;
+
+/// How many tokens answers usually have, by model.
+#[derive(Clone, Debug, Default)]
+pub struct OutputEstimator(Vec<(Arc<str>, f64)>);
+
+impl OutputEstimator {
+    /// What to reserve for an answer: what is usual, at most what the client allows.
+    #[must_use]
+    pub fn estimate(&self, model: &str, max_tokens: Option<u64>) -> u64 {
+        let usual = self
+            .0
+            .iter()
+            .find(|(name, _)| **name == *model)
+            .map_or(DEFAULT_OUTPUT_TOKENS, |(_, tokens)| tokens.ceil() as u64);
+        usual.min(max_tokens.unwrap_or(u64::MAX))
+    }
+
+    pub fn record(&mut self, model: &Arc<str>, output: u64) {
+        let output = output as f64;
+        if let Some((_, usual)) = self.0.iter_mut().find(|(name, _)| name == model) {
+            *usual += NEWEST_WEIGHT * (output - *usual);
+            return;
+        }
+        if self.0.len() >= MAX_MODELS {
+            self.0.remove(0);
+        }
+        self.0.push((Arc::clone(model), output));
+    }
+}
+
+/// A request that was let in; told to [`Projects::settle`] once its tokens are known.
+#[derive(Clone, Debug)]
+pub struct LimitAdmission {
+    model: Arc<str>,
+    tokens: Option<RollingReservation>,
+}
+
+/// What a project asks to be let in with.
+#[derive(Clone, Copy, Debug)]
+pub struct AdmissionRequest<'a> {
+    pub model: &'a Arc<str>,
+    /// Estimated input tokens.
+    pub input: u64,
+    /// Whether an answer of tokens is expected, and how many the client allows at most.
+    pub expects_output: bool,
+    pub max_tokens: Option<u64>,
+}
+
+/// Which limit is used up, and until when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitExceeded {
+    pub kind: ProjectLimitKind,
+    pub limit: u32,
+    pub until: Mono,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProjectLimitKind {
+    Requests,
+    Tokens,
+}
+
+/// One limit as clients are told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemainingLimit {
+    pub limit: u32,
+    pub remaining: u64,
+    /// Until nothing is used up any more.
+    pub reset: Duration,
+}
+
+#[derive(Debug, Default)]
+struct ProjectUsage {
+    requests: SlidingLog,
+    tokens: SlidingSum,
+    running: u32,
+    output_estimator: OutputEstimator,
+}
+
+/// All projects, by name, behind one lock. Numbers stay over a reload; the limits are those of the
+/// request's project row.
+#[derive(Debug, Default)]
+pub struct ProjectLimits(Mutex<HashMap<Arc<str>, ProjectUsage>>);
+
+impl ProjectLimits {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, ProjectUsage>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a request and reserves its tokens, or says which limit is used up: then nothing is
+    /// counted, so that hammering does not make the wait longer.
+    ///
+    /// # Errors
+    ///
+    /// The limit whose end is the later one.
+    pub fn admit(
+        &self,
+        project: &Project,
+        request: &AdmissionRequest<'_>,
+        now: Mono,
+    ) -> Result<LimitAdmission, LimitExceeded> {
+        let mut all = self.lock();
+        let used = all.entry(Arc::clone(&project.name)).or_default();
+        let output = if request.expects_output {
+            used.output_estimator.estimate(request.model, request.max_tokens)
+        } else {
+            0
+        };
+        let tokens = request.input.saturating_add(output);
+        let over_rpm = used.requests.full_until(project.rpm, MINUTE, now);
+        let over_tpm = used.tokens.full_until(u64::from(project.tpm), tokens, now);
+        let full = over_rpm
+            .map(|until| LimitExceeded {
+                kind: ProjectLimitKind::Requests,
+                limit: project.rpm,
+                until,
+            })
+            .into_iter()
+            .chain(over_tpm.map(|until| LimitExceeded {
+                kind: ProjectLimitKind::Tokens,
+                limit: project.tpm,
+                until,
+            }));
+        if let Some(full) = full.max_by_key(|full| full.until) {
+            return Err(full);
+        }
+        if project.rpm > 0 {
+            used.requests.record(MINUTE, now);
+        }
+        let tokens = (project.tpm > 0).then(|| used.tokens.reserve(tokens, now));
+        Ok(LimitAdmission { model: Arc::clone(request.model), tokens })
+    }
+
+    /// The tokens of an admitted request: input and output as the provider counted them, or `None`
+    /// where it never said, when the reservation stands.
+    pub fn settle(&self, project: &str, booking: &LimitAdmission, actual: Option<(u64, u64)>) {
+        let mut all = self.lock();
+        let (Some(used), Some(booked), Some((input, output))) =
+            (all.get_mut(project), booking.tokens, actual)
+        else {
+            return;
+        };
+        used.tokens.correct(booked, input.saturating_add(output));
+        if output > 0 {
+            used.output_estimator.record(&booking.model, output);
+        }
+    }
+
+    /// Takes one of the project's places for requests at once; false where none is free.
+    #[must_use]
+    pub fn acquire_slot(&self, project: &Project) -> bool {
+        let mut all = self.lock();
+        let used = all.entry(Arc::clone(&project.name)).or_default();
+        let free = project.max_concurrency == 0 || used.running < project.max_concurrency;
+        used.running += u32::from(free);
+        free
+    }
+
+    /// Gives a place back.
+    pub fn release_slot(&self, project: &str) {
+        if let Some(used) = self.lock().get_mut(project) {
+            used.running = used.running.saturating_sub(1);
+        }
+    }
+
+    /// What is left of the limits that the project has: requests, tokens.
+    #[must_use]
+    pub fn remaining(
+        &self,
+        project: &Project,
+        now: Mono,
+    ) -> (Option<RemainingLimit>, Option<RemainingLimit>) {
+        let all = self.lock();
+        let Some(used) = all.get(&project.name) else { return (None, None) };
+        let (requests, until) = used.requests.count_within(MINUTE, now);
+        let tokens = used.tokens.sum(now);
+        let remaining = |limit: u32, used: u64, reset| {
+            (limit > 0).then(|| RemainingLimit {
+                limit,
+                remaining: u64::from(limit).saturating_sub(used),
+                reset,
+            })
+        };
+        (
+            remaining(
+                project.rpm,
+                requests as u64,
+                until.map_or(Duration::ZERO, |until| until.since(now)),
+            ),
+            remaining(project.tpm, tokens, if tokens == 0 { Duration::ZERO } else { MINUTE }),
+        )
+    }
+
+    /// Requests of a project that are under way.
+    #[must_use]
+    pub fn running(&self, project: &str) -> u32 {
+        self.lock().get(project).map_or(0, |used| used.running)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::routing::test_support::{at, cases, project};
+
+    fn limited(rpm: u32, tpm: u32, max_concurrency: u32) -> Project {
+        Project { rpm, tpm, max_concurrency, ..project(&["*"], &["*"]) }
+    }
+
+    fn admit(
+        projects: &ProjectLimits,
+        project: &Project,
+        input: u64,
+        max_tokens: Option<u64>,
+        now: u64,
+    ) -> Result<LimitAdmission, LimitExceeded> {
+        let model: Arc<str> = "m".into();
+        projects.admit(
+            project,
+            &AdmissionRequest { model: &model, input, expects_output: true, max_tokens },
+            at(now),
+        )
+    }
+
+    #[test]
+    fn the_request_beyond_the_rate_is_refused_until_the_first_is_a_minute_old() {
+        let (projects, ide) = (ProjectLimits::default(), limited(2, 0, 0));
+        admit(&projects, &ide, 1, None, 0).expect("the first");
+        admit(&projects, &ide, 1, None, 10).expect("the second");
+
+        for now in [20, 59] {
+            let full = admit(&projects, &ide, 1, None, now).expect_err("a third");
+            assert_eq!(
+                full,
+                LimitExceeded { kind: ProjectLimitKind::Requests, limit: 2, until: at(60) }
+            );
+        }
+        assert!(
+            admit(&projects, &ide, 1, None, 60).is_ok(),
+            "refusals did not make the wait longer"
+        );
+        assert_eq!(
+            projects.remaining(&ide, at(60)).0,
+            Some(RemainingLimit { limit: 2, remaining: 0, reset: MINUTE })
+        );
+    }
+
+    #[test]
+    fn tokens_are_reserved_and_settled_by_what_was_used() {
+        let (projects, ide) = (ProjectLimits::default(), limited(0, 2_000, 0));
+        let first = admit(&projects, &ide, 500, None, 0).expect("1,524 reserved");
+        assert_eq!(
+            admit(&projects, &ide, 500, None, 1).expect_err("no room").kind,
+            ProjectLimitKind::Tokens
+        );
+
+        projects.settle("ide", &first, Some((480, 20)));
+
+        assert_eq!(projects.remaining(&ide, at(1)).1.map(|left| left.remaining), Some(1_500));
+        admit(&projects, &ide, 500, None, 2).expect("answers are usually of 20 tokens");
+        assert_eq!(projects.remaining(&ide, at(2)).1.map(|left| left.remaining), Some(980));
+    }
+
+    #[test]
+    fn no_more_is_reserved_than_the_client_allows() {
+        let (projects, ide) = (ProjectLimits::default(), limited(0, 1_000, 0));
+        admit(&projects, &ide, 100, Some(50), 0).expect("150 reserved");
+        assert_eq!(projects.remaining(&ide, at(0)).1.map(|left| left.remaining), Some(850));
+    }
+
+    #[test]
+    fn places_are_given_back() {
+        let (projects, ide) = (ProjectLimits::default(), limited(0, 0, 2));
+        assert_eq!([(); 3].map(|()| projects.acquire_slot(&ide)), [true, true, false]);
+        projects.release_slot("ide");
+        assert!(projects.acquire_slot(&ide));
+    }
+
+    proptest! {
+        #![proptest_config(cases())]
+
+        #[test]
+        fn within_any_minute_no_more_requests_pass_than_allowed(passes in proptest::collection::vec(0_u64..20, 1..80)) {
+            let (projects, ide) = (ProjectLimits::default(), limited(5, 0, 0));
+            let (mut now, mut went) = (0, Vec::new());
+            for pass in passes {
+                now += pass;
+                match admit(&projects, &ide, 1, None, now) {
+                    Ok(_) => went.push(now),
+                    Err(full) => prop_assert!(full.until > at(now) && full.until <= at(now + 60)),
+                }
+                prop_assert!(went.iter().filter(|&&at| now - at < 60).count() <= 5);
+            }
+        }
+    }
+}

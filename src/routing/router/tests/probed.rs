@@ -1,0 +1,67 @@
+//! Probes of our own, beside traffic.
+
+use crate::routing::router::tests::*;
+
+const PROBE_CAUSE: &str = "503 (probe of /models)";
+
+/// A probe that begins and ends now.
+fn probe(world: &RouterFixture, fails: bool, now: u64) -> Vec<HealthChange> {
+    let cause: Arc<str> = PROBE_CAUSE.into();
+    let id = world.router.begin_probe();
+    world.router.record_probe(
+        &world.candidates[0].target.upstream,
+        id,
+        if fails { Err(&cause) } else { Ok(()) },
+        at(now),
+    )
+}
+
+fn state(world: &RouterFixture, now: u64) -> HealthState {
+    world.router.upstream_view(UpstreamId(1), at(now)).state
+}
+
+#[test]
+fn failing_probes_open_an_upstream_and_one_that_answers_lets_a_request_test_it() {
+    let world = RouterFixture::with_keys(1);
+
+    let told: Vec<_> = (0..3).map(|n| probe(&world, true, n).len()).collect();
+    assert_eq!(told, [0, 0, 1], "three strikes");
+    assert_eq!(state(&world, 3), HealthState::Open);
+    let view = world.router.upstream_view(UpstreamId(1), at(3));
+    assert_eq!(view.cause.as_deref(), Some(PROBE_CAUSE));
+
+    let told = probe(&world, false, 4);
+    assert!(told[0].text.contains("the next request tests it"), "{told:?}");
+    let (decision, ticket) = world.decide(&[], 5);
+    assert!(matches!(decision.verdict, Verdict::Try { probe: true, .. }), "{decision:?}");
+    world.router.record(
+        &ticket.expect("a ticket"),
+        AttemptEnd::Finished { ttft: None, usage: None },
+        at(5),
+    );
+    assert_eq!(state(&world, 5), HealthState::Ok);
+    assert_eq!(world.router.last_served(UpstreamId(1)), Some(at(5)));
+}
+
+#[test]
+fn a_probe_lifts_neither_what_a_person_said_nor_what_requests_proved_since_it_began() {
+    let world = RouterFixture::with_keys(1);
+    world.router.cool(&Scope::Upstream(UpstreamId(1)), Duration::from_secs(100), at(0));
+    assert_eq!(probe(&world, false, 1), []);
+    assert_eq!(state(&world, 2), HealthState::Cooling);
+
+    let world = RouterFixture::with_keys(1);
+    let early = world.router.begin_probe();
+    for now in 0..3 {
+        let ticket = world.decide(&[], now * 20).1.expect("a ticket");
+        world.router.record(&ticket, AttemptEnd::Failed(&refused()), at(now * 20));
+    }
+    let open = world.router.upstream_view(UpstreamId(1), at(41));
+    let cause: Arc<str> = PROBE_CAUSE.into();
+    assert_eq!(
+        world.router.record_probe(&world.candidates[0].target.upstream, early, Err(&cause), at(41)),
+        [],
+        "it began before the strikes"
+    );
+    assert_eq!(world.router.upstream_view(UpstreamId(1), at(41)), open);
+}

@@ -1,0 +1,207 @@
+//! Upstreams, keys and settings for the tests of this room.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use crate::routing::{
+    candidate::{AccountId, Candidate, KeyState, Target, build_candidates},
+    health::circuit::Policy,
+};
+use crate::{
+    base::{clock::Mono, pattern::Patterns},
+    config::settings::{
+        Auth, Cooldown, DialectEndpoint, KeyId, Origin, Patch, Project, ProxySetting,
+        RetrySettings, Settings, StatusSet, Strategy, Timeouts, Upstream, UpstreamId, UpstreamKey,
+    },
+    ir::op::Dialect,
+    secrets::Reference,
+};
+
+pub(super) fn at(seconds: u64) -> Mono {
+    Mono(Duration::from_secs(1_000_000 + seconds))
+}
+
+pub(super) fn cases() -> proptest::test_runner::Config {
+    // `PROPTEST_CASES` asks for more.
+    let usual = proptest::test_runner::Config { failure_persistence: None, ..Default::default() };
+    if std::env::var_os("PROPTEST_CASES").is_some() {
+        usual
+    } else {
+        proptest::test_runner::Config { cases: 128, ..usual }
+    }
+}
+
+pub(super) fn policy() -> Policy {
+    let s = Duration::from_secs;
+    Policy {
+        cooldown: Cooldown {
+            rate_limited: s(5),
+            server_error: s(15),
+            max: s(600),
+            max_hint: s(3_600),
+            quota: s(3_600),
+            failures: 3,
+        },
+        retry: RetrySettings {
+            max_attempts: 4,
+            backoff: Duration::from_millis(250),
+            max_backoff: s(8),
+            budget: 0.2,
+            statuses: StatusSet(vec![(408, 409), (425, 425), (429, 429), (500, 599)]),
+            queue_for: s(10),
+        },
+    }
+}
+
+fn timeouts() -> Timeouts {
+    let s = Duration::from_secs(10);
+    Timeouts {
+        connect: s,
+        first_byte: s,
+        idle: s,
+        total: s,
+        client_head: s,
+        client_idle: s,
+        client_keepalive: s,
+    }
+}
+
+/// An upstream that speaks one dialect, with so many keys.
+pub(super) fn upstream(id: u32, name: &str, models: Option<&[&str]>, keys: u32) -> Upstream {
+    Upstream {
+        id: UpstreamId(id),
+        name: name.into(),
+        origin: Origin::File,
+        preset: None,
+        endpoints: vec![DialectEndpoint {
+            dialect: Dialect::Openai,
+            base_url: format!("https://{name}.example/v1"),
+            query: None,
+        }],
+        auth: if keys == 0 { Auth::None } else { Auth::Bearer },
+        models: models.map(|list| Patterns::parse(list.iter().copied()).expect("good patterns")),
+        rename: BTreeMap::new(),
+        priority: 10,
+        weight: 1.0,
+        max_concurrency: 0,
+        max_rps: 0.0,
+        region: String::new(),
+        proxy: ProxySetting::Environment,
+        headers: Vec::new(),
+        ca_file: None,
+        insecure_tls: false,
+        ask_usage: false,
+        think_split: false,
+        stream_keepalive: false,
+        prices_win: false,
+        accepts_reasoning: true,
+        embed: None,
+        rerank: None,
+        retry_statuses: None,
+        budget: Vec::new(),
+        rules: Vec::new(),
+        health: None,
+        keys: (0..keys).map(|n| Arc::new(key(id * 100 + n, name, n))).collect(),
+        enabled: true,
+        timeouts: timeouts(),
+        patch: Patch::default(),
+        accepts_compressed: false,
+        local: false,
+        key_page: None,
+        key_env: None,
+    }
+}
+
+pub(super) fn key(id: u32, upstream: &str, n: u32) -> UpstreamKey {
+    let name: Arc<str> = format!("{upstream}/k{n}").into();
+    UpstreamKey {
+        id: KeyId(id),
+        name: Arc::clone(&name),
+        label: format!("k{n}").into(),
+        reference: Reference::parse(&format!("env:KEY_{id}")).expect("a reference"),
+        account: name,
+        priority: 10,
+        weight: 1.0,
+        limit: crate::config::settings::KeyLimit::default(),
+        limits: Vec::new(),
+        max_concurrency: 0,
+        budget: Vec::new(),
+        refresh: None,
+        enabled: true,
+    }
+}
+
+pub(super) fn target(upstream: &Arc<Upstream>, model: &str) -> Arc<Target> {
+    Arc::new(Target {
+        upstream: Arc::clone(upstream),
+        model: model.into(),
+        dialect: Dialect::Openai,
+        priority: upstream.priority,
+        weight: upstream.weight,
+    })
+}
+
+/// All keys ready, each its own account.
+pub(super) fn ready_candidates(targets: &[Arc<Target>]) -> Vec<Candidate> {
+    build_candidates(targets, &|key| (KeyState::Ready, AccountId(key.0)))
+}
+
+pub(super) fn project(models: &[&str], upstreams: &[&str]) -> Project {
+    Project {
+        name: "ide".into(),
+        key: None,
+        models: Patterns::parse(models.iter().copied()).expect("good patterns"),
+        upstreams: Patterns::parse(upstreams.iter().copied()).expect("good patterns"),
+        rpm: 0,
+        tpm: 0,
+        max_concurrency: 0,
+        budget: Vec::new(),
+        subnets: Vec::new(),
+        admin: false,
+        enabled: true,
+    }
+}
+
+pub(super) fn settings(upstreams: Vec<Upstream>) -> Settings {
+    use crate::config::settings::{
+        AlertSettings, DiscoverySettings, LedgerSettings, LogSettings, OtlpSettings,
+        ServerSettings, TuiSettings,
+    };
+    let policy = policy();
+    Settings {
+        server: ServerSettings {
+            listen: Vec::new(),
+            optional_v6: true,
+            auth: true,
+            trusted_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            max_request_bytes: 1,
+            max_response_bytes: 1,
+            max_connections: 1,
+            max_requests: 1,
+            max_buffered: None,
+            drain: Duration::ZERO,
+        },
+        discover: DiscoverySettings { env: false, local: false },
+        log: LogSettings { level: "info".to_owned(), json: false, file: None },
+        budget: Vec::new(),
+        ledger: LedgerSettings::default(),
+        alerts: AlertSettings::default(),
+        otlp: OtlpSettings::default(),
+        prices: Vec::new(),
+        rates: BTreeMap::new(),
+        timeouts: timeouts(),
+        retry: policy.retry,
+        cooldown: policy.cooldown,
+        strategy: Strategy::Priority,
+        region: String::new(),
+        sticky: crate::config::settings::Affinity::Auto,
+        sticky_ttl: Duration::from_secs(3_600),
+        keyless: Vec::new(),
+        losses: crate::config::settings::LossPolicy::Report,
+        upstreams: upstreams.into_iter().map(Arc::new).collect(),
+        models: Vec::new(),
+        aliases: Vec::new(),
+        projects: Vec::new(),
+        tui: TuiSettings { theme: "dark".to_owned(), mouse: false, lang: "auto".to_owned() },
+    }
+}

@@ -1,0 +1,90 @@
+//! What lies over a screen: a request and its panes, the page of keys, the list of problems.
+
+use crate::tui::update::refresh::refresh;
+use crate::{
+    events::filter::Filter,
+    tui::{
+        app::{App, Overlay, Pane, RequestView},
+        effect::Effect,
+        format::FrameContext,
+    },
+};
+
+pub(super) fn go_back(app: &mut App) {
+    match app.overlay.take() {
+        Some(
+            Overlay::Help { request_view: Some(view), .. }
+            | Overlay::Problems { request_view: Some(view), .. },
+        ) => app.overlay = Some(Overlay::Request(*view)),
+        // What was said is not held longer than it is looked at.
+        Some(_) => (app.transcript, app.explain) = (None, None),
+        None => {
+            let list = app.list_state_mut();
+            list.filter = Filter::default();
+            list.selected = None;
+        }
+    }
+}
+
+pub(super) fn cycle_pane(app: &mut App, steps: usize, now: FrameContext) -> Vec<Effect> {
+    if let Some(Overlay::Request(view)) = &mut app.overlay {
+        view.pane = view.pane.cycled(steps);
+    }
+    refresh(app, now)
+}
+
+/// Goes to a pane; from there, back to the first.
+pub(super) fn toggle_pane(app: &mut App, pane: Pane) {
+    if let Some(Overlay::Request(view)) = &mut app.overlay {
+        view.pane = if view.pane == pane { Pane::Timeline } else { pane };
+    }
+}
+
+/// The request that something lies over.
+fn underlying_request(overlay: Option<Overlay>) -> Option<Box<RequestView>> {
+    match overlay? {
+        Overlay::Help { request_view: under, .. }
+        | Overlay::Problems { request_view: under, .. } => under,
+        Overlay::Request(view) => Some(Box::new(view)),
+    }
+}
+
+/// Opens the list of all problems, or closes it.
+pub(super) fn toggle_problems(app: &mut App) {
+    app.overlay = match app.overlay.take() {
+        Some(Overlay::Problems { request_view: under, .. }) => {
+            under.map(|view| Overlay::Request(*view))
+        }
+        overlay => Some(Overlay::Problems { scroll: 0, request_view: underlying_request(overlay) }),
+    };
+}
+
+/// Opens the page of all keys, or closes it.
+pub(super) fn toggle_help(app: &mut App) {
+    app.overlay = match app.overlay.take() {
+        Some(Overlay::Help { request_view: under, .. }) => {
+            under.map(|view| Overlay::Request(*view))
+        }
+        overlay => Some(Overlay::Help { scroll: 0, request_view: underlying_request(overlay) }),
+    };
+}
+
+/// Shows long system messages as a whole, or as a line again.
+pub(super) fn toggle_expand(app: &mut App) {
+    if let Some(Overlay::Request(view)) = &mut app.overlay {
+        view.expanded = !view.expanded;
+        view.pane = Pane::Conversation;
+        view.scroll[Pane::Conversation as usize] = 0;
+    }
+}
+
+/// Shows bytes as they were, or what they say again.
+pub(super) fn toggle_raw(app: &mut App) {
+    if let Some(Overlay::Request(view)) = &mut app.overlay {
+        view.raw = !view.raw;
+        view.scroll = RequestView::new(view.id).scroll;
+        if !matches!(view.pane, Pane::Answer | Pane::Conversation) {
+            view.pane = Pane::Answer;
+        }
+    }
+}
