@@ -1,4 +1,4 @@
-//! `aiproxy alerts`: what stands, and a test of the ways out.
+//! `aiproxy alerts`: lists active alerts and tests the alert channels.
 
 use clap::Subcommand;
 
@@ -18,20 +18,20 @@ use crate::{
     events::event::Severity,
 };
 
-/// What to do with alerts.
+/// The `alerts` commands.
 #[derive(Debug, Subcommand)]
 pub enum AlertsCommand {
-    /// Show the troubles that stand
+    /// List active alerts
     List,
-    /// Send a test every way that `[alerts]` names, and say what came of it
+    /// Send a test alert to every channel in `[alerts]` and report each result
     Test,
 }
 
-/// Lists or tests.
+/// Runs an `alerts` command.
 ///
 /// # Errors
 ///
-/// No proxy runs; a test that was not taken.
+/// No proxy is running, or the test alert was not delivered.
 pub async fn run(ctx: &CommandContext, command: AlertsCommand) -> Result<ExitStatus, CliError> {
     let proxy = RunningProxy::connect(ctx).await?;
     match command {

@@ -1,4 +1,4 @@
-//! The words of the command line. Each command's own arguments stand beside its code.
+//! The command-line arguments. Each command defines its own arguments in its module.
 
 use std::path::PathBuf;
 
@@ -26,7 +26,7 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 config error, 4 proxy not reachable.
 Environment: AIPROXY_CONFIG, AIPROXY_DATA_DIR, AIPROXY_TOKEN, AIPROXY_KEYS_PASSPHRASE_FILE,
 NO_COLOR, VISUAL, EDITOR.";
 
-/// A whole command line.
+/// The parsed command line.
 #[derive(Debug, Parser)]
 #[command(name = "aiproxy", version, about = ABOUT, after_help = AFTER)]
 pub struct Cli {
@@ -36,38 +36,38 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
-/// Options that every command takes, before or after its name.
+/// Options that every command accepts, before or after its name.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
     /// Config file [default: config.toml in the platform's config dir, or AIPROXY_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Data dir [default: the platform's data dir, or AIPROXY_DATA_DIR]; commands find the proxy by
-    /// it
+    /// Data dir [default: the platform's data dir, or AIPROXY_DATA_DIR]; commands use it to find
+    /// the proxy
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Talk to the proxy at this URL; its control token comes from AIPROXY_TOKEN or --token-file
+    /// Connect to the proxy at this URL; its control token comes from AIPROXY_TOKEN or --token-file
     #[arg(long, global = true, value_name = "URL")]
     pub url: Option<String>,
-    /// File that holds the control token for --url
+    /// File with the control token for --url
     #[arg(long, global = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Print JSON instead of text
     #[arg(long, global = true)]
     pub json: bool,
-    /// Do not ask before something is lost
+    /// Skip confirmation prompts
     #[arg(long, short = 'y', global = true)]
     pub yes: bool,
 }
 
 impl GlobalArgs {
-    /// Where config and data are.
+    /// Resolves the config file and the data dir.
     ///
     /// # Errors
     ///
-    /// A sentence where neither a flag nor the environment says it and there is no home, or where
-    /// the data dir is none.
+    /// Neither a flag nor the environment names a location and there is no home directory, or the
+    /// data dir is invalid.
     pub fn paths(&self) -> Result<Paths, CliError> {
         let paths = file::locate(
             self.config.as_deref(),
@@ -87,8 +87,8 @@ impl GlobalArgs {
 }
 
 impl GlobalArgs {
-    /// The options by which another command finds the same config and data, each after a space;
-    /// empty where none is needed.
+    /// The options that make another command use the same config and data, each preceded by a
+    /// space. Empty if no option is needed.
     #[must_use]
     pub fn path_flags(&self, paths: &Paths) -> String {
         let flag = |name: &str, path: &std::path::Path| {
@@ -100,7 +100,7 @@ impl GlobalArgs {
     }
 }
 
-/// A word as a POSIX shell reads it.
+/// Quotes a word for a POSIX shell.
 fn shell_quote(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-+@:,=".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -116,18 +116,18 @@ pub enum Command {
     /// Run the proxy in this terminal
     #[command(after_help = SERVE)]
     Serve(ServeArgs),
-    /// Open the dashboard: attached to the running proxy, or with one of its own where none runs
+    /// Open the dashboard of the running proxy; start a proxy if none is running
     #[command(after_help = TUI)]
     Tui,
-    /// Show whether the proxy runs, and the state of config, upstreams, keys and requests
+    /// Show the state of the proxy, config, upstreams, keys and requests
     #[command(after_help = STATUS)]
     Status,
-    /// End the running proxy
+    /// Stop the running proxy
     #[command(
         after_help = "Open requests may finish, for as long as `server.drain` says; --now cuts them."
     )]
     Stop(lifecycle::StopArgs),
-    /// End the running proxy and serve again, in this terminal
+    /// Stop the running proxy and start it again in this terminal
     #[command(after_help = RESTART)]
     Restart(lifecycle::RestartArgs),
     /// Apply the config file and read every key reference again
@@ -136,40 +136,40 @@ pub enum Command {
     /// Print shell lines that point SDKs and tools at the proxy
     #[command(after_help = env::EXAMPLES)]
     Env(env::EnvArgs),
-    /// Provider keys: add, list, test, cool, warm, …
+    /// Manage provider keys: add, list, test, cool, warm, …
     #[command(subcommand)]
     Key(key::KeyCommand),
-    /// Upstreams: provider endpoints
+    /// Manage upstreams: provider endpoints
     #[command(subcommand)]
     Upstream(upstream::UpstreamCommand),
-    /// Models: what clients may ask for
+    /// Manage models: the names that clients can request
     #[command(subcommand)]
     Model(model::ModelCommand),
-    /// Projects: client identities and their keys
+    /// Manage projects: client identities and their keys
     #[command(subcommand)]
     Project(project::ProjectCommand),
-    /// The config file
+    /// Show, check and change the config file
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// Alerts: what stands, and whether they arrive
+    /// List active alerts and test their delivery
     #[command(subcommand)]
     Alerts(alerts::AlertsCommand),
-    /// Explain where a request for a model would go, and why nowhere else
+    /// Explain which upstream would serve a model, and why the others would not
     #[command(after_help = route::EXAMPLES)]
     Route(route::RouteArgs),
     /// Show recent requests and events, or one request in full
     #[command(after_help = log::EXAMPLES, args_conflicts_with_subcommands = true)]
     Log(log::LogArgs),
-    /// Sum up tokens and money: by model, project, upstream, key, client, session or day
+    /// Sum tokens and cost by model, project, upstream, key, client, session or day
     #[command(after_help = usage::EXAMPLES)]
     Usage(usage::UsageArgs),
-    /// Give the full account of a request: its way, what it cost and why, what to do
+    /// Explain one request: its attempts, its cost and how to fix a failure
     #[command(after_help = explain::EXAMPLES)]
     Explain(explain::ExplainArgs),
-    /// Ask a model through the proxy and print its answer as it comes
+    /// Ask a model through the proxy and stream its answer
     #[command(after_help = ask::EXAMPLES)]
     Ask(ask::AskArgs),
-    /// Print the completions of a shell
+    /// Print shell completions
     #[command(after_help = completions::EXAMPLES)]
     Completions(completions::CompletionArgs),
     /// Write the man pages into a folder
@@ -177,7 +177,8 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether this command runs a proxy in its own process, and so wants more than one thread.
+    /// Returns whether this command runs a proxy in its own process and needs a multi-threaded
+    /// runtime.
     #[must_use]
     pub fn runs_proxy(&self) -> bool {
         matches!(self, Self::Serve(_) | Self::Restart(_) | Self::Tui)
@@ -213,14 +214,14 @@ Examples:
 /// Arguments of `serve`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ServeArgs {
-    /// Listen here instead of where the config says; may be given again. `8642` means loopback,
-    /// both families; port 0 any free one
+    /// Listen on this address instead of the config's; repeatable. `8642` means loopback on IPv4
+    /// and IPv6; port 0 picks a free port
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<String>,
-    /// With the dashboard in this terminal
+    /// Open the dashboard in this terminal
     #[arg(long)]
     pub tui: bool,
-    /// Only the built-in upstream `demo`, whatever the config and the environment say
+    /// Use only the built-in upstream `demo`; ignore the upstreams of config and environment
     #[arg(long)]
     pub demo: bool,
 }
@@ -236,7 +237,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    /// Does something with every command there is.
+    /// Calls `check` for a command and all its subcommands.
     fn each(command: &clap::Command, path: &str, check: &mut impl FnMut(&str, &clap::Command)) {
         let path = format!("{path} {}", command.get_name());
         check(&path, command);

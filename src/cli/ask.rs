@@ -1,4 +1,4 @@
-//! `aiproxy ask`: one question through the proxy, its answer printed as it comes.
+//! `aiproxy ask`: sends one prompt through the proxy and streams the answer to stdout.
 
 use std::{
     io::{self, IsTerminal},
@@ -32,34 +32,34 @@ Examples:
   aiproxy ask smart \"why is the sky blue?\" --system \"one sentence\"
   git diff | aiproxy ask smart \"write a commit message for this diff\" --stdin";
 
-/// The most that is read from standard input.
+/// Upper bound for bytes read from standard input.
 const MAX_QUESTION_BYTES: u64 = 16 << 20;
-/// The most of an error answer that is read.
+/// Upper bound for bytes read from an error response.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, Args)]
 pub struct AskArgs {
-    /// A name that a client may ask for
+    /// Model, alias or logical model
     model: String,
-    /// The question
+    /// The prompt
     prompt: Option<String>,
-    /// Add standard input to the question
+    /// Append standard input to the prompt
     #[arg(long)]
     stdin: bool,
-    /// A system message
+    /// System message
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// Ask as this project
+    /// Send the request as this project
     #[arg(long, value_name = "NAME", default_value = "default")]
     project: String,
 }
 
-/// Asks and prints.
+/// Sends the prompt and prints the answer.
 ///
 /// # Errors
 ///
-/// No proxy runs; the proxy or the provider refuses; the answer breaks off.
+/// No proxy is running, the proxy or the provider rejects the request, or the answer ends early.
 pub async fn run(ctx: &CommandContext, args: AskArgs) -> Result<ExitStatus, CliError> {
     let question = read_question(&args).await?;
     let base = match RunningProxy::try_connect(ctx)? {
@@ -145,7 +145,7 @@ fn header(response: &reqwest::Response, name: &str) -> Option<String> {
     response.headers().get(name)?.to_str().ok().map(str::to_owned)
 }
 
-/// The beginning of an error answer; what cannot be read is left out.
+/// Reads the beginning of an error response. A read error ends the body early.
 async fn read_error_body(response: &mut reqwest::Response) -> Vec<u8> {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await
@@ -169,7 +169,7 @@ fn error_from_response(status: u16, body: &[u8], id: Option<&str>) -> CliError {
     }
 }
 
-/// A transport error with its cause, and without its URL.
+/// A transport error with its cause but without its URL.
 fn transport_error(error: &reqwest::Error) -> CliError {
     let mut text = if error.is_connect() {
         "the proxy cannot be reached"
@@ -185,12 +185,12 @@ fn transport_error(error: &reqwest::Error) -> CliError {
     if error.is_connect() { CliError::unreachable(text) } else { CliError::failed(text) }
 }
 
-/// What came so far.
+/// The answer received so far.
 #[derive(Debug, Default)]
 struct StreamedAnswer {
-    /// Nothing is printed while it comes.
+    /// Buffers the answer instead of printing it as it arrives.
     quiet: bool,
-    /// Nobody's terminal: the bytes as the model said them.
+    /// Stdout is not a terminal: print the model's bytes unchanged.
     raw: bool,
     text: String,
     model: Option<String>,
@@ -208,7 +208,7 @@ impl StreamedAnswer {
         let Ok(event) = serde_json::from_slice::<Value>(&data) else { return Ok(()) };
         if let Some(error) = event.get("error").filter(|error| !error.is_null()) {
             let text = error["message"].as_str().unwrap_or("the answer ended with an error");
-            // The answer so far stands on a line of its own.
+            // End the partial answer's line before the error.
             if !self.quiet && !self.text.is_empty() {
                 output::print("\n")?;
             }
@@ -233,7 +233,8 @@ impl StreamedAnswer {
     }
 }
 
-/// A model's words for a terminal: lines and tabs stay, what a terminal would obey does not.
+/// Sanitizes model output for a terminal: keeps line breaks and tabs, removes other control
+/// characters.
 fn sanitize_for_terminal(text: &str) -> String {
     text.split_inclusive(['\n', '\t'])
         .map(|part| match part.as_bytes().last() {

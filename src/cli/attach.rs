@@ -1,9 +1,10 @@
-//! Finds the proxy that a command speaks to, and says so when there is none.
+//! Finds the running proxy that a command connects to, and builds the error if no proxy is running.
 
 use std::time::Duration;
 
 use crate::cli::{
-    CommandContext, config_edit,
+    CommandContext,
+    config::edit_file,
     error::{CliError, ExitStatus},
     output, prompt,
 };
@@ -21,20 +22,20 @@ use crate::{
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// A proxy that runs, as far as its run dir or `--url` says.
+/// A running proxy, found through its run dir or `--url`.
 #[derive(Debug)]
 pub struct RunningProxy {
     pub client: ControlClient,
-    /// What the run dir says; `None` with `--url`.
+    /// The contents of the run dir; `None` with `--url`.
     pub run_info: Option<RunInfo>,
 }
 
 impl RunningProxy {
-    /// The proxy of `--url` or of the data dir; `None` where none runs.
+    /// Finds the proxy of `--url` or of the data dir; `None` if no proxy is running.
     ///
     /// # Errors
     ///
-    /// `--url` without a token; no data dir.
+    /// `--url` without a token, or no data dir.
     pub fn try_connect(ctx: &CommandContext) -> Result<Option<Self>, CliError> {
         if let Some(url) = &ctx.global.url {
             let base = if url.contains("://") { url.clone() } else { format!("http://{url}") };
@@ -57,11 +58,11 @@ impl RunningProxy {
         Ok(Some(Self { client: ControlClient::new(base, token), run_info: Some(running) }))
     }
 
-    /// The proxy, or the error that none runs.
+    /// Finds the proxy, or returns the error that none is running.
     ///
     /// # Errors
     ///
-    /// As [`Reach::look`], and exit code 4 where none runs.
+    /// As [`Self::try_connect`], and exit code 4 if no proxy is running.
     pub async fn connect(ctx: &CommandContext) -> Result<Self, CliError> {
         match Self::try_connect(ctx)? {
             Some(proxy) => Ok(proxy),
@@ -69,11 +70,11 @@ impl RunningProxy {
         }
     }
 
-    /// Everything as it is now, from the proxy that the run dir means.
+    /// Fetches the current snapshot and checks that it comes from the proxy of the run dir.
     ///
     /// # Errors
     ///
-    /// No answer; somebody else's answer.
+    /// No response, or the response comes from another process.
     pub async fn snapshot(&self) -> Result<Snapshot, CliError> {
         let snapshot = self.client.snapshot().await?;
         match &self.run_info {
@@ -89,11 +90,11 @@ impl RunningProxy {
         }
     }
 
-    /// Does something; a refusal is an error.
+    /// Sends an action; a rejection is an error.
     ///
     /// # Errors
     ///
-    /// No answer, or "no".
+    /// No response, or the proxy rejects the action.
     pub async fn send_action(&self, action: &Action) -> Result<String, CliError> {
         match self.client.send_action(action).await? {
             ActionReply { ok: true, text, .. } => Ok(text),
@@ -118,11 +119,11 @@ fn control_token(ctx: &CommandContext) -> Result<Secret, CliError> {
     prompt::parse_token(bytes, from)
 }
 
-/// The error of a command that needs a proxy: where it would be, and whether somebody else stands
-/// there.
+/// The error of a command that needs a running proxy. It names the expected address and any other
+/// process that listens there.
 pub async fn not_running_error(ctx: &CommandContext) -> CliError {
     let Ok(paths) = ctx.global.paths() else { return CliError::unreachable("not running") };
-    let addresses = config_edit::listen_addresses(&paths);
+    let addresses = edit_file::listen_addresses(&paths);
     if RunDir::is_locked(&paths.data) {
         return CliError::unreachable("the proxy is starting and does not listen yet")
             .hint("try again in a moment");
@@ -138,7 +139,7 @@ pub async fn not_running_error(ctx: &CommandContext) -> CliError {
         .hint("start it with `aiproxy serve`")
 }
 
-/// The first address where somebody answers.
+/// The first address that responds.
 async fn first_responding(addresses: &[String]) -> Option<String> {
     for addr in addresses.iter().map(|addr| dial_address(addr)) {
         if matches!(
@@ -151,11 +152,11 @@ async fn first_responding(addresses: &[String]) -> Option<String> {
     None
 }
 
-/// That none runs, for the notes of commands that do without: `the proxy does not run`.
+/// The note for commands that also work without a proxy: `the proxy does not run`.
 pub async fn not_running_note(ctx: &CommandContext) -> String {
     let default_text = || "the proxy does not run".to_owned();
     let Ok(paths) = ctx.global.paths() else { return default_text() };
-    match first_responding(&config_edit::listen_addresses(&paths)).await {
+    match first_responding(&edit_file::listen_addresses(&paths)).await {
         Some(addr) => format!(
             "no proxy of the data dir {} runs (something else answers at {addr})",
             paths.data.display()
@@ -164,8 +165,8 @@ pub async fn not_running_note(ctx: &CommandContext) -> String {
     }
 }
 
-/// Applies the config to the proxy that runs, after a command changed it. None running is no error,
-/// and a proxy that refuses is a warning: the change itself is made.
+/// Reloads the running proxy after a command changed the config. It is not an error if no proxy is
+/// running. A rejection is only a warning because the file has already changed.
 pub async fn reload_if_running(ctx: &CommandContext) {
     let Ok(Some(proxy)) = RunningProxy::try_connect(ctx) else { return };
     match request_reload(&proxy).await {
@@ -176,16 +177,16 @@ pub async fn reload_if_running(ctx: &CommandContext) {
         }
         Err(error) if error.exit == ExitStatus::Unreachable => {}
         Err(error) => {
-            output::print_note(&format!("warning: the running proxy did not apply it: {error}"))
+            output::print_note(&format!("warning: the running proxy did not apply it: {error}"));
         }
     }
 }
 
-/// Asks for a reload.
+/// Requests a reload.
 ///
 /// # Errors
 ///
-/// No answer. A broken file is an answer.
+/// No response. A result that reports a broken file is not an error.
 pub async fn request_reload(proxy: &RunningProxy) -> Result<ReloadResult, CliError> {
     match proxy.client.post_json("/aiproxy/v1/reload", &serde_json::json!({})).await {
         Ok(reloaded) => Ok(reloaded),

@@ -1,4 +1,4 @@
-//! Budgets as commands print them: what is spent of what, and until when.
+//! Formats budgets for commands: the amount spent, the limit and the end of the period.
 
 use serde_json::{Value, json};
 
@@ -9,10 +9,10 @@ use crate::cli::{
 };
 use crate::{base::clock::UnixMillis, control::snapshot::BudgetView};
 
-/// Columns of a bar that is full.
+/// Width of a full bar, in columns.
 const BAR_WIDTH: u64 = 20;
 
-/// As a table; empty where there are none.
+/// Formats budgets as a table; empty if there are none.
 pub(super) fn render_table(budgets: &[&BudgetView], now: UnixMillis, styler: Styler) -> String {
     if budgets.is_empty() {
         return String::new();
@@ -46,7 +46,7 @@ pub(super) fn render_table(budgets: &[&BudgetView], now: UnixMillis, styler: Sty
     table.render(styler)
 }
 
-/// `████████████████│░░░│`: a line at 80 % and one at all of it.
+/// `████████████████│░░░│`: a bar with marks at 80 % and 100 %.
 fn bar(percent: u64) -> String {
     let full = (percent.min(100) * BAR_WIDTH).div_ceil(100);
     let piece = |at: u64| match at {
@@ -57,7 +57,7 @@ fn bar(percent: u64) -> String {
     (0..BAR_WIDTH).map(piece).chain(['│']).collect()
 }
 
-/// One budget, as every listing gives it.
+/// The JSON of one budget, the same in every listing.
 pub(super) fn budget_json(budget: &BudgetView) -> Value {
     json!({
         "of": budget.holder,

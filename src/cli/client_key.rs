@@ -1,5 +1,5 @@
-//! Client keys of our own making: kept in the OS keyring, or where none answers in a private file
-//! of the data dir.
+//! Generated client keys, stored in the OS keyring or, if no keyring answers, in a private file of
+//! the data dir.
 
 use std::{
     fmt,
@@ -18,20 +18,20 @@ use crate::{
     },
 };
 
-/// Another process that makes the key is waited for: so often, so long.
+/// Number of polls and delay between them while another process creates the key.
 const MAX_LOCK_POLLS: u32 = 500;
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Where a client key is kept.
+/// Where a client key is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyLocation {
     File(PathBuf),
-    /// The entry's label.
+    /// The entry's label in the OS keyring.
     Keyring(String),
 }
 
 impl KeyLocation {
-    /// As a reference of the config.
+    /// The location as a reference for the config.
     #[must_use]
     pub fn reference(&self) -> String {
         match self {
@@ -50,7 +50,7 @@ impl fmt::Display for KeyLocation {
     }
 }
 
-/// Why there is no client key.
+/// Why a client key is unavailable.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientKeyError {
     #[error("the client key could not be kept in {}: {error}", path.display())]
@@ -74,14 +74,14 @@ impl From<ClientKeyError> for CliError {
     }
 }
 
-/// The key of project `default`, made if there is none yet.
+/// Returns the key of project `default`, and creates it if it does not exist.
 ///
-/// A key that was once made in the file stays the key when a keyring answers later, so that tools
-/// which hold it go on working.
+/// A key already stored in the file stays in use when a keyring becomes available, so that tools
+/// configured with it continue to work.
 ///
 /// # Errors
 ///
-/// Neither the keyring nor the data dir takes a new key; a file that is there cannot be read.
+/// Neither the keyring nor the data dir can store a new key, or an existing file cannot be read.
 pub async fn default_client_key(
     paths: &Paths,
     keyring: &Keyring,
@@ -89,7 +89,7 @@ pub async fn default_client_key(
     if let Some(found) = find_default_key(paths, keyring).await? {
         return Ok(found);
     }
-    // A proxy that just starts and a command that asks for the key must not make two.
+    // A proxy that is starting and a command that asks for the key must not create two.
     let lock = acquire_creation_lock(&paths.data).await?;
     let key = match find_default_key(paths, keyring).await? {
         Some(found) => found,
@@ -99,17 +99,17 @@ pub async fn default_client_key(
     Ok(key)
 }
 
-/// The key of project `default`, if there is one.
+/// Returns the key of project `default`, if there is one.
 ///
 /// # Errors
 ///
-/// A file that is there cannot be read.
+/// An existing file cannot be read.
 pub(super) async fn find_default_key(
     paths: &Paths,
     keyring: &Keyring,
 ) -> Result<Option<(Secret, KeyLocation)>, ClientKeyError> {
     let label = keyring_label("default");
-    // A keyring that does not answer is no failure: the file is there for it.
+    // A keyring that does not answer is not an error because the key may be in the file.
     if let Ok(Some(secret)) = keyring.get(&label).await {
         return Ok(Some((secret, KeyLocation::Keyring(label))));
     }
@@ -122,8 +122,8 @@ pub(super) async fn find_default_key(
     Ok(Some((Secret::new(line.as_str().to_owned()), KeyLocation::File(path))))
 }
 
-/// The right to make the key; `None` where whoever has it keeps it for longer than making a key
-/// takes.
+/// Acquires the lock for creating the key; `None` if another process keeps it for longer than
+/// creating a key takes.
 async fn acquire_creation_lock(data: &Path) -> Result<Option<FileLock>, ClientKeyError> {
     let path = data.join("client.lock");
     let error = |error| ClientKeyError::Disk { path: path.clone(), error };
@@ -137,8 +137,8 @@ async fn acquire_creation_lock(data: &Path) -> Result<Option<FileLock>, ClientKe
     Ok(None)
 }
 
-/// Makes a new key for a project and keeps it where it can be kept, replacing the one that was
-/// there.
+/// Creates a new key for a project and stores it in the keyring or the file, replacing the previous
+/// key.
 ///
 /// # Errors
 ///
@@ -150,8 +150,8 @@ pub async fn create_key(
 ) -> Result<(Secret, KeyLocation), ClientKeyError> {
     let (secret, label, path) =
         (secret::generate_client_key()?, keyring_label(project), key_file_path(data, project));
-    // Where the file exists the project's readers look there only if the keyring has no entry: the
-    // entry wins from here on.
+    // The project's readers use the file only if the keyring has no entry, so the new entry takes
+    // precedence even if the file exists.
     if keyring.set(&label, &secret).await.is_ok() {
         drop(std::fs::remove_file(&path));
         return Ok((secret, KeyLocation::Keyring(label)));
@@ -166,9 +166,9 @@ pub async fn create_key(
     Ok((secret, KeyLocation::File(path)))
 }
 
-/// Forgets a project's key, wherever it was kept.
+/// Deletes a project's key from the keyring and the file.
 pub async fn delete_key(project: &str, data: &Path, keyring: &Keyring) {
-    // Both may well not exist; what is left behind opens nothing once the project is gone.
+    // Either may be absent. A leftover key grants no access once the project is gone.
     drop(keyring.delete(&keyring_label(project)).await);
     drop(std::fs::remove_file(key_file_path(data, project)));
 }

@@ -1,4 +1,4 @@
-//! Shell completions and man pages, made from the same words that parse the command line.
+//! Shell completions and man pages, generated from the command-line definition.
 
 use std::path::PathBuf;
 
@@ -25,7 +25,7 @@ pub struct CompletionArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct ManArgs {
-    /// Folder for the pages, made if it is missing
+    /// Folder for the pages, created if it is missing
     dir: PathBuf,
 }
 
@@ -33,7 +33,7 @@ pub struct ManArgs {
 ///
 /// # Errors
 ///
-/// Standard output is gone.
+/// Standard output is closed.
 pub fn print_completions(args: &CompletionArgs) -> Result<ExitStatus, CliError> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "aiproxy", &mut script);
@@ -41,7 +41,7 @@ pub fn print_completions(args: &CompletionArgs) -> Result<ExitStatus, CliError> 
     Ok(ExitStatus::Ok)
 }
 
-/// Writes one page for each command.
+/// Writes one man page per command.
 ///
 /// # Errors
 ///

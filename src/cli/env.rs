@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use super::{CommandContext, project};
 use crate::cli::{
     attach::{self, RunningProxy},
-    config_edit,
+    config::edit_file,
     error::{CliError, ExitStatus},
     expose::expose_secret,
     output,
@@ -23,10 +23,10 @@ Examples:
 
 #[derive(Clone, Debug, Args)]
 pub struct EnvArgs {
-    /// The project whose key the tools use
+    /// Project whose key the tools use
     #[arg(default_value = "default")]
     project: String,
-    /// How the shell sets a variable
+    /// Shell syntax of the output
     #[arg(long, value_enum, default_value_t = Shell::Sh)]
     shell: Shell,
 }
@@ -38,11 +38,11 @@ enum Shell {
     Sh,
 }
 
-/// Prints the lines.
+/// Prints the shell lines.
 ///
 /// # Errors
 ///
-/// No such project; its key cannot be read.
+/// The project does not exist, or its key cannot be read.
 pub async fn run(ctx: &CommandContext, args: EnvArgs) -> Result<ExitStatus, CliError> {
     let base = base_url(ctx).await?;
     let key = project::client_key(ctx, &args.project).await?;
@@ -61,7 +61,7 @@ pub async fn run(ctx: &CommandContext, args: EnvArgs) -> Result<ExitStatus, CliE
     Ok(ExitStatus::Ok)
 }
 
-/// Where clients reach the proxy: the one that runs, else where the config would listen.
+/// The base URL for clients: of the running proxy, or else of the configured listen address.
 pub(super) async fn base_url(ctx: &CommandContext) -> Result<String, CliError> {
     if ctx.global.url.is_some() {
         return Ok(url_flag(ctx));
@@ -76,16 +76,16 @@ pub(super) async fn base_url(ctx: &CommandContext) -> Result<String, CliError> {
         "note: {}; start it with `aiproxy serve`",
         attach::not_running_note(ctx).await
     ));
-    let listen = config_edit::listen_addresses(&ctx.global.paths()?);
+    let listen = edit_file::listen_addresses(&ctx.global.paths()?);
     Ok(format!(
         "http://{}",
         listen
             .first()
-            .map_or_else(|| config_edit::DEFAULT_LISTEN.to_owned(), |addr| dial_address(addr))
+            .map_or_else(|| edit_file::DEFAULT_LISTEN.to_owned(), |addr| dial_address(addr))
     ))
 }
 
-/// The base URL of a proxy that runs.
+/// The base URL of a running proxy.
 pub(super) fn base_url_of(ctx: &CommandContext, proxy: &RunningProxy) -> String {
     proxy.run_info.as_ref().and_then(RunInfo::base_url).unwrap_or_else(|| url_flag(ctx))
 }
@@ -96,7 +96,7 @@ fn url_flag(ctx: &CommandContext) -> String {
     if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
 }
 
-/// Each SDK has its own words for the same two facts.
+/// Each SDK has its own names for the base URL and the key.
 fn sdk_variables(base: &str, key: &str) -> Vec<(&'static str, String)> {
     vec![
         ("OPENAI_BASE_URL", format!("{base}/v1")),
@@ -107,7 +107,7 @@ fn sdk_variables(base: &str, key: &str) -> Vec<(&'static str, String)> {
         ("ANTHROPIC_AUTH_TOKEN", key.to_owned()),
         ("GOOGLE_GEMINI_BASE_URL", base.to_owned()),
         ("GEMINI_API_KEY", key.to_owned()),
-        // A client that can send no credential carries it in the path.
+        // A client that cannot send a credential has it in the path.
         ("OLLAMA_HOST", format!("{base}/~{key}")),
     ]
 }

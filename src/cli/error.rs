@@ -1,4 +1,4 @@
-//! How a command ends: the exit code, and for a failure the sentence with what to do next.
+//! The exit code of a command and, for a failure, its message and hint.
 
 use std::{fmt, io};
 
@@ -27,12 +27,12 @@ impl ExitStatus {
     }
 }
 
-/// Why a command failed: what happened, and what to do next.
+/// Why a command failed: the error and a hint.
 #[derive(Debug)]
 pub struct CliError {
     pub exit: ExitStatus,
-    /// Empty where there is nothing to say: a closed pipe, Ctrl-C, problems that were printed
-    /// already.
+    /// Empty if there is nothing to print: a closed pipe, Ctrl-C, or problems that were already
+    /// printed.
     pub text: String,
     pub hint: Option<String>,
 }
@@ -62,7 +62,7 @@ impl CliError {
         Self::new(ExitStatus::Unreachable, text)
     }
 
-    /// Everything was said already.
+    /// An error whose message was already printed.
     #[must_use]
     pub fn quiet(exit: ExitStatus) -> Self {
         Self::new(exit, "")
@@ -97,7 +97,7 @@ impl From<ControlError> for CliError {
     }
 }
 
-/// A failure at a file or folder.
+/// An error about a file or folder.
 pub(super) fn path_error(path: &std::path::Path, error: &io::Error) -> CliError {
     CliError::failed(format!("{}: {error}", path.display()))
 }

@@ -1,4 +1,4 @@
-//! `aiproxy explain ID`: the whole account of one request, the arithmetic of its cost included.
+//! `aiproxy explain ID`: explains one request in full, including how its cost was computed.
 
 use clap::Args;
 
@@ -37,15 +37,15 @@ Examples:
 
 #[derive(Clone, Debug, Args)]
 pub struct ExplainArgs {
-    /// Its id, a unique beginning of it, or `last`
+    /// Request id, a unique prefix of it, or `last`
     id: String,
 }
 
-/// Prints the account.
+/// Prints the explanation.
 ///
 /// # Errors
 ///
-/// No such request; no ledger.
+/// No such request, or no ledger.
 pub async fn run(ctx: &CommandContext, args: ExplainArgs) -> Result<ExitStatus, CliError> {
     let full = LedgerSource::open(ctx).await?.request_detail(&args.id).await?;
     if ctx.global.json {
@@ -56,7 +56,7 @@ pub async fn run(ctx: &CommandContext, args: ExplainArgs) -> Result<ExitStatus, 
     Ok(ExitStatus::Ok)
 }
 
-/// The account without colours, for readers of other places.
+/// The explanation without colours, for callers other than the terminal.
 #[must_use]
 pub fn render_plain(full: &RequestDetail) -> String {
     render(full, Styler::plain())
@@ -152,13 +152,13 @@ fn bill_text(
     let sum = match (bill.cost, bill.source) {
         (None, _) => match &part.usage {
             Some(usage) => format!(
-                "nobody knows the price of {} at {}: {} tokens in, {} out",
+                "no known price of {} at {}: {} tokens in, {} out",
                 clean(&attempt.model),
                 clean(&attempt.upstream),
                 usage.input_total(),
                 usage.output_total()
             ),
-            None => "unknown: the provider told neither tokens nor cost".to_owned(),
+            None => "unknown: the provider reported neither tokens nor cost".to_owned(),
         },
         (Some(_), CostSource::Free) => "nothing: it was refused, or is not charged".to_owned(),
         (Some(_), CostSource::Local) => "nothing: it ran on this machine".to_owned(),
@@ -222,10 +222,10 @@ fn price_table(usage: &Usage, price: &AppliedPrice, styler: Styler) -> String {
 
 fn precision_note(precision: Precision, known: bool) -> &'static str {
     match (precision, known) {
-        (_, false) => "nobody knows",
+        (_, false) => "unknown",
         (Precision::Exact, _) => "all together",
         (Precision::Estimate, _) => {
-            "all together, estimated: the answer ended before its tokens were told"
+            "in all, estimated: the answer ended before its tokens were reported"
         }
         (Precision::AtLeast, _) => "or more: an attempt may have gone on, or has no known price",
     }
@@ -236,7 +236,7 @@ fn suggestions(full: &RequestDetail) -> Vec<String> {
     let mut lines = Vec::new();
     let last = r.serving_attempt();
     if let (RequestState::Failed, Some(error)) = (r.state, &r.error) {
-        lines.push(format!("the client was told: {}", clean(error)));
+        lines.push(format!("the client got: {}", clean(error)));
     }
     if r.state == RequestState::Failed {
         match (r.status, last) {
@@ -245,7 +245,7 @@ fn suggestions(full: &RequestDetail) -> Vec<String> {
                 a.upstream, a.key
             )),
             (Some(404), _) => {
-                lines.push("`aiproxy model list` shows the names that are known".to_owned())
+                lines.push("`aiproxy model list` shows the names that are known".to_owned());
             }
             (Some(429), _) => {
                 lines.push("`aiproxy key list` shows which keys rest and until when; `aiproxy key warm KEY` ends that".to_owned());
@@ -360,7 +360,7 @@ mod tests {
         unknown.record.cost = Some(Cost::default());
         let text = render(&unknown, Styler::plain());
         assert!(
-            text.contains("nobody knows the price of big-model at office")
+            text.contains("no known price of big-model at office")
                 && text.contains("[prices.\"office/big-model\"]"),
             "{text}"
         );

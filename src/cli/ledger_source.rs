@@ -1,9 +1,10 @@
-//! The ledger as commands ask it: through the running proxy, or its file where none runs.
+//! Reads the ledger for commands: through the running proxy, or from its file if no proxy is
+//! running.
 
 use crate::cli::{
     CommandContext,
     attach::{self, RunningProxy},
-    config_edit,
+    config::edit_file,
     error::{CliError, ExitStatus},
 };
 use crate::{
@@ -19,23 +20,23 @@ use crate::{
     },
 };
 
-/// Whom to ask.
+/// The source of ledger queries.
 pub(super) enum LedgerSource {
     File(Box<LedgerReader>),
     Proxy(Box<RunningProxy>),
 }
 
 impl LedgerSource {
-    /// The running proxy, or the file.
+    /// Opens the running proxy, or else the file.
     ///
     /// # Errors
     ///
-    /// Neither is there.
+    /// Neither is available.
     pub(super) async fn open(ctx: &CommandContext) -> Result<Self, CliError> {
         if let Some(proxy) = RunningProxy::try_connect(ctx)? {
             return Ok(Self::Proxy(Box::new(proxy)));
         }
-        let file = config_edit::load_or_empty(ctx)?;
+        let file = edit_file::load_or_empty(ctx)?;
         let path = file.paths.data.join(&file.settings.ledger.path);
         match LedgerReader::open(&path, timezone_by_name(&file.settings.ledger.tz)) {
             Ok(reader) => Ok(Self::File(Box::new(reader))),
@@ -44,7 +45,7 @@ impl LedgerSource {
         }
     }
 
-    /// The proxy, where it is the one that is asked.
+    /// The proxy, if it is the source.
     pub(super) fn proxy(&self) -> Option<&RunningProxy> {
         match self {
             Self::File(_) => None,
@@ -70,7 +71,7 @@ impl LedgerSource {
         }
     }
 
-    /// One request by its id, a unique beginning of it, or `last`.
+    /// Fetches one request by its id, a unique prefix of it, or `last`.
     pub(super) async fn request_detail(&self, id: &str) -> Result<RequestDetail, CliError> {
         let known = id == "last" || (!id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit()));
         if !known {

@@ -1,4 +1,4 @@
-//! `stop`, `restart` and `reload`: what is done to the running proxy as a whole.
+//! The `stop`, `restart` and `reload` commands.
 
 use std::{path::Path, time::Duration};
 
@@ -15,37 +15,37 @@ use crate::control::{action::Action, rundir::RunDir};
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Longer than any sensible `server.drain`.
 const MAX_STOP_WAIT: Duration = Duration::from_secs(900);
-/// After this a person at the terminal is told why nothing happens.
+/// Delay before a note at the terminal explains the wait.
 const NOTICE_AFTER: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug, Args)]
 pub struct StopArgs {
-    /// Cut open requests instead of letting them finish
+    /// Abort open requests instead of letting them finish
     #[arg(long)]
     now: bool,
 }
 
 #[derive(Clone, Debug, Args)]
 pub struct RestartArgs {
-    /// Cut open requests instead of letting them finish
+    /// Abort open requests instead of letting them finish
     #[arg(long)]
     now: bool,
     #[command(flatten)]
     serve: ServeArgs,
 }
 
-/// Ends the running proxy and waits until it is gone.
+/// Stops the running proxy and waits until it has exited.
 ///
 /// # Errors
 ///
-/// None runs; it does not go.
+/// No proxy is running, or it does not stop.
 pub async fn stop(ctx: &CommandContext, args: StopArgs) -> Result<ExitStatus, CliError> {
     let proxy = RunningProxy::connect(ctx).await?;
     stop_proxy(ctx, &proxy, args.now).await?;
     ctx.print_result("stopped")
 }
 
-/// Ends the running proxy, if one runs, and serves in this terminal.
+/// Stops the running proxy, if there is one, and serves in this terminal.
 ///
 /// # Errors
 ///
@@ -83,7 +83,7 @@ async fn stop_proxy(ctx: &CommandContext, proxy: &RunningProxy, now: bool) -> Re
     })?
 }
 
-/// The lock is given back when the process ends, however it ends.
+/// The OS releases the lock when the process ends for any reason.
 async fn wait_until_released(data: &Path) {
     while RunDir::is_locked(data) {
         tokio::time::sleep(POLL_INTERVAL).await;
@@ -100,7 +100,7 @@ async fn wait_until_unreachable(proxy: &RunningProxy) {
 ///
 /// # Errors
 ///
-/// None runs; the file has problems (exit code 3), which are all printed.
+/// No proxy is running, or the file has problems (exit code 3). All problems are printed.
 pub async fn reload(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
     let proxy = RunningProxy::connect(ctx).await?;
     let answer = attach::request_reload(&proxy).await?;

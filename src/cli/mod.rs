@@ -1,4 +1,4 @@
-//! The commands: what a person types, taken apart, done, and answered in sentences or JSON.
+//! The commands: parses the command line, runs each command and prints text or JSON.
 
 pub mod alerts;
 pub mod args;
@@ -8,7 +8,6 @@ mod budget_format;
 pub mod client_key;
 pub mod completions;
 pub mod config;
-pub mod config_edit;
 pub mod env;
 pub mod error;
 pub mod explain;
@@ -37,18 +36,18 @@ use crate::base::sanitize::clean;
 pub use crate::cli::error::{CliError, ExitStatus};
 pub use args::{Cli, Command, GlobalArgs, ServeArgs};
 
-/// What every command is handed.
+/// The context that every command receives.
 #[derive(Debug)]
 pub struct CommandContext {
     pub global: GlobalArgs,
 }
 
 impl CommandContext {
-    /// Tells the result of an act: a sentence, or `{"ok": true, "text": …}`.
+    /// Prints the result of an action: a sentence, or `{"ok": true, "text": …}`.
     ///
     /// # Errors
     ///
-    /// Standard output is gone.
+    /// Standard output is closed.
     pub fn print_result(&self, text: &str) -> Result<ExitStatus, CliError> {
         if self.global.json {
             output::print_json_line(&serde_json::json!({ "ok": true, "text": text }))?;
@@ -59,18 +58,18 @@ impl CommandContext {
     }
 }
 
-/// Does what a command line says.
+/// Runs the parsed command line.
 ///
 /// # Errors
 ///
-/// What failed, for [`report`].
+/// The failure, to be printed by [`report_error`].
 pub async fn run(cli: Cli) -> Result<ExitStatus, CliError> {
     let ctx = CommandContext { global: cli.global };
     let Some(command) = cli.command else {
         output::print(&Cli::command().render_help().to_string())?;
         return Ok(ExitStatus::Ok);
     };
-    // Boxed, so that the future of the longest command is not carried around by the shortest.
+    // Boxed so that the size of the largest command's future does not apply to all of them.
     match command {
         Command::Alerts(command) => Box::pin(alerts::run(&ctx, command)).await,
         Command::Ask(args) => Box::pin(ask::run(&ctx, args)).await,
@@ -95,7 +94,7 @@ pub async fn run(cli: Cli) -> Result<ExitStatus, CliError> {
     }
 }
 
-/// Says on stderr why a command failed.
+/// Prints on stderr why a command failed.
 pub fn report_error(error: &CliError) {
     if error.text.is_empty() {
         return;

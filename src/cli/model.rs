@@ -1,4 +1,4 @@
-//! `aiproxy model`: logical models, aliases and discovered models in one list.
+//! `aiproxy model`: lists and edits logical models, aliases and discovered models.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::cli::{
     attach::{self, RunningProxy},
-    config_edit,
+    config::edit_file,
     error::{CliError, ExitStatus},
     output::{self, Styler, TextRole},
 };
@@ -38,37 +38,37 @@ pub enum ModelCommand {
     /// Add an alias or a logical model
     #[command(after_help = ADD)]
     Add(ModelArgs),
-    /// List what clients may ask for
+    /// List the models that clients can request
     List,
-    /// Show what a name leads to
+    /// Show what a name resolves to
     Show {
-        /// What clients ask for: an alias, a logical model or one that an upstream lists
+        /// Alias, logical model or model listed by an upstream
         name: String,
     },
-    /// Take an alias or logical model out of the config
+    /// Remove an alias or logical model from the config
     Remove {
-        /// The alias or logical model
+        /// Alias or logical model
         name: String,
     },
 }
 
 #[derive(Debug, Args)]
 pub struct ModelArgs {
-    /// What clients ask for
+    /// Name that clients request
     name: String,
-    /// Where it leads, in order of trial
+    /// Targets in order of priority
     #[arg(required = true, value_name = "TARGET")]
     targets: Vec<String>,
-    /// How one of several equals is drawn: priority, weighted or round_robin
+    /// Selection among equal targets: priority, weighted or round_robin
     #[arg(long, value_name = "NAME", value_parser = ["priority", "weighted", "round_robin"])]
     strategy: Option<String>,
 }
 
-/// Does one of the model commands.
+/// Runs a `model` command.
 ///
 /// # Errors
 ///
-/// See each.
+/// As the individual commands.
 pub async fn run(ctx: &CommandContext, command: ModelCommand) -> Result<ExitStatus, CliError> {
     match command {
         ModelCommand::Add(args) => add(ctx, args).await,
@@ -79,7 +79,7 @@ pub async fn run(ctx: &CommandContext, command: ModelCommand) -> Result<ExitStat
 }
 
 async fn add(ctx: &CommandContext, args: ModelArgs) -> Result<ExitStatus, CliError> {
-    let file = config_edit::load_or_empty(ctx)?;
+    let file = edit_file::load_or_empty(ctx)?;
     if configured_models(&file.settings).iter().any(|row| row.name == args.name) {
         return Err(CliError::failed(format!("there is a model `{}` already", args.name))
             .hint(format!("`aiproxy model remove {}` first", args.name)));
@@ -94,19 +94,19 @@ async fn add(ctx: &CommandContext, args: ModelArgs) -> Result<ExitStatus, CliErr
             strategy: args.strategy,
         },
     };
-    config_edit::edit_config(ctx, &[edit])?;
+    edit_file::edit_config(ctx, &[edit])?;
     attach::reload_if_running(ctx).await;
     ctx.print_result(&format!("{} → {}", args.name, args.targets.join(", ")))
 }
 
 async fn remove(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
-    let file = config_edit::load(ctx)?;
+    let file = edit_file::load(ctx)?;
     let rows = configured_models(&file.settings);
     if !rows.iter().any(|row| row.name == name) {
         return Err(unknown_model_error(name, &rows));
     }
     prompt::confirm(ctx, &format!("remove model {name} from the config?")).await?;
-    config_edit::edit_config(ctx, &[Edit::RemoveModel { name: name.to_owned() }])?;
+    edit_file::edit_config(ctx, &[Edit::RemoveModel { name: name.to_owned() }])?;
     attach::reload_if_running(ctx).await;
     ctx.print_result(&format!("model {name} removed"))
 }
@@ -127,7 +127,7 @@ async fn model_rows(ctx: &CommandContext) -> Result<Vec<ModelView>, CliError> {
                 "note: {}, so models that upstreams list are not known",
                 attach::not_running_note(ctx).await
             ));
-            Ok(configured_models(&config_edit::load(ctx)?.settings))
+            Ok(configured_models(&edit_file::load(ctx)?.settings))
         }
     }
 }
@@ -157,8 +157,8 @@ async fn show(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> 
     let row =
         rows.iter().find(|row| row.name == name).ok_or_else(|| unknown_model_error(name, &rows))?;
     let mut facts = json!({ "name": row.name, "kind": row.kind, "targets": row.targets });
-    // How it is set up is in the config; a name that was only discovered has no more to tell.
-    let settings = config_edit::load(ctx)?.settings;
+    // The config defines how the name is set up; a discovered name has no further settings.
+    let settings = edit_file::load(ctx)?.settings;
     if let Some(model) = settings.models.iter().find(|model| model.name.text() == name) {
         facts["strategy"] = serde_json::to_value(model.strategy).unwrap_or(Value::Null);
         facts["targets"] = model.targets.iter().map(target_text).collect();
@@ -184,7 +184,7 @@ fn target_text(t: &ModelTarget) -> String {
     format!("{name}{priority}{weight}")
 }
 
-/// Aliases and logical models of the config, in its order.
+/// The config's aliases and logical models, in its order.
 fn configured_models(settings: &Settings) -> Vec<ModelView> {
     let models = settings.models.iter().map(|model| ModelView {
         name: model.name.text().to_owned(),

@@ -1,5 +1,5 @@
-//! What commands print: stdout that survives a closed pipe, notes on stderr, colour where it is
-//! wanted.
+//! Prints for commands: stdout that survives a closed pipe, notes on stderr, and colour if it is
+//! enabled.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -7,12 +7,12 @@ use serde::Serialize;
 
 use crate::cli::error::{CliError, ExitStatus};
 
-/// Writes to stdout as it is.
+/// Writes text to stdout unchanged.
 ///
 /// # Errors
 ///
-/// A reader that went away (`aiproxy log | head -1`) has what it wanted: the command ends quietly,
-/// and well. A full disk is told.
+/// If the reader closed the pipe (`aiproxy log | head -1`), the command ends silently with success.
+/// Other errors, such as a full disk, are reported.
 pub fn print(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| match error.kind() {
@@ -50,26 +50,26 @@ pub fn print_json_line(value: &impl Serialize) -> Result<(), CliError> {
     print_line(&serde_json::to_string(value).map_err(|e| CliError::failed(format!("JSON: {e}")))?)
 }
 
-/// Says something beside the result: a warning, a step of long work.
+/// Prints a warning or a progress step on stderr.
 pub fn print_note(text: &str) {
-    // Where even stderr is gone there is nobody to tell.
+    // If stderr is closed, there is no other place for the note.
     drop(writeln!(io::stderr().lock(), "{text}"));
 }
 
-/// Whether a person sees stderr; progress is only written then.
+/// Returns whether stderr is a terminal; progress is only written to one.
 #[must_use]
 pub fn stderr_is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Paints words by what they mean. Colour is never the only sign.
+/// Styles text by its role. Colour is never the only indication.
 #[derive(Clone, Copy, Debug)]
 pub struct Styler {
     enabled: bool,
 }
 
 impl Styler {
-    /// For stdout: NO_COLOR, `TERM=dumb` and redirection turn it off.
+    /// For stdout. NO_COLOR, `TERM=dumb` and redirection turn colour off.
     #[must_use]
     pub fn stdout() -> Self {
         Self { enabled: color_enabled() && io::stdout().is_terminal() }
@@ -119,7 +119,7 @@ impl Styler {
     }
 }
 
-/// What a word means.
+/// The role of a piece of text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TextRole {
     Error,
@@ -131,7 +131,7 @@ pub enum TextRole {
     Warn,
 }
 
-/// Whether the environment lets us use colour.
+/// Whether the environment allows colour.
 #[must_use]
 pub fn color_enabled() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())

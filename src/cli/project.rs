@@ -1,4 +1,4 @@
-//! `aiproxy project`: client identities, and the keys that clients send.
+//! `aiproxy project`: manages client identities and the keys that clients send.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use super::{
 use crate::cli::{
     attach::{self, RunningProxy},
     budget_format,
-    config_edit::{self, ConfigFile},
+    config::edit_file::{self, ConfigFile},
     error::{CliError, ExitStatus},
     expose::expose_secret,
     output::{self, Styler, TextRole},
@@ -51,37 +51,37 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 pub enum ProjectCommand {
-    /// Add a project, with a key of its own
+    /// Add a project and create its key
     #[command(after_help = ADD)]
     Add(ProjectArgs),
     /// List projects and what they may use
     List,
-    /// Show one, with the fingerprint of its key
+    /// Show a project and the fingerprint of its key
     Show {
-        /// The project
+        /// Project name
         #[arg(default_value = "default")]
         name: String,
         /// Print the key itself
         #[arg(long)]
         reveal: bool,
     },
-    /// Change settings of one
+    /// Change settings of a project
     #[command(after_help = SET)]
     Set {
-        /// The project
+        /// Project name
         name: String,
-        /// What to change, as in rpm=120
+        /// Settings, as in rpm=120
         #[arg(required = true, value_name = "KEY=VALUE")]
         values: Vec<String>,
     },
-    /// Take one out of the config, and its key out of the keyring
+    /// Remove a project from the config and its key from the keyring
     Remove {
-        /// The project
+        /// Project name
         name: String,
     },
-    /// Make a new key; the old one stops working at once
+    /// Create a new key; the old one stops working immediately
     Rotate {
-        /// The project
+        /// Project name
         #[arg(default_value = "default")]
         name: String,
     },
@@ -89,9 +89,9 @@ pub enum ProjectCommand {
 
 #[derive(Debug, Args)]
 pub struct ProjectArgs {
-    /// Its name: letters, digits, `-`, `_` and `.`
+    /// Name: letters, digits, `-`, `_` and `.`
     name: String,
-    /// Models it may use, patterns and !exclusions allowed
+    /// Models it may use; patterns and !exclusions are allowed
     #[arg(long, value_name = "MODEL,…", value_delimiter = ',')]
     models: Vec<String>,
     /// Upstreams it may use
@@ -103,25 +103,25 @@ pub struct ProjectArgs {
     /// Tokens per minute
     #[arg(long, value_name = "N")]
     tpm: Option<u32>,
-    /// Requests at the same time
+    /// Concurrent requests
     #[arg(long, value_name = "N")]
     max_concurrency: Option<u32>,
-    /// What it may spend, as in 5/day: dollars per day, week, month or total; may be given again
+    /// Budget, as in 5/day: dollars per day, week, month or total; repeatable
     #[arg(long, value_name = "USD/PERIOD", value_parser = parse_budget)]
     budget: Vec<(f64, Period)>,
-    /// Networks it may come from, as in 192.168.1.0/24
+    /// Client networks it accepts, as in 192.168.1.0/24
     #[arg(long, value_name = "NET,…", value_delimiter = ',')]
     subnets: Vec<String>,
-    /// It may also control the proxy
+    /// Allow it to control the proxy
     #[arg(long)]
     admin: bool,
 }
 
-/// Does one of the project commands.
+/// Runs a `project` command.
 ///
 /// # Errors
 ///
-/// See each.
+/// As the individual commands.
 pub async fn run(ctx: &CommandContext, command: ProjectCommand) -> Result<ExitStatus, CliError> {
     match command {
         ProjectCommand::Add(args) => add(ctx, args).await,
@@ -133,13 +133,13 @@ pub async fn run(ctx: &CommandContext, command: ProjectCommand) -> Result<ExitSt
     }
 }
 
-/// The key that clients of a project send.
+/// The key that a project's clients send.
 ///
 /// # Errors
 ///
-/// No such project, or it is disabled; its reference resolves to nothing.
+/// The project does not exist, it is disabled, or its reference does not resolve.
 pub(super) async fn client_key(ctx: &CommandContext, name: &str) -> Result<Secret, CliError> {
-    let file = config_edit::load(ctx)?;
+    let file = edit_file::load(ctx)?;
     let project = find_project(&file, name)?;
     if !project.enabled {
         return Err(CliError::failed(format!("project `{name}` is disabled"))
@@ -159,7 +159,7 @@ fn find_project<'a>(file: &'a ConfigFile, name: &str) -> Result<&'a Project, Cli
     })
 }
 
-/// The key, and where it is kept in words.
+/// The key and a description of its location.
 async fn project_key(file: &ConfigFile, project: &Project) -> Result<(Secret, String), CliError> {
     match &project.key {
         Some(reference) => {
@@ -179,7 +179,7 @@ async fn project_key(file: &ConfigFile, project: &Project) -> Result<(Secret, St
 }
 
 async fn add(ctx: &CommandContext, args: ProjectArgs) -> Result<ExitStatus, CliError> {
-    let file = config_edit::load_or_empty(ctx)?;
+    let file = edit_file::load_or_empty(ctx)?;
     check_name(&args.name)?;
     if file.settings.projects.iter().any(|p| *p.name == *args.name) {
         return Err(CliError::failed(format!("there is a project `{}` already", args.name))
@@ -189,13 +189,13 @@ async fn add(ctx: &CommandContext, args: ProjectArgs) -> Result<ExitStatus, CliE
         client_key::create_key(&args.name, &file.paths.data, &Keyring::system()).await?;
     let mut edits = vec![Edit::AddProject { name: args.name.clone(), key: location.reference() }];
     let mut set = |key: &str, value| {
-        edits.push(Edit::SetProject { name: args.name.clone(), path: key.to_owned(), value })
+        edits.push(Edit::SetProject { name: args.name.clone(), path: key.to_owned(), value });
     };
     for (key, list) in
         [("models", &args.models), ("upstreams", &args.upstreams), ("subnets", &args.subnets)]
     {
         if !list.is_empty() {
-            set(key, config_edit::toml_list(list));
+            set(key, edit_file::toml_list(list));
         }
     }
     for (key, number) in
@@ -215,7 +215,7 @@ async fn add(ctx: &CommandContext, args: ProjectArgs) -> Result<ExitStatus, CliE
     if args.admin {
         set("admin", "true".to_owned());
     }
-    if let Err(error) = config_edit::edit_config(ctx, &edits) {
+    if let Err(error) = edit_file::edit_config(ctx, &edits) {
         client_key::delete_key(&args.name, &file.paths.data, &Keyring::system()).await;
         return Err(error);
     }
@@ -227,7 +227,7 @@ async fn add(ctx: &CommandContext, args: ProjectArgs) -> Result<ExitStatus, CliE
     ))
 }
 
-/// `5/day`, `$0.50/month`.
+/// Parses `5/day` or `$0.50/month`.
 fn parse_budget(text: &str) -> Result<(f64, Period), String> {
     let form = || {
         "write dollars and a period, as in 5/day; a period is day, week, month or total".to_owned()
@@ -244,7 +244,7 @@ fn parse_budget(text: &str) -> Result<(f64, Period), String> {
     Ok((usd, *per))
 }
 
-/// A project's name is also a file's name and part of a keyring entry.
+/// Checks a project's name, which is also a file name and part of a keyring entry.
 fn check_name(name: &str) -> Result<(), CliError> {
     if prompt::looks_like_key(name) {
         return Err(CliError::usage("that looks like a key, not like the name of a project")
@@ -262,7 +262,7 @@ fn check_name(name: &str) -> Result<(), CliError> {
 }
 
 async fn list(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
-    let file = config_edit::load(ctx)?;
+    let file = edit_file::load(ctx)?;
     let mut rows = Vec::new();
     for p in &file.settings.projects {
         rows.push((p, key_reference(&file, p).await));
@@ -321,7 +321,7 @@ fn pattern_texts(patterns: &Patterns) -> Vec<String> {
         .collect()
 }
 
-/// Where its key is; `None` while the one of the project that is there by itself has not been made.
+/// The key's reference; `None` if the key of the implicit project has not been created yet.
 async fn key_reference(file: &ConfigFile, p: &Project) -> Option<String> {
     match &p.key {
         Some(reference) => Some(reference.to_string()),
@@ -354,7 +354,7 @@ fn budget_text(budget: &Budget) -> String {
     format!("{} per {}", budget.usd, budget.period.name())
 }
 
-/// What of its budgets and of everybody's is spent, as far as a proxy runs.
+/// The current usage of the project's budgets and the global budgets, if a proxy is running.
 async fn project_budgets(ctx: &CommandContext, name: &str) -> Result<Vec<BudgetView>, CliError> {
     let Some(proxy) = RunningProxy::try_connect(ctx)? else { return Ok(Vec::new()) };
     let mut budgets = proxy.snapshot().await?.budgets;
@@ -363,7 +363,7 @@ async fn project_budgets(ctx: &CommandContext, name: &str) -> Result<Vec<BudgetV
 }
 
 async fn show(ctx: &CommandContext, name: &str, revealed: bool) -> Result<ExitStatus, CliError> {
-    let file = config_edit::load(ctx)?;
+    let file = edit_file::load(ctx)?;
     let project = find_project(&file, name)?;
     let mut facts = project_json(project, key_reference(&file, project).await.as_deref());
     match project_key(&file, project).await {
@@ -374,7 +374,7 @@ async fn show(ctx: &CommandContext, name: &str, revealed: bool) -> Result<ExitSt
                 facts["client_key"] = expose_secret(&secret).into();
             }
         }
-        // What was asked for is the key: without it there is nothing to show.
+        // The user asked for the key, so there is nothing to show without it.
         Err(error) if revealed => return Err(error),
         Err(error) => output::print_note(&format!("warning: the key cannot be read: {error}")),
     }
@@ -384,7 +384,7 @@ async fn show(ctx: &CommandContext, name: &str, revealed: bool) -> Result<ExitSt
         output::print_json(&facts)?;
         return Ok(ExitStatus::Ok);
     }
-    // As in the list: no limit is no number.
+    // As in the list, a limit of 0 means no limit and is shown as a dash.
     for limit in ["rpm", "tpm", "max_concurrency"] {
         if facts[limit] == 0 {
             facts[limit] = "–".into();
@@ -413,38 +413,38 @@ async fn show(ctx: &CommandContext, name: &str, revealed: bool) -> Result<ExitSt
 }
 
 async fn set(ctx: &CommandContext, name: &str, values: &[String]) -> Result<ExitStatus, CliError> {
-    let file = config_edit::load_or_empty(ctx)?;
+    let file = edit_file::load_or_empty(ctx)?;
     let mut edits = Vec::new();
-    // The project that exists by itself has no row to change yet.
+    // The implicit project has no row to change yet.
     if find_project(&file, name)?.key.is_none() {
         let (_, location) = client_key::default_client_key(&file.paths, &Keyring::system()).await?;
         edits.push(Edit::AddProject { name: name.to_owned(), key: location.reference() });
     }
     edits.extend(
-        config_edit::parse_assignments(values)?.into_iter().map(|(path, value)| Edit::SetProject {
+        edit_file::parse_assignments(values)?.into_iter().map(|(path, value)| Edit::SetProject {
             name: name.to_owned(),
             path,
             value,
         }),
     );
-    config_edit::edit_config(ctx, &edits)?;
+    edit_file::edit_config(ctx, &edits)?;
     attach::reload_if_running(ctx).await;
     ctx.print_result(&format!("project {name} changed"))
 }
 
 async fn remove(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
-    let file = config_edit::load(ctx)?;
+    let file = edit_file::load(ctx)?;
     let project = find_project(&file, name)?;
     let Some(key) = &project.key else {
         return Err(CliError::failed("the project `default` is there by itself")
             .hint("`aiproxy project set default enabled=false` turns it off"));
     };
     prompt::confirm(ctx, &format!("remove project {name} and its key?")).await?;
-    config_edit::edit_config(ctx, &[Edit::RemoveProject { name: name.to_owned() }])?;
+    edit_file::edit_config(ctx, &[Edit::RemoveProject { name: name.to_owned() }])?;
     if is_generated_key(&file, name, key) {
         match key {
-            // Opening the encrypted file may take a passphrase: a person is asked for it only where
-            // it holds the key.
+            // Opening the encrypted file may require a passphrase, so the prompt appears only if
+            // that file contains the key.
             Reference::Vault(_) => drop(delete_entry(&file, key).await),
             _ => client_key::delete_key(name, &file.paths.data, &Keyring::system()).await,
         }
@@ -453,7 +453,7 @@ async fn remove(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError
     ctx.print_result(&format!("project {name} removed"))
 }
 
-/// Whether a key was made by us; one that the user keeps elsewhere is theirs to change.
+/// Returns whether aiproxy generated the key. Keys stored elsewhere are the user's to change.
 fn is_generated_key(file: &ConfigFile, name: &str, reference: &Reference) -> bool {
     match reference {
         Reference::Keyring(label) | Reference::Vault(label) => *label == format!("client/{name}"),
@@ -463,7 +463,7 @@ fn is_generated_key(file: &ConfigFile, name: &str, reference: &Reference) -> boo
 }
 
 async fn rotate(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
-    let file = config_edit::load(ctx)?;
+    let file = edit_file::load(ctx)?;
     let project = find_project(&file, name)?;
     match &project.key {
         Some(key)
@@ -485,12 +485,12 @@ async fn rotate(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError
         client_key::create_key(name, &file.paths.data, &Keyring::system()).await?;
     let now = location.reference();
     if project.key.as_ref().is_some_and(|key| key.to_string() != now) {
-        config_edit::edit_config(
+        edit_file::edit_config(
             ctx,
             &[Edit::SetProject {
                 name: name.to_owned(),
                 path: "key".to_owned(),
-                value: config_edit::toml_string(&now),
+                value: edit_file::toml_string(&now),
             }],
         )?;
     }

@@ -1,4 +1,5 @@
-//! `aiproxy route`: where a request would go now, and the reason every other candidate lost.
+//! `aiproxy route`: explains where a request would go now and why the other candidates were
+//! skipped.
 
 use clap::Args;
 
@@ -27,12 +28,12 @@ Examples:
 
 #[derive(Clone, Debug, Args)]
 pub struct RouteArgs {
-    /// The name a client would ask for
+    /// Model, as a client would request it
     model: String,
-    /// As this project [default: default]
+    /// Route as this project [default: default]
     #[arg(long, value_name = "NAME")]
     project: Option<String>,
-    /// As a client of this dialect: openai, responses, anthropic, gemini or ollama
+    /// Route as a client of this dialect: openai, responses, anthropic, gemini or ollama
     #[arg(long, value_name = "NAME", default_value = "openai", value_parser = parse_dialect)]
     dialect: Dialect,
 }
@@ -46,7 +47,7 @@ pub(super) fn parse_dialect(name: &str) -> Result<Dialect, String> {
 ///
 /// # Errors
 ///
-/// None runs. A name that nobody serves is exit code 1, after the explanation.
+/// No proxy is running. A name that no upstream serves means exit code 1, after the explanation.
 pub async fn run(ctx: &CommandContext, args: RouteArgs) -> Result<ExitStatus, CliError> {
     let proxy = RunningProxy::connect(ctx).await?;
     let question = RouteExplainRequest {
@@ -60,7 +61,8 @@ pub async fn run(ctx: &CommandContext, args: RouteArgs) -> Result<ExitStatus, Cl
     } else {
         output::print(&render(&answer, Styler::stdout()))?;
     }
-    // That everything is blocked just now is an answer; that nobody serves the name is a mistake.
+    // A temporary block of all candidates is a valid answer; a name that no upstream serves is an
+    // error.
     Ok(if answer.verdict == "unknown" || answer.verdict.is_empty() {
         ExitStatus::Failed
     } else {

@@ -1,4 +1,4 @@
-//! `aiproxy status`: how things are, for a person or as the JSON that scripts rely on.
+//! `aiproxy status`: shows the proxy's state as text, or as JSON for scripts.
 
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// None runs, or something else answers.
+/// No proxy is running, or another program answers.
 pub async fn run(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
     let snapshot = RunningProxy::connect(ctx).await?.snapshot().await?;
     let now = SystemClock.unix();
@@ -59,12 +59,12 @@ fn status_json(s: &Snapshot, now: UnixMillis) -> Value {
     })
 }
 
-/// One trouble that stands.
+/// The JSON of one active alert.
 pub(super) fn alert_json(a: &AlertView) -> Value {
     json!({ "kind": a.alert.kind, "subject": &*a.alert.subject, "text": &*a.alert.text, "level": a.alert.level, "since": a.since.to_string() })
 }
 
-/// One upstream, as every listing gives it.
+/// The JSON of one upstream, the same in every listing.
 pub(super) fn upstream_json(u: &UpstreamView) -> Value {
     json!({
         "name": u.name,
@@ -83,7 +83,7 @@ pub(super) fn upstream_json(u: &UpstreamView) -> Value {
     })
 }
 
-/// One key, as every listing gives it.
+/// The JSON of one key, the same in every listing.
 pub(super) fn key_json(k: &KeyView) -> Value {
     json!({
         "upstream": k.upstream,

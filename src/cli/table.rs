@@ -1,17 +1,17 @@
-//! Lists for people: columns as wide as their widest cell, control characters taken out, nothing
-//! cut.
+//! Text tables: each column is as wide as its widest cell, control characters are removed, and no
+//! cell is truncated.
 
 use unicode_width::UnicodeWidthStr;
 
 use crate::base::sanitize;
 use crate::cli::output::{Styler, TextRole};
 
-/// One cell: text and what it means.
+/// One cell: text and its role.
 #[derive(Clone, Debug)]
 pub struct TableCell(String, TextRole);
 
 impl TableCell {
-    /// A cell with a meaning.
+    /// Creates a cell with a role.
     pub fn new(role: TextRole, text: impl AsRef<str>) -> Self {
         Self(sanitize::clean(text.as_ref()).into_owned(), role)
     }
@@ -23,7 +23,7 @@ impl<T: AsRef<str>> From<T> for TableCell {
     }
 }
 
-/// Rows under a heading.
+/// Rows below a header.
 #[derive(Debug)]
 pub struct TextTable {
     head: Vec<&'static str>,
@@ -45,7 +45,7 @@ impl TextTable {
         self.rows.is_empty()
     }
 
-    /// The table as lines; a column that is empty in every row is left out.
+    /// The table as lines. A column that is empty in every row is omitted.
     #[must_use]
     pub fn render(&self, styler: Styler) -> String {
         let columns: Vec<(usize, usize)> = (0..self.head.len())

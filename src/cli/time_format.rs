@@ -1,8 +1,8 @@
-//! Times for people: relative where they are fresh, a clock where they are not.
+//! Formats times: relative if they are recent, otherwise as a clock time.
 
 use crate::base::clock::{Clock, SystemClock, UnixMillis};
 
-/// A span as `41s`, `2m05s`, `3h12m`, `4d02h`.
+/// A duration as `41s`, `2m05s`, `3h12m`, `4d02h`.
 #[must_use]
 pub fn span(ms: i64) -> String {
     let s = ms.max(0) / 1000;
@@ -14,7 +14,7 @@ pub fn span(ms: i64) -> String {
     }
 }
 
-/// Time left until then, rounded up, as in `41s`; empty where there is no end.
+/// The time left until `until`, rounded up, as in `41s`; empty if there is no end.
 #[must_use]
 pub fn remaining(until: Option<UnixMillis>, now: UnixMillis) -> String {
     until.map_or_else(String::new, |until| span((until.0 - now.0).max(0) + 999))
@@ -27,7 +27,7 @@ pub fn seconds(ms: u32) -> String {
     if s < 10.0 { format!("{s:.2}s") } else { format!("{s:.1}s") }
 }
 
-/// The wall clock of this machine: `14:03:21`.
+/// Local time of this machine: `14:03:21`.
 #[must_use]
 pub fn clock(at: UnixMillis) -> String {
     let zone = jiff::tz::TimeZone::try_system().unwrap_or(jiff::tz::TimeZone::UTC);
@@ -35,7 +35,7 @@ pub fn clock(at: UnixMillis) -> String {
         .map_or_else(|_| "–".to_owned(), |at| at.to_zoned(zone).strftime("%H:%M:%S").to_string())
 }
 
-/// The clock of today, and the day before it where it is another: `14:03:21`, `09-30 14:03:21`.
+/// Local time, with the date if it is not today: `14:03:21`, `09-30 14:03:21`.
 #[must_use]
 pub fn date_time(at: UnixMillis) -> String {
     let zone = jiff::tz::TimeZone::try_system().unwrap_or(jiff::tz::TimeZone::UTC);

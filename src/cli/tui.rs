@@ -1,11 +1,11 @@
-//! `aiproxy tui`: the dashboard of the running proxy, or of one started for it in this process.
+//! `aiproxy tui`: opens the dashboard of the running proxy, or starts a proxy in this process.
 
 use std::{io::IsTerminal, net::SocketAddr};
 
 use super::{CommandContext, ServeArgs, explain, serve};
 use crate::cli::{
     attach::{self, RunningProxy},
-    config_edit,
+    config::edit_file,
     error::{CliError, ExitStatus},
     expose::expose_secret,
     output,
@@ -28,7 +28,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// No terminal to show it on; what `serve` says where it has to start a proxy.
+/// No terminal for the dashboard, or an error from `serve` if a proxy has to be started.
 pub async fn run(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
     if !std::io::stdout().is_terminal() {
         return Err(CliError::failed("the dashboard needs a terminal")
@@ -41,7 +41,7 @@ pub async fn run(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
         }
         return serve::serve(&ctx.global, ServeArgs { tui: true, ..ServeArgs::default() }).await;
     };
-    // Asked once before the screen is taken: what is wrong is then said where it can be read.
+    // Fetched once before the dashboard takes the screen, so that an error stays readable.
     proxy.snapshot().await?;
     let reconnect: Box<dyn Fn() -> Option<ControlClient> + Send + Sync> = match &ctx.global.url {
         Some(_) => {
@@ -65,12 +65,12 @@ pub async fn run(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
     Ok(ExitStatus::Ok)
 }
 
-/// The dashboard of the proxy in this process. Ends when its reader wants the proxy stopped, or the
-/// terminal is gone; where only the dashboard was left, the proxy goes on.
+/// Shows the dashboard of the proxy in this process. Returns when the user stops the proxy or the
+/// terminal is gone. If the user closes only the dashboard, the proxy continues.
 ///
 /// # Errors
 ///
-/// No terminal to show it on.
+/// No terminal for the dashboard.
 pub(super) async fn run_in_process(
     paths: &Paths,
     addrs: &[SocketAddr],
@@ -96,7 +96,7 @@ pub(super) async fn run_in_process(
     Ok(ExitStatus::Ok)
 }
 
-/// What was copied in the dashboard, for terminals that keep their clipboard to themselves.
+/// Prints what was copied in the dashboard, for terminals without clipboard access.
 fn print_copied(copied: &[String]) -> Result<(), CliError> {
     copied
         .iter()
@@ -118,19 +118,19 @@ fn client_for(running: &RunInfo) -> Option<ControlClient> {
 }
 
 fn dashboard_options(paths: &Paths, in_process: bool) -> DashboardOptions {
-    let tui = config_edit::tui_settings(paths);
+    let tui = edit_file::tui_settings(paths);
     let (utf8, locale) = (is_utf8_locale(), message_locale());
     DashboardOptions {
         theme: Box::new({
             let paths = paths.clone();
-            move || config_edit::tui_settings(&paths).theme
+            move || edit_file::tui_settings(&paths).theme
         }),
         mouse: tui.mouse,
         in_process,
         utf8,
         color: output::color_enabled(),
         screen: None,
-        // A terminal that shows only ASCII shows only English.
+        // A terminal limited to ASCII can only show English.
         lang: if utf8 { Lang::pick(&tui.lang, &locale) } else { Lang::English },
         editor: ["VISUAL", "EDITOR"]
             .into_iter()
@@ -139,7 +139,7 @@ fn dashboard_options(paths: &Paths, in_process: bool) -> DashboardOptions {
     }
 }
 
-/// The language that the reader wants messages in.
+/// The user's locale for messages.
 fn message_locale() -> String {
     let value = ["LC_ALL", "LC_MESSAGES", "LANG"]
         .into_iter()
@@ -148,7 +148,7 @@ fn message_locale() -> String {
     value.map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The first of these variables that says anything decides, as in the C library.
+/// The first non-empty variable decides, as in the C library.
 fn is_utf8_locale() -> bool {
     let value = ["LC_ALL", "LC_CTYPE", "LANG"]
         .into_iter()

@@ -1,4 +1,4 @@
-//! `aiproxy usage`: tokens and money, by model, project, upstream, key, client, session or day.
+//! `aiproxy usage`: sums tokens and cost by model, project, upstream, key, client, session or day.
 
 use clap::Args;
 
@@ -42,13 +42,13 @@ const BAR_WIDTH: usize = 24;
 
 #[derive(Clone, Debug, Args)]
 pub struct UsageArgs {
-    /// What to tell apart: model, project, upstream, key, client, session or day [default: model]
+    /// Group by: model, project, upstream, key, client, session or day [default: model]
     #[arg(long, value_name = "WHAT")]
     by: Option<String>,
-    /// Since when: 7d, today, 36h, a date or a time [default: today and 7d]
+    /// Start: 7d, today, 36h, a date or a time [default: today and 7d]
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Time zone of days [default: the ledger's]
+    /// Time zone for days [default: the ledger's]
     #[arg(long, value_name = "ZONE")]
     tz: Option<String>,
     /// Print CSV instead of a table
@@ -56,11 +56,11 @@ pub struct UsageArgs {
     csv: bool,
 }
 
-/// Prints sums.
+/// Prints the sums.
 ///
 /// # Errors
 ///
-/// No ledger; a time or zone that cannot be read.
+/// No ledger, or an invalid time or zone.
 pub async fn run(ctx: &CommandContext, args: UsageArgs) -> Result<ExitStatus, CliError> {
     let by = match args.by.as_deref() {
         None => GroupBy::Model,
@@ -159,7 +159,7 @@ fn usage_page(name: &str, view: &UsageReport, styler: Styler) -> String {
         GroupBy::Session => "SESSION",
         GroupBy::Upstream => "UPSTREAM",
     };
-    // By tokens where nothing has a price.
+    // Sort by tokens if nothing has a price.
     let by_cost = !max_cost.is_zero();
     let mut table =
         TextTable::new(&[head, "REQ", "FAILED", "IN", "CACHED", "OUT", "REASON", "COST", "SHARE"]);
@@ -234,7 +234,7 @@ fn start_time_text(view: &UsageReport) -> String {
 fn bar(share: f64) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let eighths = (share.clamp(0.0, 1.0) * (BAR_WIDTH * 8) as f64).round() as usize;
-    // What is there is seen, however small.
+    // A nonzero share is always visible.
     let eighths = if share > 0.0 { eighths.max(1) } else { 0 };
     format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8])
 }

@@ -1,14 +1,14 @@
-//! The five wire protocols: what an answer means, how a stream of each is framed, how an error
-//! looks.
+//! Defines what the five wire protocols share: the traits that read and write their requests,
+//! answers, streams and errors.
 //!
-//! No I/O, no knowledge of each other. `Ingress` is the half that faces clients, `Egress` the half
-//! that faces upstreams.
+//! No I/O; a dialect does not know the other dialects. `Ingress` is the half that faces clients,
+//! `Egress` the half that faces upstreams.
 
 mod anthropic;
 pub mod errors;
 mod gemini;
 mod generic_meter;
-mod json_body;
+pub(crate) mod json_body;
 pub mod losses;
 mod model_list;
 pub mod ollama;
@@ -19,12 +19,11 @@ pub mod registry;
 pub mod rescue_splice;
 pub mod response_stream;
 mod responses;
-pub mod tests;
+#[cfg(test)]
+pub(crate) mod tests;
 pub mod tokenizer;
 pub mod translate;
 mod usage_read;
-
-pub(crate) use crate::dialect::json_body::truncated_stream_fault;
 
 pub use anthropic::PLACEHOLDER_SIGNATURE;
 use bytes::Bytes;
@@ -49,15 +48,15 @@ use crate::{
 pub trait Ingress: Send + Sync {
     fn dialect(&self) -> Dialect;
 
-    /// The whole error answer: status, and a JSON body of the dialect. `request_id` stands in the
-    /// body where the dialect has a place for it.
+    /// Returns the whole error answer: the status, and a JSON body of the dialect. The body
+    /// contains `request_id` if the dialect has a field for it.
     fn write_error(&self, error: &ProxyError, request_id: &str) -> (StatusCode, Bytes);
 
-    /// The error as the last event of a stream, framed; never followed by anything.
+    /// Returns the error as the last event of a stream, framed. Nothing may follow it.
     fn stream_error(&self, error: &ProxyError, request_id: &str, framing: Framing) -> Bytes;
 
-    /// The same after `events` events have gone out, for framings where the last one depends on
-    /// those before.
+    /// Returns the same after `events` events were sent, for framings in which the last event
+    /// depends on those before it.
     fn stream_error_after(
         &self,
         error: &ProxyError,
@@ -69,26 +68,26 @@ pub trait Ingress: Send + Sync {
         self.stream_error(error, request_id, framing)
     }
 
-    /// A keep-alive for a stream that is silent; `None` where the dialect has none.
+    /// Returns a keep-alive for a silent stream; `None` if the dialect has none.
     fn ping(&self, framing: Framing) -> Option<&'static [u8]>;
 
-    /// Reads a generation request whole. Lenient where providers are, and bounded by the JSON
-    /// checks before it.
+    /// Reads a whole generation request. Accepts what providers accept, within the bounds of the
+    /// JSON checks that run first.
     ///
     /// # Errors
     ///
-    /// What the dialect's own provider would refuse: messages missing or of the wrong type; names
-    /// the field.
+    /// If the dialect's own provider would refuse the request: messages are missing or have the
+    /// wrong type. The error names the field.
     fn read_request(&self, endpoint: ChatEndpoint, body: &[u8]) -> Result<ChatRequest, ProxyError>;
 
-    /// A whole answer in this dialect.
+    /// Writes a whole answer in this dialect.
     fn write_response(&self, response: &ChatResponse, spec: &ResponseSpec) -> Bytes;
 
-    /// A writer of an answer as a stream, in `shape.framing`.
+    /// Returns a writer that streams an answer in `spec.framing`.
     fn stream_writer(&self, spec: &ResponseSpec) -> Box<dyn StreamWriter>;
 }
 
-/// Which of its dialect's generation endpoints a client asked; most dialects have only the main
+/// The generation endpoint of a dialect that the client called; most dialects have only the main
 /// one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ChatEndpoint {
@@ -100,42 +99,42 @@ pub enum ChatEndpoint {
     Generate,
 }
 
-/// How a client must be answered.
+/// How to answer a client: framing, names and ids.
 #[derive(Clone, Debug)]
 pub struct ResponseSpec {
     pub endpoint: ChatEndpoint,
-    /// The model's name as the client asked for it.
+    /// The model's name as the client requested it.
     pub model: String,
-    /// Our request id: the seed of ids that an answer of this dialect must have (`chatcmpl-…`,
-    /// `msg_…`, `resp_…`).
+    /// The id aiproxy gave the request, from which the writers derive the ids that an answer of
+    /// this dialect needs (`chatcmpl-…`, `msg_…`, `resp_…`).
     pub request_id: String,
-    /// Unix seconds at which the answer begins.
+    /// Unix seconds at which the answer began.
     pub created: i64,
     pub framing: Framing,
     /// Whether the client asked for usage in the stream (OpenAI `stream_options.include_usage`).
     pub include_usage: bool,
-    /// Names of the request's custom tools, whose calls came back as functions with one argument
-    /// `input`.
+    /// Names of the request's custom tools. The upstream returns their calls as functions with one
+    /// argument, `input`.
     pub custom_tools: Vec<String>,
-    /// Tools that stand in a namespace: the name that calls bear, namespace, name inside it.
+    /// Tools inside a namespace: the name that calls use, the namespace, and the name inside it.
     pub namespaced_tools: Vec<(String, String, String)>,
     /// Fields of the request that the answer repeats.
     pub echo: Extras,
 }
 
-/// Writes an answer as it comes.
+/// Writes an answer event by event.
 pub trait StreamWriter: Send {
-    /// Appends what the client gets for one event. Events are well formed (see `ir::grammar`);
-    /// `End` writes the terminator.
+    /// Appends the bytes that the client gets for one event. Events are well formed (see
+    /// `ir::validate`); `End` writes the terminator.
     fn write_event(&mut self, event: ChatEvent, out: &mut Vec<u8>);
 
-    /// The answer that is written on has begun elsewhere, and bears this id.
+    /// Sets the id of an answer that began in another writer and continues in this one.
     fn set_id(&mut self, id: &str) {
         let _ = id;
     }
 
-    /// Appends the error that ends the stream instead of its `End`, fitting what has been written;
-    /// also before `Begin`.
+    /// Appends the error that ends the stream in place of its `End`. The form fits the bytes
+    /// written so far; the call is also valid before `Begin`.
     fn write_error(&mut self, error: &ProxyError, request_id: &str, out: &mut Vec<u8>);
 }
 
@@ -153,8 +152,8 @@ pub enum Framing {
 pub trait Egress: Send + Sync {
     fn dialect(&self) -> Dialect;
 
-    /// Reads an error answer (status >= 400), or a 200 whose body is no answer. Never fails: HTML,
-    /// plain text, empty and broken bodies become a fault with a readable message.
+    /// Reads an error answer (status >= 400), or a 200 whose body is not an answer. Never fails:
+    /// HTML, plain text, empty and broken bodies become a fault with a readable message.
     fn read_error(&self, status: u16, content_type: &str, body: &[u8]) -> Fault {
         errors::read_error::from_body(status, content_type, body)
     }
@@ -168,49 +167,52 @@ pub trait Egress: Send + Sync {
     fn read_summary(&self, op: Op, content_type: &str, body: &[u8])
     -> Result<AnswerSummary, Fault>;
 
-    /// A watcher for a stream that is passed through.
+    /// Returns a watcher for a stream that is passed through.
     fn meter(&self, op: Op) -> Box<dyn Meter>;
 
-    /// Model ids of a model-list answer.
+    /// Reads the model ids of a model-list answer.
     fn read_models(&self, body: &[u8]) -> Option<Vec<ModelEntry>> {
         model_list::read_model_list(body)
     }
 
-    /// The path (below the base URL) that lists models.
+    /// Returns the path (relative to the base URL) that lists models.
     fn models_path(&self) -> &'static str {
         "/models"
     }
 
-    /// A complete JSON answer told as a stream, where a stream was asked and JSON came.
+    /// Turns a complete JSON answer into a stream, for a client that requested a stream but whose
+    /// upstream sent JSON.
     ///
     /// # Errors
     ///
-    /// The fault, when the body is no answer.
+    /// The fault, if the body is not an answer.
     fn synthesize_stream(&self, op: Op, body: &[u8], framing: Framing) -> Result<Bytes, Fault>;
 
-    /// The events of a complete stream told as one JSON answer, where JSON was asked and a stream
-    /// came.
+    /// Turns the events of a complete stream into one JSON answer, for a client that requested JSON
+    /// but whose upstream sent a stream.
     ///
     /// # Errors
     ///
-    /// The fault, when the events are no complete answer.
+    /// The fault, if the events are not a complete answer.
     fn collect_stream(&self, op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault>;
 
-    /// Where a translated conversation is sent, below the base URL; `{model}` stands where the path
-    /// holds the model's name. With it the query, without `?`, empty where there is none.
+    /// Returns the path of a translated conversation, relative to the base URL, and its query
+    /// without `?` (empty if absent). `{model}` marks where the path contains the model's
+    /// name.
     fn chat_path(&self, stream: bool) -> (&'static str, &'static str);
 
-    /// How a translated conversation's stream is framed.
+    /// Returns how the stream of a translated conversation is framed.
     fn chat_framing(&self) -> Framing;
 
-    /// Writes a conversation in this dialect. What has no place here is named among the losses.
+    /// Writes a conversation in this dialect. The losses name everything that the dialect cannot
+    /// express.
     fn write_request(&self, request: &ChatRequest, traits: &TargetTraits) -> EncodedRequest;
 
     /// Reads a whole answer (status 2xx). An error inside it is a fault.
     ///
     /// # Errors
     ///
-    /// The fault, when the body is no answer.
+    /// The fault, if the body is not an answer.
     fn read_response(
         &self,
         content_type: &str,
@@ -218,40 +220,40 @@ pub trait Egress: Send + Sync {
         context: &AttemptContext,
     ) -> Result<ChatResponse, Fault>;
 
-    /// A reader of an answer's stream.
+    /// Returns a reader for an answer's stream.
     fn stream_reader(&self, context: &AttemptContext) -> Box<dyn StreamReader>;
 }
 
-/// What is known of a target: data from presets, config and model facts, never a vendor's name.
+/// Known properties of a target, from presets, config and model facts, never from a vendor's name.
 #[derive(Clone, Debug)]
 pub struct TargetTraits {
-    /// The model as the upstream knows it.
+    /// The model's name at the upstream.
     pub model: String,
     pub stream: bool,
-    /// The most that the model can answer, where known.
+    /// The maximum number of output tokens of the model, if known.
     pub max_output: Option<u64>,
-    /// How the model is told how much to think.
+    /// How the request sets the amount of reasoning.
     pub thinking: Thinking,
     /// Name of the field that limits output tokens (`max_tokens`, `max_completion_tokens`).
     pub max_tokens_field: &'static str,
-    /// Whether system messages are to bear the role `developer`.
+    /// Whether system messages get the role `developer`.
     pub developer_role: bool,
-    /// Whether the upstream takes reasoning text back in `reasoning_content`.
+    /// Whether the upstream accepts reasoning text in `reasoning_content`.
     pub accepts_reasoning: bool,
-    /// Seed of ids that are made for calls that have none.
+    /// Seed for the ids of calls that have none.
     pub call_id_seed: String,
 }
 
-/// How a model is told how much to think.
+/// How a request sets the model's amount of reasoning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Thinking {
-    /// An effort by name (`reasoning_effort`, Anthropic `output_config.effort` with adaptive
-    /// thinking, Gemini `thinkingLevel`).
+    /// A named effort (`reasoning_effort`, Anthropic `output_config.effort` with adaptive thinking,
+    /// Gemini `thinkingLevel`).
     Effort,
     /// A number of tokens (`thinking.budget_tokens`, `thinkingBudget`).
     #[default]
     Budget,
-    /// It cannot think, or not be told.
+    /// The model cannot reason, or its reasoning cannot be set.
     Unsupported,
 }
 
@@ -259,28 +261,28 @@ pub enum Thinking {
 #[derive(Clone, Debug)]
 pub struct EncodedRequest {
     pub body: Bytes,
-    /// Headers that the body needs (beta features).
+    /// Headers that the body requires (beta features).
     pub headers: Vec<(&'static str, String)>,
     pub losses: Vec<Loss>,
     pub context: AttemptContext,
 }
 
-/// What has no place in the upstream's dialect and was left out: the field, in the words of whoever
-/// said it.
+/// A field that was left out because the upstream's dialect cannot express it, named as in the
+/// client's request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Loss(pub std::borrow::Cow<'static, str>);
 
-/// What the writer of a request tells the reader of its answer.
+/// Passed from the writer of a request to the reader of its answer.
 #[derive(Clone, Debug, Default)]
 pub struct AttemptContext {
-    /// Tools that went by another name: as sent, as the client knows them.
+    /// Tools sent under another name: the name sent, then the client's name.
     pub renamed_tools: Vec<(String, String)>,
-    /// Seed of ids that are made for calls that have none.
+    /// Seed for the ids of calls that have none.
     pub call_id_seed: String,
 }
 
 impl AttemptContext {
-    /// The tool's name as the client knows it.
+    /// Returns the client's name of a tool.
     #[must_use]
     pub fn client_tool_name<'a>(&'a self, sent: &'a str) -> &'a str {
         self.renamed_tools
@@ -290,14 +292,14 @@ impl AttemptContext {
     }
 }
 
-/// Reads an answer as it comes.
+/// Reads an answer event by event.
 pub trait StreamReader: Send {
-    /// Takes one event (name and data of an SSE event, a line, an array's element) and appends what
-    /// it says. After `End` nothing more is said.
+    /// Reads one event (name and data of an SSE event, a line, an array's element) and appends its
+    /// content as events. Appends nothing after `End`.
     ///
     /// # Errors
     ///
-    /// The upstream's error event, or an event that is none.
+    /// The upstream's error event, or data that is not a valid event.
     fn read_event(
         &mut self,
         name: &[u8],
@@ -305,11 +307,11 @@ pub trait StreamReader: Send {
         out: &mut Vec<ChatEvent>,
     ) -> Result<(), Box<Fault>>;
 
-    /// The body has ended: where the answer is complete by the dialect's grammar though its
-    /// terminator is missing, says its `End`. Whether the answer is complete.
+    /// Ends the body and returns whether the answer is complete. Appends `End` if the answer is
+    /// complete by the dialect's grammar but its terminator is missing.
     fn read_eof(&mut self, out: &mut Vec<ChatEvent>) -> bool;
 
-    /// What is known so far.
+    /// Returns what is known so far.
     fn summary(&self) -> AnswerSummary;
 }
 
@@ -317,26 +319,26 @@ pub trait StreamReader: Send {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelEntry {
     pub id: String,
-    /// Unix seconds, where told.
+    /// Unix seconds, if the upstream reports them.
     pub created: Option<i64>,
     pub owned_by: Option<String>,
     pub context_window: Option<u64>,
 }
 
-/// What an answer added up to.
+/// Totals and facts of an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnswerSummary {
     pub usage: Option<Usage>,
-    /// The finish reason as the upstream said it.
+    /// The finish reason in the upstream's own word.
     pub finish_reason: Option<String>,
-    /// The model that answered, as it says.
+    /// The model that answered, as the upstream reports it.
     pub model: Option<String>,
 }
 
-/// Watches the events of a passed-through stream: looks only at those that can hold content, usage,
+/// Watches the events of a passed-through stream. Reads only those that can contain content, usage,
 /// finish or error.
 pub trait Meter: Send {
-    /// One event: its name (empty where there is none) and its data, lines joined.
+    /// Classifies one event: its name (empty if it has none) and its data with lines joined.
     fn observe(&mut self, name: &[u8], data: &[u8]) -> MeterEvent;
 
     /// Whether the stream has ended by its grammar.
@@ -344,34 +346,35 @@ pub trait Meter: Send {
 
     fn summary(&self) -> AnswerSummary;
 
-    /// The answer's id, where its dialect can be asked for it later (Responses).
+    /// Returns the answer's id if clients of the dialect can request the answer later (Responses).
     fn response_id(&self) -> Option<&str> {
         None
     }
 
-    /// Where a non-error stream ends well without its terminator: the bytes that supply it
-    /// (OpenAI's `[DONE]`).
+    /// Returns the bytes that supply a missing terminator (OpenAI's `[DONE]`) if a stream without
+    /// an error ended well.
     fn missing_terminator(&self) -> Option<&'static [u8]>;
 }
 
-/// What one event was.
+/// The class of one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MeterEvent {
     /// An event that is not JSON of the expected kind.
     Invalid(JsonError),
-    /// Role, metadata, empty choices: nothing that a client would call an answer.
+    /// Role, metadata, empty choices: nothing that counts as content.
     Metadata,
     /// A keep-alive of the upstream.
     Ping,
-    /// Usage and nothing else; hidden where only we asked for it.
+    /// Usage and nothing else; hidden from the client if only aiproxy requested it.
     UsageOnly,
     /// Text, reasoning, a tool call, media.
     Content,
-    /// The stream's last event; `complete()` is true from here.
+    /// The stream's last event; `is_complete()` is true from here on.
     Terminal,
-    /// Nothing; and clients of the dialect cannot read it as it is, but this in its place.
+    /// No content; the event is replaced by these bytes because clients of the dialect cannot read
+    /// it.
     Replace(Vec<u8>),
-    /// To be dropped: a `[DONE]` toward a dialect that has none.
+    /// The event is removed: a `[DONE]` in a dialect that has none.
     Drop,
     /// The upstream's error event.
     Error(Box<Fault>),

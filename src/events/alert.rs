@@ -1,21 +1,21 @@
-//! What is worth telling its owner also where no dashboard is open.
+//! Alerts: events that the owner receives even if no dashboard is open.
 
 use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::events::event::Severity;
+use crate::events::severity::Severity;
 
-/// One alert. Whoever notices tells it on the bus; where it goes from there, and how often, is
-/// decided once for all.
+/// One alert. The code that detects it publishes it on the bus; `alerts` decides where it goes and
+/// how often.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
     #[serde(rename = "what")]
     pub kind: AlertKind,
-    /// What it is about: `openai/work`, `groq`, `project ide`. The same kind for the same subject
-    /// is the same trouble.
+    /// The subject: `openai/work`, `groq`, `project ide`. The same kind for the same subject is the
+    /// same problem.
     pub subject: Arc<str>,
-    /// One sentence for a person, the subject included; nothing secret.
+    /// One sentence for a person, the subject included; no secrets.
     pub text: Arc<str>,
     pub level: Severity,
 }
@@ -24,27 +24,27 @@ pub struct Alert {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AlertKind {
-    /// Little is left at a provider that tells its balance.
+    /// The balance that a provider reports is low.
     BalanceLow,
-    /// 80 % of a budget are spent.
+    /// 80 % of a budget is spent.
     BudgetNear,
-    /// All of it is.
+    /// A budget is fully spent.
     BudgetSpent,
     /// Many requests fail.
     ErrorRate,
     /// A provider rejects a key.
     KeyRejected,
-    /// Every key of an upstream rests.
+    /// Every key of an upstream is cooling.
     KeysCooling,
     /// Requests are not recorded.
     Ledger,
-    /// What was wrong is right again.
+    /// A problem is resolved.
     Recovered,
-    /// Somebody wanted to see whether alerts arrive.
+    /// A test alert, sent on request.
     Test,
-    /// An upstream is left alone after failures.
+    /// An upstream is cooling after failures.
     UpstreamDown,
-    /// Far more is used than usual.
+    /// Usage is far higher than normal.
     UsageSpike,
 }
 

@@ -1,5 +1,5 @@
-//! Where events go: folded once for everybody who comes late, and broadcast, lossily, to those who
-//! watch now.
+//! The event bus: folds events into a snapshot for late viewers, and broadcasts them, lossily, to
+//! current viewers.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,17 +9,17 @@ use super::{live::Live, record::RequestRecord};
 use crate::base::{clock::UnixMillis, id::RequestId};
 use crate::events::event::{Event, EventKind};
 
-/// Events a slow viewer may lag behind before it must take a new snapshot.
+/// Events that a slow viewer may lag behind before it must take a new snapshot.
 const VIEWER_CAPACITY: usize = 1_024;
 
-/// Changes of how things stand that somebody who only waits for those may lag behind.
+/// Status changes that a status subscriber may lag behind.
 const STATUS_CAPACITY: usize = 64;
 
 /// One per process.
 pub struct Bus {
     live: Mutex<Live>,
     viewers_tx: broadcast::Sender<Arc<Event>>,
-    /// Only what is rare: who hears this costs requests nothing.
+    /// Only rare events, so that subscribers here cost requests nothing.
     status_tx: broadcast::Sender<Arc<Event>>,
 }
 
@@ -34,14 +34,13 @@ impl Default for Bus {
 }
 
 impl Bus {
-    /// Tells what happened.
+    /// Publishes an event.
     pub fn publish(&self, at: UnixMillis, kind: EventKind) {
-        // A poisoned fold is still a fold: single events are applied whole or not at all as far as
-        // viewers can see.
+        // A poisoned fold is still usable: viewers see each event applied completely or not at all.
         self.fold_and_send(&mut self.live.lock().unwrap_or_else(PoisonError::into_inner), at, kind);
     }
 
-    /// Tells the end of a request, and gives back its record as it is now for good.
+    /// Publishes the end of a request, and returns its final record.
     pub fn publish_end(
         &self,
         at: UnixMillis,
@@ -56,7 +55,7 @@ impl Bus {
     fn fold_and_send(&self, live: &mut Live, at: UnixMillis, kind: EventKind) {
         let event = Event { seq: live.seq + 1, at, kind };
         if event.kind.is_status_change() && self.status_tx.receiver_count() > 0 {
-            // Who has just left is no error.
+            // A receiver that has just been dropped is not an error.
             drop(self.status_tx.send(Arc::new(event.clone())));
         }
         if self.viewers_tx.receiver_count() == 0 {
@@ -65,28 +64,28 @@ impl Bus {
         }
         live.apply(&event);
         // Sent under the lock, so that no viewer sees events out of order. A viewer that has just
-        // left is no error.
+        // disconnected is not an error.
         drop(self.viewers_tx.send(Arc::new(event)));
     }
 
-    /// Whether anybody watches: sampled progress is only worth telling then.
+    /// Whether there are viewers: sampled progress is only published for them.
     #[must_use]
     pub fn has_viewers(&self) -> bool {
         self.viewers_tx.receiver_count() > 0
     }
 
-    /// Looks at the fold.
+    /// Reads the fold.
     pub fn view<T>(&self, read: impl FnOnce(&Live) -> T) -> T {
         read(&self.live.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Alerts and changes of health, config and the like, from now on.
+    /// Subscribes to alerts and changes of health, config and the like, from now on.
     #[must_use]
     pub fn subscribe_status(&self) -> broadcast::Receiver<Arc<Event>> {
         self.status_tx.subscribe()
     }
 
-    /// The fold as it is, and every event after it.
+    /// Returns the current fold, and every event after it.
     #[must_use]
     pub fn subscribe_with_snapshot(&self) -> (Live, broadcast::Receiver<Arc<Event>>) {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,6 @@
-//! The typed event stream: everything a viewer needs, nothing secret.
+//! The typed event stream: everything a viewer needs, and no secrets.
 
+pub use crate::events::severity::Severity;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use crate::{
     ir::{cost::Cost, usage::Usage},
 };
 
-/// One fact. `seq` grows by one; a viewer that misses one takes a new snapshot.
+/// One fact. `seq` grows by one; a viewer that misses an event takes a new snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Event {
     pub seq: u64,
@@ -22,15 +23,15 @@ pub struct Event {
     pub kind: EventKind,
 }
 
-/// What happened.
+/// The kind of an event, with its facts.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum EventKind {
-    /// A request was accepted; the record as it begins.
+    /// A request was accepted; the record at its start.
     Accepted { request: Box<RequestRecord> },
-    /// It waits for a key: why, and until when at the latest.
+    /// The request waits for a key: the reason, and the latest end of the wait.
     Queued { id: RequestId, reason: Arc<str> },
-    /// An attempt starts, and why it goes there.
+    /// An attempt starts; the record contains the reason for its target.
     AttemptStarted { id: RequestId, attempt: Box<AttemptRecord>, reason: Arc<str> },
     /// An attempt ended without winning.
     AttemptEnded {
@@ -41,8 +42,8 @@ pub enum EventKind {
         outcome: Arc<str>,
         maybe_billed: bool,
     },
-    /// First content left for the client: of the attempt of this number, of the newest where it is
-    /// 0.
+    /// The first content was sent to the client. `number` is that of the attempt that sent it; 0
+    /// means the newest.
     FirstContent {
         id: RequestId,
         #[serde(default)]
@@ -51,12 +52,12 @@ pub enum EventKind {
         head_ms: u32,
         status: u16,
     },
-    /// Sampled, at most four a second and request, only while somebody looks.
+    /// Sampled: at most four per second and request, and only while there are viewers.
     Progress { id: RequestId, answer_bytes: u64, events: u64 },
-    /// The provider's prompt cache did not hold what it should have.
+    /// A miss of the provider's prompt cache that was not expected.
     #[serde(rename = "cache_lost")]
     CacheMissed { id: RequestId, lost: Box<CacheMissRecord> },
-    /// The end.
+    /// The request ended.
     Ended {
         id: RequestId,
         state: RequestState,
@@ -70,19 +71,19 @@ pub enum EventKind {
         events: u64,
         error: Option<Arc<str>>,
     },
-    /// Something that its owner wants to know also without looking.
+    /// An alert that the owner receives even without a dashboard.
     Alert { alert: Alert },
     /// Health of a key or upstream changed: "openai/work cools for 41s: 429 for gpt-5". Snapshots
     /// have the details.
     Health { subject: Arc<str>, text: Arc<str>, level: Severity },
-    /// A config was applied or refused.
+    /// A config was applied or rejected.
     Config { text: Arc<str>, ok: bool },
-    /// Anything else worth a line.
+    /// Any other message for the log.
     Notice { text: Arc<str>, level: Severity },
 }
 
 impl EventKind {
-    /// Whether it is about how things stand rather than about one request.
+    /// Whether the event is a status change rather than about one request.
     #[must_use]
     pub fn is_status_change(&self) -> bool {
         matches!(
@@ -90,12 +91,4 @@ impl EventKind {
             Self::Alert { .. } | Self::Config { .. } | Self::Health { .. } | Self::Notice { .. }
         )
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    Info,
-    Warn,
-    Error,
 }

@@ -1,4 +1,4 @@
-//! The filter of lists: words, `field:value` and spans, all of which must hold.
+//! The filter of lists: words, `field:value` and ranges, all of which must match.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use super::record::{RequestRecord, RequestState};
 use crate::base::money::NanoUsd;
 use crate::events::log_line::LogLine;
 
-/// What a reader wants to see.
+/// A parsed filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     text: String,
@@ -16,7 +16,7 @@ pub struct Filter {
 /// One condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FilterTerm {
-    /// More than so much.
+    /// Costs more than this.
     CostAbove(NanoUsd),
     CostBelow(NanoUsd),
     /// The value is in lower case.
@@ -27,7 +27,7 @@ pub enum FilterTerm {
     Word(String),
 }
 
-/// What `field:value` asks about.
+/// The field that `field:value` compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilterField {
     Client,
@@ -42,7 +42,7 @@ pub enum FilterField {
     Upstream,
 }
 
-/// Each with its word.
+/// Each field with its name.
 pub const FIELD_NAMES: [(&str, FilterField); 10] = [
     ("client", FilterField::Client),
     ("id", FilterField::Id),
@@ -56,12 +56,12 @@ pub const FIELD_NAMES: [(&str, FilterField); 10] = [
     ("upstream", FilterField::Upstream),
 ];
 
-/// A term that cannot be read: a span or a sum that is none.
+/// A term that cannot be parsed: an invalid duration or amount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilterError(String);
 
 impl FilterError {
-    /// What could not be read.
+    /// Returns the invalid term.
     #[must_use]
     pub fn term(&self) -> &str {
         &self.0
@@ -80,11 +80,12 @@ impl fmt::Display for FilterError {
 }
 
 impl Filter {
-    /// Reads what was typed. A `word:` that is no field is a word: names of models have colons too.
+    /// Parses the text of a filter. A `word:` that is not a field is a plain word, because model
+    /// names contain colons too.
     ///
     /// # Errors
     ///
-    /// A span that is none.
+    /// An invalid duration or amount.
     pub fn parse(text: &str) -> Result<Self, FilterError> {
         let terms = text.split_whitespace().map(parse_term).collect::<Result<_, _>>()?;
         Ok(Self { text: text.trim().to_owned(), terms })
@@ -95,13 +96,13 @@ impl Filter {
         self.terms.is_empty()
     }
 
-    /// All of these must hold.
+    /// Returns the terms, all of which must match.
     #[must_use]
     pub fn terms(&self) -> &[FilterTerm] {
         &self.terms
     }
 
-    /// As it was typed.
+    /// Returns the text as typed.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
@@ -155,7 +156,7 @@ impl Filter {
         })
     }
 
-    /// A line is kept for what it says, or for the request it is about.
+    /// Matches a line by its text, or by the request that it is about.
     #[must_use]
     pub fn matches_line(&self, line: &LogLine, about: Option<&RequestRecord>) -> bool {
         self.terms.iter().all(|term| match term {
@@ -175,7 +176,7 @@ impl Filter {
         })
     }
 
-    /// For rows that have only names: any of them must hold each term.
+    /// For rows that only have names: each term must match any of them.
     #[must_use]
     pub fn matches_names(&self, names: &[&str]) -> bool {
         self.terms.iter().all(|term| match term {
@@ -227,7 +228,7 @@ fn parse_millis(span: &str) -> Option<u64> {
     Some((number * scale) as u64)
 }
 
-/// `value` is lower case already.
+/// `value` must be lower case already.
 fn contains_ignore_case(text: &str, value: &str) -> bool {
     value.is_empty() || text.to_lowercase().contains(value)
 }

@@ -1,5 +1,5 @@
-//! The way of finished requests to the ledger: a slot reserved for each at its beginning, so that
-//! its end cannot wait.
+//! The queue of finished requests to the ledger. Each request reserves a slot at its start, so that
+//! its end never waits.
 
 use std::{
     sync::{
@@ -18,52 +18,52 @@ use crate::{
     ir::{cost::Bill, usage::Usage},
 };
 
-/// Requests that may be under way or wait for the ledger's thread.
+/// Maximum requests that run or wait for the ledger thread.
 const MAX_PENDING: usize = 32_768;
-/// Bytes of bodies held for the ledger at once.
+/// Maximum bytes of bodies buffered for the ledger.
 const MAX_BUFFERED_BYTES: u64 = 64 << 20;
-/// Keeping bodies takes time of the processor: so many bytes in a row, then so many a second.
+/// Body capture costs CPU time: this many bytes in a burst, then the same number per second.
 const BODY_BURST_BYTES: i64 = 16 << 20;
 const BODY_BYTES_PER_SECOND: i64 = 4 << 20;
-/// The least that a body counts for.
+/// Minimum charge of a body against the budget.
 const MIN_BODY_CHARGE: i64 = 32 << 10;
 
-/// What the ledger is told.
+/// A message to the ledger thread.
 #[derive(Debug)]
 pub enum LedgerMessage {
     Body(Box<CapturedBody>),
-    /// Write what there is and end.
+    /// Write all pending entries and end.
     Close,
-    /// Write what there is, and say so.
+    /// Write all pending entries and confirm.
     Flush(oneshot::Sender<()>),
     Request(Box<LedgerEntry>),
-    /// Time passes: look after what is old.
+    /// Time has passed: run retention.
     Tick,
 }
 
-/// A finished request, with what it cost.
+/// A finished request with its cost.
 #[derive(Clone, Debug)]
 pub struct LedgerEntry {
     pub record: Arc<RequestRecord>,
-    /// Bills of its attempts, by their number.
+    /// Bills of its attempts, by attempt number.
     pub bills: Vec<AttemptBill>,
-    /// Answered by the built-in upstream: outside of totals.
+    /// Served by the built-in upstream: excluded from totals.
     pub demo: bool,
     pub replay_of: Option<RequestId>,
 }
 
-/// What one attempt used and cost.
+/// The usage and cost of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct AttemptBill {
     pub number: u32,
-    /// The model as the answer names it.
+    /// The model that the response names.
     #[serde(rename = "answered")]
     pub reported_model: Option<Arc<str>>,
     pub usage: Option<Usage>,
     pub bill: Bill,
 }
 
-/// Which of the two.
+/// The side of an exchange: request or response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ExchangeSide {
@@ -71,7 +71,7 @@ pub enum ExchangeSide {
     Answer,
 }
 
-/// A body to be kept; of a long one only its beginning and its end.
+/// A captured body; of a long one, only its beginning and its end.
 #[derive(Debug)]
 pub struct CapturedBody {
     pub id: RequestId,
@@ -79,14 +79,14 @@ pub struct CapturedBody {
     pub content_type: Arc<str>,
     pub head: Bytes,
     pub tail: Bytes,
-    /// Bytes that it had.
+    /// Total size of the body.
     pub total_bytes: u64,
-    /// Counted as held while this lives.
+    /// Counts the bytes as buffered until dropped.
     _reservation: ByteReservation,
 }
 
 impl CapturedBody {
-    /// For those who have a body in their hands.
+    /// Creates it from a body that is already in memory.
     #[must_use]
     pub fn new(id: RequestId, side: ExchangeSide, media: &str, body: Bytes) -> Self {
         let total_bytes = body.len() as u64;
@@ -101,14 +101,14 @@ impl CapturedBody {
         }
     }
 
-    /// Bytes in memory.
+    /// Returns the bytes in memory.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.head.len() + self.tail.len()
     }
 }
 
-/// Which bodies are wanted.
+/// Which bodies are captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyPolicy {
     All,
@@ -116,7 +116,7 @@ pub enum BodyPolicy {
     None,
 }
 
-/// Where finished requests go.
+/// The sending side of the queue.
 #[derive(Debug)]
 pub struct LedgerQueue {
     messages: mpsc::Sender<LedgerMessage>,
@@ -126,7 +126,7 @@ pub struct LedgerQueue {
     budget: Mutex<BodyBudget>,
 }
 
-/// What is wanted of bodies, and what may still be spent on them.
+/// Which bodies are captured, and the remaining budget for them.
 #[derive(Debug)]
 struct BodyBudget {
     policy: BodyPolicy,
@@ -135,11 +135,11 @@ struct BodyBudget {
     refilled_at: Mono,
 }
 
-/// The reserved place of one request.
+/// The reserved slot of one request.
 pub type LedgerSlot = mpsc::OwnedPermit<LedgerMessage>;
 
 impl LedgerQueue {
-    /// The way in, and the end that the ledger's thread reads.
+    /// Creates the queue and the receiver that the ledger thread reads.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<LedgerMessage>) {
         let (notes, reader) = mpsc::channel(MAX_PENDING);
@@ -161,15 +161,15 @@ impl LedgerQueue {
         )
     }
 
-    /// Says which bodies are wanted, and how much of each.
+    /// Sets which bodies are captured, and how many bytes of each.
     pub fn set_policy(&self, policy: BodyPolicy, limit: u64) {
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
         (budget.policy, budget.limit_bytes) =
             (policy, usize::try_from(limit).unwrap_or(usize::MAX));
     }
 
-    /// Reserves the place of a request. Without one it is served all the same, and counted as
-    /// unrecorded.
+    /// Reserves the slot of a request. A request without a slot is served all the same, and counted
+    /// as unrecorded.
     #[must_use]
     pub fn reserve_slot(&self) -> Option<LedgerSlot> {
         let slot = self.messages.clone().try_reserve_owned().ok();
@@ -179,20 +179,20 @@ impl LedgerQueue {
         slot
     }
 
-    /// Requests that found no place.
+    /// Returns the number of requests that got no slot.
     #[must_use]
     pub fn unrecorded(&self) -> u64 {
         self.unrecorded.load(Ordering::Relaxed)
     }
 
-    /// Requests whose bodies were not kept, or not all of them, because more came at once than may
-    /// be kept.
+    /// Returns the number of requests whose bodies were not or only partly captured, because the
+    /// budget was exhausted.
     #[must_use]
     pub fn skipped_bodies(&self) -> u64 {
         self.skipped_bodies.load(Ordering::Relaxed)
     }
 
-    /// Notes that wait for the ledger, and places reserved for those that will come.
+    /// Returns the messages that wait for the ledger, plus the reserved slots.
     #[must_use]
     pub fn pending(&self) -> usize {
         self.messages.max_capacity() - self.messages.capacity()
@@ -202,8 +202,8 @@ impl LedgerQueue {
         self.skipped_bodies.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Begins to keep the bodies of a request, where they are wanted and there is room; `None`
-    /// where not.
+    /// Starts to capture the bodies of a request; `None` if they are not wanted or the budget is
+    /// exhausted.
     #[must_use]
     pub fn capture(
         &self,
@@ -225,7 +225,7 @@ impl LedgerQueue {
         };
         let mut reservation =
             ByteReservation { counter: Some(Arc::clone(&self.buffered_bytes)), bytes: 0 };
-        // The body is shared with the request while that lasts, and counted in full here.
+        // The request shares the body while it runs; the body counts in full here.
         let captured_bytes = body.len().min(limit);
         let request = reservation.try_grow(captured_bytes).then(|| {
             let (head, tail) = head_and_tail(body, limit);
@@ -268,7 +268,7 @@ impl LedgerQueue {
         }))
     }
 
-    /// Hands over what was captured.
+    /// Sends the captured bodies to the ledger.
     pub fn submit_bodies(&self, capture: BodyCapture, media: &str, failed: bool, now: Mono) {
         if capture.policy == BodyPolicy::Errors && !failed {
             return;
@@ -309,22 +309,21 @@ impl LedgerQueue {
         }
     }
 
-    /// Everything told so far is written, or was tried to be, when this returns.
+    /// Returns after all messages so far have been written, or their write has failed.
     pub async fn flush(&self) {
         let (done, written) = oneshot::channel();
         if self.messages.try_send(LedgerMessage::Flush(done)).is_ok() {
-            // Nobody answers where the ledger's thread has ended; then there is nothing to wait
-            // for.
+            // No reply comes if the ledger thread has ended, and then there is nothing to wait for.
             written.await.unwrap_or_default();
         }
     }
 
-    /// Lets the ledger look after what is old.
+    /// Triggers retention in the ledger.
     pub fn tick(&self) {
         drop(self.messages.try_send(LedgerMessage::Tick));
     }
 
-    /// Ends the ledger's thread once it has written what there is.
+    /// Ends the ledger thread after it has written all pending entries.
     pub async fn close(&self) {
         drop(self.messages.send(LedgerMessage::Close).await);
     }
@@ -344,7 +343,7 @@ impl BodyBudget {
         }
     }
 
-    /// Takes what a request and the least of an answer count for, if anything is left.
+    /// Reserves the charge for a request and a minimal response, if any budget is left.
     fn try_reserve(&mut self, bytes: usize, now: Mono) -> bool {
         self.refill(now);
         if self.remaining_bytes <= 0 {
@@ -363,7 +362,7 @@ impl BodyBudget {
     }
 }
 
-/// Bytes counted as held while this lives.
+/// Counts bytes as buffered until dropped.
 #[derive(Debug, Default)]
 struct ByteReservation {
     counter: Option<Arc<AtomicU64>>,
@@ -391,7 +390,7 @@ impl Drop for ByteReservation {
     }
 }
 
-/// The bodies of one request while they come.
+/// Captures the bodies of one request as they arrive.
 #[derive(Debug)]
 pub struct BodyCapture {
     id: RequestId,
@@ -401,19 +400,19 @@ pub struct BodyCapture {
     head: Vec<u8>,
     tail: Vec<u8>,
     total_bytes: u64,
-    /// There was no room for more: beginning and end are not all that was sent.
+    /// The budget was exhausted: beginning and end do not cover all that was sent.
     overflowed: bool,
     reservation: ByteReservation,
 }
 
 impl BodyCapture {
-    /// Beginning and end of the answer up to now, and how long it is.
+    /// Returns the beginning and end of the response so far, and its length.
     #[must_use]
     pub fn captured_answer(&self) -> (&[u8], &[u8], u64) {
         (&self.head, &self.tail, self.total_bytes)
     }
 
-    /// More of the answer.
+    /// Captures more of the response.
     pub fn push_answer(&mut self, bytes: &[u8]) {
         self.total_bytes += bytes.len() as u64;
         if self.overflowed {
@@ -429,14 +428,14 @@ impl BodyCapture {
         }
         self.head.extend_from_slice(first);
         self.tail.extend_from_slice(&rest[rest.len().saturating_sub(half)..]);
-        // Twice the end may lie there for a while, so that not every piece moves all of it.
+        // The tail may grow to twice its size, so that not every chunk moves all of it.
         if self.tail.len() > 2 * half {
             self.tail.drain(..self.tail.len() - half);
         }
     }
 }
 
-/// Beginning and end of what is longer than allowed.
+/// Returns the beginning and end of a body that exceeds the limit.
 fn head_and_tail(body: &Bytes, limit: usize) -> (Bytes, Bytes) {
     if body.len() <= limit {
         return (body.clone(), Bytes::new());

@@ -1,5 +1,5 @@
-//! The fold of events: requests now and recently, the newest log lines, totals since start.
-//! Bounded.
+//! The bounded fold of events: running and recent requests, the newest log lines, totals since
+//! start.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -15,15 +15,15 @@ use crate::events::{
     log_line::LogLine,
 };
 
-/// Finished requests kept.
+/// Finished requests that are retained.
 pub const MAX_RECENT: usize = 500;
-/// Log lines kept.
+/// Log lines that are retained.
 pub const MAX_LINES: usize = 1_000;
 
-/// What any viewer folds events into; the proxy keeps one, each dashboard its own.
+/// The state that a viewer folds events into. The proxy has one, and each dashboard has its own.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Live {
-    /// The newest event folded in.
+    /// Sequence number of the newest folded event.
     pub seq: u64,
     pub running: RunningRequests,
     /// Newest last; shared with the ledger.
@@ -33,8 +33,8 @@ pub struct Live {
     pub totals: LiveTotals,
 }
 
-/// Requests under way, in the order of their ids: that of their start. Boxed, as they move between
-/// lists.
+/// Running requests, in the order of their ids, which is that of their start. Boxed, because they
+/// move between lists.
 #[derive(Clone, Debug, Default)]
 pub struct RunningRequests(BTreeMap<RequestId, Box<RequestRecord>>);
 
@@ -89,25 +89,25 @@ pub struct LiveTotals {
     pub input: u64,
     pub cached: u64,
     pub output: u64,
-    /// Of what was cached: because conversations went where they were served before.
+    /// The part of the cached tokens that is due to affinity.
     #[serde(default)]
     #[serde(rename = "won")]
     pub affinity_cached: u64,
-    /// Of what has a known price.
+    /// Cost of the requests with a known price.
     #[serde(default)]
     pub cost: NanoUsd,
-    /// Requests whose price nobody knows.
+    /// Requests with an unknown price.
     #[serde(default)]
     pub unpriced: u64,
 }
 
 impl Live {
-    /// Folds one event in. Events of requests that are not known (a late viewer) are passed over.
+    /// Folds an event in. Ignores events of unknown requests (a late viewer).
     pub fn apply(&mut self, event: &Event) {
         self.apply_owned(event.clone());
     }
 
-    /// The same for an event that nobody else needs.
+    /// Folds in an event that the caller does not need any more.
     pub fn apply_owned(&mut self, event: Event) {
         self.seq = event.seq;
         let at = event.at;
@@ -129,7 +129,7 @@ impl Live {
                 self.update_running(id, |r| {
                     if let Some(attempt) = r.attempts.iter_mut().find(|a| a.number == number) {
                         attempt.ended_ms = Some(ended_ms);
-                        // One that answered and then broke off has both.
+                        // An attempt that answered and then broke off has both.
                         attempt.status = status.or(attempt.status);
                         attempt.won = false;
                         attempt.outcome = Some(Arc::clone(&outcome));
@@ -152,7 +152,7 @@ impl Live {
             EventKind::FirstContent { id, number, ttft_ms, head_ms, status } => {
                 self.update_running(id, |r| {
                     r.state = RequestState::Streaming;
-                    // An answer that is continued elsewhere has begun already.
+                    // A response that another attempt continues has begun already.
                     r.ttft_ms = r.ttft_ms.or(Some(ttft_ms));
                     r.status = Some(status);
                     let newest = r.attempts.len().saturating_sub(1);
@@ -166,7 +166,7 @@ impl Live {
                         attempt.status = Some(status);
                         attempt.won = true;
                     }
-                })
+                });
             }
             EventKind::Progress { id, answer_bytes, events } => self.update_running(id, |r| {
                 r.answer_bytes = answer_bytes;
@@ -186,7 +186,7 @@ impl Live {
             }
             ended @ EventKind::Ended { .. } => self.apply_end(at, ended),
             EventKind::Alert { alert } => {
-                self.push_line(LogLine::new(at, alert.level, alert.text, None))
+                self.push_line(LogLine::new(at, alert.level, alert.text, None));
             }
             EventKind::Health { text, level, .. } | EventKind::Notice { text, level } => {
                 self.push_line(LogLine::new(at, level, text, None));
@@ -229,7 +229,7 @@ impl Live {
         for attempt in record.attempts.iter_mut().filter(|a| a.ended_ms.is_none()) {
             attempt.ended_ms = Some(duration_ms);
             attempt.won = state == RequestState::Done;
-            // That the client went away is no failure of who was answering.
+            // A client disconnect is not a failure of the upstream.
             if state == RequestState::Failed {
                 attempt.outcome = record.error.clone().or_else(|| Some("broke off".into()));
             }
@@ -269,12 +269,13 @@ impl Live {
         }
     }
 
-    /// Finished requests that are still kept, newest last.
+    /// Iterates over the retained finished requests, newest last.
     pub fn finished(&self) -> impl DoubleEndedIterator<Item = &RequestRecord> {
         self.recent.iter().map(|record| &**record)
     }
 
-    /// A running or recent request by id or unique prefix of it; `last` is the newest finished one.
+    /// Finds a running or recent request by its id or a unique prefix of it; `last` is the newest
+    /// finished one.
     #[must_use]
     pub fn find(&self, id: &str) -> Option<&RequestRecord> {
         if id == "last" {

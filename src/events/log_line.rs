@@ -1,4 +1,4 @@
-//! Lines of the log as viewers see it.
+//! Lines of the log as viewers see them.
 
 use std::{
     fmt::{self, Write},
@@ -25,7 +25,7 @@ pub struct LogLine {
 }
 
 impl LogLine {
-    /// A line that is there as text.
+    /// Creates a line from text.
     #[must_use]
     pub fn new(
         at: UnixMillis,
@@ -41,7 +41,7 @@ impl LogLine {
         }
     }
 
-    /// The line that a request ends with.
+    /// Creates the final line of a request.
     #[must_use]
     pub fn for_request(at: UnixMillis, record: Arc<RequestRecord>) -> Self {
         let (level, id) = (request_severity(&record), Some(record.id));
@@ -49,8 +49,8 @@ impl LogLine {
     }
 }
 
-/// The text of a line: of a finished request it is only written when somebody reads it, which is
-/// seldom.
+/// The text of a line. For a finished request it is only written when a viewer reads it, which is
+/// rare.
 #[derive(Clone, Debug, Default)]
 pub struct LazyText {
     rendered: OnceLock<Arc<str>>,
@@ -89,15 +89,15 @@ impl<'de> Deserialize<'de> for LazyText {
     }
 }
 
-/// How much the end of a request matters.
+/// Returns the severity of a request's end.
 #[must_use]
 pub fn request_severity(record: &RequestRecord) -> Severity {
     if record.state == RequestState::Failed { Severity::Error } else { Severity::Info }
 }
 
-/// Writes the line that a request ends with.
+/// Writes the final line of a request.
 pub fn write_summary(record: &RequestRecord, out: &mut String) {
-    // Writing into a string does not fail.
+    // Writing into a string cannot fail.
     let mut put = |text: fmt::Arguments<'_>| out.write_fmt(text).unwrap_or_default();
     put(format_args!("{} {} ", record.project, record.requested_model));
     match record.status {

@@ -1,5 +1,5 @@
-//! What happened, as facts: typed events, the record of a request, the table of current and recent
-//! ones, the bus.
+//! Facts about what happened: typed events, the record of a request, the table of current and
+//! recent requests, the bus.
 
 pub mod alert;
 pub mod bus;
@@ -9,3 +9,4 @@ pub mod ledger_queue;
 pub mod live;
 pub mod log_line;
 pub mod record;
+pub mod severity;

@@ -1,4 +1,4 @@
-//! The account of a request and its attempts; grows while the request runs, final when it ends.
+//! The record of a request and its attempts; grows while the request runs, final when it ends.
 
 use std::sync::Arc;
 
@@ -13,17 +13,17 @@ use crate::{
     },
 };
 
-/// One request, from accepted to ended. Holds names and numbers only: no secret, no body.
+/// One request, from accepted to ended. Contains names and numbers only: no secret, no body.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RequestRecord {
     pub id: RequestId,
     pub at: UnixMillis,
     pub project: Arc<str>,
-    /// The client program, from User-Agent: its first word, cleaned.
+    /// The client program: the first word of User-Agent, cleaned.
     pub client: Arc<str>,
     pub dialect: Dialect,
     pub op: Op,
-    /// The model as the client named it; cleaned, cut to 256 characters.
+    /// The model as the client named it; cleaned and cut to 256 characters.
     #[serde(rename = "asked")]
     pub requested_model: Arc<str>,
     pub stream: bool,
@@ -32,7 +32,7 @@ pub struct RequestRecord {
     pub request_bytes: u64,
     pub state: RequestState,
     pub attempts: Vec<AttemptRecord>,
-    /// Why the last decision went where it did, in words.
+    /// Why the last decision chose its target, in words.
     pub reason: Option<Arc<str>>,
     /// Milliseconds from `at` to the first content byte sent to the client.
     pub ttft_ms: Option<u32>,
@@ -49,9 +49,9 @@ pub struct RequestRecord {
     pub answer_bytes: u64,
     /// Content events so far: about one token each.
     pub events: u64,
-    /// What went wrong, for a person; redacted, cleaned.
+    /// The error, in words for a person; redacted and cleaned.
     pub error: Option<Arc<str>>,
-    /// The provider's cache did not hold what it should have.
+    /// A miss of the provider's prompt cache that was not expected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "cache_lost")]
     pub cache_miss: Option<Box<CacheMissRecord>>,
@@ -60,22 +60,22 @@ pub struct RequestRecord {
 /// A prompt cache that stopped hitting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheMissRecord {
-    /// The first part of the prompt that changed, or what else explains it.
+    /// The first part of the prompt that changed, or another explanation.
     #[serde(rename = "why")]
     pub reason: Arc<str>,
     /// Tokens that should have come from the cache.
     pub expected: u64,
-    /// Tokens that did.
+    /// Tokens that did come from the cache.
     pub cached: u64,
-    /// What it cost more than it would have, where prices are known.
+    /// The additional cost, if prices are known.
     pub cost: Option<NanoUsd>,
-    /// It is what one would expect: nothing to look into.
+    /// The miss is expected and needs no investigation.
     #[serde(rename = "usual")]
     pub is_benign: bool,
 }
 
 impl CacheMissRecord {
-    /// In words.
+    /// Describes the miss in words.
     #[must_use]
     pub fn text(&self) -> String {
         let cost = self
@@ -92,7 +92,8 @@ impl CacheMissRecord {
 }
 
 impl RequestRecord {
-    /// Tokens that came from a cache because the conversation went where it was served before.
+    /// Returns the cached tokens that are due to affinity: the conversation went to the target that
+    /// served it before.
     #[must_use]
     pub fn affinity_cached_tokens(&self) -> u64 {
         let bound = self
@@ -101,7 +102,7 @@ impl RequestRecord {
         self.usage.filter(|_| bound).map_or(0, |usage| usage.cache_read)
     }
 
-    /// The attempt that answered, and the newest while none has.
+    /// Returns the attempt that answered, or the newest if none has.
     #[must_use]
     pub fn serving_attempt(&self) -> Option<&AttemptRecord> {
         self.attempts.iter().rev().find(|attempt| attempt.won).or(self.attempts.last())
@@ -112,7 +113,8 @@ impl RequestRecord {
         !matches!(self.state, RequestState::Done | RequestState::Failed | RequestState::ClientGone)
     }
 
-    /// Output tokens per second from first content to the end (or to `now`), where both are known.
+    /// Returns output tokens per second from first content to the end (or to `now`), if both are
+    /// known.
     #[must_use]
     pub fn tokens_per_second(&self, now: UnixMillis) -> Option<f64> {
         let ttft = i64::from(self.ttft_ms?);
@@ -122,19 +124,19 @@ impl RequestRecord {
     }
 }
 
-/// Where a request stands.
+/// The state of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RequestState {
-    /// Waits for a key; place in the queue is in `reason`.
+    /// Waits for a key; `reason` contains the queue position.
     Queued,
-    /// An attempt is under way, nothing came yet.
+    /// An attempt is in progress, with no content yet.
     Waiting,
-    /// Content flows.
+    /// Content is streaming.
     Streaming,
     Done,
     Failed,
-    /// The client went away.
+    /// The client disconnected.
     #[serde(rename = "left")]
     ClientGone,
 }
@@ -161,17 +163,17 @@ impl RequestState {
     }
 }
 
-/// What an attempt was made for.
+/// The purpose of an attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AttemptRole {
-    /// To answer.
+    /// The ordinary attempt.
     #[default]
     #[serde(rename = "answer")]
     Primary,
-    /// To answer before another that was slow to speak.
+    /// A parallel attempt, because another was slow to send content.
     Hedge,
-    /// To continue an answer that broke off.
+    /// Continues a response that broke off.
     Rescue,
 }
 
@@ -193,20 +195,20 @@ impl AttemptRole {
     }
 }
 
-/// One try of one target with one key.
+/// One attempt at one target with one key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AttemptRecord {
-    /// 1 for the first.
+    /// Counts from 1.
     pub number: u32,
     #[serde(default)]
     #[serde(rename = "task")]
     pub role: AttemptRole,
-    /// Its conversation had been served there before.
+    /// The target had served the conversation before.
     #[serde(default)]
     #[serde(rename = "bound")]
     pub has_affinity: bool,
     pub upstream: Arc<str>,
-    /// `label` of the key; empty where none is needed.
+    /// `label` of the key; empty if no key is needed.
     pub key: Arc<str>,
     pub fingerprint: Arc<str>,
     /// The model as the upstream knows it.
@@ -215,10 +217,10 @@ pub struct AttemptRecord {
     pub started_ms: u32,
     pub head_ms: Option<u32>,
     pub ended_ms: Option<u32>,
-    /// Status of the upstream.
+    /// The upstream's status.
     pub status: Option<u16>,
     /// How it ended, in words: "429 for gpt-5, cooling 60s (Retry-After)"; `None` while it runs or
-    /// when it won.
+    /// if it won.
     pub outcome: Option<Arc<str>>,
     pub won: bool,
     pub maybe_billed: bool,

@@ -1,4 +1,4 @@
-//! The state of the dashboard: what is known of the proxy, and where its reader is.
+//! The state of the dashboard: the data from the proxy and the user's position in the screens.
 
 use super::{
     effect::Effect,
@@ -14,33 +14,32 @@ use crate::{
     events::{event::Severity, filter::Filter, live::Live, record::RequestRecord},
 };
 
-/// Everything that `draw` looks at.
+/// The state that `draw` reads.
 #[derive(Debug)]
 pub struct App {
-    /// `None` until the first one came. Its `live` goes on with the events.
+    /// `None` until the first snapshot arrives. Events keep its `live` up to date.
     pub snapshot: Option<Box<Snapshot>>,
     pub connection: ConnState,
     pub rates: TrafficRates,
     pub usage: UsageView,
     pub history: History,
-    /// What was said in the request that is looked at.
+    /// The transcript of the open request.
     pub transcript: Option<Box<RequestTranscript>>,
-    /// The account of the request that is looked at.
+    /// The explanation of the open request.
     pub explain: Option<ExplainText>,
-    /// What was sent again last.
+    /// The most recent replay.
     pub last_replay: Option<RequestId>,
     pub screen: Screen,
-    /// What lies over the screen.
+    /// The overlay on top of the screen.
     pub overlay: Option<Overlay>,
     pub dialog: Option<Dialog>,
     pub toast: Option<Toast>,
     pub paused: Option<FrozenView>,
     /// Columns and rows of the terminal.
     pub size: (u16, u16),
-    /// The proxy runs in this process.
+    /// Whether the proxy runs in this process.
     pub in_process: bool,
-    /// What was copied: printed when the reader leaves, for terminals that take nothing into their
-    /// clipboard.
+    /// Texts copied so far: printed on exit, for terminals without clipboard access.
     pub copied: Vec<String>,
     pub(super) transcript_fetch: TranscriptFetch,
     pub(super) snapshot_fetch: SnapshotFetch,
@@ -48,7 +47,7 @@ pub struct App {
     list_states: [ListState; Screen::ALL.len()],
 }
 
-/// The line to the proxy.
+/// The state of the connection to the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnState {
     Connecting,
@@ -58,12 +57,12 @@ pub enum ConnState {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Overlay {
-    /// Over a request, where there is one under it.
+    /// The request under the overlay, if there is one.
     Help {
         scroll: u16,
         request_view: Option<Box<RequestView>>,
     },
-    /// All that is wrong now; over a request, where there is one under it.
+    /// The list of all problems, and the request under it, if there is one.
     Problems {
         scroll: u16,
         request_view: Option<Box<RequestView>>,
@@ -71,23 +70,23 @@ pub enum Overlay {
     Request(RequestView),
 }
 
-/// A look at one request.
+/// The view of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestView {
     pub id: RequestId,
     pub pane: Pane,
-    /// First line shown of each pane.
+    /// The first visible line of each pane.
     pub scroll: [u16; Pane::ALL.len()],
-    /// Goes on with an answer that grows.
+    /// Whether the view follows a growing answer.
     pub follow: bool,
-    /// Bytes, not what they say.
+    /// Shows the raw bytes instead of the parsed messages.
     pub raw: bool,
-    /// Long system messages as a whole, not as a line.
+    /// Shows long system messages in full instead of on one line.
     pub expanded: bool,
 }
 
 impl RequestView {
-    /// A look from the beginning.
+    /// The view at its beginning.
     #[must_use]
     pub fn new(id: RequestId) -> Self {
         Self {
@@ -101,15 +100,15 @@ impl RequestView {
     }
 }
 
-/// The account of one request, asked for and perhaps told.
+/// The explanation of one request, once it is requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExplainText {
     pub id: RequestId,
-    /// `None` while it is awaited; else the text, or why there is none.
+    /// `None` while it is loading; then the text, or the error.
     pub text: Option<Result<String, String>>,
 }
 
-/// A part of the Request screen.
+/// A pane of the Request screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pane {
     Timeline,
@@ -129,7 +128,7 @@ impl Pane {
     }
 }
 
-/// Whether more of the story is on its way.
+/// Whether the transcript is stale and whether a fetch is pending.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TranscriptFetch {
     pub stale: bool,
@@ -137,22 +136,22 @@ pub(super) struct TranscriptFetch {
     pub requested_at: UnixMillis,
 }
 
-/// A question at the bottom of the screen; it has the keys until it is answered.
+/// A dialog on the bottom line. It receives all key presses until it is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dialog {
-    /// `y` does it.
+    /// `y` confirms.
     Confirm { question: String, effect: Effect },
-    /// What of a request to copy.
+    /// Which part of a request to copy.
     Copy { id: RequestId, curl: String },
-    /// A filter being typed; `before` comes back on Esc.
+    /// A filter being typed; Esc restores `previous`.
     Filter { text: String, error: Option<String>, previous: Filter },
-    /// The model that a request is to be sent to again.
+    /// The model to replay a request with.
     Replay { id: RequestId, model: String },
-    /// Leaving ends more than the dashboard.
+    /// Leaving also stops the proxy.
     Stop,
 }
 
-/// The result of an act, for three seconds.
+/// The result of an action, shown for three seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Toast {
     pub text: String,
@@ -160,59 +159,59 @@ pub struct Toast {
     pub until: UnixMillis,
 }
 
-/// The picture that is frozen while the proxy goes on.
+/// The frozen view, shown while the proxy continues.
 #[derive(Debug)]
 pub struct FrozenView {
     pub live: Live,
     pub at: UnixMillis,
 }
 
-/// What a row stands for: it stays selected by this while rows move.
+/// The identity of a row, which preserves the selection while rows move.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowId {
-    /// A log line: its time and a sum of its text.
+    /// A log line: its time and a hash of its text.
     Line(UnixMillis, u64),
     Name(String),
     Request(RequestId),
 }
 
-/// A row of a list, before it is drawn.
+/// A row of a list before it is drawn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListRow {
     pub id: RowId,
-    /// Lines it takes.
+    /// Height in lines.
     pub height: u16,
 }
 
-/// Where the reader is in one list.
+/// The selection and scroll position of one list.
 #[derive(Clone, Debug, Default)]
 pub struct ListState {
-    /// `None` follows the top.
+    /// `None` follows the top row.
     pub selected: Option<RowId>,
-    /// The first row shown.
+    /// Index of the first visible row.
     pub offset: usize,
     pub filter: Filter,
-    /// Which of the screen's orders.
+    /// Index of the sort order among the screen's orders.
     pub sort: usize,
-    /// Where the selected row was, for when it leaves.
+    /// Index of the selected row, in case the row disappears.
     index: usize,
 }
 
-/// How old the views of upstreams and keys are, and whether newer ones are on their way.
+/// How old the snapshot is and whether a newer one is being fetched.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SnapshotFetch {
-    /// Something happened since.
+    /// An event arrived since the last fetch.
     pub stale: bool,
-    /// Health or config changed: it matters on every screen.
+    /// Health or config changed, which matters on every screen.
     pub urgent: bool,
     pub pending: bool,
-    /// Events were missed: the requests of the next snapshot count, not ours.
+    /// Events were missed: the requests of the next snapshot replace the local ones.
     pub overflowed: bool,
     pub fetched_at: UnixMillis,
 }
 
 impl App {
-    /// The dashboard before it knows anything.
+    /// The dashboard before its first snapshot.
     #[must_use]
     pub fn new(screen: Screen, in_process: bool) -> Self {
         Self {
@@ -239,7 +238,7 @@ impl App {
         }
     }
 
-    /// The requests and lines to show: as they are, or as they were when the picture was frozen.
+    /// The requests and lines to show: the current ones, or those of the frozen view.
     #[must_use]
     pub fn live(&self) -> Option<&Live> {
         match &self.paused {
@@ -248,13 +247,13 @@ impl App {
         }
     }
 
-    /// The time that belongs to [`App::live`].
+    /// The time that matches [`App::live`].
     #[must_use]
     pub fn live_now(&self, now: FrameContext) -> FrameContext {
         self.paused.as_ref().map_or(now, |pause| FrameContext { at: pause.at, ..now })
     }
 
-    /// Whether the ledger has yet to tell what was before, for the filter of the log.
+    /// Whether the ledger has not yet answered for the filter of the log.
     #[must_use]
     pub fn is_loading_history(&self) -> bool {
         let ledger = self.snapshot.as_ref().is_some_and(|snapshot| snapshot.ledger.is_some());
@@ -264,7 +263,7 @@ impl App {
                 || self.history.needs_fetch())
     }
 
-    /// The request with this id, as long as it is kept.
+    /// The request with this id, while it is in memory.
     #[must_use]
     pub fn request(&self, id: RequestId) -> Option<&RequestRecord> {
         let current = self.live().and_then(|live| {
@@ -274,7 +273,7 @@ impl App {
         current.or_else(|| self.history.rows.iter().find(|r| r.id == id)).or_else(from_transcript)
     }
 
-    /// What is known of what was said in a request.
+    /// The loaded transcript of a request.
     #[must_use]
     pub fn transcript_of(&self, id: RequestId) -> Option<&RequestTranscript> {
         self.transcript.as_deref().filter(|story| story.id == id)
@@ -294,7 +293,7 @@ impl App {
         &mut self.list_states[self.screen.index()]
     }
 
-    /// The row that keys act on: the selected one, else the first.
+    /// The row that keys act on: the selected one, or else the first.
     #[must_use]
     pub fn current_row(&self) -> Option<RowId> {
         self.list_state()
@@ -303,7 +302,7 @@ impl App {
             .or_else(|| screens::list_rows(self).into_iter().next().map(|entry| entry.id))
     }
 
-    /// Whether a second more changes the picture: something runs, or a wait counts down.
+    /// Whether the next second changes the frame: a request is running, or a countdown is active.
     #[must_use]
     pub fn needs_tick(&self, now: UnixMillis) -> bool {
         if self.toast.is_some() || self.connection != ConnState::Connected {
@@ -314,13 +313,13 @@ impl App {
         !snapshot.live.running.is_empty()
             || snapshot.upstreams.iter().any(|u| ahead(u.until))
             || snapshot.keys.iter().any(|k| ahead(k.until) || k.scopes.iter().any(|s| ahead(s.until)))
-            // The charts run empty, and the time since the start is told by the minute.
+            // The charts drain over time, and the uptime is shown in minutes.
             || self.rates.requests_per_minute(now) > 0
             || now.0.rem_euclid(60_000) < 1_000
     }
 
-    /// Moves the selection by rows; the top that was followed counts as selected, as the mark
-    /// stands there.
+    /// Moves the selection by rows. If the list follows the top, the first row counts as selected
+    /// because the mark is there.
     pub(super) fn move_selection(&mut self, by: isize) {
         let entries = screens::list_rows(self);
         let Some(last) = entries.len().checked_sub(1) else { return };
@@ -338,7 +337,7 @@ impl App {
         self.list_state_mut().selected = Some(id);
     }
 
-    /// Brings selection and scrolling into line with the rows there are; before each frame.
+    /// Clamps the selection and scroll position to the existing rows, before each frame.
     pub fn clamp_selection(&mut self, now: FrameContext) {
         let entries = screens::list_rows(self);
         let (columns, rows) = self.size;
@@ -361,7 +360,7 @@ impl App {
         {
             list.offset += 1;
         }
-        // No empty lines at the end while there are rows above.
+        // Leave no empty lines at the end while rows are hidden above.
         while list.offset > 0 && total_height(&entries[list.offset - 1..]) <= max_width {
             list.offset -= 1;
         }

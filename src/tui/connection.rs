@@ -1,5 +1,5 @@
-//! The proxy's side of the dashboard: follows the events, fetches snapshots, carries acts out, and
-//! comes back by itself.
+//! Connects the dashboard to the proxy: follows events, fetches snapshots, sends actions and
+//! reconnects automatically.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -17,23 +17,23 @@ use crate::{
     },
 };
 
-/// Between tries to reach a proxy that is gone.
+/// Delay between attempts to reconnect.
 const RETRY_DELAY: Duration = Duration::from_secs(3);
-/// Acts under way at once; more than a hand can type.
+/// Upper bound for concurrent calls; more than a user can type.
 const MAX_PENDING_CALLS: usize = 16;
-/// Requests in one page of the past.
+/// Requests in one page of history.
 const HISTORY_PAGE: usize = 200;
 
-/// Where the proxy is.
+/// The connection to the proxy.
 pub struct ProxyConnection {
     pub client: ControlClient,
-    /// Finds the proxy again: a restarted one has a new token, perhaps another address.
+    /// Finds the proxy again. After a restart it has a new token and possibly another address.
     pub reconnect: Box<dyn Fn() -> Option<ControlClient> + Send + Sync>,
-    /// Writes the account of a request, as commands print it.
+    /// Formats the explanation of a request as the command prints it.
     pub explain: fn(&RequestDetail) -> String,
 }
 
-/// What the loop asks of the proxy.
+/// A call from the loop to the proxy.
 #[derive(Debug)]
 pub(super) enum ControlCall {
     Explain { id: RequestId },
@@ -45,14 +45,14 @@ pub(super) enum ControlCall {
     Usage { by: GroupBy, days: u32 },
 }
 
-/// Marks of refusals that are ours, said in the reader's language by whoever shows them.
+/// Markers for local rejections; the dashboard translates them into the user's language.
 pub(super) const TOO_MANY: &str = "too many";
 pub(super) const UNREACHABLE: &str = "unreachable";
 
 type CallsInFlight = FuturesUnordered<Pin<Box<dyn Future<Output = Msg> + Send>>>;
 
-/// Runs for as long as somebody listens to `tell`. A full `tell` makes the stream wait, until the
-/// proxy says that this viewer fell behind.
+/// Runs until the message receiver is dropped. If the message channel is full, the event stream
+/// waits, until the proxy reports that this viewer fell behind.
 pub(super) async fn follow(
     connect: ProxyConnection,
     mut asks: mpsc::Receiver<ControlCall>,
@@ -77,19 +77,20 @@ pub(super) async fn follow(
     }
 }
 
-/// Events first, then the snapshot: what happens between is in both, and told apart by its number.
+/// Subscribes to events, then fetches the snapshot. Events in both are recognised by their sequence
+/// number.
 async fn open_events(
     client: &ControlClient,
     messages_tx: &mpsc::Sender<Msg>,
 ) -> Result<EventStream, ControlError> {
     let events = client.events().await?;
     let snapshot = client.snapshot().await?;
-    // Whoever listened is gone; the next send ends this.
+    // If the receiver is gone, the next send ends the task.
     drop(messages_tx.send(Msg::Snapshot(Box::new(snapshot))).await);
     Ok(events)
 }
 
-/// Until the connection breaks (why), or nobody listens any more.
+/// Serves calls until the connection fails (returns the reason) or the message receiver is dropped.
 async fn serve_calls(
     client: &Arc<ControlClient>,
     explain: fn(&RequestDetail) -> String,
@@ -175,7 +176,8 @@ fn error_text(e: &ControlError) -> String {
     e.hint().map_or_else(|| e.to_string(), |hint| format!("{e}; {hint}"))
 }
 
-/// Waits for the next try; acts asked meanwhile are refused. False when nobody listens any more.
+/// Waits for the next attempt and rejects actions meanwhile. Returns false if the message receiver
+/// is dropped.
 async fn wait_for_retry(
     asks: &mut mpsc::Receiver<ControlCall>,
     messages_tx: &mpsc::Sender<Msg>,
@@ -187,7 +189,7 @@ async fn wait_for_retry(
             () = messages_tx.closed() => return false,
             ask = asks.recv() => match ask {
                 None => return false,
-                // What was only to be looked at is asked again when the proxy is back.
+                // Read-only calls are repeated after the proxy is back.
                 Some(ControlCall::Explain { .. } | ControlCall::History { .. } | ControlCall::Snapshot | ControlCall::Transcript { .. } | ControlCall::Today | ControlCall::Usage { .. }) => {}
                 Some(ControlCall::Action(_)) => {
                     if messages_tx.send(Msg::ActionResult(Err(UNREACHABLE.to_owned()))).await.is_err() {

@@ -1,19 +1,19 @@
-//! Commands to paste into a shell: whoever does has nothing hidden in them.
+//! Builds curl commands for pasting into a shell, so their text must not hide control characters.
 
 use crate::{base::sanitize::clean, control::snapshot::Snapshot, events::record::RequestRecord};
 
-/// Longer bodies make no command that a person would paste.
+/// Upper bound for bodies in a command; users do not paste longer ones.
 const MAX_BODY_BYTES: usize = 60_000;
 
-/// A command that says hello to a model.
+/// A command that sends a greeting to a model.
 #[must_use]
 pub fn hello_command(snapshot: &Snapshot, model: &str) -> String {
     let body = serde_json::json!({"model": clean(model), "messages": [{"role": "user", "content": "hello"}]}).to_string();
     curl_command(snapshot, "/v1/chat/completions", &body)
 }
 
-/// A command that sends the request again as it was; `None` where it was not kept whole or has no
-/// place of its own.
+/// A command that sends the original request again. `None` if the request was not stored completely
+/// or has no path of its own.
 #[must_use]
 pub fn replay_command(snapshot: &Snapshot, record: &RequestRecord, body: &str) -> Option<String> {
     if body.len() > MAX_BODY_BYTES
@@ -59,7 +59,7 @@ fn curl_command(snapshot: &Snapshot, path: &str, body: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tui::sample;
+    use crate::tui::tests::sample;
 
     #[test]
     fn a_copied_command_runs_nothing_else() {

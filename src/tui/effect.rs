@@ -1,19 +1,19 @@
-//! What the dashboard wants done outside of itself.
+//! The side effects that the dashboard requests.
 
 use crate::{
     base::id::RequestId,
     control::{action::Action, history::GroupBy, request_transcript::TranscriptQuery},
 };
 
-/// One wish; the loop carries it out and answers with a message.
+/// One effect. The loop performs it and answers with a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     Action(Action),
-    /// Into the clipboard of the terminal.
+    /// Copies a text to the terminal's clipboard.
     Copy(String),
-    /// Opens a file in the reader's editor.
+    /// Opens a file in the user's editor.
     Edit(String),
-    /// The whole account of a request, as text.
+    /// Fetches the full explanation of a request as text.
     FetchExplain {
         id: RequestId,
     },
@@ -26,7 +26,7 @@ pub enum Effect {
         id: RequestId,
         query: TranscriptQuery,
     },
-    /// Today's sums by key.
+    /// Fetches today's totals by key.
     FetchToday,
     FetchUsage {
         by: GroupBy,

@@ -1,5 +1,5 @@
-//! The loop: messages in, frames and effects out. Draws when something changed, and not more often
-//! than the eye needs.
+//! The event loop: receives messages, draws frames and performs effects. Draws only after a change,
+//! at a limited frame rate.
 
 use std::{io, time::Duration};
 
@@ -30,56 +30,57 @@ use crate::{
     events::event::EventKind,
 };
 
-/// Least time between frames: fifteen a second.
+/// Minimum time between frames: 15 frames per second.
 const MIN_FRAME_INTERVAL: Duration = Duration::from_millis(66);
-/// Messages taken in before a frame may be drawn.
+/// Messages processed before a frame may be drawn.
 const MAX_BATCH: usize = 256;
 const MESSAGE_CAPACITY: usize = 1_024;
 const CALL_CAPACITY: usize = 32;
 
-/// How the dashboard is to look and behave.
+/// The dashboard's options.
 pub struct DashboardOptions {
-    /// `dark`, `light`, `contrast`, `mono`, as the config says when it is asked; what is unknown is
+    /// The config's current theme: `dark`, `light`, `contrast` or `mono`. An unknown name means
     /// `dark`.
     pub theme: Box<dyn Fn() -> String + Send + Sync>,
     pub mouse: bool,
     /// The proxy runs in this process: leaving asks whether to stop it too.
     pub in_process: bool,
-    /// The locale shows more than ASCII.
+    /// Whether the locale supports more than ASCII.
     pub utf8: bool,
-    /// False for NO_COLOR and terminals without: the mono theme whatever `theme` says.
+    /// False for NO_COLOR and terminals without colour: the mono theme regardless of `theme`.
     pub color: bool,
-    /// The first screen: `live` where `None` or unknown.
+    /// The first screen; `live` if it is `None` or unknown.
     pub screen: Option<String>,
     pub lang: Lang,
-    /// The command that opens a file for editing, where there is one.
+    /// The command that opens a file for editing, if there is one.
     pub editor: Option<String>,
 }
 
-/// How the reader left.
+/// How the user left the dashboard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoopExit {
     pub stop_proxy: bool,
-    /// What was copied, for terminals that take nothing into their clipboard.
+    /// The copied texts, for terminals without clipboard access.
     pub copied: Vec<String>,
 }
 
-/// Why there is no dashboard.
+/// Why the dashboard cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum TuiError {
     #[error(
-        "the dashboard needs a terminal, and stdout is none; `aiproxy status` and `aiproxy log` print"
+        "the dashboard needs a terminal, and stdout is not a terminal; `aiproxy status` and `aiproxy log` print"
     )]
     NoTerminal,
     #[error("the terminal does not answer: {0}")]
     Terminal(io::Error),
 }
 
-/// Shows the dashboard until its reader leaves.
+/// Shows the dashboard until the user leaves.
 ///
 /// # Errors
 ///
-/// When there is no terminal to show it on. A proxy that is gone is no error: it is waited for.
+/// There is no terminal for the dashboard. An unreachable proxy is not an error: the dashboard
+/// waits for it.
 pub async fn run(source: ProxyConnection, options: DashboardOptions) -> Result<LoopExit, TuiError> {
     run_as_dashboard(run_in_terminal(source, options)).await
 }
@@ -99,7 +100,7 @@ async fn run_in_terminal(
     let (messages_tx, messages) = mpsc::channel(MESSAGE_CAPACITY);
     let start_screen = options.screen.as_deref().and_then(Place::from_name).unwrap_or(Place::Live);
     let app = App::new(start_screen, options.in_process);
-    // Both live in this task, so that leaving ends both.
+    // Both futures belong to this task, so that leaving ends both.
     tokio::select! {
         exit = Box::pin(event_loop(app, LoopIo { screen, terminal, style, options, calls: ask }, messages)) => Ok(exit),
         () = Box::pin(connection::follow(source, asks, messages_tx)) => Ok(LoopExit { stop_proxy: false, copied: Vec::new() }),
@@ -114,7 +115,7 @@ fn frame_style(options: &DashboardOptions) -> FrameStyle {
     FrameStyle { theme, utf8: options.utf8 }
 }
 
-/// Where the loop gets its frames, keys and answers from.
+/// The loop's terminal, input and message channels.
 struct LoopIo {
     screen: TerminalGuard,
     terminal: Terminal,
@@ -159,7 +160,7 @@ async fn event_loop(mut app: App, ends: LoopIo, mut messages: mpsc::Receiver<Msg
                 if !terminal.is_alive() {
                     return gone_exit;
                 }
-                // A second that changes nothing costs no frame.
+                // A tick that changes nothing draws no frame.
                 let still = !changed && !app.needs_tick(SystemClock.unix());
                 msgs.push(Msg::Tick);
                 if still {
@@ -204,8 +205,8 @@ async fn event_loop(mut app: App, ends: LoopIo, mut messages: mpsc::Receiver<Msg
     }
 }
 
-/// Gives the terminal to the reader's editor until it ends; false where there is none, or no such
-/// file.
+/// Suspends the dashboard until the user's editor exits. Returns false if there is no editor or no
+/// such file.
 async fn open_editor(
     screen: &mut TerminalGuard,
     path: &str,
@@ -222,7 +223,7 @@ async fn open_editor(
     Ok(ended.is_ok())
 }
 
-/// Whether the config may say another theme from now on.
+/// Whether the message may change the configured theme.
 fn changes_theme(msg: &Msg) -> bool {
     matches!(msg, Msg::Event(event) if matches!(event.kind, EventKind::Config { ok: true, .. }))
 }
@@ -240,7 +241,7 @@ fn input_message(event: Input) -> Option<Msg> {
 fn perform_effect(effect: Effect, screen: &TerminalGuard, ask: &mpsc::Sender<ControlCall>) {
     let call = match effect {
         Effect::Action(action) => ControlCall::Action(action),
-        // A terminal that is gone shows at the next frame.
+        // The next frame detects a lost terminal.
         Effect::Copy(text) => return drop(screen.copy(&sanitize_lines(&text))),
         Effect::FetchExplain { id } => ControlCall::Explain { id },
         Effect::FetchHistory { filter, before } => ControlCall::History { filter, before },
@@ -250,12 +251,13 @@ fn perform_effect(effect: Effect, screen: &TerminalGuard, ask: &mpsc::Sender<Con
         Effect::FetchUsage { by, days } => ControlCall::Usage { by, days },
         Effect::Edit(_) | Effect::Leave { .. } => return,
     };
-    // A full queue means that the proxy has not answered the last thirty: one more would not
-    // either.
+    // If the queue is full, the proxy has not answered the earlier calls, and another would not
+    // help.
     drop(ask.try_send(call));
 }
 
-/// The text with its lines, and without anything else that a terminal would obey when it is pasted.
+/// The text with its line breaks, but without other control characters that could take effect when
+/// pasted.
 #[must_use]
 pub fn sanitize_lines(text: &str) -> String {
     text.split('\n').map(|line| clean(line.trim_end_matches('\r'))).collect::<Vec<_>>().join("\n")

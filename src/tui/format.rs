@@ -1,17 +1,16 @@
-//! Numbers, spans and times in the few columns that a screen has for them.
+//! Formats numbers, durations and times for narrow columns.
 
 use crate::base::clock::UnixMillis;
 use crate::tui::strings::{Lang, Texts};
 
-/// Stands for what nobody knows.
+/// Placeholder for an unknown value.
 pub const UNKNOWN: &str = "–";
 
-/// The moment of a frame as its reader has it: the time, how far theirs is ahead of UTC, and their
-/// language.
+/// The context of a frame: the time, the user's UTC offset and the user's language.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameContext {
     pub at: UnixMillis,
-    /// Seconds.
+    /// Offset from UTC in seconds.
     pub offset: i32,
     pub text: &'static Texts,
 }
@@ -23,19 +22,19 @@ impl Default for FrameContext {
 }
 
 impl FrameContext {
-    /// Days since 1970 where the reader is.
+    /// Days since 1970 in the user's time zone.
     #[must_use]
     pub fn day(self, at: UnixMillis) -> i64 {
         at.0.div_euclid(1_000).saturating_add(i64::from(self.offset)).div_euclid(86_400)
     }
 
-    /// Milliseconds since `then`; 0 when it is ahead.
+    /// Milliseconds since `then`; 0 if it is in the future.
     #[must_use]
     pub fn since(self, then: UnixMillis) -> u64 {
         u64::try_from(self.at.0.saturating_sub(then.0)).unwrap_or(0)
     }
 
-    /// Milliseconds until `then`; 0 when it is over.
+    /// Milliseconds until `then`; 0 if it has passed.
     #[must_use]
     pub fn until(self, then: UnixMillis) -> u64 {
         u64::try_from(then.0.saturating_sub(self.at.0)).unwrap_or(0)
@@ -48,7 +47,7 @@ pub fn count(n: u64) -> String {
     const UNITS: [(&str, u64); 4] =
         [("T", 1_000_000_000_000), ("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)];
     for (unit, size) in UNITS {
-        // What would round up to the next unit's first number is said in that unit.
+        // A value that would round up to the next unit is shown in that unit.
         if n >= size || (n >= 1_000 && n.saturating_add(size / 2_000) >= size) {
             let value = n as f64 / size as f64;
             let digits = match value {
@@ -62,7 +61,7 @@ pub fn count(n: u64) -> String {
     n.to_string()
 }
 
-/// Milliseconds that were measured: `0.41s`, `12.3s`, `118s`, `2h05m`.
+/// A measured duration: `0.41s`, `12.3s`, `118s`, `2h05m`.
 #[must_use]
 pub fn duration(ms: u64) -> String {
     match ms {
@@ -73,7 +72,7 @@ pub fn duration(ms: u64) -> String {
     }
 }
 
-/// A span by the second: `41s`, `1m58s`, `3h12m`, `2d05h`.
+/// A duration in whole seconds: `41s`, `1m58s`, `3h12m`, `2d05h`.
 #[must_use]
 pub fn span(ms: u64) -> String {
     let s = ms / 1_000;
@@ -85,7 +84,7 @@ pub fn span(ms: u64) -> String {
     }
 }
 
-/// What is left of a wait: whole seconds, begun ones counted, so that it ends at 0.
+/// The rest of a wait in whole seconds, rounded up so that it ends at 0.
 #[must_use]
 pub fn remaining(ms: u64) -> String {
     span(ms.div_ceil(1_000).saturating_mul(1_000))
@@ -110,7 +109,7 @@ pub fn clock(at: UnixMillis, now: FrameContext) -> String {
     format!("{:02}:{:02}:{:02}", s / 3_600, s / 60 % 60, s % 60)
 }
 
-/// The time of day where that is enough, else month and day with it: `11-14 22:13`.
+/// The time of day if it is enough, otherwise with month and day: `11-14 22:13`.
 #[must_use]
 pub fn date_time(at: UnixMillis, now: FrameContext) -> String {
     let clock = clock(at, now);
@@ -121,11 +120,11 @@ pub fn date_time(at: UnixMillis, now: FrameContext) -> String {
     format!("{month:02}-{day:02} {}", &clock[..5])
 }
 
-/// Year, month and day of a number of days since 1970.
+/// Year, month and day from the number of days since 1970.
 #[must_use]
 pub fn date(days: i64) -> (i64, i64, i64) {
-    // Counted from March of year 0, so that a leap day is the last of its year; in whole eras of
-    // 400 years.
+    // Count from March of year 0 so that a leap day is the last day of its year, in eras of 400
+    // years.
     let days = days.clamp(-1_000_000_000, 1_000_000_000) + 719_468;
     let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
     let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -136,7 +135,7 @@ pub fn date(days: i64) -> (i64, i64, i64) {
     (era * 400 + year + i64::from(month <= 2), month, day)
 }
 
-/// A share of a whole: a fraction while there are fewer than 20, else per cent.
+/// A share of a total: a fraction for totals below 20, otherwise per cent.
 #[must_use]
 pub fn share(part: u64, total: u64) -> String {
     match total {

@@ -1,5 +1,5 @@
-//! A frame: how things are, where the reader is, what is wrong, the screen, and the keys that
-//! matter here.
+//! Draws a frame: the status bar, the tabs, the worst problem, the screen and the keys that apply
+//! here.
 
 use ratatui::{buffer::Buffer, layout::Rect};
 
@@ -15,18 +15,18 @@ use crate::tui::{
     widgets::canvas::{Canvas, StyledSpan, span, spans_width},
 };
 
-/// Keys in the bottom line.
+/// Upper bound for the keys in the bottom line.
 const MAX_FOOTER_KEYS: usize = 6;
 
-/// How a frame looks, apart from what it says.
+/// The style of a frame, independent of its content.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameStyle {
     pub theme: Theme,
-    /// The terminal shows more than ASCII.
+    /// Whether the terminal supports more than ASCII.
     pub utf8: bool,
 }
 
-/// Draws everything. Looks at the state and the time it is given, and changes nothing.
+/// Draws everything from the given state and time, without changing the state.
 pub fn draw(app: &App, now: FrameContext, style: &FrameStyle, buffer: &mut Buffer) {
     let area = buffer.area;
     let mut canvas = Canvas { buffer, theme: &style.theme };
@@ -144,7 +144,7 @@ fn draw_problem(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rec
             &[("key", &key), ("screen", &screen)],
         ));
     }
-    // On lists of keys and upstreams `w` acts on the selected row.
+    // On lists of keys and upstreams, `w` acts on the selected row.
     if problem.action.is_some()
         && app.overlay.is_none()
         && !matches!(app.screen, screens::Screen::Keys | screens::Screen::Upstreams)
@@ -189,7 +189,7 @@ fn draw_footer(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect
     canvas.spans(area.x + 1, area.y, max_width, &line);
 }
 
-/// The six keys that matter here, as many as there is room for, and always the way to all.
+/// Up to six keys that apply here, as many as fit, and always the key for help.
 fn footer_keys(app: &App, now: FrameContext, max_width: u16) -> Vec<StyledSpan> {
     let piece = |label: &str, word: &str| {
         [span(label, ThemeRole::Accent), span(format!(" {word}"), ThemeRole::Dim)]
@@ -223,7 +223,7 @@ fn footer_keys(app: &App, now: FrameContext, max_width: u16) -> Vec<StyledSpan> 
 
 fn dialog_line(app: &App, dialog: &Dialog, now: FrameContext, max_width: usize) -> Vec<StyledSpan> {
     let text = &now.text.ask;
-    // The end of a long line is where it is being typed.
+    // Typing happens at the end of a long line, so the end stays visible.
     let typed = |line: &str| -> String {
         line.chars().skip(line.chars().count().saturating_sub(max_width / 2)).collect()
     };

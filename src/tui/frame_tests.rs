@@ -1,4 +1,4 @@
-//! Every screen at the sizes people have, and no panic at any other.
+//! Tests every screen at common sizes, and that no other size panics.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use crate::{
     tui::{
         app::{Overlay, Pane},
         msg::Msg,
-        sample,
         screens::Screen,
         strings::Lang,
+        tests::sample,
         update::update,
     },
 };
@@ -44,7 +44,7 @@ fn buffer_text(buffer: &Buffer) -> String {
     let line = |cells: &[ratatui::buffer::Cell]| {
         let mut line = String::new();
         let mut skip = 0;
-        // What stands behind a wide character is a part of it.
+        // The cell after a wide character is part of it.
         for cell in cells {
             if skip == 0 {
                 line.push_str(cell.symbol());
@@ -63,7 +63,7 @@ fn draw_to_text(app: &mut App, columns: u16, rows: u16) -> String {
 
 const SIZES: [(u16, u16); 4] = [(60, 16), (80, 24), (120, 40), (200, 60)];
 
-/// One snapshot per screen and language, with all sizes in it; empty lines at the end of a body are
+/// One snapshot per screen and language with all sizes. Empty lines at the end of a body are
 /// counted.
 fn assert_at_all_sizes(name: &str, app: &mut App) {
     for (lang, suffix) in [(Lang::English, "en"), (Lang::Chinese, "zh")] {
@@ -133,7 +133,7 @@ fn help_and_request() {
     assert_snapshot!("request_failed_80x24", draw_to_text(&mut app, 80, 24));
 }
 
-/// The roles of a frame: a letter for each cell that is not plain text.
+/// The roles of a frame: one letter for each cell that is not plain text.
 fn style_listing(app: &mut App, theme: &str) -> String {
     let buffer = frame(app, 80, 24, theme, true);
     let theme = Theme::named(theme).unwrap();
@@ -203,7 +203,7 @@ fn questions_filters_and_toasts_stand_in_the_bottom_line() {
             app,
             Msg::Key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE)),
             sample::frame_context(),
-        ))
+        ));
     };
     let last = |app: &mut App| {
         draw_to_text(app, 100, 24).trim_end().lines().last().unwrap_or_default().to_owned()
@@ -390,7 +390,7 @@ fn the_log_says_that_it_reads_before_it_says_that_nothing_is_there() {
             app,
             Msg::Key(KeyEvent::new(code, KeyModifiers::NONE)),
             sample::frame_context(),
-        ))
+        ));
     };
     press(&mut app, KeyCode::Char('6'));
     press(&mut app, KeyCode::Char('/'));

@@ -1,4 +1,4 @@
-//! What the ledger told: sums, and requests from before those that are held anyway.
+//! Data from the ledger: totals, and requests older than those in memory.
 
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
@@ -9,32 +9,32 @@ use crate::{
     events::{live::LiveTotals, record::RequestRecord},
 };
 
-/// Requests of the past held at once.
+/// Upper bound for past requests in memory.
 const MAX_ROWS: usize = 2_000;
-/// Spans that the Usage screen goes through.
+/// Time spans of the Usage screen, in days.
 pub const USAGE_SPANS: [u32; 4] = [1, 7, 30, 90];
 
-/// Sums, and whether newer ones are on their way.
+/// Usage totals, and whether newer ones are being fetched.
 #[derive(Debug)]
 pub struct UsageView {
     pub by: GroupBy,
     pub days: u32,
     pub view: Option<Box<UsageReport>>,
-    /// Today, by key.
+    /// Today's totals by key.
     pub today: Option<Box<UsageReport>>,
-    /// Why there are none.
+    /// Why the totals are missing.
     pub error: Option<String>,
     pub(super) pending_query: Option<(GroupBy, u32)>,
     pub(super) requested_at: UnixMillis,
     pub(super) today_pending: bool,
     pub(super) today_at: UnixMillis,
-    /// Today's could not be told.
+    /// Fetching today's totals failed.
     pub(super) today_failed: bool,
-    /// What ended since today's were told, and of that with the built-in upstream: the first is
-    /// added to them.
+    /// The totals of requests that ended since `today` was fetched; added to it for display.
+    /// `demo_delta` counts requests to the built-in upstream.
     pub(super) delta: history::Totals,
     pub(super) demo_delta: u64,
-    /// Something happened since.
+    /// An event arrived since the last fetch.
     pub(super) stale: bool,
     pub(super) today_stale: bool,
 }
@@ -61,26 +61,26 @@ impl Default for UsageView {
 }
 
 impl UsageView {
-    /// The next thing to tell apart by.
+    /// Selects the next grouping.
     pub(super) fn next_group(&mut self) {
         let at = GroupBy::ALL.iter().position(|by| *by == self.by).unwrap_or(0);
         self.by = GroupBy::ALL[(at + 1) % GroupBy::ALL.len()];
     }
 
-    /// The next span.
+    /// Selects the next time span.
     pub(super) fn next_span(&mut self) {
         let at = USAGE_SPANS.iter().position(|days| *days == self.days).unwrap_or(0);
         self.days = USAGE_SPANS[(at + 1) % USAGE_SPANS.len()];
     }
 
-    /// Today's as they are told now.
+    /// Replaces today's totals with a new result.
     pub(super) fn set_today(&mut self, view: Result<Box<UsageReport>, String>, at: UnixMillis) {
         (self.today_pending, self.today_at, self.today_failed) = (false, at, view.is_err());
         (self.delta, self.demo_delta) = (history::Totals::default(), 0);
         self.today = view.ok();
     }
 
-    /// Adds what one more request counted.
+    /// Adds the counts of one finished request.
     pub(super) fn add_finished(&mut self, before: &LiveTotals, after: &LiveTotals, demo: bool) {
         (self.stale, self.today_stale) = (true, true);
         if demo {
@@ -90,7 +90,7 @@ impl UsageView {
         }
     }
 
-    /// Whether today's are on their way.
+    /// Whether today's totals are still loading.
     #[must_use]
     pub fn is_loading_today(&self, snapshot: Option<&Snapshot>) -> bool {
         self.today.is_none()
@@ -98,14 +98,14 @@ impl UsageView {
             && snapshot.is_some_and(|snapshot| snapshot.ledger.is_some())
     }
 
-    /// The sums as asked for, where they are there.
+    /// The totals for the selected grouping and span, if they have arrived.
     #[must_use]
     pub fn current_view(&self) -> Option<&UsageReport> {
         self.view.as_deref().filter(|view| view.by == self.by)
     }
 }
 
-/// What was counted since the start, less what had been counted before.
+/// Totals since the start minus the earlier totals.
 pub(super) fn totals_delta(totals: &LiveTotals, before: &LiveTotals) -> history::Totals {
     let cached = totals.cached.saturating_sub(before.cached);
     let mut sums = history::Totals {
@@ -122,11 +122,11 @@ pub(super) fn totals_delta(totals: &LiveTotals, before: &LiveTotals) -> history:
     sums
 }
 
-/// Requests from before those that the events tell of, the newest first.
+/// Requests older than those known from events, newest first.
 #[derive(Debug, Default)]
 pub struct History {
     pub rows: Vec<RequestRecord>,
-    /// The filter they were asked with.
+    /// The filter they were fetched with.
     pub filter: String,
     pub(super) next: Option<RequestId>,
     pub(super) started: bool,
@@ -134,12 +134,12 @@ pub struct History {
 }
 
 impl History {
-    /// Forgets everything, to begin anew with another filter.
+    /// Clears the history to start again with another filter.
     pub(super) fn restart(&mut self, filter: &str) {
         *self = Self { filter: filter.to_owned(), ..Self::default() };
     }
 
-    /// Whether there is more to ask for.
+    /// Whether there is more to fetch.
     pub(super) fn needs_fetch(&self) -> bool {
         !self.pending && (!self.started || (self.next.is_some() && self.rows.len() < MAX_ROWS))
     }
@@ -155,7 +155,7 @@ impl History {
                 self.next = page.next;
                 self.rows.extend(page.requests);
             }
-            // Without a ledger there is no past.
+            // Without a ledger there is no history.
             Err(_) => self.next = None,
         }
     }

@@ -1,4 +1,5 @@
-//! The one table of keys: what a key does where, and how the bottom line and the help page say it.
+//! The table of key bindings: what each key does on which screen, and its label in the bottom line
+//! and help.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
@@ -8,7 +9,7 @@ use super::{
 };
 use crate::tui::strings::{TextFn, Texts};
 
-/// What a key press means.
+/// The action of a key press.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyAction {
     Back,
@@ -51,13 +52,13 @@ pub enum KeyAction {
 /// A row of the table.
 pub struct KeyBinding {
     pub codes: &'static [KeyCode],
-    /// As it is written on screen.
+    /// The key as written on screen.
     pub label: &'static str,
-    /// Where it holds: a set of the places below.
+    /// Where the binding applies: a set of the contexts below.
     contexts: u16,
     pub action: KeyAction,
     pub help: Option<TextFn>,
-    /// For the bottom line of those places, where it matters.
+    /// Label in the bottom line of those contexts, if it appears there.
     pub foot: Option<TextFn>,
 }
 
@@ -94,7 +95,7 @@ const fn with_footer(
     KeyBinding { codes, label, contexts: on, action: act, help: Some(help), foot: Some(foot) }
 }
 
-/// Said in the row before it.
+/// A binding without help of its own: the help text of the row before it covers it.
 const fn alias(codes: &'static [KeyCode], on: u16, act: KeyAction) -> KeyBinding {
     KeyBinding { codes, label: "", contexts: on, action: act, help: None, foot: None }
 }
@@ -103,8 +104,8 @@ const fn char_key(c: char) -> KeyCode {
     KeyCode::Char(c)
 }
 
-/// In the order in which the bottom line and the help page list them. A key may stand in several
-/// rows, for different places.
+/// In the order of the bottom line and the help page. A key may appear in several rows, for
+/// different contexts.
 pub static KEY_BINDINGS: &[KeyBinding] = &[
     with_footer(
         &[KeyCode::Enter, char_key('i')],
@@ -287,14 +288,13 @@ pub static KEY_BINDINGS: &[KeyBinding] = &[
 ];
 
 impl KeyBinding {
-    /// Its label in the reader's language.
+    /// The label in the user's language.
     #[must_use]
     pub fn label_text(&self, text: &'static Texts) -> &'static str {
         if self.label == "space" { &text.key.space } else { self.label }
     }
 
-    /// Whether it holds where the reader was when the help page was opened: on the screen, or on a
-    /// request.
+    /// Whether it applies where the user opened the help page: on the screen or on a request.
     #[must_use]
     pub fn applies_under_help(&self, app: &App) -> bool {
         let context = match &app.overlay {
@@ -304,7 +304,7 @@ impl KeyBinding {
         self.contexts & context != 0
     }
 
-    /// Whether it holds where the reader is.
+    /// Whether it applies in the current context.
     #[must_use]
     pub fn applies(&self, app: &App) -> bool {
         let context = match &app.overlay {
@@ -328,7 +328,7 @@ fn context_bit(screen: Screen) -> u16 {
     }
 }
 
-/// What a key press means where the reader is.
+/// The action of a key press in the current context.
 #[must_use]
 pub fn action_for(app: &App, key: KeyEvent) -> Option<KeyAction> {
     if is_interrupt(key) {
@@ -343,7 +343,7 @@ pub fn action_for(app: &App, key: KeyEvent) -> Option<KeyAction> {
         .map(|binding| binding.action)
 }
 
-/// Ctrl-C, which raw mode hands over as a key.
+/// Ctrl-C, which raw mode delivers as a key.
 #[must_use]
 pub fn is_interrupt(key: KeyEvent) -> bool {
     key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL)

@@ -1,4 +1,4 @@
-//! Where the lines of a frame are; the mouse asks the same question as the drawing.
+//! Computes the areas of a frame, for both drawing and mouse input.
 
 use ratatui::layout::Rect;
 
@@ -11,12 +11,12 @@ use super::{
 use crate::base::sanitize::display_width;
 use crate::tui::strings::Texts;
 
-/// Below this a frame says only to make it larger.
+/// Below this size a frame only asks for a larger terminal.
 pub const MIN_SIZE: (u16, u16) = (40, 10);
-/// Narrower than this, one line says how things are and where you are.
+/// Below this width the status bar and the tabs share one line.
 const MIN_WIDE_COLUMNS: u16 = 80;
 
-/// The parts of a frame, from the top; a part that is not there has no height.
+/// The areas of a frame from the top; an absent area has height 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     pub top: Rect,
@@ -27,7 +27,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The parts of a frame of this size for this state.
+    /// Computes the areas for this size and state.
     #[must_use]
     pub fn compute(app: &App, columns: u16, rows: u16, now: FrameContext) -> Self {
         let line = |y: u16, height: u16| {
@@ -39,7 +39,7 @@ impl Layout {
                 || problem::worst_problem(app, now).is_some(),
         );
         let head = 1 + tabs + problem_line;
-        // A rule above the body and one below it.
+        // One rule above the body and one below it.
         let body = rows.saturating_sub(head + 3);
         Self {
             top: line(0, 1),
@@ -56,7 +56,7 @@ impl Layout {
     }
 }
 
-/// Each tab's label, with the columns it takes.
+/// Each tab's label, with its start column and width.
 #[must_use]
 pub fn tab_positions(columns: u16, text: &Texts) -> Vec<(Screen, String, u16)> {
     let mut x = 1;

@@ -1,9 +1,9 @@
-//! The dashboard: shows a running proxy and acts on it, over the same control routes as any other
+//! The dashboard: shows a running proxy and controls it through the same control API as any other
 //! client.
 //!
-//! Events and keys become messages; `update` folds them into the state and says what is to be done;
-//! `draw` makes a frame of the state and the time. Neither does I/O: that is `run`, with `source`
-//! towards the proxy and `terminal` towards the reader.
+//! Events and keys become messages. `update` applies them to the state and returns the effects;
+//! `frame` draws the state and the time. Neither does I/O: `event_loop` does, with `connection` for
+//! the proxy and `terminal` for the user.
 
 pub mod app;
 pub mod connection;
@@ -18,12 +18,12 @@ pub mod layout;
 pub mod msg;
 pub mod problem;
 pub mod rates;
-#[cfg(test)]
-mod sample;
 pub mod screens;
 mod status_bar;
 pub mod strings;
 pub mod terminal;
+#[cfg(test)]
+mod tests;
 pub mod theme;
 pub mod translate_message;
 pub mod update;

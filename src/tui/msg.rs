@@ -1,4 +1,4 @@
-//! What can happen to the dashboard.
+//! The messages that the dashboard processes.
 
 use ratatui::crossterm::event::{KeyEvent, MouseEvent};
 
@@ -13,26 +13,26 @@ use crate::{
     events::event::Event,
 };
 
-/// One happening; `update` says what follows from it.
+/// One message; `update` applies it.
 #[derive(Clone, Debug)]
 pub enum Msg {
-    /// The whole account of a request, or why there is none.
+    /// The full explanation of a request, or the error.
     Explain {
         id: RequestId,
         text: Result<String, String>,
     },
-    /// An act was answered, or could not be asked (`Err` says why).
+    /// The proxy answered an action, or the call failed (`Err` contains the reason).
     ActionResult(Result<ActionReply, String>),
     Event(Box<Event>),
     /// The editor could not be opened.
     EditorMissing,
-    /// A page of the past for the filter it was asked with.
+    /// A page of history for the filter it was requested with.
     History {
         filter: String,
         page: Result<HistoryPage, String>,
     },
     Key(KeyEvent),
-    /// The proxy is gone; how long until the next try.
+    /// The connection to the proxy is lost; contains the delay until the next attempt.
     Disconnected {
         reason: String,
         retry_ms: u64,
@@ -43,11 +43,11 @@ pub enum Msg {
         columns: u16,
         rows: u16,
     },
-    /// This viewer fell behind.
+    /// This viewer fell behind and has to fetch a new snapshot.
     Resync,
     Snapshot(Box<Snapshot>),
     Transcript(Result<Box<RequestTranscript>, String>),
-    /// A second went by.
+    /// One second passed.
     Tick,
     Today(Result<Box<UsageReport>, String>),
     Usage(Result<Box<UsageReport>, String>),

@@ -1,4 +1,4 @@
-//! The worst thing that is wrong now, in one line, and the key that does something about it.
+//! Finds the worst current problem, its one-line text and the key that addresses it.
 
 use super::{
     app::App,
@@ -16,25 +16,25 @@ use crate::{
     events::{alert::AlertKind, event::Severity},
 };
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusProblem {
-    /// The worse, the higher.
+    /// Higher is worse.
     rank: u8,
     pub role: ThemeRole,
     pub text: String,
-    /// Where more is said.
+    /// The screen with more details.
     pub screen: Screen,
-    /// What `w` does about it.
+    /// The action that `w` performs.
     pub action: Option<Action>,
-    /// How many more are wrong.
+    /// The number of other problems.
     pub more: usize,
 }
 
-/// Worse than this, it is said on every screen.
+/// From this rank on a problem is shown on every screen.
 const ALWAYS_SHOWN_RANK: u8 = 9;
 
-/// The worst problem of the screen where the reader is, else of all.
+/// The worst problem of the current screen, or else of all screens.
 #[must_use]
 pub fn worst_problem(app: &App, now: FrameContext) -> Option<StatusProblem> {
     let all = all_problems(app.snapshot.as_deref()?, now);
@@ -42,7 +42,7 @@ pub fn worst_problem(app: &App, now: FrameContext) -> Option<StatusProblem> {
     let weight = |problem: &StatusProblem| {
         (problem.rank >= ALWAYS_SHOWN_RANK, problem.screen == app.screen, problem.rank)
     };
-    // The first of the worst, so that the line does not jump between equals.
+    // Take the first of equal rank, so that the line does not alternate.
     let mut worst = all
         .into_iter()
         .reduce(|worst, next| if weight(&next) > weight(&worst) { next } else { worst })?;
@@ -50,7 +50,7 @@ pub fn worst_problem(app: &App, now: FrameContext) -> Option<StatusProblem> {
     Some(worst)
 }
 
-/// All problems, the worst first.
+/// All problems, worst first.
 #[must_use]
 pub fn ranked_problems(app: &App, now: FrameContext) -> Vec<StatusProblem> {
     let mut all =
@@ -63,7 +63,7 @@ fn all_problems(snapshot: &Snapshot, now: FrameContext) -> Vec<StatusProblem> {
     let text = &now.text.wrong;
     let mut found = Vec::new();
     let mut add = |rank, role, text: String, screen, act| {
-        found.push(StatusProblem { rank, role, text, screen, action: act, more: 0 })
+        found.push(StatusProblem { rank, role, text, screen, action: act, more: 0 });
     };
     if snapshot.offline {
         add(ALWAYS_SHOWN_RANK, ThemeRole::Error, text.offline.clone(), Screen::Upstreams, None);
@@ -78,7 +78,7 @@ fn all_problems(snapshot: &Snapshot, now: FrameContext) -> Vec<StatusProblem> {
     }
     for active in &snapshot.alerts {
         let alert = &active.alert;
-        // Of the others, states tell, and more.
+        // The states of keys and upstreams cover the other alert kinds in more detail.
         let (rank, words) = match alert.kind {
             AlertKind::BalanceLow => (4, &text.balance),
             AlertKind::BudgetNear => (2, &text.budget_near),
@@ -160,7 +160,7 @@ fn key_problem(
     };
     Some(match key.state {
         KeyStatus::Rejected => {
-            // While others of its upstream serve, it only has to be known.
+            // If other keys of its upstream still serve, it is only for information.
             let serves =
                 |other: &&KeyView| matches!(other.state, KeyStatus::Ok | KeyStatus::Partly);
             let rank = if siblings.iter().any(serves) { 4 } else { 8 };
@@ -229,7 +229,7 @@ fn wait_text(until: Option<UnixMillis>, now: FrameContext, text: &str) -> String
     })
 }
 
-/// A key as commands name it: `UPSTREAM/LABEL`.
+/// The name of a key in commands: `UPSTREAM/LABEL`.
 #[must_use]
 pub fn key_name(key: &KeyView) -> String {
     if key.label.is_empty() {
@@ -242,7 +242,7 @@ pub fn key_name(key: &KeyView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{control::snapshot::AlertView, events::alert::Alert, tui::sample};
+    use crate::{control::snapshot::AlertView, events::alert::Alert, tui::tests::sample};
 
     fn worst_of(change: impl FnOnce(&mut Snapshot)) -> Option<StatusProblem> {
         let mut app = sample::app();

@@ -1,5 +1,5 @@
-//! How much goes on, by the time it went on: a few minutes of slots that are folded from events and
-//! cost nothing to draw.
+//! Request and token rates over the last minutes, counted per time slot from events so that drawing
+//! is cheap.
 
 use std::collections::VecDeque;
 
@@ -11,9 +11,9 @@ use crate::{
     },
 };
 
-/// Milliseconds of one slot.
+/// Length of one slot in milliseconds.
 const SLOT_MS: i64 = 5_000;
-/// Slots kept: sixteen minutes.
+/// Upper bound for slots: sixteen minutes.
 const MAX_SLOTS: usize = 192;
 
 /// Requests and output tokens per slot, oldest first.
@@ -30,7 +30,7 @@ struct RateSlot {
 }
 
 impl TrafficRates {
-    /// What the requests of a snapshot tell about the time before.
+    /// Reconstructs the request counts from the requests of a snapshot.
     #[must_use]
     pub fn from_live(live: &Live) -> Self {
         let mut starts: Vec<_> = live.finished().chain(live.running.iter()).map(|r| r.at).collect();
@@ -42,13 +42,13 @@ impl TrafficRates {
         rates
     }
 
-    /// Counts one event; `live` is the fold before it.
+    /// Counts one event; `live` is the state before it.
     pub fn record(&mut self, event: &Event, live: &Live) {
         let before = |id| live.running.get(id).map_or(0, |r| r.events);
         match &event.kind {
             EventKind::Accepted { .. } => self.add(event.at, 1, 0),
             EventKind::Progress { id, events, .. } => {
-                self.add(event.at, 0, events.saturating_sub(before(*id)))
+                self.add(event.at, 0, events.saturating_sub(before(*id)));
             }
             EventKind::Ended { id, usage, events, .. } => {
                 let all = usage.map_or(*events, |u| u.output_total());
@@ -60,7 +60,7 @@ impl TrafficRates {
 
     fn add(&mut self, at: UnixMillis, requests: u32, tokens: u64) {
         let number = at.0.div_euclid(SLOT_MS);
-        // Events come in order; a clock that was set back counts into the newest slot.
+        // Events arrive in order. If the clock was set back, they count into the newest slot.
         if self.slots.back().is_none_or(|slot| slot.number < number) {
             if self.slots.len() >= MAX_SLOTS {
                 self.slots.pop_front();
@@ -73,7 +73,7 @@ impl TrafficRates {
         }
     }
 
-    /// Requests that began in the last minute.
+    /// Requests that started in the last minute.
     #[must_use]
     pub fn requests_per_minute(&self, now: UnixMillis) -> u64 {
         self.sum(now, 0, 12, |slot| u64::from(slot.requests))
@@ -85,7 +85,7 @@ impl TrafficRates {
         self.sum(now, 0, 3, |slot| slot.tokens) / 15
     }
 
-    /// Requests in each of `bars` half minutes, oldest first.
+    /// Requests in each of the last `bars` intervals of 30 s, oldest first.
     #[must_use]
     pub fn request_bars(&self, now: UnixMillis, bars: usize) -> Vec<u64> {
         (0..bars as i64)
@@ -94,13 +94,13 @@ impl TrafficRates {
             .collect()
     }
 
-    /// Output tokens in each of `bars` times 10 s, oldest first.
+    /// Output tokens in each of the last `bars` intervals of 10 s, oldest first.
     #[must_use]
     pub fn token_bars(&self, now: UnixMillis, bars: usize) -> Vec<u64> {
         (0..bars as i64).rev().map(|bar| self.sum(now, bar * 2, 2, |slot| slot.tokens)).collect()
     }
 
-    /// The sum over `slots` slots, the newest of which is `back` slots ago.
+    /// The sum over `slots` slots, ending `back` slots before the newest.
     fn sum(&self, now: UnixMillis, back: i64, slots: i64, of: impl Fn(&RateSlot) -> u64) -> u64 {
         let newest = now.0.div_euclid(SLOT_MS) - back;
         let wanted = newest - slots + 1..=newest;
@@ -117,7 +117,7 @@ impl TrafficRates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tui::sample;
+    use crate::tui::tests::sample;
 
     #[test]
     fn requests_count_in_the_minute_they_began() {

@@ -1,5 +1,5 @@
-//! The top line: how things are, in numbers of today. Where there is no room, whole parts leave it;
-//! no number is ever cut.
+//! The status bar: state and today's numbers. If space is short, whole parts are hidden; no number
+//! is ever cut.
 
 use ratatui::layout::Rect;
 
@@ -13,10 +13,10 @@ use crate::tui::{
 };
 use crate::{control::history::Totals, events::live::LiveTotals};
 
-/// Columns between the left side and the right one.
+/// Minimum gap between the left and the right side, in columns.
 const GAP: u16 = 2;
 
-/// When a part leaves: the last of these first. What has no word here stays.
+/// The order in which parts are hidden, starting with the last variant. `Never` parts always stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum HideOrder {
     Never,
@@ -35,7 +35,7 @@ enum HideOrder {
 
 struct StatusPart {
     hide_order: HideOrder,
-    /// What stands before it, where it is not the first of its side.
+    /// The gap before the part, unless it is the first of its side.
     gap: &'static str,
     span: StyledSpan,
 }
@@ -49,7 +49,7 @@ fn status_part(
     StatusPart { hide_order: leaves, gap, span: span(text, role) }
 }
 
-/// Where there are tabs: how things are has the line for itself.
+/// For terminals with a tab line, where the status bar has a line of its own.
 pub(super) fn draw_wide(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
     let text = &now.text.top;
     let mut left = paused_part(app, now);
@@ -68,7 +68,7 @@ pub(super) fn draw_wide(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, a
     draw_sides(canvas, area, left, number_parts(app, now), false);
 }
 
-/// One line for both: where the reader is, and how things are.
+/// For narrow terminals: one line for the current screen and the status.
 pub(super) fn draw_narrow(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
     let mut left = paused_part(app, now);
     left.push(status_part(HideOrder::Never, "  ", app.screen.label(now.text), ThemeRole::Accent));
@@ -92,7 +92,7 @@ pub(super) fn draw_narrow(app: &App, now: FrameContext, canvas: &mut Canvas<'_>,
     let right = if app.list_state().filter.is_empty() {
         number_parts(app, now)
     } else {
-        // What is shown matters more than what is not.
+        // The current screen is more important than the other screens.
         vec![status_part(
             HideOrder::Never,
             "",
@@ -103,7 +103,7 @@ pub(super) fn draw_narrow(app: &App, now: FrameContext, canvas: &mut Canvas<'_>,
     draw_sides(canvas, area, left, right, true);
 }
 
-/// A picture that stands still says so before everything else.
+/// A frozen view is indicated before everything else.
 fn paused_part(app: &App, now: FrameContext) -> Vec<StatusPart> {
     app.paused
         .iter()
@@ -113,7 +113,7 @@ fn paused_part(app: &App, now: FrameContext) -> Vec<StatusPart> {
         .collect()
 }
 
-/// Up to the minute, so that the line is quiet.
+/// Precise to the minute, so that the line rarely changes.
 fn format_uptime(ms: u64) -> String {
     if ms < 60_000 {
         "<1m".to_owned()
@@ -124,8 +124,8 @@ fn format_uptime(ms: u64) -> String {
     }
 }
 
-/// Both sides without the parts that there is no room for; the right one stands at the end of the
-/// line, or next to the left.
+/// Draws both sides without the parts that do not fit. The right side is at the end of the line or
+/// next to the left.
 fn draw_sides(
     canvas: &mut Canvas<'_>,
     area: Rect,
@@ -174,8 +174,8 @@ fn join_parts(parts: &[StatusPart]) -> Vec<StyledSpan> {
     spans
 }
 
-/// What runs, and what there was today as the ledger has it; without a ledger, since the start, and
-/// it says so.
+/// Running requests and today's totals from the ledger. Without a ledger, the totals since the
+/// start, labelled as such.
 fn number_parts(app: &App, now: FrameContext) -> Vec<StatusPart> {
     let (text, mut parts) = (&now.text.top, Vec::new());
     let Some(live) = app.live() else { return parts };
@@ -222,7 +222,7 @@ fn number_parts(app: &App, now: FrameContext) -> Vec<StatusPart> {
     parts
 }
 
-/// What the ledger has of today, and what ended since it was asked; beside it, requests to the
+/// Today's totals from the ledger plus requests that ended since, and the number of requests to the
 /// built-in upstream.
 fn today_totals(app: &App) -> Option<(Totals, u64)> {
     let today = app.usage.today.as_ref()?;
@@ -231,17 +231,17 @@ fn today_totals(app: &App) -> Option<(Totals, u64)> {
     Some((sums, today.demo.requests.saturating_add(app.usage.demo_delta)))
 }
 
-/// Today's requests, those to the built-in upstream too, as far as the ledger tells.
+/// Today's requests, including those to the built-in upstream, as far as the ledger provides them.
 pub(super) fn requests_today(app: &App) -> Option<u64> {
     today_totals(app).map(|(sums, demo)| sums.requests.saturating_add(demo))
 }
 
-/// What today cost, as far as the ledger tells.
+/// Today's cost, as far as the ledger provides it.
 pub(super) fn cost_today(app: &App) -> Option<String> {
     today_totals(app).map(|(sums, _)| sums.displayed_cost().to_string())
 }
 
-/// What was counted since the proxy started.
+/// Totals since the proxy started.
 fn since_start(app: &App) -> Totals {
     let totals = app.live().map(|live| live.totals).unwrap_or_default();
     history::totals_delta(&totals, &LiveTotals::default())

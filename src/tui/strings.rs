@@ -1,8 +1,8 @@
-//! What the dashboard says, in the reader's language; the words stand in `assets/texts/`.
+//! The dashboard's texts in the user's language, from `assets/texts/`.
 
 use std::sync::OnceLock;
 
-/// A language that the dashboard speaks.
+/// A language of the dashboard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Lang {
     #[default]
@@ -11,7 +11,7 @@ pub enum Lang {
 }
 
 impl Lang {
-    /// What the config says, else what the locale (`zh_CN.UTF-8`) says.
+    /// The config's language, or else that of the locale (`zh_CN.UTF-8`).
     #[must_use]
     pub fn pick(config: &str, locale: &str) -> Self {
         let choice = if matches!(config, "en" | "zh") { config } else { locale };
@@ -22,7 +22,7 @@ impl Lang {
         }
     }
 
-    /// Everything it says.
+    /// All texts in this language.
     #[must_use]
     pub fn texts(self) -> &'static Texts {
         static ENGLISH: OnceLock<Texts> = OnceLock::new();
@@ -35,8 +35,8 @@ impl Lang {
     }
 }
 
-/// A file of texts on its way into [`Texts`]. By hand, as derived readers of so many fields are a
-/// fortieth of the binary.
+/// A text file while it is read into [`Texts`]. Handwritten, because a derived reader for this many
+/// fields would be 1/40 of the binary.
 struct Source {
     sections: toml::Table,
     missing: Vec<String>,
@@ -54,7 +54,7 @@ impl Source {
         }
     }
 
-    /// What is wrong with the file, once everything was taken that should be there.
+    /// The missing and surplus texts, after all expected texts were taken.
     fn flaw(mut self) -> Option<String> {
         let left = self.sections.iter().filter_map(|(section, texts)| {
             Some(format!("{section}.{}", texts.as_table()?.keys().next()?))
@@ -67,7 +67,7 @@ impl Source {
 /// One of the texts, chosen before the language is known.
 pub type TextFn = fn(&Texts) -> &str;
 
-/// A text with its blanks (`{name}`) filled; a blank that nobody fills stays.
+/// Fills the placeholders (`{name}`) of a text; unknown placeholders stay.
 #[must_use]
 pub fn fill(text: &str, blanks: &[(&str, &str)]) -> String {
     let mut out = String::with_capacity(text.len() + 16);
@@ -95,7 +95,7 @@ pub fn fill(text: &str, blanks: &[(&str, &str)]) -> String {
 
 macro_rules! texts {
     ($($section:ident: $name:ident { $($field:ident)* })*) => {
-        /// Every text, by where it stands.
+        /// All texts by section.
         #[derive(Debug)]
         pub struct Texts {
             $(pub $section: $name,)*
@@ -109,11 +109,11 @@ macro_rules! texts {
         )*
 
         impl Texts {
-            /// The texts of a file.
+            /// Reads the texts from a file.
             ///
             /// # Errors
             ///
-            /// It is no TOML; or the names of texts that are missing or that nobody shows.
+            /// The file is not TOML, or it has missing or unused texts; the error names them.
             fn read(text: &str) -> Result<Self, String> {
                 let sections = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
                 let mut from = Source { sections, missing: Vec::new() };
@@ -194,7 +194,7 @@ mod tests {
             read(include_str!("../../assets/texts/en.toml")),
             read(include_str!("../../assets/texts/zh.toml")),
         );
-        // Reading checks that no text is missing and none is left over.
+        // Reading checks that no text is missing and none is unused.
         assert_eq!(
             Texts::read("[screen]\nlive = \"x\"\nodd = \"y\"").unwrap_err().split(", ").next(),
             Some("screen.upstreams")

@@ -1,5 +1,4 @@
-//! The terminal: taken over for the dashboard, given back whatever happens, and watched for going
-//! away.
+//! Acquires the terminal for the dashboard, always restores it, and detects when it is gone.
 
 use std::{
     io::{self, IsTerminal, Write, stdout},
@@ -21,38 +20,38 @@ use ratatui::{
     },
 };
 
-/// Clipboards of terminals take no more than about this.
+/// Approximate clipboard limit of terminals.
 const CLIPBOARD_BYTES: usize = 70_000;
 
-/// Whether the terminal is ours now: it is given back once, by whoever comes first.
+/// Whether the dashboard has the terminal. The first caller to restore it clears the flag.
 static TERMINAL_ACQUIRED: AtomicBool = AtomicBool::new(false);
-/// Whether a panic of any thread ends the dashboard, or only one of the dashboard's own.
+/// Whether a panic in any thread ends the dashboard, or only a panic in the dashboard itself.
 static DASHBOARD_ONLY: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// This thread is running the dashboard right now, rather than the proxy beside it.
+    /// This thread is currently running the dashboard rather than the proxy in the same process.
     static INSIDE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// The terminal while it is ours; dropping gives it back.
+/// The acquired terminal; dropping the guard restores it.
 pub struct TerminalGuard {
     terminal: Terminal<CrosstermBackend<io::Stdout>>,
     mouse: bool,
 }
 
 impl TerminalGuard {
-    /// Takes the terminal over. `alone`: nothing but the dashboard runs in this process.
+    /// Acquires the terminal. `alone`: only the dashboard runs in this process.
     ///
     /// # Errors
     ///
-    /// When stdout is no terminal, or does not do as a terminal should.
+    /// Stdout is not a terminal, or the terminal does not support a required feature.
     pub fn acquire(mouse: bool, alone: bool) -> io::Result<Self> {
         if !stdout().is_terminal() {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "stdout is not a terminal"));
         }
         DASHBOARD_ONLY.store(alone, Ordering::SeqCst);
         install_panic_hook();
-        // From here on an early return gives it back.
+        // From here on an early return restores the terminal.
         let back = TerminalRestore;
         enter_dashboard_mode(mouse)?;
         let mut terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
@@ -61,31 +60,31 @@ impl TerminalGuard {
         Ok(Self { terminal, mouse })
     }
 
-    /// Gives the terminal to another program for a while.
+    /// Lends the terminal to another program.
     ///
     /// # Errors
     ///
-    /// When the terminal is gone.
+    /// The terminal is gone.
     pub fn suspend(&self) -> io::Result<()> {
         restore_terminal();
         stdout().flush()
     }
 
-    /// Takes it over again, and draws everything anew.
+    /// Acquires the terminal again and redraws everything.
     ///
     /// # Errors
     ///
-    /// When the terminal is gone.
+    /// The terminal is gone.
     pub fn resume(&mut self) -> io::Result<()> {
         enter_dashboard_mode(self.mouse)?;
         self.terminal.clear()
     }
 
-    /// Draws a frame; only what changed is written.
+    /// Draws a frame; only changed cells are written.
     ///
     /// # Errors
     ///
-    /// When the terminal is gone, or was given back because something panicked.
+    /// The terminal is gone, or was restored because of a panic.
     pub fn draw(&mut self, draw: impl FnOnce(&mut Buffer)) -> io::Result<()> {
         if !TERMINAL_ACQUIRED.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::NotConnected.into());
@@ -99,12 +98,12 @@ impl TerminalGuard {
         self.terminal.size().map_or((80, 24), |size| (size.width, size.height))
     }
 
-    /// Asks the terminal to take a text into the clipboard (OSC 52); many do, some ask, some do
-    /// not.
+    /// Asks the terminal to copy a text to the clipboard (OSC 52). Terminals may accept, ask the
+    /// user or ignore it.
     ///
     /// # Errors
     ///
-    /// When the terminal is gone.
+    /// The terminal is gone.
     pub fn copy(&self, text: &str) -> io::Result<()> {
         let end = text.floor_char_boundary(CLIPBOARD_BYTES);
         let mut out = stdout();
@@ -141,7 +140,7 @@ fn restore_terminal() {
     if !TERMINAL_ACQUIRED.swap(false, Ordering::SeqCst) {
         return;
     }
-    // Where the terminal is gone there is nothing to give back and nobody to tell.
+    // If the terminal is gone, there is nothing to restore and no place for an error.
     drop(execute!(
         stdout(),
         event::DisableMouseCapture,
@@ -153,9 +152,8 @@ fn restore_terminal() {
     drop(disable_raw_mode());
 }
 
-/// Gives the terminal back before the message of a panic is printed. A panic of the proxy beside
-/// the dashboard ends one request, not the dashboard: it goes to the log instead of across the
-/// screen.
+/// Restores the terminal before a panic message is printed. A panic of the proxy in the same
+/// process ends one request, not the dashboard: its message goes to the log instead of the screen.
 fn install_panic_hook() {
     static HOOKED: Once = Once::new();
     HOOKED.call_once(|| {
@@ -177,7 +175,7 @@ fn install_panic_hook() {
     });
 }
 
-/// Runs a future so that a panic inside it is known as the dashboard's own.
+/// Runs a future so that the panic hook attributes a panic inside it to the dashboard.
 ///
 /// # Errors
 ///
@@ -192,8 +190,7 @@ pub async fn run_as_dashboard<F: Future>(future: F) -> F::Output {
     .await
 }
 
-/// Puts the mark back, but not while a panic unwinds: the hook has run by then, and the thread is
-/// lost anyway.
+/// Resets the mark, but not during a panic: by then the hook has run, and the thread ends anyway.
 struct HookGuard(bool);
 
 impl Drop for HookGuard {
@@ -204,9 +201,9 @@ impl Drop for HookGuard {
 
 pub use input::InputReader;
 
-/// Keys, mouse and signals. A thread of its own asks crossterm, and only when something is there:
-/// after a hang-up its reader turns round for ever, so it must be neither on a thread of the
-/// runtime nor waiting when that happens.
+/// Reads keys, mouse and signals. A separate thread polls crossterm, and only when input is
+/// available. After a hang-up crossterm's reader loops forever, so it must not run on a runtime
+/// thread or be waiting at that moment.
 #[cfg(unix)]
 mod input {
     use std::{
@@ -223,14 +220,15 @@ mod input {
         sync::mpsc,
     };
 
-    /// Events between the reading thread and the loop; beyond that typing waits in the terminal.
+    /// Upper bound for events between the reader thread and the loop; further input stays in the
+    /// terminal.
     const MAX_QUEUED_EVENTS: usize = 256;
 
-    /// What comes from the reader's side.
+    /// An input event from the user.
     #[derive(Debug)]
     pub enum InputEvent {
         Event(Event),
-        /// The terminal is gone, or somebody asks the process to end.
+        /// The terminal is gone, or a signal requests termination.
         Gone,
         Resized,
     }
@@ -243,7 +241,7 @@ mod input {
         hang_up: Signal,
         terminate: Signal,
         interrupt: Signal,
-        /// A hang-up with the terminal still there is somebody's wish to reload the proxy in this
+        /// If false, a hang-up while the terminal exists is a request to reload the proxy in this
         /// process.
         dashboard_only: bool,
     }
@@ -257,11 +255,11 @@ mod input {
     }
 
     impl InputReader {
-        /// Begins to listen.
+        /// Starts reading.
         ///
         /// # Errors
         ///
-        /// When there is no terminal to listen to.
+        /// There is no terminal to read from.
         pub fn open(alone: bool) -> io::Result<Self> {
             let fd: OwnedFd = if stdin().is_terminal() {
                 rustix::io::fcntl_dupfd_cloexec(stdin(), 3)?
@@ -292,7 +290,7 @@ mod input {
             })
         }
 
-        /// What comes next. May be dropped and called again: nothing is lost.
+        /// Waits for the next event. Cancel-safe: no event is lost.
         pub async fn next(&mut self) -> InputEvent {
             loop {
                 tokio::select! {
@@ -305,8 +303,7 @@ mod input {
                         if state.is_read_closed() || state.is_error() || !self.is_alive() {
                             return InputEvent::Gone;
                         }
-                        // A full slot means that the thread has been asked already and not looked
-                        // yet.
+                        // A full channel means that the thread already has a pending request.
                         self.read_request.try_send(()).unwrap_or_default();
                     }
                     _ = self.window.recv() => return InputEvent::Resized,
@@ -321,7 +318,7 @@ mod input {
             }
         }
 
-        /// Whether the terminal is still there.
+        /// Whether the terminal still exists.
         #[must_use]
         pub fn is_alive(&self) -> bool {
             rustix::termios::tcgetattr(self.tty.get_ref()).is_ok()
@@ -329,7 +326,7 @@ mod input {
     }
 }
 
-/// Keys, mouse and the console's signals.
+/// Reads keys, mouse and the console's signals.
 #[cfg(not(unix))]
 mod input {
     use std::io;
@@ -337,30 +334,31 @@ mod input {
     use ratatui::crossterm::event::{self, Event};
     use tokio::{signal::ctrl_c, sync::mpsc};
 
-    /// Events between the reading thread and the loop; beyond that typing waits in the console.
-    const QUEUE: usize = 256;
+    /// Upper bound for events between the reader thread and the loop; further input stays in the
+    /// console.
+    const MAX_QUEUED_EVENTS: usize = 256;
 
-    /// What comes from the reader's side.
+    /// An input event from the user.
     #[derive(Debug)]
-    pub enum Heard {
+    pub enum InputEvent {
         Event(Event),
-        /// The console is gone, or somebody asks the process to end.
+        /// The console is gone, or another process requests termination.
         Gone,
         Resized,
     }
 
-    pub struct Input {
+    pub struct InputReader {
         events: mpsc::Receiver<Event>,
     }
 
     impl InputReader {
-        /// Begins to listen.
+        /// Starts reading.
         ///
         /// # Errors
         ///
-        /// When there is no console to listen to.
+        /// There is no console to read from.
         pub fn open(_alone: bool) -> io::Result<Self> {
-            let (found, events) = mpsc::channel(QUEUE);
+            let (found, events) = mpsc::channel(MAX_QUEUED_EVENTS);
             std::thread::Builder::new().name("keys".to_owned()).spawn(move || {
                 while let Ok(event) = event::read() {
                     if found.blocking_send(event).is_err() {
@@ -371,21 +369,21 @@ mod input {
             Ok(Self { events })
         }
 
-        /// What comes next. May be dropped and called again: nothing is lost.
+        /// Waits for the next event. Cancel-safe: no event is lost.
         pub async fn next(&mut self) -> InputEvent {
             tokio::select! {
                 event = self.events.recv() => match event {
-                    Some(Event::Resize(..)) => Heard::Resized,
-                    Some(event) => Heard::Event(event),
-                    None => Heard::Gone,
+                    Some(Event::Resize(..)) => InputEvent::Resized,
+                    Some(event) => InputEvent::Event(event),
+                    None => InputEvent::Gone,
                 },
-                _ = ctrl_c() => Heard::Gone,
+                _ = ctrl_c() => InputEvent::Gone,
             }
         }
 
-        /// Whether the console is still there.
+        /// Whether the console still exists.
         #[must_use]
-        pub fn alive(&self) -> bool {
+        pub fn is_alive(&self) -> bool {
             true
         }
     }

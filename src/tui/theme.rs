@@ -1,9 +1,9 @@
-//! Roles and what they look like: themes are data, and no other file knows a colour.
+//! Themes map roles to styles. They are data, and no other file names a colour.
 
 use ratatui::style::{Color, Modifier, Style};
 use toml_edit::{Document, Item, TableLike, Value};
 
-/// What a piece of text is there for. State is always a word or a glyph as well.
+/// The role of a piece of text. A word or a glyph always shows the state as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ThemeRole {
     Accent,
@@ -34,15 +34,15 @@ const BUILT_IN: [(&str, &str); 4] = [
 ];
 
 impl Theme {
-    /// A built-in theme: `dark`, `light`, `contrast`, `mono`.
+    /// A built-in theme: `dark`, `light`, `contrast` or `mono`.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         let (_, text) = BUILT_IN.iter().find(|(known, _)| *known == name)?;
         Self::parse(text)
     }
 
-    /// The theme of a file of roles; `None` when it is not one. A role that is not there looks like
-    /// the terminal's text.
+    /// Parses a theme from a file of roles; `None` if it is invalid. An absent role uses the
+    /// terminal's text style.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let document = Document::parse(text).ok()?;
@@ -72,7 +72,7 @@ impl Theme {
         }
     }
 
-    /// Laid over the selected row.
+    /// The overlay style of the selected row.
     #[must_use]
     pub fn select(&self) -> Style {
         self.select

@@ -1,6 +1,5 @@
-//! What the proxy says in words, in the reader's language. It speaks English; the shapes that are
-//! frequent stand with their translations in `assets/texts/said.toml`, and what has none is shown
-//! as it came.
+//! Translates the proxy's English messages into the user's language. The patterns of frequent
+//! messages are in `assets/texts/said.toml`; other messages are shown unchanged.
 
 use std::{borrow::Cow, sync::OnceLock};
 
@@ -9,20 +8,20 @@ use crate::tui::{
     strings::{Lang, fill},
 };
 
-/// Longer texts are no shapes of ours.
+/// Longer texts match no pattern.
 const MAX_TEXT_BYTES: usize = 2_000;
-/// Texts within texts.
+/// Upper bound for nested messages.
 const MAX_DEPTH: usize = 6;
-/// Digits of an id that its title shows.
+/// Digits of an id shown in its short form.
 const SHORT_ID_DIGITS: usize = 4;
 /// Digits of an id.
 const ID_DIGITS: usize = 20;
 
-/// A shape, as what stands between its blanks and their names.
+/// A message pattern: literal texts and named placeholders.
 #[derive(Debug)]
 struct MessagePattern {
     prefix: String,
-    /// Each blank with what follows it.
+    /// Each placeholder with the literal text after it.
     placeholders: Vec<(String, String)>,
     translation: String,
 }
@@ -40,13 +39,13 @@ impl MessagePattern {
         Some(Self { prefix: begin.to_owned(), placeholders: blanks, translation: to })
     }
 
-    /// Characters that have to be there: of two shapes that fit, the one with more of them says
-    /// more.
+    /// Length of the literal text. If two patterns match, the one with more literal text is more
+    /// specific.
     fn literal_len(&self) -> usize {
         self.prefix.len() + self.placeholders.iter().map(|(_, text)| text.len()).sum::<usize>()
     }
 
-    /// What stands in its blanks, where the text has this shape.
+    /// The values of the placeholders, if the text matches.
     fn matches<'t>(&self, text: &'t str) -> Option<Vec<(&str, &'t str)>> {
         let mut rest = text.strip_prefix(&*self.prefix)?;
         let mut found = Vec::with_capacity(self.placeholders.len());
@@ -67,7 +66,7 @@ impl MessagePattern {
     }
 }
 
-/// Whether a blank takes any text.
+/// Whether a placeholder matches any text.
 fn takes_any_text(name: &str) -> bool {
     name.starts_with("what")
 }
@@ -84,7 +83,7 @@ fn patterns() -> &'static [MessagePattern] {
     })
 }
 
-/// The lines of the file.
+/// The patterns and translations from the file.
 fn pattern_table() -> Vec<(String, String)> {
     let file: toml::Table =
         include_str!("../../assets/texts/said.toml").parse().expect("a test reads the file");
@@ -94,7 +93,7 @@ fn pattern_table() -> Vec<(String, String)> {
     lines.into_iter().filter_map(|(from, to)| Some((from, to.as_str()?.to_owned()))).collect()
 }
 
-/// A text of the proxy for this reader.
+/// Translates a message of the proxy for this user.
 #[must_use]
 pub fn translate_message<'t>(text: &'t str, now: FrameContext) -> Cow<'t, str> {
     if std::ptr::eq(now.text, Lang::Chinese.texts()) {
@@ -130,7 +129,7 @@ fn translate(text: &str, depth: usize) -> Cow<'_, str> {
     Cow::Owned(fill(&shape.translation, &values))
 }
 
-/// The text with ids of requests as titles show them: `…4e69`.
+/// Shortens request ids in the text to their title form: `…4e69`.
 #[must_use]
 pub fn shorten_ids(text: &str) -> String {
     let id = |word: &str| {

@@ -1,5 +1,5 @@
-//! What follows from what happens: the state changes here and nowhere else, and nothing is done
-//! here.
+//! Applies messages to the state and returns effects. Only this module changes the state, and it
+//! performs no effects.
 
 mod mouse;
 mod refresh;
@@ -47,13 +47,13 @@ use crate::{
     },
 };
 
-/// How long a toast stays.
+/// How long a toast is visible.
 const TOAST_MS: i64 = 3_000;
-/// What `c` asks for.
+/// The cooldown that `c` requests.
 const COOL_MS: u64 = 600_000;
 const MAX_FILTER_CHARS: usize = 200;
 
-/// Takes one happening in; what it asks of the world comes back.
+/// Applies one message and returns the resulting effects.
 pub fn update(app: &mut App, msg: Msg, now: FrameContext) -> Vec<Effect> {
     match msg {
         Msg::ActionResult(answer) => {
@@ -80,7 +80,7 @@ pub fn update(app: &mut App, msg: Msg, now: FrameContext) -> Vec<Effect> {
         }
         Msg::Event(event) => return on_event(app, &event, now),
         Msg::EditorMissing => {
-            show_toast(app, now.text.toast.no_editor.clone(), Severity::Warn, now)
+            show_toast(app, now.text.toast.no_editor.clone(), Severity::Warn, now);
         }
         Msg::History { filter, page } => app.history.on_page(&filter, page),
         Msg::Key(key) if key.kind == KeyEventKind::Release => {}
@@ -99,7 +99,7 @@ pub fn update(app: &mut App, msg: Msg, now: FrameContext) -> Vec<Effect> {
             let plain = || text.chars().filter(|c| !c.is_control());
             match &mut app.dialog {
                 Some(Dialog::Filter { .. }) => {
-                    type_into_filter(app, now, |typed| typed.extend(plain()))
+                    type_into_filter(app, now, |typed| typed.extend(plain()));
                 }
                 Some(Dialog::Replay { model, .. }) => model.extend(plain().take(MAX_FILTER_CHARS)),
                 _ => {}
@@ -117,12 +117,12 @@ pub fn update(app: &mut App, msg: Msg, now: FrameContext) -> Vec<Effect> {
             if app.toast.as_ref().is_some_and(|toast| toast.until <= now.at) {
                 app.toast = None;
             }
-            // A wait that just ended is over for the proxy too; it says so only when asked.
+            // A wait that just ended has also ended in the proxy, but only a new snapshot shows it.
             app.snapshot_fetch.urgent |= app
                 .snapshot
                 .as_ref()
                 .is_some_and(|s| wait_ended_since(s, app.snapshot_fetch.fetched_at, now.at));
-            // Who looks at a running request says so again and again.
+            // A view of a running request fetches its transcript repeatedly.
             app.transcript_fetch.stale |= current_request_view(app)
                 .is_some_and(|view| app.request(view.id).is_some_and(RequestRecord::is_running));
         }
@@ -138,8 +138,8 @@ pub fn update(app: &mut App, msg: Msg, now: FrameContext) -> Vec<Effect> {
     refresh(app, now)
 }
 
-/// What came of an act, in the reader's language; a request that it began has the short name of its
-/// title.
+/// The result of an action in the user's language. A request that the action started has the short
+/// id of its title.
 fn reply_text(app: &mut App, reply: &ActionReply, now: FrameContext) -> String {
     let Some(id) = reply.id.filter(|_| reply.ok) else {
         return translate_message(&reply.text, now).into_owned();
@@ -166,7 +166,7 @@ fn wait_ended_since(snapshot: &Snapshot, then: UnixMillis, now: UnixMillis) -> b
 
 fn on_snapshot(app: &mut App, mut snapshot: Box<Snapshot>, now: FrameContext) {
     match &mut app.snapshot {
-        // Our own fold goes on with the stream; the snapshot's may be ahead of it or behind.
+        // The local state follows the event stream; the snapshot's may be newer or older.
         Some(old)
             if app.connection == ConnState::Connected
                 && !app.snapshot_fetch.overflowed
@@ -191,7 +191,7 @@ fn on_event(app: &mut App, event: &Event, now: FrameContext) -> Vec<Effect> {
         return Vec::new();
     }
     if event.seq != live.seq + 1 {
-        // A snapshot heals it; until it is here nothing is folded onto the gap.
+        // A snapshot closes the gap; until it arrives, no further events are applied.
         app.snapshot_fetch.overflowed = true;
         return if app.snapshot_fetch.pending { Vec::new() } else { fetch_snapshot(app) };
     }
@@ -216,7 +216,7 @@ fn on_event(app: &mut App, event: &Event, now: FrameContext) -> Vec<Effect> {
     refresh(app, now)
 }
 
-/// Whether this is the end of a request that the built-in upstream answered: it does not count.
+/// Whether the event ends a request to the built-in upstream, which is excluded from the totals.
 fn ends_demo(event: &Event, live: &Live, upstreams: &[UpstreamView]) -> bool {
     let EventKind::Ended { id, .. } = &event.kind else { return false };
     let Some(last) = live.running.get(*id).and_then(RequestRecord::serving_attempt) else {
@@ -251,7 +251,7 @@ fn on_key(app: &mut App, key: KeyEvent, now: FrameContext) -> Vec<Effect> {
     }
 }
 
-/// A key while a question stands at the bottom.
+/// Handles a key press while a dialog is open.
 fn answer_dialog(app: &mut App, dialog: Dialog, key: KeyEvent, now: FrameContext) -> Vec<Effect> {
     match (dialog, key.code) {
         (Dialog::Confirm { effect, .. }, KeyCode::Char('y' | 'Y')) => return vec![effect],
@@ -278,7 +278,7 @@ fn answer_dialog(app: &mut App, dialog: Dialog, key: KeyEvent, now: FrameContext
                 KeyCode::Backspace => drop(model.pop()),
                 KeyCode::Char('u' | 'w') if control => model.clear(),
                 KeyCode::Char(c) if !control && model.chars().count() < MAX_FILTER_CHARS => {
-                    model.push(c)
+                    model.push(c);
                 }
                 _ => {}
             }
@@ -295,7 +295,7 @@ fn answer_dialog(app: &mut App, dialog: Dialog, key: KeyEvent, now: FrameContext
             return vec![Effect::Leave { stop_proxy: true }];
         }
         (Dialog::Filter { previous: before, .. }, KeyCode::Esc) => {
-            app.list_state_mut().filter = before
+            app.list_state_mut().filter = before;
         }
         (Dialog::Filter { error: None, .. }, KeyCode::Enter) => {}
         (dialog @ Dialog::Filter { .. }, code) => {
@@ -304,7 +304,7 @@ fn answer_dialog(app: &mut App, dialog: Dialog, key: KeyEvent, now: FrameContext
             match code {
                 KeyCode::Backspace => {
                     type_into_filter(app, now, |text| {
-                        text.truncate(text.char_indices().next_back().map_or(0, |(at, _)| at))
+                        text.truncate(text.char_indices().next_back().map_or(0, |(at, _)| at));
                     });
                 }
                 KeyCode::Char('u' | 'w') if control => type_into_filter(app, now, String::clear),
@@ -317,7 +317,7 @@ fn answer_dialog(app: &mut App, dialog: Dialog, key: KeyEvent, now: FrameContext
     Vec::new()
 }
 
-/// What is typed holds at once; while it cannot be read, the rows from before stay.
+/// Typing takes effect immediately. While the filter is invalid, the previous rows stay.
 fn type_into_filter(app: &mut App, now: FrameContext, change: impl FnOnce(&mut String)) {
     let Some(Dialog::Filter { text, error, .. }) = &mut app.dialog else { return };
     change(text);
@@ -451,7 +451,7 @@ fn page_size(app: &App) -> isize {
     isize::try_from(app.size.1.saturating_sub(8).max(1)).unwrap_or(1)
 }
 
-/// Goes to a screen and filters it.
+/// Opens a screen with a filter.
 fn show_filtered(app: &mut App, screen: Screen, filter: &str, now: FrameContext) -> Vec<Effect> {
     let effects = go_to_screen(app, screen, now);
     if let Ok(filter) = Filter::parse(filter) {

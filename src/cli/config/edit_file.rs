@@ -1,4 +1,4 @@
-//! The config as commands read and change it.
+//! Loads the config for commands and edits the config file.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -22,22 +22,22 @@ use crate::{
     },
 };
 
-/// Where a proxy listens when the config cannot say.
-pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:8642";
+/// The listen address used if the config cannot be read.
+pub(in crate::cli) const DEFAULT_LISTEN: &str = "127.0.0.1:8642";
 
-/// The file, read.
-pub(super) struct ConfigFile {
-    pub(super) paths: Paths,
-    /// `None` where there is no file yet.
-    pub(super) text: Option<String>,
-    /// What the file says; what was found is not among it.
-    pub(super) settings: Settings,
-    pub(super) warnings: Vec<Problem>,
-    pub(super) env: Environment,
+/// The loaded config file.
+pub(in crate::cli) struct ConfigFile {
+    pub(in crate::cli) paths: Paths,
+    /// `None` if there is no file yet.
+    pub(in crate::cli) text: Option<String>,
+    /// The file's settings, without discovered upstreams.
+    pub(in crate::cli) settings: Settings,
+    pub(in crate::cli) warnings: Vec<Problem>,
+    pub(in crate::cli) env: Environment,
 }
 
-/// Reads the config; a file that was named and is not there is an error.
-pub(super) fn load(ctx: &CommandContext) -> Result<ConfigFile, CliError> {
+/// Loads the config; an explicitly named file that is missing is an error.
+pub(in crate::cli) fn load(ctx: &CommandContext) -> Result<ConfigFile, CliError> {
     let file = load_or_empty(ctx)?;
     if file.text.is_none() && file.paths.explicit {
         return Err(CliError::config(format!("{}: no such file", file.paths.config.display()))
@@ -46,8 +46,8 @@ pub(super) fn load(ctx: &CommandContext) -> Result<ConfigFile, CliError> {
     Ok(file)
 }
 
-/// Reads the config; no file is an empty one. For commands that would make it.
-pub(super) fn load_or_empty(ctx: &CommandContext) -> Result<ConfigFile, CliError> {
+/// Loads the config; a missing file is an empty config. For commands that create the file.
+pub(in crate::cli) fn load_or_empty(ctx: &CommandContext) -> Result<ConfigFile, CliError> {
     let place = ctx.global.paths()?;
     let env = Environment::from_process();
     let text =
@@ -62,8 +62,12 @@ pub(super) fn load_or_empty(ctx: &CommandContext) -> Result<ConfigFile, CliError
     }
 }
 
-/// Says all problems, and that the file cannot be used.
-pub(super) fn invalid_config_error(problems: &[Problem], source: &str, paths: &Paths) -> CliError {
+/// Prints all problems and builds the error that the file cannot be used.
+pub(in crate::cli) fn invalid_config_error(
+    problems: &[Problem],
+    source: &str,
+    paths: &Paths,
+) -> CliError {
     output::print_note(problem::render(problems, source, Styler::stderr().is_enabled()).trim_end());
     let errors = problems.iter().filter(|problem| problem.level == ProblemSeverity::Error).count();
     CliError::config(format!(
@@ -75,8 +79,8 @@ pub(super) fn invalid_config_error(problems: &[Problem], source: &str, paths: &P
 }
 
 impl ConfigFile {
-    /// The settings with what the environment offers.
-    pub(super) fn with_discovered(&self) -> Settings {
+    /// The settings plus the upstreams discovered in the environment.
+    pub(in crate::cli) fn with_discovered(&self) -> Settings {
         if !self.settings.discover.env {
             return self.settings.clone();
         }
@@ -85,8 +89,8 @@ impl ConfigFile {
         discover::merge_discovered(&self.settings, &found)
     }
 
-    /// Reads references as the proxy would, with this command's environment.
-    pub(super) fn resolver(&self) -> SecretResolver {
+    /// A resolver that reads references as the proxy would, with this command's environment.
+    pub(in crate::cli) fn resolver(&self) -> SecretResolver {
         let vault = VaultSource::from_env(store::vault_file(&self.paths), &self.env.vars);
         let names: HashSet<String> = presets::all()
             .iter()
@@ -97,16 +101,16 @@ impl ConfigFile {
     }
 }
 
-/// Where the config would have the proxy listen; the default where it cannot be read.
-pub(super) fn listen_addresses(paths: &Paths) -> Vec<String> {
+/// The configured listen addresses; the default if the config cannot be read.
+pub(in crate::cli) fn listen_addresses(paths: &Paths) -> Vec<String> {
     let read = load_settings(paths);
     let addrs: Vec<String> =
         read.iter().flat_map(|s| &s.server.listen).map(ToString::to_string).collect();
     if addrs.is_empty() { vec![DEFAULT_LISTEN.to_owned()] } else { addrs }
 }
 
-/// How the dashboard is to look; the defaults where the config cannot be read.
-pub(super) fn tui_settings(paths: &Paths) -> TuiSettings {
+/// The dashboard's settings; the defaults if the config cannot be read.
+pub(in crate::cli) fn tui_settings(paths: &Paths) -> TuiSettings {
     load_settings(paths).map_or_else(
         || TuiSettings { theme: "dark".to_owned(), mouse: true, lang: "auto".to_owned() },
         |s| s.tui,
@@ -119,8 +123,8 @@ fn load_settings(paths: &Paths) -> Option<Settings> {
         .settings
 }
 
-/// The upstream that a row with nothing but a preset would be.
-pub(super) fn upstream_from_preset(
+/// The upstream that a config row with only a preset defines.
+pub(in crate::cli) fn upstream_from_preset(
     paths: &Paths,
     name: &str,
     preset: &str,
@@ -141,20 +145,20 @@ pub(super) fn upstream_from_preset(
     })
 }
 
-/// Changes the file, as one step: all of it or nothing.
+/// Changes the file atomically: all edits or none.
 ///
 /// # Errors
 ///
-/// The result would not be a valid config (exit code 3); the file cannot be written.
-pub(super) fn edit_config(ctx: &CommandContext, edits: &[Edit]) -> Result<(), CliError> {
+/// The result would not be a valid config (exit code 3), or the file cannot be written.
+pub(in crate::cli) fn edit_config(ctx: &CommandContext, edits: &[Edit]) -> Result<(), CliError> {
     let paths = ctx.global.paths()?;
     file::edit_config(&paths.config, &Environment::from_process(), edits)
         .map_err(|error| edit_error(error, &paths))?;
     Ok(())
 }
 
-/// Says why a change was not made; problems of the whole file are all told.
-pub(super) fn edit_error(error: EditError, paths: &Paths) -> CliError {
+/// The error for a rejected change; prints every problem of the file.
+pub(in crate::cli) fn edit_error(error: EditError, paths: &Paths) -> CliError {
     match error {
         EditError::Invalid { problems, source } => {
             output::print_note(
@@ -172,12 +176,14 @@ pub(super) fn edit_error(error: EditError, paths: &Paths) -> CliError {
     }
 }
 
-/// `KEY=VALUE` words, cut.
+/// Splits `KEY=VALUE` words.
 ///
 /// # Errors
 ///
-/// A word without `=`, as a usage error.
-pub(super) fn parse_assignments(words: &[String]) -> Result<Vec<(String, String)>, CliError> {
+/// A word has no `=` (a usage error).
+pub(in crate::cli) fn parse_assignments(
+    words: &[String],
+) -> Result<Vec<(String, String)>, CliError> {
     let cut = |word: &String| match word.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => {
             Ok((key.trim().to_owned(), value.trim().to_owned()))
@@ -191,13 +197,13 @@ pub(super) fn parse_assignments(words: &[String]) -> Result<Vec<(String, String)
     words.iter().map(cut).collect()
 }
 
-/// A list of texts as TOML.
-pub(super) fn toml_list(items: &[String]) -> String {
+/// Formats a list of strings as TOML.
+pub(in crate::cli) fn toml_list(items: &[String]) -> String {
     let items: Vec<String> = items.iter().map(|item| toml_string(item)).collect();
     format!("[{}]", items.join(", "))
 }
 
-/// A text as TOML.
-pub(super) fn toml_string(text: &str) -> String {
+/// Formats a string as TOML.
+pub(in crate::cli) fn toml_string(text: &str) -> String {
     toml_edit::Value::from(text).to_string()
 }

@@ -1,4 +1,6 @@
-//! `aiproxy config`: the file itself. Shown, checked, and changed without losing a comment.
+//! `aiproxy config`: shows, checks and changes the config file; changes preserve its comments.
+
+pub mod edit_file;
 
 use std::{io::IsTerminal, path::Path, process::Command};
 
@@ -6,7 +8,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use crate::cli::{
-    CommandContext, attach, config_edit,
+    CommandContext, attach,
     error::{self, CliError, ExitStatus},
     output::{self, Styler, TextRole},
     prompt,
@@ -22,7 +24,7 @@ use crate::{
     secrets::Reference,
 };
 
-const EXAMPLE_CONFIG: &str = include_str!("../../assets/config.example.toml");
+const EXAMPLE_CONFIG: &str = include_str!("../../../assets/config.example.toml");
 
 const SET: &str = "\
 Values are TOML; what is no TOML is text. Rows are named by their name.
@@ -35,43 +37,43 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Print where the config file is
+    /// Print the path of the config file
     Path,
-    /// Write a commented example, if there is no file yet
+    /// Write a commented example if there is no file yet
     Init,
-    /// Print every setting as it is used, defaults included
+    /// Print every effective setting, defaults included
     Show,
-    /// Print one setting as it is used
+    /// Print one effective setting
     Get {
-        /// As in server.max_requests or upstream.office.priority
+        /// Path, as in server.max_requests or upstream.office.priority
         path: String,
     },
     /// Change one setting in the file
     #[command(after_help = SET)]
     Set {
-        /// As in server.max_requests or upstream.office.priority
+        /// Path, as in server.max_requests or upstream.office.priority
         path: String,
-        /// As it would stand in the file; quotes around text may be left out
+        /// Value as written in the file; quotes around text are optional
         value: String,
     },
-    /// Take one setting out of the file, so that its default applies
+    /// Remove one setting from the file; its default applies
     Unset {
-        /// As in server.max_requests or upstream.office.priority
+        /// Path, as in server.max_requests or upstream.office.priority
         path: String,
     },
-    /// Open the file in $VISUAL or $EDITOR; it is checked before it takes the old one's place
+    /// Edit the file in $VISUAL or $EDITOR; it is replaced only if the result is valid
     Edit,
-    /// Report every problem of the file: exit code 3 where it could not be used
+    /// Report every problem in the file; exit with code 3 if the file cannot be used
     Check,
     /// Print the JSON schema of the file
     Schema,
 }
 
-/// Does one of the config commands.
+/// Runs a `config` command.
 ///
 /// # Errors
 ///
-/// See each.
+/// As the individual commands.
 pub async fn run(ctx: &CommandContext, command: ConfigCommand) -> Result<ExitStatus, CliError> {
     match command {
         ConfigCommand::Check => check_config(ctx).await,
@@ -96,7 +98,7 @@ pub async fn run(ctx: &CommandContext, command: ConfigCommand) -> Result<ExitSta
 }
 
 async fn apply_edit(ctx: &CommandContext, edit: Edit, done: &str) -> Result<ExitStatus, CliError> {
-    config_edit::edit_config(ctx, &[edit])?;
+    edit_file::edit_config(ctx, &[edit])?;
     attach::reload_if_running(ctx).await;
     ctx.print_result(done)
 }
@@ -124,16 +126,16 @@ fn init(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
 }
 
 fn write_config(path: &Path, text: &str) -> Result<(), CliError> {
-    // A folder that is there already keeps the mode that somebody gave it.
+    // An existing folder keeps its mode.
     if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
         fs::create_private_dir(folder).map_err(|e| error::path_error(folder, &e))?;
     }
     fs::write_atomic(path, text.as_bytes(), 0o600).map_err(|e| error::path_error(path, &e))
 }
 
-/// Reports everything that is wrong with the file, then every reference that leads nowhere.
+/// Reports every problem in the file, then every reference that does not resolve.
 async fn check_config(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
-    let file = if ctx.global.json { load_reporting_json(ctx)? } else { config_edit::load(ctx)? };
+    let file = if ctx.global.json { load_reporting_json(ctx)? } else { edit_file::load(ctx)? };
     let styler = Styler::stderr();
     let source = file.text.as_deref().unwrap_or_default();
     let mut warnings: Vec<String> = file.warnings.iter().map(Problem::one_line).collect();
@@ -172,8 +174,8 @@ async fn check_config(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
     Ok(ExitStatus::Ok)
 }
 
-/// As `config_edit::load`, with the problems as JSON on stdout.
-fn load_reporting_json(ctx: &CommandContext) -> Result<config_edit::ConfigFile, CliError> {
+/// Like `edit_file::load`, but prints the problems as JSON on stdout.
+fn load_reporting_json(ctx: &CommandContext) -> Result<edit_file::ConfigFile, CliError> {
     let paths = ctx.global.paths()?;
     let print_problems = |problems: &[Problem]| {
         let texts = |level| {
@@ -200,12 +202,12 @@ fn load_reporting_json(ctx: &CommandContext) -> Result<config_edit::ConfigFile, 
         print_problems(&loaded.problems)?;
         return Err(CliError::quiet(ExitStatus::Config));
     }
-    config_edit::load(ctx)
+    edit_file::load(ctx)
 }
 
-/// References into the keyring and the encrypted file that lead nowhere; `cmd:` programs are not
-/// run for a check.
-async fn unresolved_stored_keys(file: &config_edit::ConfigFile) -> Vec<String> {
+/// References into the keyring and the encrypted file that do not resolve. A check does not run
+/// `cmd:` programs.
+async fn unresolved_stored_keys(file: &edit_file::ConfigFile) -> Vec<String> {
     let resolver = file.resolver();
     let keys = file
         .settings
@@ -231,7 +233,7 @@ async fn unresolved_stored_keys(file: &config_edit::ConfigFile) -> Vec<String> {
     problems
 }
 
-/// Opens a copy in the editor; only a text that loads takes the file's place.
+/// Opens a copy in the editor. The copy replaces the file only if it loads.
 async fn edit_in_editor(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
     let paths = ctx.global.paths()?;
     let before =
@@ -280,7 +282,7 @@ async fn edit_in_editor(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
     }
 }
 
-/// Puts the edited text in the file's place, unless somebody changed the file meanwhile.
+/// Replaces the file with the edited text, unless another process changed the file in the meantime.
 fn replace_config(
     paths: &Paths,
     before: Option<&str>,
@@ -296,14 +298,14 @@ fn replace_config(
         ))
         .hint(format!("your text is in {}", copy.display())));
     }
-    // A link stays a link, and the file keeps the mode it has.
+    // Write through a symlink and preserve the file's mode.
     let target = std::fs::canonicalize(&paths.config).unwrap_or_else(|_| paths.config.clone());
     write_config(&target, text)?;
     drop(std::fs::remove_file(copy));
     Ok(())
 }
 
-/// $VISUAL and $EDITOR may hold arguments, so that a shell reads them, as everywhere.
+/// $VISUAL and $EDITOR may contain arguments, so a shell parses them, as in other tools.
 fn open_editor(path: &Path) -> Result<(), CliError> {
     let named = ["VISUAL", "EDITOR"]
         .into_iter()
@@ -326,7 +328,7 @@ fn open_editor(path: &Path) -> Result<(), CliError> {
 }
 
 fn show_all(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
-    let text = to_toml::to_toml(&config_edit::load(ctx)?.settings);
+    let text = to_toml::to_toml(&edit_file::load(ctx)?.settings);
     if ctx.global.json {
         output::print_json(&toml_to_json(&text)?)?;
     } else {
@@ -336,7 +338,7 @@ fn show_all(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
 }
 
 fn get_setting(ctx: &CommandContext, path: &str) -> Result<ExitStatus, CliError> {
-    let file = config_edit::load(ctx)?;
+    let file = edit_file::load(ctx)?;
     let Some(text) = to_toml::key_to_toml(&file.settings, path) else {
         let near = suggest::nearest(path, keys::KEYS.iter().map(|key| key.path))
             .map(|near| format!("did you mean `{near}`? "))
@@ -352,14 +354,14 @@ fn get_setting(ctx: &CommandContext, path: &str) -> Result<ExitStatus, CliError>
     Ok(ExitStatus::Ok)
 }
 
-/// TOML as JSON.
+/// Converts TOML to JSON.
 fn toml_to_json(text: &str) -> Result<serde_json::Value, CliError> {
     toml::from_str(text).map_err(|e| {
-        CliError::failed(format!("the settings cannot be told as JSON: {}", e.message()))
+        CliError::failed(format!("cannot write the settings as JSON: {}", e.message()))
     })
 }
 
-/// One setting as JSON: a table, a list, a number; what is none of them is text.
+/// Converts one setting to JSON. Text that is not a table, a list or a number becomes a string.
 fn setting_to_json(text: &str) -> serde_json::Value {
     let row = toml::from_str::<serde_json::Value>(&format!("v = {}", text.trim()))
         .ok()

@@ -1,4 +1,4 @@
-//! What is done to keys that are in use: test, cool, warm, enable, disable.
+//! Actions on keys in use: test, cool, warm, enable, disable.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::{
     cli::{
         CommandContext,
         attach::{self, RunningProxy},
-        config_edit,
+        config::edit_file,
         error::{CliError, ExitStatus},
         output,
     },
@@ -21,7 +21,7 @@ fn resolve_key(snapshot: &Snapshot, key: &str) -> Result<String, CliError> {
     Ok(format!("{upstream}/{label}"))
 }
 
-/// Lets a key of the running proxy rest.
+/// Puts a key of the running proxy on cooldown.
 pub(super) async fn cool(
     ctx: &CommandContext,
     key: String,
@@ -35,7 +35,7 @@ pub(super) async fn cool(
     ctx.print_result(&text)
 }
 
-/// Ends cooldowns of the running proxy; without a key, all of them.
+/// Ends cooldowns in the running proxy; all of them if no key is given.
 pub(super) async fn warm(
     ctx: &CommandContext,
     key: Option<String>,
@@ -50,7 +50,7 @@ pub(super) async fn warm(
     ctx.print_result(&text)
 }
 
-/// Has the running proxy try one key or all of them; one that fails makes exit code 1.
+/// Makes the running proxy test one key or all of them. A failed test means exit code 1.
 pub(super) async fn test(
     ctx: &CommandContext,
     key: Option<String>,
@@ -81,17 +81,17 @@ pub(super) async fn test(
     Ok(exit)
 }
 
-/// Writes into the config whether a key is used.
+/// Enables or disables a key in the config.
 pub(super) async fn set_enabled(
     ctx: &CommandContext,
     key: &str,
     on: bool,
 ) -> Result<ExitStatus, CliError> {
-    let file = config_edit::load(ctx)?;
+    let file = edit_file::load(ctx)?;
     let keys =
         file.settings.upstreams.iter().flat_map(|u| u.keys.iter().map(|k| (&*u.name, &*k.label)));
     let (upstream, label) = find_key(key, keys)?;
-    config_edit::edit_config(
+    edit_file::edit_config(
         ctx,
         &[Edit::SetKeyEnabled { upstream: upstream.clone(), label: label.clone(), enabled: on }],
     )?;

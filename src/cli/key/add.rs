@@ -1,4 +1,4 @@
-//! `aiproxy key add`: takes a key in, tries it, stores it, and has it used.
+//! `aiproxy key add`: reads a key, tests it, stores it and adds it to the config.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::{
     cli::{
         CommandContext,
         attach::{self, RunningProxy},
-        config_edit::{self, ConfigFile},
+        config::edit_file::{self, ConfigFile},
         error::{CliError, ExitStatus},
         expose::expose_secret,
         output, prompt,
@@ -22,26 +22,26 @@ use crate::{
     secrets::{Reference, Secret},
 };
 
-/// The label of an upstream's first key; the next are `key2`, `key3`, …
+/// The label of an upstream's first key; later keys are `key2`, `key3`, …
 const FIRST_LABEL: &str = "main";
-/// So many labels are tried.
+/// Upper bound for generated labels.
 const MAX_LABELS: u32 = 100;
 
-/// Adds one key, or with `--missing` every one that is nowhere.
+/// Adds one key, or with `--missing` every key that the config refers to and no store contains.
 ///
 /// # Errors
 ///
-/// A key on the command line; an upstream nobody knows; text that is no key; a key that its
-/// provider rejects; no keyring.
+/// A key on the command line, an unknown upstream, text that is not a key, a key that its provider
+/// rejects, or no keyring.
 pub(super) async fn run(ctx: &CommandContext, args: AddArgs) -> Result<ExitStatus, CliError> {
     refuse_argv(&args)?;
-    let file = config_edit::load_or_empty(ctx)?;
+    let file = edit_file::load_or_empty(ctx)?;
     let Some(word) = &args.upstream else { return add_missing(ctx, &args, &file).await };
     let (name, label_arg) = parse_key_name(&file, word, args.label.as_deref())?;
     label_arg.as_deref().map_or(Ok(()), check_label)?;
     let plan = AddPlan::build(&file, &name, &args)?;
-    // What comes by itself is looked at first; a person is asked when it is sure that there is a
-    // place for the answer.
+    // Piped input is checked first. A prompt appears only after it is certain that the key can be
+    // stored.
     args.source.ensure_promptable("a key")?;
     let given =
         if args.source.is_noninteractive() { Some(args.source.read("key").await?) } else { None };
@@ -76,8 +76,8 @@ pub(super) async fn run(ctx: &CommandContext, args: AddArgs) -> Result<ExitStatu
     warn_if_other_provider(&plan, &secret);
     let check_note = verify_key(&args, &plan.upstream, &secret).await?;
     store.put(&entry, &secret).await?;
-    if let Err(error) = config_edit::edit_config(ctx, &edits) {
-        // Without its reference the key is of no use, and nobody would find it again.
+    if let Err(error) = edit_file::edit_config(ctx, &edits) {
+        // Without its reference in the config the stored key could not be used or found.
         if old.is_none() {
             drop(store.delete(&entry).await);
         }
@@ -103,8 +103,7 @@ pub(super) async fn run(ctx: &CommandContext, args: AddArgs) -> Result<ExitStatu
     ))
 }
 
-/// Upstream and label that `UPSTREAM` or `UPSTREAM/LABEL` means; without a label none was asked
-/// for.
+/// The upstream and label in `UPSTREAM` or `UPSTREAM/LABEL`; the label is `None` if it is omitted.
 fn parse_key_name(
     file: &ConfigFile,
     word: &str,
@@ -128,8 +127,8 @@ fn parse_key_name(
     }
 }
 
-/// A key that came in by the command line is known to every program on the machine: it is not
-/// repeated, and not used.
+/// Rejects a key on the command line, where every program on the machine can read it. The error
+/// does not repeat the key.
 fn refuse_argv(args: &AddArgs) -> Result<(), CliError> {
     let upstream = args.upstream.as_deref();
     let words = upstream
@@ -150,7 +149,7 @@ fn refuse_argv(args: &AddArgs) -> Result<(), CliError> {
     )))
 }
 
-/// A label stands in file names, in the config and on the screen.
+/// Checks a label, which appears in file names, in the config and on screen.
 fn check_label(label: &str) -> Result<(), CliError> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
     if label.is_empty() || label.len() > 64 || !label.chars().all(fine) {
@@ -172,12 +171,12 @@ async fn open_store(args: &AddArgs, file: &ConfigFile) -> Result<KeyStore, CliEr
     })
 }
 
-/// What the config needs, worked out before anybody is asked for a key.
+/// The config changes for a new key, computed before the prompt.
 struct AddPlan {
     upstream: Arc<Upstream>,
-    /// The upstream is not in the config yet.
+    /// The preset, if the upstream is not in the config yet.
     preset: Option<&'static Preset>,
-    /// Labels that the upstream has already, and where their keys are.
+    /// The upstream's existing labels and the references of their keys.
     existing: Vec<(String, Reference)>,
 }
 
@@ -213,12 +212,12 @@ impl AddPlan {
             return Err(CliError::failed(format!("{} needs no key", preset.title))
                 .hint(format!("`aiproxy upstream add {name} --preset {wanted}` is all")));
         }
-        let upstream = config_edit::upstream_from_preset(&file.paths, name, wanted)?;
+        let upstream = edit_file::upstream_from_preset(&file.paths, name, wanted)?;
         Ok(Self { upstream, preset: Some(preset), existing: Vec::new() })
     }
 
-    /// The label of the upstream's key that is this one, as far as no program has to be started to
-    /// tell.
+    /// The label under which the upstream already has this key, as far as that is known without
+    /// starting a program.
     async fn existing_label(
         &self,
         file: &ConfigFile,
@@ -255,7 +254,7 @@ impl AddPlan {
             .hint("name the new one with --label"))
     }
 
-    /// What is to be changed so that the config uses the key of this label, which the store keeps.
+    /// The edits that make the config use the stored key with this label.
     fn edits(&self, label: &str, store: &KeyStore) -> Result<Vec<Edit>, CliError> {
         let name = self.upstream.name.to_string();
         let reference = store.reference(&format!("{name}/{label}"));
@@ -269,7 +268,7 @@ impl AddPlan {
             });
         }
         match self.existing.iter().find(|(known, _)| known == label) {
-            // The same entry with a new key in it.
+            // The config already refers to this entry; only the stored key changes.
             Some((_, known)) if known.to_string() == reference => {}
             Some((label, known)) => {
                 return Err(CliError::failed(format!(
@@ -302,7 +301,7 @@ fn unknown_upstream_error(file: &ConfigFile, name: &str, preset: Option<&str>) -
         ))
 }
 
-/// Keys of many providers begin in a way of their own.
+/// Warns if the key has the prefix of another provider.
 fn warn_if_other_provider(plan: &AddPlan, secret: &Secret) {
     let preset = plan.upstream.preset.as_deref();
     if let (Some(own), Some(other)) = (preset, presets::by_key_prefix(expose_secret(secret)))
@@ -316,7 +315,7 @@ fn warn_if_other_provider(plan: &AddPlan, secret: &Secret) {
     }
 }
 
-/// Tries the key; the words for what came of it.
+/// Tests the key and returns the result as text.
 async fn verify_key(
     args: &AddArgs,
     upstream: &Arc<Upstream>,
@@ -343,7 +342,7 @@ async fn verify_key(
     }
 }
 
-/// Asks for each `keyring:` and `vault:` reference of the config that nobody holds.
+/// Prompts for each `keyring:` and `vault:` reference of the config that has no stored key.
 async fn add_missing(
     ctx: &CommandContext,
     args: &AddArgs,

@@ -1,9 +1,10 @@
-//! `aiproxy key adopt`: keys that stand in the config file move into the keyring.
+//! `aiproxy key adopt`: moves keys from the config file into the keyring.
 
 use super::store::KeyStore;
 use crate::{
     cli::{
-        CommandContext, attach, config_edit,
+        CommandContext, attach,
+        config::edit_file,
         error::{CliError, ExitStatus},
         output,
     },
@@ -11,16 +12,16 @@ use crate::{
     secrets::{Reference, Secret},
 };
 
-/// A name that is taken by another key gets a number; this many are tried.
+/// If another key has the name, a number is appended; upper bound for that number.
 const MAX_NAMES: u32 = 100;
 
 /// Moves every literal key.
 ///
 /// # Errors
 ///
-/// No keyring; the file cannot be changed, in which case it still holds the keys.
+/// No keyring, or the file cannot be changed and still contains the keys.
 pub(super) async fn run(ctx: &CommandContext, vault: bool) -> Result<ExitStatus, CliError> {
-    let file = config_edit::load(ctx)?;
+    let file = edit_file::load(ctx)?;
     let keys: Vec<_> = file
         .settings
         .upstreams
@@ -70,15 +71,16 @@ pub(super) async fn run(ctx: &CommandContext, vault: bool) -> Result<ExitStatus,
             project.name,
             secret.fingerprint()
         ));
-        let value = config_edit::toml_string(&reference);
+        let value = edit_file::toml_string(&reference);
         edits.push(Edit::SetProject {
             name: project.name.to_string(),
             path: "key".to_owned(),
             value,
         });
     }
-    // Last: until here the file holds every key, and what lies in the store twice does no harm.
-    config_edit::edit_config(ctx, &edits)?;
+    // The config changes last. Until then the file contains every key, and a duplicate in the store
+    // is harmless.
+    edit_file::edit_config(ctx, &edits)?;
     attach::reload_if_running(ctx).await;
     let many = if edits.len() == 1 { "1 key".to_owned() } else { format!("{} keys", edits.len()) };
     ctx.print_result(&format!(
@@ -87,7 +89,7 @@ pub(super) async fn run(ctx: &CommandContext, vault: bool) -> Result<ExitStatus,
     ))
 }
 
-/// Stores a key under this name, or where another key has it, under the name with a number.
+/// Stores a key under this name, or under a numbered name if another key has it.
 async fn store_under_free_name(
     store: &mut KeyStore,
     entry: &str,

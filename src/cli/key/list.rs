@@ -1,5 +1,5 @@
-//! `aiproxy key list`: the running proxy's keys, or those of the config with what their references
-//! resolve to.
+//! `aiproxy key list`: lists the running proxy's keys, or the config's keys and what their
+//! references resolve to.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use crate::{
     cli::{
         CommandContext,
         attach::{self, RunningProxy},
-        config_edit,
+        config::edit_file,
         error::{CliError, ExitStatus},
         output::{self, Styler, TextRole},
         status,
@@ -23,12 +23,12 @@ use crate::{
 
 const NO_KEYS_HINT: &str = "no keys; `aiproxy key add UPSTREAM` stores one";
 
-/// Lists the keys: all, those of one upstream, or one; with what is left of their providers' limits
-/// where that is wanted.
+/// Lists all keys, those of one upstream, or one key; optionally with what is left of the
+/// providers' limits.
 ///
 /// # Errors
 ///
-/// The config has errors; no such key.
+/// The config has errors, or there is no such key.
 pub(super) async fn run(
     ctx: &CommandContext,
     key_filter: Option<&str>,
@@ -40,7 +40,7 @@ pub(super) async fn run(
     }
 }
 
-/// Whether a key is among those that are asked for.
+/// Returns whether a key matches the filter.
 fn matches_filter(key_filter: Option<&str>, upstream: &str, label: &str) -> bool {
     key_filter.is_none_or(|key_filter| {
         key_filter == upstream
@@ -87,7 +87,7 @@ async fn list_from_config(
     ctx: &CommandContext,
     key_filter: Option<&str>,
 ) -> Result<ExitStatus, CliError> {
-    let file = config_edit::load(ctx)?;
+    let file = edit_file::load(ctx)?;
     let settings = file.with_discovered();
     let resolver = file.resolver();
     let mut rows = Vec::new();
@@ -99,7 +99,7 @@ async fn list_from_config(
             .iter()
             .filter(|key| matches_filter(key_filter, &upstream.name, &key.label))
         {
-            // A listing starts no program: it could ask the person for a password.
+            // A listing must not start a program, which could prompt for a password.
             let (fingerprint, missing) = match &key.reference {
                 Reference::Command(_) => (None, None),
                 reference => match resolver.resolve(reference).await {

@@ -1,4 +1,4 @@
-//! `aiproxy key`: provider keys, which live in the OS keyring and are known here by name and
+//! `aiproxy key`: manages provider keys, which are stored in the OS keyring and shown by name and
 //! fingerprint.
 
 mod actions;
@@ -41,61 +41,61 @@ pub enum KeyCommand {
     /// Store a key and use it
     #[command(after_help = ADD)]
     Add(AddArgs),
-    /// List keys: fingerprint, state, where each is kept
+    /// List keys with fingerprint, state and location
     List {
-        /// Only these: UPSTREAM/LABEL, or UPSTREAM for all of it; as with --long
+        /// List only UPSTREAM/LABEL, or all keys of UPSTREAM; implies --long
         key: Option<String>,
-        /// With what the providers say is left of their own limits
+        /// Show what is left of the limits that the providers report
         #[arg(long)]
         long: bool,
     },
-    /// Try keys with a free call to their provider
+    /// Test keys with a free call to their provider
     Test {
-        /// Only this one: UPSTREAM/LABEL, or UPSTREAM where it has one
+        /// Test only this key: UPSTREAM/LABEL, or UPSTREAM if it has one key
         key: Option<String>,
     },
-    /// Take a key out of the config and the keyring
+    /// Remove a key from the config and the keyring
     Remove {
-        /// The key: UPSTREAM/LABEL, or UPSTREAM where it has one
+        /// UPSTREAM/LABEL, or UPSTREAM if it has one key
         key: String,
     },
-    /// Use a key again
+    /// Enable a key
     Enable {
-        /// The key: UPSTREAM/LABEL, or UPSTREAM where it has one
+        /// UPSTREAM/LABEL, or UPSTREAM if it has one key
         key: String,
     },
-    /// Stop using a key, without forgetting it
+    /// Disable a key without deleting it
     Disable {
-        /// The key: UPSTREAM/LABEL, or UPSTREAM where it has one
+        /// UPSTREAM/LABEL, or UPSTREAM if it has one key
         key: String,
     },
-    /// Leave a key alone for a while
+    /// Put a key on cooldown
     Cool {
-        /// The key: UPSTREAM/LABEL, or UPSTREAM where it has one
+        /// UPSTREAM/LABEL, or UPSTREAM if it has one key
         key: String,
-        /// Only for this model of the upstream
+        /// Cool only this model of the upstream
         #[arg(long, value_name = "MODEL")]
         model: Option<String>,
-        /// How long: 30s, 10m, 1h [default: 10m]
+        /// Duration: 30s, 10m, 1h [default: 10m]
         #[arg(long = "for", value_name = "SPAN", value_parser = crate::base::units::parse_duration)]
         span: Option<std::time::Duration>,
     },
-    /// End a key's cooldowns, or a rejection, at once
+    /// End a key's cooldowns and clear a rejection
     Warm {
-        /// The key: UPSTREAM/LABEL, or UPSTREAM where it has one
+        /// UPSTREAM/LABEL, or UPSTREAM if it has one key
         #[arg(required_unless_present = "all")]
         key: Option<String>,
-        /// Every key and upstream
+        /// Warm every key and upstream
         #[arg(long, conflicts_with_all = ["key", "model"])]
         all: bool,
-        /// Only for this model of the upstream
+        /// Warm only this model of the upstream
         #[arg(long, value_name = "MODEL")]
         model: Option<String>,
     },
-    /// Move keys that stand in the config file into the keyring
+    /// Move keys from the config file into the keyring
     #[command(after_help = ADOPT)]
     Adopt {
-        /// Into the passphrase-encrypted file of the data dir instead of the OS keyring
+        /// Use the passphrase-encrypted file of the data dir instead of the OS keyring
         #[arg(long)]
         vault: bool,
     },
@@ -103,28 +103,28 @@ pub enum KeyCommand {
 
 #[derive(Debug, Args)]
 pub struct AddArgs {
-    /// The upstream the key is for: a name of the config, or of a preset (`aiproxy upstream
-    /// presets`); or UPSTREAM/LABEL
+    /// Upstream of the key: a name from the config or a preset (`aiproxy upstream presets`); or
+    /// UPSTREAM/LABEL
     #[arg(required_unless_present = "missing")]
     upstream: Option<String>,
-    /// The key's own name inside its upstream [default: main, and key2, key3, … for the next ones]
+    /// Label of the key within its upstream [default: main, then key2, key3, …]
     #[arg(long, short, value_name = "NAME")]
     label: Option<String>,
     #[command(flatten)]
     source: SecretSource,
-    /// Keep the key in the passphrase-encrypted file of the data dir instead of the OS keyring
+    /// Store the key in the passphrase-encrypted file of the data dir instead of the OS keyring
     #[arg(long)]
     vault: bool,
-    /// Store the key without trying it
+    /// Store the key without testing it
     #[arg(long)]
     no_check: bool,
-    /// Make the upstream from this preset, if the config has none of that name
+    /// Create the upstream from this preset if it is not in the config
     #[arg(long, value_name = "PRESET")]
     preset: Option<String>,
-    /// Ask for every key that the config refers to and that is nowhere
+    /// Prompt for every key that the config refers to and no store contains
     #[arg(long, conflicts_with_all = ["upstream", "from_env", "stdin", "preset"])]
     missing: bool,
-    /// Taken in only to be refused: a key never stands on a command line.
+    /// Parsed only so that the command can reject it: a key must not be on a command line.
     #[arg(long = "key", hide = true, value_name = "KEY")]
     key_argument: Option<String>,
     #[arg(hide = true)]
@@ -132,7 +132,7 @@ pub struct AddArgs {
 }
 
 impl AddArgs {
-    /// As `key add NAME --stdin`.
+    /// Equivalent to `key add NAME --stdin`.
     pub(super) fn from_stdin(upstream: &str, no_check: bool) -> Self {
         Self {
             upstream: Some(upstream.to_owned()),
@@ -148,11 +148,11 @@ impl AddArgs {
     }
 }
 
-/// Does one of the key commands.
+/// Runs a `key` command.
 ///
 /// # Errors
 ///
-/// See each.
+/// As the individual commands.
 pub async fn run(ctx: &CommandContext, command: KeyCommand) -> Result<ExitStatus, CliError> {
     match command {
         KeyCommand::Add(args) => add::run(ctx, args).await,
@@ -167,11 +167,11 @@ pub async fn run(ctx: &CommandContext, command: KeyCommand) -> Result<ExitStatus
     }
 }
 
-/// The key that `KEY` means, as (upstream, label).
+/// Resolves `KEY` to (upstream, label).
 ///
 /// # Errors
 ///
-/// No such key, with the nearest; an upstream with several.
+/// No such key (the error names the nearest), or an upstream with several keys.
 pub(super) fn find_key<'a>(
     requested: &str,
     known: impl IntoIterator<Item = (&'a str, &'a str)>,

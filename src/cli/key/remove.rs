@@ -1,9 +1,11 @@
-//! `aiproxy key remove`: out of the config, and out of the keyring where nobody else refers to it.
+//! `aiproxy key remove`: removes a key from the config, and from the keyring if nothing else refers
+//! to it.
 
 use super::{find_key, store::KeyStore};
 use crate::{
     cli::{
-        CommandContext, attach, config_edit,
+        CommandContext, attach,
+        config::edit_file,
         error::{CliError, ExitStatus},
         output, prompt,
     },
@@ -15,9 +17,9 @@ use crate::{
 ///
 /// # Errors
 ///
-/// No such key; the person says no; the file cannot be changed.
+/// No such key, the user declines, or the file cannot be changed.
 pub(super) async fn run(ctx: &CommandContext, key: &str) -> Result<ExitStatus, CliError> {
-    let file = config_edit::load(ctx)?;
+    let file = edit_file::load(ctx)?;
     let known =
         file.settings.upstreams.iter().flat_map(|u| u.keys.iter().map(|k| (&*u.name, &*k.label)));
     let (upstream, label) = find_key(key, known)?;
@@ -30,7 +32,7 @@ pub(super) async fn run(ctx: &CommandContext, key: &str) -> Result<ExitStatus, C
         .find(|k| *k.name == *name)
         .map(|k| k.reference.clone());
     prompt::confirm(ctx, &format!("remove key {name}?")).await?;
-    config_edit::edit_config(ctx, &[Edit::RemoveKey { upstream, label }])?;
+    edit_file::edit_config(ctx, &[Edit::RemoveKey { upstream, label }])?;
     let forgotten = match &reference {
         Some(reference) if count_uses(&file.settings, reference) == 1 => {
             delete_entry(&file, reference).await
@@ -44,7 +46,7 @@ pub(super) async fn run(ctx: &CommandContext, key: &str) -> Result<ExitStatus, C
     })
 }
 
-/// How many keys of the config are this one entry.
+/// The number of the config's keys that refer to this entry.
 fn count_uses(settings: &Settings, reference: &Reference) -> usize {
     let text = reference.to_string();
     let keys = settings.upstreams.iter().flat_map(|u| &u.keys).map(|k| &k.reference);
@@ -53,10 +55,10 @@ fn count_uses(settings: &Settings, reference: &Reference) -> usize {
         .count()
 }
 
-/// Deletes the entry behind a reference; where it was. The config is changed already, so a store
-/// that does not answer is a warning.
+/// Deletes the entry behind a reference and returns where it was. The config has already changed,
+/// so a store that does not answer only causes a warning.
 pub(in crate::cli) async fn delete_entry(
-    file: &config_edit::ConfigFile,
+    file: &edit_file::ConfigFile,
     reference: &Reference,
 ) -> Option<&'static str> {
     let (store, entry) = match reference {

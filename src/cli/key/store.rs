@@ -1,4 +1,4 @@
-//! Where a command keeps a key: the OS keyring, or the encrypted file of the data dir.
+//! The store for a command's keys: the OS keyring or the encrypted file of the data dir.
 
 use std::{io::IsTerminal, time::Duration};
 
@@ -13,25 +13,25 @@ use crate::{
     },
 };
 
-/// A person may have to type the keyring's own passphrase first.
+/// Allows time for the user to type the keyring's own passphrase.
 const UNLOCK_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// An open place for keys.
+/// An open key store.
 pub(in crate::cli) enum KeyStore {
     Keyring(Keyring),
     Vault(Box<OpenVault>),
 }
 
 impl KeyStore {
-    /// The OS keyring, after it has shown that it can keep a key.
+    /// Opens the OS keyring and checks that it can store a key.
     pub(in crate::cli) async fn open_keyring() -> Result<Self, CliError> {
         let keyring = Keyring::system().with_timeout(unlock_timeout());
         keyring.probe().await.map_err(|e| keyring_error(&e))?;
         Ok(Self::Keyring(keyring))
     }
 
-    /// The encrypted file, opened with the passphrase that AIPROXY_KEYS_PASSPHRASE_FILE names or a
-    /// person types.
+    /// Opens the encrypted file with the passphrase from AIPROXY_KEYS_PASSPHRASE_FILE or from a
+    /// prompt.
     pub(in crate::cli) async fn open_vault(paths: &Paths) -> Result<Self, CliError> {
         let vault = vault_file(paths);
         let passphrase = match std::env::var_os(PASSPHRASE_FILE).filter(|path| !path.is_empty()) {
@@ -39,12 +39,12 @@ impl KeyStore {
                 .map_err(|e| CliError::failed(format!("{PASSPHRASE_FILE}: {e}")))?,
             None => prompt::ask_passphrase(vault.exists()).await?,
         };
-        // A tenth of a second of computing, on purpose; nothing else runs here.
+        // Blocks for 0.1 s by design (key derivation); no other task runs here.
         let open = vault.open(&passphrase).map_err(|e| vault_error(&e))?;
         Ok(Self::Vault(Box::new(open)))
     }
 
-    /// The reference that names an entry of this store.
+    /// The reference to an entry of this store.
     pub(in crate::cli) fn reference(&self, label: &str) -> String {
         match self {
             Self::Keyring(_) => format!("keyring:{label}"),
@@ -52,7 +52,7 @@ impl KeyStore {
         }
     }
 
-    /// The entry that a reference into this very store names.
+    /// The entry that a reference names, if the reference points into this store.
     pub(in crate::cli) fn entry_name<'a>(&self, reference: &'a Reference) -> Option<&'a str> {
         match (self, reference) {
             (Self::Keyring(_), Reference::Keyring(entry))
@@ -61,7 +61,7 @@ impl KeyStore {
         }
     }
 
-    /// In words.
+    /// The store's name for messages.
     pub(in crate::cli) fn display_name(&self) -> &'static str {
         match self {
             Self::Keyring(_) => "the OS keyring",
@@ -89,7 +89,7 @@ impl KeyStore {
         }
     }
 
-    /// `false` where there was none.
+    /// Deletes an entry; `false` if there was none.
     pub(in crate::cli) async fn delete(&mut self, label: &str) -> Result<bool, CliError> {
         match self {
             Self::Keyring(keyring) => keyring.delete(label).await.map_err(|e| keyring_error(&e)),
@@ -103,7 +103,7 @@ pub(in crate::cli) fn vault_file(paths: &Paths) -> Vault {
     Vault::at(paths.data.join("keys.enc"))
 }
 
-/// Without a person a prompt will not be answered.
+/// The unlock timeout, which is shorter if no user can answer a prompt.
 fn unlock_timeout() -> Duration {
     if std::io::stdin().is_terminal() || std::io::stderr().is_terminal() {
         UNLOCK_TIMEOUT

@@ -1,5 +1,5 @@
-//! Keys as tables: how each is, why one is out and what to do about it, what is left of their
-//! providers' limits.
+//! Formats keys as tables: state, why a key is unavailable and how to fix it, and what is left of
+//! the providers' limits.
 
 use crate::{
     base::clock::UnixMillis,
@@ -11,8 +11,8 @@ use crate::{
     control::snapshot::{KeyStatus, KeyView},
 };
 
-/// Keys, each followed by the models it is out for; below them what to do about those that are
-/// missing.
+/// Lists each key, followed by the models it is unavailable for. Hints for missing keys follow the
+/// table.
 pub(in crate::cli) fn keys_table(views: &[&KeyView], now: UnixMillis, styler: Styler) -> String {
     let mut table = TextTable::new(&["KEY", "FINGERPRINT", "STATE", "LEFT", "CAUSE", "REFERENCE"]);
     let mut advice = KeyAdvice::default();
@@ -60,7 +60,7 @@ pub(in crate::cli) fn keys_table(views: &[&KeyView], now: UnixMillis, styler: St
     table.render(styler) + &advice.text()
 }
 
-/// What the providers said is left of their own limits; empty where none said anything.
+/// What is left of the providers' own limits; empty if no provider reports any.
 pub(in crate::cli) fn limits_table(views: &[&KeyView], now: UnixMillis, styler: Styler) -> String {
     let mut table =
         TextTable::new(&["KEY", "MODEL", "LIMIT OF THE PROVIDER", "REMAINING", "OF", "RESETS IN"]);
@@ -79,7 +79,8 @@ pub(in crate::cli) fn limits_table(views: &[&KeyView], now: UnixMillis, styler: 
     if table.is_empty() { String::new() } else { format!("\n{}", table.render(styler)) }
 }
 
-/// Why a reference gives no key, without the reference, which stands beside it; and what to do.
+/// Splits an error into why a reference yields no key and the hint. Omits the reference, which the
+/// table shows next to it.
 fn split_cause<'a>(cause: &'a str, reference: &str) -> (&'a str, &'a str) {
     let (why, what) = cause.split_once("; ").unwrap_or((cause, ""));
     let why = why
@@ -89,7 +90,7 @@ fn split_cause<'a>(cause: &'a str, reference: &str) -> (&'a str, &'a str) {
     (why, what)
 }
 
-/// What to do, once for all keys that it is about.
+/// Hints, each listed once with all the keys it applies to.
 #[derive(Default)]
 pub(super) struct KeyAdvice(Vec<(String, Vec<String>)>);
 
@@ -111,7 +112,7 @@ impl KeyAdvice {
     }
 }
 
-/// A row of a key whose reference gives nothing: why, in its cell, and its advice noted.
+/// The cell of a key whose reference yields nothing: the reason. Records its hint.
 pub(super) fn describe_missing(
     cause: &str,
     reference: &str,

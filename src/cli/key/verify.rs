@@ -1,4 +1,4 @@
-//! Tries a key with a call that costs nothing: the provider's list of models.
+//! Tests a key with a free call: the provider's list of models.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::{
     upstream::{ProviderKeys, UpstreamClient, aux_client},
 };
 
-/// What a provider says to a key.
+/// The provider's verdict on a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::cli) enum KeyVerdict {
     Good {
@@ -27,11 +27,11 @@ pub(in crate::cli) enum KeyVerdict {
         status: u16,
         message: String,
     },
-    /// Nobody knows, and why: the provider is out of reach, or has no such list.
+    /// Undetermined, with the reason: the provider is unreachable or has no model list.
     Unknown(String),
 }
 
-/// Asks the upstream with this key and no other; without one where it needs none.
+/// Queries the upstream with only this key, or without a key if the upstream needs none.
 pub(in crate::cli) async fn check_key(
     upstream: &Arc<Upstream>,
     secret: Option<&Secret>,
@@ -40,7 +40,7 @@ pub(in crate::cli) async fn check_key(
         return KeyVerdict::Unknown("it has no address".to_owned());
     };
     let keys = Arc::new(ProviderKeys::default());
-    // The number only has to be the same here and below: this table holds one key.
+    // The number only has to match the one below, because this table contains one key.
     let id = secret.map(|secret| {
         keys.set(KeyId(0), Arc::new(Secret::new(expose_secret(secret).to_owned())));
         KeyId(0)
@@ -71,8 +71,8 @@ pub(in crate::cli) async fn check_key(
     }
 }
 
-/// Only a plain "no" speaks against a key: a provider without such a list says 404 or 405, a busy
-/// one 429, an ailing one 5xx.
+/// Only an explicit rejection counts against a key. A provider without a model list returns 404 or
+/// 405, a busy provider 429 and a failing provider 5xx.
 fn classify(status: u16, models: Option<usize>, message: impl FnOnce() -> String) -> KeyVerdict {
     match status {
         200..=299 => KeyVerdict::Good { models },

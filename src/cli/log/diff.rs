@@ -1,11 +1,11 @@
-//! The difference of two texts, line by line, as `diff -u` writes it.
+//! Compares two texts line by line and writes the differences like `diff -u`.
 
-/// Lines of what is alike that stand around a difference.
+/// Unchanged lines shown around a difference.
 const CONTEXT_LINES: usize = 3;
-/// More work than this is not done: then all is told as different.
+/// Upper bound for comparisons; beyond it the whole text counts as different.
 const MAX_COMPARISONS: usize = 4_000_000;
 
-/// One line and where it is from.
+/// One line and the text it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DiffLine<'a> {
     Both(&'a str),
@@ -13,7 +13,7 @@ enum DiffLine<'a> {
     New(&'a str),
 }
 
-/// The differences; empty where there is none.
+/// The unified diff; empty if the texts are equal.
 pub(super) fn unified_diff(old: &str, new: &str, names: (&str, &str)) -> String {
     let lines = diff_lines(&old.lines().collect::<Vec<_>>(), &new.lines().collect::<Vec<_>>());
     let changed = |line: &DiffLine<'_>| !matches!(line, DiffLine::Both(_));
@@ -25,7 +25,7 @@ pub(super) fn unified_diff(old: &str, new: &str, names: (&str, &str)) -> String 
     while at < lines.len() {
         let Some(first) = lines[at..].iter().position(changed).map(|n| at + n) else { break };
         let from = first.saturating_sub(CONTEXT_LINES).max(at);
-        // Goes on while the next difference is near.
+        // Extend the hunk while the next difference is near.
         let mut end = first + 1;
         while let Some(next) = lines[end..].iter().take(2 * CONTEXT_LINES + 1).position(changed) {
             end += next + 1;
@@ -40,7 +40,7 @@ pub(super) fn unified_diff(old: &str, new: &str, names: (&str, &str)) -> String 
             DiffLine::Old(_) => (old + 1, new),
             DiffLine::New(_) => (old, new + 1),
         });
-        // A range without lines is named by the line before it.
+        // A range without lines is numbered by the line before it.
         let start = |line: usize, count: usize| if count == 0 { line - 1 } else { line };
         out.push_str(&format!(
             "@@ -{},{old_count} +{},{new_count} @@\n",
@@ -66,7 +66,7 @@ fn advance(line: &DiffLine<'_>, old: &mut usize, new: &mut usize) {
     *new += usize::from(!matches!(line, DiffLine::Old(_)));
 }
 
-/// All lines in order, the longest common part kept.
+/// All lines in order, based on the longest common subsequence.
 fn diff_lines<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<DiffLine<'a>> {
     let head = old.iter().zip(new).take_while(|(a, b)| a == b).count();
     let tail =
@@ -77,7 +77,7 @@ fn diff_lines<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<DiffLine<'a>> {
         out.extend(a.iter().map(|line| DiffLine::Old(line)));
         out.extend(b.iter().map(|line| DiffLine::New(line)));
     } else {
-        // length[i][j]: the longest common part of what is left from i and j on.
+        // length[i][j]: the longest common subsequence of a[i..] and b[j..].
         let width = b.len() + 1;
         let mut length = vec![0_u32; (a.len() + 1) * width];
         for i in (0..a.len()).rev() {

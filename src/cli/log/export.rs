@@ -1,4 +1,4 @@
-//! `aiproxy log export`: the history for other programs.
+//! `aiproxy log export`: exports the history for other programs.
 
 use clap::{Args, ValueEnum};
 
@@ -14,16 +14,16 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
-    /// What to export; everything without
+    /// Filter; exports everything if omitted
     #[arg(value_name = "FILTER")]
     filter: Vec<String>,
-    /// One JSON object a line, or CSV for spreadsheets
+    /// One JSON object per line, or CSV for spreadsheets
     #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
     format: ExportFormat,
-    /// Since when: 7d, today, 36h, a date or a time
+    /// Start: 7d, today, 36h, a date or a time
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// With what was sent and answered (JSON only)
+    /// Include request and response bodies (JSON only)
     #[arg(long)]
     bodies: bool,
 }
@@ -34,7 +34,7 @@ enum ExportFormat {
     Jsonl,
 }
 
-/// Prints every request that the filter keeps, the newest first, a page at a time.
+/// Prints every request that matches the filter, newest first, one page at a time.
 pub(super) async fn run(
     ledger_source: &LedgerSource,
     args: ExportArgs,

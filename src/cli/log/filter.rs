@@ -1,4 +1,4 @@
-//! The filter as it stands on a command line: finished, so that what cannot be meant is an error.
+//! Parses the filter of a command line and rejects fields and values that cannot match.
 
 use crate::{
     base::{sanitize::clean, suggest},
@@ -7,7 +7,7 @@ use crate::{
     ir::op::Op,
 };
 
-/// Words that other tools have for a field, and what is written here.
+/// Field names from other tools and the equivalents in this filter.
 const FOREIGN_FIELDS: [(&str, &str); 14] = [
     ("account", "key:work"),
     ("agent", "client:aider"),
@@ -28,12 +28,12 @@ const FOREIGN_FIELDS: [(&str, &str); 14] = [
 const STATES: [&str; 7] = ["done", "failed", "left", "queued", "running", "streaming", "waiting"];
 const LEVELS: [&str; 3] = ["error", "info", "warn"];
 
-/// Reads the filter. Names of models have colons too, so a `word:` that is near to no field is text
-/// to look for.
+/// Parses the filter. Model names also contain colons, so a `word:` that is not close to a field
+/// name is searched for as text.
 ///
 /// # Errors
 ///
-/// A field that is misspelt or has another name here, and a value that no request has.
+/// A misspelt field, a field with another name here, or a value that no request can have.
 pub(super) fn parse_filter(words: &[String]) -> Result<Filter, CliError> {
     let text = words.join(" ");
     let filter = Filter::parse(&text).map_err(|e| {
@@ -79,7 +79,7 @@ fn check_field(word: &str, field: &str, value: &str) -> Result<(), CliError> {
     }
 }
 
-/// What was meant by a word that is no field; names of models and URLs mean themselves.
+/// The likely field for an unknown word. Model names and URLs are taken literally.
 fn suggest_field(field: &str) -> Option<String> {
     if let Some((_, instead)) = FOREIGN_FIELDS.iter().find(|(word, _)| *word == field) {
         return Some((*instead).to_owned());
@@ -102,8 +102,8 @@ fn field_list() -> String {
     FIELD_NAMES.map(|(name, _)| format!("{name}:")).join(" ")
 }
 
-/// That nothing was found, and which words were looked for as text although they may have been
-/// meant as fields.
+/// The message for an empty result, including which words were searched for as text but look like
+/// fields.
 pub(super) fn no_match_message(filter: &Filter) -> String {
     let texts: Vec<_> =
         filter.text().split_whitespace().filter(|word| is_free_text(word)).map(clean).collect();

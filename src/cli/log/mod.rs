@@ -1,5 +1,5 @@
-//! `aiproxy log`: the history of requests and recent events, as they come with `--follow`, one
-//! request in full, exports.
+//! `aiproxy log`: prints the history of requests and recent events, follows new ones, shows one
+//! request in full, and exports.
 
 mod diff;
 mod export;
@@ -58,31 +58,32 @@ Examples:
 pub struct LogArgs {
     #[command(subcommand)]
     command: Option<LogCommand>,
-    /// What to show; everything without
+    /// Filter; shows everything if omitted
     #[arg(value_name = "FILTER")]
     filter: Vec<String>,
-    /// Go on and print what happens
+    /// Continue with new requests and events
     #[arg(long, short)]
     follow: bool,
-    /// Since when: 7d, today, 36h, a date or a time
+    /// Start: 7d, today, 36h, a date or a time
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// At most this many lines of what was; up to 1000
+    /// Maximum number of past lines, up to 1000
     #[arg(long, short = 'n', value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(..=1000))]
     limit: u32,
 }
 
 #[derive(Debug, Subcommand)]
 enum LogCommand {
-    /// Print the history for other programs
+    /// Export the history for other programs
     Export(export::ExportArgs),
-    /// Send a request again, perhaps to another model, and compare answers, tokens, cost and time
+    /// Send a request again, optionally to another model, and compare answers, tokens, cost and
+    /// time
     Replay(replay::ReplayArgs),
-    /// Everything about one request
+    /// Show everything about one request
     Show {
-        /// Its id, a unique beginning of it, or `last`
+        /// Request id, a unique prefix of it, or `last`
         id: String,
-        /// Print what was sent, or what was answered, and nothing else
+        /// Print only the request body or only the response body
         #[arg(long, value_enum)]
         body: Option<show::BodySide>,
     },
@@ -92,7 +93,7 @@ enum LogCommand {
 ///
 /// # Errors
 ///
-/// No proxy runs; a filter that cannot be read; no such request.
+/// No proxy is running, the filter cannot be parsed, or there is no such request.
 pub async fn run(ctx: &CommandContext, args: LogArgs) -> Result<ExitStatus, CliError> {
     let filter = filter::parse_filter(&args.filter)?;
     let paint = Styler::stdout();
@@ -126,13 +127,13 @@ pub async fn run(ctx: &CommandContext, args: LogArgs) -> Result<ExitStatus, CliE
         )?;
         return Ok(ExitStatus::Ok);
     };
-    // Listening begins before the picture is taken, so that nothing falls between.
+    // Subscribe before the snapshot so that no event is missed.
     let mut events = if args.follow { Some(proxy.client.events().await?) } else { None };
     let mut live = proxy.snapshot().await?.live;
     let history = match ledger_source.history(&question).await {
         Ok(page) => page.requests,
-        // A wrong question is an error; a ledger that cannot be read leaves what the proxy
-        // remembers.
+        // An invalid query is an error. If the ledger cannot be read, the proxy's memory still
+        // provides recent requests.
         Err(error) if question.since.is_some() => return Err(error),
         Err(error) => {
             output::print_note(&format!("note: only what the running proxy remembers: {error}"));
@@ -173,7 +174,7 @@ pub async fn run(ctx: &CommandContext, args: LogArgs) -> Result<ExitStatus, CliE
     Ok(ExitStatus::Ok)
 }
 
-/// One request: as it runs, or as the ledger has it.
+/// Shows one request, from the running proxy or from the ledger.
 async fn show_request(
     ctx: &CommandContext,
     ledger_source: &LedgerSource,
@@ -230,7 +231,7 @@ struct LogPrinter {
     styler: Styler,
 }
 
-/// What the log is made of.
+/// One entry of the log.
 enum LogEntry<'a> {
     Event(&'a LogLine),
     Request(&'a RequestRecord),
@@ -248,8 +249,8 @@ impl LogEntry<'_> {
 }
 
 impl LogPrinter {
-    /// The newest of what is kept, oldest first: requests of the ledger and those that only the
-    /// proxy remembers yet.
+    /// Prints the newest past entries, oldest first: requests from the ledger and requests that are
+    /// only in the proxy's memory so far.
     fn print_history(
         &self,
         live: &Live,
@@ -258,7 +259,7 @@ impl LogPrinter {
     ) -> Result<(), CliError> {
         let known: std::collections::HashSet<_> = history.iter().map(|record| record.id).collect();
         history.extend(live.finished().filter(|record| !known.contains(&record.id)).cloned());
-        // Lines about a request say again what its own row says.
+        // Omit events that repeat a request's own row.
         let events = live
             .lines
             .iter()
@@ -317,7 +318,7 @@ fn request_line(record: &RequestRecord, styler: Styler) -> String {
     let status = record.status.map_or_else(|| "–".to_owned(), |s| s.to_string());
     let (role, state) = match record.state {
         RequestState::Done => (TextRole::Success, status),
-        // The head had left before it failed.
+        // It failed after the response head had been sent.
         RequestState::Failed if record.status.is_some_and(|status| status < 400) => {
             (TextRole::Error, format!("{status} broke"))
         }

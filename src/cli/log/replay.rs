@@ -1,4 +1,5 @@
-//! `aiproxy log replay ID`: a request once more, perhaps to another model, and what is different.
+//! `aiproxy log replay ID`: sends a request again, optionally to another model, and shows what
+//! differs.
 
 use std::time::Duration;
 
@@ -28,33 +29,34 @@ use crate::{
     ledger::query::RequestDetail,
 };
 
-/// How often and after which time the new answer is looked for again.
+/// Number of polls for the new answer and the delay between them.
 const MAX_ANSWER_POLLS: u32 = 10;
 const ANSWER_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Args)]
 pub(super) struct ReplayArgs {
-    /// Its id, a unique beginning of it, or `last`
+    /// Request id, a unique prefix of it, or `last`
     id: String,
-    /// To this model instead of the one of the first time
+    /// Model to use instead of the original one
     #[arg(long, short, value_name = "MODEL")]
     model: Option<String>,
 }
 
-/// Sends it again, waits for the answer, and compares.
+/// Sends the request again, waits for the answer and compares the two.
 ///
 /// # Errors
 ///
-/// No proxy runs; the request was not kept whole; the second one failed (after the comparison).
+/// No proxy is running, the request was not stored completely, or the second request failed (after
+/// the comparison).
 pub(super) async fn run(ctx: &CommandContext, args: ReplayArgs) -> Result<ExitStatus, CliError> {
     let proxy = RunningProxy::connect(ctx).await?;
-    // `last` means the same before and after.
+    // Resolve `last` once, before the replay becomes the last request.
     let first: RequestDetail = proxy
         .client
         .get_json(&format!("/aiproxy/v1/requests/{}/full", check_id(&args.id)?))
         .await?;
     let first = first.record;
-    // Listening begins before the request, so that its end is not missed.
+    // Subscribe before sending the request so that its end is not missed.
     let mut events = proxy.client.events().await?;
     let action = Action::Replay { id: first.id.to_string(), model: args.model };
     let id = match proxy.client.send_action(&action).await? {
@@ -82,7 +84,7 @@ pub(super) async fn run(ctx: &CommandContext, args: ReplayArgs) -> Result<ExitSt
     }
     let (before, mut after) =
         (fetch_transcript(&proxy, first.id).await?, fetch_transcript(&proxy, id).await?);
-    // It is told to have ended a moment before its answer is on its way to the ledger.
+    // The end event arrives shortly before the answer reaches the ledger.
     for _ in 0..MAX_ANSWER_POLLS {
         if after.bodies_stored || !before.bodies_stored {
             break;
@@ -128,7 +130,7 @@ pub(super) async fn run(ctx: &CommandContext, args: ReplayArgs) -> Result<ExitSt
     Ok(if again.state == RequestState::Done { ExitStatus::Ok } else { ExitStatus::Failed })
 }
 
-/// That there is nothing to compare, and why.
+/// Why there is no answer to compare.
 fn no_answer_reason(first: &RequestRecord, again: &RequestRecord) -> String {
     let why = |r: &RequestRecord| r.error.as_deref().unwrap_or("it has no words").to_owned();
     match (first.state, again.state) {
@@ -142,7 +144,7 @@ fn no_answer_reason(first: &RequestRecord, again: &RequestRecord) -> String {
     }
 }
 
-/// An id as it may stand in a path.
+/// Checks that an id can be used in a path.
 fn check_id(id: &str) -> Result<&str, CliError> {
     if id == "last" || (!id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit())) {
         return Ok(id);
@@ -164,7 +166,7 @@ async fn fetch_transcript(
         .await?)
 }
 
-/// What was answered, as lines.
+/// The answer as lines of text.
 fn answer_text(parts: &[TranscriptPart]) -> String {
     let mut text = String::new();
     for part in parts {
@@ -185,7 +187,7 @@ fn served_model(r: &RequestRecord) -> String {
     r.serving_attempt().map_or_else(|| r.requested_model.to_string(), |last| last.model.to_string())
 }
 
-/// Both in numbers, side by side.
+/// The numbers of both requests, side by side.
 fn comparison_table(first: &RequestRecord, again: &RequestRecord, styler: Styler) -> String {
     let mut table = TextTable::new(&["", "FIRST", "AGAIN", "DIFFERENCE"]);
     let none = || "–".to_owned();
@@ -241,7 +243,7 @@ fn comparison_table(first: &RequestRecord, again: &RequestRecord, styler: Styler
     table.render(styler)
 }
 
-/// How much more or less, where that can be said.
+/// The change in percent, if both values are known.
 fn percent_change(first: Option<f64>, again: Option<f64>) -> String {
     match (first, again) {
         (Some(first), Some(again)) if first > 0.0 => {
@@ -252,7 +254,7 @@ fn percent_change(first: Option<f64>, again: Option<f64>) -> String {
     }
 }
 
-/// Lines for a terminal: nothing in them is obeyed, differences are coloured.
+/// Sanitizes the diff for a terminal and colours its differences.
 fn styled_diff(text: &str, styler: Styler) -> String {
     let role = |line: &str| match line.as_bytes().first() {
         Some(b'+') => TextRole::Success,

@@ -1,4 +1,4 @@
-//! One request in full: who asked, what was tried when, and how it ended.
+//! Shows one request in full: its client, its attempts over time, and how it ended.
 
 use clap::ValueEnum;
 
@@ -17,14 +17,14 @@ use crate::{
     ledger::query::RequestDetail,
 };
 
-/// What was sent, or what came back.
+/// The request body or the response body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum BodySide {
     Answer,
     Request,
 }
 
-/// A body as it was kept; a gap in the middle is marked.
+/// A body as it was stored, with a marker for a gap in the middle.
 pub(in crate::cli) fn body_text(full: &RequestDetail, which: BodySide) -> Option<String> {
     let side =
         if which == BodySide::Request { ExchangeSide::Request } else { ExchangeSide::Answer };
@@ -38,7 +38,7 @@ pub(in crate::cli) fn body_text(full: &RequestDetail, which: BodySide) -> Option
     } else {
         format!("\n… about {left_out} bytes were not kept …\n")
     };
-    // A terminal must not obey what a model says; lines stay lines.
+    // Model output must not contain control characters for the terminal; line breaks are preserved.
     let text = format!("{}{gap}{}", body.head, body.tail);
     Some(
         text.split_inclusive('\n')
@@ -57,7 +57,7 @@ pub(in crate::cli) fn body_text(full: &RequestDetail, which: BodySide) -> Option
 /// Columns of the time axis.
 const AXIS_WIDTH: u32 = 40;
 
-/// One bar per attempt on one axis: ▒ waits for the head, ░ streams.
+/// One bar per attempt on a shared axis: ▒ waits for the head, ░ streams.
 pub(in crate::cli) fn waterfall(r: &RequestRecord, styler: Styler) -> String {
     let end = r
         .attempts
@@ -107,12 +107,12 @@ pub(in crate::cli) fn waterfall(r: &RequestRecord, styler: Styler) -> String {
     text
 }
 
-/// What an attempt was made for, where it was not simply to answer.
+/// The purpose of an attempt, unless it is simply to answer.
 fn task_suffix(a: &AttemptRecord) -> String {
     if a.role == AttemptRole::Primary { String::new() } else { format!(" ({})", a.role.name()) }
 }
 
-/// The request as a page of text.
+/// A page of text about the request.
 pub(in crate::cli) fn request_page(r: &RequestRecord, styler: Styler) -> String {
     let (role, state) = match r.state {
         RequestState::Done => (TextRole::Success, "done"),

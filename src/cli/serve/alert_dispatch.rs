@@ -1,4 +1,4 @@
-//! Watches how things stand, tells alerts, and sends them where they are wanted.
+//! Checks for alert conditions, publishes alerts and delivers them to the configured channels.
 
 use std::{
     collections::HashMap,
@@ -43,17 +43,17 @@ use crate::{
     upstream::webhook_client::WebhookClient,
 };
 
-/// How things stand is looked at this often, and soon after news.
+/// Interval between checks; events trigger an earlier one.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const SETTLE_DELAY: Duration = Duration::from_millis(200);
-/// What was used today is compared with other days this often.
+/// Interval between comparisons of today's usage with other days.
 const SPIKE_CHECK_INTERVAL: Duration = Duration::from_secs(600);
-/// An alert that nobody ever takes back (a budget, a spike) stands for this long.
+/// How long an alert stays active if nothing resolves it (a budget, a spike).
 const UNRESOLVED_TTL: Duration = Duration::from_secs(3_600);
-/// Messages that wait for one way out.
+/// Upper bound for messages queued per channel.
 const MAX_QUEUED: usize = 64;
 
-/// What watching and sending need.
+/// The state for checking and delivering alerts.
 pub(super) struct AlertDispatcher {
     pub(super) engine: Arc<Engine>,
     pub(super) metrics: Arc<Metrics>,
@@ -61,7 +61,7 @@ pub(super) struct AlertDispatcher {
     pub(super) loader: Arc<KeyLoader>,
     pub(super) active_alerts: Arc<ActiveAlerts>,
     pub(super) webhook_client: Arc<WebhookClient>,
-    /// Variables, for the programs of the desktop.
+    /// Environment variables for desktop notification programs.
     pub(super) env: HashMap<String, String>,
     pub(super) host: String,
     memory: Mutex<AlertMemory>,
@@ -71,16 +71,15 @@ pub(super) struct AlertDispatcher {
 struct AlertMemory {
     state: AlertState,
     throttle: Throttle,
-    /// Alerts that others told, and when.
+    /// Alerts published by other components, with their times.
     external: Vec<AlertView>,
-    /// The last day of which a spike was told.
+    /// The last day for which a spike was published.
     last_spike_day: String,
     compared_at: Option<Mono>,
 }
 
 impl AlertMemory {
-    /// Keeps what others told for as long as it may stand: until they say that it is over, or for a
-    /// while.
+    /// Records an alert of another component until it is resolved or `UNRESOLVED_TTL` has passed.
     fn record(&mut self, alert: &Alert, at: UnixMillis) {
         let lasts = matches!(
             alert.kind,
@@ -98,8 +97,8 @@ impl AlertMemory {
         }
     }
 
-    /// Budgets are counts that can be looked up, also after a restart: those that are full stand,
-    /// and no others.
+    /// Makes the active budget alerts match the budgets that are full now. The counts persist
+    /// across restarts.
     fn sync_budgets(&mut self, full: Vec<Alert>, at: UnixMillis) {
         let is_budget =
             |alert: &Alert| matches!(alert.kind, AlertKind::BudgetNear | AlertKind::BudgetSpent);
@@ -124,7 +123,7 @@ impl AlertMemory {
     }
 }
 
-/// The ways out.
+/// The delivery channels.
 struct AlertChannels {
     desktop: mpsc::Sender<Arc<AlertMessage>>,
     webhook: mpsc::Sender<Arc<AlertMessage>>,
@@ -153,7 +152,7 @@ impl AlertDispatcher {
         }
     }
 
-    /// Watches and sends until it is dropped.
+    /// Checks and delivers until the future is dropped.
     pub(super) async fn run(&self) {
         let (desktop, mut for_desktop) = mpsc::channel(MAX_QUEUED);
         let (webhook, mut for_webhook) = mpsc::channel(MAX_QUEUED);
@@ -182,7 +181,7 @@ impl AlertDispatcher {
                         self.send_to_channels(alert, &channels);
                         continue;
                     }
-                    // What has changed has perhaps not changed for good a moment later.
+                    // Let the state settle, because a change may be reverted a moment later.
                     _ => tokio::time::sleep(SETTLE_DELAY).await,
                 },
                 Ok(Err(RecvError::Lagged(_))) | Err(_) => {}
@@ -200,8 +199,8 @@ impl AlertDispatcher {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks once; what is new goes onto the bus, and comes back from there as everybody else's
-    /// alerts do.
+    /// Checks once. New alerts go to the bus and return from it like the alerts of other
+    /// components.
     fn check(&self) {
         let (facts, now) = (self.collect_inputs(), self.engine.clock.unix());
         let alerts = {
@@ -230,7 +229,7 @@ impl AlertDispatcher {
         self.engine.bus.publish(self.engine.clock.unix(), EventKind::Alert { alert });
     }
 
-    /// Compares today with the days before.
+    /// Compares today's usage with the previous days.
     async fn check_usage_spike(&self) {
         let now = self.engine.clock.mono();
         let due =
@@ -246,7 +245,7 @@ impl AlertDispatcher {
                 reader.usage(GroupBy::Day, since, None, at)?.days,
             ))
         });
-        // Without a ledger there is nothing to compare; that is told elsewhere.
+        // Without a ledger there is no data to compare. Another alert reports that.
         let Ok(Ok((today, days))) = query.await else { return };
         let used = |row: &TotalsRow| DailyUse {
             cost: row.totals.cost,
@@ -305,7 +304,7 @@ impl AlertDispatcher {
         }
     }
 
-    /// Sends an alert that was told, by anybody, every way that is wanted.
+    /// Queues a published alert for every channel that accepts it.
     fn send_to_channels(&self, alert: &Alert, channels: &AlertChannels) {
         let settings = self.settings();
         let (now, at) = (self.engine.clock.mono(), self.engine.clock.unix());
@@ -356,7 +355,7 @@ impl AlertDispatcher {
         }
     }
 
-    /// Sends one message after the other, each until it is taken or given up.
+    /// Delivers messages one at a time; each is retried until it is accepted or dropped.
     async fn deliver_queued(
         &self,
         form: ReceiverKind,
@@ -365,7 +364,7 @@ impl AlertDispatcher {
         while let Some(message) = messages.recv().await {
             let mut pauses = deliver::RETRY_DELAYS.iter();
             loop {
-                // Read anew for each try: a reload may have changed them.
+                // Read the settings for each try because a reload may have changed them.
                 let settings = self.settings();
                 let Some(url) = channel_url(&settings, form) else { break };
                 match self.deliver_once(&settings, url, form, &message).await {
@@ -413,7 +412,7 @@ impl AlertDispatcher {
                 )
                 .await
             }
-            // Unsigned it would not be believed, and must not be.
+            // Do not send it unsigned: the receiver must reject an unsigned message.
             Err(why) => DeliveryResult::Retry { reason: why, retry_after: None },
         }
     }
@@ -425,7 +424,7 @@ impl AlertDispatcher {
             .map_err(|error| format!("`alerts.secret`: {}; {}", error.text(), error.hint()))
     }
 
-    /// Sends a test every way that is configured, once; what came of each.
+    /// Sends one test message to every configured channel and returns the results.
     pub(super) async fn send_test(&self) -> Result<String, String> {
         let settings = self.settings();
         let alert = Alert {
@@ -451,7 +450,7 @@ impl AlertDispatcher {
             let Some(url) = channel_url(&settings, form) else { continue };
             match self.deliver_once(&settings, url, form, &message).await {
                 DeliveryResult::Delivered => {
-                    lines.push(format!("{}: taken by {}", form.name(), url.origin()))
+                    lines.push(format!("{}: taken by {}", form.name(), url.origin()));
                 }
                 DeliveryResult::Retry { reason: why, .. }
                 | DeliveryResult::Rejected { reason: why } => {

@@ -1,4 +1,4 @@
-//! What `serve` says when it is up: addresses, client key, upstreams.
+//! Prints the startup panel of `serve`: addresses, client key, upstreams.
 
 use std::{
     net::SocketAddr,
@@ -20,11 +20,11 @@ use crate::{
     server::state::ServerState,
 };
 
-/// The client key is waited for this long; a slow keyring must not keep the rest back.
+/// How long the panel waits for the client key, so that a slow keyring does not delay it.
 const CLIENT_KEY_WAIT: Duration = Duration::from_secs(5);
 
-/// Prints the panel; where nobody reads it, nothing happens. `flags` are what other commands need
-/// to find this proxy.
+/// Prints the panel if stdout has a reader. `flags` are the options that other commands need to
+/// find this proxy.
 pub(super) async fn print_banner(
     server_state: &Arc<ServerState>,
     admin: &Arc<ProxyAdmin>,
@@ -108,6 +108,6 @@ pub(super) async fn print_banner(
     }
     lines.push(dim(&format!("  `aiproxy tui{flags}` shows what happens, Ctrl-C stops")));
     lines.push(String::new());
-    // A closed pipe (`aiproxy serve | head -1`) is no reason to stop serving.
+    // A closed pipe (`aiproxy serve | head -1`) does not stop the proxy.
     drop(output::print(&lines.join("\n")));
 }

@@ -1,5 +1,5 @@
-//! Budgets at the start and after a reload: the ledger tells what was spent of those that are
-//! counted anew.
+//! Initialises budgets at startup and after a reload with the amounts already spent according to
+//! the ledger.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -16,7 +16,7 @@ use crate::{
     routing::budget::Holder,
 };
 
-/// Takes over the budgets of the settings in force. Reads the ledger only where there are new ones.
+/// Applies the budgets of the current settings. Reads the ledger only if there are new budgets.
 pub(super) fn start_budgets(engine: &Engine, ledger: Option<&Ledger>) {
     let new = engine.configure_budgets();
     if let (false, Some(ledger)) = (new.is_empty(), ledger) {
@@ -24,7 +24,7 @@ pub(super) fn start_budgets(engine: &Engine, ledger: Option<&Ledger>) {
     }
 }
 
-/// The same, away from the runtime's threads.
+/// Like [`start_budgets`], on a blocking thread.
 pub(super) async fn reload_budgets(engine: &Arc<Engine>, ledger: Option<&Arc<Ledger>>) {
     let new = engine.configure_budgets();
     if let (false, Some(ledger)) = (new.is_empty(), ledger) {
@@ -38,7 +38,7 @@ pub(super) async fn reload_budgets(engine: &Arc<Engine>, ledger: Option<&Arc<Led
 }
 
 fn restore_spending(engine: &Engine, ledger: &Ledger, new: &[(Holder, Period, UnixMillis)]) {
-    // A ledger that has no file yet knows nothing; what else may be wrong with it, it says itself.
+    // A ledger without a file has no data. The ledger reports its other errors itself.
     let Ok(reader) = ledger.reader() else { return };
     let mut views: HashMap<(&'static str, i64), Option<UsageReport>> = HashMap::new();
     for (holder, per, from) in new {
@@ -56,8 +56,8 @@ fn restore_spending(engine: &Engine, ledger: &Ledger, new: &[(Holder, Period, Un
     }
 }
 
-/// Since the day on which a period began: of days the ledger has sums, also where the requests
-/// themselves are gone.
+/// The usage since the day on which a period began. The ledger has daily sums even after the
+/// individual requests are deleted.
 fn usage_since(
     engine: &Engine,
     reader: &LedgerReader,

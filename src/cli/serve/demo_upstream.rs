@@ -1,4 +1,4 @@
-//! Joins the demo to the gateway: an upstream without a socket.
+//! Connects the demo to the engine as an in-process upstream without a socket.
 
 use std::pin::Pin;
 
@@ -11,7 +11,7 @@ use crate::{
     upstream::in_process::{InProcess, InProcessBody},
 };
 
-/// The demo as the gateway asks it.
+/// The demo as an in-process upstream.
 pub(super) struct DemoUpstream(pub Demo);
 
 impl InProcess for DemoUpstream {

@@ -1,4 +1,5 @@
-//! Upstreams that nobody wrote down: keys in the environment, servers on this machine, the demo.
+//! Discovers upstreams that the config does not list: keys in the environment, local servers, the
+//! demo.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -16,10 +17,10 @@ use crate::{
     upstream::local_probe,
 };
 
-/// Local servers are looked for this often.
+/// Interval between scans for local servers.
 const SCAN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What can be found without asking anybody: the environment's keys, and the demo.
+/// The upstreams found without network access: the environment's keys and the demo.
 pub(super) fn discover_at_start(
     settings: &Settings,
     args: &ServeArgs,
@@ -35,7 +36,7 @@ pub(super) fn discover_at_start(
     (found, notes)
 }
 
-/// Looks for local servers now and every minute; applies what changed.
+/// Scans for local servers now and every minute, and applies changes.
 pub(super) async fn rediscover(admin: &Arc<ProxyAdmin>) {
     loop {
         let wanted = admin.engine.generation().settings.discover.local && !admin.args.demo;

@@ -1,4 +1,4 @@
-//! Reads key references in the background and keeps the results where requests find them.
+//! Reads key references in the background and stores the results for the request path.
 
 use std::{
     collections::HashMap,
@@ -24,22 +24,22 @@ use crate::{
     upstream::keys::SecretState,
 };
 
-/// How often references that are to be read again are looked through.
+/// How often references are checked for a due refresh.
 const REFRESH_POLL_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The reader of references.
+/// Loads the secrets behind key references.
 pub struct KeyLoader {
     pub engine: Arc<Engine>,
     pub resolver: SecretResolver,
     pub known_secrets: Arc<KnownSecrets>,
     pub keyring: Keyring,
     pub paths: Paths,
-    /// The key of project `default`, and where it is kept, once known.
+    /// The key of project `default` and its location, once known.
     pub default_key: Mutex<Option<(Arc<Secret>, KeyLocation)>>,
 }
 
 impl KeyLoader {
-    /// Reads the references of all provider keys, all at once. A key that is usable stays so until
+    /// Reads the references of all provider keys concurrently. A usable key remains usable until
     /// its new secret is known.
     pub async fn load_provider_keys(&self, settings: &Settings) {
         let keys = upstream_keys(settings);
@@ -48,8 +48,8 @@ impl KeyLoader {
         self.engine.notify_waiters();
     }
 
-    /// Takes up the keys that nothing has to be asked for: before anybody is let in, so that no
-    /// request finds them missing.
+    /// Loads the keys that need no prompt or external program. Runs before the listener opens, so
+    /// that no request finds them missing.
     pub fn load_immediate(&self, settings: &Settings) {
         for (upstream, key) in upstream_keys(settings) {
             if matches!(key.reference, Reference::Env(_) | Reference::Literal(_)) {
@@ -75,13 +75,13 @@ impl KeyLoader {
                 self.known_secrets.add(&secret);
                 let secret = Arc::new(secret);
                 self.engine.keys.set(key.id, secret);
-                // Whatever was held against the old secret says nothing about the new one.
+                // The health record of the old secret does not apply to the new one.
                 self.engine.router.reset_key(key.id);
                 self.engine.health_store.restore_key(&self.engine, key);
             }
             Err(error) => {
                 let text = error.message_with_hint(&upstream.name);
-                // Said once, however often it is looked for again.
+                // Log the same error only once, however often the reference is read.
                 if before != SecretState::Missing(text.as_str().into()) {
                     tracing::warn!(key = %key.name, "{text}");
                     let notice = format!("{} is not usable: {text}", key.name);
@@ -96,8 +96,8 @@ impl KeyLoader {
         self.engine.notify_waiters();
     }
 
-    /// Until the client keys are read, unknown tokens wait rather than being refused. Literal keys
-    /// are known at once.
+    /// Makes unknown tokens wait instead of being rejected until the client keys are loaded.
+    /// Literal keys are available immediately.
     pub fn mark_clients_loading(&self, clients: &ClientKeys, settings: &Settings) {
         let literal: Vec<_> = settings
             .projects
@@ -150,8 +150,8 @@ impl KeyLoader {
         }
     }
 
-    /// Reads references again where a provider rejected the key or a refresh is due; checks
-    /// rejected keys now and then.
+    /// Reads references again if a provider rejected the key or a refresh is due, and periodically
+    /// checks rejected keys.
     pub async fn run(&self, mut rejections: mpsc::UnboundedReceiver<KeyId>) {
         let mut refreshed: HashMap<KeyId, Mono> = HashMap::new();
         loop {
@@ -189,7 +189,7 @@ impl KeyLoader {
         }
     }
 
-    /// Asks for the model list, which costs nothing; a key that gets it is well again.
+    /// Requests the model list, which is free; a key that gets a list is healthy again.
     pub async fn check_key(
         &self,
         upstream: &Arc<Upstream>,
@@ -199,7 +199,7 @@ impl KeyLoader {
             return Err("the upstream has no address".to_owned());
         };
         if matches!(self.engine.keys.summary(key.id).state, SecretState::Missing(_)) {
-            // It may have been stored since.
+            // The key may have been stored in the meantime.
             self.load_key(upstream, key).await;
         }
         if let SecretState::Missing(reason) = self.engine.keys.summary(key.id).state {
@@ -229,7 +229,7 @@ fn find_key(settings: &Settings, id: KeyId) -> Option<(&Arc<Upstream>, &Arc<Upst
     })
 }
 
-/// Who everybody is where `auth = false`.
+/// The project of all clients if `auth = false`.
 fn anonymous_project(settings: &Settings) -> Option<Arc<Project>> {
     if settings.server.auth {
         return None;

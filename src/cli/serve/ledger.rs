@@ -1,4 +1,4 @@
-//! Starts the ledger beside the engine, and keeps an eye on it.
+//! Starts the ledger next to the engine and monitors it.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -15,10 +15,11 @@ use crate::{
     relay::engine::Engine,
 };
 
-/// The ledger looks after what is old this often, if it has nothing else to do.
+/// Interval between the ledger's cleanups of old rows while it is idle.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Starts the ledger's thread. Without one the proxy serves all the same, and says so.
+/// Starts the ledger's thread. If it cannot start, the proxy logs a warning and serves without a
+/// ledger.
 pub(super) fn start_ledger(
     engine: &Arc<Engine>,
     data: &Path,
@@ -73,8 +74,8 @@ fn publish_notice(engine: &Engine, level: Severity, text: String) {
     engine.bus.publish(engine.clock.unix(), EventKind::Notice { text: text.into(), level });
 }
 
-/// Lets old rows go also while nothing happens, and says when bodies were not kept. That requests
-/// found no place is an alert.
+/// Deletes old rows even while the proxy is idle, and reports bodies that were not stored. Dropped
+/// requests raise an alert.
 pub(super) async fn monitor(engine: &Engine) {
     let mut reported = 0;
     loop {

@@ -1,5 +1,5 @@
-//! The process log: to stderr or a file, text or JSON, our own lines at the wanted level, libraries
-//! only when they warn.
+//! The process log: writes to stderr or a file, as text or JSON. aiproxy logs at the configured
+//! level, libraries only warnings.
 
 use std::{
     fs::OpenOptions,
@@ -15,16 +15,16 @@ use tracing_subscriber::{
 use crate::cli::error::CliError;
 use crate::config::settings::LogSettings;
 
-/// A log file is put aside at this size; this many are kept.
+/// Size at which a log file is rotated, and the number of rotated files.
 const MAX_FILE_BYTES: u64 = 10 << 20;
 const MAX_FILES: usize = 3;
 
-/// Changes the level of a running log.
+/// Changes the level of the active log.
 pub struct LogLevel(reload::Handle<Targets, Registry>);
 
 impl LogLevel {
     pub fn set(&self, level: &str) {
-        // The subscriber lives as long as the process: there is always something to modify.
+        // The subscriber lives as long as the process, so this cannot fail.
         drop(self.0.modify(|targets| *targets = level_filter(level)));
     }
 }
@@ -40,7 +40,7 @@ pub(super) fn start_logging(
     dashboard: bool,
 ) -> Result<LogLevel, CliError> {
     let (level, handle) = reload::Layer::new(level_filter(&log.level));
-    // A dashboard owns the terminal.
+    // With a dashboard the terminal is not available for logs.
     let path = log.file.clone().or_else(|| dashboard.then(|| data.join("aiproxy.log")));
     let layer: Box<dyn Layer<_> + Send + Sync> = match path {
         Some(path) => {
@@ -55,7 +55,7 @@ pub(super) fn start_logging(
             format_layer(log.json, colour, || LogWriter::Stderr)
         }
     };
-    // Only tests put two proxies into one process; the first one's log serves both.
+    // Only tests run two proxies in one process; the first one's log serves both.
     drop(tracing_subscriber::registry().with(level).with(layer).try_init());
     Ok(LogLevel(handle))
 }
@@ -85,7 +85,7 @@ fn level_filter(level: &str) -> Targets {
         .with_target("aiproxy", own_level)
 }
 
-/// Where a line goes.
+/// The destination of log lines.
 enum LogWriter {
     Stderr,
     File(Arc<LogFile>),
@@ -94,7 +94,7 @@ enum LogWriter {
 impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match self {
-            // A closed pipe must not end the proxy: the line is lost, and only that.
+            // A closed pipe must not stop the proxy; only the line is lost.
             Self::Stderr => drop(io::stderr().write_all(line)),
             Self::File(file) => file.write(line),
         }
@@ -106,7 +106,7 @@ impl Write for LogWriter {
     }
 }
 
-/// A log file that is put aside when it has grown.
+/// A log file with rotation by size.
 struct LogFile {
     path: PathBuf,
     file_and_size: Mutex<(std::fs::File, u64)>,
@@ -135,7 +135,7 @@ impl LogFile {
     fn rotate(&self) -> io::Result<std::fs::File> {
         let aside = |n: usize| self.path.with_extension(format!("log.{n}"));
         for n in (1..MAX_FILES - 1).rev() {
-            // The older one may not exist yet.
+            // The older file may not exist yet.
             drop(std::fs::rename(aside(n), aside(n + 1)));
         }
         std::fs::rename(&self.path, aside(1))?;

@@ -1,4 +1,4 @@
-//! `aiproxy serve`: puts the parts together, listens, and ends in order.
+//! `aiproxy serve`: builds the parts, listens, and shuts down in order.
 
 mod alert_dispatch;
 mod banner;
@@ -74,10 +74,10 @@ use crate::{
     upstream::{client::UpstreamClient, keys::ProviderKeys, webhook_client::WebhookClient},
 };
 
-/// After the drain, cut streams have this long to take their error event.
+/// Time after the drain in which aborted streams can send their error event.
 const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
-/// Runs the proxy until it is told to stop.
+/// Runs the proxy until it receives a stop request.
 ///
 /// # Errors
 ///
@@ -90,11 +90,10 @@ pub async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<ExitStatus, C
     let stamp = watch::file_stamp(&paths.config);
     let written = read_config(&paths, &env, &mut ids)?;
     let settings = apply_arguments(written.settings, &args)?;
-    // Claimed before anything is listened on, so that two starts at once cannot both believe they
-    // are the one.
+    // Claimed before listening, so that only one of two concurrent starts succeeds.
     let claimed = RunDir::claim(&paths.data).map_err(|e| claim_error(&e))?;
-    // Before anybody can know of this proxy: a signal that comes early must not find the system's
-    // default, death.
+    // Installed before the proxy becomes visible, so that an early signal does not trigger the
+    // default action and kill the process.
     let signals =
         signals::SignalListener::new().map_err(|e| CliError::failed(format!("signals: {e}")))?;
     let log = logging::start_logging(&settings.log, &paths.data, args.tui)?;
@@ -224,7 +223,7 @@ pub async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<ExitStatus, C
     let connection_slots = Arc::new(Semaphore::new(settings.server.max_connections));
     let closing = CancellationToken::new();
     for bound in bound {
-        // Only now, so that who gets through finds everything in place, the run dir too.
+        // Listen last, so that the first connection finds everything ready, including the run dir.
         let listener = bound.listen().map_err(listen_error)?;
         tracker.spawn(listen::accept_loop(
             listener,
@@ -263,7 +262,7 @@ pub async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<ExitStatus, C
     tracker.spawn(run_until(stop.clone(), async move { alarms.run().await }));
     let (sender, loader) = (Arc::clone(&engine), Arc::clone(&loader));
     tracker.spawn(run_until(stop.clone(), async move {
-        telemetry::run_otlp_export(&sender, &loader, &poster, &traces, traced, &host).await
+        telemetry::run_otlp_export(&sender, &loader, &poster, &traces, traced, &host).await;
     }));
     let watcher = admin.watch_config(&tracker, stamp);
 
@@ -330,7 +329,7 @@ async fn wait_for_stop(
     }
 }
 
-/// Lets open requests finish, then cuts what is left with an error event.
+/// Lets open requests finish, then aborts the rest with an error event.
 async fn shutdown(
     engine: &Arc<Engine>,
     settings: &Settings,
@@ -356,7 +355,7 @@ async fn shutdown(
     drop(tokio::time::timeout(DRAIN_GRACE, tracker.wait()).await);
 }
 
-/// Works until the proxy stops.
+/// Runs `work` until the proxy stops.
 async fn run_until(stop: CancellationToken, work: impl Future<Output = ()>) {
     tokio::select! {
         () = stop.cancelled() => {}
@@ -423,15 +422,15 @@ fn spawn_background(
     ));
 }
 
-/// After the machine slept, connections that were kept are dead: they are dropped before a request
-/// finds out. Those that died otherwise are swept away on the same rounds.
+/// Drops pooled connections after the machine was suspended, before a request uses a dead one. The
+/// same loop removes connections that died otherwise.
 async fn watch_suspend(engine: &Engine) {
     const POLL_INTERVAL: Duration = Duration::from_secs(10);
     loop {
         let (boot, runtime_clock) = (engine.clock.mono(), tokio::time::Instant::now());
         tokio::time::sleep(POLL_INTERVAL).await;
         engine.upstream_client.drop_stale();
-        // The one clock goes on while the machine sleeps, the other does not.
+        // One clock advances while the machine is suspended, the other does not.
         if engine.clock.mono().since(boot) > runtime_clock.elapsed() + POLL_INTERVAL {
             tracing::info!("the machine slept; idle connections are dropped");
             engine.upstream_client.drop_idle();
@@ -439,7 +438,7 @@ async fn watch_suspend(engine: &Engine) {
     }
 }
 
-/// A config as the start found it.
+/// The config as loaded at startup.
 pub(super) struct LoadedConfig {
     pub settings: Settings,
     pub config_view: crate::control::snapshot::ConfigView,
@@ -483,7 +482,7 @@ fn read_config(
     Ok(LoadedConfig { settings, config_view: view })
 }
 
-/// The settings with what the command line says on top.
+/// Applies the command-line arguments on top of the settings.
 pub(super) fn apply_arguments(
     mut settings: Settings,
     args: &ServeArgs,

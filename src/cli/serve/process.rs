@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 /// `max_buffered = "auto"`: the smaller of this and a quarter of the memory.
 const MAX_BUFFER_BYTES: u64 = 512 << 20;
 
-/// Bytes of bodies that may be held at once.
+/// The default upper bound for buffered body bytes.
 #[must_use]
 pub(super) fn buffer_limit() -> u64 {
     available_memory().map_or(MAX_BUFFER_BYTES, |bytes| MAX_BUFFER_BYTES.min(bytes / 4))
 }
 
-/// Memory that this process may use: the machine's, or less where a cgroup says so.
+/// Memory available to this process: the machine's, or less if a cgroup limits it.
 #[cfg(target_os = "linux")]
 fn available_memory() -> Option<u64> {
     let total = rustix::system::sysinfo();
@@ -31,11 +31,11 @@ fn available_memory() -> Option<u64> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn memory() -> Option<u64> {
+fn available_memory() -> Option<u64> {
     None
 }
 
-/// Name and pid of the process that listens on an address, where the system tells.
+/// Name and pid of the process that listens on an address, if the system provides them.
 #[cfg(target_os = "linux")]
 #[must_use]
 pub(super) fn process_listening_on(addr: SocketAddr) -> Option<String> {
@@ -70,19 +70,19 @@ pub(super) fn process_listening_on(addr: SocketAddr) -> Option<String> {
 
 #[cfg(not(target_os = "linux"))]
 #[must_use]
-pub fn listening_on(_addr: SocketAddr) -> Option<String> {
+pub(super) fn process_listening_on(_addr: SocketAddr) -> Option<String> {
     None
 }
 
-/// What this machine is called.
+/// The host name.
 #[cfg(unix)]
 pub(super) fn host_name(_: &std::collections::HashMap<String, String>) -> String {
     crate::base::sanitize::clean(&rustix::system::uname().nodename().to_string_lossy()).into_owned()
 }
 
-/// What this machine is called.
+/// The host name.
 #[cfg(not(unix))]
-pub(super) fn host(env: &std::collections::HashMap<String, String>) -> String {
+pub(super) fn host_name(env: &std::collections::HashMap<String, String>) -> String {
     env.get("COMPUTERNAME")
         .map(|name| crate::base::sanitize::clean(name).into_owned())
         .unwrap_or_default()

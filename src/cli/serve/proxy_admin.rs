@@ -1,4 +1,4 @@
-//! The hands of the control API: reload, act, and tell of the config.
+//! Implements the control API's changes: reloads, actions and config queries.
 
 use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
@@ -39,13 +39,12 @@ use crate::{
     telemetry::otlp::OtlpExporter,
 };
 
-/// References are waited for this long before a reload says that it is done; slow ones go on in the
-/// background.
+/// How long a reload waits for references before it returns; slow ones continue in the background.
 const REFERENCE_READ_WAIT: Duration = Duration::from_secs(3);
-/// What `cool` means without a span.
+/// The duration of `cool` if none is given.
 const DEFAULT_COOLDOWN: Duration = Duration::from_secs(600);
 
-/// Everything that a reload and an act need.
+/// The state for reloads and actions.
 pub struct ProxyAdmin {
     pub(super) alert_dispatcher: Arc<AlertDispatcher>,
     pub otlp_exporter: Arc<OtlpExporter>,
@@ -56,7 +55,7 @@ pub struct ProxyAdmin {
     pub ledger: Option<Arc<Ledger>>,
     pub ids: Mutex<IdInterner>,
     pub args: ServeArgs,
-    /// Upstreams that no file names.
+    /// Upstreams that are not in the config file.
     pub discovered: Mutex<Vec<Arc<Upstream>>>,
     pub config_view: Mutex<ConfigView>,
     pub log_level: LogLevel,
@@ -64,12 +63,12 @@ pub struct ProxyAdmin {
     pub tracker: TaskTracker,
     pub stop: CancellationToken,
     pub stop_now: CancellationToken,
-    /// One reload at a time.
+    /// Allows one reload at a time.
     pub reload_lock: tokio::sync::Mutex<()>,
 }
 
 impl ProxyAdmin {
-    /// Watches the config file; the watch ends when the value is dropped.
+    /// Watches the config file until the returned value is dropped.
     pub fn watch_config(
         self: &Arc<Self>,
         tracker: &TaskTracker,
@@ -98,7 +97,7 @@ impl ProxyAdmin {
         Some(watch)
     }
 
-    /// Reads the file and all references again and applies them; a broken file changes nothing.
+    /// Reads the file and all references again and applies them; an invalid file changes nothing.
     pub async fn reload_config(self: &Arc<Self>, why: &str) -> ReloadResult {
         let guard = self.reload_lock.lock().await;
         let reloaded = self.apply_config(why).await;
@@ -119,7 +118,7 @@ impl ProxyAdmin {
         let Some(settings) = loaded.settings else {
             return self.reject_config(&loaded.problems, text.as_deref().unwrap_or_default());
         };
-        // What `serve` was told on its command line stands above the file, as at the start.
+        // The arguments of `serve` override the file, as at startup.
         let mut settings = match apply_arguments(settings, &self.args) {
             Ok(settings) => settings,
             Err(error) => {
@@ -180,7 +179,7 @@ impl ProxyAdmin {
         ReloadResult { ok: true, problems: Vec::new(), text, upstreams: count }
     }
 
-    /// Reads every reference again; slow ones go on while the reload is already done.
+    /// Reads every reference again; slow ones continue after the reload has returned.
     async fn read_references(self: &Arc<Self>, settings: &Arc<crate::config::Settings>) {
         for key in settings.upstreams.iter().flat_map(|upstream| &upstream.keys) {
             self.loader.resolver.forget_command(&key.reference);
@@ -207,7 +206,7 @@ impl ProxyAdmin {
                     loader.load_client_keys(&clients, &settings).await;
                 }
             });
-            // A reload that waited no longer is nothing to worry about.
+            // The reload may have stopped waiting, which is not an error.
             done.send(()).unwrap_or_default();
             model_lists::refresh_all(&engine).await;
         }));
@@ -330,7 +329,7 @@ impl ProxyAdmin {
         text
     }
 
-    /// A key by `upstream/label`, or by its upstream where that has one key.
+    /// Finds a key by `upstream/label`, or by its upstream if that has one key.
     fn find_key(&self, name: &str) -> Result<(Arc<Upstream>, Arc<UpstreamKey>), String> {
         let settings = Arc::clone(&self.engine.generation().settings);
         let all = || {

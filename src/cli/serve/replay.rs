@@ -1,4 +1,4 @@
-//! Sends a request from before once more, from the bodies that the ledger keeps.
+//! Sends a stored request again, from the bodies in the ledger.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl ProxyAdmin {
-    /// The ids of the request from before and of the new one.
+    /// Returns the ids of the original and the new request.
     pub(super) async fn replay(
         self: &Arc<Self>,
         id: &str,
@@ -61,7 +61,7 @@ impl ProxyAdmin {
     }
 }
 
-/// Where the request came in; the ledger keeps dialect and operation of it.
+/// The path the request came in on, from the dialect and operation in the ledger.
 fn endpoint_path(
     record: &RequestRecord,
     body: &BodyView,

@@ -1,10 +1,10 @@
-//! What the system tells a running proxy: stop, reload, or that its terminal is gone.
+//! Receives the signals of a running proxy: stop, reload, or loss of its terminal.
 
 use std::io;
 
 use tokio_util::sync::CancellationToken;
 
-/// What a signal asks for.
+/// The request behind a signal.
 pub(super) enum ProcessSignal {
     Reload,
     Stop,
@@ -16,7 +16,7 @@ pub(super) struct SignalListener {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
-    /// The process began with a terminal of its own.
+    /// Whether the process started with a controlling terminal.
     had_terminal: bool,
 }
 
@@ -36,12 +36,12 @@ impl SignalListener {
         tokio::select! {
             _ = self.terminate.recv() => ProcessSignal::Stop,
             _ = self.interrupt.recv() => ProcessSignal::Stop,
-            // A daemon is told to reload; a foreground process whose terminal closed is told to go.
+            // SIGHUP reloads a daemon but stops a foreground process whose terminal closed.
             _ = self.hangup.recv() => if self.had_terminal && !has_terminal() { ProcessSignal::Stop } else { ProcessSignal::Reload },
         }
     }
 
-    /// The next stop signal cuts open requests.
+    /// The next stop signal aborts open requests.
     pub(super) fn stop_at_once_on_next(self, now: CancellationToken) {
         let Self { mut terminate, mut interrupt, .. } = self;
         #[expect(
@@ -65,7 +65,7 @@ fn has_terminal() -> bool {
 
 /// Ctrl-C and Ctrl-Break; written to the platform's documentation.
 #[cfg(not(unix))]
-pub struct Signals {
+pub struct SignalListener {
     interrupt: tokio::signal::windows::CtrlC,
     close: tokio::signal::windows::CtrlBreak,
 }

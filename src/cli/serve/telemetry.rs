@@ -1,4 +1,4 @@
-//! Feeds sums and traces with finished requests, and sends the traces on.
+//! Feeds finished requests to the metrics and traces, and exports the traces.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -18,7 +18,7 @@ use crate::{
     upstream::webhook_client::WebhookClient,
 };
 
-/// What the ledger's thread does with each finished request beside writing it.
+/// Returns the callback that the ledger's thread runs for each finished request.
 pub(super) fn request_observer(
     engine: &Arc<Engine>,
     metrics: Arc<Metrics>,
@@ -42,7 +42,7 @@ pub(super) fn request_observer(
     })
 }
 
-/// Sends traces while somebody wants them.
+/// Exports traces while an exporter is configured.
 pub(super) async fn run_otlp_export(
     engine: &Engine,
     loader: &KeyLoader,

@@ -1,4 +1,4 @@
-//! `aiproxy upstream`: the provider endpoints of the config, found ones included.
+//! `aiproxy upstream`: manages the provider endpoints of the config and shows discovered ones.
 
 mod show;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cli::{
     CommandContext,
     attach::{self, RunningProxy},
-    config_edit,
+    config::edit_file,
     error::{CliError, ExitStatus},
     key::{
         self, AddArgs, KeyCommand,
@@ -57,91 +57,91 @@ pub enum UpstreamCommand {
     /// Add an upstream to the config
     #[command(after_help = ADD)]
     Add(UpstreamArgs),
-    /// List upstreams: those of the config and those that were found
+    /// List upstreams from the config and discovered ones
     List,
-    /// Show everything about one
+    /// Show everything about an upstream
     Show {
-        /// The upstream
+        /// Upstream name
         name: String,
     },
-    /// Change settings of one
+    /// Change settings of an upstream
     #[command(after_help = SET)]
     Set {
-        /// The upstream
+        /// Upstream name
         name: String,
-        /// What to change, as in priority=5
+        /// Settings, as in priority=5
         #[arg(required = true, value_name = "KEY=VALUE")]
         values: Vec<String>,
     },
-    /// Take one out of the config; its keys stay in the keyring
+    /// Remove an upstream from the config; its keys stay in the keyring
     Remove {
-        /// The upstream
+        /// Upstream name
         name: String,
     },
-    /// Use one again
+    /// Enable an upstream
     Enable {
-        /// The upstream
+        /// Upstream name
         name: String,
     },
-    /// Stop using one
+    /// Disable an upstream
     Disable {
-        /// The upstream
+        /// Upstream name
         name: String,
     },
-    /// Try one with each of its keys
+    /// Test an upstream with each of its keys
     Test {
-        /// The upstream
+        /// Upstream name
         name: String,
     },
-    /// Leave one alone for a while
+    /// Put an upstream on cooldown
     Cool {
-        /// The upstream
+        /// Upstream name
         name: String,
-        /// How long: 30s, 10m, 1h [default: 10m]
+        /// Duration: 30s, 10m, 1h [default: 10m]
         #[arg(long = "for", value_name = "SPAN", value_parser = units::parse_duration)]
         span: Option<Duration>,
     },
-    /// End the cooldowns of one, its keys included
+    /// End the cooldowns of an upstream and its keys
     Warm {
-        /// The upstream
+        /// Upstream name
         name: String,
     },
-    /// List the providers that are known
+    /// List the provider presets
     Presets,
 }
 
 #[derive(Debug, Args)]
 pub struct UpstreamArgs {
-    /// Its name in the config, and before the `/` of its keys
+    /// Name in the config, and before the `/` of its keys
     name: String,
-    /// The provider's preset [default: the one of that name, unless --base-url is given]
+    /// Provider preset [default: the one of that name, unless --base-url is given]
     #[arg(long, value_name = "PRESET")]
     preset: Option<String>,
-    /// Where it answers
+    /// URL of its API
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
-    /// What it speaks: openai, responses, anthropic, gemini or ollama
+    /// API dialect: openai, responses, anthropic, gemini or ollama
     #[arg(long, value_name = "NAME", value_parser = crate::cli::route::parse_dialect)]
     dialect: Option<Dialect>,
-    /// Models it serves, patterns allowed [default: what it lists]
+    /// Models it serves; patterns are allowed [default: the models it lists]
     #[arg(long, value_name = "MODEL,…", value_delimiter = ',')]
     models: Vec<String>,
-    /// Lower is tried first
+    /// Priority; lower is tried first
     #[arg(long, value_name = "N")]
     priority: Option<u32>,
     /// Read its key from standard input and store it as `aiproxy key add` does
     #[arg(long)]
     stdin: bool,
-    /// Store the key without trying it
+    /// Store the key without testing it
     #[arg(long, requires = "stdin")]
     no_check: bool,
 }
 
-/// Does one of the upstream commands.
+/// Runs an `upstream` command.
 ///
 /// # Errors
 ///
-/// See each.
+/// As the individual commands.
 pub async fn run(ctx: &CommandContext, command: UpstreamCommand) -> Result<ExitStatus, CliError> {
     match command {
         UpstreamCommand::Add(args) => Box::pin(add(ctx, args)).await,
@@ -165,7 +165,7 @@ pub async fn run(ctx: &CommandContext, command: UpstreamCommand) -> Result<ExitS
 }
 
 async fn add(ctx: &CommandContext, args: UpstreamArgs) -> Result<ExitStatus, CliError> {
-    let file = config_edit::load_or_empty(ctx)?;
+    let file = edit_file::load_or_empty(ctx)?;
     if prompt::looks_like_key(&args.name) {
         return Err(CliError::usage("that looks like a key, not like the name of an upstream")
             .hint("aiproxy key add UPSTREAM asks for the key"));
@@ -194,21 +194,21 @@ async fn add(ctx: &CommandContext, args: UpstreamArgs) -> Result<ExitStatus, Cli
         dialects,
     }];
     let mut set = |key: &str, value| {
-        edits.push(Edit::SetUpstream { name: args.name.clone(), path: key.to_owned(), value })
+        edits.push(Edit::SetUpstream { name: args.name.clone(), path: key.to_owned(), value });
     };
     if !args.models.is_empty() {
-        set("models", config_edit::toml_list(&args.models));
+        set("models", edit_file::toml_list(&args.models));
     }
     if let Some(priority) = args.priority {
         set("priority", priority.to_string());
     }
-    config_edit::edit_config(ctx, &edits)?;
+    edit_file::edit_config(ctx, &edits)?;
     if args.stdin {
         return key::run(ctx, KeyCommand::Add(AddArgs::from_stdin(&args.name, args.no_check)))
             .await;
     }
     attach::reload_if_running(ctx).await;
-    let file = config_edit::load(ctx)?;
+    let file = edit_file::load(ctx)?;
     let added = file.settings.upstreams.iter().find(|u| *u.name == *args.name);
     let keyless = added.is_some_and(|u| u.auth != Auth::None && u.keys.is_empty());
     let next = if keyless {
@@ -231,7 +231,7 @@ async fn send_upstream_action(
     ctx.print_result(&text)
 }
 
-/// An error with the nearest name where there is none such.
+/// Returns an error with the nearest name if there is no such upstream.
 pub(super) fn ensure_known<'a>(
     name: &str,
     names: impl Iterator<Item = &'a str> + Clone,
@@ -274,9 +274,9 @@ async fn test_upstream(ctx: &CommandContext, name: &str) -> Result<ExitStatus, C
     Ok(exit)
 }
 
-/// An upstream that needs no key is asked from here.
+/// Tests an upstream that needs no key, directly from this process.
 async fn test_without_key(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
-    let settings = config_edit::load(ctx)?.with_discovered();
+    let settings = edit_file::load(ctx)?.with_discovered();
     let Some(upstream) = settings.upstreams.iter().find(|u| *u.name == *name) else {
         return Err(CliError::failed(format!("`{name}` has no keys to try"))
             .hint(format!("`aiproxy upstream show {name}` tells its state")));
@@ -294,8 +294,8 @@ async fn test_without_key(ctx: &CommandContext, name: &str) -> Result<ExitStatus
     }
 }
 
-/// A name of the file; a found one has no row to change.
-fn ensure_in_file(file: &config_edit::ConfigFile, name: &str) -> Result<(), CliError> {
+/// Checks that the name is in the file. A discovered upstream has no row to change.
+fn ensure_in_file(file: &edit_file::ConfigFile, name: &str) -> Result<(), CliError> {
     let merged = file.with_discovered();
     if !file.settings.upstreams.iter().any(|u| *u.name == *name)
         && let Some(found) = merged.upstreams.iter().find(|u| *u.name == *name)
@@ -310,8 +310,8 @@ fn ensure_in_file(file: &config_edit::ConfigFile, name: &str) -> Result<(), CliE
 }
 
 async fn set_enabled(ctx: &CommandContext, name: &str, on: bool) -> Result<ExitStatus, CliError> {
-    ensure_in_file(&config_edit::load(ctx)?, name)?;
-    config_edit::edit_config(
+    ensure_in_file(&edit_file::load(ctx)?, name)?;
+    edit_file::edit_config(
         ctx,
         &[Edit::SetUpstreamEnabled { name: name.to_owned(), enabled: on }],
     )?;
@@ -320,20 +320,20 @@ async fn set_enabled(ctx: &CommandContext, name: &str, on: bool) -> Result<ExitS
 }
 
 async fn set(ctx: &CommandContext, name: &str, values: &[String]) -> Result<ExitStatus, CliError> {
-    ensure_in_file(&config_edit::load(ctx)?, name)?;
+    ensure_in_file(&edit_file::load(ctx)?, name)?;
     let set = |(path, value)| Edit::SetUpstream { name: name.to_owned(), path, value };
-    config_edit::edit_config(
+    edit_file::edit_config(
         ctx,
-        &config_edit::parse_assignments(values)?.into_iter().map(set).collect::<Vec<_>>(),
+        &edit_file::parse_assignments(values)?.into_iter().map(set).collect::<Vec<_>>(),
     )?;
     attach::reload_if_running(ctx).await;
     ctx.print_result(&format!("upstream {name} changed"))
 }
 
 async fn remove(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
-    ensure_in_file(&config_edit::load(ctx)?, name)?;
+    ensure_in_file(&edit_file::load(ctx)?, name)?;
     prompt::confirm(ctx, &format!("remove upstream {name} from the config?")).await?;
-    config_edit::edit_config(ctx, &[Edit::RemoveUpstream { name: name.to_owned() }])?;
+    edit_file::edit_config(ctx, &[Edit::RemoveUpstream { name: name.to_owned() }])?;
     attach::reload_if_running(ctx).await;
     ctx.print_result(&format!("upstream {name} removed; its keys stay where they are"))
 }
@@ -352,7 +352,7 @@ async fn list(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
         }
         return Ok(ExitStatus::Ok);
     }
-    let settings = config_edit::load(ctx)?.with_discovered();
+    let settings = edit_file::load(ctx)?.with_discovered();
     if ctx.global.json {
         output::print_json(
             &settings.upstreams.iter().map(|u| configured_json(u)).collect::<Vec<_>>(),
@@ -393,11 +393,11 @@ fn configured_table(settings: &Settings, styler: Styler) -> String {
     table.render(styler)
 }
 
-/// JSON facts as `name  value` lines; what is empty or absent is left out.
+/// Formats JSON facts as `name  value` lines; omits empty and absent values.
 pub(super) fn facts_text(facts: &Value) -> String {
     let mut text = String::new();
     let mut rows: Vec<_> = facts.as_object().into_iter().flatten().collect();
-    // Its name first, then in alphabetical order.
+    // The name first, then alphabetical order.
     rows.sort_by_key(|(name, _)| *name != "name");
     for (name, value) in rows {
         let lines = match value {

@@ -1,4 +1,4 @@
-//! `aiproxy upstream show`: everything about one, as it is set and as it is now.
+//! `aiproxy upstream show`: prints the settings and the current state of one upstream.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,8 @@ use crate::{
     cli::{
         CommandContext,
         attach::{self, RunningProxy},
-        budget_format, config_edit,
+        budget_format,
+        config::edit_file,
         error::{CliError, ExitStatus},
         key,
         output::{self, Styler, TextRole},
@@ -27,20 +28,20 @@ use crate::{
     events::record::{AttemptRecord, RequestRecord},
 };
 
-/// The newest failures that are shown.
+/// Upper bound for the recent failures shown.
 const MAX_FAILURES_SHOWN: usize = 5;
-/// Names of models that are shown to a person; all are in the JSON.
+/// Upper bound for the model names shown as text; the JSON contains all.
 const MAX_MODELS_SHOWN: usize = 12;
-/// Columns before the facts.
+/// Width of the column with the names of the facts.
 const NAME_WIDTH: usize = 12;
 
 /// Prints one upstream.
 ///
 /// # Errors
 ///
-/// No such upstream in the config, among what was found, or in the proxy that runs.
+/// The upstream is not in the config, not discovered, and not in the running proxy.
 pub(super) async fn run(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
-    let settings = config_edit::load(ctx)?.with_discovered();
+    let settings = edit_file::load(ctx)?.with_discovered();
     let live = match RunningProxy::try_connect(ctx)? {
         Some(proxy) => Some(proxy.snapshot().await?),
         None => None,
@@ -48,7 +49,7 @@ pub(super) async fn run(ctx: &CommandContext, name: &str) -> Result<ExitStatus, 
     let one = UpstreamDetail {
         name,
         configured: settings.upstreams.iter().find(|u| *u.name == *name).map(|u| &**u),
-        // What only the running proxy knows: a local server that it found.
+        // Only the running proxy knows this upstream: a local server that it discovered.
         view: live.as_ref().and_then(|s| s.upstreams.iter().find(|u| u.name == name)),
         snapshot: live.as_ref(),
     };
@@ -70,7 +71,7 @@ pub(super) async fn run(ctx: &CommandContext, name: &str) -> Result<ExitStatus, 
     Ok(ExitStatus::Ok)
 }
 
-/// What is known about it.
+/// The known facts about an upstream.
 struct UpstreamDetail<'a> {
     name: &'a str,
     configured: Option<&'a Upstream>,
@@ -98,13 +99,13 @@ impl UpstreamDetail<'_> {
             .collect()
     }
 
-    /// Models that are known to be served, by the provider's names.
+    /// Known models, by the provider's names.
     fn models(&self) -> BTreeSet<&str> {
         let targets = self.snapshot.iter().flat_map(|s| &s.models).flat_map(|model| &model.targets);
         targets.filter_map(|target| target.strip_prefix(self.name)?.strip_prefix(':')).collect()
     }
 
-    /// The newest attempts that failed, the newest first.
+    /// The most recent failed attempts, newest first.
     fn failures(&self) -> Vec<(&RequestRecord, &AttemptRecord)> {
         let recent = self.snapshot.iter().flat_map(|s| s.live.recent.iter().rev());
         let attempts = recent.flat_map(|record| {
@@ -118,7 +119,7 @@ impl UpstreamDetail<'_> {
             .collect()
     }
 
-    /// Without any secret: references name theirs, headers may hold one.
+    /// Contains no secrets: keys appear as references and headers by name only.
     fn as_json(&self) -> Value {
         let mut facts = match self.configured {
             Some(set) => upstream_config_json(set),
@@ -176,16 +177,17 @@ impl UpstreamDetail<'_> {
         match self.view {
             Some(view) => lines.push(("state", state_text(view, now))),
             None if self.configured.is_some_and(|u| !u.enabled) => {
-                lines.push(("state", "disabled".to_owned()))
+                lines.push(("state", "disabled".to_owned()));
             }
             None => {}
         }
         match (self.configured, self.view) {
             (Some(u), _) => u.endpoints.iter().for_each(|end| {
-                lines.push(("speaks", format!("{} at {}", end.dialect.name(), end.base_url)))
+                lines.push(("speaks", format!("{} at {}", end.dialect.name(), end.base_url)));
             }),
             (None, Some(view)) => {
-                lines.push(("speaks", format!("{} at {}", view.dialects.join(", "), view.base_url)))
+                lines
+                    .push(("speaks", format!("{} at {}", view.dialects.join(", "), view.base_url)));
             }
             (None, None) => {}
         }
@@ -241,7 +243,7 @@ impl UpstreamDetail<'_> {
                 ));
             }
             Some(u) if !u.keys.is_empty() => {
-                text.push_str(&format!("\n{}", configured_keys_table(&u.keys, styler)))
+                text.push_str(&format!("\n{}", configured_keys_table(&u.keys, styler)));
             }
             _ => {}
         }
@@ -284,7 +286,7 @@ fn state_text(view: &UpstreamView, now: UnixMillis) -> String {
     format!("{word}{left}{cause}")
 }
 
-/// What its settings say beside what everybody's do.
+/// Adds the settings that differ from the defaults.
 fn push_config_lines(u: &Upstream, lines: &mut Vec<(&'static str, String)>) {
     lines.push((
         "order",
@@ -357,7 +359,7 @@ fn recent_stats_text(view: &UpstreamView) -> String {
     format!("{many}, {} failed{ttft}", stats.errors)
 }
 
-/// The keys of the config, while no proxy runs.
+/// The config's keys, for when no proxy is running.
 fn configured_keys_table(keys: &[std::sync::Arc<UpstreamKey>], styler: Styler) -> String {
     let mut table = TextTable::new(&["KEY", "REFERENCE", "PRIORITY", "WEIGHT", "LIMITS", ""]);
     for key in keys {
@@ -402,7 +404,7 @@ fn failure_json((record, attempt): (&RequestRecord, &AttemptRecord)) -> Value {
     })
 }
 
-/// What is set for an upstream.
+/// The upstream's settings.
 fn upstream_config_json(u: &Upstream) -> Value {
     json!({
         "name": &*u.name,

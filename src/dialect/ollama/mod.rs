@@ -1,4 +1,4 @@
-//! Ollama's chat and generate.
+//! Implements Ollama's chat and generate API.
 
 mod buffered;
 mod images;
@@ -35,8 +35,6 @@ use crate::{
         response::ChatResponse,
     },
 };
-
-pub(super) use crate::dialect::ollama::response_write::write_preload_response;
 
 pub(super) struct Ollama;
 

@@ -1,5 +1,5 @@
-//! Requests that ask for nothing: an Ollama client sends one to load a model before a conversation,
-//! or to unload it.
+//! Answers requests without a prompt: an Ollama client sends one to load a model before a
+//! conversation, or to unload it.
 
 use bytes::Bytes;
 
@@ -9,8 +9,7 @@ use crate::{
     ir::op::Dialect,
 };
 
-/// The answer to such a request, where it is one; no upstream of another dialect needs to hear of
-/// it.
+/// Returns the answer if this is such a request; upstreams of other dialects never get it.
 #[must_use]
 pub fn preload_response(dialect: Dialect, spec: &ResponseSpec, body: &[u8]) -> Option<Bytes> {
     if dialect != Dialect::Ollama {
@@ -28,7 +27,7 @@ pub fn preload_response(dialect: Dialect, spec: &ResponseSpec, body: &[u8]) -> O
     let unload = root.get("keep_alive").is_some_and(|span| {
         matches!(span.text(), "0" | "\"0\"" | "\"0s\"") || span.u64() == Some(0)
     });
-    let line = ollama::write_preload_response(spec, unload);
+    let line = ollama::response_write::write_preload_response(spec, unload);
     let streams = root.get("stream").and_then(JsonRef::bool) != Some(false);
     Some(if streams { [&line[..], b"\n"].concat().into() } else { line })
 }

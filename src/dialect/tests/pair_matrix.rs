@@ -1,5 +1,5 @@
-//! Every recorded exchange through every pair of dialects: what was said survives being told in
-//! another dialect.
+//! Translates every recorded exchange through every pair of dialects and checks that its content
+//! survives.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +45,7 @@ fn all_exchanges() -> Vec<(Dialect, RecordedExchange)> {
         .collect()
 }
 
-/// What an answer says, whoever tells it.
+/// The content of an answer, independent of its dialect.
 #[derive(Debug, Default, PartialEq)]
 struct AnswerContent {
     text: String,
@@ -64,7 +64,7 @@ fn parse_arguments(text: &str) -> Value {
     }
 }
 
-/// Where a dialect has no refusals of their own, they are told as text.
+/// If the dialect has no refusals of its own, they count as text.
 fn answer_content(response: &ChatResponse, refusal_is_text: bool) -> AnswerContent {
     let mut out = AnswerContent { finish: response.finish.kind, ..AnswerContent::default() };
     for block in &response.blocks {
@@ -73,7 +73,7 @@ fn answer_content(response: &ChatResponse, refusal_is_text: bool) -> AnswerConte
             BlockKind::Reasoning(reasoning) => out.reasoning.push_str(&reasoning.text),
             BlockKind::Refusal(text) if refusal_is_text => out.text.push_str(text),
             BlockKind::ToolCall(call) => {
-                out.calls.push((call.name.clone(), parse_arguments(&call.arguments)))
+                out.calls.push((call.name.clone(), parse_arguments(&call.arguments)));
             }
             _ => {}
         }
@@ -96,7 +96,7 @@ fn upstream_framing(x: &RecordedExchange) -> Framing {
     }
 }
 
-/// The recorded answer, read; `None` where it is an error or breaks off.
+/// Reads the recorded answer; `None` if it is an error or truncated.
 fn read_recorded(dialect: Dialect, x: &RecordedExchange) -> Option<(ChatResponse, Vec<ChatEvent>)> {
     if x.status >= 400 {
         return None;
@@ -148,7 +148,7 @@ fn has_refusals(dialect: Dialect) -> bool {
     matches!(dialect, Dialect::Openai | Dialect::Responses)
 }
 
-/// What the client's dialect cannot tell apart.
+/// Removes the differences that the client's dialect cannot express.
 fn normalize(
     mut content: AnswerContent,
     client: Dialect,
@@ -158,18 +158,18 @@ fn normalize(
         content.finish = FinishKind::Stop;
     }
     match (client, content.finish) {
-        // No word for a paused turn, or for a filter.
+        // These dialects have no word for a paused turn or for a filter.
         (_, FinishKind::Pause) => content.finish = FinishKind::Stop,
         (Dialect::Anthropic | Dialect::Ollama, FinishKind::ContentFilter) => {
-            content.finish = FinishKind::Stop
+            content.finish = FinishKind::Stop;
         }
         _ => {}
     }
     if (content.input, content.output) == (Some(0), Some(0)) {
-        // Some schemas want numbers where nothing is known.
+        // Some schemas require numbers even if the count is unknown.
         (content.input, content.output, content.cached) = (None, None, None);
     }
-    // Parts of a thought are put together with white space of the dialect's own.
+    // Each dialect joins the parts of a thought with its own white space.
     content.reasoning.retain(|c| !c.is_whitespace());
     if client == Dialect::Ollama && content.input.is_some() {
         content.cached = response.usage.map(|_| 0);
@@ -252,7 +252,7 @@ fn every_recorded_answer_means_the_same_in_every_dialect() {
     );
 }
 
-/// What a request says, whoever tells it.
+/// The content of a request, independent of its dialect.
 #[derive(Debug, Default, PartialEq)]
 struct RequestContent {
     system: String,
@@ -301,7 +301,7 @@ fn request_content(request: &ChatRequest) -> RequestContent {
         for block in &message.blocks {
             match &block.kind {
                 BlockKind::ToolCall(call) => {
-                    out.calls.push((call.name.clone(), parse_arguments(&call.arguments)))
+                    out.calls.push((call.name.clone(), parse_arguments(&call.arguments)));
                 }
                 BlockKind::ToolResult(result) => {
                     out.results.push(collapse_space(&join_texts(&result.content)));
@@ -341,7 +341,7 @@ fn every_recorded_request_asks_the_same_in_every_dialect() {
         let Ok(request) = registry::ingress(dialect)
             .read_request(ChatEndpoint::Chat, x.request.to_string().as_bytes())
         else {
-            // What the provider refused we may refuse as well.
+            // aiproxy may reject a request that the provider rejected.
             if x.status < 400 {
                 wrong.push(format!("{}: not read", x.id));
             }
@@ -397,8 +397,8 @@ fn every_recorded_request_asks_the_same_in_every_dialect() {
     );
 }
 
-/// JSON that others laid out over lines: their blocks, citations, log probabilities, and what an
-/// answer repeats.
+/// Raw JSON from upstreams may contain line breaks: foreign blocks, citations, log probabilities,
+/// and fields that an answer repeats.
 #[test]
 fn raw_values_with_line_breaks_stay_inside_their_event() {
     const BROKEN: &str = "{\n\t\"type\":\r\n \"web_search_call\",\r\"id\": \"w\",\n\"a\": [\n1]}";

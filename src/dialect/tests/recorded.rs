@@ -1,4 +1,4 @@
-//! Recorded traffic for tests: read from the folder that `AIPROXY_EXCHANGES` names, or from
+//! Reads recorded traffic for tests from the folder that `AIPROXY_EXCHANGES` names, or from
 //! `../shared/exchanges`.
 
 use std::{env, fs, path::PathBuf};
@@ -14,13 +14,13 @@ pub(in crate::dialect) struct RecordedExchange {
     /// `json`, `sse`, `ndjson`, `text`.
     pub kind: String,
     pub content_type: String,
-    /// The request's body as the client sent it, as JSON.
+    /// The body of the client's request, as JSON.
     pub request: Value,
     pub response: String,
     pub features: Vec<String>,
 }
 
-/// All exchanges of the APIs; none where the folder is absent.
+/// Returns all exchanges of the APIs, or an empty list if the folder is absent.
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
 pub(in crate::dialect) fn load_exchanges(apis: &[&str]) -> Vec<RecordedExchange> {
     #[expect(

@@ -1,5 +1,5 @@
-//! Requests whose upstream speaks another dialect than their client: read once, written for each
-//! target, answered anew.
+//! Translates requests to an upstream of another dialect: reads them once, writes them per target,
+//! translates the responses back.
 
 use std::sync::Arc;
 
@@ -46,8 +46,8 @@ use crate::{
     upstream::headers,
 };
 
-/// Whether this target's answer has to be translated; also where the dialect is the same, but
-/// something is to be changed.
+/// Returns whether this target's response has to be translated. That is also the case if the
+/// dialect is the same but something has to change.
 #[must_use]
 pub(in crate::relay) fn is_needed(request: &ProxyRequest, target: &Target) -> bool {
     let upstream = &target.upstream;
@@ -61,8 +61,8 @@ pub(in crate::relay) fn is_needed(request: &ProxyRequest, target: &Target) -> bo
     }
 }
 
-/// Reads the request, if any of the targets needs that and it was not read before. Targets that
-/// cannot be asked are left out; an error only where no target is left.
+/// Parses the request if any target needs that and it was not parsed before. Removes targets that
+/// cannot serve it; fails only if no target is left.
 pub(in crate::relay) fn parse_for_targets(
     context: &mut RequestContext,
     targets: &mut Vec<Arc<Target>>,
@@ -110,8 +110,8 @@ fn unsupported_request(request: &ProxyRequest) -> ProxyError {
     ProxyError::new(ProxyErrorKind::BadRequest, message)
 }
 
-/// What the body does not say: where it was asked, and what the proxy keeps for the conversation,
-/// which is likely to go on in dialect `to`.
+/// Adds what the body does not contain: its endpoint, and what the proxy stores for the
+/// conversation. `to` is the dialect in which the conversation is likely to continue.
 fn expand_stored(
     context: &RequestContext,
     mut parsed: ParsedRequest,
@@ -132,7 +132,8 @@ fn expand_stored(
     })
 }
 
-/// With losses refused, leaves out the targets that would lose something; the error names it.
+/// If losses are refused, removes the targets that would lose something; the error names the
+/// losses.
 fn reject_lossy(context: &RequestContext, targets: &mut Vec<Arc<Target>>) -> Option<ProxyError> {
     if !context.request.strict && context.generation.settings.losses != LossPolicy::Refuse {
         return None;
@@ -159,7 +160,7 @@ fn reject_lossy(context: &RequestContext, targets: &mut Vec<Arc<Target>>) -> Opt
     })
 }
 
-/// The losses with their reasons; a few speak for all.
+/// Lists the losses with their reasons, up to a limit.
 fn describe_losses(dialect: Dialect, losses: &[Loss]) -> String {
     const MAX_LOSSES_SHOWN: usize = 5;
     let reason = |name: &str| {
@@ -178,7 +179,7 @@ fn describe_losses(dialect: Dialect, losses: &[Loss]) -> String {
     shown.join(", ")
 }
 
-/// What is known of the target.
+/// Returns what is known of the target.
 fn target_traits(context: &RequestContext, target: &Target) -> TargetTraits {
     let facts = model_facts::facts_of(&target.model);
     TargetTraits {
@@ -201,7 +202,7 @@ fn target_traits(context: &RequestContext, target: &Target) -> TargetTraits {
     }
 }
 
-/// The conversation in the target's dialect.
+/// Encodes the conversation in the target's dialect.
 pub(in crate::relay) fn encode_request(
     context: &RequestContext,
     target: &Target,
@@ -210,7 +211,7 @@ pub(in crate::relay) fn encode_request(
     Some(registry::egress(target.dialect).write_request(request, &target_traits(context, target)))
 }
 
-/// Writes the request for a target; `None` where it was not read.
+/// Writes the request for a target; `None` if it was not parsed.
 pub(in crate::relay) fn build_request(
     context: &mut RequestContext,
     target: &Target,
@@ -257,12 +258,12 @@ pub(in crate::relay) fn build_request(
         headers: out,
         body,
         hide_usage: false,
-        // Forms that name their version stand beside the base URL, which has one of its own.
+        // Paths with a version are not relative to the base URL, which has a version of its own.
         from_origin: path.starts_with("/v1/") || path.starts_with("/v2/"),
     })
 }
 
-/// How the client must be answered.
+/// Returns the form of the response that the client expects.
 pub(in crate::relay) fn response_spec(context: &RequestContext) -> ResponseSpec {
     let conversation = match &context.parsed {
         Some(ParsedRequest::Chat(request)) => Some(request),
@@ -296,8 +297,8 @@ pub(in crate::relay) fn response_spec(context: &RequestContext) -> ResponseSpec 
     }
 }
 
-/// How much of an answer is kept beside its stream: what later turns may need, and all that a
-/// Responses client may ask for again.
+/// Returns how many bytes of a streamed response are recorded: what later turns may need, and
+/// everything that a Responses client may request again.
 fn retention_limit(context: &RequestContext) -> usize {
     if context.request.endpoint.dialect == Dialect::Responses {
         responses::MAX_ENTRY_BYTES
@@ -306,15 +307,14 @@ fn retention_limit(context: &RequestContext) -> usize {
     }
 }
 
-/// What was read of a request is of use no longer, once its answer flows; unless the answer is kept
-/// with it.
+/// Drops the parsed request once its response streams, unless it is stored with the response.
 pub(in crate::relay) fn release_parsed(context: &mut RequestContext) {
     if context.request.endpoint.dialect != Dialect::Responses {
         context.parsed = None;
     }
 }
 
-/// The way of a streamed answer of this target.
+/// Returns the translating stream for a response of this target.
 pub(in crate::relay) fn response_stream(
     context: &RequestContext,
     target: &Target,
@@ -337,7 +337,7 @@ pub(in crate::relay) fn response_stream(
     ResponseStream::Translated(translator)
 }
 
-/// An answer that came whole, for a client that wants a stream.
+/// Writes a complete response as a stream, for a client that wants one.
 pub(in crate::relay) fn as_stream(
     context: &RequestContext,
     target: &Target,
@@ -351,7 +351,7 @@ pub(in crate::relay) fn as_stream(
     stream
 }
 
-/// Reads a whole answer.
+/// Reads a complete response.
 pub(in crate::relay) fn read_response(
     context: &RequestContext,
     target: &Target,
@@ -367,7 +367,7 @@ pub(in crate::relay) fn read_response(
     Ok(response)
 }
 
-/// Reads a stream that is complete, for a client that wants a whole answer.
+/// Reads a complete stream, for a client that wants a complete response.
 pub(in crate::relay) fn from_events(
     context: &RequestContext,
     target: &Target,
@@ -386,10 +386,10 @@ pub(in crate::relay) fn from_events(
     }
     let mut assembler = Assembler::default();
     events.iter().for_each(|event| assembler.feed(event));
-    assembler.finish().ok_or_else(crate::dialect::truncated_stream_fault)
+    assembler.finish().ok_or_else(crate::dialect::json_body::truncated_stream_fault)
 }
 
-/// The whole answer in the client's dialect.
+/// Writes the complete response in the client's dialect.
 pub(in crate::relay) fn write_response(context: &RequestContext, response: &ChatResponse) -> Bytes {
     if let Some(ParsedRequest::Compact { original: whole, .. }) = &context.parsed {
         return stored::write_compaction(whole, response, &response_spec(context));
@@ -397,7 +397,7 @@ pub(in crate::relay) fn write_response(context: &RequestContext, response: &Chat
     context.ingress.write_response(response, &response_spec(context))
 }
 
-/// Keeps of an answer what later turns of the conversation need.
+/// Stores what later turns of the conversation need of a response.
 pub(in crate::relay) fn store_response(context: &RequestContext, response: &ChatResponse) {
     let project = &context.request.caller.project.name;
     context.engine.reasoning_cache.insert(project, response, context.engine.clock.mono());
@@ -415,7 +415,7 @@ pub(in crate::relay) fn store_response(context: &RequestContext, response: &Chat
     }
 }
 
-/// Remembers which upstream holds a response that passed as it was.
+/// Stores which upstream has a response that passed unchanged.
 pub(in crate::relay) fn remember_upstream_response(
     context: &RequestContext,
     id: Option<&str>,
@@ -441,7 +441,7 @@ pub(in crate::relay) fn remember_upstream_response(
     }
 }
 
-/// What an answer added up to.
+/// Summarizes a response.
 #[must_use]
 pub(in crate::relay) fn summarize(response: &ChatResponse) -> AnswerSummary {
     let finish = response
@@ -456,7 +456,8 @@ pub(in crate::relay) fn summarize(response: &ChatResponse) -> AnswerSummary {
     }
 }
 
-/// The headers of a translated answer: what the upstream's say is about another body.
+/// Returns the headers of a translated response. The upstream's body headers are not copied,
+/// because they describe another body.
 #[must_use]
 pub(in crate::relay) fn response_headers(from: &HeaderMap, content_type: HeaderValue) -> HeaderMap {
     let mut out = HeaderMap::new();
@@ -468,7 +469,7 @@ pub(in crate::relay) fn response_headers(from: &HeaderMap, content_type: HeaderV
     out
 }
 
-/// The losses as a header tells them: all that fit into what every client takes.
+/// Lists the losses for a header, up to a size that every client accepts.
 #[must_use]
 pub(in crate::relay) fn loss_header(losses: &[Loss]) -> String {
     const MAX_HEADER_BYTES: usize = 2048;

@@ -1,4 +1,4 @@
-//! The places of our own: the front page, health, model lists.
+//! Built-in routes: the front page, health and model lists.
 
 use std::{
     pin::Pin,
@@ -30,7 +30,7 @@ use crate::{
     routing::resolve,
 };
 
-/// A body that tells its connection when the answer is over.
+/// A response body that reports to its connection when it ends.
 pub struct TrackedBody {
     body: ResponseBody,
     activity: Option<Arc<ConnActivity>>,
@@ -39,7 +39,7 @@ pub struct TrackedBody {
 impl TrackedBody {
     #[must_use]
     pub fn new(body: ResponseBody, activity: Option<Arc<ConnActivity>>) -> Self {
-        Self { body, activity: activity }
+        Self { body, activity }
     }
 }
 
@@ -77,7 +77,7 @@ fn json_response(id: RequestId, value: &Value) -> Response<ResponseBody> {
     response::full_response(StatusCode::OK, "application/json", id, body.into())
 }
 
-/// `GET /`: what this is and where things are.
+/// `GET /`: describes the proxy and its routes.
 pub fn root(server: &ServerState, id: RequestId) -> Response<ResponseBody> {
     let base = server.control.listen.first().map_or("127.0.0.1:8642", String::as_str);
     json_response(
@@ -99,12 +99,12 @@ pub fn root(server: &ServerState, id: RequestId) -> Response<ResponseBody> {
     )
 }
 
-/// `GET /api/version`: what Ollama clients ask first.
+/// `GET /api/version`, which Ollama clients request first.
 pub fn version(id: RequestId) -> Response<ResponseBody> {
     json_response(id, &json!({ "version": env!("CARGO_PKG_VERSION") }))
 }
 
-/// `GET /health`: what is known; with `?probe=1` every upstream is asked now, all at once.
+/// `GET /health`: returns the known state; with `?probe=1` probes all upstreams now, concurrently.
 pub async fn health(
     server: &ServerState,
     id: RequestId,
@@ -140,7 +140,7 @@ pub async fn health(
     )
 }
 
-/// `GET /v1/models[/ID]` in the shape that the client reads.
+/// `GET /v1/models[/ID]` in the format of the client.
 pub fn models(
     server: &ServerState,
     id: RequestId,
@@ -191,7 +191,7 @@ pub fn tags(server: &ServerState, id: RequestId, project: &Project) -> Response<
 }
 
 fn model_card(model: &resolve::ListedName, dialect: Dialect) -> Value {
-    // When a model was made is told by few; the field must be there all the same.
+    // Few providers report when a model was created, but the field is required.
     let (created, at) = (0, crate::base::clock::UnixMillis(0).to_string());
     let owner = model.routes.first().map_or("aiproxy", |route| &route.upstream.name);
     let name = &*model.name;

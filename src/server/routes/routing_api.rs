@@ -1,5 +1,5 @@
-//! What routing tells its clients: providers, logical models, where a session goes, and what would
-//! be decided. Upstreams and models by name, keys never.
+//! The routing API for clients: providers, logical models, session bindings and dry-run decisions.
+//! It shows names of upstreams and models, but never keys.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::server::{paths::RoutingQuery, routes::sessions, state::ServerState};
+use crate::server::{
+    paths::RoutingQuery,
+    routes::{not_found, sessions},
+    state::ServerState,
+};
 use crate::{
     base::{id::RequestId, sanitize},
     config::settings::{AdaptiveMix, Project, Strategy},
@@ -33,11 +37,11 @@ use crate::{
     },
 };
 
-/// Questions are small.
+/// Requests of the routing API are small.
 const MAX_BODY_BYTES: usize = 64 << 10;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Answers one of these paths for a project.
+/// Answers a routing API request of a project.
 pub(in crate::server) async fn respond(
     server: &ServerState,
     id: RequestId,
@@ -72,20 +76,11 @@ pub(in crate::server) async fn respond(
     }
 }
 
-pub(in crate::server) fn not_found(what: &str, name: &str, hint: &str) -> ProxyError {
-    let name = sanitize::clean(name);
-    ProxyError::new(
-        ProxyErrorKind::UnknownPath,
-        format!("no {what} is named `{}`; {hint}", sanitize::truncate_end(&name, 80)),
-    )
-    .code("not_found")
-}
-
 fn session_key(server: &ServerState, project: &Project, name: &str) -> u64 {
     conversation_key::session_key(&server.engine.hash_key, &project.name, name)
 }
 
-/// Where a session was served last.
+/// Returns the target that served a session last.
 fn session_binding(
     server: &ServerState,
     project: &Project,
@@ -248,7 +243,7 @@ fn logical_models(
     }
 }
 
-/// What is asked of a dry decision.
+/// The parameters of a dry-run decision.
 #[derive(Debug, Deserialize)]
 struct DecideRequest {
     #[serde(alias = "model")]
@@ -258,7 +253,7 @@ struct DecideRequest {
     strategy: Option<String>,
     #[serde(default)]
     exclude_providers: Vec<String>,
-    /// Also binds the conversation to what was selected.
+    /// Also binds the conversation to the selected target.
     #[serde(default)]
     bind: bool,
 }
@@ -292,7 +287,7 @@ fn parse_strategy(name: &str) -> Result<Strategy, ProxyError> {
     })
 }
 
-/// What would be decided now, and why; binds nothing unless asked to.
+/// Returns the decision that would be made now, and its reasons; binds nothing unless requested.
 fn decide_now(
     server: &ServerState,
     project: &Arc<Project>,
@@ -394,7 +389,8 @@ fn decide_now(
             if Arc::ptr_eq(&candidate.target, &chosen.target) {
                 return Some(candidate_json(chosen, *score, "selected"));
             }
-            // Of the keys of one target, the one that came closest says why it was not taken.
+            // Of the keys of one target, the key that came closest to selection provides the
+            // reason.
             let why = decision
                 .skipped
                 .iter()

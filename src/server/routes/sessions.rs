@@ -1,11 +1,11 @@
-//! `GET /context/{session}`: the turns of a session as the ledger kept them, for the project whose
-//! session it is.
+//! `GET /context/{session}`: returns the turns of a session from the ledger, for the project that
+//! has the session.
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::server::{routes::routing_api::not_found, state::ServerState};
+use crate::server::{routes::not_found, state::ServerState};
 use crate::{
     base::id::RequestId,
     config::settings::Project,
@@ -17,11 +17,11 @@ use crate::{
     ir::fault::{ProxyError, ProxyErrorKind},
 };
 
-/// Turns in one page, unless asked for more or fewer.
+/// Turns in one page by default.
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 200;
 
-/// Answers with the newest turns, or those before `?before=ID`.
+/// Returns the newest turns, or those before `?before=ID`.
 pub(in crate::server) async fn list_turns(
     server: &ServerState,
     project: &Arc<Project>,
@@ -91,7 +91,7 @@ fn turn_json(server: &ServerState, detail: &RequestDetail) -> Value {
     })
 }
 
-/// What was answered in words; `null` where it is not known.
+/// Returns the text of the response; `null` if it is unknown.
 fn assistant_text(parts: &[TranscriptPart]) -> Option<String> {
     let text: String = parts
         .iter()
@@ -101,7 +101,7 @@ fn assistant_text(parts: &[TranscriptPart]) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// A body as it was kept, as text; of a long one beginning and end.
+/// Returns a stored body as text; of a long body, its head and tail.
 fn body_json(detail: &RequestDetail, side: ExchangeSide) -> Value {
     match detail.bodies.iter().find(|body| body.side == side) {
         Some(body) if body.tail.is_empty() => json!(body.head),

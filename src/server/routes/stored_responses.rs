@@ -1,4 +1,5 @@
-//! Responses that were made before: told from what we keep, or asked for where they live.
+//! Serves responses that were created earlier: from the local store, or from the upstream that has
+//! them.
 
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Incoming;
@@ -23,7 +24,7 @@ use crate::{
     },
 };
 
-/// Answers for one response id.
+/// Answers a request for one response id.
 pub(in crate::server) async fn respond(
     server: &ServerState,
     id: RequestId,

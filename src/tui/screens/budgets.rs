@@ -1,4 +1,4 @@
-//! Budgets, as lines of the Usage screen: how much is spent of them?
+//! The budget lines of the Usage screen: how much of each budget is spent.
 
 use ratatui::layout::Rect;
 
@@ -14,18 +14,18 @@ use crate::{
     },
 };
 
-/// Lines at most.
+/// Upper bound for lines.
 const MAX_LINES: u16 = 4;
-/// Columns of a full bar.
+/// Width of a full bar, in columns.
 const BAR_WIDTH: u64 = 20;
 
-/// Lines there are for a screen of this height.
+/// The number of lines on a screen of this height.
 pub(super) fn line_count(app: &App, height: u16) -> u16 {
     let budgets = app.snapshot.as_ref().map_or(0, |snapshot| snapshot.budgets.len());
     u16::try_from(budgets).unwrap_or(MAX_LINES).min(MAX_LINES).min(height.saturating_sub(6) / 3)
 }
 
-/// The fullest where there is no room for all.
+/// The fullest budgets, as many as fit.
 fn fullest_budgets(app: &App, lines: u16) -> Vec<&BudgetView> {
     let Some(snapshot) = &app.snapshot else { return Vec::new() };
     let mut fullest: Vec<usize> = (0..snapshot.budgets.len()).collect();
@@ -99,7 +99,7 @@ fn spent_text(budget: &BudgetView, now: FrameContext) -> String {
     )
 }
 
-/// What is full and what is not, with a line at 80 % and one at all of it.
+/// The filled and empty parts of the bar, with marks at 80 % and 100 %.
 fn bar(percent: u64) -> [(String, bool); 2] {
     let full = (percent.min(100) * BAR_WIDTH).div_ceil(100);
     let rest = (full..BAR_WIDTH)

@@ -1,4 +1,4 @@
-//! Which config runs, and what is wrong with the file?
+//! The Config screen: the active config and the problems of the file.
 
 use ratatui::layout::Rect;
 
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// Columns of the names.
+/// Width of the names, in columns.
 const NAME_WIDTH: usize = 14;
 
 pub(super) fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
@@ -55,7 +55,7 @@ fn lines(app: &App, now: FrameContext) -> Vec<Vec<StyledSpan>> {
         }
         None => lines.push(fact_line(&text.ledger, text.ledger_none.clone())),
     }
-    // The events of reloads begin with these words.
+    // Reload events start with these words.
     let reloads =
         |text: &str| text.starts_with("config applied") || text.starts_with("config not applied");
     if let Some(last) = snapshot.live.lines.iter().rev().find(|line| reloads(&line.text)) {
@@ -78,7 +78,7 @@ fn lines(app: &App, now: FrameContext) -> Vec<Vec<StyledSpan>> {
         match config.annotated.is_empty() {
             true => lines.extend(text_lines(&config.problems, ThemeRole::Text)),
             false => {
-                lines.extend(text_lines(std::slice::from_ref(&config.annotated), ThemeRole::Text))
+                lines.extend(text_lines(std::slice::from_ref(&config.annotated), ThemeRole::Text));
             }
         }
     }
@@ -95,7 +95,7 @@ fn fact_line(name: &str, value: String) -> Vec<StyledSpan> {
     vec![span(format!("  {name}{pad}"), ThemeRole::Dim), span(value, ThemeRole::Text)]
 }
 
-/// A problem may have several lines: the place, the offending text, what to do.
+/// A problem may have several lines: the location, the offending text and a hint.
 fn text_lines(texts: &[String], role: ThemeRole) -> impl Iterator<Item = Vec<StyledSpan>> {
     texts
         .iter()

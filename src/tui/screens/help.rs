@@ -1,4 +1,4 @@
-//! Which key does what? Made from the key table alone.
+//! The help page: all key bindings, generated from the key table.
 
 use ratatui::layout::Rect;
 
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// From this width on there are two columns.
+/// Minimum width for two columns.
 const MIN_TWO_COLUMN_WIDTH: u16 = 160;
 
 pub(super) fn line_count(app: &App, now: FrameContext) -> usize {
@@ -51,7 +51,7 @@ fn draw_column(canvas: &mut Canvas<'_>, area: Rect, rows: &[Vec<StyledSpan>], sk
     }
 }
 
-/// What holds on this screen, and what holds everywhere: moving, screens, leaving.
+/// The bindings of this screen, and the global ones: moving, screens, leaving.
 fn rows(app: &App, now: FrameContext) -> (Vec<Vec<StyledSpan>>, Vec<Vec<StyledSpan>>) {
     let everywhere = |action: KeyAction| {
         matches!(

@@ -1,4 +1,4 @@
-//! Which keys rest, why, and until when?
+//! The Keys screen: which keys are cooling down, why, and until when.
 
 use ratatui::layout::Rect;
 
@@ -33,15 +33,15 @@ pub(super) const ORDERS: [SortOrder; 3] = [
     SortOrder { label: |t| &t.order.most_used, column: Some(5) },
 ];
 
-/// A key, with what the ledger has of it today.
+/// A key and its usage today according to the ledger.
 struct KeyRow<'a> {
     key: &'a KeyView,
     today: Option<&'a Totals>,
-    /// Whether there is a ledger that would know.
+    /// Whether there is a ledger to provide usage.
     has_ledger: bool,
 }
 
-/// Models listed under a key.
+/// Upper bound for models listed under a key.
 const MAX_SCOPES: usize = 6;
 const GAUGE_WIDTH: usize = 10;
 
@@ -105,7 +105,7 @@ pub(super) fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: 
         .collect();
     let visible_rows: Vec<&KeyRow<'_>> = visible_rows.iter().collect();
     let sorted = ORDERS.get(app.list_state().sort).and_then(|order| order.column);
-    // Columns that nobody has anything for leave their room to the others.
+    // Columns that are empty in every row leave their width to the others.
     let limited =
         app.snapshot.as_ref().is_some_and(|s| s.keys.iter().any(|key| !key.limits.is_empty()));
     let paid =
@@ -127,12 +127,12 @@ pub(super) fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: 
     );
 }
 
-/// Places of the columns that lines under a row keep to.
+/// The columns that detail lines align with.
 const STATE_COLUMN: usize = 2;
 const UNTIL_COLUMN: usize = 3;
-/// Places of the columns that show limits of providers.
+/// The columns with provider limits.
 const LIMIT_COLUMNS: std::ops::RangeInclusive<usize> = 7..=8;
-/// Place of the column that shows what is left at providers.
+/// The column with the balance at the provider.
 const BALANCE_COLUMN: usize = 9;
 
 fn columns<'a>() -> [Column<KeyRow<'a>>; 11] {
@@ -247,8 +247,7 @@ fn balance_cell(k: &KeyView) -> StyledSpan {
     }
 }
 
-/// What is left of a limit that the provider told of: the scarcest, where models have limits of
-/// their own.
+/// What is left of a limit that the provider reports; the scarcest if models have separate limits.
 fn remaining_cell(k: &KeyView, what: &str, now: FrameContext) -> Vec<StyledSpan> {
     let share = |limit: &LimitRemaining| {
         limit.remaining.saturating_mul(1_000) / limit.limit.unwrap_or(u64::MAX).max(1)
@@ -302,7 +301,7 @@ fn state_cell(state: KeyStatus, text: &Texts) -> Vec<StyledSpan> {
     vec![span(format!("{glyph} "), role), span(state_text(state, text), calm)]
 }
 
-/// The models listed under a key; a single one stands in its row.
+/// The models listed under a key; a single model is shown in the key's row.
 fn listed_scopes(k: &KeyView) -> &[ModelScope] {
     if k.scopes.len() == 1 && k.state == KeyStatus::Partly {
         &[]
@@ -311,7 +310,7 @@ fn listed_scopes(k: &KeyView) -> &[ModelScope] {
     }
 }
 
-/// The first of its models to come back speaks for a key that only some of them rest on.
+/// If only some models are cooling down, shows the one that returns first.
 fn partly_reason(k: &KeyView, now: FrameContext) -> Option<Vec<StyledSpan>> {
     let first =
         k.scopes.iter().min_by_key(|scope| scope.until.map_or(i64::MAX, |until| until.0))?;
@@ -346,8 +345,8 @@ fn reason_cell(k: &KeyView, now: FrameContext) -> Vec<StyledSpan> {
     spans
 }
 
-/// What is left of a wait, as a gauge and a number; our own belief, rather than a vendor's word,
-/// has a `~`.
+/// The rest of a wait as a gauge and a number. An estimate by aiproxy, rather than the provider's
+/// value, has a `~`.
 fn countdown(
     since: Option<UnixMillis>,
     until: Option<UnixMillis>,
@@ -365,7 +364,7 @@ fn countdown(
     ]
 }
 
-/// The models that rest: each has its state and its wait in the columns of its key.
+/// The models that are cooling down, each with its state and wait in the key's columns.
 fn scope_lines<'a>(
     row: &KeyRow<'a>,
     now: FrameContext,

@@ -1,4 +1,4 @@
-//! What goes on now, and what went on a moment ago?
+//! The Live screen: running and recently finished requests.
 
 use ratatui::layout::Rect;
 
@@ -29,19 +29,19 @@ pub(super) const ORDERS: [SortOrder; 4] = [
     SortOrder { label: |t| &t.order.costliest, column: Some(11) },
 ];
 
-/// Requests that the shares and percentiles are about, and for how long.
+/// The number of requests used for shares and percentiles, and their maximum age.
 const MAX_SAMPLE: usize = 100;
 const MAX_SAMPLE_AGE_MS: u64 = 15 * 60 * 1_000;
-/// Fewer make no percentile.
+/// Minimum number of samples for a percentile.
 const MIN_P95_SAMPLES: usize = 20;
 
-/// Running requests in order of start, below them finished ones.
+/// Running requests in order of start, followed by finished ones.
 pub(super) fn visible(app: &App) -> Vec<&RequestRecord> {
     let Some(live) = app.live() else { return Vec::new() };
     let list = app.list_state_of(super::Screen::Live);
     let matches = |r: &&RequestRecord| list.filter.is_empty() || list.filter.matches_request(r);
     let mut finished: Vec<_> = live.finished().rev().filter(matches).collect();
-    // By the time that stands in their rows: that of their start.
+    // By the time shown in their rows: the start.
     finished.sort_by_key(|r| std::cmp::Reverse(r.at));
     match list.sort {
         1 => finished.sort_by_key(|r| std::cmp::Reverse(r.duration_ms)),
@@ -56,7 +56,7 @@ pub(super) fn list_rows(app: &App) -> Vec<ListRow> {
     visible(app).into_iter().map(|r| ListRow { id: RowId::Request(r.id), height: 1 }).collect()
 }
 
-/// Lines of the charts above the list, where there is room for them.
+/// Height of the charts above the list, if they fit.
 pub(super) fn chart_height(body: Rect) -> u16 {
     if body.height >= 14 && body.width >= 80 { 2 } else { 0 }
 }
@@ -149,7 +149,7 @@ fn draw_charts(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect
     }
 }
 
-/// TTFT and errors of the last hundred, or of the last quarter of an hour where that is less.
+/// TTFT and errors of the last 100 requests, or of the last 15 minutes if those are fewer.
 fn ttft_and_errors(app: &App, now: FrameContext) -> Vec<StyledSpan> {
     let Some(live) = app.live() else { return Vec::new() };
     let sample: Vec<_> = live
@@ -186,9 +186,9 @@ fn ttft_and_errors(app: &App, now: FrameContext) -> Vec<StyledSpan> {
     ]
 }
 
-/// From this width on, programs have room for their names.
+/// Minimum width for client program names.
 const MIN_CLIENT_NAME_WIDTH: u16 = 120;
-/// Place of the column of clients.
+/// The column of clients.
 const CLIENT_COLUMN: usize = 1;
 
 const COLUMNS: [Column<RequestRecord>; 12] = [
@@ -292,17 +292,17 @@ const COLUMNS: [Column<RequestRecord>; 12] = [
     },
 ];
 
-/// The project, or the program where the project says nothing.
+/// The project, or the program if the request has no project of its own.
 fn client_text(r: &RequestRecord, max_width: usize) -> String {
     let plain = r.project.is_empty() || &*r.project == "default";
     let name = if plain && !r.client.is_empty() { &r.client } else { &r.project };
     truncate_middle(&clean(name), max_width).into_owned()
 }
 
-/// `asked → resolved` where they differ; the resolved part goes first when room is short.
+/// `requested → resolved` if they differ; the resolved part is cut first if space is short.
 fn model_text(r: &RequestRecord, max_width: usize) -> String {
     let requested = clean(&r.requested_model);
-    // Who names an upstream with the model asks for nothing else.
+    // A request that names an upstream with the model asks for no other model.
     let same = |at: &AttemptRecord| {
         requested.strip_prefix(&*at.upstream).and_then(|rest| rest.strip_prefix('/'))
             == Some(&*at.model)
@@ -332,7 +332,7 @@ fn optional_cell(text: Option<String>) -> StyledSpan {
     text.map_or_else(|| span(UNKNOWN, ThemeRole::Dim), |text| span(text, ThemeRole::Text))
 }
 
-/// A glyph and a word; both say the same.
+/// A glyph and a word with the same meaning.
 pub(super) fn state_cell(
     r: &RequestRecord,
     now: FrameContext,
@@ -400,7 +400,7 @@ pub(super) fn state_cell(
     }
 }
 
-/// The longest of the words that fits behind the status and its glyph.
+/// The longest of the words that fits after the status and its glyph.
 fn longest_fitting(status: &str, words: &[&str], max_width: usize) -> String {
     let word = words
         .iter()
@@ -440,7 +440,7 @@ fn attempts_cell(r: &RequestRecord) -> Vec<StyledSpan> {
 
 fn speed_text(r: &RequestRecord, now: FrameContext) -> Option<String> {
     let rate = r.tokens_per_second(now.at)?;
-    // Events stand for tokens while there is no count of tokens.
+    // Events approximate tokens until there is a token count.
     let about = if r.usage.is_none() { "~" } else { "" };
     Some(if rate < 99.95 {
         format!("{about}{rate:.1}")

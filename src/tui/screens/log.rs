@@ -1,4 +1,4 @@
-//! What happened? The newest from events, what was before from the ledger.
+//! The Log screen: recent entries from events, older requests from the ledger.
 
 use ratatui::layout::Rect;
 
@@ -28,7 +28,7 @@ pub(super) const ORDERS: [SortOrder; 2] = [
     SortOrder { label: |t| &t.order.oldest, column: Some(0) },
 ];
 
-/// A line of the log: an event, or a request of the past.
+/// A row of the log: an event, or a past request.
 #[derive(Clone, Copy)]
 enum LogRow<'a> {
     Event(&'a LogLine),
@@ -46,7 +46,7 @@ impl LogRow<'_> {
     fn id(&self) -> RowId {
         match self {
             Self::Event(line) => {
-                // FNV-1a: tells lines of one millisecond apart.
+                // FNV-1a, to distinguish lines of the same millisecond.
                 let sum = line.text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
                     (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
                 });
@@ -57,7 +57,7 @@ impl LogRow<'_> {
     }
 }
 
-/// The newest first; those of the past were filtered where they came from.
+/// The rows, newest first. The ledger has already filtered the past ones.
 fn visible(app: &App) -> Vec<LogRow<'_>> {
     let Some(live) = app.live() else { return Vec::new() };
     let list = app.list_state_of(super::Screen::Log);
@@ -112,7 +112,7 @@ pub(super) fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: 
     );
 }
 
-/// Whether a filter is being typed, for which the ledger is not asked yet.
+/// Whether a filter is being typed; the ledger is not queried until it is complete.
 fn is_typing_filter(app: &App) -> bool {
     let ledger = app.snapshot.as_ref().is_some_and(|snapshot| snapshot.ledger.is_some());
     ledger && matches!(app.dialog, Some(Dialog::Filter { .. }))

@@ -1,4 +1,4 @@
-//! The screens; each answers one question, each is a file.
+//! The screens. Each one answers one question and has its own module.
 
 pub mod budgets;
 mod config;
@@ -25,7 +25,7 @@ use crate::{
     control::snapshot::{KeyStatus, Snapshot, UpstreamState},
 };
 
-/// Where the reader can go.
+/// The screens that the user can open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Screen {
     Live,
@@ -38,7 +38,7 @@ pub enum Screen {
 }
 
 impl Screen {
-    /// In the order of their tabs.
+    /// In the order of the tabs.
     pub const ALL: [Self; 7] = [
         Self::Live,
         Self::Upstreams,
@@ -49,7 +49,7 @@ impl Screen {
         Self::Config,
     ];
 
-    /// Its name for commands.
+    /// The name used in commands.
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {
@@ -63,7 +63,7 @@ impl Screen {
         }
     }
 
-    /// Its name for readers.
+    /// The name shown to the user.
     #[must_use]
     pub fn label(self, text: &Texts) -> &str {
         let text = &text.screen;
@@ -78,7 +78,7 @@ impl Screen {
         }
     }
 
-    /// The screen of a title, in any case.
+    /// The screen with this title, ignoring case.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|screen| screen.title().eq_ignore_ascii_case(name))
@@ -88,7 +88,7 @@ impl Screen {
         Self::ALL.iter().position(|screen| *screen == self).unwrap_or(0)
     }
 
-    /// The key that goes there.
+    /// The digit key that opens the screen.
     pub(super) fn digit(self) -> usize {
         self.index() + 1
     }
@@ -98,14 +98,14 @@ impl Screen {
     }
 }
 
-/// One of the orders that a list can have.
+/// One sort order of a list.
 pub struct SortOrder {
     pub label: TextFn,
-    /// The column that it goes by.
+    /// The column it sorts by.
     pub column: Option<usize>,
 }
 
-/// Draws the screen where the reader is, or what lies over it.
+/// Draws the current screen, or the overlay on top of it.
 pub fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
     match &app.overlay {
         Some(Overlay::Help { scroll, .. }) => return help::draw(app, now, canvas, area, *scroll),
@@ -128,7 +128,7 @@ pub fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
     }
 }
 
-/// The rows of the screen's list, in order.
+/// The rows of the screen's list, in display order.
 #[must_use]
 pub fn list_rows(app: &App) -> Vec<ListRow> {
     match app.screen {
@@ -142,7 +142,7 @@ pub fn list_rows(app: &App) -> Vec<ListRow> {
     }
 }
 
-/// The orders that `s` goes through; the first is the usual one.
+/// The orders that `s` cycles through; the first is the default.
 #[must_use]
 pub fn orders(screen: Screen) -> &'static [SortOrder] {
     match screen {
@@ -156,7 +156,7 @@ pub fn orders(screen: Screen) -> &'static [SortOrder] {
     }
 }
 
-/// The lines of a body that hold rows.
+/// The part of the body that contains rows.
 #[must_use]
 pub fn list_area(app: &App, body: Rect) -> Rect {
     let above = match app.screen {
@@ -185,7 +185,7 @@ pub fn row_at(app: &App, body: Rect, line: u16) -> Option<RowId> {
     None
 }
 
-/// How far what lies over the screen can be scrolled.
+/// How far the overlay can be scrolled.
 #[must_use]
 pub fn max_overlay_scroll(app: &App, now: FrameContext) -> u16 {
     let lines = match &app.overlay {
@@ -197,7 +197,7 @@ pub fn max_overlay_scroll(app: &App, now: FrameContext) -> u16 {
     u16::try_from(lines).unwrap_or(u16::MAX).saturating_sub(app.size.1.saturating_sub(6))
 }
 
-/// The request that a log line is about.
+/// The request that a log line belongs to.
 #[must_use]
 pub fn request_of(app: &App, line: &RowId) -> Option<RequestId> {
     log::request_of(app, line)
@@ -218,12 +218,12 @@ pub(super) fn first_model(snapshot: &Snapshot) -> &str {
     snapshot.models.first().map_or("auto", |model| model.name.as_str())
 }
 
-/// A filter for what a row of sums stands for.
+/// The log filter that selects the requests summed in a usage row.
 pub(super) fn usage_filter(app: &App, name: &str) -> Option<String> {
     usage::log_filter(app, name)
 }
 
-/// The part of a list that is shown, with the place of the selected row in it.
+/// The visible part of a list, with the index of the selected row in it.
 fn visible_window<'a, R>(
     app: &App,
     rows: &'a [R],

@@ -1,4 +1,4 @@
-//! Which names may a client ask for, and what does each become?
+//! The Models screen: the names that clients can request, and what each resolves to.
 
 use ratatui::layout::Rect;
 
@@ -23,10 +23,10 @@ pub(super) const ORDERS: [SortOrder; 2] = [
     SortOrder { label: |t| &t.order.name, column: Some(0) },
 ];
 
-/// A name, with what is known of the upstreams behind it.
+/// A name and the state of its upstreams.
 struct ModelRow<'a> {
     model: &'a ModelView,
-    /// Targets that can be asked now.
+    /// Number of targets that can be used now.
     ready_targets: usize,
 }
 
@@ -63,7 +63,7 @@ pub(super) fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: 
     let (visible_rows, selected, following) =
         visible_window(app, &rows, |m, id| RowId::Name(m.name.clone()) == *id);
     let Some(snapshot) = &app.snapshot else { return };
-    // Only what can be seen is looked up.
+    // Compute details only for visible rows.
     let visible_rows: Vec<ModelRow<'_>> = visible_rows
         .iter()
         .take(usize::from(area.height))
@@ -80,7 +80,7 @@ pub(super) fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: 
     );
 }
 
-/// Targets whose upstream is up and has a key that is not resting for the model.
+/// Counts the targets whose upstream is up and has a key that is not cooling down for the model.
 fn count_ready_targets(snapshot: &Snapshot, model: &ModelView) -> usize {
     let is_ready = |target: &&String| {
         let (upstream, name) = target.split_once(':').unwrap_or((target, ""));
@@ -146,8 +146,8 @@ fn columns<'a>() -> [Column<ModelRow<'a>>; 5] {
     ]
 }
 
-/// What kind of name it is, in the reader's language; a kind that this dashboard does not know yet
-/// as it is told.
+/// The kind of name in the user's language; a kind that this dashboard does not know is shown
+/// unchanged.
 fn kind_text(model: &ModelView, now: FrameContext) -> String {
     let text = &now.text.models;
     match model.kind.as_str() {

@@ -1,4 +1,4 @@
-//! What is wrong now? All of it, the worst first.
+//! The list of all current problems, worst first.
 
 use ratatui::layout::Rect;
 
@@ -14,7 +14,7 @@ use crate::tui::{
     },
 };
 
-/// Lines of one problem.
+/// Upper bound for the lines of one problem.
 const MAX_LINES_PER_PROBLEM: usize = 6;
 
 pub(super) fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect, scroll: u16) {

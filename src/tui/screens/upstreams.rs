@@ -1,4 +1,4 @@
-//! Which upstreams work, and how fast?
+//! The Upstreams screen: which upstreams work, and how fast.
 
 use ratatui::layout::Rect;
 
@@ -86,7 +86,7 @@ fn detail_lines(
     cause.chain(u.probe.iter().map(|probe| vec![probe_span(probe, now)])).collect()
 }
 
-/// What the newest probe of our own found.
+/// The result of aiproxy's most recent probe.
 fn probe_span(probe: &ProbeView, now: FrameContext) -> StyledSpan {
     let (duration, age) =
         (format::duration(u64::from(probe.took_ms)), format::age(now.since(probe.at)));
@@ -260,7 +260,7 @@ fn errors_cell(u: &UpstreamView) -> StyledSpan {
     span(text, role)
 }
 
-/// Attempts per 20 s; where all of them failed, a cross.
+/// Attempts per 20 s; a cross if all of them failed.
 fn spark_cell(u: &UpstreamView) -> Vec<StyledSpan> {
     let spark = &u.stats.spark[u.stats.spark.len().saturating_sub(15)..];
     let bars =

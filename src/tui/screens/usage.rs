@@ -1,4 +1,4 @@
-//! How many tokens, and what did they cost: whom, and when?
+//! The Usage screen: tokens and cost by group and by day.
 
 use ratatui::layout::Rect;
 
@@ -27,16 +27,16 @@ pub(super) const ORDERS: [SortOrder; 4] = [
     SortOrder { label: |t| &t.order.name, column: Some(0) },
 ];
 
-/// Lines of the bars of days.
+/// Height of the daily bars.
 const CHART_HEIGHT: u16 = 5;
-/// The widest bar of a row.
+/// Maximum width of a row's bar.
 const MAX_SHARE_WIDTH: usize = 24;
 
-/// A row with its part of the most.
+/// A row and its size relative to the largest row.
 struct UsageRow<'a> {
     row: &'a TotalsRow,
     by: GroupBy,
-    /// Thousandths of the largest.
+    /// Thousandths of the largest row.
     share_permille: u64,
 }
 
@@ -66,7 +66,7 @@ pub(super) fn list_rows(app: &App) -> Vec<ListRow> {
         .collect()
 }
 
-/// The filter of the log that shows what a row adds up.
+/// The log filter that selects the requests summed in a row.
 pub(super) fn log_filter(app: &App, name: &str) -> Option<String> {
     let by = app.usage.current_view()?.by;
     if name.is_empty() || name.contains(char::is_whitespace) {
@@ -86,7 +86,7 @@ pub(super) fn log_filter(app: &App, name: &str) -> Option<String> {
     })
 }
 
-/// Lines above the table: the sums, budgets, and the bars of days where there is room.
+/// The number of lines above the table: totals, budgets, and daily bars if they fit.
 pub(super) fn head_height(app: &App, body: Rect) -> u16 {
     let above = budgets::line_count(app, body.height);
     above
@@ -98,7 +98,7 @@ pub(super) fn head_height(app: &App, body: Rect) -> u16 {
         }
 }
 
-/// Whether any day has something to show.
+/// Whether any day has a value to show.
 fn has_bars(app: &App) -> bool {
     app.usage.current_view().is_some_and(|view| {
         view.days.iter().any(|day| !day.totals.cost.is_zero() || total_tokens(&day.totals) > 0)
@@ -184,7 +184,7 @@ pub(super) fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: 
     );
 }
 
-/// Today, the span, and what is told apart.
+/// Today's totals, the time span and the grouping.
 fn draw_totals(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
     let text = &now.text.usage;
     let mut left = vec![span(format!("{} ", text.today), ThemeRole::Dim)];
@@ -247,7 +247,7 @@ fn draw_totals(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect
     canvas.spans_right(end + 1, area.right(), area.y, &right);
 }
 
-/// A bar for each day up to today, the highest five lines high.
+/// One bar per day up to today, at most five lines high.
 fn draw_days(
     view: &UsageReport,
     days: u32,
@@ -313,7 +313,7 @@ fn draw_days(
             &name,
             if last { ThemeRole::Text } else { ThemeRole::Dim },
         );
-        // The sum stands on its bar where there is room.
+        // The total is above its bar if there is space.
         let top = CHART_HEIGHT.saturating_sub(
             u16::try_from(gauge::column(*value, max_value, usize::from(CHART_HEIGHT)).len())
                 .unwrap_or(0),
@@ -430,8 +430,8 @@ fn failed_cell(sums: &Totals) -> StyledSpan {
     span(format::count(sums.failed), if sums.failed > 0 { ThemeRole::Warn } else { ThemeRole::Dim })
 }
 
-/// What came from prompt caches, with its share of the input. A session that was at home in the
-/// cache and is no more stands out.
+/// Tokens read from prompt caches and their share of the input. A session that no longer hits the
+/// cache is highlighted: at least 5 requests and a share below 30 %.
 fn cached_cell(part: &UsageRow<'_>) -> StyledSpan {
     let (read, all) = (part.row.totals.usage.cache_read, part.row.totals.usage.input_total());
     if read == 0 {

@@ -1,8 +1,8 @@
-//! A proxy as tests see it: three upstreams of different fates and some requests.
+//! Sample data for tests: three upstreams in different states and some requests.
 
 use std::sync::Arc;
 
-use super::{
+use crate::tui::{
     app::{App, ConnState},
     format::FrameContext,
     msg::Msg,
@@ -28,26 +28,26 @@ use crate::{
 };
 
 /// 2023-11-14 22:13:20 UTC.
-pub(super) const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+pub(in crate::tui) const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
-/// A value of a type that this room does not name.
+/// Parses a value whose type is inferred.
 fn parse<T: serde::de::DeserializeOwned>(json: &str) -> T {
     serde_json::from_str(json).unwrap()
 }
 
-pub(super) fn frame_context() -> FrameContext {
+pub(in crate::tui) fn frame_context() -> FrameContext {
     FrameContext { at: NOW, ..FrameContext::default() }
 }
 
-pub(super) fn frame_context_after(ms: i64) -> FrameContext {
+pub(in crate::tui) fn frame_context_after(ms: i64) -> FrameContext {
     FrameContext { at: UnixMillis(NOW.0 + ms), ..FrameContext::default() }
 }
 
-pub(super) fn request_id(n: u64) -> RequestId {
+pub(in crate::tui) fn request_id(n: u64) -> RequestId {
     RequestId::parse(&format!("018bcfe56800{n:08x}")).unwrap()
 }
 
-pub(super) fn attempt(
+pub(in crate::tui) fn attempt(
     number: u32,
     upstream: &str,
     key: &str,
@@ -72,7 +72,7 @@ pub(super) fn attempt(
     }
 }
 
-pub(super) fn running(
+pub(in crate::tui) fn running(
     n: u64,
     requested: &str,
     upstream: &str,
@@ -110,7 +110,7 @@ pub(super) fn running(
     }
 }
 
-pub(super) fn finished(
+pub(in crate::tui) fn finished(
     n: u64,
     requested: &str,
     upstream: &str,
@@ -143,7 +143,7 @@ pub(super) fn finished(
     r
 }
 
-pub(super) fn live() -> Live {
+pub(in crate::tui) fn live() -> Live {
     let mut retried = finished(7, "auto", "healthy", 200, 6_200);
     let mut first = attempt(1, "limited", "LIMITED_KEY", "chat-limited", 3);
     first.ended_ms = Some(380);
@@ -292,7 +292,7 @@ fn key(upstream: &str, label: &str) -> KeyView {
     }
 }
 
-pub(super) fn snapshot() -> Snapshot {
+pub(in crate::tui) fn snapshot() -> Snapshot {
     let mut dead = upstream("dead", UpstreamState::Open);
     dead.cause = Some("connection refused (127.0.0.1:9)".to_owned());
     dead.until = Some(UnixMillis(NOW.0 + 12_000));
@@ -383,8 +383,8 @@ fn totals_json(requests: u64, input: u64, cached: u64, output: u64, nano: i64) -
     )
 }
 
-/// Sums of a week, as the ledger tells them.
-pub(super) fn usage_report(by: &str) -> UsageReport {
+/// Usage totals of one week, as from the ledger.
+pub(in crate::tui) fn usage_report(by: &str) -> UsageReport {
     let row = |name: &str, sums: String| format!(r#"{{"name":"{name}",{sums}}}"#);
     let rows = match by {
         "key" => vec![row("healthy/work", totals_json(61, 210_000, 64_000, 19_000, 920_000_000))],
@@ -420,8 +420,8 @@ fn transcript_part(who: Speaker, kind: PartKind, name: &str, text: &str) -> Tran
     }
 }
 
-/// What was said in a request.
-pub(super) fn transcript(id: RequestId) -> RequestTranscript {
+/// The transcript of a request.
+pub(in crate::tui) fn transcript(id: RequestId) -> RequestTranscript {
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let mut system = transcript_part(
         Speaker::System,
@@ -488,8 +488,8 @@ pub(super) fn transcript(id: RequestId) -> RequestTranscript {
     }
 }
 
-/// A dashboard that has just got its first snapshot.
-pub(super) fn app() -> App {
+/// A dashboard that has just received its first snapshot.
+pub(in crate::tui) fn app() -> App {
     let mut app = App::new(Screen::Live, false);
     update(&mut app, Msg::Snapshot(Box::new(snapshot())), frame_context());
     update(&mut app, Msg::Today(Ok(Box::new(usage_report("key")))), frame_context());

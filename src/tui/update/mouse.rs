@@ -1,4 +1,4 @@
-//! What the mouse does: it selects, opens, scrolls, and goes to tabs and problems.
+//! Handles the mouse: selects and opens rows, scrolls, and opens tabs and problems.
 
 use ratatui::crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 

@@ -1,4 +1,4 @@
-//! Moving about: scrolling, and opening what a row stands for.
+//! Handles navigation: scrolling, and opening the target of a row.
 
 use crate::tui::update::{refresh::refresh, show_filtered, show_toast};
 use crate::{
@@ -21,7 +21,7 @@ pub(super) fn scroll(app: &mut App, by: isize, now: FrameContext) {
     };
     match &mut app.overlay {
         Some(Overlay::Help { scroll, .. } | Overlay::Problems { scroll, .. }) => {
-            *scroll = moved(*scroll)
+            *scroll = moved(*scroll);
         }
         Some(Overlay::Request(view)) => {
             let follows = view.follow && view.pane == Pane::Answer;
@@ -48,7 +48,7 @@ pub(super) fn scroll_to_top(app: &mut App) {
 
 pub(super) fn open_request(app: &mut App, id: RequestId, now: FrameContext) -> Vec<Effect> {
     let mut view = RequestView::new(id);
-    // What has ended is read from its beginning.
+    // A finished request is shown from its beginning.
     view.follow = app.request(id).is_some_and(RequestRecord::is_running);
     app.overlay = Some(Overlay::Request(view));
     (app.transcript, app.explain) = (None, None);

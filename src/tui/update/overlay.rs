@@ -1,4 +1,4 @@
-//! What lies over a screen: a request and its panes, the page of keys, the list of problems.
+//! Opens and closes the overlays: a request and its panes, the help page, the list of problems.
 
 use crate::tui::update::refresh::refresh;
 use crate::{
@@ -16,7 +16,7 @@ pub(super) fn go_back(app: &mut App) {
             Overlay::Help { request_view: Some(view), .. }
             | Overlay::Problems { request_view: Some(view), .. },
         ) => app.overlay = Some(Overlay::Request(*view)),
-        // What was said is not held longer than it is looked at.
+        // Transcripts are freed when their view closes.
         Some(_) => (app.transcript, app.explain) = (None, None),
         None => {
             let list = app.list_state_mut();
@@ -33,14 +33,14 @@ pub(super) fn cycle_pane(app: &mut App, steps: usize, now: FrameContext) -> Vec<
     refresh(app, now)
 }
 
-/// Goes to a pane; from there, back to the first.
+/// Switches to a pane, or from that pane back to the first.
 pub(super) fn toggle_pane(app: &mut App, pane: Pane) {
     if let Some(Overlay::Request(view)) = &mut app.overlay {
         view.pane = if view.pane == pane { Pane::Timeline } else { pane };
     }
 }
 
-/// The request that something lies over.
+/// The request under an overlay.
 fn underlying_request(overlay: Option<Overlay>) -> Option<Box<RequestView>> {
     match overlay? {
         Overlay::Help { request_view: under, .. }
@@ -49,7 +49,7 @@ fn underlying_request(overlay: Option<Overlay>) -> Option<Box<RequestView>> {
     }
 }
 
-/// Opens the list of all problems, or closes it.
+/// Opens or closes the list of all problems.
 pub(super) fn toggle_problems(app: &mut App) {
     app.overlay = match app.overlay.take() {
         Some(Overlay::Problems { request_view: under, .. }) => {
@@ -59,7 +59,7 @@ pub(super) fn toggle_problems(app: &mut App) {
     };
 }
 
-/// Opens the page of all keys, or closes it.
+/// Opens or closes the help page.
 pub(super) fn toggle_help(app: &mut App) {
     app.overlay = match app.overlay.take() {
         Some(Overlay::Help { request_view: under, .. }) => {
@@ -69,7 +69,7 @@ pub(super) fn toggle_help(app: &mut App) {
     };
 }
 
-/// Shows long system messages as a whole, or as a line again.
+/// Toggles between long system messages in full and on one line.
 pub(super) fn toggle_expand(app: &mut App) {
     if let Some(Overlay::Request(view)) = &mut app.overlay {
         view.expanded = !view.expanded;
@@ -78,7 +78,7 @@ pub(super) fn toggle_expand(app: &mut App) {
     }
 }
 
-/// Shows bytes as they were, or what they say again.
+/// Toggles between raw bytes and parsed messages.
 pub(super) fn toggle_raw(app: &mut App) {
     if let Some(Overlay::Request(view)) = &mut app.overlay {
         view.raw = !view.raw;

@@ -1,4 +1,4 @@
-//! What is asked of the proxy so that what is shown is as new as it has to be, and not more often.
+//! Decides when to fetch data from the proxy: often enough to be current, but rate limited.
 
 use super::{fetch_snapshot, show_toast};
 use crate::{
@@ -13,17 +13,17 @@ use crate::{
     },
 };
 
-/// Views of upstreams and keys are asked for at most this often, on the screens that show them.
+/// Minimum interval between snapshots on the screens that show upstreams and keys.
 const REFRESH_MS: i64 = 2_000;
-/// After a change of health.
+/// Minimum interval after a change of health.
 const URGENT_MS: i64 = 250;
-/// An answer that is looked at is read this often while it grows.
+/// Interval between reads of an open, growing answer.
 const TRANSCRIPT_MS: i64 = 200;
-/// Sums are asked for anew this often where they are shown, and where only the top line says them.
+/// Minimum interval between fetches of totals, on the Usage screen and for the status bar only.
 const USAGE_MS: i64 = 5_000;
 const TODAY_MS: i64 = 30_000;
 
-/// Asks for newer views where they are needed and not too often.
+/// Fetches newer data if it is needed and the interval has passed.
 pub(super) fn refresh(app: &mut App, now: FrameContext) -> Vec<Effect> {
     if app.connection != ConnState::Connected {
         return Vec::new();
@@ -55,7 +55,7 @@ pub(super) fn current_request_view(app: &App) -> Option<RequestView> {
     }
 }
 
-/// More of the request that is looked at.
+/// Fetches more of the open request's transcript.
 fn fetch_transcript(app: &mut App, now: FrameContext) -> Option<Effect> {
     let view = current_request_view(app)?;
     let known = app.transcript_of(view.id).filter(|story| story.raw == view.raw);
@@ -74,7 +74,7 @@ fn fetch_transcript(app: &mut App, now: FrameContext) -> Option<Effect> {
     })
 }
 
-/// The account of the request that is looked at, once it is there to be told: when it has ended.
+/// Fetches the explanation of the open request, once the request has ended.
 fn fetch_explain(app: &mut App) -> Option<Effect> {
     let view = current_request_view(app).filter(|view| view.pane == Pane::Explain)?;
     if app.explain.as_ref().is_some_and(|account| account.id == view.id)
@@ -86,7 +86,7 @@ fn fetch_explain(app: &mut App) -> Option<Effect> {
     Some(Effect::FetchExplain { id: view.id })
 }
 
-/// Sums that are shown, or that the top line says.
+/// Fetches the totals for the Usage screen or the status bar.
 fn fetch_usage(app: &mut App, now: FrameContext) -> Vec<Effect> {
     let mut effects = Vec::new();
     if app.snapshot.as_ref().is_none_or(|s| s.ledger.is_none()) {
@@ -95,7 +95,7 @@ fn fetch_usage(app: &mut App, now: FrameContext) -> Vec<Effect> {
     let (screen, sums) = (app.screen, &mut app.usage);
     let wait = if matches!(screen, Screen::Keys | Screen::Usage) { USAGE_MS } else { TODAY_MS };
     let due = sums.today.is_none() || now.at.0 - sums.today_at.0 >= wait;
-    // Another day has other sums, also where nothing ended yet.
+    // A new day has new totals, even if no request has ended yet.
     sums.today_stale |= sums.today.is_some() && now.day(sums.today_at) != now.day(now.at);
     if sums.today_stale && !sums.today_pending && due {
         (sums.today_stale, sums.today_pending) = (false, true);
@@ -113,7 +113,7 @@ fn fetch_usage(app: &mut App, now: FrameContext) -> Vec<Effect> {
     effects
 }
 
-/// Requests from before, where the reader of the log comes near their end.
+/// Fetches older requests when the user scrolls near the end of the log.
 fn fetch_history(app: &mut App) -> Option<Effect> {
     if app.screen != Screen::Log || matches!(app.dialog, Some(Dialog::Filter { .. })) {
         return None;
@@ -129,7 +129,7 @@ fn fetch_history(app: &mut App) -> Option<Effect> {
     if !app.history.needs_fetch() || !near_the_end {
         return None;
     }
-    // What the events tell of is not asked for again.
+    // Requests known from events are not fetched again.
     let oldest = snapshot.live.finished().chain(snapshot.live.running.iter()).map(|r| r.id).min();
     let before = app.history.next.or(oldest);
     app.history.pending = true;
@@ -162,14 +162,14 @@ pub(super) fn on_transcript(
             {
                 *curl = again;
             }
-            // Another form of it may have been asked for only to be copied.
+            // The other form may have been fetched only for copying.
             if story.raw == view.raw {
                 app.transcript = Some(story);
             }
         }
         Ok(_) => {}
         Err(_) if app.request(view.id).is_some() => {
-            // The account is there, only the words are not: asked again when something happens.
+            // The record exists but its text does not; the next event triggers another fetch.
             let record = app.request(view.id).cloned().map(Box::new);
             let story = RequestTranscript {
                 id: view.id,

@@ -1,4 +1,4 @@
-//! Acts on one request: ending, copying, sending again.
+//! Actions on one request: cancel, copy, replay.
 
 use super::{ask_confirmation, refresh::current_request_view, show_toast};
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// Texts that are printed when the reader leaves.
+/// Upper bound for the texts that are printed on exit.
 const MAX_COPIED: usize = 10;
 
 pub(super) fn current_request(app: &App) -> Option<&RequestRecord> {
@@ -39,11 +39,11 @@ pub(super) fn ask_to_kill(app: &mut App, now: FrameContext) {
     }
 }
 
-/// Asks to which model; the one of the first time stands there.
+/// Asks for the model; the default is the original one.
 pub(super) fn ask_to_replay(app: &mut App, now: FrameContext) {
     match current_request(app) {
         Some(r) => {
-            app.dialog = Some(Dialog::Replay { id: r.id, model: r.requested_model.to_string() })
+            app.dialog = Some(Dialog::Replay { id: r.id, model: r.requested_model.to_string() });
         }
         None => show_toast(app, now.text.toast.none_selected.clone(), Severity::Info, now),
     }
@@ -54,7 +54,7 @@ pub(super) fn copy_menu(app: &mut App, now: FrameContext) -> Vec<Effect> {
     if let Some(r) = current_request(app) {
         let (id, curl) = (r.id, curl::hello_command(snapshot, &r.requested_model));
         app.dialog = Some(Dialog::Copy { id, curl });
-        // The bytes of the request make a better command, where they are kept.
+        // The stored bytes make a more exact command, if there are any.
         let query = TranscriptQuery { only_answer: false, raw: true };
         return if current_request_view(app).is_some() {
             vec![Effect::FetchTranscript { id, query }]

@@ -1,4 +1,4 @@
-//! What keys, events and snapshots do to the state.
+//! Tests how keys, events and snapshots change the state.
 
 use ratatui::crossterm::event::{
     KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
@@ -14,7 +14,7 @@ use crate::{
     events::record::RequestState,
     tui::{
         app::{Overlay, RequestView},
-        sample::{self, app, frame_context, frame_context_after},
+        tests::sample::{self, app, frame_context, frame_context_after},
     },
 };
 

@@ -1,5 +1,5 @@
-//! The only way onto the screen: cleans every text, keeps to its room, and knows colours only by
-//! role.
+//! The only way to write to the screen: sanitizes every text, clips it to its width, and uses theme
+//! roles for colour.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Modifier};
 
@@ -17,7 +17,7 @@ pub fn span(text: impl Into<String>, role: ThemeRole) -> StyledSpan {
     (text.into(), role)
 }
 
-/// Columns that a row of pieces takes.
+/// The width of a row of spans.
 #[must_use]
 pub fn spans_width(spans: &[StyledSpan]) -> u16 {
     spans.iter().fold(0, |sum, (text, _)| sum.saturating_add(columns(&clean(text))))
@@ -34,14 +34,14 @@ pub struct Canvas<'a> {
 }
 
 impl Canvas<'_> {
-    /// Writes a text, at most `room` columns of it, and says where it ended.
+    /// Writes a text in at most `max_width` columns and returns the column where it ended.
     pub fn put(&mut self, x: u16, y: u16, max_width: u16, text: &str, role: ThemeRole) -> u16 {
         let area = self.buffer.area;
         if x >= area.right() || y >= area.bottom() || x < area.left() || y < area.top() {
             return x;
         }
         let max_width = max_width.min(area.right() - x);
-        // A text of a megabyte is not looked at beyond what could ever be seen of it.
+        // Truncate long text early: no more than this could ever be visible.
         let text = match text.char_indices().nth(1_000) {
             Some((end, _)) => &text[..end],
             None => text,
@@ -51,13 +51,13 @@ impl Canvas<'_> {
         self.buffer.set_stringn(x, y, &text, usize::from(max_width), self.theme.style(role)).0
     }
 
-    /// Writes pieces one after the other.
+    /// Writes spans one after the other.
     pub fn spans(&mut self, x: u16, y: u16, max_width: u16, spans: &[StyledSpan]) -> u16 {
         let end = x.saturating_add(max_width);
         spans.iter().fold(x, |x, (text, role)| self.put(x, y, end.saturating_sub(x), text, *role))
     }
 
-    /// Writes pieces so that they end before column `end`; says where they begin.
+    /// Writes spans so that they end before column `end` and returns where they begin.
     pub fn spans_right(&mut self, from: u16, end: u16, y: u16, spans: &[StyledSpan]) -> u16 {
         let x = end.saturating_sub(spans_width(spans)).max(from);
         self.spans(x, y, end.saturating_sub(x), spans);
@@ -71,7 +71,7 @@ impl Canvas<'_> {
         }
     }
 
-    /// A thin line with a title in it.
+    /// A thin line with a title.
     pub fn titled_rule(&mut self, area: Rect, y: u16, title: &str) {
         self.rule(area, y);
         self.put(
@@ -83,18 +83,18 @@ impl Canvas<'_> {
         );
     }
 
-    /// Shows rows of the screen as selected.
+    /// Highlights rows of the screen as selected.
     pub fn highlight(&mut self, area: Rect) {
         self.buffer.set_style(area.intersection(self.buffer.area), self.theme.select());
     }
 
-    /// Shows an area as not of this moment.
+    /// Dims an area to mark it as outdated.
     pub fn fade(&mut self, area: Rect) {
         let style = self.theme.style(ThemeRole::Dim).add_modifier(Modifier::DIM);
         self.buffer.set_style(area.intersection(self.buffer.area), style);
     }
 
-    /// Replaces every glyph that a terminal without UTF-8 could not show.
+    /// Replaces every glyph that a terminal without UTF-8 cannot show.
     pub fn replace_non_ascii(&mut self) {
         for cell in &mut self.buffer.content {
             if !cell.symbol().is_ascii() {

@@ -1,8 +1,8 @@
-//! Amounts that read at a glance: a countdown and a row of bars.
+//! Draws amounts: gauges, rows of bars and single bars.
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// `part` of `whole` in `room` columns.
+/// A gauge of `part` of `total` in `max_width` columns.
 #[must_use]
 pub fn gauge(part: u64, total: u64, max_width: usize) -> String {
     let full = if total == 0 {
@@ -13,7 +13,7 @@ pub fn gauge(part: u64, total: u64, max_width: usize) -> String {
     "█".repeat(full) + &"░".repeat(max_width - full)
 }
 
-/// A column per value, the highest full.
+/// One column per value; the highest value is a full bar.
 #[must_use]
 pub fn bars(values: &[u64]) -> String {
     let max = values.iter().copied().max().unwrap_or(0).max(1);
@@ -23,8 +23,8 @@ pub fn bars(values: &[u64]) -> String {
         .collect()
 }
 
-/// A bar whose length is `part` of `whole`, in at most `room` columns; by eighths, and never
-/// nothing for something.
+/// A bar with a length of `part` of `total` in at most `max_width` columns, in steps of 1/8. A
+/// nonzero part is always visible.
 #[must_use]
 pub fn bar(part: u64, total: u64, max_width: usize) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
@@ -33,7 +33,7 @@ pub fn bar(part: u64, total: u64, max_width: usize) -> String {
     "█".repeat(eighths / 8) + EIGHTHS[eighths % 8]
 }
 
-/// A standing bar of at most `lines` pieces, from below.
+/// A vertical bar of at most `lines` cells, from the bottom up.
 #[must_use]
 pub fn column(part: u64, total: u64, lines: usize) -> Vec<char> {
     let eighths = (u128::from(part.min(total)) * lines as u128 * 8)

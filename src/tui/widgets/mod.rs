@@ -1,4 +1,4 @@
-//! Pieces that screens are made of. All text goes through [`canvas::Canvas`], which cleans it.
+//! The widgets of the screens. All text goes through [`canvas::Canvas`], which sanitizes it.
 
 pub mod canvas;
 pub mod gauge;

@@ -1,52 +1,51 @@
-//! Tables whose columns have fixed places for a width, and leave in a fixed order when there is no
-//! room.
+//! Draws tables. Columns have fixed positions for a given width and are hidden in a fixed order if
+//! space is short.
 
 use ratatui::layout::Rect;
 
 use super::canvas::{Canvas, StyledSpan, spans_width};
 use crate::tui::{format::FrameContext, strings::TextFn, theme::ThemeRole};
 
-/// Columns before the first one, for the mark of the selected row.
+/// Columns before the first table column, for the mark of the selected row.
 const MARK_WIDTH: u16 = 3;
-/// Columns that lines under a row stand further in.
+/// Additional indentation of detail lines, in columns.
 const DETAIL_INDENT: u16 = 2;
 
-/// A column of rows of type `R`.
+/// A column for rows of type `R`.
 pub struct Column<R> {
     pub title: TextFn,
     pub min: u16,
     pub max: u16,
     pub align_right: bool,
-    /// 0 stays; else the lowest leaves first.
+    /// 0 is never hidden; otherwise the lowest value is hidden first.
     pub hide_order: u8,
-    /// What stands there, in at most that many columns.
+    /// The cell's content, in at most that many columns.
     pub cell: fn(&R, FrameContext, usize) -> Vec<StyledSpan>,
 }
 
-/// The rows to draw: those from the first one shown.
+/// The rows to draw, starting with the first visible one.
 pub struct TableRows<'a, R> {
     pub rows: &'a [&'a R],
-    /// Place of the selected one among them.
+    /// Index of the selected row among them.
     pub selected: Option<usize>,
-    /// Whether the mark stands at the first row only because none is selected.
+    /// Whether the mark is at the first row only because no row is selected.
     pub following: bool,
-    /// Lines under a row.
+    /// The detail lines of a row.
     pub details: fn(&R, FrameContext, &RowDetail<'_, R>) -> Vec<Vec<StyledSpan>>,
-    /// The column that the order goes by, by its place.
+    /// Index of the column that the rows are sorted by.
     pub sorted: Option<usize>,
 }
 
-/// The room of lines under a row.
+/// The area of a row's detail lines.
 pub struct RowDetail<'a, R> {
-    /// Columns they have.
+    /// Their width in columns.
     pub width: usize,
     placed: &'a [(&'a Column<R>, u16, u16)],
     columns: &'a [Column<R>],
 }
 
 impl<R> RowDetail<'_, R> {
-    /// Where a column of the table begins, counted from the beginning of such a line; `None` where
-    /// it left.
+    /// The position of a table column within a detail line; `None` if the column is hidden.
     #[must_use]
     pub fn column_start(&self, column: usize) -> Option<usize> {
         let column = self.columns.get(column)?;
@@ -55,12 +54,12 @@ impl<R> RowDetail<'_, R> {
     }
 }
 
-/// No lines under rows.
+/// No detail lines.
 pub fn no_details<R>(_: &R, _: FrameContext, _: &RowDetail<'_, R>) -> Vec<Vec<StyledSpan>> {
     Vec::new()
 }
 
-/// Draws head and rows.
+/// Draws the header and the rows.
 pub fn draw<R>(
     canvas: &mut Canvas<'_>,
     area: Rect,
@@ -134,7 +133,7 @@ fn draw_cell(
     canvas.spans(x + indent, y, wide - indent, spans);
 }
 
-/// The columns that there is room for, with their place and width.
+/// The columns that fit, with their position and width.
 fn fit_columns<R>(columns: &[Column<R>], width: u16) -> Vec<(&Column<R>, u16, u16)> {
     let gap = if width >= 130 { 2 } else { 1 };
     let max_width = width.saturating_sub(MARK_WIDTH + 1);
@@ -157,8 +156,8 @@ fn fit_columns<R>(columns: &[Column<R>], width: u16) -> Vec<(&Column<R>, u16, u1
     let mut widths: Vec<u16> = shown.iter().map(|c| c.min).collect();
     let total =
         |widths: &[u16]| widths.iter().sum::<u16>() + gap * (widths.len() as u16).saturating_sub(1);
-    // What is missing is taken from the widest; what is left goes round, more of it to those that
-    // can use more.
+    // If space is short, shrink the widest columns first. Otherwise distribute the rest, with more
+    // to the columns that can use more.
     while total(&widths) > max_width {
         let Some(widest) = widths.iter_mut().max().filter(|wide| **wide > 1) else { break };
         *widest -= 1;

@@ -1,12 +1,12 @@
-//! Text in lines: wrapped to a width in columns, or pieces set one after the other.
+//! Wraps text to a width in columns, and arranges spans on lines.
 
 use unicode_width::UnicodeWidthChar;
 
 use crate::tui::widgets::canvas::{StyledSpan, span, spans_width};
 use crate::{base::sanitize::clean, tui::theme::ThemeRole};
 
-/// The text in lines of at most `room` columns, cleaned, at most `most` of them: broken where it
-/// has breaks, else between words, else anywhere.
+/// Wraps sanitized text into at most `max_lines` lines of at most `max_width` columns. Breaks at
+/// line breaks, else between words, else anywhere.
 #[must_use]
 pub fn wrap(text: &str, max_width: usize, max_lines: usize) -> Vec<String> {
     let max_width = max_width.max(1);
@@ -19,7 +19,7 @@ pub fn wrap(text: &str, max_width: usize, max_lines: usize) -> Vec<String> {
         wrap_line(&clean(&line), max_width, max_lines, &mut lines);
     }
     lines.truncate(max_lines);
-    // What ends with a break ends there.
+    // A trailing line break adds no empty line.
     while lines.last().is_some_and(String::is_empty) {
         lines.pop();
     }
@@ -31,8 +31,7 @@ fn wrap_line(line: &str, max_width: usize, max_lines: usize, lines: &mut Vec<Str
     for (at, c) in line.char_indices() {
         let wide = c.width().unwrap_or(1);
         if used + wide > max_width && at > from {
-            // A word goes to the next line as a whole, unless that would leave this one nearly
-            // empty.
+            // Move a whole word to the next line, unless this line would be nearly empty.
             let cut = space
                 .filter(|space| *space > from && line[*space..at].len() < max_width / 2)
                 .unwrap_or(at);
@@ -40,7 +39,7 @@ fn wrap_line(line: &str, max_width: usize, max_lines: usize, lines: &mut Vec<Str
             if lines.len() >= max_lines {
                 return;
             }
-            // The space between two lines is neither's.
+            // Drop the space at a line break.
             from = if cut == at && c == ' ' { at + 1 } else { cut };
             if from > at {
                 (used, space) = (0, None);
@@ -57,7 +56,7 @@ fn wrap_line(line: &str, max_width: usize, max_lines: usize, lines: &mut Vec<Str
     lines.push(line[from..].to_owned());
 }
 
-/// Pieces one after the other, with a gap between them, on as many lines as they need.
+/// Arranges spans one after the other, with a gap between them, on as many lines as needed.
 #[must_use]
 pub fn flow(
     pieces: impl Iterator<Item = Vec<StyledSpan>>,

@@ -1,4 +1,4 @@
-//! What happened to this request, why, and what was said?
+//! The Request screen: the attempts of one request, the reasons, and its messages.
 
 mod timeline;
 mod transcript;
@@ -17,12 +17,12 @@ use crate::{
     },
 };
 
-/// From this size on, the panes stand beside each other.
+/// Minimum size for panes side by side.
 const MIN_SPLIT_SIZE: (u16, u16) = (100, 18);
 
-/// Where the panes are. A pane that is not shown has no height.
+/// The areas of the panes. A hidden pane has no height.
 struct PaneAreas {
-    /// Above everything shown of `way`, or of the only pane, its titles.
+    /// The titles, above all areas shown for `timeline` or for the single pane.
     rule: Rect,
     timeline: Rect,
     second_rule: Rect,
@@ -46,7 +46,7 @@ impl PaneAreas {
             headers: none,
             explain: none,
         };
-        // The account is long, and says itself what the way does.
+        // The explanation is long and includes the content of the timeline.
         if area.width < MIN_SPLIT_SIZE.0
             || area.height < MIN_SPLIT_SIZE.1
             || view.pane == Pane::Explain
@@ -60,7 +60,7 @@ impl PaneAreas {
             }
             return areas;
         }
-        // The way takes what it needs, up to half of the room.
+        // The timeline takes the height it needs, up to half of the area.
         let upper = u16::try_from(way_lines).unwrap_or(u16::MAX).min(rest.height / 2);
         areas.timeline = Rect { height: upper, ..rest };
         areas.second_rule = Rect { y: rest.y + upper, height: 1, ..rest };
@@ -91,7 +91,7 @@ impl PaneAreas {
     }
 }
 
-/// How far the pane that has the keys can be scrolled.
+/// How far the focused pane can be scrolled.
 pub(super) fn max_scroll(app: &App, now: FrameContext, view: &RequestView) -> u16 {
     let Some(r) = app.request(view.id) else { return 0 };
     let (columns, rows) = app.size;
@@ -170,7 +170,7 @@ pub(super) fn draw(
     }
 }
 
-/// The names of the panes in their rules; the one that has the keys stands out.
+/// The pane titles in the rules; the focused pane is highlighted.
 fn draw_titles(
     view: &RequestView,
     now: FrameContext,

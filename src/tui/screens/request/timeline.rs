@@ -1,4 +1,4 @@
-//! The way of a request: why it went where, what was tried when, and its numbers.
+//! The timeline of a request: routing decisions, attempts over time, and numbers.
 
 use crate::{
     base::sanitize::{clean, display_width},
@@ -16,12 +16,12 @@ use crate::{
     },
 };
 
-/// The header in which the relay names what had no place on the way.
+/// The header in which the relay names the fields lost in translation.
 const LOSSES_HEADER: &str = "x-aiproxy-losses";
-/// Lines of what came of an attempt, and how far in they stand.
+/// Upper bound for the lines of an attempt's result, and their indentation.
 const MAX_REASON_LINES: usize = 6;
 const REASON_INDENT: usize = 9;
-/// Lines of an error.
+/// Upper bound for the lines of an error.
 const MAX_ERROR_LINES: usize = 8;
 
 pub(super) fn lines(
@@ -77,8 +77,8 @@ pub(super) fn lines(
     lines
 }
 
-/// One bar per attempt, all on one time axis: ▒ waits for the head, ░ streams. What came of it
-/// stands beside it, or below where there is no room.
+/// One bar per attempt on a shared time axis: ▒ waits for the head, ░ streams. The result is next
+/// to the bar, or below it if there is no space.
 fn push_attempt(
     a: &AttemptRecord,
     total: u64,
@@ -155,7 +155,7 @@ fn push_attempt(
     );
 }
 
-/// A session's name, and what of it came from caches as far as it is remembered.
+/// A session's name and the cached share of its recent requests, as far as they are in memory.
 fn session_text(app: &App, name: &str, now: FrameContext) -> String {
     let all = app
         .live()
@@ -170,7 +170,7 @@ fn session_text(app: &App, name: &str, now: FrameContext) -> String {
         cached = cached.saturating_add(usage.cache_read);
         won = won.saturating_add(r.affinity_cached_tokens());
     }
-    // Of a single request, its own numbers say the same.
+    // A single request already shows the same numbers itself.
     if cached == 0 || requests < 2 {
         return name.to_owned();
     }
@@ -185,7 +185,7 @@ fn session_text(app: &App, name: &str, now: FrameContext) -> String {
     )
 }
 
-/// Numbers with their names, as many on a line as there is room for.
+/// Labelled numbers, as many per line as fit.
 fn number_lines(
     app: &App,
     r: &RequestRecord,
@@ -235,7 +235,7 @@ fn number_lines(
         (&text.bytes, format!("{}→{}", count(r.request_bytes), count(r.answer_bytes))),
         (&text.finish, r.finish.as_deref().map_or_else(unknown, str::to_owned)),
     ];
-    // Most requests have no session; that needs no words.
+    // Most requests have no session, so the line is omitted.
     let shown_numbers =
         all.iter().filter(|(name, value)| *name != &text.session || value != UNKNOWN);
     wrap::flow(

@@ -1,4 +1,4 @@
-//! What was said in a request: the conversation, the answer as it grows, the headers.
+//! The transcript of a request: the conversation, the growing answer, the headers.
 
 use crate::{
     base::id::RequestId,
@@ -16,14 +16,13 @@ use crate::{
     },
 };
 
-/// Lines of one part of a conversation; what is longer is better read elsewhere.
+/// Upper bound for the lines of one part of a conversation; other tools suit longer text better.
 const MAX_PART_LINES: usize = 200;
-/// Lines of an account.
+/// Upper bound for the lines of an explanation.
 const MAX_EXPLAIN_LINES: usize = 2_000;
-/// System messages of more characters are one line until they are opened: the question is what is
-/// looked for.
+/// Longer system messages are collapsed to one line, because users usually look for the question.
 const MAX_EXPANDED_CHARS: u64 = 200;
-/// Lines of an answer: the newest.
+/// Upper bound for the lines of an answer; the newest are shown.
 const MAX_ANSWER_LINES: usize = 5_000;
 
 pub(super) fn conversation(
@@ -174,7 +173,7 @@ fn single_line(text: &str) -> Vec<Vec<StyledSpan>> {
     vec![vec![span(text, ThemeRole::Dim)]]
 }
 
-/// What kind of part it is, where it is no plain text.
+/// The kind of part, unless it is plain text.
 fn kind_label(part: &TranscriptPart, now: FrameContext) -> Option<Vec<StyledSpan>> {
     let text = &now.text.request;
     let word = match part.kind {
