@@ -1,4 +1,4 @@
-//! Arguments in, exit code out.
+//! Turns arguments into an exit code.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -9,9 +9,10 @@ use aiproxy::{
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
 
-/// What still runs when a command is done (a keyring prompt, an open connection) is not waited for.
+/// How long `main` waits for what still runs after a command (a keyring prompt, an open
+/// connection).
 const PARTING: Duration = Duration::from_millis(200);
-/// Bodies up to this size are usual.
+/// Bodies up to this size are common.
 const USUAL_BLOCK: usize = 1 << 20;
 /// More threads than this only cost memory on a laptop.
 const MOST_THREADS: usize = 4;
@@ -19,7 +20,7 @@ const MOST_THREADS: usize = 4;
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // Help and version end here too; whoever closes a pipe under them has seen enough.
+        // Help and version end here too. A closed pipe is not an error for them.
         Err(error) => {
             let closed = |e: std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
             let code =
@@ -27,13 +28,13 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(code).unwrap_or(1));
         }
     };
-    // A system that does not let go of core dumps is no reason not to work.
+    // A system that refuses to disable core dumps must not stop the program.
     drop(secret::disable_core_dumps());
     let serves = cli.command.as_ref().is_some_and(Command::runs_proxy);
     let runtime = match runtime(serves) {
         Ok(runtime) => runtime,
         Err(error) => {
-            cli::report_error(&CliError::failed(format!("the system gives no threads: {error}")));
+            cli::report_error(&CliError::failed(format!("cannot start the async runtime: {error}")));
             return ExitCode::from(ExitStatus::Failed.code());
         }
     };
@@ -46,8 +47,8 @@ fn main() -> ExitCode {
         }
         tokio::select! {
             biased;
-            // First, so that it is in place before a prompt hides what is typed: the prompt then
-            // ends in order.
+            // Polled first, so that the handler is installed before a prompt hides typed text. The
+            // prompt then ends in order.
             _ = tokio::signal::ctrl_c() => Err(CliError::quiet(ExitStatus::Failed)),
             result = cli::run(cli) => result,
         }
@@ -60,9 +61,9 @@ fn main() -> ExitCode {
     ExitCode::from(exit.code())
 }
 
-/// Has the C library keep some of the memory that bodies leave behind, rather than give it back to
-/// the system and take it again page by page for the next one. GNU's learns what is usual from the
-/// blocks that are freed.
+/// Lets the C library retain some of the memory that bodies free, instead of returning it to the
+/// system and requesting it again page by page. GNU's malloc adapts its threshold to the blocks
+/// that are freed.
 fn keep_freed_memory() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(USUAL_BLOCK)));
 }

@@ -1,4 +1,4 @@
-//! Sends a message where it is to go, and again where that failed.
+//! Sends an alert to a receiver and retries after a failure.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     upstream::webhook_client::{WebhookClient, WebhookResponse},
 };
 
-/// Pauses between tries; then it is given up.
+/// Delays between attempts; after the last one the alert is dropped.
 pub const RETRY_DELAYS: [Duration; 5] = [
     Duration::from_secs(1),
     Duration::from_secs(4),
@@ -23,7 +23,7 @@ pub const RETRY_DELAYS: [Duration; 5] = [
     Duration::from_secs(240),
 ];
 
-/// What kind of receiver an address is.
+/// The kind of receiver that an address belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceiverKind {
     Card,
@@ -31,7 +31,7 @@ pub enum ReceiverKind {
 }
 
 impl ReceiverKind {
-    /// The key of the config that names it.
+    /// The config key of this kind of receiver.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -41,11 +41,11 @@ impl ReceiverKind {
     }
 }
 
-/// How a try went.
+/// The result of a delivery attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeliveryResult {
     Delivered,
-    /// Another try may help, after this if it was told.
+    /// Another attempt may help, after this delay if the receiver sent one.
     Retry {
         reason: String,
         retry_after: Option<Duration>,
@@ -55,7 +55,7 @@ pub enum DeliveryResult {
     },
 }
 
-/// One try.
+/// Makes one delivery attempt.
 pub async fn deliver_once(
     poster: &WebhookClient,
     url: &OutboundUrl,
@@ -88,7 +88,7 @@ fn set_headers(
 ) {
     let seconds = now.0 / 1_000;
     let mut put = |name: &'static str, value: String| {
-        // Digits and letters of our own.
+        // The value contains only digits and letters.
         if let Ok(value) = HeaderValue::from_str(&value) {
             headers.insert(name, value);
         }
@@ -122,7 +122,7 @@ fn classify_response(
     if receiver == ReceiverKind::Webhook {
         return DeliveryResult::Delivered;
     }
-    // Bots answer 200 and say in the body what is wrong.
+    // Chat bots answer 200 and report errors in the body.
     let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
     match body["code"].as_i64().or_else(|| body["StatusCode"].as_i64()) {
         None | Some(0) => DeliveryResult::Delivered,

@@ -1,14 +1,14 @@
-//! Notifications of the desktop, by the programs that each system has for it. Nothing of the text
-//! is ever part of a script.
+//! Shows desktop notifications with the programs of each system. The text is never part of a
+//! script.
 
 use std::{collections::HashMap, io, process::Stdio, time::Duration};
 
 use tokio::{process::Command, time::timeout};
 
-/// None of these programs has a reason to take longer.
+/// Limit for the run time of these programs.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
-/// Of our own environment they get what leads to the desktop, and nothing else: some variables hold
-/// keys.
+/// The environment variables that these programs need to reach the desktop. They get no others,
+/// because some variables contain keys.
 const PASSED_VARIABLES: [&str; 18] = [
     "APPDATA",
     "DBUS_SESSION_BUS_ADDRESS",
@@ -30,7 +30,7 @@ const PASSED_VARIABLES: [&str; 18] = [
     "XDG_RUNTIME_DIR",
 ];
 
-/// One way to show something: a program, what it is called with, and variables for it.
+/// One way to show a notification: a program, its arguments and its environment variables.
 struct Notifier {
     program: &'static str,
     arguments: Vec<String>,
@@ -41,7 +41,7 @@ struct Notifier {
 ///
 /// # Errors
 ///
-/// A sentence: there is no program for it, or it failed.
+/// A sentence: no program is installed, or it failed.
 pub async fn show_notification(
     title: &str,
     text: &str,
@@ -69,7 +69,7 @@ pub async fn show_notification(
                     notifier.program
                 ));
             }
-            // The next one may be there.
+            // Try the next program.
             Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
             Ok(Err(error)) => {
                 return Err(format!("{} cannot be started: {error}", notifier.program));
@@ -90,7 +90,7 @@ pub async fn show_notification(
 fn notifiers(title: &str, text: &str, urgent: bool) -> Vec<Notifier> {
     let urgency = if urgent { "critical" } else { "normal" };
     let to_strings = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-    // Some desktops read markup in the text.
+    // Some desktops interpret markup in the text.
     let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let hints = format!("{{'urgency': <byte {}>}}", if urgent { 2 } else { 1 });
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
@@ -106,8 +106,8 @@ fn notifiers(title: &str, text: &str, urgent: bool) -> Vec<Notifier> {
             ]),
             variables: Vec::new(),
         },
-        // It comes with the desktop's own libraries, where the other has to be installed. It reads
-        // its arguments as values.
+        // This program comes with the desktop's own libraries, while the other must be installed.
+        // It reads its arguments as values.
         Notifier {
             program: "gdbus",
             arguments: to_strings(&[
@@ -133,7 +133,7 @@ fn notifiers(title: &str, text: &str, urgent: bool) -> Vec<Notifier> {
 }
 
 #[cfg(target_os = "macos")]
-fn ways(title: &str, text: &str, _urgent: bool) -> Vec<Notifier> {
+fn notifiers(title: &str, text: &str, _urgent: bool) -> Vec<Notifier> {
     let script = [
         "on run argv",
         "display notification (item 2 of argv) with title (item 1 of argv)",
@@ -142,11 +142,11 @@ fn ways(title: &str, text: &str, _urgent: bool) -> Vec<Notifier> {
     let mut arguments: Vec<String> =
         script.iter().flat_map(|line| ["-e".to_owned(), (*line).to_owned()]).collect();
     arguments.extend(["--", title, text].map(str::to_owned));
-    vec![Way { program: "osascript", arguments, variables: Vec::new() }]
+    vec![Notifier { program: "osascript", arguments, variables: Vec::new() }]
 }
 
 #[cfg(windows)]
-fn ways(title: &str, text: &str, _urgent: bool) -> Vec<Notifier> {
+fn notifiers(title: &str, text: &str, _urgent: bool) -> Vec<Notifier> {
     const SCRIPT: &str = "\
 $null = [Windows.UI.Notifications.ToastNotificationManager, Windows.UI.Notifications, ContentType = WindowsRuntime];\
 $t = [Windows.UI.Notifications.ToastNotificationManager]::GetTemplateContent([Windows.UI.Notifications.ToastTemplateType]::ToastText02);\
@@ -158,7 +158,7 @@ $id = '{1AC14E77-02E7-4E5D-B744-2EB1AE5198B7}\\WindowsPowerShell\\v1.0\\powershe
     let arguments =
         ["-NoProfile", "-NonInteractive", "-Command", SCRIPT].map(str::to_owned).to_vec();
     let variables = vec![("AIPROXY_TITLE", title.to_owned()), ("AIPROXY_TEXT", text.to_owned())];
-    vec![Way { program: "powershell", arguments, variables }]
+    vec![Notifier { program: "powershell", arguments, variables }]
 }
 
 #[cfg(all(unix, not(target_os = "macos")))]

@@ -1,4 +1,4 @@
-//! An alert as it goes out: JSON for a webhook, a card for a chat, words for a desktop.
+//! Formats an alert: JSON for a webhook, a card for a chat, text for a desktop.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -14,21 +14,21 @@ use crate::{
     secrets::Secret,
 };
 
-/// An alert on its way.
+/// An alert ready for delivery.
 #[derive(Clone, Debug)]
 pub struct AlertMessage {
-    /// The same for every try and every way, so that who gets it twice can tell.
+    /// The same for every attempt and receiver, so that a recipient can detect duplicates.
     pub id: String,
     pub at: UnixMillis,
     pub alert: Alert,
-    /// Others that did not go out before it, as there were too many.
+    /// Number of earlier alerts that were suppressed because there were too many.
     pub suppressed: u32,
-    /// The machine's name, where it has one.
+    /// The host name of the machine, if it has one.
     pub host: String,
 }
 
 impl AlertMessage {
-    /// One line for people.
+    /// Returns a one-line title.
     #[must_use]
     pub fn title(&self) -> String {
         let what = match self.alert.kind {
@@ -47,7 +47,7 @@ impl AlertMessage {
         format!("aiproxy: {what}")
     }
 
-    /// What happened, and how much else did.
+    /// Returns what happened and how many other alerts were suppressed.
     #[must_use]
     pub fn text(&self) -> String {
         match self.suppressed {
@@ -56,7 +56,7 @@ impl AlertMessage {
         }
     }
 
-    /// The body of the webhook; docs/observing.md describes it.
+    /// Returns the webhook body, which docs/observing.md describes.
     #[must_use]
     pub fn webhook_body(&self) -> Bytes {
         let (upstream, key, model, project) = self.subject_parts();
@@ -81,10 +81,10 @@ impl AlertMessage {
         body.to_string().into()
     }
 
-    /// The parts of the subject: upstream, key, model, project.
+    /// Returns the parts of the subject: upstream, key, model, project.
     fn subject_parts(&self) -> (Option<&str>, Option<&str>, Option<&str>, Option<&str>) {
         let subject = &*self.alert.subject;
-        // Budgets are of projects, upstreams, keys, or of everything.
+        // A budget belongs to a project, an upstream, a key, or everything.
         match subject.split_once(' ') {
             Some(("project", project)) => return (None, None, None, Some(project)),
             Some(("upstream", upstream)) => return (Some(upstream), None, None, None),
@@ -109,8 +109,8 @@ impl AlertMessage {
         }
     }
 
-    /// The body of a chat bot that takes interactive cards; signed in its way where there is a
-    /// secret.
+    /// Returns the body for a chat bot that accepts interactive cards; signed in the bot's format
+    /// if there is a secret.
     #[must_use]
     pub fn card_body(&self, secret: Option<&Secret>, now: UnixMillis) -> Bytes {
         let color = match self.alert.level {
@@ -141,7 +141,7 @@ impl AlertMessage {
     }
 }
 
-/// The header that proves where a webhook comes from: HMAC-SHA256 over the time, a dot and the
+/// Returns the header that proves the origin of a webhook: HMAC-SHA256 over the time, a dot and the
 /// body.
 #[must_use]
 pub fn webhook_signature(secret: &Secret, seconds: i64, body: &[u8]) -> String {

@@ -1,6 +1,6 @@
-//! News for the owner: when an alert arises, whether it goes out, and the ways it takes.
+//! Alerts for the owner: when an alert is raised, whether it is sent, and how it is delivered.
 //!
-//! `rules`, `spike` and `throttle` decide and do nothing; `message` writes; `post` and `desktop`
+//! `rules`, `usage_spike` and `throttle` only decide; `message` formats; `deliver` and `desktop`
 //! send.
 
 pub mod deliver;

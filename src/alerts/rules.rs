@@ -1,4 +1,4 @@
-//! When an alert arises and when its trouble is over, decided from how things stand.
+//! Decides from the current state when an alert is raised and when it is resolved.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -10,37 +10,37 @@ use crate::{
     },
 };
 
-/// A rest shorter than this is everyday business, unless it goes on and on.
+/// A shorter cooldown raises no alert, unless cooldowns repeat without a break.
 const MIN_DURATION: Duration = Duration::from_secs(30);
-/// So many attempts say something about a rate.
+/// Minimum number of attempts for a meaningful error rate.
 const MIN_ATTEMPTS: u32 = 10;
-/// Failed attempts of a hundred that are too many, and so few that it is over.
+/// Error rates in percent: at the first an alert is raised, at the second it is resolved.
 const ALERT_ERROR_PERCENT: u32 = 50;
 const RECOVERY_ERROR_PERCENT: u32 = 20;
 
-/// How things stand.
+/// The state that alerts are decided from.
 #[derive(Clone, Debug, Default)]
 pub struct AlertInputs {
-    /// Those that are enabled.
+    /// The enabled upstreams.
     pub upstreams: Vec<UpstreamAlertInputs>,
-    /// Why the ledger is not written.
+    /// Why the ledger cannot be written.
     pub ledger_error: Option<String>,
-    /// Requests that found no place in the ledger, ever.
+    /// Requests that did not fit into the queue to the ledger, since the start.
     pub unrecorded_requests: u64,
-    /// Our own network is down: nothing that fails now is anybody else's fault.
+    /// The local network is down, so current failures are not the fault of upstreams.
     pub offline: bool,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct UpstreamAlertInputs {
     pub name: String,
-    /// Its circuit is open.
+    /// Set if the circuit is open.
     pub outage: Option<AlertCooldown>,
-    /// Those that are enabled and whose secret is known.
+    /// The enabled keys whose secret is known.
     pub keys: Vec<KeyAlertInputs>,
-    /// Attempts that it answered well, ever.
+    /// Successful attempts since the start.
     pub success_count: u64,
-    /// Attempts of the last minutes, and the failed ones among them.
+    /// Attempts of the last minutes, and how many of them failed.
     pub recent_attempts: u32,
     pub recent_errors: u32,
 }
@@ -49,15 +49,15 @@ pub struct UpstreamAlertInputs {
 pub struct KeyAlertInputs {
     /// `upstream/label`.
     pub name: String,
-    /// Its provider does not take it; the cause.
+    /// Why the provider rejects the key.
     pub rejection: Option<String>,
-    /// For all models.
+    /// A cooldown for all models.
     pub cooldown: Option<AlertCooldown>,
-    /// For some of them.
+    /// Cooldowns for single models.
     pub model_cooldowns: Vec<(String, AlertCooldown)>,
 }
 
-/// Left alone, until when and why.
+/// The end and the reason of a cooldown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AlertCooldown {
     pub until: Option<UnixMillis>,
@@ -66,12 +66,12 @@ pub struct AlertCooldown {
 
 type AlertId = (AlertKind, Arc<str>);
 
-/// What was noticed so far.
+/// Alerts and conditions observed so far.
 #[derive(Debug, Default)]
 pub struct AlertState {
-    /// Troubles that an alert was raised for, and that are not known to be over.
+    /// Raised alerts that are not known to be resolved.
     active: BTreeMap<AlertId, ActiveAlert>,
-    /// Since when a trouble has been seen that may yet pass.
+    /// When a condition that may still pass was first seen.
     first_seen: BTreeMap<AlertId, UnixMillis>,
     reported_unrecorded: u64,
 }
@@ -80,22 +80,22 @@ pub struct AlertState {
 struct ActiveAlert {
     since: UnixMillis,
     alert: Alert,
-    /// What its upstream had answered by then.
+    /// The success count of its upstream when the alert was raised.
     success_count: u64,
-    /// It could be seen at the last look.
+    /// The condition was present at the last check.
     visible: bool,
 }
 
-/// A trouble that can be seen.
+/// A condition that is present now.
 struct Condition {
     alert: Alert,
     success_count: u64,
-    /// No need to wait and see.
+    /// Raise the alert without waiting.
     immediate: bool,
 }
 
 impl AlertState {
-    /// Looks at how things stand; what is new and what is over.
+    /// Compares the current state with the last check; returns new and resolved alerts.
     pub fn update(&mut self, inputs: &AlertInputs, now: UnixMillis) -> Vec<Alert> {
         if inputs.offline {
             return Vec::new();
@@ -121,7 +121,7 @@ impl AlertState {
         }
         for (id, condition) in &conditions {
             if let Some(active) = self.active.get_mut(id) {
-                // As it is by now: how long it still takes, how many failed.
+                // Updates the text: remaining time and number of failures may have changed.
                 (active.visible, active.alert) = (true, condition.alert.clone());
                 continue;
             }
@@ -145,7 +145,7 @@ impl AlertState {
             }
             match resolution(*what, subject, active, inputs, now) {
                 Resolution::Ongoing => {
-                    // Fewer fail than when it was told, and still too many.
+                    // Fewer attempts fail than when the alert was raised, but still too many.
                     if let Some(found) = inputs
                         .upstreams
                         .iter()
@@ -165,7 +165,7 @@ impl AlertState {
         alerts
     }
 
-    /// The troubles that can be seen, and since when.
+    /// Returns the alerts whose condition is present, and since when.
     pub fn visible_alerts(&self) -> impl Iterator<Item = (UnixMillis, &Alert)> {
         self.active
             .values()
@@ -174,12 +174,12 @@ impl AlertState {
     }
 }
 
-/// What becomes of a trouble that cannot be seen any more.
+/// What happens to an alert whose condition is no longer present.
 enum Resolution {
-    /// What it was about is no more.
+    /// The subject of the alert no longer exists.
     Dropped,
     Recovered(String),
-    /// Nothing has proved yet that it is over.
+    /// The recovery is not proved yet.
     Ongoing,
 }
 
@@ -206,7 +206,7 @@ fn resolution(
                     Resolution::Ongoing
                 }
             }
-            // Nobody asks it any more, so nobody can tell.
+            // The key is no longer used, so recovery cannot be observed.
             _ => Resolution::Dropped,
         },
         AlertKind::KeyRejected => match inputs
@@ -221,7 +221,7 @@ fn resolution(
         AlertKind::KeysCooling | AlertKind::UpstreamDown => {
             let name = subject.split_once(':').map_or(subject, |(upstream, _)| upstream);
             match upstream(name) {
-                // That a rest has ended is no proof: the next request tells.
+                // The end of a cooldown does not prove recovery; the next successful request does.
                 Some(found) if found.success_count <= active.success_count => Resolution::Ongoing,
                 Some(_) => {
                     Resolution::Recovered(format!("{subject} answers again after {elapsed}"))
@@ -254,7 +254,11 @@ fn find_conditions(inputs: &AlertInputs, now: UnixMillis) -> Vec<Condition> {
     }
     for upstream in &inputs.upstreams {
         let mut add = |alert, lasts| {
-            found.push(Condition { alert, success_count: upstream.success_count, immediate: lasts })
+            found.push(Condition {
+                alert,
+                success_count: upstream.success_count,
+                immediate: lasts,
+            });
         };
         let name = &upstream.name;
         for key in &upstream.keys {
@@ -309,8 +313,8 @@ fn error_rate_text(upstream: &UpstreamAlertInputs) -> String {
     )
 }
 
-/// Whether no key of an upstream can be used, for all models or for one, and when the first comes
-/// back.
+/// Returns whether all keys of an upstream are unusable, for all models or for one, and the
+/// cooldown that ends first.
 fn all_keys_cooling(
     upstream: &UpstreamAlertInputs,
     now: UnixMillis,
@@ -325,7 +329,7 @@ fn all_keys_cooling(
     let is_unusable = |key: &KeyAlertInputs| key.rejection.is_some() || key.cooldown.is_some();
     let all_models: Vec<&AlertCooldown> =
         upstream.keys.iter().filter_map(|key| key.cooldown.as_ref()).collect();
-    // With every key rejected, that has been said of each.
+    // If every key is rejected, each of them has its own alert.
     if !all_models.is_empty() && upstream.keys.iter().all(is_unusable) {
         return Some((upstream.name.clone(), first(&all_models)?));
     }
@@ -350,7 +354,7 @@ fn all_keys_cooling(
         let cooldowns = cooldowns.filter(|cooldowns| !cooldowns.is_empty())?;
         Some((format!("{}:{model}", upstream.name), first(&cooldowns.iter().collect::<Vec<_>>())?))
     });
-    // The one that is out the longest speaks for the others.
+    // The model with the longest cooldown represents the others.
     all.max_by_key(|(_, rest)| rest.until.map_or(i64::MAX, |until| until.0))
         .filter(|(_, rest)| rest.until.is_none_or(|until| until > now))
 }

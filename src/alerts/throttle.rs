@@ -1,4 +1,5 @@
-//! Whether an alert goes out: wanted, not just told, and not one of too many.
+//! Decides whether an alert is sent: its kind is enabled, it is not a repetition, and there are not
+//! too many.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -12,13 +13,13 @@ use crate::{
     events::alert::{Alert, AlertKind},
 };
 
-/// The same trouble is not told again within this time.
+/// An alert about the same problem is not repeated within this time.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(15 * 60);
-/// No more than so many within [`WHILE`], whatever they are about.
+/// Maximum number of alerts within [`ALERT_WINDOW`], about any subject.
 const MAX_ALERTS: usize = 20;
 const ALERT_WINDOW: Duration = Duration::from_secs(10 * 60);
 
-/// The word of the config that lets a kind out; `None` for what always goes.
+/// Returns the config value that enables a kind of alert; `None` for kinds that are always sent.
 #[must_use]
 pub fn alert_event(kind: AlertKind) -> Option<AlertEvent> {
     Some(match kind {
@@ -34,23 +35,24 @@ pub fn alert_event(kind: AlertKind) -> Option<AlertEvent> {
     })
 }
 
-/// What went out lately.
+/// Alerts that were sent recently.
 #[derive(Debug, Default)]
 pub struct Throttle {
     last_sent: BTreeMap<(AlertKind, Arc<str>), Mono>,
-    /// Subjects whose trouble went out: only their recovery is news.
+    /// Subjects with a sent and unresolved alert; recoveries are sent only for these.
     open_subjects: BTreeMap<Arc<str>, Mono>,
     recent: VecDeque<Mono>,
     suppressed: u32,
 }
 
 impl Throttle {
-    /// Whether it goes; how many others were left out before it because there were too many.
+    /// Returns `Some` if the alert is sent, with the number of alerts that were suppressed before
+    /// it because there were too many.
     pub fn admit(&mut self, alert: &Alert, wanted: &[AlertEvent], now: Mono) -> Option<u32> {
         let Some(event) = alert_event(alert.kind) else { return Some(0) };
         if alert.kind == AlertKind::Recovered {
-            // Taken out first: once it is over, the next trouble begins anew even where nobody
-            // wants to hear of recoveries.
+            // Removed first: after a recovery the next problem starts anew, even if recovery alerts
+            // are disabled.
             self.open_subjects.remove(&alert.subject).filter(|_| wanted.contains(&event))?;
             return self.reserve_slot(now);
         }
@@ -65,7 +67,7 @@ impl Throttle {
         let suppressed = self.reserve_slot(now)?;
         self.last_sent.insert(id, now);
         self.open_subjects.insert(Arc::clone(&alert.subject), now);
-        // A trouble whose end nobody ever tells must not stay here for ever.
+        // Bounds the map, because some problems never report their end.
         while self.open_subjects.len() > 1_000 {
             let oldest = self
                 .open_subjects

@@ -1,4 +1,4 @@
-//! Whether far more is used today than usual.
+//! Detects whether usage today is far above the usual level.
 
 use crate::{
     base::{money::NanoUsd, sanitize},
@@ -8,21 +8,21 @@ use crate::{
     },
 };
 
-/// Days that show what is usual.
+/// Number of days that define the usual usage.
 pub const BASELINE_DAYS: usize = 7;
-/// With fewer used days nothing is usual yet.
+/// With fewer days of usage there is no baseline yet.
 const MIN_USED_DAYS: usize = 2;
-/// What is less than this is no matter for an alert.
+/// Usage below this raises no alert.
 const MIN_USE: DailyUse = DailyUse { cost: NanoUsd(1_000_000_000), tokens: 1_000_000 };
 
-/// What was used in a day.
+/// The usage of one day.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DailyUse {
     pub cost: NanoUsd,
     pub tokens: u64,
 }
 
-/// Compares today with the days before it; those without any use say nothing.
+/// Compares today with the previous days; days without usage are ignored.
 #[must_use]
 pub fn detect_spike(today: DailyUse, previous_days: &[DailyUse]) -> Option<Alert> {
     let used_days: Vec<&DailyUse> =
@@ -54,8 +54,8 @@ pub fn detect_spike(today: DailyUse, previous_days: &[DailyUse]) -> Option<Alert
     })
 }
 
-/// How many times the usual is too much: the more there is, the less it varies. Of dollars or of
-/// millions of tokens.
+/// Returns the multiple of the average that raises an alert. It is lower for a larger average,
+/// which varies less. The average is in dollars or in millions of tokens.
 fn spike_factor(average: f64) -> f64 {
     match average {
         ..1.0 => 5.0,
@@ -96,7 +96,7 @@ mod tests {
                 "{today:?}"
             );
         }
-        // A first cent after two days of a tenth of one is nothing to speak of.
+        // One cent after two days of a tenth of a cent each is too little for an alert.
         let cents = [
             DailyUse { cost: NanoUsd(1_000_000), tokens: 10 },
             DailyUse { cost: NanoUsd(1_000_000), tokens: 10 },

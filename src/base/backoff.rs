@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use crate::base::rng::Rng;
 
-/// A pause before try number `nth` (0 for the first pause): anywhere between zero and `base · 2ⁿ`,
-/// at most `max`. Full jitter, so that clients which failed together do not come back together.
+/// Returns a pause before try number `nth` (0 for the first pause): a random value between zero and
+/// `base · 2ⁿ`, at most `max`. The full jitter prevents clients that failed together from returning
+/// together.
 #[must_use]
 pub fn full_jitter(base: Duration, max: Duration, nth: u32, rng: &mut dyn Rng) -> Duration {
     exponential(base, max, nth).mul_f64(rng.next_f64().clamp(0.0, 1.0))
 }
 
-/// `base · 2ⁿ`, at most `max`.
+/// Returns `base · 2ⁿ`, at most `max`.
 #[must_use]
 pub fn exponential(base: Duration, max: Duration, nth: u32) -> Duration {
     let factor = 1_u32.checked_shl(nth).unwrap_or(u32::MAX);

@@ -9,13 +9,13 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// An instant of the clock that goes on while the machine sleeps (`CLOCK_BOOTTIME` where there is
-/// one).
+/// An instant of a clock that continues while the machine sleeps (`CLOCK_BOOTTIME` if the system
+/// has it).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mono(pub Duration);
 
 impl Mono {
-    /// Time from `earlier` to this instant; zero when `earlier` is later.
+    /// Returns the time from `earlier` to this instant; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
@@ -36,13 +36,13 @@ impl Sub<Duration> for Mono {
     }
 }
 
-/// Milliseconds since 1970 in UTC; may jump when the clock is set.
+/// Milliseconds since 1970 in UTC. It may jump when the system clock is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UnixMillis(pub i64);
 
 impl fmt::Display for UnixMillis {
-    /// RFC 3339 in UTC, to the millisecond.
+    /// Writes RFC 3339 in UTC, to the millisecond.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_millisecond(self.0) {
             Ok(at) => write!(f, "{at:.3}"),
@@ -51,12 +51,13 @@ impl fmt::Display for UnixMillis {
     }
 }
 
-/// Where time is read from; tests hand in [`Fake`].
+/// The source of time; tests pass a [`FakeClock`].
 pub trait Clock: Send + Sync {
     fn mono(&self) -> Mono;
     fn unix(&self) -> UnixMillis;
 
-    /// The wall-clock stamp of a monotonic instant, as seen now.
+    /// Returns the wall-clock time of a monotonic instant, by the current offset between the
+    /// clocks.
     fn unix_at(&self, at: Mono) -> UnixMillis {
         let (mono, unix) = (self.mono(), self.unix());
         let ahead = i64::try_from(at.since(mono).as_millis()).unwrap_or(i64::MAX);
@@ -77,12 +78,12 @@ impl Clock for SystemClock {
         Mono(Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default()))
     }
 
-    // Darwin's CLOCK_MONOTONIC and Windows' QueryPerformanceCounter both go on while the machine
+    // Darwin's CLOCK_MONOTONIC and Windows' QueryPerformanceCounter both continue while the machine
     // sleeps.
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     #[expect(
         clippy::disallowed_methods,
-        reason = "this is the clock that everybody else is handed"
+        reason = "the system clock is the one place that reads the time"
     )]
     fn mono(&self) -> Mono {
         static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
@@ -91,7 +92,7 @@ impl Clock for SystemClock {
 
     #[expect(
         clippy::disallowed_methods,
-        reason = "this is the clock that everybody else is handed"
+        reason = "the system clock is the one place that reads the time"
     )]
     fn unix(&self) -> UnixMillis {
         let since =
@@ -111,7 +112,7 @@ impl Default for FakeClock {
 }
 
 impl FakeClock {
-    /// Lets time pass on both clocks.
+    /// Advances both clocks.
     pub fn advance(&self, span: Duration) {
         let mut at = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         at.0 = at.0 + span;

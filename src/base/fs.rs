@@ -1,4 +1,4 @@
-//! Files that must not be lost, read by others, or written through somebody's link.
+//! Files that must not be lost, read by other users, or written through a foreign link.
 
 use std::{
     fs::{File, OpenOptions},
@@ -6,12 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Replaces a file in one step: a temporary file beside it, its bytes on disk, then a rename.
-/// `mode` is what the file has from its first moment (ignored where there are no modes).
+/// Replaces a file atomically: writes a temporary file next to it, syncs it to disk, then renames
+/// it. The file has `mode` from its first moment (ignored on systems without modes).
 ///
 /// # Errors
 ///
-/// Any of these steps; the old file is then as it was.
+/// Any of these steps fails. The old file is then unchanged.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let (temporary, mut file) = create_temporary(folder, path, mode)?;
@@ -19,7 +19,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         set_mode(&file, mode).and_then(|()| file.write_all(bytes)).and_then(|()| file.sync_all());
     drop(file);
     if let Err(e) = written.and_then(|()| std::fs::rename(&temporary, path)) {
-        // The error that matters is the first one; a leftover is only untidy.
+        // The first error is the one that matters; a leftover file is only untidy.
         std::fs::remove_file(&temporary).ok();
         return Err(e);
     }
@@ -27,12 +27,12 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a file of ours for reading and writing, made with 0600 if missing, never through a link
-/// and never one that belongs to another user.
+/// Opens a private file for reading and writing, and creates it with 0600 if it is missing. Refuses
+/// a link and a file that belongs to another user.
 ///
 /// # Errors
 ///
-/// What the system says, or that the file is not ours, or is a link.
+/// The system's error, or the file belongs to another user or is a link.
 pub fn create_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -43,11 +43,11 @@ pub fn create_private(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// As [`create_private`], for appending.
+/// Like [`create_private`], for appending.
 ///
 /// # Errors
 ///
-/// As [`create_private`].
+/// The same as [`create_private`].
 pub fn append_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true);
@@ -58,12 +58,12 @@ pub fn append_private(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes a folder only we can enter, with its parents; one that exists must be ours and is closed
-/// to others.
+/// Creates a folder that only this user can enter, with its parents. An existing folder must belong
+/// to this user and is closed to others.
 ///
 /// # Errors
 ///
-/// What the system says; that something else stands there; that it belongs to another user.
+/// The system's error, the path is not a folder, or it belongs to another user.
 pub fn create_private_dir(path: &Path) -> io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
@@ -74,8 +74,8 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
     {
         use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
         let found = std::fs::symlink_metadata(path)?;
-        // A link to a folder is fine where it and the folder are ours: people move their data to
-        // other disks.
+        // A link to a folder is fine if the link and the folder belong to this user: people move
+        // their data to other disks.
         let target = std::fs::metadata(path)?;
         if found.uid() != rustix::process::geteuid().as_raw()
             || target.uid() != rustix::process::geteuid().as_raw()
@@ -89,8 +89,8 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Who may read a file, in octal (`644`), where others can; `None` where only its owner can or
-/// modes do not exist.
+/// Returns the file's mode in octal (`644`) if other users can read it; `None` if only its owner
+/// can or modes do not exist.
 #[must_use]
 pub fn mode_open_to_others(path: &Path) -> Option<String> {
     #[cfg(unix)]
@@ -106,7 +106,7 @@ pub fn mode_open_to_others(path: &Path) -> Option<String> {
     }
 }
 
-/// An advisory lock on a file of its own; given back when dropped, also by a crash.
+/// An advisory lock on a separate file; released when dropped, even after a crash.
 #[derive(Debug)]
 pub struct FileLock {
     file: File,
@@ -118,18 +118,18 @@ impl FileLock {
     ///
     /// # Errors
     ///
-    /// The file cannot be made or locked.
+    /// The file cannot be created or locked.
     pub fn acquire(path: &Path) -> io::Result<Self> {
         let file = create_private(path)?;
         file.lock()?;
         Ok(Self { file, path: path.to_owned() })
     }
 
-    /// Takes the lock, or `None` where another process holds it.
+    /// Acquires the lock; `None` if another process has it.
     ///
     /// # Errors
     ///
-    /// The file cannot be made or locked.
+    /// The file cannot be created or locked.
     pub fn try_acquire(path: &Path) -> io::Result<Option<Self>> {
         let file = create_private(path)?;
         match file.try_lock() {
@@ -144,7 +144,7 @@ impl FileLock {
         &self.path
     }
 
-    /// The locked file itself, to write who holds it.
+    /// Returns the locked file itself, to write into it which process locked it.
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
@@ -172,7 +172,7 @@ fn create_temporary(folder: &Path, path: &Path, mode: u32) -> io::Result<(PathBu
     Err(io::Error::new(io::ErrorKind::AlreadyExists, "sixteen temporary names were taken"))
 }
 
-/// Unix: 0600 from the first moment, and no link is followed at the last step.
+/// On Unix: 0600 from the first moment, and a link at the last path component is not followed.
 fn set_private_options(options: &mut OpenOptions) {
     #[cfg(unix)]
     {
@@ -207,7 +207,7 @@ fn check_ownership(file: &File, path: &Path) -> io::Result<()> {
     if found.uid() != rustix::process::geteuid().as_raw() {
         return Err(foreign_owner_error(path));
     }
-    // A second name would let somebody read what we write under ours.
+    // Through a second name another user could read what is written under this one.
     if found.nlink() > 1 {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -219,7 +219,7 @@ fn check_ownership(file: &File, path: &Path) -> io::Result<()> {
 
 #[cfg(not(unix))]
 #[expect(clippy::unnecessary_wraps, reason = "the same signature as where there are owners")]
-fn owned(_: &File, _: &Path) -> io::Result<()> {
+fn check_ownership(_: &File, _: &Path) -> io::Result<()> {
     Ok(())
 }
 
@@ -246,7 +246,7 @@ fn set_mode(_: &File, _: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the rename itself last; some file systems cannot, which is no reason to fail.
+/// Makes the rename itself durable. Some file systems cannot do this, which is not an error.
 fn sync_folder(folder: &Path) {
     #[cfg(unix)]
     if let Ok(folder) = File::open(folder) {

@@ -1,4 +1,4 @@
-//! Sortable ids of requests, and maps by ids of our own.
+//! Sortable request ids, and maps keyed by internal ids.
 
 use std::{
     collections::HashMap,
@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use super::clock::UnixMillis;
 
-/// Digits of a request's id as text.
+/// Digits of a request id as text.
 const ID_DIGITS: usize = 20;
 
-/// An id of a request: 48 bits of time, then 32 bits that are this process's start and a counter;
-/// 20 hex digits.
+/// A request id: 48 bits of time, then 32 bits from the start of this process and a counter; 20 hex
+/// digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestId(u128);
 
@@ -26,7 +26,7 @@ static COUNTER: AtomicU64 = AtomicU64::new(0);
 static SALT: OnceLock<u64> = OnceLock::new();
 
 impl RequestId {
-    /// A new id; no two calls of one process give the same.
+    /// Creates an id; two calls in one process never return the same.
     #[must_use]
     pub fn new(now: UnixMillis) -> Self {
         let count = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -36,19 +36,19 @@ impl RequestId {
         Self((u128::from(now.0.unsigned_abs() & 0xFFFF_FFFF_FFFF) << 32) | low)
     }
 
-    /// The text that no id of this moment or later is below.
+    /// Returns the smallest text that an id of this moment or later can have.
     #[must_use]
     pub fn min_text_at(at: UnixMillis) -> String {
         format!("{:012x}", at.0.clamp(0, 0xFFFF_FFFF_FFFF))
     }
 
-    /// Reads the form that `Display` writes.
+    /// Parses the form that `Display` writes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         (text.len() == ID_DIGITS).then(|| u128::from_str_radix(text, 16).ok().map(Self)).flatten()
     }
 
-    /// The text, without an allocation.
+    /// Returns the text without an allocation.
     #[must_use]
     pub fn hex_digits(self) -> [u8; ID_DIGITS] {
         let mut out = [0; ID_DIGITS];
@@ -63,7 +63,7 @@ impl RequestId {
 
 impl Hash for RequestId {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // The counter and the low bits of the time tell requests of one process apart.
+        // The counter and the low bits of the time distinguish the requests of one process.
         state.write_u64(self.0 as u64);
     }
 }
@@ -93,10 +93,10 @@ impl<'de> Deserialize<'de> for RequestId {
     }
 }
 
-/// A map by our own small ids.
+/// A map keyed by small internal ids.
 pub type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 
-/// Spreads one small number: ids are ours, so nobody can choose them to collide.
+/// Hashes one small number. The ids are internal, so no client can choose them to collide.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct IdHasher(u64);
 

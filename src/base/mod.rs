@@ -1,4 +1,4 @@
-//! Leaf mechanisms; nothing here knows what AI is.
+//! General mechanisms that know nothing of AI and import no other folder.
 
 pub mod backoff;
 pub mod clock;

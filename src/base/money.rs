@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 /// Billionths in one unit of any currency.
 pub const NANOS_PER_UNIT: i64 = 1_000_000_000;
-/// Nothing that a model does costs a million dollars; a number beyond it is noise.
+/// No model call costs a million dollars; a larger number is an error.
 const MAX_AMOUNT: f64 = 1_000_000.0;
 
-/// Money in billionths of a US dollar. Sums stick at the top instead of wrapping.
+/// Money in billionths of a US dollar. Sums saturate instead of wrapping.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -23,8 +23,8 @@ pub struct NanoUsd(pub i64);
 impl NanoUsd {
     pub const ZERO: Self = Self(0);
 
-    /// Dollars, rounded to the nearest billionth; `None` for what is no sum: negative, not finite,
-    /// beyond all measure.
+    /// Converts dollars, rounded to the nearest billionth; `None` if the number is negative, not
+    /// finite or out of range.
     #[must_use]
     pub fn from_dollars(dollars: f64) -> Option<Self> {
         to_nanos(dollars).map(Self)
@@ -40,7 +40,7 @@ impl NanoUsd {
         self.0 == 0
     }
 
-    /// All digits that there are, for the page that shows the arithmetic: `$0.0214`,
+    /// Returns the amount with all its digits, for the page that shows the arithmetic: `$0.0214`,
     /// `$0.000000003`.
     #[must_use]
     pub fn format_exact(self) -> String {
@@ -48,14 +48,14 @@ impl NanoUsd {
     }
 }
 
-/// A number in billionths; `None` where it is negative, not finite or beyond all measure.
+/// Returns a number in billionths; `None` if it is negative, not finite or out of range.
 #[must_use]
 pub fn to_nanos(number: f64) -> Option<i64> {
     (number.is_finite() && (0.0..=MAX_AMOUNT).contains(&number))
         .then(|| (number * NANOS_PER_UNIT as f64).round() as i64)
 }
 
-/// Billionths as a decimal number without trailing zeros: `0.3`, `15`.
+/// Writes billionths as a decimal number without trailing zeros: `0.3`, `15`.
 #[must_use]
 pub fn format_nanos(nano: i64) -> String {
     let (sign, nano) = (if nano < 0 { "-" } else { "" }, nano.unsigned_abs());
@@ -68,7 +68,8 @@ pub fn format_nanos(nano: i64) -> String {
 }
 
 impl fmt::Display for NanoUsd {
-    /// `$0`, `<$0.001`, `$0.021`, `$1.840`, `$214.05`: what is small says so, and zero is zero.
+    /// Writes `$0`, `<$0.001`, `$0.021`, `$1.840`, `$214.05`. A small amount is marked as such, and
+    /// zero is zero.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mill = (self.0.unsigned_abs() + 500_000) / 1_000_000;
         let sign = if self.0 < 0 { "-" } else { "" };

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// One pattern over model or upstream names. Globs know `*` and `?`; `re:` is an anchored regular
-/// expression.
+/// One pattern over model or upstream names. Globs support `*` and `?`; `re:` is an anchored
+/// regular expression.
 #[derive(Clone)]
 pub enum Pattern {
     Exact(String),
@@ -18,11 +18,11 @@ impl fmt::Debug for Pattern {
 }
 
 impl Pattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
     ///
-    /// The regex engine's sentence, for a `re:` that does not compile.
+    /// The message of the regex engine, if a `re:` pattern does not compile.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some(source) = text.strip_prefix("re:") {
             let regex =
@@ -38,7 +38,7 @@ impl Pattern {
         })
     }
 
-    /// The pattern as written.
+    /// Returns the pattern as written.
     #[must_use]
     pub fn text(&self) -> &str {
         match self {
@@ -60,15 +60,15 @@ impl Pattern {
         matches!(self, Self::Exact(_))
     }
 
-    /// The bare `*`.
+    /// Whether this is the bare `*`.
     #[must_use]
     pub fn is_any(&self) -> bool {
         matches!(self, Self::Glob(text) if text == "*")
     }
 }
 
-/// Patterns with exclusions: a name belongs if some plain pattern matches and no `!pattern` does.
-/// Only exclusions means "all but these".
+/// Patterns with exclusions: a name matches if some plain pattern matches and no `!pattern` does. A
+/// list of only exclusions means "all but these".
 #[derive(Clone, Debug, Default)]
 pub struct Patterns {
     pub include: Vec<Pattern>,
@@ -82,11 +82,11 @@ impl Patterns {
         Self { include: vec![Pattern::Glob("*".to_owned())], exclude: Vec::new() }
     }
 
-    /// Reads a list.
+    /// Parses a list.
     ///
     /// # Errors
     ///
-    /// Index of the bad entry, and the sentence.
+    /// The index of the invalid entry, and the message.
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, (usize, String)> {
         let mut out = Self::default();
         for (index, text) in texts.into_iter().enumerate() {
@@ -106,7 +106,7 @@ impl Patterns {
     }
 }
 
-/// `*` any run, `?` any one byte; linear in the text for each star.
+/// Matches `*` as any run and `?` as any one byte; linear in the text for each star.
 fn glob_matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t, mut star) = (0, 0, None);
     while t < text.len() {

@@ -1,13 +1,13 @@
-//! Takes secrets out of text that came from elsewhere.
+//! Removes secrets from foreign text.
 
 use std::borrow::Cow;
 
-/// What replaces a secret.
+/// Replaces a secret.
 pub const REDACTED: &str = "[redacted]";
 
-/// Removes known secrets and key-shaped text; made by `secrets`, held by rooms that must not know
-/// any secret.
+/// Removes known secrets and key-shaped text. `secrets` implements it for modules that must not
+/// know any secret.
 pub trait Redactor: Send + Sync {
-    /// The text without secrets; borrowed when there was none.
+    /// Returns the text without secrets; borrowed if it contained none.
     fn redact<'a>(&self, text: &'a str) -> Cow<'a, str>;
 }

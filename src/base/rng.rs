@@ -1,8 +1,8 @@
-//! Chance as a value: decisions are handed their luck, so tests can script it.
+//! Randomness as an argument: decisions take an `Rng`, so that tests can script it.
 
 /// A source of uniform choices.
 pub trait Rng {
-    /// A number in `0.0..1.0`.
+    /// Returns a number in `0.0..1.0`.
     fn next_f64(&mut self) -> f64;
 }
 
@@ -11,18 +11,18 @@ pub trait Rng {
 pub struct XorShiftRng(u64);
 
 impl XorShiftRng {
-    /// Seeded by the operating system.
+    /// Creates a generator seeded by the operating system.
     #[must_use]
     pub fn from_os() -> Self {
         let mut seed = [0; 8];
-        // Without entropy the choice is only less random; there is nothing to tell anybody.
+        // Without entropy the choice is only less random, so this is not reported.
         if getrandom::fill(&mut seed).is_err() {
             seed = *b"aiproxy!";
         }
         Self::new(u64::from_le_bytes(seed))
     }
 
-    /// The same luck every time, for simulations.
+    /// Creates a generator with a fixed sequence, for simulations.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed | 1)
@@ -39,12 +39,12 @@ impl Rng for XorShiftRng {
     }
 }
 
-/// Luck written down beforehand; repeats its last value.
+/// A scripted sequence for tests; repeats its last value.
 #[derive(Debug)]
 pub struct ScriptedRng(Vec<f64>);
 
 impl ScriptedRng {
-    /// Gives these values in order.
+    /// Creates a source that returns these values in order.
     #[must_use]
     pub fn new(values: &[f64]) -> Self {
         Self(values.iter().rev().copied().collect())

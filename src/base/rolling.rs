@@ -1,5 +1,4 @@
-//! Counting what happened lately: exact for limits, in buckets for charts and shares, paced for
-//! rates.
+//! Counts recent events: exact for limits, in buckets for charts and shares, paced for rates.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -10,8 +9,8 @@ use crate::base::clock::Mono;
 pub struct SlidingLog(VecDeque<Mono>);
 
 impl SlidingLog {
-    /// Until when `limit` per `span` is used up; `None` when one more may go now. A limit of 0 is
-    /// none.
+    /// Returns the instant until which `limit` per `span` is used up; `None` if one more may start
+    /// now. A limit of 0 means unlimited.
     #[must_use]
     pub fn full_until(&self, limit: u32, span: Duration, now: Mono) -> Option<Mono> {
         let nth = self.0.len().checked_sub(usize::try_from(limit).ok().filter(|&n| n > 0)?)?;
@@ -19,7 +18,7 @@ impl SlidingLog {
         (free > now).then_some(free)
     }
 
-    /// How many of the last `span` there are, and when the newest of them falls out.
+    /// Returns the number of instants in the last `span`, and when the newest of them expires.
     #[must_use]
     pub fn count_within(&self, span: Duration, now: Mono) -> (usize, Option<Mono>) {
         let old = self.0.partition_point(|&at| at + span <= now);
@@ -34,7 +33,7 @@ impl SlidingLog {
     }
 }
 
-/// Counts in equal buckets; the oldest falls out as time goes on.
+/// Counts in equal buckets; the oldest bucket expires as time passes.
 #[derive(Clone, Debug)]
 pub struct RollingBuckets {
     width: Duration,
@@ -60,12 +59,12 @@ impl RollingBuckets {
             self.counts[(gone % len) as usize] = 0;
         }
         self.newest = self.newest.max(at);
-        // A clock reading from before the newest bucket (two threads) counts as new.
+        // A clock reading from before the newest bucket (two threads) counts into the newest.
         let slot = &mut self.counts[(self.newest % len) as usize];
         *slot = slot.saturating_add(n);
     }
 
-    /// Oldest first, the last one being the bucket of `now`.
+    /// Iterates from the oldest bucket to the bucket of `now`.
     pub fn series(&self, now: Mono) -> impl Iterator<Item = u32> + '_ {
         let (len, end) = (self.counts.len() as u64, self.bucket_number(now).max(self.newest));
         (0..len).map(move |i| {
@@ -90,18 +89,18 @@ impl RollingBuckets {
     }
 }
 
-/// Amounts of the last minute, in buckets of a second; what was booked can be corrected where it
-/// stands.
+/// Amounts of the last minute, in buckets of a second. A recorded amount can be corrected in its
+/// bucket.
 #[derive(Clone, Debug, Default)]
 pub struct SlidingSum {
-    /// One more than a minute's worth, as the oldest second may be half over; empty until something
-    /// is booked.
+    /// One bucket more than a minute, because the oldest second may be half over. Empty until an
+    /// amount is recorded.
     seconds: Vec<u64>,
     newest: u64,
     sum: u64,
 }
 
-/// Where an amount was booked.
+/// Identifies the bucket of a recorded amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RollingReservation {
     second: u64,
@@ -126,7 +125,7 @@ impl SlidingSum {
         RollingReservation { second, amount }
     }
 
-    /// What was booked turned out to be another amount; without effect once it has fallen out.
+    /// Replaces a recorded amount by the actual one; no effect once the bucket has expired.
     pub fn correct(&mut self, booked: RollingReservation, amount: u64) {
         if self.seconds.is_empty() || booked.second + WINDOW_SECONDS <= self.newest {
             return;
@@ -141,7 +140,7 @@ impl SlidingSum {
         *slot = new;
     }
 
-    /// Oldest first: each second that still counts, and its amount.
+    /// Iterates, oldest first, over each second that still counts, with its amount.
     fn live_seconds(&self, now: Mono) -> impl Iterator<Item = (u64, u64)> + '_ {
         let from = (now.0.as_secs() + 1)
             .saturating_sub(WINDOW_SECONDS)
@@ -159,8 +158,9 @@ impl SlidingSum {
         }
     }
 
-    /// Until when `amount` more is not within `limit` a minute; `None` when it may go now. A limit
-    /// of 0 is none. More than the whole limit goes alone, when nothing is booked.
+    /// Returns the instant until which `amount` more exceeds `limit` per minute; `None` if it may
+    /// start now. A limit of 0 means unlimited. An amount above the whole limit may start alone,
+    /// when no other amount is recorded.
     #[must_use]
     pub fn full_until(&self, limit: u64, amount: u64, now: Mono) -> Option<Mono> {
         let mut left = self.sum(now);
@@ -178,7 +178,7 @@ impl SlidingSum {
     }
 }
 
-/// At most so many a second, with bursts of one second's worth (at least one).
+/// Limits events per second, with bursts of one second's worth (at least one).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TokenBucket {
     /// When the traffic so far would have ended at exactly the rate.
@@ -186,7 +186,8 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// Until when the rate is used up; `None` when one more may go now. A rate of 0 is none.
+    /// Returns the instant until which the rate is used up; `None` if one more may start now. A
+    /// rate of 0 means unlimited.
     #[must_use]
     pub fn full_until(&self, per_second: f64, now: Mono) -> Option<Mono> {
         let step = interval(per_second)?;

@@ -1,19 +1,19 @@
-//! Makes text from elsewhere safe to show in a terminal, and measures and cuts it in columns.
+//! Makes foreign text safe to show in a terminal, and measures and cuts it in columns.
 
 use std::borrow::Cow;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Combining marks kept on one character: enough for every script, too few to climb over other
+/// Maximum combining marks on one character: enough for every script, too few to reach into other
 /// lines.
 const MAX_COMBINING_MARKS: usize = 4;
 
-/// The text on one line and without anything a terminal would obey.
+/// Returns the text on one line and without terminal control sequences.
 ///
-/// Control characters show as `^[` or `\u{9b}`, characters that change the reading direction as
-/// `\u{202e}`; breaks and tabs become a space; characters that take no room and only mislead (zero
-/// width space, joiners, variation selectors, tags) are left out. Combining marks stay, a few per
-/// character.
+/// Control characters become `^[` or `\u{9b}`, and characters that change the reading direction
+/// become `\u{202e}`. Line breaks and tabs become a space. Characters that have no width and only
+/// mislead (zero width space, joiners, variation selectors, tags) are removed. Combining marks
+/// stay, a few per character.
 #[must_use]
 pub fn clean(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|b| (b' '..0x7f).contains(&b)) {
@@ -56,13 +56,13 @@ fn is_invisible(c: char) -> bool {
         | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Columns that the text takes.
+/// Returns the width of the text in columns.
 #[must_use]
 pub fn display_width(text: &str) -> usize {
     UnicodeWidthStr::width(text)
 }
 
-/// The text in at most `room` columns; what is cut off at the end shows as `…`.
+/// Returns the text in at most `max_columns` columns; `…` replaces what is cut off at the end.
 #[must_use]
 pub fn truncate_end(text: &str, max_columns: usize) -> Cow<'_, str> {
     if display_width(text) <= max_columns {
@@ -74,8 +74,8 @@ pub fn truncate_end(text: &str, max_columns: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{}…", fitting_prefix(text, max_columns - 1)))
 }
 
-/// The text in at most `room` columns; what is cut out of the middle shows as `…`. For names, whose
-/// ends differ.
+/// Returns the text in at most `max_columns` columns; `…` replaces what is cut out of the middle.
+/// For names, whose ends differ.
 #[must_use]
 pub fn truncate_middle(text: &str, max_columns: usize) -> Cow<'_, str> {
     if display_width(text) <= max_columns {
@@ -92,8 +92,8 @@ pub fn truncate_middle(text: &str, max_columns: usize) -> Cow<'_, str> {
     ))
 }
 
-/// The longest beginning that fits. The widths of single characters never add up to less than that
-/// of the whole.
+/// Returns the longest prefix that fits. The widths of single characters never add up to less than
+/// the width of the whole.
 fn fitting_prefix(text: &str, max_columns: usize) -> &str {
     let mut used = 0;
     for (at, c) in text.char_indices() {
@@ -105,7 +105,7 @@ fn fitting_prefix(text: &str, max_columns: usize) -> &str {
     text
 }
 
-/// The longest end that fits.
+/// Returns the longest suffix that fits.
 fn fitting_suffix(text: &str, max_columns: usize) -> &str {
     let mut used = 0;
     let mut from = text.len();
@@ -115,7 +115,7 @@ fn fitting_suffix(text: &str, max_columns: usize) -> &str {
             break;
         }
         used += wide;
-        // A mark must not lose the character that it stands on.
+        // A combining mark must not lose its base character.
         if wide > 0 {
             from = at;
         }

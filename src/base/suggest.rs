@@ -1,10 +1,11 @@
-//! "Did you mean": the known word closest to one that is not known.
+//! "Did you mean": finds the known word closest to an unknown one.
 
-/// The closest of `known`, if it is close enough to be a typing mistake.
+/// Returns the closest of `known`, if it is close enough to be a typing mistake.
 #[must_use]
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = normalize(word);
-    // A mistake per three letters; one letter more for a word that only lacks its end (`max_conn`).
+    // One mistake per three letters, and one more letter for a word that only lacks its end
+    // (`max_conn`).
     let limit = (wanted.len() / 3).clamp(1, 4);
     known
         .into_iter()
@@ -16,7 +17,7 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, name)| name)
 }
 
-/// The closest few, best first, for lists of models.
+/// Returns the closest few, best first, for lists of models.
 #[must_use]
 pub fn nearest_few<'a>(
     word: &str,
@@ -40,8 +41,8 @@ pub fn nearest_few<'a>(
     found.into_iter().map(|(_, name)| name).collect()
 }
 
-/// Case and the choice between `-`, `_` and space are no difference. Long words are cut: the table
-/// below is square.
+/// Ignores case and the choice between `-`, `_` and space. Cuts long words, because the table below
+/// is quadratic.
 fn normalize(word: &str) -> Vec<char> {
     word.chars()
         .take(96)
@@ -53,7 +54,7 @@ fn contains(text: &[char], part: &[char]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
-/// Insertions, deletions, replacements and swaps of neighbours.
+/// Counts insertions, deletions, replacements and swaps of neighbours.
 fn edit_distance(a: &[char], b: &[char]) -> usize {
     let mut before = vec![0; b.len() + 1];
     let mut last: Vec<usize> = (0..=b.len()).collect();

@@ -2,12 +2,13 @@
 
 use jiff::tz::TimeZone;
 
-/// The zone of this name; the machine's for the empty one, UTC where there is none.
+/// Returns the zone with this name: the machine's zone for an empty name, UTC if the name is
+/// unknown.
 #[must_use]
 pub fn timezone_by_name(name: &str) -> TimeZone {
     let named = if name.is_empty() { TimeZone::try_system() } else { TimeZone::get(name) };
     let zone = named.unwrap_or(TimeZone::UTC);
-    // One zone of many names: days counted in one of them are those of the others.
+    // One zone has many names. Days counted in one of them equal those of the others.
     if zone.iana_name().is_some_and(|name| UTC_NAMES.contains(&name)) {
         TimeZone::UTC
     } else {

@@ -15,14 +15,14 @@ const SIZE_UNITS: [(&str, u64); 9] = [
     ("GB", 1_000_000_000),
     ("TB", 1_000_000_000_000),
 ];
-/// Ten years: longer is a mistake.
+/// Ten years; a longer duration is a mistake.
 const MAX_DURATION_MS: u64 = 3_650 * 86_400_000;
 
-/// Reads `"250ms"`, `"30s"`, `"5m"`, `"1h30m"`, `"90d"`.
+/// Parses `"250ms"`, `"30s"`, `"5m"`, `"1h30m"`, `"90d"`.
 ///
 /// # Errors
 ///
-/// A sentence that says what is wrong and what is allowed.
+/// A message with the problem and the allowed forms.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     const FORMS: &str = "write it like \"250ms\", \"30s\", \"5m\", \"1h30m\" or \"90d\"";
     let mut rest = check_quantity(text, "duration", FORMS)?;
@@ -53,11 +53,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(total))
 }
 
-/// Reads `"64MiB"`, `"512KiB"`, `"64MB"` (millions), `"100B"`.
+/// Parses `"64MiB"`, `"512KiB"`, `"64MB"` (millions), `"100B"`.
 ///
 /// # Errors
 ///
-/// A sentence that says what is wrong and what is allowed.
+/// A message with the problem and the allowed forms.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     const FORMS: &str =
         "write it like \"64MiB\", \"512KiB\", \"1GiB\" or, in powers of ten, \"64MB\"";
@@ -82,7 +82,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("`{}` is more than the 1024TiB allowed", clip(text)))
 }
 
-/// The duration in the form that [`parse_duration`] reads; milliseconds at the finest.
+/// Returns the duration in the form that [`parse_duration`] reads, to the millisecond.
 #[must_use]
 pub fn print_duration(span: Duration) -> String {
     let mut ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
@@ -99,7 +99,7 @@ pub fn print_duration(span: Duration) -> String {
     out
 }
 
-/// The size in the largest binary unit that gives a whole number.
+/// Returns the size in the largest binary unit that gives a whole number.
 #[must_use]
 pub fn print_size(bytes: u64) -> String {
     let (unit, size) = SIZE_UNITS[..5]
@@ -110,7 +110,7 @@ pub fn print_size(bytes: u64) -> String {
     format!("{}{unit}", bytes / size)
 }
 
-/// Refuses what is wrong in every kind of quantity.
+/// Rejects text that is not a valid quantity of any kind.
 fn check_quantity<'a>(text: &'a str, what: &str, forms: &str) -> Result<&'a str, String> {
     if text.trim().is_empty() {
         return Err(format!("an empty {what}; {forms}"));
@@ -124,7 +124,7 @@ fn check_quantity<'a>(text: &'a str, what: &str, forms: &str) -> Result<&'a str,
     Ok(text)
 }
 
-/// Number, unit, and what follows.
+/// Splits off a number and its unit; also returns the rest.
 fn split_quantity<'a>(
     text: &'a str,
     what: &str,
@@ -143,7 +143,7 @@ fn split_quantity<'a>(
     Ok((number, unit, after))
 }
 
-/// Long nonsense is cut before it is quoted.
+/// Cuts long invalid text before it is quoted.
 fn clip(text: &str) -> String {
     if text.chars().count() <= 40 {
         text.to_owned()

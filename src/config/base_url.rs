@@ -1,11 +1,11 @@
-//! The normal form of a base URL: what people paste, made what the program appends paths to.
+//! Normalises a base URL: from what people paste to a URL that paths can be appended to.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::ir::op::Dialect;
 
-/// Ends of endpoint paths that people paste with the base; longer ones first where one ends with
-/// another.
+/// Endpoint paths that people paste with the base URL. If one ends with another, the longer one
+/// comes first.
 const ENDPOINTS: [(&str, Dialect); 18] = [
     ("/chat/completions", Dialect::Openai),
     ("/completions", Dialect::Openai),
@@ -27,7 +27,7 @@ const ENDPOINTS: [(&str, Dialect); 18] = [
     ("/models", Dialect::Openai),
 ];
 
-/// A base URL and the query that stood behind it.
+/// A base URL and its query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrlParts {
     /// Normalised, without query.
@@ -36,12 +36,12 @@ pub struct BaseUrlParts {
     pub query: Option<String>,
 }
 
-/// Brings a base URL into normal form: known endpoint suffixes are cut, an empty path gets the
-/// dialect's default, any other path stays, and there is no slash at the end.
+/// Normalises a base URL: cuts known endpoint suffixes, gives an empty path the dialect's default,
+/// leaves any other path unchanged, and removes a slash at the end.
 ///
 /// # Errors
 ///
-/// A sentence: what is wrong, then after `; ` what to write instead.
+/// A message: the problem, then after `; ` what to write instead.
 pub fn normalize(text: &str, dialect: Dialect) -> Result<String, String> {
     let parts = parse(text, dialect)?;
     match parts.query {
@@ -53,11 +53,11 @@ pub fn normalize(text: &str, dialect: Dialect) -> Result<String, String> {
     }
 }
 
-/// As [`normalise`], with the query apart, for providers that need one.
+/// Like [`normalize`], with the query separate, for providers that need one.
 ///
 /// # Errors
 ///
-/// As [`normalise`].
+/// The same as [`normalize`].
 pub fn parse(text: &str, dialect: Dialect) -> Result<BaseUrlParts, String> {
     let text = text.trim();
     let (scheme, rest) = split_scheme(text)?;
@@ -88,7 +88,7 @@ pub fn parse(text: &str, dialect: Dialect) -> Result<BaseUrlParts, String> {
     })
 }
 
-/// The dialect that a pasted endpoint speaks, where the path tells.
+/// Returns the dialect of a pasted endpoint, if its path identifies one.
 #[must_use]
 pub fn dialect_of(text: &str) -> Option<Dialect> {
     let path = text.trim().split(['?', '#']).next()?.trim_end_matches('/');
@@ -100,7 +100,7 @@ pub fn dialect_of(text: &str) -> Option<Dialect> {
     Some(if path.ends_with("/api/embeddings") { Dialect::Ollama } else { *dialect })
 }
 
-/// Host and port of a normalised URL.
+/// Returns host and port of a normalised URL.
 #[must_use]
 pub fn host_port(url: &str) -> Option<(String, u16)> {
     let (scheme, rest) = url.split_once("://")?;
@@ -114,7 +114,7 @@ pub fn host_port(url: &str) -> Option<(String, u16)> {
     Some((host.trim_matches(['[', ']']).to_owned(), port))
 }
 
-/// Scheme, host and port of a URL.
+/// Returns scheme, host and port of a URL.
 #[must_use]
 pub fn origin_of(url: &str) -> &str {
     let begin = url.find("://").map_or(0, |at| at + 3);
@@ -133,7 +133,7 @@ pub fn is_loopback(host: &str) -> bool {
             .is_ok_and(|ip| ip.to_canonical().is_loopback() || ip.is_unspecified())
 }
 
-/// Whether this URL leads back to one of our own listeners.
+/// Whether this URL leads back to one of aiproxy's own listeners.
 #[must_use]
 pub fn is_local_listener(url: &str, listen: &[SocketAddr]) -> bool {
     let Some((host, port)) = host_port(url) else { return false };
@@ -147,7 +147,7 @@ pub fn is_local_listener(url: &str, listen: &[SocketAddr]) -> bool {
     })
 }
 
-/// What an empty path becomes.
+/// Returns the path that replaces an empty one.
 fn default_path(dialect: Dialect) -> String {
     match dialect {
         Dialect::Openai | Dialect::Responses | Dialect::Anthropic => "/v1",
@@ -168,7 +168,7 @@ fn split_scheme(text: &str) -> Result<(&'static str, &str), String> {
         return Err("a base URL has no spaces; remove them".to_owned());
     }
     let Some((scheme, rest)) = text.split_once("://") else {
-        // A host with a port looks like a scheme; a name with an `@` would show a password.
+        // A host with a port looks like a scheme, and a name with an `@` would show a password.
         if text.contains('@') {
             return Err(
                 "credentials do not belong into a base URL; put the key under `keys`".to_owned()
@@ -192,7 +192,7 @@ fn split_scheme(text: &str) -> Result<(&'static str, &str), String> {
     }
 }
 
-/// Host and port as sent: lower case, the scheme's own port left as written.
+/// Returns host and port as sent: lower case; an explicit default port stays.
 fn normalize_authority(authority: &str) -> Result<String, String> {
     let (host, port) = split_port(authority);
     if host.is_empty() || host == "[]" {

@@ -1,5 +1,5 @@
-//! Upstreams that nobody configured: keys in the environment, servers on this machine, and the
-//! demo.
+//! Discovers upstreams without configuration: keys in the environment, servers on this machine, and
+//! the demo.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -14,15 +14,14 @@ use super::{
 use crate::config::validate;
 use crate::{base::pattern::Patterns, ir::op::Dialect, secrets::Reference};
 
-/// The variables of a process, as they were when it was asked. Values may be keys: `Debug` shows
-/// names only.
+/// The variables of a process, as captured once. Values may be keys, so `Debug` shows names only.
 #[derive(Clone, Default)]
 pub struct Environment {
     pub vars: HashMap<String, String>,
 }
 
 impl Environment {
-    /// The environment of this process; what is not UTF-8 is left out.
+    /// Captures the environment of this process; skips variables that are not UTF-8.
     #[must_use]
     pub fn from_process() -> Self {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
@@ -49,8 +48,8 @@ impl std::fmt::Debug for Environment {
     }
 }
 
-/// An upstream for every preset whose variable holds a key, and a note for each that holds
-/// something else.
+/// Returns an upstream for every preset whose variable contains a key, and a note for each variable
+/// that contains something else.
 #[must_use]
 pub fn from_env(
     env: &Environment,
@@ -115,14 +114,14 @@ fn env_key(upstream: &str, variable: &str, ids: &mut IdInterner) -> UpstreamKey 
 pub struct LocalServer {
     pub preset: Arc<str>,
     pub name: Arc<str>,
-    /// Of its preferred dialect.
+    /// Base URL of its preferred dialect.
     pub base_url: String,
-    /// From the root of the server: a GET there answers 200 where it runs.
+    /// Absolute path on the server: a GET there returns 200 if it runs.
     pub probe_path: String,
 }
 
 impl LocalServer {
-    /// The URL to ask whether it is there.
+    /// Returns the URL that tests whether the server runs.
     #[must_use]
     pub fn probe_url(&self) -> Option<String> {
         let (host, port) = base_url::host_port(&self.base_url)?;
@@ -130,7 +129,7 @@ impl LocalServer {
     }
 }
 
-/// The servers to look for.
+/// Returns the servers to probe.
 #[must_use]
 pub fn local_servers() -> Vec<LocalServer> {
     let local = presets::all().iter().filter(|preset| preset.is_local());
@@ -144,7 +143,7 @@ pub fn local_servers() -> Vec<LocalServer> {
         .collect()
 }
 
-/// The upstream for a local server that answered.
+/// Returns the upstream for a local server that answered.
 #[must_use]
 pub fn local_upstream(server: &LocalServer, ids: &mut IdInterner, timeouts: &Timeouts) -> Upstream {
     let Some(preset) = presets::find(&server.preset) else {
@@ -158,7 +157,7 @@ pub fn local_upstream(server: &LocalServer, ids: &mut IdInterner, timeouts: &Tim
     from_preset(preset, Origin::Local, ids, timeouts)
 }
 
-/// The upstream inside this process; it speaks every dialect and costs nothing.
+/// Returns the upstream inside this process; it supports every dialect and costs nothing.
 #[must_use]
 pub fn demo_upstream(ids: &mut IdInterner, timeouts: &Timeouts) -> Upstream {
     let dialects =
@@ -175,9 +174,10 @@ pub fn demo_upstream(ids: &mut IdInterner, timeouts: &Timeouts) -> Upstream {
     upstream
 }
 
-/// The settings with what was found put below what the file says. What was found earlier goes: this
-/// is the whole list. A found upstream yields to one of the file that has its name, its preset or
-/// its address; and our own listener, should it answer where a local server usually does, is none.
+/// Returns the settings with the discovered upstreams added at a lower priority. `found` is the
+/// complete list, so earlier discovered ones are removed. A discovered upstream yields to one in
+/// the file with the same name, preset or address. If one of aiproxy's own listeners answers at the
+/// usual address of a local server, it is ignored.
 #[must_use]
 pub fn merge_discovered(settings: &Settings, found: &[Arc<Upstream>]) -> Settings {
     let mut upstreams: Vec<_> = settings
@@ -202,7 +202,7 @@ pub fn merge_discovered(settings: &Settings, found: &[Arc<Upstream>]) -> Setting
 fn is_same_upstream(known: &Upstream, new: &Upstream) -> bool {
     let host_and_port = |end: &DialectEndpoint| {
         let (host, port) = base_url::host_port(&end.base_url)?;
-        // Every name of this machine is one place.
+        // All names of this machine count as one host.
         let host = if base_url::is_loopback(&host)
             || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
         {

@@ -1,4 +1,4 @@
-//! Where the config file is, how it is read, and how it is changed so that nobody loses anything.
+//! Locates, reads and edits the config file, without losing concurrent changes.
 
 use std::{
     io,
@@ -16,24 +16,24 @@ use crate::config::validate;
 
 pub use super::edit::EditError;
 
-/// A larger file is none that a person wrote.
+/// Maximum size; no person wrote a larger file.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
-/// Where the program keeps its things.
+/// Locations of the config file and the data folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
     pub config: PathBuf,
-    /// The config file was named, so it must be there.
+    /// The config file was given explicitly, so it must exist.
     pub explicit: bool,
     pub data: PathBuf,
 }
 
-/// Finds config file and data folder: from the flags, else from AIPROXY_CONFIG and
-/// AIPROXY_DATA_DIR, else where the platform keeps such things.
+/// Locates config file and data folder: from the flags, else from AIPROXY_CONFIG and
+/// AIPROXY_DATA_DIR, else in the platform's default folders.
 ///
 /// # Errors
 ///
-/// A sentence, where there is no home and not both were named.
+/// A message, if there is no home folder and not both were given.
 pub fn locate(
     config: Option<&Path>,
     data: Option<&Path>,
@@ -62,7 +62,7 @@ pub fn locate(
     })
 }
 
-/// The text of the config file; `None` where there is none.
+/// Reads the text of the config file; `None` if there is no file.
 ///
 /// # Errors
 ///
@@ -123,12 +123,12 @@ pub fn read_config(path: &Path) -> Result<Option<String>, Problem> {
     })
 }
 
-/// Makes changes to the file: under a lock, on the text as it now is, and only if the result loads.
-/// A link is followed and its target replaced; a missing file is made, with 0600.
+/// Edits the file: under a lock, on its current text, and only if the result loads. Follows a link
+/// and replaces its target; creates a missing file with 0600.
 ///
 /// # Errors
 ///
-/// See [`EditError`]; the file is then as it was.
+/// See [`EditError`]; the file is then unchanged.
 pub fn edit_config(
     path: &Path,
     env: &Environment,
@@ -143,8 +143,8 @@ pub fn edit_config(
     }
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let _lock = lock_config(&target)?;
-    // An editor that saves in between is seen by the second look; its text is then the one that is
-    // changed.
+    // If an editor saves in between, the second read detects it, and the edits are applied to the
+    // new text.
     for _ in 0..5 {
         let before = read_config(path).map_err(|problem| EditError::Invalid {
             problems: vec![problem],
@@ -170,8 +170,8 @@ pub fn edit_config(
     Err(EditError::Busy(path.to_owned()))
 }
 
-/// The lock stands beside the file, for the file itself is replaced; half a minute is longer than
-/// any edit takes.
+/// The lock is a separate file, because the config file itself is replaced. Half a minute is longer
+/// than any edit takes.
 fn lock_config(target: &Path) -> Result<FileLock, EditError> {
     let name =
         target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

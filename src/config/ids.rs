@@ -1,11 +1,11 @@
-//! Numbers for names; given once per process, so that what was learned about a name survives every
+//! Assigns numbers to names once per process, so that health and statistics of a name survive every
 //! reload.
 
 use std::collections::HashMap;
 
 use super::settings::{KeyId, UpstreamId};
 
-/// The interner. One lives as long as the process and is handed to every load.
+/// The interner. One lives as long as the process and is passed to every load.
 #[derive(Debug, Default)]
 pub struct IdInterner {
     upstreams: HashMap<String, UpstreamId>,
@@ -13,13 +13,13 @@ pub struct IdInterner {
 }
 
 impl IdInterner {
-    /// The number of an upstream's name.
+    /// Returns the number of an upstream's name.
     pub fn upstream_id(&mut self, name: &str) -> UpstreamId {
         let next = UpstreamId(u32::try_from(self.upstreams.len()).unwrap_or(u32::MAX));
         *self.upstreams.entry(name.to_owned()).or_insert(next)
     }
 
-    /// The number of a key's name, `upstream/label`.
+    /// Returns the number of a key's name, `upstream/label`.
     pub fn key_id(&mut self, name: &str) -> KeyId {
         let next = KeyId(u32::try_from(self.keys.len()).unwrap_or(u32::MAX));
         *self.keys.entry(name.to_owned()).or_insert(next)

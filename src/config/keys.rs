@@ -1,46 +1,46 @@
-//! The table of config keys: what each is for, its kind and its default. The JSON schema, `config
-//! set` and the docs come from it.
+//! The table of config keys with purpose, kind and default of each. The JSON schema, `config set`
+//! and the docs use it.
 
 use serde_json::{Map, Value, json};
 
 pub use crate::config::to_toml::{key_to_toml, to_toml};
 
-/// One key.
+/// A config key.
 #[derive(Clone, Copy, Debug)]
 pub struct KeySpec {
-    /// From the top; keys of rows without the row's name: `upstream.priority`.
+    /// The full path; keys of rows omit the row's name: `upstream.priority`.
     pub path: &'static str,
     pub kind: ValueKind,
-    /// As it would be written; empty where there is none.
+    /// The default as written in the file; empty if there is none.
     pub default: &'static str,
     pub doc: &'static str,
 }
 
-/// What a key takes.
+/// The kind of value that a key takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueKind {
     /// A URL, or a table of URLs by dialect.
     BaseUrl,
-    /// A table or several: see [`BUDGET`].
+    /// One or several tables: see [`BUDGET_FIELDS`].
     Budget,
-    /// Tables of conditions and prices: see [`WHEN`].
+    /// Tables of conditions and prices: see [`CONDITION_FIELDS`].
     Conditions,
-    /// From, to.
+    /// Minimum and maximum.
     Count(u32, u32),
     Dialects,
     Duration,
     Flag,
     Health,
-    /// When a second target is asked.
+    /// When a hedge request is sent.
     Hedge,
-    /// References or tables: see [`KEY`].
+    /// References or tables: see [`KEY_FIELDS`].
     Keys,
     /// `{ "PATTERN" = { rpm = 10, tpm = 1000 } }`
     Limits,
     /// A share or a weight.
     Number,
     Patch,
-    /// Tables: see [`RULE`].
+    /// Tables: see [`RULE_FIELDS`].
     Rules,
     Size,
     /// `"auto"` or a size.
@@ -48,16 +48,16 @@ pub enum ValueKind {
     Statuses,
     Targets,
     Text,
-    /// Text by text.
+    /// A table of text to text.
     TextMap,
     Texts,
-    /// Any of `[timeouts]`.
+    /// Any key of `[timeouts]`.
     Timeouts,
     Words(&'static [&'static str]),
 }
 
 impl ValueKind {
-    /// Whether what is written in quotes is all it takes, so that `config set` needs none.
+    /// Whether the key takes nothing but quoted text, so that `config set` needs no quotes.
     #[must_use]
     pub fn is_text(self) -> bool {
         matches!(
@@ -189,7 +189,7 @@ pub const KEYS: &[KeySpec] = &[
     spec("project.enabled", ValueKind::Flag, "true", "Whether its key is accepted"),
     spec("budget.usd", ValueKind::Number, "", "Dollars that all projects together may spend"),
     spec("budget.per", ValueKind::Words(&["day", "week", "month", "total"]), "", "In which time; weeks begin on Monday, in the ledger's time zone"),
-    spec("budget.unpriced", ValueKind::Words(&["warn", "refuse"]), r#""warn""#, "Requests whose price nobody knows: told of once per model, or refused"),
+    spec("budget.unpriced", ValueKind::Words(&["warn", "refuse"]), r#""warn""#, "Requests without a known price: reported once per model, or refused"),
     spec("translation.losses", ValueKind::Words(&["tell", "refuse"]), r#""tell""#, "Fields that an upstream's protocol has no place for: left out and named, or refused"),
     spec("ledger.path", ValueKind::Text, r#""ledger.db""#, "Where requests are recorded; relative to the data dir"),
     spec("ledger.tz", ValueKind::Text, r#""""#, "Time zone of days; empty is the machine's"),
@@ -248,7 +248,7 @@ pub const KEY_FIELDS: &[KeySpec] = &[
 pub const BUDGET_FIELDS: &[KeySpec] = &[
     spec("usd", ValueKind::Number, "", "Dollars"),
     spec("per", ValueKind::Words(&["day", "week", "month", "total"]), "", "In which time; weeks begin on Monday, in the ledger's time zone"),
-    spec("unpriced", ValueKind::Words(&["warn", "refuse"]), r#""warn""#, "Requests whose price nobody knows: told of once per model, or refused"),
+    spec("unpriced", ValueKind::Words(&["warn", "refuse"]), r#""warn""#, "Requests without a known price: reported once per model, or refused"),
 ];
 
 /// Keys of `[[upstream.rule]]`.
@@ -256,7 +256,7 @@ pub const BUDGET_FIELDS: &[KeySpec] = &[
 pub const RULE_FIELDS: &[KeySpec] = &[
     spec("status", ValueKind::Statuses, "", "Of these statuses; else of any"),
     spec("match", ValueKind::Text, "", "With this in the answer, case ignored, or re:REGEX"),
-    spec("action", ValueKind::Words(&["retry", "pass", "cool"]), r#""cool""#, "Tried elsewhere, told to the client, or left alone and tried elsewhere"),
+    spec("action", ValueKind::Words(&["retry", "pass", "cool"]), r#""cool""#, "Tried elsewhere, returned to the client, or cooled and tried elsewhere"),
     spec("scope", ValueKind::Words(&["request", "key_model", "key", "account", "upstream"]), r#""key_model""#, "What is left alone"),
     spec("for", ValueKind::Duration, "", "How long; else as after a 429 without a hint"),
 ];
@@ -270,7 +270,7 @@ pub const TARGET_FIELDS: &[KeySpec] = &[
     spec("weight", ValueKind::Number, "", "Instead of the upstream's"),
 ];
 
-/// Keys of a table in `when`, beside the prices themselves.
+/// Keys of a table in `when`, in addition to the prices themselves.
 #[rustfmt::skip]
 pub const CONDITION_FIELDS: &[KeySpec] = &[
     spec("input_above", ValueKind::Count(0, u32::MAX), "", "More input tokens than this, cached ones counted"),
@@ -286,17 +286,17 @@ pub const CONDITION_FIELDS: &[KeySpec] = &[
     spec("hours", ValueKind::Text, "", "A span of the day in UTC: 16:30-00:30"),
 ];
 
-/// The key of this path.
+/// Returns the key with this path.
 #[must_use]
 pub fn find(path: &str) -> Option<&'static KeySpec> {
     KEYS.iter().find(|key| key.path == path).or_else(|| {
-        // `upstream.timeouts.idle` is as `timeouts.idle`.
+        // `upstream.timeouts.idle` has the definition of `timeouts.idle`.
         let (_, below) = path.split_once(".timeouts.")?;
         KEYS.iter().find(|key| key.path.strip_prefix("timeouts.") == Some(below))
     })
 }
 
-/// The JSON schema (2020-12) of the file, for editors.
+/// Returns the JSON schema (2020-12) of the file, for editors.
 #[must_use]
 pub fn json_schema() -> Value {
     let mut tables: Map<String, Value> = Map::new();
@@ -453,7 +453,7 @@ mod tests {
     use super::*;
     use crate::config::{Environment, IdInterner, load::load};
 
-    /// The text of a file that sets nothing but this key, to its default or to something of its
+    /// Returns the text of a file that sets only this key, to its default or to a value of its
     /// kind.
     fn sample(key: &KeySpec) -> String {
         let value = match key.kind {
@@ -553,7 +553,7 @@ mod tests {
 
     #[test]
     fn the_table_names_every_key_that_the_reader_asks_for() {
-        // An unknown key in each table makes the reader say what it knows there.
+        // An unknown key in each table makes the reader report the keys that it knows there.
         let text = "zz = 1\n[server]\nzz = 1\n[discover]\nzz = 1\n[log]\nzz = 1\n[timeouts]\nzz = 1\n[retry]\nzz = 1\n[cooldown]\nzz = 1\n[routing]\nzz = 1\n[tui]\nzz = 1\n[alerts]\nzz = 1\n[otlp]\nzz = 1\n\
             [[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\nzz = 1\n[[model]]\nname = \"a\"\ntargets = [\"x\"]\nzz = 1\n[[project]]\nname = \"a\"\nkey = \"env:A\"\nzz = 1\n";
         let loaded =

@@ -1,17 +1,17 @@
-//! Where the proxy listens: `"8642"`, `":8642"`, `"127.0.0.1:8642"`, `"[::1]:8642"`,
+//! Parses listen addresses: `"8642"`, `":8642"`, `"127.0.0.1:8642"`, `"[::1]:8642"`,
 //! `"localhost:8642"`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The port where none is configured.
+/// The default port.
 pub const DEFAULT_PORT: u16 = 8642;
 
-/// Reads one address. The flag tells that the IPv6 one may be left out where the machine has none:
-/// the form meant both families. Port 0 is read like any other.
+/// Parses one address. The flag is true if the form means both families, so that the IPv6 address
+/// may be omitted on a machine without IPv6. Port 0 is parsed like any other.
 ///
 /// # Errors
 ///
-/// A sentence: what is wrong, then after `; ` the forms that are allowed.
+/// A message: the problem, then after `; ` the allowed forms.
 pub fn parse_addr(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
     const FORMS: &str = "write \"8642\", \"127.0.0.1:8642\" or \"[::1]:8642\"";
     let text = text.trim();
@@ -59,25 +59,25 @@ pub fn parse_addr(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
     }
 }
 
-/// Reads a list, as `--listen` has it: commas between addresses. The flag is set where every form
-/// meant both families.
+/// Parses a list in the form of `--listen`: commas between addresses. The flag is true if every
+/// form means both families.
 ///
 /// # Errors
 ///
-/// As [`parse`].
+/// The same as [`parse_addr`].
 pub fn parse_addrs(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
     let each = text.split(',').map(parse_addr).collect::<Result<Vec<_>, _>>()?;
     Ok(join_addrs(each))
 }
 
-/// Puts addresses together, each once.
+/// Joins addresses without duplicates.
 pub(super) fn join_addrs(each: Vec<(Vec<SocketAddr>, bool)>) -> (Vec<SocketAddr>, bool) {
     let mut addresses = Vec::new();
     let mut optional = false;
     for (list, both) in each {
         optional |= both;
         for address in list {
-            // port 0 is another port each time
+            // Port 0 is a different port each time.
             if address.port() == 0 || !addresses.contains(&address) {
                 addresses.push(address);
             }

@@ -1,4 +1,4 @@
-//! From text to settings, or to every problem at once.
+//! Loads the config: from text to settings, or to all problems at once.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -12,10 +12,10 @@ use super::{
 };
 use crate::{base::fs, secrets::Reference};
 
-/// What a config file comes to.
+/// The result of loading a config file.
 #[derive(Clone, Debug)]
 pub struct LoadResult {
-    /// `None` where there is any error.
+    /// `None` if there is any error.
     pub settings: Option<Settings>,
     /// Errors and warnings, in the order of the file.
     pub problems: Vec<Problem>,
@@ -28,8 +28,8 @@ impl LoadResult {
     }
 }
 
-/// Reads, checks and resolves the text of a config file. Problems are all reported at once; an
-/// empty text is valid.
+/// Reads, checks and resolves the text of a config file. Reports all problems at once; an empty
+/// text is valid.
 #[must_use]
 pub fn load(text: &str, path: &Path, env: &Environment, ids: &mut IdInterner) -> LoadResult {
     let mut report = Report::default();
@@ -51,18 +51,18 @@ pub fn load(text: &str, path: &Path, env: &Environment, ids: &mut IdInterner) ->
     LoadResult { settings: valid.then_some(settings), problems: report.into_problems(text, path) }
 }
 
-/// Reads the value of `--listen`, where port 0 is allowed: addresses, and whether the IPv6 one may
-/// be left out.
+/// Parses the value of `--listen`, in which port 0 is allowed: the addresses, and whether the IPv6
+/// one may be omitted.
 ///
 /// # Errors
 ///
-/// A sentence: what is wrong, then after `; ` the forms that are allowed.
+/// A message: the problem, then after `; ` the allowed forms.
 pub fn parse_listen(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
     listen::parse_addrs(text)
 }
 
-/// Where the file is broken its rest is guesswork: what is missing may stand there, and the broken
-/// line itself says enough.
+/// Behind a syntax error the rest of the file is guesswork: it may contain what is missing, and the
+/// broken line itself is enough to report.
 fn drop_follow_up_findings(report: &mut Report, syntax_errors: usize, text: &str) {
     let line =
         |at: usize| text.as_bytes()[..at.min(text.len())].iter().filter(|b| **b == b'\n').count();
@@ -75,7 +75,7 @@ fn drop_follow_up_findings(report: &mut Report, syntax_errors: usize, text: &str
     });
 }
 
-/// Keys that stand in a file which others can read.
+/// Warns about keys in a file that other users can read.
 fn warn_if_exposed(settings: &Settings, path: &Path, report: &mut Report) {
     let literal = |reference: &Reference| matches!(reference, Reference::Literal(_));
     let any = settings

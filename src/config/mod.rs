@@ -1,9 +1,9 @@
-//! The config file: read with every problem named, resolved into complete settings, edited without
-//! losing a comment.
+//! The config file: read with every problem reported, resolved into complete settings, edited
+//! without losing a comment.
 //!
-//! `read` takes the TOML tree apart, `schema` knows which keys there are, `resolve` fills in
-//! presets and defaults, `check` looks at what must fit together; `load` is all four in a row.
-//! `edit` and `file` go the other way.
+//! `reader` reads the TOML tree, `schema` defines the keys, `resolve` fills in presets and
+//! defaults, and `validate` checks consistency. `load` runs all four. `edit` and `file` write
+//! changes back.
 
 pub mod base_url;
 pub mod discover;

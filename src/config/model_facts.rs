@@ -1,4 +1,4 @@
-//! What is known about models by their names: the rows of `assets/models.toml`.
+//! Facts about models by their names: the rows of `assets/models.toml`.
 
 use std::sync::LazyLock;
 
@@ -8,25 +8,25 @@ use crate::base::pattern::Patterns;
 
 const MODELS_TOML: &str = include_str!("../../assets/models.toml");
 
-/// What is known about one model; what is unknown is `None`.
+/// Known facts about one model; an unknown fact is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelFacts {
-    /// Tokens of request and answer together.
+    /// Tokens of request and response together.
     pub context: Option<u64>,
-    /// Tokens of an answer.
+    /// Tokens of a response.
     pub max_output: Option<u64>,
     pub thinking: Option<ReasoningStyle>,
-    /// The field of chat requests that limits the answer.
+    /// The field of chat requests that limits the response.
     pub limit_field: Option<String>,
     pub developer: Option<bool>,
     pub prefill: Option<bool>,
     pub vision: Option<bool>,
     pub tools: Option<bool>,
-    /// Whether its answers can be bound to a JSON schema.
+    /// Whether its responses can be constrained by a JSON schema.
     pub schema: Option<bool>,
 }
 
-/// How a model is told how much to think.
+/// How a request sets the amount of reasoning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReasoningStyle {
     Budget,
@@ -39,7 +39,7 @@ struct ModelFactsRow {
     facts: ModelFacts,
 }
 
-/// The facts of a model, as its upstream names it.
+/// Returns the facts of a model, by the upstream's name for it.
 #[must_use]
 pub fn facts_of(model: &str) -> ModelFacts {
     static ROWS: LazyLock<Vec<ModelFactsRow>> =
@@ -73,7 +73,8 @@ pub fn facts_of(model: &str) -> ModelFacts {
     facts
 }
 
-/// `None` where the table is not what its head says; a test holds the built-in one to it.
+/// Returns `None` if the table does not have the form that its header describes; a test proves that
+/// the built-in one has.
 fn read_rows(text: &str) -> Option<Vec<ModelFactsRow>> {
     let file: DocumentMut = text.parse().ok()?;
     file.get("model").and_then(Item::as_array_of_tables)?.iter().map(read_row).collect()

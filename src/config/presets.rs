@@ -1,4 +1,4 @@
-//! What is known about providers: the rows of `assets/presets.toml`.
+//! Facts about providers: the rows of `assets/presets.toml`.
 
 use std::sync::{Arc, LazyLock};
 
@@ -31,46 +31,46 @@ const PRESETS_TOML: &str = include_str!("../../assets/presets.toml");
 pub struct Preset {
     pub name: Arc<str>,
     pub title: String,
-    /// The preferred end first; never empty.
+    /// The preferred endpoint first; never empty.
     pub endpoints: Vec<DialectEndpoint>,
     pub auth: Auth,
-    /// Variables that usually hold its key; the first is the provider's own name for it.
+    /// Variables that usually contain its key; the provider's own name for it comes first.
     pub key_env: Vec<Arc<str>>,
     pub key_prefix: Option<String>,
     pub key_page: Option<Arc<str>>,
     pub ask_usage: bool,
-    /// Whether its chat models take their reasoning back.
+    /// Whether its chat models accept their own reasoning back.
     pub accepts_reasoning: bool,
-    /// Forms of its embeddings and reranking, where not as its dialect has them.
+    /// Forms of its embeddings and reranking, if they differ from its dialect.
     pub embed: Option<EmbedForm>,
     pub rerank: Option<RerankForm>,
-    /// Where it publishes no list.
+    /// Its models, if it publishes no list.
     pub models: Option<Patterns>,
-    /// Below the base URL; else the dialect's own.
+    /// Relative to the base URL; the dialect's path if absent.
     pub models_path: Option<String>,
-    /// The base URL differs from customer to customer.
+    /// Each customer has a different base URL.
     pub needs_url: bool,
     /// Local servers: the port they usually listen on.
     pub port: Option<u16>,
     /// Local servers: a path that answers 200.
     pub probe_path: Option<String>,
     pub accepts_compressed: bool,
-    /// Where it tells what is left for a key; tried in turn.
+    /// Requests that return the remaining balance of a key; tried in turn.
     pub balance: Vec<BalanceProbe>,
 }
 
-/// Where a provider tells a balance, and how.
+/// A request for a balance, and the form of its response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BalanceProbe {
-    /// From the root of its server.
+    /// Absolute path on the provider's server.
     pub path: String,
-    /// JSON pointer of a list, where several are told.
+    /// JSON pointer of a list, if the response has several balances.
     pub list_pointer: Option<String>,
-    /// JSON pointers of numbers: what is left, or what was paid and used.
+    /// JSON pointers of numbers: the remaining amount, or the amounts paid and used.
     pub remaining: Option<String>,
     pub total: Option<String>,
     pub used: Option<String>,
-    /// A code, or the pointer of one.
+    /// A currency code, or the JSON pointer of one.
     pub currency: String,
 }
 
@@ -92,7 +92,7 @@ impl Preset {
     }
 }
 
-/// Every preset, in the order of the file.
+/// Returns every preset, in the order of the file.
 #[must_use]
 pub fn all() -> &'static [Preset] {
     static ALL: LazyLock<Vec<Preset>> =
@@ -100,13 +100,13 @@ pub fn all() -> &'static [Preset] {
     &ALL
 }
 
-/// The preset of this name.
+/// Returns the preset with this name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Preset> {
     all().iter().find(|preset| &*preset.name == name)
 }
 
-/// The preset whose keys begin like this one, the longest prefix winning.
+/// Returns the preset whose key prefix matches this key; the longest prefix wins.
 #[must_use]
 pub fn by_key_prefix(key: &str) -> Option<&'static Preset> {
     let fits = |preset: &&Preset| {
@@ -115,7 +115,7 @@ pub fn by_key_prefix(key: &str) -> Option<&'static Preset> {
     all().iter().filter(fits).max_by_key(|preset| preset.key_prefix.as_deref().map_or(0, str::len))
 }
 
-/// Rows that cannot be read are left out; a test holds the file to having none.
+/// Skips rows that cannot be read; a test proves that the file has none.
 fn read_all(text: &str, report: &mut Report) -> Vec<Preset> {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {

@@ -1,4 +1,4 @@
-//! The built-in prices: what is known about what models cost, from `assets/prices.toml`.
+//! The built-in model prices, from `assets/prices.toml`.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
@@ -16,19 +16,19 @@ const PRICES_TOML: &str = include_str!("../../assets/prices.toml");
 static PRICE_LISTS: LazyLock<PriceLists> =
     LazyLock::new(|| read_prices(PRICES_TOML, &mut Report::default()));
 
-/// Every row, each under the preset that it is of.
+/// Returns every row, each under its preset.
 #[must_use]
 pub fn all() -> &'static [PriceRow] {
     &PRICE_LISTS.rows
 }
 
-/// Billionths of a dollar for one unit of each currency that the table knows.
+/// Returns billionths of a dollar for one unit of each currency in the table.
 #[must_use]
 pub fn currencies() -> &'static BTreeMap<String, i64> {
     &PRICE_LISTS.currencies
 }
 
-/// Billionths of a dollar for one unit of a currency; the config's rates go first.
+/// Returns billionths of a dollar for one unit of a currency; the config's rates take precedence.
 #[must_use]
 pub fn nanos_per_unit(currency: &str, config_rates: &BTreeMap<String, i64>) -> Option<i64> {
     if currency == "USD" {

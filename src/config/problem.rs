@@ -1,5 +1,5 @@
-//! What is wrong with a config file: where, which line, what to do. Keys written into the file are
-//! never shown.
+//! Problems of a config file: position, line and remedy. Keys written into the file are never
+//! shown.
 
 use std::{
     ops::Range,
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::redact_toml;
 
-/// More than this nobody reads.
+/// People do not read more than this.
 const MAX_PROBLEMS: usize = 100;
 
 /// Whether a file with this problem can be used.
@@ -24,16 +24,16 @@ pub enum ProblemSeverity {
     Warning,
 }
 
-/// One problem of the config, with its place.
+/// One problem of the config, with its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub level: ProblemSeverity,
     pub path: PathBuf,
-    /// From 1; 0 where the problem is the file as a whole.
+    /// Counts from 1; 0 if the problem is the file as a whole.
     pub line: usize,
-    /// In characters, from 1; 0 where the problem is the file as a whole.
+    /// In characters, from 1; 0 if the problem is the file as a whole.
     pub column: usize,
-    /// In bytes of the text that was loaded.
+    /// Byte range in the loaded text.
     pub span: Range<usize>,
     pub title: String,
     pub help: Option<String>,
@@ -51,7 +51,7 @@ impl Problem {
         Self { level, path: path.to_owned(), line: 0, column: 0, span: 0..0, title, help }
     }
 
-    /// One line: `config.toml:12:3: unknown key `base_ulr`; did you mean `base_url`?`
+    /// Returns one line: ``config.toml:12:3: unknown key `base_ulr`; did you mean `base_url`?``
     #[must_use]
     pub fn one_line(&self) -> String {
         let help = self.help.as_deref().map(|help| format!("; {help}")).unwrap_or_default();
@@ -63,16 +63,16 @@ impl Problem {
     }
 }
 
-/// A finding before it has a line number; what the readers collect.
+/// A problem without a line number yet; the readers collect these.
 #[derive(Clone, Debug)]
 pub(super) struct Finding {
     pub(super) level: ProblemSeverity,
     pub(super) span: Range<usize>,
     pub(super) title: String,
     pub(super) help: Option<String>,
-    /// The other place, where two contradict each other.
+    /// The other position, if two contradict each other.
     pub(super) first: Option<Range<usize>>,
-    /// Something is missing: no news where the file could not be read to its end.
+    /// Something is missing. Dropped if the file could not be read to its end.
     pub(super) missing: bool,
 }
 
@@ -101,7 +101,8 @@ impl Report {
         self.add(ProblemSeverity::Warning, span, title.into(), help);
     }
 
-    /// An error with two places; the later one is reported, the first is named.
+    /// Adds an error with two positions: the later one is reported, and the message names the
+    /// first.
     pub(super) fn duplicate(
         &mut self,
         span: &Range<usize>,
@@ -120,7 +121,7 @@ impl Report {
         });
     }
 
-    /// An error that something is not there.
+    /// Adds an error for something missing.
     pub(super) fn missing(
         &mut self,
         span: &Range<usize>,
@@ -159,11 +160,11 @@ impl Report {
         self.findings.iter().any(|f| f.level == ProblemSeverity::Error)
     }
 
-    /// Problems in the order of the file.
+    /// Returns the problems in the order of the file.
     pub(super) fn into_problems(self, text: &str, path: &Path) -> Vec<Problem> {
         let mut findings = self.findings;
         findings.sort_by_key(|f| (f.span.start, f.level));
-        // A file of another kind gives one for every line.
+        // A file of another format gives one problem for every line.
         findings.truncate(MAX_PROBLEMS);
         findings
             .into_iter()
@@ -189,7 +190,7 @@ impl Report {
     }
 }
 
-/// Line and column, from 1; a byte order mark has no column.
+/// Returns line and column, from 1; a byte order mark has no column.
 fn line_column(text: &str, offset: usize) -> (usize, usize) {
     let before = &text[..char_floor(text, offset)];
     let line = before.bytes().filter(|&b| b == b'\n').count() + 1;
@@ -201,14 +202,14 @@ fn char_floor(text: &str, offset: usize) -> usize {
     (0..=offset.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
-/// The problems for a person: each with its line, the place marked, and the fix. Literal keys in
-/// the lines are masked.
+/// Renders the problems for a person: each with its line, a marked position, and the remedy.
+/// Literal keys in the lines are masked.
 #[must_use]
 pub fn render(problems: &[Problem], source: &str, coloured: bool) -> String {
     static CONTROL: LazyLock<Option<Regex>> =
         LazyLock::new(|| Regex::new(r"[\x00-\x08\x0b-\x1f\x7f]").ok());
     let renderer = if coloured { Renderer::styled() } else { Renderer::plain() };
-    // Same number of bytes, so that every span still points at its place.
+    // The masked text has the same number of bytes, so every span remains valid.
     let masked = redact_toml::mask_secrets(source);
     let shown = match CONTROL.as_ref() {
         Some(control) => control.replace_all(&masked, " "),

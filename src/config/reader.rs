@@ -1,5 +1,5 @@
-//! Reads a TOML tree by asking for what is known: every value with its place, what nobody asked for
-//! is an unknown key, and no problem hides another.
+//! Reads a TOML tree key by key: every value has its position, keys that no reader asked for are
+//! reported as unknown, and no problem hides another.
 
 use std::{ops::Range, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::config::problem::Report;
 pub(super) type SourceSpan = Range<usize>;
 pub(super) type Node<'a> = Spanned<DeValue<'a>>;
 
-/// A value and where it stands.
+/// A value and its position.
 #[derive(Clone, Debug)]
 pub(super) struct Located<T> {
     pub(super) value: T,
@@ -46,7 +46,7 @@ impl ValueError {
 
 /// A table being read.
 pub(super) struct TableReader<'a> {
-    /// How its keys are called in messages and by `config set`: empty at the top, `timeouts`,
+    /// The path of its keys in messages and for `config set`: empty at the top, `timeouts`,
     /// `upstream.nvidia`.
     path: String,
     pub(super) span: SourceSpan,
@@ -72,12 +72,12 @@ impl<'a> TableReader<'a> {
                 consumed: false,
             })
             .collect();
-        // The map is sorted by name; order means something to people, and to aliases.
+        // The map is sorted by name, but the order in the file matters to people and to aliases.
         entries.sort_by_key(|row| row.name_span.start);
         Self { path: path.into(), span, entries, known_keys: Vec::new() }
     }
 
-    /// A value as a table; anything else is reported.
+    /// Returns a value as a table; reports anything else.
     pub(super) fn from_node(
         path: impl Into<String>,
         node: &'a Node<'a>,
@@ -97,7 +97,7 @@ impl<'a> TableReader<'a> {
         }
     }
 
-    /// From now on keys are called by the row's own name.
+    /// Sets the path of its keys, once the row's own name is known.
     pub(super) fn set_path(&mut self, path: String) {
         self.path = path;
     }
@@ -113,8 +113,7 @@ impl<'a> TableReader<'a> {
         Some(row.value)
     }
 
-    /// The value of a key, read by `read`; a value that cannot be used is reported and counts as
-    /// absent.
+    /// Reads the value of a key with `read`. An invalid value is reported and counts as absent.
     pub(super) fn read<T>(
         &mut self,
         name: &'static str,
@@ -126,7 +125,7 @@ impl<'a> TableReader<'a> {
         read_value(&path, node, report, &read)
     }
 
-    /// As [`Self::take`], with a default.
+    /// Like [`Self::read`], with a default.
     pub(super) fn read_or<T>(
         &mut self,
         name: &'static str,
@@ -137,7 +136,7 @@ impl<'a> TableReader<'a> {
         self.read(name, report, read).map_or(default, |at| at.value)
     }
 
-    /// A list; one value alone is a list of one.
+    /// Reads a list; a single value is a list of one.
     pub(super) fn read_list<T>(
         &mut self,
         name: &'static str,
@@ -153,13 +152,13 @@ impl<'a> TableReader<'a> {
             _ => read_value(&path, node, report, &read).into_iter().collect(),
         };
         let values: Vec<_> = values;
-        // Each of them has been reported: an empty list would be reported once more.
+        // Each value has been reported: an empty list would be reported again.
         let unusable =
             values.is_empty() && node.get_ref().as_array().is_none_or(|items| !items.is_empty());
         (!unusable).then(|| Located::new(values, node.span()))
     }
 
-    /// The table under a key.
+    /// Returns the table under a key.
     pub(super) fn child(
         &mut self,
         name: &'static str,
@@ -169,7 +168,7 @@ impl<'a> TableReader<'a> {
         TableReader::from_node(self.key_path(name), node, report)
     }
 
-    /// The tables of `[[name]]`.
+    /// Returns the tables of `[[name]]`.
     pub(super) fn children(
         &mut self,
         name: &'static str,
@@ -191,7 +190,7 @@ impl<'a> TableReader<'a> {
         .collect()
     }
 
-    /// Whatever is left, by name: for tables whose keys are the user's own words.
+    /// Returns the remaining entries by name, for tables whose keys are chosen by the user.
     pub(super) fn remaining(&mut self) -> Vec<(Located<String>, &'a Node<'a>)> {
         let rows = self.entries.iter_mut().filter(|row| !row.consumed);
         rows.map(|row| {
@@ -201,7 +200,7 @@ impl<'a> TableReader<'a> {
         .collect()
     }
 
-    /// Says of everything nobody asked for that it is unknown.
+    /// Reports every remaining key as unknown.
     pub(super) fn finish(mut self, report: &mut Report) {
         let path = self.path.clone();
         for (name, _) in self.remaining() {
@@ -238,7 +237,7 @@ pub(super) fn read_value<T>(
     }
 }
 
-/// What a value is, with its article.
+/// Returns the type of a value, with its article.
 pub(super) fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
@@ -255,7 +254,7 @@ fn expected(what: &str, value: &DeValue<'_>) -> ValueError {
     ValueError::new(format!("expected {what}, found {}", type_name(value)))
 }
 
-/// Long names are cut before they are quoted.
+/// Cuts long names before they are quoted.
 pub(super) fn truncate(text: &str) -> String {
     if text.chars().count() <= 60 {
         text.to_owned()
@@ -264,7 +263,7 @@ pub(super) fn truncate(text: &str) -> String {
     }
 }
 
-// What follows reads one value each.
+// The functions below read one value each.
 
 pub(super) fn text(value: &DeValue<'_>) -> Result<String, ValueError> {
     value.as_str().map(str::to_owned).ok_or_else(|| expected("a string", value))
@@ -293,7 +292,7 @@ fn integer(value: &DeValue<'_>) -> Result<i128, ValueError> {
         .map_err(|_| ValueError::new("a number far out of range"))
 }
 
-/// A whole number within bounds.
+/// Reads a whole number within bounds.
 pub(super) fn count(low: u32, high: u32) -> impl Fn(&DeValue<'_>) -> Result<u32, ValueError> {
     move |value| {
         let number = integer(value)?;
@@ -304,7 +303,7 @@ pub(super) fn count(low: u32, high: u32) -> impl Fn(&DeValue<'_>) -> Result<u32,
     }
 }
 
-/// A number within bounds; whole ones too.
+/// Reads a number within bounds; whole numbers are accepted too.
 pub(super) fn number(low: f64, high: f64) -> impl Fn(&DeValue<'_>) -> Result<f64, ValueError> {
     move |value| {
         let number = match value {
@@ -323,7 +322,7 @@ pub(super) fn number(low: f64, high: f64) -> impl Fn(&DeValue<'_>) -> Result<f64
     }
 }
 
-/// A duration within bounds.
+/// Reads a duration within bounds.
 pub(super) fn duration(
     low: Duration,
     high: Duration,
@@ -345,7 +344,7 @@ pub(super) fn duration(
     }
 }
 
-/// A size within bounds.
+/// Reads a size within bounds.
 pub(super) fn size(low: u64, high: u64) -> impl Fn(&DeValue<'_>) -> Result<u64, ValueError> {
     move |value| {
         if let Ok(number) = integer(value) {
@@ -367,7 +366,7 @@ pub(super) fn size(low: u64, high: u64) -> impl Fn(&DeValue<'_>) -> Result<u64, 
     }
 }
 
-/// One of a few words.
+/// Reads one of a few words.
 pub(super) fn one_of<T: Copy>(
     words: &'static [(&'static str, T)],
 ) -> impl Fn(&DeValue<'_>) -> Result<T, ValueError> {
@@ -384,7 +383,7 @@ pub(super) fn one_of<T: Copy>(
     }
 }
 
-/// A sentence of `base`, cut at its semicolon into what is wrong and what to do.
+/// Splits a message of `base` at its semicolon into the problem and the hint.
 fn split_sentence(sentence: String) -> ValueError {
     match sentence.split_once("; ") {
         Some((title, help)) => ValueError::with_help(title, help),

@@ -1,4 +1,4 @@
-//! Blots out what is secret in a config file's text, so that its lines can be shown.
+//! Masks secrets in a config file's text, so that its lines can be shown.
 
 use std::{ops::Range, sync::LazyLock};
 
@@ -12,8 +12,8 @@ use toml::{
 const SECRET_KEYS: [&str; 7] = ["key", "keys", "ref", "secret", "headers", "webhook", "feishu"];
 const REFERENCE_SCHEMES: [&str; 5] = ["keyring:", "env:", "file:", "cmd:", "vault:"];
 
-/// The text with every literal credential replaced by asterisks; as many bytes as before, line ends
-/// kept.
+/// Returns the text with every literal credential replaced by asterisks. The number of bytes and
+/// the line ends stay the same.
 #[must_use]
 pub fn mask_secrets(text: &str) -> String {
     let mut spans = Vec::new();
@@ -30,12 +30,12 @@ pub fn mask_secrets(text: &str) -> String {
             }
         }
     }
-    // Whole strings were replaced; should a character have been cut all the same, it is replaced
-    // too.
+    // Complete strings were replaced. If a character was cut nevertheless, the whole text is
+    // masked.
     String::from_utf8(out).unwrap_or_else(|e| "*".repeat(e.as_bytes().len()))
 }
 
-/// What stands in the tree below a secret name.
+/// Collects the spans in the tree under a secret name.
 fn collect_spans(
     name: &str,
     value: &Spanned<DeValue<'_>>,
@@ -46,11 +46,11 @@ fn collect_spans(
     match value.get_ref() {
         DeValue::String(text) if secret && !is_reference(text) => spans.push(value.span()),
         DeValue::Array(items) => {
-            items.iter().for_each(|item| collect_spans("", item, secret, spans))
+            items.iter().for_each(|item| collect_spans("", item, secret, spans));
         }
         DeValue::Table(rows) => {
             for (name, row) in rows {
-                // Beside a key's reference stand its label and limits.
+                // A key's table also contains its label and limits, which are not secret.
                 let inherits =
                     secret && !matches!(name.get_ref().as_ref(), "label" | "account" | "refresh");
                 collect_spans(name.get_ref(), row, inherits, spans);
@@ -64,15 +64,15 @@ fn is_reference(text: &str) -> bool {
     REFERENCE_SCHEMES.iter().any(|scheme| text.starts_with(scheme))
 }
 
-/// What the tree does not hold, because the file is broken there: by the look of it.
+/// Collects by shape what is missing from the tree, because the file is broken there.
 fn collect_by_shape(text: &str, spans: &mut Vec<Range<usize>>) {
     static RULES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
         [
-            // the rest of a line that sets a credential
+            // The rest of a line that sets a credential.
             r#"(?m)^[^#\n]*?\b(?:key|keys|ref|secret)"?\s*=\s*\[?\s*["']?([^\n]*)"#,
-            // key-shaped words
+            // Key-shaped words.
             r"((?:sk-|gsk_|xai-|aip-|AIza|nvapi-|hf_|pplx-|r8_|ghp_|github_pat_)[A-Za-z0-9_\-\.]{6,})",
-            // credentials in a URL
+            // Credentials in a URL.
             r#"://([^/@\s"']+)@"#,
         ]
         .iter()
@@ -89,7 +89,7 @@ fn collect_by_shape(text: &str, spans: &mut Vec<Range<usize>>) {
     }
 }
 
-/// Whether the tree reader will have seen this: the line's strings are closed, or it begins with a
+/// Whether the tree reader has seen this: the line's strings are closed, or it begins with a
 /// reference.
 fn is_fully_parsed(rest: &str) -> bool {
     let quotes = rest.bytes().filter(|b| matches!(b, b'"' | b'\'')).count();

@@ -1,4 +1,4 @@
-//! What is written, with presets and defaults filled in: the settings as the program uses them.
+//! Resolves the config as written into settings, with presets and defaults filled in.
 
 use std::{
     path::{Path, PathBuf},
@@ -29,19 +29,19 @@ use crate::{
     secrets::Reference,
 };
 
-/// Tier of upstreams of the file, and of keys, that name none.
+/// Default priority of upstreams in the file, and of keys.
 pub(super) const FILE_PRIORITY: u32 = 10;
-/// Tier of upstreams that were found.
+/// Priority of discovered upstreams.
 pub(super) const DISCOVERED_PRIORITY: u32 = 50;
 
-/// What paths in the file are relative to.
+/// The folders that paths in the file are relative to.
 pub(super) struct PathBase<'a> {
     pub(super) folder: &'a Path,
     pub(super) home: Option<&'a Path>,
 }
 
 impl PathBase<'_> {
-    /// `~/x` is in the home, `x` beside the config file.
+    /// Resolves `~/x` in the home folder, and `x` next to the config file.
     fn resolve(&self, path: &Path) -> PathBuf {
         match (path.strip_prefix("~"), self.home) {
             (Ok(rest), Some(home)) => home.join(rest),
@@ -189,7 +189,7 @@ fn resolve_upstream(
     })
 }
 
-/// How a credential travels where nothing else is known.
+/// Returns how a credential travels by default.
 fn default_auth(dialect: Dialect) -> Auth {
     match dialect {
         Dialect::Anthropic => Auth::Header("x-api-key".to_owned()),
@@ -198,8 +198,7 @@ fn default_auth(dialect: Dialect) -> Auth {
     }
 }
 
-/// The preset that is named, or that the upstream is named after; `None` where the row cannot be
-/// used.
+/// Returns the preset that the row names or is named after; `None` if the row cannot be used.
 fn preset_of(row: &written::RawUpstream, report: &mut Report) -> Option<Option<&'static Preset>> {
     let names = || presets::all().iter().map(|preset| &*preset.name);
     if let Some(requested) = &row.preset {
@@ -242,7 +241,7 @@ fn preset_of(row: &written::RawUpstream, report: &mut Report) -> Option<Option<&
     Some(found)
 }
 
-/// The dialects spoken and where; `None` where a problem was reported.
+/// Returns the endpoints by dialect; `None` if a problem was reported.
 fn resolve_endpoints(
     row: &written::RawUpstream,
     preset: Option<&Preset>,
@@ -342,7 +341,8 @@ fn resolve_endpoints(
     }
 }
 
-/// The ends of a preset at another address: those that stand at or below its first one move along.
+/// Moves the endpoints of a preset to another address, with all endpoints at or below the base URL
+/// of its first one.
 fn rebased_endpoints(
     path: &str,
     url: &Located<String>,
@@ -382,7 +382,8 @@ fn resolve_endpoint(
     report: &mut Report,
 ) -> Option<DialectEndpoint> {
     let known = preset.and_then(|preset| preset.endpoint(dialect));
-    // The preset's own URL needs no rules: some have no path where the dialect has a default.
+    // The preset's own URL needs no rules: some presets have no path although the dialect has a
+    // default.
     if let Some(known) =
         known.filter(|known| known.base_url == url.value.trim().trim_end_matches('/'))
     {
@@ -406,7 +407,7 @@ fn resolve_endpoint(
                 .split_once("; ")
                 .map_or((sentence.as_str(), None), |(title, help)| (title, Some(help.to_owned())));
             let message = format!("`{path}.base_url`: {title}");
-            // One URL for three dialects is wrong once.
+            // One invalid URL for three dialects is reported once.
             if !report.findings.iter().any(|f| f.span == url.span && f.title == message) {
                 report.error(&url.span, message, help);
             }
@@ -415,7 +416,7 @@ fn resolve_endpoint(
     }
 }
 
-/// The label of a key: as written, else from its reference; literals are numbered.
+/// Returns the label of a key: as written, else from its reference; literals are numbered.
 pub(super) fn key_label(
     written: Option<&str>,
     reference: &Reference,
@@ -567,7 +568,7 @@ fn resolve_projects(
     out
 }
 
-/// The project that exists unless a row replaces it.
+/// Returns the project that exists unless a row replaces it.
 fn default_project() -> Project {
     Project {
         name: "default".into(),

@@ -14,19 +14,19 @@ use crate::{
     secrets::Reference,
 };
 
-/// An upstream's number; given once per process and name, never reused.
+/// The number of an upstream: assigned once per process and name, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UpstreamId(pub u32);
 
-/// A key's number; given once per process and `upstream/label`, never reused.
+/// The number of a key: assigned once per process and `upstream/label`, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(pub u32);
 
-/// Everything the config says, defaults filled in.
+/// The complete config, with defaults filled in.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub server: ServerSettings,
-    /// Listeners for clients that can send no credential.
+    /// Listeners for clients that cannot send a credential.
     pub keyless: Vec<KeylessListener>,
     pub discover: DiscoverySettings,
     pub log: LogSettings,
@@ -34,18 +34,18 @@ pub struct Settings {
     pub retry: RetrySettings,
     pub cooldown: Cooldown,
     pub strategy: Strategy,
-    /// Upstreams there are preferred to their equals elsewhere; empty is nowhere.
+    /// Upstreams in this region are preferred to equal ones elsewhere; empty means no preference.
     pub region: String,
     pub sticky: Affinity,
-    /// How long a silent conversation is remembered.
+    /// How long an idle conversation is remembered.
     pub sticky_ttl: Duration,
-    /// What becomes of fields that an upstream's dialect has no place for.
+    /// The policy for fields that an upstream's dialect cannot represent.
     pub losses: LossPolicy,
     pub upstreams: Vec<Arc<Upstream>>,
     pub models: Vec<Arc<LogicalModel>>,
-    /// In file order. Patterns keep their order; exact ones win anyway.
+    /// In file order. Patterns are tried in this order; exact names take precedence.
     pub aliases: Vec<Alias>,
-    /// Project `default` is always among them unless the file replaces it.
+    /// Always includes project `default`, unless the file replaces it.
     pub projects: Vec<Arc<Project>>,
     /// `[budget]`: of all projects together.
     pub budget: Vec<Budget>,
@@ -63,8 +63,8 @@ pub struct Settings {
 pub struct ServerSettings {
     /// Port 0 only from `--listen`.
     pub listen: Vec<SocketAddr>,
-    /// Listeners that may be left out where the machine has no IPv6 (`"8642"` and `":8642"` mean
-    /// both families).
+    /// Listeners that may be omitted if the machine has no IPv6 (`"8642"` and `":8642"` mean both
+    /// families).
     pub optional_v6: bool,
     pub auth: bool,
     pub trusted_hosts: Vec<String>,
@@ -73,7 +73,7 @@ pub struct ServerSettings {
     pub max_response_bytes: u64,
     pub max_connections: usize,
     pub max_requests: usize,
-    /// `None` is "auto".
+    /// `None` means "auto".
     pub max_buffered: Option<u64>,
     pub drain: Duration,
 }
@@ -83,9 +83,9 @@ pub struct ServerSettings {
 pub struct KeylessListener {
     pub listen: Vec<SocketAddr>,
     pub optional_v6: bool,
-    /// Whose requests they are.
+    /// The project that its requests belong to.
     pub project: Arc<str>,
-    /// What may be spoken there.
+    /// The dialects that clients may use there.
     pub dialects: Vec<Dialect>,
 }
 
@@ -145,17 +145,17 @@ pub struct Cooldown {
     pub failures: u32,
 }
 
-/// How a candidate is drawn from the best ready tier.
+/// How a candidate is chosen from the best ready tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
-    /// By what each did lately.
+    /// By recent measurements of each candidate.
     Adaptive(AdaptiveMix),
-    /// The fewest requests under way, for its weight.
+    /// The fewest running requests, relative to its weight.
     LeastBusy,
-    /// The cheapest for this request; those without a price last.
+    /// The cheapest for this request; candidates without a price last.
     LeastCost,
-    /// The quickest to its first token lately.
+    /// The lowest recent time to first token.
     LeastLatency,
     /// The first of equals in config order; keys by stride over their weights.
     #[default]
@@ -164,14 +164,14 @@ pub enum Strategy {
     Weighted,
 }
 
-/// What counts for [`Strategy::Adaptive`], and how much.
+/// The measurements that [`Strategy::Adaptive`] uses, and their weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdaptiveMix {
     #[default]
     Balanced,
     CostFirst,
-    /// Weight over the square of the error rate, nothing else.
+    /// Weight divided by the square of the error rate, and nothing else.
     ErrorRate,
     LatencyFirst,
     ReliabilityFirst,
@@ -180,11 +180,11 @@ pub enum AdaptiveMix {
 /// Whether the turns of a conversation go to one account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Affinity {
-    /// By the conversation itself, and by what its client calls it.
+    /// By the conversation itself, and by the id that its client gives it.
     #[default]
     Auto,
     Off,
-    /// Only by what its client calls it.
+    /// Only by the id that its client gives it.
     Session,
 }
 
@@ -199,7 +199,7 @@ impl Affinity {
 }
 
 impl Strategy {
-    /// Every strategy by its name in the config.
+    /// Every strategy with its name in the config.
     pub const ALL: [(&str, Self); 11] = [
         ("priority", Self::Priority),
         ("weighted", Self::Weighted),
@@ -224,7 +224,7 @@ impl Strategy {
         Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, each)| *each)
     }
 
-    /// Whether prices have a say.
+    /// Whether the strategy uses prices.
     #[must_use]
     pub fn uses_cost(self) -> bool {
         matches!(
@@ -240,7 +240,7 @@ impl Strategy {
     }
 }
 
-/// Where an upstream was found.
+/// The source of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
@@ -256,19 +256,19 @@ pub struct Upstream {
     pub name: Arc<str>,
     pub origin: Origin,
     pub preset: Option<Arc<str>>,
-    /// What it speaks natively, the preferred end first; never empty.
+    /// Its native dialects, the preferred endpoint first; never empty.
     pub endpoints: Vec<DialectEndpoint>,
     pub auth: Auth,
-    /// `None`: what the provider lists.
+    /// `None`: the models that the provider lists.
     pub models: Option<Patterns>,
     /// Client name → upstream name.
     pub rename: BTreeMap<String, String>,
     /// Lower is tried first.
     pub priority: u32,
     pub weight: f64,
-    /// 0 is no limit.
+    /// 0 means unlimited.
     pub max_concurrency: u32,
-    /// 0 is no limit.
+    /// 0 means unlimited.
     pub max_rps: f64,
     pub region: String,
     pub proxy: ProxySetting,
@@ -276,48 +276,48 @@ pub struct Upstream {
     pub ca_file: Option<PathBuf>,
     pub insecure_tls: bool,
     pub ask_usage: bool,
-    /// `<think>` text at the beginning of an answer is reasoning.
+    /// `<think>` text at the beginning of a response is reasoning.
     pub think_split: bool,
-    /// Requests that want a whole answer are run as a stream and put together here.
+    /// Requests for a complete response are run as a stream and assembled here.
     pub stream_keepalive: bool,
-    /// Whether its chat models take their reasoning back as `reasoning_content`.
+    /// Whether its chat models accept their reasoning back as `reasoning_content`.
     pub accepts_reasoning: bool,
-    /// How its embeddings are asked for, where not as its dialect does.
+    /// The form of its embedding requests, if it differs from its dialect.
     pub embed: Option<EmbedForm>,
-    /// How its reranking is asked for, where known.
+    /// The form of its rerank requests, if known.
     pub rerank: Option<RerankForm>,
     pub retry_statuses: Option<StatusSet>,
-    /// What it may cost; blocked beyond it.
+    /// Its spending limits; it is blocked above them.
     pub budget: Vec<Budget>,
-    /// What its refusals mean, where not what they usually do; the first that matches counts.
+    /// The meaning of its errors, if it differs from the default; the first match counts.
     pub rules: Vec<UpstreamRule>,
     pub health: Option<HealthCheck>,
-    /// Empty where no credential is needed (`auth` is then `None`) or none is configured yet.
+    /// Empty if no credential is needed (`auth` is then `None`) or none is configured yet.
     pub keys: Vec<Arc<UpstreamKey>>,
     pub enabled: bool,
     pub timeouts: Timeouts,
     pub patch: Patch,
-    /// Whether it takes compressed request bodies as they come.
+    /// Whether it accepts compressed request bodies unchanged.
     pub accepts_compressed: bool,
-    /// Its prices in `[prices]` count, whatever it reports itself.
+    /// Its prices in `[prices]` take precedence over the cost it reports.
     pub prices_win: bool,
     /// On this machine: loopback or the demo.
     pub local: bool,
-    /// Where a person gets a key, from the preset.
+    /// The page on which a person gets a key, from the preset.
     pub key_page: Option<Arc<str>>,
-    /// Variable that usually holds its key, from the preset.
+    /// The variable that usually contains its key, from the preset.
     pub key_env: Option<Arc<str>>,
 }
 
 impl Upstream {
-    /// The end that speaks this dialect natively.
+    /// Returns the endpoint that supports this dialect natively.
     #[must_use]
     pub fn endpoint(&self, dialect: Dialect) -> Option<&DialectEndpoint> {
         self.endpoints.iter().find(|end| end.dialect == dialect)
     }
 
-    /// How the credential travels to the end of this dialect: a header that belongs to one dialect
-    /// is used there only, the provider's other ends take the key as bearer.
+    /// Returns how the credential travels to the endpoint of this dialect. A header that belongs to
+    /// one dialect is used there only; the provider's other endpoints get the key as bearer.
     #[must_use]
     pub fn auth_for(&self, dialect: Dialect) -> &Auth {
         let owner = match &self.auth {
@@ -332,14 +332,14 @@ impl Upstream {
 /// `[translation] losses`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LossPolicy {
-    /// They are left out and named in `x-aiproxy-losses`.
+    /// They are omitted and named in `x-aiproxy-losses`.
     #[default]
     Report,
     /// The request is refused.
     Refuse,
 }
 
-/// One dialect spoken natively, and where.
+/// One native dialect and its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DialectEndpoint {
     pub dialect: Dialect,
@@ -355,7 +355,7 @@ pub struct DialectEndpoint {
 pub enum Auth {
     /// `Authorization: Bearer KEY`
     Bearer,
-    /// The named header holds the bare key (`x-api-key`, `x-goog-api-key`, `api-key`).
+    /// The named header contains the bare key (`x-api-key`, `x-goog-api-key`, `api-key`).
     Header(String),
     /// No credential.
     None,
@@ -363,28 +363,28 @@ pub enum Auth {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProxySetting {
-    /// What HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say.
+    /// The proxy from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
     Environment,
     Direct,
     /// http, https, socks5 or socks5h URL, credentials allowed.
     Url(String),
 }
 
-/// What becomes of refusals of some kind.
+/// The action after errors of some kind.
 #[derive(Clone, Debug)]
 pub struct UpstreamRule {
-    /// `None` is any.
+    /// `None` matches any status.
     pub statuses: Option<StatusSet>,
-    /// What must stand in the answer; `None` is anything.
+    /// Text that the response must contain; `None` matches anything.
     pub text: Option<TextMatch>,
     pub action: RuleAction,
-    /// What is left alone.
+    /// The scope of the cooldown.
     pub scope: RuleScope,
-    /// How long; `None` is as long as after a 429 without a hint.
+    /// The cooldown; `None` means as long as after a 429 without a hint.
     pub cool_for: Option<Duration>,
 }
 
-/// Text to be found in an answer: plain, case ignored, or `re:` and a regular expression.
+/// Text to find in a response: plain and case-insensitive, or `re:` and a regular expression.
 #[derive(Clone, Debug)]
 pub enum TextMatch {
     Plain(String),
@@ -392,11 +392,11 @@ pub enum TextMatch {
 }
 
 impl TextMatch {
-    /// Reads one.
+    /// Parses a text match.
     ///
     /// # Errors
     ///
-    /// The regex engine's sentence, for a `re:` that does not compile.
+    /// The message of the regex engine, if a `re:` pattern does not compile.
     pub fn parse(text: &str) -> Result<Self, String> {
         let Some(source) = text.strip_prefix("re:") else {
             return Ok(Self::Plain(text.to_lowercase()));
@@ -416,7 +416,7 @@ impl TextMatch {
         }
     }
 
-    /// As written, as far as case goes.
+    /// Returns the text as written, except for case.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
@@ -428,9 +428,9 @@ impl TextMatch {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuleAction {
-    /// Left alone for a while, and tried elsewhere.
+    /// Cooled for a while; the request is tried elsewhere.
     Cool,
-    /// Told to the client as it is.
+    /// Returned to the client unchanged.
     Pass,
     /// Tried elsewhere, or again.
     Retry,
@@ -493,21 +493,21 @@ pub struct UpstreamKey {
     pub account: Arc<str>,
     pub priority: u32,
     pub weight: f64,
-    /// Over all models.
+    /// For all models together.
     pub limit: KeyLimit,
-    /// By model, as the upstream knows it; the first that matches narrows.
+    /// By model, as the upstream knows it; the first match narrows `limit`.
     pub limits: Vec<(Pattern, KeyLimit)>,
-    /// 0 is no limit.
+    /// 0 means unlimited.
     pub max_concurrency: u32,
-    /// What it may cost; blocked beyond it.
+    /// Its spending limits; it is blocked above them.
     pub budget: Vec<Budget>,
-    /// Read the reference again this often.
+    /// How often the reference is resolved again.
     pub refresh: Option<Duration>,
     pub enabled: bool,
 }
 
 impl UpstreamKey {
-    /// What narrows the key's limit for a model.
+    /// Returns the additional limit of the key for a model.
     #[must_use]
     pub fn limit_for(&self, model: &str) -> KeyLimit {
         self.limits
@@ -517,7 +517,7 @@ impl UpstreamKey {
     }
 }
 
-/// Requests and tokens a minute; 0 is no limit.
+/// Requests and tokens per minute; 0 means unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyLimit {
     pub rpm: u32,
@@ -531,7 +531,7 @@ impl KeyLimit {
     }
 }
 
-/// How much may be spent in which time.
+/// A spending limit per period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     pub usd: NanoUsd,
@@ -539,15 +539,15 @@ pub struct Budget {
     pub unpriced: UnpricedPolicy,
 }
 
-/// The time that a budget is for; days, weeks and months are those of the ledger's time zone.
+/// The period of a budget; days, weeks and months are those of the ledger's time zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Period {
     Day,
-    /// From Monday.
+    /// Begins on Monday.
     Week,
     Month,
-    /// For good.
+    /// Never resets.
     Total,
 }
 
@@ -561,13 +561,13 @@ impl Period {
     }
 }
 
-/// What becomes of requests whose price nobody knows.
+/// The policy for requests with an unknown price.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnpricedPolicy {
     /// They are not sent.
     Refuse,
-    /// Said once per model; they count as nothing.
+    /// A warning is logged once per model; they count as zero.
     #[default]
     Warn,
 }
@@ -596,22 +596,22 @@ pub struct LogicalModel {
     pub total: Option<Duration>,
 }
 
-/// When a second target is asked beside one that has not spoken yet.
+/// When a second target is tried in parallel to one that has not sent content yet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hedge {
-    /// The logical model that it belongs to: its share is counted by it.
+    /// The logical model that it belongs to; the share is counted per model.
     pub model: Arc<str>,
     pub after: HedgeDelay,
     /// 0 to 1, of the requests for this model.
     pub max_share: f64,
-    /// Requests estimated larger are not asked twice.
+    /// Requests with a larger estimate are not hedged.
     pub max_tokens: u64,
 }
 
-/// How long the first is waited for.
+/// How long the first target has before the second is tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HedgeDelay {
-    /// As long as nineteen of its twenty answers took.
+    /// The 95th percentile of the target's recent latencies.
     #[default]
     P95,
     Fixed(Duration),
@@ -619,7 +619,7 @@ pub enum HedgeDelay {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelTarget {
-    /// `None` where the row names no upstream (`targets = ["gpt-4o"]`): resolved by name.
+    /// `None` if the row names no upstream (`targets = ["gpt-4o"]`): resolved by name.
     pub upstream: Option<Arc<str>>,
     pub model: Arc<str>,
     pub priority: Option<u32>,
@@ -629,27 +629,27 @@ pub struct ModelTarget {
 #[derive(Clone, Debug)]
 pub struct Alias {
     pub name: Pattern,
-    /// A name, `upstream:model`, or a glob whose newest match is meant.
+    /// A name, `upstream:model`, or a glob that means its newest match.
     pub target: Arc<str>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Project {
     pub name: Arc<str>,
-    /// `None` for `default` without a row: its key is generated and kept in the keyring or the data
-    /// dir.
+    /// `None` for `default` without a row: its key is generated and stored in the keyring or the
+    /// data folder.
     pub key: Option<Reference>,
     pub models: Patterns,
     pub upstreams: Patterns,
-    /// 0 is no limit.
+    /// 0 means unlimited.
     pub rpm: u32,
-    /// Tokens a minute, input and output; 0 is no limit.
+    /// Tokens per minute, input and output; 0 means unlimited.
     pub tpm: u32,
-    /// 0 is no limit.
+    /// 0 means unlimited.
     pub max_concurrency: u32,
-    /// What it may spend; refused beyond it.
+    /// Its spending limits; requests are refused above them.
     pub budget: Vec<Budget>,
-    /// `ADDR/BITS`; empty: everybody that can reach a listener.
+    /// `ADDR/BITS`; if empty, all clients that can reach a listener.
     pub subnets: Vec<Subnet>,
     pub admin: bool,
     pub enabled: bool,
@@ -693,14 +693,14 @@ pub struct TuiSettings {
 /// `[ledger]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerSettings {
-    /// Relative to the data dir.
+    /// Relative to the data folder.
     pub path: PathBuf,
-    /// Empty is the machine's.
+    /// If empty, the machine's time zone.
     pub tz: String,
     pub bodies: BodyStorage,
-    /// Bytes that all kept bodies may take on disk.
+    /// Maximum bytes of all retained bodies on disk.
     pub bodies_total: u64,
-    /// Bytes kept of one body, half of its beginning and half of its end.
+    /// Bytes stored of one body: half from its beginning and half from its end.
     pub body_limit: u64,
     pub retention: Duration,
     pub body_retention: Duration,
@@ -721,12 +721,12 @@ impl Default for LedgerSettings {
     }
 }
 
-/// `[alerts]`: where alerts go beside the dashboard.
+/// `[alerts]`: where alerts go besides the dashboard.
 #[derive(Clone, Debug)]
 pub struct AlertSettings {
     pub desktop: bool,
     pub webhook: Option<OutboundUrl>,
-    /// Signs what is sent.
+    /// Signs the messages.
     pub secret: Option<Reference>,
     pub feishu: Option<OutboundUrl>,
     pub events: Vec<AlertEvent>,
@@ -745,7 +745,7 @@ impl Default for AlertSettings {
     }
 }
 
-/// What `events` under `[alerts]` may name.
+/// An event that `events` under `[alerts]` may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AlertEvent {
     Balance,
@@ -770,7 +770,7 @@ impl AlertEvent {
         ("ledger", Self::Ledger),
     ];
 
-    /// As the config writes it.
+    /// Returns the name in the config.
     #[must_use]
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, event)| *event == self).map_or("", |(name, _)| name)
@@ -785,8 +785,8 @@ pub struct OtlpSettings {
     pub headers: Vec<(String, Reference)>,
 }
 
-/// An address that something is sent to. Paths of such addresses are often all that keeps others
-/// from using them: they are never shown.
+/// The URL of a receiver. Paths of such URLs are often the only protection against misuse, so they
+/// are never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct OutboundUrl {
     full: String,
@@ -795,16 +795,16 @@ pub struct OutboundUrl {
 
 impl OutboundUrl {
     pub(in crate::config) fn new(full: String, origin: String) -> Self {
-        Self { full: full, origin: origin }
+        Self { full, origin }
     }
 
-    /// The whole address: only to send to it.
+    /// Returns the whole URL, only to send to it.
     #[must_use]
     pub fn full(&self) -> &str {
         &self.full
     }
 
-    /// Scheme, host and port.
+    /// Returns scheme, host and port.
     #[must_use]
     pub fn origin(&self) -> &str {
         &self.origin
@@ -813,17 +813,17 @@ impl OutboundUrl {
 
 impl std::fmt::Debug for OutboundUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SideUrl({}/…)", self.origin)
+        write!(f, "OutboundUrl({}/…)", self.origin)
     }
 }
 
-/// Which bodies are kept.
+/// Which bodies are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BodyStorage {
     #[default]
     All,
-    /// Of requests that failed.
+    /// Bodies of requests that failed.
     Errors,
     Off,
 }
@@ -831,20 +831,20 @@ pub enum BodyStorage {
 /// One row of `[prices]` or of the built-in table.
 #[derive(Clone, Debug)]
 pub struct PriceRow {
-    /// An upstream, or the preset of one.
+    /// The name of an upstream or of its preset.
     pub vendor: String,
     pub model: Pattern,
     pub price: ModelPrice,
 }
 
-/// What a model costs.
+/// The prices of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelPrice {
     pub rates: PriceRates,
-    /// Other prices under conditions; what they do not name stays.
+    /// Other prices under conditions; classes that they do not name are unchanged.
     pub conditions: Vec<PriceCondition>,
     pub currency: Arc<str>,
-    /// Where it was read, and on which day; empty where that is not told.
+    /// The page and date of the price; empty if unknown.
     pub page: Arc<str>,
     pub date: Arc<str>,
 }
@@ -861,31 +861,31 @@ impl Default for ModelPrice {
     }
 }
 
-/// Conditions that must all hold, and the prices that hold then.
+/// Conditions that must all be met, and the prices that then apply.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PriceCondition {
-    /// Input tokens, cached ones too: more than.
+    /// Minimum input tokens, exclusive; includes cached ones.
     pub input_above: Option<u64>,
-    /// So many or fewer.
+    /// Maximum input tokens, inclusive.
     pub input_upto: Option<u64>,
     pub output_above: Option<u64>,
     pub output_upto: Option<u64>,
     /// Service tier.
     pub tier: Option<String>,
-    /// Of pictures: `1024x1024`.
+    /// Resolution of images: `1024x1024`.
     pub resolution: Option<String>,
     pub quality: Option<String>,
-    /// Whether it reasoned.
+    /// Whether the model reasoned.
     pub thinking: Option<bool>,
     pub from: Option<UnixMillis>,
     pub until: Option<UnixMillis>,
-    /// Minutes of the day in UTC; may go over midnight.
+    /// Minutes of the day in UTC; may cross midnight.
     pub hours: Option<(u16, u16)>,
     pub rates: PriceRates,
 }
 
 impl PriceCondition {
-    /// How many conditions it has: the narrower one wins.
+    /// Returns the number of conditions: the row with more conditions wins.
     #[must_use]
     pub fn condition_count(&self) -> usize {
         let some = [

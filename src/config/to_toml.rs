@@ -1,5 +1,5 @@
-//! The settings as they are used, written as TOML. No credential is in it: references stand as
-//! references, a literal key as its fingerprint.
+//! Writes the resolved settings as TOML, without credentials: references stay references, and a
+//! literal key becomes its fingerprint.
 
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
 
@@ -14,20 +14,21 @@ use crate::{
     ir::cost::{PriceClass, PriceRates},
 };
 
-/// All of it.
+/// Returns all settings.
 #[must_use]
 pub fn to_toml(settings: &Settings) -> String {
     to_document(settings).to_string()
 }
 
-/// One key, table or row by its path: `timeouts.idle`, `upstream.nvidia.priority`, `upstream`.
+/// Returns one key, table or row by its path: `timeouts.idle`, `upstream.nvidia.priority`,
+/// `upstream`.
 #[must_use]
 pub fn key_to_toml(settings: &Settings, path: &str) -> Option<String> {
     let doc = to_document(settings);
     let mut item = doc.as_item();
     let mut rest = path.trim();
     while !rest.is_empty() {
-        // Names of rows and aliases may have dots: the longest that fits is meant.
+        // Names of rows and aliases may contain dots: the longest name that matches is used.
         let mut ends: Vec<usize> =
             rest.match_indices('.').map(|(at, _)| at).chain([rest.len()]).collect();
         ends.reverse();
@@ -241,7 +242,7 @@ fn otlp_table(otlp: &OtlpSettings) -> TableWriter {
     table
 }
 
-/// Without the path, which is as good as a password.
+/// Omits the path, which is as confidential as a password.
 fn masked_url(url: Option<&OutboundUrl>) -> String {
     url.map(|url| format!("{}/…", url.origin())).unwrap_or_default()
 }
@@ -358,7 +359,7 @@ fn keyless_table(row: &KeylessListener) -> TableWriter {
     table
 }
 
-/// The timeouts, or only those that differ from the usual ones.
+/// Returns the timeouts, or only those that differ from the defaults.
 fn timeouts_table(of: &Timeouts, defaults: Option<&Timeouts>) -> TableWriter {
     let mut table = TableWriter::default();
     let each = |t: &Timeouts| {
@@ -419,7 +420,7 @@ fn upstream_table(upstream: &Upstream, defaults: &Timeouts) -> TableWriter {
         ProxySetting::Url(url) => table.put("proxy", strip_credentials(url)),
     }
     if !upstream.headers.is_empty() {
-        // Some are credentials, and nothing tells which.
+        // Some values are credentials, and there is no way to recognise them.
         table.put(
             "headers",
             upstream.headers.iter().map(|(name, _)| (name.as_str(), "…")).collect::<InlineTable>(),
@@ -543,7 +544,7 @@ fn budget_fields(budget: &Budget) -> [(&'static str, Value); 3] {
     ]
 }
 
-/// One table, or a list of them.
+/// Returns one table, or a list of tables.
 fn budgets_value(all: &[Budget]) -> Option<Value> {
     let mut each =
         all.iter().map(|one| Value::InlineTable(budget_fields(one).into_iter().collect()));
@@ -583,7 +584,7 @@ fn patch_table(patch: &Patch) -> InlineTable {
     table
 }
 
-/// JSON as TOML, which has no null: an empty text stands for it.
+/// Converts JSON to TOML. TOML has no null, so null becomes an empty string.
 fn json_to_toml(value: &serde_json::Value) -> Value {
     use serde_json::Value as Json;
     match value {

@@ -1,6 +1,6 @@
-//! What must fit together: names that stand twice, targets that lead nowhere or in a circle,
-//! addresses that are our own, credentials in the wrong place; and, apart from loading, references
-//! that resolve to nothing.
+//! Checks consistency: duplicate names, targets that lead nowhere or in a circle, addresses of
+//! aiproxy itself, and credentials in the wrong place. A separate check, apart from loading, finds
+//! references that cannot be resolved.
 
 use std::{collections::HashMap, path::Path};
 
@@ -20,10 +20,10 @@ use crate::{
     secrets::Reference,
 };
 
-/// The upstream that is always there.
+/// The name of the upstream that always exists.
 pub const DEMO_NAME: &str = "demo";
 
-/// Names that stand twice, listeners that everybody could use, and client keys in the file.
+/// Checks for duplicate names, listeners open to everyone, and client keys in the file.
 pub(super) fn check_names(all: &RawConfig, report: &mut Report) {
     check_unique(
         all.upstreams.iter().map(|row| (row.name.value.as_str(), &row.name.span)),
@@ -137,7 +137,7 @@ fn check_keyless(all: &RawConfig, report: &mut Report) {
     }
 }
 
-/// What concerns one upstream.
+/// Checks one upstream.
 pub(super) fn check_upstream(
     row: &written::RawUpstream,
     upstream: &Upstream,
@@ -220,8 +220,8 @@ fn warn_literal(span: &SourceSpan, path: &str, report: &mut Report) {
     report.warn(span, format!("`{path}`: a key stands in the file itself"), Some(help));
 }
 
-/// Splits `upstream:model` where the first part is an upstream: of the file, of a preset (it may be
-/// found), or `demo`.
+/// Splits `upstream:model` if the first part is an upstream: in the file, of a preset (it may be
+/// discovered), or `demo`.
 pub(super) fn split_target<'a>(
     text: &'a str,
     upstreams: &[written::RawUpstream],
@@ -240,7 +240,7 @@ fn upstream_exists(name: &str, upstreams: &[written::RawUpstream]) -> bool {
         || upstreams.iter().any(|row| row.name.value == name)
 }
 
-/// Targets of models and aliases: unknown upstreams, and circles.
+/// Checks the targets of models and aliases: unknown upstreams and circles.
 pub(super) fn check_targets(
     models: &[RawModel],
     aliases: &[RawAlias],
@@ -278,8 +278,8 @@ pub(super) fn check_targets(
     check_cycles(models, aliases, upstreams, report);
 }
 
-/// A target of the form `x:y` whose `x` is no upstream, unless it is a model name with a colon in
-/// it.
+/// Reports a target of the form `x:y` whose `x` is not an upstream, unless it is a model name with
+/// a colon in it.
 fn check_prefix(
     text: &Located<String>,
     path: &str,
@@ -340,7 +340,7 @@ struct NameLink<'a> {
     next: Vec<&'a str>,
 }
 
-/// Aliases that lead back to themselves.
+/// Reports aliases that lead back to themselves.
 fn check_cycles(
     models: &[RawModel],
     aliases: &[RawAlias],
@@ -367,7 +367,7 @@ fn check_cycles(
         let next = Some(row.target.value.as_str()).filter(|t| names_only(t)).into_iter().collect();
         steps.push(NameLink { name: &row.name.value, span: &row.name.span, next });
     }
-    // 0 unseen, 1 on the way, 2 done
+    // 0: unvisited, 1: on the current path, 2: done.
     let mut state = vec![0_u8; steps.len()];
     for start in 0..steps.len() {
         visit(start, &steps, &mut state, &mut Vec::new(), report);
@@ -398,7 +398,7 @@ fn visit(
         report.error(steps[at].span, format!("names in a circle: {}", names.join(" → ")), help);
         return;
     }
-    // A chain as long as this is a mistake as well, and must not exhaust the stack.
+    // A chain of 200 names is a mistake as well, and must not exhaust the stack.
     if trail.len() < 200 {
         state[at] = 1;
         trail.push(at);
@@ -415,7 +415,7 @@ fn visit(
     state[at] = 2;
 }
 
-/// Where a name leads: exact ones first, then patterns other than `*`.
+/// Finds where a name leads: exact names first, then patterns other than `*`.
 fn target_index(name: &str, steps: &[NameLink<'_>]) -> Option<usize> {
     let exact = steps.iter().position(|step| step.name.is_exact() && step.name.text() == name);
     exact.or_else(|| {
@@ -425,8 +425,8 @@ fn target_index(name: &str, steps: &[NameLink<'_>]) -> Option<usize> {
     })
 }
 
-/// References of the config that resolve to nothing, without asking the keyring or running a
-/// command. Each line names the reference, never its value.
+/// Returns the references of the config that cannot be resolved, without using the keyring or
+/// running a command. Each message names the reference, never its value.
 #[must_use]
 pub fn check_references(settings: &Settings, env: &Environment) -> Vec<String> {
     let mut out = Vec::new();
@@ -521,7 +521,7 @@ fn program_problem(name: &str, env: &Environment) -> Option<String> {
     (!found).then(|| format!("cmd:{name}: there is no such program on the PATH"))
 }
 
-/// An I/O error in words.
+/// Returns an I/O error in words.
 pub(super) fn io_error_text(e: &std::io::Error) -> String {
     match e.kind() {
         std::io::ErrorKind::NotFound => "there is no such file".to_owned(),

@@ -1,4 +1,4 @@
-//! Notices that the config file was changed, however its editor saves.
+//! Detects changes of the config file, in whatever way its editor saves.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,12 +9,13 @@ use std::{
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
-/// An editor that writes in several steps is done when it has been quiet for so long.
+/// How long the file must be unchanged before it is read, since some editors write in several
+/// steps.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
-/// Where the system tells nothing, one look each.
+/// How often the file is checked if the system sends no notices.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Watches until it is dropped.
+/// Watches the file until it is dropped.
 #[derive(Debug)]
 pub struct ConfigWatch {
     stop: Sender<ChangeNotice>,
@@ -22,7 +23,7 @@ pub struct ConfigWatch {
 
 impl Drop for ConfigWatch {
     fn drop(&mut self) {
-        // An error says that the thread has ended already.
+        // An error means that the thread has already ended.
         self.stop.send(ChangeNotice::Stop).ok();
     }
 }
@@ -32,13 +33,13 @@ enum ChangeNotice {
     Stop,
 }
 
-/// Starts to watch a file, which need not exist. `seen` is how it was when it was last read, so
-/// that a change between that and now is told too. Each change that has settled sends one `()`;
-/// where one is waiting to be read already, none is added.
+/// Starts to watch a file, which need not exist. `seen` is its state when it was last read, so that
+/// a change since then is reported too. Each settled change sends one `()`; if one is still unread,
+/// no other is added.
 ///
 /// # Errors
 ///
-/// The system has no thread to give.
+/// The system cannot start a thread.
 pub fn watch_config(
     path: &Path,
     mut last_stamp: FileStamp,
@@ -48,9 +49,9 @@ pub fn watch_config(
     let notice_tx = stop.clone();
     let path = std::path::absolute(path)?;
     let run = move || {
-        // Held as long as the loop runs; without it, the loop looks by itself.
+        // Lives as long as the loop. Without it, the loop polls.
         let mut watcher = start_watcher(&path, &notice_tx);
-        // What changed before the system was asked to tell is seen by a first look.
+        // A first check detects changes from before the watcher started.
         notice_tx.send(ChangeNotice::Changed).ok();
         loop {
             match notices.recv_timeout(if watcher.is_some() {
@@ -68,7 +69,7 @@ pub fn watch_config(
             }
             let current = file_stamp(&path);
             if current != last_stamp {
-                // The link may lead elsewhere now, or the folder may be there at last.
+                // The link may have a new target, or the folder may now exist.
                 if watcher.is_none() || current.target != last_stamp.target {
                     watcher = start_watcher(&path, &notice_tx);
                 }
@@ -86,7 +87,7 @@ pub fn watch_config(
     Ok(ConfigWatch { stop })
 }
 
-/// Waits until nothing has been told for a while; false where it is time to stop.
+/// Waits until no notice has arrived for a while; returns false if it is time to stop.
 fn wait_until_settled(notices: &mpsc::Receiver<ChangeNotice>) -> bool {
     loop {
         match notices.recv_timeout(SETTLE_TIME) {
@@ -97,7 +98,7 @@ fn wait_until_settled(notices: &mpsc::Receiver<ChangeNotice>) -> bool {
     }
 }
 
-/// What is compared to see whether the file is another.
+/// Compared to detect whether the file has changed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FileStamp {
     target: Option<PathBuf>,
@@ -105,7 +106,7 @@ pub struct FileStamp {
     length: u64,
 }
 
-/// How the file is now.
+/// Returns the current state of the file.
 #[must_use]
 pub fn file_stamp(path: &Path) -> FileStamp {
     let found = std::fs::metadata(path).ok();
@@ -116,8 +117,8 @@ pub fn file_stamp(path: &Path) -> FileStamp {
     }
 }
 
-/// Watches the folders of the file and of what it links to: editors rename, so the file itself is
-/// soon another. `None` where the system cannot.
+/// Watches the folders of the file and of its link target. Editors rename, so watching the file
+/// itself would not last. `None` if the system cannot watch.
 fn start_watcher(path: &Path, notice_tx: &Sender<ChangeNotice>) -> Option<RecommendedWatcher> {
     let notice_tx = notice_tx.clone();
     let target = std::fs::canonicalize(path).ok();

@@ -1,15 +1,15 @@
-//! What a dashboard or a command may ask of a running proxy: the body of `POST /aiproxy/v1/act`,
-//! and its answer.
+//! The actions that a viewer or a command can request from a running proxy: the body of `POST
+//! /aiproxy/v1/act` and its reply.
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::id::RequestId;
 
-/// One act. A `key` is `UPSTREAM/LABEL`, or `UPSTREAM` where it has one key.
+/// One action. A `key` is `UPSTREAM/LABEL`, or `UPSTREAM` if the upstream has a single key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
 pub enum Action {
-    /// Lets a key rest, for all models or one; without a span until it is warmed.
+    /// Cools a key for all models or for one; without a duration, until the key is warmed.
     Cool {
         key: String,
         model: Option<String>,
@@ -31,12 +31,12 @@ pub enum Action {
     EnableUpstream {
         upstream: String,
     },
-    /// Ends a running request; a unique beginning of its id will do.
+    /// Ends a running request; accepts a unique prefix of its id.
     Kill {
         id: String,
     },
     Reload,
-    /// Sends a request from before once more, perhaps to another model.
+    /// Sends an earlier request again, optionally to another model.
     Replay {
         id: String,
         model: Option<String>,
@@ -48,9 +48,9 @@ pub enum Action {
     Test {
         key: String,
     },
-    /// Sends an alert every way that is configured, and says how that went.
+    /// Sends a test alert to every configured receiver and reports the results.
     TestAlerts,
-    /// Forgets why a key rests, with everything narrower; without a key, all of them.
+    /// Clears the cooldown of a key and all narrower ones; without a key, of all keys.
     Warm {
         key: Option<String>,
         model: Option<String>,
@@ -60,12 +60,12 @@ pub enum Action {
     },
 }
 
-/// What came of an act, in words for a person.
+/// The result of an action, in words for a person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActionReply {
     pub ok: bool,
     pub text: String,
-    /// The request that this began, if it began one.
+    /// The request that the action started, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<RequestId>,
 }

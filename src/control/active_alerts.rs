@@ -1,10 +1,10 @@
-//! The troubles that stand, as the last look found them.
+//! The active alerts, as of the last check.
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::control::snapshot::AlertView;
 
-/// Written by who looks, read by snapshots.
+/// Written by the alert check, read by snapshots.
 #[derive(Debug, Default)]
 pub struct ActiveAlerts(Mutex<Vec<AlertView>>);
 

@@ -1,4 +1,4 @@
-//! What the control API can do to the proxy; implemented where the parts are put together.
+//! What the control API can change in the proxy; implemented in `cli`, which assembles the parts.
 
 use std::{future::Future, pin::Pin};
 
@@ -9,28 +9,28 @@ use super::{
     snapshot::ConfigView,
 };
 
-/// A boxed future, so that the trait can be an object.
+/// A boxed future, so that [`Admin`] can be a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What came of a reload.
+/// The result of a reload.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReloadResult {
     pub ok: bool,
-    /// Rendered: `file:line:column: …`.
+    /// Rendered as `file:line:column: …`.
     pub problems: Vec<String>,
     pub text: String,
-    /// Upstreams that are served now.
+    /// Number of upstreams that are served now.
     pub upstreams: usize,
 }
 
-/// The hands of the control API.
+/// The changes that the control API can make to the proxy.
 pub trait Admin: Send + Sync {
-    /// Reads config and references again.
+    /// Reloads the config and its references.
     fn reload(&self) -> BoxFuture<'_, ReloadResult>;
 
-    /// Does one act.
+    /// Performs one action.
     fn perform(&self, action: Action) -> BoxFuture<'_, ActionReply>;
 
-    /// The config as it stands.
+    /// Returns the current config.
     fn config(&self) -> ConfigView;
 }

@@ -1,5 +1,5 @@
-//! `/aiproxy/v1/*`: snapshot, events, requests, acts, dry-run routing; all behind the control token
-//! or an admin project.
+//! Serves `/aiproxy/v1/*`: snapshot, events, requests, actions and dry-run routing, for the control
+//! token or an admin project.
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,9 +37,9 @@ use crate::{
     telemetry::{self, metrics::Metrics},
 };
 
-/// Bodies of acts are small.
+/// Limit for the body of an action.
 const MAX_BODY_BYTES: usize = 64 << 10;
-/// The body of an act comes within this.
+/// The body of an action must arrive within this time.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The control API of a process.
@@ -48,7 +48,7 @@ pub struct ControlApi {
     pub admin: Arc<dyn Admin>,
     pub started: UnixMillis,
     pub listen: Vec<String>,
-    /// `None` where no ledger could be started.
+    /// `None` if the ledger could not be started.
     pub ledger_handle: Option<LedgerHandle>,
     pub alerts: Arc<ActiveAlerts>,
     pub metrics: Arc<Metrics>,
@@ -80,14 +80,14 @@ impl ControlApi {
         }
     }
 
-    /// The same with a ledger to ask.
+    /// Sets the ledger to query.
     #[must_use]
     pub fn with_ledger(mut self, ledger: Option<LedgerHandle>) -> Self {
         self.ledger_handle = ledger;
         self
     }
 
-    /// The same with what others put together.
+    /// Sets the alerts and metrics.
     #[must_use]
     pub fn with_alerts_and_metrics(
         mut self,
@@ -98,7 +98,7 @@ impl ControlApi {
         self
     }
 
-    /// Whether this is the control token; compared in constant time.
+    /// Returns whether this is the control token; compares in constant time.
     #[must_use]
     pub fn is_token(&self, token: &Secret) -> bool {
         bool::from(self.token.ct_eq(&token.digest()))
@@ -114,7 +114,8 @@ impl ControlApi {
         id: RequestId,
     ) -> Response<ResponseBody> {
         let mut response = self.dispatch(method, path, query, body, id).await;
-        // Refusals too: who asks can tell them from somebody else's.
+        // Errors get the headers too, so that the client can distinguish them from another
+        // server's.
         set_control_headers(&mut response, id);
         response
     }
@@ -188,7 +189,7 @@ impl ControlApi {
         }
     }
 
-    /// What the ledger says, where there is one.
+    /// Answers from the ledger, if there is one.
     async fn query_ledger(
         &self,
         question: LedgerQuery<'_>,
@@ -244,7 +245,7 @@ impl ControlApi {
             .map_err(|e| bad(format!("the body is not what this takes: {e}")))
     }
 
-    /// Everything a viewer needs to begin with.
+    /// Returns the complete state that a viewer starts with.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let engine = &self.engine;
@@ -290,7 +291,7 @@ impl ControlApi {
     }
 }
 
-/// What the ledger is asked.
+/// A query for the ledger.
 enum LedgerQuery<'a> {
     Detail(&'a str),
     History(Option<&'a str>),

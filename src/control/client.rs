@@ -1,5 +1,5 @@
-//! Reaches a running proxy over its control routes: one plain HTTP/1.1 connection per question, one
-//! for the events.
+//! Connects to the control routes of a running proxy: one plain HTTP/1.1 connection per query, and
+//! one for the events.
 
 use std::{
     future::{Future, poll_fn},
@@ -24,31 +24,31 @@ use super::{
 };
 use crate::{events::event::Event, secrets::secret::Secret};
 
-/// Where the program listens when nobody says otherwise.
+/// The port that the program listens on by default.
 const DEFAULT_PORT: u16 = 8642;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// For the whole of an answer; a key test waits for its upstream.
+/// Limit for a whole response; a key test waits for its upstream.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Pings come every 10 s; after this the events have stopped without saying so.
+/// Pings arrive every 10 s; after this time the event stream counts as broken.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(35);
 const MAX_RESPONSE_BYTES: usize = 64 << 20;
 const MAX_FRAME_BYTES: usize = 4 << 20;
 
-/// Speaks to one proxy.
+/// A client of one proxy.
 #[derive(Debug)]
 pub struct ControlClient {
     base_url: String,
     token: Secret,
 }
 
-/// Why there is no answer, or not the one that was wanted.
+/// Why a query has no usable response.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     #[error("the connection to aiproxy broke off")]
     Broken,
     #[error("nothing listens at {addr}")]
     NotReachable { addr: String },
-    /// Status and message of the proxy.
+    /// Status and error message from the proxy.
     #[error("{1}")]
     Refused(u16, String),
     #[error("what answers there is not aiproxy")]
@@ -56,7 +56,7 @@ pub enum ControlError {
 }
 
 impl ControlError {
-    /// What to do next.
+    /// Returns what the user can do next.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
@@ -75,8 +75,9 @@ impl ControlError {
 
 type DrivenResponse = (Response<Incoming>, ConnDriver);
 
-/// A connection, which moves only while somebody polls it: whoever waits for its answer. `None`
-/// once it ended; what it had read before may still be waiting.
+/// A connection that progresses only while its driver is polled by the code that waits for the
+/// response. `None` once the connection has ended; data that was read before may still be
+/// unprocessed.
 struct ConnDriver(Option<Pin<Box<HttpConnection>>>);
 
 type HttpConnection = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
@@ -90,8 +91,8 @@ impl ConnDriver {
 }
 
 impl ControlClient {
-    /// A client of the proxy at `base` (`http://127.0.0.1:8642` or `127.0.0.1:8642`); nothing is
-    /// sent yet.
+    /// Creates a client of the proxy at `base_url` (`http://127.0.0.1:8642` or `127.0.0.1:8642`)
+    /// without connecting.
     #[must_use]
     pub fn new(base_url: String, token: Secret) -> Self {
         Self { base_url, token }
@@ -102,38 +103,39 @@ impl ControlClient {
         &self.base_url
     }
 
-    /// Everything as it is now.
+    /// Returns the current snapshot.
     ///
     /// # Errors
     ///
-    /// Like every question: see [`ClientError`].
+    /// See [`ControlError`].
     pub async fn snapshot(&self) -> Result<Snapshot, ControlError> {
         self.get_json("/aiproxy/v1/snapshot").await
     }
 
-    /// Does something.
+    /// Performs an action.
     ///
     /// # Errors
     ///
-    /// See [`ClientError`]; an act that was understood and failed is a `Reply` with `ok: false`.
+    /// See [`ControlError`]. An action that was understood but failed is an [`ActionReply`] with
+    /// `ok: false`.
     pub async fn send_action(&self, action: &Action) -> Result<ActionReply, ControlError> {
         self.post_json("/aiproxy/v1/act", action).await
     }
 
-    /// Asks for a JSON document.
+    /// Requests a JSON document.
     ///
     /// # Errors
     ///
-    /// See [`ClientError`].
+    /// See [`ControlError`].
     pub async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ControlError> {
         self.request_json(Method::GET, path, Bytes::new()).await
     }
 
-    /// Sends a JSON document and reads the one that comes back.
+    /// Sends a JSON document and reads the JSON response.
     ///
     /// # Errors
     ///
-    /// See [`ClientError`].
+    /// See [`ControlError`].
     pub async fn post_json<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -143,11 +145,11 @@ impl ControlClient {
         self.request_json(Method::POST, path, body.into()).await
     }
 
-    /// Every event from now on.
+    /// Subscribes to all events from now on.
     ///
     /// # Errors
     ///
-    /// See [`ClientError`].
+    /// See [`ControlError`].
     pub async fn events(&self) -> Result<EventStream, ControlError> {
         let (response, driver) =
             timeout(RESPONSE_TIMEOUT, self.send(Method::GET, "/aiproxy/v1/events", Bytes::new()))
@@ -183,8 +185,7 @@ impl ControlClient {
             if !status.is_success() {
                 return Err(error_from_response(status.as_u16(), is_aiproxy, &bytes));
             }
-            // Another version's answer may not read as ours; then it is still aiproxy that
-            // answered.
+            // The response of another version may not parse; the server is still aiproxy.
             serde_json::from_slice(&bytes).map_err(|e| match is_aiproxy {
                 true => ControlError::Refused(
                     status.as_u16(),
@@ -210,8 +211,7 @@ impl ControlClient {
             timeout(CONNECT_TIMEOUT, TcpStream::connect((host.trim_matches(['[', ']']), port)))
                 .await;
         let Ok(Ok(socket)) = connect else { return Err(ControlError::NotReachable { addr }) };
-        // Without it a small question may wait for an acknowledgement; that is all there is to
-        // lose.
+        // Without this option a small request may only wait for an acknowledgement.
         drop(socket.set_nodelay(true));
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(socket)).await.map_err(|_| ControlError::Broken)?;
@@ -264,7 +264,7 @@ fn is_from_aiproxy(response: &Response<Incoming>) -> bool {
     response.headers().contains_key("x-aiproxy")
 }
 
-/// Reads a whole answer while its connection is kept moving.
+/// Reads a whole response while driving its connection.
 async fn read_to_end(body: Incoming, mut driver: ConnDriver) -> Result<Bytes, ControlError> {
     let mut body = pin!(Limited::new(body, MAX_RESPONSE_BYTES).collect());
     poll_fn(|cx| {
@@ -276,7 +276,8 @@ async fn read_to_end(body: Incoming, mut driver: ConnDriver) -> Result<Bytes, Co
     .map_err(|_| ControlError::Broken)
 }
 
-/// An error answer in words: ours say `{"error": {"message": …}}` or `{"error": "…"}`.
+/// Reads the message of an error response: aiproxy sends `{"error": {"message": …}}` or `{"error":
+/// "…"}`.
 fn error_from_response(status: u16, is_aiproxy: bool, body: &[u8]) -> ControlError {
     let said = serde_json::from_slice::<Value>(body).ok().and_then(|value| {
         let error = value.get("error").unwrap_or(&value);
@@ -294,7 +295,7 @@ fn error_from_response(status: u16, is_aiproxy: bool, body: &[u8]) -> ControlErr
     }
 }
 
-/// The events of one connection.
+/// The event stream of one connection.
 pub struct EventStream {
     driver: ConnDriver,
     body: Incoming,
@@ -302,11 +303,11 @@ pub struct EventStream {
     frame: EventFrame,
 }
 
-/// What the stream says next.
+/// One item of the event stream.
 #[derive(Debug)]
 pub enum StreamItem {
     Event(Box<Event>),
-    /// This viewer fell behind: a new snapshot is needed.
+    /// The viewer fell behind and needs a new snapshot.
     Resync,
 }
 
@@ -317,11 +318,11 @@ struct EventFrame {
 }
 
 impl EventStream {
-    /// The next event. May be dropped and called again: nothing is lost.
+    /// Returns the next event. Cancel-safe: a dropped call loses nothing.
     ///
     /// # Errors
     ///
-    /// `Broken` when the stream ended, fell silent, or said what nobody understands.
+    /// `Broken` if the stream ended, timed out, or sent something that does not parse.
     pub async fn next(&mut self) -> Result<StreamItem, ControlError> {
         loop {
             while let Some(end) = memchr::memchr(b'\n', &self.buffer) {
@@ -360,7 +361,7 @@ impl EventStream {
 }
 
 impl EventFrame {
-    /// Takes one line in; the empty one ends a frame.
+    /// Reads one line; an empty line ends a frame.
     fn push_line(&mut self, line: &[u8]) -> Result<Option<StreamItem>, ControlError> {
         if line.is_empty() {
             let frame = std::mem::take(self);
@@ -383,7 +384,7 @@ impl EventFrame {
             }
             self.data.extend_from_slice(data.trim_ascii_start());
         }
-        // Comments (pings) and fields that we do not know are passed over.
+        // Comments (pings) and unknown fields are skipped.
         Ok(None)
     }
 }
@@ -397,7 +398,7 @@ mod tests {
         net::TcpListener,
     };
 
-    /// Plays one answer to one connection; gives back what was asked.
+    /// Plays one response to one connection; returns the request.
     async fn serve_once(listener: &TcpListener, answer: &str) -> String {
         let (mut socket, _) = listener.accept().await.unwrap();
         let mut asked = vec![0; 4_096];
@@ -434,15 +435,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_aiproxy_is_told_from_what_refuses() {
+    async fn another_program_is_distinguished_from_a_refusal() {
         for (answer, want) in [
             (
                 json("401 Unauthorized", "x-aiproxy: 1\r\n", r#"{"error":{"message":"no"}}"#),
                 "Refused(401, \"no\")",
             ),
-            (json("404 Not Found", "", "<html>nginx</html>"), "SomethingElse"),
-            (json("200 OK", "", "<html>hello</html>"), "SomethingElse"),
-            ("SSH-2.0-OpenSSH_9\r\n".to_owned(), "SomethingElse"),
+            (json("404 Not Found", "", "<html>nginx</html>"), "NotAiproxy"),
+            (json("200 OK", "", "<html>hello</html>"), "NotAiproxy"),
+            ("SSH-2.0-OpenSSH_9\r\n".to_owned(), "NotAiproxy"),
             ("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{".to_owned(), "Broken"),
         ] {
             let (listener, client) = listen().await;

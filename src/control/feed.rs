@@ -1,4 +1,4 @@
-//! The event stream as a viewer hears it: what happens, at most some thirty times a second.
+//! The event stream of a viewer, limited to about thirty writes per second.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,15 +12,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::events::event::Event;
 
-/// A silent stream says that it is alive.
+/// A ping is sent after this time without events.
 const PING_AFTER: Duration = Duration::from_secs(10);
-/// The first event leaves at once, those that follow it together: nobody sees faster, and each
-/// write costs what a request should not pay for.
+/// The first event is sent immediately and later ones together. A person cannot see faster updates,
+/// and each write takes time from the requests.
 const MIN_WRITE_INTERVAL: Duration = Duration::from_millis(33);
-/// So many at once are a storm: they are fetched sooner, lest the viewer falls behind.
+/// When this many events are queued, they are fetched earlier, so that the viewer does not fall
+/// behind.
 const BURST_EVENTS: usize = 128;
 const BURST_WRITE_INTERVAL: Duration = Duration::from_millis(6);
-/// Bytes of one piece.
+/// Maximum size of one piece, in bytes.
 const MAX_PIECE_BYTES: usize = 32 << 10;
 
 const RESYNC: &[u8] = b"event: resync\ndata: {}\n\n";
@@ -28,11 +29,11 @@ const RESYNC: &[u8] = b"event: resync\ndata: {}\n\n";
 struct EventFeed {
     events: Receiver<Arc<Event>>,
     stop: CancellationToken,
-    /// Not before this.
+    /// Earliest time of the next write.
     next: Instant,
 }
 
-/// Events as SSE; a viewer that fell behind is told to take a new snapshot.
+/// Streams events as SSE; a viewer that fell behind gets a resync event and takes a new snapshot.
 pub(super) fn event_feed(
     hello: Bytes,
     events: Receiver<Arc<Event>>,
@@ -49,11 +50,11 @@ pub(super) fn event_feed(
 }
 
 impl EventFeed {
-    /// What happened since the last piece; waits for something to happen. `None` at the end.
+    /// Waits for events and returns those since the last piece; `None` at the end.
     async fn next_piece(&mut self) -> Option<Bytes> {
         let Self { events, stop, next } = self;
         let first = async {
-            // A timer, even of no time, would take its turn.
+            // Even a timer of zero duration would yield to the scheduler.
             if *next > Instant::now() {
                 sleep_until(*next).await;
             }
@@ -71,7 +72,7 @@ impl EventFeed {
             Ok(Ok(event)) => write_frame(&mut out, &event),
         }
         let mut of = 1;
-        // What else is there goes with it.
+        // Add the other events that are already available.
         while out.len() < MAX_PIECE_BYTES {
             let Ok(event) = self.events.try_recv() else { break };
             write_frame(&mut out, &event);
@@ -88,8 +89,8 @@ impl EventFeed {
 fn write_frame(out: &mut Vec<u8>, event: &Event) {
     let start = out.len();
     out.extend_from_slice(b"data: ");
-    // Events hold only strings and numbers: writing them cannot fail, and a viewer resyncs over a
-    // gap anyway.
+    // Events contain only strings and numbers, so writing them cannot fail. A gap would make the
+    // viewer resync.
     if serde_json::to_writer(&mut *out, event).is_err() {
         out.truncate(start);
         out.extend_from_slice(RESYNC);

@@ -1,4 +1,4 @@
-//! What the ledger knows, over the control routes: sums, history, one request in full.
+//! Serves ledger data over the control routes: totals, history and single requests.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -24,26 +24,26 @@ pub use crate::ledger::{
     totals::{GroupBy, Totals, TotalsRow, UsageReport},
 };
 
-/// Nobody waits longer for an answer.
+/// Maximum time for a query.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
-/// Nor for what is on its way to the file.
+/// Maximum time to wait for queued entries to reach the file.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
-/// What takes longer is told to end, so often and so long apart.
+/// A query that exceeds its time is interrupted up to this many times, at this interval.
 const MAX_INTERRUPTS: u32 = 40;
 const INTERRUPT_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Requests in one page at most.
+/// Maximum number of requests in one page.
 pub const MAX_PAGE: usize = 1_000;
 
-/// Some of the history, the newest first.
+/// A page of the history, newest first.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HistoryPage {
     pub requests: Vec<RequestRecord>,
-    /// Where the next page begins: `before` of the question; `None` at the end.
+    /// The `before` value of the next page; `None` at the end.
     pub next: Option<RequestId>,
 }
 
-/// A question for a page of history.
+/// A query for a page of the history.
 #[derive(Clone, Debug, Default)]
 pub struct HistoryQuery {
     pub filter: String,
@@ -53,7 +53,7 @@ pub struct HistoryQuery {
 }
 
 impl HistoryQuery {
-    /// The path that asks it.
+    /// Returns the path and query string of this query.
     #[must_use]
     pub fn path(&self) -> String {
         let mut path = format!(
@@ -70,11 +70,11 @@ impl HistoryQuery {
         path
     }
 
-    /// Asks a reader.
+    /// Runs the query on a reader.
     ///
     /// # Errors
     ///
-    /// A sentence where the filter or the time cannot be read, or the ledger.
+    /// A sentence if the filter, the time or the ledger cannot be read.
     pub fn run(
         &self,
         reader: &LedgerReader,
@@ -96,17 +96,17 @@ impl HistoryQuery {
     }
 }
 
-/// A question for sums.
+/// A query for totals.
 #[derive(Clone, Debug)]
 pub struct UsageQuery {
     pub by: GroupBy,
     pub since: String,
-    /// Empty is the ledger's.
+    /// Empty for the ledger's time zone.
     pub tz: String,
 }
 
 impl UsageQuery {
-    /// The path that asks it.
+    /// Returns the path and query string of this query.
     #[must_use]
     pub fn path(&self) -> String {
         format!(
@@ -117,11 +117,11 @@ impl UsageQuery {
         )
     }
 
-    /// Asks a reader.
+    /// Runs the query on a reader.
     ///
     /// # Errors
     ///
-    /// A sentence where time or zone cannot be read, or the ledger.
+    /// A sentence if the time, the zone or the ledger cannot be read.
     pub fn run(
         &self,
         reader: &LedgerReader,
@@ -142,7 +142,7 @@ impl UsageQuery {
     }
 }
 
-/// Why a question has no answer.
+/// Why a query failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlQueryError {
     #[error("{0}")]
@@ -166,7 +166,7 @@ impl From<ControlQueryError> for ProxyError {
     }
 }
 
-/// The ledger of this process, and the way to it.
+/// The ledger of this process and the queue to it.
 #[derive(Clone)]
 pub struct LedgerHandle {
     pub engine: Arc<Engine>,
@@ -174,24 +174,24 @@ pub struct LedgerHandle {
 }
 
 impl LedgerHandle {
-    /// Asks the ledger aside, after what is on its way has been written.
+    /// Runs a query on the blocking pool after the queued entries have been written.
     async fn query<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&LedgerReader, UnixMillis) -> Result<T, ControlQueryError> + Send + 'static,
     ) -> Result<T, ProxyError> {
-        // Its thread may have to wait for a file that is locked.
+        // The writer thread may wait for a locked file.
         drop(timeout(FLUSH_TIMEOUT, self.engine.ledger_queue.flush()).await);
         let (ledger, now) = (Arc::clone(&self.ledger), self.engine.clock.unix());
         let (open, opened) = oneshot::channel();
         let mut answer = tokio::task::spawn_blocking(move || {
             let reader = ledger.reader()?;
-            // Nobody waits for it any more where this fails.
+            // This fails only if the caller has stopped waiting.
             drop(open.send(reader.interrupt_handle()));
             ask(&reader, now)
         });
         let Ok(answer) = timeout(QUERY_TIMEOUT, &mut answer).await else {
-            // Ends what is going on in the file, so that the thread is free again; between two
-            // statements nobody hears it.
+            // Interrupts the running statement, so that the thread becomes free. An interrupt
+            // between two statements has no effect, so it is repeated.
             if let Ok(interrupter) = opened.await {
                 for _ in 0..MAX_INTERRUPTS {
                     interrupter.interrupt();
@@ -218,7 +218,7 @@ impl LedgerHandle {
     ///
     /// # Errors
     ///
-    /// A bad question, or no ledger.
+    /// The query is invalid, or there is no ledger.
     pub async fn history(&self, query: Option<&str>) -> Result<HistoryPage, ProxyError> {
         let mut values = parse_query(query);
         let mut take = |name: &str| values.remove(name).filter(|value| !value.is_empty());
@@ -241,7 +241,7 @@ impl LedgerHandle {
     ///
     /// # Errors
     ///
-    /// A bad question, or no ledger.
+    /// The query is invalid, or there is no ledger.
     pub async fn usage(&self, query: Option<&str>) -> Result<UsageReport, ProxyError> {
         let mut values = parse_query(query);
         let by = values
@@ -265,17 +265,17 @@ impl LedgerHandle {
     ///
     /// # Errors
     ///
-    /// No such request, or no ledger.
+    /// There is no such request, or no ledger.
     pub async fn request_detail(&self, id: &str) -> Result<RequestDetail, ProxyError> {
         let id = id.to_owned();
         self.query(move |reader, _| Ok(reader.request_detail(&id)?)).await
     }
 
-    /// The newest turns of a session of a project, those that bodies may still be kept of.
+    /// Returns the newest turns of a project's session whose bodies may still be stored.
     ///
     /// # Errors
     ///
-    /// No ledger.
+    /// There is no ledger.
     pub async fn session(
         &self,
         project: &str,
@@ -294,16 +294,16 @@ impl LedgerHandle {
         .await
     }
 
-    /// What is kept of a request, also while it runs.
+    /// Returns the stored bodies of a request, even while it is running.
     ///
     /// # Errors
     ///
-    /// No ledger.
+    /// There is no ledger.
     pub async fn bodies(&self, id: RequestId) -> Result<Vec<BodyView>, ProxyError> {
         self.query(move |reader, _| Ok(reader.bodies(id)?)).await
     }
 
-    /// The refusal for a request that nobody knows.
+    /// Builds the error for an unknown request id.
     #[must_use]
     pub fn unknown_request(id: &str) -> ProxyError {
         ControlQueryError::Ledger(QueryError::Unknown(id.chars().take(40).collect())).into()
@@ -314,7 +314,7 @@ fn bad_request(message: &str) -> ProxyError {
     ProxyError::new(ProxyErrorKind::BadRequest, message.to_owned())
 }
 
-/// `a=1&b=two%20words`; of two of one name the last counts.
+/// Parses `a=1&b=two%20words`; the last of several equal names counts.
 fn parse_query(query: Option<&str>) -> HashMap<String, String> {
     let decoded =
         |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();

@@ -1,4 +1,4 @@
-//! `GET /metrics`: the sums of finished requests, and how things stand at this moment.
+//! `GET /metrics`: totals of finished requests and the current state.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{base::clock::UnixMillis, telemetry::prometheus_text::TextEncoder};
 
-/// What is on its way to the sums is waited for, but not for long: the ledger's file may be locked.
+/// Maximum wait for queued entries to reach the totals; short, because the ledger file may be
+/// locked.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Writes the page.
@@ -49,7 +50,7 @@ fn write_process(control: &ControlApi, page: &mut TextEncoder) {
     page.write_single(
         "aiproxy_network_down",
         "gauge",
-        "1 while our own network is down",
+        "1 while the local network is down",
         u8::from(engine.network.down()),
     );
     let config = control.admin.config();

@@ -1,4 +1,4 @@
-//! What viewers and commands see and do: the snapshot, the actions, the client that reaches a
+//! What viewers and commands can read and do: the snapshot, the actions, and the client for a
 //! running proxy.
 
 pub mod action;

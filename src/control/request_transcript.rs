@@ -1,5 +1,4 @@
-//! What was said in a request, for people who look into it: headers, the conversation, and the
-//! answer as it grows.
+//! Shows the content of a request: headers, the conversation, and the response as it streams.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,39 +20,39 @@ pub use crate::relay::observe::{
     transcript::{PartKind, Speaker, TranscriptPart},
 };
 
-/// One request in its own words. Nothing secret: kept bodies had secrets taken out, and headers
-/// that prove who asks were never kept.
+/// The content of one request. It contains no secrets: stored bodies are redacted, and
+/// authentication headers are never stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RequestTranscript {
     pub id: RequestId,
-    /// Of the client, as far as upstreams may see them; empty where they were not kept.
+    /// Client headers, as far as they may be sent to upstreams; empty if they were not stored.
     #[serde(rename = "asked")]
     pub request_headers: HeaderLines,
-    /// What the client got.
+    /// Headers that the client received.
     #[serde(rename = "answered")]
     pub response_headers: HeaderLines,
     pub conversation: Vec<TranscriptPart>,
     pub answer: Vec<TranscriptPart>,
-    /// Whether bodies of this request are kept at all.
+    /// Whether bodies of this request are stored at all.
     #[serde(rename = "kept")]
     pub bodies_stored: bool,
-    /// The conversation was not asked for.
+    /// The conversation was not requested.
     pub only_answer: bool,
-    /// Bytes as they were.
+    /// Contains the raw bytes.
     pub raw: bool,
     pub record: Option<Box<RequestRecord>>,
 }
 
-/// What is wanted of it.
+/// Which parts of a transcript to return.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TranscriptQuery {
-    /// The rest is known already.
+    /// Return only the answer; the caller already has the rest.
     pub only_answer: bool,
-    /// The bytes as they were, not what they say.
+    /// Return the raw bytes instead of the parsed text.
     pub raw: bool,
 }
 
-/// The path that asks for it.
+/// Returns the path and query string for a transcript.
 #[must_use]
 pub fn transcript_path(id: RequestId, query: TranscriptQuery) -> String {
     let flag = |on: bool, name: &str| if on { format!("&{name}=1") } else { String::new() };
@@ -64,18 +63,18 @@ pub fn transcript_path(id: RequestId, query: TranscriptQuery) -> String {
     )
 }
 
-/// Reads the wish from a query.
+/// Parses the query string.
 #[must_use]
 pub fn parse_query(query: Option<&str>) -> TranscriptQuery {
     let has = |name: &str| query.is_some_and(|query| query.split('&').any(|pair| pair == name));
     TranscriptQuery { only_answer: has("answer=1"), raw: has("raw=1") }
 }
 
-/// Tells it.
+/// Returns the transcript of a request.
 ///
 /// # Errors
 ///
-/// No such request.
+/// There is no such request.
 pub async fn read_transcript(
     engine: &Engine,
     ledger: Option<&LedgerHandle>,
@@ -107,7 +106,7 @@ pub async fn read_transcript(
     }
 }
 
-/// What was said in a finished request.
+/// Returns the transcript of a finished request.
 #[must_use]
 pub fn transcript_of(engine: &Engine, full: &RequestDetail) -> RequestTranscript {
     build_transcript(engine, full.record.clone(), &full.bodies, None, TranscriptQuery::default())
@@ -169,7 +168,7 @@ fn build_transcript(
     }
 }
 
-/// How the answer of a request is framed: errors and what was not asked as a stream come in one
+/// Returns the reader for the framing of the response: errors and non-streaming responses are one
 /// piece.
 fn transcript_reader(record: &RequestRecord) -> TranscriptReader {
     let streamed = record.stream && record.status.is_none_or(|status| status < 300);

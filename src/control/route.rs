@@ -1,4 +1,4 @@
-//! Why a request would go where: the dry run behind `aiproxy route`.
+//! Explains a routing decision: the dry run behind `aiproxy route`.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// What is asked.
+/// The request to explain.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RouteExplainRequest {
     pub model: String,
@@ -26,19 +26,19 @@ pub struct RouteExplainRequest {
     pub dialect: Option<Dialect>,
 }
 
-/// The explanation.
+/// The explanation of a decision.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RouteExplanation {
     #[serde(rename = "asked")]
     pub requested_model: String,
-    /// How the name was understood.
+    /// How the model name was resolved.
     pub resolved_by: Option<String>,
-    /// `try`, `wait`, `exhausted`.
+    /// `try`, `wait` or `exhausted`.
     pub verdict: String,
     pub chosen: Option<CandidateView>,
-    /// Every other candidate and why it lost.
+    /// The other candidates, each with the reason why it was not selected.
     pub others: Vec<CandidateView>,
-    /// What holds for the request beside the choice: the strategy, a second target, a continuation.
+    /// Other rules that apply to the request: the strategy, a second target, a continuation.
     #[serde(default)]
     pub plan: Vec<String>,
     pub error: Option<String>,
@@ -55,7 +55,7 @@ pub struct CandidateView {
     pub reason: String,
 }
 
-/// Decides without marking anything.
+/// Decides without changing any state.
 #[must_use]
 pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanation {
     let generation = engine.generation();
@@ -63,7 +63,7 @@ pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanat
         RouteExplanation { requested_model: question.model.clone(), ..RouteExplanation::default() };
     let name = question.project.as_deref().unwrap_or("default");
     let projects = &generation.settings.projects;
-    // Without a name any project will do that may do the most: the owner asks.
+    // Without a project name, falls back to the first project, because the owner is asking.
     let found = projects
         .iter()
         .find(|project| *project.name == *name)
@@ -181,7 +181,7 @@ pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanat
     out
 }
 
-/// When another target would be asked beside this one.
+/// Describes when a second target is tried in parallel.
 fn hedge_plan(engine: &Engine, rule: &Hedge, first: &Candidate) -> String {
     let share = format!("for at most {:.0} % of requests", rule.max_share * 100.0);
     match (rule.after, engine.hedge_stats.p95(first, true)) {

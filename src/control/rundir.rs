@@ -1,8 +1,8 @@
-//! DATA/run: one proxy per data dir, and how commands find it.
+//! DATA/run: allows one proxy per data dir, and lets commands find it.
 //!
-//! `lock` is held while a proxy serves, so its file is worth nothing once the lock is free: a crash
-//! leaves nothing behind that anybody has to clean up. `proxy.json` and `token` are written when
-//! the proxy listens.
+//! `lock` is locked while a proxy serves. A file without the lock has no meaning, so a crash leaves
+//! nothing behind that must be cleaned up. `proxy.json` and `token` are written when the proxy
+//! listens.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -22,14 +22,14 @@ use crate::{
     secrets::Secret,
 };
 
-/// A command that looks for a proxy touches the lock for a moment; a start waits that moment out.
+/// A command that looks for a proxy locks the file for a moment; a starting proxy waits for that.
 const MAX_LOCK_POLLS: u32 = 10;
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The files are small; anything bigger is not ours.
+/// The files are small; a larger one is not from aiproxy.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
-/// What a proxy says about itself in `proxy.json`.
+/// The contents of `proxy.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct ProxyInfo {
     pid: u32,
@@ -38,27 +38,28 @@ struct ProxyInfo {
     listen: Vec<String>,
 }
 
-/// A proxy that runs.
+/// A running proxy.
 #[derive(Debug)]
 pub struct RunInfo {
     pub pid: u32,
     pub started: UnixMillis,
     pub version: String,
-    /// `127.0.0.1:8642`, …; the first is the one that commands talk to.
+    /// `127.0.0.1:8642`, …; commands use the first one.
     pub listen: Vec<String>,
     /// The control token of this run.
     pub token: Secret,
 }
 
 impl RunInfo {
-    /// Base URL that reaches it from this machine; `None` if it listens nowhere.
+    /// Returns a base URL that is reachable from this machine; `None` if the proxy does not listen.
     #[must_use]
     pub fn base_url(&self) -> Option<String> {
         self.listen.first().map(|addr| format!("http://{}", dial_address(addr)))
     }
 }
 
-/// An address as a client on this machine dials it: "everywhere" is not an address to connect to.
+/// Converts a listen address to one that a client on this machine can connect to; a wildcard
+/// address becomes loopback.
 #[must_use]
 pub fn dial_address(listen: &str) -> String {
     match listen.parse::<std::net::SocketAddr>() {
@@ -77,7 +78,7 @@ pub fn dial_address(listen: &str) -> String {
 pub enum ClaimError {
     #[error("a proxy of this data dir runs already{}", running_suffix(*pid, listen))]
     AlreadyRunning {
-        /// 0 while it has not said yet.
+        /// 0 if the other proxy has not published it yet.
         pid: u32,
         listen: Vec<String>,
     },
@@ -107,11 +108,11 @@ fn running_suffix(pid: u32, listen: &[String]) -> String {
 pub struct RunDir;
 
 impl RunDir {
-    /// Takes the data dir for this process; made if it is missing.
+    /// Locks the data dir for this process; creates it if it is missing.
     ///
     /// # Errors
     ///
-    /// Another proxy holds it, or it cannot be written.
+    /// Another proxy has the lock, or the dir cannot be written.
     pub fn claim(data: &Path) -> Result<DataDirLock, ClaimError> {
         let dir = data.join("run");
         let io = |path: &Path| {
@@ -135,12 +136,12 @@ impl RunDir {
             std::thread::sleep(LOCK_POLL_INTERVAL);
         };
         let claimed = DataDirLock { dir, _lock: lock };
-        // What a crashed one left behind must not be taken for us while we start.
+        // Files of a crashed proxy must not describe this one while it starts.
         claimed.remove_files();
         Ok(claimed)
     }
 
-    /// The proxy that serves from this data dir now.
+    /// Finds the proxy that serves from this data dir now.
     #[must_use]
     pub fn find_running(data: &Path) -> Option<RunInfo> {
         let dir = data.join("run");
@@ -152,14 +153,14 @@ impl RunDir {
         Some(RunInfo { pid, started, version, listen, token })
     }
 
-    /// Whether a proxy holds this data dir, listening or not.
+    /// Returns whether a proxy has locked this data dir, even if it is not listening.
     #[must_use]
     pub fn is_locked(data: &Path) -> bool {
         is_lock_held(&data.join("run").join("lock"))
     }
 }
 
-/// A data dir that is ours until this is dropped.
+/// A data dir that this process has locked until the value is dropped.
 #[derive(Debug)]
 pub struct DataDirLock {
     dir: PathBuf,
@@ -167,7 +168,7 @@ pub struct DataDirLock {
 }
 
 impl DataDirLock {
-    /// Tells commands where this proxy listens, and makes the control token of this run.
+    /// Publishes the listen addresses and creates the control token of this run.
     ///
     /// # Errors
     ///
@@ -182,7 +183,7 @@ impl DataDirLock {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             listen,
         };
-        // The card last: whoever reads it finds the token that belongs to it.
+        // `proxy.json` is written last, so that a reader always finds the matching token.
         write_atomic(&self.dir.join("token"), token.as_bytes(), 0o600)?;
         write_atomic(&self.dir.join("proxy.json"), &serde_json::to_vec(&card)?, 0o600)?;
         Ok(Secret::new(token))
@@ -190,8 +191,7 @@ impl DataDirLock {
 
     fn remove_files(&self) {
         for name in ["proxy.json", "token"] {
-            // Mostly "not found"; and a file that cannot be removed is worth nothing without the
-            // lock.
+            // Usually "not found". A file that cannot be removed has no meaning without the lock.
             drop(fs::remove_file(self.dir.join(name)));
         }
     }
@@ -203,7 +203,8 @@ impl Drop for DataDirLock {
     }
 }
 
-/// Shared, so that two commands that look at the same time do not take each other for a proxy.
+/// Uses a shared lock, so that two commands that check at the same time do not take each other for
+/// a proxy.
 fn is_lock_held(path: &Path) -> bool {
     File::open(path)
         .is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))

@@ -1,4 +1,4 @@
-//! Everything a viewer that attaches late needs; the body of `GET /aiproxy/v1/snapshot`.
+//! The complete state for a viewer that attaches later; the body of `GET /aiproxy/v1/snapshot`.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,31 +21,31 @@ pub struct Snapshot {
     pub config: ConfigView,
     pub upstreams: Vec<UpstreamView>,
     pub keys: Vec<KeyView>,
-    /// Names that a client may ask for, with what they resolve to.
+    /// Names that a client may request, with what they resolve to.
     pub models: Vec<ModelView>,
     pub projects: Vec<String>,
     pub live: Live,
-    /// Our own network is down.
+    /// The local network is down.
     pub offline: bool,
     pub draining: bool,
     #[serde(default)]
     pub ledger: Option<ledger::LedgerStatus>,
-    /// Troubles that alerts were raised for and that are not over.
+    /// Active alerts.
     #[serde(default)]
     pub alerts: Vec<AlertView>,
-    /// The whole, projects, upstreams, keys, as far as they have any.
+    /// Budgets of everything, of projects, of upstreams and of keys, as far as configured.
     #[serde(default)]
     pub budgets: Vec<BudgetView>,
 }
 
-/// A trouble that stands.
+/// An active alert.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AlertView {
     pub since: UnixMillis,
     pub alert: Alert,
 }
 
-/// One budget as it stands: the count that also refuses.
+/// The current state of one budget; the same count decides about refusals.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BudgetView {
     /// `all`, `project NAME`, `upstream NAME`, `key UPSTREAM/LABEL`.
@@ -54,35 +54,35 @@ pub struct BudgetView {
     pub per: Period,
     pub usd: NanoUsd,
     pub spent: NanoUsd,
-    /// By what is under way.
+    /// Reserved by running requests.
     pub reserved: NanoUsd,
     pub percent: u64,
-    /// Attempts whose price nobody knows.
+    /// Attempts whose price is unknown.
     pub unpriced: u64,
     pub from: UnixMillis,
-    /// `None`: it never ends.
+    /// End of the period; `None` if it never ends.
     pub until: Option<UnixMillis>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ConfigView {
-    /// `None` while there is no file.
+    /// `None` if there is no file.
     pub path: Option<String>,
-    /// Of the file as it is now: rendered problems (`file:line:column: …`); empty when it is what
+    /// Rendered problems (`file:line:column: …`) of the current file; empty if the file is what
     /// runs.
     pub problems: Vec<String>,
-    /// The same with their lines, the places marked; keys in them are masked. Empty where there is
-    /// no problem.
+    /// The same problems with their lines and the positions marked; keys are masked. Empty if there
+    /// is no problem.
     #[serde(default)]
     #[serde(rename = "marked")]
     pub annotated: String,
     pub warnings: Vec<String>,
     pub applied: UnixMillis,
-    /// `listen` changed: a restart applies it.
+    /// `listen` changed, which takes effect after a restart.
     pub needs_restart: bool,
 }
 
-/// `healthy cooling open probing disabled` for an upstream.
+/// State of an upstream: `healthy cooling open probing disabled`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UpstreamState {
@@ -93,8 +93,8 @@ pub enum UpstreamState {
     Disabled,
 }
 
-/// `ok partly cooling rejected probing waiting disabled missing` for a key; `partly` means only
-/// some models.
+/// State of a key: `ok partly cooling rejected probing waiting disabled missing`. `partly` means
+/// that only some models are affected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyStatus {
@@ -118,14 +118,14 @@ pub struct UpstreamView {
     pub state: UpstreamState,
     pub cause: Option<String>,
     pub until: Option<UnixMillis>,
-    /// Ready keys and all keys.
+    /// Number of ready keys and of all keys.
     pub keys_ready: u32,
     pub keys: u32,
-    /// Of the last 100 attempts or 15 minutes.
+    /// Covers the last 100 attempts or 15 minutes.
     pub stats: UpstreamStats,
-    /// Models served, where known.
+    /// Number of models served, if known.
     pub models: Option<u32>,
-    /// What the newest probe of our own found, where it is probed.
+    /// Result of the newest local health check, if the upstream is probed.
     #[serde(default)]
     pub probe: Option<ProbeView>,
 }
@@ -148,7 +148,7 @@ pub struct UpstreamStats {
     pub errors: u32,
     pub ttft_p50_ms: Option<u32>,
     pub ttft_p95_ms: Option<u32>,
-    /// Attempts (and failed ones) per 20 s over the last five minutes, oldest first.
+    /// Attempts and failed attempts per 20 s over the last five minutes, oldest first.
     pub spark: Vec<(u32, u32)>,
 }
 
@@ -157,43 +157,43 @@ pub struct KeyView {
     pub upstream: String,
     pub label: String,
     pub account: String,
-    /// Empty until the secret was read.
+    /// Empty until the secret has been read.
     pub fingerprint: String,
     pub reference: String,
     pub state: KeyStatus,
     pub cause: Option<String>,
     pub until: Option<UnixMillis>,
-    /// When the present state began, for the countdown gauge.
+    /// When the current state began, for the countdown gauge.
     pub since: Option<UnixMillis>,
-    /// A vendor's hint (true) or our own belief (false).
+    /// Whether the cooldown comes from a provider's hint (true) or from aiproxy's estimate (false).
     #[serde(rename = "hinted")]
     pub from_provider: bool,
-    /// Narrower states, per model.
+    /// States that apply to single models.
     pub scopes: Vec<ModelScope>,
     pub requests: u64,
     pub tokens: u64,
     pub running: u32,
-    /// What its provider said is left of its own limits, as far as they have not been reset since.
+    /// What the provider last reported as remaining of its limits, until they reset.
     #[serde(default)]
     pub limits: Vec<LimitRemaining>,
-    /// What is left at its provider, where that tells.
+    /// Remaining balance at the provider, if it reports one.
     #[serde(default)]
     pub balance: Option<BalanceView>,
 }
 
-/// What a provider told is left for a key.
+/// The balance that a provider reports for a key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BalanceView {
     pub amount: f64,
     pub currency: String,
     /// `$12.300`, `88.88 CNY`.
     pub text: String,
-    /// Little, or nothing.
+    /// The balance is low or zero.
     pub low: bool,
     pub at: UnixMillis,
 }
 
-/// What is left of a provider's limit for one key and model.
+/// The remainder of a provider's limit for one key and model.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LimitRemaining {
     pub model: String,
@@ -221,14 +221,14 @@ pub struct ModelView {
     pub name: String,
     /// `alias`, `logical`, `configured`, `discovered`.
     pub kind: String,
-    /// `upstream:model`, in order of trial.
+    /// `upstream:model`, in the order in which they are tried.
     pub targets: Vec<String>,
-    /// Of the first of them.
+    /// Price of the first target.
     #[serde(default)]
     pub price: Option<PriceView>,
 }
 
-/// Usual prices for a million tokens, as decimal numbers.
+/// Base prices per million tokens, as decimal numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PriceView {
     pub currency: String,

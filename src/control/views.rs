@@ -1,4 +1,4 @@
-//! The board's beliefs and the settings, told as the views of a snapshot.
+//! Converts routing state and settings to the views of a snapshot.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// Every upstream that is served; `demo` only while there is no other.
+/// Returns every upstream that is served; `demo` only if there is no other.
 #[must_use]
 pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> {
     let (now, learned) = (engine.clock.mono(), engine.model_lists.learned());
@@ -97,7 +97,7 @@ fn probe_view(engine: &Engine, upstream: &Upstream) -> Option<ProbeView> {
     })
 }
 
-/// The upstreams that listings show.
+/// Returns the upstreams that listings show.
 pub fn listed_upstreams(generation: &Generation) -> impl Iterator<Item = &Arc<Upstream>> {
     let alone =
         generation.settings.upstreams.iter().all(|upstream| upstream.origin == Origin::Demo);
@@ -116,7 +116,7 @@ fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-/// Every key of every upstream.
+/// Returns every key of every upstream.
 #[must_use]
 pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
     let now = engine.clock.mono();
@@ -215,7 +215,7 @@ fn key_status(health: &HealthView) -> KeyStatus {
     }
 }
 
-/// Every budget as it stands.
+/// Returns the state of every budget.
 #[must_use]
 pub fn budgets(engine: &Engine) -> Vec<BudgetView> {
     let all = engine.budgets.states(engine.clock.unix()).into_iter();
@@ -233,9 +233,9 @@ pub fn budgets(engine: &Engine) -> Vec<BudgetView> {
     .collect()
 }
 
-/// That a budget is spent, and until when.
+/// Describes a spent budget and when its period ends; `None` if it is not spent.
 fn spent_budget(engine: &Engine, holder: &Holder) -> Option<(String, Option<UnixMillis>)> {
-    // The least that may cost something.
+    // The smallest cost that a request can have.
     match engine.budgets.denial(holder, Some(NanoUsd(1)), engine.clock.unix())? {
         BudgetDenied::Spent { budget, spent, until } => {
             Some((format!("spent {spent} of {} per {}", budget.usd, budget.period.name()), until))
@@ -244,7 +244,7 @@ fn spent_budget(engine: &Engine, holder: &Holder) -> Option<(String, Option<Unix
     }
 }
 
-/// Every name that the owner may ask for.
+/// Returns every name that the owner may request.
 #[must_use]
 pub fn models(engine: &Engine, generation: &Generation) -> Vec<ModelView> {
     let learned = engine.model_lists.learned();
@@ -263,7 +263,7 @@ pub fn models(engine: &Engine, generation: &Generation) -> Vec<ModelView> {
         .collect()
 }
 
-/// What a million tokens cost there; `None` where nobody knows.
+/// Returns the price per million tokens; `None` if it is unknown.
 fn price_view(generation: &Generation, upstream: &Upstream, model: &str) -> Option<PriceView> {
     let (_, tariff) = generation.prices.find(upstream, model, None)?;
     let used = tariff.default_price();
@@ -275,7 +275,7 @@ fn price_view(generation: &Generation, upstream: &Upstream, model: &str) -> Opti
     })
 }
 
-/// Somebody who may use everything.
+/// Builds a project without restrictions.
 fn unrestricted_project(generation: &Generation) -> Arc<Project> {
     let admin = generation
         .settings

@@ -1,4 +1,4 @@
-//! What is said: the part of the demo that is no protocol.
+//! Decides what the demo answers, independent of any dialect.
 
 use std::time::Duration;
 
@@ -11,25 +11,25 @@ use crate::demo::{
     sample,
 };
 
-/// A stream has at most this many pieces of text.
+/// Maximum number of text pieces in a stream.
 const MAX_PIECES: usize = 400;
 
-/// One answer, before a dialect writes it.
+/// One answer, before a dialect file writes it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct DemoAnswer {
-    /// The text in the pieces in which it streams.
+    /// The text, in the pieces in which it is streamed.
     pub(super) pieces: Vec<String>,
-    /// What was thought before.
+    /// The reasoning text that precedes the answer.
     pub(super) thought: Option<String>,
     pub(super) tool_call: Option<DemoToolCall>,
     pub(super) finish: DemoFinish,
     pub(super) input_tokens: u64,
     pub(super) output_tokens: u64,
-    /// Before the first piece.
+    /// Delay before the first piece.
     first_delay: Duration,
-    /// Before each other piece.
+    /// Delay before each further piece.
     piece_delay: Duration,
-    /// The answer breaks off half way.
+    /// The answer breaks off halfway.
     pub(super) cut: bool,
 }
 
@@ -53,12 +53,12 @@ impl DemoAnswer {
         self.pieces.concat()
     }
 
-    /// Tokens of the thought; they are part of the output.
+    /// Returns the number of reasoning tokens, which are part of the output.
     pub(super) fn thought_tokens(&self) -> u64 {
         self.thought.as_deref().map_or(0, text_tokens)
     }
 
-    /// The pieces, each with the pause before it.
+    /// Returns the pieces, each with the delay before it.
     pub(super) fn paced_pieces(&self) -> impl Iterator<Item = (Duration, &str)> {
         self.pieces
             .iter()
@@ -66,19 +66,19 @@ impl DemoAnswer {
             .map(|(index, text)| (self.delay_before(index), text.as_str()))
     }
 
-    /// The pause before the piece of this index.
+    /// Returns the delay before the piece with this index.
     pub(super) fn delay_before(&self, index: usize) -> Duration {
         if index == 0 { self.first_delay } else { self.piece_delay }
     }
 
-    /// How long the whole answer takes.
+    /// Returns the duration of the whole answer.
     pub(super) fn duration(&self) -> Duration {
         self.first_delay
             + self.piece_delay
                 * u32::try_from(self.pieces.len().saturating_sub(1)).unwrap_or(u32::MAX)
     }
 
-    /// The text of the tool call's arguments, in the pieces in which it streams.
+    /// Returns the JSON text of the tool call's arguments, in the pieces in which it is streamed.
     pub(super) fn argument_pieces(call: &DemoToolCall) -> Vec<String> {
         let text = call.arguments.to_string();
         let (head, tail) = text.split_at(text.floor_char_boundary(text.len() / 2));
@@ -90,7 +90,7 @@ impl DemoAnswer {
 ///
 /// # Errors
 ///
-/// The failure that `flaky` chose, or was asked for.
+/// The failure that `flaky` chose or that the request asked for.
 pub(super) fn compose_answer(
     model: &DemoModel,
     request: &DemoRequest,
@@ -144,7 +144,7 @@ pub(super) fn compose_answer(
     Ok(answer)
 }
 
-/// What proves a thought to be the demo's; opaque to everybody else.
+/// The signature that marks reasoning as the demo's; opaque to clients.
 pub(super) const THOUGHT_SIGNATURE: &str = "ZGVtby10aG91Z2h0LXByb29mLTEyMzQ1Njc4OTA=";
 
 fn thought_text(request: &DemoRequest) -> String {
@@ -184,7 +184,7 @@ impl FlakyMode {
 
 fn flaky_error(status: StatusCode) -> DemoError {
     let retry_after = (status == StatusCode::TOO_MANY_REQUESTS).then_some(2);
-    let reason = status.canonical_reason().unwrap_or("a status nobody named");
+    let reason = status.canonical_reason().unwrap_or("a status that is not a number");
     DemoError {
         status,
         message: format!("demo/flaky fails as it should: {reason}"),
@@ -193,7 +193,8 @@ fn flaky_error(status: StatusCode) -> DemoError {
     }
 }
 
-/// `tools` calls the first tool it is offered; any model calls one that the request insists on.
+/// Chooses a tool call: `tools` calls the first tool that is offered; any model calls a tool that
+/// the request requires.
 fn choose_tool_call(model: &DemoModel, request: &DemoRequest) -> Option<DemoToolCall> {
     let tool = match &request.tool_choice {
         _ if request.tool_result.is_some() => return None,
@@ -223,7 +224,7 @@ fn answer_text(model: &DemoModel, request: &DemoRequest, mode: &FlakyMode) -> St
         ("tools", ..) if request.tools.is_empty() => {
             "Offer me a tool and I will call it.".to_owned()
         }
-        ("tools", ..) => "I was told to call no tool.".to_owned(),
+        ("tools", ..) => "The request asked for no tool call.".to_owned(),
         ("flaky", _, FlakyMode::Slow) => {
             "This one took its time, word by word, and arrived in the end.".to_owned()
         }
@@ -237,7 +238,7 @@ fn answer_text(model: &DemoModel, request: &DemoRequest, mode: &FlakyMode) -> St
     }
 }
 
-/// Ends the text where the request wants it to end.
+/// Truncates the text at the limits of the request.
 fn apply_limits(mut text: String, request: &DemoRequest) -> (String, DemoFinish) {
     let mut finish = DemoFinish::Stop;
     let stops = request
@@ -258,7 +259,7 @@ fn apply_limits(mut text: String, request: &DemoRequest) -> (String, DemoFinish)
     (text, finish)
 }
 
-/// Cuts a text before its spaces, into no more than [`PIECES`].
+/// Splits a text before its spaces, into about [`MAX_PIECES`] pieces at most.
 fn split_pieces(text: &str) -> Vec<String> {
     let min_len = text.len() / MAX_PIECES;
     let mut out = vec![String::new()];
@@ -275,7 +276,7 @@ fn split_pieces(text: &str) -> Vec<String> {
     out
 }
 
-/// Forty words.
+/// Filler text.
 const LOREM: &str = "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt ut labore et dolore magna aliqua. \
      Ut enim ad minim veniam, quis nostrud exercitation ullamco laboris nisi ut aliquip ex ea commodo consequat. \
      Duis aute irure dolor.";

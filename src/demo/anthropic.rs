@@ -1,4 +1,4 @@
-//! Speaks Anthropic's Messages.
+//! Implements Anthropic's Messages API.
 
 use http::StatusCode;
 use serde_json::Value;
@@ -103,7 +103,7 @@ fn read_request(body: &Value) -> Result<DemoRequest, DemoError> {
     let messages = messages.ok_or_else(|| bad("messages: at least one message is required"))?;
     let limit = body["max_tokens"].as_u64().ok_or_else(|| bad("max_tokens: Field required"))?;
     let tools = body["tools"].as_array().into_iter().flatten().filter_map(|tool| {
-        // The provider's own tools have no schema; nobody could call them here.
+        // The provider's built-in tools have no schema, so the demo cannot call them.
         Some(DemoTool {
             name: tool["name"].as_str()?.to_owned(),
             schema: tool.get("input_schema")?.clone(),

@@ -1,17 +1,17 @@
-//! Vectors of texts: made of their words, so that texts with words in common lie close.
+//! Computes embedding vectors from words, so that texts with common words are close.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::json::Json;
 use crate::base::rng::{Rng, XorShiftRng};
 
-/// Length of a vector where the request names none.
+/// Vector length if the request specifies none.
 pub(super) const DEFAULT_DIMENSIONS: u64 = 256;
 const MAX_DIMENSIONS: u64 = 4_096;
 const MAX_WORDS: usize = 2_000;
 const MAX_TEXTS: usize = 2_048;
 
-/// The texts of an input field: a string, a list of strings, or lists of token ids.
+/// Reads the texts of an input field: a string, a list of strings, or lists of token ids.
 pub(super) fn read_texts(input: &serde_json::Value) -> Vec<String> {
     match input {
         serde_json::Value::String(text) => vec![text.clone()],
@@ -27,13 +27,13 @@ pub(super) fn read_texts(input: &serde_json::Value) -> Vec<String> {
     }
 }
 
-/// The unit vector of a text.
+/// Returns the unit vector of a text.
 pub(super) fn embed_text(text: &str, dimensions: Option<u64>) -> Vec<f32> {
     let length = usize::try_from(dimensions.unwrap_or(DEFAULT_DIMENSIONS).clamp(1, MAX_DIMENSIONS))
         .unwrap_or(1);
     let mut sum = vec![0.0_f64; length];
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-    // A text without words gets the direction of the empty one.
+    // A text without words gets the vector of the empty word.
     for word in words.take(MAX_WORDS).map(str::to_lowercase).chain(std::iter::once(String::new())) {
         let mut rng = XorShiftRng::new(hash_word(&word));
         let weight = if word.is_empty() { 0.01 } else { 1.0 };
@@ -50,18 +50,18 @@ pub(super) fn embed_text(text: &str, dimensions: Option<u64>) -> Vec<f32> {
     sum.iter().map(|component| (component / norm) as f32).collect()
 }
 
-/// A vector as a list of numbers.
+/// Writes a vector as a list of numbers.
 pub(super) fn write_numbers(vector: &[f32]) -> Json {
     vector.iter().map(|&number| Json::float(number)).collect::<Vec<_>>().into()
 }
 
-/// A vector as little-endian floats in base64, as the OpenAI SDK asks for.
+/// Writes a vector as base64 of little-endian floats, which the OpenAI SDK requests.
 pub(super) fn write_base64(vector: &[f32]) -> Json {
     let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
     STANDARD.encode(bytes).as_str().into()
 }
 
-/// FNV-1a, 64 bits.
+/// Hashes a word with 64-bit FNV-1a.
 fn hash_word(word: &str) -> u64 {
     word.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)

@@ -1,4 +1,4 @@
-//! Speaks Gemini's generateContent family.
+//! Implements Gemini's generateContent API family.
 
 use http::StatusCode;
 use percent_encoding::percent_decode_str;
@@ -140,7 +140,7 @@ fn generate_content(call: &DemoCall<'_>, name: &str, method: &str) -> Result<Dem
     Ok(DemoReply::streaming(&answer, "application/json; charset=UTF-8", frames.collect()))
 }
 
-/// A field that clients write in either case.
+/// Returns a field that clients write in camel case or in snake case.
 fn either_case<'a>(object: &'a Value, camel: &str, snake: &str) -> &'a Value {
     if object[camel].is_null() { &object[snake] } else { &object[camel] }
 }
@@ -211,7 +211,7 @@ fn read_request(body: &Value) -> Result<DemoRequest, DemoError> {
     Ok(request)
 }
 
-/// `contents` may be one object instead of a list.
+/// Returns the entries of `contents`, which may be one object instead of a list.
 fn content_list(body: &Value) -> &[Value] {
     match &body["contents"] {
         Value::Array(items) => items,
@@ -242,7 +242,7 @@ fn function_call_part(
     }
 }
 
-/// One answer and its names.
+/// Writes one answer with its model and id.
 struct GeminiAnswerWriter<'a> {
     model: &'a str,
     answer: &'a DemoAnswer,

@@ -1,4 +1,4 @@
-//! Writes JSON with its fields in the order in which the provider writes them.
+//! Writes JSON with the fields in the order in which the provider writes them.
 
 use std::fmt::Write as _;
 
@@ -19,11 +19,12 @@ pub(super) use object;
 impl Json {
     pub(super) const NULL: Option<Self> = None;
 
-    /// An object with these fields; see the macro of the same name.
+    /// Builds an object with these fields; see the macro of the same name.
     pub(super) fn object(fields: &[(&str, Self)]) -> Self {
         let mut out = String::from("{");
         for (index, (key, value)) in fields.iter().enumerate() {
-            // Keys are written in this crate and need no escaping; writing to a string cannot fail.
+            // Keys are literals of this crate and need no escaping. Writing to a string cannot
+            // fail.
             write!(out, "{}\"{key}\":{}", if index > 0 { "," } else { "" }, value.0)
                 .unwrap_or_default();
         }
@@ -35,7 +36,7 @@ impl Json {
         Self("{}".to_owned())
     }
 
-    /// The number as an embedding writes it.
+    /// Writes a number as in an embedding.
     pub(super) fn float(number: f32) -> Self {
         Self(number.to_string())
     }

@@ -1,8 +1,8 @@
-//! The built-in upstream `demo`: speaks like a real provider in every dialect, without an account
-//! or a network.
+//! The built-in upstream `demo`: imitates a provider in every dialect, without an account or a
+//! network.
 //!
-//! A request is read by its dialect's file into `request::Asked`, `script` decides what is said, and
-//! the same file writes that down as its provider would; `reply` delivers it at the pace of the
+//! The dialect's file parses a request into `request::DemoRequest`, `answers` decides the content,
+//! and the same file writes it in the provider's format. `reply` delivers it at the pace of the
 //! model.
 
 mod anthropic;
@@ -35,8 +35,8 @@ use crate::{
     ir::{fault::TransportFault, op::Dialect},
 };
 
-/// An upstream inside the process. Answers depend on the request alone, but for ids, times and the
-/// turns of `flaky`.
+/// An upstream inside the process. Answers depend only on the request, except for ids, times and
+/// the sequence of `flaky`.
 pub struct Demo {
     clock: Arc<dyn Clock>,
     request_count: AtomicU64,
@@ -49,11 +49,11 @@ impl Demo {
         Self { clock, request_count: AtomicU64::new(0), flaky_count: AtomicU64::new(0) }
     }
 
-    /// Answers one request as a provider of this dialect would. The path is the one below the base
+    /// Answers one request as a provider of this dialect would. The path is relative to the base
     /// URL, with or without the dialect's version prefix.
     ///
-    /// What is said is settled at once; the future and the body only pass time. A body ends in a
-    /// fault where the request asked `flaky` to be cut.
+    /// The content is decided immediately; the future and the body only wait. A body ends in a
+    /// fault if the request asked `flaky` to be cut.
     pub fn answer(
         &self,
         dialect: Dialect,
@@ -98,10 +98,10 @@ impl Demo {
     }
 }
 
-/// One request on its way through the dialect files.
+/// One request while a dialect file handles it.
 struct DemoCall<'a> {
     is_get: bool,
-    /// Without version prefix and leading slash: `chat/completions`.
+    /// The path without version prefix and leading slash: `chat/completions`.
     path: &'a str,
     query: &'a str,
     body: &'a Value,
@@ -111,17 +111,17 @@ struct DemoCall<'a> {
 }
 
 impl DemoCall<'_> {
-    /// An id that no other answer of this or an earlier process has.
+    /// Creates an id that no other answer has, in this process or an earlier one.
     fn new_id(&self, prefix: &str) -> String {
         format_id(prefix, self.now, self.request_number)
     }
 
-    /// Unix seconds.
+    /// Returns the time in Unix seconds.
     fn created_seconds(&self) -> i64 {
         self.now.0 / 1_000
     }
 
-    /// The model of the body, of the wanted kind.
+    /// Returns the model that the body names, if it has the wanted kind.
     fn requested_model(&self, wanted: DemoModelKind) -> Result<&'static DemoModel, DemoError> {
         let name = self.body["model"].as_str().or_else(|| self.body["name"].as_str());
         let name = name
@@ -151,7 +151,7 @@ impl DemoCall<'_> {
         Err(DemoError::new(StatusCode::BAD_REQUEST, text))
     }
 
-    /// How many times `flaky` was asked before.
+    /// Returns how many requests `flaky` has received before.
     fn next_flaky_turn(&self) -> u64 {
         self.flaky_count.fetch_add(1, Ordering::Relaxed)
     }
@@ -164,13 +164,13 @@ impl DemoCall<'_> {
     }
 }
 
-/// A failure, chosen or deserved, before a dialect words it.
+/// An error, before a dialect file writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct DemoError {
     status: StatusCode,
     message: String,
     code: Option<&'static str>,
-    /// Seconds.
+    /// In seconds.
     retry_after: Option<u64>,
 }
 
@@ -194,8 +194,7 @@ fn format_id(prefix: &str, now: UnixMillis, number: u64) -> String {
     format!("{prefix}demo{:011x}{number:06x}", now.0)
 }
 
-/// The path without slashes at its ends and without version segments: base URLs come with and
-/// without them.
+/// Strips slashes at both ends and version segments, because base URLs come with and without them.
 fn strip_version(path: &str) -> &str {
     let mut path = path.trim_matches('/');
     while let Some(rest) = path.strip_prefix("v1beta/").or_else(|| path.strip_prefix("v1/")) {

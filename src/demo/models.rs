@@ -1,13 +1,13 @@
 //! The models of the demo.
 
-/// What a model does.
+/// The behaviour of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DemoModelKind {
     Chat,
     Embed,
 }
 
-/// One model, as lists and cards tell it.
+/// One model, as shown in lists and model cards.
 #[derive(Debug)]
 pub struct DemoModel {
     pub name: &'static str,
@@ -15,13 +15,13 @@ pub struct DemoModel {
     pub description: &'static str,
 }
 
-/// Context window that the cards tell.
+/// Context window in the model cards.
 pub const CONTEXT_TOKENS: u64 = 128_000;
 
-/// Longest answer that the cards tell.
+/// Maximum output in the model cards.
 pub const MAX_OUTPUT_TOKENS: u64 = 16_384;
 
-/// Every model.
+/// All models of the demo.
 pub const ALL: &[DemoModel] = &[
     DemoModel {
         name: "echo",
@@ -55,7 +55,7 @@ pub const ALL: &[DemoModel] = &[
     },
 ];
 
-/// The model of this name; `demo/echo`, `models/echo` and `echo:latest` are `echo`.
+/// Returns the model with this name; `demo/echo`, `models/echo` and `echo:latest` all mean `echo`.
 #[must_use]
 pub fn find_model(name: &str) -> Option<&'static DemoModel> {
     let name = name.strip_prefix("models/").unwrap_or(name);
@@ -64,7 +64,7 @@ pub fn find_model(name: &str) -> Option<&'static DemoModel> {
     ALL.iter().find(|model| model.name == name)
 }
 
-/// All names, for messages.
+/// Returns all names, for messages.
 pub(super) fn model_names() -> String {
     ALL.iter().map(|model| model.name).collect::<Vec<_>>().join(", ")
 }

@@ -1,4 +1,4 @@
-//! Speaks Ollama.
+//! Implements Ollama's API.
 
 use serde_json::Value;
 
@@ -79,7 +79,7 @@ fn show_model(call: &DemoCall<'_>) -> Result<DemoReply, DemoError> {
     }))
 }
 
-/// The two ways to ask for text.
+/// The two endpoints that generate text.
 #[derive(Clone, Copy, PartialEq)]
 enum OllamaEndpoint {
     Chat,
@@ -182,7 +182,7 @@ fn write_message(text: &str, tool: Option<&answers::DemoToolCall>, thought: Opti
     Json::object(&fields)
 }
 
-/// What the last line tells; durations in nanoseconds.
+/// Returns the fields of the last line; durations are in nanoseconds.
 fn final_fields(answer: &DemoAnswer) -> Vec<(&'static str, Json)> {
     let duration = u64::try_from(answer.duration().as_nanos()).unwrap_or(u64::MAX);
     let reason = if answer.finish == DemoFinish::Length { "length" } else { "stop" };

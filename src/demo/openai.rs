@@ -1,4 +1,4 @@
-//! Speaks OpenAI's chat completions and what stands around them.
+//! Implements OpenAI's chat completions and the related endpoints.
 
 use http::StatusCode;
 use serde_json::Value;
@@ -40,13 +40,13 @@ pub(super) fn write_error(error: &DemoError) -> Json {
     object! { "error": object! { "message": &error.message, "type": kind, "param": Json::NULL, "code": code } }
 }
 
-/// The model list, which the Responses dialect shares.
+/// Writes the model list, which the Responses dialect shares.
 pub(super) fn write_model_list(call: &DemoCall<'_>) -> Json {
     let rows = models::ALL.iter().map(|model| model_row(call, model)).collect::<Vec<_>>();
     object! { "object": "list", "data": rows }
 }
 
-/// One model's card.
+/// Answers with the card of one model.
 pub(super) fn answer_model(call: &DemoCall<'_>, name: &str) -> Result<DemoReply, DemoError> {
     let model = models::find_model(name).ok_or_else(|| call.unknown_path())?;
     Ok(DemoReply::json(model_row(call, model)))
@@ -105,14 +105,14 @@ fn read_request(body: &Value) -> Result<DemoRequest, DemoError> {
     Ok(request)
 }
 
-/// A function as chat and Responses declare it, whatever stands around it.
+/// Reads a function declaration; chat and Responses share its format.
 pub(super) fn read_function(value: &Value) -> Option<DemoTool> {
     let name = value["name"].as_str()?.to_owned();
     Some(DemoTool { name, schema: value["parameters"].clone() })
 }
 
-/// `tool_choice` of chat (`function.name`) and of Responses (`name`). `required` is for `tools`,
-/// which calls anyway.
+/// Reads `tool_choice` of chat (`function.name`) and of Responses (`name`). `required` needs no
+/// handling, because `tools` always calls a tool.
 pub(super) fn read_tool_choice(value: &Value) -> DemoToolChoice {
     let named = value["function"]["name"].as_str().or_else(|| value["name"].as_str());
     match (value.as_str(), named) {
@@ -240,7 +240,7 @@ fn write_usage(answer: &DemoAnswer) -> Json {
     }
 }
 
-/// The old endpoint: prompt in, text out.
+/// Answers the legacy completions endpoint, which takes a prompt.
 fn answer_completion(call: &DemoCall<'_>) -> Result<DemoReply, DemoError> {
     let model = call.requested_model(DemoModelKind::Chat)?;
     let mut request = DemoRequest {
@@ -317,7 +317,7 @@ fn answer_embeddings(call: &DemoCall<'_>) -> Result<DemoReply, DemoError> {
     }))
 }
 
-/// Finds nothing objectionable in anything. Any model name will do: clients send the moderation
+/// Answers that nothing is flagged. Accepts any model name, because clients send the moderation
 /// model of their provider.
 fn answer_moderation(call: &DemoCall<'_>) -> Result<DemoReply, DemoError> {
     const CATEGORIES: [&str; 11] = [

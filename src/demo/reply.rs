@@ -1,4 +1,4 @@
-//! Delivers a settled answer: at once or piece by piece, whole or cut.
+//! Delivers a decided answer: at once or piece by piece, complete or cut.
 
 use std::time::Duration;
 
@@ -22,10 +22,10 @@ pub(super) const SSE: &str = "text/event-stream; charset=utf-8";
 pub(super) const NDJSON: &str = "application/x-ndjson";
 const JSON: &str = "application/json; charset=utf-8";
 
-/// A non-streaming answer waits as long as its stream would have taken, but no longer than this.
+/// A non-streaming answer is delayed as long as its stream would take, up to this limit.
 const MAX_HEAD_DELAY: Duration = Duration::from_secs(2);
 
-/// A whole answer, with its timing.
+/// A complete answer with its timing.
 pub(super) struct DemoReply {
     status: StatusCode,
     content_type: &'static str,
@@ -35,14 +35,14 @@ pub(super) struct DemoReply {
     cut: bool,
 }
 
-/// Bytes of a body, and how long they take after the piece before.
+/// Bytes of a body, and the delay after the previous piece.
 pub(super) struct BodyPiece {
     delay: Duration,
     bytes: Bytes,
 }
 
 impl BodyPiece {
-    /// Comes with what is before it.
+    /// Creates a piece without a delay.
     pub(super) fn immediate(text: String) -> Self {
         Self { delay: Duration::ZERO, bytes: text.into() }
     }
@@ -53,7 +53,7 @@ impl BodyPiece {
 }
 
 impl DemoReply {
-    /// A JSON answer without any delay.
+    /// Creates a JSON answer without any delay.
     pub(super) fn json(body: Json) -> Self {
         Self {
             status: StatusCode::OK,
@@ -65,7 +65,7 @@ impl DemoReply {
         }
     }
 
-    /// What was said, as one JSON answer.
+    /// Creates a non-streaming JSON answer.
     pub(super) fn full(answer: &DemoAnswer, body: Json) -> Self {
         let mut reply = Self::json(body);
         reply.head_delay = answer.duration().min(MAX_HEAD_DELAY);
@@ -78,7 +78,7 @@ impl DemoReply {
         reply
     }
 
-    /// What was said, as a stream.
+    /// Creates a streaming answer.
     pub(super) fn streaming(
         answer: &DemoAnswer,
         content_type: &'static str,
@@ -107,7 +107,7 @@ impl DemoReply {
         self
     }
 
-    /// The request id that the dialect's providers send.
+    /// Adds the request id header that the dialect's providers send.
     pub(super) fn with_request_id(
         mut self,
         dialect: Dialect,
@@ -123,13 +123,13 @@ impl DemoReply {
         self
     }
 
-    /// How long head and body take together.
+    /// Returns the total duration of head and body.
     #[cfg(test)]
     pub(super) fn duration(&self) -> Duration {
         self.head_delay + self.pieces.iter().map(|piece| piece.delay).sum::<Duration>()
     }
 
-    /// Waits for the head; the body waits by itself.
+    /// Waits before the head; the body has its own delays.
     pub(super) async fn into_response(self) -> Response<UnsyncBoxBody<Bytes, TransportFault>> {
         if !self.head_delay.is_zero() {
             tokio::time::sleep(self.head_delay).await;
@@ -144,7 +144,8 @@ impl DemoReply {
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         for (name, value) in self.headers {
-            // Made of digits and letters above; a value that were none would only be missing.
+            // The value consists of digits and letters; an invalid value would only leave the
+            // header out.
             if let Ok(value) = HeaderValue::from_str(&value) {
                 response.headers_mut().insert(name, value);
             }

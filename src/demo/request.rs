@@ -1,8 +1,8 @@
-//! What a chat request asks, in nobody's dialect, as far as the demo cares.
+//! The parts of a chat request that the demo uses, independent of any dialect.
 
 use serde_json::Value;
 
-/// Bytes of the last message that are kept: `echo` says no more than this.
+/// Limit for the stored part of the last message, in bytes; also limits the answer of `echo`.
 const MAX_PROMPT_BYTES: usize = 32 * 1024;
 
 /// One chat request.
@@ -10,23 +10,23 @@ const MAX_PROMPT_BYTES: usize = 32 * 1024;
 pub(super) struct DemoRequest {
     /// Text of the last user message.
     pub(super) prompt: String,
-    /// What the tool answered, where the conversation ends with that.
+    /// The tool's result, if the conversation ends with one.
     pub(super) tool_result: Option<String>,
     pub(super) tools: Vec<DemoTool>,
     pub(super) tool_choice: DemoToolChoice,
-    /// The answer must be JSON: of this schema, or any (`Value::Null`).
+    /// The answer must be JSON of this schema, or any JSON (`Value::Null`).
     pub(super) json_schema: Option<Value>,
     pub(super) stop_sequences: Vec<String>,
-    /// The longest answer, in tokens.
+    /// Maximum length of the answer, in tokens.
     pub(super) max_tokens: Option<u64>,
-    /// Tokens of everything that was sent.
+    /// Number of input tokens.
     pub(super) input_tokens: u64,
     pub(super) stream: bool,
-    /// The conversation brings back what `think` thought, with what proves it.
+    /// The conversation contains the reasoning of `think` with its valid signature.
     pub(super) has_valid_signature: bool,
 }
 
-/// A function that may be called.
+/// A function that the model may call.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct DemoTool {
     pub(super) name: String,
@@ -42,14 +42,14 @@ pub(super) enum DemoToolChoice {
 }
 
 impl DemoRequest {
-    /// Keeps the text of a user message; the last one wins, and a tool's result before it is
-    /// answered.
+    /// Stores the text of a user message. A later message replaces it, and it clears an earlier
+    /// tool result.
     pub(super) fn set_prompt(&mut self, text: String) {
         self.prompt = truncated(text, MAX_PROMPT_BYTES);
         self.tool_result = None;
     }
 
-    /// Keeps what a tool answered.
+    /// Stores the result of a tool.
     pub(super) fn set_tool_result(&mut self, text: String) {
         self.tool_result = Some(truncated(text, MAX_PROMPT_BYTES));
     }
@@ -63,7 +63,7 @@ impl DemoRequest {
     }
 }
 
-/// The text of a content field: a string, an object with `text`, or a list of those.
+/// Returns the text of a content field: a string, an object with `text`, or a list of those.
 pub(super) fn text_of(content: &Value) -> String {
     match content {
         Value::String(text) => text.clone(),
@@ -75,12 +75,12 @@ pub(super) fn text_of(content: &Value) -> String {
     }
 }
 
-/// Tokens of everything textual in these values: four bytes each, media not counted.
+/// Counts the tokens of all text in these values, at four bytes per token; media are not counted.
 pub(super) fn count_tokens(values: &[&Value]) -> u64 {
     values.iter().map(|value| text_bytes(value)).sum::<u64>().div_ceil(4)
 }
 
-/// Tokens of a text.
+/// Counts the tokens of a text.
 pub(super) fn text_tokens(text: &str) -> u64 {
     (text.len() as u64).div_ceil(4)
 }
@@ -99,7 +99,7 @@ fn text_bytes(value: &Value) -> u64 {
     }
 }
 
-/// The text, no longer than so many bytes.
+/// Truncates a text to at most `limit` bytes.
 pub(super) fn truncated(mut text: String, limit: usize) -> String {
     text.truncate(text.floor_char_boundary(limit));
     text

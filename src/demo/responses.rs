@@ -1,4 +1,4 @@
-//! Speaks OpenAI's Responses. Nothing is stored.
+//! Implements OpenAI's Responses API; stores nothing.
 
 use http::StatusCode;
 use serde_json::Value;
@@ -84,7 +84,7 @@ fn read_request(body: &Value) -> Result<DemoRequest, DemoError> {
                     item["type"] == "reasoning" && item["encrypted_content"] == THOUGHT_SIGNATURE;
                 match (item["type"].as_str(), item["role"].as_str()) {
                     (Some("function_call_output" | "custom_tool_call_output"), _) => {
-                        request.set_tool_result(text_of(&item["output"]))
+                        request.set_tool_result(text_of(&item["output"]));
                     }
                     (_, Some("user")) => request.set_prompt(text_of(&item["content"])),
                     _ => {}
@@ -105,14 +105,14 @@ fn item_id_prefix(answer: &DemoAnswer) -> &'static str {
     if answer.tool_call.is_some() { "fc_" } else { "msg_" }
 }
 
-/// How far the answer is.
+/// The progress of the answer.
 #[derive(Clone, Copy, PartialEq)]
 enum DemoResponseState {
     InProgress,
     Done,
 }
 
-/// One answer and its names.
+/// Writes one answer with its model and ids.
 struct ResponsesAnswerWriter<'a> {
     call: &'a DemoCall<'a>,
     model: &'a str,
@@ -122,7 +122,7 @@ struct ResponsesAnswerWriter<'a> {
 }
 
 impl ResponsesAnswerWriter<'_> {
-    /// The response object; a finished one has output and usage.
+    /// Writes the response object; a finished one has output and usage.
     fn write_response(&self, state: DemoResponseState) -> Json {
         let (body, done) = (self.call.body, state == DemoResponseState::Done);
         let or =
@@ -182,7 +182,7 @@ impl ResponsesAnswerWriter<'_> {
         }
     }
 
-    /// What was thought, as an item of its own.
+    /// Returns the reasoning as a separate output item.
     fn reasoning_item(&self) -> Option<Json> {
         let thought = self.answer.thought.as_ref()?;
         let summary = vec![object! { "type": "summary_text", "text": thought }];
@@ -191,7 +191,7 @@ impl ResponsesAnswerWriter<'_> {
         )
     }
 
-    /// The last output item: a message or a function call.
+    /// Returns the last output item: a message or a function call.
     fn output_item(&self, state: DemoResponseState) -> Json {
         let done = state == DemoResponseState::Done;
         let status = match (done, &self.answer.finish) {
@@ -326,7 +326,7 @@ fn text_part(text: &str) -> Json {
     object! { "type": "output_text", "annotations": Vec::new(), "logprobs": Vec::new(), "text": text }
 }
 
-/// Events with their running number.
+/// Writes events with their sequence number.
 #[derive(Default)]
 struct NumberedEvents {
     pieces: Vec<BodyPiece>,

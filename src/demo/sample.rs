@@ -1,11 +1,11 @@
-//! Makes a value that a JSON schema allows: arguments of a tool call, structured answers.
+//! Generates a value that fits a JSON schema, for tool call arguments and structured answers.
 
 use serde_json::{Map, Value, json};
 
 /// Schemas nested deeper than this get `null`.
 const MAX_DEPTH: usize = 12;
 
-/// The object that fits the schema of a tool's parameters; `{}` where that says nothing.
+/// Generates an object for the schema of a tool's parameters; `{}` if the schema is empty.
 pub(super) fn sample_arguments(schema: &Value) -> Value {
     match sample_value(schema) {
         object @ Value::Object(_) => object,
@@ -13,8 +13,8 @@ pub(super) fn sample_arguments(schema: &Value) -> Value {
     }
 }
 
-/// A value that fits, as far as types, enums, required fields and lower bounds go. Gemini's
-/// upper-case types and `$ref`s into the schema itself are understood.
+/// Generates a value that fits types, enums, required fields and lower bounds. Understands Gemini's
+/// upper-case types and `$ref`s into the same schema.
 pub(super) fn sample_value(schema: &Value) -> Value {
     generate_value(schema, schema, "", MAX_DEPTH)
 }
@@ -61,7 +61,7 @@ fn generate_value(root: &Value, schema: &Value, name: &str, depth: usize) -> Val
     }
 }
 
-/// The required fields, or all where none is.
+/// Generates the required fields, or all fields if none is required.
 fn generate_fields(root: &Value, schema: &Value, depth: usize) -> Value {
     let Some(properties) = schema["properties"].as_object() else {
         return Value::Object(Map::new());

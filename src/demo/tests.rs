@@ -1,4 +1,4 @@
-//! The demo from outside: requests in, bodies out.
+//! Tests the demo from outside: requests in, bodies out.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ impl TestResponse {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
     }
 
-    /// The data of each event.
+    /// Returns the data of each event.
     fn events(&self) -> Vec<Value> {
         let lines = self.body.lines().filter_map(|line| line.strip_prefix("data: "));
         lines
@@ -57,7 +57,7 @@ fn demo() -> Demo {
     Demo::new(Arc::new(FakeClock::default()))
 }
 
-/// Path and body that say `prompt` to `model`, streamed or not.
+/// Returns path and body of a request that sends `prompt` to `model`, streamed or not.
 fn chat(dialect: Dialect, model: &str, prompt: &str, stream: bool) -> (String, Value) {
     let messages = json!([{"role": "user", "content": prompt}]);
     match dialect {
@@ -86,7 +86,7 @@ fn chat(dialect: Dialect, model: &str, prompt: &str, stream: bool) -> (String, V
     }
 }
 
-/// Where each dialect keeps the text of a whole answer.
+/// Returns the JSON pointer to the text of a complete answer in each dialect.
 fn text_at(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Anthropic => "/content/0/text",

@@ -1,5 +1,5 @@
-//! Streams of operations whose grammar no dialect defines (speech, transcription, images): only
-//! errors and usage are looked for.
+//! Reads errors and usage from streams whose grammar no dialect defines (speech, transcription,
+//! images).
 
 use crate::{
     base::json::reader::{self, is_blank},
@@ -20,7 +20,7 @@ impl Meter for GenericMeter {
         let (mut error, mut usage) = (name == b"error", false);
         let json = match reader::visit(data, |depth, key, value| match (depth, key) {
             (1, b"error") => {
-                error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
+                error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value);
             }
             (1, b"usage") => usage |= !is_blank(value),
             _ => {}

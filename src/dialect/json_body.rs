@@ -1,5 +1,4 @@
-//! What JSON answers of all dialects have in common: they are whole, they are objects, and they are
-//! no errors.
+//! Checks that JSON answers of all dialects are valid, are objects, and are not errors.
 
 use serde_json::{Map, Value};
 
@@ -16,13 +15,14 @@ use crate::{
     ir::fault::Fault,
 };
 
-/// Whatever the body says, proven to be JSON.
+/// Parses a body of any type as JSON.
 pub(super) fn parse<'a>(content_type: &str, body: &'a [u8]) -> Result<JsonRef<'a>, Fault> {
     let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     reader::parse(text).map_err(|_| read_error::from_body(200, content_type, body))
 }
 
-/// An answer's root, proven: valid JSON, an object, no error inside.
+/// Returns an answer's root after checking that it is valid JSON, an object, and without an error
+/// inside.
 pub(super) fn parse_response<'a>(content_type: &str, body: &'a [u8]) -> Result<JsonRef<'a>, Fault> {
     let json = parse(content_type, body)?;
     if read_error::is_error(json) {
@@ -31,7 +31,8 @@ pub(super) fn parse_response<'a>(content_type: &str, body: &'a [u8]) -> Result<J
     if json.is_object() { Ok(json) } else { Err(read_error::unexpected_shape(json.kind())) }
 }
 
-/// The answer of an operation that no dialect looks into: whatever is valid, with its usage.
+/// Summarizes an answer of an operation that no dialect reads: accepts any valid JSON and reads its
+/// usage.
 pub(super) fn generic_summary(content_type: &str, body: &[u8]) -> Result<AnswerSummary, Fault> {
     let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let json = reader::parse(text).map_err(|_| read_error::from_body(200, content_type, body))?;
@@ -45,7 +46,7 @@ pub(super) fn generic_summary(content_type: &str, body: &[u8]) -> Result<AnswerS
     })
 }
 
-/// A list that has to be there; null counts as absent.
+/// Returns a required list; null counts as absent.
 pub(super) fn required_list<'a>(json: JsonRef<'a>, key: &str) -> Result<JsonRef<'a>, Fault> {
     match json.get(key) {
         Some(list) if list.is_array() => Ok(list),
@@ -54,7 +55,7 @@ pub(super) fn required_list<'a>(json: JsonRef<'a>, key: &str) -> Result<JsonRef<
     }
 }
 
-/// A name or reason that an upstream gave, made fit to be kept.
+/// Sanitizes a name or reason from an upstream before it is stored.
 pub(super) fn clean_name(json: Option<JsonRef<'_>>) -> Option<String> {
     const MAX_CHARS: usize = 200;
     let json = json?;
@@ -64,7 +65,7 @@ pub(super) fn clean_name(json: Option<JsonRef<'_>>) -> Option<String> {
     Some(sanitize::one_line(&text, MAX_CHARS)).filter(|text| !text.is_empty())
 }
 
-/// An answer as a tree, for the rare case that it must be told in another framing.
+/// Parses an answer as a tree, for the rare case that another framing is needed.
 pub(super) fn parse_tree(content_type: &str, body: &[u8]) -> Result<Map<String, Value>, Fault> {
     let json = parse_response(content_type, body)?;
     let tree = serde_json::from_str(json.text())
@@ -75,22 +76,23 @@ pub(super) fn parse_tree(content_type: &str, body: &[u8]) -> Result<Map<String, 
     }
 }
 
-/// An event as a tree.
+/// Parses an event as a tree.
 pub(super) fn parse_event_tree(data: &[u8]) -> Result<Map<String, Value>, Fault> {
     parse_tree("", data)
 }
 
-/// The stream ended before its answer was whole.
+/// Returns the fault for a stream that ended before its answer was complete.
 pub(crate) fn truncated_stream_fault() -> Fault {
     read_error::unexpected_shape("the stream ended before the answer was complete")
 }
 
-/// The stream ended, by its own word even, without content and without a reason.
+/// Returns the fault for a stream that ended without content and without a reason, even if it sent
+/// its terminator.
 pub(super) fn empty_stream_fault() -> Fault {
     read_error::unexpected_shape("the stream ended before any content")
 }
 
-/// Appends a text to the text that is there.
+/// Appends text to the text in `slot`.
 pub(super) fn append_text(slot: &mut Value, more: &str) {
     match slot {
         Value::String(text) => text.push_str(more),

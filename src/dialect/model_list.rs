@@ -5,11 +5,11 @@ use crate::{
     dialect::ModelEntry,
 };
 
-/// More than any upstream lists.
+/// More models than any upstream lists.
 const MAX_MODELS: usize = 20_000;
 const MAX_ID_BYTES: usize = 256;
 
-/// The rows with a usable id, in their order; `None` where the body is no list.
+/// Returns the rows that have a usable id, in their order; `None` if the body is not a list.
 #[must_use]
 pub(super) fn read_model_list(body: &[u8]) -> Option<Vec<ModelEntry>> {
     let json = reader::parse(body).ok()?;

@@ -1,8 +1,8 @@
-//! Passes a stream through in its own dialect: whole events only, as the slices of the chunks they
-//! came in.
+//! Passes a stream through in its own dialect: forwards whole events as slices of the chunks they
+//! arrived in.
 //!
-//! What clients of the dialect are known to choke on is re-framed on the way; errors, cuts and the
-//! end are found.
+//! Rewrites events that are known to break clients of the dialect. Detects errors, truncation and
+//! the end of the stream.
 
 #[cfg(test)]
 mod tests;
@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// One stream on its way.
+/// One stream that is passed through.
 pub struct Passthrough {
     dialect: Dialect,
     framing: Framing,
@@ -39,33 +39,34 @@ pub struct Passthrough {
     hide_usage: bool,
     event_count: u32,
     content_events: u32,
-    /// Events that were forwarded.
+    /// Number of forwarded events.
     forwarded: u32,
     state: PassthroughState,
     array_state: ArrayState,
-    /// The upstream's own error event, where clients of the dialect can read it.
+    /// The upstream's own error event, if clients of the dialect can read it.
     upstream_error_frame: Option<Bytes>,
-    /// What stood behind the last event, where the stream ended too early.
+    /// The error after the last event, if the stream ended too early.
     trailing_error: Option<Box<Fault>>,
-    /// What leaves in place of the event that was just read.
+    /// The data to forward in place of the event that was just read.
     replacement: Option<Vec<u8>>,
-    /// Keeps what was said, where another might have to go on from it.
+    /// Records the answer's text if another upstream may have to continue it.
     recorder: Option<Box<StreamRecorder>>,
 }
 
-/// What one chunk brought.
+/// The result of reading one chunk.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct FeedResult {
-    /// Events that were completed, pings not counted.
+    /// Number of completed events, without pings.
     pub events: u32,
-    /// Some of them were content.
+    /// Whether any of them contained content.
     pub has_content: bool,
-    /// Something was completed, and all of it was keep-alives: the upstream lives, but gets no
-    /// further.
+    /// Whether the chunk completed events and all of them were keep-alives: the upstream is alive
+    /// but makes no progress.
     pub pings_only: bool,
-    /// The terminal event was among them; nothing more will be forwarded.
+    /// Whether the terminal event was among them; nothing more is forwarded after it.
     pub terminal: bool,
-    /// The upstream's error event, or an event that is none; nothing more will be forwarded.
+    /// The upstream's error event, or the fault of an invalid event; nothing more is forwarded
+    /// after it.
     pub error: Option<Box<Fault>>,
 }
 
@@ -73,7 +74,7 @@ pub struct FeedResult {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamEnd {
     Complete,
-    /// Without its terminal event, or after an error.
+    /// The body ended without its terminal event, or after an error.
     Truncated,
 }
 
@@ -84,12 +85,12 @@ enum PassthroughState {
     Open,
 }
 
-/// What is known of a JSON array.
+/// Progress through a JSON array.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum ArrayState {
     #[default]
     NotStarted,
-    /// A single value stands where an array should.
+    /// A single value in place of an array.
     BareValue,
     Closed,
     Open,
@@ -101,14 +102,14 @@ enum PassthroughSplitter {
     Sse(sse::SseSplitter),
 }
 
-/// How a dialect's event stream has to look.
+/// Rules for the format of a dialect's event stream.
 #[derive(Clone, Copy)]
 struct FramingRules {
-    /// Every event bears its `type` as its name.
+    /// Every event needs its `type` as its name.
     requires_event_name: bool,
-    /// Its SDKs take `id` and `retry` for the beginning of an event.
+    /// The dialect's SDKs mistake `id` and `retry` for the beginning of an event.
     forbids_id_and_retry: bool,
-    /// Its SDKs read nothing but `data: ` lines, one for each event.
+    /// The dialect's SDKs read only `data: ` lines, one for each event.
     data_only: bool,
 }
 
@@ -131,20 +132,20 @@ impl FramingRules {
     }
 }
 
-/// What becomes of one unit.
+/// The action for one frame.
 enum FrameAction {
     Drop,
     Keep,
-    /// Without its first bytes.
+    /// Forward the frame without its first bytes.
     KeepFrom(usize),
-    /// After a line of ours.
+    /// Forward the frame after an additional line.
     PrependLine(Bytes),
     Replace(Bytes),
 }
 
 impl Passthrough {
-    /// A stream from its beginning. `hide_usage`: the client did not ask for the usage chunk that
-    /// the upstream sends.
+    /// Returns a passthrough at the beginning of its stream. `hide_usage`: removes the upstream's
+    /// usage chunk, because the client did not request it.
     #[must_use]
     pub fn new(dialect: Dialect, op: Op, framing: Framing, hide_usage: bool) -> Self {
         let splitter = match framing {
@@ -173,7 +174,7 @@ impl Passthrough {
         }
     }
 
-    /// From here on what is said is kept; to be asked for before the stream begins.
+    /// Starts to record the answer's text. Call it before the stream begins.
     pub(super) fn start_recording(&mut self) {
         let reader = registry::egress(self.dialect).stream_reader(&AttemptContext::default());
         self.recorder =
@@ -188,8 +189,8 @@ impl Passthrough {
         self.recorder.take().map(|recorder| *recorder)
     }
 
-    /// Takes a chunk of the upstream's body; what may be forwarded of it goes to `out`, an
-    /// unfinished event waits.
+    /// Reads a chunk of the upstream's body and appends the bytes to forward to `out`. Buffers an
+    /// unfinished event.
     #[expect(
         clippy::needless_pass_by_value,
         reason = "a chunk of only clean events leaves as itself"
@@ -259,7 +260,7 @@ impl Passthrough {
         step
     }
 
-    /// The upstream's body has ended: the last event may lack its blank line, the stream its
+    /// Ends the upstream's body. The last event may lack its blank line, and the stream its
     /// terminator.
     pub fn finish(&mut self, out: &mut Vec<Bytes>) -> StreamEnd {
         if let Some(recorder) = &mut self.recorder {
@@ -296,7 +297,7 @@ impl Passthrough {
         }
     }
 
-    /// Whether the stream has ended by its grammar.
+    /// Returns whether the stream has ended by its grammar.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.state == PassthroughState::Done
@@ -308,31 +309,32 @@ impl Passthrough {
         self.meter.summary()
     }
 
-    /// The answer's id, where its dialect can be asked for it later.
+    /// Returns the answer's id if clients of the dialect can request the answer later.
     #[must_use]
     pub fn response_id(&self) -> Option<&str> {
         self.meter.response_id()
     }
 
-    /// The upstream's last words, where it ended too early and said why.
+    /// Returns the error that the upstream sent when its body ended too early.
     pub fn take_trailing_error(&mut self) -> Option<Box<Fault>> {
         self.trailing_error.take()
     }
 
-    /// Events that were content.
+    /// Returns the number of events with content.
     #[must_use]
     pub fn content_events(&self) -> u32 {
         self.content_events
     }
 
-    /// The upstream's own error event, framed, where clients of the dialect can read it; not yet
-    /// searched for secrets.
+    /// Returns the upstream's own error event, framed, if clients of the dialect can read it. The
+    /// caller must still redact secrets.
     #[must_use]
     pub fn upstream_error_frame(&self) -> Option<&Bytes> {
         self.upstream_error_frame.as_ref()
     }
 
-    /// Our error as the last thing of this stream, fitting what has been forwarded of it.
+    /// Returns aiproxy's error as the last event of this stream, in a form that fits the events
+    /// forwarded so far.
     #[must_use]
     pub fn error_frame(&self, error: &ProxyError, request_id: &str) -> Bytes {
         if matches!(self.array_state, ArrayState::Closed | ArrayState::BareValue) {
@@ -367,7 +369,7 @@ impl Passthrough {
         let block = sse::read_event(&frame[skip..]);
         let form = block.format;
         if block.data.trim_ascii().is_empty() {
-            // No event, but some decoders make one of it.
+            // The frame is not an event, but some decoders mistake it for one.
             let odd = form.data_lines > 0
                 || form.has_event_name
                 || form.has_id_or_retry
@@ -393,7 +395,7 @@ impl Passthrough {
             && self.dialect == Dialect::Openai
             && *block.data != *b"[DONE]";
         if replacement.is_some() || padded {
-            // Its SDKs know the last event of a chat stream only by its letters.
+            // OpenAI's SDKs recognize the last event of a chat stream only by its exact bytes.
             let data = replacement.as_deref().unwrap_or_else(|| block.data.trim_ascii());
             let mut out = BytesMut::new();
             sse::write_event(&mut out, &name, data);
@@ -410,7 +412,7 @@ impl Passthrough {
         {
             let mut out = BytesMut::new();
             if rules.data_only && form.data_lines > 1 {
-                // A line feed inside JSON can only stand between its tokens.
+                // A line feed inside JSON can only be between its tokens.
                 let data: Vec<u8> =
                     block.data.iter().map(|&b| if b == b'\n' { b' ' } else { b }).collect();
                 sse::write_event(&mut out, b"", &data);
@@ -441,8 +443,8 @@ impl Passthrough {
         let array = !first || frame.trim_ascii_start().starts_with(b"[");
         let element = json_array::element_content(frame, first);
         if element.is_empty() && !self.meter.is_complete() {
-            // Cut short, though the array is whole: it stays open for what has to be said about
-            // that.
+            // The array is closed, but the answer is cut short. Drops the closing bracket so that
+            // an error can still be appended to the array.
             return FrameAction::Drop;
         }
         if element.is_empty() {
@@ -458,7 +460,7 @@ impl Passthrough {
         FrameAction::Keep
     }
 
-    /// Shows the meter an event; whether it may be forwarded.
+    /// Passes an event to the meter and returns whether it may be forwarded.
     fn observe(&mut self, name: &[u8], data: &[u8], step: &mut FeedResult) -> bool {
         self.event_count = self.event_count.saturating_add(1);
         step.events += 1;
@@ -501,7 +503,7 @@ impl Passthrough {
         step.error = Some(Box::new(fault));
     }
 
-    /// An event that the end of the body has cut short counts if its data is whole.
+    /// Processes an event without its terminator at the end of the body, if its data is complete.
     fn process_remainder(&mut self, rest: &Bytes, out: &mut Vec<Bytes>) {
         let mut step = FeedResult::default();
         let is_whole = |data: &[u8]| data.trim_ascii() == b"[DONE]" || reader::parse(data).is_ok();
@@ -532,7 +534,7 @@ impl Passthrough {
                     out.extend((!rest.is_empty()).then(|| rest.clone()));
                 }
             }
-            // Elements end by themselves; only white space after the array is nothing to lose.
+            // Elements need no terminator, so only white space after the array can be left over.
             Framing::JsonArray => {
                 if rest.trim_ascii().is_empty()
                     && !rest.is_empty()
@@ -545,7 +547,7 @@ impl Passthrough {
     }
 }
 
-/// Pushes a run of clean units; a whole chunk as itself.
+/// Forwards a range of unchanged frames; a range that covers the whole chunk shares the chunk.
 fn push_slice(chunk: &Bytes, from: usize, to: usize, out: &mut Vec<Bytes>) {
     if from < to {
         out.push(if from == 0 && to == chunk.len() {
@@ -556,7 +558,7 @@ fn push_slice(chunk: &Bytes, from: usize, to: usize, out: &mut Vec<Bytes>) {
     }
 }
 
-/// The `type` of an event, where it can stand in an `event:` line.
+/// Returns the `type` of an event if an `event:` line can contain it.
 fn event_type(data: &[u8]) -> Cow<'_, [u8]> {
     match reader::parse(data).ok().and_then(|json| json.get("type")).and_then(JsonRef::str) {
         Some(Cow::Borrowed(name)) if name.bytes().all(|b| b.is_ascii_graphic()) => {
@@ -566,7 +568,7 @@ fn event_type(data: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Whether the official SDKs of a dialect raise an exception for this error event as it is.
+/// Returns whether the official SDKs of a dialect raise an exception for this error event as it is.
 fn is_readable_error(dialect: Dialect, name: &[u8], data: &[u8]) -> bool {
     let Ok(event) = reader::parse(data) else { return false };
     let text = |path: &[&str]| event.member_at(path).and_then(JsonRef::str).is_some();

@@ -1,4 +1,4 @@
-//! The dialects that there are; nothing else names them all.
+//! Maps each dialect to its two halves; no other module names all dialects.
 
 use crate::{
     dialect::{

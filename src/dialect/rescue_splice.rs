@@ -1,5 +1,5 @@
-//! Continuing an answer that broke off: what it said is kept where its model asks for that, and the
-//! events of another answer are joined to it.
+//! Continues an interrupted answer: records its text if the model is configured for that, and
+//! appends another answer's events to it.
 
 use bytes::Bytes;
 
@@ -11,18 +11,18 @@ use crate::{
     },
 };
 
-/// More text than this is not kept: such an answer is not continued.
+/// Maximum size of the recorded text; a longer answer is not continued.
 const MAX_RECORDED_BYTES: usize = 1 << 20;
-/// White space that is held at most.
+/// Maximum amount of buffered white space.
 const MAX_PENDING_SPACE: usize = 256;
 
-/// What an answer has said so far, as long as it is plain text.
+/// The text of an answer so far, while the answer is plain text.
 #[derive(Debug, Default)]
 pub struct RecordedText {
     begin_event: Option<ChatEvent>,
     blocks: Vec<RecordedBlock>,
     byte_count: usize,
-    /// It said something that nobody else can go on from.
+    /// The answer contains something that another model cannot continue.
     disqualified: bool,
 }
 
@@ -48,7 +48,7 @@ impl RecordedText {
                 self.byte_count += text.len();
                 match self.blocks.iter_mut().find(|known| known.number == *block) {
                     Some(known) if self.byte_count <= MAX_RECORDED_BYTES => {
-                        known.text.push_str(text)
+                        known.text.push_str(text);
                     }
                     _ => self.disqualify(),
                 }
@@ -58,10 +58,11 @@ impl RecordedText {
                     known.is_open = false;
                 }
             }
-            // What proves a text proves it to whoever said it; the text itself is as good.
+            // A signature proves a text only to the provider that signed it, and the text is valid
+            // without it.
             ChatEvent::Signature { .. } | ChatEvent::End { .. } => {}
             ChatEvent::Citation { .. } | ChatEvent::Logprobs(_) | ChatEvent::Open { .. } => {
-                self.disqualify()
+                self.disqualify();
             }
         }
     }
@@ -71,14 +72,14 @@ impl RecordedText {
         self.blocks.clear();
     }
 
-    /// All of it, where that is plain text that can be gone on from.
+    /// Returns the whole text if it is plain text that another model can continue.
     #[must_use]
     pub fn text(&self) -> Option<String> {
         let text: String = self.blocks.iter().map(|block| block.text.as_str()).collect();
         (!self.disqualified && !text.trim().is_empty()).then_some(text)
     }
 
-    /// The events that it was, its text in one piece each.
+    /// Returns the events of the recorded answer, with each text in one piece.
     pub(super) fn to_events(&self) -> Vec<ChatEvent> {
         let mut out: Vec<ChatEvent> = self.begin_event.iter().cloned().collect();
         for RecordedBlock { number, text, is_open: open } in &self.blocks {
@@ -91,7 +92,7 @@ impl RecordedText {
         out
     }
 
-    /// Its id and its model's name, as the upstream told them.
+    /// Returns the answer's id and its model's name, as the upstream sent them.
     pub(super) fn id_and_model(&self) -> (&str, &str) {
         match &self.begin_event {
             Some(ChatEvent::Begin { id, model, .. }) => (id, model),
@@ -99,7 +100,8 @@ impl RecordedText {
         }
     }
 
-    /// Where another answer is joined to it; `before` is what it used.
+    /// Returns the state at which another answer continues this one; `before` is the usage of this
+    /// one.
     pub(super) fn continuation(&self, before: Usage) -> Continuation {
         let open = self.blocks.iter().rev().find(|block| block.is_open);
         let space = open.map_or("", |block| &block.text[block.text.trim_end().len()..]);
@@ -114,7 +116,7 @@ impl RecordedText {
     }
 }
 
-/// Listens to a stream that passes as it is.
+/// Records a stream that is passed through.
 pub(super) struct StreamRecorder {
     decoder: EventDecoder,
     events: Vec<ChatEvent>,
@@ -153,17 +155,18 @@ impl StreamRecorder {
     }
 }
 
-/// Makes one answer's events the end of another's.
+/// Turns the events of one answer into the end of another answer.
 #[derive(Debug)]
 pub(super) struct Continuation {
-    /// The text that broke off in the middle.
+    /// The text block that was interrupted.
     open_block: Option<u32>,
     next_block: u32,
-    /// White space that it ended with, which nobody can be asked to go on from: not said again.
+    /// White space at the end of the interrupted text. The other model did not get it, so it may
+    /// repeat it; the repetition is removed.
     trailing_space: String,
-    /// White space of the new text that may be the same.
+    /// White space at the beginning of the new text that may be such a repetition.
     pending_space: String,
-    /// Numbers of the new blocks, and what they are here.
+    /// Numbers of the new answer's blocks, and their numbers in the continued answer.
     block_numbers: Vec<(u32, u32)>,
     prior_usage: Usage,
 }
@@ -189,10 +192,10 @@ impl Continuation {
                 }
             }
             ChatEvent::Signature { block, signature: proof } => {
-                out.push(ChatEvent::Signature { block: self.map_block(block), signature: proof })
+                out.push(ChatEvent::Signature { block: self.map_block(block), signature: proof });
             }
             ChatEvent::Citation { block, citation } => {
-                out.push(ChatEvent::Citation { block: self.map_block(block), citation })
+                out.push(ChatEvent::Citation { block: self.map_block(block), citation });
             }
             ChatEvent::Close { block } => {
                 let (block, text) = (self.map_block(block), self.take_pending_space());
@@ -213,8 +216,8 @@ impl Continuation {
         self.block_numbers.iter().find(|(new, _)| *new == block).map_or(block, |(_, here)| *here)
     }
 
-    /// What of a text was not said before; white space at its beginning is held until it is known
-    /// how much there is.
+    /// Removes white space that the interrupted text already ended with. Buffers white space at the
+    /// beginning until its length is known.
     fn strip_repeated_space(&mut self, text: String) -> String {
         if self.trailing_space.is_empty() {
             return text;
@@ -228,7 +231,7 @@ impl Continuation {
         self.take_pending_space()
     }
 
-    /// What was held, without what was said already.
+    /// Returns the buffered text without the white space that was already sent.
     fn take_pending_space(&mut self) -> String {
         let mut text = std::mem::take(&mut self.pending_space);
         let lead = text.len() - text.trim_start().len();
@@ -397,7 +400,7 @@ mod tests {
     proptest! {
         #[test]
         fn white_space_at_the_seam_is_said_once(head in "[ab]{1,3}", white in "[ \n]{0,4}", rest in "[ab][ab \n]{0,6}", cut in 0_usize..10) {
-            // Whoever goes on repeats the white space that it was not shown.
+            // The other model repeats the white space because it did not get it.
             let whole = format!("{white}{rest}");
             let cut = cut.min(whole.len());
             let all = joined(

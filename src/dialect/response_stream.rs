@@ -1,4 +1,4 @@
-//! A stream on its way to a client: passed through in its own dialect, or translated from another.
+//! Streams an answer to a client: passed through in its own dialect, or translated from another.
 
 use bytes::Bytes;
 
@@ -16,15 +16,15 @@ use crate::{
     },
 };
 
-/// Both ways look the same to whoever moves the bytes.
+/// A stream to a client, with the same interface whether passed through or translated.
 pub enum ResponseStream {
     Passthrough(Box<Passthrough>),
     Translated(Box<Translator>),
 }
 
 impl ResponseStream {
-    /// Takes a chunk of the upstream's body; what may leave for the client goes to `out`, an
-    /// unfinished event waits.
+    /// Reads a chunk of the upstream's body and appends the bytes for the client to `out`. Buffers
+    /// an unfinished event.
     pub fn feed(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) -> FeedResult {
         match self {
             Self::Passthrough(passthrough) => passthrough.feed(chunk, out),
@@ -32,7 +32,7 @@ impl ResponseStream {
         }
     }
 
-    /// The upstream's body has ended.
+    /// Ends the upstream's body.
     pub fn finish(&mut self, out: &mut Vec<Bytes>) -> StreamEnd {
         match self {
             Self::Passthrough(passthrough) => passthrough.finish(out),
@@ -40,7 +40,7 @@ impl ResponseStream {
         }
     }
 
-    /// The upstream's last words, where its body ended too early and said why.
+    /// Returns the error that the upstream sent when its body ended too early.
     pub fn take_trailing_error(&mut self) -> Option<Box<Fault>> {
         match self {
             Self::Passthrough(passthrough) => passthrough.take_trailing_error(),
@@ -48,7 +48,7 @@ impl ResponseStream {
         }
     }
 
-    /// Whether the stream has ended by its grammar.
+    /// Returns whether the stream has ended by its grammar.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         match self {
@@ -65,7 +65,7 @@ impl ResponseStream {
         }
     }
 
-    /// Events that were content.
+    /// Returns the number of events with content.
     #[must_use]
     pub fn content_events(&self) -> u32 {
         match self {
@@ -74,8 +74,8 @@ impl ResponseStream {
         }
     }
 
-    /// The upstream's own error event, framed, where clients can read it as it is; not yet searched
-    /// for secrets.
+    /// Returns the upstream's own error event, framed, if clients can read it unchanged. The caller
+    /// must still redact secrets.
     #[must_use]
     pub fn upstream_error_frame(&self) -> Option<&Bytes> {
         match self {
@@ -84,7 +84,8 @@ impl ResponseStream {
         }
     }
 
-    /// Our error as the last thing of this stream, fitting what has left of it.
+    /// Returns aiproxy's error as the last event of this stream, in a form that fits the bytes
+    /// already sent.
     pub fn error_frame(&mut self, error: &ProxyError, request_id: &str) -> Bytes {
         match self {
             Self::Passthrough(passthrough) => passthrough.error_frame(error, request_id),
@@ -92,7 +93,7 @@ impl ResponseStream {
         }
     }
 
-    /// The answer's id, where the provider can be asked for it later.
+    /// Returns the answer's id if clients can request the answer from the provider later.
     #[must_use]
     pub fn response_id(&self) -> Option<&str> {
         match self {
@@ -101,8 +102,8 @@ impl ResponseStream {
         }
     }
 
-    /// Keeps what is said from here on, so that another can go on from it; to be asked for before
-    /// the stream begins.
+    /// Records the answer's text so that another upstream can continue it. Call it before the
+    /// stream begins.
     pub fn start_recording(&mut self) {
         match self {
             Self::Passthrough(passthrough) => passthrough.start_recording(),
@@ -110,7 +111,7 @@ impl ResponseStream {
         }
     }
 
-    /// What was said, where it was kept.
+    /// Returns the recorded text if recording is on.
     #[must_use]
     pub fn recorded(&self) -> Option<&RecordedText> {
         match self {
@@ -119,9 +120,11 @@ impl ResponseStream {
         }
     }
 
-    /// The rest of this answer comes from another, which was read in silence up to now; what it
-    /// said so far goes to `out`. `writer`: for an answer that passed as it was, given its model's
-    /// name. `before`: what was used for it.
+    /// Continues this answer with another one, `rest`, which was decoded without a writer until
+    /// now; appends its content so far to `out`.
+    ///
+    /// `writer` creates the writer for an answer that was passed through, from its model's name.
+    /// `prior_usage` is the usage of the interrupted answer.
     pub fn resume(
         &mut self,
         rest: Self,
@@ -155,7 +158,7 @@ impl ResponseStream {
         }
     }
 
-    /// The answer that was kept for later turns, once it is complete.
+    /// Returns the answer that was assembled for later turns, once it is complete.
     pub fn take_response(&mut self) -> Option<ChatResponse> {
         match self {
             Self::Passthrough(_) => None,

@@ -1,8 +1,8 @@
-//! Counts the tokens of texts by the o200k vocabulary, for estimates where no provider was asked.
+//! Counts the tokens of texts with the o200k vocabulary, for estimates that do not ask a provider.
 //!
-//! The vocabulary is kept as what it was made by: the list of merges, two tokens each, 0.7 MB in
-//! the program and 5 MB in memory once it was needed (token texts would be 3.6 MB and 46 MB). The
-//! texts themselves are never looked at.
+//! The vocabulary is stored as the list of merges that generates it, two tokens each: 0.7 MB in the
+//! program and, after the first use, 5 MB in memory (the token texts would take 3.6 MB and 46 MB).
+//! Counting never needs the token texts.
 
 use std::{
     cmp::Reverse,
@@ -13,23 +13,24 @@ use std::{
 
 use flate2::read::ZlibDecoder;
 
-/// Deflated: three bytes of every merge's left token as planes, the same of the right, the tokens
-/// of the single bytes, and the classes of characters as ranges.
-/// `the_packed_vocabulary_is_that_of_the_reference` makes it.
+/// Compressed with deflate: three bytes of every merge's left token as planes, the same of the
+/// right, the tokens of the single bytes, and the classes of characters as ranges.
+/// `the_packed_vocabulary_is_that_of_the_reference` generates it.
 const PACKED_VOCABULARY: &[u8] = include_bytes!("../../assets/o200k.bin");
 const MERGE_COUNT: usize = 199_742;
-/// Tokens of single bytes.
+/// Number of tokens for single bytes.
 const BYTE_TOKENS: u32 = 256;
-/// Longer pieces are counted in parts: they are no words, and at each cut the count is one too high
-/// at most.
+/// Longer pieces are counted in parts. They are not words, and each cut makes the count at most one
+/// too high.
 const MAX_PIECE_BYTES: usize = 1 << 16;
-/// Up to here the next merge is found by looking through the piece.
+/// Up to this length the next merge is found by a scan of the piece.
 const MAX_SHORT_PIECE_BYTES: usize = 24;
 
 static VOCABULARY: LazyLock<Vocabulary> =
     LazyLock::new(|| Vocabulary::unpack(PACKED_VOCABULARY).unwrap_or_default());
 
-/// How many tokens a text has. The first call unpacks the vocabulary, which takes some 20 ms.
+/// Returns the number of tokens in a text. The first call unpacks the vocabulary, which takes some
+/// 20 ms.
 #[must_use]
 pub fn count_tokens(text: &str) -> u64 {
     let vocabulary = &*VOCABULARY;
@@ -45,7 +46,7 @@ pub fn count_tokens(text: &str) -> u64 {
     sum as u64
 }
 
-/// What a character is to the rule that cuts a text into pieces.
+/// The class of a character in the rule that cuts a text into pieces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum CharClass {
     #[default]
@@ -101,7 +102,7 @@ impl CharClass {
 struct Vocabulary {
     byte_tokens: Vec<u32>,
     merges: MergeTable,
-    /// Where each run of characters of one class begins.
+    /// The first character of each run of characters with the same class.
     classes: Vec<(u32, CharClass)>,
 }
 
@@ -145,8 +146,9 @@ impl Vocabulary {
         }
     }
 
-    /// Length of the piece at the beginning of a text that is not empty: a word with one sign
-    /// before it, up to three digits, a run of signs, or space. Merges never cross pieces.
+    /// Returns the length of the piece at the beginning of a text that is not empty: a word with at
+    /// most one symbol before it, up to three digits, a run of symbols, or white space. Merges
+    /// never cross pieces.
     fn piece_len(&self, text: &str) -> usize {
         let Some(first) = text.chars().next() else { return 0 };
         let class = self.class(first);
@@ -179,7 +181,7 @@ impl Vocabulary {
         if space < text.len() && last < space { space - last } else { space.max(width) }
     }
 
-    /// Letters that end in small ones, from `from` on; its end.
+    /// Returns the end of a run of letters from `from` on that ends in lower case.
     fn mixed_case_end(&self, text: &str, from: usize) -> Option<usize> {
         let (mut at, mut caseless) = (from, None);
         for c in text[from..].chars() {
@@ -193,11 +195,11 @@ impl Vocabulary {
             }
         }
         let end = self.run_end(text, at, usize::MAX, CharClass::may_end_word);
-        // Without small letters it ends with the last that could be one.
+        // Without lower-case letters, the run ends with the last letter that has no case.
         if end > at { Some(end) } else { caseless }
     }
 
-    /// Large letters, from `from` on; their end.
+    /// Returns the end of a run of upper-case letters from `from` on.
     fn capitals_end(&self, text: &str, from: usize) -> Option<usize> {
         let end = self.run_end(text, from, usize::MAX, CharClass::may_begin_word);
         (end > from).then_some(end)
@@ -218,8 +220,8 @@ impl Vocabulary {
             .sum::<usize>()
     }
 
-    /// The tokens of a piece: the earliest merge of the vocabulary that fits somewhere is done
-    /// first, leftmost first.
+    /// Merges a piece into tokens: applies the earliest possible merge of the vocabulary first, the
+    /// leftmost first if it fits several times.
     fn merge<'b>(&self, piece: &[u8], buffer: &'b mut MergeBuffer) -> &'b [u32] {
         buffer.tokens.clear();
         buffer.tokens.extend(
@@ -245,8 +247,8 @@ impl Vocabulary {
         }
     }
 
-    /// The same for pieces of any length, in n log n: what may be merged waits in a heap, what was
-    /// merged is skipped.
+    /// Does the same for pieces of any length, in n log n: possible merges wait in a heap, and
+    /// merged tokens are skipped.
     fn merge_long(&self, buffer: &mut MergeBuffer) {
         let MergeBuffer { tokens, next, previous: before, heap } = buffer;
         let length = tokens.len();
@@ -262,7 +264,7 @@ impl Vocabulary {
         };
         heap.extend((0..length).filter_map(|at| Some(Reverse((pair(tokens, at, at + 1)?, at)))));
         while let Some(Reverse((token, at))) = heap.pop() {
-            // What stands here may have changed since.
+            // The tokens at this position may have changed since.
             if tokens[at] == gone || pair(tokens, at, next[at]) != Some(token) {
                 continue;
             }
@@ -282,7 +284,7 @@ impl Vocabulary {
     }
 }
 
-/// What merging needs, used again for each piece.
+/// Buffers for merging, reused for each piece.
 #[derive(Default)]
 struct MergeBuffer {
     tokens: Vec<u32>,
@@ -291,7 +293,7 @@ struct MergeBuffer {
     heap: BinaryHeap<Reverse<(u32, usize)>>,
 }
 
-/// An English ending like `'s` or `'ll` at the beginning of the text; its length.
+/// Returns the length of an English ending like `'s` or `'ll` at the beginning of the text.
 fn contraction_len(text: &str) -> usize {
     let mut chars = text.chars();
     if chars.next() != Some('\'') {
@@ -300,7 +302,7 @@ fn contraction_len(text: &str) -> usize {
     let small = |c: Option<char>| c.map(|c| c.to_ascii_lowercase());
     match small(chars.next()) {
         Some('s' | 't' | 'm' | 'd') => 2,
-        // The long s, which is an `s` where case does not matter.
+        // The long s, which equals `s` if case is ignored.
         Some('ſ') => 3,
         Some('r' | 'v') if small(chars.next()) == Some('e') => 3,
         Some('l') if small(chars.next()) == Some('l') => 3,
@@ -308,7 +310,7 @@ fn contraction_len(text: &str) -> usize {
     }
 }
 
-/// From two tokens to the one that they make: 18 bits each, in a table with open addressing.
+/// Maps two tokens to the token they merge into: 18 bits each, in a table with open addressing.
 #[derive(Default)]
 struct MergeTable(Vec<u64>);
 

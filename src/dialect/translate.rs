@@ -1,5 +1,5 @@
-//! One stream on its way between two dialects: the upstream's events are read, told in the common
-//! form, and written anew.
+//! Translates a stream between two dialects: reads the upstream's events into the common form and
+//! writes them in the client's dialect.
 
 use bytes::Bytes;
 
@@ -28,13 +28,13 @@ use crate::{
     },
 };
 
-/// Cuts an upstream's body into events and reads them; the half that faces the upstream.
+/// Cuts an upstream's body into events and decodes them; the half that faces the upstream.
 pub struct EventDecoder {
     splitter: EventDecoderSplitter,
     reader: Box<dyn StreamReader>,
-    /// Changes what was said before anybody hears it.
+    /// Splits `<think>` text from the answer before the events are used.
     think_splitter: Option<think_tags::ThinkTagSplitter>,
-    /// An event that ends in the middle of a character waits for the next one.
+    /// An event that ended in the middle of a character and waits for the next one.
     pending_event: Option<Box<(Vec<u8>, Vec<u8>)>>,
     event_count: u32,
     is_first_frame: bool,
@@ -55,7 +55,7 @@ enum EventDecoderState {
 }
 
 impl EventDecoder {
-    /// `think_split`: `<think>` text at the beginning of the answer is reasoning.
+    /// `think_split`: treats `<think>` text at the beginning of the answer as reasoning.
     #[must_use]
     pub fn new(framing: Framing, reader: Box<dyn StreamReader>, think_split: bool) -> Self {
         let splitter = match framing {
@@ -77,7 +77,7 @@ impl EventDecoder {
         }
     }
 
-    /// Takes a chunk of the upstream's body and appends what it says; an unfinished event waits.
+    /// Reads a chunk of the upstream's body and appends its events. Buffers an unfinished event.
     pub fn feed(&mut self, chunk: &Bytes, events: &mut Vec<ChatEvent>) -> FeedResult {
         let mut step = FeedResult::default();
         let (mut at, mut units, mut pings) = (0, 0_u32, 0_u32);
@@ -107,7 +107,7 @@ impl EventDecoder {
         step
     }
 
-    /// The body has ended: the last event may lack its blank line, the stream its terminator.
+    /// Ends the body. The last event may lack its blank line, and the stream its terminator.
     pub fn finish(&mut self, events: &mut Vec<ChatEvent>) -> (StreamEnd, FeedResult) {
         let mut step = FeedResult::default();
         if self.state == EventDecoderState::Open {
@@ -117,7 +117,7 @@ impl EventDecoder {
                 EventDecoderSplitter::Sse(splitter) => splitter.remainder(),
             };
             let is_complete = match &self.splitter {
-                // Only a whole last event counts; half of one is the cut itself.
+                // Only a complete last event counts; half an event is the truncation itself.
                 EventDecoderSplitter::Sse(_) => {
                     let data = sse::read_event(rest.strip_prefix(sse::BOM).unwrap_or(&rest))
                         .data
@@ -238,7 +238,7 @@ impl EventDecoder {
         for event in &events[from..] {
             match event {
                 ChatEvent::Open { .. } | ChatEvent::Delta { .. } | ChatEvent::Signature { .. } => {
-                    step.has_content = true
+                    step.has_content = true;
                 }
                 ChatEvent::End { .. } => {
                     step.terminal = true;
@@ -267,29 +267,30 @@ impl EventDecoder {
     }
 }
 
-/// A stream between two dialects.
+/// A stream that is translated from one dialect into another.
 pub struct Translator {
     decoder: EventDecoder,
-    /// Where there is none yet, what is said waits.
+    /// Writes the client's stream; without a writer, events are buffered.
     writer: Option<Box<dyn StreamWriter>>,
-    /// Keeps what was said, where another might have to go on from it.
+    /// Records the answer's text if another upstream may have to continue it.
     recorded: Option<Box<RecordedText>>,
-    /// Joins what is said to an answer that broke off.
+    /// Appends the events to an answer that was interrupted.
     continuation: Option<Box<Continuation>>,
     events: Vec<ChatEvent>,
     content_events: u32,
     trailing_error: Option<Box<Fault>>,
-    /// Of an answer that came whole.
+    /// The summary of an answer that arrived in one piece.
     summary: Option<AnswerSummary>,
-    /// Where the answer is kept for later turns.
+    /// Assembles the answer if it is stored for later turns.
     assembler: Option<Assembler>,
-    /// Bytes that may still be kept.
+    /// Number of bytes that the assembler may still add.
     remaining_capacity: usize,
 }
 
 impl Translator {
-    /// `keep`: the answer is put together beside, for [`kept`](Self::kept), while its texts have no
-    /// more bytes than this.
+    /// Returns a translator. If `retention_limit` is above zero, it also assembles the answer for
+    /// [`take_response`](Self::take_response), while the answer's texts have at most that many
+    /// bytes.
     #[must_use]
     pub fn new(
         decoder: EventDecoder,
@@ -304,7 +305,8 @@ impl Translator {
         }
     }
 
-    /// One that only reads: what is said waits for the answer that it is to continue.
+    /// Returns a translator that only reads. It buffers its events for the answer that it will
+    /// continue.
     #[must_use]
     pub fn without_writer(decoder: EventDecoder) -> Self {
         let events = Vec::new();
@@ -322,7 +324,7 @@ impl Translator {
         }
     }
 
-    /// From here on what is said is kept; to be asked for before the stream begins.
+    /// Starts to record the answer's text. Call it before the stream begins.
     pub fn start_recording(&mut self) {
         self.recorded = Some(Box::default());
     }
@@ -331,8 +333,8 @@ impl Translator {
         self.recorded.as_deref()
     }
 
-    /// An answer that passed as it was goes on as one that is written, from the rest that was read
-    /// in silence. `writer` writes as if it had written all of it.
+    /// Continues an answer that was passed through, with the events that `rest` has buffered.
+    /// `writer` writes as if it had written the whole answer.
     pub(super) fn continue_passthrough(
         recorded: RecordedText,
         mut writer: Box<dyn StreamWriter>,
@@ -357,8 +359,8 @@ impl Translator {
         translator
     }
 
-    /// The rest of this answer comes from another, which was read in silence up to now; what it
-    /// said goes to `out`.
+    /// Continues this answer with another one, `rest`, which was decoded without a writer until
+    /// now; appends its content to `out`.
     pub(super) fn resume(&mut self, rest: Self, prior_usage: Usage, out: &mut Vec<Bytes>) {
         self.continuation =
             self.recorded.as_ref().map(|recorded| Box::new(recorded.continuation(prior_usage)));
@@ -366,14 +368,14 @@ impl Translator {
         self.write_events(out);
     }
 
-    /// Takes a chunk of the upstream's body; what the client gets for it goes to `out`.
+    /// Reads a chunk of the upstream's body and appends the client's bytes to `out`.
     pub fn feed(&mut self, chunk: &Bytes, out: &mut Vec<Bytes>) -> FeedResult {
         let step = self.decoder.feed(chunk, &mut self.events);
         self.write_events(out);
         step
     }
 
-    /// Tells an answer that came whole.
+    /// Writes an answer that arrived in one piece.
     pub fn write_complete(
         &mut self,
         events: Vec<ChatEvent>,
@@ -386,7 +388,7 @@ impl Translator {
         self.write_events(out);
     }
 
-    /// The upstream's body has ended.
+    /// Ends the upstream's body.
     pub fn finish(&mut self, out: &mut Vec<Bytes>) -> StreamEnd {
         let (stream_end, step) = self.decoder.finish(&mut self.events);
         self.trailing_error = step.error;
@@ -394,7 +396,7 @@ impl Translator {
         stream_end
     }
 
-    /// The upstream's last words, where it ended too early and said why.
+    /// Returns the error that the upstream sent when its body ended too early.
     pub fn take_trailing_error(&mut self) -> Option<Box<Fault>> {
         self.trailing_error.take()
     }
@@ -409,13 +411,13 @@ impl Translator {
         self.summary.clone().unwrap_or_else(|| self.decoder.summary())
     }
 
-    /// Pieces of content that were told.
+    /// Returns the number of content events written.
     #[must_use]
     pub fn content_events(&self) -> u32 {
         self.content_events
     }
 
-    /// Our error as the last thing of this stream.
+    /// Returns aiproxy's error as the last event of this stream.
     pub fn error_frame(&mut self, error: &ProxyError, request_id: &str) -> Bytes {
         let mut out = Vec::new();
         if let Some(writer) = &mut self.writer {
@@ -424,12 +426,12 @@ impl Translator {
         out.into()
     }
 
-    /// The answer that was kept, once it is complete.
+    /// Returns the assembled answer, once it is complete.
     pub fn take_response(&mut self) -> Option<ChatResponse> {
         self.assembler.take().and_then(Assembler::finish)
     }
 
-    /// An answer beyond all measure is told, but not kept.
+    /// Stops assembling an answer above the limit; the client still gets the whole answer.
     fn feed_assembler(&mut self, event: &ChatEvent) {
         let Some(assembler) = &mut self.assembler else { return };
         if let ChatEvent::Delta { text, .. } = event {
@@ -467,7 +469,7 @@ impl Translator {
             writer.write_event(event, &mut bytes);
         }
         self.writer = Some(writer);
-        // Its room is used again.
+        // Reuses the buffer's capacity.
         self.events = events;
         if !bytes.is_empty() {
             out.push(Bytes::from(bytes));
@@ -483,7 +485,7 @@ mod tests {
         ir::op::Dialect,
     };
 
-    /// All the text of a stream that comes in chunks of this size.
+    /// Returns the whole text of a stream that arrives in chunks of this size.
     fn text(dialect: Dialect, framing: Framing, body: &str, size: usize) -> String {
         let mut decoder = EventDecoder::new(
             framing,

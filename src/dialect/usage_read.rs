@@ -1,15 +1,15 @@
-//! Reads token counts; numbers that cannot be counts (negative, broken, text, beyond all measure)
-//! are not read.
+//! Reads token counts; ignores values that cannot be counts (negative, invalid, text, above the
+//! maximum).
 
 use crate::{
     base::{json::reader::JsonRef, money::NanoUsd},
     ir::usage::Usage,
 };
 
-/// More tokens than any answer ever has; a count above it is noise.
+/// More tokens than any answer ever has; a count above it is invalid.
 const MAX_COUNT: u64 = 1 << 40;
 
-/// A count somewhere below `json`.
+/// Returns the count at a path inside `json`.
 #[must_use]
 pub(super) fn count_at(json: JsonRef<'_>, path: &[&str]) -> Option<u64> {
     json.member_at(path).and_then(as_count)
@@ -19,16 +19,16 @@ fn as_count(json: JsonRef<'_>) -> Option<u64> {
     json.u64().filter(|&n| n <= MAX_COUNT)
 }
 
-/// What the provider says that the answer cost, in dollars. Where the customer's own key was used
-/// behind an aggregator, its fee and what the provider itself charges stand apart, and both were
-/// paid.
+/// Returns the cost of the answer that the provider reports, in dollars. For a customer's own key
+/// behind an aggregator, the aggregator's fee and the provider's charge are separate fields, and
+/// the customer pays both.
 #[must_use]
 pub(super) fn reported_cost(usage: JsonRef<'_>) -> Option<NanoUsd> {
     let dollars =
         |json: JsonRef<'_>| json.text().trim().parse().ok().and_then(NanoUsd::from_dollars);
     let at = |path: &[&str]| usage.member_at(path).and_then(dollars);
     if let Some(ticks) = count_at(usage, &["cost_in_usd_ticks"]) {
-        // Ten billion make a dollar.
+        // Ten billion ticks are one dollar.
         return i64::try_from(ticks.saturating_add(5) / 10).ok().map(NanoUsd);
     }
     let cost = at(&["cost"]).or_else(|| at(&["cost", "total_cost"]))?;
@@ -37,7 +37,7 @@ pub(super) fn reported_cost(usage: JsonRef<'_>) -> Option<NanoUsd> {
     Some(cost + behind.unwrap_or_default())
 }
 
-/// One side of the counts: the whole, and the parts that it has in an object of their own.
+/// One side of the counts: the total, and the parts from its details object.
 #[derive(Clone, Copy, Default)]
 struct UsageSide {
     total: Option<u64>,
@@ -65,7 +65,7 @@ impl UsageSide {
         }
     }
 
-    /// Where both words for a side are there, the first is asked before the second.
+    /// Combines two names of the same side; values of the first take precedence.
     fn or(self, second: Self) -> Self {
         Self {
             total: self.total.or(second.total),
@@ -83,8 +83,8 @@ impl UsageSide {
     }
 }
 
-/// Members of a usage object, met in one pass: it stands in every answer and in the last event of
-/// every stream.
+/// Members of a usage object, collected in one pass, because every answer and the last event of
+/// every stream contain one.
 #[derive(Default)]
 struct UsageFields {
     prompt: UsageSide,
@@ -92,11 +92,11 @@ struct UsageFields {
     completion: UsageSide,
     output: UsageSide,
     total: Option<u64>,
-    /// Cached input outside of the details, in the order in which it counts.
+    /// Cached input outside of the details, in order of precedence.
     cached_by_priority: [Option<u64>; 4],
     searches: Option<u64>,
     search_queries: Option<u64>,
-    /// Something speaks of money.
+    /// Whether any member is about cost.
     has_cost: bool,
 }
 
@@ -147,15 +147,15 @@ impl UsageFields {
     }
 }
 
-/// The usage object of the OpenAI family, in the words of chat (`prompt_tokens`) or of responses
-/// (`input_tokens`).
+/// Reads the usage object of the OpenAI family, with the names of chat (`prompt_tokens`) or of
+/// responses (`input_tokens`).
 #[must_use]
 pub(super) fn read_openai(usage: JsonRef<'_>) -> Option<Usage> {
     let fields = UsageFields::read(usage);
     let (ins, outs) = (fields.prompt.or(fields.input), fields.completion.or(fields.output));
     let reported = if fields.has_cost { reported_cost(usage) } else { None };
     if ins.total.is_none() && outs.total.is_none() {
-        // Rerankers tell nothing but a total.
+        // Rerankers report only a total.
         return fields.total.map(|input| Usage {
             input,
             reported_cost: reported,
@@ -164,11 +164,11 @@ pub(super) fn read_openai(usage: JsonRef<'_>) -> Option<Usage> {
     }
     let (prompt, completion) = (ins.total.unwrap_or(0), outs.total.unwrap_or(0));
     let cached = ins.cached.or_else(|| fields.cached_by_priority.into_iter().find_map(|n| n));
-    // Some count reasoning only in the total.
+    // Some providers count reasoning only in the total.
     let output = completion.max(fields.total.unwrap_or(0).saturating_sub(prompt));
     let reasoning = outs.reasoning.unwrap_or(0).min(output);
     let cache_read = cached.unwrap_or(0).min(prompt);
-    // What the details say must fit into what is left of the whole, else classes would overlap.
+    // The details must fit into the remainder of the total, otherwise classes would overlap.
     let part = |left: &mut u64, n: Option<u64>| {
         let taken = n.unwrap_or(0).min(*left);
         *left -= taken;

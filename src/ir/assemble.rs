@@ -1,4 +1,4 @@
-//! An answer's events as one answer, and one answer as events.
+//! Converts a response's events into one response, and a response into events.
 
 use crate::{
     base::json::raw::RawJson,
@@ -9,7 +9,7 @@ use crate::{
     },
 };
 
-/// Puts an answer together from its events.
+/// Assembles a response from its events.
 #[derive(Debug, Default)]
 pub struct Assembler {
     response: ChatResponse,
@@ -81,7 +81,7 @@ impl Assembler {
         }
     }
 
-    /// The answer; `None` where its end has not come.
+    /// Returns the response; `None` if its end has not arrived.
     #[must_use]
     pub fn finish(mut self) -> Option<ChatResponse> {
         if !self.logprobs.is_empty() {
@@ -96,7 +96,7 @@ impl Assembler {
     }
 }
 
-/// The events of an answer that came whole.
+/// Returns the events of a complete response.
 #[must_use]
 pub fn to_events(response: &ChatResponse) -> Vec<ChatEvent> {
     let mut out = vec![ChatEvent::Begin {
@@ -121,7 +121,7 @@ pub fn to_events(response: &ChatResponse) -> Vec<ChatEvent> {
             BlockKind::Foreign { dialect, body } => {
                 (BlockStart::Foreign { dialect: *dialect, body: body.clone() }, "")
             }
-            // Results are the client's to give; no answer holds one.
+            // The client supplies tool results; no response contains one.
             BlockKind::ToolResult(_) => continue,
         };
         out.push(ChatEvent::Open { block: number, head });

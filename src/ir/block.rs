@@ -1,4 +1,4 @@
-//! A message is made of blocks.
+//! Blocks: the parts of a message.
 
 use crate::{
     base::json::raw::RawJson,
@@ -9,7 +9,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
     pub kind: BlockKind,
-    /// What proves to its provider that it said this; opaque, never re-encoded.
+    /// Proves to the provider that it produced this block; opaque, never re-encoded.
     pub signature: Option<ReasoningSignature>,
     /// A prompt-cache breakpoint after this block.
     pub cache: Option<CacheBreakpoint>,
@@ -32,14 +32,14 @@ impl Block {
 pub enum BlockKind {
     Text(TextBlock),
     Media(Media),
-    /// What the model thought; empty text with a proof is a redacted thought.
+    /// Reasoning of the model. Empty text with a signature is redacted reasoning.
     Reasoning(Reasoning),
-    /// A call that the client must carry out.
+    /// A call that the client must execute.
     ToolCall(ToolCall),
     ToolResult(ToolResult),
-    /// The model's words where it declines, in dialects that tell them apart from text.
+    /// Text of a refusal, in dialects that distinguish refusals from text.
     Refusal(String),
-    /// A block that only its dialect knows: server tools and their results, executed code, item
+    /// A block that only its dialect has: server tools and their results, executed code, item
     /// references.
     Foreign {
         dialect: Dialect,
@@ -53,14 +53,14 @@ pub struct TextBlock {
     pub citations: Vec<Citation>,
 }
 
-/// Where a statement comes from.
+/// The source of a statement.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Citation {
     pub url: Option<String>,
     pub title: Option<String>,
-    /// The words of the source.
+    /// The quoted text of the source.
     pub cited_text: Option<String>,
-    /// The part of the text block that it supports, in characters; where the dialect tells it.
+    /// The part of the text block that it supports, in characters, if the dialect reports it.
     pub span: Option<(u64, u64)>,
     /// The citation as its dialect wrote it.
     pub raw: Option<(Dialect, RawJson)>,
@@ -69,29 +69,29 @@ pub struct Citation {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reasoning {
     pub text: String,
-    /// Whether the text is a summary of the thought rather than the thought itself (Responses tells
-    /// them apart).
+    /// Whether the text is a summary of the reasoning rather than the reasoning itself (Responses
+    /// distinguishes them).
     pub summary: bool,
 }
 
-/// An opaque token that lets a provider take its own reasoning back.
+/// An opaque token with which a provider accepts its own reasoning back.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReasoningSignature {
-    /// Who understands it.
+    /// The dialect that understands it.
     pub dialect: Dialect,
     pub kind: SignatureKind,
     pub value: String,
-    /// The item's id, where the dialect gives it one (Responses).
+    /// The item's id, if the dialect assigns one (Responses).
     pub id: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignatureKind {
-    /// Anthropic `signature`, Gemini `thoughtSignature`: beside readable content.
+    /// Anthropic `signature`, Gemini `thoughtSignature`: next to readable content.
     Signature,
     /// Responses `encrypted_content`; `reasoning_details` of OpenAI-like gateways as JSON text.
     Encrypted,
-    /// Anthropic `redacted_thinking`: the thought itself is sealed.
+    /// Anthropic `redacted_thinking`: the reasoning itself is encrypted.
     Redacted,
 }
 
@@ -99,7 +99,7 @@ pub enum SignatureKind {
 pub struct Media {
     pub kind: MediaKind,
     pub source: MediaSource,
-    /// `image/png`; known for base64, a guess or absent for URLs.
+    /// `image/png`. Known for base64; a guess or absent for URLs.
     pub mime: Option<String>,
     /// File name or title.
     pub name: Option<String>,
@@ -130,16 +130,16 @@ pub enum MediaSource {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ToolCall {
-    /// Never empty: readers make ids where the dialect has none.
+    /// Never empty: readers generate ids if the dialect has none.
     pub id: String,
     pub name: String,
-    /// JSON text of an object as the model wrote it (empty counts as `{}`); for a custom tool its
+    /// JSON text of an object as the model wrote it (empty counts as `{}`); for a custom tool, its
     /// free text.
     pub arguments: String,
     pub form: CallKind,
 }
 
-/// How a call is said.
+/// The form of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CallKind {
     #[default]
@@ -152,7 +152,7 @@ pub enum CallKind {
 pub struct ToolResult {
     /// Id of the call.
     pub call: String,
-    /// The tool's name, where known; Gemini needs it.
+    /// The tool's name, if known; Gemini needs it.
     pub name: Option<String>,
     /// Text and media.
     pub content: Vec<Block>,
@@ -163,6 +163,6 @@ pub struct ToolResult {
 /// A prompt-cache breakpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CacheBreakpoint {
-    /// As the dialect wrote it: `{"type":"ephemeral","ttl":"1h"}`.
+    /// The breakpoint as the dialect wrote it: `{"type":"ephemeral","ttl":"1h"}`.
     pub raw: RawJson,
 }

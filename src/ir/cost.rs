@@ -1,4 +1,4 @@
-//! What an answer costs: prices by class, and the bill of an attempt.
+//! The cost of a response: prices by class, and the bill of an attempt.
 
 use std::{fmt, sync::Arc};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, de::Error as _, ser::SerializeMap};
 use super::usage::Usage;
 use crate::base::money::{self, NanoUsd};
 
-/// What is charged for.
+/// A class of usage that has its own price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PriceClass {
     Input,
@@ -25,7 +25,7 @@ pub enum PriceClass {
 }
 
 impl PriceClass {
-    /// In the order in which a bill names them.
+    /// In the order in which a bill lists them.
     pub const ALL: [Self; 12] = [
         Self::Input,
         Self::CacheRead,
@@ -41,7 +41,7 @@ impl PriceClass {
         Self::Request,
     ];
 
-    /// The name in price tables, in the config and in JSON.
+    /// Returns the name in price tables, in the config and in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -60,7 +60,8 @@ impl PriceClass {
         }
     }
 
-    /// How many of it a price is for: a million tokens, a thousand searches, one request.
+    /// Returns the number of units that a price is for: a million tokens, a thousand searches, one
+    /// request.
     #[must_use]
     pub fn priced_units(self) -> u64 {
         match self {
@@ -70,7 +71,7 @@ impl PriceClass {
         }
     }
 
-    /// How many of it an answer took; one request is one request.
+    /// Returns the units of this class that a response used. One request counts as one.
     #[must_use]
     pub fn count(self, usage: &Usage) -> u64 {
         match self {
@@ -89,7 +90,7 @@ impl PriceClass {
         }
     }
 
-    /// The class whose price holds where this one has none; `None`: it is free then.
+    /// Returns the class whose price applies if this one has none; `None` means free.
     fn fallback_class(self) -> Option<Self> {
         match self {
             Self::CacheRead | Self::CacheWrite5m | Self::AudioIn | Self::ImageIn => {
@@ -102,18 +103,18 @@ impl PriceClass {
     }
 }
 
-/// Prices by class, in billionths of the currency for as many as [`Class::per`] says.
+/// Prices by class, in billionths of the currency for [`PriceClass::priced_units`] units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PriceRates([Option<i64>; PriceClass::ALL.len()]);
 
 impl PriceRates {
-    /// The price as written; `None` where none is.
+    /// Returns the price as written; `None` if absent.
     #[must_use]
     pub fn explicit(&self, class: PriceClass) -> Option<i64> {
         self.0[class as usize]
     }
 
-    /// The price in force: another class's where this one has none of its own, else nothing.
+    /// Returns the price in force: the fallback class's price if this one has none, else zero.
     #[must_use]
     pub fn effective(&self, class: PriceClass) -> i64 {
         self.explicit(class)
@@ -129,7 +130,7 @@ impl PriceRates {
         self.0.iter().all(Option::is_none)
     }
 
-    /// These prices where they are written, `below` where not.
+    /// Returns these prices, with `defaults` for the missing ones.
     #[must_use]
     pub fn with_defaults(&self, defaults: &Self) -> Self {
         let mut all = *defaults;
@@ -174,12 +175,12 @@ impl<'de> Deserialize<'de> for PriceRates {
     }
 }
 
-/// The price that an attempt was charged at: kept beside it, since prices change.
+/// The price that an attempt was charged at. It is stored with the attempt, because prices change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppliedPrice {
     /// `vendor/model` of the table.
     pub name: Arc<str>,
-    /// The condition under which these prices hold, in words; empty for the usual ones.
+    /// The condition under which these prices apply, in words; empty for the default prices.
     #[serde(default, skip_serializing_if = "str::is_empty")]
     #[serde(rename = "when")]
     pub condition: Arc<str>,
@@ -188,13 +189,13 @@ pub struct AppliedPrice {
     /// Billionths of a dollar for one unit of the currency.
     #[serde(rename = "dollars")]
     pub nano_usd_per_unit: i64,
-    /// Where the price was read, and when.
+    /// The page where the price was read, and the date.
     pub page: Arc<str>,
     pub date: Arc<str>,
 }
 
 impl AppliedPrice {
-    /// What so much costs, rounded once.
+    /// Returns the cost of this usage, rounded once.
     #[must_use]
     pub fn cost(&self, usage: &Usage) -> NanoUsd {
         let part = |class: PriceClass| {
@@ -213,7 +214,7 @@ impl AppliedPrice {
     }
 }
 
-/// How far a sum can be trusted.
+/// How reliable a sum is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
@@ -221,12 +222,12 @@ pub enum Precision {
     Exact,
     /// Tokens were estimated: `~`.
     Estimate,
-    /// It may have been more: `≥`.
+    /// A lower bound: `≥`.
     AtLeast,
 }
 
 impl Precision {
-    /// The mark that stands before a sum.
+    /// Returns the mark before a sum.
     #[must_use]
     pub fn prefix(self) -> &'static str {
         match self {
@@ -237,7 +238,7 @@ impl Precision {
     }
 }
 
-/// Where a sum comes from.
+/// The source of a sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CostSource {
@@ -245,11 +246,11 @@ pub enum CostSource {
     Builtin,
     /// `[prices]` of the config.
     Config,
-    /// Nothing was charged: an error, or what costs nothing.
+    /// Nothing was charged: an error or a free model.
     Free,
     /// A server on this machine.
     Local,
-    /// The provider said so.
+    /// The provider reported it.
     Reported,
     /// No price is known.
     #[default]
@@ -273,25 +274,25 @@ impl CostSource {
     }
 }
 
-/// What one attempt cost, and how that came about.
+/// The cost of one attempt, with its source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bill {
-    /// What counts; `None` where nobody knows.
+    /// The cost that counts; `None` if it is unknown.
     pub cost: Option<NanoUsd>,
     #[serde(rename = "sure")]
     pub precision: Precision,
     pub source: CostSource,
-    /// By tokens and price, where a price is known.
+    /// The cost by tokens and price, if a price is known.
     pub computed: Option<NanoUsd>,
-    /// By the provider's own words.
+    /// The cost that the provider reports.
     pub reported: Option<NanoUsd>,
     pub price: Option<Arc<AppliedPrice>>,
 }
 
-/// What a request cost, all attempts together.
+/// The cost of a request, all attempts together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
-    /// `None` where nobody knows the price of any attempt that may have cost something.
+    /// `None` if no attempt that may have cost something has a known price.
     pub usd: Option<NanoUsd>,
     #[serde(default)]
     #[serde(rename = "sure")]
@@ -299,7 +300,8 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Adds up bills. One unknown price makes the sum a lower bound, all unknown make it unknown.
+    /// Adds up bills. One unknown price makes the sum a lower bound; if all are unknown, the sum is
+    /// unknown.
     #[must_use]
     pub fn sum_of<'a>(bills: impl IntoIterator<Item = &'a Bill>) -> Self {
         let (mut sum, mut known, mut unknown, mut sure) =
@@ -323,7 +325,7 @@ impl Cost {
 }
 
 impl fmt::Display for Cost {
-    /// `$0.021`, `~$0.021`, `≥$0.021`; `–` where nobody knows.
+    /// Writes `$0.021`, `~$0.021`, `≥$0.021`, or `–` if the cost is unknown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.usd {
             Some(usd) => f.pad(&format!("{}{usd}", self.precision.prefix())),

@@ -1,4 +1,4 @@
-//! Texts that ask for vectors, and the vectors, in nobody's dialect.
+//! Embedding requests and responses, neutral of any dialect.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
@@ -7,18 +7,18 @@ use crate::{
     ir::{extras::Extras, usage::Usage},
 };
 
-/// How embeddings are asked for and answered. Dialects have several ways; all but the last four are
-/// spoken at `/embeddings`.
+/// The wire form of an embedding request and its response. Dialects have several; all but the last
+/// four are used at `/embeddings`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EmbedForm {
     /// `input`, `dimensions`, `encoding_format`.
     #[default]
     Openai,
-    /// OpenAI's with `task`, `embedding_type` and inputs that may be objects.
+    /// OpenAI's form with `task`, `embedding_type` and inputs that may be objects.
     Task,
-    /// OpenAI's with `input_type`, `output_dimension`, `truncation`.
+    /// OpenAI's form with `input_type`, `output_dimension`, `truncation`.
     InputType,
-    /// `texts` and `embedding_types`, answered by type.
+    /// `texts` and `embedding_types`; the response groups vectors by type.
     Texts,
     /// `:embedContent`.
     Gemini,
@@ -30,28 +30,28 @@ pub enum EmbedForm {
     OllamaPrompt,
 }
 
-/// A request, read whole. The model's name is not in it.
+/// A parsed request. It does not contain the model name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EmbedRequest {
-    /// How the client asked, and so how it is answered.
+    /// The form of the request, and so of the response.
     pub form: EmbedForm,
     pub inputs: Vec<EmbedInput>,
-    /// Whether the one input stood alone, not in a list.
+    /// Whether the single input was a bare value, not a list.
     pub is_single: bool,
     pub dimensions: Option<u64>,
     /// `float`, `base64`, or a quantised kind.
     pub encoding: Option<String>,
     pub task: Option<EmbedTask>,
-    /// Of a document.
+    /// Title of a document.
     pub title: Option<String>,
     pub user: Option<String>,
-    /// Whether inputs that are too long are to be cut rather than refused.
+    /// Whether too long inputs are truncated rather than refused.
     pub truncate: Option<bool>,
     pub extras: Extras,
 }
 
 impl EmbedRequest {
-    /// Whether vectors are to be packed in base64.
+    /// Whether the client wants vectors packed in base64.
     #[must_use]
     pub fn wants_base64(&self) -> bool {
         self.encoding.as_deref() == Some("base64")
@@ -63,11 +63,11 @@ pub enum EmbedInput {
     Text(String),
     /// A JSON array of token numbers.
     Tokens(RawJson),
-    /// A picture or the like, as its form says it.
+    /// An image or similar input, as its form writes it.
     Other(RawJson),
 }
 
-/// What the vectors are for.
+/// The purpose of the vectors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EmbedTask {
     Classification,
@@ -78,16 +78,16 @@ pub enum EmbedTask {
     Query,
     QuestionAnswering,
     Similarity,
-    /// A word that only its form knows.
+    /// A value that only its form has.
     Other(String),
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EmbedResponse {
-    /// The upstream's own id; empty where it gives none.
+    /// The upstream's own id; empty if absent.
     pub id: String,
     pub model: String,
-    /// In the order of the inputs.
+    /// Vectors in the order of the inputs.
     pub vectors: Vec<Vector>,
     pub usage: Option<Usage>,
 }
@@ -95,15 +95,15 @@ pub struct EmbedResponse {
 /// One vector as its upstream wrote it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Vector {
-    /// A JSON array; the numbers keep their text.
+    /// A JSON array; the numbers retain their text.
     Numbers(RawJson),
-    /// Base64 of 32-bit floats, least byte first.
+    /// Base64 of 32-bit floats, little-endian.
     Base64(String),
 }
 
 impl Vector {
-    /// As a JSON value, packed or not: what is packed already, or is not yet, goes as it is. A
-    /// vector that cannot be unpacked stays what it was.
+    /// Returns a JSON value, packed or not. A vector already in the requested form is returned
+    /// unchanged, and so is one that cannot be unpacked.
     #[must_use]
     pub fn to_json(&self, packed: bool) -> RawJson {
         match self {
@@ -115,7 +115,7 @@ impl Vector {
     }
 }
 
-/// Each number is read as the nearest 32-bit float, so that nothing is rounded twice.
+/// Reads each number as the nearest 32-bit float, so that no number is rounded twice.
 fn encode_base64(numbers: JsonRef<'_>) -> String {
     let bytes: Vec<u8> = numbers
         .items()
@@ -124,7 +124,8 @@ fn encode_base64(numbers: JsonRef<'_>) -> String {
     STANDARD.encode(bytes)
 }
 
-/// Each float in the shortest text that reads as the same float; what JSON has no number for is 0.
+/// Writes each float as the shortest text that reads as the same float; values that JSON cannot
+/// represent become 0.
 fn decode_base64(text: &str) -> Option<RawJson> {
     let bytes = STANDARD.decode(text).ok()?;
     let (floats, []) = bytes.as_chunks::<4>() else { return None };

@@ -1,4 +1,4 @@
-//! An answer as it comes: blocks open, grow and close.
+//! A response as a stream: blocks open, grow and close.
 
 use crate::{
     base::json::raw::RawJson,
@@ -10,17 +10,17 @@ use crate::{
     },
 };
 
-/// One step of an answer. `Begin` first and once; then blocks, each opened, grown and closed,
-/// several possibly at once; `End` last and once. Block numbers count up from 0 in the order of
-/// opening and are never used again.
+/// One step of a response. `Begin` comes first and once. Blocks follow, each opened, grown and
+/// closed, possibly several at once. `End` comes last and once. Block numbers count up from 0 in
+/// the order of opening and are never reused.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ChatEvent {
     Begin {
-        /// The upstream's id; empty where it gives none.
+        /// The upstream's id; empty if absent.
         id: String,
         model: String,
         created: Option<i64>,
-        /// What is known of the input already.
+        /// The usage known so far, such as the input.
         usage: Option<Usage>,
     },
     Open {
@@ -29,10 +29,10 @@ pub enum ChatEvent {
     },
     Delta {
         block: u32,
-        /// Text, reasoning, refusal, or a piece of a call's arguments.
+        /// Text, reasoning, refusal, or a part of a call's arguments.
         text: String,
     },
-    /// The proof of a block; any time before its `Close`.
+    /// The signature of a block; any time before its `Close`.
     Signature {
         block: u32,
         signature: ReasoningSignature,
@@ -41,7 +41,7 @@ pub enum ChatEvent {
         block: u32,
         citation: Citation,
     },
-    /// Elements of OpenAI's `logprobs.content`, a JSON array, belonging to the text just told.
+    /// Elements of OpenAI's `logprobs.content`, a JSON array, for the preceding text.
     Logprobs(RawJson),
     Close {
         block: u32,
@@ -53,7 +53,7 @@ pub enum ChatEvent {
     },
 }
 
-/// What a block is, told when it opens.
+/// The kind of a block, sent when it opens.
 #[derive(Clone, Debug, PartialEq)]
 pub enum BlockStart {
     Text,
@@ -66,9 +66,9 @@ pub enum BlockStart {
         name: String,
         form: CallKind,
     },
-    /// Told whole; has no deltas.
+    /// Complete at once; has no deltas.
     Media(Media),
-    /// Told whole; has no deltas.
+    /// Complete at once; has no deltas.
     Foreign {
         dialect: Dialect,
         body: RawJson,

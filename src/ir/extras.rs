@@ -1,5 +1,5 @@
-//! What a dialect says that the common representation has no place for: kept verbatim, written back
-//! only to its own dialect.
+//! Fields of a dialect that the IR has no place for: stored verbatim, written back only to the same
+//! dialect.
 
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef, writer::ObjectWriter},
@@ -11,15 +11,15 @@ use crate::{
 pub struct Extras {
     dialect: Option<Dialect>,
     fields: Vec<(Box<str>, RawJson)>,
-    /// Fields that the common form says too, in the dialect's own spelling: nobody else misses
-    /// them.
+    /// Fields that the IR also represents, in the dialect's own spelling. Other dialects lose
+    /// nothing.
     equivalents: Vec<(Box<str>, RawJson)>,
-    /// What only its own dialect misses (ids and states of items); no loss elsewhere.
+    /// Fields that only their own dialect needs (ids and states of items); no loss elsewhere.
     dialect_only: Vec<(Box<str>, RawJson)>,
 }
 
 impl Extras {
-    /// The members of `object` that are not in `known`; null counts as absent.
+    /// Collects the members of `object` that are not in `known`; null counts as absent.
     #[must_use]
     pub fn from_object(from: Dialect, object: JsonRef<'_>, known: &[&str]) -> Self {
         let fields = object
@@ -30,32 +30,32 @@ impl Extras {
         Self { dialect: Some(from), fields, equivalents: Vec::new(), dialect_only: Vec::new() }
     }
 
-    /// One more field.
+    /// Adds a field.
     pub fn push(&mut self, from: Dialect, key: &str, value: RawJson) {
         self.dialect = Some(from);
         self.fields.push((key.into(), value));
     }
 
-    /// Takes a field out.
+    /// Removes a field.
     pub fn remove(&mut self, key: &str) {
         self.fields.retain(|(name, _)| **name != *key);
     }
 
-    /// One more field that the common form says too: written back to its own dialect, no loss in
+    /// Adds a field that the IR also represents: written back to its own dialect, no loss in
     /// another.
     pub fn push_equivalent(&mut self, from: Dialect, key: &str, value: RawJson) {
         self.dialect = Some(from);
         self.equivalents.push((key.into(), value));
     }
 
-    /// Keeps what means nothing in other dialects: it is no loss there, and only [`get`](Self::get)
-    /// finds it.
+    /// Adds a field without meaning in other dialects: no loss there, and only [`get`](Self::get)
+    /// returns it.
     pub fn push_dialect_only(&mut self, from: Dialect, key: &str, value: RawJson) {
         self.dialect = Some(from);
         self.dialect_only.push((key.into(), value));
     }
 
-    /// Whether a reader of this dialect made it.
+    /// Whether a reader of this dialect created it.
     #[must_use]
     pub fn is_from(&self, dialect: Dialect) -> bool {
         self.dialect == Some(dialect)
@@ -66,7 +66,7 @@ impl Extras {
         self.fields.is_empty() && self.equivalents.is_empty()
     }
 
-    /// A field or note that a reader of the same dialect left here.
+    /// Returns a field that a reader of the same dialect stored here.
     #[must_use]
     pub fn get(&self, dialect: Dialect, key: &str) -> Option<&RawJson> {
         let same_dialect = self.dialect == Some(dialect);
@@ -78,19 +78,18 @@ impl Extras {
             .map(|(_, value)| value)
     }
 
-    /// The fields that are said nowhere else, in the order in which they stood.
+    /// Iterates over the fields that only the extras represent, in their original order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &RawJson)> {
         self.fields.iter().map(|(key, value)| (&**key, value))
     }
 
-    /// Writes the fields into an object of `dialect`; what is another dialect's is told to `lost`
-    /// by its name.
+    /// Writes the fields into an object of `dialect`; calls `lost` with the name of each field of
+    /// another dialect.
     pub fn write(&self, dialect: Dialect, object: &mut ObjectWriter<'_>, lost: impl FnMut(&str)) {
         self.write_except(|_| false, dialect, object, lost);
     }
 
-    /// Like [`write`](Self::write), without those of the dialect's own fields that are written
-    /// elsewhere.
+    /// Like [`write`](Self::write), without those fields of the dialect that are written elsewhere.
     pub fn write_except(
         &self,
         skip: impl Fn(&str) -> bool,

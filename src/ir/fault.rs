@@ -1,104 +1,103 @@
-//! What went wrong, neutral of any dialect: what an upstream said, what the transport did, what we
-//! tell the client.
+//! Failures, neutral of any dialect: upstream errors, transport faults, and the errors that aiproxy
+//! sends to the client.
 
 use std::{borrow::Cow, time::Duration};
 
-/// What kind of refusal an upstream's error is, read from status, code, type and text by its
-/// dialect.
+/// The kind of an upstream error. The dialect classifies it by status, code, type and text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
-    /// 400, 404 for a bad path, 413, 422, content policy: the request itself.
+    /// 400, 404 for a bad path, 413, 422, content policy: the request itself is wrong.
     BadRequest,
-    /// 401, or a 400/403 that says the key is not valid.
+    /// 401, or a 400/403 whose body reports an invalid key.
     KeyRejected,
-    /// 403: this key may not do this.
+    /// 403: the key lacks permission.
     Forbidden,
     /// 402, insufficient_quota, billing: the account is out of money.
     Quota,
     /// The upstream does not have this model.
     ModelNotFound,
-    /// 429 for a while.
+    /// 429 for a limited time.
     RateLimited,
-    /// 429 whose text says that the whole account (organisation, project) is limited.
+    /// 429 whose text names the whole account (organisation, project).
     AccountLimited,
     /// 408, 425.
     Transient,
     /// 409.
     Conflict,
-    /// 5xx and 529, an error object or HTML inside a 200, an answer of no known shape.
+    /// 5xx and 529, an error object or HTML inside a 200, a response of unknown form.
     Server,
-    /// A login page: something between us and the upstream answered, or a redirect.
+    /// A login page or redirect: something between aiproxy and the upstream answered.
     CaptivePortal,
 }
 
-/// An upstream's own words about a failure.
+/// An upstream error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub kind: FaultKind,
-    /// The HTTP status; for an error inside a 200 the status that the error stands for.
+    /// The HTTP status; for an error inside a 200, the status that corresponds to the error.
     pub status: u16,
     /// Plain text, at most 300 characters, no tags, no control characters; not yet redacted.
     pub message: String,
-    /// The vendor's machine-readable code and type, where it gave them.
+    /// The vendor's machine-readable code and type, if present.
     pub code: Option<String>,
     pub error_type: Option<String>,
     pub param: Option<String>,
-    /// How long the body asks us to wait (Gemini's RetryInfo); headers are read by
-    /// `upstream::hints`.
+    /// The delay that the body asks for (Gemini's RetryInfo); `upstream::retry_headers` reads the
+    /// headers.
     pub retry_after: Option<Duration>,
 }
 
-/// What the connection did instead of answering.
+/// A connection failure instead of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransportFault {
     pub kind: TransportKind,
     /// One sentence that names host and port, without secrets: "connection refused
     /// (api.example.com:443)".
     pub message: String,
-    /// Whether the request may have been read by the upstream (so that it may be billed).
+    /// Whether the upstream may have read the request (so that it may be billed).
     pub may_be_received: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransportKind {
-    /// Refused, unreachable, no route.
+    /// Connection refused, host unreachable, no route.
     Connect,
     ConnectTimeout,
     Dns,
     /// Certificate not trusted, handshake failed.
     Tls,
-    /// A pooled connection turned out dead before one byte of answer; safe to send again on a fresh
-    /// one.
+    /// A pooled connection was dead before the first response byte. The request can safely be sent
+    /// again on a new one.
     Stale,
-    /// Closed or reset after the request was sent, before the head.
+    /// Closed or reset after the request was sent, before the response head.
     Reset,
     /// Not an HTTP response, malformed head, head too large.
     InvalidHttp,
-    /// The body broke: cut, reset, malformed chunk, corrupt coding.
+    /// The body broke: cut, reset, malformed chunk, corrupt encoding.
     BodyBroken,
-    /// The answer was larger than `max_response_bytes`.
+    /// The response was larger than `max_response_bytes`.
     TooLarge,
-    /// The first byte did not come in time.
+    /// The first byte did not arrive in time.
     FirstByteTimeout,
-    /// Silence inside the body.
+    /// No data for too long inside the body.
     IdleTimeout,
     /// The whole request took longer than `total`.
     TotalTimeout,
-    /// ENETUNREACH and the like: our own side has no network.
+    /// ENETUNREACH and similar: this machine has no network.
     NetworkDown,
 }
 
-/// What we tell a client, before it is put into its dialect.
+/// An error that aiproxy sends to a client, before a dialect writes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProxyError {
     pub kind: ProxyErrorKind,
-    /// The upstream's status where it passes through; else the dialect's usual one for the kind.
+    /// The upstream's status if it passes through; else the dialect's default for the kind.
     pub status: Option<u16>,
     pub message: String,
-    /// Replaces the kind's usual code.
+    /// Replaces the default code of the kind.
     pub code: Option<Cow<'static, str>>,
     pub param: Option<Cow<'static, str>>,
-    /// When trying again makes sense; becomes Retry-After (Gemini: RetryInfo).
+    /// When a retry makes sense; becomes Retry-After (Gemini: RetryInfo).
     pub retry_after: Option<Duration>,
     /// Becomes `x-should-retry`.
     pub should_retry: Option<bool>,
@@ -149,12 +148,12 @@ impl ProxyError {
     }
 }
 
-/// The situations of our own errors (statuses, types and codes per dialect stand in
-/// `dialect/*/error.rs`).
+/// The kinds of errors that aiproxy reports itself. Each dialect's `error.rs` in `dialect/` has
+/// their statuses, types and codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyErrorKind {
     BadRequest,
-    /// The client's own token is missing or wrong.
+    /// The client's credential is missing or wrong.
     Unauthorized,
     /// Host, Origin, subnet or model not allowed.
     Forbidden,
@@ -166,17 +165,17 @@ pub enum ProxyErrorKind {
     UnsupportedMedia,
     UpgradeRequired,
     RateLimited,
-    /// Budget or provider credit is spent.
+    /// A budget or the provider credit is spent.
     OutOfCredit,
-    /// A bug of ours.
+    /// A bug in aiproxy.
     Internal,
-    /// The upstream failed, is unreachable or answered garbage.
+    /// The upstream failed, is unreachable or sent an invalid response.
     Upstream,
-    /// The upstream's own words with its own status (4xx passed through).
+    /// The upstream's own error with its own status (4xx passed through).
     UpstreamError,
-    /// Too many requests in flight, draining.
+    /// Too many requests in flight, or aiproxy is draining.
     Overloaded,
-    /// Nothing enabled could serve this: no key, all disabled or rejected.
+    /// No enabled upstream can serve the request: no key, or all keys disabled or rejected.
     Unavailable,
     Timeout,
 }

@@ -1,8 +1,8 @@
-//! How an answer is to be made.
+//! How a response is to be generated.
 
 use crate::base::json::raw::RawJson;
 
-/// Sampling, lengths, formats and wishes. Numbers that are only passed on keep their text.
+/// Sampling, limits, formats and preferences. Numbers that are only forwarded retain their text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationSettings {
     pub max_tokens: Option<u64>,
@@ -15,13 +15,13 @@ pub struct GenerationSettings {
     pub repetition_penalty: Option<RawJson>,
     pub stop: Vec<String>,
     pub seed: Option<RawJson>,
-    /// How many answers; other dialects give one.
+    /// How many choices; other dialects return one.
     pub n: Option<u64>,
     pub logprobs: Option<bool>,
     pub top_logprobs: Option<u64>,
     pub format: Option<ResponseFormat>,
     pub reasoning: Option<ReasoningSettings>,
-    /// `low`, `medium`, `high`: how wordy the answer is to be.
+    /// `low`, `medium`, `high`: how wordy the response is to be.
     pub verbosity: Option<String>,
     pub service_tier: Option<String>,
     /// The end user, for abuse detection.
@@ -32,7 +32,7 @@ pub struct GenerationSettings {
     pub parallel_tools: Option<bool>,
 }
 
-/// What form the answer's text is to have.
+/// The form of the response's text.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ResponseFormat {
     Text,
@@ -45,17 +45,17 @@ pub enum ResponseFormat {
     },
 }
 
-/// How much the model is to think, and what of it is to be shown.
+/// How much the model reasons, and how much of the reasoning is shown.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReasoningSettings {
-    /// `Some(false)`: not at all.
+    /// `Some(false)`: no reasoning.
     pub enabled: Option<bool>,
     pub effort: Option<Effort>,
     /// Tokens.
     pub budget_tokens: Option<u64>,
-    /// Whether the provider is to choose how much (Anthropic `adaptive`, Gemini budget -1).
+    /// Whether the provider chooses the amount (Anthropic `adaptive`, Gemini budget -1).
     pub adaptive: bool,
-    /// Whether thoughts are to be shown (Gemini `includeThoughts`, Responses `summary`).
+    /// Whether reasoning is shown (Gemini `includeThoughts`, Responses `summary`).
     pub show_thoughts: Option<bool>,
     /// Responses: `auto`, `concise`, `detailed`.
     pub summary: Option<String>,
@@ -99,7 +99,7 @@ impl Effort {
             .map_or("medium", |(_, name)| name)
     }
 
-    /// The effort that a budget of tokens comes to.
+    /// Returns the effort that corresponds to a token budget.
     #[must_use]
     pub fn from_budget_tokens(tokens: u64) -> Self {
         match tokens {
@@ -111,7 +111,7 @@ impl Effort {
         }
     }
 
-    /// The budget of tokens that an effort comes to.
+    /// Returns the token budget that corresponds to an effort.
     #[must_use]
     pub fn budget_tokens(self) -> u64 {
         match self {
@@ -127,7 +127,7 @@ impl Effort {
 }
 
 impl ReasoningSettings {
-    /// The effort that was wished for, told directly or by a budget.
+    /// Returns the requested effort, given directly or as a budget.
     #[must_use]
     pub fn effective_effort(&self) -> Option<Effort> {
         if self.enabled == Some(false) {
@@ -136,7 +136,7 @@ impl ReasoningSettings {
         self.effort.or_else(|| self.budget_tokens.map(Effort::from_budget_tokens))
     }
 
-    /// The budget that was wished for, told directly or by an effort.
+    /// Returns the requested budget, given directly or as an effort.
     #[must_use]
     pub fn effective_budget_tokens(&self) -> Option<u64> {
         if self.enabled == Some(false) {

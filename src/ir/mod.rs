@@ -1,4 +1,4 @@
-//! What is said, in nobody's dialect; types and pure functions.
+//! Conversations, neutral of any dialect: types and pure functions.
 
 pub mod assemble;
 pub mod block;

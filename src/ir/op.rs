@@ -19,7 +19,7 @@ impl Dialect {
     pub const ALL: [Self; 5] =
         [Self::Anthropic, Self::Gemini, Self::Ollama, Self::Openai, Self::Responses];
 
-    /// The name in config, logs and events.
+    /// Returns the name in config, logs and events.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -43,7 +43,7 @@ impl fmt::Display for Dialect {
     }
 }
 
-/// What a request asks for.
+/// The operation that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Op {
@@ -52,7 +52,7 @@ pub enum Op {
     /// A conversation: chat completions, responses, messages, generateContent, Ollama chat and
     /// generate.
     Chat,
-    /// The old prompt-in, text-out endpoint.
+    /// The legacy prompt-in, text-out endpoint.
     Completions,
     CountTokens,
     Embed,
@@ -87,7 +87,7 @@ impl Op {
         Self::ALL.into_iter().find(|op| op.name() == name)
     }
 
-    /// Whether a model works for it: what counts as a request, and costs.
+    /// Whether a model generates something: such operations count as requests and cost money.
     #[must_use]
     pub fn generates(self) -> bool {
         !matches!(self, Self::CountTokens | Self::ModelCard | Self::Raw | Self::Stored)

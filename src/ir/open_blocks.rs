@@ -1,5 +1,4 @@
-//! Bookkeeping for readers of dialects that only send deltas: what opens a block, and what closes
-//! it.
+//! Tracks open blocks for readers of dialects that only send deltas.
 
 use crate::ir::{
     block::{CallKind, ReasoningSignature},
@@ -7,9 +6,9 @@ use crate::ir::{
     partial_json::PartialJson,
 };
 
-/// The open blocks of a stream. Prose closes when something else begins; a call closes when
-/// something else begins and its arguments are complete, so that interleaved calls stay open side
-/// by side.
+/// The open blocks of a stream. Prose closes when something else begins. A call closes when
+/// something else begins and its arguments are complete, so interleaved calls stay open
+/// concurrently.
 #[derive(Debug, Default)]
 pub struct OpenBlocks {
     next_block: u32,
@@ -19,7 +18,7 @@ pub struct OpenBlocks {
 
 #[derive(Debug)]
 struct OpenCall {
-    /// The upstream's own number of the call.
+    /// The upstream's own number for the call.
     key: u64,
     block: u32,
     arguments: PartialJson,
@@ -27,7 +26,7 @@ struct OpenCall {
 }
 
 impl OpenBlocks {
-    /// Text, reasoning or a refusal goes on; empty text opens nothing.
+    /// Continues text, reasoning or a refusal; empty text opens nothing.
     pub fn push_prose(&mut self, head: BlockStart, text: &str, out: &mut Vec<ChatEvent>) {
         if text.is_empty() {
             return;
@@ -36,7 +35,7 @@ impl OpenBlocks {
         out.push(ChatEvent::Delta { block, text: text.to_owned() });
     }
 
-    /// The prose block of this kind, opened where it is not.
+    /// Returns the prose block of this kind; opens it if needed.
     pub fn open_prose(&mut self, head: BlockStart, out: &mut Vec<ChatEvent>) -> u32 {
         match &self.prose {
             Some((block, open)) if *open == head => *block,
@@ -49,13 +48,13 @@ impl OpenBlocks {
         }
     }
 
-    /// The prose block that is open.
+    /// Returns the open prose block.
     #[must_use]
     pub fn current_prose(&self) -> Option<u32> {
         self.prose.as_ref().map(|(block, _)| *block)
     }
 
-    /// A proof for the open prose block of this kind; opens an empty one where there is none.
+    /// Adds a signature to the open prose block of this kind; opens an empty one if none is open.
     pub fn push_signature(
         &mut self,
         head: BlockStart,
@@ -72,7 +71,7 @@ impl OpenBlocks {
         self.calls.iter().any(|call| call.key == key)
     }
 
-    /// The block of a call, while it is open.
+    /// Returns the block of a call while it is open.
     #[must_use]
     pub fn call_block(&self, key: u64) -> Option<u32> {
         self.calls.iter().rfind(|call| call.key == key && !call.closed).map(|call| call.block)
@@ -93,7 +92,7 @@ impl OpenBlocks {
         block
     }
 
-    /// A piece of a call's arguments; what comes after complete arguments is not told.
+    /// Appends to a call's arguments; drops text after complete arguments.
     pub fn push_arguments(&mut self, key: u64, text: &str, out: &mut Vec<ChatEvent>) {
         let Some(call) = self.calls.iter_mut().rfind(|call| call.key == key && !call.closed) else {
             return;
@@ -104,7 +103,7 @@ impl OpenBlocks {
         }
     }
 
-    /// A block that is told whole: opened and closed.
+    /// Emits a complete block: opened and closed at once.
     pub fn push_complete(
         &mut self,
         head: BlockStart,
@@ -126,19 +125,19 @@ impl OpenBlocks {
         !self.calls.is_empty()
     }
 
-    /// Whether a call is open whose arguments are not complete.
+    /// Whether an open call has incomplete arguments.
     #[must_use]
     pub fn has_incomplete_call(&self) -> bool {
         self.calls.iter().any(|call| !call.closed && !call.arguments.is_complete())
     }
 
-    /// Whether anything was ever opened.
+    /// Whether any block was ever opened.
     #[must_use]
     pub fn has_blocks(&self) -> bool {
         self.next_block > 0
     }
 
-    /// Closes everything; the answer is complete.
+    /// Closes all blocks; the response is complete.
     pub fn close_all(&mut self, out: &mut Vec<ChatEvent>) {
         self.close_prose(out);
         for call in self.calls.iter_mut().filter(|call| !call.closed) {
@@ -160,7 +159,7 @@ impl OpenBlocks {
         }
     }
 
-    /// Something else begins.
+    /// Closes complete blocks because something else begins.
     fn close_complete(&mut self, out: &mut Vec<ChatEvent>) {
         self.close_prose(out);
         for call in

@@ -1,6 +1,6 @@
-//! How far a JSON value that comes in pieces has come, without keeping it.
+//! Tracks whether a JSON value that arrives in parts is complete, without buffering it.
 
-/// What is open after the pieces up to now.
+/// The open brackets and strings after the parts so far.
 #[derive(Debug, Default)]
 pub struct PartialJson {
     depth: u32,
@@ -10,13 +10,13 @@ pub struct PartialJson {
 }
 
 impl PartialJson {
-    /// A piece of the value.
+    /// Reads a part of the value.
     pub fn feed(&mut self, text: &str) {
         text.bytes().for_each(|b| self.feed_byte(b));
     }
 
-    /// A piece as it stands in the JSON text around it: from the opening quote of its string on.
-    /// Anything else that begins there is told whole.
+    /// Reads a part as it is in the surrounding JSON text, from the opening quote of its string on.
+    /// Any other value that begins there is complete at once.
     pub fn feed_quoted(&mut self, value: &[u8]) {
         let Some(inside) = value.strip_prefix(b"\"") else {
             self.started |= matches!(value.first(), Some(b'{' | b'['));
@@ -25,7 +25,7 @@ impl PartialJson {
         let mut escaped = false;
         for &b in inside {
             match b {
-                // An escape tells itself, or a character that opens and closes nothing.
+                // An escape, or a character that opens and closes nothing.
                 _ if std::mem::take(&mut escaped) => {
                     if let b'"' | b'\\' = b {
                         self.feed_byte(b);
@@ -61,7 +61,7 @@ impl PartialJson {
         }
     }
 
-    /// An object or array has begun, and everything that was opened is closed.
+    /// Whether an object or array has begun and everything that was opened is closed.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.started && self.depth == 0 && !self.in_string

@@ -1,4 +1,4 @@
-//! What a provider says is left of its limits.
+//! The remaining rate limits that a provider reports.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use std::time::Duration;
 pub struct RateLimit {
     pub limit: Option<u64>,
     pub remaining: u64,
-    /// From now until all of it is there again.
+    /// Time from now until the whole limit is available again.
     pub resets_in: Duration,
 }
 
-/// All that an answer's head tells of; usually nothing.
+/// All limits that a response's head reports; usually none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RateLimits {
     pub requests: Option<RateLimit>,
-    /// Input and output together.
+    /// Input and output tokens together.
     pub tokens: Option<RateLimit>,
     pub input: Option<RateLimit>,
     pub output: Option<RateLimit>,

@@ -1,4 +1,4 @@
-//! A conversation that asks for an answer, in nobody's dialect.
+//! A chat request, neutral of any dialect.
 
 use crate::ir::{
     block::Block,
@@ -7,18 +7,17 @@ use crate::ir::{
     tool::{Tool, ToolChoice},
 };
 
-/// A request, read whole. The model's name is not in it: routing decides that.
+/// A parsed request. It does not contain the model name, because routing decides it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChatRequest {
-    /// What stands before the conversation (system prompt, `instructions`, a leading system
-    /// message).
+    /// Blocks before the conversation (system prompt, `instructions`, a leading system message).
     pub system: Vec<Block>,
     pub messages: Vec<ChatMessage>,
     pub tools: Vec<Tool>,
     pub tool_choice: Option<ToolChoice>,
     pub settings: GenerationSettings,
     pub stream: bool,
-    /// Fields of the request that the answer has to repeat (Responses).
+    /// Fields of the request that the response must repeat (Responses).
     pub echoed_fields: Extras,
     pub extras: Extras,
 }
@@ -39,7 +38,7 @@ impl ChatMessage {
     }
 }
 
-/// Who speaks. Tool results are blocks of a user message.
+/// The author of a message. Tool results are blocks of a user message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// A system or developer message inside the conversation.

@@ -1,56 +1,57 @@
-//! Documents that are to be put in order by what they say to a query, in nobody's dialect.
+//! Rerank requests and responses (documents ordered by relevance to a query), neutral of any
+//! dialect.
 
 use crate::{
     base::json::raw::RawJson,
     ir::{extras::Extras, usage::Usage},
 };
 
-/// How it is asked and answered; no dialect has one of its own.
+/// The wire form of a rerank request and its response; no dialect has one of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RerankForm {
-    /// `top_n`, answered with `results` and `usage`: the common form.
+    /// `top_n`, with `results` and `usage` in the response: the common form.
     #[default]
     Results,
-    /// `top_n`, `rank_fields`, answered with `results` and `meta`; the first version of it returns
-    /// documents.
+    /// `top_n`, `rank_fields`, with `results` and `meta` in the response. The first version of this
+    /// form returns documents.
     Meta,
-    /// The second version of it: texts only, nothing returned.
+    /// The second version of this form: texts only, and no documents in the response.
     MetaTexts,
-    /// `top_k`, answered with `data` and `usage`.
+    /// `top_k`, with `data` and `usage` in the response.
     Data,
-    /// `texts`, answered with a bare list of scores.
+    /// `texts`, with a bare list of scores as response.
     Scores,
 }
 
-/// A request, read whole. The model's name is not in it.
+/// A parsed request. It does not contain the model name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RerankRequest {
-    /// How the client asked, and so how it is answered.
+    /// The form of the request, and so of the response.
     pub form: RerankForm,
     pub query: String,
-    /// Texts or objects, as they stood.
+    /// Texts or objects, verbatim.
     pub documents: Vec<RawJson>,
     pub top_n: Option<u64>,
     pub return_documents: Option<bool>,
-    /// Whether documents that are too long are to be cut rather than refused.
+    /// Whether too long documents are truncated rather than refused.
     pub truncate: Option<bool>,
     pub extras: Extras,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RerankResponse {
-    /// The upstream's own id; empty where it gives none.
+    /// The upstream's own id; empty if absent.
     pub id: String,
     pub model: String,
     pub results: Vec<RankedDocument>,
     pub usage: Option<Usage>,
-    /// What some bill instead of tokens.
+    /// The unit that some providers bill instead of tokens.
     pub search_units: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct RankedDocument {
-    /// Which document, counted from 0.
+    /// Index of the document, from 0.
     pub index: u64,
     /// A number, as its upstream wrote it.
     pub score: RawJson,

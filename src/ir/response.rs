@@ -1,18 +1,18 @@
-//! An answer, whole.
+//! A complete response.
 
 use crate::{
     base::json::raw::RawJson,
     ir::{block::Block, extras::Extras, usage::Usage},
 };
 
-/// One answer: the first choice, where a dialect gives several.
+/// One response: the first choice, if a dialect returns several.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChatResponse {
-    /// The upstream's own id; empty where it gives none.
+    /// The upstream's own id; empty if absent.
     pub id: String,
-    /// The model that answered, as it says.
+    /// The model that the response names.
     pub model: String,
-    /// Unix seconds, where told.
+    /// Unix seconds, if reported.
     pub created: Option<i64>,
     pub blocks: Vec<Block>,
     pub finish: Finish,
@@ -23,27 +23,27 @@ pub struct ChatResponse {
     pub extras: Extras,
 }
 
-/// Why an answer ended.
+/// Why a response ended.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Finish {
     pub kind: FinishKind,
-    /// The upstream's own word.
+    /// The upstream's own term.
     pub raw_reason: Option<String>,
-    /// The stop sequence that was met, where told.
+    /// The stop sequence that was met, if reported.
     pub stop_sequence: Option<String>,
 }
 
-/// `Stop` and `ToolCalls` are one finish said two ways: readers say `ToolCalls` exactly where there
-/// are calls.
+/// `Stop` and `ToolCalls` are the same finish in two forms: readers use `ToolCalls` exactly if
+/// there are calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FinishKind {
     #[default]
     Stop,
     Length,
     ToolCalls,
-    /// A filter of the provider.
+    /// A content filter of the provider.
     ContentFilter,
     Refusal,
-    /// The provider paused a long turn; the client sends it back to go on.
+    /// The provider paused a long turn; the client sends it back to continue.
     Pause,
 }

@@ -1,10 +1,11 @@
-//! Holds interleaved blocks back, for writers whose dialect tells them one after the other.
+//! Serialises interleaved blocks, for writers whose dialect cannot interleave them.
 
 use std::collections::VecDeque;
 
 use crate::ir::event::ChatEvent;
 
-/// Lets one block through at a time; what belongs to others waits, in order, until it closes.
+/// Lets one block through at a time. Events of other blocks are buffered, in order, until it
+/// closes.
 #[derive(Debug, Default)]
 pub struct BlockSerializer {
     open: Option<u32>,
@@ -12,7 +13,7 @@ pub struct BlockSerializer {
 }
 
 impl BlockSerializer {
-    /// Takes an event and gives what may be told now. `End` lets everything through.
+    /// Takes an event and appends the events that may be written now. `End` releases everything.
     pub fn push(&mut self, event: ChatEvent, out: &mut Vec<ChatEvent>) {
         if !self.deferred.is_empty() && matches!(event, ChatEvent::End { .. }) {
             self.open = None;

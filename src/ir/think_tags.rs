@@ -1,5 +1,5 @@
-//! `<think>…</think>` at the start of an answer's text becomes reasoning: tags cut anywhere, no
-//! line break needed.
+//! Turns `<think>…</think>` at the start of a response's text into reasoning. Tags may be split
+//! anywhere and need no line break.
 
 use crate::ir::{
     block::{Block, BlockKind, Reasoning, TextBlock},
@@ -11,14 +11,15 @@ use crate::ir::{
 const OPEN_TAG: &str = "<think>";
 const CLOSE_TAG: &str = "</think>";
 
-/// Rewrites the events of an answer. Only its first text is looked at, and only before anything
-/// else was said.
+/// Rewrites the events of a response. Only the first text is examined, and only before any other
+/// content.
 #[derive(Debug, Default)]
 pub struct ThinkTagSplitter {
     state: ThinkState,
-    /// What may still turn out to be a tag.
+    /// Text that may still turn out to be a tag.
     pending: String,
-    /// The block that is being split, as the reader numbers it, and all blocks as they are told.
+    /// The block that is being split, by the reader's number, and the numbers of all blocks as
+    /// emitted.
     source_block: Option<u32>,
     renumbered: Vec<(u32, u32)>,
     blocks: OpenBlocks,
@@ -27,7 +28,7 @@ pub struct ThinkTagSplitter {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum ThinkState {
-    /// Nothing was said but white space.
+    /// No content yet except white space.
     #[default]
     Start,
     Inside,
@@ -37,7 +38,7 @@ enum ThinkState {
 }
 
 impl ThinkTagSplitter {
-    /// Takes an event and appends what it becomes.
+    /// Takes an event and appends the events that it becomes.
     pub fn push(&mut self, event: ChatEvent, out: &mut Vec<ChatEvent>) {
         match event {
             ChatEvent::Open { block, head: BlockStart::Text }
@@ -46,10 +47,10 @@ impl ThinkTagSplitter {
                 self.source_block = Some(block);
             }
             ChatEvent::Delta { block, text } if self.source_block == Some(block) => {
-                self.push_text(&text, out)
+                self.push_text(&text, out);
             }
             ChatEvent::Close { block } if self.source_block == Some(block) => {
-                self.close_source(out)
+                self.close_source(out);
             }
             ChatEvent::Open { block, head } => {
                 self.close_source(out);
@@ -73,7 +74,7 @@ impl ThinkTagSplitter {
                 );
             }
             ChatEvent::Close { block } => {
-                out.extend(self.renumber(block).map(|block| ChatEvent::Close { block }))
+                out.extend(self.renumber(block).map(|block| ChatEvent::Close { block }));
             }
             ChatEvent::End { .. } => {
                 self.close_source(out);
@@ -162,7 +163,8 @@ impl ThinkTagSplitter {
         }
     }
 
-    /// Where the thought ends in what is held; line breaks before its first word are dropped.
+    /// Returns where the reasoning ends in the pending text; drops line breaks before its first
+    /// word.
     fn find_close_tag(&mut self) -> Option<usize> {
         if self.blocks.current_prose().is_none() {
             let breaks = self.pending.len() - self.pending.trim_start_matches(['\n', '\r']).len();
@@ -179,7 +181,7 @@ impl ThinkTagSplitter {
         match self.state {
             ThinkState::Start | ThinkState::Done => self.emit(BlockStart::Text, &pending, out),
             ThinkState::Inside => {
-                self.emit(BlockStart::Reasoning { summary: false }, &pending, out)
+                self.emit(BlockStart::Reasoning { summary: false }, &pending, out);
             }
             ThinkState::AfterCloseTag => {}
         }
@@ -189,7 +191,7 @@ impl ThinkTagSplitter {
     }
 }
 
-/// Does the same to an answer that came whole.
+/// Does the same for a complete response.
 pub fn split_response(response: &mut ChatResponse) {
     let Some(at) =
         response.blocks.iter().position(|block| !matches!(block.kind, BlockKind::Foreign { .. }))

@@ -1,4 +1,4 @@
-//! What the model may call.
+//! The tools that a model may call.
 
 use crate::{
     base::json::raw::RawJson,
@@ -21,7 +21,7 @@ pub struct FunctionTool {
     /// JSON Schema of the arguments; absent means no arguments.
     pub schema: Option<RawJson>,
     pub strict: Option<bool>,
-    /// The namespace it stands in (Responses); `name` is then unique as `namespace__name`.
+    /// The namespace of the tool (Responses); `name` is then unique as `namespace__name`.
     pub namespace: Option<String>,
     pub cache: Option<CacheBreakpoint>,
     pub extras: Extras,
@@ -40,11 +40,11 @@ pub struct CustomTool {
 pub struct HostedTool {
     pub kind: HostedKind,
     pub dialect: Dialect,
-    /// The tool as its dialect wrote it, whole.
+    /// The complete tool as its dialect wrote it.
     pub body: RawJson,
 }
 
-/// What hosted tools have in common across dialects.
+/// Kinds of hosted tools that several dialects share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostedKind {
     WebSearch,
@@ -69,7 +69,7 @@ pub enum ToolChoice {
 }
 
 impl Tool {
-    /// The name that calls bear; hosted tools have none.
+    /// Returns the name that calls use; hosted tools have none.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         match self {
@@ -81,8 +81,8 @@ impl Tool {
 }
 
 impl CustomTool {
-    /// As a function with one text argument `input`, for dialects that know only functions. The
-    /// call comes back as `{"input": "…"}`, see [`custom_input`].
+    /// Converts to a function with one text argument `input`, for dialects that only have
+    /// functions. The call returns as `{"input": "…"}`, see [`custom_input`].
     #[must_use]
     pub fn as_function(&self) -> FunctionTool {
         let mut description = self.description.clone().unwrap_or_default();
@@ -109,8 +109,8 @@ impl CustomTool {
     }
 }
 
-/// The free text inside the arguments of a bridged custom tool; the arguments themselves where they
-/// are something else.
+/// Returns the free text inside the arguments of a bridged custom tool, or the arguments themselves
+/// if they have another form.
 #[must_use]
 pub fn custom_input(arguments: &str) -> String {
     let inside = RawJson::parse(arguments)
@@ -118,7 +118,7 @@ pub fn custom_input(arguments: &str) -> String {
     inside.unwrap_or_else(|| arguments.to_owned())
 }
 
-/// The arguments of a bridged custom tool that hold this free text.
+/// Returns the arguments of a bridged custom tool that contain this free text.
 #[must_use]
 pub fn custom_arguments(input: &str) -> String {
     crate::base::json::writer::object(|o| {

@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::money::NanoUsd;
 
-/// Tokens of one answer. Every token is in exactly one class, so sums never count twice; each
-/// dialect adds them up its own way when it writes. Unknown is `None` at the holder, never 0 here.
+/// Tokens of one response. Every token is in exactly one class, so sums never count twice; each
+/// dialect adds them up in its own way when writing. Unknown usage is `None` at the owner, never 0
+/// here.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Usage {
-    /// Input text read fresh.
+    /// Uncached input text.
     pub input: u64,
     /// Input read from the provider's prompt cache.
     pub cache_read: u64,
@@ -20,29 +21,29 @@ pub struct Usage {
     pub output: u64,
     /// Output spent on reasoning.
     pub reasoning: u64,
-    /// Input that is sound.
+    /// Audio input.
     #[serde(default, skip_serializing_if = "none")]
     pub audio_in: u64,
-    /// Input that is pictures, where it is told apart.
+    /// Image input, if reported separately.
     #[serde(default, skip_serializing_if = "none")]
     pub image_in: u64,
-    /// Output that is sound.
+    /// Audio output.
     #[serde(default, skip_serializing_if = "none")]
     pub audio_out: u64,
-    /// Output that is pictures.
+    /// Image output.
     #[serde(default, skip_serializing_if = "none")]
     pub image_out: u64,
-    /// Web searches made for it; no tokens.
+    /// Web searches made for the response; not tokens.
     #[serde(default, skip_serializing_if = "none")]
     pub searches: u64,
-    /// What the provider says that it cost.
+    /// The cost that the provider reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "reported")]
     pub reported_cost: Option<NanoUsd>,
 }
 
 impl Usage {
-    /// Both together, but for what providers say that they cost: two words make no sum.
+    /// Adds both, except the reported costs: two reports cannot be added.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
@@ -61,13 +62,13 @@ impl Usage {
         }
     }
 
-    /// Input that came from no cache and went into none: text, sound, pictures.
+    /// Returns the input that was neither read from nor written to a cache: text, audio, images.
     #[must_use]
     pub fn uncached_input(&self) -> u64 {
         self.input.saturating_add(self.audio_in).saturating_add(self.image_in)
     }
 
-    /// All input, cached or not.
+    /// Returns all input, cached or not.
     #[must_use]
     pub fn input_total(&self) -> u64 {
         self.uncached_input()
@@ -76,7 +77,7 @@ impl Usage {
             .saturating_add(self.cache_write_1h)
     }
 
-    /// All output, reasoning included.
+    /// Returns all output, reasoning included.
     #[must_use]
     pub fn output_total(&self) -> u64 {
         self.output
@@ -86,8 +87,8 @@ impl Usage {
     }
 }
 
-/// The same tokens: searches and what the provider asks are another matter, and no dialect but its
-/// own has words for it.
+/// Compares tokens only. Searches and the reported cost differ by nature, and only their own
+/// dialect can represent them.
 impl PartialEq for Usage {
     fn eq(&self, other: &Self) -> bool {
         let counts = |u: &Self| {

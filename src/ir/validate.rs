@@ -1,12 +1,12 @@
-//! Whether a sequence of events is a well-formed answer.
+//! Checks whether a sequence of events is a well-formed response.
 
 use crate::ir::event::{BlockStart, ChatEvent};
 
-/// Checks the rules that stand at [`ChatEvent`].
+/// Checks the rules documented at [`ChatEvent`].
 ///
 /// # Errors
 ///
-/// The first breach, in words.
+/// The first violation, in words.
 pub fn validate_events(events: &[ChatEvent]) -> Result<(), String> {
     let mut open: Vec<(bool, bool)> = Vec::new();
     for (at, event) in events.iter().enumerate() {

@@ -1,9 +1,9 @@
-//! Bodies on disk: without secrets, cut where their content says so, each piece kept once and
-//! deflated, the oldest out when room runs short.
+//! Stores captured bodies: redacted, split into deduplicated chunks and deflated; deletes the
+//! oldest when space runs out.
 //!
 //! Agents send the whole conversation with every turn. A rolling hash over the last bytes decides
-//! where a chunk ends, so equal text gives equal chunks wherever it stands, also after something
-//! before it has changed; what was kept for the turn before is only counted once more.
+//! where a chunk ends, so equal text gives equal chunks at any position, even if text before it has
+//! changed. Chunks already stored for the previous turn only get their reference count raised.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -15,19 +15,19 @@ use crate::{
     events::ledger_queue::{CapturedBody, ExchangeSide},
 };
 
-/// Chunks are at least and at most so long, and 8 KiB on average.
+/// Chunk size limits. The average is 8 KiB.
 const MIN_CHUNK_BYTES: usize = 2 << 10;
 const MAX_CHUNK_BYTES: usize = 64 << 10;
 const BOUNDARY_MASK: u64 = 0x1FFF << 40;
-/// Less is not worth deflating: making ready for it takes longer than the work itself, and a file
-/// that is bounded does not suffer from what is short.
+/// Smaller chunks are stored uncompressed. Resetting the compressor would take longer than
+/// compressing them, and the file size is bounded anyway.
 const MIN_DEFLATE_BYTES: usize = 2 << 10;
-/// What a chunk takes on disk beside its bytes.
+/// Estimated bytes that a row takes on disk in addition to its data.
 const ROW_OVERHEAD: i64 = 64;
-/// Where a body was cut, up to so many bytes go with the cut: half a key must not stay.
+/// Maximum number of bytes trimmed at a cut, so that no half of a key is stored.
 const MAX_EDGE_TRIM: usize = 512;
 
-/// A body ready to be written.
+/// A redacted body, ready to be written.
 pub(super) struct StoredBody {
     id: String,
     side: ExchangeSide,
@@ -38,8 +38,8 @@ pub(super) struct StoredBody {
 }
 
 impl StoredBody {
-    /// Takes secrets out. What is no text is kept by its size only: nobody could read it, nor look
-    /// for keys in it.
+    /// Redacts secrets. Stores only the size of a body that is not UTF-8 text, because it cannot be
+    /// searched for keys or shown.
     pub(super) fn redacted(body: &CapturedBody, redactor: &dyn Redactor) -> Self {
         let cut = !body.tail.is_empty();
         let (head, tail) = match (head_text(&body.head, cut), tail_text(&body.tail)) {
@@ -63,7 +63,7 @@ impl StoredBody {
     }
 }
 
-/// The text of a beginning; a character that was cut at its end is left out.
+/// Decodes the head of a body; drops a character that was cut at its end.
 fn head_text(bytes: &[u8], cut: bool) -> Option<&str> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Some(text),
@@ -74,7 +74,7 @@ fn head_text(bytes: &[u8], cut: bool) -> Option<&str> {
     }
 }
 
-/// The text of an end; what is left of a character at its beginning is left out.
+/// Decodes the tail of a body; drops the rest of a character that was cut at its start.
 fn tail_text(bytes: &[u8]) -> Option<&str> {
     let skip = bytes.iter().take(4).take_while(|byte| (**byte & 0xC0) == 0x80).count();
     std::str::from_utf8(&bytes[skip..]).ok()
@@ -94,7 +94,7 @@ fn trim_cut_start(text: &str) -> &str {
     &text[run.min(MAX_EDGE_TRIM)..]
 }
 
-/// Writes bodies; its buffers serve one after the other.
+/// Writes bodies and reuses its buffers between them.
 pub(super) struct Packer {
     deflate: Compress,
     out: Vec<u8>,
@@ -107,7 +107,7 @@ impl Default for Packer {
 }
 
 impl Packer {
-    /// Writes a body; gives back by how many bytes the file grew.
+    /// Writes a body; returns the number of bytes by which the file grew.
     pub(super) fn write(
         &mut self,
         tx: &Transaction<'_>,
@@ -123,7 +123,7 @@ impl Packer {
             return Ok(0);
         }
         let (mut ids, mut added_bytes) = (Vec::new(), ROW_OVERHEAD);
-        // Beginning and end are cut apart, so that they can be told apart again.
+        // The head and the tail are chunked separately, so that a reader can separate them again.
         for section in [&body.bytes[..body.head_len], &body.bytes[body.head_len..]] {
             for chunk in Chunks(section) {
                 let (id, more) = self.write_chunk(tx, chunk)?;
@@ -154,7 +154,7 @@ impl Packer {
         Ok((tx.last_insert_rowid(), i64::try_from(data.len()).unwrap_or(i64::MAX) + ROW_OVERHEAD))
     }
 
-    /// Whether the chunk became shorter.
+    /// Returns whether the deflated chunk is smaller.
     fn deflate(&mut self, chunk: &[u8]) -> bool {
         self.deflate.reset();
         self.out.clear();
@@ -166,7 +166,7 @@ impl Packer {
     }
 }
 
-/// The chunks of a text.
+/// Iterates over the content-defined chunks of a text.
 struct Chunks<'a>(&'a [u8]);
 
 impl<'a> Iterator for Chunks<'a> {
@@ -184,8 +184,8 @@ impl<'a> Iterator for Chunks<'a> {
 
 fn chunk_length(bytes: &[u8]) -> usize {
     let limit = bytes.len().min(MAX_CHUNK_BYTES);
-    // Only the last 64 bytes are in the hash, so those long before the shortest end need not be
-    // looked at.
+    // The hash covers only the last 64 bytes, so bytes further before the minimum chunk end are
+    // skipped.
     let from = MIN_CHUNK_BYTES.saturating_sub(64).min(limit);
     let mut hash = 0_u64;
     for (at, byte) in bytes[..limit].iter().enumerate().skip(from) {
@@ -197,8 +197,8 @@ fn chunk_length(bytes: &[u8]) -> usize {
     limit
 }
 
-/// One random number for each byte; the same in every version, else nothing would be shared with
-/// what is kept.
+/// One random number per byte value. It must be the same in every version, otherwise new chunks
+/// would not match the stored ones.
 const GEAR: [u64; 256] = {
     let mut table = [0; 256];
     let mut at = 0;
@@ -214,27 +214,27 @@ const GEAR: [u64; 256] = {
     table
 };
 
-/// A body as it was kept.
+/// A body as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BodyView {
     pub side: ExchangeSide,
     pub media: String,
-    /// Bytes that it had; more than are here where it was cut.
+    /// Original size in bytes; larger than the stored text if the body was cut.
     pub total: u64,
     pub head: String,
-    /// Its end, where the middle is left out.
+    /// The end of the body, if the middle was cut out.
     pub tail: String,
 }
 
 impl BodyView {
-    /// Whether all of it is here; redacted parts may have another length.
+    /// Returns whether the body was stored uncut. Redacted parts may have a different length.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.tail.is_empty() && (self.total == 0 || !self.head.is_empty())
     }
 }
 
-/// The kept bodies of a request.
+/// Reads the stored bodies of a request.
 pub(super) fn read_bodies(
     connection: &Connection,
     request: &str,
@@ -259,7 +259,7 @@ pub(super) fn read_bodies(
             connection.prepare_cached("SELECT packed, data FROM chunk WHERE id = ?1")?;
         for id in ids.chunks_exact(8) {
             let id = i64::from_be_bytes(id.try_into().unwrap_or_default());
-            // A chunk that is not there is a gap in what is shown, no reason to show nothing.
+            // A missing chunk appears as a gap; the rest of the body is still shown.
             if let Some((packed, data)) = chunk
                 .query_row([id], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, Vec<u8>>(1)?)))
                 .optional()?
@@ -283,13 +283,13 @@ pub(super) fn read_bodies(
 
 fn inflate(data: &[u8], out: &mut Vec<u8>) {
     let mut chunk = Vec::with_capacity(MAX_CHUNK_BYTES);
-    // No chunk is longer, whatever the file says.
+    // Limits the output to the maximum chunk size, whatever the file contains.
     if Decompress::new(false).decompress_vec(data, &mut chunk, FlushDecompress::Finish).is_ok() {
         out.extend_from_slice(&chunk);
     }
 }
 
-/// Bytes that all kept bodies take.
+/// Returns the bytes that all stored bodies take.
 pub(super) fn total_size(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row(
         "SELECT (SELECT coalesce(sum(length(data)), 0) + count(*) * ?1 FROM chunk)
@@ -299,8 +299,8 @@ pub(super) fn total_size(connection: &Connection) -> rusqlite::Result<i64> {
     )
 }
 
-/// Takes out the oldest bodies, at most `most`: those from before `before`, or any while `over`
-/// bytes are too many. Gives back how many went and how many bytes that freed.
+/// Deletes at most `most` bodies, oldest first: those from before `before`, or any while the total
+/// exceeds the limit by `over` bytes. Returns how many were deleted and how many bytes that freed.
 pub(super) fn drop_oldest(
     tx: &Transaction<'_>,
     before: i64,
@@ -384,7 +384,7 @@ mod tests {
         RequestId::new(UnixMillis(1_700_000_000_000 + n))
     }
 
-    /// Text that does not repeat itself.
+    /// Generates text that does not repeat itself.
     fn prose(words: usize) -> String {
         (0..words as u64).map(|n| format!("{:x} ", n.wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect()
     }

@@ -1,4 +1,4 @@
-//! Requests as lines of JSON or CSV that other programs read; a spreadsheet finds no formula in it.
+//! Exports requests as JSON or CSV lines; CSV cells cannot start a spreadsheet formula.
 
 use std::borrow::Cow;
 
@@ -38,13 +38,13 @@ pub const CSV_COLUMNS: [&str; 30] = [
     "error",
 ];
 
-/// The heading of the CSV form, with its line end.
+/// Returns the CSV header line, with its line end.
 #[must_use]
 pub fn csv_header() -> String {
     format!("{}\r\n", CSV_COLUMNS.join(","))
 }
 
-/// One request as a line of CSV (RFC 4180), with its line end. Unknown is empty.
+/// Writes one request as a CSV line (RFC 4180), with its line end. Unknown values are empty.
 #[must_use]
 pub fn csv_row(r: &RequestRecord) -> String {
     let last = r.serving_attempt();
@@ -91,11 +91,12 @@ pub fn csv_row(r: &RequestRecord) -> String {
     format!("{}\r\n", cells.join(","))
 }
 
-/// A text as a cell: on one line, quoted where it must be, and never the beginning of a formula.
+/// Writes a text as a CSV cell: on one line, quoted if necessary, and never the start of a formula.
 #[must_use]
 pub fn csv_cell(text: &str) -> Cow<'_, str> {
     let text = clean(text);
-    // Spreadsheets take these for a formula, also behind blanks; an apostrophe makes them text.
+    // Spreadsheets read these characters as the start of a formula, even after blanks. An
+    // apostrophe marks the cell as text.
     let formula =
         text.trim_start().starts_with(['=', '+', '-', '@', '|', '%', '＝', '＋', '－', '＠']);
     if formula || text.contains(['"', ',', ';', '\'']) {

@@ -1,17 +1,17 @@
-//! Brings a ledger file to the form that this version writes.
+//! Migrates a ledger file to the schema version that this program writes.
 
 use rusqlite::Connection;
 
-/// The steps, each from one version to the next; never changed once released.
+/// Each migration goes from one version to the next. A released migration never changes.
 const MIGRATIONS: &[&str] = &[
     include_str!("../../assets/migrations/0001_ledger.sql"),
     include_str!("../../assets/migrations/0002_task.sql"),
 ];
 
-/// Marks a file as ours: "aipx".
+/// Identifies a file as an aiproxy ledger: "aipx".
 const APPLICATION_ID: i32 = 0x6169_7078;
 
-/// Why a file is not used.
+/// Why a ledger file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     #[error("it holds something else than a ledger")]
@@ -22,17 +22,17 @@ pub enum MigrateError {
     Sqlite(#[from] rusqlite::Error),
 }
 
-/// The version of the form that this program writes.
+/// Returns the schema version that this program writes.
 #[must_use]
 pub fn latest_version() -> usize {
     MIGRATIONS.len()
 }
 
-/// Takes every step that the file lacks; all of them or none.
+/// Applies all missing migrations in one transaction.
 ///
 /// # Errors
 ///
-/// A file of a newer version or of another program, which is left as it is; what SQLite says.
+/// The file is from a newer version or another program (it is left unchanged), or SQLite fails.
 pub fn migrate(connection: &mut Connection) -> Result<(), MigrateError> {
     run_steps(connection, MIGRATIONS)
 }

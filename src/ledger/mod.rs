@@ -1,5 +1,5 @@
-//! The durable record of requests, attempts, tokens and money: one thread writes, everybody else
-//! reads for themselves.
+//! The durable record of requests, attempts, tokens and costs: one thread writes, and each reader
+//! opens its own connection.
 
 pub mod bodies;
 pub mod export;

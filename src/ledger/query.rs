@@ -1,5 +1,5 @@
-//! Reads the ledger: history, one request in full. Each reader has its own connection and changes
-//! nothing.
+//! Reads request history and single requests from the ledger. Each reader has its own read-only
+//! connection.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -26,11 +26,11 @@ use crate::{
     },
 };
 
-/// A request as the ledger has it, everything included.
+/// A complete request record with its attempts and bills.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RequestDetail {
     pub record: RequestRecord,
-    /// Bills of its attempts, by their number.
+    /// Bills of the attempts, by attempt number.
     #[serde(rename = "parts")]
     pub bills: Vec<AttemptBill>,
     pub bodies: Vec<BodyView>,
@@ -38,18 +38,18 @@ pub struct RequestDetail {
     pub replay_of: Option<RequestId>,
 }
 
-/// Some turns of a session.
+/// A page of a session's turns.
 #[derive(Clone, Debug)]
 pub struct SessionPage {
     pub turns: Vec<RequestDetail>,
-    /// There are older ones.
+    /// Whether there are older turns.
     pub has_more: bool,
 }
 
-/// After so many bytes of bodies a page is full.
+/// A page is full when its bodies reach this size.
 const MAX_PAGE_BYTES: usize = 8 << 20;
 
-/// Why there is no answer.
+/// Why a query failed.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
     #[error("`{0}` begins more than one request id")]
@@ -74,7 +74,7 @@ pub enum QueryError {
 const READ_ONLY: OpenFlags =
     OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
-/// A connection, and the version of what it reads.
+/// Opens a connection; also returns the schema version of the file.
 fn connect(path: &Path) -> Result<(Connection, i64), rusqlite::Error> {
     let connection = Connection::open_with_flags(path, READ_ONLY)?;
     connection.busy_timeout(Duration::from_secs(2))?;
@@ -82,8 +82,8 @@ fn connect(path: &Path) -> Result<(Connection, i64), rusqlite::Error> {
     Ok((connection, version))
 }
 
-/// Beside a file in this mode SQLite makes two others even to read it, which a read-only folder
-/// does not let it.
+/// Returns whether the error may come from a read-only folder. In WAL mode SQLite creates two extra
+/// files even for reading, which a read-only folder prevents.
 fn is_open_error(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),
@@ -91,8 +91,8 @@ fn is_open_error(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// Where nobody can write nothing changes: the file is whole as it is, unless its newest part still
-/// stands beside it.
+/// Opens a file that no process can write as immutable. The file is complete unless there is a WAL
+/// with rows that are not merged yet.
 fn connect_immutable(path: &Path) -> Result<(Connection, i64), QueryError> {
     let mut wal_path = path.as_os_str().to_owned();
     wal_path.push("-wal");
@@ -113,18 +113,18 @@ fn connect_immutable(path: &Path) -> Result<(Connection, i64), QueryError> {
     Ok((connection, version))
 }
 
-/// One connection to read with.
+/// A read-only connection to the ledger.
 pub struct LedgerReader {
     pub(super) connection: Connection,
     pub(super) zone: TimeZone,
 }
 
 impl LedgerReader {
-    /// Opens the file for reading.
+    /// Opens the file read-only.
     ///
     /// # Errors
     ///
-    /// There is none, it is none, or it is from a newer version.
+    /// The file does not exist, is not a ledger, or is from a newer version.
     pub fn open(path: &Path, zone: TimeZone) -> Result<Self, QueryError> {
         if !path.exists() {
             return Err(QueryError::Missing);
@@ -140,7 +140,7 @@ impl LedgerReader {
         }
     }
 
-    /// Ends, from another thread, what this one is asked.
+    /// Returns a handle that interrupts this reader's query from another thread.
     #[must_use]
     pub fn interrupt_handle(&self) -> InterruptHandle {
         self.connection.get_interrupt_handle()
@@ -151,12 +151,12 @@ impl LedgerReader {
         &self.zone
     }
 
-    /// Finished requests that a filter keeps, the newest first: those that began before `before`,
-    /// at most `limit`.
+    /// Returns the finished requests that match a filter and began before `before`: at most
+    /// `limit`, newest first.
     ///
     /// # Errors
     ///
-    /// What SQLite says.
+    /// SQLite fails.
     pub fn history(
         &self,
         filter: &Filter,
@@ -198,11 +198,11 @@ impl LedgerReader {
         Ok(records)
     }
 
-    /// One request by its id, a unique beginning of it, or `last`.
+    /// Finds one request by its id, by a unique prefix of the id, or by `last`.
     ///
     /// # Errors
     ///
-    /// None of that name, or several.
+    /// No request matches, or more than one does.
     pub fn request_detail(&self, id: &str) -> Result<RequestDetail, QueryError> {
         let unknown = || QueryError::Unknown(id.chars().take(40).collect());
         let sql = |rest: &str| format!("SELECT {} FROM {rest}", selected_columns());
@@ -233,7 +233,7 @@ impl LedgerReader {
             bills.push(bill);
         }
         if let ([bill], Some(usage)) = (bills.as_mut_slice(), record.usage) {
-            // Of an only attempt it stands in the request's own row.
+            // The usage of an only attempt is in the row of the request.
             let reported = bill.bill.reported;
             bill.usage = bill.usage.or(Some(Usage { reported_cost: reported, ..usage }));
         }
@@ -247,11 +247,11 @@ impl LedgerReader {
         })
     }
 
-    /// The turns of a session since a time, the newest first, as many as fit into a page.
+    /// Returns a session's turns since a time, newest first, as many as fit into a page.
     ///
     /// # Errors
     ///
-    /// What SQLite says.
+    /// SQLite fails.
     pub fn session_page(
         &self,
         project: &str,
@@ -284,11 +284,11 @@ impl LedgerReader {
         Ok(SessionPage { turns, has_more: more })
     }
 
-    /// What is kept of a request's bodies, also while it runs.
+    /// Returns the stored bodies of a request, even while it is running.
     ///
     /// # Errors
     ///
-    /// What SQLite says.
+    /// SQLite fails.
     pub fn bodies(&self, id: RequestId) -> Result<Vec<BodyView>, QueryError> {
         Ok(bodies::read_bodies(&self.connection, &id.to_string())?)
     }
@@ -415,7 +415,7 @@ pub(super) fn parse_precision(text: &str) -> Precision {
     }
 }
 
-/// A term of a filter in SQL; it keeps what [`Filter::keeps_request`] keeps.
+/// Translates a filter term to SQL; it matches the same requests as [`Filter::keeps_request`].
 fn term_to_sql(term: &FilterTerm, values: &mut Vec<Value>) -> String {
     let mut bind = |value: Value| {
         values.push(value);
@@ -423,8 +423,8 @@ fn term_to_sql(term: &FilterTerm, values: &mut Vec<Value>) -> String {
     };
     let contains_pattern = |text: &str| format!("%{}%", escape_like(text));
     let column_like = |column: &str, param: &str| format!("{column} LIKE {param} ESCAPE '\\'");
-    // Names of the last attempt stand in the row itself; only requests with several need a look at
-    // the others.
+    // The row itself contains the names of the last attempt. Only requests with several attempts
+    // need a lookup of the others.
     let any_attempt_like = |column: &str, param: &str| {
         format!(
             "({} OR (attempts > 1 AND EXISTS (SELECT 1 FROM attempt a WHERE a.request = request.id AND {})))",

@@ -1,4 +1,4 @@
-//! What is old goes, a little at a time, and the file never outgrows its room.
+//! Deletes old rows in small batches and keeps the ledger file within its size limit.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::{
     config::settings::LedgerSettings as Settings,
 };
 
-/// Rows taken out in one transaction: writers and readers wait for no more than that.
+/// Rows deleted in one transaction, which bounds how long writers and readers wait.
 const BATCH_ROWS: usize = 500;
-/// Rows may take this beside the bodies; ten million of them fit.
+/// Space for rows, in addition to the bodies; enough for ten million rows.
 const MAX_ROW_BYTES: i64 = 4 << 30;
 
-/// Makes room: bodies beyond their time or total, requests beyond theirs. Gives back whether there
-/// is more to do.
+/// Deletes bodies beyond their age or size limit and requests beyond their age limit. Returns
+/// whether there is more to delete.
 pub(super) fn enforce(
     file: &mut LedgerFile,
     settings: &Settings,
@@ -62,7 +62,7 @@ pub(super) fn enforce(
         || old.len() >= BATCH_ROWS
         || (removed > 0 && file.body_bytes > total);
     if !more && (removed > 0 || !old.is_empty()) {
-        // Pages that became free go back to the disk, a few at a time.
+        // Returns free pages to the disk, a few at a time.
         file.connection.execute_batch("PRAGMA incremental_vacuum(2000)")?;
     }
     Ok(more)

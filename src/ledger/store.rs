@@ -1,4 +1,4 @@
-//! The ledger file: opened, judged, and written in batches.
+//! Opens and checks the ledger file, and writes batches to it.
 
 use std::{
     collections::HashMap,
@@ -28,23 +28,23 @@ use crate::{
     },
 };
 
-/// A file of up to this size is checked as a whole when it is opened.
+/// A file up to this size is checked completely when it is opened.
 const MAX_CHECKED_BYTES: u64 = 64 << 20;
-/// Another process may hold the file for a moment.
+/// Another process may lock the file for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Prices kept at hand.
+/// Number of price rows cached in memory.
 const MAX_CACHED_PRICES: usize = 512;
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It is broken: it has to go out of the way.
+    /// The file is damaged and must be moved aside.
     #[error("it is damaged: {0}")]
     Corrupt(String),
-    /// It is somebody else's, or from a newer version: it stays as it is.
+    /// The file belongs to another program or a newer version and is left unchanged.
     #[error("{0}")]
     Foreign(String),
-    /// Full disk, lock, no permission: may pass.
+    /// A full disk, a lock or missing permission; may go away.
     #[error("{0}")]
     Transient(String),
 }
@@ -76,18 +76,18 @@ impl From<MigrateError> for StoreError {
     }
 }
 
-/// The open file; only the ledger's thread has it.
+/// The open ledger file, owned by the writer thread.
 pub(super) struct LedgerFile {
     pub(super) connection: Connection,
     zone: TimeZone,
     price_ids: Vec<(Arc<AppliedPrice>, i64)>,
     packer: Packer,
-    /// Bytes that kept bodies take.
+    /// Bytes that stored bodies take.
     pub(super) body_bytes: i64,
 }
 
 impl LedgerFile {
-    /// Opens the file, making it where there is none.
+    /// Opens the file, or creates it if it does not exist.
     pub(super) fn open(path: &Path, zone: TimeZone) -> Result<Self, StoreError> {
         let transient = |error: std::io::Error| StoreError::Transient(error.to_string());
         if !path.try_exists().map_err(transient)? {
@@ -96,7 +96,7 @@ impl LedgerFile {
         let mut connection = Connection::open(path)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.set_prepared_statement_cache_capacity(64);
-        // Only has an effect on a file without tables.
+        // Only takes effect on a file without tables.
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
@@ -120,7 +120,7 @@ impl LedgerFile {
         })
     }
 
-    /// Writes all of it or nothing.
+    /// Writes the whole batch in one transaction.
     pub(super) fn write_batch<'a>(
         &mut self,
         messages: impl Iterator<Item = &'a LedgerMessage>,
@@ -143,14 +143,14 @@ impl LedgerFile {
                 }
                 LedgerMessage::Body(body) => {
                     added_bytes +=
-                        self.packer.write(&tx, &StoredBody::redacted(body, redactor), now.0)?
+                        self.packer.write(&tx, &StoredBody::redacted(body, redactor), now.0)?;
                 }
                 LedgerMessage::Close | LedgerMessage::Flush(_) | LedgerMessage::Tick => {}
             }
         }
         daily.write(&tx)?;
         tx.commit()?;
-        // Only now is it true.
+        // Cache the prices only after the commit.
         prices.truncate(MAX_CACHED_PRICES);
         self.price_ids = prices;
         self.body_bytes += added_bytes;
@@ -158,7 +158,7 @@ impl LedgerFile {
     }
 }
 
-/// Moves a broken file out of the way, with what belongs to it; tells its new name.
+/// Moves a damaged file and its companion files aside; returns the new name.
 pub(super) fn move_aside(path: &Path, now: UnixMillis) -> std::io::Result<PathBuf> {
     let stamp = now.to_string().replace(':', "");
     let stamp = stamp.split('.').next().unwrap_or_default();
@@ -172,13 +172,13 @@ pub(super) fn move_aside(path: &Path, now: UnixMillis) -> std::io::Result<PathBu
     for end in ["-wal", "-shm"] {
         let mut name = aside.clone().into_os_string();
         name.push(end);
-        // Often there is none.
+        // The companion file often does not exist.
         std::fs::rename(with(end), name).unwrap_or_default();
     }
     Ok(aside)
 }
 
-/// Attempts with their bills, in order.
+/// Iterates over attempts with their bills, in order.
 fn attempts_with_bills(
     entry: &LedgerEntry,
 ) -> impl Iterator<Item = (&AttemptRecord, Option<&AttemptBill>)> {
@@ -193,7 +193,7 @@ fn saturating_i64(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// Writes the row of a request; false where it is there already.
+/// Inserts the row of a request; returns false if the row already exists.
 fn insert_request(tx: &Transaction<'_>, id: &str, entry: &LedgerEntry) -> rusqlite::Result<bool> {
     let r: &RequestRecord = &entry.record;
     let last = r.serving_attempt();
@@ -265,7 +265,7 @@ fn insert_request(tx: &Transaction<'_>, id: &str, entry: &LedgerEntry) -> rusqli
     Ok(changed == 1)
 }
 
-/// The classes of usage in the order of their columns.
+/// Returns the usage classes in the order of their columns.
 pub(super) fn usage_columns(usage: &Usage) -> [i64; 11] {
     [
         usage.input,
@@ -283,7 +283,7 @@ pub(super) fn usage_columns(usage: &Usage) -> [i64; 11] {
     .map(saturating_i64)
 }
 
-/// The names of those columns.
+/// The column names of the usage classes.
 pub(super) const USAGE_COLUMNS: [&str; 11] = [
     "input",
     "cache_read",
@@ -298,7 +298,7 @@ pub(super) const USAGE_COLUMNS: [&str; 11] = [
     "searches",
 ];
 
-/// The other way round.
+/// Reads the usage classes from their columns; the inverse of [`usage_columns`].
 pub(super) fn usage_from_columns(classes: [i64; 11]) -> Usage {
     let [
         input,
@@ -358,7 +358,7 @@ fn insert_attempt(
         Some(used) => Some(price_id(tx, used, prices)?),
         None => None,
     };
-    // Of an only attempt it stands in the request's own row.
+    // The usage of an only attempt is in the row of the request.
     let attempt_usage = attempt_bill
         .and_then(|part| part.usage)
         .filter(|_| entry.record.attempts.len() > 1 || entry.record.usage.is_none());
@@ -394,7 +394,7 @@ fn insert_attempt(
     Ok(())
 }
 
-/// The number of a price; the same one has one row.
+/// Returns the row id of a price; equal prices share one row.
 fn price_id(
     tx: &Transaction<'_>,
     used: &Arc<AppliedPrice>,
@@ -419,11 +419,11 @@ fn price_id(
     Ok(id)
 }
 
-/// Sums of a batch by day and names, so that a busy second writes a few rows.
+/// Totals of a batch by day and names, so that a busy second writes only a few rows.
 #[derive(Default)]
 struct DailyTotals(HashMap<DailyKey, [i64; 19]>);
 
-/// Day; project, client, upstream, key, model; operation; whether it is the demo.
+/// Day; project, client, upstream, key, model; operation; whether the upstream is the demo.
 type DailyKey = (i64, [Arc<str>; 5], &'static str, bool);
 
 impl DailyTotals {
@@ -491,7 +491,7 @@ impl DailyTotals {
     }
 }
 
-/// The day in a time zone, counted since 1970.
+/// Returns the day in a time zone, counted since 1970-01-01.
 pub(super) fn day_number(at: UnixMillis, zone: &TimeZone) -> i64 {
     let offset =
         Timestamp::from_millisecond(at.0).map_or(0, |at| i64::from(zone.to_offset(at).seconds()));

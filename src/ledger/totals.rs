@@ -1,4 +1,4 @@
-//! Sums: tokens and money by model, project, upstream, key, client, session or day.
+//! Totals of tokens and costs by model, project, upstream, key, client, session or day.
 
 use std::collections::HashMap;
 
@@ -19,10 +19,10 @@ use crate::{
     },
 };
 
-/// No request takes longer.
+/// Upper bound for the duration of a request.
 const MAX_REQUEST_MS: i64 = 2 * 86_400_000;
 
-/// What sums are told apart by.
+/// What totals are grouped by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GroupBy {
@@ -66,16 +66,16 @@ impl GroupBy {
     }
 }
 
-/// Since when.
+/// The start of the time range of a usage query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeRange {
-    /// So many days, today included.
+    /// This many days, including today.
     Days(u32),
-    /// The beginning of a day.
+    /// The start of a day.
     Date(Date),
-    /// A moment.
+    /// An exact time.
     Moment(UnixMillis),
-    /// So long ago.
+    /// This many milliseconds ago.
     Ago(i64),
 }
 
@@ -84,7 +84,7 @@ impl TimeRange {
     ///
     /// # Errors
     ///
-    /// A sentence with what is allowed.
+    /// A sentence that lists the allowed forms.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text == "today" {
             return Ok(Self::Days(1));
@@ -97,7 +97,7 @@ impl TimeRange {
             return Ok(Self::Days(days));
         }
         if let Ok(date) = text.parse::<Date>() {
-            // `2025-09-01T10:00:00Z` reads as a date too, and means more.
+            // `2025-09-01T10:00:00Z` also parses as a date, which would drop the time.
             if text.len() == 10 {
                 return Ok(Self::Date(date));
             }
@@ -116,7 +116,7 @@ impl TimeRange {
         }
     }
 
-    /// The moment that is meant.
+    /// Returns the start of the range.
     #[must_use]
     pub fn start(self, now: UnixMillis, zone: &TimeZone) -> UnixMillis {
         let midnight = |date: Date| {
@@ -138,7 +138,7 @@ impl TimeRange {
         }
     }
 
-    /// Whether whole days are meant, so that the sums by day answer it.
+    /// Returns whether the range consists of whole days, so that the daily totals answer it.
     fn is_whole_days(self) -> bool {
         matches!(self, Self::Days(_) | Self::Date(_))
     }
@@ -148,7 +148,7 @@ fn date_from_day(day: i64) -> Option<Date> {
     Date::new(1970, 1, 1).ok()?.checked_add(day.days()).ok()
 }
 
-/// Sums of requests.
+/// Totals of requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     pub requests: u64,
@@ -156,22 +156,22 @@ pub struct Totals {
     pub attempts: u64,
     #[serde(flatten)]
     pub usage: Usage,
-    /// Of what has a known price.
+    /// Cost of the requests with a known price.
     pub cost: NanoUsd,
-    /// Requests whose price nobody knows.
+    /// Requests whose price is unknown.
     pub unpriced: u64,
     /// Requests whose tokens were estimated.
     pub estimated: u64,
-    /// Requests that may have cost more.
+    /// Requests whose cost is a lower bound.
     pub at_least: u64,
-    /// Tokens read from caches because conversations went where they were served before.
+    /// Tokens read from provider caches because routing kept a conversation on the same target.
     #[serde(default)]
     #[serde(rename = "won")]
     pub affinity_cache_read: u64,
 }
 
 impl Totals {
-    /// Adds other sums to these.
+    /// Adds other totals to these.
     pub fn add(&mut self, other: &Self) {
         let sum = |a: &mut u64, b: u64| *a = a.saturating_add(b);
         sum(&mut self.requests, other.requests);
@@ -193,7 +193,7 @@ impl Totals {
         self.usage = usage_from_columns(all);
     }
 
-    /// The sum as it may be shown: unknown where no request has a known price.
+    /// Returns the cost to show: unknown if no request has a known price.
     #[must_use]
     pub fn displayed_cost(&self) -> Cost {
         let sure = match self {
@@ -206,38 +206,39 @@ impl Totals {
     }
 }
 
-/// One row of sums.
+/// One row of totals.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TotalsRow {
-    /// Empty where there is no name: no session, no upstream that was tried.
+    /// Empty if there is no name: no session, or no upstream was tried.
     pub name: String,
     #[serde(flatten)]
     pub totals: Totals,
 }
 
-/// Sums of a time.
+/// The totals of a time range.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageReport {
     pub by: GroupBy,
     pub from: UnixMillis,
     pub until: UnixMillis,
-    /// The zone in which days are counted.
+    /// The time zone in which days are counted.
     pub tz: String,
-    /// The costliest first, days in their order.
+    /// Sorted by cost, highest first; days are in chronological order.
     pub rows: Vec<TotalsRow>,
     pub total: Totals,
-    /// Each day, in order.
+    /// Totals per day, in chronological order.
     pub days: Vec<TotalsRow>,
-    /// Of the built-in upstream, outside of all that.
+    /// Totals of the built-in demo upstream, which the other totals exclude.
     pub demo: Totals,
 }
 
 impl LedgerReader {
-    /// Sums since a time. Days are those of the ledger, or of `zone` where that is another.
+    /// Returns the totals since a time. Days are counted in the ledger's zone, or in `zone` if that
+    /// differs.
     ///
     /// # Errors
     ///
-    /// What SQLite says.
+    /// SQLite fails.
     pub fn usage(
         &self,
         by: GroupBy,
@@ -278,7 +279,7 @@ impl LedgerReader {
         })
     }
 
-    /// The name of the ledger's day of a moment.
+    /// Returns the label of the ledger day that contains a time.
     #[must_use]
     pub fn day_name(&self, at: UnixMillis) -> String {
         day_label(day_number(at, &self.zone))
@@ -326,7 +327,8 @@ impl LedgerReader {
         Ok(())
     }
 
-    /// The same from the requests themselves, for what the sums by day cannot tell.
+    /// Computes totals from the requests themselves, for questions that the daily totals cannot
+    /// answer.
     fn sum_requests(
         &self,
         accumulator: &mut Accumulator,
@@ -343,7 +345,7 @@ impl LedgerReader {
         let mut attempts_query = self
             .connection
             .prepare_cached("SELECT upstream, key, model, usage, cost FROM attempt WHERE request = ?1 ORDER BY won, number")?;
-        // What finished since then began no longer before.
+        // A request that finished in the range began at most `MAX_REQUEST_MS` before it.
         let earliest_id = RequestId::min_text_at(UnixMillis(from.0.saturating_sub(MAX_REQUEST_MS)));
         let mut rows = query.query(params![earliest_id, from.0])?;
         while let Some(row) = rows.next()? {
@@ -370,7 +372,8 @@ impl LedgerReader {
             let day = day_label(day_number(UnixMillis(row.get(0)?), zone));
             let demo = row.get(11)?;
             if attempts > 1 && matches!(by, GroupBy::Key | GroupBy::Model | GroupBy::Upstream) {
-                // Each attempt is booked where it was made; the request where the last one was.
+                // An attempt counts for its own target; the request counts for the target of its
+                // last attempt.
                 let mut parts = attempts_query.query([row.get_ref(12)?.as_str()?])?;
                 let mut seen_attempts = 0;
                 while let Some(part) = parts.next()? {
@@ -427,7 +430,7 @@ fn group_name(by: GroupBy, upstream: &str, key: &str, model: &str) -> String {
     }
 }
 
-/// `2025-09-01`.
+/// Formats a day as `2025-09-01`.
 fn day_label(day: i64) -> String {
     date_from_day(day).map_or_else(|| day.to_string(), |date| date.to_string())
 }
@@ -473,7 +476,7 @@ impl Accumulator {
     }
 }
 
-/// By name.
+/// Sorts the rows by name.
 fn sorted_rows(totals_by_name: HashMap<String, Totals>) -> Vec<TotalsRow> {
     let mut rows: Vec<TotalsRow> =
         totals_by_name.into_iter().map(|(name, sums)| TotalsRow { name, totals: sums }).collect();

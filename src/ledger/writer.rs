@@ -1,5 +1,5 @@
-//! The thread that writes the ledger. Where the file cannot be written, what comes is held in
-//! memory, within bounds, and everybody is told.
+//! Writes the ledger in a thread of its own. If the file cannot be written, entries are buffered in
+//! bounded memory and the problem is reported.
 
 use std::{
     collections::VecDeque,
@@ -34,53 +34,53 @@ use crate::{
     },
 };
 
-/// What comes within this time is written together; nothing is lost by a crash that came before it.
+/// Entries that arrive within this time are written together. A crash loses at most this much.
 const BATCH_DELAY: Duration = Duration::from_millis(150);
-/// Notes in one transaction at most.
+/// Maximum number of messages in one transaction.
 const MAX_BATCH: usize = 4_096;
-/// Bytes that wait in memory while the file cannot be written.
+/// Bytes buffered in memory while the file cannot be written.
 const MAX_WAITING_BYTES: usize = 32 << 20;
-/// What one request takes there, about.
+/// Estimated memory for one buffered request.
 const REQUEST_BYTES: usize = 1_024;
-/// A file that could not be written is tried again after this.
+/// Delay before a file that could not be written is tried again.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(3);
-/// The same trouble is told once in this time.
+/// The same problem is reported at most once in this time.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
-/// Old rows are looked for this often.
+/// Interval between searches for old rows.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(300);
 
-/// What the thread needs.
+/// Settings and callbacks of the writer thread.
 pub struct WriterConfig {
-    /// Where the file is.
+    /// Path of the ledger file.
     pub path: PathBuf,
     pub settings: Settings,
     pub messages: Receiver<LedgerMessage>,
     pub clock: Arc<dyn Clock>,
     pub redactor: Arc<dyn Redactor>,
-    /// Tells people.
+    /// Reports a problem to the user.
     pub report: Box<dyn Fn(Severity, String) + Send>,
-    /// Sees each finished request as it comes: off the way of requests, whatever becomes of the
+    /// Receives each finished request, outside the request path and independent of the state of the
     /// file.
     pub on_request: Box<dyn FnMut(&LedgerEntry) + Send>,
 }
 
-/// How the ledger does.
+/// Status of the ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerStatus {
     pub path: String,
-    /// Why what comes is only held in memory; `None` where all is well.
+    /// Why entries are only buffered in memory; `None` if the file is written normally.
     #[serde(rename = "trouble")]
     pub problem: Option<String>,
-    /// Requests that wait there.
+    /// Number of buffered requests.
     #[serde(rename = "waiting")]
     pub waiting_requests: u64,
-    /// Requests that were lost for want of room.
+    /// Requests lost because the buffer was full.
     #[serde(rename = "lost")]
     pub lost_requests: u64,
-    /// Requests that found no place on the way there.
+    /// Requests that did not fit into the queue to the writer.
     #[serde(default)]
     pub unrecorded: u64,
-    /// Requests whose bodies were not kept, as too much came at once.
+    /// Requests whose bodies were not stored because the queue was full.
     #[serde(default)]
     #[serde(rename = "skipped")]
     pub skipped_bodies: u64,
@@ -103,11 +103,11 @@ struct LedgerShared {
 }
 
 impl Ledger {
-    /// Starts the thread.
+    /// Starts the writer thread.
     ///
     /// # Errors
     ///
-    /// The system gives no thread.
+    /// The system cannot start a thread.
     pub fn start(config: WriterConfig) -> std::io::Result<Self> {
         let zone = timezone_by_name(&config.settings.tz);
         let shared = Arc::new(LedgerShared {
@@ -138,12 +138,12 @@ impl Ledger {
         Ok(Self { path, zone, shared, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Applies what a reload changed; another path or time zone needs a restart.
+    /// Applies the settings of a reload; a new path or time zone needs a restart.
     pub fn apply_settings(&self, settings: &Settings) {
         self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner).clone_from(settings);
     }
 
-    /// How it does, and how the way to it does.
+    /// Returns the status of the ledger and of the queue to it.
     #[must_use]
     pub fn status(&self, sink: &LedgerQueue) -> LedgerStatus {
         LedgerStatus {
@@ -161,21 +161,22 @@ impl Ledger {
         &self.path
     }
 
-    /// A connection of its own for whoever asks.
+    /// Opens a separate reader connection for the caller.
     ///
     /// # Errors
     ///
-    /// There is no file, or it cannot be read.
+    /// The file does not exist or cannot be read.
     pub fn reader(&self) -> Result<LedgerReader, QueryError> {
         LedgerReader::open(&self.path, self.zone.clone())
     }
 
-    /// Ends the thread, when everything is written.
+    /// Stops the thread after everything is written.
     pub async fn close(&self, sink: &LedgerQueue) {
         sink.close().await;
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
-            // It ends by itself; joined aside, so that a slow disk does not hold up the runtime.
+            // The thread ends by itself. It is joined on the blocking pool, so that a slow disk
+            // does not block the runtime.
             tokio::task::spawn_blocking(move || thread.join().unwrap_or_default())
                 .await
                 .unwrap_or_default();
@@ -192,20 +193,20 @@ struct WriterThread {
     report: Box<dyn Fn(Severity, String) + Send>,
     on_request: Box<dyn FnMut(&LedgerEntry) + Send>,
     file: Option<LedgerFile>,
-    /// What is not on disk yet, oldest first.
+    /// Messages that are not on disk yet, oldest first.
     waiting: VecDeque<LedgerMessage>,
     waiting_bytes: usize,
     last_open_attempt: Option<Mono>,
     last_reported: Option<(Mono, String)>,
     last_maintenance: Option<Mono>,
-    /// The file is not ours to write: it is not tried again.
+    /// The file belongs to another program or version and is not tried again.
     suspended: bool,
 }
 
 impl WriterThread {
     fn run(mut self, mut messages: Receiver<LedgerMessage>) {
-        // Opened at once, so that what is wrong is said at the start and not after the first
-        // request.
+        // Opens the file immediately, so that problems are reported at startup and not after the
+        // first request.
         self.write_waiting(false);
         while let Some(first) = messages.blocking_recv() {
             let mut flush_replies = Vec::new();
@@ -227,7 +228,7 @@ impl WriterThread {
             }
             self.run_maintenance();
             for done in flush_replies.drain(..) {
-                // Who asked may have left.
+                // The caller may have stopped waiting.
                 done.send(()).unwrap_or_default();
             }
             if last {
@@ -237,7 +238,7 @@ impl WriterThread {
         self.write_waiting(true);
     }
 
-    /// Puts a note among what waits; true for the last one.
+    /// Adds a message to the buffer; returns true for the last message.
     fn enqueue(
         &mut self,
         message: LedgerMessage,
@@ -258,7 +259,7 @@ impl WriterThread {
         false
     }
 
-    /// Writes what waits, if the file lets us.
+    /// Writes the buffered messages, if the file can be written.
     fn write_waiting(&mut self, force: bool) {
         if self.file.is_none() && !self.open_file(force) {
             self.enforce_memory_limit();
@@ -312,7 +313,7 @@ impl WriterThread {
         self.file.is_some()
     }
 
-    /// Says what is wrong; a broken file is moved aside and a new one begun.
+    /// Reports the error. Moves a damaged file aside and starts a new one.
     fn handle_error(&mut self, error: StoreError) {
         let path = self.path.display().to_string();
         let text = match error {
@@ -371,7 +372,7 @@ impl WriterThread {
         self.shared.waiting_requests.store(0, Ordering::Relaxed);
     }
 
-    /// What waits stays within its bound: bodies go first, then the oldest requests.
+    /// Keeps the buffer within its limit: drops bodies first, then the oldest requests.
     fn enforce_memory_limit(&mut self) {
         if self.waiting_bytes > MAX_WAITING_BYTES {
             self.waiting.retain(|message| !matches!(message, LedgerMessage::Body(_)));
@@ -392,7 +393,7 @@ impl WriterThread {
         self.shared.waiting_requests.store(requests as u64, Ordering::Relaxed);
     }
 
-    /// Makes room, when it is time or when bodies take too much.
+    /// Deletes old rows when maintenance is due or bodies exceed their limit.
     fn run_maintenance(&mut self) {
         let settings = self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mono = self.clock.mono();
@@ -402,7 +403,8 @@ impl WriterThread {
             return;
         }
         match retention::enforce(file, &settings, self.clock.unix()) {
-            // What is left over is for the next time, so that new rows need not wait for old ones.
+            // The remaining rows wait for the next run, so that new rows are not delayed by old
+            // ones.
             Ok(more) => self.last_maintenance = if more { None } else { Some(mono) },
             Err(error) => {
                 self.file = None;

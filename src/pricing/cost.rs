@@ -1,4 +1,4 @@
-//! The bill of one attempt: which price holds, what it comes to, whose word counts.
+//! The bill of one attempt: the price in force, the amount, and which source counts.
 
 use std::sync::Arc;
 
@@ -18,19 +18,19 @@ const MINUTE_MS: i64 = 60_000;
 #[derive(Clone, Copy, Debug)]
 pub struct BillQuery<'a> {
     pub upstream: &'a Upstream,
-    /// The model as it was sent.
+    /// The model name in the request to the upstream.
     pub sent_model: &'a str,
-    /// As the answer names it.
+    /// The model name in the response.
     pub reported_model: Option<&'a str>,
     pub usage: Option<&'a Usage>,
-    /// How the usage is known.
+    /// The precision of the usage.
     pub precision: Precision,
-    /// When it began.
+    /// When the attempt began.
     pub started_at: UnixMillis,
     pub conditions: PriceConditions<'a>,
 }
 
-/// What conditions ask about, beside tokens and time.
+/// The values that price conditions test, besides tokens and time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PriceConditions<'a> {
     pub tier: Option<&'a str>,
@@ -38,8 +38,8 @@ pub struct PriceConditions<'a> {
     pub quality: Option<&'a str>,
 }
 
-/// What the attempt costs. The provider's word goes before the config's, the config's before the
-/// built-in table; with `prices_win` the config's goes first.
+/// Returns the bill of the attempt. The cost that the provider reports takes precedence over the
+/// config, and the config over the built-in table. With `prices_win` the config comes first.
 #[must_use]
 pub fn bill(book: &PriceBook, question: &BillQuery<'_>) -> Bill {
     let BillQuery {
@@ -75,7 +75,7 @@ pub fn bill(book: &PriceBook, question: &BillQuery<'_>) -> Bill {
     Bill { cost, precision: sure, source, computed, reported, price: price.map(|(_, price)| price) }
 }
 
-/// An attempt that nobody charges for.
+/// Returns the bill of an attempt that costs nothing.
 #[must_use]
 pub fn free_bill() -> Bill {
     Bill { cost: Some(NanoUsd::ZERO), source: CostSource::Free, ..Bill::default() }

@@ -1,4 +1,4 @@
-//! What an attempt costs: finds the price in force and does the sum.
+//! The cost of an attempt: finds the price in force and calculates the sum.
 
 pub mod cost;
 pub mod table;

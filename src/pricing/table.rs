@@ -1,5 +1,5 @@
-//! Finds the price of a model: the config's rows, then the built-in ones, under each name that the
-//! model goes by.
+//! Finds the price of a model: in the config's rows, then the built-in ones, by each name of the
+//! model.
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
@@ -11,16 +11,16 @@ use crate::{
     ir::cost::{AppliedPrice, CostSource},
 };
 
-/// A price and its conditions, ready to be used: nothing is put together when an answer is billed.
+/// A price and its conditions, prepared in advance so that billing builds nothing.
 #[derive(Debug)]
 pub struct PriceRule {
-    /// Names of conditions that hold; the narrower ones first.
+    /// Prices by condition; those with more conditions first.
     pub(super) conditional: Vec<(PriceCondition, Arc<AppliedPrice>)>,
     pub(super) default_price: Arc<AppliedPrice>,
 }
 
 impl PriceRule {
-    /// The price that holds under no condition.
+    /// Returns the price without conditions.
     #[must_use]
     pub fn default_price(&self) -> &AppliedPrice {
         &self.default_price
@@ -31,11 +31,11 @@ impl PriceRule {
 #[derive(Debug, Default)]
 struct VendorPrices {
     exact: HashMap<String, Arc<PriceRule>>,
-    /// Rows whose model is a pattern, in their order.
+    /// Rows with a pattern as model, in their order.
     patterns: Vec<(PriceRow, Arc<PriceRule>)>,
 }
 
-/// Every price; made anew when the config changes.
+/// All prices; rebuilt when the config changes.
 #[derive(Debug, Default)]
 pub struct PriceBook {
     config_prices: HashMap<String, VendorPrices>,
@@ -51,7 +51,7 @@ impl PriceBook {
             (prices::all(), &mut book.builtin_prices),
         ] {
             for row in rows {
-                // The reader of the config saw to it that there is a rate.
+                // The reader of the config has ensured that there is a rate.
                 let Some(dollars) = prices::nanos_per_unit(&row.price.currency, &settings.rates)
                 else {
                     continue;
@@ -68,7 +68,7 @@ impl PriceBook {
         book
     }
 
-    /// The price of a model at an upstream: as it was sent, as the answer names it, and both
+    /// Finds the price of a model at an upstream: by the name as sent, as in the response, and both
     /// without their date.
     #[must_use]
     pub fn find(
@@ -78,7 +78,7 @@ impl PriceBook {
         answered: Option<&str>,
     ) -> Option<(CostSource, &PriceRule)> {
         let answered = answered.filter(|answered| *answered != sent);
-        // Put together only as far as they are needed: the first is nearly always it.
+        // Built lazily: the first name nearly always matches.
         let names = || {
             let given = [Some(sent), answered].into_iter().flatten();
             given.clone().map(Cow::Borrowed).chain(given.map(undated_name))
@@ -93,7 +93,7 @@ impl PriceBook {
     }
 }
 
-/// The first name that any of the vendors has a price for.
+/// Returns the price of the first name that any of the vendors has a price for.
 fn find_first<'a, 'n>(
     shelves: &'a HashMap<String, VendorPrices>,
     vendors: &[Option<&str>],
@@ -115,8 +115,8 @@ fn find_first<'a, 'n>(
     })
 }
 
-/// The name without what only dates it or stands before it: `models/`, `-20250929`, `-2025-08-07`,
-/// `@20250929`, `:free` stays.
+/// Returns the name without prefix and date: removes `models/`, `-20250929`, `-2025-08-07`,
+/// `@20250929`; `:free` stays.
 fn undated_name(name: &str) -> Cow<'_, str> {
     let name = name.strip_prefix("models/").unwrap_or(name);
     // Cloud names: `us.anthropic.claude-…-v1:0`.
@@ -163,12 +163,12 @@ fn price_rule(row: &PriceRow, dollars: i64) -> PriceRule {
             (when.clone(), used(&describe_conditions(when), when.rates.with_defaults(rates)))
         })
         .collect();
-    // Stable: of two with as many conditions the earlier one wins.
+    // The sort is stable: of two with equally many conditions, the earlier one wins.
     conditional.sort_by_key(|(when, _)| std::cmp::Reverse(when.condition_count()));
     PriceRule { conditional, default_price: used("", *rates) }
 }
 
-/// Conditions for a person: `more than 200000 input tokens, tier flex`.
+/// Describes conditions for a person: `more than 200000 input tokens, tier flex`.
 fn describe_conditions(when: &PriceCondition) -> String {
     let time = |at: u16| format!("{:02}:{:02}", at / 60, at % 60);
     let all = [

@@ -1,4 +1,4 @@
-//! What lives as long as the process, and the generation that a reload swaps.
+//! The process-wide state, and the generation that a reload swaps.
 
 use std::{
     collections::HashMap,
@@ -52,7 +52,7 @@ use crate::{
     },
 };
 
-/// What a reload replaces as a whole; a request keeps the one it began with.
+/// What a reload replaces as a whole; a request uses the generation it started with.
 pub struct Generation {
     pub settings: Arc<Settings>,
     pub catalog: Catalog,
@@ -69,7 +69,7 @@ impl Generation {
 pub struct Engine {
     pub clock: Arc<dyn Clock>,
     pub bus: Bus,
-    /// The way to the ledger.
+    /// The queue to the ledger.
     pub ledger_queue: LedgerQueue,
     pub router: Router,
     pub upstream_client: UpstreamClient,
@@ -79,7 +79,7 @@ pub struct Engine {
     pub wait_queue: WaitQueue,
     /// What projects have used of their limits.
     pub project_limits: ProjectLimits,
-    /// What has been spent of budgets.
+    /// What was spent of each budget.
     pub budgets: Budgets,
     pub(super) unpriced_models: UnpricedModels,
     pub cancellations: Cancellations,
@@ -92,24 +92,24 @@ pub struct Engine {
     pub(super) cache_monitor: CacheMonitor,
     pub reasoning_cache: ReasoningCache,
     pub response_store: ResponseStore,
-    /// Told when a waiter might now proceed.
+    /// Notified when a waiting request might proceed.
     pub capacity_changed: Notify,
-    /// Keys that an upstream rejected: their references are read again.
+    /// Keys that an upstream rejected: their secret references are read again.
     pub rejected_keys: mpsc::UnboundedSender<KeyId>,
-    /// What hashes of conversations are made with.
+    /// The key of conversation hashes.
     pub hash_key: RandomState,
-    /// What is believed, over a restart.
+    /// Circuit state saved across restarts.
     pub health_store: HealthStore,
     generation: ArcSwap<Generation>,
     accounts: ArcSwap<IdMap<KeyId, AccountId>>,
     rng: Mutex<XorShiftRng>,
-    /// Requests in flight, and bytes of bodies held for them.
+    /// Requests in flight, and bytes of bodies buffered for them.
     in_flight: AtomicUsize,
     buffered_bytes: AtomicU64,
     draining: AtomicBool,
 }
 
-/// The process-wide parts that are made elsewhere and handed in.
+/// The process-wide parts that the caller creates.
 pub struct EngineParts {
     pub clock: Arc<dyn Clock>,
     pub upstream_client: UpstreamClient,
@@ -122,7 +122,7 @@ pub struct EngineParts {
 }
 
 impl Engine {
-    /// Puts the parts together around the first settings.
+    /// Assembles the engine with the first settings.
     #[must_use]
     pub fn new(parts: EngineParts, settings: Arc<Settings>) -> Self {
         let EngineParts {
@@ -173,18 +173,18 @@ impl Engine {
         }
     }
 
-    /// What requests that begin now are served with.
+    /// Returns the generation that serves requests that start now.
     #[must_use]
     pub fn generation(&self) -> Arc<Generation> {
         self.generation.load_full()
     }
 
-    /// The same for a short look.
+    /// Returns the generation for a short read, without cloning the `Arc`.
     pub(super) fn generation_ref(&self) -> arc_swap::Guard<Arc<Generation>> {
         self.generation.load()
     }
 
-    /// Swaps the settings; requests under way finish with what they began with.
+    /// Swaps the settings; running requests finish with their own generation.
     pub fn apply_settings(&self, settings: Arc<Settings>) {
         self.router.set_policy(Policy::new(&settings.cooldown, &settings.retry));
         let upstreams: Vec<_> = settings.upstreams.iter().map(|upstream| upstream.id).collect();
@@ -201,12 +201,12 @@ impl Engine {
         self.notify_waiters();
     }
 
-    /// Wakes everything that waits: a key was read, warmed, or the settings changed.
+    /// Wakes all waiting requests: a key was read or warmed, or the settings changed.
     pub fn notify_waiters(&self) {
         self.capacity_changed.notify_waiters();
     }
 
-    /// What is known of a key, for building candidates.
+    /// Returns a key's state and account, from which candidates are built.
     #[must_use]
     pub fn key_info(&self, key: KeyId) -> (KeyState, AccountId) {
         let state = match self.keys.summary(key).state {
@@ -218,8 +218,8 @@ impl Engine {
         (state, account)
     }
 
-    /// Works out which keys share an account: by the account's name, or because they are the same
-    /// secret. An account's number is that of its first key, so that it stays while the key does.
+    /// Groups keys by account: by the account's name, or because they have the same secret. An
+    /// account has the number of its first key, so it does not change as long as that key exists.
     pub fn group_accounts(&self) {
         let settings = Arc::clone(&self.generation.load().settings);
         let all = || settings.upstreams.iter().flat_map(|upstream| &upstream.keys);
@@ -241,13 +241,13 @@ impl Engine {
         self.accounts.store(Arc::new(accounts));
     }
 
-    /// The usual price of a model at an upstream, where one is known.
+    /// Returns the default price of a model at an upstream, if known.
     #[must_use]
     pub fn price(&self, upstream: &Upstream, model: &str) -> Option<TokenPrice> {
         token_price(&self.generation.load().prices, upstream, model)
     }
 
-    /// What a request would cost at each candidate, as far as prices are known.
+    /// Estimates what a request would cost at each candidate, if prices are known.
     #[must_use]
     pub fn estimate_costs(
         &self,
@@ -260,7 +260,7 @@ impl Engine {
         })
     }
 
-    /// Text from outside as it may be shown: without secrets, without control characters.
+    /// Makes outside text safe to show: without secrets, without control characters.
     #[must_use]
     pub fn sanitize(&self, text: &str) -> String {
         sanitize::clean(&self.redactor.redact(text)).into_owned()
@@ -270,7 +270,7 @@ impl Engine {
         f(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// From now on new requests are answered 503.
+    /// Makes the proxy answer new requests with 503.
     pub fn start_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
@@ -280,25 +280,25 @@ impl Engine {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Requests in flight.
+    /// Returns the number of requests in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
 }
 
-/// Servers on this machine cost nothing; a price under conditions is not looked for before there is
-/// an answer.
+/// Returns the price of a token. Local servers cost nothing. Conditional prices are not evaluated
+/// before there is a response.
 fn token_price(book: &PriceBook, upstream: &Upstream, model: &str) -> Option<TokenPrice> {
     let Some((_, tariff)) = book.find(upstream, model, None) else {
         return upstream.local.then(TokenPrice::default);
     };
     let used = tariff.default_price();
-    // Rates are of a million tokens, in billionths of a unit that is so many billionths of a
-    // dollar.
+    // Rates are per million tokens, in billionths of a unit. `nano_usd_per_unit` is that unit in
+    // billionths of a dollar.
     let of =
         |class| used.rates.effective(class) as f64 / 1e6 * (used.nano_usd_per_unit as f64 / 1e9);
-    // What is charged by the piece is not free, however many pieces it turns out to be.
+    // A model with a price per piece is not free, however many pieces a response has.
     let pieces = PriceClass::ALL.into_iter().any(|class| used.rates.effective(class) > 0);
     let request =
         used.rates.effective(PriceClass::Request) as f64 * (used.nano_usd_per_unit as f64 / 1e9);
@@ -309,7 +309,8 @@ fn token_price(book: &PriceBook, upstream: &Upstream, model: &str) -> Option<Tok
     })
 }
 
-/// Billionths of a dollar for a token of input: read afresh, written to the cache, read from it.
+/// Returns the price of an input token in billionths of a dollar: uncached, written to the cache,
+/// read from it.
 pub(super) fn cache_prices(
     engine: &Engine,
     upstream: UpstreamId,
@@ -324,7 +325,7 @@ pub(super) fn cache_prices(
     Some((of(PriceClass::Input), of(PriceClass::CacheWrite5m), of(PriceClass::CacheRead)))
 }
 
-/// Tells the way to the ledger which bodies are to be kept.
+/// Sets which bodies the ledger queue stores.
 fn apply_body_policy(sink: &LedgerQueue, settings: &Settings) {
     let wanted = match settings.ledger.bodies {
         BodyStorage::All => BodyPolicy::All,
@@ -334,17 +335,17 @@ fn apply_body_policy(sink: &LedgerQueue, settings: &Settings) {
     sink.set_policy(wanted, settings.ledger.body_limit);
 }
 
-/// A place among the requests in flight; given back when dropped.
+/// A slot among the requests in flight; freed when dropped.
 pub struct InFlightPermit(Option<Arc<Engine>>);
 
 impl InFlightPermit {
-    /// No place of its own: that of the request it belongs to counts for both.
+    /// A permit without its own slot: the slot of the parent request counts for both.
     #[must_use]
     pub(super) fn shared() -> Self {
         Self(None)
     }
 
-    /// Takes a place, if one of `max` is free.
+    /// Takes a slot if fewer than `max` are taken.
     #[must_use]
     pub fn try_acquire(engine: &Arc<Engine>, max: usize) -> Option<Self> {
         let before = engine.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -364,7 +365,7 @@ impl Drop for InFlightPermit {
     }
 }
 
-/// Bytes of bodies held in memory, counted against `max_buffered`; given back when dropped.
+/// Bytes of bodies buffered in memory, counted against `max_buffered`; released when dropped.
 pub struct BufferReservation {
     engine: Arc<Engine>,
     bytes: u64,
@@ -376,7 +377,7 @@ impl BufferReservation {
         Self { engine: Arc::clone(engine), bytes: 0 }
     }
 
-    /// Holds more; false, and nothing taken, where that would be beyond `max`.
+    /// Reserves more bytes; returns false and reserves nothing if that would exceed `max`.
     pub fn try_grow(&mut self, bytes: u64, max: u64) -> bool {
         let before = self.engine.buffered_bytes.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) > max {
@@ -387,12 +388,12 @@ impl BufferReservation {
         true
     }
 
-    /// Takes over what another holds.
+    /// Takes over the bytes of another reservation.
     pub(super) fn absorb(&mut self, other: &mut Self) {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
-    /// Gives everything back.
+    /// Releases all bytes.
     pub fn release(&mut self) {
         self.engine.buffered_bytes.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
     }

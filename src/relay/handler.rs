@@ -1,4 +1,4 @@
-//! The way of one request through the relay: read, decided, answered.
+//! Handles one request: reads it, dispatches it and answers it.
 
 use std::sync::Arc;
 
@@ -35,10 +35,10 @@ use crate::{
     routing::{health::record::AttemptEnd, resolve::ModelOverrides},
 };
 
-/// Marks a count that no provider made.
+/// Marks a token count that is an estimate, not a provider's.
 const ESTIMATED_HEADER: HeaderName = HeaderName::from_static("x-aiproxy-estimated");
 
-/// Serves one request whose caller was let in.
+/// Serves one request of an admitted caller.
 pub async fn serve(
     engine: &Arc<Engine>,
     head: RequestHead,
@@ -69,8 +69,7 @@ pub async fn serve(
     start(engine, generation, request, permit).await
 }
 
-/// Answers a request that was read, whether it came over a socket or is one from before, sent
-/// again.
+/// Answers a parsed request, which came over a socket or is a replay of an earlier one.
 pub(super) async fn start(
     engine: &Arc<Engine>,
     generation: Arc<Generation>,
@@ -108,8 +107,8 @@ pub(super) async fn start(
         response.headers_mut().remove(ESTIMATED_HEADER);
         return response;
     }
-    // Boxed, as it is large and over when the answer begins, while the room of this future is kept
-    // as long as the client's connection.
+    // Boxed because it is large and finished when the response starts, while the memory of this
+    // future lives as long as the client's connection.
     let mut future: ResponseFuture = Box::pin(dispatch::dispatch_cancellable(context));
     if !waits_for_content {
         let (mut context, result) = future.await;
@@ -189,7 +188,7 @@ fn into_response(
     }
 }
 
-/// An answer of ours, where no upstream could give one.
+/// Builds the response for a local answer, when no upstream could give one.
 fn local_response(mut context: Box<RequestContext>, body: Bytes) -> Response<ResponseBody> {
     context.losses.clear();
     let mut response =

@@ -1,4 +1,4 @@
-//! One request, from read to done; the files are its stages.
+//! Serves one request from reading to recording; each folder is one stage.
 
 pub mod attempt;
 pub mod dispatch;

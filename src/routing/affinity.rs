@@ -1,26 +1,27 @@
-//! Which account serves a conversation, so that its next turn finds its beginning in the provider's
-//! prompt cache.
+//! Remembers which account serves a conversation, so that its next turn hits the provider's prompt
+//! cache.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::candidate::{AccountId, Candidate};
 use crate::{base::clock::Mono, config::settings::UpstreamId};
 
-/// Conversations that are remembered; beyond, those that were silent longest go.
+/// Maximum number of remembered conversations; above it, the longest-idle ones are evicted.
 const MAX_BINDINGS: usize = 10_000;
-/// A binding to a worse tier holds so long after the better one is back.
+/// How long a conversation stays bound to a worse tier after a better tier is ready again.
 pub const WORSE_TIER_GRACE: Duration = Duration::from_secs(300);
-/// A request waits at most so long for the account it is bound to.
+/// The longest that a request waits for the account its conversation is bound to.
 pub const MAX_AFFINITY_WAIT: Duration = Duration::from_secs(2);
 
-/// What a conversation is known by: hashes, made with its project.
+/// Hashes that identify a conversation; each includes the project.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConversationKeys {
-    /// What the client calls it.
+    /// The session id that the client sent.
     pub session: Option<u64>,
-    /// Its beginnings up to each message, the longest first; each has a message of the user in it.
+    /// Prefixes of the conversation up to each message, longest first. Each contains a user
+    /// message.
     pub chain: Vec<u64>,
-    /// What stands before the first message: system and tools.
+    /// The part before the first message: system prompt and tools.
     pub preamble: Option<u64>,
 }
 
@@ -31,7 +32,7 @@ impl ConversationKeys {
     }
 }
 
-/// Where a conversation was served last.
+/// The upstream, account and model that last served a conversation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AffinityBinding {
     pub upstream: UpstreamId,
@@ -40,24 +41,24 @@ pub struct AffinityBinding {
     pub model: Arc<str>,
     pub bound_at: Mono,
     pub last_used: Mono,
-    /// Since when a better tier than its own has been ready.
+    /// Since when a tier better than the bound one has been ready.
     pub better_tier_since: Option<Mono>,
 }
 
-/// A binding as a decision sees it.
+/// A binding as input to a decision.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AffinityHint<'a> {
     pub binding: &'a AffinityBinding,
-    /// Only system and tools are the same: good for a tie-break, and only while there is plenty
-    /// left.
+    /// True if only the system prompt and tools match. A weak binding is a tie-break, used only
+    /// while the provider's limits are far from exhausted.
     pub weak: bool,
-    /// It is waited for until then.
+    /// The request waits for the bound account until this instant at most.
     pub wait_until: Mono,
 }
 
 impl AffinityHint<'_> {
-    /// Whether a candidate is what the conversation is bound to. Keys of the account may differ,
-    /// the model may not: caches are kept per model.
+    /// Returns whether the candidate matches the binding. The key may differ within the account;
+    /// the model may not, because prompt caches are per model.
     #[must_use]
     pub fn matches(&self, candidate: &Candidate) -> bool {
         let AffinityBinding { upstream, account, model, .. } = self.binding;
@@ -66,7 +67,7 @@ impl AffinityHint<'_> {
             && candidate.target.model == *model
     }
 
-    /// Whether it still holds though a better tier is ready.
+    /// Returns whether the binding still applies although a better tier is ready.
     #[must_use]
     pub fn sticks_despite_better_tier(&self, now: Mono) -> bool {
         !self.weak
@@ -77,15 +78,15 @@ impl AffinityHint<'_> {
     }
 }
 
-/// All that are remembered.
+/// All remembered bindings.
 #[derive(Debug, Default)]
 pub struct AffinityBindings {
     by_key: HashMap<u64, AffinityBinding>,
 }
 
 impl AffinityBindings {
-    /// The binding of a conversation: by its name, then by its longest known beginning, then by
-    /// what stands before it. Gives its key with it, and whether it is the last kind.
+    /// Finds the binding of a conversation by its session, then by its longest known prefix, then
+    /// by its preamble. Returns the matching key, and whether only the preamble matched.
     #[must_use]
     pub fn find(&self, keys: &ConversationKeys, ttl: Duration, now: Mono) -> Option<(u64, bool)> {
         let fresh = |key: &u64| {
@@ -100,7 +101,8 @@ impl AffinityBindings {
         self.by_key.get(&key)
     }
 
-    /// Remembers who served a conversation. A binding that stays where it is keeps its beginning.
+    /// Records which account served a conversation. `bound_at` is unchanged if the conversation
+    /// stays on the same account and model.
     pub fn bind(&mut self, keys: &ConversationKeys, mut binding: AffinityBinding, now: Mono) {
         for key in keys.session.into_iter().chain(keys.chain.first().copied()).chain(keys.preamble)
         {
@@ -117,7 +119,7 @@ impl AffinityBindings {
         }
     }
 
-    /// A better tier than its own is ready, or is not.
+    /// Records whether a tier better than the bound one is ready.
     pub fn record_better_tier(&mut self, key: u64, ready: bool, now: Mono) {
         if let Some(binding) = self.by_key.get_mut(&key) {
             binding.better_tier_since =
@@ -139,7 +141,7 @@ impl AffinityBindings {
         self.by_key.is_empty()
     }
 
-    /// Drops the eighth that was silent longest, so that this is rare.
+    /// Evicts the longest-idle eighth, so that eviction is rare.
     fn evict_idle(&mut self, now: Mono) {
         let mut silent: Vec<Duration> =
             self.by_key.values().map(|binding| now.since(binding.last_used)).collect();

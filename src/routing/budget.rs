@@ -1,5 +1,5 @@
-//! What has been spent of each budget: reserved before an attempt is sent, settled by its bill. The
-//! one count that both refuses and is shown.
+//! Tracks the spending of each budget: an attempt reserves its cost before it is sent, and its bill
+//! settles it. The same count enforces the budget and is displayed.
 
 mod period;
 
@@ -22,12 +22,12 @@ use crate::{
     },
 };
 
-/// Percents that are told when they are reached.
+/// Percentages that are reported when spending reaches them.
 const THRESHOLDS: [u8; 2] = [100, NEARLY_SPENT_PERCENT];
-/// From this share on, in percent, a budget is nearly spent.
+/// A budget is nearly spent from this percentage on.
 pub const NEARLY_SPENT_PERCENT: u8 = 80;
 
-/// Whose budget it is.
+/// The scope that a budget applies to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Holder {
     /// All projects together.
@@ -39,7 +39,7 @@ pub enum Holder {
 }
 
 impl Holder {
-    /// `project ide`; [`Holder::parse`] reads it.
+    /// Returns the text form, such as `project ide`; [`Holder::parse`] reads it.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
@@ -61,17 +61,18 @@ impl Holder {
         }
     }
 
-    /// Whether a request is refused beyond it; else others serve it.
+    /// Returns whether aiproxy refuses requests beyond this budget. Otherwise other candidates
+    /// serve them.
     #[must_use]
     pub fn refuses(&self) -> bool {
         matches!(self, Self::All | Self::Project(_))
     }
 }
 
-/// Why a budget keeps an attempt back.
+/// Why a budget denies an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BudgetDenied {
-    /// What is under way may use up the rest.
+    /// Attempts in flight may use up the rest.
     Reserved {
         budget: Budget,
     },
@@ -80,13 +81,13 @@ pub enum BudgetDenied {
         spent: NanoUsd,
         until: Option<UnixMillis>,
     },
-    /// Nobody knows what it would cost.
+    /// The cost of the attempt is unknown.
     Unpriced {
         budget: Budget,
     },
 }
 
-/// A reservation; told to [`Budgets::settle`] exactly once.
+/// A reservation; the caller passes it to [`Budgets::settle`] exactly once.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BudgetReservation {
     holders: Vec<Holder>,
@@ -94,34 +95,34 @@ pub struct BudgetReservation {
 }
 
 impl BudgetReservation {
-    /// Whether it is of no budget at all.
+    /// Returns whether no budget applies to the reservation.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.holders.is_empty()
     }
 }
 
-/// A budget of which a mark was reached.
+/// A budget whose spending reached a threshold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThresholdReached {
     pub percent: u8,
     pub state: BudgetState,
 }
 
-/// One budget as it stands.
+/// The current state of one budget.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BudgetState {
     pub holder: Holder,
     pub budget: Budget,
     pub spent: NanoUsd,
-    /// By what is under way.
+    /// The amount reserved by attempts in flight.
     pub reserved: NanoUsd,
-    /// Attempts whose price nobody knows.
+    /// Attempts whose price is unknown.
     pub unpriced_attempts: u64,
     pub period: CalendarPeriod,
 }
 
-/// What outlives the process.
+/// Budget state saved across restarts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedBudget {
     pub holder: Holder,
@@ -136,7 +137,7 @@ pub struct SavedBudget {
 #[derive(Debug)]
 pub struct Budgets {
     zone: TimeZone,
-    /// Whether there is any: most have none, and nobody looks further then.
+    /// Whether any budget exists. Most configurations have none, and then no other check runs.
     configured: AtomicBool,
     by_holder: Mutex<HashMap<Holder, HolderBudgets>>,
 }
@@ -151,17 +152,17 @@ struct HolderBudgets {
 struct TrackedBudget {
     budget: Budget,
     current_period: PeriodTotals,
-    /// The page before, for a clock that is set back.
+    /// The totals of the previous period, for a clock that is set back.
     previous_period: Option<PeriodTotals>,
 }
 
-/// What was spent in one period.
+/// Totals of one period.
 #[derive(Clone, Copy, Debug)]
 struct PeriodTotals {
     period: CalendarPeriod,
     spent: NanoUsd,
     unpriced_attempts: u64,
-    /// The highest mark that was told.
+    /// The highest threshold already reported.
     threshold_reported: u8,
 }
 
@@ -172,7 +173,7 @@ impl PeriodTotals {
 }
 
 impl Budgets {
-    /// None yet; periods are those of this zone.
+    /// Creates an empty set; its periods are in this time zone.
     #[must_use]
     pub fn new(zone: TimeZone) -> Self {
         Self { zone, configured: AtomicBool::new(false), by_holder: Mutex::default() }
@@ -182,7 +183,7 @@ impl Budgets {
         self.by_holder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is any budget.
+    /// Returns whether any budget is configured.
     #[must_use]
     pub fn has_any(&self) -> bool {
         self.configured.load(Ordering::Relaxed)
@@ -193,8 +194,8 @@ impl Budgets {
         &self.zone
     }
 
-    /// Takes over the budgets of the config. What was spent stays; those that are new are told,
-    /// with the beginning of their period, for whoever knows more of them.
+    /// Applies the budgets of the config. Spending so far is retained. Returns the new budgets with
+    /// the start of their period, so that the caller can add earlier spending.
     pub fn configure(
         &self,
         settings: &Settings,
@@ -226,7 +227,7 @@ impl Budgets {
             held.budgets
                 .retain(|row| budgets.iter().any(|budget| budget.period == row.budget.period));
         }
-        // What is reserved must find its way back.
+        // Holders with open reservations stay until those are settled.
         held.retain(|_, held| !held.budgets.is_empty() || held.reserved > NanoUsd::ZERO);
         let mut new = Vec::new();
         for (holder, budgets) in configured {
@@ -249,8 +250,8 @@ impl Budgets {
         new
     }
 
-    /// What keeps an attempt back that would cost so much; `None` where nobody knows how much. What
-    /// costs nothing is never kept back.
+    /// Returns why a budget denies an attempt of this cost; `None` as the cost means unknown. An
+    /// attempt that costs nothing is never denied.
     #[must_use]
     pub fn denial(
         &self,
@@ -261,11 +262,11 @@ impl Budgets {
         self.lock().get_mut(holder)?.denial(cost, now, &self.zone)
     }
 
-    /// Reserves what an attempt is expected to cost, unless a budget keeps it back.
+    /// Reserves the expected cost of an attempt, unless a budget denies it.
     ///
     /// # Errors
     ///
-    /// Whose budget, and why; nothing is reserved then.
+    /// The holder of the denying budget and the reason; nothing is reserved then.
     pub fn reserve(
         &self,
         holders: Vec<Holder>,
@@ -291,8 +292,8 @@ impl Budgets {
         Ok(BudgetReservation { holders, cost })
     }
 
-    /// Gives a reservation back and books what it really cost: `None` where nobody knows. It counts
-    /// in the period in which it ended, as in the ledger.
+    /// Releases a reservation and books the actual cost; `None` means unknown. The cost counts in
+    /// the period in which the attempt ended, as in the ledger.
     pub fn settle(
         &self,
         booked: BudgetReservation,
@@ -319,7 +320,7 @@ impl Budgets {
         reached
     }
 
-    /// The share that is spent of the fullest of these holders' budgets; 0 where they have none.
+    /// Returns the spent share of the fullest budget of these holders, or 0 if they have no budget.
     #[must_use]
     pub fn max_used_fraction(&self, holders: &[Holder], now: UnixMillis) -> f64 {
         let mut by_holder = self.lock();
@@ -333,7 +334,7 @@ impl Budgets {
         fullest as f64 / 100.0
     }
 
-    /// Every budget as it stands: the whole, projects, upstreams, keys.
+    /// Returns the state of every budget: all projects together, then projects, upstreams and keys.
     #[must_use]
     pub fn states(&self, now: UnixMillis) -> Vec<BudgetState> {
         let mut out = Vec::new();
@@ -347,7 +348,7 @@ impl Budgets {
         out
     }
 
-    /// What is worth keeping over a restart.
+    /// Returns the state to save across a restart.
     #[must_use]
     pub fn save(&self, now: UnixMillis) -> Vec<SavedBudget> {
         let all = self.states(now);
@@ -370,8 +371,8 @@ impl Budgets {
             .collect()
     }
 
-    /// Takes up what an earlier run counted in this period, or in a later one, as a clock that lies
-    /// would have it.
+    /// Restores the counts of an earlier run for this period, or for a later one in case the clock
+    /// was wrong.
     pub fn restore(&self, kept: &SavedBudget) {
         self.update_period(&kept.holder, kept.per, |page| {
             if kept.from >= page.period.from {
@@ -382,7 +383,8 @@ impl Budgets {
         });
     }
 
-    /// So much at least was spent in the period that began then, as somebody else knows.
+    /// Raises the spending of the period that began at `from` to at least `spent`, as known from
+    /// another source.
     pub fn raise_spent(&self, holder: &Holder, per: Period, from: UnixMillis, spent: NanoUsd) {
         self.update_period(holder, per, |page| {
             if page.period.from == from {
@@ -426,8 +428,8 @@ impl HolderBudgets {
                 None if budget.unpriced == UnpricedPolicy::Refuse => {
                     BudgetDenied::Unpriced { budget }
                 }
-                // Alone it may go beyond what is left: how far a single one does is only known at
-                // its end.
+                // A single attempt may exceed the rest of the budget, because its actual cost is
+                // known only at its end.
                 Some(cost)
                     if self.reserved > NanoUsd::ZERO
                         && spent + self.reserved + cost > budget.usd =>
@@ -436,7 +438,7 @@ impl HolderBudgets {
                 }
                 _ => continue,
             };
-            // The one that lasts longest is the one to tell of.
+            // Reports the denial that lasts longest.
             if longest.as_ref().is_none_or(|known| ends(known) < ends(&lack)) {
                 longest = Some(lack);
             }
@@ -446,8 +448,8 @@ impl HolderBudgets {
 }
 
 impl TrackedBudget {
-    /// Begins a new page where the period is over. A clock that was set back finds the page before,
-    /// or stays on this one.
+    /// Starts new totals when the period is over. If the clock was set back, the previous totals
+    /// return, or the current ones stay.
     fn roll_over(&mut self, now: UnixMillis, zone: &TimeZone) {
         let early = now < self.current_period.period.from;
         if !early && self.current_period.period.until.is_none_or(|until| now < until) {
@@ -456,17 +458,17 @@ impl TrackedBudget {
         let period = CalendarPeriod::containing(self.budget.period, now, zone);
         match &mut self.previous_period {
             Some(before) if before.period.from == period.from => {
-                std::mem::swap(before, &mut self.current_period)
+                std::mem::swap(before, &mut self.current_period);
             }
             _ if early => {}
             _ => {
                 self.previous_period =
-                    Some(std::mem::replace(&mut self.current_period, PeriodTotals::new(period)))
+                    Some(std::mem::replace(&mut self.current_period, PeriodTotals::new(period)));
             }
         }
     }
 
-    /// The mark that was reached and not told yet.
+    /// Returns the threshold that was reached and not reported yet.
     fn take_new_threshold(&mut self) -> Option<u8> {
         let percent = self.percent();
         let mark = THRESHOLDS
@@ -494,7 +496,7 @@ impl TrackedBudget {
     }
 }
 
-/// How much of a sum is spent, in hundredths; of nothing, all is.
+/// Returns how many percent of a sum are spent; a sum of zero is fully spent.
 #[must_use]
 pub fn percent(spent: NanoUsd, usd: NanoUsd) -> u64 {
     if usd <= NanoUsd::ZERO {

@@ -1,4 +1,4 @@
-//! What may serve a request: targets × keys, and what a decision says of each.
+//! Defines the candidates for a request (targets × keys) and the decision about each of them.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -9,16 +9,16 @@ use crate::{
     ir::op::Dialect,
 };
 
-/// Keys with the same number share limits, quota and money at the provider.
+/// An account at the provider. Keys with the same number share limits, quota and money.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AccountId(pub u32);
 
-/// An upstream and the model as it knows it.
+/// An upstream and the model under the name that the upstream uses.
 #[derive(Clone, Debug)]
 pub struct Target {
     pub upstream: Arc<Upstream>,
     pub model: Arc<str>,
-    /// The native end to use (step 2: or the one to translate to).
+    /// The dialect of the endpoint to use: the client's own, or the one to translate to.
     pub dialect: Dialect,
     pub priority: u32,
     pub weight: f64,
@@ -29,32 +29,33 @@ pub struct Target {
 pub struct Candidate {
     pub target: Arc<Target>,
     pub key: KeyId,
-    /// `upstream/label`, or the upstream's name where no key is needed.
+    /// `upstream/label`, or the upstream's name if it needs no key.
     pub key_name: Arc<str>,
     pub account: AccountId,
     /// Target priority, then key priority: lower is tried first.
     pub tier: (u32, u32),
     pub key_weight: f64,
     pub key_limit: KeyLimit,
-    /// What narrows it for this model.
+    /// The narrower limit of the key for this model.
     pub model_limit: KeyLimit,
-    /// 0 is no limit.
+    /// 0 means no limit.
     pub key_max_concurrency: u32,
-    /// Whether the key can be used at all, as far as config and secrets say.
+    /// Whether the key can be used at all, according to config and secrets.
     pub key_state: KeyState,
-    /// Why its model cannot take this request, where that is known.
+    /// Why the model cannot take this request, if known.
     pub missing_capability: Option<MissingCapability>,
 }
 
-/// What a model is known not to do.
+/// A capability that the model is known to lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MissingCapability {
-    /// Tokens: what question and answer need, what the model holds.
+    /// The context window is too small: tokens needed for input and output, and the model's
+    /// maximum.
     Context {
         required: u64,
         limit: u64,
     },
-    /// An answer bound to a JSON schema.
+    /// Output that follows a JSON schema.
     Schema,
     Tools,
     Vision,
@@ -67,18 +68,17 @@ impl Candidate {
     }
 }
 
-/// What a key has whose row names no priority; an upstream without keys is level with it.
+/// The priority of a key whose config sets none; an upstream without keys has the same priority.
 const DEFAULT_KEY_PRIORITY: u32 = 10;
 
-/// The id that stands for an upstream without keys in health and limits; real ids count up from
-/// zero.
+/// The id of an upstream without keys in health and limits; real ids count up from zero.
 #[must_use]
 pub fn keyless_id(upstream: UpstreamId) -> KeyId {
     KeyId(u32::MAX - upstream.0)
 }
 
-/// Targets × keys, in config order. `key_info` tells what is known of a key's secret, and its
-/// account.
+/// Builds all targets × keys, in config order. `key_info` returns the state of a key's secret, and
+/// its account.
 #[must_use]
 pub fn build_candidates(
     targets: &[Arc<Target>],
@@ -141,55 +141,56 @@ fn keyless_candidate(target: &Arc<Target>) -> Candidate {
     }
 }
 
-/// What is known of a key's secret.
+/// The state of a key's secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyState {
     Ready,
-    /// Still being read from a slow store.
+    /// A slow store is still reading the secret.
     Waiting,
-    /// The reference resolves to nothing: the sentence.
+    /// The reference resolves to nothing; contains the reason as a sentence.
     Missing(Arc<str>),
-    /// `enabled = false` on key or upstream.
+    /// `enabled = false` on the key or the upstream.
     Disabled,
-    /// A budget keeps it back.
+    /// A budget denies the attempt.
     OverBudget(Arc<BudgetBlock>),
 }
 
-/// What a budget says against an attempt.
+/// Why a budget denies an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BudgetBlock {
     pub kind: BudgetBlockKind,
     pub text: String,
-    /// What may be done about it.
+    /// The suggested fix.
     pub fix: String,
-    /// When its period ends.
+    /// When the budget's period ends.
     pub until: Option<Mono>,
-    /// It holds whoever is asked: the budget of the project or of everybody.
+    /// The block applies to every candidate: the budget of the project or of all projects.
     pub global: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BudgetBlockKind {
-    /// What is under way may use up the rest.
+    /// Attempts in flight may use up the rest.
     Reserved,
     Spent,
-    /// It lets nothing through whose price nobody knows.
+    /// The budget denies attempts of unknown price.
     Unpriced,
 }
 
-/// What one attempt of this request already did.
+/// An earlier failed attempt of the same request.
 #[derive(Clone, Debug)]
 pub struct FailedAttempt {
     pub key: KeyId,
     pub upstream: UpstreamId,
     pub model: Arc<str>,
-    /// The fault may pass: where nothing else is left, the same may be tried again after a pause.
+    /// The fault may pass: if no other candidate is left, this one may be tried again after a
+    /// pause.
     pub may_recover: bool,
-    /// It was its upstream that failed, whatever the key.
+    /// The upstream failed, independently of the key.
     pub upstream_failed: bool,
 }
 
-/// What is asked of a decision.
+/// The input of a decision.
 #[derive(Clone, Copy, Debug)]
 pub struct RouteQuery<'a> {
     pub candidates: &'a [Candidate],
@@ -197,19 +198,20 @@ pub struct RouteQuery<'a> {
     pub strategy: Strategy,
     /// Estimated input tokens; large requests are not used as probes.
     pub input_estimate: u64,
-    /// The most output tokens that its client allows; 0 where its answer is of none.
+    /// The maximum number of output tokens that the client allows; 0 if the response has no output
+    /// tokens.
     pub max_output: u64,
-    /// What the request would cost at each candidate, in billionths of a dollar; empty where nobody
-    /// asked.
+    /// The cost of the request at each candidate, in billionths of a dollar; empty if it was not
+    /// computed.
     pub costs: &'a [Option<f64>],
-    /// Upstreams there are preferred to their equals; empty is nowhere.
+    /// Upstreams in this region are preferred among equals; empty means no preference.
     pub region: &'a str,
-    /// Where the conversation was served before.
+    /// The account that served the conversation before.
     pub affinity: Option<AffinityHint<'a>>,
 }
 
 impl<'a> RouteQuery<'a> {
-    /// A first try of a small request, by the usual strategy.
+    /// Returns the query for a first attempt of a small request, with the default strategy.
     #[must_use]
     pub fn first_attempt(candidates: &'a [Candidate]) -> Self {
         Self {
@@ -225,7 +227,7 @@ impl<'a> RouteQuery<'a> {
     }
 }
 
-/// The answer: what to do, and why each other candidate lost. Indices are into the question's
+/// A decision: the verdict, and why each other candidate was skipped. Indices refer to the query's
 /// candidates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
@@ -235,21 +237,22 @@ pub struct Decision {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// Try this one now. `probe`: it tests a scope after a cooldown; its verdict is awaited by
-    /// others.
+    /// Try this candidate now. `probe`: the attempt tests a scope after a cooldown, and other
+    /// requests wait for its result.
     Try { index: usize, reason: ChoiceReason, probe: bool },
-    /// Only what already failed here is left, and its fault may pass: the same again after a pause.
+    /// Only candidates that already failed in this request are left, and the fault may pass: try
+    /// the same one again after a pause.
     RetrySame { index: usize },
-    /// Everything is blocked for now; the earliest end, or `None` while a probe's verdict is
-    /// awaited.
+    /// All candidates are blocked for now. `until` is the earliest end, or `None` while a probe is
+    /// pending.
     Wait { until: Option<Mono> },
-    /// Nothing that is enabled is left to try; when the earliest blocked candidate comes back, if
-    /// one does.
+    /// No enabled candidate is left to try. `retry_at` is when the earliest blocked candidate
+    /// returns, if any.
     Exhausted { retry_at: Option<Mono> },
 }
 
 impl Verdict {
-    /// In words.
+    /// Returns the verdict in words.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
@@ -273,30 +276,31 @@ impl Verdict {
     }
 }
 
-/// Why the chosen one was chosen.
+/// Why the chosen candidate was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChoiceReason {
-    /// The only one ready.
+    /// The only candidate that is ready.
     Only,
     /// The best of its tier by the strategy.
     Best { tier: (u32, u32), ready_count: usize },
-    /// Where the conversation was served before; whether that is so though a better tier is ready.
+    /// The conversation was served here before; the field says whether a better tier is ready.
     Affinity { better_tier_ready: bool },
-    /// After a cooldown, one request is let through.
+    /// One request is let through after a cooldown.
     Probe,
-    /// Nothing is ready: the least suspect is tried.
+    /// No candidate is ready, so the least suspect one is tried.
     LeastSuspect,
 }
 
-/// Why a candidate lost.
+/// Why a candidate was skipped.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SkipReason {
-    /// In cooldown: until when, and what it did.
+    /// In cooldown: its end, and the failure that caused it.
     Cooling {
         until: Mono,
         cause: Arc<str>,
         scope: ScopeKind,
-        /// What the failure was: tells "rate limited" from "out of money" and "no such model".
+        /// The class of the failure: distinguishes "rate limited" from "out of money" and "no such
+        /// model".
         class: CooldownClass,
     },
     Disabled,
@@ -306,14 +310,14 @@ pub enum SkipReason {
     NotPicked,
     /// Ready, but others are in the preferred region.
     OtherRegion,
-    /// A budget keeps it back.
+    /// A budget denies the attempt.
     OverBudget(Arc<BudgetBlock>),
     OverLimit {
         limit_name: &'static str,
     },
-    /// A probe is under way.
+    /// A probe is in flight.
     Probing,
-    /// The provider said that too little is left for this request.
+    /// The provider reported that too little of a limit is left for this request.
     NearLimit {
         limit_name: &'static str,
         remaining: u64,
@@ -323,13 +327,13 @@ pub enum SkipReason {
     Rejected {
         cause: Arc<str>,
     },
-    /// Its model cannot take this request, and others can.
+    /// The model cannot take this request, and another one can.
     MissingCapability(MissingCapability),
     /// The secret is still being read.
     WaitingForKey,
 }
 
-/// How wide a health state reaches.
+/// The scope that a health state covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ScopeKind {
     Account,
@@ -339,7 +343,8 @@ pub enum ScopeKind {
 }
 
 impl SkipReason {
-    /// The sentence for `route`, the Request screen and errors; `now` turns instants into spans.
+    /// Returns the sentence for `route`, the Request screen and errors; `now` turns instants into
+    /// spans.
     #[must_use]
     pub fn text(&self, now: Mono) -> String {
         match self {
@@ -405,7 +410,7 @@ impl fmt::Display for ScopeKind {
     }
 }
 
-/// How long, in words short enough for a table: `41s`, `2m`, `1h5m`.
+/// Prints a span, short enough for a table: `41s`, `2m`, `1h5m`.
 #[must_use]
 pub fn print_span(span: Duration) -> String {
     let s = span.as_secs_f64().ceil() as u64;

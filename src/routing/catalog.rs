@@ -1,4 +1,4 @@
-//! Which upstream serves which names, as far as config and learned lists say; built once per
+//! Maps names to the upstreams that serve them, from config and learned model lists; built once per
 //! config.
 
 use std::{
@@ -11,7 +11,7 @@ use crate::{
     config::settings::{LogicalModel, Origin, Settings, Strategy, Upstream, UpstreamId},
 };
 
-/// The models that an upstream listed, in its order.
+/// The models that an upstream lists, in its order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelSet {
     names: Vec<Arc<str>>,
@@ -42,14 +42,14 @@ impl ModelSet {
     }
 }
 
-/// What is known of an upstream's list; `None`: it was never learned.
+/// Returns an upstream's model list, or `None` if it was never learned.
 pub type ListedModels<'a> = &'a dyn Fn(UpstreamId) -> Option<Arc<ModelSet>>;
 
-/// Names of config: upstreams, aliases, logical models.
+/// The names in the config: upstreams, aliases and logical models.
 #[derive(Clone, Debug)]
 pub struct Catalog {
-    /// Those that names are looked for at, in config order: all but the demo, which then answers to
-    /// its own name only, or the demo alone.
+    /// The upstreams in which names are searched, in config order: all except the demo, or the demo
+    /// alone. In the first case the demo serves only its own name.
     pub upstreams: Vec<Arc<Upstream>>,
     pub strategy: Strategy,
     by_name: HashMap<Arc<str>, Arc<Upstream>>,
@@ -61,22 +61,23 @@ pub struct Catalog {
     exact_names: Vec<Arc<str>>,
 }
 
-/// What a name of config stands for.
+/// The alias or logical model that a configured name refers to.
 #[derive(Clone, Debug)]
 pub enum CatalogEntry {
     Alias(Arc<str>),
     Logical(Arc<LogicalModel>),
 }
 
-/// How sure it is that an upstream serves a name.
+/// How certain it is that an upstream serves a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MatchKind {
-    /// It serves anything, though its list has not this one: it serves it where nobody else does.
+    /// The upstream accepts any name, but its list does not contain this one: used only if no other
+    /// upstream serves the name.
     FallbackOnly,
     No,
-    /// It serves anything, and no list says otherwise.
+    /// The upstream accepts any name, and no list contradicts.
     AcceptsAny,
-    /// Its list was never learned.
+    /// The upstream's list was never learned.
     ListUnknown,
     Yes,
 }
@@ -128,13 +129,13 @@ impl Catalog {
         self.by_name.get(name)
     }
 
-    /// The alias or logical model of exactly this name.
+    /// Returns the alias or logical model of exactly this name.
     #[must_use]
     pub fn exact(&self, name: &str) -> Option<&CatalogEntry> {
         self.exact.get(name)
     }
 
-    /// Aliases and logical models whose pattern, other than `*`, matches.
+    /// Returns aliases and logical models whose pattern, other than `*`, matches.
     pub fn matching_patterns<'a>(
         &'a self,
         name: &'a str,
@@ -145,20 +146,21 @@ impl Catalog {
             .map(|(pattern, entry)| (pattern.text(), entry))
     }
 
-    /// What everything else stands for.
+    /// Returns the entry for `*`, which applies to all other names.
     #[must_use]
     pub fn catch_all(&self) -> Option<&CatalogEntry> {
         self.catch_all.as_ref()
     }
 
-    /// Exact names of aliases and logical models, in file order.
+    /// Returns the exact names of aliases and logical models, in file order.
     #[must_use]
     pub fn exact_names(&self) -> &[Arc<str>] {
         &self.exact_names
     }
 }
 
-/// Whether the upstream serves a name that a client may ask for. Disabled ones serve none.
+/// Returns whether the upstream serves a name that a client requests. Disabled upstreams serve no
+/// name.
 #[must_use]
 pub fn match_name(upstream: &Upstream, name: &str, model_lists: ListedModels<'_>) -> MatchKind {
     if !upstream.enabled {
@@ -188,13 +190,13 @@ pub fn match_name(upstream: &Upstream, name: &str, model_lists: ListedModels<'_>
     }
 }
 
-/// Whether the patterns mean this name, rather than everything.
+/// Returns whether a pattern other than `*` matches the name.
 fn names_explicitly(patterns: &Patterns, name: &str) -> bool {
     patterns.include.iter().any(|pattern| !pattern.is_any() && pattern.matches(name))
 }
 
-/// Names that the upstream is known to serve, as clients may ask for them: configured ones (true),
-/// then listed ones.
+/// Returns the names that the upstream is known to serve, as clients request them: configured names
+/// (true), then listed ones.
 #[must_use]
 pub fn served_names(upstream: &Upstream, model_lists: ListedModels<'_>) -> Vec<(Arc<str>, bool)> {
     let (mut out, mut seen) = (Vec::new(), HashSet::new());
@@ -207,7 +209,7 @@ pub fn served_names(upstream: &Upstream, model_lists: ListedModels<'_>) -> Vec<(
     out
 }
 
-/// The same one by one, some perhaps twice.
+/// Calls `visit` for each name of [`served_names`]; a name may occur twice.
 pub fn for_each_served_name(
     upstream: &Upstream,
     model_lists: ListedModels<'_>,

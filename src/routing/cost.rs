@@ -1,10 +1,10 @@
-//! What a request would cost where.
+//! Estimates the cost of a request at each candidate.
 
 use super::{candidate::Candidate, health::TokenEstimate};
 use crate::config::settings::Upstream;
 use crate::routing::project_limits::DEFAULT_OUTPUT_TOKENS;
 
-/// Billionths of a dollar per token, and for the request as such.
+/// Billionths of a dollar per token, and per request.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TokenPrice {
     pub input: f64,
@@ -12,8 +12,8 @@ pub struct TokenPrice {
     pub request: f64,
 }
 
-/// For each candidate, what a request of this size would cost, without caches; `None` where no
-/// price is known.
+/// Returns the cost of a request of this size for each candidate, without caches; `None` if the
+/// price is unknown.
 #[must_use]
 pub fn estimate_costs(
     candidates: &[Candidate],
@@ -23,7 +23,7 @@ pub fn estimate_costs(
     let (input, output) = (size.input.max(1) as f64, size.output.min(DEFAULT_OUTPUT_TOKENS) as f64);
     let mut out: Vec<Option<f64>> = Vec::with_capacity(candidates.len());
     for (at, candidate) in candidates.iter().enumerate() {
-        // The keys of one target stand side by side.
+        // The keys of one target are adjacent.
         let same = at.checked_sub(1).filter(|&before| {
             std::sync::Arc::ptr_eq(&candidates[before].target, &candidate.target)
         });

@@ -14,11 +14,11 @@ use crate::{
 /// Requests estimated larger than this are not used as probes while another candidate is ready.
 const MAX_PROBE_TOKENS: u64 = 32_000;
 
-/// The decision; changes nothing.
+/// Returns the decision; changes nothing.
 #[must_use]
 pub fn decide(q: &RouteQuery<'_>, health: &Health, now: Mono, rng: &mut dyn Rng) -> Decision {
     let evaluated = evaluate_all(q, health, now);
-    // The best tiers of those that are ready, and of those that are ready as probes.
+    // The best tier of the candidates that are ready, and the best tier of those ready as probes.
     let (mut ready, mut due) = (None, None);
     for (entrant, candidate) in
         evaluated.iter().zip(q.candidates).filter(|(entrant, _)| entrant.is_untried())
@@ -59,8 +59,8 @@ pub fn decide(q: &RouteQuery<'_>, health: &Health, now: Mono, rng: &mut dyn Rng)
                 )
             }
         };
-        // All of them belong to upstreams that failed in this request: somebody else of the same
-        // standing who is only suspected goes before their other keys.
+        // All upstreams in the pool failed in this request. A suspect candidate of another
+        // upstream, in the same or a better tier, is preferred to their other keys.
         if !q.failed_attempts.is_empty() && pool.iter().all(|&i| has_failed_upstream(q, i)) {
             let other = |i: usize, e: &Evaluated<'_>| {
                 e.is_untried()
@@ -98,8 +98,8 @@ pub fn decide(q: &RouteQuery<'_>, health: &Health, now: Mono, rng: &mut dyn Rng)
         let verdict = Verdict::Try { index, reason: ChoiceReason::LeastSuspect, probe: true };
         return Decision { verdict, skipped: skip_reasons(&evaluated, q, index, None) };
     }
-    // A key that is being read will be there in a moment; the same again is worse than somebody who
-    // was not asked yet.
+    // A key that is being read is available in a moment, and waiting for an untried candidate is
+    // better than repeating a failed one.
     let read = |(e, c): (&Evaluated<'_>, &Candidate)| {
         e.is_untried() && e.status.rank == Rank::Pending && c.key_state == KeyState::Waiting
     };
@@ -123,17 +123,17 @@ pub fn decide(q: &RouteQuery<'_>, health: &Health, now: Mono, rng: &mut dyn Rng)
     }
 }
 
-/// What a conversation's binding makes of a decision.
+/// How a conversation's binding changes a decision.
 enum AffinityOutcome {
     None,
-    /// These serve it; whether a better tier is ready.
+    /// These candidates serve it; the flag says whether a better tier is ready.
     Pinned(Vec<usize>, bool),
-    /// What it is bound to is free again very soon.
+    /// The bound candidate is free again very soon.
     WaitUntil(Mono),
 }
 
-/// A binding acts inside the best tier that is ready, and for a while in a worse one; it yields to
-/// health.
+/// Applies a binding within the best ready tier, and for a while in a worse one. Health takes
+/// precedence over the binding.
 fn apply_affinity(
     q: &RouteQuery<'_>,
     evaluated: &[Evaluated<'_>],
@@ -182,7 +182,7 @@ fn apply_affinity(
     )
 }
 
-/// Those of the preferred region, where there are any.
+/// Returns the candidates of the preferred region, or the whole pool if it has none of them.
 fn prefer_region(q: &RouteQuery<'_>, pool: Vec<usize>) -> Vec<usize> {
     let there = |i: &usize| q.candidates[*i].target.upstream.region == q.region;
     if q.region.is_empty() || !pool.iter().any(there) {
@@ -192,8 +192,8 @@ fn prefer_region(q: &RouteQuery<'_>, pool: Vec<usize>) -> Vec<usize> {
     }
 }
 
-/// Those whose upstream has not failed in this request, where there are any: another of its keys
-/// would hardly do better.
+/// Returns the candidates whose upstream has not failed in this request, or the whole pool if there
+/// are none. Another key of a failed upstream would hardly do better.
 fn prefer_other_upstreams(q: &RouteQuery<'_>, pool: Vec<usize>) -> Vec<usize> {
     let there = |i: &usize| !has_failed_upstream(q, *i);
     if q.failed_attempts.is_empty() || !pool.iter().any(there) {
@@ -203,15 +203,15 @@ fn prefer_other_upstreams(q: &RouteQuery<'_>, pool: Vec<usize>) -> Vec<usize> {
     }
 }
 
-/// Whether a candidate's upstream failed in this request, whatever the key.
+/// Returns whether a candidate's upstream failed in this request, independently of the key.
 fn has_failed_upstream(q: &RouteQuery<'_>, i: usize) -> bool {
     q.failed_attempts
         .iter()
         .any(|tried| tried.upstream_failed && tried.upstream == q.candidates[i].upstream())
 }
 
-/// A candidate's standing, and whether it failed in this request already: then, whether that may
-/// pass.
+/// A candidate's status, and whether it already failed in this request. `Some(true)` means that the
+/// fault may pass.
 struct Evaluated<'a> {
     status: CandidateStatus<'a>,
     failed_before: Option<bool>,
@@ -252,7 +252,8 @@ fn evaluate_all<'a>(q: &RouteQuery<'a>, health: &'a Health, now: Mono) -> Vec<Ev
             && entrant.status.rank < Rank::Unavailable
             && entrant.failed_before != Some(false)
     };
-    // Where nobody is known to be able to, those that seem not to be are better than nobody.
+    // Excludes candidates that lack a capability only if a capable candidate is left; otherwise
+    // they are tried all the same.
     if evaluated.iter().zip(q.candidates).any(fit) {
         for (entrant, candidate) in evaluated.iter_mut().zip(q.candidates) {
             if let Some(unfit) = candidate.missing_capability {
@@ -272,7 +273,7 @@ fn earlier_failure(q: &RouteQuery<'_>, candidate: &Candidate) -> Option<bool> {
     same.map(|t| t.may_recover).reduce(|a, b| a && b)
 }
 
-/// The one whose doubt ends first, the better tier among equals, the first among those.
+/// Returns the candidate whose suspicion ends first; among equals the better tier, then the first.
 fn earliest(
     evaluated: &[Evaluated<'_>],
     candidates: &[Candidate],
@@ -284,13 +285,13 @@ fn earliest(
         .map(|(i, _)| i)
 }
 
-/// Nothing can be tried: what is waited for, if anything.
+/// Returns the verdict when no candidate can be tried: wait, or exhausted.
 fn wait_or_exhausted(evaluated: &[Evaluated<'_>], now: Mono) -> Verdict {
     let ends = || {
         evaluated.iter().filter(|e| e.status.rank == Rank::Blocked).filter_map(|e| e.status.until)
     };
-    // What failed here for good is not waited for, though others may like to know when it comes
-    // back.
+    // Requests do not wait for candidates that failed for good, but `retry_at` may include their
+    // end.
     let lasting = |e: &&Evaluated<'_>| e.failed_before != Some(false);
     let pending = evaluated.iter().filter(lasting).any(|e| e.status.rank == Rank::Pending);
     let soonest = evaluated
@@ -300,8 +301,8 @@ fn wait_or_exhausted(evaluated: &[Evaluated<'_>], now: Mono) -> Verdict {
         .filter_map(|e| e.status.until)
         .min();
     match (pending, soonest) {
-        // Whatever is held may come free at any moment, but an end that is near is worth waking up
-        // for.
+        // A pending candidate may become free at any moment, but an end that is near is worth
+        // waking up for.
         (true, until) => {
             Verdict::Wait { until: until.filter(|until| *until <= now + PROBE_TIMEOUT) }
         }
@@ -310,7 +311,8 @@ fn wait_or_exhausted(evaluated: &[Evaluated<'_>], now: Mono) -> Verdict {
     }
 }
 
-/// Why each but the chosen one lost; `tier` is the tier that was drawn from.
+/// Returns why each candidate except the chosen one was skipped; `tier` is the tier that the choice
+/// was made from.
 fn skip_reasons(
     evaluated: &[Evaluated<'_>],
     q: &RouteQuery<'_>,
@@ -325,7 +327,8 @@ fn skip_reasons(
         return Vec::new();
     }
     let why = |i: usize, e: &Evaluated<'_>| match (e.failed_before, tier) {
-        // Where nothing is left, when it comes back says more than that it failed.
+        // If no candidate is left, the time of its return is more useful than the fact that it
+        // failed.
         (Some(_), None) => e.status.skip_reason().unwrap_or(SkipReason::AlreadyFailed),
         (Some(_), Some(_)) => SkipReason::AlreadyFailed,
         (None, _) => e.status.skip_reason().unwrap_or(match tier {

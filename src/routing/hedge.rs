@@ -1,51 +1,52 @@
-//! When a second target is asked beside one that has not spoken yet, and who may be: pure, and what
-//! it is counted by.
+//! Decides when a hedge request goes to a second target and which targets may serve it, and
+//! collects the latencies for that.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::candidate::{Candidate, FailedAttempt};
 use crate::config::settings::{Hedge, HedgeDelay, UpstreamId};
 
-/// Answers from which on the slowest twentieth is known.
+/// The minimum number of responses before the 95th percentile is known.
 pub const MIN_SAMPLES: usize = 20;
-/// Newest answers that count for each target.
+/// The number of newest responses that count for each target.
 const MAX_SAMPLES: usize = 100;
-/// Targets whose answers are remembered; beyond, the one heard of longest ago goes.
+/// Targets whose latencies are stored; above it, the least recently updated one is evicted.
 const MAX_TARGETS: usize = 256;
-/// Hedges that may be saved up while none is needed.
+/// Maximum hedge credit that a logical model can save up.
 const MAX_CREDIT: f64 = 3.0;
-/// The share of a budget from which on nothing is asked twice.
+/// From this spent share of a budget on, no request is hedged.
 pub const MAX_BUDGET_USED: f64 = 0.8;
 
-/// What a decision looks at of a request.
+/// The properties of a request that decide about a hedge.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct HedgeInput {
     /// Estimated input tokens.
     pub input_tokens: u64,
-    /// The provider itself runs tools for it: what they do may cost, and may be done only once.
+    /// The provider itself runs tools for the request; their effects may cost money and must happen
+    /// only once.
     pub server_tools: bool,
-    /// The share that is spent of the fullest budget that it counts against.
+    /// The spent share of the fullest budget that the request counts against.
     pub budget_used: f64,
 }
 
-/// Why there will be no second.
+/// Why the request is not hedged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoHedge {
     Budget,
     Large,
-    /// The share of requests that may be asked twice is used up.
+    /// The share of requests that may be hedged is used up.
     ShareUsed,
     ServerTools,
-    /// Too few answers are known to say what is slow.
+    /// Too few responses are known to say what is slow.
     TooFewSamples,
 }
 
-/// After how long a second is asked. `p95`: of the first's answers; `credit`: hedges that the share
-/// allows for.
+/// Returns the delay before the hedge is sent. `p95` is the 95th percentile of the first target's
+/// latencies; `credit` is the number of hedges that the share allows.
 ///
 /// # Errors
 ///
-/// Why none is.
+/// Why the request is not hedged.
 pub fn hedge_delay(
     rule: &Hedge,
     input: HedgeInput,
@@ -70,8 +71,9 @@ pub fn hedge_delay(
     }
 }
 
-/// Who counts as asked already when a second is looked for: whoever was, and with `first` its whole
-/// account, so that another one is asked; with `same_account` only itself.
+/// Returns the attempts to treat as failed when choosing a hedge target. Adds the whole account of
+/// `first`, so that another account serves the hedge; with `same_account` it adds only `first`
+/// itself.
 #[must_use]
 pub fn as_failed(
     candidates: &[Candidate],
@@ -94,8 +96,7 @@ pub fn as_failed(
     tried.iter().cloned().chain(out).collect()
 }
 
-/// How long a target's answers took to begin, and how many hedges each logical model may still
-/// have.
+/// Latencies to the first content per target, and the remaining hedge credit per logical model.
 #[derive(Debug, Default)]
 pub struct TargetLatencies {
     targets: VecDeque<TargetStats>,
@@ -106,13 +107,14 @@ pub struct TargetLatencies {
 struct TargetStats {
     upstream: UpstreamId,
     model: Arc<str>,
-    /// A whole answer takes longer than the beginning of one.
+    /// Streams are counted separately, because a complete response takes longer than the start of
+    /// one.
     stream: bool,
     latencies: VecDeque<Duration>,
 }
 
 impl TargetLatencies {
-    /// A request for a logical model: a part of a hedge is allowed for.
+    /// Adds a share of a hedge for each request to a logical model.
     pub fn earn_credit(&mut self, rule: &Hedge) {
         match self.credits.iter_mut().find(|(model, _)| *model == rule.model) {
             Some((_, credit)) => *credit = (*credit + rule.max_share).min(MAX_CREDIT),
@@ -120,7 +122,7 @@ impl TargetLatencies {
         }
     }
 
-    /// Hedges that a logical model may have now.
+    /// Returns the number of hedges that a logical model may send now.
     #[must_use]
     pub fn credit(&self, rule: &Hedge) -> f64 {
         self.credits
@@ -129,10 +131,10 @@ impl TargetLatencies {
             .map_or(0.0, |(_, credit)| *credit)
     }
 
-    /// Takes one of them; false where there is none.
+    /// Uses one hedge; returns false if no credit is left.
     pub fn spend_credit(&mut self, rule: &Hedge) -> bool {
         match self.credits.iter_mut().find(|(model, _)| *model == rule.model) {
-            // Twenty twentieths are one, whatever their sum is in binary.
+            // Tolerates rounding: twenty times 0.05 must equal one hedge.
             Some((_, credit)) if *credit >= 1.0 - 1e-9 => {
                 *credit -= 1.0;
                 true
@@ -141,7 +143,7 @@ impl TargetLatencies {
         }
     }
 
-    /// A target's answer began after so long.
+    /// Records how long a target's response took to begin.
     pub fn record_latency(&mut self, candidate: &Candidate, stream: bool, latency: Duration) {
         let at = self.targets.iter().position(|known| known.matches(candidate, stream));
         let mut target = at.and_then(|at| self.targets.remove(at)).unwrap_or_else(|| TargetStats {
@@ -160,8 +162,7 @@ impl TargetLatencies {
         }
     }
 
-    /// How long all but the slowest twentieth of a target's answers took to begin, where that is
-    /// known.
+    /// Returns the 95th percentile of a target's latencies, if known.
     #[must_use]
     pub fn p95(&self, candidate: &Candidate, stream: bool) -> Option<Duration> {
         let target = self

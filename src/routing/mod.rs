@@ -1,5 +1,5 @@
-//! Which key serves the next attempt, and why the others do not. Pure: clock and chance are handed
-//! in.
+//! Decides which key serves the next attempt, and why the others do not. Pure: the caller passes in
+//! clock and randomness.
 
 pub mod affinity;
 pub mod budget;

@@ -1,5 +1,5 @@
-//! What an attempt's end means: who is to blame, whether another try may help, how long to leave it
-//! alone.
+//! Classifies the end of an attempt: who is to blame, whether another attempt may help, and how
+//! long the scope cools.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,26 +15,26 @@ pub struct Outcome {
     pub retry: Retry,
     /// The cooldown class for the blamed scope.
     pub cooldown: CooldownClass,
-    /// What the vendor asks for (header or body), uncapped.
+    /// The delay that the provider requests (header or body), uncapped.
     pub hint: Option<Duration>,
-    /// The tries that may have cost upstream work count against `max_attempts` and the retry
+    /// The attempt may have cost upstream work, so it counts against `max_attempts` and the retry
     /// budget.
     pub counts_as_attempt: bool,
-    /// A non-streaming request that was sent whole and then lost may have been billed.
+    /// A non-streaming request that was sent completely and then lost may have been billed.
     pub maybe_billed: bool,
-    /// In words, for tables: "429 insufficient_quota", "connection refused".
+    /// A short text for tables: "429 insufficient_quota", "connection refused".
     pub cause: Arc<str>,
 }
 
 impl Outcome {
-    /// Whether it says something about the upstream, whatever the key.
+    /// Returns whether the upstream is to blame, independently of the key.
     #[must_use]
     pub fn blames_upstream(&self) -> bool {
         matches!(self.blame, Blame::Upstream | Blame::UpstreamAndKey)
     }
 
-    /// Whether the same candidate may do better after a pause
-    /// ([`Tried::may_pass`](super::candidate::Tried)).
+    /// Returns whether the same candidate may succeed after a pause
+    /// ([`FailedAttempt::may_recover`](super::candidate::FailedAttempt)).
     #[must_use]
     pub fn may_recover(&self) -> bool {
         match (self.cooldown, self.retry) {
@@ -44,22 +44,22 @@ impl Outcome {
             (CooldownClass::ModelMissing | CooldownClass::Quota | CooldownClass::Rejected, _) => {
                 false
             }
-            // Our own network comes back; a login page stays until somebody signs in.
+            // The local network comes back; a login page stays until a user signs in.
             (CooldownClass::None, Retry::Other | Retry::OtherAccount) => !self.counts_as_attempt,
         }
     }
 
-    /// The upstream spoke for itself, and what was wrong is the request: it is up.
+    /// Returns whether the upstream itself rejected the request: the upstream is up.
     #[must_use]
     pub fn blames_request(&self) -> bool {
         self.blame == Blame::None && matches!(self.retry, Retry::No | Retry::Once)
     }
 }
 
-/// Whose fault it is: the scope that strikes are counted on.
+/// The party at fault: the scope that strikes are counted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
-    /// Our own network, or the client: nothing cools.
+    /// The local network or the client: nothing cools.
     None,
     Account,
     Key,
@@ -78,7 +78,7 @@ pub enum Retry {
     OtherAccount,
     /// At most once more in this request (409).
     Once,
-    /// The same again at once, uncounted: a stale pooled connection.
+    /// The same candidate again at once, uncounted: a stale pooled connection.
     SameImmediately,
 }
 
@@ -90,15 +90,14 @@ pub enum CooldownClass {
     RateLimited,
     ServerError,
     Quota,
-    /// A model the upstream does not have.
+    /// A model that the upstream does not have.
     ModelMissing,
     /// Until the secret changes, `warm`, or a free check succeeds.
     Rejected,
 }
 
-/// Reads an upstream's refusal. `stream_begun` is false: this is for faults before content; after
-/// content the relay only records. `retry_statuses` of config decides which other statuses are
-/// worth another try.
+/// Classifies an upstream's refusal before content; after content the relay only records.
+/// `retryable` says whether `retry_statuses` of the config allows another attempt.
 #[must_use]
 pub fn classify_fault(fault: &Fault, hint: Option<Duration>, retryable: bool) -> Outcome {
     let hint = hint.or(fault.retry_after);
@@ -174,8 +173,8 @@ pub fn classify_fault(fault: &Fault, hint: Option<Duration>, retryable: bool) ->
     }
 }
 
-/// What a rule of the config makes of a refusal: its fault, changed where it is to be told as it
-/// is, and its outcome.
+/// Applies a rule of the config to a refusal: returns its outcome, and changes the fault if the
+/// rule passes it to the client unchanged.
 #[must_use]
 pub fn classify_by_rule(rule: &UpstreamRule, fault: &mut Fault, hint: Option<Duration>) -> Outcome {
     let base = classify_fault(fault, hint, true);
@@ -208,7 +207,7 @@ pub fn classify_by_rule(rule: &UpstreamRule, fault: &mut Fault, hint: Option<Dur
     }
 }
 
-/// The first rule that is of such a refusal; `text` is all that the answer said.
+/// Returns the first rule that matches a refusal; `text` is the complete body of the response.
 #[must_use]
 pub fn find_rule<'a>(
     rules: &'a [UpstreamRule],
@@ -221,7 +220,7 @@ pub fn find_rule<'a>(
     })
 }
 
-/// Reads what the connection did.
+/// Classifies a connection fault.
 #[must_use]
 pub fn classify_transport(fault: &TransportFault) -> Outcome {
     let kind = fault.kind;

@@ -1,5 +1,5 @@
-//! What projects have used of their limits: requests and tokens over a sliding minute, and requests
-//! at once.
+//! Tracks the usage of project limits: requests and tokens over a sliding minute, and concurrent
+//! requests.
 
 use std::{
     collections::HashMap,
@@ -16,19 +16,20 @@ use crate::{
     config::settings::Project,
 };
 
-/// Output that is reserved while nothing is known of a model's answers.
+/// Output tokens that are reserved while a model's output length is unknown.
 pub(super) const DEFAULT_OUTPUT_TOKENS: u64 = 1_024;
-/// The share of the newest answer in what counts as usual.
+/// The weight of the newest response in the typical output length.
 const NEWEST_WEIGHT: f64 = 0.2;
-/// Models whose usual answer is kept per project; names come from clients, so they are bounded.
+/// Models whose typical output is stored per project. Their names come from clients, so the number
+/// is bounded.
 const MAX_MODELS: usize = 64;
 
-/// How many tokens answers usually have, by model.
+/// The typical number of output tokens, by model.
 #[derive(Clone, Debug, Default)]
 pub struct OutputEstimator(Vec<(Arc<str>, f64)>);
 
 impl OutputEstimator {
-    /// What to reserve for an answer: what is usual, at most what the client allows.
+    /// Returns the output tokens to reserve: the typical number, at most what the client allows.
     #[must_use]
     pub fn estimate(&self, model: &str, max_tokens: Option<u64>) -> u64 {
         let usual = self
@@ -52,20 +53,21 @@ impl OutputEstimator {
     }
 }
 
-/// A request that was let in; told to [`Projects::settle`] once its tokens are known.
+/// An admitted request; the caller passes it to [`ProjectLimits::settle`] once its tokens are
+/// known.
 #[derive(Clone, Debug)]
 pub struct LimitAdmission {
     model: Arc<str>,
     tokens: Option<RollingReservation>,
 }
 
-/// What a project asks to be let in with.
+/// The input of an admission check.
 #[derive(Clone, Copy, Debug)]
 pub struct AdmissionRequest<'a> {
     pub model: &'a Arc<str>,
     /// Estimated input tokens.
     pub input: u64,
-    /// Whether an answer of tokens is expected, and how many the client allows at most.
+    /// Whether the response has output tokens; `max_tokens` is the most that the client allows.
     pub expects_output: bool,
     pub max_tokens: Option<u64>,
 }
@@ -84,12 +86,12 @@ pub enum ProjectLimitKind {
     Tokens,
 }
 
-/// One limit as clients are told of it.
+/// One limit as reported to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RemainingLimit {
     pub limit: u32,
     pub remaining: u64,
-    /// Until nothing is used up any more.
+    /// The time until the full limit is available again.
     pub reset: Duration,
 }
 
@@ -101,7 +103,7 @@ struct ProjectUsage {
     output_estimator: OutputEstimator,
 }
 
-/// All projects, by name, behind one lock. Numbers stay over a reload; the limits are those of the
+/// All projects by name, behind one lock. Counts survive a reload; the limits are those of the
 /// request's project row.
 #[derive(Debug, Default)]
 pub struct ProjectLimits(Mutex<HashMap<Arc<str>, ProjectUsage>>);
@@ -111,12 +113,12 @@ impl ProjectLimits {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a request and reserves its tokens, or says which limit is used up: then nothing is
-    /// counted, so that hammering does not make the wait longer.
+    /// Counts a request and reserves its tokens, unless a limit is used up. A refused request is
+    /// not counted, so that repeated requests do not extend the wait.
     ///
     /// # Errors
     ///
-    /// The limit whose end is the later one.
+    /// The used-up limit that ends last.
     pub fn admit(
         &self,
         project: &Project,
@@ -155,8 +157,8 @@ impl ProjectLimits {
         Ok(LimitAdmission { model: Arc::clone(request.model), tokens })
     }
 
-    /// The tokens of an admitted request: input and output as the provider counted them, or `None`
-    /// where it never said, when the reservation stands.
+    /// Settles the tokens of an admitted request with the provider's input and output counts. With
+    /// `None` the provider reported no counts, and the reservation remains.
     pub fn settle(&self, project: &str, booking: &LimitAdmission, actual: Option<(u64, u64)>) {
         let mut all = self.lock();
         let (Some(used), Some(booked), Some((input, output))) =
@@ -170,7 +172,7 @@ impl ProjectLimits {
         }
     }
 
-    /// Takes one of the project's places for requests at once; false where none is free.
+    /// Acquires one of the project's concurrency slots; returns false if none is free.
     #[must_use]
     pub fn acquire_slot(&self, project: &Project) -> bool {
         let mut all = self.lock();
@@ -180,14 +182,14 @@ impl ProjectLimits {
         free
     }
 
-    /// Gives a place back.
+    /// Releases a slot.
     pub fn release_slot(&self, project: &str) {
         if let Some(used) = self.lock().get_mut(project) {
             used.running = used.running.saturating_sub(1);
         }
     }
 
-    /// What is left of the limits that the project has: requests, tokens.
+    /// Returns what is left of the project's limits: requests, tokens.
     #[must_use]
     pub fn remaining(
         &self,
@@ -215,7 +217,7 @@ impl ProjectLimits {
         )
     }
 
-    /// Requests of a project that are under way.
+    /// Returns the number of running requests of a project.
     #[must_use]
     pub fn running(&self, project: &str) -> u32 {
         self.lock().get(project).map_or(0, |used| used.running)

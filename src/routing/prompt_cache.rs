@@ -1,33 +1,33 @@
-//! Whether a conversation still finds its beginning in its provider's prompt cache, and what
-//! changed where it does not.
+//! Detects when a conversation no longer hits its provider's prompt cache, and finds out what
+//! changed.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::routing::candidate::{AccountId, print_span};
 use crate::{base::clock::Mono, config::settings::UpstreamId, ir::usage::Usage};
 
-/// Conversations are found by two hashes each; so many hashes are kept, beyond those silent longest
-/// go.
+/// Maximum number of stored hashes, two per conversation; above it, the longest-idle ones are
+/// evicted.
 const MAX_HASHES: usize = 2_000;
 /// Messages of a conversation that are remembered.
 pub const MAX_MESSAGES: usize = 256;
-/// Fewer tokens are no loss worth telling: providers cache from about here on.
+/// The minimum number of cached tokens for which a miss is reported; providers cache from about
+/// this size on.
 const MIN_CACHED_TOKENS: u64 = 1_024;
-/// How long providers keep what was written to their caches for the usual while, and for the long
-/// one.
+/// How long providers retain cached prompts, with the default and with the long lifetime.
 const CACHE_TTL: Duration = Duration::from_secs(300);
 const LONG_CACHE_TTL: Duration = Duration::from_secs(3_600);
 
-/// What stands at the beginning of a request, as hashes: marks for the cache and names that change
-/// from turn to turn left out.
+/// The beginning of a request as hashes, without cache markers and without names that change
+/// between turns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PromptPrefix {
-    /// In their order.
+    /// Hash of the tools in their order.
     pub tools: u64,
-    /// In whatever order.
+    /// Hash of the tools in any order.
     pub tool_set: u64,
     pub system: u64,
-    /// Whether it asks for anything to be cached.
+    /// Whether the request marks anything for caching.
     pub has_cache_control: bool,
     pub messages: Vec<(PrefixRole, u64)>,
 }
@@ -40,7 +40,7 @@ pub enum PrefixRole {
     User,
 }
 
-/// Where a turn went.
+/// Where a turn was served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedBy {
     pub upstream: UpstreamId,
@@ -48,24 +48,24 @@ pub struct ServedBy {
     pub key_name: Arc<str>,
     pub account: AccountId,
     pub model: Arc<str>,
-    /// Its dialect was another than the client's.
+    /// The upstream's dialect differs from the client's.
     pub translated: bool,
 }
 
-/// What is remembered of a conversation's newest turn.
+/// The newest turn of a conversation.
 #[derive(Debug)]
 struct LastTurn {
     conversation: u64,
     prefix: PromptPrefix,
     served_by: ServedBy,
-    /// Tokens that the cache holds of it, as far as the provider said.
+    /// Tokens of the turn in the provider's cache, as far as the provider reported them.
     cached: u64,
-    /// The provider was asked to keep them for long.
+    /// The request used the long cache lifetime.
     long_ttl: bool,
     at: Mono,
 }
 
-/// The first thing that explains it.
+/// The first cause that explains a cache miss.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MissCause {
     Key {
@@ -81,9 +81,9 @@ pub enum MissCause {
         from: Arc<str>,
         to: Arc<str>,
     },
-    /// Nothing changed and little time passed: it was the provider's doing.
+    /// Nothing changed and little time passed: the provider dropped the cache.
     Provider,
-    /// Nothing changed, but so long nothing was asked.
+    /// Nothing changed, but the conversation was idle for this long.
     Expired(Duration),
     System,
     ToolOrder,
@@ -97,7 +97,7 @@ pub enum MissCause {
     },
 }
 
-/// A prompt cache that stopped hitting.
+/// A prompt cache that no longer hits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheMiss {
     pub cause: MissCause,
@@ -105,7 +105,7 @@ pub struct CacheMiss {
     pub expected: u64,
     /// Tokens that did.
     pub cached: u64,
-    /// The provider charged for writing them again, rather than for reading them afresh.
+    /// The provider charged for writing the tokens to the cache again, not for plain input.
     pub rewritten: bool,
 }
 
@@ -117,7 +117,7 @@ impl CacheMiss {
 }
 
 impl MissCause {
-    /// In words.
+    /// Returns the miss in words.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
@@ -157,22 +157,22 @@ impl MissCause {
         }
     }
 
-    /// Whether it is what one would expect, rather than something to look into.
+    /// Returns whether the miss is expected and needs no investigation.
     #[must_use]
     pub fn is_expected(&self) -> bool {
         matches!(self, Self::Expired(_))
     }
 }
 
-/// Conversations and what their caches hold.
+/// The newest turn of each conversation and what its cache contains.
 #[derive(Debug, Default)]
 pub struct PromptCacheTracker {
     turns: HashMap<u64, Arc<LastTurn>>,
 }
 
 impl PromptCacheTracker {
-    /// A turn was answered: what was lost of its cache, if anything was. `whose`: project and model
-    /// asked for.
+    /// Records an answered turn; returns the cache miss, if any. `conversation` is a hash of the
+    /// project and the requested model.
     pub fn record_turn(
         &mut self,
         conversation: u64,
@@ -210,7 +210,7 @@ impl PromptCacheTracker {
         miss
     }
 
-    /// Drops the eighth that was silent longest, so that this is rare.
+    /// Evicts the longest-idle eighth, so that eviction is rare.
     fn evict_idle(&mut self, now: Mono) {
         let mut silent: Vec<(Duration, u64)> =
             self.turns.iter().map(|(key, turn)| (now.since(turn.at), *key)).collect();
@@ -222,8 +222,8 @@ impl PromptCacheTracker {
     }
 }
 
-/// What a conversation is found by: its first message, and its first two. Both, as either may be
-/// changed.
+/// Returns the hashes that identify a conversation: its first message, and its first two. Both are
+/// needed, as either may change.
 fn conversation_hashes(conversation: u64, prefix: &PromptPrefix) -> Vec<u64> {
     let mixed = |n: u64, hash: u64| {
         (conversation ^ hash.rotate_left(17)).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(n)
@@ -232,7 +232,8 @@ fn conversation_hashes(conversation: u64, prefix: &PromptPrefix) -> Vec<u64> {
 }
 
 impl LastTurn {
-    /// Whether a request goes on with this conversation: most of what was said in it is said again.
+    /// Returns whether a request continues this conversation: it contains at least half of the
+    /// known messages.
     fn is_continued_by(&self, prefix: &PromptPrefix) -> bool {
         let known =
             self.prefix.messages.iter().filter(|message| prefix.messages.contains(message)).count();
@@ -275,7 +276,7 @@ impl LastTurn {
         if was.translated != served_by.translated {
             return MissCause::Translation { translated: served_by.translated };
         }
-        // In the order in which providers lay a prompt out.
+        // In the order in which providers lay out a prompt.
         if previous.tools != prefix.tools {
             return if previous.tool_set == prefix.tool_set {
                 MissCause::ToolOrder
@@ -331,7 +332,7 @@ mod tests {
         Usage { input: 20, cache_read: read, cache_write_5m: written, ..Usage::default() }
     }
 
-    /// A conversation of two turns, then a third of this kind.
+    /// Runs a conversation of two turns, then a third turn of this kind.
     fn third(new: PromptPrefix, place_now: ServedBy, read: u64, second: u64) -> Option<CacheMiss> {
         let mut guardian = PromptCacheTracker::default();
         assert_eq!(guardian.record_turn(9, prefix(&[10]), place(), &usage(0, 4_000), at(0)), None);

@@ -1,5 +1,5 @@
-//! What a client asked for → the targets that serve it, in the documented order; or why there are
-//! none.
+//! Resolves the model that a client requested to the targets that serve it, in the documented
+//! order, or explains why there are none.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -19,19 +19,19 @@ use crate::{
     ir::op::Dialect,
 };
 
-/// Aliases that point to aliases: so many deep.
+/// The maximum depth of aliases that point to aliases.
 const MAX_ALIAS_DEPTH: usize = 8;
 
-/// Whether upstreams whose lists were never learned are worth waiting for.
+/// Whether to wait for upstreams whose lists were never learned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnUnknownList {
-    /// Waiting is over: they count as serving anything.
+    /// Do not wait: assume that they serve any name.
     Assume,
-    /// Say which they are ([`NameError::Unlearned`]).
+    /// Report them as [`NameError::ListUnknown`].
     Wait,
 }
 
-/// What a name stands for.
+/// The result of resolving a name.
 #[derive(Clone, Debug)]
 pub struct ResolvedModel {
     /// In config order, or in the order of the logical model.
@@ -40,12 +40,12 @@ pub struct ResolvedModel {
     pub overrides: ModelOverrides,
     /// How the name was resolved, in words: "alias fast → groq:llama-3.3-70b".
     pub via: String,
-    /// Upstreams that serve the name, but not in the client's dialect, where nothing can be
-    /// translated.
+    /// Upstreams that serve the name, but not in the client's dialect, if translation is not
+    /// possible.
     pub unsupported: Vec<Arc<str>>,
 }
 
-/// A logical model's own settings.
+/// The settings that a logical model overrides.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelOverrides {
     pub first_byte: Option<Duration>,
@@ -57,21 +57,22 @@ pub struct ModelOverrides {
     pub rescue: bool,
 }
 
-/// Why a name stands for nothing.
+/// Why a name cannot be resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NameError {
-    /// Upstreams serve it, but none in this dialect.
+    /// Upstreams serve it, but none of them in this dialect.
     UnsupportedDialect { requested: String, dialect: Dialect, upstreams: Vec<Arc<str>> },
     /// The project may not use it.
     NotAllowed { requested: String, project: Arc<str> },
-    /// Nobody serves it. `alias_of` where it is an alias or logical model that leads nowhere.
+    /// No upstream serves it. `alias_of` is set if it is an alias or logical model without a usable
+    /// target.
     Unknown { requested: String, alias_of: Option<String>, similar: Vec<String> },
     /// These upstreams' lists were never learned; they might serve it.
     ListUnknown { requested: String, upstreams: Vec<UpstreamId> },
 }
 
 impl NameError {
-    /// What is wrong.
+    /// Returns the problem in words.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
@@ -85,7 +86,7 @@ impl NameError {
                 format!("project `{project}` may not use `{asked}`")
             }
             Self::Unknown { requested: asked, alias_of: Some(target), .. } => {
-                format!("`{asked}` stands for `{target}`, which nobody serves")
+                format!("`{asked}` is an alias of `{target}`, which no upstream serves")
             }
             Self::Unknown { requested: asked, alias_of: None, .. } => {
                 format!("no upstream serves `{asked}`")
@@ -96,7 +97,7 @@ impl NameError {
         }
     }
 
-    /// What to do next.
+    /// Returns the next step for the user.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
@@ -126,15 +127,15 @@ impl NameError {
     }
 }
 
-/// Endings of names that choose a strategy.
+/// Name suffixes that choose a strategy.
 const STRATEGY_SUFFIXES: [(&str, Strategy); 3] = [
     (":fast", Strategy::LeastLatency),
     (":cheap", Strategy::LeastCost),
     (":best", Strategy::Adaptive(AdaptiveMix::ReliabilityFirst)),
 ];
 
-/// A name without the ending that chooses a strategy, and that strategy; `None` where it has none,
-/// or where the whole is a name.
+/// Splits a name into the part before the strategy suffix and that strategy. Returns `None` if it
+/// has no suffix, or if the complete string is a name.
 #[must_use]
 pub fn strategy_suffix<'n>(
     catalog: &Catalog,
@@ -165,9 +166,9 @@ pub fn strategy_suffix<'n>(
 #[derive(Clone, Debug)]
 pub struct ResolvedRoute {
     pub upstream: Arc<Upstream>,
-    /// As the upstream knows it.
+    /// The name that the upstream uses.
     pub model: Arc<str>,
-    /// Before `rename`.
+    /// The name before `rename`.
     client_name: Arc<str>,
     priority: u32,
     weight: f64,
@@ -179,8 +180,8 @@ impl fmt::Display for ResolvedRoute {
     }
 }
 
-/// Resolves a name for a project and dialect. `translates`: an upstream that does not speak the
-/// dialect itself is asked in its preferred one.
+/// Resolves a name for a project and dialect. With `translates`, an upstream without an endpoint
+/// for the dialect is used in its preferred one.
 ///
 /// # Errors
 ///
@@ -264,12 +265,12 @@ pub fn resolve(
     })
 }
 
-/// A name that a client may ask for.
+/// A name that a client may request.
 #[derive(Clone, Debug)]
 pub struct ListedName {
     pub name: Arc<str>,
     pub kind: NameKind,
-    /// What it stands for, in order of trial; empty where it stands for nothing.
+    /// The routes of the name in the order they are tried; empty if it has none.
     pub routes: Vec<ResolvedRoute>,
 }
 
@@ -293,8 +294,8 @@ impl NameKind {
     }
 }
 
-/// Every exact name that the project may ask for: logical models and aliases in file order, then
-/// what upstreams serve.
+/// Returns every exact name that the project may request: logical models and aliases in file order,
+/// then the names that upstreams serve.
 #[must_use]
 pub fn list_names(
     catalog: &Catalog,
@@ -369,12 +370,12 @@ struct NameResolver<'a> {
     project: &'a Project,
     model_lists: ListedModels<'a>,
     on_unknown_list: OnUnknownList,
-    /// Aliases and logical models on the way here, so that none is entered twice.
+    /// Aliases and logical models entered so far, so that none is entered twice.
     entered: Vec<String>,
-    /// What the name turned into on its way.
+    /// The steps of the resolution.
     via: Vec<String>,
     unknown_lists: Vec<UpstreamId>,
-    /// Somebody serves it whom the project may not use.
+    /// An upstream serves it that the project may not use.
     disallowed: bool,
 }
 
@@ -388,8 +389,8 @@ impl<'a> NameResolver<'a> {
         Self {
             catalog,
             project,
-            model_lists: model_lists,
-            on_unknown_list: on_unknown_list,
+            model_lists,
+            on_unknown_list,
             entered: Vec::new(),
             via: Vec::new(),
             unknown_lists: Vec::new(),
@@ -397,7 +398,7 @@ impl<'a> NameResolver<'a> {
         }
     }
 
-    /// The documented order.
+    /// Searches in the documented order.
     fn find(&mut self, name: &str) -> Option<NameMatch> {
         let catalog = self.catalog;
         if let Some(entry) = catalog.exact(name)
@@ -427,7 +428,7 @@ impl<'a> NameResolver<'a> {
         if let Some(found) = self.find_serving(name) {
             return Some(found);
         }
-        // While somebody might still turn out to serve it, the last resort is not taken.
+        // The catch-all is not used while an upstream with an unknown list might serve the name.
         match catalog.catch_all() {
             Some(entry) if self.unknown_lists.is_empty() && !self.was_entered("*") => {
                 self.enter("*", entry)
@@ -450,8 +451,8 @@ impl<'a> NameResolver<'a> {
         (!model.is_empty()).then_some((upstream, model))
     }
 
-    /// The upstream itself, named outright; a disabled one is a target too, so that the answer can
-    /// say so.
+    /// Returns the explicitly named upstream. A disabled one is returned too, so that the error can
+    /// mention it.
     fn upstream_route(&mut self, upstream: &Arc<Upstream>, model: &str) -> Option<ResolvedRoute> {
         if !self.project.upstreams.matches(&upstream.name) {
             self.disallowed = true;
@@ -473,7 +474,7 @@ impl<'a> NameResolver<'a> {
         found
     }
 
-    /// A name, `upstream:model`, or a pattern whose newest match is meant.
+    /// Resolves a target: a name, `upstream:model`, or a pattern that means its newest match.
     fn resolve_target(&mut self, target: &str) -> Option<NameMatch> {
         let Ok(pattern) = Pattern::parse(target) else { return None };
         if pattern.is_exact() {
@@ -595,8 +596,8 @@ impl<'a> NameResolver<'a> {
         out
     }
 
-    /// Upstreams whose `models` match; those that serve anything, and list other names, only where
-    /// no other does.
+    /// Finds upstreams whose `models` match. Upstreams that accept any name but list other names
+    /// are used only if no other upstream serves this one.
     fn find_serving(&mut self, name: &str) -> Option<NameMatch> {
         let (mut sure, mut any, mut unknown_lists, mut known) =
             (Vec::new(), Vec::new(), Vec::new(), false);
@@ -607,17 +608,17 @@ impl<'a> NameResolver<'a> {
                 continue;
             }
             match claim {
-                // One without a list is as good as one that lists it: whose list is learned first
-                // must not decide.
+                // An upstream without a list counts like one that lists the name; the order in
+                // which lists are learned must not matter.
                 MatchKind::Yes | MatchKind::AcceptsAny => {
                     sure.push(route_to(upstream, name));
                     known |= claim == MatchKind::Yes;
                 }
                 MatchKind::ListUnknown if self.on_unknown_list == OnUnknownList::Wait => {
-                    unknown_lists.push(upstream.id)
+                    unknown_lists.push(upstream.id);
                 }
                 MatchKind::FallbackOnly | MatchKind::ListUnknown => {
-                    any.push(route_to(upstream, name))
+                    any.push(route_to(upstream, name));
                 }
                 MatchKind::No => {}
             }
@@ -636,13 +637,13 @@ impl<'a> NameResolver<'a> {
         sure.append(&mut any);
         (!sure.is_empty()).then(|| NameMatch {
             routes: sure,
-            matched_by: "served by whoever takes any name",
+            matched_by: "served by an upstream that takes any name",
             ..NameMatch::default()
         })
     }
 }
 
-/// Every exact name the project may use.
+/// Returns every exact name that the project may use.
 fn allowed_names(
     catalog: &Catalog,
     project: &Project,
@@ -704,8 +705,8 @@ mod tests {
         })
     }
 
-    /// openai and router list models, local takes anything, fresh was never learned (disabled
-    /// here), off is disabled.
+    /// `openai` and `router` list models, `local` accepts any name, `fresh` was never learned
+    /// (disabled here), `off` is disabled.
     fn world() -> Settings {
         let mut off = upstream(4, "off", Some(&["gpt-4o", "off-only"]), 1);
         off.enabled = false;
@@ -901,7 +902,7 @@ mod tests {
         assert!(error.hint().starts_with("did you mean `gpt-4o`"), "{}", error.hint());
 
         let Err(error) = ask(&world, "broken") else { panic!("it leads nowhere") };
-        assert_eq!(error.text(), "`broken` stands for `openai:o-*`, which nobody serves");
+        assert_eq!(error.text(), "`broken` is an alias of `openai:o-*`, which no upstream serves");
         let Err(error) = ask(&world, "zzz") else { panic!("nobody serves it") };
         assert!(error.hint().contains("aiproxy model add zzz"), "{}", error.hint());
     }

@@ -1,5 +1,5 @@
-//! Whether a request that failed may be tried again, and when: what one request may spend, and what
-//! all of them may.
+//! Decides whether and when a failed request may be retried: limits per request, and a retry budget
+//! for all requests.
 
 use std::time::Duration;
 
@@ -9,17 +9,16 @@ use crate::{
     config::settings::RetrySettings,
 };
 
-/// Moves to other candidates that cost nobody anything, per request.
+/// Maximum number of free attempts at other candidates, per request.
 const MAX_FREE_ATTEMPTS: u32 = 32;
-/// Retries that are always allowed within the span that is looked at, however few requests there
-/// are.
+/// Retries that are always allowed within the window, even with few requests.
 const MIN_RETRIES: u64 = 10;
 const BUDGET_WINDOW_SECONDS: usize = 10;
 
 /// What a request's attempts have used up so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AttemptCounts {
-    /// Tries that may have cost upstream work.
+    /// Attempts that may have cost upstream work.
     pub costly: u32,
     /// Refusals that cost nothing.
     pub free: u32,
@@ -27,14 +26,14 @@ pub struct AttemptCounts {
     pub repeats: u32,
     /// Conflicts (409).
     pub conflicts: u32,
-    /// Tries that were sent whole and lost.
+    /// Attempts that were sent completely and then lost.
     pub maybe_billed: u32,
-    /// Connections that turned out dead.
+    /// Connections that turned out to be closed.
     pub stale: u32,
 }
 
 impl AttemptCounts {
-    /// Counts an attempt that failed; to be called before [`again`].
+    /// Counts a failed attempt; called before [`decide_retry`].
     pub fn count_failure(&mut self, outcome: &Outcome) {
         match outcome.retry {
             How::SameImmediately => self.stale += 1,
@@ -46,16 +45,16 @@ impl AttemptCounts {
     }
 }
 
-/// Where the next try would go.
+/// The candidate for the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryTarget {
-    /// To a candidate that is ready: never refused by the budget.
+    /// A candidate that is ready: the budget never denies it.
     Other,
-    /// To one that failed in this request already, after a pause; or a wait until it comes back.
+    /// A candidate that failed in this request already, after a pause; or a wait until it returns.
     Same,
 }
 
-/// Whether there is another try.
+/// Whether to try again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryDecision {
     After(Duration),
@@ -63,14 +62,14 @@ pub enum RetryDecision {
     Stop(RetryDenied),
 }
 
-/// Why there is none.
+/// Why there is no further attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryDenied {
-    /// Retries make up too much of the traffic already.
+    /// Retries already make up too much of the traffic.
     Budget,
     /// `max_attempts` is reached.
     Attempts,
-    /// The request was refused as such, or its one retry is used up.
+    /// The request itself was refused, or its one retry is used up.
     Final,
 }
 
@@ -85,9 +84,9 @@ impl RetryDenied {
     }
 }
 
-/// Whether the request whose newest attempt ended like this, and is counted in `so_far`, may be
-/// tried again. A yes for [`To::Same`] is taken as done: it counts as a repeat and is charged to
-/// the budget.
+/// Decides whether a request may be tried again. `outcome` is the end of its newest attempt, which
+/// `so_far` already counts. Approval for [`RetryTarget::Same`] counts as a repeat and is charged to
+/// the budget at once.
 pub fn decide_retry(
     outcome: &Outcome,
     so_far: &mut AttemptCounts,
@@ -100,7 +99,8 @@ pub fn decide_retry(
     let max_attempts = rules.max_attempts.max(1);
     match outcome.retry {
         How::No => return RetryDecision::Stop(RetryDenied::Final),
-        // A fresh connection is made next; one that is dead again is no accident.
+        // The next attempt opens a new connection; if it is also closed at once, that is not an
+        // accident.
         How::SameImmediately if so_far.stale <= 2 => return RetryDecision::Immediately,
         How::SameImmediately => return RetryDecision::Stop(RetryDenied::Final),
         How::Once if so_far.conflicts > 1 => return RetryDecision::Stop(RetryDenied::Final),
@@ -129,7 +129,7 @@ pub fn decide_retry(
     RetryDecision::After(full_jitter(rules.backoff, rules.max_backoff, so_far.repeats - 1, rng))
 }
 
-/// Of all traffic of the last ten seconds, how much was retries.
+/// The share of retries in all traffic of the last ten seconds.
 #[derive(Clone, Debug)]
 pub struct RetryBudget {
     requests: RollingBuckets,
@@ -144,17 +144,17 @@ impl Default for RetryBudget {
 }
 
 impl RetryBudget {
-    /// Counts a request as it comes in.
+    /// Counts an incoming request.
     pub fn count_request(&mut self, now: Mono) {
         self.requests.add(1, now);
     }
 
-    /// Counts a retry, allowed or not asked for.
+    /// Counts a retry, whether it needed approval or not.
     pub fn count_retry(&mut self, now: Mono) {
         self.retries.add(1, now);
     }
 
-    /// Whether one more retry stays within `share` of the requests, or within the floor.
+    /// Returns whether one more retry stays within `share` of the requests, or within the minimum.
     #[must_use]
     pub fn allows(&self, share: f64, now: Mono) -> bool {
         let allowed = (self.requests.sum(now) as f64 * share.clamp(0.0, 1.0)) as u64;
@@ -187,7 +187,8 @@ mod tests {
         classify_fault(&fault, None, true)
     }
 
-    /// How many tries a request makes that always ends like this and always goes `to`.
+    /// Returns the number of attempts of a request that always ends with `outcome` and always
+    /// retries `to`.
     fn tries(outcome: &Outcome, to: RetryTarget, rules: &RetrySettings) -> (u32, RetryDenied) {
         let (mut so_far, mut budget) = (AttemptCounts::default(), RetryBudget::default());
         for tries in 1..100 {

@@ -1,5 +1,5 @@
-//! Everything believed about upstreams, keys and accounts, behind the one lock: decisions, ends of
-//! attempts, actions.
+//! Owns the state of upstreams, keys and accounts behind one lock: decisions, ends of attempts,
+//! user actions.
 
 #[cfg(test)]
 mod tests;
@@ -37,8 +37,8 @@ use crate::{
     ir::rate_limit::RateLimits,
 };
 
-/// Shared by all requests. A decision that tries something marks it in the same critical section,
-/// so no two requests are the same probe. A poisoned lock is entered all the same: updates replace
+/// Shared by all requests. A decision that tries a candidate marks it in the same critical section,
+/// so no two requests are the same probe. A poisoned lock is used all the same: updates replace
 /// whole values, and one panic must not stop the proxy.
 #[derive(Debug)]
 pub struct Router {
@@ -53,7 +53,7 @@ struct RouterState {
     retry_budget: RetryBudget,
 }
 
-/// The luck of a dry run: none.
+/// Fixed values instead of random ones, for a dry run.
 struct FixedRng;
 
 impl Rng for FixedRng {
@@ -110,9 +110,9 @@ impl Router {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Grows whenever a request that waits might go on. Time alone does not make it grow: a waiter
-    /// also looks again at the decision's `until`, and at least every
-    /// [`VERDICT`](crate::routing::health::circuit::VERDICT).
+    /// Returns a counter that grows whenever a waiting request might continue. It does not grow
+    /// with time alone. A waiter therefore also checks again at the decision's `until`, and at
+    /// least every [`PROBE_TIMEOUT`](crate::routing::health::circuit::PROBE_TIMEOUT).
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision.load(Ordering::Acquire)
@@ -122,8 +122,8 @@ impl Router {
         self.revision.fetch_add(1, Ordering::Release);
     }
 
-    /// Decides, and where the verdict is `Try` starts that attempt: the ticket's holder calls
-    /// [`Board::record`] with exactly one final end.
+    /// Decides, and starts the attempt if the verdict is `Try`: the owner of the ticket calls
+    /// [`Router::record`] with exactly one final end.
     pub fn decide(
         &self,
         q: &RouteQuery<'_>,
@@ -141,8 +141,9 @@ impl Router {
         (decision, ticket)
     }
 
-    /// Like [`Board::decide`], for a conversation that is to be served where it was served before;
-    /// `wait` is how long it may wait for that.
+    /// Like [`Router::decide`], but prefers the account that served the conversation before. The
+    /// tuple contains the conversation's keys, the lifetime of a binding, and how long the request
+    /// may wait for it.
     pub fn decide_with_affinity(
         &self,
         q: &RouteQuery<'_>,
@@ -174,8 +175,8 @@ impl Router {
         (decision, Some(ticket))
     }
 
-    /// Starts an attempt beside or after another one, of whoever is ready for it: nobody is tested
-    /// or waited for.
+    /// Starts an attempt in parallel with or after another one, at a candidate that is ready. It
+    /// neither probes nor waits.
     pub fn decide_ready_only(
         &self,
         q: &RouteQuery<'_>,
@@ -197,25 +198,25 @@ impl Router {
         Some((index, ticket))
     }
 
-    /// Where a conversation of this key was served last.
+    /// Returns the binding of the conversation with this key.
     #[must_use]
     pub fn binding(&self, key: u64, ttl: Duration, now: Mono) -> Option<AffinityBinding> {
         let state = self.lock();
         state.bindings.get(key).filter(|binding| now.since(binding.last_used) < ttl).cloned()
     }
 
-    /// Forgets where a conversation was served; whether it was known.
+    /// Removes the binding of a conversation; returns whether it was known.
     pub fn unbind(&self, key: u64) -> bool {
         self.lock().bindings.remove(key)
     }
 
-    /// What [`Board::decide`] would say; marks nothing.
+    /// Returns the decision of [`Router::decide`] without marking anything.
     #[must_use]
     pub fn preview(&self, q: &RouteQuery<'_>, now: Mono) -> Decision {
         decide(q, &self.lock().health, now, &mut FixedRng)
     }
 
-    /// The same for a conversation.
+    /// Like [`Router::preview`], for a conversation.
     #[must_use]
     pub fn preview_with_affinity(
         &self,
@@ -231,19 +232,20 @@ impl Router {
         decide(&RouteQuery { affinity: bound, ..*q }, &state.health, now, &mut FixedRng)
     }
 
-    /// How well each target suits by the question's strategy, whatever its tier and health.
+    /// Returns the score of each target under the query's strategy, independently of its tier and
+    /// health.
     #[must_use]
     pub fn scores(&self, q: &RouteQuery<'_>, now: Mono) -> Vec<(usize, f64)> {
         let all: Vec<usize> = (0..q.candidates.len()).collect();
         strategy::scores(q, &all, &self.lock().health, now)
     }
 
-    /// Remembers where a conversation goes.
+    /// Binds a conversation to an account.
     pub fn bind(&self, keys: &ConversationKeys, binding: AffinityBinding, now: Mono) {
         self.lock().bindings.bind(keys, binding, now);
     }
 
-    /// Records how an attempt went; gives back what there is to tell.
+    /// Records the result of an attempt; returns the changes to report.
     pub fn record(
         &self,
         ticket: &AttemptTicket,
@@ -263,7 +265,7 @@ impl Router {
         changes
     }
 
-    /// A probe of our own begins: its number among the attempts.
+    /// Starts one of aiproxy's probes; returns its number among the attempts.
     #[must_use]
     pub fn begin_probe(&self) -> u64 {
         let health = &mut self.lock().health;
@@ -271,8 +273,8 @@ impl Router {
         health.last_attempt_id
     }
 
-    /// Records what a probe found: nothing wrong, or why the upstream does not answer. Gives back
-    /// what there is to tell.
+    /// Records the result of a probe: success, or why the upstream does not respond. Returns the
+    /// changes to report.
     pub fn record_probe(
         &self,
         upstream: &Upstream,
@@ -287,13 +289,13 @@ impl Router {
         changes
     }
 
-    /// When an upstream last served a request.
+    /// Returns when an upstream last served a request.
     #[must_use]
     pub fn last_served(&self, id: UpstreamId) -> Option<Mono> {
         self.lock().health.upstreams.get(&id)?.stats.last_success()
     }
 
-    /// Takes over what an answer's head said is left of the provider's limits.
+    /// Records the provider's remaining limits from a response head.
     pub fn record_rate_limits(&self, ticket: &AttemptTicket, limits: &RateLimits, now: Mono) {
         let health = &mut self.lock().health;
         let max_reset = health.policy.cooldown.max_hint;
@@ -308,8 +310,8 @@ impl Router {
         self.lock().retry_budget.count_request(now);
     }
 
-    /// Whether a request may be tried again ([`retry::again`], with the rules and the budget in
-    /// force).
+    /// Decides whether a request may be tried again ([`retry::decide_retry`], with the current
+    /// rules and budget).
     pub fn may_retry(
         &self,
         outcome: &Outcome,
@@ -322,13 +324,13 @@ impl Router {
         retry::decide_retry(outcome, so_far, to, &health.policy.retry, budget, now, rng)
     }
 
-    /// A reloaded config.
+    /// Applies the policy of a reloaded config.
     pub fn set_policy(&self, policy: Policy) {
         self.lock().health.policy = Arc::new(policy);
         self.notify();
     }
 
-    /// Which account each key belongs to, as far as known before its first attempt.
+    /// Sets the account of each key, as far as known before its first attempt.
     pub fn set_accounts(&self, accounts: impl IntoIterator<Item = (KeyId, AccountId)>) {
         let mut state = self.lock();
         for (key, account) in accounts {
@@ -336,7 +338,7 @@ impl Router {
         }
     }
 
-    /// Leaves a scope alone by hand; nothing but its end or `warm` brings it back.
+    /// Cools a scope by hand; only the end of the span or `warm` makes it available again.
     pub fn cool(&self, scope: &Scope, span: Duration, now: Mono) {
         let health = &mut self.lock().health;
         let signal = CircuitSignal::Cooled { span, last_attempt_id: health.last_attempt_id };
@@ -352,15 +354,15 @@ impl Router {
         }
     }
 
-    /// Forgets what is held against a scope and everything narrower; a key's account is warmed with
-    /// it, as the key would stay out otherwise.
+    /// Clears the failures of a scope and everything narrower. For a key this includes its account,
+    /// since the key would stay blocked otherwise.
     pub fn warm(&self, scope: &Scope) {
         self.lock().health.warm(scope);
         self.notify();
     }
 
-    /// The key has a new secret: it starts clean, and attempts made with the old one say nothing
-    /// about it.
+    /// Resets a key that has a new secret. Results of attempts made with the old secret no longer
+    /// count.
     pub fn reset_key(&self, key: KeyId) {
         {
             let health = &mut self.lock().health;
@@ -373,7 +375,8 @@ impl Router {
         self.notify();
     }
 
-    /// Rejected keys that are due for a free check; each is due again only after a longer while.
+    /// Returns the rejected keys that are due for a free check; the next check of each is due after
+    /// a longer delay.
     #[must_use]
     pub fn rejected_keys_due(&self, now: Mono) -> Vec<KeyId> {
         let health = &mut self.lock().health;
@@ -388,7 +391,7 @@ impl Router {
         due
     }
 
-    /// A free check of a rejected key succeeded.
+    /// Clears the rejection of a key after a free check succeeded.
     pub fn clear_rejected(&self, key: KeyId) {
         if let Some(key) = self.lock().health.keys.get_mut(&key)
             && matches!(key.circuit, Circuit::Rejected { .. })
@@ -398,8 +401,7 @@ impl Router {
         self.notify();
     }
 
-    /// Somebody paid: what is held against a key's account for want of money is over. Whether there
-    /// was any.
+    /// Clears a quota block of the key's account after a payment; returns whether there was one.
     pub fn clear_quota_block(&self, key: KeyId) -> bool {
         let freed = {
             let health = &mut self.lock().health;
@@ -417,7 +419,7 @@ impl Router {
         freed
     }
 
-    /// A fresh list of an upstream's models came: what it names is not missing any more.
+    /// Applies a new model list of an upstream: the models on it no longer count as missing.
     pub fn record_model_list(&self, upstream: UpstreamId, names: &dyn Fn(&str) -> bool) {
         for key in self.lock().health.keys.values_mut().filter(|key| key.upstream == Some(upstream))
         {
@@ -431,7 +433,7 @@ impl Router {
         self.notify();
     }
 
-    /// After a reload: drops what is known of upstreams and keys that are gone.
+    /// Drops the state of upstreams and keys that a reload removed.
     pub fn retain(&self, upstreams: &[UpstreamId], keys: &[KeyId]) {
         {
             let health = &mut self.lock().health;
@@ -471,7 +473,7 @@ impl Router {
         )
     }
 
-    /// What of an upstream is worth keeping over a restart.
+    /// Returns the state of an upstream to save across a restart.
     #[must_use]
     pub fn save_upstream(&self, id: UpstreamId, now: Mono) -> SavedUpstream {
         self.lock().health.save_upstream(id, now)
@@ -481,7 +483,7 @@ impl Router {
         self.lock().health.restore_upstream(id, kept, now);
     }
 
-    /// What of a key is worth keeping over a restart.
+    /// Returns the state of a key to save across a restart.
     #[must_use]
     pub fn save_key(&self, id: KeyId, now: Mono) -> SavedKey {
         self.lock().health.save_key(id, now)
@@ -491,7 +493,7 @@ impl Router {
         self.lock().health.restore_key(id, kept, now);
     }
 
-    /// The upstream's last hundred attempts or fifteen minutes.
+    /// Returns statistics of the upstream's last hundred attempts or fifteen minutes.
     #[must_use]
     pub fn stats(&self, id: UpstreamId, now: Mono) -> StatsView {
         let state = self.lock();
@@ -501,7 +503,7 @@ impl Router {
         )
     }
 
-    /// Attempts under way at an upstream.
+    /// Returns the number of running attempts at an upstream.
     #[must_use]
     pub fn running(&self, id: UpstreamId) -> u32 {
         self.lock().health.upstreams.get(&id).map_or(0, |upstream| upstream.running)

@@ -1,5 +1,5 @@
-//! Which of the equally good: first among targets, one function per strategy, then among the keys
-//! of the chosen target.
+//! Chooses among equally good candidates: first a target, with one function per strategy, then one
+//! of its keys.
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -15,15 +15,15 @@ use crate::{
 
 /// A time to first token that counts as the worst.
 const SLOW_TTFT_S: f64 = 4.0;
-/// Below this a candidate is not drawn while there are others.
+/// A candidate with a lower score is picked only if all others score as low.
 const MIN_SCORE: f64 = 0.1;
-/// From this share of errors on a target is not drawn by [`Mix::ErrorRate`] while there are others.
+/// A target with a higher error rate gets score 0 under [`AdaptiveMix::ErrorRate`].
 const MAX_ERROR_RATE: f64 = 0.85;
-/// A rate of errors says nothing before so many attempts.
+/// The minimum number of attempts for a meaningful error rate.
 const MIN_SAMPLES: u32 = 10;
 
-/// The one to use out of `pool`, which holds places in the question's candidates, all of one tier,
-/// in config order, not empty.
+/// Picks a candidate from `pool`: indices into the query's candidates, all of one tier, in config
+/// order, not empty.
 #[must_use]
 pub fn choose(
     q: &RouteQuery<'_>,
@@ -53,7 +53,7 @@ pub fn choose(
                     0.0
                 }
             };
-            // The first of equals; of the equally busy the one that waited longest.
+            // The first among equals; under `LeastBusy`, the one that waited longest.
             let best = scored.iter().min_by(|(a, x), (b, y)| {
                 y.total_cmp(x).then_with(|| virtual_time(*a).total_cmp(&virtual_time(*b)))
             });
@@ -65,8 +65,8 @@ pub fn choose(
     choose_key(q.strategy, chosen, pool, q.candidates, health)
 }
 
-/// How well each target of a pool suits, as the place of its first candidate and a number; the
-/// greater the better. Strategies that do not weigh anything give all the same.
+/// Scores each target of a pool: the index of its first candidate, and a number (greater is
+/// better). Strategies without weighing give all targets the same score.
 #[must_use]
 pub fn scores(q: &RouteQuery<'_>, pool: &[usize], health: &Health, now: Mono) -> Vec<(usize, f64)> {
     let mut out: Vec<(usize, f64)> = Vec::new();
@@ -116,7 +116,7 @@ pub fn scores(q: &RouteQuery<'_>, pool: &[usize], health: &Health, now: Mono) ->
     out.iter().map(|&(index, _)| (index, score(index))).collect()
 }
 
-/// How much latency, errors, cost and status take away; `None` where only errors count.
+/// Returns the weights of latency, errors, cost and status; `None` if only errors count.
 fn mix_weights(mix: AdaptiveMix) -> Option<[f64; 4]> {
     match mix {
         AdaptiveMix::Balanced => Some([0.3, 0.3, 0.2, 0.2]),
@@ -147,7 +147,7 @@ fn error_rate_score(weight: f64, recent: StatsSummary) -> f64 {
     if errors > MAX_ERROR_RATE { 0.0 } else { weight.max(0.0) / (errors + 0.1).powi(2) }
 }
 
-/// Drawn by score; those unfit only where all are.
+/// Picks at random by score; low-scored candidates take part only if all are low-scored.
 fn weighted_pick(scored: &[(usize, f64)], rng: &mut dyn Rng) -> Option<usize> {
     let fit = scored.iter().any(|(_, score)| *score >= MIN_SCORE);
     let share = |score: f64| {
@@ -167,7 +167,7 @@ fn weighted_pick(scored: &[(usize, f64)], rng: &mut dyn Rng) -> Option<usize> {
     found.or_else(|| scored.iter().max_by(|(_, a), (_, b)| a.total_cmp(b))).map(|(index, _)| *index)
 }
 
-/// Whoever waited longest.
+/// Returns the target that waited longest.
 fn round_robin<'a>(
     targets: impl Iterator<Item = &'a Arc<Target>>,
     health: &Health,
@@ -175,8 +175,8 @@ fn round_robin<'a>(
     targets.min_by(|a, b| virtual_time(a, health).total_cmp(&virtual_time(b, health)))
 }
 
-/// Stride scheduling over weights; equals are drawn by weight, so that proxies which start afresh
-/// differ.
+/// Stride scheduling over weights. Equals are picked at random by weight, so that freshly started
+/// proxies differ.
 fn weighted<'a, I: Iterator<Item = &'a Arc<Target>>>(
     targets: &dyn Fn() -> I,
     health: &Health,
@@ -192,7 +192,8 @@ fn weighted<'a, I: Iterator<Item = &'a Arc<Target>>>(
     picked.or_else(|| equals().next())
 }
 
-/// A target that was away stands where the others stand now.
+/// Returns a target's virtual time. A target that was away starts at the current virtual time of
+/// the others.
 fn virtual_time(target: &Target, health: &Health) -> f64 {
     let known = health
         .upstreams
@@ -201,8 +202,8 @@ fn virtual_time(target: &Target, health: &Health) -> f64 {
     known.map_or(0.0, |target| target.virtual_time).max(health.target_virtual_time)
 }
 
-/// Stride scheduling over the keys of the chosen target; the first of equals in config order. Where
-/// the least busy is asked for, that comes first.
+/// Stride scheduling over the keys of the chosen target; the first of equals in config order. Under
+/// `LeastBusy` the number of running attempts takes precedence.
 fn choose_key(
     strategy: Strategy,
     chosen: Option<&Arc<Target>>,
@@ -360,8 +361,8 @@ mod tests {
         assert!((5..=6).contains(&second), "{second} of 10");
     }
 
-    /// Two upstreams, `a` and `b`, as they did so far: times to first token in milliseconds, and
-    /// failures.
+    /// Two upstreams, `a` and `b`, with their history: times to first token in milliseconds, and
+    /// number of failures.
     fn two(lately: [(&[u64], u32); 2]) -> (Vec<Candidate>, Health) {
         let upstreams: Vec<Arc<Upstream>> =
             vec![Arc::new(upstream(1, "a", None, 1)), Arc::new(upstream(2, "b", None, 1))];
@@ -381,7 +382,7 @@ mod tests {
         (ready_candidates(&targets), health)
     }
 
-    /// How many of a hundred go to the first.
+    /// Returns how many of a hundred requests go to the first.
     fn first(
         strategy: Strategy,
         (candidates, health): &(Vec<Candidate>, Health),

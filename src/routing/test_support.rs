@@ -1,4 +1,4 @@
-//! Upstreams, keys and settings for the tests of this room.
+//! Builds upstreams, keys and settings for the tests of this module.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ pub(super) fn at(seconds: u64) -> Mono {
 }
 
 pub(super) fn cases() -> proptest::test_runner::Config {
-    // `PROPTEST_CASES` asks for more.
+    // `PROPTEST_CASES` overrides the number of cases.
     let usual = proptest::test_runner::Config { failure_persistence: None, ..Default::default() };
     if std::env::var_os("PROPTEST_CASES").is_some() {
         usual
@@ -65,7 +65,7 @@ fn timeouts() -> Timeouts {
     }
 }
 
-/// An upstream that speaks one dialect, with so many keys.
+/// An upstream that speaks one dialect, with `keys` keys.
 pub(super) fn upstream(id: u32, name: &str, models: Option<&[&str]>, keys: u32) -> Upstream {
     Upstream {
         id: UpstreamId(id),
@@ -140,7 +140,7 @@ pub(super) fn target(upstream: &Arc<Upstream>, model: &str) -> Arc<Target> {
     })
 }
 
-/// All keys ready, each its own account.
+/// Candidates whose keys are all ready and each have their own account.
 pub(super) fn ready_candidates(targets: &[Arc<Target>]) -> Vec<Candidate> {
     build_candidates(targets, &|key| (KeyState::Ready, AccountId(key.0)))
 }

@@ -1,4 +1,4 @@
-//! Which of several model names is the newest: versions are compared as numbers, dates as dates.
+//! Orders model names by version: versions are compared as numbers, dates as dates.
 
 use std::cmp::{Ordering, Reverse};
 
@@ -14,8 +14,8 @@ impl NewestName {
     }
 }
 
-/// Higher versions are newer, then later dates; a name without a date stands for the latest of its
-/// version. Among equals the shorter name, as the rest is `-preview` and the like.
+/// Higher versions are newer, then later dates; a name without a date means the latest of its
+/// version. Among equals the shorter name is newer, as the rest is `-preview` and the like.
 fn compare_versions(a: &str, b: &str) -> Ordering {
     let key = |name: &str| {
         let (version, date) = parse_version(name);
@@ -24,7 +24,7 @@ fn compare_versions(a: &str, b: &str) -> Ordering {
     key(a).cmp(&key(b)).then_with(|| b.cmp(a))
 }
 
-/// The numbers of a name, and the date among them.
+/// Returns the numbers of a name, and its date.
 fn parse_version(name: &str) -> (Vec<u64>, Option<u64>) {
     let runs: Vec<&str> = name.split(|c: char| !c.is_ascii_digit()).collect();
     let (mut version, mut date, mut at) = (Vec::new(), None, 0);
@@ -44,7 +44,7 @@ fn parse_version(name: &str) -> (Vec<u64>, Option<u64>) {
             }
             // Month and day, as in `-0613`.
             4 if (101..1232).contains(&number) && (1..=31).contains(&(number % 100)) => {
-                date = Some(number)
+                date = Some(number);
             }
             _ => version.push(number),
         }

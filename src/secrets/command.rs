@@ -1,4 +1,4 @@
-//! A key from a password manager: runs a program, takes the first line it writes.
+//! Reads a key from a password manager: runs a program and takes the first line of its output.
 
 use std::{
     io,
@@ -20,15 +20,15 @@ use super::{
 
 /// Runs a program without a shell and returns the first line of its output.
 ///
-/// It gets no input and our environment, without the variables that `forbid_env` names, those whose
-/// value looks like a key, and our own token. At the timeout it is killed with everything it
-/// started; so it is when the future is dropped. What it leaves running after a good end (an agent
-/// that keeps a passphrase) is left alone.
+/// The program gets no input. It gets the environment of aiproxy, without the variables that
+/// `forbid_env` names, those whose value looks like a key, and aiproxy's own token. At the timeout,
+/// or when the future is dropped, the program is killed with everything it started. If it ends
+/// normally, processes that it leaves running (an agent that caches a passphrase) are not killed.
 ///
 /// # Errors
 ///
-/// [`CommandError`]; what the program wrote to stderr is in it, shortened, never what it wrote to
-/// stdout.
+/// [`CommandError`]. It contains what the program wrote to stderr, shortened, and never what it
+/// wrote to stdout.
 pub fn run(
     words: &[String],
     forbid_env: &dyn Fn(&str) -> bool,
@@ -46,7 +46,7 @@ pub fn run(
     }
 }
 
-/// Why a command gave no key. Never holds what the program wrote to stdout.
+/// Why a command returned no key. Never contains what the program wrote to stdout.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     #[error("the program wrote nothing{}", stderr_suffix(.stderr))]
@@ -70,7 +70,7 @@ pub enum CommandError {
 }
 
 impl CommandError {
-    /// What to do next.
+    /// Returns what to do next.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -111,7 +111,7 @@ fn build_command(
             command.env_remove(&name);
         }
     }
-    // A group of its own: what it starts can be killed with it.
+    // A process group of its own, so that a kill also reaches what the program starts.
     #[cfg(unix)]
     command.process_group(0);
     Ok((program.clone(), command))
@@ -121,7 +121,7 @@ fn must_withhold(name: &str, value: &str, forbid_env: &dyn Fn(&str) -> bool) -> 
     OWN_SECRET_VARIABLES.contains(&name) || forbid_env(name) || redact_key_shapes(value) != value
 }
 
-/// A started program; killed with its whole group when this is dropped before its end was seen.
+/// A started program. If this is dropped before the program has ended, its whole group is killed.
 struct RunningCommand {
     child: Child,
     exited: bool,
@@ -134,7 +134,7 @@ impl Drop for RunningCommand {
             && let Some(group) =
                 self.child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()))
         {
-            // It may have ended this very moment; then there is nobody to kill.
+            // The program may have ended in this very moment; then there is no process to kill.
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
     }
@@ -155,8 +155,8 @@ impl RunningCommand {
             }
         };
         self.exited = true;
-        // All it wrote is in the pipes by now. Their end may never come: something it started may
-        // still hold them.
+        // By now all output of the program is in the pipes. Their end may never arrive, because
+        // another process that it started may still have them open.
         let rest = async {
             while stdout.is_some() {
                 let n = read_pipe(&mut stdout, &mut buffer).await.map_err(CommandError::Read)?;
@@ -183,7 +183,8 @@ impl RunningCommand {
     }
 }
 
-/// Reads what there is; at the end the pipe is taken away, and one that is away is never ready.
+/// Reads the available bytes. At the end of the pipe it becomes `None`, and a pipe that is `None`
+/// is never ready.
 async fn read_pipe<R: AsyncRead + Unpin>(
     pipe: &mut Option<R>,
     buffer: &mut [u8],
@@ -196,7 +197,7 @@ async fn read_pipe<R: AsyncRead + Unpin>(
     n
 }
 
-/// The first line of a stream; the rest is counted and forgotten.
+/// The first line of a stream; the rest is counted and discarded.
 struct FirstLine {
     bytes: Zeroizing<Vec<u8>>,
     complete: bool,
@@ -205,7 +206,7 @@ struct FirstLine {
 
 impl FirstLine {
     fn new() -> Self {
-        // As large as it can get, so that no outgrown copy is left behind in freed memory.
+        // Allocated at its maximum size, so that growing leaves no copy in freed memory.
         Self {
             bytes: Zeroizing::new(Vec::with_capacity(MAX_LINE_BYTES)),
             complete: false,
@@ -243,7 +244,7 @@ impl OutputTail {
         self.0.drain(..over);
     }
 
-    /// One harmless line, without the key in case the program echoed it.
+    /// Returns one printable line, without the key in case the program echoed it.
     fn to_safe_line(&self, key: &str) -> String {
         let text = String::from_utf8_lossy(&self.0);
         let text = if key.trim().is_empty() {
@@ -255,7 +256,7 @@ impl OutputTail {
     }
 }
 
-/// Variables of our own that open something.
+/// Variables of aiproxy that contain credentials.
 const OWN_SECRET_VARIABLES: [&str; 2] = ["AIPROXY_TOKEN", "AIPROXY_KEYS_PASSPHRASE_FILE"];
 const CHUNK_BYTES: usize = 4096;
 const MAX_LINE_BYTES: usize = 64 * 1024;
@@ -354,7 +355,7 @@ mod tests {
 
         assert_eq!(error.to_string(), "the program did not end within 2 s");
         let pid = std::fs::read_to_string(pid_file).expect("its number");
-        // A kill takes effect in its own time, and the killed one may wait for somebody to collect
+        // A kill does not take effect at once, and a killed process may wait until its parent reaps
         // it.
         let runs = || {
             std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()))

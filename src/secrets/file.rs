@@ -1,4 +1,4 @@
-//! One secret in one file that nobody else may read.
+//! Reads a secret from a file that no other user may read.
 
 use std::{
     fs::{File, OpenOptions},
@@ -8,14 +8,15 @@ use std::{
 
 use zeroize::Zeroizing;
 
-/// Reads a file's only line, without the line end.
+/// Reads the only line of a file, without the line end.
 ///
-/// The checks are made on the opened file, so what was checked is what is read; a named pipe does
-/// not hold us up.
+/// The checks run on the opened file, so the checked file is the one that is read. A named pipe
+/// does not block the call.
 ///
 /// # Errors
 ///
-/// [`FileError`]: others can read it, it is not a file, it holds more than one short line of text.
+/// [`FileError`]: other users can read the file, it is not a regular file, or it contains more than
+/// one short line of text.
 pub fn read_line(path: &Path) -> Result<Zeroizing<String>, FileError> {
     let mut options = OpenOptions::new();
     options.read(true);
@@ -26,7 +27,7 @@ pub fn read_line(path: &Path) -> Result<Zeroizing<String>, FileError> {
     );
     let file = options.open(path)?;
     check_private_file(&file)?;
-    // As large as it can get, so that no outgrown copy is left behind in freed memory.
+    // Allocated at its maximum size, so that growing leaves no copy in freed memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_FILE_BYTES + 1));
     file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > MAX_FILE_BYTES {
@@ -90,7 +91,7 @@ impl From<io::Error> for FileError {
 }
 
 impl FileError {
-    /// What to do next about this path.
+    /// Returns what to do next about this path.
     #[must_use]
     pub fn hint(&self, path: &Path) -> String {
         let path = path.display();

@@ -1,9 +1,8 @@
-//! The OS keyring, behind one plain thread that may block for as long as a person takes to answer
-//! its prompt.
+//! The OS keyring, used from one plain thread that may block until a person answers its prompt.
 //!
-//! A prompt nobody answers would hold up a runtime's blocking pool, and with it shutdown; a plain
-//! thread holds up nobody. Callers wait [`PATIENCE`] and no longer: while the thread is still held
-//! by a call that was given up, they are told so at once.
+//! An unanswered prompt would block the runtime's blocking pool, and with it shutdown; a plain
+//! thread blocks neither. Callers wait for at most [`DEFAULT_TIMEOUT`]. While an abandoned call
+//! still occupies the thread, new callers get an error at once.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -20,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::{Secret, redact::printable};
 
-/// A handle to the keyring's thread; clones share it. The thread starts with the first question and
+/// A handle to the keyring's thread; clones share it. The thread starts with the first call and
 /// ends with the last handle.
 #[derive(Clone)]
 pub struct Keyring {
@@ -35,32 +34,31 @@ enum KeyringBackend {
 }
 
 impl Keyring {
-    /// The keyring of this session: Secret Service, Keychain or Credential Manager. Nothing is
-    /// asked yet.
+    /// Creates a handle to the keyring of this session: Secret Service, Keychain or Credential
+    /// Manager. Makes no call yet.
     #[must_use]
     pub fn system() -> Self {
         Self::with_connector(connect)
     }
 
-    /// A keyring that is not to be used; every call says why.
+    /// Creates a keyring that must not be used; every call returns the reason.
     #[must_use]
     pub fn unavailable(reason: impl Into<Arc<str>>) -> Self {
         Self { backend: KeyringBackend::Unavailable(reason.into()), timeout: DEFAULT_TIMEOUT }
     }
 
-    /// The same keyring, with callers that wait this long; for a person who may have to type a
-    /// passphrase first.
+    /// Sets how long callers wait, for a person who may have to type a passphrase first.
     #[must_use]
     pub fn with_timeout(mut self, patience: Duration) -> Self {
         self.timeout = patience;
         self
     }
 
-    /// The key stored under a label (entry: service `aiproxy`, user LABEL); `None` if there is
-    /// none.
+    /// Returns the key stored under a label (entry: service `aiproxy`, user LABEL); `None` if there
+    /// is no such entry.
     ///
-    /// A service whose collection was never unlocked also says "none"; only [`Keyring::probe`]
-    /// tells the difference.
+    /// A service whose collection was never unlocked also reports no entry; only [`Keyring::probe`]
+    /// detects this case.
     ///
     /// # Errors
     ///
@@ -70,7 +68,7 @@ impl Keyring {
         self.run_on_thread(move |session| session.get(&label)).await
     }
 
-    /// Stores a key, replacing the one that was there.
+    /// Stores a key and replaces an existing one.
     ///
     /// # Errors
     ///
@@ -81,7 +79,7 @@ impl Keyring {
         self.run_on_thread(move |session| session.set(&label, secret.as_bytes())).await
     }
 
-    /// Removes a key; `false` if there was none.
+    /// Removes a key; `false` if there was no such key.
     ///
     /// # Errors
     ///
@@ -91,12 +89,12 @@ impl Keyring {
         self.run_on_thread(move |session| session.delete(&label)).await
     }
 
-    /// Finds out whether keys can be kept here, by storing, reading and removing an entry of our
-    /// own: a service that answers may still have nowhere to keep anything.
+    /// Checks whether keys can be stored here, by storing, reading and removing a test entry. A
+    /// service that answers may still have no collection to store keys in.
     ///
     /// # Errors
     ///
-    /// What stood in the way.
+    /// The step that failed, and why.
     pub async fn probe(&self) -> Result<(), KeyringError> {
         self.run_on_thread(KeyringSession::probe).await
     }
@@ -127,11 +125,11 @@ impl Keyring {
         }
         let (reply, answer) = oneshot::channel();
         let job: KeyringJob = Box::new(move |session| {
-            // Whoever was told "timeout" while this waited in the queue must not find it done after
-            // all.
+            // A caller that got a timeout while this waited in the queue must not find it done
+            // later.
             if !reply.is_closed() {
-                // Nobody may be waiting any more; then the answer, with the key in it, is wiped
-                // here.
+                // The caller may have stopped waiting; then the answer, with the key in it, is
+                // wiped here.
                 drop(reply.send(task(session)));
             }
         });
@@ -147,7 +145,7 @@ impl Keyring {
     }
 }
 
-/// Why the keyring did not do what was asked. Never holds a value.
+/// Why a keyring operation failed. Never contains a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyringError {
     #[error(
@@ -167,7 +165,7 @@ pub enum KeyringError {
 }
 
 impl KeyringError {
-    /// What to do next.
+    /// Returns what to do next.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -220,8 +218,8 @@ fn run_jobs(mut jobs: mpsc::Receiver<KeyringJob>, mut session: KeyringSession, h
     while let Some(job) = jobs.blocking_recv() {
         number += 1;
         hold.running.store(number, Ordering::SeqCst);
-        // The libraries below expect(): a panic in one call must not take the keyring away from all
-        // later ones.
+        // The libraries below call `expect()`: a panic in one call must not disable the keyring for
+        // all later calls.
         if catch_unwind(AssertUnwindSafe(|| job(&mut session))).is_err() {
             session.store = None;
         }
@@ -229,10 +227,10 @@ fn run_jobs(mut jobs: mpsc::Receiver<KeyringJob>, mut session: KeyringSession, h
     }
 }
 
-/// Which call holds the thread, and whether somebody has given up on it.
+/// Tracks which call occupies the thread, and whether its caller has stopped waiting.
 #[derive(Default)]
 struct ThreadLease {
-    /// The number of the call being made; 0 while there is none.
+    /// The number of the running call; 0 if there is none.
     running: AtomicU64,
     abandoned: AtomicU64,
 }
@@ -280,7 +278,7 @@ impl KeyringSession {
     }
 
     fn probe(&mut self) -> Result<(), KeyringError> {
-        // One entry per process: two that look at the same time do not disturb each other.
+        // One entry per process, so that two concurrent probes do not disturb each other.
         let label = format!("probe/{}", std::process::id());
         let value = b"aiproxy looks whether keys can be kept here";
         self.set(&label, value)?;
@@ -293,7 +291,7 @@ impl KeyringSession {
         }
     }
 
-    /// `None` when there is no such entry.
+    /// Returns `None` if there is no such entry.
     fn with_entry<T>(
         &mut self,
         label: &str,
@@ -301,8 +299,7 @@ impl KeyringSession {
     ) -> Result<Option<T>, KeyringError> {
         let reused = self.store.is_some();
         let mut answer = self.try_with_entry(label, &operation)?;
-        // A service that was restarted has forgotten our session, and every call over it fails for
-        // ever.
+        // A restarted service has lost the session, and every call over it fails forever.
         if reused && matches!(answer, Err(Error::PlatformFailure(_) | Error::NoDefaultStore)) {
             self.store = None;
             answer = self.try_with_entry(label, &operation)?;
@@ -327,8 +324,7 @@ impl KeyringSession {
     }
 }
 
-/// A new connection each time: `keyring::Entry` tries once per process and stays with what that
-/// gave.
+/// Connects anew each time: `keyring::Entry` tries once per process and then reuses that result.
 #[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
 fn connect() -> Result<Arc<CredentialStore>, KeyringError> {
     if !has_session_bus() {
@@ -343,8 +339,8 @@ fn connect() -> Result<Arc<CredentialStore>, KeyringError> {
     }
 }
 
-/// Whether there is a bus where the store would look for one: known without waking its libraries,
-/// which are large.
+/// Whether there is a bus at the address that the store would use. The check does not load the
+/// store's libraries, which are large.
 #[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
 fn has_session_bus() -> bool {
     let named = |name| std::env::var_os(name).filter(|value| !value.is_empty());
@@ -367,7 +363,8 @@ fn connect() -> Result<Arc<CredentialStore>, KeyringError> {
         .map_err(KeyringError::NoService)
 }
 
-/// The cause as one of ours. Only texts of the transport are passed on, never what an entry held.
+/// Classifies the cause. The error includes only texts of the transport, never the content of an
+/// entry.
 fn classify(error: Error) -> KeyringError {
     match error {
         Error::NoStorageAccess(cause) => match format!("{cause:?}").as_str() {
@@ -406,7 +403,7 @@ fn classify(error: Error) -> KeyringError {
     }
 }
 
-/// The service's transport takes no NUL, and a label is shown on terminals.
+/// The service's transport does not accept NUL, and terminals show the label.
 fn validate_label(label: &str) -> Result<String, KeyringError> {
     if label.is_empty() || label.len() > MAX_LABEL_BYTES || label.chars().any(char::is_control) {
         return Err(KeyringError::Other(format!(
@@ -416,14 +413,14 @@ fn validate_label(label: &str) -> Result<String, KeyringError> {
     Ok(label.to_owned())
 }
 
-/// The service of every entry of ours.
+/// The service name of all entries of aiproxy.
 pub const SERVICE: &str = "aiproxy";
 /// How long a caller waits for an answer.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Questions waiting at the thread; more wait in their callers, within the same patience.
+/// Calls queued at the thread; more wait in their callers, within the same timeout.
 const MAX_QUEUED_JOBS: usize = 64;
 const MAX_LABEL_BYTES: usize = 256;
-/// Characters of a foreign error text that are passed on.
+/// Characters of a foreign error text that an error includes.
 const MAX_SHOWN_CHARS: usize = 200;
 const THREAD_GONE: &str = "its library broke off";
 
@@ -437,7 +434,7 @@ mod tests {
         Keyring::with_connector(|| Ok(keyring_core::mock::Store::new().expect("a mock store")))
     }
 
-    /// A keyring whose first answers wait for a word in the channel.
+    /// A keyring whose first calls block until a message arrives in the channel.
     fn gated() -> (Keyring, std_mpsc::Sender<()>) {
         let (open, gate) = std_mpsc::channel();
         let gate = Mutex::new(gate);
@@ -473,8 +470,8 @@ mod tests {
         let hasty = keyring.clone().with_timeout(Duration::from_millis(50));
 
         assert_eq!(hasty.get("a").await.expect_err("silent"), KeyringError::Timeout);
-        // On a busy machine the thread may not have come to the first call yet; then that one was
-        // not what held it.
+        // On a busy machine the thread may not have reached the first call yet; then another call
+        // blocked it.
         while hasty.get("a").await.expect_err("silent") == KeyringError::Timeout {}
         assert_eq!(keyring.get("a").await.expect_err("held"), KeyringError::Busy);
 

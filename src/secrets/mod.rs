@@ -1,4 +1,5 @@
-//! Keys: the type that cannot be printed, where keys are kept, and how a reference becomes a key.
+//! Secrets: the type that cannot be printed, the stores of keys, and the resolution of a reference
+//! to a key.
 
 pub mod command;
 pub mod file;

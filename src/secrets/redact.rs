@@ -1,5 +1,4 @@
-//! Removes known secrets and key-shaped text from what others wrote: error bodies, log fields,
-//! exports.
+//! Removes known secrets and key-shaped text from foreign text: error bodies, log fields, exports.
 
 use std::{
     borrow::Cow,
@@ -16,26 +15,26 @@ use zeroize::Zeroizing;
 use super::Secret;
 use crate::base::redact::{REDACTED, Redactor};
 
-/// The secrets of this process, in every form in which they may come back.
+/// The secrets of this process, in every form in which a foreign text may repeat them.
 #[derive(Default)]
 pub struct KnownSecrets(RwLock<SecretGenerations>);
 
 #[derive(Default)]
 struct SecretGenerations {
     current: Vec<SecretForms>,
-    /// Those before the last [`KnownSecrets::replace_all`]: requests that began with them are still
-    /// under way.
+    /// The secrets before the last [`KnownSecrets::replace_all`]: requests that started with them
+    /// are still running.
     previous: Vec<SecretForms>,
 }
 
 impl KnownSecrets {
-    /// Knows nothing yet; key-shaped text is found all the same.
+    /// Creates an empty set; key-shaped text is found all the same.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Learns a secret. One of fewer than 8 bytes is not learnt: replacing it would garble ordinary
+    /// Adds a secret. Ignores one of fewer than 8 bytes, because replacing it would garble ordinary
     /// words.
     pub fn add(&self, secret: &Secret) {
         let Some(forms) = SecretForms::from_secret(secret) else { return };
@@ -45,7 +44,7 @@ impl KnownSecrets {
         }
     }
 
-    /// Knows these from now on, and those from before until the next time.
+    /// Replaces the known secrets; the previous ones stay known until the next call.
     pub fn replace_all<'a>(&self, secrets: impl IntoIterator<Item = &'a Secret>) {
         let mut current: Vec<SecretForms> =
             secrets.into_iter().filter_map(SecretForms::from_secret).collect();
@@ -53,7 +52,7 @@ impl KnownSecrets {
         current.dedup_by_key(|forms| forms.digest);
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let mut previous = std::mem::replace(&mut known.current, current);
-        // Looked for once is enough.
+        // Searching for each secret once is enough.
         previous.retain(|forms| !known.current.iter().any(|other| other.digest == forms.digest));
         known.previous = previous;
     }
@@ -67,7 +66,7 @@ impl Redactor for KnownSecrets {
             for form in
                 known.current.iter().chain(&known.previous).flat_map(|forms| &forms.encodings)
             {
-                // Forms are ASCII or whole UTF-8 texts, so every hit begins and ends between
+                // Forms are ASCII or complete UTF-8 texts, so every hit begins and ends between
                 // characters.
                 found.extend(
                     memmem::find_iter(text.as_bytes(), form.as_bytes())
@@ -79,14 +78,14 @@ impl Redactor for KnownSecrets {
     }
 }
 
-/// The text without anything that has the shape of a key, for where no secret is known.
+/// Removes key-shaped text, for callers that know no secrets.
 #[must_use]
 pub fn redact_key_shapes(text: &str) -> Cow<'_, str> {
     redact_ranges(text, find_key_shapes(text))
 }
 
-/// A foreign text in one line that is safe to show: no control characters, nothing key-shaped, at
-/// most so many characters.
+/// Returns a foreign text as one line that is safe to show: no control characters, no key-shaped
+/// text, at most `max_chars` characters.
 #[must_use]
 pub(super) fn printable(text: &str, max_chars: usize) -> String {
     let flat: String = text
@@ -101,7 +100,7 @@ pub(super) fn printable(text: &str, max_chars: usize) -> String {
     }
 }
 
-/// One secret as it may appear.
+/// One secret in all its possible spellings.
 struct SecretForms {
     digest: [u8; 32],
     encodings: Vec<Zeroizing<String>>,
@@ -136,19 +135,19 @@ impl SecretForms {
     }
 }
 
-/// The characters of a base64 text that say the secret and nothing else, when `before` bytes
-/// (modulo 3) precede it.
+/// Returns the characters of a base64 text that encode the secret alone, if `before` bytes (modulo
+/// 3) precede it.
 fn base64_core(plain: &str, before: usize, engine: &impl Engine) -> String {
     let bytes = Zeroizing::new([&[0; 2][..before], plain.as_bytes()].concat());
     let all = Zeroizing::new(engine.encode(&*bytes));
-    // The first characters hold bits of what precedes; the last one, where the end is not even, of
-    // what follows.
+    // The first characters contain bits of what precedes the secret. The last one, if the end is
+    // not aligned, contains bits of what follows.
     let begin = [0, 2, 3][before];
     let end = all.len() - usize::from(bytes.len() % 3 != 0);
     all.get(begin..end).unwrap_or_default().to_owned()
 }
 
-/// The same text with `%2F` as `%2f`: which one is written differs.
+/// Writes `%2F` as `%2f`, because encoders differ.
 fn lowercase_escapes(text: &str) -> String {
     let mut digits = 0;
     let lower = |c: char| {
@@ -159,9 +158,9 @@ fn lowercase_escapes(text: &str) -> String {
     text.chars().map(lower).collect()
 }
 
-/// Where text has the shape of a key.
+/// Finds the ranges of key-shaped text.
 fn find_key_shapes(text: &str) -> Vec<Range<usize>> {
-    // Nearly all texts have none; the look costs a few scans at memory speed.
+    // Nearly all texts have none. The check costs a few scans at memory speed.
     static FINDERS: LazyLock<Vec<memmem::Finder<'static>>> = LazyLock::new(|| {
         KEY_BEGINNINGS.iter().map(|beginning| memmem::Finder::new(*beginning)).collect()
     });
@@ -197,16 +196,16 @@ fn redact_ranges(text: &str, mut found: Vec<Range<usize>>) -> Cow<'_, str> {
 }
 
 const MIN_SECRET_BYTES: usize = 8;
-/// Characters of a foreign text that [`printable`] looks at.
+/// Characters of a foreign text that [`printable`] examines.
 const MAX_SCANNED_CHARS: usize = 4096;
-/// Everything but the characters that need no escape anywhere in a URL.
+/// Everything but the characters that never need an escape in a URL.
 const ESCAPED_IN_URLS: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// One of these stands in every text that [`SHAPE`] matches.
+/// Every text that [`KEY_SHAPE`] matches contains one of these.
 const KEY_BEGINNINGS: [&str; 11] =
     ["sk-", "gsk_", "xai-", "nvapi-", "hf_", "aip-", "AIza", "pplx-", "r8_", "earer", "EARER"];
-/// A key's well-known beginning and 16 or more characters of a key; a masked key (`sk-abc***xyz`)
-/// is none.
+/// A well-known key prefix and 16 or more characters of a key. A masked key (`sk-abc***xyz`) does
+/// not match.
 static KEY_SHAPE: LazyLock<Regex> = LazyLock::new(|| {
     let prefixes = "sk-|gsk_|xai-|nvapi-|hf_|aip-|AIza|pplx-|r8_";
     let shape = format!(

@@ -1,5 +1,5 @@
-//! Where a key is kept: `keyring:LABEL`, `env:NAME`, `file:PATH`, `cmd:PROGRAM ARGS`,
-//! `vault:LABEL`, or the key itself.
+//! Key references: `keyring:LABEL`, `env:NAME`, `file:PATH`, `cmd:PROGRAM ARGS`, `vault:LABEL`, or
+//! the key itself.
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -11,23 +11,22 @@ pub enum Reference {
     /// OS keyring entry: service `aiproxy`, user LABEL.
     Keyring(String),
     Env(String),
-    /// Absolute, or relative to the config file's folder (made absolute when the config is
-    /// resolved).
+    /// Absolute, or relative to the config file's folder (`resolve` makes it absolute).
     File(PathBuf),
-    /// Program and arguments, split like a shell does without any expansion.
+    /// Program and arguments, split as a shell would, without any expansion.
     Command(Vec<String>),
     Vault(String),
-    /// A key written into the config itself; works, is warned about.
+    /// A key written into the config itself; it works, with a warning.
     Literal(Arc<Secret>),
 }
 
 impl Reference {
-    /// Reads a reference as written; anything without a known scheme is a literal.
+    /// Parses a reference as written; text without a known scheme is a literal key.
     ///
     /// # Errors
     ///
-    /// A sentence for the config problem: an empty label, an unclosed quote, a literal that looks
-    /// like a mistake.
+    /// The message of the config problem: an empty label, an unclosed quote, or a literal that
+    /// looks like a mistake.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let Some((scheme, rest)) = text.split_once(':') else { return Self::literal(text) };
@@ -61,8 +60,8 @@ impl Reference {
         Ok(Self::Literal(Arc::new(Secret::new(text.to_owned()))))
     }
 
-    /// The label that a key gets where the config names none; `None` for a literal (the config
-    /// numbers those).
+    /// Returns the label of a key without a label in the config; `None` for a literal, which the
+    /// config numbers.
     #[must_use]
     pub fn default_label(&self) -> Option<String> {
         let last = |text: &str| text.rsplit('/').next().unwrap_or(text).to_owned();
@@ -95,7 +94,7 @@ impl fmt::Debug for Reference {
     }
 }
 
-/// Splits a command line at spaces; single and double quotes group, a backslash outside single
+/// Splits a command line at spaces. Single and double quotes group; a backslash outside single
 /// quotes escapes.
 fn split_words(line: &str) -> Result<Vec<String>, String> {
     let (mut out, mut word, mut open, mut quote) = (Vec::new(), String::new(), false, None);

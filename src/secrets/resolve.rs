@@ -1,4 +1,4 @@
-//! From a reference to the key it names.
+//! Resolves a key reference to the key itself.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,22 +16,23 @@ use super::{
     vault::{OpenVault, Vault, VaultError},
 };
 
-/// Reads references; lives as long as the process, so that commands run once.
+/// Resolves references. Lives as long as the process, so that each command runs once.
 pub struct SecretResolver {
     keyring: Keyring,
     vault: Arc<VaultSource>,
     env: HashMap<String, Secret>,
-    /// Variables that hold keys; no program we start gets them.
+    /// Variables that contain keys; programs that aiproxy starts do not get them.
     withheld_env_names: RwLock<HashSet<String>>,
     commands: Mutex<HashMap<Vec<String>, CommandSlot>>,
 }
 
-/// What a command gave; locked while it runs, so that two who ask together run it once.
+/// The output of a command. It is locked while the command runs, so that concurrent callers run it
+/// once.
 type CommandSlot = Arc<tokio::sync::Mutex<Option<Secret>>>;
 
 impl SecretResolver {
-    /// Reads variables from `env` (as it was at the start), and keeps `provider_env_names` from the
-    /// programs of `cmd:`.
+    /// Reads variables from `env` (the environment at the start), and withholds
+    /// `provider_env_names` from the programs of `cmd:`.
     #[must_use]
     pub fn new(
         keyring: Keyring,
@@ -49,17 +50,17 @@ impl SecretResolver {
         }
     }
 
-    /// More variables that hold keys: those that `env:` references of a newly read config name.
-    /// Before the first `cmd:`.
+    /// Withholds more variables that contain keys: those that `env:` references of a newly loaded
+    /// config name. Call it before the first `cmd:`.
     pub fn withhold_env(&self, names: impl IntoIterator<Item = String>) {
         self.withheld_env_names.write().unwrap_or_else(PoisonError::into_inner).extend(names);
     }
 
-    /// The provider's key that a reference names.
+    /// Returns the provider key that a reference names.
     ///
     /// # Errors
     ///
-    /// [`ResolveError`]: names the reference, never the value. A key of our own kind is refused.
+    /// [`ResolveError`] names the reference, never the value. A client key of aiproxy is refused.
     pub async fn resolve(&self, reference: &Reference) -> Result<Secret, ResolveError> {
         let secret = self.resolve_any_key(reference).await?;
         if secret.expose().starts_with(CLIENT_KEY_PREFIX) {
@@ -68,23 +69,23 @@ impl SecretResolver {
         Ok(secret)
     }
 
-    /// The secret that a reference names where one of our own kind is right: a project's key, a
-    /// webhook's secret.
+    /// Returns the secret that a reference names, if a client key of aiproxy is allowed too: a
+    /// project's key or a webhook's secret.
     ///
     /// # Errors
     ///
-    /// [`ResolveError`], but never `OurOwn`.
+    /// [`ResolveError`], but never `ClientKey`.
     pub async fn resolve_any_key(&self, reference: &Reference) -> Result<Secret, ResolveError> {
         let secret = self.read(reference).await?;
         validate_key(&secret)
             .map_err(|flaw| ResolveError::NotAKey { reference: reference.to_string(), flaw })
     }
 
-    /// The text that a reference names where it need not be one word: the value of a header.
+    /// Returns the text that a reference names, which may contain spaces: the value of a header.
     ///
     /// # Errors
     ///
-    /// [`ResolveError`], but never `OurOwn`.
+    /// [`ResolveError`], but never `ClientKey`.
     pub async fn resolve_header_value(
         &self,
         reference: &Reference,
@@ -111,8 +112,8 @@ impl SecretResolver {
         }
     }
 
-    /// Forgets what a command gave, so that it runs again: after a 401, or when its `refresh` is
-    /// due.
+    /// Discards the output of a command, so that it runs again: after a 401, or when its `refresh`
+    /// is due.
     pub fn forget_command(&self, reference: &Reference) {
         if let Reference::Command(words) = reference {
             self.commands.lock().unwrap_or_else(PoisonError::into_inner).remove(words);
@@ -164,7 +165,8 @@ impl SecretResolver {
     async fn read_vault(&self, label: &str) -> Result<Secret, ResolveError> {
         let vault = Arc::clone(&self.vault);
         let wanted = label.to_owned();
-        // Deriving the key takes a tenth of a second of one core: not on a runtime's thread.
+        // Deriving the key takes a tenth of a second of one core, so it must not run on a runtime
+        // thread.
         let found = tokio::task::spawn_blocking(move || vault.get(&wanted)).await;
         found.unwrap_or_else(|_| Err(VaultReadError::Vault(VaultError::Busy))).map_err(|problem| {
             match problem {
@@ -186,13 +188,13 @@ impl SecretResolver {
 async fn read_file(path: &Path) -> Result<Secret, ResolveError> {
     let wanted = path.to_owned();
     let read = tokio::task::spawn_blocking(move || file::read_line(&wanted)).await;
-    // Only a shutting-down runtime refuses.
+    // Only a runtime that is shutting down cancels the task.
     let read = read.unwrap_or_else(|error| Err(FileError::Io(std::io::Error::other(error))));
     read.map(|text| Secret::new(text.as_str().to_owned()))
         .map_err(|error| ResolveError::File { path: path.to_owned(), error })
 }
 
-/// The encrypted key file and what opens it; opened once, then only read again.
+/// The encrypted key file and the source of its passphrase; opened once, then only read again.
 pub struct VaultSource {
     vault: Option<Vault>,
     passphrase: Passphrase,
@@ -206,13 +208,13 @@ enum Passphrase {
 }
 
 impl VaultSource {
-    /// No vault at all.
+    /// A source without a vault.
     #[must_use]
     pub fn none() -> Self {
         Self { vault: None, passphrase: Passphrase::None, open: Mutex::new(None) }
     }
 
-    /// A vault whose passphrase is in the file that [`PASSPHRASE_FILE`] names, if it names one.
+    /// A vault whose passphrase is in the file that [`PASSPHRASE_FILE`] names, if it is set.
     #[must_use]
     pub fn from_env(vault: Vault, env: &HashMap<String, String>) -> Self {
         let file = env.get(PASSPHRASE_FILE).filter(|path| !path.trim().is_empty());
@@ -221,7 +223,7 @@ impl VaultSource {
         Self { vault: Some(vault), passphrase, open: Mutex::new(None) }
     }
 
-    /// A vault whose passphrase somebody has typed.
+    /// A vault whose passphrase was typed by a person.
     #[must_use]
     pub fn with_passphrase(vault: Vault, passphrase: Secret) -> Self {
         Self {
@@ -235,7 +237,7 @@ impl VaultSource {
         let vault =
             self.vault.as_ref().filter(|vault| vault.exists()).ok_or(VaultReadError::NotFound)?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        // With the derived key at hand, reading again costs nothing worth mentioning.
+        // With the derived key available, reading again is cheap.
         let known = match open.as_mut().map(OpenVault::refresh) {
             Some(Ok(())) => open.as_ref(),
             None | Some(Err(VaultError::Changed)) => None,
@@ -257,7 +259,7 @@ impl VaultSource {
     }
 }
 
-/// The passphrase in a file of mode 600, on its only line; spaces count.
+/// Reads the passphrase from a file of mode 600, on its only line; spaces count.
 ///
 /// # Errors
 ///
@@ -273,7 +275,7 @@ enum VaultReadError {
     Vault(VaultError),
 }
 
-/// The key without the whitespace around it.
+/// Returns the key without surrounding white space.
 fn validate_key(secret: &Secret) -> Result<Secret, InvalidKey> {
     let text = secret.expose().trim();
     let flaw = text.chars().find_map(|c| match c {
@@ -314,7 +316,7 @@ fn copy_secret(secret: &Secret) -> Secret {
     Secret::new(secret.expose().to_owned())
 }
 
-/// Why a reference gave no key: names the reference, never the value.
+/// Why a reference returned no key: names the reference, never the value.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
     #[error("`{reference}`: {error}")]
@@ -344,19 +346,19 @@ pub enum ResolveError {
 }
 
 impl ResolveError {
-    /// What happened, as a sentence without a full stop.
+    /// Returns the error as a sentence without a full stop.
     #[must_use]
     pub fn text(&self) -> String {
         self.to_string()
     }
 
-    /// What happened and what to do, for a key of this upstream.
+    /// Returns the error and what to do next, for a key of this upstream.
     #[must_use]
     pub fn message_with_hint(&self, upstream: &str) -> String {
         format!("{}; {}", self.text(), self.hint().replace("UPSTREAM", upstream))
     }
 
-    /// What to do next, where possible as the command to type.
+    /// Returns what to do next, as a command if possible.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
@@ -380,7 +382,8 @@ impl ResolveError {
     }
 }
 
-/// The command that stores what is missing; labels are `UPSTREAM/LABEL`, or `client/PROJECT`.
+/// Returns the command that stores the missing key. Labels are `UPSTREAM/LABEL` or
+/// `client/PROJECT`.
 fn add_command(label: &str, option: &str) -> String {
     match label.split_once('/') {
         Some(("client", project)) => format!("`aiproxy project rotate {project}` makes a new one"),

@@ -1,4 +1,4 @@
-//! A credential that cannot be printed, compared, copied or written out by accident.
+//! A credential that cannot be printed, compared, copied or serialised by accident.
 
 use std::{fmt, sync::Arc};
 
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 /// fingerprint; the bytes are overwritten when it is dropped.
 pub struct Secret(Zeroizing<String>);
 
-/// What a key is known by elsewhere: a short prefix, `…`, and four hex digits of its SHA-256.
+/// Identifies a key in output: a short prefix, `…`, and four hex digits of its SHA-256.
 pub type Fingerprint = Arc<str>;
 
 impl Secret {
@@ -20,15 +20,15 @@ impl Secret {
         Self(Zeroizing::new(text))
     }
 
-    /// The credential itself: only for the header that carries it, the store that keeps it, and the
-    /// digest that compares it.
+    /// Returns the credential itself: only for the header that carries it, the store that contains
+    /// it, and the digest that compares it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The key's fingerprint: up to three characters of a well-known prefix (`sk-`, `aip`), then
-    /// four hex digits of its digest, so that no part of the secret itself is shown.
+    /// Returns the fingerprint: up to three characters of a well-known prefix (`sk-`, `aip`), then
+    /// four hex digits of the digest. It shows no part of the secret itself.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         let digest = Sha256::digest(self.0.as_bytes());
@@ -40,13 +40,13 @@ impl Secret {
         format!("{prefix}…{:02x}{:02x}", digest[0], digest[1]).into()
     }
 
-    /// HMAC-SHA256 of a message with this as its key (RFC 2104).
+    /// Returns the HMAC-SHA256 of a message with this secret as the key (RFC 2104).
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> [u8; 32] {
         hmac_sha256(self.0.as_bytes(), message)
     }
 
-    /// The same with a key that begins with other text: some services put the time there.
+    /// The same with a key that begins with other text, which is the time for some services.
     #[must_use]
     pub fn sign_with_prefix(&self, before: &str, message: &[u8]) -> [u8; 32] {
         let mut key = Zeroizing::new(String::with_capacity(before.len() + self.0.len()));
@@ -55,7 +55,7 @@ impl Secret {
         hmac_sha256(key.as_bytes(), message)
     }
 
-    /// As the value of a header; `None` where it cannot be one.
+    /// Returns the secret as a header value; `None` if it is not a valid one.
     #[must_use]
     pub fn header_value(&self) -> Option<http::HeaderValue> {
         let mut value = http::HeaderValue::from_str(&self.0).ok()?;
@@ -63,7 +63,7 @@ impl Secret {
         Some(value)
     }
 
-    /// SHA-256 of the key, for comparing without looking.
+    /// Returns the SHA-256 of the key, for comparisons that do not expose it.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         Sha256::digest(self.0.as_bytes()).into()
@@ -84,24 +84,23 @@ fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
     Sha256::new().chain_update(padded(0x5c).as_slice()).chain_update(inner).finalize().into()
 }
 
-/// Makes a client key: `aip-` and 32 characters that need no escaping anywhere, from the operating
+/// Generates a client key: `aip-` and 32 characters that never need escaping, from the operating
 /// system's entropy.
 ///
 /// # Errors
 ///
-/// [`NoEntropy`] where the operating system has none to give; there is no second-best source for a
-/// key.
+/// [`NoEntropy`] if the operating system has none. There is no fallback source for a key.
 pub fn generate_client_key() -> Result<Secret, NoEntropy> {
     let mut random = Zeroizing::new([0; 24]);
     getrandom::fill(random.as_mut()).map_err(NoEntropy)?;
-    // Exactly as long as the key, so that no half-filled copy stays behind in freed memory.
+    // Exactly as long as the key, so that no partial copy remains in freed memory.
     let mut text = Zeroizing::new(String::with_capacity(CLIENT_KEY_PREFIX.len() + 32));
     text.push_str(CLIENT_KEY_PREFIX);
     URL_SAFE_NO_PAD.encode_string(random.as_ref(), &mut text);
     Ok(Secret(text))
 }
 
-/// What a client key of ours begins with; a provider's key never does.
+/// The prefix of aiproxy's client keys; a provider's key never has it.
 pub const CLIENT_KEY_PREFIX: &str = "aip-";
 
 /// The operating system gave no random bytes.
@@ -109,24 +108,25 @@ pub const CLIENT_KEY_PREFIX: &str = "aip-";
 #[error("no random bytes from the operating system for a new key: {0}")]
 pub struct NoEntropy(getrandom::Error);
 
-/// Forbids core dumps of this process and its children: they would hold every key in the clear.
+/// Disables core dumps of this process and its children, because a dump would contain every key as
+/// plain text.
 ///
 /// # Errors
 ///
-/// The operating system's, where it does not let go of the limit.
+/// The operating system's error, if it does not allow the change of the limit.
 #[cfg(unix)]
 pub fn disable_core_dumps() -> std::io::Result<()> {
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     Ok(rustix::process::setrlimit(rustix::process::Resource::Core, none)?)
 }
 
-/// Nothing to forbid: no core dumps here.
+/// Does nothing: this system has no core dumps to disable.
 ///
 /// # Errors
 ///
-/// None.
+/// Never fails.
 #[cfg(not(unix))]
-pub fn no_core_dumps() -> std::io::Result<()> {
+pub fn disable_core_dumps() -> std::io::Result<()> {
     Ok(())
 }
 

@@ -1,8 +1,9 @@
-//! The encrypted key file: where keys are kept when no keyring answers.
+//! The encrypted key file, which stores keys if no OS keyring is available.
 //!
-//! One file, 0600, replaced whole: a header (magic, version, Argon2id costs, salt, nonce) that the
-//! encryption vouches for, a JSON map of labels to keys under XChaCha20-Poly1305, and a SHA-256 of
-//! all that. The digest is no protection; it tells a damaged file from a wrong passphrase.
+//! One file with mode 0600, replaced as a whole. It consists of a header (magic, version, Argon2id
+//! costs, salt, nonce) that the encryption authenticates, a JSON map of labels to keys under
+//! XChaCha20-Poly1305, and a SHA-256 of all of it. The digest is not a protection: it distinguishes
+//! a damaged file from a wrong passphrase.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +23,7 @@ use zeroize::Zeroizing;
 
 use super::Secret;
 
-/// Where the encrypted file is; opened with a passphrase.
+/// The location of the encrypted file, which is opened with a passphrase.
 #[derive(Clone, Debug)]
 pub struct Vault {
     path: PathBuf,
@@ -30,7 +31,7 @@ pub struct Vault {
 }
 
 impl Vault {
-    /// The vault in this file, which need not exist yet.
+    /// A vault in this file, which need not exist yet.
     #[must_use]
     pub fn at(path: impl Into<PathBuf>) -> Self {
         let default = Params::default();
@@ -42,20 +43,19 @@ impl Vault {
         Self { path: path.into(), costs }
     }
 
-    /// Whether there is a file already; if not, the next passphrase is a new one and worth asking
-    /// for twice.
+    /// Whether the file exists. If not, the next passphrase is a new one, and the command should
+    /// ask for it twice.
     #[must_use]
     pub fn exists(&self) -> bool {
         self.path.symlink_metadata().is_ok()
     }
 
-    /// Opens the file, which takes a tenth of a second on purpose and must not be done on a
-    /// runtime's thread. A file that does not exist opens empty and is made by the first
-    /// [`OpenVault::set`].
+    /// Opens the file. This takes a tenth of a second on purpose and must not run on a runtime
+    /// thread. A missing file opens as empty, and the first [`OpenVault::set`] creates it.
     ///
     /// # Errors
     ///
-    /// [`VaultError`]: a wrong passphrase, a damaged or newer file, or the disk.
+    /// [`VaultError`]: a wrong passphrase, a damaged or newer file, or an I/O error.
     pub fn open(&self, passphrase: &Secret) -> Result<OpenVault, VaultError> {
         if passphrase.expose().is_empty() {
             return Err(VaultError::EmptyPassphrase);
@@ -82,7 +82,7 @@ impl Vault {
     }
 }
 
-/// A vault whose passphrase was right; holds the keys in memory, wiped when dropped.
+/// A vault opened with the right passphrase; the keys in memory are wiped on drop.
 pub struct OpenVault {
     path: PathBuf,
     vault_key: VaultKey,
@@ -90,32 +90,32 @@ pub struct OpenVault {
 }
 
 impl OpenVault {
-    /// The key under a label.
+    /// Returns the key with this label.
     #[must_use]
     pub fn get(&self, label: &str) -> Option<Secret> {
         self.keys.get(label).map(copy_secret)
     }
 
-    /// All labels, sorted.
+    /// Returns all labels, sorted.
     #[must_use]
     pub fn labels(&self) -> Vec<String> {
         self.keys.keys().cloned().collect()
     }
 
-    /// Stores a key and saves the file; what another process has saved meanwhile stays.
+    /// Stores a key and saves the file. Changes that another process has saved meanwhile stay.
     ///
     /// # Errors
     ///
-    /// [`VaultError`]; the file is then as it was.
+    /// [`VaultError`]; the file is then unchanged.
     pub fn set(&mut self, label: &str, secret: &Secret) -> Result<(), VaultError> {
         self.update(|keys| keys.insert(label.to_owned(), copy_secret(secret)).is_some()).map(|_| ())
     }
 
-    /// Removes a key and saves the file; `false` if there was none.
+    /// Removes a key and saves the file; `false` if there was no such key.
     ///
     /// # Errors
     ///
-    /// [`VaultError`]; the file is then as it was.
+    /// [`VaultError`]; the file is then unchanged.
     pub fn remove(&mut self, label: &str) -> Result<bool, VaultError> {
         self.update(|keys| keys.remove(label).is_some())
     }
@@ -124,7 +124,7 @@ impl OpenVault {
     ///
     /// # Errors
     ///
-    /// [`VaultError::Changed`] if it was made anew with another one.
+    /// [`VaultError::Changed`] if the file was created anew with another passphrase.
     pub fn refresh(&mut self) -> Result<(), VaultError> {
         self.keys = match read_file(&self.path)? {
             Some(bytes) => {
@@ -155,7 +155,7 @@ impl OpenVault {
     }
 }
 
-/// Why the vault did not do what was asked. Never holds a value.
+/// Why a vault operation failed. Never contains a value.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
     #[error("another process is writing the encrypted key file")]
@@ -179,7 +179,7 @@ pub enum VaultError {
 }
 
 impl VaultError {
-    /// What to do next.
+    /// Returns what to do next.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -201,7 +201,8 @@ impl VaultError {
     }
 }
 
-/// What Argon2id may spend; written into the file, so that it may change later.
+/// The cost parameters of Argon2id. They are written into the file, so that later versions can
+/// change them.
 #[derive(Clone, Copy, Debug)]
 struct Argon2Costs {
     memory_kib: u32,
@@ -211,7 +212,7 @@ struct Argon2Costs {
 
 impl Argon2Costs {
     fn derive(self, passphrase: &Secret, salt: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
-        // A file from elsewhere must not make us spend all the memory there is.
+        // A foreign file must not make aiproxy use up all memory.
         if self.memory_kib > 1 << 20 || self.passes > 64 || self.lanes > 16 {
             return Err(VaultError::Damaged("it asks for absurd amounts of memory or time"));
         }
@@ -226,7 +227,7 @@ impl Argon2Costs {
     }
 }
 
-/// The key of the file, and what it was made from.
+/// The encryption key of the file, and the parameters it was derived from.
 struct VaultKey {
     costs: Argon2Costs,
     salt: [u8; SALT_BYTES],
@@ -241,7 +242,7 @@ impl VaultKey {
     fn encrypt(&self, keys: &BTreeMap<String, Secret>) -> Result<Vec<u8>, VaultError> {
         let shown: BTreeMap<&str, &str> =
             keys.iter().map(|(label, key)| (label.as_str(), key.expose())).collect();
-        // Room for every character escaped, so that no outgrown copy is left behind in freed
+        // Enough capacity for every character escaped, so that growing leaves no copy in freed
         // memory.
         let capacity =
             shown.iter().map(|(label, key)| 6 * (label.len() + key.len()) + 8).sum::<usize>() + 2;
@@ -283,7 +284,7 @@ impl VaultKey {
     }
 }
 
-/// The parts of a file whose digest is right.
+/// The parts of a file whose digest is correct.
 struct SealedFile<'a> {
     header: &'a [u8],
     costs: Argon2Costs,
@@ -334,7 +335,7 @@ fn copy_secret(secret: &Secret) -> Secret {
     Secret::new(secret.expose().to_owned())
 }
 
-/// The file's bytes; `None` if there is no file.
+/// Reads the file; `None` if there is no file.
 fn read_file(path: &Path) -> Result<Option<Vec<u8>>, VaultError> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -352,7 +353,7 @@ fn read_file(path: &Path) -> Result<Option<Vec<u8>>, VaultError> {
     }
 }
 
-/// Puts new content in the file's place: all of it or none, readable by nobody else at any moment.
+/// Replaces the file atomically. No other user can read it at any moment.
 fn replace_file(folder: &Path, path: &Path, bytes: &[u8]) -> Result<(), VaultError> {
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(|_| VaultError::NoEntropy)?;
@@ -367,13 +368,14 @@ fn replace_file(folder: &Path, path: &Path, bytes: &[u8]) -> Result<(), VaultErr
         Ok(())
     };
     write().map_err(|error| {
-        // What is left is encrypted, and the error that matters is the first one.
+        // The leftover is encrypted, and the first error is the one that matters.
         drop(fs::remove_file(&fresh));
         io_error(folder, "write it")(error)
     })
 }
 
-/// Holds the lock file until dropped. It stays where it is: removing it would let two in.
+/// Locks the lock file until the returned file is dropped. The lock file stays in place: removing
+/// it would let two processes in.
 fn lock_for_writing(path: &Path) -> Result<File, VaultError> {
     let path = with_suffix(path, ".lock");
     let file = private_options()
@@ -399,7 +401,7 @@ fn private_options() -> OpenOptions {
         use std::os::unix::fs::OpenOptionsExt;
         options.mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
     }
-    // One who only ever opens it for reading would not get a lock everywhere.
+    // Some systems refuse a lock on a file that is only open for reading.
     options.read(true);
     options
 }
@@ -428,7 +430,7 @@ const VERSION: u8 = 1;
 const SALT_BYTES: usize = 16;
 const NONCE_BYTES: usize = 24;
 const MAX_FILE_BYTES: usize = 4 << 20;
-/// Two seconds in all; a writer holds the lock for milliseconds.
+/// Two seconds in all; a writer locks the file for milliseconds.
 const LOCK_TRIES: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -505,7 +507,7 @@ mod tests {
             .vault_key
             .encrypt(&BTreeMap::from([("a".to_owned(), secret("sk-a"))]))
             .expect("sealed");
-        // The costs, with the checksum made right again.
+        // The costs, with a corrected checksum.
         bytes[MAGIC.len() + 1] ^= 1;
         let end = bytes.len() - 32;
         let digest = Sha256::digest(&bytes[..end]);

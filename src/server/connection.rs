@@ -1,4 +1,4 @@
-//! One client connection: which HTTP it speaks, its clocks, its end.
+//! Serves one client connection: HTTP version, timeouts and shutdown.
 
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -18,16 +18,16 @@ use crate::server::{
     state::ServerState,
 };
 
-/// Read at once at most, where much comes: a body that is read in one piece need not be put
-/// together.
+/// Maximum size of one read. Large reads let a big body arrive in one piece, which need not be
+/// joined.
 const MAX_READ_BYTES: usize = 256 << 10;
 /// RFC 9113 section 3.4.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The request head, all of it. How many headers it may have is left to hyper, which parses its own
-/// number of them (100) without an allocation.
+/// Limit for the whole request head. hyper limits the number of headers: it parses up to 100, its
+/// default, without an allocation.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
-/// Serves a connection to its end.
+/// Serves a connection until it ends.
 pub async fn serve(
     server: Arc<ServerState>,
     mut stream: TcpStream,
@@ -44,7 +44,7 @@ pub async fn serve(
         peeked = timeout(timeouts.client_head, sniff_protocol(&mut stream, &mut first)) => peeked,
         () = stop.cancelled() => return,
     };
-    // Silent for too long, or gone before the first byte.
+    // The client was silent for too long or disconnected before the first byte.
     let Ok(Some(protocol)) = peeked else { return };
     let io = TokioIo::new(RewindIo::new(stream, first.freeze(), Arc::clone(&activity)));
     let deadlines = ConnTimeouts {
@@ -55,7 +55,7 @@ pub async fn serve(
     };
     match protocol {
         Protocol::Tls => {
-            tracing::info!(%peer, "TLS handshake on the plain HTTP port; use http://, not https://")
+            tracing::info!(%peer, "TLS handshake on the plain HTTP port; use http://, not https://");
         }
         Protocol::Http1 => {
             let conn_activity = Arc::clone(&activity);
@@ -136,7 +136,7 @@ enum Protocol {
     Tls,
 }
 
-/// Reads until it is clear what the client speaks; `None` where it left before.
+/// Reads until the client's protocol is clear; `None` if the client disconnected before that.
 async fn sniff_protocol(stream: &mut TcpStream, first: &mut BytesMut) -> Option<Protocol> {
     loop {
         if stream.read_buf(first).await.ok()? == 0 {
@@ -155,7 +155,8 @@ async fn sniff_protocol(stream: &mut TcpStream, first: &mut BytesMut) -> Option<
     }
 }
 
-/// The clocks of an HTTP/1 connection; one timer for all of them, armed again only when it rings.
+/// The timeouts of an HTTP/1 connection. One timer serves all of them and is reset only after it
+/// has fired.
 struct ConnTimeouts {
     activity: Arc<ConnActivity>,
     head: Duration,
@@ -166,7 +167,7 @@ struct ConnTimeouts {
 enum TimeoutAction {
     Continue,
     CloseIdle,
-    /// Too slow with its head, or with taking its answer.
+    /// The client was too slow to send its head or to read its response.
     Abort,
 }
 
@@ -186,8 +187,8 @@ impl ConnTimeouts {
         }
     }
 
-    /// When to look next. A phase may change to one with an earlier deadline meanwhile: the head's
-    /// clock is the shortest.
+    /// Returns when to check next. The phase may change to one with an earlier deadline in the
+    /// meantime, and the head timeout is the shortest.
     fn next_check(&self) -> Instant {
         self.deadline().min(Instant::now() + self.head)
     }

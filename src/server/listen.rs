@@ -13,10 +13,10 @@ use super::connection;
 use crate::server::state::ServerState;
 
 const BACKLOG: u32 = 1_024;
-/// Pause after an accept that failed for want of descriptors or memory.
+/// Pause after an accept that failed because descriptors or memory ran out.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// An address that could not be listened on.
+/// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("{addr}: {source}")]
 pub struct ListenError {
@@ -24,33 +24,34 @@ pub struct ListenError {
     pub source: io::Error,
 }
 
-/// An address that is ours, on which nobody is answered yet.
+/// A bound address that does not accept connections yet.
 pub struct BoundListener {
     socket: TcpSocket,
     pub addr: SocketAddr,
 }
 
 impl BoundListener {
-    /// From now on clients are taken in.
+    /// Starts to accept connections.
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// The error of the operating system.
     pub fn listen(self) -> Result<TcpListener, ListenError> {
         let Self { socket, addr } = self;
         socket.listen(BACKLOG).map_err(|source| ListenError { addr, source })
     }
 }
 
-/// Binds all addresses; IPv6 ones are left out where `optional_v6` and the machine has no IPv6.
+/// Binds all addresses. Leaves out IPv6 addresses if `optional_v6` is set and the machine has no
+/// IPv6.
 ///
 /// # Errors
 ///
-/// The first address that cannot be had.
+/// The first address that cannot be bound.
 pub fn bind(addrs: &[SocketAddr], optional_v6: bool) -> Result<Vec<BoundListener>, ListenError> {
     let mut out: Vec<BoundListener> = Vec::new();
     for &addr in addrs {
-        // Port 0 for both families means the same free port for both.
+        // Port 0 means the same free port for both address families.
         let port =
             out.first().filter(|_| addr.port() == 0).map_or(addr.port(), |first| first.addr.port());
         let addr = SocketAddr::new(addr.ip(), port);
@@ -77,8 +78,8 @@ pub fn bind(addrs: &[SocketAddr], optional_v6: bool) -> Result<Vec<BoundListener
 
 fn bind_addr(addr: SocketAddr) -> io::Result<BoundListener> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // So that a restart need not wait for old connections; on Windows the option means something
-    // else.
+    // Allows a restart while old connections are still closing. On Windows the option has another
+    // meaning.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
@@ -86,7 +87,7 @@ fn bind_addr(addr: SocketAddr) -> io::Result<BoundListener> {
     Ok(BoundListener { socket, addr })
 }
 
-/// Accepts until told to stop; every connection is a task of the tracker.
+/// Accepts connections until it is cancelled; every connection is a task of the tracker.
 pub async fn accept_loop(
     listener: TcpListener,
     server: Arc<ServerState>,
@@ -118,8 +119,8 @@ pub async fn accept_loop(
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
                 ) => {}
             Err(e) => {
-                // Out of descriptors: the connection stays in the backlog, and a tight loop would
-                // only burn CPU.
+                // No descriptors left: the connection stays in the backlog. A tight loop would only
+                // use CPU.
                 tracing::warn!(error = %e, "cannot accept connections just now");
                 sleep(ACCEPT_RETRY_DELAY).await;
             }

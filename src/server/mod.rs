@@ -1,4 +1,4 @@
-//! The HTTP side that clients see: listeners, connections, guards, paths.
+//! The HTTP server for clients: listeners, connections, guards and paths.
 
 pub mod connection;
 pub mod guard;

@@ -1,4 +1,4 @@
-//! Paths to what they ask for: dialect and operation, or a place of our own.
+//! Maps paths to routes: a dialect and an operation, or a built-in route.
 
 use std::borrow::Cow;
 
@@ -11,19 +11,19 @@ use crate::{
     relay::request::proxy_request::{Endpoint, ModelLocation, StreamMode},
 };
 
-/// Where a request goes.
+/// The route of a request.
 #[derive(Debug)]
 pub enum Route {
     Relay(Endpoint),
-    /// Model lists; the shape follows from path and headers.
+    /// Model lists; path and headers determine the response format.
     Models {
         id: Option<String>,
         gemini: bool,
     },
     Tags,
-    /// Of routing itself.
+    /// A query about routing itself.
     RoutingApi(RoutingQuery),
-    /// A response that was made before.
+    /// A response that was created earlier.
     StoredResponse {
         id: String,
         action: StoredAction,
@@ -37,13 +37,13 @@ pub enum Route {
     Control(String),
 }
 
-/// What is wanted of routing.
+/// What a client asks the routing API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoutingQuery {
     /// The turns of a session.
     Context(String),
     Decide,
-    /// Where a session goes is forgotten.
+    /// Forgets the target that a session is bound to.
     ForgetSession(String),
     LogicalModels {
         id: Option<String>,
@@ -53,11 +53,11 @@ pub enum RoutingQuery {
         id: Option<String>,
         section: Option<String>,
     },
-    /// Where a session goes.
+    /// The target that a session is bound to.
     Session(String),
 }
 
-/// What is wanted of a response.
+/// What to do with a stored response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredAction {
     Cancel,
@@ -66,29 +66,29 @@ pub enum StoredAction {
     InputItems,
 }
 
-/// A path, read.
+/// A parsed path.
 #[derive(Debug)]
 pub struct RoutedPath {
     pub route: Route,
-    /// In which errors are told.
+    /// The dialect in which errors are written.
     pub dialect: Dialect,
     /// The client key of a `/~KEY/…` path.
     pub path_key: Option<String>,
 }
 
-/// Nothing is here.
+/// No route matches.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NotFound {
     pub dialect: Dialect,
-    /// The methods that the path knows, where it is known.
+    /// The methods that the path allows, if the path is known.
     pub allow: Option<&'static str>,
 }
 
-/// Finds what a method and path ask for. Every prefix form works: `/v1`, none, doubled.
+/// Finds the route for a method and path. Accepts every form of prefix: `/v1`, none, doubled.
 ///
 /// # Errors
 ///
-/// `Nowhere`, with the dialect to say so in.
+/// [`NotFound`], with the dialect for the error.
 pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<RoutedPath, NotFound> {
     let (path_key, path) = match path.strip_prefix("/~") {
         Some(rest) => {
@@ -107,7 +107,7 @@ pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<RoutedP
     }
 }
 
-/// Takes version prefixes off; whether one of them was Gemini's.
+/// Strips version prefixes; also returns whether one of them was Gemini's.
 fn strip_version(path: &str) -> (bool, &str) {
     let (mut beta, mut rest) = (false, path);
     loop {
@@ -247,7 +247,7 @@ fn stored_route(method: &Method, get: bool, rest: &str) -> Result<Route, Option<
     Ok(Route::StoredResponse { id: id.to_owned(), action: what })
 }
 
-/// `/providers…`, `/logical-models…`, `/routing/…`; names of models may hold slashes.
+/// `/providers…`, `/logical-models…`, `/routing/…`. Model names may contain slashes.
 fn routing_api_route(
     method: &Method,
     get: bool,
@@ -340,7 +340,7 @@ fn models_route(
     }))
 }
 
-/// Splits a Gemini action off; model names may hold colons themselves.
+/// Splits off a Gemini action; model names may contain colons themselves.
 fn split_action(rest: &str) -> Option<(&str, &str)> {
     let (model, action) = rest.rsplit_once(':')?;
     matches!(

@@ -1,4 +1,4 @@
-//! A client's socket as hyper sees it: replays what was peeked, and knows when bytes last moved.
+//! Wraps a client's socket for hyper: replays peeked bytes and records when bytes last moved.
 
 use std::{
     io,
@@ -17,12 +17,12 @@ use tokio::{
     time::Instant,
 };
 
-/// What a connection is doing, for the clocks that watch it.
+/// What a connection is doing, for its timeouts.
 pub struct ConnActivity {
     phase: AtomicU8,
-    /// Milliseconds after `born` when the phase began.
+    /// Milliseconds from `created` to the start of the phase.
     phase_since_ms: AtomicU64,
-    /// Milliseconds after `born` since when a write is stuck; 0 where none is.
+    /// Milliseconds from `created` to the start of a blocked write; 0 if no write is blocked.
     stalled_since_ms: AtomicU64,
     created: Instant,
 }
@@ -58,7 +58,7 @@ impl ConnActivity {
         self.phase_since_ms.store(self.elapsed_ms(), Ordering::Relaxed);
     }
 
-    /// The phase and when it began.
+    /// Returns the phase and when it began.
     #[must_use]
     pub fn phase(&self) -> (Phase, Instant) {
         let phase = match self.phase.load(Ordering::Relaxed) {
@@ -73,7 +73,7 @@ impl ConnActivity {
         )
     }
 
-    /// Since when the client takes no bytes that are ready for it.
+    /// Returns since when the client has not read data that is ready for it.
     #[must_use]
     pub fn stalled_since(&self) -> Option<Instant> {
         match self.stalled_since_ms.load(Ordering::Relaxed) {
@@ -89,7 +89,7 @@ impl Default for ConnActivity {
     }
 }
 
-/// The socket.
+/// A socket that replays its peeked bytes first.
 pub struct RewindIo {
     stream: TcpStream,
     peeked: Bytes,
@@ -99,7 +99,7 @@ pub struct RewindIo {
 impl RewindIo {
     #[must_use]
     pub fn new(stream: TcpStream, peeked: Bytes, activity: Arc<ConnActivity>) -> Self {
-        Self { stream, peeked, activity: activity }
+        Self { stream, peeked, activity }
     }
 
     fn record_write(&self, result: &Poll<io::Result<usize>>) {
@@ -111,7 +111,7 @@ impl RewindIo {
             }
             Poll::Pending => {}
             Poll::Ready(_) if self.activity.stalled_since_ms.load(Ordering::Relaxed) != 0 => {
-                self.activity.stalled_since_ms.store(0, Ordering::Relaxed)
+                self.activity.stalled_since_ms.store(0, Ordering::Relaxed);
             }
             Poll::Ready(_) => {}
         }
@@ -128,9 +128,9 @@ impl AsyncRead for RewindIo {
         if this.peeked.has_remaining() {
             let length = this.peeked.len().min(buf.remaining());
             buf.put_slice(&this.peeked.split_to(length));
-            // Together with what came behind it: read by itself, the little that was peeked would
-            // make hyper's buffer twice as large for as long as the connection lives. An end or an
-            // error is met again by the next read.
+            // Reads more data behind the peeked bytes. If the few peeked bytes were returned alone,
+            // hyper's buffer would be twice as large for the life of the connection. The next read
+            // reports an end or an error again.
             if buf.remaining() > 0 {
                 let _more = Pin::new(&mut this.stream).poll_read(cx, buf);
             }

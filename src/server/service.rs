@@ -1,5 +1,5 @@
-//! One request: guards, path, caller; then the relay, a place of our own, or a refusal in the
-//! client's dialect.
+//! Handles one request: guards, path and client key, then the relay, a built-in route, or an error
+//! in the client's dialect.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -35,17 +35,17 @@ use crate::{
     upstream::headers,
 };
 
-/// An unknown credential waits this long while project keys are still being read.
+/// A request with an unknown credential waits this long if project keys are still being read.
 const KEY_LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A response body that tells the connection when the answer is over.
+/// A response body that reports to the connection when it ends.
 pub type TrackedResponse = Response<builtin::TrackedBody>;
 
 /// Answers one request; never fails.
 ///
 /// # Errors
 ///
-/// None; the type is hyper's.
+/// None; hyper requires the type.
 pub async fn serve_request(
     server: Arc<ServerState>,
     request: Request<Incoming>,
@@ -53,12 +53,12 @@ pub async fn serve_request(
     activity: Option<Arc<ConnActivity>>,
 ) -> Result<TrackedResponse, Infallible> {
     let id = RequestId::new(server.engine.clock.unix());
-    // A chunked body may have hidden a Content-Length that somebody before us believed: the
-    // connection is not reused.
+    // The connection is not reused, because a chunked body may hide a Content-Length that an
+    // earlier hop believed (request smuggling).
     let close = request.version() == Version::HTTP_11
         && request.headers().contains_key(header::TRANSFER_ENCODING);
-    // Boxed, as it is large and over when the answer begins, while this future's room lasts as long
-    // as the connection.
+    // Boxed because this future is large and ends when the response begins, while the memory of the
+    // outer future lasts as long as the connection.
     let mut response = Box::pin(handle(&server, request, peer, id)).await;
     if close {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -125,7 +125,7 @@ async fn handle(
     response
 }
 
-/// Host, Origin, upgrades and loops; the credential comes with the path.
+/// Checks Host, Origin, upgrades and loops; the credential is checked after the path.
 fn check_request(
     map: &HeaderMap,
     uri: &http::Uri,
@@ -139,7 +139,8 @@ fn check_request(
         && version == Version::HTTP_11
         && map.get(header::UPGRADE).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"h2c"))
     {
-        // Agents that try a WebSocket for responses first fall back to HTTP at once on a 426.
+        // Agents that try a WebSocket for Responses first fall back to HTTP immediately after a
+        // 426.
         let status = if dialect == Dialect::Responses { 426 } else { 400 };
         return Err(ProxyError::new(
             ProxyErrorKind::UpgradeRequired,
@@ -166,7 +167,8 @@ async fn dispatch(
     let RoutedPath { route, dialect, path_key } = routed;
     match &route {
         Route::Root => return builtin::root(server, id),
-        // Boxed, as what is rare and large would make every request's future as large.
+        // Boxed, because this rare and large future would make the future of every request as
+        // large.
         Route::Health => return Box::pin(builtin::health(server, id, parts.uri.query())).await,
         Route::Version => return builtin::version(id),
         _ => {}
@@ -178,7 +180,7 @@ async fn dispatch(
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         return response;
     }
-    // Taken out before anybody could log or forward it.
+    // Removed before any code can log or forward it.
     let (query, query_key) = extract_query_key(parts.uri.query(), dialect);
     let token =
         credential::extract_token(&parts.headers, query_key.as_deref(), path_key.as_deref());
@@ -318,7 +320,7 @@ async fn dispatch(
     }
 }
 
-/// The project of a listener whose clients need no credential, for what may be spoken there.
+/// Returns the project of a listener that needs no credential, for the dialects that it allows.
 fn keyless_project(
     keyless: &KeylessListener,
     route: &Route,
@@ -350,7 +352,7 @@ fn keyless_project(
     require_enabled(Arc::clone(project.ok_or_else(missing)?))
 }
 
-/// The project of a token; an unknown one waits while keys are still being read.
+/// Returns the project of a token; waits for an unknown token while keys are still being read.
 async fn authenticate(
     server: &ServerState,
     token: Option<&crate::secrets::Secret>,
@@ -393,7 +395,7 @@ fn require_enabled(project: Arc<Project>) -> Result<Arc<Project>, ProxyError> {
     Err(ProxyError::new(ProxyErrorKind::Forbidden, message).code("project_disabled"))
 }
 
-/// Cuts `key=` out of a query; only Gemini's clients use it as a credential.
+/// Removes `key=` from a query; only Gemini clients use it as a credential.
 fn extract_query_key(query: Option<&str>, dialect: Dialect) -> (Option<String>, Option<String>) {
     let Some(query) = query else { return (None, None) };
     if !query.contains("key=") {
@@ -414,7 +416,7 @@ fn extract_query_key(query: Option<&str>, dialect: Dialect) -> (Option<String>, 
     ((!remaining.is_empty()).then_some(remaining), key.filter(|_| dialect == Dialect::Gemini))
 }
 
-/// The first word of User-Agent: `claude-cli`, `OpenAI/Python`.
+/// Returns the first word of User-Agent: `claude-cli`, `OpenAI/Python`.
 fn client_program(headers: &HeaderMap) -> Arc<str> {
     let agent = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
     let word = agent.split([' ', '(']).next().unwrap_or("");

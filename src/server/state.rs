@@ -1,4 +1,4 @@
-//! What every connection shares.
+//! State that all connections share.
 
 use std::sync::Arc;
 
@@ -10,6 +10,6 @@ pub struct ServerState {
     pub engine: Arc<Engine>,
     pub clients: Arc<ClientKeys>,
     pub control: Arc<ControlApi>,
-    /// Who comes in here needs no credential.
+    /// The listener whose clients need no credential.
     pub keyless: Option<KeylessListener>,
 }

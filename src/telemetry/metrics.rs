@@ -1,4 +1,4 @@
-//! Sums over all finished requests since the start, by few and bounded labels.
+//! Totals over all finished requests since the start, with few and bounded labels.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,13 +19,13 @@ use crate::{
     },
 };
 
-/// Sets of labels that are told apart; what comes after them is summed up under [`OTHER`].
+/// Maximum number of distinct label sets; further ones are added up under [`OTHER_LABEL`].
 const MAX_LABEL_SETS: usize = 500;
 const OTHER_LABEL: &str = "other";
-/// Longer names of models are cut.
+/// Longer model names are truncated.
 const MAX_MODEL_NAME_BYTES: usize = 120;
 
-/// Bounds that the conventions for generative AI recommend.
+/// Bucket bounds that the OpenTelemetry conventions for generative AI recommend.
 const TOKEN_BOUNDS: [f64; 14] = [
     1.0,
     4.0,
@@ -49,7 +49,7 @@ const TTFT_BOUNDS: [f64; 16] =
 const TOKEN_TIME_BOUNDS: [f64; 13] =
     [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];
 
-/// The sums of a process.
+/// The metrics of this process.
 #[derive(Debug, Default)]
 pub struct Metrics(Mutex<MetricStore>);
 
@@ -58,7 +58,7 @@ struct MetricStore {
     requests: HashMap<RequestLabels, RequestCounts>,
     models: HashMap<ModelLabels, Histograms>,
     attempts: HashMap<AttemptLabels, (u64, Histogram<14>)>,
-    /// Attempts that upstreams answered well, for those who wait for a sign of life.
+    /// Successful attempts per upstream, for checks that wait for a sign of recovery.
     success_counts: BTreeMap<Arc<str>, u64>,
     failovers: BTreeMap<Arc<str>, u64>,
 }
@@ -108,7 +108,7 @@ struct AttemptLabels {
     won: bool,
 }
 
-/// One count more than there are bounds. Bounds have at most sixteen.
+/// A histogram with one count more than it has bounds, of which there are at most sixteen.
 #[derive(Clone, Copy, Debug)]
 struct Histogram<const N: usize> {
     counts: [u64; 17],
@@ -167,7 +167,7 @@ fn token_counts(u: &Usage) -> [u64; TOKEN_CLASSES.len()] {
     ]
 }
 
-/// What one set of labels has to tell in a family: one more label, and the value.
+/// The samples of one label set in a family: one more label, and the value.
 type Samples = Vec<(Option<(&'static str, &'static str)>, String)>;
 
 impl Metrics {
@@ -177,7 +177,7 @@ impl Metrics {
         sums.record_request(&entry.record);
     }
 
-    /// Attempts that an upstream answered well since the start.
+    /// Returns the number of successful attempts of an upstream since the start.
     #[must_use]
     pub fn success_count(&self, upstream: &str) -> u64 {
         self.0
@@ -189,7 +189,7 @@ impl Metrics {
             .unwrap_or(0)
     }
 
-    /// Writes them all.
+    /// Writes all metrics to the page.
     pub fn write(&self, page: &mut TextEncoder) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).write(page);
     }
@@ -200,7 +200,8 @@ impl MetricStore {
         let none: Arc<str> = Arc::default();
         let last = r.serving_attempt();
         let upstream = last.map_or(&none, |attempt| &attempt.upstream);
-        // What a client asked for is its own word; only what an upstream was asked for is a label.
+        // The client chooses the requested name freely, so only the model sent to an upstream
+        // becomes a label.
         let model =
             last.map_or_else(|| Arc::clone(&none), |attempt| bounded_model_name(&attempt.model));
         let labels = RequestLabels {
@@ -240,7 +241,7 @@ impl MetricStore {
             );
         }
         for (before, after) in r.attempts.iter().zip(r.attempts.iter().skip(1)) {
-            // A second one beside the first is no flight from it.
+            // A hedge attempt is not a failover from the first attempt.
             if after.role != AttemptRole::Hedge
                 && (before.upstream != after.upstream || before.key != after.key)
             {
@@ -370,7 +371,7 @@ impl MetricStore {
         page.begin_family(
             "aiproxy_unpriced_requests_total",
             "counter",
-            "Requests whose price nobody knows",
+            "Requests without a known price",
         );
         each(page, &|counts| {
             if counts.unpriced > 0 { vec![(None, counts.unpriced.to_string())] } else { Vec::new() }
@@ -494,7 +495,7 @@ impl MetricStore {
     }
 }
 
-/// The sums of these labels, or of `other` where there are too many.
+/// Returns the totals of these labels, or of `other` if there are too many.
 fn entry_or_other<K: Eq + Hash + Clone, V: Default>(
     map: &mut HashMap<K, V>,
     key: K,
@@ -512,7 +513,7 @@ fn bounded_model_name(model: &Arc<str>) -> Arc<str> {
     }
 }
 
-/// The word of the conventions for an operation.
+/// Returns the name that the conventions use for an operation.
 #[must_use]
 pub fn operation_name(op: Op) -> &'static str {
     match op {

@@ -1,5 +1,5 @@
-//! What monitoring systems are told: sums for those that ask, traces for those that want to be sent
-//! them. Fed with finished requests by the ledger's thread, so that no request pays for it.
+//! Exports metrics for scraping and traces for a collector. The ledger thread supplies finished
+//! requests, so that no request is delayed.
 
 pub mod metrics;
 pub mod otlp;

@@ -1,5 +1,5 @@
-//! Gathers spans and hands them to a collector, a batch at a time; what it does not take in time is
-//! dropped and counted.
+//! Collects spans and sends them to a collector in batches; drops and counts what the collector
+//! does not accept in time.
 
 use std::{
     sync::{
@@ -19,34 +19,34 @@ use crate::{
     upstream::webhook_client::WebhookClient,
 };
 
-/// Requests that wait for their turn.
+/// Maximum number of queued requests.
 const QUEUE_CAPACITY: usize = 2_048;
-/// Requests in one batch, and how long the first of it waits for others.
+/// Maximum number of requests in one batch, and how long its first request waits for others.
 const MAX_BATCH: usize = 256;
 const BATCH_DELAY: Duration = Duration::from_secs(2);
-/// Pauses before a batch is sent again.
+/// Delays before a batch is sent again.
 const RETRY_DELAYS: [Duration; 3] =
     [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
 
-/// A finished request on its way.
+/// A queued finished request.
 #[derive(Debug)]
 pub struct FinishedRequest {
     entry: LedgerEntry,
     parent: Option<TraceParent>,
 }
 
-/// The way in.
+/// The sending side of the trace queue.
 #[derive(Debug)]
 pub struct OtlpExporter {
     queue: Sender<Box<FinishedRequest>>,
-    /// Somebody wants them.
+    /// Traces are configured.
     enabled: AtomicBool,
     pub sent: AtomicU64,
     pub dropped: AtomicU64,
 }
 
 impl OtlpExporter {
-    /// The way in, and the end that [`Traces::gather`] reads.
+    /// Creates the exporter and the receiver that [`Self::collect_batch`] reads.
     #[must_use]
     pub fn new() -> (Arc<Self>, Receiver<Box<FinishedRequest>>) {
         let (queue, reader) = mpsc::channel(QUEUE_CAPACITY);
@@ -61,7 +61,7 @@ impl OtlpExporter {
         )
     }
 
-    /// Whether anybody wants them.
+    /// Returns whether traces are configured.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
         self.enabled.load(Ordering::Relaxed)
@@ -71,7 +71,7 @@ impl OtlpExporter {
         self.enabled.store(enabled, Ordering::Relaxed);
     }
 
-    /// Takes a finished request, where traces are wanted and there is room.
+    /// Queues a finished request, if traces are enabled and the queue has capacity.
     pub fn offer(&self, entry: &LedgerEntry, parent: Option<TraceParent>) {
         if self.queue.try_send(Box::new(FinishedRequest { entry: entry.clone(), parent })).is_err()
         {
@@ -79,7 +79,7 @@ impl OtlpExporter {
         }
     }
 
-    /// Waits for requests and makes a batch of them; `None` when the way in is closed.
+    /// Waits for requests and returns them as a batch; `None` if the queue is closed.
     pub async fn collect_batch(
         reader: &mut Receiver<Box<FinishedRequest>>,
     ) -> Option<Vec<Box<FinishedRequest>>> {
@@ -95,16 +95,16 @@ impl OtlpExporter {
                 }
             }
         };
-        // Full or not: after this time it goes.
+        // Send the batch after this time, even if it is not full.
         drop(tokio::time::timeout(BATCH_DELAY, more).await);
         Some(batch)
     }
 
-    /// Sends a batch; a sentence where it could not be, which is then dropped.
+    /// Sends a batch; a batch that fails is dropped.
     ///
     /// # Errors
     ///
-    /// What the collector said, or why there is no way to it.
+    /// The collector's error, or why it cannot be reached.
     pub async fn send_batch(
         &self,
         poster: &WebhookClient,
@@ -128,7 +128,7 @@ impl OtlpExporter {
                     }
                     Ok(response) => {
                         let why = format!("{} answered {}", url.origin(), response.status.as_u16());
-                        // The statuses that the protocol says may pass.
+                        // The statuses that the protocol lists as retryable.
                         if !matches!(response.status.as_u16(), 429 | 502..=504) {
                             return self.drop_batch(batch, why);
                         }

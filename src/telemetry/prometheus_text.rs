@@ -1,31 +1,31 @@
-//! Writes the text format of Prometheus (version 0.0.4).
+//! Writes the Prometheus text format (version 0.0.4).
 
 use std::fmt::{Display, Write};
 
-/// The type that the page is served with.
+/// The content type of the page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A page of metrics being written.
+/// Writes a page of metrics.
 #[derive(Debug, Default)]
 pub struct TextEncoder {
     out: String,
-    /// The family that samples belong to.
+    /// The family that the next samples belong to.
     family_name: &'static str,
 }
 
 impl TextEncoder {
-    /// Begins a family: its samples follow.
+    /// Starts a family; its samples follow.
     pub fn begin_family(&mut self, name: &'static str, kind: &str, help: &str) {
         self.family_name = name;
         self.write_text(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     }
 
-    /// One sample of the family.
+    /// Writes one sample of the family.
     pub fn write_sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
         self.write_line("", labels, None, value);
     }
 
-    /// A family of one sample.
+    /// Writes a family with a single sample.
     pub fn write_single(
         &mut self,
         name: &'static str,
@@ -37,8 +37,8 @@ impl TextEncoder {
         self.write_sample(&[], value);
     }
 
-    /// A histogram of the family: counts of buckets that are not yet summed up, one more than there
-    /// are bounds.
+    /// Writes a histogram of the family from non-cumulative bucket counts; there is one count more
+    /// than there are bounds.
     pub fn write_histogram(
         &mut self,
         labels: &[(&str, &str)],
@@ -84,7 +84,7 @@ impl TextEncoder {
     }
 
     fn write_text(&mut self, text: std::fmt::Arguments<'_>) {
-        // Writing into a string does not fail.
+        // Writing to a string cannot fail.
         self.out.write_fmt(text).unwrap_or_default();
     }
 }

@@ -1,5 +1,5 @@
-//! A finished request as spans: one for the request, below it one for each attempt; in the JSON
-//! form of OTLP.
+//! Converts a finished request to spans in OTLP JSON: one for the request, and one child for each
+//! attempt.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Who called, as `traceparent` says it (W3C Trace Context).
+/// The caller's span, from `traceparent` (W3C Trace Context).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceParent {
     trace_id: String,
@@ -21,7 +21,7 @@ pub struct TraceParent {
 }
 
 impl TraceParent {
-    /// Reads `00-TRACE-SPAN-FLAGS`; `None` for anything else.
+    /// Parses `00-TRACE-SPAN-FLAGS`; `None` for anything else.
     #[must_use]
     pub fn parse(header: &str) -> Option<Self> {
         let mut parts = header.trim().split('-');
@@ -50,12 +50,12 @@ fn text_attribute(key: &str, value: &str) -> Value {
     attribute(key, &json!({ "stringValue": value }))
 }
 
-/// Whole numbers are written as text: JSON has no place for all of them.
+/// Integers are written as strings, because JSON numbers cannot represent all of them exactly.
 fn number_attribute(key: &str, value: u64) -> Value {
     attribute(key, &json!({ "intValue": value.to_string() }))
 }
 
-/// The body of a request to a collector.
+/// Builds the body of a request to a collector.
 #[must_use]
 pub fn export_body(spans: &[Value], host: &str) -> Value {
     let version = env!("CARGO_PKG_VERSION");
@@ -67,7 +67,7 @@ pub fn export_body(spans: &[Value], host: &str) -> Value {
     })
 }
 
-/// The spans of a request.
+/// Appends the spans of a request.
 pub fn push_spans(entry: &LedgerEntry, parent: Option<&TraceParent>, out: &mut Vec<Value>) {
     let r = &entry.record;
     let id = r.id.to_string();
@@ -82,7 +82,7 @@ pub fn push_spans(entry: &LedgerEntry, parent: Option<&TraceParent>, out: &mut V
     }
 }
 
-/// Digits that follow from the request: the same for whoever works them out again.
+/// Derives a hex id from the request; the same request always gives the same id.
 fn derive_id(id: &str, what: &str, bytes: usize) -> String {
     let digest = Sha256::new().chain_update(id).chain_update(what).finalize();
     digest.iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
@@ -143,7 +143,7 @@ fn request_span(
     }
     let status = match r.state {
         RequestState::Done => json!({ "code": 1 }),
-        // Nothing went wrong; it was not finished either.
+        // Neither an error nor a finished request.
         RequestState::ClientGone => {
             attributes.push(text_attribute("error.type", "client_gone"));
             json!({})

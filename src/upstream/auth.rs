@@ -1,5 +1,4 @@
-//! Puts into a request what its upstream wants to see: credential, configured headers, our own
-//! mark.
+//! Adds the headers that an upstream expects: credential, configured headers, and aiproxy's hop id.
 
 use std::sync::Arc;
 
@@ -17,11 +16,11 @@ use crate::{
     },
 };
 
-/// Dresses already filtered client headers for the end of `upstream` that speaks `dialect`.
+/// Completes already filtered client headers for the endpoint of `upstream` that speaks `dialect`.
 ///
 /// # Errors
 ///
-/// The key's secret is not there (any more).
+/// The key's secret is missing, or no longer there.
 pub(super) fn set_upstream_headers(
     headers: &mut HeaderMap,
     upstream: &Upstream,

@@ -1,5 +1,5 @@
-//! The client for everything beside the request path: key tests and the like, where convenience
-//! counts and CPU does not.
+//! Provides the client for requests outside the request path, such as key tests, where convenience
+//! matters more than CPU.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     ir::fault::{TransportFault, TransportKind},
 };
 
-/// A small answer, read whole.
+/// A small response, read completely.
 #[derive(Clone, Debug)]
 pub struct SmallResponse {
     pub status: StatusCode,
@@ -27,12 +27,12 @@ pub struct SmallResponse {
 const MAX_BODY_BYTES: usize = 8 << 20;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The client with an upstream's proxy, roots and connect timeout; made once per such set, shared
-/// afterwards.
+/// Returns the client with an upstream's proxy, roots and connect timeout. It is created once per
+/// such set and then shared.
 ///
 /// # Errors
 ///
-/// `ca_file` cannot be read, or the proxy is no URL.
+/// `ca_file` cannot be read, or the proxy is not a URL.
 pub async fn aux_client(
     upstream_client: &UpstreamClient,
     upstream: &Upstream,
@@ -65,11 +65,11 @@ pub async fn aux_client(
     made.await.cloned()
 }
 
-/// Asks an end for `path` with a key: whether the key is good is in the status.
+/// Sends a GET for `path` to an endpoint with a key; the status shows whether the key is valid.
 ///
 /// # Errors
 ///
-/// No connection, no whole answer within 10 s, or more than 8 MiB of it.
+/// No connection, no complete response within 10 s, or a response above 8 MiB.
 pub async fn get(
     upstream_client: &UpstreamClient,
     upstream: &Arc<Upstream>,
@@ -122,7 +122,7 @@ pub async fn get(
     }
 }
 
-/// Upstreams on this machine: in the process, or behind no proxy whatever the environment says.
+/// Serves local upstreams: inside this process, or without a proxy regardless of the environment.
 async fn get_via_upstream_client(
     upstream_client: &UpstreamClient,
     upstream: &Arc<Upstream>,

@@ -1,4 +1,4 @@
-//! The body of an answer: decoded, bounded, broken only in one way.
+//! Reads the body of a response: decoded, bounded, with a single error type.
 
 use std::{
     fmt,
@@ -19,17 +19,17 @@ use super::{
 use crate::ir::fault::{TransportFault, TransportKind};
 use crate::upstream::{in_process::InProcessBody, plain_pool::PooledBody};
 
-/// So much is looked at for whether it is coded at all.
+/// The maximum prefix that is buffered to find out whether the body is encoded at all.
 const MAX_RAW_PREFIX: usize = 64 << 10;
 
-/// What an upstream answers, as it comes. Trailers are dropped. Dropping it closes the upstream's
-/// connection, unless all was read.
+/// A response body as it arrives. Trailers are dropped. Dropping it closes the upstream's
+/// connection, unless the body was read to its end.
 pub struct UpstreamBody {
     source: BodySource,
     decoder: Option<Box<Decoder>>,
     /// Received and not yet decoded.
     encoded: Bytes,
-    /// Received up to the first byte that was decoded, where a wrong label is to be passed over.
+    /// Bytes received before the first decoded byte, if a wrong coding label is tolerated.
     raw_prefix: Option<BytesMut>,
     /// The upstream's name, for messages.
     upstream_name: Arc<str>,
@@ -66,7 +66,7 @@ impl UpstreamBody {
         Self::new(BodySource::InProcess(body), None, upstream_name)
     }
 
-    /// A body that is there already.
+    /// Creates a body from bytes that are already complete.
     #[must_use]
     pub fn from_bytes(bytes: Bytes, upstream_name: Arc<str>) -> Self {
         Self::new(BodySource::Buffered(Some(bytes)), None, upstream_name)
@@ -78,29 +78,29 @@ impl UpstreamBody {
             decoder,
             encoded: Bytes::new(),
             raw_prefix: None,
-            upstream_name: upstream_name,
+            upstream_name,
             limit: u64::MAX,
             delivered: 0,
             ended: false,
         }
     }
 
-    /// Bounds what is given from here on, counted decoded; more is `TooLarge`.
+    /// Limits the decoded bytes delivered from here on; more is `TooLarge`.
     pub fn set_limit(&mut self, bytes: u64) {
         self.limit = self.delivered.saturating_add(bytes);
     }
 
-    /// What does not decode at all is taken as it came: errors often come from others than the
-    /// coding was named by.
+    /// Passes a body that does not decode through unchanged: the party that wrote an error is often
+    /// not the one that set the coding header.
     pub fn tolerate_wrong_coding(&mut self) {
         self.raw_prefix = self.decoder.is_some().then(BytesMut::new);
     }
 
-    /// Reads all of it, to at most `limit` bytes.
+    /// Reads the complete body, at most `limit` bytes.
     ///
     /// # Errors
     ///
-    /// It broke, or was larger.
+    /// The body broke, or it is larger.
     pub async fn read_to_end(mut self, limit: u64) -> Result<Bytes, TransportFault> {
         self.set_limit(limit);
         let mut first = Bytes::new();
@@ -229,8 +229,8 @@ impl Body for UpstreamBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        // Coded or not, an empty source has nothing to decode; a source that ended may still be
-        // held by the decoder.
+        // An empty source has nothing to decode, even if it is labelled as encoded. A source that
+        // ended may still have bytes in the decoder.
         self.ended
             || (self.decoder.is_none()
                 && match &self.source {

@@ -1,4 +1,5 @@
-//! One attempt: a request out, the head of an answer back, or the reason why not.
+//! Performs one attempt: sends a request and returns the response head, or the reason for the
+//! failure.
 
 use std::{
     fmt,
@@ -32,37 +33,37 @@ use crate::{
 
 pub use crate::upstream::body::UpstreamBody;
 
-/// The way out to all upstreams. Lives as long as the process; a reload calls `retain`.
+/// The client for all upstreams. It lives as long as the process; a reload calls `retain`.
 pub struct UpstreamClient {
     keys: Arc<ProviderKeys>,
     pools: ConnectionPools,
     in_process: Vec<(&'static str, Arc<dyn InProcess>)>,
 }
 
-/// One request to one end of an upstream.
+/// One request to one endpoint of an upstream.
 #[derive(Clone, Debug)]
 pub struct UpstreamRequest<'a> {
     pub upstream: &'a Arc<Upstream>,
     pub endpoint: &'a DialectEndpoint,
     pub key: Option<KeyId>,
     pub method: Method,
-    /// Below the base URL; begins with `/`.
+    /// Relative to the base URL; begins with `/`.
     pub path: &'a str,
-    /// Without `?`. The end's own query is added, a `key` is taken out.
+    /// Without `?`. The endpoint's own query is added, and a `key` parameter is removed.
     pub query: Option<&'a str>,
-    /// Already filtered; credential, configured headers and `accept-encoding` are put in here.
+    /// Already filtered; the client adds the credential, configured headers and `accept-encoding`.
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-/// An answer whose head is there.
+/// A response whose head has arrived.
 #[derive(Debug)]
 pub struct UpstreamResponse {
     pub status: StatusCode,
-    /// As they came, less coding and length where the body is decoded.
+    /// As received, without coding and length if the body is decoded.
     pub headers: HeaderMap,
     pub body: UpstreamBody,
-    /// It came over a connection that had served before.
+    /// The response came over a connection that had served before.
     pub reused: bool,
 }
 
@@ -72,7 +73,7 @@ impl UpstreamClient {
         Self { keys, pools: ConnectionPools::new(), in_process: Vec::new() }
     }
 
-    /// Ends whose base URL begins with `scheme:` are answered by `local`, without a socket.
+    /// Makes `local` respond, without a socket, to endpoints whose base URL begins with `scheme:`.
     #[must_use]
     pub fn with_in_process(mut self, scheme: &'static str, local: Arc<dyn InProcess>) -> Self {
         self.in_process.push((scheme, local));
@@ -89,7 +90,7 @@ impl UpstreamClient {
         self.pools.retain(upstreams);
     }
 
-    /// Drops idle connections that lay too long or were closed; to be called now and then.
+    /// Drops idle connections that exceeded their timeout or were closed; called periodically.
     pub fn drop_stale(&self) {
         self.pools.drop_stale();
     }
@@ -99,14 +100,14 @@ impl UpstreamClient {
         self.pools.drop_idle();
     }
 
-    /// Sends a request and waits for the head of its answer, without a limit of time but that for
+    /// Sends a request and waits for the response head, with no time limit except that for
     /// connecting. Dropping the future closes the connection.
     ///
     /// # Errors
     ///
-    /// `Stale`: a kept connection was dead; the same may be sent again at once, and then gets a new
-    /// connection. Everything else as `TransportKind` says; `sent` tells whether the upstream may
-    /// have read the request.
+    /// `Stale`: an idle connection was closed; the same request may be sent again at once, over a
+    /// new connection. All other kinds are as `TransportKind` says; `may_be_received` says whether
+    /// the upstream may have read the request.
     pub async fn send(
         &self,
         call: UpstreamRequest<'_>,
@@ -120,7 +121,8 @@ impl UpstreamClient {
             let mut request = Request::new(body);
             (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
                 (method, uri, headers);
-            // Without a path of its own the upstream cannot tell which protocol it is asked in.
+            // Without a path of its own, the upstream cannot otherwise know the dialect of the
+            // request.
             request.extensions_mut().insert(endpoint.dialect);
             let (head, body) = local.respond(request).await.into_parts();
             let body = UpstreamBody::from_in_process(body, Arc::clone(&upstream.name));
@@ -163,8 +165,8 @@ impl UpstreamClient {
         };
         let reused = line.is_some_and(|line| line.responses.fetch_add(1, Relaxed) > 0);
         if head.status.is_informational() {
-            // Nobody asked for a change of protocol.
-            return Err(garbage_fault(endpoint, "an HTTP answer that is none"));
+            // The request did not ask for a protocol change.
+            return Err(garbage_fault(endpoint, "not an HTTP response"));
         }
         let mut decoder = None;
         if head.headers.contains_key(CONTENT_ENCODING) && !bodiless {
@@ -200,13 +202,13 @@ impl fmt::Debug for UpstreamClient {
     }
 }
 
-/// The body of an answer by the kind of connection that it comes over.
+/// The body of a response by the kind of its connection.
 enum IncomingBody {
     Pooled(PooledBody),
     Network(Incoming),
 }
 
-/// Where a kept connection turned out dead, the others are not trusted for a while.
+/// After a stale idle connection, the pool does not reuse the others for a while.
 fn note_stale(pool: &ConnectionPool, fault: TransportFault) -> TransportFault {
     if fault.kind == TransportKind::Stale {
         pool.distrust_idle();

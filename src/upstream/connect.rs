@@ -1,4 +1,4 @@
-//! Opens connections: proxy or not, TLS or not, within one time limit.
+//! Opens connections, with or without proxy and TLS, within one time limit.
 
 use std::{
     io,
@@ -37,7 +37,7 @@ pub(super) struct Connector(Arc<ConnectorInner>);
 
 struct ConnectorInner {
     tcp: HttpConnector<DnsResolver>,
-    /// To this machine.
+    /// For connections to this machine.
     loopback_tcp: HttpConnector<DnsResolver>,
     resolver: DnsResolver,
     route: ConnectRoute,
@@ -45,8 +45,8 @@ struct ConnectorInner {
     timeout: Duration,
 }
 
-/// Unanswered data for this long means that the other side is gone (a changed network, a dropped
-/// NAT entry).
+/// Data unacknowledged for this long means that the peer is gone (a changed network, a dropped NAT
+/// entry).
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -80,15 +80,15 @@ impl Connector {
         }))
     }
 
-    /// Whether nothing but HTTP/1 to the host itself can be spoken: plain text, and no proxy
-    /// between.
+    /// Returns whether the connection can only carry HTTP/1 to the host itself: plain text, and no
+    /// proxy in between.
     pub(super) fn is_plain_http(&self, to: &Uri) -> bool {
         to.scheme() == Some(&Scheme::HTTP)
             && self.0.route.proxy_for(to).is_ok_and(|proxy| proxy.is_none())
     }
 
-    /// The credentials that a proxy wants with a plain-text request; those of a tunnel are sent
-    /// when it is made.
+    /// Returns the credentials that a proxy requires with a plain-text request; those of a tunnel
+    /// are sent when it is opened.
     pub(super) fn proxy_credentials(&self, uri: &Uri) -> Option<HeaderValue> {
         if uri.scheme() != Some(&Scheme::HTTP) {
             return None;
@@ -127,7 +127,7 @@ impl ConnectorInner {
         }
     }
 
-    /// A way to the host of `to`, through a proxy where one is set.
+    /// Connects to the host of `to`, through a proxy if one is set.
     async fn reach_host(&self, to: &Uri) -> Result<ProxyHop, ConnectFault> {
         let Some(proxy) = self.route.proxy_for(to).map_err(|e| ConnectFault::proxy_failed(&e))?
         else {
@@ -164,7 +164,7 @@ impl ConnectorInner {
                 if let Some((user, password)) = proxy.raw_auth() {
                     socks = socks.with_auth(user.to_owned(), password.to_owned());
                 }
-                // `socks5`: the name is looked up here, by our own resolver, as the connector's own
+                // `socks5`: aiproxy's own resolver looks the name up here, because the connector's
                 // would block.
                 let to = if scheme == "socks5" {
                     self.resolve_to_ip(to).await?
@@ -222,11 +222,11 @@ impl ConnectorInner {
 /// How hosts are reached.
 enum ConnectRoute {
     Direct,
-    /// What the variables (or the system) say; never for this machine.
+    /// The proxy from the environment variables (or the system); never for this machine.
     Environment(Matcher),
     /// Always this proxy.
     Fixed(Matcher),
-    /// The configured URL is no proxy.
+    /// The configured URL is not a proxy URL.
     Invalid,
 }
 
@@ -270,8 +270,8 @@ fn is_loopback(host: &str) -> bool {
     }
 }
 
-/// Proxies have default ports of their own, and the SOCKS connector takes 443 for a port that is
-/// not said.
+/// Adds the default port. Proxies have default ports of their own, and the SOCKS connector takes
+/// 443 for a missing port.
 fn with_explicit_port(uri: &Uri) -> Uri {
     if uri.port().is_some() {
         return uri.clone();
@@ -280,7 +280,7 @@ fn with_explicit_port(uri: &Uri) -> Uri {
     text.parse().unwrap_or_else(|_| uri.clone())
 }
 
-/// A connection that is there already, for connectors that want to be given one.
+/// An open connection, for connectors that expect a service that provides one.
 struct ReadyConnection<T>(Option<T>);
 
 impl<T: Send + 'static> Service<Uri> for ReadyConnection<T> {

@@ -1,5 +1,5 @@
-//! Content codings: decoded as the bytes come, so that what an upstream flushed leaves at once;
-//! bounded per step.
+//! Decodes content codings as bytes arrive, so that flushed data is forwarded at once; each step is
+//! bounded.
 
 use std::{fmt, io::Read};
 
@@ -9,7 +9,7 @@ use flate2::{Crc, Decompress, FlushDecompress, Status};
 use http::{HeaderMap, header::CONTENT_ENCODING};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-/// The codings that are understood.
+/// The supported codings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentCoding {
     Brotli,
@@ -22,11 +22,11 @@ pub enum ContentCoding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodeError {
     Corrupt(ContentCoding),
-    /// The coding ended before its own end mark.
+    /// The data ended before the end mark of the coding.
     Truncated(ContentCoding),
-    /// More than one coding, or one that is not known.
+    /// More than one coding, or an unknown one.
     Unknown,
-    /// Larger than the bound, decoded.
+    /// The decoded data is larger than the limit.
     TooLarge,
 }
 
@@ -56,11 +56,11 @@ impl ContentCoding {
         }
     }
 
-    /// The coding of a body with these headers; `None` where it is plain.
+    /// Returns the coding of a body with these headers, or `None` if it is not encoded.
     ///
     /// # Errors
     ///
-    /// `Unknown`, also for two codings one over the other.
+    /// `Unknown`, also for nested codings.
     pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, DecodeError> {
         let mut found = None;
         for value in headers.get_all(CONTENT_ENCODING) {
@@ -83,7 +83,7 @@ impl ContentCoding {
     }
 }
 
-/// Decodes a body that is there whole, to at most `limit` bytes.
+/// Decodes a complete body, to at most `limit` bytes.
 ///
 /// # Errors
 ///
@@ -102,36 +102,36 @@ pub fn decode_all(coding: ContentCoding, body: &Bytes, limit: usize) -> Result<B
     Ok(out.freeze())
 }
 
-/// One body's decoding.
+/// The decoder of one body.
 pub struct Decoder {
     coding: ContentCoding,
     state: CodingState,
     scratch: Box<[u8]>,
-    /// An empty body is no corrupt one.
+    /// Whether any input arrived: an empty body is not corrupt.
     started: bool,
 }
 
-/// The most that one step gives.
+/// The maximum output of one step.
 const MAX_STEP_BYTES: usize = 16 * 1024;
-/// The most that a gzip header with its optional fields may hold.
+/// The maximum size of a gzip header with its optional fields.
 const MAX_GZIP_HEADER_BYTES: usize = 64 * 1024;
 /// RFC 9659.
 const MAX_ZSTD_WINDOW_BYTES: u64 = 8 << 20;
 
 enum CodingState {
     Brotli(Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>),
-    /// Two bytes tell zlib from raw deflate, which is what some servers send.
+    /// Two bytes distinguish zlib from raw deflate, which some servers send.
     DeflateHead(BytesMut),
     Deflate(Decompress),
     GzipHead(BytesMut, GzipMember),
     Gzip(Decompress, Crc),
     GzipTail(BytesMut, Crc),
     Zstd(Box<ZstdDecoder>),
-    /// The coding has ended; what comes after it is dropped.
+    /// The coding has ended; anything after it is dropped.
     Ended,
 }
 
-/// Whether a gzip member came before: what follows it may be another or garbage.
+/// Whether a gzip member came before. If so, the next bytes may be another member or garbage.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum GzipMember {
     First,
@@ -141,7 +141,7 @@ enum GzipMember {
 struct ZstdDecoder {
     decoder: FrameDecoder,
     buffer: BytesMut,
-    /// A frame is under way, and whether it ends with a checksum.
+    /// Set while a frame is being decoded; says whether it ends with a checksum.
     frame_checksum: Option<bool>,
     frame_count: u32,
 }
@@ -167,8 +167,8 @@ impl Decoder {
         Self { coding, state, scratch: vec![0; MAX_STEP_BYTES].into(), started: false }
     }
 
-    /// Takes from `input` and gives the next decoded piece, at most 16 KiB; `None` when all of
-    /// `input` is used up and nothing is left to give.
+    /// Consumes `input` and returns the next decoded piece, at most 16 KiB. Returns `None` when
+    /// `input` is used up and no output is left.
     ///
     /// # Errors
     ///
@@ -281,11 +281,11 @@ impl Decoder {
         }
     }
 
-    /// To be asked when the body has ended.
+    /// Checks that the coding is complete; called when the body has ended.
     ///
     /// # Errors
     ///
-    /// `Truncated` where the coding has not.
+    /// `Truncated` if the coding has not ended.
     pub fn finish(&self) -> Result<(), DecodeError> {
         let ended = match &self.state {
             CodingState::Ended | CodingState::GzipHead(_, GzipMember::Later) => true,
@@ -302,7 +302,7 @@ impl fmt::Debug for Decoder {
     }
 }
 
-/// Moves bytes until `head` holds `wanted`.
+/// Moves bytes until `head` contains `wanted` bytes.
 fn fill_to(head: &mut BytesMut, input: &mut Bytes, wanted: usize) {
     let count = wanted.saturating_sub(head.len()).min(input.len());
     head.extend_from_slice(&input.split_to(count));
@@ -312,7 +312,7 @@ fn unread(head: &BytesMut, input: &mut Bytes) {
     *input = [&head[..], &input[..]].concat().into();
 }
 
-/// One inflate step: bytes written, and whether the deflate data has ended.
+/// Runs one inflate step; returns the bytes written, and whether the deflate data has ended.
 fn inflate_step(
     inflate: &mut Decompress,
     input: &mut Bytes,
@@ -324,7 +324,7 @@ fn inflate_step(
     Some((usize::try_from(inflate.total_out() - written).ok()?, status == Status::StreamEnd))
 }
 
-/// The length of a gzip member's header (RFC 1952); `None` while it is not all there.
+/// Returns the length of a gzip member's header (RFC 1952), or `None` while it is incomplete.
 fn gzip_header_len(bytes: &[u8]) -> Result<Option<usize>, ()> {
     if bytes.iter().zip([0x1f, 0x8b, 8]).any(|(have, want)| *have != want) {
         return Err(());
@@ -359,8 +359,8 @@ enum ZstdStep {
 }
 
 impl ZstdDecoder {
-    /// The decoder wants whole blocks, and would decode all it is given before giving anything: so
-    /// it gets one block at a time. It keeps back a window's worth until the frame ends.
+    /// Feeds the decoder one block at a time: it needs complete blocks, and would decode all its
+    /// input before it returns output. It buffers one window of output until the frame ends.
     fn decode_step(&mut self, scratch: &mut [u8]) -> Option<ZstdStep> {
         loop {
             let written = self.decoder.read(scratch).ok()?;
@@ -404,8 +404,8 @@ impl ZstdDecoder {
     }
 }
 
-/// Length of a zstd frame header (RFC 8878) and whether a checksum ends the frame; `None` while it
-/// is not all there.
+/// Returns the length of a zstd frame header (RFC 8878), and whether a checksum ends the frame.
+/// Returns `None` while it is incomplete.
 fn parse_zstd_header(bytes: &[u8]) -> Result<Option<(usize, bool)>, ()> {
     if bytes.iter().zip([0x28, 0xb5, 0x2f, 0xfd]).any(|(have, want)| *have != want) {
         return Err(());
@@ -444,7 +444,7 @@ mod tests {
     use super::*;
 
     const TEXT: &[u8] = b"event one\nevent two\nevent three, the last\n";
-    // TEXT as another program compresses it.
+    // `TEXT` as compressed by another program.
     const BROTLI: &str = "GykA+AV0Y/0lSbfWgemCiLYHiqhCkFLApeHwRhthv6uBXEgF";
 
     fn gzip(data: &[u8]) -> Vec<u8> {
@@ -473,7 +473,7 @@ mod tests {
         BASE64_STANDARD.decode(BROTLI).expect("base64")
     }
 
-    /// Fed in pieces of `size`, as a socket would.
+    /// Decodes data fed in pieces of `size`, as from a socket.
     fn pieces(coding: ContentCoding, data: &[u8], size: usize) -> Result<Vec<u8>, DecodeError> {
         let mut decoder = Decoder::new(coding);
         let mut out = Vec::new();

@@ -1,5 +1,5 @@
-//! Names to addresses: off the runtime's threads, once per name at a time, so that a name server
-//! that hangs holds up nobody but those who asked for that name.
+//! Resolves names to addresses outside the runtime's threads, one lookup per name at a time. A name
+//! server that hangs delays only the requests for that name.
 
 use std::{
     collections::HashMap,
@@ -15,8 +15,8 @@ use hyper_util::client::legacy::connect::dns::Name;
 use tokio::sync::oneshot;
 use tower_service::Service;
 
-/// Looks names up with the system's resolver. Nothing is remembered: not a success, as the system
-/// caches, and not a failure, as the next try may succeed.
+/// Looks names up with the system's resolver. Results are not cached: the system caches successes,
+/// and after a failure the next try may succeed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DnsResolver(Arc<Mutex<HashMap<Box<str>, LookupWaiters>>>);
 
@@ -35,16 +35,16 @@ impl fmt::Display for LookupError {
 
 impl std::error::Error for LookupError {}
 
-/// Names looked up at the same time: far more than there are upstreams.
+/// Maximum number of concurrent lookups: far more than there are upstreams.
 const MAX_CONCURRENT_LOOKUPS: usize = 64;
-/// What `getaddrinfo` and the modules behind it may need.
+/// The stack that `getaddrinfo` and the modules behind it may need.
 const LOOKUP_STACK_BYTES: usize = 512 * 1024;
 
 impl DnsResolver {
-    /// All addresses of a host, with port 0.
+    /// Returns all addresses of a host, with port 0.
     pub(super) async fn lookup(&self, host: &str) -> LookupResult {
-        // RFC 6761: these never exist, and a name server that cannot be reached would take seconds
-        // to say so.
+        // RFC 6761: these names never exist, and an unreachable name server would take seconds to
+        // report that.
         if host
             .trim_end_matches('.')
             .rsplit('.')
@@ -61,7 +61,7 @@ impl DnsResolver {
         }
     }
 
-    /// Joins the lookup that is under way for this name, or starts one.
+    /// Joins the running lookup for this name, or starts one.
     fn join_or_start(&self, host: &str) -> Result<oneshot::Receiver<LookupResult>, LookupError> {
         let (sender, receiver) = oneshot::channel();
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -74,7 +74,7 @@ impl DnsResolver {
             return Err(LookupError("too many name lookups hang".into()));
         }
         let (name, table) = (Box::<str>::from(host), Arc::clone(&self.0));
-        // A plain thread: shutdown does not wait for it, unlike for the runtime's blocking ones.
+        // A plain thread: shutdown does not wait for it, unlike for the runtime's blocking threads.
         let started = std::thread::Builder::new()
             .name("lookup".to_owned())
             .stack_size(LOOKUP_STACK_BYTES)
@@ -85,7 +85,7 @@ impl DnsResolver {
                     .map_err(|e| LookupError(e.to_string().into()));
                 let waiters = table.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
                 for waiter in waiters.unwrap_or_default() {
-                    // Whoever gave up waiting needs no answer.
+                    // A waiter that no longer waits needs no result.
                     drop(waiter.send(found.clone()));
                 }
             });

@@ -1,4 +1,4 @@
-//! What went wrong on the way, in one kind and one sentence.
+//! Classifies transport errors into one kind and one sentence.
 
 use std::{error::Error, fmt, io, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     ir::fault::{TransportFault, TransportKind},
 };
 
-/// No connection came about.
+/// Why a connection could not be opened.
 #[derive(Debug)]
 pub(super) struct ConnectFault {
     kind: TransportKind,
@@ -29,7 +29,7 @@ impl fmt::Display for ConnectFault {
 impl Error for ConnectFault {}
 
 impl ConnectFault {
-    /// Reads the errors of resolver, socket and TLS.
+    /// Classifies the errors of resolver, socket and TLS.
     pub(super) fn from_error(to: &Uri, error: &(dyn Error + 'static)) -> Self {
         let (host, address) = (to.host().unwrap_or("?"), host_port(to));
         if let Some(error) = find_source::<rustls::Error>(error) {
@@ -75,13 +75,13 @@ impl ConnectFault {
         Self { kind: TransportKind::Connect, message: sanitize(message) }
     }
 
-    /// The host that could not be reached is a proxy, not the upstream.
+    /// Marks the unreachable host as a proxy, not the upstream.
     pub(super) fn at_proxy(self) -> Self {
         Self { message: format!("proxy: {}", self.message), ..self }
     }
 }
 
-/// Reads why no head came. `waited` is the time since the request was handed over.
+/// Classifies why no response head arrived. `waited` is the time since the request was sent.
 pub(super) fn send_fault(
     error: &legacy::Error,
     upstream: &Upstream,
@@ -108,7 +108,7 @@ pub(super) fn send_fault(
     exchange_fault(hyper, &ConnectionUse { reused, received_any, h2 }, upstream, endpoint, waited)
 }
 
-/// Reads why no head came over a plain-text connection.
+/// Classifies why no response head arrived over a plain-text connection.
 pub(super) fn plain_send_fault(
     error: &PlainSendError,
     upstream: &Upstream,
@@ -131,7 +131,7 @@ pub(super) fn plain_send_fault(
 }
 
 fn connect_fault(fault: &ConnectFault, upstream: &Upstream) -> TransportFault {
-    // "No route" to this very machine says nothing of our network.
+    // "No route" to this machine itself says nothing about the network.
     let kind = if upstream.local && fault.kind == TransportKind::NetworkDown {
         TransportKind::Connect
     } else {
@@ -140,7 +140,7 @@ fn connect_fault(fault: &ConnectFault, upstream: &Upstream) -> TransportFault {
     TransportFault { kind, message: fault.message.clone(), may_be_received: false }
 }
 
-/// What is known of the connection that failed.
+/// What is known about the connection that failed.
 struct ConnectionUse {
     reused: bool,
     received_any: bool,
@@ -162,7 +162,7 @@ fn exchange_fault(
     };
     let ConnectionUse { reused, mut received_any, h2 } = *used;
     if hyper.is_canceled() {
-        // The connection went away before the request was begun.
+        // The connection closed before the request was started.
         return if reused {
             fault(TransportKind::Stale, false, "the kept connection was closed")
         } else {
@@ -171,12 +171,12 @@ fn exchange_fault(
     }
     if h2 {
         let reason = hyper.source().map(ToString::to_string).unwrap_or_default();
-        // By RFC 9113 neither was looked at: a refused stream, and one above the last of an orderly
-        // GOAWAY.
+        // By RFC 9113 the upstream processed neither a refused stream nor one above the last of a
+        // graceful GOAWAY.
         if reason.contains("refused stream") || reason.ends_with("not a result of an error") {
             return fault(TransportKind::Stale, false, "the upstream closes this connection");
         }
-        // A stream of its own that is reset says nothing of the connection.
+        // The reset of a single stream says nothing about the connection.
         if reason.starts_with("stream error") {
             return fault(TransportKind::Reset, true, &sanitize(&reason));
         }
@@ -214,10 +214,11 @@ fn exchange_fault(
     }
 }
 
-/// A kept connection that is dead shows it soon; one that ends later may have been at work.
+/// A closed idle connection fails soon; a connection that ends later may have been processing the
+/// request.
 const STALE_WITHIN: Duration = Duration::from_secs(30);
 
-/// Reads how a body broke.
+/// Classifies how a body broke.
 pub(super) fn body_fault(error: &hyper::Error, upstream_name: &str) -> TransportFault {
     let what = match find_source::<io::Error>(error).map(io::Error::kind) {
         Some(io::ErrorKind::UnexpectedEof) => "was cut off",
@@ -232,7 +233,7 @@ pub(super) fn body_fault(error: &hyper::Error, upstream_name: &str) -> Transport
     }
 }
 
-/// Reads the errors of the client beside the request path.
+/// Classifies the errors of the auxiliary client.
 pub(super) fn aux_fault(error: &reqwest::Error, url: &str, local: bool) -> TransportFault {
     let address = host_port_of(url);
     if error.is_connect() {
@@ -266,7 +267,7 @@ pub(super) fn aux_fault(error: &reqwest::Error, url: &str, local: bool) -> Trans
     }
 }
 
-/// The error under the layers of the HTTP client that says what the connection did.
+/// Returns the error below the layers of the HTTP client that describes the connection.
 fn root_cause(error: &reqwest::Error) -> &(dyn Error + 'static) {
     let mut at: &(dyn Error + 'static) = error;
     while let Some(source) = at.source() {
@@ -278,7 +279,8 @@ fn root_cause(error: &reqwest::Error) -> &(dyn Error + 'static) {
     at
 }
 
-/// The first error of type `T` in the chain, also inside I/O errors, which hide theirs.
+/// Returns the first error of type `T` in the chain, also inside I/O errors, which hide their
+/// sources.
 fn find_source<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     let mut at = Some(error);
     for _ in 0..16 {
@@ -303,7 +305,7 @@ fn describe_socket_error(error: &io::Error) -> (TransportKind, Option<&'static s
         && [rustix::io::Errno::MFILE.raw_os_error(), rustix::io::Errno::NFILE.raw_os_error()]
             .contains(&code)
     {
-        // Our own want, no fault of the upstream.
+        // A local shortage, not a fault of the upstream.
         return (
             TransportKind::NetworkDown,
             Some("too many open files here, no connection possible"),
@@ -362,7 +364,7 @@ fn describe_tls_error(error: &rustls::Error, host: &str, address: &str) -> Strin
     }
 }
 
-/// Other people's words: no control characters, not too many.
+/// Cleans text from outside: replaces control characters and limits the length.
 fn sanitize(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(300).collect()
 }

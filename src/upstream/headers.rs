@@ -1,19 +1,19 @@
-//! Which headers pass between client and upstream.
+//! Filters the headers that pass between client and upstream.
 
 use std::sync::OnceLock;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::CONNECTION};
 
-/// Marks a request with the proxies that sent it on, so that a loop is seen.
+/// Lists the proxies that forwarded a request, so that a loop is detected.
 pub const HOP_HEADER: &str = "x-aiproxy-hop";
-/// Where an upstream's own request id goes.
+/// The header that carries the upstream's own request id.
 pub const UPSTREAM_REQUEST_ID: &str = "x-upstream-request-id";
-/// More marks than anybody has proxies in a row.
+/// More hops than any real chain of proxies has.
 const MAX_HOPS: usize = 16;
 
-/// Leaves of a client's headers what goes to an upstream of the same dialect: all but hop-by-hop
-/// ones, credentials, cookies, browser and forwarding headers, our own, and values that are not
-/// visible ASCII.
+/// Reduces a client's headers to those for an upstream of the same dialect. Removes hop-by-hop
+/// headers, credentials, cookies, browser and forwarding headers, aiproxy's own, and values that
+/// are not visible ASCII.
 pub fn filter_request_headers(headers: &mut HeaderMap) {
     let hop_by_hop = ConnectionHeaders::from_headers(headers);
     let passes =
@@ -27,8 +27,8 @@ pub fn filter_request_headers(headers: &mut HeaderMap) {
     }
 }
 
-/// What of a client's filtered headers goes to an upstream of another dialect: nothing that only
-/// its own would understand.
+/// Returns the part of a client's filtered headers for an upstream of another dialect, without
+/// headers that only the client's own dialect defines.
 #[must_use]
 pub fn cross_dialect_headers(headers: &HeaderMap) -> HeaderMap {
     let mut out = HeaderMap::new();
@@ -43,7 +43,7 @@ pub fn cross_dialect_headers(headers: &HeaderMap) -> HeaderMap {
     out
 }
 
-/// Leaves of an upstream's headers what goes to the client. Taken in place, as most answers lose
+/// Reduces an upstream's headers to those for the client. Works in place, as most responses lose
 /// one or two.
 pub fn filter_response_headers(headers: &mut HeaderMap) {
     if headers.len() > MAX_RESPONSE_HEADERS {
@@ -75,12 +75,12 @@ pub fn filter_response_headers(headers: &mut HeaderMap) {
     }
 }
 
-/// A header value longer than this, and headers beyond this many, are nothing that clients read;
-/// some refuse the whole answer for them.
+/// Clients do not read longer header values or more headers than this; some refuse the complete
+/// response for them.
 const MAX_VALUE_BYTES: usize = 8 << 10;
 const MAX_RESPONSE_HEADERS: usize = 64;
 
-/// This process's mark.
+/// Returns the hop id of this process.
 #[must_use]
 pub fn hop_id() -> &'static str {
     static MARK: OnceLock<String> = OnceLock::new();
@@ -93,7 +93,8 @@ pub fn hop_id() -> &'static str {
     })
 }
 
-/// Whether a request was sent by this very process, or has passed too many proxies like it.
+/// Returns whether this process sent the request itself, or it passed too many proxies of this
+/// kind.
 #[must_use]
 pub fn is_looped(headers: &HeaderMap) -> bool {
     let mut marks = headers
@@ -109,7 +110,7 @@ pub fn is_looped(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Adds this process's mark to those that are there.
+/// Appends this process's hop id to the existing ones.
 pub(super) fn append_hop(headers: &mut HeaderMap) {
     static MARK: OnceLock<HeaderValue> = OnceLock::new();
     let hop_value = MARK.get_or_init(|| {
@@ -118,7 +119,7 @@ pub(super) fn append_hop(headers: &mut HeaderMap) {
     headers.append(HeaderName::from_static(HOP_HEADER), hop_value.clone());
 }
 
-/// The headers that `Connection` declares to be for this hop only.
+/// The headers that `Connection` declares to be hop-by-hop.
 struct ConnectionHeaders<'a>(Option<&'a HeaderMap>);
 
 impl<'a> ConnectionHeaders<'a> {
@@ -136,7 +137,7 @@ impl<'a> ConnectionHeaders<'a> {
     }
 }
 
-/// Never passes in either direction.
+/// Returns whether a header never passes in either direction.
 fn is_never_forwarded(name: &str) -> bool {
     match name {
         "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade"
@@ -150,7 +151,7 @@ fn is_never_forwarded(name: &str) -> bool {
     }
 }
 
-/// Means something only between the upstream and us, or is ours to say.
+/// Returns whether a header only concerns the upstream and aiproxy, or is set by aiproxy.
 fn is_upstream_only(name: &str) -> bool {
     matches!(
         name,

@@ -1,4 +1,4 @@
-//! Upstreams inside this process: asked like any other, without a socket.
+//! Defines upstreams inside this process: called like any other, without a socket.
 
 use std::pin::Pin;
 
@@ -8,19 +8,19 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 
 use crate::ir::fault::TransportFault;
 
-/// The body of an answer made here.
+/// The body of an in-process response.
 pub type InProcessBody = UnsyncBoxBody<Bytes, TransportFault>;
 
-/// Something that answers requests without a network.
+/// Responds to requests without a network.
 pub trait InProcess: Send + Sync {
-    /// Answers one request; its URI is path and query below the base URL.
+    /// Responds to one request; its URI is path and query relative to the base URL.
     fn respond(
         &self,
         request: Request<Bytes>,
     ) -> Pin<Box<dyn Future<Output = Response<InProcessBody>> + Send + '_>>;
 }
 
-/// A body that is there at once.
+/// Creates a body that is complete at once.
 #[must_use]
 pub fn full_body(bytes: impl Into<Bytes>) -> InProcessBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()

@@ -1,4 +1,4 @@
-//! Provider secrets while the proxy runs: the only place on a request's way that holds one.
+//! Stores provider secrets while the proxy runs; no other part of the request path contains one.
 
 use std::{
     fmt,
@@ -23,7 +23,7 @@ pub struct ProviderKeys {
     write_lock: Mutex<()>,
 }
 
-/// What may be told of a key.
+/// The public facts about a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretSummary {
     pub state: SecretState,
@@ -31,13 +31,13 @@ pub struct SecretSummary {
     pub fingerprint: Fingerprint,
 }
 
-/// Whether a key's secret is there.
+/// Whether a key's secret is available.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretState {
     Ready,
     /// Still being read.
     Waiting,
-    /// Why there is none.
+    /// Contains the reason.
     Missing(Arc<str>),
 }
 
@@ -48,7 +48,7 @@ enum KeyEntry {
     Missing(Arc<str>),
 }
 
-/// A secret in the forms in which it travels, made once.
+/// A secret in the forms in which it is sent, created once.
 struct LoadedKey {
     secret: Arc<Secret>,
     fingerprint: Fingerprint,
@@ -58,7 +58,8 @@ struct LoadedKey {
 }
 
 impl ProviderKeys {
-    /// Makes a key usable. A secret that no header can carry is `Missing`, with that as the reason.
+    /// Makes a key usable. A secret that cannot be a header value becomes `Missing`, with that as
+    /// the reason.
     pub fn set(&self, key: KeyId, secret: Arc<Secret>) {
         let entry = match (header_value("Bearer ", &secret), header_value("", &secret)) {
             (Some(bearer), Some(bare)) => {
@@ -69,22 +70,22 @@ impl ProviderKeys {
         self.update(|table| drop(table.insert(key, entry)));
     }
 
-    /// The reference resolves to nothing.
+    /// Records that the reference resolves to nothing.
     pub fn set_missing(&self, key: KeyId, reason: Arc<str>) {
         self.update(|table| drop(table.insert(key, KeyEntry::Missing(reason))));
     }
 
-    /// The secret is being read from a slow store.
+    /// Records that a slow store is reading the secret.
     pub fn set_waiting(&self, key: KeyId) {
         self.update(|table| drop(table.insert(key, KeyEntry::Waiting)));
     }
 
-    /// The key is gone from the config.
+    /// Removes a key that is gone from the config.
     pub fn remove(&self, key: KeyId) {
         self.update(|table| drop(table.remove(&key)));
     }
 
-    /// A key that was never mentioned is `Waiting`.
+    /// Returns the state of a key; `Waiting` for an unknown key.
     #[must_use]
     pub fn summary(&self, key: KeyId) -> SecretSummary {
         match self.table.load().get(&key) {
@@ -102,13 +103,13 @@ impl ProviderKeys {
         }
     }
 
-    /// Whether a request could use it now.
+    /// Returns whether a request could use the key now.
     #[must_use]
     pub fn is_ready(&self, key: KeyId) -> bool {
         matches!(self.table.load().get(&key), Some(KeyEntry::Ready(_)))
     }
 
-    /// SHA-256 of the secret: keys with the same one share an account.
+    /// Returns the SHA-256 of the secret: keys with the same digest share an account.
     #[must_use]
     pub fn digest(&self, key: KeyId) -> Option<[u8; 32]> {
         match self.table.load().get(&key) {
@@ -117,13 +118,13 @@ impl ProviderKeys {
         }
     }
 
-    /// Whether the key holds this very secret already.
+    /// Returns whether the key already has this secret.
     #[must_use]
     pub fn same_secret(&self, key: KeyId, secret: &Secret) -> bool {
         self.digest(key).is_some_and(|held| held == secret.digest())
     }
 
-    /// The secret itself, for the few who must compare or redact it.
+    /// Returns the secret itself, for the few callers that compare or redact it.
     #[must_use]
     pub fn secret(&self, key: KeyId) -> Option<Arc<Secret>> {
         match self.table.load().get(&key) {
@@ -132,7 +133,7 @@ impl ProviderKeys {
         }
     }
 
-    /// The value of `Authorization`.
+    /// Returns the value of `Authorization`.
     pub(super) fn bearer_header(&self, key: KeyId) -> Option<HeaderValue> {
         match self.table.load().get(&key) {
             Some(KeyEntry::Ready(held)) => Some(held.bearer.clone()),
@@ -140,7 +141,7 @@ impl ProviderKeys {
         }
     }
 
-    /// The bare key, for headers of other names.
+    /// Returns the bare key, for other header names.
     pub(super) fn bare_header(&self, key: KeyId) -> Option<HeaderValue> {
         match self.table.load().get(&key) {
             Some(KeyEntry::Ready(held)) => Some(held.bare.clone()),
@@ -164,7 +165,8 @@ impl fmt::Debug for ProviderKeys {
     }
 }
 
-/// The header value shares its bytes with a buffer that is overwritten when the last copy goes.
+/// Returns the header value. It shares its bytes with a buffer that is overwritten when the last
+/// copy is dropped.
 fn header_value(prefix: &str, secret: &Secret) -> Option<HeaderValue> {
     let text = secret.expose();
     if text.is_empty() || text.bytes().any(|b| !(0x21..=0x7e).contains(&b)) {

@@ -1,4 +1,4 @@
-//! Which local servers answer.
+//! Probes which local servers respond.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 
-/// A server on this machine answers in this time or is not there.
+/// A server on this machine responds within this time or is not running.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 const MAX_BODY_BYTES: usize = 4 << 20;
 
-/// Asks all URLs (plain HTTP, without a proxy) at once; for each its JSON body, where it answered
-/// 2xx with one within 300 ms.
+/// Requests all URLs at once (plain HTTP, without a proxy). Returns the JSON body of each that
+/// responded with 2xx within 300 ms.
 pub async fn fetch_json_bodies<S: AsRef<str>>(urls: &[S]) -> Vec<Option<Bytes>> {
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(PROBE_TIMEOUT));

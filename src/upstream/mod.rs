@@ -1,4 +1,4 @@
-//! HTTP toward providers: bytes only, no meaning.
+//! Sends HTTP requests to providers: moves bytes and does not interpret them.
 
 pub mod auth;
 pub mod aux_client;

@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug)]
 pub enum ModelListError {
     Transport(TransportFault),
-    /// The upstream said something else than a list.
+    /// The upstream returned something other than a list.
     Status {
         status: StatusCode,
         content_type: String,
@@ -35,11 +35,11 @@ impl fmt::Display for ModelListError {
 const MAX_LIST_BYTES: u64 = 8 << 20;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Asks for `path` (below the base URL) with the key; `headers` are sent as they are.
+/// Requests `path` (relative to the base URL) with the key; `headers` are sent unchanged.
 ///
 /// # Errors
 ///
-/// No connection, no answer within 10 s, more than 8 MiB, or a status other than 2xx.
+/// No connection, no response within 10 s, more than 8 MiB, or a status other than 2xx.
 pub async fn fetch_model_list(
     gateway: &UpstreamClient,
     upstream: &Arc<Upstream>,
@@ -60,7 +60,7 @@ pub async fn fetch_model_list(
     };
     let exchange = async {
         let answer = gateway.send(call.clone()).await;
-        // A kept connection that was dead says nothing.
+        // A stale idle connection says nothing about the upstream.
         let answer = match answer {
             Err(fault) if fault.kind == TransportKind::Stale => gateway.send(call).await,
             other => other,

@@ -1,8 +1,9 @@
-//! Kept HTTP/1 connections to plain-text hosts, moved by the request that uses them.
+//! Pools idle HTTP/1 connections to plain-text hosts; the request that uses a connection also
+//! drives it.
 //!
 //! The pooled client gives each connection a task of its own, and every head and chunk goes from
-//! that task to the request's. Where nothing but HTTP/1 can be spoken, the request moves the
-//! connection itself: no second task, no turn of the scheduler for each event of a stream.
+//! that task to the request's. If only HTTP/1 is possible, the request drives the connection
+//! itself: no second task, and no scheduler turn for each event of a stream.
 
 use std::{
     future::Future,
@@ -34,12 +35,12 @@ use crate::upstream::{
     tracked_io::{IoState, TrackedIo},
 };
 
-/// A connection that has news for itself again and again gives way after so many looks.
+/// The number of polls after which a connection that keeps waking itself yields.
 const MAX_POLLS: u8 = 8;
 
-/// The kept connections of one way of reaching hosts.
+/// The idle plain-text connections of one route.
 pub(super) struct PlainPool {
-    /// A handful: searched in order.
+    /// Only a few, so they are searched in order.
     hosts: Mutex<Vec<HostConnections>>,
     idle_timeout: Duration,
     max_idle_per_host: usize,
@@ -62,10 +63,10 @@ struct PooledConn {
     idle_since: Instant,
 }
 
-/// Why no head came.
+/// Why no response head arrived.
 pub(super) enum PlainSendError {
     Connect(ConnectFault),
-    /// With what is known of the connection.
+    /// With the state of the connection.
     Exchange(hyper::Error, Arc<IoState>),
 }
 
@@ -75,16 +76,11 @@ impl PlainPool {
         max_idle_per_host: usize,
         max_head_bytes: usize,
     ) -> Self {
-        Self {
-            hosts: Mutex::default(),
-            idle_timeout: idle_timeout,
-            max_idle_per_host: max_idle_per_host,
-            max_head_bytes: max_head_bytes,
-        }
+        Self { hosts: Mutex::default(), idle_timeout, max_idle_per_host, max_head_bytes }
     }
 
-    /// Sends a request in absolute form and waits for the head of its answer. `kept`: whether a
-    /// kept connection will do.
+    /// Sends a request in absolute form and waits for the response head. `reuse` allows an idle
+    /// connection.
     pub(super) async fn send(
         self: &Arc<Self>,
         mut request: Request<Full<Bytes>>,
@@ -137,7 +133,7 @@ impl PlainPool {
         }
     }
 
-    /// The connection used last that is still good.
+    /// Returns the most recently used connection that is still open.
     fn take_idle(&self, authority: &Authority) -> Option<PooledConn> {
         loop {
             let mut conn = {
@@ -151,7 +147,7 @@ impl PlainPool {
     }
 
     fn return_idle(&self, mut conn: PooledConn, authority: Authority) {
-        // The task that had it must not be kept in memory by its waker.
+        // The waker must not keep the connection's previous task in memory.
         drop(conn.waker.task.take());
         if !conn.check_idle() {
             return;
@@ -171,7 +167,7 @@ impl PlainPool {
         }
     }
 
-    /// Drops what lay too long, and what the other side has closed.
+    /// Drops connections that exceeded the idle timeout, and those that the peer closed.
     pub(super) fn drop_stale(&self) {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         for host in hosts.iter_mut() {
@@ -182,13 +178,13 @@ impl PlainPool {
         hosts.retain(|host| !host.idle.is_empty());
     }
 
-    /// Drops all that are kept.
+    /// Drops all idle connections.
     pub(super) fn drop_idle(&self) {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
-/// The value of `Host`: without the port that is meant anyway.
+/// Returns the value of `Host`, without a default port.
 fn host_header(uri: &Uri, authority: &Authority) -> HeaderValue {
     let text = match uri.port_u16() {
         Some(80) | None => authority.host(),
@@ -201,7 +197,7 @@ fn host_header(uri: &Uri, authority: &Authority) -> HeaderValue {
 }
 
 impl PooledConn {
-    /// The head of the answer; the request comes back where none of it was sent.
+    /// Exchanges a request for the response head; returns the request if none of it was sent.
     async fn exchange(
         &mut self,
         request: Request<Full<Bytes>>,
@@ -218,8 +214,8 @@ impl PooledConn {
         })
     }
 
-    /// Whether it lies open and unused, ready for a request. What the other side did meanwhile is
-    /// noticed here.
+    /// Returns whether the connection is open, unused and ready for a request. Detects what the
+    /// peer did meanwhile.
     fn check_idle(&mut self) -> bool {
         if let Some(connection) = &mut self.connection {
             let waker = Waker::from(Arc::clone(&self.waker));
@@ -231,12 +227,13 @@ impl PooledConn {
     }
 }
 
-/// Moves the connection and what waits for it, until the latter is ready or both need news from the
-/// socket.
+/// Drives the connection and the future that waits for it, until that future is ready or both need
+/// data from the socket.
 ///
-/// What waits is only ever moved on by the connection, and this looks at it after each of the
-/// connection's moves: so it gets a waker that does nothing, and the connection's own is deaf while
-/// both are looked at here. Else each chunk would wake the task that is at it already.
+/// Only the connection makes the waiting future progress, and this function polls that future after
+/// each poll of the connection. The future therefore gets a no-op waker, and the connection's own
+/// waker is suppressed during these polls. Otherwise each chunk would wake the task that is already
+/// polling.
 fn drive_connection<T>(
     connection: &mut Option<Box<Connection<TokioIo<TrackedIo>, Full<Bytes>>>>,
     relay: &Arc<WakerRelay>,
@@ -256,7 +253,7 @@ fn drive_connection<T>(
             Pin::new(&mut **connection).poll(&mut Context::from_waker(&waker)).is_ready()
         });
         if ended {
-            // What waits learns of the end when the connection goes.
+            // The waiting future learns of the end when the connection is dropped.
             *connection = None;
         }
         let done = waits(&mut quiet);
@@ -275,12 +272,12 @@ fn drive_connection<T>(
     Poll::Pending
 }
 
-/// Takes a connection's wake-ups to the task that has it.
+/// Forwards a connection's wake-ups to the task that owns it.
 #[derive(Default)]
 struct WakerRelay {
     task: AtomicWaker,
     woken: AtomicBool,
-    /// The task is looking at the connection just now.
+    /// The task is polling the connection at the moment.
     suppressed: AtomicBool,
 }
 
@@ -297,11 +294,10 @@ impl Wake for WakerRelay {
     }
 }
 
-/// The body of an answer, with the connection that it comes over. Dropped before its end, it closes
-/// the connection.
+/// The body of a response, with its connection. Dropping it before its end closes the connection.
 pub(super) struct PooledBody {
     body: Incoming,
-    /// `None` once the connection was given back.
+    /// `None` once the connection was returned to the pool.
     conn: Option<(PooledConn, Authority, Arc<PlainPool>)>,
 }
 

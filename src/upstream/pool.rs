@@ -1,4 +1,4 @@
-//! HTTP clients: one per way of reaching hosts, shared by upstreams and kept over a reload.
+//! Pools HTTP clients: one per route to hosts, shared by upstreams and retained across a reload.
 
 use std::{
     path::{Path, PathBuf},
@@ -26,13 +26,13 @@ type HttpClient = Client<Connector, Full<Bytes>>;
 
 /// The clients in use.
 pub(super) struct ConnectionPools {
-    /// A handful: searched in order.
+    /// Only a few, so they are searched in order.
     pools: ArcSwap<Vec<Arc<ConnectionPool>>>,
     write_lock: Mutex<()>,
     resolver: DnsResolver,
 }
 
-/// The connections of all upstreams that are reached the same way.
+/// The connections of all upstreams that share a route.
 pub(super) struct ConnectionPool {
     route: RouteKey,
     pub(super) tls: Arc<TlsSettings>,
@@ -43,9 +43,10 @@ pub(super) struct ConnectionPool {
     /// Opens a connection for every request.
     unpooled_client: HttpClient,
     created: Instant,
-    /// Until then (ms since `started`) kept connections are not trusted; 0: they are.
+    /// Idle connections are not reused until this time (ms since `created`); 0 means they are
+    /// reused.
     distrust_until_ms: AtomicU64,
-    /// The client beside the request path, where somebody wanted it.
+    /// The auxiliary client, created on first use.
     pub(super) aux_client: OnceCell<reqwest::Client>,
 }
 
@@ -57,14 +58,14 @@ struct RouteKey {
     connect_timeout: Duration,
 }
 
-/// Shorter than what common servers keep: better we close than they.
+/// Shorter than the timeout of common servers, so that aiproxy closes connections first.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(55);
 const MAX_IDLE_PER_HOST: usize = 128;
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_HEAD_BYTES: usize = 256 * 1024;
-/// After a kept connection turned out dead, so that what is sent again at once does not meet the
-/// next dead one.
+/// How long idle connections are not reused after a stale one. A request that is sent again at once
+/// then does not get the next stale connection.
 const DISTRUST_FOR: Duration = Duration::from_millis(250);
 
 impl ConnectionPools {
@@ -76,7 +77,7 @@ impl ConnectionPools {
         }
     }
 
-    /// The pool for an upstream; made at first use.
+    /// Returns the pool for an upstream; created on first use.
     pub(super) fn for_upstream(&self, upstream: &Upstream) -> Arc<ConnectionPool> {
         if let Some(pool) = self.pools.load().iter().find(|pool| pool.route.matches(upstream)) {
             return Arc::clone(pool);
@@ -105,14 +106,14 @@ impl ConnectionPools {
         pool
     }
 
-    /// Drops the pools that none of these uses.
+    /// Drops the pools that none of these upstreams uses.
     pub(super) fn retain(&self, upstreams: &[Arc<Upstream>]) {
         self.rebuild(|pool| {
             upstreams.iter().any(|upstream| pool.route.matches(upstream)).then(|| Arc::clone(pool))
         });
     }
 
-    /// Drops all kept connections; those at work go on.
+    /// Drops all idle connections; active ones continue.
     pub(super) fn drop_idle(&self) {
         self.rebuild(|pool| {
             Some(Arc::new(ConnectionPool::new(
@@ -123,7 +124,7 @@ impl ConnectionPools {
         });
     }
 
-    /// Drops kept plain-text connections that lay too long or were closed.
+    /// Drops plain-text connections that exceeded the idle timeout or were closed.
     pub(super) fn drop_stale(&self) {
         for pool in self.pools.load().iter() {
             pool.plain_pool.drop_stale();
@@ -166,7 +167,7 @@ impl ConnectionPool {
         let (created, distrust_until_ms) = (Instant::now(), AtomicU64::new(0));
         let plain_pool = Arc::new(PlainPool::new(IDLE_TIMEOUT, MAX_IDLE_PER_HOST, MAX_HEAD_BYTES));
         Self {
-            route: route,
+            route,
             tls,
             connector,
             plain_pool,
@@ -178,12 +179,12 @@ impl ConnectionPool {
         }
     }
 
-    /// The client for the next request.
+    /// Returns the client for the next request.
     pub(super) fn client(&self) -> &HttpClient {
         if self.trusts_idle() { &self.pooled_client } else { &self.unpooled_client }
     }
 
-    /// Whether the next request may go over a kept connection.
+    /// Returns whether the next request may use an idle connection.
     pub(super) fn trusts_idle(&self) -> bool {
         let until = self.distrust_until_ms.load(Relaxed);
         if until == 0 {
@@ -192,12 +193,12 @@ impl ConnectionPool {
         if self.elapsed_ms() < until {
             return false;
         }
-        // Where a newer distrust came meanwhile, that one holds.
+        // If `distrust_idle` set a newer time meanwhile, that time remains.
         let _unless_newer = self.distrust_until_ms.compare_exchange(until, 0, Relaxed, Relaxed);
         true
     }
 
-    /// A kept connection turned out dead.
+    /// Records that an idle connection was stale.
     pub(super) fn distrust_idle(&self) {
         let until = self.elapsed_ms() + u64::try_from(DISTRUST_FOR.as_millis()).unwrap_or(u64::MAX);
         self.distrust_until_ms.store(until, Relaxed);

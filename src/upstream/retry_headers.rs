@@ -1,4 +1,5 @@
-//! How long an upstream's headers ask to be left alone.
+//! Reads from an upstream's headers how long to wait before the next request, and what is left of
+//! its limits.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -9,7 +10,7 @@ use crate::{
     ir::rate_limit::{RateLimit, RateLimits},
 };
 
-/// What an upstream's headers ask of whoever would try again.
+/// The hints that an upstream's headers give to a retrying client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetryHints {
     pub retry_after: Option<Duration>,
@@ -18,16 +19,16 @@ pub struct RetryHints {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Longer than any wait that makes sense, and short enough to be added to any clock.
+/// Longer than any sensible wait, and short enough to be added to any clock.
 const MAX_DELAY: Duration = Duration::from_secs(100 * 366 * 86_400);
 
-/// Reads the hints of an answer's head.
+/// Reads the retry hints of a response head.
 ///
-/// `retry-after-ms` wins over `Retry-After` (seconds, also with a fraction, or an HTTP date, which
-/// is taken relative to the answer's own `Date` where it has one); only where neither is there, a
-/// 429's `…ratelimit…reset` headers count, and of these only the ones whose `remaining` is zero or
-/// not told. A date in the past is zero; what makes no sense is nothing; what is too long is a
-/// hundred years.
+/// `retry-after-ms` takes precedence over `Retry-After` (seconds, also with a fraction, or an HTTP
+/// date). A date is relative to the response's own `Date` if it has one. If neither header is
+/// present, a 429's `…ratelimit…reset` headers count, but only those whose `remaining` is zero or
+/// missing. A date in the past gives zero; an invalid value gives `None`; a value that is too long
+/// gives a hundred years.
 #[must_use]
 pub fn read_retry_hints(status: StatusCode, headers: &HeaderMap, now: UnixMillis) -> RetryHints {
     let should_retry = match headers.get("x-should-retry").map(HeaderValue::as_bytes) {
@@ -52,7 +53,7 @@ fn header_text(value: Option<&HeaderValue>) -> Option<&str> {
     value.and_then(|v| v.to_str().ok()).map(str::trim)
 }
 
-/// Digits with at most one point, times `unit` seconds. No sign, no exponent, no `inf`.
+/// Parses digits with at most one point, times `unit` seconds. No sign, no exponent, no `inf`.
 fn parse_seconds(text: &str, unit: f64) -> Option<Duration> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return None;
@@ -70,7 +71,7 @@ fn delay_until_date(value: &str, headers: &HeaderMap, now: UnixMillis) -> Option
     Some(delay_between(from, at))
 }
 
-/// Milliseconds since 1970.
+/// Parses an HTTP date into milliseconds since 1970.
 fn parse_http_date(value: &str) -> Option<i64> {
     let at = httpdate::parse_http_date(value).ok()?;
     i64::try_from(at.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
@@ -80,9 +81,9 @@ fn delay_between(from: i64, at: i64) -> Duration {
     Duration::from_millis(u64::try_from(at.saturating_sub(from)).unwrap_or(0)).min(MAX_DELAY)
 }
 
-/// The spellings in use: `x-ratelimit-reset-requests`, `vendor-ratelimit-requests-reset` and the
-/// bare `ratelimit-reset`, each beside a `remaining` of the same form. The latest of those that are
-/// used up, as all must have reset.
+/// Returns the latest reset of the limits that are used up, as all must have reset. Reads
+/// `x-ratelimit-reset-requests`, `vendor-ratelimit-requests-reset` and the bare `ratelimit-reset`,
+/// each with the `remaining` header of the same form.
 fn latest_reset(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
     let mut latest = None;
     for (name, value) in headers {
@@ -109,14 +110,14 @@ fn latest_reset(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
     latest
 }
 
-/// What an answer's head says is left of the provider's limits, in both spellings. Limits of spans
-/// that it does not name the end of are taken to be of a minute.
+/// Reads the provider's remaining limits from a response head, in both spellings. A limit without a
+/// reset is taken as a limit per minute.
 #[must_use]
 pub fn read_rate_limits(headers: &HeaderMap, now: UnixMillis) -> RateLimits {
     const INFIX: &[u8] = b"ratelimit-";
-    /// The shortest name that could be one, without what stands before it.
+    /// The shortest possible name, without its prefix.
     const MIN_NAME_LEN: usize = "ratelimit-limit-tokens".len();
-    /// What is left, of how much, and until when.
+    /// The headers of one limit: its size, what is left, and when it resets.
     #[derive(Clone, Copy, Default)]
     struct WindowHeaders<'a> {
         limit: Option<&'a HeaderValue>,
@@ -171,7 +172,7 @@ pub fn read_rate_limits(headers: &HeaderMap, now: UnixMillis) -> RateLimits {
     RateLimits { requests, tokens, input, output }
 }
 
-/// A count; one below zero is nothing left.
+/// Parses a count; a negative value means zero.
 fn parse_count(text: &str) -> Option<u64> {
     text.parse()
         .ok()
@@ -197,7 +198,7 @@ fn parse_reset(value: &str, headers: &HeaderMap, now: UnixMillis) -> Option<Dura
     })
 }
 
-/// `2s`, `120ms`, `1m3s`, `6m0s`, `1h2m0.5s`.
+/// Parses spans such as `2s`, `120ms`, `1m3s`, `6m0s`, `1h2m0.5s`.
 fn parse_units(value: &str) -> Option<Duration> {
     let mut rest = value;
     let mut total = 0.0;

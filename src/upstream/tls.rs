@@ -1,4 +1,5 @@
-//! Whom we trust: the system's verifier, more roots from a file, or (told to) anybody.
+//! Configures which certificates are trusted: the system's verifier, extra roots from a file, or
+//! any certificate with `insecure_tls`.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,8 +18,8 @@ use rustls::{
 use rustls_platform_verifier::Verifier;
 use tokio::sync::OnceCell;
 
-/// The TLS settings of one (`ca_file`, `insecure_tls`), made at first use: reading the system's
-/// roots takes tens of milliseconds and memory that who asks only local models never pays.
+/// The TLS settings of one (`ca_file`, `insecure_tls`) pair, created on first use. Reading the
+/// system's roots takes tens of milliseconds and memory, which setups with only local models avoid.
 #[derive(Debug)]
 pub(super) struct TlsSettings {
     ca_file: Option<PathBuf>,
@@ -35,7 +36,7 @@ impl TlsSettings {
         self.ca_file.as_deref() == ca_file && self.insecure == insecure
     }
 
-    /// The settings, HTTP/2 preferred. A failure is not remembered: the file may be there next
+    /// Returns the settings, HTTP/2 preferred. A failure is not cached: the file may exist next
     /// time.
     pub(super) async fn config(&self) -> Result<Arc<ClientConfig>, String> {
         let make = || async {
@@ -106,8 +107,8 @@ fn read_ca_file(ca_file: &Path) -> Result<Vec<CertificateDer<'static>>, String> 
     }
 }
 
-/// `insecure_tls = true`: any certificate; the handshake must still be made by the one who holds
-/// its key.
+/// `insecure_tls = true`: accepts any certificate; the peer must still prove that it has the
+/// certificate's key.
 #[derive(Debug)]
 struct NoVerification(Arc<CryptoProvider>);
 

@@ -1,4 +1,4 @@
-//! A connection to an upstream that remembers what went over it.
+//! Wraps a connection to an upstream and records what was transferred.
 
 use std::{
     io,
@@ -26,32 +26,34 @@ use tokio::{
 /// TCP, or TLS to a proxy over TCP.
 pub(super) type RawIo = MaybeHttpsStream<TokioIo<TcpStream>>;
 
-/// The way to the upstream's host, through a proxy or not; TLS to the upstream goes over it.
+/// The transport to the upstream's host, direct or through a proxy; TLS to the upstream runs over
+/// it.
 pub(super) struct ProxyHop {
     pub(super) raw: RawIo,
-    /// A proxy at the other end takes requests in absolute form.
+    /// The peer is a proxy that takes requests in absolute form.
     pub(super) proxied: bool,
 }
 
-/// What happened on a connection; shared with whoever must judge its end.
+/// The recorded state of a connection; shared with the code that classifies its end.
 #[derive(Debug, Default)]
 pub(super) struct IoState {
-    /// Answers whose head was received.
+    /// Responses whose head was received.
     pub(super) responses: AtomicU32,
-    /// Something was received since the last write.
+    /// Data was received since the last write.
     pub(super) received_any: AtomicBool,
-    /// It lay in the pool before its first request.
+    /// The connection was idle in the pool before its first request.
     pub(super) idle_before_use: AtomicBool,
 }
 
 impl IoState {
-    /// Whether it was open already when its present request came.
+    /// Returns whether the connection was already open when its current request started.
     pub(super) fn reused(&self) -> bool {
         self.responses.load(Relaxed) > 0 || self.idle_before_use.load(Relaxed)
     }
 }
 
-/// A connection that waited this long for its first request may have been closed meanwhile.
+/// A connection that was unused for this long before its first request may have been closed
+/// meanwhile.
 const MAX_UNUSED_AGE: Duration = Duration::from_millis(500);
 
 /// The connection as the HTTP client sees it.
@@ -60,7 +62,7 @@ pub(super) struct TrackedIo {
     state: Arc<IoState>,
     opened: Instant,
     written: bool,
-    /// Writing failed: the other side reads no more. What it has said may still be read.
+    /// Writing failed: the peer no longer reads. What it sent may still be read.
     write_failed: bool,
 }
 
@@ -89,9 +91,9 @@ impl TrackedIo {
         }
     }
 
-    /// An upstream may answer (413) and close while the request is still being written. The client
-    /// would give up at the failed write and never look at the answer: so the rest is taken and
-    /// dropped, and reading tells what happened.
+    /// Hides a failed write. An upstream may respond (413) and close while the request is still
+    /// being written, and the client would stop at the error without reading the response. The rest
+    /// of the request is discarded, and reading shows the result.
     fn after_write(
         &mut self,
         result: Poll<io::Result<usize>>,
@@ -178,7 +180,7 @@ impl Connection for TrackedIo {
 }
 
 impl Connection for ProxyHop {
-    // Without the addresses that a TCP stream would add: they would be copied into every response.
+    // Omits the addresses that a TCP stream would add: they would be copied into every response.
     fn connected(&self) -> Connected {
         Connected::new().proxy(self.proxied)
     }

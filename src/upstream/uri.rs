@@ -1,9 +1,9 @@
-//! Where a request goes: base URL, path, and the two queries made one.
+//! Builds the address of a request from base URL, path and the two merged queries.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{Uri, uri::InvalidUri};
 
-/// The whole address of a request. `path` begins with `/`.
+/// Builds the complete address of a request. `path` begins with `/`.
 ///
 /// # Errors
 ///
@@ -30,8 +30,8 @@ pub(super) fn build_uri(
     }
     for pair in client_query.unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
         let name = param_name(pair);
-        // `key` is a client's credential for us; what the upstream's config sets, a client does not
-        // override.
+        // `key` is a client's credential for aiproxy; a client cannot override parameters from the
+        // upstream's config.
         if &*name == "key"
             || endpoint_query
                 .is_some_and(|q| q.split('&').any(|configured| param_name(configured) == name))
@@ -50,7 +50,7 @@ fn param_name(pair: &str) -> std::borrow::Cow<'_, str> {
     percent_encoding::percent_decode_str(raw).decode_utf8_lossy()
 }
 
-/// `host:port`, for messages. Never with user or password.
+/// Returns `host:port`, for messages. Never includes user or password.
 #[must_use]
 pub fn host_port(uri: &Uri) -> String {
     let port = uri.port_u16().unwrap_or(match uri.scheme_str() {
@@ -61,7 +61,7 @@ pub fn host_port(uri: &Uri) -> String {
     format!("{}:{port}", uri.host().unwrap_or("?"))
 }
 
-/// The same of a base URL.
+/// Returns `host:port` of a base URL.
 #[must_use]
 pub fn host_port_of(base_url: &str) -> String {
     Uri::from_maybe_shared(Bytes::copy_from_slice(base_url.as_bytes()))

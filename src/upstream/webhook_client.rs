@@ -1,5 +1,4 @@
-//! Posts small things on our own account: alerts, traces. To an address of the config, not to an
-//! upstream.
+//! Posts small messages such as alerts and traces to an address in the config, not to an upstream.
 
 use std::time::Duration;
 
@@ -14,29 +13,29 @@ use crate::{
     secrets::Secret,
 };
 
-/// Nobody needs longer to take a few kilobytes.
+/// Ample time for a receiver to take a few kilobytes.
 const POST_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Of an answer that is only looked at.
+/// Maximum size of a response that is only inspected.
 const MAX_RESPONSE_BYTES: usize = 16 << 10;
-/// A longer `Retry-After` is not heeded.
+/// The maximum `Retry-After` that is respected.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// The clients, made when they are first needed.
+/// The clients, created on first use.
 #[derive(Debug, Default)]
 pub struct WebhookClient {
     /// For other machines: through the proxy of the environment.
     proxied_client: OnceCell<reqwest::Client>,
-    /// For this one.
+    /// For this machine.
     local_client: OnceCell<reqwest::Client>,
 }
 
-/// What came back.
+/// The response.
 #[derive(Clone, Debug)]
 pub struct WebhookResponse {
     pub status: StatusCode,
     pub retry_after: Option<Duration>,
-    /// Its beginning.
+    /// The beginning of the body.
     pub body: Bytes,
 }
 
@@ -45,8 +44,8 @@ impl WebhookClient {
     ///
     /// # Errors
     ///
-    /// No connection, or no answer within 10 s. Of the address only scheme, host and port are
-    /// named.
+    /// No connection, or no response within 10 s. Errors name only scheme, host and port of the
+    /// address.
     pub async fn post(
         &self,
         url: &OutboundUrl,

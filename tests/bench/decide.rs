@@ -1,5 +1,5 @@
-//! What a decision costs: one candidate, and twenty upstreams of ten keys, healthy and with half of
-//! them cooling.
+//! Measures a routing decision: with one candidate, and with twenty upstreams of ten keys, all
+//! healthy or half of them cooling.
 
 use std::{fmt::Write, hint::black_box, path::Path, sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
-//! What the ledger costs, printed: `cargo bench --bench ledger [-- ROWS]` writes a million requests
-//! and asks for sums. Ends with an error where a sum of days takes longer than it may.
+//! Measures the ledger: `cargo bench --bench ledger [-- ROWS]` writes a million requests and
+//! queries totals. Fails if totals by day take longer than the bound.
 #![expect(
     clippy::print_stdout,
     clippy::disallowed_methods,
@@ -36,9 +36,9 @@ use aiproxy::{
     },
 };
 
-/// What `usage` may take over all of it.
+/// Upper bound for `usage` over all rows.
 const BOUND: Duration = Duration::from_millis(200);
-/// Seven seconds between two requests: a million of them are eighty days.
+/// Seven seconds between two requests: a million requests take eighty days.
 const REQUEST_GAP_MS: i64 = 7_000;
 const START: i64 = 1_700_000_000_000;
 
@@ -111,7 +111,7 @@ fn entry(n: i64) -> Box<LedgerEntry> {
     Box::new(LedgerEntry { record: Arc::new(record), bills: parts, demo: false, replay_of: None })
 }
 
-/// Processor time of the whole process, or of this thread.
+/// Returns the CPU time of the whole process or of this thread.
 fn processor(clock: rustix::time::ClockId) -> Duration {
     let at = rustix::time::clock_gettime(clock);
     Duration::new(u64::try_from(at.tv_sec).unwrap_or(0), u32::try_from(at.tv_nsec).unwrap_or(0))
@@ -150,7 +150,7 @@ fn main() {
         let slot = loop {
             match sink.reserve_slot() {
                 Some(slot) => break slot,
-                // More than may wait: the thread catches up.
+                // The queue is full: wait until the writer thread catches up.
                 None => runtime.block_on(sink.flush()),
             }
         };
@@ -174,7 +174,7 @@ fn main() {
         (GroupBy::Project, TimeRange::Days(365), Some(BOUND)),
         (GroupBy::Day, TimeRange::Days(365), Some(BOUND)),
         (GroupBy::Key, TimeRange::Days(365), Some(BOUND)),
-        // These read the rows themselves: of the last day and week.
+        // These queries read the rows of the last day and week.
         (GroupBy::Model, TimeRange::Ago(86_400_000), Some(BOUND)),
         (GroupBy::Session, TimeRange::Days(7), None),
     ] {

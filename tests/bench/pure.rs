@@ -1,4 +1,4 @@
-//! Times of pure code, printed: `cargo bench --bench pure`.
+//! Measures pure functions: `cargo bench --bench pure`.
 #![expect(
     clippy::print_stdout,
     clippy::disallowed_methods,
@@ -38,7 +38,7 @@ fn main() {
     });
 }
 
-/// The best of several runs, in nanoseconds.
+/// Returns the best time of several runs, in nanoseconds.
 fn best_time(mut run: impl FnMut()) -> f64 {
     let time = |run: &mut dyn FnMut()| {
         let start = Instant::now();

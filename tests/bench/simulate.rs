@@ -1,7 +1,7 @@
-//! Routing in a simulated world, against plain round robin: `cargo bench --bench simulate`.
+//! Compares routing with plain round robin in a simulated world: `cargo bench --bench simulate`.
 //!
-//! A million requests for each way of choosing; `cargo bench --bench simulate -- 100000 7` takes as
-//! many, with that seed.
+//! Simulates a million requests for each router. `cargo bench --bench simulate -- 100000 7`
+//! simulates 100,000 with seed 7.
 #![expect(clippy::print_stdout, reason = "a program that prints")]
 
 use aiproxy::config::settings::{AdaptiveMix, Strategy};

@@ -1,4 +1,4 @@
-//! What translation costs: an event of a stream read and written, a small request read and written.
+//! Measures translation: reads and writes one stream event and one small request.
 
 use std::hint::black_box;
 
@@ -38,7 +38,7 @@ pub(super) fn run() {
     }
 }
 
-/// What comes before the words, and the event that says one.
+/// Returns the start of a stream, and a function that writes one text event.
 fn stream_events(dialect: Dialect) -> (String, Box<dyn Fn(usize) -> String>) {
     match dialect {
         Dialect::Openai => (

@@ -1,6 +1,6 @@
-//! A world for routing: six upstreams with thirty keys, outages, limits, slow tails and
-//! conversations, on a clock of its own. The decisions are the program's; everything that would be
-//! a network is drawn from one seed.
+//! A simulated world for routing: six upstreams with thirty keys, outages, limits, slow tails and
+//! conversations, in simulated time. The routing decisions come from the program; one seed
+//! determines all network behaviour.
 
 use std::{
     cmp::Reverse,
@@ -44,39 +44,39 @@ use aiproxy::{
 
 const UPSTREAMS: usize = 6;
 const KEYS: usize = 5;
-/// Requests that one key's provider takes in a minute.
+/// Requests per minute that a provider accepts from one key.
 const RPM: usize = 60;
-/// Requests a second, on average: what the keys of one upstream can take, so that there is room
-/// while any of the six is up.
+/// Average number of requests per second: what the keys of one upstream can serve, so that there is
+/// capacity while any of the six upstreams is up.
 const LOAD: f64 = 3.5;
 const CONVERSATIONS: usize = 400;
 const TURNS: u32 = 20;
-/// Providers keep a prompt so long.
+/// How long providers cache a prompt.
 const CACHED: Duration = Duration::from_secs(300);
-/// As configured by default.
+/// The default of the config.
 const MAX_QUEUE_TIME: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(3_600);
-/// The simulated client of a gateway without health gives up after so many keys.
+/// The simulated client of a gateway without health tracking stops after this many keys.
 const ROUND_ROBIN_TRIES: usize = 4;
 
-/// Who decides.
+/// The router under test.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SimulatedRouter {
-    /// The program, with a strategy; conversations stay where they are cached, or do not.
+    /// The program with a strategy; `sticky` keeps conversations where they are cached.
     Aiproxy { strategy: Strategy, sticky: bool },
-    /// One key after the other, whatever happened before.
+    /// One key after the other, regardless of earlier results.
     RoundRobin,
 }
 
-/// What came of it.
+/// The results of a simulation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Report {
     pub(crate) requests: u64,
     pub(crate) answered: u64,
-    /// Not answered, though some key could have at that moment.
+    /// Failed requests that some key could have served at that moment.
     pub(crate) failed: u64,
     pub(crate) attempts: u64,
-    /// Milliseconds to the first token, of the answered.
+    /// Milliseconds to the first token, for answered requests.
     waits: Vec<u32>,
     input: u64,
     cached: u64,
@@ -101,7 +101,7 @@ impl Report {
         Duration::from_millis(u64::from(*self.waits.select_nth_unstable(rank).1))
     }
 
-    /// Of all input, what came from providers' caches.
+    /// Returns the share of all input tokens that came from provider caches.
     pub(crate) fn hits(&self) -> f64 {
         self.cached as f64 * 100.0 / self.input.max(1) as f64
     }
@@ -111,15 +111,15 @@ impl Report {
     }
 }
 
-/// An upstream as it really is.
+/// The actual state of an upstream.
 struct UpstreamTruth {
-    /// Times at which it goes down and comes back, alternating.
+    /// Times at which the upstream goes down and comes back, alternating.
     flips: Vec<Duration>,
-    /// Seconds to the first token, usually.
+    /// Typical time to the first token, in seconds.
     ttft: f64,
-    /// Dollars a million tokens: input, and output.
+    /// US dollars per million tokens: input and output.
     price: (f64, f64),
-    /// Tells in its heads what is left.
+    /// Reports the remaining limits in response headers.
     sends_hint: bool,
 }
 
@@ -129,12 +129,12 @@ impl UpstreamTruth {
     }
 }
 
-/// A key as its provider sees it.
+/// The provider's state of a key.
 #[derive(Default)]
 struct KeyTruth {
-    /// Requests of the last minute.
+    /// Times of the requests in the last minute.
     used: VecDeque<Duration>,
-    /// From then on it is rejected.
+    /// The key is rejected from this time on.
     revoked: Option<Duration>,
 }
 
@@ -151,15 +151,15 @@ impl KeyTruth {
     }
 }
 
-/// A conversation, and in whose cache it is.
+/// A conversation, and the cache that contains it.
 struct Conversation {
     chain: Vec<u64>,
-    /// Tokens of its prompt.
+    /// Number of prompt tokens.
     tokens: u64,
     cached: HashMap<usize, (u64, Duration)>,
 }
 
-/// A request under way.
+/// A running request.
 struct Request {
     conversation: usize,
     started: Duration,
@@ -172,22 +172,22 @@ struct Request {
     retry_granted: bool,
     waited: Duration,
     wait: Mono,
-    /// Keys that a plain gateway has asked.
+    /// Keys that the round-robin gateway has tried.
     round_robin_tries: Vec<usize>,
 }
 
 enum Event {
-    /// The next request comes.
+    /// The next request arrives.
     Arrive,
-    /// A request is decided on, again or for the first time.
+    /// A request needs a decision, for the first time or again.
     Decide(Box<Request>),
-    /// An attempt's first token, or what came instead.
+    /// The first token of an attempt, or its failure.
     Verdict(Box<Request>, Option<AttemptTicket>, usize, Result<(), Outcome>),
-    /// An answer is over.
+    /// A response has ended.
     Finished(Box<AttemptTicket>, Usage, Duration),
 }
 
-/// An event, and its number: what happens at the same moment happens in order.
+/// An event with its sequence number, so that simultaneous events keep their order.
 struct DueEvent(Duration, u64, Event);
 
 impl PartialEq for DueEvent {
@@ -221,8 +221,7 @@ struct World {
     due_events: BinaryHeap<Reverse<DueEvent>>,
     number: u64,
     now: Duration,
-    /// What the world does, and what the router draws: apart, so that every router meets the same
-    /// world.
+    /// Separate generators for the world and the router, so that every router meets the same world.
     outcome_rng: XorShiftRng,
     decision_rng: XorShiftRng,
     next_conversation: u64,
@@ -231,7 +230,7 @@ struct World {
     report: Report,
 }
 
-/// Lets so many requests happen.
+/// Simulates this many requests.
 pub(crate) fn simulate(router: SimulatedRouter, requests: u64, seed: u64) -> Report {
     let settings = settings();
     let found = resolve(
@@ -288,8 +287,8 @@ pub(crate) fn simulate(router: SimulatedRouter, requests: u64, seed: u64) -> Rep
     world.report
 }
 
-/// Six upstreams that serve one model, with five keys each. A request may fail at each of them
-/// twice; all else is the default.
+/// Six upstreams with five keys each that serve one model. A request may fail twice at each of
+/// them; all other settings are defaults.
 fn settings() -> Settings {
     let mut text = format!("[retry]\nmax_attempts = {}\n", UPSTREAMS * 2);
     for u in 0..UPSTREAMS {
@@ -304,7 +303,7 @@ fn settings() -> Settings {
         .expect("a good config")
 }
 
-/// Up for a quarter of an hour, down for a minute and a half, on average.
+/// On average, up for fifteen minutes and down for ninety seconds.
 fn upstream_truth(n: usize, end: Duration, fate: &mut XorShiftRng) -> UpstreamTruth {
     let (mut flips, mut at) = (Vec::new(), Duration::ZERO);
     while at < end {
@@ -328,7 +327,7 @@ impl World {
     }
 
     fn mono(&self) -> Mono {
-        // Not from zero, as no machine's clock is.
+        // Does not start at zero, like the clock of a real machine.
         Mono(self.now + Duration::from_secs(1_000_000))
     }
 
@@ -346,12 +345,12 @@ impl World {
             Event::Arrive => self.request_arrives(),
             Event::Decide(request) => match self.router {
                 SimulatedRouter::Aiproxy { strategy, sticky } => {
-                    self.decide(request, strategy, sticky)
+                    self.decide(request, strategy, sticky);
                 }
                 SimulatedRouter::RoundRobin => self.decide_round_robin(request),
             },
             Event::Verdict(request, ticket, index, result) => {
-                self.finish_attempt(request, ticket, index, result)
+                self.finish_attempt(request, ticket, index, result);
             }
             Event::Finished(ticket, usage, ttft) => {
                 let end = AttemptEnd::Finished { ttft: Some(ttft), usage: Some(usage) };
@@ -372,7 +371,7 @@ impl World {
         let output = 50 + (self.outcome_rng.next_f64() * 500.0) as u64;
         let talk = &mut self.conversations[which];
         let next = talk.chain[0] + 1;
-        // The longest beginning first.
+        // The longest prefix first.
         talk.chain.insert(0, next);
         talk.tokens += asked;
         let keys = Arc::new(ConversationKeys {
@@ -402,7 +401,7 @@ impl World {
         self.handle_event(Event::Decide(request));
     }
 
-    /// The loop of the relay, a step at a time.
+    /// The dispatch loop of the relay, one step at a time.
     fn decide(&mut self, mut request: Box<Request>, strategy: Strategy, sticky: bool) {
         let now = self.mono();
         let question = RouteQuery {
@@ -480,7 +479,7 @@ impl World {
         }
     }
 
-    /// The next key, whatever is known of it.
+    /// Chooses the next key, regardless of its state.
     fn decide_round_robin(&mut self, mut request: Box<Request>) {
         if request.round_robin_tries.len() >= ROUND_ROBIN_TRIES {
             return self.record_failure(&request);
@@ -490,7 +489,7 @@ impl World {
         self.start_attempt(request, None, self.round_robin_next);
     }
 
-    /// What the provider does with it.
+    /// Simulates how the provider handles the request.
     fn start_attempt(
         &mut self,
         request: Box<Request>,
@@ -520,7 +519,7 @@ impl World {
             key.forget(now);
             if key.used.len() >= RPM {
                 let oldest = key.used.front().copied().unwrap_or(now);
-                // Half of all providers say how long to wait.
+                // Half of all providers report how long to wait.
                 let hint = upstream.sends_hint.then(|| oldest + Duration::from_secs(60) - now);
                 (Duration::from_millis(50), Err(refused_outcome(FaultKind::RateLimited, 429, hint)))
             } else {
@@ -540,8 +539,8 @@ impl World {
                         Mono(now + Duration::from_secs(1_000_000)),
                     );
                 }
-                // Two in a hundred take twelve times as long; one in five hundred breaks before it
-                // says anything.
+                // Two in a hundred take twelve times as long; one in five hundred breaks before its
+                // first token.
                 let slow = if luck < 0.02 { 12.0 } else { 1.0 };
                 let spread = (-2.0 * (1.0 - self.outcome_rng.next_f64()).ln()).sqrt()
                     * (std::f64::consts::TAU * self.outcome_rng.next_f64()).cos();
@@ -603,7 +602,7 @@ impl World {
         report.answered += 1;
         report.input += request.input;
         report.cached += cached;
-        // What comes from a cache costs a tenth.
+        // Cached tokens cost a tenth.
         let fresh = (request.input - cached) as f64 + cached as f64 * 0.1;
         report.dollars += (fresh * price.0 + request.output as f64 * price.1) / 1e6;
         report.waits.push(u32::try_from((now - request.started).as_millis()).unwrap_or(u32::MAX));
@@ -623,7 +622,7 @@ impl World {
         }
     }
 
-    /// Not answered: was there anybody who could have?
+    /// Counts a failed request, if any key could have served it.
     fn record_failure(&mut self, request: &Request) {
         let now = self.now;
         let (upstreams, keys) = (&self.upstreams, &mut self.keys);
@@ -651,7 +650,7 @@ fn refused_outcome(kind: FaultKind, status: u16, hint: Option<Duration>) -> Outc
 }
 
 fn transport_outcome(kind: TransportKind, sent: bool) -> Outcome {
-    // Of a stream nothing was billed before it began.
+    // A stream that never began was not billed.
     Outcome {
         maybe_billed: false,
         ..outcome::classify_transport(&TransportFault {

@@ -1,5 +1,5 @@
-//! What is fuzzed: each target takes any bytes, must not panic, and holds its law. Used by the
-//! fuzzer and by an ordinary test.
+//! The fuzz targets: each accepts any bytes, must not panic, and checks a property. The fuzzer and
+//! an ordinary test both use them.
 #![allow(dead_code, reason = "each fuzz target uses one of them")]
 
 use aiproxy::{
@@ -12,7 +12,7 @@ use aiproxy::{
 };
 use bytes::Bytes;
 
-/// The first byte chooses, the rest is the input.
+/// Chooses the dialects from the first byte; the rest is the input.
 fn choose_dialects(data: &[u8]) -> Option<(Dialect, Dialect, u8, &[u8])> {
     let (&[a, b], rest) = data.split_first_chunk::<2>()?;
     let all = Dialect::ALL;
@@ -50,7 +50,8 @@ fn framing(dialect: Dialect) -> Framing {
     if dialect == Dialect::Ollama { Framing::Ndjson } else { Framing::Sse }
 }
 
-/// Any body: what can be read can be written in every dialect, and what was written can be read.
+/// Any request body: a body that parses can be written in every dialect, and the result parses
+/// again.
 pub fn requests(data: &[u8]) {
     let Some((client, upstream, _, body)) = choose_dialects(data) else { return };
     let Ok(request) = registry::ingress(client).read_request(ChatEndpoint::Chat, body) else {
@@ -58,7 +59,7 @@ pub fn requests(data: &[u8]) {
     };
     let written = registry::egress(upstream).write_request(&request, &target_traits());
     if request.messages.iter().all(|message| message.blocks.is_empty()) {
-        // There is nothing to ask; the upstream says so.
+        // The request has no content; the upstream would report that.
         return;
     }
     let back = registry::ingress(upstream).read_request(ChatEndpoint::Chat, &written.body);
@@ -70,7 +71,7 @@ pub fn requests(data: &[u8]) {
     );
 }
 
-/// Any answer: what can be read can be told to every client, and told as a stream.
+/// Any response: a response that parses can be written for every client, whole and as a stream.
 pub fn responses(data: &[u8]) {
     let Some((upstream, client, _, body)) = choose_dialects(data) else { return };
     let Ok(response) = registry::egress(upstream).read_response(
@@ -91,7 +92,7 @@ pub fn responses(data: &[u8]) {
     validate::validate_events(&events).unwrap_or_else(|e| panic!("{upstream}: {e}"));
 }
 
-/// The blocks of an event stream are the same however it is cut.
+/// The blocks of an event stream are the same for every split of the bytes.
 pub fn sse(data: &[u8]) {
     let blocks = |chunks: &[&[u8]]| {
         let (mut splitter, mut out) = (sse::SseSplitter::default(), Vec::new());
@@ -120,8 +121,8 @@ pub fn sse(data: &[u8]) {
     assert_eq!(blocks(&[body]), blocks(&[a, b]));
 }
 
-/// Any stream, cut anywhere: the events keep their grammar, are the same as uncut, and the client's
-/// end is told once.
+/// Any stream with any split of the bytes: the events keep their grammar, equal those of the
+/// unsplit stream, and the client receives exactly one end.
 pub fn streams(data: &[u8]) {
     let Some((upstream, client, cut, body)) = choose_dialects(data) else { return };
     let read = |chunks: &[&[u8]]| {

@@ -1,4 +1,5 @@
-//! Rules about the source itself: who imports whom, where a secret is shown, that vendors are data.
+//! Rules about the source: which modules import each other, where secrets are exposed, and that
+//! vendor facts are data.
 
 use std::{
     collections::BTreeSet,
@@ -6,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Each room and what it may import. `main` may import `cli` and nothing else.
+/// Each top-level module and the modules that it may import. `main` may import only `cli`.
 const LAYERS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("ir", &["base"]),
@@ -69,8 +70,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Where a secret may leave its wrapper: where it is kept, where it becomes a header, where a
-/// client's key is compared, and where a person asked to see it.
+/// Files that may expose a secret: to store it, to set a header, to compare a client key, or to
+/// show it at a user's request.
 const SECRET_EXPOSING_FILES: &[&str] = &[
     "secrets/",
     "server/guard/",
@@ -80,7 +81,7 @@ const SECRET_EXPOSING_FILES: &[&str] = &[
     "cli/expose.rs",
 ];
 
-/// Names in the preset file that are also dialects or plain words.
+/// Names in the preset file that are also dialects or ordinary words.
 const ORDINARY_WORDS: &[&str] = &[
     "anthropic",
     "custom",
@@ -97,9 +98,9 @@ fn source_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// Every Rust file of the program, with its path below `src`; not those that are only compiled for
-/// tests.
-fn product_files() -> Vec<(String, String)> {
+/// Returns every Rust file of the program with its path below `src`, except files that are compiled
+/// only for tests.
+pub fn product_files() -> Vec<(String, String)> {
     let root = source_dir();
     let (mut open, mut found) = (vec![root.clone()], Vec::new());
     while let Some(folder) = open.pop() {
@@ -131,7 +132,8 @@ fn product_files() -> Vec<(String, String)> {
     found
 }
 
-/// The modules that a file declares with `#[cfg(test)] mod name;`, as paths without extension.
+/// Returns the modules that a file declares with `#[cfg(test)] mod name;`, as paths without
+/// extension.
 fn test_modules(file: &str, text: &str) -> Vec<String> {
     let folder = file
         .strip_suffix("mod.rs")
@@ -143,8 +145,8 @@ fn test_modules(file: &str, text: &str) -> Vec<String> {
     declared.map(|name| format!("{folder}{name}")).collect()
 }
 
-/// The text without comments, and without what stands in a test module of its own at the end.
-fn strip_comments_and_tests(text: &str) -> String {
+/// Strips comments and the inline test module at the end.
+pub fn strip_comments_and_tests(text: &str) -> String {
     let tests = text.match_indices("\n#[cfg(test)]\n").find(|(at, marker)| {
         let line = text[at + marker.len()..].lines().next().unwrap_or_default();
         line.contains("mod ") && line.ends_with('{')
@@ -153,7 +155,8 @@ fn strip_comments_and_tests(text: &str) -> String {
     body.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-/// The rooms that a file names after `crate::`, groups (`crate::{a::b, c}`) included.
+/// Returns the top-level modules that a file names after `crate::`, including groups
+/// (`crate::{a::b, c}`).
 fn imported_modules(text: &str) -> BTreeSet<String> {
     let mut rooms = BTreeSet::new();
     let mut add = |path: &str| {
@@ -221,7 +224,7 @@ fn rooms_import_only_what_lies_below_them() {
             continue;
         };
         for import in imported_modules(&strip_comments_and_tests(&text)) {
-            // What is no room is an item of the crate root, of which there is none but macros.
+            // Other names are items of the crate root, which are all macros.
             if names.contains(&import.as_str())
                 && import != room
                 && !allowed.contains(&import.as_str())
@@ -282,12 +285,12 @@ fn vendors_are_data() {
     assert!(wrong.is_empty(), "facts about vendors belong in assets/:\n{}", wrong.join("\n"));
 }
 
-/// The string literals that are one word: what code decides by. Sentences, such as examples in a
-/// help text, are not.
+/// Returns the string literals that are one word, which code may compare with. Sentences, such as
+/// examples in help texts, are left out.
 fn one_word_literals(text: &str) -> Vec<&str> {
     let pieces = text.lines().flat_map(|line| line.split('"').skip(1).step_by(2));
-    // How keys begin ("abc-", alone or in a pattern of alternatives) tells keys from other text,
-    // whoever issued them.
+    // The prefixes of keys ("abc-", alone or in a pattern of alternatives) distinguish keys from
+    // other text and are not vendor rules.
     pieces
         .filter(|literal| {
             !literal.contains(|c: char| c.is_whitespace() || matches!(c, '|' | '\\'))
@@ -296,7 +299,7 @@ fn one_word_literals(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Whether a text has a word, not only a part of one.
+/// Returns whether a text contains a word as a whole word.
 fn has_word(text: &str, word: &str) -> bool {
     let part = |c: char| c.is_alphanumeric() || c == '_';
     text.match_indices(word).any(|(at, _)| {

@@ -1,4 +1,4 @@
-//! Budgets: what is reserved, booked, shown and refused is one count.
+//! Budgets: reservations, bookings, display and refusals use the same count.
 
 use std::{fs, time::Duration};
 
@@ -11,13 +11,13 @@ use crate::support::{
     upstream::{Gate, Scene, Upstream},
 };
 
-/// Each answer of the scripted model, three tokens in and two out, costs a dollar.
+/// Each response of the scripted model has three input and two output tokens and costs a dollar.
 const PRICED: &str =
     "[ledger]\ntz = \"UTC\"\n[prices.\"*/m\"]\ninput = 100000\noutput = 100000\nrequest = 0.5\n";
 const IDE: &str = "aip-it-ide-0123456789abcdef0123456789ab";
 
-/// Prices of upstreams `one` and `two`, and a project `ide` with this budget. Model `any` is in
-/// nobody's list, so that it makes no difference whose list was read first.
+/// Prices of upstreams `one` and `two`, and a project `ide` with this budget. Model `any` is in no
+/// model list, so the order in which the lists are read does not matter.
 fn config(budget: &str) -> String {
     let prices = PRICED.replace("*/m", "one/*")
         + "[prices.\"two/*\"]\ninput = 100000\noutput = 100000\nrequest = 0.5\n";
@@ -28,7 +28,7 @@ fn send_priced_chat(proxy: &Proxy) -> HttpAnswer {
     Request::post("/v1/chat/completions", &chat_body("m", "hi", false)).bearer(IDE).send(proxy.addr)
 }
 
-/// A budget as `status --json` has it.
+/// Returns a budget from `status --json`.
 fn budget_row(proxy: &Proxy, of: &str) -> Value {
     let status = proxy.status_json();
     let found = status["budgets"]
@@ -309,7 +309,7 @@ fn everybody_together_may_spend_so_much_and_what_is_free_goes_on() {
     let pinned = Request::post("/v1/chat/completions", &chat_body("one:m", "hi", false));
     let refused = proxy.send(&pinned);
     assert!(
-        refused.status == 429 && refused.text().contains("everybody together has spent"),
+        refused.status == 429 && refused.text().contains("the whole proxy has spent"),
         "{}",
         refused.text()
     );
@@ -318,7 +318,7 @@ fn everybody_together_may_spend_so_much_and_what_is_free_goes_on() {
 #[test]
 fn a_price_that_nobody_knows_is_told_once_or_refused() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
-    // Behind a proxy, so that it is no server on this machine, which would be free.
+    // Behind a proxy, so that the upstream is not local, because local upstreams are free.
     let proxy = format!("proxy = \"http://{}\"", upstream.addr());
     let start = |budget: &str| {
         Setup::new()
@@ -337,7 +337,7 @@ fn a_price_that_nobody_knows_is_told_once_or_refused() {
     assert!((0..3).all(|_| send_priced_chat(&warning).status == 200));
     assert_eq!(budget_row(&warning, "project ide")["unpriced"], 3);
     let lines = warning.snapshot()["live"]["lines"].to_string();
-    assert_eq!(lines.matches("nobody knows the price of `three/m`").count(), 1, "{lines}");
+    assert_eq!(lines.matches("the price of `three/m` is unknown").count(), 1, "{lines}");
 }
 
 #[test]

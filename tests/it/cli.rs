@@ -1,4 +1,4 @@
-//! The program as a person runs it: words in, text and exit code out, in a home of its own.
+//! The program as a person runs it: arguments in, text and exit code out, in a separate home.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::proxy::Setup;
 
-/// A home without anything of the machine's: no keyring, no keys in the environment.
+/// A home without anything from the machine: no keyring, no keys in the environment.
 struct CliHome(TempDir);
 
 impl CliHome {
@@ -62,7 +62,7 @@ impl CliHome {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A command that refuses may be gone before it has read everything.
+        // A command that fails may exit before it has read all input.
         drop(child.stdin.take().unwrap().write_all(input));
         CommandResult::from(child.wait_with_output().unwrap())
     }
@@ -286,7 +286,7 @@ fn a_key_is_never_overwritten_unasked() {
         .assert_output("openai/main (sk-")
         .assert_output("stored");
 
-    // The next has a place of its own, and the same one none.
+    // The next key gets a new label; adding the same key again changes nothing.
     add("sk-CANARY-two", &["openai"])
         .assert_exit(0)
         .assert_output("openai/key2 (sk-")
@@ -305,7 +305,7 @@ fn a_key_is_never_overwritten_unasked() {
             .contains("[\"vault:openai/main\", \"vault:openai/key2\", \"vault:openai/b\"]")
     );
 
-    // A label that is taken is a question.
+    // A label that is in use needs a confirmation.
     for words in [&["openai/main"][..], &["openai", "--label", "main"]] {
         add("sk-CANARY-four", words)
             .assert_exit(1)
@@ -436,7 +436,7 @@ fn env_prints_lines_that_a_shell_understands() {
 #[test]
 fn commands_that_need_a_proxy_say_that_none_runs() {
     let home = CliHome::new();
-    // A port of our own, held, so that nobody else's proxy is found there and the answer is known.
+    // A test socket occupies this port, so that no other proxy can answer there.
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     home.write(&format!("[server]\nlisten = \"{}\"\n", held.local_addr().unwrap()));
     for args in [
@@ -450,13 +450,13 @@ fn commands_that_need_a_proxy_say_that_none_runs() {
     ] {
         home.run(args).assert_exit(4).assert_output("something else answers");
     }
-    // A command that does without a proxy says the same.
+    // A command that works without a proxy reports the same.
     home.run(&["model", "list"])
         .assert_exit(0)
         .assert_output("something else answers")
         .assert_hidden("the proxy does not run");
     drop(held);
-    // Where nobody listens: a port that was just free may be another test's by now.
+    // A port where no server listens. A recently freed port might belong to another test by now.
     home.write("[server]\nlisten = \"127.0.0.1:1\"\n");
     home.run(&["status", "--json"])
         .assert_exit(4)
@@ -464,7 +464,7 @@ fn commands_that_need_a_proxy_say_that_none_runs() {
         .assert_output("aiproxy serve");
     home.run(&["status", "--url", "127.0.0.1:1"]).assert_exit(2).assert_output("AIPROXY_TOKEN");
     home.run(&["model", "list"]).assert_exit(0).assert_output("note: the proxy does not run, so");
-    // The data dir that a command names is a folder.
+    // `--data-dir` names a file instead of a folder.
     let file = home.config();
     let mut command = Command::new(env!("CARGO_BIN_EXE_aiproxy"));
     command.env_clear().arg("status").arg("--config").arg(&file).arg("--data-dir").arg(&file);
@@ -522,7 +522,8 @@ fn a_running_proxy_is_asked_explained_and_acted_upon() {
         CommandResult::from(proxy.home.command().args(args).stdin(Stdio::null()).output().unwrap())
     };
 
-    // A key that is missing: why in its row, what to do once below, and the same where it is tried.
+    // A missing key: the reason is in its row, the fix is below the table, and both appear when the
+    // key is tested.
     let table = run(&["status"])
         .assert_exit(0)
         .assert_output("K_NONE is not set")

@@ -1,7 +1,7 @@
-//! Config files that must load, and files that must not, with what is said about them.
+//! Config files that must load, and files that must fail, with their error messages.
 //!
-//! `data/configs/bad/NAME.toml` has its expected problems beside it in `NAME.txt`, one a line,
-//! without the path.
+//! The expected problems of `data/configs/bad/NAME.toml` are in `NAME.txt` in the same folder, one
+//! per line, without the path.
 
 use std::{
     fs,
@@ -119,7 +119,7 @@ fn the_example_loads_and_changes_nothing() {
         keys::to_toml(&example.settings.expect("it loads")),
         keys::to_toml(&empty.settings.expect("it loads"))
     );
-    // Every line that is commented out as a setting is one that would load.
+    // Every setting that is commented out must load.
     let mut on = String::new();
     for line in text.lines() {
         let bare = line.strip_prefix("# ").unwrap_or(line);
@@ -263,7 +263,7 @@ proptest::proptest! {
         for edit in &edits {
             match apply_edits(&text, std::slice::from_ref(edit)) {
                 Ok(next) => text = next,
-                // Something that an earlier edit took away, or put there already.
+                // An earlier edit has already removed or added this value.
                 Err(EditError::BadPath(_)) => continue,
                 Err(other) => panic!("{edit:?}: {other}\n{text}"),
             }
@@ -420,7 +420,7 @@ fn files_that_are_none_are_told_apart() {
     let write = |name: &str, bytes: &[u8]| {
         fs::File::create(at(name))
             .and_then(|mut f| std::io::Write::write_all(&mut f, bytes))
-            .expect("written")
+            .expect("written");
     };
     write("large", &vec![b'#'; (1 << 20) + 1]);
     write("latin1", b"# caf\xe9\n");

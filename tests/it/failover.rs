@@ -1,4 +1,5 @@
-//! Failover: which key and upstream serve the next attempt, what cools, what the client is told.
+//! Failover: which key and upstream serve the next attempt, what cools, and what the client
+//! receives.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use crate::support::{
     upstream::{Scene, Upstream, chunk},
 };
 
-/// Retries that do not make a test wait.
+/// Retry delays that do not slow a test down.
 const SHORT_RETRIES: &str = "[retry]\nbackoff = \"5ms\"\nmax_backoff = \"10ms\"";
 
 #[test]
@@ -491,7 +492,7 @@ fn among_a_rejected_a_limited_and_a_good_key_two_hundred_requests_succeed() {
         upstream.requests().iter().filter(|seen| seen.key() == secret("one", label)).count()
     };
     let (bad, slow, good) = (asked("bad"), asked("slow"), asked("good"));
-    // Only what was under way before the first refusal may have met it.
+    // Only requests that were running before the first refusal may have used these keys.
     assert!((1..=AT_ONCE).contains(&bad) && (1..=AT_ONCE).contains(&slow), "{bad} {slow}");
     assert_eq!(good, 200);
     assert_eq!(proxy.key("one/bad")["state"], "rejected");
@@ -559,7 +560,8 @@ fn a_refusal_means_the_same_when_it_is_remembered_as_when_it_came() {
                     answer.text()
                 );
             }
-            // The scripted list tells of the model: it may be asked for again when that is read.
+            // The scripted model list contains the model, so the proxy may try it again after
+            // reading the list.
             assert!(
                 status == 404 || upstream.requests().len() == keys.len(),
                 "{status}: asked once with each key"

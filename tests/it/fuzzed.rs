@@ -1,4 +1,4 @@
-//! The fuzz targets without a fuzzer: found inputs are replayed, recordings and seeds are spoiled
+//! Runs the fuzz targets without a fuzzer: replays found inputs, and mutates recordings and seeds
 //! for a few seconds.
 
 use std::{
@@ -12,10 +12,10 @@ use serde_json::Value;
 #[path = "../fuzz/targets.rs"]
 mod targets;
 
-/// How long each target is tried.
+/// How long each target runs.
 const RUN_TIME: Duration = Duration::from_secs(2);
 
-/// A name, and what is done with the bytes.
+/// A name and the function that consumes the bytes.
 type FuzzTarget = (&'static str, fn(&[u8]));
 
 const TARGETS: [FuzzTarget; 4] = [
@@ -29,7 +29,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Where each API's dialect stands among all.
+/// Returns the index of an API's dialect among all dialects.
 fn dialect_index(api: &str) -> Option<u8> {
     let name = match api {
         "openai.chat" => "openai",
@@ -43,7 +43,7 @@ fn dialect_index(api: &str) -> Option<u8> {
     at.and_then(|at| u8::try_from(at).ok())
 }
 
-/// Inputs to begin with: the recordings where they are, and a few of our own.
+/// Returns the seed inputs: the recordings if they are available, and a few fixed inputs.
 fn seed_inputs(target: &str) -> Vec<Vec<u8>> {
     let mut out: Vec<Vec<u8>> = Vec::new();
     let mut add = |dialect: u8, body: &[u8]| out.push([&[dialect, 1][..], body].concat());
@@ -79,7 +79,7 @@ fn seed_inputs(target: &str) -> Vec<Vec<u8>> {
     out
 }
 
-/// A generator that gives the same numbers in every run.
+/// A random number generator with a fixed seed.
 struct ByteRng(u64);
 
 impl ByteRng {
@@ -91,7 +91,7 @@ impl ByteRng {
     }
 }
 
-/// Tokens that mean something in these grammars.
+/// Tokens with a meaning in these grammars.
 const WORDS: [&[u8]; 22] = [
     b"null",
     b"{}",

@@ -1,4 +1,4 @@
-//! What the gateway makes of upstreams that behave and of those that do not.
+//! How the upstream client handles upstreams that behave and upstreams that misbehave.
 
 use std::{
     collections::BTreeMap,
@@ -38,7 +38,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 const KEY: KeyId = KeyId(7);
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// A server whose connections are each played by `play`, which gets the connection's number.
+/// A server that runs `play` for each connection, with the connection's number.
 struct Server {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -59,7 +59,7 @@ impl Server {
         Self { address, connections }
     }
 
-    /// Answers the first request of every connection with these bytes and closes.
+    /// Answers the first request of every connection with these bytes, then closes.
     fn with_response(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
         Self::start(move |_, mut stream| {
@@ -77,7 +77,7 @@ impl Server {
     }
 }
 
-/// Reads one request whole; empty when the other side closed.
+/// Reads one complete request; empty if the peer closed.
 fn request(stream: &mut impl Read) -> String {
     let (mut bytes, mut byte) = (Vec::new(), [0]);
     while !bytes.ends_with(b"\r\n\r\n") {
@@ -99,7 +99,7 @@ fn request(stream: &mut impl Read) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The other side may be gone: that is for it to judge.
+/// The peer may have closed; its own assertions cover that.
 fn send_bytes(stream: &mut impl Write, bytes: &[u8]) {
     let _gone = stream.write_all(bytes).and_then(|()| stream.flush());
 }
@@ -464,7 +464,8 @@ async fn connections_are_kept_until_idle_ones_are_dropped() {
 
 #[tokio::test]
 async fn a_kept_connection_that_is_dead_is_stale_and_the_next_try_gets_a_fresh_one() {
-    // Answers once, then takes one more request on the same connection and closes without a byte.
+    // Answers once, then reads one more request on the same connection and closes without sending a
+    // byte.
     let server = Server::start(|_, mut stream| {
         request(&mut stream);
         send_bytes(&mut stream, OK);
@@ -536,7 +537,7 @@ async fn a_refusal_during_the_upload_is_delivered() {
             &mut stream,
             b"HTTP/1.1 413 Too Large\r\ncontent-length: 8\r\nconnection: close\r\n\r\ntoo much",
         );
-        // Closed with unread bytes: the system resets the connection.
+        // Closing with unread bytes makes the system reset the connection.
     });
     for _ in 0..5 {
         let answer =
@@ -688,7 +689,7 @@ async fn servers_that_speak_no_tls_or_nothing_are_told_apart() {
     );
 }
 
-/// Reads frames up to the head of a request; gives the number of its stream.
+/// Reads frames up to the head of a request; returns its stream id.
 fn h2_request(stream: &mut TlsStream) -> Option<[u8; 4]> {
     loop {
         let mut head = [0; 9];
@@ -709,7 +710,7 @@ fn h2_frame(kind: u8, flags: u8, stream: [u8; 4], payload: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn http2_is_spoken_and_requests_that_it_refuses_may_be_sent_again() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
-    // The first connection refuses the stream, the second closes in order, the third answers.
+    // The first connection refuses the stream, the second closes gracefully, the third answers.
     let server = tls_server(authority.server("localhost", &["h2"]), |number, mut stream| {
         let mut preface = [0; 24];
         if stream.read_exact(&mut preface).is_err() {
@@ -850,7 +851,7 @@ fn forward_both_ways(a: TcpStream, b: TcpStream) {
     let _closed = std::io::copy(&mut from, &mut to);
 }
 
-// ---- beside the request path
+// ---- outside the request path
 
 struct EchoUpstream;
 

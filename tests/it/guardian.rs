@@ -1,5 +1,5 @@
-//! The prompt cache of a conversation: what affinity wins of it, and what is told when it stops
-//! hitting.
+//! The prompt cache of a conversation: how affinity improves cache hits, and what is reported when
+//! hits stop.
 
 use serde_json::{Value, json};
 
@@ -9,10 +9,11 @@ use crate::support::{
     upstream::{Scene, Upstream},
 };
 
-/// Prices, so that what is lost has a sum: a million tokens fresh for $3, from the cache for $0.30.
+/// Prices that give lost cache hits a cost: a million input tokens cost $3, or $0.30 from the
+/// cache.
 const PRICES: &str = "[prices.\"one/m\"]\ninput = 3.0\ncache_read = 0.3\noutput = 15.0";
 
-/// An answer that says so many of its 4,000 input tokens came from the cache.
+/// A response that reports this many of its 4,000 input tokens as cached.
 fn cached_chat(cached: u64) -> Scene {
     Scene::json(
         200,
@@ -24,7 +25,7 @@ fn cached_chat(cached: u64) -> Scene {
     )
 }
 
-/// A conversation of so many turns that is large enough to be cached.
+/// A conversation with this many turns that is long enough to be cached.
 fn conversation(turns: usize, system: &str, tools: &[&str]) -> Value {
     let mut messages = vec![
         json!({"role": "system", "content": format!("{system} {}", "be brief ".repeat(1_000))}),
@@ -54,7 +55,8 @@ fn metrics_page(proxy: &Proxy) -> String {
 
 #[test]
 fn a_prompt_cache_that_stops_hitting_is_told_with_the_first_part_that_changed_and_its_cost() {
-    // Some other conversation first: nothing is looked at before a provider has told of a cache.
+    // Another conversation comes first, because the monitor starts only after a provider has
+    // reported a cache hit.
     let cached = [3_000, 3_000, 3_500, 0, 3_600];
     let upstream = Upstream::with_director(move |_, number| {
         cached_chat(cached.get(number).copied().unwrap_or_default())

@@ -1,4 +1,4 @@
-//! The door: who may come in, and what goes through it.
+//! The server's guards: which requests are admitted, and which parts of them are forwarded.
 
 use serde_json::json;
 

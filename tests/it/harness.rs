@@ -1,4 +1,4 @@
-//! The tools of the tests, tested: a script that lies would make every other test lie.
+//! Tests of the test fixtures: a wrong fixture would make every other test wrong.
 
 use std::time::Duration;
 

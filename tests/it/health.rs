@@ -1,4 +1,4 @@
-//! What is learned of upstreams beside traffic: probes, and what is left at providers.
+//! Upstream health outside client traffic: health checks and balances at providers.
 
 use std::sync::{
     Arc,
@@ -13,7 +13,7 @@ use crate::support::{
     upstream::{Scene, Upstream},
 };
 
-/// An upstream that answers probes of `/v1/alive` with the status that is set.
+/// An upstream that answers health checks at `/v1/alive` with the current value of the status.
 fn probed_upstream() -> (Upstream, Arc<AtomicU16>) {
     let status = Arc::new(AtomicU16::new(200));
     let told = Arc::clone(&status);
@@ -113,7 +113,7 @@ fn nobody_is_probed_unasked_and_nobody_who_just_served() {
     let proxy = setup.upstream_at("three", &three.url(), &["work"], PROBE_CONFIG).start();
     assert_eq!(proxy.chat("hi").status, 200);
 
-    // The first probe of each comes within two seconds or so.
+    // The first health check of each upstream comes within about two seconds.
     poll_until("three probes of the third", || (three.requests().len() >= 3).then_some(()));
 
     let probes = |upstream: &Upstream| {
@@ -123,7 +123,8 @@ fn nobody_is_probed_unasked_and_nobody_who_just_served() {
     assert!(upstream_row(&proxy, "one")["probe"].is_null());
 }
 
-/// A provider that tells its balance, as the preset says where, and takes no request without money.
+/// A provider that reports its balance as the preset expects, and rejects requests when the balance
+/// is zero.
 fn provider(cents: &Arc<AtomicU64>) -> Upstream {
     let cents = Arc::clone(cents);
     Upstream::with_director(move |seen, _| {

@@ -1,4 +1,5 @@
-//! Hedges: a second target is asked beside a first that is slow to speak, and one of them answers.
+//! Hedges: a second target is tried while the first is slow to respond, and one of them serves the
+//! response.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::support::{
 
 const SHORT_RETRIES: &str = "[retry]\nbackoff = \"5ms\"\nmax_backoff = \"10ms\"";
 
-/// Two upstreams behind the model `auto`, the second asked after so long.
+/// Two upstreams behind the model `auto`; the second is tried after the delay `hedge`.
 fn setup(one: &Upstream, two: &Upstream, hedge: &str) -> Setup {
     Setup::new()
         .config(SHORT_RETRIES)

@@ -1,4 +1,4 @@
-//! The keyring against a real Secret Service, and against what may stand in its place.
+//! The keyring with a real Secret Service, and with services that are broken or missing.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The ledger: what was asked, what it cost, what was kept; over restarts, kills and broken files.
+//! The ledger: requests, costs and stored bodies, across restarts, kills and damaged files.
 
 use std::{
     collections::HashMap,
@@ -20,7 +20,8 @@ use crate::support::{
     upstream::{Gate, Scene, Upstream},
 };
 
-/// A price for the scripted model: a million tokens cost a dollar in and ten out.
+/// A price for the scripted model: a dollar per million input tokens, ten dollars per million
+/// output tokens.
 const PRICED: &str = "[ledger]\ntz = \"UTC\"\n[prices.\"one/m\"]\ninput = 1\noutput = 10";
 
 fn cli_json(proxy: &Proxy, args: &[&str]) -> Value {
@@ -47,7 +48,7 @@ fn what_was_asked_is_recorded_with_its_cost_and_can_be_explained() {
     let proxy = Setup::new().config(PRICED).upstream("one", &upstream, &["work", "spare"]).start();
     proxy.chat("how are you?");
 
-    // Three tokens in, two out.
+    // Three input tokens, two output tokens.
     let usage = cli_json(&proxy, &["usage", "--json"]);
     assert_eq!(
         (&usage["rows"][0]["name"], &usage["rows"][0]["cost"], &usage["total"]["requests"]),
@@ -143,7 +144,7 @@ fn what_is_not_told_is_estimated_and_marked() {
         cost["usd"].as_i64().is_some_and(|nano| nano >= 30_000),
         "three tokens out and the question: {cost}"
     );
-    // A whole stream without usage is estimated too.
+    // A complete stream without usage is also estimated.
     proxy.chat_stream("hi");
     let shown = cli_json(&proxy, &["log", "show", "last", "--json"]);
     assert_eq!(
@@ -189,7 +190,7 @@ fn an_unknown_price_is_never_nothing() {
         .start();
     proxy.chat("hi");
     let shown = cli_json(&proxy, &["log", "show", "last", "--json"]);
-    // On this machine it is free; elsewhere nobody knows.
+    // Local upstreams are free; the price of any other is unknown.
     assert_eq!(
         (&shown["cost"]["usd"], &shown["parts"][0]["bill"]["source"]),
         (&json!(0), &json!("local"))
@@ -270,7 +271,8 @@ fn a_damaged_or_locked_file_never_fails_a_request() {
         .collect();
     assert!(names.iter().any(|name| name.starts_with("ledger.db.corrupt-")), "{names:?}");
 
-    // Somebody else holds the file: requests go on, and are there afterwards.
+    // Another process has locked the file: requests are still served, and are in the ledger
+    // afterwards.
     let other = rusqlite::Connection::open(proxy.home.data().join("ledger.db")).expect("opened");
     other.execute_batch("BEGIN IMMEDIATE").expect("locked");
     let begun = Instant::now();
@@ -288,8 +290,8 @@ fn a_damaged_or_locked_file_never_fails_a_request() {
     assert_eq!(proxy.exit_code(), Some(0));
 }
 
-/// How many requests are answered before the kill: few each time, or as many as `CRASH_REQUESTS`
-/// says, once.
+/// Returns how many requests are answered before each kill: several small counts, or a single count
+/// from `CRASH_REQUESTS`.
 fn crash_request_counts() -> Vec<usize> {
     let many = std::env::var("CRASH_REQUESTS")
         .ok()
@@ -297,21 +299,20 @@ fn crash_request_counts() -> Vec<usize> {
     many.map_or_else(|| vec![150, 400, 700], |many| vec![many])
 }
 
-/// Up to this, by chance: a kill must find the ledger anywhere.
+/// Returns a random number below this, so that a kill hits the ledger at any point.
 fn random_below(upto: u64) -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0) % upto.max(1)
 }
 
-/// Asks until there was the kill; every request that was answered, and when.
+/// Sends requests until the kill; records every answered request and its time.
 fn ask_until_killed(proxy: &Proxy, stop: &AtomicBool, told: &Mutex<Vec<(String, Instant)>>) {
-    // The built-in upstream: the scripted one remembers every request.
+    // Uses the built-in upstream, because the scripted one stores every request.
     let request = Request::post("/v1/chat/completions", &chat_body("demo/echo", "hi", false))
         .bearer(CLIENT_KEY);
     let bytes = request.bytes(proxy.addr);
     while !stop.load(Ordering::Relaxed) {
-        // The connection of the moment of the kill cannot be made, and an answer may be cut
-        // anywhere.
+        // At the moment of the kill a connection may fail, and a response may be cut anywhere.
         let asked = AssertUnwindSafe(|| {
             let mut connection = Connection::connect(proxy.addr);
             while !stop.load(Ordering::Relaxed) {
@@ -340,7 +341,8 @@ fn a_kill_loses_nothing_that_was_told_a_second_before() {
                 let (told, stop, proxy) = (&told, &stop, &proxy);
                 scope.spawn(move || ask_until_killed(proxy, stop, told));
             }
-            // So many that were answered more than a second ago, while others are under way.
+            // Waits until this many requests were answered more than a second ago, while others are
+            // running.
             let begun = Instant::now();
             while told.lock().expect("ids").get(wanted).is_none_or(|(_, at)| at.elapsed() <= SECOND)
             {
@@ -389,7 +391,7 @@ fn a_kill_loses_nothing_that_was_told_a_second_before() {
     }
 }
 
-/// How often each request stands in the ledger.
+/// Returns how often each request is in the ledger.
 fn recorded_counts(proxy: &Proxy) -> HashMap<String, u32> {
     let mut times: HashMap<String, u32> = HashMap::new();
     for line in cli_output(proxy, &["log", "export"]).lines() {

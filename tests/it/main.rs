@@ -1,4 +1,4 @@
-//! The tests that look at the program from outside, in one binary.
+//! Tests that run the program from outside, in one binary.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests have real clocks, real files and an environment of their own"
@@ -26,6 +26,7 @@ mod hedge;
 #[cfg(target_os = "linux")]
 mod keyring;
 mod ledger;
+mod naming;
 mod observing;
 mod passage;
 mod reload;

@@ -1,5 +1,5 @@
-//! What the proxy tells others of itself: alerts, metrics, traces, the turns of a session, replays
-//! side by side.
+//! What the proxy reports about itself: alerts, metrics, traces, the turns of a session, and
+//! side-by-side replays.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,7 +13,7 @@ use crate::support::{
     upstream::{ReceivedRequest, Scene, Upstream},
 };
 
-/// Somebody who takes whatever is posted.
+/// A receiver that accepts every webhook.
 fn webhook_receiver() -> Upstream {
     Upstream::with_director(|_, _| Scene::json(200, &json!({ "code": 0 })))
 }
@@ -22,7 +22,7 @@ fn receiver_url(receiver: &Upstream, path: &str) -> String {
     format!("http://{}{path}", receiver.addr())
 }
 
-/// The first message of this kind.
+/// Returns the first message of this kind.
 fn first_message(receiver: &Upstream, kind: &str) -> (ReceivedRequest, Value) {
     poll_until(&format!("an alert of the kind {kind}"), || {
         receiver

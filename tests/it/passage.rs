@@ -1,5 +1,5 @@
-//! Recorded provider streams go through a passage: same events, same bytes where they were
-//! canonical, usage as they say.
+//! Passes recorded provider streams through a passthrough: same events, same bytes for canonical
+//! streams, and the reported usage.
 
 use std::{
     fs,
@@ -29,7 +29,7 @@ struct Exchange {
     body: String,
 }
 
-/// The recordings; `None` (and a line that says so) where they are not on this machine.
+/// Loads the recordings; prints a line and returns `None` if they are not on this machine.
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn load_recordings() -> Option<Vec<Exchange>> {
     #[expect(clippy::disallowed_methods, reason = "a test may be told where the recordings are")]
@@ -70,7 +70,7 @@ fn dialect_and_op(api: &str) -> Option<(Dialect, Op)> {
     })
 }
 
-/// Name and data of every event, by the plainest reading of the rules.
+/// Returns name and data of every event, with a minimal parser.
 fn events(text: &str) -> Vec<(String, String)> {
     let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n").replace('\r', "\n");
     let mut out = Vec::new();
@@ -104,7 +104,7 @@ fn json_values(exchange: &Exchange) -> Vec<Value> {
     }
 }
 
-/// Input and output totals, by a reading of the whole answer that shares nothing with the meters.
+/// Reads input and output totals from the whole response, independently of the usage meters.
 fn reported_usage(dialect: Dialect, values: &[Value]) -> Option<(u64, u64)> {
     let n = |value: &Value| value.as_u64().unwrap_or(0);
     let mut told = None;
@@ -142,7 +142,7 @@ fn reported_usage(dialect: Dialect, values: &[Value]) -> Option<(u64, u64)> {
                     }
                 }
             }
-            // A blocked prompt has the object, but no counts in it.
+            // The response to a blocked prompt has the object, but no counts in it.
             Dialect::Gemini if value["usageMetadata"]["promptTokenCount"].is_u64() => {
                 let u = &value["usageMetadata"];
                 told = Some((
@@ -151,7 +151,7 @@ fn reported_usage(dialect: Dialect, values: &[Value]) -> Option<(u64, u64)> {
                 ));
             }
             Dialect::Ollama if value["eval_count"].is_u64() => {
-                told = Some((n(&value["prompt_eval_count"]), n(&value["eval_count"])))
+                told = Some((n(&value["prompt_eval_count"]), n(&value["eval_count"])));
             }
             _ => {}
         }
@@ -163,7 +163,7 @@ fn usage_totals(usage: Option<Usage>) -> Option<(u64, u64)> {
     usage.map(|usage| (usage.input_total(), usage.output_total()))
 }
 
-/// Piece lengths: all at once, seven bytes, and a fixed scatter.
+/// Returns piece lengths: all at once, seven bytes each, and a fixed irregular pattern.
 fn cut_patterns(length: usize) -> Vec<Vec<usize>> {
     let mut state = 0x2545_F491_4F6C_DD1D_u64;
     let scatter = std::iter::repeat_with(move || {
@@ -230,7 +230,7 @@ fn recorded_streams_pass_unharmed_however_they_are_cut() {
     assert!(passed > 200, "only {passed} passages");
 }
 
-/// Byte for byte where the recording is as we would write it, else the same events.
+/// Requires identical bytes if the recording is in aiproxy's canonical form, else identical events.
 fn assert_same_stream(dialect: Dialect, recorded: &str, got: &str, id: &str) {
     let named = matches!(dialect, Dialect::Anthropic | Dialect::Responses);
     let want = events(recorded);

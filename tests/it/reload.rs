@@ -1,4 +1,5 @@
-//! Reload: an edit applies at once, a bad edit changes nothing and says where it is bad.
+//! Reload: a valid edit applies immediately; an invalid edit changes nothing and its position is
+//! reported.
 
 use crate::support::{
     poll_until,

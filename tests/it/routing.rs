@@ -1,4 +1,5 @@
-//! Limits, strategies, affinity and wishes: what decides who serves a request, seen from outside.
+//! Limits, strategies, affinity and preferences: how the target of a request is selected, tested
+//! from outside.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use crate::support::{
     upstream::{Gate, Scene, Upstream},
 };
 
-/// Another project, with this client key and these lines.
+/// Adds another project with this client key and these lines.
 fn project_toml(name: &str, key: &str, lines: &str) -> String {
     format!("[[project]]\nname = \"{name}\"\nkey = \"{key}\"\n{lines}\n")
 }
@@ -240,7 +241,7 @@ fn an_adaptive_mix_leaves_an_upstream_that_errs() {
     assert!(late < 15, "{late} of 60");
 }
 
-/// A conversation of so many turns, long enough to be cached.
+/// A conversation with this many turns, long enough to be cached.
 fn conversation(about: &str, turns: usize) -> serde_json::Value {
     let mut messages = vec![json!({"role": "system", "content": "be brief"})];
     for turn in 0..turns {
@@ -254,7 +255,7 @@ fn conversation(about: &str, turns: usize) -> serde_json::Value {
     json!({"model": "m", "messages": messages})
 }
 
-/// An upstream with two keys that take turns.
+/// An upstream with two keys that alternate.
 fn two_key_config(upstream: &Upstream) -> String {
     format!(
         "[[upstream]]\nname = \"one\"\nbase_url = \"{}\"\ndialect = \"openai\"\nmodels = [\"*\"]\nkeys = [\
@@ -654,7 +655,7 @@ fn the_cheapest_by_the_built_in_prices_serves() {
         (0..3).map(|_| proxy.ask(&chat_body("any", "hi", false)).chat_text()).collect();
 
     assert_eq!(said, ["cheap", "cheap", "cheap"]);
-    // By suffix the same, without a row for it.
+    // The strategy suffix gives the same result without a config row.
     let told = proxy.cli(&["route", "any"]);
     assert!(String::from_utf8_lossy(&told.stdout).contains("gpt-4o-mini"), "{told:?}");
     let usage: serde_json::Value =

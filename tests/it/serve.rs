@@ -1,4 +1,4 @@
-//! Serving: the first start, big and compressed bodies, secrets that stay where they are.
+//! Serving: the first start, large and compressed bodies, and secrets that must not leak.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use crate::support::{
     upstream::{Scene, Upstream},
 };
 
-/// What `aiproxy env` exports.
+/// Returns the variables that `aiproxy env` exports.
 fn env_variables(proxy: &Proxy) -> BTreeMap<String, String> {
     let out = proxy.cli(&["env"]);
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
@@ -72,7 +72,8 @@ fn without_config_and_keys_every_dialect_is_answered_by_the_demo() {
 
 #[test]
 fn it_answers_soon_after_it_was_started() {
-    // Unoptimised, beside other tests: the bound is wide, and one good start of three is enough.
+    // This is a debug build and other tests run in parallel, so the bound is wide and one good
+    // start of three is enough.
     let best = (0..3).map(|_| {
         let begun = Instant::now();
         let proxy = Setup::new().start();
@@ -264,7 +265,7 @@ fn a_proxy_that_is_its_own_upstream_refuses_instead_of_looping() {
     assert!(total < 12, "{total} requests out of one");
 }
 
-/// Files below a folder that hold this text.
+/// Returns the files below a folder that contain this text.
 fn files_containing(folder: &Path, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in

@@ -1,4 +1,4 @@
-//! The simulated world of `cargo bench --bench simulate`, small enough for every day.
+//! Runs the simulated world of `cargo bench --bench simulate` at a small size.
 
 use aiproxy::config::settings::{AdaptiveMix, Strategy};
 

@@ -1,4 +1,4 @@
-//! The end of a run: streams may finish, nothing hangs, one proxy per home.
+//! Shutdown: streams may finish, nothing hangs, and each home has one proxy at a time.
 
 use std::net::TcpStream;
 
@@ -9,7 +9,7 @@ use crate::support::{
     upstream::{Gate, Scene, Upstream},
 };
 
-/// Whether anybody still accepts connections there.
+/// Returns whether the proxy's address still accepts connections.
 fn is_listening(proxy: &Proxy) -> bool {
     TcpStream::connect(proxy.addr).is_ok()
 }

@@ -1,4 +1,5 @@
-//! Streams: they pass as they come, end as they must, and stop when the client leaves.
+//! Streams: events pass as they arrive, streams end correctly, and they stop when the client
+//! disconnects.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +12,11 @@ use crate::support::{
     upstream::{Gate, Scene, Upstream, chunk},
 };
 
-/// How soon the upstream must be let go after the client has left.
+/// Maximum delay until the upstream connection closes after the client has disconnected.
 const MAX_HANG_UP_DELAY: Duration = Duration::from_millis(50);
 
-/// The best of three: the machine may be busy with other tests, the proxy may not be slow three
-/// times.
+/// Returns the best of three: other tests may slow the machine down, but the proxy must not be slow
+/// three times.
 fn best_of_three(measure: impl Fn() -> Duration) {
     let best = (0..3).map(|_| measure()).min().expect("three tries");
     assert!(best < MAX_HANG_UP_DELAY, "the upstream was let go after {best:?} at best");
@@ -158,7 +159,7 @@ fn requests_that_were_left_leave_nothing_behind() {
     assert!(upstream.requests().iter().all(|seen| seen.hung_up_at.is_some()));
 }
 
-/// Open files of the proxy; 0 where the system does not tell.
+/// Returns the number of open files of the proxy; 0 if the system does not report it.
 fn open_files(proxy: &Proxy) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).map_or(0, Iterator::count)
 }
@@ -168,7 +169,7 @@ fn events_pass_one_by_one_as_they_come() {
     let gates: Vec<_> = (0..3).map(|_| Gate::closed()).collect();
     let texts = ["a", "b", "c"];
     for (index, text) in texts.iter().enumerate() {
-        // The next event is not even sent before this one has been seen.
+        // The upstream sends each event only after the client has received the previous one.
         let upstream = Upstream::start(vec![Scene::sse(&texts).gate(index + 2, &gates[index])]);
         let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
         let mut connection = proxy.open_chat("hi", true);
@@ -190,7 +191,7 @@ fn the_pace_of_the_upstream_is_the_pace_of_the_client() {
 
     let pieces = connection.timed_pieces();
 
-    // Twelve pauses were made upstream; in one lump they would all arrive at the end.
+    // The upstream paused twelve times; in a buffered response all pieces would arrive at the end.
     let spread = pieces.last().expect("pieces").0 - pieces[0].0;
     assert!(pieces.len() >= 10, "{} pieces", pieces.len());
     assert!(spread >= 8 * pace, "{spread:?}");

@@ -1,4 +1,4 @@
-//! The dashboard in a real terminal: it opens, follows, leaves, and gives the terminal back.
+//! The dashboard in a real terminal: it opens, follows events, quits, and restores the terminal.
 
 use std::{
     process::Command,
@@ -14,7 +14,7 @@ use crate::support::{
     upstream::{Gate, Scene, Upstream},
 };
 
-/// What puts the main screen back.
+/// The sequence that restores the main screen.
 const MAIN_SCREEN: &[u8] = b"\x1b[?1049l";
 
 fn is_restored(terminal: &Terminal) -> bool {
@@ -64,8 +64,7 @@ fn a_small_terminal_is_enough_and_resizing_is_followed() {
 fn closing_the_terminal_ends_the_dashboard_and_not_the_proxy() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
-    // A terminal that somebody else holds, so that it can be closed under the program at once and
-    // entirely.
+    // tmux owns the terminal, so that the test can close it completely while the program runs.
     let socket = proxy.home.path().join("tmux").display().to_string();
     let tmux = |args: &[&str]| {
         let mut command = Command::new("tmux");
@@ -121,8 +120,8 @@ fn what_a_model_says_cannot_write_on_the_terminal() {
 #[test]
 fn without_a_proxy_the_dashboard_brings_one_along() {
     let home = Setup::new().full_config("[server]\nlisten = \"127.0.0.1:8642\"\n").home();
-    // The port of the config may be taken on this machine; then the dashboard says so instead,
-    // which is another test.
+    // Another program may use the configured port; the dashboard then reports that, which another
+    // test covers.
     if std::net::TcpListener::bind("127.0.0.1:8642").is_err() {
         println!("skipped: port 8642 is taken");
         return;
@@ -241,7 +240,7 @@ fn the_dashboard_speaks_chinese_where_the_config_says_so() {
     terminal.wait_for_text("今日");
 }
 
-/// Says to this very program, started again in a terminal, that it is the one to panic.
+/// Set when this test binary runs again in a terminal, as the process that must panic.
 const PANIC: &str = "IT_PANIC_IN_A_FRAME";
 
 #[test]
@@ -290,7 +289,7 @@ fn a_dashboard_that_nothing_happens_to_costs_next_to_nothing() {
         (begun.elapsed() >= Duration::from_secs(4)).then_some(())
     });
 
-    // A tick is 10 ms. This is not optimised, and the charts of the last minute still move once a
+    // A tick is 10 ms. This is a debug build, and the charts of the last minute still move once a
     // second.
     let used = ticks() - before;
     assert!(used <= 12, "{used} ticks in 4 s");

@@ -66,7 +66,7 @@ fn keys_that_all_rest_are_told_unless_it_is_over_soon() {
         ("for a moment", [cooldown(5, "429"), cooldown(60, "429")], None),
     ] {
         let facts = groq_inputs(|groq| {
-            groq.keys.iter_mut().zip(keys).for_each(|(key, rests)| key.cooldown = rests)
+            groq.keys.iter_mut().zip(keys).for_each(|(key, rests)| key.cooldown = rests);
         });
         assert_eq!(
             alert_lines(&mut AlertState::default(), &facts, 0),
@@ -74,11 +74,11 @@ fn keys_that_all_rest_are_told_unless_it_is_over_soon() {
             "{name}"
         );
     }
-    // Moment after moment is long as well.
+    // Repeated short cooldowns also count as a long one.
     let mut watch = AlertState::default();
     let short = |now: i64| {
         groq_inputs(|groq| {
-            groq.keys.iter_mut().for_each(|key| key.cooldown = cooldown(now + 5, "429"))
+            groq.keys.iter_mut().for_each(|key| key.cooldown = cooldown(now + 5, "429"));
         })
     };
     assert!(alert_lines(&mut watch, &short(0), 0).is_empty());

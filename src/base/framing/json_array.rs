@@ -1,20 +1,20 @@
-//! The elements of one JSON array that comes in chunks.
+//! Cuts a JSON array that arrives in chunks into its elements.
 
 use crate::base::framing::splitter::{self, Delimiter};
 
-/// A splitter into elements, each with the punctuation before it; the closing bracket is a unit of
-/// its own.
+/// Splits into elements, each with the punctuation before it. The closing bracket is a frame of its
+/// own.
 pub type ArraySplitter = splitter::FrameSplitter<ArrayDelimiter>;
 
-/// Follows brackets and strings, no more: whether an element is JSON is for others to say.
+/// Follows brackets and strings only. It does not check whether an element is JSON.
 #[derive(Debug, Default)]
 pub struct ArrayDelimiter {
-    /// Brackets open inside the element.
+    /// Open brackets inside the element.
     depth: usize,
     string_state: StringState,
     /// The array's own bracket has been seen.
     in_array: bool,
-    /// A number or word is being read, which ends where something else begins.
+    /// The scanner is inside a number or word, which ends at the first other byte.
     in_literal: bool,
 }
 
@@ -70,7 +70,7 @@ impl Delimiter for ArrayDelimiter {
     }
 }
 
-/// The element itself: without the punctuation before it; empty where there is none.
+/// Returns the element without the punctuation before it; empty if absent.
 #[must_use]
 pub fn element_content(unit: &[u8], first: bool) -> &[u8] {
     let trim =

@@ -1,11 +1,11 @@
-//! JSON lines: one value on each.
+//! NDJSON: one JSON value per line.
 
 use crate::base::framing::splitter::{self, Delimiter};
 
-/// A splitter into lines, line ends included.
+/// Splits into lines, line ends included.
 pub type LineSplitter = splitter::FrameSplitter<LineDelimiter>;
 
-/// Ends every unit after its line feed.
+/// Ends every frame after its line feed.
 #[derive(Debug, Default)]
 pub struct LineDelimiter;
 
@@ -15,7 +15,7 @@ impl Delimiter for LineDelimiter {
     }
 }
 
-/// The line's content: without its end and the space around it; empty for a blank line.
+/// Returns the line without its end and surrounding white space; empty for a blank line.
 #[must_use]
 pub fn line_content(line: &[u8]) -> &[u8] {
     line.trim_ascii()

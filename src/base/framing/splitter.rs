@@ -1,30 +1,30 @@
-//! Cuts a body that comes in chunks into its units (events, lines, elements), copying only those
-//! that span chunks.
+//! Cuts a body that arrives in chunks into its frames (events, lines, elements), and copies only
+//! frames that span chunks.
 
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
-/// The most bytes that one unit may have.
+/// Maximum size of one frame.
 pub const MAX_FRAME_BYTES: usize = 8 << 20;
 
-/// Where units end; a scanner that remembers what it has seen of the current one.
+/// Finds the end of a frame; a scanner with state about the current frame.
 pub trait Delimiter {
-    /// Looks at further bytes of the current unit: the length that completes it, or `None` where it
-    /// goes on.
+    /// Scans further bytes of the current frame. Returns the length that completes it, or `None` if
+    /// the frame continues.
     fn find_end(&mut self, bytes: &[u8]) -> Option<usize>;
 }
 
 /// One step of cutting.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NextFrame {
-    /// A unit that lies whole in the chunk.
+    /// A frame that lies entirely in the chunk.
     Borrowed(Range<usize>),
-    /// A unit that began in an earlier chunk.
+    /// A frame that began in an earlier chunk.
     Joined(Bytes),
-    /// The chunk is used up; an unfinished unit may wait.
+    /// The chunk is used up; an incomplete frame may be buffered.
     Incomplete,
-    /// The unit is larger than [`LIMIT`]; nothing after it can be trusted.
+    /// The frame is larger than [`MAX_FRAME_BYTES`]; nothing after it can be trusted.
     TooLong,
 }
 
@@ -40,8 +40,8 @@ impl<E: Delimiter> FrameSplitter<E> {
         Self { delimiter, buffer: BytesMut::new() }
     }
 
-    /// The next unit of `chunk` from `at` on; moves `at` behind it. To be called until it says
-    /// `More`.
+    /// Returns the next frame of `chunk` from `at` on, and moves `at` behind it. Call it until it
+    /// returns [`NextFrame::Incomplete`].
     pub fn next(&mut self, chunk: &[u8], at: &mut usize) -> NextFrame {
         let Some(rest) = chunk.get(*at..).filter(|rest| !rest.is_empty()) else {
             return NextFrame::Incomplete;
@@ -66,7 +66,7 @@ impl<E: Delimiter> FrameSplitter<E> {
         NextFrame::Joined(self.buffer.split().freeze())
     }
 
-    /// What waits unfinished, at the end of the body.
+    /// Returns the buffered incomplete frame at the end of the body.
     pub fn remainder(&mut self) -> Bytes {
         self.buffer.split().freeze()
     }

@@ -1,4 +1,4 @@
-//! The event stream of the WHATWG: finds events in chunks, reads their lines, writes frames.
+//! The WHATWG event stream: finds events in chunks, reads their lines, writes frames.
 //!
 //! <https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream>
 
@@ -8,17 +8,17 @@ use bytes::{BufMut, BytesMut};
 
 use crate::base::framing::splitter::{self, Delimiter};
 
-/// A splitter into blocks: the lines up to a blank one, which is included.
+/// Splits into blocks: the lines up to and including a blank one.
 pub type SseSplitter = splitter::FrameSplitter<SseDelimiter>;
 
-/// A byte order mark; only allowed before the first block.
+/// A byte order mark, allowed only before the first block.
 pub const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Ends a block after its blank line. Lines end with LF, CR or CRLF, also where CR and LF come in
+/// Ends a block after its blank line. Lines end with LF, CR or CRLF, even if CR and LF arrive in
 /// different chunks.
 ///
-/// A block whose lines ended otherwise than with a lone CR waits for the byte after its last CR, so
-/// that the LF of a CRLF stays with it; after a lone CR there is nothing to wait for, and an LF
+/// If the lines of a block did not end with a lone CR, the block waits for the byte after its last
+/// CR, so that it includes the LF of a CRLF. After a lone CR the block does not wait, and an LF
 /// that follows is skipped.
 #[derive(Debug, Default)]
 pub struct SseDelimiter {
@@ -53,7 +53,8 @@ impl Delimiter for SseDelimiter {
                 }
             }
             if self.skip_lf {
-                // Skipped as an empty head of the next block, which is then told as not clean.
+                // The LF is skipped as an empty start of the next block, which is then reported as
+                // not clean.
                 let next = *bytes.get(i)?;
                 self.skip_lf = false;
                 if next == b'\n' {
@@ -80,26 +81,26 @@ impl Delimiter for SseDelimiter {
     }
 }
 
-/// What stands in a block besides one `data: ` line.
+/// The parts of a block other than one `data: ` line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SseFormat {
-    /// `data` lines.
+    /// Number of `data` lines.
     pub data_lines: u32,
-    /// An `event` line.
+    /// The block has an `event` line.
     pub has_event_name: bool,
-    /// A comment.
+    /// The block has a comment.
     pub has_comment: bool,
-    /// `id` or `retry`.
+    /// The block has `id` or `retry`.
     pub has_id_or_retry: bool,
-    /// A field that nobody knows.
+    /// The block has a field that the standard does not define.
     pub has_unknown_field: bool,
-    /// A field without the space after its colon.
+    /// A field has no space after its colon.
     pub lacks_space: bool,
-    /// A line that ended with CR alone, or a stray line end of the block before.
+    /// A line ended with CR alone, or a stray line end of the previous block.
     pub has_lone_cr: bool,
 }
 
-/// A block, read.
+/// A parsed block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SseEvent<'a> {
     pub name: &'a [u8],
@@ -108,7 +109,7 @@ pub struct SseEvent<'a> {
     pub format: SseFormat,
 }
 
-/// Reads the lines of a block; one without its blank line reads as if it had it.
+/// Parses the lines of a block. A missing final blank line makes no difference.
 #[must_use]
 pub fn read_event(block: &[u8]) -> SseEvent<'_> {
     if let Some(rest) = block.strip_prefix(b"data: ")
@@ -123,7 +124,7 @@ pub fn read_event(block: &[u8]) -> SseEvent<'_> {
     }
     let mut out = SseEvent { name: b"", data: Cow::Borrowed(b""), format: SseFormat::default() };
     let mut rest = block;
-    // A blank line before the block's own lines is the LF of a CR that ended the block before.
+    // A blank line before the block's own lines is the LF of a CR that ended the previous block.
     if block.len() > 1 && block[0] == b'\n' {
         out.format.has_lone_cr = true;
         rest = &block[1..];
@@ -169,8 +170,8 @@ pub fn read_event(block: &[u8]) -> SseEvent<'_> {
     out
 }
 
-/// Writes one event: its name where there is one, a `data: ` line for each line of the data, a
-/// blank line.
+/// Writes one event: its name if it has one, a `data: ` line for each line of the data, and a blank
+/// line.
 pub fn write_event(out: &mut BytesMut, name: &[u8], data: &[u8]) {
     out.reserve(name.len() + data.len() + 24);
     if !name.is_empty() {

@@ -1,6 +1,7 @@
-//! JSON as the wire has it: exact number text, key order, duplicate keys and spans.
+//! JSON as it is on the wire: exact number text, key order, duplicate keys and spans.
 //!
-//! serde_json's `Value` changes numbers and drops duplicate keys, so proxied bodies are read here.
+//! `serde_json::Value` changes numbers and drops duplicate keys, so this module reads the proxied
+//! bodies.
 
 pub mod raw;
 pub mod reader;

@@ -1,27 +1,27 @@
-//! JSON text that is carried as it stands: number text, key order and nesting survive.
+//! JSON text carried verbatim: number text, key order and nesting survive.
 
 use std::sync::Arc;
 
 use crate::base::json::reader::{self, JsonRef};
 
-/// One JSON value, proven well formed; cheap to clone. Equal when the texts are equal.
+/// One validated JSON value, cheap to clone. Two are equal if their texts are equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawJson(Arc<str>);
 
 impl RawJson {
-    /// The text of a value inside a proven one.
+    /// Copies the text of a value inside a validated one.
     #[must_use]
     pub fn from_json(json: JsonRef<'_>) -> Self {
         Self(Arc::from(json.text()))
     }
 
-    /// A text that may be JSON.
+    /// Parses a text; `None` if it is not JSON.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         reader::parse(text.as_bytes()).ok().map(Self::from_json)
     }
 
-    /// A JSON string that says `text`.
+    /// Returns `text` as a JSON string.
     #[must_use]
     pub fn string(text: &str) -> Self {
         let mut out = String::with_capacity(text.len() + 2);
@@ -29,7 +29,7 @@ impl RawJson {
         Self(out.into())
     }
 
-    /// The text that a [`write`](crate::base::json::writer) closure made.
+    /// Returns the text that a [`writer`](crate::base::json::writer) closure builds.
     #[must_use]
     pub fn object(build: impl FnOnce(&mut crate::base::json::writer::ObjectWriter<'_>)) -> Self {
         Self(crate::base::json::writer::object(build).into())
@@ -45,8 +45,8 @@ impl RawJson {
         JsonRef::from_validated(&self.0)
     }
 
-    /// As a tree, for the few places that must rewrite it; numbers keep their value, not always
-    /// their spelling.
+    /// Returns a tree, for the few places that must rewrite it. Numbers retain their value, but not
+    /// always their spelling.
     #[must_use]
     pub fn to_value(&self) -> serde_json::Value {
         serde_json::from_str(&self.0).unwrap_or(serde_json::Value::Null)

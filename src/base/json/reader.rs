@@ -1,26 +1,26 @@
-//! Reads JSON in place: one pass that proves a text well formed while it names the keys, and a lazy
-//! reader over the proven text.
+//! Reads JSON in place: one pass validates a text and reports its keys; a lazy reader works on the
+//! validated text.
 //!
-//! Nothing is built, so odd numbers, lone surrogates and duplicate keys (the last one counts) cost
-//! and break nothing.
+//! The reader builds no tree, so odd numbers, lone surrogates and duplicate keys (the last one
+//! wins) cost nothing and break nothing.
 
 use std::borrow::Cow;
 
-/// How deep objects and arrays may nest; deeper texts are refused, as the JSON libraries of clients
-/// would.
+/// Maximum nesting depth of objects and arrays. Deeper texts are refused, as the JSON libraries of
+/// clients do.
 pub const MAX_DEPTH: usize = 128;
 
-/// What is wrong with a text that should be JSON.
+/// Why a text is not the expected JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JsonErrorKind {
-    /// JSON, but not the object that was expected.
+    /// The text is JSON, but not the expected object.
     NotAnObject,
     Syntax,
     TooDeep,
     Utf8,
 }
 
-/// Where and how a text stops being JSON.
+/// The position and kind of a JSON error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JsonError {
     pub kind: JsonErrorKind,
@@ -28,7 +28,7 @@ pub struct JsonError {
 }
 
 impl JsonError {
-    /// The sentence, with line and column: "expected value at line 1 column 5".
+    /// Returns the error message with line and column: "expected value at line 1 column 5".
     #[must_use]
     pub fn describe(&self, text: &[u8]) -> String {
         match self.kind {
@@ -46,21 +46,21 @@ impl JsonError {
     }
 }
 
-/// Proves that the whole text is one JSON value in UTF-8.
+/// Checks that the whole text is one JSON value in UTF-8.
 ///
 /// # Errors
 ///
-/// The first flaw.
+/// The first error in the text.
 pub fn parse(text: &[u8]) -> Result<JsonRef<'_>, JsonError> {
     visit(text, |_, _, _| {})
 }
 
-/// Like [`check`], and calls `key` with the depth (1 in the root object), the raw key and the text
+/// Like [`parse`], and calls `key` with the depth (1 in the root object), the raw key and the text
 /// from its value on.
 ///
 /// # Errors
 ///
-/// The first flaw; keys before it have been told.
+/// The first error in the text. `key` has already been called for the keys before it.
 pub fn visit<'a>(
     text: &'a [u8],
     key: impl FnMut(usize, &'a [u8], &'a [u8]),
@@ -70,12 +70,13 @@ pub fn visit<'a>(
     Ok(JsonRef::from_validated(valid))
 }
 
-/// Like [`walk`] for texts that are only passed on: one pass, and one more only where it is not all
-/// ASCII.
+/// Like [`visit`], for texts that are only forwarded: one pass, and a second one only if the text
+/// is not all ASCII.
 ///
 /// # Errors
 ///
-/// A flaw, not always the first; keys before it have been told.
+/// An error in the text, not always the first. `key` may already have been called for keys before
+/// it.
 pub fn validate<'a>(
     text: &'a [u8],
     key: impl FnMut(usize, &'a [u8], &'a [u8]),
@@ -90,8 +91,8 @@ fn check_utf8(text: &[u8]) -> Result<&str, JsonError> {
         .map_err(|e| JsonError { kind: JsonErrorKind::Utf8, offset: e.valid_up_to() })
 }
 
-/// The grammar alone. `seen` gathers the bytes of strings, the only place where others than ASCII
-/// can stand.
+/// Checks the grammar alone. `seen` collects the bytes of strings, the only place where non-ASCII
+/// bytes may occur.
 fn scan_value<'a>(
     text: &'a [u8],
     seen: &mut u64,
@@ -151,7 +152,7 @@ fn scan_value<'a>(
     }
 }
 
-/// Whether a value that begins here says nothing: null, empty text, empty array, empty object.
+/// Whether the value that begins here is blank: null, empty text, empty array or empty object.
 #[must_use]
 pub fn is_blank(value: &[u8]) -> bool {
     match value {
@@ -162,7 +163,7 @@ pub fn is_blank(value: &[u8]) -> bool {
     }
 }
 
-/// A key and the colon after it; returns where the value begins.
+/// Reads a key and the colon after it; returns the offset of the value.
 #[inline]
 fn scan_member<'a>(
     text: &'a [u8],
@@ -201,7 +202,7 @@ fn scan_literal(text: &[u8], at: usize, word: &[u8]) -> Result<usize, JsonError>
     if text[at..].starts_with(word) { Ok(at + word.len()) } else { Err(syntax_error(at)) }
 }
 
-/// From after the opening quote to after the closing one.
+/// Moves from after the opening quote to after the closing one.
 #[inline]
 fn scan_string(text: &[u8], mut i: usize, seen: &mut u64) -> Result<usize, JsonError> {
     loop {
@@ -214,7 +215,7 @@ fn scan_string(text: &[u8], mut i: usize, seen: &mut u64) -> Result<usize, JsonE
                     if text.len() >= i + 6
                         && text[i + 2..i + 6].iter().all(u8::is_ascii_hexdigit) =>
                 {
-                    i += 6
+                    i += 6;
                 }
                 _ => return Err(syntax_error(i)),
             },
@@ -223,11 +224,11 @@ fn scan_string(text: &[u8], mut i: usize, seen: &mut u64) -> Result<usize, JsonE
     }
 }
 
-/// The next quote, backslash or control character, eight bytes at a time, in long texts many at
-/// once.
+/// Finds the next quote, backslash or control character, eight bytes at a time and 64 at a time in
+/// long texts.
 #[inline]
 fn scan_plain_run(text: &[u8], mut i: usize, seen: &mut u64) -> usize {
-    // Most strings are short: many at once are only worth a look where this one is not.
+    // Most strings are short: the wide scan only pays if this one is not.
     let long = i + WIDE_BYTES / 2;
     while let Some(eight) = text.get(i..i + 8).and_then(|s| <[u8; 8]>::try_from(s).ok()) {
         let w = u64::from_le_bytes(eight);
@@ -238,7 +239,7 @@ fn scan_plain_run(text: &[u8], mut i: usize, seen: &mut u64) -> usize {
         let hits =
             (control | (quote.wrapping_sub(ONES) & !quote) | (slash.wrapping_sub(ONES) & !slash))
                 & HIGH_BITS;
-        // What stands after the hit may count as well: it only costs a second look.
+        // Bytes after the hit may be counted as well. This costs a second check at most.
         *seen |= w;
         if hits != 0 {
             return i + (hits.trailing_zeros() / 8) as usize;
@@ -259,14 +260,14 @@ fn scan_plain_run(text: &[u8], mut i: usize, seen: &mut u64) -> usize {
 }
 
 const ONES: u64 = u64::MAX / 255;
-/// The highest bit of each of eight bytes: what ASCII never sets.
+/// The highest bit of each of eight bytes, which ASCII never sets.
 const HIGH_BITS: u64 = ONES << 7;
 
-/// Bytes looked at together where a text is long.
+/// Bytes scanned together in a long text.
 const WIDE_BYTES: usize = 64;
 
-/// All bits of these bytes, if nothing here ends or escapes. Without a way out in the middle, so
-/// that the compiler makes it wide.
+/// Returns all bits of these bytes OR-ed together if no byte ends or escapes the string. The loop
+/// has no early exit, so that the compiler vectorises it.
 #[inline]
 fn plain_bits(wide: &[u8]) -> Option<u8> {
     let hits = wide
@@ -300,24 +301,24 @@ fn scan_number(text: &[u8], mut i: usize) -> Result<usize, JsonError> {
     Ok(i)
 }
 
-/// A value inside a text that [`check`] has proven; reading is lenient: what is not there or of
+/// A value inside a text that [`parse`] has validated. Reads are lenient: an absent value or one of
 /// another type is `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JsonRef<'a>(&'a str);
 
 impl<'a> JsonRef<'a> {
-    /// A text that was proven before.
+    /// Wraps a text that is already validated.
     pub(in crate::base) fn from_validated(text: &'a str) -> Self {
         Self(text.trim_matches([' ', '\n', '\r', '\t']))
     }
 
-    /// The value's own text, without space around it.
+    /// Returns the value's own text, without surrounding white space.
     #[must_use]
     pub fn text(self) -> &'a str {
         self.0
     }
 
-    /// What it is, in words.
+    /// Returns the value's type in words.
     #[must_use]
     pub fn kind(self) -> &'static str {
         match self.text().as_bytes().first() {
@@ -341,13 +342,13 @@ impl<'a> JsonRef<'a> {
         self.text().starts_with('[')
     }
 
-    /// Absent in all but name: null, empty text, empty array, empty object.
+    /// Whether the value counts as absent: null, empty text, empty array or empty object.
     #[must_use]
     pub fn is_blank(self) -> bool {
         is_blank(self.text().as_bytes())
     }
 
-    /// A member of an object that is not null; of duplicates the last.
+    /// Returns a member of an object if it is not null. Of duplicates, the last one wins.
     #[must_use]
     pub fn get(self, name: &str) -> Option<Self> {
         self.members()
@@ -357,13 +358,14 @@ impl<'a> JsonRef<'a> {
             .filter(|value| !value.0.starts_with('n'))
     }
 
-    /// A member reached through nested objects.
+    /// Returns a member reached through nested objects.
     #[must_use]
     pub fn member_at(self, path: &[&str]) -> Option<Self> {
         path.iter().try_fold(self, |value, name| value.get(name))
     }
 
-    /// Keys (raw, between their quotes) and values of an object; nothing for other values.
+    /// Iterates over the keys (raw, between their quotes) and values of an object; empty for other
+    /// values.
     pub fn members(self) -> impl Iterator<Item = (&'a str, Self)> {
         let text = self.text();
         let mut i = if text.starts_with('{') { 1 } else { text.len() };
@@ -380,7 +382,7 @@ impl<'a> JsonRef<'a> {
         })
     }
 
-    /// Elements of an array; nothing for other values.
+    /// Iterates over the elements of an array; empty for other values.
     pub fn items(self) -> impl Iterator<Item = Self> {
         let text = self.text();
         let mut i = if text.starts_with('[') { 1 } else { text.len() };
@@ -395,7 +397,7 @@ impl<'a> JsonRef<'a> {
         })
     }
 
-    /// A string, unescaped; lone surrogates become U+FFFD.
+    /// Returns a string, unescaped; lone surrogates become U+FFFD.
     #[must_use]
     pub fn str(self) -> Option<Cow<'a, str>> {
         let inner = self.text().strip_prefix('"')?.strip_suffix('"')?;
@@ -407,7 +409,7 @@ impl<'a> JsonRef<'a> {
         self.text().parse().ok()
     }
 
-    /// A whole number that is not negative; `3.0` is one, `1e300`, `-1` and `"3"` are none.
+    /// Returns a whole number that is not negative. `3.0` counts; `1e300`, `-1` and `"3"` do not.
     #[must_use]
     pub fn u64(self) -> Option<u64> {
         let text = self.text();
@@ -420,7 +422,7 @@ impl<'a> JsonRef<'a> {
     }
 }
 
-/// The next byte that is neither space, comma nor colon.
+/// Returns the next byte that is not a space, comma or colon.
 fn next_token(text: &[u8], mut i: usize) -> Option<usize> {
     while let b' ' | b'\n' | b'\r' | b'\t' | b',' | b':' = text.get(i)? {
         i += 1;
@@ -428,8 +430,8 @@ fn next_token(text: &[u8], mut i: usize) -> Option<usize> {
     Some(i)
 }
 
-/// From a value's first byte to after its last. Sound on proven text; never out of bounds on any
-/// other.
+/// Moves from a value's first byte to after its last. Correct on validated text, and never out of
+/// bounds on any other text.
 fn skip_value(text: &[u8], mut i: usize) -> usize {
     let mut depth = 0_usize;
     while let Some(&b) = text.get(i) {
@@ -456,20 +458,21 @@ fn skip_value(text: &[u8], mut i: usize) -> usize {
     text.len()
 }
 
-/// The first value of a text that begins with one; the rest of the text must follow it as it
-/// follows a member.
+/// Returns the first value of a text that begins with one. The rest must follow it as it would
+/// follow a member.
 #[must_use]
 pub fn first_value(text: &[u8]) -> &str {
     std::str::from_utf8(&text[..skip_value(text, 0)]).unwrap_or_default()
 }
 
-/// The value that a proven text begins with, as [`walk`] tells it.
+/// Returns the value at the start of a validated text, as [`visit`] passes it to `key`.
 #[must_use]
 pub fn value_at(text: &[u8]) -> JsonRef<'_> {
     JsonRef(first_value(text))
 }
 
-/// The text of a string that begins here, as far as it is there; `None` where it is no string.
+/// Returns the text of the string that begins here, as far as it is complete; `None` if it is not a
+/// string.
 #[must_use]
 pub fn string_prefix(text: &[u8]) -> Option<String> {
     let inside = text.strip_prefix(b"\"")?;

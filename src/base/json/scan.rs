@@ -1,4 +1,4 @@
-//! Finds the few fields of a request that concern a proxy, and replaces their text in place.
+//! Finds the few request fields that a proxy needs, and replaces their text in place.
 
 use std::{borrow::Cow, fmt, ops::Range};
 
@@ -8,51 +8,51 @@ use serde_json::value::RawValue;
 
 use crate::base::json::reader::{self, JsonRef};
 
-/// What a request body says at its top level, with byte ranges into it.
+/// The top-level fields of a request body, with byte ranges into it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestScan<'a> {
     pub model: Option<SpannedString<'a>>,
     pub stream: Option<bool>,
     pub stream_span: Option<Range<usize>>,
-    /// The value of `stream_options`, whatever it is.
+    /// The value of `stream_options`, of any type.
     pub stream_options: Option<Range<usize>>,
     pub include_usage: Option<bool>,
     /// Offset of the root object's closing brace.
     pub closing_brace: usize,
     /// The root object has no members.
     pub is_empty: bool,
-    /// The most output tokens that the client wants, in whatever dialect it says so.
+    /// The maximum number of output tokens that the client requests, in any dialect.
     pub max_tokens: Option<u64>,
-    /// Members by which a body of another dialect is told: Gemini's `contents`, the `messages` of
-    /// most, Anthropic's `system`.
+    /// Members that identify a body of another dialect: Gemini's `contents`, the `messages` of most
+    /// dialects, Anthropic's `system`.
     pub has_contents: bool,
     pub has_messages: bool,
     pub has_system: bool,
-    /// `provider` or `models`: wishes of routing.
+    /// `provider` or `models`: routing preferences.
     pub has_routing_preferences: bool,
-    /// `tools` are there.
+    /// The body has `tools`.
     pub has_tools: bool,
     /// `service_tier` or `serviceTier`.
     pub service_tier: Option<Cow<'a, str>>,
     /// `previous_response_id`.
     pub previous_response_id: Option<Cow<'a, str>>,
-    /// What names the conversation: `prompt_cache_key`, else `user`, `metadata.user_id`,
+    /// Identifies the conversation: `prompt_cache_key`, else `user`, `metadata.user_id` or
     /// `previous_response_id`.
     pub session: Option<Cow<'a, str>>,
 }
 
-/// A string value: its place (quotes included) and its text.
+/// A string value: its range (quotes included) and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpannedString<'a> {
     pub span: Range<usize>,
     pub text: Cow<'a, str>,
 }
 
-/// Why a body cannot be taken, and where.
+/// Why a body is refused, and at which position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanError {
     pub kind: ScanErrorKind,
-    /// From 1; 0 where no place can be named.
+    /// Counts from 1; 0 if there is no position.
     pub line: usize,
     pub column: usize,
 }
@@ -61,10 +61,10 @@ pub struct ScanError {
 pub enum ScanErrorKind {
     Duplicate(&'static str),
     Empty,
-    /// What the root is instead.
+    /// The type that the root has instead.
     NotAnObject(&'static str),
     NotUtf8,
-    /// The parser's sentence, without the place.
+    /// The parser's message, without the position.
     Syntax(String),
     WrongType {
         field: &'static str,
@@ -74,7 +74,7 @@ pub enum ScanErrorKind {
 }
 
 impl ScanError {
-    /// The field that is wrong, where it is one.
+    /// Returns the invalid field, if the error concerns one.
     #[must_use]
     pub fn field(&self) -> Option<&'static str> {
         match &self.kind {
@@ -86,7 +86,7 @@ impl ScanError {
         }
     }
 
-    /// The sentence for the client.
+    /// Returns the message for the client.
     #[must_use]
     pub fn message(&self) -> String {
         let Self { line, column, .. } = self;
@@ -117,17 +117,18 @@ impl fmt::Display for ScanError {
 
 impl std::error::Error for ScanError {}
 
-/// Reads the body once, shallowly: members that do not concern us are skipped unbuilt, however deep
-/// or odd they are.
+/// Reads the body once and shallowly. Members that a proxy does not need are skipped without being
+/// parsed, at any depth.
 ///
 /// # Errors
 ///
-/// Not UTF-8, not one JSON object, `model` or `stream` twice or of the wrong type.
+/// The body is not UTF-8 or not one JSON object, or `model` or `stream` is duplicate or of the
+/// wrong type.
 pub fn scan(body: &[u8]) -> Result<RequestScan<'_>, ScanError> {
     if let Some(raw) = RawMembers::parse_fast(body) {
         return raw.to_scan(body);
     }
-    // Something is odd or wrong: slower, and able to say what.
+    // Something is unusual or wrong: the slow path can say what it is.
     let text = std::str::from_utf8(body)
         .map_err(|e| error_at(ScanErrorKind::NotUtf8, body, e.valid_up_to()))?;
     let first = text.bytes().position(|b| !b.is_ascii_whitespace()).ok_or(ScanError {
@@ -146,7 +147,8 @@ pub fn scan(body: &[u8]) -> Result<RequestScan<'_>, ScanError> {
     raw.to_scan(body)
 }
 
-/// The body with these ranges replaced; ranges in order and not overlapping, empty ones insert.
+/// Returns the body with these ranges replaced. Ranges are in order and do not overlap; empty ones
+/// insert.
 #[must_use]
 pub fn splice(body: &Bytes, edits: &[(Range<usize>, Bytes)]) -> Bytes {
     if edits.is_empty() {
@@ -170,7 +172,7 @@ pub fn splice(body: &Bytes, edits: &[(Range<usize>, Bytes)]) -> Bytes {
     out.freeze()
 }
 
-/// The text as a JSON string, quotes included.
+/// Returns the text as a JSON string, quotes included.
 #[must_use]
 pub fn json_string(text: &str) -> Bytes {
     let mut out = Vec::with_capacity(text.len() + 2);
@@ -187,14 +189,14 @@ pub fn json_string(text: &str) -> Bytes {
     out.into()
 }
 
-/// The members of the root object that are looked at, unread.
+/// The members of the root object that the scan uses, not yet parsed.
 #[derive(Default)]
 struct RawMembers<'a> {
     model: Option<&'a str>,
     stream: Option<&'a str>,
     stream_options: Option<&'a str>,
     max_tokens: Option<&'a str>,
-    /// Objects that may hold the limit: Gemini's and Ollama's.
+    /// Objects that may contain the token limit: Gemini's and Ollama's.
     nested_limits: Option<&'a str>,
     session: [Option<&'a str>; 3],
     metadata: Option<&'a str>,
@@ -284,7 +286,7 @@ impl<'a> RawMembers<'a> {
     }
 }
 
-/// The value for reading; `None` where it nests deeper than we look.
+/// Returns the value for reading; `None` if it is nested deeper than the scan reads.
 fn parse_member(raw: &str) -> Option<JsonRef<'_>> {
     reader::parse(raw.as_bytes()).ok()
 }
@@ -321,7 +323,7 @@ enum RequestMember {
 }
 
 impl RequestMember {
-    /// Whether its value is looked at.
+    /// Whether the scan uses the member's value.
     fn needs_value(self) -> bool {
         !matches!(
             self,
@@ -379,8 +381,8 @@ impl Visitor<'_> for MemberNameSeed {
 }
 
 impl<'de> RawMembers<'de> {
-    /// The members of a body that is as nearly all are; `None` where it is not an object, has
-    /// escapes in its keys, or is flawed.
+    /// Returns the members of an ordinary body; `None` if the body is not an object, has escapes in
+    /// its keys or is invalid.
     fn parse_fast(body: &'de [u8]) -> Option<Self> {
         if *body.trim_ascii_start().first()? != b'{' {
             return None;
@@ -400,7 +402,7 @@ impl<'de> RawMembers<'de> {
         (!odd).then_some(out)
     }
 
-    /// A member of which only matters that it is there.
+    /// Records a member of which only the presence matters.
     fn mark_present(&mut self, member: RequestMember) {
         self.has_contents |= matches!(member, RequestMember::Contents);
         self.has_messages |= matches!(member, RequestMember::Messages);
@@ -451,7 +453,7 @@ impl<'de> Visitor<'de> for &mut RawMembers<'de> {
             self.has_members = true;
             match member {
                 member if member.needs_value() => {
-                    self.store(member, map.next_value::<&'de RawValue>()?.get())
+                    self.store(member, map.next_value::<&'de RawValue>()?.get());
                 }
                 member => {
                     self.mark_present(member);

@@ -1,25 +1,25 @@
-//! Characters whose two halves (`\ud83c`, `\udf89`) stand in two pieces of a text, each piece a
-//! JSON string of its own.
+//! Joins characters whose two surrogates (`\ud83c`, `\udf89`) are in two parts of a text, each part
+//! a JSON string of its own.
 
 use std::{borrow::Cow, sync::LazyLock};
 
 use memchr::memmem;
 
-/// Made once: it is looked for in every event.
+/// Built once, because every event is searched for it.
 static UNICODE_ESCAPE: LazyLock<memmem::Finder<'static>> =
     LazyLock::new(|| memmem::Finder::new(b"\\u"));
 
-/// An escape's length: `\ud83c`.
+/// Length of an escape such as `\ud83c`.
 const ESCAPE_BYTES: usize = 6;
 
-/// Whether a string of this JSON text ends with the first half of a character.
+/// Whether a string of this JSON text ends with a high surrogate.
 #[must_use]
 pub fn ends_with_high_surrogate(json: &[u8]) -> bool {
     lone_surrogates(json).any(|half| half.ends_string(json))
 }
 
-/// Moves first halves at the ends of strings to where their second halves begin a string of the
-/// text that follows. What finds no second half stays.
+/// Moves a high surrogate at the end of a string to the start of the string in the following text
+/// that begins with its low surrogate. A high surrogate without a low one stays where it is.
 pub fn join_split_pairs(before: &mut Vec<u8>, after: &mut Vec<u8>) {
     let firsts: Vec<usize> = lone_surrogates(before)
         .filter(|half| half.ends_string(before))
@@ -35,19 +35,19 @@ pub fn join_split_pairs(before: &mut Vec<u8>, after: &mut Vec<u8>) {
     }
 }
 
-/// The text with every half that lacks its other half told as U+FFFD, for readers that take no
-/// halves.
+/// Returns the text with every lone surrogate replaced by U+FFFD, for readers that do not accept
+/// surrogates.
 #[must_use]
 pub fn replace_lone(json: &str) -> Cow<'_, str> {
     let mut out = Cow::Borrowed(json);
     for half in lone_surrogates(json.as_bytes()) {
-        // As long as what it stands for, so that places stay.
+        // The replacement has the same length, so that offsets stay valid.
         out.to_mut().replace_range(half.offset..half.offset + ESCAPE_BYTES, "\\ufffd");
     }
     out
 }
 
-/// Half a character.
+/// One surrogate: half a character.
 struct Surrogate {
     offset: usize,
     is_high: bool,
@@ -66,12 +66,12 @@ impl Surrogate {
     }
 }
 
-/// Whether the byte there is the second of an escape.
+/// Whether the byte at this offset is the second one of an escape.
 fn is_escaped(json: &[u8], at: usize) -> bool {
     json[..at].iter().rev().take_while(|&&b| b == b'\\').count() % 2 == 1
 }
 
-/// The halves that stand alone in their string. Most texts have no escape of this kind at all.
+/// Iterates over the lone surrogates of a text. Most texts have no such escape at all.
 fn lone_surrogates(json: &[u8]) -> impl Iterator<Item = Surrogate> {
     let mut from = 0;
     std::iter::from_fn(move || {
@@ -99,7 +99,7 @@ fn lone_surrogates(json: &[u8]) -> impl Iterator<Item = Surrogate> {
     })
 }
 
-/// The number that an escape tells.
+/// Returns the code unit that an escape encodes.
 fn code_unit(json: &[u8], at: usize) -> Option<u16> {
     let digits = std::str::from_utf8(json.get(at + 2..at + ESCAPE_BYTES)?).ok()?;
     u16::from_str_radix(digits, 16).ok()
@@ -128,7 +128,7 @@ mod tests {
                 r#"["\uDF89","\ude00"]"#,
                 (r#"["",""]"#, r#"["\uD83C\uDF89","\ud83d\ude00"]"#),
             ),
-            // No second half; halves that are none; halves inside.
+            // No low surrogate; escapes that are not surrogates; surrogates inside a string.
             (r#"{"a":"\ud83c"}"#, r#"{"a":"y"}"#, (r#"{"a":"\ud83c"}"#, r#"{"a":"y"}"#)),
             (
                 r#"{"a":"\\ud83c"}"#,

@@ -1,7 +1,7 @@
-//! Writes JSON straight into text, in the order of the calls; nothing is built in between.
+//! Writes JSON straight into text, in the order of the calls, without a tree in between.
 //!
-//! Keys are literals of ours or keys that were read from proven JSON, given raw (as they stood
-//! between their quotes).
+//! Keys are literals of this program or raw keys (as between their quotes) read from validated
+//! JSON.
 
 use std::fmt::{Display, Write as _};
 
@@ -19,7 +19,7 @@ pub struct ArrayWriter<'o> {
     empty: bool,
 }
 
-/// The text of an object.
+/// Returns the text of an object.
 #[must_use]
 pub fn object(build: impl FnOnce(&mut ObjectWriter<'_>)) -> String {
     let mut out = String::with_capacity(256);
@@ -34,7 +34,7 @@ pub fn push_object(out: &mut String, build: impl FnOnce(&mut ObjectWriter<'_>)) 
     out.push('}');
 }
 
-/// The text of an array.
+/// Returns the text of an array.
 #[must_use]
 pub fn array(build: impl FnOnce(&mut ArrayWriter<'_>)) -> String {
     let mut out = String::with_capacity(256);
@@ -44,8 +44,8 @@ pub fn array(build: impl FnOnce(&mut ArrayWriter<'_>)) -> String {
     out
 }
 
-/// Appends JSON on one line, as events and lines need it. What stands as others wrote it may be
-/// laid out over several; line ends can only stand between its tokens, as those inside texts are
+/// Appends JSON on one line, as events and NDJSON lines need it. JSON from other programs may span
+/// several lines. Line ends can only occur between its tokens, because those inside strings are
 /// escaped.
 pub fn push_single_line(out: &mut Vec<u8>, json: &str) {
     let from = out.len();
@@ -55,7 +55,7 @@ pub fn push_single_line(out: &mut Vec<u8>, json: &str) {
     }
 }
 
-/// Appends a JSON string; everything that JSON wants escaped is.
+/// Appends a JSON string with all necessary escapes.
 pub fn push_string(out: &mut String, text: &str) {
     out.push('"');
     let mut rest = text;
@@ -68,7 +68,7 @@ pub fn push_string(out: &mut String, text: &str) {
             b'\r' => out.push_str("\\r"),
             b'\t' => out.push_str("\\t"),
             b => {
-                // Writing to a String cannot fail.
+                // Writing to a `String` cannot fail.
                 write!(out, "\\u{b:04x}").unwrap_or_default();
             }
         }
@@ -94,7 +94,7 @@ impl ObjectWriter<'_> {
         self
     }
 
-    /// Left out where there is none.
+    /// Writes nothing if the value is absent.
     pub fn opt_str(&mut self, key: &str, text: Option<&str>) -> &mut Self {
         if let Some(text) = text {
             self.str(key, text);
@@ -102,7 +102,7 @@ impl ObjectWriter<'_> {
         self
     }
 
-    /// A whole number.
+    /// Writes a whole number.
     pub fn num(&mut self, key: &str, number: impl Into<i128>) -> &mut Self {
         self.display(key, number.into())
     }
@@ -115,12 +115,12 @@ impl ObjectWriter<'_> {
         self.display(key, "null")
     }
 
-    /// A value that is JSON already.
+    /// Writes a value that is already JSON.
     pub fn raw(&mut self, key: &str, value: &RawJson) -> &mut Self {
         self.display(key, value.text())
     }
 
-    /// Left out where there is none.
+    /// Writes nothing if the value is absent.
     pub fn opt_raw(&mut self, key: &str, value: Option<&RawJson>) -> &mut Self {
         if let Some(value) = value {
             self.raw(key, value);
@@ -128,12 +128,12 @@ impl ObjectWriter<'_> {
         self
     }
 
-    /// A value that stands in a proven text.
+    /// Writes a value from a validated text.
     pub fn json(&mut self, key: &str, value: JsonRef<'_>) -> &mut Self {
         self.display(key, value.text())
     }
 
-    /// A text that is JSON already, made by this module.
+    /// Writes a text that this module has built as JSON.
     pub fn raw_text(&mut self, key: &str, json: &str) -> &mut Self {
         self.display(key, json)
     }
@@ -154,7 +154,7 @@ impl ObjectWriter<'_> {
 
     fn display(&mut self, key: &str, value: impl Display) -> &mut Self {
         self.write_key(key);
-        // Writing to a String cannot fail.
+        // Writing to a `String` cannot fail.
         write!(self.out, "{value}").unwrap_or_default();
         self
     }
@@ -181,7 +181,7 @@ impl ArrayWriter<'_> {
         self.raw_text(value.text())
     }
 
-    /// A text that is JSON already, made by this module.
+    /// Writes a text that this module has built as JSON.
     pub fn raw_text(&mut self, json: &str) -> &mut Self {
         self.write_comma();
         self.out.push_str(json);

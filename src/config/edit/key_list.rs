@@ -5,7 +5,7 @@ use toml_edit::{Array, InlineTable, Item, TableLike, Value};
 use crate::config::edit::{EditError, not_found, row, set_value as insert};
 use crate::{config::resolve, secrets::Reference};
 
-/// Adds a key; the very same reference is left as it is.
+/// Adds a key; an identical reference is left unchanged.
 pub(super) fn add_key(
     upstream: &mut dyn TableLike,
     reference: &str,
@@ -30,7 +30,7 @@ pub(super) fn add_key(
     Ok(())
 }
 
-/// Takes a key out; comments of the list stay.
+/// Removes a key; comments of the list stay.
 pub(super) fn remove_key(
     upstream: &mut dyn TableLike,
     name: &str,
@@ -53,7 +53,7 @@ pub(super) fn remove_key(
             let trailing = join_comments(&comments, keys.trailing().as_str().unwrap_or_default());
             keys.set_trailing(trailing);
         }
-        // The first of a list on one line has no space before it.
+        // The first value of a one-line list has no space before it.
         Some(next) if at == 0 && !before.contains('\n') => next.decor_mut().set_prefix(before),
         Some(_) | None => {}
     }
@@ -64,7 +64,8 @@ pub(super) fn remove_key(
     Ok(())
 }
 
-/// Comments, then what followed: on a line of its own, for a comment ends with its line.
+/// Joins comments and the text after them, which starts on its own line because a comment ends with
+/// its line.
 fn join_comments(comment_text: &str, next: &str) -> String {
     let comments = comment_text.trim_end();
     let own_line =
@@ -76,7 +77,7 @@ fn join_comments(comment_text: &str, next: &str) -> String {
     format!("{comments}\n{indent}{}", next.trim_start())
 }
 
-/// Points a key at another place; its label stays what it was.
+/// Replaces the reference of a key; its label stays the same.
 pub(super) fn replace_reference(
     upstream: &mut dyn TableLike,
     name: &str,
@@ -117,7 +118,7 @@ pub(super) fn set_enabled(
     Ok(())
 }
 
-/// The list, made of a lone value or anew where needed.
+/// Returns the list; converts a single value, or creates the list if it is missing.
 fn key_list(upstream: &mut dyn TableLike) -> Result<&mut Array, EditError> {
     let item = upstream.entry("keys").or_insert_with(|| Item::Value(Value::Array(Array::new())));
     if let Some(value) = item.as_value_mut()
@@ -168,7 +169,7 @@ fn to_inline_table(key: &mut Value) -> &mut InlineTable {
     }
 }
 
-/// Takes a key out; the space before the brace stays.
+/// Removes a field; the space before the brace stays.
 fn remove_field(table: &mut InlineTable, name: &str) {
     let last = table.iter().last().is_some_and(|(last, _)| last == name);
     let Some(removed) = table.remove(name) else { return };

@@ -1,6 +1,6 @@
-//! Changes to the file's text, as commands and the dashboard ask for them. Comments, order and
-//! formatting stay; what is taken out takes along what stands directly above it (a row) or behind
-//! it (a key).
+//! Edits the file's text for commands and the dashboard. Comments, order and formatting stay.
+//! Removing a row also removes the comment directly above it, and removing a key the comment behind
+//! it.
 
 mod key_list;
 mod remove;
@@ -11,7 +11,7 @@ use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value};
 use crate::base::suggest;
 use crate::config::{Problem, keys, validate};
 
-/// One change. `path` and `value` are as `config set` takes them: `timeouts.idle` `5m`.
+/// One change. `path` and `value` have the form of `config set`: `timeouts.idle` `5m`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edit {
     AddKey {
@@ -41,7 +41,7 @@ pub enum Edit {
         upstream: String,
         label: String,
     },
-    /// A `[[model]]` row, or the alias of that name.
+    /// A `[[model]]` row, or the alias with that name.
     RemoveModel {
         name: String,
     },
@@ -51,7 +51,7 @@ pub enum Edit {
     RemoveUpstream {
         name: String,
     },
-    /// The same key, kept elsewhere.
+    /// The same key with a new reference.
     ReplaceKeyReference {
         upstream: String,
         label: String,
@@ -94,18 +94,18 @@ pub enum Edit {
     },
 }
 
-/// Why a change was not made. The file is as it was.
+/// Why a change was not made. The file is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
-    /// Somebody else changed the file, again and again.
+    /// Another program changed the file again and again.
     #[error("{0}: it is being changed by another program; try again")]
     Busy(std::path::PathBuf),
     #[error("{path}: {message}")]
     Io { path: std::path::PathBuf, message: String },
-    /// The change names something that is not there, or is there already.
+    /// The change names an item that is missing, or one that exists already.
     #[error("{0}")]
     BadPath(String),
-    /// The file with the change would not load; `source` is that text, no error of its own.
+    /// The file with the change would not load; `source` is that text, not an error.
     #[error("{}", first_error(problems))]
     Invalid { problems: Vec<Problem>, r#source: String },
     #[error(
@@ -124,12 +124,12 @@ fn first_error(problems: &[Problem]) -> String {
     }
 }
 
-/// The text with all changes made, in their order.
+/// Applies all changes to the text, in their order.
 ///
 /// # Errors
 ///
-/// [`EditError::Syntax`] and [`EditError::Place`]. Whether the result loads is for the caller to
-/// see.
+/// [`EditError::Syntax`] and [`EditError::BadPath`]. The caller must check whether the result
+/// loads.
 pub fn apply_edits(text: &str, edits: &[Edit]) -> Result<String, EditError> {
     let mut text = text.to_owned();
     for edit in edits {
@@ -172,7 +172,7 @@ fn apply_edit(text: &str, edit: &Edit) -> Result<String, EditError> {
             row::add_row(&mut doc, "model", name, fields)?;
         }
         Edit::AddProject { name, key } => {
-            row::add_row(&mut doc, "project", name, vec![("key", Value::from(key.as_str()))])?
+            row::add_row(&mut doc, "project", name, vec![("key", Value::from(key.as_str()))])?;
         }
         Edit::AddUpstream { name, preset, base_url, dialects } => {
             let mut fields = Vec::new();
@@ -197,7 +197,7 @@ fn apply_edit(text: &str, edit: &Edit) -> Result<String, EditError> {
             )?;
         }
         Edit::RemoveKey { upstream, label } => {
-            key_list::remove_key(row::find_row(&mut doc, "upstream", upstream)?, upstream, label)?
+            key_list::remove_key(row::find_row(&mut doc, "upstream", upstream)?, upstream, label)?;
         }
         Edit::Set { path, value } => set_path(&mut doc, path, value)?,
         Edit::SetAlias { name, target } => {
@@ -234,7 +234,7 @@ fn apply_edit(text: &str, edit: &Edit) -> Result<String, EditError> {
         }
         Edit::SetUpstreamEnabled { name, enabled } => {
             let row = row::find_row(&mut doc, "upstream", name)?;
-            // True is the default: a row that never said otherwise stays as it is.
+            // True is the default: a row without the key stays unchanged.
             if row.contains_key("enabled") || !enabled {
                 set_value(row, "enabled", Value::from(*enabled));
             }
@@ -252,7 +252,7 @@ fn parse(text: &str) -> Result<DocumentMut, EditError> {
     text.parse::<DocumentMut>().map_err(|_| EditError::Syntax)
 }
 
-/// Sets a value at a path from the top.
+/// Sets a value by its full path.
 fn set_path(doc: &mut DocumentMut, path: &str, value: &str) -> Result<(), EditError> {
     let names = split_path(path)?;
     match names.as_slice() {
@@ -274,7 +274,7 @@ fn set_path(doc: &mut DocumentMut, path: &str, value: &str) -> Result<(), EditEr
     }
 }
 
-/// Sets a value at a path from a table, making the tables on the way.
+/// Sets a value by a path inside a table, and creates the tables on the way.
 fn set_in_table(
     table: &mut dyn TableLike,
     prefix: &str,
@@ -306,8 +306,8 @@ fn set_in_table(
     Ok(())
 }
 
-/// A TOML value where the text is one, else the text. Where the key takes text only, `1` and `true`
-/// are text too.
+/// Parses the text as a TOML value, or takes it as a string if it is not TOML. If the key only
+/// takes text, `1` and `true` are strings too.
 fn read_value(text: &str, only_text: bool) -> Value {
     match text.trim().parse::<Value>() {
         Ok(value)
@@ -319,7 +319,7 @@ fn read_value(text: &str, only_text: bool) -> Value {
     }
 }
 
-/// Puts a value under a key: the old one's surroundings, such as the comment behind it, stay.
+/// Sets a value; the decor of the old value, such as the comment behind it, stays.
 fn set_value(table: &mut dyn TableLike, name: &str, mut value: Value) {
     match table.get_mut(name).and_then(Item::as_value_mut) {
         Some(old) => {
@@ -346,14 +346,14 @@ fn set_value(table: &mut dyn TableLike, name: &str, mut value: Value) {
     }
 }
 
-/// The table under a key, made where it is missing.
+/// Returns the table under a key, and creates it if it is missing.
 fn subtable<'a>(
     table: &'a mut dyn TableLike,
     name: &str,
 ) -> Result<&'a mut dyn TableLike, EditError> {
     let inline = table.get("name").is_some();
     let item = table.entry(name).or_insert_with(|| {
-        // In a row a table of its own line would swallow the keys that follow it in the file.
+        // In a row, a table with its own header would swallow the keys that follow it in the file.
         if inline {
             Item::Value(Value::InlineTable(toml_edit::InlineTable::new()))
         } else {
@@ -381,7 +381,7 @@ fn unset_path(text: &str, path: &str) -> Result<String, EditError> {
     }
 }
 
-/// Cuts `a.b."c.d"` at its dots.
+/// Splits `a.b."c.d"` at its dots.
 fn split_path(path: &str) -> Result<Vec<String>, EditError> {
     let invalid = || {
         EditError::BadPath(format!(
@@ -401,7 +401,7 @@ fn split_path(path: &str) -> Result<Vec<String>, EditError> {
     if quote.is_some() || out.iter().any(String::is_empty) { Err(invalid()) } else { Ok(out) }
 }
 
-/// That something is not there, with what is near.
+/// Returns the error for a missing item, with similar names.
 fn not_found<'a>(kind: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> EditError {
     let near = suggest::nearest(name, known)
         .map(|near| format!("; did you mean `{near}`?"))

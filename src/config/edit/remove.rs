@@ -1,4 +1,4 @@
-//! Takes rows and keys out of the text itself, so that every other byte stays.
+//! Removes rows and keys from the text itself, so that every other byte stays.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use toml_edit::{Document, Item, Table, TableLike};
 
 use crate::config::edit::{EditError, not_found, parse, row};
 
-/// Takes out a row with everything below it.
+/// Removes a row with all its subtables.
 pub(super) fn remove_row(text: &str, kind: &str, name: &str) -> Result<String, EditError> {
     let doc = Document::parse(text).map_err(|_| EditError::Syntax)?;
     let Some(Item::ArrayOfTables(rows)) = doc.get(kind) else {
@@ -23,7 +23,7 @@ pub(super) fn remove_row(text: &str, kind: &str, name: &str) -> Result<String, E
     Ok(remove_ranges(text, ranges))
 }
 
-/// Takes out a key, named from the top.
+/// Removes a key by its full path.
 pub(super) fn remove_key(text: &str, path: &[&str]) -> Result<String, EditError> {
     let doc = Document::parse(text).map_err(|_| EditError::Syntax)?;
     match find_removal(text, doc.as_table(), path) {
@@ -33,7 +33,7 @@ pub(super) fn remove_key(text: &str, path: &[&str]) -> Result<String, EditError>
     }
 }
 
-/// Takes out a key of a row.
+/// Removes a key of a row.
 pub(super) fn remove_row_key(
     text: &str,
     kind: &str,
@@ -62,7 +62,7 @@ pub(super) fn remove_row_key(
 
 enum Removal {
     Ranges(Vec<Range<usize>>),
-    /// Inside an inline table, whose commas must fit afterwards.
+    /// Inside an inline table, whose commas must remain valid.
     InlineTable,
 }
 
@@ -91,7 +91,7 @@ fn find_removal(text: &str, table: &Table, path: &[&str]) -> Option<Removal> {
     }
 }
 
-/// The lines of a table, and of each table below it.
+/// Collects the lines of a table and of each of its subtables.
 fn collect_table_ranges(text: &str, table: &Table, ranges: &mut Vec<Range<usize>>) {
     let header = table.span().filter(|_| !table.is_implicit() && !table.is_dotted());
     let mut end = header.as_ref().map_or(0, |span| {
@@ -108,7 +108,7 @@ fn collect_table_ranges(text: &str, table: &Table, ranges: &mut Vec<Range<usize>
             }
             Item::Table(child) => collect_table_ranges(text, child, ranges),
             Item::ArrayOfTables(rows) => {
-                rows.iter().for_each(|row| collect_table_ranges(text, row, ranges))
+                rows.iter().for_each(|row| collect_table_ranges(text, row, ranges));
             }
             Item::Value(value) => {
                 let start = table
@@ -127,7 +127,7 @@ fn collect_table_ranges(text: &str, table: &Table, ranges: &mut Vec<Range<usize>
     }
 }
 
-/// Where the comment begins that stands directly above a line; the file's own head stays.
+/// Returns where the comment directly above a line begins; the file's own header stays.
 fn comment_start(text: &str, line: usize) -> usize {
     let mut start = line;
     while start > 0 {
@@ -148,7 +148,7 @@ fn line_end(text: &str, at: usize) -> usize {
     text[at..].find('\n').map_or(text.len(), |next| at + next + 1)
 }
 
-/// The text without these pieces; no two empty lines where there was a piece between them.
+/// Returns the text without these ranges, and without two empty lines where a range was.
 fn remove_ranges(text: &str, mut ranges: Vec<Range<usize>>) -> String {
     ranges.sort_by_key(|range| range.start);
     let mut out = String::with_capacity(text.len());
@@ -169,7 +169,7 @@ fn remove_ranges(text: &str, mut ranges: Vec<Range<usize>>) -> String {
     out
 }
 
-/// Removes a key below an inline table.
+/// Removes a key inside an inline table.
 fn remove_inline_key(
     text: &str,
     find: impl for<'a> Fn(&'a mut toml_edit::DocumentMut) -> Option<&'a mut dyn TableLike>,

@@ -1,4 +1,4 @@
-//! The rows of `[[upstream]]`, `[[model]]` and `[[project]]`, found by name and added.
+//! Finds rows of `[[upstream]]`, `[[model]]` and `[[project]]` by name, and adds rows.
 
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
@@ -6,7 +6,7 @@ use super::{EditError, not_found};
 
 pub(super) const KINDS: [&str; 3] = ["upstream", "model", "project"];
 
-/// The row of this name, whether it is a `[[table]]` or stands in an inline list.
+/// Returns the row with this name, whether it is a `[[table]]` or in an inline list.
 pub(super) fn find_row<'a>(
     doc: &'a mut DocumentMut,
     kind: &str,
@@ -31,7 +31,7 @@ pub(super) fn find_row<'a>(
     found.ok_or(missing)
 }
 
-/// The names of all rows of a kind.
+/// Returns the names of all rows of a kind.
 pub(super) fn row_names(doc: &DocumentMut, kind: &str) -> Vec<String> {
     let name = |table: &dyn TableLike| table.get("name").and_then(Item::as_str).map(str::to_owned);
     match doc.get(kind) {
@@ -43,7 +43,7 @@ pub(super) fn row_names(doc: &DocumentMut, kind: &str) -> Vec<String> {
     }
 }
 
-/// Cuts `NAME.key.key` into the row's name, which may have dots in it, and the rest.
+/// Splits `NAME.key.key` into the row's name, which may contain dots, and the rest.
 pub(super) fn split_row_path(
     doc: &mut DocumentMut,
     kind: &str,
@@ -62,7 +62,7 @@ pub(super) fn split_row_path(
     }
 }
 
-/// Adds a row at the end of its kind.
+/// Adds a row after the last one of its kind.
 pub(super) fn add_row(
     doc: &mut DocumentMut,
     kind: &'static str,
@@ -96,7 +96,7 @@ pub(super) fn add_row(
     Ok(())
 }
 
-/// Adds a value to a list: on a line of its own where the others have theirs, behind the last one's
+/// Adds a value to a list: on its own line if the others have their own, and after the last one's
 /// comment.
 pub(super) fn push_value(list: &mut Array, mut value: Value) {
     let lead =
@@ -116,7 +116,7 @@ pub(super) fn push_value(list: &mut Array, mut value: Value) {
         }
         Some(lead) if lead.contains('\n') => {
             value.decor_mut().set_prefix(&lead[lead.rfind('\n').unwrap_or(0)..]);
-            // A comment behind the last value without a comma must not swallow the comma that now
+            // A comment behind a last value without a comma must not swallow the comma that now
             // follows it.
             let close = list.iter_mut().last().map(|last| {
                 let suffix =

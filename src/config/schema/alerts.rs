@@ -1,4 +1,4 @@
-//! `[alerts]` and `[otlp]`: where news of the proxy goes beside the dashboard.
+//! `[alerts]` and `[otlp]`: where alerts and traces go besides the dashboard.
 
 use http::{HeaderName, HeaderValue, Uri};
 use toml::de::DeValue;
@@ -17,7 +17,7 @@ use crate::{
 #[derive(Default)]
 pub(in crate::config) struct AlertsAndOtlp {
     pub(in crate::config) alerts: AlertSettings,
-    /// Where `secret` stands, for checks.
+    /// The position of `secret`, for checks.
     pub(in crate::config) secret_at: Option<SourceSpan>,
     pub(in crate::config) otlp: OtlpSettings,
 }
@@ -49,7 +49,7 @@ pub(super) fn read_alerts_and_otlp(
     tables
 }
 
-/// An address that something is sent to; empty is none.
+/// Reads the URL of a receiver; an empty text means none.
 fn read_url(value: &DeValue<'_>) -> Result<Option<OutboundUrl>, ValueError> {
     let written = text(value)?;
     if written.is_empty() {
@@ -81,7 +81,7 @@ fn read_url(value: &DeValue<'_>) -> Result<Option<OutboundUrl>, ValueError> {
     Ok(Some(OutboundUrl::new(written, origin)))
 }
 
-/// The address of a collector: without a path it gets the usual one.
+/// Reads the URL of a collector; one without a path gets the default path.
 fn read_collector_url(value: &DeValue<'_>) -> Result<Option<OutboundUrl>, ValueError> {
     Ok(read_url(value)?.map(|url| {
         let bare =
@@ -94,7 +94,7 @@ fn read_collector_url(value: &DeValue<'_>) -> Result<Option<OutboundUrl>, ValueE
     }))
 }
 
-/// Names, and references to values or the values themselves.
+/// Reads header names with references to values or the values themselves.
 fn read_headers(table: &mut TableReader<'_>, report: &mut Report) -> Vec<(String, Reference)> {
     let path = table.key_path("headers");
     let Some(mut rows) = table.child("headers", report) else { return Vec::new() };
@@ -118,7 +118,7 @@ fn read_headers(table: &mut TableReader<'_>, report: &mut Report) -> Vec<(String
             if HeaderValue::from_str(&written).is_err() {
                 return Err(ValueError::new("this cannot be sent as a header"));
             }
-            // What has spaces is no key, but may well be a header: `Basic abc`.
+            // A text with spaces is not a key, but may well be a header: `Basic abc`.
             Ok(Reference::parse(&written).unwrap_or_else(|_| literal()))
         });
         found.extend(value.map(|at| (name.value.to_ascii_lowercase(), at.value)));

@@ -1,4 +1,4 @@
-//! `budget`: how much may be spent, for a project, an upstream, a key or all of it.
+//! `budget`: the spending limit of a project, an upstream, a key or everything.
 
 use toml::de::DeValue;
 
@@ -12,10 +12,10 @@ use crate::{
 };
 
 const BUDGET_HELP: &str = "write { usd = 5.0, per = \"day\" }; per is day, week, month or total";
-/// Dollars.
+/// Maximum dollars of a budget.
 const MAX_DOLLARS: f64 = 1e6;
 
-/// One table, or a list of them with different periods.
+/// Reads one table, or a list of tables with different periods.
 pub(super) fn read_budgets(row: &mut TableReader<'_>, report: &mut Report) -> Vec<Budget> {
     let Some(node) = row.take_node("budget") else { return Vec::new() };
     let path = row.key_path("budget");

@@ -1,4 +1,4 @@
-//! The tables that stand once: server, discover, log, timeouts, retry, cooldown, routing, ledger,
+//! The tables that occur once: server, discover, log, timeouts, retry, cooldown, routing, ledger,
 //! tui.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -29,7 +29,7 @@ const fn seconds(n: u64) -> Duration {
 
 pub(in crate::config) struct RawGeneral {
     pub(in crate::config) server: ServerSettings,
-    /// Where `listen` and `auth` stand, for checks that need both.
+    /// Positions of `listen` and `auth`, for checks that need both.
     pub(in crate::config) listen_span: Option<SourceSpan>,
     pub(in crate::config) auth_span: Option<SourceSpan>,
     pub(in crate::config) discover: DiscoverySettings,
@@ -250,7 +250,8 @@ fn read_listen(value: &DeValue<'_>) -> Result<(Vec<SocketAddr>, bool), ValueErro
     Ok((list, both))
 }
 
-/// Both loopback addresses on one port: on a machine without IPv6 the other one does.
+/// Whether these are both loopback addresses with one port. On a machine without IPv6, the IPv4 one
+/// suffices.
 fn both_families(listen: &[SocketAddr]) -> bool {
     listen.iter().any(|six| {
         six.is_ipv6()
@@ -310,7 +311,7 @@ fn read_log(mut table: TableReader<'_>, report: &mut Report) -> LogSettings {
     log
 }
 
-/// `[timeouts]` and its likes: what is not written stays as it was.
+/// Reads `[timeouts]` and similar tables; missing keys leave the value unchanged.
 pub(in crate::config) fn read_timeouts(
     mut table: TableReader<'_>,
     base: Timeouts,

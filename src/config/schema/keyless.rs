@@ -42,7 +42,7 @@ pub(super) fn read_keyless(mut row: TableReader<'_>, report: &mut Report) -> Opt
     })
 }
 
-/// Only this machine's own clients may do without a credential.
+/// Reads the listen addresses: only clients on this machine may omit a credential.
 fn read_loopback(value: &DeValue<'_>) -> Result<(Vec<SocketAddr>, bool), ValueError> {
     let written = text(value)?;
     let (list, both) =

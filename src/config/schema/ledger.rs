@@ -1,4 +1,4 @@
-//! `[ledger]`: where the record of requests is kept, and how much of it.
+//! `[ledger]`: where requests are recorded, and how much is retained.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Which keys the config has, table by table, as written: every value with its place, nothing
-//! filled in from elsewhere.
+//! The keys of the config, table by table, as written: every value has its position, and no
+//! defaults are filled in.
 
 pub(super) mod alerts;
 pub(super) mod budget;
@@ -81,7 +81,7 @@ pub(super) fn read_config(table: &DeTable<'_>, report: &mut Report) -> RawConfig
     raw
 }
 
-/// A name that is part of other names: `upstream/label`, `upstream:model`, `config set
+/// Reads a name that is part of other names: `upstream/label`, `upstream:model`, `config set
 /// upstream.NAME…`.
 fn read_name(value: &DeValue<'_>) -> Result<String, ValueError> {
     let text = reader::text(value)?;
@@ -101,7 +101,7 @@ fn read_name(value: &DeValue<'_>) -> Result<String, ValueError> {
     Ok(text)
 }
 
-/// The `name` of a row; a row without one is reported and left out.
+/// Reads the `name` of a row; a row without a name is reported and skipped.
 fn read_row_name(
     row: &mut TableReader<'_>,
     kind: &str,
@@ -125,7 +125,7 @@ fn read_row_name(
     found
 }
 
-/// A list of patterns; each bad one is reported at its own place.
+/// Reads a list of patterns; each invalid one is reported at its own position.
 fn read_patterns(
     table: &mut TableReader<'_>,
     name: &'static str,
@@ -151,7 +151,7 @@ fn read_patterns(
     Some(Located::new(parsed, list.span))
 }
 
-/// `["429", "500-599"]`; numbers are taken too.
+/// Reads `["429", "500-599"]`; numbers are accepted too.
 fn read_statuses(
     table: &mut TableReader<'_>,
     name: &'static str,
@@ -178,7 +178,7 @@ fn read_statuses(
     Some(StatusSet(list.value.into_iter().map(|at| at.value).collect()))
 }
 
-/// How a candidate is drawn.
+/// Reads how a candidate is chosen.
 fn read_strategy(value: &DeValue<'_>) -> Result<Strategy, ValueError> {
     reader::one_of(&Strategy::ALL)(value)
 }

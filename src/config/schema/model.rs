@@ -92,7 +92,7 @@ pub(super) fn read_model(mut row: TableReader<'_>, report: &mut Report) -> Optio
     })
 }
 
-/// `{ after = "p95", max_share = 0.05, max_tokens = 20000 }`; each has its default.
+/// Reads `{ after = "p95", max_share = 0.05, max_tokens = 20000 }`; each key has a default.
 fn read_hedge(mut table: TableReader<'_>, report: &mut Report) -> RawHedge {
     let span = duration(Duration::from_millis(10), Duration::from_secs(3_600));
     let after =
@@ -166,10 +166,10 @@ pub(super) fn read_aliases(mut table: TableReader<'_>, report: &mut Report) -> V
         let target = reader::read_value(&path, node, report, &read_nonempty);
         match (parse_pattern(&name.value), target) {
             (Ok(pattern), Some(target)) => {
-                out.push(RawAlias { name: Located::new(pattern, name.span), target })
+                out.push(RawAlias { name: Located::new(pattern, name.span), target });
             }
             (Err(fault), _) => {
-                report.error(&name.span, format!("`{path}`: {}", fault.title), fault.help)
+                report.error(&name.span, format!("`{path}`: {}", fault.title), fault.help);
             }
             (Ok(_), None) => {}
         }

@@ -19,13 +19,13 @@ use crate::{
     ir::cost::{PriceClass, PriceRates},
 };
 
-/// Dollars for a million tokens: beyond it is a mistake.
+/// Maximum dollars for a million tokens; a higher price is a mistake.
 const MAX_PRICE: f64 = 100_000.0;
 
 /// Billionths of a dollar for one unit of each currency.
 pub(in crate::config) type CurrencyRates = BTreeMap<String, i64>;
 
-/// `[rates]`: dollars for one unit of a currency.
+/// Reads `[rates]`: dollars for one unit of a currency.
 pub(in crate::config) fn read_rates(
     mut table: TableReader<'_>,
     report: &mut Report,
@@ -45,7 +45,7 @@ pub(in crate::config) fn read_rates(
     out
 }
 
-/// `[prices]`: rows by `"vendor/model"`.
+/// Reads `[prices]`: rows by `"vendor/model"`.
 pub(in crate::config) fn read_price_rows(
     mut table: TableReader<'_>,
     known: &CurrencyRates,
@@ -83,7 +83,7 @@ pub(in crate::config) fn read_price_rows(
     out
 }
 
-/// One row: prices, the conditions under which others hold, and where they were read.
+/// Reads one row: prices, the conditions under which other prices apply, and their source.
 pub(in crate::config) fn read_price(
     mut row: TableReader<'_>,
     known: &CurrencyRates,
@@ -175,7 +175,7 @@ fn read_condition(mut table: TableReader<'_>, report: &mut Report) -> PriceCondi
     when
 }
 
-/// A date (midnight in UTC) or an RFC 3339 time.
+/// Reads a date (midnight in UTC) or an RFC 3339 time.
 fn read_instant(value: &DeValue<'_>) -> Result<UnixMillis, ValueError> {
     let text = text(value)?;
     let date = || {
@@ -194,7 +194,7 @@ fn read_instant(value: &DeValue<'_>) -> Result<UnixMillis, ValueError> {
     })
 }
 
-/// A span of the day in UTC; it may go over midnight. Minutes of the day.
+/// Reads a time span of the day in UTC, which may cross midnight. Returns minutes of the day.
 fn read_hours(value: &DeValue<'_>) -> Result<(u16, u16), ValueError> {
     let text = text(value)?;
     let minute = |text: &str| {
@@ -212,7 +212,7 @@ fn read_hours(value: &DeValue<'_>) -> Result<(u16, u16), ValueError> {
     )
 }
 
-/// The built-in table: rates, and lists of prices by the presets that they are of.
+/// The built-in table: rates, and price lists by preset.
 pub(in crate::config) struct PriceLists {
     pub(in crate::config) currencies: CurrencyRates,
     pub(in crate::config) rows: Vec<PriceRow>,

@@ -62,7 +62,7 @@ pub(super) fn read_project(mut row: TableReader<'_>, report: &mut Report) -> Opt
     row_name.map(|_| project)
 }
 
-/// `127.0.0.0/8`; an address alone is a net of one.
+/// Reads `127.0.0.0/8`; an address alone is a subnet of one address.
 fn read_subnet(value: &DeValue<'_>) -> Result<Subnet, ValueError> {
     let written = text(value)?;
     let bad = || {

@@ -66,7 +66,7 @@ pub(in crate::config) enum RawBaseUrl {
 
 pub(in crate::config) struct RawKey {
     pub(in crate::config) reference: Located<Reference>,
-    /// What a literal looks like; it is not looked at again.
+    /// The kind of a literal key, so that it need not be exposed again.
     pub(in crate::config) key_kind: KeyKind,
     pub(in crate::config) label: Option<Located<String>>,
     pub(in crate::config) account: Option<String>,
@@ -80,12 +80,12 @@ pub(in crate::config) struct RawKey {
     pub(in crate::config) enabled: bool,
 }
 
-/// What kind of key a literal is, by its first characters.
+/// The kind of a literal key, by its first characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::config) enum KeyKind {
-    /// A client key of this program.
+    /// A client key of aiproxy.
     Client,
-    /// A key of this preset.
+    /// A key for this preset.
     Provider(&'static str),
     Unknown,
 }
@@ -211,7 +211,7 @@ fn nearest_dialect(name: &str) -> Option<String> {
         .map(|known| format!("did you mean \"{known}\"?"))
 }
 
-/// A table from word to word.
+/// Reads a table of text to text.
 fn read_text_map(
     row: &mut TableReader<'_>,
     name: &'static str,
@@ -227,7 +227,7 @@ fn read_text_map(
     .collect()
 }
 
-/// Extra headers: names and values that HTTP can carry, and none that the connection owns.
+/// Reads extra headers: names and values that HTTP allows, and no headers that the connection sets.
 fn read_headers(row: &mut TableReader<'_>, report: &mut Report) -> Vec<(String, String)> {
     const CONNECTION_HEADERS: [&str; 9] = [
         "host",
@@ -261,7 +261,7 @@ fn read_headers(row: &mut TableReader<'_>, report: &mut Report) -> Vec<(String, 
             );
             continue;
         }
-        // The value may be a credential: it is not quoted.
+        // The value may be a credential, so messages do not quote it.
         let value = reader::read_value(&path, node, report, &|value| match text(value)? {
             text if text.bytes().all(|b| (0x20..0x7f).contains(&b)) => Ok(text),
             _ => Err(ValueError::new("a header value is of visible ASCII characters")),
@@ -288,7 +288,7 @@ fn read_proxy(value: &DeValue<'_>) -> Result<ProxySetting, ValueError> {
         "none" | "direct" => return Ok(ProxySetting::Direct),
         _ => {}
     }
-    // It may hold a password: it is not quoted.
+    // The URL may contain a password, so messages do not quote it.
     let Some((scheme, rest)) = url.split_once("://") else {
         return Err(ValueError::with_help("a proxy is named by its URL", PROXY_HELP));
     };
@@ -475,7 +475,7 @@ fn read_limit(table: &mut TableReader<'_>, report: &mut Report) -> KeyLimit {
     }
 }
 
-/// `limits = { "glm-*" = { rpm = 10 } }`
+/// Reads `limits = { "glm-*" = { rpm = 10 } }`.
 fn read_model_limits(table: &mut TableReader<'_>, report: &mut Report) -> Vec<(Pattern, KeyLimit)> {
     let Some(mut rows) = table.child("limits", report) else { return Vec::new() };
     let mut out = Vec::new();
@@ -500,7 +500,7 @@ fn read_model_limits(table: &mut TableReader<'_>, report: &mut Report) -> Vec<(P
     out
 }
 
-/// A reference, or a literal key; neither is ever quoted back.
+/// Reads a reference or a literal key; messages quote neither.
 pub(super) fn read_reference(value: &DeValue<'_>) -> Result<Reference, ValueError> {
     let written = value.as_str().ok_or_else(|| {
         ValueError::new(format!("expected a key reference, found {}", reader::type_name(value)))
@@ -560,7 +560,7 @@ fn check_pointer(text: &str) -> Result<(), ValueError> {
     ))
 }
 
-/// A TOML value as JSON; dates become strings, and floats that JSON has not become null.
+/// Converts a TOML value to JSON. Dates become strings, and floats without a JSON form become null.
 fn toml_to_json(value: &DeValue<'_>) -> serde_json::Value {
     use serde_json::Value;
     match value {

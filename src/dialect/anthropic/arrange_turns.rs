@@ -1,5 +1,5 @@
-//! A conversation as this dialect demands it: turns alternate, the user begins, results follow
-//! their calls at once.
+//! Arranges a conversation into the turns that this dialect requires. Turns alternate, the user
+//! begins, and each result directly follows its call.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -19,8 +19,8 @@ use crate::{
 
 const DIALECT: Dialect = Dialect::Anthropic;
 
-/// What the user says where a conversation begins without them, or says nothing at all; empty ones
-/// are refused.
+/// The user text that is inserted if a conversation does not begin with the user or if a user turn
+/// is empty. The provider refuses empty text.
 const USER_FILLER_TEXT: &str = "…";
 
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ pub(super) enum ArrangedContent<'a> {
         id: String,
         call: &'a ToolCall,
     },
-    /// A block of this dialect, as it stood.
+    /// A block of this dialect, unchanged.
     Foreign(&'a RawJson),
     Media {
         kind: &'static str,
@@ -57,7 +57,7 @@ pub(super) enum ArrangedContent<'a> {
         title: Option<&'a str>,
     },
     Redacted(&'a str),
-    /// All that was given as result of one call; nothing where nobody gave any.
+    /// All results given for one call; empty if the conversation has none.
     Result {
         id: String,
         results: Vec<&'a ToolResult>,
@@ -91,8 +91,8 @@ impl<'a> ArrangedBlock<'a> {
 }
 
 impl ArrangedConversation<'_> {
-    /// Whether the model, told to think within a budget, would refuse to go on: the turn that it is
-    /// to go on with does not begin with its thought.
+    /// Whether the provider would refuse to continue the last assistant turn while thinking within
+    /// a budget, because that turn does not begin with its reasoning.
     pub(super) fn missing_reasoning(&self) -> bool {
         let Some(last) = self.turns.iter().rposition(|turn| turn.is_assistant) else {
             return false;
@@ -102,14 +102,14 @@ impl ArrangedConversation<'_> {
                 .blocks
                 .iter()
                 .any(|piece| matches!(piece.content, ArrangedContent::Result { .. })),
-            // The assistant's words are to be continued.
+            // The assistant turn is last, so the model continues it.
             None => true,
         };
         answered && !self.turns[last].blocks.first().is_some_and(ArrangedBlock::is_thought)
     }
 }
 
-/// Puts the request's messages into turns.
+/// Arranges the request's messages into turns.
 pub(super) fn arrange_turns<'a>(
     request: &'a ChatRequest,
     seed: &'a str,
@@ -150,7 +150,7 @@ pub(super) fn arrange_turns<'a>(
 
 struct TurnArranger<'a, 'l> {
     conversation: ArrangedConversation<'a>,
-    /// What was given for each call, with its place among all results.
+    /// The results given for each call, with their position among all results.
     results: HashMap<String, (usize, ArrangedBlock<'a>)>,
     result_count: usize,
     call_ids: AnthropicRequestCallIds<'a>,
@@ -174,7 +174,7 @@ impl<'a> TurnArranger<'a, '_> {
     fn add_system_block(&mut self, block: &'a Block) {
         match text_of(block) {
             Some(text) if text.trim().is_empty() => {
-                move_cache_mark(&mut self.conversation.system, block)
+                move_cache_mark(&mut self.conversation.system, block);
             }
             Some(text) => self.conversation.system.push(ArrangedBlock::new(
                 ArrangedContent::Text { text: text.into(), citations: &[] },
@@ -184,8 +184,8 @@ impl<'a> TurnArranger<'a, '_> {
         }
     }
 
-    /// Words of the system inside the conversation, where only user and assistant may speak;
-    /// leading ones are its prompt.
+    /// Adds a system message. Leading ones become the system prompt. Later ones become user text,
+    /// because only user and assistant may speak inside the conversation.
     fn add_system_message(&mut self, blocks: &'a [Block]) {
         if self.conversation.turns.is_empty() {
             return blocks.iter().for_each(|block| self.add_system_block(block));
@@ -284,14 +284,14 @@ impl<'a> TurnArranger<'a, '_> {
         let Some(id) = self.call_ids.id_for_result(&result.call).map(str::to_owned) else {
             return self.add_orphan_result(result);
         };
-        // Where it stood a turn of the user stands, though it may end up empty.
+        // The result ends the assistant's turn, so a user turn starts here even if it stays empty.
         self.turn_mut(false);
         if result.is_error {
             self.add_result_media(result);
         }
         match self.results.get_mut(&id) {
             Some((_, ArrangedBlock { content: ArrangedContent::Result { results, .. }, .. })) => {
-                results.push(result)
+                results.push(result);
             }
             _ => {
                 let piece = ArrangedBlock::new(
@@ -304,7 +304,7 @@ impl<'a> TurnArranger<'a, '_> {
         }
     }
 
-    /// The result of a call that is not in the conversation (any more) is told as text.
+    /// Writes a result as text if its call is not in the conversation (any more).
     fn add_orphan_result(&mut self, result: &'a ToolResult) {
         let of = result.name.as_deref().map(|name| format!(" of `{name}`")).unwrap_or_default();
         let mut message = format!("<tool-result>\nResult{of}, a call before this conversation:\n");
@@ -315,7 +315,7 @@ impl<'a> TurnArranger<'a, '_> {
         self.add_result_media(result);
     }
 
-    /// Media of a result that may hold only words: the user shows them.
+    /// Adds the media of a result that may contain only text, as user content.
     fn add_result_media(&mut self, result: &'a ToolResult) {
         for block in result.content.iter().filter(|block| matches!(block.kind, BlockKind::Media(_)))
         {
@@ -324,7 +324,7 @@ impl<'a> TurnArranger<'a, '_> {
     }
 }
 
-/// What a foreign block is called among the losses: its own type.
+/// The loss name of a foreign block: `messages.` and the block's own type.
 pub(super) fn foreign_loss_name(body: &RawJson) -> String {
     body.json()
         .get("type")
@@ -340,7 +340,7 @@ pub(super) fn text_of(block: &Block) -> Option<&str> {
     }
 }
 
-/// An empty block is left out; its breakpoint goes to the one before it.
+/// Moves the cache breakpoint of an empty block, which is left out, to the block before it.
 fn move_cache_mark<'a>(pieces: &mut [ArrangedBlock<'a>], block: &'a Block) {
     if let Some(last) =
         pieces.last_mut().filter(|piece| piece.cache.is_none() && !piece.is_thought())
@@ -349,8 +349,8 @@ fn move_cache_mark<'a>(pieces: &mut [ArrangedBlock<'a>], block: &'a Block) {
     }
 }
 
-/// Puts the results of each turn's calls at the front of the turn after it, and says of calls
-/// without any that there is none.
+/// Moves the results of each turn's calls to the front of the next turn. A call without a result
+/// gets a placeholder.
 fn place_results<'a>(
     turns: Vec<ArrangedTurn<'a>>,
     mut results: HashMap<String, (usize, ArrangedBlock<'a>)>,
@@ -397,7 +397,7 @@ fn place_results<'a>(
     out
 }
 
-/// Leaves out empty turns and joins neighbours of one speaker.
+/// Removes empty turns and joins adjacent turns of one role.
 fn merge_turns(turns: Vec<ArrangedTurn<'_>>) -> Vec<ArrangedTurn<'_>> {
     let mut out: Vec<ArrangedTurn<'_>> = Vec::with_capacity(turns.len());
     for turn in turns.into_iter().filter(|turn| !turn.blocks.is_empty()) {
@@ -412,7 +412,8 @@ fn merge_turns(turns: Vec<ArrangedTurn<'_>>) -> Vec<ArrangedTurn<'_>> {
     out
 }
 
-/// The user begins; what the assistant is to go on with does not end in white space.
+/// Makes the first turn a user turn, and trims trailing white space from an assistant turn that the
+/// model is to continue.
 fn normalize_ends(mut turns: Vec<ArrangedTurn<'_>>) -> Vec<ArrangedTurn<'_>> {
     if turns.first().is_none_or(|turn| turn.is_assistant) {
         turns.insert(

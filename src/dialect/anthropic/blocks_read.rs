@@ -1,4 +1,4 @@
-//! Content blocks, of requests and of answers.
+//! Reads the content blocks of requests and responses.
 
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
@@ -12,16 +12,17 @@ use crate::{
     },
 };
 
-/// The signature of a thinking block whose thought nobody signed: it lets clients keep the block,
-/// and is taken off when it comes back. No provider would accept it.
+/// The signature of a thinking block that has no signature. It lets clients retain the block and is
+/// removed when the block comes back. No provider would accept it.
 pub const PLACEHOLDER_SIGNATURE: &str = "aiproxy-unsigned";
 
-/// Where a block that is told in common terms is kept whole for its own dialect.
+/// The extras keys under which a block that was read as plain text is also stored verbatim for its
+/// own dialect.
 pub(super) const ORIGINAL_BLOCK_KEYS: [&str; 2] = ["document.content", "search_result"];
 
 const DIALECT: Dialect = Dialect::Anthropic;
 
-/// A message's content: text, a list of blocks, or nothing.
+/// Reads a message's content: text, a list of blocks, or nothing.
 pub(super) fn read_content(json: Option<JsonRef<'_>>) -> Vec<Block> {
     let Some(json) = json else { return Vec::new() };
     if json.is_object() {
@@ -33,7 +34,7 @@ pub(super) fn read_content(json: Option<JsonRef<'_>>) -> Vec<Block> {
     }
 }
 
-/// A block; a bare text counts as one, other values as nothing.
+/// Reads a block. A bare string counts as a text block; any other non-object gives `None`.
 pub(super) fn read_block(json: JsonRef<'_>) -> Option<Block> {
     if let Some(text) = json.str() {
         return Some(Block::text(text));
@@ -69,16 +70,17 @@ pub(super) fn read_block(json: JsonRef<'_>) -> Option<Block> {
     })
 }
 
-/// The prompt-cache breakpoint on an object.
+/// Reads the prompt-cache breakpoint of an object.
 pub(super) fn read_cache_control(json: JsonRef<'_>) -> Option<CacheBreakpoint> {
     json.get("cache_control").map(|mark| CacheBreakpoint { raw: RawJson::from_json(mark) })
 }
 
-/// A citation in any of its forms.
+/// Reads a citation in any of its forms.
 pub(super) fn read_citation(json: JsonRef<'_>) -> Citation {
     let url = string_member(json, "url")
         .or_else(|| string_member(json, "source").filter(|source| source.contains("://")));
-    // Without its index it is one that we made of a foreign one; the provider would refuse it.
+    // A citation with an empty index was made by aiproxy from a foreign one. The provider would
+    // refuse it.
     let made =
         json.get("encrypted_index").and_then(JsonRef::str).is_some_and(|index| index.is_empty());
     Citation {
@@ -90,14 +92,14 @@ pub(super) fn read_citation(json: JsonRef<'_>) -> Citation {
     }
 }
 
-/// The arguments of a call: the text of an object; some vendors put that text into a string.
+/// The arguments of a call as the text of an object. Some vendors put that text into a string.
 pub(super) fn read_arguments(json: Option<JsonRef<'_>>) -> String {
     json.map_or_else(String::new, |input| {
         input.str().map_or_else(|| input.text().to_owned(), std::borrow::Cow::into_owned)
     })
 }
 
-/// The proof that a signature is; none where nobody signed.
+/// Reads a signature; `None` if no provider signed the block.
 pub(super) fn read_signature(value: &str) -> Option<ReasoningSignature> {
     let signed = !value.is_empty() && !value.starts_with(PLACEHOLDER_SIGNATURE);
     signed.then(|| ReasoningSignature {
@@ -167,7 +169,7 @@ fn read_thinking(json: JsonRef<'_>) -> Block {
     }
 }
 
-/// Media whose source is of one of the plain kinds.
+/// Reads media whose source is of one of the plain kinds.
 fn read_media(json: JsonRef<'_>, kind: MediaKind) -> Option<Media> {
     read_source(json).map(|(source, mime)| Media {
         kind,
@@ -210,7 +212,7 @@ fn read_search_result(json: JsonRef<'_>) -> Block {
     }
 }
 
-/// A document made of blocks: its text for everybody, itself for its own dialect.
+/// Reads a document made of blocks as text, and stores the original for its own dialect.
 fn read_as_text_document(json: JsonRef<'_>, blocks: JsonRef<'_>, key: &str) -> Block {
     let texts: Vec<String> = read_content(Some(blocks))
         .into_iter()

@@ -1,4 +1,4 @@
-//! The pieces of a conversation as content blocks.
+//! Writes the blocks of an arranged conversation as content blocks.
 
 use std::borrow::Cow;
 
@@ -24,11 +24,11 @@ use crate::{
 
 const DIALECT: Dialect = Dialect::Anthropic;
 
-/// What a call is told that nobody gave a result for; without any result the provider refuses the
-/// conversation.
+/// The content of the result that is inserted for a call without one. The provider refuses a
+/// conversation in which a call has no result.
 const NO_RESULT_TEXT: &str = "No result was given for this call.";
 
-/// The system prompt, as JSON.
+/// Writes the system prompt as JSON.
 pub(super) fn write_system(
     pieces: &[ArrangedBlock<'_>],
     names: &AnthropicToolNames,
@@ -37,7 +37,7 @@ pub(super) fn write_system(
     write_content(pieces, names, losses)
 }
 
-/// A turn, as JSON.
+/// Writes a turn as JSON.
 pub(super) fn write_turn(
     turn: &ArrangedTurn<'_>,
     names: &AnthropicToolNames,
@@ -52,7 +52,7 @@ pub(super) fn write_turn(
     })
 }
 
-/// The arguments of a call, which have to be an object; whatever else they are is put into one.
+/// The arguments of a call, which must be an object. Any other value is wrapped in one.
 pub(super) fn tool_input(call: &ToolCall) -> Cow<'_, str> {
     if call.form == CallKind::Custom {
         return tool::custom_arguments(&call.arguments).into();
@@ -60,7 +60,7 @@ pub(super) fn tool_input(call: &ToolCall) -> Cow<'_, str> {
     to_json_object(&call.arguments)
 }
 
-/// The text where it is a JSON object, else an object that holds it.
+/// Returns the text if it is a JSON object, else an object that contains it.
 pub(super) fn to_json_object(arguments: &str) -> Cow<'_, str> {
     let text = arguments.trim();
     if matches!(text, "" | "null") {
@@ -68,7 +68,7 @@ pub(super) fn to_json_object(arguments: &str) -> Cow<'_, str> {
     }
     match reader::parse(text.as_bytes()) {
         Ok(json) if json.is_object() => Cow::Borrowed(text),
-        // Some languages write an object without members so.
+        // Some languages write an object without members as an empty array.
         Ok(json) if json.is_array() && json.is_blank() => Cow::Borrowed("{}"),
         Ok(json) => match json
             .str()
@@ -87,7 +87,7 @@ pub(super) fn to_json_object(arguments: &str) -> Cow<'_, str> {
     }
 }
 
-/// A lone plain text stands as text, all else as a list of blocks.
+/// Writes a single plain text as a string, and everything else as a list of blocks.
 fn write_content(
     pieces: &[ArrangedBlock<'_>],
     names: &AnthropicToolNames,
@@ -165,7 +165,7 @@ fn write_cache_and_extras(
     }
 }
 
-/// Only its own citations are taken back: they hold an index that others lack.
+/// Writes only this dialect's own citations: they contain an index that others lack.
 fn write_citations(o: &mut writer::ObjectWriter<'_>, citations: &[Citation], losses: &mut Losses) {
     let native: Vec<_> = citations
         .iter()
@@ -192,7 +192,7 @@ fn write_tool_result(
         o.str("content", NO_RESULT_TEXT).bool("is_error", true);
         return;
     }
-    // A failed call may only say words; what else it gave stands after the results.
+    // The result of a failed call may contain only text; its other content follows the results.
     let failed = results.iter().any(|result| result.is_error);
     let mut only_text = None;
     let mut count = 0;

@@ -1,4 +1,4 @@
-//! Complete messages: read, told as a stream, put together from one.
+//! Complete messages: reading one, turning one into a stream, and assembling one from a stream.
 
 use bytes::{Bytes, BytesMut};
 use serde_json::{Map, Value, json};
@@ -25,14 +25,14 @@ pub(super) fn read_summary(content_type: &str, body: &[u8]) -> Result<AnswerSumm
     })
 }
 
-/// The events that would have told this message, each block in one delta.
+/// The events of a stream that carries this message, with each block in one delta.
 pub(super) fn synthesize_stream(body: &[u8]) -> Result<Bytes, Fault> {
     read_summary("", body)?;
     let mut message = json_body::parse_tree("", body)?;
     let blocks = message.insert("content".to_owned(), json!([]));
     let mut take = |key: &str| message.insert(key.to_owned(), Value::Null).unwrap_or(Value::Null);
     let (reason, sequence) = (take("stop_reason"), take("stop_sequence"));
-    // Its SDKs add up from the first event on and need the object.
+    // The SDKs add up usage from the first event on and need the object.
     let usage = message
         .entry("usage")
         .or_insert_with(|| json!({ "input_tokens": 0, "output_tokens": 0 }))
@@ -40,7 +40,7 @@ pub(super) fn synthesize_stream(body: &[u8]) -> Result<Bytes, Fault> {
 
     let mut out = BytesMut::new();
     let mut write = |name: &str, event: Value| {
-        sse::write_event(&mut out, name.as_bytes(), event.to_string().as_bytes())
+        sse::write_event(&mut out, name.as_bytes(), event.to_string().as_bytes());
     };
     write("message_start", json!({ "type": "message_start", "message": message }));
     let blocks = match blocks {
@@ -69,7 +69,7 @@ pub(super) fn synthesize_stream(body: &[u8]) -> Result<Bytes, Fault> {
     Ok(out.freeze())
 }
 
-/// A block as it begins, and the deltas that fill it.
+/// Splits a block into its start and the deltas that fill it.
 fn split_into_deltas(mut block: Value) -> (Value, Vec<Value>) {
     let mut deltas = Vec::new();
     let kind = block.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -108,7 +108,7 @@ fn split_into_deltas(mut block: Value) -> (Value, Vec<Value>) {
     (block, deltas)
 }
 
-/// The events of a complete stream as one message.
+/// Assembles the events of a complete stream into one message.
 pub(super) fn collect_stream(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
     let mut message: Option<Map<String, Value>> = None;
     let mut blocks: Vec<(u64, Map<String, Value>, String)> = Vec::new();
@@ -182,7 +182,7 @@ fn apply_delta(
                 other => *other = json!([citation]),
             },
             (_, Value::String(text)) => {
-                json_body::append_text(block.entry(key).or_insert(Value::Null), &text)
+                json_body::append_text(block.entry(key).or_insert(Value::Null), &text);
             }
             (_, value) => {
                 block.insert(key, value);

@@ -1,12 +1,13 @@
-//! A conversation that is too long for the model, said in the words by which clients of this
-//! dialect know to shorten it.
+//! Rewords the error for a conversation that is too long, so that clients of this dialect know to
+//! shorten it.
 
 use crate::ir::fault::{ProxyError, ProxyErrorKind};
 
-/// How clients recognise it: these words, then the tokens there are and the tokens there may be.
+/// The phrase by which clients recognise the error. The actual and the allowed token count follow
+/// it.
 const TOO_LONG_PHRASE: &str = "prompt is too long";
 
-/// How upstreams of all dialects say it, in lower case.
+/// The phrases that upstreams of all dialects use, in lower case.
 const UPSTREAM_PHRASES: [&str; 12] = [
     "maximum context length",
     "exceeds the context window",
@@ -22,11 +23,11 @@ const UPSTREAM_PHRASES: [&str; 12] = [
     TOO_LONG_PHRASE,
 ];
 
-/// Words that stand around the number that may not be passed.
+/// Phrases that precede the limit in a message.
 const LIMIT_PHRASES: [&str; 7] =
     ["maximum", "limit", "context length", "context size", "context window", "allowed", "up to"];
 
-/// Whether the error says that the conversation is too long.
+/// Whether the error means that the conversation is too long.
 pub(super) fn is_context_overflow(error: &ProxyError) -> bool {
     let fits = matches!(
         error.kind,
@@ -40,7 +41,8 @@ pub(super) fn is_context_overflow(error: &ProxyError) -> bool {
         }) || UPSTREAM_PHRASES.iter().any(|phrase| message.contains(phrase)))
 }
 
-/// The message in those words, with the numbers where they are told, before what the upstream said.
+/// Returns the message in that wording, with the token counts if they are known, followed by the
+/// upstream's message.
 pub(super) fn reword(error: &ProxyError) -> Option<String> {
     if !is_context_overflow(error) || error.message.contains(TOO_LONG_PHRASE) {
         return None;
@@ -53,8 +55,8 @@ pub(super) fn reword(error: &ProxyError) -> Option<String> {
     })
 }
 
-/// The tokens there are and the tokens there may be: the latter stands by a word that bounds, the
-/// former is the largest number above it.
+/// The actual and the allowed token count. The limit is the number that follows a limit phrase; the
+/// actual count is the largest number above it.
 fn token_counts(message: &str) -> Option<(u64, u64)> {
     let numbers = find_numbers(message);
     let follows_limit_phrase = |at: usize| {
@@ -71,7 +73,8 @@ fn token_counts(message: &str) -> Option<(u64, u64)> {
     Some((used, limit))
 }
 
-/// Counts in a text with where they begin; versions, years and the like are too small.
+/// The counts in a text, each with its byte offset. Versions, years and similar numbers are too
+/// small to be counts.
 fn find_numbers(message: &str) -> Vec<(usize, u64)> {
     const MIN_TOKEN_COUNT: u64 = 256;
     let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! Our own errors as Anthropic words them.
+//! Writes aiproxy's errors in Anthropic's format.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -20,7 +20,7 @@ pub(super) fn write_error(error: &ProxyError, request_id: &str) -> (StatusCode, 
     (status::status_code(status), error_body(error, status, request_id).to_string().into())
 }
 
-/// The name matters: without it the SDKs pass over the event.
+/// Writes an error event. The event name is required: without it the SDKs ignore the event.
 pub(super) fn error_event(error: &ProxyError, request_id: &str) -> Bytes {
     format!("event: error\ndata: {}\n\n", error_body(error, status_of(error), request_id)).into()
 }

@@ -1,4 +1,4 @@
-//! Images and documents as this dialect takes them.
+//! Writes images and documents as this dialect accepts them.
 
 use std::borrow::Cow;
 
@@ -9,8 +9,8 @@ use crate::{
     ir::block::{Media, MediaKind, MediaSource},
 };
 
-/// The kind of block and its `source`, a JSON object; `Err` names what is lost where there is no
-/// place for it.
+/// Returns the block type and its `source`, a JSON object. `Err` names the loss if this dialect
+/// cannot carry the media.
 pub(super) fn write_source(media: &Media) -> Result<(&'static str, String), &'static str> {
     let lost = loss_name(media.kind);
     let mime = mime_type(media);
@@ -39,7 +39,7 @@ pub(super) fn write_source(media: &Media) -> Result<(&'static str, String), &'st
                 o.str("type", "url").str("url", url);
             }),
         },
-        // Files are stored at their provider; ids of others look different.
+        // Files are stored at their provider; ids of other providers have a different form.
         MediaSource::FileId(id) if id.starts_with("file_") => writer::object(|o| {
             o.str("type", "file").str("file_id", id);
         }),
@@ -50,7 +50,7 @@ pub(super) fn write_source(media: &Media) -> Result<(&'static str, String), &'st
     Ok((kind, source))
 }
 
-/// What a medium is called among the losses.
+/// The loss name of a media kind.
 pub(super) fn loss_name(kind: MediaKind) -> &'static str {
     match kind {
         MediaKind::Image => "messages.image",
@@ -85,7 +85,8 @@ fn decode_text(data: &str) -> Option<String> {
     String::from_utf8(STANDARD.decode(data).ok()?).ok().filter(|text| !text.trim().is_empty())
 }
 
-/// Base64 in the usual alphabet; some clients send the one for URLs, or lines.
+/// Converts to base64 in the standard alphabet. Some clients send the URL-safe alphabet or line
+/// breaks.
 fn to_standard_base64(data: &str) -> Cow<'_, str> {
     if data.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=')) {
         return Cow::Borrowed(data);
@@ -106,7 +107,7 @@ fn parse_data_url(url: &str) -> Option<(&str, &str)> {
     Some((head.strip_suffix(";base64")?, data))
 }
 
-/// The type as told, else as the first bytes say.
+/// The declared media type, else the one detected from the first bytes.
 fn mime_type(media: &Media) -> Cow<'_, str> {
     if let Some(mime) = media.mime.as_deref().filter(|mime| !mime.is_empty()) {
         let plain = mime.split(';').next().unwrap_or(mime).trim();

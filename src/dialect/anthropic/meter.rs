@@ -1,4 +1,4 @@
-//! Watches a stream of message events.
+//! Observes a stream of message events.
 
 use crate::{
     base::{
@@ -19,15 +19,15 @@ pub(super) struct MessageMeter {
     counts: MessageUsage,
     stop_reason: Option<String>,
     model: Option<String>,
-    /// `message_start` has come, and a block has begun: without them its SDKs cannot read what
-    /// follows.
+    /// `message_start` has arrived, and `block_started` is set when a block has begun. The SDKs
+    /// cannot read what follows without them.
     started: bool,
     block_started: bool,
     has_content: bool,
     stopped: bool,
 }
 
-/// Usage as told, field by field: later events replace earlier fields.
+/// Usage as reported, field by field: later events replace earlier fields.
 #[derive(Default)]
 pub(super) struct MessageUsage {
     input: Option<u64>,
@@ -43,7 +43,7 @@ pub(super) struct MessageUsage {
 impl MessageUsage {
     pub(super) fn update(&mut self, usage: JsonRef<'_>) {
         let set = |count_field: &mut Option<u64>, path: &[&str]| {
-            *count_field = count_at(usage, path).or(*count_field)
+            *count_field = count_at(usage, path).or(*count_field);
         };
         set(&mut self.input, &["input_tokens"]);
         set(&mut self.cache_read, &["cache_read_input_tokens"]);
@@ -77,7 +77,7 @@ impl MessageUsage {
     }
 }
 
-/// What an event holds, found in the pass that proves it well formed.
+/// The fields of an event, found in the pass that also validates its JSON.
 #[derive(Default)]
 struct MessageEventFields<'a> {
     kind: &'a [u8],
@@ -86,8 +86,8 @@ struct MessageEventFields<'a> {
 }
 
 impl MessageMeter {
-    /// Takes the usage of an event's part. Its SDKs need one, so where there is none the event has
-    /// to leave with `zero`.
+    /// Records the usage of `part`, a part of an event. The SDKs require usage, so an event without
+    /// it is replaced by one with `zero`.
     fn observe_usage(&mut self, part: JsonRef<'_>, data: &[u8], zero: &str) -> MeterEvent {
         match part.get("usage").filter(|usage| usage.is_object() && !usage.is_blank()) {
             Some(usage) => {
@@ -99,8 +99,8 @@ impl MessageMeter {
     }
 }
 
-/// `data` with a member of `part`, an object inside it, put in or replaced; everything else as it
-/// was.
+/// Returns `data` with a member of `part`, an object inside it, added or replaced. Everything else
+/// is unchanged.
 fn with_member(data: &[u8], part: JsonRef<'_>, key: &str, member: &str) -> Vec<u8> {
     let offset = |text: &str| text.as_ptr().addr() - data.as_ptr().addr();
     let mut out = data.to_vec();
@@ -128,10 +128,10 @@ impl Meter for MessageMeter {
         let json = match reader::visit(data, |depth, key, value| match (depth, key) {
             (1, b"type") => fields.kind = value,
             (1, b"error") => {
-                fields.has_error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
+                fields.has_error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value);
             }
             (1, b"__type") => fields.has_error |= !is_blank(value),
-            // Texts, arguments and citations of a delta; its own type is no content.
+            // A delta's text, arguments and citations are content; its type is not.
             (2, b"type") => {}
             (2, _) => fields.has_content |= !is_blank(value),
             _ => {}

@@ -1,5 +1,5 @@
-//! Names of tools and ids of calls in the alphabet that this dialect allows, the same wherever they
-//! stand.
+//! Maps tool names and call ids to the alphabet that this dialect allows, consistently within a
+//! request.
 
 use std::{
     borrow::Cow,
@@ -12,19 +12,19 @@ use crate::ir::{
     tool::{Tool, ToolChoice},
 };
 
-/// The longest name of a tool.
+/// The provider's limit for the name of a tool.
 const MAX_NAME_LEN: usize = 128;
 
-/// Tools that go by another name.
+/// The tools that are sent under a changed name.
 #[derive(Debug, Default)]
 pub(super) struct AnthropicToolNames {
-    /// As sent, as the client knows them.
+    /// Pairs of the name sent and the name that the client uses.
     renamed: Vec<(String, String)>,
 }
 
 impl AnthropicToolNames {
-    /// Finds a name for every tool that is offered, chosen or was called. `fixed` are names that
-    /// others bear already.
+    /// Finds a name for every tool that is offered, chosen or was called. The names in `fixed` are
+    /// already taken.
     pub(super) fn for_request(request: &ChatRequest, fixed: &[&str]) -> Self {
         let offered = request.tools.iter().filter_map(Tool::name);
         let called =
@@ -61,7 +61,7 @@ impl AnthropicToolNames {
         Self { renamed }
     }
 
-    /// The name to send.
+    /// Returns the name to send.
     pub(super) fn wire_name<'n>(&'n self, name: &'n str) -> &'n str {
         self.renamed.iter().find(|(_, known)| known == name).map_or(name, |(sent, _)| sent)
     }
@@ -71,7 +71,7 @@ impl AnthropicToolNames {
     }
 }
 
-/// Ids of calls: allowed, unique in the conversation, the same for a call and its result.
+/// Call ids that are valid and unique in the conversation, and the same for a call and its result.
 #[derive(Debug)]
 pub(super) struct AnthropicRequestCallIds<'s> {
     seed: &'s str,
@@ -85,8 +85,8 @@ impl<'s> AnthropicRequestCallIds<'s> {
         Self { seed, generated: 0, latest: HashMap::new(), used: HashSet::new() }
     }
 
-    /// The id of a call. Some clients count anew in each turn, so an id that was there before
-    /// becomes another.
+    /// Returns the id to send for a call. Some clients restart their numbering in each turn, so a
+    /// repeated id is replaced by a new one.
     pub(super) fn id_for_call(&mut self, id: &'s str) -> String {
         let candidate = if id.is_empty() {
             self.generated += 1;
@@ -100,7 +100,7 @@ impl<'s> AnthropicRequestCallIds<'s> {
         sent
     }
 
-    /// The id of the call that a result answers: the latest of that name.
+    /// Returns the id of the call that a result answers: the latest call with that id.
     pub(super) fn id_for_result(&self, id: &str) -> Option<&str> {
         self.latest.get(id).map(String::as_str)
     }
@@ -114,7 +114,7 @@ fn is_name_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b == b'_' || b == b'-'
 }
 
-/// The text with everything else made an underscore.
+/// Replaces every other character with an underscore.
 fn sanitize<'n>(name: &'n str, empty: &'static str) -> Cow<'n, str> {
     match name {
         "" => Cow::Borrowed(empty),
@@ -127,7 +127,8 @@ fn sanitize<'n>(name: &'n str, empty: &'static str) -> Cow<'n, str> {
     }
 }
 
-/// The name, or the name with the first number that makes it free; at most `max` characters.
+/// Returns the name, or the name with the lowest number that makes it unique, in at most `max`
+/// characters.
 fn unique_name(name: &str, max: usize, taken: impl Fn(&str) -> bool) -> String {
     let short = &name[..name.len().min(max)];
     if !taken(short) {

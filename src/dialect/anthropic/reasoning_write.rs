@@ -1,4 +1,4 @@
-//! How much the model is told to think, and how long it may speak.
+//! Decides how much the model is to think and how many tokens it may write.
 
 use crate::{
     base::json::writer,
@@ -8,10 +8,9 @@ use crate::{
     ir::generation_settings::{Effort, GenerationSettings, ReasoningSettings},
 };
 
-/// The least budget that is taken.
+/// The smallest thinking budget that the provider accepts.
 const MIN_BUDGET: u64 = 1_024;
-/// How long answers may be where neither the client nor the model's facts say; the field has to be
-/// there.
+/// The output limit if neither the client nor the model's facts give one. The field is required.
 const DEFAULT_MAX_TOKENS: u64 = 8_192;
 
 #[derive(Debug, Default, PartialEq)]
@@ -20,15 +19,16 @@ pub(super) struct ThinkingPlan {
     pub thinking: Option<String>,
     pub effort: Option<&'static str>,
     pub max_tokens: u64,
-    /// Whether the model thinks, which forbids some settings.
+    /// Whether thinking is on, which forbids some settings.
     pub enabled: bool,
 }
 
-/// Decides from what was wished for, what the model knows and what the conversation allows.
+/// Plans thinking from the requested settings, the model's abilities and the conversation.
 ///
-/// A limit holds thoughts and words together, in every dialect; so a budget bends to the limit, and
-/// the limit is raised only where it is below the least budget. A model that thinks cannot be made
-/// to call a tool: where it must (`forced`), as for structured output, it does not think.
+/// In every dialect the limit covers reasoning and text together. So the budget is reduced to fit
+/// the limit, and the limit is raised only if it is below the smallest budget. A thinking model
+/// cannot be forced to call a tool. If a call is required (`forced`), for example for structured
+/// output, thinking is off.
 pub(super) fn plan_thinking(
     settings: &GenerationSettings,
     forced: bool,
@@ -83,7 +83,7 @@ pub(super) fn plan_thinking(
             let (budget, max_tokens) = fit_budget(wanted, limit, traits.max_output, default_limit);
             losses.when(limit.is_some_and(|limit| limit != max_tokens), "max_tokens");
             (plan.enabled, plan.max_tokens) = (true, max_tokens);
-            // Beside a budget an effort is only passed on, never made.
+            // Together with a budget, a requested effort is passed on, but none is derived.
             plan.effort =
                 requested_effort.filter(|_| wish.budget_tokens.is_some()).map(effort_name);
             plan.thinking = Some(writer::object(|o| {
@@ -95,7 +95,7 @@ pub(super) fn plan_thinking(
     plan
 }
 
-/// A budget below the limit, and the limit.
+/// Returns a budget below the limit, and the limit.
 fn fit_budget(
     wanted: u64,
     limit: Option<u64>,

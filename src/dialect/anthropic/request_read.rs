@@ -1,4 +1,4 @@
-//! Requests of clients.
+//! Reads client requests.
 
 use crate::{
     base::json::{
@@ -116,7 +116,8 @@ fn read_message(at: usize, json: JsonRef<'_>) -> Result<ChatMessage, ProxyError>
     Ok(ChatMessage { extras, ..ChatMessage::new(role, blocks_read::read_content(content)) })
 }
 
-/// Results say whose they are only by id; other dialects want the tool's name as well.
+/// Adds the tool name to each result. Here results name their call only by id, but other dialects
+/// need the tool's name as well.
 fn name_results(messages: &mut [ChatMessage]) {
     let mut names: Vec<(String, String)> = Vec::new();
     for block in messages.iter_mut().flat_map(|message| &mut message.blocks) {
@@ -178,7 +179,7 @@ fn read_settings(json: JsonRef<'_>, extras: &mut Extras) -> GenerationSettings {
     settings
 }
 
-/// What is left of an object whose known members are told elsewhere.
+/// Preserves the members of an object that are not in `known`, which are read elsewhere.
 fn preserve_unknown(extras: &mut Extras, key: &str, json: JsonRef<'_>, known: &[&str]) {
     let rest = Extras::from_object(DIALECT, json, known);
     if !rest.is_empty() {

@@ -1,4 +1,4 @@
-//! Requests to upstreams.
+//! Writes upstream requests.
 
 use crate::{
     base::json::{
@@ -28,14 +28,14 @@ use crate::{
 
 const DIALECT: Dialect = Dialect::Anthropic;
 
-/// Extras whose rest is written together with what the settings say.
+/// Extras whose remaining members are written together with the fields that the settings fill.
 const MERGED_EXTRAS: [&str; 2] = ["metadata", "output_config"];
 
-/// This dialect has no mode that only promises JSON; the model is asked for it, after the system
-/// prompt.
+/// The instruction that is added after the system prompt to ask for JSON, because this dialect has
+/// no mode that only promises JSON.
 const JSON_INSTRUCTION: &str =
     "Answer with one JSON value and nothing else: no words around it, no code fence.";
-/// The same, where the schema says more than the provider can enforce.
+/// The instruction that is added if the schema contains more than the provider can enforce.
 const SCHEMA_INSTRUCTION: &str = "Answer with one JSON value that follows this JSON Schema, and nothing else: no words around it, no code fence.\n";
 
 pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> EncodedRequest {
@@ -150,7 +150,7 @@ fn write_settings(
     }
 }
 
-/// An object of which the settings tell a part and the extras the rest.
+/// Writes an object whose members come partly from the settings and partly from the extras.
 fn write_merged_object(
     o: &mut ObjectWriter<'_>,
     request: &ChatRequest,
@@ -170,8 +170,8 @@ fn write_merged_object(
     }
 }
 
-/// While it thinks, a model takes no other temperature than 1, no `top_k`, and `top_p` only close
-/// to 1.
+/// Writes the sampling settings. While it thinks, a model accepts only temperature 1, no `top_k`,
+/// and a `top_p` close to 1.
 fn write_sampling(
     o: &mut ObjectWriter<'_>,
     settings: &GenerationSettings,
@@ -185,7 +185,7 @@ fn write_sampling(
             o.raw("temperature", raw);
         }
         (Some(_), _) if thinks => losses.add("temperature"),
-        // Other dialects go up to 2.
+        // Other dialects allow up to 2.
         (Some(warm), _) if warm > 1.0 => {
             losses.add("temperature");
             o.num("temperature", 1);
@@ -197,7 +197,7 @@ fn write_sampling(
     }
     match (top_p, &settings.top_p) {
         (Some(top_p), _) if thinks && !(0.95..=1.0).contains(&top_p) => losses.add("top_p"),
-        // It says nothing, and some models take only one of the two.
+        // A `top_p` of 1 has no effect, and some models accept only one of the two settings.
         (Some(1.0), _) if temperature.is_some() => {}
         (Some(_), Some(raw)) => {
             o.raw("top_p", raw);
@@ -213,7 +213,8 @@ fn write_sampling(
     }
 }
 
-/// What this dialect has no words for, unless it says only the usual.
+/// Adds a loss for each setting that this dialect does not support, unless it has its default
+/// value.
 fn add_unsupported_losses(settings: &GenerationSettings, losses: &mut Losses) {
     let differs = |raw: &Option<RawJson>, default: f64| {
         raw.as_ref().is_some_and(|raw| raw.text().parse::<f64>().ok() != Some(default))
@@ -237,7 +238,7 @@ fn add_unsupported_losses(settings: &GenerationSettings, losses: &mut Losses) {
     }
 }
 
-/// The schema to enforce, or the words that ask for it.
+/// Returns the schema to enforce, or the instruction that asks for it.
 fn resolve_format(
     format: Option<&ResponseFormat>,
     losses: &mut Losses,

@@ -1,4 +1,4 @@
-//! Answers of upstreams that came whole.
+//! Reads complete upstream responses.
 
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
@@ -19,7 +19,7 @@ use crate::{
 
 const DIALECT: Dialect = Dialect::Anthropic;
 
-/// Fields of usage that the common counts hold.
+/// The usage fields that the common counts cover.
 const COUNTED_USAGE_FIELDS: [&str; 7] = [
     "input_tokens",
     "output_tokens",
@@ -50,7 +50,7 @@ pub(super) fn read_response(
             call.name = context.client_tool_name(&call.name).to_owned();
         }
     }
-    // An empty text says nothing; it stands where all was thought or called.
+    // An empty text carries nothing; it appears if the model only reasoned or called tools.
     blocks.retain(|block| !is_empty_text(block));
     let usage = json.get("usage");
     let mut counts = MessageUsage::default();
@@ -85,7 +85,7 @@ pub(super) fn read_response(
     })
 }
 
-/// Why it ended; tool calls are told by the calls.
+/// Reads why the answer ended. Tool calls are recognised by the calls themselves.
 pub(super) fn read_finish(said: Option<String>, sequence: Option<String>, called: bool) -> Finish {
     let kind = match said.as_deref() {
         Some("max_tokens" | "model_context_window_exceeded" | "length") => FinishKind::Length,
@@ -102,7 +102,7 @@ pub(super) fn read_finish(said: Option<String>, sequence: Option<String>, called
     }
 }
 
-/// The service tier in the words of all dialects.
+/// Reads the service tier, in the names that all dialects share.
 pub(super) fn read_service_tier(usage: JsonRef<'_>) -> Option<String> {
     json_body::clean_name(usage.get("service_tier"))
         .map(|tier| if tier == "standard" { "default".to_owned() } else { tier })
@@ -112,7 +112,7 @@ fn is_empty_text(block: &Block) -> bool {
     matches!(&block.kind, BlockKind::Text(text) if text.text.is_empty() && text.citations.is_empty())
 }
 
-/// Ids of an answer's calls: there, and each once.
+/// Makes sure that every call of an answer has an id and that no id repeats.
 #[derive(Debug)]
 pub(super) struct AnthropicAnswerCallIds {
     seed: String,
@@ -139,7 +139,7 @@ impl AnthropicAnswerCallIds {
     }
 }
 
-/// An unknown shape of content, in the middle of a stream.
+/// The fault for content of an unknown shape in the middle of a stream.
 pub(super) fn invalid_event(kind: &str) -> Fault {
     read_error::unexpected_shape(&format!("an event is {kind}"))
 }

@@ -1,4 +1,4 @@
-//! Answers to clients that are told whole, and the parts that streams share with them.
+//! Writes complete responses for clients, and the parts that streams share with them.
 
 use bytes::Bytes;
 
@@ -44,12 +44,12 @@ pub(super) fn write_response(response: &ChatResponse, spec: &ResponseSpec) -> By
     body.into()
 }
 
-/// The answer's id in this dialect's form.
+/// Returns the response id in this dialect's form.
 pub(super) fn message_id(spec: &ResponseSpec) -> String {
     format!("msg_{}", spec.request_id)
 }
 
-/// The fields `stop_reason` and `stop_sequence`.
+/// Writes the fields `stop_reason` and `stop_sequence`.
 pub(super) fn write_stop_reason(o: &mut ObjectWriter<'_>, finish: &Finish, refused: bool) {
     let sequence = finish.stop_sequence.as_deref();
     let reason = match finish.kind {
@@ -73,8 +73,8 @@ pub(super) fn write_stop_reason(o: &mut ObjectWriter<'_>, finish: &Finish, refus
     };
 }
 
-/// The members of `usage`. The counts have to be there; what nobody told is 0. Input leaves out
-/// what the cache holds.
+/// Writes the members of `usage`. The counts are required, so an unknown one is 0. The input count
+/// excludes cached tokens.
 pub(super) fn write_usage(o: &mut ObjectWriter<'_>, usage: Option<&Usage>, tier: Option<&str>) {
     let counts = usage.copied().unwrap_or_default();
     write_totals(o, &counts);
@@ -89,7 +89,7 @@ pub(super) fn write_usage(o: &mut ObjectWriter<'_>, usage: Option<&Usage>, tier:
     );
 }
 
-/// The counts that also stand at the end of a stream.
+/// Writes the counts that also appear at the end of a stream.
 pub(super) fn write_totals(o: &mut ObjectWriter<'_>, counts: &Usage) {
     o.num("input_tokens", counts.uncached_input());
     o.num(
@@ -105,7 +105,8 @@ pub(super) fn write_totals(o: &mut ObjectWriter<'_>, counts: &Usage) {
     }
 }
 
-/// A citation, as the dialect wrote it, or as one of a search where its source is on the web.
+/// Writes a citation verbatim if it comes from this dialect. One with a web source becomes a search
+/// result.
 pub(super) fn write_citation(citation: &Citation) -> Option<String> {
     match (&citation.raw, &citation.url) {
         (Some((DIALECT, raw)), _) => Some(raw.text().to_owned()),
@@ -122,9 +123,9 @@ pub(super) fn write_citation(citation: &Citation) -> Option<String> {
     }
 }
 
-/// What a proof means to clients of this dialect.
+/// The form in which clients of this dialect receive a reasoning signature.
 pub(super) enum ReasoningSeal<'p> {
-    /// The thought itself.
+    /// The encrypted reasoning itself.
     Redacted(&'p str),
     Signature(&'p str),
 }
@@ -140,8 +141,8 @@ pub(super) fn reasoning_seal(proof: Option<&ReasoningSignature>) -> ReasoningSea
     }
 }
 
-/// Blocks that this dialect's answers have no place for (pictures, other dialects' own) are left
-/// out.
+/// Writes a block. Blocks that this dialect's responses cannot carry (images, foreign blocks) are
+/// left out.
 fn write_block(a: &mut ArrayWriter<'_>, block: &Block) {
     match &block.kind {
         BlockKind::Text(text) if text.text.is_empty() && text.citations.is_empty() => {}

@@ -1,31 +1,30 @@
-//! JSON Schemas as this dialect takes them, rewritten as little as possible; the order of
-//! properties stays.
+//! Rewrites JSON Schemas as little as this dialect requires, and preserves the order of properties.
 //!
-//! The arguments of a tool may be described by any schema whose root is an object. What is enforced
-//! word by word (strict tools, answers in a format) must be said in a subset: every object closed,
-//! no bounds on numbers, texts and lists, few formats. Bounds become part of the description, so
-//! that the model still reads them.
+//! Any schema whose root is an object may describe the arguments of a tool. Enforced schemas
+//! (strict tools, structured output) must use a subset: every object is closed, numbers, strings
+//! and lists have no bounds, and few formats are allowed. Bounds move into the description, so that
+//! the model still reads them.
 
 use std::fmt::Write as _;
 
 use crate::base::json::{raw::RawJson, reader::JsonRef, writer};
 
-/// The arguments of a tool without any.
+/// The schema for a tool without arguments.
 pub(super) const EMPTY_SCHEMA: &str = r#"{"type":"object","properties":{}}"#;
 
 /// How a schema fits into the enforced subset.
 #[derive(Debug, PartialEq)]
 pub(super) enum SchemaFit {
-    /// It does; objects are closed where they were not.
+    /// The schema fits. Open objects were closed.
     Exact(String),
-    /// Constraints became words.
+    /// The schema fits after some constraints were moved into descriptions.
     Relaxed(String),
-    /// It cannot be said: open objects, recursion, tuples.
+    /// The subset cannot express the schema: open objects, recursion, tuples.
     Unsupported,
 }
 
-/// A schema whose root is an object without alternatives; those are merged into one object. Whether
-/// it had to be changed in what it means.
+/// Returns a schema whose root is an object without alternatives, which are merged into one object.
+/// The flag says whether the meaning changed.
 pub(super) fn ensure_object_root(schema: &RawJson) -> (String, bool) {
     let json = schema.json();
     if !json.is_object() {
@@ -53,8 +52,8 @@ pub(super) fn ensure_object_root(schema: &RawJson) -> (String, bool) {
     (text, branching)
 }
 
-/// The properties of an object and of all its alternatives; required is what every alternative
-/// requires.
+/// Writes the properties of an object and of all its alternatives. A property is required if every
+/// alternative requires it.
 fn merge_alternatives(root: JsonRef<'_>, o: &mut writer::ObjectWriter<'_>) {
     let branches = |key: &str| -> Vec<JsonRef<'_>> {
         root.get(key)
@@ -98,7 +97,7 @@ fn merge_alternatives(root: JsonRef<'_>, o: &mut writer::ObjectWriter<'_>) {
     }
 }
 
-/// A branch, or what it refers to inside the root.
+/// Returns a branch, or the schema inside the root to which it refers.
 fn resolve_reference<'a>(root: JsonRef<'a>, branch: JsonRef<'a>) -> JsonRef<'a> {
     let path = branch.get("$ref").and_then(JsonRef::str);
     let target = path
@@ -108,8 +107,8 @@ fn resolve_reference<'a>(root: JsonRef<'a>, branch: JsonRef<'a>) -> JsonRef<'a> 
     target.unwrap_or(branch)
 }
 
-/// The schema in the enforced subset. `title` and `description` are added where the schema has
-/// none.
+/// Converts the schema to the enforced subset. `title` and `description` are added if the schema
+/// has none.
 pub(super) fn to_strict_subset(
     schema: &str,
     title: Option<&str>,
@@ -133,7 +132,7 @@ pub(super) fn to_strict_subset(
     if writer.relaxed { SchemaFit::Relaxed(text) } else { SchemaFit::Exact(text) }
 }
 
-/// Whether a definition leads back to itself, or a reference out of the schema.
+/// Whether a definition refers back to itself, or a reference points outside the schema.
 fn is_recursive(root: JsonRef<'_>) -> bool {
     fn collect_references(json: JsonRef<'_>, out: &mut Vec<String>) {
         if let Some(path) = json.get("$ref").and_then(JsonRef::str) {
@@ -187,7 +186,7 @@ const SUPPORTED_FORMATS: [&str; 10] =
     ["date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"];
 
 impl SubsetWriter {
-    /// The node in the subset; `None` where it cannot be said.
+    /// Returns the node in the subset, or `None` if the subset cannot express it.
     fn write_node(&mut self, json: JsonRef<'_>) -> Option<String> {
         let has = |key: &str| json.get(key).is_some();
         if !json.is_object()
@@ -203,7 +202,7 @@ impl SubsetWriter {
         };
         let object = kinds.iter().any(|kind| kind == "object");
         if object && !has("properties") {
-            // Nothing but open: closed it would always be empty.
+            // An object without properties would always be empty if it were closed.
             return None;
         }
         if object
@@ -238,12 +237,12 @@ impl SubsetWriter {
                 "format"
                     if value.str().is_some_and(|format| SUPPORTED_FORMATS.contains(&&*format)) =>
                 {
-                    member(key, value.text())
+                    member(key, value.text());
                 }
                 "type" | "enum" | "const" | "$ref" | "title" | "default" | "required" => {
-                    member(key, value.text())
+                    member(key, value.text());
                 }
-                // Says nothing about values.
+                // These keywords do not constrain values.
                 "$schema" | "$id" | "$comment" | "examples" | "deprecated" | "readOnly"
                 | "writeOnly" => {}
                 _ if value.kind() == "null" => {}

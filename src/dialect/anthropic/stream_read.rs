@@ -1,4 +1,4 @@
-//! Answers of upstreams as they come.
+//! Reads upstream responses as a stream.
 
 use serde_json::{Map, Value};
 
@@ -38,33 +38,33 @@ pub(super) struct MessageStreamReader {
     event_count: u32,
     started: bool,
     done: bool,
-    /// The number of the next block told.
+    /// The number of the next emitted block.
     next_block: u32,
     open_blocks: Vec<AnthropicOpenBlock>,
 }
 
 /// A block that is not finished.
 struct AnthropicOpenBlock {
-    /// The upstream's number of it.
+    /// The upstream's number for the block.
     upstream_index: u64,
     state: BlockState,
 }
 
 enum BlockState {
-    /// `input` is what the block began with; it counts where no piece of arguments comes.
+    /// A tool call. `input` comes from the block's start; it is used if no argument delta follows.
     Call {
         block: u32,
         input: String,
         has_delta: bool,
     },
-    /// Not told before it is whole: its body, and the pieces of its `input`.
+    /// A foreign block, emitted once it is complete: its body, and the pieces of its `input`.
     Foreign {
         body: Map<String, Value>,
         raw: RawJson,
         input: String,
         has_delta: bool,
     },
-    /// Not opened before it says something.
+    /// A text block, opened when its first text arrives.
     Text {
         block: Option<u32>,
     },
@@ -108,7 +108,7 @@ impl MessageStreamReader {
     }
 
     fn start_block(&mut self, index: u64, block: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
-        // A second block of one number: the stop of the first was lost.
+        // If a number repeats, the stop of the first block was lost.
         self.stop_block(index, out);
         let text = |key: &str| block.get(key).and_then(JsonRef::str).unwrap_or_default();
         let what = match &*text("type") {
@@ -181,19 +181,19 @@ impl MessageStreamReader {
             match (key, value.str()) {
                 ("text", Some(text)) => self.apply_delta(index, BlockDelta::Text(&text), out),
                 ("thinking", Some(text)) => {
-                    self.apply_delta(index, BlockDelta::Thought(&text), out)
+                    self.apply_delta(index, BlockDelta::Thought(&text), out);
                 }
                 ("partial_json", Some(text)) => {
-                    self.apply_delta(index, BlockDelta::Arguments(&text), out)
+                    self.apply_delta(index, BlockDelta::Arguments(&text), out);
                 }
                 ("partial_json", None) if value.is_object() => {
-                    self.apply_delta(index, BlockDelta::Arguments(value.text()), out)
+                    self.apply_delta(index, BlockDelta::Arguments(value.text()), out);
                 }
                 ("signature", Some(text)) => {
-                    self.apply_delta(index, BlockDelta::Signature(&text), out)
+                    self.apply_delta(index, BlockDelta::Signature(&text), out);
                 }
                 ("citation", None) if value.is_object() => {
-                    self.apply_delta(index, BlockDelta::Citation(value), out)
+                    self.apply_delta(index, BlockDelta::Citation(value), out);
                 }
                 _ => {}
             }
@@ -213,7 +213,7 @@ impl MessageStreamReader {
             .rposition(|open| open.upstream_index == index && block_delta.fits(&open.state))
         {
             Some(at) => at,
-            // Nobody opened the block, or as something else.
+            // The block was not opened, or it was opened as another kind.
             None => {
                 let what = match block_delta {
                     BlockDelta::Text(_) | BlockDelta::Citation(_) => {
@@ -249,7 +249,7 @@ impl MessageStreamReader {
                 out.push(ChatEvent::Delta { block, text: text.to_owned() });
             }
             (BlockState::Thought { signature, .. }, BlockDelta::Signature(more)) => {
-                signature.push_str(more)
+                signature.push_str(more);
             }
             (BlockState::Call { block, has_delta: grown, .. }, BlockDelta::Arguments(text)) => {
                 *grown = true;
@@ -266,7 +266,7 @@ impl MessageStreamReader {
         }
     }
 
-    /// The block is finished; what waited is told.
+    /// Finishes the block and emits what was buffered.
     fn stop_block(&mut self, index: u64, out: &mut Vec<ChatEvent>) {
         while let Some(at) = self.open_blocks.iter().position(|open| open.upstream_index == index) {
             let open = self.open_blocks.remove(at);
@@ -337,8 +337,8 @@ impl MessageStreamReader {
         });
     }
 
-    /// The number of a block; without one, a start is the next block and anything else is about the
-    /// last.
+    /// Returns the number of a block. Without an index, a start means the next block and any other
+    /// event means the last one.
     fn block_index(&self, json: JsonRef<'_>, starts: bool) -> u64 {
         let last = self.open_blocks.last().map(|open| open.upstream_index);
         json.get("index").and_then(JsonRef::u64).unwrap_or_else(|| {
@@ -439,12 +439,12 @@ impl StreamReader for MessageStreamReader {
     }
 }
 
-/// What is added to a block.
+/// An addition to a block.
 #[derive(Clone, Copy)]
 enum BlockDelta<'a> {
     Arguments(&'a str),
     Citation(JsonRef<'a>),
-    /// To a block that only its dialect knows.
+    /// A delta of a foreign block.
     Foreign(JsonRef<'a>),
     Signature(&'a str),
     Text(&'a str),
@@ -470,14 +470,15 @@ fn open_block(next: &mut u32, head: BlockStart, out: &mut Vec<ChatEvent>) -> u32
     block
 }
 
-/// Texts grow, lists of citations too, everything else is replaced.
+/// Merges a delta into a foreign block. Texts and lists of citations grow; every other member is
+/// replaced.
 fn merge_foreign_delta(body: &mut Map<String, Value>, input: &mut String, delta: JsonRef<'_>) {
     for (key, value) in delta.members() {
         match (key, value.str()) {
             ("type", _) => {}
             ("partial_json", Some(text)) => input.push_str(&text),
             (_, Some(text)) => {
-                json_body::append_text(body.entry(key).or_insert(Value::Null), &text)
+                json_body::append_text(body.entry(key).or_insert(Value::Null), &text);
             }
             _ => {
                 body.insert(key.to_owned(), RawJson::from_json(value).to_value());

@@ -1,4 +1,4 @@
-//! Answers to clients as they come.
+//! Writes client responses as a stream.
 
 use crate::{
     base::json::writer::{self, ObjectWriter},
@@ -26,26 +26,26 @@ const DIALECT: Dialect = Dialect::Anthropic;
 pub(super) struct MessageStreamWriter {
     spec: ResponseSpec,
     sequence: BlockSerializer,
-    /// What may be told now; kept for its room.
+    /// Events that are ready to be written; retained to reuse the allocation.
     pending_events: Vec<ChatEvent>,
-    /// Likewise for the text of an event.
+    /// The text of an event; retained to reuse the allocation.
     event_text: String,
     started: bool,
-    /// Known of the input since the beginning.
+    /// The usage that was known at the start of the stream.
     initial_usage: Option<Usage>,
     refused: bool,
-    /// The client's number of the next block; blocks that say nothing get none.
+    /// The client's number for the next block; empty blocks get no number.
     block_index: u32,
     current: CurrentBlock,
 }
 
-/// The block that is being told.
+/// The block that is being written.
 enum CurrentBlock {
     Call {
         form: CallKind,
         arguments: ArgumentsState,
     },
-    /// Nothing, or a block that this dialect has no place for.
+    /// No block, or one that this dialect cannot carry.
     None,
     Text {
         open: bool,
@@ -56,11 +56,11 @@ enum CurrentBlock {
     },
 }
 
-/// The arguments of a call have to become an object.
+/// The state of a call's arguments, which must become an object.
 enum ArgumentsState {
-    /// They do.
+    /// The arguments are an object and are streamed.
     Streaming,
-    /// Not known yet, or none: told when they are whole.
+    /// Unknown or not an object: the arguments are written once they are complete.
     Buffered(String),
 }
 
@@ -262,13 +262,13 @@ impl MessageStreamWriter {
             CurrentBlock::None | CurrentBlock::Text { open: false } => {}
             CurrentBlock::Text { open: true } => self.write_block_stop(out),
             CurrentBlock::Thought { open, signature: proof } => {
-                self.close_thought(open, proof.as_ref(), out)
+                self.close_thought(open, proof.as_ref(), out);
             }
             CurrentBlock::Call { form, arguments } => {
                 match (form, arguments) {
                     (CallKind::Custom, _) => self.write_arguments_delta(out, "\"}"),
                     (CallKind::Function, ArgumentsState::Buffered(buffer)) => {
-                        self.write_arguments_delta(out, &blocks_write::to_json_object(&buffer))
+                        self.write_arguments_delta(out, &blocks_write::to_json_object(&buffer));
                     }
                     (CallKind::Function, ArgumentsState::Streaming) => {}
                 }
@@ -281,7 +281,7 @@ impl MessageStreamWriter {
         match response_write::reasoning_seal(proof) {
             ReasoningSeal::Redacted(data) => {
                 if open {
-                    // Words came before: they end unsigned, the sealed part follows.
+                    // Text came before: its block ends unsigned, and the redacted part follows.
                     self.write_signature(PLACEHOLDER_SIGNATURE, out);
                 }
                 self.write_block_start(out, |o| {
@@ -339,7 +339,7 @@ impl MessageStreamWriter {
     }
 }
 
-/// Whether this is the beginning of a JSON object, and not only of something like one.
+/// Whether the text begins a JSON object, and not only something similar.
 fn starts_object(text: &str) -> bool {
     let inside = text.trim_start().strip_prefix('{').map(str::trim_start);
     inside.is_some_and(|inside| inside.starts_with(['"', '}']))
@@ -356,8 +356,8 @@ impl StreamWriter for MessageStreamWriter {
     }
 
     fn write_error(&mut self, error: &ProxyError, request_id: &str, out: &mut Vec<u8>) {
-        // The name of the event is enough for clients, whatever was told before and even before the
-        // first event.
+        // Clients recognise the error by the event name alone, at any point of the stream and even
+        // before the first event.
         out.extend_from_slice(&error::error_event(error, request_id));
     }
 }

@@ -1,4 +1,4 @@
-//! Whole exchanges: recordings of this dialect come back as they were.
+//! Tests on whole exchanges: recordings of this dialect survive reading and writing.
 
 mod foreign;
 
@@ -63,8 +63,8 @@ fn write_json(request: &ChatRequest, thinking: Thinking) -> (Value, Vec<String>)
     (serde_json::from_slice(&encoded.body).expect("json"), losses)
 }
 
-/// Makes equal what means the same: text content and one text block, null and absent, defaults told
-/// and not.
+/// Makes equivalent values equal: text content and one text block, null and absent, explicit and
+/// implicit defaults.
 fn normalize(value: &Value) -> Value {
     match value {
         Value::Object(object) => {
@@ -107,7 +107,7 @@ fn recorded_requests_come_back_whole_and_nothing_is_lost() {
         if let Some(format) = object.remove("output_format") {
             object.insert("output_config".to_owned(), json!({ "format": format }));
         }
-        // An effort alone asks a model that is told by effort to think.
+        // An effort alone makes a model that is controlled by effort think.
         let effort = want.pointer("/output_config/effort").is_some();
         if effort && want.get("thinking").is_none() {
             want["thinking"] = json!({ "type": "adaptive" });
@@ -126,7 +126,7 @@ fn recorded_requests_come_back_whole_and_nothing_is_lost() {
     }
 }
 
-/// Everything in the recording that is not null stands in the answer.
+/// Asserts that the response contains everything in the recording that is not null.
 fn assert_contains(got: &Value, want: &Value, at: &str) {
     match (got, want) {
         (_, Value::Null) => {}
@@ -171,7 +171,7 @@ fn recorded_answers_come_back_whole() {
                 .expect("json");
 
         let mut want: Value = serde_json::from_str(&exchange.response).expect("json");
-        // An empty text says nothing, and clients may not send it back.
+        // An empty text carries nothing, and clients may not send it back.
         want["content"].as_array_mut().expect("a list").retain(|block| block["text"] != "");
         assert_contains(&got, &want, &exchange.id[..1]);
         assert_eq!((&got["id"], &got["model"]), (&json!("msg_1"), &json!("m")));
@@ -205,7 +205,7 @@ fn split_frames(body: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
     body.split("\n\n").filter_map(data).map(|data| (Vec::new(), data)).collect()
 }
 
-/// What the stream says when it is put together another way.
+/// Assembles the stream into one message with the buffered code path.
 fn collect_message(body: &str) -> Option<Value> {
     let body = buffered::collect_stream(&split_frames(body)).ok()?;
     serde_json::from_slice(&body).ok()
@@ -243,7 +243,7 @@ fn recorded_streams_mean_the_same_when_read_written_and_read_again() {
                     .expect("json"),
             )
         };
-        // Deltas of a block may not tell what stood beside its content.
+        // Deltas of a block do not carry the members next to its content.
         let bare = |mut value: Value| {
             for block in value["content"].as_array_mut().expect("a list") {
                 block.as_object_mut().expect("a block").remove("caller");
@@ -257,7 +257,7 @@ fn recorded_streams_mean_the_same_when_read_written_and_read_again() {
             .read_response("", again.to_string().as_bytes(), &AttemptContext::default())
             .expect("an answer");
         let known = |mut value: Value| {
-            // The end of a stream has no place for them.
+            // The end of a stream does not carry these members.
             let usage = value["usage"].as_object_mut().expect("usage");
             usage.remove("service_tier");
             value
@@ -291,7 +291,7 @@ proptest! {
 #[test]
 fn events_of_odd_vendors_are_well_formed_answers() {
     for (events, text, calls, finish) in [
-        // Nothing opened, no numbers, no stop, no end of the message.
+        // No block opened, no numbers, no stop, no end of the message.
         (
             vec![
                 r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"a"}}"#,
@@ -302,7 +302,7 @@ fn events_of_odd_vendors_are_well_formed_answers() {
             vec![],
             FinishKind::Stop,
         ),
-        // Input whole at the start, ids missing, the same number twice.
+        // The whole input at the start, missing ids, a repeated number.
         (
             vec![
                 r#"{"type":"message_start","message":{"id":null,"usage":null}}"#,
@@ -327,7 +327,7 @@ fn events_of_odd_vendors_are_well_formed_answers() {
             vec![],
             FinishKind::Stop,
         ),
-        // Interleaved, with unknown events and a text where a call was.
+        // Interleaved blocks, unknown events, and a text delta for a call.
         (
             vec![
                 r#"{"type":"content_block_start","index":1,"content_block":{"type":"tool_use","id":"x","name":"f"}}"#,
@@ -359,7 +359,7 @@ fn events_of_odd_vendors_are_well_formed_answers() {
             match &block.kind {
                 BlockKind::Text(it) => got.0.push_str(&it.text),
                 BlockKind::ToolCall(it) => {
-                    got.1.push((it.id.as_str(), it.name.as_str(), it.arguments.as_str()))
+                    got.1.push((it.id.as_str(), it.name.as_str(), it.arguments.as_str()));
                 }
                 _ => {}
             }
@@ -422,7 +422,7 @@ fn an_error_in_a_stream_is_a_fault_and_a_cut_stream_has_no_end() {
     assert_eq!(fault.expect_err("an error").status, 529);
     assert!(!reader.read_eof(&mut emitted));
 
-    // An end that was preceded by nothing is none.
+    // An end event without a message before it does not complete the stream.
     for events in [
         &[r#"{"type":"message_stop"}"#][..],
         &[r#"{"type":"message_start","message":{}}"#, r#"{"type":"message_stop"}"#],

@@ -1,4 +1,4 @@
-//! Tools and the choice among them.
+//! Writes the tools and the tool choice.
 
 use crate::{
     base::json::{reader::JsonRef, writer},
@@ -18,10 +18,10 @@ use crate::{
 
 const DIALECT: Dialect = Dialect::Anthropic;
 
-/// The name that the provider's own search bears.
+/// The name of the provider's own search tool.
 const WEB_SEARCH_NAME: &str = "web_search";
 
-/// Names that no function may bear beside the hosted tools of this request.
+/// The names that functions may not use, because this request's hosted tools use them.
 pub(super) fn reserved_names(request: &ChatRequest) -> Vec<&'static str> {
     let searches = request.tools.iter().any(
         |tool| matches!(tool, Tool::Hosted(it) if it.kind == HostedKind::WebSearch && it.dialect != DIALECT),
@@ -29,7 +29,7 @@ pub(super) fn reserved_names(request: &ChatRequest) -> Vec<&'static str> {
     if searches { vec![WEB_SEARCH_NAME] } else { Vec::new() }
 }
 
-/// The tools that can be offered, each as JSON.
+/// Writes the tools that can be offered, each as JSON.
 pub(super) fn write_tools(
     request: &ChatRequest,
     names: &AnthropicToolNames,
@@ -108,7 +108,8 @@ fn write_hosted(tool: &HostedTool, losses: &mut Losses) -> Option<String> {
     None
 }
 
-/// Another dialect's search, with what both have: domains and where the user is.
+/// Writes another dialect's search tool with the options that both share: domains and user
+/// location.
 fn write_web_search(json: JsonRef<'_>, losses: &mut Losses) -> String {
     let filters = json.get("filters").unwrap_or(json);
     let location =
@@ -118,7 +119,7 @@ fn write_web_search(json: JsonRef<'_>, losses: &mut Losses) -> String {
     }
     writer::object(|o| {
         o.str("type", "web_search_20250305").str("name", WEB_SEARCH_NAME);
-        // One of the two lists may be given, not both.
+        // Only one of the two lists may be given.
         let lists = ["allowed_domains", "blocked_domains"]
             .into_iter()
             .find_map(|key| Some((key, filters.get(key).filter(|it| !it.is_blank())?)));
@@ -136,7 +137,7 @@ fn write_web_search(json: JsonRef<'_>, losses: &mut Losses) -> String {
     })
 }
 
-/// What is said of the choice, in the words that this dialect has.
+/// Returns the requested tool choice in a form that this dialect supports.
 fn effective_choice(request: &ChatRequest) -> Option<ToolChoice> {
     match &request.tool_choice {
         Some(ToolChoice::Allowed { names, required: true }) if names.len() == 1 => {
@@ -148,16 +149,16 @@ fn effective_choice(request: &ChatRequest) -> Option<ToolChoice> {
     }
 }
 
-/// Whether the model must call.
+/// Whether the model must call a tool.
 pub(super) fn forces_call(request: &ChatRequest) -> bool {
     !request.tools.is_empty()
         && matches!(effective_choice(request), Some(ToolChoice::Named(_) | ToolChoice::Required))
 }
 
-/// The field `tool_choice`; nothing where the usual is meant.
+/// Writes the field `tool_choice`; `None` if the default applies.
 pub(super) fn write_choice(request: &ChatRequest, names: &AnthropicToolNames) -> Option<String> {
     let disable_parallel = request.settings.parallel_tools.map(|parallel| !parallel);
-    // Needed only to say that calls come one at a time.
+    // Without a choice, the field is needed only to disable parallel calls.
     let choice = effective_choice(request)
         .or_else(|| (disable_parallel == Some(true)).then_some(ToolChoice::Auto));
     let (kind, name) = match choice? {

@@ -1,5 +1,5 @@
-//! The table of vendors' words (`assets/faults.toml`): what proves a kind of fault, and which
-//! status an error stands for.
+//! Classifies upstream errors by the table of vendors' wordings (`assets/faults.toml`): the kind of
+//! a fault, and the status of an error inside a 200.
 
 use std::sync::LazyLock;
 
@@ -11,17 +11,17 @@ static FAULT_RULES: LazyLock<FaultRules> = LazyLock::new(|| {
     FaultRules::parse(include_str!("../../../assets/faults.toml")).unwrap_or_default()
 });
 
-/// What a body said, all lower case.
+/// The text of an error body, in lower case.
 #[derive(Debug, Default)]
 pub(in crate::dialect) struct ErrorFields {
-    /// Code, type, status name, reasons: compared whole.
+    /// Code, type, status name and reasons; compared as a whole.
     pub(in crate::dialect) codes: Vec<String>,
     pub(in crate::dialect) message: String,
     /// The beginning of the body.
     pub(in crate::dialect) body: String,
 }
 
-/// The kind of a refusal; by the status alone where the words prove nothing.
+/// Returns the kind of an upstream error, by its status alone if no rule matches its text.
 #[must_use]
 pub(in crate::dialect) fn classify(status: u16, fields: &ErrorFields) -> FaultKind {
     let proven = FAULT_RULES.rules.iter().find(|rule| {
@@ -33,7 +33,7 @@ pub(in crate::dialect) fn classify(status: u16, fields: &ErrorFields) -> FaultKi
     proven.map_or_else(|| kind_by_status(status), |rule| rule.kind)
 }
 
-/// The status that an error inside a 200 stands for.
+/// Returns the status that an error inside a 200 implies.
 #[must_use]
 pub(in crate::dialect) fn implied_status(fields: &ErrorFields) -> u16 {
     let number = fields
@@ -54,7 +54,7 @@ pub(in crate::dialect) fn implied_status(fields: &ErrorFields) -> u16 {
         .unwrap_or(502)
 }
 
-/// Whether a refusal means that the conversation is longer than the model's window.
+/// Returns whether an error means that the conversation is longer than the model's context window.
 #[must_use]
 pub(in crate::dialect) fn is_context_overflow(fields: &ErrorFields) -> bool {
     let (codes, phrases) = &FAULT_RULES.context_overflow;
@@ -62,7 +62,7 @@ pub(in crate::dialect) fn is_context_overflow(fields: &ErrorFields) -> bool {
         || phrases.iter().any(|phrase| fields.message.contains(phrase.as_str()))
 }
 
-/// Who made this HTML page.
+/// Returns the vendor that made this HTML page.
 #[must_use]
 pub(in crate::dialect) fn html_page_vendor(page: &str) -> Option<&'static str> {
     let page = page.to_ascii_lowercase();
@@ -92,7 +92,7 @@ struct FaultRules {
     rules: Vec<FaultRule>,
     implied_statuses: Vec<(u16, Vec<String>)>,
     html_pages: Vec<(String, Vec<String>)>,
-    /// Codes and phrases of a conversation that is too long.
+    /// Codes and phrases that mean the conversation is too long.
     context_overflow: (Vec<String>, Vec<String>),
 }
 
@@ -105,7 +105,8 @@ struct FaultRule {
 }
 
 impl FaultRules {
-    /// `None` where the table is not what its head says; a test holds the built-in one to it.
+    /// Returns `None` if the table does not have the format that its header describes. A test
+    /// checks the built-in table.
     fn parse(text: &str) -> Option<Self> {
         let file: DocumentMut = text.parse().ok()?;
         let tables = |name: &str| {

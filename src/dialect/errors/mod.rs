@@ -1,4 +1,4 @@
-//! Reads upstream errors of every dialect into faults, and words ours.
+//! Reads upstream errors of every dialect into faults, and formats aiproxy's errors.
 
 pub(crate) mod fault_rules;
 pub(crate) mod openai_codes;

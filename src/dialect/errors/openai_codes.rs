@@ -1,5 +1,5 @@
-//! Error words of the OpenAI family: status, type and code of every situation, and the body with
-//! its four fields.
+//! Maps aiproxy's errors to the OpenAI family's status, type and code, and writes the body with its
+//! four fields.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::{
     ir::fault::{ProxyError, ProxyErrorKind},
 };
 
-/// How a situation is told.
+/// The status, type and code of an error.
 pub(in crate::dialect) struct ErrorCode {
     pub status: u16,
     pub error_type: &'static str,
@@ -40,7 +40,7 @@ pub(in crate::dialect) fn error_code(error: &ProxyError) -> ErrorCode {
         ProxyErrorKind::Unavailable => (503, "server_error", Some("unavailable")),
         ProxyErrorKind::Timeout => (504, "server_error", Some("timeout")),
     };
-    // Its SDKs know no 529.
+    // OpenAI's SDKs do not know status 529.
     let status = error.status.map_or(default_status, |upstream_status| {
         if upstream_status == 529 { 503 } else { status::client_status(upstream_status) }
     });
@@ -52,8 +52,8 @@ pub(in crate::dialect) fn error_code(error: &ProxyError) -> ErrorCode {
     ErrorCode { status, error_type: kind, code }
 }
 
-/// `{"error":{message,type,param,code}}`: the published schema wants all four, the last two text or
-/// null.
+/// Writes `{"error":{message,type,param,code}}`. The published schema requires all four; the last
+/// two are text or null.
 pub(in crate::dialect) fn error_body(error: &ProxyError, code: &ErrorCode) -> Value {
     json!({ "error": {
         "message": sanitize::escape_controls(&error.message, MAX_SENT_CHARS),

@@ -1,7 +1,7 @@
-//! Reads what an upstream says about a failure, in whatever shape it says it.
+//! Reads an upstream's error body, in any format, into a fault.
 //!
-//! One reader for all dialects: compatible upstreams, gateways and proxies answer in each other's
-//! shapes.
+//! All dialects share this reader, because compatible upstreams, gateways and proxies answer in
+//! each other's formats.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use crate::{
     ir::fault::{Fault, FaultKind},
 };
 
-/// The code of a conversation that is longer than the model's window.
+/// The code for a conversation that is longer than the model's context window.
 const CONTEXT_LENGTH_EXCEEDED: &str = "context_length_exceeded";
 
-/// The fault in an error answer, or in a 200 (or a redirect) that is no answer.
+/// Returns the fault in an error answer, or in a 200 (or a redirect) that is not an answer.
 #[must_use]
 pub(in crate::dialect) fn from_body(status: u16, content_type: &str, body: &[u8]) -> Fault {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
@@ -97,19 +97,19 @@ pub(in crate::dialect) fn from_body(status: u16, content_type: &str, body: &[u8]
     }
 }
 
-/// Bodies this long were not read to their end.
+/// The minimum length of a body that may have been cut before its end.
 const MIN_TRUNCATED_BYTES: usize = 60 << 10;
 
-/// The fault in the beginning of a JSON text whose end was not read.
+/// Reads the fault from the beginning of a JSON text whose end was not read.
 fn from_truncated_json(status: u16, body: &[u8]) -> Fault {
     let (mut message, mut codes) = (None, Vec::new());
-    // Where it stops being JSON is where it was cut.
+    // The text was cut at the point where it stops being valid JSON.
     let _ = reader::validate(body, |depth, key, value| match (depth, key) {
         (1 | 2, b"message") if message.is_none() => {
-            message = reader::string_prefix(&value[..value.len().min(MAX_MESSAGE_CHARS * 8)])
+            message = reader::string_prefix(&value[..value.len().min(MAX_MESSAGE_CHARS * 8)]);
         }
         (1 | 2, b"code" | b"status" | b"type") => {
-            codes.extend(reader::string_prefix(&value[..value.len().min(100)]))
+            codes.extend(reader::string_prefix(&value[..value.len().min(100)]));
         }
         _ => {}
     });
@@ -131,7 +131,7 @@ fn from_truncated_json(status: u16, body: &[u8]) -> Fault {
     message_fault(fault_rules::classify(status, &fields), status, message)
 }
 
-/// The data of the first event that has some, where the body is a stream of events.
+/// Returns the data of the first event that has any, if the body is an event stream.
 fn first_event_data(body: &[u8]) -> Option<Vec<u8>> {
     if !["data:", "event:", "id:", "retry:", ":"]
         .iter()
@@ -156,7 +156,7 @@ fn first_event_data(body: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Whether a 200's JSON is an error and no answer.
+/// Returns whether the JSON of a 200 is an error instead of an answer.
 #[must_use]
 pub(in crate::dialect) fn is_error(json: JsonRef<'_>) -> bool {
     let json = unwrap_list(json);
@@ -167,8 +167,7 @@ pub(in crate::dialect) fn is_error(json: JsonRef<'_>) -> bool {
         || text("__type").is_some() && text("message").is_some()
 }
 
-/// The fault that an error object tells; without a status (inside a 200, in a stream) the one that
-/// its words stand for.
+/// Reads an error object. Without a status (inside a 200, in a stream) its text implies one.
 #[must_use]
 pub(in crate::dialect) fn from_json(status: Option<u16>, json: JsonRef<'_>) -> Fault {
     let root = unwrap_list(json);
@@ -185,10 +184,10 @@ pub(in crate::dialect) fn from_json(status: Option<u16>, json: JsonRef<'_>) -> F
     let reason = details().find_map(|d| text(d, "reason"));
     let retry =
         details().find_map(|d| d.get("retryDelay")?.str().and_then(|text| parse_seconds(&text)));
-    // Google's code repeats the status, and its name stands in `status`.
+    // Google's `code` repeats the status, and its `status` contains the error's name.
     let google = error.get("status").and_then(JsonRef::str).map(std::borrow::Cow::into_owned);
     let code = text(error, "code");
-    // The name of an exception may stand behind its namespace.
+    // A namespace may precede the name of an exception.
     let exception = || Some(text(root, "__type")?.rsplit('#').next()?.to_owned());
     let kind_name = google
         .clone()
@@ -220,7 +219,7 @@ pub(in crate::dialect) fn from_json(status: Option<u16>, json: JsonRef<'_>) -> F
     };
     let clip = |text: String| sanitize::one_line(&text, 100);
     let kind = fault_rules::classify(status, &fields);
-    // Clients act on it (they shorten the conversation), so it bears one code whoever says it.
+    // Clients shorten the conversation when they see this code, so all vendors' wordings map to it.
     let overflow = kind == FaultKind::BadRequest && fault_rules::is_context_overflow(&fields);
     Fault {
         kind,
@@ -237,7 +236,7 @@ pub(in crate::dialect) fn from_json(status: Option<u16>, json: JsonRef<'_>) -> F
     }
 }
 
-/// An answer that is JSON, but not what was asked for.
+/// Returns the fault for an answer that is JSON but not of the requested kind.
 #[must_use]
 pub(in crate::dialect) fn unexpected_shape(what: &str) -> Fault {
     message_fault(
@@ -247,7 +246,7 @@ pub(in crate::dialect) fn unexpected_shape(what: &str) -> Fault {
     )
 }
 
-/// A stream event that is not what it claims to be; `number` counts from 1.
+/// Returns the fault for an invalid stream event; `number` counts from 1.
 #[must_use]
 pub(in crate::dialect) fn invalid_event(number: u32, bad: JsonError, event: &[u8]) -> Fault {
     message_fault(
@@ -257,7 +256,7 @@ pub(in crate::dialect) fn invalid_event(number: u32, bad: JsonError, event: &[u8
     )
 }
 
-/// A stream event beyond the limit.
+/// Returns the fault for a stream event above the size limit.
 #[must_use]
 pub(in crate::dialect) fn oversized_event(number: u32, limit: usize) -> Fault {
     message_fault(
@@ -267,7 +266,7 @@ pub(in crate::dialect) fn oversized_event(number: u32, limit: usize) -> Fault {
     )
 }
 
-/// The words of an error event that is not JSON.
+/// Reads an error event whose data is text instead of JSON.
 #[must_use]
 pub(in crate::dialect) fn from_text(text: &[u8]) -> Fault {
     let message = sanitize::one_line(&String::from_utf8_lossy(text), MAX_MESSAGE_CHARS);
@@ -275,8 +274,8 @@ pub(in crate::dialect) fn from_text(text: &[u8]) -> Fault {
     message_fault(fault_rules::classify(502, &fields), 502, message)
 }
 
-/// The error that stands bare behind the events of a stream, where that ends before its answer
-/// does.
+/// Returns the unframed error after the events of a stream that ended before its answer was
+/// complete.
 #[must_use]
 pub(in crate::dialect) fn trailing_error(rest: &[u8]) -> Option<Fault> {
     let rest = rest.trim_ascii();
@@ -290,12 +289,12 @@ fn message_fault(kind: FaultKind, status: u16, message: String) -> Fault {
     Fault { kind, status, message, code: None, error_type: None, param: None, retry_after: None }
 }
 
-/// Google sometimes wraps an error into a list of one.
+/// Unwraps an error that Google put into a list of one.
 fn unwrap_list(json: JsonRef<'_>) -> JsonRef<'_> {
     json.items().next().unwrap_or(json)
 }
 
-/// Text, or a number as text.
+/// Returns a text, or a number as text.
 fn scalar_text(json: JsonRef<'_>) -> Option<String> {
     match json.kind() {
         "string" => json.str().map(std::borrow::Cow::into_owned),
@@ -305,7 +304,7 @@ fn scalar_text(json: JsonRef<'_>) -> Option<String> {
     .filter(|text| !text.is_empty())
 }
 
-/// FastAPI's `detail`: a text, or a list of messages with places.
+/// Reads FastAPI's `detail`: a text, or a list of messages with locations.
 fn detail_text(json: JsonRef<'_>) -> String {
     if let Some(text) = json.str() {
         return text.into_owned();
@@ -327,7 +326,7 @@ fn detail_text(json: JsonRef<'_>) -> String {
     if all.is_empty() { one(json).unwrap_or_default() } else { all.join("; ") }
 }
 
-/// Protobuf's text form of a duration: "31s", "0.5s".
+/// Parses Protobuf's text form of a duration: "31s", "0.5s".
 fn parse_seconds(text: &str) -> Option<Duration> {
     let span: f64 = text.strip_suffix('s')?.parse().ok()?;
     Duration::try_from_secs_f64(span.min(1e9)).ok()

@@ -1,18 +1,19 @@
-//! Makes text from upstreams fit to be shown: bounded, one line where wanted, without tags and
-//! control characters.
+//! Makes text from upstreams safe to display: bounded, without tags and control characters, on one
+//! line if required.
 
-/// The most characters of a vendor's message that are kept.
+/// Maximum length of a vendor's message that aiproxy stores, in characters.
 pub(in crate::dialect) const MAX_MESSAGE_CHARS: usize = 300;
-/// The most characters of a message that we send.
+/// Maximum length of a message that aiproxy sends, in characters.
 pub(in crate::dialect) const MAX_SENT_CHARS: usize = 1500;
 
-/// Characters that act on a terminal or turn the direction of text, instead of being text.
+/// Whether a character controls a terminal or the direction of text.
 fn is_control_char(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// One line of plain text: white space runs become one space, acting characters vanish.
+/// Returns one line of plain text. Runs of white space become one space; control characters are
+/// removed.
 #[must_use]
 pub(in crate::dialect) fn one_line(text: &str, max: usize) -> String {
     if text.len() <= max && text.bytes().all(|b| b.is_ascii_graphic()) {
@@ -40,7 +41,7 @@ pub(in crate::dialect) fn one_line(text: &str, max: usize) -> String {
     out
 }
 
-/// The text with acting characters written out (`\u001b`), line feeds and tabs kept.
+/// Returns the text with control characters escaped (`\u001b`), except line feeds and tabs.
 #[must_use]
 pub(in crate::dialect) fn escape_controls(text: &str, max: usize) -> String {
     let mut out = String::with_capacity(text.len().min(max * 4));
@@ -58,7 +59,7 @@ pub(in crate::dialect) fn escape_controls(text: &str, max: usize) -> String {
     out
 }
 
-/// The beginning of unreadable bytes, on one line, escaped.
+/// Returns the beginning of unreadable bytes, escaped, on one line.
 #[must_use]
 pub(in crate::dialect) fn excerpt(bytes: &[u8]) -> String {
     const MAX_CHARS: usize = 120;
@@ -79,10 +80,10 @@ pub(in crate::dialect) fn excerpt(bytes: &[u8]) -> String {
     out
 }
 
-/// The readable part of an HTML page: its title, else its text.
+/// Returns the readable part of an HTML page: its title, else its text.
 #[must_use]
 pub(in crate::dialect) fn html_text(page: &str) -> String {
-    // More than enough for any message; an endless page is not worth reading.
+    // 64 KiB are more than any message needs; the rest of an endless page is not worth reading.
     let page = truncate(page, 64 << 10);
     let lower = page.to_ascii_lowercase();
     let title = lower.find("<title").and_then(|at| {
@@ -95,14 +96,14 @@ pub(in crate::dialect) fn html_text(page: &str) -> String {
         .unwrap_or_else(|| one_line(&strip_tags(page), MAX_MESSAGE_CHARS))
 }
 
-/// The text of markup that is no page, as XML.
+/// Returns the text of markup other than HTML, such as XML.
 #[must_use]
 pub(in crate::dialect) fn markup_text(text: &str) -> String {
     one_line(&strip_tags(truncate(text, 64 << 10)), MAX_MESSAGE_CHARS)
 }
 
-/// Text outside of tags, scripts and styles; the commonest entities told as characters, angle
-/// brackets never.
+/// Returns the text outside of tags, scripts and styles. Decodes the most common entities, but
+/// never angle brackets.
 fn strip_tags(page: &str) -> String {
     let lower = page.to_ascii_lowercase();
     let mut out = String::new();
@@ -134,7 +135,7 @@ fn strip_tags(page: &str) -> String {
     out
 }
 
-/// At most so many bytes, cut between characters.
+/// Cuts a text to at most `max` bytes, between characters.
 fn truncate(text: &str, max: usize) -> &str {
     let mut end = text.len().min(max);
     while !text.is_char_boundary(end) {

@@ -1,10 +1,9 @@
-//! Statuses on their way from an upstream to a client.
+//! Maps an upstream's status to the status that a client gets.
 
 use http::StatusCode;
 
-/// What may be told of an upstream's status: errors as they are, those that only proxies and
-/// content networks speak (520 to 527, 530) as 502 or 504, everything that is no error status as
-/// 502.
+/// Returns error statuses unchanged. Statuses that only proxies and content networks use (520 to
+/// 527, 530) become 502 or 504; every status that is not an error becomes 502.
 #[must_use]
 pub(in crate::dialect) fn client_status(status: u16) -> u16 {
     match status {
@@ -15,7 +14,7 @@ pub(in crate::dialect) fn client_status(status: u16) -> u16 {
     }
 }
 
-/// A number as a status; all that we use are valid.
+/// Converts a number into a status; every number that aiproxy uses is valid.
 #[must_use]
 pub(in crate::dialect) fn status_code(status: u16) -> StatusCode {
     StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY)

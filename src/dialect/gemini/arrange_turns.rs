@@ -1,12 +1,12 @@
-//! Puts a conversation into the order that the provider asks for: user and model in turn, and after
-//! every model turn with calls exactly their results, before anything else.
+//! Arranges a conversation into the order that the provider requires. User and model alternate, and
+//! the results of a model turn's calls directly follow that turn.
 
 use crate::ir::{
     block::{Block, BlockKind, ToolResult},
     request::{ChatMessage, Role},
 };
 
-/// What one side says until the other speaks.
+/// The consecutive messages of one side.
 pub(super) struct GeminiTurn<'a> {
     pub(super) is_model: bool,
     pub(super) items: Vec<GeminiTurnItem<'a>>,
@@ -14,18 +14,18 @@ pub(super) struct GeminiTurn<'a> {
 
 pub(super) enum GeminiTurnItem<'a> {
     Block(&'a Block),
-    /// The result of a call of the turn before; with the name that the call bore.
+    /// The result of a call in the previous turn, with the name of that call.
     Result {
         block: &'a Block,
         result: &'a ToolResult,
         name: &'a str,
     },
-    /// A call that nobody answered.
+    /// A call without a result.
     Unanswered {
         id: &'a str,
         name: &'a str,
     },
-    /// A result whose call is not there.
+    /// A result whose call is not in the conversation.
     Orphan(&'a ToolResult),
 }
 
@@ -36,7 +36,8 @@ struct GeminiPendingResult<'a> {
     used: bool,
 }
 
-/// System messages are left out; they stand elsewhere.
+/// Arranges the messages into turns. System messages are left out, because they are written
+/// elsewhere.
 pub(super) fn arrange_turns<'a>(messages: &'a [ChatMessage]) -> Vec<GeminiTurn<'a>> {
     let mut pending: Vec<GeminiPendingResult<'a>> = Vec::new();
     for (at, message) in messages.iter().enumerate() {
@@ -84,7 +85,8 @@ pub(super) fn arrange_turns<'a>(messages: &'a [ChatMessage]) -> Vec<GeminiTurn<'
     turns
 }
 
-/// The results of a model turn's calls, in their order; `from` is the message after it.
+/// The results of a model turn's calls, in the order of the calls. `from` is the index of the
+/// message after that turn.
 fn results_for<'a>(
     turn: Option<&GeminiTurn<'a>>,
     messages: &'a [ChatMessage],
@@ -168,7 +170,7 @@ mod tests {
         turns.iter().map(turn).collect::<Vec<_>>().join("; ")
     }
 
-    /// Pain 33: results in an order that the provider refuses.
+    /// Results in an order that the provider refuses.
     #[test]
     fn results_follow_their_calls() {
         use Role::{Assistant as A, User as U};

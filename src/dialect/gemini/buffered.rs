@@ -1,4 +1,5 @@
-//! Complete generateContent answers: read, told as a stream, put together from one.
+//! Complete generateContent responses: reading one, turning one into a stream, and assembling one
+//! from a stream.
 
 use bytes::{Bytes, BytesMut};
 use serde_json::{Map, Value, json};
@@ -19,7 +20,7 @@ pub(super) fn read_summary(content_type: &str, body: &[u8]) -> Result<AnswerSumm
         check_complete(list)?;
     }
     let json = json_body::parse_response(content_type, body)?;
-    // A blocked prompt has no candidates, only the reason.
+    // The response to a blocked prompt has only the reason and no candidates.
     if json.get("promptFeedback").is_none() || json.get("candidates").is_some() {
         for candidate in json_body::required_list(json, "candidates")?.items() {
             let parts = candidate.member_at(&["content", "parts"]);
@@ -35,7 +36,8 @@ pub(super) fn read_summary(content_type: &str, body: &[u8]) -> Result<AnswerSumm
     })
 }
 
-/// The list of chunks that an answer is where it was streamed, but not asked for as events.
+/// Returns the list of chunks if the upstream streamed the answer as a JSON array instead of
+/// events.
 pub(super) fn chunk_list<'a>(
     content_type: &str,
     body: &'a [u8],
@@ -45,7 +47,7 @@ pub(super) fn chunk_list<'a>(
         .filter(|json| json.is_array() && json.items().next().is_some_and(JsonRef::is_object)))
 }
 
-/// Whether the chunks are a complete answer.
+/// Checks that the chunks form a complete answer.
 fn check_complete(chunks: JsonRef<'_>) -> Result<(), Fault> {
     if let Some(error) = chunks.items().find(|chunk| read_error::is_error(*chunk)) {
         return Err(read_error::from_json(None, error));
@@ -57,7 +59,7 @@ fn check_complete(chunks: JsonRef<'_>) -> Result<(), Fault> {
         .ok_or_else(json_body::truncated_stream_fault)
 }
 
-/// One event that is the whole answer, or each chunk of a list of them.
+/// Returns the whole response as one event, or each chunk of a list as its own event.
 pub(super) fn synthesize_stream(body: &[u8], framing: Framing) -> Result<Bytes, Fault> {
     let chunks: Vec<JsonRef<'_>> = match chunk_list("", body)? {
         Some(list) => {
@@ -69,7 +71,7 @@ pub(super) fn synthesize_stream(body: &[u8], framing: Framing) -> Result<Bytes, 
             vec![json_body::parse_response("", body)?]
         }
     };
-    // Line ends in JSON stand between tokens only.
+    // Line breaks in JSON occur only between tokens.
     let lines = chunks
         .iter()
         .map(|json| json.text().chars().filter(|c| !matches!(c, '\n' | '\r')).collect::<String>());
@@ -84,7 +86,7 @@ pub(super) fn synthesize_stream(body: &[u8], framing: Framing) -> Result<Bytes, 
     })
 }
 
-/// The chunks of a complete stream as one answer; texts that follow each other become one part.
+/// Assembles the chunks of a complete stream into one response. Adjacent texts become one part.
 pub(super) fn collect_stream(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
     let mut answer = Map::new();
     let mut candidates: Vec<Map<String, Value>> = Vec::new();

@@ -21,12 +21,12 @@ use crate::{
     },
 };
 
-/// What the provider documents for calls whose signature nobody has: ones that another model made,
-/// or that a client forgot.
+/// The provider's documented value for calls without a signature, for example if another model made
+/// the call or the client dropped the signature.
 const SKIP_SIGNATURE_VALIDATOR: &str = "skip_thought_signature_validator";
-/// What the user says where somebody has to.
+/// The user turn that is inserted if the provider requires one.
 pub(super) const USER_FILLER_TURN: &str = r#"{"role":"user","parts":[{"text":"Continue."}]}"#;
-/// Names longer than this are refused.
+/// The provider refuses longer names.
 const MAX_NAME_LEN: usize = 128;
 
 pub(super) fn write_contents(
@@ -54,7 +54,7 @@ pub(super) fn write_contents(
                 continue;
             }
             if turn.is_model && model_last && turn.items.iter().any(is_tool_call) {
-                // A call must follow something.
+                // A call must follow another turn.
                 contents.raw_text(USER_FILLER_TURN);
             }
             model_last = turn.is_model;
@@ -71,7 +71,7 @@ fn is_tool_call(item: &GeminiTurnItem<'_>) -> bool {
 }
 
 fn write_parts(turn: &GeminiTurn<'_>, traits: &TargetTraits, losses: &mut Losses) -> String {
-    // Models that think at levels refuse a turn whose first call bears no signature.
+    // Models with thinking levels refuse a turn whose first call has no signature.
     let mut needs_signature = turn.is_model && traits.thinking == Thinking::Effort;
     let mut trailing_media: Vec<MediaPart<'_>> = Vec::new();
     writer::array(|a| {
@@ -136,17 +136,17 @@ fn write_part(
             }
             if !it.text.is_empty() || signature.is_some() {
                 write_with_extras(a, block, losses, |o| {
-                    part_write::write_text(o, &it.text, false, signature)
+                    part_write::write_text(o, &it.text, false, signature);
                 });
             }
         }
         BlockKind::Refusal(text) if !text.is_empty() => {
-            write_with_extras(a, block, losses, |o| part_write::write_text(o, text, false, None))
+            write_with_extras(a, block, losses, |o| part_write::write_text(o, text, false, None));
         }
         BlockKind::Reasoning(Reasoning { text, .. }) => {
             if !text.is_empty() || signature.is_some() {
                 write_with_extras(a, block, losses, |o| {
-                    part_write::write_text(o, text, true, signature)
+                    part_write::write_text(o, text, true, signature);
                 });
             }
         }
@@ -155,7 +155,7 @@ fn write_part(
                 signature.or_else(|| needs_signature.then_some(SKIP_SIGNATURE_VALIDATOR));
             *needs_signature = false;
             write_with_extras(a, block, losses, |o| {
-                part_write::write_function_call(o, call, &to_valid_name(&call.name), signature)
+                part_write::write_function_call(o, call, &to_valid_name(&call.name), signature);
             });
         }
         BlockKind::Media(media) => {
@@ -186,7 +186,7 @@ fn write_part(
     }
 }
 
-/// A part, with what its own dialect said of it besides.
+/// Writes a part together with the extras of its own dialect.
 fn write_with_extras(
     a: &mut ArrayWriter<'_>,
     block: &Block,
@@ -223,7 +223,8 @@ fn write_function_response<'a>(
 ) {
     add_cache_loss(block, losses);
     let (text, media) = result_text_and_media(result, losses);
-    // Models that think at levels see media inside results; to others they are shown beside.
+    // Models with thinking levels accept media inside results; for others the media follow the
+    // results.
     let (within, outside): (Vec<_>, Vec<_>) = media
         .into_iter()
         .partition(|media| traits.thinking == Thinking::Effort && media.fits_results());
@@ -249,7 +250,7 @@ fn write_function_response<'a>(
     });
 }
 
-/// A result's text, and the media beside it.
+/// A result's text and its media.
 fn result_text_and_media<'a>(
     result: &'a ToolResult,
     losses: &mut Losses,
@@ -279,8 +280,8 @@ fn result_text_and_media<'a>(
     (text, media)
 }
 
-/// A function's name as the provider takes it; unique, because what was changed is told apart by a
-/// number.
+/// Returns a function name that the provider accepts. A changed name ends in a hash, so that it
+/// stays unique.
 pub(super) fn to_valid_name(name: &str) -> Cow<'_, str> {
     let is_valid_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':');
     let has_valid_start =

@@ -1,4 +1,4 @@
-//! Our own errors as Gemini words them.
+//! Writes aiproxy's errors in Gemini's format.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -19,7 +19,7 @@ pub(super) fn write_error(error: &ProxyError, request_id: &str) -> (StatusCode, 
     (status::status_code(status_of(error)), error_body(error, request_id).to_string().into())
 }
 
-/// The error as the last event; `error` is its first key, or the SDKs pass over it.
+/// Writes the error as the last event. `error` must be its first key, or the SDKs ignore it.
 pub(super) fn error_event(
     error: &ProxyError,
     request_id: &str,
@@ -35,7 +35,8 @@ pub(super) fn error_event(
     }
 }
 
-/// `code` is the HTTP status as a number; there is no Retry-After, but a detail that says it.
+/// `code` is the HTTP status as a number. This dialect has no Retry-After, so a detail carries the
+/// delay.
 fn error_body(error: &ProxyError, request_id: &str) -> Value {
     let status = status_of(error);
     let mut details = vec![
@@ -70,7 +71,7 @@ fn status_of(error: &ProxyError) -> u16 {
         ProxyErrorKind::Timeout => 504,
     };
     match error.status.map_or(default_status, status::client_status) {
-        // Google's APIs have neither.
+        // Google's APIs have neither status.
         502 | 529 => 503,
         status => status,
     }

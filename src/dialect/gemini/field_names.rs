@@ -1,5 +1,5 @@
-//! Names and values as this wire has them: every key in two spellings, enums as words or numbers,
-//! media by type.
+//! Reads names and values as this wire format writes them: keys in two spellings, enums as words or
+//! numbers, media by type.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,8 @@ use crate::{
     },
 };
 
-/// Ids that the reader made for calls that came without one begin so; they are never written back.
+/// The prefix of ids that the reader generates for calls without one. These ids are never written
+/// back.
 pub(super) const GENERATED_ID_PREFIX: &str = "call_auto_";
 
 pub(super) const SCHEMA_TYPES: &[&str] =
@@ -30,7 +31,7 @@ pub(super) const FINISH_REASONS: &[&str] = &[
     "MALFORMED_FUNCTION_CALL",
 ];
 
-/// A key in camel case; the wire takes both spellings.
+/// Converts a key to camel case; the wire format accepts both spellings.
 pub(super) fn to_camel_case(key: &str) -> Cow<'_, str> {
     if !key.contains('_') {
         return Cow::Borrowed(key);
@@ -57,7 +58,7 @@ pub(super) fn members<'a>(
         .map(|(key, value)| (to_camel_case(key), value))
 }
 
-/// A member by its name in camel case, spelled either way.
+/// A member by its camel-case name, in either spelling.
 pub(super) fn member<'a>(object: JsonRef<'a>, name: &str) -> Option<JsonRef<'a>> {
     members(object).filter(|(key, _)| key == name).last().map(|(_, value)| value)
 }
@@ -67,19 +68,19 @@ pub(super) fn string_member<'a>(object: JsonRef<'a>, name: &str) -> Option<Cow<'
     member(object, name)?.str()
 }
 
-/// The elements of a list; a single value stands for a list of one.
+/// The elements of a list; a single value counts as a list of one.
 pub(super) fn elements<'a>(value: JsonRef<'a>) -> impl Iterator<Item = JsonRef<'a>> {
     value.items().chain((!value.is_array()).then_some(value))
 }
 
-/// An enum's word, told as word or as number.
+/// The word of an enum value that is given as a word or as a number.
 pub(super) fn enum_word<'a>(value: JsonRef<'a>, words: &[&'static str]) -> Option<Cow<'a, str>> {
     value
         .str()
         .or_else(|| words.get(usize::try_from(value.u64()?).ok()?).map(|word| Cow::Borrowed(*word)))
 }
 
-/// A signature, byte for byte.
+/// Wraps a signature without changing a byte.
 pub(super) fn new_signature(value: impl Into<String>) -> ReasoningSignature {
     ReasoningSignature {
         dialect: Dialect::Gemini,
@@ -89,14 +90,14 @@ pub(super) fn new_signature(value: impl Into<String>) -> ReasoningSignature {
     }
 }
 
-/// The signature that belongs to this dialect.
+/// The signature if it belongs to this dialect.
 pub(super) fn own_signature(proof: Option<&ReasoningSignature>) -> Option<&str> {
     proof
         .filter(|proof| proof.dialect == Dialect::Gemini && proof.kind == SignatureKind::Signature)
         .map(|proof| proof.value.as_str())
 }
 
-/// A number that tells texts apart (FNV-1a), the same in every run.
+/// A hash of the texts (FNV-1a) that is the same in every run.
 pub(super) fn stable_hash(texts: &[&str]) -> u64 {
     texts
         .iter()
@@ -115,7 +116,7 @@ pub(super) fn media_kind(mime: &str) -> MediaKind {
     }
 }
 
-/// The media type that a name or URL promises by its extension.
+/// The media type that the extension of a name or URL implies.
 pub(super) fn mime_of_name(name: &str) -> Option<&'static str> {
     let path = name.split(['?', '#']).next().unwrap_or(name);
     let file = path.rsplit('/').next().unwrap_or(path);
@@ -147,7 +148,7 @@ pub(super) fn mime_of_name(name: &str) -> Option<&'static str> {
     })
 }
 
-/// The media type that base64 begins with.
+/// The media type that the first bytes of base64 data imply.
 pub(super) fn mime_of_data(data: &str) -> Option<&'static str> {
     const MAGIC: [(&str, &str); 6] = [
         ("iVBOR", "image/png"),
@@ -160,8 +161,8 @@ pub(super) fn mime_of_data(data: &str) -> Option<&'static str> {
     MAGIC.into_iter().find(|(magic, _)| data.starts_with(magic)).map(|(_, mime)| mime)
 }
 
-/// Base64 in the usual alphabet, padded: clients of this dialect send the URL-safe one, other
-/// providers refuse it.
+/// Converts to padded base64 in the standard alphabet. Clients of this dialect send the URL-safe
+/// one, which other providers refuse.
 pub(super) fn to_standard_base64(data: &str) -> String {
     let mut out: String = data
         .chars()

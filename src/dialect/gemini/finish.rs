@@ -1,4 +1,4 @@
-//! Why an answer ended, in the provider's words and in ours.
+//! Maps finish reasons between the provider's names and the IR.
 
 use crate::{
     dialect::errors::read_error,
@@ -8,7 +8,7 @@ use crate::{
     },
 };
 
-/// What a finish reason stands for; `None` where it is the model's failure and no answer.
+/// Maps a finish reason; `None` if it means that the model failed.
 pub(super) fn finish_kind(reason: &str) -> Option<FinishKind> {
     Some(match reason {
         "MAX_TOKENS" => FinishKind::Length,
@@ -30,12 +30,12 @@ pub(super) fn finish_kind(reason: &str) -> Option<FinishKind> {
         | "MALFORMED_RESPONSE" => {
             return None;
         }
-        // STOP, OTHER, and words that are yet to come.
+        // STOP, OTHER, and reasons that this version does not know.
         _ => FinishKind::Stop,
     })
 }
 
-/// The fault that such a failure is, with the provider's message where it gave one.
+/// The fault for a failed finish reason, with the provider's message if there is one.
 pub(super) fn finish_fault(reason: &str, message: Option<&str>) -> Fault {
     let mut fault = read_error::unexpected_shape(reason);
     let given = message.map(str::trim).filter(|message| !message.is_empty());
@@ -50,12 +50,12 @@ pub(super) fn finish_fault(reason: &str, message: Option<&str>) -> Fault {
     fault
 }
 
-/// The finish reason that clients are told; the provider's own where it means the same.
-/// `words`: the answer holds text.
+/// The finish reason for clients, which is the provider's own if it means the same. `has_text` says
+/// whether the answer contains text.
 pub(super) fn finish_reason(finish: &Finish, has_text: bool) -> &str {
     let kind = if finish.kind == FinishKind::ToolCalls { FinishKind::Stop } else { finish.kind };
     let default_reason = match kind {
-        // A refusal's words are told as text; one without words must not look like an empty answer.
+        // A refusal with text is written as text; one without must not look like an empty answer.
         FinishKind::Refusal if !has_text => "SAFETY",
         FinishKind::Stop | FinishKind::ToolCalls | FinishKind::Pause | FinishKind::Refusal => {
             "STOP"

@@ -1,4 +1,4 @@
-//! Reads what an answer rests on: grounding, citations, token probabilities.
+//! Reads the sources of an answer and its token probabilities: grounding, citations, logprobs.
 
 use std::borrow::Cow;
 
@@ -7,12 +7,13 @@ use crate::{
     ir::block::Citation,
 };
 
-/// How much of a text is kept to find places in it; in longer ones only plain ASCII has places.
+/// The text buffered to map byte offsets, in bytes. Spans in longer texts are mapped only if all
+/// text is ASCII.
 const MAX_BUFFERED_BYTES: usize = 64 << 10;
-/// The most citations of one answer.
+/// The maximum number of citations in one answer.
 const MAX_CITATIONS: usize = 1000;
 
-/// The text of a block, as far as it must be known to turn its bytes into characters.
+/// The text of a block, as far as it is needed to convert byte offsets to character offsets.
 #[derive(Debug, Default)]
 pub(super) struct TextOffsets {
     text: String,
@@ -31,7 +32,7 @@ impl TextOffsets {
         self.has_non_ascii |= !text.is_ascii();
     }
 
-    /// The characters before a byte.
+    /// The number of characters before a byte offset.
     fn char_index(&self, byte: u64) -> Option<u64> {
         let at = usize::try_from(byte).ok().filter(|&at| at <= self.total_bytes)?;
         if !self.has_non_ascii {
@@ -41,15 +42,15 @@ impl TextOffsets {
     }
 
     fn read_span(&self, segment: JsonRef<'_>) -> Option<(u64, u64)> {
-        // A place at the very beginning is left out, as zeros are.
+        // The wire format omits zeros, so a span at the very beginning has no start.
         let start = segment.get("startIndex").and_then(JsonRef::u64).unwrap_or(0);
         let end = segment.get("endIndex").and_then(JsonRef::u64)?;
         Some((self.char_index(start)?, self.char_index(end)?)).filter(|(start, end)| start < end)
     }
 }
 
-/// `groundingMetadata`: one citation for each source of each supported piece; sources without any
-/// stand alone.
+/// Reads `groundingMetadata`: one citation for each source of each supported segment. A source that
+/// supports no segment gives a citation without a span.
 pub(super) fn read_grounding(json: JsonRef<'_>, offsets: &TextOffsets, out: &mut Vec<Citation>) {
     let chunks: Vec<Citation> = json
         .get("groundingChunks")
@@ -95,7 +96,7 @@ fn read_grounding_chunk(json: JsonRef<'_>) -> Citation {
     }
 }
 
-/// `citationMetadata`: where the model repeats what others wrote.
+/// Reads `citationMetadata`: the spans in which the model repeats published text.
 pub(super) fn read_citation_sources(
     json: JsonRef<'_>,
     offsets: &TextOffsets,
@@ -115,7 +116,7 @@ pub(super) fn read_citation_sources(
     }
 }
 
-/// `logprobsResult` as the array of OpenAI's `logprobs.content`.
+/// Reads `logprobsResult` as the array of OpenAI's `logprobs.content`.
 pub(super) fn read_logprobs(json: JsonRef<'_>) -> Option<RawJson> {
     let chosen = json.get("chosenCandidates")?;
     let mut tops = json.get("topCandidates").into_iter().flat_map(JsonRef::items);

@@ -1,4 +1,4 @@
-//! Watches a stream of generateContent chunks.
+//! Observes a stream of generateContent chunks.
 
 use crate::{
     base::json::reader::{self, JsonErrorKind, JsonRef, is_blank},
@@ -12,12 +12,12 @@ use crate::{
 pub(super) struct ContentMeter {
     summary: AnswerSummary,
     finished: bool,
-    /// Candidates that have said why they ended; one bit each.
+    /// The candidates that have a finish reason, one bit each.
     ended_candidates: u32,
 }
 
-/// `candidatesTokenCount` excludes thoughts; `promptTokenCount` includes what was cached, but not
-/// what tools brought in.
+/// Reads usage. `candidatesTokenCount` excludes thoughts; `promptTokenCount` includes cached
+/// tokens, but not the tokens that tool use added.
 pub(super) fn read_usage(metadata: JsonRef<'_>) -> Option<Usage> {
     let read = |key| count_at(metadata, &[key]);
     let (prompt, output, reasoning) =
@@ -37,7 +37,7 @@ pub(super) fn read_usage(metadata: JsonRef<'_>) -> Option<Usage> {
     })
 }
 
-/// Why generation ended: the first candidate's reason, else why the prompt was blocked.
+/// Reads why generation ended: the first candidate's reason, else why the prompt was blocked.
 pub(super) fn read_finish_reason(json: JsonRef<'_>) -> Option<String> {
     const UNSPECIFIED: &str = "FINISH_REASON_UNSPECIFIED";
     let mut reasons = json
@@ -50,7 +50,7 @@ pub(super) fn read_finish_reason(json: JsonRef<'_>) -> Option<String> {
         .or_else(|| json_body::clean_name(json.member_at(&["promptFeedback", "blockReason"])))
 }
 
-/// What a chunk holds, found in the pass that proves it well formed.
+/// The fields of a chunk, found in the pass that also validates its JSON.
 #[derive(Default)]
 struct ContentChunkFields {
     has_content: bool,
@@ -65,7 +65,7 @@ impl ContentChunkFields {
     fn observe(&mut self, depth: usize, key: &[u8], value: &[u8]) {
         match (depth, key) {
             (1, b"error") => {
-                self.has_error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
+                self.has_error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value);
             }
             (1, b"modelVersion") => self.has_model = true,
             (1, b"usageMetadata") => self.has_usage |= !is_blank(value),
@@ -86,7 +86,7 @@ impl ContentChunkFields {
     }
 }
 
-/// The candidates of a chunk, each with the bit of its index; indexes beyond the last bit share it.
+/// The candidates of a chunk, each with the bit of its index. Indexes beyond the last bit share it.
 fn candidates_with_bits(json: JsonRef<'_>) -> impl Iterator<Item = (u32, JsonRef<'_>)> {
     let list = json.get("candidates").into_iter().flat_map(JsonRef::items);
     list.map(|candidate| {
@@ -95,7 +95,8 @@ fn candidates_with_bits(json: JsonRef<'_>) -> impl Iterator<Item = (u32, JsonRef
 }
 
 impl ContentMeter {
-    /// Whether a chunk goes on only with what has ended: nobody is to hear that.
+    /// Whether a chunk adds only to candidates that have ended. The client must not receive such a
+    /// chunk.
     fn continues_only_ended(&self, json: JsonRef<'_>) -> bool {
         candidates_with_bits(json).all(|(bit, _)| self.ended_candidates & bit != 0)
     }
@@ -144,7 +145,7 @@ impl Meter for ContentMeter {
             self.summary.finish_reason = Some(reason);
         }
         if fields.has_usage {
-            // The last is true as a whole.
+            // The last usage object covers the whole answer.
             self.summary.usage =
                 json.get("usageMetadata").and_then(read_usage).or(self.summary.usage);
         }

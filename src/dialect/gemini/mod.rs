@@ -63,8 +63,7 @@ impl Ingress for Gemini {
         error::error_event(error, request_id, framing, events)
     }
 
-    /// A blank line: between events it is nothing, between the elements of an array it is white
-    /// space.
+    /// A blank line. Between events it has no meaning; between array elements it is white space.
     fn ping(&self, _framing: Framing) -> Option<&'static [u8]> {
         Some(b"\n")
     }

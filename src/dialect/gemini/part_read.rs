@@ -17,7 +17,8 @@ use crate::{
     },
 };
 
-/// The calls of a conversation that wait for their results; ids are made for those that have none.
+/// The calls of a conversation that wait for their results. Calls without an id get a generated
+/// one.
 #[derive(Default)]
 pub(super) struct GeminiPendingCalls {
     pending: Vec<(String, String)>,
@@ -25,7 +26,8 @@ pub(super) struct GeminiPendingCalls {
 }
 
 impl GeminiPendingCalls {
-    /// An id that is the same on every turn of the conversation, so that prompt caches hold.
+    /// Generates an id that is the same on every turn of the conversation, so that prompt caches
+    /// stay valid.
     fn generate_id(&mut self, name: &str, arguments: &str) -> String {
         self.generated += 1;
         format!(
@@ -42,7 +44,7 @@ impl GeminiPendingCalls {
         id
     }
 
-    /// The call that a result answers: by id, else the first of its name.
+    /// The id of the call that a result answers: by id, else the first pending call of that name.
     fn resolve_result(&mut self, id: Option<Cow<'_, str>>, name: &str) -> String {
         let id = id.filter(|id| !id.is_empty());
         let at = match &id {
@@ -54,7 +56,7 @@ impl GeminiPendingCalls {
     }
 }
 
-/// One part; `None` where it is neither an object nor text.
+/// Reads one part; `None` if it is neither an object nor text.
 pub(super) fn read_block(part: JsonRef<'_>, calls: &mut GeminiPendingCalls) -> Option<Block> {
     if let Some(text) = part.str() {
         return Some(Block::text(text));
@@ -73,9 +75,11 @@ pub(super) fn read_block(part: JsonRef<'_>, calls: &mut GeminiPendingCalls) -> O
             "fileData" => kind = Some(BlockKind::Media(read_file_data(value))),
             "functionCall" => kind = Some(BlockKind::ToolCall(read_function_call(value, calls))),
             "functionResponse" => {
-                kind = Some(BlockKind::ToolResult(read_function_response(value, calls, &mut block)))
+                kind =
+                    Some(BlockKind::ToolResult(read_function_response(value, calls, &mut block)));
             }
-            // Code that the provider ran, tools that it called: nobody else knows them.
+            // Code that the provider ran and tools that it called have no equivalent in other
+            // dialects.
             "executableCode" | "codeExecutionResult" | "toolCall" | "toolResponse" => {
                 return Some(foreign_block(part));
             }
@@ -116,7 +120,7 @@ fn read_inline_data(value: JsonRef<'_>) -> Media {
 fn read_file_data(value: JsonRef<'_>) -> Media {
     let uri = field_names::string_member(value, "fileUri").unwrap_or_default().into_owned();
     let mime = field_names::string_member(value, "mimeType").map(Cow::into_owned);
-    // Files of the provider's own store; only it can fetch them.
+    // Only the provider can fetch files of its own store.
     let stored =
         !uri.starts_with("http") || uri.contains("/v1beta/files/") || uri.contains("/v1/files/");
     Media {
@@ -142,7 +146,7 @@ fn read_function_call(value: JsonRef<'_>, calls: &mut GeminiPendingCalls) -> Too
     }
 }
 
-/// A response with a single text is that text; any other is its JSON.
+/// Reads a function response. One with a single text becomes that text; any other becomes its JSON.
 fn read_function_response(
     value: JsonRef<'_>,
     calls: &mut GeminiPendingCalls,

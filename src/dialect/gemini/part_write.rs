@@ -1,4 +1,4 @@
-//! Writes parts: what a request's contents and an answer's content have in common.
+//! Writes the parts that request contents and response content share.
 
 use std::borrow::Cow;
 
@@ -43,7 +43,7 @@ pub(super) fn write_function_call(
     o.opt_str("thoughtSignature", signature);
 }
 
-/// Arguments are an object here; whatever else a model wrote becomes one's `input`.
+/// Writes the arguments as an object. Any other value becomes the member `input` of one.
 fn write_args(o: &mut ObjectWriter<'_>, text: &str, form: CallKind) {
     if form == CallKind::Custom {
         o.raw_text("args", &tool::custom_arguments(text));
@@ -61,7 +61,7 @@ fn write_args(o: &mut ObjectWriter<'_>, text: &str, form: CallKind) {
     };
 }
 
-/// Media as this dialect carries it; `None` where it cannot: the field that is lost.
+/// Returns media in this dialect's form. `Err` names the loss if this dialect cannot carry it.
 pub(super) fn to_media_part(media: &Media) -> Result<MediaPart<'_>, &'static str> {
     match &media.source {
         MediaSource::Base64(data) => Ok(MediaPart::Inline { mime: mime_type(media, data), data }),
@@ -87,7 +87,7 @@ pub(super) fn to_media_part(media: &Media) -> Result<MediaPart<'_>, &'static str
                 }),
             }
         }
-        // Another provider's file is no address.
+        // A file id of another provider is not a URI.
         MediaSource::FileId(id) if id.contains("://") || id.starts_with("files/") => {
             Ok(MediaPart::File {
                 mime: media.mime.as_deref().or_else(|| field_names::mime_of_name(id)),
@@ -103,7 +103,7 @@ pub(super) enum MediaPart<'a> {
         mime: Cow<'a, str>,
         data: &'a str,
     },
-    /// Without a type the provider finds out itself.
+    /// A file by URI. Without a media type the provider detects it.
     File {
         mime: Option<&'a str>,
         uri: &'a str,
@@ -134,7 +134,7 @@ impl MediaPart<'_> {
         a.object(|o| self.write(o));
     }
 
-    /// Whether a tool's result may hold it among its own parts, at providers that know such.
+    /// Whether a tool result may contain it as a part, at providers that support such parts.
     pub(super) fn fits_results(&self) -> bool {
         const ACCEPTED_MIME_TYPES: [&str; 5] =
             ["image/png", "image/jpeg", "image/webp", "application/pdf", "text/plain"];

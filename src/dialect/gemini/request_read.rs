@@ -1,5 +1,5 @@
-//! Reads a generateContent request: every key in either spelling, contents in all forms that the
-//! SDKs' users write.
+//! Reads a generateContent request: keys in either spelling, and contents in all forms that SDK
+//! users write.
 
 use std::borrow::Cow;
 
@@ -40,7 +40,8 @@ pub(super) fn read_request(body: &[u8]) -> Result<ChatRequest, ProxyError> {
             "contents" => messages = Some(read_contents(value)?),
             "systemInstruction" => request.system = read_system(value),
             "tools" => {
-                field_names::elements(value).for_each(|value| read_tools(value, &mut request.tools))
+                field_names::elements(value)
+                    .for_each(|value| read_tools(value, &mut request.tools));
             }
             "toolConfig" => read_tool_config(value, &mut request),
             "generationConfig" => read_generation_config(value, &mut request)?,
@@ -50,7 +51,7 @@ pub(super) fn read_request(body: &[u8]) -> Result<ChatRequest, ProxyError> {
                     .map(|tier| tier.trim_start_matches("SERVICE_TIER_").to_ascii_lowercase())
                     .filter(|tier| tier != "unspecified");
             }
-            // The path says both.
+            // The URL path gives both.
             "model" | "stream" => {}
             key => request.extras.push(Dialect::Gemini, key, RawJson::from_json(value)),
         }
@@ -72,8 +73,8 @@ fn invalid_value(field: &str, value: JsonRef<'_>) -> ProxyError {
         .param(field.to_owned())
 }
 
-/// A list of contents; a single content, and texts or parts without one, count as what the user
-/// says.
+/// Reads a list of contents. A single content counts as a list of one; texts and parts without a
+/// content count as user input.
 fn read_contents(value: JsonRef<'_>) -> Result<Vec<ChatMessage>, ProxyError> {
     let mut calls = part_read::GeminiPendingCalls::default();
     let mut messages: Vec<ChatMessage> = Vec::new();
@@ -126,7 +127,7 @@ fn read_message(
     Ok(message)
 }
 
-/// A content, its parts, or bare text.
+/// Reads a content, its parts, or bare text.
 fn read_system(value: JsonRef<'_>) -> Vec<Block> {
     let parts = field_names::member(value, "parts").unwrap_or(value);
     let text = |part: JsonRef<'_>| {
@@ -139,7 +140,7 @@ fn read_system(value: JsonRef<'_>) -> Vec<Block> {
         .collect()
 }
 
-/// One tool object; each of its members is a tool, or a list of functions.
+/// Reads one tool object. Each of its members is a tool or a list of functions.
 fn read_tools(value: JsonRef<'_>, tools: &mut Vec<Tool>) {
     for (key, value) in field_names::members(value) {
         if key == "functionDeclarations" {
@@ -196,12 +197,12 @@ fn read_function_calling(config: JsonRef<'_>, request: &mut ChatRequest) {
             "mode" => {
                 mode = field_names::enum_word(value, CALLING_MODES)
                     .map(|mode| mode.to_ascii_uppercase())
-                    .unwrap_or_default()
+                    .unwrap_or_default();
             }
             "allowedFunctionNames" => {
                 names = field_names::elements(value)
                     .filter_map(|name| Some(name.str()?.into_owned()))
-                    .collect()
+                    .collect();
             }
             key => request.extras.push(
                 Dialect::Gemini,
@@ -259,15 +260,15 @@ fn read_generation_config(
             "stopSequences" => {
                 settings.stop = field_names::elements(value)
                     .filter_map(|stop| Some(stop.str()?.into_owned()))
-                    .collect()
+                    .collect();
             }
             "responseMimeType" => mime = value.str(),
             "responseSchema" => response_schema = Some(schema::to_json_schema(value)),
             "responseJsonSchema" | "_responseJsonSchema" => {
-                response_schema = Some(RawJson::from_json(value))
+                response_schema = Some(RawJson::from_json(value));
             }
             "thinkingConfig" => settings.reasoning = Some(read_thinking(value)),
-            // Text alone is what every other dialect answers.
+            // Text only is the default in every other dialect.
             "responseModalities"
                 if field_names::elements(value)
                     .all(|it| it.str().is_some_and(|it| it.eq_ignore_ascii_case("text"))) => {}
@@ -305,7 +306,7 @@ fn read_generation_config(
 }
 
 fn read_thinking(config: JsonRef<'_>) -> ReasoningSettings {
-    // Thoughts are not shown unless asked for.
+    // Thoughts are shown only if the client asks for them.
     let mut wish = ReasoningSettings { show_thoughts: Some(false), ..ReasoningSettings::default() };
     for (key, value) in field_names::members(config) {
         match &*key {
@@ -314,14 +315,14 @@ fn read_thinking(config: JsonRef<'_>) -> ReasoningSettings {
                 Some(0) => wish.enabled = Some(false),
                 Some(-1) => (wish.adaptive, wish.enabled) = (true, Some(true)),
                 Some(budget) => {
-                    (wish.budget_tokens, wish.enabled) = (u64::try_from(budget).ok(), Some(true))
+                    (wish.budget_tokens, wish.enabled) = (u64::try_from(budget).ok(), Some(true));
                 }
                 None => {}
             },
             "thinkingLevel" => {
                 wish.effort = value
                     .str()
-                    .and_then(|level| Effort::parse(level.trim_start_matches("THINKING_LEVEL_")))
+                    .and_then(|level| Effort::parse(level.trim_start_matches("THINKING_LEVEL_")));
             }
             _ => {}
         }
@@ -332,7 +333,7 @@ fn read_thinking(config: JsonRef<'_>) -> ReasoningSettings {
     wish
 }
 
-/// A number, with its text; the wire also takes it in quotes.
+/// Reads a number and preserves its text. The wire format also allows quotes around it.
 fn read_number(value: JsonRef<'_>) -> Option<RawJson> {
     match value.kind() {
         "number" => Some(RawJson::from_json(value)),
@@ -345,7 +346,7 @@ fn read_count(value: JsonRef<'_>) -> Option<u64> {
     value.u64().or_else(|| value.str()?.parse().ok())
 }
 
-/// Extras whose key begins with `prefix`, without it.
+/// The extras whose key begins with `prefix`, with the prefix removed.
 pub(super) fn extras_with_prefix<'a>(
     extras: &'a Extras,
     prefix: &'a str,
@@ -396,7 +397,7 @@ mod tests {
         }
     }
 
-    /// Pain 39: a Gemini side that takes only half of what its clients send.
+    /// A Gemini side that accepts only half of the fields that its clients send.
     #[test]
     fn settings_are_read_in_both_spellings() {
         let request = read(

@@ -23,9 +23,9 @@ use crate::{
     },
 };
 
-/// The most stop sequences that are taken.
+/// The provider's limit for stop sequences.
 const MAX_STOP_SEQUENCES: usize = 5;
-/// The largest thinking budget that every thinking model takes.
+/// The largest thinking budget that every thinking model accepts.
 const MAX_THINKING_BUDGET: u64 = 24_576;
 
 pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> EncodedRequest {
@@ -35,7 +35,7 @@ pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> Enc
     let mut contents = contents_write::write_contents(&request.messages, traits, &mut losses);
     let system = write_system(request, &mut losses);
     if contents == "[]" {
-        // There is no answer to instructions alone.
+        // The provider does not answer a request that has only instructions.
         contents = format!("[{}]", contents_write::USER_FILLER_TURN);
     }
     let config = write_generation_config(request, traits, &mut losses);
@@ -70,7 +70,7 @@ pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> Enc
     }
 }
 
-/// All system text, wherever it stood, as parts.
+/// Writes all system text as parts, including text inside the conversation.
 fn write_system(request: &ChatRequest, losses: &mut Losses) -> Option<String> {
     let within = request
         .messages
@@ -208,9 +208,9 @@ fn write_function(
     })
 }
 
-/// A tool that the provider runs, in its own words. Ones of other dialects give way to functions:
-/// the provider takes both together only where the client can send its calls of them back, which
-/// those clients cannot.
+/// Returns a provider-run tool in the provider's format. Hosted tools of other dialects are dropped
+/// if the request has functions. The provider accepts both together only if the client can send the
+/// provider's calls back, which clients of other dialects cannot.
 fn hosted_tool(tool: &HostedTool, functions: bool, losses: &mut Losses) -> Option<RawJson> {
     if tool.dialect == Dialect::Gemini {
         return Some(tool.body.clone());
@@ -279,7 +279,7 @@ fn write_choice(
             names(o, std::slice::from_ref(name));
         }
         Some(ToolChoice::Allowed { names: allowed, required }) => {
-            // Names go with a mode that heeds them.
+            // Names need a mode that respects them.
             o.str("mode", if *required { "ANY" } else { "VALIDATED" });
             names(o, allowed);
         }
@@ -375,7 +375,7 @@ fn write_thinking(
         Thinking::Unsupported
             if wanted && (wish.enabled == Some(true) || wish.effective_effort().is_some()) =>
         {
-            losses.add("reasoning")
+            losses.add("reasoning");
         }
         Thinking::Unsupported => {}
         Thinking::Effort => {
@@ -411,7 +411,8 @@ fn write_thinking(
     }
 }
 
-/// Tiers have the same names where both sides have them; the standard one need not be said.
+/// Writes the service tier. Tiers that both sides have share their names, and the standard one is
+/// omitted.
 fn write_service_tier(
     o: &mut ObjectWriter<'_>,
     settings: &GenerationSettings,
@@ -490,8 +491,8 @@ mod tests {
         ChatRequest { messages, ..ChatRequest::default() }
     }
 
-    /// Pains 3 and 33: signatures stay where they were, foreign ones are left out and said so,
-    /// images in results are kept.
+    /// Pains 3 and 33: signatures stay in place, foreign ones are dropped and reported as losses,
+    /// and images in results are preserved.
     #[test]
     fn a_tool_loop_of_another_dialect_is_written() {
         let thought =

@@ -1,15 +1,15 @@
-//! The pieces of an answer that whole ones and streams have in common.
+//! Writes the parts that complete responses and streams share.
 
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef, writer::ObjectWriter},
     ir::{block::Citation, usage::Usage},
 };
 
-/// `promptTokenCount` includes what was cached, `candidatesTokenCount` excludes thoughts.
+/// Writes usage. `promptTokenCount` includes cached tokens; `candidatesTokenCount` excludes
+/// thoughts.
 pub(super) fn write_usage(o: &mut ObjectWriter<'_>, usage: Option<Usage>, tier: Option<&str>) {
     o.object("usageMetadata", |o| {
-        // What nobody counted is not zero; the object is there all the same, for clients that look
-        // into it.
+        // An unknown count is not zero. The object is still written for clients that read it.
         let Some(usage) = usage else { return };
         o.num("promptTokenCount", usage.input_total())
             .num("candidatesTokenCount", usage.output_total().saturating_sub(usage.reasoning));
@@ -20,7 +20,7 @@ pub(super) fn write_usage(o: &mut ObjectWriter<'_>, usage: Option<Usage>, tier: 
             o.num("thoughtsTokenCount", usage.reasoning);
         }
         o.num("totalTokenCount", usage.input_total().saturating_add(usage.output_total()));
-        // Other dialects' names of tiers are no words here.
+        // This API does not know the tier names of other dialects.
         o.opt_str(
             "serviceTier",
             tier.and_then(|tier| match tier {
@@ -33,7 +33,7 @@ pub(super) fn write_usage(o: &mut ObjectWriter<'_>, usage: Option<Usage>, tier: 
     });
 }
 
-/// A citation with its place in the answer's text, in bytes.
+/// A citation with its span in the answer's text, in bytes.
 pub(super) struct PlacedCitation {
     pub(super) citation: Citation,
     pub(super) position: Option<(u64, u64)>,
@@ -77,7 +77,7 @@ pub(super) fn write_grounding(o: &mut ObjectWriter<'_>, cited: &[PlacedCitation]
     });
 }
 
-/// OpenAI's `logprobs.content` as `logprobsResult`.
+/// Writes OpenAI's `logprobs.content` as `logprobsResult`.
 pub(super) fn write_logprobs(o: &mut ObjectWriter<'_>, logprobs: &RawJson) {
     o.object("logprobsResult", |o| {
         o.array("chosenCandidates", |a| {

@@ -1,4 +1,4 @@
-//! Reads an answer that came whole: one chunk that holds everything.
+//! Reads a complete response: one chunk that contains everything.
 
 use crate::{
     base::json::reader::JsonRef,
@@ -11,7 +11,8 @@ use crate::{
     ir::{assemble::Assembler, extras::Extras, fault::Fault, op::Dialect, response::ChatResponse},
 };
 
-/// A list of chunks, as streams come where they were not asked as events, counts too.
+/// Reads a response. A list of chunks also counts; upstreams send one if the stream was not
+/// requested as events.
 pub(super) fn read_response(
     content_type: &str,
     body: &[u8],
@@ -28,7 +29,7 @@ pub(super) fn read_response(
             reader.read_chunk(chunk, false, &mut events).map_err(|fault| *fault)?;
             last = chunk;
         }
-        // A stream, if only in another form: without a reason it was cut.
+        // A list of chunks is a stream in another form: without a finish reason it was truncated.
         if !reader.read_eof(&mut events) {
             return Err(json_body::truncated_stream_fault());
         }

@@ -1,4 +1,4 @@
-//! Writes an answer that is given whole.
+//! Writes a complete response.
 
 use bytes::Bytes;
 
@@ -81,7 +81,7 @@ fn write_part(block: &Block) -> String {
         BlockKind::Reasoning(it) if it.text.is_empty() && signature.is_none() => {}
         BlockKind::Reasoning(it) => part_write::write_text(o, &it.text, true, signature),
         BlockKind::ToolCall(call) => {
-            part_write::write_function_call(o, call, &call.name, signature)
+            part_write::write_function_call(o, call, &call.name, signature);
         }
         BlockKind::Media(media) => {
             if let Ok(carried) = part_write::to_media_part(media) {
@@ -98,7 +98,8 @@ fn write_part(block: &Block) -> String {
     })
 }
 
-/// Places are told in bytes of all the text; `before` stands before this block's.
+/// Returns the citation with its span in bytes of the whole text. `before` is the number of bytes
+/// before this block.
 fn place_citation(citation: &Citation, text: &str, before: u64) -> PlacedCitation {
     let byte = |character: u64| {
         let at = usize::try_from(character).ok()?;

@@ -1,4 +1,4 @@
-//! What must hold for all recorded traffic: what is read and written again means the same.
+//! Property tests over all recorded traffic: reading and writing again preserves the meaning.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -23,7 +23,7 @@ fn exchanges() -> Vec<RecordedExchange> {
 }
 
 fn successful_exchanges() -> impl Iterator<Item = RecordedExchange> {
-    // An answer that failed is none.
+    // A failed request has no answer to compare.
     exchanges().into_iter().filter(|x| x.status == 200)
 }
 
@@ -58,10 +58,7 @@ fn attempt_context() -> AttemptContext {
     AttemptContext { renamed_tools: Vec::new(), call_id_seed: "s".to_owned() }
 }
 
-// --- requests
-// ---------------------------------------------------------------------------------------------------------
-
-/// Keys in camel case; what is data (arguments, responses, schemas) stays.
+/// Converts keys to camel case, except inside data (arguments, responses, schemas).
 fn camel_case_keys(value: &Value) -> Value {
     const DATA_KEYS: [&str; 6] = [
         "args",
@@ -104,7 +101,7 @@ fn normalize_schema(value: &Value) -> Value {
     schema::from_json_schema(plain.json(), "x", &mut Losses::default()).to_value()
 }
 
-/// A request with what may be said in several ways said in one.
+/// Reduces equivalent forms of a request to one form.
 fn normalize(body: &Value) -> Value {
     let mut body = camel_case_keys(body);
     let map = body.as_object_mut().expect("an object");
@@ -162,7 +159,7 @@ fn normalize(body: &Value) -> Value {
 }
 
 fn normalize_part(part: &mut Value) {
-    // A signature alone seals an empty text.
+    // A part with only a signature is a signed empty text.
     if part.as_object().is_some_and(|part| part.len() == 1 && part.contains_key("thoughtSignature"))
     {
         part["text"] = json!("");
@@ -199,10 +196,7 @@ fn requests_come_back_as_they_were() {
     }
 }
 
-// --- answers
-// ----------------------------------------------------------------------------------------------------------
-
-/// What an answer or a stream of chunks says.
+/// The meaning of a complete answer or of a stream of chunks.
 #[derive(Debug, Default, PartialEq)]
 struct Meaning {
     text: String,

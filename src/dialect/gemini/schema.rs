@@ -1,24 +1,24 @@
-//! Schemas in both directions: this dialect's own kind to JSON Schema, and JSON Schema to what the
-//! provider takes of it.
+//! Converts schemas in both directions: this dialect's own kind to JSON Schema, and JSON Schema to
+//! the subset that the provider accepts.
 //!
-//! Toward the provider the full-schema fields (`parametersJsonSchema`, `responseJsonSchema`) are
-//! written. They are documented to heed `$id $defs $ref $anchor type format title description enum
-//! items prefixItems minItems maxItems minimum maximum anyOf oneOf properties additionalProperties
-//! required propertyOrdering`; the provider's own schema type knows `default example pattern
-//! minLength maxLength minProperties maxProperties nullable` besides. The rewriting is the least
-//! that is needed:
+//! Upstream requests use the full-schema fields (`parametersJsonSchema`, `responseJsonSchema`).
+//! Their documentation lists `$id $defs $ref $anchor type format title description enum items
+//! prefixItems minItems maxItems minimum maximum anyOf oneOf properties additionalProperties
+//! required propertyOrdering`. The provider's own schema type also supports `default example
+//! pattern minLength maxLength minProperties maxProperties nullable`. The converter changes no more
+//! than necessary:
 //!
-//! - `$ref` is replaced by what it names (a reference with siblings, or to a definition that has
-//!   gone, is refused); where a
-//!   schema contains itself the inner one is cut to its bare type, which is the loss `tools.schema.$ref`;
+//! - `$ref` is replaced by its target (the provider refuses a reference with siblings, or to a
+//!   missing definition). If a schema contains itself, the inner one is cut to its bare type, which
+//!   is the loss `tools.schema.$ref`;
 //! - `allOf` is folded into the schema around it, `const` becomes a one-element `enum`,
-//!   `exclusiveMinimum` and `-Maximum`
-//!   become inclusive, a list in `items` becomes `prefixItems`, the schemas `true` and `false` become `{}`;
-//! - `enum` keeps strings and numbers, `required` only names that are there, the root gets the type
-//!   `object`;
-//! - other keywords go: those that constrain are losses (`tools.schema.uniqueItems`), annotations
-//!   (`$schema`, `$comment`,
-//!   `examples`, `deprecated`, `readOnly`, `writeOnly`, `$id`, `$anchor`) are not.
+//!   `exclusiveMinimum` and `-Maximum` become inclusive, a list in `items` becomes `prefixItems`,
+//!   the schemas `true` and `false` become `{}`;
+//! - `enum` retains only strings and numbers, `required` retains only existing names, and the root
+//!   gets the type `object`;
+//! - other keywords are dropped: those that constrain are losses (`tools.schema.uniqueItems`),
+//!   annotations (`$schema`, `$comment`, `examples`, `deprecated`, `readOnly`, `writeOnly`, `$id`,
+//!   `$anchor`) are not.
 
 use std::{borrow::Cow, fmt::Write as _};
 
@@ -31,12 +31,12 @@ use crate::{
     dialect::{gemini::field_names, losses::Losses},
 };
 
-/// How much a schema may grow by its references, in bytes; beyond, they are cut.
+/// How much a schema may grow by expanded references, in bytes. Beyond that, references are cut.
 const MAX_EXPANDED_BYTES: usize = 1 << 20;
-/// How deep schemas may stand in each other; deeper ones are left out.
+/// The maximum nesting depth of schemas; deeper ones are left out.
 const MAX_LEVELS: u32 = 60;
 
-/// This dialect's own kind of schema as JSON Schema.
+/// Converts this dialect's own kind of schema to JSON Schema.
 pub(super) fn to_json_schema(schema: JsonRef<'_>) -> RawJson {
     let mut out = String::with_capacity(schema.text().len());
     write_json_schema(&mut out, schema);
@@ -106,7 +106,7 @@ fn write_json_schema(out: &mut String, schema: JsonRef<'_>) {
                         a.raw_text(value.text());
                     });
                 }
-                // Counts are 64-bit numbers, which the wire may put into quotes.
+                // Counts are 64-bit numbers, which the wire format may put into quotes.
                 "minItems" | "maxItems" | "minLength" | "maxLength" | "minProperties"
                 | "maxProperties" => {
                     let unquoted = value.str().filter(|text| text.parse::<u64>().is_ok());
@@ -128,8 +128,8 @@ fn json_schema_text(schema: JsonRef<'_>) -> String {
     out
 }
 
-/// JSON Schema as the provider takes it; what of it constrains and is not taken is told to
-/// `losses`, after `prefix`.
+/// Converts JSON Schema to the subset that the provider accepts. Dropped constraints are added to
+/// `losses` with the given `prefix`.
 pub(super) fn from_json_schema(
     schema: JsonRef<'_>,
     prefix: &'static str,
@@ -150,8 +150,8 @@ struct SchemaConverter<'a, 'l> {
     losses: &'l mut Losses,
 }
 
-/// The members of a schema with its references and `allOf` folded in: what stands nearer comes
-/// first.
+/// The members of a schema with its references and `allOf` folded in. The schema's own members come
+/// first, before those of its references.
 struct MergedSchema<'a> {
     members: Vec<(Cow<'a, str>, JsonRef<'a>)>,
     references: Vec<Cow<'a, str>>,
@@ -218,7 +218,7 @@ impl<'a> SchemaConverter<'a, '_> {
                     "required" => self.write_required(o, &members, first("properties").is_some()),
                     "items" if merged.cut => {}
                     "items" if value.is_array() => {
-                        self.write_list(o, "prefixItems", *value, within)
+                        self.write_list(o, "prefixItems", *value, within);
                     }
                     "items" => {
                         o.raw_text("items", &self.schema_text(*value, within));
@@ -385,7 +385,7 @@ impl<'a> SchemaConverter<'a, '_> {
         }
     }
 
-    /// What a reference into the same document names.
+    /// Returns the target of a reference into the same document.
     fn resolve_reference(&self, reference: &str) -> Option<JsonRef<'a>> {
         let pointer = reference.strip_prefix('#')?;
         pointer.split('/').skip(1).try_fold(self.root, |json, step| {
@@ -399,15 +399,14 @@ impl<'a> SchemaConverter<'a, '_> {
     }
 }
 
-/// A key as it stands between its quotes.
+/// Escapes a key as it appears between its quotes.
 fn escape_key(key: &str) -> String {
     let mut out = String::new();
     writer::push_string(&mut out, key);
     out[1..out.len() - 1].to_owned()
 }
 
-/// A JSON value's text with its escapes undone where they need not be: what people and models read
-/// best.
+/// Returns a JSON value's text without unnecessary escapes, which people and models read best.
 pub(super) fn to_readable_text(json: JsonRef<'_>) -> String {
     let mut out = String::with_capacity(json.text().len());
     write_readable(&mut out, json);
@@ -468,7 +467,7 @@ mod tests {
         }
     }
 
-    /// Pain 24: tool schemas that the provider refuses.
+    /// Tool schemas that the provider refuses.
     #[test]
     fn references_are_replaced_and_recursion_is_cut() {
         let (got, losses) = convert(&json!({
@@ -489,7 +488,6 @@ mod tests {
         assert_eq!(losses, ["tools.schema.$ref"]);
     }
 
-    /// Pain 24 again.
     #[test]
     fn keywords_are_rewritten_or_lost() {
         let (got, losses) = convert(&json!({

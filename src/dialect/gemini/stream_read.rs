@@ -1,5 +1,5 @@
-//! Reads an answer's chunks. Each holds whole parts; what follows of the same kind goes on in the
-//! same block.
+//! Reads an answer's chunks. Each contains whole parts; adjacent parts of the same kind extend one
+//! block.
 
 use std::borrow::Cow;
 
@@ -36,18 +36,18 @@ pub(super) struct ContentStreamReader {
     event_count: u32,
     started: bool,
     ended: bool,
-    /// Ids of calls that were told.
+    /// The ids of the calls already emitted.
     call_ids: Vec<String>,
-    /// The text block that is open, and whether a signature has sealed it.
+    /// The open text block; `sealed` is set when a signature has ended it.
     text_block: Option<u32>,
     sealed: bool,
     text_offsets: TextOffsets,
-    /// The latest grounding; later ones hold the earlier.
+    /// The latest grounding metadata; each one includes the earlier ones.
     grounding: Option<RawJson>,
     citations: Option<RawJson>,
     finish: Option<(FinishKind, String)>,
     model: Option<String>,
-    /// The latest usage, as it was told.
+    /// The latest usage, verbatim.
     usage_json: String,
 }
 
@@ -105,7 +105,7 @@ impl ContentStreamReader {
         }
     }
 
-    /// One chunk, or an answer that came whole.
+    /// Reads one chunk or a complete response.
     pub(super) fn read_chunk(
         &mut self,
         json: JsonRef<'_>,
@@ -142,7 +142,7 @@ impl ContentStreamReader {
         {
             self.finish = Some((FinishKind::ContentFilter, reason));
         }
-        // Other candidates than the first are nobody's.
+        // Only the first candidate is read.
         let candidates = chunk.candidates.into_iter().flat_map(JsonRef::items);
         if let Some(candidate) =
             candidates.map(GeminiCandidate::read).find(|candidate| candidate.index == 0)
@@ -224,7 +224,7 @@ impl ContentStreamReader {
         if text.is_empty() && proof.is_none() {
             return;
         }
-        // A signature stands for all that came before it, and for nothing after.
+        // A signature covers the text before it, and none of the text after it.
         if thought || self.sealed {
             self.flush_citations(out);
         }
@@ -276,8 +276,7 @@ impl ContentStreamReader {
         self.sealed = false;
     }
 
-    /// Something else than text begins: what supports the text that was said is told while it can
-    /// be.
+    /// Emits the citations of the open text block before content of another kind begins.
     fn flush_citations(&mut self, out: &mut Vec<ChatEvent>) {
         let Some(block) = self.text_block.take() else { return };
         let mut resolved = Vec::new();
@@ -294,7 +293,7 @@ impl ContentStreamReader {
         out.extend(resolved.into_iter().map(|citation| ChatEvent::Citation { block, citation }));
     }
 
-    /// The answer is whole, whether or not it says why it ended.
+    /// Ends an answer that is complete, with or without a finish reason.
     pub(super) fn end_complete(&mut self, out: &mut Vec<ChatEvent>) {
         let kind = FinishKind::Stop;
         self.finish.get_or_insert_with(|| (kind, String::new()));
@@ -331,7 +330,7 @@ impl StreamReader for ContentStreamReader {
         }
     }
 
-    /// A finish reason may be followed by usage, so only the body's end is the end.
+    /// Usage may follow a finish reason, so only the end of the body ends the answer.
     fn read_eof(&mut self, out: &mut Vec<ChatEvent>) -> bool {
         if self.ended {
             return true;
@@ -384,13 +383,13 @@ impl<'a> GeminiChunk<'a> {
                 "error" => {
                     chunk.has_error = value().is_some_and(|value| {
                         matches!(value.kind(), "object" | "string") && !value.is_blank()
-                    })
+                    });
                 }
                 "promptFeedback" | "prompt_feedback" => chunk.prompt_feedback = value(),
                 "responseId" | "response_id" => chunk.id = value(),
                 "modelVersion" | "model_version" => chunk.model = value(),
                 "usageMetadata" | "usage_metadata" => {
-                    chunk.usage = value().filter(|usage| usage.text().contains("TokenCount"))
+                    chunk.usage = value().filter(|usage| usage.text().contains("TokenCount"));
                 }
                 _ => {}
             }
@@ -430,7 +429,7 @@ impl<'a> GeminiPart<'a> {
                 "text" => part.text = value.str(),
                 "thought" => part.thought = value.bool() == Some(true),
                 "thoughtSignature" | "thought_signature" => {
-                    part.signature = value.str().filter(|text| !text.is_empty())
+                    part.signature = value.str().filter(|text| !text.is_empty());
                 }
                 "functionCall" | "function_call" => part.call = Some(value),
                 "inlineData" | "inline_data" => part.inline = Some(value),
@@ -516,7 +515,8 @@ mod tests {
         assert_eq!(fault.expect("a fault").message, "bad call (MALFORMED_FUNCTION_CALL)");
     }
 
-    /// Pains 5 and 6: calls of one chunk stay apart; without a finish reason nothing is complete.
+    /// Pains 5 and 6: the calls of one chunk stay separate, and an answer without a finish reason
+    /// is incomplete.
     #[test]
     fn calls_have_ids_and_their_clients_names() {
         let chunk = r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"_f","args":{"a": 1}},"thoughtSignature":"x_-"},

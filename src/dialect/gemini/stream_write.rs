@@ -1,4 +1,4 @@
-//! Writes an answer as chunks, each of the same form as a whole answer.
+//! Writes an answer as chunks, each in the format of a complete response.
 
 use std::collections::VecDeque;
 
@@ -19,28 +19,28 @@ use crate::{
     },
 };
 
-/// The most citations that are kept for the last chunk.
+/// The maximum number of citations buffered for the last chunk.
 const MAX_CITATIONS: usize = 1000;
 
 pub(super) struct ContentStreamWriter {
     framing: Framing,
     model: String,
-    /// What every chunk ends with: model and id.
+    /// The last members of every chunk: model and id.
     tail: String,
     scratch: String,
-    /// Chunks that have gone out.
+    /// The number of chunks written.
     chunk_count: u32,
     ended: bool,
     open_blocks: Vec<(u32, GeminiOpenBlock)>,
     pending_calls: VecDeque<GeminiBufferedCall>,
     citations: Vec<PlacedCitation>,
-    /// Bytes of all text that was told.
+    /// The bytes of all text written so far.
     emitted_bytes: u64,
 }
 
-/// A block that is being told.
+/// A block that is being written.
 enum GeminiOpenBlock {
-    /// Where it began among all text, and whether all of it is ASCII.
+    /// Its start in the whole text, in bytes, and whether all of its text is ASCII.
     Text {
         start: u64,
         is_ascii: bool,
@@ -52,7 +52,7 @@ enum GeminiOpenBlock {
     Skipped,
 }
 
-/// Calls are told whole, in the order in which they began.
+/// A buffered call. Calls are written whole, in the order in which they began.
 struct GeminiBufferedCall {
     block: u32,
     call: ToolCall,
@@ -76,7 +76,8 @@ impl ContentStreamWriter {
         }
     }
 
-    /// One chunk: its parts, what else the candidate says, and what stands beside it.
+    /// Writes one chunk: its parts, the candidate's other members, and the members next to the
+    /// candidates.
     fn write_chunk(
         &mut self,
         out: &mut Vec<u8>,
@@ -198,10 +199,10 @@ impl ContentStreamWriter {
         };
         match open {
             GeminiOpenBlock::Text { .. } | GeminiOpenBlock::Refusal => {
-                self.write_part(out, |o| part_write::write_text(o, "", false, Some(&proof.value)))
+                self.write_part(out, |o| part_write::write_text(o, "", false, Some(&proof.value)));
             }
             GeminiOpenBlock::Thought => {
-                self.write_part(out, |o| part_write::write_text(o, "", true, Some(&proof.value)))
+                self.write_part(out, |o| part_write::write_text(o, "", true, Some(&proof.value)));
             }
             GeminiOpenBlock::Media(_, slot) => *slot = Some(proof),
             GeminiOpenBlock::Call => {
@@ -237,7 +238,7 @@ impl ContentStreamWriter {
                             &call.call,
                             &call.call.name,
                             field_names::own_signature(call.signature.as_ref()),
-                        )
+                        );
                     });
                 }
             }
@@ -265,18 +266,18 @@ impl StreamWriter for ContentStreamWriter {
     fn write_event(&mut self, event: ChatEvent, out: &mut Vec<u8>) {
         match event {
             _ if self.ended => {}
-            // Every chunk says who speaks; nothing is to be told yet.
+            // Every chunk names the role, so there is nothing to write yet.
             ChatEvent::Begin { .. } => {}
             ChatEvent::Open { block, head } => self.open_block(block, head, out),
             ChatEvent::Delta { block, text } => self.write_delta(block, &text, out),
             ChatEvent::Signature { block, signature: proof } => {
-                self.write_signature(block, proof, out)
+                self.write_signature(block, proof, out);
             }
             ChatEvent::Citation { block, citation } => {
                 let place = self.open_blocks.iter().find(|(number, _)| *number == block).and_then(
                     |(_, open)| {
                         match open {
-                            // In plain text a character is a byte.
+                            // In ASCII text a character is a byte.
                             GeminiOpenBlock::Text { start: begun, is_ascii: true } => {
                                 citation.span.map(|(start, end)| (start + begun, end + begun))
                             }
@@ -414,7 +415,7 @@ mod tests {
         }
     }
 
-    /// Pain 5: interleaved calls are told whole, in their order.
+    /// Interleaved calls are written whole, in their order.
     #[test]
     fn calls_are_written_whole() {
         let got = chunks(vec![
@@ -490,7 +491,7 @@ mod tests {
         );
     }
 
-    /// Pain 6: a stream that broke says so, and never that it ended well.
+    /// A broken stream ends with an error, and never with a success marker.
     #[test]
     fn errors_end_the_stream_in_its_framing() {
         let error = ProxyError::new(ProxyErrorKind::Internal, "m");

@@ -1,5 +1,5 @@
-//! What a request loses on its way into a dialect: the collector that writers fill, and the table
-//! that explains each name.
+//! Collects the fields that a request loses on its way into a dialect, and explains each one from a
+//! table.
 
 mod rows;
 #[cfg(test)]
@@ -9,15 +9,16 @@ use std::borrow::Cow;
 
 use crate::{dialect::Loss, ir::op::Dialect};
 
-/// Names longer than this are cut: clients make up some of them.
+/// Maximum length of a loss's name; clients choose part of some names.
 const MAX_NAME_CHARS: usize = 80;
 
-/// Fields that were left out, each named once, in the order in which they were missed.
+/// Fields that were left out, each named once, in the order in which the writer found them.
 #[derive(Debug, Default)]
 pub(super) struct Losses(Vec<Loss>);
 
 impl Losses {
-    /// Names a field. What clients made up of it is cut to what a header can tell.
+    /// Adds a field's name. The client's part of it is cut and restricted to characters that a
+    /// header can contain.
     pub(super) fn add(&mut self, field: impl AsRef<str>) {
         let plain = |b: u8| b.is_ascii_graphic() && b != b',';
         let field = field.as_ref();
@@ -46,31 +47,31 @@ impl Losses {
     }
 }
 
-/// One line of the table.
+/// One row of the table of losses.
 #[derive(Debug)]
 pub struct LossRow {
-    /// The loss's name; a last part in angle brackets stands for whatever the client said there.
+    /// The loss's name; a last part in angle brackets stands for any name that the client chose.
     pub name: &'static str,
-    /// On the way into which dialects.
+    /// The dialects into which a request loses this field.
     pub dialects: &'static [Dialect],
-    /// Why, or what happens instead: one sentence without its full stop.
+    /// The reason or the replacement, as one sentence without its full stop.
     pub explanation: &'static str,
 }
 
 impl LossRow {
-    /// Whether the name's last part is the client's own.
+    /// Returns whether the last part of the name comes from the client.
     #[must_use]
     pub fn is_pattern(&self) -> bool {
         self.name.ends_with('>')
     }
 
-    /// What a pattern's names begin with.
+    /// Returns the prefix that all names of a pattern share.
     fn prefix(&self) -> &str {
         self.name.split('<').next().unwrap_or(self.name)
     }
 }
 
-/// The line that explains a loss; the more exact one where several do.
+/// Returns the row that explains a loss; the most specific one if several match.
 #[must_use]
 pub fn find_row(name: &str, to: Dialect) -> Option<&'static LossRow> {
     let here = || rows::CHAT_ROWS.iter().filter(|row| row.dialects.contains(&to));
@@ -82,7 +83,7 @@ pub fn find_row(name: &str, to: Dialect) -> Option<&'static LossRow> {
         .or_else(|| here().filter(begun).max_by_key(|row| row.prefix().len()))
 }
 
-/// The whole table in Markdown, a part for each dialect.
+/// Returns the whole table in Markdown, with one section for each dialect.
 #[must_use]
 pub fn to_markdown() -> String {
     let mut out = String::new();

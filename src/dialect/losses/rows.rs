@@ -1,4 +1,4 @@
-//! The table of losses. A writer that leaves something out under a new name needs a line here.
+//! Lists every loss. A writer that leaves something out under a new name needs a row here.
 
 use super::LossRow;
 use crate::ir::op::Dialect::{
@@ -110,7 +110,7 @@ pub(super) const CHAT_ROWS: &[LossRow] = &[
         "there are no cache breakpoints; the provider caches by itself",
     ),
     row("tools.web_search", &[O, L], "there is no such tool on the provider's side"),
-    row("tools.web_search", &[G], "it is not taken beside functions, or there is none"),
+    row("tools.web_search", &[G], "it is not accepted together with functions, or does not exist"),
     row("tools.web_search.<field>", &[R, G], "the search has no such setting there"),
     row("tools.web_search.search_context_size", &[A], "the search has no such setting there"),
     row("tools.code_execution", &[O, L], "there is no such tool on the provider's side"),
@@ -140,13 +140,13 @@ pub(super) const CHAT_ROWS: &[LossRow] = &[
         "there are no cache breakpoints; the provider caches by itself",
     ),
     row("messages.name", &[R, A, G, L], "participants have no names"),
-    row("messages.citations", &[O, A, G, L], "earlier answers are told without their sources"),
-    row("messages.is_error", &[R, L], "a failed tool result is told by its words alone"),
+    row("messages.citations", &[O, A, G, L], "earlier answers are sent without their sources"),
+    row("messages.is_error", &[R, L], "a failed tool result is marked by its text alone"),
     row("messages.image_url.detail", &[A, G, L], "the provider chooses the resolution"),
-    row("messages.image_url", &[L], "images are not fetched; the model is told the address"),
+    row("messages.image_url", &[L], "images are not fetched; the model gets the address"),
     row("messages.filename", &[G], "media have no names"),
     row("messages.file_id", &[A, G], "the file is stored at another provider"),
-    row("messages.document_url", &[O], "only images are fetched; the model is told the address"),
+    row("messages.document_url", &[O], "only images are fetched; the model gets the address"),
     row(
         "messages.image",
         &[R, A, L],
@@ -182,7 +182,7 @@ pub(super) const CHAT_ROWS: &[LossRow] = &[
 pub(super) const OP_ROWS: &[LossRow] = &[
     row("dimensions", &[], "the length of vectors cannot be chosen there"),
     row("encoding_format", &[], "vectors come as numbers; quantised ones are not made there"),
-    row("task", &[], "what the vectors are for cannot be told there"),
+    row("task", &[], "the purpose of the vectors cannot be given there"),
     row("title", &[], "documents have no titles there"),
     row("truncate", &[], "too long inputs are treated as the provider does"),
     row("user", &[], NO_SUCH_SETTING),

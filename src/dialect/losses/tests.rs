@@ -1,4 +1,4 @@
-//! No loss without a line in the table.
+//! Checks that every loss has a row in the table.
 
 use std::{fs, path::Path};
 
@@ -32,8 +32,7 @@ fn occurs(word: &str, body: &str) -> bool {
     [word, &snake].iter().any(|word| body.contains(&format!("\"{word}\"")))
 }
 
-/// What is wrong with the losses of one request into every dialect; what was lost is added to
-/// `seen`.
+/// Lists the unexplained losses of one request into every dialect, and adds all losses to `seen`.
 fn unexplained(client: Dialect, body: &str, seen: &mut Vec<(Dialect, String)>) -> Vec<String> {
     let Ok(request) = registry::ingress(client).read_request(ChatEndpoint::Chat, body.as_bytes())
     else {
@@ -49,10 +48,10 @@ fn unexplained(client: Dialect, body: &str, seen: &mut Vec<(Dialect, String)>) -
             for loss in registry::egress(to).write_request(&request, &traits).losses {
                 match find_row(&loss.0, to) {
                     None => {
-                        wrong.push(format!("{client} → {to}: `{}` is not in the table", loss.0))
+                        wrong.push(format!("{client} → {to}: `{}` is not in the table", loss.0));
                     }
-                    // What a pattern explains must be the client's own word, not one of ours that
-                    // was forgotten.
+                    // A pattern may explain only a word of the client, not a name from aiproxy's
+                    // code that has no row.
                     Some(row)
                         if row.is_pattern()
                             && !occurs(loss.0.rsplit('.').next().unwrap_or_default(), body) =>
@@ -93,7 +92,7 @@ fn every_loss_of_a_recorded_request_is_in_the_table() {
     assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
 }
 
-/// All that one can say in a dialect, at once.
+/// A request that uses every feature of a dialect at once.
 fn everything(client: Dialect) -> Value {
     let all: Value = serde_json::from_str(include_str!("everything.json")).expect("json");
     all[client.name()].clone()
@@ -122,15 +121,14 @@ fn everything_at_once_loses_only_what_the_table_says() {
     }
 }
 
-/// The names that stand in the writers' code, read from it: also those that no request here
-/// provokes.
+/// Reads the names from the writers' code, which includes those that no request here causes.
 #[test]
 fn every_name_in_the_writers_is_in_the_table() {
     let patterns = [
         r#"(?:losses|lost)\.add\((?:&?format!\()?"([^"]+)""#,
         r#"(?:losses|lost)\.when\([^\n]*"([^"]+)"\);"#,
         r#"Err\("([a-z_]+\.[a-z_]+)"\)"#,
-        r#"(?m)^\s*\("([a-z_]+)", (?:settings|s|says)[.(]"#,
+        r#"(?m)^\s*\("([a-z_]+)", (?:settings|s|differs)[.(]"#,
         r#"=> "((?:messages|tools)\.[a-z_]+)""#,
         r#"\("[a-zA-Z]+", "(tools\.[a-z_]+)"\)"#,
     ]
@@ -143,8 +141,7 @@ fn every_name_in_the_writers_is_in_the_table() {
             let Ok(text) = fs::read_to_string(&path) else { continue };
             let code = text.split("#[cfg(test)]").next().unwrap_or_default();
             for capture in patterns.iter().flat_map(|pattern| pattern.captures_iter(code)) {
-                // `{key}` stands for the client's own word; alone it is one of the request's
-                // fields.
+                // `{key}` stands for a word of the client; alone it is one of the request's fields.
                 let name = capture[1].replace(['{', '}'], "_");
                 if !capture[1].starts_with('{') {
                     assert!(

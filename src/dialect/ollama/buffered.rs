@@ -1,4 +1,4 @@
-//! Complete chat and generate answers: read, told as a stream, put together from one.
+//! Reads complete chat and generate answers, turns them into a stream, and assembles them from one.
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -34,7 +34,7 @@ fn summarize(json: JsonRef<'_>) -> AnswerSummary {
     }
 }
 
-/// One line that is the whole answer.
+/// Turns a whole answer into a stream of one line.
 pub(super) fn synthesize_stream(body: &[u8]) -> Result<Bytes, Fault> {
     read_summary("", body)?;
     let mut answer = json_body::parse_tree("", body)?;
@@ -42,15 +42,15 @@ pub(super) fn synthesize_stream(body: &[u8]) -> Result<Bytes, Fault> {
     Ok(format!("{}\n", Value::Object(answer)).into())
 }
 
-/// The lines of a complete stream as one answer: texts joined, everything else as the last line
-/// says.
+/// Assembles one answer from the lines of a complete stream: joins the texts and takes every other
+/// field from the last line.
 pub(super) fn collect_stream(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
     let mut answer = Map::new();
     for (_, data) in events {
         for (key, value) in json_body::parse_event_tree(data)? {
             match (key.as_str(), value) {
                 ("response" | "thinking", Value::String(text)) => {
-                    json_body::append_text(answer.entry(key).or_insert(Value::Null), &text)
+                    json_body::append_text(answer.entry(key).or_insert(Value::Null), &text);
                 }
                 ("message", Value::Object(part)) => {
                     if let Some(message) =

@@ -1,4 +1,4 @@
-//! Pictures: bare base64, without a word about their type.
+//! Reads and writes images: bare base64 without a media type.
 
 use base64::{
     Engine,
@@ -10,7 +10,7 @@ use crate::{
     ir::block::{Block, BlockKind, Media, MediaKind, MediaSource},
 };
 
-/// How pictures of each type begin, in base64.
+/// The base64 prefix of each image type.
 const BASE64_PREFIXES: [(&str, &str); 6] = [
     ("iVBORw0KGgo", "image/png"),
     ("/9j/", "image/jpeg"),
@@ -20,7 +20,7 @@ const BASE64_PREFIXES: [(&str, &str); 6] = [
     ("SUkq", "image/tiff"),
 ];
 
-/// A picture of a message; its type is read from its beginning.
+/// Reads an image of a message and detects its type from its first bytes.
 pub(super) fn read_image(value: JsonRef<'_>) -> Option<Block> {
     let text = value.str()?;
     let (mime, data) = split_data_url(&text).unwrap_or((None, &text));
@@ -35,15 +35,15 @@ pub(super) fn read_image(value: JsonRef<'_>) -> Option<Block> {
     })))
 }
 
-/// Type and base64 of a `data:` URL.
+/// Returns the media type and the base64 data of a `data:` URL.
 pub(super) fn split_data_url(url: &str) -> Option<(Option<&str>, &str)> {
     let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
     let mime = head.strip_suffix(";base64")?;
     Some((Some(mime.split(';').next().unwrap_or(mime)).filter(|mime| !mime.is_empty()), data))
 }
 
-/// Base64 of the one spelling that is taken: the usual alphabet, padded. What cannot be read goes
-/// as it is, to be refused.
+/// Converts base64 into the only form that Ollama accepts: standard alphabet, padded. Returns
+/// unreadable data unchanged, so that the upstream rejects it.
 pub(super) fn to_standard_base64(data: &str) -> std::borrow::Cow<'_, str> {
     let is_standard = data.len().is_multiple_of(4)
         && !data.bytes().any(|b| matches!(b, b'-' | b'_' | b' ' | b'\t'));
@@ -53,7 +53,7 @@ pub(super) fn to_standard_base64(data: &str) -> std::borrow::Cow<'_, str> {
     decode_base64(data).map_or_else(|| data.into(), |bytes| STANDARD.encode(bytes).into())
 }
 
-/// What base64 of any spelling says.
+/// Decodes base64 in any alphabet, padded or not.
 pub(super) fn decode_base64(data: &str) -> Option<Vec<u8>> {
     let plain: String = data
         .chars()

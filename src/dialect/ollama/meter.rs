@@ -1,4 +1,4 @@
-//! Watches the lines of a chat or generate stream.
+//! Watches the lines of a chat or generate stream that is passed through.
 
 use crate::{
     base::json::reader::{self, JsonErrorKind, JsonRef, is_blank},
@@ -14,7 +14,7 @@ pub(super) struct LineMeter {
     done: bool,
 }
 
-/// The counts of a final line; thinking is part of `eval_count`.
+/// Reads the counts of a final line; `eval_count` includes reasoning tokens.
 pub(super) fn read_usage(line: JsonRef<'_>) -> Option<Usage> {
     let (input, output) = (count_at(line, &["prompt_eval_count"]), count_at(line, &["eval_count"]));
     if input.is_none() && output.is_none() {
@@ -29,11 +29,11 @@ impl Meter for LineMeter {
         let json = match reader::visit(data, |depth, key, value| match (depth, key) {
             (1, b"done") => done = value.starts_with(b"true"),
             (1, b"error") => {
-                error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
+                error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value);
             }
             (1, b"response" | b"thinking")
             | (2, b"content" | b"images" | b"thinking" | b"tool_calls") => {
-                content |= !is_blank(value)
+                content |= !is_blank(value);
             }
             _ => {}
         }) {

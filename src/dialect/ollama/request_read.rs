@@ -1,4 +1,4 @@
-//! Chat and generate requests: wire to common form.
+//! Reads chat and generate requests into the common form.
 
 use crate::{
     base::json::{
@@ -19,7 +19,7 @@ use crate::{
 
 const DIALECT: Dialect = Dialect::Ollama;
 
-/// How ids begin that were made for calls that came without one; the writer leaves them out again.
+/// Prefix of the ids generated for calls without one; the writer removes such ids again.
 pub(super) const SYNTHETIC_ID_PREFIX: &str = "call_unnamed_";
 
 pub(super) fn read_request(place: ChatEndpoint, body: &[u8]) -> Result<ChatRequest, ProxyError> {
@@ -32,8 +32,8 @@ pub(super) fn read_request(place: ChatEndpoint, body: &[u8]) -> Result<ChatReque
     let generate = place == ChatEndpoint::Generate;
     let mut request = ChatRequest { stream: true, ..ChatRequest::default() };
     let (mut messages, mut prompt, mut images) = (None, None, None);
-    // What is blank counts as absent: official clients send empty fields for everything that was
-    // not set.
+    // Blank values count as absent: official clients send empty fields for everything that was not
+    // set.
     for (key, value) in root.members().filter(|(_, value)| !value.is_blank()) {
         match key {
             "model" => {}
@@ -68,7 +68,7 @@ pub(super) fn read_request(place: ChatEndpoint, body: &[u8]) -> Result<ChatReque
     Ok(request)
 }
 
-/// Whether the field beside the options was one that is known, and of its type.
+/// Reads a setting outside the options. Returns whether the field is known and has the right type.
 fn read_setting(settings: &mut GenerationSettings, key: &str, value: JsonRef<'_>) -> bool {
     match key {
         "think" => {
@@ -106,17 +106,18 @@ fn read_setting(settings: &mut GenerationSettings, key: &str, value: JsonRef<'_>
     }
 }
 
-/// Options that other dialects know too go to the settings, all others are kept under `options.…`.
+/// Reads the options. Those that other dialects share become settings; the others are stored as
+/// `options.…`.
 fn read_options(request: &mut ChatRequest, options: JsonRef<'_>) {
     let settings = &mut request.settings;
     for (key, value) in options.members().filter(|(_, value)| value.kind() != "null") {
         let limit = value.u64().filter(|&limit| limit > 0);
         match (key, sampling_setting(settings, key)) {
             (_, Some(setting)) if value.kind() == "number" => {
-                *setting = Some(RawJson::from_json(value))
+                *setting = Some(RawJson::from_json(value));
             }
             ("num_predict", _) if limit.is_some() => settings.max_tokens = limit,
-            // Without limit, which is also what happens where nothing is said.
+            // -1 means no limit, which is the default.
             ("num_predict", _) if value.i64() == Some(-1) => {}
             ("stop", _) => {
                 let texts = value.str().into_iter().chain(value.items().filter_map(JsonRef::str));
@@ -130,7 +131,7 @@ fn read_options(request: &mut ChatRequest, options: JsonRef<'_>) {
     }
 }
 
-/// Where a number among the options is kept.
+/// Returns the setting that stores a numeric option.
 fn sampling_setting<'s>(
     settings: &'s mut GenerationSettings,
     option: &str,
@@ -171,8 +172,8 @@ fn read_tool(tool: JsonRef<'_>) -> Tool {
     })
 }
 
-/// Calls that wait for their results; where ids are missing, results belong to calls by name, else
-/// by order.
+/// Calls that wait for their results. A result without an id is matched to a call by name, else by
+/// order.
 #[derive(Default)]
 struct OllamaPendingCalls {
     calls: Vec<(String, String)>,
@@ -260,7 +261,7 @@ fn read_messages(request: &mut ChatRequest, list: JsonRef<'_>) {
                     .map(|call| read_call(call, &mut pending)),
             );
         } else {
-            // Pictures stand before the words that speak of them.
+            // Images precede the text that refers to them.
             blocks.extend(images());
             blocks.extend(content.map(Block::text));
         }
@@ -295,7 +296,7 @@ fn read_call(call: JsonRef<'_>, pending: &mut OllamaPendingCalls) -> Block {
     block
 }
 
-/// Arguments come as an object; some say its text.
+/// Reads arguments, which are an object; some clients send the object as a text.
 pub(super) fn read_arguments(value: Option<JsonRef<'_>>) -> String {
     value
         .map(|value| {
@@ -304,7 +305,7 @@ pub(super) fn read_arguments(value: Option<JsonRef<'_>>) -> String {
         .unwrap_or_default()
 }
 
-/// A text; of a list of parts the texts of the parts, of anything else its JSON.
+/// Returns a text, the joined texts of a list of parts, or the JSON of any other value.
 fn text_of(value: JsonRef<'_>) -> String {
     match value.kind() {
         "string" => value.str().map(std::borrow::Cow::into_owned).unwrap_or_default(),

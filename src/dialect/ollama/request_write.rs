@@ -1,4 +1,4 @@
-//! Chat requests: common form to wire.
+//! Writes chat requests from the common form.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -23,13 +23,13 @@ use crate::{
 };
 
 const DIALECT: Dialect = Dialect::Ollama;
-/// Between parts of a message that must become one text.
+/// Separates parts of a message that must become one text.
 const PART_SEPARATOR: &str = "\n\n";
 
 pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> EncodedRequest {
     let mut losses = Losses::default();
     let choice = request.tool_choice.as_ref();
-    // There is no choice to be told, but a tool that is not named cannot be called.
+    // Ollama has no tool choice, but the model cannot call a tool that the request omits.
     let tools: &[Tool] = if choice == Some(&ToolChoice::None) { &[] } else { &request.tools };
     losses
         .when(!tools.is_empty() && !matches!(choice, None | Some(ToolChoice::Auto)), "tool_choice");
@@ -125,7 +125,7 @@ fn write_settings(
     losses.when(settings.parallel_tools == Some(false), "parallel_tool_calls");
 }
 
-/// Levels are taken by models that know levels, and count as `true` with the others.
+/// Models with effort levels use the level; the others treat every level as `true`.
 fn write_think(
     o: &mut ObjectWriter<'_>,
     wish: &ReasoningSettings,
@@ -236,7 +236,7 @@ fn write_messages(a: &mut ArrayWriter<'_>, request: &ChatRequest, losses: &mut L
                 &first.extras,
                 losses,
             ),
-            // Results stand directly after the calls, before anything else that the user says.
+            // Results come directly after the calls, before other content of the user.
             Role::User => {
                 for block in now.iter().flat_map(|message| &message.blocks) {
                     if let BlockKind::ToolResult(it) = &block.kind {
@@ -271,7 +271,7 @@ fn write_messages(a: &mut ArrayWriter<'_>, request: &ChatRequest, losses: &mut L
     }
 }
 
-/// A message of the system or the user.
+/// Writes a message of the system or the user.
 fn write_message(
     a: &mut ArrayWriter<'_>,
     role: &str,
@@ -357,7 +357,8 @@ fn write_tool_result(
     });
 }
 
-/// Arguments as the object that they must be; text that is none stands as its one value.
+/// Returns the arguments as the object that Ollama requires; text that is not an object becomes its
+/// only value.
 pub(super) fn arguments_object(text: &str, form: CallKind) -> Cow<'_, str> {
     let trimmed = text.trim();
     if form == CallKind::Custom {
@@ -385,7 +386,7 @@ fn add_block_losses(block: &Block, losses: &mut Losses) {
     losses.when(block.signature.is_some(), "reasoning.proof");
 }
 
-/// The words and the pictures of a message.
+/// Returns the text and the images of a message.
 fn text_and_images<'b>(
     blocks: &[&'b Block],
     gap: &str,
@@ -416,17 +417,16 @@ fn text_and_images<'b>(
                     format!("messages.{kind}").into()
                 }));
             }
-            // Where they may stand they were taken out before.
+            // The caller has already written these blocks if their position is valid.
             BlockKind::Reasoning(_) | BlockKind::ToolCall(_) | BlockKind::ToolResult(_) => {
-                losses.add("messages.misplaced")
+                losses.add("messages.misplaced");
             }
         }
     }
     (text, images)
 }
 
-/// Pictures go as they are, documents that are text as text; nothing else can be shown to the
-/// model.
+/// Adds images as they are and text documents as text; other media are losses.
 fn add_media<'b>(
     media: &'b Media,
     images: &mut Vec<Cow<'b, str>>,
@@ -439,7 +439,7 @@ fn add_media<'b>(
     );
     match (media.kind, &media.source) {
         (MediaKind::Image, MediaSource::Base64(data)) => {
-            images.push(images::to_standard_base64(data))
+            images.push(images::to_standard_base64(data));
         }
         (MediaKind::Image, MediaSource::Url(url)) => match images::split_data_url(url) {
             Some((_, data)) => images.push(images::to_standard_base64(data)),

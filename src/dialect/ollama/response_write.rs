@@ -1,4 +1,4 @@
-//! Answers: common form to wire, whole or line by line.
+//! Writes answers from the common form, whole or line by line.
 
 use std::{borrow::Cow, collections::VecDeque};
 
@@ -24,14 +24,14 @@ use crate::{
     },
 };
 
-/// What stands on every line.
+/// The fields of every line.
 struct LineHeader {
     is_generate: bool,
     model: String,
     created_at: String,
 }
 
-/// What one line says of the answer.
+/// The content of one line.
 #[derive(Default)]
 struct LineContent<'s> {
     text: &'s str,
@@ -98,8 +98,8 @@ fn write_content(o: &mut ObjectWriter<'_>, content: &LineContent<'_>) {
     }
 }
 
-/// The last line's own fields. What the answer took is known only where its server told it. Clients
-/// divide by it, so the unknown is told as the shortest time there is, not as zero.
+/// Writes the fields of the last line. Durations are known only from an Ollama upstream. Clients
+/// divide by them, so an unknown duration is written as 1 ns instead of zero.
 fn write_final_fields(
     o: &mut ObjectWriter<'_>,
     kind: FinishKind,
@@ -130,7 +130,7 @@ fn write_final_fields(
     }
 }
 
-/// The picture, where it is one that can be told.
+/// Returns the image's data if it is in the answer itself.
 fn image_data(media: &Media) -> Option<Cow<'_, str>> {
     match (media.kind, &media.source) {
         (MediaKind::Image, MediaSource::Base64(data)) => Some(images::to_standard_base64(data)),
@@ -166,7 +166,7 @@ pub(super) fn write_response(response: &ChatResponse, shape: &ResponseSpec) -> B
     writer::push_single_line(
         &mut line,
         &header.to_line(&content, |o| {
-            write_final_fields(o, response.finish.kind, response.usage, &response.extras)
+            write_final_fields(o, response.finish.kind, response.usage, &response.extras);
         }),
     );
     line.into()
@@ -176,7 +176,7 @@ pub(super) struct LineWriter {
     shape: ResponseSpec,
     header: Option<LineHeader>,
     blocks: Vec<OllamaBlockKind>,
-    /// Calls are told whole, in the order in which they were begun.
+    /// Calls are written whole, in the order in which they began.
     pending_calls: VecDeque<OllamaPendingCall>,
     emitted_calls: usize,
     usage: Option<Usage>,
@@ -187,7 +187,7 @@ enum OllamaBlockKind {
     Call,
     Text,
     Thinking,
-    /// Cannot be told.
+    /// A block that this dialect cannot express.
     Omitted,
 }
 
@@ -265,10 +265,13 @@ impl StreamWriter for LineWriter {
             ChatEvent::Open { block, head } => self.open_block(block, head, out),
             ChatEvent::Delta { block, text } => match self.blocks.get(block as usize) {
                 Some(OllamaBlockKind::Text) => {
-                    self.write_line(&LineContent { text: &text, ..LineContent::default() }, out)
+                    self.write_line(&LineContent { text: &text, ..LineContent::default() }, out);
                 }
                 Some(OllamaBlockKind::Thinking) => {
-                    self.write_line(&LineContent { thinking: &text, ..LineContent::default() }, out)
+                    self.write_line(
+                        &LineContent { thinking: &text, ..LineContent::default() },
+                        out,
+                    );
                 }
                 Some(OllamaBlockKind::Call) => {
                     if let Some(call) =
@@ -293,7 +296,7 @@ impl StreamWriter for LineWriter {
                 let usage = usage.or(self.usage);
                 let header = self.header.get_or_insert_with(|| LineHeader::new(&self.shape, None));
                 let line = header.to_line(&LineContent::default(), |o| {
-                    write_final_fields(o, finish.kind, usage, &Extras::default())
+                    write_final_fields(o, finish.kind, usage, &Extras::default());
                 });
                 writer::push_single_line(out, &line);
                 out.push(b'\n');
@@ -308,8 +311,8 @@ impl StreamWriter for LineWriter {
     }
 }
 
-/// The answer to a request that has nothing to answer: such a request loads a model (or unloads
-/// it), as official clients do before a conversation.
+/// Writes the answer to a request that loads a model (or unloads it), as official clients send
+/// before a conversation.
 pub(in crate::dialect) fn write_preload_response(shape: &ResponseSpec, unload: bool) -> Bytes {
     let header = LineHeader::new(shape, None);
     let line = header.to_line(&LineContent::default(), |o| {

@@ -1,8 +1,9 @@
-//! JSON Schema of a tool's arguments, as far as it is read: an object whose properties are objects.
+//! Repairs the JSON Schema of a tool's arguments for Ollama's server, which reads an object whose
+//! properties are objects.
 //!
-//! Unknown words are skipped by the server, but words of a wrong type make it refuse the whole
-//! request: properties that are `true` or `false`, a `required` that is no list. Those are
-//! rewritten, everything else stays as it is.
+//! The server skips unknown keywords but rejects the whole request if a keyword has a wrong type:
+//! properties that are `true` or `false`, a `required` that is not a list. Those are rewritten;
+//! everything else stays unchanged.
 
 use std::borrow::Cow;
 
@@ -12,7 +13,7 @@ use crate::base::json::{raw::RawJson, reader::JsonRef};
 
 const NO_PARAMETERS: &str = r#"{"type":"object","properties":{}}"#;
 
-/// The parameters of a function; with none of their own, those of a function without arguments.
+/// Returns the parameters of a function; without a schema, those of a function without arguments.
 pub(super) fn tool_parameters(schema: Option<&RawJson>) -> Cow<'_, str> {
     let Some(schema) = schema.filter(|schema| schema.json().is_object()) else {
         return NO_PARAMETERS.into();
@@ -26,7 +27,7 @@ pub(super) fn tool_parameters(schema: Option<&RawJson>) -> Cow<'_, str> {
     }
     let mut value = schema.to_value();
     if let Value::Object(map) = &mut value {
-        // Its type is a plain name here; below it may be a list.
+        // The root's type is a plain string; in nested schemas it may be a list.
         if !map.get("type").is_some_and(|kind| kind == "object") {
             map.insert("type".to_owned(), "object".into());
         }
@@ -76,7 +77,7 @@ fn repair_object(schema: &mut Map<String, Value>) {
     }
 }
 
-/// `true` allows anything, as `{}` does; what `false` forbids can only be said in words.
+/// `true` allows anything, as `{}` does; `false` can only be expressed in a description.
 fn repair_schema(schema: &mut Value) {
     match schema {
         Value::Object(map) => repair_object(map),

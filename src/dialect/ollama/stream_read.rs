@@ -1,4 +1,4 @@
-//! Answers: wire to common form, line by line; a whole answer is one line.
+//! Reads answers into the common form, line by line; a whole answer is one line.
 
 use std::borrow::Cow;
 
@@ -207,7 +207,7 @@ impl StreamReader for LineReader {
     }
 }
 
-/// A whole answer.
+/// Reads a whole answer.
 pub(super) fn read_response(
     content_type: &str,
     body: &[u8],

@@ -1,4 +1,4 @@
-//! The dialect against recordings and against its own rules.
+//! Checks the dialect against recordings and against its own rules.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -62,7 +62,8 @@ fn write_request(request: &ChatRequest) -> (Value, Vec<String>) {
     (serde_json::from_slice(&encoded.body).expect("json"), losses)
 }
 
-/// A request without what says nothing: blank fields, positions, the model and whether it streams.
+/// Removes the parts of a request without meaning here: blank fields, positions, the model and
+/// whether it streams.
 fn normalize(mut body: Value) -> Value {
     fn is_blank(value: &Value) -> bool {
         match value {
@@ -314,7 +315,7 @@ fn assemble(events: &[ChatEvent]) -> Option<ChatResponse> {
     assembler.finish()
 }
 
-/// What an answer says: text, thinking, calls, finish, usage.
+/// Returns the meaning of an answer: text, thinking, calls, finish, usage.
 fn summarize(
     response: &ChatResponse,
 ) -> (String, String, Vec<(String, Value)>, FinishKind, Option<Usage>) {
@@ -398,7 +399,7 @@ fn recorded_answers_survive_whole_and_streamed_at_any_cut() {
             "{}",
             exchange.id
         );
-        // What only its server knows (how long it took) comes with a whole answer.
+        // Fields that only Ollama's server knows (its durations) survive in a whole answer.
         let fields = |response: &ChatResponse| {
             let mut all: Vec<_> = response
                 .extras

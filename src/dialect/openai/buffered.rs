@@ -1,4 +1,5 @@
-//! Complete chat and completion answers: read, told as a stream, put together from one.
+//! Reads complete chat and completion answers, turns them into a stream, and assembles them from
+//! one.
 
 use bytes::{Bytes, BytesMut};
 use serde_json::{Map, Value, json};
@@ -44,8 +45,8 @@ pub(super) fn read_summary(content_type: &str, body: &[u8]) -> Result<AnswerSumm
     })
 }
 
-/// The summary of an answer that is as nearly all are: one choice that tells one thing, found while
-/// the text is proven, so that it is gone over once. `None` where it is anything else.
+/// Summarizes an answer of the most common form, one choice with one kind of content, in the same
+/// pass that validates the text. Returns `None` for any other form.
 fn fast_path_summary(body: &[u8]) -> Option<AnswerSummary> {
     let (mut usage, mut model, mut choices, mut content, mut reason) =
         (None, None, None, None, None);
@@ -87,7 +88,8 @@ fn fast_path_summary(body: &[u8]) -> Option<AnswerSummary> {
     })
 }
 
-/// The head with the role, one chunk with everything, the finish with the usage, `[DONE]`.
+/// Writes a chunk with the role, one with the whole content, one with the finish and the usage, and
+/// `[DONE]`.
 pub(super) fn synthesize_stream(op: Op, body: &[u8]) -> Result<Bytes, Fault> {
     read_summary("", body)?;
     let mut answer = json_body::parse_tree("", body)?;
@@ -144,7 +146,7 @@ pub(super) fn synthesize_stream(op: Op, body: &[u8]) -> Result<Bytes, Fault> {
     Ok(out.freeze())
 }
 
-/// The chunks of a complete stream as one answer.
+/// Assembles one answer from the chunks of a complete stream.
 pub(super) fn collect_stream(op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
     let mut answer = Map::new();
     let mut choices: Vec<Map<String, Value>> = Vec::new();
@@ -218,8 +220,8 @@ pub(super) fn collect_stream(op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<By
     Ok(Value::Object(answer).to_string().into())
 }
 
-/// What is missing of the answer. `done`: the stream said its end, which is enough after text, but
-/// neither in the middle of a call nor where nothing was said.
+/// Returns the fault of an incomplete answer. `done`: the stream sent its terminator, which is
+/// enough after text, but neither in the middle of a call nor without content.
 fn unfinished_fault(choices: &[Map<String, Value>], done: bool) -> Option<Fault> {
     let reason = |choice: &Map<String, Value>| {
         choice.get("finish_reason").and_then(Value::as_str).is_some_and(|reason| !reason.is_empty())
@@ -271,7 +273,7 @@ fn merge_choice(choice: &mut Map<String, Value>, part: Map<String, Value>) {
                 }
             }
             ("text", Value::String(text)) => {
-                json_body::append_text(choice.entry("text").or_insert(Value::Null), &text)
+                json_body::append_text(choice.entry("text").or_insert(Value::Null), &text);
             }
             ("logprobs", Value::Object(new)) => {
                 match choice.get_mut("logprobs").and_then(Value::as_object_mut) {
@@ -288,13 +290,13 @@ fn merge_choice(choice: &mut Map<String, Value>, part: Map<String, Value>) {
     }
 }
 
-/// Texts, names and lists grow; ids and types, told once, stay.
+/// Merges a delta: appends to texts, names and lists; ids and types are set once.
 fn merge_delta(message: &mut Map<String, Value>, delta: Map<String, Value>) {
     for (key, value) in delta {
         let slot = message.entry(key.clone()).or_insert(Value::Null);
         match (key.as_str(), slot, value) {
             (_, _, Value::Null) => {}
-            // Some tell a name again with every piece, some tell more of it.
+            // Some providers repeat the name with every piece, others send it in pieces.
             ("name", Value::String(name), Value::String(more)) => {
                 if more.starts_with(&*name) {
                     *name = more;
@@ -323,7 +325,8 @@ fn merge_calls(slot: &mut Value, parts: Vec<Value>) {
     let Some(calls) = slot.as_array_mut() else { return };
     for part in parts {
         let Value::Object(mut part) = part else { continue };
-        // Some vendors leave the index out: an id begins a call, no id goes on with the last.
+        // Some vendors omit the index: a part with an id begins a call, a part without one
+        // continues the last call.
         let index = part.get("index").cloned();
         let known = match &index {
             Some(index) => {
@@ -343,7 +346,7 @@ fn merge_calls(slot: &mut Value, parts: Vec<Value>) {
     }
 }
 
-/// An index may be used again: then a name with an id of its own is another call.
+/// Some providers reuse an index; then a name with a new id is another call.
 fn starts_new_call(call: &Value, part: &Map<String, Value>) -> bool {
     let name = |call: Option<&Value>| {
         call.and_then(|inside| inside.get("name")?.as_str()).is_some_and(|name| !name.is_empty())

@@ -1,5 +1,5 @@
-//! The old prompt-in, text-out endpoint as a conversation of one message, and log probabilities in
-//! its own form.
+//! Converts the legacy prompt-in, text-out endpoint to a conversation of one message, and log
+//! probabilities to its form.
 
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef, writer},
@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// The user message that a prompt (and what is to follow the answer) comes to.
+/// Returns the user message for a prompt (and for the text that is to follow the answer).
 pub(super) fn read_prompt(json: JsonRef<'_>) -> Result<ChatMessage, ProxyError> {
     let prompt = json
         .get("prompt")
@@ -40,8 +40,8 @@ pub(super) fn read_prompt(json: JsonRef<'_>) -> Result<ChatMessage, ProxyError> 
     Ok(ChatMessage::new(Role::User, vec![Block::text(instruction)]))
 }
 
-/// `logprobs` of a completion, made of the token array of a chat answer; `offset` is where the text
-/// begins, in characters.
+/// Writes the `logprobs` of a completion from the token array of a chat answer; `offset` is the
+/// position of the text, in characters.
 pub(super) fn write_logprobs(tokens: &RawJson, offset: &mut u64) -> String {
     let of = |token: JsonRef<'_>| {
         token.get("token").and_then(JsonRef::str).unwrap_or_default().into_owned()
@@ -68,8 +68,8 @@ pub(super) fn write_logprobs(tokens: &RawJson, offset: &mut u64) -> String {
             for token in items() {
                 a.object(|o| {
                     for top in token.get("top_logprobs").into_iter().flat_map(JsonRef::items) {
-                        // Keys are written as they stand, so the quotes around a token's text are
-                        // taken off.
+                        // The writer adds the quotes of a key, so the quotes around a token's text
+                        // are removed.
                         let name = RawJson::string(&of(top));
                         o.raw_text(
                             &name.text()[1..name.text().len() - 1],

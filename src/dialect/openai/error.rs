@@ -1,4 +1,4 @@
-//! Our own errors as OpenAI words them.
+//! Writes aiproxy's own errors in OpenAI's format.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -13,7 +13,8 @@ pub(super) fn write_error(error: &ProxyError) -> (StatusCode, Bytes) {
     (status::status_code(code.status), openai_codes::error_body(error, &code).to_string().into())
 }
 
-/// An event without a name: its SDKs raise for any chunk with a truthy `error`.
+/// Writes an event without a name: OpenAI's SDKs raise an exception for any chunk with a truthy
+/// `error`.
 pub(super) fn write_error_event(error: &ProxyError) -> Bytes {
     format!("data: {}\n\n", openai_codes::error_body(error, &openai_codes::error_code(error)))
         .into()

@@ -1,4 +1,4 @@
-//! Reads a conversation.
+//! Reads the messages of a chat request.
 
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
@@ -65,7 +65,7 @@ struct MessagesReader<'r> {
     calls: Vec<KnownCall>,
 }
 
-/// A call that was made, so that its result is known by it.
+/// A call of the assistant, to which a later result is matched.
 struct KnownCall {
     id: String,
     name: String,
@@ -77,12 +77,12 @@ fn owned_text(value: JsonRef<'_>) -> Option<String> {
     value.str().map(std::borrow::Cow::into_owned)
 }
 
-/// A field's text where there is some.
+/// Returns a field's text if it is not empty.
 fn non_empty_text(message: JsonRef<'_>, key: &str) -> Option<String> {
     message.get(key).and_then(owned_text).filter(|text| !text.is_empty())
 }
 
-/// Marks the last block where the whole message is marked.
+/// Moves a cache mark on the whole message to its last block.
 fn apply_cache_mark(message: JsonRef<'_>, extras: &mut Extras, blocks: &mut [Block]) {
     let mark = parts_read::read_cache_mark(message, extras);
     if let Some(last) = blocks.last_mut() {
@@ -91,8 +91,8 @@ fn apply_cache_mark(message: JsonRef<'_>, extras: &mut Extras, blocks: &mut [Blo
 }
 
 impl MessagesReader<'_> {
-    /// A leading system message stands before the conversation; what it says besides its content is
-    /// kept with its first block.
+    /// Reads a leading system message into the system prompt. Its fields other than the content are
+    /// stored with its first block.
     fn read_system(&mut self, message: JsonRef<'_>, at: usize) -> Result<(), ProxyError> {
         let mut blocks = parts_read::read_content(message.get("content"), at)?;
         let extras =
@@ -246,7 +246,7 @@ impl MessagesReader<'_> {
         Block::new(BlockKind::ToolCall(ToolCall { id, name, arguments, form }))
     }
 
-    /// Results that follow each other are one message.
+    /// Reads a result; consecutive results become one message.
     fn read_result(&mut self, message: JsonRef<'_>, at: usize) -> Result<(), ProxyError> {
         let (id, name) = (non_empty_text(message, "tool_call_id"), non_empty_text(message, "name"));
         let open = |call: &&mut KnownCall| !call.has_result;
@@ -297,7 +297,8 @@ impl MessagesReader<'_> {
     }
 }
 
-/// What the assistant thought, from whichever places tell it; those are kept in their own spelling.
+/// Reads the assistant's reasoning from any field that contains it, and stores the fields in their
+/// original form.
 fn read_reasoning(message: JsonRef<'_>, blocks: &mut Vec<Block>, extras: &mut Extras) {
     let text_fields =
         || reasoning::TEXT_FIELDS.iter().filter_map(|key| Some((*key, message.get(key)?)));

@@ -1,5 +1,5 @@
-//! Writes a conversation so that every call is followed by its result, whatever the order it came
-//! in.
+//! Writes a conversation so that every call is followed by its result, in whatever order they
+//! arrived.
 
 use crate::{
     base::json::{
@@ -43,7 +43,7 @@ pub(super) fn write_messages(
     for (at, message) in request.messages.iter().enumerate() {
         match message.role {
             Role::System => {
-                writer.write_message(message, &message.blocks.iter().collect::<Vec<_>>(), a)
+                writer.write_message(message, &message.blocks.iter().collect::<Vec<_>>(), a);
             }
             Role::User => writer.write_user(message, a),
             Role::Assistant => writer.write_assistant(at, message, a),
@@ -59,7 +59,7 @@ struct MessagesWriter<'w> {
     results: Vec<OpenaiPendingResult<'w>>,
 }
 
-/// A result, the message it stands in, and whether it has been written.
+/// A result, the index of its message, and whether it has been written.
 struct OpenaiPendingResult<'w> {
     message_index: usize,
     block: &'w Block,
@@ -86,8 +86,8 @@ impl<'w> MessagesWriter<'w> {
         if self.traits.developer_role { "developer" } else { "system" }
     }
 
-    /// Messages of this dialect come back as they were; what others say before the conversation is
-    /// one message.
+    /// Writes system messages of this dialect unchanged, and the system prompt of another dialect
+    /// as one message.
     fn write_system(&mut self, a: &mut ArrayWriter<'_>) {
         let blocks = &self.request.system;
         let heads = |block: &Block| block.extras.get(DIALECT, "system").is_some();
@@ -125,7 +125,7 @@ impl<'w> MessagesWriter<'w> {
         }
     }
 
-    /// A message of a user or of the system, as it stands.
+    /// Writes a message of a user or of the system.
     fn write_message(&mut self, message: &ChatMessage, blocks: &[&Block], a: &mut ArrayWriter<'_>) {
         let role = if message.role == Role::System { self.system_role() } else { "user" };
         a.object(|o| {
@@ -140,7 +140,8 @@ impl<'w> MessagesWriter<'w> {
         });
     }
 
-    /// Results have been written after their calls; those of no call are told as text.
+    /// Writes a user's message. Results were already written after their calls; results without a
+    /// call become text.
     fn write_user(&mut self, message: &'w ChatMessage, a: &mut ArrayWriter<'_>) {
         let mut orphans = Vec::new();
         let mut remaining = Vec::with_capacity(message.blocks.len());
@@ -197,7 +198,7 @@ impl<'w> MessagesWriter<'w> {
             o.str("role", "assistant").opt_str("name", message.name.as_deref());
             match (parts.text.is_empty(), parts.needs_list) {
                 (_, true) => {
-                    parts_write::write_content(&parts.parts, true, o, &mut Losses::default())
+                    parts_write::write_content(&parts.parts, true, o, &mut Losses::default());
                 }
                 (true, false) if !calls.is_empty() || !parts.refusal.is_empty() => {
                     o.null("content");
@@ -234,7 +235,7 @@ impl<'w> MessagesWriter<'w> {
         self.write_results(at, &calls, a);
     }
 
-    /// What a block adds to an assistant's message; calls are written by themselves.
+    /// Adds a block to an assistant's message; calls are written separately.
     fn collect_block<'b>(
         &mut self,
         block: &'b Block,
@@ -287,7 +288,7 @@ impl<'w> MessagesWriter<'w> {
                 parts.needs_list = true;
             }
             BlockKind::Foreign { .. } => self.losses.add("messages.server_tools"),
-            // An assistant's messages hold nothing but text.
+            // An assistant's message can contain only text.
             BlockKind::Media(_) => self.losses.add("messages.assistant_media"),
             BlockKind::ToolResult(_) => {}
             BlockKind::ToolCall(_) => parts_write::add_block_losses(block, marked, self.losses),
@@ -326,8 +327,8 @@ impl<'w> MessagesWriter<'w> {
         });
     }
 
-    /// The results of a message's calls, in the order in which they came; what they show besides
-    /// text follows as the user's.
+    /// Writes the results of a message's calls, in the order in which they arrived. Their content
+    /// other than text follows as a user message.
     fn write_results(&mut self, at: usize, calls: &[&ToolCall], a: &mut ArrayWriter<'_>) {
         let mut open: Vec<&str> = calls.iter().map(|call| call.id.as_str()).collect();
         let mut shown: Vec<Block> = Vec::new();
@@ -396,14 +397,14 @@ impl<'w> MessagesWriter<'w> {
     }
 }
 
-/// An assistant's message as it comes together.
+/// The fields of an assistant's message, collected block by block.
 #[derive(Default)]
 struct AssistantParts<'b> {
     text: String,
     refusal: String,
     reasoning: String,
     reasoning_details: Vec<RawJson>,
-    /// Reasoning in the spelling it came in.
+    /// Reasoning in its original fields.
     reasoning_fields: Vec<(&'static str, RawJson)>,
     parts: Vec<&'b Block>,
     /// Whether the content must be a list.
@@ -425,7 +426,7 @@ fn is_media(block: &Block) -> bool {
     matches!(block.kind, BlockKind::Media(_))
 }
 
-/// A result as one text.
+/// Returns a result as one text.
 fn result_text(result: &ToolResult, losses: &mut Losses) -> String {
     let mut text = String::new();
     for block in &result.content {
@@ -449,7 +450,7 @@ fn result_text(result: &ToolResult, losses: &mut Losses) -> String {
     text
 }
 
-/// The texts as one: many providers take no list here.
+/// Writes the texts as one, because many providers do not accept a list here.
 fn write_joined_text(blocks: &[&Block], o: &mut ObjectWriter<'_>, losses: &mut Losses) {
     let mut text = String::new();
     for block in blocks {

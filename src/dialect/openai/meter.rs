@@ -1,4 +1,4 @@
-//! Watches a stream of chat or completion chunks.
+//! Watches a stream of chat or completion chunks that is passed through.
 
 use crate::{
     base::json::reader::{self, JsonErrorKind, is_blank},
@@ -12,26 +12,27 @@ use crate::{
 #[derive(Default)]
 pub(super) struct ChatMeter {
     summary: AnswerSummary,
-    /// Choices that have said something, and those that have finished; one bit each.
+    /// Choices with content; `finished_choices` has those that have finished. One bit for each
+    /// choice.
     started_choices: u128,
     finished_choices: u128,
-    /// Something was said; and what of it were calls.
+    /// Whether the stream had content; `has_calls` says whether some of it was calls.
     has_content: bool,
     has_calls: bool,
     call_arguments: PartialJson,
     done: bool,
 }
 
-/// What a chunk holds, found in the pass that proves it well formed.
+/// The fields of a chunk, found in the pass that validates it.
 #[derive(Default)]
 struct ChunkFields<'a> {
-    /// Arguments of a call, from their beginning on.
+    /// The chunk's text from the beginning of a call's `arguments` value.
     arguments: Option<&'a [u8]>,
     has_calls: bool,
     has_content: bool,
     has_choices: bool,
     has_error: bool,
-    /// Of a choice.
+    /// Whether a choice contains an error.
     has_choice_error: bool,
     has_finish_reason: bool,
     has_model: bool,
@@ -45,7 +46,7 @@ impl<'a> ChunkFields<'a> {
         match (depth, key) {
             (1, b"choices") => self.has_choices |= !is_blank(value),
             (1, b"error") => {
-                self.has_error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
+                self.has_error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value);
             }
             (1, b"object") => self.has_error |= value.starts_with(b"\"error\""),
             (1, b"__type") => self.has_error |= !is_blank(value),
@@ -70,8 +71,8 @@ impl<'a> ChunkFields<'a> {
 }
 
 impl ChatMeter {
-    /// What is wrong with an end that comes without a reason: it is enough after text, but not in
-    /// the middle of a call, nor where nothing was said.
+    /// Returns the fault of a stream that ends without a finish reason. Such an end is complete
+    /// after text, but neither in the middle of a call nor without content.
     fn unfinished_fault(&self) -> Option<Fault> {
         match (self.has_content, self.has_calls) {
             (false, _) => Some(json_body::empty_stream_fault()),
@@ -141,7 +142,7 @@ impl Meter for ChatMeter {
             }
         }
         if marks.has_usage {
-            // Cumulative where there are several.
+            // Usage is cumulative if several chunks report it.
             self.summary.usage =
                 json.get("usage").and_then(usage_read::read_openai).or(self.summary.usage);
         }
@@ -170,7 +171,7 @@ impl Meter for ChatMeter {
     }
 }
 
-/// The bit of a choice's index; indexes beyond the last bit share it.
+/// Returns the bit of a choice's index; indexes beyond the last bit share it.
 fn choice_bit(value: &[u8]) -> u128 {
     let digits = value.iter().take_while(|b| b.is_ascii_digit()).take(3);
     let index = digits.fold(0_u32, |n, b| n * 10 + u32::from(b - b'0'));

@@ -1,4 +1,4 @@
-//! OpenAI's chat and completions, and everything that speaks like them.
+//! Implements OpenAI's chat and completions API, for OpenAI and all compatible providers.
 
 mod buffered;
 mod completions;

@@ -1,5 +1,5 @@
-//! Names and ids that this dialect's providers take: tools by a narrow alphabet, calls by a short
-//! id.
+//! Shortens names and ids to the forms that this dialect's providers accept: tool names in a
+//! restricted alphabet, call ids of limited length.
 
 use std::borrow::Cow;
 
@@ -9,12 +9,12 @@ use crate::ir::{
     tool::{Tool, ToolChoice},
 };
 
-/// The most characters of a tool's name.
+/// Maximum length of a tool's name, in characters.
 const MAX_TOOL_NAME_CHARS: usize = 64;
-/// The most characters of a call's id.
+/// Maximum length of a call's id, in characters.
 const MAX_CALL_ID_CHARS: usize = 40;
 
-/// Tools that go by another name: as sent, as the client knows them.
+/// Tools sent under another name: the name sent, then the client's name.
 #[derive(Debug, Default)]
 pub(super) struct OpenaiToolNames(Vec<(String, String)>);
 
@@ -43,7 +43,7 @@ impl OpenaiToolNames {
         let mut names = Self::default();
         for name in all().filter(|name| !is_valid_name(name)) {
             if names.0.iter().all(|(_, known)| known != name) {
-                // The same name becomes the same in every request, so that prompt caches hold.
+                // A name maps to the same name in every request, so that prompt caches stay valid.
                 let mut salt = 0;
                 let sent = loop {
                     let sent = shorten(name, MAX_TOOL_NAME_CHARS, salt);
@@ -69,7 +69,7 @@ impl OpenaiToolNames {
     }
 }
 
-/// A name in the narrow alphabet, as it stands where it fits.
+/// Returns a name in the restricted alphabet; a valid name is unchanged.
 pub(super) fn to_valid_name(name: &str) -> Cow<'_, str> {
     if is_valid_name(name) {
         Cow::Borrowed(name)
@@ -78,7 +78,7 @@ pub(super) fn to_valid_name(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// A call's id; longer ones are shortened the same way in calls and results.
+/// Returns a call's id. Shortens a long id the same way in calls and results.
 pub(super) fn to_valid_id(id: &str) -> Cow<'_, str> {
     if id.chars().count() <= MAX_CALL_ID_CHARS {
         Cow::Borrowed(id)
@@ -92,7 +92,7 @@ fn is_valid_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }
 
-/// What fits of a text, and a digest of the whole.
+/// Returns the beginning of a text and a digest of the whole.
 fn shorten(text: &str, max_chars: usize, salt: u32) -> String {
     let narrow = text
         .chars()

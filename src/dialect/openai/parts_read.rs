@@ -15,7 +15,7 @@ use crate::{
 
 const DIALECT: Dialect = Dialect::Openai;
 
-/// The blocks of a content; `at` names the message.
+/// Reads the blocks of a content; `at` is the index of the message.
 pub(super) fn read_content(
     value: Option<JsonRef<'_>>,
     at: usize,
@@ -36,14 +36,14 @@ pub(super) fn read_content(
     }
 }
 
-/// A cache mark of a message, part or tool, kept in its own spelling too.
+/// Reads a cache mark of a message, part or tool, and also stores its original form.
 pub(super) fn read_cache_mark(object: JsonRef<'_>, extras: &mut Extras) -> Option<CacheBreakpoint> {
     let raw = RawJson::from_json(object.get("cache_control").filter(|mark| mark.is_object())?);
     extras.push_equivalent(DIALECT, "cache_control", raw.clone());
     Some(CacheBreakpoint { raw })
 }
 
-/// A URL, taken apart where it is a data URL; with its media type where it tells one.
+/// Reads a URL. Splits a data URL, and returns the media type if the URL contains one.
 pub(super) fn parse_source(url: &str) -> (MediaSource, Option<String>) {
     let apart = url.strip_prefix("data:").and_then(|rest| rest.split_once(','));
     match apart.and_then(|(head, data)| Some((head.strip_suffix(";base64")?, data))) {
@@ -72,7 +72,7 @@ fn read_part(part: JsonRef<'_>) -> Block {
     block
 }
 
-/// What a part says, and the field that says it.
+/// Reads a part of a known type. Returns its block and the name of the field that contains it.
 fn read_known_part(part: JsonRef<'_>) -> Option<(BlockKind, &'static str)> {
     let text = |value: JsonRef<'_>| value.str().map(std::borrow::Cow::into_owned);
     let kind = part.get("type").and_then(JsonRef::str);

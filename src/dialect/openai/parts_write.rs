@@ -1,4 +1,4 @@
-//! Writes content: a text where that says all, else a list of parts.
+//! Writes content: as a text if that is lossless, else as a list of parts.
 
 use crate::{
     base::json::writer::{ArrayWriter, ObjectWriter},
@@ -12,7 +12,7 @@ use crate::{
 
 const DIALECT: Dialect = Dialect::Openai;
 
-/// Writes `content`; `marked` where the whole message bears a cache mark in our own spelling.
+/// Writes `content`; `marked`: the whole message has a cache mark in this dialect's form.
 pub(super) fn write_content(
     blocks: &[&Block],
     marked: bool,
@@ -38,20 +38,20 @@ pub(super) fn write_content(
     }
 }
 
-/// Whether a part bears fields of ours, so that it must be written as one.
+/// Whether a part has fields of this dialect, so that it must be written as a part.
 pub(super) fn has_native_fields(extras: &Extras) -> bool {
     extras.get(DIALECT, "cache_control").is_some()
         || extras.iter().any(|(key, _)| extras.get(DIALECT, key).is_some())
 }
 
-/// Names what only another dialect knows.
+/// Adds the fields that only another dialect has to the losses.
 pub(super) fn add_foreign_losses(extras: &Extras, losses: &mut Losses) {
     for (key, _) in extras.iter().filter(|(key, _)| extras.get(DIALECT, key).is_none()) {
         losses.add(format!("messages.{key}"));
     }
 }
 
-/// What a block bears besides its words.
+/// Adds the losses of a block's attributes (cache mark, signature, citations).
 pub(super) fn add_block_losses(block: &Block, marked: bool, losses: &mut Losses) {
     if block.cache.is_some() && !marked && block.extras.get(DIALECT, "cache_control").is_none() {
         losses.add("messages.cache_control");
@@ -66,7 +66,7 @@ pub(super) fn add_block_losses(block: &Block, marked: bool, losses: &mut Losses)
     }
 }
 
-/// Writes one part; a block that has none is a loss.
+/// Writes one part; a block that has no part is a loss.
 pub(super) fn write_part(
     block: &Block,
     marked: bool,
@@ -103,7 +103,7 @@ pub(super) fn write_part(
 }
 
 fn write_native_fields(block: &Block, o: &mut ObjectWriter<'_>, losses: &mut Losses) {
-    // What a system message says beside its content stands in the message.
+    // The message itself contains the system message's fields other than the content.
     let head = block.extras.get(DIALECT, "system").map(crate::base::json::raw::RawJson::json);
     let outside = |key: &str| key == "system" || head.is_some_and(|head| head.get(key).is_some());
     block.extras.write_except(outside, DIALECT, o, |key| losses.add(format!("messages.{key}")));
@@ -183,7 +183,7 @@ fn write_media(block: &Block, media: &Media, a: &mut ArrayWriter<'_>, losses: &m
                 write_native_fields(block, o, losses);
             });
         }
-        // Providers of this dialect fetch images only.
+        // Providers of this dialect fetch only images.
         (MediaKind::Audio | MediaKind::Document | MediaKind::File, MediaSource::Url(url)) => {
             losses.add("messages.document_url");
             a.object(|o| {
@@ -193,7 +193,7 @@ fn write_media(block: &Block, media: &Media, a: &mut ArrayWriter<'_>, losses: &m
     }
 }
 
-/// The proof of an assistant's text in its own form.
+/// Returns the signature of an assistant's text in this dialect's form.
 pub(super) fn extra_content(blocks: &[Block]) -> Option<crate::base::json::raw::RawJson> {
     blocks
         .iter()

@@ -1,5 +1,5 @@
-//! Where reasoning stands in this dialect: one text in one of several places, and
-//! `reasoning_details` with their seals.
+//! Reads and writes reasoning: one text in one of several fields, and `reasoning_details` with
+//! their signatures.
 
 use std::borrow::Cow;
 
@@ -11,13 +11,14 @@ use crate::{
     },
 };
 
-/// Plain fields that hold reasoning, the likeliest first; providers send the same words in several.
+/// Plain fields that contain reasoning, the most common first; providers send the same text in
+/// several.
 pub(super) const TEXT_FIELDS: [&str; 3] = ["reasoning_content", "reasoning", "reasoning_text"];
 
-/// Details beyond this many bytes are not kept for their seal.
+/// Maximum size of details that are stored for their signature.
 const MAX_DETAILS_BYTES: usize = 4 << 20;
 
-/// Text, or the texts of a list of parts.
+/// Returns a text, or the joined texts of a list of parts.
 pub(super) fn field_text(value: JsonRef<'_>) -> Option<Cow<'_, str>> {
     if value.is_array() {
         let text: String = value
@@ -29,7 +30,7 @@ pub(super) fn field_text(value: JsonRef<'_>) -> Option<Cow<'_, str>> {
     value.str().or_else(|| value.get("text")?.str())
 }
 
-/// The words in `reasoning_details`.
+/// Returns the text in `reasoning_details`.
 pub(super) fn details_text(details: JsonRef<'_>) -> String {
     details
         .items()
@@ -38,14 +39,14 @@ pub(super) fn details_text(details: JsonRef<'_>) -> String {
         .collect()
 }
 
-/// Whether `reasoning_details` hold something that only their provider can read or check.
+/// Whether `reasoning_details` contain something that only their provider can read or verify.
 pub(super) fn has_seal(details: JsonRef<'_>) -> bool {
     details.items().any(|item| {
         ["signature", "data"].iter().any(|key| item.get(key).is_some_and(|seal| !seal.is_blank()))
     })
 }
 
-/// The proof that an array of details is.
+/// Stores an array of details as a signature.
 pub(super) fn details_signature(details: &str) -> ReasoningSignature {
     ReasoningSignature {
         dialect: Dialect::Openai,
@@ -55,7 +56,7 @@ pub(super) fn details_signature(details: &str) -> ReasoningSignature {
     }
 }
 
-/// `extra_content` beside a text or a call: what its provider wants back with it.
+/// Reads the `extra_content` of a text or a call, which its provider expects back unchanged.
 pub(super) fn read_extra_content(object: JsonRef<'_>) -> Option<ReasoningSignature> {
     let extra = object.get("extra_content").filter(|extra| !extra.is_blank())?;
     Some(ReasoningSignature {
@@ -66,7 +67,7 @@ pub(super) fn read_extra_content(object: JsonRef<'_>) -> Option<ReasoningSignatu
     })
 }
 
-/// A proof of ours that has the form of [`beside`].
+/// Returns a signature of this dialect that [`read_extra_content`] has read.
 pub(super) fn to_extra_content(proof: Option<&ReasoningSignature>) -> Option<RawJson> {
     let proof = proof.filter(|proof| {
         proof.dialect == Dialect::Openai && proof.kind == SignatureKind::Signature
@@ -74,7 +75,7 @@ pub(super) fn to_extra_content(proof: Option<&ReasoningSignature>) -> Option<Raw
     RawJson::parse(&proof.value)
 }
 
-/// A proof of ours that is an array of details.
+/// Returns a signature of this dialect that is an array of details.
 pub(super) fn to_details(proof: Option<&ReasoningSignature>) -> Option<RawJson> {
     let proof = proof.filter(|proof| {
         proof.dialect == Dialect::Openai && proof.kind == SignatureKind::Encrypted
@@ -82,7 +83,7 @@ pub(super) fn to_details(proof: Option<&ReasoningSignature>) -> Option<RawJson> 
     RawJson::parse(&proof.value).filter(|raw| raw.json().is_array())
 }
 
-/// Several arrays as one; a single one stays as it is, byte for byte.
+/// Joins several arrays into one; a single array stays unchanged, byte for byte.
 pub(super) fn join_details(details: &[RawJson]) -> Option<RawJson> {
     match details {
         [] => None,
@@ -95,11 +96,11 @@ pub(super) fn join_details(details: &[RawJson]) -> Option<RawJson> {
     }
 }
 
-/// `reasoning_details` as they come in a stream: pieces of one item are put together.
+/// Assembles the `reasoning_details` of a stream: joins the pieces of each item.
 #[derive(Debug, Default)]
 pub(super) struct ReasoningDetails {
     items: Vec<DetailItem>,
-    /// The array, where there was but one.
+    /// The only array, if there was exactly one.
     single_array: Option<RawJson>,
     array_count: u32,
     byte_count: usize,
@@ -110,7 +111,8 @@ pub(super) struct ReasoningDetails {
 struct DetailItem {
     index: Option<u64>,
     kind: String,
-    /// The array it was last told in; an array tells no item twice.
+    /// The number of the last array with a piece of this item; an array has at most one piece of an
+    /// item.
     last_array: u32,
     members: Vec<(Box<str>, DetailMember)>,
 }
@@ -138,7 +140,7 @@ impl ReasoningDetails {
     fn merge_part(&mut self, part: JsonRef<'_>) {
         let index = part.get("index").and_then(JsonRef::u64);
         let kind = part.get("type").and_then(JsonRef::str).unwrap_or_default();
-        // Sealed data comes whole; a second one is another item.
+        // Encrypted data arrives whole, so a second one is another item.
         let data = part.get("data").is_some_and(|data| !data.is_blank());
         let same = |item: &DetailItem| {
             item.kind == kind
@@ -175,16 +177,16 @@ impl ReasoningDetails {
                 (Some(member), None) => *member = DetailMember::Json(RawJson::from_json(value)),
                 (Some(member), Some(text)) => *member = DetailMember::Text(text.into_owned()),
                 (None, Some(text)) => {
-                    item.members.push((key.into(), DetailMember::Text(text.into_owned())))
+                    item.members.push((key.into(), DetailMember::Text(text.into_owned())));
                 }
                 (None, None) => {
-                    item.members.push((key.into(), DetailMember::Json(RawJson::from_json(value))))
+                    item.members.push((key.into(), DetailMember::Json(RawJson::from_json(value))));
                 }
             }
         }
     }
 
-    /// The proof that has come together, if there is a seal; what follows begins anew.
+    /// Returns the signature of the details so far if they contain one, and starts anew.
     pub(super) fn take_signature(&mut self) -> Option<ReasoningSignature> {
         if self.array_count == 0 {
             return None;

@@ -1,4 +1,4 @@
-//! Reads a chat request: its settings here, messages and tools in their own files.
+//! Reads the settings of a chat request; messages and tools have their own files.
 
 use crate::{
     base::json::{
@@ -46,7 +46,7 @@ pub(super) fn read_request(endpoint: ChatEndpoint, body: &[u8]) -> Result<ChatRe
     Ok(request)
 }
 
-/// A refusal that names the field.
+/// Returns an error that names the field.
 pub(super) fn invalid_param(param: impl Into<String>, message: impl Into<String>) -> ProxyError {
     ProxyError::new(ProxyErrorKind::BadRequest, message).param(param.into())
 }
@@ -78,7 +78,7 @@ fn read_fields(json: JsonRef<'_>, endpoint: ChatEndpoint, request: &mut ChatRequ
             }
             "response_format" => {
                 let format = read_format(value);
-                // Some add fields of their own.
+                // Some clients add fields of their own.
                 let plain = value.members().count()
                     <= if matches!(format, Some(ResponseFormat::Schema { .. })) { 2 } else { 1 };
                 if format.is_some() && !plain {
@@ -86,8 +86,8 @@ fn read_fields(json: JsonRef<'_>, endpoint: ChatEndpoint, request: &mut ChatRequ
                 }
                 set_if_some(&mut request.settings.format, format)
             }
-            // Not in the published schema, or not taken by every provider: only who said it gets it
-            // back.
+            // These fields are not in the published schema, or some providers reject them. Only
+            // requests that came in this dialect send them.
             "top_k" | "min_p" | "repetition_penalty" | "metadata" | "service_tier" => {
                 let read = read_setting(&mut request.settings, key, value);
                 if read {
@@ -128,7 +128,7 @@ fn owned_text(value: JsonRef<'_>) -> Option<String> {
     value.str().map(std::borrow::Cow::into_owned)
 }
 
-/// Whether the field is a setting of the right type.
+/// Reads a setting. Returns whether the field is one and has the right type.
 fn read_setting(s: &mut GenerationSettings, key: &str, value: JsonRef<'_>) -> bool {
     let number = || (value.kind() == "number").then(|| RawJson::from_json(value));
     match key {
@@ -183,8 +183,8 @@ fn read_format(value: JsonRef<'_>) -> Option<ResponseFormat> {
     }
 }
 
-/// Whether the field says how much to think, in one of the spellings that providers of this dialect
-/// have.
+/// Reads a field about the amount of reasoning, in any form that providers of this dialect use.
+/// Returns whether the field is one.
 fn read_reasoning(reasoning: &mut ReasoningSettings, key: &str, value: JsonRef<'_>) -> bool {
     let effort = |value: JsonRef<'_>| value.str().and_then(|name| Effort::parse(&name));
     let switch =
@@ -195,7 +195,7 @@ fn read_reasoning(reasoning: &mut ReasoningSettings, key: &str, value: JsonRef<'
             _ => reasoning.enabled = value.bool().or(reasoning.enabled),
         };
     match key {
-        // A word of its own (`default`) wishes for nothing.
+        // An unknown word (`default`) sets nothing.
         "reasoning_effort" => {
             set_if_some(&mut reasoning.effort, effort(value));
         }

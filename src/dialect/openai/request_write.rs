@@ -1,4 +1,4 @@
-//! Writes a conversation as a chat request: settings here, messages and tools in their own files.
+//! Writes the settings of a chat request; messages and tools have their own files.
 
 use crate::{
     base::json::writer::{self, ObjectWriter},
@@ -27,7 +27,7 @@ pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> Enc
     let body = writer::object(|o| {
         o.str("model", &traits.model);
         o.array("messages", |a| {
-            messages_write::write_messages(request, traits, &names, a, &mut losses)
+            messages_write::write_messages(request, traits, &names, a, &mut losses);
         });
         tools_write::write_tools(
             &request.tools,
@@ -70,7 +70,7 @@ fn write_settings(
     losses: &mut Losses,
 ) {
     if let Some(limit) = s.max_tokens {
-        // Providers refuse more than the model can say, though no answer would be longer.
+        // Providers reject a limit above the model's maximum, although no answer would be longer.
         let max = traits.max_output.filter(|max| *max < limit);
         losses.when(max.is_some(), "max_tokens");
         o.num(traits.max_tokens_field, max.unwrap_or(limit));
@@ -93,7 +93,7 @@ fn write_settings(
     }
     o.opt_raw("seed", s.seed.as_ref());
     match s.n {
-        // One answer is read back, so more would be paid for in vain.
+        // aiproxy reads only one answer back, so the others would be paid for without use.
         Some(2..) => losses.add("n"),
         Some(n) => {
             o.num("n", n);
@@ -127,7 +127,8 @@ fn write_settings(
             false => losses.add("service_tier"),
         }
     }
-    // Written from the extras where they came in this dialect; its providers refuse them unasked.
+    // The extras contain these fields if the request came in this dialect. Otherwise they are
+    // losses, because the dialect's providers may reject them.
     for (field, is_set) in [
         ("top_k", s.top_k.is_some()),
         ("min_p", s.min_p.is_some()),
@@ -145,7 +146,7 @@ fn write_settings(
     }
 }
 
-/// Fields in which this dialect's clients say how much to think.
+/// Fields in which this dialect's clients set the amount of reasoning.
 const REASONING_FIELDS: [&str; 7] = [
     "reasoning_effort",
     "reasoning",
@@ -183,7 +184,7 @@ fn write_reasoning(
         }
         (_, Some(effort), Some(true) | None) => Some(effort),
         (Thinking::Effort, _, Some(false)) => Some(Effort::None),
-        // A budget comes to no more than what every thinking model knows.
+        // A token budget becomes at most the highest level that every reasoning model knows.
         (_, None, _) if reasoning.effective_effort() > Some(Effort::None) => {
             reasoning.effective_effort().map(|level| level.min(Effort::High))
         }
@@ -222,7 +223,7 @@ fn write_format(format: &ResponseFormat, o: &mut ObjectWriter<'_>) {
     });
 }
 
-/// What came in this dialect goes back into it, save what only the old endpoint knows.
+/// Writes the fields that came in this dialect, except those of the legacy endpoint.
 fn write_extras(extras: &Extras, o: &mut ObjectWriter<'_>, losses: &mut Losses) {
     const COMPLETIONS_ONLY: [&str; 2] = ["best_of", "echo"];
     for field in COMPLETIONS_ONLY {

@@ -1,4 +1,4 @@
-//! Reads a whole answer: the first choice, whatever form its provider gives it.
+//! Reads the first choice of a whole answer, in any provider's form.
 
 use std::borrow::Cow;
 
@@ -58,7 +58,7 @@ pub(super) fn read_response(
     }
     match choice.get("message").or_else(|| choice.get("delta")) {
         Some(message) if message.is_object() => {
-            read_message_blocks(message, context, &mut response.blocks)
+            read_message_blocks(message, context, &mut response.blocks);
         }
         Some(_) => return Err(read_error::unexpected_shape("a message is no message")),
         None => response.blocks.extend(non_empty_text(choice.get("text")).map(Block::text)),
@@ -77,7 +77,7 @@ pub(super) fn read_response(
     Ok(response)
 }
 
-/// The error that a choice is instead of an answer: some gateways tell it there.
+/// Returns the error that a choice contains instead of an answer; some gateways put it there.
 pub(super) fn choice_error(choice: JsonRef<'_>) -> Option<Fault> {
     if choice
         .get("error")
@@ -89,12 +89,12 @@ pub(super) fn choice_error(choice: JsonRef<'_>) -> Option<Fault> {
     failed.then(|| read_error::unexpected_shape("the provider ended the answer with an error"))
 }
 
-/// A text that says something.
+/// Returns a text that is not empty.
 pub(super) fn non_empty_text(value: Option<JsonRef<'_>>) -> Option<String> {
     value?.str().filter(|text| !text.is_empty()).map(Cow::into_owned)
 }
 
-/// The finish that a word of a provider comes to.
+/// Maps a provider's finish reason to the common form.
 pub(super) fn read_finish(said: Option<String>, called: bool, refused: bool) -> Finish {
     let kind = match said.as_deref().map(str::to_ascii_lowercase).as_deref() {
         Some(
@@ -126,7 +126,7 @@ fn read_message_blocks(message: JsonRef<'_>, context: &AttemptContext, blocks: &
     let thinks = parts.iter().any(|block| matches!(block.kind, BlockKind::Reasoning(_)));
     read_reasoning(message, thinks, blocks);
     for mut block in parts {
-        // How a part is spelled matters only where it goes back.
+        // A part's original form matters only if the part is sent back.
         block.extras = Extras::default();
         if !matches!(&block.kind, BlockKind::Text(TextBlock { text, .. }) | BlockKind::Reasoning(Reasoning { text, .. }) if text.is_empty())
         {
@@ -177,7 +177,7 @@ fn read_message_blocks(message: JsonRef<'_>, context: &AttemptContext, blocks: &
     }
 }
 
-/// Reasoning in the first place that holds some, and the details' seals.
+/// Reads reasoning from the first field that has some, and the signatures of the details.
 fn read_reasoning(message: JsonRef<'_>, in_parts: bool, blocks: &mut Vec<Block>) {
     let details = message.get("reasoning_details").filter(|details| details.is_array());
     let plain = reasoning::TEXT_FIELDS
@@ -197,7 +197,7 @@ fn read_reasoning(message: JsonRef<'_>, in_parts: bool, blocks: &mut Vec<Block>)
     }
 }
 
-/// Images that stand beside the content.
+/// Reads images outside of the content.
 pub(super) fn read_images(message: JsonRef<'_>) -> impl Iterator<Item = Media> {
     message.get("images").into_iter().flat_map(JsonRef::items).filter_map(|image| {
         let at = image.get("image_url").unwrap_or(image);
@@ -207,13 +207,13 @@ pub(super) fn read_images(message: JsonRef<'_>) -> impl Iterator<Item = Media> {
     })
 }
 
-/// What a call says, and in which form.
+/// Returns the kind of a call and the object that contains its name and arguments.
 pub(super) fn call_body(call: JsonRef<'_>) -> Option<(CallKind, JsonRef<'_>)> {
     let function = call.get("function").map(|function| (CallKind::Function, function));
     function.or_else(|| call.get("custom").map(|custom| (CallKind::Custom, custom)))
 }
 
-/// A call's arguments: text, or (against the rules) the object itself.
+/// Returns a call's arguments: a text, or (against the specification) the object itself.
 pub(super) fn call_arguments<'a>(form: CallKind, inside: JsonRef<'a>) -> Option<Cow<'a, str>> {
     let value = inside.get(if form == CallKind::Custom { "input" } else { "arguments" })?;
     Some(value.str().unwrap_or_else(|| Cow::Borrowed(value.text())))
@@ -230,7 +230,7 @@ fn read_tool_call(
     ToolCall { id, name: context.client_tool_name(&name).to_owned(), arguments, form }
 }
 
-/// Ids of calls: each call has one, and one of its own.
+/// Gives every call a unique id.
 #[derive(Debug)]
 pub(super) struct OpenaiCallIds {
     seed: String,
@@ -250,8 +250,8 @@ impl OpenaiCallIds {
     }
 }
 
-/// Sources: annotations of the message, else the lists that search providers put beside the
-/// choices.
+/// Reads citations from the message's annotations, else from the lists that search providers add
+/// next to the choices.
 pub(super) fn read_citations(message: JsonRef<'_>, root: JsonRef<'_>) -> Vec<Citation> {
     let annotated: Vec<_> = message
         .get("annotations")
@@ -278,7 +278,7 @@ pub(super) fn read_annotation(one: JsonRef<'_>) -> Option<Citation> {
     })
 }
 
-/// `search_results`, else plain addresses in `citations`.
+/// Reads `search_results`, else the plain URLs in `citations`.
 pub(super) fn read_listed_citations(root: JsonRef<'_>) -> Vec<Citation> {
     let one = |source: JsonRef<'_>| {
         let url =

@@ -1,4 +1,4 @@
-//! Writes a whole answer as a chat completion, or as an old text completion.
+//! Writes a whole answer as a chat completion, or as a legacy text completion.
 
 use bytes::Bytes;
 
@@ -63,18 +63,18 @@ pub(super) fn write_response(response: &ChatResponse, spec: &ResponseSpec) -> By
     body.into()
 }
 
-/// The answer's id in this dialect's form.
+/// Returns the answer's id in this dialect's form.
 pub(super) fn response_id(spec: &ResponseSpec) -> String {
     let form = if spec.endpoint == ChatEndpoint::Completions { "cmpl-" } else { "chatcmpl-" };
     format!("{form}{}", spec.request_id)
 }
 
-/// Whether the client asked with functions, before there were tools.
+/// Whether the client sent `functions`, the predecessor of tools.
 pub(super) fn uses_legacy_functions(spec: &ResponseSpec) -> bool {
     spec.echo.get(DIALECT, "functions").is_some()
 }
 
-/// The words of an answer by kind.
+/// The content of an answer, sorted by kind.
 #[derive(Debug, Default)]
 pub(super) struct ResponseParts<'b> {
     text: String,
@@ -114,14 +114,14 @@ impl<'b> ResponseParts<'b> {
                 BlockKind::Refusal(words) => parts.refusal.push_str(words),
                 BlockKind::ToolCall(_) => parts.calls.push(block),
                 BlockKind::Media(media) => parts.media.push(media),
-                // What a provider ran by itself has no place here.
+                // This dialect has no field for a tool that the provider ran itself.
                 BlockKind::Foreign { .. } | BlockKind::ToolResult(_) => {}
             }
         }
         parts
     }
 
-    /// All that can be told where there is nothing but text.
+    /// Returns all content that an endpoint with only text can express.
     fn plain_text(&self) -> String {
         format!("{}{}", self.text, self.refusal)
     }
@@ -149,12 +149,12 @@ fn write_message(blocks: &[Block], spec: &ResponseSpec, o: &mut ObjectWriter<'_>
             parts
                 .citations
                 .iter()
-                .for_each(|(from, length, citation)| write_annotation(citation, *from, *length, a))
+                .for_each(|(from, length, citation)| write_annotation(citation, *from, *length, a));
         });
         if parts.media.iter().any(|media| media.kind == MediaKind::Image) {
             let images = parts.media.iter().filter(|media| media.kind == MediaKind::Image);
             o.array("images", |a| {
-                images.zip(0..).for_each(|(media, at)| write_image(media, at, a))
+                images.zip(0..).for_each(|(media, at)| write_image(media, at, a));
             });
         }
         if let Some(Media { source: MediaSource::Base64(data), .. }) =
@@ -176,7 +176,7 @@ fn write_message(blocks: &[Block], spec: &ResponseSpec, o: &mut ObjectWriter<'_>
             }
             Some(_) => {
                 o.array("tool_calls", |a| {
-                    parts.calls.iter().for_each(|block| write_call(block, spec, a))
+                    parts.calls.iter().for_each(|block| write_call(block, spec, a));
                 });
             }
             None => {}
@@ -206,7 +206,7 @@ fn write_call(block: &Block, spec: &ResponseSpec, a: &mut ArrayWriter<'_>) {
     });
 }
 
-/// The input of a call whose tool takes free text.
+/// Returns the input of a call whose tool takes free text.
 fn free_text_input(call: &ToolCall, spec: &ResponseSpec) -> Option<String> {
     match call.form {
         CallKind::Custom => Some(call.arguments.clone()),
@@ -220,7 +220,7 @@ fn arguments_or_empty_object(arguments: &str) -> &str {
     if arguments.trim().is_empty() { "{}" } else { arguments }
 }
 
-/// An annotation; sources without an address have no place.
+/// Writes an annotation; citations without a URL are omitted.
 pub(super) fn write_annotation(
     citation: &Citation,
     from: u64,
@@ -277,7 +277,8 @@ fn finish_reason_of_parts(
     finish_reason(kind, !parts.refusal.is_empty(), uses_legacy_functions(spec), spec.endpoint)
 }
 
-/// The word for a finish; `refused` where the words of a refusal have been told as such.
+/// Returns the name of a finish reason; `refused`: the refusal's text was already written as a
+/// refusal.
 pub(super) fn finish_reason(
     kind: FinishKind,
     refused: bool,
@@ -295,7 +296,8 @@ pub(super) fn finish_reason(
     }
 }
 
-/// Counts as this dialect adds them up: what was cached is input, what was thought is output.
+/// Writes counts as this dialect sums them: input includes cached tokens, output includes reasoning
+/// tokens.
 pub(super) fn write_usage(usage: &Usage, o: &mut ObjectWriter<'_>) {
     let (input, output) = (usage.input_total(), usage.output_total());
     o.num("prompt_tokens", input)

@@ -1,4 +1,4 @@
-//! Reads an answer's chunks: deltas of the first choice, whatever fields its provider puts them in.
+//! Reads an answer's chunks: deltas of the first choice, in whatever fields the provider uses.
 
 use crate::{
     base::json::{
@@ -36,15 +36,15 @@ pub(super) struct ChunkReader {
     blocks: OpenBlocks,
     call_ids: OpenaiCallIds,
     calls: Vec<ChunkCall>,
-    /// Where the reasoning's words come from; others repeat them.
+    /// The field that the reasoning is read from; other fields repeat it.
     reasoning_field: Option<&'static str>,
     reasoning_details: ReasoningDetails,
-    /// Sources that wait for text to open.
+    /// Citations that wait for a text block.
     pending_citations: Vec<Citation>,
     listed_citations: Vec<Citation>,
     has_citations: bool,
     text_block: Option<u32>,
-    /// Some chunks tell deltas; others hold messages.
+    /// Whether chunks had deltas; some providers send messages instead.
     has_deltas: bool,
     refused: bool,
     finish_reason: Option<String>,
@@ -56,15 +56,14 @@ pub(super) struct ChunkReader {
 
 /// A call that has begun.
 struct ChunkCall {
-    /// As its provider numbers it.
+    /// The provider's index of the call.
     index: Option<u64>,
     id: String,
-    /// What came before it was told.
+    /// The parts of the call that arrived before it was opened.
     pending: Option<OpenaiPendingCall>,
 }
 
-/// A call is told once its arguments begin: its name is whole then, though it may have come in
-/// pieces.
+/// A call before its arguments begin. Its name may arrive in pieces and is complete only then.
 #[derive(Default)]
 struct OpenaiPendingCall {
     name: String,
@@ -74,7 +73,7 @@ struct OpenaiPendingCall {
 }
 
 impl OpenaiPendingCall {
-    /// Some tell the name again with every piece, some tell more of it.
+    /// Merges a name: some providers repeat it with every piece, others send it in pieces.
     fn merge_name(&mut self, more: &str) {
         if more.starts_with(&self.name) {
             more.clone_into(&mut self.name);
@@ -90,7 +89,7 @@ impl OpenaiPendingCall {
     }
 }
 
-/// The index of `function_call`, which has none.
+/// Index for `function_call`, which has none on the wire.
 const FUNCTION_CALL_INDEX: u64 = u64::MAX;
 
 impl ChunkReader {
@@ -144,12 +143,12 @@ impl ChunkReader {
         for (key, value) in json.members() {
             match key {
                 "choices" => choices = Some(value),
-                // Cumulative where there are several.
+                // Usage is cumulative if several chunks report it.
                 "usage" if value.is_object() => {
-                    self.usage = usage_read::read_openai(value).or(self.usage)
+                    self.usage = usage_read::read_openai(value).or(self.usage);
                 }
                 "service_tier" if self.service_tier.is_none() => {
-                    self.service_tier = response_read::non_empty_text(Some(value))
+                    self.service_tier = response_read::non_empty_text(Some(value));
                 }
                 "model" if self.model.is_none() => self.model = json_body::clean_name(Some(value)),
                 "error" if matches!(value.kind(), "object" | "string") && !value.is_blank() => {
@@ -162,7 +161,7 @@ impl ChunkReader {
                     return Err(Box::new(read_error::from_json(None, json)));
                 }
                 "citations" | "search_results" if !value.is_blank() => {
-                    self.listed_citations = response_read::read_listed_citations(json)
+                    self.listed_citations = response_read::read_listed_citations(json);
                 }
                 _ => {}
             }
@@ -191,11 +190,11 @@ impl ChunkReader {
                 "text" => text = value.str(),
                 "logprobs" => {
                     logprobs =
-                        value.get("content").filter(|list| list.is_array() && !list.is_blank())
+                        value.get("content").filter(|list| list.is_array() && !list.is_blank());
                 }
                 "finish_reason" => {
                     self.finish_reason =
-                        json_body::clean_name(Some(value)).or(self.finish_reason.take())
+                        json_body::clean_name(Some(value)).or(self.finish_reason.take());
                 }
                 "stop_reason" => self.stop_sequence = response_read::non_empty_text(Some(value)),
                 "error" => failed = true,
@@ -207,7 +206,7 @@ impl ChunkReader {
         {
             return Err(Box::new(fault));
         }
-        // A message beside the deltas says all of them once more.
+        // A message next to the deltas repeats all of them.
         let delta = delta.filter(|delta| !delta.is_blank());
         self.has_deltas |= delta.is_some();
         if let Some(delta) = delta.or(message.filter(|_| !self.has_deltas)) {
@@ -309,7 +308,7 @@ impl ChunkReader {
         }
     }
 
-    /// The seal of the reasoning that is over, put to it before anything else begins.
+    /// Adds the signature to the finished reasoning before another block begins.
     fn flush_signature(&mut self, out: &mut Vec<ChatEvent>) {
         if let Some(proof) = self.reasoning_details.take_signature() {
             self.blocks.push_signature(REASONING, proof, out);
@@ -326,7 +325,7 @@ impl ChunkReader {
         self.text_block = self.blocks.current_prose();
     }
 
-    /// The open text block.
+    /// Returns the open text block.
     fn open_text_block(&self) -> Option<u32> {
         self.text_block.filter(|_| self.text_block == self.blocks.current_prose())
     }
@@ -341,16 +340,16 @@ impl ChunkReader {
         }
     }
 
-    /// Content as a list of parts.
+    /// Reads content that is a list of parts.
     fn read_parts(&mut self, list: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         for block in parts_read::read_content(Some(list), 0).unwrap_or_default() {
             match block.kind {
                 BlockKind::Text(text) => self.emit_text(&text.text, out),
                 BlockKind::Reasoning(thought) => {
-                    self.blocks.push_prose(REASONING, &thought.text, out)
+                    self.blocks.push_prose(REASONING, &thought.text, out);
                 }
                 BlockKind::Refusal(words) => {
-                    self.blocks.push_prose(BlockStart::Refusal, &words, out)
+                    self.blocks.push_prose(BlockStart::Refusal, &words, out);
                 }
                 BlockKind::Media(media) => {
                     self.blocks.push_complete(BlockStart::Media(media), None, out);
@@ -363,7 +362,7 @@ impl ChunkReader {
         }
     }
 
-    /// Images beside the content, and what was spoken, as text.
+    /// Reads images outside of the content, and the transcript of audio as text.
     fn read_media(&mut self, delta: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         if let Some(words) = delta.member_at(&["audio", "transcript"]).and_then(JsonRef::str) {
             self.emit_text(&words, out);
@@ -398,8 +397,7 @@ impl ChunkReader {
     ) {
         let name = inside.get("name").and_then(JsonRef::str).filter(|name| !name.is_empty());
         let arguments = response_read::call_arguments(form, inside).unwrap_or_default();
-        // An index may be used again, or be missing; then a name with an id of its own is another
-        // call.
+        // Some providers reuse or omit the index; then a name with a new id is another call.
         let known = match (index, &id) {
             (Some(_), _) => self.calls.iter().rposition(|call| call.index == index),
             (None, Some(id)) => self.calls.iter().rposition(|call| call.id == *id),
@@ -442,7 +440,7 @@ impl ChunkReader {
         self.open_pending_call(at, out);
     }
 
-    /// Opens the first so many calls, as far as their names are known.
+    /// Opens the first `count` calls, if their names are known.
     fn open_named_calls(&mut self, count: usize, out: &mut Vec<ChatEvent>) {
         for at in 0..count {
             if self.calls[at].pending.as_ref().is_some_and(|pending| !pending.name.is_empty()) {
@@ -461,8 +459,8 @@ impl ChunkReader {
         self.blocks.push_arguments(at as u64, &pending.arguments, out);
     }
 
-    /// Its end comes without a reason: that is enough after text, but not in the middle of a call,
-    /// nor where nothing was said.
+    /// Checks a stream that ends without a finish reason. Such an end is complete after text, but
+    /// neither in the middle of a call nor without content.
     fn check_complete(&self) -> Result<(), Box<Fault>> {
         if self.blocks.has_incomplete_call()
             || self
@@ -481,7 +479,7 @@ impl ChunkReader {
     fn emit_end(&mut self, out: &mut Vec<ChatEvent>) {
         self.emit_begin(None, out);
         for at in 0..self.calls.len() {
-            // Its name or its arguments never came; what came is not lost.
+            // The call's name or arguments never arrived; the parts that did arrive are not lost.
             self.open_pending_call(at, out);
         }
         self.flush_signature(out);

@@ -1,4 +1,4 @@
-//! Writes an answer as chunks while it comes.
+//! Writes an answer as a stream of chunks.
 
 use crate::{
     base::json::{
@@ -22,30 +22,30 @@ use crate::{
 pub(super) struct ChunkWriter {
     spec: ResponseSpec,
     legacy_functions: bool,
-    /// Where the answer has one already.
+    /// The id, if the answer already has one.
     response_id: Option<String>,
-    /// What every chunk begins with, up to the value of `choices`; made when the answer begins.
+    /// The beginning of every chunk, up to the value of `choices`; built when the answer begins.
     chunk_head: String,
-    /// What every chunk ends with.
+    /// The end of every chunk.
     chunk_tail: &'static str,
     blocks: Vec<ChunkBlock>,
     call_count: u32,
     image_count: u32,
-    /// Characters of text so far, for sources.
+    /// Number of text characters so far, for the positions of citations.
     text_chars: u64,
-    /// Characters of old log probabilities so far.
+    /// Number of characters in legacy log probabilities so far.
     logprobs_offset: u64,
     has_reasoning: bool,
     has_refusal: bool,
     json_buffer: String,
 }
 
-/// What a block is on its way out.
+/// The output form of a block.
 enum ChunkBlock {
     Text {
         start: u64,
     },
-    /// `apart`: other thoughts were told before.
+    /// `needs_separator`: other reasoning was written before.
     Reasoning {
         needs_separator: bool,
     },
@@ -54,7 +54,7 @@ enum ChunkBlock {
         index: u32,
         has_arguments: bool,
     },
-    /// Free text that comes as an argument: told when it is whole.
+    /// Free text inside a JSON argument; written when it is complete.
     Bridged {
         index: u32,
         id: String,
@@ -64,7 +64,7 @@ enum ChunkBlock {
     FreeText {
         index: u32,
     },
-    /// Nothing that has a place here.
+    /// A block that this dialect cannot express.
     Hidden,
 }
 
@@ -106,7 +106,7 @@ impl ChunkWriter {
         self.chunk_head = format!("data: {},\"choices\":", head.trim_end_matches('}'));
     }
 
-    /// A chunk of the choice: its delta, and nothing else to tell.
+    /// Writes a chunk whose choice has only a delta.
     fn write_delta(&mut self, out: &mut Vec<u8>, build: impl FnOnce(&mut ObjectWriter<'_>)) {
         self.json_buffer.clear();
         writer::push_object(&mut self.json_buffer, build);
@@ -117,7 +117,7 @@ impl ChunkWriter {
         out.extend_from_slice(self.chunk_tail.as_bytes());
     }
 
-    /// A chunk whose choice is more than a delta.
+    /// Writes a chunk whose choice has more than a delta.
     fn write_choice(&mut self, out: &mut Vec<u8>, build: impl FnOnce(&mut ObjectWriter<'_>)) {
         self.json_buffer.clear();
         writer::push_object(&mut self.json_buffer, |o| {
@@ -291,7 +291,7 @@ impl ChunkWriter {
         let Some(chunk_block) = self.blocks.get_mut(block as usize) else { return };
         match std::mem::replace(chunk_block, ChunkBlock::Hidden) {
             ChunkBlock::Call { index, has_arguments: false } => {
-                self.write_arguments(index, "{}", out)
+                self.write_arguments(index, "{}", out);
             }
             ChunkBlock::Bridged { index, id, name, arguments } => {
                 let input = custom_input(&arguments);
@@ -396,7 +396,7 @@ impl StreamWriter for ChunkWriter {
             ChatEvent::Open { head, .. } => self.open_block(head, out),
             ChatEvent::Delta { block, text } => self.write_block_delta(block, &text, out),
             ChatEvent::Signature { block, signature: proof } => {
-                self.write_signature(block, &proof, out)
+                self.write_signature(block, &proof, out);
             }
             ChatEvent::Citation { block, citation } => {
                 if let Some(ChunkBlock::Text { start: from }) = self.blocks.get(block as usize)
@@ -405,14 +405,14 @@ impl StreamWriter for ChunkWriter {
                     let (from, length) = (*from, self.text_chars - *from);
                     self.write_delta(out, |o| {
                         o.array("annotations", |a| {
-                            response_write::write_annotation(&citation, from, length, a)
+                            response_write::write_annotation(&citation, from, length, a);
                         });
                     });
                 }
             }
             ChatEvent::Logprobs(tokens) => self.write_logprobs(&tokens, out),
             ChatEvent::Close { block } => self.close_block(block, out),
-            // A tier that changed is no news to anybody who reads chunks.
+            // Clients of this dialect do not read a changed service tier at the end of the stream.
             ChatEvent::End { finish, usage, .. } => self.write_end(&finish, usage, out),
         }
     }

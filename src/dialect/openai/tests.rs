@@ -1,5 +1,5 @@
-//! Both halves against recorded traffic and by tables: what is read can be written again, what
-//! comes in pieces is whole.
+//! Tests both halves with recorded traffic and tables: a request that was read can be written
+//! again, and pieces become a whole answer.
 
 mod answers;
 mod requests;

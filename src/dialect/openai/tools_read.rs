@@ -1,4 +1,4 @@
-//! Reads what the model may call: tools, legacy functions, and the choice among them.
+//! Reads tools, legacy functions, and the choice among them.
 
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
@@ -38,7 +38,7 @@ pub(super) fn read_tools(json: JsonRef<'_>, request: &mut ChatRequest) -> Result
         })?;
         request.tools.push(Tool::Function(named));
         if request.echoed_fields.is_empty() {
-            // Who asks with functions knows no tool calls.
+            // A client that sends functions does not know tool calls.
             request.echoed_fields.push(DIALECT, "functions", RawJson::from(true));
         }
     }
@@ -69,7 +69,7 @@ fn owned_text(value: JsonRef<'_>) -> Option<String> {
     value.str().map(std::borrow::Cow::into_owned)
 }
 
-/// `None`: a function without a name.
+/// Returns `None` for a function without a name.
 fn read_tool(one: JsonRef<'_>) -> Option<Tool> {
     let kind = one.get("type").and_then(JsonRef::str).unwrap_or("function".into());
     if let Some(custom) = one.get("custom").filter(|custom| kind == "custom" && custom.is_object())
@@ -77,7 +77,7 @@ fn read_tool(one: JsonRef<'_>) -> Option<Tool> {
         return Some(Tool::Custom(read_custom(one, custom)?));
     }
     let inside = one.get("function").filter(|function| function.is_object());
-    // Some clients send the tools of other dialects, whose fields stand in the tool itself.
+    // Some clients send the tools of other dialects, whose fields are in the tool itself.
     let flat = || {
         Some(one).filter(|one| {
             one.get("parameters").or_else(|| one.get("input_schema")).is_some()
@@ -146,10 +146,10 @@ fn read_function(one: JsonRef<'_>, inside: JsonRef<'_>) -> Option<FunctionTool> 
 
 fn read_custom(one: JsonRef<'_>, inside: JsonRef<'_>) -> Option<CustomTool> {
     let mut extras = Extras::from_object(DIALECT, one, &["type", "custom"]);
-    // Only who sends it in this form can have it in this form.
+    // Only a tool that came in this form is sent in this form.
     extras.push_equivalent(DIALECT, "type", RawJson::string("custom"));
     let format = inside.get("format").map(|format| match format.get("grammar") {
-        // The common form has the grammar's fields beside the type.
+        // In the common form the grammar's fields are next to the type.
         Some(grammar) => RawJson::object(|o| {
             o.str("type", "grammar");
             grammar.members().for_each(|(key, value)| {

@@ -1,4 +1,4 @@
-//! Writes what the model may call.
+//! Writes tools and the choice among them.
 
 use crate::{
     base::json::{
@@ -14,8 +14,8 @@ use crate::{
 
 const DIALECT: Dialect = Dialect::Openai;
 
-/// Whether the tool came in this dialect's own form for free text, so that its provider knows it;
-/// others are bridged.
+/// Whether the tool came in this dialect's own form for free text, so that its provider knows it.
+/// Other tools are bridged.
 pub(super) fn is_native(tool: &CustomTool) -> bool {
     tool.extras.get(DIALECT, "type").is_some()
 }
@@ -27,7 +27,8 @@ pub(super) fn write_tools(
     o: &mut ObjectWriter<'_>,
     losses: &mut Losses,
 ) {
-    // Hosted tools of others have no place, and one of ours is a field of the request.
+    // Hosted tools of other dialects are losses; this dialect's web search is a field of the
+    // request.
     let searching = |tool: &Tool| match tool {
         Tool::Hosted(hosted) if hosted.dialect == DIALECT => {
             hosted.body.json().get("web_search_options").map(RawJson::from_json)
@@ -72,9 +73,9 @@ pub(super) fn write_tools(
     match choice {
         Some(choice) if !sent.is_empty() => write_choice(choice, tools, names, o),
         Some(ToolChoice::Required | ToolChoice::Named(_) | ToolChoice::Allowed { .. }) => {
-            losses.add("tool_choice")
+            losses.add("tool_choice");
         }
-        // Providers refuse a choice where there is nothing to choose; it goes without saying.
+        // Providers reject a tool choice without tools, and both values are the default then.
         Some(ToolChoice::Auto | ToolChoice::None) | None => {}
     }
 }
@@ -115,8 +116,8 @@ fn write_function(
     });
 }
 
-/// Parameters must be an object with properties at their root; a schema that leaves that unsaid is
-/// refused.
+/// Adds what a schema omits: providers reject parameters whose root is not an object with
+/// properties.
 fn with_object_root(schema: &RawJson) -> std::borrow::Cow<'_, str> {
     let json = schema.json();
     let (kind, properties) = (json.get("type").is_some(), json.get("properties").is_some());
@@ -188,7 +189,7 @@ fn write_choice(
         ToolChoice::Named(name) => {
             o.object("tool_choice", |o| named(o, name));
         }
-        // One that must be called is said in the form that every provider knows.
+        // A single required tool is written in the form that every provider knows.
         ToolChoice::Allowed { names: allowed, required: true } if allowed.len() == 1 => {
             o.object("tool_choice", |o| named(o, &allowed[0]));
         }

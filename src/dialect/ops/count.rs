@@ -1,4 +1,4 @@
-//! Counts of tokens: how each dialect asks for one, and how it says it.
+//! Reads and writes token counts: each dialect's request for a count, and its answer.
 
 use std::borrow::Cow;
 
@@ -14,11 +14,12 @@ use crate::{
     },
 };
 
-/// The conversation inside a client's question, in the form in which its dialect's reader takes it.
+/// Returns the conversation inside a client's count request, in the form that its dialect's reader
+/// expects.
 ///
 /// # Errors
 ///
-/// What is no JSON object.
+/// If the body is not a JSON object.
 pub fn unwrap_conversation(dialect: Dialect, body: &[u8]) -> Result<Cow<'_, [u8]>, ProxyError> {
     let root = parse_object(body)?;
     let wrapped = root
@@ -27,12 +28,12 @@ pub fn unwrap_conversation(dialect: Dialect, body: &[u8]) -> Result<Cow<'_, [u8]
     Ok(wrapped.map_or(Cow::Borrowed(body), |inner| Cow::Borrowed(inner.text().as_bytes())))
 }
 
-/// The question to an upstream about a generation request that was written for it; `None` where its
-/// dialect has none.
+/// Writes the count request for a generation request that is already in the upstream's dialect;
+/// `None` if the dialect has no such request.
 #[must_use]
 pub fn write_request(dialect: Dialect, generation: &[u8], model: &str) -> Option<EncodedOpRequest> {
     let root = parse_object(generation).ok()?;
-    // What is no part of the input is refused where only the input is asked about.
+    // Count endpoints reject fields that are not part of the input.
     let (path, fields): (_, &[&str]) = match dialect {
         Dialect::Anthropic => (
             "/messages/count_tokens",
@@ -87,15 +88,15 @@ pub fn write_request(dialect: Dialect, generation: &[u8], model: &str) -> Option
     Some(EncodedOpRequest { path, body: body.into(), losses: Vec::new() })
 }
 
-/// The number in an upstream's answer.
+/// Reads the count in an upstream's answer.
 ///
 /// # Errors
 ///
-/// The fault, when there is none.
+/// The fault, if there is no count.
 pub fn read_response(content_type: &str, body: &[u8]) -> Result<u64, Fault> {
     let root = json_body::parse_response(content_type, body)?;
     let paths: [&[&str]; 4] = [&["input_tokens"], &["totalTokens"], &["total_tokens"], &["count"]];
-    // Gemini leaves out a count of zero.
+    // Gemini omits a count of zero.
     let none =
         || root.members().all(|(_, value): (_, JsonRef<'_>)| value.kind() != "number").then_some(0);
     paths
@@ -105,7 +106,7 @@ pub fn read_response(content_type: &str, body: &[u8]) -> Result<u64, Fault> {
         .ok_or_else(|| crate::dialect::errors::read_error::unexpected_shape("no count of tokens"))
 }
 
-/// The answer to a client of this dialect.
+/// Writes the answer to a client of this dialect.
 #[must_use]
 pub fn write_response(dialect: Dialect, count: u64) -> Bytes {
     let body = writer::object(|o| {

@@ -1,6 +1,7 @@
-//! Embeddings: requests and answers of every form, read into the common one and written from it.
+//! Reads embedding requests and answers of every form into the common form, and writes them from
+//! it.
 //!
-//! A body that is already of the upstream's form need not come here: it can pass as it is.
+//! A body that already has the upstream's form can be passed through without this module.
 
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,7 @@ use crate::{
     },
 };
 
-/// The dialect whose extra fields a form has.
+/// Returns the dialect that owns the extra fields of a form.
 fn dialect_of(form: EmbedForm) -> Dialect {
     match form {
         EmbedForm::Openai | EmbedForm::Task | EmbedForm::InputType | EmbedForm::Texts => {
@@ -38,7 +39,8 @@ fn dialect_of(form: EmbedForm) -> Dialect {
     }
 }
 
-/// The usual form of an upstream of this dialect; `None` where the dialect has no embeddings.
+/// Returns the default form of an upstream of this dialect; `None` if the dialect has no
+/// embeddings.
 #[must_use]
 pub fn default_form(dialect: Dialect) -> Option<EmbedForm> {
     match dialect {
@@ -49,11 +51,11 @@ pub fn default_form(dialect: Dialect) -> Option<EmbedForm> {
     }
 }
 
-/// Reads a client's request; the form is told by the path, at `/embeddings` by the fields.
+/// Reads a client's request. The path decides its form; at `/embeddings` the fields decide.
 ///
 /// # Errors
 ///
-/// What is no JSON object, and a request without inputs; names the field.
+/// If the body is not a JSON object or has no inputs; the error names the field.
 pub fn read_request(dialect: Dialect, path: &str, body: &[u8]) -> Result<EmbedRequest, ProxyError> {
     let root = parse_object(body)?;
     let form = match dialect {
@@ -90,20 +92,20 @@ fn read_fields(root: JsonRef<'_>, form: EmbedForm) -> Result<EmbedRequest, Proxy
         match key {
             "model" => {}
             _ if key == names.input => input = Some(value),
-            // Some clients say the other word.
+            // Some clients use another form's name for the field.
             "input" | "prompt" | "texts" if input.is_none() => input = Some(value),
             _ if Some(key) == names.dimensions && value.u64().is_some() => {
-                request.dimensions = value.u64()
+                request.dimensions = value.u64();
             }
             _ if Some(key) == names.encoding => {
                 request.encoding =
                     text.or_else(|| value.items().next()?.str().map(std::borrow::Cow::into_owned));
             }
             _ if Some(key) == names.task && text.is_some() => {
-                request.task = text.as_deref().map(|task| names.read_task(task))
+                request.task = text.as_deref().map(|task| names.read_task(task));
             }
             _ if Some(key) == names.truncate && names.read_truncate(value).is_some() => {
-                request.truncate = names.read_truncate(value)
+                request.truncate = names.read_truncate(value);
             }
             "user" if text.is_some() && dialect_of(form) == Dialect::Openai => request.user = text,
             _ if value.is_blank() && dialect_of(form) == Dialect::Ollama => {}
@@ -195,7 +197,7 @@ fn read_gemini(root: JsonRef<'_>) -> Result<EmbedRequest, ProxyError> {
     })
 }
 
-/// What the requests of a batch say beside their contents is taken from the first.
+/// Reads a batch. Fields other than the contents are read from the batch's first request.
 fn read_gemini_batch(root: JsonRef<'_>) -> Result<EmbedRequest, ProxyError> {
     let list = root
         .get("requests")
@@ -210,8 +212,8 @@ fn read_gemini_batch(root: JsonRef<'_>) -> Result<EmbedRequest, ProxyError> {
     Ok(request)
 }
 
-/// Writes a request in an upstream's form; `None` where the form cannot say the inputs (tokens,
-/// pictures).
+/// Writes a request in an upstream's form; `None` if the form cannot express the inputs (tokens,
+/// images).
 #[must_use]
 pub fn write_request(
     form: EmbedForm,
@@ -283,14 +285,14 @@ fn write_fields(o: &mut ObjectWriter<'_>, request: &EmbedRequest, model: &str, n
         o.num(field, dimensions);
     }
     match (names.encoding, &request.encoding) {
-        // The one form that gives no vectors unless told which.
+        // This form requires an encoding; the others have a default.
         (Some(field), encoding) if form == EmbedForm::Texts => {
             let kind = encoding.as_deref().unwrap_or("float");
             o.array(field, |a| {
                 a.str(kind);
             });
         }
-        // Floats are what one gets unasked, and one upstream refuses the word.
+        // Floats are the default, and one upstream rejects the name.
         (Some(field), Some(kind)) if kind != "float" || form == EmbedForm::Openai => {
             o.str(field, kind);
         }
@@ -353,7 +355,7 @@ fn write_gemini_body(request: &EmbedRequest, model: &str, names: &FieldNames) ->
 ///
 /// # Errors
 ///
-/// The fault, when the body holds no vectors.
+/// The fault, if the body contains no vectors.
 pub fn read_response(content_type: &str, body: &[u8]) -> Result<EmbedResponse, Fault> {
     let root = json_body::parse_response(content_type, body)?;
     let vector = |value: JsonRef<'_>| match value.kind() {
@@ -369,7 +371,7 @@ pub fn read_response(content_type: &str, body: &[u8]) -> Result<EmbedResponse, F
         (Some(list), _) if list.is_array() => {
             sorted_by_index(list).into_iter().map(wrapped).collect()
         }
-        // By type: the first type that there is, as one was asked for.
+        // Grouped by type: the request names one type, so the first one present is used.
         (Some(types), _) => types
             .members()
             .find(|(_, list)| list.is_array() && !list.is_blank())
@@ -385,7 +387,7 @@ pub fn read_response(content_type: &str, body: &[u8]) -> Result<EmbedResponse, F
     })
 }
 
-/// By their indexes, where they have some.
+/// Sorts the items by their indexes, if they have any.
 fn sorted_by_index(list: JsonRef<'_>) -> Vec<JsonRef<'_>> {
     let mut all: Vec<(u64, JsonRef<'_>)> = list
         .items()
@@ -408,7 +410,7 @@ fn read_usage(root: JsonRef<'_>) -> Option<Usage> {
         .or_else(|| input(&["meta", "tokens", "input_tokens"]))
 }
 
-/// Writes an answer in the form in which the client asked.
+/// Writes an answer in the form of the client's request.
 #[must_use]
 pub fn write_response(
     response: &EmbedResponse,
@@ -439,7 +441,7 @@ pub fn write_response(
                     });
                 }
             });
-            // The schema wants counts, also where nobody told them.
+            // The schema requires counts, even if the upstream reported none.
             let tokens = tokens.unwrap_or(0);
             o.str("model", requested_model).object("usage", |o| {
                 o.num("prompt_tokens", tokens).num("total_tokens", tokens);
@@ -490,7 +492,7 @@ pub fn write_response(
                     a.raw(&vector);
                 }
             });
-            // Not measured here; see the chat's answers.
+            // aiproxy does not measure the duration; chat answers use the same value.
             o.num("total_duration", 1)
                 .num("load_duration", 1)
                 .num("prompt_eval_count", tokens.unwrap_or(0));

@@ -1,11 +1,11 @@
-//! What the forms of embeddings call the same things.
+//! Maps each embedding form's field names and task names to the common form.
 
 use crate::{
     base::json::reader::JsonRef,
     ir::embed::{EmbedForm, EmbedTask},
 };
 
-/// The words of one form; `None` where it has no word.
+/// The field names of one form; `None` if it has no such field.
 pub(in crate::dialect::ops) struct FieldNames {
     pub form: EmbedForm,
     pub input: &'static str,
@@ -104,8 +104,8 @@ impl FieldNames {
         known.map_or_else(|| EmbedTask::Other(word.to_owned()), |(task, _)| task.clone())
     }
 
-    /// The form's word for a task. Questions that it does not tell apart are queries; a word of its
-    /// own (`same`) stays.
+    /// Returns the form's name for a task. Kinds of queries that the form does not distinguish
+    /// become plain queries. An unknown name stays only within the same dialect (`same`).
     pub(in crate::dialect::ops) fn write_task<'t>(
         &self,
         task: &'t EmbedTask,
@@ -121,7 +121,8 @@ impl FieldNames {
         })
     }
 
-    /// Whether inputs that are too long are cut: a boolean, or in one form the side that is cut.
+    /// Reads whether inputs that are too long are truncated: a boolean, or in one form the side
+    /// that is cut.
     pub(in crate::dialect::ops) fn read_truncate(&self, value: JsonRef<'_>) -> Option<bool> {
         value.bool().or_else(|| match value.str()?.as_ref() {
             "NONE" => Some(false),

@@ -1,10 +1,10 @@
-//! How many tokens a conversation comes to, where nobody can be asked: rather too many than too
-//! few.
+//! Estimates the tokens of a conversation if no provider can count them; prefers a count that is
+//! too high.
 //!
-//! A client that is told too few never makes its conversation shorter, and is refused in the end.
-//! So everything that is sent counts: each block, each tool with its schema, what a provider says
-//! to its model about tools, media by their size, sealed reasoning by its length. A fifth is added,
-//! because other vendors' vocabularies cut finer than the one at hand.
+//! A client that gets a count that is too low never shortens its conversation and is rejected in
+//! the end. So the estimate counts everything that is sent: each block, each tool with its schema,
+//! the provider's own instructions about tools, media by their size, encrypted reasoning by its
+//! length. It adds a fifth, because other vendors' vocabularies make more tokens than this one.
 
 use crate::dialect::ops::media_size;
 use crate::{
@@ -17,19 +17,19 @@ use crate::{
     },
 };
 
-/// What stands around a conversation: some models are told the date and more before it.
+/// Tokens around a conversation: some providers add the date and other facts before it.
 const CONVERSATION_OVERHEAD: u64 = 32;
-/// What stands around a message, a block that is no prose, and a tool.
+/// Tokens around a message, a block other than prose, and a tool.
 const ITEM_OVERHEAD: u64 = 8;
-/// What providers tell the model about calling tools, where there is one.
+/// Tokens of the provider's instructions about tool calls, if there is a tool.
 const TOOL_USE_OVERHEAD: u64 = 520;
-/// What the provider tells the model about a tool that it runs itself; what that tool finds cannot
-/// be foreseen.
+/// Tokens of the provider's instructions about a tool that it runs itself. The tool's results
+/// cannot be predicted.
 const HOSTED_TOOL_OVERHEAD: u64 = 2_500;
-/// What providers tell the model about a schema of its answer.
+/// Tokens of the provider's instructions about an answer schema.
 const SCHEMA_OVERHEAD: u64 = 160;
 
-/// An estimate from above. `count` is the tokenizer.
+/// Returns an upper estimate. `count` is the tokenizer.
 #[must_use]
 pub fn estimate_tokens(request: &ChatRequest, count: &dyn Fn(&str) -> u64) -> u64 {
     let scale = TokenEstimator { count_tokens: count };
@@ -77,8 +77,8 @@ impl TokenEstimator<'_> {
     }
 
     fn block(&self, block: &Block) -> u64 {
-        // Signatures vouch for what is readable beside them; what is sealed is as long as its seal
-        // says.
+        // Plain signatures belong to readable text and cost nothing; encrypted reasoning is
+        // estimated from the length of its data.
         let sealed = block
             .signature
             .as_ref()
@@ -209,8 +209,8 @@ mod tests {
         );
     }
 
-    /// Pain 19: too few tokens, or tools that are not counted, keep a client from ever shortening
-    /// its conversation.
+    /// With a count that is too low, or that omits tools, a client never shortens its
+    /// conversation.
     #[test]
     fn estimates_are_hardly_ever_below_what_providers_counted() {
         let (mut all, mut below) = (0, Vec::new());
@@ -237,8 +237,8 @@ mod tests {
                 else {
                     continue;
                 };
-                // What a provider adds by itself (results of its tools, cached or stored parts) is
-                // not in the request.
+                // The request does not contain what a provider adds itself (results of its tools,
+                // cached or stored parts).
                 let hosted = request.tools.iter().any(|tool| matches!(tool, Tool::Hosted(_)));
                 if hosted
                     || request_body.contains("cachedContent")
@@ -276,7 +276,7 @@ mod tests {
                 }
             }
         }
-        // Some gateways put text of their own before what they are asked.
+        // Some gateways add text of their own to the request.
         assert!(below.len() * 20 <= all, "{} of {all}: {below:#?}", below.len());
     }
 }

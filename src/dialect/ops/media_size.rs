@@ -1,4 +1,4 @@
-//! What media cost in tokens, by their size.
+//! Estimates the tokens of media from their size.
 
 use base64::{
     Engine,
@@ -7,15 +7,15 @@ use base64::{
 
 use crate::ir::block::{Media, MediaKind, MediaSource};
 
-/// What an image costs at most: the large ones are made smaller before they are read.
+/// Maximum tokens of an image; providers scale larger images down first.
 const MAX_IMAGE_TOKENS: u64 = 1_700;
-/// Pixels to a token of the provider that counts images finest.
+/// Pixels per token of the provider with the highest count for an image.
 const PIXELS_PER_TOKEN: u64 = 750;
-/// Some count at least so much for the smallest.
+/// Some providers count at least this many tokens for the smallest image.
 const MIN_IMAGE_TOKENS: u64 = 260;
-/// A page of a document is read as text and as image.
+/// A page of a document is read as text and as an image.
 const TOKENS_PER_PAGE: u64 = 3_000;
-/// The beginning of a file is enough to find how large a picture is.
+/// The beginning of a file is enough to find the dimensions of an image.
 const MAX_HEADER_BYTES: usize = 256 << 10;
 
 const LENIENT_BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -25,8 +25,8 @@ const LENIENT_BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// Tokens of a picture, a recording or a document; never too few by much. Text documents are for
-/// the tokenizer: `None`.
+/// Estimates the tokens of an image, a recording or a document; the result is never far too low.
+/// Returns `None` for text documents, which the tokenizer counts.
 pub(in crate::dialect::ops) fn media_tokens(media: &Media) -> Option<u64> {
     let data = match &media.source {
         MediaSource::Text(_) => return None,
@@ -44,19 +44,19 @@ pub(in crate::dialect::ops) fn media_tokens(media: &Media) -> Option<u64> {
                 area.saturating_add(MIN_IMAGE_TOKENS).min(MAX_IMAGE_TOKENS)
             })
         }
-        // 32 tokens a second, of which 8 KB and more are heard.
+        // 32 tokens per second of audio; a second has at least 8 KB.
         MediaKind::Audio => bytes.map_or(2_000, |bytes| bytes / 250 + 100),
-        // 300 tokens a second, of which 100 KB and more are seen.
+        // 300 tokens per second of video; a second has at least 100 KB.
         MediaKind::Video => bytes.map_or(20_000, |bytes| bytes / 330 + 300),
         MediaKind::Document | MediaKind::File => bytes.map_or(10 * TOKENS_PER_PAGE, |bytes| {
-            // Pages of scanned documents have some 100 KB, pages of words much less.
+            // Pages of scanned documents have some 100 KB, pages of text much less.
             let pages = data.and_then(count_pdf_pages).unwrap_or(bytes / 30_000 + 1);
             pages.saturating_mul(TOKENS_PER_PAGE)
         }),
     })
 }
 
-/// Width and height of a picture, read from its beginning.
+/// Reads the width and height of an image from its beginning.
 fn image_dimensions(data: &str) -> Option<(u64, u64)> {
     let head = data.get(..data.len().min(MAX_HEADER_BYTES / 3 * 4) / 4 * 4)?;
     let bytes = LENIENT_BASE64.decode(head).ok()?;
@@ -80,7 +80,7 @@ fn image_dimensions(data: &str) -> Option<(u64, u64)> {
         };
     }
     if bytes.starts_with(b"\xff\xd8") {
-        // Segments, one after the other, until the one that begins a frame.
+        // Walks the segments until the one that begins a frame.
         let mut at = 2;
         while big(at, 1)? == 0xFF {
             let kind = big(at + 1, 1)?;
@@ -93,7 +93,7 @@ fn image_dimensions(data: &str) -> Option<(u64, u64)> {
     None
 }
 
-/// Pages that a PDF tells openly; many do not.
+/// Counts the pages that a PDF declares uncompressed; many PDFs do not.
 fn count_pdf_pages(data: &str) -> Option<u64> {
     const PAGE_OBJECT: &[u8] = b"/Type/Page";
     let bytes = LENIENT_BASE64.decode(data).ok().filter(|bytes| bytes.starts_with(b"%PDF"))?;

@@ -1,4 +1,5 @@
-//! The small operations, which need no halves: embeddings, reranking, counts of tokens.
+//! Translates the small operations, which need no ingress or egress traits: embeddings, reranking
+//! and token counts.
 
 pub mod count;
 pub mod embed;
@@ -22,7 +23,7 @@ use crate::{
 /// A request in an upstream's form.
 #[derive(Clone, Debug)]
 pub struct EncodedOpRequest {
-    /// Below the base URL; `{model}` stands where it holds the model's name.
+    /// Relative to the base URL; `{model}` marks where the path contains the model's name.
     pub path: &'static str,
     pub body: Bytes,
     pub losses: Vec<Loss>,

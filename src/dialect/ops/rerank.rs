@@ -1,6 +1,6 @@
-//! Reranking: requests and answers of every form, read into the common one and written from it.
+//! Reads rerank requests and answers of every form into the common form, and writes them from it.
 //!
-//! A body that is already of the upstream's form need not come here: it can pass as it is.
+//! A body that already has the upstream's form can be passed through without this module.
 
 use bytes::Bytes;
 
@@ -22,11 +22,11 @@ use crate::{
     },
 };
 
-/// Reads a client's request; the form is told by path and fields.
+/// Reads a client's request; its path and fields decide the form.
 ///
 /// # Errors
 ///
-/// What is no JSON object, and a request without query or documents; names the field.
+/// If the body is not a JSON object, or has no query or documents; the error names the field.
 pub fn read_request(path: &str, body: &[u8]) -> Result<RerankRequest, ProxyError> {
     let root = parse_object(body)?;
     let mut request =
@@ -39,7 +39,7 @@ pub fn read_request(path: &str, body: &[u8]) -> Result<RerankRequest, ProxyError
             "documents" | "texts" => documents = Some(value),
             "top_n" | "top_k" if value.u64().is_some() => request.top_n = value.u64(),
             "return_documents" | "return_text" if value.bool().is_some() => {
-                request.return_documents = value.bool()
+                request.return_documents = value.bool();
             }
             "truncate" | "truncation" if value.bool().is_some() => request.truncate = value.bool(),
             _ => request.extras.push(Dialect::Openai, key, RawJson::from_json(value)),
@@ -105,7 +105,8 @@ pub fn write_request(form: RerankForm, request: &RerankRequest, model: &str) -> 
         if let (RerankForm::Data | RerankForm::Scores, Some(yes)) = (form, request.truncate) {
             o.bool(if form == RerankForm::Data { "truncation" } else { "truncate" }, yes);
         }
-        // Whoever asked for documents gets the own ones back, so that nobody need send them.
+        // A client that requests documents gets them from its own request, so the upstream need not
+        // send them.
         if let (RerankForm::Meta | RerankForm::Results | RerankForm::Data, Some(_)) =
             (form, request.return_documents)
         {
@@ -121,7 +122,7 @@ pub fn write_request(form: RerankForm, request: &RerankRequest, model: &str) -> 
         "truncate",
     );
     if !same {
-        // A form's own fields are not the other's, though both are of one dialect.
+        // Forms do not share their extra fields, even though both have the same dialect.
         add_extra_losses(&mut losses, &request.extras, Dialect::Gemini);
     }
     let path = match form {
@@ -136,12 +137,12 @@ fn top_field(form: RerankForm) -> Option<&'static str> {
     match form {
         RerankForm::Data => Some("top_k"),
         RerankForm::Meta | RerankForm::MetaTexts | RerankForm::Results => Some("top_n"),
-        // Always scores all; the answer is cut to what was asked for.
+        // This form always scores all documents; the answer is cut to the requested number.
         RerankForm::Scores => None,
     }
 }
 
-/// The text of a document: itself, its `text`, else its JSON.
+/// Returns the text of a document: the string itself, its `text`, else its JSON.
 fn document_text(document: &RawJson) -> String {
     let json = document.json();
     json.str()
@@ -153,7 +154,7 @@ fn document_text(document: &RawJson) -> String {
 ///
 /// # Errors
 ///
-/// The fault, when the body holds no scores.
+/// The fault, if the body contains no scores.
 pub fn read_response(content_type: &str, body: &[u8]) -> Result<RerankResponse, Fault> {
     let root = json_body::parse(content_type, body)?;
     if read_error::is_error(root) {
@@ -194,7 +195,7 @@ pub fn read_response(content_type: &str, body: &[u8]) -> Result<RerankResponse, 
     })
 }
 
-/// Writes an answer in the form in which the client asked.
+/// Writes an answer in the form of the client's request.
 #[must_use]
 pub fn write_response(
     response: &RerankResponse,
@@ -261,8 +262,8 @@ pub fn write_response(
             o.str("id", &response.id).array("results", |a| list(a, "relevance_score"));
             meta(o, if request.form == RerankForm::Meta { "1" } else { "2" });
         }),
-        // The common form says nothing of whose it is, so its answer has what either kind of client
-        // looks for.
+        // Clients of two vendors send this form, so the answer has the fields that either kind
+        // expects.
         RerankForm::Results => writer::object(|o| {
             o.str("id", &response.id)
                 .str("model", requested_model)

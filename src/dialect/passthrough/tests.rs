@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use crate::dialect::passthrough::*;
 use crate::ir::{fault::ProxyErrorKind, usage::Usage};
 
-/// A stream as it left, with what was found in it.
+/// A stream as it was forwarded, and the facts found in it.
 #[derive(Debug, PartialEq)]
 struct PassthroughResult {
     out: String,

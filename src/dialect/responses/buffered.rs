@@ -1,4 +1,4 @@
-//! Complete responses: read, told as a stream, put together from one.
+//! Complete responses: reading one, turning one into a stream, and assembling one from a stream.
 
 use bytes::{Bytes, BytesMut};
 use serde_json::{Map, Value, json};
@@ -22,7 +22,7 @@ pub(super) fn read_summary(content_type: &str, body: &[u8]) -> Result<AnswerSumm
     response_failure(json).map_or_else(|| Ok(response_summary(json)), Err)
 }
 
-/// The events that would have told this response, each text in one delta.
+/// The events of a stream that carries this response, with each text in one delta.
 pub(super) fn synthesize_stream(body: &[u8]) -> Result<Bytes, Fault> {
     read_summary("", body)?;
     let response = json_body::parse_tree("", body)?;
@@ -140,8 +140,7 @@ impl EventSynthesizer {
     }
 }
 
-/// The response of the terminal event; its output from the items that were done, where it has none
-/// itself.
+/// Returns the response of the terminal event. If its output is empty, the finished items fill it.
 pub(super) fn collect_stream(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
     let mut items: Vec<(u64, Value)> = Vec::new();
     for (_, data) in events {

@@ -1,5 +1,5 @@
-//! Our own errors in the responses API: OpenAI's bodies, and a failed response where a stream
-//! breaks.
+//! Writes aiproxy's errors in the Responses API: OpenAI's error bodies, and a failed response if a
+//! stream breaks.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -22,7 +22,7 @@ pub(super) fn write_error(error: &ProxyError) -> (StatusCode, Bytes) {
     )
 }
 
-/// The code of a response that failed for this.
+/// The error code of a response that failed for this reason.
 pub(super) fn failure_code(kind: ProxyErrorKind) -> &'static str {
     match kind {
         ProxyErrorKind::RateLimited | ProxyErrorKind::OutOfCredit => "rate_limit_exceeded",
@@ -31,7 +31,8 @@ pub(super) fn failure_code(kind: ProxyErrorKind) -> &'static str {
     }
 }
 
-/// `response.failed`, not `error`: SDKs hand the latter to their users as if nothing had happened.
+/// Writes `response.failed` instead of `error`, because SDKs pass an `error` event to their users
+/// as an ordinary event.
 pub(super) fn failed_event(error: &ProxyError, request_id: &str, sequence: u32) -> Bytes {
     let event = json!({
         "type": "response.failed",

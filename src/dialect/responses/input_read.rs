@@ -1,4 +1,5 @@
-//! Reads a request's input: items become messages, the leading system messages stand before them.
+//! Reads a request's input. Items become messages, and leading system messages become the system
+//! prompt.
 
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
@@ -18,12 +19,12 @@ use crate::{
     },
 };
 
-/// Messages being put together.
+/// Assembles messages from input items.
 pub(super) struct InputItemsReader<'a> {
     tools: &'a [Tool],
     system: Vec<Block>,
     messages: Vec<ChatMessage>,
-    /// Ids and names of the calls so far.
+    /// The ids and names of the calls so far.
     known_calls: Vec<(String, String)>,
 }
 
@@ -36,14 +37,14 @@ impl<'a> InputItemsReader<'a> {
         (self.system, self.messages)
     }
 
-    /// Input that is plain text.
+    /// Adds plain-text input.
     pub(super) fn push_user_text(&mut self, text: &str) {
         self.messages.push(ChatMessage::new(Role::User, vec![Block::text(text)]));
     }
 
     /// # Errors
     ///
-    /// Items that the API itself refuses, by their place.
+    /// Items that the API itself refuses, named by their position.
     pub(super) fn read_item(&mut self, item: JsonRef<'_>, at: usize) -> Result<(), ProxyError> {
         let location = |key: &str| format!("input[{at}]{key}");
         if !item.is_object() {
@@ -54,10 +55,10 @@ impl<'a> InputItemsReader<'a> {
             "message" => self.read_message(item, &location)?,
             "" if item.get("role").is_some() => self.read_message(item, &location)?,
             "function_call" | "custom_tool_call" => {
-                self.read_call(item, call_kind(&kind).unwrap_or_default(), &location)?
+                self.read_call(item, call_kind(&kind).unwrap_or_default(), &location)?;
             }
             "function_call_output" | "custom_tool_call_output" => {
-                self.read_result(item, &kind, &location)?
+                self.read_result(item, &kind, &location)?;
             }
             "reasoning" => {
                 let block = items_read::read_reasoning(item);
@@ -128,12 +129,12 @@ impl<'a> InputItemsReader<'a> {
         }
         match role {
             Role::System if self.messages.is_empty() && !blocks.is_empty() => {
-                self.system.extend(blocks)
+                self.system.extend(blocks);
             }
-            // Two messages said one after the other stay two, except around calls, whose results
-            // must follow them.
+            // Two adjacent messages stay separate, except around calls, whose results must follow
+            // them.
             Role::Assistant if !adjacent && !blocks.is_empty() => {
-                blocks.into_iter().for_each(|block| self.push_assistant_block(block))
+                blocks.into_iter().for_each(|block| self.push_assistant_block(block));
             }
             _ => {
                 let mut message = ChatMessage::new(role, blocks);
@@ -206,17 +207,17 @@ impl<'a> InputItemsReader<'a> {
         Ok(())
     }
 
-    /// One more block of what the assistant is saying.
+    /// Adds a block to the current assistant message.
     fn push_assistant_block(&mut self, block: Block) {
         match self.messages.last_mut() {
             Some(last) if last.role == Role::Assistant && !last.blocks.is_empty() => {
-                last.blocks.push(block)
+                last.blocks.push(block);
             }
             _ => self.messages.push(ChatMessage::new(Role::Assistant, vec![block])),
         }
     }
 
-    /// One more result for the assistant.
+    /// Adds a result to the current message of results.
     fn push_result_block(&mut self, block: Block) {
         let is_result = |block: &Block| match &block.kind {
             BlockKind::ToolResult(_) => true,

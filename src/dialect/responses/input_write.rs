@@ -1,4 +1,4 @@
-//! Writes messages as items, with every result behind its call.
+//! Writes messages as items, with every result after its call.
 
 use crate::{
     base::json::{raw::RawJson, writer},
@@ -21,21 +21,22 @@ use crate::{
     },
 };
 
-/// Said where a call's result is nowhere.
+/// The output that is written for a call whose result is missing.
 const MISSING_RESULT_TEXT: &str = "No result was given for this call.";
 
-/// Items being written.
+/// Writes input items.
 pub(super) struct InputItemsWriter<'a> {
-    /// Each as JSON text.
+    /// Each item as JSON text.
     pub(super) items: Vec<String>,
     request: &'a ChatRequest,
     names: &'a ResponsesToolNames<'a>,
     losses: &'a mut Losses,
     takes_reasoning: bool,
     developer_role: bool,
-    /// Results that were written: message, block.
+    /// The results already written, as pairs of message and block index.
     written_results: Vec<(usize, usize)>,
-    /// Whether the conversation is all here, so that a missing half can be told.
+    /// Whether the request contains the whole conversation, so that a missing call or result can be
+    /// detected.
     is_complete: bool,
 }
 
@@ -103,7 +104,7 @@ impl<'a> InputItemsWriter<'a> {
                 BlockKind::ToolResult(result) => self.write_unmatched_result(result, block, at, n),
                 BlockKind::Reasoning(thought) => self.write_reasoning(thought, block),
                 BlockKind::Foreign { dialect: DIALECT, body } => {
-                    self.items.push(body.text().to_owned())
+                    self.items.push(body.text().to_owned());
                 }
                 BlockKind::Foreign { body, .. } => {
                     let json = body.json();
@@ -119,7 +120,7 @@ impl<'a> InputItemsWriter<'a> {
         self.write_results(message, at);
     }
 
-    /// Messages that stand one after the other.
+    /// Writes blocks as adjacent messages, one for each noted item.
     fn write_runs(&mut self, role: Role, mut blocks: &[Block]) {
         while !blocks.is_empty() {
             let next = blocks
@@ -138,7 +139,7 @@ impl<'a> InputItemsWriter<'a> {
         let has_item = extras.get(DIALECT, ITEM_NOTE).is_some();
         let mut parts: Vec<String> = Vec::new();
         for block in blocks {
-            // Other APIs do not mind empty texts, or make some themselves.
+            // Other APIs accept empty texts or produce them themselves.
             if !has_item && matches!(&block.kind, BlockKind::Text(text) if text.text.is_empty()) {
                 continue;
             }
@@ -155,7 +156,8 @@ impl<'a> InputItemsWriter<'a> {
             }
             _ => None,
         };
-        // What an API has said comes back in parts; what was only written as if is plain.
+        // A message that an API returned goes back as parts. One that the client wrote itself
+        // becomes plain text.
         let plain = plain.filter(|_| {
             extras.get(DIALECT, ITEM_NOTE).is_none_or(|item| item.json().get("id").is_none())
         });
@@ -239,7 +241,7 @@ impl<'a> InputItemsWriter<'a> {
         self.items.push(item);
     }
 
-    /// The results of an assistant's calls, in the order in which they were given.
+    /// Writes the results of an assistant's calls, in the order in which they were given.
     fn write_results(&mut self, message: &ChatMessage, at: usize) {
         let request = self.request;
         let mut found: Vec<(usize, usize, &Block, &ToolResult, bool)> = Vec::new();
@@ -325,7 +327,8 @@ impl<'a> InputItemsWriter<'a> {
         }));
     }
 
-    /// A result where it stands: said already behind its call, or without a call and so only text.
+    /// Writes a result that was not written after its call. If its call is missing, the result
+    /// becomes text.
     fn write_unmatched_result(&mut self, result: &ToolResult, block: &Block, at: usize, n: usize) {
         if self.written_results.contains(&(at, n)) {
             return;
@@ -387,7 +390,7 @@ impl<'a> InputItemsWriter<'a> {
         }
     }
 
-    /// Names what stands at a whole block and has no place.
+    /// Adds losses for the fields of a block that its item cannot carry.
     fn add_block_losses(&mut self, block: &Block) {
         if block.cache.is_some() {
             self.losses.add("messages.cache_control");

@@ -1,4 +1,4 @@
-//! Reads items and their parts: the same in requests, answers and streams.
+//! Reads items and their parts, which are the same in requests, responses and streams.
 
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef, writer},
@@ -13,17 +13,17 @@ use crate::{
 };
 
 pub(super) const DIALECT: Dialect = Dialect::Responses;
-/// Note at an item's first block: the item's own fields (type, id, state).
+/// The note on an item's first block: the item's own fields (type, id, status).
 pub(super) const ITEM_NOTE: &str = "item";
-/// The same at a reasoning item that is worth nothing without its encrypted content.
+/// The same note on a reasoning item that is useless without its encrypted content.
 pub(super) const SEALED_ITEM_NOTE: &str = "sealed_item";
-/// Note at a block that is a part of a message, unknown here.
+/// The note on a block that is an unknown part of a message.
 pub(super) const PART_NOTE: &str = "part";
-/// Begins the names of an item's fields that stand among the extras of its first block.
+/// The prefix for an item's fields among the extras of its first block.
 pub(super) const ITEM_FIELD_PREFIX: &str = "item.";
-/// Begins the ids of reasoning items that were made here from another dialect's reasoning.
+/// The prefix of ids for reasoning items that aiproxy made from another dialect's reasoning.
 pub(super) const SYNTHETIC_ID_PREFIX: &str = "rs_aip_";
-/// Between the parts of a summary.
+/// Separates the parts of a summary.
 pub(super) const SUMMARY_SEPARATOR: &str = "\n\n";
 
 pub(super) fn string_field(json: JsonRef<'_>, key: &str) -> Option<String> {
@@ -34,7 +34,7 @@ pub(super) fn item_type(json: JsonRef<'_>) -> String {
     string_field(json, "type").unwrap_or_default()
 }
 
-/// The members that are in `wanted`.
+/// An object of the members that are in `wanted`.
 pub(super) fn pick_members(json: JsonRef<'_>, wanted: &[&str]) -> RawJson {
     RawJson::object(|o| {
         for (key, value) in
@@ -45,8 +45,8 @@ pub(super) fn pick_members(json: JsonRef<'_>, wanted: &[&str]) -> RawJson {
     })
 }
 
-/// Keeps an item's own fields at its first block: what it is called and how far it is as a note,
-/// the rest as extras.
+/// Preserves an item's own fields on its first block: type, role, id, status and namespace as a
+/// note, the rest as extras.
 pub(super) fn note_item_fields(block: &mut Extras, item: JsonRef<'_>, known: &[&str]) {
     const NOTED: [&str; 5] = ["type", "role", "id", "status", "namespace"];
     block.push_dialect_only(DIALECT, ITEM_NOTE, pick_members(item, &NOTED));
@@ -57,7 +57,7 @@ pub(super) fn note_item_fields(block: &mut Extras, item: JsonRef<'_>, known: &[&
     }
 }
 
-/// A part of a message's content, or of a tool's output.
+/// Reads a part of a message's content or of a tool's output.
 pub(super) fn read_part(json: JsonRef<'_>) -> Block {
     let (kind, known): (BlockKind, &[&str]) =
         match (item_type(json).as_str(), string_field(json, "text")) {
@@ -157,7 +157,7 @@ fn read_media(kind: &str, json: JsonRef<'_>) -> Option<Media> {
     }
 }
 
-/// A data URL taken apart; anything else counts as base64 itself.
+/// Splits a data URL; any other text counts as plain base64.
 fn split_data_url(text: &str) -> (MediaSource, Option<String>) {
     match text.strip_prefix("data:").and_then(|rest| rest.split_once(',')) {
         Some((head, data)) => {
@@ -192,7 +192,8 @@ pub(super) fn read_citation(json: JsonRef<'_>) -> Citation {
     }
 }
 
-/// The thought of a reasoning item: its summary, else its words; and whether it is the summary.
+/// The text of a reasoning item: its summary, else its content. The flag says whether it is the
+/// summary.
 pub(super) fn reasoning_text(item: JsonRef<'_>) -> (String, bool) {
     let texts = |key| {
         item.get(key)
@@ -220,7 +221,7 @@ pub(super) fn read_signature(item: JsonRef<'_>) -> Option<ReasoningSignature> {
     Some(ReasoningSignature { dialect: DIALECT, kind: SignatureKind::Encrypted, value, id })
 }
 
-/// A reasoning item, kept whole beside what is understood of it.
+/// Reads a reasoning item, and preserves the original next to the parsed fields.
 pub(super) fn read_reasoning(item: JsonRef<'_>) -> Block {
     let (text, summary) = reasoning_text(item);
     let mut block = Block::new(BlockKind::Reasoning(Reasoning { text, summary }));
@@ -245,7 +246,7 @@ pub(super) fn read_reasoning(item: JsonRef<'_>) -> Block {
     block
 }
 
-/// A call for the client; without any id where the item has none.
+/// Reads a call for the client; its id is empty if the item has none.
 pub(super) fn read_call(item: JsonRef<'_>, form: CallKind) -> ToolCall {
     let (key, name) = (
         if form == CallKind::Custom { "input" } else { "arguments" },
@@ -261,7 +262,7 @@ pub(super) fn read_call(item: JsonRef<'_>, form: CallKind) -> ToolCall {
     ToolCall { id, name, arguments: arguments.unwrap_or_default(), form }
 }
 
-/// The form of call that an item of this type is.
+/// The kind of call that this item type is.
 pub(super) fn call_kind(kind: &str) -> Option<CallKind> {
     match kind {
         "function_call" => Some(CallKind::Function),
@@ -270,7 +271,7 @@ pub(super) fn call_kind(kind: &str) -> Option<CallKind> {
     }
 }
 
-/// An image that the provider made, where it is told whole.
+/// Reads an image that the provider generated, if it is complete.
 pub(super) fn read_image(item: JsonRef<'_>) -> Option<Media> {
     let data = string_field(item, "result").filter(|data| !data.is_empty())?;
     let format = string_field(item, "output_format").unwrap_or_else(|| "png".to_owned());
@@ -283,7 +284,7 @@ pub(super) fn read_image(item: JsonRef<'_>) -> Option<Media> {
     })
 }
 
-/// The name that a namespace's tool has among all tools.
+/// The name of a namespace's tool among all tools.
 pub(super) fn qualified_name(namespace: &str, name: &str) -> String {
     format!("{namespace}__{name}")
 }

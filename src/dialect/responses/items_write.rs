@@ -1,16 +1,16 @@
-//! The items of an answer while they are being told.
+//! Writes the items of an answer while it streams.
 
 use crate::{base::json::writer, dialect::responses::items_read::SYNTHETIC_ID_PREFIX, ir::tool};
 
-/// Events on their way out.
+/// Writes numbered events.
 pub(super) struct EventWriter {
     pub(super) next_sequence: u64,
     pub(super) line: String,
-    /// Nobody listens: only the whole answer is wanted.
+    /// Set if only the complete response is needed, so that no events are written.
     pub(super) suppress_output: bool,
 }
 
-/// The item that is being told.
+/// The item that is being written.
 pub(super) enum OutputItem {
     None,
     Call(CallItem),
@@ -25,13 +25,13 @@ pub(super) struct CallItem {
     pub(super) namespace: Option<String>,
     pub(super) text: String,
     pub(super) custom: bool,
-    /// A free-text tool's input is inside of JSON arguments and told when it is whole.
+    /// A free-text tool's input arrives inside JSON arguments and is written once it is complete.
     pub(super) bridged: bool,
 }
 
 pub(super) struct MessageItem {
     pub(super) id: String,
-    /// The parts that are complete, as text.
+    /// The finished parts, as text.
     pub(super) parts: String,
     pub(super) part_count: u64,
     pub(super) open_part: Option<ContentPart>,
@@ -129,7 +129,7 @@ impl CallItem {
         }
     }
 
-    /// What was said, and whether it has been told piece by piece.
+    /// The final text, and whether it has already been written in deltas.
     pub(super) fn final_text(&self) -> (String, bool) {
         if self.bridged {
             return (tool::custom_input(&self.text), false);
@@ -153,7 +153,7 @@ impl CallItem {
 }
 
 impl ReasoningItem {
-    /// Tells the item's beginning, once.
+    /// Writes the start of the item, once.
     pub(super) fn ensure_added(
         &mut self,
         id: Option<String>,

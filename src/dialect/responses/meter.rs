@@ -1,4 +1,4 @@
-//! Watches a stream of response events.
+//! Observes a stream of response events.
 
 use crate::{
     base::json::reader::{self, JsonErrorKind, JsonRef, is_blank},
@@ -18,7 +18,7 @@ pub(super) struct ResponseMeter {
     done: bool,
 }
 
-/// What an event holds, found in the pass that proves it well formed.
+/// The fields of an event, found in the pass that also validates its JSON.
 #[derive(Default)]
 struct ResponseEventFields<'a> {
     kind: &'a [u8],
@@ -26,7 +26,8 @@ struct ResponseEventFields<'a> {
     has_content: bool,
 }
 
-/// Usage, status (why, where it is incomplete) and model of a response object.
+/// The usage, status and model of a response object. An incomplete response gives the reason
+/// instead of the status.
 pub(super) fn response_summary(response: JsonRef<'_>) -> AnswerSummary {
     let status = json_body::clean_name(response.get("status"));
     let reason = json_body::clean_name(response.member_at(&["incomplete_details", "reason"]));
@@ -46,7 +47,7 @@ impl Meter for ResponseMeter {
         let json = match reader::visit(data, |depth, key, value| match (depth, key) {
             (1, b"type") => marks.kind = value,
             (1, b"error") => {
-                marks.has_error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
+                marks.has_error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value);
             }
             (1, b"__type") => marks.has_error |= !is_blank(value),
             (1, b"delta" | b"partial_image_b64" | b"text") => marks.has_content |= !is_blank(value),

@@ -1,5 +1,5 @@
-//! Names and ids as this API takes them: letters, digits, `_` and `-`, at most 64 of them;
-//! namespaces apart.
+//! Maps names and ids to the form that this API accepts: at most 64 letters, digits, `_` and `-`,
+//! with namespaces separate.
 
 use std::{
     borrow::Cow,
@@ -13,12 +13,12 @@ use crate::{
 
 const MAX_NAME_LEN: usize = 64;
 
-/// How the names of a request's tools are sent.
+/// The names under which a request's tools are sent.
 pub(super) struct ResponsesToolNames<'a> {
-    /// Name as we know it, namespace.
+    /// Pairs of aiproxy's tool name and namespace.
     namespaces: Vec<(&'a str, Cow<'a, str>)>,
     custom_tools: Vec<&'a str>,
-    /// As sent, as we know it.
+    /// Pairs of the name sent and aiproxy's name.
     renamed: Vec<(String, String)>,
 }
 
@@ -80,7 +80,7 @@ impl<'a> ResponsesToolNames<'a> {
         self.namespaces.iter().find(|(known, _)| *known == name).map(|(_, space)| &**space)
     }
 
-    /// The name as it is sent, without its namespace.
+    /// The name to send, without its namespace.
     pub(super) fn wire_name<'n>(&'n self, name: &'n str) -> &'n str {
         if let Some(space) = self.namespace(name) {
             return strip_namespace(space, name);
@@ -92,7 +92,8 @@ impl<'a> ResponsesToolNames<'a> {
         self.custom_tools.contains(&name)
     }
 
-    /// For the reader of the answer, who also has to know which tools stand in namespaces.
+    /// Returns the renamed tools for the reader of the answer, which also needs to know which tools
+    /// are in namespaces.
     pub(super) fn into_renamed(self) -> Vec<(String, String)> {
         let inside =
             self.namespaces.into_iter().map(|(name, _)| (name.to_owned(), name.to_owned()));
@@ -113,7 +114,7 @@ fn is_valid_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= MAX_NAME_LEN && name.chars().all(is_name_char)
 }
 
-/// A call's id, made short enough; the same for the call and its result.
+/// Shortens a call id if necessary; the result is the same for the call and its result.
 pub(super) fn to_valid_call_id(id: &str) -> Cow<'_, str> {
     if id.len() <= MAX_NAME_LEN {
         return Cow::Borrowed(id);

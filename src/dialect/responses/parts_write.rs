@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// A part of a message or of a result.
+/// Writes a part of a message or of a result.
 pub(super) fn write_part(role: Role, block: &Block, losses: &mut Losses) -> Option<String> {
     if block.cache.is_some() {
         losses.add("messages.cache_control");
@@ -139,7 +139,7 @@ fn write_media(
     }
 }
 
-/// Where a text's statements come from, as this API tells it.
+/// Writes a text's citations as annotations of this API.
 fn write_annotations(text: &TextBlock) -> String {
     writer::array(|a| {
         for citation in &text.citations {

@@ -1,4 +1,4 @@
-//! Reads a request: what is to be answered, with what, and how.
+//! Reads a request: its input, tools and settings.
 
 use crate::{
     base::json::{
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// Fields that the response object repeats.
+/// The fields that the response object repeats.
 pub(super) const ECHOED_FIELDS: [&str; 20] = [
     "instructions",
     "tools",
@@ -41,7 +41,7 @@ pub(super) const ECHOED_FIELDS: [&str; 20] = [
     "top_logprobs",
     "background",
 ];
-/// Settings that this API does not have officially, though some upstreams of it do.
+/// Settings that are not part of this API, but that some of its upstreams support.
 pub(super) const UNOFFICIAL_SETTINGS: [&str; 8] = [
     "frequency_penalty",
     "presence_penalty",
@@ -57,7 +57,8 @@ pub(super) const INCLUDE_ENCRYPTED_REASONING: &str = "reasoning.encrypted_conten
 
 /// # Errors
 ///
-/// What the API itself refuses: no input, or input of the wrong type.
+/// Returns an error if the API itself would refuse the request: no input, or input of the wrong
+/// type.
 pub(super) fn read_request(body: &[u8]) -> Result<ChatRequest, ProxyError> {
     let root = reader::parse(body).map_err(|bad| {
         bad_request(format!("the body is not JSON: {}", bad.describe(body)), None)
@@ -66,7 +67,7 @@ pub(super) fn read_request(body: &[u8]) -> Result<ChatRequest, ProxyError> {
         return Err(bad_request(format!("the body must be an object, got {}", root.kind()), None));
     }
     let mut request = ChatRequest::default();
-    // Even where nothing is left over, it is known who spoke.
+    // The dialect is recorded even if no other extras remain.
     request.extras.push_dialect_only(DIALECT, "dialect", RawJson::string("responses"));
     if let Some(tools) = root.get("tools") {
         request.tools = tools_read::read_tools(expect_array(tools, "tools")?);
@@ -80,7 +81,7 @@ pub(super) fn read_request(body: &[u8]) -> Result<ChatRequest, ProxyError> {
     let mut input = InputItemsReader::new(&request.tools);
     match root.get("input") {
         Some(text) if text.kind() == "string" => {
-            input.push_user_text(&text.str().unwrap_or_default())
+            input.push_user_text(&text.str().unwrap_or_default());
         }
         Some(list) if list.is_array() => {
             for (item, at) in list.items().zip(0..) {
@@ -123,13 +124,13 @@ fn read_field(request: &mut ChatRequest, key: &str, value: JsonRef<'_>) -> Resul
         },
         "max_output_tokens" => {
             settings.max_tokens =
-                Some(value.u64().ok_or_else(|| wrong_type(key, "a whole number", value))?)
+                Some(value.u64().ok_or_else(|| wrong_type(key, "a whole number", value))?);
         }
         "temperature" => settings.temperature = Some(expect_number(key, value)?),
         "top_p" => settings.top_p = Some(expect_number(key, value)?),
         "top_logprobs" => {
             settings.top_logprobs =
-                Some(value.u64().ok_or_else(|| wrong_type(key, "a whole number", value))?)
+                Some(value.u64().ok_or_else(|| wrong_type(key, "a whole number", value))?);
         }
         "parallel_tool_calls" => settings.parallel_tools = value.bool(),
         "prompt_cache_key" => settings.prompt_cache_key = text(),
@@ -166,15 +167,15 @@ fn read_field(request: &mut ChatRequest, key: &str, value: JsonRef<'_>) -> Resul
                 request.extras.push(DIALECT, key, RawJson::from_json(value));
             }
         }
-        // The proxy itself does these, or they say what is so anyway.
+        // aiproxy handles these itself, or their value is the default.
         "store" | "previous_response_id" | "stream_options" => {
-            request.extras.push_dialect_only(DIALECT, key, RawJson::from_json(value))
+            request.extras.push_dialect_only(DIALECT, key, RawJson::from_json(value));
         }
         "truncation" if value.str().as_deref() == Some("disabled") => {
-            request.extras.push_dialect_only(DIALECT, key, RawJson::from_json(value))
+            request.extras.push_dialect_only(DIALECT, key, RawJson::from_json(value));
         }
         "background" if value.bool() == Some(false) => {
-            request.extras.push_dialect_only(DIALECT, key, RawJson::from_json(value))
+            request.extras.push_dialect_only(DIALECT, key, RawJson::from_json(value));
         }
         _ if UNOFFICIAL_SETTINGS.contains(&key) => {
             read_unofficial_setting(request, key, value);
@@ -214,7 +215,7 @@ fn read_text_options(request: &mut ChatRequest, text: JsonRef<'_>) {
         Some("text") => Some(ResponseFormat::Text),
         Some("json_object") => Some(ResponseFormat::Json),
         Some("json_schema") => {
-            // The form of chat nests it once more.
+            // The chat format nests the schema once more.
             let inner =
                 format.get("json_schema").filter(|inner| inner.is_object()).unwrap_or(format);
             let schema =

@@ -20,9 +20,9 @@ use crate::{
     },
 };
 
-/// The API takes no smaller limit.
+/// The smallest output limit that the API accepts.
 const MIN_OUTPUT_TOKENS: u64 = 16;
-/// The API takes no longer name of a user.
+/// The longest user name that the API accepts.
 const MAX_USER_LEN: usize = 64;
 
 pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> EncodedRequest {
@@ -80,7 +80,7 @@ pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> Enc
         write_include(request, traits, o);
         match request.extras.get(DIALECT, "store") {
             Some(stored) => o.raw("store", stored),
-            // Only what is stored can run in the background.
+            // Only stored responses can run in the background.
             None if request
                 .extras
                 .get(DIALECT, "background")
@@ -107,7 +107,7 @@ pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> Enc
     }
 }
 
-/// The system prompt, up to what was said as an item.
+/// The system prompt, up to the first block that came from an item.
 fn instructions_text(request: &ChatRequest, losses: &mut Losses) -> Option<String> {
     let mut out: Option<String> = None;
     for block in
@@ -192,7 +192,7 @@ fn write_reasoning(
     let effort = requested.and_then(effort_name);
     let off = requested.is_some_and(|wish| wish.enabled == Some(false));
     if off && effort.is_none() {
-        // There is no word for it that all models take.
+        // No value turns reasoning off for all models.
         losses.add("reasoning");
     }
     let summary = requested.and_then(|wish| match &wish.summary {
@@ -221,7 +221,7 @@ fn effort_name(wish: &ReasoningSettings) -> Option<&'static str> {
     match (wish.effort, wish.budget_tokens) {
         (Some(effort), _) => Some(effort.name()),
         (None, _) if wish.enabled == Some(false) => None,
-        // Few models know more than `high`.
+        // Few models support more than `high`.
         (None, budget) => budget
             .map(Effort::from_budget_tokens)
             .map(|effort| effort.clamp(Effort::Low, Effort::High).name()),
@@ -334,7 +334,7 @@ fn write_extras(
     losses: &mut Losses,
 ) {
     for key in ["truncation", "background"].into_iter().filter(|_| same_dialect) {
-        // As a field it is among those below.
+        // If the extras list it as a field, the loop below writes it.
         let noted = request.extras.iter().all(|(name, _)| name != key);
         o.opt_raw(key, request.extras.get(DIALECT, key).filter(|_| noted));
     }

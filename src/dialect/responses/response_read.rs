@@ -1,4 +1,4 @@
-//! Reads a whole answer.
+//! Reads a complete response.
 
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
@@ -40,7 +40,7 @@ pub(super) fn read_response(
                 blocks.extend(read_output_item(item, carry, &mut calls));
             }
         }
-        // Some tell nothing but the text.
+        // Some upstreams send only the text.
         _ => match json.get("output_text").and_then(JsonRef::str) {
             Some(text) => blocks.push(Block::text(text)),
             None => {
@@ -67,7 +67,7 @@ pub(super) fn read_response(
     })
 }
 
-/// The blocks that an output item is.
+/// Reads an output item as blocks.
 pub(super) fn read_output_item(
     item: JsonRef<'_>,
     carry: &AttemptContext,
@@ -113,7 +113,7 @@ pub(super) fn read_output_item(
     }
 }
 
-/// The call's id, made where there is none.
+/// The call's id, generated if the item has no id.
 pub(super) fn ensure_call_id(
     upstream_id: String,
     carry: &AttemptContext,
@@ -127,17 +127,16 @@ pub(super) fn ensure_call_id(
     }
 }
 
-/// The called tool's name as the client knows it.
+/// The called tool's name, as the client knows it.
 pub(super) fn client_tool_name(item: JsonRef<'_>, sent: &str, carry: &AttemptContext) -> String {
     let full =
         string_field(item, "namespace").map(|space| items_read::qualified_name(&space, sent));
-    // Tools that the provider found by itself stand in namespaces of which the client knows
-    // nothing.
+    // Tools that the provider found itself are in namespaces that the client does not know.
     full.filter(|full| carry.renamed_tools.iter().any(|(known, _)| known == full))
         .unwrap_or_else(|| carry.client_tool_name(sent).to_owned())
 }
 
-/// Elements of the log probabilities of an item's texts.
+/// The elements of the log probabilities of an item's texts.
 fn item_logprobs(item: JsonRef<'_>) -> Vec<RawJson> {
     let parts = item.get("content").into_iter().flat_map(JsonRef::items);
     parts
@@ -160,7 +159,7 @@ fn join_logprobs(list: &[RawJson]) -> Option<RawJson> {
     RawJson::parse(&all).filter(|_| !list.is_empty())
 }
 
-/// A response that has failed or was cancelled.
+/// The fault of a response that failed or was cancelled.
 pub(super) fn response_failure(response: JsonRef<'_>) -> Option<Fault> {
     match string_field(response, "status").as_deref() {
         Some("failed") => Some(read_error::from_json(None, response)),
@@ -175,7 +174,7 @@ pub(super) fn cancelled_fault() -> Fault {
 
 pub(super) fn created_at(response: JsonRef<'_>) -> Option<i64> {
     let at = response.get("created_at")?;
-    // Some tell fractions.
+    // Some upstreams send fractions.
     at.i64().or_else(|| at.text().split('.').next()?.parse().ok())
 }
 

@@ -1,4 +1,4 @@
-//! Writes a whole answer: what its events would have added up to.
+//! Writes a complete response: the response that its events would add up to.
 
 use bytes::Bytes;
 

@@ -1,5 +1,5 @@
-//! The response object as the strictest schema wants it: every field, null or the usual value where
-//! nothing was said.
+//! Writes the response object as the strictest schema requires it: every field is present, with
+//! null or its default if it is not set.
 
 use crate::{
     base::json::{raw::RawJson, writer},
@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Fields that only repeat the request, with what stands there where the request said nothing.
+/// Fields that only repeat the request, with their defaults for a request that does not set them.
 const ECHOED_DEFAULTS: [(&str, &str); 16] = [
     ("background", "false"),
     ("instructions", "null"),
@@ -31,7 +31,7 @@ const ECHOED_DEFAULTS: [(&str, &str); 16] = [
     ("user", "null"),
 ];
 
-/// What of a response does not change while it comes.
+/// The fields of a response that stay the same while it streams.
 #[derive(Debug)]
 pub(super) struct Envelope {
     pub(super) id: String,
@@ -39,11 +39,11 @@ pub(super) struct Envelope {
     now: i64,
     model: String,
     service_tier: String,
-    /// The members that repeat the request, as text, from the first one's value on.
+    /// The members that repeat the request, as text that starts with the value of the first one.
     echoed_members: String,
 }
 
-/// How far a response is.
+/// The progress of a response.
 pub(super) enum ResponseState<'a> {
     Running,
     Ended {
@@ -95,7 +95,7 @@ impl Envelope {
         }
     }
 
-    /// When the upstream says that it began.
+    /// Sets the upstream's creation time.
     pub(super) fn set_created_at(&mut self, at: Option<i64>) {
         self.created_at = at.filter(|at| *at > 0).unwrap_or(self.created_at);
     }
@@ -157,19 +157,19 @@ impl Envelope {
             _ => None,
         };
         o.str("service_tier", reported_tier.unwrap_or(&self.service_tier));
-        // The first of the members brings the others along.
+        // The text of the first member includes all following ones.
         o.raw_text("frequency_penalty", &self.echoed_members);
     }
 }
 
 const SERVICE_TIERS: [&str; 5] = ["auto", "default", "flex", "priority", "scale"];
 
-/// The word for how a response has ended.
+/// The status of a response that has ended.
 pub(super) fn response_status(finish: &Finish, refused: bool) -> &str {
     match finish.kind {
         FinishKind::Length | FinishKind::ContentFilter => "incomplete",
         FinishKind::Refusal if !refused => "incomplete",
-        // Begun in the background, as the upstream says.
+        // A background response has the status that the upstream reports.
         FinishKind::Pause => finish
             .raw_reason
             .as_deref()
@@ -193,8 +193,8 @@ pub(super) fn write_usage(o: &mut writer::ObjectWriter<'_>, usage: &Usage) {
     o.num("total_tokens", input.saturating_add(output));
 }
 
-/// A citation as an annotation; `None` where this API has none of its kind. `end` is where the text
-/// ends.
+/// Writes a citation as an annotation; `None` if this API has no such kind. `end` is the end of the
+/// text.
 pub(super) fn write_annotation(citation: &Citation, end: u64) -> Option<String> {
     if let Some((DIALECT, raw)) = &citation.raw {
         return Some(raw.text().to_owned());
@@ -261,7 +261,7 @@ fn echo_tool(echoed: &RawJson) -> String {
     }
 }
 
-/// An object with what it lacks.
+/// Adds the missing members to an object.
 fn fill_defaults(echoed: Option<&RawJson>, defaults: &[(&str, &str)]) -> String {
     writer::object(|o| {
         for (key, value) in echoed.into_iter().flat_map(|object| object.json().members()) {

@@ -1,4 +1,4 @@
-//! Answers about conversations that the proxy itself keeps: their input items, deletion,
+//! Answers requests about conversations that aiproxy stores: their input items, deletion,
 //! compaction, token counts.
 
 use bytes::Bytes;
@@ -20,16 +20,16 @@ use crate::{
     },
 };
 
-/// Which part of a list a client wants to see.
+/// The part of a list that the client requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputItemsQuery {
     pub limit: usize,
-    /// The id of the item before the first wanted one.
+    /// The id of the item before the first requested one.
     pub after: Option<String>,
     pub ascending: bool,
 }
 
-/// Begins the content of a compaction that was made here; what follows is the summary, as it is.
+/// The prefix of the content of a compaction that aiproxy made. The plain summary follows it.
 const COMPACTION_PREFIX: &str = "aip1:";
 const SUMMARY_INTRO: &str = "The conversation so far, in short:\n\n";
 const COMPACTION_PROMPT: &str = "Summarise this conversation for a reader who has to go on with it and will see nothing of it but your summary and the \
@@ -37,7 +37,7 @@ const COMPACTION_PROMPT: &str = "Summarise this conversation for a reader who ha
      needed again), what is still open, and what the next step is. Answer with the summary only. Call no tools.";
 
 impl InputItemsQuery {
-    /// Reads the query of a list: `limit`, `after`, `order`. What makes no sense counts as absent.
+    /// Reads the query of a list: `limit`, `after`, `order`. Invalid values count as absent.
     #[must_use]
     pub fn parse(query: &str) -> Self {
         let find = |key: &str| {
@@ -58,7 +58,8 @@ impl InputItemsQuery {
     }
 }
 
-/// `GET /v1/responses/{id}/input_items`: what was asked, as items with ids. `id` is the response's.
+/// Writes the response to `GET /v1/responses/{id}/input_items`: the request's input as items with
+/// ids. `id` is the id of the response.
 #[must_use]
 pub fn write_input_items(request: &ChatRequest, id: &str, page: &InputItemsQuery) -> Bytes {
     let mut all: Vec<Value> = list_items(request, id);
@@ -107,7 +108,7 @@ fn list_items(request: &ChatRequest, id: &str) -> Vec<Value> {
     values.enumerate().map(|(n, item)| fill_item_defaults(item, seed, n)).collect()
 }
 
-/// Adds what an item of a request may lack and an item of a list may not.
+/// Adds the fields that are optional in a request's item and required in a list's item.
 fn fill_item_defaults(mut item: Value, seed: &str, n: usize) -> Value {
     let kind = item["type"].as_str().unwrap_or("message").to_owned();
     item["type"] = kind.as_str().into();
@@ -139,13 +140,13 @@ fn fill_item_defaults(mut item: Value, seed: &str, n: usize) -> Value {
     item
 }
 
-/// `DELETE /v1/responses/{id}`.
+/// Writes the response to `DELETE /v1/responses/{id}`.
 #[must_use]
 pub fn write_deleted(id: &str) -> Bytes {
     json!({ "id": id, "object": "response", "deleted": true }).to_string().into()
 }
 
-/// `POST /v1/responses/input_tokens`.
+/// Writes the response to `POST /v1/responses/input_tokens`.
 #[must_use]
 pub fn write_input_tokens(count: u64) -> Bytes {
     json!({ "object": "response.input_tokens", "input_tokens": count }).to_string().into()
@@ -170,9 +171,9 @@ pub fn compaction_request(request: &ChatRequest) -> ChatRequest {
     }
 }
 
-/// `POST /v1/responses/compact`: the user's messages, and the model's summary of everything as a
-/// `compaction` item. It is not encrypted; the reader of requests takes it back on a later turn, so
-/// that it can go to any upstream.
+/// Writes the response to `POST /v1/responses/compact`: the user's messages, and the model's
+/// summary of the whole conversation as a `compaction` item. The item is not encrypted. The request
+/// reader reads it on a later turn, so that it can go to any upstream.
 #[must_use]
 pub fn write_compaction(
     request: &ChatRequest,
@@ -206,7 +207,7 @@ pub fn write_compaction(
     body.into()
 }
 
-/// What a compaction that was made here says to a model; `None` for a provider's own.
+/// The text of a compaction that aiproxy made; `None` for a provider's own.
 pub(super) fn read_compaction(content: &str) -> Option<String> {
     content.strip_prefix(COMPACTION_PREFIX).map(|summary| format!("{SUMMARY_INTRO}{summary}"))
 }

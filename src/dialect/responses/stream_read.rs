@@ -1,5 +1,5 @@
-//! Reads an answer as it comes. Items grow side by side; whatever the events left out is told from
-//! the whole items.
+//! Reads an answer as a stream. Items grow side by side, and complete items supply the text that
+//! deltas left out.
 
 use crate::{
     base::json::reader::{self, JsonRef},
@@ -28,7 +28,7 @@ use crate::{
 pub(super) struct ResponseReader {
     carry: AttemptContext,
     items: Vec<StreamedItem>,
-    /// The next block's number.
+    /// The number of the next block.
     next_block: u32,
     call_count: u32,
     event_count: u32,
@@ -40,18 +40,18 @@ pub(super) struct ResponseReader {
 }
 
 struct StreamedItem {
-    /// The upstream's number of it.
+    /// The upstream's number for the item.
     output_index: u64,
     id: String,
     open_part: Option<OpenPart>,
-    /// Parts that were told whole.
+    /// The parts that were emitted completely.
     emitted_parts: Vec<(ItemSlot, u64)>,
-    /// What came before the call's name.
+    /// The arguments or input that arrived before the call's name.
     pending_text: String,
     done: bool,
 }
 
-/// The part of an item that is being told: a block.
+/// The part of an item that is being emitted, as a block.
 struct OpenPart {
     block: u32,
     slot: ItemSlot,
@@ -102,7 +102,7 @@ impl ResponseReader {
         });
     }
 
-    /// The item that an event belongs to; ids may differ from event to event, numbers do not.
+    /// Finds or adds the item of an event. Ids may differ between events, but numbers do not.
     fn find_or_add_item(&mut self, event: JsonRef<'_>, id: Option<String>) -> usize {
         let number = event.get("output_index").and_then(JsonRef::u64);
         let found = match (number, &id) {
@@ -157,8 +157,8 @@ impl ResponseReader {
         }
     }
 
-    /// The part of the item that grows, opened where it is not; `None` where it has been told
-    /// already.
+    /// Returns the growing part of the item and opens it if necessary; `None` if it was already
+    /// emitted.
     fn ensure_open_part(
         &mut self,
         at: usize,
@@ -173,7 +173,7 @@ impl ResponseReader {
         let is_reasoning = matches!(slot, ItemSlot::Summary | ItemSlot::ReasoningText);
         match &item.open_part {
             Some(part) if part.slot == slot && part.index == index => {}
-            // A thought is one block: either its summary or its words, parts apart.
+            // Reasoning is one block: its summary or its content, with its parts separated.
             Some(part) if is_reasoning => {
                 if part.slot != slot || part.index > index {
                     return None;
@@ -226,7 +226,7 @@ impl ResponseReader {
         }
     }
 
-    /// The whole text of a part: what of it has not been told yet.
+    /// Emits the text of a complete part that was not emitted yet.
     fn push_remainder(
         &mut self,
         at: usize,
@@ -274,7 +274,7 @@ impl ResponseReader {
         self.push_delta(at, ItemSlot::Arguments, 0, &pending, out);
     }
 
-    /// A part of a message is complete.
+    /// Finishes a part of a message.
     fn finish_part(&mut self, at: usize, index: u64, part: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         let (slot, key) = match item_type(part).as_str() {
             "output_text" | "text" => (ItemSlot::Text, "text"),
@@ -305,7 +305,7 @@ impl ResponseReader {
         self.close_part(at, out);
     }
 
-    /// An item is complete.
+    /// Finishes an item.
     fn finish_item(&mut self, at: usize, item: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         if self.items[at].done {
             return;
@@ -314,7 +314,13 @@ impl ResponseReader {
         match kind.as_str() {
             "message" => match item.get("content") {
                 Some(text) if text.kind() == "string" => {
-                    self.push_remainder(at, ItemSlot::Text, 0, &text.str().unwrap_or_default(), out)
+                    self.push_remainder(
+                        at,
+                        ItemSlot::Text,
+                        0,
+                        &text.str().unwrap_or_default(),
+                        out,
+                    );
                 }
                 Some(list) => {
                     for (part, index) in list.items().zip(0..) {
@@ -362,7 +368,7 @@ impl ResponseReader {
         let key = if slot == ItemSlot::Summary { "summary" } else { "content" };
         match item.get(key) {
             Some(text) if text.kind() == "string" => {
-                self.push_remainder(at, slot, 0, &text.str().unwrap_or_default(), out)
+                self.push_remainder(at, slot, 0, &text.str().unwrap_or_default(), out);
             }
             list => {
                 for (part, index) in list.into_iter().flat_map(JsonRef::items).zip(0..) {
@@ -514,7 +520,7 @@ impl StreamReader for ResponseReader {
             }
         };
         let event_type = event.get("type").and_then(JsonRef::str);
-        // Where the type is missing, the event's name says it.
+        // If the type is missing, the event's name replaces it.
         let kind =
             event_type.as_deref().or_else(|| std::str::from_utf8(name).ok()).unwrap_or_default();
         if kind == "error" || kind.is_empty() && read_error::is_error(event) || name == b"error" {
@@ -549,9 +555,9 @@ impl StreamReader for ResponseReader {
                 let Some(item) = event.get("item") else { return Ok(()) };
                 let at = self.find_or_add_item(event, string_field(item, "id"));
                 if kind == "output_item.added" {
-                    self.start_item(at, item, out)
+                    self.start_item(at, item, out);
                 } else {
-                    self.finish_item(at, item, out)
+                    self.finish_item(at, item, out);
                 }
             }
             "content_part.done" => {
@@ -581,7 +587,7 @@ impl StreamReader for ResponseReader {
     }
 
     fn read_eof(&mut self, _out: &mut Vec<ChatEvent>) -> bool {
-        // Only the terminal event says that nothing is missing.
+        // Only the terminal event proves that the stream is complete.
         self.done
     }
 

@@ -1,4 +1,4 @@
-//! Writes an answer as it comes: items one after the other, and at the end all of them once more.
+//! Writes an answer as a stream: items one after the other, and all of them again at the end.
 
 use crate::{
     base::json::writer,
@@ -39,9 +39,9 @@ pub(super) struct ResponseWriter {
     started: bool,
     saw_refusal: bool,
     usage: Option<Usage>,
-    /// The items that are complete, as text.
+    /// The finished items, as text.
     output: String,
-    /// How many there are.
+    /// The number of finished items.
     item_count: u64,
     open_item: OutputItem,
 }
@@ -69,7 +69,7 @@ impl ResponseWriter {
         }
     }
 
-    /// The whole response that these events are.
+    /// Returns the complete response for these events.
     pub(super) fn full_response(shape: &ResponseSpec, events: Vec<ChatEvent>) -> String {
         let mut writer = Self::new(shape);
         writer.event_writer.suppress_output = true;
@@ -77,7 +77,7 @@ impl ResponseWriter {
         for event in events {
             match event {
                 ChatEvent::End { finish, usage, service_tier } => {
-                    end = Some((finish, usage, service_tier))
+                    end = Some((finish, usage, service_tier));
                 }
                 event => writer.write_event(event, &mut out),
             }
@@ -126,11 +126,11 @@ impl ResponseWriter {
             ChatEvent::Close { .. } => match &self.open_item {
                 OutputItem::Message(_) => self.close_part(out),
                 OutputItem::Reasoning(_) => self.close_item("completed", out),
-                // How a call ended is known by what follows it.
+                // The event that follows a call decides how the call ended.
                 OutputItem::Call(_) | OutputItem::None => {}
             },
             ChatEvent::End { finish, usage, service_tier } => {
-                self.write_end(&finish, usage, service_tier.as_deref(), out)
+                self.write_end(&finish, usage, service_tier.as_deref(), out);
             }
         }
     }
@@ -182,12 +182,12 @@ impl ResponseWriter {
                 self.close_item("completed", out);
                 self.write_complete_item(body.text(), out);
             }
-            // What another provider ran on its own side has no item here.
+            // Tools that another provider ran on its side have no item here.
             BlockStart::Foreign { .. } => self.close_item("completed", out),
         }
     }
 
-    /// An item that is told whole.
+    /// Writes an item that is already complete.
     fn write_complete_item(&mut self, item: &str, out: &mut Vec<u8>) {
         let index = self.item_count;
         for kind in ["response.output_item.added", "response.output_item.done"] {
@@ -220,12 +220,12 @@ impl ResponseWriter {
                 self.open_part(false, out);
                 self.write_delta(&format!("![]({url})"), out);
             }
-            // There is no item for it.
+            // Other media has no item here.
             _ => {}
         }
     }
 
-    /// Opens a part of a message, and the message where none is open.
+    /// Opens a part of a message, and the message if none is open.
     fn open_part(&mut self, refusal: bool, out: &mut Vec<u8>) {
         self.saw_refusal |= refusal;
         self.close_part(out);
@@ -340,7 +340,8 @@ impl ResponseWriter {
         });
     }
 
-    /// They belong to text that has gone out already, so they follow with none.
+    /// Writes log probabilities. Their text has already been written, so they follow in a delta
+    /// without text.
     fn write_logprobs(&mut self, list: &str, out: &mut Vec<u8>) {
         let index = self.item_count;
         let OutputItem::Message(MessageItem {
@@ -408,7 +409,7 @@ impl ResponseWriter {
                 writer::object(|o| call.write_object(o, status, &text))
             }
             OutputItem::Reasoning(thought) => {
-                // A thought without words and proof is none.
+                // Reasoning without text and signature is not an item.
                 let Some(id) = &thought.id else { return };
                 if thought.summary_started {
                     self.event_writer.emit("response.reasoning_summary_text.done", out, |o| {
@@ -456,7 +457,7 @@ impl ResponseWriter {
                         service_tier: tier,
                     },
                     output,
-                )
+                );
             });
         });
     }
@@ -483,7 +484,7 @@ impl StreamWriter for ResponseWriter {
     }
 }
 
-/// How the last item has ended.
+/// The status of the last item.
 fn item_status(finish: &Finish) -> &'static str {
     if matches!(finish.kind, FinishKind::Length | FinishKind::ContentFilter) {
         "incomplete"

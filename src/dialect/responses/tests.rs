@@ -1,4 +1,4 @@
-//! The laws of translation over recorded traffic.
+//! Tests of the translation rules over recorded traffic.
 
 mod cases;
 
@@ -68,7 +68,7 @@ fn read_request(body: &Value) -> ChatRequest {
     Responses.read_request(ChatEndpoint::Chat, body.to_string().as_bytes()).expect("a request")
 }
 
-/// A request as it is compared: what means the same looks the same.
+/// Reduces equivalent forms of a request to one form, for comparison.
 fn normalize(body: &Value) -> Value {
     let mut body = body.clone();
     let root = body.as_object_mut().expect("an object");
@@ -91,7 +91,7 @@ fn normalize(body: &Value) -> Value {
     strip_empty(&body)
 }
 
-/// Without nulls and empty lists.
+/// Removes nulls and empty lists.
 fn strip_empty(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
@@ -106,7 +106,7 @@ fn strip_empty(value: &Value) -> Value {
     }
 }
 
-/// What an answer says, put together from what SDKs show.
+/// The meaning of an answer, assembled from the fields that SDKs show.
 #[derive(Debug, PartialEq)]
 struct VisibleAnswer {
     text: String,
@@ -154,7 +154,7 @@ fn visible_answer(response: &Value) -> VisibleAnswer {
                 text(&item["arguments"]),
             )),
             "custom_tool_call" => {
-                out.calls.push((text(&item["call_id"]), text(&item["name"]), text(&item["input"])))
+                out.calls.push((text(&item["call_id"]), text(&item["name"]), text(&item["input"])));
             }
             "reasoning" => {
                 let summary = item["summary"].as_array().filter(|list| !list.is_empty());
@@ -162,7 +162,7 @@ fn visible_answer(response: &Value) -> VisibleAnswer {
                     out.reasoning
                         .extend(text(&part["text"]).chars().filter(|c| !c.is_whitespace()));
                 }
-                // It is sealed anew whenever it is told.
+                // The content is encrypted again each time it is written.
                 out.encrypted_count += u32::from(item["encrypted_content"].is_string());
             }
             _ => out.foreign.push(item.clone()),
@@ -240,7 +240,7 @@ fn parse(out: &[u8]) -> Vec<Value> {
     events
 }
 
-/// Deltas must say what the items say, and the items what the end says.
+/// Checks that deltas match the items and that items match the terminal event.
 fn check_consistency(events: &[Value]) -> Value {
     let mut deltas: BTreeMap<(String, u64), String> = BTreeMap::new();
     let (mut items, mut added) = (Vec::new(), Vec::new());
@@ -275,7 +275,7 @@ fn check_consistency(events: &[Value]) -> Value {
         };
         match item["type"].as_str().expect("a type") {
             "message" => {
-                assert_eq!((delta_of("output_text"), delta_of("refusal")), (one.text, one.refusal))
+                assert_eq!((delta_of("output_text"), delta_of("refusal")), (one.text, one.refusal));
             }
             "function_call" => assert_eq!(delta_of("function_call_arguments"), one.calls[0].2),
             "custom_tool_call" => assert_eq!(delta_of("custom_tool_call_input"), one.calls[0].2),

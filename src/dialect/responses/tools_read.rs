@@ -1,5 +1,4 @@
-//! Reads tools and the wish for one: functions, free-text tools, namespaces, and what the provider
-//! runs itself.
+//! Reads tools and the tool choice: functions, free-text tools, namespaces, and hosted tools.
 
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
@@ -10,9 +9,9 @@ use crate::{
     },
 };
 
-/// Note at the first tool of a namespace: the namespace without its tools.
+/// The note on the first tool of a namespace: the namespace without its tools.
 pub(super) const NAMESPACE_NOTE: &str = "namespace";
-/// Note at a free-text tool: the namespace that it stands in.
+/// The note on a free-text tool: the namespace that contains it.
 pub(super) const PARENT_NAMESPACE_NOTE: &str = "inside";
 
 pub(super) fn read_tools(list: JsonRef<'_>) -> Vec<Tool> {
@@ -41,7 +40,7 @@ fn hosted_kind(kind: &str) -> HostedKind {
 }
 
 fn read_function(tool: JsonRef<'_>) -> FunctionTool {
-    // The form of chat is not official here, but understood.
+    // The chat format is not official here, but it is accepted.
     let inner = tool.get("function").filter(|inner| inner.is_object()).unwrap_or(tool);
     FunctionTool {
         name: string_field(inner, "name").unwrap_or_default(),
@@ -72,7 +71,7 @@ fn read_custom(tool: JsonRef<'_>) -> CustomTool {
     }
 }
 
-/// Whether a namespace can be told as single tools.
+/// Whether a namespace can be split into single tools.
 fn can_flatten(tool: JsonRef<'_>) -> bool {
     let mut tools = tool.get("tools").into_iter().flat_map(JsonRef::items).peekable();
     tools.peek().is_some()
@@ -122,7 +121,8 @@ fn extras_mut(tool: &mut Tool) -> Option<&mut Extras> {
     }
 }
 
-/// The wish, where it can be told to others; a wish for a hosted tool cannot.
+/// Reads the tool choice if other dialects can express it. The choice of a hosted tool cannot be
+/// expressed.
 pub(super) fn read_choice(json: JsonRef<'_>, tools: &[Tool]) -> Option<ToolChoice> {
     if let Some(word) = json.str() {
         return match &*word {
@@ -158,7 +158,7 @@ fn read_named_tool(json: JsonRef<'_>, tools: &[Tool]) -> Option<String> {
     Some(qualify_if_known(string_field(json, "namespace").as_deref(), name, tools))
 }
 
-/// The name of a tool as we know it: joined with its namespace, where the request has such a tool.
+/// The name that aiproxy uses for a tool: joined with its namespace if the request has such a tool.
 pub(super) fn qualify_if_known(namespace: Option<&str>, name: String, tools: &[Tool]) -> String {
     let full = namespace.map(|namespace| qualified_name(namespace, &name));
     full.filter(|full| tools.iter().any(|tool| tool.name() == Some(full))).unwrap_or(name)

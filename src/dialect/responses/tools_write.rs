@@ -1,4 +1,4 @@
-//! Writes tools and the wish for one.
+//! Writes tools and the tool choice.
 
 use crate::{
     base::json::{raw::RawJson, writer},
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// The tools, each as JSON text.
+/// Writes the tools, each as JSON text.
 pub(super) fn write_tools(
     request: &ChatRequest,
     names: &ResponsesToolNames<'_>,
@@ -32,7 +32,7 @@ pub(super) fn write_tools(
             rest = after;
             continue;
         };
-        // What stands in one namespace is written in one.
+        // Adjacent tools of one namespace are written as one namespace.
         let begins = |tool: &Tool| {
             tool_extras(tool).is_some_and(|extras| extras.get(DIALECT, NAMESPACE_NOTE).is_some())
         };
@@ -102,7 +102,7 @@ fn write_function(
                 o.raw_text("parameters", r#"{"type":"object","properties":{}}"#);
             }
         }
-        // Left out, it would mean that schemas are made strict.
+        // If the field were absent, the provider would make the schemas strict.
         if let Some(strict) = tool.strict.or((!same_dialect).then_some(false)) {
             o.bool("strict", strict);
         }
@@ -110,7 +110,7 @@ fn write_function(
     })
 }
 
-/// A schema of arguments has to say that they are an object.
+/// Returns the schema of arguments with `type: object`, which the provider requires.
 fn object_schema(schema: &RawJson) -> String {
     let json = schema.json();
     if !json.is_object() {
@@ -188,7 +188,7 @@ fn write_hosted(tool: &HostedTool, losses: &mut Losses) -> Option<String> {
     }
 }
 
-/// The wish as JSON text.
+/// Writes the tool choice as JSON text.
 pub(super) fn write_choice(
     request: &ChatRequest,
     names: &ResponsesToolNames<'_>,
@@ -198,7 +198,7 @@ pub(super) fn write_choice(
     if request.tools.is_empty() && !same_dialect {
         return None;
     }
-    // As it was said, unless somebody has changed it.
+    // The client's own text is used unless the choice has changed since.
     if let Some(original) = request.extras.get(DIALECT, "tool_choice")
         && tools_read::read_choice(original.json(), &request.tools).as_ref() == Some(choice)
     {

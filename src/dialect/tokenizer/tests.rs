@@ -1,4 +1,4 @@
-//! The counts against those of the reference implementation.
+//! Checks the counts against those of the reference implementation.
 
 use std::{collections::HashMap, io::Write};
 
@@ -89,7 +89,7 @@ proptest! {
     }
 }
 
-/// The vocabulary of the reference, before it is deflated: what `assets/o200k.bin` holds.
+/// Builds the vocabulary from the reference, before compression: the content of `assets/o200k.bin`.
 fn pack() -> Vec<u8> {
     let texts: Vec<Vec<u8>> = (0..MERGE_COUNT as u32 + BYTE_TOKENS)
         .map(|token| REFERENCE.decode_bytes([token].as_slice()).expect("a token").to_vec())
@@ -136,7 +136,7 @@ fn pack() -> Vec<u8> {
     [&planes, singles.as_slice(), &ranges].concat()
 }
 
-/// `WRITE_EXPECTED=1` makes the file anew.
+/// `WRITE_EXPECTED=1` regenerates the file.
 #[test]
 fn the_packed_vocabulary_is_that_of_the_reference() {
     let wanted = pack();
@@ -153,7 +153,7 @@ fn the_packed_vocabulary_is_that_of_the_reference() {
     }
     let mut found = Vec::new();
     ZlibDecoder::new(PACKED_VOCABULARY).read_to_end(&mut found).expect("the file");
-    // Not `assert_eq`: nobody reads a megabyte of numbers.
+    // Not `assert_eq`, which would print a megabyte of numbers.
     assert!(
         found == wanted,
         "assets/o200k.bin is not what the reference gives; WRITE_EXPECTED=1 makes it anew"

@@ -1,4 +1,4 @@
-//! The ledger as a whole: what is told is there once, whatever happens to the file.
+//! Tests of the whole ledger: each entry is stored exactly once, whatever happens to the file.
 
 use std::{borrow::Cow, fs, io::Write as _, path::Path, sync::mpsc, time::Duration};
 
@@ -211,7 +211,7 @@ async fn history_keeps_what_the_filter_of_the_dashboard_keeps() {
             match n {
                 3 => {
                     (r.state, r.status, r.error) =
-                        (RequestState::Failed, Some(502), Some("connection refused 100%".into()))
+                        (RequestState::Failed, Some(502), Some("connection refused 100%".into()));
                 }
                 4 => (r.duration_ms, r.client) = (Some(9_000), "claude-cli".into()),
                 5 => {
@@ -222,7 +222,7 @@ async fn history_keeps_what_the_filter_of_the_dashboard_keeps() {
                             usd: Some(NanoUsd(2_000_000_000)),
                             precision: Precision::Exact,
                         }),
-                    )
+                    );
                 }
                 _ => {}
             }
@@ -299,7 +299,7 @@ async fn sums_by_day_are_the_sums_of_the_requests() {
             1 => record.op = Op::CountTokens,
             2 => (record.cost, entry.bills[1].bill) = (Some(Cost::default()), Bill::default()),
             3 => {
-                // The first attempt cost something too, at another upstream.
+                // The first attempt also had a cost, at another upstream.
                 record.attempts[0].upstream = "groq".into();
                 entry.bills[0] = AttemptBill {
                     number: 1,
@@ -378,7 +378,7 @@ async fn a_broken_file_is_moved_aside_and_said() {
         send(&sink, world.entry(1));
         sink.flush().await;
         ledger.close(&sink).await;
-        // Without its log beside it, as after a clean end.
+        // Without a WAL file, as after a clean shutdown.
         rusqlite::Connection::open(world.path())
             .unwrap()
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
@@ -421,7 +421,7 @@ async fn an_empty_file_is_a_new_ledger() {
 #[tokio::test]
 async fn what_cannot_be_written_waits_and_is_written_later() {
     let world = TestLedger::new();
-    // A folder stands where the file belongs: as good as a disk that takes nothing.
+    // A folder at the path of the file acts like a disk that rejects all writes.
     fs::create_dir(world.path()).unwrap();
     let (sink, ledger, reports) = world.start();
     for n in 0..100 {
@@ -454,7 +454,7 @@ async fn a_full_disk_degrades_and_recovers() {
     send(&sink, world.entry(0));
     sink.flush().await;
     ledger.close(&sink).await;
-    // A bound on pages is what a full disk looks like to SQLite.
+    // SQLite reports a page limit in the same way as a full disk.
     let mut file = LedgerFile::open(&world.path(), TimeZone::UTC).unwrap();
     let pages: i64 =
         file.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
@@ -589,7 +589,7 @@ async fn a_question_that_takes_too_long_can_be_ended() {
     let asking = std::thread::spawn(move || {
         reader.connection.query_row(endless, [], |row| row.get::<_, i64>(0))
     });
-    // Before it has begun nobody hears it.
+    // An interrupt before the query has begun has no effect.
     while !asking.is_finished() {
         interrupter.interrupt();
         std::thread::yield_now();

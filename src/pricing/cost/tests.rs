@@ -1,4 +1,4 @@
-//! Sums worked out by hand.
+//! Expected costs calculated by hand.
 
 use std::path::Path;
 
@@ -117,7 +117,7 @@ fn tokens(input: u64, output: u64) -> Usage {
 fn every_class_is_charged_at_its_own_price_and_none_twice() {
     const TEN_MILLION: u64 = 10_000_000;
     let world = PricingFixture::new();
-    // Ten million of each class: a mistake of one class shows as dollars.
+    // Ten million tokens of each class, so that an error in one class shows as dollars.
     for (usage, dollars) in [
         (Usage { input: TEN_MILLION, ..Usage::default() }, 10.0),
         (Usage { cache_read: TEN_MILLION, ..Usage::default() }, 1.0),
@@ -144,7 +144,7 @@ fn every_class_is_charged_at_its_own_price_and_none_twice() {
         ),
     ] {
         let bill = world.bill_for("fake", "m", |_| {}, &usage);
-        // One request costs a tenth of a cent besides.
+        // One request costs a tenth of a cent in addition.
         assert_eq!(bill.cost, NanoUsd::from_dollars(dollars + 0.001), "{usage:?}");
         assert_eq!((bill.source, bill.precision), (CostSource::Config, Precision::Exact));
     }
@@ -156,13 +156,13 @@ fn a_sum_is_rounded_once() {
     let cost = |upstream, model, usage: &Usage| {
         world.bill_for(upstream, model, |_| {}, usage).cost.expect("known").0
     };
-    // A tenth of a billionth for each token: five make half a billionth, which is rounded up; four
-    // are nothing.
+    // A tenth of a billionth per token: five make half a billionth, which is rounded up; four round
+    // to zero.
     assert_eq!(
         [4, 5, 14, 15, 10_000_000].map(|n| cost("fake", "tiny", &tokens(n, 0))),
         [0, 1, 1, 2, 1_000_000]
     );
-    // 2 yuan in, 8 out, 14 cents each.
+    // 2 yuan for input, 8 for output, at 14 cents per yuan.
     assert_eq!(cost("fake", "cny-large", &tokens(1_000_000, 500_000)), 840_000_000);
     assert_eq!(
         cost("fake", "m", &Usage { input: u64::MAX, output: u64::MAX, ..Usage::default() }),
@@ -249,7 +249,7 @@ fn a_name_that_is_unknown_is_looked_up_as_the_answer_says_it() {
     };
     assert_eq!(answered("claude-haiku-4-5-20251001").cost, Some(NanoUsd(1_000_000)));
     assert_eq!(answered("claude-unheard-of").cost, None);
-    // A long context costs more, cached input counted.
+    // A long context costs more; cached input counts towards its length.
     let long = world.bill_for(
         "claude",
         "claude-sonnet-4-5",

@@ -1,5 +1,5 @@
-//! Makes an attempt's request out of the client's: the model's name spliced in, nothing else
-//! touched.
+//! Builds an attempt's request from the client's: splices in the model name, leaves the rest
+//! unchanged.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -15,21 +15,21 @@ use crate::{
     routing::candidate::Target,
 };
 
-/// What leaves for the upstream, but for address and credential.
+/// What aiproxy sends to the upstream, except the address and the credential.
 pub struct PreparedRequest {
     pub path: String,
     /// Without `?`.
     pub query: Option<String>,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// Usage in the stream that only we asked for: kept to ourselves.
+    /// Strips usage from the stream, because aiproxy requested it and the client did not.
     pub hide_usage: bool,
-    /// The path begins at the host rather than at the base URL.
+    /// The path is relative to the host rather than to the base URL.
     pub from_origin: bool,
 }
 
-/// Characters that a model's name may not bring into a path; `/` and `:` stay, as providers have
-/// both in names.
+/// Characters of a model name that are escaped in a path. `/` and `:` are not, because providers
+/// use both in names.
 pub(in crate::relay) const MODEL_NAME_ESCAPES: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -47,8 +47,8 @@ pub(in crate::relay) const MODEL_NAME_ESCAPES: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// Splices the target's model name into path or body; adds `stream_options.include_usage` where the
-/// upstream is to be asked for it; applies the upstream's patch.
+/// Splices the target's model name into the path or body. Adds `stream_options.include_usage` if
+/// the upstream needs it, and applies the upstream's patch.
 #[must_use]
 pub fn build_request(request: &ProxyRequest, target: &Target) -> PreparedRequest {
     let upstream = &target.upstream;
@@ -86,7 +86,7 @@ pub fn build_request(request: &ProxyRequest, target: &Target) -> PreparedRequest
     if ask_usage {
         match (&request.stream_options, request.object_end) {
             (Some(span), _) => {
-                edits.push((span.clone(), with_include_usage(&request.body[span.clone()])))
+                edits.push((span.clone(), with_include_usage(&request.body[span.clone()])));
             }
             (None, Some(_)) => added.push("\"stream_options\":{\"include_usage\":true}"),
             (None, None) => {}
@@ -123,7 +123,7 @@ pub fn build_request(request: &ProxyRequest, target: &Target) -> PreparedRequest
     }
 }
 
-/// Headers without which a dialect's providers refuse a request.
+/// Returns the header without which a dialect's providers refuse a request.
 pub(in crate::relay) fn required_header(dialect: Dialect) -> Option<(HeaderName, HeaderValue)> {
     // https://docs.anthropic.com/en/api/versioning
     (dialect == Dialect::Anthropic).then(|| {
@@ -131,7 +131,7 @@ pub(in crate::relay) fn required_header(dialect: Dialect) -> Option<(HeaderName,
     })
 }
 
-/// The client's `stream_options` with usage asked for, its other members kept.
+/// Adds the usage option to the client's `stream_options` and preserves its other members.
 fn with_include_usage(options: &[u8]) -> Bytes {
     let mut value = serde_json::from_slice::<Value>(options).unwrap_or(Value::Null);
     match &mut value {
@@ -143,8 +143,8 @@ fn with_include_usage(options: &[u8]) -> Bytes {
     value.to_string().into()
 }
 
-/// Applies the patch; a body that is not JSON stays as it is. Numbers keep their value but not
-/// always their spelling, which is why a patch is for vendor quirks only.
+/// Applies the patch; leaves a body that is not JSON unchanged. Numbers preserve their value but
+/// not always their spelling, so patches are for vendor quirks only.
 pub(in crate::relay) fn apply_patch(body: Bytes, patch: &Patch) -> Bytes {
     let Ok(mut value) = serde_json::from_slice::<Value>(&body) else { return body };
     for (pointer, wanted) in &patch.default {
@@ -174,7 +174,7 @@ pub(in crate::relay) fn apply_patch(body: Bytes, patch: &Patch) -> Bytes {
     value.to_string().into()
 }
 
-/// Puts a value at a pointer, making the objects on the way.
+/// Sets the value at a pointer; creates missing objects on the path.
 fn set_at_pointer(root: &mut Value, pointer: &str, wanted: &Value) {
     let mut at = root;
     for name in pointer.split('/').skip(1) {

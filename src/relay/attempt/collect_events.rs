@@ -1,4 +1,4 @@
-//! Takes a whole event stream apart, where one came although one answer was asked for.
+//! Splits a complete event stream into events, for a client that did not ask for a stream.
 
 use crate::{
     base::{
@@ -11,7 +11,8 @@ use crate::{
     dialect::Framing,
 };
 
-/// Name and data of each event; `None` where the body is no event stream of this framing.
+/// Returns the name and data of each event; `None` if the body is not an event stream of this
+/// framing.
 #[must_use]
 pub fn collect_events(body: &[u8], framing: Framing) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     if framing != Framing::Sse {
@@ -36,7 +37,7 @@ pub fn collect_events(body: &[u8], framing: Framing) -> Option<Vec<(Vec<u8>, Vec
     // The last event may lack its blank line.
     let rest = splitter.remainder();
     add(&rest);
-    // An error may stand bare behind the events.
+    // An error may follow the events as bare JSON.
     if reader::parse(&rest).is_ok_and(|rest| rest.get("error").is_some()) {
         out.push((b"error".to_vec(), rest.to_vec()));
     }

@@ -1,4 +1,4 @@
-//! Holds the head of a stream until its first content, so that failover before it is invisible.
+//! Buffers the start of a stream until its first content, so that failover before it is invisible.
 
 use std::{pin::pin, time::Duration};
 
@@ -15,15 +15,15 @@ use crate::{
     upstream::body::UpstreamBody,
 };
 
-/// What is held at most; more than this without content is let through.
+/// Buffer limits. If a stream exceeds them without content, the events are forwarded.
 const MAX_BUFFERED_EVENTS: u64 = 64;
 const MAX_BUFFERED_BYTES: usize = 256 << 10;
 
-/// The stream has shown content (or ended well without any).
+/// A stream with content, or one that ended well without any.
 pub(in crate::relay) struct FirstContent {
     pub buffered_frames: Vec<Bytes>,
     pub ended: bool,
-    /// The terminal event is among them.
+    /// The terminal event is among the buffered frames.
     pub terminal_seen: bool,
     pub failure: Option<StreamFailure>,
 }
@@ -90,7 +90,7 @@ pub(in crate::relay) async fn wait_for_first_content(
                 }
             }
             Some(Err(fault)) => {
-                // A last event that was cut from its blank line may still be whole.
+                // A last event without its blank line may still be complete.
                 return Err(NoContent::Transport(fault));
             }
             None => {
@@ -122,7 +122,7 @@ pub(in crate::relay) async fn wait_for_first_content(
     }
 }
 
-/// The fault of a stream whose first content did not come in time.
+/// Returns the fault of a stream whose first content did not arrive in time.
 pub(in crate::relay) fn first_byte_timeout(first_byte: Duration) -> TransportFault {
     let message = format!(
         "no content came within {}s (`first_byte` under [timeouts])",

@@ -1,4 +1,5 @@
-//! One try of one candidate: sent, read as far as failover needs, classified.
+//! Runs one attempt at one candidate: sends it, reads as far as failover needs, classifies the
+//! result.
 
 pub mod build_request;
 pub mod collect_events;
@@ -51,10 +52,10 @@ use crate::{
     },
 };
 
-/// A stale pooled connection is replaced this often before it counts as a fault.
+/// A stale pooled connection is replaced at most this often before it counts as a fault.
 const MAX_STALE_RETRIES: u32 = 3;
 
-/// Tries one candidate.
+/// Runs one attempt at one candidate.
 pub(super) async fn attempt_candidate(
     context: &mut RequestContext,
     candidate: &Candidate,
@@ -135,7 +136,7 @@ enum ReadResponse {
     },
 }
 
-/// What came instead of an answer, with the wait that its headers ask for.
+/// The error of an attempt, with the wait that the response headers ask for.
 struct AttemptError {
     source: FailureSource,
     retry_after: Option<Duration>,
@@ -201,7 +202,7 @@ async fn run_attempt(
         }
         .into());
     }
-    // Clients know an answer by this status; some take 206 and the like for failures.
+    // Clients expect this status; some treat 206 and the like as failures.
     let status = StatusCode::OK;
     if context.attempt_context.is_some() {
         let head = UpstreamHead {
@@ -328,7 +329,7 @@ async fn run_attempt(
     }
 }
 
-/// An answer of another dialect, as far as it was read.
+/// A response of another dialect, as far as it was read.
 struct UpstreamHead {
     status: StatusCode,
     headers: HeaderMap,
@@ -337,7 +338,7 @@ struct UpstreamHead {
     body: UpstreamBody,
 }
 
-/// Reads an answer of another dialect and tells it in the client's.
+/// Reads a response of another dialect and writes it in the client's.
 async fn translate_response(
     context: &mut RequestContext,
     target: &Target,
@@ -420,14 +421,14 @@ async fn translate_response(
     })
 }
 
-/// The clocks of one attempt.
+/// The deadlines of one attempt.
 struct AttemptDeadlines {
     first_byte_timeout: Duration,
     first_byte_deadline: Instant,
     idle_timeout: Duration,
     /// A non-streaming attempt ends here.
     total_deadline: Instant,
-    /// What that is of the whole, in words.
+    /// Names the deadline's share of the total timeout.
     deadline_label: &'static str,
 }
 
@@ -437,8 +438,8 @@ impl AttemptDeadlines {
         let now = Instant::now();
         let first_byte_timeout = context.overrides.first_byte.unwrap_or(timeouts.first_byte);
         let total = context.overrides.total.unwrap_or(timeouts.total);
-        // Without a stream an attempt may take half of the whole: a repetition still fits in, and
-        // one that hangs is known for it before the client has given up.
+        // A non-streaming attempt may take half of the total timeout. A hanging attempt then fails
+        // while there is still time for another before the client times out.
         let half = now + total / 2;
         let (total_deadline, deadline_label) =
             if half < deadline { (half, "half of `total`") } else { (deadline, "`total`") };
@@ -495,8 +496,8 @@ async fn send_request(
     };
     let mut stale = 0;
     loop {
-        // Made anew for each sending: that is rare, and a copy for every first one would cost all
-        // of them.
+        // Built again for each sending. Resending is rare, and a copy for every first sending would
+        // cost every request.
         context.attempt_context = None;
         context.losses.clear();
         let prepared = if translate::is_needed(&context.request, target) {
@@ -529,7 +530,7 @@ async fn send_request(
         {
             Some(Ok(answer)) => return Ok(answer),
             Some(Err(fault)) if fault.kind == TransportKind::Stale && stale < MAX_STALE_RETRIES => {
-                stale += 1
+                stale += 1;
             }
             Some(Err(fault)) => return Err(fault.into()),
             None => return Err(deadlines.no_answer_fault(context.request.stream).into()),
@@ -542,7 +543,7 @@ fn unreadable_stream(upstream: &Upstream) -> TransportFault {
     TransportFault { kind: TransportKind::InvalidHttp, message, may_be_received: true }
 }
 
-/// Reads an error answer.
+/// Reads an error response.
 async fn read_error_response(
     context: &RequestContext,
     egress: &'static dyn Egress,
@@ -589,7 +590,7 @@ enum BodyKind {
     Document,
 }
 
-/// Looks at the first bytes rather than at the Content-Type, which is often wrong.
+/// Detects the kind of body from its first bytes, because Content-Type is often wrong.
 fn sniff_body(first: &[u8], framing: Framing, content_type: &str) -> BodyKind {
     let bytes = first.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(first);
     match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
@@ -612,7 +613,8 @@ fn stream_content_type(framing: Framing) -> HeaderValue {
     })
 }
 
-/// Audio, images and the like: forwarded from the first byte.
+/// Returns whether the response is audio, an image or the like, which is forwarded from the first
+/// byte.
 fn is_media(content_type: &str, op: Op) -> bool {
     if !matches!(op, Op::Audio | Op::Image) {
         return false;
@@ -621,8 +623,8 @@ fn is_media(content_type: &str, op: Op) -> bool {
     !(essence.is_empty() || essence.contains("json"))
 }
 
-/// Raw requests see the upstream's own answers, but for those that speak of our key or of its
-/// limits.
+/// Returns whether a raw request gets the upstream's own response. Statuses about aiproxy's key or
+/// its limits are not forwarded.
 fn forwards_status(status: StatusCode) -> bool {
     !matches!(status.as_u16(), 401 | 402 | 429) && !status.is_server_error()
 }
@@ -689,7 +691,8 @@ fn classify_failure(
                 outcome.maybe_billed = false;
             }
             if context.request.endpoint.op == Op::Raw && fault.may_be_received {
-                // A file or a batch may have been made already: never twice.
+                // The upstream may have created a file or a batch already, so never send this
+                // twice.
                 outcome.retry = outcome::Retry::No;
             }
             let may_pass = !matches!(fault.kind, TransportKind::TooLarge | TransportKind::Tls);

@@ -1,5 +1,5 @@
-//! Embeddings, reranking, counts of tokens: written for an upstream of another form, and answered
-//! in the client's.
+//! Translates embeddings, reranking and token counts to an upstream's form, and the responses back
+//! to the client's.
 
 use bytes::Bytes;
 
@@ -22,7 +22,7 @@ use crate::{
     routing::candidate::Target,
 };
 
-/// Whether the target has to be asked in another form than the client's.
+/// Returns whether the target needs another form than the client's.
 #[must_use]
 pub(in crate::relay) fn is_needed(request: &ProxyRequest, target: &Target) -> bool {
     let other = target.dialect != request.endpoint.dialect;
@@ -37,13 +37,13 @@ pub(in crate::relay) fn is_needed(request: &ProxyRequest, target: &Target) -> bo
     }
 }
 
-/// How the target's embeddings are asked for.
+/// Returns the form of the target's embedding requests.
 fn embed_form(target: &Target) -> Option<EmbedForm> {
     target.upstream.embed.or_else(|| embed::default_form(target.dialect))
 }
 
-/// The request in the target's form; `None` where it cannot say it, or where the client's own body
-/// already does.
+/// Writes the request in the target's form; `None` if that form cannot express it, or if the
+/// client's own body already has that form.
 #[must_use]
 pub(in crate::relay) fn write_request(
     context: &RequestContext,
@@ -68,7 +68,7 @@ pub(in crate::relay) fn write_request(
     }
 }
 
-/// Whether the target can be asked at all.
+/// Returns whether the target can serve the request at all.
 #[must_use]
 pub(in crate::relay) fn can_serve(context: &RequestContext, target: &Target) -> bool {
     match &context.parsed {
@@ -80,7 +80,7 @@ pub(in crate::relay) fn can_serve(context: &RequestContext, target: &Target) -> 
     }
 }
 
-/// Reads the target's answer and tells it in the client's form.
+/// Reads the target's response and writes it in the client's form.
 pub(in crate::relay) fn translate_response(
     context: &RequestContext,
     content_type: &str,
@@ -108,8 +108,8 @@ pub(in crate::relay) fn translate_response(
     }
 }
 
-/// Our own count, where no upstream could be asked: rather too high, so that clients cut a
-/// conversation too early rather than too late.
+/// Estimates the tokens locally when no upstream can count them. The estimate is rather too high,
+/// so that clients truncate a conversation too early rather than too late.
 pub(in crate::relay) async fn estimate_tokens(
     context: &mut RequestContext,
 ) -> Result<Bytes, ProxyError> {
@@ -118,7 +118,8 @@ pub(in crate::relay) async fn estimate_tokens(
         None => ParsedRequest::parse(&context.request)?,
     };
     let dialect = context.request.endpoint.dialect;
-    // Long texts take a while, and the vocabulary is unpacked first.
+    // Runs on a blocking thread: long texts take a while, and the vocabulary has to be unpacked
+    // first.
     let counted = tokio::task::spawn_blocking(move || {
         parsed
             .upstream_conversation()

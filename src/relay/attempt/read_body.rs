@@ -1,4 +1,4 @@
-//! Reading answer bodies with limits of size and time.
+//! Reads response bodies with limits of size and time.
 
 use std::{
     pin::{Pin, pin},
@@ -15,16 +15,16 @@ use crate::{
     upstream::body::UpstreamBody,
 };
 
-/// Error bodies are read this far, for this long.
+/// Limits of reading an error body.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 const ERROR_READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// After a deadline the sockets are read once more: a process that slept, or whose machine did,
-/// finds all its timers expired and what came meanwhile unread.
+/// How long sockets are read once more after a deadline. After the process or its machine slept,
+/// all timers have expired and data that arrived meanwhile is unread.
 pub(in crate::relay) const GRACE: Duration = Duration::from_millis(100);
 
-/// Waits for something until a deadline that is only judged after what is there was read. It comes
-/// pinned, as a future that is handed on by value has room made for it twice.
+/// Waits for a future until a deadline, which counts only after data that is already there was
+/// read. The future is pinned, because a future passed by value takes its memory twice.
 pub(in crate::relay) async fn timeout_with_grace<T>(
     deadline: Instant,
     mut wanted: Pin<&mut impl Future<Output = T>>,
@@ -35,7 +35,7 @@ pub(in crate::relay) async fn timeout_with_grace<T>(
     timeout(GRACE, wanted).await.ok()
 }
 
-/// The next data chunk, or `None` at the end.
+/// Returns the next data chunk, or `None` at the end.
 pub(in crate::relay) async fn next_chunk(
     body: &mut UpstreamBody,
 ) -> Option<Result<Bytes, TransportFault>> {
@@ -53,7 +53,7 @@ pub(in crate::relay) async fn next_chunk(
     }
 }
 
-/// As much of an error body as is worth reading; what breaks on the way is left out.
+/// Reads an error body up to the limits; returns what arrived if the body breaks.
 pub(in crate::relay) async fn read_error_body(mut body: UpstreamBody) -> Bytes {
     let mut out = BytesMut::new();
     body.tolerate_wrong_coding();
@@ -66,23 +66,23 @@ pub(in crate::relay) async fn read_error_body(mut body: UpstreamBody) -> Bytes {
             }
         }
     };
-    // A slow error body is an error all the same; what came is used.
+    // A slow error body is still an error, so use what has arrived.
     drop(timeout(ERROR_READ_TIMEOUT, read).await);
     out.freeze()
 }
 
-/// Limits of a body that is held whole.
+/// Limits of a body that is buffered whole.
 pub(in crate::relay) struct BodyLimits {
     pub max_bytes: u64,
     /// Bytes of all bodies together.
     pub buffer_limit: u64,
     pub deadline: Instant,
     pub idle_timeout: Duration,
-    /// What the deadline is of the time that a request has, in words.
+    /// Names the deadline's share of the request's total timeout.
     pub deadline_label: &'static str,
 }
 
-/// The whole body.
+/// Reads the whole body.
 pub(in crate::relay) async fn read_to_end(
     first: Option<Bytes>,
     body: &mut UpstreamBody,

@@ -1,4 +1,4 @@
-//! How a request ends inside the relay: an answer that won, or an attempt that was lost.
+//! The result of a request inside the relay: a winning response or a failed attempt.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use crate::{
     upstream::body::UpstreamBody,
 };
 
-/// An answer to give the client.
+/// A response for the client.
 pub enum AttemptResponse {
     /// A complete body.
     Full(Box<FullResponse>),
     /// An event stream that has shown its first content.
     Stream(Box<StreamResponse>),
-    /// A body that is only forwarded.
+    /// A body that is forwarded without parsing.
     Raw(Box<RawResponse>),
 }
 
-/// An answer that is complete.
+/// A complete response.
 pub struct FullResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -32,24 +32,24 @@ pub struct FullResponse {
     pub guard: AttemptGuard,
 }
 
-/// A stream past its first content: nothing is replayed from here on.
+/// A stream past its first content; no attempt is repeated from here on.
 pub struct StreamResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// Whole events that were held.
+    /// Whole events that were buffered.
     pub buffered_frames: Vec<Bytes>,
     pub stream: ResponseStream,
     /// `None` once the upstream's body has ended.
     pub body: Option<UpstreamBody>,
-    /// The terminal event is among them: the body's end is of no more interest.
+    /// The terminal event is among the buffered frames, so the rest of the body does not matter.
     pub terminal_seen: bool,
-    /// What ended the stream already while it was held, after its first content.
+    /// What ended the stream while it was buffered, after its first content.
     pub failure: Option<StreamFailure>,
     pub guard: AttemptGuard,
     pub idle_timeout: Duration,
 }
 
-/// A body of no known grammar.
+/// A body in an unknown format.
 pub struct RawResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -69,7 +69,7 @@ pub enum StreamFailure {
     Cancelled(CancelReason),
 }
 
-/// An attempt that did not win.
+/// A failed attempt.
 #[derive(Debug)]
 pub struct AttemptFailure {
     pub outcome: Outcome,
@@ -78,10 +78,10 @@ pub struct AttemptFailure {
     pub may_recover: bool,
 }
 
-/// What is told to the client if nothing else helps.
+/// The error for the client if no other attempt wins.
 #[derive(Debug)]
 pub enum FailureSource {
-    /// The upstream's own error; its body, where it may be shown as it is.
+    /// The upstream's own error, with its body if that may be shown unchanged.
     Upstream {
         fault: Fault,
         body: Option<Bytes>,

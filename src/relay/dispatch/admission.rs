@@ -1,4 +1,4 @@
-//! A project's limits on its way in: counted, reserved, waited for; settled and given back at the
+//! Enforces a project's limits: counts and reserves at admission, queues if needed, settles at the
 //! end.
 
 use std::{sync::Arc, time::Duration};
@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-/// What a request holds of its project's limits; given back when dropped.
+/// What a request has reserved of its project's limits; released when dropped.
 pub struct Admission {
     engine: Arc<Engine>,
     project: Arc<Project>,
@@ -36,11 +36,12 @@ pub struct Admission {
     holds_slot: bool,
 }
 
-/// Lets a request of a project with limits in.
+/// Admits a request of a project with limits.
 ///
 /// # Errors
 ///
-/// 429: over the requests or tokens a minute at once, over the requests at once after a wait.
+/// 429: at once if the request exceeds the requests or tokens per minute; after a wait if it
+/// exceeds the concurrent requests.
 pub(in crate::relay) async fn admit(context: &mut RequestContext) -> Result<(), ProxyError> {
     let project = &context.request.caller.project;
     if project.rpm == 0 && project.tpm == 0 && project.max_concurrency == 0 {
@@ -53,7 +54,7 @@ pub(in crate::relay) async fn admit(context: &mut RequestContext) -> Result<(), 
         limit_admission: None,
         holds_slot: false,
     };
-    // Kept also where it lets nobody in: the refusal's head tells what is left.
+    // Stored also when the request is refused: the head of the 429 shows what is left.
     let admission = context.recorder.admission.insert(Box::new(admission));
     let request = &context.request;
     let answers = matches!(request.endpoint.op, Op::Chat | Op::Completions);
@@ -141,8 +142,8 @@ fn concurrency_exceeded(project: &Project, waited: Duration) -> ProxyError {
 }
 
 impl Admission {
-    /// The request is over: its place is free, and its tokens are what was used. `served`:
-    /// something may have been used even where nobody said how much.
+    /// Settles a finished request: frees its slot and counts the tokens it used. `served`: tokens
+    /// may have been used even if no usage was reported.
     pub(in crate::relay) fn settle(&mut self, served: bool, usage: Option<Usage>) {
         if let Some(booking) = self.limit_admission.take() {
             let real = usage
@@ -156,7 +157,7 @@ impl Admission {
         }
     }
 
-    /// Tells the client what is left, in the headers that SDKs and agents look at.
+    /// Sets the headers from which SDKs and agents read the remaining limits.
     pub(in crate::relay) fn set_rate_limit_headers(&self, headers: &mut HeaderMap) {
         let (requests, tokens) =
             self.engine.project_limits.remaining(&self.project, self.engine.clock.mono());

@@ -1,4 +1,4 @@
-//! Budgets on a request's way: who is left out, what an attempt reserves, what it came to in the
+//! Applies budgets to a request: skips candidates, reserves for an attempt, settles the cost at the
 //! end.
 
 use std::{
@@ -39,10 +39,10 @@ use crate::{
     },
 };
 
-/// Models whose unknown price was told of; names come from clients, so they are bounded.
+/// Models whose unknown price was reported. Clients choose the names, so the set is bounded.
 const MAX_REPORTED_MODELS: usize = 256;
 
-/// Models of which it was said that nobody knows their price.
+/// Models that were already reported as having no known price.
 #[derive(Debug, Default)]
 pub struct UnpricedModels(Mutex<HashSet<String>>);
 
@@ -60,8 +60,8 @@ pub(in crate::relay) fn applies(engine: &Engine, request: &ProxyRequest) -> bool
             || (request.endpoint.op == Op::Raw && request.method != Method::GET))
 }
 
-/// Marks the candidates that a budget leaves out: its project's, everybody's, its upstream's or its
-/// key's. `costs` are what the request would cost at each, where known.
+/// Marks the candidates that a budget excludes: the project's, the global one, the upstream's or
+/// the key's. `costs` is what the request would cost at each candidate, if known.
 pub fn annotate_candidates(
     engine: &Engine,
     project: &Arc<str>,
@@ -88,7 +88,7 @@ pub fn annotate_candidates(
     }
 }
 
-/// Whose budgets an attempt draws on; the built-in upstream's are nobody's.
+/// Returns the holders whose budgets an attempt draws on; none for the built-in upstream.
 fn holders(project: &Arc<str>, candidate: &Candidate) -> Vec<Holder> {
     let upstream = &candidate.target.upstream;
     if upstream.origin == Origin::Demo {
@@ -141,7 +141,7 @@ fn exceeded(
         BudgetDenied::Unpriced { .. } => {
             let name = format!("{}/{}", candidate.target.upstream.name, candidate.target.model);
             let text = format!(
-                "nobody knows the price of `{name}`, and the budget of {owner} refuses what has none"
+                "the price of `{name}` is unknown, and the budget of {owner} refuses models without a price"
             );
             let fix = format!(
                 "a row [prices.\"{name}\"] in the config tells it, `unpriced = \"warn\"` lets it through"
@@ -159,14 +159,14 @@ fn exceeded(
 
 fn describe_holder(holder: &Holder) -> String {
     match holder {
-        Holder::All => "everybody together".to_owned(),
+        Holder::All => "the whole proxy".to_owned(),
         Holder::Project(name) => format!("project `{name}`"),
         Holder::Upstream(name) => format!("upstream `{name}`"),
         Holder::Key(name) => format!("key `{name}`"),
     }
 }
 
-/// The place in the config where more is allowed.
+/// Names the config setting that raises the budget.
 fn how_to_raise(holder: &Holder) -> String {
     match holder {
         Holder::All => "`usd` under [budget] in the config".to_owned(),
@@ -191,7 +191,7 @@ fn duration_between(from: UnixMillis, to: UnixMillis) -> Duration {
     Duration::from_millis(u64::try_from(to.0.saturating_sub(from.0)).unwrap_or(0))
 }
 
-/// The refusal where budgets leave nobody to serve a request.
+/// Returns the error for a request if budgets exclude every candidate.
 pub(in crate::relay) fn budget_error(decision: &Decision, now: Mono) -> Option<ProxyError> {
     let (mut blocks, mut others): (Vec<&BudgetBlock>, bool) = (Vec::new(), false);
     for (_, reason) in &decision.skipped {
@@ -202,7 +202,7 @@ pub(in crate::relay) fn budget_error(decision: &Decision, now: Mono) -> Option<P
         }
     }
     if others {
-        // What holds whoever is asked also holds those that something else keeps back just now.
+        // A global budget also blocks the candidates that are currently skipped for other reasons.
         blocks.retain(|block| block.global && block.kind == BudgetBlockKind::Spent);
     }
     let first = *blocks.first()?;
@@ -235,14 +235,14 @@ pub(in crate::relay) fn budget_error(decision: &Decision, now: Mono) -> Option<P
     Some(error.retry_after(wait).should_retry(false))
 }
 
-/// What an attempt reserved of its budgets; given back when dropped.
+/// What an attempt has reserved of its budgets; released when dropped.
 pub struct BudgetHold {
     engine: Arc<Engine>,
     reserved: Option<BudgetReservation>,
 }
 
 impl BudgetHold {
-    /// Reserves for an attempt; `None` where somebody else was quicker to use up what was left.
+    /// Reserves for an attempt; `None` if a concurrent request has used up the rest.
     pub(in crate::relay) fn reserve(
         engine: &Arc<Engine>,
         project: &Arc<str>,
@@ -256,13 +256,13 @@ impl BudgetHold {
         Some(Self { engine: Arc::clone(engine), reserved: Some(booked) })
     }
 
-    /// Books what the attempt came to.
+    /// Books the cost of the attempt.
     pub(in crate::relay) fn settle(mut self, bill: &Bill, target: &Target) {
         if bill.cost.is_none() && self.reserved.as_ref().is_some_and(|booked| !booked.is_empty()) {
             let name = format!("{}/{}", target.upstream.name, target.model);
             if self.engine.unpriced_models.insert_if_new(&name) {
                 let text = format!(
-                    "nobody knows the price of `{name}`: budgets count it as nothing; a row [prices.\"{name}\"] in the config tells it"
+                    "the price of `{name}` is unknown: budgets count it as zero; add a row [prices.\"{name}\"] to the config"
                 );
                 self.engine.publish_notice(Severity::Warn, &text);
             }
@@ -276,7 +276,7 @@ impl BudgetHold {
         for reached in &reached {
             self.engine.publish_threshold(reached);
         }
-        // Who waited for what was reserved may find it free.
+        // Requests that wait for the reserved amount may now find it free.
         self.engine.notify_waiters();
     }
 }
@@ -288,9 +288,9 @@ impl Drop for BudgetHold {
 }
 
 impl Engine {
-    /// Takes over the budgets of the settings in force; what an earlier run counted is taken up.
-    /// Told are those that are new, with the beginning of their period, for a ledger that may know
-    /// more of them.
+    /// Applies the budgets of the current settings and restores what an earlier run counted.
+    /// Returns the new budgets with the start of their period, because the ledger may have more of
+    /// their spending.
     pub fn configure_budgets(&self) -> Vec<(Holder, Period, UnixMillis)> {
         let settings = Arc::clone(&self.generation().settings);
         let new = self.budgets.configure(&settings, self.clock.unix());
@@ -312,7 +312,7 @@ impl Engine {
         self.bus.publish(self.clock.unix(), EventKind::Alert { alert });
     }
 
-    /// What there is to say of the budgets that are spent or nearly so, as they stand.
+    /// Returns alerts for the budgets that are spent or nearly spent now.
     #[must_use]
     pub fn budget_alerts(&self) -> Vec<Alert> {
         let all = self.budgets.states(self.clock.unix()).into_iter();
@@ -351,7 +351,7 @@ impl Engine {
 }
 
 impl HealthStore {
-    /// Takes up what an earlier run counted.
+    /// Restores what an earlier run counted.
     fn restore_budgets(&self, budgets: &Budgets) {
         self.saved_budgets().iter().for_each(|saved| budgets.restore(saved));
     }

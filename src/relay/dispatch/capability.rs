@@ -1,4 +1,4 @@
-//! Whether a target's model can take a request at all, as far as its facts are known.
+//! Decides whether a target's model can serve a request, as far as the model's facts are known.
 
 use bytes::Bytes;
 use memchr::memmem;
@@ -11,7 +11,7 @@ use crate::{
     routing::candidate::{Candidate, MissingCapability},
 };
 
-/// Members that hold pictures, in whatever dialect.
+/// Members that contain images, in all dialects.
 const MEDIA_FIELDS: [&[u8]; 6] = [
     b"\"image_url\"",
     b"\"input_image\"",
@@ -21,7 +21,7 @@ const MEDIA_FIELDS: [&[u8]; 6] = [
     b"\"images\"",
 ];
 
-/// Members and words that ask for an answer by a JSON schema.
+/// Members and values that request output by a JSON schema.
 const SCHEMA_FIELDS: [&[u8]; 5] = [
     b"\"json_schema\"",
     b"\"responseSchema\"",
@@ -30,18 +30,19 @@ const SCHEMA_FIELDS: [&[u8]; 5] = [
     b"\"response_json_schema\"",
 ];
 
-/// What a request needs of a model; looked for once, where there is a choice of models.
+/// What a request requires of a model; computed once, if there is a choice of models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::relay) struct RequiredCapabilities {
     media: bool,
     schema: bool,
     tools: bool,
-    /// Tokens of question and answer; unknown where pictures are in it, whose bytes are no tokens.
+    /// Tokens of input and output; unknown if the request contains images, whose bytes are not
+    /// tokens.
     tokens: Option<u64>,
 }
 
 impl RequiredCapabilities {
-    /// `None` where nothing is to be asked of a model, or there is but one.
+    /// Returns `None` if the request requires nothing of a model, or if there is only one model.
     pub(in crate::relay) fn for_candidates(
         request: &ProxyRequest,
         candidates: &[Candidate],
@@ -63,7 +64,8 @@ impl RequiredCapabilities {
 
     fn from_body(body: &Bytes, dialect: Dialect, estimate: u64, max_tokens: Option<u64>) -> Self {
         let has = |needle: &[u8]| memmem::find(body, needle).is_some();
-        // A member's name, not text that speaks of it: inside a string its quotes are escaped.
+        // Matches a member's name, not text that mentions it: inside a string its quotes are
+        // escaped.
         let media = MEDIA_FIELDS
             .iter()
             .any(|name| has(name) && (dialect == Dialect::Ollama || *name != b"\"images\""));
@@ -73,7 +75,7 @@ impl RequiredCapabilities {
         Self { media, schema, tools: has(b"\"tools\""), tokens }
     }
 
-    /// Marks the candidates whose model is known not to do.
+    /// Marks the candidates whose model is known to lack a required capability.
     pub(in crate::relay) fn annotate(self, candidates: &mut [Candidate]) {
         let mut last: Option<(std::sync::Arc<str>, Option<MissingCapability>)> = None;
         for candidate in candidates {
@@ -99,7 +101,7 @@ impl RequiredCapabilities {
     }
 }
 
-/// Whether a member of this name, in quotes, is an object.
+/// Returns whether a member of this name, in quotes, is an object.
 fn member_is_object(body: &[u8], name: &[u8]) -> bool {
     let value = |at: usize| {
         body[at + name.len()..].trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start)
@@ -108,14 +110,14 @@ fn member_is_object(body: &[u8], name: &[u8]) -> bool {
         .any(|at| value(at).is_some_and(|value| value.first() == Some(&b'{')))
 }
 
-/// Tools that clients run though their dialect's provider defines them.
+/// Tools that clients run although the dialect's provider defines them.
 const CLIENT_TOOL_TYPES: [&str; 6] =
     ["bash_", "computer_", "custom", "function", "memory_", "namespace"];
-/// Members that give a provider something to do beside answering.
+/// Members that make a provider do more than answer.
 const PROVIDER_TASK_FIELDS: [&str; 4] =
     ["background", "container", "mcp_servers", "web_search_options"];
 
-/// Whether the provider itself is to run tools for a request; yes where that cannot be told.
+/// Returns whether the provider itself runs tools for a request; true if that is unknown.
 #[must_use]
 pub(in crate::relay) fn provider_runs_tools(body: &[u8]) -> bool {
     let Ok(body) = reader::parse(body) else { return true };

@@ -1,5 +1,5 @@
-//! What the client is told where nobody answers: in the upstream's words where they are its
-//! business, in ours where not.
+//! Builds the client's error when no upstream answers: the upstream's message if it concerns the
+//! client, otherwise aiproxy's.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// The error when no round is left.
+/// Returns the error when no attempt is left.
 pub(in crate::relay) fn final_error(
     context: &RequestContext,
     (last, refusals): (Option<&LastFailure>, &[(CooldownClass, Blame)]),
@@ -32,7 +32,7 @@ pub(in crate::relay) fn final_error(
     {
         return error;
     }
-    // Where other keys will be back, the client should hear of them rather than of the last
+    // If other keys will be available again, the client gets that error rather than the last
     // refusal.
     let forbidden = |last: &LastFailure| matches!(&last.failure.source, FailureSource::Upstream { fault, .. } if fault.kind == FaultKind::Forbidden);
     let refusal = last.is_none_or(|last| {
@@ -80,8 +80,8 @@ pub(in crate::relay) fn final_error(
         .should_retry(false)
 }
 
-/// The error after the last attempt: the upstream's words where they are the client's business,
-/// ours where not.
+/// Returns the error after the last attempt: the upstream's message if it concerns the client,
+/// otherwise aiproxy's.
 fn last_attempt_error(
     context: &RequestContext,
     last: Option<&LastFailure>,
@@ -103,7 +103,7 @@ fn last_attempt_error(
     }
 }
 
-/// How much longer a key is left alone for a model.
+/// Returns how much longer a key cools down for a model.
 pub(in crate::relay) fn key_cooldown(
     engine: &Engine,
     key: KeyId,
@@ -163,7 +163,7 @@ fn from_upstream_fault(
             ))
             .retry_after(wait.or(fault.retry_after))
         }
-        // A client would take it for a word of its own proxy.
+        // A client would take a 407 for a response of its own proxy.
         FaultKind::BadRequest if fault.status == 407 => ProxyError::new(
             ProxyErrorKind::Upstream,
             format!("upstream {upstream} (407): {detail}"),
@@ -193,8 +193,8 @@ fn from_upstream_fault(
     }
 }
 
-/// The error that ends a stream which its upstream has ended so: with the name that the same error
-/// has before a stream.
+/// Returns the error for a stream that its upstream ended with an error. It has the name that the
+/// same error has before a stream.
 pub(in crate::relay) fn stream_error(fault: &Fault, message: String) -> ProxyError {
     match fault.kind {
         FaultKind::Quota => ProxyError::new(ProxyErrorKind::OutOfCredit, message),
@@ -205,7 +205,7 @@ pub(in crate::relay) fn stream_error(fault: &Fault, message: String) -> ProxyErr
     }
 }
 
-/// A transport fault in words for the client.
+/// Words a transport fault for the client.
 pub(in crate::relay) fn transport_error(
     context: &RequestContext,
     fault: &TransportFault,
@@ -224,8 +224,9 @@ pub(in crate::relay) fn transport_error(
     ProxyError::new(kind, message).should_retry(false)
 }
 
-/// What all refusals come to, those of this request and those that others met before, where they
-/// agree and waiting a moment will not help: nothing left to spend, nobody who may, no such model.
+/// Returns the error kind on which all refusals agree, if waiting a moment will not help: no
+/// credit, no permission, no such model. Counts the refusals of this request and those that earlier
+/// requests met.
 pub(in crate::relay) fn unanimous_kind(
     refusals: &[(CooldownClass, Blame)],
     decision: &Decision,
@@ -244,14 +245,15 @@ pub(in crate::relay) fn unanimous_kind(
         let found = found?;
         (*all.get_or_insert(found) == found).then_some(())
     };
-    // A key that was rejected, is missing or disabled says nothing about the model or the account.
+    // A key that was rejected, is missing or is disabled gives no evidence about the model or the
+    // account.
     for (class, blame) in refusals.iter().filter(|(class, _)| *class != CooldownClass::Rejected) {
         agree(kind(*class, *blame == Blame::Account))?;
     }
     for (_, reason) in &decision.skipped {
         match reason {
             SkipReason::Cooling { class, scope, .. } => {
-                agree(kind(*class, *scope == ScopeKind::Account))?
+                agree(kind(*class, *scope == ScopeKind::Account))?;
             }
             SkipReason::Disabled
             | SkipReason::AlreadyFailed
@@ -263,10 +265,11 @@ pub(in crate::relay) fn unanimous_kind(
     all
 }
 
-/// So many reasons are told; `aiproxy route` has them all.
+/// The error lists at most this many reasons; `aiproxy route` lists all.
 const MAX_REASONS: usize = 4;
 
-/// Every key is blocked for now: which, why, and when the first is back.
+/// Returns the error when every key is blocked for now: which keys, why, and when the first is
+/// back.
 fn all_keys_cooling(
     context: &RequestContext,
     (last, refusals): (Option<&LastFailure>, &[(CooldownClass, Blame)]),

@@ -1,7 +1,7 @@
-//! Asking a second target beside a first that is slow to speak: whoever speaks first answers, the
-//! other is cancelled.
+//! Sends a second attempt to another target when the first is slow to produce content.
 //!
-//! Both attempts run inside the request's own future, so a client that hangs up ends them both.
+//! The first attempt with content wins, and the other is cancelled. Both run inside the request's
+//! own future, so both end when the client disconnects.
 
 use std::{
     mem,
@@ -38,8 +38,8 @@ use crate::{
     },
 };
 
-/// What the decisions are made by; one per process, touched only by requests whose model asks for
-/// hedges.
+/// The latencies on which hedge decisions are based. One per process; only requests whose model has
+/// hedging enabled use it.
 #[derive(Debug, Default)]
 pub struct HedgeStats(Mutex<TargetLatencies>);
 
@@ -48,15 +48,14 @@ impl HedgeStats {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long all but the slowest twentieth of a target's answers took to begin, where that is
-    /// known.
+    /// Returns the 95th percentile of the time until a target's responses begin, if known.
     #[must_use]
     pub fn p95(&self, candidate: &Candidate, stream: bool) -> Option<Duration> {
         self.lock().p95(candidate, stream)
     }
 }
 
-/// A request's first attempt, and a second beside it where the first is slow.
+/// Runs a request's first attempt, and a concurrent second one if the first is slow.
 pub(in crate::relay) async fn attempt_with_hedge(
     context: &mut RequestContext,
     rule: &Hedge,
@@ -105,7 +104,7 @@ pub(in crate::relay) async fn attempt_with_hedge(
     let Some((response, by_second)) = response else { return Err(lost) };
     let took = engine.clock.mono().since(started);
     let mut pace = engine.hedge_stats.lock();
-    // Of a first that was overtaken it is known that it took longer than this.
+    // A first attempt that lost the race is known to have taken longer than this.
     pace.record_latency(first, stream, took);
     if let Some(second) = by_second {
         pace.record_latency(&question.candidates[second], stream, took.saturating_sub(after));
@@ -118,7 +117,7 @@ pub(in crate::relay) async fn attempt_with_hedge(
     Ok(response)
 }
 
-/// After how long a second is asked; `None` where none is.
+/// Returns the delay after which the second attempt starts; `None` if there is no second attempt.
 fn hedge_delay(context: &RequestContext, rule: &Hedge, first: &Candidate) -> Option<Duration> {
     let request = &context.request;
     if !matches!(request.endpoint.op, Op::Chat | Op::Completions) || request.owner.is_some() {
@@ -138,13 +137,13 @@ fn hedge_delay(context: &RequestContext, rule: &Hedge, first: &Candidate) -> Opt
         budget_used: budget_used(context),
     };
     let after = hedge::hedge_delay(rule, facts, p95, credit).ok()?;
-    // Looked for last, as the whole body is read for it.
+    // Checked last, because it scans the whole body.
     let facts =
         HedgeInput { server_tools: capability::provider_runs_tools(&request.body), ..facts };
     hedge::hedge_delay(rule, facts, p95, credit).ok().map(|_| after)
 }
 
-/// The share that is spent of the fullest budget that a request counts against.
+/// Returns the spent share of the fullest budget that the request counts against.
 fn budget_used(context: &RequestContext) -> f64 {
     if !budget::applies(&context.engine, &context.request) {
         return 0.0;
@@ -153,7 +152,7 @@ fn budget_used(context: &RequestContext) -> f64 {
     context.engine.budgets.max_used_fraction(&[Holder::All, project], context.engine.clock.unix())
 }
 
-/// The request once more, for an attempt of its own.
+/// Copies the request for a separate attempt.
 pub(in crate::relay) fn clone_context(context: &RequestContext) -> Box<RequestContext> {
     let engine = &context.engine;
     Box::new(RequestContext {
@@ -176,7 +175,7 @@ pub(in crate::relay) fn clone_context(context: &RequestContext) -> Box<RequestCo
     })
 }
 
-/// The request goes on with what its second attempt began.
+/// Moves the results of the second attempt into the request's context.
 fn take_over(context: &mut RequestContext, second_context: &mut RequestContext) {
     context.hide_usage = second_context.hide_usage;
     context.losses = mem::take(&mut second_context.losses);
@@ -188,7 +187,7 @@ fn take_over(context: &mut RequestContext, second_context: &mut RequestContext) 
     context.request.buffer_reservation.absorb(&mut second_context.request.buffer_reservation);
 }
 
-/// Two attempts at most, of which one wins.
+/// At most two concurrent attempts, of which one wins.
 struct Race<'a> {
     engine: Arc<Engine>,
     recorder: RequestRecorder,
@@ -202,7 +201,7 @@ struct Race<'a> {
 }
 
 impl Race<'_> {
-    /// What won, and which candidate it was where that is the second.
+    /// Returns the winning result, and the candidate's index if the second attempt won.
     async fn run(
         &mut self,
         context: &mut RequestContext,
@@ -223,7 +222,7 @@ impl Race<'_> {
         };
         let mut second = pin!(try_one(second_context, &candidates[at], ticket, self.deadline));
         let (mut first_runs, mut second_runs) = (true, true);
-        // The account speaks of the second from here on, until `turn`.
+        // From here on the recorder's current attempt is the second, until `turn`.
         while first_runs || second_runs {
             tokio::select! {
                 biased;
@@ -290,7 +289,8 @@ impl Race<'_> {
         }
     }
 
-    /// Starts the second, where somebody is ready: of another account before the same.
+    /// Starts the second attempt if a candidate is ready; prefers another account over the same
+    /// one.
     fn start_second(
         &mut self,
         second_context: &mut RequestContext,

@@ -1,5 +1,5 @@
-//! What we answer ourselves where no upstream of the client's dialect can: a model's card, a count
-//! of tokens.
+//! Builds local answers when no upstream of the client's dialect can answer: a model card, a token
+//! count.
 
 use std::sync::Arc;
 
@@ -23,10 +23,10 @@ use crate::{
     },
 };
 
-/// What a card tells where the model's window is unknown; clients cut conversations by it.
+/// The context window of a card if the model's is unknown; clients truncate conversations by it.
 const DEFAULT_CONTEXT: u64 = 128_000;
 
-/// An answer instead of the error, where we have one.
+/// Returns a local answer instead of the error, if there is one.
 pub(in crate::relay) async fn fallback(
     context: &mut RequestContext,
     error: ProxyError,
@@ -47,8 +47,8 @@ pub(in crate::relay) async fn fallback(
     }
 }
 
-/// The answer to an Ollama client that only loads or unloads a model, where that model is
-/// elsewhere: nothing is to be done.
+/// Returns the answer to an Ollama client that only loads or unloads a model, if an upstream of
+/// another dialect serves the model. Nothing is sent.
 pub(in crate::relay) fn preload_response(context: &RequestContext) -> Option<Bytes> {
     if context.request.endpoint.dialect != Dialect::Ollama
         || context.request.endpoint.op != Op::Chat
@@ -64,7 +64,7 @@ pub(in crate::relay) fn preload_response(context: &RequestContext) -> Option<Byt
     resolve_targets(context).filter(|targets| targets.iter().all(away)).map(|_| answer)
 }
 
-/// Who serves the model, whatever they speak.
+/// Returns the targets that serve the model, in any dialect.
 fn resolve_targets(context: &RequestContext) -> Option<Vec<Arc<Target>>> {
     let learned = context.engine.model_lists.learned();
     let resolved = resolve::resolve(
@@ -79,7 +79,7 @@ fn resolve_targets(context: &RequestContext) -> Option<Vec<Arc<Target>>> {
     Some(resolved.ok()?.targets)
 }
 
-/// A model's card as Ollama shows it (`POST /api/show`).
+/// Writes a model's card as Ollama does (`POST /api/show`).
 fn model_card(context: &RequestContext) -> Option<Bytes> {
     if context.request.endpoint.dialect != Dialect::Ollama {
         return None;

@@ -1,4 +1,5 @@
-//! The loop of a request: decide, attempt, record, again, until something won or nothing helps.
+//! Runs a request's dispatch loop: decide, attempt and record, until an attempt wins or no other
+//! can help.
 
 pub mod admission;
 pub mod budget;
@@ -59,12 +60,12 @@ use crate::{
     },
 };
 
-/// Model lists that were never learned are waited for this long.
+/// How long a request waits for model lists that were never learned.
 const LIST_WAIT: Duration = Duration::from_secs(5);
-/// While our own network is down it is looked at again this often.
+/// How often the local network is checked again while it is down.
 const OFFLINE_POLL: Duration = Duration::from_secs(2);
 
-/// A request under way.
+/// The state of one running request.
 pub struct RequestContext {
     pub engine: Arc<Engine>,
     pub generation: Arc<Generation>,
@@ -73,36 +74,37 @@ pub struct RequestContext {
     pub recorder: RequestRecorder,
     pub cancel: Arc<CancelHandle>,
     pub overrides: ModelOverrides,
-    /// Usage in the stream that only we asked for is kept to ourselves.
+    /// Strips usage from the stream, because aiproxy requested it and the client did not.
     pub hide_usage: bool,
-    /// The request in the common form, once a target needs it.
+    /// The request parsed into the IR, once a target needs it.
     pub parsed: Option<Asked>,
-    /// No upstream can be asked for this; we may have an answer ourselves.
+    /// No upstream supports this request; there may be a local answer.
     pub no_upstream_dialect: bool,
-    /// What the newest attempt's request lost on the way to its dialect.
+    /// What the newest attempt's request lost in translation.
     pub losses: Vec<Loss>,
-    /// What its writer tells the reader of its answer; `None` where the answer passes as it is.
+    /// What the request writer passes to the response reader; `None` if the response passes
+    /// unchanged.
     pub attempt_context: Option<AttemptContext>,
-    /// What its name stands for, where its stream is to be continued elsewhere if it breaks off.
+    /// The targets of its model name, if its stream is to continue elsewhere after it breaks off.
     pub rescue_targets: Option<Box<RescueTargets>>,
-    /// It continues an answer that broke off: what is said is only read.
+    /// It continues a response that broke off; the new content is only read.
     pub is_continuation: bool,
-    /// Who serves the newest attempt.
+    /// The upstream and key of the newest attempt.
     pub attempt_target: Option<(UpstreamId, KeyId)>,
-    /// Among the requests in flight.
+    /// Its slot among the requests in flight.
     pub permit: InFlightPermit,
 }
 
 impl RequestContext {
-    /// How long this request may wait in a queue: as configured, and no longer than half of what
-    /// its client waits.
+    /// Returns how long this request may wait in a queue: the configured time, but at most half of
+    /// the client's timeout.
     pub(super) fn queue_timeout(&self) -> Duration {
         let queue_for = self.generation.settings.retry.queue_for;
         self.request.client_timeout.map_or(queue_for, |timeout| queue_for.min(timeout / 2))
     }
 }
 
-/// Runs the request until it is decided; the job comes back for what follows.
+/// Runs the request until it is decided, and returns its context for what follows.
 pub async fn dispatch_cancellable(
     mut context: Box<RequestContext>,
 ) -> (Box<RequestContext>, Result<AttemptResponse, ProxyError>) {
@@ -118,7 +120,7 @@ pub async fn dispatch_cancellable(
     (context, result)
 }
 
-/// What a client is told when its request is ended from outside.
+/// Returns the client's error when its request is cancelled from outside.
 #[must_use]
 pub fn cancelled_error(cause: CancelReason) -> ProxyError {
     match cause {
@@ -134,44 +136,44 @@ pub fn cancelled_error(cause: CancelReason) -> ProxyError {
     }
 }
 
-/// What the rounds remember.
+/// The state of the dispatch loop.
 #[derive(Default)]
 struct RetryState {
     failed_attempts: Vec<FailedAttempt>,
     attempt_counts: AttemptCounts,
-    /// The next try was paid for by a pause or a wait.
+    /// A pause or a wait has already granted the next retry.
     retry_granted: bool,
     last_failure: Option<LastFailure>,
-    /// What each of its attempts was refused for.
+    /// Why each attempt was refused.
     failure_causes: Vec<(CooldownClass, Blame)>,
     waited: Duration,
-    /// Its place in the queue, kept from one wait to the next.
+    /// Its slot in the queue, reused for the next wait.
     queue_slot: Option<(u64, QueueGuard)>,
-    /// What its conversation is known by; worked out once, where there is a choice.
+    /// Its conversation's affinity; computed once, if there is a choice.
     affinity: Option<Option<AffinityWait>>,
-    /// What it needs of a model; looked for once, where there is a choice.
+    /// What it requires of a model; computed once, if there is a choice.
     required: Option<Option<RequiredCapabilities>>,
 }
 
 impl RetryState {
-    /// What was heard of those that were asked.
+    /// Returns the last failure and why each attempt was refused.
     fn failures(&self) -> (Option<&LastFailure>, &[(CooldownClass, Blame)]) {
         (self.last_failure.as_ref(), &self.failure_causes)
     }
 }
 
-/// A conversation that is to be served where it was served before.
+/// The wait of a conversation for the account that served it before.
 struct AffinityWait {
     keys: Arc<ConversationKeys>,
     ttl: Duration,
-    /// It waits so long for that.
+    /// When it stops waiting for that account.
     wait_until: Mono,
 }
 
 impl AffinityWait {
     fn for_request(context: &RequestContext, candidates: &[Candidate], now: Mono) -> Option<Self> {
         let account = candidates.first()?.account;
-        // Where there is nobody else, there is nothing to be bound to.
+        // With only one account there is no affinity.
         if candidates.iter().all(|candidate| candidate.account == account) {
             return None;
         }
@@ -185,8 +187,8 @@ impl AffinityWait {
         Some(Self { keys: Arc::new(keys), ttl, wait_until: now + MAX_AFFINITY_WAIT })
     }
 
-    /// It cannot wait for its own account: others may serve it at once. False where that was not
-    /// what it waited for.
+    /// Stops waiting for the conversation's own account, so that others may serve it at once.
+    /// Returns false if it was not waiting for that.
     fn stop_waiting(&mut self, now: Mono) -> bool {
         let waited = self.wait_until > now;
         self.wait_until = self.wait_until.min(now);
@@ -194,7 +196,7 @@ impl AffinityWait {
     }
 }
 
-/// The newest attempt that was lost.
+/// The newest failed attempt.
 pub(super) struct LastFailure {
     pub failure: AttemptFailure,
     pub key: KeyId,
@@ -387,8 +389,8 @@ async fn dispatch(context: &mut RequestContext) -> Result<AttemptResponse, Proxy
                 state.failed_attempts.retain(|tried| !tried.may_recover);
             }
             (Verdict::Wait { until }, _) => {
-                // Somebody who has not been asked yet, and whose key is still being read: moving on
-                // to it is free.
+                // A candidate that was not tried yet and whose key is still being read: moving on
+                // to it does not count as a retry.
                 let is_untried = |c: &Candidate| {
                     c.key_state == KeyState::Waiting
                         && !state
@@ -445,7 +447,7 @@ async fn dispatch(context: &mut RequestContext) -> Result<AttemptResponse, Proxy
     }
 }
 
-/// Whether there may be another try, and after which pause; a first try always may be.
+/// Returns the pause before the next try, if one is allowed; a first try always is.
 fn retry_pause(
     context: &RequestContext,
     state: &mut RetryState,
@@ -468,7 +470,7 @@ fn retry_pause(
     }
 }
 
-/// Names to targets; waits for model lists that were never learned.
+/// Resolves names to targets; waits for model lists that were never learned.
 async fn resolve_targets(context: &mut RequestContext) -> Result<ResolvedModel, ProxyError> {
     let (engine, generation) = (Arc::clone(&context.engine), Arc::clone(&context.generation));
     if let ModelLocation::Upstream(name) = &context.request.endpoint.model {
@@ -507,7 +509,7 @@ async fn resolve_targets(context: &mut RequestContext) -> Result<ResolvedModel, 
         resolved.strategy = preferences.strategy().unwrap_or(resolved.strategy);
         if resolved.targets.is_empty() {
             let message = format!(
-                "what `provider` of the request wishes leaves nobody that serves `{model}`"
+                "no upstream that serves `{model}` matches the request's `provider` preferences"
             );
             return Err(ProxyError::new(
                 ProxyErrorKind::ModelNotFound,
@@ -534,7 +536,8 @@ async fn resolve_targets(context: &mut RequestContext) -> Result<ResolvedModel, 
         && can_resume(&context.request)
         && context.request.endpoint.dialect == Dialect::Responses
     {
-        // Its events are numbered and its items named throughout: only one hand can write them all.
+        // The events are numbered and the items have ids throughout, so one writer has to write
+        // them all.
         context.request.must_rewrite = true;
     }
     translate::parse_for_targets(context, &mut resolved.targets)?;
@@ -542,12 +545,12 @@ async fn resolve_targets(context: &mut RequestContext) -> Result<ResolvedModel, 
     Ok(resolved)
 }
 
-/// Whether a stream that breaks off could be continued by somebody else.
+/// Returns whether another target could continue a stream that breaks off.
 fn can_resume(request: &ProxyRequest) -> bool {
     request.stream && request.endpoint.op == Op::Chat && request.owner.is_none()
 }
 
-/// One name to its targets, its ending left off where that chooses a strategy.
+/// Resolves one name to its targets, without its suffix if the suffix selects a strategy.
 async fn resolve_name(
     context: &RequestContext,
     engine: &Engine,
@@ -590,7 +593,7 @@ async fn resolve_name(
     }
 }
 
-/// A response that is gone on from lives with us or with one upstream; nobody else knows it.
+/// Restricts the targets to the owner of the previous response: aiproxy or one upstream.
 fn restrict_to_owner(
     context: &mut RequestContext,
     targets: &mut Vec<Arc<Target>>,
@@ -612,7 +615,7 @@ fn restrict_to_owner(
     Ok(())
 }
 
-/// The target of `/u/UPSTREAM/…`.
+/// Returns the target of `/u/UPSTREAM/…`.
 fn resolve_raw(context: &RequestContext, name: &str) -> Result<ResolvedModel, Box<ProxyError>> {
     let upstream =
         context.generation.settings.upstreams.iter().find(|upstream| *upstream.name == *name);
@@ -689,8 +692,8 @@ fn choice_reason(
     if to == client_dialect { text } else { format!("{text}; translated to {to}") }.into()
 }
 
-/// Those that would have gone first, or as well, and what keeps them back; those that this request
-/// tried are told as its attempts.
+/// Returns the candidates that rank before or level with the chosen one, and why they were skipped.
+/// Candidates that this request has tried are left out, because they are shown as its attempts.
 fn skipped_candidates(
     decision: &Decision,
     candidates: &[Candidate],
@@ -725,10 +728,10 @@ fn skipped_candidates(
     (!text.is_empty()).then_some(text)
 }
 
-/// So many of those that were passed over are named.
+/// At most this many skipped candidates are named.
 const MAX_SKIPPED_SHOWN: usize = 3;
 
-/// Books a lost attempt.
+/// Records a failed attempt.
 fn record_failure(
     context: &mut RequestContext,
     state: &mut RetryState,
@@ -739,7 +742,7 @@ fn record_failure(
     remember_failure(state, chosen, failure);
 }
 
-/// Tells of a lost attempt.
+/// Publishes a failed attempt.
 pub(super) fn publish_failure(
     engine: &Engine,
     recorder: &mut RequestRecorder,
@@ -765,7 +768,7 @@ pub(super) fn publish_failure(
     };
     recorder.attempt_failed(status, &detail, failure.outcome.maybe_billed);
     if failure.outcome.cooldown == CooldownClass::Rejected {
-        // Nobody listening means that the process is ending.
+        // A closed channel means that the process is ending.
         engine.rejected_keys.send(chosen.key).unwrap_or_default();
     }
     if failure.outcome.cooldown == CooldownClass::Quota && failure.outcome.blame == Blame::Account {
@@ -773,7 +776,7 @@ pub(super) fn publish_failure(
     }
 }
 
-/// Remembers a lost attempt for what is decided next.
+/// Stores a failed attempt for the next decision.
 fn remember_failure(state: &mut RetryState, chosen: &Candidate, lost: AttemptFailure) {
     state.attempt_counts.count_failure(&lost.outcome);
     state.failure_causes.push((lost.outcome.cooldown, lost.outcome.blame));
@@ -791,7 +794,7 @@ fn remember_failure(state: &mut RetryState, chosen: &Candidate, lost: AttemptFai
     });
 }
 
-/// Waits in the queue; false where waiting does not help in time.
+/// Waits in the queue; returns false if waiting does not help in time.
 async fn wait_in_queue(
     context: &RequestContext,
     state: &mut RetryState,
@@ -807,14 +810,14 @@ async fn wait_in_queue(
     };
     let now = context.engine.clock.mono();
     let span = until.map(|until| until.since(now));
-    // A model that nobody has is no sooner there for being waited for.
+    // Waiting does not help if no upstream has the model.
     if span.is_some_and(|span| span > remaining)
         || final_error::unanimous_kind(&state.failure_causes, decision)
             == Some(ProxyErrorKind::ModelNotFound)
     {
         return false;
     }
-    // Who waits for its own account waits in nobody's way.
+    // A request that waits for its own account does not block others.
     let own_line = state
         .affinity
         .as_ref()
@@ -837,8 +840,8 @@ async fn wait_in_queue(
         }
         None => "waits for a verdict on the only candidate".to_owned(),
     });
-    // Woken by the end of the cooldown or by any change; the first in line goes, the others look
-    // again.
+    // The end of the cooldown or any change wakes the task; the first in the queue proceeds, the
+    // others check again.
     let ok = loop {
         let changed = context.engine.capacity_changed.notified();
         tokio::pin!(changed);
@@ -856,7 +859,7 @@ async fn wait_in_queue(
             break false;
         }
         if at >= wake_at {
-            // Behind another: its going will tell.
+            // Behind another request, whose departure wakes this one.
             drop(timeout_at(give_up_at, context.engine.capacity_changed.notified()).await);
         }
     };

@@ -1,5 +1,5 @@
-//! The queue of requests for which nothing is free just now: projects take turns, each project's
-//! requests in order.
+//! Queues requests for which no candidate is free: round-robin over projects, in order of arrival
+//! within each.
 
 use std::{
     collections::HashMap,
@@ -13,10 +13,10 @@ use crate::{
     routing::candidate::{Candidate, FailedAttempt},
 };
 
-/// Requests that may wait at once; beyond that a 429 is truer than a place at the end.
+/// Requests that may wait at once; beyond that the client gets a 429.
 const MAX_WAITERS: usize = 256;
 
-/// One per process.
+/// The queue of waiting requests; one per process.
 #[derive(Clone, Default)]
 pub struct WaitQueue(Arc<Mutex<WaitQueueState>>);
 
@@ -24,7 +24,7 @@ pub struct WaitQueue(Arc<Mutex<WaitQueueState>>);
 struct WaitQueueState {
     last_number: u64,
     entries: Vec<QueueEntry>,
-    /// Per set of candidates, while anybody waits for it: the turn that is being served.
+    /// The current round of each set of candidates that has waiters.
     rounds: HashMap<u64, u64>,
 }
 
@@ -32,18 +32,18 @@ struct QueueEntry {
     number: u64,
     key: u64,
     project: Arc<str>,
-    /// The round in which the project is served: its own place in its line, counted from the round
-    /// at which it came.
+    /// The round in which the request is served: its position among its project's requests, counted
+    /// from the round in which it joined.
     round: u64,
 }
 
-/// A place in the queue; left when dropped.
+/// A slot in the queue; freed when dropped.
 pub struct QueueSlot {
     queue: WaitQueue,
     number: u64,
 }
 
-/// A place in the queue whose going is told to those behind.
+/// A slot in the queue; wakes the requests behind it when dropped.
 pub struct QueueGuard {
     slot: Option<QueueSlot>,
     engine: Arc<Engine>,
@@ -57,7 +57,7 @@ impl QueueGuard {
         Some(Self { slot: Some(slot), engine: Arc::clone(engine) })
     }
 
-    /// How many of the same set go before this one.
+    /// Returns how many requests of the same set are served before this one.
     #[must_use]
     pub fn position(&self) -> usize {
         self.slot.as_ref().map_or(0, QueueSlot::position)
@@ -71,8 +71,9 @@ impl Drop for QueueGuard {
     }
 }
 
-/// What is waited for: any of these candidates but those that failed here already, so that nobody
-/// stands behind one who cannot use what comes free. `alone` is in a line of its own.
+/// Returns the queue of a request: any of these candidates except those that already failed for it.
+/// A request therefore never waits behind one that cannot use the freed candidate. `alone` gives it
+/// a queue of its own.
 #[must_use]
 pub fn queue_key(
     candidates: &[Candidate],
@@ -90,7 +91,7 @@ pub fn queue_key(
     hasher.finish()
 }
 
-/// What is waited for: one of a project's own places.
+/// Returns the queue for a project's own concurrency slots.
 #[must_use]
 pub fn project_queue_key(project: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -103,7 +104,7 @@ impl WaitQueue {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Joins a set's line behind the project's others, unless the queue is full.
+    /// Joins a set's queue behind the project's other requests, unless the queue is full.
     #[must_use]
     pub fn join(&self, set: u64, project: &Arc<str>) -> Option<QueueSlot> {
         let mut inner = self.lock();
@@ -130,7 +131,7 @@ impl WaitQueue {
         Some(QueueSlot { queue: self.clone(), number })
     }
 
-    /// Whether anybody waits for this.
+    /// Returns whether any request waits for this set.
     #[must_use]
     pub fn has_waiters(&self, set: u64) -> bool {
         self.lock().entries.iter().any(|entry| entry.key == set)
@@ -161,7 +162,7 @@ impl WaitQueueState {
 }
 
 impl QueueSlot {
-    /// How many of the same set go before this one.
+    /// Returns how many requests of the same set are served before this one.
     #[must_use]
     pub fn position(&self) -> usize {
         self.queue.lock().position(self.number)
@@ -179,7 +180,7 @@ impl Drop for QueueSlot {
         if !inner.entries.iter().any(|entry| entry.key == set) {
             inner.rounds.remove(&set);
         } else if first {
-            // Whoever goes from the front was served: newcomers begin in the round after it.
+            // The front request was served: newcomers begin in the round after it.
             inner.rounds.insert(set, turn);
         }
     }
@@ -218,8 +219,7 @@ mod tests {
                 .expect("somebody is first");
             served += waiting.remove(at).0;
             if served.len() == 2 {
-                // A newcomer begins in the round that is being served, not before those who have
-                // waited.
+                // A newcomer begins in the current round, not before the requests that have waited.
                 waiting.push(("d", join(&queue, "d")));
             }
         }

@@ -1,5 +1,4 @@
-//! Looking over the shoulder of running requests: their answers are copied only while somebody
-//! looks.
+//! Lets viewers watch running responses; bytes are copied only while a viewer reads.
 
 use std::{
     sync::{
@@ -17,17 +16,17 @@ use crate::base::{
 };
 use crate::relay::observe::transcript::{TranscriptPart, TranscriptReader};
 
-/// Who does not look again within this looks no more.
+/// A viewer that does not read again within this time is dropped.
 const VIEWER_LEASE: Duration = Duration::from_secs(5);
-/// Bytes that wait to be read by whoever looks.
+/// Bytes that wait for the next read.
 const MAX_PENDING_BYTES: usize = 1 << 20;
-/// Requests looked at once.
+/// Maximum requests that are watched at once.
 const MAX_TAPS: usize = 32;
 
-/// The requests that somebody looks at.
+/// The requests that viewers watch.
 #[derive(Default)]
 pub struct LiveTaps {
-    /// So that a request that nobody looks at costs one look at a number.
+    /// The number of taps, so that an unwatched request costs one atomic load.
     count: AtomicUsize,
     taps: Mutex<IdMap<RequestId, LiveTap>>,
 }
@@ -35,24 +34,24 @@ pub struct LiveTaps {
 struct LiveTap {
     reader: TranscriptReader,
     pending: Vec<u8>,
-    /// More came than waits here.
+    /// More bytes arrived than fit in `pending`.
     overflowed: bool,
     started: bool,
     lease_until: Mono,
 }
 
-/// What was said before somebody looked: beginning and end, and how many bytes it was.
+/// The response before a viewer started: its beginning, its end, and its number of bytes.
 pub(in crate::relay) type Backlog<'a> = Option<(&'a [u8], &'a [u8], u64)>;
 
 impl LiveTaps {
-    /// Whether anybody looks at anything.
+    /// Returns whether any request is watched.
     #[must_use]
     pub(in crate::relay) fn is_active(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
     }
 
-    /// What a request's answer said up to now, from here on kept for the next look. `None` where
-    /// too many are looked at.
+    /// Returns the response so far, and buffers what follows for the next read. `None` if too many
+    /// requests are watched.
     pub fn read(
         &self,
         id: RequestId,
@@ -80,7 +79,7 @@ impl LiveTaps {
         Some(tap.reader.parts())
     }
 
-    /// More of an answer goes to its client; `before` is what went there already.
+    /// Copies more of a response to its viewers; `before` is what the client already received.
     pub(in crate::relay) fn push(
         &self,
         id: RequestId,
@@ -117,7 +116,7 @@ impl LiveTaps {
         tap.pending.extend_from_slice(bytes);
     }
 
-    /// The request has ended.
+    /// Removes a request that has ended.
     pub(in crate::relay) fn remove(&self, id: RequestId) {
         if !self.is_active() {
             return;

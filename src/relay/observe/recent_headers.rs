@@ -1,5 +1,4 @@
-//! The headers of the newest requests, for whoever looks into one: few, short, and only a handful a
-//! second.
+//! Stores the headers of the newest requests for viewers, bounded in number, size and rate.
 
 use std::{
     collections::VecDeque,
@@ -11,17 +10,17 @@ use http::HeaderMap;
 
 use crate::base::{clock::Mono, id::RequestId};
 
-/// Requests whose headers are kept.
+/// Requests whose headers are stored.
 const MAX_REQUESTS: usize = 200;
-/// Bytes of one request's headers, either way.
+/// Maximum bytes of headers per request and direction.
 const MAX_HEADER_BYTES: usize = 4 << 10;
-/// A second that brings more requests than this is no second in which somebody reads headers.
+/// At a higher rate headers are not stored, because no viewer reads them that fast.
 const MAX_PER_SECOND: u32 = 20;
 
 /// Headers as text, in their order.
 pub type HeaderLines = Vec<(String, String)>;
 
-/// The kept headers.
+/// The stored headers.
 #[derive(Default)]
 pub struct RecentHeaders(Mutex<RecentHeadersState>);
 
@@ -39,7 +38,8 @@ struct HeaderEntry {
 }
 
 impl RecentHeaders {
-    /// Keeps what a client sent, if there is room for it; nothing in it may be secret.
+    /// Stores a client's request headers, which must not contain secrets; returns false above the
+    /// rate limit.
     pub(in crate::relay) fn record_request(
         &self,
         id: RequestId,
@@ -65,7 +65,7 @@ impl RecentHeaders {
         true
     }
 
-    /// Keeps what the client got; its request was kept.
+    /// Stores the response headers of a request whose own headers are stored.
     pub(in crate::relay) fn record_response(&self, id: RequestId, headers: &HeaderMap) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = state.entries.iter_mut().rev().find(|entry| entry.id == id) {
@@ -73,7 +73,7 @@ impl RecentHeaders {
         }
     }
 
-    /// What was asked with and what was answered with.
+    /// Returns the request headers and the response headers.
     #[must_use]
     pub fn find(&self, id: RequestId) -> Option<(HeaderLines, HeaderLines)> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! What was said, read from the bytes of a request or an answer: for people who look into one.
+//! Reads a conversation from the bytes of a request or a response, for viewers.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -14,33 +14,32 @@ use crate::{
     },
 };
 
-/// Characters told of one part of a conversation; its beginning, for nobody reads more of it on a
-/// screen.
+/// Maximum characters shown of one part, from its beginning; a screen needs no more.
 const MAX_PART_CHARS: usize = 8_000;
-/// Parts told of a conversation: the newest.
+/// Maximum parts shown of a conversation: the newest.
 const MAX_PARTS: usize = 200;
-/// Bytes of an answer's text that are told: the newest.
+/// Maximum bytes shown of a response's text: the newest.
 const MAX_RESPONSE_BYTES: usize = 256 << 10;
 
-/// Whose words these are.
+/// The author of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Speaker {
     Assistant,
     /// Part of the text is missing here.
     Gap,
-    /// Bytes that are no conversation, as they are.
+    /// Bytes that are not a conversation, unchanged.
     Raw,
     System,
     Tool,
     User,
 }
 
-/// What kind of words.
+/// The kind of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PartKind {
-    /// A call; its name stands in `name`.
+    /// A tool call; `name` is the tool's name.
     Call,
     Media,
     Refusal,
@@ -49,7 +48,7 @@ pub enum PartKind {
     Thinking,
 }
 
-/// One piece of a conversation.
+/// One part of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TranscriptPart {
     #[serde(rename = "who")]
@@ -58,7 +57,7 @@ pub struct TranscriptPart {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     pub text: String,
-    /// Characters that it has; more than are here where it was cut.
+    /// Characters of the whole text; more than `text` has if that was cut.
     pub chars: u64,
 }
 
@@ -75,7 +74,7 @@ impl TranscriptPart {
     }
 }
 
-/// The conversation that a request body holds; the bytes themselves where it cannot be read as one.
+/// Reads the conversation of a request body; returns the raw bytes if it is not readable as one.
 #[must_use]
 pub fn read_conversation(dialect: Dialect, op: Op, head: &str, tail: &str) -> Vec<TranscriptPart> {
     if !tail.is_empty() || !matches!(op, Op::Chat | Op::Completions | Op::CountTokens) {
@@ -105,14 +104,14 @@ pub fn read_conversation(dialect: Dialect, op: Op, head: &str, tail: &str) -> Ve
         }
     }
     if parts.len() > MAX_PARTS {
-        // What stands before the conversation, and its end.
+        // The first part, which precedes the conversation, and the newest ones remain.
         parts.drain(1..=parts.len() - MAX_PARTS);
         parts.insert(1, TranscriptPart::new(Speaker::Gap, PartKind::Text, "", ""));
     }
     parts
 }
 
-/// Bytes as they are, with the gap between beginning and end.
+/// Returns the bytes unchanged, with the gap between beginning and end.
 #[must_use]
 pub fn raw_parts(head: &str, tail: &str) -> Vec<TranscriptPart> {
     let piece = |text: &str| {
@@ -187,7 +186,7 @@ fn push_block(speaker: Speaker, block: &Block, parts: &mut Vec<TranscriptPart>) 
     parts.push(part);
 }
 
-/// Reads an answer as it comes, and holds the newest of what it said.
+/// Reads a response as it arrives, and stores the newest parts.
 pub struct TranscriptReader {
     dialect: Dialect,
     op: Op,
@@ -195,13 +194,13 @@ pub struct TranscriptReader {
     parts: Vec<TranscriptPart>,
     /// The part of each open block.
     open_blocks: Vec<(u32, usize)>,
-    /// What is not streamed is read when it is whole.
+    /// A response that is not streamed is read when it is complete.
     buffer: Vec<u8>,
     text_bytes: usize,
 }
 
 impl TranscriptReader {
-    /// `framing`: how the answer is streamed; `None` where it comes in one piece.
+    /// `framing`: how the response is streamed; `None` if it is not.
     #[must_use]
     pub fn new(dialect: Dialect, op: Op, framing: Option<Framing>) -> Self {
         let chat = op == Op::Chat || (op == Op::Completions && framing.is_none());
@@ -223,7 +222,7 @@ impl TranscriptReader {
         }
     }
 
-    /// Takes more of the answer.
+    /// Reads more of the response.
     pub fn feed(&mut self, bytes: &Bytes) {
         let Some(reading) = &mut self.decoder else {
             let remaining = (2 * MAX_RESPONSE_BYTES).saturating_sub(self.buffer.len());
@@ -237,13 +236,13 @@ impl TranscriptReader {
         }
     }
 
-    /// Something is missing here.
+    /// Marks missing bytes.
     pub fn push_gap(&mut self) {
         self.parts.push(TranscriptPart::new(Speaker::Gap, PartKind::Text, "", ""));
         self.open_blocks.clear();
     }
 
-    /// What was said up to now.
+    /// Returns the parts so far.
     #[must_use]
     pub fn parts(&self) -> Vec<TranscriptPart> {
         if self.buffer.is_empty() {
@@ -328,7 +327,7 @@ impl TranscriptReader {
         }
     }
 
-    /// Lets go of the oldest parts where all together are too long.
+    /// Drops the oldest parts if all parts together are too long.
     fn evict_oldest(&mut self) {
         while (self.text_bytes > MAX_RESPONSE_BYTES || self.parts.len() > MAX_PARTS)
             && self.parts.len() > 1

@@ -1,5 +1,5 @@
-//! What a request used and cost, attempt by attempt, and what of its bodies is kept; handed to the
-//! ledger at the end.
+//! Computes what each attempt of a request used and cost, captures its bodies, and submits both to
+//! the ledger.
 
 use std::sync::Arc;
 
@@ -29,19 +29,19 @@ use crate::{
     routing::candidate::Target,
 };
 
-/// Fields of the request that prices may depend on stand near one of its ends.
+/// How far from either end of the body the request fields that prices depend on are searched.
 const FIELD_SCAN_BYTES: usize = 2 << 10;
-/// Bytes of text that make a token, about.
+/// Approximate bytes of text per token.
 const BYTES_PER_TOKEN: u64 = 4;
 
-/// The money side of one request's tally.
+/// The costs and captured bodies of one request.
 pub(in crate::relay) struct RequestBilling {
     slot: Option<LedgerSlot>,
     capture: Option<Box<BodyCapture>>,
     attempt_bills: Vec<AttemptBill>,
-    /// Of the attempt that is under way.
+    /// The target of the current attempt.
     target: Option<Arc<Target>>,
-    /// What that attempt holds of budgets, where there are any.
+    /// What the current attempt has reserved of budgets, if there are any.
     pub(in crate::relay) budget_hold: Option<BudgetHold>,
     attempt_started_at: UnixMillis,
     op: Op,
@@ -55,7 +55,7 @@ pub(in crate::relay) struct RequestBilling {
     replay_of: Option<RequestId>,
 }
 
-/// An attempt under way that is put aside.
+/// A running attempt whose billing is suspended.
 pub(in crate::relay) struct SuspendedAttempt {
     target: Option<Arc<Target>>,
     budget_hold: Option<BudgetHold>,
@@ -63,15 +63,15 @@ pub(in crate::relay) struct SuspendedAttempt {
     demo: bool,
 }
 
-/// How an attempt went, as far as its cost goes.
+/// How an attempt ended, as far as its cost depends on it.
 #[derive(Clone, Copy)]
 pub(in crate::relay) struct AttemptOutcome<'a> {
     pub(in crate::relay) state: RequestState,
     pub(in crate::relay) summary: Option<&'a AnswerSummary>,
-    /// Whether content came from it.
+    /// Whether the attempt produced content.
     pub(in crate::relay) has_content: bool,
     pub(in crate::relay) answer_bytes: u64,
-    /// Content events: about one token each.
+    /// Content events; each is about one token.
     pub(in crate::relay) content_events: u64,
 }
 
@@ -105,7 +105,7 @@ impl RequestBilling {
         }
     }
 
-    /// Of nothing: it keeps no body and hands nothing over.
+    /// Creates billing that captures no body and submits nothing.
     pub(in crate::relay) fn detached(request: &ProxyRequest) -> Self {
         Self {
             slot: None,
@@ -125,12 +125,12 @@ impl RequestBilling {
         }
     }
 
-    /// Whether its answers are made of tokens.
+    /// Returns whether the responses consist of tokens.
     pub(in crate::relay) fn generates_tokens(&self) -> bool {
         self.op.generates()
     }
 
-    /// Puts the attempt under way aside, while another is spoken of.
+    /// Suspends the current attempt while another one is recorded.
     pub(in crate::relay) fn suspend_attempt(&mut self) -> SuspendedAttempt {
         SuspendedAttempt {
             target: self.target.take(),
@@ -152,8 +152,8 @@ impl RequestBilling {
         self.target = Some(Arc::clone(target));
     }
 
-    /// The attempt brought no answer. What was refused is not charged; what may have been worked on
-    /// is a lower bound.
+    /// Records an attempt without a response. A refused attempt costs nothing; one that the
+    /// upstream may have worked on gets a lower bound.
     pub(in crate::relay) fn attempt_failed(
         &mut self,
         engine: &Engine,
@@ -171,26 +171,26 @@ impl RequestBilling {
         self.attempt_bills.push(bill);
     }
 
-    /// Tells the budgets what the attempt came to.
+    /// Settles the attempt's budget reservation with its bill.
     fn charge(&mut self, bill: &AttemptBill, target: &Target) {
         if let Some(reservation) = self.budget_hold.take() {
             reservation.settle(&bill.bill, target);
         }
     }
 
-    /// More of the answer went to the client.
+    /// Captures more of the response that the client receives.
     pub(in crate::relay) fn capture_response(&mut self, bytes: &[u8]) {
         if let Some(capture) = &mut self.capture {
             capture.push_answer(bytes);
         }
     }
 
-    /// What is kept of the answer up to now, where it is kept.
+    /// Returns what is captured of the response so far, if it is captured.
     pub(in crate::relay) fn captured_so_far(&self) -> Backlog<'_> {
         self.capture.as_ref().map(|capture| capture.captured_answer())
     }
 
-    /// Settles the attempt under way; what the whole request used and cost.
+    /// Settles the current attempt; returns what the whole request used and cost.
     pub(in crate::relay) fn settle(
         &mut self,
         engine: &Engine,
@@ -209,8 +209,8 @@ impl RequestBilling {
         (usage, Cost::sum_of(self.attempt_bills.iter().map(|bill| &bill.bill)))
     }
 
-    /// The attempt broke off after content, and another goes on from there; what it used up to
-    /// then.
+    /// Records an attempt that broke off after content and that another attempt continues; returns
+    /// what it used until then.
     pub(in crate::relay) fn attempt_interrupted(
         &mut self,
         engine: &Engine,
@@ -226,13 +226,13 @@ impl RequestBilling {
         usage
     }
 
-    /// What the attempt used, and how well that is known.
+    /// Returns what the attempt used, and how precise that is.
     fn measure_usage(&self, outcome: AttemptOutcome<'_>) -> (Option<Usage>, Precision) {
         let reported = outcome.summary.and_then(|summary| summary.usage);
         if !self.op.generates() {
             return (reported, Precision::Exact);
         }
-        // Of media nobody can tell tokens from bytes.
+        // The tokens of media cannot be estimated from bytes.
         let text = !matches!(self.op, Op::Audio | Op::Image);
         match (outcome.state, reported) {
             (RequestState::Done, Some(usage)) => (Some(usage), Precision::Exact),
@@ -255,7 +255,7 @@ impl RequestBilling {
                 usage.output = usage.output.max(output.saturating_sub(usage.reasoning));
                 (text.then_some(usage).or(reported), Precision::Estimate)
             }
-            // It was under way, and went on working for who knows how long.
+            // The upstream was working on the attempt, and continued for an unknown time.
             (_, reported) => {
                 let usage = reported
                     .filter(|usage| usage.input_total() > 0)
@@ -277,7 +277,7 @@ impl RequestBilling {
         let generation = engine.generation_ref();
         let bill =
             if self.op.generates() || usage.is_some_and(|usage| usage.reported_cost.is_some()) {
-                // What has no tokens may have a price for each request.
+                // A model without tokens may have a price per request.
                 let no_usage = Usage::default();
                 let facts = PriceConditions {
                     tier: self.tier.as_deref(),
@@ -295,7 +295,7 @@ impl RequestBilling {
                 };
                 let bill = pricing::bill(&generation.prices, &question);
                 match &bill.price {
-                    // Nobody counted, and it is not charged by the piece.
+                    // No usage is known, and the price is not per request.
                     Some(price)
                         if usage.is_none() && price.rates.effective(PriceClass::Request) == 0 =>
                     {
@@ -309,7 +309,7 @@ impl RequestBilling {
         AttemptBill { number, reported_model: answered.map(Arc::from), usage, bill }
     }
 
-    /// Hands the request to the ledger.
+    /// Submits the request to the ledger.
     pub(in crate::relay) fn submit_to_ledger(
         &mut self,
         engine: &Engine,
@@ -317,7 +317,7 @@ impl RequestBilling {
     ) {
         let failed = record.as_ref().is_some_and(|record| record.state == RequestState::Failed);
         if let Some(capture) = self.capture.take() {
-            // Refused before the head left: that is told as JSON.
+            // The request was refused before the head left, so the error is JSON.
             let refused = failed
                 && record
                     .as_ref()
@@ -338,8 +338,8 @@ impl RequestBilling {
     }
 }
 
-/// A short text field of a JSON object, if it stands near the beginning or the end of the body.
-/// `name` is in quotes.
+/// Finds a short text field of a JSON object near the start or the end of the body. `name` is in
+/// quotes.
 fn find_field_near_ends(body: &[u8], name: &str) -> Option<Box<str>> {
     let ends = [
         &body[..body.len().min(FIELD_SCAN_BYTES)],
@@ -347,7 +347,7 @@ fn find_field_near_ends(body: &[u8], name: &str) -> Option<Box<str>> {
     ];
     ends.into_iter().find_map(|section| {
         let at = memchr::memmem::find(section, name.as_bytes())?;
-        // In a text it would be escaped.
+        // Inside a text the quote is escaped.
         if at > 0 && section[at - 1] == b'\\' {
             return None;
         }

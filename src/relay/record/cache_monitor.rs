@@ -1,5 +1,5 @@
-//! Watching over prompt caches: what stood at the beginning of a request is remembered, and where
-//! its answer shows that the provider's cache stopped hitting, it is told why and what that cost.
+//! Monitors prompt caches: compares each response's cached tokens with the request's prefix, and
+//! finds why a cache missed and what that cost.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -18,18 +18,18 @@ use crate::{
     routing::prompt_cache::{PromptCacheTracker, PromptPrefix, ServedBy},
 };
 
-/// Below so many tokens providers keep nothing in their caches.
+/// Providers do not cache prompts below this many tokens.
 const MIN_CACHED_TOKENS: u64 = 1_024;
 
-/// What is known of conversations; one per process.
+/// The prompt prefixes of conversations; one per process.
 #[derive(Debug, Default)]
 pub(in crate::relay) struct CacheMonitor {
-    /// Some answer has told of a cache: before that, no request is looked at.
+    /// Set once a response has reported cached tokens; before that, no request is examined.
     active: AtomicBool,
     tracker: Mutex<PromptCacheTracker>,
 }
 
-/// What is remembered of a request until its answer has told what came from the cache.
+/// A request's prefix, stored until its response reports the cached tokens.
 pub(in crate::relay) struct PendingPrefix {
     conversation: u64,
     prefix: PromptPrefix,
@@ -37,8 +37,7 @@ pub(in crate::relay) struct PendingPrefix {
 }
 
 impl CacheMonitor {
-    /// An answer told what it used: from the first one on that tells of a cache, requests are
-    /// looked at.
+    /// Examines requests from the first response on whose usage reports cached tokens.
     pub(in crate::relay) fn activate_if_cached(&self, usage: &Usage) {
         if (usage.cache_read > 0 || usage.cache_write_5m > 0 || usage.cache_write_1h > 0)
             && !self.is_active()
@@ -52,7 +51,7 @@ impl CacheMonitor {
     }
 }
 
-/// Remembers what stands at the beginning of a request that is about to be answered.
+/// Records the prefix of a request that is about to be answered.
 pub(in crate::relay) fn record_prefix(context: &mut RequestContext) {
     let request = &context.request;
     let Some((upstream, key)) = context.attempt_target.filter(|_| {
@@ -77,7 +76,7 @@ pub(in crate::relay) fn record_prefix(context: &mut RequestContext) {
         Some(Box::new(PendingPrefix { conversation: whose, prefix, served_by: place }));
 }
 
-/// Compares what came from the cache with what should have; what was lost, if anything was.
+/// Compares the cached tokens with the expected ones; returns the cache miss, if there was one.
 pub(in crate::relay) fn compare_usage(
     engine: &Engine,
     watched: PendingPrefix,

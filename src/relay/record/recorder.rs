@@ -1,4 +1,4 @@
-//! The account of a request: tells the bus what happened, and reports the end exactly once, also
+//! Records one request: publishes its events on the bus, and reports its end exactly once, also
 //! when dropped.
 
 use std::{sync::Arc, time::Duration};
@@ -35,10 +35,10 @@ use crate::{
     },
 };
 
-/// Sampled progress is told at most this often.
+/// Minimum interval between two progress events of a request.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What the account holds of one attempt that is under way.
+/// The recorder's state for one running attempt.
 struct AttemptRecorder {
     number: u32,
     upstream: Arc<str>,
@@ -49,7 +49,7 @@ struct AttemptRecorder {
     billing: SuspendedAttempt,
 }
 
-/// One request's account.
+/// Records one request.
 pub struct RequestRecorder {
     engine: Arc<Engine>,
     pub id: RequestId,
@@ -58,9 +58,9 @@ pub struct RequestRecorder {
     project: Arc<str>,
     requested_model: Arc<str>,
     attempts: u32,
-    /// Of the attempt that the fields below are about.
+    /// The attempt that the fields below describe.
     attempt_number: u32,
-    /// Another attempt that is under way beside it.
+    /// A concurrent attempt that is not the current one.
     suspended: Option<Box<AttemptRecorder>>,
     upstream: Arc<str>,
     key: Arc<str>,
@@ -71,21 +71,21 @@ pub struct RequestRecorder {
     ttft: Option<Duration>,
     answer_bytes: u64,
     events: u64,
-    /// Bytes and events of attempts that broke off, and were gone on from.
+    /// Bytes and events of attempts that broke off and were continued.
     interrupted_totals: (u64, u64),
     last_progress_at: Mono,
     billing: RequestBilling,
-    /// Its headers are kept.
+    /// The request's headers are recorded.
     records_headers: bool,
     ended: bool,
-    /// What stood at the beginning of the request, where its provider's cache is watched.
+    /// The request's prefix, if its provider's prompt cache is monitored.
     pub(in crate::relay) pending_prefix: Option<Box<PendingPrefix>>,
-    /// What it holds of its project's limits, where those are set.
+    /// What it has reserved of its project's limits, if there are any.
     pub(in crate::relay) admission: Option<Box<Admission>>,
 }
 
 impl RequestRecorder {
-    /// Opens the account.
+    /// Opens the record of a request.
     #[must_use]
     pub fn open(engine: &Arc<Engine>, request: &ProxyRequest) -> Self {
         let record = RequestRecord {
@@ -122,13 +122,14 @@ impl RequestRecorder {
         recorder
     }
 
-    /// An account that tells nobody anything: of an attempt whose request has its own.
+    /// Creates a recorder that publishes nothing, for an attempt whose request has its own
+    /// recorder.
     #[must_use]
     pub(in crate::relay) fn detached(engine: &Arc<Engine>, request: &ProxyRequest) -> Self {
         Self::with_billing(engine, request, RequestBilling::detached(request))
     }
 
-    /// Nothing has happened yet, and nobody is to be told.
+    /// Creates the initial state without publishing it.
     fn with_billing(engine: &Arc<Engine>, request: &ProxyRequest, billing: RequestBilling) -> Self {
         let none = empty_str();
         Self {
@@ -165,7 +166,7 @@ impl RequestRecorder {
         self.attempts
     }
 
-    /// Name of the upstream of the newest attempt; empty before the first.
+    /// Returns the name of the newest attempt's upstream; empty before the first attempt.
     #[must_use]
     pub fn upstream(&self) -> &Arc<str> {
         &self.upstream
@@ -189,12 +190,12 @@ impl RequestRecorder {
             .publish(self.now().0, EventKind::Queued { id: self.id, reason: reason.into() });
     }
 
-    /// What the next attempt holds of budgets.
+    /// Sets what the next attempt has reserved of budgets.
     pub(in crate::relay) fn set_budget_hold(&mut self, reservation: BudgetHold) {
         self.billing.budget_hold = Some(reservation);
     }
 
-    /// `bound`: its conversation was served there before.
+    /// Records the start of an attempt. `bound`: the conversation was served there before.
     pub(in crate::relay) fn attempt_started(
         &mut self,
         candidate: &Candidate,
@@ -204,13 +205,13 @@ impl RequestRecorder {
         self.start_attempt(candidate, (AttemptRole::Primary, bound), reason);
     }
 
-    /// An attempt starts beside the one under way.
+    /// Records the start of a concurrent attempt.
     pub(in crate::relay) fn hedge_started(&mut self, candidate: &Candidate, reason: Arc<str>) {
         self.suspended = Some(Box::new(self.suspend_attempt()));
         self.start_attempt(candidate, (AttemptRole::Hedge, false), reason);
     }
 
-    /// Of the two attempts under way, speaks of the other from here on.
+    /// Makes the other of the two running attempts the current one.
     pub(in crate::relay) fn switch_attempt(&mut self) {
         if let Some(other) = self.suspended.take() {
             let this = self.suspend_attempt();
@@ -313,8 +314,8 @@ impl RequestRecorder {
         }
     }
 
-    /// The attempt broke off after content, and another is to go on from there; what it used up to
-    /// then.
+    /// Records an attempt that broke off after content and that another attempt is to continue;
+    /// returns what it used until then.
     pub(in crate::relay) fn attempt_interrupted(
         &mut self,
         status: Option<u16>,
@@ -337,7 +338,7 @@ impl RequestRecorder {
         let usage =
             self.billing.attempt_interrupted(&self.engine, self.attempt_number, attempt_outcome);
         self.interrupted_totals = (self.answer_bytes, self.events);
-        // What goes on from here is another prompt, asked elsewhere.
+        // The continuation has another prompt and another upstream.
         self.pending_prefix = None;
         let outcome = self.engine.sanitize(outcome).into();
         self.engine.bus.publish(
@@ -358,7 +359,7 @@ impl RequestRecorder {
         self.start_attempt(candidate, (AttemptRole::Rescue, false), reason);
     }
 
-    /// The first content leaves.
+    /// Records that the first content leaves.
     pub(in crate::relay) fn record_first_content(&mut self, status: u16) {
         let (at, now) = self.now();
         let ttft_ms = self.since_start(now);
@@ -376,12 +377,12 @@ impl RequestRecorder {
         );
     }
 
-    /// Time from the start of the winning attempt to now.
+    /// Returns the time since the start of the winning attempt.
     pub(in crate::relay) fn attempt_age(&self) -> Duration {
         self.engine.clock.mono().since(self.attempt_started_at)
     }
 
-    /// The head of the answer is made.
+    /// Records the response headers.
     pub(in crate::relay) fn record_headers(&self, headers: &HeaderMap) {
         if self.records_headers {
             self.engine.recent_headers.record_response(self.id, headers);
@@ -392,7 +393,7 @@ impl RequestRecorder {
         self.status = Some(status);
     }
 
-    /// Counts what went to the client; told to viewers now and then.
+    /// Counts the bytes sent to the client; publishes progress at intervals.
     pub(in crate::relay) fn record_bytes(&mut self, bytes: &[u8], events: u64) {
         if self.engine.live_taps.is_active() {
             self.engine.live_taps.push(
@@ -422,15 +423,15 @@ impl RequestRecorder {
         }
     }
 
-    /// What we told the client ourselves, in place of an answer or at its end: kept, and not
-    /// counted as an answer's.
+    /// Records bytes that aiproxy itself wrote, instead of a response or at its end. They are
+    /// captured but do not count as the response's.
     pub(in crate::relay) fn record_local_bytes(&mut self, bytes: &[u8]) {
         self.billing.capture_response(bytes);
         self.answer_bytes += bytes.len() as u64;
         self.interrupted_totals.0 += bytes.len() as u64;
     }
 
-    /// The provider's cache did not hold what it should have.
+    /// Publishes that the provider's cache missed a prefix that it should have cached.
     fn publish_cache_miss(&self, at: UnixMillis, miss: CacheMissRecord) {
         let text = miss.text();
         if miss.is_benign {
@@ -441,7 +442,7 @@ impl RequestRecorder {
         self.engine.bus.publish(at, EventKind::CacheMissed { id: self.id, lost: Box::new(miss) });
     }
 
-    /// `upstream/label` of the newest attempt.
+    /// Returns `upstream/label` of the newest attempt.
     pub(in crate::relay) fn key_name(&self) -> Arc<str> {
         if self.key.is_empty() {
             Arc::clone(&self.upstream)
@@ -450,7 +451,7 @@ impl RequestRecorder {
         }
     }
 
-    /// Closes the account; later calls do nothing.
+    /// Closes the record; later calls do nothing.
     pub(in crate::relay) fn finish(
         &mut self,
         state: RequestState,
@@ -470,7 +471,7 @@ impl RequestRecorder {
             content_events: self.events - self.interrupted_totals.1,
         };
         if let Some(other) = self.suspended.take() {
-            // Both were under way; of the one that is set aside no more is known than that.
+            // Both attempts were running; nothing more is known of the suspended one.
             let this = self.suspend_attempt();
             self.resume_attempt(*other);
             self.billing.attempt_failed(&self.engine, self.attempt_number, true);
@@ -540,8 +541,8 @@ impl Drop for RequestRecorder {
     }
 }
 
-/// Gives an attempt's verdict to the board exactly once; dropped without one, the attempt counts as
-/// abandoned.
+/// Reports an attempt's end to the router exactly once; an attempt dropped without a report counts
+/// as abandoned.
 pub struct AttemptGuard {
     engine: Arc<Engine>,
     ticket: Option<AttemptTicket>,
@@ -552,21 +553,21 @@ impl AttemptGuard {
         Self { engine: Arc::clone(engine), ticket: Some(ticket) }
     }
 
-    /// A verdict that is not the last: head or first content came.
+    /// Records an intermediate signal: the head or the first content arrived.
     pub(in crate::relay) fn record(&self, end: AttemptEnd<'_>) {
         if let Some(ticket) = &self.ticket {
             self.engine.record_attempt_end(ticket, end);
         }
     }
 
-    /// An answer's head told what is left of the provider's limits.
+    /// Records the provider's remaining limits from the response head.
     pub(in crate::relay) fn record_rate_limits(&self, limits: &RateLimits) {
         if let Some(ticket) = self.ticket.as_ref().filter(|_| !limits.is_empty()) {
             self.engine.router.record_rate_limits(ticket, limits, self.engine.clock.mono());
         }
     }
 
-    /// The last verdict.
+    /// Records the attempt's end.
     pub(in crate::relay) fn finish(&mut self, end: AttemptEnd<'_>) {
         if let Some(ticket) = self.ticket.take() {
             self.engine.record_attempt_end(&ticket, end);
@@ -581,7 +582,7 @@ impl Drop for AttemptGuard {
 }
 
 impl Engine {
-    /// Records a verdict and tells everybody what it changed.
+    /// Records a signal of an attempt and publishes the health changes.
     pub(in crate::relay) fn record_attempt_end(&self, ticket: &AttemptTicket, end: AttemptEnd<'_>) {
         let before = self.router.revision();
         let changes = self.router.record(ticket, end, self.clock.mono());
@@ -591,7 +592,7 @@ impl Engine {
         }
     }
 
-    /// Makes events and log lines of health changes.
+    /// Publishes health changes as events and log lines.
     pub fn publish_health_changes(&self, changes: Vec<HealthChange>) {
         for change in changes {
             let text: Arc<str> =

@@ -1,8 +1,8 @@
-//! What a conversation is known by: its client's name for it, and hashes of its beginnings.
+//! Identifies a conversation by its client's name for it and by hashes of its prefixes.
 //!
-//! Read from the body as it came, whatever its dialect: order of keys, marks for the cache and ids
-//! that change from turn to turn do not count, and a text is the same text whether it stands alone
-//! or as the only block.
+//! Reads the original body in any dialect. The order of keys, cache marks and ids that change from
+//! turn to turn do not affect a hash. A text has the same hash as a plain string and as the only
+//! block.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -17,18 +17,18 @@ use crate::{
     },
 };
 
-/// Below so many tokens providers keep nothing in their caches.
+/// Providers do not cache prompts below this many tokens.
 const MIN_CACHED_TOKENS: u64 = 1_024;
-/// Beginnings that are looked for, from the longest on.
+/// Prefixes to look up, longest first.
 const MAX_PREFIXES: usize = 256;
 
-/// The hash of what a client calls its conversation.
+/// Hashes the client's name of its conversation.
 #[must_use]
 pub fn session_key(hash_key: &RandomState, project: &str, name: &str) -> u64 {
     hash_key.hash_one(("session", project, name))
 }
 
-/// What this request's conversation is known by; `None` where it is to go anywhere.
+/// Returns the keys of this request's conversation; `None` if any account may serve it.
 #[must_use]
 pub(in crate::relay) fn conversation_keys(
     hash_key: &RandomState,
@@ -60,7 +60,7 @@ pub(in crate::relay) fn conversation_keys(
     (!keys.is_empty()).then_some(keys)
 }
 
-/// The hashes of a conversation's beginnings.
+/// Hashes a conversation's prefixes.
 fn prefix_hashes(
     hash_key: &RandomState,
     owner: &(&str, &str),
@@ -105,8 +105,8 @@ fn prefix_hashes(
     ConversationKeys { session: None, chain, preamble: head.or(has_head.then_some(before)) }
 }
 
-/// What stands at the beginning of a request, part by part, and whose it is; `None` where it holds
-/// no conversation.
+/// Returns the parts of a request's prefix, in order, and a hash of its project and model; `None`
+/// if the request has no conversation.
 #[must_use]
 pub(in crate::relay) fn cache_prefix(
     hash_key: &RandomState,
@@ -163,7 +163,7 @@ fn prefix_parts(
     (!out.messages.is_empty()).then_some(out)
 }
 
-/// A value's hash; `name` is the key it stands under.
+/// Hashes a value; `name` is its key.
 fn hash_value(hash_key: &RandomState, value: JsonRef<'_>, name: &str) -> u64 {
     if value.is_object() {
         return hash_object(hash_key, value, &[]);
@@ -181,7 +181,7 @@ fn hash_value(hash_key: &RandomState, value: JsonRef<'_>, name: &str) -> u64 {
     hash_key.hash_one(value.text())
 }
 
-/// An object's hash, without the members of these names and without marks for the cache.
+/// Hashes an object without the members of these names and without cache marks.
 fn hash_object(hash_key: &RandomState, value: JsonRef<'_>, without: &[&str]) -> u64 {
     let counts =
         |name: &str| !matches!(name, "cache_control" | "cachePoint") && !without.contains(&name);
@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     fn of(body: &Value) -> ConversationKeys {
-        // One seed for all, as in one process.
+        // One hash key for all, as in one process.
         static SEED: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
         let text = body.to_string();
         prefix_hashes(

@@ -16,9 +16,10 @@ pub fn boundary(content_type: &str) -> Option<&str> {
     (!text.is_empty() && text.len() <= 70).then_some(text)
 }
 
-/// Span and value of the field `name`; `None` where the form has none or is broken before it.
+/// Returns the span of the value of the field `name`; `None` if the form does not have the field or
+/// is broken before it.
 ///
-/// Parts are delimited as RFC 2046 section 5.1.1 says; the field's own headers are searched for
+/// Parts are delimited as in RFC 2046, section 5.1.1; the field's own headers are searched for
 /// `name="…"`.
 #[must_use]
 pub fn find_field(body: &[u8], boundary: &str, name: &str) -> Option<Range<usize>> {
@@ -38,7 +39,7 @@ pub fn find_field(body: &[u8], boundary: &str, name: &str) -> Option<Range<usize
         let disposition = head
             .split(|&b| b == b'\n')
             .find(|line| line.to_ascii_lowercase().starts_with(b"content-disposition:"));
-        // `filename="…"` also ends in `name="…"`: the byte before tells them apart.
+        // `filename="…"` also ends in `name="…"`: the byte before distinguishes them.
         let named = disposition.is_some_and(|line| {
             memmem::find_iter(line, wanted.as_bytes())
                 .any(|p| p > 0 && matches!(line[p - 1], b' ' | b';'))

@@ -1,4 +1,4 @@
-//! A request in the common form: read once, whatever is asked.
+//! A request parsed into the IR, for every operation that can be translated.
 
 use crate::relay::request::proxy_request::ProxyRequest;
 use crate::{
@@ -16,11 +16,10 @@ use crate::{
     },
 };
 
-/// What was asked.
+/// A parsed request.
 pub enum ParsedRequest {
     Chat(ChatRequest),
-    /// A conversation to be made shorter: itself, and the request that asks a model for its
-    /// summary.
+    /// A conversation to be compacted: the original, and the request for its summary.
     Compact {
         original: Box<ChatRequest>,
         summary_request: Box<ChatRequest>,
@@ -31,7 +30,7 @@ pub enum ParsedRequest {
     Rerank(RerankRequest),
 }
 
-/// Paths of the Responses dialect that are questions about a conversation.
+/// Paths of the Responses dialect for operations on a conversation.
 const COMPACT_PATH: &str = "/responses/compact";
 const INPUT_TOKENS_PATH: &str = "/responses/input_tokens";
 
@@ -40,7 +39,7 @@ impl ParsedRequest {
     ///
     /// # Errors
     ///
-    /// What the dialect's own provider would refuse.
+    /// The error that the dialect's own provider would return.
     pub(in crate::relay) fn parse(request: &ProxyRequest) -> Result<Self, ProxyError> {
         let (dialect, body) = (request.endpoint.dialect, &request.body);
         let conversation = |body: &[u8]| {
@@ -68,7 +67,7 @@ impl ParsedRequest {
         }
     }
 
-    /// The conversation that an upstream is to see.
+    /// Returns the conversation to send to an upstream.
     #[must_use]
     pub fn upstream_conversation(&self) -> Option<&ChatRequest> {
         match self {
@@ -78,7 +77,7 @@ impl ParsedRequest {
         }
     }
 
-    /// The conversation that the client sent.
+    /// Returns the conversation that the client sent.
     pub(in crate::relay) fn client_conversation_mut(&mut self) -> Option<&mut ChatRequest> {
         match self {
             Self::Chat(request) | Self::Count(request) => Some(request),
@@ -88,7 +87,7 @@ impl ParsedRequest {
     }
 }
 
-/// Which of its dialect's endpoints was asked.
+/// Returns the endpoint of its dialect.
 #[must_use]
 pub(in crate::relay) fn chat_endpoint(request: &ProxyRequest) -> ChatEndpoint {
     match (request.endpoint.op, request.endpoint.path.as_str()) {
@@ -98,7 +97,7 @@ pub(in crate::relay) fn chat_endpoint(request: &ProxyRequest) -> ChatEndpoint {
     }
 }
 
-/// Whether requests like this one can be put into another dialect.
+/// Returns whether requests like this one can be translated to another dialect.
 #[must_use]
 pub(in crate::relay) fn is_translatable(request: &ProxyRequest) -> bool {
     match request.endpoint.op {

@@ -1,5 +1,5 @@
-//! What one request wishes of routing: a `provider` object and a `models` list in its body, taken
-//! out before it is sent.
+//! Extracts one request's routing preferences from its body: the `provider` object and the `models`
+//! list.
 
 use std::sync::Arc;
 
@@ -15,15 +15,15 @@ use crate::{
     routing::{candidate::Target, cost::TokenPrice},
 };
 
-/// Names in any of the lists.
+/// Maximum number of names in each list.
 const MAX_NAMES: usize = 32;
-/// Between the tiers of a model and those of the next in `models`; priorities of the config are
-/// below it.
+/// Distance between the tiers of a model and those of the next one in `models`; config priorities
+/// are smaller.
 const MODEL_STRIDE: u32 = 10_000_000;
-/// Upstreams beside those in `order` come after it.
+/// Tier offset of upstreams that are not in `order`, which come after those that are.
 const UNLISTED_OFFSET: u32 = 1_000;
 
-/// What a request wishes.
+/// The routing preferences of one request.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RoutingPreferences {
     order: Vec<String>,
@@ -33,18 +33,19 @@ pub struct RoutingPreferences {
     sort: Option<Strategy>,
     /// Dollars per million tokens: of input, of output.
     max_price: Option<[Option<f64>; 2]>,
-    /// Only who takes everything that is in the request.
+    /// Only targets that support every parameter of the request.
     pub require_parameters: bool,
-    /// Asked for where the first name cannot be had.
+    /// Models to try if the first one is not available.
     pub fallback_models: Vec<String>,
 }
 
-/// Takes the wishes out of a body. `known` tells upstreams of ours: a `provider` object that names
-/// only others is meant for whoever gets the request, and stays; so do the `models` beside it.
+/// Removes the preferences from a body. `known` returns whether a name is a configured upstream. A
+/// `provider` object that names only other upstreams is meant for the upstream that gets the
+/// request, so it stays in the body, and so does the `models` list next to it.
 ///
 /// # Errors
 ///
-/// 400, where a wish cannot be understood.
+/// 400 if a preference is malformed.
 pub(in crate::relay) fn extract(
     body: &[u8],
     known: &dyn Fn(&str) -> bool,
@@ -75,7 +76,7 @@ pub(in crate::relay) fn extract(
     Ok(Some((preferences, rest.into())))
 }
 
-/// Whether the object is for us; then what it says.
+/// Reads the object if it is meant for aiproxy; returns whether it is.
 fn read_provider(
     provider: JsonRef<'_>,
     known: &dyn Fn(&str) -> bool,
@@ -153,14 +154,14 @@ fn invalid_field(field: &str, wants: &str) -> ProxyError {
 }
 
 impl RoutingPreferences {
-    /// The strategy that is wished for.
+    /// Returns the requested strategy.
     #[must_use]
     pub fn strategy(&self) -> Option<Strategy> {
         self.sort
     }
 
-    /// Leaves and orders the targets as wished; `nth` is the place of their model among those asked
-    /// for.
+    /// Filters and orders the targets as requested; `nth` is the index of their model among the
+    /// requested ones.
     pub fn apply(
         &self,
         targets: &mut Vec<Arc<Target>>,
@@ -182,7 +183,7 @@ impl RoutingPreferences {
         for target in targets {
             let position = match listed(&self.order, target) {
                 Some(position) => u32::try_from(position).unwrap_or(UNLISTED_OFFSET),
-                // Sorted means over all of them.
+                // A requested sort applies to all targets.
                 None if self.sort.is_some() => UNLISTED_OFFSET,
                 None if self.order.is_empty() => target.priority,
                 None => target.priority.saturating_add(UNLISTED_OFFSET),
@@ -194,10 +195,10 @@ impl RoutingPreferences {
         }
     }
 
-    /// Who has no known price is not known to be cheap enough.
+    /// A target without a known price does not count as cheap enough.
     fn is_affordable(&self, price: Option<TokenPrice>) -> bool {
         let Some([input, output]) = self.max_price else { return true };
-        // A dollar a million is a thousand billionths each.
+        // One dollar per million tokens is a thousand billionths per token.
         price.is_some_and(|price| {
             input.is_none_or(|max| price.input <= max * 1_000.0)
                 && output.is_none_or(|max| price.output <= max * 1_000.0)

@@ -1,4 +1,4 @@
-//! What the relay knows of a request without parsing it.
+//! A client's request with the fields that the relay reads without parsing it.
 
 use std::{
     net::IpAddr,
@@ -24,7 +24,7 @@ use crate::{
     ir::op::{Dialect, Op},
 };
 
-/// Who asks.
+/// The sender of a request.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub project: Arc<Project>,
@@ -33,19 +33,18 @@ pub struct Caller {
     pub addr: IpAddr,
 }
 
-/// What the path said: enough to read the body.
+/// What the path determines: enough to read the body.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     pub dialect: Dialect,
     pub op: Op,
-    /// Below the upstream's base URL, begins with `/`; `{model}` stands where the path holds the
-    /// model.
+    /// Relative to the upstream's base URL, starts with `/`; `{model}` replaces the model's name.
     pub path: String,
     pub model: ModelLocation,
     pub stream: StreamMode,
 }
 
-/// Where the model's name stands.
+/// Where the model's name is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelLocation {
     Body,
@@ -66,7 +65,7 @@ pub enum StreamMode {
     Never,
 }
 
-/// A request, read.
+/// A request whose body was read.
 pub struct ProxyRequest {
     pub id: RequestId,
     /// The request that this one repeats.
@@ -77,19 +76,19 @@ pub struct ProxyRequest {
     pub caller: Caller,
     pub method: Method,
     pub query: Option<String>,
-    /// What of them may go to an upstream.
+    /// The client's headers that may be sent to an upstream.
     pub headers: HeaderMap,
-    /// Decoded, whole.
+    /// The whole body, decoded.
     pub body: Bytes,
-    /// The body as it came, with its coding, where it was compressed.
+    /// The compressed original body with its coding, if the client compressed it.
     pub encoded_body: Option<(Bytes, HeaderValue)>,
-    /// Where the model's name stands in `body`, JSON quotes included for JSON.
+    /// Span of the model's name in `body`, with its quotes in JSON.
     pub model_span: Option<Range<usize>>,
     /// Whether the span is in a form rather than in JSON.
     pub is_multipart: bool,
     pub requested_model: Arc<str>,
     pub stream: bool,
-    /// Only `Accept` asks for the stream; the upstream has to be told in the body.
+    /// Only `Accept` asks for the stream, so the upstream's body needs the flag.
     pub add_stream: bool,
     pub framing: Framing,
     /// Whether the client asked for usage in the stream.
@@ -101,38 +100,40 @@ pub struct ProxyRequest {
     pub session: Option<Arc<str>>,
     /// Estimated input tokens.
     pub estimate: u64,
-    /// The most output tokens that the client wants.
+    /// The maximum output tokens that the client requests.
     pub max_tokens: Option<u64>,
-    /// The service tier that the client asks for, on which the price may depend.
+    /// The service tier that the client requests; the price may depend on it.
     pub tier: Option<Box<str>>,
-    /// How long the client says it will wait.
+    /// The client's own timeout, as its headers report it.
     pub client_timeout: Option<Duration>,
-    /// `x-aiproxy-upstream` of the client: only this one.
+    /// The client's `x-aiproxy-upstream`: use only this upstream.
     pub pinned_upstream: Option<Arc<str>>,
-    /// Whose request the body is; another dialect's than the path says where a body was taken for
-    /// what it looks like.
+    /// The dialect of the body; differs from the path's if the body was recognized as another
+    /// dialect's.
     pub body_dialect: Dialect,
-    /// The response that the request goes on from (`previous_response_id`).
+    /// The response that the request continues (`previous_response_id`).
     pub previous_response_id: Option<Box<str>>,
-    /// The body cannot pass as it is: it names or holds what only we understand.
+    /// The body cannot pass unchanged, because it contains ids or data that only aiproxy
+    /// understands.
     pub must_rewrite: bool,
-    /// Only this upstream, only this key: what the request names lives there.
+    /// Use only this upstream and key: they own what the request refers to.
     pub owner: Option<(UpstreamId, Option<KeyId>)>,
     /// `x-aiproxy-strict: 1`: nothing may be lost in translation.
     pub strict: bool,
-    /// What it wishes of routing, taken out of the body.
+    /// Its routing preferences, removed from the body.
     pub preferences: Option<Box<RoutingPreferences>>,
     pub buffer_reservation: BufferReservation,
 }
 
-/// The empty text, shared.
+/// Returns the empty string, shared.
 pub(in crate::relay) fn empty_str() -> Arc<str> {
     static NOTHING: OnceLock<Arc<str>> = OnceLock::new();
     Arc::clone(NOTHING.get_or_init(|| Arc::from("")))
 }
 
 impl ProxyRequest {
-    /// The most output tokens that the client allows; 0 where no answer of tokens is to come.
+    /// Returns the maximum output tokens that the client allows; 0 if the response has no output
+    /// tokens.
     #[must_use]
     pub fn output_limit(&self) -> u64 {
         if matches!(self.endpoint.op, Op::Chat | Op::Completions) {
@@ -142,7 +143,7 @@ impl ProxyRequest {
         }
     }
 
-    /// The same request for another attempt beside this one; what is held for its body stays with
+    /// Copies the request for a concurrent attempt; the buffer reservation of its body stays with
     /// this one.
     pub(in crate::relay) fn clone_for_hedge(&self, engine: &Arc<Engine>) -> Box<Self> {
         Box::new(Self {
@@ -182,7 +183,7 @@ impl ProxyRequest {
         })
     }
 
-    /// Nothing is sent again from here on: what was kept for that is let go.
+    /// Drops what was stored for further attempts, because there will be none.
     pub fn drop_body(&mut self) {
         self.body = Bytes::new();
         self.encoded_body = None;

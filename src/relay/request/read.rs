@@ -1,4 +1,4 @@
-//! Reads a request: bounded, once, shallowly; what comes out is an `Ask`.
+//! Reads a request once, with bounds and without a full parse, into a `ProxyRequest`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,14 +37,14 @@ use crate::{
     },
 };
 
-/// Longest model name that is looked up.
+/// Maximum bytes of a model name.
 const MAX_MODEL_NAME: usize = 256;
-/// Longest name of a service tier that a price may depend on.
+/// Maximum bytes of a service tier's name, on which a price may depend.
 const MAX_TIER_NAME: usize = 32;
-/// Beyond this a coded body is not kept for forwarding as it came.
+/// An encoded body above this size is not stored for forwarding unchanged.
 const MAX_ENCODED_BYTES: usize = 8 << 20;
 
-/// What the server knows when the head was read and the caller let in.
+/// What the server knows after it has read the head and admitted the caller.
 pub struct RequestHead {
     pub id: RequestId,
     pub endpoint: Endpoint,
@@ -52,16 +52,16 @@ pub struct RequestHead {
     pub method: Method,
     pub query: Option<String>,
     pub headers: HeaderMap,
-    /// Only this upstream, only this key.
+    /// Use only this upstream and key.
     pub owner: Option<(UpstreamId, Option<KeyId>)>,
 }
 
-/// Reads the body and looks for what routing needs.
+/// Reads the body and finds the fields that routing needs.
 ///
 /// # Errors
 ///
-/// Everything that is wrong with a request before anybody is asked: too large, slow, undecodable,
-/// not JSON, no model.
+/// Any problem found before the first attempt: too large, too slow, undecodable, not JSON, no
+/// model.
 pub async fn read_request(
     engine: &Arc<Engine>,
     generation: &Generation,
@@ -80,11 +80,11 @@ pub async fn read_request(
     )
 }
 
-/// Reads a body that was kept, as the request that it was.
+/// Reads a stored body as the request that it was.
 ///
 /// # Errors
 ///
-/// As [`read`].
+/// As [`read_request`].
 pub(in crate::relay) fn from_replay(
     engine: &Arc<Engine>,
     generation: &Generation,
@@ -106,7 +106,7 @@ pub(in crate::relay) fn from_replay(
     )
 }
 
-/// A body that is there, and since when.
+/// A complete body and when it arrived.
 struct UnparsedBody {
     at: UnixMillis,
     received: Mono,
@@ -125,7 +125,7 @@ fn parse_request(
     let (body, coded) = decode_body(raw, &mut map, limits, &mut held)?;
 
     let control = ControlHeaders::read(&map);
-    // Boxed where it is made: it is large, and goes through many hands.
+    // Boxed at creation, because it is large and often moved.
     let mut request = Box::new(ProxyRequest {
         id: head.id,
         replay_of,
@@ -351,7 +351,7 @@ fn scan_fields(request: &mut ProxyRequest, settings: &Settings) -> Result<(), Pr
     Ok(())
 }
 
-/// Whose request a body is: chat clients also send what looks like Anthropic's or Gemini's.
+/// Detects a body's dialect: chat clients also send bodies in the Anthropic or Gemini dialect.
 fn detect_body_dialect(endpoint: &Endpoint, scan: &scan::RequestScan<'_>, body: &[u8]) -> Dialect {
     if endpoint.dialect != Dialect::Openai || endpoint.op != Op::Chat {
         return endpoint.dialect;
@@ -369,8 +369,8 @@ fn detect_body_dialect(endpoint: &Endpoint, scan: &scan::RequestScan<'_>, body: 
     }
 }
 
-/// Whether a body holds reasoning that we told in this dialect without its provider's proof, which
-/// would refuse it.
+/// Returns whether a body contains reasoning that aiproxy wrote in this dialect without a
+/// signature. The dialect's provider would reject it.
 fn contains_unsigned_reasoning(dialect: Dialect, body: &[u8]) -> bool {
     let marker: &[u8] = match dialect {
         Dialect::Anthropic => b"\"aiproxy-unsigned",
@@ -380,7 +380,7 @@ fn contains_unsigned_reasoning(dialect: Dialect, body: &[u8]) -> bool {
     memchr::memmem::find(body, marker).is_some()
 }
 
-/// Whether the client asks for an event stream by its `Accept` alone.
+/// Returns whether the client asks for an event stream by its `Accept` alone.
 fn accepts_event_stream(headers: &HeaderMap, op: Op) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
     matches!(op, Op::Chat | Op::Completions)
@@ -412,7 +412,7 @@ fn check_content_type(dialect: Dialect, op: Op, content_type: &str) -> Result<()
     let essence = content_type.split(';').next().unwrap_or("").trim();
     let json = essence.eq_ignore_ascii_case("application/json")
         || essence.to_ascii_lowercase().ends_with("+json");
-    // Ollama takes what curl sends by default, and so do its clients rely on.
+    // Ollama accepts the content type that curl sends by default, and its clients rely on that.
     if json || dialect == Dialect::Ollama || op == Op::Raw {
         return Ok(());
     }
@@ -467,7 +467,8 @@ fn starts_with_ignoring_case(text: &str, prefix: &str) -> bool {
     text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// What a client's headers say to us rather than to an upstream; of several of one name the first.
+/// The client's headers for aiproxy rather than for an upstream; the first one wins if a name is
+/// repeated.
 #[derive(Default)]
 struct ControlHeaders {
     session: Option<Arc<str>>,
@@ -477,10 +478,10 @@ struct ControlHeaders {
 }
 
 impl ControlHeaders {
-    /// One pass, as looking for each by its name costs more.
+    /// Reads all headers in one pass, because a lookup per name costs more.
     fn read(headers: &HeaderMap) -> Self {
         let (mut session, mut pin, mut strict) = (None, None, None);
-        // Timeouts as the headers of SDK families tell them, in the order in which they count.
+        // Timeouts in the headers of the SDK families, in order of precedence.
         let mut waits = [None; 3];
         for (name, value) in headers {
             let slot = match name.as_str() {
@@ -513,7 +514,7 @@ impl ControlHeaders {
     }
 }
 
-/// How long the client's SDK says it waits: its read timeout in seconds.
+/// Parses the read timeout of the client's SDK, in seconds.
 fn parse_timeout(seconds: &str) -> Option<Duration> {
     let seconds: f64 = seconds.parse().ok()?;
     (seconds.is_finite() && seconds > 0.0).then(|| Duration::from_secs_f64(seconds.min(86_400.0)))

@@ -1,4 +1,4 @@
-//! Sends a request from before once more: its body as it was kept, perhaps to another model.
+//! Replays an earlier request with its stored body, optionally with another model.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::relay::{
 };
 use crate::{base::id::RequestId, config::settings::Project};
 
-/// What is sent again.
+/// A request to replay.
 pub struct Replay {
     pub original_id: RequestId,
     pub endpoint: Endpoint,
@@ -24,21 +24,21 @@ pub struct Replay {
     pub project: Arc<Project>,
     pub program: Arc<str>,
     pub body: Bytes,
-    /// Instead of the model of the first time.
+    /// Replaces the original model.
     pub model: Option<String>,
 }
 
-/// A request that is about to be sent again; it goes when its `run` is polled, and to its end.
+/// A replay that is ready; polling `run` sends it and runs it to its end.
 pub struct PendingReplay {
     pub id: RequestId,
     pub run: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-/// Reads the request again. Nobody gets its answer but the ledger, and whoever looks.
+/// Reads the request again. Only the ledger and viewers receive its response.
 ///
 /// # Errors
 ///
-/// Too many requests in flight, or a body that cannot be read (any more).
+/// Too many requests in flight, or a body that cannot be read.
 pub fn prepare_replay(engine: &Arc<Engine>, replay: Replay) -> Result<PendingReplay, String> {
     let Replay { original_id: of, mut endpoint, query, project, program, body, model } = replay;
     let generation = engine.generation();

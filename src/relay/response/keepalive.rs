@@ -1,5 +1,5 @@
-//! A stream without content for ten seconds: its head and our pings leave, failover goes on behind
-//! them.
+//! Sends the response head and keep-alive pings when no content has arrived after 10 s, while
+//! failover continues in the background.
 
 use std::{
     future::Future,
@@ -22,12 +22,12 @@ use crate::{
     routing::health::record::AttemptEnd,
 };
 
-/// The future of a request's rounds.
+/// The future of a request's dispatch loop.
 pub type ResponseFuture = Pin<
     Box<dyn Future<Output = (Box<RequestContext>, Result<AttemptResponse, ProxyError>)> + Send>,
 >;
 
-/// The body of an answer whose head left before its content was known.
+/// The body of a response whose head left before its content was known.
 pub struct KeepAliveBody {
     ingress: &'static dyn Ingress,
     framing: Framing,
@@ -53,7 +53,7 @@ impl KeepAliveBody {
         }
     }
 
-    /// The next bytes: pings while nothing is decided, then the stream or the error event.
+    /// Returns the next bytes: pings while dispatch is running, then the stream or the error event.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
             match &mut self.state {
@@ -80,7 +80,7 @@ impl KeepAliveBody {
                             context.recorder.finish(RequestState::Done, Some(&summary), None);
                             KeepAliveState::Final(body)
                         }
-                        // Only conversations are answered late, and those are never opaque.
+                        // Only conversations get an early head, and their bodies are never opaque.
                         Ok(AttemptResponse::Raw(_)) => KeepAliveState::Done,
                         Err(error) => {
                             let last = context.ingress.stream_error(

@@ -1,4 +1,4 @@
-//! Answers to the client: heads, errors in its dialect, the body type.
+//! Builds responses to the client: heads, errors in its dialect, the body type.
 
 pub mod keepalive;
 pub mod rescue;
@@ -37,10 +37,10 @@ const ATTEMPTS_HEADER: HeaderName = HeaderName::from_static("x-aiproxy-attempts"
 const LOSSES_HEADER: HeaderName = HeaderName::from_static("x-aiproxy-losses");
 const CONTENT_TYPE_OPTIONS_HEADER: HeaderName = HeaderName::from_static("x-content-type-options");
 
-/// Above this wait an SDK must not sleep by itself.
+/// Above this wait an SDK must not sleep on its own.
 const MAX_SDK_WAIT: Duration = Duration::from_secs(60);
 
-/// The body of any answer of ours.
+/// The body of any response to a client.
 pub enum ResponseBody {
     Full(Option<Bytes>),
     Stream(Box<StreamBody>),
@@ -49,8 +49,8 @@ pub enum ResponseBody {
     Events(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
 }
 
-/// The upstream's body broke while it was only forwarded: the connection is all that can tell the
-/// client.
+/// The upstream's body broke while it was forwarded without parsing. Only closing the connection
+/// can signal that to the client.
 #[derive(Debug, thiserror::Error)]
 #[error("the upstream's answer broke off")]
 pub struct BodyAborted;
@@ -88,7 +88,7 @@ impl Body for ResponseBody {
     }
 }
 
-/// A complete body of ours.
+/// Builds a response with a complete local body.
 #[must_use]
 pub fn full_response(
     status: http::StatusCode,
@@ -103,7 +103,7 @@ pub fn full_response(
     response
 }
 
-/// An error in the client's dialect.
+/// Builds an error in the client's dialect.
 #[must_use]
 pub fn error_response(
     dialect: Dialect,
@@ -132,7 +132,7 @@ pub fn error_response(
     response
 }
 
-/// Marks an answer with its request id, and keeps browsers from guessing.
+/// Sets the request id, and forbids browsers to guess the content type.
 pub fn set_request_id(headers: &mut HeaderMap, id: RequestId) {
     if let Ok(value) = HeaderValue::from_bytes(&id.hex_digits()) {
         headers.insert(REQUEST_ID_HEADER, value);
@@ -140,7 +140,7 @@ pub fn set_request_id(headers: &mut HeaderMap, id: RequestId) {
     headers.insert(CONTENT_TYPE_OPTIONS_HEADER, HeaderValue::from_static("nosniff"));
 }
 
-/// Names what served the request.
+/// Sets the headers that name the upstream and model of the response.
 pub(super) fn set_proxy_headers(headers: &mut HeaderMap, context: &RequestContext) {
     set_request_id(headers, context.request.id);
     for (name, value) in

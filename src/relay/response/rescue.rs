@@ -1,5 +1,5 @@
-//! Continuing a stream that broke off after content: another target is asked to go on from what was
-//! said.
+//! Continues a stream that broke off after content: asks another target to continue from the
+//! partial text.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -38,46 +38,46 @@ use crate::{
     },
 };
 
-/// Attempts to continue one answer.
+/// Maximum attempts to continue one response.
 const MAX_RESCUES: u32 = 3;
-/// Bytes of text that make a token, about.
+/// Approximate bytes of text per token.
 const BYTES_PER_TOKEN: u64 = 4;
 
-/// An attempt to go on; gives the request back with what came of it.
+/// An attempt to continue; returns the request context with the result.
 pub(in crate::relay) type RescueFuture = Pin<
     Box<dyn Future<Output = (Box<RequestContext>, Result<AttemptResponse, AttemptFailure>)> + Send>,
 >;
 
-/// Who might continue a stream.
+/// The targets that might continue a stream.
 #[derive(Clone)]
 pub struct RescueTargets {
-    /// What the model's name stands for.
+    /// The targets of the model name.
     pub(in crate::relay) resolved: ResolvedModel,
-    /// Who was asked already.
+    /// The attempts that were already made.
     pub(in crate::relay) failed_attempts: Vec<FailedAttempt>,
 }
 
-/// What a stream needs to be continued.
+/// The state from which a stream can be continued.
 pub(in crate::relay) struct Rescue {
-    /// The request once more; `None` while an attempt has it.
+    /// A copy of the request; `None` while an attempt uses it.
     context: Option<Box<RequestContext>>,
     targets: Box<RescueTargets>,
     attempts_left: u32,
 }
 
-/// An attempt that was begun.
+/// An attempt that was started.
 pub(in crate::relay) struct PendingRescue {
     pub(in crate::relay) candidate: Candidate,
-    /// What it holds of budgets, where there are any.
+    /// What it has reserved of budgets, if there are any.
     pub(in crate::relay) budget_hold: Option<BudgetHold>,
     pub(in crate::relay) future: RescueFuture,
-    /// Characters that it goes on from.
+    /// Characters of the partial text that it continues.
     pub(in crate::relay) resumed_chars: usize,
 }
 
 impl Rescue {
-    /// Keeps what is needed; `None` where the request does not ask for it, or its stream was not
-    /// listened to.
+    /// Stores what a rescue needs; `None` if the request does not ask for it, or if its stream was
+    /// not recorded.
     pub(in crate::relay) fn from_context(
         context: &mut RequestContext,
         stream: &ResponseStream,
@@ -85,10 +85,10 @@ impl Rescue {
         let mut targets = context.rescue_targets.take()?;
         stream.recorded()?;
         let mut resumed = clone_context(context);
-        // Also where the dialect is the same, what was said has to be added.
+        // The partial text has to be added, even if the dialect is the same.
         resumed.request.must_rewrite = true;
         resumed.is_continuation = true;
-        // The body is kept as long as it may be needed, and counts as long.
+        // The reservation lasts as long as the body may be needed.
         resumed.request.buffer_reservation.absorb(&mut context.request.buffer_reservation);
         if let Some((upstream, key)) = context.attempt_target {
             targets.failed_attempts.push(FailedAttempt {
@@ -102,8 +102,8 @@ impl Rescue {
         Some(Box::new(Self { context: Some(resumed), targets, attempts_left: MAX_RESCUES }))
     }
 
-    /// Begins an attempt to go on from what was said, where that can be done and somebody is ready
-    /// for it.
+    /// Starts an attempt to continue from the partial text, if that is possible and a candidate is
+    /// ready.
     pub(in crate::relay) fn start(&mut self, stream: &ResponseStream) -> Option<PendingRescue> {
         let text = stream.recorded()?.text()?;
         self.attempts_left = self.attempts_left.checked_sub(1)?;
@@ -194,14 +194,14 @@ impl Rescue {
         })
     }
 
-    /// The attempt is over; the request may be needed again.
+    /// Takes the request context back after an attempt, because it may be needed again.
     pub(in crate::relay) fn return_context(&mut self, context: Box<RequestContext>) {
         self.context = Some(context);
     }
 }
 
-/// Whether what broke a stream may be mended by somebody else; how it counts against who was to
-/// answer.
+/// Returns how a broken stream counts against its upstream; `None` if another target cannot recover
+/// it.
 pub(in crate::relay) fn recoverable_outcome(failure: &StreamFailure) -> Option<Outcome> {
     let outcome = match failure {
         StreamFailure::Upstream(fault) => outcome::classify_fault(fault, None, true),
@@ -212,19 +212,19 @@ pub(in crate::relay) fn recoverable_outcome(failure: &StreamFailure) -> Option<O
     (outcome.retry != Retry::No).then_some(outcome)
 }
 
-/// A stream that ended as if it were whole.
+/// Returns the fault of a stream that ended without an error but is incomplete.
 pub(in crate::relay) fn truncated_fault() -> TransportFault {
     let message = "the stream ended before it was complete".to_owned();
     TransportFault { kind: TransportKind::BodyBroken, message, may_be_received: true }
 }
 
-/// Whether a target takes an answer that was begun, and goes on with it.
+/// Returns whether a target accepts a partial response and continues it.
 fn supports_prefill(target: &Target) -> bool {
     matches!(target.dialect, Dialect::Anthropic | Dialect::Openai)
         && model_facts::facts_of(&target.model).prefill == Some(true)
 }
 
-/// Whether the answer to a request is such that its rest makes sense alone.
+/// Returns whether the rest of a response makes sense without its beginning.
 fn is_resumable(request: &ChatRequest) -> bool {
     let settings = &request.settings;
     let thinks = settings.reasoning.as_ref().is_some_and(|wish| {
@@ -238,8 +238,8 @@ fn is_resumable(request: &ChatRequest) -> bool {
         && !request.tools.iter().any(|tool| matches!(tool, Tool::Hosted(_)))
 }
 
-/// Puts what was said at the end of the conversation. White space at its end is refused by
-/// providers.
+/// Appends the partial text to the conversation, without trailing white space, which providers
+/// reject.
 fn append_partial(request: &mut ChatRequest, text: &str) {
     let text = text.trim_end();
     let last_block = request
@@ -248,7 +248,7 @@ fn append_partial(request: &mut ChatRequest, text: &str) {
         .filter(|message| message.role == Role::Assistant)
         .and_then(|message| message.blocks.last_mut());
     match last_block {
-        // The client had begun the answer itself.
+        // The client had started the response itself.
         Some(Block { kind: BlockKind::Text(existing), .. }) => existing.text.push_str(text),
         _ => request.messages.push(ChatMessage::new(Role::Assistant, vec![Block::text(text)])),
     }

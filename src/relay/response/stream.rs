@@ -1,5 +1,5 @@
-//! Bytes on: whole events as they come, what is ready in one write, the first never waiting; the
-//! meter watches beside.
+//! Forwards a stream to the client: whole events as they arrive, batched when ready, the first at
+//! once.
 
 use std::{
     borrow::Cow,
@@ -42,18 +42,17 @@ use crate::{
     upstream::body::UpstreamBody,
 };
 
-/// The scheduler's turns without a new chunk after which what is ready goes: measured, not timed.
-/// The upstream's connection hands chunks over one at a time, a turn for each.
+/// Scheduler turns without a new chunk after which the buffered events are sent; a measured count,
+/// not a time. The upstream's connection delivers one chunk per turn.
 const MAX_YIELDS: u8 = 3;
-/// Only where chunks come closer together than this is there company to wait for; a lone one goes
-/// at once.
+/// Batching waits only if chunks arrive closer together than this; a single chunk is sent at once.
 const BURST_GAP: Duration = Duration::from_micros(300);
-/// Gathered at most.
+/// Maximum bytes of one batch.
 const MAX_COALESCED: usize = 32 << 10;
-/// Silence after which the client gets a ping of its own dialect.
+/// Silence after which the client gets a ping in its dialect.
 pub(in crate::relay) const PING_AFTER: Duration = Duration::from_secs(10);
-/// After the terminal event the upstream has this long to end its body, so that its connection can
-/// be used again.
+/// How long the upstream may take to end its body after the terminal event, so that its connection
+/// can be reused.
 const LINGER: Duration = Duration::from_millis(20);
 
 /// A committed stream on its way to the client. Dropping it closes the upstream.
@@ -70,39 +69,39 @@ pub struct StreamBody {
     idle_timeout: Duration,
     ttft: Duration,
     last_read_at: Instant,
-    /// The idle limit has passed once; this is the second look.
+    /// The idle limit has passed once, and the sockets are read once more.
     in_grace: bool,
     last_write_at: Instant,
     timer: Pin<Box<Sleep>>,
     state: StreamState,
-    /// What is needed to continue it elsewhere, where its model asks for that.
+    /// The state to continue it elsewhere, if its model has rescue enabled.
     rescue: Option<Box<Rescue>>,
-    /// Who was to answer, where nobody could continue it.
+    /// The upstream that failed, if no other target could continue the stream.
     failed_upstream: Option<Arc<str>>,
 }
 
 enum StreamState {
     Streaming,
-    /// The terminal event was seen: the body's end is awaited for a moment.
+    /// The terminal event has arrived; waits briefly for the end of the body.
     Lingering,
     Failed(StreamFailure),
-    /// Another target is asked to go on from what was said.
+    /// Another target continues from the partial text.
     Resuming(Box<Resuming>),
     Done,
 }
 
-/// An attempt to continue a stream, and what broke it.
+/// An attempt to continue a stream, and what broke the stream.
 struct Resuming {
     pending: PendingRescue,
     failure: StreamFailure,
-    /// Who was to answer.
+    /// The upstream that failed.
     upstream: Arc<str>,
-    /// What was used up to then.
+    /// What the response had used until then.
     prior_usage: Usage,
 }
 
 impl StreamBody {
-    /// Takes over a stream whose first content is held.
+    /// Takes over a stream whose first content is buffered.
     #[must_use]
     pub fn new(mut context: Box<RequestContext>, committed: StreamResponse) -> Self {
         let StreamResponse {
@@ -160,7 +159,7 @@ impl StreamBody {
         }
     }
 
-    /// The next bytes for the client; `None` at the end.
+    /// Returns the next bytes for the client; `None` at the end.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if matches!(self.state, StreamState::Streaming | StreamState::Resuming(_))
             && let Poll::Ready(cause) = self.context.cancel.poll_cancelled(cx)
@@ -208,7 +207,7 @@ impl StreamBody {
         }
     }
 
-    /// Reads one chunk of the upstream, or its end.
+    /// Reads one chunk from the upstream, or its end.
     fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(body) = &mut self.body else { return Poll::Ready(()) };
         let frame = match Pin::new(body).poll_frame(cx) {
@@ -239,7 +238,7 @@ impl StreamBody {
             Some(Err(_)) if matches!(self.state, StreamState::Lingering) => self.body = None,
             Some(Err(fault)) => {
                 self.body = None;
-                // What was cut may have been only the end of a stream that is complete.
+                // The break may have lost only the end of a stream that is complete.
                 let mut out = Vec::new();
                 let ending = self.stream.finish(&mut out);
                 self.buffer(out);
@@ -271,7 +270,7 @@ impl StreamBody {
         self.buffered_frames.extend(out);
     }
 
-    /// Nothing more came: what is ready goes, after a few turns in which more may come.
+    /// Sends the buffered events after a few turns in which more may arrive.
     fn coalesce(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if !self.buffered_frames.is_empty() {
             if self.bursting && !self.first_write && self.yields < MAX_YIELDS {
@@ -285,7 +284,7 @@ impl StreamBody {
         self.on_timer(cx)
     }
 
-    /// The alarm rang: idle limit, ping, or the end of lingering.
+    /// Handles the timer: idle limit, ping, or the end of lingering.
     fn on_timer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let now = Instant::now();
         if matches!(self.state, StreamState::Lingering) {
@@ -296,7 +295,7 @@ impl StreamBody {
         if now >= self.last_read_at + self.idle_timeout
             && !std::mem::replace(&mut self.in_grace, true)
         {
-            // What came while this process slept is read before the limit is judged.
+            // Reads what arrived while this process slept before the limit counts.
             self.timer.as_mut().reset(now + GRACE);
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -304,7 +303,7 @@ impl StreamBody {
         if now >= self.last_read_at + self.idle_timeout {
             self.body = None;
             if self.stream.is_complete() {
-                // Everything was said; only the end of the body is missing.
+                // The response is complete; only the end of the body is missing.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -337,7 +336,7 @@ impl StreamBody {
         }
     }
 
-    /// Everything that is ready, as one piece.
+    /// Takes all buffered bytes as one piece.
     fn take_buffered(&mut self) -> Option<Bytes> {
         let last = self.buffered_frames.pop()?;
         let bytes = if self.buffered_frames.is_empty() {
@@ -357,8 +356,9 @@ impl StreamBody {
         Some(bytes)
     }
 
-    /// Begins to continue a stream that broke off; false where that cannot be done. `earlier`: who
-    /// was to answer and what was used for it, where an attempt to continue has failed already.
+    /// Starts to continue a stream that broke off; returns false if that is not possible.
+    /// `earlier`: the failed upstream and what it used, if an attempt to continue has already
+    /// failed.
     fn start_rescue(&mut self, earlier: Option<(Arc<str>, Usage)>) -> bool {
         let StreamState::Failed(broke) = &self.state else { return false };
         let (Some(rescue), Some(outcome)) = (&mut self.rescue, rescue::recoverable_outcome(broke))
@@ -404,7 +404,7 @@ impl StreamBody {
         true
     }
 
-    /// Waits for whoever is to go on; the client is kept alive meanwhile.
+    /// Polls the attempt that is to continue; keeps the client's connection alive meanwhile.
     fn poll_rescue(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let StreamState::Resuming(rescuing) = &mut self.state else { return Poll::Ready(None) };
         let Poll::Ready((second, result)) = rescuing.pending.future.as_mut().poll(cx) else {
@@ -437,7 +437,7 @@ impl StreamBody {
                     rescue.return_context(second);
                 }
                 self.state = StreamState::Failed(broke);
-                // The first attempt is told of already; another may still go on.
+                // The first attempt is already recorded; another target may still continue.
                 if !self.start_rescue(Some((Arc::clone(&upstream), before))) {
                     self.failed_upstream = Some(upstream);
                     self.rescue = None;
@@ -448,7 +448,7 @@ impl StreamBody {
         Poll::Pending
     }
 
-    /// Goes on with what another target says.
+    /// Continues with another target's stream.
     fn resume(
         &mut self,
         mut second: Box<RequestContext>,
@@ -513,7 +513,7 @@ impl StreamBody {
         self.state = StreamState::Done;
     }
 
-    /// The error event of the client's dialect, and the end.
+    /// Writes the error event of the client's dialect, and ends the stream.
     fn end_with_error(&mut self) -> Bytes {
         let StreamState::Failed(failure) = std::mem::replace(&mut self.state, StreamState::Done)
         else {
@@ -546,7 +546,7 @@ impl StreamBody {
             }
         };
         let summary = self.stream.summary();
-        // The upstream's own words, where they are fit to be shown as they are.
+        // Prefers the upstream's own error event if it may be shown unchanged.
         let upstream_event = self
             .stream
             .upstream_error_frame()
@@ -566,13 +566,13 @@ impl StreamBody {
 }
 
 impl Drop for StreamBody {
-    /// The client went away: what was used up to here is known only now.
+    /// The client disconnected: only now is it known what was used until here.
     fn drop(&mut self) {
         match self.state {
             StreamState::Done => {}
-            // What was used for the part that broke off is booked already.
+            // The usage of the interrupted part is already booked.
             StreamState::Resuming(_) => {
-                self.context.recorder.finish(RequestState::ClientGone, None, None)
+                self.context.recorder.finish(RequestState::ClientGone, None, None);
             }
             _ => {
                 let summary = self.stream.summary();
@@ -582,7 +582,7 @@ impl Drop for StreamBody {
     }
 }
 
-/// A body of no known grammar on its way to the client.
+/// A body in an unknown format on its way to the client.
 pub struct RawBody {
     context: Box<RequestContext>,
     first_chunk: Option<Bytes>,
@@ -612,7 +612,7 @@ impl RawBody {
         }
     }
 
-    /// The next bytes; an error where the upstream broke off.
+    /// Returns the next bytes; an error if the upstream broke off.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyAborted>>> {
         if let Some(first) = self.first_chunk.take() {
             return Poll::Ready(Some(Ok(first)));

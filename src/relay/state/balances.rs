@@ -1,5 +1,4 @@
-//! What is left at providers that tell it: asked for now and then, and after they said that nothing
-//! is.
+//! Polls providers for the remaining balance, at intervals and after an out-of-credit error.
 
 use std::{
     collections::HashMap,
@@ -32,44 +31,44 @@ use crate::{
     upstream::aux_client,
 };
 
-/// Providers are asked this often.
+/// How often providers are polled.
 const POLL_INTERVAL: Duration = Duration::from_secs(600);
-/// After a refusal for want of money at most this often.
+/// Minimum interval between polls after out-of-credit errors.
 const MIN_RECHECK_INTERVAL: Duration = Duration::from_secs(60);
-/// A place that does not answer a key is not asked with it again for so long.
+/// How long a probe that does not answer a key is not tried again with it.
 const FAILED_PROBE_PAUSE: Duration = Duration::from_secs(6 * 3_600);
-/// Keys that come and go are noticed this often.
+/// How often added and removed keys are noticed.
 const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// Answers are small.
+/// Maximum bytes of a response; balances are small.
 const MAX_RESPONSE_BYTES: usize = 64 << 10;
-/// Less than this is little: a dollar.
+/// A balance below one dollar is low.
 const LOW_BALANCE: NanoUsd = NanoUsd(NANOS_PER_UNIT);
 
-/// What is known, by key.
+/// The known balances, by key.
 #[derive(Debug, Default)]
 pub struct Balances {
     entries: Mutex<HashMap<KeyId, BalanceEntry>>,
     changed: Notify,
 }
 
-/// What is left for a key, as its provider told.
+/// What is left for a key, as its provider reported it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Balance {
     pub amount: f64,
     pub currency: String,
-    /// Where a rate is known.
+    /// Known if there is an exchange rate.
     pub usd: Option<NanoUsd>,
     pub at: UnixMillis,
 }
 
 impl Balance {
-    /// Whether little is left, or nothing.
+    /// Returns whether little or nothing is left.
     #[must_use]
     pub fn is_low(&self) -> bool {
         self.amount <= 0.0 || self.usd.is_some_and(|usd| usd < LOW_BALANCE)
     }
 
-    /// `$12.300`, `88.88 CNY`.
+    /// Formats the amount: `$12.300`, `88.88 CNY`.
     #[must_use]
     pub fn text(&self) -> String {
         match (&*self.currency, to_nanos(self.amount)) {
@@ -81,12 +80,12 @@ impl Balance {
 
 #[derive(Debug)]
 struct BalanceEntry {
-    /// Of the secret that it was asked with: another one begins anew.
+    /// Fingerprint of the secret that was polled; another secret starts afresh.
     fingerprint: Arc<str>,
     balance: Option<Balance>,
     polled_at: Option<Mono>,
     next_poll_at: Mono,
-    /// When each place may be asked again that did not answer.
+    /// When each probe that did not answer may be tried again.
     paused_probes: Vec<(usize, Mono)>,
 }
 
@@ -100,8 +99,8 @@ impl Balances {
         self.lock().get(&key)?.balance.clone()
     }
 
-    /// The provider says that this key's account is out of money: it is asked how things are,
-    /// unless it just was.
+    /// Polls a key's balance soon, because its account is out of credit; does nothing if it was
+    /// just polled.
     pub(in crate::relay) fn recheck_soon(&self, key: KeyId, now: Mono) {
         if let Some(row) = self.lock().get_mut(&key)
             && row.polled_at.is_none_or(|polled_at| now.since(polled_at) >= MIN_RECHECK_INTERVAL)
@@ -111,7 +110,7 @@ impl Balances {
         }
     }
 
-    /// Whether a key is due, and which places may be asked; the next time is set.
+    /// Returns the probes that may be tried if a key is due, and sets its next time.
     fn take_due(
         &self,
         key: KeyId,
@@ -148,7 +147,7 @@ impl Balances {
         }
     }
 
-    /// The balance before.
+    /// Stores a balance and returns the previous one.
     fn replace(&self, key: KeyId, balance: Balance) -> Option<Balance> {
         self.lock().get_mut(&key)?.balance.replace(balance)
     }
@@ -158,7 +157,7 @@ impl Balances {
     }
 }
 
-/// Asks the providers that tell, until dropped.
+/// Polls all providers that report balances, until dropped.
 pub async fn run(engine: &Arc<Engine>) {
     loop {
         let (now, settings) = (engine.clock.mono(), Arc::clone(&engine.generation().settings));
@@ -195,12 +194,12 @@ pub async fn run(engine: &Arc<Engine>) {
         }
         engine.balances.retain(&keys);
         join_all(due).await;
-        // Nothing heard in time is the usual case.
+        // A timeout without a notification is the normal case.
         timeout(KEY_CHECK_INTERVAL, engine.balances.changed.notified()).await.unwrap_or_default();
     }
 }
 
-/// Asks one place after the other until one tells.
+/// Tries one probe after the other until one reports a balance.
 async fn poll_key(
     engine: &Engine,
     upstream: &Arc<Upstream>,
@@ -225,7 +224,7 @@ async fn poll_key(
                 let Some((amount, currency)) = parse_balance(fact, &answer.body) else { continue };
                 return record_balance(engine, upstream, key, amount, currency);
             }
-            // It has no such place, or not for this key.
+            // The provider does not have this path, or not for this key.
             Ok(answer) if answer.status.is_client_error() && answer.status.as_u16() != 429 => {
                 engine.balances.pause_probe(
                     key.id,
@@ -239,7 +238,7 @@ async fn poll_key(
     }
 }
 
-/// The server itself: places of balances are named from its root.
+/// Returns the server's root, to which the paths of balance probes are relative.
 fn server_root(end: &DialectEndpoint) -> Option<DialectEndpoint> {
     let (scheme, _) = end.base_url.split_once("://")?;
     let (host, port) = base_url::host_port(&end.base_url)?;
@@ -251,7 +250,7 @@ fn server_root(end: &DialectEndpoint) -> Option<DialectEndpoint> {
     })
 }
 
-/// Keeps what a provider told, and says so where it is little now or more than before.
+/// Stores a reported balance, and reports if it is newly low or has increased.
 fn record_balance(
     engine: &Engine,
     upstream: &Upstream,
@@ -289,7 +288,7 @@ fn record_balance(
         let alert = Alert { kind: what, subject: Arc::clone(&key.name), text: text.into(), level };
         engine.bus.publish(engine.clock.unix(), EventKind::Alert { alert });
     }
-    // Somebody paid: what was held against the account for want of money is over.
+    // The account was topped up, so its quota block ends.
     if before.is_some_and(|before| amount > before.amount)
         && engine.router.clear_quota_block(key.id)
     {
@@ -298,8 +297,8 @@ fn record_balance(
     }
 }
 
-/// The amount that is left and its currency; of several, the one that buys most by number. What
-/// says nothing of an amount, as a key without a limit does, is none.
+/// Returns the remaining amount and its currency; of several, the largest number. An entry without
+/// an amount, such as a key without a limit, is skipped.
 fn parse_balance(fact: &BalanceProbe, body: &[u8]) -> Option<(f64, String)> {
     let answer: Value = serde_json::from_slice(body).ok()?;
     let rows: Vec<&Value> = match &fact.list_pointer {
@@ -333,7 +332,7 @@ fn parse_balance(fact: &BalanceProbe, body: &[u8]) -> Option<(f64, String)> {
 mod tests {
     use super::*;
 
-    /// What the providers' documentation gives as examples.
+    /// Uses the examples of the providers' documentation.
     #[test]
     fn every_provider_that_tells_is_understood() {
         for (preset, place, body, want) in [

@@ -1,4 +1,4 @@
-//! Ending running requests from outside: killed by the user, or cut at the end of the drain.
+//! Cancels running requests from outside: on a user's command, or at the end of the drain.
 
 use std::{
     future::poll_fn,
@@ -13,14 +13,14 @@ use futures_util::task::AtomicWaker;
 
 use crate::base::id::{IdMap, RequestId};
 
-/// Why a request was ended.
+/// Why a request was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CancelReason {
     Killed,
     Shutdown,
 }
 
-/// The handle that one request watches.
+/// The cancel handle of one request.
 #[derive(Default)]
 pub struct CancelHandle {
     reason: AtomicU8,
@@ -33,7 +33,7 @@ impl CancelHandle {
         self.waker.wake();
     }
 
-    /// Whether the request is to end; registers the task when it is not.
+    /// Returns the reason if the request is cancelled; otherwise registers the task.
     pub fn poll_cancelled(&self, cx: &Context<'_>) -> Poll<CancelReason> {
         self.waker.register(cx.waker());
         match self.reason.load(Ordering::Acquire) {
@@ -43,13 +43,13 @@ impl CancelHandle {
         }
     }
 
-    /// Waits until the request is to end.
+    /// Waits until the request is cancelled.
     pub async fn cancelled(&self) -> CancelReason {
         poll_fn(|cx| self.poll_cancelled(cx)).await
     }
 }
 
-/// All running requests.
+/// The cancel handles of all running requests.
 #[derive(Default)]
 pub struct Cancellations(Mutex<IdMap<RequestId, Arc<CancelHandle>>>);
 
@@ -64,13 +64,13 @@ impl Cancellations {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
-    /// Ends one request; false where it is not running.
+    /// Cancels one request; returns false if it is not running.
     pub fn cancel(&self, id: RequestId) -> bool {
         let cancel = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
         cancel.inspect(|cancel| cancel.cancel(CancelReason::Killed)).is_some()
     }
 
-    /// Ends all of them.
+    /// Cancels all requests.
     pub fn cancel_all(&self) {
         for cancel in self.0.lock().unwrap_or_else(PoisonError::into_inner).values() {
             cancel.cancel(CancelReason::Shutdown);

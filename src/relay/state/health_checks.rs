@@ -1,5 +1,5 @@
-//! Active probes: an upstream with `health` is asked for a path now and then, so that it is known
-//! to be away before a request finds out, and to be back before a cooldown ends.
+//! Probes upstreams that have `health` configured. Detects an outage before a request fails, and a
+//! recovery before a cooldown ends.
 
 use std::{
     collections::HashMap,
@@ -22,31 +22,31 @@ use crate::{
     upstream::models::{self, ModelListError},
 };
 
-/// A config that changed is noticed this often.
+/// How often config changes are noticed.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// The first probe of an upstream comes so soon.
+/// Delay before the first probe of an upstream.
 const FIRST_CHECK_DELAY: Duration = Duration::from_secs(2);
-/// Share of the interval by which probes are scattered, so that those of many upstreams do not fall
-/// together.
+/// Random share of the interval by which probes are shifted, so that those of many upstreams do not
+/// coincide.
 const JITTER: f64 = 0.1;
 
-/// What the newest probe of each upstream found.
+/// The newest probe result of each upstream.
 #[derive(Debug, Default)]
 pub struct HealthChecks(Mutex<HashMap<UpstreamId, CheckResult>>);
 
-/// What a probe found.
+/// The result of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckResult {
     pub at: UnixMillis,
     pub duration: Duration,
-    /// In words: `200`, `503`, `connection refused`.
+    /// For people: `200`, `503`, `connection refused`.
     pub message: Arc<str>,
     /// Whether the upstream can be reached.
     pub is_reachable: bool,
 }
 
 impl HealthChecks {
-    /// What the newest one found.
+    /// Returns the newest result.
     #[must_use]
     pub fn latest(&self, upstream: UpstreamId) -> Option<CheckResult> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&upstream).cloned()
@@ -57,7 +57,7 @@ impl HealthChecks {
     }
 }
 
-/// Probes as configured, until dropped.
+/// Probes the configured upstreams, until dropped.
 pub async fn run(engine: &Arc<Engine>) {
     let mut next: HashMap<UpstreamId, Mono> = HashMap::new();
     let mut under_way = FuturesUnordered::new();
@@ -80,7 +80,7 @@ pub async fn run(engine: &Arc<Engine>) {
                 wait = wait.min(due.since(now));
                 continue;
             }
-            // The next one is counted from this one's end; until then none is due.
+            // The next probe is scheduled when this one ends; until then none is due.
             next.insert(upstream.id, Mono(Duration::MAX));
             under_way.push(check_one(engine, Arc::clone(upstream), health.clone()));
         }
@@ -108,7 +108,8 @@ async fn check_one(
     (upstream.id, health.interval)
 }
 
-/// Requests tell as much as probes do, and while our own network is down nobody learns anything.
+/// Returns whether a probe is due. A recent successful request replaces a probe, and while the
+/// local network is down a probe proves nothing.
 fn is_due(engine: &Engine, upstream: &Upstream, every: Duration) -> bool {
     let now = engine.clock.mono();
     let recently_served =
@@ -118,8 +119,7 @@ fn is_due(engine: &Engine, upstream: &Upstream, every: Duration) -> bool {
 
 async fn check_upstream(engine: &Engine, upstream: &Arc<Upstream>, health: &HealthCheck) {
     let Some(end) = upstream.endpoints.first() else { return };
-    // Without a credential that may be used there is nothing to be learned from an answer, and none
-    // is needed where there are no keys.
+    // Without a usable credential a response proves nothing, unless the upstream has no keys.
     let key = upstream
         .keys
         .iter()
@@ -147,7 +147,7 @@ async fn check_upstream(engine: &Engine, upstream: &Arc<Upstream>, health: &Heal
             let cause_text: Arc<str> = format!("{cause} (probe of {})", health.path).into();
             (cause.into(), Some(Err(cause_text)))
         }
-        // Nobody learned anything about the upstream.
+        // The probe proved nothing about the upstream.
         CheckVerdict::Inconclusive(reason) => (reason.into(), None),
     };
     let ok = matches!(verdict, Some(Ok(())));
@@ -169,12 +169,12 @@ async fn check_upstream(engine: &Engine, upstream: &Arc<Upstream>, health: &Heal
     }
 }
 
-/// What an answer shows.
+/// The verdict on a probe's response.
 enum CheckVerdict {
-    /// It is up: with this status, whatever it thinks of path and key.
+    /// The upstream is up and answered with this status, even if it rejected the path or key.
     Up(u16),
     Down(String),
-    /// A login page, or no network of our own.
+    /// A login page, or the local network is down.
     Inconclusive(String),
 }
 

@@ -1,4 +1,5 @@
-//! What is believed of upstreams and keys, over a restart: one small file in the data dir.
+//! Saves the circuit state of upstreams and keys across restarts, in one small file in the data
+//! dir.
 
 use std::{
     collections::BTreeMap,
@@ -27,14 +28,14 @@ use crate::{
     },
 };
 
-/// How often it is looked whether there is anything new.
+/// How often the state is checked for changes.
 pub const SAVE_INTERVAL: Duration = Duration::from_secs(5);
-/// Files of another version say nothing to us.
+/// Files of another version are ignored.
 const FILE_VERSION: u32 = 1;
-/// A larger file is none of ours.
+/// A larger file was not written by aiproxy.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// The file, and what of it has not been taken up yet.
+/// The file, and its content that was not restored yet.
 #[derive(Debug, Default)]
 pub struct HealthStore {
     path: Option<PathBuf>,
@@ -75,7 +76,7 @@ struct SavedUpstreamRow {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct SavedKeyRow {
-    /// Of the secret that all this was held against.
+    /// Fingerprint of the secret to which this state belongs.
     fingerprint: String,
     #[serde(default)]
     circuit: Option<CircuitRow>,
@@ -120,7 +121,7 @@ const CLASS_NAMES: [(CooldownClass, &str); 6] = [
 ];
 
 impl HealthStore {
-    /// Reads what an earlier run left; a missing, damaged or foreign file is an empty one.
+    /// Reads the file of an earlier run; a missing, damaged or foreign file counts as empty.
     #[must_use]
     pub fn open(file: PathBuf) -> Self {
         let small = std::fs::metadata(&file)
@@ -131,7 +132,7 @@ impl HealthStore {
         Self { path: Some(file), loaded: Mutex::new(found), last_saved: Mutex::new(bytes) }
     }
 
-    /// Takes up what was held against an upstream.
+    /// Restores an upstream's state.
     pub fn restore_upstream(&self, engine: &Engine, upstream: &Upstream) {
         let row = self
             .loaded
@@ -151,7 +152,7 @@ impl HealthStore {
         engine.router.restore_upstream(upstream.id, saved, engine.clock.mono());
     }
 
-    /// Takes up what was held against a key, once its secret is known to be the same.
+    /// Restores a key's state, once its secret is known to be the same.
     pub fn restore_key(&self, engine: &Engine, key: &UpstreamKey) {
         let fingerprint = engine.keys.summary(key.id).fingerprint.to_string();
         let row =
@@ -185,7 +186,7 @@ impl HealthStore {
         engine.router.restore_key(key.id, saved, now);
     }
 
-    /// What was spent of budgets.
+    /// Returns what was spent of budgets.
     #[must_use]
     pub fn saved_budgets(&self) -> Vec<SavedBudget> {
         let found = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -204,7 +205,7 @@ impl HealthStore {
         found.budgets.iter().filter_map(saved).collect()
     }
 
-    /// Writes down what is believed now, if it is not what the file says.
+    /// Writes the current state if it differs from the file.
     pub fn save(&self, engine: &Engine) {
         let Some(file) = &self.path else { return };
         let mut saved = self.last_saved.lock().unwrap_or_else(PoisonError::into_inner);
@@ -220,7 +221,7 @@ impl HealthStore {
         match fs::write_atomic(file, &bytes, 0o600) {
             Ok(()) => *saved = bytes,
             Err(e) => {
-                tracing::warn!(file = %file.display(), "what is believed of keys is not kept over a restart: {e}")
+                tracing::warn!(file = %file.display(), "what is believed of keys is not kept over a restart: {e}");
             }
         }
     }
@@ -253,7 +254,7 @@ impl HealthStore {
         for upstream in &settings.upstreams {
             let saved = engine.router.save_upstream(upstream.id, now);
             if !saved.is_empty() {
-                // In steps, so that a time that is slowly forgotten is not written again and again.
+                // Rounded, so that a slowly decaying value does not cause repeated writes.
                 let rough = |span: &Duration| {
                     u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(1).ilog2()
                 };
@@ -330,7 +331,8 @@ impl CircuitRow {
         }
     }
 
-    /// A clock that was set meanwhile must not make an end later than any rule would have.
+    /// Limits the end to what the cooldown rules allow, because the clock may have been set
+    /// meanwhile.
     fn into_circuit(self, engine: &Engine) -> Option<SavedCircuit> {
         let (now, cooldown) = (engine.clock.mono(), &engine.generation().settings.cooldown);
         let class =
@@ -351,7 +353,7 @@ impl CircuitRow {
     }
 }
 
-/// To the second: two readings of the two clocks give ends that differ by a hair.
+/// Rounds to the second, because two readings of the two clocks differ slightly.
 fn round_to_second(at: UnixMillis) -> UnixMillis {
     UnixMillis(at.0.saturating_add(500).div_euclid(1_000).saturating_mul(1_000))
 }

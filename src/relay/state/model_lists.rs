@@ -1,5 +1,5 @@
-//! What each upstream says it serves: learned in the background, kept over restarts, never asked on
-//! the request path.
+//! Stores each upstream's model list. Lists are fetched in the background, saved across restarts,
+//! and never fetched on the request path.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -25,23 +25,22 @@ use crate::{
     upstream::models::{self, ModelListError},
 };
 
-/// Lists are asked for again this often.
+/// How often lists are fetched again.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
-/// One that could not be had is asked for again after this, and then after three times as long
-/// each.
+/// Delay before the first retry of a failed fetch; each further delay is three times as long.
 const FIRST_RETRY_DELAY: Duration = Duration::from_secs(4);
-/// Keys that are tried for one list.
+/// Maximum keys tried for one list.
 const MAX_KEYS_TRIED: usize = 3;
-/// More than this from one upstream is cut.
+/// Maximum models of one upstream; more are cut.
 const MAX_MODELS: usize = 5_000;
 
 /// The learned lists.
 pub struct ModelLists {
     learned: ArcSwap<HashMap<UpstreamId, Arc<ModelSet>>>,
-    /// Upstreams whose list was asked for and could not be had: they are not waited for.
+    /// Upstreams whose list could not be fetched; requests do not wait for them.
     failed: Mutex<HashSet<UpstreamId>>,
     changed: Notify,
-    /// Where the lists are kept, by upstream name.
+    /// The file of the lists, by upstream name.
     file: Option<PathBuf>,
 }
 
@@ -57,7 +56,7 @@ struct SavedModelList {
 }
 
 impl ModelLists {
-    /// Reads what an earlier run learned; a missing or damaged file is an empty one.
+    /// Reads the lists of an earlier run; a missing or damaged file counts as empty.
     #[must_use]
     pub fn new(file: Option<PathBuf>, upstreams: &[Arc<Upstream>]) -> Self {
         let contents: ModelListFile = file
@@ -83,14 +82,14 @@ impl ModelLists {
         }
     }
 
-    /// All lists as they are now.
+    /// Returns all current lists.
     #[must_use]
     pub fn learned(&self) -> Arc<HashMap<UpstreamId, Arc<ModelSet>>> {
         self.learned.load_full()
     }
 
-    /// Waits until one of these lists is learned or known not to be had; whether waiting on is of
-    /// use.
+    /// Waits until one of these lists is fetched or has failed; returns whether further waiting may
+    /// help.
     pub async fn wait_until_known(&self, upstreams: &[UpstreamId], deadline: Instant) -> bool {
         let changed = self.changed.notified();
         tokio::pin!(changed);
@@ -154,8 +153,8 @@ impl ModelLists {
     }
 }
 
-/// Keeps the lists fresh for as long as it is polled. What is not there when the proxy starts, a
-/// local server or the network, is there soon after.
+/// Refreshes the lists while it is polled. Retries soon if a local server or the network is not up
+/// when the proxy starts.
 pub async fn run(engine: &Arc<Engine>) {
     loop {
         refresh_all(engine).await;
@@ -170,7 +169,8 @@ pub async fn run(engine: &Arc<Engine>) {
     }
 }
 
-/// Asks every enabled upstream for its list, all at once; the names of those that answered.
+/// Fetches the lists of all enabled upstreams concurrently; returns the names of those that
+/// answered.
 pub async fn refresh_all(engine: &Arc<Engine>) -> HashSet<String> {
     refresh_some(engine, &|_| true).await
 }
@@ -201,7 +201,7 @@ async fn refresh_some(
 }
 
 async fn fetch_list(engine: &Arc<Engine>, upstream: &Arc<Upstream>) -> Option<ModelSet> {
-    // Keys that may be used just now; without one the list cannot be had.
+    // Keys that are usable now; the list cannot be fetched without one.
     let ready = upstream
         .keys
         .iter()
@@ -225,11 +225,11 @@ async fn fetch_list(engine: &Arc<Engine>, upstream: &Arc<Upstream>) -> Option<Mo
     None
 }
 
-/// The model list of one end, as it came.
+/// Fetches the model list of one endpoint, unparsed.
 ///
 /// # Errors
 ///
-/// As `models::fetch`.
+/// As `models::fetch_model_list`.
 pub async fn request_list(
     engine: &Engine,
     upstream: &Arc<Upstream>,

@@ -1,5 +1,4 @@
-//! Whether our own side has a network: when every distant host failed for want of one, nobody else
-//! is to blame.
+//! Detects whether the local network is down, so that upstreams are not blamed for it.
 
 use std::{
     collections::HashMap,
@@ -18,16 +17,16 @@ use crate::{
     ir::fault::{TransportFault, TransportKind},
 };
 
-/// Failures older than this say nothing.
+/// Older failures are ignored.
 const FAILURE_WINDOW: Duration = Duration::from_secs(30);
 
-/// One per process.
+/// The state of the local network; one per process.
 #[derive(Default)]
 pub struct Network {
     down: AtomicBool,
-    /// Milliseconds of the clock when something distant last answered.
+    /// Clock milliseconds of the last response from a remote upstream.
     last_success: AtomicU64,
-    /// When each distant upstream last failed for want of a network.
+    /// When each remote upstream last failed for lack of a network.
     last_failures: Mutex<HashMap<UpstreamId, Mono>>,
 }
 
@@ -37,7 +36,7 @@ impl Network {
         self.down.load(Ordering::Relaxed)
     }
 
-    /// Something answered. True where the network was down until now.
+    /// Records a response; returns true if the network was down until now.
     pub fn answered(&self, upstream: &Upstream, now: Mono) -> bool {
         if upstream.local {
             return false;
@@ -46,9 +45,9 @@ impl Network {
         self.down() && self.down.swap(false, Ordering::Relaxed)
     }
 
-    /// Judges a transport fault: true where it shows that our own network is down. No route is
-    /// proof at once; a name that does not resolve is proof only when it happened to every distant
-    /// host tried lately, and to more than one.
+    /// Records a transport fault; returns true if it proves that the local network is down. A
+    /// missing route is proof at once. A DNS failure is proof only if it happened to every remote
+    /// host tried recently, and to more than one.
     pub fn failed(&self, upstream: &Upstream, fault: &TransportFault, now: Mono) -> bool {
         if upstream.local || !matches!(fault.kind, TransportKind::NetworkDown | TransportKind::Dns)
         {
@@ -65,25 +64,25 @@ impl Network {
         proof
     }
 
-    /// To be looked at again: the next request tries.
+    /// Makes the next request try the network again.
     pub fn reset(&self) {
         self.down.store(false, Ordering::Relaxed);
     }
 }
 
 impl Engine {
-    /// An upstream answered: our own network is there.
+    /// Records that an upstream answered, so the local network is up.
     pub(in crate::relay) fn record_reachable(&self, upstream: &Upstream) {
         if self.network.answered(upstream, self.clock.mono()) {
-            // Connections from before the network went are dead, and only look alive.
+            // Connections from before the outage are dead, although they look alive.
             self.upstream_client.drop_idle();
             self.notify_waiters();
-            self.publish_network_notice(Severity::Info, "our own network is back");
+            self.publish_network_notice(Severity::Info, "the local network is back");
         }
     }
 
-    /// An upstream could not be reached: whether that shows that our own network is down, which is
-    /// said once.
+    /// Records that an upstream was unreachable; returns whether that proves that the local network
+    /// is down, which is published once.
     pub(in crate::relay) fn record_unreachable(
         &self,
         upstream: &Upstream,
@@ -92,7 +91,10 @@ impl Engine {
         let was = self.network.down();
         let down = self.network.failed(upstream, fault, self.clock.mono());
         if down && !was {
-            self.publish_network_notice(Severity::Warn, "our own network is down: nothing is held against anybody, and requests wait until it is back");
+            self.publish_network_notice(
+                Severity::Warn,
+                "the local network is down: no failure counts, and requests wait until it is back",
+            );
         }
         down
     }

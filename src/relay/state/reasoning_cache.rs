@@ -1,8 +1,9 @@
-//! Reasoning that a client's dialect cannot carry: kept here, and put back when the conversation
-//! goes on.
+//! Caches reasoning that a client's dialect cannot carry, and restores it when the conversation
+//! continues.
 //!
-//! Found again by the ids of an answer's tool calls (by their names and arguments, for clients that
-//! keep no ids), or by its text where it called nothing. Bounded in bytes and time, per project.
+//! Entries are found by the ids of a response's tool calls, or by the calls' names and arguments
+//! for clients that do not preserve ids. A response without calls is found by its text. Bounded in
+//! bytes and time, per project.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -23,24 +24,24 @@ use crate::{
 
 const TTL: Duration = Duration::from_secs(6 * 3600);
 const MAX_BYTES: usize = 32 << 20;
-/// One answer's share; a larger one is not kept.
+/// Maximum bytes of one response; a larger one is not cached.
 pub(in crate::relay) const MAX_ENTRY_BYTES: usize = 1 << 20;
 
-/// The kept answers of all projects.
+/// The cached responses of all projects.
 #[derive(Default)]
 pub struct ReasoningCache(Mutex<ReasoningCacheState>);
 
 #[derive(Default)]
 struct ReasoningCacheState {
-    /// Of one name the newest of each dialect: clients that keep no ids say the same to several
-    /// upstreams at once.
+    /// The newest entry of each dialect per key; clients that do not preserve ids send the same to
+    /// several upstreams at once.
     by_key: HashMap<u64, Vec<Arc<StoredReasoning>>>,
     /// In the order of arrival.
     order: VecDeque<ReasoningEntry>,
     bytes: usize,
 }
 
-/// A kept answer, and what it takes.
+/// A cached response and its size.
 struct ReasoningEntry {
     stored_at: Mono,
     keys: Vec<u64>,
@@ -48,17 +49,16 @@ struct ReasoningEntry {
     reasoning: Arc<StoredReasoning>,
 }
 
-/// What was proven of one answer: blocks with proofs, in their order; texts are kept only where
-/// they are reasoning.
+/// The signed blocks of one response, in order; text is cached only if it is reasoning.
 struct StoredReasoning {
-    /// Whose proofs they are.
+    /// The dialect that issued the signatures.
     dialect: Option<Dialect>,
     blocks: Vec<Block>,
 }
 
 impl ReasoningCache {
-    /// Keeps an answer whose blocks bear proofs, and thoughts that led to calls: some providers
-    /// want those back as well.
+    /// Caches a response that has signed blocks, and reasoning that led to calls, because some
+    /// providers require that as well.
     pub fn insert(&self, project: &str, response: &ChatResponse, now: Mono) {
         let thought = |block: &Block| matches!(block.kind, BlockKind::Reasoning(_));
         let called =
@@ -88,8 +88,8 @@ impl ReasoningCache {
         state.evict(now);
     }
 
-    /// Puts kept proofs back into the assistant's messages that lack them. Where several are known
-    /// by the same name: those of dialect `to`, else what bears no proof, else the newest.
+    /// Restores cached signatures in the assistant's messages that lack them. If several entries
+    /// match, prefers those of dialect `to`, then those without a signature, then the newest.
     pub fn restore(
         &self,
         project: &str,
@@ -136,7 +136,7 @@ impl ReasoningCacheState {
             self.bytes -= bytes;
             for key in keys {
                 let Some(known) = self.by_key.get_mut(&key) else { continue };
-                // A newer one of the same name stays.
+                // A newer entry with the same key stays.
                 known.retain(|other| !Arc::ptr_eq(other, &answer));
                 if known.is_empty() {
                     self.by_key.remove(&key);
@@ -146,7 +146,7 @@ impl ReasoningCacheState {
     }
 }
 
-/// Under which names an answer is found again.
+/// Returns the keys by which a response is found again.
 fn lookup_keys(project: &str, blocks: &[Block]) -> Vec<u64> {
     let hash = |kind: u8, text: &str| {
         let mut hasher = DefaultHasher::new();
@@ -175,14 +175,14 @@ fn lookup_keys(project: &str, blocks: &[Block]) -> Vec<u64> {
     if text.is_empty() { Vec::new() } else { vec![hash(1, &text)] }
 }
 
-/// A call without its id; JSON that means the same reads the same.
+/// Formats a call without its id; equivalent JSON gives the same text.
 fn call_without_id(call: &ToolCall) -> String {
     let arguments = serde_json::from_str::<serde_json::Value>(&call.arguments)
         .map_or_else(|_| call.arguments.clone(), |json| json.to_string());
     format!("{}\0{}", call.name, if call.arguments.trim().is_empty() { "{}" } else { &arguments })
 }
 
-/// A block without what the client sends back anyway.
+/// Returns a block without what the client sends back anyway.
 fn strip_citations(block: &Block) -> Block {
     let mut block = block.clone();
     if let BlockKind::Text(text) = &mut block.kind {
@@ -234,7 +234,7 @@ fn reinsert(stored: &[Block], blocks: &mut Vec<Block>) {
         }
     }
     if !reasoning.is_empty() {
-        // What the client sends of it is a copy without its proof.
+        // The client's copy of the reasoning has no signature.
         blocks.retain(|existing| {
             !(matches!(existing.kind, BlockKind::Reasoning(_)) && existing.signature.is_none())
         });

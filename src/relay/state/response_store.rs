@@ -1,7 +1,8 @@
-//! Answers that a Responses client may come back to: by `previous_response_id`, or to fetch, list
-//! and delete them.
+//! Stores responses that a Responses client may refer to by `previous_response_id`, or fetch, list
+//! and delete.
 //!
-//! Kept in memory, bounded in bytes and time, per project; `store: false` keeps nothing.
+//! Stored in memory, bounded in bytes and time, per project; a response with `store: false` is not
+//! stored.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -27,7 +28,7 @@ const TTL: Duration = Duration::from_secs(24 * 3600);
 const MAX_BYTES: usize = 64 << 20;
 pub(in crate::relay) const MAX_ENTRY_BYTES: usize = 8 << 20;
 
-/// The kept answers of all projects.
+/// The stored responses of all projects.
 #[derive(Default)]
 pub struct ResponseStore(Mutex<ResponseStoreState>);
 
@@ -46,17 +47,18 @@ struct ResponseEntry {
     location: StoredAt,
 }
 
-/// Where a response lives.
+/// Where a response is stored.
 #[derive(Clone)]
 pub enum StoredAt {
-    /// With us: the conversation up to and with the answer, and the answer as it was told.
+    /// In aiproxy: the conversation including the response, and the response body that the client
+    /// received.
     Local { conversation: Arc<ChatRequest>, request_messages: usize, body: Bytes },
-    /// With the provider, reachable with this key.
+    /// At the provider, reachable with this key.
     Upstream { upstream: UpstreamId, key: Option<KeyId> },
 }
 
 impl ResponseStore {
-    /// Keeps a translated answer, unless the request said `store: false`.
+    /// Stores a translated response, unless the request has `store: false`.
     pub fn insert(
         &self,
         project: &Arc<str>,
@@ -98,7 +100,7 @@ impl ResponseStore {
         );
     }
 
-    /// Remembers which upstream holds a response that was passed through.
+    /// Records which upstream stores a response that was passed through.
     pub fn record_upstream(
         &self,
         project: &Arc<str>,
@@ -115,14 +117,14 @@ impl ResponseStore {
         );
     }
 
-    /// Where a response lives.
+    /// Returns where a response is stored.
     #[must_use]
     pub fn find(&self, project: &Arc<str>, id: &str) -> Option<StoredAt> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.by_id.get(&(Arc::clone(project), id.into())).map(|entry| entry.location.clone())
     }
 
-    /// Forgets a response; whether it was known.
+    /// Removes a response; returns whether it was known.
     pub fn remove(&self, project: &Arc<str>, id: &str) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = state.by_id.remove(&(Arc::clone(project), id.into()));
@@ -130,7 +132,8 @@ impl ResponseStore {
         entry.is_some()
     }
 
-    /// Puts the conversation that `previous_response_id` names before the request's own messages.
+    /// Inserts the conversation that `previous_response_id` names before the request's own
+    /// messages.
     ///
     /// # Errors
     ///
@@ -172,8 +175,8 @@ impl ResponseStore {
     }
 }
 
-/// Results of calls that stood in the earlier part learn their tools' names, which some dialects
-/// have to tell.
+/// Adds the tools' names to results of calls in the earlier part, because some dialects require
+/// them.
 fn fill_result_names(request: &mut ChatRequest) {
     let mut names: HashMap<String, (String, CallKind)> = HashMap::new();
     for block in request.messages.iter_mut().flat_map(|message| &mut message.blocks) {
@@ -191,14 +194,14 @@ fn fill_result_names(request: &mut ChatRequest) {
     }
 }
 
-/// The response that a request goes on from.
+/// Returns the response that a request continues.
 #[must_use]
 pub fn previous_response_id(request: &ChatRequest) -> Option<String> {
     let id = request.extras.get(Dialect::Responses, "previous_response_id")?;
     id.json().str().map(std::borrow::Cow::into_owned)
 }
 
-/// The refusal of a response id that nobody knows.
+/// Returns the error for an unknown response id.
 #[must_use]
 pub fn unknown_response(id: &str) -> ProxyError {
     let id = sanitize::clean(id);

@@ -1,20 +1,20 @@
-//! When the day, week or month of a budget begins and ends.
+//! Computes when the day, week or month of a budget begins and ends.
 
 use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
 
 use crate::{base::clock::UnixMillis, config::settings::Period};
 
-/// A span of the calendar in one time zone.
+/// A calendar period in one time zone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CalendarPeriod {
     pub from: UnixMillis,
-    /// `None`: it never ends.
+    /// `None` if the period never ends.
     pub until: Option<UnixMillis>,
 }
 
 impl CalendarPeriod {
-    /// The one that holds a moment. Days have 23 or 25 hours where clocks change, and weeks begin
-    /// on Monday.
+    /// Returns the period that contains a moment. Days have 23 or 25 hours when the clocks change,
+    /// and weeks begin on Monday.
     #[must_use]
     pub fn containing(per: Period, at: UnixMillis, zone: &TimeZone) -> Self {
         let always = Self { from: UnixMillis(0), until: None };
@@ -65,7 +65,7 @@ mod tests {
                 "2025-09-03T22:00:00Z",
                 "2025-09-04T22:00:00Z",
             ),
-            // The day on which clocks go back has 25 hours.
+            // The day on which clocks are set back has 25 hours.
             (
                 Period::Day,
                 "2025-10-26T12:00:00Z",

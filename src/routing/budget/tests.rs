@@ -214,8 +214,8 @@ fn holders_survive_their_text_and_stand_in_order() {
 proptest! {
     #![proptest_config(cases())]
 
-    /// However requests come and go: nothing begins on a spent budget, what is shown is what was
-    /// billed, and what was reserved finds its way back.
+    /// In any order of requests: no attempt starts on a spent budget, the displayed amount equals
+    /// the billed amount, and every reservation is released.
     #[test]
     fn pain_22_one_count_refuses_and_is_shown(steps in prop::collection::vec((0_u8..3, 1_i64..400, 0_i64..600), 1..80)) {
         let limit = NANO_USD_PER_DOLLAR;

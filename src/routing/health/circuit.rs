@@ -1,5 +1,5 @@
-//! What is believed of one scope (upstream, account, key, key and model), and how each fact changes
-//! it.
+//! Implements the circuit of one scope (upstream, account, key, key and model): its states, and how
+//! each signal changes them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,24 +9,24 @@ use crate::{
     config::settings::{Cooldown, RetrySettings},
 };
 
-/// How long a probe's verdict is awaited before another attempt may go.
+/// How long other attempts wait for a probe's result before one of them may be sent.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A server on this machine may be given the model at any moment.
+/// A server on this machine may load the model at any moment.
 const LOCAL_MODEL_COOLDOWN: Duration = Duration::from_secs(10);
 
-/// After a rejection the key is checked for free: first after this, doubling up to [`RETEST_MAX`].
+/// Delay before the first free check of a rejected key; it doubles up to [`MAX_RECHECK_AFTER`].
 const RECHECK_AFTER: Duration = Duration::from_secs(600);
 const MAX_RECHECK_AFTER: Duration = Duration::from_secs(6 * 3600);
 
-/// Repeated cooldowns of our own making are shorter by up to this share, each by another: what
-/// failed together is not tested together again.
+/// Repeated cooldowns that aiproxy sets itself are shortened by up to this share, which differs per
+/// attempt. Scopes that failed together are then not tested together again.
 const JITTER: f64 = 0.1;
 
-/// Attempts let through beyond which a scope that came back counts as well again.
+/// Slow start ends when its width reaches this number of concurrent attempts.
 const SLOW_START_DONE: u32 = 32;
 
-/// What the config says about failures.
+/// The configured failure handling.
 #[derive(Clone, Debug)]
 pub struct Policy {
     pub cooldown: Cooldown,
@@ -40,22 +40,23 @@ impl Policy {
     }
 }
 
-/// The state of one scope. Attempts are told apart by their ticket's number: `struck` is the newest
-/// number given out when the last strike fell, so an attempt began after it exactly when its number
-/// is greater.
+/// The state of one scope. Attempts are identified by their ticket's number. `last_failure` is the
+/// newest number issued when the last strike was counted, so an attempt started after that strike
+/// exactly if its number is greater.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Circuit {
-    /// Fit for use; `strikes` have not opened it yet. `window` while it has only just come back.
+    /// Usable; `strikes` have not opened it yet. `slow_start` is set while the scope has just
+    /// recovered.
     Closed { strikes: u32, last_failure: u64, slow_start: Option<SlowStart> },
-    /// Left alone until `until`; after that one request tests it.
+    /// Not used until `until`; after that one request tests it.
     Open { reason: OpenReason, until: Mono },
-    /// An attempt is testing it; without a verdict it is left alone as before, until `until`.
+    /// An attempt is testing it; without a result it returns to `Open` with the same `until`.
     Probing { reason: OpenReason, attempt_id: u64, sent_at: Mono, until: Mono },
     /// Rejected: client traffic does not test it.
     Rejected { cause: Arc<str>, since: Mono, last_failure: u64, recheck_at: Mono, rechecks: u32 },
 }
 
-/// Why and since when a scope is left alone.
+/// Why and since when a scope is not used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpenReason {
     pub strikes: u32,
@@ -63,35 +64,38 @@ pub struct OpenReason {
     pub since: Mono,
     pub cause: Arc<str>,
     pub class: CooldownClass,
-    /// Known to be of no use before the end (true), or merely suspect (false).
+    /// Known to be unusable before the end (true), or only suspect (false).
     pub hard_block: bool,
-    /// The end is the vendor's hint, not our own belief.
+    /// The end comes from the provider's hint, not from aiproxy's own estimate.
     pub from_provider: bool,
 }
 
-/// After a recovery attempts go 1, 2, 4, …: how many may be under way, and how many are.
+/// The slow start after a recovery: `width` concurrent attempts are allowed (1, 2, 4, …), and
+/// `in_flight` are running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlowStart {
     pub width: u32,
     pub in_flight: u32,
     pub since: Mono,
-    /// The attempt that widened it last; attempts numbered up to `first` are not counted in `out`.
+    /// The last attempt that widened it. Attempts numbered up to `opened_after` are not counted in
+    /// `in_flight`.
     last_success: u64,
     opened_after: u64,
 }
 
-/// What happened to an attempt, or what a person asked for. `id` is the attempt's number, `newest`
-/// the newest given out.
+/// What happened to an attempt, or what a user requested. `id` is the attempt's number,
+/// `last_attempt_id` the newest number issued.
 #[derive(Clone, Debug)]
 pub enum CircuitSignal<'a> {
-    /// A probe of our own was answered: who was away for failures may be back.
+    /// One of aiproxy's probes got a response: a scope that was open because of failures may work
+    /// again.
     ProbeSucceeded,
-    /// By hand, for so long.
+    /// Cooled by hand for this span.
     Cooled {
         span: Duration,
         last_attempt_id: u64,
     },
-    /// The attempt is over; it may have said nothing.
+    /// The attempt is over, possibly without a result.
     Ended {
         id: u64,
     },
@@ -100,12 +104,12 @@ pub enum CircuitSignal<'a> {
         last_attempt_id: u64,
         failure: Failure<'a>,
     },
-    /// A free check of a rejected key is under way.
+    /// A free check of a rejected key has started.
     RecheckStarted,
     Sent {
         id: u64,
     },
-    /// It began to answer: the scope is back, but only a whole answer makes up for earlier
+    /// The response began: the scope works again, but only a complete response clears earlier
     /// failures.
     FirstContent {
         id: u64,
@@ -115,7 +119,7 @@ pub enum CircuitSignal<'a> {
         id: u64,
         last_attempt_id: u64,
     },
-    /// By hand, by a new secret, or by a check that succeeded.
+    /// Reset by hand, by a new secret, or by a check that succeeded.
     Reset,
 }
 
@@ -124,20 +128,20 @@ pub struct Failure<'a> {
     pub class: CooldownClass,
     pub hint: Option<Duration>,
     pub cause: &'a Arc<str>,
-    /// Strikes that open the scope.
+    /// The number of strikes that opens the scope.
     pub threshold: u32,
     /// The upstream is on this machine.
     pub local: bool,
 }
 
-/// What a scope allows at an instant; the greater, the worse.
+/// What a scope allows at an instant; greater is worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Availability {
     Available,
     /// The cooldown is over: one request tests it.
     ProbeDue,
     Suspect(Mono),
-    /// An attempt's verdict is awaited.
+    /// An attempt's result is pending.
     Pending,
     Blocked(Mono),
     Rejected,
@@ -150,7 +154,7 @@ impl Default for Circuit {
 }
 
 impl Circuit {
-    /// The next state.
+    /// Returns the next state.
     #[must_use]
     pub fn after(self, signal: &CircuitSignal<'_>, policy: &Policy, now: Mono) -> Self {
         match (self, signal) {
@@ -159,7 +163,8 @@ impl Circuit {
                 Self::manual(span, newest, now)
             }
 
-            // Only what we believe ourselves: neither a vendor's word nor a person's.
+            // Shortens only cooldowns that aiproxy estimated, not those from the provider or a
+            // user.
             (Self::Open { reason: belief, until }, CircuitSignal::ProbeSucceeded)
                 if until > now
                     && belief.class == CooldownClass::ServerError
@@ -306,11 +311,11 @@ impl Circuit {
             hard_block: true,
             from_provider: false,
         };
-        Self::Open { reason: reason, until: now + span }
+        Self::Open { reason, until: now + span }
     }
 
-    /// A failure adds a strike only if its attempt began after the last one; what the vendor said
-    /// outright (a hint, a quota, a missing model) extends the end all the same.
+    /// Handles a failure. It adds a strike only if its attempt started after the last strike. An
+    /// explicit provider statement (a hint, a quota, a missing model) extends the end in any case.
     fn after_failure(
         self,
         id: u64,
@@ -329,8 +334,7 @@ impl Circuit {
             }
             _ => None,
         };
-        // While a newer probe is under way its verdict is what counts, not that of one it took over
-        // from.
+        // While a newer probe is in flight, its result counts, not that of the probe it replaced.
         let overtaken = matches!(&self, Self::Probing { attempt_id, .. } if *attempt_id > id);
         if (!is_new || overtaken) && !term.definite {
             return self;
@@ -378,7 +382,7 @@ impl Circuit {
         }
     }
 
-    /// What the scope allows now.
+    /// Returns what the scope allows now.
     #[must_use]
     pub fn availability(&self, now: Mono) -> Availability {
         match self {
@@ -413,7 +417,8 @@ impl Circuit {
 }
 
 impl SlowStart {
-    /// Each attempt that succeeds doubles the width once; a wide window is none.
+    /// Doubles the width once for each successful attempt. Returns `None` once the width is large
+    /// enough to end slow start.
     fn widen(self, id: u64) -> Option<Self> {
         if id == self.last_success {
             return Some(self);
@@ -423,19 +428,19 @@ impl SlowStart {
     }
 }
 
-/// For how long a failure closes a scope, and how sure that is.
+/// How long a failure opens a scope, and how certain that is.
 struct CooldownTerm {
     span: Duration,
     hard_block: bool,
     from_provider: bool,
-    /// The vendor said so, whatever we believe.
+    /// Set by an explicit provider statement, which overrides aiproxy's own state.
     definite: bool,
 }
 
 impl CooldownTerm {
     fn for_failure(failure: &Failure<'_>, strikes: u32, id: u64, policy: &Policy) -> Self {
         let cooldown = &policy.cooldown;
-        // "Wait for nothing" is no hint: the same would come at once again.
+        // A hint of zero is ignored, because the next request would come at once.
         let hint =
             failure.hint.filter(|hint| !hint.is_zero()).map(|hint| hint.min(cooldown.max_hint));
         let nth = strikes.saturating_sub(failure.threshold.max(1));
@@ -476,7 +481,7 @@ impl CooldownTerm {
                 definite: true,
             },
             (CooldownClass::ModelMissing | CooldownClass::Quota, _) => fixed(cooldown.quota),
-            // Handled before; nothing to leave alone.
+            // Handled before; there is no cooldown.
             (CooldownClass::None | CooldownClass::Rejected, _) => Self {
                 span: Duration::ZERO,
                 hard_block: false,
@@ -487,7 +492,7 @@ impl CooldownTerm {
     }
 }
 
-/// A number from 0 to 1 that differs from attempt to attempt.
+/// Returns a number from 0 to 1 that differs from attempt to attempt.
 fn jitter_fraction(id: u64) -> f64 {
     const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
     (id.wrapping_mul(MULTIPLIER) >> 32) as f64 / f64::from(u32::MAX)

@@ -1,5 +1,5 @@
-//! What a key has used of its limits, over all models and of each: configured ones, and what the
-//! provider says of its own.
+//! Tracks the usage of a key against its limits, in total and per model: configured limits, and
+//! those that the provider reports.
 
 use std::sync::Arc;
 
@@ -15,10 +15,11 @@ use crate::{
     config::settings::KeyLimit,
 };
 
-/// Models of one key that are counted by themselves; names come from clients, so they are bounded.
+/// Models of one key that are counted separately. Their names come from clients, so the number is
+/// bounded.
 const MAX_MODELS: usize = 64;
 
-/// One key's use.
+/// The usage of one key.
 #[derive(Debug, Default)]
 pub struct KeyUsage {
     total: UsageCounter,
@@ -31,32 +32,32 @@ struct UsageCounter {
     tokens: SlidingSum,
 }
 
-/// What an attempt reserved, to be settled by its true usage.
+/// What an attempt reserved; its actual usage settles it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyReservation {
     total: Option<RollingReservation>,
     model: Option<RollingReservation>,
 }
 
-/// What stands against another attempt.
+/// The limit that blocks an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitHit {
     /// A configured limit is used up.
     Configured { limit_name: &'static str, until: Mono },
-    /// The provider says that too little is left.
+    /// The provider reported that too little is left.
     Provider { kind: LimitKind, window: LimitWindow },
 }
 
 impl KeyUsage {
-    /// Whether there is anything to look at; most keys have no limits, and their providers tell of
-    /// none.
+    /// Returns whether any limit needs a check. Most keys have no limits, and their providers
+    /// report none.
     #[must_use]
     pub fn is_limited(&self, all: KeyLimit, narrow: KeyLimit) -> bool {
         !(all.is_unlimited() && narrow.is_unlimited() && self.models.is_empty())
     }
 
-    /// What stands against an attempt with this demand; a configured limit before what the provider
-    /// said.
+    /// Returns the limit that blocks an attempt with this demand. Configured limits take precedence
+    /// over those that the provider reported.
     #[must_use]
     pub fn limit_hit(
         &self,
@@ -119,7 +120,7 @@ impl KeyUsage {
         (reserved.total.is_some() || reserved.model.is_some()).then_some(reserved)
     }
 
-    /// The attempt used so many tokens.
+    /// Records the number of tokens that the attempt used.
     pub fn settle(&mut self, model: &Arc<str>, reserved: KeyReservation, tokens: u64) {
         if let Some(booked) = reserved.total {
             self.total.tokens.correct(booked, tokens);
@@ -132,12 +133,12 @@ impl KeyUsage {
         }
     }
 
-    /// What is known of the provider's own limits for a model; made where it is not.
+    /// Returns the provider's reported limits for a model; creates the entry if it is missing.
     pub fn rate_limits_mut(&mut self, model: &Arc<str>, now: Mono) -> &mut RateLimitState {
         &mut self.model_usage_mut(model, now).2
     }
 
-    /// Forgets what the provider said, for one model or all.
+    /// Drops the provider's reported limits, for one model or all.
     pub fn clear_rate_limits(&mut self, model: Option<&Arc<str>>) {
         for (name, _, learned) in &mut self.models {
             if model.is_none_or(|model| same_model(name, model)) {
@@ -146,7 +147,7 @@ impl KeyUsage {
         }
     }
 
-    /// The provider's own limits, as far as they hold now.
+    /// Returns the provider's limits that have not been reset yet.
     pub fn rate_limits(
         &self,
         now: Mono,

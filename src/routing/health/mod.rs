@@ -1,5 +1,5 @@
-//! What is known of upstreams, keys and accounts, as plain state: what each candidate's standing
-//! is, and what starting an attempt changes. The board puts the lock around it.
+//! Stores the health of upstreams, keys and accounts as plain state, evaluates candidates against
+//! it, and applies the start of an attempt. The router puts the lock around it.
 
 pub mod circuit;
 pub mod key_usage;
@@ -31,25 +31,25 @@ use crate::{
     ir::op::Dialect,
 };
 
-/// Models of one key that may be in a cooldown of their own; names come from clients, so they are
-/// bounded.
+/// Models of one key that can have a cooldown of their own. Their names come from clients, so the
+/// number is bounded.
 const MAX_MODELS_PER_KEY: usize = 64;
 
-/// Per key or account request limits are over this span.
+/// The span of request limits per key or account.
 pub const MINUTE: Duration = Duration::from_secs(60);
 
-/// All beliefs and counts.
+/// All health states and counters.
 #[derive(Debug)]
 pub struct Health {
     pub policy: Arc<Policy>,
-    /// The newest attempt's number.
+    /// The number of the newest attempt.
     pub last_attempt_id: u64,
     pub upstreams: IdMap<UpstreamId, UpstreamHealth>,
     pub keys: IdMap<KeyId, KeyHealth>,
     pub accounts: IdMap<AccountId, Circuit>,
-    /// Where the stride over targets stands.
+    /// The current virtual time of the stride over targets.
     pub target_virtual_time: f64,
-    /// How long answers usually are, by model.
+    /// The typical output length per model.
     pub output_estimator: OutputEstimator,
 }
 
@@ -59,9 +59,9 @@ pub struct UpstreamHealth {
     pub running: u32,
     pub rps_bucket: TokenBucket,
     pub stats: AttemptStats,
-    /// Where the stride over this upstream's keys stands.
+    /// The current virtual time of the stride over this upstream's keys.
     pub key_virtual_time: f64,
-    /// Its models that were asked for.
+    /// The models of this upstream that were requested.
     pub targets: Vec<TargetHealth>,
 }
 
@@ -69,7 +69,7 @@ pub struct UpstreamHealth {
 #[derive(Clone, Debug)]
 pub struct TargetHealth {
     pub model: Arc<str>,
-    /// Where it stands in the stride over targets.
+    /// Its position in the stride over targets.
     pub virtual_time: f64,
     pub ttft: PeakEwma,
 }
@@ -84,13 +84,13 @@ pub struct KeyHealth {
     pub requests: u64,
     pub tokens: u64,
     pub usage: KeyUsage,
-    /// Where it stands in the stride over its upstream's keys.
+    /// Its position in the stride over its upstream's keys.
     pub virtual_time: f64,
     /// Attempts numbered up to this were made with an earlier secret.
     pub valid_from: u64,
 }
 
-/// The chosen attempt; whoever holds it tells the board exactly one final end.
+/// The ticket of a started attempt; its owner reports exactly one final end to the router.
 #[derive(Clone, Debug)]
 pub struct AttemptTicket {
     /// Grows with each attempt.
@@ -103,29 +103,29 @@ pub struct AttemptTicket {
     pub model: Arc<str>,
     pub account: AccountId,
     pub started: Mono,
-    /// It tests a scope after a cooldown, or the least suspect one.
+    /// The attempt tests a scope after a cooldown, or the least suspect scope.
     pub probe: bool,
     /// The upstream is on this machine.
     pub local: bool,
-    /// What it reserved of its key's limits.
+    /// What the attempt reserved from its key's limits.
     pub reserved: Option<KeyReservation>,
     /// Input that the provider reads from its cache does not count against its limits.
     pub cached_free: bool,
-    /// What the conversation is known by, to be bound where it is served.
+    /// The keys of the conversation, which is bound to the account that serves it.
     pub conversation: Option<Arc<ConversationKeys>>,
-    /// Its conversation stays in this tier though a better one has been ready since then.
+    /// The conversation stays in this tier although a better one has been ready since then.
     pub better_tier_since: Option<Mono>,
 }
 
-/// What a request asks for, in tokens.
+/// The estimated tokens of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenEstimate {
     pub input: u64,
-    /// The most output that its client allows.
+    /// The maximum output that the client allows.
     pub output: u64,
 }
 
-/// A scope that an action or a signal is about.
+/// The scope of an action or a signal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     Account(AccountId),
@@ -135,20 +135,20 @@ pub enum Scope {
     Upstream(UpstreamId),
 }
 
-/// How a candidate stands; the greater, the worse.
+/// The rank of a candidate; greater is worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
     Ready,
     /// Ready as a probe.
     ProbeDue,
     Suspect,
-    /// Something that may happen at any moment is waited for: a verdict, a free slot, a secret.
+    /// Waiting for an event that may happen at any moment: a probe's result, a free slot, a secret.
     Pending,
     Blocked,
     Unavailable,
 }
 
-/// A candidate's rank, until when, and why.
+/// A candidate's rank, its end, and the reason.
 #[derive(Clone, Copy, Debug)]
 pub struct CandidateStatus<'a> {
     pub rank: Rank,
@@ -180,7 +180,7 @@ impl Health {
         }
     }
 
-    /// How an upstream stands now, whatever the key.
+    /// Returns the current status of an upstream, independently of the key.
     #[must_use]
     pub fn upstream_status(&self, settings: &Upstream, now: Mono) -> CandidateStatus<'_> {
         let mut status = CandidateStatus::ready();
@@ -202,8 +202,8 @@ impl Health {
         status
     }
 
-    /// Adds to its upstream's standing what there is about the candidate's key. In place: with
-    /// hundreds of candidates the copies would cost more than the rest.
+    /// Adds the state of the candidate's key to the status of its upstream. Works in place: with
+    /// hundreds of candidates, copies would cost more than the rest.
     pub fn evaluate<'a>(
         &'a self,
         status: &mut CandidateStatus<'a>,
@@ -214,11 +214,11 @@ impl Health {
         match &candidate.key_state {
             KeyState::Ready => {}
             KeyState::Waiting => {
-                status.degrade(Rank::Pending, None, StatusReason::Key(&candidate.key_state))
+                status.degrade(Rank::Pending, None, StatusReason::Key(&candidate.key_state));
             }
             KeyState::OverBudget(over) => match (over.kind, over.until) {
                 (BudgetBlockKind::Reserved, _) => {
-                    status.degrade(Rank::Pending, None, StatusReason::Key(&candidate.key_state))
+                    status.degrade(Rank::Pending, None, StatusReason::Key(&candidate.key_state));
                 }
                 (BudgetBlockKind::Spent, Some(until)) => status.degrade(
                     Rank::Blocked,
@@ -252,7 +252,7 @@ impl Health {
                 ) {
                     None => {}
                     Some(LimitHit::Configured { limit_name: what, until }) => {
-                        status.degrade(Rank::Blocked, Some(until), StatusReason::Limit(what))
+                        status.degrade(Rank::Blocked, Some(until), StatusReason::Limit(what));
                     }
                     Some(LimitHit::Provider { kind, window }) => {
                         status.degrade(
@@ -275,7 +275,7 @@ impl Health {
         }
     }
 
-    /// The tokens that a request is expected to take of a model.
+    /// Returns the tokens that a request is expected to use of a model.
     #[must_use]
     pub fn token_demand(&self, model: &Arc<str>, size: TokenEstimate) -> TokenDemand {
         let output = if size.output == 0 {
@@ -286,7 +286,7 @@ impl Health {
         TokenDemand { input: size.input, output }
     }
 
-    /// Reserves what the attempt is expected to take of its key's limits.
+    /// Reserves the expected usage of the attempt from its key's limits.
     pub fn reserve(
         &mut self,
         ticket: &mut AttemptTicket,
@@ -308,7 +308,8 @@ impl Health {
         }
     }
 
-    /// Whether the provider said of one of these keys that more than a fifth of everything is left.
+    /// Returns whether the provider reported, for one of these keys, that more than a fifth of
+    /// every limit is left.
     pub fn has_ample_limits(
         &self,
         candidates: &[Candidate],
@@ -374,8 +375,8 @@ impl Health {
             circuit.apply(&sent, &self.policy, now);
         }
 
-        // A key or target that was away starts at the current minimum, or it would be sent all that
-        // it missed.
+        // A key or target that was unused starts at the current minimum. Otherwise it would receive
+        // all the requests that it missed.
         let virtual_time = key.virtual_time.max(upstream.key_virtual_time);
         upstream.key_virtual_time = virtual_time;
         key.virtual_time = virtual_time + stride(candidate.key_weight);
@@ -396,7 +397,7 @@ impl Health {
         ticket
     }
 
-    /// Forgets what is held against a scope, and everything narrower.
+    /// Clears the failures of a scope and of every narrower scope.
     pub fn warm(&mut self, scope: &Scope) {
         match scope {
             Scope::All => {
@@ -446,7 +447,7 @@ impl Health {
         }
     }
 
-    /// The circuit of a scope, where one is known; `make` creates it.
+    /// Returns the circuit of a scope, if known; `create` adds a missing one.
     pub fn circuit_mut(&mut self, scope: &Scope, create: bool) -> Option<&mut Circuit> {
         match scope {
             Scope::All => None,
@@ -466,7 +467,7 @@ impl Health {
     }
 }
 
-/// The share of the stride that one attempt uses up.
+/// Returns the share of the stride that one attempt uses up.
 fn stride(weight: f64) -> f64 {
     if weight.is_finite() { 1.0 / weight.max(1e-6) } else { 1.0 }
 }
@@ -477,7 +478,7 @@ impl UpstreamHealth {
         self.targets.iter().find(|target| same_model(&target.model, model))
     }
 
-    /// What is known of a model; made where nothing is.
+    /// Returns the state of a model; creates the entry if it is missing.
     pub fn target_mut(&mut self, model: &Arc<str>) -> &mut TargetHealth {
         let at = match self.targets.iter().position(|target| same_model(&target.model, model)) {
             Some(at) => at,
@@ -518,7 +519,8 @@ impl KeyHealth {
             Some(at) => at,
             None => {
                 if self.models.len() >= MAX_MODELS_PER_KEY {
-                    // A closed one first, else the oldest: forgetting a belief costs one attempt.
+                    // Evicts a closed circuit first, else the oldest; losing a state costs one
+                    // attempt.
                     let closed = self
                         .models
                         .iter()
@@ -538,7 +540,7 @@ fn same_model(a: &Arc<str>, b: &Arc<str>) -> bool {
 }
 
 impl Circuit {
-    /// Goes on to the next state in place; gives back the one before.
+    /// Moves to the next state in place; returns the previous one.
     pub fn apply(&mut self, signal: &CircuitSignal<'_>, policy: &Policy, now: Mono) -> Self {
         let before = self.clone();
         *self = mem::take(self).after(signal, policy, now);
@@ -547,13 +549,13 @@ impl Circuit {
 }
 
 impl<'a> CandidateStatus<'a> {
-    /// Nothing is known against it.
+    /// Returns the status of a candidate without known problems.
     #[must_use]
     pub fn ready() -> Self {
         Self { rank: Rank::Ready, until: None, reason: StatusReason::Ready }
     }
 
-    /// As bad as the other, if that is worse.
+    /// Lowers the status to the other one if that is worse.
     pub fn degrade_to(&mut self, other: &Self) {
         self.degrade(other.rank, other.until, other.reason);
     }
@@ -564,12 +566,12 @@ impl<'a> CandidateStatus<'a> {
         }
     }
 
-    /// Others can take the request, this one cannot.
+    /// Excludes the candidate because it cannot take the request and others can.
     pub fn exclude_unfit(&mut self, unfit: MissingCapability) {
         self.degrade(Rank::Unavailable, None, StatusReason::MissingCapability(unfit));
     }
 
-    /// Only its own limits keep it from being used.
+    /// Returns whether only the candidate's own limits prevent its use.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         matches!(self.reason, StatusReason::Limit(_))
@@ -593,7 +595,7 @@ impl<'a> CandidateStatus<'a> {
         self.degrade(rank, until, StatusReason::Circuit(scope, circuit));
     }
 
-    /// Why it cannot be used now; `None` where it can.
+    /// Returns why the candidate cannot be used now, or `None` if it can.
     #[must_use]
     pub fn skip_reason(&self) -> Option<SkipReason> {
         Some(match (self.reason, self.rank) {

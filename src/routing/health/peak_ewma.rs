@@ -1,14 +1,12 @@
-//! How long a target lately took to its first token: one number that jumps up at once and comes
-//! down slowly.
+//! Estimates the current time to first token of a target: the value rises at once and falls slowly.
 
 use std::time::Duration;
 
 use crate::base::clock::Mono;
 
-/// Times better than the average replace most of it within so many seconds.
+/// Time constant in seconds with which values better than the average replace it.
 const DECAY: f64 = 10.0;
-/// A target that nobody was sent to is believed in again: what is held against it halves in so many
-/// seconds.
+/// Half-life in seconds of the expected time of an idle target, so that it is tried again.
 const IDLE_HALF_LIFE: f64 = 60.0;
 
 /// An average of times to first token that is sensitive to peaks.
@@ -31,13 +29,13 @@ impl PeakEwma {
         self.at = Some(now);
     }
 
-    /// A value as it was known before a restart.
+    /// Restores a value saved before a restart.
     #[must_use]
     pub fn restored(ttft: Duration, now: Mono) -> Self {
         Self { seconds: ttft.as_secs_f64(), at: Some(now) }
     }
 
-    /// What is expected now, in seconds; 0 where nothing is known, so that everybody is tried.
+    /// Returns the expected time in seconds; 0 if unknown, so that every target is tried.
     #[must_use]
     pub fn expected(&self, now: Mono) -> f64 {
         self.at

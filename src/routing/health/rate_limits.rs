@@ -1,4 +1,4 @@
-//! What a provider said is left of its limits for one key and model, less what was sent since.
+//! Tracks the limits that a provider reported for one key and model, less what was sent since.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::{
     ir::rate_limit::{RateLimit, RateLimits},
 };
 
-/// The four kinds of limits, in the order of [`Kind::ALL`].
+/// The four kinds of limits, in the order of [`LimitKind::ALL`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RateLimitState([Option<LimitWindow>; 4]);
 
@@ -19,7 +19,7 @@ pub struct LimitWindow {
     pub until: Mono,
 }
 
-/// What a limit is of.
+/// The unit that a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitKind {
     Requests,
@@ -46,7 +46,7 @@ impl LimitKind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// What a request takes of it.
+    /// Returns the amount that a request uses of this limit.
     fn amount_needed(self, demand: TokenDemand) -> u64 {
         match self {
             Self::Requests => 1,
@@ -57,7 +57,7 @@ impl LimitKind {
     }
 }
 
-/// The tokens that a request is expected to take.
+/// The tokens that a request is expected to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenDemand {
     pub input: u64,
@@ -72,7 +72,7 @@ impl TokenDemand {
 }
 
 impl RateLimitState {
-    /// Takes over what a head said; a reset is believed for at most `most`.
+    /// Applies the limits from a response head; a reset is at most `max_reset` away.
     pub fn update(&mut self, limits: &RateLimits, max_reset: Duration, now: Mono) {
         for (slot, reported) in
             self.0.iter_mut().zip([limits.requests, limits.tokens, limits.input, limits.output])
@@ -83,7 +83,7 @@ impl RateLimitState {
         }
     }
 
-    /// A limit as it was known before a restart.
+    /// Restores a limit saved before a restart.
     pub fn set(&mut self, kind: LimitKind, window: LimitWindow) {
         if let Some((slot, _)) =
             self.0.iter_mut().zip(LimitKind::ALL).find(|(_, each)| *each == kind)
@@ -92,7 +92,7 @@ impl RateLimitState {
         }
     }
 
-    /// An attempt was sent: until the next head says more, its share counts as used.
+    /// Subtracts the demand of a sent attempt, until the next response head reports new values.
     pub fn consume(&mut self, demand: TokenDemand) {
         for (slot, kind) in self.0.iter_mut().zip(LimitKind::ALL) {
             if let Some(window) = slot {
@@ -101,8 +101,8 @@ impl RateLimitState {
         }
     }
 
-    /// The limit that has too little left for this, whose reset is the latest of such. One of which
-    /// nothing is used never has: it is as good as it gets.
+    /// Returns the exhausted limit with the latest reset: one that has too little left for the
+    /// demand. An unused limit is never exhausted, because waiting would not increase it.
     #[must_use]
     pub fn exhausted_by(&self, demand: TokenDemand, now: Mono) -> Option<(LimitKind, LimitWindow)> {
         let short = |(kind, window): &(LimitKind, LimitWindow)| {
@@ -112,7 +112,7 @@ impl RateLimitState {
         self.active(now).filter(short).max_by_key(|(_, window)| window.until)
     }
 
-    /// Those that have not been reset yet.
+    /// Returns the limits that have not been reset yet.
     pub fn active(&self, now: Mono) -> impl Iterator<Item = (LimitKind, LimitWindow)> + '_ {
         LimitKind::ALL.into_iter().zip(self.0).filter_map(move |(kind, window)| {
             Some((kind, window.filter(|window| window.until > now)?))

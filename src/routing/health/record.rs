@@ -1,4 +1,4 @@
-//! What an attempt's end changes: which scopes it is a verdict on, and what there is to tell.
+//! Applies the end of an attempt: the scopes it affects, and the changes to report.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,24 +14,24 @@ use crate::{
     base::clock::Mono, config::settings::Upstream, events::event::Severity, ir::usage::Usage,
 };
 
-/// How an attempt went. The relay's guard tells exactly one final end.
+/// The result of an attempt. The relay's guard reports exactly one final end.
 #[derive(Clone, Copy, Debug)]
 pub enum AttemptEnd<'a> {
-    /// Final: the client is gone. Releases what it held without a verdict.
+    /// Final: the client disconnected. Releases the attempt's slots without a result.
     Abandoned,
     /// Final: the stream broke after content, which counts against the upstream.
     BrokeAfterContent(&'a Outcome),
-    /// The first content came: the upstream works.
+    /// The first content arrived: the upstream works.
     Content,
-    /// Final: it failed before any content, or the upstream refused the request.
+    /// Final: the attempt failed before any content, or the upstream refused the request.
     Failed(&'a Outcome),
-    /// Final: a whole answer.
+    /// Final: a complete response.
     Finished { ttft: Option<Duration>, usage: Option<Usage> },
-    /// A 2xx head came: the key works.
+    /// A 2xx response head arrived: the key works.
     Head2xx,
 }
 
-/// A change worth telling: "openai/work" "cools for 41s: 429 rate_limit_exceeded for gpt-5".
+/// A change to report: "openai/work" "cools for 41s: 429 rate_limit_exceeded for gpt-5".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthChange {
     pub subject: String,
@@ -39,7 +39,7 @@ pub struct HealthChange {
     pub level: Severity,
 }
 
-/// Records an end; gives back what there is to tell.
+/// Records an end; returns the changes to report.
 pub fn record(
     health: &mut Health,
     ticket: &AttemptTicket,
@@ -82,8 +82,8 @@ pub fn record(
     changes
 }
 
-/// Records what a probe of our own found: that the upstream answers, or why it does not. One that
-/// answers is not taken to be well at once, but the next request tests it.
+/// Records the result of one of aiproxy's probes: success, or the reason for the failure. A
+/// successful probe does not close the circuit; the next request tests the upstream.
 pub fn record_probe(
     health: &mut Health,
     upstream: &Upstream,
@@ -164,11 +164,11 @@ impl HealthRecorder<'_> {
             Blame::Account => self.record_refusal(AttemptScope::Account, outcome),
             Blame::Key => self.record_refusal(AttemptScope::Key, outcome),
             Blame::KeyModel => self.record_refusal(AttemptScope::KeyModel, outcome),
-            // Told that the request itself is wrong: whoever says so is up.
+            // The upstream rejected the request itself, so the upstream is up.
             Blame::None if outcome.blames_request() => self.upstream_succeeded(),
             Blame::None => {}
             Blame::Upstream => {
-                self.record_failure(AttemptScope::Upstream, outcome.cooldown, outcome)
+                self.record_failure(AttemptScope::Upstream, outcome.cooldown, outcome);
             }
             Blame::UpstreamAndKey => {
                 self.record_failure(AttemptScope::Key, outcome.cooldown, outcome);
@@ -180,7 +180,7 @@ impl HealthRecorder<'_> {
         self.release(counted.then_some((outcome.blame != Blame::None, None)));
     }
 
-    /// A refusal about a key or account: the upstream that gave it works.
+    /// Records a refusal about a key or account: the upstream that sent it works.
     fn record_refusal(&mut self, scope: AttemptScope, outcome: &Outcome) {
         self.record_failure(scope, outcome.cooldown, outcome);
         self.upstream_succeeded();
@@ -209,7 +209,8 @@ impl HealthRecorder<'_> {
         );
     }
 
-    /// What the provider counted; where it did not say, what was reserved stands.
+    /// Settles the reservation with the provider's counts; without them the reserved amount
+    /// remains.
     fn settle_usage(&mut self, usage: Option<Usage>) {
         let Some(usage) = usage else { return };
         let (input, output) = (usage.input_total(), usage.output_total());
@@ -231,7 +232,7 @@ impl HealthRecorder<'_> {
         }
     }
 
-    /// Frees what the attempt held.
+    /// Releases the slots of the attempt.
     fn release(&mut self, counted: Option<(bool, Option<Duration>)>) {
         for scope in [
             AttemptScope::Account,
@@ -257,8 +258,8 @@ impl HealthRecorder<'_> {
 
     fn apply_signal(&mut self, scope: AttemptScope, signal: &CircuitSignal<'_>) {
         let Self { health, ticket, now, .. } = self;
-        // A key that left the config, or got a new secret meanwhile, is no longer what this attempt
-        // tested.
+        // If the key left the config or got a new secret meanwhile, this attempt no longer tests
+        // it.
         let current = health.keys.get(&ticket.key).is_some_and(|key| ticket.id > key.valid_from);
         let act = match scope {
             AttemptScope::Upstream if health.upstreams.contains_key(&ticket.upstream) => {
@@ -295,7 +296,7 @@ impl HealthRecorder<'_> {
     }
 }
 
-/// What a turn of a circuit is in words; `None` where nobody needs to know.
+/// Describes a circuit's state change; `None` if it is not worth reporting.
 fn describe_change(
     before: &Circuit,
     after: &Circuit,

@@ -1,5 +1,5 @@
-//! Beliefs as they outlive the process: plain values, with instants that the caller turns into
-//! times of the day.
+//! Defines the circuit state saved across restarts. Instants are monotonic; the caller converts
+//! them to wall-clock time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,10 +17,10 @@ use crate::{
     config::settings::{KeyId, UpstreamId},
 };
 
-/// What is held against a scope.
+/// The saved circuit of a scope.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SavedCircuit {
-    /// `None`: rejected, until somebody finds otherwise.
+    /// `None`: rejected until a check or a user clears it.
     pub until: Option<Mono>,
     pub since: Mono,
     pub strikes: u32,
@@ -62,7 +62,7 @@ impl SavedKey {
 }
 
 impl SavedCircuit {
-    /// What is worth keeping of a circuit: what is not over. A probe that was under way begins
+    /// Returns the part of a circuit to save: a cooldown that is not over. A probe in flight starts
     /// again.
     fn from_circuit(circuit: &Circuit, now: Mono) -> Option<Self> {
         let saved = |belief: &OpenReason, until| Self {
@@ -105,8 +105,8 @@ impl SavedCircuit {
             from_provider: hinted,
         } = self;
         match until {
-            // The free check of a rejected key may go at once: nobody knows for how long we were
-            // away.
+            // The free check of a rejected key may run at once, because the length of the downtime
+            // is unknown.
             None => {
                 Circuit::Rejected { cause, since, last_failure: 0, recheck_at: now, rechecks: 0 }
             }
@@ -134,7 +134,7 @@ impl Health {
         let ttft = known.map(|target| {
             (Arc::clone(&target.model), Duration::from_secs_f64(target.ttft.expected(now)))
         });
-        // What is as good as forgotten is not kept.
+        // A value that has decayed to almost zero is not saved.
         let ttft = ttft.filter(|(_, span)| *span >= Duration::from_millis(1)).collect();
         SavedUpstream { circuit: SavedCircuit::from_circuit(&upstream.circuit, now), ttft }
     }
@@ -184,7 +184,7 @@ impl Health {
         for (model, kind, window) in saved.limits {
             key.usage.rate_limits_mut(&model, now).set(kind, window);
         }
-        // A key without an account row is its own.
+        // A key without an account row has an account of its own.
         let account = key.account.unwrap_or(crate::routing::candidate::AccountId(id.0));
         if let Some(kept) = saved.account {
             key.account = Some(account);

@@ -1,5 +1,5 @@
-//! How an upstream did lately: the last hundred attempts of the last quarter of an hour, and five
-//! minutes in buckets.
+//! Keeps recent statistics per upstream: the last hundred attempts within a quarter of an hour, and
+//! five minutes in buckets.
 
 use std::{cell::Cell, collections::VecDeque, time::Duration};
 
@@ -7,22 +7,22 @@ use crate::base::{clock::Mono, rolling::RollingBuckets};
 
 const MAX_ATTEMPTS: usize = 100;
 const MAX_AGE: Duration = Duration::from_secs(15 * 60);
-/// The chart: so many buckets of so many seconds.
+/// The chart: number of buckets, and seconds per bucket.
 pub const SPARK_BUCKETS: usize = 15;
 const SPARK_WIDTH: Duration = Duration::from_secs(20);
 
-/// What is kept per upstream.
+/// The statistics of one upstream.
 #[derive(Clone, Debug)]
 pub struct AttemptStats {
-    /// When it ended, whether it failed, time to first token.
+    /// When the attempt ended, whether it failed, and its time to first token.
     recent: VecDeque<(Mono, bool, Option<Duration>)>,
     attempts: RollingBuckets,
     failed: RollingBuckets,
-    /// The newest summary, and when it was made: decisions ask for it often.
+    /// The newest summary, and when it was made: decisions request it often.
     summary: Cell<Option<(Mono, StatsSummary)>>,
 }
 
-/// What strategies ask for.
+/// The figures that strategies use.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StatsSummary {
     pub attempts: u32,
@@ -31,14 +31,14 @@ pub struct StatsSummary {
     pub ttft_p95: Option<Duration>,
 }
 
-/// The sum of it, for screens.
+/// The totals for screens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatsView {
     pub attempts: u32,
     pub errors: u32,
     pub ttft_p50: Option<Duration>,
     pub ttft_p95: Option<Duration>,
-    /// Attempts and failed ones per 20 s over five minutes, oldest first.
+    /// Attempts and failed attempts per 20 s over five minutes, oldest first.
     pub spark: Vec<(u32, u32)>,
 }
 
@@ -64,13 +64,13 @@ impl AttemptStats {
         self.failed.add(u32::from(failed), now);
     }
 
-    /// When one last succeeded, as far as that is kept.
+    /// Returns when an attempt last succeeded, if it is among the retained ones.
     #[must_use]
     pub fn last_success(&self) -> Option<Mono> {
         self.recent.iter().rev().find(|(_, failed, _)| !failed).map(|(at, ..)| *at)
     }
 
-    /// The last hundred attempts in three numbers, at most a second old.
+    /// Returns the summary of the last hundred attempts, at most a second old.
     #[must_use]
     pub fn summary(&self, now: Mono) -> StatsSummary {
         if let Some((_, summary)) =
@@ -100,7 +100,7 @@ impl AttemptStats {
     }
 }
 
-/// The nearest-rank percentile of sorted values.
+/// Returns the nearest-rank percentile of sorted values.
 fn percentile(sorted: &[Duration], percent: usize) -> Option<Duration> {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied()

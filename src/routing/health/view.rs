@@ -1,4 +1,4 @@
-//! The board's beliefs as plain values for screens and listings.
+//! Presents the router's health state as plain values for screens and listings.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::routing::{
     outcome::CooldownClass,
 };
 
-/// How a scope stands.
+/// The health state of a scope.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HealthState {
     #[default]
@@ -24,20 +24,20 @@ pub enum HealthState {
     Rejected,
 }
 
-/// One scope's state; all but `state` is empty where it is `Ok`.
+/// One scope's state; all fields except `state` are empty if it is `Ok`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HealthView {
     pub state: HealthState,
     pub cause: Option<Arc<str>>,
     pub until: Option<Mono>,
     pub since: Option<Mono>,
-    /// The end is a vendor's hint (true) or our own belief (false).
+    /// The end comes from the provider's hint (true) or from aiproxy's own estimate (false).
     pub from_provider: bool,
-    /// Known to be of no use before the end, not merely suspect.
+    /// Known to be unusable before the end, not only suspect.
     pub hard_block: bool,
 }
 
-/// A key: what holds for all its models, and the narrower states.
+/// A key: the state for all its models, and the states of single models.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KeyHealthView {
     /// The worse of the key's own state and its account's.
@@ -46,17 +46,17 @@ pub struct KeyHealthView {
     pub requests: u64,
     pub tokens: u64,
     pub running: u32,
-    /// What its provider said is left, by model.
+    /// The remaining limits that the provider reported, by model.
     pub limits: Vec<(Arc<str>, LimitKind, LimitWindow)>,
 }
 
 impl HealthView {
-    /// A key's, account's or model's circuit.
+    /// Returns the view of a key's, account's or model's circuit.
     #[must_use]
     pub fn from_circuit(circuit: &Circuit, now: Mono) -> Self {
         match circuit {
             Circuit::Closed { .. } => Self::default(),
-            // Over: nothing keeps it from being used, the next request tests it.
+            // The cooldown is over: the scope is usable, and the next request tests it.
             Circuit::Open { until, .. } if *until <= now => Self::default(),
             Circuit::Open { reason: belief, until } => Self {
                 state: HealthState::Cooling,
@@ -85,7 +85,8 @@ impl HealthView {
         }
     }
 
-    /// An upstream's circuit: opened by strikes it is open, by hand it cools.
+    /// Returns the view of an upstream's circuit: `Open` if strikes opened it, `Cooling` if a user
+    /// cooled it.
     #[must_use]
     pub fn from_upstream_circuit(circuit: &Circuit, now: Mono) -> Self {
         let view = Self::from_circuit(circuit, now);

@@ -1,4 +1,4 @@
-//! Decisions and ends together: what a request meets after what others met.
+//! Tests decisions and ends together: how earlier attempts affect a request.
 
 mod bound;
 mod probed;
@@ -55,7 +55,7 @@ fn refused() -> Outcome {
     })
 }
 
-/// A board and what may serve.
+/// A router and its candidates.
 struct RouterFixture {
     router: Router,
     candidates: Vec<Candidate>,
@@ -68,7 +68,7 @@ impl RouterFixture {
         Self::with_candidates(ready_candidates(&targets))
     }
 
-    /// One upstream with so many keys.
+    /// One upstream with `n` keys.
     fn with_keys(n: u32) -> Self {
         Self::new(vec![upstream(1, "openai", None, n)])
     }
@@ -104,7 +104,7 @@ impl RouterFixture {
         self.router.preview(&question, at(now)).verdict
     }
 
-    /// Starts an attempt, which must be at candidate `index`.
+    /// Starts an attempt, which must use candidate `index`.
     #[track_caller]
     fn start_attempt(&self, index: usize, now: u64) -> AttemptTicket {
         let (decision, ticket) = self.decide(&[], now);
@@ -294,7 +294,7 @@ fn a_probe_without_a_verdict_leaves_the_cooldown_as_it_was() {
     let until = world.router.key_view(KeyId(100), at(0)).models[0].1.until;
     assert!(until.is_some(), "it cools");
 
-    // Nobody else is there: the suspect is tried all the same, and its client goes away.
+    // There is no other candidate: the suspect is tried all the same, and its client disconnects.
     let (decision, ticket) = world.decide(&[], 1);
     assert_eq!(tries(&decision.verdict), Some((0, true)));
     world.router.record(&ticket.expect("a ticket"), AttemptEnd::Abandoned, at(1));
@@ -748,8 +748,8 @@ fn a_model_that_cannot_take_the_request_is_passed_over_while_another_can() {
     assert_eq!(*ticket.expect("a ticket").key_name, *"spare/k0");
     assert_eq!(decision.skipped, [(0, SkipReason::MissingCapability(unfit))]);
 
-    // Where the other refused for good, or neither can, it is tried all the same: what is known may
-    // be wrong.
+    // If the other candidate refused for good, or neither is capable, this one is tried all the
+    // same: the known capabilities may be wrong.
     let refused = world.failed_attempt(1, &said(FaultKind::BadRequest, 400, "", None));
     assert!(matches!(world.preview_verdict(&[refused], 1), Verdict::Try { index: 0, .. }));
     world.candidates[1].missing_capability = Some(MissingCapability::Vision);
@@ -767,7 +767,7 @@ fn every_other_candidate_has_its_reason() {
     let reasons: Vec<String> = decision.skipped.iter().map(|(_, why)| why.text(at(0))).collect();
     assert_eq!(reasons[0], "already failed in this request");
     assert_eq!(decision.skipped.len(), 5);
-    // An upstream without keys is level with the others.
+    // An upstream without keys has the same priority as the others.
     assert!(
         decision
             .skipped
@@ -807,7 +807,7 @@ mod model_check {
     #[derive(Clone, Debug)]
     enum ModelStep {
         Decide,
-        /// Ends the attempt at this place among those under way, in this way.
+        /// Ends the running attempt with this index in this way.
         EndAttempt(usize, usize),
         AdvanceTime(u64),
         Warm,
@@ -849,7 +849,7 @@ mod model_check {
         }
     }
 
-    /// Two upstreams with two keys each, one of them disabled; a keyless one.
+    /// Two upstreams with two keys each, one of them disabled; and a keyless one.
     fn world() -> RouterFixture {
         let mut first = upstream(1, "a", None, 2);
         Arc::make_mut(&mut first.keys[1]).enabled = false;
@@ -893,7 +893,7 @@ mod model_check {
             let idle = [1, 2, 3].iter().all(|&id| world.router.running(UpstreamId(id)) == 0);
             prop_assert!(idle, "every attempt gave its place back");
 
-            // A day later nothing but a rejection keeps anybody out.
+            // A day later only a rejection still excludes a key.
             let day = now + 86_400;
             for candidate in &world.candidates {
                 let question = RouteQuery::first_attempt(std::slice::from_ref(candidate));
@@ -953,8 +953,8 @@ mod model_check {
                     ModelStep::EndAttempt(place, how) if !running.is_empty() => {
                         let ticket = running.remove(place % running.len());
                         end(&world, &ticket, how, now);
-                        // A verdict of any attempt begins a new state; probes of the one before it
-                        // are overtaken.
+                        // A result of any attempt begins a new state, which replaces the probes of
+                        // the previous one.
                         if how != 1 {
                             running.iter_mut().for_each(|other| other.probe = false);
                         }

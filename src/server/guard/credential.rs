@@ -1,4 +1,5 @@
-//! Whose token it is: client keys compared by digest in constant time, wherever a client puts them.
+//! Finds the project of a token; compares client keys by digest in constant time, for every place
+//! where a client may send one.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -17,21 +18,21 @@ const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
 
-/// The keys of all projects, by digest.
+/// The client keys of all projects, by digest.
 #[derive(Default)]
 pub struct ClientKeys {
     table: ArcSwap<ClientTable>,
-    /// Told when the table was replaced.
+    /// Notified when the table was replaced.
     pub changed: Notify,
 }
 
-/// One state of the table.
+/// One version of the key table.
 #[derive(Default)]
 pub struct ClientTable {
     keys: Vec<([u8; 32], Arc<Project>)>,
     /// Some keys are still being read from a slow store.
     pub loading: bool,
-    /// Set where `auth = false`: who everybody is.
+    /// The project of all clients if `auth = false`.
     pub anonymous_project: Option<Arc<Project>>,
 }
 
@@ -44,12 +45,12 @@ impl ClientTable {
     ) -> Self {
         Self {
             keys: keys.into_iter().map(|(secret, project)| (secret.digest(), project)).collect(),
-            loading: loading,
-            anonymous_project: anonymous_project,
+            loading,
+            anonymous_project,
         }
     }
 
-    /// The project of this token. Every entry is looked at, whatever is found on the way.
+    /// Returns the project of a token. Compares every entry, even after a match.
     #[must_use]
     pub fn find(&self, token: &Secret) -> Option<&Arc<Project>> {
         let digest = token.digest();
@@ -75,8 +76,8 @@ impl ClientKeys {
     }
 }
 
-/// The token a request carries: Bearer, x-api-key, x-goog-api-key, `?key=` (where the path is
-/// Gemini's), or the one of a `/~KEY` path.
+/// Returns the token of a request: Bearer, x-api-key, x-goog-api-key, `?key=` (on Gemini paths), or
+/// the key of a `/~KEY` path.
 #[must_use]
 pub fn extract_token(
     headers: &HeaderMap,
@@ -94,8 +95,8 @@ pub fn extract_token(
         let (scheme, rest) = text.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim())
     });
-    // Several at once are common: an SDK sends both Bearer and its own header. The first that is
-    // ours wins.
+    // A request often has several tokens: an SDK sends both Bearer and its own header. The first
+    // aiproxy client key is used.
     let is_client_key = |text: &&str| text.starts_with("aip-");
     if let Some(client_key) = path_key.into_iter().chain(bearer).find(is_client_key) {
         return Some(Secret::new(client_key.to_owned()));
@@ -112,7 +113,7 @@ pub fn extract_token(
     client_key.or_else(|| all.iter().flatten().next()).map(|text| Secret::new((*text).to_owned()))
 }
 
-/// The refusal of a request without a known token.
+/// Builds the error for a request without a known token.
 #[must_use]
 pub fn unauthorized(token: Option<&Secret>) -> ProxyError {
     let message = match token {
@@ -133,11 +134,11 @@ fn looks_like_provider_key(token: &Secret) -> bool {
         .any(|prefix| token.expose().starts_with(prefix))
 }
 
-/// Whether the project may be used from this address.
+/// Checks whether the project may be used from this address.
 ///
 /// # Errors
 ///
-/// 403 naming the address.
+/// 403 with the address.
 pub fn check_subnet(project: &Project, addr: IpAddr) -> Result<(), ProxyError> {
     if project.subnets.is_empty() || project.subnets.iter().any(|net| net.contains(addr)) {
         return Ok(());

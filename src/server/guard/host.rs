@@ -1,4 +1,4 @@
-//! Refuses requests whose Host is not ours: the defence against DNS rebinding.
+//! Rejects requests whose Host is not allowed, as a defence against DNS rebinding.
 
 use http::{HeaderMap, Uri, header};
 
@@ -11,7 +11,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// 400 for a missing, doubled or malformed Host; 403 for one that is not allowed.
+/// 400 for a missing, repeated or malformed Host; 403 for one that is not allowed.
 pub fn check_host(
     headers: &HeaderMap,
     uri: &Uri,
@@ -47,7 +47,7 @@ pub fn check_host(
     Err(ProxyError::new(ProxyErrorKind::Forbidden, message).code("host_not_allowed"))
 }
 
-/// The host without port and without a trailing dot; `None` where it is no host.
+/// Returns the host without port and trailing dot; `None` if it is not a host.
 fn parse_host(host: &str) -> Option<&str> {
     let (name, port) = match host.strip_prefix('[') {
         Some(rest) => {
@@ -66,8 +66,8 @@ fn parse_host(host: &str) -> Option<&str> {
 }
 
 fn is_allowed(name: &str, trusted: &[String]) -> bool {
-    // Written out rather than parsed: `127.1`, `2130706433` and mapped addresses are how filters
-    // are slipped past.
+    // A literal list instead of parsing: `127.1`, `2130706433` and mapped addresses are common ways
+    // to bypass such filters.
     let loopback = ["localhost", "127.0.0.1", "[::1]"];
     let is = |host: &str| host.eq_ignore_ascii_case(name);
     loopback.into_iter().any(is) || trusted.iter().any(|host| is(host.trim_end_matches('.')))

@@ -1,4 +1,5 @@
-//! Who may come in: Host, Origin, credential, subnet; all of them, always.
+//! Decides which requests are admitted: Host, Origin, credential and subnet are all checked on
+//! every request.
 
 pub mod credential;
 pub mod host;

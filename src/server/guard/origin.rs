@@ -1,4 +1,4 @@
-//! Refuses browsers: requests from another origin are let in only where the user lists that origin.
+//! Rejects browser requests from other origins, unless the user has listed the origin.
 
 use http::{HeaderMap, HeaderValue, Method, header};
 
@@ -7,7 +7,7 @@ use crate::{
     ir::fault::{ProxyError, ProxyErrorKind},
 };
 
-/// What the answer must say to a browser whose origin is allowed.
+/// The value of the CORS header for an allowed origin.
 #[derive(Clone, Debug)]
 pub struct AllowedOrigin(pub HeaderValue);
 
@@ -40,13 +40,13 @@ pub fn check_origin(
     Ok(None)
 }
 
-/// Whether this is a preflight, which an allowed origin gets answered.
+/// Returns whether this is a preflight request, which is answered for an allowed origin.
 #[must_use]
 pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// The headers of an answer to an allowed origin; never with credentials.
+/// Sets the CORS headers for an allowed origin; never allows credentials.
 pub fn set_cors_headers(origin: &AllowedOrigin, preflight: bool, out: &mut HeaderMap) {
     out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.0.clone());
     out.insert(header::VARY, HeaderValue::from_static("Origin"));

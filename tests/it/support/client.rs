@@ -1,5 +1,5 @@
-//! An HTTP/1.1 client on bare sockets: every byte chosen, every piece with the time at which it
-//! came.
+//! An HTTP/1.1 client on plain sockets: it controls every byte and records the arrival time of
+//! every piece.
 
 use std::{
     io::{Read, Write},
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::TEST_TIMEOUT;
 
-/// A request, as bytes to be.
+/// A request before it is written as bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     method: &'static str,
@@ -39,7 +39,7 @@ impl Request {
         self
     }
 
-    /// Adds a header, or replaces the one of that name.
+    /// Sets a header; replaces an earlier one with that name.
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
         self.headers.push((name.to_owned(), value.to_owned()));
@@ -50,7 +50,7 @@ impl Request {
         self.header("authorization", &format!("Bearer {token}"))
     }
 
-    /// The bytes on the wire; `Host` is the address unless given.
+    /// Returns the bytes on the wire; `Host` is the address unless it was set.
     pub(crate) fn bytes(&self, addr: SocketAddr) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.path);
         let named =
@@ -69,12 +69,12 @@ impl Request {
         bytes
     }
 
-    /// Sends the request on a connection of its own and reads the whole answer.
+    /// Sends the request on a new connection and reads the complete response.
     pub(crate) fn send(&self, addr: SocketAddr) -> HttpAnswer {
         self.open(addr).read_answer()
     }
 
-    /// Sends the request; the answer is read by whoever holds the connection.
+    /// Sends the request; the caller reads the response from the connection.
     pub(crate) fn open(&self, addr: SocketAddr) -> Connection {
         let mut connection = Connection::connect(addr);
         connection.write(&self.bytes(addr));
@@ -82,13 +82,13 @@ impl Request {
     }
 }
 
-/// A whole answer.
+/// A complete response.
 #[derive(Clone, Debug)]
 pub(crate) struct HttpAnswer {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
-    /// The body ended as its framing says it must.
+    /// The body ended as its framing requires.
     pub(crate) complete: bool,
 }
 
@@ -106,7 +106,7 @@ impl HttpAnswer {
             .unwrap_or_else(|e| panic!("{e} in a {}: {}", self.status, self.text()))
     }
 
-    /// What an OpenAI chat answer says, streamed or not.
+    /// Returns the text of an OpenAI chat response, streamed or not.
     pub(crate) fn chat_text(&self) -> String {
         if let Ok(json) = serde_json::from_slice::<Value>(&self.body) {
             return json["choices"][0]["message"]["content"]
@@ -118,13 +118,13 @@ impl HttpAnswer {
     }
 }
 
-/// The data of each server-sent event.
+/// Returns the data of each server-sent event.
 pub(crate) fn events(body: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(body);
     text.lines().filter_map(|line| line.strip_prefix("data: ")).map(str::to_owned).collect()
 }
 
-/// The text that an OpenAI chunk adds.
+/// Returns the text that an OpenAI chunk adds.
 pub(crate) fn delta(data: &str) -> String {
     let chunk: Value = serde_json::from_str(data).unwrap_or_default();
     chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default().to_owned()
@@ -137,7 +137,7 @@ fn find_header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a st
         .map(|(_, value)| value.as_str())
 }
 
-/// One socket, and what has come over it but was not asked for yet.
+/// A socket, with the bytes that were received but not read yet.
 pub(crate) struct Connection {
     socket: TcpStream,
     buffer: Vec<u8>,
@@ -145,7 +145,7 @@ pub(crate) struct Connection {
     remaining: RemainingBody,
 }
 
-/// How much of the body is still to come.
+/// How much of the body is outstanding.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum RemainingBody {
     Bytes(usize),
@@ -162,17 +162,17 @@ impl Connection {
         Self { socket, buffer: Vec::new(), read_head: None, remaining: RemainingBody::Done }
     }
 
-    /// Sends bytes as they are. A peer that already closed is seen when reading.
+    /// Sends bytes unchanged. A closed peer is only detected when reading.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         drop(self.socket.write_all(bytes));
     }
 
-    /// Says that nothing more will be sent, and goes on reading.
+    /// Closes the sending half; reading continues.
     pub(crate) fn half_close(&self) {
         drop(self.socket.shutdown(Shutdown::Write));
     }
 
-    /// Reads more; false at the end, a reset included.
+    /// Reads more bytes; returns false at the end, including a reset.
     fn read_more(&mut self) -> bool {
         let mut piece = [0; 16 * 1024];
         match self.socket.read(&mut piece) {
@@ -196,13 +196,14 @@ impl Connection {
         }
     }
 
-    /// Everything until the peer closes.
+    /// Reads until the peer closes.
     pub(crate) fn read_to_end(mut self) -> Vec<u8> {
         while self.read_more() {}
         self.buffer
     }
 
-    /// Status and headers of the next answer; `None` where the peer closed instead.
+    /// Reads status and headers of the next response; `None` if the peer closed the connection
+    /// instead.
     pub(crate) fn read_head(&mut self) -> Option<(u16, Vec<(String, String)>)> {
         let end = loop {
             if let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -237,8 +238,8 @@ impl Connection {
         Some((status, headers))
     }
 
-    /// The next piece of the body as it came; `Ok(None)` at its proper end, `Err` where it broke
-    /// off.
+    /// Reads the next piece of the body as it arrived; `Ok(None)` at its proper end, `Err` if it
+    /// broke off.
     pub(crate) fn read_piece(&mut self) -> Result<Option<Vec<u8>>, ()> {
         loop {
             match self.remaining {
@@ -274,7 +275,7 @@ impl Connection {
         }
     }
 
-    /// Where the next chunk lies, once it is whole.
+    /// Returns the position of the next chunk when it is complete.
     fn find_chunk(&self) -> Option<(usize, usize)> {
         let line = self.buffer.windows(2).position(|window| window == b"\r\n")?;
         let size = std::str::from_utf8(&self.buffer[..line]).expect("a chunk size");
@@ -283,7 +284,7 @@ impl Connection {
         (self.buffer.len() >= line + 2 + size + 2).then_some((line + 2, line + 2 + size))
     }
 
-    /// Reads until the body has said this; panics when it ends before.
+    /// Reads until the body contains this text; panics if the body ends first.
     pub(crate) fn read_until(&mut self, wanted: &str) -> String {
         if self.read_head.is_none() {
             self.read_head();
@@ -299,7 +300,7 @@ impl Connection {
         String::from_utf8_lossy(&seen).into_owned()
     }
 
-    /// The pieces of the body with the time each took since this call.
+    /// Reads the pieces of the body, each with the time since this call.
     pub(crate) fn timed_pieces(&mut self) -> Vec<(Duration, Vec<u8>)> {
         let (begun, mut pieces) = (Instant::now(), Vec::new());
         while let Ok(Some(piece)) = self.read_piece() {
@@ -308,14 +309,14 @@ impl Connection {
         pieces
     }
 
-    /// The next answer, whole.
+    /// Reads the next complete response.
     pub(crate) fn read_answer(&mut self) -> HttpAnswer {
         self.try_read_answer().unwrap_or_else(|| {
             panic!("closed without an answer: {}", String::from_utf8_lossy(&self.buffer))
         })
     }
 
-    /// The next answer; `None` where the peer closed instead.
+    /// Reads the next response; `None` if the peer closed the connection instead.
     pub(crate) fn try_read_answer(&mut self) -> Option<HttpAnswer> {
         let (status, headers) = match self.read_head.take() {
             Some(head) => head,

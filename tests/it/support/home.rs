@@ -1,4 +1,4 @@
-//! A home that nobody shares: config, data and environment of one test.
+//! A separate home for one test: config, data and environment.
 
 use std::{
     path::{Path, PathBuf},
@@ -30,7 +30,7 @@ impl Home {
         self.path().join("data")
     }
 
-    /// Writes the config file in one step, so that a watcher never reads half of it.
+    /// Writes the config file atomically, so that a watcher never reads half of it.
     pub(crate) fn write_config(&self, text: &str) {
         let next = self.path().join("config.toml.next");
         std::fs::write(&next, text).expect("write the config");
@@ -41,7 +41,7 @@ impl Home {
         self.env.push((name.to_owned(), value.to_owned()));
     }
 
-    /// The environment of every program that lives here: nothing of the machine's own but the path.
+    /// Returns the environment of all programs in this home; only the path comes from the machine.
     pub(crate) fn env(&self) -> Vec<(String, String)> {
         let at = |below: &str| self.path().join(below).display().to_string();
         let mut env: Vec<_> = [
@@ -61,7 +61,7 @@ impl Home {
         env
     }
 
-    /// The real program, at home here.
+    /// Returns a command for the real program in this home.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_aiproxy"));
         command.env_clear().envs(self.env()).env("NO_COLOR", "1").current_dir(self.path());

@@ -1,8 +1,8 @@
-//! A real Secret Service on a bus of its own, in a home of its own.
+//! A real Secret Service on its own bus and in its own home.
 //!
-//! A process talks to one bus, the one it was started with: a test that uses the keyring inside the
-//! process runs its own binary again, on the bus ([`on_the_bus`]); others give [`Ring::env`] to the
-//! programs they start.
+//! A process uses only the bus that it was started with. A test that uses the keyring inside its
+//! process therefore runs its own binary again on the bus ([`run_on_bus`]). Other tests pass
+//! [`TestKeyring::env`] to the programs that they start.
 
 use std::{
     fs,
@@ -11,21 +11,21 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// What answers on the bus.
+/// The service on the bus.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Service {
-    /// A daemon whose collection was never made: it answers, and has nowhere to keep anything.
+    /// A daemon whose collection was never created: it answers, but cannot store anything.
     NeverUnlocked,
-    /// There is a bus, and nobody on it.
+    /// A bus without a service.
     Absent,
-    /// There is no bus.
+    /// No bus.
     NoBus,
-    /// A service that the bus starts and that never says anything.
+    /// A service that the bus starts and that never answers.
     Silent,
     Unlocked,
 }
 
-/// A bus and what answers on it, until dropped.
+/// A bus and its service, until dropped.
 pub struct TestKeyring {
     home: tempfile::TempDir,
     address: String,
@@ -33,7 +33,7 @@ pub struct TestKeyring {
 }
 
 impl TestKeyring {
-    /// `None`, and a line that says so, where the programs for it are not installed.
+    /// Starts the service; prints a line and returns `None` if its programs are not installed.
     pub fn start(service: Service) -> Option<Self> {
         let home = tempfile::Builder::new().prefix("aiproxy-ring-").tempdir().expect("a home");
         if service == Service::NoBus {
@@ -57,7 +57,7 @@ impl TestKeyring {
         };
         let script = format!("echo \"$DBUS_SESSION_BUS_ADDRESS\"; {daemon}; echo up; exec cat");
         let mut command = Command::new("dbus-run-session");
-        // With the system's own configuration the bus would start a daemon by itself.
+        // With the system configuration the bus would start a daemon by itself.
         if matches!(service, Service::Absent | Service::Silent) {
             command.arg(format!("--config-file={}", ring.write_config(service).display()));
         }
@@ -83,7 +83,7 @@ impl TestKeyring {
         Some(ring)
     }
 
-    /// The variables that lead a program here.
+    /// Returns the variables that point a program to this bus.
     pub fn env(&self) -> Vec<(&'static str, String)> {
         let home = self.home.path().display().to_string();
         vec![
@@ -98,7 +98,7 @@ impl TestKeyring {
         let services = self.home.path().join("services");
         fs::create_dir(&services).expect("a folder");
         if service == Service::Silent {
-            // It goes by itself: the bus does not take it along.
+            // The process ends by itself, because the bus does not stop it.
             let unit = "[D-BUS Service]\nName=org.freedesktop.secrets\nExec=/bin/sleep 60\n";
             write_file(&services.join("org.freedesktop.secrets.service"), unit);
         }
@@ -119,14 +119,14 @@ impl TestKeyring {
 impl Drop for TestKeyring {
     fn drop(&mut self) {
         if let Some(mut bus) = self.bus.take() {
-            // Without its input `cat` ends, with it the session, with that the daemon.
+            // When its input closes, `cat` ends, then the session, then the daemon.
             drop(bus.stdin.take());
             drop(bus.wait());
         }
     }
 }
 
-/// Runs the body of a test on a bus of its own. `name` is the test's own full name.
+/// Runs the body of a test on its own bus. `name` is the full name of the test.
 pub fn run_on_bus(service: Service, name: &str, body: impl Future<Output = ()>) {
     if std::env::var_os(BUS_MARKER).is_some() {
         let runtime =
@@ -150,7 +150,7 @@ pub fn run_on_bus(service: Service, name: &str, body: impl Future<Output = ()>) 
     assert!(done.status.success() && said.contains("1 passed"), "{said}");
 }
 
-/// Locks the collection of the bus we are on.
+/// Locks the collection on the current bus.
 pub fn lock_collection() {
     let target = [
         "--session",
@@ -166,7 +166,7 @@ pub fn lock_collection() {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
-/// Puts a new daemon in the place of the one on our bus; it opens the same folder.
+/// Replaces the daemon on the current bus; the new one opens the same folder.
 pub fn restart_daemon() {
     let done = Command::new("sh")
         .args(["-c", &UNLOCK_COMMAND.replace("--unlock", "--replace --unlock")])
@@ -186,6 +186,6 @@ fn write_file(path: &std::path::Path, text: &str) {
 }
 
 const BUS_MARKER: &str = "AIPROXY_TEST_ON_THE_BUS";
-/// The passphrase goes in without a line end.
+/// The passphrase is sent without a line end.
 const UNLOCK_COMMAND: &str =
     "printf test-pass | gnome-keyring-daemon --unlock --components=secrets >/dev/null 2>&1";

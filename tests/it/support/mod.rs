@@ -1,4 +1,4 @@
-//! What the tests stand on: a home of their own, a scripted upstream, the real program, a client, a
+//! Shared test fixtures: a separate home, a scripted upstream, the real program, a client and a
 //! terminal.
 
 pub(crate) mod client;
@@ -11,10 +11,10 @@ pub(crate) mod upstream;
 
 use std::time::{Duration, Instant};
 
-/// Nothing in a test waits longer.
+/// Upper bound for every wait in a test.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Looks again and again until there is something to see; the panic says what was waited for.
+/// Polls until there is a value; the panic message contains what was awaited.
 pub(crate) fn poll_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + TEST_TIMEOUT;
     loop {

@@ -1,4 +1,4 @@
-//! The real program, serving from a home of its own.
+//! The real program, running in a separate home.
 
 use std::{
     io::{BufRead, BufReader},
@@ -17,10 +17,10 @@ use super::{
     upstream::Upstream,
 };
 
-/// The client key of the tests' own project.
+/// The client key of the test project.
 pub(crate) const CLIENT_KEY: &str = "aip-it-0123456789abcdef0123456789abcdef";
 
-/// What a proxy is to be started with.
+/// The settings that a proxy is started with.
 pub(crate) struct Setup {
     home: Home,
     rows: String,
@@ -38,18 +38,18 @@ impl Setup {
         }
     }
 
-    /// An upstream of the OpenAI dialect that serves every model, with keys of these labels. The
-    /// secret of `work` at `one` is [`secret`]`("one", "work")`; keys are tried in this order.
+    /// Adds an upstream of the OpenAI dialect that serves every model, with keys of these labels.
+    /// The secret of `work` at `one` is [`secret`]`("one", "work")`. Keys are tried in this order.
     pub(crate) fn upstream(self, name: &str, upstream: &Upstream, labels: &[&str]) -> Self {
         self.upstream_at(name, &upstream.url(), labels, "")
     }
 
-    /// The same at any URL, with more lines of TOML.
+    /// Adds such an upstream at any URL, with more lines of TOML.
     pub(crate) fn upstream_at(self, name: &str, url: &str, labels: &[&str], more: &str) -> Self {
         self.row(name, "openai", url, labels, more)
     }
 
-    /// An upstream of any dialect with one key, `work`.
+    /// Adds an upstream of any dialect with one key, `work`.
     pub(crate) fn upstream_with_dialect(
         self,
         dialect: &str,
@@ -82,26 +82,26 @@ impl Setup {
         self
     }
 
-    /// More TOML, after the tests' own project and before the upstreams.
+    /// Adds TOML after the test project and before the upstreams.
     pub(crate) fn config(mut self, text: &str) -> Self {
         self.extra_config += text;
         self.extra_config.push('\n');
         self
     }
 
-    /// A variable of the environment.
+    /// Sets an environment variable.
     pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
         self.home.set(name, value);
         self
     }
 
-    /// Exactly this config file and nothing else.
+    /// Uses exactly this config file and nothing else.
     pub(crate) fn full_config(mut self, text: &str) -> Self {
         self.full_config = Some(text.to_owned());
         self
     }
 
-    /// The config file that `start` writes.
+    /// Returns the config file that `start` writes.
     pub(crate) fn config_text(&self) -> String {
         self.full_config.clone().unwrap_or_else(|| {
             format!(
@@ -111,21 +111,21 @@ impl Setup {
         })
     }
 
-    /// Starts the program and waits until it listens; it knows the keys of [`Setup::upstream`]
-    /// then.
+    /// Starts the program and waits until it listens; by then it has loaded the keys of
+    /// [`Setup::upstream`].
     pub(crate) fn start(self) -> Proxy {
         self.home.write_config(&self.config_text());
         Proxy::spawn(self.home)
     }
 
-    /// The home alone, for commands that need no proxy.
+    /// Returns only the home, for commands that need no proxy.
     pub(crate) fn home(self) -> Home {
         self.home.write_config(&self.config_text());
         self.home
     }
 }
 
-/// The secret behind a key of [`Setup::upstream`].
+/// Returns the secret of a key of [`Setup::upstream`].
 pub(crate) fn secret(upstream: &str, label: &str) -> String {
     format!("sk-it-{upstream}-{label}-5c1d8e02b7")
 }
@@ -134,7 +134,7 @@ pub(crate) fn secret(upstream: &str, label: &str) -> String {
 pub(crate) struct Proxy {
     pub(crate) addr: SocketAddr,
     pub(crate) home: Home,
-    /// From the start of the process to the moment it said where it listens.
+    /// Time from the start of the process until it printed its address.
     pub(crate) started_in: std::time::Duration,
     child: Child,
     stderr: Arc<Mutex<String>>,
@@ -167,13 +167,13 @@ impl Proxy {
             let addr: SocketAddr = (run["pid"] == child.id())
                 .then(|| run["listen"][0].as_str()?.parse().ok())
                 .flatten()?;
-            // Said a moment before it is so.
+            // The program prints the address a moment before it listens.
             TcpStream::connect(addr).is_ok().then_some(addr)
         });
         Self { addr, home, started_in: begun.elapsed(), child, stderr }
     }
 
-    /// Stops the program in order and starts it again at the same home.
+    /// Stops the program gracefully and starts it again in the same home.
     #[cfg(unix)]
     pub(crate) fn restart(mut self) -> Self {
         self.signal(rustix::process::Signal::TERM);
@@ -183,12 +183,12 @@ impl Proxy {
         Self::spawn(home)
     }
 
-    /// One chat request for model `m`, not streamed.
+    /// Sends one chat request for model `m`, not streamed.
     pub(crate) fn chat(&self, prompt: &str) -> HttpAnswer {
         self.ask(&chat_body("m", prompt, false))
     }
 
-    /// One chat request for model `m`, streamed, read to its end.
+    /// Sends one streaming chat request for model `m` and reads it to the end.
     pub(crate) fn chat_stream(&self, prompt: &str) -> HttpAnswer {
         self.ask(&chat_body("m", prompt, true))
     }
@@ -197,12 +197,12 @@ impl Proxy {
         self.send(&Request::post("/v1/chat/completions", body))
     }
 
-    /// Sends with the client key.
+    /// Sends a request with the client key.
     pub(crate) fn send(&self, request: &Request) -> HttpAnswer {
         request.clone().bearer(CLIENT_KEY).send(self.addr)
     }
 
-    /// Sends a chat request for model `m` and leaves the answer to the caller.
+    /// Sends a chat request for model `m`; the caller reads the response.
     pub(crate) fn open_chat(&self, prompt: &str, stream: bool) -> Connection {
         Request::post("/v1/chat/completions", &chat_body("m", prompt, stream))
             .bearer(CLIENT_KEY)
@@ -214,14 +214,14 @@ impl Proxy {
         self.home.command().args(args).stdin(Stdio::null()).output().expect("run aiproxy")
     }
 
-    /// `status --json`.
+    /// Returns `status --json`.
     pub(crate) fn status_json(&self) -> Value {
         let output = self.cli(&["status", "--json"]);
         serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
     }
 
-    /// The row of a key (`one/work`) in `status --json`.
+    /// Returns the row of a key (`one/work`) in `status --json`.
     pub(crate) fn key(&self, name: &str) -> Value {
         let status = self.status_json();
         let rows = status["keys"].as_array().cloned().unwrap_or_default();
@@ -232,7 +232,7 @@ impl Proxy {
         found.unwrap_or_else(|| panic!("no key {name} in {status}"))
     }
 
-    /// What the dashboard sees.
+    /// Returns the snapshot that the dashboard receives.
     pub(crate) fn snapshot(&self) -> Value {
         let token =
             std::fs::read_to_string(self.home.data().join("run/token")).expect("the control token");
@@ -252,17 +252,17 @@ impl Proxy {
         rustix::process::kill_process(pid, signal).expect("send a signal");
     }
 
-    /// Waits until the program ends; its exit code, `None` where a signal ended it.
+    /// Waits until the program ends; returns its exit code, or `None` if a signal ended it.
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
         poll_until("the proxy to end", || self.child.try_wait().expect("the child")).code()
     }
 
-    /// The home for the next one, once this has ended.
+    /// Returns the home for the next program, after this one has ended.
     pub(crate) fn take_home(&mut self) -> Home {
         std::mem::replace(&mut self.home, Home::new())
     }
 
-    /// What it printed so far.
+    /// Returns the output so far.
     pub(crate) fn output(&self) -> String {
         self.stderr.lock().expect("stderr").clone()
     }
@@ -278,7 +278,7 @@ impl Drop for Proxy {
     }
 }
 
-/// A chat request.
+/// Builds the body of a chat request.
 pub(crate) fn chat_body(model: &str, prompt: &str, stream: bool) -> Value {
     json!({"model": model, "messages": [{"role": "user", "content": prompt}], "stream": stream})
 }

@@ -1,4 +1,4 @@
-//! A terminal: starts the program in it, presses keys, reads the screen.
+//! A pseudo-terminal: starts a program in it, presses keys and reads the screen.
 
 use std::{
     io::{Read, Write},
@@ -11,17 +11,17 @@ use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system}
 
 use super::{TEST_TIMEOUT, home::Home};
 
-/// The question where the cursor is, which every terminal answers.
+/// The cursor position query, which every terminal answers.
 const CURSOR_QUERY: &[u8] = b"\x1b[6n";
 
-/// A program in a terminal of its own; killed when dropped.
+/// A program in its own terminal; killed when dropped.
 pub(crate) struct Terminal {
     master: Box<dyn MasterPty + Send>,
     writer: Box<dyn Write + Send>,
     child: Box<dyn Child + Send + Sync>,
     parser: vt100::Parser,
     bytes: Receiver<Vec<u8>>,
-    /// Everything the program wrote.
+    /// All output of the program.
     pub(crate) raw: Vec<u8>,
 }
 
@@ -44,7 +44,7 @@ impl Terminal {
         command.cwd(home.path());
         command.args(args);
         let child = pair.slave.spawn_command(command).expect("start aiproxy in a terminal");
-        // Held open, the slave would keep the reader from ever seeing the end.
+        // An open slave would keep the reader from reaching the end.
         drop(pair.slave);
         let (sender, bytes) = channel();
         let mut reader = pair.master.try_clone_reader().expect("a reader");
@@ -67,7 +67,7 @@ impl Terminal {
         }
     }
 
-    /// The program's process.
+    /// Returns the process id of the program.
     pub(crate) fn pid(&self) -> u32 {
         self.child.process_id().expect("a process")
     }
@@ -87,12 +87,12 @@ impl Terminal {
         self.parser.screen().contents()
     }
 
-    /// Reads until the screen shows this.
+    /// Reads until the screen contains this text.
     pub(crate) fn wait_for_text(&mut self, wanted: &str) -> String {
         self.wait_for(wanted, |screen| screen.contains(wanted))
     }
 
-    /// Reads until the screen satisfies.
+    /// Reads until the screen satisfies `test`.
     pub(crate) fn wait_for(&mut self, what: &str, test: impl Fn(&str) -> bool) -> String {
         let end = Instant::now() + TEST_TIMEOUT;
         while !test(&self.screen()) {
@@ -102,7 +102,8 @@ impl Terminal {
         self.screen()
     }
 
-    /// Takes what the program writes next; false when it ended or the time is over.
+    /// Reads the next output of the program; returns false if the program ended or the time is
+    /// over.
     fn read_more(&mut self, patience: Duration) -> bool {
         match self.bytes.recv_timeout(patience) {
             Ok(bytes) => {
@@ -118,7 +119,7 @@ impl Terminal {
         }
     }
 
-    /// Waits until the program ends: its exit code. Everything it wrote until then is in `raw`.
+    /// Waits until the program ends and returns its exit code. All output until then is in `raw`.
     pub(crate) fn exit_code(&mut self) -> u32 {
         let end = Instant::now() + TEST_TIMEOUT;
         while self.read_more(end.saturating_duration_since(Instant::now())) {}

@@ -1,5 +1,5 @@
-//! A provider that does as it is told: answers, errs, stalls, paces, cuts, and writes down what it
-//! saw.
+//! A scripted upstream: it answers, fails, stalls, paces and cuts responses, and records the
+//! requests.
 
 use std::{
     net::SocketAddr,
@@ -19,7 +19,7 @@ use tokio::{
 
 use super::poll_until;
 
-/// All upstreams of the test binary live here.
+/// The runtime of all upstreams in the test binary.
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -28,7 +28,7 @@ static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
         .expect("a runtime for the upstreams")
 });
 
-/// Holds a scene until the test opens it.
+/// Blocks a scene until the test opens it.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate(Arc<Semaphore>);
 
@@ -37,18 +37,18 @@ impl Gate {
         Self(Arc::new(Semaphore::new(0)))
     }
 
-    /// Lets everybody through from now on.
+    /// Opens the gate permanently.
     pub(crate) fn open(&self) {
         self.0.close();
     }
 
     async fn wait_open(&self) {
-        // The semaphore has no permits; it ends the wait by being closed.
+        // The semaphore has no permits; closing it ends the wait.
         drop(self.0.acquire().await);
     }
 }
 
-/// One answer.
+/// One scripted response.
 #[derive(Clone, Debug)]
 pub(crate) struct Scene {
     status: u16,
@@ -58,9 +58,9 @@ pub(crate) struct Scene {
     delay: Duration,
     pace: Duration,
     head_gate: Option<Gate>,
-    /// Held before the piece of this index.
+    /// Wait for the gate before the piece with this index.
     gate: Option<(usize, Gate)>,
-    /// The connection breaks after so many pieces.
+    /// Break the connection after this many pieces.
     cut_after: Option<usize>,
 }
 
@@ -68,7 +68,7 @@ pub(crate) struct Scene {
 enum Framing {
     Chunked,
     Length,
-    /// The pieces are all there is: no head, closed at their end.
+    /// Only the pieces are sent, without a head; then the connection closes.
     Raw,
 }
 
@@ -87,19 +87,19 @@ impl Scene {
         }
     }
 
-    /// An answer with a JSON body.
+    /// A response with a JSON body.
     pub(crate) fn json(status: u16, body: &Value) -> Self {
         Self::new(status, Framing::Length, vec![body.to_string().into_bytes()])
             .header("content-type", "application/json")
     }
 
-    /// An OpenAI error of this status.
+    /// An OpenAI error with this status.
     pub(crate) fn status(status: u16) -> Self {
         let error = json!({"message": format!("scripted {status}"), "type": "scripted", "param": null, "code": null});
         Self::json(status, &json!({ "error": error }))
     }
 
-    /// A non-streaming OpenAI chat answer.
+    /// A non-streaming OpenAI chat response.
     pub(crate) fn chat(text: &str) -> Self {
         Self::json(
             200,
@@ -111,7 +111,7 @@ impl Scene {
         )
     }
 
-    /// An OpenAI chat stream: role, one event per text, finish, `[DONE]`; each is one piece.
+    /// An OpenAI chat stream: role, one event per text, finish, `[DONE]`. Each is one piece.
     pub(crate) fn sse(texts: &[&str]) -> Self {
         let mut events = vec![chunk(&json!({"role": "assistant", "content": ""}), None)];
         events.extend(texts.iter().map(|text| chunk(&json!({ "content": text }), None)));
@@ -125,7 +125,7 @@ impl Scene {
         Self::stream("text/event-stream", pieces)
     }
 
-    /// The same of any type.
+    /// A stream of these pieces with any content type.
     pub(crate) fn stream(
         content_type: &str,
         pieces: impl IntoIterator<Item = impl Into<Vec<u8>>>,
@@ -134,7 +134,7 @@ impl Scene {
             .header("content-type", content_type)
     }
 
-    /// These bytes and nothing else, then the connection closes.
+    /// Exactly these bytes; then the connection closes.
     pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Self::new(0, Framing::Raw, vec![bytes.into()])
     }
@@ -144,13 +144,13 @@ impl Scene {
         self
     }
 
-    /// Waits before the head.
+    /// Waits before sending the head.
     pub(crate) fn delay(mut self, span: Duration) -> Self {
         self.delay = span;
         self
     }
 
-    /// Waits before each piece but the first.
+    /// Waits before each piece except the first.
     pub(crate) fn pace(mut self, span: Duration) -> Self {
         self.pace = span;
         self
@@ -162,13 +162,13 @@ impl Scene {
         self
     }
 
-    /// Holds the piece of this index until the gate opens.
+    /// Delays the piece with this index until the gate opens.
     pub(crate) fn gate(mut self, before: usize, gate: &Gate) -> Self {
         self.gate = Some((before, gate.clone()));
         self
     }
 
-    /// Closes the connection after so many pieces, in the middle of the answer.
+    /// Closes the connection after this many pieces, in the middle of the response.
     pub(crate) fn cut_after(mut self, pieces: usize) -> Self {
         self.cut_after = Some(pieces);
         self
@@ -185,7 +185,7 @@ impl Scene {
                 head += &format!(
                     "content-length: {}\r\n",
                     self.pieces.iter().map(Vec::len).sum::<usize>()
-                )
+                );
             }
             Framing::Raw => return Vec::new(),
         }
@@ -193,14 +193,14 @@ impl Scene {
     }
 }
 
-/// One OpenAI chunk, framed.
+/// Returns one framed OpenAI chunk.
 pub(crate) fn chunk(delta: &Value, finish: Option<&str>) -> String {
     let choice = json!({"index": 0, "delta": delta, "finish_reason": finish});
     let data = json!({"id": "chatcmpl-it", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]});
     format!("data: {data}\n\n")
 }
 
-/// One request as it arrived.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct ReceivedRequest {
     pub(crate) at: Instant,
@@ -208,9 +208,9 @@ pub(crate) struct ReceivedRequest {
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
-    /// When the caller hung up, if it did so before the answer's end.
+    /// When the caller disconnected, if that was before the end of the response.
     pub(crate) hung_up_at: Option<Instant>,
-    /// The whole answer was sent.
+    /// The complete response was sent.
     pub(crate) response_sent: bool,
 }
 
@@ -219,7 +219,7 @@ impl ReceivedRequest {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The bearer token.
+    /// Returns the bearer token.
     pub(crate) fn key(&self) -> &str {
         self.header("authorization")
             .and_then(|value| value.strip_prefix("Bearer "))
@@ -230,7 +230,8 @@ impl ReceivedRequest {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// Model lists are asked for by the proxy itself, at moments of its choosing.
+    /// Returns whether this is a request for the model list, which the proxy sends on its own at
+    /// any time.
     fn is_list(&self) -> bool {
         self.method == "GET" && (self.path.contains("/models") || self.path.contains("/tags"))
     }
@@ -238,7 +239,7 @@ impl ReceivedRequest {
 
 type Director = dyn Fn(&ReceivedRequest, usize) -> Scene + Send + Sync;
 
-/// A scripted upstream; it stops when the test does.
+/// A scripted upstream; stopped when dropped.
 #[derive(Clone)]
 pub(crate) struct Upstream {
     addr: SocketAddr,
@@ -246,8 +247,8 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    /// Plays these scenes in order, the last one for ever. Model lists (GET) are no scene: they
-    /// tell of one model, `m`.
+    /// Plays these scenes in order and repeats the last one. Model list requests (GET) use no
+    /// scene; they return one model, `m`.
     pub(crate) fn start(scenes: Vec<Scene>) -> Self {
         Self::with_director(move |_, number| scenes[number.min(scenes.len() - 1)].clone())
     }
@@ -271,7 +272,7 @@ impl Upstream {
         Self { addr, requests }
     }
 
-    /// A port where nobody listens.
+    /// Returns an address where no server listens.
     pub(crate) fn refused_addr() -> SocketAddr {
         std::net::TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
@@ -282,22 +283,22 @@ impl Upstream {
         self.addr
     }
 
-    /// The OpenAI base URL.
+    /// Returns the OpenAI base URL.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/v1", self.addr)
     }
 
-    /// Requests so far, without model lists.
+    /// Returns the requests so far, without model list requests.
     pub(crate) fn requests(&self) -> Vec<ReceivedRequest> {
         self.all_requests().into_iter().filter(|seen| !seen.is_list()).collect()
     }
 
-    /// Requests so far, model lists included.
+    /// Returns the requests so far, including model list requests.
     pub(crate) fn all_requests(&self) -> Vec<ReceivedRequest> {
         self.requests.lock().expect("the journal").clone()
     }
 
-    /// Waits for the request of this number (0 is the first) to satisfy.
+    /// Waits until the request with this number (0 is the first) satisfies the condition.
     pub(crate) fn wait_for_request(
         &self,
         number: usize,
@@ -307,13 +308,13 @@ impl Upstream {
         poll_until(what, || self.requests().get(number).filter(|seen| test(seen)).cloned())
     }
 
-    /// Waits for the request of this number to arrive.
+    /// Waits until the request with this number arrives.
     pub(crate) fn nth_request(&self, number: usize) -> ReceivedRequest {
         self.wait_for_request(number, &format!("request {number} at the upstream"), |_| true)
     }
 }
 
-/// What a connection needs to know.
+/// State of a connection.
 #[derive(Clone)]
 struct ConnectionState {
     journal: Arc<Mutex<Vec<ReceivedRequest>>>,
@@ -400,7 +401,7 @@ async fn play_scene(scene: &Scene, writer: &mut OwnedWriteHalf) -> SceneEnd {
     SceneEnd::Complete
 }
 
-/// Ends when the caller closes; what it sends meanwhile is kept.
+/// Waits until the caller disconnects; buffers what the caller sends in the meantime.
 async fn wait_hang_up(reader: &mut OwnedReadHalf, buffer: &mut Vec<u8>) {
     while reader.read_buf(buffer).await.is_ok_and(|count| count > 0) {}
 }

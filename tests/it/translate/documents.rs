@@ -1,4 +1,4 @@
-//! `docs/translation.md` says what the code does.
+//! Checks that `docs/translation.md` matches the code.
 
 use std::{fs, path::Path};
 

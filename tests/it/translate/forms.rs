@@ -1,4 +1,5 @@
-//! Embeddings, reranking, completions, cards: one form's clients over another's upstreams.
+//! Embeddings, reranking, completions and model cards: clients of one dialect over upstreams of
+//! another.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,4 @@
-//! Bodies that nobody should send, and answers that nobody should give: an error each, never a
-//! panic.
+//! Hostile requests and responses: each must give an error and never a panic.
 
 use serde_json::{Value, json};
 
@@ -10,7 +9,7 @@ use crate::support::{
     upstream::{Scene, Upstream},
 };
 
-/// A generator that gives the same numbers in every run.
+/// A random number generator with a fixed seed.
 struct ValueRng(u64);
 
 impl ValueRng {
@@ -36,7 +35,7 @@ impl ValueRng {
         odd[self.below(odd.len())].clone()
     }
 
-    /// Puts something odd somewhere into a value.
+    /// Mutates a value at a random position.
     fn mutate(&mut self, value: &mut Value) {
         let inside: Vec<&mut Value> = match value {
             Value::Array(items) => items.iter_mut().collect(),

@@ -1,4 +1,4 @@
-//! One dialect's clients over another's upstreams, over real HTTP.
+//! Clients of one dialect over upstreams of another, over real HTTP.
 
 mod documents;
 mod forms;

@@ -1,4 +1,4 @@
-//! What hurts users of translating proxies, one by one.
+//! Known problems of translating proxies, one test each.
 
 use serde_json::{Value, json};
 
@@ -139,7 +139,7 @@ fn cache_control_is_carried_on_every_block_type() {
     let (upstream, proxy) = proxy_before("anthropic", vec![full_scene("anthropic", "ok")]);
     let mark = json!({"type": "ephemeral", "ttl": "1h"});
     let png = json!({"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="});
-    // What an agent for Claude sends, posted where chat clients post.
+    // A request in the format of a Claude agent, sent to the chat endpoint.
     let body = json!({"model": "m", "max_tokens": 9, "system": [{"type": "text", "text": "s", "cache_control": mark}],
         "tools": [{"name": "f", "input_schema": {"type": "object"}, "cache_control": mark}],
         "messages": [
@@ -233,7 +233,7 @@ fn interleaved_parallel_calls_keep_their_arguments() {
 fn a_truncated_stream_ends_in_an_error_of_the_clients_dialect() {
     for upstream in DIALECTS {
         let all = stream_events(upstream, &["half", " more"]);
-        // Without what ends it: neither the finish nor the terminal event.
+        // Drops the end of the stream: both the finish and the terminal event.
         let cut = all.len() - if upstream == "openai" || upstream == "anthropic" { 2 } else { 1 };
         let kind = if upstream == "ollama" { "application/x-ndjson" } else { "text/event-stream" };
         let (_upstream, proxy) =
@@ -245,7 +245,7 @@ fn a_truncated_stream_ends_in_an_error_of_the_clients_dialect() {
     }
 }
 
-/// A proxy with a bad upstream of one dialect before a good one of another.
+/// A proxy with a failing upstream of one dialect before a working one of another.
 fn proxy_with_bad_then_good(
     dialect: &str,
     bad: Scene,

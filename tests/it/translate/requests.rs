@@ -1,4 +1,4 @@
-//! How clients may ask, and what they are told about it.
+//! The forms of client requests, and the errors and hints that clients receive.
 
 use std::net::TcpListener;
 
@@ -299,8 +299,8 @@ fn errors_have_the_clients_form_and_the_upstreams_meaning() {
 
 #[test]
 fn raw_values_with_line_breaks_stay_inside_their_event() {
-    // A provider's own objects, printed over several lines, are told to clients inside events of
-    // one line.
+    // A provider's objects printed over several lines are sent to clients inside single-line
+    // events.
     let citation = "{\n  \"type\": \"url_citation\",\n  \"url_citation\": {\n    \"url\": \"https://x/y\",\n    \"title\": \"t\",\n    \"start_index\": 0,\n    \"end_index\": 2\n  }\n}";
     let pretty = "{\n\t\"type\": \"web_search_call\",\r\n\t\"id\": \"ws_1\",\n\t\"status\": \"completed\",\n\t\"action\": {\n\t\t\"type\": \"search\",\n\t\t\"query\": \"q\"\n\t}\n}";
     let chat = format!(

@@ -1,5 +1,5 @@
-//! Rescues: a stream that breaks off after content is continued elsewhere, and the client does not
-//! notice.
+//! Rescues: a stream that breaks off after content continues at another upstream, invisibly for the
+//! client.
 
 use serde_json::{Value, json};
 
@@ -13,10 +13,10 @@ use crate::support::{
     upstream::{Gate, Scene, Upstream, chunk},
 };
 
-/// A model that takes an answer which was begun.
+/// A model that continues a partial response.
 const MODEL: &str = "claude-3-5-haiku-20241022";
 
-/// The model `m`, of these upstreams in order: their dialect and what they do.
+/// Serves the model `m` from these upstreams in order, each with its dialect.
 fn start_proxy(rescue: bool, model: &str, upstreams: &[(&str, &Upstream)]) -> Proxy {
     let names = ["one", "two", "three"];
     let targets: Vec<String> = (10..)
@@ -49,7 +49,7 @@ fn broken_stream(dialect: &str, texts: &[&str]) -> Scene {
     stream_scene(dialect, texts).cut_after(before + texts.len())
 }
 
-/// What an upstream was asked to go on from.
+/// Returns the partial response that an upstream was asked to continue.
 fn continued_text(upstream: &Upstream) -> String {
     let asked = upstream.nth_request(0).json();
     let last = asked["messages"].as_array().and_then(|all| all.last()).expect("messages").clone();
@@ -285,7 +285,7 @@ fn a_hedge_that_won_and_broke_off_is_rescued() {
 
     let answer = proxy.send(&chat_request("anthropic", true, "hi"));
 
-    // The first may speak for itself once it has been asked again; the one that hung was let go.
+    // The first upstream may answer when it is tried again; the connection that hung was closed.
     assert_eq!(
         read_answer("anthropic", true, &answer).text.split(' ').next(),
         Some("Hello"),

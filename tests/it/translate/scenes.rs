@@ -1,4 +1,4 @@
-//! What providers of each dialect answer, and how each dialect's clients ask and read.
+//! Scripted responses, requests and response readers for each dialect.
 
 use serde_json::{Value, json};
 
@@ -10,12 +10,12 @@ use crate::support::{
 
 pub(super) const DIALECTS: [&str; 5] = ["openai", "responses", "anthropic", "gemini", "ollama"];
 
-/// A proxy before one upstream of this dialect.
+/// Starts a proxy before one upstream of this dialect.
 pub(super) fn proxy_before(dialect: &str, scenes: Vec<Scene>) -> (Upstream, Proxy) {
     proxy_before_with(dialect, scenes, "")
 }
 
-/// The same with more lines of TOML for the upstream.
+/// Starts the same with more lines of TOML for the upstream.
 pub(super) fn proxy_before_with(
     dialect: &str,
     scenes: Vec<Scene>,
@@ -26,17 +26,17 @@ pub(super) fn proxy_before_with(
     (upstream, proxy)
 }
 
-/// A server-sent event with its name.
+/// Returns a server-sent event with a name.
 pub(super) fn named_event(kind: &str, data: &Value) -> String {
     format!("event: {kind}\ndata: {data}\n\n")
 }
 
-/// Anthropic's own event, named as its type.
+/// Returns an Anthropic event, named after its type.
 pub(super) fn anthropic_event(data: &Value) -> String {
     named_event(data["type"].as_str().expect("a type"), data)
 }
 
-/// A whole answer of an upstream, with usage 7 in and 5 out.
+/// Returns a complete upstream response with 7 input and 5 output tokens.
 pub(super) fn full_scene(dialect: &str, text: &str) -> Scene {
     let body = match dialect {
         "openai" => {
@@ -61,19 +61,19 @@ pub(super) fn full_scene(dialect: &str, text: &str) -> Scene {
     Scene::json(200, &body)
 }
 
-/// A Responses object with this output.
+/// Returns a Responses object with this output.
 pub(super) fn response(output: &Value) -> Value {
     json!({"id": "resp_up", "object": "response", "created_at": 1, "status": "completed", "model": "m", "output": output,
         "usage": {"input_tokens": 7, "output_tokens": 5, "total_tokens": 12}})
 }
 
-/// An Anthropic message with this content.
+/// Returns an Anthropic message with this content.
 pub(super) fn anthropic_message(content: &Value, reason: &str) -> Value {
     json!({"id": "msg_up", "type": "message", "role": "assistant", "model": "m", "content": content, "stop_reason": reason,
         "stop_sequence": null, "usage": {"input_tokens": 7, "output_tokens": 5}})
 }
 
-/// The events of an Anthropic stream that says these texts in one block.
+/// Returns the events of an Anthropic stream with these texts in one block.
 pub(super) fn anthropic_events(texts: &[&str]) -> Vec<String> {
     let mut out = vec![
         anthropic_event(
@@ -94,7 +94,7 @@ pub(super) fn anthropic_events(texts: &[&str]) -> Vec<String> {
     out
 }
 
-/// The events of a stream of this dialect that says these texts.
+/// Returns the events of a stream of this dialect with these texts.
 pub(super) fn stream_events(dialect: &str, texts: &[&str]) -> Vec<String> {
     match dialect {
         "openai" => {
@@ -156,7 +156,7 @@ pub(super) fn stream_events(dialect: &str, texts: &[&str]) -> Vec<String> {
     }
 }
 
-/// A stream of this dialect that says these texts, an event a piece.
+/// Returns a stream of this dialect with these texts, one event per piece.
 pub(super) fn stream_scene(dialect: &str, texts: &[&str]) -> Scene {
     Scene::stream(
         if dialect == "ollama" { "application/x-ndjson" } else { "text/event-stream" },
@@ -164,7 +164,7 @@ pub(super) fn stream_scene(dialect: &str, texts: &[&str]) -> Scene {
     )
 }
 
-/// Asks for model `m` as a client of this dialect.
+/// Returns a chat request for model `m` in this dialect.
 pub(super) fn chat_request(dialect: &str, stream: bool, prompt: &str) -> Request {
     let messages = json!([{"role": "user", "content": prompt}]);
     match dialect {
@@ -194,14 +194,14 @@ pub(super) fn chat_request(dialect: &str, stream: bool, prompt: &str) -> Request
     }
 }
 
-/// What a client of this dialect understands.
+/// A response as parsed by a client of this dialect.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct ReadAnswer {
     pub(super) text: String,
     pub(super) reasoning: String,
-    /// Names and arguments.
+    /// Tool calls: names and arguments.
     pub(super) calls: Vec<(String, Value)>,
-    /// A terminal event or a finish that means success.
+    /// The response has a terminal event or a finish that means success.
     pub(super) success: bool,
     pub(super) error: Option<String>,
 }
@@ -216,7 +216,7 @@ fn as_text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// Reads an answer as a client of this dialect does.
+/// Parses a response as a client of this dialect does.
 pub(super) fn read_answer(dialect: &str, streamed: bool, answer: &HttpAnswer) -> ReadAnswer {
     let parts: Vec<Value> = match (dialect, streamed) {
         ("ollama", true) => answer
@@ -304,7 +304,7 @@ fn responses(parts: &[Value], heard: &mut ReadAnswer) {
                     arguments(as_text(&item["arguments"])),
                 )),
                 "custom_tool_call" => {
-                    heard.calls.push((as_text(&item["name"]).to_owned(), item["input"].clone()))
+                    heard.calls.push((as_text(&item["name"]).to_owned(), item["input"].clone()));
                 }
                 _ => {}
             }
@@ -386,7 +386,7 @@ fn ollama(parts: &[Value], heard: &mut ReadAnswer) {
     }
 }
 
-/// Asks and reads.
+/// Sends a request and parses the response.
 pub(super) fn ask_and_read(proxy: &Proxy, dialect: &str, stream: bool) -> ReadAnswer {
     let answer = chat_request(dialect, stream, "hi").bearer(CLIENT_KEY).send(proxy.addr);
     read_answer(dialect, stream, &answer)

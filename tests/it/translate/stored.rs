@@ -1,4 +1,4 @@
-//! Responses that a client comes back to, whoever made them.
+//! Stored responses that a client refers to later, whichever upstream created them.
 
 use serde_json::{Value, json};
 

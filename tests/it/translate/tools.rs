@@ -1,4 +1,4 @@
-//! Pain 17: tools of the Responses dialect over upstreams that know only functions.
+//! Tools of the Responses dialect over upstreams that support only functions (problem 17).
 
 use serde_json::{Value, json};
 
@@ -38,7 +38,7 @@ fn tool_call_scene(dialect: &str, name: &str, arguments: &Value) -> Scene {
     }
 }
 
-/// Name, description and schema of the first tool as the upstream saw it.
+/// Returns name, description and schema of the first tool that the upstream received.
 fn first_tool(dialect: &str, sent: &Value) -> (Value, Value, Value) {
     let tool = &sent["tools"][0];
     let (tool, schema) = if dialect == "openai" {

@@ -1,5 +1,5 @@
-//! Conversations of other dialects become ones that this one takes; answers of others are told in
-//! its words.
+//! Tests that translate conversations of other dialects for this one, and their responses into this
+//! one.
 
 use serde_json::{Value, json};
 
@@ -144,7 +144,7 @@ fn images_in_results_and_breakpoints_everywhere_arrive() {
                 { "type": "text", "text": "see" },
                 { "type": "image", "source": { "type": "base64", "media_type": "image/png", "data": "iVBORw0" } },
             ] },
-            // Failed calls may only say words; their pictures follow.
+            // A failed call may contain only text; its images follow.
             { "type": "tool_result", "tool_use_id": "b", "content": "oh", "is_error": true },
             { "type": "image", "source": { "type": "base64", "media_type": "image/png", "data": "iVBORw0" } },
         ])
@@ -196,8 +196,8 @@ fn only_thoughts_that_this_dialect_signed_are_sent_back() {
     assert_eq!(body["thinking"], json!({ "type": "enabled", "budget_tokens": 2048 }));
     assert_eq!(losses, ["reasoning.proof", "reasoning"]);
 
-    // Without its thought at the front the turn could not go on thinking within a budget; by effort
-    // it can.
+    // Without its reasoning at the front, the turn cannot continue thinking within a budget. With
+    // an effort it can.
     let mut unsigned = request;
     unsigned.messages[1].blocks.drain(..2);
     assert_eq!(write_json(&unsigned, Thinking::Budget).0.get("thinking"), None);

@@ -1,4 +1,4 @@
-//! Answers, whole and in pieces.
+//! Tests answers, whole and in pieces.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// What an answer means, whatever its blocks are cut into.
+/// The meaning of an answer, independent of how it is split into blocks.
 #[derive(Debug, Default, PartialEq)]
 struct ParsedAnswer {
     text: String,
@@ -54,7 +54,7 @@ fn meaning(response: &ChatResponse) -> ParsedAnswer {
                     .extend(text.citations.iter().filter_map(|citation| citation.url.clone()));
             }
             BlockKind::Reasoning(thought) => {
-                parsed.reasoning.extend(thought.text.split_whitespace())
+                parsed.reasoning.extend(thought.text.split_whitespace());
             }
             BlockKind::Refusal(words) => parsed.refusal.push_str(words),
             BlockKind::ToolCall(call) => {
@@ -71,7 +71,7 @@ fn meaning(response: &ChatResponse) -> ParsedAnswer {
     parsed
 }
 
-/// The same by the recording itself, read as a tree.
+/// Reads the same meaning from the recording itself, as a tree.
 fn recorded_meaning(chunks: &[Value]) -> (String, String, Vec<(String, Value)>) {
     let string = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (mut text, mut thoughts, mut calls) =
@@ -137,7 +137,7 @@ fn exchanges() -> Vec<RecordedExchange> {
         .collect()
 }
 
-/// All events of a body that comes in these pieces.
+/// Returns all events of a body that arrives in these pieces.
 fn events_of(body: &[u8], cuts: &[usize]) -> (Vec<ChatEvent>, StreamEnd, bool) {
     let mut decoder = EventDecoder::new(Framing::Sse, Openai.stream_reader(&carry()), false);
     let (mut events, mut from, mut failed) = (Vec::new(), 0, false);
@@ -194,7 +194,7 @@ fn every_recorded_answer_is_read_and_comes_back() {
     }
 }
 
-/// Pain 5 among others: pieces of calls are put to the calls they belong to.
+/// Pieces of calls are merged into the calls they belong to.
 #[test]
 fn every_recorded_stream_is_read_and_comes_back_wherever_it_is_cut() {
     let mut step = 1;
@@ -253,7 +253,7 @@ fn feed(chunks: &[&str]) -> (Vec<ChatEvent>, Box<dyn StreamReader>) {
     (out, reader)
 }
 
-/// A stream of choices; each is what stands in `choices[0]`.
+/// Returns the answer to a stream of choices; each text is the content of `choices[0]`.
 fn said(choices: &[&str]) -> ChatResponse {
     let chunks: Vec<String> =
         choices.iter().map(|choice| format!("{{\"id\":\"i\",\"choices\":[{choice}]}}")).collect();
@@ -333,7 +333,7 @@ fn odd_chunks_are_read_for_what_they_say() {
         meaning(&response),
         ParsedAnswer { text: "ab".to_owned(), ..ParsedAnswer::default() }
     );
-    // Empty choices, usage anywhere, no [DONE].
+    // Empty choices, usage in any chunk, no [DONE].
     let (mut out, mut reader) = feed(&[
         r#"{"choices":[],"prompt_filter_results":[]}"#,
         r#"{"choices":[{"delta":{"content":"x"},"finish_reason":"length"}],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#,
@@ -344,7 +344,7 @@ fn odd_chunks_are_read_for_what_they_say() {
     assert_eq!(response.finish.kind, FinishKind::Length);
     assert_eq!(response.usage, Some(Usage { input: 3, output: 4, ..Usage::default() }));
     assert_eq!(response.service_tier.as_deref(), Some("flex"));
-    // An end without a reason is enough after text only; half an answer is none.
+    // An end without a finish reason is complete only after text; half an answer is not complete.
     for (chunks, good) in [
         (&["[DONE]"][..], false),
         (&[r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#, "[DONE]"], false),
@@ -379,7 +379,7 @@ fn odd_chunks_are_read_for_what_they_say() {
     assert!(!reader.read_eof(&mut out));
 }
 
-/// Pain 7: an error inside a stream is a fault, after what came before it.
+/// An error inside a stream is a fault, after the content before it.
 #[test]
 fn errors_are_faults_in_every_dress() {
     for (name, chunk) in [
@@ -548,7 +548,7 @@ fn old_clients_get_old_answers() {
     assert_eq!(calls(&again), [("call_s_0", "f", "{}")]);
 }
 
-/// Pain 6: what breaks ends with an error and without a success marker.
+/// An interrupted answer ends with an error and without a success marker.
 #[test]
 fn a_broken_stream_ends_with_an_error() {
     let decoder = EventDecoder::new(Framing::Sse, Openai.stream_reader(&carry()), false);

@@ -1,4 +1,4 @@
-//! Requests, and what of them goes where.
+//! Tests requests: which fields each dialect gets from them.
 
 use serde_json::{Map, Value, json};
 
@@ -29,7 +29,7 @@ fn write(request: &ChatRequest, traits: &TargetTraits) -> (Value, Vec<String>) {
     (serde_json::from_slice(&encoded.body).expect("json"), losses)
 }
 
-/// A body with what may be said in several ways said in one.
+/// Returns a body in which fields with several forms have only one.
 fn normal(body: &Value) -> Value {
     let mut body = without_null(body);
     let Some(map) = body.as_object_mut() else { return body };
@@ -290,8 +290,8 @@ fn image() -> Block {
     }))
 }
 
-/// Pain 33: results out of order, with images, of no call, or missing, never make a request that is
-/// refused.
+/// Results out of order, with images, without a call, or missing never cause a request
+/// that the provider rejects.
 #[test]
 fn results_follow_their_calls_whatever_the_order() {
     let messages = vec![
@@ -328,7 +328,7 @@ fn results_follow_their_calls_whatever_the_order() {
     assert_eq!(losses, [""; 0]);
 }
 
-/// Pains 3, 4 and 17: what others said is bridged or named.
+/// Pains 3, 4 and 17: fields of other dialects are bridged or named as losses.
 #[test]
 fn what_has_no_place_is_a_loss_by_name() {
     let proof = |dialect| {

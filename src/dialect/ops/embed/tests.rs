@@ -11,7 +11,7 @@ fn parsed(body: &[u8]) -> Value {
     serde_json::from_slice(body).expect("json")
 }
 
-/// The path, the body without nulls, and the losses.
+/// Returns the path, the body without nulls, and the losses.
 fn written(form: EmbedForm, request: &EmbedRequest) -> (&'static str, Value, Vec<String>) {
     let written = write_request(form, request, "m").expect("can be said");
     (

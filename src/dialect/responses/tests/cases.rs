@@ -1,4 +1,4 @@
-//! Cases that recordings lack.
+//! Tests of cases that the recordings lack.
 
 use super::*;
 use crate::ir::{
@@ -28,7 +28,7 @@ fn free_text_tools_that_were_bridged_come_back_as_free_text() {
     let item = json!({"id":"ctc_7_0","type":"custom_tool_call","status":"completed","call_id":"c","name":"apply_patch","input":"*** Begin\nx"});
     assert_eq!(response["output"], json!([item]));
 
-    // On the next turn it is a free-text call again, whatever form was kept.
+    // On the next turn it is a free-text call again, in whichever form it was stored.
     let request = ChatRequest {
         messages: vec![ChatMessage::new(Role::Assistant, answer.blocks)],
         tools: read_request(&json!({"input":"x","tools":[{"type":"custom","name":"apply_patch"}]}))
@@ -154,7 +154,7 @@ fn reasoning_of_others_is_dropped_or_sent_plain_and_own_goes_back_as_it_was() {
             .contains(r#""content":[{"type":"reasoning_text","text":"hm"}]"#)
     );
 
-    // What we made of another's reasoning is no provider's own.
+    // A reasoning item that aiproxy made from another dialect is not sent to a provider.
     let made = write_body(&ChatResponse { blocks: vec![thought(None)], ..ChatResponse::default() });
     assert_eq!(made["output"][0]["id"], "rs_aip_7_0");
     let (back, losses) = write_request(&read_request(&json!({ "input": made["output"] })));
@@ -393,7 +393,7 @@ fn sloppy_streams_lose_nothing() {
     let frames =
         |list: &[Value]| list.iter().map(|event| format!("data: {event}\n\n")).collect::<String>();
     let end = json!({"type":"response.completed","response":{"status":"completed","output":[],"usage":{"input_tokens":3,"output_tokens":2}}});
-    // Neither beginnings nor numbers, ids that differ, deltas only.
+    // No start events, no numbers, ids that differ, deltas only.
     let bare = frames(&[
         json!({"type":"response.output_text.delta","item_id":"x","delta":"a"}),
         json!({"type":"response.output_text.delta","item_id":"x","delta":"b"}),
@@ -401,7 +401,7 @@ fn sloppy_streams_lose_nothing() {
         json!({"type":"response.output_item.done","output_index":5,"item":{"type":"function_call","id":"z","name":"f","arguments":"{\"k\":1}"}}),
         end.clone(),
     ]);
-    // Nothing but the end.
+    // Only the terminal event.
     let late = frames(&[
         json!({"type":"response.completed","response":{"status":"completed","output":[
         {"type":"message","content":[{"type":"output_text","text":"ab"}]},{"type":"function_call","id":"z","name":"f","arguments":"{\"k\":1}"}],

@@ -1,4 +1,4 @@
-//! Conversations that are served where they were served before.
+//! Tests that conversations stay with the account that served them before.
 
 use proptest::prelude::{prop_assert, proptest};
 
@@ -15,7 +15,7 @@ fn keys(chain: &[u64]) -> Arc<ConversationKeys> {
 }
 
 impl RouterFixture {
-    /// A turn of a conversation, not served yet.
+    /// Decides a turn of a conversation without serving it.
     fn decide_turn(
         &self,
         keys: &Arc<ConversationKeys>,
@@ -31,7 +31,7 @@ impl RouterFixture {
         )
     }
 
-    /// A turn that is served; by whom.
+    /// Serves a turn; returns the key that served it.
     #[track_caller]
     fn serve_turn(&self, keys: &Arc<ConversationKeys>, now: u64) -> String {
         let (decision, ticket) = self.decide_turn(keys, now);
@@ -78,7 +78,7 @@ fn a_binding_to_a_worse_tier_lapses_a_while_after_the_better_one_is_back() {
     world.fail_attempt(&ticket.expect("a ticket"), &limited(Some(100)), 0);
     assert_eq!(world.serve_turn(&keys(&[1]), 1), "spare/k0");
 
-    // The main one is back after a hundred seconds; its first request is a probe of its own.
+    // `main` is back after a hundred seconds; its first request is a probe.
     let back = world.serve_turn(&keys(&[99]), 101);
     assert_eq!(back, "main/k0");
     assert_eq!(world.serve_turn(&keys(&[2, 1]), 110), "spare/k0");

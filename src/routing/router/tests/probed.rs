@@ -1,10 +1,10 @@
-//! Probes of our own, beside traffic.
+//! Tests aiproxy's own probes, which run alongside traffic.
 
 use crate::routing::router::tests::*;
 
 const PROBE_CAUSE: &str = "503 (probe of /models)";
 
-/// A probe that begins and ends now.
+/// Runs a probe that begins and ends now.
 fn probe(world: &RouterFixture, fails: bool, now: u64) -> Vec<HealthChange> {
     let cause: Arc<str> = PROBE_CAUSE.into();
     let id = world.router.begin_probe();

@@ -1,5 +1,5 @@
-//! What routing promises whatever happens: who is never picked, that tries are bounded, that nobody
-//! who is well starves.
+//! Tests the guarantees of routing: which keys are never picked, that attempts are bounded, and
+//! that no healthy candidate starves.
 
 use proptest::{
     collection::vec,
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// A draw that is never the same twice.
+/// A source of random numbers that never repeats.
 struct GoldenRatioRng(f64);
 
 impl Rng for GoldenRatioRng {
@@ -49,8 +49,7 @@ fn states() -> impl Generator<Value = KeyState> {
     ]
 }
 
-/// Three upstreams with three keys each and these priorities and weights, one of them in another
-/// region.
+/// Three upstreams with three keys each and these priorities and weights; one is in another region.
 fn nine(priorities: [u32; 3], weights: &[u32]) -> RouterFixture {
     let each = (1..=3).map(|id| {
         let place = id as usize - 1;
@@ -86,7 +85,7 @@ fn outcome(how: usize) -> Outcome {
 proptest! {
     #![proptest_config(cases())]
 
-    /// A budget, a switch or a secret that is not there rules a key out for every strategy,
+    /// A spent budget, a disabled key or a missing secret excludes a key under every strategy,
     /// whatever happened before.
     #[test]
     fn who_is_ruled_out_is_never_picked(
@@ -120,9 +119,8 @@ proptest! {
         }
     }
 
-    /// The rounds of one request, with the worst that upstreams can answer: they come to an end,
-    /// within what the config and the free moves allow, and nobody is asked more often than pauses
-    /// permit.
+    /// The attempts of one request end within the configured limits and the free attempts, even
+    /// with the worst responses. No candidate is tried more often than the pauses permit.
     #[test]
     fn the_attempts_of_a_request_are_bounded(hows in vec(0_usize..13, 200), keys in 1_u32..60) {
         let world = RouterFixture::new(vec![upstream(1, "a", None, keys), upstream(2, "b", None, 2)]);
@@ -168,7 +166,7 @@ proptest! {
         prop_assert!(asked.values().all(|times| *times <= attempts.repeats + 1 + attempts.stale), "{:?} {:?}", asked, attempts);
     }
 
-    /// Strategies that share a tier share it with everybody who is well, whatever was before; keys
+    /// Strategies that share a tier include every healthy candidate, whatever happened before. Keys
     /// of one upstream share its requests under every strategy.
     #[test]
     fn nobody_who_is_well_starves(
@@ -196,7 +194,7 @@ proptest! {
             world.finish_attempt(&ticket, now);
         }
         prop_assert_eq!(served.len(), 9, "{:?}", &served);
-        // Its share would be 120 × 1 of 9, divided by three keys, at the least.
+        // Its share is at least 120 × 1/9, divided by three keys.
         prop_assert!(served.values().all(|times| *times >= 3), "{:?}", &served);
 
         let mut keys = std::collections::HashSet::new();
