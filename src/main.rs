@@ -34,7 +34,9 @@ fn main() -> ExitCode {
     let runtime = match runtime(serves) {
         Ok(runtime) => runtime,
         Err(error) => {
-            cli::report_error(&CliError::failed(format!("cannot start the async runtime: {error}")));
+            cli::report_error(&CliError::failed(format!(
+                "cannot start the async runtime: {error}"
+            )));
             return ExitCode::from(ExitStatus::Failed.code());
         }
     };
