@@ -152,7 +152,7 @@ pub fn write_input_tokens(count: u64) -> Bytes {
     json!({ "object": "response.input_tokens", "input_tokens": count }).to_string().into()
 }
 
-/// The request that asks any model for the summary that [`compacted`] needs.
+/// The request that asks any model for the summary that [`write_compaction`] needs.
 #[must_use]
 pub fn compaction_request(request: &ChatRequest) -> ChatRequest {
     let mut messages = request.messages.clone();
