@@ -9,7 +9,8 @@ use crate::{
     ir::op::Dialect,
     relay::{dispatch::budget, engine::Engine},
     routing::{
-        candidate::{self, Candidate, RouteQuery, SkipReason, Verdict, print_span},
+        candidate::{self, Candidate},
+        decision::{RouteQuery, SkipReason, Verdict, print_span},
         health::TokenEstimate,
         hedge::MIN_SAMPLES,
         resolve::{self, OnUnknownList},

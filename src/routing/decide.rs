@@ -1,7 +1,8 @@
 //! Decides which candidate serves the next attempt, and why the others do not.
 
 use super::{
-    candidate::{Candidate, ChoiceReason, Decision, KeyState, RouteQuery, SkipReason, Verdict},
+    candidate::{Candidate, KeyState},
+    decision::{ChoiceReason, Decision, RouteQuery, SkipReason, Verdict},
     health::{CandidateStatus, Health, Rank, TokenEstimate},
     strategy,
 };

@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use super::candidate::{Candidate, FailedAttempt};
+use super::{candidate::Candidate, decision::FailedAttempt};
 use crate::config::settings::{Hedge, HedgeDelay, UpstreamId};
 
 /// The minimum number of responses before the 95th percentile is known.

@@ -7,6 +7,7 @@ pub mod candidate;
 pub mod catalog;
 pub mod cost;
 pub mod decide;
+pub mod decision;
 pub mod health;
 pub mod hedge;
 pub mod outcome;

@@ -34,7 +34,7 @@ impl Outcome {
     }
 
     /// Returns whether the same candidate may succeed after a pause
-    /// ([`FailedAttempt::may_recover`](super::candidate::FailedAttempt)).
+    /// ([`FailedAttempt::may_recover`](super::decision::FailedAttempt)).
     #[must_use]
     pub fn may_recover(&self) -> bool {
         match (self.cooldown, self.retry) {

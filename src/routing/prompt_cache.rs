@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use crate::routing::candidate::{AccountId, print_span};
+use crate::routing::{candidate::AccountId, decision::print_span};
 use crate::{base::clock::Mono, config::settings::UpstreamId, ir::usage::Usage};
 
 /// Maximum number of stored hashes, two per conversation; above it, the longest-idle ones are

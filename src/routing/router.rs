@@ -19,8 +19,9 @@ pub use crate::routing::health::{
 };
 use crate::routing::{
     affinity::{AffinityBinding, AffinityBindings, AffinityHint, ConversationKeys},
-    candidate::{AccountId, ChoiceReason, Decision, RouteQuery, Verdict},
+    candidate::AccountId,
     decide::decide,
+    decision::{ChoiceReason, Decision, RouteQuery, Verdict},
     health::{
         Health, TokenEstimate,
         circuit::{Circuit, CircuitSignal, Policy},

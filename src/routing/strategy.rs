@@ -4,7 +4,8 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use super::{
-    candidate::{Candidate, RouteQuery, Target},
+    candidate::{Candidate, Target},
+    decision::RouteQuery,
     health::Health,
 };
 use crate::routing::health::stats::StatsSummary;

@@ -13,8 +13,9 @@ use aiproxy::{
     },
     ir::op::Dialect,
     routing::{
-        candidate::{AccountId, Candidate, KeyState, RouteQuery, build_candidates},
+        candidate::{AccountId, Candidate, KeyState, build_candidates},
         catalog::Catalog,
+        decision::RouteQuery,
         health::circuit::Policy,
         resolve::{OnUnknownList, resolve},
         router::{AttemptEnd, Router, Scope},

@@ -30,10 +30,9 @@ use aiproxy::{
     },
     routing::{
         affinity::{ConversationKeys, MAX_AFFINITY_WAIT},
-        candidate::{
-            AccountId, Candidate, FailedAttempt, KeyState, RouteQuery, Verdict, build_candidates,
-        },
+        candidate::{AccountId, Candidate, KeyState, build_candidates},
         catalog::Catalog,
+        decision::{FailedAttempt, RouteQuery, Verdict},
         health::{AttemptTicket, circuit::Policy},
         outcome::{self, Outcome},
         resolve::{OnUnknownList, resolve},

@@ -34,7 +34,7 @@ use crate::{
     events::event::{EventKind, Severity},
     ledger::Ledger,
     relay::{engine::Engine, state::model_lists},
-    routing::{candidate::print_span, health::Scope},
+    routing::{decision::print_span, health::Scope},
     server::guard::credential::ClientKeys,
     telemetry::otlp::OtlpExporter,
 };

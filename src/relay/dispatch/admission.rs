@@ -21,7 +21,7 @@ use crate::{
         usage::Usage,
     },
     routing::{
-        candidate::print_span,
+        decision::print_span,
         project_limits::{
             AdmissionRequest, LimitAdmission, LimitExceeded, ProjectLimitKind, RemainingLimit,
         },

@@ -32,10 +32,8 @@ use crate::{
             BudgetDenied, BudgetReservation, BudgetState, Budgets, Holder, NEARLY_SPENT_PERCENT,
             ThresholdReached, percent as percent_of,
         },
-        candidate::{
-            BudgetBlock, BudgetBlockKind, Candidate, Decision, KeyState, SkipReason, Target,
-            print_span,
-        },
+        candidate::{BudgetBlock, BudgetBlockKind, Candidate, KeyState, Target},
+        decision::{Decision, SkipReason, print_span},
     },
 };
 

@@ -13,7 +13,8 @@ use crate::{
     config::settings::KeyId,
     ir::fault::{Fault, FaultKind, ProxyError, ProxyErrorKind, TransportFault, TransportKind},
     routing::{
-        candidate::{Candidate, Decision, ScopeKind, SkipReason, print_span},
+        candidate::Candidate,
+        decision::{Decision, ScopeKind, SkipReason, print_span},
         outcome::{Blame, CooldownClass},
     },
 };

@@ -32,7 +32,8 @@ use crate::{
     routing::{
         affinity::ConversationKeys,
         budget::Holder,
-        candidate::{Candidate, RouteQuery, print_span},
+        candidate::Candidate,
+        decision::{RouteQuery, print_span},
         health::AttemptTicket,
         hedge::{self, HedgeInput, TargetLatencies},
     },

@@ -49,9 +49,9 @@ use crate::{
     },
     routing::{
         affinity::{ConversationKeys, MAX_AFFINITY_WAIT},
-        candidate::{
-            self, Candidate, ChoiceReason, Decision, FailedAttempt, KeyState, RouteQuery,
-            SkipReason, Target, Verdict, print_span,
+        candidate::{self, Candidate, KeyState, Target},
+        decision::{
+            ChoiceReason, Decision, FailedAttempt, RouteQuery, SkipReason, Verdict, print_span,
         },
         health::TokenEstimate,
         outcome::{Blame, CooldownClass},

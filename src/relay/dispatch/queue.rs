@@ -10,7 +10,7 @@ use std::{
 use crate::relay::engine::Engine;
 use crate::{
     base::id::RequestId,
-    routing::candidate::{Candidate, FailedAttempt},
+    routing::{candidate::Candidate, decision::FailedAttempt},
 };
 
 /// Requests that may wait at once; beyond that the client gets a 429.

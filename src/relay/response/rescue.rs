@@ -31,7 +31,8 @@ use crate::{
         tool::Tool,
     },
     routing::{
-        candidate::{Candidate, FailedAttempt, RouteQuery, Target, build_candidates},
+        candidate::{Candidate, Target, build_candidates},
+        decision::{FailedAttempt, RouteQuery},
         health::TokenEstimate,
         outcome::{self, Outcome, Retry},
         resolve::ResolvedModel,

@@ -13,9 +13,8 @@ use std::{mem, sync::Arc, time::Duration};
 
 use crate::routing::{
     affinity::ConversationKeys,
-    candidate::{
-        AccountId, BudgetBlockKind, Candidate, KeyState, MissingCapability, ScopeKind, SkipReason,
-    },
+    candidate::{AccountId, BudgetBlockKind, Candidate, KeyState, MissingCapability},
+    decision::{ScopeKind, SkipReason},
     health::{
         circuit::{Availability, Circuit, CircuitSignal, Policy},
         key_usage::{KeyReservation, KeyUsage, LimitHit},

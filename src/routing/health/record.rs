@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::routing::{
-    candidate::print_span,
+    decision::print_span,
     health::{
         AttemptTicket, Health, Scope,
         circuit::{Circuit, CircuitSignal, Failure},

@@ -16,10 +16,8 @@ use crate::{
         usage::Usage,
     },
     routing::{
-        candidate::{
-            Candidate, ChoiceReason, FailedAttempt, KeyState, MissingCapability, ScopeKind,
-            SkipReason, build_candidates, keyless_id,
-        },
+        candidate::{Candidate, KeyState, MissingCapability, build_candidates, keyless_id},
+        decision::{ChoiceReason, FailedAttempt, ScopeKind, SkipReason},
         outcome::{classify_fault, classify_transport},
         test_support::{at, policy, ready_candidates, target, upstream},
     },

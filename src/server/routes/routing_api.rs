@@ -31,7 +31,8 @@ use crate::{
     },
     routing::{
         affinity::{AffinityBinding, ConversationKeys},
-        candidate::{self, Candidate, RouteQuery, Verdict, print_span},
+        candidate::{self, Candidate},
+        decision::{RouteQuery, Verdict, print_span},
         health::TokenEstimate,
         resolve::{self, NameKind, OnUnknownList},
     },
