@@ -2,18 +2,19 @@
 
 use clap::Subcommand;
 
-use super::{
-    CommandContext, status,
-    table::{TableCell, TextTable},
-};
-use crate::cli::{
-    attach::RunningProxy,
-    error::{CliError, ExitStatus},
-    output::{self, Styler, TextRole},
-    time_format,
-};
 use crate::{
     base::clock::{Clock, SystemClock},
+    cli::{
+        attach::RunningProxy,
+        context::CommandContext,
+        error::{CliError, ExitStatus},
+        output::{
+            self, Styler, TextRole,
+            table::{TableCell, TextTable},
+            time_format,
+        },
+        status,
+    },
     control::action::Action,
     events::event::Severity,
 };

@@ -1,16 +1,13 @@
 //! The command-line arguments. Each command defines its own arguments in its module.
 
-use std::path::PathBuf;
+use clap::{Parser, Subcommand};
 
-use clap::{Args, Parser, Subcommand};
-
-use super::{
-    alerts, ask, completions, env, explain, key, log, model, project, route, upstream, usage,
-};
-use crate::cli::{config, error::CliError, lifecycle};
-use crate::config::{
-    discover::Environment,
-    file::{self, Paths},
+use crate::cli::{
+    alerts, ask, completions, config,
+    context::GlobalArgs,
+    env, explain, key, lifecycle, log, model, project, route,
+    serve::{self, args::ServeArgs},
+    upstream, usage,
 };
 
 const ABOUT: &str = "The AI proxy on your laptop: every tool, every provider key, one localhost port, one live dashboard";
@@ -36,85 +33,11 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
-/// Options that every command accepts, before or after its name.
-#[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Global options")]
-pub struct GlobalArgs {
-    /// Config file [default: config.toml in the platform's config dir, or AIPROXY_CONFIG]
-    #[arg(long, global = true, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Data dir [default: the platform's data dir, or AIPROXY_DATA_DIR]; commands use it to find
-    /// the proxy
-    #[arg(long, global = true, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// Connect to the proxy at this URL; its control token comes from AIPROXY_TOKEN or --token-file
-    #[arg(long, global = true, value_name = "URL")]
-    pub url: Option<String>,
-    /// File with the control token for --url
-    #[arg(long, global = true, value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
-    /// Print JSON instead of text
-    #[arg(long, global = true)]
-    pub json: bool,
-    /// Skip confirmation prompts
-    #[arg(long, short = 'y', global = true)]
-    pub yes: bool,
-}
-
-impl GlobalArgs {
-    /// Resolves the config file and the data dir.
-    ///
-    /// # Errors
-    ///
-    /// Neither a flag nor the environment names a location and there is no home directory, or the
-    /// data dir is invalid.
-    pub fn paths(&self) -> Result<Paths, CliError> {
-        let paths = file::locate(
-            self.config.as_deref(),
-            self.data_dir.as_deref(),
-            &Environment::from_process(),
-        )
-        .map_err(CliError::failed)?;
-        if paths.data.is_file() {
-            return Err(CliError::failed(format!(
-                "{}: a file, not a folder",
-                paths.data.display()
-            ))
-            .hint("--data-dir or AIPROXY_DATA_DIR names the folder for data"));
-        }
-        Ok(paths)
-    }
-}
-
-impl GlobalArgs {
-    /// The options that make another command use the same config and data, each preceded by a
-    /// space. Empty if no option is needed.
-    #[must_use]
-    pub fn path_flags(&self, paths: &Paths) -> String {
-        let flag = |name: &str, path: &std::path::Path| {
-            format!(" {name} {}", shell_quote(&path.display().to_string()))
-        };
-        let config = self.config.as_ref().map(|_| flag("--config", &paths.config));
-        let data = self.data_dir.as_ref().map(|_| flag("--data-dir", &paths.data));
-        [config, data].into_iter().flatten().collect()
-    }
-}
-
-/// Quotes a word for a POSIX shell.
-fn shell_quote(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "/._-+@:,=".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
-}
-
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the proxy in this terminal
-    #[command(after_help = SERVE)]
+    #[command(after_help = serve::args::EXAMPLES)]
     Serve(ServeArgs),
     /// Open the dashboard of the running proxy; start a proxy if none is running
     #[command(after_help = TUI)]
@@ -201,33 +124,10 @@ const RELOAD: &str = "\
 Saving the file does the same. A broken file changes nothing: exit code 3, and every problem is
 printed.";
 
-const SERVE: &str = "\
-Without a config file it serves what it finds: keys in the environment (OPENAI_API_KEY, …),
-local servers on their usual ports, and the built-in upstream `demo`.
-
-Examples:
-  aiproxy serve
-  aiproxy serve --listen 127.0.0.1:9000
-  aiproxy serve --tui
-  aiproxy serve --demo             only the built-in upstream: nothing leaves this machine";
-
-/// Arguments of `serve`.
-#[derive(Clone, Debug, Default, Args)]
-pub struct ServeArgs {
-    /// Listen on this address instead of the config's; repeatable. `8642` means loopback on IPv4
-    /// and IPv6; port 0 picks a free port
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Vec<String>,
-    /// Open the dashboard in this terminal
-    #[arg(long)]
-    pub tui: bool,
-    /// Use only the built-in upstream `demo`; ignore the upstreams of config and environment
-    #[arg(long)]
-    pub demo: bool,
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use clap::CommandFactory;
 
     use super::*;
@@ -265,18 +165,6 @@ mod tests {
                 assert!(unicode_width::UnicodeWidthStr::width(line) <= 96, "{path}: {line}");
             }
         });
-    }
-
-    #[test]
-    fn other_commands_are_told_where_this_one_looks() {
-        let global = GlobalArgs { data_dir: Some("d".into()), ..GlobalArgs::default() };
-        let paths = Paths { config: "/c".into(), data: "/my data/it's".into(), explicit: false };
-        assert_eq!(global.path_flags(&paths), r" --data-dir '/my data/it'\''s'");
-        assert_eq!(
-            GlobalArgs { config: Some("c".into()), ..GlobalArgs::default() }.path_flags(&paths),
-            " --config /c"
-        );
-        assert_eq!(GlobalArgs::default().path_flags(&paths), "");
     }
 
     #[test]

@@ -8,19 +8,21 @@ use std::{
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{CommandContext, project, prompt};
-use crate::base::{
-    framing::{
-        splitter::NextFrame,
-        sse::{self, SseSplitter},
+use crate::{
+    base::{
+        framing::{
+            splitter::NextFrame,
+            sse::{self, SseSplitter},
+        },
+        sanitize::clean,
     },
-    sanitize::clean,
-};
-use crate::cli::{
-    attach::{self, RunningProxy},
-    error::{CliError, ExitStatus},
-    expose::expose_secret,
-    output,
+    cli::{
+        attach::{self, RunningProxy},
+        context::CommandContext,
+        error::{CliError, ExitStatus},
+        expose::expose_secret,
+        output, project, prompt,
+    },
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -63,7 +65,7 @@ pub struct AskArgs {
 pub async fn run(ctx: &CommandContext, args: AskArgs) -> Result<ExitStatus, CliError> {
     let question = read_question(&args).await?;
     let base = match RunningProxy::try_connect(ctx)? {
-        Some(proxy) => super::env::base_url_of(ctx, &proxy),
+        Some(proxy) => attach::base_url_of(ctx, &proxy),
         None => return Err(attach::not_running_error(ctx).await),
     };
     let mut messages = Vec::new();

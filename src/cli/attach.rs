@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::cli::{
-    CommandContext,
-    config::edit_file,
-    error::{CliError, ExitStatus},
-    output, prompt,
-};
 use crate::{
+    cli::{
+        config::edit_file,
+        context::CommandContext,
+        error::{CliError, ExitStatus},
+        output, prompt,
+    },
     control::{
         action::{Action, ActionReply},
         admin::ReloadResult,
@@ -163,6 +163,41 @@ pub async fn not_running_note(ctx: &CommandContext) -> String {
         ),
         None => default_text(),
     }
+}
+
+/// The base URL for clients: of the running proxy, or else of the configured listen address.
+pub(super) async fn base_url(ctx: &CommandContext) -> Result<String, CliError> {
+    if ctx.global.url.is_some() {
+        return Ok(url_flag(ctx));
+    }
+    if let Some(base) = RunningProxy::try_connect(ctx)?
+        .and_then(|proxy| proxy.run_info)
+        .and_then(|running| running.base_url())
+    {
+        return Ok(base);
+    }
+    output::print_note(&format!(
+        "note: {}; start it with `aiproxy serve`",
+        not_running_note(ctx).await
+    ));
+    let listen = edit_file::listen_addresses(&ctx.global.paths()?);
+    Ok(format!(
+        "http://{}",
+        listen
+            .first()
+            .map_or_else(|| edit_file::DEFAULT_LISTEN.to_owned(), |addr| dial_address(addr))
+    ))
+}
+
+/// The base URL of a running proxy.
+pub(super) fn base_url_of(ctx: &CommandContext, proxy: &RunningProxy) -> String {
+    proxy.run_info.as_ref().and_then(RunInfo::base_url).unwrap_or_else(|| url_flag(ctx))
+}
+
+/// `--url` with its scheme.
+fn url_flag(ctx: &CommandContext) -> String {
+    let url = ctx.global.url.as_deref().unwrap_or_default().trim_end_matches('/');
+    if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
 }
 
 /// Reloads the running proxy after a command changed the config. It is not an error if no proxy is

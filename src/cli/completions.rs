@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::Cli;
 use crate::cli::{
     error::{self, CliError, ExitStatus},
     output,
@@ -34,9 +33,12 @@ pub struct ManArgs {
 /// # Errors
 ///
 /// Standard output is closed.
-pub fn print_completions(args: &CompletionArgs) -> Result<ExitStatus, CliError> {
+pub fn print_completions(
+    args: &CompletionArgs,
+    mut command: Command,
+) -> Result<ExitStatus, CliError> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "aiproxy", &mut script);
+    clap_complete::generate(args.shell, &mut command, "aiproxy", &mut script);
     output::print(&String::from_utf8_lossy(&script))?;
     Ok(ExitStatus::Ok)
 }
@@ -46,9 +48,9 @@ pub fn print_completions(args: &CompletionArgs) -> Result<ExitStatus, CliError> 
 /// # Errors
 ///
 /// The folder cannot be written.
-pub fn write_man_pages(args: &ManArgs) -> Result<ExitStatus, CliError> {
+pub fn write_man_pages(args: &ManArgs, command: Command) -> Result<ExitStatus, CliError> {
     std::fs::create_dir_all(&args.dir)
-        .and_then(|()| clap_mangen::generate_to(Cli::command(), &args.dir))
+        .and_then(|()| clap_mangen::generate_to(command, &args.dir))
         .map_err(|e| error::path_error(&args.dir, &e))?;
     output::print_line(&format!("man pages are in {}", args.dir.display()))?;
     Ok(ExitStatus::Ok)

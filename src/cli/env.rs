@@ -2,15 +2,13 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{CommandContext, project};
 use crate::cli::{
-    attach::{self, RunningProxy},
-    config::edit_file,
+    attach,
+    context::CommandContext,
     error::{CliError, ExitStatus},
     expose::expose_secret,
-    output,
+    output, project,
 };
-use crate::control::rundir::{RunInfo, dial_address};
 
 pub(super) const EXAMPLES: &str = "\
 The lines hold a client key of this proxy, never a provider's key.
@@ -44,7 +42,7 @@ enum Shell {
 ///
 /// The project does not exist, or its key cannot be read.
 pub async fn run(ctx: &CommandContext, args: EnvArgs) -> Result<ExitStatus, CliError> {
-    let base = base_url(ctx).await?;
+    let base = attach::base_url(ctx).await?;
     let key = project::client_key(ctx, &args.project).await?;
     let variables = sdk_variables(&base, expose_secret(&key));
     if ctx.global.json {
@@ -59,41 +57,6 @@ pub async fn run(ctx: &CommandContext, args: EnvArgs) -> Result<ExitStatus, CliE
         output::print(&lines)?;
     }
     Ok(ExitStatus::Ok)
-}
-
-/// The base URL for clients: of the running proxy, or else of the configured listen address.
-pub(super) async fn base_url(ctx: &CommandContext) -> Result<String, CliError> {
-    if ctx.global.url.is_some() {
-        return Ok(url_flag(ctx));
-    }
-    if let Some(base) = RunningProxy::try_connect(ctx)?
-        .and_then(|proxy| proxy.run_info)
-        .and_then(|running| running.base_url())
-    {
-        return Ok(base);
-    }
-    output::print_note(&format!(
-        "note: {}; start it with `aiproxy serve`",
-        attach::not_running_note(ctx).await
-    ));
-    let listen = edit_file::listen_addresses(&ctx.global.paths()?);
-    Ok(format!(
-        "http://{}",
-        listen
-            .first()
-            .map_or_else(|| edit_file::DEFAULT_LISTEN.to_owned(), |addr| dial_address(addr))
-    ))
-}
-
-/// The base URL of a running proxy.
-pub(super) fn base_url_of(ctx: &CommandContext, proxy: &RunningProxy) -> String {
-    proxy.run_info.as_ref().and_then(RunInfo::base_url).unwrap_or_else(|| url_flag(ctx))
-}
-
-/// `--url` with its scheme.
-fn url_flag(ctx: &CommandContext) -> String {
-    let url = ctx.global.url.as_deref().unwrap_or_default().trim_end_matches('/');
-    if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
 }
 
 /// Each SDK has its own names for the base URL and the key.

@@ -2,19 +2,19 @@
 
 use clap::Args;
 
-use super::{
-    CommandContext,
-    log::show,
-    table::{TableCell, TextTable},
-};
-use crate::cli::{
-    error::{CliError, ExitStatus},
-    ledger_source::LedgerSource,
-    output::{self, Styler, TextRole},
-    time_format,
-};
 use crate::{
     base::{money, sanitize::clean},
+    cli::{
+        context::CommandContext,
+        error::{CliError, ExitStatus},
+        ledger_source::LedgerSource,
+        log::show,
+        output::{
+            self, Styler, TextRole,
+            table::{TableCell, TextTable},
+            time_format,
+        },
+    },
     events::{
         ledger_queue::{AttemptBill, ExchangeSide},
         record::{AttemptRecord, RequestRecord, RequestState},

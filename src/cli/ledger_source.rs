@@ -1,16 +1,16 @@
 //! Reads the ledger for commands: through the running proxy, or from its file if no proxy is
 //! running.
 
-use crate::cli::{
-    CommandContext,
-    attach::{self, RunningProxy},
-    config::edit_file,
-    error::{CliError, ExitStatus},
-};
 use crate::{
     base::{
         clock::{Clock, SystemClock},
         timezone::timezone_by_name,
+    },
+    cli::{
+        attach::{self, RunningProxy},
+        config::edit_file,
+        context::CommandContext,
+        error::{CliError, ExitStatus},
     },
     control::history::{ControlQueryError, HistoryPage, HistoryQuery, UsageQuery},
     ledger::{

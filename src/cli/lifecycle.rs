@@ -4,13 +4,16 @@ use std::{path::Path, time::Duration};
 
 use clap::Args;
 
-use crate::cli::{
-    CommandContext, ServeArgs,
-    attach::{self, RunningProxy},
-    error::{CliError, ExitStatus},
-    output, serve,
+use crate::{
+    cli::{
+        attach::{self, RunningProxy},
+        context::CommandContext,
+        error::{CliError, ExitStatus},
+        output,
+        serve::{self, args::ServeArgs},
+    },
+    control::{action::Action, rundir::RunDir},
 };
-use crate::control::{action::Action, rundir::RunDir};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Longer than any sensible `server.drain`.

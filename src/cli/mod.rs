@@ -4,10 +4,10 @@ pub mod alerts;
 pub mod args;
 pub mod ask;
 pub mod attach;
-mod budget_format;
 pub mod client_key;
 pub mod completions;
 pub mod config;
+pub mod context;
 pub mod env;
 pub mod error;
 pub mod explain;
@@ -23,40 +23,16 @@ pub mod prompt;
 pub mod route;
 pub mod serve;
 pub mod status;
-pub mod table;
-pub mod time_format;
 pub mod tui;
 pub mod upstream;
 pub mod usage;
 
 use clap::CommandFactory;
 
-use crate::base::sanitize::clean;
+use crate::{base::sanitize::clean, cli::context::CommandContext};
 
-pub use crate::cli::error::{CliError, ExitStatus};
-pub use args::{Cli, Command, GlobalArgs, ServeArgs};
-
-/// The context that every command receives.
-#[derive(Debug)]
-pub struct CommandContext {
-    pub global: GlobalArgs,
-}
-
-impl CommandContext {
-    /// Prints the result of an action: a sentence, or `{"ok": true, "text": …}`.
-    ///
-    /// # Errors
-    ///
-    /// Standard output is closed.
-    pub fn print_result(&self, text: &str) -> Result<ExitStatus, CliError> {
-        if self.global.json {
-            output::print_json_line(&serde_json::json!({ "ok": true, "text": text }))?;
-        } else {
-            output::print_line(text)?;
-        }
-        Ok(ExitStatus::Ok)
-    }
-}
+pub use args::{Cli, Command};
+pub use error::{CliError, ExitStatus};
 
 /// Runs the parsed command line.
 ///
@@ -73,13 +49,13 @@ pub async fn run(cli: Cli) -> Result<ExitStatus, CliError> {
     match command {
         Command::Alerts(command) => Box::pin(alerts::run(&ctx, command)).await,
         Command::Ask(args) => Box::pin(ask::run(&ctx, args)).await,
-        Command::Completions(args) => completions::print_completions(&args),
+        Command::Completions(args) => completions::print_completions(&args, Cli::command()),
         Command::Config(command) => Box::pin(config::run(&ctx, command)).await,
         Command::Explain(args) => Box::pin(explain::run(&ctx, args)).await,
         Command::Env(args) => Box::pin(env::run(&ctx, args)).await,
         Command::Key(command) => Box::pin(key::run(&ctx, command)).await,
         Command::Log(args) => Box::pin(log::run(&ctx, args)).await,
-        Command::Man(args) => completions::write_man_pages(&args),
+        Command::Man(args) => completions::write_man_pages(&args, Cli::command()),
         Command::Model(command) => Box::pin(model::run(&ctx, command)).await,
         Command::Project(command) => Box::pin(project::run(&ctx, command)).await,
         Command::Reload => Box::pin(lifecycle::reload(&ctx)).await,

@@ -3,19 +3,20 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{
-    CommandContext, prompt,
-    table::{TableCell, TextTable},
-    upstream::facts_text,
-};
-use crate::cli::{
-    attach::{self, RunningProxy},
-    config::edit_file,
-    error::{CliError, ExitStatus},
-    output::{self, Styler, TextRole},
-};
 use crate::{
     base::suggest,
+    cli::{
+        attach::{self, RunningProxy},
+        config::edit_file,
+        context::CommandContext,
+        error::{CliError, ExitStatus},
+        output::{
+            self, Styler, TextRole,
+            facts::facts_text,
+            table::{TableCell, TextTable},
+        },
+        prompt,
+    },
     config::{
         edit::Edit,
         settings::{ModelTarget, Settings},

@@ -3,12 +3,14 @@
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
-use super::CommandContext;
-use crate::cli::{
-    error::{CliError, ExitStatus},
-    expose::expose_secret,
+use crate::{
+    cli::{
+        context::CommandContext,
+        error::{CliError, ExitStatus},
+        expose::expose_secret,
+    },
+    secrets::Secret,
 };
-use crate::secrets::Secret;
 
 /// A key is one line of text; the longest known kind is a JSON service account.
 const MAX_KEY_BYTES: usize = 16 * 1024;

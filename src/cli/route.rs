@@ -3,17 +3,17 @@
 
 use clap::Args;
 
-use super::{
-    CommandContext,
-    table::{TableCell, TextTable},
-};
-use crate::cli::{
-    attach::RunningProxy,
-    error::{CliError, ExitStatus},
-    output::{self, Styler, TextRole},
-};
 use crate::{
     base::sanitize::clean,
+    cli::{
+        attach::RunningProxy,
+        context::CommandContext,
+        error::{CliError, ExitStatus},
+        output::{
+            self, Styler, TextRole,
+            table::{TableCell, TextTable},
+        },
+    },
     control::route::{RouteExplainRequest, RouteExplanation},
     ir::op::Dialect,
 };

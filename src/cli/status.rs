@@ -2,21 +2,21 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    CommandContext, key,
-    table::{TableCell, TextTable},
-};
-use crate::cli::{
-    attach::RunningProxy,
-    budget_format,
-    error::{CliError, ExitStatus},
-    output::{self, Styler, TextRole},
-    time_format,
-};
 use crate::{
     base::{
         clock::{Clock, SystemClock, UnixMillis},
         sanitize::clean,
+    },
+    cli::{
+        attach::RunningProxy,
+        context::CommandContext,
+        error::{CliError, ExitStatus},
+        key,
+        output::{
+            self, Styler, TextRole, budget_format,
+            table::{TableCell, TextTable},
+            time_format,
+        },
     },
     config::settings::Origin,
     control::snapshot::{AlertView, KeyView, Snapshot, UpstreamState, UpstreamView},

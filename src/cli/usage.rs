@@ -2,20 +2,19 @@
 
 use clap::Args;
 
-use super::{
-    CommandContext,
-    table::{TableCell, TextTable},
-};
-use crate::cli::{
-    budget_format,
-    error::{CliError, ExitStatus},
-    ledger_source::LedgerSource,
-    output::{self, Styler, TextRole},
-};
 use crate::{
     base::{
         clock::{Clock, SystemClock},
         money::NanoUsd,
+    },
+    cli::{
+        context::CommandContext,
+        error::{CliError, ExitStatus},
+        ledger_source::LedgerSource,
+        output::{
+            self, Styler, TextRole, budget_format,
+            table::{TableCell, TextTable},
+        },
     },
     control::history::UsageQuery,
     ledger::{

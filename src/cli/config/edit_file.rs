@@ -2,13 +2,13 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use crate::cli::{
-    CommandContext,
-    error::CliError,
-    key::store,
-    output::{self, Styler},
-};
 use crate::{
+    cli::{
+        context::CommandContext,
+        error::CliError,
+        key::store,
+        output::{self, Styler},
+    },
     config::{
         Environment, IdInterner, Problem, ProblemSeverity, discover,
         edit::Edit,

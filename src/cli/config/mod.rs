@@ -7,14 +7,15 @@ use std::{io::IsTerminal, path::Path, process::Command};
 use clap::Subcommand;
 use serde_json::json;
 
-use crate::cli::{
-    CommandContext, attach,
-    error::{self, CliError, ExitStatus},
-    output::{self, Styler, TextRole},
-    prompt,
-};
 use crate::{
     base::{fs, sanitize::clean, suggest},
+    cli::{
+        attach,
+        context::CommandContext,
+        error::{self, CliError, ExitStatus},
+        output::{self, Styler, TextRole},
+        prompt,
+    },
     config::{
         Environment, IdInterner, Problem, ProblemSeverity,
         edit::Edit,

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::cli::key::find_key;
 use crate::{
     cli::{
-        CommandContext,
         attach::{self, RunningProxy},
         config::edit_file,
+        context::CommandContext,
         error::{CliError, ExitStatus},
+        key::find_key,
         output,
     },
     config::edit::Edit,

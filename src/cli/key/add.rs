@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
-use super::{AddArgs, store::KeyStore};
-use crate::cli::key::verify::{self, KeyVerdict};
 use crate::{
     base::{sanitize::clean, suggest},
     cli::{
-        CommandContext,
         attach::{self, RunningProxy},
         config::edit_file::{self, ConfigFile},
+        context::CommandContext,
         error::{CliError, ExitStatus},
         expose::expose_secret,
+        key::{
+            AddArgs,
+            store::KeyStore,
+            verify::{self, KeyVerdict},
+        },
         output, prompt,
     },
     config::{

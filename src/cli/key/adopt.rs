@@ -1,11 +1,12 @@
 //! `aiproxy key adopt`: moves keys from the config file into the keyring.
 
-use super::store::KeyStore;
 use crate::{
     cli::{
-        CommandContext, attach,
+        attach,
         config::edit_file,
+        context::CommandContext,
         error::{CliError, ExitStatus},
+        key::store::KeyStore,
         output,
     },
     config::edit::Edit,

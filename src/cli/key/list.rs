@@ -3,20 +3,22 @@
 
 use serde_json::json;
 
-use super::{
-    find_key,
-    table::{self, KeyAdvice},
-};
 use crate::{
     base::clock::{Clock, SystemClock},
     cli::{
-        CommandContext,
         attach::{self, RunningProxy},
         config::edit_file,
+        context::CommandContext,
         error::{CliError, ExitStatus},
-        output::{self, Styler, TextRole},
+        key::{
+            find_key,
+            table::{self, KeyAdvice},
+        },
+        output::{
+            self, Styler, TextRole,
+            table::{TableCell, TextTable},
+        },
         status,
-        table::{TableCell, TextTable},
     },
     secrets::Reference,
 };

@@ -12,9 +12,14 @@ pub(super) mod verify;
 
 use clap::{Args, Subcommand};
 
-use super::{CommandContext, prompt::SecretSource};
-use crate::base::suggest;
-use crate::cli::error::{CliError, ExitStatus};
+use crate::{
+    base::suggest,
+    cli::{
+        context::CommandContext,
+        error::{CliError, ExitStatus},
+        prompt::SecretSource,
+    },
+};
 
 const ADD: &str = "\
 The key is asked for with hidden input, or read with --stdin or --from-env; never from the

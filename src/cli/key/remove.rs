@@ -1,12 +1,13 @@
 //! `aiproxy key remove`: removes a key from the config, and from the keyring if nothing else refers
 //! to it.
 
-use super::{find_key, store::KeyStore};
 use crate::{
     cli::{
-        CommandContext, attach,
+        attach,
         config::edit_file,
+        context::CommandContext,
         error::{CliError, ExitStatus},
+        key::{find_key, store::KeyStore},
         output, prompt,
     },
     config::{edit::Edit, settings::Settings},

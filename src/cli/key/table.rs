@@ -3,8 +3,8 @@
 
 use crate::{
     base::clock::UnixMillis,
-    cli::{
-        output::{Styler, TextRole},
+    cli::output::{
+        Styler, TextRole,
         table::{TableCell, TextTable},
         time_format,
     },

@@ -10,16 +10,15 @@ pub(super) mod show;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::CommandContext;
-use crate::cli::{
-    attach::RunningProxy,
-    error::{CliError, ExitStatus},
-    ledger_source::LedgerSource,
-    output::{self, Styler, TextRole},
-    time_format,
-};
 use crate::{
     base::{clock::UnixMillis, sanitize::clean},
+    cli::{
+        attach::RunningProxy,
+        context::CommandContext,
+        error::{CliError, ExitStatus},
+        ledger_source::LedgerSource,
+        output::{self, Styler, TextRole, time_format},
+    },
     control::{
         client::StreamItem,
         history::{HistoryQuery, MAX_PAGE},

@@ -6,16 +6,18 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::diff;
 use crate::{
     base::{id::RequestId, sanitize::clean},
     cli::{
-        CommandContext,
         attach::RunningProxy,
+        context::CommandContext,
         error::{CliError, ExitStatus},
-        output::{self, Styler, TextRole},
-        table::{TableCell, TextTable},
-        time_format,
+        log::diff,
+        output::{
+            self, Styler, TextRole,
+            table::{TableCell, TextTable},
+            time_format,
+        },
     },
     control::{
         action::{Action, ActionReply},

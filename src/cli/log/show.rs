@@ -4,8 +4,8 @@ use clap::ValueEnum;
 
 use crate::{
     base::sanitize::clean,
-    cli::{
-        output::{Styler, TextRole},
+    cli::output::{
+        Styler, TextRole,
         table::{TableCell, TextTable},
         time_format,
     },

@@ -64,11 +64,12 @@ pub(super) struct AlertDispatcher {
     /// Environment variables for desktop notification programs.
     pub(super) env: HashMap<String, String>,
     pub(super) host: String,
-    memory: Mutex<AlertMemory>,
+    pub(super) memory: Mutex<AlertMemory>,
 }
 
+/// The alerts seen so far.
 #[derive(Default)]
-struct AlertMemory {
+pub(super) struct AlertMemory {
     state: AlertState,
     throttle: Throttle,
     /// Alerts published by other components, with their times.
@@ -131,27 +132,6 @@ struct AlertChannels {
 }
 
 impl AlertDispatcher {
-    pub(super) fn new(
-        (engine, ledger): (Arc<Engine>, Option<Arc<Ledger>>),
-        (metrics, active_alerts): (Arc<Metrics>, Arc<ActiveAlerts>),
-        loader: Arc<KeyLoader>,
-        webhook_client: Arc<WebhookClient>,
-        env: HashMap<String, String>,
-        host: String,
-    ) -> Self {
-        Self {
-            engine,
-            metrics,
-            ledger,
-            loader,
-            active_alerts,
-            webhook_client,
-            env,
-            host,
-            memory: Mutex::default(),
-        }
-    }
-
     /// Checks and delivers until the future is dropped.
     pub(super) async fn run(&self) {
         let (desktop, mut for_desktop) = mpsc::channel(MAX_QUEUED);

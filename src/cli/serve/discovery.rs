@@ -6,9 +6,8 @@ use std::{
     time::Duration,
 };
 
-use super::super::args::ServeArgs;
-use crate::cli::serve::proxy_admin::ProxyAdmin;
 use crate::{
+    cli::serve::{args::ServeArgs, proxy_admin::ProxyAdmin},
     config::{
         Environment, IdInterner, Settings,
         discover::{self, LocalServer},

@@ -1,22 +1,19 @@
 //! Implements the control API's changes: reloads, actions and config queries.
 
 use std::{
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::cli::{
-    args::ServeArgs,
-    serve::{
-        alert_dispatch::AlertDispatcher, apply_arguments, budgets, keys::KeyLoader,
-        logging::LogLevel,
-    },
-};
 use crate::{
     base::{id::RequestId, sanitize},
+    cli::serve::{
+        alert_dispatch::AlertDispatcher, args::ServeArgs, budgets, keys::KeyLoader,
+        logging::LogLevel, startup_config,
+    },
     config::{
         Environment, IdInterner, discover,
         edit::Edit,
@@ -59,7 +56,7 @@ pub struct ProxyAdmin {
     pub discovered: Mutex<Vec<Arc<Upstream>>>,
     pub config_view: Mutex<ConfigView>,
     pub log_level: LogLevel,
-    pub clients: OnceLock<Arc<ClientKeys>>,
+    pub clients: Arc<ClientKeys>,
     pub tracker: TaskTracker,
     pub stop: CancellationToken,
     pub stop_now: CancellationToken,
@@ -119,7 +116,7 @@ impl ProxyAdmin {
             return self.reject_config(&loaded.problems, text.as_deref().unwrap_or_default());
         };
         // The arguments of `serve` override the file, as at startup.
-        let mut settings = match apply_arguments(settings, &self.args) {
+        let mut settings = match startup_config::apply_arguments(settings, &self.args) {
             Ok(settings) => settings,
             Err(error) => {
                 return ReloadResult {
@@ -193,7 +190,7 @@ impl ProxyAdmin {
             self.loader.resolver.forget_command(reference);
         }
         let (loader, settings, clients) =
-            (Arc::clone(&self.loader), Arc::clone(settings), self.clients.get().cloned());
+            (Arc::clone(&self.loader), Arc::clone(settings), Arc::clone(&self.clients));
         let engine = Arc::clone(&self.engine);
         let (done, read) = tokio::sync::oneshot::channel();
         #[expect(
@@ -202,9 +199,7 @@ impl ProxyAdmin {
         )]
         drop(tokio::spawn(async move {
             tokio::join!(loader.load_provider_keys(&settings), async {
-                if let Some(clients) = clients {
-                    loader.load_client_keys(&clients, &settings).await;
-                }
+                loader.load_client_keys(&clients, &settings).await;
             });
             // The reload may have stopped waiting, which is not an error.
             done.send(()).unwrap_or_default();

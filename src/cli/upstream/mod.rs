@@ -7,23 +7,25 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::cli::{
-    CommandContext,
-    attach::{self, RunningProxy},
-    config::edit_file,
-    error::{CliError, ExitStatus},
-    key::{
-        self, AddArgs, KeyCommand,
-        verify::{self, KeyVerdict},
-    },
-    output::{self, Styler, TextRole},
-    prompt, status,
-    table::{TableCell, TextTable},
-};
 use crate::{
     base::{
         clock::{Clock, SystemClock},
         suggest, units,
+    },
+    cli::{
+        attach::{self, RunningProxy},
+        config::edit_file,
+        context::CommandContext,
+        error::{CliError, ExitStatus},
+        key::{
+            self, AddArgs, KeyCommand,
+            verify::{self, KeyVerdict},
+        },
+        output::{
+            self, Styler, TextRole,
+            table::{TableCell, TextTable},
+        },
+        prompt, status,
     },
     config::{
         edit::Edit,
@@ -393,44 +395,6 @@ fn configured_table(settings: &Settings, styler: Styler) -> String {
     table.render(styler)
 }
 
-/// Formats JSON facts as `name  value` lines; omits empty and absent values.
-pub(super) fn facts_text(facts: &Value) -> String {
-    let mut text = String::new();
-    let mut rows: Vec<_> = facts.as_object().into_iter().flatten().collect();
-    // The name first, then alphabetical order.
-    rows.sort_by_key(|(name, _)| *name != "name");
-    for (name, value) in rows {
-        let lines = match value {
-            Value::Null => continue,
-            Value::String(s) if s.is_empty() => continue,
-            Value::String(s) => vec![s.clone()],
-            Value::Array(items) if items.is_empty() => continue,
-            Value::Array(items) if items.iter().all(Value::is_string) => {
-                vec![items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")]
-            }
-            Value::Array(items) => items.iter().map(json_one_line).collect(),
-            Value::Object(map) if map.is_empty() => continue,
-            Value::Object(_) => vec![json_one_line(value)],
-            Value::Bool(_) | Value::Number(_) => vec![value.to_string()],
-        };
-        for (at, line) in lines.iter().enumerate() {
-            let name = if at == 0 { name.as_str() } else { "" };
-            text.push_str(&format!("{name:<16}{}\n", crate::base::sanitize::clean(line)));
-        }
-    }
-    text
-}
-
-fn json_one_line(value: &Value) -> String {
-    let Some(map) = value.as_object() else { return value.to_string() };
-    let part = |(name, value): (&String, &Value)| match value {
-        Value::Null => None,
-        Value::String(text) => Some(format!("{name} {text}")),
-        other => Some(format!("{name} {other}")),
-    };
-    map.iter().filter_map(part).collect::<Vec<_>>().join(" · ")
-}
-
 fn list_presets(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
     if ctx.global.json {
         let rows: Vec<_> = presets::all()
@@ -469,23 +433,6 @@ fn list_presets(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn facts_are_told_line_by_line_and_empty_ones_are_left_out() {
-        let text = facts_text(&json!({
-            "name": "box", "preset": null, "rename": {}, "models": ["a", "b-*"], "priority": 10,
-            "keys": [{"label": "one", "reference": "env:A"}, {"label": "two", "reference": "env:B"}],
-        }));
-        assert!(
-            text.contains("name            box\n") && text.contains("models          a, b-*\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains("keys            label one · reference env:A\n                label two"),
-            "{text}"
-        );
-        assert!(!text.contains("preset") && !text.contains("rename"), "{text}");
-    }
 
     #[test]
     fn an_unknown_name_gets_the_nearest() {

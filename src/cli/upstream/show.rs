@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::ensure_known;
 use crate::{
     base::{
         clock::{Clock, SystemClock, UnixMillis},
@@ -12,16 +11,18 @@ use crate::{
         sanitize::clean,
     },
     cli::{
-        CommandContext,
         attach::{self, RunningProxy},
-        budget_format,
         config::edit_file,
+        context::CommandContext,
         error::{CliError, ExitStatus},
         key,
-        output::{self, Styler, TextRole},
+        output::{
+            self, Styler, TextRole, budget_format,
+            table::{TableCell, TextTable},
+            time_format,
+        },
         status,
-        table::{TableCell, TextTable},
-        time_format,
+        upstream::ensure_known,
     },
     config::settings::{KeyLimit, Upstream, UpstreamKey},
     control::snapshot::{BudgetView, KeyView, Snapshot, UpstreamState, UpstreamView},

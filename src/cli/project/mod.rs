@@ -3,26 +3,26 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{
-    CommandContext, client_key, env,
-    key::remove::delete_entry,
-    prompt,
-    table::{TableCell, TextTable},
-    upstream::facts_text,
-};
-use crate::cli::{
-    attach::{self, RunningProxy},
-    budget_format,
-    config::edit_file::{self, ConfigFile},
-    error::{CliError, ExitStatus},
-    expose::expose_secret,
-    output::{self, Styler, TextRole},
-};
 use crate::{
     base::{
         clock::{Clock, SystemClock},
         pattern::Patterns,
         suggest,
+    },
+    cli::{
+        attach::{self, RunningProxy},
+        client_key,
+        config::edit_file::{self, ConfigFile},
+        context::CommandContext,
+        error::{CliError, ExitStatus},
+        expose::expose_secret,
+        key::remove::delete_entry,
+        output::{
+            self, Styler, TextRole, budget_format,
+            facts::facts_text,
+            table::{TableCell, TextTable},
+        },
+        prompt,
     },
     config::{
         edit::Edit,
@@ -402,7 +402,7 @@ async fn show(ctx: &CommandContext, name: &str, revealed: bool) -> Result<ExitSt
         ))?;
     }
     if revealed {
-        let base = env::base_url(ctx).await?;
+        let base = attach::base_url(ctx).await?;
         output::print(&format!(
             "\nopenai          {base}/v1\nanthropic       {base}\ngemini          {base}\nollama          {base}\n"
         ))?;

@@ -2,18 +2,25 @@
 
 use serde_json::{Value, json};
 
-use crate::cli::{
-    output::{Styler, TextRole},
-    table::{TableCell, TextTable},
-    time_format,
+use crate::{
+    base::clock::UnixMillis,
+    cli::output::{
+        Styler, TextRole,
+        table::{TableCell, TextTable},
+        time_format,
+    },
+    control::snapshot::BudgetView,
 };
-use crate::{base::clock::UnixMillis, control::snapshot::BudgetView};
 
 /// Width of a full bar, in columns.
 const BAR_WIDTH: u64 = 20;
 
 /// Formats budgets as a table; empty if there are none.
-pub(super) fn render_table(budgets: &[&BudgetView], now: UnixMillis, styler: Styler) -> String {
+pub(in crate::cli) fn render_table(
+    budgets: &[&BudgetView],
+    now: UnixMillis,
+    styler: Styler,
+) -> String {
     if budgets.is_empty() {
         return String::new();
     }
@@ -58,7 +65,7 @@ fn bar(percent: u64) -> String {
 }
 
 /// The JSON of one budget, the same in every listing.
-pub(super) fn budget_json(budget: &BudgetView) -> Value {
+pub(in crate::cli) fn budget_json(budget: &BudgetView) -> Value {
     json!({
         "of": budget.holder,
         "per": budget.per,

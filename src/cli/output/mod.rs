@@ -1,6 +1,11 @@
 //! Prints for commands: stdout that survives a closed pipe, notes on stderr, and colour if it is
 //! enabled.
 
+pub(super) mod budget_format;
+pub(super) mod facts;
+pub mod table;
+pub mod time_format;
+
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;

@@ -1,21 +1,18 @@
-//! `aiproxy tui`: opens the dashboard of the running proxy, or starts a proxy in this process.
+//! Shows the dashboard of the proxy that runs in this process, and the options of both kinds of
+//! dashboard.
 
-use std::{io::IsTerminal, net::SocketAddr};
+use std::net::SocketAddr;
 
-use super::{CommandContext, ServeArgs, explain, serve};
-use crate::cli::{
-    attach::{self, RunningProxy},
-    config::edit_file,
-    error::{CliError, ExitStatus},
-    expose::expose_secret,
-    output,
-};
 use crate::{
-    config::file::Paths,
-    control::{
-        client::ControlClient,
-        rundir::{RunDir, RunInfo, dial_address},
+    cli::{
+        config::edit_file,
+        error::{CliError, ExitStatus},
+        explain,
+        expose::expose_secret,
+        output,
     },
+    config::file::Paths,
+    control::{client::ControlClient, rundir::dial_address},
     secrets::Secret,
     tui::{
         connection::ProxyConnection,
@@ -24,54 +21,13 @@ use crate::{
     },
 };
 
-/// Opens the dashboard.
-///
-/// # Errors
-///
-/// No terminal for the dashboard, or an error from `serve` if a proxy has to be started.
-pub async fn run(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
-    if !std::io::stdout().is_terminal() {
-        return Err(CliError::failed("the dashboard needs a terminal")
-            .hint("`aiproxy status` and `aiproxy log` print"));
-    }
-    let paths = ctx.global.paths()?;
-    let Some(proxy) = RunningProxy::try_connect(ctx)? else {
-        if RunDir::is_locked(&paths.data) {
-            return Err(attach::not_running_error(ctx).await);
-        }
-        return serve::serve(&ctx.global, ServeArgs { tui: true, ..ServeArgs::default() }).await;
-    };
-    // Fetched once before the dashboard takes the screen, so that an error stays readable.
-    proxy.snapshot().await?;
-    let reconnect: Box<dyn Fn() -> Option<ControlClient> + Send + Sync> = match &ctx.global.url {
-        Some(_) => {
-            let global = ctx.global.clone();
-            Box::new(move || {
-                RunningProxy::try_connect(&CommandContext { global: global.clone() })
-                    .ok()
-                    .flatten()
-                    .map(|proxy| proxy.client)
-            })
-        }
-        None => Box::new({
-            let data = paths.data.clone();
-            move || RunDir::find_running(&data).as_ref().and_then(client_for)
-        }),
-    };
-    let source =
-        ProxyConnection { client: proxy.client, reconnect, explain: explain::render_plain };
-    let result = run_dashboard(source, dashboard_options(&paths, false)).await?;
-    print_copied(&result.copied)?;
-    Ok(ExitStatus::Ok)
-}
-
 /// Shows the dashboard of the proxy in this process. Returns when the user stops the proxy or the
 /// terminal is gone. If the user closes only the dashboard, the proxy continues.
 ///
 /// # Errors
 ///
 /// No terminal for the dashboard.
-pub(super) async fn run_in_process(
+pub(in crate::cli) async fn run_in_process(
     paths: &Paths,
     addrs: &[SocketAddr],
     token: Secret,
@@ -97,27 +53,20 @@ pub(super) async fn run_in_process(
 }
 
 /// Prints what was copied in the dashboard, for terminals without clipboard access.
-fn print_copied(copied: &[String]) -> Result<(), CliError> {
+pub(super) fn print_copied(copied: &[String]) -> Result<(), CliError> {
     copied
         .iter()
         .try_for_each(|text| output::print(&format!("{}\n", event_loop::sanitize_lines(text))))
 }
 
-async fn run_dashboard(
+pub(super) async fn run_dashboard(
     source: ProxyConnection,
     options: DashboardOptions,
 ) -> Result<event_loop::LoopExit, CliError> {
     Box::pin(event_loop::run(source, options)).await.map_err(|e| CliError::failed(e.to_string()))
 }
 
-fn client_for(running: &RunInfo) -> Option<ControlClient> {
-    Some(ControlClient::new(
-        running.base_url()?,
-        Secret::new(expose_secret(&running.token).to_owned()),
-    ))
-}
-
-fn dashboard_options(paths: &Paths, in_process: bool) -> DashboardOptions {
+pub(super) fn dashboard_options(paths: &Paths, in_process: bool) -> DashboardOptions {
     let tui = edit_file::tui_settings(paths);
     let (utf8, locale) = (is_utf8_locale(), message_locale());
     DashboardOptions {

@@ -1,0 +1,212 @@
+//! Builds the parts of the proxy and connects them.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    base::clock::SystemClock,
+    cli::{
+        error::CliError,
+        serve::{
+            alert_dispatch::AlertDispatcher, args::ServeArgs, budgets, demo_upstream::DemoUpstream,
+            discovery, keys::KeyLoader, ledger, logging::LogLevel, process,
+            proxy_admin::ProxyAdmin, telemetry,
+        },
+    },
+    config::{Environment, IdInterner, Settings, discover, file::Paths, presets, settings::KeyId},
+    control::{
+        active_alerts::ActiveAlerts, api::ControlApi, history::LedgerHandle, rundir::DataDirLock,
+        snapshot::ConfigView,
+    },
+    demo::Demo,
+    events::ledger_queue::LedgerQueue,
+    relay::{
+        engine::{Engine, EngineParts},
+        state::{health_store::HealthStore, model_lists::ModelLists},
+    },
+    secrets::{
+        Secret,
+        keyring::Keyring,
+        redact::KnownSecrets,
+        resolve::{SecretResolver, VaultSource},
+        vault::Vault,
+    },
+    server::{guard::credential::ClientKeys, state::ServerState},
+    telemetry::{
+        metrics::Metrics,
+        otlp::{FinishedRequest, OtlpExporter},
+    },
+    upstream::{client::UpstreamClient, keys::ProviderKeys, webhook_client::WebhookClient},
+};
+
+/// The results of the steps before the proxy is built.
+pub(super) struct StartInput {
+    pub(super) paths: Paths,
+    pub(super) env: Environment,
+    pub(super) ids: IdInterner,
+    pub(super) args: ServeArgs,
+    /// The settings of file and arguments, without discovered upstreams.
+    pub(super) settings: Settings,
+    pub(super) config_view: ConfigView,
+    pub(super) log_level: LogLevel,
+    pub(super) addrs: Vec<SocketAddr>,
+}
+
+/// The connected parts. Only the ledger's thread runs so far.
+pub(super) struct Proxy {
+    pub(super) admin: Arc<ProxyAdmin>,
+    pub(super) server_state: Arc<ServerState>,
+    /// The settings at startup, including discovered upstreams.
+    pub(super) settings: Arc<Settings>,
+    /// The token of the control API.
+    pub(super) token: Secret,
+    /// What was discovered, as sentences for the log.
+    pub(super) discovery_notes: Vec<String>,
+    pub(super) task_inputs: TaskInputs,
+}
+
+/// Receivers and clients of the background tasks.
+pub(super) struct TaskInputs {
+    /// Keys that their provider rejected.
+    pub(super) rejected_keys: mpsc::UnboundedReceiver<KeyId>,
+    /// Requests to be exported as traces.
+    pub(super) finished_requests: mpsc::Receiver<Box<FinishedRequest>>,
+    pub(super) webhook_client: Arc<WebhookClient>,
+    pub(super) host: String,
+}
+
+/// Builds the proxy and publishes its address and token in the run dir.
+///
+/// # Errors
+///
+/// The run dir cannot be written.
+pub(super) fn build(input: StartInput, run_dir: &DataDirLock) -> Result<Proxy, CliError> {
+    let StartInput { paths, env, mut ids, args, settings, config_view, log_level, addrs } = input;
+    let (discovered, discovery_notes) =
+        discovery::discover_at_start(&settings, &args, &env, &mut ids);
+    let settings = Arc::new(discover::merge_discovered(&settings, &discovered));
+    let known_secrets = Arc::new(KnownSecrets::new());
+    let (rejected_sender, rejected_keys) = mpsc::unbounded_channel();
+    let (ledger_queue, ledger_messages) = LedgerQueue::new();
+    let engine = build_engine(&paths, &settings, &known_secrets, rejected_sender, ledger_queue);
+
+    let metrics = Arc::new(Metrics::default());
+    let (otlp_exporter, finished_requests) = OtlpExporter::new();
+    otlp_exporter.set_enabled(settings.otlp.url.is_some());
+    let on_request =
+        telemetry::request_observer(&engine, Arc::clone(&metrics), Arc::clone(&otlp_exporter));
+    let ledger = ledger::start_ledger(&engine, &paths.data, ledger_messages, on_request);
+    budgets::start_budgets(&engine, ledger.as_deref());
+    let listen_texts: Vec<String> = addrs.iter().map(ToString::to_string).collect();
+    let token = run_dir
+        .publish(listen_texts.clone(), engine.clock.unix())
+        .map_err(|e| CliError::failed(format!("{}: {e}", paths.data.display())))?;
+
+    let loader = Arc::new(build_key_loader(&engine, known_secrets, &paths, &env));
+    let active_alerts = Arc::new(ActiveAlerts::default());
+    let webhook_client = Arc::new(WebhookClient::default());
+    let host = process::host_name(&env.vars);
+    let alert_dispatcher = Arc::new(AlertDispatcher {
+        engine: Arc::clone(&engine),
+        metrics: Arc::clone(&metrics),
+        ledger: ledger.clone(),
+        loader: Arc::clone(&loader),
+        active_alerts: Arc::clone(&active_alerts),
+        webhook_client: Arc::clone(&webhook_client),
+        env: env.vars.clone(),
+        host: host.clone(),
+        memory: Mutex::default(),
+    });
+    let clients = Arc::new(ClientKeys::default());
+    loader.mark_clients_loading(&clients, &settings);
+    loader.load_immediate(&settings);
+    let stop = CancellationToken::new();
+    let admin = Arc::new(ProxyAdmin {
+        alert_dispatcher,
+        otlp_exporter,
+        engine: Arc::clone(&engine),
+        loader,
+        paths,
+        env,
+        ledger: ledger.clone(),
+        ids: Mutex::new(ids),
+        args,
+        discovered: Mutex::new(discovered),
+        config_view: Mutex::new(config_view),
+        log_level,
+        clients: Arc::clone(&clients),
+        tracker: TaskTracker::new(),
+        stop: stop.clone(),
+        stop_now: CancellationToken::new(),
+        reload_lock: tokio::sync::Mutex::new(()),
+    });
+    let ledger_handle = ledger.map(|ledger| LedgerHandle { engine: Arc::clone(&engine), ledger });
+    let control = ControlApi::new(
+        Arc::clone(&engine),
+        Arc::new(Arc::clone(&admin)),
+        listen_texts,
+        stop,
+        &token,
+    )
+    .with_ledger(ledger_handle)
+    .with_alerts_and_metrics(active_alerts, metrics);
+    let server_state =
+        Arc::new(ServerState { engine, clients, control: Arc::new(control), keyless: None });
+    let task_inputs = TaskInputs { rejected_keys, finished_requests, webhook_client, host };
+    Ok(Proxy { admin, server_state, settings, token, discovery_notes, task_inputs })
+}
+
+/// Builds the engine with the health that an earlier process saved.
+fn build_engine(
+    paths: &Paths,
+    settings: &Arc<Settings>,
+    known_secrets: &Arc<KnownSecrets>,
+    rejected_keys: mpsc::UnboundedSender<KeyId>,
+    ledger_queue: LedgerQueue,
+) -> Arc<Engine> {
+    let clock = Arc::new(SystemClock);
+    let keys = Arc::new(ProviderKeys::default());
+    let demo = Arc::new(DemoUpstream(Demo::new(Arc::clone(&clock) as _)));
+    let engine = Arc::new(Engine::new(
+        EngineParts {
+            clock,
+            upstream_client: UpstreamClient::new(Arc::clone(&keys)).with_in_process("demo", demo),
+            keys,
+            redactor: Arc::clone(known_secrets) as _,
+            model_lists: ModelLists::new(Some(paths.data.join("models.json")), &settings.upstreams),
+            rejected_keys,
+            ledger_queue,
+            health_store: HealthStore::open(paths.data.join("health.json")),
+        },
+        Arc::clone(settings),
+    ));
+    for upstream in &settings.upstreams {
+        engine.health_store.restore_upstream(&engine, upstream);
+    }
+    engine
+}
+
+fn build_key_loader(
+    engine: &Arc<Engine>,
+    known_secrets: Arc<KnownSecrets>,
+    paths: &Paths,
+    env: &Environment,
+) -> KeyLoader {
+    let keyring = Keyring::system();
+    let vault = VaultSource::from_env(Vault::at(paths.data.join("keys.enc")), &env.vars);
+    let provider_variables =
+        presets::all().iter().flat_map(|preset| &preset.key_env).map(ToString::to_string).collect();
+    KeyLoader {
+        engine: Arc::clone(engine),
+        resolver: SecretResolver::new(keyring.clone(), vault, env.vars.clone(), provider_variables),
+        known_secrets,
+        keyring,
+        paths: paths.clone(),
+        default_key: Mutex::default(),
+    }
+}

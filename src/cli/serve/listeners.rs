@@ -1,0 +1,117 @@
+//! Binds the listen addresses and accepts connections on them.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    cli::{error::CliError, serve::process},
+    config::{Settings, settings::KeylessListener},
+    server::{
+        listen::{self, BoundListener, ListenError},
+        state::ServerState,
+    },
+};
+
+/// Sockets that are bound but do not accept connections yet.
+pub(super) struct Listeners {
+    main: Vec<BoundListener>,
+    /// The listeners of `[[keyless]]`, each with its row.
+    keyless: Vec<(KeylessListener, Vec<BoundListener>)>,
+}
+
+impl Listeners {
+    /// Binds every address of the settings.
+    ///
+    /// # Errors
+    ///
+    /// An address is in use, not permitted, or not an address of this machine.
+    pub(super) fn bind(settings: &Settings) -> Result<Self, CliError> {
+        let server = &settings.server;
+        let main = listen::bind(&server.listen, server.optional_v6).map_err(listen_error)?;
+        let keyless = settings.keyless.iter().map(|row| {
+            let bound = listen::bind(&row.listen, row.optional_v6).map_err(listen_error)?;
+            Ok((row.clone(), bound))
+        });
+        Ok(Self { main, keyless: keyless.collect::<Result<_, CliError>>()? })
+    }
+
+    /// The bound addresses, without those of `[[keyless]]`. A port 0 has become a real one.
+    pub(super) fn addrs(&self) -> Vec<SocketAddr> {
+        self.main.iter().map(|bound| bound.addr).collect()
+    }
+
+    /// Accepts connections on all sockets until `closing` is cancelled.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses to listen on an address.
+    pub(super) fn accept(
+        self,
+        server_state: &Arc<ServerState>,
+        max_connections: usize,
+        tracker: &TaskTracker,
+        closing: &CancellationToken,
+    ) -> Result<(), CliError> {
+        let slots = Arc::new(Semaphore::new(max_connections));
+        let start = |bound: BoundListener, server_state: &Arc<ServerState>| {
+            let listener = bound.listen().map_err(listen_error)?;
+            tracker.spawn(listen::accept_loop(
+                listener,
+                Arc::clone(server_state),
+                Arc::clone(&slots),
+                tracker.clone(),
+                closing.clone(),
+            ));
+            Ok::<(), CliError>(())
+        };
+        for bound in self.main {
+            start(bound, server_state)?;
+        }
+        for (row, sockets) in self.keyless {
+            let server_state = Arc::new(ServerState {
+                engine: Arc::clone(&server_state.engine),
+                clients: Arc::clone(&server_state.clients),
+                control: Arc::clone(&server_state.control),
+                keyless: Some(row),
+            });
+            for bound in sockets {
+                start(bound, &server_state)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Logs settings with which others can read keys or reach the proxy.
+pub(super) fn warn_about_exposure(settings: &Settings, addrs: &[SocketAddr]) {
+    for upstream in settings.upstreams.iter().filter(|upstream| upstream.insecure_tls) {
+        tracing::warn!(upstream = %upstream.name, "insecure_tls is on: anybody between here and there can read the key");
+    }
+    if let Some(addr) = addrs.iter().find(|addr| !addr.ip().is_loopback()) {
+        tracing::warn!(%addr, "listening beyond this machine; every request needs a client key");
+    }
+}
+
+fn listen_error(error: ListenError) -> CliError {
+    use std::io::ErrorKind;
+    let ListenError { addr, source } = error;
+    match source.kind() {
+        ErrorKind::AddrInUse => {
+            let by = process::process_listening_on(addr)
+                .map_or_else(String::new, |process| format!(" by {process}"));
+            CliError::failed(format!("{addr} is in use{by}"))
+                .hint("`aiproxy serve --listen 127.0.0.1:PORT` listens elsewhere; `aiproxy status` shows whether it is aiproxy")
+        }
+        ErrorKind::PermissionDenied => {
+            CliError::failed(format!("{addr}: no permission to listen there"))
+                .hint("ports below 1024 belong to the system; choose a higher one")
+        }
+        ErrorKind::AddrNotAvailable => {
+            CliError::failed(format!("{addr} is no address of this machine"))
+                .hint("`listen` under [server] says where")
+        }
+        _ => CliError::failed(format!("{addr}: {source}")),
+    }
+}
