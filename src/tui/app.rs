@@ -1,18 +1,20 @@
 //! The state of the dashboard: the data from the proxy and the user's position in the screens.
 
-use super::{
-    effect::Effect,
-    format::FrameContext,
-    layout::Layout,
-    rates::TrafficRates,
-    screens::{self, Screen},
-};
-use crate::tui::history::{History, UsageView};
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
     control::{request_transcript::RequestTranscript, snapshot::Snapshot},
     events::{event::Severity, filter::Filter, live::Live, record::RequestRecord},
+    tui::{
+        effect::Effect,
+        format::FrameContext,
+        history::{History, UsageView},
+        rates::TrafficRates,
+        screen::Screen,
+    },
 };
+
+/// How long a toast is visible.
+const TOAST_MS: i64 = 3_000;
 
 /// The state that `draw` reads.
 #[derive(Debug)]
@@ -194,7 +196,7 @@ pub struct ListState {
     /// Index of the sort order among the screen's orders.
     pub sort: usize,
     /// Index of the selected row, in case the row disappears.
-    index: usize,
+    pub(super) index: usize,
 }
 
 /// How old the snapshot is and whether a newer one is being fetched.
@@ -293,15 +295,6 @@ impl App {
         &mut self.list_states[self.screen.index()]
     }
 
-    /// The row that keys act on: the selected one, or else the first.
-    #[must_use]
-    pub fn current_row(&self) -> Option<RowId> {
-        self.list_state()
-            .selected
-            .clone()
-            .or_else(|| screens::list_rows(self).into_iter().next().map(|entry| entry.id))
-    }
-
     /// Whether the next second changes the frame: a request is running, or a countdown is active.
     #[must_use]
     pub fn needs_tick(&self, now: UnixMillis) -> bool {
@@ -318,59 +311,25 @@ impl App {
             || now.0.rem_euclid(60_000) < 1_000
     }
 
-    /// Moves the selection by rows. If the list follows the top, the first row counts as selected
-    /// because the mark is there.
-    pub(super) fn move_selection(&mut self, by: isize) {
-        let entries = screens::list_rows(self);
-        let Some(last) = entries.len().checked_sub(1) else { return };
-        let list = self.list_state_mut();
-        let at = match row_index(&entries, list.selected.as_ref()) {
-            Some(at) => at.saturating_add_signed(by).min(last),
-            None if by > 0 => by.unsigned_abs().min(last),
-            None => 0,
-        };
-        list.index = at;
-        list.selected = entries.into_iter().nth(at).map(|entry| entry.id);
-    }
-
     pub(super) fn select(&mut self, id: RowId) {
         self.list_state_mut().selected = Some(id);
     }
 
-    /// Clamps the selection and scroll position to the existing rows, before each frame.
-    pub fn clamp_selection(&mut self, now: FrameContext) {
-        let entries = screens::list_rows(self);
-        let (columns, rows) = self.size;
-        let max_width =
-            screens::list_area(self, Layout::compute(self, columns, rows, now).body).height;
-        let list = self.list_state_mut();
-        if list.selected.is_some() {
-            match row_index(&entries, list.selected.as_ref()) {
-                Some(at) => list.index = at,
-                None => {
-                    list.index = list.index.min(entries.len().saturating_sub(1));
-                    list.selected = entries.get(list.index).map(|entry| entry.id.clone());
-                }
-            }
-        }
-        let selected_index = if list.selected.is_some() { list.index } else { 0 };
-        list.offset = list.offset.min(selected_index).min(entries.len().saturating_sub(1));
-        while list.offset < selected_index
-            && total_height(&entries[list.offset..=selected_index]) > max_width
-        {
-            list.offset += 1;
-        }
-        // Leave no empty lines at the end while rows are hidden above.
-        while list.offset > 0 && total_height(&entries[list.offset - 1..]) <= max_width {
-            list.offset -= 1;
+    /// The view of the request that is open in the foreground.
+    pub(super) fn request_view(&self) -> Option<RequestView> {
+        match &self.overlay {
+            Some(Overlay::Request(view)) => Some(*view),
+            _ => None,
         }
     }
-}
 
-fn row_index(entries: &[ListRow], id: Option<&RowId>) -> Option<usize> {
-    entries.iter().position(|entry| Some(&entry.id) == id)
-}
+    pub(super) fn show_toast(&mut self, text: String, level: Severity, now: FrameContext) {
+        let until = UnixMillis(now.at.0.saturating_add(TOAST_MS));
+        self.toast = Some(Toast { text, level, until });
+    }
 
-fn total_height(entries: &[ListRow]) -> u16 {
-    entries.iter().fold(0, |sum, entry| sum.saturating_add(entry.height))
+    /// Asks a yes-or-no question; `y` requests the effect.
+    pub(super) fn ask_confirmation(&mut self, question: String, effect: Effect) {
+        self.dialog = Some(Dialog::Confirm { question, effect });
+    }
 }

@@ -16,7 +16,8 @@ use crate::tui::{
     format::FrameContext,
     frame::{FrameStyle, draw},
     msg::Msg,
-    screens::Screen as Place,
+    screen::Screen as Place,
+    selection::clamp_selection,
     strings::{Lang, Texts},
     terminal::{InputEvent, InputReader as Terminal, TerminalGuard, run_as_dashboard},
     theme::Theme,
@@ -148,7 +149,7 @@ async fn event_loop(mut app: App, ends: LoopIo, mut messages: mpsc::Receiver<Msg
             },
             () = sleep_until(next_frame), if changed => {
                 let now = frame_context(SystemClock.unix(), text);
-                app.clamp_selection(now);
+                clamp_selection(&mut app, now);
                 if screen.draw(|buffer| draw(&app, now, &look, buffer)).is_err() {
                     return gone_exit;
                 }

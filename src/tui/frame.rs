@@ -9,7 +9,9 @@ use crate::tui::{
     format::{self, FrameContext},
     keys::{KEY_BINDINGS, KeyAction},
     layout::{self, Layout, MIN_SIZE},
-    problem, screens, status_bar,
+    problem,
+    screen::Screen,
+    screens, status_bar,
     strings::fill,
     theme::{Theme, ThemeRole},
     widgets::canvas::{Canvas, StyledSpan, span, spans_width},
@@ -147,7 +149,7 @@ fn draw_problem(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rec
     // On lists of keys and upstreams, `w` acts on the selected row.
     if problem.action.is_some()
         && app.overlay.is_none()
-        && !matches!(app.screen, screens::Screen::Keys | screens::Screen::Upstreams)
+        && !matches!(app.screen, Screen::Keys | Screen::Upstreams)
     {
         words.push(if roomy { text.warms.clone() } else { text.warms_short.clone() });
     }

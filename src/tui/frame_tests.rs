@@ -13,7 +13,8 @@ use crate::{
     tui::{
         app::{Overlay, Pane},
         msg::Msg,
-        screens::Screen,
+        screen::Screen,
+        selection::clamp_selection,
         strings::Lang,
         tests::sample,
         update::update,
@@ -28,7 +29,7 @@ fn frame_context(lang: Lang) -> FrameContext {
 
 fn frame_in(app: &mut App, columns: u16, rows: u16, theme: &str, utf8: bool, lang: Lang) -> Buffer {
     app.size = (columns, rows);
-    app.clamp_selection(frame_context(lang));
+    clamp_selection(app, frame_context(lang));
     let mut buffer = Buffer::empty(Rect::new(0, 0, columns, rows));
     let look = FrameStyle { theme: Theme::named(theme).unwrap(), utf8 };
     draw(app, frame_context(lang), &look, &mut buffer);
@@ -640,7 +641,7 @@ proptest! {
                 c => KeyCode::Char(c),
             };
             update(&mut app, Msg::Key(KeyEvent::new(code, KeyModifiers::NONE)), frame_context(lang));
-            app.clamp_selection(frame_context(lang));
+            clamp_selection(&mut app, frame_context(lang));
         }
         let drawn = buffer_text(&frame_in(&mut app, columns, rows, "dark", picks[3] > 20, lang));
         prop_assert!(!drawn.chars().any(|c| c.is_control() && c != '\n'));

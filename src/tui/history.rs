@@ -98,6 +98,15 @@ impl UsageView {
             && snapshot.is_some_and(|snapshot| snapshot.ledger.is_some())
     }
 
+    /// Stores the totals of a grouping, or the error.
+    pub(super) fn set_view(&mut self, view: Result<Box<UsageReport>, String>, now: UnixMillis) {
+        self.requested_at = now;
+        match view {
+            Ok(view) => (self.view, self.error) = (Some(view), None),
+            Err(why) => self.error = Some(why),
+        }
+    }
+
     /// The totals for the selected grouping and span, if they have arrived.
     #[must_use]
     pub fn current_view(&self) -> Option<&UsageReport> {

@@ -3,11 +3,11 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::{
+use crate::tui::{
     app::{App, Overlay},
-    screens::Screen,
+    screen::Screen,
+    strings::{TextFn, Texts},
 };
-use crate::tui::strings::{TextFn, Texts};
 
 /// The action of a key press.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

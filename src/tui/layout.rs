@@ -2,14 +2,16 @@
 
 use ratatui::layout::Rect;
 
-use super::{
-    app::{App, ConnState},
-    format::FrameContext,
-    problem,
-    screens::Screen,
+use crate::{
+    base::sanitize::display_width,
+    tui::{
+        app::{App, ConnState},
+        format::FrameContext,
+        problem,
+        screen::Screen,
+        strings::Texts,
+    },
 };
-use crate::base::sanitize::display_width;
-use crate::tui::strings::Texts;
 
 /// Below this size a frame only asks for a larger terminal.
 pub const MIN_SIZE: (u16, u16) = (40, 10);

@@ -1,19 +1,23 @@
 //! Finds the worst current problem, its one-line text and the key that addresses it.
 
-use super::{
-    app::App,
-    format::{self, FrameContext},
-    screens::Screen,
-    theme::ThemeRole,
-};
-use crate::tui::{strings::fill, translate_message::translate_message};
 use crate::{
     base::clock::UnixMillis,
     control::{
         action::Action,
-        snapshot::{KeyStatus, KeyView, Snapshot, UpstreamState},
+        snapshot::{KeyStatus, KeyView, Snapshot, UpstreamState, UpstreamView},
     },
-    events::{alert::AlertKind, event::Severity},
+    events::{
+        alert::{Alert, AlertKind},
+        event::Severity,
+    },
+    tui::{
+        app::App,
+        format::{self, FrameContext},
+        screen::Screen,
+        strings::fill,
+        theme::ThemeRole,
+        translate_message::translate_message,
+    },
 };
 
 /// One problem.
@@ -29,6 +33,20 @@ pub struct StatusProblem {
     pub action: Option<Action>,
     /// The number of other problems.
     pub more: usize,
+}
+
+impl StatusProblem {
+    fn error(rank: u8, text: String, screen: Screen) -> Self {
+        Self { rank, role: ThemeRole::Error, text, screen, action: None, more: 0 }
+    }
+
+    fn warning(rank: u8, text: String, screen: Screen) -> Self {
+        Self { role: ThemeRole::Warn, ..Self::error(rank, text, screen) }
+    }
+
+    fn with_action(self, action: Action) -> Self {
+        Self { action: Some(action), ..self }
+    }
 }
 
 /// From this rank on a problem is shown on every screen.
@@ -59,122 +77,114 @@ pub fn ranked_problems(app: &App, now: FrameContext) -> Vec<StatusProblem> {
     all
 }
 
+/// All problems in the order in which they are shown if they are equally bad.
 fn all_problems(snapshot: &Snapshot, now: FrameContext) -> Vec<StatusProblem> {
-    let text = &now.text.wrong;
-    let mut found = Vec::new();
-    let mut add = |rank, role, text: String, screen, act| {
-        found.push(StatusProblem { rank, role, text, screen, action: act, more: 0 });
-    };
-    if snapshot.offline {
-        add(ALWAYS_SHOWN_RANK, ThemeRole::Error, text.offline.clone(), Screen::Upstreams, None);
-    }
-    if let Some(first) = snapshot.config.problems.first() {
-        add(7, ThemeRole::Error, fill(&text.not_applied, &[("what", first)]), Screen::Config, None);
-    } else if snapshot.config.needs_restart {
-        add(1, ThemeRole::Warn, text.restart.clone(), Screen::Config, None);
-    }
-    if let Some(error) = snapshot.ledger.as_ref().and_then(|ledger| ledger.problem.as_ref()) {
-        add(4, ThemeRole::Warn, fill(&text.ledger, &[("what", error)]), Screen::Config, None);
-    }
-    for active in &snapshot.alerts {
-        let alert = &active.alert;
-        // The states of keys and upstreams cover the other alert kinds in more detail.
-        let (rank, words) = match alert.kind {
-            AlertKind::BalanceLow => (4, &text.balance),
-            AlertKind::BudgetNear => (2, &text.budget_near),
-            AlertKind::BudgetSpent => (6, &text.budget_spent),
-            AlertKind::ErrorRate => (4, &text.error_rate),
-            AlertKind::UsageSpike => (2, &text.spike),
-            _ => continue,
-        };
-        let role = if alert.level == Severity::Error { ThemeRole::Error } else { ThemeRole::Warn };
-        let screen =
-            if alert.kind == AlertKind::ErrorRate { Screen::Upstreams } else { Screen::Usage };
-        add(
-            rank,
-            role,
-            fill(words, &[("what", &translate_message(&alert.text, now))]),
-            screen,
-            None,
-        );
-    }
+    let mut found = proxy_problems(snapshot, now);
+    found.extend(snapshot.alerts.iter().filter_map(|active| alert_problem(&active.alert, now)));
     for upstream in &snapshot.upstreams {
-        let name = &upstream.name;
-        let keys: Vec<&KeyView> =
-            snapshot.keys.iter().filter(|key| key.upstream == *name).collect();
-        let warm = Some(Action::WarmUpstream { upstream: name.clone() });
-        if upstream.state == UpstreamState::Open {
-            let cause = upstream.cause.as_ref().map_or_else(String::new, |cause| {
-                fill(&text.cause, &[("what", &translate_message(cause, now))])
-            });
-            let next = wait_text(upstream.until, now, &text.down_next);
-            add(
-                5,
-                ThemeRole::Error,
-                fill(&text.down, &[("name", name), ("next", &next), ("cause", &cause)]),
-                Screen::Upstreams,
-                warm,
-            );
-        } else if keys.len() > 1 && keys.iter().all(|key| key.state == KeyStatus::Cooling) {
-            let first = keys.iter().filter_map(|key| key.until).min();
-            let back = wait_text(first, now, &text.first_back);
-            let words = fill(
-                &text.all_cooling,
-                &[("n", &keys.len().to_string()), ("name", name), ("back", &back)],
-            );
-            add(6, ThemeRole::Error, words, Screen::Keys, warm);
-            continue;
-        } else if upstream.state == UpstreamState::Cooling {
-            let span = wait_text(upstream.until, now, &text.for_span);
-            let words = fill(
-                &text.cooling,
-                &[("name", name), ("for", &span), ("because", ""), ("instead", "")],
-            );
-            add(3, ThemeRole::Warn, words, Screen::Upstreams, warm);
-        }
-        for key in &keys {
-            if let Some((rank, role, text)) = key_problem(key, &keys, now) {
-                add(
-                    rank,
-                    role,
-                    text,
-                    Screen::Keys,
-                    Some(Action::Warm { key: Some(key_name(key)), model: None }),
-                );
-            }
-        }
+        upstream_problems(snapshot, upstream, now, &mut found);
     }
     found
 }
 
-fn key_problem(
-    key: &KeyView,
-    siblings: &[&KeyView],
+/// The problems of the proxy itself: its network, its config file and its ledger.
+fn proxy_problems(snapshot: &Snapshot, now: FrameContext) -> Vec<StatusProblem> {
+    let text = &now.text.wrong;
+    let mut found = Vec::new();
+    if snapshot.offline {
+        let text = text.offline.clone();
+        found.push(StatusProblem::error(ALWAYS_SHOWN_RANK, text, Screen::Upstreams));
+    }
+    if let Some(first) = snapshot.config.problems.first() {
+        let text = fill(&text.not_applied, &[("what", first)]);
+        found.push(StatusProblem::error(7, text, Screen::Config));
+    } else if snapshot.config.needs_restart {
+        found.push(StatusProblem::warning(1, text.restart.clone(), Screen::Config));
+    }
+    if let Some(error) = snapshot.ledger.as_ref().and_then(|ledger| ledger.problem.as_ref()) {
+        let text = fill(&text.ledger, &[("what", error)]);
+        found.push(StatusProblem::warning(4, text, Screen::Config));
+    }
+    found
+}
+
+/// The problem of an alert, unless the state of a key or an upstream covers it in more detail.
+fn alert_problem(alert: &Alert, now: FrameContext) -> Option<StatusProblem> {
+    let text = &now.text.wrong;
+    let (rank, words) = match alert.kind {
+        AlertKind::BalanceLow => (4, &text.balance),
+        AlertKind::BudgetNear => (2, &text.budget_near),
+        AlertKind::BudgetSpent => (6, &text.budget_spent),
+        AlertKind::ErrorRate => (4, &text.error_rate),
+        AlertKind::UsageSpike => (2, &text.spike),
+        _ => return None,
+    };
+    let screen = if alert.kind == AlertKind::ErrorRate { Screen::Upstreams } else { Screen::Usage };
+    let text = fill(words, &[("what", &translate_message(&alert.text, now))]);
+    Some(match alert.level {
+        Severity::Error => StatusProblem::error(rank, text, screen),
+        _ => StatusProblem::warning(rank, text, screen),
+    })
+}
+
+/// The problems of one upstream and its keys.
+fn upstream_problems(
+    snapshot: &Snapshot,
+    upstream: &UpstreamView,
     now: FrameContext,
-) -> Option<(u8, ThemeRole, String)> {
+    found: &mut Vec<StatusProblem>,
+) {
+    let (text, name) = (&now.text.wrong, &upstream.name);
+    let keys: Vec<&KeyView> = snapshot.keys.iter().filter(|key| key.upstream == *name).collect();
+    let warm = Action::WarmUpstream { upstream: name.clone() };
+    if upstream.state == UpstreamState::Open {
+        let cause = upstream.cause.as_ref().map_or_else(String::new, |cause| {
+            fill(&text.cause, &[("what", &translate_message(cause, now))])
+        });
+        let next = wait_text(upstream.until, now, &text.down_next);
+        let text = fill(&text.down, &[("name", name), ("next", &next), ("cause", &cause)]);
+        found.push(StatusProblem::error(5, text, Screen::Upstreams).with_action(warm));
+    } else if keys.len() > 1 && keys.iter().all(|key| key.state == KeyStatus::Cooling) {
+        let first = keys.iter().filter_map(|key| key.until).min();
+        let back = wait_text(first, now, &text.first_back);
+        let count = keys.len().to_string();
+        let text = fill(&text.all_cooling, &[("n", &count), ("name", name), ("back", &back)]);
+        found.push(StatusProblem::error(6, text, Screen::Keys).with_action(warm));
+        return;
+    } else if upstream.state == UpstreamState::Cooling {
+        let span = wait_text(upstream.until, now, &text.for_span);
+        let blanks = [("name", name.as_str()), ("for", &span), ("because", ""), ("instead", "")];
+        let text = fill(&text.cooling, &blanks);
+        found.push(StatusProblem::warning(3, text, Screen::Upstreams).with_action(warm));
+    }
+    for key in &keys {
+        let warm = Action::Warm { key: Some(key_name(key)), model: None };
+        found.extend(key_problem(key, &keys, now).map(|problem| problem.with_action(warm)));
+    }
+}
+
+fn key_problem(key: &KeyView, siblings: &[&KeyView], now: FrameContext) -> Option<StatusProblem> {
     let (text, name) = (&now.text.wrong, key_name(key));
     let because = |cause: Option<&String>| {
         cause.map_or_else(String::new, |cause| {
             fill(&text.because, &[("what", &translate_message(cause, now))])
         })
     };
+    let warning = |rank, text| StatusProblem::warning(rank, text, Screen::Keys);
     Some(match key.state {
         KeyStatus::Rejected => {
             // If other keys of its upstream still serve, it is only for information.
             let serves =
                 |other: &&KeyView| matches!(other.state, KeyStatus::Ok | KeyStatus::Partly);
             let rank = if siblings.iter().any(serves) { 4 } else { 8 };
-            (
-                rank,
-                ThemeRole::Error,
-                fill(&text.rejected, &[("name", &name), ("because", &because(key.cause.as_ref()))]),
-            )
+            let because = because(key.cause.as_ref());
+            let text = fill(&text.rejected, &[("name", &name), ("because", &because)]);
+            StatusProblem::error(rank, text, Screen::Keys)
         }
-        KeyStatus::Missing => (
-            4,
-            ThemeRole::Warn,
-            fill(&text.missing, &[("name", &name), ("reference", &key.reference)]),
-        ),
+        KeyStatus::Missing => {
+            let blanks = [("name", name.as_str()), ("reference", &key.reference)];
+            warning(4, fill(&text.missing, &blanks))
+        }
         KeyStatus::Cooling => {
             let instead = siblings
                 .iter()
@@ -184,38 +194,26 @@ fn key_problem(
                 });
             let span = wait_text(key.until, now, &text.for_span);
             let because = because(key.cause.as_ref());
-            (
-                2,
-                ThemeRole::Warn,
-                fill(
-                    &text.cooling,
-                    &[
-                        ("name", &name),
-                        ("for", &span),
-                        ("because", &because),
-                        ("instead", &instead),
-                    ],
-                ),
-            )
+            let blanks = [
+                ("name", name.as_str()),
+                ("for", &span),
+                ("because", &because),
+                ("instead", &instead),
+            ];
+            warning(2, fill(&text.cooling, &blanks))
         }
         KeyStatus::Partly => {
             let scope =
                 key.scopes.iter().find(|scope| scope.until.is_none_or(|until| until > now.at))?;
             let span = wait_text(scope.until, now, &text.for_span);
             let because = because(scope.cause.as_ref());
-            (
-                2,
-                ThemeRole::Warn,
-                fill(
-                    &text.partly,
-                    &[
-                        ("name", &name),
-                        ("model", &scope.model),
-                        ("for", &span),
-                        ("because", &because),
-                    ],
-                ),
-            )
+            let blanks = [
+                ("name", name.as_str()),
+                ("model", &scope.model),
+                ("for", &span),
+                ("because", &because),
+            ];
+            warning(2, fill(&text.partly, &blanks))
         }
         KeyStatus::Disabled | KeyStatus::Ok | KeyStatus::Probing | KeyStatus::Waiting => {
             return None;

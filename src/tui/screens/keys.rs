@@ -16,6 +16,7 @@ use crate::{
         app::{App, ListRow, RowId},
         format::{self, FrameContext, UNKNOWN},
         problem::key_name,
+        screen::Screen,
         strings::{Texts, fill},
         theme::ThemeRole,
         translate_message::translate_message,
@@ -47,7 +48,7 @@ const GAUGE_WIDTH: usize = 10;
 
 fn visible(app: &App) -> Vec<&KeyView> {
     let Some(snapshot) = &app.snapshot else { return Vec::new() };
-    let list = app.list_state_of(super::Screen::Keys);
+    let list = app.list_state_of(Screen::Keys);
     let mut rows: Vec<_> = snapshot
         .keys
         .iter()

@@ -10,6 +10,7 @@ use crate::{
         app::{App, ListRow, RowId},
         curl,
         format::{self, FrameContext, UNKNOWN},
+        screen::Screen,
         status_bar::requests_today,
         strings::{Texts, fill},
         theme::ThemeRole,
@@ -38,7 +39,7 @@ const MIN_P95_SAMPLES: usize = 20;
 /// Running requests in order of start, followed by finished ones.
 pub(super) fn visible(app: &App) -> Vec<&RequestRecord> {
     let Some(live) = app.live() else { return Vec::new() };
-    let list = app.list_state_of(super::Screen::Live);
+    let list = app.list_state_of(Screen::Live);
     let matches = |r: &&RequestRecord| list.filter.is_empty() || list.filter.matches_request(r);
     let mut finished: Vec<_> = live.finished().rev().filter(matches).collect();
     // By the time shown in their rows: the start.

@@ -13,6 +13,7 @@ use crate::{
     tui::{
         app::{App, Dialog, ListRow, RowId},
         format::{self, FrameContext},
+        screen::Screen,
         strings::Texts,
         theme::ThemeRole,
         translate_message::translate_message,
@@ -60,7 +61,7 @@ impl LogRow<'_> {
 /// The rows, newest first. The ledger has already filtered the past ones.
 fn visible(app: &App) -> Vec<LogRow<'_>> {
     let Some(live) = app.live() else { return Vec::new() };
-    let list = app.list_state_of(super::Screen::Log);
+    let list = app.list_state_of(Screen::Log);
     let matches = |line: &&LogLine| {
         list.filter.is_empty()
             || list.filter.matches_line(line, line.id.and_then(|id| app.request(id)))

@@ -9,6 +9,7 @@ use crate::{
     tui::{
         app::{App, ListRow, RowId},
         format::{FrameContext, UNKNOWN},
+        screen::Screen,
         strings::fill,
         theme::ThemeRole,
         widgets::{
@@ -32,7 +33,7 @@ struct ModelRow<'a> {
 
 fn visible(app: &App) -> Vec<&ModelView> {
     let Some(snapshot) = &app.snapshot else { return Vec::new() };
-    let list = app.list_state_of(super::Screen::Models);
+    let list = app.list_state_of(Screen::Models);
     let matches = |m: &&ModelView| {
         let names: Vec<&str> =
             [&m.name, &m.kind].into_iter().chain(&m.targets).map(String::as_str).collect();

@@ -9,6 +9,7 @@ use crate::{
     tui::{
         app::{App, ListRow, RowId},
         format::{self, FrameContext, UNKNOWN},
+        screen::Screen,
         strings::{Texts, fill},
         theme::ThemeRole,
         translate_message::translate_message,
@@ -28,7 +29,7 @@ pub(super) const ORDERS: [SortOrder; 3] = [
 
 fn visible(app: &App) -> Vec<&UpstreamView> {
     let Some(snapshot) = &app.snapshot else { return Vec::new() };
-    let list = app.list_state_of(super::Screen::Upstreams);
+    let list = app.list_state_of(Screen::Upstreams);
     let mut rows: Vec<_> = snapshot
         .upstreams
         .iter()

@@ -9,6 +9,7 @@ use crate::{
     tui::{
         app::{App, ListRow, RowId},
         format::{self, FrameContext, UNKNOWN},
+        screen::Screen,
         status_bar::cost_today,
         strings::{Texts, fill},
         theme::ThemeRole,
@@ -46,7 +47,7 @@ fn total_tokens(sums: &Totals) -> u64 {
 
 fn visible(app: &App) -> Vec<&TotalsRow> {
     let Some(view) = app.usage.current_view() else { return Vec::new() };
-    let list = app.list_state_of(super::Screen::Usage);
+    let list = app.list_state_of(Screen::Usage);
     let mut rows: Vec<&TotalsRow> =
         view.rows.iter().filter(|row| list.filter.matches_names(&[&row.name])).collect();
     match list.sort {

@@ -6,7 +6,7 @@ use crate::tui::{
     app::{App, ConnState},
     format::FrameContext,
     msg::Msg,
-    screens::Screen,
+    screen::Screen,
     update::update,
 };
 use crate::{

@@ -2,17 +2,16 @@
 
 use ratatui::crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 
-use super::go_to_screen;
-use crate::tui::update::{
-    navigation::{open_row, scroll},
-    overlay::toggle_problems,
-};
 use crate::tui::{
     app::{App, ConnState},
     effect::Effect,
     format::FrameContext,
     layout::{self, Layout},
     screens,
+    update::{
+        navigation::{go_to_screen, open_row, scroll},
+        overlay::toggle_problems,
+    },
 };
 
 const DOUBLE_CLICK_MS: i64 = 400;

@@ -1,16 +1,34 @@
 //! Handles navigation: scrolling, and opening the target of a row.
 
-use crate::tui::update::{refresh::refresh, show_filtered, show_toast};
 use crate::{
     base::id::RequestId,
-    events::{event::Severity, record::RequestRecord},
+    events::{event::Severity, filter::Filter, record::RequestRecord},
     tui::{
         app::{App, Overlay, Pane, RequestView, RowId},
         effect::Effect,
         format::FrameContext,
-        screens::{self, Screen},
+        screen::Screen,
+        screens,
+        selection::{current_row, move_selection},
+        update::refresh::refresh,
     },
 };
+
+pub(super) fn go_to_screen(app: &mut App, screen: Screen, now: FrameContext) -> Vec<Effect> {
+    app.overlay = None;
+    (app.transcript, app.explain) = (None, None);
+    app.screen = screen;
+    refresh(app, now)
+}
+
+/// Opens a screen with a filter.
+fn show_filtered(app: &mut App, screen: Screen, filter: &str, now: FrameContext) -> Vec<Effect> {
+    let effects = go_to_screen(app, screen, now);
+    if let Ok(filter) = Filter::parse(filter) {
+        app.list_state_mut().filter = filter;
+    }
+    effects
+}
 
 pub(super) fn scroll(app: &mut App, by: isize, now: FrameContext) {
     let max_scroll = screens::max_overlay_scroll(app, now);
@@ -31,7 +49,7 @@ pub(super) fn scroll(app: &mut App, by: isize, now: FrameContext) {
                 view.follow = *scroll >= max_scroll;
             }
         }
-        None => app.move_selection(by),
+        None => move_selection(app, by),
     }
 }
 
@@ -57,7 +75,7 @@ pub(super) fn open_request(app: &mut App, id: RequestId, now: FrameContext) -> V
 }
 
 pub(super) fn open_row(app: &mut App, now: FrameContext) -> Vec<Effect> {
-    let Some(current) = app.current_row() else { return Vec::new() };
+    let Some(current) = current_row(app) else { return Vec::new() };
     match (app.screen, current) {
         (_, RowId::Request(id)) => {
             app.select(RowId::Request(id));
@@ -68,7 +86,7 @@ pub(super) fn open_row(app: &mut App, now: FrameContext) -> Vec<Effect> {
                 app.select(line);
                 return open_request(app, id, now);
             }
-            None => show_toast(app, now.text.toast.no_single.clone(), Severity::Info, now),
+            None => app.show_toast(now.text.toast.no_single.clone(), Severity::Info, now),
         },
         (Screen::Keys, RowId::Name(name)) => return show_filtered(app, Screen::Log, &name, now),
         (Screen::Upstreams, RowId::Name(name)) => {

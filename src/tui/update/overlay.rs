@@ -1,12 +1,12 @@
 //! Opens and closes the overlays: a request and its panes, the help page, the list of problems.
 
-use crate::tui::update::refresh::refresh;
 use crate::{
     events::filter::Filter,
     tui::{
         app::{App, Overlay, Pane, RequestView},
         effect::Effect,
         format::FrameContext,
+        update::refresh::refresh,
     },
 };
 

@@ -1,15 +1,15 @@
 //! Decides when to fetch data from the proxy: often enough to be current, but rate limited.
 
-use super::{fetch_snapshot, show_toast};
 use crate::{
-    control::request_transcript::{RequestTranscript, Speaker, TranscriptPart, TranscriptQuery},
-    events::{event::Severity, record::RequestRecord},
+    base::clock::UnixMillis,
+    control::{request_transcript::TranscriptQuery, snapshot::Snapshot},
+    events::record::RequestRecord,
     tui::{
-        app::{App, ConnState, Dialog, ExplainText, Overlay, Pane, RequestView, TranscriptFetch},
-        curl,
+        app::{App, ConnState, Dialog, ExplainText, Pane, TranscriptFetch},
         effect::Effect,
         format::FrameContext,
-        screens::{self, Screen},
+        screen::Screen,
+        screens,
     },
 };
 
@@ -39,7 +39,7 @@ pub(super) fn refresh(app: &mut App, now: FrameContext) -> Vec<Effect> {
         && ((fetch_state.urgent && age >= URGENT_MS)
             || (fetch_state.stale && shows_views && age >= REFRESH_MS))
     {
-        effects.extend(fetch_snapshot(app));
+        effects.push(fetch_snapshot(app));
     }
     effects.extend(fetch_transcript(app, now));
     effects.extend(fetch_explain(app));
@@ -48,16 +48,34 @@ pub(super) fn refresh(app: &mut App, now: FrameContext) -> Vec<Effect> {
     effects
 }
 
-pub(super) fn current_request_view(app: &App) -> Option<RequestView> {
-    match &app.overlay {
-        Some(Overlay::Request(view)) => Some(*view),
-        _ => None,
-    }
+/// Fetches a new snapshot.
+pub(super) fn fetch_snapshot(app: &mut App) -> Effect {
+    app.snapshot_fetch.pending = true;
+    Effect::FetchSnapshot
+}
+
+/// Marks the data that became stale because time passed.
+pub(super) fn mark_stale(app: &mut App, now: FrameContext) {
+    // A wait that just ended has also ended in the proxy, but only a new snapshot shows it.
+    app.snapshot_fetch.urgent |= app
+        .snapshot
+        .as_ref()
+        .is_some_and(|s| wait_ended_since(s, app.snapshot_fetch.fetched_at, now.at));
+    // A view of a running request fetches its transcript repeatedly.
+    app.transcript_fetch.stale |= app
+        .request_view()
+        .is_some_and(|view| app.request(view.id).is_some_and(RequestRecord::is_running));
+}
+
+fn wait_ended_since(snapshot: &Snapshot, then: UnixMillis, now: UnixMillis) -> bool {
+    let ended = |until: Option<UnixMillis>| until.is_some_and(|until| until > then && until <= now);
+    snapshot.upstreams.iter().any(|u| ended(u.until))
+        || snapshot.keys.iter().any(|k| ended(k.until) || k.scopes.iter().any(|s| ended(s.until)))
 }
 
 /// Fetches more of the open request's transcript.
 fn fetch_transcript(app: &mut App, now: FrameContext) -> Option<Effect> {
-    let view = current_request_view(app)?;
+    let view = app.request_view()?;
     let known = app.transcript_of(view.id).filter(|story| story.raw == view.raw);
     let due = known.is_none()
         || (app.transcript_fetch.stale
@@ -76,7 +94,7 @@ fn fetch_transcript(app: &mut App, now: FrameContext) -> Option<Effect> {
 
 /// Fetches the explanation of the open request, once the request has ended.
 fn fetch_explain(app: &mut App) -> Option<Effect> {
-    let view = current_request_view(app).filter(|view| view.pane == Pane::Explain)?;
+    let view = app.request_view().filter(|view| view.pane == Pane::Explain)?;
     if app.explain.as_ref().is_some_and(|account| account.id == view.id)
         || app.request(view.id).is_some_and(RequestRecord::is_running)
     {
@@ -134,57 +152,4 @@ fn fetch_history(app: &mut App) -> Option<Effect> {
     let before = app.history.next.or(oldest);
     app.history.pending = true;
     Some(Effect::FetchHistory { filter, before })
-}
-
-pub(super) fn on_transcript(
-    app: &mut App,
-    story: Result<Box<RequestTranscript>, String>,
-    now: FrameContext,
-) -> Vec<Effect> {
-    app.transcript_fetch.pending = false;
-    let Some(view) = current_request_view(app) else { return Vec::new() };
-    match story {
-        Ok(mut story) if story.id == view.id => {
-            if story.only_answer
-                && let Some(before) = app.transcript.take().filter(|before| before.id == story.id)
-            {
-                story.conversation = before.conversation;
-                story.bodies_stored = before.bodies_stored;
-            }
-            if let (Some(Dialog::Copy { id, curl }), Some(snapshot)) =
-                (&mut app.dialog, &app.snapshot)
-                && *id == story.id
-                && story.raw
-                && let (Some(record), [TranscriptPart { speaker: Speaker::Raw, text, chars, .. }]) =
-                    (&story.record, story.conversation.as_slice())
-                && text.chars().count() as u64 == *chars
-                && let Some(again) = curl::replay_command(snapshot, record, text)
-            {
-                *curl = again;
-            }
-            // The other form may have been fetched only for copying.
-            if story.raw == view.raw {
-                app.transcript = Some(story);
-            }
-        }
-        Ok(_) => {}
-        Err(_) if app.request(view.id).is_some() => {
-            // The record exists but its text does not; the next event triggers another fetch.
-            let record = app.request(view.id).cloned().map(Box::new);
-            let story = RequestTranscript {
-                id: view.id,
-                request_headers: Vec::new(),
-                response_headers: Vec::new(),
-                conversation: Vec::new(),
-                answer: Vec::new(),
-                bodies_stored: false,
-                only_answer: false,
-                raw: view.raw,
-                record,
-            };
-            app.transcript = Some(Box::new(story));
-        }
-        Err(why) => show_toast(app, why, Severity::Warn, now),
-    }
-    Vec::new()
 }

@@ -1,6 +1,5 @@
 //! Actions on one request: cancel, copy, replay.
 
-use super::{ask_confirmation, refresh::current_request_view, show_toast};
 use crate::{
     base::id::RequestId,
     control::{action::Action, request_transcript::TranscriptQuery},
@@ -11,6 +10,7 @@ use crate::{
         effect::Effect,
         format::FrameContext,
         screens,
+        selection::current_row,
         strings::fill,
     },
 };
@@ -19,7 +19,7 @@ use crate::{
 const MAX_COPIED: usize = 10;
 
 pub(super) fn current_request(app: &App) -> Option<&RequestRecord> {
-    match (&app.overlay, app.current_row()) {
+    match (&app.overlay, current_row(app)) {
         (Some(Overlay::Request(view)), _) => app.request(view.id),
         (None, Some(RowId::Request(id))) => app.request(id),
         _ => None,
@@ -32,10 +32,10 @@ pub(super) fn ask_to_kill(app: &mut App, now: FrameContext) {
             let question =
                 fill(&now.text.ask.kill, &[("project", &r.project), ("model", &r.requested_model)]);
             let id = r.id.to_string();
-            ask_confirmation(app, question, Effect::Action(Action::Kill { id }));
+            app.ask_confirmation(question, Effect::Action(Action::Kill { id }));
         }
-        Some(_) => show_toast(app, now.text.toast.ended_already.clone(), Severity::Info, now),
-        None => show_toast(app, now.text.toast.none_selected.clone(), Severity::Info, now),
+        Some(_) => app.show_toast(now.text.toast.ended_already.clone(), Severity::Info, now),
+        None => app.show_toast(now.text.toast.none_selected.clone(), Severity::Info, now),
     }
 }
 
@@ -45,7 +45,7 @@ pub(super) fn ask_to_replay(app: &mut App, now: FrameContext) {
         Some(r) => {
             app.dialog = Some(Dialog::Replay { id: r.id, model: r.requested_model.to_string() });
         }
-        None => show_toast(app, now.text.toast.none_selected.clone(), Severity::Info, now),
+        None => app.show_toast(now.text.toast.none_selected.clone(), Severity::Info, now),
     }
 }
 
@@ -56,7 +56,7 @@ pub(super) fn copy_menu(app: &mut App, now: FrameContext) -> Vec<Effect> {
         app.dialog = Some(Dialog::Copy { id, curl });
         // The stored bytes make a more exact command, if there are any.
         let query = TranscriptQuery { only_answer: false, raw: true };
-        return if current_request_view(app).is_some() {
+        return if app.request_view().is_some() {
             vec![Effect::FetchTranscript { id, query }]
         } else {
             Vec::new()
@@ -67,7 +67,7 @@ pub(super) fn copy_menu(app: &mut App, now: FrameContext) -> Vec<Effect> {
 }
 
 pub(super) fn copy_text(app: &mut App, text: String, what: &str, now: FrameContext) -> Vec<Effect> {
-    show_toast(app, fill(&now.text.toast.copied, &[("what", what)]), Severity::Info, now);
+    app.show_toast(fill(&now.text.toast.copied, &[("what", what)]), Severity::Info, now);
     if app.copied.len() >= MAX_COPIED {
         app.copied.remove(0);
     }
@@ -82,7 +82,7 @@ pub(super) fn copy_answer(app: &mut App, id: RequestId, now: FrameContext) -> Ve
     match parts.map(|parts| parts.join("\n")).filter(|text| !text.is_empty()) {
         Some(text) => copy_text(app, text, &now.text.toast.the_answer, now),
         None => {
-            show_toast(app, now.text.toast.nothing_said.clone(), Severity::Info, now);
+            app.show_toast(now.text.toast.nothing_said.clone(), Severity::Info, now);
             Vec::new()
         }
     }

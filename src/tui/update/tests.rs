@@ -6,14 +6,22 @@ use ratatui::crossterm::event::{
 
 use super::*;
 use crate::{
+    base::clock::UnixMillis,
     control::{
-        action::ActionReply,
+        action::{Action, ActionReply},
         history::{GroupBy, HistoryPage},
         request_transcript::{Speaker, TranscriptPart, TranscriptQuery},
+        snapshot::Origin,
     },
-    events::record::RequestState,
+    events::{
+        event::{Event, EventKind},
+        record::RequestState,
+    },
     tui::{
-        app::{Overlay, RequestView},
+        app::{ConnState, Dialog, Overlay, Pane, RequestView, RowId},
+        screen::Screen,
+        screens,
+        selection::clamp_selection,
         tests::sample::{self, app, frame_context, frame_context_after},
     },
 };
@@ -47,7 +55,7 @@ fn the_selected_row_stays_selected_while_others_come() {
     assert_eq!(before, Some(RowId::Request(sample::request_id(8))));
 
     update(&mut app, accepted(42), frame_context());
-    app.clamp_selection(frame_context());
+    clamp_selection(&mut app, frame_context());
 
     assert_eq!(app.list_state().selected, before);
 }
@@ -56,9 +64,9 @@ fn the_selected_row_stays_selected_while_others_come() {
 fn the_selection_moves_on_when_its_row_is_gone() {
     let mut app = app();
     press(&mut app, "j");
-    app.clamp_selection(frame_context());
+    clamp_selection(&mut app, frame_context());
     press(&mut app, "/chat-dead");
-    app.clamp_selection(frame_context());
+    clamp_selection(&mut app, frame_context());
 
     assert_eq!(app.list_state().selected, Some(RowId::Request(sample::request_id(2))));
 }
