@@ -12,7 +12,8 @@ use crate::relay::{
         result::{AttemptResponse, FullResponse, RawResponse, StreamResponse},
         translate,
     },
-    dispatch::{self, RequestContext, local_answer},
+    context::RequestContext,
+    dispatch::{self, local_answer},
     engine::{Engine, Generation, InFlightPermit},
     record::recorder::RequestRecorder,
     request::{

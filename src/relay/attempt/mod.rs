@@ -24,7 +24,7 @@ use crate::relay::{
             StreamResponse,
         },
     },
-    dispatch::RequestContext,
+    context::RequestContext,
     record::recorder::AttemptGuard,
     request::parsed::ParsedRequest as Asked,
 };

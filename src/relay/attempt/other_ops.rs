@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::relay::{
     attempt::translate,
-    dispatch::RequestContext,
+    context::RequestContext,
     request::{parsed::ParsedRequest, proxy_request::ProxyRequest},
 };
 use crate::{

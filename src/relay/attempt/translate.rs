@@ -12,7 +12,7 @@ use crate::relay::{
         build_request::{MODEL_NAME_ESCAPES, PreparedRequest, apply_patch, required_header},
         other_ops,
     },
-    dispatch::RequestContext,
+    context::RequestContext,
     request::{
         parsed::{self, ParsedRequest},
         proxy_request::ProxyRequest,

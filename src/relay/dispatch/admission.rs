@@ -7,10 +7,8 @@ use http::{HeaderMap, HeaderValue};
 use tokio::time::{Instant, timeout_at};
 
 use crate::relay::{
-    dispatch::{
-        RequestContext,
-        queue::{QueueGuard, project_queue_key},
-    },
+    context::RequestContext,
+    dispatch::queue::{QueueGuard, project_queue_key},
     engine::Engine,
 };
 use crate::{

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::relay::{
     attempt::result::FailureSource,
-    dispatch::{LastFailure, RequestContext, budget},
+    context::RequestContext,
+    dispatch::{LastFailure, budget},
     engine::Engine,
 };
 use crate::{

@@ -18,12 +18,12 @@ use crate::relay::{
         result::{AttemptFailure, AttemptResponse},
         translate,
     },
+    context::RequestContext,
     dispatch::{
-        RequestContext,
         budget::{self, BudgetHold},
         capability, publish_failure,
     },
-    engine::{Engine, InFlightPermit},
+    engine::Engine,
     record::recorder::{AttemptGuard, RequestRecorder},
 };
 use crate::{
@@ -84,7 +84,7 @@ pub(in crate::relay) async fn attempt_with_hedge(
             }
         };
     };
-    let mut second_context = clone_context(context);
+    let mut second_context = context.clone_context();
     let detached = RequestRecorder::detached(&engine, &context.request);
     let tally = mem::replace(&mut context.recorder, detached);
     let (stream, keys) = (context.request.stream, ticket.conversation.clone());
@@ -151,29 +151,6 @@ fn budget_used(context: &RequestContext) -> f64 {
     }
     let project = Holder::Project(Arc::clone(&context.request.caller.project.name));
     context.engine.budgets.max_used_fraction(&[Holder::All, project], context.engine.clock.unix())
-}
-
-/// Copies the request for a separate attempt.
-pub(in crate::relay) fn clone_context(context: &RequestContext) -> Box<RequestContext> {
-    let engine = &context.engine;
-    Box::new(RequestContext {
-        engine: Arc::clone(engine),
-        generation: Arc::clone(&context.generation),
-        request: context.request.clone_for_hedge(engine),
-        ingress: context.ingress,
-        recorder: RequestRecorder::detached(engine, &context.request),
-        cancel: Arc::clone(&context.cancel),
-        overrides: context.overrides.clone(),
-        hide_usage: false,
-        parsed: None,
-        no_upstream_dialect: false,
-        losses: Vec::new(),
-        attempt_context: None,
-        rescue_targets: context.rescue_targets.clone(),
-        is_continuation: false,
-        attempt_target: None,
-        permit: InFlightPermit::shared(),
-    })
 }
 
 /// Moves the results of the second attempt into the request's context.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::relay::{
     attempt::{other_ops, translate},
-    dispatch::RequestContext,
+    context::RequestContext,
 };
 use crate::{
     base::{clock::UnixMillis, json::writer},

@@ -18,31 +18,29 @@ use crate::relay::{
         result::{AttemptFailure, AttemptResponse, FailureSource},
         translate,
     },
+    context::{RequestContext, RescueTargets},
     dispatch::{
         budget::BudgetHold,
         capability::RequiredCapabilities,
         queue::{QueueGuard, queue_key},
     },
-    engine::{Engine, Generation, InFlightPermit},
+    engine::{Engine, Generation},
     record::{
         cache_monitor,
         recorder::{AttemptGuard, RequestRecorder},
     },
     request::{
-        conversation_key,
-        parsed::{self, ParsedRequest as Asked},
+        conversation_key, parsed,
         proxy_request::{ModelLocation, ProxyRequest},
     },
-    response::rescue::RescueTargets,
     state::{
-        cancellations::{CancelHandle, CancelReason},
+        cancellations::CancelReason,
         response_store::{self, StoredAt},
     },
 };
 use crate::{
     base::clock::Mono,
-    config::settings::{KeyId, Strategy, UpstreamId},
-    dialect::{AttemptContext, Ingress, Loss},
+    config::settings::{KeyId, Strategy},
     ir::{
         fault::{ProxyError, ProxyErrorKind},
         op::{Dialect, Op},
@@ -64,45 +62,6 @@ use crate::{
 const LIST_WAIT: Duration = Duration::from_secs(5);
 /// How often the local network is checked again while it is down.
 const OFFLINE_POLL: Duration = Duration::from_secs(2);
-
-/// The state of one running request.
-pub struct RequestContext {
-    pub engine: Arc<Engine>,
-    pub generation: Arc<Generation>,
-    pub request: Box<ProxyRequest>,
-    pub ingress: &'static dyn Ingress,
-    pub recorder: RequestRecorder,
-    pub cancel: Arc<CancelHandle>,
-    pub overrides: ModelOverrides,
-    /// Strips usage from the stream, because aiproxy requested it and the client did not.
-    pub hide_usage: bool,
-    /// The request parsed into the IR, once a target needs it.
-    pub parsed: Option<Asked>,
-    /// No upstream supports this request; there may be a local answer.
-    pub no_upstream_dialect: bool,
-    /// What the newest attempt's request lost in translation.
-    pub losses: Vec<Loss>,
-    /// What the request writer passes to the response reader; `None` if the response passes
-    /// unchanged.
-    pub attempt_context: Option<AttemptContext>,
-    /// The targets of its model name, if its stream is to continue elsewhere after it breaks off.
-    pub rescue_targets: Option<Box<RescueTargets>>,
-    /// It continues a response that broke off; the new content is only read.
-    pub is_continuation: bool,
-    /// The upstream and key of the newest attempt.
-    pub attempt_target: Option<(UpstreamId, KeyId)>,
-    /// Its slot among the requests in flight.
-    pub permit: InFlightPermit,
-}
-
-impl RequestContext {
-    /// Returns how long this request may wait in a queue: the configured time, but at most half of
-    /// the client's timeout.
-    pub(super) fn queue_timeout(&self) -> Duration {
-        let queue_for = self.generation.settings.retry.queue_for;
-        self.request.client_timeout.map_or(queue_for, |timeout| queue_for.min(timeout / 2))
-    }
-}
 
 /// Runs the request until it is decided, and returns its context for what follows.
 pub async fn dispatch_cancellable(

@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use crate::relay::{
-    dispatch::RequestContext,
+    context::RequestContext,
     engine::{Engine, cache_prices},
     request::conversation_key,
 };

@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::relay::{
     attempt::result::{AttemptResponse, FullResponse},
-    dispatch::RequestContext,
+    context::RequestContext,
     response::stream::{PING_AFTER, StreamBody},
 };
 use crate::{

@@ -16,7 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::relay::{
     attempt::translate,
-    dispatch::RequestContext,
+    context::RequestContext,
     response::{
         keepalive::KeepAliveBody,
         stream::{RawBody, StreamBody},

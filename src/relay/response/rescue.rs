@@ -11,11 +11,8 @@ use crate::relay::{
         result::{AttemptFailure, AttemptResponse, StreamFailure},
         translate,
     },
-    dispatch::{
-        RequestContext,
-        budget::{self, BudgetHold},
-        hedge::clone_context,
-    },
+    context::{RequestContext, RescueTargets},
+    dispatch::budget::{self, BudgetHold},
     record::recorder::AttemptGuard,
     request::parsed::ParsedRequest,
 };
@@ -35,7 +32,6 @@ use crate::{
         decision::{FailedAttempt, RouteQuery},
         health::TokenEstimate,
         outcome::{self, Outcome, Retry},
-        resolve::ResolvedModel,
     },
 };
 
@@ -48,15 +44,6 @@ const BYTES_PER_TOKEN: u64 = 4;
 pub(in crate::relay) type RescueFuture = Pin<
     Box<dyn Future<Output = (Box<RequestContext>, Result<AttemptResponse, AttemptFailure>)> + Send>,
 >;
-
-/// The targets that might continue a stream.
-#[derive(Clone)]
-pub struct RescueTargets {
-    /// The targets of the model name.
-    pub(in crate::relay) resolved: ResolvedModel,
-    /// The attempts that were already made.
-    pub(in crate::relay) failed_attempts: Vec<FailedAttempt>,
-}
 
 /// The state from which a stream can be continued.
 pub(in crate::relay) struct Rescue {
@@ -85,7 +72,7 @@ impl Rescue {
     ) -> Option<Box<Self>> {
         let mut targets = context.rescue_targets.take()?;
         stream.recorded()?;
-        let mut resumed = clone_context(context);
+        let mut resumed = context.clone_context();
         // The partial text has to be added, even if the dialect is the same.
         resumed.request.must_rewrite = true;
         resumed.is_continuation = true;

@@ -20,7 +20,8 @@ use crate::relay::{
         result::{AttemptResponse, RawResponse, StreamFailure, StreamResponse},
         translate,
     },
-    dispatch::{self, RequestContext, final_error},
+    context::RequestContext,
+    dispatch::{self, final_error},
     record::recorder::AttemptGuard,
     response::{
         BodyAborted,

@@ -1,0 +1,90 @@
+//! The data of one running request.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::relay::{
+    engine::{Engine, Generation, InFlightPermit},
+    record::recorder::RequestRecorder,
+    request::{parsed::ParsedRequest, proxy_request::ProxyRequest},
+    state::cancellations::CancelHandle,
+};
+use crate::{
+    config::settings::{KeyId, UpstreamId},
+    dialect::{AttemptContext, Ingress, Loss},
+    routing::{
+        decision::FailedAttempt,
+        resolve::{ModelOverrides, ResolvedModel},
+    },
+};
+
+/// The state of one running request.
+pub struct RequestContext {
+    pub engine: Arc<Engine>,
+    pub generation: Arc<Generation>,
+    pub request: Box<ProxyRequest>,
+    pub ingress: &'static dyn Ingress,
+    pub recorder: RequestRecorder,
+    pub cancel: Arc<CancelHandle>,
+    pub overrides: ModelOverrides,
+    /// Strips usage from the stream, because aiproxy requested it and the client did not.
+    pub hide_usage: bool,
+    /// The request parsed into the IR, once a target needs it.
+    pub parsed: Option<ParsedRequest>,
+    /// No upstream supports this request; there may be a local answer.
+    pub no_upstream_dialect: bool,
+    /// What the newest attempt's request lost in translation.
+    pub losses: Vec<Loss>,
+    /// What the request writer passes to the response reader; `None` if the response passes
+    /// unchanged.
+    pub attempt_context: Option<AttemptContext>,
+    /// The targets of its model name, if its stream is to continue elsewhere after it breaks off.
+    pub rescue_targets: Option<Box<RescueTargets>>,
+    /// It continues a response that broke off; the new content is only read.
+    pub is_continuation: bool,
+    /// The upstream and key of the newest attempt.
+    pub attempt_target: Option<(UpstreamId, KeyId)>,
+    /// Its slot among the requests in flight.
+    pub permit: InFlightPermit,
+}
+
+impl RequestContext {
+    /// Returns how long this request may wait in a queue: the configured time, but at most half of
+    /// the client's timeout.
+    pub(in crate::relay) fn queue_timeout(&self) -> Duration {
+        let queue_for = self.generation.settings.retry.queue_for;
+        self.request.client_timeout.map_or(queue_for, |timeout| queue_for.min(timeout / 2))
+    }
+
+    /// Copies the request for a separate attempt. The buffer reservation of its body and the slot
+    /// among the requests in flight stay with this one.
+    pub(in crate::relay) fn clone_context(&self) -> Box<Self> {
+        let engine = &self.engine;
+        Box::new(Self {
+            engine: Arc::clone(engine),
+            generation: Arc::clone(&self.generation),
+            request: self.request.clone_for_hedge(engine),
+            ingress: self.ingress,
+            recorder: RequestRecorder::detached(engine, &self.request),
+            cancel: Arc::clone(&self.cancel),
+            overrides: self.overrides.clone(),
+            hide_usage: false,
+            parsed: None,
+            no_upstream_dialect: false,
+            losses: Vec::new(),
+            attempt_context: None,
+            rescue_targets: self.rescue_targets.clone(),
+            is_continuation: false,
+            attempt_target: None,
+            permit: InFlightPermit::shared(),
+        })
+    }
+}
+
+/// The targets that might continue a stream.
+#[derive(Clone)]
+pub struct RescueTargets {
+    /// The targets of the model name.
+    pub(in crate::relay) resolved: ResolvedModel,
+    /// The attempts that were already made.
+    pub(in crate::relay) failed_attempts: Vec<FailedAttempt>,
+}
