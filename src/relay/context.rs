@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::relay::{
-    engine::{Engine, Generation, InFlightPermit},
+    engine::{Engine, Generation},
     record::recorder::RequestRecorder,
     request::{parsed::ParsedRequest, proxy_request::ProxyRequest},
-    state::cancellations::CancelHandle,
+    state::{cancellations::CancelHandle, permits::InFlightPermit},
 };
 use crate::{
     config::settings::{KeyId, UpstreamId},
@@ -62,7 +62,7 @@ impl RequestContext {
         Box::new(Self {
             engine: Arc::clone(engine),
             generation: Arc::clone(&self.generation),
-            request: self.request.clone_for_hedge(engine),
+            request: self.request.clone_for_hedge(),
             ingress: self.ingress,
             recorder: RequestRecorder::detached(engine, &self.request),
             cancel: Arc::clone(&self.cancel),

@@ -78,7 +78,7 @@ pub struct Engine {
     pub model_lists: ModelLists,
     pub wait_queue: WaitQueue,
     /// What projects have used of their limits.
-    pub project_limits: ProjectLimits,
+    pub project_limits: Arc<ProjectLimits>,
     /// What was spent of each budget.
     pub budgets: Budgets,
     pub(super) unpriced_models: UnpricedModels,
@@ -93,7 +93,7 @@ pub struct Engine {
     pub reasoning_cache: ReasoningCache,
     pub response_store: ResponseStore,
     /// Notified when a waiting request might proceed.
-    pub capacity_changed: Notify,
+    pub capacity_changed: Arc<Notify>,
     /// Keys that an upstream rejected: their secret references are read again.
     pub rejected_keys: mpsc::UnboundedSender<KeyId>,
     /// The key of conversation hashes.
@@ -104,8 +104,8 @@ pub struct Engine {
     accounts: ArcSwap<IdMap<KeyId, AccountId>>,
     rng: Mutex<XorShiftRng>,
     /// Requests in flight, and bytes of bodies buffered for them.
-    in_flight: AtomicUsize,
-    buffered_bytes: AtomicU64,
+    pub(super) in_flight: Arc<AtomicUsize>,
+    pub(super) buffered_bytes: Arc<AtomicU64>,
     draining: AtomicBool,
 }
 
@@ -146,7 +146,7 @@ impl Engine {
             redactor,
             model_lists,
             wait_queue: WaitQueue::default(),
-            project_limits: ProjectLimits::default(),
+            project_limits: Arc::default(),
             budgets: Budgets::new(timezone_by_name(&settings.ledger.tz)),
             unpriced_models: UnpricedModels::default(),
             cancellations: Cancellations::default(),
@@ -159,15 +159,15 @@ impl Engine {
             cache_monitor: CacheMonitor::default(),
             reasoning_cache: ReasoningCache::default(),
             response_store: ResponseStore::default(),
-            capacity_changed: Notify::new(),
+            capacity_changed: Arc::default(),
             rejected_keys,
             hash_key: RandomState::new(),
             health_store,
             generation: ArcSwap::from_pointee(Generation::new(settings)),
             accounts: ArcSwap::default(),
             rng: Mutex::new(XorShiftRng::from_os()),
-            in_flight: AtomicUsize::new(0),
-            buffered_bytes: AtomicU64::new(0),
+            in_flight: Arc::default(),
+            buffered_bytes: Arc::default(),
             draining: AtomicBool::new(false),
             clock,
         }
@@ -333,74 +333,4 @@ fn apply_body_policy(sink: &LedgerQueue, settings: &Settings) {
         BodyStorage::Off => BodyPolicy::None,
     };
     sink.set_policy(wanted, settings.ledger.body_limit);
-}
-
-/// A slot among the requests in flight; freed when dropped.
-pub struct InFlightPermit(Option<Arc<Engine>>);
-
-impl InFlightPermit {
-    /// A permit without its own slot: the slot of the parent request counts for both.
-    #[must_use]
-    pub(super) fn shared() -> Self {
-        Self(None)
-    }
-
-    /// Takes a slot if fewer than `max` are taken.
-    #[must_use]
-    pub fn try_acquire(engine: &Arc<Engine>, max: usize) -> Option<Self> {
-        let before = engine.in_flight.fetch_add(1, Ordering::Relaxed);
-        if before >= max {
-            engine.in_flight.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Self(Some(Arc::clone(engine))))
-    }
-}
-
-impl Drop for InFlightPermit {
-    fn drop(&mut self) {
-        if let Some(engine) = &self.0 {
-            engine.in_flight.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Bytes of bodies buffered in memory, counted against `max_buffered`; released when dropped.
-pub struct BufferReservation {
-    engine: Arc<Engine>,
-    bytes: u64,
-}
-
-impl BufferReservation {
-    #[must_use]
-    pub fn empty(engine: &Arc<Engine>) -> Self {
-        Self { engine: Arc::clone(engine), bytes: 0 }
-    }
-
-    /// Reserves more bytes; returns false and reserves nothing if that would exceed `max`.
-    pub fn try_grow(&mut self, bytes: u64, max: u64) -> bool {
-        let before = self.engine.buffered_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > max {
-            self.engine.buffered_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return false;
-        }
-        self.bytes += bytes;
-        true
-    }
-
-    /// Takes over the bytes of another reservation.
-    pub(super) fn absorb(&mut self, other: &mut Self) {
-        self.bytes += std::mem::take(&mut other.bytes);
-    }
-
-    /// Releases all bytes.
-    pub fn release(&mut self) {
-        self.engine.buffered_bytes.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
-    }
-}
-
-impl Drop for BufferReservation {
-    fn drop(&mut self) {
-        self.release();
-    }
 }

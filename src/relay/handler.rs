@@ -14,7 +14,7 @@ use crate::relay::{
     },
     context::RequestContext,
     dispatch::{self, local_answer},
-    engine::{Engine, Generation, InFlightPermit},
+    engine::{Engine, Generation},
     record::recorder::RequestRecorder,
     request::{
         proxy_request::ProxyRequest,
@@ -25,6 +25,7 @@ use crate::relay::{
         keepalive::{KeepAliveBody, ResponseFuture},
         stream::{PING_AFTER, RawBody, StreamBody},
     },
+    state::permits::InFlightPermit,
 };
 use crate::{
     dialect::{Framing, registry},
@@ -47,7 +48,8 @@ pub async fn serve(
 ) -> Response<ResponseBody> {
     let (dialect, id) = (head.endpoint.dialect, head.id);
     let generation = engine.generation();
-    let Some(permit) = InFlightPermit::try_acquire(engine, generation.settings.server.max_requests)
+    let Some(permit) =
+        InFlightPermit::try_acquire(&engine.in_flight, generation.settings.server.max_requests)
     else {
         let message = format!(
             "too many requests in flight ({}, `max_requests` under [server])",

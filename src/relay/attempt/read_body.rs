@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::relay::engine::BufferReservation;
+use crate::relay::state::permits::BufferReservation;
 use crate::{
     ir::fault::{TransportFault, TransportKind},
     upstream::body::UpstreamBody,

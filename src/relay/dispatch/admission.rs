@@ -1,38 +1,25 @@
-//! Enforces a project's limits: counts and reserves at admission, queues if needed, settles at the
-//! end.
+//! Enforces a project's limits: counts and reserves at admission, queues if needed.
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue};
 use tokio::time::{Instant, timeout_at};
 
 use crate::relay::{
     context::RequestContext,
     dispatch::queue::{QueueGuard, project_queue_key},
-    engine::Engine,
+    state::permits::Admission,
 };
 use crate::{
     config::settings::Project,
     ir::{
         fault::{ProxyError, ProxyErrorKind},
         op::Op,
-        usage::Usage,
     },
     routing::{
         decision::print_span,
-        project_limits::{
-            AdmissionRequest, LimitAdmission, LimitExceeded, ProjectLimitKind, RemainingLimit,
-        },
+        project_limits::{AdmissionRequest, LimitExceeded, ProjectLimitKind},
     },
 };
-
-/// What a request has reserved of its project's limits; released when dropped.
-pub struct Admission {
-    engine: Arc<Engine>,
-    project: Arc<Project>,
-    limit_admission: Option<LimitAdmission>,
-    holds_slot: bool,
-}
 
 /// Admits a request of a project with limits.
 ///
@@ -46,12 +33,8 @@ pub(in crate::relay) async fn admit(context: &mut RequestContext) -> Result<(), 
         return Ok(());
     }
     let project = Arc::clone(project);
-    let admission = Admission {
-        engine: Arc::clone(&context.engine),
-        project: Arc::clone(&project),
-        limit_admission: None,
-        holds_slot: false,
-    };
+    let admission =
+        Admission::new(&context.engine.project_limits, &context.engine.capacity_changed, &project);
     // Stored also when the request is refused: the head of the 429 shows what is left.
     let admission = context.recorder.admission.insert(Box::new(admission));
     let request = &context.request;
@@ -86,7 +69,8 @@ pub(in crate::relay) async fn admit(context: &mut RequestContext) -> Result<(), 
         return Ok(());
     }
     let timeout = context.queue_timeout();
-    let slot = QueueGuard::join(&context.engine, set, &project.name)
+    let engine = &context.engine;
+    let slot = QueueGuard::join(&engine.wait_queue, &engine.capacity_changed, set, &project.name)
         .ok_or_else(|| concurrency_exceeded(&project, Duration::ZERO))?;
     context.recorder.publish_queued(format!(
         "waits for one of its project's {} places ({} before it)",
@@ -137,54 +121,4 @@ fn concurrency_exceeded(project: &Project, waited: Duration) -> ProxyError {
     ProxyError::new(ProxyErrorKind::RateLimited, message)
         .code("project_busy")
         .retry_after(Some(Duration::from_secs(1)))
-}
-
-impl Admission {
-    /// Settles a finished request: frees its slot and counts the tokens it used. `served`: tokens
-    /// may have been used even if no usage was reported.
-    pub(in crate::relay) fn settle(&mut self, served: bool, usage: Option<Usage>) {
-        if let Some(booking) = self.limit_admission.take() {
-            let real = usage
-                .map(|usage| (usage.input_total(), usage.output_total()))
-                .or(if served { None } else { Some((0, 0)) });
-            self.engine.project_limits.settle(&self.project.name, &booking, real);
-        }
-        if std::mem::take(&mut self.holds_slot) {
-            self.engine.project_limits.release_slot(&self.project.name);
-            self.engine.notify_waiters();
-        }
-    }
-
-    /// Sets the headers from which SDKs and agents read the remaining limits.
-    pub(in crate::relay) fn set_rate_limit_headers(&self, headers: &mut HeaderMap) {
-        let (requests, tokens) =
-            self.engine.project_limits.remaining(&self.project, self.engine.clock.mono());
-        let names = [
-            [
-                "x-ratelimit-limit-requests",
-                "x-ratelimit-remaining-requests",
-                "x-ratelimit-reset-requests",
-            ],
-            [
-                "x-ratelimit-limit-tokens",
-                "x-ratelimit-remaining-tokens",
-                "x-ratelimit-reset-tokens",
-            ],
-        ];
-        for (names, quota) in names.into_iter().zip([requests, tokens]) {
-            let Some(RemainingLimit { limit, remaining, reset }) = quota else { continue };
-            headers.insert(names[0], HeaderValue::from(limit));
-            headers.insert(names[1], HeaderValue::from(remaining));
-            let seconds = format!("{}s", reset.as_secs_f64().ceil());
-            if let Ok(value) = HeaderValue::from_str(&seconds) {
-                headers.insert(names[2], value);
-            }
-        }
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        self.settle(true, None);
-    }
 }

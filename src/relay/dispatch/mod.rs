@@ -786,8 +786,10 @@ async fn wait_in_queue(
     let set = queue_key(candidates, &state.failed_attempts, own_line);
     if state.queue_slot.as_ref().is_none_or(|(known, _)| *known != set) {
         state.queue_slot = None;
+        let engine = &context.engine;
+        let project = &context.request.caller.project.name;
         state.queue_slot =
-            QueueGuard::join(&context.engine, set, &context.request.caller.project.name)
+            QueueGuard::join(&engine.wait_queue, &engine.capacity_changed, set, project)
                 .map(|guard| (set, guard));
     }
     let Some((_, guard)) = &state.queue_slot else { return false };

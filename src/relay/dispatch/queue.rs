@@ -7,7 +7,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::relay::engine::Engine;
+use tokio::sync::Notify;
+
 use crate::{
     base::id::RequestId,
     routing::{candidate::Candidate, decision::FailedAttempt},
@@ -46,15 +47,21 @@ pub struct QueueSlot {
 /// A slot in the queue; wakes the requests behind it when dropped.
 pub struct QueueGuard {
     slot: Option<QueueSlot>,
-    engine: Arc<Engine>,
+    /// Notified when this slot is free again.
+    capacity_changed: Arc<Notify>,
 }
 
 impl QueueGuard {
-    /// Joins the engine's queue, unless it is full.
+    /// Joins the queue, unless it is full.
     #[must_use]
-    pub fn join(engine: &Arc<Engine>, set: u64, project: &Arc<str>) -> Option<Self> {
-        let slot = engine.wait_queue.join(set, project)?;
-        Some(Self { slot: Some(slot), engine: Arc::clone(engine) })
+    pub fn join(
+        queue: &WaitQueue,
+        capacity_changed: &Arc<Notify>,
+        set: u64,
+        project: &Arc<str>,
+    ) -> Option<Self> {
+        let slot = queue.join(set, project)?;
+        Some(Self { slot: Some(slot), capacity_changed: Arc::clone(capacity_changed) })
     }
 
     /// Returns how many requests of the same set are served before this one.
@@ -67,7 +74,7 @@ impl QueueGuard {
 impl Drop for QueueGuard {
     fn drop(&mut self) {
         self.slot = None;
-        self.engine.notify_waiters();
+        self.capacity_changed.notify_waiters();
     }
 }
 

@@ -6,13 +6,14 @@ use std::{sync::Arc, time::Duration};
 use http::HeaderMap;
 
 use crate::relay::{
-    dispatch::{admission::Admission, budget::BudgetHold},
+    dispatch::budget::BudgetHold,
     engine::Engine,
     record::{
         billing::{AttemptOutcome, RequestBilling, SuspendedAttempt},
         cache_monitor::{self, PendingPrefix},
     },
     request::proxy_request::{ProxyRequest, empty_str},
+    state::permits::Admission,
 };
 use crate::{
     base::{

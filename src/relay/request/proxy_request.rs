@@ -10,10 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method};
 
-use crate::relay::{
-    engine::{BufferReservation, Engine},
-    request::preferences::RoutingPreferences,
-};
+use crate::relay::{request::preferences::RoutingPreferences, state::permits::BufferReservation};
 use crate::{
     base::{
         clock::{Mono, UnixMillis},
@@ -145,7 +142,7 @@ impl ProxyRequest {
 
     /// Copies the request for a concurrent attempt; the buffer reservation of its body stays with
     /// this one.
-    pub(in crate::relay) fn clone_for_hedge(&self, engine: &Arc<Engine>) -> Box<Self> {
+    pub(in crate::relay) fn clone_for_hedge(&self) -> Box<Self> {
         Box::new(Self {
             id: self.id,
             replay_of: self.replay_of,
@@ -179,7 +176,7 @@ impl ProxyRequest {
             strict: self.strict,
             preferences: None,
             tier: self.tier.clone(),
-            buffer_reservation: BufferReservation::empty(engine),
+            buffer_reservation: self.buffer_reservation.empty_sibling(),
         })
     }
 

@@ -9,11 +9,12 @@ use hyper::body::{Body, Incoming};
 use tokio::time::timeout;
 
 use crate::relay::{
-    engine::{BufferReservation, Engine, Generation},
+    engine::{Engine, Generation},
     request::{
         multipart, preferences,
         proxy_request::{Caller, Endpoint, ModelLocation, ProxyRequest, StreamMode, empty_str},
     },
+    state::permits::BufferReservation,
 };
 use crate::{
     base::{
@@ -69,7 +70,7 @@ pub async fn read_request(
     body: Incoming,
 ) -> Result<Box<ProxyRequest>, ProxyError> {
     let (at, received) = (engine.clock.unix(), engine.clock.mono());
-    let mut reservation = BufferReservation::empty(engine);
+    let mut reservation = BufferReservation::empty(&engine.buffered_bytes);
     let limits = request_limits(generation);
     let raw = read_body(body, &limits, &mut reservation).await?;
     parse_request(
@@ -94,7 +95,7 @@ pub(in crate::relay) fn from_replay(
 ) -> Result<Box<ProxyRequest>, ProxyError> {
     let (at, received) = (engine.clock.unix(), engine.clock.mono());
     let limits = request_limits(generation);
-    let mut reservation = BufferReservation::empty(engine);
+    let mut reservation = BufferReservation::empty(&engine.buffered_bytes);
     if !reservation.try_grow(body.len() as u64, limits.buffer_limit) {
         return Err(buffer_full(limits.buffer_limit));
     }

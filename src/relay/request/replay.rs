@@ -7,12 +7,13 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use http_body_util::BodyExt;
 
 use crate::relay::{
-    engine::{Engine, InFlightPermit},
+    engine::Engine,
     handler,
     request::{
         proxy_request::{Caller, Endpoint, ModelLocation},
         read::{self, RequestHead},
     },
+    state::permits::InFlightPermit,
 };
 use crate::{base::id::RequestId, config::settings::Project};
 
@@ -58,7 +59,8 @@ pub fn prepare_replay(engine: &Arc<Engine>, replay: Replay) -> Result<PendingRep
         RequestHead { id, endpoint, caller, method: Method::POST, query, headers, owner: None };
     let request =
         read::from_replay(engine, &generation, head, body, of).map_err(|error| error.message)?;
-    let permit = InFlightPermit::try_acquire(engine, generation.settings.server.max_requests)
+    let max_requests = generation.settings.server.max_requests;
+    let permit = InFlightPermit::try_acquire(&engine.in_flight, max_requests)
         .ok_or("too many requests are in flight")?;
     let engine = Arc::clone(engine);
     let run = Box::pin(async move {

@@ -158,7 +158,7 @@ pub(super) fn set_proxy_headers(headers: &mut HeaderMap, context: &RequestContex
     };
     headers.insert(ATTEMPTS_HEADER, attempts);
     if let Some(admission) = &context.recorder.admission {
-        admission.set_rate_limit_headers(headers);
+        admission.set_rate_limit_headers(headers, context.engine.clock.mono());
     }
     if !context.losses.is_empty()
         && let Ok(value) = HeaderValue::from_str(&translate::loss_header(&context.losses))

@@ -6,5 +6,6 @@ pub mod health_checks;
 pub mod health_store;
 pub mod model_lists;
 pub mod network;
+pub mod permits;
 pub mod reasoning_cache;
 pub mod response_store;

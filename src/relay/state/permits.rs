@@ -1,0 +1,170 @@
+//! Guards of what a request has taken from its process and its project; each returns it when
+//! dropped.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use http::{HeaderMap, HeaderValue};
+use tokio::sync::Notify;
+
+use crate::{
+    base::clock::Mono,
+    config::settings::Project,
+    ir::usage::Usage,
+    routing::project_limits::{LimitAdmission, ProjectLimits, RemainingLimit},
+};
+
+/// A slot among the requests in flight; freed when dropped.
+pub struct InFlightPermit(Option<Arc<AtomicUsize>>);
+
+impl InFlightPermit {
+    /// A permit without its own slot: the slot of the parent request counts for both.
+    #[must_use]
+    pub(in crate::relay) fn shared() -> Self {
+        Self(None)
+    }
+
+    /// Takes a slot of this counter if fewer than `max` are taken.
+    #[must_use]
+    pub fn try_acquire(in_flight: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
+        let before = in_flight.fetch_add(1, Ordering::Relaxed);
+        if before >= max {
+            in_flight.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Self(Some(Arc::clone(in_flight))))
+    }
+}
+
+impl Drop for InFlightPermit {
+    fn drop(&mut self) {
+        if let Some(in_flight) = &self.0 {
+            in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Bytes of bodies buffered in memory, counted against `max_buffered`; released when dropped.
+pub struct BufferReservation {
+    /// The bytes of all requests.
+    buffered_bytes: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl BufferReservation {
+    /// A reservation of nothing yet, counted in `buffered_bytes`.
+    #[must_use]
+    pub fn empty(buffered_bytes: &Arc<AtomicU64>) -> Self {
+        Self { buffered_bytes: Arc::clone(buffered_bytes), bytes: 0 }
+    }
+
+    /// Another reservation of nothing, with the same counter.
+    pub(in crate::relay) fn empty_sibling(&self) -> Self {
+        Self::empty(&self.buffered_bytes)
+    }
+
+    /// Reserves more bytes; returns false and reserves nothing if that would exceed `max`.
+    pub fn try_grow(&mut self, bytes: u64, max: u64) -> bool {
+        let before = self.buffered_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > max {
+            self.buffered_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
+        self.bytes += bytes;
+        true
+    }
+
+    /// Takes over the bytes of another reservation.
+    pub(in crate::relay) fn absorb(&mut self, other: &mut Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
+    /// Releases all bytes.
+    pub fn release(&mut self) {
+        self.buffered_bytes.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+    }
+}
+
+impl Drop for BufferReservation {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// What a request has reserved of its project's limits; released when dropped.
+pub struct Admission {
+    project_limits: Arc<ProjectLimits>,
+    /// Notified when the request's slot is free again.
+    capacity_changed: Arc<Notify>,
+    project: Arc<Project>,
+    /// What counts against the requests and tokens per minute.
+    pub(in crate::relay) limit_admission: Option<LimitAdmission>,
+    /// Whether it has one of the project's concurrency slots.
+    pub(in crate::relay) holds_slot: bool,
+}
+
+impl Admission {
+    /// An admission that has reserved nothing yet.
+    pub(in crate::relay) fn new(
+        project_limits: &Arc<ProjectLimits>,
+        capacity_changed: &Arc<Notify>,
+        project: &Arc<Project>,
+    ) -> Self {
+        Self {
+            project_limits: Arc::clone(project_limits),
+            capacity_changed: Arc::clone(capacity_changed),
+            project: Arc::clone(project),
+            limit_admission: None,
+            holds_slot: false,
+        }
+    }
+
+    /// Settles a finished request: frees its slot and counts the tokens it used. `served`: tokens
+    /// may have been used even if no usage was reported.
+    pub(in crate::relay) fn settle(&mut self, served: bool, usage: Option<Usage>) {
+        if let Some(booking) = self.limit_admission.take() {
+            let real = usage
+                .map(|usage| (usage.input_total(), usage.output_total()))
+                .or(if served { None } else { Some((0, 0)) });
+            self.project_limits.settle(&self.project.name, &booking, real);
+        }
+        if std::mem::take(&mut self.holds_slot) {
+            self.project_limits.release_slot(&self.project.name);
+            self.capacity_changed.notify_waiters();
+        }
+    }
+
+    /// Sets the headers from which SDKs and agents read the remaining limits.
+    pub(in crate::relay) fn set_rate_limit_headers(&self, headers: &mut HeaderMap, now: Mono) {
+        let (requests, tokens) = self.project_limits.remaining(&self.project, now);
+        let names = [
+            [
+                "x-ratelimit-limit-requests",
+                "x-ratelimit-remaining-requests",
+                "x-ratelimit-reset-requests",
+            ],
+            [
+                "x-ratelimit-limit-tokens",
+                "x-ratelimit-remaining-tokens",
+                "x-ratelimit-reset-tokens",
+            ],
+        ];
+        for (names, quota) in names.into_iter().zip([requests, tokens]) {
+            let Some(RemainingLimit { limit, remaining, reset }) = quota else { continue };
+            headers.insert(names[0], HeaderValue::from(limit));
+            headers.insert(names[1], HeaderValue::from(remaining));
+            let seconds = format!("{}s", reset.as_secs_f64().ceil());
+            if let Ok(value) = HeaderValue::from_str(&seconds) {
+                headers.insert(names[2], value);
+            }
+        }
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.settle(true, None);
+    }
+}
