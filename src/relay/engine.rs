@@ -13,23 +13,28 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
 use crate::relay::{
-    dispatch::{budget::UnpricedModels, hedge::HedgeStats, queue::WaitQueue},
+    dispatch::queue::WaitQueue,
     observe::{live_tap::LiveTaps, recent_headers::RecentHeaders},
     record::cache_monitor::CacheMonitor,
     state::{
         balances::Balances, cancellations::Cancellations, health_checks::HealthChecks,
-        health_store::HealthStore, model_lists::ModelLists, network::Network,
-        reasoning_cache::ReasoningCache, response_store::ResponseStore,
+        health_store::HealthStore, hedge_stats::HedgeStats, model_lists::ModelLists,
+        network::Network, reasoning_cache::ReasoningCache, response_store::ResponseStore,
+        unpriced_models::UnpricedModels,
     },
 };
 use crate::{
     base::{
-        clock::Clock, id::IdMap, redact::Redactor, rng::XorShiftRng, sanitize,
+        clock::{Clock, UnixMillis},
+        id::IdMap,
+        redact::Redactor,
+        rng::XorShiftRng,
+        sanitize,
         timezone::timezone_by_name,
     },
     config::{
         Settings,
-        settings::{BodyStorage, KeyId, Upstream, UpstreamId},
+        settings::{BodyStorage, KeyId, Period, Upstream, UpstreamId},
     },
     events::{
         bus::Bus,
@@ -38,7 +43,7 @@ use crate::{
     ir::cost::PriceClass,
     pricing::PriceBook,
     routing::{
-        budget::Budgets,
+        budget::{Budgets, Holder},
         candidate::{AccountId, Candidate, KeyState},
         catalog::Catalog,
         cost::{self, TokenPrice},
@@ -239,6 +244,19 @@ impl Engine {
         }
         self.router.set_accounts(accounts.iter().map(|(key, account)| (*key, *account)));
         self.accounts.store(Arc::new(accounts));
+    }
+
+    /// Applies the budgets of the current settings and restores what an earlier run counted.
+    /// Returns the new budgets with the start of their period, because the ledger may have more of
+    /// their spending.
+    pub fn configure_budgets(&self) -> Vec<(Holder, Period, UnixMillis)> {
+        let settings = Arc::clone(&self.generation().settings);
+        let new = self.budgets.configure(&settings, self.clock.unix());
+        if !new.is_empty() {
+            self.health_store.restore_budgets(&self.budgets);
+        }
+        self.notify_waiters();
+        new
     }
 
     /// Returns the default price of a model at an upstream, if known.

@@ -1,6 +1,7 @@
 //! Serves one request from reading to recording; each folder is one stage.
 
 pub mod attempt;
+pub mod background;
 pub mod context;
 pub mod dispatch;
 pub mod engine;

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     cli::serve::{build::TaskInputs, discovery, ledger, proxy_admin::ProxyAdmin, telemetry},
     relay::{
+        background::{check_health, poll_balances, refresh_models, save_health},
         engine::Engine,
-        state::{balances, health_checks, health_store, model_lists},
     },
     server::state::ServerState,
 };
@@ -29,21 +29,21 @@ pub(super) fn spawn_tasks(
             first_loader.load_provider_keys(&settings),
             first_loader.load_client_keys(&clients, &settings)
         );
-        model_lists::run(&first_engine).await;
+        refresh_models::run(&first_engine).await;
     });
     let suspend_engine = engine();
     spawn(admin, async move { watch_suspend(&suspend_engine).await });
     let health_engine = engine();
     spawn(admin, async move {
         loop {
-            tokio::time::sleep(health_store::SAVE_INTERVAL).await;
-            health_engine.health_store.save(&health_engine);
+            tokio::time::sleep(save_health::SAVE_INTERVAL).await;
+            save_health::save(&health_engine);
         }
     });
     let balance_engine = engine();
-    spawn(admin, async move { balances::run(&balance_engine).await });
+    spawn(admin, async move { poll_balances::run(&balance_engine).await });
     let check_engine = engine();
-    spawn(admin, async move { health_checks::run(&check_engine).await });
+    spawn(admin, async move { check_health::run(&check_engine).await });
     let ledger_engine = engine();
     spawn(admin, async move { ledger::monitor(&ledger_engine).await });
     let key_loader = loader();

@@ -26,6 +26,7 @@ use crate::{
     demo::Demo,
     events::ledger_queue::LedgerQueue,
     relay::{
+        background::save_health,
         engine::{Engine, EngineParts},
         state::{health_store::HealthStore, model_lists::ModelLists},
     },
@@ -186,7 +187,7 @@ fn build_engine(
         Arc::clone(settings),
     ));
     for upstream in &settings.upstreams {
-        engine.health_store.restore_upstream(&engine, upstream);
+        save_health::restore_upstream(&engine, upstream);
     }
     engine
 }

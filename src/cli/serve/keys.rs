@@ -18,7 +18,10 @@ use crate::{
         settings::{KeyId, Project, Upstream, UpstreamKey},
     },
     events::event::{EventKind, Severity},
-    relay::{engine::Engine, state::model_lists},
+    relay::{
+        background::{refresh_models, save_health},
+        engine::Engine,
+    },
     secrets::{Reference, Secret, keyring::Keyring, redact::KnownSecrets, resolve::SecretResolver},
     server::guard::credential::{ClientKeys, ClientTable},
     upstream::keys::SecretState,
@@ -77,7 +80,7 @@ impl KeyLoader {
                 self.engine.keys.set(key.id, secret);
                 // The health record of the old secret does not apply to the new one.
                 self.engine.router.reset_key(key.id);
-                self.engine.health_store.restore_key(&self.engine, key);
+                save_health::restore_key(&self.engine, key);
             }
             Err(error) => {
                 let text = error.message_with_hint(&upstream.name);
@@ -205,7 +208,7 @@ impl KeyLoader {
         if let SecretState::Missing(reason) = self.engine.keys.summary(key.id).state {
             return Err(reason.to_string());
         }
-        match model_lists::request_list(&self.engine, upstream, end, Some(key.id)).await {
+        match refresh_models::request_list(&self.engine, upstream, end, Some(key.id)).await {
             Ok(_) => {
                 self.engine.router.clear_rejected(key.id);
                 self.engine.notify_waiters();

@@ -39,6 +39,7 @@ use crate::{
     config::{Environment, IdInterner, watch},
     control::rundir::{ClaimError, RunDir},
     events::event::{EventKind, Severity},
+    relay::background::save_health,
     secrets::Secret,
 };
 
@@ -102,7 +103,7 @@ pub async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<ExitStatus, C
     let outcome = shutdown::wait_for_stop(&admin, signals, dashboard).await;
     drop(watcher);
     shutdown::shutdown(&admin, settings.server.drain, &closing).await;
-    admin.engine.health_store.save(&admin.engine);
+    save_health::save(&admin.engine);
     if let Some(ledger) = admin.ledger.clone() {
         ledger.close(&admin.engine.ledger_queue).await;
     }

@@ -30,7 +30,7 @@ use crate::{
     },
     events::event::{EventKind, Severity},
     ledger::Ledger,
-    relay::{engine::Engine, state::model_lists},
+    relay::{background::refresh_models, engine::Engine},
     routing::{decision::print_span, health::Scope},
     server::guard::credential::ClientKeys,
     telemetry::otlp::OtlpExporter,
@@ -203,7 +203,7 @@ impl ProxyAdmin {
             });
             // The reload may have stopped waiting, which is not an error.
             done.send(()).unwrap_or_default();
-            model_lists::refresh_all(&engine).await;
+            refresh_models::refresh_all(&engine).await;
         }));
         drop(timeout(REFERENCE_READ_WAIT, read).await);
     }

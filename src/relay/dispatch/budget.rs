@@ -1,17 +1,11 @@
 //! Applies budgets to a request: skips candidates, reserves for an attempt, settles the cost at the
 //! end.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use http::Method;
 
-use crate::relay::{
-    engine::Engine, request::proxy_request::ProxyRequest, state::health_store::HealthStore,
-};
+use crate::relay::{engine::Engine, request::proxy_request::ProxyRequest};
 use crate::{
     base::{
         clock::{Mono, UnixMillis},
@@ -29,27 +23,13 @@ use crate::{
     },
     routing::{
         budget::{
-            BudgetDenied, BudgetReservation, BudgetState, Budgets, Holder, NEARLY_SPENT_PERCENT,
+            BudgetDenied, BudgetReservation, BudgetState, Holder, NEARLY_SPENT_PERCENT,
             ThresholdReached, percent as percent_of,
         },
         candidate::{BudgetBlock, BudgetBlockKind, Candidate, KeyState, Target},
         decision::{Decision, SkipReason, print_span},
     },
 };
-
-/// Models whose unknown price was reported. Clients choose the names, so the set is bounded.
-const MAX_REPORTED_MODELS: usize = 256;
-
-/// Models that were already reported as having no known price.
-#[derive(Debug, Default)]
-pub struct UnpricedModels(Mutex<HashSet<String>>);
-
-impl UnpricedModels {
-    fn insert_if_new(&self, name: &str) -> bool {
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        names.len() < MAX_REPORTED_MODELS && names.insert(name.to_owned())
-    }
-}
 
 /// Whether a request may cost anything at all.
 pub(in crate::relay) fn applies(engine: &Engine, request: &ProxyRequest) -> bool {
@@ -286,19 +266,6 @@ impl Drop for BudgetHold {
 }
 
 impl Engine {
-    /// Applies the budgets of the current settings and restores what an earlier run counted.
-    /// Returns the new budgets with the start of their period, because the ledger may have more of
-    /// their spending.
-    pub fn configure_budgets(&self) -> Vec<(Holder, Period, UnixMillis)> {
-        let settings = Arc::clone(&self.generation().settings);
-        let new = self.budgets.configure(&settings, self.clock.unix());
-        if !new.is_empty() {
-            self.health_store.restore_budgets(&self.budgets);
-        }
-        self.notify_waiters();
-        new
-    }
-
     fn publish_notice(&self, level: Severity, text: &str) {
         tracing::warn!("{text}");
         self.bus.publish(self.clock.unix(), EventKind::Notice { text: text.into(), level });
@@ -345,12 +312,5 @@ impl Engine {
         )
         .into();
         Alert { kind: what, subject: holder.text().into(), text, level }
-    }
-}
-
-impl HealthStore {
-    /// Restores what an earlier run counted.
-    fn restore_budgets(&self, budgets: &Budgets) {
-        self.saved_budgets().iter().for_each(|saved| budgets.restore(saved));
     }
 }

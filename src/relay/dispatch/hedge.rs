@@ -3,12 +3,7 @@
 //! The first attempt with content wins, and the other is cancelled. Both run inside the request's
 //! own future, so both end when the client disconnects.
 
-use std::{
-    mem,
-    pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{mem, pin::pin, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
@@ -35,26 +30,9 @@ use crate::{
         candidate::Candidate,
         decision::{RouteQuery, print_span},
         health::AttemptTicket,
-        hedge::{self, HedgeInput, TargetLatencies},
+        hedge::{self, HedgeInput},
     },
 };
-
-/// The latencies on which hedge decisions are based. One per process; only requests whose model has
-/// hedging enabled use it.
-#[derive(Debug, Default)]
-pub struct HedgeStats(Mutex<TargetLatencies>);
-
-impl HedgeStats {
-    fn lock(&self) -> MutexGuard<'_, TargetLatencies> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns the 95th percentile of the time until a target's responses begin, if known.
-    #[must_use]
-    pub fn p95(&self, candidate: &Candidate, stream: bool) -> Option<Duration> {
-        self.lock().p95(candidate, stream)
-    }
-}
 
 /// Runs a request's first attempt, and a concurrent second one if the first is slow.
 pub(in crate::relay) async fn attempt_with_hedge(
@@ -71,7 +49,7 @@ pub(in crate::relay) async fn attempt_with_hedge(
         let result = try_one(context, first, ticket, deadline).await;
         return match result {
             Ok(response) => {
-                engine.hedge_stats.lock().record_latency(
+                engine.hedge_stats.record_latency(
                     first,
                     context.request.stream,
                     engine.clock.mono().since(started),
@@ -104,12 +82,11 @@ pub(in crate::relay) async fn attempt_with_hedge(
     context.recorder = tally;
     let Some((response, by_second)) = response else { return Err(lost) };
     let took = engine.clock.mono().since(started);
-    let mut pace = engine.hedge_stats.lock();
     // A first attempt that lost the race is known to have taken longer than this.
-    pace.record_latency(first, stream, took);
+    engine.hedge_stats.record_latency(first, stream, took);
     if let Some(second) = by_second {
-        pace.record_latency(&question.candidates[second], stream, took.saturating_sub(after));
-        drop(pace);
+        let second_took = took.saturating_sub(after);
+        engine.hedge_stats.record_latency(&question.candidates[second], stream, second_took);
         take_over(context, &mut second_context);
         if let Some(targets) = &mut context.rescue_targets {
             targets.failed_attempts.extend(hedge::as_failed(question.candidates, &[], index, true));
@@ -124,14 +101,9 @@ fn hedge_delay(context: &RequestContext, rule: &Hedge, first: &Candidate) -> Opt
     if !matches!(request.endpoint.op, Op::Chat | Op::Completions) || request.owner.is_some() {
         return None;
     }
-    let (p95, credit) = {
-        let mut pace = context.engine.hedge_stats.lock();
-        pace.earn_credit(rule);
-        (
-            if rule.after == HedgeDelay::P95 { pace.p95(first, request.stream) } else { None },
-            pace.credit(rule) + 1e-9,
-        )
-    };
+    let (p95, credit) = context.engine.hedge_stats.earn_credit(rule, first, request.stream);
+    // Sums of shares may be a rounding error below a whole hedge.
+    let credit = credit + 1e-9;
     let facts = HedgeInput {
         input_tokens: request.estimate,
         server_tools: false,
@@ -286,7 +258,7 @@ impl Race<'_> {
         let target = Arc::clone(&q.candidates[at].target);
         let takes =
             translate::parse_for_targets(second_context, &mut vec![Arc::clone(&target)]).is_ok();
-        if !takes || !engine.hedge_stats.lock().spend_credit(self.rule) {
+        if !takes || !engine.hedge_stats.spend_credit(self.rule) {
             drop(AttemptGuard::new(engine, ticket));
             return None;
         }

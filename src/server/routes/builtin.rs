@@ -24,8 +24,8 @@ use crate::{
         op::Dialect,
     },
     relay::{
+        background::refresh_models,
         response::{self, BodyAborted, ResponseBody},
-        state::model_lists,
     },
     routing::resolve,
 };
@@ -115,7 +115,7 @@ pub async fn health(
     });
     let mut reachable = None;
     if probe {
-        reachable = Some(model_lists::refresh_all(&server.engine).await);
+        reachable = Some(refresh_models::refresh_all(&server.engine).await);
     }
     let generation = server.engine.generation();
     let mut healthy = 0;
