@@ -37,7 +37,7 @@ use crate::{
         query::QueryError,
         totals::{GroupBy, TimeRange, TotalsRow},
     },
-    relay::engine::Engine,
+    relay::{engine::Engine, record::budget_hold},
     secrets::Secret,
     telemetry::metrics::Metrics,
     upstream::webhook_client::WebhookClient,
@@ -190,7 +190,7 @@ impl AlertDispatcher {
                 now.0 - other.since.0
                     < i64::try_from(UNRESOLVED_TTL.as_millis()).unwrap_or(i64::MAX)
             });
-            memory.sync_budgets(self.engine.budget_alerts(), now);
+            memory.sync_budgets(budget_hold::budget_alerts(&self.engine), now);
             self.active_alerts.set(memory.active());
             alerts
         };

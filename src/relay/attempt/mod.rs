@@ -25,7 +25,7 @@ use crate::relay::{
         },
     },
     context::RequestContext,
-    record::recorder::AttemptGuard,
+    record::attempt_guard::{self, AttemptGuard},
     request::parsed::ParsedRequest as Asked,
 };
 use crate::{
@@ -163,7 +163,7 @@ async fn run_attempt(
     let target = Arc::clone(&candidate.target);
     let deadlines = AttemptDeadlines::new(context, &target, deadline);
     let answer = send_request(context, candidate, &target, &deadlines).await?;
-    context.engine.record_reachable(&target.upstream);
+    attempt_guard::record_reachable(&context.engine, &target.upstream);
     let egress = registry::egress(target.dialect);
     let status = answer.status;
     let raw = context.request.endpoint.op == Op::Raw;
@@ -681,7 +681,7 @@ fn classify_failure(
         }
         FailureSource::Transport(fault) => {
             let mut outcome = outcome::classify_transport(&fault);
-            if context.engine.record_unreachable(upstream, &fault) {
+            if attempt_guard::record_unreachable(&context.engine, upstream, &fault) {
                 outcome = outcome::classify_transport(&TransportFault {
                     kind: TransportKind::NetworkDown,
                     ..fault.clone()

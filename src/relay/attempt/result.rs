@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use crate::relay::{record::recorder::AttemptGuard, state::cancellations::CancelReason};
+use crate::relay::{record::attempt_guard::AttemptGuard, state::cancellations::CancelReason};
 use crate::{
     dialect::{AnswerSummary, response_stream::ResponseStream},
     ir::fault::{Fault, TransportFault},

@@ -7,7 +7,8 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::sleep;
 
 use crate::relay::{
-    attempt::build_request::required_header, engine::Engine, state::health_checks::CheckResult,
+    attempt::build_request::required_header, engine::Engine, record::attempt_guard,
+    state::health_checks::CheckResult,
 };
 use crate::{
     base::{clock::Mono, rng::Rng},
@@ -131,7 +132,7 @@ async fn check_upstream(engine: &Engine, upstream: &Arc<Upstream>, health: &Heal
     if let Some(verdict) = verdict {
         let changes = engine.router.record_probe(upstream, id, verdict.as_ref().copied(), now);
         if !changes.is_empty() {
-            engine.publish_health_changes(changes);
+            attempt_guard::publish_health_changes(engine, changes);
             engine.notify_waiters();
         }
     }
@@ -156,14 +157,14 @@ fn classify(
             CheckVerdict::Inconclusive("a login page answered".to_owned())
         }
         Ok(_) => {
-            engine.record_reachable(upstream);
+            attempt_guard::record_reachable(engine, upstream);
             CheckVerdict::Up(200)
         }
         Err(ModelListError::Status { status, .. }) if status.is_redirection() => {
             CheckVerdict::Inconclusive(format!("{} (a login page?)", status.as_u16()))
         }
         Err(ModelListError::Status { status, .. }) => {
-            engine.record_reachable(upstream);
+            attempt_guard::record_reachable(engine, upstream);
             if status.is_server_error() {
                 CheckVerdict::Down(status.as_u16().to_string())
             } else {
@@ -171,7 +172,7 @@ fn classify(
             }
         }
         Err(ModelListError::Transport(fault)) => {
-            let down = engine.record_unreachable(upstream, fault);
+            let down = attempt_guard::record_unreachable(engine, upstream, fault);
             let fault = if down {
                 TransportFault { kind: TransportKind::NetworkDown, ..fault.clone() }
             } else {

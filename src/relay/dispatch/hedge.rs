@@ -14,12 +14,9 @@ use crate::relay::{
         translate,
     },
     context::RequestContext,
-    dispatch::{
-        budget::{self, BudgetHold},
-        capability, publish_failure,
-    },
+    dispatch::{budget, capability, publish_failure},
     engine::Engine,
-    record::recorder::{AttemptGuard, RequestRecorder},
+    record::{attempt_guard::AttemptGuard, budget_hold::BudgetHold, recorder::RequestRecorder},
 };
 use crate::{
     config::settings::{Hedge, HedgeDelay},

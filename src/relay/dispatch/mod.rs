@@ -20,14 +20,13 @@ use crate::relay::{
     },
     context::{RequestContext, RescueTargets},
     dispatch::{
-        budget::BudgetHold,
         capability::RequiredCapabilities,
         queue::{QueueGuard, queue_key},
     },
     engine::{Engine, Generation},
     record::{
-        cache_monitor,
-        recorder::{AttemptGuard, RequestRecorder},
+        attempt_guard::AttemptGuard, budget_hold::BudgetHold, cache_monitor,
+        recorder::RequestRecorder,
     },
     request::{
         conversation_key, parsed,
@@ -53,6 +52,7 @@ use crate::{
         },
         health::TokenEstimate,
         outcome::{Blame, CooldownClass},
+        prompt_cache::ServedBy,
         resolve::{self, ModelOverrides, NameError, OnUnknownList, ResolvedModel},
         retry::{AttemptCounts, RetryDecision, RetryTarget},
     },
@@ -73,8 +73,20 @@ pub async fn dispatch_cancellable(
         cause = cancel.cancelled() => Err(cancelled_error(cause)),
         result = dispatch(&mut context) => result,
     };
-    if result.is_ok() && context.engine.cache_monitor.is_active() {
-        cache_monitor::record_prefix(&mut context);
+    if result.is_ok()
+        && context.engine.cache_monitor.is_active()
+        && let Some((upstream, key)) = context.attempt_target
+    {
+        let served_by = || ServedBy {
+            upstream,
+            key_name: context.recorder.key_name(),
+            account: context.engine.key_info(key).1,
+            model: Arc::clone(&context.recorder.model),
+            translated: context.attempt_context.is_some(),
+        };
+        let prefix =
+            cache_monitor::prompt_prefix(&context.request, &context.engine.hash_key, served_by);
+        context.recorder.pending_prefix = prefix.map(Box::new);
     }
     (context, result)
 }

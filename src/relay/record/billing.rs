@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::header;
 
 use crate::relay::{
-    dispatch::budget::BudgetHold, engine::Engine, observe::live_tap::Backlog,
+    engine::Engine, observe::live_tap::Backlog, record::budget_hold::BudgetHold,
     request::proxy_request::ProxyRequest,
 };
 use crate::{

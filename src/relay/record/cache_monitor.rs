@@ -1,18 +1,18 @@
 //! Monitors prompt caches: compares each response's cached tokens with the request's prefix, and
 //! finds why a cache missed and what that cost.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    hash::RandomState,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use crate::relay::{
-    context::RequestContext,
-    engine::{Engine, cache_prices},
-    request::conversation_key,
-};
+use crate::relay::request::{conversation_key, proxy_request::ProxyRequest};
 use crate::{
-    base::money::NanoUsd,
+    base::{clock::Mono, money::NanoUsd},
+    config::settings::UpstreamId,
     events::record::CacheMissRecord,
     ir::{op::Op, usage::Usage},
     routing::prompt_cache::{PromptCacheTracker, PromptPrefix, ServedBy},
@@ -49,57 +49,54 @@ impl CacheMonitor {
     pub(in crate::relay) fn is_active(&self) -> bool {
         self.active.load(Ordering::Relaxed)
     }
+
+    /// Compares the cached tokens with the expected ones; returns the cache miss, if there was one.
+    /// `prices` are a model's prices of an input token in billionths of a dollar, if known:
+    /// uncached, written to the cache, read from it.
+    pub(in crate::relay) fn compare_usage(
+        &self,
+        watched: PendingPrefix,
+        usage: &Usage,
+        now: Mono,
+        prices: impl FnOnce(UpstreamId, &str) -> Option<(f64, f64, f64)>,
+    ) -> Option<CacheMissRecord> {
+        let PendingPrefix { conversation, prefix, served_by } = watched;
+        let (upstream, model) = (served_by.upstream, Arc::clone(&served_by.model));
+        let miss = self.tracker.lock().unwrap_or_else(PoisonError::into_inner).record_turn(
+            conversation,
+            prefix,
+            served_by,
+            usage,
+            now,
+        )?;
+        let cost = prices(upstream, &model).map(|(input, written, read)| {
+            let each = (if miss.rewritten { written } else { input }) - read;
+            NanoUsd((each.max(0.0) * miss.missed_tokens() as f64).round() as i64)
+        });
+        let (expected, cached) = (miss.expected, miss.cached);
+        Some(CacheMissRecord {
+            reason: miss.cause.text().into(),
+            expected,
+            cached,
+            cost,
+            is_benign: miss.cause.is_expected(),
+        })
+    }
 }
 
-/// Records the prefix of a request that is about to be answered.
-pub(in crate::relay) fn record_prefix(context: &mut RequestContext) {
-    let request = &context.request;
-    let Some((upstream, key)) = context.attempt_target.filter(|_| {
-        request.endpoint.op == Op::Chat
-            && request.estimate >= MIN_CACHED_TOKENS
-            && !request.is_multipart
-    }) else {
-        return;
-    };
-    let Some((whose, prefix)) = conversation_key::cache_prefix(&context.engine.hash_key, request)
-    else {
-        return;
-    };
-    let place = ServedBy {
-        upstream,
-        key_name: context.recorder.key_name(),
-        account: context.engine.key_info(key).1,
-        model: Arc::clone(&context.recorder.model),
-        translated: context.attempt_context.is_some(),
-    };
-    context.recorder.pending_prefix =
-        Some(Box::new(PendingPrefix { conversation: whose, prefix, served_by: place }));
-}
-
-/// Compares the cached tokens with the expected ones; returns the cache miss, if there was one.
-pub(in crate::relay) fn compare_usage(
-    engine: &Engine,
-    watched: PendingPrefix,
-    usage: &Usage,
-) -> Option<CacheMissRecord> {
-    let PendingPrefix { conversation: whose, prefix, served_by: place } = watched;
-    let (upstream, model) = (place.upstream, Arc::clone(&place.model));
-    let miss = engine
-        .cache_monitor
-        .tracker
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .record_turn(whose, prefix, place, usage, engine.clock.mono())?;
-    let cost = cache_prices(engine, upstream, &model).map(|(input, written, read)| {
-        let each = (if miss.rewritten { written } else { input }) - read;
-        NanoUsd((each.max(0.0) * miss.missed_tokens() as f64).round() as i64)
-    });
-    let (expected, cached) = (miss.expected, miss.cached);
-    Some(CacheMissRecord {
-        reason: miss.cause.text().into(),
-        expected,
-        cached,
-        cost,
-        is_benign: miss.cause.is_expected(),
-    })
+/// Returns the prefix of a request that is about to be answered, if its cached tokens can be
+/// compared. `served_by` is called only then.
+pub(in crate::relay) fn prompt_prefix(
+    request: &ProxyRequest,
+    hash_key: &RandomState,
+    served_by: impl FnOnce() -> ServedBy,
+) -> Option<PendingPrefix> {
+    if request.endpoint.op != Op::Chat
+        || request.estimate < MIN_CACHED_TOKENS
+        || request.is_multipart
+    {
+        return None;
+    }
+    let (conversation, prefix) = conversation_key::cache_prefix(hash_key, request)?;
+    Some(PendingPrefix { conversation, prefix, served_by: served_by() })
 }

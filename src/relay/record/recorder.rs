@@ -6,11 +6,11 @@ use std::{sync::Arc, time::Duration};
 use http::HeaderMap;
 
 use crate::relay::{
-    dispatch::budget::BudgetHold,
-    engine::Engine,
+    engine::{Engine, cache_prices},
     record::{
         billing::{AttemptOutcome, RequestBilling, SuspendedAttempt},
-        cache_monitor::{self, PendingPrefix},
+        budget_hold::BudgetHold,
+        cache_monitor::PendingPrefix,
     },
     request::proxy_request::{ProxyRequest, empty_str},
     state::permits::Admission,
@@ -23,17 +23,11 @@ use crate::{
     },
     dialect::AnswerSummary,
     events::{
-        event::{EventKind, Severity},
+        event::EventKind,
         record::{AttemptRecord, AttemptRole, CacheMissRecord, RequestRecord, RequestState},
     },
-    ir::{rate_limit::RateLimits, usage::Usage},
-    routing::{
-        candidate::Candidate,
-        health::{
-            AttemptTicket,
-            record::{AttemptEnd, HealthChange},
-        },
-    },
+    ir::usage::Usage,
+    routing::candidate::Candidate,
 };
 
 /// Minimum interval between two progress events of a request.
@@ -509,11 +503,11 @@ impl RequestRecorder {
             summary.and_then(|summary| summary.usage).filter(|_| self.billing.generates_tokens())
         {
             self.engine.cache_monitor.activate_if_cached(&usage);
-            if let Some(miss) = self
-                .pending_prefix
-                .take()
-                .and_then(|watched| cache_monitor::compare_usage(&self.engine, *watched, &usage))
-            {
+            let miss = self.pending_prefix.take().and_then(|watched| {
+                let prices = |upstream, model: &str| cache_prices(&self.engine, upstream, model);
+                self.engine.cache_monitor.compare_usage(*watched, &usage, now, prices)
+            });
+            if let Some(miss) = miss {
                 self.publish_cache_miss(at, miss);
             }
         }
@@ -539,73 +533,5 @@ impl RequestRecorder {
 impl Drop for RequestRecorder {
     fn drop(&mut self) {
         self.finish(RequestState::ClientGone, None, None);
-    }
-}
-
-/// Reports an attempt's end to the router exactly once; an attempt dropped without a report counts
-/// as abandoned.
-pub struct AttemptGuard {
-    engine: Arc<Engine>,
-    ticket: Option<AttemptTicket>,
-}
-
-impl AttemptGuard {
-    pub(in crate::relay) fn new(engine: &Arc<Engine>, ticket: AttemptTicket) -> Self {
-        Self { engine: Arc::clone(engine), ticket: Some(ticket) }
-    }
-
-    /// Records an intermediate signal: the head or the first content arrived.
-    pub(in crate::relay) fn record(&self, end: AttemptEnd<'_>) {
-        if let Some(ticket) = &self.ticket {
-            self.engine.record_attempt_end(ticket, end);
-        }
-    }
-
-    /// Records the provider's remaining limits from the response head.
-    pub(in crate::relay) fn record_rate_limits(&self, limits: &RateLimits) {
-        if let Some(ticket) = self.ticket.as_ref().filter(|_| !limits.is_empty()) {
-            self.engine.router.record_rate_limits(ticket, limits, self.engine.clock.mono());
-        }
-    }
-
-    /// Records the attempt's end.
-    pub(in crate::relay) fn finish(&mut self, end: AttemptEnd<'_>) {
-        if let Some(ticket) = self.ticket.take() {
-            self.engine.record_attempt_end(&ticket, end);
-        }
-    }
-}
-
-impl Drop for AttemptGuard {
-    fn drop(&mut self) {
-        self.finish(AttemptEnd::Abandoned);
-    }
-}
-
-impl Engine {
-    /// Records a signal of an attempt and publishes the health changes.
-    pub(in crate::relay) fn record_attempt_end(&self, ticket: &AttemptTicket, end: AttemptEnd<'_>) {
-        let before = self.router.revision();
-        let changes = self.router.record(ticket, end, self.clock.mono());
-        self.publish_health_changes(changes);
-        if self.router.revision() != before {
-            self.notify_waiters();
-        }
-    }
-
-    /// Publishes health changes as events and log lines.
-    pub fn publish_health_changes(&self, changes: Vec<HealthChange>) {
-        for change in changes {
-            let text: Arc<str> =
-                self.sanitize(&format!("{} {}", change.subject, change.text)).into();
-            match change.level {
-                Severity::Info => tracing::info!("{text}"),
-                Severity::Warn | Severity::Error => tracing::warn!("{text}"),
-            }
-            self.bus.publish(
-                self.clock.unix(),
-                EventKind::Health { subject: change.subject.into(), text, level: change.level },
-            );
-        }
     }
 }

@@ -12,8 +12,8 @@ use crate::relay::{
         translate,
     },
     context::{RequestContext, RescueTargets},
-    dispatch::budget::{self, BudgetHold},
-    record::recorder::AttemptGuard,
+    dispatch::budget,
+    record::{attempt_guard::AttemptGuard, budget_hold::BudgetHold},
     request::parsed::ParsedRequest,
 };
 use crate::{

@@ -22,7 +22,7 @@ use crate::relay::{
     },
     context::RequestContext,
     dispatch::{self, final_error},
-    record::recorder::AttemptGuard,
+    record::attempt_guard::AttemptGuard,
     response::{
         BodyAborted,
         rescue::{self, PendingRescue, Rescue},

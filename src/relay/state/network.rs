@@ -9,11 +9,9 @@ use std::{
     time::Duration,
 };
 
-use crate::relay::engine::Engine;
 use crate::{
     base::clock::Mono,
     config::settings::{Upstream, UpstreamId},
-    events::event::{EventKind, Severity},
     ir::fault::{TransportFault, TransportKind},
 };
 
@@ -67,41 +65,6 @@ impl Network {
     /// Makes the next request try the network again.
     pub fn reset(&self) {
         self.down.store(false, Ordering::Relaxed);
-    }
-}
-
-impl Engine {
-    /// Records that an upstream answered, so the local network is up.
-    pub(in crate::relay) fn record_reachable(&self, upstream: &Upstream) {
-        if self.network.answered(upstream, self.clock.mono()) {
-            // Connections from before the outage are dead, although they look alive.
-            self.upstream_client.drop_idle();
-            self.notify_waiters();
-            self.publish_network_notice(Severity::Info, "the local network is back");
-        }
-    }
-
-    /// Records that an upstream was unreachable; returns whether that proves that the local network
-    /// is down, which is published once.
-    pub(in crate::relay) fn record_unreachable(
-        &self,
-        upstream: &Upstream,
-        fault: &TransportFault,
-    ) -> bool {
-        let was = self.network.down();
-        let down = self.network.failed(upstream, fault, self.clock.mono());
-        if down && !was {
-            self.publish_network_notice(
-                Severity::Warn,
-                "the local network is down: no failure counts, and requests wait until it is back",
-            );
-        }
-        down
-    }
-
-    fn publish_network_notice(&self, level: Severity, text: &'static str) {
-        tracing::warn!("{text}");
-        self.bus.publish(self.clock.unix(), EventKind::Notice { text: text.into(), level });
     }
 }
 

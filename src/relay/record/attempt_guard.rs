@@ -1,0 +1,115 @@
+//! Reports the end of each attempt to the router, and publishes what follows for the health of keys,
+//! upstreams and the local network.
+
+use std::sync::Arc;
+
+use crate::relay::engine::Engine;
+use crate::{
+    config::settings::Upstream,
+    events::event::{EventKind, Severity},
+    ir::{fault::TransportFault, rate_limit::RateLimits},
+    routing::health::{
+        AttemptTicket,
+        record::{AttemptEnd, HealthChange},
+    },
+};
+
+/// Reports an attempt's end to the router exactly once; an attempt dropped without a report counts
+/// as abandoned.
+pub struct AttemptGuard {
+    engine: Arc<Engine>,
+    ticket: Option<AttemptTicket>,
+}
+
+impl AttemptGuard {
+    pub(in crate::relay) fn new(engine: &Arc<Engine>, ticket: AttemptTicket) -> Self {
+        Self { engine: Arc::clone(engine), ticket: Some(ticket) }
+    }
+
+    /// Records an intermediate signal: the head or the first content arrived.
+    pub(in crate::relay) fn record(&self, end: AttemptEnd<'_>) {
+        if let Some(ticket) = &self.ticket {
+            record_attempt_end(&self.engine, ticket, end);
+        }
+    }
+
+    /// Records the provider's remaining limits from the response head.
+    pub(in crate::relay) fn record_rate_limits(&self, limits: &RateLimits) {
+        if let Some(ticket) = self.ticket.as_ref().filter(|_| !limits.is_empty()) {
+            self.engine.router.record_rate_limits(ticket, limits, self.engine.clock.mono());
+        }
+    }
+
+    /// Records the attempt's end.
+    pub(in crate::relay) fn finish(&mut self, end: AttemptEnd<'_>) {
+        if let Some(ticket) = self.ticket.take() {
+            record_attempt_end(&self.engine, &ticket, end);
+        }
+    }
+}
+
+impl Drop for AttemptGuard {
+    fn drop(&mut self) {
+        self.finish(AttemptEnd::Abandoned);
+    }
+}
+
+/// Records a signal of an attempt and publishes the health changes.
+fn record_attempt_end(engine: &Engine, ticket: &AttemptTicket, end: AttemptEnd<'_>) {
+    let before = engine.router.revision();
+    let changes = engine.router.record(ticket, end, engine.clock.mono());
+    publish_health_changes(engine, changes);
+    if engine.router.revision() != before {
+        engine.notify_waiters();
+    }
+}
+
+/// Publishes health changes as events and log lines.
+pub(in crate::relay) fn publish_health_changes(engine: &Engine, changes: Vec<HealthChange>) {
+    for change in changes {
+        let text: Arc<str> = engine.sanitize(&format!("{} {}", change.subject, change.text)).into();
+        match change.level {
+            Severity::Info => tracing::info!("{text}"),
+            Severity::Warn | Severity::Error => tracing::warn!("{text}"),
+        }
+        engine.bus.publish(
+            engine.clock.unix(),
+            EventKind::Health { subject: change.subject.into(), text, level: change.level },
+        );
+    }
+}
+
+/// Records that an upstream answered, so the local network is up.
+pub(in crate::relay) fn record_reachable(engine: &Engine, upstream: &Upstream) {
+    if engine.network.answered(upstream, engine.clock.mono()) {
+        // Connections from before the outage are dead, although they look alive.
+        engine.upstream_client.drop_idle();
+        engine.notify_waiters();
+        publish_notice(engine, Severity::Info, "the local network is back");
+    }
+}
+
+/// Records that an upstream was unreachable; returns whether that proves that the local network
+/// is down, which is published once.
+pub(in crate::relay) fn record_unreachable(
+    engine: &Engine,
+    upstream: &Upstream,
+    fault: &TransportFault,
+) -> bool {
+    let was = engine.network.down();
+    let down = engine.network.failed(upstream, fault, engine.clock.mono());
+    if down && !was {
+        publish_notice(
+            engine,
+            Severity::Warn,
+            "the local network is down: no failure counts, and requests wait until it is back",
+        );
+    }
+    down
+}
+
+/// Publishes a notice as an event and a log line.
+pub(in crate::relay) fn publish_notice(engine: &Engine, level: Severity, text: &str) {
+    tracing::warn!("{text}");
+    engine.bus.publish(engine.clock.unix(), EventKind::Notice { text: text.into(), level });
+}
