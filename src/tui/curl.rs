@@ -56,6 +56,12 @@ fn curl_command(snapshot: &Snapshot, path: &str, body: &str) -> String {
     )
 }
 
+/// The first model that clients can request.
+#[must_use]
+pub fn first_model(snapshot: &Snapshot) -> &str {
+    snapshot.models.first().map_or("auto", |model| model.name.as_str())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -100,8 +100,7 @@ fn draw_tabs(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) 
     let (text, list) = (&now.text.top, app.list_state());
     let mut right = Vec::new();
     if list.sort > 0 {
-        let order =
-            screens::orders(app.screen).get(list.sort).map_or("", |order| (order.label)(now.text));
+        let order = screens::orders(app).get(list.sort).map_or("", |label| label(now.text));
         right.push(span(format!(" {} ", fill(&text.sorted, &[("order", order)])), ThemeRole::Dim));
     }
     if !list.filter.is_empty() && app.overlay.is_none() {

@@ -1,65 +1,158 @@
 //! The Keys screen: which keys are cooling down, why, and until when.
 
-use ratatui::layout::Rect;
+use std::cmp::Reverse;
 
-use super::{SortOrder, visible_window};
 use crate::{
     base::{
         clock::UnixMillis,
         sanitize::{clean, display_width, truncate_middle},
     },
     control::{
-        history::Totals,
+        history::UsageReport,
         snapshot::{KeyStatus, KeyView, LimitRemaining, ModelScope},
     },
     tui::{
-        app::{App, ListRow, RowId},
+        app::{App, RowId},
         format::{self, FrameContext, UNKNOWN},
         problem::key_name,
         screen::Screen,
-        strings::{Texts, fill},
+        screens::{
+            cells,
+            list::{self, List, ListColumn},
+        },
+        strings::{TextFn, Texts, fill},
         theme::ThemeRole,
         translate_message::translate_message,
         widgets::{
-            canvas::{Canvas, StyledSpan, span, spans_width},
+            canvas::{StyledSpan, span, spans_width},
             gauge,
-            table::{self, Column, RowDetail, TableRows},
+            table::RowDetail,
         },
     },
 };
-
-pub(super) const ORDERS: [SortOrder; 3] = [
-    SortOrder { label: |t| &t.order.config, column: None },
-    SortOrder { label: |t| &t.order.state, column: Some(STATE_COLUMN) },
-    SortOrder { label: |t| &t.order.most_used, column: Some(5) },
-];
-
-/// A key and its usage today according to the ledger.
-struct KeyRow<'a> {
-    key: &'a KeyView,
-    today: Option<&'a Totals>,
-    /// Whether there is a ledger to provide usage.
-    has_ledger: bool,
-}
 
 /// Upper bound for models listed under a key.
 const MAX_SCOPES: usize = 6;
 const GAUGE_WIDTH: usize = 10;
 
-fn visible(app: &App) -> Vec<&KeyView> {
-    let Some(snapshot) = &app.snapshot else { return Vec::new() };
-    let list = app.list_state_of(Screen::Keys);
-    let mut rows: Vec<_> = snapshot
-        .keys
-        .iter()
-        .filter(|k| list.filter.matches_names(&[&key_name(k), &k.account, state_name(k.state)]))
-        .collect();
-    match list.sort {
-        1 => rows.sort_by_key(|k| state_rank(k.state)),
-        2 => rows.sort_by_key(|k| std::cmp::Reverse(k.requests)),
-        _ => {}
+pub(super) struct KeyList;
+
+type Column<'a> = ListColumn<'a, KeyList>;
+
+/// A key, and today's totals if there is a ledger.
+pub(super) struct KeyRow<'a> {
+    key: &'a KeyView,
+    today: Option<&'a UsageReport>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyColumn {
+    Key,
+    Fingerprint,
+    State,
+    Until,
+    Running,
+    Tries,
+    Used,
+    /// What the provider's limit on requests leaves.
+    Rpm,
+    /// What the provider's limit on tokens leaves.
+    Tpm,
+    /// The balance at the provider.
+    Balance,
+    Today,
+}
+
+impl List for KeyList {
+    type Column = KeyColumn;
+    type Row<'a> = KeyRow<'a>;
+
+    const DEFAULT_ORDER: (TextFn, Option<KeyColumn>) = (|t| &t.order.config, None);
+
+    fn columns<'a>(app: &App) -> Vec<Column<'a>> {
+        let keys = app.snapshot.as_ref().map_or(&[][..], |snapshot| &snapshot.keys);
+        let limited = keys.iter().any(|key| !key.limits.is_empty());
+        let paid = keys.iter().any(|key| key.balance.is_some());
+        // Columns that are empty in every row leave their width to the others.
+        let is_used = |column: &Column<'a>| match column.id {
+            KeyColumn::Rpm | KeyColumn::Tpm => limited,
+            KeyColumn::Balance => paid,
+            _ => true,
+        };
+        all_columns().into_iter().filter(is_used).collect()
     }
-    rows
+
+    fn rows(app: &App) -> Vec<KeyRow<'_>> {
+        let Some(snapshot) = &app.snapshot else { return Vec::new() };
+        let filter = &app.list_state_of(Screen::Keys).filter;
+        let matches =
+            |k: &&KeyView| filter.matches_names(&[&key_name(k), &k.account, state_name(k.state)]);
+        let today = app.usage.today.as_deref();
+        snapshot.keys.iter().filter(matches).map(|key| KeyRow { key, today }).collect()
+    }
+
+    fn id(row: &KeyRow<'_>) -> RowId {
+        RowId::Name(key_name(row.key))
+    }
+
+    fn detail_count(row: &KeyRow<'_>) -> usize {
+        listed_scopes(row.key).len()
+    }
+
+    fn details(
+        row: &KeyRow<'_>,
+        now: FrameContext,
+        under: &RowDetail<KeyColumn>,
+    ) -> Vec<Vec<StyledSpan>> {
+        scope_lines(row.key, now, under)
+    }
+
+    fn empty_text(app: &App, now: FrameContext) -> String {
+        list::empty_text(app, &now.text.keys.empty, &now.text.keys.no_match)
+    }
+}
+
+fn all_columns<'a>() -> [Column<'a>; 11] {
+    use KeyColumn as Id;
+    [
+        Column::left(Id::Key, |t| &t.col.key, 16..=36)
+            .cell(|row, _, max_width| cells::name(&key_name(row.key), max_width)),
+        Column::left(Id::Fingerprint, |t| &t.col.fingerprint, 11..=12)
+            .cell(|row, _, _| fingerprint_cell(row.key))
+            .hidden(5),
+        Column::left(Id::State, |t| &t.col.state, 10..=12)
+            .cell(|row, now, _| state_cell(row.key.state, now.text))
+            .sortable(|t| &t.order.state, |rows| rows.sort_by_key(|row| state_rank(row.key.state))),
+        Column::left(Id::Until, |t| &t.col.until, 26..=70)
+            .cell(|row, now, _| reason_cell(row.key, now)),
+        Column::right(Id::Running, |t| &t.col.run, 3..=4)
+            .cell(|row, _, _| cells::number(u64::from(row.key.running)))
+            .hidden(4),
+        Column::right(Id::Tries, |t| &t.col.tries, 5..=6)
+            .cell(|row, _, _| cells::number(row.key.requests))
+            .hidden(6)
+            .sortable(
+                |t| &t.order.most_used,
+                |rows| {
+                    rows.sort_by_key(|row| Reverse(row.key.requests));
+                },
+            ),
+        Column::right(Id::Used, |t| &t.col.used, 6..=7)
+            .cell(|row, _, _| cells::number(row.key.tokens))
+            .hidden(3),
+        Column::right(Id::Rpm, |t| &t.col.rpm, 9..=11)
+            .cell(|row, now, _| remaining_cell(row.key, "requests", now))
+            .hidden(2),
+        Column::right(Id::Tpm, |t| &t.col.tpm, 9..=11)
+            .cell(|row, now, _| remaining_cell(row.key, "tokens", now))
+            .hidden(1),
+        Column::right(Id::Balance, |t| &t.col.balance, 8..=12)
+            .cell(|row, _, _| balance_cell(row.key))
+            .hidden(6),
+        Column::right(Id::Today, |t| &t.col.today, 7..=8)
+            .cell(|row, _, _| today_cell(row))
+            .hidden(7),
+    ]
 }
 
 fn state_rank(state: KeyStatus) -> u8 {
@@ -75,177 +168,26 @@ fn state_rank(state: KeyStatus) -> u8 {
     }
 }
 
-pub(super) fn list_rows(app: &App) -> Vec<ListRow> {
-    visible(app)
-        .into_iter()
-        .map(|k| ListRow {
-            id: RowId::Name(key_name(k)),
-            height: 1 + u16::try_from(listed_scopes(k).len()).unwrap_or(0),
-        })
-        .collect()
-}
-
-pub(super) fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
-    let rows = visible(app);
-    if rows.is_empty() && app.snapshot.is_some() {
-        let text = &now.text.keys;
-        let text = if app.list_state().filter.is_empty() { &text.empty } else { &text.no_match };
-        canvas.put(area.x + 3, area.y + 1, area.width.saturating_sub(4), text, ThemeRole::Dim);
-        return;
+fn fingerprint_cell(k: &KeyView) -> Vec<StyledSpan> {
+    if k.fingerprint.is_empty() {
+        return cells::unknown();
     }
-    let (visible_rows, selected, following) =
-        visible_window(app, &rows, |k, id| RowId::Name(key_name(k)) == *id);
-    let sums = app.usage.today.as_deref();
-    let today = |key: &KeyView| {
-        sums.and_then(|view| view.rows.iter().find(|row| row.name == key_name(key)))
-            .map(|row| &row.totals)
-    };
-    let visible_rows: Vec<KeyRow<'_>> = visible_rows
-        .iter()
-        .map(|key| KeyRow { key, today: today(key), has_ledger: sums.is_some() })
-        .collect();
-    let visible_rows: Vec<&KeyRow<'_>> = visible_rows.iter().collect();
-    let sorted = ORDERS.get(app.list_state().sort).and_then(|order| order.column);
-    // Columns that are empty in every row leave their width to the others.
-    let limited =
-        app.snapshot.as_ref().is_some_and(|s| s.keys.iter().any(|key| !key.limits.is_empty()));
-    let paid =
-        app.snapshot.as_ref().is_some_and(|s| s.keys.iter().any(|key| key.balance.is_some()));
-    let columns: Vec<_> = columns()
-        .into_iter()
-        .enumerate()
-        .filter(|(at, _)| {
-            (limited || !LIMIT_COLUMNS.contains(at)) && (paid || *at != BALANCE_COLUMN)
-        })
-        .map(|(_, c)| c)
-        .collect();
-    table::draw(
-        canvas,
-        area,
-        &columns,
-        &TableRows { rows: &visible_rows, selected, following, details: scope_lines, sorted },
-        now,
-    );
+    vec![span(k.fingerprint.as_str(), ThemeRole::Dim)]
 }
 
-/// The columns that detail lines align with.
-const STATE_COLUMN: usize = 2;
-const UNTIL_COLUMN: usize = 3;
-/// The columns with provider limits.
-const LIMIT_COLUMNS: std::ops::RangeInclusive<usize> = 7..=8;
-/// The column with the balance at the provider.
-const BALANCE_COLUMN: usize = 9;
-
-fn columns<'a>() -> [Column<KeyRow<'a>>; 11] {
-    [
-        Column {
-            title: |t| &t.col.key,
-            min: 16,
-            max: 36,
-            align_right: false,
-            hide_order: 0,
-            cell: |row, _, max_width| {
-                vec![span(truncate_middle(&clean(&key_name(row.key)), max_width), ThemeRole::Text)]
-            },
-        },
-        Column {
-            title: |t| &t.col.fingerprint,
-            min: 11,
-            max: 12,
-            align_right: false,
-            hide_order: 5,
-            cell: |row, _, _| vec![fingerprint_cell(&row.key.fingerprint)],
-        },
-        Column {
-            title: |t| &t.col.state,
-            min: 10,
-            max: 12,
-            align_right: false,
-            hide_order: 0,
-            cell: |row, now, _| state_cell(row.key.state, now.text),
-        },
-        Column {
-            title: |t| &t.col.until,
-            min: 26,
-            max: 70,
-            align_right: false,
-            hide_order: 0,
-            cell: |row, now, _| reason_cell(row.key, now),
-        },
-        Column {
-            title: |t| &t.col.run,
-            min: 3,
-            max: 4,
-            align_right: true,
-            hide_order: 4,
-            cell: |row, _, _| vec![number_cell(u64::from(row.key.running))],
-        },
-        Column {
-            title: |t| &t.col.tries,
-            min: 5,
-            max: 6,
-            align_right: true,
-            hide_order: 6,
-            cell: |row, _, _| vec![number_cell(row.key.requests)],
-        },
-        Column {
-            title: |t| &t.col.used,
-            min: 6,
-            max: 7,
-            align_right: true,
-            hide_order: 3,
-            cell: |row, _, _| vec![number_cell(row.key.tokens)],
-        },
-        Column {
-            title: |t| &t.col.rpm,
-            min: 9,
-            max: 11,
-            align_right: true,
-            hide_order: 2,
-            cell: |row, now, _| remaining_cell(row.key, "requests", now),
-        },
-        Column {
-            title: |t| &t.col.tpm,
-            min: 9,
-            max: 11,
-            align_right: true,
-            hide_order: 1,
-            cell: |row, now, _| remaining_cell(row.key, "tokens", now),
-        },
-        Column {
-            title: |t| &t.col.balance,
-            min: 8,
-            max: 12,
-            align_right: true,
-            hide_order: 6,
-            cell: |row, _, _| vec![balance_cell(row.key)],
-        },
-        Column {
-            title: |t| &t.col.today,
-            min: 7,
-            max: 8,
-            align_right: true,
-            hide_order: 7,
-            cell: |row, _, _| vec![today_cell(row)],
-        },
-    ]
-}
-
-fn today_cell(row: &KeyRow<'_>) -> StyledSpan {
-    match row.today {
-        Some(sums) => span(sums.displayed_cost().to_string(), ThemeRole::Text),
-        None if row.has_ledger => span("$0", ThemeRole::Dim),
-        None => span(UNKNOWN, ThemeRole::Dim),
+/// The cost of the key's requests today.
+fn today_cell(row: &KeyRow<'_>) -> Vec<StyledSpan> {
+    let Some(today) = row.today else { return cells::unknown() };
+    let name = key_name(row.key);
+    match today.rows.iter().find(|sums| sums.name == name) {
+        Some(sums) => vec![span(sums.totals.displayed_cost().to_string(), ThemeRole::Text)],
+        None => vec![span("$0", ThemeRole::Dim)],
     }
 }
 
-fn balance_cell(k: &KeyView) -> StyledSpan {
-    match &k.balance {
-        Some(balance) => {
-            span(balance.text.clone(), if balance.low { ThemeRole::Warn } else { ThemeRole::Text })
-        }
-        None => span(UNKNOWN, ThemeRole::Dim),
-    }
+fn balance_cell(k: &KeyView) -> Vec<StyledSpan> {
+    let Some(balance) = &k.balance else { return cells::unknown() };
+    vec![span(balance.text.clone(), if balance.low { ThemeRole::Warn } else { ThemeRole::Text })]
 }
 
 /// What is left of a limit that the provider reports; the scarcest if models have separate limits.
@@ -255,7 +197,7 @@ fn remaining_cell(k: &KeyView, what: &str, now: FrameContext) -> Vec<StyledSpan>
     };
     let known = k.limits.iter().filter(|limit| limit.kind.ends_with(what) && limit.until > now.at);
     let Some(limit) = known.min_by_key(|limit| share(limit)) else {
-        return vec![span(UNKNOWN, ThemeRole::Dim)];
+        return cells::unknown();
     };
     let role =
         if limit.remaining == 0 || share(limit) < 100 { ThemeRole::Warn } else { ThemeRole::Text };
@@ -366,13 +308,13 @@ fn countdown(
 }
 
 /// The models that are cooling down, each with its state and wait in the key's columns.
-fn scope_lines<'a>(
-    row: &KeyRow<'a>,
+fn scope_lines(
+    key: &KeyView,
     now: FrameContext,
-    under: &RowDetail<'_, KeyRow<'a>>,
+    under: &RowDetail<KeyColumn>,
 ) -> Vec<Vec<StyledSpan>> {
     let (Some(states), Some(waits)) =
-        (under.column_start(STATE_COLUMN), under.column_start(UNTIL_COLUMN))
+        (under.column_start(KeyColumn::State), under.column_start(KeyColumn::Until))
     else {
         return Vec::new();
     };
@@ -395,13 +337,5 @@ fn scope_lines<'a>(
         ));
         spans
     };
-    listed_scopes(row.key).iter().map(line).collect()
-}
-
-fn fingerprint_cell(text: &str) -> StyledSpan {
-    if text.is_empty() { span(UNKNOWN, ThemeRole::Dim) } else { span(text, ThemeRole::Dim) }
-}
-
-fn number_cell(n: u64) -> StyledSpan {
-    span(format::count(n), if n == 0 { ThemeRole::Dim } else { ThemeRole::Text })
+    listed_scopes(key).iter().map(line).collect()
 }

@@ -1,8 +1,5 @@
 //! The Log screen: recent entries from events, older requests from the ledger.
 
-use ratatui::layout::Rect;
-
-use super::{SortOrder, visible_window};
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
     events::{
@@ -11,27 +8,24 @@ use crate::{
         record::RequestRecord,
     },
     tui::{
-        app::{App, Dialog, ListRow, RowId},
+        app::{App, Dialog, RowId},
         format::{self, FrameContext},
         screen::Screen,
-        strings::Texts,
+        screens::list::{self, List, ListColumn},
+        strings::{TextFn, Texts},
         theme::ThemeRole,
         translate_message::translate_message,
-        widgets::{
-            canvas::{Canvas, StyledSpan, span},
-            table::{self, Column, TableRows},
-        },
+        widgets::canvas::{StyledSpan, span},
     },
 };
 
-pub(super) const ORDERS: [SortOrder; 2] = [
-    SortOrder { label: |t| &t.order.newest, column: Some(0) },
-    SortOrder { label: |t| &t.order.oldest, column: Some(0) },
-];
+pub(super) struct LogList;
+
+type Column<'a> = ListColumn<'a, LogList>;
 
 /// A row of the log: an event, or a past request.
 #[derive(Clone, Copy)]
-enum LogRow<'a> {
+pub(super) enum LogRow<'a> {
     Event(&'a LogLine),
     Request(&'a RequestRecord),
 }
@@ -58,59 +52,70 @@ impl LogRow<'_> {
     }
 }
 
-/// The rows, newest first. The ledger has already filtered the past ones.
-fn visible(app: &App) -> Vec<LogRow<'_>> {
-    let Some(live) = app.live() else { return Vec::new() };
-    let list = app.list_state_of(Screen::Log);
-    let matches = |line: &&LogLine| {
-        list.filter.is_empty()
-            || list.filter.matches_line(line, line.id.and_then(|id| app.request(id)))
-    };
-    let events = live.lines.iter().rev().filter(matches).map(LogRow::Event);
-    let past =
-        if app.history.filter == list.filter.text() { app.history.rows.as_slice() } else { &[] };
-    let mut rows: Vec<_> = events.chain(past.iter().map(LogRow::Request)).collect();
-    if list.sort == 1 {
-        rows.reverse();
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum LogColumn {
+    Time,
+    Level,
+    What,
+}
+
+impl List for LogList {
+    type Column = LogColumn;
+    type Row<'a> = LogRow<'a>;
+
+    const DEFAULT_ORDER: (TextFn, Option<LogColumn>) = (|t| &t.order.newest, Some(LogColumn::Time));
+
+    fn columns<'a>(_: &App) -> Vec<Column<'a>> {
+        use LogColumn as Id;
+        vec![
+            Column::left(Id::Time, |t| &t.col.time, 8..=11)
+                .cell(|row, now, max_width| {
+                    vec![span(time_text(row.at(), now, max_width), ThemeRole::Dim)]
+                })
+                .sortable(|t| &t.order.oldest, |rows| rows.reverse()),
+            Column::left(Id::Level, |t| &t.col.level, 7..=7)
+                .cell(|row, now, _| level_cell(row, now.text))
+                .hidden(1),
+            Column::left(Id::What, |t| &t.col.what, 20..=400)
+                .cell(|row, now, _| text_cell(row, now)),
+        ]
     }
-    rows
+
+    /// Newest first. The ledger has already filtered the past rows.
+    fn rows(app: &App) -> Vec<LogRow<'_>> {
+        let Some(live) = app.live() else { return Vec::new() };
+        let filter = &app.list_state_of(Screen::Log).filter;
+        let matches = |line: &&LogLine| {
+            filter.is_empty() || filter.matches_line(line, line.id.and_then(|id| app.request(id)))
+        };
+        let events = live.lines.iter().rev().filter(matches).map(LogRow::Event);
+        let past =
+            if app.history.filter == filter.text() { app.history.rows.as_slice() } else { &[] };
+        events.chain(past.iter().map(LogRow::Request)).collect()
+    }
+
+    fn id(row: &LogRow<'_>) -> RowId {
+        row.id()
+    }
+
+    fn empty_text(app: &App, now: FrameContext) -> String {
+        let text = &now.text.log;
+        if is_typing_filter(app) {
+            text.typing.clone()
+        } else if app.is_loading_history() {
+            text.reading.clone()
+        } else {
+            list::empty_text(app, &text.empty, &text.no_match)
+        }
+    }
 }
 
-pub(super) fn list_rows(app: &App) -> Vec<ListRow> {
-    visible(app).into_iter().map(|row| ListRow { id: row.id(), height: 1 }).collect()
-}
-
+/// The request that a row is about.
 pub(super) fn request_of(app: &App, row: &RowId) -> Option<RequestId> {
-    match visible(app).into_iter().find(|line| line.id() == *row)? {
+    match LogList::rows(app).into_iter().find(|line| line.id() == *row)? {
         LogRow::Event(line) => line.id,
         LogRow::Request(r) => Some(r.id),
     }
-}
-
-pub(super) fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
-    let rows = visible(app);
-    if rows.is_empty() && app.snapshot.is_some() {
-        let text = &now.text.log;
-        let text = match app.list_state().filter.is_empty() {
-            _ if is_typing_filter(app) => &text.typing,
-            _ if app.is_loading_history() => &text.reading,
-            true => &text.empty,
-            false => &text.no_match,
-        };
-        canvas.put(area.x + 3, area.y + 1, area.width.saturating_sub(4), text, ThemeRole::Dim);
-        return;
-    }
-    let references: Vec<&LogRow<'_>> = rows.iter().collect();
-    let (visible_rows, selected, following) =
-        visible_window(app, &references, |row, id| row.id() == *id);
-    let sorted = ORDERS.get(app.list_state().sort).and_then(|order| order.column);
-    table::draw(
-        canvas,
-        area,
-        &columns(),
-        &TableRows { rows: visible_rows, selected, following, details: table::no_details, sorted },
-        now,
-    );
 }
 
 /// Whether a filter is being typed; the ledger is not queried until it is complete.
@@ -119,40 +124,8 @@ fn is_typing_filter(app: &App) -> bool {
     ledger && matches!(app.dialog, Some(Dialog::Filter { .. }))
 }
 
-fn columns<'a>() -> [Column<LogRow<'a>>; 3] {
-    [
-        Column {
-            title: |t| &t.col.time,
-            min: 8,
-            max: 11,
-            align_right: false,
-            hide_order: 0,
-            cell: |row, now, max_width| {
-                let moment = if max_width >= 11 {
-                    format::date_time(row.at(), now)
-                } else {
-                    format::clock(row.at(), now)
-                };
-                vec![span(moment, ThemeRole::Dim)]
-            },
-        },
-        Column {
-            title: |t| &t.col.level,
-            min: 7,
-            max: 7,
-            align_right: false,
-            hide_order: 1,
-            cell: |row, now, _| level_cell(row, now.text),
-        },
-        Column {
-            title: |t| &t.col.what,
-            min: 20,
-            max: 400,
-            align_right: false,
-            hide_order: 0,
-            cell: |row, now, _| text_cell(row, now),
-        },
-    ]
+fn time_text(at: UnixMillis, now: FrameContext, max_width: usize) -> String {
+    if max_width >= 11 { format::date_time(at, now) } else { format::clock(at, now) }
 }
 
 fn text_cell(row: &LogRow<'_>, now: FrameContext) -> Vec<StyledSpan> {

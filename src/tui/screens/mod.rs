@@ -1,19 +1,24 @@
 //! The screens. Each one answers one question and has its own module.
 
-pub mod budgets;
+mod cells;
 mod config;
-pub mod help;
-pub mod keys;
-pub mod live;
-pub mod log;
-pub mod models;
-pub mod problems;
-pub mod request;
-pub mod upstreams;
-pub mod usage;
+mod help;
+mod keys;
+mod list;
+mod live;
+mod log;
+mod models;
+mod problems;
+mod request;
+mod upstreams;
+mod usage;
 
 use ratatui::layout::Rect;
 
+use self::{
+    keys::KeyList, live::LiveList, log::LogList, models::ModelList, upstreams::UpstreamList,
+    usage::UsageList,
+};
 use crate::{
     base::id::RequestId,
     control::snapshot::{KeyStatus, Snapshot, UpstreamState},
@@ -26,13 +31,6 @@ use crate::{
         widgets::canvas::Canvas,
     },
 };
-
-/// One sort order of a list.
-pub struct SortOrder {
-    pub label: TextFn,
-    /// The column it sorts by.
-    pub column: Option<usize>,
-}
 
 /// Draws the current screen, or the overlay on top of it.
 pub fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
@@ -48,11 +46,11 @@ pub fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
     }
     match app.screen {
         Screen::Config => config::draw(app, now, canvas, area),
-        Screen::Keys => keys::draw(app, now, canvas, area),
+        Screen::Keys => list::draw::<KeyList>(app, now, canvas, area),
         Screen::Live => live::draw(app, now, canvas, area),
-        Screen::Log => log::draw(app, now, canvas, area),
-        Screen::Models => models::draw(app, now, canvas, area),
-        Screen::Upstreams => upstreams::draw(app, now, canvas, area),
+        Screen::Log => list::draw::<LogList>(app, now, canvas, area),
+        Screen::Models => list::draw::<ModelList>(app, now, canvas, area),
+        Screen::Upstreams => list::draw::<UpstreamList>(app, now, canvas, area),
         Screen::Usage => usage::draw(app, now, canvas, area),
     }
 }
@@ -62,26 +60,26 @@ pub fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
 pub fn list_rows(app: &App) -> Vec<ListRow> {
     match app.screen {
         Screen::Config => Vec::new(),
-        Screen::Keys => keys::list_rows(app),
-        Screen::Live => live::list_rows(app),
-        Screen::Log => log::list_rows(app),
-        Screen::Models => models::list_rows(app),
-        Screen::Upstreams => upstreams::list_rows(app),
-        Screen::Usage => usage::list_rows(app),
+        Screen::Keys => list::list_rows::<KeyList>(app),
+        Screen::Live => list::list_rows::<LiveList>(app),
+        Screen::Log => list::list_rows::<LogList>(app),
+        Screen::Models => list::list_rows::<ModelList>(app),
+        Screen::Upstreams => list::list_rows::<UpstreamList>(app),
+        Screen::Usage => list::list_rows::<UsageList>(app),
     }
 }
 
-/// The orders that `s` cycles through; the first is the default.
+/// The labels of the orders that `s` cycles through; the first is the default.
 #[must_use]
-pub fn orders(screen: Screen) -> &'static [SortOrder] {
-    match screen {
-        Screen::Config => &[],
-        Screen::Keys => &keys::ORDERS,
-        Screen::Live => &live::ORDERS,
-        Screen::Log => &log::ORDERS,
-        Screen::Models => &models::ORDERS,
-        Screen::Upstreams => &upstreams::ORDERS,
-        Screen::Usage => &usage::ORDERS,
+pub fn orders(app: &App) -> Vec<TextFn> {
+    match app.screen {
+        Screen::Config => Vec::new(),
+        Screen::Keys => list::orders::<KeyList>(app),
+        Screen::Live => list::orders::<LiveList>(app),
+        Screen::Log => list::orders::<LogList>(app),
+        Screen::Models => list::orders::<ModelList>(app),
+        Screen::Upstreams => list::orders::<UpstreamList>(app),
+        Screen::Usage => list::orders::<UsageList>(app),
     }
 }
 
@@ -89,7 +87,7 @@ pub fn orders(screen: Screen) -> &'static [SortOrder] {
 #[must_use]
 pub fn list_area(app: &App, body: Rect) -> Rect {
     let above = match app.screen {
-        Screen::Live => live::chart_height(body),
+        Screen::Live => live::charts::chart_height(body),
         Screen::Usage => usage::head_height(app, body),
         _ => 0,
     } + 1;
@@ -140,24 +138,7 @@ pub(super) fn key_disabled(snapshot: &Snapshot, name: &str) -> bool {
     snapshot.keys.iter().any(|k| key_name(k) == name && k.state == KeyStatus::Disabled)
 }
 
-pub(super) fn first_model(snapshot: &Snapshot) -> &str {
-    snapshot.models.first().map_or("auto", |model| model.name.as_str())
-}
-
 /// The log filter that selects the requests summed in a usage row.
 pub(super) fn usage_filter(app: &App, name: &str) -> Option<String> {
     usage::log_filter(app, name)
-}
-
-/// The visible part of a list, with the index of the selected row in it.
-fn visible_window<'a, R>(
-    app: &App,
-    rows: &'a [R],
-    is: impl Fn(&R, &RowId) -> bool,
-) -> (&'a [R], Option<usize>, bool) {
-    let list = app.list_state();
-    let visible_rows = rows.get(list.offset..).unwrap_or_default();
-    let selected =
-        list.selected.as_ref().and_then(|id| visible_rows.iter().position(|row| is(row, id)));
-    (visible_rows, selected, list.selected.is_none() && list.offset == 0)
 }

@@ -1,84 +1,91 @@
 //! The Models screen: the names that clients can request, and what each resolves to.
 
-use ratatui::layout::Rect;
-
-use super::{SortOrder, visible_window};
 use crate::{
-    base::sanitize::{clean, truncate_middle},
-    control::snapshot::{KeyStatus, ModelView, Snapshot, UpstreamState},
+    base::sanitize::clean,
+    control::snapshot::{KeyStatus, KeyView, ModelView, Snapshot, UpstreamState},
     tui::{
-        app::{App, ListRow, RowId},
+        app::{App, RowId},
         format::{FrameContext, UNKNOWN},
         screen::Screen,
-        strings::fill,
-        theme::ThemeRole,
-        widgets::{
-            canvas::{Canvas, StyledSpan, span},
-            table::{self, Column, TableRows},
+        screens::{
+            cells,
+            list::{self, List, ListColumn},
         },
+        strings::{TextFn, fill},
+        theme::ThemeRole,
+        widgets::canvas::{StyledSpan, span},
     },
 };
 
-pub(super) const ORDERS: [SortOrder; 2] = [
-    SortOrder { label: |t| &t.order.config, column: None },
-    SortOrder { label: |t| &t.order.name, column: Some(0) },
-];
+pub(super) struct ModelList;
 
-/// A name and the state of its upstreams.
-struct ModelRow<'a> {
+type Column<'a> = ListColumn<'a, ModelList>;
+
+/// A name, and the snapshot with the state of its upstreams.
+pub(super) struct ModelRow<'a> {
     model: &'a ModelView,
-    /// Number of targets that can be used now.
-    ready_targets: usize,
+    snapshot: &'a Snapshot,
 }
 
-fn visible(app: &App) -> Vec<&ModelView> {
-    let Some(snapshot) = &app.snapshot else { return Vec::new() };
-    let list = app.list_state_of(Screen::Models);
-    let matches = |m: &&ModelView| {
-        let names: Vec<&str> =
-            [&m.name, &m.kind].into_iter().chain(&m.targets).map(String::as_str).collect();
-        list.filter.matches_names(&names)
-    };
-    let mut rows: Vec<_> = snapshot.models.iter().filter(matches).collect();
-    if list.sort == 1 {
-        rows.sort_by(|a, b| a.name.cmp(&b.name));
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ModelColumn {
+    Model,
+    Kind,
+    Health,
+    Price,
+    Targets,
+}
+
+impl List for ModelList {
+    type Column = ModelColumn;
+    type Row<'a> = ModelRow<'a>;
+
+    const DEFAULT_ORDER: (TextFn, Option<ModelColumn>) = (|t| &t.order.config, None);
+
+    fn columns<'a>(_: &App) -> Vec<Column<'a>> {
+        use ModelColumn as Id;
+        vec![
+            Column::left(Id::Model, |t| &t.col.model, 18..=44)
+                .cell(|row, _, max_width| cells::name(&row.model.name, max_width))
+                .sortable(
+                    |t| &t.order.name,
+                    |rows| {
+                        rows.sort_by(|a, b| a.model.name.cmp(&b.model.name));
+                    },
+                ),
+            Column::left(Id::Kind, |t| &t.col.kind, 10..=11)
+                .cell(|row, now, _| vec![span(kind_text(row.model, now), ThemeRole::Dim)])
+                .hidden(1),
+            Column::left(Id::Health, |t| &t.col.health, 8..=10)
+                .cell(|row, now, _| health_cell(row, now))
+                .hidden(3),
+            Column::right(Id::Price, |t| &t.col.price, 11..=14)
+                .cell(|row, _, _| cells::optional(price_text(row.model)))
+                .hidden(2),
+            Column::left(Id::Targets, |t| &t.col.targets, 16..=120)
+                .cell(|row, _, _| vec![span(targets_text(row.model), ThemeRole::Text)]),
+        ]
     }
-    rows
-}
 
-pub(super) fn list_rows(app: &App) -> Vec<ListRow> {
-    visible(app)
-        .into_iter()
-        .map(|m| ListRow { id: RowId::Name(m.name.clone()), height: 1 })
-        .collect()
-}
-
-pub(super) fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
-    let rows = visible(app);
-    if rows.is_empty() && app.snapshot.is_some() {
-        let text = &now.text.models;
-        let text = if app.list_state().filter.is_empty() { &text.empty } else { &text.no_match };
-        canvas.put(area.x + 3, area.y + 1, area.width.saturating_sub(4), text, ThemeRole::Dim);
-        return;
+    fn rows(app: &App) -> Vec<ModelRow<'_>> {
+        let Some(snapshot) = app.snapshot.as_deref() else { return Vec::new() };
+        let filter = &app.list_state_of(Screen::Models).filter;
+        let matches = |m: &&ModelView| {
+            let names: Vec<&str> =
+                [&m.name, &m.kind].into_iter().chain(&m.targets).map(String::as_str).collect();
+            filter.matches_names(&names)
+        };
+        let models = snapshot.models.iter().filter(matches);
+        models.map(|model| ModelRow { model, snapshot }).collect()
     }
-    let (visible_rows, selected, following) =
-        visible_window(app, &rows, |m, id| RowId::Name(m.name.clone()) == *id);
-    let Some(snapshot) = &app.snapshot else { return };
-    // Compute details only for visible rows.
-    let visible_rows: Vec<ModelRow<'_>> = visible_rows
-        .iter()
-        .take(usize::from(area.height))
-        .map(|model| ModelRow { model, ready_targets: count_ready_targets(snapshot, model) })
-        .collect();
-    let visible_rows: Vec<&ModelRow<'_>> = visible_rows.iter().collect();
-    let sorted = ORDERS.get(app.list_state().sort).and_then(|order| order.column);
-    table::draw(
-        canvas,
-        area,
-        &columns(),
-        &TableRows { rows: &visible_rows, selected, following, details: table::no_details, sorted },
-        now,
-    );
+
+    fn id(row: &ModelRow<'_>) -> RowId {
+        RowId::Name(row.model.name.clone())
+    }
+
+    fn empty_text(app: &App, now: FrameContext) -> String {
+        list::empty_text(app, &now.text.models.empty, &now.text.models.no_match)
+    }
 }
 
 /// Counts the targets whose upstream is up and has a key that is not cooling down for the model.
@@ -90,7 +97,7 @@ fn count_ready_targets(snapshot: &Snapshot, model: &ModelView) -> usize {
         });
         let mut keys = snapshot.keys.iter().filter(|key| key.upstream == upstream).peekable();
         let keyless = keys.peek().is_none();
-        let usable = |key: &crate::control::snapshot::KeyView| match key.state {
+        let usable = |key: &KeyView| match key.state {
             KeyStatus::Ok | KeyStatus::Probing => true,
             KeyStatus::Partly => !key.scopes.iter().any(|scope| scope.model == name),
             _ => false,
@@ -98,53 +105,6 @@ fn count_ready_targets(snapshot: &Snapshot, model: &ModelView) -> usize {
         up && (keyless || keys.any(usable))
     };
     model.targets.iter().filter(is_ready).count()
-}
-
-fn columns<'a>() -> [Column<ModelRow<'a>>; 5] {
-    [
-        Column {
-            title: |t| &t.col.model,
-            min: 18,
-            max: 44,
-            align_right: false,
-            hide_order: 0,
-            cell: |row, _, max_width| {
-                vec![span(truncate_middle(&clean(&row.model.name), max_width), ThemeRole::Text)]
-            },
-        },
-        Column {
-            title: |t| &t.col.kind,
-            min: 10,
-            max: 11,
-            align_right: false,
-            hide_order: 1,
-            cell: |row, now, _| vec![span(kind_text(row.model, now), ThemeRole::Dim)],
-        },
-        Column {
-            title: |t| &t.col.health,
-            min: 8,
-            max: 10,
-            align_right: false,
-            hide_order: 3,
-            cell: |row, now, _| health_cell(row, now),
-        },
-        Column {
-            title: |t| &t.col.price,
-            min: 11,
-            max: 14,
-            align_right: true,
-            hide_order: 2,
-            cell: |row, _, _| vec![price_cell(row.model)],
-        },
-        Column {
-            title: |t| &t.col.targets,
-            min: 16,
-            max: 120,
-            align_right: false,
-            hide_order: 0,
-            cell: |row, _, _| vec![span(targets_text(row.model), ThemeRole::Text)],
-        },
-    ]
 }
 
 /// The kind of name in the user's language; a kind that this dashboard does not know is shown
@@ -163,8 +123,8 @@ fn kind_text(model: &ModelView, now: FrameContext) -> String {
 fn health_cell(row: &ModelRow<'_>, now: FrameContext) -> Vec<StyledSpan> {
     let text = &now.text.models;
     let all = row.model.targets.len();
-    match row.ready_targets {
-        _ if all == 0 => vec![span(UNKNOWN, ThemeRole::Dim)],
+    match count_ready_targets(row.snapshot, row.model) {
+        _ if all == 0 => cells::unknown(),
         0 => vec![span("✕ ", ThemeRole::Error), span(text.none.clone(), ThemeRole::Error)],
         n if n == all => vec![span("● ", ThemeRole::Ok), span(text.ready.clone(), ThemeRole::Text)],
         n => {
@@ -174,19 +134,12 @@ fn health_cell(row: &ModelRow<'_>, now: FrameContext) -> Vec<StyledSpan> {
     }
 }
 
-fn price_cell(model: &ModelView) -> StyledSpan {
-    match &model.price {
-        Some(price) => {
-            let output = price.output.as_deref().unwrap_or("0");
-            let currency = if price.currency == "USD" {
-                String::new()
-            } else {
-                format!(" {}", price.currency)
-            };
-            span(format!("{}→{output}{currency}", price.input), ThemeRole::Text)
-        }
-        None => span(UNKNOWN, ThemeRole::Dim),
-    }
+fn price_text(model: &ModelView) -> Option<String> {
+    let price = model.price.as_ref()?;
+    let output = price.output.as_deref().unwrap_or("0");
+    let currency =
+        if price.currency == "USD" { String::new() } else { format!(" {}", price.currency) };
+    Some(format!("{}→{output}{currency}", price.input))
 }
 
 fn targets_text(m: &ModelView) -> String {

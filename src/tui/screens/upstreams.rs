@@ -1,90 +1,124 @@
 //! The Upstreams screen: which upstreams work, and how fast.
 
-use ratatui::layout::Rect;
+use std::cmp::Reverse;
 
-use super::{SortOrder, visible_window};
 use crate::{
-    base::sanitize::{clean, truncate_middle},
+    base::sanitize::clean,
     control::snapshot::{ProbeView, UpstreamState, UpstreamView},
     tui::{
-        app::{App, ListRow, RowId},
-        format::{self, FrameContext, UNKNOWN},
+        app::{App, RowId},
+        format::{self, FrameContext},
         screen::Screen,
-        strings::{Texts, fill},
+        screens::{
+            cells,
+            list::{self, List, ListColumn},
+        },
+        strings::{TextFn, Texts, fill},
         theme::ThemeRole,
         translate_message::translate_message,
         widgets::{
-            canvas::{Canvas, StyledSpan, span},
+            canvas::{StyledSpan, span},
             gauge,
-            table::{self, Column, RowDetail, TableRows},
+            table::RowDetail,
         },
     },
 };
 
-pub(super) const ORDERS: [SortOrder; 3] = [
-    SortOrder { label: |t| &t.order.config, column: None },
-    SortOrder { label: |t| &t.order.tier, column: Some(3) },
-    SortOrder { label: |t| &t.order.errors, column: Some(7) },
-];
+pub(super) struct UpstreamList;
 
-fn visible(app: &App) -> Vec<&UpstreamView> {
-    let Some(snapshot) = &app.snapshot else { return Vec::new() };
-    let list = app.list_state_of(Screen::Upstreams);
-    let mut rows: Vec<_> = snapshot
-        .upstreams
-        .iter()
-        .filter(|u| list.filter.matches_names(&[&u.name, &u.base_url, state_name(u.state)]))
-        .collect();
-    match list.sort {
-        1 => rows.sort_by_key(|u| u.priority),
-        2 => rows.sort_by_key(|u| {
-            std::cmp::Reverse(
-                u64::from(u.stats.errors) * 1_000 / u64::from(u.stats.attempts.max(1)),
-            )
-        }),
-        _ => {}
+type Column<'a> = ListColumn<'a, UpstreamList>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum UpstreamColumn {
+    Upstream,
+    Dialect,
+    State,
+    Tier,
+    Keys,
+    P50,
+    P95,
+    Errors,
+    Minutes,
+    Models,
+}
+
+impl List for UpstreamList {
+    type Column = UpstreamColumn;
+    type Row<'a> = &'a UpstreamView;
+
+    const DEFAULT_ORDER: (TextFn, Option<UpstreamColumn>) = (|t| &t.order.config, None);
+
+    fn columns<'a>(_: &App) -> Vec<Column<'a>> {
+        use UpstreamColumn as Id;
+        vec![
+            Column::left(Id::Upstream, |t| &t.col.upstream, 12..=24)
+                .cell(|u, _, max_width| cells::name(&u.name, max_width)),
+            Column::left(Id::Dialect, |t| &t.col.dialect, 9..=25)
+                .cell(|u, _, _| vec![span(u.dialects.join(" "), ThemeRole::Dim)])
+                .hidden(2),
+            Column::left(Id::State, |t| &t.col.state, 20..=24).cell(|u, now, _| state_cell(u, now)),
+            Column::right(Id::Tier, |t| &t.col.tier, 4..=5)
+                .cell(|u, _, _| vec![span(u.priority.to_string(), ThemeRole::Text)])
+                .hidden(3)
+                .sortable(|t| &t.order.tier, |rows| rows.sort_by_key(|u| u.priority)),
+            Column::right(Id::Keys, |t| &t.col.keys, 5..=6).cell(|u, _, _| keys_cell(u)).hidden(7),
+            Column::right(Id::P50, |t| &t.col.p50, 6..=6)
+                .cell(|u, _, _| cells::duration(u.stats.ttft_p50_ms))
+                .hidden(5),
+            Column::right(Id::P95, |t| &t.col.p95, 6..=6)
+                .cell(|u, _, _| cells::duration(u.stats.ttft_p95_ms))
+                .hidden(4),
+            Column::right(Id::Errors, |t| &t.col.errors, 6..=7)
+                .cell(|u, _, _| errors_cell(u))
+                .hidden(8)
+                .sortable(
+                    |t| &t.order.errors,
+                    |rows| {
+                        rows.sort_by_key(|u| Reverse(error_permille(u)));
+                    },
+                ),
+            Column::left(Id::Minutes, |t| &t.col.minutes, 15..=15)
+                .cell(|u, _, _| spark_cell(u))
+                .hidden(6),
+            Column::right(Id::Models, |t| &t.col.models, 6..=6)
+                .cell(|u, _, _| cells::optional(u.models.map(|n| format::count(u64::from(n)))))
+                .hidden(1),
+        ]
     }
-    rows
-}
 
-pub(super) fn list_rows(app: &App) -> Vec<ListRow> {
-    visible(app)
-        .into_iter()
-        .map(|u| ListRow {
-            id: RowId::Name(u.name.clone()),
-            height: 1 + u16::from(u.cause.is_some()) + u16::from(u.probe.is_some()),
-        })
-        .collect()
-}
-
-pub(super) fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
-    let rows = visible(app);
-    if rows.is_empty() && app.snapshot.is_some() {
-        let text = &now.text.upstreams;
-        let text = if app.list_state().filter.is_empty() { &text.empty } else { &text.no_match };
-        canvas.put(area.x + 3, area.y + 1, area.width.saturating_sub(4), text, ThemeRole::Dim);
-        return;
+    fn rows(app: &App) -> Vec<&UpstreamView> {
+        let Some(snapshot) = &app.snapshot else { return Vec::new() };
+        let filter = &app.list_state_of(Screen::Upstreams).filter;
+        let matches =
+            |u: &&UpstreamView| filter.matches_names(&[&u.name, &u.base_url, state_name(u.state)]);
+        snapshot.upstreams.iter().filter(matches).collect()
     }
-    let (visible_rows, selected, following) =
-        visible_window(app, &rows, |u, id| RowId::Name(u.name.clone()) == *id);
-    let sorted = ORDERS.get(app.list_state().sort).and_then(|order| order.column);
-    table::draw(
-        canvas,
-        area,
-        &COLUMNS,
-        &TableRows { rows: visible_rows, selected, following, details: detail_lines, sorted },
-        now,
-    );
+
+    fn id(u: &&UpstreamView) -> RowId {
+        RowId::Name(u.name.clone())
+    }
+
+    fn detail_count(u: &&UpstreamView) -> usize {
+        usize::from(u.cause.is_some()) + usize::from(u.probe.is_some())
+    }
+
+    fn details(
+        u: &&UpstreamView,
+        now: FrameContext,
+        _: &RowDetail<UpstreamColumn>,
+    ) -> Vec<Vec<StyledSpan>> {
+        let cause =
+            u.cause.iter().map(|cause| vec![span(translate_message(cause, now), ThemeRole::Dim)]);
+        cause.chain(u.probe.iter().map(|probe| vec![probe_span(probe, now)])).collect()
+    }
+
+    fn empty_text(app: &App, now: FrameContext) -> String {
+        list::empty_text(app, &now.text.upstreams.empty, &now.text.upstreams.no_match)
+    }
 }
 
-fn detail_lines(
-    u: &UpstreamView,
-    now: FrameContext,
-    _: &RowDetail<'_, UpstreamView>,
-) -> Vec<Vec<StyledSpan>> {
-    let cause =
-        u.cause.iter().map(|cause| vec![span(translate_message(cause, now), ThemeRole::Dim)]);
-    cause.chain(u.probe.iter().map(|probe| vec![probe_span(probe, now)])).collect()
+fn error_permille(u: &UpstreamView) -> u64 {
+    u64::from(u.stats.errors) * 1_000 / u64::from(u.stats.attempts.max(1))
 }
 
 /// The result of aiproxy's most recent probe.
@@ -103,91 +137,6 @@ fn probe_span(probe: &ProbeView, now: FrameContext) -> StyledSpan {
         if probe.ok { ThemeRole::Dim } else { ThemeRole::Warn },
     )
 }
-
-const COLUMNS: [Column<UpstreamView>; 10] = [
-    Column {
-        title: |t| &t.col.upstream,
-        min: 12,
-        max: 24,
-        align_right: false,
-        hide_order: 0,
-        cell: |u, _, max_width| {
-            vec![span(truncate_middle(&clean(&u.name), max_width), ThemeRole::Text)]
-        },
-    },
-    Column {
-        title: |t| &t.col.dialect,
-        min: 9,
-        max: 25,
-        align_right: false,
-        hide_order: 2,
-        cell: |u, _, _| vec![span(u.dialects.join(" "), ThemeRole::Dim)],
-    },
-    Column {
-        title: |t| &t.col.state,
-        min: 20,
-        max: 24,
-        align_right: false,
-        hide_order: 0,
-        cell: |u, now, _| state_cell(u, now),
-    },
-    Column {
-        title: |t| &t.col.tier,
-        min: 4,
-        max: 5,
-        align_right: true,
-        hide_order: 3,
-        cell: |u, _, _| vec![span(u.priority.to_string(), ThemeRole::Text)],
-    },
-    Column {
-        title: |t| &t.col.keys,
-        min: 5,
-        max: 6,
-        align_right: true,
-        hide_order: 7,
-        cell: |u, _, _| vec![keys_cell(u)],
-    },
-    Column {
-        title: |t| &t.col.p50,
-        min: 6,
-        max: 6,
-        align_right: true,
-        hide_order: 5,
-        cell: |u, _, _| vec![time_cell(u.stats.ttft_p50_ms)],
-    },
-    Column {
-        title: |t| &t.col.p95,
-        min: 6,
-        max: 6,
-        align_right: true,
-        hide_order: 4,
-        cell: |u, _, _| vec![time_cell(u.stats.ttft_p95_ms)],
-    },
-    Column {
-        title: |t| &t.col.errors,
-        min: 6,
-        max: 7,
-        align_right: true,
-        hide_order: 8,
-        cell: |u, _, _| vec![errors_cell(u)],
-    },
-    Column {
-        title: |t| &t.col.minutes,
-        min: 15,
-        max: 15,
-        align_right: false,
-        hide_order: 6,
-        cell: |u, _, _| spark_cell(u),
-    },
-    Column {
-        title: |t| &t.col.models,
-        min: 6,
-        max: 6,
-        align_right: true,
-        hide_order: 1,
-        cell: |u, _, _| vec![models_cell(u)],
-    },
-];
 
 fn state_name(state: UpstreamState) -> &'static str {
     match state {
@@ -233,24 +182,15 @@ fn state_cell(u: &UpstreamView, now: FrameContext) -> Vec<StyledSpan> {
     spans
 }
 
-fn keys_cell(u: &UpstreamView) -> StyledSpan {
-    match u.keys {
-        0 => span(UNKNOWN, ThemeRole::Dim),
-        all => span(
-            format!("{}/{all}", u.keys_ready),
-            if u.keys_ready == 0 { ThemeRole::Warn } else { ThemeRole::Text },
-        ),
+fn keys_cell(u: &UpstreamView) -> Vec<StyledSpan> {
+    if u.keys == 0 {
+        return cells::unknown();
     }
+    let role = if u.keys_ready == 0 { ThemeRole::Warn } else { ThemeRole::Text };
+    vec![span(format!("{}/{}", u.keys_ready, u.keys), role)]
 }
 
-fn time_cell(ms: Option<u32>) -> StyledSpan {
-    ms.map_or_else(
-        || span(UNKNOWN, ThemeRole::Dim),
-        |ms| span(format::duration(u64::from(ms)), ThemeRole::Text),
-    )
-}
-
-fn errors_cell(u: &UpstreamView) -> StyledSpan {
+fn errors_cell(u: &UpstreamView) -> Vec<StyledSpan> {
     let text = format::share(u64::from(u.stats.errors), u64::from(u.stats.attempts));
     let role = match (u.stats.errors, u.stats.attempts) {
         (_, 0) => ThemeRole::Dim,
@@ -258,7 +198,7 @@ fn errors_cell(u: &UpstreamView) -> StyledSpan {
         (errors, attempts) if errors * 2 >= attempts => ThemeRole::Error,
         _ => ThemeRole::Warn,
     };
-    span(text, role)
+    vec![span(text, role)]
 }
 
 /// Attempts per 20 s; a cross if all of them failed.
@@ -279,11 +219,4 @@ fn spark_cell(u: &UpstreamView) -> Vec<StyledSpan> {
         }
     }
     spans
-}
-
-fn models_cell(u: &UpstreamView) -> StyledSpan {
-    u.models.map_or_else(
-        || span(UNKNOWN, ThemeRole::Dim),
-        |n| span(format::count(u64::from(n)), ThemeRole::Text),
-    )
 }

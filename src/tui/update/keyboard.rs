@@ -96,9 +96,9 @@ fn perform_action(app: &mut App, action: KeyAction, now: FrameContext) -> Vec<Ef
         KeyAction::Replay => ask_to_replay(app, now),
         KeyAction::Reload => return vec![Effect::Action(Action::Reload)],
         KeyAction::Sort => {
-            let orders = screens::orders(app.screen);
+            let orders = screens::orders(app).len();
             let list = app.list_state_mut();
-            list.sort = (list.sort + 1) % orders.len().max(1);
+            list.sort = (list.sort + 1) % orders.max(1);
         }
         KeyAction::Test => ask_to_test(app, now),
         KeyAction::Toggle => return toggle(app),

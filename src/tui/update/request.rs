@@ -9,7 +9,6 @@ use crate::{
         curl,
         effect::Effect,
         format::FrameContext,
-        screens,
         selection::current_row,
         strings::fill,
     },
@@ -62,7 +61,7 @@ pub(super) fn copy_menu(app: &mut App, now: FrameContext) -> Vec<Effect> {
             Vec::new()
         };
     }
-    let curl = curl::hello_command(snapshot, screens::first_model(snapshot));
+    let curl = curl::hello_command(snapshot, curl::first_model(snapshot));
     copy_text(app, curl, &now.text.toast.the_curl, now)
 }
 

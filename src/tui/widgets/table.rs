@@ -1,86 +1,128 @@
 //! Draws tables. Columns have fixed positions for a given width and are hidden in a fixed order if
 //! space is short.
 
+use std::ops::RangeInclusive;
+
 use ratatui::layout::Rect;
 
-use super::canvas::{Canvas, StyledSpan, spans_width};
-use crate::tui::{format::FrameContext, strings::TextFn, theme::ThemeRole};
+use crate::tui::{
+    format::FrameContext,
+    strings::TextFn,
+    theme::ThemeRole,
+    widgets::canvas::{Canvas, StyledSpan, spans_width},
+};
 
 /// Columns before the first table column, for the mark of the selected row.
 const MARK_WIDTH: u16 = 3;
 /// Additional indentation of detail lines, in columns.
 const DETAIL_INDENT: u16 = 2;
 
-/// A column for rows of type `R`.
-pub struct Column<R> {
-    pub title: TextFn,
-    pub min: u16,
-    pub max: u16,
-    pub align_right: bool,
-    /// 0 is never hidden; otherwise the lowest value is hidden first.
-    pub hide_order: u8,
-    /// The cell's content, in at most that many columns.
-    pub cell: fn(&R, FrameContext, usize) -> Vec<StyledSpan>,
+/// The content of a cell, in at most that many columns.
+pub type CellFn<R> = fn(&R, FrameContext, usize) -> Vec<StyledSpan>;
+
+/// The column `id` for rows of type `R`.
+pub struct Column<C, R> {
+    pub id: C,
+    title: TextFn,
+    min: u16,
+    max: u16,
+    align_right: bool,
+    hide_order: u8,
+    cell: CellFn<R>,
+    pub sort: Option<ColumnSort<R>>,
+}
+
+/// The order of rows that a column offers.
+pub struct ColumnSort<R> {
+    pub label: TextFn,
+    /// Sorts rows that are in the default order of their list.
+    pub sort: fn(&mut [R]),
+}
+
+impl<C, R> Column<C, R> {
+    /// A column for text, with its minimum and maximum width. Its cells are empty.
+    #[must_use]
+    pub fn left(id: C, title: TextFn, width: RangeInclusive<u16>) -> Self {
+        let (min, max) = width.into_inner();
+        let cell: CellFn<R> = |_, _, _| Vec::new();
+        Self { id, title, min, max, align_right: false, hide_order: 0, cell, sort: None }
+    }
+
+    /// A column for numbers, with its minimum and maximum width. Its cells are empty.
+    #[must_use]
+    pub fn right(id: C, title: TextFn, width: RangeInclusive<u16>) -> Self {
+        Self { align_right: true, ..Self::left(id, title, width) }
+    }
+
+    /// Sets the content of the cells.
+    #[must_use]
+    pub fn cell(self, cell: CellFn<R>) -> Self {
+        Self { cell, ..self }
+    }
+
+    /// Hides the column if space is short: the column with the lowest number first. A column
+    /// without a number always stays.
+    #[must_use]
+    pub fn hidden(self, hide_order: u8) -> Self {
+        Self { hide_order, ..self }
+    }
+
+    /// Lets the user sort the rows by this column.
+    #[must_use]
+    pub fn sortable(self, label: TextFn, sort: fn(&mut [R])) -> Self {
+        Self { sort: Some(ColumnSort { label, sort }), ..self }
+    }
 }
 
 /// The rows to draw, starting with the first visible one.
-pub struct TableRows<'a, R> {
-    pub rows: &'a [&'a R],
+pub struct TableRows<'a, C, R> {
+    pub rows: &'a [R],
     /// Index of the selected row among them.
     pub selected: Option<usize>,
     /// Whether the mark is at the first row only because no row is selected.
     pub following: bool,
     /// The detail lines of a row.
-    pub details: fn(&R, FrameContext, &RowDetail<'_, R>) -> Vec<Vec<StyledSpan>>,
-    /// Index of the column that the rows are sorted by.
-    pub sorted: Option<usize>,
+    pub details: fn(&R, FrameContext, &RowDetail<C>) -> Vec<Vec<StyledSpan>>,
+    /// The column that the rows are sorted by.
+    pub sorted: Option<C>,
 }
 
 /// The area of a row's detail lines.
-pub struct RowDetail<'a, R> {
-    /// Their width in columns.
-    pub width: usize,
-    placed: &'a [(&'a Column<R>, u16, u16)],
-    columns: &'a [Column<R>],
+pub struct RowDetail<C> {
+    /// The columns that are not hidden, with their positions.
+    starts: Vec<(C, u16)>,
 }
 
-impl<R> RowDetail<'_, R> {
+impl<C: PartialEq> RowDetail<C> {
     /// The position of a table column within a detail line; `None` if the column is hidden.
     #[must_use]
-    pub fn column_start(&self, column: usize) -> Option<usize> {
-        let column = self.columns.get(column)?;
-        let (_, x, _) = self.placed.iter().find(|(shown, ..)| std::ptr::eq(*shown, column))?;
+    pub fn column_start(&self, column: C) -> Option<usize> {
+        let (_, x) = self.starts.iter().find(|(shown, _)| *shown == column)?;
         Some(usize::from(x.saturating_sub(MARK_WIDTH + DETAIL_INDENT)))
     }
 }
 
-/// No detail lines.
-pub fn no_details<R>(_: &R, _: FrameContext, _: &RowDetail<'_, R>) -> Vec<Vec<StyledSpan>> {
-    Vec::new()
-}
-
 /// Draws the header and the rows.
-pub fn draw<R>(
+pub fn draw<C: Copy + PartialEq, R>(
     canvas: &mut Canvas<'_>,
     area: Rect,
-    columns: &[Column<R>],
-    rows: &TableRows<'_, R>,
+    columns: &[Column<C, R>],
+    rows: &TableRows<'_, C, R>,
     now: FrameContext,
 ) {
     if area.height == 0 {
         return;
     }
     let placed = fit_columns(columns, area.width);
-    let sorted = rows.sorted.and_then(|at| columns.get(at));
     for (column, x, wide) in &placed {
-        let role = if sorted.is_some_and(|sorted| std::ptr::eq(sorted, *column)) {
-            ThemeRole::Accent
-        } else {
-            ThemeRole::Dim
-        };
+        let is_sorted = rows.sorted == Some(column.id);
+        let role = if is_sorted { ThemeRole::Accent } else { ThemeRole::Dim };
         let title = [((column.title)(now.text).to_owned(), role)];
         draw_cell(canvas, area.x + x, area.y, *wide, column.align_right, &title);
     }
+    let detail_width = area.width.saturating_sub(MARK_WIDTH + DETAIL_INDENT + 1);
+    let detail =
+        RowDetail { starts: placed.iter().map(|(column, x, _)| (column.id, *x)).collect() };
     let mut y = area.y + 1;
     for (at, row) in rows.rows.iter().enumerate() {
         if y >= area.bottom() {
@@ -94,24 +136,13 @@ pub fn draw<R>(
             canvas.put(area.x + 1, y, 1, "▸", ThemeRole::Dim);
         }
         for (column, x, wide) in &placed {
-            draw_cell(
-                canvas,
-                area.x + x,
-                y,
-                *wide,
-                column.align_right,
-                &(column.cell)(row, now, usize::from(*wide)),
-            );
+            let cell = (column.cell)(row, now, usize::from(*wide));
+            draw_cell(canvas, area.x + x, y, *wide, column.align_right, &cell);
         }
         y += 1;
-        let max_width = area.width.saturating_sub(MARK_WIDTH + DETAIL_INDENT + 1);
-        for line in (rows.details)(
-            row,
-            now,
-            &RowDetail { width: usize::from(max_width), placed: &placed, columns },
-        ) {
+        for line in (rows.details)(row, now, &detail) {
             if y < area.bottom() {
-                canvas.spans(area.x + MARK_WIDTH + DETAIL_INDENT, y, max_width, &line);
+                canvas.spans(area.x + MARK_WIDTH + DETAIL_INDENT, y, detail_width, &line);
                 y += 1;
             }
         }
@@ -134,11 +165,11 @@ fn draw_cell(
 }
 
 /// The columns that fit, with their position and width.
-fn fit_columns<R>(columns: &[Column<R>], width: u16) -> Vec<(&Column<R>, u16, u16)> {
+fn fit_columns<C, R>(columns: &[Column<C, R>], width: u16) -> Vec<(&Column<C, R>, u16, u16)> {
     let gap = if width >= 130 { 2 } else { 1 };
     let max_width = width.saturating_sub(MARK_WIDTH + 1);
-    let mut shown: Vec<&Column<R>> = columns.iter().collect();
-    let need = |shown: &[&Column<R>]| {
+    let mut shown: Vec<&Column<C, R>> = columns.iter().collect();
+    let need = |shown: &[&Column<C, R>]| {
         shown.iter().map(|c| c.min).sum::<u16>() + gap * (shown.len() as u16).saturating_sub(1)
     };
     while need(&shown) > max_width {
@@ -191,15 +222,8 @@ fn fit_columns<R>(columns: &[Column<R>], width: u16) -> Vec<(&Column<R>, u16, u1
 mod tests {
     use super::*;
 
-    fn column(min: u16, max: u16, leaves: u8) -> Column<()> {
-        Column {
-            title: |text| &text.col.model,
-            min,
-            max,
-            align_right: false,
-            hide_order: leaves,
-            cell: |(), _, _| Vec::new(),
-        }
+    fn column(min: u16, max: u16, hide_order: u8) -> Column<(), ()> {
+        Column::left((), |text| &text.col.model, min..=max).hidden(hide_order)
     }
 
     #[test]

@@ -5,13 +5,13 @@ mod transcript;
 
 use ratatui::layout::Rect;
 
-use super::live;
 use crate::{
     events::record::RequestRecord,
     tui::{
         app::{App, Pane, RequestView},
         format::{self, FrameContext},
         layout::Layout,
+        screens::live::cells::{state_cell, tokens_text},
         theme::ThemeRole,
         widgets::canvas::{Canvas, StyledSpan, span, spans_width},
     },
@@ -217,11 +217,11 @@ fn draw_titles(
 }
 
 fn draw_head(r: &RequestRecord, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
-    let mut right = live::state_cell(r, now, 20);
+    let mut right = state_cell(r, now, 20);
     let mut add = |text: String| right.push(span(format!(" · {text}"), ThemeRole::Text));
     add(format::duration(r.duration_ms.map_or_else(|| now.since(r.at), u64::from)));
     if area.width >= 80 {
-        add(live::tokens_text(r));
+        add(tokens_text(r));
         if let Some(usage) = r.usage.filter(|usage| usage.cache_read > 0 && area.width >= 100) {
             let share = format::share(usage.cache_read, usage.input_total().max(20));
             add(crate::tui::strings::fill(&now.text.top.cache, &[("share", &share)]));
