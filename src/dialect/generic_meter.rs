@@ -3,7 +3,12 @@
 
 use crate::{
     base::json::reader::{self, is_blank},
-    dialect::{AnswerSummary, Meter, MeterEvent, errors::read_error, json_body, usage_read},
+    dialect::{
+        errors::read_error,
+        json_body,
+        meter::{AnswerSummary, Meter, MeterEvent},
+        usage_read,
+    },
 };
 
 #[derive(Default)]

@@ -8,8 +8,8 @@ use crate::{
         surrogates,
     },
     dialect::{
-        AnswerSummary,
         errors::{read_error, sanitize},
+        meter::AnswerSummary,
         usage_read,
     },
     ir::fault::Fault,

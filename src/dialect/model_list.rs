@@ -1,13 +1,20 @@
 //! Reads model lists: `{data:[{id}]}`, `{models:[{name}]}`, or a bare list of either.
 
-use crate::{
-    base::json::reader::{self, JsonRef},
-    dialect::ModelEntry,
-};
+use crate::base::json::reader::{self, JsonRef};
 
 /// More models than any upstream lists.
 const MAX_MODELS: usize = 20_000;
 const MAX_ID_BYTES: usize = 256;
+
+/// One row of an upstream's model list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelEntry {
+    pub id: String,
+    /// Unix seconds, if the upstream reports them.
+    pub created: Option<i64>,
+    pub owned_by: Option<String>,
+    pub context_window: Option<u64>,
+}
 
 /// Returns the rows that have a usable id, in their order; `None` if the body is not a list.
 #[must_use]

@@ -13,15 +13,19 @@ use bytes::{Bytes, BytesMut};
 use crate::{
     base::{
         framing::{
-            json_array, ndjson,
+            FrameSplitter, Framing, json_array, ndjson,
             splitter::{MAX_FRAME_BYTES, NextFrame},
             sse,
         },
         json::reader::{self, JsonRef},
     },
     dialect::{
-        AnswerSummary, AttemptContext, Framing, Meter, MeterEvent, errors::read_error, registry,
-        rescue_splice::StreamRecorder, translate::EventDecoder,
+        egress::AttemptContext,
+        errors::read_error,
+        event_decoder::{EventDecoder, FeedResult, FeedState, StreamEnd},
+        meter::{AnswerSummary, Meter, MeterEvent},
+        registry,
+        rescue_splice::StreamRecorder,
     },
     ir::{
         fault::{Fault, ProxyError},
@@ -34,14 +38,14 @@ pub struct Passthrough {
     dialect: Dialect,
     framing: Framing,
     rules: FramingRules,
-    splitter: PassthroughSplitter,
+    splitter: FrameSplitter,
     meter: Box<dyn Meter>,
     hide_usage: bool,
     event_count: u32,
     content_events: u32,
     /// Number of forwarded events.
     forwarded: u32,
-    state: PassthroughState,
+    state: FeedState,
     array_state: ArrayState,
     /// The upstream's own error event, if clients of the dialect can read it.
     upstream_error_frame: Option<Bytes>,
@@ -53,38 +57,6 @@ pub struct Passthrough {
     recorder: Option<Box<StreamRecorder>>,
 }
 
-/// The result of reading one chunk.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct FeedResult {
-    /// Number of completed events, without pings.
-    pub events: u32,
-    /// Whether any of them contained content.
-    pub has_content: bool,
-    /// Whether the chunk completed events and all of them were keep-alives: the upstream is alive
-    /// but makes no progress.
-    pub pings_only: bool,
-    /// Whether the terminal event was among them; nothing more is forwarded after it.
-    pub terminal: bool,
-    /// The upstream's error event, or the fault of an invalid event; nothing more is forwarded
-    /// after it.
-    pub error: Option<Box<Fault>>,
-}
-
-/// How a body ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamEnd {
-    Complete,
-    /// The body ended without its terminal event, or after an error.
-    Truncated,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PassthroughState {
-    Done,
-    Failed,
-    Open,
-}
-
 /// Progress through a JSON array.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum ArrayState {
@@ -94,12 +66,6 @@ enum ArrayState {
     BareValue,
     Closed,
     Open,
-}
-
-enum PassthroughSplitter {
-    JsonArray(json_array::ArraySplitter),
-    Ndjson(ndjson::LineSplitter),
-    Sse(sse::SseSplitter),
 }
 
 /// Rules for the format of a dialect's event stream.
@@ -148,24 +114,17 @@ impl Passthrough {
     /// usage chunk, because the client did not request it.
     #[must_use]
     pub fn new(dialect: Dialect, op: Op, framing: Framing, hide_usage: bool) -> Self {
-        let splitter = match framing {
-            Framing::JsonArray => {
-                PassthroughSplitter::JsonArray(json_array::ArraySplitter::default())
-            }
-            Framing::Ndjson => PassthroughSplitter::Ndjson(ndjson::LineSplitter::default()),
-            Framing::Sse => PassthroughSplitter::Sse(sse::SseSplitter::default()),
-        };
         Self {
             dialect,
             framing,
             rules: FramingRules::for_dialect(dialect),
-            splitter,
+            splitter: FrameSplitter::new(framing),
             meter: registry::egress(dialect).meter(op),
             hide_usage,
             event_count: 0,
             content_events: 0,
             forwarded: 0,
-            state: PassthroughState::Open,
+            state: FeedState::Open,
             array_state: ArrayState::NotStarted,
             upstream_error_frame: None,
             trailing_error: None,
@@ -201,12 +160,8 @@ impl Passthrough {
         }
         let mut step = FeedResult::default();
         let (mut at, mut run_start, mut frames_end, mut units, mut pings) = (0, 0, 0, 0_u32, 0_u32);
-        while self.state == PassthroughState::Open {
-            let piece = match &mut self.splitter {
-                PassthroughSplitter::JsonArray(splitter) => splitter.next(&chunk, &mut at),
-                PassthroughSplitter::Ndjson(splitter) => splitter.next(&chunk, &mut at),
-                PassthroughSplitter::Sse(splitter) => splitter.next(&chunk, &mut at),
-            };
+        while self.state == FeedState::Open {
+            let piece = self.splitter.next(&chunk, &mut at);
             let events_before = step.events;
             match piece {
                 NextFrame::Borrowed(span) => {
@@ -266,21 +221,17 @@ impl Passthrough {
         if let Some(recorder) = &mut self.recorder {
             recorder.finish();
         }
-        if self.state == PassthroughState::Open {
-            let rest = match &mut self.splitter {
-                PassthroughSplitter::JsonArray(splitter) => splitter.remainder(),
-                PassthroughSplitter::Ndjson(splitter) => splitter.remainder(),
-                PassthroughSplitter::Sse(splitter) => splitter.remainder(),
-            };
+        if self.state == FeedState::Open {
+            let rest = self.splitter.remainder();
             self.process_remainder(&rest, out);
-            if self.state == PassthroughState::Open
+            if self.state == FeedState::Open
                 && self.framing == Framing::Sse
                 && !self.meter.is_complete()
             {
                 self.trailing_error = read_error::trailing_error(&rest).map(Box::new);
             }
         }
-        if self.state == PassthroughState::Open && self.meter.is_complete() {
+        if self.state == FeedState::Open && self.meter.is_complete() {
             if let Some(terminator) = self.meter.missing_terminator() {
                 out.push(Bytes::from_static(terminator));
             }
@@ -288,20 +239,15 @@ impl Passthrough {
                 out.push(Bytes::from_static(b"]"));
                 self.array_state = ArrayState::Closed;
             }
-            self.state = PassthroughState::Done;
+            self.state = FeedState::Done;
         }
-        if self.state == PassthroughState::Done {
-            StreamEnd::Complete
-        } else {
-            StreamEnd::Truncated
-        }
+        if self.state == FeedState::Done { StreamEnd::Complete } else { StreamEnd::Truncated }
     }
 
     /// Returns whether the stream has ended by its grammar.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.state == PassthroughState::Done
-            || self.state == PassthroughState::Open && self.meter.is_complete()
+        self.state == FeedState::Done || self.state == FeedState::Open && self.meter.is_complete()
     }
 
     #[must_use]
@@ -390,7 +336,7 @@ impl Passthrough {
             _ => Cow::Borrowed(block.name),
         };
         let replacement = self.replacement.take();
-        let padded = self.state == PassthroughState::Done
+        let padded = self.state == FeedState::Done
             && block.data.len() < 20
             && self.dialect == Dialect::Openai
             && *block.data != *b"[DONE]";
@@ -474,7 +420,7 @@ impl Passthrough {
             MeterEvent::Ping => step.events -= 1,
             MeterEvent::Terminal => {
                 step.terminal = true;
-                self.state = PassthroughState::Done;
+                self.state = FeedState::Done;
             }
             MeterEvent::Drop => return false,
             MeterEvent::UsageOnly if self.hide_usage => return false,
@@ -484,7 +430,7 @@ impl Passthrough {
                 return false;
             }
             MeterEvent::Error(fault) => {
-                self.state = PassthroughState::Failed;
+                self.state = FeedState::Failed;
                 if self.framing == Framing::Sse && is_readable_error(self.dialect, name, data) {
                     let mut frame = BytesMut::new();
                     sse::write_event(&mut frame, name, data);
@@ -499,7 +445,7 @@ impl Passthrough {
     }
 
     fn fail(&mut self, fault: Fault, step: &mut FeedResult) {
-        self.state = PassthroughState::Failed;
+        self.state = FeedState::Failed;
         step.error = Some(Box::new(fault));
     }
 

@@ -2,8 +2,8 @@
 
 use crate::{
     dialect::{
-        Egress, Ingress, anthropic::Anthropic, gemini::Gemini, ollama::Ollama, openai::Openai,
-        responses::Responses,
+        anthropic::Anthropic, egress::Egress, gemini::Gemini, ingress::Ingress, ollama::Ollama,
+        openai::Openai, responses::Responses,
     },
     ir::op::Dialect,
 };

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use crate::{
-    dialect::translate::EventDecoder,
+    dialect::event_decoder::EventDecoder,
     ir::{
         event::{BlockStart, ChatEvent},
         usage::Usage,

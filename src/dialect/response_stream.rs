@@ -4,8 +4,10 @@ use bytes::Bytes;
 
 use crate::{
     dialect::{
-        AnswerSummary, StreamWriter,
-        passthrough::{FeedResult, Passthrough, StreamEnd},
+        event_decoder::{FeedResult, StreamEnd},
+        ingress::StreamWriter,
+        meter::AnswerSummary,
+        passthrough::Passthrough,
         rescue_splice::{RecordedText, StreamRecorder},
         translate::Translator,
     },

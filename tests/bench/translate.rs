@@ -4,8 +4,8 @@ use std::hint::black_box;
 
 use aiproxy::{
     dialect::{
-        AttemptContext, ChatEndpoint, Framing, ResponseSpec, TargetTraits, Thinking, registry,
-        translate::{EventDecoder, Translator},
+        AttemptContext, ChatEndpoint, Framing, ResponseSpec, TargetTraits, Thinking,
+        event_decoder::EventDecoder, registry, translate::Translator,
     },
     ir::{extras::Extras, op::Dialect},
 };

@@ -5,8 +5,8 @@
 use aiproxy::{
     base::framing::{splitter::NextFrame, sse},
     dialect::{
-        AttemptContext, ChatEndpoint, Framing, ResponseSpec, TargetTraits, Thinking, registry,
-        translate::{EventDecoder, Translator},
+        AttemptContext, ChatEndpoint, Framing, ResponseSpec, TargetTraits, Thinking,
+        event_decoder::EventDecoder, registry, translate::Translator,
     },
     ir::{assemble, event::ChatEvent, extras::Extras, op::Dialect, validate},
 };

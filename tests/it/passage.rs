@@ -7,11 +7,7 @@ use std::{
 };
 
 use aiproxy::{
-    dialect::{
-        Framing,
-        passthrough::{Passthrough, StreamEnd},
-        registry,
-    },
+    dialect::{Framing, event_decoder::StreamEnd, passthrough::Passthrough, registry},
     ir::{
         op::{Dialect, Op},
         usage::Usage,

@@ -4,7 +4,7 @@ use crate::base::framing::splitter::{self, Delimiter};
 
 /// Splits into elements, each with the punctuation before it. The closing bracket is a frame of its
 /// own.
-pub type ArraySplitter = splitter::FrameSplitter<ArrayDelimiter>;
+pub type ArraySplitter = splitter::DelimitedSplitter<ArrayDelimiter>;
 
 /// Follows brackets and strings only. It does not check whether an element is JSON.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 use crate::base::framing::splitter::{self, Delimiter};
 
 /// Splits into lines, line ends included.
-pub type LineSplitter = splitter::FrameSplitter<LineDelimiter>;
+pub type LineSplitter = splitter::DelimitedSplitter<LineDelimiter>;
 
 /// Ends every frame after its line feed.
 #[derive(Debug, Default)]

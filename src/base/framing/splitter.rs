@@ -30,12 +30,12 @@ pub enum NextFrame {
 
 /// A splitter for one body.
 #[derive(Debug, Default)]
-pub struct FrameSplitter<E> {
+pub struct DelimitedSplitter<E> {
     delimiter: E,
     buffer: BytesMut,
 }
 
-impl<E: Delimiter> FrameSplitter<E> {
+impl<E: Delimiter> DelimitedSplitter<E> {
     pub fn new(delimiter: E) -> Self {
         Self { delimiter, buffer: BytesMut::new() }
     }

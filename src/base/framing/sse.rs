@@ -9,7 +9,7 @@ use bytes::{BufMut, BytesMut};
 use crate::base::framing::splitter::{self, Delimiter};
 
 /// Splits into blocks: the lines up to and including a blank one.
-pub type SseSplitter = splitter::FrameSplitter<SseDelimiter>;
+pub type SseSplitter = splitter::DelimitedSplitter<SseDelimiter>;
 
 /// A byte order mark, allowed only before the first block.
 pub const BOM: &[u8] = b"\xef\xbb\xbf";

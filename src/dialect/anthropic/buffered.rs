@@ -5,7 +5,9 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     base::framing::sse,
-    dialect::{AnswerSummary, anthropic::meter::MessageUsage, errors::read_error, json_body},
+    dialect::{
+        anthropic::meter::MessageUsage, errors::read_error, json_body, meter::AnswerSummary,
+    },
     ir::fault::Fault,
 };
 

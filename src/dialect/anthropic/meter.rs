@@ -6,9 +6,9 @@ use crate::{
         money::NanoUsd,
     },
     dialect::{
-        AnswerSummary, Meter, MeterEvent,
         errors::read_error,
         json_body,
+        meter::{AnswerSummary, Meter, MeterEvent},
         usage_read::{count_at, reported_cost},
     },
     ir::usage::Usage,

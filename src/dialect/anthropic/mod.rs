@@ -25,14 +25,17 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use crate::{
+    base::framing::Framing,
     dialect::{
-        AnswerSummary, AttemptContext, ChatEndpoint, Egress, EncodedRequest, Framing, Ingress,
-        Meter, ResponseSpec, StreamReader, StreamWriter, TargetTraits, generic_meter::GenericMeter,
+        egress::{AttemptContext, Egress, EncodedRequest, StreamReader, TargetTraits},
+        generic_meter::GenericMeter,
+        ingress::{ChatEndpoint, Ingress, ResponseSpec, StreamWriter},
         json_body,
+        meter::{AnswerSummary, Meter},
     },
     ir::{
         fault::{Fault, ProxyError},
-        op::{Dialect, Op},
+        op::Op,
         request::ChatRequest,
         response::ChatResponse,
     },
@@ -43,10 +46,6 @@ pub use blocks_read::PLACEHOLDER_SIGNATURE;
 pub(super) struct Anthropic;
 
 impl Ingress for Anthropic {
-    fn dialect(&self) -> Dialect {
-        Dialect::Anthropic
-    }
-
     fn write_error(&self, error: &ProxyError, request_id: &str) -> (StatusCode, Bytes) {
         error::write_error(error, request_id)
     }
@@ -73,10 +72,6 @@ impl Ingress for Anthropic {
 }
 
 impl Egress for Anthropic {
-    fn dialect(&self) -> Dialect {
-        Dialect::Anthropic
-    }
-
     fn read_summary(
         &self,
         op: Op,

@@ -3,7 +3,9 @@
 use crate::{
     base::json::writer,
     dialect::{
-        TargetTraits, Thinking, anthropic::arrange_turns::ArrangedConversation, losses::Losses,
+        anthropic::arrange_turns::ArrangedConversation,
+        egress::{TargetTraits, Thinking},
+        losses::Losses,
     },
     ir::generation_settings::{Effort, GenerationSettings, ReasoningSettings},
 };

@@ -7,7 +7,6 @@ use crate::{
         writer::{self, ObjectWriter},
     },
     dialect::{
-        AttemptContext, EncodedRequest, TargetTraits,
         anthropic::{
             arrange_turns::{self, ArrangedBlock, ArrangedContent},
             blocks_write,
@@ -16,6 +15,7 @@ use crate::{
             schema::{self, SchemaFit},
             tools_write,
         },
+        egress::{AttemptContext, EncodedRequest, TargetTraits},
         losses::Losses,
     },
     ir::{

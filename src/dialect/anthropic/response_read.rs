@@ -3,8 +3,8 @@
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
     dialect::{
-        AttemptContext,
         anthropic::{blocks_read, meter::MessageUsage},
+        egress::AttemptContext,
         errors::read_error,
         json_body,
     },

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use crate::{
     base::json::writer::{self, ArrayWriter, ObjectWriter},
     dialect::{
-        ResponseSpec,
         anthropic::{blocks_read::PLACEHOLDER_SIGNATURE, blocks_write},
+        ingress::ResponseSpec,
     },
     ir::{
         block::{Block, BlockKind, CallKind, Citation, ReasoningSignature, SignatureKind},

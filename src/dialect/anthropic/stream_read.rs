@@ -8,14 +8,15 @@ use crate::{
         reader::{self, JsonRef},
     },
     dialect::{
-        AnswerSummary, AttemptContext, StreamReader,
         anthropic::{
             blocks_read,
             meter::MessageUsage,
             response_read::{self, AnthropicAnswerCallIds},
         },
+        egress::{AttemptContext, StreamReader},
         errors::read_error,
         json_body,
+        meter::AnswerSummary,
     },
     ir::{
         block::{CallKind, ReasoningSignature, SignatureKind},

@@ -3,12 +3,12 @@
 use crate::{
     base::json::writer::{self, ObjectWriter},
     dialect::{
-        ResponseSpec, StreamWriter,
         anthropic::{
             blocks_read::PLACEHOLDER_SIGNATURE,
             blocks_write, error,
             response_write::{self, ReasoningSeal},
         },
+        ingress::{ResponseSpec, StreamWriter},
     },
     ir::{
         block::{CallKind, Citation, ReasoningSignature},

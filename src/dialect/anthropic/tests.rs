@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 use super::Anthropic;
 use crate::dialect::anthropic::buffered;
 use crate::{
+    base::framing::Framing,
     dialect::{
-        AttemptContext, ChatEndpoint, Egress, Framing, Ingress, ResponseSpec, TargetTraits,
-        Thinking,
+        egress::{AttemptContext, Egress, TargetTraits, Thinking},
+        event_decoder::EventDecoder,
+        ingress::{ChatEndpoint, Ingress, ResponseSpec},
         tests::recorded::{self, RecordedExchange},
-        translate::EventDecoder,
     },
     ir::{
         assemble::Assembler,

@@ -5,12 +5,15 @@ use bytes::{Bytes, BytesMut};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    base::{framing::sse, json::reader::JsonRef},
+    base::{
+        framing::{Framing, sse},
+        json::reader::JsonRef,
+    },
     dialect::{
-        AnswerSummary, Framing,
         errors::read_error,
         gemini::meter::{read_finish_reason, read_usage},
         json_body,
+        meter::AnswerSummary,
     },
     ir::fault::Fault,
 };

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::{
     base::json::writer::{self, ArrayWriter, ObjectWriter},
     dialect::{
-        TargetTraits, Thinking,
+        egress::{TargetTraits, Thinking},
         gemini::{
             arrange_turns::{self, GeminiTurn, GeminiTurnItem},
             field_names,

@@ -5,12 +5,10 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
-    dialect::{
-        Framing,
-        errors::{
-            sanitize::{self, MAX_SENT_CHARS},
-            status,
-        },
+    base::framing::Framing,
+    dialect::errors::{
+        sanitize::{self, MAX_SENT_CHARS},
+        status,
     },
     ir::fault::{ProxyError, ProxyErrorKind},
 };

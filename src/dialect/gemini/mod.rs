@@ -25,14 +25,17 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use crate::{
+    base::framing::Framing,
     dialect::{
-        AnswerSummary, AttemptContext, ChatEndpoint, Egress, EncodedRequest, Framing, Ingress,
-        Meter, ResponseSpec, StreamReader, StreamWriter, TargetTraits, generic_meter::GenericMeter,
+        egress::{AttemptContext, Egress, EncodedRequest, StreamReader, TargetTraits},
+        generic_meter::GenericMeter,
+        ingress::{ChatEndpoint, Ingress, ResponseSpec, StreamWriter},
         json_body,
+        meter::{AnswerSummary, Meter},
     },
     ir::{
         fault::{Fault, ProxyError},
-        op::{Dialect, Op},
+        op::Op,
         request::ChatRequest,
         response::ChatResponse,
     },
@@ -41,10 +44,6 @@ use crate::{
 pub(super) struct Gemini;
 
 impl Ingress for Gemini {
-    fn dialect(&self) -> Dialect {
-        Dialect::Gemini
-    }
-
     fn write_error(&self, error: &ProxyError, request_id: &str) -> (StatusCode, Bytes) {
         error::write_error(error, request_id)
     }
@@ -82,10 +81,6 @@ impl Ingress for Gemini {
 }
 
 impl Egress for Gemini {
-    fn dialect(&self) -> Dialect {
-        Dialect::Gemini
-    }
-
     fn read_summary(
         &self,
         op: Op,

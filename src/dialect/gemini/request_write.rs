@@ -6,7 +6,7 @@ use crate::{
         writer::{self, ObjectWriter},
     },
     dialect::{
-        AttemptContext, EncodedRequest, TargetTraits, Thinking,
+        egress::{AttemptContext, EncodedRequest, TargetTraits, Thinking},
         gemini::{
             contents_write::{self, to_valid_name},
             request_read::extras_with_prefix,

@@ -3,7 +3,7 @@
 use crate::{
     base::json::reader::JsonRef,
     dialect::{
-        AttemptContext, StreamReader,
+        egress::{AttemptContext, StreamReader},
         errors::read_error,
         gemini::{buffered, stream_read::ContentStreamReader},
         json_body,

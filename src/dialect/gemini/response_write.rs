@@ -5,11 +5,11 @@ use bytes::Bytes;
 use crate::{
     base::json::writer,
     dialect::{
-        ResponseSpec,
         gemini::{
             field_names, finish, part_write,
             response_parts::{self, PlacedCitation},
         },
+        ingress::ResponseSpec,
     },
     ir::{
         block::{Block, BlockKind, Citation},

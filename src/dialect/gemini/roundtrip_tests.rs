@@ -6,14 +6,16 @@ use serde_json::{Map, Value, json};
 
 use crate::dialect::gemini::{Gemini, field_names, schema};
 use crate::{
-    base::{framing::sse, json::raw::RawJson},
+    base::{
+        framing::{Framing, sse},
+        json::raw::RawJson,
+    },
     dialect::{
-        AttemptContext, ChatEndpoint, Egress as _, Framing, Ingress as _, ResponseSpec,
-        TargetTraits, Thinking,
+        egress::{AttemptContext, Egress as _, TargetTraits, Thinking},
+        event_decoder::{EventDecoder, StreamEnd},
+        ingress::{ChatEndpoint, Ingress as _, ResponseSpec},
         losses::Losses,
-        passthrough::StreamEnd,
         tests::recorded::{self, RecordedExchange},
-        translate::EventDecoder,
     },
     ir::{assemble::Assembler, event::ChatEvent, extras::Extras, response::ChatResponse, validate},
 };

@@ -9,7 +9,7 @@ use crate::{
         reader::{self, JsonErrorKind, JsonRef},
     },
     dialect::{
-        AnswerSummary, AttemptContext, StreamReader,
+        egress::{AttemptContext, StreamReader},
         errors::read_error,
         gemini::{
             field_names::{self, FINISH_REASONS},
@@ -18,6 +18,7 @@ use crate::{
             meter,
         },
         json_body,
+        meter::AnswerSummary,
     },
     ir::{
         block::{CallKind, Media, MediaSource, ReasoningSignature},

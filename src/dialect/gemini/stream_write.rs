@@ -3,13 +3,16 @@
 use std::collections::VecDeque;
 
 use crate::{
-    base::json::writer::{self, ArrayWriter, ObjectWriter},
+    base::{
+        framing::Framing,
+        json::writer::{self, ArrayWriter, ObjectWriter},
+    },
     dialect::{
-        Framing, ResponseSpec, StreamWriter,
         gemini::{
             error, field_names, finish, part_write,
             response_parts::{self, PlacedCitation},
         },
+        ingress::{ResponseSpec, StreamWriter},
     },
     ir::{
         block::{Media, ReasoningSignature, ToolCall},
@@ -341,7 +344,7 @@ mod tests {
     use super::*;
     use crate::{
         base::json::raw::RawJson,
-        dialect::ChatEndpoint,
+        dialect::ingress::ChatEndpoint,
         ir::{
             block::{CallKind, Citation, SignatureKind},
             extras::Extras,

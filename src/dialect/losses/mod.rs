@@ -7,10 +7,15 @@ mod tests;
 
 use std::borrow::Cow;
 
-use crate::{dialect::Loss, ir::op::Dialect};
+use crate::ir::op::Dialect;
 
 /// Maximum length of a loss's name; clients choose part of some names.
 const MAX_NAME_CHARS: usize = 80;
+
+/// A field that was left out because the upstream's dialect cannot express it, named as in the
+/// client's request.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Loss(pub Cow<'static, str>);
 
 /// Fields that were left out, each named once, in the order in which the writer found them.
 #[derive(Debug, Default)]

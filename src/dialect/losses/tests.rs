@@ -6,7 +6,12 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::*;
-use crate::dialect::{ChatEndpoint, TargetTraits, Thinking, registry, tests::recorded};
+use crate::dialect::{
+    egress::{TargetTraits, Thinking},
+    ingress::ChatEndpoint,
+    registry,
+    tests::recorded,
+};
 
 fn traits(thinking: Thinking, takes_reasoning: bool, max_output: u64) -> TargetTraits {
     TargetTraits {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     base::json::reader::JsonRef,
-    dialect::{AnswerSummary, errors::read_error, json_body, ollama::meter::read_usage},
+    dialect::{errors::read_error, json_body, meter::AnswerSummary, ollama::meter::read_usage},
     ir::fault::Fault,
 };
 

@@ -3,7 +3,10 @@
 use crate::{
     base::json::reader::{self, JsonErrorKind, JsonRef, is_blank},
     dialect::{
-        AnswerSummary, Meter, MeterEvent, errors::read_error, json_body, usage_read::count_at,
+        errors::read_error,
+        json_body,
+        meter::{AnswerSummary, Meter, MeterEvent},
+        usage_read::count_at,
     },
     ir::usage::Usage,
 };

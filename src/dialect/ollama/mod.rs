@@ -17,20 +17,22 @@ use http::StatusCode;
 use serde_json::json;
 
 use crate::{
+    base::framing::Framing,
     dialect::{
-        AnswerSummary, AttemptContext, ChatEndpoint, Egress, EncodedRequest, Framing, Ingress,
-        Meter, ResponseSpec, StreamReader, StreamWriter, TargetTraits,
+        egress::{AttemptContext, Egress, EncodedRequest, StreamReader, TargetTraits},
         errors::{
             openai_codes,
             sanitize::{self, MAX_SENT_CHARS},
             status,
         },
         generic_meter::GenericMeter,
+        ingress::{ChatEndpoint, Ingress, ResponseSpec, StreamWriter},
         json_body,
+        meter::{AnswerSummary, Meter},
     },
     ir::{
         fault::{Fault, ProxyError},
-        op::{Dialect, Op},
+        op::Op,
         request::ChatRequest,
         response::ChatResponse,
     },
@@ -39,10 +41,6 @@ use crate::{
 pub(super) struct Ollama;
 
 impl Ingress for Ollama {
-    fn dialect(&self) -> Dialect {
-        Dialect::Ollama
-    }
-
     fn write_error(&self, error: &ProxyError, _request_id: &str) -> (StatusCode, Bytes) {
         (status::status_code(openai_codes::error_code(error).status), error_body(error).into())
     }
@@ -73,10 +71,6 @@ fn error_body(error: &ProxyError) -> String {
 }
 
 impl Egress for Ollama {
-    fn dialect(&self) -> Dialect {
-        Dialect::Ollama
-    }
-
     fn read_summary(
         &self,
         op: Op,

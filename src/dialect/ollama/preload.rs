@@ -5,7 +5,10 @@ use bytes::Bytes;
 
 use crate::{
     base::json::reader::{self, JsonRef},
-    dialect::{ChatEndpoint, ResponseSpec, ollama},
+    dialect::{
+        ingress::{ChatEndpoint, ResponseSpec},
+        ollama,
+    },
     ir::op::Dialect,
 };
 
@@ -35,7 +38,7 @@ pub fn preload_response(dialect: Dialect, spec: &ResponseSpec, body: &[u8]) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{dialect::Framing, ir::extras::Extras};
+    use crate::{base::framing::Framing, ir::extras::Extras};
 
     #[test]
     fn only_a_request_without_words_loads() {

@@ -5,7 +5,7 @@ use crate::{
         raw::RawJson,
         reader::{self, JsonRef},
     },
-    dialect::{ChatEndpoint, ollama::images},
+    dialect::{ingress::ChatEndpoint, ollama::images},
     ir::{
         block::{Block, BlockKind, CallKind, Reasoning, ToolCall, ToolResult},
         extras::Extras,

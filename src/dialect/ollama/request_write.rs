@@ -8,7 +8,7 @@ use crate::{
         writer::{self, ArrayWriter, ObjectWriter},
     },
     dialect::{
-        AttemptContext, EncodedRequest, TargetTraits, Thinking,
+        egress::{AttemptContext, EncodedRequest, TargetTraits, Thinking},
         losses::Losses,
         ollama::{images, request_read::SYNTHETIC_ID_PREFIX, schema},
     },

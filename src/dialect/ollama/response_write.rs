@@ -10,7 +10,7 @@ use crate::{
         writer::{self, ObjectWriter},
     },
     dialect::{
-        ChatEndpoint, ResponseSpec, StreamWriter,
+        ingress::{ChatEndpoint, ResponseSpec, StreamWriter},
         ollama::{self, images, request_write::arguments_object},
     },
     ir::{

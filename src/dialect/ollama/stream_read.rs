@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use crate::{
     base::json::reader::{self, JsonError, JsonErrorKind, JsonRef},
     dialect::{
-        AnswerSummary, AttemptContext, StreamReader,
+        egress::{AttemptContext, StreamReader},
         errors::read_error,
         json_body,
+        meter::AnswerSummary,
         ollama::{buffered, images, meter::read_usage, request_read::read_arguments},
     },
     ir::{

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     base::json::raw::RawJson,
-    dialect::{Loss, Thinking, tests::recorded, translate::EventDecoder},
+    dialect::{egress::Thinking, event_decoder::EventDecoder, losses::Loss, tests::recorded},
     ir::{
         assemble::{self, Assembler},
         block::{
@@ -17,6 +17,7 @@ use crate::{
         event::ChatEvent,
         fault::ProxyErrorKind,
         generation_settings::{Effort, ReasoningSettings},
+        op::Dialect,
         request::{ChatMessage, Role},
         response::{Finish, FinishKind},
         tool::{FunctionTool, Tool, ToolChoice},

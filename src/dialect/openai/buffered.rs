@@ -10,7 +10,7 @@ use crate::{
         json::reader::{self, JsonRef},
     },
     dialect::{
-        AnswerSummary, errors::read_error, json_body, openai::response_read::choice_error,
+        errors::read_error, json_body, meter::AnswerSummary, openai::response_read::choice_error,
         usage_read,
     },
     ir::{fault::Fault, op::Op},

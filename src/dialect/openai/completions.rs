@@ -3,7 +3,7 @@
 
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef, writer},
-    dialect::openai::request_read::invalid_param,
+    dialect::openai::error::invalid_param,
     ir::{
         block::Block,
         fault::ProxyError,

@@ -1,11 +1,11 @@
-//! Writes aiproxy's own errors in OpenAI's format.
+//! aiproxy's own errors in OpenAI's format.
 
 use bytes::Bytes;
 use http::StatusCode;
 
 use crate::{
     dialect::errors::{openai_codes, status},
-    ir::fault::ProxyError,
+    ir::fault::{ProxyError, ProxyErrorKind},
 };
 
 pub(super) fn write_error(error: &ProxyError) -> (StatusCode, Bytes) {
@@ -20,10 +20,14 @@ pub(super) fn write_error_event(error: &ProxyError) -> Bytes {
         .into()
 }
 
+/// Returns an error that names the field.
+pub(super) fn invalid_param(param: impl Into<String>, message: impl Into<String>) -> ProxyError {
+    ProxyError::new(ProxyErrorKind::BadRequest, message).param(param.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::fault::ProxyErrorKind;
 
     #[test]
     fn bodies_have_all_four_fields() {

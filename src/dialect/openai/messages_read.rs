@@ -2,7 +2,7 @@
 
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
-    dialect::openai::{parts_read, reasoning, request_read::invalid_param},
+    dialect::openai::{error::invalid_param, parts_read, reasoning},
     ir::{
         block::{Block, BlockKind, CallKind, Reasoning, TextBlock, ToolCall, ToolResult},
         extras::Extras,

@@ -7,7 +7,7 @@ use crate::{
         writer::{ArrayWriter, ObjectWriter},
     },
     dialect::{
-        TargetTraits,
+        egress::TargetTraits,
         losses::Losses,
         openai::{
             names::{self, OpenaiToolNames},

@@ -3,7 +3,10 @@
 use crate::{
     base::json::reader::{self, JsonErrorKind, is_blank},
     dialect::{
-        AnswerSummary, Meter, MeterEvent, errors::read_error, json_body, openai::response_read,
+        errors::read_error,
+        json_body,
+        meter::{AnswerSummary, Meter, MeterEvent},
+        openai::response_read,
         usage_read,
     },
     ir::{fault::Fault, partial_json::PartialJson},

@@ -2,7 +2,7 @@
 
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
-    dialect::openai::{reasoning, request_read::invalid_param},
+    dialect::openai::{error::invalid_param, reasoning},
     ir::{
         block::{
             Block, BlockKind, CacheBreakpoint, Media, MediaKind, MediaSource, Reasoning, TextBlock,

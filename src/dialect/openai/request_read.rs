@@ -6,8 +6,8 @@ use crate::{
         reader::{self, JsonRef},
     },
     dialect::{
-        ChatEndpoint,
-        openai::{completions, messages_read, tools_read},
+        ingress::ChatEndpoint,
+        openai::{completions, error::invalid_param, messages_read, tools_read},
     },
     ir::{
         fault::{ProxyError, ProxyErrorKind},
@@ -44,11 +44,6 @@ pub(super) fn read_request(endpoint: ChatEndpoint, body: &[u8]) -> Result<ChatRe
         .ok_or_else(|| invalid_param("messages", "Missing required parameter: 'messages'."))?;
     messages_read::read_messages(messages, &mut request)?;
     Ok(request)
-}
-
-/// Returns an error that names the field.
-pub(super) fn invalid_param(param: impl Into<String>, message: impl Into<String>) -> ProxyError {
-    ProxyError::new(ProxyErrorKind::BadRequest, message).param(param.into())
 }
 
 fn read_fields(json: JsonRef<'_>, endpoint: ChatEndpoint, request: &mut ChatRequest) {

@@ -3,7 +3,7 @@
 use crate::{
     base::json::writer::{self, ObjectWriter},
     dialect::{
-        AttemptContext, EncodedRequest, TargetTraits, Thinking,
+        egress::{AttemptContext, EncodedRequest, TargetTraits, Thinking},
         losses::Losses,
         openai::{
             messages_write,

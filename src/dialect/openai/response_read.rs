@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
     dialect::{
-        AttemptContext,
+        egress::AttemptContext,
         errors::read_error,
         json_body,
         openai::{parts_read, reasoning},

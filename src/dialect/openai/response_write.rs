@@ -8,7 +8,7 @@ use crate::{
         writer::{self, ArrayWriter, ObjectWriter},
     },
     dialect::{
-        ChatEndpoint, ResponseSpec,
+        ingress::{ChatEndpoint, ResponseSpec},
         openai::{completions, reasoning},
     },
     ir::{

@@ -6,9 +6,10 @@ use crate::{
         reader::{self, JsonErrorKind, JsonRef},
     },
     dialect::{
-        AnswerSummary, AttemptContext, StreamReader,
+        egress::{AttemptContext, StreamReader},
         errors::read_error,
         json_body,
+        meter::AnswerSummary,
         openai::{
             parts_read,
             reasoning::{self, ReasoningDetails},

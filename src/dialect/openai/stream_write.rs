@@ -6,7 +6,7 @@ use crate::{
         writer::{self, ObjectWriter},
     },
     dialect::{
-        ChatEndpoint, ResponseSpec, StreamWriter,
+        ingress::{ChatEndpoint, ResponseSpec, StreamWriter},
         openai::{completions, error, reasoning, response_write},
     },
     ir::{

@@ -4,7 +4,13 @@
 mod answers;
 mod requests;
 
-use crate::dialect::{AttemptContext, ChatEndpoint, Framing, ResponseSpec, TargetTraits, Thinking};
+use crate::{
+    base::framing::Framing,
+    dialect::{
+        egress::{AttemptContext, TargetTraits, Thinking},
+        ingress::{ChatEndpoint, ResponseSpec},
+    },
+};
 
 fn traits() -> TargetTraits {
     TargetTraits {

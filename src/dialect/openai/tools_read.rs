@@ -2,7 +2,7 @@
 
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
-    dialect::openai::request_read::invalid_param,
+    dialect::openai::error::invalid_param,
     ir::{
         block::CacheBreakpoint,
         extras::Extras,

@@ -140,9 +140,10 @@ mod tests {
 
     use super::*;
     use crate::{
+        base::framing::Framing,
         dialect::{
-            AttemptContext, ChatEndpoint, Framing, ops::count, registry, tests::recorded,
-            tokenizer, translate::EventDecoder,
+            egress::AttemptContext, event_decoder::EventDecoder, ingress::ChatEndpoint, ops::count,
+            registry, tests::recorded, tokenizer,
         },
         ir::{
             block::{CallKind, MediaKind, Reasoning, ReasoningSignature, ToolCall, ToolResult},

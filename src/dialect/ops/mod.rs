@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::{
     base::json::reader::{self, JsonRef},
-    dialect::Loss,
+    dialect::losses::Loss,
     ir::{
         extras::Extras,
         fault::{ProxyError, ProxyErrorKind},

@@ -6,10 +6,10 @@ use serde_json::{Map, Value, json};
 use crate::{
     base::framing::sse,
     dialect::{
-        AnswerSummary,
         errors::read_error,
         json_body,
-        responses::{meter::response_summary, response_read::response_failure},
+        meter::AnswerSummary,
+        responses::outcome::{response_failure, response_summary},
     },
     ir::fault::Fault,
 };

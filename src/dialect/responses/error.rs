@@ -6,6 +6,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use crate::{
+    base::json::reader::JsonRef,
     dialect::errors::{
         openai_codes,
         sanitize::{self, MAX_SENT_CHARS},
@@ -57,6 +58,27 @@ pub(super) fn failed_event(error: &ProxyError, request_id: &str, sequence: u32) 
         },
     });
     format!("event: response.failed\ndata: {event}\n\n").into()
+}
+
+pub(super) fn wrong_type(location: &str, wanted: &str, got: JsonRef<'_>) -> ProxyError {
+    bad_request(
+        format!("Invalid type for '{location}': expected {wanted}, but got {}.", got.kind()),
+        Some(location.to_owned()),
+    )
+    .code("invalid_type")
+}
+
+pub(super) fn missing_parameter(location: String) -> ProxyError {
+    bad_request(format!("Missing required parameter: '{location}'."), Some(location))
+        .code("missing_required_parameter")
+}
+
+pub(super) fn bad_request(message: String, param: Option<String>) -> ProxyError {
+    let error = ProxyError::new(ProxyErrorKind::BadRequest, message);
+    match param {
+        Some(param) => error.param(param),
+        None => error,
+    }
 }
 
 #[cfg(test)]

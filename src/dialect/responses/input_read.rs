@@ -4,11 +4,11 @@
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
     dialect::responses::{
+        error::{bad_request, missing_parameter, wrong_type},
         items_read::{
             self, DIALECT, ITEM_NOTE, SYNTHETIC_ID_PREFIX, call_kind, item_type, note_item_fields,
             read_part, string_field,
         },
-        request_read::{bad_request, wrong_type},
         stored, tools_read,
     },
     ir::{
@@ -242,9 +242,4 @@ fn foreign_item(item: JsonRef<'_>) -> Block {
         Block::new(BlockKind::Foreign { dialect: DIALECT, body: RawJson::from_json(item) });
     block.extras.push_dialect_only(DIALECT, ITEM_NOTE, RawJson::object(|_| {}));
     block
-}
-
-fn missing_parameter(location: String) -> ProxyError {
-    bad_request(format!("Missing required parameter: '{location}'."), Some(location))
-        .code("missing_required_parameter")
 }

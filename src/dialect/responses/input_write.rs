@@ -3,7 +3,7 @@
 use crate::{
     base::json::{raw::RawJson, writer},
     dialect::{
-        TargetTraits,
+        egress::TargetTraits,
         losses::Losses,
         responses::{
             items_read::{

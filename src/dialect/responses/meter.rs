@@ -3,11 +3,10 @@
 use crate::{
     base::json::reader::{self, JsonErrorKind, JsonRef, is_blank},
     dialect::{
-        AnswerSummary, Meter, MeterEvent,
         errors::read_error,
         json_body,
-        responses::response_read::{cancelled_fault, response_failure},
-        usage_read,
+        meter::{AnswerSummary, Meter, MeterEvent},
+        responses::outcome::{cancelled_fault, response_failure, response_summary},
     },
 };
 
@@ -24,18 +23,6 @@ struct ResponseEventFields<'a> {
     kind: &'a [u8],
     has_error: bool,
     has_content: bool,
-}
-
-/// The usage, status and model of a response object. An incomplete response gives the reason
-/// instead of the status.
-pub(super) fn response_summary(response: JsonRef<'_>) -> AnswerSummary {
-    let status = json_body::clean_name(response.get("status"));
-    let reason = json_body::clean_name(response.member_at(&["incomplete_details", "reason"]));
-    AnswerSummary {
-        usage: response.get("usage").and_then(usage_read::read_openai),
-        finish_reason: reason.or(status),
-        model: json_body::clean_name(response.get("model")),
-    }
 }
 
 impl Meter for ResponseMeter {

@@ -8,6 +8,7 @@ mod items_read;
 mod items_write;
 mod meter;
 mod names;
+mod outcome;
 mod parts_write;
 mod request_read;
 mod request_write;
@@ -26,14 +27,17 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use crate::{
+    base::framing::Framing,
     dialect::{
-        AnswerSummary, AttemptContext, ChatEndpoint, Egress, EncodedRequest, Framing, Ingress,
-        Meter, ResponseSpec, StreamReader, StreamWriter, TargetTraits, generic_meter::GenericMeter,
+        egress::{AttemptContext, Egress, EncodedRequest, StreamReader, TargetTraits},
+        generic_meter::GenericMeter,
+        ingress::{ChatEndpoint, Ingress, ResponseSpec, StreamWriter},
         json_body,
+        meter::{AnswerSummary, Meter},
     },
     ir::{
         fault::{Fault, ProxyError},
-        op::{Dialect, Op},
+        op::Op,
         request::ChatRequest,
         response::ChatResponse,
     },
@@ -42,10 +46,6 @@ use crate::{
 pub(super) struct Responses;
 
 impl Ingress for Responses {
-    fn dialect(&self) -> Dialect {
-        Dialect::Responses
-    }
-
     fn write_error(&self, error: &ProxyError, _request_id: &str) -> (StatusCode, Bytes) {
         error::write_error(error)
     }
@@ -82,10 +82,6 @@ impl Ingress for Responses {
 }
 
 impl Egress for Responses {
-    fn dialect(&self) -> Dialect {
-        Dialect::Responses
-    }
-
     fn read_summary(
         &self,
         op: Op,

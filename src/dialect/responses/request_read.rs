@@ -6,13 +6,14 @@ use crate::{
         reader::{self, JsonRef},
     },
     dialect::responses::{
+        error::{bad_request, wrong_type},
         input_read::InputItemsReader,
         items_read::{DIALECT, string_field},
         tools_read,
     },
     ir::{
         block::Block,
-        fault::{ProxyError, ProxyErrorKind},
+        fault::ProxyError,
         generation_settings::{Effort, ReasoningSettings, ResponseFormat},
         request::ChatRequest,
     },
@@ -277,20 +278,4 @@ fn expect_number(key: &str, value: JsonRef<'_>) -> Result<RawJson, ProxyError> {
 
 fn expect_array<'a>(value: JsonRef<'a>, key: &str) -> Result<JsonRef<'a>, ProxyError> {
     if value.is_array() { Ok(value) } else { Err(wrong_type(key, "an array", value)) }
-}
-
-pub(super) fn wrong_type(location: &str, wanted: &str, got: JsonRef<'_>) -> ProxyError {
-    bad_request(
-        format!("Invalid type for '{location}': expected {wanted}, but got {}.", got.kind()),
-        Some(location.to_owned()),
-    )
-    .code("invalid_type")
-}
-
-pub(super) fn bad_request(message: String, param: Option<String>) -> ProxyError {
-    let error = ProxyError::new(ProxyErrorKind::BadRequest, message);
-    match param {
-        Some(param) => error.param(param),
-        None => error,
-    }
 }

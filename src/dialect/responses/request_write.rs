@@ -3,7 +3,7 @@
 use crate::{
     base::json::{raw::RawJson, writer},
     dialect::{
-        AttemptContext, EncodedRequest, TargetTraits, Thinking,
+        egress::{AttemptContext, EncodedRequest, TargetTraits, Thinking},
         losses::Losses,
         responses::{
             input_write::InputItemsWriter,

@@ -3,7 +3,7 @@
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
     dialect::{
-        AttemptContext,
+        egress::AttemptContext,
         errors::read_error,
         json_body,
         responses::{
@@ -11,7 +11,7 @@ use crate::{
                 self, DIALECT, call_kind, item_type, note_item_fields, read_image, read_part,
                 string_field,
             },
-            meter,
+            outcome::{self, response_failure},
         },
         usage_read,
     },
@@ -159,19 +159,6 @@ fn join_logprobs(list: &[RawJson]) -> Option<RawJson> {
     RawJson::parse(&all).filter(|_| !list.is_empty())
 }
 
-/// The fault of a response that failed or was cancelled.
-pub(super) fn response_failure(response: JsonRef<'_>) -> Option<Fault> {
-    match string_field(response, "status").as_deref() {
-        Some("failed") => Some(read_error::from_json(None, response)),
-        Some("cancelled") => Some(cancelled_fault()),
-        _ => None,
-    }
-}
-
-pub(super) fn cancelled_fault() -> Fault {
-    read_error::unexpected_shape("the response was cancelled")
-}
-
 pub(super) fn created_at(response: JsonRef<'_>) -> Option<i64> {
     let at = response.get("created_at")?;
     // Some upstreams send fractions.
@@ -190,7 +177,7 @@ pub(super) fn read_finish(response: JsonRef<'_>, called: bool, refused: bool) ->
     };
     Finish {
         kind,
-        raw_reason: meter::response_summary(response).finish_reason,
+        raw_reason: outcome::response_summary(response).finish_reason,
         stop_sequence: None,
     }
 }

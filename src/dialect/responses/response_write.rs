@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    dialect::{ResponseSpec, responses::stream_write::ResponseWriter},
+    dialect::{ingress::ResponseSpec, responses::stream_write::ResponseWriter},
     ir::{assemble, response::ChatResponse},
 };
 

@@ -3,7 +3,7 @@
 
 use crate::{
     base::json::{raw::RawJson, writer},
-    dialect::{ResponseSpec, responses::items_read::DIALECT},
+    dialect::{ingress::ResponseSpec, responses::items_read::DIALECT},
     ir::{
         block::Citation,
         response::{Finish, FinishKind},

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::{
     base::json::writer,
     dialect::{
-        ResponseSpec, TargetTraits, Thinking,
+        egress::{TargetTraits, Thinking},
+        ingress::ResponseSpec,
         losses::Losses,
         responses::{input_write::InputItemsWriter, names::ResponsesToolNames, schema},
     },
@@ -216,8 +217,8 @@ pub(super) fn read_compaction(content: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::{
-        base::json::reader,
-        dialect::{ChatEndpoint, Framing, responses::request_read},
+        base::{framing::Framing, json::reader},
+        dialect::{ingress::ChatEndpoint, responses::request_read},
         ir::extras::Extras,
     };
 

@@ -4,17 +4,17 @@
 use crate::{
     base::json::reader::{self, JsonRef},
     dialect::{
-        AnswerSummary, AttemptContext, StreamReader,
+        egress::{AttemptContext, StreamReader},
         errors::read_error,
+        meter::AnswerSummary,
         responses::{
             items_read::{
                 self, DIALECT, SUMMARY_SEPARATOR, call_kind, item_type, read_citation, read_image,
                 reasoning_text, string_field,
             },
-            meter::response_summary,
+            outcome::{cancelled_fault, response_failure, response_summary},
             response_read::{
-                cancelled_fault, client_tool_name, created_at, ensure_call_id, read_finish,
-                read_usage, response_failure,
+                client_tool_name, created_at, ensure_call_id, read_finish, read_usage,
             },
         },
     },

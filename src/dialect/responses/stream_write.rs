@@ -3,8 +3,8 @@
 use crate::{
     base::json::writer,
     dialect::{
-        ResponseSpec, StreamWriter,
         errors::sanitize::{self, MAX_SENT_CHARS},
+        ingress::{ResponseSpec, StreamWriter},
         responses::{
             error,
             items_read::DIALECT,

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     dialect::{
-        Loss, Thinking,
+        egress::Thinking,
+        event_decoder::EventDecoder,
+        losses::Loss,
         tests::recorded::{self, RecordedExchange},
-        translate::EventDecoder,
     },
     ir::{
         assemble::{Assembler, to_events},

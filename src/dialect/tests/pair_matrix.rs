@@ -7,11 +7,6 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::base::json::raw::RawJson;
-use crate::dialect::{
-    AttemptContext, ChatEndpoint, Framing, ResponseSpec, TargetTraits, Thinking, registry,
-    tests::recorded::{self, RecordedExchange},
-    translate::{EventDecoder, Translator},
-};
 use crate::ir::{
     assemble::{self, Assembler},
     block::{Block, BlockKind, Citation, MediaKind, MediaSource},
@@ -23,6 +18,17 @@ use crate::ir::{
     response::{ChatResponse, Finish, FinishKind},
     tool::{Tool, ToolChoice},
     validate,
+};
+use crate::{
+    base::framing::Framing,
+    dialect::{
+        egress::{AttemptContext, TargetTraits, Thinking},
+        event_decoder::EventDecoder,
+        ingress::{ChatEndpoint, ResponseSpec},
+        registry,
+        tests::recorded::{self, RecordedExchange},
+        translate::Translator,
+    },
 };
 
 const APIS: [(&str, Dialect); 7] = [

@@ -10,7 +10,7 @@ use crate::relay::attempt::{
     result::StreamFailure,
 };
 use crate::{
-    dialect::{passthrough::StreamEnd, response_stream::ResponseStream},
+    dialect::{event_decoder::StreamEnd, response_stream::ResponseStream},
     ir::fault::{Fault, TransportFault, TransportKind},
     upstream::body::UpstreamBody,
 };

@@ -27,12 +27,8 @@ use crate::{
     },
     dialect::{
         AnswerSummary, AttemptContext, EncodedRequest, Loss, ResponseSpec, TargetTraits, Thinking,
-        losses,
-        ops::EncodedOpRequest,
-        registry,
-        response_stream::ResponseStream,
-        stored,
-        translate::{EventDecoder, Translator},
+        event_decoder::EventDecoder, losses, ops::EncodedOpRequest, registry,
+        response_stream::ResponseStream, stored, translate::Translator,
     },
     ir::{
         assemble::{self, Assembler},

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     base::json::reader,
-    dialect::{self, AttemptContext, Framing, registry, translate::EventDecoder},
+    dialect::{self, AttemptContext, Framing, event_decoder::EventDecoder, registry},
     ir::{
         block::{Block, BlockKind, MediaKind, MediaSource},
         event::{BlockStart, ChatEvent},

@@ -31,7 +31,7 @@ use crate::relay::{
 use crate::{
     dialect::{
         ResponseSpec,
-        passthrough::{FeedResult, StreamEnd},
+        event_decoder::{FeedResult, StreamEnd},
         response_stream::ResponseStream,
     },
     events::record::RequestState,

@@ -6,7 +6,11 @@ use serde_json::{Value, json};
 use super::{Anthropic, client_stream, collect_message, response_spec, write_json};
 use crate::{
     base::json::raw::RawJson,
-    dialect::{ChatEndpoint, Ingress, PLACEHOLDER_SIGNATURE, Thinking},
+    dialect::{
+        PLACEHOLDER_SIGNATURE,
+        egress::Thinking,
+        ingress::{ChatEndpoint, Ingress},
+    },
     ir::{
         block::{
             Block, BlockKind, CacheBreakpoint, CallKind, Citation, Media, MediaKind, MediaSource,

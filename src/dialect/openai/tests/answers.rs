@@ -5,13 +5,14 @@ use serde_json::{Value, json};
 
 use super::{carry, shape};
 use crate::{
-    base::json::raw::RawJson,
+    base::{framing::Framing, json::raw::RawJson},
     dialect::{
-        AttemptContext, ChatEndpoint, Egress, Framing, Ingress, ResponseSpec, StreamReader,
+        egress::{AttemptContext, Egress, StreamReader},
+        event_decoder::{EventDecoder, StreamEnd},
+        ingress::{ChatEndpoint, Ingress, ResponseSpec},
         openai::Openai,
-        passthrough::StreamEnd,
         tests::recorded::{self, RecordedExchange},
-        translate::{EventDecoder, Translator},
+        translate::Translator,
     },
     ir::{
         assemble::{self, Assembler},

@@ -4,7 +4,12 @@ use serde_json::{Map, Value, json};
 
 use super::traits;
 use crate::{
-    dialect::{ChatEndpoint, Egress, Ingress, TargetTraits, openai::Openai, tests::recorded},
+    dialect::{
+        egress::{Egress, TargetTraits},
+        ingress::{ChatEndpoint, Ingress},
+        openai::Openai,
+        tests::recorded,
+    },
     ir::{
         block::{
             Block, BlockKind, CacheBreakpoint, CallKind, Media, MediaKind, MediaSource, Reasoning,

@@ -7,6 +7,7 @@ use crate::ir::{
         ToolResult,
     },
     fault::ProxyErrorKind,
+    op::Dialect,
     request::{ChatMessage, Role},
     tool::{FunctionTool, Tool, ToolChoice},
 };
