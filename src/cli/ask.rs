@@ -21,7 +21,9 @@ use crate::{
         context::CommandContext,
         error::{CliError, ExitStatus},
         expose::expose_secret,
-        output, project, prompt,
+        output,
+        project::lookup,
+        prompt,
     },
 };
 
@@ -73,7 +75,7 @@ pub async fn run(ctx: &CommandContext, args: AskArgs) -> Result<ExitStatus, CliE
         .extend(args.system.as_deref().map(|text| json!({ "role": "system", "content": text })));
     messages.push(json!({ "role": "user", "content": question }));
     let body = json!({ "model": args.model, "stream": true, "messages": messages });
-    let key = project::client_key(ctx, &args.project).await?;
+    let key = lookup::client_key(ctx, &args.project).await?;
     let client = reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())

@@ -7,7 +7,8 @@ use crate::cli::{
     context::CommandContext,
     error::{CliError, ExitStatus},
     expose::expose_secret,
-    output, project,
+    output,
+    project::lookup,
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -43,7 +44,7 @@ enum Shell {
 /// The project does not exist, or its key cannot be read.
 pub async fn run(ctx: &CommandContext, args: EnvArgs) -> Result<ExitStatus, CliError> {
     let base = attach::base_url(ctx).await?;
-    let key = project::client_key(ctx, &args.project).await?;
+    let key = lookup::client_key(ctx, &args.project).await?;
     let variables = sdk_variables(&base, expose_secret(&key));
     if ctx.global.json {
         let map: serde_json::Map<_, _> =

@@ -1,7 +1,7 @@
 //! `aiproxy key list`: lists the running proxy's keys, or the config's keys and what their
 //! references resolve to.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     base::clock::{Clock, SystemClock},
@@ -20,7 +20,12 @@ use crate::{
         },
         status,
     },
-    secrets::Reference,
+    config::settings::{Upstream, UpstreamKey},
+    secrets::{
+        Reference,
+        resolve::{ResolveError, SecretResolver},
+        secret::Fingerprint,
+    },
 };
 
 const NO_KEYS_HINT: &str = "no keys; `aiproxy key add UPSTREAM` stores one";
@@ -92,73 +97,26 @@ async fn list_from_config(
     let file = edit_file::load(ctx)?;
     let settings = file.with_discovered();
     let resolver = file.resolver();
+    let all = || settings.upstreams.iter().flat_map(|u| u.keys.iter().map(move |k| (u, k)));
     let mut rows = Vec::new();
-    let mut table = TextTable::new(&["KEY", "FINGERPRINT", "STATE", "REFERENCE"]);
-    let mut advice = KeyAdvice::default();
-    for upstream in &settings.upstreams {
-        for key in upstream
-            .keys
-            .iter()
-            .filter(|key| matches_filter(key_filter, &upstream.name, &key.label))
-        {
-            // A listing must not start a program, which could prompt for a password.
-            let (fingerprint, missing) = match &key.reference {
-                Reference::Command(_) => (None, None),
-                reference => match resolver.resolve(reference).await {
-                    Ok(secret) => (Some(secret.fingerprint()), None),
-                    Err(error) => (None, Some(error)),
-                },
-            };
-            let on = key.enabled && upstream.enabled;
-            let state = match &missing {
-                _ if !on => Some("disabled"),
-                Some(_) => Some("missing"),
-                None => None,
-            };
-            rows.push(json!({
-                "upstream": &*upstream.name,
-                "label": &*key.label,
-                "account": &*key.account,
-                "fingerprint": fingerprint.as_deref(),
-                "state": state,
-                "cause": missing.as_ref().map(ToString::to_string),
-                "until": null,
-                "scopes": [],
-                "reference": key.reference.to_string(),
-            }));
-            let reference = key.reference.to_string();
-            table.row(vec![
-                (&*key.name).into(),
-                fingerprint.as_deref().unwrap_or("–").into(),
-                match &missing {
-                    Some(error) if on => TableCell::new(
-                        TextRole::Error,
-                        table::describe_missing(
-                            &error.message_with_hint(&upstream.name),
-                            &reference,
-                            &key.name,
-                            &mut advice,
-                        ),
-                    ),
-                    _ => state.unwrap_or("").into(),
-                },
-                TableCell::new(TextRole::Dim, &reference),
-            ]);
-        }
+    for (upstream, key) in all().filter(|(u, k)| matches_filter(key_filter, &u.name, &k.label)) {
+        rows.push(ConfiguredKey::read(upstream, key, &resolver).await);
     }
     if let (Some(key_filter), true) = (key_filter, rows.is_empty()) {
-        find_key(
-            key_filter,
-            settings.upstreams.iter().flat_map(|u| u.keys.iter().map(|k| (&*u.name, &*k.label))),
-        )?;
+        find_key(key_filter, all().map(|(u, k)| (&*u.name, &*k.label)))?;
     }
     if ctx.global.json {
-        output::print_json(&rows)?;
+        output::print_json(&rows.iter().map(ConfiguredKey::as_json).collect::<Vec<_>>())?;
         return Ok(ExitStatus::Ok);
     }
-    if table.is_empty() {
+    if rows.is_empty() {
         output::print_line(NO_KEYS_HINT)?;
     } else {
+        let mut table = TextTable::new(&["KEY", "FINGERPRINT", "STATE", "REFERENCE"]);
+        let mut advice = KeyAdvice::default();
+        for row in &rows {
+            table.row(row.cells(&mut advice));
+        }
         output::print(&(table.render(Styler::stdout()) + &advice.text()))?;
     }
     output::print_note(&format!(
@@ -166,4 +124,72 @@ async fn list_from_config(
         attach::not_running_note(ctx).await
     ));
     Ok(ExitStatus::Ok)
+}
+
+/// A key of the config and the secret or error behind its reference.
+struct ConfiguredKey<'a> {
+    upstream: &'a Upstream,
+    key: &'a UpstreamKey,
+    /// `None` if the secret is missing or its reference was not read.
+    fingerprint: Option<Fingerprint>,
+    missing: Option<ResolveError>,
+}
+
+impl<'a> ConfiguredKey<'a> {
+    async fn read(upstream: &'a Upstream, key: &'a UpstreamKey, resolver: &SecretResolver) -> Self {
+        // A listing must not start a program, which could prompt for a password.
+        let (fingerprint, missing) = match &key.reference {
+            Reference::Command(_) => (None, None),
+            reference => match resolver.resolve(reference).await {
+                Ok(secret) => (Some(secret.fingerprint()), None),
+                Err(error) => (None, Some(error)),
+            },
+        };
+        Self { upstream, key, fingerprint, missing }
+    }
+
+    /// The state, as far as the config determines it.
+    fn state(&self) -> Option<&'static str> {
+        match &self.missing {
+            _ if !(self.key.enabled && self.upstream.enabled) => Some("disabled"),
+            Some(_) => Some("missing"),
+            None => None,
+        }
+    }
+
+    fn as_json(&self) -> Value {
+        json!({
+            "upstream": &*self.upstream.name,
+            "label": &*self.key.label,
+            "account": &*self.key.account,
+            "fingerprint": self.fingerprint.as_deref(),
+            "state": self.state(),
+            "cause": self.missing.as_ref().map(ToString::to_string),
+            "until": null,
+            "scopes": [],
+            "reference": self.key.reference.to_string(),
+        })
+    }
+
+    fn cells(&self, advice: &mut KeyAdvice) -> Vec<TableCell> {
+        let reference = self.key.reference.to_string();
+        let state = match (&self.missing, self.state()) {
+            (Some(error), Some("missing")) => TableCell::new(
+                TextRole::Error,
+                table::describe_missing(
+                    &error.message_with_hint(&self.upstream.name),
+                    &reference,
+                    &self.key.name,
+                    advice,
+                ),
+            ),
+            (_, state) => state.unwrap_or("").into(),
+        };
+        vec![
+            (&*self.key.name).into(),
+            self.fingerprint.as_deref().unwrap_or("–").into(),
+            state,
+            TableCell::new(TextRole::Dim, &reference),
+        ]
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::base::sanitize::clean;
+use crate::base::{pattern::Patterns, sanitize::clean};
 
 /// Formats JSON facts as `name  value` lines; omits empty and absent values.
 pub(in crate::cli) fn facts_text(facts: &Value) -> String {
@@ -40,6 +40,16 @@ fn json_one_line(value: &Value) -> String {
         other => Some(format!("{name} {other}")),
     };
     map.iter().filter_map(part).collect::<Vec<_>>().join(" · ")
+}
+
+/// The patterns as they are written in the config.
+pub(in crate::cli) fn pattern_texts(patterns: &Patterns) -> Vec<String> {
+    patterns
+        .include
+        .iter()
+        .map(|p| p.text().to_owned())
+        .chain(patterns.exclude.iter().map(|p| format!("!{}", p.text())))
+        .collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use crate::{
     base::{
         clock::{Clock, SystemClock, UnixMillis},
-        pattern::Patterns,
         sanitize::clean,
     },
     cli::{
@@ -16,13 +15,14 @@ use crate::{
         context::CommandContext,
         error::{CliError, ExitStatus},
         key,
+        output::facts::pattern_texts,
         output::{
             self, Styler, TextRole, budget_format,
             table::{TableCell, TextTable},
             time_format,
         },
         status,
-        upstream::ensure_known,
+        upstream::lookup::ensure_known,
     },
     config::settings::{KeyLimit, Upstream, UpstreamKey},
     control::snapshot::{BudgetView, KeyView, Snapshot, UpstreamState, UpstreamView},
@@ -383,15 +383,6 @@ fn limit_text(limit: KeyLimit, at_once: u32) -> String {
         .map(|(n, what)| format!("{n} {what}"))
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-fn pattern_texts(patterns: &Patterns) -> Vec<String> {
-    patterns
-        .include
-        .iter()
-        .map(|p| p.text().to_owned())
-        .chain(patterns.exclude.iter().map(|p| format!("!{}", p.text())))
-        .collect()
 }
 
 fn failure_json((record, attempt): (&RequestRecord, &AttemptRecord)) -> Value {

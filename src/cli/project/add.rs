@@ -1,0 +1,156 @@
+//! `aiproxy project add`: adds a project and creates its key.
+
+use clap::Args;
+
+use crate::{
+    cli::{
+        attach, client_key,
+        config::edit_file,
+        context::CommandContext,
+        error::{CliError, ExitStatus},
+        prompt,
+    },
+    config::{edit::Edit, settings::Period},
+    secrets::keyring::Keyring,
+};
+
+pub(super) const EXAMPLES: &str = "\
+A project is a client identity with a key of its own, which is made here and kept in the OS
+keyring (or, where none answers, in a private file of the data dir).
+
+Examples:
+  aiproxy project add ide
+  aiproxy project add agent --models 'gpt-*,fast' --rpm 60 --budget 5/day --budget 50/month
+  aiproxy project show agent --reveal            the key, for a tool's settings";
+
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// Name: letters, digits, `-`, `_` and `.`
+    name: String,
+    /// Models it may use; patterns and !exclusions are allowed
+    #[arg(long, value_name = "MODEL,…", value_delimiter = ',')]
+    models: Vec<String>,
+    /// Upstreams it may use
+    #[arg(long, value_name = "UPSTREAM,…", value_delimiter = ',')]
+    upstreams: Vec<String>,
+    /// Requests per minute
+    #[arg(long, value_name = "N")]
+    rpm: Option<u32>,
+    /// Tokens per minute
+    #[arg(long, value_name = "N")]
+    tpm: Option<u32>,
+    /// Concurrent requests
+    #[arg(long, value_name = "N")]
+    max_concurrency: Option<u32>,
+    /// Budget, as in 5/day: dollars per day, week, month or total; repeatable
+    #[arg(long, value_name = "USD/PERIOD", value_parser = parse_budget)]
+    budget: Vec<(f64, Period)>,
+    /// Client networks it accepts, as in 192.168.1.0/24
+    #[arg(long, value_name = "NET,…", value_delimiter = ',')]
+    subnets: Vec<String>,
+    /// Allow it to control the proxy
+    #[arg(long)]
+    admin: bool,
+}
+
+/// Adds the project.
+///
+/// # Errors
+///
+/// An invalid or existing name, or a config that cannot be changed.
+pub(super) async fn run(ctx: &CommandContext, args: AddArgs) -> Result<ExitStatus, CliError> {
+    let file = edit_file::load_or_empty(ctx)?;
+    check_name(&args.name)?;
+    if file.settings.projects.iter().any(|p| *p.name == *args.name) {
+        return Err(CliError::failed(format!("there is a project `{}` already", args.name))
+            .hint(format!("`aiproxy project set {0} KEY=VALUE` changes it, `aiproxy project rotate {0}` gives it a new key", args.name)));
+    }
+    let (secret, location) =
+        client_key::create_key(&args.name, &file.paths.data, &Keyring::system()).await?;
+    let mut edits = vec![Edit::AddProject { name: args.name.clone(), key: location.reference() }];
+    let mut set = |key: &str, value| {
+        edits.push(Edit::SetProject { name: args.name.clone(), path: key.to_owned(), value });
+    };
+    for (key, list) in
+        [("models", &args.models), ("upstreams", &args.upstreams), ("subnets", &args.subnets)]
+    {
+        if !list.is_empty() {
+            set(key, edit_file::toml_list(list));
+        }
+    }
+    for (key, number) in
+        [("rpm", args.rpm), ("tpm", args.tpm), ("max_concurrency", args.max_concurrency)]
+    {
+        if let Some(number) = number {
+            set(key, number.to_string());
+        }
+    }
+    if !args.budget.is_empty() {
+        let each = args
+            .budget
+            .iter()
+            .map(|(usd, per)| format!("{{ usd = {usd:?}, per = \"{}\" }}", per.name()));
+        set("budget", format!("[{}]", each.collect::<Vec<_>>().join(", ")));
+    }
+    if args.admin {
+        set("admin", "true".to_owned());
+    }
+    if let Err(error) = edit_file::edit_config(ctx, &edits) {
+        client_key::delete_key(&args.name, &file.paths.data, &Keyring::system()).await;
+        return Err(error);
+    }
+    attach::reload_if_running(ctx).await;
+    ctx.print_result(&format!(
+        "project {0} added; its key ({1}) is kept in {location}\n`eval \"$(aiproxy env {0})\"` uses it, `aiproxy project show {0} --reveal` prints it",
+        args.name,
+        secret.fingerprint()
+    ))
+}
+
+/// Parses `5/day` or `$0.50/month`.
+fn parse_budget(text: &str) -> Result<(f64, Period), String> {
+    let form = || {
+        "write dollars and a period, as in 5/day; a period is day, week, month or total".to_owned()
+    };
+    let (usd, per) = text.split_once('/').ok_or_else(form)?;
+    let usd = usd
+        .trim()
+        .trim_start_matches('$')
+        .parse::<f64>()
+        .ok()
+        .filter(|usd| usd.is_finite() && *usd >= 0.0)
+        .ok_or_else(form)?;
+    let (_, per) = Period::ALL.iter().find(|(name, _)| *name == per.trim()).ok_or_else(form)?;
+    Ok((usd, *per))
+}
+
+/// Checks a project's name, which is also a file name and part of a keyring entry.
+fn check_name(name: &str) -> Result<(), CliError> {
+    if prompt::looks_like_key(name) {
+        return Err(CliError::usage("that looks like a key, not like the name of a project")
+            .hint("the key is made for you"));
+    }
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 64 || !name.chars().all(fine) || name.starts_with('.') {
+        return Err(CliError::usage(format!(
+            "`{}` is no name for a project",
+            crate::base::sanitize::clean(name)
+        ))
+        .hint("letters, digits, `-`, `_` and `.`, at most 64"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_dollars_and_a_period() {
+        assert_eq!(parse_budget("5/day"), Ok((5.0, Period::Day)));
+        assert_eq!(parse_budget("$0.50/month"), Ok((0.5, Period::Month)));
+        for wrong in ["5", "5/year", "x/day", "-1/day", "inf/day", "/day", ""] {
+            assert!(parse_budget(wrong).is_err_and(|why| why.contains("5/day")), "{wrong}");
+        }
+    }
+}

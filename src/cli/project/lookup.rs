@@ -1,0 +1,81 @@
+//! Finds a project and its key.
+
+use crate::{
+    base::suggest,
+    cli::{
+        client_key,
+        config::edit_file::{self, ConfigFile},
+        context::CommandContext,
+        error::CliError,
+    },
+    config::settings::Project,
+    secrets::{Secret, keyring::Keyring},
+};
+
+/// The key that a project's clients send.
+///
+/// # Errors
+///
+/// The project does not exist, it is disabled, or its reference does not resolve.
+pub(in crate::cli) async fn client_key(
+    ctx: &CommandContext,
+    name: &str,
+) -> Result<Secret, CliError> {
+    let file = edit_file::load(ctx)?;
+    let project = find_project(&file, name)?;
+    if !project.enabled {
+        return Err(CliError::failed(format!("project `{name}` is disabled"))
+            .hint("name another project, or `aiproxy project set` it enabled=true"));
+    }
+    project_key(&file, project).await.map(|(secret, _)| secret)
+}
+
+/// Finds a project by its name.
+///
+/// # Errors
+///
+/// No such project; the error names the nearest.
+pub(super) fn find_project<'a>(file: &'a ConfigFile, name: &str) -> Result<&'a Project, CliError> {
+    let projects = &file.settings.projects;
+    projects.iter().find(|p| *p.name == *name).map(|p| &**p).ok_or_else(|| {
+        let near = suggest::nearest(name, projects.iter().map(|p| &*p.name))
+            .map(|near| format!("did you mean `{near}`? "))
+            .unwrap_or_default();
+        CliError::failed(format!("no project `{name}`"))
+            .hint(format!("{near}`aiproxy project add {name}` makes one"))
+    })
+}
+
+/// The key and a description of its location.
+pub(super) async fn project_key(
+    file: &ConfigFile,
+    project: &Project,
+) -> Result<(Secret, String), CliError> {
+    match &project.key {
+        Some(reference) => {
+            let secret = file
+                .resolver()
+                .resolve_any_key(reference)
+                .await
+                .map_err(|e| CliError::failed(e.text()).hint(e.hint()))?;
+            Ok((secret, reference.to_string()))
+        }
+        None => {
+            let (secret, location) =
+                client_key::default_client_key(&file.paths, &Keyring::system()).await?;
+            Ok((secret, location.reference()))
+        }
+    }
+}
+
+/// The key's reference; `None` if the key of the implicit project has not been created yet.
+pub(super) async fn key_reference(file: &ConfigFile, p: &Project) -> Option<String> {
+    match &p.key {
+        Some(reference) => Some(reference.to_string()),
+        None => client_key::find_default_key(&file.paths, &Keyring::system())
+            .await
+            .ok()
+            .flatten()
+            .map(|(_, location)| location.reference()),
+    }
+}

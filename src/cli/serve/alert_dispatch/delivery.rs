@@ -1,0 +1,170 @@
+//! Delivers alerts to the desktop, the webhook and the chat card.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::AlertDispatcher;
+use crate::{
+    alerts::{
+        deliver::{self, DeliveryResult, ReceiverKind},
+        desktop,
+        message::AlertMessage,
+    },
+    base::id::RequestId,
+    config::settings::{AlertSettings, OutboundUrl},
+    events::{
+        alert::{Alert, AlertKind},
+        event::Severity,
+    },
+    secrets::Secret,
+};
+
+impl AlertDispatcher {
+    /// The message about an alert. `left_out` earlier alerts of its kind were suppressed.
+    pub(super) fn build_message(&self, alert: Alert, left_out: u32) -> AlertMessage {
+        let at = self.engine.clock.unix();
+        AlertMessage {
+            id: RequestId::new(at).to_string(),
+            at,
+            alert,
+            suppressed: left_out,
+            host: self.host.clone(),
+        }
+    }
+
+    /// Shows one message on the desktop.
+    pub(super) async fn show_on_desktop(&self, message: &AlertMessage) {
+        if let Err(why) = desktop::show_notification(
+            &message.title(),
+            &message.text(),
+            message.alert.level == Severity::Error,
+            &self.env,
+        )
+        .await
+        {
+            tracing::warn!("an alert is not shown on the desktop: {why}");
+        }
+    }
+
+    /// Delivers messages one at a time; each is retried until it is accepted or dropped.
+    pub(super) async fn deliver_queued(
+        &self,
+        form: ReceiverKind,
+        messages: &mut mpsc::Receiver<Arc<AlertMessage>>,
+    ) {
+        while let Some(message) = messages.recv().await {
+            let mut pauses = deliver::RETRY_DELAYS.iter();
+            loop {
+                // Read the settings for each try because a reload may have changed them.
+                let settings = self.settings();
+                let Some(url) = channel_url(&settings, form) else { break };
+                match self.deliver_once(&settings, url, form, &message).await {
+                    DeliveryResult::Delivered => break,
+                    DeliveryResult::Retry { reason: why, retry_after: after } => {
+                        match pauses.next() {
+                            Some(pause) => {
+                                tracing::debug!(
+                                    way = form.name(),
+                                    "an alert is not taken yet: {why}"
+                                );
+                                tokio::time::sleep(after.unwrap_or(*pause)).await;
+                            }
+                            None => {
+                                tracing::warn!(way = form.name(), id = %message.id, "an alert is given up: {why}");
+                                break;
+                            }
+                        }
+                    }
+                    DeliveryResult::Rejected { reason: why } => {
+                        tracing::warn!(way = form.name(), id = %message.id, "an alert is refused: {why}");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn deliver_once(
+        &self,
+        settings: &AlertSettings,
+        url: &OutboundUrl,
+        form: ReceiverKind,
+        message: &AlertMessage,
+    ) -> DeliveryResult {
+        match self.signing_secret(settings).await {
+            Ok(secret) => {
+                deliver::deliver_once(
+                    &self.webhook_client,
+                    url,
+                    form,
+                    secret.as_ref(),
+                    message,
+                    self.engine.clock.unix(),
+                )
+                .await
+            }
+            // Do not send it unsigned: the receiver must reject an unsigned message.
+            Err(why) => DeliveryResult::Retry { reason: why, retry_after: None },
+        }
+    }
+
+    async fn signing_secret(&self, settings: &AlertSettings) -> Result<Option<Secret>, String> {
+        let Some(reference) = &settings.secret else { return Ok(None) };
+        let read = self.loader.resolver.resolve_any_key(reference).await;
+        read.map(Some)
+            .map_err(|error| format!("`alerts.secret`: {}; {}", error.text(), error.hint()))
+    }
+
+    /// Sends one test message to every configured channel and returns the results.
+    pub(in crate::cli::serve) async fn send_test(&self) -> Result<String, String> {
+        let settings = self.settings();
+        let alert = Alert {
+            kind: AlertKind::Test,
+            subject: "test".into(),
+            text: "a test of the alerts of aiproxy: if you read this, they arrive".into(),
+            level: Severity::Info,
+        };
+        let message = self.build_message(alert, 0);
+        let (mut lines, mut failed) = (Vec::new(), false);
+        if settings.desktop {
+            match desktop::show_notification(&message.title(), &message.text(), false, &self.env)
+                .await
+            {
+                Ok(program) => lines.push(format!("desktop: shown by {program}")),
+                Err(why) => {
+                    failed = true;
+                    lines.push(format!("desktop: {why}"));
+                }
+            }
+        }
+        for form in [ReceiverKind::Webhook, ReceiverKind::Card] {
+            let Some(url) = channel_url(&settings, form) else { continue };
+            match self.deliver_once(&settings, url, form, &message).await {
+                DeliveryResult::Delivered => {
+                    lines.push(format!("{}: taken by {}", form.name(), url.origin()));
+                }
+                DeliveryResult::Retry { reason: why, .. }
+                | DeliveryResult::Rejected { reason: why } => {
+                    failed = true;
+                    lines.push(format!("{}: {why}", form.name()));
+                }
+            }
+        }
+        match (lines.is_empty(), failed) {
+            (true, _) => {
+                Err("alerts go nowhere: set `desktop`, `webhook` or `feishu` under [alerts]"
+                    .to_owned())
+            }
+            (false, true) => Err(lines.join("\n")),
+            (false, false) => Ok(lines.join("\n")),
+        }
+    }
+}
+
+fn channel_url(settings: &AlertSettings, form: ReceiverKind) -> Option<&OutboundUrl> {
+    match form {
+        ReceiverKind::Card => settings.feishu.as_ref(),
+        ReceiverKind::Webhook => settings.webhook.as_ref(),
+    }
+}

@@ -1,0 +1,79 @@
+//! Collects the state that the alert rules examine.
+
+use crate::{
+    alerts::rules::{AlertCooldown, AlertInputs, KeyAlertInputs, UpstreamAlertInputs},
+    base::clock::UnixMillis,
+    control::{
+        snapshot::{KeyStatus, KeyView, UpstreamState, UpstreamView},
+        views,
+    },
+    ledger::Ledger,
+    relay::engine::Engine,
+    telemetry::metrics::Metrics,
+};
+
+/// Collects the state that the alert rules examine.
+pub(super) fn collect_inputs(
+    engine: &Engine,
+    ledger: Option<&Ledger>,
+    metrics: &Metrics,
+) -> AlertInputs {
+    let generation = engine.generation();
+    let keys = views::keys(&engine, &generation);
+    let upstreams = views::upstreams(&engine, &generation);
+    AlertInputs {
+        upstreams: upstreams
+            .iter()
+            .filter(|u| u.state != UpstreamState::Disabled)
+            .map(|u| upstream_inputs(u, &keys, metrics.success_count(&u.name)))
+            .collect(),
+        ledger_error: ledger.and_then(|ledger| ledger.status(&engine.ledger_queue).problem),
+        unrecorded_requests: engine.ledger_queue.unrecorded(),
+        offline: engine.network.down(),
+    }
+}
+
+fn upstream_inputs(
+    view: &UpstreamView,
+    keys: &[KeyView],
+    success_count: u64,
+) -> UpstreamAlertInputs {
+    let usable = |key: &&KeyView| {
+        key.upstream == view.name
+            && !matches!(key.state, KeyStatus::Disabled | KeyStatus::Missing | KeyStatus::Waiting)
+    };
+    let (attempts, errors) = view
+        .stats
+        .spark
+        .iter()
+        .fold((0, 0), |(all, bad), (more, failed)| (all + more, bad + failed));
+    UpstreamAlertInputs {
+        name: view.name.clone(),
+        outage: (view.state == UpstreamState::Open)
+            .then(|| AlertCooldown { until: view.until, cause: view.cause.clone() }),
+        keys: keys.iter().filter(usable).map(key_inputs).collect(),
+        success_count: success_count,
+        recent_attempts: attempts,
+        recent_errors: errors,
+    }
+}
+
+fn key_inputs(view: &KeyView) -> KeyAlertInputs {
+    let rest = |until: Option<UnixMillis>, cause: &Option<String>| AlertCooldown {
+        until,
+        cause: cause.clone(),
+    };
+    let resting = |state| matches!(state, KeyStatus::Cooling);
+    KeyAlertInputs {
+        name: format!("{}/{}", view.upstream, view.label),
+        rejection: (view.state == KeyStatus::Rejected)
+            .then(|| view.cause.clone().unwrap_or_default()),
+        cooldown: resting(view.state).then(|| rest(view.until, &view.cause)),
+        model_cooldowns: view
+            .scopes
+            .iter()
+            .filter(|scope| resting(scope.state))
+            .map(|scope| (scope.model.clone(), rest(scope.until, &scope.cause)))
+            .collect(),
+    }
+}

@@ -1,0 +1,29 @@
+//! Checks names of upstreams.
+
+use crate::{base::suggest, cli::error::CliError};
+
+/// Returns an error with the nearest name if there is no such upstream.
+pub(super) fn ensure_known<'a>(
+    name: &str,
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> Result<(), CliError> {
+    if names.clone().any(|known| known == name) {
+        return Ok(());
+    }
+    let near = suggest::nearest(name, names)
+        .map(|near| format!("did you mean `{near}`? "))
+        .unwrap_or_default();
+    Err(CliError::failed(format!("no upstream `{name}`"))
+        .hint(format!("{near}`aiproxy upstream list` shows all")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_gets_the_nearest() {
+        let error = ensure_known("opneai", ["groq", "openai"].into_iter()).unwrap_err();
+        assert!(error.hint.unwrap().contains("`openai`"));
+    }
+}
