@@ -24,7 +24,7 @@ use hyper_util::{
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use super::{fault::ConnectFault, tls::TlsSettings, uri::host_port};
+use super::{connect_fault::ConnectFault, tls::TlsSettings, uri::host_port};
 use crate::config::settings::ProxySetting;
 use crate::upstream::{
     dns::DnsResolver,

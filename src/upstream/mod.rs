@@ -5,6 +5,7 @@ pub mod aux_client;
 pub mod body;
 pub mod client;
 pub mod connect;
+mod connect_fault;
 pub mod decode;
 pub mod dns;
 pub mod fault;

@@ -31,7 +31,7 @@ use tower_service::Service;
 
 use crate::upstream::{
     connect::Connector,
-    fault::ConnectFault,
+    connect_fault::ConnectFault,
     tracked_io::{IoState, TrackedIo},
 };
 
