@@ -4,6 +4,9 @@ use std::{collections::VecDeque, time::Duration};
 
 use crate::base::clock::Mono;
 
+/// The span of limits per minute.
+pub const MINUTE: Duration = Duration::from_secs(60);
+
 /// Instants of the last `span`; answers exactly whether one more is within a limit.
 #[derive(Clone, Debug, Default)]
 pub struct SlidingLog(VecDeque<Mono>);
@@ -216,8 +219,6 @@ mod tests {
     fn at(millis: u64) -> Mono {
         Mono(Duration::from_millis(1_000_000 + millis))
     }
-
-    const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
     fn a_limit_frees_exactly_one_span_after_its_oldest_use() {

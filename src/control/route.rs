@@ -13,7 +13,8 @@ use crate::{
         decision::{RouteQuery, SkipReason, Verdict, print_span},
         health::TokenEstimate,
         hedge::MIN_SAMPLES,
-        resolve::{self, OnUnknownList},
+        name_resolver::OnUnknownList,
+        resolve,
     },
 };
 

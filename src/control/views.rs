@@ -18,7 +18,7 @@ use crate::{
         budget::{self, BudgetDenied, Holder},
         candidate::KeyState,
         health::view::{HealthState, HealthView},
-        resolve,
+        listing,
     },
 };
 
@@ -249,7 +249,7 @@ fn spent_budget(engine: &Engine, holder: &Holder) -> Option<(String, Option<Unix
 pub fn models(engine: &Engine, generation: &Generation) -> Vec<ModelView> {
     let learned = engine.model_lists.learned();
     let project = unrestricted_project(generation);
-    resolve::list_names(&generation.catalog, &project, &|id| learned.get(&id).cloned())
+    listing::list_names(&generation.catalog, &project, &|id| learned.get(&id).cloned())
         .into_iter()
         .map(|listed| ModelView {
             name: listed.name.to_string(),

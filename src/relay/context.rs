@@ -11,10 +11,7 @@ use crate::relay::{
 use crate::{
     config::settings::{KeyId, UpstreamId},
     dialect::{AttemptContext, Ingress, Loss},
-    routing::{
-        decision::FailedAttempt,
-        resolve::{ModelOverrides, ResolvedModel},
-    },
+    routing::{decision::FailedAttempt, name_resolver::ModelOverrides, resolve::ResolvedModel},
 };
 
 /// The state of one running request.

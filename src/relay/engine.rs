@@ -47,7 +47,7 @@ use crate::{
         candidate::{AccountId, Candidate, KeyState},
         catalog::Catalog,
         cost::{self, TokenPrice},
-        health::{TokenEstimate, circuit::Policy},
+        health::{TokenEstimate, cooldown::Policy},
         project_limits::ProjectLimits,
         router::Router,
     },

@@ -34,7 +34,7 @@ use crate::{
         fault::{ProxyError, ProxyErrorKind},
         op::Op,
     },
-    routing::{health::record::AttemptEnd, resolve::ModelOverrides},
+    routing::{health::record::AttemptEnd, name_resolver::ModelOverrides},
 };
 
 /// Marks a token count that is an estimate, not a provider's.

@@ -3,7 +3,10 @@
 use super::{
     candidate::{Candidate, KeyState},
     decision::{ChoiceReason, Decision, RouteQuery, SkipReason, Verdict},
-    health::{CandidateStatus, Health, Rank, TokenEstimate},
+    health::{
+        Health, TokenEstimate,
+        status::{CandidateStatus, Rank},
+    },
     strategy,
 };
 use crate::routing::health::circuit::PROBE_TIMEOUT;

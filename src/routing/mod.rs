@@ -10,6 +10,8 @@ pub mod decide;
 pub mod decision;
 pub mod health;
 pub mod hedge;
+pub mod listing;
+pub mod name_resolver;
 pub mod outcome;
 pub mod project_limits;
 pub mod prompt_cache;

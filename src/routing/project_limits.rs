@@ -7,11 +7,10 @@ use std::{
     time::Duration,
 };
 
-use crate::routing::health::MINUTE;
 use crate::{
     base::{
         clock::Mono,
-        rolling::{RollingReservation, SlidingLog, SlidingSum},
+        rolling::{MINUTE, RollingReservation, SlidingLog, SlidingSum},
     },
     config::settings::Project,
 };

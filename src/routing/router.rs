@@ -1,8 +1,11 @@
 //! Owns the state of upstreams, keys and accounts behind one lock: decisions, ends of attempts,
 //! user actions.
 
+mod changes;
 #[cfg(test)]
 mod tests;
+mod views;
+
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -12,29 +15,24 @@ use std::{
 };
 
 pub use crate::routing::health::{
-    AttemptTicket, Scope,
+    Scope,
+    attempt::AttemptTicket,
     record::{AttemptEnd, HealthChange},
     stats::StatsView,
     view::{HealthState, HealthView, KeyHealthView},
 };
 use crate::routing::{
     affinity::{AffinityBinding, AffinityBindings, AffinityHint, ConversationKeys},
-    candidate::AccountId,
     decide::decide,
     decision::{ChoiceReason, Decision, RouteQuery, Verdict},
-    health::{
-        Health, TokenEstimate,
-        circuit::{Circuit, CircuitSignal, Policy},
-        record,
-        saved::{SavedKey, SavedUpstream},
-    },
-    outcome::{CooldownClass, Outcome},
+    health::{Health, TokenEstimate, cooldown::Policy, record},
+    outcome::Outcome,
     retry::{self, AttemptCounts, RetryBudget, RetryDecision, RetryTarget},
     strategy,
 };
 use crate::{
     base::{clock::Mono, rng::Rng},
-    config::settings::{KeyId, Upstream, UpstreamId},
+    config::settings::{Upstream, UpstreamId},
     ir::rate_limit::RateLimits,
 };
 
@@ -323,190 +321,5 @@ impl Router {
     ) -> RetryDecision {
         let RouterState { health, retry_budget: budget, .. } = &mut *self.lock();
         retry::decide_retry(outcome, so_far, to, &health.policy.retry, budget, now, rng)
-    }
-
-    /// Applies the policy of a reloaded config.
-    pub fn set_policy(&self, policy: Policy) {
-        self.lock().health.policy = Arc::new(policy);
-        self.notify();
-    }
-
-    /// Sets the account of each key, as far as known before its first attempt.
-    pub fn set_accounts(&self, accounts: impl IntoIterator<Item = (KeyId, AccountId)>) {
-        let mut state = self.lock();
-        for (key, account) in accounts {
-            state.health.keys.entry(key).or_default().account = Some(account);
-        }
-    }
-
-    /// Cools a scope by hand; only the end of the span or `warm` makes it available again.
-    pub fn cool(&self, scope: &Scope, span: Duration, now: Mono) {
-        let health = &mut self.lock().health;
-        let signal = CircuitSignal::Cooled { span, last_attempt_id: health.last_attempt_id };
-        let policy = Arc::clone(&health.policy);
-        let targets = match scope {
-            Scope::All => health.keys.keys().map(|id| Scope::Key(*id)).collect(),
-            scope => vec![scope.clone()],
-        };
-        for target in targets {
-            if let Some(circuit) = health.circuit_mut(&target, true) {
-                circuit.apply(&signal, &policy, now);
-            }
-        }
-    }
-
-    /// Clears the failures of a scope and everything narrower. For a key this includes its account,
-    /// since the key would stay blocked otherwise.
-    pub fn warm(&self, scope: &Scope) {
-        self.lock().health.warm(scope);
-        self.notify();
-    }
-
-    /// Resets a key that has a new secret. Results of attempts made with the old secret no longer
-    /// count.
-    pub fn reset_key(&self, key: KeyId) {
-        {
-            let health = &mut self.lock().health;
-            health.warm(&Scope::Key(key));
-            let newest = health.last_attempt_id;
-            if let Some(key) = health.keys.get_mut(&key) {
-                key.valid_from = newest;
-            }
-        }
-        self.notify();
-    }
-
-    /// Returns the rejected keys that are due for a free check; the next check of each is due after
-    /// a longer delay.
-    #[must_use]
-    pub fn rejected_keys_due(&self, now: Mono) -> Vec<KeyId> {
-        let health = &mut self.lock().health;
-        let mut due = Vec::new();
-        for (id, key) in &mut health.keys {
-            if matches!(key.circuit, Circuit::Rejected { recheck_at, .. } if recheck_at <= now) {
-                key.circuit.apply(&CircuitSignal::RecheckStarted, &health.policy, now);
-                due.push(*id);
-            }
-        }
-        due.sort_unstable();
-        due
-    }
-
-    /// Clears the rejection of a key after a free check succeeded.
-    pub fn clear_rejected(&self, key: KeyId) {
-        if let Some(key) = self.lock().health.keys.get_mut(&key)
-            && matches!(key.circuit, Circuit::Rejected { .. })
-        {
-            key.circuit = Circuit::default();
-        }
-        self.notify();
-    }
-
-    /// Clears a quota block of the key's account after a payment; returns whether there was one.
-    pub fn clear_quota_block(&self, key: KeyId) -> bool {
-        let freed = {
-            let health = &mut self.lock().health;
-            let account = health.keys.get(&key).and_then(|key| key.account);
-            let out_of_quota = |circuit: &Circuit| {
-                circuit.open_reason().is_some_and(|belief| belief.class == CooldownClass::Quota)
-            };
-            account
-                .filter(|account| health.accounts.get(account).is_some_and(out_of_quota))
-                .is_some_and(|account| health.accounts.remove(&account).is_some())
-        };
-        if freed {
-            self.notify();
-        }
-        freed
-    }
-
-    /// Applies a new model list of an upstream: the models on it no longer count as missing.
-    pub fn record_model_list(&self, upstream: UpstreamId, names: &dyn Fn(&str) -> bool) {
-        for key in self.lock().health.keys.values_mut().filter(|key| key.upstream == Some(upstream))
-        {
-            let missing = |circuit: &Circuit| {
-                circuit
-                    .open_reason()
-                    .is_some_and(|belief| belief.class == CooldownClass::ModelMissing)
-            };
-            key.models.retain(|(model, circuit)| !(missing(circuit) && names(model)));
-        }
-        self.notify();
-    }
-
-    /// Drops the state of upstreams and keys that a reload removed.
-    pub fn retain(&self, upstreams: &[UpstreamId], keys: &[KeyId]) {
-        {
-            let health = &mut self.lock().health;
-            let keyless = |key: &KeyId| {
-                upstreams
-                    .iter()
-                    .any(|upstream| crate::routing::candidate::keyless_id(*upstream) == *key)
-            };
-            health.upstreams.retain(|id, _| upstreams.contains(id));
-            health.keys.retain(|id, _| keys.contains(id) || keyless(id));
-            let accounts: Vec<AccountId> =
-                health.keys.values().filter_map(|key| key.account).collect();
-            health.accounts.retain(|id, _| accounts.contains(id));
-        }
-        self.notify();
-    }
-
-    #[must_use]
-    pub fn upstream_view(&self, id: UpstreamId, now: Mono) -> HealthView {
-        let state = self.lock();
-        state
-            .health
-            .upstreams
-            .get(&id)
-            .map(|upstream| HealthView::from_upstream_circuit(&upstream.circuit, now))
-            .unwrap_or_default()
-    }
-
-    #[must_use]
-    pub fn key_view(&self, id: KeyId, now: Mono) -> KeyHealthView {
-        let RouterState { health, .. } = &*self.lock();
-        let Some(key) = health.keys.get(&id) else { return KeyHealthView::default() };
-        KeyHealthView::from_key(
-            key,
-            key.account.and_then(|account| health.accounts.get(&account)),
-            now,
-        )
-    }
-
-    /// Returns the state of an upstream to save across a restart.
-    #[must_use]
-    pub fn save_upstream(&self, id: UpstreamId, now: Mono) -> SavedUpstream {
-        self.lock().health.save_upstream(id, now)
-    }
-
-    pub fn restore_upstream(&self, id: UpstreamId, kept: SavedUpstream, now: Mono) {
-        self.lock().health.restore_upstream(id, kept, now);
-    }
-
-    /// Returns the state of a key to save across a restart.
-    #[must_use]
-    pub fn save_key(&self, id: KeyId, now: Mono) -> SavedKey {
-        self.lock().health.save_key(id, now)
-    }
-
-    pub fn restore_key(&self, id: KeyId, kept: SavedKey, now: Mono) {
-        self.lock().health.restore_key(id, kept, now);
-    }
-
-    /// Returns statistics of the upstream's last hundred attempts or fifteen minutes.
-    #[must_use]
-    pub fn stats(&self, id: UpstreamId, now: Mono) -> StatsView {
-        let state = self.lock();
-        state.health.upstreams.get(&id).map_or_else(
-            || crate::routing::health::stats::AttemptStats::default().view(now),
-            |upstream| upstream.stats.view(now),
-        )
-    }
-
-    /// Returns the number of running attempts at an upstream.
-    #[must_use]
-    pub fn running(&self, id: UpstreamId) -> u32 {
-        self.lock().health.upstreams.get(&id).map_or(0, |upstream| upstream.running)
     }
 }

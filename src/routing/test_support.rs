@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::routing::{
     candidate::{AccountId, Candidate, KeyState, Target, build_candidates},
-    health::circuit::Policy,
+    health::cooldown::Policy,
 };
 use crate::{
     base::{clock::Mono, pattern::Patterns},

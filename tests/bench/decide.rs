@@ -16,8 +16,9 @@ use aiproxy::{
         candidate::{AccountId, Candidate, KeyState, build_candidates},
         catalog::Catalog,
         decision::RouteQuery,
-        health::circuit::Policy,
-        resolve::{OnUnknownList, resolve},
+        health::cooldown::Policy,
+        name_resolver::OnUnknownList,
+        resolve::resolve,
         router::{AttemptEnd, Router, Scope},
     },
 };

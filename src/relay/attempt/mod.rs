@@ -42,7 +42,7 @@ use crate::{
     },
     routing::{
         candidate::{Candidate, Target},
-        health::{AttemptTicket, record::AttemptEnd},
+        health::{attempt::AttemptTicket, record::AttemptEnd},
         outcome,
     },
     upstream::{

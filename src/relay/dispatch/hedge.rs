@@ -26,7 +26,7 @@ use crate::{
         budget::Holder,
         candidate::Candidate,
         decision::{RouteQuery, print_span},
-        health::AttemptTicket,
+        health::attempt::AttemptTicket,
         hedge::{self, HedgeInput},
     },
 };

@@ -17,10 +17,7 @@ use crate::{
         fault::{ProxyError, ProxyErrorKind},
         op::{Dialect, Op},
     },
-    routing::{
-        candidate::Target,
-        resolve::{self, OnUnknownList},
-    },
+    routing::{candidate::Target, name_resolver::OnUnknownList, resolve},
 };
 
 /// The context window of a card if the model's is unknown; clients truncate conversations by it.

@@ -51,9 +51,10 @@ use crate::{
             ChoiceReason, Decision, FailedAttempt, RouteQuery, SkipReason, Verdict, print_span,
         },
         health::TokenEstimate,
+        name_resolver::{ModelOverrides, OnUnknownList},
         outcome::{Blame, CooldownClass},
         prompt_cache::ServedBy,
-        resolve::{self, ModelOverrides, NameError, OnUnknownList, ResolvedModel},
+        resolve::{self, NameError, ResolvedModel},
         retry::{AttemptCounts, RetryDecision, RetryTarget},
     },
 };

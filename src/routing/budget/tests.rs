@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::settings::{Budget, UnpricedPolicy};
 use crate::routing::test_support::{cases, project, settings, upstream};
 
 const NANO_USD_PER_DOLLAR: i64 = 1_000_000_000;

@@ -1,44 +1,23 @@
 //! Implements the circuit of one scope (upstream, account, key, key and model): its states, and how
 //! each signal changes them.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
-use crate::routing::outcome::CooldownClass;
-use crate::{
-    base::{backoff::exponential, clock::Mono},
-    config::settings::{Cooldown, RetrySettings},
+use crate::base::{backoff::exponential, clock::Mono};
+use crate::routing::{
+    health::cooldown::{CooldownTerm, Failure, Policy},
+    outcome::CooldownClass,
 };
 
 /// How long other attempts wait for a probe's result before one of them may be sent.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A server on this machine may load the model at any moment.
-const LOCAL_MODEL_COOLDOWN: Duration = Duration::from_secs(10);
-
 /// Delay before the first free check of a rejected key; it doubles up to [`MAX_RECHECK_AFTER`].
 const RECHECK_AFTER: Duration = Duration::from_secs(600);
 const MAX_RECHECK_AFTER: Duration = Duration::from_secs(6 * 3600);
 
-/// Repeated cooldowns that aiproxy sets itself are shortened by up to this share, which differs per
-/// attempt. Scopes that failed together are then not tested together again.
-const JITTER: f64 = 0.1;
-
 /// Slow start ends when its width reaches this number of concurrent attempts.
 const SLOW_START_DONE: u32 = 32;
-
-/// The configured failure handling.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    pub cooldown: Cooldown,
-    pub retry: RetrySettings,
-}
-
-impl Policy {
-    #[must_use]
-    pub fn new(cooldown: &Cooldown, retry: &RetrySettings) -> Self {
-        Self { cooldown: cooldown.clone(), retry: retry.clone() }
-    }
-}
 
 /// The state of one scope. Attempts are identified by their ticket's number. `last_failure` is the
 /// newest number issued when the last strike was counted, so an attempt started after that strike
@@ -121,17 +100,6 @@ pub enum CircuitSignal<'a> {
     },
     /// Reset by hand, by a new secret, or by a check that succeeded.
     Reset,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct Failure<'a> {
-    pub class: CooldownClass,
-    pub hint: Option<Duration>,
-    pub cause: &'a Arc<str>,
-    /// The number of strikes that opens the scope.
-    pub threshold: u32,
-    /// The upstream is on this machine.
-    pub local: bool,
 }
 
 /// What a scope allows at an instant; greater is worse.
@@ -405,6 +373,13 @@ impl Circuit {
         }
     }
 
+    /// Moves to the next state in place; returns the previous one.
+    pub fn apply(&mut self, signal: &CircuitSignal<'_>, policy: &Policy, now: Mono) -> Self {
+        let before = self.clone();
+        *self = mem::take(self).after(signal, policy, now);
+        before
+    }
+
     #[must_use]
     pub fn open_reason(&self) -> Option<&OpenReason> {
         match self {
@@ -426,76 +401,6 @@ impl SlowStart {
         let width = self.width.saturating_mul(2);
         (width < SLOW_START_DONE).then_some(Self { width, last_success: id, ..self })
     }
-}
-
-/// How long a failure opens a scope, and how certain that is.
-struct CooldownTerm {
-    span: Duration,
-    hard_block: bool,
-    from_provider: bool,
-    /// Set by an explicit provider statement, which overrides aiproxy's own state.
-    definite: bool,
-}
-
-impl CooldownTerm {
-    fn for_failure(failure: &Failure<'_>, strikes: u32, id: u64, policy: &Policy) -> Self {
-        let cooldown = &policy.cooldown;
-        // A hint of zero is ignored, because the next request would come at once.
-        let hint =
-            failure.hint.filter(|hint| !hint.is_zero()).map(|hint| hint.min(cooldown.max_hint));
-        let nth = strikes.saturating_sub(failure.threshold.max(1));
-        let own = |base| {
-            let span = exponential(base, cooldown.max.max(base), nth);
-            if nth > 0 { span.mul_f64(1.0 - JITTER * jitter_fraction(id)) } else { span }
-        };
-        let fixed = |span: Duration| Self {
-            span: hint.unwrap_or_default().max(span),
-            hard_block: true,
-            from_provider: hint.is_some_and(|h| h > span),
-            definite: true,
-        };
-        match (failure.class, hint) {
-            (CooldownClass::RateLimited, Some(span)) => {
-                Self { span, hard_block: true, from_provider: true, definite: true }
-            }
-            (CooldownClass::RateLimited, None) => Self {
-                span: own(cooldown.rate_limited),
-                hard_block: false,
-                from_provider: false,
-                definite: false,
-            },
-            (CooldownClass::ServerError, hint) => {
-                let span = own(cooldown.server_error);
-                let hinted = hint.filter(|hint| *hint > span);
-                Self {
-                    span: hinted.unwrap_or(span),
-                    hard_block: false,
-                    from_provider: hinted.is_some(),
-                    definite: false,
-                }
-            }
-            (CooldownClass::ModelMissing, _) if failure.local => Self {
-                span: LOCAL_MODEL_COOLDOWN.min(cooldown.quota),
-                hard_block: true,
-                from_provider: false,
-                definite: true,
-            },
-            (CooldownClass::ModelMissing | CooldownClass::Quota, _) => fixed(cooldown.quota),
-            // Handled before; there is no cooldown.
-            (CooldownClass::None | CooldownClass::Rejected, _) => Self {
-                span: Duration::ZERO,
-                hard_block: false,
-                from_provider: false,
-                definite: false,
-            },
-        }
-    }
-}
-
-/// Returns a number from 0 to 1 that differs from attempt to attempt.
-fn jitter_fraction(id: u64) -> f64 {
-    const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
-    (id.wrapping_mul(MULTIPLIER) >> 32) as f64 / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

@@ -3,14 +3,11 @@
 
 use std::sync::Arc;
 
-use crate::routing::health::{
-    MINUTE,
-    rate_limits::{LimitKind, LimitWindow, RateLimitState, TokenDemand},
-};
+use crate::routing::health::rate_limits::{LimitKind, LimitWindow, RateLimitState, TokenDemand};
 use crate::{
     base::{
         clock::Mono,
-        rolling::{RollingReservation, SlidingLog, SlidingSum},
+        rolling::{MINUTE, RollingReservation, SlidingLog, SlidingSum},
     },
     config::settings::KeyLimit,
 };

@@ -1,41 +1,42 @@
-//! Stores the health of upstreams, keys and accounts as plain state, evaluates candidates against
-//! it, and applies the start of an attempt. The router puts the lock around it.
+//! Stores the health of upstreams, keys and accounts as plain state, and evaluates candidates
+//! against it. The router puts the lock around it.
 
+pub mod attempt;
 pub mod circuit;
+pub mod cooldown;
 pub mod key_usage;
 pub mod peak_ewma;
 pub mod rate_limits;
 pub mod record;
 pub mod saved;
 pub mod stats;
+pub mod status;
 pub mod view;
-use std::{mem, sync::Arc, time::Duration};
+
+use std::sync::Arc;
 
 use crate::routing::{
-    affinity::ConversationKeys,
-    candidate::{AccountId, BudgetBlockKind, Candidate, KeyState, MissingCapability},
-    decision::{ScopeKind, SkipReason},
+    candidate::{AccountId, BudgetBlockKind, Candidate, KeyState},
+    decision::ScopeKind,
     health::{
-        circuit::{Availability, Circuit, CircuitSignal, Policy},
-        key_usage::{KeyReservation, KeyUsage, LimitHit},
+        circuit::Circuit,
+        cooldown::Policy,
+        key_usage::{KeyUsage, LimitHit},
         peak_ewma::PeakEwma,
-        rate_limits::{LimitKind, LimitWindow, TokenDemand},
+        rate_limits::{LimitWindow, TokenDemand},
         stats::AttemptStats,
+        status::{CandidateStatus, Rank, StatusReason},
     },
     project_limits::OutputEstimator,
 };
 use crate::{
     base::{clock::Mono, id::IdMap, rolling::TokenBucket},
-    config::settings::{KeyId, Strategy, Upstream, UpstreamId},
-    ir::op::Dialect,
+    config::settings::{KeyId, Upstream, UpstreamId},
 };
 
 /// Models of one key that can have a cooldown of their own. Their names come from clients, so the
 /// number is bounded.
 const MAX_MODELS_PER_KEY: usize = 64;
-
-/// The span of request limits per key or account.
-pub const MINUTE: Duration = Duration::from_secs(60);
 
 /// All health states and counters.
 #[derive(Debug)]
@@ -89,33 +90,6 @@ pub struct KeyHealth {
     pub valid_from: u64,
 }
 
-/// The ticket of a started attempt; its owner reports exactly one final end to the router.
-#[derive(Clone, Debug)]
-pub struct AttemptTicket {
-    /// Grows with each attempt.
-    pub id: u64,
-    pub upstream: UpstreamId,
-    pub upstream_name: Arc<str>,
-    pub key: KeyId,
-    /// `upstream/label`
-    pub key_name: Arc<str>,
-    pub model: Arc<str>,
-    pub account: AccountId,
-    pub started: Mono,
-    /// The attempt tests a scope after a cooldown, or the least suspect scope.
-    pub probe: bool,
-    /// The upstream is on this machine.
-    pub local: bool,
-    /// What the attempt reserved from its key's limits.
-    pub reserved: Option<KeyReservation>,
-    /// Input that the provider reads from its cache does not count against its limits.
-    pub cached_free: bool,
-    /// The keys of the conversation, which is bound to the account that serves it.
-    pub conversation: Option<Arc<ConversationKeys>>,
-    /// The conversation stays in this tier although a better one has been ready since then.
-    pub better_tier_since: Option<Mono>,
-}
-
 /// The estimated tokens of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenEstimate {
@@ -132,37 +106,6 @@ pub enum Scope {
     Key(KeyId),
     KeyModel(KeyId, Arc<str>),
     Upstream(UpstreamId),
-}
-
-/// The rank of a candidate; greater is worse.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rank {
-    Ready,
-    /// Ready as a probe.
-    ProbeDue,
-    Suspect,
-    /// Waiting for an event that may happen at any moment: a probe's result, a free slot, a secret.
-    Pending,
-    Blocked,
-    Unavailable,
-}
-
-/// A candidate's rank, its end, and the reason.
-#[derive(Clone, Copy, Debug)]
-pub struct CandidateStatus<'a> {
-    pub rank: Rank,
-    pub until: Option<Mono>,
-    reason: StatusReason<'a>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum StatusReason<'a> {
-    Circuit(ScopeKind, &'a Circuit),
-    Ready,
-    Key(&'a KeyState),
-    Limit(&'static str),
-    ProviderLimit(LimitKind, LimitWindow),
-    MissingCapability(MissingCapability),
 }
 
 impl Health {
@@ -285,28 +228,6 @@ impl Health {
         TokenDemand { input: size.input, output }
     }
 
-    /// Reserves the expected usage of the attempt from its key's limits.
-    pub fn reserve(
-        &mut self,
-        ticket: &mut AttemptTicket,
-        candidate: &Candidate,
-        size: TokenEstimate,
-        now: Mono,
-    ) {
-        let demand = self.token_demand(&ticket.model, size);
-        if let Some(key) = self.keys.get_mut(&ticket.key)
-            && key.usage.is_limited(candidate.key_limit, candidate.model_limit)
-        {
-            ticket.reserved = key.usage.reserve(
-                &ticket.model,
-                candidate.key_limit,
-                candidate.model_limit,
-                demand,
-                now,
-            );
-        }
-    }
-
     /// Returns whether the provider reported, for one of these keys, that more than a fifth of
     /// every limit is left.
     pub fn has_ample_limits(
@@ -327,73 +248,6 @@ impl Health {
             };
             known.peek().is_some() && known.all(|(.., window)| plenty(window))
         })
-    }
-
-    /// Starts an attempt: counts it and makes it the probe of every scope that needs one.
-    pub fn start_attempt(
-        &mut self,
-        candidate: &Candidate,
-        strategy: Strategy,
-        probe: bool,
-        now: Mono,
-    ) -> AttemptTicket {
-        self.last_attempt_id += 1;
-        let target = &candidate.target;
-        let ticket = AttemptTicket {
-            id: self.last_attempt_id,
-            upstream: candidate.upstream(),
-            upstream_name: Arc::clone(&target.upstream.name),
-            key: candidate.key,
-            key_name: Arc::clone(&candidate.key_name),
-            model: Arc::clone(&target.model),
-            account: candidate.account,
-            started: now,
-            probe,
-            local: target.upstream.local,
-            reserved: None,
-            cached_free: target.dialect == Dialect::Anthropic,
-            conversation: None,
-            better_tier_since: None,
-        };
-        let sent = CircuitSignal::Sent { id: ticket.id };
-
-        let upstream = self.upstreams.entry(ticket.upstream).or_default();
-        let key = self.keys.entry(ticket.key).or_default();
-        upstream.running = upstream.running.saturating_add(1);
-        upstream.rps_bucket.consume(target.upstream.max_rps, now);
-        upstream.circuit.apply(&sent, &self.policy, now);
-        key.running = key.running.saturating_add(1);
-        key.requests += 1;
-        key.account = Some(ticket.account);
-        key.upstream = Some(ticket.upstream);
-        key.circuit.apply(&sent, &self.policy, now);
-        if let Some(circuit) = key.model_circuit_mut(&ticket.model) {
-            circuit.apply(&sent, &self.policy, now);
-        }
-        if let Some(circuit) = self.accounts.get_mut(&ticket.account) {
-            circuit.apply(&sent, &self.policy, now);
-        }
-
-        // A key or target that was unused starts at the current minimum. Otherwise it would receive
-        // all the requests that it missed.
-        let virtual_time = key.virtual_time.max(upstream.key_virtual_time);
-        upstream.key_virtual_time = virtual_time;
-        key.virtual_time = virtual_time + stride(candidate.key_weight);
-        let weight = match strategy {
-            Strategy::Priority
-            | Strategy::Adaptive(_)
-            | Strategy::LeastCost
-            | Strategy::LeastLatency => return ticket,
-            Strategy::RoundRobin => 1.0,
-            Strategy::LeastBusy | Strategy::Weighted => target.weight,
-        };
-        let virtual_time = upstream
-            .target(&ticket.model)
-            .map_or(0.0, |target| target.virtual_time)
-            .max(self.target_virtual_time);
-        self.target_virtual_time = virtual_time;
-        upstream.target_mut(&ticket.model).virtual_time = virtual_time + stride(weight);
-        ticket
     }
 
     /// Clears the failures of a scope and of every narrower scope.
@@ -466,11 +320,6 @@ impl Health {
     }
 }
 
-/// Returns the share of the stride that one attempt uses up.
-fn stride(weight: f64) -> f64 {
-    if weight.is_finite() { 1.0 / weight.max(1e-6) } else { 1.0 }
-}
-
 impl UpstreamHealth {
     #[must_use]
     pub fn target(&self, model: &Arc<str>) -> Option<&TargetHealth> {
@@ -536,98 +385,4 @@ impl KeyHealth {
 
 fn same_model(a: &Arc<str>, b: &Arc<str>) -> bool {
     Arc::ptr_eq(a, b) || a == b
-}
-
-impl Circuit {
-    /// Moves to the next state in place; returns the previous one.
-    pub fn apply(&mut self, signal: &CircuitSignal<'_>, policy: &Policy, now: Mono) -> Self {
-        let before = self.clone();
-        *self = mem::take(self).after(signal, policy, now);
-        before
-    }
-}
-
-impl<'a> CandidateStatus<'a> {
-    /// Returns the status of a candidate without known problems.
-    #[must_use]
-    pub fn ready() -> Self {
-        Self { rank: Rank::Ready, until: None, reason: StatusReason::Ready }
-    }
-
-    /// Lowers the status to the other one if that is worse.
-    pub fn degrade_to(&mut self, other: &Self) {
-        self.degrade(other.rank, other.until, other.reason);
-    }
-
-    fn degrade(&mut self, rank: Rank, until: Option<Mono>, reason: StatusReason<'a>) {
-        if rank > self.rank || rank == self.rank && until > self.until {
-            *self = Self { rank, until, reason };
-        }
-    }
-
-    /// Excludes the candidate because it cannot take the request and others can.
-    pub fn exclude_unfit(&mut self, unfit: MissingCapability) {
-        self.degrade(Rank::Unavailable, None, StatusReason::MissingCapability(unfit));
-    }
-
-    /// Returns whether only the candidate's own limits prevent its use.
-    #[must_use]
-    pub fn is_busy(&self) -> bool {
-        matches!(self.reason, StatusReason::Limit(_))
-    }
-
-    fn apply_limit(&mut self, limit: u32, running: u32, limit_name: &'static str) {
-        if limit > 0 && running >= limit {
-            self.degrade(Rank::Pending, None, StatusReason::Limit(limit_name));
-        }
-    }
-
-    fn apply_circuit(&mut self, scope: ScopeKind, circuit: &'a Circuit, now: Mono) {
-        let (rank, until) = match circuit.availability(now) {
-            Availability::Available => return,
-            Availability::ProbeDue => (Rank::ProbeDue, None),
-            Availability::Suspect(until) => (Rank::Suspect, Some(until)),
-            Availability::Pending => (Rank::Pending, None),
-            Availability::Blocked(until) => (Rank::Blocked, Some(until)),
-            Availability::Rejected => (Rank::Unavailable, None),
-        };
-        self.degrade(rank, until, StatusReason::Circuit(scope, circuit));
-    }
-
-    /// Returns why the candidate cannot be used now, or `None` if it can.
-    #[must_use]
-    pub fn skip_reason(&self) -> Option<SkipReason> {
-        Some(match (self.reason, self.rank) {
-            (StatusReason::Ready, _) | (_, Rank::Ready | Rank::ProbeDue) => return None,
-            (StatusReason::Key(KeyState::OverBudget(over)), _) => {
-                SkipReason::OverBudget(Arc::clone(over))
-            }
-            (StatusReason::Key(KeyState::Waiting), _) => SkipReason::WaitingForKey,
-            (StatusReason::Key(KeyState::Missing(reason)), _) => {
-                SkipReason::KeyMissing(Arc::clone(reason))
-            }
-            (StatusReason::Key(KeyState::Disabled | KeyState::Ready), _) => SkipReason::Disabled,
-            (StatusReason::Limit(what), _) => SkipReason::OverLimit { limit_name: what },
-            (StatusReason::ProviderLimit(kind, window), _) => SkipReason::NearLimit {
-                limit_name: kind.name(),
-                remaining: window.remaining,
-                until: window.until,
-            },
-            (StatusReason::MissingCapability(unfit), _) => SkipReason::MissingCapability(unfit),
-            (StatusReason::Circuit(_, Circuit::Rejected { cause, .. }), _) => {
-                SkipReason::Rejected { cause: Arc::clone(cause) }
-            }
-            (StatusReason::Circuit(scope, Circuit::Open { reason: belief, until }), _) => {
-                SkipReason::Cooling {
-                    until: *until,
-                    cause: Arc::clone(&belief.cause),
-                    scope,
-                    class: belief.class,
-                }
-            }
-            (StatusReason::Circuit(_, Circuit::Probing { .. } | Circuit::Closed { .. }), _) => {
-                SkipReason::Probing
-            }
-        })
-    }
 }

@@ -5,8 +5,10 @@ use std::{sync::Arc, time::Duration};
 use crate::routing::{
     decision::print_span,
     health::{
-        AttemptTicket, Health, Scope,
-        circuit::{Circuit, CircuitSignal, Failure},
+        Health, Scope,
+        attempt::AttemptTicket,
+        circuit::{Circuit, CircuitSignal},
+        cooldown::Failure,
     },
     outcome::{Blame, CooldownClass, Outcome},
 };

@@ -9,16 +9,18 @@ use std::{sync::Arc, time::Duration};
 use crate::routing::router::*;
 use crate::{
     base::rng::ScriptedRng,
-    config::settings::Upstream,
+    config::settings::{KeyId, Upstream},
     events::event::Severity,
     ir::{
         fault::{Fault, FaultKind, TransportFault, TransportKind},
         usage::Usage,
     },
     routing::{
-        candidate::{Candidate, KeyState, MissingCapability, build_candidates, keyless_id},
+        candidate::{
+            AccountId, Candidate, KeyState, MissingCapability, build_candidates, keyless_id,
+        },
         decision::{ChoiceReason, FailedAttempt, ScopeKind, SkipReason},
-        outcome::{classify_fault, classify_transport},
+        outcome::{CooldownClass, classify_fault, classify_transport},
         test_support::{at, policy, ready_candidates, target, upstream},
     },
 };

@@ -27,7 +27,7 @@ use crate::{
         background::refresh_models,
         response::{self, BodyAborted, ResponseBody},
     },
-    routing::resolve,
+    routing::listing,
 };
 
 /// A response body that reports to its connection when it ends.
@@ -150,7 +150,7 @@ pub fn models(
 ) -> Response<ResponseBody> {
     let generation = server.engine.generation();
     let learned = server.engine.model_lists.learned();
-    let all = resolve::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
+    let all = listing::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
     if let Some(wanted) = model_id {
         return match all.iter().find(|model| *model.name == *wanted) {
             Some(model) => json_response(id, &model_card(model, dialect)),
@@ -185,12 +185,12 @@ pub fn models(
 pub fn tags(server: &ServerState, id: RequestId, project: &Project) -> Response<ResponseBody> {
     let generation = server.engine.generation();
     let learned = server.engine.model_lists.learned();
-    let all = resolve::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
+    let all = listing::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
     let cards: Vec<Value> = all.iter().map(|model| model_card(model, Dialect::Ollama)).collect();
     json_response(id, &json!({ "models": cards }))
 }
 
-fn model_card(model: &resolve::ListedName, dialect: Dialect) -> Value {
+fn model_card(model: &listing::ListedName, dialect: Dialect) -> Value {
     // Few providers report when a model was created, but the field is required.
     let (created, at) = (0, crate::base::clock::UnixMillis(0).to_string());
     let owner = model.routes.first().map_or("aiproxy", |route| &route.upstream.name);

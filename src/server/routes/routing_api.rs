@@ -34,7 +34,9 @@ use crate::{
         candidate::{self, Candidate},
         decision::{RouteQuery, Verdict, print_span},
         health::TokenEstimate,
-        resolve::{self, NameKind, OnUnknownList},
+        listing::{self, NameKind},
+        name_resolver::OnUnknownList,
+        resolve,
     },
 };
 
@@ -186,7 +188,7 @@ fn providers(
         Some("models") => {
             let learned = server.engine.model_lists.learned();
             let all =
-                resolve::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
+                listing::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
             let served = all
                 .iter()
                 .filter(|name| matches!(name.kind, NameKind::Configured | NameKind::Discovered));
@@ -212,14 +214,14 @@ fn logical_models(
 ) -> Result<Value, ProxyError> {
     let generation = server.engine.generation();
     let learned = server.engine.model_lists.learned();
-    let all = resolve::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
-    let routes = |name: &resolve::ListedName| -> Vec<Value> {
+    let all = listing::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
+    let routes = |name: &listing::ListedName| -> Vec<Value> {
         name.routes
             .iter()
             .map(|route| json!({ "provider_id": &*route.upstream.name, "model_id": &*route.model, "region": route.upstream.region }))
             .collect()
     };
-    let model_json = |name: &resolve::ListedName| {
+    let model_json = |name: &listing::ListedName| {
         let row = generation.settings.models.iter().find(|model| model.name.text() == &*name.name);
         let strategy = row.map_or(generation.settings.strategy, |model| model.strategy);
         json!({

@@ -1,7 +1,9 @@
 //! Tracks the spending of each budget: an attempt reserves its cost before it is sent, and its bill
 //! settles it. The same count enforces the budget and is displayed.
 
+mod holder;
 mod period;
+mod tracked;
 
 use std::{
     collections::HashMap,
@@ -13,79 +15,16 @@ use std::{
 
 use jiff::tz::TimeZone;
 
-pub use self::period::CalendarPeriod;
+use self::tracked::{HolderBudgets, PeriodTotals, TrackedBudget};
+pub use self::{
+    holder::Holder,
+    period::CalendarPeriod,
+    tracked::{BudgetDenied, BudgetState, NEARLY_SPENT_PERCENT, ThresholdReached, percent},
+};
 use crate::{
     base::{clock::UnixMillis, money::NanoUsd},
-    config::{
-        Settings,
-        settings::{Budget, Period, UnpricedPolicy},
-    },
+    config::{Settings, settings::Period},
 };
-
-/// Percentages that are reported when spending reaches them.
-const THRESHOLDS: [u8; 2] = [100, NEARLY_SPENT_PERCENT];
-/// A budget is nearly spent from this percentage on.
-pub const NEARLY_SPENT_PERCENT: u8 = 80;
-
-/// The scope that a budget applies to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Holder {
-    /// All projects together.
-    All,
-    Project(Arc<str>),
-    Upstream(Arc<str>),
-    /// `upstream/label`
-    Key(Arc<str>),
-}
-
-impl Holder {
-    /// Returns the text form, such as `project ide`; [`Holder::parse`] reads it.
-    #[must_use]
-    pub fn text(&self) -> String {
-        match self {
-            Self::All => "all".to_owned(),
-            Self::Project(name) => format!("project {name}"),
-            Self::Upstream(name) => format!("upstream {name}"),
-            Self::Key(name) => format!("key {name}"),
-        }
-    }
-
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        match text.split_once(' ') {
-            None if text == "all" => Some(Self::All),
-            Some(("project", name)) => Some(Self::Project(name.into())),
-            Some(("upstream", name)) => Some(Self::Upstream(name.into())),
-            Some(("key", name)) => Some(Self::Key(name.into())),
-            _ => None,
-        }
-    }
-
-    /// Returns whether aiproxy refuses requests beyond this budget. Otherwise other candidates
-    /// serve them.
-    #[must_use]
-    pub fn refuses(&self) -> bool {
-        matches!(self, Self::All | Self::Project(_))
-    }
-}
-
-/// Why a budget denies an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BudgetDenied {
-    /// Attempts in flight may use up the rest.
-    Reserved {
-        budget: Budget,
-    },
-    Spent {
-        budget: Budget,
-        spent: NanoUsd,
-        until: Option<UnixMillis>,
-    },
-    /// The cost of the attempt is unknown.
-    Unpriced {
-        budget: Budget,
-    },
-}
 
 /// A reservation; the caller passes it to [`Budgets::settle`] exactly once.
 #[derive(Debug, PartialEq, Eq)]
@@ -100,26 +39,6 @@ impl BudgetReservation {
     pub fn is_empty(&self) -> bool {
         self.holders.is_empty()
     }
-}
-
-/// A budget whose spending reached a threshold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ThresholdReached {
-    pub percent: u8,
-    pub state: BudgetState,
-}
-
-/// The current state of one budget.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BudgetState {
-    pub holder: Holder,
-    pub budget: Budget,
-    pub spent: NanoUsd,
-    /// The amount reserved by attempts in flight.
-    pub reserved: NanoUsd,
-    /// Attempts whose price is unknown.
-    pub unpriced_attempts: u64,
-    pub period: CalendarPeriod,
 }
 
 /// Budget state saved across restarts.
@@ -140,36 +59,6 @@ pub struct Budgets {
     /// Whether any budget exists. Most configurations have none, and then no other check runs.
     configured: AtomicBool,
     by_holder: Mutex<HashMap<Holder, HolderBudgets>>,
-}
-
-#[derive(Debug, Default)]
-struct HolderBudgets {
-    reserved: NanoUsd,
-    budgets: Vec<TrackedBudget>,
-}
-
-#[derive(Debug)]
-struct TrackedBudget {
-    budget: Budget,
-    current_period: PeriodTotals,
-    /// The totals of the previous period, for a clock that is set back.
-    previous_period: Option<PeriodTotals>,
-}
-
-/// Totals of one period.
-#[derive(Clone, Copy, Debug)]
-struct PeriodTotals {
-    period: CalendarPeriod,
-    spent: NanoUsd,
-    unpriced_attempts: u64,
-    /// The highest threshold already reported.
-    threshold_reported: u8,
-}
-
-impl PeriodTotals {
-    fn new(period: CalendarPeriod) -> Self {
-        Self { period, spent: NanoUsd::ZERO, unpriced_attempts: 0, threshold_reported: 0 }
-    }
 }
 
 impl Budgets {
@@ -402,107 +291,6 @@ impl Budgets {
             change(&mut row.current_period);
         }
     }
-}
-
-impl HolderBudgets {
-    fn denial(
-        &mut self,
-        cost: Option<NanoUsd>,
-        now: UnixMillis,
-        zone: &TimeZone,
-    ) -> Option<BudgetDenied> {
-        if cost == Some(NanoUsd::ZERO) {
-            return None;
-        }
-        let mut longest: Option<BudgetDenied> = None;
-        for row in &mut self.budgets {
-            row.roll_over(now, zone);
-            let (budget, spent, until) =
-                (row.budget, row.current_period.spent, row.current_period.period.until);
-            let ends = |lack: &BudgetDenied| match lack {
-                BudgetDenied::Spent { until, .. } => until.map_or(i64::MAX, |until| until.0),
-                BudgetDenied::Reserved { .. } | BudgetDenied::Unpriced { .. } => i64::MIN,
-            };
-            let lack = match cost {
-                _ if spent >= budget.usd => BudgetDenied::Spent { budget, spent, until },
-                None if budget.unpriced == UnpricedPolicy::Refuse => {
-                    BudgetDenied::Unpriced { budget }
-                }
-                // A single attempt may exceed the rest of the budget, because its actual cost is
-                // known only at its end.
-                Some(cost)
-                    if self.reserved > NanoUsd::ZERO
-                        && spent + self.reserved + cost > budget.usd =>
-                {
-                    BudgetDenied::Reserved { budget }
-                }
-                _ => continue,
-            };
-            // Reports the denial that lasts longest.
-            if longest.as_ref().is_none_or(|known| ends(known) < ends(&lack)) {
-                longest = Some(lack);
-            }
-        }
-        longest
-    }
-}
-
-impl TrackedBudget {
-    /// Starts new totals when the period is over. If the clock was set back, the previous totals
-    /// return, or the current ones stay.
-    fn roll_over(&mut self, now: UnixMillis, zone: &TimeZone) {
-        let early = now < self.current_period.period.from;
-        if !early && self.current_period.period.until.is_none_or(|until| now < until) {
-            return;
-        }
-        let period = CalendarPeriod::containing(self.budget.period, now, zone);
-        match &mut self.previous_period {
-            Some(before) if before.period.from == period.from => {
-                std::mem::swap(before, &mut self.current_period);
-            }
-            _ if early => {}
-            _ => {
-                self.previous_period =
-                    Some(std::mem::replace(&mut self.current_period, PeriodTotals::new(period)));
-            }
-        }
-    }
-
-    /// Returns the threshold that was reached and not reported yet.
-    fn take_new_threshold(&mut self) -> Option<u8> {
-        let percent = self.percent();
-        let mark = THRESHOLDS
-            .into_iter()
-            .find(|mark| percent >= u64::from(*mark))
-            .filter(|mark| *mark > self.current_period.threshold_reported)?;
-        self.current_period.threshold_reported = mark;
-        Some(mark)
-    }
-
-    fn percent(&self) -> u64 {
-        percent(self.current_period.spent, self.budget.usd)
-    }
-
-    fn state(&self, holder: &Holder, reserved: NanoUsd) -> BudgetState {
-        let PeriodTotals { period, spent, unpriced_attempts: unknown, .. } = self.current_period;
-        BudgetState {
-            holder: holder.clone(),
-            budget: self.budget,
-            spent,
-            reserved,
-            unpriced_attempts: unknown,
-            period,
-        }
-    }
-}
-
-/// Returns how many percent of a sum are spent; a sum of zero is fully spent.
-#[must_use]
-pub fn percent(spent: NanoUsd, usd: NanoUsd) -> u64 {
-    if usd <= NanoUsd::ZERO {
-        return 100;
-    }
-    u64::try_from(i128::from(spent.0.max(0)) * 100 / i128::from(usd.0)).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
