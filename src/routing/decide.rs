@@ -22,6 +22,35 @@ const MAX_PROBE_TOKENS: u64 = 32_000;
 #[must_use]
 pub fn decide(q: &RouteQuery<'_>, health: &Health, now: Mono, rng: &mut dyn Rng) -> Decision {
     let evaluated = evaluate_all(q, health, now);
+    if let Some((tier, worst_usable)) = best_usable_tier(q, &evaluated) {
+        return choose_in_tier(q, &evaluated, tier, worst_usable, health, now, rng);
+    }
+    let skip =
+        |verdict, chosen| Decision { verdict, skipped: skip_reasons(&evaluated, q, chosen, None) };
+    let suspect = |_, e: &Evaluated<'_>| e.is_untried() && e.status.rank == Rank::Suspect;
+    if let Some(index) = earliest(&evaluated, q.candidates, suspect) {
+        let reason = ChoiceReason::LeastSuspect;
+        return skip(Verdict::Try { index, reason, probe: true }, index);
+    }
+    // A key that is being read is available in a moment, and waiting for an untried candidate is
+    // better than repeating a failed one.
+    let read = |(e, c): (&Evaluated<'_>, &Candidate)| {
+        e.is_untried() && e.status.rank == Rank::Pending && c.key_state == KeyState::Waiting
+    };
+    if evaluated.iter().zip(q.candidates).any(read) {
+        return skip(wait_or_exhausted(&evaluated, now), usize::MAX);
+    }
+    let may_recover =
+        |_, e: &Evaluated<'_>| e.failed_before == Some(true) && e.status.rank <= Rank::Suspect;
+    if let Some(index) = earliest(&evaluated, q.candidates, may_recover) {
+        return skip(Verdict::RetrySame { index }, index);
+    }
+    skip(wait_or_exhausted(&evaluated, now), usize::MAX)
+}
+
+/// Returns the best tier with a usable candidate, and the worst rank that is usable for this
+/// request: ready, or due for a probe.
+fn best_usable_tier(q: &RouteQuery<'_>, evaluated: &[Evaluated<'_>]) -> Option<((u32, u32), Rank)> {
     // The best tier of the candidates that are ready, and the best tier of those ready as probes.
     let (mut ready, mut due) = (None, None);
     for (entrant, candidate) in
@@ -34,96 +63,64 @@ pub fn decide(q: &RouteQuery<'_>, health: &Health, now: Mono, rng: &mut dyn Rng)
         };
         *best = Some(best.map_or(candidate.tier, |tier: (u32, u32)| tier.min(candidate.tier)));
     }
-    let worst_usable = if ready.is_some() && q.input_estimate > MAX_PROBE_TOKENS {
-        Rank::Ready
-    } else {
-        Rank::ProbeDue
-    };
+    match ready {
+        Some(tier) if q.input_estimate > MAX_PROBE_TOKENS => Some((tier, Rank::Ready)),
+        _ => Some(([ready, due].into_iter().flatten().min()?, Rank::ProbeDue)),
+    }
+}
+
+/// Chooses among the usable candidates; `tier` is the best tier that has one.
+fn choose_in_tier(
+    q: &RouteQuery<'_>,
+    evaluated: &[Evaluated<'_>],
+    tier: (u32, u32),
+    worst_usable: Rank,
+    health: &Health,
+    now: Mono,
+    rng: &mut dyn Rng,
+) -> Decision {
     let usable = |e: &Evaluated<'_>| e.is_untried() && e.status.rank <= worst_usable;
-    let best =
-        if worst_usable == Rank::Ready { ready } else { [ready, due].into_iter().flatten().min() };
-    if let Some(tier) = best {
-        let affinity = apply_affinity(q, &evaluated, tier, &usable, health, now);
-        if let AffinityOutcome::WaitUntil(until) = affinity {
+    let (pool, better_tier_ready) = match apply_affinity(q, evaluated, tier, &usable, health, now) {
+        AffinityOutcome::WaitUntil(until) => {
             return Decision {
                 verdict: Verdict::Wait { until: Some(until) },
-                skipped: skip_reasons(&evaluated, q, usize::MAX, None),
+                skipped: skip_reasons(evaluated, q, usize::MAX, None),
             };
         }
-        let (pool, tied) = match affinity {
-            AffinityOutcome::Pinned(pool, better) => (pool, Some(better)),
-            _ => {
-                let of_tier = |&i: &usize| q.candidates[i].tier == tier && usable(&evaluated[i]);
-                (
-                    prefer_other_upstreams(
-                        q,
-                        prefer_region(q, (0..evaluated.len()).filter(of_tier).collect()),
-                    ),
-                    None,
-                )
-            }
-        };
-        // All upstreams in the pool failed in this request. A suspect candidate of another
-        // upstream, in the same or a better tier, is preferred to their other keys.
-        if !q.failed_attempts.is_empty() && pool.iter().all(|&i| has_failed_upstream(q, i)) {
-            let other = |i: usize, e: &Evaluated<'_>| {
-                e.is_untried()
-                    && e.status.rank == Rank::Suspect
-                    && q.candidates[i].tier <= tier
-                    && !has_failed_upstream(q, i)
-            };
-            if let Some(index) = earliest(&evaluated, q.candidates, other) {
-                let verdict =
-                    Verdict::Try { index, reason: ChoiceReason::LeastSuspect, probe: true };
-                return Decision { verdict, skipped: skip_reasons(&evaluated, q, index, None) };
-            }
+        AffinityOutcome::Pinned(pool, better) => (pool, Some(better)),
+        AffinityOutcome::None => {
+            let of_tier = |&i: &usize| q.candidates[i].tier == tier && usable(&evaluated[i]);
+            let pool = prefer_region(q, (0..evaluated.len()).filter(of_tier).collect());
+            (prefer_other_upstreams(q, pool), None)
         }
-        let index = strategy::choose(q, &pool, health, now, rng);
-        let probe = evaluated[index].status.rank == Rank::ProbeDue;
-        let why = match (probe, tied, pool.len()) {
-            (true, ..) => ChoiceReason::Probe,
-            (false, Some(better), _) => ChoiceReason::Affinity { better_tier_ready: better },
-            (false, None, 1)
-                if !evaluated.iter().enumerate().any(|(i, e)| i != index && usable(e)) =>
-            {
-                ChoiceReason::Only
-            }
-            (false, None, of) => ChoiceReason::Best { tier, ready_count: of },
-        };
-        let tier = q.candidates[index].tier;
-        return Decision {
-            verdict: Verdict::Try { index, reason: why, probe },
-            skipped: skip_reasons(&evaluated, q, index, Some(tier)),
-        };
-    }
-    if let Some(index) =
-        earliest(&evaluated, q.candidates, |_, e| e.is_untried() && e.status.rank == Rank::Suspect)
-    {
-        let verdict = Verdict::Try { index, reason: ChoiceReason::LeastSuspect, probe: true };
-        return Decision { verdict, skipped: skip_reasons(&evaluated, q, index, None) };
-    }
-    // A key that is being read is available in a moment, and waiting for an untried candidate is
-    // better than repeating a failed one.
-    let read = |(e, c): (&Evaluated<'_>, &Candidate)| {
-        e.is_untried() && e.status.rank == Rank::Pending && c.key_state == KeyState::Waiting
     };
-    if evaluated.iter().zip(q.candidates).any(read) {
-        return Decision {
-            verdict: wait_or_exhausted(&evaluated, now),
-            skipped: skip_reasons(&evaluated, q, usize::MAX, None),
+    // All upstreams in the pool failed in this request. A suspect candidate of another upstream,
+    // in the same or a better tier, is preferred to their other keys.
+    if !q.failed_attempts.is_empty() && pool.iter().all(|&i| has_failed_upstream(q, i)) {
+        let other = |i: usize, e: &Evaluated<'_>| {
+            e.is_untried()
+                && e.status.rank == Rank::Suspect
+                && q.candidates[i].tier <= tier
+                && !has_failed_upstream(q, i)
         };
+        if let Some(index) = earliest(evaluated, q.candidates, other) {
+            let verdict = Verdict::Try { index, reason: ChoiceReason::LeastSuspect, probe: true };
+            return Decision { verdict, skipped: skip_reasons(evaluated, q, index, None) };
+        }
     }
-    if let Some(index) = earliest(&evaluated, q.candidates, |_, e| {
-        e.failed_before == Some(true) && e.status.rank <= Rank::Suspect
-    }) {
-        return Decision {
-            verdict: Verdict::RetrySame { index },
-            skipped: skip_reasons(&evaluated, q, index, None),
-        };
-    }
+    let index = strategy::choose(q, &pool, health, now, rng);
+    let probe = evaluated[index].status.rank == Rank::ProbeDue;
+    let is_only = || !evaluated.iter().enumerate().any(|(i, e)| i != index && usable(e));
+    let reason = match (probe, better_tier_ready, pool.len()) {
+        (true, ..) => ChoiceReason::Probe,
+        (false, Some(better_tier_ready), _) => ChoiceReason::Affinity { better_tier_ready },
+        (false, None, 1) if is_only() => ChoiceReason::Only,
+        (false, None, ready_count) => ChoiceReason::Best { tier, ready_count },
+    };
+    let tier = q.candidates[index].tier;
     Decision {
-        verdict: wait_or_exhausted(&evaluated, now),
-        skipped: skip_reasons(&evaluated, q, usize::MAX, None),
+        verdict: Verdict::Try { index, reason, probe },
+        skipped: skip_reasons(evaluated, q, index, Some(tier)),
     }
 }
 

@@ -125,147 +125,146 @@ impl Circuit {
     /// Returns the next state.
     #[must_use]
     pub fn after(self, signal: &CircuitSignal<'_>, policy: &Policy, now: Mono) -> Self {
-        match (self, signal) {
-            (_, CircuitSignal::Reset) => Self::default(),
-            (_, &CircuitSignal::Cooled { span, last_attempt_id: newest }) => {
-                Self::manual(span, newest, now)
+        match *signal {
+            CircuitSignal::Reset => Self::default(),
+            CircuitSignal::Cooled { span, last_attempt_id } => {
+                Self::manual(span, last_attempt_id, now)
             }
+            CircuitSignal::ProbeSucceeded => self.after_probe(now),
+            CircuitSignal::RecheckStarted => self.after_recheck(now),
+            CircuitSignal::Sent { id } => self.after_sent(id, now),
+            CircuitSignal::Ended { id } => self.after_end(id),
+            CircuitSignal::FirstContent { id, last_attempt_id } => {
+                self.after_content(id, last_attempt_id, now)
+            }
+            CircuitSignal::Succeeded { id, last_attempt_id } => {
+                self.after_success(id, last_attempt_id, now)
+            }
+            CircuitSignal::Failed { id, last_attempt_id, ref failure } => {
+                self.after_failure(id, last_attempt_id, failure, policy, now)
+            }
+        }
+    }
 
-            // Shortens only cooldowns that aiproxy estimated, not those from the provider or a
-            // user.
-            (Self::Open { reason: belief, until }, CircuitSignal::ProbeSucceeded)
+    /// Shortens only cooldowns that aiproxy estimated, not those from the provider or a user.
+    fn after_probe(self, now: Mono) -> Self {
+        match self {
+            Self::Open { reason, until }
                 if until > now
-                    && belief.class == CooldownClass::ServerError
-                    && !belief.hard_block
-                    && !belief.from_provider =>
+                    && reason.class == CooldownClass::ServerError
+                    && !reason.hard_block
+                    && !reason.from_provider =>
             {
-                Self::Open { reason: belief, until: now }
+                Self::Open { reason, until: now }
             }
-            (state, CircuitSignal::ProbeSucceeded) => state,
+            state => state,
+        }
+    }
 
-            (
-                Self::Rejected { cause, since, last_failure: struck, rechecks: retests, .. },
-                CircuitSignal::RecheckStarted,
-            ) => {
-                let retests = retests.saturating_add(1);
+    fn after_recheck(self, now: Mono) -> Self {
+        match self {
+            Self::Rejected { cause, since, last_failure, rechecks, .. } => {
+                let rechecks = rechecks.saturating_add(1);
                 Self::Rejected {
                     cause,
                     since,
-                    last_failure: struck,
-                    recheck_at: now + exponential(RECHECK_AFTER, MAX_RECHECK_AFTER, retests),
-                    rechecks: retests,
+                    last_failure,
+                    recheck_at: now + exponential(RECHECK_AFTER, MAX_RECHECK_AFTER, rechecks),
+                    rechecks,
                 }
             }
-            (state, CircuitSignal::RecheckStarted) => state,
+            state => state,
+        }
+    }
 
-            (
-                Self::Open { reason: belief, until } | Self::Probing { reason: belief, until, .. },
-                &CircuitSignal::Sent { id },
-            ) => Self::Probing { reason: belief, attempt_id: id, sent_at: now, until },
-            (
-                Self::Closed { strikes, last_failure: struck, slow_start: window },
-                CircuitSignal::Sent { .. },
-            ) => {
-                let window = window
+    fn after_sent(self, id: u64, now: Mono) -> Self {
+        match self {
+            Self::Open { reason, until } | Self::Probing { reason, until, .. } => {
+                Self::Probing { reason, attempt_id: id, sent_at: now, until }
+            }
+            Self::Closed { strikes, last_failure, slow_start } => {
+                let slow_start = slow_start
                     .filter(|w| w.since + PROBE_TIMEOUT > now)
                     .map(|w| SlowStart { in_flight: w.in_flight.saturating_add(1), ..w });
-                Self::Closed { strikes, last_failure: struck, slow_start: window }
+                Self::Closed { strikes, last_failure, slow_start }
             }
-            (state @ Self::Rejected { .. }, CircuitSignal::Sent { .. }) => state,
+            Self::Rejected { .. } => self,
+        }
+    }
 
-            (
-                Self::Probing { reason: belief, attempt_id: ticket, until, .. },
-                CircuitSignal::Ended { id },
-            ) if ticket == *id => Self::Open { reason: belief, until },
-            (
-                Self::Closed { strikes, last_failure: struck, slow_start: window },
-                &CircuitSignal::Ended { id },
-            ) => {
-                let window = window.map(|w| {
+    fn after_end(self, id: u64) -> Self {
+        match self {
+            Self::Probing { reason, attempt_id, until, .. } if attempt_id == id => {
+                Self::Open { reason, until }
+            }
+            Self::Closed { strikes, last_failure, slow_start } => {
+                let slow_start = slow_start.map(|w| {
                     if id > w.opened_after {
                         SlowStart { in_flight: w.in_flight.saturating_sub(1), ..w }
                     } else {
                         w
                     }
                 });
-                Self::Closed { strikes, last_failure: struck, slow_start: window }
+                Self::Closed { strikes, last_failure, slow_start }
             }
-            (state, CircuitSignal::Ended { .. }) => state,
+            state @ (Self::Open { .. } | Self::Probing { .. } | Self::Rejected { .. }) => state,
+        }
+    }
 
-            (
-                Self::Closed { strikes, last_failure: struck, slow_start: window },
-                signal @ &(CircuitSignal::FirstContent { id, .. }
-                | CircuitSignal::Succeeded { id, .. }),
-            ) => {
-                let strikes = if id > struck && matches!(signal, CircuitSignal::Succeeded { .. }) {
-                    0
-                } else {
-                    strikes
-                };
-                Self::Closed {
-                    strikes,
-                    last_failure: struck,
-                    slow_start: window.and_then(|w| w.widen(id)),
-                }
+    fn after_content(self, id: u64, last_attempt_id: u64, now: Mono) -> Self {
+        match self {
+            Self::Closed { strikes, last_failure, slow_start } => {
+                let slow_start = slow_start.and_then(|w| w.widen(id));
+                Self::Closed { strikes, last_failure, slow_start }
             }
-            (
-                Self::Open { reason: OpenReason { last_failure: struck, strikes, .. }, .. }
-                | Self::Probing { reason: OpenReason { last_failure: struck, strikes, .. }, .. },
-                &CircuitSignal::FirstContent { id, last_attempt_id: newest },
-            ) if id > struck => Self::Closed {
-                strikes,
-                last_failure: struck,
-                slow_start: Some(SlowStart {
-                    width: 2,
-                    in_flight: 0,
-                    since: now,
-                    last_success: id,
-                    opened_after: newest,
-                }),
-            },
-            (state, CircuitSignal::FirstContent { .. }) => state,
-            (
-                Self::Open { reason: OpenReason { last_failure: struck, .. }, .. }
-                | Self::Probing { reason: OpenReason { last_failure: struck, .. }, .. }
-                | Self::Rejected { last_failure: struck, .. },
-                &CircuitSignal::Succeeded { id, last_attempt_id: newest },
-            ) if id > struck => Self::Closed {
-                strikes: 0,
-                last_failure: struck,
-                slow_start: Some(SlowStart {
-                    width: 2,
-                    in_flight: 0,
-                    since: now,
-                    last_success: id,
-                    opened_after: newest,
-                }),
-            },
-            (state, CircuitSignal::Succeeded { .. }) => state,
+            Self::Open { reason: OpenReason { last_failure, strikes, .. }, .. }
+            | Self::Probing { reason: OpenReason { last_failure, strikes, .. }, .. }
+                if id > last_failure =>
+            {
+                let slow_start = Some(SlowStart::begin(id, last_attempt_id, now));
+                Self::Closed { strikes, last_failure, slow_start }
+            }
+            state @ (Self::Open { .. } | Self::Probing { .. } | Self::Rejected { .. }) => state,
+        }
+    }
 
-            (state @ Self::Rejected { .. }, CircuitSignal::Failed { .. }) => state,
-            (
-                state,
-                CircuitSignal::Failed {
-                    failure: Failure { class: CooldownClass::None, .. }, ..
-                },
-            ) => state,
-            (
-                _,
-                CircuitSignal::Failed {
-                    last_attempt_id: newest,
-                    failure: Failure { class: CooldownClass::Rejected, cause, .. },
-                    ..
-                },
-            ) => Self::Rejected {
-                cause: Arc::clone(cause),
+    fn after_success(self, id: u64, last_attempt_id: u64, now: Mono) -> Self {
+        match self {
+            Self::Closed { strikes, last_failure, slow_start } => Self::Closed {
+                strikes: if id > last_failure { 0 } else { strikes },
+                last_failure,
+                slow_start: slow_start.and_then(|w| w.widen(id)),
+            },
+            Self::Open { reason: OpenReason { last_failure, .. }, .. }
+            | Self::Probing { reason: OpenReason { last_failure, .. }, .. }
+            | Self::Rejected { last_failure, .. }
+                if id > last_failure =>
+            {
+                let slow_start = Some(SlowStart::begin(id, last_attempt_id, now));
+                Self::Closed { strikes: 0, last_failure, slow_start }
+            }
+            state => state,
+        }
+    }
+
+    fn after_failure(
+        self,
+        id: u64,
+        last_attempt_id: u64,
+        failure: &Failure<'_>,
+        policy: &Policy,
+        now: Mono,
+    ) -> Self {
+        match (self, failure.class) {
+            (state @ Self::Rejected { .. }, _) | (state, CooldownClass::None) => state,
+            (_, CooldownClass::Rejected) => Self::Rejected {
+                cause: Arc::clone(failure.cause),
                 since: now,
-                last_failure: *newest,
+                last_failure: last_attempt_id,
                 recheck_at: now + RECHECK_AFTER,
                 rechecks: 0,
             },
-            (state, &CircuitSignal::Failed { id, last_attempt_id: newest, failure }) => {
-                state.after_failure(id, newest, &failure, policy, now)
-            }
+            (state, _) => state.after_strike(id, last_attempt_id, failure, policy, now),
         }
     }
 
@@ -284,7 +283,7 @@ impl Circuit {
 
     /// Handles a failure. It adds a strike only if its attempt started after the last strike. An
     /// explicit provider statement (a hint, a quota, a missing model) extends the end in any case.
-    fn after_failure(
+    fn after_strike(
         self,
         id: u64,
         last_attempt_id: u64,
@@ -297,8 +296,8 @@ impl Circuit {
         let strikes = if is_new { strikes.saturating_add(1) } else { strikes };
         let term = CooldownTerm::for_failure(failure, strikes, id, policy);
         let cooling = match &self {
-            Self::Open { reason: belief, until } if *until > now => {
-                Some((belief.since, *until, belief.hard_block, belief.from_provider))
+            Self::Open { reason, until } if *until > now => {
+                Some((reason.since, *until, reason.hard_block, reason.from_provider))
             }
             _ => None,
         };
@@ -307,46 +306,45 @@ impl Circuit {
         if (!is_new || overtaken) && !term.definite {
             return self;
         }
-        let struck = if is_new { last_attempt_id } else { last_failure };
+        let last_failure = if is_new { last_attempt_id } else { last_failure };
         let opens =
             term.definite || strikes >= failure.threshold || !matches!(self, Self::Closed { .. });
         if !opens {
-            return Self::Closed { strikes, last_failure: struck, slow_start: None };
+            return Self::Closed { strikes, last_failure, slow_start: None };
         }
         let end = now + term.span;
-        if let (Some((since, until, blocked, hinted)), Self::Open { reason: belief, .. }) =
-            (cooling, &self)
+        if let (Some((since, until, blocked, hinted)), Self::Open { reason, .. }) = (cooling, &self)
             && until >= end
         {
-            let belief = OpenReason {
+            let reason = OpenReason {
                 strikes,
-                last_failure: struck,
+                last_failure,
                 since,
                 hard_block: blocked || term.hard_block,
                 from_provider: hinted,
-                ..belief.clone()
+                ..reason.clone()
             };
-            return Self::Open { reason: belief, until };
+            return Self::Open { reason, until };
         }
-        let belief = OpenReason {
+        let reason = OpenReason {
             strikes,
-            last_failure: struck,
+            last_failure,
             since: cooling.map_or(now, |(since, ..)| since),
             cause: Arc::clone(failure.cause),
             class: failure.class,
             hard_block: term.hard_block || cooling.is_some_and(|(_, _, blocked, _)| blocked),
             from_provider: term.from_provider,
         };
-        Self::Open { reason: belief, until: end }
+        Self::Open { reason, until: end }
     }
 
     fn strikes(&self) -> (u32, u64) {
         match self {
-            Self::Closed { strikes, last_failure: struck, .. } => (*strikes, *struck),
-            Self::Open { reason: belief, .. } | Self::Probing { reason: belief, .. } => {
-                (belief.strikes, belief.last_failure)
+            Self::Closed { strikes, last_failure, .. } => (*strikes, *last_failure),
+            Self::Open { reason, .. } | Self::Probing { reason, .. } => {
+                (reason.strikes, reason.last_failure)
             }
-            Self::Rejected { last_failure: struck, .. } => (0, *struck),
+            Self::Rejected { last_failure, .. } => (0, *last_failure),
         }
     }
 
@@ -361,9 +359,7 @@ impl Circuit {
             }
             Self::Closed { .. } => Availability::Available,
             Self::Open { until, .. } if *until <= now => Availability::ProbeDue,
-            Self::Open { reason: belief, until } if belief.hard_block => {
-                Availability::Blocked(*until)
-            }
+            Self::Open { reason, until } if reason.hard_block => Availability::Blocked(*until),
             Self::Open { until, .. } => Availability::Suspect(*until),
             Self::Probing { sent_at: sent, .. } if *sent + PROBE_TIMEOUT <= now => {
                 Availability::ProbeDue
@@ -383,15 +379,18 @@ impl Circuit {
     #[must_use]
     pub fn open_reason(&self) -> Option<&OpenReason> {
         match self {
-            Self::Open { reason: belief, .. } | Self::Probing { reason: belief, .. } => {
-                Some(belief)
-            }
+            Self::Open { reason, .. } | Self::Probing { reason, .. } => Some(reason),
             Self::Closed { .. } | Self::Rejected { .. } => None,
         }
     }
 }
 
 impl SlowStart {
+    /// Begins slow start after the attempt `id` succeeded.
+    fn begin(id: u64, last_attempt_id: u64, now: Mono) -> Self {
+        Self { width: 2, in_flight: 0, since: now, last_success: id, opened_after: last_attempt_id }
+    }
+
     /// Doubles the width once for each successful attempt. Returns `None` once the width is large
     /// enough to end slow start.
     fn widen(self, id: u64) -> Option<Self> {
