@@ -7,17 +7,14 @@ mod tests;
 mod views;
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 pub use crate::routing::health::{
     Scope,
     attempt::AttemptTicket,
-    record::{AttemptEnd, HealthChange},
+    record::{AttemptEnd, HealthChange, RecordedEnd},
     stats::StatsView,
     view::{HealthState, HealthView, KeyHealthView},
 };
@@ -36,14 +33,15 @@ use crate::{
     ir::rate_limit::RateLimits,
 };
 
-/// Shared by all requests. A decision that tries a candidate marks it in the same critical section,
+/// Shared by all requests. A request that waits decides again when capacity changed, at the
+/// decision's `until`, and at least every
+/// [`PROBE_TIMEOUT`](crate::routing::health::circuit::PROBE_TIMEOUT): some ends come with time alone.
+///
+/// A decision that tries a candidate marks it in the same critical section,
 /// so no two requests are the same probe. A poisoned lock is used all the same: updates replace
 /// whole values, and one panic must not stop the proxy.
 #[derive(Debug)]
-pub struct Router {
-    state: Mutex<RouterState>,
-    revision: AtomicU64,
-}
+pub struct Router(Mutex<RouterState>);
 
 #[derive(Debug)]
 struct RouterState {
@@ -95,30 +93,15 @@ fn binding_from_ticket(ticket: &AttemptTicket, now: Mono) -> AffinityBinding {
 impl Router {
     #[must_use]
     pub fn new(policy: Policy) -> Self {
-        Self {
-            state: Mutex::new(RouterState {
-                health: Health::new(policy),
-                bindings: AffinityBindings::default(),
-                retry_budget: RetryBudget::default(),
-            }),
-            revision: AtomicU64::new(0),
-        }
+        Self(Mutex::new(RouterState {
+            health: Health::new(policy),
+            bindings: AffinityBindings::default(),
+            retry_budget: RetryBudget::default(),
+        }))
     }
 
     fn lock(&self) -> MutexGuard<'_, RouterState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns a counter that grows whenever a waiting request might continue. It does not grow
-    /// with time alone. A waiter therefore also checks again at the decision's `until`, and at
-    /// least every [`PROBE_TIMEOUT`](crate::routing::health::circuit::PROBE_TIMEOUT).
-    #[must_use]
-    pub fn revision(&self) -> u64 {
-        self.revision.load(Ordering::Acquire)
-    }
-
-    fn notify(&self) {
-        self.revision.fetch_add(1, Ordering::Release);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Decides, and starts the attempt if the verdict is `Try`: the owner of the ticket calls
@@ -244,24 +227,18 @@ impl Router {
         self.lock().bindings.bind(keys, binding, now);
     }
 
-    /// Records the result of an attempt; returns the changes to report.
-    pub fn record(
-        &self,
-        ticket: &AttemptTicket,
-        end: AttemptEnd<'_>,
-        now: Mono,
-    ) -> Vec<HealthChange> {
-        let changes = {
-            let RouterState { health, bindings, .. } = &mut *self.lock();
-            if let (Some(keys), AttemptEnd::Content | AttemptEnd::Finished { .. }) =
-                (&ticket.conversation, end)
-            {
-                bindings.bind(keys, binding_from_ticket(ticket, now), now);
-            }
-            record::record(health, ticket, end, now)
-        };
-        self.notify();
-        changes
+    /// Records the result of an attempt.
+    pub fn record(&self, ticket: &AttemptTicket, end: AttemptEnd<'_>, now: Mono) -> RecordedEnd {
+        let RouterState { health, bindings, .. } = &mut *self.lock();
+        let mut recorded = record::record(health, ticket, end, now);
+        if let (Some(keys), AttemptEnd::Content | AttemptEnd::Finished { .. }) =
+            (&ticket.conversation, end)
+        {
+            bindings.bind(keys, binding_from_ticket(ticket, now), now);
+            // A request of the same conversation may wait for the account bound before.
+            recorded.capacity_changed = true;
+        }
+        recorded
     }
 
     /// Starts one of aiproxy's probes; returns its number among the attempts.
@@ -281,11 +258,7 @@ impl Router {
         found: Result<(), &Arc<str>>,
         now: Mono,
     ) -> Vec<HealthChange> {
-        let changes = record::record_probe(&mut self.lock().health, upstream, id, found, now);
-        if !changes.is_empty() {
-            self.notify();
-        }
-        changes
+        record::record_probe(&mut self.lock().health, upstream, id, found, now)
     }
 
     /// Returns when an upstream last served a request.

@@ -9,7 +9,7 @@ use crate::{
     events::event::{EventKind, Severity},
     ir::{fault::TransportFault, rate_limit::RateLimits},
     routing::health::{
-        AttemptTicket,
+        attempt::AttemptTicket,
         record::{AttemptEnd, HealthChange},
     },
 };
@@ -56,10 +56,9 @@ impl Drop for AttemptGuard {
 
 /// Records a signal of an attempt and publishes the health changes.
 fn record_attempt_end(engine: &Engine, ticket: &AttemptTicket, end: AttemptEnd<'_>) {
-    let before = engine.router.revision();
-    let changes = engine.router.record(ticket, end, engine.clock.mono());
-    publish_health_changes(engine, changes);
-    if engine.router.revision() != before {
+    let recorded = engine.router.record(ticket, end, engine.clock.mono());
+    publish_health_changes(engine, recorded.changes);
+    if recorded.capacity_changed {
         engine.notify_waiters();
     }
 }

@@ -41,15 +41,24 @@ pub struct HealthChange {
     pub level: Severity,
 }
 
-/// Records an end; returns the changes to report.
+/// What an attempt's end changed.
+#[derive(Debug)]
+pub struct RecordedEnd {
+    /// The changes to report.
+    pub changes: Vec<HealthChange>,
+    /// Waiting requests may be able to continue.
+    pub capacity_changed: bool,
+}
+
+/// Records an end.
 pub fn record(
     health: &mut Health,
     ticket: &AttemptTicket,
     end: AttemptEnd<'_>,
     now: Mono,
-) -> Vec<HealthChange> {
-    let mut changes = Vec::new();
-    let mut recorder = HealthRecorder { health, ticket, now, changes: &mut changes };
+) -> RecordedEnd {
+    let recorded = RecordedEnd { changes: Vec::new(), capacity_changed: false };
+    let mut recorder = HealthRecorder { health, ticket, now, recorded };
     match end {
         AttemptEnd::Head2xx => recorder.key_succeeded(),
         AttemptEnd::Content => {
@@ -81,7 +90,7 @@ pub fn record(
         }
         AttemptEnd::Abandoned => recorder.release(None),
     }
-    changes
+    recorder.recorded
 }
 
 /// Records the result of one of aiproxy's probes: success, or the reason for the failure. A
@@ -135,7 +144,7 @@ struct HealthRecorder<'a> {
     health: &'a mut Health,
     ticket: &'a AttemptTicket,
     now: Mono,
-    changes: &'a mut Vec<HealthChange>,
+    recorded: RecordedEnd,
 }
 
 impl HealthRecorder<'_> {
@@ -236,6 +245,7 @@ impl HealthRecorder<'_> {
 
     /// Releases the slots of the attempt.
     fn release(&mut self, counted: Option<(bool, Option<Duration>)>) {
+        self.recorded.capacity_changed = true;
         for scope in [
             AttemptScope::Account,
             AttemptScope::Key,
@@ -281,8 +291,9 @@ impl HealthRecorder<'_> {
             return;
         };
         let before = circuit.apply(signal, &policy, *now);
-        let told = describe_change(&before, circuit, scope, *now);
-        if let Some((text, level)) = told {
+        self.recorded.capacity_changed |= before != *circuit;
+        let change = describe_change(&before, circuit, scope, *now);
+        if let Some((text, level)) = change {
             let subject = if scope == AttemptScope::Upstream {
                 &ticket.upstream_name
             } else {
@@ -293,7 +304,7 @@ impl HealthRecorder<'_> {
             } else {
                 text
             };
-            self.changes.push(HealthChange { subject: subject.to_string(), text, level });
+            self.recorded.changes.push(HealthChange { subject: subject.to_string(), text, level });
         }
     }
 }

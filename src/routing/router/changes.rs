@@ -1,4 +1,5 @@
-//! Applies changes from outside requests: reloads, user actions, free checks and new model lists.
+//! Applies changes from outside requests: reloads, user actions, free checks and new
+//! model lists. The caller wakes requests that wait.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +22,6 @@ impl Router {
     /// Applies the policy of a reloaded config.
     pub fn set_policy(&self, policy: Policy) {
         self.lock().health.policy = Arc::new(policy);
-        self.notify();
     }
 
     /// Sets the account of each key, as far as known before its first attempt.
@@ -52,21 +52,17 @@ impl Router {
     /// since the key would stay blocked otherwise.
     pub fn warm(&self, scope: &Scope) {
         self.lock().health.warm(scope);
-        self.notify();
     }
 
     /// Resets a key that has a new secret. Results of attempts made with the old secret no longer
     /// count.
     pub fn reset_key(&self, key: KeyId) {
-        {
-            let health = &mut self.lock().health;
-            health.warm(&Scope::Key(key));
-            let newest = health.last_attempt_id;
-            if let Some(key) = health.keys.get_mut(&key) {
-                key.valid_from = newest;
-            }
+        let health = &mut self.lock().health;
+        health.warm(&Scope::Key(key));
+        let newest = health.last_attempt_id;
+        if let Some(key) = health.keys.get_mut(&key) {
+            key.valid_from = newest;
         }
-        self.notify();
     }
 
     /// Returns the rejected keys that are due for a free check; the next check of each is due after
@@ -92,25 +88,18 @@ impl Router {
         {
             key.circuit = Circuit::default();
         }
-        self.notify();
     }
 
     /// Clears a quota block of the key's account after a payment; returns whether there was one.
     pub fn clear_quota_block(&self, key: KeyId) -> bool {
-        let freed = {
-            let health = &mut self.lock().health;
-            let account = health.keys.get(&key).and_then(|key| key.account);
-            let out_of_quota = |circuit: &Circuit| {
-                circuit.open_reason().is_some_and(|belief| belief.class == CooldownClass::Quota)
-            };
-            account
-                .filter(|account| health.accounts.get(account).is_some_and(out_of_quota))
-                .is_some_and(|account| health.accounts.remove(&account).is_some())
+        let health = &mut self.lock().health;
+        let account = health.keys.get(&key).and_then(|key| key.account);
+        let out_of_quota = |circuit: &Circuit| {
+            circuit.open_reason().is_some_and(|reason| reason.class == CooldownClass::Quota)
         };
-        if freed {
-            self.notify();
-        }
-        freed
+        account
+            .filter(|account| health.accounts.get(account).is_some_and(out_of_quota))
+            .is_some_and(|account| health.accounts.remove(&account).is_some())
     }
 
     /// Applies a new model list of an upstream: the models on it no longer count as missing.
@@ -120,25 +109,19 @@ impl Router {
             let missing = |circuit: &Circuit| {
                 circuit
                     .open_reason()
-                    .is_some_and(|belief| belief.class == CooldownClass::ModelMissing)
+                    .is_some_and(|reason| reason.class == CooldownClass::ModelMissing)
             };
             key.models.retain(|(model, circuit)| !(missing(circuit) && names(model)));
         }
-        self.notify();
     }
 
     /// Drops the state of upstreams and keys that a reload removed.
     pub fn retain(&self, upstreams: &[UpstreamId], keys: &[KeyId]) {
-        {
-            let health = &mut self.lock().health;
-            let keyless =
-                |key: &KeyId| upstreams.iter().any(|upstream| keyless_id(*upstream) == *key);
-            health.upstreams.retain(|id, _| upstreams.contains(id));
-            health.keys.retain(|id, _| keys.contains(id) || keyless(id));
-            let accounts: Vec<AccountId> =
-                health.keys.values().filter_map(|key| key.account).collect();
-            health.accounts.retain(|id, _| accounts.contains(id));
-        }
-        self.notify();
+        let health = &mut self.lock().health;
+        let keyless = |key: &KeyId| upstreams.iter().any(|upstream| keyless_id(*upstream) == *key);
+        health.upstreams.retain(|id, _| upstreams.contains(id));
+        health.keys.retain(|id, _| keys.contains(id) || keyless(id));
+        let accounts: Vec<AccountId> = health.keys.values().filter_map(|key| key.account).collect();
+        health.accounts.retain(|id, _| accounts.contains(id));
     }
 }

@@ -121,10 +121,10 @@ impl RouterFixture {
         outcome: &Outcome,
         now: u64,
     ) -> Vec<HealthChange> {
-        self.router.record(ticket, AttemptEnd::Failed(outcome), at(now))
+        self.router.record(ticket, AttemptEnd::Failed(outcome), at(now)).changes
     }
 
-    fn finish_attempt(&self, ticket: &AttemptTicket, now: u64) {
+    fn finish_attempt(&self, ticket: &AttemptTicket, now: u64) -> RecordedEnd {
         self.router.record(
             ticket,
             AttemptEnd::Finished {
@@ -132,7 +132,7 @@ impl RouterFixture {
                 usage: Some(Usage { input: 6, output: 4, ..Usage::default() }),
             },
             at(now),
-        );
+        )
     }
 
     fn failed_attempt(&self, index: usize, outcome: &Outcome) -> FailedAttempt {
@@ -423,8 +423,9 @@ fn three_strikes_open_an_upstream_and_another_serves() {
         HealthState::Probing,
         "a head is not content"
     );
-    let told = world.router.record(&probe, AttemptEnd::Content, at(18));
-    assert_eq!(told[0].text, "works again");
+    let recorded = world.router.record(&probe, AttemptEnd::Content, at(18));
+    assert!(recorded.capacity_changed, "slow start lets more requests in");
+    assert_eq!(recorded.changes[0].text, "works again");
     assert_eq!(world.router.upstream_view(UpstreamId(1), at(18)).state, HealthState::Ok);
 }
 
@@ -577,7 +578,6 @@ fn warming_clears_everything_narrower() {
         (Scope::All, said(FaultKind::Quota, 402, "", None)),
     ] {
         world.fail_attempt(&world.start_attempt(0, 0), &outcome, 0);
-        let before = world.router.revision();
         world.router.warm(&scope);
         assert_eq!(
             tries(&world.preview_verdict(&[], 0)),
@@ -585,7 +585,6 @@ fn warming_clears_everything_narrower() {
             "{scope:?} {}",
             outcome.cause
         );
-        assert!(world.router.revision() > before, "waiters are woken");
     }
 }
 
@@ -622,9 +621,8 @@ fn limits_hold_and_free_themselves() {
         let world = RouterFixture::new(vec![busy]);
         let running = world.start_attempt(0, 0);
         assert_eq!(world.preview_verdict(&[], 0), AWAIT_PROBE);
-        let before = world.router.revision();
-        world.finish_attempt(&running, 1);
-        assert!(world.router.revision() > before);
+        let recorded = world.finish_attempt(&running, 1);
+        assert!(recorded.capacity_changed, "waiters are woken");
         assert_eq!(tries(&world.preview_verdict(&[], 1)), Some((0, false)));
     }
 
@@ -838,7 +836,7 @@ mod model_check {
 
     fn end(world: &RouterFixture, ticket: &AttemptTicket, how: usize, now: u64) {
         match how {
-            0 => world.finish_attempt(ticket, now),
+            0 => drop(world.finish_attempt(ticket, now)),
             1 => drop(world.router.record(ticket, AttemptEnd::Abandoned, at(now))),
             2 => {
                 world.router.record(ticket, AttemptEnd::Head2xx, at(now));

@@ -151,7 +151,7 @@ proptest! {
             if let (_, Some(ticket)) = world.decide_turn(&keys(&[talk]), now) {
                 match outcomes.get(how) {
                     Some(outcome) => drop(world.fail_attempt(&ticket, outcome, now)),
-                    None => world.finish_attempt(&ticket, now),
+                    None => drop(world.finish_attempt(&ticket, now)),
                 }
             }
         }
