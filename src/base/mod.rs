@@ -1,6 +1,7 @@
 //! General mechanisms that know nothing of AI and import no other folder.
 
 pub mod backoff;
+pub mod choices;
 pub mod clock;
 pub mod framing;
 pub mod fs;

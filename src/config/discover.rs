@@ -188,10 +188,9 @@ pub fn merge_discovered(settings: &Settings, found: &[Arc<Upstream>]) -> Setting
         .collect();
     for new in found {
         let taken = upstreams.iter().any(|known| is_same_upstream(known, new));
-        let is_local = new
-            .endpoints
-            .iter()
-            .any(|end| base_url::is_local_listener(&end.base_url, &settings.server.listen));
+        let is_local = new.endpoints.iter().any(|end| {
+            base_url::is_local_listener(&end.base_url, &settings.server.listen.addresses)
+        });
         if !taken && !is_local {
             upstreams.push(new.clone());
         }

@@ -1,24 +1,34 @@
 //! The table of config keys with purpose, kind and default of each. The JSON schema, `config set`
 //! and the docs use it.
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value, json};
 
+use super::{
+    kinds::KindDescription,
+    settings::{
+        AlertSettings, Cooldown, DiscoverySettings, LedgerSettings, LogSettings, OtlpSettings,
+        RetrySettings, RoutingSettings, ServerSettings, Strategy, Timeouts, TranslationSettings,
+        TuiSettings,
+    },
+    table::{ConfigTable, KeySpec},
+};
 pub use crate::config::to_toml::{key_to_toml, to_toml};
 
-/// A config key.
+/// A key of a row.
 #[derive(Clone, Copy, Debug)]
-pub struct KeySpec {
-    /// The full path; keys of rows omit the row's name: `upstream.priority`.
-    pub path: &'static str,
-    pub kind: ValueKind,
+struct RowKey {
+    path: &'static str,
+    kind: RowKind,
     /// The default as written in the file; empty if there is none.
-    pub default: &'static str,
-    pub doc: &'static str,
+    default: &'static str,
+    doc: &'static str,
 }
 
 /// The kind of value that a key takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ValueKind {
+enum RowKind {
     /// A URL, or a table of URLs by dialect.
     BaseUrl,
     /// One or several tables: see [`BUDGET_FIELDS`].
@@ -42,9 +52,6 @@ pub enum ValueKind {
     Patch,
     /// Tables: see [`RULE_FIELDS`].
     Rules,
-    Size,
-    /// `"auto"` or a size.
-    SizeOrAuto,
     Statuses,
     Targets,
     Text,
@@ -56,18 +63,15 @@ pub enum ValueKind {
     Words(&'static [&'static str]),
 }
 
-impl ValueKind {
+impl RowKind {
     /// Whether the key takes nothing but quoted text, so that `config set` needs no quotes.
-    #[must_use]
-    pub fn is_text(self) -> bool {
+    fn is_text(self) -> bool {
         matches!(
             self,
             Self::BaseUrl
                 | Self::Dialects
                 | Self::Duration
                 | Self::Keys
-                | Self::Size
-                | Self::SizeOrAuto
                 | Self::Targets
                 | Self::Text
                 | Self::Texts
@@ -77,10 +81,10 @@ impl ValueKind {
 }
 
 const STRATEGIES: &[&str] = &{
-    let mut names = [""; super::settings::Strategy::ALL.len()];
+    let mut names = [""; Strategy::ALL.len()];
     let mut at = 0;
     while at < names.len() {
-        names[at] = super::settings::Strategy::ALL[at].0;
+        names[at] = Strategy::ALL[at].0;
         at += 1;
     }
     names
@@ -90,209 +94,194 @@ const MAX_COUNT: u32 = 1_000_000;
 
 const fn spec(
     path: &'static str,
-    kind: ValueKind,
+    kind: RowKind,
     default: &'static str,
     doc: &'static str,
-) -> KeySpec {
-    KeySpec { path, kind, default, doc }
+) -> RowKey {
+    RowKey { path, kind, default, doc }
 }
 
-/// Every key that has an effect, table by table.
+/// Keys of rows.
 #[rustfmt::skip]
-pub const KEYS: &[KeySpec] = &[
-    spec("server.listen", ValueKind::Texts, r#"["127.0.0.1:8642", "[::1]:8642"]"#, "Where to listen; \"8642\" means loopback, both families"),
-    spec("server.auth", ValueKind::Flag, "true", "Ask clients for a key; may be off only where every address is loopback"),
-    spec("server.trusted_hosts", ValueKind::Texts, "[]", "Host headers accepted beside localhost, 127.0.0.1 and [::1]"),
-    spec("server.allowed_origins", ValueKind::Texts, "[]", "Browser origins let in"),
-    spec("server.max_request_bytes", ValueKind::Size, r#""64MiB""#, "Largest request body"),
-    spec("server.max_response_bytes", ValueKind::Size, r#""64MiB""#, "Largest answer that is not a stream"),
-    spec("server.max_connections", ValueKind::Count(1, MAX_COUNT), "1024", "Client connections at once"),
-    spec("server.max_requests", ValueKind::Count(1, MAX_COUNT), "512", "Requests in flight; beyond it 503"),
-    spec("server.max_buffered", ValueKind::SizeOrAuto, r#""auto""#, "Bodies held at once; auto is the smaller of 512MiB and a quarter of memory"),
-    spec("server.drain", ValueKind::Duration, r#""30s""#, "At shutdown, how long open requests may finish"),
-    spec("discover.env", ValueKind::Flag, "true", "Use provider keys found in the environment"),
-    spec("discover.local", ValueKind::Flag, "true", "Look for model servers on this machine"),
-    spec("log.level", ValueKind::Words(&["error", "warn", "info", "debug", "trace"]), r#""info""#, "What is logged"),
-    spec("log.format", ValueKind::Words(&["text", "json"]), r#""text""#, "How it is written"),
-    spec("log.file", ValueKind::Text, r#""""#, "Where to; empty is stderr"),
-    spec("timeouts.connect", ValueKind::Duration, r#""10s""#, "To connect to an upstream"),
-    spec("timeouts.first_byte", ValueKind::Duration, r#""120s""#, "Until a stream's first event with content"),
-    spec("timeouts.idle", ValueKind::Duration, r#""180s""#, "Silence inside a stream"),
-    spec("timeouts.total", ValueKind::Duration, r#""15m""#, "A request that is not a stream, all attempts together"),
-    spec("timeouts.client_head", ValueKind::Duration, r#""10s""#, "A client's request head"),
-    spec("timeouts.client_idle", ValueKind::Duration, r#""60s""#, "Silence inside a client's request body"),
-    spec("timeouts.client_keepalive", ValueKind::Duration, r#""90s""#, "An idle client connection"),
-    spec("retry.max_attempts", ValueKind::Count(1, 32), "4", "Tries that may have cost upstream work, the first included"),
-    spec("retry.backoff", ValueKind::Duration, r#""250ms""#, "Base of the delay when the same key is tried again"),
-    spec("retry.max_backoff", ValueKind::Duration, r#""8s""#, "Ceiling of that delay"),
-    spec("retry.budget", ValueKind::Number, "0.2", "Share that such retries may add to the request rate, 0 to 1"),
-    spec("retry.statuses", ValueKind::Statuses, r#"["408", "409", "425", "429", "500-599"]"#, "Statuses that are tried again"),
-    spec("retry.queue_for", ValueKind::Duration, r#""10s""#, "Wait so long for the soonest key rather than answer 429"),
-    spec("cooldown.rate_limited", ValueKind::Duration, r#""5s""#, "After a 429 without a hint, doubling"),
-    spec("cooldown.server_error", ValueKind::Duration, r#""15s""#, "After a 5xx or a network error, doubling"),
-    spec("cooldown.max", ValueKind::Duration, r#""10m""#, "Ceiling of the doubling"),
-    spec("cooldown.max_hint", ValueKind::Duration, r#""1h""#, "Ceiling of what a provider asks for"),
-    spec("cooldown.quota", ValueKind::Duration, r#""1h""#, "After spent quota, billing trouble or an unknown model"),
-    spec("cooldown.failures", ValueKind::Count(1, 1_000), "3", "Strikes that open the circuit of an upstream"),
-    spec("routing.strategy", ValueKind::Words(STRATEGIES), r#""priority""#, "How a candidate is drawn from the best tier"),
-    spec("routing.region", ValueKind::Text, r#""""#, "Upstreams of this region are preferred to their equals"),
-    spec("routing.sticky", ValueKind::Words(AFFINITIES), r#""auto""#, "Turns of a conversation go where its prompt is cached: by itself (auto) or by its session's name"),
-    spec("routing.sticky_ttl", ValueKind::Duration, r#""1h""#, "How long a silent conversation is remembered"),
-    spec("upstream.name", ValueKind::Text, "", "What it is called here"),
-    spec("upstream.preset", ValueKind::Text, "", "A known provider, which fills in the rest; `aiproxy upstream presets` lists them"),
-    spec("upstream.base_url", ValueKind::BaseUrl, "", "Where it is; a table by dialect where they differ"),
-    spec("upstream.dialect", ValueKind::Dialects, "", "What it speaks: one or several of openai, responses, anthropic, gemini, ollama"),
-    spec("upstream.models", ValueKind::Texts, "", "What it serves: names, globs, re:REGEX, !EXCLUSION; omitted is what it lists"),
-    spec("upstream.rename", ValueKind::TextMap, "", "Names for clients, and what they are called there"),
-    spec("upstream.priority", ValueKind::Count(0, MAX_COUNT), "10", "Lower is tried first"),
-    spec("upstream.weight", ValueKind::Number, "1.0", "Share inside a tier"),
-    spec("upstream.max_concurrency", ValueKind::Count(0, MAX_COUNT), "0", "Requests at once; 0 is no limit"),
-    spec("upstream.max_rps", ValueKind::Number, "0", "Requests a second; 0 is no limit"),
-    spec("upstream.region", ValueKind::Text, r#""""#, "Where it stands"),
-    spec("upstream.proxy", ValueKind::Text, "", "http, https, socks5 or socks5h URL; \"none\" ignores the environment's"),
-    spec("upstream.headers", ValueKind::TextMap, "", "Added to each request"),
-    spec("upstream.ca_file", ValueKind::Text, "", "Certificates trusted beside the system's; relative to this file"),
-    spec("upstream.insecure_tls", ValueKind::Flag, "false", "Trust any certificate"),
-    spec("upstream.ask_usage", ValueKind::Flag, "", "Ask a stream for its usage where the client did not; presets set it"),
-    spec("upstream.think_split", ValueKind::Flag, "false", "<think> text at the beginning of an answer is reasoning"),
-    spec("upstream.stream_keepalive", ValueKind::Flag, "false", "Run whole answers as streams, so that no idle timeout ends them"),
-    spec("upstream.prices_win", ValueKind::Flag, "false", "Its rows in [prices] count, whatever costs it reports"),
-    spec("upstream.retry_statuses", ValueKind::Statuses, "", "Instead of retry.statuses"),
-    spec("upstream.budget", ValueKind::Budget, "", "What it may cost; beyond it others serve until the period ends"),
-    spec("upstream.rule", ValueKind::Rules, "", "What becomes of refusals of some kind"),
-    spec("upstream.health", ValueKind::Health, "", "Ask this path now and then"),
-    spec("upstream.keys", ValueKind::Keys, "", "Credentials: references, or tables"),
-    spec("upstream.enabled", ValueKind::Flag, "true", "Whether it is used"),
-    spec("upstream.timeouts", ValueKind::Timeouts, "", "Instead of [timeouts]"),
-    spec("upstream.patch", ValueKind::Patch, "", "Edits to request bodies"),
-    spec("model.name", ValueKind::Text, "", "What clients ask for; may be a pattern"),
-    spec("model.targets", ValueKind::Targets, "", "\"UPSTREAM:MODEL\", or tables"),
-    spec("model.strategy", ValueKind::Words(STRATEGIES), "", "Instead of routing.strategy"),
-    spec("model.sticky", ValueKind::Words(AFFINITIES), "", "Instead of routing.sticky"),
-    spec("model.sticky_ttl", ValueKind::Duration, "", "Instead of routing.sticky_ttl"),
-    spec("model.hedge", ValueKind::Hedge, "", "Ask a second target where the first is slow to speak"),
-    spec("model.rescue", ValueKind::Flag, "false", "Continue a stream that breaks off elsewhere, from what was said"),
-    spec("model.timeouts", ValueKind::Timeouts, "", "Instead of [timeouts]"),
-    spec("keyless.listen", ValueKind::Text, "", "Where clients without a credential are served; this machine only"),
-    spec("keyless.project", ValueKind::Text, r#""default""#, "Whose requests they are"),
-    spec("keyless.dialects", ValueKind::Dialects, r#"["ollama"]"#, "What may be spoken there"),
-    spec("project.name", ValueKind::Text, "", "What it is called"),
-    spec("project.key", ValueKind::Text, "", "Reference to its client key"),
-    spec("project.models", ValueKind::Texts, r#"["*"]"#, "What it may ask for"),
-    spec("project.upstreams", ValueKind::Texts, r#"["*"]"#, "What may serve it"),
-    spec("project.rpm", ValueKind::Count(0, u32::MAX), "0", "Requests a minute; 0 is no limit"),
-    spec("project.tpm", ValueKind::Count(0, u32::MAX), "0", "Tokens a minute, input and output; 0 is no limit"),
-    spec("project.max_concurrency", ValueKind::Count(0, MAX_COUNT), "0", "Requests at once, others wait; 0 is no limit"),
-    spec("project.budget", ValueKind::Budget, "", "What it may spend; beyond it requests are refused until the period ends"),
-    spec("project.subnets", ValueKind::Texts, "[]", "Where its clients may be; empty is anywhere"),
-    spec("project.admin", ValueKind::Flag, "false", "May control the proxy"),
-    spec("project.enabled", ValueKind::Flag, "true", "Whether its key is accepted"),
-    spec("budget.usd", ValueKind::Number, "", "Dollars that all projects together may spend"),
-    spec("budget.per", ValueKind::Words(&["day", "week", "month", "total"]), "", "In which time; weeks begin on Monday, in the ledger's time zone"),
-    spec("budget.unpriced", ValueKind::Words(&["warn", "refuse"]), r#""warn""#, "Requests without a known price: reported once per model, or refused"),
-    spec("translation.losses", ValueKind::Words(&["tell", "refuse"]), r#""tell""#, "Fields that an upstream's protocol has no place for: left out and named, or refused"),
-    spec("ledger.path", ValueKind::Text, r#""ledger.db""#, "Where requests are recorded; relative to the data dir"),
-    spec("ledger.tz", ValueKind::Text, r#""""#, "Time zone of days; empty is the machine's"),
-    spec("ledger.bodies", ValueKind::Words(&["off", "errors", "all"]), r#""all""#, "Which requests and answers are kept whole; secrets are taken out"),
-    spec("ledger.bodies_total", ValueKind::Size, r#""256MiB""#, "Room for them; the oldest go first"),
-    spec("ledger.body_limit", ValueKind::Size, r#""4MiB""#, "Of a longer one beginning and end are kept"),
-    spec("ledger.keep", ValueKind::Duration, r#""90d""#, "How long requests are kept; sums by day stay"),
-    spec("ledger.keep_bodies", ValueKind::Duration, r#""3d""#, "How long bodies are kept"),
-    spec("alerts.desktop", ValueKind::Flag, "false", "Whether alerts show as notifications of the desktop"),
-    spec("alerts.webhook", ValueKind::Text, r#""""#, "Where alerts are sent as JSON"),
-    spec("alerts.secret", ValueKind::Text, r#""""#, "Reference to what signs them"),
-    spec("alerts.feishu", ValueKind::Text, r#""""#, "Address of a Feishu bot that gets them as cards"),
-    spec("alerts.events", ValueKind::Texts, r#"["key_down", "upstream_down", "recovered", "budget", "error_rate"]"#, "Which alerts go out; there are also balance, spike and ledger"),
-    spec("otlp.url", ValueKind::Text, r#""""#, "Collector that gets traces (OTLP over HTTP, JSON)"),
-    spec("otlp.headers", ValueKind::TextMap, "", "Sent with them; values may be references"),
-    spec("prices.input", ValueKind::Number, "", "A million tokens of input"),
-    spec("prices.cache_read", ValueKind::Number, "", "Of input read from the prompt cache; else as input"),
-    spec("prices.cache_write_5m", ValueKind::Number, "", "Of input written to it for five minutes; else as input"),
-    spec("prices.cache_write_1h", ValueKind::Number, "", "For an hour; else as for five minutes"),
-    spec("prices.audio_in", ValueKind::Number, "", "Of sound; else as input"),
-    spec("prices.image_in", ValueKind::Number, "", "Of pictures; else as input"),
-    spec("prices.output", ValueKind::Number, "", "A million tokens of output"),
-    spec("prices.reasoning", ValueKind::Number, "", "Of reasoning; else as output"),
-    spec("prices.audio_out", ValueKind::Number, "", "Of sound; else as output"),
-    spec("prices.image_out", ValueKind::Number, "", "Of pictures; else as output"),
-    spec("prices.search", ValueKind::Number, "", "A thousand web searches"),
-    spec("prices.request", ValueKind::Number, "", "One request"),
-    spec("prices.currency", ValueKind::Text, r#""USD""#, "What these are in; others need a rate"),
-    spec("prices.page", ValueKind::Text, "", "Where they were read"),
-    spec("prices.date", ValueKind::Text, "", "When they were read"),
-    spec("prices.when", ValueKind::Conditions, "", "Other prices, under conditions; the narrowest that holds wins"),
-    spec("tui.theme", ValueKind::Words(&["dark", "light", "contrast", "mono"]), r#""dark""#, "Colours of the dashboard"),
-    spec("tui.mouse", ValueKind::Flag, "true", "Whether the dashboard takes the mouse"),
-    spec("tui.lang", ValueKind::Words(&["auto", "en", "zh"]), r#""auto""#, "Language of the dashboard; auto is that of the locale"),
+const ROW_KEYS: &[RowKey] = &[
+    spec("upstream.name", RowKind::Text, "", "What it is called here"),
+    spec("upstream.preset", RowKind::Text, "", "A known provider, which fills in the rest; `aiproxy upstream presets` lists them"),
+    spec("upstream.base_url", RowKind::BaseUrl, "", "Where it is; a table by dialect where they differ"),
+    spec("upstream.dialect", RowKind::Dialects, "", "What it speaks: one or several of openai, responses, anthropic, gemini, ollama"),
+    spec("upstream.models", RowKind::Texts, "", "What it serves: names, globs, re:REGEX, !EXCLUSION; omitted is what it lists"),
+    spec("upstream.rename", RowKind::TextMap, "", "Names for clients, and what they are called there"),
+    spec("upstream.priority", RowKind::Count(0, MAX_COUNT), "10", "Lower is tried first"),
+    spec("upstream.weight", RowKind::Number, "1.0", "Share inside a tier"),
+    spec("upstream.max_concurrency", RowKind::Count(0, MAX_COUNT), "0", "Requests at once; 0 is no limit"),
+    spec("upstream.max_rps", RowKind::Number, "0", "Requests a second; 0 is no limit"),
+    spec("upstream.region", RowKind::Text, r#""""#, "Where it stands"),
+    spec("upstream.proxy", RowKind::Text, "", "http, https, socks5 or socks5h URL; \"none\" ignores the environment's"),
+    spec("upstream.headers", RowKind::TextMap, "", "Added to each request"),
+    spec("upstream.ca_file", RowKind::Text, "", "Certificates trusted beside the system's; relative to this file"),
+    spec("upstream.insecure_tls", RowKind::Flag, "false", "Trust any certificate"),
+    spec("upstream.ask_usage", RowKind::Flag, "", "Ask a stream for its usage where the client did not; presets set it"),
+    spec("upstream.think_split", RowKind::Flag, "false", "<think> text at the beginning of an answer is reasoning"),
+    spec("upstream.stream_keepalive", RowKind::Flag, "false", "Run whole answers as streams, so that no idle timeout ends them"),
+    spec("upstream.prices_win", RowKind::Flag, "false", "Its rows in [prices] count, whatever costs it reports"),
+    spec("upstream.retry_statuses", RowKind::Statuses, "", "Instead of retry.statuses"),
+    spec("upstream.budget", RowKind::Budget, "", "What it may cost; beyond it others serve until the period ends"),
+    spec("upstream.rule", RowKind::Rules, "", "What becomes of refusals of some kind"),
+    spec("upstream.health", RowKind::Health, "", "Ask this path now and then"),
+    spec("upstream.keys", RowKind::Keys, "", "Credentials: references, or tables"),
+    spec("upstream.enabled", RowKind::Flag, "true", "Whether it is used"),
+    spec("upstream.timeouts", RowKind::Timeouts, "", "Instead of [timeouts]"),
+    spec("upstream.patch", RowKind::Patch, "", "Edits to request bodies"),
+    spec("model.name", RowKind::Text, "", "What clients ask for; may be a pattern"),
+    spec("model.targets", RowKind::Targets, "", "\"UPSTREAM:MODEL\", or tables"),
+    spec("model.strategy", RowKind::Words(STRATEGIES), "", "Instead of routing.strategy"),
+    spec("model.sticky", RowKind::Words(AFFINITIES), "", "Instead of routing.sticky"),
+    spec("model.sticky_ttl", RowKind::Duration, "", "Instead of routing.sticky_ttl"),
+    spec("model.hedge", RowKind::Hedge, "", "Ask a second target where the first is slow to speak"),
+    spec("model.rescue", RowKind::Flag, "false", "Continue a stream that breaks off elsewhere, from what was said"),
+    spec("model.timeouts", RowKind::Timeouts, "", "Instead of [timeouts]"),
+    spec("keyless.listen", RowKind::Text, "", "Where clients without a credential are served; this machine only"),
+    spec("keyless.project", RowKind::Text, r#""default""#, "Whose requests they are"),
+    spec("keyless.dialects", RowKind::Dialects, r#"["ollama"]"#, "What may be spoken there"),
+    spec("project.name", RowKind::Text, "", "What it is called"),
+    spec("project.key", RowKind::Text, "", "Reference to its client key"),
+    spec("project.models", RowKind::Texts, r#"["*"]"#, "What it may ask for"),
+    spec("project.upstreams", RowKind::Texts, r#"["*"]"#, "What may serve it"),
+    spec("project.rpm", RowKind::Count(0, u32::MAX), "0", "Requests a minute; 0 is no limit"),
+    spec("project.tpm", RowKind::Count(0, u32::MAX), "0", "Tokens a minute, input and output; 0 is no limit"),
+    spec("project.max_concurrency", RowKind::Count(0, MAX_COUNT), "0", "Requests at once, others wait; 0 is no limit"),
+    spec("project.budget", RowKind::Budget, "", "What it may spend; beyond it requests are refused until the period ends"),
+    spec("project.subnets", RowKind::Texts, "[]", "Where its clients may be; empty is anywhere"),
+    spec("project.admin", RowKind::Flag, "false", "May control the proxy"),
+    spec("project.enabled", RowKind::Flag, "true", "Whether its key is accepted"),
+    spec("budget.usd", RowKind::Number, "", "Dollars that all projects together may spend"),
+    spec("budget.per", RowKind::Words(&["day", "week", "month", "total"]), "", "In which time; weeks begin on Monday, in the ledger's time zone"),
+    spec("budget.unpriced", RowKind::Words(&["warn", "refuse"]), r#""warn""#, "Requests without a known price: reported once per model, or refused"),
+    spec("prices.input", RowKind::Number, "", "A million tokens of input"),
+    spec("prices.cache_read", RowKind::Number, "", "Of input read from the prompt cache; else as input"),
+    spec("prices.cache_write_5m", RowKind::Number, "", "Of input written to it for five minutes; else as input"),
+    spec("prices.cache_write_1h", RowKind::Number, "", "For an hour; else as for five minutes"),
+    spec("prices.audio_in", RowKind::Number, "", "Of sound; else as input"),
+    spec("prices.image_in", RowKind::Number, "", "Of pictures; else as input"),
+    spec("prices.output", RowKind::Number, "", "A million tokens of output"),
+    spec("prices.reasoning", RowKind::Number, "", "Of reasoning; else as output"),
+    spec("prices.audio_out", RowKind::Number, "", "Of sound; else as output"),
+    spec("prices.image_out", RowKind::Number, "", "Of pictures; else as output"),
+    spec("prices.search", RowKind::Number, "", "A thousand web searches"),
+    spec("prices.request", RowKind::Number, "", "One request"),
+    spec("prices.currency", RowKind::Text, r#""USD""#, "What these are in; others need a rate"),
+    spec("prices.page", RowKind::Text, "", "Where they were read"),
+    spec("prices.date", RowKind::Text, "", "When they were read"),
+    spec("prices.when", RowKind::Conditions, "", "Other prices, under conditions; the narrowest that holds wins"),
 ];
 
 /// Keys of a table in `keys`.
 #[rustfmt::skip]
-pub const KEY_FIELDS: &[KeySpec] = &[
-    spec("ref", ValueKind::Text, "", "keyring:LABEL, env:NAME, file:PATH, cmd:PROGRAM ARGS or vault:LABEL"),
-    spec("label", ValueKind::Text, "", "Its name; else the last part of the reference"),
-    spec("account", ValueKind::Text, "", "Shared by keys that share limits"),
-    spec("priority", ValueKind::Count(0, MAX_COUNT), "10", "Lower is tried first"),
-    spec("weight", ValueKind::Number, "1.0", "Share inside a tier"),
-    spec("rpm", ValueKind::Count(0, u32::MAX), "0", "Requests a minute; 0 is no limit"),
-    spec("tpm", ValueKind::Count(0, u32::MAX), "0", "Tokens a minute; 0 is no limit"),
-    spec("limits", ValueKind::Limits, "", "The same for some models: { \"glm-*\" = { rpm = 10 } }"),
-    spec("max_concurrency", ValueKind::Count(0, MAX_COUNT), "0", "Requests at once; 0 is no limit"),
-    spec("budget", ValueKind::Budget, "", "What it may cost; beyond it others serve until the period ends"),
-    spec("refresh", ValueKind::Duration, "", "Read the reference again this often"),
-    spec("enabled", ValueKind::Flag, "true", "Whether it is used"),
+const KEY_FIELDS: &[RowKey] = &[
+    spec("ref", RowKind::Text, "", "keyring:LABEL, env:NAME, file:PATH, cmd:PROGRAM ARGS or vault:LABEL"),
+    spec("label", RowKind::Text, "", "Its name; else the last part of the reference"),
+    spec("account", RowKind::Text, "", "Shared by keys that share limits"),
+    spec("priority", RowKind::Count(0, MAX_COUNT), "10", "Lower is tried first"),
+    spec("weight", RowKind::Number, "1.0", "Share inside a tier"),
+    spec("rpm", RowKind::Count(0, u32::MAX), "0", "Requests a minute; 0 is no limit"),
+    spec("tpm", RowKind::Count(0, u32::MAX), "0", "Tokens a minute; 0 is no limit"),
+    spec("limits", RowKind::Limits, "", "The same for some models: { \"glm-*\" = { rpm = 10 } }"),
+    spec("max_concurrency", RowKind::Count(0, MAX_COUNT), "0", "Requests at once; 0 is no limit"),
+    spec("budget", RowKind::Budget, "", "What it may cost; beyond it others serve until the period ends"),
+    spec("refresh", RowKind::Duration, "", "Read the reference again this often"),
+    spec("enabled", RowKind::Flag, "true", "Whether it is used"),
 ];
 
 /// Keys of a `budget`.
 #[rustfmt::skip]
-pub const BUDGET_FIELDS: &[KeySpec] = &[
-    spec("usd", ValueKind::Number, "", "Dollars"),
-    spec("per", ValueKind::Words(&["day", "week", "month", "total"]), "", "In which time; weeks begin on Monday, in the ledger's time zone"),
-    spec("unpriced", ValueKind::Words(&["warn", "refuse"]), r#""warn""#, "Requests without a known price: reported once per model, or refused"),
+const BUDGET_FIELDS: &[RowKey] = &[
+    spec("usd", RowKind::Number, "", "Dollars"),
+    spec("per", RowKind::Words(&["day", "week", "month", "total"]), "", "In which time; weeks begin on Monday, in the ledger's time zone"),
+    spec("unpriced", RowKind::Words(&["warn", "refuse"]), r#""warn""#, "Requests without a known price: reported once per model, or refused"),
 ];
 
 /// Keys of `[[upstream.rule]]`.
 #[rustfmt::skip]
-pub const RULE_FIELDS: &[KeySpec] = &[
-    spec("status", ValueKind::Statuses, "", "Of these statuses; else of any"),
-    spec("match", ValueKind::Text, "", "With this in the answer, case ignored, or re:REGEX"),
-    spec("action", ValueKind::Words(&["retry", "pass", "cool"]), r#""cool""#, "Tried elsewhere, returned to the client, or cooled and tried elsewhere"),
-    spec("scope", ValueKind::Words(&["request", "key_model", "key", "account", "upstream"]), r#""key_model""#, "What is left alone"),
-    spec("for", ValueKind::Duration, "", "How long; else as after a 429 without a hint"),
+const RULE_FIELDS: &[RowKey] = &[
+    spec("status", RowKind::Statuses, "", "Of these statuses; else of any"),
+    spec("match", RowKind::Text, "", "With this in the answer, case ignored, or re:REGEX"),
+    spec("action", RowKind::Words(&["retry", "pass", "cool"]), r#""cool""#, "Tried elsewhere, returned to the client, or cooled and tried elsewhere"),
+    spec("scope", RowKind::Words(&["request", "key_model", "key", "account", "upstream"]), r#""key_model""#, "What is left alone"),
+    spec("for", RowKind::Duration, "", "How long; else as after a 429 without a hint"),
 ];
 
 /// Keys of a table in `targets`.
 #[rustfmt::skip]
-pub const TARGET_FIELDS: &[KeySpec] = &[
-    spec("upstream", ValueKind::Text, "", "Which upstream; else any that serves the model"),
-    spec("model", ValueKind::Text, "", "The model's name there"),
-    spec("priority", ValueKind::Count(0, MAX_COUNT), "", "Instead of the upstream's"),
-    spec("weight", ValueKind::Number, "", "Instead of the upstream's"),
+const TARGET_FIELDS: &[RowKey] = &[
+    spec("upstream", RowKind::Text, "", "Which upstream; else any that serves the model"),
+    spec("model", RowKind::Text, "", "The model's name there"),
+    spec("priority", RowKind::Count(0, MAX_COUNT), "", "Instead of the upstream's"),
+    spec("weight", RowKind::Number, "", "Instead of the upstream's"),
 ];
 
 /// Keys of a table in `when`, in addition to the prices themselves.
 #[rustfmt::skip]
-pub const CONDITION_FIELDS: &[KeySpec] = &[
-    spec("input_above", ValueKind::Count(0, u32::MAX), "", "More input tokens than this, cached ones counted"),
-    spec("input_upto", ValueKind::Count(0, u32::MAX), "", "So many or fewer"),
-    spec("output_above", ValueKind::Count(0, u32::MAX), "", "More output tokens than this"),
-    spec("output_upto", ValueKind::Count(0, u32::MAX), "", "So many or fewer"),
-    spec("tier", ValueKind::Text, "", "This service tier"),
-    spec("resolution", ValueKind::Text, "", "Pictures of this size"),
-    spec("quality", ValueKind::Text, "", "Pictures of this quality"),
-    spec("thinking", ValueKind::Flag, "", "Whether it reasoned"),
-    spec("from", ValueKind::Text, "", "From this date on"),
-    spec("until", ValueKind::Text, "", "Before this date"),
-    spec("hours", ValueKind::Text, "", "A span of the day in UTC: 16:30-00:30"),
+const CONDITION_FIELDS: &[RowKey] = &[
+    spec("input_above", RowKind::Count(0, u32::MAX), "", "More input tokens than this, cached ones counted"),
+    spec("input_upto", RowKind::Count(0, u32::MAX), "", "So many or fewer"),
+    spec("output_above", RowKind::Count(0, u32::MAX), "", "More output tokens than this"),
+    spec("output_upto", RowKind::Count(0, u32::MAX), "", "So many or fewer"),
+    spec("tier", RowKind::Text, "", "This service tier"),
+    spec("resolution", RowKind::Text, "", "Pictures of this size"),
+    spec("quality", RowKind::Text, "", "Pictures of this quality"),
+    spec("thinking", RowKind::Flag, "", "Whether it reasoned"),
+    spec("from", RowKind::Text, "", "From this date on"),
+    spec("until", RowKind::Text, "", "Before this date"),
+    spec("hours", RowKind::Text, "", "A span of the day in UTC: 16:30-00:30"),
 ];
+
+/// Returns every key that has an effect, table by table.
+#[must_use]
+pub fn all() -> &'static [KeySpec] {
+    static ALL: LazyLock<Vec<KeySpec>> = LazyLock::new(|| {
+        let mut keys: Vec<_> = [
+            ServerSettings::keys(),
+            DiscoverySettings::keys(),
+            LogSettings::keys(),
+            Timeouts::keys(),
+            RetrySettings::keys(),
+            Cooldown::keys(),
+            RoutingSettings::keys(),
+            TranslationSettings::keys(),
+            LedgerSettings::keys(),
+            AlertSettings::keys(),
+            OtlpSettings::keys(),
+            TuiSettings::keys(),
+        ]
+        .concat();
+        keys.extend(ROW_KEYS.iter().map(row_key));
+        keys
+    });
+    &ALL
+}
+
+fn row_key(key: &RowKey) -> KeySpec {
+    let default = format!("x = {}", key.default).parse::<toml_edit::DocumentMut>().ok();
+    let kind = KindDescription {
+        type_name: String::new(),
+        schema: value_schema(key.kind),
+        is_text: key.kind.is_text(),
+    };
+    KeySpec {
+        path: key.path.to_owned(),
+        doc: key.doc,
+        kind,
+        default: default.and_then(|doc| doc.get("x")?.as_value().cloned()),
+        required: false,
+    }
+}
 
 /// Returns the key with this path.
 #[must_use]
 pub fn find(path: &str) -> Option<&'static KeySpec> {
-    KEYS.iter().find(|key| key.path == path).or_else(|| {
+    all().iter().find(|key| key.path == path).or_else(|| {
         // `upstream.timeouts.idle` has the definition of `timeouts.idle`.
         let (_, below) = path.split_once(".timeouts.")?;
-        KEYS.iter().find(|key| key.path.strip_prefix("timeouts.") == Some(below))
+        all().iter().find(|key| key.path.strip_prefix("timeouts.") == Some(below))
     })
 }
 
@@ -300,14 +289,14 @@ pub fn find(path: &str) -> Option<&'static KeySpec> {
 #[must_use]
 pub fn json_schema() -> Value {
     let mut tables: Map<String, Value> = Map::new();
-    for key in KEYS {
+    for key in all() {
         let Some((table, name)) = key.path.split_once('.') else { continue };
         let entry = tables.entry(table).or_insert_with(|| object_schema(&Map::new()));
         if let Some(properties) = entry.get_mut("properties").and_then(Value::as_object_mut) {
-            properties.insert(name.to_owned(), described_schema(key));
+            properties.insert(name.to_owned(), key_schema(key));
         }
     }
-    tables.insert("budget".to_owned(), value_schema(ValueKind::Budget));
+    tables.insert("budget".to_owned(), value_schema(RowKind::Budget));
     let timeouts = tables.get("timeouts").cloned().unwrap_or_default();
     for (name, needed) in [
         ("upstream", json!(["name"])),
@@ -327,7 +316,7 @@ pub fn json_schema() -> Value {
     }
     tables.insert(
         "rates".to_owned(),
-        json!({ "type": "object", "additionalProperties": value_schema(ValueKind::Number), "description": "Dollars for one unit of a currency" }),
+        json!({ "type": "object", "additionalProperties": value_schema(RowKind::Number), "description": "Dollars for one unit of a currency" }),
     );
     tables.insert("timeouts".to_owned(), json!({ "$ref": "#/$defs/timeouts" }));
     tables.insert(
@@ -353,14 +342,17 @@ fn object_schema(properties: &Map<String, Value>) -> Value {
     json!({ "type": "object", "properties": properties, "additionalProperties": false })
 }
 
-fn described_schema(key: &KeySpec) -> Value {
-    let mut schema = value_schema(key.kind);
+fn key_schema(key: &KeySpec) -> Value {
+    let mut schema = key.kind.schema.clone();
     schema["description"] = key.doc.into();
-    let default = format!("x = {}", key.default).parse::<toml_edit::DocumentMut>().ok();
-    if let Some(value) = default.as_ref().and_then(|doc| toml_to_json(doc.get("x")?.as_value()?)) {
-        schema["default"] = value;
+    if let Some(default) = key.default.as_ref().and_then(toml_to_json) {
+        schema["default"] = default;
     }
     schema
+}
+
+fn described_schema(key: &RowKey) -> Value {
+    key_schema(&row_key(key))
 }
 
 fn toml_to_json(value: &toml_edit::Value) -> Option<Value> {
@@ -375,43 +367,43 @@ fn toml_to_json(value: &toml_edit::Value) -> Option<Value> {
     }
 }
 
-fn value_schema(kind: ValueKind) -> Value {
+fn value_schema(kind: RowKind) -> Value {
     let text = json!({ "type": "string" });
-    let table = |keys: &[KeySpec]| {
+    let table = |keys: &[RowKey]| {
         object_schema(
             &keys.iter().map(|key| (key.path.to_owned(), described_schema(key))).collect(),
         )
     };
     let one_or_many = |one: &Value| json!({ "anyOf": [one, { "type": "array", "items": one }] });
     match kind {
-        ValueKind::BaseUrl => {
+        RowKind::BaseUrl => {
             json!({ "anyOf": [text, { "type": "object", "propertyNames": { "$ref": "#/$defs/dialect" }, "additionalProperties": text }] })
         }
-        ValueKind::Budget => {
+        RowKind::Budget => {
             let mut one = table(BUDGET_FIELDS);
             one["required"] = json!(["usd", "per"]);
             one_or_many(&one)
         }
-        ValueKind::Conditions => {
-            let prices = KEYS
+        RowKind::Conditions => {
+            let prices = ROW_KEYS
                 .iter()
-                .filter(|key| key.kind == ValueKind::Number)
+                .filter(|key| key.kind == RowKind::Number)
                 .filter_map(|key| Some((key.path.strip_prefix("prices.")?, key)));
             let all = CONDITION_FIELDS.iter().map(|key| (key.path, key)).chain(prices);
             one_or_many(&object_schema(
                 &all.map(|(name, key)| (name.to_owned(), described_schema(key))).collect(),
             ))
         }
-        ValueKind::Count(low, high) => {
+        RowKind::Count(low, high) => {
             json!({ "type": "integer", "minimum": low, "maximum": high })
         }
-        ValueKind::Dialects => one_or_many(&json!({ "$ref": "#/$defs/dialect" })),
-        ValueKind::Duration => json!({ "$ref": "#/$defs/duration" }),
-        ValueKind::Flag => json!({ "type": "boolean" }),
-        ValueKind::Health => {
+        RowKind::Dialects => one_or_many(&json!({ "$ref": "#/$defs/dialect" })),
+        RowKind::Duration => json!({ "$ref": "#/$defs/duration" }),
+        RowKind::Flag => json!({ "type": "boolean" }),
+        RowKind::Health => {
             json!({ "type": "object", "properties": { "path": text, "every": { "$ref": "#/$defs/duration" } }, "additionalProperties": false })
         }
-        ValueKind::Hedge => json!({
+        RowKind::Hedge => json!({
             "type": "object",
             "properties": {
                 "after": { "anyOf": [{ "const": "p95" }, { "$ref": "#/$defs/duration" }] },
@@ -420,29 +412,25 @@ fn value_schema(kind: ValueKind) -> Value {
             },
             "additionalProperties": false,
         }),
-        ValueKind::Keys => one_or_many(&json!({ "anyOf": [text, table(KEY_FIELDS)] })),
-        ValueKind::Limits => {
+        RowKind::Keys => one_or_many(&json!({ "anyOf": [text, table(KEY_FIELDS)] })),
+        RowKind::Limits => {
             let number = json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX });
             json!({ "type": "object", "additionalProperties": object_schema(&Map::from_iter([("rpm".to_owned(), number.clone()), ("tpm".to_owned(), number)])) })
         }
-        ValueKind::Number => json!({ "type": "number", "minimum": 0 }),
-        ValueKind::Patch => json!({
+        RowKind::Number => json!({ "type": "number", "minimum": 0 }),
+        RowKind::Patch => json!({
             "type": "object",
             "properties": { "set": { "type": "object" }, "default": { "type": "object" }, "remove": { "type": "array", "items": text } },
             "additionalProperties": false,
         }),
-        ValueKind::Rules => json!({ "type": "array", "items": table(RULE_FIELDS) }),
-        ValueKind::Size => json!({ "$ref": "#/$defs/size" }),
-        ValueKind::SizeOrAuto => {
-            json!({ "anyOf": [{ "const": "auto" }, { "$ref": "#/$defs/size" }] })
-        }
-        ValueKind::Statuses => one_or_many(&json!({ "type": ["string", "integer"] })),
-        ValueKind::Targets => one_or_many(&json!({ "anyOf": [text, table(TARGET_FIELDS)] })),
-        ValueKind::Text => text,
-        ValueKind::TextMap => json!({ "type": "object", "additionalProperties": text }),
-        ValueKind::Texts => one_or_many(&text),
-        ValueKind::Timeouts => json!({ "$ref": "#/$defs/timeouts" }),
-        ValueKind::Words(words) => json!({ "enum": words }),
+        RowKind::Rules => json!({ "type": "array", "items": table(RULE_FIELDS) }),
+        RowKind::Statuses => one_or_many(&json!({ "type": ["string", "integer"] })),
+        RowKind::Targets => one_or_many(&json!({ "anyOf": [text, table(TARGET_FIELDS)] })),
+        RowKind::Text => text,
+        RowKind::TextMap => json!({ "type": "object", "additionalProperties": text }),
+        RowKind::Texts => one_or_many(&text),
+        RowKind::Timeouts => json!({ "$ref": "#/$defs/timeouts" }),
+        RowKind::Words(words) => json!({ "enum": words }),
     }
 }
 
@@ -456,27 +444,29 @@ mod tests {
     /// Returns the text of a file that sets only this key, to its default or to a value of its
     /// kind.
     fn sample(key: &KeySpec) -> String {
-        let value = match key.kind {
-            _ if !key.default.is_empty() => key.default.to_owned(),
-            ValueKind::BaseUrl => "\"https://a.example\"".to_owned(),
-            ValueKind::Conditions => "[{ input_above = 1, hours = \"16:30-00:30\", from = \"2025-01-01\", input = 1 }]".to_owned(),
-            ValueKind::Budget => "[{ usd = 5.0, per = \"day\", unpriced = \"refuse\" }, { usd = 50, per = \"month\" }]".to_owned(),
-            ValueKind::Dialects => "\"openai\"".to_owned(),
-            ValueKind::Flag => "true".to_owned(),
-            ValueKind::Health => "{ path = \"/x\", every = \"60s\" }".to_owned(),
-            ValueKind::Hedge => "{ after = \"p95\", max_share = 0.05, max_tokens = 1 }".to_owned(),
-            ValueKind::Keys => "[{ ref = \"env:X\", label = \"x\", account = \"a\", priority = 1, weight = 1, rpm = 1, tpm = 1, limits = { \"m-*\" = { rpm = 1 } }, max_concurrency = 1, budget = { usd = 1, per = \"total\" }, refresh = \"45m\", enabled = true }]".to_owned(),
-            ValueKind::Limits => "{ \"a-*\" = { rpm = 1, tpm = 1 } }".to_owned(),
-            ValueKind::Patch => "{ set = { \"/a\" = 1 }, default = {}, remove = [\"/b\"] }".to_owned(),
-            ValueKind::Rules => "[{ status = \"400\", match = \"busy\", action = \"retry\", scope = \"request\", for = \"1s\" }]".to_owned(),
-            ValueKind::Statuses => "[\"429\"]".to_owned(),
-            ValueKind::Targets => "[{ upstream = \"a\", model = \"m\", priority = 1, weight = 1 }]".to_owned(),
-            ValueKind::TextMap => "{ a = \"b\" }".to_owned(),
-            ValueKind::Texts => "[\"a\"]".to_owned(),
-            ValueKind::Timeouts => "{ first_byte = \"1s\", idle = \"1s\", total = \"1s\" }".to_owned(),
-            ValueKind::Words(words) => format!("\"{}\"", words[0]),
-            ValueKind::Duration => "\"1m\"".to_owned(),
-            ValueKind::Count(..) | ValueKind::Number | ValueKind::Size | ValueKind::SizeOrAuto | ValueKind::Text => "\"none\"".to_owned(),
+        let row = ROW_KEYS.iter().find(|row| row.path == key.path);
+        let value = match (&key.default, row.map(|row| row.kind)) {
+            (Some(default), _) => default.to_string(),
+            (None, None) => "{ a = \"b\" }".to_owned(),
+            (None, Some(RowKind::BaseUrl)) => "\"https://a.example\"".to_owned(),
+            (None, Some(RowKind::Conditions)) => "[{ input_above = 1, hours = \"16:30-00:30\", from = \"2025-01-01\", input = 1 }]".to_owned(),
+            (None, Some(RowKind::Budget)) => "[{ usd = 5.0, per = \"day\", unpriced = \"refuse\" }, { usd = 50, per = \"month\" }]".to_owned(),
+            (None, Some(RowKind::Dialects)) => "\"openai\"".to_owned(),
+            (None, Some(RowKind::Flag)) => "true".to_owned(),
+            (None, Some(RowKind::Health)) => "{ path = \"/x\", every = \"60s\" }".to_owned(),
+            (None, Some(RowKind::Hedge)) => "{ after = \"p95\", max_share = 0.05, max_tokens = 1 }".to_owned(),
+            (None, Some(RowKind::Keys)) => "[{ ref = \"env:X\", label = \"x\", account = \"a\", priority = 1, weight = 1, rpm = 1, tpm = 1, limits = { \"m-*\" = { rpm = 1 } }, max_concurrency = 1, budget = { usd = 1, per = \"total\" }, refresh = \"45m\", enabled = true }]".to_owned(),
+            (None, Some(RowKind::Limits)) => "{ \"a-*\" = { rpm = 1, tpm = 1 } }".to_owned(),
+            (None, Some(RowKind::Patch)) => "{ set = { \"/a\" = 1 }, default = {}, remove = [\"/b\"] }".to_owned(),
+            (None, Some(RowKind::Rules)) => "[{ status = \"400\", match = \"busy\", action = \"retry\", scope = \"request\", for = \"1s\" }]".to_owned(),
+            (None, Some(RowKind::Statuses)) => "[\"429\"]".to_owned(),
+            (None, Some(RowKind::Targets)) => "[{ upstream = \"a\", model = \"m\", priority = 1, weight = 1 }]".to_owned(),
+            (None, Some(RowKind::TextMap)) => "{ a = \"b\" }".to_owned(),
+            (None, Some(RowKind::Texts)) => "[\"a\"]".to_owned(),
+            (None, Some(RowKind::Timeouts)) => "{ first_byte = \"1s\", idle = \"1s\", total = \"1s\" }".to_owned(),
+            (None, Some(RowKind::Words(words))) => format!("\"{}\"", words[0]),
+            (None, Some(RowKind::Duration)) => "\"1m\"".to_owned(),
+            (None, Some(RowKind::Count(..) | RowKind::Number | RowKind::Text)) => "\"none\"".to_owned(),
         };
         let (table, name) = key.path.split_once('.').expect("a table and a key");
         match (table, name) {
@@ -513,7 +503,8 @@ mod tests {
             }
             ("prices", _) => {
                 let input = if name == "input" { "" } else { "input = 1\n" };
-                let value = if key.kind == ValueKind::Number { "1" } else { &value };
+                let value =
+                    if row.is_some_and(|row| row.kind == RowKind::Number) { "1" } else { &value };
                 format!("[prices.\"a/b\"]\n{input}{name} = {value}\n")
             }
             _ => format!("[{table}]\n{name} = {value}\n"),
@@ -522,7 +513,7 @@ mod tests {
 
     #[test]
     fn the_reader_knows_every_key_of_the_table_and_takes_its_default() {
-        for key in KEYS {
+        for key in all() {
             let text = sample(key);
             let loaded = load(
                 &text,
@@ -542,8 +533,8 @@ mod tests {
                 .expect("it loads")
         };
         let plain = to_toml(&load(""));
-        for key in KEYS.iter().filter(|key| {
-            !key.default.is_empty()
+        for key in all().iter().filter(|key| {
+            key.default.is_some()
                 && !["upstream", "model", "project", "keyless", "prices", "budget"]
                     .contains(&key.path.split('.').next().expect("a table"))
         }) {
@@ -568,9 +559,9 @@ mod tests {
                 let known = match &table {
                     None => {
                         matches!(name, "aliases" | "rates")
-                            || KEYS.iter().any(|key| key.path.split('.').next() == Some(name))
+                            || all().iter().any(|key| key.path.split('.').next() == Some(name))
                     }
-                    Some(table) => KEYS.iter().any(|key| key.path == format!("{table}.{name}")),
+                    Some(table) => all().iter().any(|key| key.path == format!("{table}.{name}")),
                 };
                 assert!(known, "{table:?}.{name} is not in the table of keys");
             }

@@ -21,12 +21,6 @@ pub fn parse_addr(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
     if text.contains("://") {
         return Err(format!("an address to listen on is no URL; {FORMS}"));
     }
-    let both = |port| {
-        vec![
-            SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
-        ]
-    };
     let (host, port) = match text.rsplit_once(':') {
         None if text.bytes().all(|b| b.is_ascii_digit()) => ("", text),
         None => {
@@ -44,7 +38,7 @@ pub fn parse_addr(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
         format!("`{}` is not a port: 1 to 65535; {FORMS}", crate::config::reader::truncate(port))
     })?;
     if host.is_empty() || host.eq_ignore_ascii_case("localhost") {
-        return Ok((both(port), true));
+        return Ok((both_loopbacks(port), true));
     }
     if host == "*" {
         return Err("`*` is not an address; to be reached from other machines write \"0.0.0.0:8642\" or \"[::]:8642\"".to_owned());
@@ -57,6 +51,14 @@ pub fn parse_addr(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
             crate::config::reader::truncate(host)
         )),
     }
+}
+
+/// Returns the loopback addresses of both families.
+pub(super) fn both_loopbacks(port: u16) -> Vec<SocketAddr> {
+    vec![
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+    ]
 }
 
 /// Parses a list in the form of `--listen`: commas between addresses. The flag is true if every

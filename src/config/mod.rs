@@ -6,11 +6,13 @@
 //! changes back.
 
 pub mod base_url;
+mod choices;
 pub mod discover;
 pub mod edit;
 pub mod file;
 mod ids;
 pub mod keys;
+mod kinds;
 pub mod listen;
 pub mod load;
 pub mod model_facts;
@@ -22,6 +24,7 @@ pub mod redact_toml;
 mod resolve;
 mod schema;
 pub mod settings;
+mod table;
 pub mod to_toml;
 pub mod validate;
 pub mod watch;

@@ -27,6 +27,19 @@ impl<T> Located<T> {
     }
 }
 
+/// Positions of the values in a table.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KeySpans {
+    keys: Vec<(String, SourceSpan)>,
+}
+
+impl KeySpans {
+    /// Returns the position of a key's value; `None` if the file omits the key.
+    pub(super) fn get(&self, name: &str) -> Option<&SourceSpan> {
+        self.keys.iter().find(|(known, _)| known == name).map(|(_, span)| span)
+    }
+}
+
 /// Why a value cannot be used.
 #[derive(Debug)]
 pub(super) struct ValueError {
@@ -41,6 +54,14 @@ impl ValueError {
 
     pub(super) fn with_help(title: impl Into<String>, help: impl Into<String>) -> Self {
         Self { title: title.into(), help: Some(help.into()) }
+    }
+
+    /// Splits a message of `base` at its semicolon into the problem and the hint.
+    pub(super) fn from_sentence(sentence: String) -> Self {
+        match sentence.split_once("; ") {
+            Some((title, help)) => Self::with_help(title, help),
+            None => Self::new(sentence),
+        }
     }
 }
 
@@ -200,8 +221,8 @@ impl<'a> TableReader<'a> {
         .collect()
     }
 
-    /// Reports every remaining key as unknown.
-    pub(super) fn finish(mut self, report: &mut Report) {
+    /// Reports every remaining key as unknown. Returns the positions of all keys.
+    pub(super) fn finish(mut self, report: &mut Report) -> KeySpans {
         let path = self.path.clone();
         for (name, _) in self.remaining() {
             let location = if path.is_empty() { String::new() } else { format!(" in `{path}`") };
@@ -219,6 +240,8 @@ impl<'a> TableReader<'a> {
                 Some(help),
             );
         }
+        let keys = self.entries.into_iter().map(|row| (row.name, row.value.span())).collect();
+        KeySpans { keys }
     }
 }
 
@@ -335,7 +358,7 @@ pub(super) fn duration(
             ));
         }
         let text = value.as_str().ok_or_else(|| expected("a duration such as \"30s\"", value))?;
-        let span = units::parse_duration(text).map_err(split_sentence)?;
+        let span = units::parse_duration(text).map_err(ValueError::from_sentence)?;
         if (low..=high).contains(&span) {
             return Ok(span);
         }
@@ -354,7 +377,7 @@ pub(super) fn size(low: u64, high: u64) -> impl Fn(&DeValue<'_>) -> Result<u64, 
             ));
         }
         let text = value.as_str().ok_or_else(|| expected("a size such as \"64MiB\"", value))?;
-        let bytes = units::parse_size(text).map_err(split_sentence)?;
+        let bytes = units::parse_size(text).map_err(ValueError::from_sentence)?;
         if (low..=high).contains(&bytes) {
             return Ok(bytes);
         }
@@ -372,21 +395,22 @@ pub(super) fn one_of<T: Copy>(
 ) -> impl Fn(&DeValue<'_>) -> Result<T, ValueError> {
     move |value| {
         let text = value.as_str().ok_or_else(|| expected("a string", value))?;
-        if let Some(&(_, found)) = words.iter().find(|(word, _)| *word == text) {
-            return Ok(found);
-        }
-        let all =
-            words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
-        let help = suggest::nearest(text, words.iter().map(|(word, _)| *word))
-            .map(|word| format!("did you mean \"{word}\"?"));
-        Err(ValueError { title: format!("\"{}\" is not one of {all}", truncate(text)), help })
+        let found = words.iter().find(|(word, _)| *word == text);
+        found.map(|(_, found)| *found).ok_or_else(|| {
+            not_one_of(text, &words.iter().map(|(word, _)| *word).collect::<Vec<_>>())
+        })
     }
 }
 
-/// Splits a message of `base` at its semicolon into the problem and the hint.
-fn split_sentence(sentence: String) -> ValueError {
-    match sentence.split_once("; ") {
-        Some((title, help)) => ValueError::with_help(title, help),
-        None => ValueError::new(sentence),
-    }
+/// Reads one of a few words, as text.
+pub(super) fn one_word(value: &DeValue<'_>, words: &[&str]) -> Result<String, ValueError> {
+    let text = value.as_str().ok_or_else(|| expected("a string", value))?;
+    if words.contains(&text) { Ok(text.to_owned()) } else { Err(not_one_of(text, words)) }
+}
+
+fn not_one_of(text: &str, words: &[&str]) -> ValueError {
+    let all = words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+    let help = suggest::nearest(text, words.iter().copied())
+        .map(|word| format!("did you mean \"{word}\"?"));
+    ValueError { title: format!("\"{}\" is not one of {all}", truncate(text)), help }
 }

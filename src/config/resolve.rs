@@ -15,8 +15,8 @@ use super::{
         upstream::{self as written, PartialTimeouts, RawBaseUrl},
     },
     settings::{
-        AlertSettings, Alias, Auth, DialectEndpoint, Hedge, KeylessListener, LogicalModel,
-        ModelTarget, Origin, OtlpSettings, Project, Settings, Timeouts, Upstream, UpstreamKey,
+        Alias, Auth, DialectEndpoint, Hedge, KeylessListener, ListenAddresses, LogicalModel,
+        ModelTarget, Origin, Project, Settings, Timeouts, Upstream, UpstreamKey,
     },
 };
 use crate::config::{
@@ -57,29 +57,30 @@ pub(super) fn resolve_settings(
     report: &mut Report,
 ) -> Settings {
     validate::check_names(&raw, report);
-    let general = raw.general;
     let mut upstreams = Vec::new();
     for row in &raw.upstreams {
-        if let Some(upstream) = resolve_upstream(row, &general.timeouts, path_base, ids, report) {
-            validate::check_upstream(row, &upstream, &general.server, report);
+        if let Some(upstream) = resolve_upstream(row, &raw.timeouts, path_base, ids, report) {
+            validate::check_upstream(row, &upstream, &raw.server.value, report);
             upstreams.push(Arc::new(upstream));
         }
     }
     validate::check_targets(&raw.models, &raw.aliases, &raw.upstreams, report);
-    let strategy = general.strategy;
+    let strategy = raw.routing.strategy;
+    let (mut alerts, mut otlp) = (raw.alerts.value, raw.otlp);
+    alerts.secret = alerts.secret.map(|secret| absolute_reference(&secret, path_base));
+    for (_, value) in &mut otlp.headers {
+        *value = absolute_reference(value, path_base);
+    }
     Settings {
-        server: general.server,
+        server: raw.server.value,
         keyless: raw.keyless.into_iter().map(resolve_keyless).collect(),
-        discover: general.discover,
-        log: general.log,
-        timeouts: general.timeouts,
-        retry: general.retry,
-        cooldown: general.cooldown,
-        strategy,
-        region: general.region,
-        sticky: general.sticky,
-        sticky_ttl: general.sticky_ttl,
-        losses: general.losses,
+        discover: raw.discover,
+        log: raw.log,
+        timeouts: raw.timeouts,
+        retry: raw.retry,
+        cooldown: raw.cooldown,
+        routing: raw.routing,
+        translation: raw.translation,
         models: raw
             .models
             .iter()
@@ -92,27 +93,10 @@ pub(super) fn resolve_settings(
             .collect(),
         projects: resolve_projects(raw.projects, path_base),
         budget: raw.budget,
-        tui: general.tui,
-        ledger: general.ledger,
-        alerts: AlertSettings {
-            secret: raw
-                .alerts_and_otlp
-                .alerts
-                .secret
-                .as_ref()
-                .map(|secret| absolute_reference(secret, path_base)),
-            ..raw.alerts_and_otlp.alerts
-        },
-        otlp: OtlpSettings {
-            headers: raw
-                .alerts_and_otlp
-                .otlp
-                .headers
-                .iter()
-                .map(|(name, value)| (name.clone(), absolute_reference(value, path_base)))
-                .collect(),
-            ..raw.alerts_and_otlp.otlp
-        },
+        tui: raw.tui,
+        ledger: raw.ledger,
+        alerts,
+        otlp,
         prices: raw.prices,
         rates: raw.rates,
         upstreams,
@@ -120,9 +104,10 @@ pub(super) fn resolve_settings(
 }
 
 fn resolve_keyless(row: super::schema::keyless::RawKeyless) -> KeylessListener {
-    let (listen, optional_v6) = row.listen.value;
+    let (addresses, optional_v6) = row.listen.value;
     let project = row.project.map_or_else(|| Arc::from("default"), |name| Arc::from(name.value));
-    KeylessListener { listen, optional_v6, project, dialects: row.dialects }
+    let listen = ListenAddresses { addresses, optional_v6 };
+    KeylessListener { listen, project, dialects: row.dialects }
 }
 
 fn resolve_upstream(

@@ -1,9 +1,23 @@
 //! Settings as the program uses them: complete, checked, with ids for names.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub use super::{
+    choices::{
+        AdaptiveMix, Affinity, AlertEvent, BodyStorage, LossPolicy, Period, RuleAction, RuleScope,
+        Strategy, UnpricedPolicy,
+    },
+    schema::{
+        alerts::{AlertSettings, OtlpSettings, OutboundUrl},
+        general::{
+            Cooldown, DiscoverySettings, ListenAddresses, LogSettings, RetrySettings,
+            RoutingSettings, ServerSettings, StatusSet, Timeouts, TranslationSettings, TuiSettings,
+        },
+        ledger::LedgerSettings,
+    },
+};
 use crate::{
     base::{
         clock::UnixMillis,
@@ -23,7 +37,7 @@ pub struct UpstreamId(pub u32);
 pub struct KeyId(pub u32);
 
 /// The complete config, with defaults filled in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     pub server: ServerSettings,
     /// Listeners for clients that cannot send a credential.
@@ -33,14 +47,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     pub retry: RetrySettings,
     pub cooldown: Cooldown,
-    pub strategy: Strategy,
-    /// Upstreams in this region are preferred to equal ones elsewhere; empty means no preference.
-    pub region: String,
-    pub sticky: Affinity,
-    /// How long an idle conversation is remembered.
-    pub sticky_ttl: Duration,
-    /// The policy for fields that an upstream's dialect cannot represent.
-    pub losses: LossPolicy,
+    pub routing: RoutingSettings,
+    pub translation: TranslationSettings,
     pub upstreams: Vec<Arc<Upstream>>,
     pub models: Vec<Arc<LogicalModel>>,
     /// In file order. Patterns are tried in this order; exact names take precedence.
@@ -59,185 +67,14 @@ pub struct Settings {
     pub rates: BTreeMap<String, i64>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct ServerSettings {
-    /// Port 0 only from `--listen`.
-    pub listen: Vec<SocketAddr>,
-    /// Listeners that may be omitted if the machine has no IPv6 (`"8642"` and `":8642"` mean both
-    /// families).
-    pub optional_v6: bool,
-    pub auth: bool,
-    pub trusted_hosts: Vec<String>,
-    pub allowed_origins: Vec<String>,
-    pub max_request_bytes: u64,
-    pub max_response_bytes: u64,
-    pub max_connections: usize,
-    pub max_requests: usize,
-    /// `None` means "auto".
-    pub max_buffered: Option<u64>,
-    pub drain: Duration,
-}
-
 /// A listener on this machine whose clients need no credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeylessListener {
-    pub listen: Vec<SocketAddr>,
-    pub optional_v6: bool,
+    pub listen: ListenAddresses,
     /// The project that its requests belong to.
     pub project: Arc<str>,
     /// The dialects that clients may use there.
     pub dialects: Vec<Dialect>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct DiscoverySettings {
-    pub env: bool,
-    pub local: bool,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct LogSettings {
-    /// error | warn | info | debug | trace
-    pub level: String,
-    pub json: bool,
-    pub file: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    pub connect: Duration,
-    pub first_byte: Duration,
-    pub idle: Duration,
-    pub total: Duration,
-    pub client_head: Duration,
-    pub client_idle: Duration,
-    pub client_keepalive: Duration,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct RetrySettings {
-    pub max_attempts: u32,
-    pub backoff: Duration,
-    pub max_backoff: Duration,
-    pub budget: f64,
-    pub statuses: StatusSet,
-    pub queue_for: Duration,
-}
-
-/// A set of HTTP statuses, written as `["429", "500-599"]`.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct StatusSet(pub Vec<(u16, u16)>);
-
-impl StatusSet {
-    #[must_use]
-    pub fn contains(&self, status: u16) -> bool {
-        self.0.iter().any(|&(low, high)| (low..=high).contains(&status))
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cooldown {
-    pub rate_limited: Duration,
-    pub server_error: Duration,
-    pub max: Duration,
-    pub max_hint: Duration,
-    pub quota: Duration,
-    pub failures: u32,
-}
-
-/// How a candidate is chosen from the best ready tier.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Strategy {
-    /// By recent measurements of each candidate.
-    Adaptive(AdaptiveMix),
-    /// The fewest running requests, relative to its weight.
-    LeastBusy,
-    /// The cheapest for this request; candidates without a price last.
-    LeastCost,
-    /// The lowest recent time to first token.
-    LeastLatency,
-    /// The first of equals in config order; keys by stride over their weights.
-    #[default]
-    Priority,
-    RoundRobin,
-    Weighted,
-}
-
-/// The measurements that [`Strategy::Adaptive`] uses, and their weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AdaptiveMix {
-    #[default]
-    Balanced,
-    CostFirst,
-    /// Weight divided by the square of the error rate, and nothing else.
-    ErrorRate,
-    LatencyFirst,
-    ReliabilityFirst,
-}
-
-/// Whether the turns of a conversation go to one account.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Affinity {
-    /// By the conversation itself, and by the id that its client gives it.
-    #[default]
-    Auto,
-    Off,
-    /// Only by the id that its client gives it.
-    Session,
-}
-
-impl Affinity {
-    pub const ALL: [(&str, Self); 3] =
-        [("auto", Self::Auto), ("session", Self::Session), ("off", Self::Off)];
-
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, each)| *each == self).map_or("auto", |(name, _)| name)
-    }
-}
-
-impl Strategy {
-    /// Every strategy with its name in the config.
-    pub const ALL: [(&str, Self); 11] = [
-        ("priority", Self::Priority),
-        ("weighted", Self::Weighted),
-        ("round_robin", Self::RoundRobin),
-        ("least_latency", Self::LeastLatency),
-        ("least_cost", Self::LeastCost),
-        ("least_busy", Self::LeastBusy),
-        ("adaptive", Self::Adaptive(AdaptiveMix::Balanced)),
-        ("adaptive:latency_first", Self::Adaptive(AdaptiveMix::LatencyFirst)),
-        ("adaptive:cost_first", Self::Adaptive(AdaptiveMix::CostFirst)),
-        ("adaptive:reliability_first", Self::Adaptive(AdaptiveMix::ReliabilityFirst)),
-        ("adaptive:error_rate", Self::Adaptive(AdaptiveMix::ErrorRate)),
-    ];
-
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, each)| *each == self).map_or("adaptive", |(name, _)| name)
-    }
-
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, each)| *each)
-    }
-
-    /// Whether the strategy uses prices.
-    #[must_use]
-    pub fn uses_cost(self) -> bool {
-        matches!(
-            self,
-            Self::LeastCost
-                | Self::Adaptive(
-                    AdaptiveMix::Balanced
-                        | AdaptiveMix::CostFirst
-                        | AdaptiveMix::LatencyFirst
-                        | AdaptiveMix::ReliabilityFirst
-                )
-        )
-    }
 }
 
 /// The source of an upstream.
@@ -329,16 +166,6 @@ impl Upstream {
     }
 }
 
-/// `[translation] losses`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LossPolicy {
-    /// They are omitted and named in `x-aiproxy-losses`.
-    #[default]
-    Report,
-    /// The request is refused.
-    Refuse,
-}
-
 /// One native dialect and its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DialectEndpoint {
@@ -426,41 +253,6 @@ impl TextMatch {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RuleAction {
-    /// Cooled for a while; the request is tried elsewhere.
-    Cool,
-    /// Returned to the client unchanged.
-    Pass,
-    /// Tried elsewhere, or again.
-    Retry,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RuleScope {
-    Account,
-    Key,
-    #[default]
-    KeyModel,
-    Request,
-    Upstream,
-}
-
-impl RuleAction {
-    pub const ALL: [(&str, Self); 3] =
-        [("retry", Self::Retry), ("pass", Self::Pass), ("cool", Self::Cool)];
-}
-
-impl RuleScope {
-    pub const ALL: [(&str, Self); 5] = [
-        ("request", Self::Request),
-        ("key_model", Self::KeyModel),
-        ("key", Self::Key),
-        ("account", Self::Account),
-        ("upstream", Self::Upstream),
-    ];
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
     pub path: String,
@@ -537,48 +329,6 @@ pub struct Budget {
     pub usd: NanoUsd,
     pub period: Period,
     pub unpriced: UnpricedPolicy,
-}
-
-/// The period of a budget; days, weeks and months are those of the ledger's time zone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Period {
-    Day,
-    /// Begins on Monday.
-    Week,
-    Month,
-    /// Never resets.
-    Total,
-}
-
-impl Period {
-    pub const ALL: [(&str, Self); 4] =
-        [("day", Self::Day), ("week", Self::Week), ("month", Self::Month), ("total", Self::Total)];
-
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, each)| *each == self).map_or("total", |(name, _)| name)
-    }
-}
-
-/// The policy for requests with an unknown price.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum UnpricedPolicy {
-    /// They are not sent.
-    Refuse,
-    /// A warning is logged once per model; they count as zero.
-    #[default]
-    Warn,
-}
-
-impl UnpricedPolicy {
-    pub const ALL: [(&str, Self); 2] = [("warn", Self::Warn), ("refuse", Self::Refuse)];
-
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, each)| *each == self).map_or("warn", |(name, _)| name)
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -679,153 +429,6 @@ impl Subnet {
             _ => false,
         }
     }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TuiSettings {
-    /// dark | light | contrast | mono
-    pub theme: String,
-    pub mouse: bool,
-    /// auto (the locale's) | en | zh
-    pub lang: String,
-}
-
-/// `[ledger]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LedgerSettings {
-    /// Relative to the data folder.
-    pub path: PathBuf,
-    /// If empty, the machine's time zone.
-    pub tz: String,
-    pub bodies: BodyStorage,
-    /// Maximum bytes of all retained bodies on disk.
-    pub bodies_total: u64,
-    /// Bytes stored of one body: half from its beginning and half from its end.
-    pub body_limit: u64,
-    pub retention: Duration,
-    pub body_retention: Duration,
-}
-
-impl Default for LedgerSettings {
-    fn default() -> Self {
-        const DAY: Duration = Duration::from_secs(86_400);
-        Self {
-            path: "ledger.db".into(),
-            tz: String::new(),
-            bodies: BodyStorage::All,
-            bodies_total: 256 << 20,
-            body_limit: 4 << 20,
-            retention: 90 * DAY,
-            body_retention: 3 * DAY,
-        }
-    }
-}
-
-/// `[alerts]`: where alerts go besides the dashboard.
-#[derive(Clone, Debug)]
-pub struct AlertSettings {
-    pub desktop: bool,
-    pub webhook: Option<OutboundUrl>,
-    /// Signs the messages.
-    pub secret: Option<Reference>,
-    pub feishu: Option<OutboundUrl>,
-    pub events: Vec<AlertEvent>,
-}
-
-impl Default for AlertSettings {
-    fn default() -> Self {
-        use AlertEvent::{Budget, ErrorRate, KeyDown, Recovered, UpstreamDown};
-        Self {
-            desktop: false,
-            webhook: None,
-            secret: None,
-            feishu: None,
-            events: vec![KeyDown, UpstreamDown, Recovered, Budget, ErrorRate],
-        }
-    }
-}
-
-/// An event that `events` under `[alerts]` may name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AlertEvent {
-    Balance,
-    Budget,
-    ErrorRate,
-    KeyDown,
-    Ledger,
-    Recovered,
-    Spike,
-    UpstreamDown,
-}
-
-impl AlertEvent {
-    pub const ALL: [(&'static str, Self); 8] = [
-        ("key_down", Self::KeyDown),
-        ("upstream_down", Self::UpstreamDown),
-        ("recovered", Self::Recovered),
-        ("budget", Self::Budget),
-        ("balance", Self::Balance),
-        ("error_rate", Self::ErrorRate),
-        ("spike", Self::Spike),
-        ("ledger", Self::Ledger),
-    ];
-
-    /// Returns the name in the config.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, event)| *event == self).map_or("", |(name, _)| name)
-    }
-}
-
-/// `[otlp]`: where traces go.
-#[derive(Clone, Debug, Default)]
-pub struct OtlpSettings {
-    pub url: Option<OutboundUrl>,
-    /// Names in lower case.
-    pub headers: Vec<(String, Reference)>,
-}
-
-/// The URL of a receiver. Paths of such URLs are often the only protection against misuse, so they
-/// are never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct OutboundUrl {
-    full: String,
-    origin: String,
-}
-
-impl OutboundUrl {
-    pub(in crate::config) fn new(full: String, origin: String) -> Self {
-        Self { full, origin }
-    }
-
-    /// Returns the whole URL, only to send to it.
-    #[must_use]
-    pub fn full(&self) -> &str {
-        &self.full
-    }
-
-    /// Returns scheme, host and port.
-    #[must_use]
-    pub fn origin(&self) -> &str {
-        &self.origin
-    }
-}
-
-impl std::fmt::Debug for OutboundUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "OutboundUrl({}/…)", self.origin)
-    }
-}
-
-/// Which bodies are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BodyStorage {
-    #[default]
-    All,
-    /// Bodies of requests that failed.
-    Errors,
-    Off,
 }
 
 /// One row of `[prices]` or of the built-in table.

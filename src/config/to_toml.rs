@@ -4,11 +4,11 @@
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
 
 use crate::config::settings::{
-    AlertSettings, BodyStorage, Budget, HedgeDelay, KeyLimit, KeylessListener, LedgerSettings,
-    LogicalModel, LossPolicy, ModelPrice, ModelTarget, OtlpSettings, OutboundUrl, Patch,
-    PriceCondition, Project, ProxySetting, RuleAction, RuleScope, Settings, StatusSet, Timeouts,
-    Upstream, UpstreamKey, UpstreamRule,
+    Budget, HedgeDelay, KeyLimit, KeylessListener, LogicalModel, ModelPrice, ModelTarget, Patch,
+    PriceCondition, Project, ProxySetting, Settings, StatusSet, Timeouts, Upstream, UpstreamKey,
+    UpstreamRule,
 };
+use crate::config::table::ConfigTable;
 use crate::{
     base::{money::NANOS_PER_UNIT, pattern::Patterns, units},
     ir::cost::{PriceClass, PriceRates},
@@ -64,74 +64,14 @@ fn child_item<'a>(item: &'a Item, name: &str) -> Option<&'a Item> {
 
 fn to_document(settings: &Settings) -> DocumentMut {
     let mut doc = DocumentMut::new();
-    let server = &settings.server;
-    let mut table = TableWriter::default();
-    table.put("listen", text_array(server.listen.iter().map(ToString::to_string)));
-    table.put("auth", server.auth);
-    table.put("trusted_hosts", text_array(&server.trusted_hosts));
-    table.put("allowed_origins", text_array(&server.allowed_origins));
-    table.put("max_request_bytes", units::print_size(server.max_request_bytes));
-    table.put("max_response_bytes", units::print_size(server.max_response_bytes));
-    table.put("max_connections", to_i64(server.max_connections));
-    table.put("max_requests", to_i64(server.max_requests));
-    table.put(
-        "max_buffered",
-        server.max_buffered.map_or_else(|| "auto".to_owned(), units::print_size),
-    );
-    table.put("drain", units::print_duration(server.drain));
-    table.insert_into(&mut doc, "server");
-
-    let mut table = TableWriter::default();
-    table.put("env", settings.discover.env);
-    table.put("local", settings.discover.local);
-    table.insert_into(&mut doc, "discover");
-
-    let mut table = TableWriter::default();
-    table.put("level", settings.log.level.as_str());
-    table.put("format", if settings.log.json { "json" } else { "text" });
-    table.put(
-        "file",
-        settings.log.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default(),
-    );
-    table.insert_into(&mut doc, "log");
-
-    timeouts_table(&settings.timeouts, None).insert_into(&mut doc, "timeouts");
-
-    let retry = &settings.retry;
-    let mut table = TableWriter::default();
-    table.put("max_attempts", i64::from(retry.max_attempts));
-    table.put("backoff", units::print_duration(retry.backoff));
-    table.put("max_backoff", units::print_duration(retry.max_backoff));
-    table.put("budget", retry.budget);
-    table.put("statuses", statuses_array(&retry.statuses));
-    table.put("queue_for", units::print_duration(retry.queue_for));
-    table.insert_into(&mut doc, "retry");
-
-    let cooldown = &settings.cooldown;
-    let mut table = TableWriter::default();
-    for (name, span) in [
-        ("rate_limited", cooldown.rate_limited),
-        ("server_error", cooldown.server_error),
-        ("max", cooldown.max),
-        ("max_hint", cooldown.max_hint),
-        ("quota", cooldown.quota),
-    ] {
-        table.put(name, units::print_duration(span));
-    }
-    table.put("failures", i64::from(cooldown.failures));
-    table.insert_into(&mut doc, "cooldown");
-
-    let mut table = TableWriter::default();
-    table.put("strategy", settings.strategy.name());
-    table.put("region", settings.region.as_str());
-    table.put("sticky", settings.sticky.name());
-    table.put("sticky_ttl", units::print_duration(settings.sticky_ttl));
-    table.insert_into(&mut doc, "routing");
-
-    let mut table = TableWriter::default();
-    table.put("losses", if settings.losses == LossPolicy::Refuse { "refuse" } else { "tell" });
-    table.insert_into(&mut doc, "translation");
-
+    insert_table(&mut doc, &settings.server);
+    insert_table(&mut doc, &settings.discover);
+    insert_table(&mut doc, &settings.log);
+    insert_table(&mut doc, &settings.timeouts);
+    insert_table(&mut doc, &settings.retry);
+    insert_table(&mut doc, &settings.cooldown);
+    insert_table(&mut doc, &settings.routing);
+    insert_table(&mut doc, &settings.translation);
     insert_rows(&mut doc, "keyless", settings.keyless.iter().map(keyless_table));
     insert_rows(
         &mut doc,
@@ -168,9 +108,9 @@ fn to_document(settings: &Settings) -> DocumentMut {
         }
     }
 
-    ledger_table(&settings.ledger).insert_into(&mut doc, "ledger");
-    alerts_table(&settings.alerts).insert_into(&mut doc, "alerts");
-    otlp_table(&settings.otlp).insert_into(&mut doc, "otlp");
+    insert_table(&mut doc, &settings.ledger);
+    insert_table(&mut doc, &settings.alerts);
+    insert_table(&mut doc, &settings.otlp);
     let mut prices = Table::new();
     prices.set_implicit(true);
     for row in &settings.prices {
@@ -190,61 +130,16 @@ fn to_document(settings: &Settings) -> DocumentMut {
         table.insert_into(&mut doc, "rates");
     }
 
-    let mut table = TableWriter::default();
-    table.put("theme", settings.tui.theme.as_str());
-    table.put("mouse", settings.tui.mouse);
-    table.put("lang", settings.tui.lang.as_str());
-    table.insert_into(&mut doc, "tui");
+    insert_table(&mut doc, &settings.tui);
     doc
 }
 
-fn ledger_table(ledger: &LedgerSettings) -> TableWriter {
-    let mut table = TableWriter::default();
-    table.put("path", ledger.path.display().to_string());
-    table.put("tz", ledger.tz.as_str());
-    table.put(
-        "bodies",
-        match ledger.bodies {
-            BodyStorage::All => "all",
-            BodyStorage::Errors => "errors",
-            BodyStorage::Off => "off",
-        },
-    );
-    table.put("bodies_total", units::print_size(ledger.bodies_total));
-    table.put("body_limit", units::print_size(ledger.body_limit));
-    table.put("keep", units::print_duration(ledger.retention));
-    table.put("keep_bodies", units::print_duration(ledger.body_retention));
-    table
-}
-
-fn alerts_table(alerts: &AlertSettings) -> TableWriter {
-    let mut table = TableWriter::default();
-    table.put("desktop", alerts.desktop);
-    table.put("webhook", masked_url(alerts.webhook.as_ref()));
-    table.put("secret", alerts.secret.as_ref().map(ToString::to_string).unwrap_or_default());
-    table.put("feishu", masked_url(alerts.feishu.as_ref()));
-    table.put("events", alerts.events.iter().map(|event| event.name()).collect::<Array>());
-    table
-}
-
-fn otlp_table(otlp: &OtlpSettings) -> TableWriter {
-    let mut table = TableWriter::default();
-    table.put("url", otlp.url.as_ref().map_or("", |url| url.full()));
-    if !otlp.headers.is_empty() {
-        table.put(
-            "headers",
-            otlp.headers
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.to_string()))
-                .collect::<InlineTable>(),
-        );
+fn insert_table<T: ConfigTable>(doc: &mut DocumentMut, table: &T) {
+    let mut writer = TableWriter::default();
+    for (name, value) in table.written_keys() {
+        writer.put(name, value);
     }
-    table
-}
-
-/// Omits the path, which is as confidential as a password.
-fn masked_url(url: Option<&OutboundUrl>) -> String {
-    url.map(|url| format!("{}/…", url.origin())).unwrap_or_default()
+    writer.insert_into(doc, T::PATH);
 }
 
 fn price_table(price: &ModelPrice) -> Table {
@@ -347,39 +242,19 @@ fn statuses_array(set: &StatusSet) -> Array {
     )
 }
 
-fn to_i64(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
 fn keyless_table(row: &KeylessListener) -> TableWriter {
     let mut table = TableWriter::default();
-    table.put("listen", row.listen.first().map(ToString::to_string).unwrap_or_default());
+    table.put("listen", row.listen.addresses.first().map(ToString::to_string).unwrap_or_default());
     table.put("project", &*row.project);
     table.put("dialects", row.dialects.iter().map(|dialect| dialect.name()).collect::<Array>());
     table
 }
 
-/// Returns the timeouts, or only those that differ from the defaults.
-fn timeouts_table(of: &Timeouts, defaults: Option<&Timeouts>) -> TableWriter {
-    let mut table = TableWriter::default();
-    let each = |t: &Timeouts| {
-        [t.connect, t.first_byte, t.idle, t.total, t.client_head, t.client_idle, t.client_keepalive]
-    };
-    let names = [
-        "connect",
-        "first_byte",
-        "idle",
-        "total",
-        "client_head",
-        "client_idle",
-        "client_keepalive",
-    ];
-    for (index, (name, span)) in names.into_iter().zip(each(of)).enumerate() {
-        if defaults.is_none_or(|usual| each(usual)[index] != span) {
-            table.put(name, units::print_duration(span));
-        }
-    }
-    table
+/// Returns the timeouts that differ from the defaults.
+fn changed_timeouts(timeouts: &Timeouts, defaults: &Timeouts) -> InlineTable {
+    let each = timeouts.written_keys().into_iter().zip(defaults.written_keys());
+    let changed = each.filter(|((_, own), (_, usual))| own.to_string() != usual.to_string());
+    changed.map(|(own, _)| own).collect()
 }
 
 fn upstream_table(upstream: &Upstream, defaults: &Timeouts) -> TableWriter {
@@ -463,9 +338,9 @@ fn upstream_table(upstream: &Upstream, defaults: &Timeouts) -> TableWriter {
         upstream.keys.iter().map(|each| Value::InlineTable(key_table(each))).collect::<Array>(),
     );
     table.put("enabled", upstream.enabled);
-    let own = timeouts_table(&upstream.timeouts, Some(defaults)).0;
-    if !own.is_empty() {
-        table.put("timeouts", own.into_inline_table());
+    let timeouts = changed_timeouts(&upstream.timeouts, defaults);
+    if !timeouts.is_empty() {
+        table.put("timeouts", timeouts);
     }
     if !upstream.patch.is_empty() {
         table.put("patch", patch_table(&upstream.patch));
@@ -481,12 +356,8 @@ fn rule_table(rule: &UpstreamRule) -> InlineTable {
     if let Some(needle) = &rule.text {
         table.insert("match", needle.text().into());
     }
-    let action =
-        RuleAction::ALL.iter().find(|(_, each)| *each == rule.action).map_or("", |(name, _)| name);
-    table.insert("action", action.into());
-    let scope =
-        RuleScope::ALL.iter().find(|(_, each)| *each == rule.scope).map_or("", |(name, _)| name);
-    table.insert("scope", scope.into());
+    table.insert("action", rule.action.name().into());
+    table.insert("scope", rule.scope.name().into());
     if let Some(span) = rule.cool_for {
         table.insert("for", units::print_duration(span).into());
     }

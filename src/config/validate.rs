@@ -14,6 +14,7 @@ use crate::config::{
         upstream::{self as written, KeyKind, RawBaseUrl},
     },
     settings::{ServerSettings, Settings, Upstream, UpstreamKey},
+    table::Written,
 };
 use crate::{
     base::{fs, pattern::Pattern, suggest},
@@ -88,20 +89,18 @@ fn check_unique<'a>(
 }
 
 fn check_listeners(all: &RawConfig, report: &mut Report) {
-    let general = &all.general;
-    let public_addr = general.server.listen.iter().find(|at| !at.ip().to_canonical().is_loopback());
-    if let (Some(public_addr), false) = (public_addr, general.server.auth) {
-        let span =
-            general.auth_span.as_ref().or(general.listen_span.as_ref()).cloned().unwrap_or(0..0);
+    let Written { value: server, spans } = &all.server;
+    let mut addresses = server.listen.addresses.iter();
+    let public_addr = addresses.find(|at| !at.ip().to_canonical().is_loopback());
+    if let (Some(public_addr), false) = (public_addr, server.auth) {
+        let span = spans.get("auth").or(spans.get("listen")).cloned().unwrap_or(0..0);
         let help = "remove `auth = false`, or listen on 127.0.0.1 and [::1] only".to_owned();
         report.error(&span, format!("`server.auth` is off while `server.listen` has {public_addr}, which other machines can reach"), Some(help));
     }
 }
 
 fn check_alerts(all: &RawConfig, report: &mut Report) {
-    let (alerts, Some(at)) = (&all.alerts_and_otlp.alerts, &all.alerts_and_otlp.secret_at) else {
-        return;
-    };
+    let (alerts, Some(at)) = (&all.alerts.value, all.alerts.spans.get("secret")) else { return };
     if matches!(alerts.secret, Some(Reference::Literal(_))) {
         let help = "keep it elsewhere and name the place: \"env:NAME\", \"file:PATH\" or \"keyring:LABEL\"".to_owned();
         report.warn(at, "`alerts.secret`: a secret stands in the file itself", Some(help));
@@ -124,7 +123,7 @@ fn check_keyless(all: &RawConfig, report: &mut Report) {
             report.error(&name.span, format!("no project is called `{}`", name.value), Some(help));
         }
         if let Some(same) =
-            row.listen.value.0.iter().find(|at| all.general.server.listen.contains(at))
+            row.listen.value.0.iter().find(|at| all.server.value.listen.addresses.contains(at))
         {
             let help =
                 "give the keyless listener a port of its own, such as 127.0.0.1:11435".to_owned();
@@ -148,7 +147,7 @@ pub(super) fn check_upstream(
     if let Some(end) = upstream
         .endpoints
         .iter()
-        .find(|end| base_url::is_local_listener(&end.base_url, &server.listen))
+        .find(|end| base_url::is_local_listener(&end.base_url, &server.listen.addresses))
     {
         let span = match &row.base_url {
             Some(RawBaseUrl::Single(url)) => url.span.clone(),

@@ -113,7 +113,7 @@ pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanat
     let asked = RouteQuery {
         strategy: resolved.strategy,
         costs: &costs,
-        region: &generation.settings.region,
+        region: &generation.settings.routing.region,
         ..RouteQuery::first_attempt(&candidates)
     };
     let decision = engine.router.preview(&asked, now);

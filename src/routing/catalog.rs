@@ -90,7 +90,7 @@ impl Catalog {
             settings.upstreams.iter().filter(|upstream| alone || upstream.origin != Origin::Demo);
         let mut out = Self {
             upstreams: searched.cloned().collect(),
-            strategy: settings.strategy,
+            strategy: settings.routing.strategy,
             by_name: settings
                 .upstreams
                 .iter()

@@ -10,7 +10,7 @@ use crate::{
     base::{clock::Mono, pattern::Patterns},
     config::settings::{
         Auth, Cooldown, DialectEndpoint, KeyId, Origin, Patch, Project, ProxySetting,
-        RetrySettings, Settings, StatusSet, Strategy, Timeouts, Upstream, UpstreamId, UpstreamKey,
+        RetrySettings, Settings, Timeouts, Upstream, UpstreamId, UpstreamKey,
     },
     ir::op::Dialect,
     secrets::Reference,
@@ -31,25 +31,7 @@ pub(super) fn cases() -> proptest::test_runner::Config {
 }
 
 pub(super) fn policy() -> Policy {
-    let s = Duration::from_secs;
-    Policy {
-        cooldown: Cooldown {
-            rate_limited: s(5),
-            server_error: s(15),
-            max: s(600),
-            max_hint: s(3_600),
-            quota: s(3_600),
-            failures: 3,
-        },
-        retry: RetrySettings {
-            max_attempts: 4,
-            backoff: Duration::from_millis(250),
-            max_backoff: s(8),
-            budget: 0.2,
-            statuses: StatusSet(vec![(408, 409), (425, 425), (429, 429), (500, 599)]),
-            queue_for: s(10),
-        },
-    }
+    Policy { cooldown: Cooldown::default(), retry: RetrySettings::default() }
 }
 
 fn timeouts() -> Timeouts {
@@ -162,46 +144,12 @@ pub(super) fn project(models: &[&str], upstreams: &[&str]) -> Project {
 }
 
 pub(super) fn settings(upstreams: Vec<Upstream>) -> Settings {
-    use crate::config::settings::{
-        AlertSettings, DiscoverySettings, LedgerSettings, LogSettings, OtlpSettings,
-        ServerSettings, TuiSettings,
-    };
     let policy = policy();
     Settings {
-        server: ServerSettings {
-            listen: Vec::new(),
-            optional_v6: true,
-            auth: true,
-            trusted_hosts: Vec::new(),
-            allowed_origins: Vec::new(),
-            max_request_bytes: 1,
-            max_response_bytes: 1,
-            max_connections: 1,
-            max_requests: 1,
-            max_buffered: None,
-            drain: Duration::ZERO,
-        },
-        discover: DiscoverySettings { env: false, local: false },
-        log: LogSettings { level: "info".to_owned(), json: false, file: None },
-        budget: Vec::new(),
-        ledger: LedgerSettings::default(),
-        alerts: AlertSettings::default(),
-        otlp: OtlpSettings::default(),
-        prices: Vec::new(),
-        rates: BTreeMap::new(),
         timeouts: timeouts(),
         retry: policy.retry,
         cooldown: policy.cooldown,
-        strategy: Strategy::Priority,
-        region: String::new(),
-        sticky: crate::config::settings::Affinity::Auto,
-        sticky_ttl: Duration::from_secs(3_600),
-        keyless: Vec::new(),
-        losses: crate::config::settings::LossPolicy::Report,
         upstreams: upstreams.into_iter().map(Arc::new).collect(),
-        models: Vec::new(),
-        aliases: Vec::new(),
-        projects: Vec::new(),
-        tui: TuiSettings { theme: "dark".to_owned(), mouse: false, lang: "auto".to_owned() },
+        ..Settings::default()
     }
 }

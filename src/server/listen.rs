@@ -10,7 +10,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::connection;
-use crate::server::state::ServerState;
+use crate::{config::settings::ListenAddresses, server::state::ServerState};
 
 const BACKLOG: u32 = 1_024;
 /// Pause after an accept that failed because descriptors or memory ran out.
@@ -42,15 +42,15 @@ impl BoundListener {
     }
 }
 
-/// Binds all addresses. Leaves out IPv6 addresses if `optional_v6` is set and the machine has no
-/// IPv6.
+/// Binds all addresses. Leaves out IPv6 addresses that are optional if the machine has no IPv6.
 ///
 /// # Errors
 ///
 /// The first address that cannot be bound.
-pub fn bind(addrs: &[SocketAddr], optional_v6: bool) -> Result<Vec<BoundListener>, ListenError> {
+pub fn bind(listen: &ListenAddresses) -> Result<Vec<BoundListener>, ListenError> {
+    let optional_v6 = listen.optional_v6;
     let mut out: Vec<BoundListener> = Vec::new();
-    for &addr in addrs {
+    for &addr in &listen.addresses {
         // Port 0 means the same free port for both address families.
         let port =
             out.first().filter(|_| addr.port() == 0).map_or(addr.port(), |first| first.addr.port());

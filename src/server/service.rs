@@ -445,6 +445,7 @@ fn not_found_error(
     let base = settings
         .server
         .listen
+        .addresses
         .first()
         .map_or_else(|| "127.0.0.1:8642".to_owned(), ToString::to_string);
     let message = format!(

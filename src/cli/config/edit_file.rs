@@ -105,16 +105,13 @@ impl ConfigFile {
 pub(in crate::cli) fn listen_addresses(paths: &Paths) -> Vec<String> {
     let read = load_settings(paths);
     let addrs: Vec<String> =
-        read.iter().flat_map(|s| &s.server.listen).map(ToString::to_string).collect();
+        read.iter().flat_map(|s| &s.server.listen.addresses).map(ToString::to_string).collect();
     if addrs.is_empty() { vec![DEFAULT_LISTEN.to_owned()] } else { addrs }
 }
 
 /// The dashboard's settings; the defaults if the config cannot be read.
 pub(in crate::cli) fn tui_settings(paths: &Paths) -> TuiSettings {
-    load_settings(paths).map_or_else(
-        || TuiSettings { theme: "dark".to_owned(), mouse: true, lang: "auto".to_owned() },
-        |s| s.tui,
-    )
+    load_settings(paths).map(|s| s.tui).unwrap_or_default()
 }
 
 fn load_settings(paths: &Paths) -> Option<Settings> {

@@ -28,10 +28,9 @@ impl Listeners {
     ///
     /// An address is in use, not permitted, or not an address of this machine.
     pub(super) fn bind(settings: &Settings) -> Result<Self, CliError> {
-        let server = &settings.server;
-        let main = listen::bind(&server.listen, server.optional_v6).map_err(listen_error)?;
+        let main = listen::bind(&settings.server.listen).map_err(listen_error)?;
         let keyless = settings.keyless.iter().map(|row| {
-            let bound = listen::bind(&row.listen, row.optional_v6).map_err(listen_error)?;
+            let bound = listen::bind(&row.listen).map_err(listen_error)?;
             Ok((row.clone(), bound))
         });
         Ok(Self { main, keyless: keyless.collect::<Result<_, CliError>>()? })

@@ -12,6 +12,7 @@ use crate::{
         file::{self, Paths},
         load::{self, parse_listen},
         problem,
+        settings::ListenAddresses,
     },
     control::snapshot::ConfigView,
 };
@@ -87,7 +88,7 @@ pub(super) fn apply_arguments(
                 "--listen: an address that others can reach needs `auth = true` under [server]",
             ));
         }
-        (settings.server.listen, settings.server.optional_v6) = (addrs, optional);
+        settings.server.listen = ListenAddresses { addresses: addrs, optional_v6: optional };
     }
     if args.demo {
         settings.upstreams.clear();

@@ -302,7 +302,7 @@ fn set_in_table(
             .collect::<Vec<_>>()
             .join("."),
     );
-    set_value(at, last, read_value(value, known.is_some_and(|key| key.kind.is_text())));
+    set_value(at, last, read_value(value, known.is_some_and(|key| key.kind.is_text)));
     Ok(())
 }
 

@@ -1,52 +1,110 @@
 //! `[alerts]` and `[otlp]`: where alerts and traces go besides the dashboard.
 
 use http::{HeaderName, HeaderValue, Uri};
+use serde_json::json;
 use toml::de::DeValue;
+use toml_edit::{InlineTable, Value};
 
 use super::upstream::read_reference;
 use crate::{
     config::{
+        choices::AlertEvent,
+        kinds::{Flag, KindDescription, List, Text, ValueKind, Words},
         problem::Report,
-        reader::{self, SourceSpan, TableReader, ValueError, flag, one_of, text, truncate},
-        settings::{AlertEvent, AlertSettings, OtlpSettings, OutboundUrl},
+        reader::{self, Node, TableReader, ValueError, text, truncate},
+        table::config,
     },
-    secrets::Reference,
+    secrets::{Reference, Secret},
 };
 
-/// The two tables as written.
-#[derive(Default)]
-pub(in crate::config) struct AlertsAndOtlp {
-    pub(in crate::config) alerts: AlertSettings,
-    /// The position of `secret`, for checks.
-    pub(in crate::config) secret_at: Option<SourceSpan>,
-    pub(in crate::config) otlp: OtlpSettings,
+config! {
+    /// `[alerts]`: where alerts go besides the dashboard.
+    #[derive(Clone, Debug)]
+    pub struct AlertSettings in "alerts" {
+        /// Show alerts as desktop notifications
+        desktop: bool = false, Flag;
+        /// URL that receives alerts as JSON
+        webhook: Option<OutboundUrl> = None, RECEIVER;
+        /// Reference to the secret that signs the messages
+        secret: Option<Reference> = None, REFERENCE_OR_EMPTY;
+        /// URL of a Feishu bot that receives alerts as cards
+        feishu: Option<OutboundUrl> = None, RECEIVER;
+        /// Which alerts are sent; there are also balance, spike and ledger
+        events: Vec<AlertEvent> = DEFAULT_EVENTS.to_vec(), List(Words(AlertEvent::ALL));
+    }
 }
 
-pub(super) fn read_alerts_and_otlp(
-    top: &mut TableReader<'_>,
-    report: &mut Report,
-) -> AlertsAndOtlp {
-    let mut tables = AlertsAndOtlp::default();
-    if let Some(mut table) = top.child("alerts", report) {
-        tables.alerts.desktop = table.read_or("desktop", report, false, flag);
-        tables.alerts.webhook = table.read_or("webhook", report, None, read_url);
-        let secret = table.read("secret", report, |value| {
-            if value.as_str() == Some("") { Ok(None) } else { read_reference(value).map(Some) }
-        });
-        tables.secret_at = secret.as_ref().map(|at| at.span.clone());
-        tables.alerts.secret = secret.and_then(|at| at.value);
-        tables.alerts.feishu = table.read_or("feishu", report, None, read_url);
-        if let Some(list) = table.read_list("events", report, one_of(&AlertEvent::ALL)) {
-            tables.alerts.events = list.value.into_iter().map(|at| at.value).collect();
-        }
-        table.finish(report);
+config! {
+    /// `[otlp]`: where traces go.
+    #[derive(Clone, Debug)]
+    pub struct OtlpSettings in "otlp" {
+        /// Collector that receives traces (OTLP over HTTP, JSON)
+        url: Option<OutboundUrl> = None, COLLECTOR;
+        /// Headers sent to the collector, names in lower case; values may be references
+        headers: Vec<(String, Reference)> = Vec::new(), HeaderReferences;
     }
-    if let Some(mut table) = top.child("otlp", report) {
-        tables.otlp.url = table.read_or("url", report, None, read_collector_url);
-        tables.otlp.headers = read_headers(&mut table, report);
-        table.finish(report);
+}
+
+const DEFAULT_EVENTS: [AlertEvent; 5] = [
+    AlertEvent::KeyDown,
+    AlertEvent::UpstreamDown,
+    AlertEvent::Recovered,
+    AlertEvent::Budget,
+    AlertEvent::ErrorRate,
+];
+
+/// The path is as confidential as a password, so it is not shown.
+const RECEIVER: Text<Option<OutboundUrl>> = Text {
+    type_name: "URL",
+    read: read_url,
+    write: |url| Some(url.as_ref().map(|url| format!("{}/…", url.origin())).unwrap_or_default()),
+};
+
+const COLLECTOR: Text<Option<OutboundUrl>> = Text {
+    type_name: "URL",
+    read: read_collector_url,
+    write: |url| Some(url.as_ref().map(|url| url.full().to_owned()).unwrap_or_default()),
+};
+
+/// A reference; empty text is `None`.
+const REFERENCE_OR_EMPTY: Text<Option<Reference>> = Text {
+    type_name: "reference",
+    read: |value| {
+        if value.as_str() == Some("") { Ok(None) } else { read_reference(value).map(Some) }
+    },
+    write: |secret| Some(secret.as_ref().map(ToString::to_string).unwrap_or_default()),
+};
+
+/// The URL of a receiver. Paths of such URLs are often the only protection against misuse, so they
+/// are never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OutboundUrl {
+    full: String,
+    origin: String,
+}
+
+impl OutboundUrl {
+    pub(in crate::config) fn new(full: String, origin: String) -> Self {
+        Self { full, origin }
     }
-    tables
+
+    /// Returns the whole URL, only to send to it.
+    #[must_use]
+    pub fn full(&self) -> &str {
+        &self.full
+    }
+
+    /// Returns scheme, host and port.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+}
+
+impl std::fmt::Debug for OutboundUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OutboundUrl({}/…)", self.origin)
+    }
 }
 
 /// Reads the URL of a receiver; an empty text means none.
@@ -94,35 +152,48 @@ fn read_collector_url(value: &DeValue<'_>) -> Result<Option<OutboundUrl>, ValueE
     }))
 }
 
-/// Reads header names with references to values or the values themselves.
-fn read_headers(table: &mut TableReader<'_>, report: &mut Report) -> Vec<(String, Reference)> {
-    let path = table.key_path("headers");
-    let Some(mut rows) = table.child("headers", report) else { return Vec::new() };
-    let mut found = Vec::new();
-    for (name, node) in rows.remaining() {
-        if HeaderName::from_bytes(name.value.as_bytes()).is_err() {
-            report.error(
-                &name.span,
-                format!("`{}` is no name of a header", truncate(&name.value)),
-                None,
-            );
-            continue;
-        }
-        let value = reader::read_value(&format!("{path}.{}", name.value), node, report, &|value| {
-            let written = text(value)?;
-            let literal = || {
-                Reference::Literal(std::sync::Arc::new(crate::secrets::Secret::new(
-                    written.clone(),
-                )))
-            };
-            if HeaderValue::from_str(&written).is_err() {
-                return Err(ValueError::new("this cannot be sent as a header"));
+/// A table of header names, with references to the values or the values themselves.
+struct HeaderReferences;
+
+impl ValueKind for HeaderReferences {
+    type Value = Vec<(String, Reference)>;
+
+    fn read(&self, path: &str, node: &Node<'_>, report: &mut Report) -> Option<Self::Value> {
+        let mut rows = TableReader::from_node(path, node, report)?;
+        let mut found = Vec::new();
+        for (name, node) in rows.remaining() {
+            if HeaderName::from_bytes(name.value.as_bytes()).is_err() {
+                report.error(
+                    &name.span,
+                    format!("`{}` is no name of a header", truncate(&name.value)),
+                    None,
+                );
+                continue;
             }
-            // A text with spaces is not a key, but may well be a header: `Basic abc`.
-            Ok(Reference::parse(&written).unwrap_or_else(|_| literal()))
-        });
-        found.extend(value.map(|at| (name.value.to_ascii_lowercase(), at.value)));
+            let path = rows.key_path(&name.value);
+            let value = reader::read_value(&path, node, report, &read_header_value);
+            found.extend(value.map(|at| (name.value.to_ascii_lowercase(), at.value)));
+        }
+        Some(found)
     }
-    rows.finish(report);
-    found
+
+    fn write(&self, headers: &Self::Value) -> Option<Value> {
+        let each = headers.iter().map(|(name, value)| (name.as_str(), value.to_string()));
+        (!headers.is_empty()).then(|| Value::InlineTable(each.collect::<InlineTable>()))
+    }
+
+    fn describe(&self) -> KindDescription {
+        let schema = json!({ "type": "object", "additionalProperties": { "type": "string" } });
+        KindDescription::new("table of text", schema)
+    }
+}
+
+fn read_header_value(value: &DeValue<'_>) -> Result<Reference, ValueError> {
+    let written = text(value)?;
+    if HeaderValue::from_str(&written).is_err() {
+        return Err(ValueError::new("this cannot be sent as a header"));
+    }
+    // A text with spaces is not a key, but may well be a header: `Basic abc`.
+    Ok(Reference::parse(&written)
+        .unwrap_or_else(|_| Reference::Literal(std::sync::Arc::new(Secret::new(written)))))
 }

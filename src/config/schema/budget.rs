@@ -53,9 +53,9 @@ fn read_budget(path: &str, node: &Node<'_>, report: &mut Report) -> Option<Budge
     let mut table = TableReader::from_node(path, node, report)?;
     let before = report.findings.len();
     let usd = table.read("usd", report, number(0.0, MAX_DOLLARS));
-    let per = table.read("per", report, one_of(&Period::ALL));
+    let per = table.read("per", report, one_of(Period::ALL));
     let unpriced =
-        table.read_or("unpriced", report, UnpricedPolicy::default(), one_of(&UnpricedPolicy::ALL));
+        table.read_or("unpriced", report, UnpricedPolicy::default(), one_of(UnpricedPolicy::ALL));
     if report.findings.len() == before {
         for (name, lacks) in [("usd", usd.is_none()), ("per", per.is_none())] {
             if lacks {

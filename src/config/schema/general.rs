@@ -1,246 +1,269 @@
-//! The tables that occur once: server, discover, log, timeouts, retry, cooldown, routing, ledger,
-//! tui.
+//! The tables that occur once: server, discover, log, timeouts, retry, cooldown, routing,
+//! translation, tui.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use serde_json::json;
 use toml::de::DeValue;
+use toml_edit::{Array, Value};
 
-use super::{ledger, read_statuses};
+use super::{DAY, MAX_COUNT, MONTH, MS, seconds};
 use crate::config::{
+    choices::{Affinity, LossPolicy, Strategy},
+    kinds::{
+        ByteSize, Flag, KindDescription, List, Number, OneWord, SizeOrAuto, TEXT, Text, TimeSpan,
+        ValueKind, Words, count,
+    },
     listen,
     problem::Report,
-    reader::{
-        self, SourceSpan, TableReader, ValueError, count, duration, flag, number, one_of, size,
-        text,
-    },
-    settings::{
-        Affinity, Cooldown, DiscoverySettings, LedgerSettings, LogSettings, LossPolicy,
-        RetrySettings, ServerSettings, StatusSet, Strategy, Timeouts, TuiSettings,
-    },
+    reader::{Node, ValueError, text, truncate},
+    table::config,
 };
 
-const MS: Duration = Duration::from_millis(1);
-const DEFAULT_STICKY_TTL: Duration = seconds(3_600);
-const DAY: Duration = Duration::from_secs(86_400);
-
-const fn seconds(n: u64) -> Duration {
-    Duration::from_secs(n)
-}
-
-pub(in crate::config) struct RawGeneral {
-    pub(in crate::config) server: ServerSettings,
-    /// Positions of `listen` and `auth`, for checks that need both.
-    pub(in crate::config) listen_span: Option<SourceSpan>,
-    pub(in crate::config) auth_span: Option<SourceSpan>,
-    pub(in crate::config) discover: DiscoverySettings,
-    pub(in crate::config) log: LogSettings,
-    pub(in crate::config) timeouts: Timeouts,
-    pub(in crate::config) retry: RetrySettings,
-    pub(in crate::config) cooldown: Cooldown,
-    pub(in crate::config) strategy: Strategy,
-    pub(in crate::config) region: String,
-    pub(in crate::config) sticky: Affinity,
-    pub(in crate::config) sticky_ttl: Duration,
-    pub(in crate::config) losses: LossPolicy,
-    pub(in crate::config) ledger: LedgerSettings,
-    pub(in crate::config) tui: TuiSettings,
-}
-
-pub(super) fn read_general(top: &mut TableReader<'_>, report: &mut Report) -> RawGeneral {
-    let (mut server, mut listen_at, mut auth_at) = (default_server(), None, None);
-    if let Some(table) = top.child("server", report) {
-        (server, listen_at, auth_at) = read_server(table, server, report);
-    }
-    let mut general = RawGeneral {
-        server,
-        listen_span: listen_at,
-        auth_span: auth_at,
-        discover: DiscoverySettings { env: true, local: true },
-        log: LogSettings { level: "info".to_owned(), json: false, file: None },
-        timeouts: default_timeouts(),
-        retry: default_retry(),
-        cooldown: default_cooldown(),
-        strategy: Strategy::Priority,
-        region: String::new(),
-        sticky: Affinity::Auto,
-        sticky_ttl: DEFAULT_STICKY_TTL,
-        losses: LossPolicy::Report,
-        ledger: LedgerSettings::default(),
-        tui: TuiSettings { theme: "dark".to_owned(), mouse: true, lang: "auto".to_owned() },
-    };
-    if let Some(mut table) = top.child("discover", report) {
-        general.discover.env = table.read_or("env", report, true, flag);
-        general.discover.local = table.read_or("local", report, true, flag);
-        table.finish(report);
-    }
-    if let Some(table) = top.child("log", report) {
-        general.log = read_log(table, report);
-    }
-    if let Some(table) = top.child("timeouts", report) {
-        general.timeouts = read_timeouts(table, general.timeouts, report);
-    }
-    if let Some(table) = top.child("retry", report) {
-        general.retry = read_retry(table, general.retry, report);
-    }
-    if let Some(table) = top.child("cooldown", report) {
-        general.cooldown = read_cooldown(table, &general.cooldown, report);
-    }
-    if let Some(mut table) = top.child("routing", report) {
-        general.strategy =
-            table.read_or("strategy", report, Strategy::Priority, super::read_strategy);
-        general.region = table.read_or("region", report, String::new(), text);
-        general.sticky = table.read_or("sticky", report, Affinity::Auto, one_of(&Affinity::ALL));
-        general.sticky_ttl =
-            table.read_or("sticky_ttl", report, DEFAULT_STICKY_TTL, duration(seconds(1), 30 * DAY));
-        table.finish(report);
-    }
-    if let Some(mut table) = top.child("translation", report) {
-        general.losses = table.read_or(
-            "losses",
-            report,
-            LossPolicy::Report,
-            one_of(&[("tell", LossPolicy::Report), ("refuse", LossPolicy::Refuse)]),
-        );
-        table.finish(report);
-    }
-    if let Some(table) = top.child("ledger", report) {
-        general.ledger = ledger::read_ledger(table, report);
-    }
-    if let Some(mut table) = top.child("tui", report) {
-        let themes = one_of(&[
-            ("dark", "dark"),
-            ("light", "light"),
-            ("contrast", "contrast"),
-            ("mono", "mono"),
-        ]);
-        general.tui.theme = table.read_or("theme", report, "dark", themes).to_owned();
-        general.tui.mouse = table.read_or("mouse", report, true, flag);
-        let languages = one_of(&[("", "auto"), ("auto", "auto"), ("en", "en"), ("zh", "zh")]);
-        general.tui.lang = table.read_or("lang", report, "auto", languages).to_owned();
-        table.finish(report);
-    }
-    general
-}
-
-fn default_server() -> ServerSettings {
-    let (listen, optional_v6) = listen::parse_addr("8642").unwrap_or_default();
-    ServerSettings {
-        listen,
-        optional_v6,
-        auth: true,
-        trusted_hosts: Vec::new(),
-        allowed_origins: Vec::new(),
-        max_request_bytes: 64 << 20,
-        max_response_bytes: 64 << 20,
-        max_connections: 1024,
-        max_requests: 512,
-        max_buffered: None,
-        drain: seconds(30),
+config! {
+    /// `[server]`.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct ServerSettings in "server" {
+        /// Addresses to listen on; "8642" means loopback, both families
+        listen: ListenAddresses = ListenAddresses::default(), ListenKind;
+        /// Ask clients for a key; may be off only if every address is loopback
+        auth: bool = true, Flag;
+        /// Host headers accepted in addition to localhost, 127.0.0.1 and [::1]
+        trusted_hosts: Vec<String> = Vec::new(), List(HOST);
+        /// Origins of browser pages that may send requests
+        allowed_origins: Vec<String> = Vec::new(), List(ORIGIN);
+        /// Maximum size of a request body
+        max_request_bytes: u64 = 64 << 20, ByteSize(1 << 10, 1 << 32);
+        /// Maximum size of a response that is not a stream
+        max_response_bytes: u64 = 64 << 20, ByteSize(1 << 10, 1 << 32);
+        /// Maximum number of client connections
+        max_connections: usize = 1024, count(1, MAX_COUNT);
+        /// Maximum number of requests in flight; more get 503
+        max_requests: usize = 512, count(1, MAX_COUNT);
+        /// Bytes of all buffered bodies; auto is the smaller of 512MiB and a quarter of memory
+        max_buffered: Option<u64> = None, SizeOrAuto(ByteSize(1 << 20, 1 << 40));
+        /// How long open requests may continue at shutdown
+        drain: Duration = seconds(30), TimeSpan(Duration::ZERO, seconds(3_600));
     }
 }
 
-fn default_timeouts() -> Timeouts {
-    Timeouts {
-        connect: seconds(10),
-        first_byte: seconds(120),
-        idle: seconds(180),
-        total: seconds(900),
-        client_head: seconds(10),
-        client_idle: seconds(60),
-        client_keepalive: seconds(90),
+config! {
+    /// `[discover]`.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct DiscoverySettings in "discover" {
+        /// Use provider keys found in the environment
+        env: bool = true, Flag;
+        /// Look for model servers on this machine
+        local: bool = true, Flag;
     }
 }
 
-fn default_retry() -> RetrySettings {
-    RetrySettings {
-        max_attempts: 4,
-        backoff: Duration::from_millis(250),
-        max_backoff: seconds(8),
-        budget: 0.2,
-        statuses: StatusSet(vec![(408, 408), (409, 409), (425, 425), (429, 429), (500, 599)]),
-        queue_for: seconds(10),
+config! {
+    /// `[log]`.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct LogSettings in "log" {
+        /// Least severe level that is logged
+        level: String = "info".to_owned(),
+            OneWord(&["error", "warn", "info", "debug", "trace"]);
+        /// Format of a log line
+        json as "format": bool = false, Words(&[("text", false), ("json", true)]);
+        /// File to write to; empty is stderr
+        file: Option<PathBuf> = None, FILE_OR_EMPTY;
     }
 }
 
-fn default_cooldown() -> Cooldown {
-    Cooldown {
-        rate_limited: seconds(5),
-        server_error: seconds(15),
-        max: seconds(600),
-        max_hint: seconds(3_600),
-        quota: seconds(3_600),
-        failures: 3,
+config! {
+    /// `[timeouts]`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Timeouts in "timeouts" {
+        /// To connect to an upstream
+        connect: Duration = seconds(10), TimeSpan(MS, DAY);
+        /// Until the first event of a stream that has content
+        first_byte: Duration = seconds(120), TimeSpan(MS, DAY);
+        /// Silence inside a stream
+        idle: Duration = seconds(180), TimeSpan(MS, DAY);
+        /// A request that is not a stream, all attempts together
+        total: Duration = seconds(900), TimeSpan(MS, DAY);
+        /// The head of a client's request
+        client_head: Duration = seconds(10), TimeSpan(MS, DAY);
+        /// Silence inside a client's request body
+        client_idle: Duration = seconds(60), TimeSpan(MS, DAY);
+        /// An idle client connection
+        client_keepalive: Duration = seconds(90), TimeSpan(MS, DAY);
     }
 }
 
-fn read_server(
-    mut table: TableReader<'_>,
-    mut server: ServerSettings,
-    report: &mut Report,
-) -> (ServerSettings, Option<SourceSpan>, Option<SourceSpan>) {
-    let listen_at = table.read_list("listen", report, read_listen);
-    let listen_span = listen_at.as_ref().map(|at| at.span.clone());
-    if let Some(list) = listen_at {
-        if list.value.is_empty() {
-            report.error(
-                &list.span,
-                "`server.listen` has no address to listen on",
-                Some("write \"127.0.0.1:8642\"".to_owned()),
-            );
-        } else {
-            (server.listen, server.optional_v6) =
-                listen::join_addrs(list.value.into_iter().map(|at| at.value).collect());
-            server.optional_v6 |= both_families(&server.listen);
+config! {
+    /// `[retry]`.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct RetrySettings in "retry" {
+        /// Attempts that may have cost upstream work, including the first one
+        max_attempts: u32 = 4, count(1, 32);
+        /// Base of the delay before the same key is tried again
+        backoff: Duration = Duration::from_millis(250), TimeSpan(MS, seconds(60));
+        /// Maximum of that delay
+        max_backoff: Duration = seconds(8), TimeSpan(MS, seconds(600));
+        /// Share that such retries may add to the request rate, 0 to 1
+        budget: f64 = 0.2, Number(0.0, 1.0);
+        /// Statuses that are tried again
+        statuses: StatusSet = StatusSet(
+            vec![(408, 408), (409, 409), (425, 425), (429, 429), (500, 599)]
+        ), Statuses;
+        /// How long to wait for the soonest key before the client gets 429
+        queue_for: Duration = seconds(10), TimeSpan(Duration::ZERO, seconds(600));
+    }
+}
+
+config! {
+    /// `[cooldown]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Cooldown in "cooldown" {
+        /// After a 429 without a hint, doubling
+        rate_limited: Duration = seconds(5), TimeSpan(MS, MONTH);
+        /// After a 5xx or a network error, doubling
+        server_error: Duration = seconds(15), TimeSpan(MS, MONTH);
+        /// Maximum of the doubling
+        max: Duration = seconds(600), TimeSpan(MS, MONTH);
+        /// Maximum of what a provider asks for
+        max_hint: Duration = seconds(3_600), TimeSpan(MS, MONTH);
+        /// After spent quota, billing trouble or an unknown model
+        quota: Duration = seconds(3_600), TimeSpan(MS, MONTH);
+        /// Strikes that open the circuit of an upstream
+        failures: u32 = 3, count(1, 1_000);
+    }
+}
+
+config! {
+    /// `[routing]`.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct RoutingSettings in "routing" {
+        /// How a candidate is chosen from the best tier
+        strategy: Strategy = Strategy::Priority, Words(Strategy::ALL);
+        /// Upstreams of this region are preferred to equal ones elsewhere; empty means no
+        /// preference
+        region: String = String::new(), TEXT;
+        /// Whether the turns of a conversation go to one account: by its content and its session
+        /// id (auto), by the id only (session), or not
+        sticky: Affinity = Affinity::Auto, Words(Affinity::ALL);
+        /// How long an idle conversation is remembered
+        sticky_ttl: Duration = seconds(3_600), TimeSpan(seconds(1), MONTH);
+    }
+}
+
+config! {
+    /// `[translation]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct TranslationSettings in "translation" {
+        /// Fields that an upstream's dialect cannot represent: leave them out and list them in
+        /// `x-aiproxy-losses`, or refuse the request
+        losses: LossPolicy = LossPolicy::Report, Words(LossPolicy::ALL);
+    }
+}
+
+config! {
+    /// `[tui]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct TuiSettings in "tui" {
+        /// Colours of the dashboard
+        theme: String = "dark".to_owned(), OneWord(&["dark", "light", "contrast", "mono"]);
+        /// Whether the dashboard uses the mouse
+        mouse: bool = true, Flag;
+        /// Language of the dashboard; auto is that of the locale
+        lang: String = "auto".to_owned(), Language;
+    }
+}
+
+const LANGUAGES: OneWord = OneWord(&["auto", "en", "zh"]);
+
+/// A language; empty text means `auto`.
+struct Language;
+
+impl ValueKind for Language {
+    type Value = String;
+
+    fn read(&self, path: &str, node: &Node<'_>, report: &mut Report) -> Option<String> {
+        match node.get_ref().as_str() {
+            Some("") => Some("auto".to_owned()),
+            _ => LANGUAGES.read(path, node, report),
         }
     }
-    let auth = table.read("auth", report, flag);
-    let auth_span = auth.as_ref().map(|at| at.span.clone());
-    server.auth = auth.is_none_or(|at| at.value);
-    let words = |at: Option<reader::Located<Vec<reader::Located<String>>>>| {
-        at.map(|at| at.value.into_iter().map(|at| at.value).collect()).unwrap_or_default()
-    };
-    server.trusted_hosts = words(table.read_list("trusted_hosts", report, read_host));
-    server.allowed_origins = words(table.read_list("allowed_origins", report, read_origin));
-    server.max_request_bytes = table.read_or(
-        "max_request_bytes",
-        report,
-        server.max_request_bytes,
-        size(1 << 10, 1 << 32),
-    );
-    server.max_response_bytes = table.read_or(
-        "max_response_bytes",
-        report,
-        server.max_response_bytes,
-        size(1 << 10, 1 << 32),
-    );
-    let many = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
-    server.max_connections = table
-        .read("max_connections", report, count(1, 1_000_000))
-        .map_or(server.max_connections, |at| many(at.value));
-    server.max_requests = table
-        .read("max_requests", report, count(1, 1_000_000))
-        .map_or(server.max_requests, |at| many(at.value));
-    server.max_buffered =
-        table.read_or("max_buffered", report, None, |value| match value.as_str() {
-            Some("auto") => Ok(None),
-            _ => size(1 << 20, 1 << 40)(value).map(Some),
-        });
-    server.drain =
-        table.read_or("drain", report, server.drain, duration(Duration::ZERO, seconds(3_600)));
-    table.finish(report);
-    (server, listen_span, auth_span)
+
+    fn write(&self, value: &String) -> Option<Value> {
+        LANGUAGES.write(value)
+    }
+
+    fn describe(&self) -> KindDescription {
+        LANGUAGES.describe()
+    }
 }
+
+const HOST: Text<String> =
+    Text { type_name: "host name", read: read_host, write: |host| Some(host.clone()) };
+
+const ORIGIN: Text<String> =
+    Text { type_name: "origin", read: read_origin, write: |origin| Some(origin.clone()) };
+
+/// A path; empty text is `None`.
+const FILE_OR_EMPTY: Text<Option<PathBuf>> = Text {
+    type_name: "path",
+    read: |value| Ok(Some(text(value)?).filter(|file| !file.is_empty()).map(PathBuf::from)),
+    write: |file| Some(file.as_ref().map(|file| file.display().to_string()).unwrap_or_default()),
+};
+
+/// Addresses to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenAddresses {
+    /// Port 0 only from `--listen`.
+    pub addresses: Vec<SocketAddr>,
+    /// The IPv6 address may be omitted if the machine has no IPv6 (`"8642"` and `":8642"` mean both
+    /// families).
+    pub optional_v6: bool,
+}
+
+impl Default for ListenAddresses {
+    fn default() -> Self {
+        Self { addresses: listen::both_loopbacks(listen::DEFAULT_PORT), optional_v6: true }
+    }
+}
+
+struct ListenKind;
+
+impl ValueKind for ListenKind {
+    type Value = ListenAddresses;
+
+    fn read(&self, path: &str, node: &Node<'_>, report: &mut Report) -> Option<ListenAddresses> {
+        let list = List(LISTEN_ADDRESS).read(path, node, report)?;
+        if list.is_empty() {
+            report.error(
+                &node.span(),
+                format!("`{path}` has no address to listen on"),
+                Some("write \"127.0.0.1:8642\"".to_owned()),
+            );
+            return None;
+        }
+        let (addresses, optional_v6) = listen::join_addrs(list);
+        let optional_v6 = optional_v6 || has_both_loopbacks(&addresses);
+        Some(ListenAddresses { addresses, optional_v6 })
+    }
+
+    fn write(&self, value: &ListenAddresses) -> Option<Value> {
+        Some(Value::Array(value.addresses.iter().map(ToString::to_string).collect::<Array>()))
+    }
+
+    fn describe(&self) -> KindDescription {
+        List(LISTEN_ADDRESS).describe()
+    }
+}
+
+const LISTEN_ADDRESS: Text<(Vec<SocketAddr>, bool)> =
+    Text { type_name: "address", read: read_listen, write: |_| None };
 
 fn read_listen(value: &DeValue<'_>) -> Result<(Vec<SocketAddr>, bool), ValueError> {
     let written = match value {
         DeValue::Integer(port) => port.as_str().to_owned(),
         _ => text(value)?,
     };
-    let (list, both) =
-        listen::parse_addr(&written).map_err(|sentence| match sentence.split_once("; ") {
-            Some((title, help)) => ValueError::with_help(title, help),
-            None => ValueError::new(sentence),
-        })?;
+    let (list, both) = listen::parse_addr(&written).map_err(ValueError::from_sentence)?;
     if list.iter().any(|at| at.port() == 0) {
         return Err(ValueError::with_help(
             "port 0 is chosen anew at each start, so nothing could be pointed at it",
@@ -252,7 +275,7 @@ fn read_listen(value: &DeValue<'_>) -> Result<(Vec<SocketAddr>, bool), ValueErro
 
 /// Whether these are both loopback addresses with one port. On a machine without IPv6, the IPv4 one
 /// suffices.
-fn both_families(listen: &[SocketAddr]) -> bool {
+fn has_both_loopbacks(listen: &[SocketAddr]) -> bool {
     listen.iter().any(|six| {
         six.is_ipv6()
             && six.ip().is_loopback()
@@ -272,7 +295,7 @@ fn read_host(value: &DeValue<'_>) -> Result<String, ValueError> {
         Ok(host.to_ascii_lowercase())
     } else {
         Err(ValueError::with_help(
-            format!("`{}` is not a host name", reader::truncate(&host)),
+            format!("`{}` is not a host name", truncate(&host)),
             "write it as browsers send it: \"laptop.lan\" or \"laptop.lan:8642\"",
         ))
     }
@@ -285,90 +308,63 @@ fn read_origin(value: &DeValue<'_>) -> Result<String, ValueError> {
         return Ok(origin.to_ascii_lowercase());
     }
     Err(ValueError::with_help(
-        format!("`{}` is not an origin", reader::truncate(&origin)),
+        format!("`{}` is not an origin", truncate(&origin)),
         "write scheme, host and port, without a path: \"http://localhost:3000\"",
     ))
 }
 
-fn read_log(mut table: TableReader<'_>, report: &mut Report) -> LogSettings {
-    let levels = one_of(&[
-        ("error", "error"),
-        ("warn", "warn"),
-        ("info", "info"),
-        ("debug", "debug"),
-        ("trace", "trace"),
-    ]);
-    let log = LogSettings {
-        level: table.read_or("level", report, "info", levels).to_owned(),
-        json: table.read_or("format", report, false, one_of(&[("text", false), ("json", true)])),
-        file: table
-            .read("file", report, text)
-            .map(|at| at.value)
-            .filter(|file| !file.is_empty())
-            .map(PathBuf::from),
-    };
-    table.finish(report);
-    log
+/// A set of HTTP statuses, written as `["429", "500-599"]`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct StatusSet(pub Vec<(u16, u16)>);
+
+impl StatusSet {
+    #[must_use]
+    pub fn contains(&self, status: u16) -> bool {
+        self.0.iter().any(|&(low, high)| (low..=high).contains(&status))
+    }
 }
 
-/// Reads `[timeouts]` and similar tables; missing keys leave the value unchanged.
-pub(in crate::config) fn read_timeouts(
-    mut table: TableReader<'_>,
-    base: Timeouts,
-    report: &mut Report,
-) -> Timeouts {
-    let mut take = |name, default| table.read_or(name, report, default, duration(MS, DAY));
-    let timeouts = Timeouts {
-        connect: take("connect", base.connect),
-        first_byte: take("first_byte", base.first_byte),
-        idle: take("idle", base.idle),
-        total: take("total", base.total),
-        client_head: take("client_head", base.client_head),
-        client_idle: take("client_idle", base.client_idle),
-        client_keepalive: take("client_keepalive", base.client_keepalive),
-    };
-    table.finish(report);
-    timeouts
+/// A list of statuses and ranges of statuses; numbers are accepted too.
+pub(super) struct Statuses;
+
+impl ValueKind for Statuses {
+    type Value = StatusSet;
+
+    fn read(&self, path: &str, node: &Node<'_>, report: &mut Report) -> Option<StatusSet> {
+        List(STATUS_RANGE).read(path, node, report).map(StatusSet)
+    }
+
+    fn write(&self, value: &StatusSet) -> Option<Value> {
+        List(STATUS_RANGE).write(&value.0)
+    }
+
+    fn describe(&self) -> KindDescription {
+        let schema = json!({ "type": ["string", "integer"] });
+        KindDescription::new("status or range of statuses", schema).one_or_many()
+    }
 }
 
-fn read_retry(
-    mut table: TableReader<'_>,
-    base: RetrySettings,
-    report: &mut Report,
-) -> RetrySettings {
-    let retry = RetrySettings {
-        max_attempts: table.read_or("max_attempts", report, base.max_attempts, count(1, 32)),
-        backoff: table.read_or("backoff", report, base.backoff, duration(MS, seconds(60))),
-        max_backoff: table.read_or(
-            "max_backoff",
-            report,
-            base.max_backoff,
-            duration(MS, seconds(600)),
-        ),
-        budget: table.read_or("budget", report, base.budget, number(0.0, 1.0)),
-        statuses: read_statuses(&mut table, "statuses", report).unwrap_or(base.statuses),
-        queue_for: table.read_or(
-            "queue_for",
-            report,
-            base.queue_for,
-            duration(Duration::ZERO, seconds(600)),
-        ),
-    };
-    table.finish(report);
-    retry
-}
+const STATUS_RANGE: Text<(u16, u16)> = Text {
+    type_name: "status",
+    read: read_status_range,
+    write: |&(low, high)| Some(if low == high { low.to_string() } else { format!("{low}-{high}") }),
+};
 
-fn read_cooldown(mut table: TableReader<'_>, base: &Cooldown, report: &mut Report) -> Cooldown {
-    let mut take = |name, default| table.read_or(name, report, default, duration(MS, 30 * DAY));
-    let mut cooldown = Cooldown {
-        rate_limited: take("rate_limited", base.rate_limited),
-        server_error: take("server_error", base.server_error),
-        max: take("max", base.max),
-        max_hint: take("max_hint", base.max_hint),
-        quota: take("quota", base.quota),
-        failures: base.failures,
+fn read_status_range(value: &DeValue<'_>) -> Result<(u16, u16), ValueError> {
+    let written = match value {
+        DeValue::Integer(number) => number.as_str().to_owned(),
+        _ => text(value)?,
     };
-    cooldown.failures = table.read_or("failures", report, base.failures, count(1, 1_000));
-    table.finish(report);
-    cooldown
+    let bounds = written.split_once('-').unwrap_or((&written, &written));
+    match (bounds.0.trim().parse::<u16>(), bounds.1.trim().parse::<u16>()) {
+        (Ok(low), Ok(high))
+            if (100..=599).contains(&low) && (100..=599).contains(&high) && low <= high =>
+        {
+            Ok((low, high))
+        }
+        _ => Err(ValueError::with_help(
+            format!("`{}` is not an HTTP status", truncate(&written)),
+            "write \"429\" or a range such as \"500-599\"",
+        )),
+    }
 }

@@ -45,11 +45,7 @@ pub(super) fn read_keyless(mut row: TableReader<'_>, report: &mut Report) -> Opt
 /// Reads the listen addresses: only clients on this machine may omit a credential.
 fn read_loopback(value: &DeValue<'_>) -> Result<(Vec<SocketAddr>, bool), ValueError> {
     let written = text(value)?;
-    let (list, both) =
-        listen::parse_addr(&written).map_err(|sentence| match sentence.split_once("; ") {
-            Some((what, help)) => ValueError::with_help(what, help),
-            None => ValueError::new(sentence),
-        })?;
+    let (list, both) = listen::parse_addr(&written).map_err(ValueError::from_sentence)?;
     match list.iter().find(|at| !at.ip().to_canonical().is_loopback() || at.port() == 0) {
         Some(at) => Err(ValueError::with_help(
             format!(

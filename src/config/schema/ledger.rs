@@ -1,62 +1,55 @@
 //! `[ledger]`: where requests are recorded, and how much is retained.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use toml::de::DeValue;
 
+use super::{DAY, HOUR};
 use crate::config::{
-    problem::Report,
-    reader::{TableReader, ValueError, duration, one_of, size, text, truncate},
-    settings::{BodyStorage, LedgerSettings},
+    choices::BodyStorage,
+    kinds::{ByteSize, Text, TimeSpan, Words},
+    reader::{ValueError, text, truncate},
+    table::config,
 };
 
-const HOUR: Duration = Duration::from_secs(3_600);
-const MAX_RETENTION: Duration = Duration::from_secs(3_650 * 86_400);
+const MAX_RETENTION: Duration = DAY.saturating_mul(3_650);
 
-pub(super) fn read_ledger(mut table: TableReader<'_>, report: &mut Report) -> LedgerSettings {
-    let defaults = LedgerSettings::default();
-    let bodies = one_of(&[
-        ("off", BodyStorage::Off),
-        ("errors", BodyStorage::Errors),
-        ("all", BodyStorage::All),
-    ]);
-    let ledger = LedgerSettings {
-        path: table.read_or("path", report, defaults.path, |value| {
-            let path = text(value)?;
-            if path.is_empty() {
-                Err(ValueError::with_help(
-                    "an empty path",
-                    "write \"ledger.db\"; it is relative to the data dir",
-                ))
-            } else {
-                Ok(path.into())
-            }
-        }),
-        tz: table.read_or("tz", report, defaults.tz, read_zone),
-        bodies: table.read_or("bodies", report, defaults.bodies, bodies),
-        bodies_total: table.read_or(
-            "bodies_total",
-            report,
-            defaults.bodies_total,
-            size(0, 1 << 42),
-        ),
-        body_limit: table.read_or(
-            "body_limit",
-            report,
-            defaults.body_limit,
-            size(1 << 10, 1 << 30),
-        ),
-        retention: table.read_or("keep", report, defaults.retention, duration(HOUR, MAX_RETENTION)),
-        body_retention: table.read_or(
-            "keep_bodies",
-            report,
-            defaults.body_retention,
-            duration(Duration::ZERO, MAX_RETENTION),
-        ),
-    };
-    table.finish(report);
-    ledger
+config! {
+    /// `[ledger]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct LedgerSettings in "ledger" {
+        /// Database of all requests; relative to the data folder
+        path: PathBuf = "ledger.db".into(), PATH;
+        /// Time zone of days; empty is the machine's
+        tz: String = String::new(), ZONE;
+        /// Which request and response bodies are stored; secrets are removed
+        bodies: BodyStorage = BodyStorage::All, Words(BodyStorage::ALL);
+        /// Maximum bytes of all stored bodies; the oldest are removed first
+        bodies_total: u64 = 256 << 20, ByteSize(0, 1 << 42);
+        /// Maximum bytes of one body: half from its beginning and half from its end
+        body_limit: u64 = 4 << 20, ByteSize(1 << 10, 1 << 30);
+        /// How long requests are kept; sums by day stay
+        retention as "keep": Duration = DAY.saturating_mul(90), TimeSpan(HOUR, MAX_RETENTION);
+        /// How long bodies are kept
+        body_retention as "keep_bodies": Duration = DAY.saturating_mul(3),
+            TimeSpan(Duration::ZERO, MAX_RETENTION);
+    }
 }
+
+const PATH: Text<PathBuf> = Text {
+    type_name: "path",
+    read: |value| match text(value)? {
+        path if path.is_empty() => Err(ValueError::with_help(
+            "an empty path",
+            "write \"ledger.db\"; it is relative to the data dir",
+        )),
+        path => Ok(path.into()),
+    },
+    write: |path| Some(path.display().to_string()),
+};
+
+const ZONE: Text<String> =
+    Text { type_name: "time zone", read: read_zone, write: |zone| Some(zone.clone()) };
 
 fn read_zone(value: &DeValue<'_>) -> Result<String, ValueError> {
     let name = text(value)?;

@@ -13,18 +13,44 @@ pub(super) mod upstream;
 
 use toml::de::{DeTable, DeValue};
 
+use std::time::Duration;
+
 use super::{
     prices,
     problem::Report,
-    settings::{Budget, PriceRow, StatusSet, Strategy},
+    settings::{
+        Budget, Cooldown, DiscoverySettings, LedgerSettings, LogSettings, OtlpSettings, PriceRow,
+        RetrySettings, RoutingSettings, Timeouts, TranslationSettings, TuiSettings,
+    },
+    table::{Written, read_table},
 };
 use crate::base::pattern::Patterns;
 use crate::config::reader::{self, Located, TableReader, ValueError};
 
+const MAX_COUNT: u32 = 1_000_000;
+const MS: Duration = Duration::from_millis(1);
+const HOUR: Duration = seconds(3_600);
+const DAY: Duration = seconds(86_400);
+const MONTH: Duration = seconds(30 * 86_400);
+
+const fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
 /// The whole file as written.
 pub(super) struct RawConfig {
-    pub(super) general: general::RawGeneral,
-    pub(super) alerts_and_otlp: alerts::AlertsAndOtlp,
+    pub(super) server: Written<general::ServerSettings>,
+    pub(super) discover: DiscoverySettings,
+    pub(super) log: LogSettings,
+    pub(super) timeouts: Timeouts,
+    pub(super) retry: RetrySettings,
+    pub(super) cooldown: Cooldown,
+    pub(super) routing: RoutingSettings,
+    pub(super) translation: TranslationSettings,
+    pub(super) ledger: LedgerSettings,
+    pub(super) alerts: Written<alerts::AlertSettings>,
+    pub(super) otlp: OtlpSettings,
+    pub(super) tui: TuiSettings,
     pub(super) upstreams: Vec<upstream::RawUpstream>,
     pub(super) models: Vec<model::RawModel>,
     pub(super) aliases: Vec<model::RawAlias>,
@@ -44,8 +70,18 @@ pub(super) fn read_config(table: &DeTable<'_>, report: &mut Report) -> RawConfig
     let mut currencies = prices::currencies().clone();
     currencies.extend(rates.clone());
     let raw = RawConfig {
-        general: general::read_general(&mut top, report),
-        alerts_and_otlp: alerts::read_alerts_and_otlp(&mut top, report),
+        server: read_table(&mut top, report),
+        discover: read_table(&mut top, report).value,
+        log: read_table(&mut top, report).value,
+        timeouts: read_table(&mut top, report).value,
+        retry: read_table(&mut top, report).value,
+        cooldown: read_table(&mut top, report).value,
+        routing: read_table(&mut top, report).value,
+        translation: read_table(&mut top, report).value,
+        ledger: read_table(&mut top, report).value,
+        alerts: read_table(&mut top, report),
+        otlp: read_table(&mut top, report).value,
+        tui: read_table(&mut top, report).value,
         upstreams: top
             .children("upstream", report)
             .into_iter()
@@ -149,36 +185,4 @@ fn read_patterns(
     })?;
     let parsed = Patterns::parse(list.value.iter().map(|at| at.value.as_str())).ok()?;
     Some(Located::new(parsed, list.span))
-}
-
-/// Reads `["429", "500-599"]`; numbers are accepted too.
-fn read_statuses(
-    table: &mut TableReader<'_>,
-    name: &'static str,
-    report: &mut Report,
-) -> Option<StatusSet> {
-    let list = table.read_list(name, report, |value| {
-        let text = match value {
-            DeValue::Integer(number) => number.as_str().to_owned(),
-            _ => reader::text(value)?,
-        };
-        let bounds = text.split_once('-').unwrap_or((&text, &text));
-        match (bounds.0.trim().parse::<u16>(), bounds.1.trim().parse::<u16>()) {
-            (Ok(low), Ok(high))
-                if (100..=599).contains(&low) && (100..=599).contains(&high) && low <= high =>
-            {
-                Ok((low, high))
-            }
-            _ => Err(ValueError::with_help(
-                format!("`{}` is not an HTTP status", reader::truncate(&text)),
-                "write \"429\" or a range such as \"500-599\"",
-            )),
-        }
-    })?;
-    Some(StatusSet(list.value.into_iter().map(|at| at.value).collect()))
-}
-
-/// Reads how a candidate is chosen.
-fn read_strategy(value: &DeValue<'_>) -> Result<Strategy, ValueError> {
-    reader::one_of(&Strategy::ALL)(value)
 }

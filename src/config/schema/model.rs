@@ -68,12 +68,12 @@ pub(super) fn read_model(mut row: TableReader<'_>, report: &mut Report) -> Optio
             Some(help),
         );
     }
-    let strategy = row.read("strategy", report, super::read_strategy).map(|at| at.value);
+    let strategy = row.read("strategy", report, one_of(Strategy::ALL)).map(|at| at.value);
     let timeouts = row
         .child("timeouts", report)
         .map(|table| read_partial_timeouts(table, report))
         .unwrap_or_default();
-    let sticky = row.read("sticky", report, one_of(&Affinity::ALL)).map(|at| at.value);
+    let sticky = row.read("sticky", report, one_of(Affinity::ALL)).map(|at| at.value);
     let span = duration(Duration::from_secs(1), Duration::from_secs(30 * 86_400));
     let sticky_ttl = row.read("sticky_ttl", report, span).map(|at| at.value);
     let hedge = row.child("hedge", report).map(|table| read_hedge(table, report));

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use toml::de::DeValue;
 
-use super::{budget, read_name, read_patterns, read_row_name, read_statuses};
+use super::{MAX_COUNT, budget, general::Statuses, read_name, read_patterns, read_row_name};
 use crate::{
     base::{
         pattern::{Pattern, Patterns},
@@ -21,12 +21,11 @@ use crate::{
             Budget, HealthCheck, KeyLimit, Patch, ProxySetting, RuleAction, RuleScope, StatusSet,
             TextMatch, UpstreamRule,
         },
+        table::read_key,
     },
     ir::op::Dialect,
     secrets::Reference,
 };
-
-const MAX_COUNT: u32 = 1_000_000;
 
 pub(in crate::config) struct RawUpstream {
     pub(in crate::config) name: Located<String>,
@@ -136,7 +135,7 @@ pub(super) fn read_upstream(mut row: TableReader<'_>, report: &mut Report) -> Op
         think_split: row.read_or("think_split", report, false, flag),
         stream_keepalive: row.read_or("stream_keepalive", report, false, flag),
         prices_win: row.read_or("prices_win", report, false, flag),
-        retry_statuses: read_statuses(&mut row, "retry_statuses", report),
+        retry_statuses: read_key(&mut row, "retry_statuses", &Statuses, report),
         budget: budget::read_budgets(&mut row, report),
         rules: row.children("rule", report).into_iter().map(|row| read_rule(row, report)).collect(),
         health: row.child("health", report).and_then(|table| read_health_check(table, report)),
@@ -334,10 +333,10 @@ fn read_rule(mut row: TableReader<'_>, report: &mut Report) -> UpstreamRule {
         })
     };
     let rule = UpstreamRule {
-        statuses: read_statuses(&mut row, "status", report),
+        statuses: read_key(&mut row, "status", &Statuses, report),
         text: row.read("match", report, needle).map(|at| at.value),
-        action: row.read_or("action", report, RuleAction::Cool, reader::one_of(&RuleAction::ALL)),
-        scope: row.read_or("scope", report, RuleScope::KeyModel, reader::one_of(&RuleScope::ALL)),
+        action: row.read_or("action", report, RuleAction::Cool, reader::one_of(RuleAction::ALL)),
+        scope: row.read_or("scope", report, RuleScope::KeyModel, reader::one_of(RuleScope::ALL)),
         cool_for: row
             .read(
                 "for",
@@ -404,13 +403,13 @@ fn read_keys(row: &mut TableReader<'_>, report: &mut Report) -> Vec<RawKey> {
     let path = row.key_path("keys");
     match node.get_ref() {
         DeValue::Array(items) => {
-            items.iter().filter_map(|item| read_key(&path, item, report)).collect()
+            items.iter().filter_map(|item| read_upstream_key(&path, item, report)).collect()
         }
-        _ => read_key(&path, node, report).into_iter().collect(),
+        _ => read_upstream_key(&path, node, report).into_iter().collect(),
     }
 }
 
-fn read_key(path: &str, node: &Node<'_>, report: &mut Report) -> Option<RawKey> {
+fn read_upstream_key(path: &str, node: &Node<'_>, report: &mut Report) -> Option<RawKey> {
     let DeValue::Table(_) = node.get_ref() else {
         let reference = reader::read_value(path, node, report, &read_reference)?;
         return Some(RawKey {
@@ -505,10 +504,7 @@ pub(super) fn read_reference(value: &DeValue<'_>) -> Result<Reference, ValueErro
     let written = value.as_str().ok_or_else(|| {
         ValueError::new(format!("expected a key reference, found {}", reader::type_name(value)))
     })?;
-    Reference::parse(written).map_err(|sentence| match sentence.split_once("; ") {
-        Some((title, help)) => ValueError::with_help(title, help),
-        None => ValueError::new(sentence),
-    })
+    Reference::parse(written).map_err(ValueError::from_sentence)
 }
 
 fn read_label(value: &DeValue<'_>) -> Result<String, ValueError> {

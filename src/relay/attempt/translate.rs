@@ -131,7 +131,9 @@ fn expand_stored(
 /// If losses are refused, removes the targets that would lose something; the error names the
 /// losses.
 fn reject_lossy(context: &RequestContext, targets: &mut Vec<Arc<Target>>) -> Option<ProxyError> {
-    if !context.request.strict && context.generation.settings.losses != LossPolicy::Refuse {
+    if !context.request.strict
+        && context.generation.settings.translation.losses != LossPolicy::Refuse
+    {
         return None;
     }
     let mut first_loss = None;

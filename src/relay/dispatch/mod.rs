@@ -153,9 +153,9 @@ impl AffinityWait {
         let keys = conversation_key::conversation_keys(
             &context.engine.hash_key,
             &context.request,
-            context.overrides.sticky.unwrap_or(settings.sticky),
+            context.overrides.sticky.unwrap_or(settings.routing.sticky),
         )?;
-        let ttl = context.overrides.sticky_ttl.unwrap_or(settings.sticky_ttl);
+        let ttl = context.overrides.sticky_ttl.unwrap_or(settings.routing.sticky_ttl);
         Some(Self { keys: Arc::new(keys), ttl, wait_until: now + MAX_AFFINITY_WAIT })
     }
 
@@ -224,7 +224,7 @@ async fn dispatch(context: &mut RequestContext) -> Result<AttemptResponse, Proxy
             input_estimate: estimate.input,
             max_output: estimate.output,
             costs: &costs,
-            region: &settings.region,
+            region: &settings.routing.region,
             ..RouteQuery::first_attempt(&candidates)
         };
         let question = RouteQuery { failed_attempts: &state.failed_attempts, ..first };

@@ -90,7 +90,7 @@ fn session_binding(
     name: &str,
 ) -> Result<Value, ProxyError> {
     let engine = &server.engine;
-    let ttl = engine.generation().settings.sticky_ttl;
+    let ttl = engine.generation().settings.routing.sticky_ttl;
     let Some(binding) =
         engine.router.binding(session_key(server, project, name), ttl, engine.clock.mono())
     else {
@@ -223,7 +223,7 @@ fn logical_models(
     };
     let model_json = |name: &listing::ListedName| {
         let row = generation.settings.models.iter().find(|model| model.name.text() == &*name.name);
-        let strategy = row.map_or(generation.settings.strategy, |model| model.strategy);
+        let strategy = row.map_or(generation.settings.routing.strategy, |model| model.strategy);
         json!({
             "logical_id": &*name.name, "display_name": &*name.name, "kind": name.kind.name(), "enabled": !name.routes.is_empty(),
             "strategy": strategy.name(), "upstreams": routes(name),
@@ -324,14 +324,14 @@ fn decide_now(
         Vec::new()
     };
     budget::annotate_candidates(engine, &project.name, &mut candidates, &costs);
-    let region = request.preferred_region.as_deref().unwrap_or(&generation.settings.region);
+    let region = request.preferred_region.as_deref().unwrap_or(&generation.settings.routing.region);
     let question =
         RouteQuery { strategy, costs: &costs, region, ..RouteQuery::first_attempt(&candidates) };
     let keys = request.conversation_id.as_deref().map(|name| ConversationKeys {
         session: Some(session_key(server, project, name)),
         ..ConversationKeys::default()
     });
-    let ttl = resolved.overrides.sticky_ttl.unwrap_or(generation.settings.sticky_ttl);
+    let ttl = resolved.overrides.sticky_ttl.unwrap_or(generation.settings.routing.sticky_ttl);
     let decision = engine.router.preview_with_affinity(
         &question,
         keys.as_ref().map(|keys| (keys, ttl)),
