@@ -1,13 +1,13 @@
 //! Builds the client's error when no upstream answers: the upstream's message if it concerns the
 //! client, otherwise aiproxy's.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::relay::{
-    attempt::result::FailureSource,
+    attempt::result::{AttemptFailure, FailureSource},
     context::RequestContext,
-    dispatch::{LastFailure, budget},
-    engine::Engine,
+    dispatch::{budget, explain::key_cooldown},
+    state::cancellations::CancelReason,
 };
 use crate::{
     base::{clock::Mono, sanitize},
@@ -19,6 +19,13 @@ use crate::{
         outcome::{Blame, CooldownClass},
     },
 };
+
+/// The newest failed attempt.
+pub(in crate::relay) struct LastFailure {
+    pub failure: AttemptFailure,
+    pub key: KeyId,
+    pub key_name: Arc<str>,
+}
 
 /// Returns the error when no attempt is left.
 pub(in crate::relay) fn final_error(
@@ -103,19 +110,6 @@ fn last_attempt_error(
             from_upstream_fault(context, fault, last, candidates)
         }
     }
-}
-
-/// Returns how much longer a key cools down for a model.
-pub(in crate::relay) fn key_cooldown(
-    engine: &Engine,
-    key: KeyId,
-    model: &str,
-    now: Mono,
-) -> Option<Duration> {
-    let view = engine.router.key_view(key, now);
-    let of_model =
-        view.models.iter().find(|(name, _)| **name == *model).and_then(|(_, health)| health.until);
-    of_model.into_iter().chain(view.health.until).max().map(|until| until.since(now))
 }
 
 fn from_upstream_fault(
@@ -346,4 +340,20 @@ fn all_keys_cooling(
     };
     let error = error.retry_after(Some(wait.max(Duration::from_secs(1))));
     if kind == ProxyErrorKind::RateLimited { error.code("no_available_key") } else { error }
+}
+
+/// Returns the client's error when its request is cancelled from outside.
+#[must_use]
+pub(in crate::relay) fn cancelled_error(cause: CancelReason) -> ProxyError {
+    match cause {
+        CancelReason::Killed => {
+            ProxyError::new(ProxyErrorKind::Unavailable, "the request was ended from the dashboard")
+                .code("killed")
+                .should_retry(false)
+        }
+        CancelReason::Shutdown => {
+            ProxyError::new(ProxyErrorKind::Overloaded, "aiproxy is shutting down")
+                .retry_after(Some(Duration::from_secs(2)))
+        }
+    }
 }

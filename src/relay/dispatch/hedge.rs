@@ -14,7 +14,7 @@ use crate::relay::{
         translate,
     },
     context::RequestContext,
-    dispatch::{budget, capability, publish_failure},
+    dispatch::{budget, capability, explain::publish_failure},
     engine::Engine,
     record::{attempt_guard::AttemptGuard, budget_hold::BudgetHold, recorder::RequestRecorder},
 };

@@ -21,7 +21,7 @@ use crate::relay::{
         translate,
     },
     context::RequestContext,
-    dispatch::{self, final_error},
+    dispatch::{explain, final_error},
     record::attempt_guard::AttemptGuard,
     response::{
         BodyAborted,
@@ -169,7 +169,7 @@ impl StreamBody {
             if matches!(self.state, StreamState::Resuming(_)) {
                 self.context.recorder.attempt_failed(
                     None,
-                    &dispatch::cancelled_error(cause).message,
+                    &final_error::cancelled_error(cause).message,
                     true,
                 );
             }
@@ -427,7 +427,7 @@ impl StreamBody {
             Ok(AttemptResponse::Stream(committed)) => self.resume(second, *committed, before),
             other => {
                 if let Err(failure) = &other {
-                    dispatch::publish_failure(
+                    explain::publish_failure(
                         &self.context.engine,
                         &mut self.context.recorder,
                         &begun.candidate,
@@ -543,7 +543,7 @@ impl StreamBody {
             }
             StreamFailure::Cancelled(cause) => {
                 self.guard.finish(AttemptEnd::Abandoned);
-                dispatch::cancelled_error(*cause)
+                final_error::cancelled_error(*cause)
             }
         };
         let summary = self.stream.summary();
@@ -619,7 +619,7 @@ impl RawBody {
             return Poll::Ready(Some(Ok(first)));
         }
         if let Poll::Ready(cause) = self.context.cancel.poll_cancelled(cx) {
-            let error = dispatch::cancelled_error(cause);
+            let error = final_error::cancelled_error(cause);
             return Poll::Ready(self.fail(AttemptEnd::Abandoned, &error.message));
         }
         loop {

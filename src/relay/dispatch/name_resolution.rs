@@ -1,0 +1,220 @@
+//! Resolves a request's model name to targets, and restricts them to what the request asks for.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::relay::{
+    attempt::translate,
+    context::RequestContext,
+    engine::{Engine, Generation},
+    request::{
+        parsed,
+        proxy_request::{ModelLocation, ProxyRequest},
+    },
+    state::response_store::{self, StoredAt},
+};
+use crate::{
+    base::sanitize,
+    config::settings::Strategy,
+    ir::{
+        fault::{ProxyError, ProxyErrorKind},
+        op::{Dialect, Op},
+    },
+    routing::{
+        candidate::Target,
+        name_resolver::{ModelOverrides, OnUnknownList},
+        resolve::{self, NameError, ResolvedModel},
+    },
+};
+
+/// How long a request waits for model lists that were never learned.
+const LIST_WAIT: Duration = Duration::from_secs(5);
+/// Resolves names to targets; waits for model lists that were never learned.
+pub(super) async fn resolve_targets(
+    context: &mut RequestContext,
+) -> Result<ResolvedModel, ProxyError> {
+    let (engine, generation) = (Arc::clone(&context.engine), Arc::clone(&context.generation));
+    if let ModelLocation::Upstream(name) = &context.request.endpoint.model {
+        return resolve_raw(context, name).map_err(|e| *e);
+    }
+    let model = Arc::clone(&context.request.requested_model);
+    let preferences = context.request.preferences.take();
+    let mut resolved = resolve_name(context, &engine, &generation, &model).await;
+    if let Some(preferences) = &preferences {
+        let price = |target: &Target| engine.price(&target.upstream, &target.model);
+        if let Ok(first) = &mut resolved {
+            preferences.apply(&mut first.targets, 0, &price);
+        }
+        for (nth, name) in
+            preferences.fallback_models.iter().filter(|name| **name != *model).enumerate()
+        {
+            let Ok(mut more) = resolve_name(context, &engine, &generation, name).await else {
+                continue;
+            };
+            preferences.apply(&mut more.targets, nth + 1, &price);
+            match &mut resolved {
+                Ok(first) => first.targets.extend(more.targets),
+                Err(_) => resolved = Ok(more),
+            }
+        }
+        context.request.strict |= preferences.require_parameters;
+    }
+    let mut resolved = match resolved {
+        Ok(resolved) => resolved,
+        Err(e) => {
+            context.no_upstream_dialect = matches!(e, NameError::UnsupportedDialect { .. });
+            return Err(name_error(&e));
+        }
+    };
+    if let Some(preferences) = preferences {
+        resolved.strategy = preferences.strategy().unwrap_or(resolved.strategy);
+        if resolved.targets.is_empty() {
+            let message = format!(
+                "no upstream that serves `{model}` matches the request's `provider` preferences"
+            );
+            return Err(ProxyError::new(ProxyErrorKind::ModelNotFound, sanitize::clean(&message))
+                .param("provider"));
+        }
+    }
+    if let Some(pin) = &context.request.pinned_upstream {
+        resolved.targets.retain(|target| *target.upstream.name == **pin);
+        if resolved.targets.is_empty() {
+            let message = format!(
+                "`x-aiproxy-upstream` pins this request to `{pin}`, which does not serve `{}`",
+                context.request.requested_model
+            );
+            return Err(ProxyError::new(ProxyErrorKind::ModelNotFound, sanitize::clean(&message)));
+        }
+    }
+    restrict_to_owner(context, &mut resolved.targets)?;
+    if resolved.overrides.rescue
+        && can_resume(&context.request)
+        && context.request.endpoint.dialect == Dialect::Responses
+    {
+        // The events are numbered and the items have ids throughout, so one writer has to write
+        // them all.
+        context.request.must_rewrite = true;
+    }
+    translate::parse_for_targets(context, &mut resolved.targets)?;
+    context.overrides = std::mem::take(&mut resolved.overrides);
+    Ok(resolved)
+}
+
+/// Returns whether another target could continue a stream that breaks off.
+pub(super) fn can_resume(request: &ProxyRequest) -> bool {
+    request.stream && request.endpoint.op == Op::Chat && request.owner.is_none()
+}
+
+/// Resolves one name to its targets, without its suffix if the suffix selects a strategy.
+async fn resolve_name(
+    context: &RequestContext,
+    engine: &Engine,
+    generation: &Generation,
+    model: &str,
+) -> Result<ResolvedModel, NameError> {
+    let project = &context.request.caller.project;
+    let deadline = Instant::now() + LIST_WAIT;
+    let mut on_unknown = OnUnknownList::Wait;
+    loop {
+        let learned = engine.model_lists.learned();
+        let learned = |id| learned.get(&id).cloned();
+        let (name, strategy) = match resolve::strategy_suffix(&generation.catalog, model, &learned)
+        {
+            Some((name, strategy)) => (name, Some(strategy)),
+            None => (model, None),
+        };
+        let (dialect, translates) =
+            (context.request.endpoint.dialect, parsed::is_translatable(&context.request));
+        match resolve::resolve(
+            &generation.catalog,
+            name,
+            dialect,
+            translates,
+            project,
+            &learned,
+            on_unknown,
+        ) {
+            Ok(mut resolved) => {
+                resolved.strategy = strategy.unwrap_or(resolved.strategy);
+                return Ok(resolved);
+            }
+            Err(NameError::ListUnknown { upstreams, .. }) if on_unknown == OnUnknownList::Wait => {
+                if !engine.model_lists.wait_until_known(&upstreams, deadline).await {
+                    on_unknown = OnUnknownList::Assume;
+                }
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Restricts the targets to the owner of the previous response: aiproxy or one upstream.
+fn restrict_to_owner(
+    context: &mut RequestContext,
+    targets: &mut Vec<Arc<Target>>,
+) -> Result<(), ProxyError> {
+    let Some(id) = &context.request.previous_response_id else { return Ok(()) };
+    match context.engine.response_store.find(&context.request.caller.project.name, id) {
+        Some(StoredAt::Local { .. }) => context.request.must_rewrite = true,
+        Some(StoredAt::Upstream { upstream, key }) => {
+            targets.retain(|target| {
+                target.upstream.id == upstream && target.dialect == Dialect::Responses
+            });
+            if targets.is_empty() {
+                return Err(response_store::unknown_response(id));
+            }
+            context.request.owner = Some((upstream, key));
+        }
+        None => {}
+    }
+    Ok(())
+}
+
+/// Returns the target of `/u/UPSTREAM/…`.
+fn resolve_raw(context: &RequestContext, name: &str) -> Result<ResolvedModel, Box<ProxyError>> {
+    let upstream =
+        context.generation.settings.upstreams.iter().find(|upstream| *upstream.name == *name);
+    let project = &context.request.caller.project;
+    let Some(upstream) = upstream.filter(|upstream| project.upstreams.matches(&upstream.name))
+    else {
+        let message = format!(
+            "no upstream is named `{}`; `aiproxy upstream list` shows all",
+            sanitize::clean(name)
+        );
+        return Err(Box::new(ProxyError::new(ProxyErrorKind::UnknownPath, message)));
+    };
+    let dialect = match context.request.endpoint.op {
+        Op::Stored => Dialect::Responses,
+        _ => upstream.endpoints.first().map_or(Dialect::Openai, |end| end.dialect),
+    };
+    let target = Target {
+        upstream: Arc::clone(upstream),
+        model: Arc::from(""),
+        dialect,
+        priority: upstream.priority,
+        weight: upstream.weight,
+    };
+    Ok(ResolvedModel {
+        targets: vec![Arc::new(target)],
+        strategy: Strategy::Priority,
+        overrides: ModelOverrides::default(),
+        via: "named in the path".to_owned(),
+        unsupported: Vec::new(),
+    })
+}
+
+fn name_error(error: &NameError) -> ProxyError {
+    let text = format!("{}; {}", error.text(), error.hint());
+    match error {
+        NameError::Unknown { .. } | NameError::ListUnknown { .. } => {
+            ProxyError::new(ProxyErrorKind::ModelNotFound, text).param("model")
+        }
+        NameError::NotAllowed { .. } => ProxyError::new(ProxyErrorKind::Forbidden, text)
+            .code("model_not_allowed")
+            .param("model"),
+        NameError::UnsupportedDialect { .. } => {
+            ProxyError::new(ProxyErrorKind::ModelNotFound, text).param("model")
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Waits in the queue until a candidate may be free.
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::relay::{
+    context::RequestContext,
+    dispatch::{
+        final_error,
+        queue::{QueueGuard, queue_key},
+        retry_state::RetryState,
+    },
+};
+use crate::{
+    base::clock::Mono,
+    ir::fault::ProxyErrorKind,
+    routing::{
+        candidate::Candidate,
+        decision::{Decision, print_span},
+    },
+};
+
+/// Waits in the queue; returns false if waiting does not help in time.
+pub(super) async fn wait_in_queue(
+    context: &RequestContext,
+    state: &mut RetryState,
+    decision: &Decision,
+    candidates: &[Candidate],
+    until: Option<Mono>,
+    deadline: Instant,
+) -> bool {
+    let Some(remaining) =
+        context.queue_timeout().checked_sub(state.waited).filter(|remaining| !remaining.is_zero())
+    else {
+        return false;
+    };
+    let now = context.engine.clock.mono();
+    let span = until.map(|until| until.since(now));
+    // Waiting does not help if no upstream has the model.
+    if span.is_some_and(|span| span > remaining)
+        || final_error::unanimous_kind(&state.failure_causes, decision)
+            == Some(ProxyErrorKind::ModelNotFound)
+    {
+        return false;
+    }
+    // A request that waits for its own account does not block others.
+    let own_line = state
+        .affinity
+        .as_ref()
+        .and_then(Option::as_ref)
+        .is_some_and(|affinity| affinity.wait_until > now)
+        .then_some(context.request.id);
+    let set = queue_key(candidates, &state.failed_attempts, own_line);
+    if state.queue_slot.as_ref().is_none_or(|(known, _)| *known != set) {
+        state.queue_slot = None;
+        let engine = &context.engine;
+        let project = &context.request.caller.project.name;
+        state.queue_slot =
+            QueueGuard::join(&engine.wait_queue, &engine.capacity_changed, set, project)
+                .map(|guard| (set, guard));
+    }
+    let Some((_, guard)) = &state.queue_slot else { return false };
+    let started = Instant::now();
+    let give_up_at = (started + remaining).min(deadline);
+    context.recorder.publish_queued(match span {
+        Some(span) => {
+            format!("waits {} for a key ({} before it)", print_span(span), guard.position())
+        }
+        None => "waits for a verdict on the only candidate".to_owned(),
+    });
+    // The end of the cooldown or any change wakes the task; the first in the queue proceeds, the
+    // others check again.
+    let ok = loop {
+        let changed = context.engine.capacity_changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        let wake_at = started + span.unwrap_or(remaining);
+        tokio::select! {
+            () = &mut changed => {}
+            () = sleep_until(wake_at.min(give_up_at)) => {}
+        }
+        let at = Instant::now();
+        if guard.position() == 0 {
+            break at < give_up_at || span.is_some();
+        }
+        if at >= give_up_at {
+            break false;
+        }
+        if at >= wake_at {
+            // Behind another request, whose departure wakes this one.
+            drop(timeout_at(give_up_at, context.engine.capacity_changed.notified()).await);
+        }
+    };
+    state.waited += started.elapsed();
+    ok
+}
