@@ -1,9 +1,10 @@
 //! Handles one request: reads it, dispatches it and answers it.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
@@ -19,15 +20,18 @@ use crate::relay::{
     request::{
         proxy_request::ProxyRequest,
         read::{self, RequestHead},
+        replay::{self, Replay},
     },
     response::{
         self, ResponseBody,
         keepalive::{KeepAliveBody, ResponseFuture},
-        stream::{PING_AFTER, RawBody, StreamBody},
+        raw::RawBody,
+        stream::{PING_AFTER, StreamBody},
     },
     state::permits::InFlightPermit,
 };
 use crate::{
+    base::id::RequestId,
     dialect::{Framing, registry},
     events::record::RequestState,
     ir::{
@@ -73,7 +77,7 @@ pub async fn serve(
 }
 
 /// Answers a parsed request, which came over a socket or is a replay of an earlier one.
-pub(super) async fn start(
+async fn start(
     engine: &Arc<Engine>,
     generation: Arc<Generation>,
     ask: Box<ProxyRequest>,
@@ -217,4 +221,30 @@ fn build_response(
     response::set_proxy_headers(response.headers_mut(), context);
     context.recorder.record_headers(response.headers());
     response
+}
+
+/// A replay that is ready; polling `run` sends it and runs it to its end.
+pub struct PendingReplay {
+    pub id: RequestId,
+    pub run: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// Reads the request again. Only the ledger and viewers receive its response.
+///
+/// # Errors
+///
+/// Too many requests in flight, or a body that cannot be read.
+pub fn prepare_replay(engine: &Arc<Engine>, replay: Replay) -> Result<PendingReplay, String> {
+    let generation = engine.generation();
+    let request = replay::read_replay(engine, &generation, replay)?;
+    let id = request.id;
+    let max_requests = generation.settings.server.max_requests;
+    let permit = InFlightPermit::try_acquire(&engine.in_flight, max_requests)
+        .ok_or("too many requests are in flight")?;
+    let engine = Arc::clone(engine);
+    let run = Box::pin(async move {
+        let mut answer = start(&engine, generation, request, permit).await.into_body();
+        while let Some(Ok(_)) = answer.frame().await {}
+    });
+    Ok(PendingReplay { id, run })
 }

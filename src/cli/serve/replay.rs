@@ -11,7 +11,7 @@ use crate::{
     events::{ledger_queue::ExchangeSide, record::RequestRecord},
     ir::op::{Dialect, Op},
     ledger::bodies::BodyView,
-    relay::request::replay::{self, Replay},
+    relay::{handler, request::replay::Replay},
     server::paths::{self, Route},
 };
 
@@ -44,7 +44,7 @@ impl ProxyAdmin {
         else {
             return Err(format!("there is nothing at {path}"));
         };
-        let pending = replay::prepare_replay(
+        let pending = handler::prepare_replay(
             &self.engine,
             Replay {
                 original_id: record.id,

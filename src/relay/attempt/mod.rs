@@ -5,9 +5,11 @@ pub mod build_request;
 pub mod collect_events;
 pub mod first_content;
 pub mod other_ops;
+pub mod parse_request;
 pub mod read_body;
 pub mod result;
 pub mod translate;
+
 use std::{borrow::Cow, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;

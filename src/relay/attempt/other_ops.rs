@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use crate::relay::{
-    attempt::translate,
+    attempt::build_request,
     context::RequestContext,
     request::{parsed::ParsedRequest, proxy_request::ProxyRequest},
 };
@@ -61,7 +61,7 @@ pub(in crate::relay) fn write_request(
             (form != request.form).then(|| rerank::write_request(form, request, &target.model))
         }
         ParsedRequest::Count(_) => {
-            let encoded = translate::encode_request(context, target)?;
+            let encoded = build_request::encode_request(context, target)?;
             count::write_request(target.dialect, &encoded.body, &target.model)
         }
         ParsedRequest::Chat(_) | ParsedRequest::Compact { .. } => None,

@@ -1,7 +1,4 @@
-//! Translates requests to an upstream of another dialect: reads them once, writes them per target,
-//! translates the responses back.
-
-use std::sync::Arc;
+//! Writes parsed requests for an upstream of another dialect, and translates the responses back.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -9,7 +6,9 @@ use percent_encoding::utf8_percent_encode;
 
 use crate::relay::{
     attempt::{
-        build_request::{MODEL_NAME_ESCAPES, PreparedRequest, apply_patch, required_header},
+        build_request::{
+            MODEL_NAME_ESCAPES, PreparedRequest, apply_patch, encode_request, required_header,
+        },
         other_ops,
     },
     context::RequestContext,
@@ -20,19 +19,16 @@ use crate::relay::{
     state::{reasoning_cache, response_store as responses},
 };
 use crate::{
-    base::{json::reader, sanitize},
-    config::{
-        model_facts::{self, ReasoningStyle},
-        settings::{LossPolicy, Upstream},
-    },
+    base::json::reader,
+    config::settings::Upstream,
     dialect::{
-        AnswerSummary, AttemptContext, EncodedRequest, Loss, ResponseSpec, TargetTraits, Thinking,
-        event_decoder::EventDecoder, losses, ops::EncodedOpRequest, registry,
+        AnswerSummary, AttemptContext, EncodedRequest, Framing, ResponseSpec,
+        event_decoder::EventDecoder, ops::EncodedOpRequest, registry,
         response_stream::ResponseStream, stored, translate::Translator,
     },
     ir::{
         assemble::{self, Assembler},
-        fault::{Fault, ProxyError, ProxyErrorKind},
+        fault::Fault,
         op::{Dialect, Op},
         response::ChatResponse,
         think_tags,
@@ -55,158 +51,6 @@ pub(in crate::relay) fn is_needed(request: &ProxyRequest, target: &Target) -> bo
         Op::Completions => other,
         _ => other_ops::is_needed(request, target),
     }
-}
-
-/// Parses the request if any target needs that and it was not parsed before. Removes targets that
-/// cannot serve it; fails only if no target is left.
-pub(in crate::relay) fn parse_for_targets(
-    context: &mut RequestContext,
-    targets: &mut Vec<Arc<Target>>,
-) -> Result<(), ProxyError> {
-    if context.parsed.is_some() || !targets.iter().any(|target| is_needed(&context.request, target))
-    {
-        return Ok(());
-    }
-    let to = targets
-        .iter()
-        .find(|target| is_needed(&context.request, target))
-        .map(|target| target.dialect);
-    let error = match ParsedRequest::parse(&context.request)
-        .and_then(|parsed| expand_stored(context, parsed, to))
-    {
-        Ok(parsed) => {
-            context.parsed = Some(parsed);
-            let before = targets.len();
-            targets.retain(|target| {
-                !is_needed(&context.request, target) || other_ops::can_serve(context, target)
-            });
-            if targets.is_empty() && before > 0 {
-                context.no_upstream_dialect = true;
-            }
-            match reject_lossy(context, targets) {
-                None if targets.is_empty() => unsupported_request(&context.request),
-                None => return Ok(()),
-                Some(error) => error,
-            }
-        }
-        Err(error) => {
-            targets.retain(|target| !is_needed(&context.request, target));
-            error
-        }
-    };
-    if targets.is_empty() { Err(error) } else { Ok(()) }
-}
-
-fn unsupported_request(request: &ProxyRequest) -> ProxyError {
-    let message = format!(
-        "no upstream that serves `{}` takes this kind of {} request",
-        sanitize::clean(&request.requested_model),
-        request.endpoint.op
-    );
-    ProxyError::new(ProxyErrorKind::BadRequest, message)
-}
-
-/// Adds what the body does not contain: its endpoint, and what the proxy stores for the
-/// conversation. `to` is the dialect in which the conversation is likely to continue.
-fn expand_stored(
-    context: &RequestContext,
-    mut parsed: ParsedRequest,
-    to: Option<Dialect>,
-) -> Result<ParsedRequest, ProxyError> {
-    let project = &context.request.caller.project.name;
-    if let Some(request) = parsed.client_conversation_mut() {
-        request.stream = context.request.stream;
-        context.engine.response_store.expand(project, request)?;
-        context.engine.reasoning_cache.restore(project, request, to, context.engine.clock.mono());
-    }
-    Ok(match parsed {
-        ParsedRequest::Compact { original: whole, .. } => ParsedRequest::Compact {
-            summary_request: Box::new(stored::compaction_request(&whole)),
-            original: whole,
-        },
-        parsed => parsed,
-    })
-}
-
-/// If losses are refused, removes the targets that would lose something; the error names the
-/// losses.
-fn reject_lossy(context: &RequestContext, targets: &mut Vec<Arc<Target>>) -> Option<ProxyError> {
-    if !context.request.strict
-        && context.generation.settings.translation.losses != LossPolicy::Refuse
-    {
-        return None;
-    }
-    let mut first_loss = None;
-    targets.retain(|target| {
-        let Some(encoded) =
-            is_needed(&context.request, target).then(|| encode_request(context, target)).flatten()
-        else {
-            return true;
-        };
-        if !encoded.losses.is_empty() {
-            first_loss.get_or_insert((target.dialect, encoded.losses));
-            return false;
-        }
-        true
-    });
-    first_loss.map(|(dialect, losses)| {
-        let reasons = describe_losses(dialect, &losses);
-        let message = format!(
-            "this request would lose {reasons} on the way to {dialect}, and losses are refused (`x-aiproxy-strict`, or `losses = \"refuse\"` under [translation])"
-        );
-        ProxyError::new(ProxyErrorKind::BadRequest, message).code("translation_loss")
-    })
-}
-
-/// Lists the losses with their reasons, up to a limit.
-fn describe_losses(dialect: Dialect, losses: &[Loss]) -> String {
-    const MAX_LOSSES_SHOWN: usize = 5;
-    let reason = |name: &str| {
-        losses::find_row(name, dialect)
-            .map(|row| format!(" ({})", row.explanation))
-            .unwrap_or_default()
-    };
-    let mut shown: Vec<String> = losses
-        .iter()
-        .take(MAX_LOSSES_SHOWN)
-        .map(|loss| format!("`{}`{}", loss.0, reason(&loss.0)))
-        .collect();
-    if losses.len() > MAX_LOSSES_SHOWN {
-        shown.push(format!("and {} more", losses.len() - MAX_LOSSES_SHOWN));
-    }
-    shown.join(", ")
-}
-
-/// Returns what is known of the target.
-fn target_traits(context: &RequestContext, target: &Target) -> TargetTraits {
-    let facts = model_facts::facts_of(&target.model);
-    TargetTraits {
-        model: target.model.to_string(),
-        stream: context.request.stream || target.upstream.stream_keepalive,
-        max_output: facts.max_output,
-        thinking: match facts.thinking {
-            Some(ReasoningStyle::Budget) => Thinking::Budget,
-            Some(ReasoningStyle::Effort) | None => Thinking::Effort,
-            Some(ReasoningStyle::Never) => Thinking::Unsupported,
-        },
-        max_tokens_field: if facts.limit_field.as_deref() == Some("max_completion_tokens") {
-            "max_completion_tokens"
-        } else {
-            "max_tokens"
-        },
-        developer_role: facts.developer == Some(true),
-        accepts_reasoning: target.upstream.accepts_reasoning,
-        call_id_seed: context.request.id.to_string(),
-    }
-}
-
-/// Encodes the conversation in the target's dialect.
-pub(in crate::relay) fn encode_request(
-    context: &RequestContext,
-    target: &Target,
-) -> Option<EncodedRequest> {
-    let request = context.parsed.as_ref()?.upstream_conversation()?;
-    Some(registry::egress(target.dialect).write_request(request, &target_traits(context, target)))
 }
 
 /// Writes the request for a target; `None` if it was not parsed.
@@ -316,7 +160,7 @@ pub(in crate::relay) fn release_parsed(context: &mut RequestContext) {
 pub(in crate::relay) fn response_stream(
     context: &RequestContext,
     target: &Target,
-    framing: crate::dialect::Framing,
+    framing: Framing,
 ) -> ResponseStream {
     let carry = context.attempt_context.clone().unwrap_or_default();
     let reader = registry::egress(target.dialect).stream_reader(&carry);
@@ -342,7 +186,7 @@ pub(in crate::relay) fn as_stream(
     response: &ChatResponse,
     ready: &mut Vec<Bytes>,
 ) -> ResponseStream {
-    let mut stream = response_stream(context, target, crate::dialect::Framing::Sse);
+    let mut stream = response_stream(context, target, Framing::Sse);
     if let ResponseStream::Translated(translator) = &mut stream {
         translator.write_complete(assemble::to_events(response), summarize(response), ready);
     }
@@ -369,7 +213,7 @@ pub(in crate::relay) fn read_response(
 pub(in crate::relay) fn from_events(
     context: &RequestContext,
     target: &Target,
-    framing: crate::dialect::Framing,
+    framing: Framing,
     body: &Bytes,
 ) -> Result<ChatResponse, Fault> {
     let carry = context.attempt_context.clone().unwrap_or_default();
@@ -464,24 +308,5 @@ pub(in crate::relay) fn response_headers(from: &HeaderMap, content_type: HeaderV
         out.insert(id, value.clone());
     }
     out.insert(header::CONTENT_TYPE, content_type);
-    out
-}
-
-/// Lists the losses for a header, up to a size that every client accepts.
-#[must_use]
-pub(in crate::relay) fn loss_header(losses: &[Loss]) -> String {
-    const MAX_HEADER_BYTES: usize = 2048;
-    let mut names: Vec<&str> = losses.iter().map(|loss| &*loss.0).collect();
-    names.sort_unstable();
-    names.dedup();
-    let mut out = String::new();
-    for name in names {
-        if out.len() + name.len() > MAX_HEADER_BYTES {
-            out.push_str(", ...");
-            break;
-        }
-        out.push_str(if out.is_empty() { "" } else { ", " });
-        out.push_str(name);
-    }
     out
 }

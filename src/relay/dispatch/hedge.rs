@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep};
 use crate::relay::{
     attempt::{
         attempt_candidate as try_one,
+        parse_request::parse_for_targets,
         result::{AttemptFailure, AttemptResponse},
-        translate,
     },
     context::RequestContext,
     dispatch::{budget, capability, explain::publish_failure},
@@ -253,8 +253,7 @@ impl Race<'_> {
             })
         })?;
         let target = Arc::clone(&q.candidates[at].target);
-        let takes =
-            translate::parse_for_targets(second_context, &mut vec![Arc::clone(&target)]).is_ok();
+        let takes = parse_for_targets(second_context, &mut vec![Arc::clone(&target)]).is_ok();
         if !takes || !engine.hedge_stats.spend_credit(self.rule) {
             drop(AttemptGuard::new(engine, ticket));
             return None;

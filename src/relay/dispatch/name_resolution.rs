@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::relay::{
-    attempt::translate,
+    attempt::parse_request,
     context::RequestContext,
     engine::{Engine, Generation},
     request::{
@@ -96,7 +96,7 @@ pub(super) async fn resolve_targets(
         // them all.
         context.request.must_rewrite = true;
     }
-    translate::parse_for_targets(context, &mut resolved.targets)?;
+    parse_request::parse_for_targets(context, &mut resolved.targets)?;
     context.overrides = std::mem::take(&mut resolved.overrides);
     Ok(resolved)
 }

@@ -87,7 +87,7 @@ pub async fn read_request(
 ///
 /// As [`read_request`].
 pub(in crate::relay) fn from_replay(
-    engine: &Arc<Engine>,
+    engine: &Engine,
     generation: &Generation,
     head: RequestHead,
     body: Bytes,

@@ -1,19 +1,16 @@
-//! Replays an earlier request with its stored body, optionally with another model.
+//! Reads an earlier request again from its stored body, optionally with another model.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
-use http_body_util::BodyExt;
 
 use crate::relay::{
-    engine::Engine,
-    handler,
+    engine::{Engine, Generation},
     request::{
-        proxy_request::{Caller, Endpoint, ModelLocation},
+        proxy_request::{Caller, Endpoint, ModelLocation, ProxyRequest},
         read::{self, RequestHead},
     },
-    state::permits::InFlightPermit,
 };
 use crate::{base::id::RequestId, config::settings::Project};
 
@@ -29,20 +26,17 @@ pub struct Replay {
     pub model: Option<String>,
 }
 
-/// A replay that is ready; polling `run` sends it and runs it to its end.
-pub struct PendingReplay {
-    pub id: RequestId,
-    pub run: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
-/// Reads the request again. Only the ledger and viewers receive its response.
+/// Reads the stored body as the request that it was.
 ///
 /// # Errors
 ///
-/// Too many requests in flight, or a body that cannot be read.
-pub fn prepare_replay(engine: &Arc<Engine>, replay: Replay) -> Result<PendingReplay, String> {
+/// A body that cannot be read, or in which the model cannot be replaced.
+pub(in crate::relay) fn read_replay(
+    engine: &Engine,
+    generation: &Generation,
+    replay: Replay,
+) -> Result<Box<ProxyRequest>, String> {
     let Replay { original_id: of, mut endpoint, query, project, program, body, model } = replay;
-    let generation = engine.generation();
     let body = match (model, &mut endpoint.model) {
         (None, _) => body,
         (Some(model), ModelLocation::Path(name)) => {
@@ -57,17 +51,7 @@ pub fn prepare_replay(engine: &Arc<Engine>, replay: Replay) -> Result<PendingRep
     let caller = Caller { project, program, addr: std::net::Ipv4Addr::LOCALHOST.into() };
     let head =
         RequestHead { id, endpoint, caller, method: Method::POST, query, headers, owner: None };
-    let request =
-        read::from_replay(engine, &generation, head, body, of).map_err(|error| error.message)?;
-    let max_requests = generation.settings.server.max_requests;
-    let permit = InFlightPermit::try_acquire(&engine.in_flight, max_requests)
-        .ok_or("too many requests are in flight")?;
-    let engine = Arc::clone(engine);
-    let run = Box::pin(async move {
-        let mut answer = handler::start(&engine, generation, request, permit).await.into_body();
-        while let Some(Ok(_)) = answer.frame().await {}
-    });
-    Ok(PendingReplay { id, run })
+    read::from_replay(engine, generation, head, body, of).map_err(|error| error.message)
 }
 
 fn replace_model(body: &[u8], model: String) -> Result<Bytes, String> {

@@ -1,8 +1,10 @@
 //! Builds responses to the client: heads, errors in its dialect, the body type.
 
 pub mod keepalive;
+pub mod raw;
 pub mod rescue;
 pub mod stream;
+
 use std::{
     pin::Pin,
     task::{Context, Poll},
@@ -15,11 +17,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::relay::{
-    attempt::translate,
+    attempt::parse_request,
     context::RequestContext,
     response::{
         keepalive::KeepAliveBody,
-        stream::{RawBody, StreamBody},
+        raw::{BodyAborted, RawBody},
+        stream::StreamBody,
     },
 };
 use crate::{
@@ -48,12 +51,6 @@ pub enum ResponseBody {
     KeepAlive(Box<KeepAliveBody>),
     Events(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
 }
-
-/// The upstream's body broke while it was forwarded without parsing. Only closing the connection
-/// can signal that to the client.
-#[derive(Debug, thiserror::Error)]
-#[error("the upstream's answer broke off")]
-pub struct BodyAborted;
 
 impl Body for ResponseBody {
     type Data = Bytes;
@@ -161,7 +158,7 @@ pub(super) fn set_proxy_headers(headers: &mut HeaderMap, context: &RequestContex
         admission.set_rate_limit_headers(headers, context.engine.clock.mono());
     }
     if !context.losses.is_empty()
-        && let Ok(value) = HeaderValue::from_str(&translate::loss_header(&context.losses))
+        && let Ok(value) = HeaderValue::from_str(&parse_request::loss_header(&context.losses))
     {
         headers.insert(LOSSES_HEADER, value);
     }

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use crate::relay::{
     attempt::{
         attempt_candidate,
+        parse_request::parse_for_targets,
         result::{AttemptFailure, AttemptResponse, StreamFailure},
-        translate,
     },
     context::{RequestContext, RescueTargets},
     dispatch::budget,
@@ -105,7 +105,7 @@ impl Rescue {
             .map(Arc::clone)
             .collect();
         context.parsed = None;
-        translate::parse_for_targets(context, &mut targets.clone()).ok()?;
+        parse_for_targets(context, &mut targets.clone()).ok()?;
         let Some(ParsedRequest::Chat(request)) = &mut context.parsed else { return None };
         if !is_resumable(request) {
             return None;

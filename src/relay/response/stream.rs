@@ -17,16 +17,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::relay::{
     attempt::{
         read_body::GRACE,
-        result::{AttemptResponse, RawResponse, StreamFailure, StreamResponse},
+        result::{AttemptResponse, StreamFailure, StreamResponse},
         translate,
     },
     context::RequestContext,
     dispatch::{explain, final_error},
     record::attempt_guard::AttemptGuard,
-    response::{
-        BodyAborted,
-        rescue::{self, PendingRescue, Rescue},
-    },
+    response::rescue::{self, PendingRescue, Rescue},
 };
 use crate::{
     dialect::{
@@ -580,93 +577,5 @@ impl Drop for StreamBody {
                 self.context.recorder.finish(RequestState::ClientGone, Some(&summary), None);
             }
         }
-    }
-}
-
-/// A body in an unknown format on its way to the client.
-pub struct RawBody {
-    context: Box<RequestContext>,
-    first_chunk: Option<Bytes>,
-    body: Option<UpstreamBody>,
-    guard: AttemptGuard,
-    idle_timeout: Duration,
-    ttft: Duration,
-    timer: Pin<Box<Sleep>>,
-}
-
-impl RawBody {
-    #[must_use]
-    pub fn new(mut context: Box<RequestContext>, opaque: RawResponse) -> Self {
-        let RawResponse { status, first_chunk, body, guard, idle_timeout, .. } = opaque;
-        let ttft = context.recorder.attempt_age();
-        context.request.drop_body();
-        context.recorder.record_first_content(status.as_u16());
-        guard.record(AttemptEnd::Content);
-        Self {
-            context,
-            first_chunk,
-            body: Some(body),
-            guard,
-            idle_timeout,
-            ttft,
-            timer: Box::pin(sleep_until(Instant::now() + idle_timeout)),
-        }
-    }
-
-    /// Returns the next bytes; an error if the upstream broke off.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyAborted>>> {
-        if let Some(first) = self.first_chunk.take() {
-            return Poll::Ready(Some(Ok(first)));
-        }
-        if let Poll::Ready(cause) = self.context.cancel.poll_cancelled(cx) {
-            let error = final_error::cancelled_error(cause);
-            return Poll::Ready(self.fail(AttemptEnd::Abandoned, &error.message));
-        }
-        loop {
-            let Some(body) = &mut self.body else { return Poll::Ready(None) };
-            match Pin::new(body).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.timer.as_mut().reset(Instant::now() + self.idle_timeout);
-                        self.context.recorder.record_bytes(&data, 0);
-                        return Poll::Ready(Some(Ok(data)));
-                    }
-                }
-                Poll::Ready(Some(Err(fault))) => {
-                    return Poll::Ready(self.fail(
-                        AttemptEnd::BrokeAfterContent(&outcome::classify_transport(&fault)),
-                        &fault.message,
-                    ));
-                }
-                Poll::Ready(None) => {
-                    self.body = None;
-                    self.guard.finish(AttemptEnd::Finished { ttft: Some(self.ttft), usage: None });
-                    self.context.recorder.finish(RequestState::Done, None, None);
-                    return Poll::Ready(None);
-                }
-                Poll::Pending => {
-                    ready!(self.timer.as_mut().poll(cx));
-                    let fault = TransportFault {
-                        kind: TransportKind::IdleTimeout,
-                        message: format!(
-                            "no byte came for {}s inside the answer (`idle` under [timeouts])",
-                            self.idle_timeout.as_secs_f64()
-                        ),
-                        may_be_received: true,
-                    };
-                    return Poll::Ready(self.fail(
-                        AttemptEnd::BrokeAfterContent(&outcome::classify_transport(&fault)),
-                        &fault.message,
-                    ));
-                }
-            }
-        }
-    }
-
-    fn fail(&mut self, end: AttemptEnd<'_>, message: &str) -> Option<Result<Bytes, BodyAborted>> {
-        self.body.take()?;
-        self.guard.finish(end);
-        self.context.recorder.finish(RequestState::Failed, None, Some(message));
-        Some(Err(BodyAborted))
     }
 }

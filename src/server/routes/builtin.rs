@@ -25,7 +25,7 @@ use crate::{
     },
     relay::{
         background::refresh_models,
-        response::{self, BodyAborted, ResponseBody},
+        response::{self, ResponseBody, raw::BodyAborted},
     },
     routing::listing,
 };
