@@ -175,12 +175,13 @@ impl Decoder {
     /// `Corrupt`.
     pub fn decode_step(&mut self, input: &mut Bytes) -> Result<Option<Bytes>, DecodeError> {
         self.started |= !input.is_empty();
+        let corrupt = DecodeError::Corrupt(self.coding);
         loop {
-            let corrupt = DecodeError::Corrupt(self.coding);
-            match &mut self.state {
+            // The bytes written to `scratch`, and whether another round may write more.
+            let (written, proceed) = match &mut self.state {
                 CodingState::Ended => {
                     input.clear();
-                    return Ok(None);
+                    (0, false)
                 }
                 CodingState::DeflateHead(head) => {
                     fill_to(head, input, 2);
@@ -189,6 +190,7 @@ impl Decoder {
                         first & 0x0f == 8 && u16::from_be_bytes([first, second]).is_multiple_of(31);
                     unread(head, input);
                     self.state = CodingState::Deflate(Decompress::new(zlib));
+                    (0, true)
                 }
                 CodingState::Deflate(inflate) => {
                     let (written, ended) =
@@ -196,26 +198,15 @@ impl Decoder {
                     if ended {
                         self.state = CodingState::Ended;
                     }
-                    if written > 0 {
-                        return Ok(Some(Bytes::copy_from_slice(&self.scratch[..written])));
-                    }
-                    if !ended {
-                        return Ok(None);
-                    }
+                    (written, ended)
                 }
                 CodingState::GzipHead(head, members) => {
-                    head.extend_from_slice(input);
-                    input.clear();
-                    match gzip_header_len(head) {
-                        Ok(Some(length)) => {
-                            head.advance(length);
-                            *input = std::mem::take(head).freeze();
-                            self.state = CodingState::Gzip(Decompress::new(false), Crc::new());
-                        }
-                        Ok(None) if head.len() <= MAX_GZIP_HEADER_BYTES => return Ok(None),
-                        _ if *members == GzipMember::Later => self.state = CodingState::Ended,
-                        _ => return Err(corrupt),
-                    }
+                    let members = *members;
+                    let Some(next) = read_gzip_head(head, members, input).ok_or(corrupt)? else {
+                        return Ok(None);
+                    };
+                    self.state = next;
+                    (0, true)
                 }
                 CodingState::Gzip(inflate, crc) => {
                     let (written, ended) =
@@ -225,12 +216,7 @@ impl Decoder {
                         self.state =
                             CodingState::GzipTail(BytesMut::with_capacity(8), std::mem::take(crc));
                     }
-                    if written > 0 {
-                        return Ok(Some(Bytes::copy_from_slice(&self.scratch[..written])));
-                    }
-                    if !ended {
-                        return Ok(None);
-                    }
+                    (written, ended)
                 }
                 CodingState::GzipTail(tail, crc) => {
                     fill_to(tail, input, 8);
@@ -241,42 +227,35 @@ impl Decoder {
                         return Err(corrupt);
                     }
                     self.state = CodingState::GzipHead(BytesMut::new(), GzipMember::Later);
+                    (0, true)
                 }
                 CodingState::Brotli(brotli) => {
-                    let (mut remaining, mut consumed, mut capacity, mut written, mut total) =
-                        (input.len(), 0, MAX_STEP_BYTES, 0, 0);
-                    let result = BrotliDecompressStream(
-                        &mut remaining,
-                        &mut consumed,
-                        input,
-                        &mut capacity,
-                        &mut written,
-                        &mut self.scratch,
-                        &mut total,
-                        brotli,
-                    );
-                    input.advance(consumed);
+                    let (result, written) = brotli_step(brotli, input, &mut self.scratch);
                     match result {
                         BrotliResult::ResultFailure => return Err(corrupt),
                         BrotliResult::ResultSuccess => self.state = CodingState::Ended,
-                        BrotliResult::NeedsMoreInput if written == 0 => return Ok(None),
                         BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => {}
                     }
-                    if written > 0 {
-                        return Ok(Some(Bytes::copy_from_slice(&self.scratch[..written])));
-                    }
+                    (written, !matches!(result, BrotliResult::NeedsMoreInput))
                 }
                 CodingState::Zstd(zstd) => {
                     zstd.buffer.extend_from_slice(input);
                     input.clear();
                     match zstd.decode_step(&mut self.scratch).ok_or(corrupt)? {
-                        ZstdStep::Bytes(written) => {
-                            return Ok(Some(Bytes::copy_from_slice(&self.scratch[..written])));
+                        ZstdStep::Bytes(written) => (written, true),
+                        ZstdStep::NeedsInput => (0, false),
+                        ZstdStep::Ended => {
+                            self.state = CodingState::Ended;
+                            (0, true)
                         }
-                        ZstdStep::NeedsInput => return Ok(None),
-                        ZstdStep::Ended => self.state = CodingState::Ended,
                     }
                 }
+            };
+            if written > 0 {
+                return Ok(Some(Bytes::copy_from_slice(&self.scratch[..written])));
+            }
+            if !proceed {
+                return Ok(None);
             }
         }
     }
@@ -322,6 +301,50 @@ fn inflate_step(
     let status = inflate.decompress(input, scratch, FlushDecompress::None).ok()?;
     input.advance(usize::try_from(inflate.total_in() - read).ok()?);
     Some((usize::try_from(inflate.total_out() - written).ok()?, status == Status::StreamEnd))
+}
+
+/// Reads the header of a gzip member; returns the next state, or `None` while the header is
+/// incomplete. The outer `None` means that the data is corrupt.
+fn read_gzip_head(
+    head: &mut BytesMut,
+    members: GzipMember,
+    input: &mut Bytes,
+) -> Option<Option<CodingState>> {
+    head.extend_from_slice(input);
+    input.clear();
+    match gzip_header_len(head) {
+        Ok(Some(length)) => {
+            head.advance(length);
+            *input = std::mem::take(head).freeze();
+            Some(Some(CodingState::Gzip(Decompress::new(false), Crc::new())))
+        }
+        Ok(None) if head.len() <= MAX_GZIP_HEADER_BYTES => Some(None),
+        // Bytes after the last member.
+        _ if members == GzipMember::Later => Some(Some(CodingState::Ended)),
+        _ => None,
+    }
+}
+
+/// Runs one Brotli step; returns its result and the bytes written.
+fn brotli_step(
+    brotli: &mut BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>,
+    input: &mut Bytes,
+    scratch: &mut [u8],
+) -> (BrotliResult, usize) {
+    let (mut remaining, mut consumed, mut capacity, mut written, mut total) =
+        (input.len(), 0, scratch.len(), 0, 0);
+    let result = BrotliDecompressStream(
+        &mut remaining,
+        &mut consumed,
+        input,
+        &mut capacity,
+        &mut written,
+        scratch,
+        &mut total,
+        brotli,
+    );
+    input.advance(consumed);
+    (result, written)
 }
 
 /// Returns the length of a gzip member's header (RFC 1952), or `None` while it is incomplete.
