@@ -1,6 +1,7 @@
 //! The HTTP server for clients: listeners, connections, guards and paths.
 
 pub mod connection;
+pub mod endpoints;
 pub mod guard;
 pub mod listen;
 pub mod paths;

@@ -9,6 +9,7 @@ use crate::{
     dialect::Framing,
     ir::op::{Dialect, Op},
     relay::request::proxy_request::{Endpoint, ModelLocation, StreamMode},
+    server::endpoints,
 };
 
 /// The route of a request.
@@ -126,7 +127,7 @@ fn dialect_of(unversioned: &str, beta: bool) -> Dialect {
     if beta
         || unversioned
             .strip_prefix("/models/")
-            .is_some_and(|rest| rest.contains(':') && split_action(rest).is_some())
+            .is_some_and(|rest| rest.contains(':') && endpoints::split_action(rest).is_some())
     {
         Dialect::Gemini
     } else if unversioned.starts_with("/messages") {
@@ -188,40 +189,13 @@ fn find_route(
     {
         return stored_route(method, get, rest);
     }
-    let (op, stream) = match unversioned {
-        "/chat/completions" => (Op::Chat, StreamMode::Body { default: false }),
-        "/completions" => (Op::Completions, StreamMode::Body { default: false }),
-        "/embeddings" => (Op::Embed, StreamMode::Never),
-        "/moderations" => (Op::Moderate, StreamMode::Never),
-        "/rerank" => (Op::Rerank, StreamMode::Never),
-        "/images/generations" | "/images/edits" | "/images/variations" => {
-            (Op::Image, StreamMode::Body { default: false })
-        }
-        "/audio/speech" | "/audio/transcriptions" | "/audio/translations" => {
-            (Op::Audio, StreamMode::Body { default: false })
-        }
-        "/responses" => (Op::Chat, StreamMode::Body { default: false }),
-        "/responses/compact" | "/responses/input_tokens" => (Op::Stored, StreamMode::Never),
-        "/messages" => (Op::Chat, StreamMode::Body { default: false }),
-        "/messages/count_tokens" => (Op::CountTokens, StreamMode::Never),
-        "/api/chat" | "/api/generate" => (Op::Chat, StreamMode::Body { default: true }),
-        "/api/embed" | "/api/embeddings" => (Op::Embed, StreamMode::Never),
-        "/api/show" => (Op::ModelCard, StreamMode::Never),
+    match unversioned {
         "/api/tags" => return only_get(Route::Tags),
         "/api/version" => return only_get(Route::Version),
-        _ => return Err(None),
-    };
-    if !post {
-        return Err(Some("POST"));
+        _ => {}
     }
-    let endpoint = Endpoint {
-        dialect: dialect_of(unversioned, false),
-        op,
-        path: unversioned.to_owned(),
-        model: ModelLocation::Body,
-        stream,
-    };
-    Ok(Route::Relay(endpoint))
+    let endpoint = endpoints::at_path(unversioned).ok_or(None)?;
+    if post { Ok(Route::Relay(endpoint)) } else { Err(Some("POST")) }
 }
 
 /// `/responses/{id}`, `/responses/{id}/cancel`, `/responses/{id}/input_items`.
@@ -317,41 +291,14 @@ fn models_route(
     let decoded = |text: &str| {
         percent_decode_str(text).decode_utf8().map(|text| text.into_owned()).map_err(|_| None)
     };
-    let Some((model, action)) = split_action(rest) else { return only_get(Some(decoded(rest)?)) };
+    let Some((model, action)) = endpoints::split_action(rest) else {
+        return only_get(Some(decoded(rest)?));
+    };
     let sse = query
         .is_some_and(|query| query.split('&').any(|pair| pair.eq_ignore_ascii_case("alt=sse")));
-    let (op, stream) = match action {
-        "generateContent" => (Op::Chat, StreamMode::Never),
-        "streamGenerateContent" => {
-            (Op::Chat, StreamMode::Always(if sse { Framing::Sse } else { Framing::JsonArray }))
-        }
-        "countTokens" => (Op::CountTokens, StreamMode::Never),
-        _ => (Op::Embed, StreamMode::Never),
-    };
-    if !post {
-        return Err(Some("POST"));
-    }
-    Ok(Route::Relay(Endpoint {
-        dialect: Dialect::Gemini,
-        op,
-        path: format!("/models/{{model}}:{action}"),
-        model: ModelLocation::Path(decoded(model)?),
-        stream,
-    }))
-}
-
-/// Splits off a Gemini action; model names may contain colons themselves.
-fn split_action(rest: &str) -> Option<(&str, &str)> {
-    let (model, action) = rest.rsplit_once(':')?;
-    matches!(
-        action,
-        "generateContent"
-            | "streamGenerateContent"
-            | "countTokens"
-            | "embedContent"
-            | "batchEmbedContents"
-    )
-    .then_some((model, action))
+    let framing = if sse { Framing::Sse } else { Framing::JsonArray };
+    let endpoint = endpoints::gemini_action(decoded(model)?, action, framing).ok_or(None)?;
+    if post { Ok(Route::Relay(endpoint)) } else { Err(Some("POST")) }
 }
 
 #[cfg(test)]

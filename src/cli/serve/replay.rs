@@ -2,17 +2,13 @@
 
 use std::sync::Arc;
 
-use http::Method;
-
 use crate::cli::serve::proxy_admin::ProxyAdmin;
 use crate::{
     base::id::RequestId,
     control::history::LedgerHandle,
-    events::{ledger_queue::ExchangeSide, record::RequestRecord},
-    ir::op::{Dialect, Op},
-    ledger::bodies::BodyView,
+    events::ledger_queue::ExchangeSide,
     relay::{handler, request::replay::Replay},
-    server::paths::{self, Route},
+    server::endpoints::{self, StoredRequest},
 };
 
 impl ProxyAdmin {
@@ -36,14 +32,16 @@ impl ProxyAdmin {
             generation.settings.projects.iter().find(|project| project.name == record.project);
         let project =
             project.ok_or_else(|| format!("there is no project `{}` any more", record.project))?;
-        let (path, query) = endpoint_path(&record, body).ok_or_else(|| {
+        let stored = StoredRequest {
+            dialect: record.dialect,
+            op: record.op,
+            model: &record.requested_model,
+            stream: record.stream,
+            body: &body.head,
+        };
+        let (endpoint, query) = endpoints::for_replay(stored).ok_or_else(|| {
             format!("a request for `{}` cannot be sent again from here", record.op)
         })?;
-        let Ok(Route::Relay(endpoint)) =
-            paths::route(&Method::POST, &path, query).map(|routed| routed.route)
-        else {
-            return Err(format!("there is nothing at {path}"));
-        };
         let pending = handler::prepare_replay(
             &self.engine,
             Replay {
@@ -59,36 +57,4 @@ impl ProxyAdmin {
         self.tracker.spawn(pending.run);
         Ok((record.id, pending.id))
     }
-}
-
-/// The path the request came in on, from the dialect and operation in the ledger.
-fn endpoint_path(
-    record: &RequestRecord,
-    body: &BodyView,
-) -> Option<(String, Option<&'static str>)> {
-    let path = match (record.dialect, record.op) {
-        (Dialect::Openai, Op::Chat) => "/v1/chat/completions",
-        (Dialect::Openai, Op::Completions) => "/v1/completions",
-        (Dialect::Openai, Op::Embed) => "/v1/embeddings",
-        (Dialect::Openai, Op::Rerank) => "/v1/rerank",
-        (Dialect::Openai, Op::Moderate) => "/v1/moderations",
-        (Dialect::Responses, Op::Chat) => "/v1/responses",
-        (Dialect::Anthropic, Op::Chat) => "/v1/messages",
-        (Dialect::Ollama, Op::Chat) if body.head.contains("\"messages\"") => "/api/chat",
-        (Dialect::Ollama, Op::Chat) => "/api/generate",
-        (Dialect::Gemini, Op::Chat) => {
-            let name = percent_encoding::utf8_percent_encode(
-                &record.requested_model,
-                percent_encoding::NON_ALPHANUMERIC,
-            );
-            let (action, query) = if record.stream {
-                ("streamGenerateContent", Some("alt=sse"))
-            } else {
-                ("generateContent", None)
-            };
-            return Some((format!("/v1beta/models/{name}:{action}"), query));
-        }
-        _ => return None,
-    };
-    Some((path.to_owned(), None))
 }
