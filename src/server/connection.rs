@@ -57,74 +57,84 @@ pub async fn serve(
         Protocol::Tls => {
             tracing::info!(%peer, "TLS handshake on the plain HTTP port; use http://, not https://");
         }
-        Protocol::Http1 => {
-            let conn_activity = Arc::clone(&activity);
-            let service = service_fn(move |request: hyper::Request<Incoming>| {
-                conn_activity.enter_phase(Phase::Busy);
-                service::serve_request(
-                    Arc::clone(&server),
-                    request,
-                    peer,
-                    Some(Arc::clone(&conn_activity)),
-                )
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(None)
-                .half_close(false)
-                .max_header_size(MAX_HEAD_BYTES)
-                .max_buf_size(MAX_READ_BYTES)
-                .serve_connection(io, service);
-            let mut connection = pin!(connection);
-            let mut closing = false;
-            loop {
-                tokio::select! {
-                    biased;
-                    result = &mut connection => {
-                        if let Err(e) = result {
-                            tracing::debug!(%peer, error = %e, "connection ended");
-                        }
-                        return;
-                    }
-                    () = stop.cancelled(), if !closing => {
-                        connection.as_mut().graceful_shutdown();
-                        closing = true;
-                    }
-                    () = sleep_until(deadlines.next_check()) => match deadlines.check() {
-                        TimeoutAction::Continue => {}
-                        TimeoutAction::CloseIdle if !closing => {
-                            connection.as_mut().graceful_shutdown();
-                            closing = true;
-                        }
-                        TimeoutAction::CloseIdle | TimeoutAction::Abort => return,
-                    },
+        Protocol::Http1 => serve_http1(server, io, peer, stop, &deadlines).await,
+        Protocol::Http2 => serve_http2(server, io, peer, stop).await,
+    }
+}
+
+async fn serve_http1(
+    server: Arc<ServerState>,
+    io: TokioIo<RewindIo>,
+    peer: SocketAddr,
+    stop: CancellationToken,
+    deadlines: &ConnTimeouts,
+) {
+    let conn_activity = Arc::clone(&deadlines.activity);
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        conn_activity.enter_phase(Phase::Busy);
+        service::serve_request(Arc::clone(&server), request, peer, Some(Arc::clone(&conn_activity)))
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .half_close(false)
+        .max_header_size(MAX_HEAD_BYTES)
+        .max_buf_size(MAX_READ_BYTES)
+        .serve_connection(io, service);
+    let mut connection = pin!(connection);
+    let mut closing = false;
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut connection => {
+                if let Err(e) = result {
+                    tracing::debug!(%peer, error = %e, "connection ended");
                 }
+                return;
+            }
+            () = stop.cancelled(), if !closing => {
+                connection.as_mut().graceful_shutdown();
+                closing = true;
+            }
+            () = sleep_until(deadlines.next_check()) => match deadlines.check() {
+                TimeoutAction::Continue => {}
+                TimeoutAction::CloseIdle if !closing => {
+                    connection.as_mut().graceful_shutdown();
+                    closing = true;
+                }
+                TimeoutAction::CloseIdle | TimeoutAction::Abort => return,
+            },
+        }
+    }
+}
+
+async fn serve_http2(
+    server: Arc<ServerState>,
+    io: TokioIo<RewindIo>,
+    peer: SocketAddr,
+    stop: CancellationToken,
+) {
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        service::serve_request(Arc::clone(&server), request, peer, None)
+    });
+    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_header_list_size(MAX_HEAD_BYTES as u32)
+        .max_concurrent_streams(200)
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .serve_connection(io, service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        result = &mut connection => {
+            if let Err(e) = result {
+                tracing::debug!(%peer, error = %e, "connection ended");
             }
         }
-        Protocol::Http2 => {
-            let service = service_fn(move |request: hyper::Request<Incoming>| {
-                service::serve_request(Arc::clone(&server), request, peer, None)
-            });
-            let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .max_header_list_size(MAX_HEAD_BYTES as u32)
-                .max_concurrent_streams(200)
-                .keep_alive_interval(Some(Duration::from_secs(30)))
-                .keep_alive_timeout(Duration::from_secs(20))
-                .serve_connection(io, service);
-            let mut connection = pin!(connection);
-            tokio::select! {
-                result = &mut connection => {
-                    if let Err(e) = result {
-                        tracing::debug!(%peer, error = %e, "connection ended");
-                    }
-                }
-                () = stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    if let Err(e) = connection.await {
-                        tracing::debug!(%peer, error = %e, "connection ended");
-                    }
-                }
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            if let Err(e) = connection.await {
+                tracing::debug!(%peer, error = %e, "connection ended");
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The HTTP server for clients: listeners, connections, guards and paths.
 
+mod caller;
 pub mod connection;
 pub mod endpoints;
 pub mod guard;

@@ -5,12 +5,11 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
-use tokio::time::timeout;
 
 use super::{
+    caller,
     guard::{
-        credential::{self, ClientTable},
-        host,
+        credential, host,
         origin::{self, AllowedOrigin},
     },
     paths::{self, NotFound, Route, RoutedPath},
@@ -22,21 +21,19 @@ use crate::server::{
 };
 use crate::{
     base::{id::RequestId, sanitize},
-    config::settings::{KeylessListener, Project, Settings},
+    config::settings::Settings,
     ir::{
         fault::{ProxyError, ProxyErrorKind},
-        op::{Dialect, Op},
+        op::Dialect,
     },
     relay::{
         handler,
         request::{proxy_request::Caller, read::RequestHead},
         response::{self, ResponseBody},
     },
+    secrets::Secret,
     upstream::headers,
 };
-
-/// A request with an unknown credential waits this long if project keys are still being read.
-const KEY_LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A response body that reports to the connection when it ends.
 pub type TrackedResponse = Response<builtin::TrackedBody>;
@@ -117,9 +114,7 @@ async fn handle(
         }
     };
     let mut response = dispatch(server, routed, parts, body, peer, id, &settings).await;
-    if let Some(AllowedOrigin(_)) = &allowed
-        && let Some(allowed) = &allowed
-    {
+    if let Some(allowed) = &allowed {
         origin::set_cors_headers(allowed, false, response.headers_mut());
     }
     response
@@ -173,83 +168,97 @@ async fn dispatch(
         Route::Version => return builtin::version(id),
         _ => {}
     }
+    let refuse = |error: ProxyError| response::error_response(dialect, id, &error);
     if server.engine.draining() && !matches!(route, Route::Control(_) | Route::Metrics) {
         let error = ProxyError::new(ProxyErrorKind::Overloaded, "aiproxy is shutting down")
             .retry_after(Some(Duration::from_secs(2)));
-        let mut response = response::error_response(dialect, id, &error);
+        let mut response = refuse(error);
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         return response;
     }
     // Removed before any code can log or forward it.
-    let (query, query_key) = extract_query_key(parts.uri.query(), dialect);
+    let (query, query_key) = caller::extract_query_key(parts.uri.query(), dialect);
     let token =
         credential::extract_token(&parts.headers, query_key.as_deref(), path_key.as_deref());
-    if let (Route::Control(_) | Route::Metrics, Some(_)) = (&route, &server.keyless) {
-        return response::error_response(
-            dialect,
-            id,
-            &ProxyError::new(
-                ProxyErrorKind::Forbidden,
-                "the control API is not served at a keyless listener",
-            ),
-        );
-    }
-    if matches!(route, Route::Control(_) | Route::Metrics) {
-        let admin = match &token {
-            Some(token) => {
-                server.control.is_token(token)
-                    || server
-                        .clients
-                        .table()
-                        .find(token)
-                        .is_some_and(|project| project.admin && project.enabled)
-            }
-            None => false,
-        };
-        if !admin {
-            return response::error_response(
-                dialect,
-                id,
-                &ProxyError::new(
-                    ProxyErrorKind::Unauthorized,
-                    "the control API and /metrics take the control token (DATA/run/token) or the key of an admin project",
-                ),
-            );
+    match &route {
+        Route::Control(rest) => {
+            return match check_admin(server, token.as_ref()) {
+                Ok(()) => {
+                    let query = parts.uri.query();
+                    Box::pin(server.control.handle(&parts.method, rest, query, body, id)).await
+                }
+                Err(error) => refuse(error),
+            };
         }
-        return match &route {
-            Route::Control(rest) => {
-                Box::pin(server.control.handle(&parts.method, rest, parts.uri.query(), body, id))
-                    .await
-            }
-            _ => Box::pin(server.control.metrics(id)).await,
-        };
-    }
-    if matches!(route, Route::Reload)
-        && token.as_ref().is_some_and(|token| server.control.is_token(token))
-    {
-        return Box::pin(server.control.reload(id)).await;
+        Route::Metrics => {
+            return match check_admin(server, token.as_ref()) {
+                Ok(()) => Box::pin(server.control.metrics(id)).await,
+                Err(error) => refuse(error),
+            };
+        }
+        Route::Reload if token.as_ref().is_some_and(|token| server.control.is_token(token)) => {
+            return Box::pin(server.control.reload(id)).await;
+        }
+        _ => {}
     }
     let authenticated = match &server.keyless {
-        Some(keyless) => keyless_project(keyless, &route, dialect, settings),
-        None => authenticate(server, token.as_ref()).await,
+        Some(keyless) => caller::keyless_project(keyless, &route, dialect, settings),
+        None => caller::authenticate(server, token.as_ref()).await,
     };
-    let project = match authenticated {
+    let allowed = authenticated.and_then(|project| {
+        credential::check_subnet(&project, peer.ip())?;
+        Ok(project)
+    });
+    let project = match allowed {
         Ok(project) => project,
-        Err(error) => return response::error_response(dialect, id, &error),
+        Err(error) => return refuse(error),
     };
-    if let Err(error) = credential::check_subnet(&project, peer.ip()) {
-        return response::error_response(dialect, id, &error);
+    let program = caller::client_program(&parts.headers);
+    let caller = Caller { project, program, addr: peer.ip() };
+    respond(server, route, dialect, id, caller, (parts, query), body).await
+}
+
+/// Checks that the client may use the control API: with the control token or the key of an admin
+/// project, at a listener that needs credentials.
+fn check_admin(server: &ServerState, token: Option<&Secret>) -> Result<(), ProxyError> {
+    if server.keyless.is_some() {
+        let message = "the control API is not served at a keyless listener";
+        return Err(ProxyError::new(ProxyErrorKind::Forbidden, message));
     }
+    let is_admin = token.is_some_and(|token| {
+        server.control.is_token(token)
+            || server
+                .clients
+                .table()
+                .find(token)
+                .is_some_and(|project| project.admin && project.enabled)
+    });
+    if is_admin {
+        return Ok(());
+    }
+    Err(ProxyError::new(
+        ProxyErrorKind::Unauthorized,
+        "the control API and /metrics take the control token (DATA/run/token) or the key of an admin project",
+    ))
+}
+
+/// Answers an authenticated client; the query comes without a client key.
+async fn respond(
+    server: &Arc<ServerState>,
+    route: Route,
+    dialect: Dialect,
+    id: RequestId,
+    caller: Caller,
+    (parts, query): (http::request::Parts, Option<String>),
+    body: Incoming,
+) -> Response<ResponseBody> {
+    let project = &caller.project;
     match route {
         Route::Relay(endpoint) => {
             let head = RequestHead {
                 id,
                 endpoint,
-                caller: Caller {
-                    project,
-                    program: client_program(&parts.headers),
-                    addr: peer.ip(),
-                },
+                caller,
                 method: parts.method,
                 query,
                 headers: parts.headers,
@@ -265,166 +274,32 @@ async fn dispatch(
             } else {
                 Dialect::Openai
             };
-            builtin::models(server, id, &project, list_dialect, model.as_deref())
+            builtin::models(server, id, project, list_dialect, model.as_deref())
         }
         Route::StoredResponse { id: response, action } => {
-            let caller =
-                Caller { project, program: client_program(&parts.headers), addr: peer.ip() };
-            stored_responses::respond(
-                server,
-                id,
-                caller,
-                (response, action),
-                (parts.method, query, parts.headers),
-                body,
-            )
-            .await
+            let head = (parts.method, query, parts.headers);
+            stored_responses::respond(server, id, caller, (response, action), head, body).await
         }
         Route::RoutingApi(routing_query) => {
-            Box::pin(routing_api::respond(
-                server,
-                id,
-                &project,
-                routing_query,
-                query.as_deref(),
-                body,
-            ))
-            .await
+            let query = query.as_deref();
+            Box::pin(routing_api::respond(server, id, project, routing_query, query, body)).await
         }
-        Route::Tags => builtin::tags(server, id, &project),
+        Route::Tags => builtin::tags(server, id, project),
+        Route::Reload if project.admin => Box::pin(server.control.reload(id)).await,
         Route::Reload => {
-            if project.admin {
-                return Box::pin(server.control.reload(id)).await;
-            }
             let message = format!(
                 "project `{}` is no admin; `aiproxy reload` works for the owner of this machine",
                 project.name
             );
-            response::error_response(
-                dialect,
-                id,
-                &ProxyError::new(ProxyErrorKind::Forbidden, message),
-            )
+            let error = ProxyError::new(ProxyErrorKind::Forbidden, message);
+            response::error_response(dialect, id, &error)
         }
         Route::Root | Route::Health | Route::Metrics | Route::Version | Route::Control(_) => {
-            let _ = settings;
-            response::error_response(
-                dialect,
-                id,
-                &ProxyError::new(
-                    ProxyErrorKind::Internal,
-                    "this place is answered before; please report this",
-                ),
-            )
+            let message = "this place is answered before; please report this";
+            let error = ProxyError::new(ProxyErrorKind::Internal, message);
+            response::error_response(dialect, id, &error)
         }
     }
-}
-
-/// Returns the project of a listener that needs no credential, for the dialects that it allows.
-fn keyless_project(
-    keyless: &KeylessListener,
-    route: &Route,
-    dialect: Dialect,
-    settings: &Settings,
-) -> Result<Arc<Project>, ProxyError> {
-    let dialect_allowed = match route {
-        Route::Models { gemini: true, .. } => keyless.dialects.contains(&Dialect::Gemini),
-        Route::Models { .. } => keyless.dialects.iter().any(|dialect| *dialect != Dialect::Gemini),
-        Route::Reload => false,
-        _ => keyless.dialects.contains(&dialect),
-    };
-    let raw = matches!(route, Route::Relay(endpoint) if endpoint.op == Op::Raw);
-    if !dialect_allowed || raw {
-        let served: Vec<&str> = keyless.dialects.iter().map(|dialect| dialect.name()).collect();
-        let message = format!(
-            "this listener serves {} only, without a client key; the others need theirs at the main address",
-            served.join(", ")
-        );
-        return Err(ProxyError::new(ProxyErrorKind::Forbidden, message));
-    }
-    let project = settings.projects.iter().find(|project| project.name == keyless.project);
-    let missing = || {
-        ProxyError::new(
-            ProxyErrorKind::Forbidden,
-            format!("project `{}` of this listener is gone from the config", keyless.project),
-        )
-    };
-    require_enabled(Arc::clone(project.ok_or_else(missing)?))
-}
-
-/// Returns the project of a token; waits for an unknown token while keys are still being read.
-async fn authenticate(
-    server: &ServerState,
-    token: Option<&crate::secrets::Secret>,
-) -> Result<Arc<Project>, ProxyError> {
-    let find_project = |table: &ClientTable| match token {
-        Some(token) => table.find(token).or(table.anonymous_project.as_ref()).cloned(),
-        None => table.anonymous_project.clone(),
-    };
-    let changed = server.clients.changed.notified();
-    tokio::pin!(changed);
-    changed.as_mut().enable();
-    let mut table = server.clients.table();
-    if let Some(project) = find_project(&table) {
-        return require_enabled(project);
-    }
-    if table.loading && token.is_some() {
-        drop(timeout(KEY_LOAD_TIMEOUT, changed).await);
-        table = server.clients.table();
-        if let Some(project) = find_project(&table) {
-            return require_enabled(project);
-        }
-        if table.loading {
-            let message =
-                "project keys are still being read from a slow keyring; try again shortly";
-            return Err(ProxyError::new(ProxyErrorKind::Overloaded, message)
-                .retry_after(Some(Duration::from_secs(2))));
-        }
-    }
-    Err(credential::unauthorized(token))
-}
-
-fn require_enabled(project: Arc<Project>) -> Result<Arc<Project>, ProxyError> {
-    if project.enabled {
-        return Ok(project);
-    }
-    let message = format!(
-        "project `{}` is disabled; set `enabled = true` in its [[project]] row",
-        project.name
-    );
-    Err(ProxyError::new(ProxyErrorKind::Forbidden, message).code("project_disabled"))
-}
-
-/// Removes `key=` from a query; only Gemini clients use it as a credential.
-fn extract_query_key(query: Option<&str>, dialect: Dialect) -> (Option<String>, Option<String>) {
-    let Some(query) = query else { return (None, None) };
-    if !query.contains("key=") {
-        return (Some(query.to_owned()), None);
-    }
-    let mut key = None;
-    let remaining: Vec<&str> = query
-        .split('&')
-        .filter(|pair| match pair.strip_prefix("key=") {
-            Some(value) => {
-                key = Some(value.to_owned());
-                false
-            }
-            None => true,
-        })
-        .collect();
-    let remaining = remaining.join("&");
-    ((!remaining.is_empty()).then_some(remaining), key.filter(|_| dialect == Dialect::Gemini))
-}
-
-/// Returns the first word of User-Agent: `claude-cli`, `OpenAI/Python`.
-fn client_program(headers: &HeaderMap) -> Arc<str> {
-    let agent = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let word = agent.split([' ', '(']).next().unwrap_or("");
-    let name = match word.rsplit_once('/') {
-        Some((name, version)) if version.starts_with(|c: char| c.is_ascii_digit()) => name,
-        _ => word,
-    };
-    Arc::from(sanitize::truncate_end(&sanitize::clean(name), 32).as_ref())
 }
 
 fn not_found_error(
