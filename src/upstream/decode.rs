@@ -1,13 +1,14 @@
 //! Decodes content codings as bytes arrive, so that flushed data is forwarded at once; each step is
 //! bounded.
 
-use std::{fmt, io::Read};
+use std::fmt;
 
 use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
 use bytes::{Buf, Bytes, BytesMut};
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 use http::{HeaderMap, header::CONTENT_ENCODING};
-use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+
+use crate::upstream::zstd::{ZstdDecoder, ZstdStep};
 
 /// The supported codings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,9 +116,6 @@ pub struct Decoder {
 const MAX_STEP_BYTES: usize = 16 * 1024;
 /// The maximum size of a gzip header with its optional fields.
 const MAX_GZIP_HEADER_BYTES: usize = 64 * 1024;
-/// RFC 9659.
-const MAX_ZSTD_WINDOW_BYTES: u64 = 8 << 20;
-
 enum CodingState {
     Brotli(Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>),
     /// Two bytes distinguish zlib from raw deflate, which some servers send.
@@ -138,14 +136,6 @@ enum GzipMember {
     Later,
 }
 
-struct ZstdDecoder {
-    decoder: FrameDecoder,
-    buffer: BytesMut,
-    /// Set while a frame is being decoded; says whether it ends with a checksum.
-    frame_checksum: Option<bool>,
-    frame_count: u32,
-}
-
 impl Decoder {
     #[must_use]
     pub fn new(coding: ContentCoding) -> Self {
@@ -157,12 +147,7 @@ impl Decoder {
             ))),
             ContentCoding::Deflate => CodingState::DeflateHead(BytesMut::new()),
             ContentCoding::Gzip => CodingState::GzipHead(BytesMut::new(), GzipMember::First),
-            ContentCoding::Zstd => CodingState::Zstd(Box::new(ZstdDecoder {
-                decoder: FrameDecoder::new(),
-                buffer: BytesMut::new(),
-                frame_checksum: None,
-                frame_count: 0,
-            })),
+            ContentCoding::Zstd => CodingState::Zstd(Box::default()),
         };
         Self { coding, state, scratch: vec![0; MAX_STEP_BYTES].into(), started: false }
     }
@@ -184,12 +169,8 @@ impl Decoder {
                     (0, false)
                 }
                 CodingState::DeflateHead(head) => {
-                    fill_to(head, input, 2);
-                    let [first, second, ..] = head[..] else { return Ok(None) };
-                    let zlib =
-                        first & 0x0f == 8 && u16::from_be_bytes([first, second]).is_multiple_of(31);
-                    unread(head, input);
-                    self.state = CodingState::Deflate(Decompress::new(zlib));
+                    let Some(inflate) = read_deflate_head(head, input) else { return Ok(None) };
+                    self.state = CodingState::Deflate(inflate);
                     (0, true)
                 }
                 CodingState::Deflate(inflate) => {
@@ -239,9 +220,7 @@ impl Decoder {
                     (written, !matches!(result, BrotliResult::NeedsMoreInput))
                 }
                 CodingState::Zstd(zstd) => {
-                    zstd.buffer.extend_from_slice(input);
-                    input.clear();
-                    match zstd.decode_step(&mut self.scratch).ok_or(corrupt)? {
+                    match zstd.decode_step(input, &mut self.scratch).ok_or(corrupt)? {
                         ZstdStep::Bytes(written) => (written, true),
                         ZstdStep::NeedsInput => (0, false),
                         ZstdStep::Ended => {
@@ -268,7 +247,7 @@ impl Decoder {
     pub fn finish(&self) -> Result<(), DecodeError> {
         let ended = match &self.state {
             CodingState::Ended | CodingState::GzipHead(_, GzipMember::Later) => true,
-            CodingState::Zstd(zstd) => zstd.frame_checksum.is_none() && zstd.frame_count > 0,
+            CodingState::Zstd(zstd) => zstd.is_complete(),
             _ => false,
         };
         if ended || !self.started { Ok(()) } else { Err(DecodeError::Truncated(self.coding)) }
@@ -287,8 +266,13 @@ fn fill_to(head: &mut BytesMut, input: &mut Bytes, wanted: usize) {
     head.extend_from_slice(&input.split_to(count));
 }
 
-fn unread(head: &BytesMut, input: &mut Bytes) {
+/// Detects the form of deflate data by its first two bytes, which stay in `input`.
+fn read_deflate_head(head: &mut BytesMut, input: &mut Bytes) -> Option<Decompress> {
+    fill_to(head, input, 2);
+    let [first, second, ..] = head[..] else { return None };
+    let zlib = first & 0x0f == 8 && u16::from_be_bytes([first, second]).is_multiple_of(31);
     *input = [&head[..], &input[..]].concat().into();
+    Some(Decompress::new(zlib))
 }
 
 /// Runs one inflate step; returns the bytes written, and whether the deflate data has ended.
@@ -373,86 +357,6 @@ fn gzip_header_len(bytes: &[u8]) -> Result<Option<usize>, ()> {
         at += 2;
     }
     Ok((bytes.len() >= at).then_some(at))
-}
-
-enum ZstdStep {
-    Bytes(usize),
-    Ended,
-    NeedsInput,
-}
-
-impl ZstdDecoder {
-    /// Feeds the decoder one block at a time: it needs complete blocks, and would decode all its
-    /// input before it returns output. It buffers one window of output until the frame ends.
-    fn decode_step(&mut self, scratch: &mut [u8]) -> Option<ZstdStep> {
-        loop {
-            let written = self.decoder.read(scratch).ok()?;
-            if written > 0 {
-                return Some(ZstdStep::Bytes(written));
-            }
-            let Some(checksum) = self.frame_checksum else {
-                match parse_zstd_header(&self.buffer) {
-                    Ok(Some((length, checksum))) => {
-                        self.decoder.init(&self.buffer[..length]).ok()?;
-                        self.buffer.advance(length);
-                        self.frame_checksum = Some(checksum);
-                        self.frame_count += 1;
-                        continue;
-                    }
-                    Ok(None) => return Some(ZstdStep::NeedsInput),
-                    // Bytes after the last frame.
-                    Err(()) if self.frame_count > 0 => return Some(ZstdStep::Ended),
-                    Err(()) => return None,
-                }
-            };
-            let [a, b, c, ..] = self.buffer[..] else { return Some(ZstdStep::NeedsInput) };
-            let header = u32::from_le_bytes([a, b, c, 0]);
-            let (last, kind, size) = (header & 1 == 1, header >> 1 & 3, (header >> 3) as usize);
-            let length =
-                3 + if kind == 1 { 1 } else { size } + if last && checksum { 4 } else { 0 };
-            if kind == 3 || size > 128 * 1024 {
-                return None;
-            }
-            if self.buffer.len() < length {
-                return Some(ZstdStep::NeedsInput);
-            }
-            self.decoder
-                .decode_blocks(&self.buffer[..length], BlockDecodingStrategy::UptoBlocks(1))
-                .ok()?;
-            self.buffer.advance(length);
-            if last {
-                self.frame_checksum = None;
-            }
-        }
-    }
-}
-
-/// Returns the length of a zstd frame header (RFC 8878), and whether a checksum ends the frame.
-/// Returns `None` while it is incomplete.
-fn parse_zstd_header(bytes: &[u8]) -> Result<Option<(usize, bool)>, ()> {
-    if bytes.iter().zip([0x28, 0xb5, 0x2f, 0xfd]).any(|(have, want)| *have != want) {
-        return Err(());
-    }
-    let Some(&descriptor) = bytes.get(4) else { return Ok(None) };
-    let single = descriptor & 0x20 != 0;
-    let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
-    let size = match descriptor >> 6 {
-        0 => usize::from(single),
-        1 => 2,
-        2 => 4,
-        _ => 8,
-    };
-    let length = 5 + usize::from(!single) + dictionary + size;
-    let Some(header) = bytes.get(..length) else { return Ok(None) };
-    let window = if single {
-        let mut le = [0; 8];
-        le[..size].copy_from_slice(&header[length - size..]);
-        u64::from_le_bytes(le)
-    } else {
-        let base = 1_u64 << (10 + (header[5] >> 3));
-        base + base / 8 * u64::from(header[5] & 7)
-    };
-    if window > MAX_ZSTD_WINDOW_BYTES { Err(()) } else { Ok(Some((length, descriptor & 4 != 0))) }
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub mod tls;
 pub mod tracked_io;
 pub mod uri;
 pub mod webhook_client;
+mod zstd;
 
 pub use crate::upstream::client::{UpstreamClient, UpstreamRequest, UpstreamResponse};
 pub use body::UpstreamBody;
