@@ -99,6 +99,17 @@ pub fn print_duration(span: Duration) -> String {
     out
 }
 
+/// Prints a span, short enough for a table: `41s`, `2m`, `1h5m`.
+#[must_use]
+pub fn print_span(span: Duration) -> String {
+    let s = span.as_secs_f64().ceil() as u64;
+    match s {
+        0..=99 => format!("{s}s"),
+        100..=5_999 => format!("{}m{:02}s", s / 60, s % 60),
+        _ => format!("{}h{:02}m", s / 3_600, s % 3_600 / 60),
+    }
+}
+
 /// Returns the size in the largest binary unit that gives a whole number.
 #[must_use]
 pub fn print_size(bytes: u64) -> String {

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::choices::choices;
 
+pub use crate::ir::cost::Period;
+
 /// How a candidate is chosen from the best ready tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -128,20 +130,6 @@ choices! {
         Key = "key",
         Account = "account",
         Upstream = "upstream",
-    }
-}
-
-choices! {
-    /// The period of a budget; days, weeks and months are those of the ledger's time zone.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    pub enum Period {
-        Day = "day",
-        /// Begins on Monday.
-        Week = "week",
-        Month = "month",
-        /// Never resets.
-        Total = "total",
     }
 }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    base::units::print_span,
     config::settings::{Hedge, HedgeDelay},
     ir::op::Dialect,
     relay::{dispatch::budget, engine::Engine},
     routing::{
         candidate::{self, Candidate},
-        decision::{RouteQuery, SkipReason, Verdict, print_span},
+        decision::{RouteQuery, SkipReason, Verdict},
         health::TokenEstimate,
         hedge::MIN_SAMPLES,
         name_resolver::OnUnknownList,

@@ -173,11 +173,10 @@ impl Live {
                 r.events = events;
             }),
             EventKind::CacheMissed { id, lost } => {
-                let (level, text) =
-                    (if lost.is_benign { Severity::Info } else { Severity::Warn }, lost.text());
+                let level = if lost.is_benign { Severity::Info } else { Severity::Warn };
                 let mut about = None;
                 self.update_running(id, |r| {
-                    about = Some(format!("{} {}: {text}", r.project, r.requested_model));
+                    about = Some(format!("{} {}: {lost}", r.project, r.requested_model));
                     r.cache_miss = Some(lost);
                 });
                 if let Some(text) = about {

@@ -1,6 +1,6 @@
 //! The record of a request and its attempts; grows while the request runs, final when it ends.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +9,8 @@ use crate::{
     ir::{
         cost::Cost,
         op::{Dialect, Op},
+        reason::cache_miss::MissCause,
+        reason::text_field::why_and_cause,
         usage::Usage,
     },
 };
@@ -61,8 +63,8 @@ pub struct RequestRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheMissRecord {
     /// The first part of the prompt that changed, or another explanation.
-    #[serde(rename = "why")]
-    pub reason: Arc<str>,
+    #[serde(flatten, with = "why_and_cause")]
+    pub cause: Arc<MissCause>,
     /// Tokens that should have come from the cache.
     pub expected: u64,
     /// Tokens that did come from the cache.
@@ -75,19 +77,18 @@ pub struct CacheMissRecord {
 }
 
 impl CacheMissRecord {
-    /// Describes the miss in words.
+    /// Returns the additional cost for display.
     #[must_use]
-    pub fn text(&self) -> String {
-        let cost = self
-            .cost
-            .map(|cost| {
-                format!(", which cost {} more", Cost { usd: Some(cost), ..Cost::default() })
-            })
-            .unwrap_or_default();
-        format!(
-            "{} of {} tokens came from the prompt cache: {}{cost}",
-            self.cached, self.expected, self.reason
-        )
+    pub fn displayed_cost(&self) -> Option<Cost> {
+        self.cost.map(|cost| Cost { usd: Some(cost), ..Cost::default() })
+    }
+}
+
+impl fmt::Display for CacheMissRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { expected, cached, cause, .. } = self;
+        write!(f, "{cached} of {expected} tokens came from the prompt cache: {cause}")?;
+        self.displayed_cost().map_or(Ok(()), |cost| write!(f, ", which cost {cost} more"))
     }
 }
 

@@ -5,7 +5,24 @@ use std::{fmt, sync::Arc};
 use serde::{Deserialize, Serialize, de::Error as _, ser::SerializeMap};
 
 use super::usage::Usage;
-use crate::base::money::{self, NanoUsd};
+use crate::base::{
+    choices::choices,
+    money::{self, NanoUsd},
+};
+
+choices! {
+    /// The period of a budget; days, weeks and months are those of the ledger's time zone.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Period {
+        Day = "day",
+        /// Begins on Monday.
+        Week = "week",
+        Month = "month",
+        /// Never resets.
+        Total = "total",
+    }
+}
 
 /// A class of usage that has its own price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -12,6 +12,7 @@ pub mod op;
 pub mod open_blocks;
 pub mod partial_json;
 pub mod rate_limit;
+pub mod reason;
 pub mod request;
 pub mod rerank;
 pub mod response;

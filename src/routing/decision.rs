@@ -1,6 +1,6 @@
 //! Defines the input of a routing decision, and the decision with the reason for each candidate.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use super::{
     affinity::AffinityHint,
@@ -8,7 +8,7 @@ use super::{
     outcome::CooldownClass,
 };
 use crate::{
-    base::clock::Mono,
+    base::{clock::Mono, units::print_span},
     config::settings::{KeyId, Strategy, UpstreamId},
 };
 
@@ -242,16 +242,5 @@ impl ScopeKind {
 impl fmt::Display for ScopeKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-/// Prints a span, short enough for a table: `41s`, `2m`, `1h5m`.
-#[must_use]
-pub fn print_span(span: Duration) -> String {
-    let s = span.as_secs_f64().ceil() as u64;
-    match s {
-        0..=99 => format!("{s}s"),
-        100..=5_999 => format!("{}m{:02}s", s / 60, s % 60),
-        _ => format!("{}h{:02}m", s / 3_600, s % 3_600 / 60),
     }
 }

@@ -8,6 +8,8 @@ use crate::{
     ir::fault::{Fault, FaultKind, TransportFault, TransportKind},
 };
 
+pub use crate::ir::reason::failure::CooldownClass;
+
 /// The classified end of an attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
@@ -80,20 +82,6 @@ pub enum Retry {
     Once,
     /// The same candidate again at once, uncounted: a stale pooled connection.
     SameImmediately,
-}
-
-/// The cooldown class.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CooldownClass {
-    None,
-    /// Blocked within the hint; suspect without one.
-    RateLimited,
-    ServerError,
-    Quota,
-    /// A model that the upstream does not have.
-    ModelMissing,
-    /// Until the secret changes, `warm`, or a free check succeeds.
-    Rejected,
 }
 
 /// Classifies an upstream's refusal before content; after content the relay only records.

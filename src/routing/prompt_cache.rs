@@ -3,8 +3,12 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use crate::routing::{candidate::AccountId, decision::print_span};
-use crate::{base::clock::Mono, config::settings::UpstreamId, ir::usage::Usage};
+use crate::routing::candidate::AccountId;
+use crate::{
+    base::clock::Mono,
+    config::settings::UpstreamId,
+    ir::{reason::cache_miss::MissCause, reason::cache_miss::PrefixRole, usage::Usage},
+};
 
 /// Maximum number of stored hashes, two per conversation; above it, the longest-idle ones are
 /// evicted.
@@ -32,14 +36,6 @@ pub struct PromptPrefix {
     pub messages: Vec<(PrefixRole, u64)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PrefixRole {
-    Assistant,
-    Other,
-    Tool,
-    User,
-}
-
 /// Where a turn was served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedBy {
@@ -65,38 +61,6 @@ struct LastTurn {
     at: Mono,
 }
 
-/// The first cause that explains a cache miss.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MissCause {
-    Key {
-        from: Arc<str>,
-        to: Arc<str>,
-    },
-    CacheControl,
-    Message {
-        number: usize,
-        role: PrefixRole,
-    },
-    Model {
-        from: Arc<str>,
-        to: Arc<str>,
-    },
-    /// Nothing changed and little time passed: the provider dropped the cache.
-    Provider,
-    /// Nothing changed, but the conversation was idle for this long.
-    Expired(Duration),
-    System,
-    ToolOrder,
-    Tools,
-    Translation {
-        translated: bool,
-    },
-    Upstream {
-        from: Arc<str>,
-        to: Arc<str>,
-    },
-}
-
 /// A prompt cache that no longer hits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheMiss {
@@ -113,54 +77,6 @@ impl CacheMiss {
     #[must_use]
     pub fn missed_tokens(&self) -> u64 {
         self.expected.saturating_sub(self.cached)
-    }
-}
-
-impl MissCause {
-    /// Returns the miss in words.
-    #[must_use]
-    pub fn text(&self) -> String {
-        match self {
-            Self::Key { from, to } => {
-                format!("it went to {to}, whose account is not that of {from}")
-            }
-            Self::CacheControl => {
-                "the client asks for nothing to be cached any more (`cache_control`)".to_owned()
-            }
-            Self::Message { number, role } => {
-                let role = match role {
-                    PrefixRole::Assistant => " (assistant)",
-                    PrefixRole::Other => "",
-                    PrefixRole::Tool => " (tool)",
-                    PrefixRole::User => " (user)",
-                };
-                format!("the client changed message {number}{role}")
-            }
-            Self::Model { from, to } => format!("it went to the model {to}, before to {from}"),
-            Self::Provider => "nothing changed here; the provider let it go".to_owned(),
-            Self::Expired(span) => {
-                format!(
-                    "nothing was asked for {}, longer than the provider keeps it",
-                    print_span(*span)
-                )
-            }
-            Self::System => "the client changed the system prompt".to_owned(),
-            Self::ToolOrder => "the client changed the order of the tools".to_owned(),
-            Self::Tools => "the client changed the tools".to_owned(),
-            Self::Translation { translated: true } => {
-                "it was translated, before it went as it was".to_owned()
-            }
-            Self::Translation { translated: false } => {
-                "it went as it was, before it was translated".to_owned()
-            }
-            Self::Upstream { from, to } => format!("it went to {to}, before to {from}"),
-        }
-    }
-
-    /// Returns whether the miss is expected and needs no investigation.
-    #[must_use]
-    pub fn is_expected(&self) -> bool {
-        matches!(self, Self::Expired(_))
     }
 }
 
@@ -297,7 +213,7 @@ impl LastTurn {
         }
         let silent = now.since(self.at);
         if silent >= if self.long_ttl { LONG_CACHE_TTL } else { CACHE_TTL } {
-            MissCause::Expired(silent)
+            MissCause::Expired { idle: silent.into() }
         } else {
             MissCause::Provider
         }
@@ -349,7 +265,7 @@ mod tests {
         let key = ServedBy { account: AccountId(8), key_name: "one/spare".into(), ..place() };
         let model = ServedBy { model: "n".into(), ..place() };
         let upstream = ServedBy { upstream: UpstreamId(2), key_name: "two/work".into(), ..place() };
-        let silence = MissCause::Expired(Duration::from_secs(400));
+        let silence = MissCause::Expired { idle: Duration::from_secs(400).into() };
         for (what, new, place, second, want) in [
             ("order", PromptPrefix { tools: 5, ..next() }, place(), 60, MissCause::ToolOrder),
             (

@@ -45,7 +45,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "ir", "base",
         ],
     ),
-    ("tui", &["control", "events", "base"]),
+    ("tui", &["control", "events", "ir", "base"]),
     (
         "cli",
         &[

@@ -78,6 +78,7 @@ fn a_prompt_cache_that_stops_hitting_is_told_with_the_first_part_that_changed_an
         (Some(3_500), Some(0)),
         "{full}"
     );
+    assert_eq!(lost["cause"], json!({"kind": "tool_order"}));
     assert_eq!(lost["why"], "the client changed the order of the tools");
     assert_eq!(lost["cost"], 9_450_000, "3,500 tokens at $2.70 a million: {lost}");
     let explained = metrics_page(&proxy);
@@ -127,9 +128,10 @@ fn a_move_to_another_account_is_named_and_what_affinity_won_is_counted() {
 
     proxy.ask(&conversation(3, "You are kind.", &[]));
 
-    let why =
-        last_request(&proxy)["record"]["cache_lost"]["why"].as_str().unwrap_or_default().to_owned();
-    assert_eq!(why, "it went to one/spare, whose account is not that of one/work");
+    assert_eq!(
+        last_request(&proxy)["record"]["cache_lost"]["cause"],
+        json!({"kind": "key", "from": "one/work", "to": "one/spare"})
+    );
     let usage: Value =
         serde_json::from_slice(&proxy.cli(&["usage", "--json"]).stdout).expect("sums");
     assert_eq!(

@@ -175,7 +175,7 @@ pub(in crate::cli) fn request_page(r: &RequestRecord, styler: Styler) -> String 
         "cached",
         r.usage.filter(|u| u.cache_read > 0).map(|u| format!("{} % of the input{won}", share(&u))),
     );
-    add("cache", r.cache_miss.as_ref().map(|lost| lost.text()));
+    add("cache", r.cache_miss.as_ref().map(|miss| miss.to_string()));
     add("cost", r.cost.map(|cost| cost.to_string()));
     add("answer", (r.answer_bytes > 0).then(|| format!("{} bytes", r.answer_bytes)));
     add("route", r.reason.as_deref().map(str::to_owned));

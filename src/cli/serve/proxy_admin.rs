@@ -9,7 +9,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    base::{id::RequestId, sanitize},
+    base::{id::RequestId, sanitize, units::print_span},
     cli::serve::{
         alert_dispatch::AlertDispatcher, args::ServeArgs, budgets, keys::KeyLoader,
         logging::LogLevel, startup_config,
@@ -31,7 +31,7 @@ use crate::{
     events::event::{EventKind, Severity},
     ledger::Ledger,
     relay::{background::refresh_models, engine::Engine},
-    routing::{decision::print_span, health::Scope},
+    routing::health::Scope,
     server::guard::credential::ClientKeys,
     telemetry::otlp::OtlpExporter,
 };

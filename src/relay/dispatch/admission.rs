@@ -10,15 +10,13 @@ use crate::relay::{
     state::permits::Admission,
 };
 use crate::{
+    base::units::print_span,
     config::settings::Project,
     ir::{
         fault::{ProxyError, ProxyErrorKind},
         op::Op,
     },
-    routing::{
-        decision::print_span,
-        project_limits::{AdmissionRequest, LimitExceeded, ProjectLimitKind},
-    },
+    routing::project_limits::{AdmissionRequest, LimitExceeded, ProjectLimitKind},
 };
 
 /// Admits a request of a project with limits.

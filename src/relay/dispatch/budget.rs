@@ -11,7 +11,7 @@ use crate::relay::{
     request::proxy_request::ProxyRequest,
 };
 use crate::{
-    base::clock::Mono,
+    base::{clock::Mono, units::print_span},
     ir::{
         fault::{ProxyError, ProxyErrorKind},
         op::Op,
@@ -19,7 +19,7 @@ use crate::{
     routing::{
         budget::{BudgetDenied, Holder},
         candidate::{BudgetBlock, BudgetBlockKind, Candidate, KeyState},
-        decision::{Decision, SkipReason, print_span},
+        decision::{Decision, SkipReason},
     },
 };
 

@@ -8,12 +8,12 @@ use crate::relay::{
     record::recorder::RequestRecorder,
 };
 use crate::{
-    base::clock::Mono,
+    base::{clock::Mono, units::print_span},
     config::settings::KeyId,
     ir::op::Dialect,
     routing::{
         candidate::Candidate,
-        decision::{ChoiceReason, Decision, SkipReason, print_span},
+        decision::{ChoiceReason, Decision, SkipReason},
         outcome::{Blame, CooldownClass},
         resolve::ResolvedModel,
     },

@@ -10,12 +10,12 @@ use crate::relay::{
     state::cancellations::CancelReason,
 };
 use crate::{
-    base::{clock::Mono, sanitize},
+    base::{clock::Mono, sanitize, units::print_span},
     config::settings::KeyId,
     ir::fault::{Fault, FaultKind, ProxyError, ProxyErrorKind, TransportFault, TransportKind},
     routing::{
         candidate::Candidate,
-        decision::{Decision, ScopeKind, SkipReason, print_span},
+        decision::{Decision, ScopeKind, SkipReason},
         outcome::{Blame, CooldownClass},
     },
 };

@@ -19,13 +19,14 @@ use crate::relay::{
     record::{attempt_guard::AttemptGuard, budget_hold::BudgetHold, recorder::RequestRecorder},
 };
 use crate::{
+    base::units::print_span,
     config::settings::{Hedge, HedgeDelay},
     ir::op::Op,
     routing::{
         affinity::ConversationKeys,
         budget::Holder,
         candidate::Candidate,
-        decision::{RouteQuery, print_span},
+        decision::RouteQuery,
         health::attempt::AttemptTicket,
         hedge::{self, HedgeInput},
     },

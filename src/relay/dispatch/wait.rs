@@ -11,12 +11,9 @@ use crate::relay::{
     },
 };
 use crate::{
-    base::clock::Mono,
+    base::{clock::Mono, units::print_span},
     ir::fault::ProxyErrorKind,
-    routing::{
-        candidate::Candidate,
-        decision::{Decision, print_span},
-    },
+    routing::{candidate::Candidate, decision::Decision},
 };
 
 /// Waits in the queue; returns false if waiting does not help in time.

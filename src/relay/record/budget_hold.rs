@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::relay::{engine::Engine, record::attempt_guard::publish_notice};
 use crate::{
-    base::{clock::UnixMillis, money::NanoUsd},
+    base::{clock::UnixMillis, money::NanoUsd, units::print_span},
     config::settings::{Budget, Origin, Period},
     events::{
         alert::{Alert, AlertKind},
@@ -18,7 +18,6 @@ use crate::{
             percent as percent_of,
         },
         candidate::{Candidate, Target},
-        decision::print_span,
     },
 };
 

@@ -73,13 +73,12 @@ impl CacheMonitor {
             let each = (if miss.rewritten { written } else { input }) - read;
             NanoUsd((each.max(0.0) * miss.missed_tokens() as f64).round() as i64)
         });
-        let (expected, cached) = (miss.expected, miss.cached);
         Some(CacheMissRecord {
-            reason: miss.cause.text().into(),
-            expected,
-            cached,
-            cost,
             is_benign: miss.cause.is_expected(),
+            expected: miss.expected,
+            cached: miss.cached,
+            cost,
+            cause: miss.cause.into(),
         })
     }
 }

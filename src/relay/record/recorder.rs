@@ -428,11 +428,10 @@ impl RequestRecorder {
 
     /// Publishes that the provider's cache missed a prefix that it should have cached.
     fn publish_cache_miss(&self, at: UnixMillis, miss: CacheMissRecord) {
-        let text = miss.text();
         if miss.is_benign {
-            tracing::info!(request = %self.id, project = %self.project, "{text}");
+            tracing::info!(request = %self.id, project = %self.project, "{miss}");
         } else {
-            tracing::warn!(request = %self.id, project = %self.project, "{text}");
+            tracing::warn!(request = %self.id, project = %self.project, "{miss}");
         }
         self.engine.bus.publish(at, EventKind::CacheMissed { id: self.id, lost: Box::new(miss) });
     }

@@ -10,10 +10,13 @@ use crate::relay::request::proxy_request::ProxyRequest;
 use crate::{
     base::json::reader::{self, JsonRef},
     config::settings::Affinity,
-    ir::op::{Dialect, Op},
+    ir::{
+        op::{Dialect, Op},
+        reason::cache_miss::PrefixRole,
+    },
     routing::{
         affinity::ConversationKeys,
-        prompt_cache::{MAX_MESSAGES, PrefixRole, PromptPrefix},
+        prompt_cache::{MAX_MESSAGES, PromptPrefix},
     },
 };
 

@@ -1,7 +1,6 @@
 //! Tracks the spending of each budget: an attempt reserves its cost before it is sent, and its bill
 //! settles it. The same count enforces the budget and is displayed.
 
-mod holder;
 mod period;
 mod tracked;
 
@@ -17,10 +16,10 @@ use jiff::tz::TimeZone;
 
 use self::tracked::{HolderBudgets, PeriodTotals, TrackedBudget};
 pub use self::{
-    holder::Holder,
     period::CalendarPeriod,
     tracked::{BudgetDenied, BudgetState, NEARLY_SPENT_PERCENT, ThresholdReached, percent},
 };
+pub use crate::ir::reason::budget::Holder;
 use crate::{
     base::{clock::UnixMillis, money::NanoUsd},
     config::{Settings, settings::Period},

@@ -2,10 +2,11 @@
 
 use jiff::tz::TimeZone;
 
-use super::{holder::Holder, period::CalendarPeriod};
+use super::period::CalendarPeriod;
 use crate::{
     base::{clock::UnixMillis, money::NanoUsd},
     config::settings::{Budget, UnpricedPolicy},
+    ir::reason::budget::Holder,
 };
 
 /// Percentages that are reported when spending reaches them.

@@ -7,6 +7,8 @@ use crate::{
     ir::rate_limit::{RateLimit, RateLimits},
 };
 
+pub use crate::ir::rate_limit::LimitKind;
+
 /// The four kinds of limits, in the order of [`LimitKind::ALL`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RateLimitState([Option<LimitWindow>; 4]);
@@ -19,33 +21,7 @@ pub struct LimitWindow {
     pub until: Mono,
 }
 
-/// The unit that a limit counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimitKind {
-    Requests,
-    Tokens,
-    Input,
-    Output,
-}
-
 impl LimitKind {
-    pub const ALL: [Self; 4] = [Self::Requests, Self::Tokens, Self::Input, Self::Output];
-
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Requests => "requests",
-            Self::Tokens => "tokens",
-            Self::Input => "input tokens",
-            Self::Output => "output tokens",
-        }
-    }
-
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-
     /// Returns the amount that a request uses of this limit.
     fn amount_needed(self, demand: TokenDemand) -> u64 {
         match self {

@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::routing::{
-    decision::print_span,
     health::{
         Health, Scope,
         attempt::AttemptTicket,
@@ -13,7 +12,10 @@ use crate::routing::{
     outcome::{Blame, CooldownClass, Outcome},
 };
 use crate::{
-    base::clock::Mono, config::settings::Upstream, events::event::Severity, ir::usage::Usage,
+    base::{clock::Mono, units::print_span},
+    config::settings::Upstream,
+    events::event::Severity,
+    ir::usage::Usage,
 };
 
 /// The result of an attempt. The relay's guard reports exactly one final end.

@@ -17,7 +17,7 @@ use crate::server::{
     state::ServerState,
 };
 use crate::{
-    base::{id::RequestId, sanitize},
+    base::{id::RequestId, sanitize, units::print_span},
     config::settings::{AdaptiveMix, Project, Strategy},
     control::{snapshot::UpstreamState, views},
     ir::{
@@ -32,7 +32,7 @@ use crate::{
     routing::{
         affinity::{AffinityBinding, ConversationKeys},
         candidate::{self, Candidate},
-        decision::{RouteQuery, Verdict, print_span},
+        decision::{RouteQuery, Verdict},
         health::TokenEstimate,
         listing::{self, NameKind},
         name_resolver::OnUnknownList,

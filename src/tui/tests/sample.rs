@@ -25,6 +25,7 @@ use crate::{
         log_line::LogLine,
         record::{AttemptRecord, AttemptRole, CacheMissRecord, RequestRecord, RequestState},
     },
+    ir::reason::cache_miss::MissCause,
 };
 
 /// 2023-11-14 22:13:20 UTC.
@@ -168,7 +169,7 @@ pub(in crate::tui) fn live() -> Live {
     colder.session = Some("talk-1".into());
     colder.attempts[0].has_affinity = true;
     colder.cache_miss = Some(Box::new(CacheMissRecord {
-        reason: "the client changed the order of the tools".into(),
+        cause: MissCause::ToolOrder.into(),
         expected: 24_000,
         cached: 11_000,
         cost: Some(NanoUsd(35_100_000)),

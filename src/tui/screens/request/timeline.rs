@@ -58,7 +58,7 @@ pub(super) fn lines(
         ]);
     }
     if let Some(lost) = &r.cache_miss {
-        let message = format!("{}: {}", text.cache_lost, translate_message(&lost.text(), now));
+        let message = format!("{}: {}", text.cache_lost, translate_message(&lost.to_string(), now));
         let role = if lost.is_benign { ThemeRole::Dim } else { ThemeRole::Warn };
         lines.extend(
             wrap::wrap(&message, max_width, 3).into_iter().map(|line| vec![span(line, role)]),
