@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     kinds::KindDescription,
+    schema::model_facts,
     settings::{
         AlertSettings, Cooldown, DiscoverySettings, LedgerSettings, LogSettings, OtlpSettings,
         RetrySettings, RoutingSettings, ServerSettings, Strategy, Timeouts, TranslationSettings,
@@ -297,6 +298,7 @@ pub fn json_schema() -> Value {
         }
     }
     tables.insert("budget".to_owned(), value_schema(RowKind::Budget));
+    tables.insert("model_facts".to_owned(), model_facts::json_schema());
     let timeouts = tables.get("timeouts").cloned().unwrap_or_default();
     for (name, needed) in [
         ("upstream", json!(["name"])),
@@ -558,7 +560,7 @@ mod tests {
             for name in help.trim_start_matches("known here: ").split(", ") {
                 let known = match &table {
                     None => {
-                        matches!(name, "aliases" | "rates")
+                        matches!(name, "aliases" | "model_facts" | "rates")
                             || all().iter().any(|key| key.path.split('.').next() == Some(name))
                     }
                     Some(table) => all().iter().any(|key| key.path == format!("{table}.{name}")),

@@ -1,141 +1,248 @@
-//! Facts about models by their names: the rows of `assets/models.toml`.
+//! Facts about models: the rows of `assets/models.toml`, and those of the config before them.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
-use toml_edit::{DocumentMut, Item, Table};
+use toml::de::DeTable;
 
-use crate::base::pattern::Patterns;
+pub use crate::config::facts_row::{FactSource, FactsRow};
+use crate::{
+    config::{
+        problem::Report,
+        reader::TableReader,
+        schema::model_facts::read_row,
+        settings::{Settings, Upstream},
+    },
+    ir::{model_facts::ModelFacts, op::Dialect},
+};
 
 const MODELS_TOML: &str = include_str!("../../assets/models.toml");
 
-/// Known facts about one model; an unknown fact is `None`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ModelFacts {
-    /// Tokens of request and response together.
-    pub context: Option<u64>,
-    /// Tokens of a response.
-    pub max_output: Option<u64>,
-    pub thinking: Option<ReasoningStyle>,
-    /// The field of chat requests that limits the response.
-    pub limit_field: Option<String>,
-    pub developer: Option<bool>,
-    pub prefill: Option<bool>,
-    pub vision: Option<bool>,
-    pub tools: Option<bool>,
-    /// Whether its responses can be constrained by a JSON schema.
-    pub schema: Option<bool>,
+static BUILT_IN_ROWS: LazyLock<Vec<Arc<FactsRow>>> =
+    LazyLock::new(|| read_rows(MODELS_TOML, &mut Report::default()));
+
+/// A model at an upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelAt<'a> {
+    pub upstream: &'a str,
+    /// The upstream's preset.
+    pub provider: Option<&'a str>,
+    pub dialect: Dialect,
+    /// The upstream's name for the model.
+    pub model: &'a str,
 }
 
-/// How a request sets the amount of reasoning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReasoningStyle {
-    Budget,
-    Effort,
-    Never,
-}
-
-struct ModelFactsRow {
-    names: Patterns,
-    facts: ModelFacts,
-}
-
-/// Returns the facts of a model, by the upstream's name for it.
-#[must_use]
-pub fn facts_of(model: &str) -> ModelFacts {
-    static ROWS: LazyLock<Vec<ModelFactsRow>> =
-        LazyLock::new(|| read_rows(MODELS_TOML).unwrap_or_default());
-    let name = model.rsplit('/').next().unwrap_or(model).to_ascii_lowercase();
-    // Cloud names: `us.anthropic.claude-…-v1:0`, `claude-…@20250101`.
-    let name = name.rsplit_once("anthropic.").map_or(name.as_str(), |(_, rest)| rest);
-    let mut facts = ModelFacts::default();
-    for row in ROWS.iter().filter(|row| row.names.matches(name)) {
-        let ModelFacts {
-            context,
-            max_output: output,
-            thinking,
-            limit_field: limit,
-            developer,
-            prefill,
-            vision,
-            tools,
-            schema,
-        } = &row.facts;
-        facts.context = facts.context.or(*context);
-        facts.max_output = facts.max_output.or(*output);
-        facts.thinking = facts.thinking.or(*thinking);
-        facts.limit_field = facts.limit_field.or_else(|| limit.clone());
-        facts.developer = facts.developer.or(*developer);
-        facts.prefill = facts.prefill.or(*prefill);
-        facts.vision = facts.vision.or(*vision);
-        facts.tools = facts.tools.or(*tools);
-        facts.schema = facts.schema.or(*schema);
+impl<'a> ModelAt<'a> {
+    #[must_use]
+    pub fn new(upstream: &'a Upstream, dialect: Dialect, model: &'a str) -> Self {
+        let provider = upstream.preset.as_deref();
+        Self { upstream: &upstream.name, provider, dialect, model }
     }
-    facts
 }
 
-/// Returns `None` if the table does not have the form that its header describes; a test proves that
-/// the built-in one has.
-fn read_rows(text: &str) -> Option<Vec<ModelFactsRow>> {
-    let file: DocumentMut = text.parse().ok()?;
-    file.get("model").and_then(Item::as_array_of_tables)?.iter().map(read_row).collect()
+/// What is known of a model, with the source of each fact.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownFacts {
+    pub facts: Arc<ModelFacts>,
+    pub sources: Vec<(&'static str, Arc<FactSource>)>,
 }
 
-fn read_row(table: &Table) -> Option<ModelFactsRow> {
-    let number = |key: &str| match table.get(key) {
-        None => Some(None),
-        Some(item) => item.as_integer().and_then(|n| u64::try_from(n).ok()).map(Some),
-    };
-    let flag = |key: &str| match table.get(key) {
-        None => Some(None),
-        Some(item) => item.as_bool().map(Some),
-    };
-    let names: Vec<String> = table
-        .get("match")?
-        .as_array()?
-        .iter()
-        .map(|name| name.as_str().map(str::to_owned))
-        .collect::<Option<_>>()?;
-    let thinking = match table.get("thinking").map(Item::as_str) {
-        None => None,
-        Some(Some("effort")) => Some(ReasoningStyle::Effort),
-        Some(Some("budget")) => Some(ReasoningStyle::Budget),
-        Some(Some("never")) => Some(ReasoningStyle::Never),
-        Some(_) => return None,
-    };
-    let facts = ModelFacts {
-        context: number("context")?,
-        max_output: number("output")?,
-        thinking,
-        limit_field: table.get("limit").and_then(Item::as_str).map(str::to_owned),
-        developer: flag("developer")?,
-        prefill: flag("prefill")?,
-        vision: flag("vision")?,
-        tools: flag("tools")?,
-        schema: flag("schema")?,
-    };
-    Some(ModelFactsRow { names: Patterns::parse(names.iter().map(String::as_str)).ok()?, facts })
+/// Looks up a model. The first row that matches gives each fact, and the config's rows come first.
+#[must_use]
+pub fn look_up(settings: &Settings, at: ModelAt<'_>) -> KnownFacts {
+    look_up_in(settings.model_facts.iter().chain(BUILT_IN_ROWS.iter()), at)
+}
+
+fn look_up_in<'r>(
+    rows: impl IntoIterator<Item = &'r Arc<FactsRow>>,
+    at: ModelAt<'_>,
+) -> KnownFacts {
+    let whole = at.model.to_ascii_lowercase();
+    let short = short_name(&whole);
+    let (mut facts, mut sources) = (ModelFacts::default(), Vec::new());
+    for row in rows {
+        let matches = (row.names.matches(short) || row.names.matches(&whole))
+            && row.upstreams.as_ref().is_none_or(|names| names.matches(at.upstream))
+            && row
+                .providers
+                .as_ref()
+                .is_none_or(|names| at.provider.is_some_and(|p| names.matches(p)))
+            && (row.dialects.is_empty() || row.dialects.contains(&at.dialect));
+        if matches {
+            facts.fill_from(&row.facts, |key| sources.push((key, Arc::clone(&row.source))));
+        }
+    }
+    KnownFacts { facts: Arc::new(facts), sources }
+}
+
+/// Returns the part of a name that identifies the model: without the vendor before it, and without
+/// what clouds add (`us.anthropic.claude-…`).
+fn short_name(name: &str) -> &str {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    name.rsplit_once("anthropic.").map_or(name, |(_, rest)| rest)
+}
+
+/// Returns every built-in row.
+#[must_use]
+pub fn built_in_rows() -> &'static [Arc<FactsRow>] {
+    &BUILT_IN_ROWS
+}
+
+/// Skips rows that cannot be read; a test proves that the built-in table has none.
+fn read_rows(text: &str, report: &mut Report) -> Vec<Arc<FactsRow>> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        report.error(&error.span().unwrap_or(0..0), error.message(), None);
+    }
+    let mut top = TableReader::new("", 0..0, table.get_ref());
+    let rows = top.children("model", report);
+    let rows = rows.into_iter().filter_map(|row| read_row(row, false, report)).map(Arc::new);
+    let rows = rows.collect();
+    top.finish(report);
+    rows
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        config::{Environment, IdInterner, LoadResult, load},
+        ir::{
+            generation_settings::Effort,
+            model_facts::{Acceptance, LimitField, Modality, StructuredOutput, ThinkingControl},
+        },
+    };
+
+    fn facts(dialect: Dialect, provider: Option<&str>, model: &str) -> ModelFacts {
+        let at = ModelAt { upstream: "u", provider, dialect, model };
+        ModelFacts::clone(&look_up_in(built_in_rows(), at).facts)
+    }
+
+    fn load(text: &str) -> LoadResult {
+        let path = std::path::Path::new("c.toml");
+        load::load(text, path, &Environment::default(), &mut IdInterner::default())
+    }
 
     #[test]
-    fn the_first_row_that_fits_gives_each_fact() {
-        assert!(read_rows(MODELS_TOML).is_some_and(|rows| rows.len() > 10));
-        assert_eq!(facts_of("anthropic/claude-3-5-haiku-20241022").max_output, Some(8_192));
+    fn the_built_in_table_is_without_a_problem() {
+        let mut report = Report::default();
+        let rows = read_rows(MODELS_TOML, &mut report);
+        assert!(report.findings.is_empty(), "{:?}", report.findings);
+        assert!(rows.len() > 100, "{}", rows.len());
+        for row in &rows {
+            assert!(!row.source.page.is_empty(), "{:?} has no source", row.source.patterns);
+            assert!(!row.source.date.is_empty(), "{:?} has no date", row.source.patterns);
+        }
+    }
+
+    #[test]
+    fn names_are_found_with_vendor_and_cloud_around_them() {
+        let claude = |model| facts(Dialect::Anthropic, None, model);
+        assert_eq!(claude("anthropic/claude-3-5-haiku-20241022").max_output, Some(8_192));
         assert_eq!(
-            facts_of("us.anthropic.claude-sonnet-4-5-20250929-v1:0").thinking,
-            Some(ReasoningStyle::Budget)
+            claude("us.anthropic.claude-sonnet-4-5-20250929-v1:0").thinking,
+            Some(ThinkingControl::Budget)
         );
-        assert_eq!(facts_of("claude-opus-4-7").thinking, Some(ReasoningStyle::Effort));
-        assert_eq!(facts_of("gpt-5-mini").limit_field.as_deref(), Some("max_completion_tokens"));
-        assert_eq!(facts_of("gpt-4o").limit_field, None);
-        assert_eq!(facts_of("anything").context, None);
+        assert_eq!(claude("Claude-Opus-4-8").temperature, Some(Acceptance::No));
+        assert_eq!(claude("claude-opus-4-6").max_output, Some(128_000));
+    }
+
+    #[test]
+    fn facts_depend_on_the_dialect_and_the_provider() {
+        let deepseek = |provider| facts(Dialect::Openai, provider, "deepseek-v4-pro");
+        assert_eq!(deepseek(None).thinking, Some(ThinkingControl::Fixed));
+        assert_eq!(deepseek(None).efforts, None);
+        assert_eq!(deepseek(Some("deepseek")).efforts, Some(vec![Effort::High, Effort::Max]));
+        let claude = facts(Dialect::Openai, None, "claude-sonnet-4-5");
+        assert_eq!((claude.thinking, claude.context), (None, Some(200_000)));
+    }
+
+    #[test]
+    fn openai_families_are_told_apart() {
+        let chat = |model| facts(Dialect::Openai, None, model);
+        assert_eq!(chat("gpt-4o").limit_field, Some(LimitField::MaxTokens));
+        assert_eq!(chat("gpt-4o").temperature, Some(Acceptance::Yes));
+        assert_eq!(chat("gpt-7").limit_field, Some(LimitField::MaxCompletionTokens));
+        assert_eq!(chat("gpt-7").thinking, None);
+        assert_eq!(chat("gpt-5.4-pro").endpoints, Some(vec![Dialect::Responses]));
+        assert_eq!(chat("gpt-5.4-pro").default_effort, Some(Effort::Medium));
+        assert_eq!(chat("gpt-5.1-codex").efforts.map(|words| words.len()), Some(3));
+        assert_eq!(chat("gpt-5-mini").temperature, Some(Acceptance::No));
+        assert_eq!(chat("gpt-5.2").temperature, Some(Acceptance::WithoutThinking));
+        assert_eq!(chat("gpt-oss-20b").limit_field, Some(LimitField::MaxTokens));
         assert_eq!(
             ["gpt-4-turbo-2024-04-09", "gpt-4", "gpt-4o", "gpt-4.1", "gpt-5"]
-                .map(|name| facts_of(name).schema),
-            [Some(false), Some(false), Some(true), Some(true), None]
+                .map(|model| chat(model).structured_output),
+            [
+                Some(StructuredOutput::Json),
+                Some(StructuredOutput::None),
+                Some(StructuredOutput::Schema),
+                Some(StructuredOutput::Schema),
+                Some(StructuredOutput::Schema)
+            ]
         );
+    }
+
+    #[test]
+    fn nothing_is_invented_for_an_unknown_model() {
+        for dialect in Dialect::ALL {
+            let facts = facts(dialect, None, "my-model");
+            assert_eq!(
+                (facts.thinking, facts.context, facts.max_output, facts.input, facts.tools),
+                (None, None, None, None, None),
+                "{dialect}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_rows_of_the_config_come_first() {
+        let config = r#"
+[[model_facts]]
+match = "My-Model*"
+upstreams = "here"
+efforts = ["low", "high"]
+context = 32_768
+input = "text"
+
+[[model_facts]]
+match = "gpt-4o"
+temperature = "without_thinking"
+"#;
+        let loaded = load(config);
+        assert!(!loaded.has_errors(), "{:?}", loaded.problems);
+        let settings = loaded.settings.expect("settings");
+        let at = |upstream, model| {
+            look_up(
+                &settings,
+                ModelAt { upstream, provider: None, dialect: Dialect::Openai, model },
+            )
+        };
+        let known = at("here", "my-model-2");
+        assert_eq!(known.facts.context, Some(32_768));
+        assert_eq!(known.facts.input, Some(vec![Modality::Text]));
+        let source = known.sources.iter().find(|(key, _)| *key == "context").map(|(_, s)| s);
+        assert!(source.is_some_and(|source| source.from_config));
+        assert_eq!(at("there", "my-model-2").facts.context, None);
+        assert_eq!(at("there", "gpt-4o").facts.temperature, Some(Acceptance::WithoutThinking));
+        assert_eq!(at("there", "gpt-4o").facts.context, Some(128_000));
+    }
+
+    #[test]
+    fn a_wrong_row_is_reported_with_its_place_and_a_fix() {
+        for (row, title, help) in [
+            ("context = 1", "without `match`", "add a line"),
+            ("match = \"m\"", "without facts", "docs/models.md"),
+            ("match = \"m\"\neffort = []", "unknown key `effort`", "did you mean `efforts`"),
+            ("match = \"m\"\nefforts = [\"hgih\"]", "is not one of", "did you mean \"high\""),
+            ("match = \"m\"\ntemperature = 1", "without_thinking", ""),
+            ("match = \"m\"\nmin_budget = 9\nmax_budget = 1", "larger than", ""),
+            ("match = \"m\"\ndeprecated = \"soon\"", "not a day", "2026-12-01"),
+        ] {
+            let text = format!("[[model_facts]]\n{row}\n");
+            let loaded = load(&text);
+            let shown = format!("{:?}", loaded.problems);
+            assert!(loaded.has_errors() && shown.contains(title), "{row}: {shown}");
+            assert!(shown.replace('\\', "").contains(help), "{row}: {shown}");
+        }
     }
 }

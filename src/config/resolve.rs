@@ -91,6 +91,7 @@ pub(super) fn resolve_settings(
             .into_iter()
             .map(|row| Alias { name: row.name.value, target: row.target.value.into() })
             .collect(),
+        model_facts: raw.model_facts,
         projects: resolve_projects(raw.projects, path_base),
         budget: raw.budget,
         tui: raw.tui,

@@ -24,6 +24,7 @@ use crate::{
         money::NanoUsd,
         pattern::{Pattern, Patterns},
     },
+    config::facts_row::FactsRow,
     ir::{cost::PriceRates, embed::EmbedForm, op::Dialect, rerank::RerankForm},
     secrets::Reference,
 };
@@ -53,6 +54,8 @@ pub struct Settings {
     pub models: Vec<Arc<LogicalModel>>,
     /// In file order. Patterns are tried in this order; exact names take precedence.
     pub aliases: Vec<Alias>,
+    /// `[[model_facts]]`, in file order.
+    pub model_facts: Vec<Arc<FactsRow>>,
     /// Always includes project `default`, unless the file replaces it.
     pub projects: Vec<Arc<Project>>,
     /// `[budget]`: of all projects together.

@@ -3,6 +3,7 @@
 
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
 
+use crate::config::facts_row::FactsRow;
 use crate::config::settings::{
     Budget, HedgeDelay, KeyLimit, KeylessListener, LogicalModel, ModelPrice, ModelTarget, Patch,
     PriceCondition, Project, ProxySetting, Settings, StatusSet, Timeouts, Upstream, UpstreamKey,
@@ -86,6 +87,7 @@ fn to_document(settings: &Settings) -> DocumentMut {
     if !settings.aliases.is_empty() {
         table.insert_into(&mut doc, "aliases");
     }
+    insert_rows(&mut doc, "model_facts", settings.model_facts.iter().map(|row| facts_table(row)));
     insert_rows(&mut doc, "project", settings.projects.iter().map(|row| project_table(row)));
 
     match settings.budget.as_slice() {
@@ -247,6 +249,31 @@ fn keyless_table(row: &KeylessListener) -> TableWriter {
     table.put("listen", row.listen.addresses.first().map(ToString::to_string).unwrap_or_default());
     table.put("project", &*row.project);
     table.put("dialects", row.dialects.iter().map(|dialect| dialect.name()).collect::<Array>());
+    table
+}
+
+fn facts_table(row: &FactsRow) -> TableWriter {
+    let mut table = TableWriter::default();
+    table.put("match", text_array(&row.source.patterns));
+    for (name, patterns) in [("upstreams", &row.upstreams), ("providers", &row.providers)] {
+        if let Some(patterns) = patterns {
+            table.put(name, patterns_array(patterns));
+        }
+    }
+    if !row.dialects.is_empty() {
+        let names = row.dialects.iter().map(|dialect| dialect.name());
+        table.put("dialects", names.collect::<Array>());
+    }
+    for (name, text) in [("source", &row.source.page), ("date", &row.source.date)] {
+        if !text.is_empty() {
+            table.put(name, text.as_str());
+        }
+    }
+    for (name, text) in row.facts.to_toml_values() {
+        if let Ok(value) = text.parse::<Value>() {
+            table.put(name, value);
+        }
+    }
     table
 }
 

@@ -1,6 +1,8 @@
 //! The half of a dialect that faces upstreams: writes their requests, reads their answers and
 //! errors.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::{
@@ -11,7 +13,14 @@ use crate::{
         meter::{AnswerSummary, Meter},
         model_list::{self, ModelEntry},
     },
-    ir::{event::ChatEvent, fault::Fault, op::Op, request::ChatRequest, response::ChatResponse},
+    ir::{
+        event::ChatEvent,
+        fault::Fault,
+        model_facts::{InstructionRole, LimitField, ModelFacts, ThinkingControl},
+        op::Op,
+        request::ChatRequest,
+        response::ChatResponse,
+    },
 };
 
 /// The half that faces upstreams.
@@ -104,8 +113,40 @@ pub struct TargetTraits {
     pub developer_role: bool,
     /// Whether the upstream accepts reasoning text in `reasoning_content`.
     pub accepts_reasoning: bool,
+    /// Whether the upstream accepts a request for usage in streams.
+    pub ask_usage: bool,
+    /// What is known of the model in this dialect.
+    pub facts: Arc<ModelFacts>,
     /// Seed for the ids of calls that have none.
     pub call_id_seed: String,
+}
+
+impl TargetTraits {
+    /// Derives the traits of a target from the facts about its model.
+    #[must_use]
+    pub fn from_facts(model: &str, facts: Arc<ModelFacts>, call_id_seed: String) -> Self {
+        Self {
+            model: model.to_owned(),
+            stream: false,
+            max_output: facts.max_output,
+            thinking: match facts.thinking {
+                None | Some(ThinkingControl::Never) => Thinking::Unsupported,
+                Some(ThinkingControl::Budget | ThinkingControl::Switch) => Thinking::Budget,
+                Some(
+                    ThinkingControl::Adaptive | ThinkingControl::Effort | ThinkingControl::Fixed,
+                ) => Thinking::Effort,
+            },
+            max_tokens_field: match facts.limit_field {
+                Some(LimitField::MaxCompletionTokens) => "max_completion_tokens",
+                Some(LimitField::MaxTokens) | None => "max_tokens",
+            },
+            developer_role: facts.instruction_role == Some(InstructionRole::Developer),
+            accepts_reasoning: true,
+            ask_usage: true,
+            facts,
+            call_id_seed,
+        }
+    }
 }
 
 /// How a request sets the model's amount of reasoning.

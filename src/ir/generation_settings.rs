@@ -73,30 +73,31 @@ pub enum Effort {
 }
 
 impl Effort {
-    const NAMES: [(Self, &'static str); 7] = [
-        (Self::None, "none"),
-        (Self::Minimal, "minimal"),
-        (Self::Low, "low"),
-        (Self::Medium, "medium"),
-        (Self::High, "high"),
-        (Self::XHigh, "xhigh"),
-        (Self::Max, "max"),
+    /// Every effort with its word, the smallest first.
+    pub(crate) const NAMES_AND_VALUES: [(&'static str, Self); 7] = [
+        ("none", Self::None),
+        ("minimal", Self::Minimal),
+        ("low", Self::Low),
+        ("medium", Self::Medium),
+        ("high", Self::High),
+        ("xhigh", Self::XHigh),
+        ("max", Self::Max),
     ];
 
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        Self::NAMES
+        Self::NAMES_AND_VALUES
             .into_iter()
-            .find(|(_, n)| n.eq_ignore_ascii_case(name))
-            .map(|(effort, _)| effort)
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, effort)| effort)
     }
 
     #[must_use]
     pub fn name(self) -> &'static str {
-        Self::NAMES
+        Self::NAMES_AND_VALUES
             .into_iter()
-            .find(|(effort, _)| *effort == self)
-            .map_or("medium", |(_, name)| name)
+            .find(|(_, effort)| *effort == self)
+            .map_or("medium", |(name, _)| name)
     }
 
     /// Returns the effort that corresponds to a token budget.

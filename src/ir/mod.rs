@@ -8,6 +8,7 @@ pub mod event;
 pub mod extras;
 pub mod fault;
 pub mod generation_settings;
+pub mod model_facts;
 pub mod op;
 pub mod open_blocks;
 pub mod partial_json;

@@ -47,6 +47,7 @@ use crate::{
         candidate::{AccountId, Candidate, KeyState},
         catalog::Catalog,
         cost::{self, TokenPrice},
+        facts_book::FactsBook,
         health::{TokenEstimate, cooldown::Policy},
         project_limits::ProjectLimits,
         router::Router,
@@ -62,11 +63,17 @@ pub struct Generation {
     pub settings: Arc<Settings>,
     pub catalog: Catalog,
     pub prices: PriceBook,
+    pub facts: FactsBook,
 }
 
 impl Generation {
     fn new(settings: Arc<Settings>) -> Self {
-        Self { catalog: Catalog::new(&settings), prices: PriceBook::new(&settings), settings }
+        Self {
+            catalog: Catalog::new(&settings),
+            prices: PriceBook::new(&settings),
+            facts: FactsBook::new(Arc::clone(&settings)),
+            settings,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod cost;
 pub mod decide;
 pub mod decision;
+pub mod facts_book;
 pub mod health;
 pub mod hedge;
 pub mod listing;

@@ -157,6 +157,8 @@ fn request(client: Dialect, upstream: Dialect) {
         max_tokens_field: "max_tokens",
         developer_role: false,
         accepts_reasoning: true,
+        ask_usage: true,
+        facts: Default::default(),
         call_id_seed: "0123456789".to_owned(),
     };
     let body = small_request(client).as_bytes();

@@ -42,6 +42,8 @@ fn target_traits() -> TargetTraits {
         max_tokens_field: "max_tokens",
         developer_role: false,
         accepts_reasoning: true,
+        ask_usage: true,
+        facts: Default::default(),
         call_id_seed: "s".to_owned(),
     }
 }

@@ -7,15 +7,19 @@ pub(super) mod general;
 pub(super) mod keyless;
 pub(super) mod ledger;
 pub(super) mod model;
+pub(super) mod model_facts;
 pub(super) mod price;
 pub(super) mod project;
 pub(super) mod upstream;
+
+use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
 use std::time::Duration;
 
 use super::{
+    facts_row::FactsRow,
     prices,
     problem::Report,
     settings::{
@@ -54,6 +58,7 @@ pub(super) struct RawConfig {
     pub(super) upstreams: Vec<upstream::RawUpstream>,
     pub(super) models: Vec<model::RawModel>,
     pub(super) aliases: Vec<model::RawAlias>,
+    pub(super) model_facts: Vec<Arc<FactsRow>>,
     pub(super) projects: Vec<project::RawProject>,
     pub(super) budget: Vec<Budget>,
     pub(super) keyless: Vec<keyless::RawKeyless>,
@@ -96,6 +101,11 @@ pub(super) fn read_config(table: &DeTable<'_>, report: &mut Report) -> RawConfig
             .child("aliases", report)
             .map(|table| model::read_aliases(table, report))
             .unwrap_or_default(),
+        model_facts: top
+            .children("model_facts", report)
+            .into_iter()
+            .filter_map(|row| model_facts::read_row(row, true, report).map(Arc::new))
+            .collect(),
         keyless: top
             .children("keyless", report)
             .into_iter()

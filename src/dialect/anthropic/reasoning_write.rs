@@ -7,13 +7,19 @@ use crate::{
         egress::{TargetTraits, Thinking},
         losses::Losses,
     },
-    ir::generation_settings::{Effort, GenerationSettings, ReasoningSettings},
+    ir::{
+        generation_settings::{Effort, GenerationSettings, ReasoningSettings},
+        model_facts::ThinkingControl,
+    },
 };
 
 /// The smallest thinking budget that the provider accepts.
 const MIN_BUDGET: u64 = 1_024;
 /// The output limit if neither the client nor the model's facts give one. The field is required.
 const DEFAULT_MAX_TOKENS: u64 = 8_192;
+
+/// The field `thinking` that turns thinking off.
+const DISABLED: &str = r#"{"type":"disabled"}"#;
 
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct ThinkingPlan {
@@ -44,6 +50,11 @@ pub(super) fn plan_thinking(
     let default_limit = traits.max_output.filter(|most| *most > 0).unwrap_or(DEFAULT_MAX_TOKENS);
     let mut plan =
         ThinkingPlan { max_tokens: limit.unwrap_or(default_limit), ..ThinkingPlan::default() };
+    let facts = &traits.facts;
+    let thinks_by_default = facts.default_effort.is_some_and(|effort| effort > Effort::None);
+    if forced && thinks_by_default && facts.thinking_off == Some(true) {
+        plan.thinking = Some(DISABLED.to_owned());
+    }
     let Some(wish) = &settings.reasoning else { return plan };
     if wish.summary.as_deref().is_some_and(|summary| summary != "auto") {
         losses.add("reasoning.summary");
@@ -52,8 +63,8 @@ pub(super) fn plan_thinking(
     if wish.enabled == Some(false)
         || !wish.adaptive && wish.effective_effort() == Some(Effort::None)
     {
-        if traits.thinking != Thinking::Unsupported {
-            plan.thinking = Some(r#"{"type":"disabled"}"#.to_owned());
+        if traits.thinking != Thinking::Unsupported && facts.thinking_off != Some(false) {
+            plan.thinking = Some(DISABLED.to_owned());
             plan.effort = requested_effort.map(effort_name);
         }
         return plan;
@@ -72,8 +83,16 @@ pub(super) fn plan_thinking(
             plan.enabled = true;
             plan.effort = wish.effective_effort().map(effort_name);
             plan.thinking = Some(writer::object(|o| {
-                o.str("type", "adaptive");
-                write_display(o, wish);
+                // Models of other vendors have words but no adaptive thinking.
+                if facts.thinking == Some(ThinkingControl::Effort) {
+                    let budget = wish.effective_budget_tokens().unwrap_or(MIN_BUDGET);
+                    let below_limit = plan.max_tokens.saturating_sub(1);
+                    o.str("type", "enabled")
+                        .num("budget_tokens", budget.min(below_limit).max(MIN_BUDGET));
+                } else {
+                    o.str("type", "adaptive");
+                    write_display(o, wish);
+                }
             }));
         }
         Thinking::Budget if conversation.missing_reasoning() => losses.add("reasoning"),
@@ -145,6 +164,8 @@ mod tests {
             max_tokens_field: "max_tokens",
             developer_role: false,
             accepts_reasoning: false,
+            ask_usage: true,
+            facts: Default::default(),
             call_id_seed: "s".to_owned(),
         }
     }

@@ -333,7 +333,7 @@ fn write_generation_config(
             }
         }
         if let Some(wish) = &settings.reasoning {
-            let thinking = writer::object(|o| write_thinking(o, wish, traits.thinking, losses));
+            let thinking = writer::object(|o| write_thinking(o, wish, traits, losses));
             if thinking != "{}" {
                 o.raw_text("thinkingConfig", &thinking);
             }
@@ -367,9 +367,10 @@ fn add_setting_losses(settings: &GenerationSettings, losses: &mut Losses) {
 fn write_thinking(
     o: &mut ObjectWriter<'_>,
     wish: &ReasoningSettings,
-    mode: Thinking,
+    traits: &TargetTraits,
     losses: &mut Losses,
 ) {
+    let mode = traits.thinking;
     let wanted = wish.enabled != Some(false) && wish.effective_effort() != Some(Effort::None);
     match mode {
         Thinking::Unsupported
@@ -398,7 +399,8 @@ fn write_thinking(
         }
         Thinking::Budget => {
             if let Some(tokens) = wish.effective_budget_tokens() {
-                o.num("thinkingBudget", tokens.min(MAX_THINKING_BUDGET));
+                let max = traits.facts.max_budget.unwrap_or(MAX_THINKING_BUDGET);
+                o.num("thinkingBudget", tokens.min(max));
             }
         }
     }
@@ -451,6 +453,8 @@ mod tests {
             max_tokens_field: "max_tokens",
             developer_role: false,
             accepts_reasoning: false,
+            ask_usage: true,
+            facts: Default::default(),
             call_id_seed: "s".to_owned(),
         }
     }

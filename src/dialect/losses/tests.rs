@@ -22,6 +22,8 @@ fn traits(thinking: Thinking, takes_reasoning: bool, max_output: u64) -> TargetT
         max_tokens_field: "max_tokens",
         developer_role: false,
         accepts_reasoning: takes_reasoning,
+        ask_usage: true,
+        facts: Default::default(),
         call_id_seed: "seed".to_owned(),
     }
 }
@@ -167,7 +169,7 @@ fn every_name_in_the_writers_is_in_the_table() {
 fn the_more_exact_line_explains() {
     for (name, to, want) in [
         ("seed", Dialect::Anthropic, Some("seed")),
-        ("seed", Dialect::Openai, Some("<field>")),
+        ("echo_x", Dialect::Openai, Some("<field>")),
         ("tools.schema.$ref", Dialect::Gemini, Some("tools.schema.<keyword>")),
         ("tools.memory_1", Dialect::Gemini, Some("tools.<type or field>")),
     ] {

@@ -35,6 +35,8 @@ fn traits(thinking: Thinking) -> TargetTraits {
         max_tokens_field: "max_tokens",
         developer_role: false,
         accepts_reasoning: false,
+        ask_usage: true,
+        facts: Default::default(),
         call_id_seed: "seed".to_owned(),
     }
 }

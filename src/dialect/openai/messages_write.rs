@@ -25,6 +25,10 @@ use crate::{
 
 const DIALECT: Dialect = Dialect::Openai;
 
+/// Stands for the thoughts before a call whose thoughts are not known, because some models refuse
+/// calls without them.
+const MISSING_THOUGHTS: &str = "…";
+
 pub(super) fn write_messages(
     request: &ChatRequest,
     traits: &TargetTraits,
@@ -215,6 +219,11 @@ impl<'w> MessagesWriter<'w> {
             });
             if !parts.reasoning.is_empty() {
                 o.str("reasoning_content", &parts.reasoning);
+            } else if self.traits.facts.thoughts_back == Some(true)
+                && !calls.is_empty()
+                && parts.reasoning_fields.iter().all(|(key, _)| *key != "reasoning_content")
+            {
+                o.str("reasoning_content", MISSING_THOUGHTS);
             }
             o.opt_raw(
                 "reasoning_details",
@@ -268,7 +277,9 @@ impl<'w> MessagesWriter<'w> {
                     .as_ref()
                     .is_some_and(|details| !reasoning::details_text(details.json()).is_empty());
                 if spelled.is_empty() && !within && !thought.text.is_empty() {
-                    match (self.traits.accepts_reasoning, foreign) {
+                    let accepted = self.traits.accepts_reasoning
+                        || self.traits.facts.thoughts_back == Some(true);
+                    match (accepted, foreign) {
                         (true, _) => parts.reasoning.push_str(&thought.text),
                         (false, true) => self.losses.add("reasoning.proof"),
                         (false, false) => self.losses.add("reasoning"),

@@ -14,6 +14,7 @@ use crate::{
     ir::{
         extras::Extras,
         generation_settings::{Effort, GenerationSettings, ReasoningSettings, ResponseFormat},
+        model_facts::ThinkingField,
         op::Dialect,
         request::ChatRequest,
     },
@@ -46,9 +47,12 @@ pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> Enc
         }
         write_extras(&request.extras, o, &mut losses);
         if traits.stream {
-            o.bool("stream", true).object("stream_options", |o| {
-                o.bool("include_usage", true);
-            });
+            o.bool("stream", true);
+            if traits.ask_usage {
+                o.object("stream_options", |o| {
+                    o.bool("include_usage", true);
+                });
+            }
         }
     });
     EncodedRequest {
@@ -173,6 +177,9 @@ fn write_reasoning(
     if reasoning.summary.is_some() {
         losses.add("reasoning.summary");
     }
+    if write_thinking_field(reasoning, traits, o) == Some(false) {
+        return;
+    }
     let effort = match (traits.thinking, reasoning.effort, reasoning.enabled) {
         (Thinking::Unsupported, ..) => {
             if reasoning.effective_effort().is_some_and(|level| level > Effort::None)
@@ -197,8 +204,35 @@ fn write_reasoning(
         }
     };
     if let Some(effort) = effort {
-        o.str("reasoning_effort", effort.min(Effort::XHigh).name());
+        // Without known words, the highest that the API defines is the limit.
+        let highest = if traits.facts.efforts.is_some() { Effort::Max } else { Effort::XHigh };
+        o.str("reasoning_effort", effort.min(highest).name());
     }
+}
+
+/// Writes the provider's own field that turns thinking on and off; returns what it wrote.
+fn write_thinking_field(
+    reasoning: &ReasoningSettings,
+    traits: &TargetTraits,
+    o: &mut ObjectWriter<'_>,
+) -> Option<bool> {
+    let field = traits.facts.thinking_field?;
+    let thinks = reasoning
+        .effective_effort()
+        .map(|effort| effort > Effort::None)
+        .or(reasoning.enabled)
+        .or(reasoning.adaptive.then_some(true))?;
+    match field {
+        ThinkingField::EnableThinking => {
+            o.bool("enable_thinking", thinks);
+        }
+        ThinkingField::Thinking => {
+            o.object("thinking", |o| {
+                o.str("type", if thinks { "enabled" } else { "disabled" });
+            });
+        }
+    }
+    Some(thinks)
 }
 
 fn write_format(format: &ResponseFormat, o: &mut ObjectWriter<'_>) {

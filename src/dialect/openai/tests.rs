@@ -21,6 +21,8 @@ fn traits() -> TargetTraits {
         max_tokens_field: "max_completion_tokens",
         developer_role: false,
         accepts_reasoning: true,
+        ask_usage: true,
+        facts: Default::default(),
         call_id_seed: "s".to_owned(),
     }
 }

@@ -95,6 +95,8 @@ fn list_items(request: &ChatRequest, id: &str) -> Vec<Value> {
         max_tokens_field: "max_output_tokens",
         developer_role: false,
         accepts_reasoning: true,
+        ask_usage: true,
+        facts: Default::default(),
         call_id_seed: id.to_owned(),
     };
     let (names, mut losses) = (ResponsesToolNames::from_request(request), Losses::default());

@@ -48,6 +48,8 @@ fn traits() -> TargetTraits {
         max_tokens_field: "max_output_tokens",
         developer_role: false,
         accepts_reasoning: false,
+        ask_usage: true,
+        facts: Default::default(),
         call_id_seed: "s".to_owned(),
     }
 }

@@ -6,17 +6,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::relay::{
-    context::RequestContext,
-    request::proxy_request::{ModelLocation, ProxyRequest},
-};
+use crate::relay::request::proxy_request::{ModelLocation, ProxyRequest};
 use crate::{
     base::json::scan,
-    config::{
-        model_facts::{self, ReasoningStyle},
-        settings::Patch,
-    },
-    dialect::{EncodedRequest, Framing, TargetTraits, Thinking, registry},
+    config::settings::Patch,
+    dialect::Framing,
     ir::op::{Dialect, Op},
     routing::candidate::Target,
 };
@@ -127,38 +121,6 @@ pub fn build_request(request: &ProxyRequest, target: &Target) -> PreparedRequest
         hide_usage: ask_usage,
         from_origin: false,
     }
-}
-
-/// Returns what is known of the target.
-fn target_traits(context: &RequestContext, target: &Target) -> TargetTraits {
-    let facts = model_facts::facts_of(&target.model);
-    TargetTraits {
-        model: target.model.to_string(),
-        stream: context.request.stream || target.upstream.stream_keepalive,
-        max_output: facts.max_output,
-        thinking: match facts.thinking {
-            Some(ReasoningStyle::Budget) => Thinking::Budget,
-            Some(ReasoningStyle::Effort) | None => Thinking::Effort,
-            Some(ReasoningStyle::Never) => Thinking::Unsupported,
-        },
-        max_tokens_field: if facts.limit_field.as_deref() == Some("max_completion_tokens") {
-            "max_completion_tokens"
-        } else {
-            "max_tokens"
-        },
-        developer_role: facts.developer == Some(true),
-        accepts_reasoning: target.upstream.accepts_reasoning,
-        call_id_seed: context.request.id.to_string(),
-    }
-}
-
-/// Encodes the conversation in the target's dialect.
-pub(in crate::relay) fn encode_request(
-    context: &RequestContext,
-    target: &Target,
-) -> Option<EncodedRequest> {
-    let request = context.parsed.as_ref()?.upstream_conversation()?;
-    Some(registry::egress(target.dialect).write_request(request, &target_traits(context, target)))
 }
 
 /// Returns the header without which a dialect's providers refuse a request.

@@ -3,6 +3,7 @@
 
 pub mod build_request;
 pub mod collect_events;
+pub mod encode;
 pub mod first_content;
 pub mod other_ops;
 pub mod parse_request;

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use crate::relay::{
-    attempt::build_request,
+    attempt::encode,
     context::RequestContext,
     request::{parsed::ParsedRequest, proxy_request::ProxyRequest},
 };
@@ -46,7 +46,7 @@ fn embed_form(target: &Target) -> Option<EmbedForm> {
 /// client's own body already has that form.
 #[must_use]
 pub(in crate::relay) fn write_request(
-    context: &RequestContext,
+    context: &mut RequestContext,
     target: &Target,
 ) -> Option<EncodedOpRequest> {
     match context.parsed.as_ref()? {
@@ -61,7 +61,7 @@ pub(in crate::relay) fn write_request(
             (form != request.form).then(|| rerank::write_request(form, request, &target.model))
         }
         ParsedRequest::Count(_) => {
-            let encoded = build_request::encode_request(context, target)?;
+            let encoded = encode::encode_request(context, target)?;
             count::write_request(target.dialect, &encoded.body, &target.model)
         }
         ParsedRequest::Chat(_) | ParsedRequest::Compact { .. } => None,
@@ -70,11 +70,10 @@ pub(in crate::relay) fn write_request(
 
 /// Returns whether the target can serve the request at all.
 #[must_use]
-pub(in crate::relay) fn can_serve(context: &RequestContext, target: &Target) -> bool {
+pub(in crate::relay) fn can_serve(context: &mut RequestContext, target: &Target) -> bool {
     match &context.parsed {
-        Some(ParsedRequest::Embed(request)) => {
-            embed_form(target) == Some(request.form) || write_request(context, target).is_some()
-        }
+        Some(ParsedRequest::Embed(request)) if embed_form(target) == Some(request.form) => true,
+        Some(ParsedRequest::Embed(_)) => write_request(context, target).is_some(),
         Some(ParsedRequest::Count(_)) => write_request(context, target).is_some(),
         _ => true,
     }

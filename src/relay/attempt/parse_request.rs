@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::relay::{
-    attempt::{build_request::encode_request, other_ops, translate::is_needed},
+    attempt::{encode::encode_request, other_ops, translate::is_needed},
     context::RequestContext,
     request::{parsed::ParsedRequest, proxy_request::ProxyRequest},
 };
@@ -92,7 +92,10 @@ fn expand_stored(
 
 /// If losses are refused, removes the targets that would lose something; the error names the
 /// losses.
-fn reject_lossy(context: &RequestContext, targets: &mut Vec<Arc<Target>>) -> Option<ProxyError> {
+fn reject_lossy(
+    context: &mut RequestContext,
+    targets: &mut Vec<Arc<Target>>,
+) -> Option<ProxyError> {
     if !context.request.strict
         && context.generation.settings.translation.losses != LossPolicy::Refuse
     {

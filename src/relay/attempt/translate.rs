@@ -6,9 +6,8 @@ use percent_encoding::utf8_percent_encode;
 
 use crate::relay::{
     attempt::{
-        build_request::{
-            MODEL_NAME_ESCAPES, PreparedRequest, apply_patch, encode_request, required_header,
-        },
+        build_request::{MODEL_NAME_ESCAPES, PreparedRequest, apply_patch, required_header},
+        encode::encode_request,
         other_ops,
     },
     context::RequestContext,
@@ -60,19 +59,16 @@ pub(in crate::relay) fn build_request(
 ) -> Option<PreparedRequest> {
     let upstream: &Upstream = &target.upstream;
     let egress = registry::egress(target.dialect);
-    let (path, query, mut body, headers, losses, carry) = match &context.parsed {
-        Some(ParsedRequest::Chat(_) | ParsedRequest::Compact { .. }) => {
-            let EncodedRequest { body, headers, losses, context: carry } =
-                encode_request(context, target)?;
-            let (path, query) =
-                egress.chat_path(context.request.stream || upstream.stream_keepalive);
-            (path, query, body, headers, losses, carry)
-        }
-        _ => {
-            let EncodedOpRequest { path, body, losses } =
-                other_ops::write_request(context, target)?;
-            (path, "", body, Vec::new(), losses, AttemptContext::default())
-        }
+    let is_chat =
+        matches!(context.parsed, Some(ParsedRequest::Chat(_) | ParsedRequest::Compact { .. }));
+    let (path, query, mut body, headers, losses, carry) = if is_chat {
+        let EncodedRequest { body, headers, losses, context: carry } =
+            encode_request(context, target)?;
+        let (path, query) = egress.chat_path(context.request.stream || upstream.stream_keepalive);
+        (path, query, body, headers, losses, carry)
+    } else {
+        let EncodedOpRequest { path, body, losses } = other_ops::write_request(context, target)?;
+        (path, "", body, Vec::new(), losses, AttemptContext::default())
     };
     if !upstream.patch.is_empty() {
         body = apply_patch(body, &upstream.patch);

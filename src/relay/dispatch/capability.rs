@@ -1,14 +1,21 @@
 //! Decides whether a target's model can serve a request, as far as the model's facts are known.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use memchr::memmem;
 
 use crate::relay::request::proxy_request::ProxyRequest;
 use crate::{
     base::json::reader::{self, JsonRef},
-    config::model_facts,
-    ir::op::{Dialect, Op},
-    routing::candidate::{Candidate, MissingCapability},
+    ir::{
+        model_facts::{Modality, ModelFacts, StructuredOutput},
+        op::{Dialect, Op},
+    },
+    routing::{
+        candidate::{Candidate, MissingCapability, Target},
+        facts_book::FactsBook,
+    },
 };
 
 /// Members that contain images, in all dialects.
@@ -76,22 +83,26 @@ impl RequiredCapabilities {
     }
 
     /// Marks the candidates whose model is known to lack a required capability.
-    pub(in crate::relay) fn annotate(self, candidates: &mut [Candidate]) {
-        let mut last: Option<(std::sync::Arc<str>, Option<MissingCapability>)> = None;
+    pub(in crate::relay) fn annotate(self, candidates: &mut [Candidate], book: &FactsBook) {
+        let mut last: Option<(Arc<Target>, Option<MissingCapability>)> = None;
         for candidate in candidates {
-            let model = &candidate.target.model;
-            if last.as_ref().is_none_or(|(known, _)| known != model) {
-                last = Some((std::sync::Arc::clone(model), self.missing_in(model)));
+            let target = &candidate.target;
+            if last.as_ref().is_none_or(|(known, _)| !Arc::ptr_eq(known, target)) {
+                let known = book.look_up(&target.upstream, target.dialect, &target.model);
+                last = Some((Arc::clone(target), self.missing_in(&known.facts)));
             }
             candidate.missing_capability = last.as_ref().and_then(|(_, unfit)| *unfit);
         }
     }
 
-    fn missing_in(self, model: &str) -> Option<MissingCapability> {
-        let facts = model_facts::facts_of(model);
+    fn missing_in(self, facts: &ModelFacts) -> Option<MissingCapability> {
+        let enforces_schema =
+            facts.structured_output.is_none_or(|form| form == StructuredOutput::Schema);
         match (self.tokens, facts.context) {
-            _ if self.media && facts.vision == Some(false) => Some(MissingCapability::Vision),
-            _ if self.schema && facts.schema == Some(false) => Some(MissingCapability::Schema),
+            _ if self.media && facts.reads(Modality::Image) == Some(false) => {
+                Some(MissingCapability::Vision)
+            }
+            _ if self.schema && !enforces_schema => Some(MissingCapability::Schema),
             _ if self.tools && facts.tools == Some(false) => Some(MissingCapability::Tools),
             (Some(needs), Some(holds)) if needs > holds => {
                 Some(MissingCapability::Context { required: needs, limit: holds })
@@ -196,6 +207,8 @@ mod tests {
 
     #[test]
     fn an_answer_by_a_schema_is_asked_for_in_each_dialects_way() {
+        let json_only =
+            ModelFacts { structured_output: Some(StructuredOutput::Json), ..ModelFacts::default() };
         for (dialect, body, want) in [
             (
                 Dialect::Openai,
@@ -220,7 +233,7 @@ mod tests {
             assert_eq!(needs.schema, want, "{body}");
             let unfit = Some(MissingCapability::Schema).filter(|_| want);
             assert_eq!(
-                (needs.missing_in("gpt-4-turbo"), needs.missing_in("gpt-4o")),
+                (needs.missing_in(&json_only), needs.missing_in(&ModelFacts::default())),
                 (unfit, None),
                 "{body}"
             );
@@ -231,6 +244,6 @@ mod tests {
     fn nothing_is_held_against_a_model_that_is_not_known() {
         let needs =
             RequiredCapabilities { media: true, schema: true, tools: true, tokens: Some(u64::MAX) };
-        assert_eq!(needs.missing_in("nobody-knows-this"), None);
+        assert_eq!(needs.missing_in(&ModelFacts::default()), None);
     }
 }

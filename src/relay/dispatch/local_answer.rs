@@ -11,17 +11,14 @@ use crate::relay::{
 };
 use crate::{
     base::{clock::UnixMillis, json::writer},
-    config::model_facts::{self, ReasoningStyle},
     dialect::ollama::preload,
     ir::{
         fault::{ProxyError, ProxyErrorKind},
+        model_facts::Modality,
         op::{Dialect, Op},
     },
     routing::{candidate::Target, name_resolver::OnUnknownList, resolve},
 };
-
-/// The context window of a card if the model's is unknown; clients truncate conversations by it.
-const DEFAULT_CONTEXT: u64 = 128_000;
 
 /// Returns a local answer instead of the error, if there is one.
 pub(in crate::relay) async fn fallback(
@@ -81,8 +78,10 @@ fn model_card(context: &RequestContext) -> Option<Bytes> {
     if context.request.endpoint.dialect != Dialect::Ollama {
         return None;
     }
-    let model = Arc::clone(&resolve_targets(context)?.first()?.model);
-    let facts = model_facts::facts_of(&model);
+    let target = resolve_targets(context)?.into_iter().next()?;
+    let model = Arc::clone(&target.model);
+    let announced = context.generation.facts.announce(&target.upstream, target.dialect, &model);
+    let facts = &announced.known.facts;
     let text = writer::object(|o| {
         o.str("modelfile", "").str("parameters", "").str("template", "");
         o.object("details", |d| {
@@ -95,17 +94,20 @@ fn model_card(context: &RequestContext) -> Option<Bytes> {
         });
         o.object("model_info", |info| {
             info.str("general.architecture", "aiproxy").str("general.basename", &model);
-            info.num("aiproxy.context_length", facts.context.unwrap_or(DEFAULT_CONTEXT));
+            if let Some(context) = facts.context {
+                info.num("aiproxy.context_length", context);
+            }
         });
         o.array("capabilities", |list| {
             list.str("completion");
-            if facts.tools != Some(false) {
+            // Clients act on what is listed, so only known capabilities are.
+            if facts.tools == Some(true) {
                 list.str("tools");
             }
-            if facts.vision != Some(false) {
+            if facts.reads(Modality::Image) == Some(true) {
                 list.str("vision");
             }
-            if !matches!(facts.thinking, Some(ReasoningStyle::Never)) {
+            if announced.thinks {
                 list.str("thinking");
             }
         });

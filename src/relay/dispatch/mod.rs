@@ -98,7 +98,7 @@ async fn dispatch(context: &mut RequestContext) -> Result<AttemptResponse, Proxy
         if let Some(needs) = state.required.get_or_insert_with(|| {
             RequiredCapabilities::for_candidates(&context.request, &candidates)
         }) {
-            needs.annotate(&mut candidates);
+            needs.annotate(&mut candidates, &context.generation.facts);
         }
         let now = context.engine.clock.mono();
         let estimate = TokenEstimate {

@@ -77,6 +77,15 @@ impl ParsedRequest {
         }
     }
 
+    /// Returns the conversation to send to an upstream, to be fitted to it.
+    pub(in crate::relay) fn upstream_conversation_mut(&mut self) -> Option<&mut ChatRequest> {
+        match self {
+            Self::Chat(request) | Self::Count(request) => Some(request),
+            Self::Compact { summary_request: ask, .. } => Some(ask),
+            Self::Embed(_) | Self::Rerank(_) => None,
+        }
+    }
+
     /// Returns the conversation that the client sent.
     pub(in crate::relay) fn client_conversation_mut(&mut self) -> Option<&mut ChatRequest> {
         match self {

@@ -17,7 +17,6 @@ use crate::relay::{
     request::parsed::ParsedRequest,
 };
 use crate::{
-    config::model_facts,
     dialect::response_stream::ResponseStream,
     ir::{
         block::{Block, BlockKind},
@@ -30,6 +29,7 @@ use crate::{
     routing::{
         candidate::{Candidate, Target, build_candidates},
         decision::{FailedAttempt, RouteQuery},
+        facts_book::FactsBook,
         health::TokenEstimate,
         outcome::{self, Outcome, Retry},
     },
@@ -101,7 +101,7 @@ impl Rescue {
             .resolved
             .targets
             .iter()
-            .filter(|target| supports_prefill(target))
+            .filter(|target| supports_prefill(&context.generation.facts, target))
             .map(Arc::clone)
             .collect();
         context.parsed = None;
@@ -207,9 +207,10 @@ pub(in crate::relay) fn truncated_fault() -> TransportFault {
 }
 
 /// Returns whether a target accepts a partial response and continues it.
-fn supports_prefill(target: &Target) -> bool {
+fn supports_prefill(book: &FactsBook, target: &Target) -> bool {
+    let known = || book.look_up(&target.upstream, target.dialect, &target.model);
     matches!(target.dialect, Dialect::Anthropic | Dialect::Openai)
-        && model_facts::facts_of(&target.model).prefill == Some(true)
+        && known().facts.prefill == Some(true)
 }
 
 /// Returns whether the rest of a response makes sense without its beginning.
