@@ -71,8 +71,10 @@ fn is_tool_call(item: &GeminiTurnItem<'_>) -> bool {
 }
 
 fn write_parts(turn: &GeminiTurn<'_>, traits: &TargetTraits, losses: &mut Losses) -> String {
-    // Models with thinking levels refuse a turn whose first call has no signature.
-    let mut needs_signature = turn.is_model && traits.thinking == Thinking::Effort;
+    // Models with thinking levels refuse a turn whose first call has no signature. A model of which
+    // nothing is known may be one of them.
+    let may_have_levels = traits.thinking == Thinking::Effort || traits.facts.thinking.is_none();
+    let mut needs_signature = turn.is_model && may_have_levels;
     let mut trailing_media: Vec<MediaPart<'_>> = Vec::new();
     writer::array(|a| {
         let mut in_results =

@@ -474,7 +474,8 @@ fn results_follow_their_calls_and_keep_their_images() {
                 "function_call_output",
                 "message",
             ],
-            _ => &["functionResponse", "functionResponse", "text"],
+            // A model of which nothing is known gets media after the results.
+            _ => &["functionResponse", "functionResponse", "inlineData", "text"],
         };
         assert_eq!(order, want, "{dialect}: {sent:#}");
     }
