@@ -2,10 +2,10 @@
 //! images).
 
 use crate::{
-    base::json::reader::{self, is_blank},
+    base::json::{grammar::is_blank, reader},
     dialect::{
         errors::read_error,
-        json_body,
+        event_json, json_body,
         meter::{AnswerSummary, Meter, MeterEvent},
         usage_read,
     },
@@ -24,9 +24,7 @@ impl Meter for GenericMeter {
         }
         let (mut error, mut usage) = (name == b"error", false);
         let json = match reader::visit(data, |depth, key, value| match (depth, key) {
-            (1, b"error") => {
-                error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value);
-            }
+            (1, b"error") => error |= event_json::is_error_value(value),
             (1, b"usage") => usage |= !is_blank(value),
             _ => {}
         }) {

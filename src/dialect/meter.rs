@@ -1,7 +1,7 @@
 //! Watches streams that pass unchanged: classifies each event and adds up what the answer reports.
 
 use crate::{
-    base::json::reader::JsonError,
+    base::json::grammar::JsonError,
     ir::{fault::Fault, usage::Usage},
 };
 

@@ -8,6 +8,7 @@ mod anthropic;
 pub mod egress;
 pub mod errors;
 pub mod event_decoder;
+mod event_json;
 pub mod fit;
 mod gemini;
 mod generic_meter;

@@ -4,9 +4,9 @@
 //! Rewrites events that are known to break clients of the dialect. Detects errors, truncation and
 //! the end of the stream.
 
+mod sse_repair;
 #[cfg(test)]
 mod tests;
-use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
 
@@ -17,13 +17,14 @@ use crate::{
             splitter::{MAX_FRAME_BYTES, NextFrame},
             sse,
         },
-        json::reader::{self, JsonRef},
+        json::reader,
     },
     dialect::{
         egress::AttemptContext,
         errors::read_error,
         event_decoder::{EventDecoder, FeedResult, FeedState, StreamEnd},
         meter::{AnswerSummary, Meter, MeterEvent},
+        passthrough::sse_repair::{FrameAction, FramingRules, is_readable_error},
         registry,
         rescue_splice::StreamRecorder,
     },
@@ -66,47 +67,6 @@ enum ArrayState {
     BareValue,
     Closed,
     Open,
-}
-
-/// Rules for the format of a dialect's event stream.
-#[derive(Clone, Copy)]
-struct FramingRules {
-    /// Every event needs its `type` as its name.
-    requires_event_name: bool,
-    /// The dialect's SDKs mistake `id` and `retry` for the beginning of an event.
-    forbids_id_and_retry: bool,
-    /// The dialect's SDKs read only `data: ` lines, one for each event.
-    data_only: bool,
-}
-
-impl FramingRules {
-    const fn for_dialect(dialect: Dialect) -> Self {
-        match dialect {
-            Dialect::Anthropic => {
-                Self { requires_event_name: true, forbids_id_and_retry: false, data_only: false }
-            }
-            Dialect::Gemini | Dialect::Ollama => {
-                Self { requires_event_name: false, forbids_id_and_retry: true, data_only: true }
-            }
-            Dialect::Openai => {
-                Self { requires_event_name: false, forbids_id_and_retry: true, data_only: false }
-            }
-            Dialect::Responses => {
-                Self { requires_event_name: true, forbids_id_and_retry: true, data_only: false }
-            }
-        }
-    }
-}
-
-/// The action for one frame.
-enum FrameAction {
-    Drop,
-    Keep,
-    /// Forward the frame without its first bytes.
-    KeepFrom(usize),
-    /// Forward the frame after an additional line.
-    PrependLine(Bytes),
-    Replace(Bytes),
 }
 
 impl Passthrough {
@@ -313,16 +273,9 @@ impl Passthrough {
         let skip =
             if self.event_count == 0 && frame.starts_with(sse::BOM) { sse::BOM.len() } else { 0 };
         let block = sse::read_event(&frame[skip..]);
-        let form = block.format;
         if block.data.trim_ascii().is_empty() {
-            // The frame is not an event, but some decoders mistake it for one.
-            let odd = form.data_lines > 0
-                || form.has_event_name
-                || form.has_id_or_retry
-                || form.has_lone_cr
-                || self.rules.data_only && (form.has_comment || form.has_unknown_field);
             return match skip {
-                _ if odd => FrameAction::Drop,
+                _ if self.rules.forbids_empty(block.format) => FrameAction::Drop,
                 0 => FrameAction::Keep,
                 skip => FrameAction::KeepFrom(skip),
             };
@@ -330,11 +283,7 @@ impl Passthrough {
         if !self.observe(block.name, &block.data, step) {
             return FrameAction::Drop;
         }
-        let rules = self.rules;
-        let name: Cow<'_, [u8]> = match (rules.requires_event_name, form.has_event_name) {
-            (true, false) => event_type(&block.data),
-            _ => Cow::Borrowed(block.name),
-        };
+        let name = self.rules.event_name(&block);
         let replacement = self.replacement.take();
         let padded = self.state == FeedState::Done
             && block.data.len() < 20
@@ -347,38 +296,7 @@ impl Passthrough {
             sse::write_event(&mut out, &name, data);
             return FrameAction::Replace(out.freeze());
         }
-        let strange = form.has_event_name
-            || form.has_comment
-            || form.has_unknown_field
-            || form.lacks_space
-            || form.data_lines > 1;
-        if form.has_lone_cr
-            || rules.forbids_id_and_retry && form.has_id_or_retry
-            || rules.data_only && strange
-        {
-            let mut out = BytesMut::new();
-            if rules.data_only && form.data_lines > 1 {
-                // A line feed inside JSON can only be between its tokens.
-                let data: Vec<u8> =
-                    block.data.iter().map(|&b| if b == b'\n' { b' ' } else { b }).collect();
-                sse::write_event(&mut out, b"", &data);
-            } else {
-                sse::write_event(&mut out, if rules.data_only { b"" } else { &name }, &block.data);
-            }
-            return FrameAction::Replace(out.freeze());
-        }
-        if form.has_event_name || name.is_empty() {
-            return if skip == 0 { FrameAction::Keep } else { FrameAction::KeepFrom(skip) };
-        }
-        let mut line = BytesMut::with_capacity(name.len() + 8);
-        line.extend_from_slice(b"event: ");
-        line.extend_from_slice(&name);
-        line.extend_from_slice(b"\n");
-        if skip > 0 {
-            line.extend_from_slice(&frame[skip..]);
-            return FrameAction::Replace(line.freeze());
-        }
-        FrameAction::PrependLine(line.freeze())
+        self.rules.repair(frame, skip, &block, &name)
     }
 
     fn process_element(&mut self, frame: &[u8], step: &mut FeedResult) -> FrameAction {
@@ -501,33 +419,5 @@ fn push_slice(chunk: &Bytes, from: usize, to: usize, out: &mut Vec<Bytes>) {
         } else {
             chunk.slice(from..to)
         });
-    }
-}
-
-/// Returns the `type` of an event if an `event:` line can contain it.
-fn event_type(data: &[u8]) -> Cow<'_, [u8]> {
-    match reader::parse(data).ok().and_then(|json| json.get("type")).and_then(JsonRef::str) {
-        Some(Cow::Borrowed(name)) if name.bytes().all(|b| b.is_ascii_graphic()) => {
-            Cow::Borrowed(name.as_bytes())
-        }
-        _ => Cow::Borrowed(b""),
-    }
-}
-
-/// Returns whether the official SDKs of a dialect raise an exception for this error event as it is.
-fn is_readable_error(dialect: Dialect, name: &[u8], data: &[u8]) -> bool {
-    let Ok(event) = reader::parse(data) else { return false };
-    let text = |path: &[&str]| event.member_at(path).and_then(JsonRef::str).is_some();
-    match dialect {
-        Dialect::Openai => text(&["error", "message"]),
-        Dialect::Anthropic => {
-            name == b"error"
-                && event.get("type").and_then(JsonRef::str).as_deref() == Some("error")
-                && text(&["error", "type"])
-                && text(&["error", "message"])
-        }
-        Dialect::Gemini => data.starts_with(b"{\"error\":") && text(&["error", "message"]),
-        Dialect::Responses => name == b"response.failed",
-        Dialect::Ollama => false,
     }
 }

@@ -3,8 +3,10 @@
 //! `serde_json::Value` changes numbers and drops duplicate keys, so this module reads the proxied
 //! bodies.
 
+pub mod grammar;
 pub mod raw;
 pub mod reader;
 pub mod scan;
+pub mod scan_error;
 pub mod surrogates;
 pub mod writer;

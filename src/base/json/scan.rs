@@ -6,7 +6,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::base::json::reader::{self, JsonRef};
+use crate::base::json::{
+    grammar,
+    reader::{self, JsonRef},
+    scan_error::{ScanError, ScanErrorKind, error_at, syntax_error},
+};
 
 /// The top-level fields of a request body, with byte ranges into it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,75 +51,6 @@ pub struct SpannedString<'a> {
     pub span: Range<usize>,
     pub text: Cow<'a, str>,
 }
-
-/// Why a body is refused, and at which position.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScanError {
-    pub kind: ScanErrorKind,
-    /// Counts from 1; 0 if there is no position.
-    pub line: usize,
-    pub column: usize,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ScanErrorKind {
-    Duplicate(&'static str),
-    Empty,
-    /// The type that the root has instead.
-    NotAnObject(&'static str),
-    NotUtf8,
-    /// The parser's message, without the position.
-    Syntax(String),
-    WrongType {
-        field: &'static str,
-        expected: &'static str,
-        got: &'static str,
-    },
-}
-
-impl ScanError {
-    /// Returns the invalid field, if the error concerns one.
-    #[must_use]
-    pub fn field(&self) -> Option<&'static str> {
-        match &self.kind {
-            ScanErrorKind::Duplicate(field) | ScanErrorKind::WrongType { field, .. } => Some(field),
-            ScanErrorKind::Empty
-            | ScanErrorKind::NotAnObject(_)
-            | ScanErrorKind::NotUtf8
-            | ScanErrorKind::Syntax(_) => None,
-        }
-    }
-
-    /// Returns the message for the client.
-    #[must_use]
-    pub fn message(&self) -> String {
-        let Self { line, column, .. } = self;
-        match &self.kind {
-            ScanErrorKind::Duplicate(field) => {
-                format!("`{field}` stands twice in the body (line {line} column {column})")
-            }
-            ScanErrorKind::Empty => "the request body is empty; expected a JSON object".to_owned(),
-            ScanErrorKind::NotAnObject(what) => format!("expected a JSON object, got {what}"),
-            ScanErrorKind::NotUtf8 => {
-                format!("invalid JSON at line {line} column {column}: not UTF-8")
-            }
-            ScanErrorKind::Syntax(what) => {
-                format!("invalid JSON at line {line} column {column}: {what}")
-            }
-            ScanErrorKind::WrongType { field, expected, got } => {
-                format!("`{field}`: expected {expected}, got {got}")
-            }
-        }
-    }
-}
-
-impl fmt::Display for ScanError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message())
-    }
-}
-
-impl std::error::Error for ScanError {}
 
 /// Reads the body once and shallowly. Members that a proxy does not need are skipped without being
 /// parsed, at any depth.
@@ -291,19 +226,6 @@ fn parse_member(raw: &str) -> Option<JsonRef<'_>> {
     reader::parse(raw.as_bytes()).ok()
 }
 
-fn syntax_error(e: &serde_json::Error) -> ScanError {
-    let text = e.to_string();
-    let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
-    ScanError { kind: ScanErrorKind::Syntax(what.to_owned()), line: e.line(), column: e.column() }
-}
-
-fn error_at(kind: ScanErrorKind, body: &[u8], offset: usize) -> ScanError {
-    let before = &body[..offset.min(body.len())];
-    let line = before.iter().filter(|&&b| b == b'\n').count() + 1;
-    let column = offset - before.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1) + 1;
-    ScanError { kind, line, column }
-}
-
 #[derive(Clone, Copy)]
 enum RequestMember {
     Contents,
@@ -388,7 +310,7 @@ impl<'de> RawMembers<'de> {
             return None;
         }
         let (mut out, mut odd) = (Self::default(), false);
-        reader::validate(body, |depth, key, value| {
+        grammar::validate(body, |depth, key, value| {
             if depth == 1 {
                 odd |= key.contains(&b'\\');
                 out.has_members = true;

@@ -9,13 +9,16 @@ use crate::{
             arrange_turns::{
                 ArrangedBlock, ArrangedContent, ArrangedTurn, foreign_loss_name, text_of,
             },
+            blocks_read::ORIGINAL_BLOCK_KEYS,
             media,
             names::AnthropicToolNames,
         },
         losses::Losses,
     },
     ir::{
-        block::{BlockKind, CacheBreakpoint, CallKind, Citation, ToolCall, ToolResult},
+        block::{
+            Block, BlockKind, CacheBreakpoint, CallKind, Citation, Media, ToolCall, ToolResult,
+        },
         extras::Extras,
         op::Dialect,
         tool,
@@ -221,32 +224,8 @@ fn write_tool_result(
                 }
                 BlockKind::Media(_) if failed => continue,
                 BlockKind::Media(medium) => {
-                    if let Some(original) = super::blocks_read::ORIGINAL_BLOCK_KEYS
-                        .iter()
-                        .find_map(|key| block.extras.get(DIALECT, key))
-                    {
-                        a.raw(original);
-                    } else {
-                        match media::write_source(medium) {
-                            Ok((kind, source)) => {
-                                a.object(|o| {
-                                    o.str("type", kind).raw_text("source", &source);
-                                    if kind == "document" {
-                                        o.opt_str("title", medium.name.as_deref());
-                                    }
-                                    write_cache_and_extras(
-                                        o,
-                                        block.cache.as_ref(),
-                                        Some(&block.extras),
-                                        losses,
-                                    );
-                                });
-                            }
-                            Err(name) => {
-                                losses.add(name);
-                                continue;
-                            }
-                        }
+                    if !write_result_media(a, block, medium, losses) {
+                        continue;
                     }
                     only_text = None;
                 }
@@ -276,5 +255,36 @@ fn write_tool_result(
     }
     if failed {
         o.bool("is_error", true);
+    }
+}
+
+/// Writes the media of a result. Returns false if this dialect cannot express it.
+fn write_result_media(
+    a: &mut writer::ArrayWriter<'_>,
+    block: &Block,
+    medium: &Media,
+    losses: &mut Losses,
+) -> bool {
+    if let Some(original) =
+        ORIGINAL_BLOCK_KEYS.iter().find_map(|key| block.extras.get(DIALECT, key))
+    {
+        a.raw(original);
+        return true;
+    }
+    match media::write_source(medium) {
+        Ok((kind, source)) => {
+            a.object(|o| {
+                o.str("type", kind).raw_text("source", &source);
+                if kind == "document" {
+                    o.opt_str("title", medium.name.as_deref());
+                }
+                write_cache_and_extras(o, block.cache.as_ref(), Some(&block.extras), losses);
+            });
+            true
+        }
+        Err(name) => {
+            losses.add(name);
+            false
+        }
     }
 }

@@ -2,12 +2,15 @@
 
 use crate::{
     base::{
-        json::reader::{self, JsonErrorKind, JsonRef, is_blank},
+        json::{
+            grammar::is_blank,
+            reader::{self, JsonRef},
+        },
         money::NanoUsd,
     },
     dialect::{
         errors::read_error,
-        json_body,
+        event_json, json_body,
         meter::{AnswerSummary, Meter, MeterEvent},
         usage_read::{count_at, reported_cost},
     },
@@ -125,31 +128,18 @@ impl Meter for MessageMeter {
             return MeterEvent::Drop;
         }
         let mut fields = MessageEventFields::default();
-        let json = match reader::visit(data, |depth, key, value| match (depth, key) {
+        let visited = reader::visit(data, |depth, key, value| match (depth, key) {
             (1, b"type") => fields.kind = value,
-            (1, b"error") => {
-                fields.has_error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value);
-            }
+            (1, b"error") => fields.has_error |= event_json::is_error_value(value),
             (1, b"__type") => fields.has_error |= !is_blank(value),
             // A delta's text, arguments and citations are content; its type is not.
             (2, b"type") => {}
             (2, _) => fields.has_content |= !is_blank(value),
             _ => {}
-        }) {
-            Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
-            Ok(json) if read_error::is_error(json) => {
-                return MeterEvent::Error(Box::new(read_error::from_json(None, json)));
-            }
-            Ok(_) => {
-                return MeterEvent::Invalid(reader::JsonError {
-                    kind: JsonErrorKind::NotAnObject,
-                    offset: 0,
-                });
-            }
-            Err(_) if name == b"error" && !data.starts_with(b"{") => {
-                return MeterEvent::Error(Box::new(read_error::from_text(data)));
-            }
-            Err(bad) => return MeterEvent::Invalid(bad),
+        });
+        let json = match event_json::check(name, data, visited) {
+            Ok(json) => json,
+            Err(problem) => return problem.into(),
         };
         let kind = |kind: &[u8]| {
             fields.kind.get(1..=kind.len()) == Some(kind)

@@ -15,6 +15,7 @@ mod request_write;
 mod response_read;
 mod response_write;
 mod schema;
+mod stream_blocks;
 mod stream_read;
 mod stream_write;
 #[cfg(test)]

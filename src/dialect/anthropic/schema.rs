@@ -178,6 +178,23 @@ fn is_recursive(root: JsonRef<'_>) -> bool {
     has_cycle(root, root, &mut Vec::new(), &mut Vec::new())
 }
 
+/// Whether an object with this schema may refuse members that the schema does not name.
+fn can_be_closed(json: JsonRef<'_>) -> bool {
+    let is_open = |open: JsonRef<'_>| open.is_object() && !open.is_blank();
+    // An object without properties would always be empty if it were closed.
+    json.get("properties").is_some() && !json.get("additionalProperties").is_some_and(is_open)
+}
+
+/// Returns the description with the keywords that became words.
+fn full_description(description: Option<&str>, words: &str) -> Option<String> {
+    match (description, words) {
+        (None, "") => None,
+        (None | Some(""), words) if !words.is_empty() => Some(format!("({words})")),
+        (description, "") => description.map(str::to_owned),
+        (description, words) => Some(format!("{} ({words})", description.unwrap_or_default())),
+    }
+}
+
 struct SubsetWriter {
     relaxed: bool,
 }
@@ -201,15 +218,7 @@ impl SubsetWriter {
             kind => kind.and_then(JsonRef::str).into_iter().collect(),
         };
         let object = kinds.iter().any(|kind| kind == "object");
-        if object && !has("properties") {
-            // An object without properties would always be empty if it were closed.
-            return None;
-        }
-        if object
-            && json
-                .get("additionalProperties")
-                .is_some_and(|open| open.is_object() && !open.is_blank())
-        {
+        if object && !can_be_closed(json) {
             return None;
         }
         let mut words = String::new();
@@ -256,15 +265,9 @@ impl SubsetWriter {
         if object {
             member("additionalProperties", "false");
         }
-        if description.is_some() || !words.is_empty() {
-            let mut full_description =
-                description.map(std::borrow::Cow::into_owned).unwrap_or_default();
-            if !words.is_empty() {
-                let gap = if full_description.is_empty() { "" } else { " " };
-                write!(full_description, "{gap}({words})").unwrap_or_default();
-            }
+        if let Some(full) = full_description(description.as_deref(), &words) {
             let mut quoted = String::new();
-            writer::push_string(&mut quoted, &full_description);
+            writer::push_string(&mut quoted, &full);
             member("description", &quoted);
         }
         out.push('}');

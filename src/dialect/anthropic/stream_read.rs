@@ -1,36 +1,21 @@
 //! Reads upstream responses as a stream.
 
-use serde_json::{Map, Value};
-
 use crate::{
-    base::json::{
-        raw::RawJson,
-        reader::{self, JsonRef},
-    },
+    base::json::reader::{self, JsonRef},
     dialect::{
         anthropic::{
-            blocks_read,
-            meter::MessageUsage,
-            response_read::{self, AnthropicAnswerCallIds},
+            blocks_read, meter::MessageUsage, response_read, stream_blocks::StreamedBlocks,
         },
         egress::{AttemptContext, StreamReader},
         errors::read_error,
         json_body,
         meter::AnswerSummary,
     },
-    ir::{
-        block::{CallKind, ReasoningSignature, SignatureKind},
-        event::{BlockStart, ChatEvent},
-        fault::Fault,
-        op::Dialect,
-    },
+    ir::{event::ChatEvent, fault::Fault},
 };
 
-const DIALECT: Dialect = Dialect::Anthropic;
-
 pub(super) struct MessageStreamReader {
-    context: AttemptContext,
-    call_ids: AnthropicAnswerCallIds,
+    blocks: StreamedBlocks,
     counts: MessageUsage,
     stop_reason: Option<String>,
     stop_sequence: Option<String>,
@@ -39,47 +24,12 @@ pub(super) struct MessageStreamReader {
     event_count: u32,
     started: bool,
     done: bool,
-    /// The number of the next emitted block.
-    next_block: u32,
-    open_blocks: Vec<AnthropicOpenBlock>,
-}
-
-/// A block that is not finished.
-struct AnthropicOpenBlock {
-    /// The upstream's number for the block.
-    upstream_index: u64,
-    state: BlockState,
-}
-
-enum BlockState {
-    /// A tool call. `input` comes from the block's start; it is used if no argument delta follows.
-    Call {
-        block: u32,
-        input: String,
-        has_delta: bool,
-    },
-    /// A foreign block, emitted once it is complete: its body, and the pieces of its `input`.
-    Foreign {
-        body: Map<String, Value>,
-        raw: RawJson,
-        input: String,
-        has_delta: bool,
-    },
-    /// A text block, opened when its first text arrives.
-    Text {
-        block: Option<u32>,
-    },
-    Thought {
-        block: Option<u32>,
-        signature: String,
-    },
 }
 
 impl MessageStreamReader {
     pub(super) fn new(context: &AttemptContext) -> Self {
         Self {
-            context: context.clone(),
-            call_ids: AnthropicAnswerCallIds::new(context),
+            blocks: StreamedBlocks::new(context),
             counts: MessageUsage::default(),
             stop_reason: None,
             stop_sequence: None,
@@ -88,8 +38,6 @@ impl MessageStreamReader {
             event_count: 0,
             started: false,
             done: false,
-            next_block: 0,
-            open_blocks: Vec::new(),
         }
     }
 
@@ -108,228 +56,14 @@ impl MessageStreamReader {
         }
     }
 
-    fn start_block(&mut self, index: u64, block: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
-        // If a number repeats, the stop of the first block was lost.
-        self.stop_block(index, out);
-        let text = |key: &str| block.get(key).and_then(JsonRef::str).unwrap_or_default();
-        let what = match &*text("type") {
-            "text" => BlockState::Text { block: None },
-            "thinking" => {
-                BlockState::Thought { block: None, signature: text("signature").into_owned() }
-            }
-            "redacted_thinking" => {
-                let proof = ReasoningSignature {
-                    dialect: DIALECT,
-                    kind: SignatureKind::Redacted,
-                    value: text("data").into_owned(),
-                    id: None,
-                };
-                let number =
-                    open_block(&mut self.next_block, BlockStart::Reasoning { summary: false }, out);
-                out.push(ChatEvent::Signature { block: number, signature: proof });
-                out.push(ChatEvent::Close { block: number });
-                return;
-            }
-            "tool_use" => {
-                let id = self.call_ids.unique_id(&text("id"));
-                let name = self.context.client_tool_name(&text("name")).to_owned();
-                let number = open_block(
-                    &mut self.next_block,
-                    BlockStart::ToolCall { id, name, form: CallKind::Function },
-                    out,
-                );
-                let input = block.get("input").filter(|input| !input.is_blank());
-                BlockState::Call {
-                    block: number,
-                    input: blocks_read::read_arguments(input),
-                    has_delta: false,
-                }
-            }
-            _ => {
-                let body = match serde_json::from_str(block.text()) {
-                    Ok(Value::Object(body)) => body,
-                    _ => Map::new(),
-                };
-                BlockState::Foreign {
-                    body,
-                    raw: RawJson::from_json(block),
-                    input: String::new(),
-                    has_delta: false,
-                }
-            }
-        };
-        self.open_blocks.push(AnthropicOpenBlock { upstream_index: index, state: what });
-        match &*text("type") {
-            "text" => {
-                self.apply_delta(index, BlockDelta::Text(&text("text")), out);
-                for citation in block.get("citations").into_iter().flat_map(JsonRef::items) {
-                    self.apply_delta(index, BlockDelta::Citation(citation), out);
-                }
-            }
-            "thinking" => self.apply_delta(index, BlockDelta::Thought(&text("thinking")), out),
-            _ => {}
-        }
-    }
-
-    fn read_delta(&mut self, index: u64, delta: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
-        let foreign = self.open_blocks.iter().any(|open| {
-            open.upstream_index == index && matches!(open.state, BlockState::Foreign { .. })
-        });
-        if foreign {
-            return self.apply_delta(index, BlockDelta::Foreign(delta), out);
-        }
-        for (key, value) in delta.members() {
-            match (key, value.str()) {
-                ("text", Some(text)) => self.apply_delta(index, BlockDelta::Text(&text), out),
-                ("thinking", Some(text)) => {
-                    self.apply_delta(index, BlockDelta::Thought(&text), out);
-                }
-                ("partial_json", Some(text)) => {
-                    self.apply_delta(index, BlockDelta::Arguments(&text), out);
-                }
-                ("partial_json", None) if value.is_object() => {
-                    self.apply_delta(index, BlockDelta::Arguments(value.text()), out);
-                }
-                ("signature", Some(text)) => {
-                    self.apply_delta(index, BlockDelta::Signature(&text), out);
-                }
-                ("citation", None) if value.is_object() => {
-                    self.apply_delta(index, BlockDelta::Citation(value), out);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn apply_delta(&mut self, index: u64, block_delta: BlockDelta<'_>, out: &mut Vec<ChatEvent>) {
-        if matches!(
-            block_delta,
-            BlockDelta::Text("") | BlockDelta::Thought("") | BlockDelta::Arguments("")
-        ) {
-            return;
-        }
-        let at = match self
-            .open_blocks
-            .iter()
-            .rposition(|open| open.upstream_index == index && block_delta.fits(&open.state))
-        {
-            Some(at) => at,
-            // The block was not opened, or it was opened as another kind.
-            None => {
-                let what = match block_delta {
-                    BlockDelta::Text(_) | BlockDelta::Citation(_) => {
-                        BlockState::Text { block: None }
-                    }
-                    BlockDelta::Thought(_) | BlockDelta::Signature(_) => {
-                        BlockState::Thought { block: None, signature: String::new() }
-                    }
-                    BlockDelta::Arguments(_) | BlockDelta::Foreign(_) => return,
-                };
-                self.stop_block(index, out);
-                self.open_blocks.push(AnthropicOpenBlock { upstream_index: index, state: what });
-                self.open_blocks.len() - 1
-            }
-        };
-        let next = &mut self.next_block;
-        match (&mut self.open_blocks[at].state, block_delta) {
-            (BlockState::Text { block }, BlockDelta::Text(text)) => {
-                let block = *block.get_or_insert_with(|| open_block(next, BlockStart::Text, out));
-                out.push(ChatEvent::Delta { block, text: text.to_owned() });
-            }
-            (BlockState::Text { block }, BlockDelta::Citation(citation)) => {
-                let block = *block.get_or_insert_with(|| open_block(next, BlockStart::Text, out));
-                out.push(ChatEvent::Citation {
-                    block,
-                    citation: blocks_read::read_citation(citation),
-                });
-            }
-            (BlockState::Thought { block, .. }, BlockDelta::Thought(text)) => {
-                let block = *block.get_or_insert_with(|| {
-                    open_block(next, BlockStart::Reasoning { summary: false }, out)
-                });
-                out.push(ChatEvent::Delta { block, text: text.to_owned() });
-            }
-            (BlockState::Thought { signature, .. }, BlockDelta::Signature(more)) => {
-                signature.push_str(more);
-            }
-            (BlockState::Call { block, has_delta: grown, .. }, BlockDelta::Arguments(text)) => {
-                *grown = true;
-                out.push(ChatEvent::Delta { block: *block, text: text.to_owned() });
-            }
-            (
-                BlockState::Foreign { body, input, has_delta: grown, .. },
-                BlockDelta::Foreign(delta),
-            ) => {
-                *grown = true;
-                merge_foreign_delta(body, input, delta);
-            }
-            _ => {}
-        }
-    }
-
-    /// Finishes the block and emits what was buffered.
-    fn stop_block(&mut self, index: u64, out: &mut Vec<ChatEvent>) {
-        while let Some(at) = self.open_blocks.iter().position(|open| open.upstream_index == index) {
-            let open = self.open_blocks.remove(at);
-            self.close_block(open.state, out);
-        }
-    }
-
-    fn close_block(&mut self, state: BlockState, out: &mut Vec<ChatEvent>) {
-        let block = match state {
-            BlockState::Text { block } => block,
-            BlockState::Thought { block, signature } => {
-                let proof = blocks_read::read_signature(&signature);
-                let block = if proof.is_some() && block.is_none() {
-                    Some(open_block(
-                        &mut self.next_block,
-                        BlockStart::Reasoning { summary: false },
-                        out,
-                    ))
-                } else {
-                    block
-                };
-                if let (Some(block), Some(proof)) = (block, proof) {
-                    out.push(ChatEvent::Signature { block, signature: proof });
-                }
-                block
-            }
-            BlockState::Call { block, input, has_delta: grown } => {
-                if !grown && !input.is_empty() {
-                    out.push(ChatEvent::Delta { block, text: input });
-                }
-                Some(block)
-            }
-            BlockState::Foreign { mut body, mut raw, input, has_delta: grown } => {
-                if grown {
-                    if !input.is_empty() {
-                        body.insert(
-                            "input".to_owned(),
-                            serde_json::from_str(&input).unwrap_or(Value::String(input)),
-                        );
-                    }
-                    raw = RawJson::from(&Value::Object(body));
-                }
-                Some(open_block(
-                    &mut self.next_block,
-                    BlockStart::Foreign { dialect: DIALECT, body: raw },
-                    out,
-                ))
-            }
-        };
-        out.extend(block.map(|block| ChatEvent::Close { block }));
-    }
-
     fn emit_end(&mut self, out: &mut Vec<ChatEvent>) {
         self.emit_begin(String::new(), out);
-        for open in std::mem::take(&mut self.open_blocks) {
-            self.close_block(open.state, out);
-        }
+        self.blocks.close_all(out);
         self.done = true;
         let finish = response_read::read_finish(
             self.stop_reason.clone(),
             self.stop_sequence.take(),
-            self.call_ids.has_calls(),
+            self.blocks.has_calls(),
         );
         out.push(ChatEvent::End {
             finish,
@@ -341,7 +75,7 @@ impl MessageStreamReader {
     /// Returns the number of a block. Without an index, a start means the next block and any other
     /// event means the last one.
     fn block_index(&self, json: JsonRef<'_>, starts: bool) -> u64 {
-        let last = self.open_blocks.last().map(|open| open.upstream_index);
+        let last = self.blocks.last_index();
         json.get("index").and_then(JsonRef::u64).unwrap_or_else(|| {
             if starts { u64::from(self.event_count) << 32 } else { last.unwrap_or(0) }
         })
@@ -383,16 +117,21 @@ impl StreamReader for MessageStreamReader {
             b"content_block_delta" => {
                 self.emit_begin(String::new(), out);
                 if let Some(delta) = json.get("delta") {
-                    self.read_delta(self.block_index(json, false), delta, out);
+                    let index = self.block_index(json, false);
+                    self.blocks.read_delta(index, delta, out);
                 }
             }
             b"content_block_start" => {
                 self.emit_begin(String::new(), out);
                 if let Some(block) = json.get("content_block") {
-                    self.start_block(self.block_index(json, true), block, out);
+                    let index = self.block_index(json, true);
+                    self.blocks.start_block(index, block, out);
                 }
             }
-            b"content_block_stop" => self.stop_block(self.block_index(json, false), out),
+            b"content_block_stop" => {
+                let index = self.block_index(json, false);
+                self.blocks.stop_block(index, out);
+            }
             b"message_start" => {
                 let message = json.get("message").unwrap_or(json);
                 self.model = json_body::clean_name(message.get("model"));
@@ -408,8 +147,7 @@ impl StreamReader for MessageStreamReader {
                 self.update_usage(json.get("usage").or_else(|| delta.get("usage")));
             }
             b"message_stop" => {
-                if self.next_block == 0 && self.open_blocks.is_empty() && self.stop_reason.is_none()
-                {
+                if self.blocks.is_empty() && self.stop_reason.is_none() {
                     return Err(Box::new(json_body::empty_stream_fault()));
                 }
                 self.update_usage(json.get("usage"));
@@ -436,54 +174,6 @@ impl StreamReader for MessageStreamReader {
             usage: self.counts.usage(),
             finish_reason: self.stop_reason.clone(),
             model: self.model.clone(),
-        }
-    }
-}
-
-/// An addition to a block.
-#[derive(Clone, Copy)]
-enum BlockDelta<'a> {
-    Arguments(&'a str),
-    Citation(JsonRef<'a>),
-    /// A delta of a foreign block.
-    Foreign(JsonRef<'a>),
-    Signature(&'a str),
-    Text(&'a str),
-    Thought(&'a str),
-}
-
-impl BlockDelta<'_> {
-    fn fits(self, state: &BlockState) -> bool {
-        matches!(
-            (state, self),
-            (BlockState::Call { .. }, Self::Arguments(_))
-                | (BlockState::Foreign { .. }, Self::Foreign(_))
-                | (BlockState::Text { .. }, Self::Text(_) | Self::Citation(_))
-                | (BlockState::Thought { .. }, Self::Thought(_) | Self::Signature(_))
-        )
-    }
-}
-
-fn open_block(next: &mut u32, head: BlockStart, out: &mut Vec<ChatEvent>) -> u32 {
-    let block = *next;
-    *next += 1;
-    out.push(ChatEvent::Open { block, head });
-    block
-}
-
-/// Merges a delta into a foreign block. Texts and lists of citations grow; every other member is
-/// replaced.
-fn merge_foreign_delta(body: &mut Map<String, Value>, input: &mut String, delta: JsonRef<'_>) {
-    for (key, value) in delta.members() {
-        match (key, value.str()) {
-            ("type", _) => {}
-            ("partial_json", Some(text)) => input.push_str(&text),
-            (_, Some(text)) => {
-                json_body::append_text(body.entry(key).or_insert(Value::Null), &text);
-            }
-            _ => {
-                body.insert(key.to_owned(), RawJson::from_json(value).to_value());
-            }
         }
     }
 }

@@ -8,7 +8,10 @@ use std::time::Duration;
 use crate::{
     base::{
         framing::{splitter::NextFrame, sse},
-        json::reader::{self, JsonError, JsonRef},
+        json::{
+            grammar::{self, JsonError},
+            reader::{self, JsonRef},
+        },
     },
     dialect::errors::{
         fault_rules::{self, ErrorFields},
@@ -104,7 +107,7 @@ const MIN_TRUNCATED_BYTES: usize = 60 << 10;
 fn from_truncated_json(status: u16, body: &[u8]) -> Fault {
     let (mut message, mut codes) = (None, Vec::new());
     // The text was cut at the point where it stops being valid JSON.
-    let _ = reader::validate(body, |depth, key, value| match (depth, key) {
+    let _ = grammar::validate(body, |depth, key, value| match (depth, key) {
         (1 | 2, b"message") if message.is_none() => {
             message = reader::string_prefix(&value[..value.len().min(MAX_MESSAGE_CHARS * 8)]);
         }

@@ -1,10 +1,13 @@
 //! Observes a stream of generateContent chunks.
 
 use crate::{
-    base::json::reader::{self, JsonErrorKind, JsonRef, is_blank},
+    base::json::{
+        grammar::is_blank,
+        reader::{self, JsonRef},
+    },
     dialect::{
         errors::read_error,
-        json_body,
+        event_json, json_body,
         meter::{AnswerSummary, Meter, MeterEvent},
         usage_read::count_at,
     },
@@ -67,9 +70,7 @@ impl ContentChunkFields {
     #[inline]
     fn observe(&mut self, depth: usize, key: &[u8], value: &[u8]) {
         match (depth, key) {
-            (1, b"error") => {
-                self.has_error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value);
-            }
+            (1, b"error") => self.has_error |= event_json::is_error_value(value),
             (1, b"modelVersion") => self.has_model = true,
             (1, b"usageMetadata") => self.has_usage |= !is_blank(value),
             (2, b"blockReason") | (3, b"finishReason") => self.has_finish |= !is_blank(value),
@@ -111,22 +112,10 @@ impl Meter for ContentMeter {
             return MeterEvent::Drop;
         }
         let mut fields = ContentChunkFields::default();
-        let json = match reader::visit(data, |depth, key, value| fields.observe(depth, key, value))
-        {
-            Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
-            Ok(json) if read_error::is_error(json) => {
-                return MeterEvent::Error(Box::new(read_error::from_json(None, json)));
-            }
-            Ok(_) => {
-                return MeterEvent::Invalid(reader::JsonError {
-                    kind: JsonErrorKind::NotAnObject,
-                    offset: 0,
-                });
-            }
-            Err(_) if name == b"error" && !data.starts_with(b"{") => {
-                return MeterEvent::Error(Box::new(read_error::from_text(data)));
-            }
-            Err(bad) => return MeterEvent::Invalid(bad),
+        let visited = reader::visit(data, |depth, key, value| fields.observe(depth, key, value));
+        let json = match event_json::check(name, data, visited) {
+            Ok(json) => json,
+            Err(problem) => return problem.into(),
         };
         if fields.has_error || name == b"error" {
             return MeterEvent::Error(Box::new(read_error::from_json(None, json)));

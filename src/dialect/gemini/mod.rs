@@ -2,6 +2,7 @@
 
 mod arrange_turns;
 mod buffered;
+mod chunk_read;
 mod contents_write;
 mod error;
 mod field_names;
@@ -18,6 +19,7 @@ mod response_write;
 #[cfg(test)]
 mod roundtrip_tests;
 mod schema;
+mod schema_read;
 mod stream_read;
 mod stream_write;
 

@@ -1,13 +1,10 @@
 //! Reads the parts of a request's contents.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Write as _};
 
 use crate::{
-    base::json::{raw::RawJson, reader::JsonRef},
-    dialect::gemini::{
-        field_names::{self, GENERATED_ID_PREFIX},
-        schema,
-    },
+    base::json::{raw::RawJson, reader::JsonRef, writer},
+    dialect::gemini::field_names::{self, GENERATED_ID_PREFIX},
     ir::{
         block::{
             Block, BlockKind, CallKind, Media, MediaSource, Reasoning, TextBlock, ToolCall,
@@ -169,7 +166,7 @@ fn read_function_response(
                     key == Some("error") && only.is_some_and(|only| only.kind() != "null");
                 let text = only
                     .and_then(JsonRef::str)
-                    .map_or_else(|| schema::to_readable_text(value), Cow::into_owned);
+                    .map_or_else(|| to_readable_text(value), Cow::into_owned);
                 if !value.is_blank() {
                     result.content.push(Block::text(text));
                 }
@@ -193,6 +190,35 @@ fn read_function_response(
 fn read_result_part(part: JsonRef<'_>, calls: &mut GeminiPendingCalls) -> Option<Block> {
     read_block(part, calls)
         .filter(|block| matches!(block.kind, BlockKind::Media(_) | BlockKind::Text(_)))
+}
+
+/// Returns a JSON value's text without unnecessary escapes, which people and models read best.
+fn to_readable_text(json: JsonRef<'_>) -> String {
+    let mut out = String::with_capacity(json.text().len());
+    write_readable(&mut out, json);
+    out
+}
+
+fn write_readable(out: &mut String, json: JsonRef<'_>) {
+    let text = json.text();
+    if !text.contains("\\u") {
+        out.push_str(text);
+    } else if let Some(text) = json.str() {
+        writer::push_string(out, &text);
+    } else if json.is_object() {
+        for (at, (key, value)) in json.members().enumerate() {
+            // Writing to a String cannot fail.
+            write!(out, "{}\"{key}\":", if at == 0 { '{' } else { ',' }).unwrap_or_default();
+            write_readable(out, value);
+        }
+        out.push('}');
+    } else {
+        for (at, value) in json.items().enumerate() {
+            out.push(if at == 0 { '[' } else { ',' });
+            write_readable(out, value);
+        }
+        out.push(']');
+    }
 }
 
 #[cfg(test)]
@@ -269,5 +295,11 @@ mod tests {
                 ("i", Some("f"), want, is_error)
             );
         }
+    }
+
+    #[test]
+    fn texts_are_written_readably() {
+        let raw = RawJson::parse(r#"{"a":"\u00e9 <","b":[1.50,"\n"]}"#).expect("json");
+        assert_eq!(to_readable_text(raw.json()), "{\"a\":\"é <\",\"b\":[1.50,\"\\n\"]}");
     }
 }

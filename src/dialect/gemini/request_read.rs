@@ -10,7 +10,7 @@ use crate::{
     },
     dialect::gemini::{
         field_names::{self, CALLING_MODES},
-        part_read, schema,
+        part_read, schema_read,
     },
     ir::{
         block::Block,
@@ -168,7 +168,7 @@ fn read_function(value: JsonRef<'_>) -> Tool {
         match &*key {
             "name" => tool.name = value.str().unwrap_or_default().into_owned(),
             "description" => tool.description = value.str().map(Cow::into_owned),
-            "parameters" => tool.schema = Some(schema::to_json_schema(value)),
+            "parameters" => tool.schema = Some(schema_read::to_json_schema(value)),
             "parametersJsonSchema" => tool.schema = Some(RawJson::from_json(value)),
             key => tool.extras.push(Dialect::Gemini, key, RawJson::from_json(value)),
         }
@@ -263,7 +263,7 @@ fn read_generation_config(
                     .collect();
             }
             "responseMimeType" => mime = value.str(),
-            "responseSchema" => response_schema = Some(schema::to_json_schema(value)),
+            "responseSchema" => response_schema = Some(schema_read::to_json_schema(value)),
             "responseJsonSchema" | "_responseJsonSchema" => {
                 response_schema = Some(RawJson::from_json(value));
             }

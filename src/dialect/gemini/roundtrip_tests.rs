@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use crate::dialect::gemini::{Gemini, field_names, schema};
+use crate::dialect::gemini::{Gemini, field_names, schema, schema_read};
 use crate::{
     base::{
         framing::{Framing, sse},
@@ -101,7 +101,7 @@ fn to_list(value: &Value) -> Vec<Value> {
 }
 
 fn normalize_schema(value: &Value) -> Value {
-    let plain = schema::to_json_schema(RawJson::from(value).json());
+    let plain = schema_read::to_json_schema(RawJson::from(value).json());
     schema::from_json_schema(plain.json(), "x", &mut Losses::default()).to_value()
 }
 

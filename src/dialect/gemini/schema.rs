@@ -1,5 +1,4 @@
-//! Converts schemas in both directions: this dialect's own kind to JSON Schema, and JSON Schema to
-//! the subset that the provider accepts.
+//! Converts JSON Schema to the subset that the provider accepts.
 //!
 //! Upstream requests use the full-schema fields (`parametersJsonSchema`, `responseJsonSchema`).
 //! Their documentation lists `$id $defs $ref $anchor type format title description enum items
@@ -20,7 +19,7 @@
 //!   annotations (`$schema`, `$comment`, `examples`, `deprecated`, `readOnly`, `writeOnly`, `$id`,
 //!   `$anchor`) are not.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::borrow::Cow;
 
 use crate::{
     base::json::{
@@ -28,105 +27,13 @@ use crate::{
         reader::JsonRef,
         writer::{self, ArrayWriter, ObjectWriter},
     },
-    dialect::{gemini::field_names, losses::Losses},
+    dialect::losses::Losses,
 };
 
 /// How much a schema may grow by expanded references, in bytes. Beyond that, references are cut.
 const MAX_EXPANDED_BYTES: usize = 1 << 20;
 /// The maximum nesting depth of schemas; deeper ones are left out.
 const MAX_LEVELS: u32 = 60;
-
-/// Converts this dialect's own kind of schema to JSON Schema.
-pub(super) fn to_json_schema(schema: JsonRef<'_>) -> RawJson {
-    let mut out = String::with_capacity(schema.text().len());
-    write_json_schema(&mut out, schema);
-    RawJson::parse(&out).unwrap_or_else(|| RawJson::from_json(schema))
-}
-
-fn write_json_schema(out: &mut String, schema: JsonRef<'_>) {
-    if !schema.is_object() {
-        out.push_str(schema.text());
-        return;
-    }
-    let nullable = field_names::member(schema, "nullable").and_then(JsonRef::bool) == Some(true);
-    writer::push_object(out, |o| {
-        for (key, value) in field_names::members(schema) {
-            match &*key {
-                "type" => {
-                    let word = field_names::enum_word(value, field_names::SCHEMA_TYPES)
-                        .map(|word| word.to_ascii_lowercase());
-                    match word.as_deref() {
-                        Some("type_unspecified") => {}
-                        Some(word) if nullable && word != "null" => {
-                            o.array("type", |a| {
-                                a.str(word).str("null");
-                            });
-                        }
-                        Some(word) => {
-                            o.str("type", word);
-                        }
-                        None => {
-                            o.json("type", value);
-                        }
-                    }
-                }
-                "properties" | "$defs" | "defs" | "definitions" => {
-                    o.object(&key, |o| {
-                        for (name, value) in value.members() {
-                            o.raw_text(name, &json_schema_text(value));
-                        }
-                    });
-                }
-                "anyOf" | "oneOf" | "allOf" | "prefixItems" => {
-                    o.array(&key, |a| {
-                        for value in value.items() {
-                            a.raw_text(&json_schema_text(value));
-                        }
-                        if nullable
-                            && key == "anyOf"
-                            && field_names::member(schema, "type").is_none()
-                        {
-                            a.raw_text(r#"{"type":"null"}"#);
-                        }
-                    });
-                }
-                "items" | "additionalProperties" | "not" => {
-                    o.raw_text(&key, &json_schema_text(value));
-                }
-                "enum" if nullable => {
-                    o.array("enum", |a| {
-                        for value in value.items().filter(|value| value.kind() != "null") {
-                            a.raw_text(value.text());
-                        }
-                        a.raw_text("null");
-                    });
-                }
-                "example" => {
-                    o.array("examples", |a| {
-                        a.raw_text(value.text());
-                    });
-                }
-                // Counts are 64-bit numbers, which the wire format may put into quotes.
-                "minItems" | "maxItems" | "minLength" | "maxLength" | "minProperties"
-                | "maxProperties" => {
-                    let unquoted = value.str().filter(|text| text.parse::<u64>().is_ok());
-                    o.raw_text(&key, unquoted.as_deref().unwrap_or(value.text()));
-                }
-                "nullable" | "propertyOrdering" => {}
-                "format" if value.str().as_deref() == Some("enum") => {}
-                _ => {
-                    o.json(&key, value);
-                }
-            }
-        }
-    });
-}
-
-fn json_schema_text(schema: JsonRef<'_>) -> String {
-    let mut out = String::with_capacity(schema.text().len());
-    write_json_schema(&mut out, schema);
-    out
-}
 
 /// Converts JSON Schema to the subset that the provider accepts. Dropped constraints are added to
 /// `losses` with the given `prefix`.
@@ -158,6 +65,39 @@ struct MergedSchema<'a> {
     cut: bool,
 }
 
+impl<'a> MergedSchema<'a> {
+    /// Returns the first value of a keyword.
+    fn first(&self, keyword: &str) -> Option<JsonRef<'a>> {
+        self.members.iter().find(|(key, _)| key == keyword).map(|(_, value)| *value)
+    }
+}
+
+/// Writes the texts and numbers of an `enum`.
+fn write_enum(o: &mut ObjectWriter<'_>, value: JsonRef<'_>) {
+    let supported = || value.items().filter(|value| matches!(value.kind(), "string" | "number"));
+    if supported().next().is_some() {
+        o.array("enum", |a| {
+            supported().for_each(|value| {
+                a.raw_text(value.text());
+            });
+        });
+    }
+}
+
+/// Writes an exclusive bound as an inclusive one.
+fn write_bound(o: &mut ObjectWriter<'_>, key: &str, value: JsonRef<'_>, merged: &MergedSchema<'_>) {
+    let (inclusive, step) =
+        if key == "exclusiveMinimum" { ("minimum", 1) } else { ("maximum", -1) };
+    if merged.first(inclusive).is_some() || value.kind() != "number" {
+        return;
+    }
+    let integer = merged.first("type").and_then(JsonRef::str).as_deref() == Some("integer");
+    match value.i64().filter(|_| integer).and_then(|n| n.checked_add(step)) {
+        Some(n) => o.num(inclusive, n),
+        None => o.json(inclusive, value),
+    };
+}
+
 impl<'a> SchemaConverter<'a, '_> {
     fn add_loss(&mut self, keyword: &str) {
         self.losses.add(format!("{}.{keyword}", self.prefix));
@@ -184,114 +124,102 @@ impl<'a> SchemaConverter<'a, '_> {
         self.level += 1;
         let depth = within.len();
         within.append(&mut merged.references);
-        let members = merged.members;
-        let first =
-            |name: &str| members.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
-        let integer = first("type").and_then(JsonRef::str).as_deref() == Some("integer");
-        let names = || {
-            members
-                .iter()
-                .filter(|(key, _)| key == "properties")
-                .flat_map(|(_, value)| value.members())
-        };
         writer::push_object(out, |o| {
-            if root && first("type").is_none() {
+            if root && merged.first("type").is_none() {
                 o.str("type", "object");
             }
-            for (at, (key, value)) in members.iter().enumerate() {
-                if members[..at].iter().any(|(known, _)| known == key) {
+            for (at, (key, value)) in merged.members.iter().enumerate() {
+                if merged.members[..at].iter().any(|(known, _)| known == key) {
                     continue;
                 }
-                match &**key {
-                    "properties" if merged.cut => {}
-                    "properties" => {
-                        o.object("properties", |o| {
-                            let mut written: Vec<&str> = Vec::new();
-                            for (name, value) in names() {
-                                if !written.contains(&name) {
-                                    written.push(name);
-                                    o.raw_text(name, &self.schema_text(value, within));
-                                }
-                            }
-                        });
-                    }
-                    "required" => self.write_required(o, &members, first("properties").is_some()),
-                    "items" if merged.cut => {}
-                    "items" if value.is_array() => {
-                        self.write_list(o, "prefixItems", *value, within);
-                    }
-                    "items" => {
-                        o.raw_text("items", &self.schema_text(*value, within));
-                    }
-                    "additionalProperties" if value.is_object() => {
-                        o.raw_text("additionalProperties", &self.schema_text(*value, within));
-                    }
-                    "anyOf" | "oneOf" | "prefixItems" if merged.cut => {}
-                    "anyOf" | "oneOf" | "prefixItems" => self.write_list(o, key, *value, within),
-                    "const"
-                        if first("enum").is_none()
-                            && matches!(value.kind(), "string" | "number") =>
-                    {
-                        o.array("enum", |a| {
-                            a.raw_text(value.text());
-                        });
-                    }
-                    "enum" => {
-                        let supported = || {
-                            value
-                                .items()
-                                .filter(|value| matches!(value.kind(), "string" | "number"))
-                        };
-                        if supported().next().is_some() {
-                            o.array("enum", |a| {
-                                supported().for_each(|value| {
-                                    a.raw_text(value.text());
-                                });
-                            });
-                        }
-                    }
-                    "exclusiveMinimum" | "exclusiveMaximum" => {
-                        let inclusive =
-                            if key == "exclusiveMinimum" { "minimum" } else { "maximum" };
-                        if first(inclusive).is_none() && value.kind() == "number" {
-                            let step = if key == "exclusiveMinimum" { 1 } else { -1 };
-                            match value.i64().filter(|_| integer).and_then(|n| n.checked_add(step))
-                            {
-                                Some(n) => o.num(inclusive, n),
-                                None => o.json(inclusive, *value),
-                            };
-                        }
-                    }
-                    "type"
-                    | "format"
-                    | "title"
-                    | "description"
-                    | "minItems"
-                    | "maxItems"
-                    | "minimum"
-                    | "maximum"
-                    | "additionalProperties"
-                    | "propertyOrdering"
-                    | "default"
-                    | "example"
-                    | "pattern"
-                    | "minLength"
-                    | "maxLength"
-                    | "minProperties"
-                    | "maxProperties"
-                    | "nullable" => {
-                        o.json(key, *value);
-                    }
-                    "$schema" | "$id" | "$anchor" | "$comment" | "$vocabulary" | "$defs"
-                    | "definitions" | "examples" | "deprecated" | "readOnly" | "writeOnly"
-                    | "const" | "contentMediaType" | "contentEncoding" | "id" | "strict" => {}
-                    key if key.starts_with("x-") => {}
-                    key => self.add_loss(key),
-                }
+                self.write_keyword(o, key, *value, &merged, within);
             }
         });
         within.truncate(depth);
         self.level -= 1;
+    }
+
+    /// Writes one keyword of a schema; `merged` are all of its keywords.
+    fn write_keyword(
+        &mut self,
+        o: &mut ObjectWriter<'_>,
+        key: &str,
+        value: JsonRef<'a>,
+        merged: &MergedSchema<'a>,
+        within: &mut Vec<Cow<'a, str>>,
+    ) {
+        match key {
+            "properties" if merged.cut => {}
+            "properties" => self.write_properties(o, merged, within),
+            "required" => {
+                self.write_required(o, &merged.members, merged.first("properties").is_some())
+            }
+            "items" if merged.cut => {}
+            "items" if value.is_array() => {
+                self.write_list(o, "prefixItems", value, within);
+            }
+            "items" => {
+                o.raw_text("items", &self.schema_text(value, within));
+            }
+            "additionalProperties" if value.is_object() => {
+                o.raw_text("additionalProperties", &self.schema_text(value, within));
+            }
+            "anyOf" | "oneOf" | "prefixItems" if merged.cut => {}
+            "anyOf" | "oneOf" | "prefixItems" => self.write_list(o, key, value, within),
+            "const"
+                if merged.first("enum").is_none()
+                    && matches!(value.kind(), "string" | "number") =>
+            {
+                o.array("enum", |a| {
+                    a.raw_text(value.text());
+                });
+            }
+            "enum" => write_enum(o, value),
+            "exclusiveMinimum" | "exclusiveMaximum" => write_bound(o, key, value, merged),
+            "type"
+            | "format"
+            | "title"
+            | "description"
+            | "minItems"
+            | "maxItems"
+            | "minimum"
+            | "maximum"
+            | "additionalProperties"
+            | "propertyOrdering"
+            | "default"
+            | "example"
+            | "pattern"
+            | "minLength"
+            | "maxLength"
+            | "minProperties"
+            | "maxProperties"
+            | "nullable" => {
+                o.json(key, value);
+            }
+            "$schema" | "$id" | "$anchor" | "$comment" | "$vocabulary" | "$defs"
+            | "definitions" | "examples" | "deprecated" | "readOnly" | "writeOnly" | "const"
+            | "contentMediaType" | "contentEncoding" | "id" | "strict" => {}
+            key if key.starts_with("x-") => {}
+            key => self.add_loss(key),
+        }
+    }
+
+    fn write_properties(
+        &mut self,
+        o: &mut ObjectWriter<'_>,
+        merged: &MergedSchema<'a>,
+        within: &mut Vec<Cow<'a, str>>,
+    ) {
+        let named = merged.members.iter().filter(|(key, _)| key == "properties");
+        o.object("properties", |o| {
+            let mut written: Vec<&str> = Vec::new();
+            for (name, value) in named.flat_map(|(_, value)| value.members()) {
+                if !written.contains(&name) {
+                    written.push(name);
+                    o.raw_text(name, &self.schema_text(value, within));
+                }
+            }
+        });
     }
 
     fn schema_text(&mut self, schema: JsonRef<'a>, within: &mut Vec<Cow<'a, str>>) -> String {
@@ -406,35 +334,6 @@ fn escape_key(key: &str) -> String {
     out[1..out.len() - 1].to_owned()
 }
 
-/// Returns a JSON value's text without unnecessary escapes, which people and models read best.
-pub(super) fn to_readable_text(json: JsonRef<'_>) -> String {
-    let mut out = String::with_capacity(json.text().len());
-    write_readable(&mut out, json);
-    out
-}
-
-fn write_readable(out: &mut String, json: JsonRef<'_>) {
-    let text = json.text();
-    if !text.contains("\\u") {
-        out.push_str(text);
-    } else if let Some(text) = json.str() {
-        writer::push_string(out, &text);
-    } else if json.is_object() {
-        for (at, (key, value)) in json.members().enumerate() {
-            // Writing to a String cannot fail.
-            write!(out, "{}\"{key}\":", if at == 0 { '{' } else { ',' }).unwrap_or_default();
-            write_readable(out, value);
-        }
-        out.push('}');
-    } else {
-        for (at, value) in json.items().enumerate() {
-            out.push(if at == 0 { '[' } else { ',' });
-            write_readable(out, value);
-        }
-        out.push(']');
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -445,26 +344,6 @@ mod tests {
         let (raw, mut losses) = (RawJson::from(schema), Losses::default());
         let got = from_json_schema(raw.json(), "tools.schema", &mut losses).to_value();
         (got, losses.into_vec().into_iter().map(|loss| loss.0.into_owned()).collect())
-    }
-
-    #[test]
-    fn gemini_schemas_become_json_schema() {
-        for (given, want) in [
-            (
-                json!({"type":"OBJECT","properties":{"type":{"type":"STRING","nullable":true,"format":"enum","enum":["A"]}},"required":["type"],"propertyOrdering":["type"]}),
-                json!({"type":"object","properties":{"type":{"type":["string","null"],"enum":["A",null]}},"required":["type"]}),
-            ),
-            (
-                json!({"type":6,"properties":{"a_b":{"type":5,"items":{"type":3,"format":"int64"},"min_items":"1"}}}),
-                json!({"type":"object","properties":{"a_b":{"type":"array","items":{"type":"integer","format":"int64"},"minItems":1}}}),
-            ),
-            (
-                json!({"any_of":[{"type":"STRING"}],"nullable":true,"example":3}),
-                json!({"anyOf":[{"type":"string"},{"type":"null"}],"examples":[3]}),
-            ),
-        ] {
-            assert_eq!(to_json_schema(RawJson::from(&given).json()).to_value(), want);
-        }
     }
 
     /// Tool schemas that the provider refuses.
@@ -533,11 +412,5 @@ mod tests {
         assert!(got.to_string().len() < 4 * MAX_EXPANDED_BYTES);
         assert_eq!(losses, ["tools.schema.$ref"]);
         assert_eq!(convert(&json!({"$ref": "#"})).0["type"], "object");
-    }
-
-    #[test]
-    fn texts_are_written_readably() {
-        let raw = RawJson::parse(r#"{"a":"\u00e9 <","b":[1.50,"\n"]}"#).expect("json");
-        assert_eq!(to_readable_text(raw.json()), "{\"a\":\"é <\",\"b\":[1.50,\"\\n\"]}");
     }
 }

@@ -6,12 +6,14 @@ use std::borrow::Cow;
 use crate::{
     base::json::{
         raw::RawJson,
-        reader::{self, JsonErrorKind, JsonRef},
+        reader::{self, JsonRef},
     },
     dialect::{
         egress::{AttemptContext, StreamReader},
         errors::read_error,
+        event_json,
         gemini::{
+            chunk_read::{GeminiCandidate, GeminiChunk, GeminiPart},
             field_names::{self, FINISH_REASONS},
             finish,
             grounding_read::{self, TextOffsets},
@@ -21,7 +23,7 @@ use crate::{
         meter::AnswerSummary,
     },
     ir::{
-        block::{CallKind, Media, MediaSource, ReasoningSignature},
+        block::{CallKind, ReasoningSignature},
         event::{BlockStart, ChatEvent},
         fault::Fault,
         op::Dialect,
@@ -50,40 +52,6 @@ pub(super) struct ContentStreamReader {
     model: Option<String>,
     /// The latest usage, verbatim.
     usage_json: String,
-}
-
-/// A chunk's members.
-#[derive(Default)]
-struct GeminiChunk<'a> {
-    candidates: Option<JsonRef<'a>>,
-    created: Option<JsonRef<'a>>,
-    has_error: bool,
-    prompt_feedback: Option<JsonRef<'a>>,
-    id: Option<JsonRef<'a>>,
-    model: Option<JsonRef<'a>>,
-    usage: Option<JsonRef<'a>>,
-}
-
-#[derive(Default)]
-struct GeminiCandidate<'a> {
-    content: Option<JsonRef<'a>>,
-    finish_reason: Option<JsonRef<'a>>,
-    finish_message: Option<JsonRef<'a>>,
-    index: u64,
-    grounding: Option<JsonRef<'a>>,
-    citations: Option<JsonRef<'a>>,
-    logprobs: Option<JsonRef<'a>>,
-}
-
-#[derive(Default)]
-struct GeminiPart<'a> {
-    text: Option<Cow<'a, str>>,
-    thought: bool,
-    signature: Option<Cow<'a, str>>,
-    call: Option<JsonRef<'a>>,
-    inline: Option<JsonRef<'a>>,
-    file: Option<JsonRef<'a>>,
-    has_other: bool,
 }
 
 impl ContentStreamReader {
@@ -195,12 +163,11 @@ impl ContentStreamReader {
 
     fn read_part(&mut self, json: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         let part = GeminiPart::read(json);
+        let media = part.media();
         let proof = part.signature.map(field_names::new_signature);
         if let Some(call) = part.call {
             self.read_call(call, proof, out);
-        } else if let Some(media) =
-            part.inline.map(inline_media).or_else(|| part.file.map(file_media))
-        {
+        } else if let Some(media) = media {
             self.flush_citations(out);
             self.blocks.push_complete(BlockStart::Media(media), proof, out);
         } else if part.has_other && part.text.is_none() {
@@ -317,18 +284,8 @@ impl StreamReader for ContentStreamReader {
             return Ok(());
         }
         self.event_count = self.event_count.saturating_add(1);
-        let bad = |bad| Box::new(read_error::invalid_event(self.event_count, bad, data));
-        match reader::parse(data) {
-            Ok(json) if json.is_object() => self.read_chunk(json, name == b"error", out),
-            Ok(json) if read_error::is_error(json) => {
-                Err(Box::new(read_error::from_json(None, json)))
-            }
-            Ok(_) => Err(bad(reader::JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 })),
-            Err(_) if name == b"error" && !data.starts_with(b"{") => {
-                Err(Box::new(read_error::from_text(data)))
-            }
-            Err(flaw) => Err(bad(flaw)),
-        }
+        let chunk = event_json::read(name, data, self.event_count)?;
+        self.read_chunk(chunk, name == b"error", out)
     }
 
     /// Usage may follow a finish reason, so only the end of the body ends the answer.
@@ -370,101 +327,6 @@ impl StreamReader for ContentStreamReader {
                 .filter(|reason| !reason.is_empty()),
             model: self.model.clone(),
         }
-    }
-}
-
-impl<'a> GeminiChunk<'a> {
-    fn read(json: JsonRef<'a>) -> Self {
-        let mut chunk = Self::default();
-        for (key, value) in json.members() {
-            let value = || Some(value).filter(|value| value.kind() != "null");
-            match key {
-                "candidates" => chunk.candidates = value(),
-                "createTime" | "create_time" => chunk.created = value(),
-                "error" => {
-                    chunk.has_error = value().is_some_and(|value| {
-                        matches!(value.kind(), "object" | "string") && !value.is_blank()
-                    });
-                }
-                "promptFeedback" | "prompt_feedback" => chunk.prompt_feedback = value(),
-                "responseId" | "response_id" => chunk.id = value(),
-                "modelVersion" | "model_version" => chunk.model = value(),
-                "usageMetadata" | "usage_metadata" => {
-                    chunk.usage = value().filter(|usage| usage.text().contains("TokenCount"));
-                }
-                _ => {}
-            }
-        }
-        chunk
-    }
-}
-
-impl<'a> GeminiCandidate<'a> {
-    fn read(json: JsonRef<'a>) -> Self {
-        let mut candidate = Self::default();
-        for (key, value) in json.members() {
-            let value = Some(value).filter(|value| value.kind() != "null");
-            match key {
-                "content" => candidate.content = value,
-                "finishReason" | "finish_reason" => candidate.finish_reason = value,
-                "finishMessage" | "finish_message" => candidate.finish_message = value,
-                "index" => candidate.index = value.and_then(JsonRef::u64).unwrap_or(0),
-                "groundingMetadata" | "grounding_metadata" => candidate.grounding = value,
-                "citationMetadata" | "citation_metadata" => candidate.citations = value,
-                "logprobsResult" | "logprobs_result" => candidate.logprobs = value,
-                _ => {}
-            }
-        }
-        candidate
-    }
-}
-
-impl<'a> GeminiPart<'a> {
-    fn read(json: JsonRef<'a>) -> Self {
-        let mut part = Self::default();
-        if let Some(text) = json.str() {
-            part.text = Some(text);
-        }
-        for (key, value) in json.members().filter(|(_, value)| value.kind() != "null") {
-            match key {
-                "text" => part.text = value.str(),
-                "thought" => part.thought = value.bool() == Some(true),
-                "thoughtSignature" | "thought_signature" => {
-                    part.signature = value.str().filter(|text| !text.is_empty());
-                }
-                "functionCall" | "function_call" => part.call = Some(value),
-                "inlineData" | "inline_data" => part.inline = Some(value),
-                "fileData" | "file_data" => part.file = Some(value),
-                _ => part.has_other = true,
-            }
-        }
-        part
-    }
-}
-
-fn inline_media(value: JsonRef<'_>) -> Media {
-    let mime = field_names::string_member(value, "mimeType").map(Cow::into_owned);
-    Media {
-        kind: field_names::media_kind(mime.as_deref().unwrap_or_default()),
-        source: MediaSource::Base64(
-            field_names::string_member(value, "data").unwrap_or_default().into_owned(),
-        ),
-        mime,
-        name: None,
-        detail: None,
-    }
-}
-
-fn file_media(value: JsonRef<'_>) -> Media {
-    let mime = field_names::string_member(value, "mimeType").map(Cow::into_owned);
-    Media {
-        kind: field_names::media_kind(mime.as_deref().unwrap_or_default()),
-        source: MediaSource::Url(
-            field_names::string_member(value, "fileUri").unwrap_or_default().into_owned(),
-        ),
-        mime,
-        name: None,
-        detail: None,
     }
 }
 

@@ -1,10 +1,13 @@
 //! Watches the lines of a chat or generate stream that is passed through.
 
 use crate::{
-    base::json::reader::{self, JsonErrorKind, JsonRef, is_blank},
+    base::json::{
+        grammar::{JsonError, JsonErrorKind, is_blank},
+        reader::{self, JsonRef},
+    },
     dialect::{
         errors::read_error,
-        json_body,
+        event_json, json_body,
         meter::{AnswerSummary, Meter, MeterEvent},
         usage_read::count_at,
     },
@@ -31,9 +34,7 @@ impl Meter for LineMeter {
         let (mut content, mut done, mut error) = (false, false, false);
         let json = match reader::visit(data, |depth, key, value| match (depth, key) {
             (1, b"done") => done = value.starts_with(b"true"),
-            (1, b"error") => {
-                error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value);
-            }
+            (1, b"error") => error |= event_json::is_error_value(value),
             (1, b"response" | b"thinking")
             | (2, b"content" | b"images" | b"thinking" | b"tool_calls") => {
                 content |= !is_blank(value);
@@ -42,7 +43,7 @@ impl Meter for LineMeter {
         }) {
             Ok(json) if data.first() == Some(&b'{') => json,
             Ok(_) => {
-                return MeterEvent::Invalid(reader::JsonError {
+                return MeterEvent::Invalid(JsonError {
                     kind: JsonErrorKind::NotAnObject,
                     offset: 0,
                 });

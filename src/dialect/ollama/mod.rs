@@ -2,6 +2,7 @@
 
 mod buffered;
 mod images;
+mod messages_write;
 mod meter;
 pub mod preload;
 mod request_read;

@@ -11,7 +11,7 @@ use crate::{
     },
     dialect::{
         ingress::{ChatEndpoint, ResponseSpec, StreamWriter},
-        ollama::{self, images, request_write::arguments_object},
+        ollama::{self, images, messages_write::arguments_object},
     },
     ir::{
         block::{BlockKind, Media, MediaKind, MediaSource, ToolCall},

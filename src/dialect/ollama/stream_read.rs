@@ -3,7 +3,10 @@
 use std::borrow::Cow;
 
 use crate::{
-    base::json::reader::{self, JsonError, JsonErrorKind, JsonRef},
+    base::json::{
+        grammar::{JsonError, JsonErrorKind},
+        reader::{self, JsonRef},
+    },
     dialect::{
         egress::{AttemptContext, StreamReader},
         errors::read_error,

@@ -2,14 +2,12 @@
 //! arrived.
 
 use crate::{
-    base::json::{
-        raw::RawJson,
-        writer::{ArrayWriter, ObjectWriter},
-    },
+    base::json::writer::{ArrayWriter, ObjectWriter},
     dialect::{
         egress::TargetTraits,
         losses::Losses,
         openai::{
+            assistant_parts::AssistantParts,
             names::{self, OpenaiToolNames},
             parts_write, reasoning, tools_write,
         },
@@ -192,8 +190,10 @@ impl<'w> MessagesWriter<'w> {
             .collect();
         let marked = message.extras.get(DIALECT, "cache_control").is_some();
         let mut parts = AssistantParts::default();
+        let accepts_reasoning =
+            self.traits.accepts_reasoning || self.traits.facts.thoughts_back == Some(true);
         for block in blocks {
-            self.collect_block(block, marked, &mut parts);
+            parts.collect(block, marked, accepts_reasoning, self.losses);
         }
         if !blocks.is_empty() && parts.is_empty() && calls.is_empty() && message.extras.is_empty() {
             return;
@@ -242,68 +242,6 @@ impl<'w> MessagesWriter<'w> {
             message.extras.write(DIALECT, o, |key| self.losses.add(format!("messages.{key}")));
         });
         self.write_results(at, &calls, a);
-    }
-
-    /// Adds a block to an assistant's message; calls are written separately.
-    fn collect_block<'b>(
-        &mut self,
-        block: &'b Block,
-        marked: bool,
-        parts: &mut AssistantParts<'b>,
-    ) {
-        match &block.kind {
-            BlockKind::Text(text) => {
-                parts_write::add_block_losses(block, marked, self.losses);
-                parts.text.push_str(&text.text);
-                parts.parts.push(block);
-                parts.needs_list |= parts_write::has_native_fields(&block.extras);
-                parts_write::add_foreign_losses(&block.extras, self.losses);
-            }
-            BlockKind::Refusal(words) => parts.refusal.push_str(words),
-            BlockKind::Reasoning(thought) => {
-                if block.extras.get(DIALECT, "thinking").is_some() {
-                    parts.parts.push(block);
-                    parts.needs_list = true;
-                    return;
-                }
-                let foreign =
-                    block.signature.as_ref().is_some_and(|proof| proof.dialect != DIALECT);
-                let details = reasoning::to_details(block.signature.as_ref());
-                let fields = reasoning::TEXT_FIELDS.iter().chain(&["reasoning_details"]);
-                let spelled: Vec<_> = fields
-                    .filter_map(|key| Some((*key, block.extras.get(DIALECT, key)?)))
-                    .collect();
-                let within = details
-                    .as_ref()
-                    .is_some_and(|details| !reasoning::details_text(details.json()).is_empty());
-                if spelled.is_empty() && !within && !thought.text.is_empty() {
-                    let accepted = self.traits.accepts_reasoning
-                        || self.traits.facts.thoughts_back == Some(true);
-                    match (accepted, foreign) {
-                        (true, _) => parts.reasoning.push_str(&thought.text),
-                        (false, true) => self.losses.add("reasoning.proof"),
-                        (false, false) => self.losses.add("reasoning"),
-                    }
-                } else if foreign && thought.text.is_empty() {
-                    self.losses.add("reasoning.proof");
-                }
-                for (key, value) in spelled {
-                    if parts.reasoning_fields.iter().all(|(known, _)| *known != key) {
-                        parts.reasoning_fields.push((key, value.clone()));
-                    }
-                }
-                parts.reasoning_details.extend(details);
-            }
-            BlockKind::Foreign { dialect: Dialect::Openai, .. } => {
-                parts.parts.push(block);
-                parts.needs_list = true;
-            }
-            BlockKind::Foreign { .. } => self.losses.add("messages.server_tools"),
-            // An assistant's message can contain only text.
-            BlockKind::Media(_) => self.losses.add("messages.assistant_media"),
-            BlockKind::ToolResult(_) => {}
-            BlockKind::ToolCall(_) => parts_write::add_block_losses(block, marked, self.losses),
-        }
     }
 
     fn write_call(&mut self, block: &Block, call: &ToolCall, a: &mut ArrayWriter<'_>) {
@@ -405,31 +343,6 @@ impl<'w> MessagesWriter<'w> {
             }
             block.extras.write(DIALECT, o, |key| self.losses.add(format!("messages.{key}")));
         });
-    }
-}
-
-/// The fields of an assistant's message, collected block by block.
-#[derive(Default)]
-struct AssistantParts<'b> {
-    text: String,
-    refusal: String,
-    reasoning: String,
-    reasoning_details: Vec<RawJson>,
-    /// Reasoning in its original fields.
-    reasoning_fields: Vec<(&'static str, RawJson)>,
-    parts: Vec<&'b Block>,
-    /// Whether the content must be a list.
-    needs_list: bool,
-}
-
-impl AssistantParts<'_> {
-    fn is_empty(&self) -> bool {
-        self.text.is_empty()
-            && self.refusal.is_empty()
-            && self.reasoning.is_empty()
-            && self.reasoning_details.is_empty()
-            && self.reasoning_fields.is_empty()
-            && self.parts.is_empty()
     }
 }
 

@@ -1,10 +1,10 @@
 //! Watches a stream of chat or completion chunks that is passed through.
 
 use crate::{
-    base::json::reader::{self, JsonErrorKind, is_blank},
+    base::json::{grammar::is_blank, reader},
     dialect::{
         errors::read_error,
-        json_body,
+        event_json, json_body,
         meter::{AnswerSummary, Meter, MeterEvent},
         openai::response_read,
         usage_read,
@@ -48,9 +48,7 @@ impl<'a> ChunkFields<'a> {
     fn visit(&mut self, depth: usize, key: &[u8], value: &'a [u8]) {
         match (depth, key) {
             (1, b"choices") => self.has_choices |= !is_blank(value),
-            (1, b"error") => {
-                self.has_error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value);
-            }
+            (1, b"error") => self.has_error |= event_json::is_error_value(value),
             (1, b"object") => self.has_error |= value.starts_with(b"\"error\""),
             (1, b"__type") => self.has_error |= !is_blank(value),
             (1, b"model") => self.has_model = true,
@@ -99,21 +97,10 @@ impl Meter for ChatMeter {
             return MeterEvent::Terminal;
         }
         let mut marks = ChunkFields::default();
-        let json = match reader::visit(data, |depth, key, value| marks.visit(depth, key, value)) {
-            Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
-            Ok(json) if read_error::is_error(json) => {
-                return MeterEvent::Error(Box::new(read_error::from_json(None, json)));
-            }
-            Ok(_) => {
-                return MeterEvent::Invalid(reader::JsonError {
-                    kind: JsonErrorKind::NotAnObject,
-                    offset: 0,
-                });
-            }
-            Err(_) if name == b"error" && !data.starts_with(b"{") => {
-                return MeterEvent::Error(Box::new(read_error::from_text(data)));
-            }
-            Err(bad) => return MeterEvent::Invalid(bad),
+        let visited = reader::visit(data, |depth, key, value| marks.visit(depth, key, value));
+        let json = match event_json::check(name, data, visited) {
+            Ok(json) => json,
+            Err(problem) => return problem.into(),
         };
         if marks.has_error || name == b"error" {
             return MeterEvent::Error(Box::new(read_error::from_json(None, json)));

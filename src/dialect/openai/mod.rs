@@ -1,5 +1,6 @@
 //! Implements OpenAI's chat and completions API, for OpenAI and all compatible providers.
 
+mod assistant_parts;
 mod buffered;
 mod completions;
 mod error;
@@ -14,6 +15,7 @@ mod request_read;
 mod request_write;
 mod response_read;
 mod response_write;
+mod stream_calls;
 mod stream_read;
 mod stream_write;
 #[cfg(test)]

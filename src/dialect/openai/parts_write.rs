@@ -153,12 +153,7 @@ fn write_media(block: &Block, media: &Media, a: &mut ArrayWriter<'_>, losses: &m
             });
         }
         (MediaKind::Audio, MediaSource::Base64(data)) => {
-            let format = mime().and_then(|mime| mime.strip_prefix("audio/")).unwrap_or("wav");
-            let format = match format {
-                "mpeg" | "mpga" => "mp3",
-                "wave" | "x-wav" | "vnd.wave" => "wav",
-                other => other,
-            };
+            let format = audio_format(mime());
             a.object(|o| {
                 o.str("type", "input_audio").object("input_audio", |o| {
                     o.str("data", data).str("format", format);
@@ -167,15 +162,7 @@ fn write_media(block: &Block, media: &Media, a: &mut ArrayWriter<'_>, losses: &m
             });
         }
         (MediaKind::Document | MediaKind::File, MediaSource::Base64(data)) => {
-            let mime_type = mime().unwrap_or("application/pdf");
-            let extension = mime_type
-                .rsplit('/')
-                .next()
-                .filter(|extension| extension.len() <= 5)
-                .unwrap_or("bin");
-            let name = media.name.clone().unwrap_or_else(|| {
-                format!("document.{}", if extension == "plain" { "txt" } else { extension })
-            });
+            let name = media.name.clone().unwrap_or_else(|| file_name(mime()));
             a.object(|o| {
                 o.str("type", "file").object("file", |o| {
                     o.str("filename", &name).str("file_data", &data_url(data, "application/pdf"));
@@ -191,6 +178,23 @@ fn write_media(block: &Block, media: &Media, a: &mut ArrayWriter<'_>, losses: &m
             });
         }
     }
+}
+
+/// Returns the name of an audio format.
+fn audio_format(mime: Option<&str>) -> &str {
+    match mime.and_then(|mime| mime.strip_prefix("audio/")).unwrap_or("wav") {
+        "mpeg" | "mpga" => "mp3",
+        "wave" | "x-wav" | "vnd.wave" => "wav",
+        other => other,
+    }
+}
+
+/// Returns the name of a file that has none.
+fn file_name(mime: Option<&str>) -> String {
+    let mime = mime.unwrap_or("application/pdf");
+    let extension =
+        mime.rsplit('/').next().filter(|extension| extension.len() <= 5).unwrap_or("bin");
+    format!("document.{}", if extension == "plain" { "txt" } else { extension })
 }
 
 /// Returns the signature of an assistant's text in this dialect's form.

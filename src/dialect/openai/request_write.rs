@@ -120,17 +120,7 @@ fn write_settings(
     {
         o.opt_str("user", s.user.as_deref());
     }
-    const SERVICE_TIERS: [&str; 5] = ["auto", "default", "flex", "priority", "scale"];
-    if let Some(tier) =
-        s.service_tier.as_deref().filter(|_| extras.get(DIALECT, "service_tier").is_none())
-    {
-        match SERVICE_TIERS.contains(&tier) {
-            true => {
-                o.str("service_tier", tier);
-            }
-            false => losses.add("service_tier"),
-        }
-    }
+    write_service_tier(s, extras, o, losses);
     // The extras contain these fields if the request came in this dialect. Otherwise they are
     // losses, because the dialect's providers may reject them.
     for (field, is_set) in [
@@ -147,6 +137,26 @@ fn write_settings(
         && !REASONING_FIELDS.iter().any(|key| extras.get(DIALECT, key).is_some())
     {
         write_reasoning(reasoning, traits, o, losses);
+    }
+}
+
+/// Writes the tier if it is one of this dialect.
+fn write_service_tier(
+    s: &GenerationSettings,
+    extras: &Extras,
+    o: &mut ObjectWriter<'_>,
+    losses: &mut Losses,
+) {
+    const SERVICE_TIERS: [&str; 5] = ["auto", "default", "flex", "priority", "scale"];
+    if let Some(tier) =
+        s.service_tier.as_deref().filter(|_| extras.get(DIALECT, "service_tier").is_none())
+    {
+        match SERVICE_TIERS.contains(&tier) {
+            true => {
+                o.str("service_tier", tier);
+            }
+            false => losses.add("service_tier"),
+        }
     }
 }
 

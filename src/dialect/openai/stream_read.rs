@@ -1,45 +1,34 @@
 //! Reads an answer's chunks: deltas of the first choice, in whatever fields the provider uses.
 
 use crate::{
-    base::json::{
-        raw::RawJson,
-        reader::{self, JsonErrorKind, JsonRef},
-    },
+    base::json::{raw::RawJson, reader::JsonRef},
     dialect::{
         egress::{AttemptContext, StreamReader},
         errors::read_error,
-        json_body,
+        event_json, json_body,
         meter::AnswerSummary,
         openai::{
-            parts_read,
-            reasoning::{self, ReasoningDetails},
-            response_read::{self, OpenaiCallIds},
+            parts_read, reasoning, response_read,
+            stream_calls::{AnswerBlocks, CallPart, ChunkCalls, FUNCTION_CALL_INDEX, REASONING},
         },
         usage_read,
     },
     ir::{
-        block::{BlockKind, CallKind, Citation, ReasoningSignature},
+        block::{BlockKind, CallKind, Citation},
         event::{BlockStart, ChatEvent},
         fault::Fault,
-        open_blocks::OpenBlocks,
-        partial_json::PartialJson,
         usage::Usage,
     },
 };
 
-const REASONING: BlockStart = BlockStart::Reasoning { summary: false };
-
 pub(super) struct ChunkReader {
-    context: AttemptContext,
     event_count: u32,
     started: bool,
     ended: bool,
-    blocks: OpenBlocks,
-    call_ids: OpenaiCallIds,
-    calls: Vec<ChunkCall>,
+    answer: AnswerBlocks,
+    calls: ChunkCalls,
     /// The field that the reasoning is read from; other fields repeat it.
     reasoning_field: Option<&'static str>,
-    reasoning_details: ReasoningDetails,
     /// Citations that wait for a text block.
     pending_citations: Vec<Citation>,
     listed_citations: Vec<Citation>,
@@ -55,56 +44,15 @@ pub(super) struct ChunkReader {
     model: Option<String>,
 }
 
-/// A call that has begun.
-struct ChunkCall {
-    /// The provider's index of the call.
-    index: Option<u64>,
-    id: String,
-    /// The parts of the call that arrived before it was opened.
-    pending: Option<OpenaiPendingCall>,
-}
-
-/// A call before its arguments begin. Its name may arrive in pieces and is complete only then.
-#[derive(Default)]
-struct OpenaiPendingCall {
-    name: String,
-    kind: CallKind,
-    arguments: String,
-    proof: Option<ReasoningSignature>,
-}
-
-impl OpenaiPendingCall {
-    /// Merges a name: some providers repeat it with every piece, others send it in pieces.
-    fn merge_name(&mut self, more: &str) {
-        if more.starts_with(&self.name) {
-            more.clone_into(&mut self.name);
-        } else {
-            self.name.push_str(more);
-        }
-    }
-
-    fn is_complete(&self) -> bool {
-        let mut progress = PartialJson::default();
-        progress.feed(&self.arguments);
-        !self.name.is_empty() && progress.is_complete()
-    }
-}
-
-/// Index for `function_call`, which has none on the wire.
-const FUNCTION_CALL_INDEX: u64 = u64::MAX;
-
 impl ChunkReader {
     pub(super) fn new(context: &AttemptContext) -> Self {
         Self {
-            context: context.clone(),
             event_count: 0,
             started: false,
             ended: false,
-            blocks: OpenBlocks::default(),
-            call_ids: OpenaiCallIds::new(&context.call_id_seed),
-            calls: Vec::new(),
+            answer: AnswerBlocks::default(),
+            calls: ChunkCalls::new(context),
             reasoning_field: None,
-            reasoning_details: ReasoningDetails::default(),
             pending_citations: Vec::new(),
             listed_citations: Vec::new(),
             has_citations: false,
@@ -257,9 +205,9 @@ impl ChunkReader {
             self.read_media(delta, out);
         }
         if let Some(words) = refusal {
-            self.flush_signature(out);
+            self.answer.flush_signature(out);
             self.refused = true;
-            self.blocks.push_prose(BlockStart::Refusal, &words, out);
+            self.answer.blocks.push_prose(BlockStart::Refusal, &words, out);
         }
         for one in
             sources.into_iter().flat_map(JsonRef::items).filter_map(response_read::read_annotation)
@@ -272,14 +220,14 @@ impl ChunkReader {
             self.read_call(call, out);
         }
         if let Some(call) = call {
-            self.read_call_part(
-                Some(FUNCTION_CALL_INDEX),
-                None,
-                CallKind::Function,
-                call,
-                None,
-                out,
-            );
+            let part = CallPart {
+                index: Some(FUNCTION_CALL_INDEX),
+                id: None,
+                form: CallKind::Function,
+                inside: call,
+                proof: None,
+            };
+            self.calls.read(part, &mut self.answer, out);
         }
     }
 
@@ -295,7 +243,7 @@ impl ChunkReader {
             if let Some(words) =
                 words.filter(|_| *self.reasoning_field.get_or_insert(field) == field)
             {
-                self.blocks.push_prose(REASONING, &words, out);
+                self.answer.blocks.push_prose(REASONING, &words, out);
             }
         }
         if let Some(details) = details {
@@ -303,16 +251,9 @@ impl ChunkReader {
             if !words.is_empty()
                 && *self.reasoning_field.get_or_insert(DETAILS_FIELD) == DETAILS_FIELD
             {
-                self.blocks.push_prose(REASONING, &words, out);
+                self.answer.blocks.push_prose(REASONING, &words, out);
             }
-            self.reasoning_details.feed(details);
-        }
-    }
-
-    /// Adds the signature to the finished reasoning before another block begins.
-    fn flush_signature(&mut self, out: &mut Vec<ChatEvent>) {
-        if let Some(proof) = self.reasoning_details.take_signature() {
-            self.blocks.push_signature(REASONING, proof, out);
+            self.answer.reasoning_details.feed(details);
         }
     }
 
@@ -320,15 +261,15 @@ impl ChunkReader {
         if text.is_empty() {
             return;
         }
-        self.open_named_calls(self.calls.len(), out);
-        self.flush_signature(out);
-        self.blocks.push_prose(BlockStart::Text, text, out);
-        self.text_block = self.blocks.current_prose();
+        self.calls.open_named(&mut self.answer, out);
+        self.answer.flush_signature(out);
+        self.answer.blocks.push_prose(BlockStart::Text, text, out);
+        self.text_block = self.answer.blocks.current_prose();
     }
 
     /// Returns the open text block.
     fn open_text_block(&self) -> Option<u32> {
-        self.text_block.filter(|_| self.text_block == self.blocks.current_prose())
+        self.text_block.filter(|_| self.text_block == self.answer.blocks.current_prose())
     }
 
     fn flush_citations(&mut self, out: &mut Vec<ChatEvent>) {
@@ -347,16 +288,20 @@ impl ChunkReader {
             match block.kind {
                 BlockKind::Text(text) => self.emit_text(&text.text, out),
                 BlockKind::Reasoning(thought) => {
-                    self.blocks.push_prose(REASONING, &thought.text, out);
+                    self.answer.blocks.push_prose(REASONING, &thought.text, out);
                 }
                 BlockKind::Refusal(words) => {
-                    self.blocks.push_prose(BlockStart::Refusal, &words, out);
+                    self.answer.blocks.push_prose(BlockStart::Refusal, &words, out);
                 }
                 BlockKind::Media(media) => {
-                    self.blocks.push_complete(BlockStart::Media(media), None, out);
+                    self.answer.blocks.push_complete(BlockStart::Media(media), None, out);
                 }
                 BlockKind::Foreign { dialect, body } => {
-                    self.blocks.push_complete(BlockStart::Foreign { dialect, body }, None, out);
+                    self.answer.blocks.push_complete(
+                        BlockStart::Foreign { dialect, body },
+                        None,
+                        out,
+                    );
                 }
                 BlockKind::ToolCall(_) | BlockKind::ToolResult(_) => {}
             }
@@ -369,109 +314,30 @@ impl ChunkReader {
             self.emit_text(&words, out);
         }
         for media in response_read::read_images(delta) {
-            self.flush_signature(out);
-            self.blocks.push_complete(BlockStart::Media(media), None, out);
+            self.answer.flush_signature(out);
+            self.answer.blocks.push_complete(BlockStart::Media(media), None, out);
         }
     }
 
     fn read_call(&mut self, call: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         let Some((form, inside)) = response_read::call_body(call) else { return };
-        let id = response_read::non_empty_text(call.get("id"));
-        self.read_call_part(
-            call.get("index").and_then(JsonRef::u64),
-            id,
+        let part = CallPart {
+            index: call.get("index").and_then(JsonRef::u64),
+            id: response_read::non_empty_text(call.get("id")),
             form,
             inside,
-            reasoning::read_extra_content(call),
-            out,
-        );
-    }
-
-    fn read_call_part(
-        &mut self,
-        index: Option<u64>,
-        id: Option<String>,
-        form: CallKind,
-        inside: JsonRef<'_>,
-        proof: Option<ReasoningSignature>,
-        out: &mut Vec<ChatEvent>,
-    ) {
-        let name = inside.get("name").and_then(JsonRef::str).filter(|name| !name.is_empty());
-        let arguments = response_read::call_arguments(form, inside).unwrap_or_default();
-        // Some providers reuse or omit the index; then a name with a new id is another call.
-        let known = match (index, &id) {
-            (Some(_), _) => self.calls.iter().rposition(|call| call.index == index),
-            (None, Some(id)) => self.calls.iter().rposition(|call| call.id == *id),
-            (None, None) if name.is_none() => self.calls.len().checked_sub(1),
-            (None, None) => None,
+            proof: reasoning::read_extra_content(call),
         };
-        let unnamed =
-            |call: &ChunkCall| call.pending.as_ref().is_some_and(|pending| pending.name.is_empty());
-        let same = |call: &ChunkCall| {
-            name.is_none() || unnamed(call) || id.as_ref().is_none_or(|id| call.id == *id)
-        };
-        let at = known.filter(|at| same(&self.calls[*at])).unwrap_or_else(|| {
-            let id = self.call_ids.assign(id);
-            self.calls.push(ChunkCall { index, id, pending: Some(OpenaiPendingCall::default()) });
-            self.calls.len() - 1
-        });
-        if let Some(pending) = &mut self.calls[at].pending {
-            if let Some(name) = &name {
-                pending.merge_name(name);
-                pending.kind = form;
-            }
-            pending.arguments.push_str(&arguments);
-            pending.proof = proof.or(pending.proof.take());
-            if !pending.name.is_empty() && !pending.arguments.is_empty() {
-                self.open_call(at, out);
-            }
-            return;
-        }
-        out.extend(
-            proof
-                .zip(self.blocks.call_block(at as u64))
-                .map(|(proof, block)| ChatEvent::Signature { block, signature: proof }),
-        );
-        self.blocks.push_arguments(at as u64, &arguments, out);
-    }
-
-    /// Opens a call, after those that began before it.
-    fn open_call(&mut self, at: usize, out: &mut Vec<ChatEvent>) {
-        self.open_named_calls(at, out);
-        self.open_pending_call(at, out);
-    }
-
-    /// Opens the first `count` calls, if their names are known.
-    fn open_named_calls(&mut self, count: usize, out: &mut Vec<ChatEvent>) {
-        for at in 0..count {
-            if self.calls[at].pending.as_ref().is_some_and(|pending| !pending.name.is_empty()) {
-                self.open_pending_call(at, out);
-            }
-        }
-    }
-
-    fn open_pending_call(&mut self, at: usize, out: &mut Vec<ChatEvent>) {
-        self.flush_signature(out);
-        let Some(pending) = self.calls[at].pending.take() else { return };
-        let (id, name) =
-            (self.calls[at].id.clone(), self.context.client_tool_name(&pending.name).to_owned());
-        let block = self.blocks.start_call(at as u64, id, name, pending.kind, out);
-        out.extend(pending.proof.map(|proof| ChatEvent::Signature { block, signature: proof }));
-        self.blocks.push_arguments(at as u64, &pending.arguments, out);
+        self.calls.read(part, &mut self.answer, out);
     }
 
     /// Checks a stream that ends without a finish reason. Such an end is complete after text, but
     /// neither in the middle of a call nor without content.
     fn check_complete(&self) -> Result<(), Box<Fault>> {
-        if self.blocks.has_incomplete_call()
-            || self
-                .calls
-                .iter()
-                .any(|call| call.pending.as_ref().is_some_and(|pending| !pending.is_complete()))
-        {
+        if self.answer.blocks.has_incomplete_call() || self.calls.has_incomplete() {
             return Err(Box::new(json_body::truncated_stream_fault()));
         }
-        if !self.blocks.has_blocks() && self.calls.is_empty() {
+        if !self.answer.blocks.has_blocks() && self.calls.is_empty() {
             return Err(Box::new(json_body::empty_stream_fault()));
         }
         Ok(())
@@ -479,19 +345,16 @@ impl ChunkReader {
 
     fn emit_end(&mut self, out: &mut Vec<ChatEvent>) {
         self.emit_begin(None, out);
-        for at in 0..self.calls.len() {
-            // The call's name or arguments never arrived; the parts that did arrive are not lost.
-            self.open_pending_call(at, out);
-        }
-        self.flush_signature(out);
+        self.calls.open_all(&mut self.answer, out);
+        self.answer.flush_signature(out);
         if !self.has_citations {
             self.pending_citations = std::mem::take(&mut self.listed_citations);
         }
         self.flush_citations(out);
-        self.blocks.close_all(out);
+        self.answer.blocks.close_all(out);
         let mut finish = response_read::read_finish(
             self.finish_reason.clone(),
-            self.blocks.has_calls(),
+            self.answer.blocks.has_calls(),
             self.refused,
         );
         finish.stop_sequence = self.stop_sequence.take();
@@ -522,25 +385,7 @@ impl StreamReader for ChunkReader {
             self.emit_end(out);
             return Ok(());
         }
-        let json = match reader::parse(data) {
-            Ok(json) if json.is_object() => json,
-            Ok(list) if read_error::is_error(list) => {
-                return Err(Box::new(read_error::from_json(None, list)));
-            }
-            Ok(_) => {
-                return Err(Box::new(read_error::invalid_event(
-                    self.event_count,
-                    reader::JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 },
-                    data,
-                )));
-            }
-            Err(_) if name == b"error" && !data.starts_with(b"{") => {
-                return Err(Box::new(read_error::from_text(data)));
-            }
-            Err(bad) => {
-                return Err(Box::new(read_error::invalid_event(self.event_count, bad, data)));
-            }
-        };
+        let json = event_json::read(name, data, self.event_count)?;
         if name == b"error" {
             return Err(Box::new(read_error::from_json(None, json)));
         }

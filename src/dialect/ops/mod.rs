@@ -4,6 +4,7 @@
 pub mod count;
 pub mod embed;
 mod embed_fields;
+pub mod embed_response;
 pub mod estimate;
 mod media_size;
 pub mod rerank;

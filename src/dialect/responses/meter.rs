@@ -1,10 +1,13 @@
 //! Observes a stream of response events.
 
 use crate::{
-    base::json::reader::{self, JsonErrorKind, JsonRef, is_blank},
+    base::json::{
+        grammar::is_blank,
+        reader::{self, JsonRef},
+    },
     dialect::{
         errors::read_error,
-        json_body,
+        event_json, json_body,
         meter::{AnswerSummary, Meter, MeterEvent},
         responses::outcome::{cancelled_fault, response_failure, response_summary},
     },
@@ -31,29 +34,16 @@ impl Meter for ResponseMeter {
             return MeterEvent::Drop;
         }
         let mut marks = ResponseEventFields::default();
-        let json = match reader::visit(data, |depth, key, value| match (depth, key) {
+        let visited = reader::visit(data, |depth, key, value| match (depth, key) {
             (1, b"type") => marks.kind = value,
-            (1, b"error") => {
-                marks.has_error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value);
-            }
+            (1, b"error") => marks.has_error |= event_json::is_error_value(value),
             (1, b"__type") => marks.has_error |= !is_blank(value),
             (1, b"delta" | b"partial_image_b64" | b"text") => marks.has_content |= !is_blank(value),
             _ => {}
-        }) {
-            Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
-            Ok(json) if read_error::is_error(json) => {
-                return MeterEvent::Error(Box::new(read_error::from_json(None, json)));
-            }
-            Ok(_) => {
-                return MeterEvent::Invalid(reader::JsonError {
-                    kind: JsonErrorKind::NotAnObject,
-                    offset: 0,
-                });
-            }
-            Err(_) if name == b"error" && !data.starts_with(b"{") => {
-                return MeterEvent::Error(Box::new(read_error::from_text(data)));
-            }
-            Err(bad) => return MeterEvent::Invalid(bad),
+        });
+        let json = match event_json::check(name, data, visited) {
+            Ok(json) => json,
+            Err(problem) => return problem.into(),
         };
         let kind = marks
             .kind

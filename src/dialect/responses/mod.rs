@@ -16,6 +16,8 @@ mod response_read;
 mod response_write;
 mod schema;
 pub mod stored;
+mod stream_items_read;
+mod stream_items_write;
 mod stream_read;
 mod stream_write;
 #[cfg(test)]

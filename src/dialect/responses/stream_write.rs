@@ -7,20 +7,12 @@ use crate::{
         ingress::{ResponseSpec, StreamWriter},
         responses::{
             error,
-            items_read::DIALECT,
-            items_write::{
-                CallItem, ContentPart, EventWriter, MessageItem, OutputItem, ReasoningItem,
-                append_element, write_location, write_message, write_summary_text,
-            },
-            names::strip_namespace,
             schema::{self, Envelope, ResponseState},
+            stream_items_write::ItemsWriter,
         },
     },
     ir::{
-        block::{
-            CallKind, Citation, Media, MediaKind, MediaSource, ReasoningSignature, SignatureKind,
-        },
-        event::{BlockStart, ChatEvent},
+        event::ChatEvent,
         fault::ProxyError,
         response::{Finish, FinishKind},
         serialize_blocks::BlockSerializer,
@@ -29,50 +21,30 @@ use crate::{
 };
 
 pub(super) struct ResponseWriter {
-    id: String,
-    custom_tools: Vec<String>,
-    namespaced_tools: Vec<(String, String, String)>,
     envelope: Envelope,
     sequence: BlockSerializer,
     ordered_events: Vec<ChatEvent>,
-    event_writer: EventWriter,
+    items: ItemsWriter,
     started: bool,
-    saw_refusal: bool,
     usage: Option<Usage>,
-    /// The finished items, as text.
-    output: String,
-    /// The number of finished items.
-    item_count: u64,
-    open_item: OutputItem,
 }
 
 impl ResponseWriter {
     pub(super) fn new(shape: &ResponseSpec) -> Self {
         Self {
-            id: shape.request_id.clone(),
-            custom_tools: shape.custom_tools.clone(),
-            namespaced_tools: shape.namespaced_tools.clone(),
             envelope: Envelope::new(shape),
             sequence: BlockSerializer::default(),
             ordered_events: Vec::new(),
-            event_writer: EventWriter {
-                next_sequence: 0,
-                line: String::new(),
-                suppress_output: false,
-            },
+            items: ItemsWriter::new(shape),
             started: false,
-            saw_refusal: false,
             usage: None,
-            output: String::new(),
-            item_count: 0,
-            open_item: OutputItem::None,
         }
     }
 
     /// Returns the complete response for these events.
     pub(super) fn full_response(shape: &ResponseSpec, events: Vec<ChatEvent>) -> String {
         let mut writer = Self::new(shape);
-        writer.event_writer.suppress_output = true;
+        writer.items.event_writer.suppress_output = true;
         let (mut out, mut end) = (Vec::new(), None);
         for event in events {
             match event {
@@ -83,16 +55,16 @@ impl ResponseWriter {
             }
         }
         let (finish, usage, tier) = end.unwrap_or_default();
-        writer.close_item(item_status(&finish), &mut out);
+        writer.items.close_item(item_status(&finish), &mut out);
         let usage = usage.or(writer.usage);
-        let word = schema::response_status(&finish, writer.saw_refusal);
+        let word = schema::response_status(&finish, writer.items.saw_refusal);
         let state = ResponseState::Ended {
             finish: &finish,
             status: word,
             usage: usage.as_ref(),
             service_tier: tier.as_deref(),
         };
-        writer::object(|o| writer.envelope.write_object(o, &state, &writer.output))
+        writer::object(|o| writer.envelope.write_object(o, &state, &writer.items.output))
     }
 
     fn ensure_started(&mut self, out: &mut Vec<u8>) {
@@ -101,14 +73,10 @@ impl ResponseWriter {
         }
         for kind in ["response.created", "response.in_progress"] {
             let envelope = &self.envelope;
-            self.event_writer.emit(kind, out, |o| {
+            self.items.event_writer.emit(kind, out, |o| {
                 o.object("response", |o| envelope.write_object(o, &ResponseState::Running, ""));
             });
         }
-    }
-
-    fn item_id(&self, prefix: &str) -> String {
-        format!("{prefix}{}_{}", self.id, self.item_count)
     }
 
     fn write_event(&mut self, event: ChatEvent, out: &mut Vec<u8>) {
@@ -118,319 +86,19 @@ impl ResponseWriter {
                 self.usage = usage;
                 self.ensure_started(out);
             }
-            ChatEvent::Open { head, .. } => self.open_block(head, out),
-            ChatEvent::Delta { text, .. } => self.write_delta(&text, out),
-            ChatEvent::Signature { signature: proof, .. } => self.set_signature(proof, out),
-            ChatEvent::Citation { citation, .. } => self.write_citation(&citation, out),
-            ChatEvent::Logprobs(list) => self.write_logprobs(list.text(), out),
-            ChatEvent::Close { .. } => match &self.open_item {
-                OutputItem::Message(_) => self.close_part(out),
-                OutputItem::Reasoning(_) => self.close_item("completed", out),
-                // The event that follows a call decides how the call ended.
-                OutputItem::Call(_) | OutputItem::None => {}
-            },
+            ChatEvent::Open { head, .. } => {
+                self.ensure_started(out);
+                self.items.open_block(head, out);
+            }
+            ChatEvent::Delta { text, .. } => self.items.write_delta(&text, out),
+            ChatEvent::Signature { signature: proof, .. } => self.items.set_signature(proof, out),
+            ChatEvent::Citation { citation, .. } => self.items.write_citation(&citation, out),
+            ChatEvent::Logprobs(list) => self.items.write_logprobs(list.text(), out),
+            ChatEvent::Close { .. } => self.items.close_block(out),
             ChatEvent::End { finish, usage, service_tier } => {
                 self.write_end(&finish, usage, service_tier.as_deref(), out);
             }
         }
-    }
-
-    fn open_block(&mut self, head: BlockStart, out: &mut Vec<u8>) {
-        self.ensure_started(out);
-        match head {
-            BlockStart::Text => self.open_part(false, out),
-            BlockStart::Refusal => self.open_part(true, out),
-            BlockStart::Reasoning { .. } => {
-                self.close_item("completed", out);
-                self.open_item = OutputItem::Reasoning(ReasoningItem {
-                    id: None,
-                    text: String::new(),
-                    encrypted_content: None,
-                    summary_started: false,
-                });
-            }
-            BlockStart::ToolCall { id, name, form } => {
-                self.close_item("completed", out);
-                let bridged = form == CallKind::Function && self.custom_tools.contains(&name);
-                let custom = bridged || form == CallKind::Custom;
-                let inside = self.namespaced_tools.iter().find(|(full, ..)| *full == name);
-                let (space, name) = match inside {
-                    Some((full, space, name)) if name.is_empty() => {
-                        (Some(space.clone()), strip_namespace(space, full).to_owned())
-                    }
-                    Some((_, space, name)) => (Some(space.clone()), name.clone()),
-                    None => (None, name),
-                };
-                let item = CallItem {
-                    id: self.item_id(if custom { "ctc_" } else { "fc_" }),
-                    call_id: id,
-                    name,
-                    namespace: space,
-                    text: String::new(),
-                    custom,
-                    bridged,
-                };
-                let index = self.item_count;
-                self.event_writer.emit("response.output_item.added", out, |o| {
-                    o.num("output_index", index)
-                        .object("item", |o| item.write_object(o, "in_progress", ""));
-                });
-                self.open_item = OutputItem::Call(item);
-            }
-            BlockStart::Media(media) => self.write_media(&media, out),
-            BlockStart::Foreign { dialect: DIALECT, body } => {
-                self.close_item("completed", out);
-                self.write_complete_item(body.text(), out);
-            }
-            // Tools that another provider ran on its side have no item here.
-            BlockStart::Foreign { .. } => self.close_item("completed", out),
-        }
-    }
-
-    /// Writes an item that is already complete.
-    fn write_complete_item(&mut self, item: &str, out: &mut Vec<u8>) {
-        let index = self.item_count;
-        for kind in ["response.output_item.added", "response.output_item.done"] {
-            self.event_writer.emit(kind, out, |o| {
-                o.num("output_index", index).raw_text("item", item);
-            });
-        }
-        append_element(&mut self.output, item);
-        self.item_count += 1;
-    }
-
-    fn write_media(&mut self, media: &Media, out: &mut Vec<u8>) {
-        match (media.kind, &media.source) {
-            (MediaKind::Image, MediaSource::Base64(data)) => {
-                self.close_item("completed", out);
-                let id = self.item_id("ig_");
-                let item = writer::object(|o| {
-                    o.str("id", &id)
-                        .str("type", "image_generation_call")
-                        .str("status", "completed")
-                        .str("result", data);
-                    o.opt_str(
-                        "output_format",
-                        media.mime.as_deref().and_then(|mime| mime.strip_prefix("image/")),
-                    );
-                });
-                self.write_complete_item(&item, out);
-            }
-            (_, MediaSource::Url(url)) => {
-                self.open_part(false, out);
-                self.write_delta(&format!("![]({url})"), out);
-            }
-            // Other media has no item here.
-            _ => {}
-        }
-    }
-
-    /// Opens a part of a message, and the message if none is open.
-    fn open_part(&mut self, refusal: bool, out: &mut Vec<u8>) {
-        self.saw_refusal |= refusal;
-        self.close_part(out);
-        if !matches!(self.open_item, OutputItem::Message(_)) {
-            self.close_item("completed", out);
-            let index = self.item_count;
-            let id = self.item_id("msg_");
-            self.event_writer.emit("response.output_item.added", out, |o| {
-                o.num("output_index", index)
-                    .object("item", |o| write_message(o, &id, "in_progress", ""));
-            });
-            self.open_item = OutputItem::Message(MessageItem {
-                id,
-                parts: String::new(),
-                part_count: 0,
-                open_part: None,
-            });
-        }
-        let index = self.item_count;
-        if let OutputItem::Message(message_item) = &mut self.open_item {
-            let part = ContentPart { is_refusal: refusal, ..ContentPart::default() };
-            self.event_writer.emit("response.content_part.added", out, |o| {
-                write_location(o, &message_item.id, index, message_item.part_count)
-                    .object("part", |o| part.write_object(o));
-            });
-            message_item.open_part = Some(part);
-        }
-    }
-
-    fn write_delta(&mut self, text: &str, out: &mut Vec<u8>) {
-        let index = self.item_count;
-        match &mut self.open_item {
-            OutputItem::Message(MessageItem {
-                id,
-                part_count: count,
-                open_part: Some(part),
-                ..
-            }) => {
-                part.text.push_str(text);
-                let kind = if part.is_refusal {
-                    "response.refusal.delta"
-                } else {
-                    "response.output_text.delta"
-                };
-                let refusal = part.is_refusal;
-                self.event_writer.emit(kind, out, |o| {
-                    write_location(o, id, index, *count).str("delta", text);
-                    if !refusal {
-                        o.array("logprobs", |_| {});
-                    }
-                });
-            }
-            OutputItem::Call(call) => {
-                call.text.push_str(text);
-                if !call.bridged {
-                    self.event_writer.emit(call.event_type("delta"), out, |o| {
-                        o.str("item_id", &call.id).num("output_index", index).str("delta", text);
-                    });
-                }
-            }
-            OutputItem::Reasoning(thought) => {
-                thought.ensure_added(None, &self.id, index, &mut self.event_writer, out);
-                let id = thought.id.as_deref().unwrap_or_default();
-                if !std::mem::replace(&mut thought.summary_started, true) {
-                    self.event_writer.emit("response.reasoning_summary_part.added", out, |o| {
-                        o.str("item_id", id).num("output_index", index).num("summary_index", 0);
-                        o.object("part", |o| write_summary_text(o, ""));
-                    });
-                }
-                thought.text.push_str(text);
-                self.event_writer.emit("response.reasoning_summary_text.delta", out, |o| {
-                    o.str("item_id", id)
-                        .num("output_index", index)
-                        .num("summary_index", 0)
-                        .str("delta", text);
-                });
-            }
-            OutputItem::Message(_) | OutputItem::None => {}
-        }
-    }
-
-    fn set_signature(&mut self, proof: ReasoningSignature, out: &mut Vec<u8>) {
-        let index = self.item_count;
-        if let OutputItem::Reasoning(thought) = &mut self.open_item
-            && proof.dialect == DIALECT
-            && proof.kind == SignatureKind::Encrypted
-        {
-            thought.ensure_added(proof.id, &self.id, index, &mut self.event_writer, out);
-            thought.encrypted_content = Some(proof.value);
-        }
-    }
-
-    fn write_citation(&mut self, citation: &Citation, out: &mut Vec<u8>) {
-        let index = self.item_count;
-        let OutputItem::Message(MessageItem {
-            id, part_count: count, open_part: Some(part), ..
-        }) = &mut self.open_item
-        else {
-            return;
-        };
-        let Some(annotation) = schema::write_annotation(citation, part.text.chars().count() as u64)
-        else {
-            return;
-        };
-        append_element(&mut part.annotations, &annotation);
-        let number = part.citation_count;
-        part.citation_count += 1;
-        self.event_writer.emit("response.output_text.annotation.added", out, |o| {
-            write_location(o, id, index, *count)
-                .num("annotation_index", number)
-                .raw_text("annotation", &annotation);
-        });
-    }
-
-    /// Writes log probabilities. Their text has already been written, so they follow in a delta
-    /// without text.
-    fn write_logprobs(&mut self, list: &str, out: &mut Vec<u8>) {
-        let index = self.item_count;
-        let OutputItem::Message(MessageItem {
-            id, part_count: count, open_part: Some(part), ..
-        }) = &mut self.open_item
-        else {
-            return;
-        };
-        let inside =
-            list.trim().trim_start_matches('[').strip_suffix(']').unwrap_or_default().trim();
-        if part.is_refusal || inside.is_empty() {
-            return;
-        }
-        append_element(&mut part.logprobs, inside);
-        self.event_writer.emit("response.output_text.delta", out, |o| {
-            write_location(o, id, index, *count).str("delta", "").raw_text("logprobs", list);
-        });
-    }
-
-    fn close_part(&mut self, out: &mut Vec<u8>) {
-        let index = self.item_count;
-        let OutputItem::Message(message_item) = &mut self.open_item else { return };
-        let Some(part) = message_item.open_part.take() else { return };
-        let (id, number) = (&message_item.id, message_item.part_count);
-        let kind =
-            if part.is_refusal { "response.refusal.done" } else { "response.output_text.done" };
-        self.event_writer.emit(kind, out, |o| {
-            write_location(o, id, index, number)
-                .str(if part.is_refusal { "refusal" } else { "text" }, &part.text);
-            if !part.is_refusal {
-                o.raw_text("logprobs", &format!("[{}]", part.logprobs));
-            }
-        });
-        let text = writer::object(|o| part.write_object(o));
-        self.event_writer.emit("response.content_part.done", out, |o| {
-            write_location(o, id, index, number).raw_text("part", &text);
-        });
-        append_element(&mut message_item.parts, &text);
-        message_item.part_count += 1;
-    }
-
-    /// Ends the open item.
-    fn close_item(&mut self, status: &str, out: &mut Vec<u8>) {
-        self.close_part(out);
-        let index = self.item_count;
-        let item = match std::mem::replace(&mut self.open_item, OutputItem::None) {
-            OutputItem::None => return,
-            OutputItem::Message(message_item) => {
-                writer::object(|o| write_message(o, &message_item.id, status, &message_item.parts))
-            }
-            OutputItem::Call(call) => {
-                let (text, streamed) = call.final_text();
-                if !streamed && !text.is_empty() {
-                    self.event_writer.emit(call.event_type("delta"), out, |o| {
-                        o.str("item_id", &call.id).num("output_index", index).str("delta", &text);
-                    });
-                }
-                self.event_writer.emit(call.event_type("done"), out, |o| {
-                    o.str("item_id", &call.id).num("output_index", index);
-                    o.str(if call.custom { "input" } else { "arguments" }, &text);
-                    if !call.custom {
-                        o.str("name", &call.name);
-                    }
-                });
-                writer::object(|o| call.write_object(o, status, &text))
-            }
-            OutputItem::Reasoning(thought) => {
-                // Reasoning without text and signature is not an item.
-                let Some(id) = &thought.id else { return };
-                if thought.summary_started {
-                    self.event_writer.emit("response.reasoning_summary_text.done", out, |o| {
-                        o.str("item_id", id)
-                            .num("output_index", index)
-                            .num("summary_index", 0)
-                            .str("text", &thought.text);
-                    });
-                    self.event_writer.emit("response.reasoning_summary_part.done", out, |o| {
-                        o.str("item_id", id).num("output_index", index).num("summary_index", 0);
-                        o.object("part", |o| write_summary_text(o, &thought.text));
-                    });
-                }
-                writer::object(|o| thought.write_object(o))
-            }
-        };
-        self.event_writer.emit("response.output_item.done", out, |o| {
-            o.num("output_index", index).raw_text("item", &item);
-        });
-        append_element(&mut self.output, &item);
-        self.item_count += 1;
     }
 
     fn write_end(
@@ -441,12 +109,12 @@ impl ResponseWriter {
         out: &mut Vec<u8>,
     ) {
         self.ensure_started(out);
-        self.close_item(item_status(finish), out);
+        self.items.close_item(item_status(finish), out);
         let usage = usage.or(self.usage);
-        let word = schema::response_status(finish, self.saw_refusal);
+        let word = schema::response_status(finish, self.items.saw_refusal);
         let kind = if word == "incomplete" { "response.incomplete" } else { "response.completed" };
-        let (envelope, output) = (&self.envelope, &self.output);
-        self.event_writer.emit(kind, out, |o| {
+        let (envelope, output) = (&self.envelope, &self.items.output);
+        self.items.event_writer.emit(kind, out, |o| {
             o.object("response", |o| {
                 envelope.write_object(
                     o,
@@ -475,8 +143,8 @@ impl StreamWriter for ResponseWriter {
 
     fn write_error(&mut self, error: &ProxyError, _request_id: &str, out: &mut Vec<u8>) {
         let message = sanitize::escape_controls(&error.message, MAX_SENT_CHARS);
-        let (envelope, output) = (&self.envelope, &self.output);
-        self.event_writer.emit("response.failed", out, |o| {
+        let (envelope, output) = (&self.envelope, &self.items.output);
+        self.items.event_writer.emit("response.failed", out, |o| {
             let state =
                 ResponseState::Failed { code: error::failure_code(error.kind), message: &message };
             o.object("response", |o| envelope.write_object(o, &state, output));

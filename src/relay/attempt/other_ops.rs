@@ -11,7 +11,7 @@ use crate::relay::{
 use crate::{
     dialect::{
         AnswerSummary,
-        ops::{EncodedOpRequest, count, embed, estimate, rerank},
+        ops::{EncodedOpRequest, count, embed, embed_response, estimate, rerank},
         tokenizer,
     },
     ir::{
@@ -88,9 +88,9 @@ pub(in crate::relay) fn translate_response(
     let model = &*context.request.requested_model;
     match &context.parsed {
         Some(ParsedRequest::Embed(request)) => {
-            let response = embed::read_response(content_type, body)?;
+            let response = embed_response::read_response(content_type, body)?;
             let summary = AnswerSummary { usage: response.usage, ..AnswerSummary::default() };
-            Ok((embed::write_response(&response, request, model), summary))
+            Ok((embed_response::write_response(&response, request, model), summary))
         }
         Some(ParsedRequest::Rerank(request)) => {
             let response = rerank::read_response(content_type, body)?;

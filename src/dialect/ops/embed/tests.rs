@@ -1,6 +1,12 @@
 use serde_json::{Value, json};
 
-use crate::dialect::ops::embed::*;
+use crate::{
+    dialect::ops::{embed::*, embed_response::*},
+    ir::{
+        embed::{EmbedResponse, Vector},
+        usage::Usage,
+    },
+};
 use crate::{dialect::tests::recorded, ir::embed::EmbedTask};
 
 fn read(dialect: Dialect, path: &str, body: &Value) -> EmbedRequest {
