@@ -14,9 +14,9 @@ use crate::relay::{
         result::{AttemptFailure, AttemptResponse},
     },
     context::RequestContext,
-    dispatch::{budget, capability, explain::publish_failure},
+    dispatch::{budget, candidates::CandidateSet, capability, explain::publish_failure},
     engine::Engine,
-    record::{attempt_guard::AttemptGuard, budget_hold::BudgetHold, recorder::RequestRecorder},
+    record::{attempt_guard::AttemptGuard, recorder::RequestRecorder},
 };
 use crate::{
     base::units::print_span,
@@ -36,12 +36,12 @@ use crate::{
 pub(in crate::relay) async fn attempt_with_hedge(
     context: &mut RequestContext,
     rule: &Hedge,
-    question: &RouteQuery<'_>,
+    set: &CandidateSet,
     (index, ticket): (usize, AttemptTicket),
     deadline: Instant,
 ) -> Result<AttemptResponse, Vec<(usize, AttemptFailure)>> {
     let engine = Arc::clone(&context.engine);
-    let first = &question.candidates[index];
+    let first = &set.candidates[index];
     let started = engine.clock.mono();
     let Some(after) = hedge_delay(context, rule, first) else {
         let result = try_one(context, first, ticket, deadline).await;
@@ -64,11 +64,13 @@ pub(in crate::relay) async fn attempt_with_hedge(
     let detached = RequestRecorder::detached(&engine, &context.request);
     let tally = mem::replace(&mut context.recorder, detached);
     let (stream, keys) = (context.request.stream, ticket.conversation.clone());
+    let settings = Arc::clone(&context.generation.settings);
     let mut race = Race {
         engine,
         recorder: tally,
         rule,
-        query: question,
+        set,
+        query: set.query(&[], &settings.routing.region),
         first_index: index,
         keys,
         delay: after,
@@ -84,10 +86,10 @@ pub(in crate::relay) async fn attempt_with_hedge(
     engine.hedge_stats.record_latency(first, stream, took);
     if let Some(second) = by_second {
         let second_took = took.saturating_sub(after);
-        engine.hedge_stats.record_latency(&question.candidates[second], stream, second_took);
+        engine.hedge_stats.record_latency(&set.candidates[second], stream, second_took);
         take_over(context, &mut second_context);
         if let Some(targets) = &mut context.rescue_targets {
-            targets.failed_attempts.extend(hedge::as_failed(question.candidates, &[], index, true));
+            targets.failed_attempts.extend(hedge::as_failed(&set.candidates, &[], index, true));
         }
     }
     Ok(response)
@@ -140,7 +142,8 @@ struct Race<'a> {
     engine: Arc<Engine>,
     recorder: RequestRecorder,
     rule: &'a Hedge,
-    query: &'a RouteQuery<'a>,
+    set: &'a CandidateSet,
+    query: RouteQuery<'a>,
     first_index: usize,
     keys: Option<Arc<ConversationKeys>>,
     delay: Duration,
@@ -243,7 +246,7 @@ impl Race<'_> {
         &mut self,
         second_context: &mut RequestContext,
     ) -> Option<(usize, AttemptTicket)> {
-        let (engine, q) = (&self.engine, self.query);
+        let (engine, q) = (&self.engine, &self.query);
         let now = engine.clock.mono();
         let (at, ticket) = [false, true].into_iter().find_map(|same_account| {
             let tried =
@@ -260,20 +263,9 @@ impl Race<'_> {
             return None;
         }
         let chosen = &q.candidates[at];
-        let reservation = if budget::applies(engine, &second_context.request) {
-            let cost = q.costs.get(at).copied().flatten();
-            let Some(reservation) = BudgetHold::reserve(
-                engine,
-                &second_context.request.caller.project.name,
-                chosen,
-                cost,
-            ) else {
-                drop(AttemptGuard::new(engine, ticket));
-                return None;
-            };
-            Some(reservation)
-        } else {
-            None
+        let Ok(budget_hold) = self.set.reserve_budget(second_context, at) else {
+            drop(AttemptGuard::new(engine, ticket));
+            return None;
         };
         second_context.attempt_target = Some((target.upstream.id, chosen.key));
         let how = if self.rule.after == HedgeDelay::P95 {
@@ -290,8 +282,8 @@ impl Race<'_> {
             chosen,
             format!("a hedge: attempt 1 had said nothing for {span}{how}").into(),
         );
-        if let Some(reservation) = reservation {
-            self.recorder.set_budget_hold(reservation);
+        if let Some(budget_hold) = budget_hold {
+            self.recorder.set_budget_hold(budget_hold);
         }
         Some((at, ticket))
     }

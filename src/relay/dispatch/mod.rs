@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod budget;
+pub(crate) mod candidates;
 pub(crate) mod capability;
 pub(crate) mod explain;
 pub(crate) mod final_error;
@@ -18,28 +19,28 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use crate::relay::{
-    attempt::{
-        attempt_candidate,
-        result::{AttemptFailure, AttemptResponse},
-    },
+    attempt::{attempt_candidate, result::AttemptResponse},
     context::{RequestContext, RescueTargets},
     dispatch::{
+        candidates::CandidateSet,
         capability::RequiredCapabilities,
         explain::{choice_reason, publish_failure, skipped_candidates},
-        final_error::cancelled_error,
+        final_error::{cancelled_error, final_error},
         name_resolution::{can_resume, resolve_targets},
-        retry_state::{AffinityWait, RetryState, remember_failure, retry_pause},
-        wait::wait_in_queue,
+        retry_state::{AffinityWait, NextStep, RetryState},
+        wait::wait_for_capacity,
     },
-    record::{attempt_guard::AttemptGuard, budget_hold::BudgetHold, cache_monitor},
+    record::{attempt_guard::AttemptGuard, cache_monitor},
 };
 use crate::{
+    base::clock::Mono,
     ir::fault::{ProxyError, ProxyErrorKind},
     routing::{
-        candidate::{self, Candidate, KeyState},
-        decision::{ChoiceReason, RouteQuery, Verdict},
-        health::TokenEstimate,
+        candidate,
+        decision::{ChoiceReason, Decision, Verdict},
+        health::attempt::AttemptTicket,
         prompt_cache::ServedBy,
+        resolve::ResolvedModel,
         retry::RetryTarget,
     },
 };
@@ -57,24 +58,13 @@ pub async fn dispatch_cancellable(
         cause = cancel.cancelled() => Err(cancelled_error(cause)),
         result = dispatch(&mut context) => result,
     };
-    if result.is_ok()
-        && context.engine.cache_monitor.is_active()
-        && let Some((upstream, key)) = context.attempt_target
-    {
-        let served_by = || ServedBy {
-            upstream,
-            key_name: context.recorder.key_name(),
-            account: context.engine.key_info(key).1,
-            model: Arc::clone(&context.recorder.model),
-            translated: context.attempt_context.is_some(),
-        };
-        let prefix =
-            cache_monitor::prompt_prefix(&context.request, &context.engine.hash_key, served_by);
-        context.recorder.pending_prefix = prefix.map(Box::new);
+    if result.is_ok() && context.engine.cache_monitor.is_active() {
+        record_prefix(&mut context);
     }
     (context, result)
 }
 
+/// Decides and attempts until an attempt wins or no other can help.
 async fn dispatch(context: &mut RequestContext) -> Result<AttemptResponse, ProxyError> {
     admission::admit(context).await?;
     let resolved = resolve_targets(context).await?;
@@ -84,248 +74,188 @@ async fn dispatch(context: &mut RequestContext) -> Result<AttemptResponse, Proxy
             failed_attempts: Vec::new(),
         }));
     }
-    let settings = Arc::clone(&context.generation.settings);
-    let total = context.overrides.total.unwrap_or(settings.timeouts.total);
-    let deadline = Instant::now() + total;
-    let mut state = RetryState::default();
+    let total = context.overrides.total.unwrap_or(context.generation.settings.timeouts.total);
+    let mut state = RetryState::new(Instant::now() + total);
     context.engine.router.count_request(context.engine.clock.mono());
     loop {
-        let mut candidates =
-            candidate::build_candidates(&resolved.targets, &|key| context.engine.key_info(key));
-        if let Some((_, Some(key))) = context.request.owner {
-            candidates.retain(|candidate| candidate.key == key);
-        }
-        if let Some(needs) = state.required.get_or_insert_with(|| {
-            RequiredCapabilities::for_candidates(&context.request, &candidates)
-        }) {
-            needs.annotate(&mut candidates, &context.generation.facts);
-        }
+        let set = build_candidates(context, &resolved, &mut state);
         let now = context.engine.clock.mono();
-        let estimate = TokenEstimate {
-            input: context.request.estimate,
-            output: context.request.output_limit(),
-        };
-        let budgeted = budget::applies(&context.engine, &context.request);
-        let costs = if budgeted || resolved.strategy.uses_cost() {
-            context.engine.estimate_costs(&candidates, estimate)
-        } else {
-            Vec::new()
-        };
-        if budgeted {
-            budget::annotate_candidates(
-                &context.engine,
-                &context.request.caller.project.name,
-                &mut candidates,
-                &costs,
-            );
-        }
-        let first = RouteQuery {
-            strategy: resolved.strategy,
-            input_estimate: estimate.input,
-            max_output: estimate.output,
-            costs: &costs,
-            region: &settings.routing.region,
-            ..RouteQuery::first_attempt(&candidates)
-        };
-        let question = RouteQuery { failed_attempts: &state.failed_attempts, ..first };
-        let affinity = state
-            .affinity
-            .get_or_insert_with(|| AffinityWait::for_request(context, &candidates, now))
-            .as_ref();
-        let (decision, ticket) = context.engine.with_rng(|rng| match affinity {
-            Some(affinity) => context.engine.router.decide_with_affinity(
-                &question,
-                (&affinity.keys, affinity.ttl, affinity.wait_until),
-                now,
-                rng,
-            ),
-            None => context.engine.router.decide(&question, now, rng),
-        });
-        match (&decision.verdict, ticket) {
-            (Verdict::Try { index, reason: why, .. }, Some(ticket)) => {
-                state.queue_slot = None;
-                let chosen = &candidates[*index];
-                if budgeted {
-                    let cost = costs.get(*index).copied().flatten();
-                    let Some(reservation) = BudgetHold::reserve(
-                        &context.engine,
-                        &context.request.caller.project.name,
-                        chosen,
-                        cost,
-                    ) else {
-                        drop(AttemptGuard::new(&context.engine, ticket));
-                        continue;
-                    };
-                    context.recorder.set_budget_hold(reservation);
-                }
-                if !std::mem::take(&mut state.retry_granted)
-                    && !retry_pause(context, &mut state, RetryTarget::Other)
-                        .is_some_and(|pause| pause.is_zero())
-                {
-                    drop(AttemptGuard::new(&context.engine, ticket));
-                    return Err(final_error::final_error(
-                        context,
-                        state.failures(),
-                        &decision,
-                        &candidates,
-                        None,
-                    ));
-                }
-                context.attempt_target = Some((chosen.upstream(), chosen.key));
-                let bound = matches!(why, ChoiceReason::Affinity { .. });
-                let mut reason =
-                    choice_reason(&resolved, chosen, why, context.request.endpoint.dialect);
-                if let Some(skipped) = skipped_candidates(&decision, &candidates, chosen, now) {
-                    reason = [&*reason, &skipped].concat().into();
-                }
-                if state.last_failure.is_some() {
-                    reason = format!("try {}: {reason}", context.recorder.attempts() + 1).into();
-                }
-                context.recorder.attempt_started(chosen, bound, reason);
-                if let Some(rule) =
-                    context.overrides.hedge.clone().filter(|_| state.last_failure.is_none())
-                {
-                    match Box::pin(hedge::attempt_with_hedge(
-                        context,
-                        &rule,
-                        &first,
-                        (*index, ticket),
-                        deadline,
-                    ))
-                    .await
-                    {
-                        Ok(response) => return Ok(response),
-                        Err(failure) => {
-                            for (index, failure) in failure {
-                                let chosen = &candidates[index];
-                                remember_failure(&mut state, chosen, failure);
-                            }
-                            if Instant::now() >= deadline {
-                                return Err(final_error::final_error(
-                                    context,
-                                    state.failures(),
-                                    &decision,
-                                    &candidates,
-                                    None,
-                                ));
-                            }
-                            continue;
-                        }
-                    }
-                }
-                match attempt_candidate(context, chosen, ticket, deadline).await {
-                    Ok(response) => {
-                        if let Some(targets) = &mut context.rescue_targets {
-                            targets.failed_attempts.append(&mut state.failed_attempts);
-                        }
-                        return Ok(response);
-                    }
-                    Err(failure) => record_failure(context, &mut state, chosen, failure),
-                }
-                if Instant::now() >= deadline {
-                    return Err(final_error::final_error(
-                        context,
-                        state.failures(),
-                        &decision,
-                        &candidates,
-                        None,
-                    ));
-                }
+        let (decision, ticket) = decide(context, &set, &mut state, now);
+        let step = match (&decision.verdict, ticket) {
+            (Verdict::Try { index, reason, .. }, Some(ticket)) => {
+                let round = Round { resolved: &resolved, set: &set, decision: &decision, now };
+                attempt_chosen(context, &mut state, &round, (*index, reason), ticket).await
             }
-            (Verdict::RetrySame { .. }, _) => {
-                let Some(pause) = retry_pause(context, &mut state, RetryTarget::Same) else {
-                    return Err(final_error::final_error(
-                        context,
-                        state.failures(),
-                        &decision,
-                        &candidates,
-                        None,
-                    ));
-                };
-                let pause = if context.engine.network.down() { OFFLINE_POLL } else { pause };
-                if Instant::now() + pause >= deadline {
-                    return Err(final_error::final_error(
-                        context,
-                        state.failures(),
-                        &decision,
-                        &candidates,
-                        None,
-                    ));
-                }
-                state.queue_slot = None;
-                context
-                    .recorder
-                    .publish_queued(format!("the same again in {} ms", pause.as_millis()));
-                sleep(pause).await;
-                state.retry_granted = true;
-                state.failed_attempts.retain(|tried| !tried.may_recover);
-            }
+            (Verdict::Try { .. }, None) => return Err(missing_ticket()),
+            (Verdict::RetrySame { .. }, _) => pause_before_same(context, &mut state).await,
             (Verdict::Wait { until }, _) => {
-                // A candidate that was not tried yet and whose key is still being read: moving on
-                // to it does not count as a retry.
-                let is_untried = |c: &Candidate| {
-                    c.key_state == KeyState::Waiting
-                        && !state
-                            .failed_attempts
-                            .iter()
-                            .any(|t| t.key == c.key && t.model == c.target.model)
-                };
-                let key_pending = state.last_failure.is_some() && candidates.iter().any(is_untried);
-                let permitted = key_pending
-                    || state.last_failure.is_none()
-                    || state.retry_granted
-                    || retry_pause(context, &mut state, RetryTarget::Same).is_some();
-                if !permitted
-                    || !wait_in_queue(context, &mut state, &decision, &candidates, *until, deadline)
-                        .await
-                {
-                    if state
-                        .affinity
-                        .as_mut()
-                        .and_then(Option::as_mut)
-                        .is_some_and(|affinity| affinity.stop_waiting(now))
-                    {
-                        continue;
-                    }
-                    return Err(final_error::final_error(
-                        context,
-                        state.failures(),
-                        &decision,
-                        &candidates,
-                        *until,
-                    ));
-                }
-                if !key_pending {
-                    state.retry_granted = true;
-                    state.failed_attempts.retain(|tried| !tried.may_recover);
-                }
+                let wait = (&decision, &*set.candidates, *until);
+                wait_for_capacity(context, &mut state, wait, now).await
             }
-            (Verdict::Exhausted { retry_at }, _) => {
-                return Err(final_error::final_error(
-                    context,
-                    state.failures(),
-                    &decision,
-                    &candidates,
-                    *retry_at,
-                ));
-            }
-            (Verdict::Try { .. }, None) => {
-                return Err(ProxyError::new(
-                    ProxyErrorKind::Internal,
-                    "a candidate was chosen without a ticket; please report this",
-                ));
+            (Verdict::Exhausted { retry_at }, _) => NextStep::Fail { retry_at: *retry_at },
+        };
+        match step {
+            NextStep::Decide => {}
+            NextStep::Respond(response) => return Ok(response),
+            NextStep::Fail { retry_at } => {
+                let failures = state.failures();
+                return Err(final_error(context, failures, &decision, &set.candidates, retry_at));
             }
         }
     }
 }
 
-/// Records a failed attempt.
-fn record_failure(
+/// What one decision was based on.
+struct Round<'a> {
+    resolved: &'a ResolvedModel,
+    set: &'a CandidateSet,
+    decision: &'a Decision,
+    now: Mono,
+}
+
+/// Builds the candidates as they are now.
+fn build_candidates(
+    context: &RequestContext,
+    resolved: &ResolvedModel,
+    state: &mut RetryState,
+) -> CandidateSet {
+    let engine = &context.engine;
+    let mut candidates =
+        candidate::build_candidates(&resolved.targets, &|key| engine.key_info(key));
+    if let Some((_, Some(key))) = context.request.owner {
+        candidates.retain(|candidate| candidate.key == key);
+    }
+    let required = state
+        .required
+        .get_or_insert_with(|| RequiredCapabilities::for_candidates(&context.request, &candidates));
+    if let Some(required) = required {
+        required.annotate(&mut candidates, &context.generation.facts);
+    }
+    CandidateSet::new(context, candidates, resolved.strategy)
+}
+
+/// Decides on the next attempt, and starts it in the router.
+fn decide(
+    context: &RequestContext,
+    set: &CandidateSet,
+    state: &mut RetryState,
+    now: Mono,
+) -> (Decision, Option<AttemptTicket>) {
+    let (engine, settings) = (&context.engine, &context.generation.settings);
+    let query = set.query(&state.failed_attempts, &settings.routing.region);
+    let affinity = state
+        .affinity
+        .get_or_insert_with(|| AffinityWait::for_request(context, &set.candidates, now))
+        .as_ref();
+    engine.with_rng(|rng| match affinity {
+        Some(affinity) => engine.router.decide_with_affinity(
+            &query,
+            (&affinity.keys, affinity.ttl, affinity.wait_until),
+            now,
+            rng,
+        ),
+        None => engine.router.decide(&query, now, rng),
+    })
+}
+
+/// Makes the attempt that was decided on, with a hedge if the first attempt may have one.
+async fn attempt_chosen(
     context: &mut RequestContext,
     state: &mut RetryState,
-    chosen: &Candidate,
-    failure: AttemptFailure,
-) {
-    publish_failure(&context.engine, &mut context.recorder, chosen, &failure);
-    remember_failure(state, chosen, failure);
+    round: &Round<'_>,
+    (index, why): (usize, &ChoiceReason),
+    ticket: AttemptTicket,
+) -> NextStep {
+    state.queue_slot = None;
+    let set = round.set;
+    let chosen = &set.candidates[index];
+    let Ok(budget_hold) = set.reserve_budget(context, index) else {
+        drop(AttemptGuard::new(&context.engine, ticket));
+        return NextStep::Decide;
+    };
+    if let Some(budget_hold) = budget_hold {
+        context.recorder.set_budget_hold(budget_hold);
+    }
+    if !state.take_grant(context) {
+        drop(AttemptGuard::new(&context.engine, ticket));
+        return NextStep::Fail { retry_at: None };
+    }
+    context.attempt_target = Some((chosen.upstream(), chosen.key));
+    let dialect = context.request.endpoint.dialect;
+    let mut reason = choice_reason(round.resolved, chosen, why, dialect);
+    if let Some(skipped) = skipped_candidates(round.decision, &set.candidates, chosen, round.now) {
+        reason = [&*reason, &skipped].concat().into();
+    }
+    if state.last_failure.is_some() {
+        reason = format!("try {}: {reason}", context.recorder.attempts() + 1).into();
+    }
+    let bound = matches!(why, ChoiceReason::Affinity { .. });
+    context.recorder.attempt_started(chosen, bound, reason);
+    let deadline = state.deadline;
+    let rule = context.overrides.hedge.clone().filter(|_| state.last_failure.is_none());
+    if let Some(rule) = rule {
+        let first = (index, ticket);
+        let attempts = hedge::attempt_with_hedge(context, &rule, set, first, deadline);
+        match Box::pin(attempts).await {
+            Ok(response) => return NextStep::Respond(response),
+            Err(failures) => {
+                for (index, failure) in failures {
+                    state.remember_failure(&set.candidates[index], failure);
+                }
+            }
+        }
+    } else {
+        match attempt_candidate(context, chosen, ticket, deadline).await {
+            Ok(response) => {
+                if let Some(targets) = &mut context.rescue_targets {
+                    targets.failed_attempts.append(&mut state.failed_attempts);
+                }
+                return NextStep::Respond(response);
+            }
+            Err(failure) => {
+                publish_failure(&context.engine, &mut context.recorder, chosen, &failure);
+                state.remember_failure(chosen, failure);
+            }
+        }
+    }
+    if Instant::now() >= deadline { NextStep::Fail { retry_at: None } } else { NextStep::Decide }
+}
+
+/// Pauses before the same candidate is tried again, if that is allowed and there is time.
+async fn pause_before_same(context: &RequestContext, state: &mut RetryState) -> NextStep {
+    let Some(pause) = state.retry_pause(context, RetryTarget::Same) else {
+        return NextStep::Fail { retry_at: None };
+    };
+    let pause = if context.engine.network.down() { OFFLINE_POLL } else { pause };
+    if Instant::now() + pause >= state.deadline {
+        return NextStep::Fail { retry_at: None };
+    }
+    state.queue_slot = None;
+    context.recorder.publish_queued(format!("the same again in {} ms", pause.as_millis()));
+    sleep(pause).await;
+    state.grant_retry();
+    NextStep::Decide
+}
+
+fn missing_ticket() -> ProxyError {
+    ProxyError::new(
+        ProxyErrorKind::Internal,
+        "a candidate was chosen without a ticket; please report this",
+    )
+}
+
+/// Stores the prefix of a request that is about to be answered, until the response reports its
+/// cached tokens.
+fn record_prefix(context: &mut RequestContext) {
+    let Some((upstream, key)) = context.attempt_target else { return };
+    let served_by = || ServedBy {
+        upstream,
+        key_name: context.recorder.key_name(),
+        account: context.engine.key_info(key).1,
+        model: Arc::clone(&context.recorder.model),
+        translated: context.attempt_context.is_some(),
+    };
+    let prefix =
+        cache_monitor::prompt_prefix(&context.request, &context.engine.hash_key, served_by);
+    context.recorder.pending_prefix = prefix.map(Box::new);
 }

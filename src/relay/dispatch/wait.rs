@@ -7,23 +7,60 @@ use crate::relay::{
     dispatch::{
         final_error,
         queue::{QueueGuard, queue_key},
-        retry_state::RetryState,
+        retry_state::{NextStep, RetryState},
     },
 };
 use crate::{
     base::{clock::Mono, units::print_span},
     ir::fault::ProxyErrorKind,
-    routing::{candidate::Candidate, decision::Decision},
+    routing::{
+        candidate::{Candidate, KeyState},
+        decision::Decision,
+        retry::RetryTarget,
+    },
 };
 
+/// Waits until a candidate may be free; fails if waiting is not allowed or does not help. The wait
+/// consists of the decision, its candidates and when the first of them is free, if that is known.
+pub(super) async fn wait_for_capacity(
+    context: &RequestContext,
+    state: &mut RetryState,
+    (decision, candidates, until): (&Decision, &[Candidate], Option<Mono>),
+    now: Mono,
+) -> NextStep {
+    // A candidate that was not tried yet and whose key is still being read: moving on to it does
+    // not count as a retry.
+    let is_untried = |candidate: &Candidate| {
+        candidate.key_state == KeyState::Waiting
+            && !state
+                .failed_attempts
+                .iter()
+                .any(|tried| tried.key == candidate.key && tried.model == candidate.target.model)
+    };
+    let key_pending = state.last_failure.is_some() && candidates.iter().any(is_untried);
+    let permitted = key_pending
+        || state.last_failure.is_none()
+        || state.retry_granted
+        || state.retry_pause(context, RetryTarget::Same).is_some();
+    if !permitted || !wait_in_queue(context, state, decision, candidates, until).await {
+        if state.stop_affinity_wait(now) {
+            return NextStep::Decide;
+        }
+        return NextStep::Fail { retry_at: until };
+    }
+    if !key_pending {
+        state.grant_retry();
+    }
+    NextStep::Decide
+}
+
 /// Waits in the queue; returns false if waiting does not help in time.
-pub(super) async fn wait_in_queue(
+async fn wait_in_queue(
     context: &RequestContext,
     state: &mut RetryState,
     decision: &Decision,
     candidates: &[Candidate],
     until: Option<Mono>,
-    deadline: Instant,
 ) -> bool {
     let Some(remaining) =
         context.queue_timeout().checked_sub(state.waited).filter(|remaining| !remaining.is_zero())
@@ -40,12 +77,7 @@ pub(super) async fn wait_in_queue(
         return false;
     }
     // A request that waits for its own account does not block others.
-    let own_line = state
-        .affinity
-        .as_ref()
-        .and_then(Option::as_ref)
-        .is_some_and(|affinity| affinity.wait_until > now)
-        .then_some(context.request.id);
+    let own_line = state.waits_for_affinity(now).then_some(context.request.id);
     let set = queue_key(candidates, &state.failed_attempts, own_line);
     if state.queue_slot.as_ref().is_none_or(|(known, _)| *known != set) {
         state.queue_slot = None;
@@ -57,7 +89,7 @@ pub(super) async fn wait_in_queue(
     }
     let Some((_, guard)) = &state.queue_slot else { return false };
     let started = Instant::now();
-    let give_up_at = (started + remaining).min(deadline);
+    let give_up_at = (started + remaining).min(state.deadline);
     context.recorder.publish_queued(match span {
         Some(span) => {
             format!("waits {} for a key ({} before it)", print_span(span), guard.position())

@@ -21,6 +21,9 @@ use crate::{
     },
 };
 
+/// A concurrent request has used up the rest of a budget.
+pub(in crate::relay) struct BudgetTaken;
+
 /// What an attempt has reserved of its budgets; released when dropped.
 pub struct BudgetHold {
     engine: Arc<Engine>,
@@ -28,18 +31,22 @@ pub struct BudgetHold {
 }
 
 impl BudgetHold {
-    /// Reserves for an attempt; `None` if a concurrent request has used up the rest.
+    /// Reserves for an attempt.
+    ///
+    /// # Errors
+    ///
+    /// A concurrent request has used up the rest.
     pub(in crate::relay) fn reserve(
         engine: &Arc<Engine>,
         project: &Arc<str>,
         candidate: &Candidate,
         cost: Option<f64>,
-    ) -> Option<Self> {
+    ) -> Result<Self, BudgetTaken> {
         let booked = engine
             .budgets
             .reserve(holders(project, candidate), to_nano_usd(cost), engine.clock.unix())
-            .ok()?;
-        Some(Self { engine: Arc::clone(engine), reserved: Some(booked) })
+            .map_err(|_| BudgetTaken)?;
+        Ok(Self { engine: Arc::clone(engine), reserved: Some(booked) })
     }
 
     /// Books the cost of the attempt.

@@ -12,7 +12,7 @@ use crate::relay::{
         result::{AttemptFailure, AttemptResponse, StreamFailure},
     },
     context::{RequestContext, RescueTargets},
-    dispatch::budget,
+    dispatch::candidates::CandidateSet,
     record::{attempt_guard::AttemptGuard, budget_hold::BudgetHold},
     request::parsed::ParsedRequest,
 };
@@ -28,10 +28,10 @@ use crate::{
     },
     routing::{
         candidate::{Candidate, Target, build_candidates},
-        decision::{FailedAttempt, RouteQuery},
+        decision::FailedAttempt,
         facts_book::FactsBook,
-        health::TokenEstimate,
         outcome::{self, Outcome, Retry},
+        resolve::ResolvedModel,
     },
 };
 
@@ -96,69 +96,20 @@ impl Rescue {
         let text = stream.recorded()?.text()?;
         self.attempts_left = self.attempts_left.checked_sub(1)?;
         let context = self.context.as_mut()?;
-        let targets: Vec<Arc<Target>> = self
-            .targets
-            .resolved
-            .targets
-            .iter()
-            .filter(|target| supports_prefill(&context.generation.facts, target))
-            .map(Arc::clone)
-            .collect();
-        context.parsed = None;
-        parse_for_targets(context, &mut targets.clone()).ok()?;
-        let Some(ParsedRequest::Chat(request)) = &mut context.parsed else { return None };
-        if !is_resumable(request) {
-            return None;
-        }
-        append_partial(request, &text);
-
-        let engine = Arc::clone(&context.engine);
-        let mut found = build_candidates(&targets, &|key| engine.key_info(key));
-        let estimate = TokenEstimate {
-            input: context.request.estimate,
-            output: context.request.output_limit(),
-        };
-        let budgeted = budget::applies(&engine, &context.request);
-        let costs = if budgeted || self.targets.resolved.strategy.uses_cost() {
-            engine.estimate_costs(&found, estimate)
-        } else {
-            Vec::new()
-        };
-        if budgeted {
-            budget::annotate_candidates(
-                &engine,
-                &context.request.caller.project.name,
-                &mut found,
-                &costs,
-            );
-        }
-        let question = RouteQuery {
-            failed_attempts: &self.targets.failed_attempts,
-            strategy: self.targets.resolved.strategy,
-            input_estimate: estimate.input,
-            max_output: estimate.output,
-            costs: &costs,
-            ..RouteQuery::first_attempt(&found)
-        };
+        let resolved = &self.targets.resolved;
+        let targets = parse_with_partial(context, resolved, &text)?;
+        let engine = &context.engine;
+        let found = build_candidates(&targets, &|key| engine.key_info(key));
+        let set = CandidateSet::new(context, found, resolved.strategy);
+        let query = set.query(&self.targets.failed_attempts, "");
         let now = engine.clock.mono();
         let (at, ticket) =
-            engine.with_rng(|rng| engine.router.decide_ready_only(&question, None, now, rng))?;
-        let candidate = found.get(at)?.clone();
-        let reservation = if budgeted {
-            let cost = costs.get(at).copied().flatten();
-            let Some(reservation) = BudgetHold::reserve(
-                &engine,
-                &context.request.caller.project.name,
-                &candidate,
-                cost,
-            ) else {
-                drop(AttemptGuard::new(&engine, ticket));
-                return None;
-            };
-            Some(reservation)
-        } else {
-            None
+            engine.with_rng(|rng| engine.router.decide_ready_only(&query, None, now, rng))?;
+        let Ok(budget_hold) = set.reserve_budget(context, at) else {
+            drop(AttemptGuard::new(engine, ticket));
+            return None;
         };
+        let candidate = set.candidates.get(at)?.clone();
         self.targets.failed_attempts.push(FailedAttempt {
             key: candidate.key,
             upstream: candidate.upstream(),
@@ -170,22 +121,38 @@ impl Rescue {
         context.attempt_target = Some((candidate.upstream(), candidate.key));
         let total = context.overrides.total.unwrap_or(context.generation.settings.timeouts.total);
         let (deadline, chosen) = (Instant::now() + total, candidate.clone());
-        let going = Box::pin(async move {
+        let future = Box::pin(async move {
             let result = attempt_candidate(&mut context, &chosen, ticket, deadline).await;
             (context, result)
         });
-        Some(PendingRescue {
-            candidate,
-            budget_hold: reservation,
-            future: going,
-            resumed_chars: text.chars().count(),
-        })
+        let resumed_chars = text.chars().count();
+        Some(PendingRescue { candidate, budget_hold, future, resumed_chars })
     }
 
     /// Takes the request context back after an attempt, because it may be needed again.
     pub(in crate::relay) fn return_context(&mut self, context: Box<RequestContext>) {
         self.context = Some(context);
     }
+}
+
+/// Parses the request and appends the partial text; returns the targets that can continue it, or
+/// `None` if the rest would not make sense.
+fn parse_with_partial(
+    context: &mut RequestContext,
+    resolved: &ResolvedModel,
+    text: &str,
+) -> Option<Vec<Arc<Target>>> {
+    let facts = &context.generation.facts;
+    let continues = |target: &&Arc<Target>| supports_prefill(facts, target);
+    let targets: Vec<_> = resolved.targets.iter().filter(continues).map(Arc::clone).collect();
+    context.parsed = None;
+    parse_for_targets(context, &mut targets.clone()).ok()?;
+    let Some(ParsedRequest::Chat(request)) = &mut context.parsed else { return None };
+    if !is_resumable(request) {
+        return None;
+    }
+    append_partial(request, text);
+    Some(targets)
 }
 
 /// Returns how a broken stream counts against its upstream; `None` if another target cannot recover
