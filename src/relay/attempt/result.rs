@@ -53,7 +53,6 @@ pub struct StreamResponse {
 pub struct RawResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    pub first_chunk: Option<Bytes>,
     pub body: UpstreamBody,
     pub guard: AttemptGuard,
     pub idle_timeout: Duration,

@@ -31,7 +31,6 @@ pub struct BodyAborted;
 /// A body in an unknown format on its way to the client.
 pub struct RawBody {
     context: Box<RequestContext>,
-    first_chunk: Option<Bytes>,
     body: Option<UpstreamBody>,
     guard: AttemptGuard,
     idle_timeout: Duration,
@@ -42,14 +41,13 @@ pub struct RawBody {
 impl RawBody {
     #[must_use]
     pub fn new(mut context: Box<RequestContext>, opaque: RawResponse) -> Self {
-        let RawResponse { status, first_chunk, body, guard, idle_timeout, .. } = opaque;
+        let RawResponse { status, body, guard, idle_timeout, .. } = opaque;
         let ttft = context.recorder.attempt_age();
         context.request.drop_body();
         context.recorder.record_first_content(status.as_u16());
         guard.record(AttemptEnd::Content);
         Self {
             context,
-            first_chunk,
             body: Some(body),
             guard,
             idle_timeout,
@@ -60,9 +58,6 @@ impl RawBody {
 
     /// Returns the next bytes; an error if the upstream broke off.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyAborted>>> {
-        if let Some(first) = self.first_chunk.take() {
-            return Poll::Ready(Some(Ok(first)));
-        }
         if let Poll::Ready(cause) = self.context.cancel.poll_cancelled(cx) {
             let error = final_error::cancelled_error(cause);
             return Poll::Ready(self.fail(AttemptEnd::Abandoned, &error.message));

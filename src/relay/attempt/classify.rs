@@ -1,0 +1,125 @@
+//! Classifies a failed attempt: how it counts, and whether the same candidate may recover.
+
+use std::{borrow::Cow, time::Duration};
+
+use bytes::Bytes;
+
+use crate::relay::{
+    attempt::result::{AttemptFailure, FailureSource},
+    context::RequestContext,
+    record::attempt_guard::record_unreachable,
+};
+use crate::{
+    config::settings::Upstream,
+    ir::{
+        fault::{Fault, FaultKind, TransportFault, TransportKind},
+        op::Op,
+    },
+    routing::{candidate::Candidate, outcome},
+};
+
+/// The error of an attempt, with the wait that the response headers ask for.
+pub(super) struct AttemptError {
+    pub(super) source: FailureSource,
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl From<TransportFault> for AttemptError {
+    fn from(fault: TransportFault) -> Self {
+        Self { source: FailureSource::Transport(fault), retry_after: None }
+    }
+}
+
+impl From<Fault> for AttemptError {
+    fn from(fault: Fault) -> Self {
+        Self { source: FailureSource::Upstream { fault, body: None }, retry_after: None }
+    }
+}
+
+/// Returns how a failed attempt counts, and what the client gets if no other attempt wins.
+pub(super) fn classify_failure(
+    context: &RequestContext,
+    candidate: &Candidate,
+    failed: AttemptError,
+) -> AttemptFailure {
+    match failed.source {
+        FailureSource::Upstream { fault, body } => {
+            classify_upstream_error(context, candidate, fault, body, failed.retry_after)
+        }
+        FailureSource::Transport(fault) => {
+            classify_transport_fault(context, &candidate.target.upstream, fault)
+        }
+    }
+}
+
+fn classify_upstream_error(
+    context: &RequestContext,
+    candidate: &Candidate,
+    mut fault: Fault,
+    body: Option<Bytes>,
+    retry_after: Option<Duration>,
+) -> AttemptFailure {
+    let upstream = &candidate.target.upstream;
+    let hint = retry_after.filter(|hint| !hint.is_zero());
+    let rule = match &upstream.rules[..] {
+        [] => None,
+        rules => {
+            let text = body
+                .as_deref()
+                .map(String::from_utf8_lossy)
+                .unwrap_or_else(|| Cow::Borrowed(&*fault.message));
+            outcome::find_rule(rules, fault.status, &text)
+        }
+    };
+    if let Some(rule) = rule {
+        let outcome = outcome::classify_by_rule(rule, &mut fault, hint);
+        let may_recover = outcome.retry != outcome::Retry::No;
+        let source = FailureSource::Upstream { fault, body };
+        return AttemptFailure { outcome, source, may_recover };
+    }
+    let retryable = is_retryable_status(context, upstream, fault.status);
+    let mut outcome = outcome::classify_fault(&fault, hint, retryable);
+    if fault.kind == FaultKind::RateLimited
+        && !matches!(outcome.cause.split_once(' '), Some((_, reason)) if !reason.is_empty())
+    {
+        outcome.cause = format!("{} for {}", fault.status, candidate.target.model).into();
+    }
+    let may_recover = matches!(
+        fault.kind,
+        FaultKind::RateLimited
+            | FaultKind::AccountLimited
+            | FaultKind::Transient
+            | FaultKind::Server
+            | FaultKind::Conflict
+    );
+    AttemptFailure { outcome, source: FailureSource::Upstream { fault, body }, may_recover }
+}
+
+fn classify_transport_fault(
+    context: &RequestContext,
+    upstream: &Upstream,
+    fault: TransportFault,
+) -> AttemptFailure {
+    let mut outcome = outcome::classify_transport(&fault);
+    if record_unreachable(&context.engine, upstream, &fault) {
+        outcome = outcome::classify_transport(&TransportFault {
+            kind: TransportKind::NetworkDown,
+            ..fault.clone()
+        });
+    }
+    if context.request.stream {
+        outcome.maybe_billed = false;
+    }
+    if context.request.endpoint.op == Op::Raw && fault.may_be_received {
+        // The upstream may have created a file or a batch already, so never send this twice.
+        outcome.retry = outcome::Retry::No;
+    }
+    let may_recover = !matches!(fault.kind, TransportKind::TooLarge | TransportKind::Tls);
+    AttemptFailure { outcome, source: FailureSource::Transport(fault), may_recover }
+}
+
+fn is_retryable_status(context: &RequestContext, upstream: &Upstream, status: u16) -> bool {
+    let set =
+        upstream.retry_statuses.as_ref().unwrap_or(&context.generation.settings.retry.statuses);
+    set.contains(status) && context.request.endpoint.op != Op::Raw
+}
