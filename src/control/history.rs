@@ -14,7 +14,7 @@ use crate::{
         Ledger, LedgerReader,
         bodies::BodyView,
         query::{QueryError, SessionPage},
-        totals::TimeRange,
+        time_range::TimeRange,
     },
     relay::engine::Engine,
 };

@@ -81,7 +81,7 @@ pub fn csv_row(r: &RequestRecord) -> String {
         class(|u| u.image_out),
         cost.usd.map(|usd| crate::base::money::format_nanos(usd.0)).unwrap_or_default(),
         if cost.usd.is_some() {
-            crate::ledger::store::precision_name(cost.precision).to_owned()
+            crate::ledger::rows::precision_name(cost.precision).to_owned()
         } else {
             String::new()
         },

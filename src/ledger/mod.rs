@@ -2,11 +2,15 @@
 //! opens its own connection.
 
 pub mod bodies;
+mod daily;
 pub mod export;
+mod filter_sql;
 pub mod migrate;
 pub mod query;
 pub mod retention;
+mod rows;
 pub mod store;
+pub mod time_range;
 pub mod totals;
 pub mod writer;
 

@@ -11,16 +11,19 @@ use super::{
     bodies::{self, BodyView},
     migrate,
 };
-use crate::ledger::store::{USAGE_COLUMNS, usage_from_columns};
+use crate::ledger::{
+    filter_sql::term_to_sql,
+    rows::{USAGE_COLUMNS, parse_precision, usage_from_columns},
+};
 use crate::{
     base::{clock::UnixMillis, id::RequestId, money::NanoUsd},
     events::{
-        filter::{Filter, FilterField, FilterTerm},
+        filter::Filter,
         ledger_queue::AttemptBill,
         record::{AttemptRecord, AttemptRole, RequestRecord, RequestState},
     },
     ir::{
-        cost::{Bill, Cost, CostSource, Precision},
+        cost::{Bill, Cost, CostSource},
         op::{Dialect, Op},
         usage::Usage,
     },
@@ -405,89 +408,6 @@ fn read_request_row(row: &Row<'_>) -> rusqlite::Result<RequestRow> {
     };
     let replay_of = row.get::<_, Option<String>>(23)?.and_then(|id| RequestId::parse(&id));
     Ok(RequestRow { record, demo: row.get(22)?, replay_of })
-}
-
-pub(super) fn parse_precision(text: &str) -> Precision {
-    match text {
-        "estimate" => Precision::Estimate,
-        "at_least" => Precision::AtLeast,
-        _ => Precision::Exact,
-    }
-}
-
-/// Translates a filter term to SQL; it matches the same requests as [`Filter::keeps_request`].
-fn term_to_sql(term: &FilterTerm, values: &mut Vec<Value>) -> String {
-    let mut bind = |value: Value| {
-        values.push(value);
-        format!("?{}", values.len())
-    };
-    let contains_pattern = |text: &str| format!("%{}%", escape_like(text));
-    let column_like = |column: &str, param: &str| format!("{column} LIKE {param} ESCAPE '\\'");
-    // The row itself contains the names of the last attempt. Only requests with several attempts
-    // need a lookup of the others.
-    let any_attempt_like = |column: &str, param: &str| {
-        format!(
-            "({} OR (attempts > 1 AND EXISTS (SELECT 1 FROM attempt a WHERE a.request = request.id AND {})))",
-            column_like(column, param),
-            column_like(&format!("a.{column}"), param)
-        )
-    };
-    let span = |ms: u64| Value::from(i64::try_from(ms).unwrap_or(i64::MAX));
-    match term {
-        FilterTerm::CostAbove(sum) => format!("cost > {}", bind(sum.0.into())),
-        FilterTerm::CostBelow(sum) => format!("cost < {}", bind(sum.0.into())),
-        FilterTerm::DurationAbove(ms) => format!("duration_ms > {}", bind(span(*ms))),
-        FilterTerm::DurationBelow(ms) => format!("duration_ms < {}", bind(span(*ms))),
-        FilterTerm::Word(word) => {
-            let param = bind(contains_pattern(word).into());
-            let prefix_param = bind(format!("{}%", escape_like(word)).into());
-            let names = ["project", "client", "asked", "error"]
-                .map(|column| column_like(column, &param))
-                .join(" OR ");
-            let attempt_names = ["upstream", "key", "model"]
-                .map(|column| any_attempt_like(column, &param))
-                .join(" OR ");
-            format!("({names} OR {attempt_names} OR {})", column_like("id", &prefix_param))
-        }
-        FilterTerm::Field(field, value) => {
-            let status = "CAST(coalesce(status, (SELECT a.status FROM attempt a WHERE a.request = request.id ORDER BY a.number DESC LIMIT 1), '') AS TEXT)";
-            match field {
-                FilterField::Client => column_like("client", &bind(contains_pattern(value).into())),
-                FilterField::Id => {
-                    column_like("id", &bind(format!("{}%", escape_like(value)).into()))
-                }
-                FilterField::Key => any_attempt_like("key", &bind(contains_pattern(value).into())),
-                FilterField::Level => column_like(
-                    "CASE state WHEN 'failed' THEN 'error' ELSE 'info' END",
-                    &bind(contains_pattern(value).into()),
-                ),
-                FilterField::Model => {
-                    let param = bind(contains_pattern(value).into());
-                    format!(
-                        "({} OR {})",
-                        column_like("asked", &param),
-                        any_attempt_like("model", &param)
-                    )
-                }
-                FilterField::Op => column_like("op", &bind(contains_pattern(value).into())),
-                FilterField::Project => {
-                    column_like("project", &bind(contains_pattern(value).into()))
-                }
-                FilterField::State => column_like("state", &bind(contains_pattern(value).into())),
-                FilterField::Status => column_like(
-                    status,
-                    &bind(format!("{}%", escape_like(value.trim_end_matches('x'))).into()),
-                ),
-                FilterField::Upstream => {
-                    any_attempt_like("upstream", &bind(contains_pattern(value).into()))
-                }
-            }
-        }
-    }
-}
-
-fn escape_like(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }
 
 #[cfg(test)]

@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 
-use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
-use rusqlite::{Row as SqlRow, params};
+use jiff::tz::TimeZone;
+use rusqlite::{CachedStatement, Row as SqlRow, params};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::{
-    query::{LedgerReader, QueryError, parse_precision},
-    store::{USAGE_COLUMNS, day_number, usage_from_columns},
+    daily::day_number,
+    query::{LedgerReader, QueryError},
+    rows::{USAGE_COLUMNS, parse_precision, usage_columns, usage_from_columns},
+    time_range::{TimeRange, day_label},
 };
 use crate::{
-    base::{clock::UnixMillis, id::RequestId, money::NanoUsd, units},
+    base::{clock::UnixMillis, id::RequestId, money::NanoUsd},
     ir::{
         cost::{Cost, Precision},
         op::Op,
@@ -66,88 +68,6 @@ impl GroupBy {
     }
 }
 
-/// The start of the time range of a usage query.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimeRange {
-    /// This many days, including today.
-    Days(u32),
-    /// The start of a day.
-    Date(Date),
-    /// An exact time.
-    Moment(UnixMillis),
-    /// This many milliseconds ago.
-    Ago(i64),
-}
-
-impl TimeRange {
-    /// Reads `7d`, `today`, `36h`, `2025-09-01` or an RFC 3339 time.
-    ///
-    /// # Errors
-    ///
-    /// A sentence that lists the allowed forms.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        if text == "today" {
-            return Ok(Self::Days(1));
-        }
-        if let Some(days) = text
-            .strip_suffix('d')
-            .and_then(|days| days.parse::<u32>().ok())
-            .filter(|days| (1..=36_500).contains(days))
-        {
-            return Ok(Self::Days(days));
-        }
-        if let Ok(date) = text.parse::<Date>() {
-            // `2025-09-01T10:00:00Z` also parses as a date, which would drop the time.
-            if text.len() == 10 {
-                return Ok(Self::Date(date));
-            }
-        }
-        if let Ok(at) = text.parse::<Timestamp>() {
-            return Ok(Self::Moment(UnixMillis(at.as_millisecond())));
-        }
-        match units::parse_duration(text) {
-            Ok(span) if !span.is_zero() => {
-                Ok(Self::Ago(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
-            }
-            _ => Err(format!(
-                "`{}` is no time; write 7d, today, 36h, 2025-09-01 or 2025-09-01T10:00:00Z",
-                text.chars().take(40).collect::<String>()
-            )),
-        }
-    }
-
-    /// Returns the start of the range.
-    #[must_use]
-    pub fn start(self, now: UnixMillis, zone: &TimeZone) -> UnixMillis {
-        let midnight = |date: Date| {
-            date.to_zoned(zone.clone())
-                .map_or(UnixMillis(0), |at| UnixMillis(at.timestamp().as_millisecond()))
-        };
-        match self {
-            Self::Days(days) => {
-                let today = date_from_day(day_number(now, zone));
-                midnight(
-                    today
-                        .and_then(|today| today.checked_sub(i64::from(days - 1).days()).ok())
-                        .unwrap_or(Date::MIN),
-                )
-            }
-            Self::Date(date) => midnight(date),
-            Self::Moment(at) => at,
-            Self::Ago(ms) => UnixMillis(now.0.saturating_sub(ms)),
-        }
-    }
-
-    /// Returns whether the range consists of whole days, so that the daily totals answer it.
-    fn is_whole_days(self) -> bool {
-        matches!(self, Self::Days(_) | Self::Date(_))
-    }
-}
-
-fn date_from_day(day: i64) -> Option<Date> {
-    Date::new(1970, 1, 1).ok()?.checked_add(day.days()).ok()
-}
-
 /// Totals of requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
@@ -182,12 +102,8 @@ impl Totals {
         sum(&mut self.at_least, other.at_least);
         sum(&mut self.affinity_cache_read, other.affinity_cache_read);
         self.cost += other.cost;
-        let (a, b) = (
-            crate::ledger::store::usage_columns(&self.usage),
-            crate::ledger::store::usage_columns(&other.usage),
-        );
-        let mut all = a;
-        for (sum, more) in all.iter_mut().zip(b) {
+        let mut all = usage_columns(&self.usage);
+        for (sum, more) in all.iter_mut().zip(usage_columns(&other.usage)) {
             *sum = sum.saturating_add(more);
         }
         self.usage = usage_from_columns(all);
@@ -358,7 +274,7 @@ impl LedgerReader {
             let attempts = u64::try_from(row.get::<_, i64>(8)?).unwrap_or(0);
             let (cost, sure) =
                 (row.get::<_, Option<i64>>(9)?, parse_precision(row.get_ref(10)?.as_str()?));
-            let mut sums = Totals {
+            let sums = Totals {
                 requests: 1,
                 failed: u64::from(row.get_ref(7)?.as_str()? == "failed"),
                 attempts,
@@ -372,39 +288,9 @@ impl LedgerReader {
             let day = day_label(day_number(UnixMillis(row.get(0)?), zone));
             let demo = row.get(11)?;
             if attempts > 1 && matches!(by, GroupBy::Key | GroupBy::Model | GroupBy::Upstream) {
-                // An attempt counts for its own target; the request counts for the target of its
-                // last attempt.
-                let mut parts = attempts_query.query([row.get_ref(12)?.as_str()?])?;
-                let mut seen_attempts = 0;
-                while let Some(part) = parts.next()? {
-                    seen_attempts += 1;
-                    let usage = part
-                        .get::<_, Option<String>>(3)?
-                        .and_then(|text| serde_json::from_str::<Usage>(&text).ok());
-                    let attempt_totals = Totals {
-                        attempts: 1,
-                        usage: usage
-                            .map(|usage| Usage { reported_cost: None, ..usage })
-                            .unwrap_or_default(),
-                        cost: NanoUsd(part.get::<_, Option<i64>>(4)?.unwrap_or(0)),
-                        ..if seen_attempts == attempts { sums } else { Totals::default() }
-                    };
-                    accumulator.add(
-                        &day,
-                        group_name(
-                            by,
-                            &part.get::<_, String>(0)?,
-                            &part.get::<_, String>(1)?,
-                            &part.get::<_, String>(2)?,
-                        ),
-                        demo,
-                        &attempt_totals,
-                    );
-                }
+                let parts = &mut attempts_query;
+                add_attempts(accumulator, parts, row.get_ref(12)?.as_str()?, by, &day, demo, sums)?;
                 continue;
-            }
-            if attempts == 0 {
-                sums.attempts = 0;
             }
             let name = match by {
                 GroupBy::Client => text(2)?,
@@ -421,6 +307,37 @@ impl LedgerReader {
     }
 }
 
+/// Adds the attempts of a request. An attempt counts for its own target; the request, with its
+/// totals, counts for the target of its last attempt.
+fn add_attempts(
+    accumulator: &mut Accumulator,
+    attempts_query: &mut CachedStatement<'_>,
+    request: &str,
+    by: GroupBy,
+    day: &str,
+    demo: bool,
+    sums: Totals,
+) -> rusqlite::Result<()> {
+    let mut parts = attempts_query.query([request])?;
+    let mut seen_attempts = 0;
+    while let Some(part) = parts.next()? {
+        seen_attempts += 1;
+        let usage = part
+            .get::<_, Option<String>>(3)?
+            .and_then(|text| serde_json::from_str::<Usage>(&text).ok());
+        let attempt_totals = Totals {
+            attempts: 1,
+            usage: usage.map(|usage| Usage { reported_cost: None, ..usage }).unwrap_or_default(),
+            cost: NanoUsd(part.get::<_, Option<i64>>(4)?.unwrap_or(0)),
+            ..if seen_attempts == sums.attempts { sums } else { Totals::default() }
+        };
+        let (upstream, key, model) =
+            (part.get::<_, String>(0)?, part.get::<_, String>(1)?, part.get::<_, String>(2)?);
+        accumulator.add(day, group_name(by, &upstream, &key, &model), demo, &attempt_totals);
+    }
+    Ok(())
+}
+
 fn group_name(by: GroupBy, upstream: &str, key: &str, model: &str) -> String {
     match by {
         GroupBy::Key if key.is_empty() => upstream.to_owned(),
@@ -428,11 +345,6 @@ fn group_name(by: GroupBy, upstream: &str, key: &str, model: &str) -> String {
         GroupBy::Model => model.to_owned(),
         _ => upstream.to_owned(),
     }
-}
-
-/// Formats a day as `2025-09-01`.
-fn day_label(day: i64) -> String {
-    date_from_day(day).map_or_else(|| day.to_string(), |date| date.to_string())
 }
 
 fn generating_ops_sql() -> String {

@@ -30,10 +30,7 @@ use aiproxy::{
         op::{Dialect, Op},
         usage::Usage,
     },
-    ledger::{
-        Ledger, WriterConfig,
-        totals::{GroupBy, TimeRange},
-    },
+    ledger::{Ledger, WriterConfig, time_range::TimeRange, totals::GroupBy},
 };
 
 /// Upper bound for `usage` over all rows.

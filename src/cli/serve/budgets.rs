@@ -10,7 +10,8 @@ use crate::{
     config::settings::Period,
     ledger::{
         Ledger, LedgerReader,
-        totals::{GroupBy, TimeRange, UsageReport},
+        time_range::TimeRange,
+        totals::{GroupBy, UsageReport},
     },
     relay::engine::Engine,
     routing::budget::Holder,

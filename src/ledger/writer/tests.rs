@@ -21,7 +21,7 @@ use crate::{
         op::{Dialect, Op},
         usage::Usage,
     },
-    ledger::totals::{GroupBy, TimeRange},
+    ledger::{time_range::TimeRange, totals::GroupBy},
 };
 
 struct SecretRedactor;

@@ -29,7 +29,8 @@ use crate::{
     ledger::{
         Ledger,
         query::QueryError,
-        totals::{GroupBy, TimeRange, TotalsRow},
+        time_range::TimeRange,
+        totals::{GroupBy, TotalsRow},
     },
     relay::{engine::Engine, record::budget_hold},
     telemetry::metrics::Metrics,
