@@ -124,31 +124,7 @@ impl Live {
                 r.reason = Some(reason);
                 r.attempts.push(*attempt);
             }),
-            EventKind::AttemptEnded { id, number, ended_ms, status, outcome, maybe_billed } => {
-                let mut about = None;
-                self.update_running(id, |r| {
-                    if let Some(attempt) = r.attempts.iter_mut().find(|a| a.number == number) {
-                        attempt.ended_ms = Some(ended_ms);
-                        // An attempt that answered and then broke off has both.
-                        attempt.status = status.or(attempt.status);
-                        attempt.won = false;
-                        attempt.outcome = Some(Arc::clone(&outcome));
-                        attempt.maybe_billed = maybe_billed;
-                        let key = if attempt.key.is_empty() {
-                            String::new()
-                        } else {
-                            format!("/{}", attempt.key)
-                        };
-                        about = Some(format!(
-                            "attempt {number} of {} at {}{key}: {outcome}",
-                            r.requested_model, attempt.upstream
-                        ));
-                    }
-                });
-                if let Some(text) = about {
-                    self.push_line(LogLine::new(at, Severity::Warn, text, Some(id)));
-                }
-            }
+            ended @ EventKind::AttemptEnded { .. } => self.apply_attempt_end(at, ended),
             EventKind::FirstContent { id, number, ttft_ms, head_ms, status } => {
                 self.update_running(id, |r| {
                     r.state = RequestState::Streaming;
@@ -196,6 +172,36 @@ impl Live {
                 text,
                 None,
             )),
+        }
+    }
+
+    fn apply_attempt_end(&mut self, at: UnixMillis, kind: EventKind) {
+        let EventKind::AttemptEnded { id, number, ended_ms, status, outcome, maybe_billed } = kind
+        else {
+            return;
+        };
+        let mut about = None;
+        self.update_running(id, |r| {
+            if let Some(attempt) = r.attempts.iter_mut().find(|a| a.number == number) {
+                attempt.ended_ms = Some(ended_ms);
+                // An attempt that answered and then broke off has both.
+                attempt.status = status.or(attempt.status);
+                attempt.won = false;
+                attempt.outcome = Some(Arc::clone(&outcome));
+                attempt.maybe_billed = maybe_billed;
+                let key = if attempt.key.is_empty() {
+                    String::new()
+                } else {
+                    format!("/{}", attempt.key)
+                };
+                about = Some(format!(
+                    "attempt {number} of {} at {}{key}: {outcome}",
+                    r.requested_model, attempt.upstream
+                ));
+            }
+        });
+        if let Some(text) = about {
+            self.push_line(LogLine::new(at, Severity::Warn, text, Some(id)));
         }
     }
 
