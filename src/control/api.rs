@@ -17,7 +17,6 @@ use super::{
     admin::Admin,
     feed::event_feed,
     history::LedgerHandle,
-    metrics,
     route::{self, RouteExplainRequest},
     snapshot::Snapshot,
     views,
@@ -34,7 +33,7 @@ use crate::{
         response::{self, ResponseBody},
     },
     secrets::Secret,
-    telemetry::{self, metrics::Metrics},
+    telemetry::metrics::Metrics,
 };
 
 /// Limit for the body of an action.
@@ -220,16 +219,6 @@ impl ControlApi {
         let mut response = json_response(id, status, &reloaded);
         set_control_headers(&mut response, id);
         response
-    }
-
-    /// `GET /metrics`.
-    pub async fn metrics(&self, id: RequestId) -> Response<ResponseBody> {
-        response::full_response(
-            StatusCode::OK,
-            telemetry::prometheus_text::CONTENT_TYPE,
-            id,
-            metrics::metrics_page(self).await.into(),
-        )
     }
 
     async fn read_body<T: serde::de::DeserializeOwned>(

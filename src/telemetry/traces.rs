@@ -11,6 +11,7 @@ use crate::{
         ledger_queue::LedgerEntry,
         record::{AttemptRecord, RequestRecord, RequestState},
     },
+    ir::usage::Usage,
 };
 
 /// The caller's span, from `traceparent` (W3C Trace Context).
@@ -123,15 +124,7 @@ fn request_span(
             &json!({ "arrayValue": { "values": [{ "stringValue": &**finish }] } }),
         ));
     }
-    if let Some(usage) = &r.usage {
-        attributes.push(number_attribute("gen_ai.usage.input_tokens", usage.input_total()));
-        attributes.push(number_attribute("gen_ai.usage.output_tokens", usage.output_total()));
-        attributes.push(number_attribute("gen_ai.usage.cache_read.input_tokens", usage.cache_read));
-        attributes.push(number_attribute(
-            "gen_ai.usage.cache_creation.input_tokens",
-            usage.cache_write_5m.saturating_add(usage.cache_write_1h),
-        ));
-    }
+    attributes.extend(r.usage.iter().flat_map(usage_attributes));
     if let Some(ms) = r.ttft_ms {
         attributes.push(number_attribute("aiproxy.time_to_first_token_ms", ms.into()));
     }
@@ -173,6 +166,18 @@ fn request_span(
         fields.insert("parentSpanId".to_owned(), parent.span_id.as_str().into());
     }
     span
+}
+
+fn usage_attributes(usage: &Usage) -> [Value; 4] {
+    [
+        number_attribute("gen_ai.usage.input_tokens", usage.input_total()),
+        number_attribute("gen_ai.usage.output_tokens", usage.output_total()),
+        number_attribute("gen_ai.usage.cache_read.input_tokens", usage.cache_read),
+        number_attribute(
+            "gen_ai.usage.cache_creation.input_tokens",
+            usage.cache_write_5m.saturating_add(usage.cache_write_1h),
+        ),
+    ]
 }
 
 fn attempt_span(r: &RequestRecord, a: &AttemptRecord, trace: &str, parent: &str) -> Value {
