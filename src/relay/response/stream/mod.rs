@@ -1,6 +1,9 @@
 //! Forwards a stream to the client: whole events as they arrive, batched when ready, the first at
 //! once.
 
+mod output_buffer;
+mod resume;
+
 use std::{
     borrow::Cow,
     future::Future,
@@ -10,24 +13,26 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::Body;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::relay::{
     attempt::{
         read_body::GRACE,
-        result::{AttemptResponse, StreamFailure, StreamResponse},
+        result::{StreamFailure, StreamResponse},
         translate,
     },
     context::RequestContext,
-    dispatch::{explain, final_error},
+    dispatch::final_error,
     record::attempt_guard::AttemptGuard,
-    response::rescue::{self, PendingRescue, Rescue},
+    response::{
+        rescue::{self, PendingRescue, Rescue},
+        stream::output_buffer::OutputBuffer,
+    },
 };
 use crate::{
     dialect::{
-        ResponseSpec,
         event_decoder::{FeedResult, StreamEnd},
         response_stream::ResponseStream,
     },
@@ -40,13 +45,6 @@ use crate::{
     upstream::body::UpstreamBody,
 };
 
-/// Scheduler turns without a new chunk after which the buffered events are sent; a measured count,
-/// not a time. The upstream's connection delivers one chunk per turn.
-const MAX_YIELDS: u8 = 3;
-/// Batching waits only if chunks arrive closer together than this; a single chunk is sent at once.
-const BURST_GAP: Duration = Duration::from_micros(300);
-/// Maximum bytes of one batch.
-const MAX_COALESCED: usize = 32 << 10;
 /// Silence after which the client gets a ping in its dialect.
 pub(in crate::relay) const PING_AFTER: Duration = Duration::from_secs(10);
 /// How long the upstream may take to end its body after the terminal event, so that its connection
@@ -59,11 +57,7 @@ pub struct StreamBody {
     stream: ResponseStream,
     body: Option<UpstreamBody>,
     guard: AttemptGuard,
-    buffered_frames: Vec<Bytes>,
-    buffered_bytes: usize,
-    yields: u8,
-    bursting: bool,
-    first_write: bool,
+    output: OutputBuffer,
     idle_timeout: Duration,
     ttft: Duration,
     last_read_at: Instant,
@@ -129,7 +123,6 @@ impl StreamBody {
             (None, Some(_)) if terminal => StreamState::Lingering,
             (None, _) => StreamState::Streaming,
         };
-        let buffered_bytes = buffered_frames.iter().map(Bytes::len).sum();
         let linger = if matches!(state, StreamState::Lingering) {
             LINGER
         } else {
@@ -140,11 +133,7 @@ impl StreamBody {
             stream,
             body,
             guard,
-            buffered_frames,
-            buffered_bytes,
-            yields: MAX_YIELDS,
-            bursting: false,
-            first_write: true,
+            output: OutputBuffer::new(buffered_frames),
             idle_timeout,
             ttft,
             last_read_at: now,
@@ -197,7 +186,7 @@ impl StreamBody {
                 StreamState::Resuming(_) => return self.poll_rescue(cx),
                 StreamState::Done => return Poll::Ready(None),
             }
-            if self.buffered_bytes >= MAX_COALESCED
+            if self.output.is_full()
                 && let Some(bytes) = self.take_buffered()
             {
                 return Poll::Ready(Some(bytes));
@@ -215,14 +204,11 @@ impl StreamBody {
         match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
             Some(Ok(Ok(data))) if matches!(self.state, StreamState::Streaming) => {
                 let now = Instant::now();
-                self.bursting = now - self.last_read_at < BURST_GAP;
+                let since_last_read = now - self.last_read_at;
                 self.last_read_at = now;
                 self.in_grace = false;
-                let before = self.buffered_frames.len();
                 let FeedResult { error, terminal, .. } =
-                    self.stream.feed(data, &mut self.buffered_frames);
-                self.buffered_bytes +=
-                    self.buffered_frames[before..].iter().map(Bytes::len).sum::<usize>();
+                    self.output.fill(since_last_read, |frames| self.stream.feed(data, frames));
                 if let Some(fault) = error {
                     self.body = None;
                     self.state = StreamState::Failed(StreamFailure::Upstream(fault));
@@ -230,16 +216,13 @@ impl StreamBody {
                     self.state = StreamState::Lingering;
                     self.timer.as_mut().reset(self.last_read_at + LINGER);
                 }
-                self.yields = 0;
             }
             Some(Ok(_)) => {}
             Some(Err(_)) if matches!(self.state, StreamState::Lingering) => self.body = None,
             Some(Err(fault)) => {
                 self.body = None;
                 // The break may have lost only the end of a stream that is complete.
-                let mut out = Vec::new();
-                let ending = self.stream.finish(&mut out);
-                self.buffer(out);
+                let ending = self.output.append(|frames| self.stream.finish(frames));
                 if ending == StreamEnd::Truncated || fault.kind != TransportKind::BodyBroken {
                     self.state = StreamState::Failed(StreamFailure::Transport(fault));
                 }
@@ -247,9 +230,7 @@ impl StreamBody {
             None => {
                 self.body = None;
                 if matches!(self.state, StreamState::Streaming) {
-                    let mut out = Vec::new();
-                    let ending = self.stream.finish(&mut out);
-                    self.buffer(out);
+                    let ending = self.output.append(|frames| self.stream.finish(frames));
                     if ending == StreamEnd::Truncated {
                         self.state = StreamState::Failed(
                             self.stream
@@ -263,16 +244,10 @@ impl StreamBody {
         Poll::Ready(())
     }
 
-    fn buffer(&mut self, out: Vec<Bytes>) {
-        self.buffered_bytes += out.iter().map(Bytes::len).sum::<usize>();
-        self.buffered_frames.extend(out);
-    }
-
     /// Sends the buffered events after a few turns in which more may arrive.
     fn coalesce(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if !self.buffered_frames.is_empty() {
-            if self.bursting && !self.first_write && self.yields < MAX_YIELDS {
-                self.yields += 1;
+        if !self.output.is_empty() {
+            if self.output.waits_for_more() {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -334,166 +309,12 @@ impl StreamBody {
         }
     }
 
-    /// Takes all buffered bytes as one piece.
+    /// Takes all buffered bytes as one piece, and counts them as sent.
     fn take_buffered(&mut self) -> Option<Bytes> {
-        let last = self.buffered_frames.pop()?;
-        let bytes = if self.buffered_frames.is_empty() {
-            last
-        } else {
-            let mut all = BytesMut::with_capacity(self.buffered_bytes);
-            for piece in self.buffered_frames.drain(..) {
-                all.extend_from_slice(&piece);
-            }
-            all.extend_from_slice(&last);
-            all.freeze()
-        };
-        self.buffered_bytes = 0;
-        self.first_write = false;
+        let bytes = self.output.take()?;
         self.last_write_at = self.last_read_at;
         self.context.recorder.record_bytes(&bytes, u64::from(self.stream.content_events()));
         Some(bytes)
-    }
-
-    /// Starts to continue a stream that broke off; returns false if that is not possible.
-    /// `earlier`: the failed upstream and what it used, if an attempt to continue has already
-    /// failed.
-    fn start_rescue(&mut self, earlier: Option<(Arc<str>, Usage)>) -> bool {
-        let StreamState::Failed(broke) = &self.state else { return false };
-        let (Some(rescue), Some(outcome)) = (&mut self.rescue, rescue::recoverable_outcome(broke))
-        else {
-            return false;
-        };
-        self.guard.finish(AttemptEnd::BrokeAfterContent(&outcome));
-        let Some(mut begun) = rescue.start(&self.stream) else {
-            self.rescue = None;
-            return false;
-        };
-        let StreamState::Failed(broke) = std::mem::replace(&mut self.state, StreamState::Done)
-        else {
-            return false;
-        };
-        let recorder = &mut self.context.recorder;
-        let (upstream, before) = earlier.unwrap_or_else(|| {
-            let message =
-                format!("broke off after {} characters: {}", begun.resumed_chars, outcome.cause);
-            let upstream = Arc::clone(recorder.upstream());
-            (
-                upstream,
-                recorder
-                    .attempt_interrupted(None, &message, &self.stream.summary())
-                    .unwrap_or_default(),
-            )
-        });
-        let reason = format!(
-            "a rescue: {upstream} broke off after {} characters ({}), continued from there",
-            begun.resumed_chars, outcome.cause
-        );
-        recorder.rescue_started(&begun.candidate, reason.into());
-        if let Some(reservation) = begun.budget_hold.take() {
-            recorder.set_budget_hold(reservation);
-        }
-        self.timer.as_mut().reset(Instant::now() + PING_AFTER);
-        self.state = StreamState::Resuming(Box::new(Resuming {
-            pending: begun,
-            failure: broke,
-            upstream,
-            prior_usage: before,
-        }));
-        true
-    }
-
-    /// Polls the attempt that is to continue; keeps the client's connection alive meanwhile.
-    fn poll_rescue(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        let StreamState::Resuming(rescuing) = &mut self.state else { return Poll::Ready(None) };
-        let Poll::Ready((second, result)) = rescuing.pending.future.as_mut().poll(cx) else {
-            loop {
-                ready!(self.timer.as_mut().poll(cx));
-                self.last_write_at = Instant::now();
-                self.timer.as_mut().reset(self.last_write_at + PING_AFTER);
-                if let Some(ping) = self.context.ingress.ping(self.context.request.framing) {
-                    return Poll::Ready(Some(Bytes::from_static(ping)));
-                }
-            }
-        };
-        let StreamState::Resuming(rescuing) = std::mem::replace(&mut self.state, StreamState::Done)
-        else {
-            return Poll::Ready(None);
-        };
-        let Resuming { pending: begun, failure: broke, upstream, prior_usage: before } = *rescuing;
-        match result {
-            Ok(AttemptResponse::Stream(committed)) => self.resume(second, *committed, before),
-            other => {
-                if let Err(failure) = &other {
-                    explain::publish_failure(
-                        &self.context.engine,
-                        &mut self.context.recorder,
-                        &begun.candidate,
-                        failure,
-                    );
-                }
-                if let Some(rescue) = &mut self.rescue {
-                    rescue.return_context(second);
-                }
-                self.state = StreamState::Failed(broke);
-                // The first attempt is already recorded; another target may still continue.
-                if !self.start_rescue(Some((Arc::clone(&upstream), before))) {
-                    self.failed_upstream = Some(upstream);
-                    self.rescue = None;
-                }
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// Continues with another target's stream.
-    fn resume(
-        &mut self,
-        mut second: Box<RequestContext>,
-        committed: StreamResponse,
-        before: Usage,
-    ) {
-        let StreamResponse {
-            status,
-            stream: flow,
-            body,
-            terminal_seen: terminal,
-            failure: broke,
-            guard,
-            idle_timeout: idle,
-            ..
-        } = committed;
-        let (mut out, context) = (Vec::new(), &self.context);
-        let writer = |model: &str| {
-            context.ingress.stream_writer(&ResponseSpec {
-                model: model.to_owned(),
-                ..translate::response_spec(context)
-            })
-        };
-        self.stream.resume(flow, writer, before, &mut out);
-        self.buffer(out);
-        self.guard = guard;
-        self.guard.record(AttemptEnd::Content);
-        self.ttft = self.context.recorder.attempt_age();
-        self.context.recorder.record_first_content(status.as_u16());
-        (self.context.attempt_context, self.context.attempt_target) =
-            (second.attempt_context.take(), second.attempt_target);
-        (self.idle_timeout, self.last_read_at, self.in_grace) = (idle, Instant::now(), false);
-        self.state = match (broke, &body) {
-            (Some(broke), _) => StreamState::Failed(broke),
-            (None, Some(_)) if terminal => StreamState::Lingering,
-            (None, _) => StreamState::Streaming,
-        };
-        let wait = if matches!(self.state, StreamState::Lingering) {
-            LINGER
-        } else {
-            idle.min(PING_AFTER)
-        };
-        self.timer.as_mut().reset(self.last_read_at + wait);
-        self.body = body;
-        if let Some(rescue) = &mut self.rescue {
-            rescue.return_context(second);
-        }
     }
 
     fn finish(&mut self) {
