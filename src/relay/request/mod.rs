@@ -1,6 +1,9 @@
 //! Reads one request: its bytes, the fields a proxy needs, and its routing preferences.
 
+mod body;
+mod control_headers;
 pub mod conversation_key;
+mod fields;
 pub mod multipart;
 pub mod parsed;
 pub mod preferences;
