@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::config::settings::Project;
+use crate::config::settings::{Origin, Project};
 use crate::routing::{
     catalog::{Catalog, CatalogEntry, ListedModels, served_names},
     name_resolver::{NameResolver, OnUnknownList, ResolvedRoute, route_to},
@@ -61,11 +61,17 @@ pub fn list_names(
     for upstream in
         catalog.upstreams.iter().filter(|upstream| project.upstreams.matches(&upstream.name))
     {
-        for (name, configured) in served_names(upstream, model_lists) {
+        for (served, configured) in served_names(upstream, model_lists) {
+            // The bare names of the demo work only while it is the only upstream.
+            let name = if upstream.origin == Origin::Demo {
+                format!("{}/{served}", upstream.name).into()
+            } else {
+                Arc::clone(&served)
+            };
             if catalog.exact(&name).is_some() || !project.models.matches(&name) {
                 continue;
             }
-            let route = route_to(upstream, &name);
+            let route = route_to(upstream, &served);
             if let Some(&position) = positions.get(&name) {
                 out[position].routes.push(route);
             } else {

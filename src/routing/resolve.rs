@@ -586,6 +586,22 @@ mod tests {
         assert!(!by_name.contains_key("off-only"));
     }
 
+    #[test]
+    fn the_demo_is_listed_by_names_that_work_next_to_other_upstreams() {
+        let mut demo = upstream(5, "demo", Some(&["echo"]), 0);
+        demo.origin = Origin::Demo;
+        let mut world = world();
+        world.upstreams = vec![Arc::new(demo)];
+        world.models.clear();
+        world.aliases.clear();
+
+        let names = list_names(&Catalog::new(&world), &project(&["*"], &["*"]), &lists);
+
+        let listed: Vec<_> =
+            names.iter().map(|name| (&*name.name, name.routes[0].to_string())).collect();
+        assert_eq!(listed, [("demo/echo", "demo:echo".to_owned())]);
+    }
+
     proptest! {
         #![proptest_config(cases())]
 
