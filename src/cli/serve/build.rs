@@ -68,6 +68,8 @@ pub(super) struct Proxy {
     pub(super) token: Secret,
     /// What was discovered, as sentences for the log.
     pub(super) discovery_notes: Vec<String>,
+    /// Says that bodies are stored from now on.
+    pub(super) body_note: Option<String>,
     pub(super) task_inputs: TaskInputs,
 }
 
@@ -101,7 +103,8 @@ pub(super) fn build(input: StartInput, run_dir: &DataDirLock) -> Result<Proxy, C
     otlp_exporter.set_enabled(settings.otlp.url.is_some());
     let on_request =
         telemetry::request_observer(&engine, Arc::clone(&metrics), Arc::clone(&otlp_exporter));
-    let ledger = ledger::start_ledger(&engine, &paths.data, ledger_messages, on_request);
+    let (ledger, body_note) =
+        ledger::start_ledger(&engine, &paths.data, ledger_messages, on_request);
     budgets::start_budgets(&engine, ledger.as_deref());
     let listen_texts: Vec<String> = addrs.iter().map(ToString::to_string).collect();
     let token = run_dir
@@ -159,7 +162,7 @@ pub(super) fn build(input: StartInput, run_dir: &DataDirLock) -> Result<Proxy, C
     let server_state =
         Arc::new(ServerState { engine, clients, control: Arc::new(control), keyless: None });
     let task_inputs = TaskInputs { rejected_keys, finished_requests, webhook_client, host };
-    Ok(Proxy { admin, server_state, settings, token, discovery_notes, task_inputs })
+    Ok(Proxy { admin, server_state, settings, token, discovery_notes, body_note, task_inputs })
 }
 
 /// Builds the engine with the health that an earlier process saved.

@@ -6,7 +6,7 @@ use tokio::sync::mpsc::Receiver;
 
 use crate::{
     base::units,
-    config::settings::BodyStorage,
+    config::settings::{BodyStorage, LedgerSettings},
     events::{
         event::{EventKind, Severity},
         ledger_queue::{LedgerEntry, LedgerMessage},
@@ -18,51 +18,59 @@ use crate::{
 /// Interval between the ledger's cleanups of old rows while it is idle.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Starts the ledger's thread. If it cannot start, the proxy logs a warning and serves without a
-/// ledger.
+/// Starts the ledger's thread. If it cannot start, the proxy logs an error and serves without a
+/// ledger. If the ledger is new and stores bodies, the second value says so.
 pub(super) fn start_ledger(
     engine: &Arc<Engine>,
     data: &Path,
-    notes: Receiver<LedgerMessage>,
-    seen: Box<dyn FnMut(&LedgerEntry) + Send>,
-) -> Option<Arc<Ledger>> {
+    messages: Receiver<LedgerMessage>,
+    on_request: Box<dyn FnMut(&LedgerEntry) + Send>,
+) -> (Option<Arc<Ledger>>, Option<String>) {
     let settings = engine.generation().settings.ledger.clone();
     let path = data.join(&settings.path);
-    if !path.exists() && settings.bodies != BodyStorage::Off {
-        let what = if settings.bodies == BodyStorage::All {
-            "requests and answers"
-        } else {
-            "requests that fail"
-        };
-        let text = format!(
-            "{what} are kept in {} for {}, at most {}, without secrets; `bodies = \"off\"` under [ledger] keeps none",
-            path.display(),
-            units::print_duration(settings.body_retention),
-            units::print_size(settings.bodies_total)
+    let body_note = (!path.exists()).then(|| describe_body_storage(&settings)).flatten();
+    if let Some(note) = &body_note {
+        // The startup panel shows it; the dashboard and `aiproxy log` read it from the bus.
+        engine.bus.publish(
+            engine.clock.unix(),
+            EventKind::Notice { text: note.as_str().into(), level: Severity::Info },
         );
-        publish_notice(engine, Severity::Info, text);
     }
     let publisher = Arc::clone(engine);
     let start = WriterConfig {
         path,
         settings,
-        messages: notes,
+        messages,
         clock: Arc::clone(&engine.clock),
         redactor: Arc::clone(&engine.redactor),
         report: Box::new(move |level, text| publish_notice(&publisher, level, text)),
-        on_request: seen,
+        on_request,
     };
     match Ledger::start(start) {
-        Ok(ledger) => Some(Arc::new(ledger)),
+        Ok(ledger) => (Some(Arc::new(ledger)), body_note),
         Err(error) => {
             publish_notice(
                 engine,
                 Severity::Error,
-                format!("requests are not recorded: no thread for the ledger: {error}"),
+                format!("requests are not recorded: cannot start the ledger's thread: {error}"),
             );
-            None
+            (None, None)
         }
     }
+}
+
+/// Which bodies are stored, for how long, and how to turn that off. `None` if none are stored.
+fn describe_body_storage(settings: &LedgerSettings) -> Option<String> {
+    let bodies = match settings.bodies {
+        BodyStorage::All => "requests and answers are stored",
+        BodyStorage::Errors => "failed requests and their answers are stored",
+        BodyStorage::Off => return None,
+    };
+    Some(format!(
+        "{bodies} for {}, at most {}; `aiproxy config set ledger.bodies off` stores none",
+        units::print_duration(settings.body_retention),
+        units::print_size(settings.bodies_total)
+    ))
 }
 
 fn publish_notice(engine: &Engine, level: Severity, text: String) {
@@ -84,7 +92,7 @@ pub(super) async fn monitor(engine: &Engine) {
         let skipped = engine.ledger_queue.skipped_bodies();
         if skipped > reported {
             let text = format!(
-                "the bodies of {} requests were not kept: too much came at once; the requests are recorded",
+                "the bodies of {} requests were not stored: too many at once; the requests themselves are recorded",
                 skipped - reported
             );
             publish_notice(engine, Severity::Warn, text);

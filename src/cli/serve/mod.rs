@@ -88,7 +88,7 @@ pub async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<ExitStatus, C
         &closing,
     )?;
     announce(&proxy, &addrs);
-    let Proxy { admin, server_state, settings, token, task_inputs, .. } = proxy;
+    let Proxy { admin, server_state, settings, token, body_note, task_inputs, .. } = proxy;
     background::spawn_tasks(&admin, &server_state, task_inputs);
     let watcher = admin.watch_config(&admin.tracker, stamp);
 
@@ -97,7 +97,8 @@ pub async fn serve(global: &GlobalArgs, args: ServeArgs) -> Result<ExitStatus, C
     if !with_dashboard {
         let (admin, addrs) = (Arc::clone(&admin), addrs.clone());
         admin.tracker.clone().spawn(async move {
-            banner::print_banner(&server_state, &admin, &addrs, &path_flags).await;
+            let note = body_note.as_deref();
+            banner::print_banner(&server_state, &admin, &addrs, &path_flags, note).await;
         });
     }
     let outcome = shutdown::wait_for_stop(&admin, signals, dashboard).await;
