@@ -9,29 +9,32 @@ use aiproxy::{
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
 
-/// How long `main` waits for what still runs after a command (a keyring prompt, an open
-/// connection).
-const PARTING: Duration = Duration::from_millis(200);
-/// Bodies up to this size are common.
-const USUAL_BLOCK: usize = 1 << 20;
+/// How long `main` waits after a command for threads that are still busy: a keyring prompt, an open
+/// connection.
+const EXIT_WAIT: Duration = Duration::from_millis(200);
+/// Size of the block that `retain_freed_memory` frees; most bodies are smaller.
+const RETAINED_BLOCK_BYTES: usize = 1 << 20;
 /// More threads than this only cost memory on a laptop.
-const MOST_THREADS: usize = 4;
+const MAX_WORKER_THREADS: usize = 4;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // Help and version end here too. A closed pipe is not an error for them.
         Err(error) => {
-            let closed = |e: std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
-            let code =
-                if error.print().map_or_else(closed, |()| true) { error.exit_code() } else { 1 };
+            let is_closed_pipe = |e: std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
+            let code = if error.print().map_or_else(is_closed_pipe, |()| true) {
+                error.exit_code()
+            } else {
+                1
+            };
             return ExitCode::from(u8::try_from(code).unwrap_or(1));
         }
     };
     // A system that refuses to disable core dumps must not stop the program.
     drop(secret::disable_core_dumps());
-    let serves = cli.command.as_ref().is_some_and(Command::runs_proxy);
-    let runtime = match runtime(serves) {
+    let runs_proxy = cli.command.as_ref().is_some_and(Command::runs_proxy);
+    let runtime = match build_runtime(runs_proxy) {
         Ok(runtime) => runtime,
         Err(error) => {
             cli::report_error(&CliError::failed(format!(
@@ -40,11 +43,11 @@ fn main() -> ExitCode {
             return ExitCode::from(ExitStatus::Failed.code());
         }
     };
-    if serves {
-        keep_freed_memory();
+    if runs_proxy {
+        retain_freed_memory();
     }
     let result = runtime.block_on(async {
-        if serves {
+        if runs_proxy {
             return cli::run(cli).await;
         }
         tokio::select! {
@@ -55,7 +58,7 @@ fn main() -> ExitCode {
             result = cli::run(cli) => result,
         }
     });
-    runtime.shutdown_timeout(PARTING);
+    runtime.shutdown_timeout(EXIT_WAIT);
     let exit = result.unwrap_or_else(|error| {
         cli::report_error(&error);
         error.exit
@@ -66,13 +69,14 @@ fn main() -> ExitCode {
 /// Lets the C library retain some of the memory that bodies free, instead of returning it to the
 /// system and requesting it again page by page. GNU's malloc adapts its threshold to the blocks
 /// that are freed.
-fn keep_freed_memory() {
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(USUAL_BLOCK)));
+fn retain_freed_memory() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(RETAINED_BLOCK_BYTES)));
 }
 
-fn runtime(serves: bool) -> std::io::Result<Runtime> {
-    let mut builder = if serves {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+fn build_runtime(runs_proxy: bool) -> std::io::Result<Runtime> {
+    let mut builder = if runs_proxy {
+        let threads =
+            std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKER_THREADS);
         let mut builder = Builder::new_multi_thread();
         builder.worker_threads(threads);
         builder

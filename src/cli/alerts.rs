@@ -43,11 +43,11 @@ pub async fn run(ctx: &CommandContext, command: AlertsCommand) -> Result<ExitSta
                 return Ok(ExitStatus::Ok);
             }
             if alerts.is_empty() {
-                output::print_line("nothing is wrong that alerts tell of")?;
+                output::print_line("no active alerts")?;
                 return Ok(ExitStatus::Ok);
             }
             let now = SystemClock.unix();
-            let mut table = TextTable::new(&["ALERT", "FOR", "WHAT"]);
+            let mut table = TextTable::new(&["ALERT", "FOR", "MESSAGE"]);
             for active in &alerts {
                 let role = if active.alert.level == Severity::Error {
                     TextRole::Error

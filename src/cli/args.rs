@@ -14,10 +14,10 @@ const ABOUT: &str = "The AI proxy on your laptop: every tool, every provider key
 
 const AFTER: &str = "\
 Start here:
-  aiproxy serve               serve what environment and machine offer; works without any key
+  aiproxy serve               run the proxy; needs no config and no key
   aiproxy key add openai      store a key in the OS keyring and use it
   eval \"$(aiproxy env)\"       point the SDKs and tools of this shell at the proxy
-  aiproxy tui                 the dashboard
+  aiproxy tui                 open the dashboard
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 config error, 4 proxy not reachable.
 Environment: AIPROXY_CONFIG, AIPROXY_DATA_DIR, AIPROXY_TOKEN, AIPROXY_KEYS_PASSPHRASE_FILE,
@@ -47,7 +47,7 @@ pub enum Command {
     Status,
     /// Stop the running proxy
     #[command(
-        after_help = "Open requests may finish, for as long as `server.drain` says; --now cuts them."
+        after_help = "Running requests may finish within the time `server.drain`; --now aborts them."
     )]
     Stop(lifecycle::StopArgs),
     /// Stop the running proxy and start it again in this terminal
@@ -56,7 +56,7 @@ pub enum Command {
     /// Apply the config file and read every key reference again
     #[command(after_help = RELOAD)]
     Reload,
-    /// Print shell lines that point SDKs and tools at the proxy
+    /// Print shell commands that point SDKs and tools at the proxy
     #[command(after_help = env::EXAMPLES)]
     Env(env::EnvArgs),
     /// Manage provider keys: add, list, test, cool, warm, …
@@ -109,20 +109,20 @@ impl Command {
 }
 
 const TUI: &str = "\
-In the dashboard `?` shows all keys. Attached, `q` leaves it and the proxy goes on; started
-here, `q` asks.";
+Press `?` in the dashboard for the key bindings. If the proxy was already running, `q` closes
+only the dashboard; if this command started the proxy, `q` asks whether to stop it.";
 
 const STATUS: &str = "\
-Exit code 4 where no proxy runs. `aiproxy status --json` is made for scripts; its times are
-RFC 3339.";
+Exits with code 4 if no proxy is running. In scripts, use `aiproxy status --json`; its times
+are RFC 3339.";
 
 const RESTART: &str = "\
-The proxy that was running ends as with `aiproxy stop`; the new one belongs to this terminal,
-with this command's --config and --data-dir.";
+Stops the running proxy as `aiproxy stop` does. The new proxy runs in this terminal, with the
+--config and --data-dir of this command.";
 
 const RELOAD: &str = "\
-Saving the file does the same. A broken file changes nothing: exit code 3, and every problem is
-printed.";
+The proxy also reloads when the file is saved. An invalid file changes nothing: the command
+prints every problem and exits with code 3.";
 
 #[cfg(test)]
 mod tests {
@@ -141,11 +141,11 @@ mod tests {
     fn each(command: &clap::Command, path: &str, check: &mut impl FnMut(&str, &clap::Command)) {
         let path = format!("{path} {}", command.get_name());
         check(&path, command);
-        command.get_subcommands().for_each(|below| each(below, &path, check));
+        command.get_subcommands().for_each(|subcommand| each(subcommand, &path, check));
     }
 
     #[test]
-    fn whatever_a_person_types_is_described() {
+    fn every_argument_has_a_help_text() {
         each(&Cli::command(), "", &mut |path, command| {
             for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
                 assert!(arg.get_help().is_some(), "{path}: {}", arg.get_id());
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_below_help_fits_a_terminal_of_100_columns() {
+    fn the_text_after_help_fits_a_terminal_of_100_columns() {
         each(&Cli::command(), "", &mut |path, command| {
             for line in command
                 .get_after_help()
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn global_options_stand_before_or_after_the_command() {
+    fn global_options_are_accepted_before_and_after_the_command() {
         for line in [
             &["aiproxy", "--config", "a", "key", "list", "--json"][..],
             &["aiproxy", "key", "list", "--json", "--config", "a"],

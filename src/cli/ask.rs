@@ -28,8 +28,8 @@ use crate::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-The question goes through the running proxy with the project's client key, like any client's.
-Ctrl-C ends the answer.
+Sends the prompt to the running proxy with the project's client key, like any other client.
+Ctrl-C stops the answer.
 
 Examples:
   aiproxy ask demo/echo \"hello\"
@@ -37,7 +37,7 @@ Examples:
   git diff | aiproxy ask smart \"write a commit message for this diff\" --stdin";
 
 /// Upper bound for bytes read from standard input.
-const MAX_QUESTION_BYTES: u64 = 16 << 20;
+const MAX_STDIN_BYTES: u64 = 16 << 20;
 /// Upper bound for bytes read from an error response.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,7 +65,7 @@ pub struct AskArgs {
 ///
 /// No proxy is running, the proxy or the provider rejects the request, or the answer ends early.
 pub async fn run(ctx: &CommandContext, args: AskArgs) -> Result<ExitStatus, CliError> {
-    let question = read_question(&args).await?;
+    let prompt = read_prompt(&args).await?;
     let base = match RunningProxy::try_connect(ctx)? {
         Some(proxy) => attach::base_url_of(ctx, &proxy),
         None => return Err(attach::not_running_error(ctx).await),
@@ -73,7 +73,7 @@ pub async fn run(ctx: &CommandContext, args: AskArgs) -> Result<ExitStatus, CliE
     let mut messages = Vec::new();
     messages
         .extend(args.system.as_deref().map(|text| json!({ "role": "system", "content": text })));
-    messages.push(json!({ "role": "user", "content": question }));
+    messages.push(json!({ "role": "user", "content": prompt }));
     let body = json!({ "model": args.model, "stream": true, "messages": messages });
     let key = lookup::client_key(ctx, &args.project).await?;
     let client = reqwest::Client::builder()
@@ -112,16 +112,18 @@ pub async fn run(ctx: &CommandContext, args: AskArgs) -> Result<ExitStatus, CliE
                 NextFrame::Joined(block) => answer.push_event(&block)?,
                 NextFrame::Incomplete => break,
                 NextFrame::TooLong => {
-                    return Err(CliError::failed("the answer holds an event of more than 8 MiB"));
+                    return Err(CliError::failed(
+                        "the answer contains an event of more than 8 MiB",
+                    ));
                 }
             }
         }
     }
     answer.push_event(&splitter.remainder())?;
     let hint =
-        || format!("`aiproxy log show {}` tells what happened", id.as_deref().unwrap_or("last"));
+        || format!("`aiproxy log show {}` shows what happened", id.as_deref().unwrap_or("last"));
     if !answer.done {
-        return Err(CliError::failed("the answer broke off").hint(hint()));
+        return Err(CliError::failed("the answer ended early").hint(hint()));
     }
     if ctx.global.json {
         output::print_json(
@@ -133,16 +135,16 @@ pub async fn run(ctx: &CommandContext, args: AskArgs) -> Result<ExitStatus, CliE
     Ok(ExitStatus::Ok)
 }
 
-async fn read_question(args: &AskArgs) -> Result<String, CliError> {
+async fn read_prompt(args: &AskArgs) -> Result<String, CliError> {
     let mut parts: Vec<String> = args.prompt.iter().cloned().collect();
     if args.stdin || (parts.is_empty() && !io::stdin().is_terminal()) {
-        parts.push(prompt::read_stdin_text(MAX_QUESTION_BYTES).await?);
+        parts.push(prompt::read_stdin_text(MAX_STDIN_BYTES).await?);
     }
-    let question = parts.join("\n\n");
-    if question.trim().is_empty() {
-        return Err(CliError::usage("no question").hint("aiproxy ask MODEL \"your question\""));
+    let prompt_text = parts.join("\n\n");
+    if prompt_text.trim().is_empty() {
+        return Err(CliError::usage("no prompt").hint("`aiproxy ask MODEL \"your question\"`"));
     }
-    Ok(question)
+    Ok(prompt_text)
 }
 
 fn header(response: &reqwest::Response, name: &str) -> Option<String> {
@@ -165,10 +167,10 @@ fn error_from_response(status: u16, body: &[u8], id: Option<&str>) -> CliError {
     let message = serde_json::from_slice::<Value>(body)
         .ok()
         .and_then(|v| v["error"]["message"].as_str().map(str::to_owned));
-    let text = message.unwrap_or_else(|| format!("the proxy answers with status {status}"));
+    let text = message.unwrap_or_else(|| format!("the proxy returned status {status}"));
     let error = CliError::failed(text);
     match id {
-        Some(id) => error.hint(format!("`aiproxy log show {id}` tells what was tried")),
+        Some(id) => error.hint(format!("`aiproxy log show {id}` shows what was tried")),
         None => error,
     }
 }
@@ -178,7 +180,7 @@ fn transport_error(error: &reqwest::Error) -> CliError {
     let mut text = if error.is_connect() {
         "the proxy cannot be reached"
     } else {
-        "the connection to the proxy broke"
+        "the connection to the proxy was lost"
     }
     .to_owned();
     if let Some(cause) =
@@ -255,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_put_together_and_the_end_is_known() {
+    fn deltas_are_joined_and_the_end_is_detected() {
         let mut answer = StreamedAnswer { quiet: true, ..StreamedAnswer::default() };
         for block in [
             "data: {\"model\":\"m\",\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n",
@@ -281,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_is_not_steered_by_a_model() {
+    fn a_model_cannot_control_the_terminal() {
         let shown = sanitize_for_terminal("a\n\tb\u{1b}[2Jc");
         assert!(shown.starts_with("a\n\tb") && !shown.contains('\u{1b}'), "{shown:?}");
     }

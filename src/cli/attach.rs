@@ -50,7 +50,7 @@ impl RunningProxy {
         let Some(base) = running.base_url() else { return Ok(None) };
         if running.version != VERSION {
             output::print_note(&format!(
-                "note: the proxy that runs is version {}, this command is {VERSION}; `aiproxy restart` makes them one",
+                "note: the running proxy is version {}, this command is {VERSION}; run `aiproxy restart`",
                 running.version
             ));
         }
@@ -81,7 +81,7 @@ impl RunningProxy {
             Some(running) if running.pid != snapshot.pid => Err(ControlError::NotAiproxy.into()),
             None if snapshot.version != VERSION => {
                 output::print_note(&format!(
-                    "note: the proxy that runs is version {}, this command is {VERSION}",
+                    "note: the running proxy is version {}, this command is {VERSION}",
                     snapshot.version
                 ));
                 Ok(snapshot)
@@ -113,8 +113,9 @@ fn control_token(ctx: &CommandContext) -> Result<Secret, CliError> {
     } else if let Some(text) = std::env::var_os("AIPROXY_TOKEN") {
         (text.into_encoded_bytes(), "AIPROXY_TOKEN")
     } else {
-        return Err(CliError::usage("--url needs a control token")
-            .hint("set AIPROXY_TOKEN or give --token-file; the proxy's is in DATA/run/token"));
+        return Err(CliError::usage("--url needs a control token").hint(
+            "set AIPROXY_TOKEN or --token-file; the proxy stores its token in DATA/run/token",
+        ));
     };
     prompt::parse_token(bytes, from)
 }
@@ -122,20 +123,24 @@ fn control_token(ctx: &CommandContext) -> Result<Secret, CliError> {
 /// The error of a command that needs a running proxy. It names the expected address and any other
 /// process that listens there.
 pub async fn not_running_error(ctx: &CommandContext) -> CliError {
-    let Ok(paths) = ctx.global.paths() else { return CliError::unreachable("not running") };
+    let Ok(paths) = ctx.global.paths() else {
+        return CliError::unreachable("the proxy is not running");
+    };
     let addresses = edit_file::listen_addresses(&paths);
     if RunDir::is_locked(&paths.data) {
         return CliError::unreachable("the proxy is starting and does not listen yet")
             .hint("try again in a moment");
     }
     if let Some(addr) = first_responding(&addresses).await {
-        return CliError::unreachable(format!("not running; something else answers at {addr}"))
-            .hint(format!(
-                "no proxy of the data dir {} runs; give its --data-dir or --url",
-                paths.data.display()
-            ));
+        return CliError::unreachable(format!(
+            "the proxy is not running; another program listens at {addr}"
+        ))
+        .hint(format!(
+            "no proxy is running for the data dir {}; select another with --data-dir or --url",
+            paths.data.display()
+        ));
     }
-    CliError::unreachable(format!("not running at {}", addresses.join(", ")))
+    CliError::unreachable(format!("the proxy is not running at {}", addresses.join(", ")))
         .hint("start it with `aiproxy serve`")
 }
 
@@ -152,13 +157,13 @@ async fn first_responding(addresses: &[String]) -> Option<String> {
     None
 }
 
-/// The note for commands that also work without a proxy: `the proxy does not run`.
+/// The note for commands that also work without a proxy: `the proxy is not running`.
 pub async fn not_running_note(ctx: &CommandContext) -> String {
-    let default_text = || "the proxy does not run".to_owned();
+    let default_text = || "the proxy is not running".to_owned();
     let Ok(paths) = ctx.global.paths() else { return default_text() };
     match first_responding(&edit_file::listen_addresses(&paths)).await {
         Some(addr) => format!(
-            "no proxy of the data dir {} runs (something else answers at {addr})",
+            "no proxy is running for the data dir {} (another program listens at {addr})",
             paths.data.display()
         ),
         None => default_text(),
@@ -207,12 +212,14 @@ pub async fn reload_if_running(ctx: &CommandContext) {
     match request_reload(&proxy).await {
         Ok(ReloadResult { ok: true, .. }) => {}
         Ok(ReloadResult { problems, .. }) => {
-            output::print_note("warning: the running proxy did not apply it:");
+            output::print_note("warning: the running proxy did not apply the change:");
             problems.iter().for_each(|problem| output::print_note(problem));
         }
         Err(error) if error.exit == ExitStatus::Unreachable => {}
         Err(error) => {
-            output::print_note(&format!("warning: the running proxy did not apply it: {error}"));
+            output::print_note(&format!(
+                "warning: the running proxy did not apply the change: {error}"
+            ));
         }
     }
 }

@@ -53,9 +53,9 @@ impl fmt::Display for KeyLocation {
 /// Why a client key is unavailable.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientKeyError {
-    #[error("the client key could not be kept in {}: {error}", path.display())]
+    #[error("cannot store the client key in {}: {error}", path.display())]
     Disk { path: PathBuf, error: std::io::Error },
-    #[error("the file of the client key, {}: {error}", path.display())]
+    #[error("cannot read the client key from {}: {error}", path.display())]
     File { path: PathBuf, error: file::FileError },
     #[error(transparent)]
     NoEntropy(#[from] NoEntropy),
@@ -64,10 +64,10 @@ pub enum ClientKeyError {
 impl From<ClientKeyError> for CliError {
     fn from(error: ClientKeyError) -> Self {
         let hint = match &error {
-            ClientKeyError::Disk { .. } => {
-                Some("the data dir must be writable; --data-dir or AIPROXY_DATA_DIR names another")
-            }
-            ClientKeyError::File { .. } => Some("remove the file and a new key is made"),
+            ClientKeyError::Disk { .. } => Some(
+                "the data dir must be writable; select another with --data-dir or AIPROXY_DATA_DIR",
+            ),
+            ClientKeyError::File { .. } => Some("remove the file to create a new key"),
             ClientKeyError::NoEntropy(_) => None,
         };
         Self { hint: hint.map(str::to_owned), ..Self::failed(error.to_string()) }
@@ -189,14 +189,15 @@ fn key_file_path(data: &Path, project: &str) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn place(data: &Path) -> Paths {
+    fn paths_in(data: &Path) -> Paths {
         Paths { config: data.join("config.toml"), explicit: false, data: data.to_owned() }
     }
 
     #[tokio::test]
-    async fn without_a_keyring_the_key_is_made_once_in_a_private_file() {
+    async fn without_a_keyring_the_key_is_created_once_in_a_private_file() {
         let home = tempfile::tempdir().unwrap();
-        let (paths, keyring) = (place(&home.path().join("data")), Keyring::unavailable("a test"));
+        let (paths, keyring) =
+            (paths_in(&home.path().join("data")), Keyring::unavailable("a test"));
 
         let (created, location) = default_client_key(&paths, &keyring).await.unwrap();
         let (again, _) = default_client_key(&paths, &keyring).await.unwrap();
@@ -216,9 +217,9 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn those_who_ask_at_once_get_the_same_key() {
+    async fn concurrent_callers_get_the_same_key() {
         let home = tempfile::tempdir().unwrap();
-        let (paths, keyring) = (place(home.path()), Keyring::unavailable("a test"));
+        let (paths, keyring) = (paths_in(home.path()), Keyring::unavailable("a test"));
 
         let all = (0..8).map(|_| default_client_key(&paths, &keyring));
         let keys: std::collections::BTreeSet<_> = futures_util::future::join_all(all)
@@ -231,9 +232,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_rotated_key_is_another_one() {
+    async fn a_rotated_key_differs() {
         let home = tempfile::tempdir().unwrap();
-        let (paths, keyring) = (place(home.path()), Keyring::unavailable("a test"));
+        let (paths, keyring) = (paths_in(home.path()), Keyring::unavailable("a test"));
         let (first, _) = default_client_key(&paths, &keyring).await.unwrap();
 
         let (second, _) = create_key("default", &paths.data, &keyring).await.unwrap();

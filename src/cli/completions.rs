@@ -52,6 +52,6 @@ pub fn write_man_pages(args: &ManArgs, command: Command) -> Result<ExitStatus, C
     std::fs::create_dir_all(&args.dir)
         .and_then(|()| clap_mangen::generate_to(command, &args.dir))
         .map_err(|e| error::path_error(&args.dir, &e))?;
-    output::print_line(&format!("man pages are in {}", args.dir.display()))?;
+    output::print_line(&format!("man pages written to {}", args.dir.display()))?;
     Ok(ExitStatus::Ok)
 }

@@ -78,10 +78,10 @@ impl GlobalArgs {
         .map_err(CliError::failed)?;
         if paths.data.is_file() {
             return Err(CliError::failed(format!(
-                "{}: a file, not a folder",
+                "{} is a file, not a folder",
                 paths.data.display()
             ))
-            .hint("--data-dir or AIPROXY_DATA_DIR names the folder for data"));
+            .hint("name a folder with --data-dir or AIPROXY_DATA_DIR"));
         }
         Ok(paths)
     }
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_commands_are_told_where_this_one_looks() {
+    fn path_flags_point_other_commands_to_the_same_proxy() {
         let global = GlobalArgs { data_dir: Some("d".into()), ..GlobalArgs::default() };
         let paths = Paths { config: "/c".into(), data: "/my data/it's".into(), explicit: false };
         assert_eq!(global.path_flags(&paths), r" --data-dir '/my data/it'\''s'");

@@ -12,7 +12,7 @@ use crate::cli::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-The lines hold a client key of this proxy, never a provider's key.
+The output contains a client key of this proxy, never a provider key.
 
 Examples:
   eval \"$(aiproxy env)\"                                    sh, bash, zsh

@@ -27,8 +27,8 @@ use crate::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-ID is a request's id, a unique beginning of it, or `last`. Answers carry it as `x-request-id`;
-`aiproxy log` lists them.
+ID is a request id, a unique prefix of one, or `last`. Responses contain it as `x-request-id`;
+`aiproxy log` lists the ids.
 
 Examples:
   aiproxy explain last
@@ -69,10 +69,10 @@ fn render(full: &RequestDetail, styler: Styler) -> String {
         text.push_str(&format!("replay   of {of}\n"));
     }
     if full.demo {
-        text.push_str("demo     answered by the built-in upstream: outside of totals\n");
+        text.push_str("demo     answered by the built-in upstream; not counted in totals\n");
     }
     if !r.attempts.is_empty() {
-        text.push_str(&format!("\n{}\n{}", styler.bold("Way"), show::waterfall(r, styler)));
+        text.push_str(&format!("\n{}\n{}", styler.bold("Attempts"), show::waterfall(r, styler)));
     }
     text.push_str(&format!("\n{}\n", styler.bold("Cost")));
     for attempt in &r.attempts {
@@ -89,30 +89,30 @@ fn render(full: &RequestDetail, styler: Styler) -> String {
         }
         None => text.push_str("  –\n"),
     }
-    text.push_str(&format!("\n{}\n", styler.bold("Kept")));
+    text.push_str(&format!("\n{}\n", styler.bold("Stored bodies")));
     if full.bodies.is_empty() {
         text.push_str(
-            "  neither what was sent nor what was answered (`bodies` under [ledger], or too old)\n",
+            "  none (turned off by `bodies` under [ledger], or deleted after their time)\n",
         );
     }
     for body in &full.bodies {
-        let (what, side) = match body.side {
-            ExchangeSide::Request => ("sent", "request"),
-            ExchangeSide::Answer => ("answered", "answer"),
+        let (name, side) = match body.side {
+            ExchangeSide::Request => ("request", "request"),
+            ExchangeSide::Answer => ("answer", "answer"),
         };
         let how = if body.head.is_empty() && body.total > 0 {
-            "no text, so only its size is known".to_owned()
+            "not text, so only its size was stored".to_owned()
         } else if body.is_complete() {
             format!("`aiproxy log show {} --body {side}` prints it", r.id)
         } else {
-            format!("beginning and end: `aiproxy log show {} --body {side}`", r.id)
+            format!("`aiproxy log show {} --body {side}` prints its beginning and end", r.id)
         };
-        text.push_str(&format!("  {what:<9}{} bytes, {}; {how}\n", body.total, clean(&body.media)));
+        text.push_str(&format!("  {name:<9}{} bytes, {}; {how}\n", body.total, clean(&body.media)));
     }
-    let todo = suggestions(full);
-    if !todo.is_empty() {
+    let suggestions = suggestions(full);
+    if !suggestions.is_empty() {
         text.push_str(&format!("\n{}\n", styler.bold("What to do")));
-        for line in todo {
+        for line in suggestions {
             text.push_str(&format!("  {line}\n"));
         }
     }
@@ -122,14 +122,14 @@ fn render(full: &RequestDetail, styler: Styler) -> String {
 fn bill_text(
     attempt: &AttemptRecord,
     part: Option<&AttemptBill>,
-    several: bool,
+    number_attempts: bool,
     styler: Styler,
 ) -> String {
     let mut text = String::new();
-    if several {
+    if number_attempts {
         text.push_str(&format!("  attempt {} at {}\n", attempt.number, clean(&attempt.upstream)));
     }
-    let Some(part) = part else { return text + "  nothing is known of its cost\n" };
+    let Some(part) = part else { return text + "  cost unknown\n" };
     let bill = &part.bill;
     if let (Some(usage), Some(price)) = (&part.usage, &bill.price) {
         text.push_str(&price_table(usage, price, styler));
@@ -152,7 +152,7 @@ fn bill_text(
     let sum = match (bill.cost, bill.source) {
         (None, _) => match &part.usage {
             Some(usage) => format!(
-                "no known price of {} at {}: {} tokens in, {} out",
+                "no known price for {} at {}: {} tokens in, {} out",
                 clean(&attempt.model),
                 clean(&attempt.upstream),
                 usage.input_total(),
@@ -160,20 +160,20 @@ fn bill_text(
             ),
             None => "unknown: the provider reported neither tokens nor cost".to_owned(),
         },
-        (Some(_), CostSource::Free) => "nothing: it was refused, or is not charged".to_owned(),
-        (Some(_), CostSource::Local) => "nothing: it ran on this machine".to_owned(),
+        (Some(_), CostSource::Free) => "free: rejected, or not charged".to_owned(),
+        (Some(_), CostSource::Local) => "free: it ran on this machine".to_owned(),
         (Some(cost), CostSource::Reported) => match bill.computed {
             Some(computed) => format!(
-                "{}, as the provider says; by the table above {}",
+                "{}, as reported by the provider; {} by the table above",
                 cost.format_exact(),
                 computed.format_exact()
             ),
-            None => format!("{}, as the provider says", cost.format_exact()),
+            None => format!("{}, as reported by the provider", cost.format_exact()),
         },
         (Some(cost), _) => match bill.reported {
             Some(reported) => {
                 format!(
-                    "{} (`prices_win`); the provider says {}",
+                    "{} (`prices_win`); the provider reported {}",
                     cost.format_exact(),
                     reported.format_exact()
                 )
@@ -199,14 +199,13 @@ fn price_table(usage: &Usage, price: &AppliedPrice, styler: Styler) -> String {
             1_000 => "1,000",
             _ => "1M tokens",
         };
-        let borrowed =
-            if price.rates.explicit(class).is_none() { " (no price of its own)" } else { "" };
+        let note = if price.rates.explicit(class).is_none() { " (no separate price)" } else { "" };
         table.row(vec![
             format!("  {}", class.name()).into(),
             count.to_string().into(),
             format!("{} {}", money::format_nanos(rate), price.currency).into(),
             per.into(),
-            TableCell::from(format!("{} {}{borrowed}", money::format_nanos(sum), price.currency)),
+            TableCell::from(format!("{} {}{note}", money::format_nanos(sum), price.currency)),
         ]);
     }
     let mut text = if table.is_empty() { String::new() } else { table.render(styler) };
@@ -223,11 +222,13 @@ fn price_table(usage: &Usage, price: &AppliedPrice, styler: Styler) -> String {
 fn precision_note(precision: Precision, known: bool) -> &'static str {
     match (precision, known) {
         (_, false) => "unknown",
-        (Precision::Exact, _) => "all together",
+        (Precision::Exact, _) => "total",
         (Precision::Estimate, _) => {
-            "in all, estimated: the answer ended before its tokens were reported"
+            "total, estimated: the answer ended before its tokens were reported"
         }
-        (Precision::AtLeast, _) => "or more: an attempt may have gone on, or has no known price",
+        (Precision::AtLeast, _) => {
+            "or more: an attempt may have continued upstream, or has no known price"
+        }
     }
 }
 
@@ -236,7 +237,7 @@ fn suggestions(full: &RequestDetail) -> Vec<String> {
     let mut lines = Vec::new();
     let last = r.serving_attempt();
     if let (RequestState::Failed, Some(error)) = (r.state, &r.error) {
-        lines.push(format!("the client got: {}", clean(error)));
+        lines.push(format!("the client received: {}", clean(error)));
     }
     if r.state == RequestState::Failed {
         match (r.status, last) {
@@ -245,17 +246,17 @@ fn suggestions(full: &RequestDetail) -> Vec<String> {
                 a.upstream, a.key
             )),
             (Some(404), _) => {
-                lines.push("`aiproxy model list` shows the names that are known".to_owned());
+                lines.push("`aiproxy model list` shows the known names".to_owned());
             }
             (Some(429), _) => {
-                lines.push("`aiproxy key list` shows which keys rest and until when; `aiproxy key warm KEY` ends that".to_owned());
+                lines.push("`aiproxy key list` shows which keys are cooling and until when; `aiproxy key warm KEY` ends a cooldown".to_owned());
             }
             (Some(500..=599), Some(a)) => lines
-                .push(format!("`aiproxy upstream test {}` shows whether it answers", a.upstream)),
+                .push(format!("`aiproxy upstream test {}` shows whether it responds", a.upstream)),
             _ => {}
         }
         lines.push(format!(
-            "`aiproxy route {}` shows where it would go now",
+            "`aiproxy route {}` shows where the request would go now",
             clean(&r.requested_model)
         ));
     }
@@ -266,7 +267,7 @@ fn suggestions(full: &RequestDetail) -> Vec<String> {
     {
         if part.bill.source == CostSource::Unknown && part.usage.is_some() {
             lines.push(format!(
-                "a price for it: `[prices.\"{}/{}\"]` with `input` and `output` in the config",
+                "to set a price, add `[prices.\"{}/{}\"]` with `input` and `output` to the config",
                 clean(&attempt.upstream),
                 clean(&attempt.model)
             ));
@@ -340,12 +341,12 @@ mod tests {
         let text = render(&full(), Styler::plain());
         for part in [
             "attempt 1 at office",
-            "nothing: it was refused",
+            "free: rejected",
             "0.003 USD",
-            "0.00015 USD (no price of its own)",
+            "0.00015 USD (no separate price)",
             "price anthropic/claude-sonnet-4-5, https://example.com/pricing of 2025-12-20",
             "$0.00615",
-            "all together",
+            "total",
             "7 bytes, application/json",
             "▒",
         ] {
@@ -354,13 +355,13 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_price_says_how_to_name_it() {
+    fn an_unknown_price_comes_with_the_setting_for_it() {
         let mut unknown = full();
         unknown.bills[1].bill = Bill::default();
         unknown.record.cost = Some(Cost::default());
         let text = render(&unknown, Styler::plain());
         assert!(
-            text.contains("no known price of big-model at office")
+            text.contains("no known price for big-model at office")
                 && text.contains("[prices.\"office/big-model\"]"),
             "{text}"
         );

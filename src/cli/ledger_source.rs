@@ -53,21 +53,21 @@ impl LedgerSource {
         }
     }
 
-    pub(super) async fn history(&self, question: &HistoryQuery) -> Result<HistoryPage, CliError> {
+    pub(super) async fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, CliError> {
         match self {
             Self::File(reader) => {
-                question.run(reader, SystemClock.unix()).map_err(|e| query_error(&e))
+                query.run(reader, SystemClock.unix()).map_err(|e| query_error(&e))
             }
-            Self::Proxy(proxy) => Ok(proxy.client.get_json(&question.path()).await?),
+            Self::Proxy(proxy) => Ok(proxy.client.get_json(&query.path()).await?),
         }
     }
 
-    pub(super) async fn usage(&self, question: &UsageQuery) -> Result<UsageReport, CliError> {
+    pub(super) async fn usage(&self, query: &UsageQuery) -> Result<UsageReport, CliError> {
         match self {
             Self::File(reader) => {
-                question.run(reader, SystemClock.unix()).map_err(|e| query_error(&e))
+                query.run(reader, SystemClock.unix()).map_err(|e| query_error(&e))
             }
-            Self::Proxy(proxy) => Ok(proxy.client.get_json(&question.path()).await?),
+            Self::Proxy(proxy) => Ok(proxy.client.get_json(&query.path()).await?),
         }
     }
 
@@ -88,15 +88,15 @@ impl LedgerSource {
     }
 }
 
-fn query_error(refused: &ControlQueryError) -> CliError {
-    let text = refused.to_string();
-    match refused {
+fn query_error(error: &ControlQueryError) -> CliError {
+    let text = error.to_string();
+    match error {
         ControlQueryError::BadQuery(_) => {
             CliError { exit: ExitStatus::Usage, ..CliError::failed(text) }
         }
         ControlQueryError::Ledger(QueryError::Ambiguous(_) | QueryError::Unknown(_)) => {
             CliError::failed(text)
-                .hint("`aiproxy log` shows their ids; `last` is the newest finished one")
+                .hint("`aiproxy log` lists the ids; `last` is the newest finished request")
         }
         ControlQueryError::Ledger(_) => CliError::failed(text),
     }

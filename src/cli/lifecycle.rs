@@ -23,14 +23,14 @@ const NOTICE_AFTER: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug, Args)]
 pub struct StopArgs {
-    /// Abort open requests instead of letting them finish
+    /// Abort running requests instead of letting them finish
     #[arg(long)]
     now: bool,
 }
 
 #[derive(Clone, Debug, Args)]
 pub struct RestartArgs {
-    /// Abort open requests instead of letting them finish
+    /// Abort running requests instead of letting them finish
     #[arg(long)]
     now: bool,
     #[command(flatten)]
@@ -78,11 +78,13 @@ async fn stop_proxy(ctx: &CommandContext, proxy: &RunningProxy, now: bool) -> Re
         return done;
     }
     if output::stderr_is_terminal() {
-        output::print_note("waiting for open requests to finish; `aiproxy stop --now` cuts them");
+        output::print_note(
+            "waiting for running requests to finish; `aiproxy stop --now` aborts them",
+        );
     }
     tokio::time::timeout(MAX_STOP_WAIT, stopped).await.map_err(|_| {
-        CliError::failed("the proxy still runs after 15 minutes")
-            .hint("`aiproxy stop --now` cuts open requests")
+        CliError::failed("the proxy is still running after 15 minutes")
+            .hint("`aiproxy stop --now` aborts running requests")
     })?
 }
 
@@ -114,13 +116,15 @@ pub async fn reload(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
             )?;
         }
         answer.problems.iter().for_each(|problem| output::print_note(problem));
-        return Err(CliError::config("the config was not applied; what ran before goes on")
-            .hint("fix it and save, or see `aiproxy config check`"));
+        return Err(CliError::config(
+            "the config was not applied; the previous config stays active",
+        )
+        .hint("`aiproxy config check` checks the file"));
     }
     let snapshot = proxy.snapshot().await?;
     snapshot.config.warnings.iter().for_each(|warning| output::print_note(warning));
     if snapshot.config.needs_restart {
-        output::print_note("note: `listen` changed; `aiproxy restart` applies it");
+        output::print_note("note: some changes need a restart: `aiproxy restart`");
     }
     ctx.print_result("reloaded")
 }

@@ -25,14 +25,14 @@ use crate::{
 };
 
 const ADD: &str = "\
-One target makes an alias, several a logical model that fails over from one to the next. A
-target is UPSTREAM:MODEL, or a name that is resolved like a client's. NAME may be a pattern:
+One target creates an alias; several create a logical model that fails over from one to the
+next. A target is UPSTREAM:MODEL or another model name. NAME may be a pattern, as in
 'claude-*-haiku-*'.
 
 Examples:
   aiproxy model add fast openai:gpt-5-mini
   aiproxy model add auto office:big-model openai:gpt-5
-  aiproxy model add '*' auto                   whatever nobody else serves";
+  aiproxy model add '*' auto                   every name that no upstream serves";
 
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
@@ -82,8 +82,8 @@ pub async fn run(ctx: &CommandContext, command: ModelCommand) -> Result<ExitStat
 async fn add(ctx: &CommandContext, args: ModelArgs) -> Result<ExitStatus, CliError> {
     let file = edit_file::load_or_empty(ctx)?;
     if configured_models(&file.settings).iter().any(|row| row.name == args.name) {
-        return Err(CliError::failed(format!("there is a model `{}` already", args.name))
-            .hint(format!("`aiproxy model remove {}` first", args.name)));
+        return Err(CliError::failed(format!("model `{}` already exists", args.name))
+            .hint(format!("`aiproxy model remove {}` removes it", args.name)));
     }
     let edit = match &args.targets[..] {
         [target] if args.strategy.is_none() => {
@@ -113,10 +113,14 @@ async fn remove(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError
 }
 
 fn unknown_model_error(name: &str, rows: &[ModelView]) -> CliError {
-    let near = suggest::nearest_few(name, rows.iter().map(|row| row.name.as_str()), 3);
-    let near = if near.is_empty() { String::new() } else { format!("near: {}; ", near.join(", ")) };
+    let suggestion = suggest::nearest_few(name, rows.iter().map(|row| row.name.as_str()), 3);
+    let suggestion = if suggestion.is_empty() {
+        String::new()
+    } else {
+        format!("similar: {}; ", suggestion.join(", "))
+    };
     CliError::failed(format!("no model `{name}`"))
-        .hint(format!("{near}`aiproxy model list` shows all"))
+        .hint(format!("{suggestion}`aiproxy model list` shows all"))
 }
 
 /// The running proxy's models, or those of the config.
@@ -125,7 +129,7 @@ async fn model_rows(ctx: &CommandContext) -> Result<Vec<ModelView>, CliError> {
         Some(proxy) => Ok(proxy.snapshot().await?.models),
         None => {
             output::print_note(&format!(
-                "note: {}, so models that upstreams list are not known",
+                "note: {}, so only the models of the config are shown",
                 attach::not_running_note(ctx).await
             ));
             Ok(configured_models(&edit_file::load(ctx)?.settings))
@@ -169,7 +173,7 @@ async fn show(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> 
     } else {
         output::print(&facts_text(&facts))?;
         output::print_line(&format!(
-            "\n`aiproxy route {name}` tells where a request would go now"
+            "\n`aiproxy route {name}` shows where a request would go now"
         ))?;
     }
     Ok(ExitStatus::Ok)

@@ -18,7 +18,7 @@ const MAX_KEY_BYTES: usize = 16 * 1024;
 /// Where a secret is read from.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct SecretSource {
-    /// Read the key from standard input instead of asking: `pass show openai | aiproxy key add
+    /// Read the key from standard input instead of prompting: `pass show openai | aiproxy key add
     /// openai --stdin`
     #[arg(long, conflicts_with = "from_env")]
     pub stdin: bool,
@@ -43,8 +43,8 @@ impl SecretSource {
         if self.is_noninteractive() || io::stdin().is_terminal() {
             return Ok(());
         }
-        Err(CliError::failed(format!("no terminal to ask for {what}"))
-            .hint("run with --stdin or --from-env NAME"))
+        Err(CliError::failed(format!("no terminal to prompt for {what}"))
+            .hint("use --stdin or --from-env NAME"))
     }
 
     /// Reads and checks the secret.
@@ -62,14 +62,14 @@ impl SecretSource {
             return parse_provider_key(read_stdin_key().await?, "standard input");
         }
         self.ensure_promptable(what)?;
-        let question = format!("{what} (hidden): ");
-        match read_blocking(|| rpassword::prompt_password(question)).await {
+        let prompt = format!("{what} (hidden): ");
+        match read_blocking(|| rpassword::prompt_password(prompt)).await {
             Ok(text) => parse_provider_key(text.into_bytes(), "the prompt"),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 Err(CliError::quiet(ExitStatus::Failed))
             }
             Err(error) => Err(CliError::failed(format!("the prompt: {error}"))
-                .hint("run with --stdin or --from-env NAME")),
+                .hint("use --stdin or --from-env NAME")),
         }
     }
 }
@@ -114,8 +114,8 @@ async fn read_stdin_key() -> Result<Vec<u8>, CliError> {
 pub fn parse_provider_key(bytes: Vec<u8>, from: &str) -> Result<Secret, CliError> {
     let secret = parse_token(bytes, from)?;
     if expose_secret(&secret).starts_with("aip-") {
-        return Err(CliError::failed(format!("{from} holds a client key of this proxy (`aip-…`), not a key of a provider"))
-            .hint("after `eval \"$(aiproxy env)\"` OPENAI_API_KEY holds our own token; use the provider's key"));
+        return Err(CliError::failed(format!("{from} contains a client key of this proxy (`aip-…`), not a provider key"))
+            .hint("after `eval \"$(aiproxy env)\"`, OPENAI_API_KEY contains a client key of the proxy; use the provider's key"));
     }
     Ok(secret)
 }
@@ -134,25 +134,25 @@ pub fn parse_token(mut bytes: Vec<u8>, from: &str) -> Result<Secret, CliError> {
     }
     let error = |text: &str| Err(CliError::failed(format!("{from} {text}")));
     if bytes.is_empty() {
-        return error("holds no key: it is empty");
+        return error("is empty");
     }
     if bytes.len() > MAX_KEY_BYTES {
-        return error("holds more than 16 KiB: that is no key");
+        return error("is longer than 16 KiB, the maximum for a key");
     }
     if bytes.contains(&b'\n') || bytes.contains(&b'\r') {
-        return error("holds more than one line: a key is a single line");
+        return error("contains more than one line; a key is a single line");
     }
     let Ok(text) = String::from_utf8(bytes) else {
-        return error("holds binary data: a key is text");
+        return error("contains binary data; a key is text");
     };
     if text.chars().any(|c| c.is_control()) {
-        return error("holds control characters: a key is plain text");
+        return error("contains control characters; a key is plain text");
     }
     if text.chars().any(char::is_whitespace) {
-        return error("holds spaces: a key has none");
+        return error("contains spaces; a key has none");
     }
     if !text.is_ascii() {
-        return error("holds characters that no HTTP header can carry: a key is ASCII");
+        return error("contains characters that are not allowed in HTTP headers; a key is ASCII");
     }
     Ok(Secret::new(text))
 }
@@ -165,9 +165,9 @@ pub fn parse_token(mut bytes: Vec<u8>, from: &str) -> Result<Secret, CliError> {
 pub async fn ask_passphrase(exists: bool) -> Result<Secret, CliError> {
     if !io::stderr().is_terminal() {
         return Err(CliError::failed(
-            "no terminal to ask for the passphrase of the encrypted key file",
+            "no terminal to prompt for the passphrase of the encrypted key file",
         )
-        .hint("put it into a file of mode 600 and name that in AIPROXY_KEYS_PASSPHRASE_FILE"));
+        .hint("write it to a file of mode 600 and set AIPROXY_KEYS_PASSPHRASE_FILE to its path"));
     }
     let ask = async |question: &'static str| match read_blocking(move || {
         rpassword::prompt_password(question)
@@ -183,8 +183,8 @@ pub async fn ask_passphrase(exists: bool) -> Result<Secret, CliError> {
     if exists {
         return ask("passphrase of the encrypted key file: ").await;
     }
-    let first = ask("a new passphrase for the encrypted key file: ").await?;
-    let again = ask("the same again: ").await?;
+    let first = ask("new passphrase for the encrypted key file: ").await?;
+    let again = ask("repeat the passphrase: ").await?;
     if first.digest() == again.digest() {
         Ok(first)
     } else {
@@ -202,9 +202,8 @@ pub async fn confirm(ctx: &CommandContext, question: &str) -> Result<(), CliErro
         return Ok(());
     }
     if !io::stdin().is_terminal() {
-        return Err(
-            CliError::failed(format!("{question} — no terminal to ask at")).hint("run with --yes")
-        );
+        return Err(CliError::failed(format!("no terminal to confirm: {question}"))
+            .hint("use --yes to confirm"));
     }
     match ask_line(&format!("{question} [y/N] ")).await?.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(()),
@@ -274,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_told_from_names() {
+    fn keys_and_names_are_distinguished() {
         for (word, want) in [
             ("openai", false),
             ("my-very-long-upstream-name-in-the-office", false),

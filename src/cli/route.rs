@@ -19,8 +19,8 @@ use crate::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-Nothing is sent to a provider and no state changes. The running proxy answers, with the
-cooldowns of this moment.
+Sends nothing to a provider and changes no state. The running proxy answers with its current
+cooldowns.
 
 Examples:
   aiproxy route gpt-5-mini
@@ -50,12 +50,12 @@ pub(super) fn parse_dialect(name: &str) -> Result<Dialect, String> {
 /// No proxy is running. A name that no upstream serves means exit code 1, after the explanation.
 pub async fn run(ctx: &CommandContext, args: RouteArgs) -> Result<ExitStatus, CliError> {
     let proxy = RunningProxy::connect(ctx).await?;
-    let question = RouteExplainRequest {
+    let request = RouteExplainRequest {
         model: args.model,
         project: args.project,
         dialect: Some(args.dialect),
     };
-    let answer: RouteExplanation = proxy.client.post_json("/aiproxy/v1/route", &question).await?;
+    let answer: RouteExplanation = proxy.client.post_json("/aiproxy/v1/route", &request).await?;
     if ctx.global.json {
         output::print_json(&answer)?;
     } else {
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_loser_stands_there_with_its_reason() {
+    fn every_candidate_is_listed_with_its_reason() {
         let answer: RouteExplanation = serde_json::from_value(serde_json::json!({
             "asked": "smart", "resolved_by": "alias smart", "verdict": "try",
             "chosen": {"upstream": "anthropic", "key": "work", "model": "claude-x", "tier": [10, 0], "why": "first of the best tier"},

@@ -131,13 +131,13 @@ fn status_text(s: &Snapshot, now: UnixMillis, styler: Styler) -> String {
         );
     }
     if s.draining {
-        text.push_str(&styler.style(TextRole::Warn, "stopping  open requests may finish\n"));
+        text.push_str(&styler.style(TextRole::Warn, "stopping  running requests may finish\n"));
     }
     if let Some(ledger) = &s.ledger
         && let Some(problem) = &ledger.problem
     {
         let line = format!(
-            "ledger    {}: {}; {} requests wait in memory, {} were lost\n",
+            "ledger    {}: {}; {} requests are buffered in memory, {} were lost\n",
             ledger.path, problem, ledger.waiting_requests, ledger.lost_requests
         );
         text.push_str(&styler.style(TextRole::Error, &clean(line.trim_end())));
@@ -149,7 +149,7 @@ fn status_text(s: &Snapshot, now: UnixMillis, styler: Styler) -> String {
         text.push_str(&styler.style(
             TextRole::Dim,
             &format!(
-                "ledger    the bodies of {skipped} requests were not kept: too much at once\n"
+                "ledger    the bodies of {skipped} requests were not stored: too many at once\n"
             ),
         ));
     }
@@ -191,12 +191,12 @@ fn status_text(s: &Snapshot, now: UnixMillis, styler: Styler) -> String {
 }
 
 fn config_lines(s: &Snapshot, styler: Styler) -> String {
-    let path = s.config.path.as_deref().map_or("no file: serving what was found", |path| path);
+    let path = s.config.path.as_deref().map_or("no file: using discovered upstreams", |path| path);
     let mut text = format!("config    {}\n", clean(path));
     if !s.config.problems.is_empty() {
         text.push_str(&styler.style(
             TextRole::Error,
-            "          the config file has problems and was not applied; what ran before goes on. Fix it, or see `aiproxy config check`:\n",
+            "          the config file has problems and was not applied; the previous config stays active:\n",
         ));
     }
     let listed = s
@@ -214,7 +214,7 @@ fn config_lines(s: &Snapshot, styler: Styler) -> String {
         text.push_str(
             &styler.style(
                 TextRole::Warn,
-                "          `listen` changed: `aiproxy restart` applies it\n",
+                "          some changes need a restart: `aiproxy restart`\n",
             ),
         );
     }
@@ -224,7 +224,7 @@ fn config_lines(s: &Snapshot, styler: Styler) -> String {
 /// Upstreams as a table.
 pub(super) fn upstreams_table(views: &[UpstreamView], now: UnixMillis, styler: Styler) -> String {
     let mut table =
-        TextTable::new(&["UPSTREAM", "DIALECT", "FROM", "STATE", "KEYS", "LEFT", "CAUSE"]);
+        TextTable::new(&["UPSTREAM", "DIALECT", "ORIGIN", "STATE", "KEYS", "ENDS IN", "CAUSE"]);
     for u in views {
         table.row(vec![
             (&u.name).into(),

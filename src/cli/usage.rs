@@ -24,10 +24,9 @@ use crate::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-IN is all input, CACHED what of it came from a prompt cache, OUT all output, REASON what of it
-was reasoning. `~` marks what was estimated, `≥` what may have been more, `–` what nobody
-knows. The built-in upstream does not count.
-Below stand the budgets, as far as a proxy runs: the very sums that it refuses by.
+IN is all input tokens, CACHED the part read from a prompt cache, OUT all output tokens, REASON
+the part spent on reasoning. `~` marks an estimate, `≥` a lower bound, `–` an unknown cost. The
+built-in upstream is not counted. If a proxy is running, its budgets are listed at the end.
 
 Examples:
   aiproxy usage                       today, and the last 7 days
@@ -42,7 +41,7 @@ const BAR_WIDTH: usize = 24;
 #[derive(Clone, Debug, Args)]
 pub struct UsageArgs {
     /// Group by: model, project, upstream, key, client, session or day [default: model]
-    #[arg(long, value_name = "WHAT")]
+    #[arg(long, value_name = "GROUP")]
     by: Option<String>,
     /// Start: 7d, today, 36h, a date or a time [default: today and 7d]
     #[arg(long, value_name = "TIME")]
@@ -64,26 +63,27 @@ pub async fn run(ctx: &CommandContext, args: UsageArgs) -> Result<ExitStatus, Cl
     let by = match args.by.as_deref() {
         None => GroupBy::Model,
         Some(name) => GroupBy::parse(name).ok_or_else(|| {
-            CliError::usage(format!("--by {name}"))
-                .hint(format!("it is one of {}", GroupBy::ALL.map(GroupBy::name).join(", ")))
+            CliError::usage(format!("--by {name}: no such group"))
+                .hint(format!("use one of {}", GroupBy::ALL.map(GroupBy::name).join(", ")))
         })?,
     };
     let ledger_source = LedgerSource::open(ctx).await?;
-    let question = |since: &str| UsageQuery {
+    let query = |since: &str| UsageQuery {
         by,
         since: since.to_owned(),
         tz: args.tz.clone().unwrap_or_default(),
     };
-    let view = ledger_source.usage(&question(args.since.as_deref().unwrap_or("7d"))).await?;
+    let view = ledger_source.usage(&query(args.since.as_deref().unwrap_or("7d"))).await?;
     let snapshot = match ledger_source.proxy() {
         Some(proxy) => Some(proxy.snapshot().await?),
         None => None,
     };
     let budgets = snapshot.as_ref().map_or(&[][..], |snapshot| &snapshot.budgets);
     if ctx.global.json {
-        let mut all = serde_json::to_value(&view).map_err(|e| CliError::failed(e.to_string()))?;
-        all["budgets"] = budgets.iter().map(budget_format::budget_json).collect();
-        output::print_json(&all)?;
+        let mut report =
+            serde_json::to_value(&view).map_err(|e| CliError::failed(e.to_string()))?;
+        report["budgets"] = budgets.iter().map(budget_format::budget_json).collect();
+        output::print_json(&report)?;
         return Ok(ExitStatus::Ok);
     }
     if args.csv {
@@ -92,7 +92,7 @@ pub async fn run(ctx: &CommandContext, args: UsageArgs) -> Result<ExitStatus, Cl
     }
     let styler = Styler::stdout();
     if args.since.is_none() {
-        let today = ledger_source.usage(&question("today")).await?;
+        let today = ledger_source.usage(&query("today")).await?;
         output::print(&totals_line("today", &today.total, styler))?;
     }
     let name = if args.since.is_none() { "7 days" } else { "total" };
@@ -112,13 +112,13 @@ pub async fn run(ctx: &CommandContext, args: UsageArgs) -> Result<ExitStatus, Cl
 
 fn totals_line(name: &str, sums: &Totals, styler: Styler) -> String {
     let u = &sums.usage;
-    let won = if sums.affinity_cache_read > 0 {
+    let by_affinity = if sums.affinity_cache_read > 0 {
         format!(", {} by affinity", format_count(sums.affinity_cache_read))
     } else {
         String::new()
     };
     let cached = if u.cache_read > 0 {
-        format!(" ({} cached{won})", format_count(u.cache_read))
+        format!(" ({} cached{by_affinity})", format_count(u.cache_read))
     } else {
         String::new()
     };
@@ -136,7 +136,7 @@ fn totals_line(name: &str, sums: &Totals, styler: Styler) -> String {
 fn usage_page(name: &str, view: &UsageReport, styler: Styler) -> String {
     if view.rows.is_empty() {
         return format!(
-            "{}nothing was asked since {}\n",
+            "{}no requests since {}\n",
             totals_line(name, &view.total, styler),
             start_time_text(view)
         );
@@ -187,7 +187,7 @@ fn usage_page(name: &str, view: &UsageReport, styler: Styler) -> String {
     }
     if view.demo.requests > 0 {
         text.push_str(&styler.dim(&format!(
-            "\nbeside that {} requests to the built-in upstream, which do not count\n",
+            "\nnot counted: {} requests to the built-in upstream\n",
             view.demo.requests
         )));
     }
@@ -196,7 +196,7 @@ fn usage_page(name: &str, view: &UsageReport, styler: Styler) -> String {
 
 fn row_cells(row: &TotalsRow, bar: String) -> Vec<TableCell> {
     let (sums, u) = (&row.totals, &row.totals.usage);
-    let some = |n: u64, text: String| if n > 0 { text } else { String::new() };
+    let unless_zero = |n: u64, text: String| if n > 0 { text } else { String::new() };
     let cached = format!(
         "{} {}%",
         format_count(u.cache_read),
@@ -209,11 +209,11 @@ fn row_cells(row: &TotalsRow, bar: String) -> Vec<TableCell> {
             (&row.name).into()
         },
         sums.requests.to_string().into(),
-        TableCell::new(TextRole::Error, some(sums.failed, sums.failed.to_string())),
+        TableCell::new(TextRole::Error, unless_zero(sums.failed, sums.failed.to_string())),
         format_count(u.input_total()).into(),
-        some(u.cache_read, cached).into(),
+        unless_zero(u.cache_read, cached).into(),
         format_count(u.output_total()).into(),
-        some(u.reasoning, format_count(u.reasoning)).into(),
+        unless_zero(u.reasoning, format_count(u.reasoning)).into(),
         TableCell::new(TextRole::Strong, sums.displayed_cost().to_string()),
         TableCell::new(TextRole::Dim, bar),
     ]
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_never_nothing() {
+    fn an_unknown_cost_is_never_shown_as_zero() {
         let text = usage_page("7 days", &view(), Styler::plain());
         let row = |name: &str| {
             text.lines()
@@ -355,12 +355,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_as_such() {
+    fn an_empty_period_is_reported() {
         let empty =
             UsageReport { rows: Vec::new(), days: Vec::new(), total: Totals::default(), ..view() };
         assert!(
-            usage_page("total", &empty, Styler::plain())
-                .contains("nothing was asked since 2023-11-14")
+            usage_page("total", &empty, Styler::plain()).contains("no requests since 2023-11-14")
         );
     }
 }

@@ -290,14 +290,14 @@ fn a_key_is_never_overwritten_unasked() {
     add("sk-CANARY-two", &["openai"])
         .assert_exit(0)
         .assert_output("openai/key2 (sk-")
-        .assert_output("openai/main stays");
+        .assert_output("openai/main is unchanged");
     add("sk-CANARY-one", &["openai"])
         .assert_exit(0)
-        .assert_output("openai/main is this very key")
+        .assert_output("openai/main already contains this key")
         .assert_output("nothing was changed");
     add("sk-CANARY-two", &["openai/other"])
         .assert_exit(0)
-        .assert_output("openai/key2 is this very key");
+        .assert_output("openai/key2 already contains this key");
     add("sk-CANARY-three", &["openai/b"]).assert_exit(0).assert_output("openai/b (sk-");
     assert!(
         fs::read_to_string(home.config())
@@ -309,18 +309,22 @@ fn a_key_is_never_overwritten_unasked() {
     for words in [&["openai/main"][..], &["openai", "--label", "main"]] {
         add("sk-CANARY-four", words)
             .assert_exit(1)
-            .assert_output("openai/main holds another key")
+            .assert_output("openai/main contains another key")
             .assert_output("--yes");
     }
-    add("sk-CANARY-one", &["openai/main"]).assert_exit(0).assert_output("this very key");
+    add("sk-CANARY-one", &["openai/main"])
+        .assert_exit(0)
+        .assert_output("already contains this key");
     add("sk-CANARY-four", &["openai/main", "--yes"])
         .assert_exit(0)
         .assert_output("openai/main (sk-")
         .assert_output("replaced");
-    add("sk-CANARY-five", &["openai/a", "--label", "b"]).assert_exit(2).assert_output("two labels");
+    add("sk-CANARY-five", &["openai/a", "--label", "b"])
+        .assert_exit(2)
+        .assert_output("two different labels");
     add("sk-CANARY-five", &["opnai/a"])
         .assert_exit(1)
-        .assert_output("no upstream `opnai`")
+        .assert_output("`opnai` is neither an upstream")
         .assert_output("`openai`");
     add("sk-CANARY-five", &["openai/sk-CANARY0123456789abcdef"])
         .assert_exit(2)
@@ -372,7 +376,7 @@ fn upstreams_models_and_projects_are_rows_of_the_config() {
     home.run(&["project", "list"])
         .assert_exit(0)
         .assert_output("default")
-        .assert_output("made at first use");
+        .assert_output("created at first use");
     home.run(&["project", "show"])
         .assert_exit(0)
         .assert_output("client.key")
@@ -380,7 +384,7 @@ fn upstreams_models_and_projects_are_rows_of_the_config() {
     home.run(&["project", "list"])
         .assert_exit(0)
         .assert_output("client.key")
-        .assert_hidden("made at first use");
+        .assert_hidden("created at first use");
     home.run(&[
         "project", "add", "ide", "--models", "fast,b-*", "--rpm", "60", "--budget", "5/year",
     ])
@@ -448,13 +452,13 @@ fn commands_that_need_a_proxy_say_that_none_runs() {
         &["ask", "x", "hi"],
         &["key", "warm", "--all"],
     ] {
-        home.run(args).assert_exit(4).assert_output("something else answers");
+        home.run(args).assert_exit(4).assert_output("another program listens");
     }
     // A command that works without a proxy reports the same.
     home.run(&["model", "list"])
         .assert_exit(0)
-        .assert_output("something else answers")
-        .assert_hidden("the proxy does not run");
+        .assert_output("another program listens")
+        .assert_hidden("the proxy is not running");
     drop(held);
     // A port where no server listens. A recently freed port might belong to another test by now.
     home.write("[server]\nlisten = \"127.0.0.1:1\"\n");
@@ -463,7 +467,7 @@ fn commands_that_need_a_proxy_say_that_none_runs() {
         .assert_output("not running")
         .assert_output("aiproxy serve");
     home.run(&["status", "--url", "127.0.0.1:1"]).assert_exit(2).assert_output("AIPROXY_TOKEN");
-    home.run(&["model", "list"]).assert_exit(0).assert_output("note: the proxy does not run, so");
+    home.run(&["model", "list"]).assert_exit(0).assert_output("note: the proxy is not running, so");
     // `--data-dir` names a file instead of a folder.
     let file = home.config();
     let mut command = Command::new(env!("CARGO_BIN_EXE_aiproxy"));
@@ -545,12 +549,12 @@ fn a_running_proxy_is_asked_explained_and_acted_upon() {
     let shown = run(&["upstream", "show", "bare"])
         .assert_exit(0)
         .assert_output("openai at http://127.0.0.1:9/v1")
-        .assert_output("3 requests at once");
+        .assert_output("3 concurrent requests");
     shown
         .assert_output("healthy")
         .assert_output("bare/K_NONE")
         .assert_output("only-here")
-        .assert_output("nothing was asked of it");
+        .assert_output("no requests in the last 15 minutes");
 
     assert_eq!(
         run(&["ask", "fast", "hello there", "--project", "it"]).assert_exit(0).out.trim(),
@@ -568,7 +572,7 @@ fn a_running_proxy_is_asked_explained_and_acted_upon() {
         .assert_output("fast")
         .assert_hidden("nobody-has-this");
     run(&["log", ">soon"]).assert_exit(2).assert_output("status:5xx");
-    run(&["log", "status:9xx"]).assert_exit(2).assert_output("a status is");
+    run(&["log", "status:9xx"]).assert_exit(2).assert_output("such as 429");
     run(&["log", "export", "porject:it"]).assert_exit(2).assert_output("`project:`");
     let nothing = run(&["log", "nosuchfield:x"])
         .assert_exit(0)

@@ -177,7 +177,7 @@ fn a_request_is_sent_again_from_its_screen() {
     terminal.wait_for_text("send again");
     terminal.press("\r");
 
-    terminal.wait_for_text("goes out again");
+    terminal.wait_for_text("was sent again");
     poll_until("the second request", || (upstream.requests().len() == 2).then_some(()));
     assert_eq!(upstream.requests()[0].json(), upstream.requests()[1].json());
     terminal.press("6");

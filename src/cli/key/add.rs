@@ -46,19 +46,19 @@ pub(super) async fn run(ctx: &CommandContext, args: AddArgs) -> Result<ExitStatu
     // Piped input is checked first. A prompt appears only after it is certain that the key can be
     // stored.
     args.source.ensure_promptable("a key")?;
-    let given =
+    let piped_key =
         if args.source.is_noninteractive() { Some(args.source.read("key").await?) } else { None };
     let mut store = open_store(&args, &file).await?;
     if let Some(label) = &label_arg {
         plan.edits(label, &store)?;
     }
-    let secret = match given {
+    let secret = match piped_key {
         Some(secret) => secret,
         None => args.source.read(&format!("key for {name}")).await?,
     };
     if let Some(label) = plan.existing_label(&file, &store, &secret).await? {
         return ctx.print_result(&format!(
-            "{name}/{label} is this very key ({}) already; nothing was changed",
+            "{name}/{label} already contains this key ({}); nothing was changed",
             secret.fingerprint()
         ));
     }
@@ -72,7 +72,7 @@ pub(super) async fn run(ctx: &CommandContext, args: AddArgs) -> Result<ExitStatu
     if let Some(old) = &old {
         prompt::confirm(
             ctx,
-            &format!("{entry} holds another key ({}): replace it?", old.fingerprint()),
+            &format!("{entry} contains another key ({}): replace it?", old.fingerprint()),
         )
         .await?;
     }
@@ -90,7 +90,7 @@ pub(super) async fn run(ctx: &CommandContext, args: AddArgs) -> Result<ExitStatu
     let verb = if old.is_some() { "replaced" } else { "stored" };
     let first_key_note = match &label_arg {
         None if label != FIRST_LABEL => format!(
-            "; {name}/{FIRST_LABEL} stays as it is, `aiproxy key add {name}/{FIRST_LABEL}` would replace it"
+            "; {name}/{FIRST_LABEL} is unchanged (`aiproxy key add {name}/{FIRST_LABEL}` replaces it)"
         ),
         _ => String::new(),
     };
@@ -118,11 +118,11 @@ fn parse_key_name(
         Some((upstream, word_label)) if !is_upstream => {
             match label.filter(|label| *label != word_label) {
                 Some(label) => Err(CliError::usage(format!(
-                    "`{}` and --label {} are two labels",
+                    "`{}` and --label {} are two different labels",
                     clean(word),
                     clean(label)
                 ))
-                .hint("give one of them")),
+                .hint("give only one of them")),
                 None => Ok((upstream.to_owned(), Some(word_label.to_owned()))),
             }
         }
@@ -147,17 +147,17 @@ fn refuse_argv(args: &AddArgs) -> Result<(), CliError> {
     let upstream = upstream.map_or("", |word| word.split('/').next().unwrap_or(word));
     let upstream =
         if upstream.is_empty() || prompt::looks_like_key(upstream) { "UPSTREAM" } else { upstream };
-    Err(CliError::usage("a key does not belong on a command line: other programs and the shell's history see it").hint(format!(
-        "run `aiproxy key add {upstream}` and type it at the prompt, or pipe it in with --stdin; if it was a real key, make a new one"
+    Err(CliError::usage("a key on the command line is refused: other programs and the shell history can see it").hint(format!(
+        "run `aiproxy key add {upstream}` and enter it at the prompt, or pipe it in with --stdin; if this was a real key, revoke it"
     )))
 }
 
 /// Checks a label, which appears in file names, in the config and on screen.
 fn check_label(label: &str) -> Result<(), CliError> {
-    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
-    if label.is_empty() || label.len() > 64 || !label.chars().all(fine) {
-        return Err(CliError::usage(format!("`{}` is no label for a key", clean(label)))
-            .hint("letters, digits, `-`, `_`, `.` and `@`, at most 64"));
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
+    if label.is_empty() || label.len() > 64 || !label.chars().all(is_allowed) {
+        return Err(CliError::usage(format!("`{}` is not a valid key label", clean(label)))
+            .hint("use up to 64 letters, digits, `-`, `_`, `.` and `@`"));
     }
     Ok(())
 }
@@ -169,7 +169,7 @@ async fn open_store(args: &AddArgs, file: &ConfigFile) -> Result<KeyStore, CliEr
     KeyStore::open_keyring().await.map_err(|error| {
         let hint = error.hint.clone().filter(|hint| hint.contains("--vault"));
         error.hint(hint.unwrap_or_else(|| {
-            "add --vault to keep the key in a file encrypted with a passphrase".to_owned()
+            "use --vault to store the key in a file encrypted with a passphrase".to_owned()
         }))
     })
 }
@@ -192,9 +192,9 @@ impl AddPlan {
                 .is_some_and(|preset| upstream.preset.as_deref() != Some(preset))
             {
                 return Err(CliError::failed(format!(
-                    "`{name}` is an upstream of the config and not of that preset"
+                    "upstream `{name}` of the config does not use that preset"
                 ))
-                .hint("leave --preset out, or give the new upstream another name"));
+                .hint("omit --preset, or give the new upstream another name"));
             }
             let known = upstream
                 .keys
@@ -208,12 +208,12 @@ impl AddPlan {
             return Err(unknown_upstream_error(file, name, args.preset.as_deref()));
         };
         if preset.needs_url {
-            return Err(CliError::failed(format!("{} has a base URL of your own", preset.title))
-                .hint(format!("first `aiproxy upstream add {name} --preset {wanted} --base-url URL`, then `aiproxy key add {name}`")));
+            return Err(CliError::failed(format!("{} needs a base URL", preset.title))
+                .hint(format!("run `aiproxy upstream add {name} --preset {wanted} --base-url URL`, then `aiproxy key add {name}`")));
         }
         if !preset.needs_key() {
             return Err(CliError::failed(format!("{} needs no key", preset.title))
-                .hint(format!("`aiproxy upstream add {name} --preset {wanted}` is all")));
+                .hint(format!("`aiproxy upstream add {name} --preset {wanted}` adds it")));
         }
         let upstream = edit_file::upstream_from_preset(&file.paths, name, wanted)?;
         Ok(Self { upstream, preset: Some(preset), existing: Vec::new() })
@@ -253,8 +253,8 @@ impl AddPlan {
                 return Ok(label);
             }
         }
-        Err(CliError::failed(format!("{name} has {MAX_LABELS} keys and more"))
-            .hint("name the new one with --label"))
+        Err(CliError::failed(format!("{name} already has {MAX_LABELS} keys"))
+            .hint("choose a label with --label"))
     }
 
     /// The edits that make the config use the stored key with this label.
@@ -275,9 +275,9 @@ impl AddPlan {
             Some((_, known)) if known.to_string() == reference => {}
             Some((label, known)) => {
                 return Err(CliError::failed(format!(
-                    "{name} has a key `{label}` already, kept in {known}"
+                    "{name} already has a key `{label}`, stored in {known}"
                 ))
-                .hint("give the new one another --label, or remove the old one first"));
+                .hint("choose another --label, or remove that key first"));
             }
             None => edits.push(Edit::AddKey { upstream: name, reference, label: None }),
         }
@@ -288,19 +288,19 @@ impl AddPlan {
 fn unknown_upstream_error(file: &ConfigFile, name: &str, preset: Option<&str>) -> CliError {
     let presets = presets::all().iter().map(|p| &*p.name);
     if let Some(preset) = preset {
-        let near = suggest::nearest(preset, presets)
-            .map(|near| format!("did you mean `{near}`? "))
+        let suggestion = suggest::nearest(preset, presets)
+            .map(|suggestion| format!("did you mean `{suggestion}`? "))
             .unwrap_or_default();
         return CliError::failed(format!("no preset `{preset}`"))
-            .hint(format!("{near}`aiproxy upstream presets` shows all"));
+            .hint(format!("{suggestion}`aiproxy upstream presets` shows all"));
     }
     let known = file.settings.upstreams.iter().map(|u| &*u.name).chain(presets);
-    let near = suggest::nearest(name, known)
-        .map(|near| format!("did you mean `{near}`? "))
+    let suggestion = suggest::nearest(name, known)
+        .map(|suggestion| format!("did you mean `{suggestion}`? "))
         .unwrap_or_default();
-    CliError::failed(format!("no upstream `{name}` in the config, and no preset of that name"))
+    CliError::failed(format!("`{name}` is neither an upstream of the config nor a preset"))
         .hint(format!(
-            "{near}Another provider: `aiproxy upstream add {name} --base-url URL --dialect openai`"
+            "{suggestion}`aiproxy upstream add {name} --base-url URL --dialect openai` adds another provider"
         ))
 }
 
@@ -328,19 +328,19 @@ async fn verify_key(
         return Ok(String::new());
     }
     if output::stderr_is_terminal() {
-        output::print_note(&format!("trying the key at {} …", upstream.name));
+        output::print_note(&format!("testing the key at {} …", upstream.name));
     }
     match verify::check_key(upstream, Some(secret)).await {
         KeyVerdict::Good { models: Some(models) } => Ok(format!("; it works, {models} models")),
         KeyVerdict::Good { models: None } => Ok("; it works".to_owned()),
-        KeyVerdict::Rejected { status, message: said } => Err(CliError::failed(format!(
-            "{} rejects the key (status {status}): {said}",
+        KeyVerdict::Rejected { status, message } => Err(CliError::failed(format!(
+            "{} rejected the key (status {status}): {message}",
             upstream.name
         ))
-        .hint("nothing was stored; --no-check stores a key without trying it")),
+        .hint("nothing was stored; --no-check stores a key without testing it")),
         KeyVerdict::Unknown(why) => {
-            output::print_note(&format!("warning: the key could not be checked: {why}"));
-            Ok("; not checked".to_owned())
+            output::print_note(&format!("warning: the key could not be tested: {why}"));
+            Ok("; not tested".to_owned())
         }
     }
 }
@@ -390,6 +390,6 @@ async fn add_missing(
     }
     ctx.print_result(match stored {
         0 => "no key is missing",
-        _ => "all keys are there",
+        _ => "all keys are stored",
     })
 }

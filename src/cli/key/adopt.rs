@@ -43,7 +43,7 @@ pub(super) async fn run(ctx: &CommandContext, vault: bool) -> Result<ExitStatus,
         })
         .collect();
     if keys.is_empty() && projects.is_empty() {
-        return ctx.print_result("no key stands in the config file");
+        return ctx.print_result("the config file contains no keys");
     }
     let mut store = if vault {
         KeyStore::open_vault(&file.paths).await?
@@ -83,9 +83,9 @@ pub(super) async fn run(ctx: &CommandContext, vault: bool) -> Result<ExitStatus,
     // is harmless.
     edit_file::edit_config(ctx, &edits)?;
     attach::reload_if_running(ctx).await;
-    let many = if edits.len() == 1 { "1 key".to_owned() } else { format!("{} keys", edits.len()) };
+    let count = if edits.len() == 1 { "1 key".to_owned() } else { format!("{} keys", edits.len()) };
     ctx.print_result(&format!(
-        "{many} moved into {}; the config refers to them",
+        "{count} moved into {}; the config refers to them",
         store.display_name()
     ))
 }
@@ -107,5 +107,5 @@ async fn store_under_free_name(
             }
         }
     }
-    Err(CliError::failed(format!("{} holds too many keys named {entry}", store.display_name())))
+    Err(CliError::failed(format!("{} contains too many keys named {entry}", store.display_name())))
 }

@@ -120,7 +120,7 @@ async fn list_from_config(
         output::print(&(table.render(Styler::stdout()) + &advice.text()))?;
     }
     output::print_note(&format!(
-        "note: {}, so nothing is known about cooldowns",
+        "note: {}, so cooldowns are unknown",
         attach::not_running_note(ctx).await
     ));
     Ok(ExitStatus::Ok)

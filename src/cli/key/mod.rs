@@ -22,24 +22,25 @@ use crate::{
 };
 
 const ADD: &str = "\
-The key is asked for with hidden input, or read with --stdin or --from-env; never from the
-command line, where other programs and the shell's history see it. It is tried with a free call
-(the list of models), stored in the OS keyring as UPSTREAM/LABEL, and referred to by the config;
-an upstream that the config lacks is added from its preset. A running proxy uses it at once.
-Where no keyring service answers, --vault keeps it in a file encrypted with a passphrase.
-A second key of an upstream stands beside the first; where a label is given that has a key
-already, the old one is replaced after a question, or with --yes.
+Prompts for the key with hidden input, or reads it with --stdin or --from-env. A key is never
+read from the command line, where other programs and the shell history can see it. The command
+tests the key with a free call (the model list), stores it in the OS keyring as UPSTREAM/LABEL
+and adds a reference to the config. An upstream that is not in the config is added from its
+preset. A running proxy uses the key at once. If no keyring service is available, --vault
+stores the key in a file encrypted with a passphrase. A second key of an upstream is added next
+to the first. If a label is given that already has a key, the command asks before it replaces
+that key; --yes replaces it without asking.
 
 Examples:
   aiproxy key add openai
   aiproxy key add openai/work
   pass show openai | aiproxy key add openai --stdin
   aiproxy key add mycorp --preset openai --from-env CORP_KEY
-  aiproxy key add --missing          ask for each key that the config names and nobody has";
+  aiproxy key add --missing          prompt for each key that the config names and no store has";
 
 const ADOPT: &str = "\
-Each literal key of an upstream or project is stored in the keyring and replaced by its
-reference; the rest of the file stays as it is.";
+Stores each literal key of an upstream or project in the keyring and replaces it by a
+reference. The rest of the file is unchanged.";
 
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
@@ -194,17 +195,18 @@ pub(super) fn find_key<'a>(
         [(upstream, label)] => Ok(((*upstream).to_owned(), (*label).to_owned())),
         [] => {
             let upstreams = known.iter().map(|(upstream, _)| *upstream);
-            let near =
+            let suggestion =
                 suggest::nearest(requested, names.iter().map(String::as_str).chain(upstreams));
-            let near = near.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
+            let suggestion =
+                suggestion.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
             Err(CliError::failed(format!("no key `{requested}`"))
-                .hint(format!("{near}`aiproxy key list` shows all")))
+                .hint(format!("{suggestion}`aiproxy key list` shows all")))
         }
         _ => {
             let labels: Vec<_> =
                 of_upstream.iter().map(|(upstream, label)| format!("{upstream}/{label}")).collect();
             Err(CliError::failed(format!("`{requested}` has {} keys", of_upstream.len()))
-                .hint(format!("say which: {}", labels.join(", "))))
+                .hint(format!("use one of {}", labels.join(", "))))
         }
     }
 }

@@ -14,7 +14,8 @@ use crate::{
 /// Lists each key, followed by the models it is unavailable for. Hints for missing keys follow the
 /// table.
 pub(in crate::cli) fn keys_table(views: &[&KeyView], now: UnixMillis, styler: Styler) -> String {
-    let mut table = TextTable::new(&["KEY", "FINGERPRINT", "STATE", "LEFT", "CAUSE", "REFERENCE"]);
+    let mut table =
+        TextTable::new(&["KEY", "FINGERPRINT", "STATE", "ENDS IN", "CAUSE", "REFERENCE"]);
     let mut advice = KeyAdvice::default();
     for k in views {
         let fingerprint = if k.fingerprint.is_empty() { "–" } else { &k.fingerprint };
@@ -63,7 +64,7 @@ pub(in crate::cli) fn keys_table(views: &[&KeyView], now: UnixMillis, styler: St
 /// What is left of the providers' own limits; empty if no provider reports any.
 pub(in crate::cli) fn limits_table(views: &[&KeyView], now: UnixMillis, styler: Styler) -> String {
     let mut table =
-        TextTable::new(&["KEY", "MODEL", "LIMIT OF THE PROVIDER", "REMAINING", "OF", "RESETS IN"]);
+        TextTable::new(&["KEY", "MODEL", "PROVIDER LIMIT", "REMAINING", "OF", "RESETS IN"]);
     for k in views {
         for left in &k.limits {
             table.row(vec![
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cause_is_short_and_the_advice_stands_once_below() {
+    fn the_cause_is_short_and_the_hint_follows_once() {
         let cause = Some(
             "`env:K_NONE`: K_NONE is not set; set K_NONE where aiproxy starts and `aiproxy restart`",
         );
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_of_a_provider_have_columns_of_their_own() {
+    fn provider_limits_have_their_own_table() {
         let left = |what: &str, limit| LimitRemaining {
             model: "gpt".into(),
             kind: what.into(),
@@ -195,10 +196,7 @@ mod tests {
             ..key("one", KeyStatus::Ok, None)
         };
         let text = limits_table(&[&one], UnixMillis(0), Styler::plain());
-        assert!(
-            text.contains("openai/one  gpt    requests               41         60  30s"),
-            "{text}"
-        );
+        assert!(text.contains("openai/one  gpt    requests        41         60  30s"), "{text}");
         assert!(!keys_table(&[&one], UnixMillis(0), Styler::plain()).contains("41"));
         assert_eq!(limits_table(&[], UnixMillis(0), Styler::plain()), "");
     }

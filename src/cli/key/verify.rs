@@ -37,7 +37,7 @@ pub(in crate::cli) async fn check_key(
     secret: Option<&Secret>,
 ) -> KeyVerdict {
     let Some(end) = upstream.endpoints.first() else {
-        return KeyVerdict::Unknown("it has no address".to_owned());
+        return KeyVerdict::Unknown("it has no base URL".to_owned());
     };
     let keys = Arc::new(ProviderKeys::default());
     // The number only has to match the one below, because this table contains one key.
@@ -80,7 +80,7 @@ fn classify(status: u16, models: Option<usize>, message: impl FnOnce() -> String
             status,
             message: truncate_end(&clean(&message()), 200).into_owned(),
         },
-        status => KeyVerdict::Unknown(format!("the list of models answers with status {status}")),
+        status => KeyVerdict::Unknown(format!("the model list returned status {status}")),
     }
 }
 
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_plain_no_speaks_against_a_key() {
+    fn only_an_explicit_rejection_counts_against_a_key() {
         let message = || "Incorrect API key".to_owned();
         for (status, want) in [
             (200, "Good"),

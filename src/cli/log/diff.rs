@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn differences_are_told_as_diff_does() {
+    fn differences_have_the_format_of_diff() {
         for (old, new, want) in [
             ("a\nb\nc", "a\nb\nc", ""),
             ("", "", ""),
@@ -134,7 +134,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_texts_can_be_read_from_the_lines(old in "[abc\n]{0,40}", new in "[abc\n]{0,40}") {
+        fn both_texts_can_be_restored_from_the_lines(old in "[abc\n]{0,40}", new in "[abc\n]{0,40}") {
             let (a, b): (Vec<_>, Vec<_>) = (old.lines().collect(), new.lines().collect());
             let all = diff_lines(&a, &b);
             let olds: Vec<_> = all.iter().filter_map(|line| match line { DiffLine::Both(text) | DiffLine::Old(text) => Some(*text), DiffLine::New(_) => None }).collect();

@@ -46,14 +46,14 @@ pub(super) async fn run(
     if args.format == ExportFormat::Csv {
         output::print(&export::csv_header())?;
     }
-    let mut question = HistoryQuery {
+    let mut query = HistoryQuery {
         filter: filter.text().to_owned(),
         since: args.since,
         before_id: None,
         limit: MAX_PAGE,
     };
     loop {
-        let page = ledger_source.history(&question).await?;
+        let page = ledger_source.history(&query).await?;
         for record in &page.requests {
             match args.format {
                 ExportFormat::Csv => output::print(&export::csv_row(record))?,
@@ -64,7 +64,7 @@ pub(super) async fn run(
             }
         }
         match page.next {
-            Some(next) => question.before_id = Some(next),
+            Some(next) => query.before_id = Some(next),
             None => return Ok(ExitStatus::Ok),
         }
     }

@@ -37,7 +37,7 @@ const LEVELS: [&str; 3] = ["error", "info", "warn"];
 pub(super) fn parse_filter(words: &[String]) -> Result<Filter, CliError> {
     let text = words.join(" ");
     let filter = Filter::parse(&text).map_err(|e| {
-        CliError::usage(format!("the filter: {e}"))
+        CliError::usage(format!("invalid filter: {e}"))
             .hint("examples: model:gpt project:ide status:5xx key:work '>2s'")
     })?;
     for word in text.split_whitespace() {
@@ -49,8 +49,9 @@ pub(super) fn parse_filter(words: &[String]) -> Result<Filter, CliError> {
 }
 
 fn check_field(word: &str, field: &str, value: &str) -> Result<(), CliError> {
-    let error =
-        |right: String| Err(CliError::usage(format!("the filter: `{}`: {right}", clean(word))));
+    let error = |expected: String| {
+        Err(CliError::usage(format!("invalid filter: `{}`: {expected}", clean(word))))
+    };
     let one_of = |known: &[&str]| {
         if known.iter().any(|name| name.contains(value)) {
             Ok(())
@@ -63,7 +64,7 @@ fn check_field(word: &str, field: &str, value: &str) -> Result<(), CliError> {
         "op" => one_of(&Op::ALL.map(Op::name)),
         "state" => one_of(&STATES),
         "status" if !is_status(value) => {
-            error("a status is 429, or 4xx for all of them".to_owned())
+            error("expected a status such as 429, or 4xx for a whole class".to_owned())
         }
         _ if FIELD_NAMES.iter().any(|(name, _)| *name == field) => Ok(()),
         _ => match suggest_field(field) {
@@ -71,8 +72,10 @@ fn check_field(word: &str, field: &str, value: &str) -> Result<(), CliError> {
                 "there is no field `{field}:`; did you mean `{instead}`?"
             ))
             .map_err(|error| {
-                error
-                    .hint(format!("fields are {}; anything else is text to look for", field_list()))
+                error.hint(format!(
+                    "the fields are {}; other words are searched for as text",
+                    field_list()
+                ))
             }),
             None => Ok(()),
         },
@@ -111,7 +114,7 @@ pub(super) fn no_match_message(filter: &Filter) -> String {
         _ if filter.is_empty() => "nothing is recorded".to_owned(),
         None => format!("nothing matches `{}`", clean(filter.text())),
         Some(word) => format!(
-            "nothing matches `{}`; `{word}` was looked for as text, fields are {}",
+            "nothing matches `{}`; `{word}` was searched for as text, the fields are {}",
             clean(filter.text()),
             field_list()
         ),
@@ -128,18 +131,18 @@ fn is_free_text(word: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn said(words: &str) -> Option<String> {
+    fn error_of(words: &str) -> Option<String> {
         parse_filter(&words.split(' ').map(str::to_owned).collect::<Vec<_>>())
             .err()
             .map(|e| e.to_string())
     }
 
     #[test]
-    fn what_cannot_be_meant_is_an_error_that_says_what_can() {
+    fn an_impossible_field_or_value_is_an_error_with_the_valid_ones() {
         for (words, why) in [
-            ("status:9xx", "a status is 429"),
-            ("status:ok", "a status is 429"),
-            ("status:x5", "a status is 429"),
+            ("status:9xx", "such as 429"),
+            ("status:ok", "such as 429"),
+            ("status:x5", "such as 429"),
             ("gpt state:broken", "done, failed"),
             ("op:chta", "count_tokens"),
             ("porject:ide", "`project:`"),
@@ -150,12 +153,12 @@ mod tests {
             (">soon", "a span is"),
         ] {
             assert!(
-                said(words).is_some_and(|text| text.contains(why)),
+                error_of(words).is_some_and(|text| text.contains(why)),
                 "{words}: {:?}",
-                said(words)
+                error_of(words)
             );
         }
-        assert!(said("porject:ide").unwrap().contains("client: id: key: level: model:"));
+        assert!(error_of("porject:ide").unwrap().contains("client: id: key: level: model:"));
     }
 
     #[test]
@@ -171,7 +174,7 @@ mod tests {
             "429:",
             ":x",
         ] {
-            assert_eq!(said(words), None, "{words}");
+            assert_eq!(error_of(words), None, "{words}");
         }
         for words in [
             "status:",
@@ -183,17 +186,17 @@ mod tests {
             "Level:warn",
             "op:chat >2s cost>0.01",
         ] {
-            assert_eq!(said(words), None, "{words}");
+            assert_eq!(error_of(words), None, "{words}");
         }
     }
 
     #[test]
-    fn nothing_found_tells_what_was_looked_for() {
+    fn an_empty_result_names_the_words_searched_as_text() {
         let filter = |text| Filter::parse(text).unwrap();
         assert_eq!(no_match_message(&filter("status:5xx >2s")), "nothing matches `status:5xx >2s`");
         assert!(
             no_match_message(&filter("nosuchfield:x"))
-                .contains("`nosuchfield:x` was looked for as text, fields are client:")
+                .contains("`nosuchfield:x` was searched for as text, the fields are client:")
         );
         assert_eq!(no_match_message(&filter("")), "nothing is recorded");
     }

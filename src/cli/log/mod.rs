@@ -34,13 +34,13 @@ use crate::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-FILTER is the dashboard's: words to look for, and any of
+FILTER is the same as in the dashboard: words to search for, and any of
   model:gpt upstream:openai key:work project:ide client:aider op:chat state:failed level:warn
-  id:01f2a             the beginning of a request's id
-  status:5xx           what the client got, whatever single attempts answered
-  '>2s' '<500ms'       how long it took
-  'cost>0.01'          what it cost
-All must hold. Quote what has `>` or `<`, or the shell writes a file.
+  id:01f2a             a prefix of a request id
+  status:5xx           the status that the client received
+  '>2s' '<500ms'       duration
+  'cost>0.01'          cost in dollars
+All conditions must match. Quote words with `>` or `<`, which the shell takes as redirections.
 With --json each line is one JSON object: {\"request\": …} or {\"event\": …}.
 
 Examples:
@@ -48,7 +48,7 @@ Examples:
   aiproxy log 'status:5xx >2s'
   aiproxy log --follow project:ide
   aiproxy log --since today 'cost>0.10'
-  aiproxy log show last               one request: attempts, times, tokens, why it went there
+  aiproxy log show last               one request: attempts, times, tokens, reason of the route
   aiproxy log show last --body answer
   aiproxy log replay last --model groq:llama-3.3-70b
   aiproxy log export --since 30d --format csv > requests.csv";
@@ -95,7 +95,7 @@ enum LogCommand {
 /// No proxy is running, the filter cannot be parsed, or there is no such request.
 pub async fn run(ctx: &CommandContext, args: LogArgs) -> Result<ExitStatus, CliError> {
     let filter = filter::parse_filter(&args.filter)?;
-    let paint = Styler::stdout();
+    let styler = Styler::stdout();
     if let Some(LogCommand::Replay(args)) = args.command {
         return replay::run(ctx, args).await;
     }
@@ -103,13 +103,13 @@ pub async fn run(ctx: &CommandContext, args: LogArgs) -> Result<ExitStatus, CliE
     match args.command {
         Some(LogCommand::Export(args)) => return export::run(&ledger_source, args).await,
         Some(LogCommand::Show { id, body }) => {
-            return show_request(ctx, &ledger_source, &id, body, paint).await;
+            return show_request(ctx, &ledger_source, &id, body, styler).await;
         }
         Some(LogCommand::Replay(_)) | None => {}
     }
-    let printer = LogPrinter { filter, json: ctx.global.json, styler: paint };
+    let printer = LogPrinter { filter, json: ctx.global.json, styler };
     let limit = args.limit as usize;
-    let question = HistoryQuery {
+    let query = HistoryQuery {
         filter: printer.filter.text().to_owned(),
         since: args.since,
         before_id: None,
@@ -121,7 +121,7 @@ pub async fn run(ctx: &CommandContext, args: LogArgs) -> Result<ExitStatus, CliE
         }
         printer.print_history(
             &Live::default(),
-            ledger_source.history(&question).await?.requests,
+            ledger_source.history(&query).await?.requests,
             limit,
         )?;
         return Ok(ExitStatus::Ok);
@@ -129,13 +129,15 @@ pub async fn run(ctx: &CommandContext, args: LogArgs) -> Result<ExitStatus, CliE
     // Subscribe before the snapshot so that no event is missed.
     let mut events = if args.follow { Some(proxy.client.events().await?) } else { None };
     let mut live = proxy.snapshot().await?.live;
-    let history = match ledger_source.history(&question).await {
+    let history = match ledger_source.history(&query).await {
         Ok(page) => page.requests,
         // An invalid query is an error. If the ledger cannot be read, the proxy's memory still
         // provides recent requests.
-        Err(error) if question.since.is_some() => return Err(error),
+        Err(error) if query.since.is_some() => return Err(error),
         Err(error) => {
-            output::print_note(&format!("note: only what the running proxy remembers: {error}"));
+            output::print_note(&format!(
+                "note: showing only the requests in the proxy's memory: {error}"
+            ));
             Vec::new()
         }
     };
@@ -197,8 +199,8 @@ async fn show_request(
     };
     if let Some(which) = body {
         let text = show::body_text(&full, which).ok_or_else(|| {
-            CliError::failed("that was not kept")
-                .hint("`bodies` under [ledger] says what is; older ones go first")
+            CliError::failed("this body was not stored")
+                .hint("`bodies` under [ledger] selects what is stored; the oldest bodies are deleted first")
         })?;
         output::print(&text)?;
     } else if ctx.global.json {
@@ -421,7 +423,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_request_is_one_line_with_what_matters() {
+    fn a_request_is_one_line_with_its_main_facts() {
         let text = request_line(&record(), Styler::plain());
         for part in [
             "ide aider",

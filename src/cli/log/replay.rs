@@ -66,7 +66,7 @@ pub(super) async fn run(ctx: &CommandContext, args: ReplayArgs) -> Result<ExitSt
         ActionReply { text, .. } => return Err(CliError::failed(text)),
     };
     if output::stderr_is_terminal() {
-        output::print_note(&format!("sent again as {id}; waiting for the answer"));
+        output::print_note(&format!("replayed as {id}; waiting for the answer"));
     }
     loop {
         match events.next().await? {
@@ -117,14 +117,12 @@ pub(super) async fn run(ctx: &CommandContext, args: ReplayArgs) -> Result<ExitSt
         output::print(&comparison_table(&first, &again, styler))?;
         output::print_line("")?;
         if !before.bodies_stored {
-            output::print_line(
-                "the first answer was not kept, so there is nothing to compare with:",
-            )?;
+            output::print_line("the first answer was not stored; the new answer is:")?;
             output::print(&styled_diff(&new, styler))?;
         } else if old.is_empty() && new.is_empty() {
             output::print_line(&clean(&no_answer_reason(&first, &again)))?;
         } else if difference.is_empty() {
-            output::print_line("the answers are the same")?;
+            output::print_line("the answers are identical")?;
         } else {
             output::print(&styled_diff(&difference, styler))?;
         }
@@ -134,15 +132,15 @@ pub(super) async fn run(ctx: &CommandContext, args: ReplayArgs) -> Result<ExitSt
 
 /// Why there is no answer to compare.
 fn no_answer_reason(first: &RequestRecord, again: &RequestRecord) -> String {
-    let why = |r: &RequestRecord| r.error.as_deref().unwrap_or("it has no words").to_owned();
+    let why = |r: &RequestRecord| r.error.as_deref().unwrap_or("it contains no text").to_owned();
     match (first.state, again.state) {
         (RequestState::Failed, RequestState::Failed) if why(first) == why(again) => {
-            format!("both failed, in the same way: {}", why(first))
+            format!("both failed with the same error: {}", why(first))
         }
         (RequestState::Failed, RequestState::Failed) => {
             format!("both failed; first: {}; again: {}", why(first), why(again))
         }
-        _ => "neither answer has words to compare".to_owned(),
+        _ => "neither answer contains text".to_owned(),
     }
 }
 
@@ -152,7 +150,7 @@ fn check_id(id: &str) -> Result<&str, CliError> {
         return Ok(id);
     }
     Err(CliError::failed(format!("no request `{}` in the ledger", clean(id)))
-        .hint("`aiproxy log` shows their ids; `last` is the newest finished one"))
+        .hint("`aiproxy log` lists the ids; `last` is the newest finished request"))
 }
 
 async fn fetch_transcript(
@@ -173,8 +171,8 @@ fn answer_text(parts: &[TranscriptPart]) -> String {
     let mut text = String::new();
     for part in parts {
         match part.kind {
-            PartKind::Call => text.push_str(&format!("[calls {}] {}", part.name, part.text)),
-            PartKind::Thinking => text.push_str(&format!("[thinks] {}", part.text)),
+            PartKind::Call => text.push_str(&format!("[tool call {}] {}", part.name, part.text)),
+            PartKind::Thinking => text.push_str(&format!("[thinking] {}", part.text)),
             PartKind::Media => text.push_str(&format!("[{}] {}", part.name, part.text)),
             PartKind::Refusal | PartKind::Result | PartKind::Text => text.push_str(&part.text),
         }
@@ -213,7 +211,7 @@ fn comparison_table(first: &RequestRecord, again: &RequestRecord, styler: Styler
     row("finish", &|r| r.finish.as_deref().unwrap_or("–").to_owned(), String::new());
     let duration = |r: &RequestRecord| r.duration_ms;
     row(
-        "took",
+        "duration",
         &|r| duration(r).map_or_else(none, time_format::seconds),
         percent_change(duration(first).map(f64::from), duration(again).map(f64::from)),
     );
@@ -273,7 +271,7 @@ mod tests {
     use crate::cli::log::tests::record;
 
     #[test]
-    fn both_stand_side_by_side_with_what_is_different() {
+    fn both_requests_are_compared_side_by_side() {
         let first = record();
         let again = RequestRecord {
             duration_ms: Some(1_250),
@@ -282,7 +280,7 @@ mod tests {
         };
         let text = comparison_table(&first, &again, Styler::plain());
         for line in [
-            "took",
+            "duration",
             "2.50s",
             "1.25s",
             "-50 %",
@@ -297,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn two_failures_are_no_equal_answers() {
+    fn two_failures_are_not_equal_answers() {
         let failed = |error: &str| RequestRecord {
             state: RequestState::Failed,
             error: Some(error.into()),
@@ -305,12 +303,12 @@ mod tests {
         };
         assert_eq!(
             no_answer_reason(&failed("503"), &failed("503")),
-            "both failed, in the same way: 503"
+            "both failed with the same error: 503"
         );
         assert_eq!(
             no_answer_reason(&failed("503"), &failed("429")),
             "both failed; first: 503; again: 429"
         );
-        assert_eq!(no_answer_reason(&record(), &record()), "neither answer has words to compare");
+        assert_eq!(no_answer_reason(&record(), &record()), "neither answer contains text");
     }
 }

@@ -36,7 +36,7 @@ pub(in crate::cli) fn body_text(full: &RequestDetail, which: BodySide) -> Option
     let gap = if body.tail.is_empty() {
         String::new()
     } else {
-        format!("\n… about {left_out} bytes were not kept …\n")
+        format!("\n… about {left_out} bytes were not stored …\n")
     };
     // Model output must not contain control characters for the terminal; line breaks are preserved.
     let text = format!("{}{gap}{}", body.head, body.tail);
@@ -117,7 +117,7 @@ pub(in crate::cli) fn request_page(r: &RequestRecord, styler: Styler) -> String 
     let (role, state) = match r.state {
         RequestState::Done => (TextRole::Success, "done"),
         RequestState::Failed => (TextRole::Error, "failed"),
-        RequestState::ClientGone => (TextRole::Dim, "the client left"),
+        RequestState::ClientGone => (TextRole::Dim, "the client disconnected"),
         RequestState::Queued => (TextRole::Warn, "queued"),
         RequestState::Streaming => (TextRole::Plain, "streaming"),
         RequestState::Waiting => (TextRole::Plain, "waiting for the upstream"),
@@ -127,7 +127,7 @@ pub(in crate::cli) fn request_page(r: &RequestRecord, styler: Styler) -> String 
         ("at", r.at.to_string()),
         ("project", format!("{}, client {}", r.project, r.client)),
         (
-            "asked",
+            "model",
             format!(
                 "{} ({} {}{}), {} bytes",
                 r.requested_model,
@@ -144,7 +144,7 @@ pub(in crate::cli) fn request_page(r: &RequestRecord, styler: Styler) -> String 
     add("status", r.status.map(|s| s.to_string()));
     add("finish", r.finish.as_deref().map(str::to_owned));
     add(
-        "took",
+        "duration",
         r.duration_ms.map(|ms| {
             format!(
                 "{}, first token after {}",
@@ -165,15 +165,17 @@ pub(in crate::cli) fn request_page(r: &RequestRecord, styler: Styler) -> String 
             )
         }),
     );
-    let won = if r.affinity_cached_tokens() > 0 {
-        " because it went where its conversation was before"
+    let by_affinity = if r.affinity_cached_tokens() > 0 {
+        ", because it went to the account of its conversation"
     } else {
         ""
     };
     let share = |u: &Usage| u.cache_read.saturating_mul(100) / u.input_total().max(1);
     add(
         "cached",
-        r.usage.filter(|u| u.cache_read > 0).map(|u| format!("{} % of the input{won}", share(&u))),
+        r.usage
+            .filter(|u| u.cache_read > 0)
+            .map(|u| format!("{} % of the input{by_affinity}", share(&u))),
     );
     add("cache", r.cache_miss.as_ref().map(|miss| miss.to_string()));
     add("cost", r.cost.map(|cost| cost.to_string()));
@@ -239,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_attempt_stands_there_with_its_outcome() {
+    fn every_attempt_is_listed_with_its_outcome() {
         let text = request_page(&super::super::tests::record(), Styler::plain());
         for part in [
             "smart (openai chat, stream)",
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_lie_on_one_axis() {
+    fn attempts_share_one_time_axis() {
         let text = waterfall(&super::super::tests::record(), Styler::plain());
         let bars: Vec<&str> = text.lines().map(|line| line.split('│').nth(1).unwrap()).collect();
         assert_eq!(bars.len(), 2);

@@ -25,7 +25,7 @@ pub(in crate::cli) fn render_table(
         return String::new();
     }
     let mut table =
-        TextTable::new(&["BUDGET", "PER", "SPENT", "OF", "USED", "", "ENDS IN", "NOTE"]);
+        TextTable::new(&["BUDGET", "PER", "SPENT", "LIMIT", "USED", "", "ENDS IN", "NOTE"]);
     for budget in budgets {
         let role = match budget.percent {
             100.. => TextRole::Error,
@@ -34,10 +34,10 @@ pub(in crate::cli) fn render_table(
         };
         let mut notes = Vec::new();
         if !budget.reserved.is_zero() {
-            notes.push(format!("{} reserved by what is under way", budget.reserved));
+            notes.push(format!("{} reserved by running requests", budget.reserved));
         }
         if budget.unpriced > 0 {
-            notes.push(format!("{} attempts of unknown price", budget.unpriced));
+            notes.push(format!("{} attempts without a known price", budget.unpriced));
         }
         table.row(vec![
             (&budget.holder).into(),
@@ -56,12 +56,12 @@ pub(in crate::cli) fn render_table(
 /// `████████████████│░░░│`: a bar with marks at 80 % and 100 %.
 fn bar(percent: u64) -> String {
     let full = (percent.min(100) * BAR_WIDTH).div_ceil(100);
-    let piece = |at: u64| match at {
+    let cell = |at: u64| match at {
         _ if at < full => '█',
         16 => '│',
         _ => '░',
     };
-    (0..BAR_WIDTH).map(piece).chain(['│']).collect()
+    (0..BAR_WIDTH).map(cell).chain(['│']).collect()
 }
 
 /// The JSON of one budget, the same in every listing.
@@ -85,7 +85,7 @@ mod tests {
     use crate::{base::money::NanoUsd, config::settings::Period};
 
     #[test]
-    fn a_bar_has_its_marks_and_never_more_than_all() {
+    fn a_bar_has_marks_and_is_never_longer_than_its_width() {
         for (percent, want) in [
             (0, "░░░░░░░░░░░░░░░░│░░░│"),
             (1, "█░░░░░░░░░░░░░░░│░░░│"),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_said_with_its_end() {
+    fn a_row_names_spent_limit_and_end() {
         let budget = BudgetView {
             holder: "project ide".to_owned(),
             per: Period::Day,
@@ -111,16 +111,16 @@ mod tests {
             until: Some(UnixMillis(3_600_000)),
         };
         let text = render_table(&[&budget], UnixMillis(0), Styler::plain());
-        for said in [
+        for part in [
             "project ide",
             "$4.100",
             "$5.000",
             "82 %",
             "1h00m",
             "$0.020 reserved",
-            "2 attempts of unknown price",
+            "2 attempts without a known price",
         ] {
-            assert!(text.contains(said), "{said}: {text}");
+            assert!(text.contains(part), "{part}: {text}");
         }
         assert_eq!(budget_json(&budget)["spent"], 4.1);
         assert_eq!(render_table(&[], UnixMillis(0), Styler::plain()), "");

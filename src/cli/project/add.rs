@@ -15,13 +15,13 @@ use crate::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-A project is a client identity with a key of its own, which is made here and kept in the OS
-keyring (or, where none answers, in a private file of the data dir).
+A project is a client identity with its own key. This command creates the key and stores it in
+the OS keyring, or in a private file of the data dir if no keyring is available.
 
 Examples:
   aiproxy project add ide
   aiproxy project add agent --models 'gpt-*,fast' --rpm 60 --budget 5/day --budget 50/month
-  aiproxy project show agent --reveal            the key, for a tool's settings";
+  aiproxy project show agent --reveal            print the key for a tool's settings";
 
 #[derive(Debug, Args)]
 pub struct AddArgs {
@@ -45,10 +45,10 @@ pub struct AddArgs {
     /// Budget, as in 5/day: dollars per day, week, month or total; repeatable
     #[arg(long, value_name = "USD/PERIOD", value_parser = parse_budget)]
     budget: Vec<(f64, Period)>,
-    /// Client networks it accepts, as in 192.168.1.0/24
+    /// Accept only clients from these networks, as in 192.168.1.0/24
     #[arg(long, value_name = "NET,…", value_delimiter = ',')]
     subnets: Vec<String>,
-    /// Allow it to control the proxy
+    /// Allow its key to use the control API
     #[arg(long)]
     admin: bool,
 }
@@ -62,8 +62,8 @@ pub(super) async fn run(ctx: &CommandContext, args: AddArgs) -> Result<ExitStatu
     let file = edit_file::load_or_empty(ctx)?;
     check_name(&args.name)?;
     if file.settings.projects.iter().any(|p| *p.name == *args.name) {
-        return Err(CliError::failed(format!("there is a project `{}` already", args.name))
-            .hint(format!("`aiproxy project set {0} KEY=VALUE` changes it, `aiproxy project rotate {0}` gives it a new key", args.name)));
+        return Err(CliError::failed(format!("project `{}` already exists", args.name))
+            .hint(format!("`aiproxy project set {0} KEY=VALUE` changes it, `aiproxy project rotate {0}` replaces its key", args.name)));
     }
     let (secret, location) =
         client_key::create_key(&args.name, &file.paths.data, &Keyring::system()).await?;
@@ -101,7 +101,7 @@ pub(super) async fn run(ctx: &CommandContext, args: AddArgs) -> Result<ExitStatu
     }
     attach::reload_if_running(ctx).await;
     ctx.print_result(&format!(
-        "project {0} added; its key ({1}) is kept in {location}\n`eval \"$(aiproxy env {0})\"` uses it, `aiproxy project show {0} --reveal` prints it",
+        "project {0} added; its key ({1}) is stored in {location}\n`eval \"$(aiproxy env {0})\"` uses it, `aiproxy project show {0} --reveal` prints it",
         args.name,
         secret.fingerprint()
     ))
@@ -109,34 +109,36 @@ pub(super) async fn run(ctx: &CommandContext, args: AddArgs) -> Result<ExitStatu
 
 /// Parses `5/day` or `$0.50/month`.
 fn parse_budget(text: &str) -> Result<(f64, Period), String> {
-    let form = || {
-        "write dollars and a period, as in 5/day; a period is day, week, month or total".to_owned()
+    let expected = || {
+        "expected dollars per period, as in 5/day; the period is day, week, month or total"
+            .to_owned()
     };
-    let (usd, per) = text.split_once('/').ok_or_else(form)?;
+    let (usd, per) = text.split_once('/').ok_or_else(expected)?;
     let usd = usd
         .trim()
         .trim_start_matches('$')
         .parse::<f64>()
         .ok()
         .filter(|usd| usd.is_finite() && *usd >= 0.0)
-        .ok_or_else(form)?;
-    let (_, per) = Period::ALL.iter().find(|(name, _)| *name == per.trim()).ok_or_else(form)?;
+        .ok_or_else(expected)?;
+    let (_, per) = Period::ALL.iter().find(|(name, _)| *name == per.trim()).ok_or_else(expected)?;
     Ok((usd, *per))
 }
 
 /// Checks a project's name, which is also a file name and part of a keyring entry.
 fn check_name(name: &str) -> Result<(), CliError> {
     if prompt::looks_like_key(name) {
-        return Err(CliError::usage("that looks like a key, not like the name of a project")
-            .hint("the key is made for you"));
+        return Err(CliError::usage("this looks like a key, not like a project name")
+            .hint("give only a name; aiproxy creates the key"));
     }
-    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || name.len() > 64 || !name.chars().all(fine) || name.starts_with('.') {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 64 || !name.chars().all(is_allowed) || name.starts_with('.')
+    {
         return Err(CliError::usage(format!(
-            "`{}` is no name for a project",
+            "`{}` is not a valid project name",
             crate::base::sanitize::clean(name)
         ))
-        .hint("letters, digits, `-`, `_` and `.`, at most 64"));
+        .hint("use up to 64 letters, digits, `-`, `_` and `.`; the first is not `.`"));
     }
     Ok(())
 }

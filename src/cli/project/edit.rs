@@ -15,7 +15,8 @@ use crate::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-Values are TOML; what is no TOML is text. The keys are those of [[project]] in the config.
+Values are TOML; anything that does not parse as TOML is taken as a string. The keys are those
+of [[project]] in the config.
 
 Examples:
   aiproxy project set ide rpm=120
@@ -52,8 +53,8 @@ pub(super) async fn remove(ctx: &CommandContext, name: &str) -> Result<ExitStatu
     let file = edit_file::load(ctx)?;
     let project = find_project(&file, name)?;
     let Some(key) = &project.key else {
-        return Err(CliError::failed("the project `default` is there by itself")
-            .hint("`aiproxy project set default enabled=false` turns it off"));
+        return Err(CliError::failed("project `default` is built in and cannot be removed")
+            .hint("`aiproxy project set default enabled=false` disables it"));
     };
     prompt::confirm(ctx, &format!("remove project {name} and its key?")).await?;
     edit_file::edit_config(ctx, &[Edit::RemoveProject { name: name.to_owned() }])?;
@@ -87,15 +88,17 @@ pub(super) async fn rotate(ctx: &CommandContext, name: &str) -> Result<ExitStatu
             if !is_generated_key(&file, name, key) && !matches!(key, Reference::Literal(_)) =>
         {
             return Err(CliError::failed(format!(
-                "the key of project `{name}` is kept in {key}, which is not ours to change"
+                "aiproxy did not create the key of project `{name}`, which is stored in {key}"
             ))
-            .hint(format!("change it there, or `aiproxy config unset project.{name}.key` first")));
+            .hint(format!(
+                "change it there, or run `aiproxy config unset project.{name}.key` first"
+            )));
         }
         _ => {}
     }
     prompt::confirm(
         ctx,
-        &format!("make a new key for project {name}? Tools that hold the old one stop working"),
+        &format!("create a new key for project {name}? Tools with the old key stop working"),
     )
     .await?;
     let (secret, location) =
@@ -113,7 +116,7 @@ pub(super) async fn rotate(ctx: &CommandContext, name: &str) -> Result<ExitStatu
     }
     attach::reload_if_running(ctx).await;
     ctx.print_result(&format!(
-        "project {name} has a new key ({}), kept in {location}",
+        "project {name} has a new key ({}), stored in {location}",
         secret.fingerprint()
     ))
 }

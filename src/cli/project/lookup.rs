@@ -25,7 +25,7 @@ pub(in crate::cli) async fn client_key(
     let project = find_project(&file, name)?;
     if !project.enabled {
         return Err(CliError::failed(format!("project `{name}` is disabled"))
-            .hint("name another project, or `aiproxy project set` it enabled=true"));
+            .hint("`aiproxy project set NAME enabled=true` enables it"));
     }
     project_key(&file, project).await.map(|(secret, _)| secret)
 }
@@ -38,11 +38,11 @@ pub(in crate::cli) async fn client_key(
 pub(super) fn find_project<'a>(file: &'a ConfigFile, name: &str) -> Result<&'a Project, CliError> {
     let projects = &file.settings.projects;
     projects.iter().find(|p| *p.name == *name).map(|p| &**p).ok_or_else(|| {
-        let near = suggest::nearest(name, projects.iter().map(|p| &*p.name))
-            .map(|near| format!("did you mean `{near}`? "))
+        let suggestion = suggest::nearest(name, projects.iter().map(|p| &*p.name))
+            .map(|suggestion| format!("did you mean `{suggestion}`? "))
             .unwrap_or_default();
         CliError::failed(format!("no project `{name}`"))
-            .hint(format!("{near}`aiproxy project add {name}` makes one"))
+            .hint(format!("{suggestion}`aiproxy project add {name}` creates it"))
     })
 }
 

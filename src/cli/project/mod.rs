@@ -17,7 +17,7 @@ pub enum ProjectCommand {
     /// Add a project and create its key
     #[command(after_help = add::EXAMPLES)]
     Add(add::AddArgs),
-    /// List projects and what they may use
+    /// List projects and their limits
     List,
     /// Show a project and the fingerprint of its key
     Show {

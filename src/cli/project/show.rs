@@ -40,9 +40,9 @@ pub(super) async fn list(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
         "UPSTREAMS",
         "RPM",
         "TPM",
-        "AT ONCE",
+        "CONCURRENCY",
         "BUDGET",
-        "FROM",
+        "SUBNETS",
         "KEY",
         "",
     ]);
@@ -65,7 +65,7 @@ pub(super) async fn list(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
                 .collect::<Vec<_>>()
                 .join(" ")
                 .into(),
-            TableCell::new(TextRole::Dim, key.as_deref().unwrap_or("made at first use")),
+            TableCell::new(TextRole::Dim, key.as_deref().unwrap_or("created at first use")),
             notes.collect::<Vec<_>>().join(" ").into(),
         ]);
     }

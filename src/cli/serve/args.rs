@@ -3,14 +3,14 @@
 use clap::Args;
 
 pub(in crate::cli) const EXAMPLES: &str = "\
-Without a config file it serves what it finds: keys in the environment (OPENAI_API_KEY, …),
-local servers on their usual ports, and the built-in upstream `demo`.
+Without a config file, the proxy uses provider keys from the environment (OPENAI_API_KEY, …),
+local servers on their default ports, and the built-in upstream `demo`.
 
 Examples:
   aiproxy serve
   aiproxy serve --listen 127.0.0.1:9000
   aiproxy serve --tui
-  aiproxy serve --demo             only the built-in upstream: nothing leaves this machine";
+  aiproxy serve --demo             use only the built-in upstream: nothing leaves this machine";
 
 /// Arguments of `serve`.
 #[derive(Clone, Debug, Default, Args)]

@@ -88,7 +88,7 @@ async fn watch_suspend(engine: &Engine) {
         engine.upstream_client.drop_stale();
         // One clock advances while the machine is suspended, the other does not.
         if engine.clock.mono().since(boot) > runtime_clock.elapsed() + POLL_INTERVAL {
-            tracing::info!("the machine slept; idle connections are dropped");
+            tracing::info!("the machine was suspended; dropping idle connections");
             engine.upstream_client.drop_idle();
         }
     }

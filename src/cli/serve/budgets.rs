@@ -30,10 +30,10 @@ pub(super) async fn reload_budgets(engine: &Arc<Engine>, ledger: Option<&Arc<Led
     let new = engine.configure_budgets();
     if let (false, Some(ledger)) = (new.is_empty(), ledger) {
         let (engine, ledger) = (Arc::clone(engine), Arc::clone(ledger));
-        let learned =
+        let restored =
             tokio::task::spawn_blocking(move || restore_spending(&engine, &ledger, &new)).await;
-        learned.unwrap_or_else(
-            |error| tracing::warn!(%error, "the ledger was not asked what budgets have spent"),
+        restored.unwrap_or_else(
+            |error| tracing::warn!(%error, "cannot read from the ledger what budgets have spent"),
         );
     }
 }

@@ -82,6 +82,6 @@ async fn apply_local_servers(admin: &Arc<ProxyAdmin>, up: &[LocalServer]) {
         }
     };
     if changed {
-        admin.reload_config("local servers").await;
+        admin.reload_config("local servers changed").await;
     }
 }

@@ -86,10 +86,10 @@ impl Listeners {
 /// Logs settings with which others can read keys or reach the proxy.
 pub(super) fn warn_about_exposure(settings: &Settings, addrs: &[SocketAddr]) {
     for upstream in settings.upstreams.iter().filter(|upstream| upstream.insecure_tls) {
-        tracing::warn!(upstream = %upstream.name, "insecure_tls is on: anybody between here and there can read the key");
+        tracing::warn!(upstream = %upstream.name, "insecure_tls is on: others on the network path can read the key");
     }
     if let Some(addr) = addrs.iter().find(|addr| !addr.ip().is_loopback()) {
-        tracing::warn!(%addr, "listening beyond this machine; every request needs a client key");
+        tracing::warn!(%addr, "listening on an address that other machines can reach; every request needs a client key");
     }
 }
 
@@ -101,16 +101,16 @@ fn listen_error(error: ListenError) -> CliError {
             let by = process::process_listening_on(addr)
                 .map_or_else(String::new, |process| format!(" by {process}"));
             CliError::failed(format!("{addr} is in use{by}"))
-                .hint("`aiproxy serve --listen 127.0.0.1:PORT` listens elsewhere; `aiproxy status` shows whether it is aiproxy")
+                .hint("`aiproxy serve --listen 127.0.0.1:PORT` uses another port; `aiproxy status` shows whether a proxy is running")
         }
         ErrorKind::PermissionDenied => {
-            CliError::failed(format!("{addr}: no permission to listen there"))
-                .hint("ports below 1024 belong to the system; choose a higher one")
+            CliError::failed(format!("cannot listen on {addr}: permission denied"))
+                .hint("ports below 1024 need privileges; choose a higher port")
         }
         ErrorKind::AddrNotAvailable => {
-            CliError::failed(format!("{addr} is no address of this machine"))
-                .hint("`listen` under [server] says where")
+            CliError::failed(format!("{addr} is not an address of this machine"))
+                .hint("`listen` under [server] sets the address")
         }
-        _ => CliError::failed(format!("{addr}: {source}")),
+        _ => CliError::failed(format!("cannot listen on {addr}: {source}")),
     }
 }

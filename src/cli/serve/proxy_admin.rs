@@ -85,7 +85,7 @@ impl ProxyAdmin {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     change = changes.recv() => match change {
-                        Some(()) => drop(admin.reload_config("the file changed").await),
+                        Some(()) => drop(admin.reload_config("file changed").await),
                         None => return,
                     },
                 }
@@ -165,8 +165,7 @@ impl ProxyAdmin {
         self.read_references(&settings).await;
         let count =
             settings.upstreams.iter().filter(|upstream| upstream.origin != Origin::Demo).count();
-        let restart =
-            if needs_restart { "; `listen` changed: `aiproxy restart` applies that" } else { "" };
+        let restart = if needs_restart { "; some changes need `aiproxy restart`" } else { "" };
         let text = format!(
             "config applied ({why}): {count} upstreams, {} projects{restart}",
             settings.projects.len()
@@ -217,7 +216,7 @@ impl ProxyAdmin {
         let texts: Vec<String> = errors.iter().map(Problem::one_line).collect();
         let first =
             texts.first().cloned().unwrap_or_else(|| "the config cannot be read".to_owned());
-        let text = format!("config not applied, the old one goes on: {first}");
+        let text = format!("config not applied, the previous one stays active: {first}");
         tracing::error!("{text}");
         self.engine.bus.publish(
             self.engine.clock.unix(),
@@ -240,18 +239,20 @@ impl ProxyAdmin {
                     .as_deref()
                     .map_or(Scope::Key(found.id), |model| Scope::KeyModel(found.id, model.into()));
                 engine.router.cool(&scope, span, now);
-                Ok(self.publish_health(&found.name, &format!("rests for {}", print_span(span))))
+                Ok(self
+                    .publish_health(&found.name, &format!("is cooling for {}", print_span(span))))
             }
             Action::CoolUpstream { upstream, for_ms } => {
                 let found = self.find_upstream(&upstream)?;
                 let span = for_ms.map_or(DEFAULT_COOLDOWN, Duration::from_millis);
                 engine.router.cool(&Scope::Upstream(found.id), span, now);
-                Ok(self.publish_health(&found.name, &format!("rests for {}", print_span(span))))
+                Ok(self
+                    .publish_health(&found.name, &format!("is cooling for {}", print_span(span))))
             }
             Action::Warm { key: None, .. } => {
                 engine.router.warm(&Scope::All);
                 engine.network.reset();
-                Ok(self.publish_health("everything", "is warm again"))
+                Ok(self.publish_health("every key and upstream", "is no longer cooling"))
             }
             Action::Warm { key: Some(key), model } => {
                 let (_, found) = self.find_key(&key)?;
@@ -259,12 +260,12 @@ impl ProxyAdmin {
                     .as_deref()
                     .map_or(Scope::Key(found.id), |model| Scope::KeyModel(found.id, model.into()));
                 engine.router.warm(&scope);
-                Ok(self.publish_health(&found.name, "is warm again"))
+                Ok(self.publish_health(&found.name, "is no longer cooling"))
             }
             Action::WarmUpstream { upstream } => {
                 let found = self.find_upstream(&upstream)?;
                 engine.router.warm(&Scope::Upstream(found.id));
-                Ok(self.publish_health(&found.name, "is warm again"))
+                Ok(self.publish_health(&found.name, "is no longer cooling"))
             }
             Action::EnableKey { key } => self.set_key_enabled(&key, true).await,
             Action::DisableKey { key } => self.set_key_enabled(&key, false).await,
@@ -277,11 +278,11 @@ impl ProxyAdmin {
                 self.loader
                     .check_key(&upstream, &found)
                     .await
-                    .map(|()| format!("{} works: the provider gave its model list", found.name))
+                    .map(|()| format!("{} works: the provider returned its model list", found.name))
                     .map_err(|why| format!("{}: {why}", found.name))
             }
             Action::Reload => {
-                let reloaded = self.reload_config("asked for").await;
+                let reloaded = self.reload_config("requested").await;
                 if reloaded.ok { Ok(reloaded.text) } else { Err(reloaded.problems.join("\n")) }
             }
             Action::Kill { id } => {
@@ -291,7 +292,7 @@ impl ProxyAdmin {
                     .or_else(|| RequestId::parse(&id))
                     .ok_or("no running request has this id")?;
                 if engine.cancellations.cancel(id) {
-                    Ok(format!("request {id} was ended"))
+                    Ok(format!("request {id} was aborted"))
                 } else {
                     Err(format!("request {id} is not running"))
                 }
@@ -340,10 +341,10 @@ impl ProxyAdmin {
         match of_upstream.as_slice() {
             [(upstream, key)] => Ok((Arc::clone(upstream), Arc::clone(key))),
             [] => Err(format!("no key is named `{name}`; `aiproxy key list` shows all")),
-            many => Err(format!(
+            keys => Err(format!(
                 "`{name}` has {} keys: {}",
-                many.len(),
-                many.iter().map(|(_, key)| &*key.name).collect::<Vec<_>>().join(", ")
+                keys.len(),
+                keys.iter().map(|(_, key)| &*key.name).collect::<Vec<_>>().join(", ")
             )),
         }
     }
@@ -401,16 +402,16 @@ fn ensure_in_file(upstream: &Upstream) -> Result<(), String> {
     let name = &upstream.name;
     match upstream.origin {
         Origin::File => Ok(()),
-        Origin::Demo => Err("the demo is always there".to_owned()),
+        Origin::Demo => Err("the built-in upstream `demo` cannot be changed".to_owned()),
         Origin::Env | Origin::Local => Err(format!(
-            "`{name}` was found, not configured; `aiproxy upstream add {name}` writes it into the config first"
+            "`{name}` was discovered and is not in the config; `aiproxy upstream add {name}` adds it"
         )),
     }
 }
 
 impl Admin for Arc<ProxyAdmin> {
     fn reload(&self) -> BoxFuture<'_, ReloadResult> {
-        Box::pin(self.reload_config("asked for"))
+        Box::pin(self.reload_config("requested"))
     }
 
     fn perform(&self, action: Action) -> BoxFuture<'_, ActionReply> {
@@ -420,7 +421,7 @@ impl Admin for Arc<ProxyAdmin> {
                 Action::Replay { id, model } => admin
                     .replay(&id, model)
                     .await
-                    .map(|(of, id)| (format!("request {of} goes out again as {id}"), Some(id))),
+                    .map(|(of, id)| (format!("request {of} was sent again as {id}"), Some(id))),
                 other => admin.execute(other).await.map(|text| (text, None)),
             };
             match done {

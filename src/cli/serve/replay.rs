@@ -19,19 +19,19 @@ impl ProxyAdmin {
         model: Option<String>,
     ) -> Result<(RequestId, RequestId), String> {
         let ledger =
-            self.ledger.clone().ok_or("no ledger is kept, so there is no request to send again")?;
+            self.ledger.clone().ok_or("there is no ledger, so no request can be sent again")?;
         let ledger_handle = LedgerHandle { engine: Arc::clone(&self.engine), ledger };
         let full = ledger_handle.request_detail(id).await.map_err(|error| error.message)?;
         let record = full.record;
         let body = full.bodies.iter().find(|body| body.side == ExchangeSide::Request);
         let body = body
             .filter(|body| body.is_complete())
-            .ok_or("its body was not kept whole (`bodies` under [ledger])")?;
+            .ok_or("its body was not stored completely (`bodies` under [ledger])")?;
         let generation = self.engine.generation();
         let project =
             generation.settings.projects.iter().find(|project| project.name == record.project);
         let project =
-            project.ok_or_else(|| format!("there is no project `{}` any more", record.project))?;
+            project.ok_or_else(|| format!("project `{}` no longer exists", record.project))?;
         let stored = StoredRequest {
             dialect: record.dialect,
             op: record.op,
@@ -39,9 +39,8 @@ impl ProxyAdmin {
             stream: record.stream,
             body: &body.head,
         };
-        let (endpoint, query) = endpoints::for_replay(stored).ok_or_else(|| {
-            format!("a request for `{}` cannot be sent again from here", record.op)
-        })?;
+        let (endpoint, query) = endpoints::for_replay(stored)
+            .ok_or_else(|| format!("a `{}` request cannot be sent again", record.op))?;
         let pending = handler::prepare_replay(
             &self.engine,
             Replay {

@@ -48,14 +48,14 @@ pub(super) async fn wait_for_stop(
             }
             signal = signals.next() => match signal {
                 ProcessSignal::Stop => {
-                    tracing::info!("stopping: open requests may finish; once more stops at once");
+                    tracing::info!("stopping: running requests may finish; repeat the signal to stop at once");
                     admin.stop.cancel();
                     signals.stop_at_once_on_next(admin.stop_now.clone());
                     return Ok(ExitStatus::Ok);
                 }
                 ProcessSignal::Reload => {
                     let reloaded = admin.reload_config("SIGHUP").await;
-                    tracing::debug!(ok = reloaded.ok, "reload asked for by signal");
+                    tracing::debug!(ok = reloaded.ok, "reload requested by signal");
                 }
             },
         }
@@ -75,7 +75,7 @@ pub(super) async fn shutdown(admin: &ProxyAdmin, drain: Duration, closing: &Canc
     );
     tokio::select! {
         () = tracker.wait() => return,
-        () = tokio::time::sleep(drain) => tracing::warn!(requests = engine.cancellations.running(), "drain is over; open requests are cut"),
+        () = tokio::time::sleep(drain) => tracing::warn!(requests = engine.cancellations.running(), "drain time is over; aborting running requests"),
         () = admin.stop_now.cancelled() => {}
     }
     engine.cancellations.cancel_all();

@@ -63,7 +63,7 @@ pub(super) async fn run_otlp_export(
             Ok(()) if failing => {
                 failing = false;
                 tracing::info!(
-                    "traces are sent again; {} requests have none",
+                    "traces are sent again; {} requests were not traced",
                     traces.dropped.load(Ordering::Relaxed)
                 );
             }

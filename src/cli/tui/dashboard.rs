@@ -35,17 +35,18 @@ pub(in crate::cli) async fn run_in_process(
     let base = addrs
         .first()
         .map_or_else(String::new, |addr| format!("http://{}", dial_address(&addr.to_string())));
-    let text = expose_secret(&token).to_owned();
-    let again = base.clone();
+    let token_text = expose_secret(&token).to_owned();
+    let reconnect_url = base.clone();
     let client = ControlClient::new(base, token);
-    let reconnect =
-        Box::new(move || Some(ControlClient::new(again.clone(), Secret::new(text.clone()))));
+    let reconnect = Box::new(move || {
+        Some(ControlClient::new(reconnect_url.clone(), Secret::new(token_text.clone())))
+    });
     let source = ProxyConnection { client, reconnect, explain: explain::render_plain };
     let result = run_dashboard(source, dashboard_options(paths, true)).await?;
     print_copied(&result.copied)?;
     if !result.stop_proxy {
         output::print_note(
-            "the proxy goes on; Ctrl-C or `aiproxy stop` ends it, `aiproxy tui` in another terminal shows it",
+            "the proxy keeps running; Ctrl-C or `aiproxy stop` stops it, `aiproxy tui` in another terminal opens the dashboard",
         );
         std::future::pending::<()>().await;
     }

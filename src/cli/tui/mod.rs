@@ -30,7 +30,7 @@ use crate::{
 pub async fn run(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
     if !std::io::stdout().is_terminal() {
         return Err(CliError::failed("the dashboard needs a terminal")
-            .hint("`aiproxy status` and `aiproxy log` print"));
+            .hint("`aiproxy status` and `aiproxy log` print text"));
     }
     let paths = ctx.global.paths()?;
     let Some(proxy) = RunningProxy::try_connect(ctx)? else {

@@ -65,17 +65,17 @@ pub(super) async fn test(ctx: &CommandContext, name: &str) -> Result<ExitStatus,
 async fn test_without_key(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
     let settings = edit_file::load(ctx)?.with_discovered();
     let Some(upstream) = settings.upstreams.iter().find(|u| *u.name == *name) else {
-        return Err(CliError::failed(format!("`{name}` has no keys to try"))
-            .hint(format!("`aiproxy upstream show {name}` tells its state")));
+        return Err(CliError::failed(format!("`{name}` has no keys to test"))
+            .hint(format!("`aiproxy upstream show {name}` shows its state")));
     };
     match verify::check_key(upstream, None).await {
         KeyVerdict::Good { models } => {
             let models = models.map(|n| format!(", {n} models")).unwrap_or_default();
-            ctx.print_result(&format!("{name} answers{models}"))
+            ctx.print_result(&format!("{name} responds{models}"))
         }
-        KeyVerdict::Rejected { status, message: said } => {
-            Err(CliError::failed(format!("{name} wants a key (status {status}): {said}"))
-                .hint(format!("`aiproxy key add {name}` gives it one")))
+        KeyVerdict::Rejected { status, message } => {
+            Err(CliError::failed(format!("{name} requires a key (status {status}): {message}"))
+                .hint(format!("`aiproxy key add {name}` adds one")))
         }
         KeyVerdict::Unknown(why) => Err(CliError::failed(format!("{name}: {why}"))),
     }

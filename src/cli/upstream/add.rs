@@ -17,8 +17,8 @@ use crate::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-A preset fills in URL, dialect and everything else that is known of a provider;
-`aiproxy upstream presets` lists them.
+A preset fills in the URL, the dialect and other facts about a provider; `aiproxy upstream
+presets` lists them.
 
 Examples:
   aiproxy upstream add gemini
@@ -28,18 +28,18 @@ Examples:
 
 #[derive(Debug, Args)]
 pub struct AddArgs {
-    /// Name in the config, and before the `/` of its keys
+    /// Name in the config; its keys are NAME/LABEL
     name: String,
     /// Provider preset [default: the one of that name, unless --base-url is given]
     #[arg(long, value_name = "PRESET")]
     preset: Option<String>,
-    /// URL of its API
+    /// Base URL of its API
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
     /// API dialect: openai, responses, anthropic, gemini or ollama
     #[arg(long, value_name = "NAME", value_parser = crate::cli::route::parse_dialect)]
     dialect: Option<Dialect>,
-    /// Models it serves; patterns are allowed [default: the models it lists]
+    /// Models to request from it; patterns are allowed [default: its own model list]
     #[arg(long, value_name = "MODEL,…", value_delimiter = ',')]
     models: Vec<String>,
     /// Priority; lower is tried first
@@ -61,11 +61,11 @@ pub struct AddArgs {
 pub(super) async fn run(ctx: &CommandContext, args: AddArgs) -> Result<ExitStatus, CliError> {
     let file = edit_file::load_or_empty(ctx)?;
     if prompt::looks_like_key(&args.name) {
-        return Err(CliError::usage("that looks like a key, not like the name of an upstream")
-            .hint("aiproxy key add UPSTREAM asks for the key"));
+        return Err(CliError::usage("this looks like a key, not like an upstream name")
+            .hint("`aiproxy key add UPSTREAM` prompts for the key"));
     }
     if file.settings.upstreams.iter().any(|u| *u.name == *args.name) {
-        return Err(CliError::failed(format!("there is an upstream `{}` already", args.name))
+        return Err(CliError::failed(format!("upstream `{}` already exists", args.name))
             .hint(format!("`aiproxy upstream set {} KEY=VALUE` changes it", args.name)));
     }
     let preset = match (&args.preset, &args.base_url) {
@@ -74,11 +74,11 @@ pub(super) async fn run(ctx: &CommandContext, args: AddArgs) -> Result<ExitStatu
         (None, Some(_)) => None,
     };
     if let Some(preset) = preset.as_deref().filter(|preset| presets::find(preset).is_none()) {
-        let near = suggest::nearest(preset, presets::all().iter().map(|p| &*p.name))
+        let suggestion = suggest::nearest(preset, presets::all().iter().map(|p| &*p.name))
             .map(|n| format!("did you mean `{n}`? "))
             .unwrap_or_default();
         return Err(CliError::failed(format!("no preset `{preset}`"))
-            .hint(format!("{near}Another provider needs --base-url and --dialect")));
+            .hint(format!("{suggestion}for another provider, give --base-url and --dialect")));
     }
     let dialects: Vec<String> = args.dialect.iter().map(|d| d.name().to_owned()).collect();
     let mut edits = vec![Edit::AddUpstream {
@@ -106,7 +106,7 @@ pub(super) async fn run(ctx: &CommandContext, args: AddArgs) -> Result<ExitStatu
     let added = file.settings.upstreams.iter().find(|u| *u.name == *args.name);
     let keyless = added.is_some_and(|u| u.auth != Auth::None && u.keys.is_empty());
     let next = if keyless {
-        format!("; `aiproxy key add {}` gives it a key", args.name)
+        format!("; `aiproxy key add {}` adds its key", args.name)
     } else {
         String::new()
     };

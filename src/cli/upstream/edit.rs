@@ -13,8 +13,8 @@ use crate::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-Values are TOML; what is no TOML is text. The keys are those of [[upstream]] in the config
-(`aiproxy config schema`).
+Values are TOML; anything that does not parse as TOML is taken as a string. The keys are those
+of [[upstream]] in the config (`aiproxy config schema`).
 
 Examples:
   aiproxy upstream set office priority=5 max_concurrency=8
@@ -27,10 +27,10 @@ fn ensure_in_file(file: &edit_file::ConfigFile, name: &str) -> Result<(), CliErr
         && let Some(found) = merged.upstreams.iter().find(|u| *u.name == *name)
     {
         return Err(CliError::failed(format!(
-            "`{name}` was found ({}) and is not in the config",
+            "`{name}` was discovered ({}) and is not in the config",
             status::origin_name(found.origin)
         ))
-        .hint(format!("`aiproxy upstream add {name}` writes it there")));
+        .hint(format!("`aiproxy upstream add {name}` adds it")));
     }
     ensure_known(name, file.settings.upstreams.iter().map(|u| &*u.name))
 }
@@ -72,5 +72,5 @@ pub(super) async fn remove(ctx: &CommandContext, name: &str) -> Result<ExitStatu
     prompt::confirm(ctx, &format!("remove upstream {name} from the config?")).await?;
     edit_file::edit_config(ctx, &[Edit::RemoveUpstream { name: name.to_owned() }])?;
     attach::reload_if_running(ctx).await;
-    ctx.print_result(&format!("upstream {name} removed; its keys stay where they are"))
+    ctx.print_result(&format!("upstream {name} removed; its stored keys were not deleted"))
 }

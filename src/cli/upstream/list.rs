@@ -43,7 +43,7 @@ pub(super) async fn run(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
         )?;
     } else if settings.upstreams.is_empty() {
         output::print_line(
-            "no upstreams but the built-in `demo`; `aiproxy key add UPSTREAM` or `aiproxy upstream add NAME` adds one",
+            "no upstreams except the built-in `demo`; `aiproxy key add UPSTREAM` or `aiproxy upstream add NAME` adds one",
         )?;
     } else {
         output::print(&configured_table(&settings, Styler::stdout()))?;
@@ -63,7 +63,7 @@ fn configured_json(u: &Upstream) -> Value {
 }
 
 fn configured_table(settings: &Settings, styler: Styler) -> String {
-    let mut table = TextTable::new(&["UPSTREAM", "DIALECT", "FROM", "KEYS", "URL", ""]);
+    let mut table = TextTable::new(&["UPSTREAM", "DIALECT", "ORIGIN", "KEYS", "URL", ""]);
     for u in &settings.upstreams {
         table.row(vec![
             (&*u.name).into(),
@@ -98,8 +98,7 @@ pub(super) fn presets(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
         output::print_json(&rows)?;
         return Ok(ExitStatus::Ok);
     }
-    let mut table =
-        TextTable::new(&["PRESET", "PROVIDER", "DIALECTS", "KEY VARIABLE", "KEYS FROM"]);
+    let mut table = TextTable::new(&["PRESET", "PROVIDER", "DIALECTS", "KEY VARIABLE", "KEY PAGE"]);
     for p in presets::all() {
         table.row(vec![
             (&*p.name).into(),

@@ -10,11 +10,11 @@ pub(super) fn ensure_known<'a>(
     if names.clone().any(|known| known == name) {
         return Ok(());
     }
-    let near = suggest::nearest(name, names)
-        .map(|near| format!("did you mean `{near}`? "))
+    let suggestion = suggest::nearest(name, names)
+        .map(|suggestion| format!("did you mean `{suggestion}`? "))
         .unwrap_or_default();
     Err(CliError::failed(format!("no upstream `{name}`"))
-        .hint(format!("{near}`aiproxy upstream list` shows all")))
+        .hint(format!("{suggestion}`aiproxy upstream list` shows all")))
 }
 
 #[cfg(test)]

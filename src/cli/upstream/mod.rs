@@ -41,7 +41,7 @@ pub enum UpstreamCommand {
         #[arg(required = true, value_name = "KEY=VALUE")]
         values: Vec<String>,
     },
-    /// Remove an upstream from the config; its keys stay in the keyring
+    /// Remove an upstream from the config; its stored keys are not deleted
     Remove {
         /// Upstream name
         name: String,

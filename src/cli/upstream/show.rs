@@ -65,7 +65,7 @@ pub(super) async fn run(ctx: &CommandContext, name: &str) -> Result<ExitStatus, 
     output::print(&one.as_text(SystemClock.unix(), Styler::stdout()))?;
     if live.is_none() {
         output::print_note(&format!(
-            "note: {}, so nothing is known about its state",
+            "note: {}, so its state is unknown",
             attach::not_running_note(ctx).await
         ));
     }
@@ -86,9 +86,9 @@ impl UpstreamDetail<'_> {
     }
 
     fn budgets(&self) -> Vec<&BudgetView> {
-        let belongs = |of: &str| {
-            of.strip_prefix("upstream ") == Some(self.name)
-                || of
+        let belongs = |holder: &str| {
+            holder.strip_prefix("upstream ") == Some(self.name)
+                || holder
                     .strip_prefix("key ")
                     .and_then(|key| key.strip_prefix(self.name))
                     .is_some_and(|rest| rest.starts_with('/'))
@@ -123,7 +123,7 @@ impl UpstreamDetail<'_> {
     /// Contains no secrets: keys appear as references and headers by name only.
     fn as_json(&self) -> Value {
         let mut facts = match self.configured {
-            Some(set) => upstream_config_json(set),
+            Some(upstream) => upstream_config_json(upstream),
             None => json!({ "name": self.name, "keys": [] }),
         };
         if let Some(view) = self.view {
@@ -184,11 +184,13 @@ impl UpstreamDetail<'_> {
         }
         match (self.configured, self.view) {
             (Some(u), _) => u.endpoints.iter().for_each(|end| {
-                lines.push(("speaks", format!("{} at {}", end.dialect.name(), end.base_url)));
+                lines.push(("dialect", format!("{} at {}", end.dialect.name(), end.base_url)));
             }),
             (None, Some(view)) => {
-                lines
-                    .push(("speaks", format!("{} at {}", view.dialects.join(", "), view.base_url)));
+                lines.push((
+                    "dialect",
+                    format!("{} at {}", view.dialects.join(", "), view.base_url),
+                ));
             }
             (None, None) => {}
         }
@@ -197,7 +199,7 @@ impl UpstreamDetail<'_> {
         }
         if let Some(view) = self.view {
             lines.push(("models", models_text(&self.models(), view.models)));
-            lines.push(("lately", recent_stats_text(view)));
+            lines.push(("recent", recent_stats_text(view)));
             if let Some(probe) = &view.probe {
                 let ago = time_format::span(now.0 - probe.at.0);
                 lines.push((
@@ -289,19 +291,16 @@ fn state_text(view: &UpstreamView, now: UnixMillis) -> String {
 
 /// Adds the settings that differ from the defaults.
 fn push_config_lines(u: &Upstream, lines: &mut Vec<(&'static str, String)>) {
-    lines.push((
-        "order",
-        format!("priority {} (lower is tried first), weight {}", u.priority, u.weight),
-    ));
+    lines.push(("priority", format!("{} (lower is tried first), weight {}", u.priority, u.weight)));
     for (limit, what) in
-        [(f64::from(u.max_concurrency), "requests at once"), (u.max_rps, "requests a second")]
+        [(f64::from(u.max_concurrency), "concurrent requests"), (u.max_rps, "requests per second")]
     {
         if limit > 0.0 {
-            lines.push(("at most", format!("{limit} {what}")));
+            lines.push(("limit", format!("{limit} {what}")));
         }
     }
     if let Some(patterns) = &u.models {
-        lines.push(("serves", pattern_texts(patterns).join(", ")));
+        lines.push(("patterns", pattern_texts(patterns).join(", ")));
     }
     lines.extend(
         u.rename
@@ -320,10 +319,10 @@ fn push_config_lines(u: &Upstream, lines: &mut Vec<(&'static str, String)>) {
         ));
     }
     if u.insecure_tls {
-        lines.push(("tls", "its certificate is not checked (insecure_tls)".to_owned()));
+        lines.push(("tls", "certificate not verified (insecure_tls)".to_owned()));
     }
     if let Some(page) = &u.key_page {
-        lines.push(("keys from", page.to_string()));
+        lines.push(("key page", page.to_string()));
     }
 }
 
@@ -342,22 +341,22 @@ fn models_text(names: &BTreeSet<&str>, listed: Option<u32>) -> String {
 fn recent_stats_text(view: &UpstreamView) -> String {
     let stats = &view.stats;
     if stats.attempts == 0 {
-        return "nothing was asked of it in the last 15 minutes".to_owned();
+        return "no requests in the last 15 minutes".to_owned();
     }
     let ttft = match (stats.ttft_p50_ms, stats.ttft_p95_ms) {
         (Some(p50), Some(p95)) => format!(
-            "; first token after {} (median), {} (95 of 100)",
+            "; time to first token {} (median), {} (95th percentile)",
             time_format::seconds(p50),
             time_format::seconds(p95)
         ),
         _ => String::new(),
     };
-    let many = if stats.attempts == 1 {
+    let attempts = if stats.attempts == 1 {
         "1 attempt".to_owned()
     } else {
         format!("{} attempts", stats.attempts)
     };
-    format!("{many}, {} failed{ttft}", stats.errors)
+    format!("{attempts}, {} failed{ttft}", stats.errors)
 }
 
 /// The config's keys, for when no proxy is running.
@@ -376,8 +375,8 @@ fn configured_keys_table(keys: &[std::sync::Arc<UpstreamKey>], styler: Styler) -
     table.render(styler)
 }
 
-fn limit_text(limit: KeyLimit, at_once: u32) -> String {
-    let each = [(limit.rpm, "rpm"), (limit.tpm, "tpm"), (at_once, "at once")];
+fn limit_text(limit: KeyLimit, max_concurrency: u32) -> String {
+    let each = [(limit.rpm, "rpm"), (limit.tpm, "tpm"), (max_concurrency, "concurrent")];
     each.into_iter()
         .filter(|(n, _)| *n > 0)
         .map(|(n, what)| format!("{n} {what}"))

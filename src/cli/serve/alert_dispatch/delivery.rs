@@ -43,7 +43,7 @@ impl AlertDispatcher {
         )
         .await
         {
-            tracing::warn!("an alert is not shown on the desktop: {why}");
+            tracing::warn!("alert not shown on the desktop: {why}");
         }
     }
 
@@ -54,30 +54,27 @@ impl AlertDispatcher {
         messages: &mut mpsc::Receiver<Arc<AlertMessage>>,
     ) {
         while let Some(message) = messages.recv().await {
-            let mut pauses = deliver::RETRY_DELAYS.iter();
+            let mut retry_delays = deliver::RETRY_DELAYS.iter();
             loop {
                 // Read the settings for each try because a reload may have changed them.
                 let settings = self.settings();
                 let Some(url) = channel_url(&settings, form) else { break };
                 match self.deliver_once(&settings, url, form, &message).await {
                     DeliveryResult::Delivered => break,
-                    DeliveryResult::Retry { reason: why, retry_after: after } => {
-                        match pauses.next() {
-                            Some(pause) => {
-                                tracing::debug!(
-                                    way = form.name(),
-                                    "an alert is not taken yet: {why}"
-                                );
-                                tokio::time::sleep(after.unwrap_or(*pause)).await;
-                            }
-                            None => {
-                                tracing::warn!(way = form.name(), id = %message.id, "an alert is given up: {why}");
-                                break;
-                            }
+                    DeliveryResult::Retry { reason: why, retry_after: after } => match retry_delays
+                        .next()
+                    {
+                        Some(delay) => {
+                            tracing::debug!(channel = form.name(), "alert not accepted yet: {why}");
+                            tokio::time::sleep(after.unwrap_or(*delay)).await;
                         }
-                    }
+                        None => {
+                            tracing::warn!(channel = form.name(), id = %message.id, "alert dropped after all retries: {why}");
+                            break;
+                        }
+                    },
                     DeliveryResult::Rejected { reason: why } => {
-                        tracing::warn!(way = form.name(), id = %message.id, "an alert is refused: {why}");
+                        tracing::warn!(channel = form.name(), id = %message.id, "alert rejected by its receiver: {why}");
                         break;
                     }
                 }
@@ -122,7 +119,7 @@ impl AlertDispatcher {
         let alert = Alert {
             kind: AlertKind::Test,
             subject: "test".into(),
-            text: "a test of the alerts of aiproxy: if you read this, they arrive".into(),
+            text: "test alert of aiproxy: delivery works".into(),
             level: Severity::Info,
         };
         let message = self.build_message(alert, 0);
@@ -142,7 +139,7 @@ impl AlertDispatcher {
             let Some(url) = channel_url(&settings, form) else { continue };
             match self.deliver_once(&settings, url, form, &message).await {
                 DeliveryResult::Delivered => {
-                    lines.push(format!("{}: taken by {}", form.name(), url.origin()));
+                    lines.push(format!("{}: accepted by {}", form.name(), url.origin()));
                 }
                 DeliveryResult::Retry { reason: why, .. }
                 | DeliveryResult::Rejected { reason: why } => {
@@ -153,7 +150,7 @@ impl AlertDispatcher {
         }
         match (lines.is_empty(), failed) {
             (true, _) => {
-                Err("alerts go nowhere: set `desktop`, `webhook` or `feishu` under [alerts]"
+                Err("no alert channel is configured: set `desktop`, `webhook` or `feishu` under [alerts]"
                     .to_owned())
             }
             (false, true) => Err(lines.join("\n")),

@@ -59,21 +59,21 @@ fn upstream_inputs(
 }
 
 fn key_inputs(view: &KeyView) -> KeyAlertInputs {
-    let rest = |until: Option<UnixMillis>, cause: &Option<String>| AlertCooldown {
+    let cooldown = |until: Option<UnixMillis>, cause: &Option<String>| AlertCooldown {
         until,
         cause: cause.clone(),
     };
-    let resting = |state| matches!(state, KeyStatus::Cooling);
+    let is_cooling = |state| matches!(state, KeyStatus::Cooling);
     KeyAlertInputs {
         name: format!("{}/{}", view.upstream, view.label),
         rejection: (view.state == KeyStatus::Rejected)
             .then(|| view.cause.clone().unwrap_or_default()),
-        cooldown: resting(view.state).then(|| rest(view.until, &view.cause)),
+        cooldown: is_cooling(view.state).then(|| cooldown(view.until, &view.cause)),
         model_cooldowns: view
             .scopes
             .iter()
-            .filter(|scope| resting(scope.state))
-            .map(|scope| (scope.model.clone(), rest(scope.until, &scope.cause)))
+            .filter(|scope| is_cooling(scope.state))
+            .map(|scope| (scope.model.clone(), cooldown(scope.until, &scope.cause)))
             .collect(),
     }
 }

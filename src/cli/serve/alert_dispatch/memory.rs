@@ -83,7 +83,7 @@ mod tests {
     use crate::events::event::Severity;
 
     #[test]
-    fn what_others_told_stands_until_it_is_over_and_the_newest_counts() {
+    fn an_alert_stays_active_until_it_is_resolved_or_replaced() {
         let mut memory = AlertMemory::default();
         let alert = |what, subject: &str| Alert {
             kind: what,
@@ -100,16 +100,16 @@ mod tests {
         ] {
             memory.record(&alert(what, subject), UnixMillis(0));
         }
-        let standing: Vec<_> = memory
+        let active: Vec<_> = memory
             .active()
             .into_iter()
             .map(|view| (view.alert.kind, view.alert.subject.to_string()))
             .collect();
-        assert_eq!(standing, [(AlertKind::BudgetSpent, "project ide".to_owned())]);
+        assert_eq!(active, [(AlertKind::BudgetSpent, "project ide".to_owned())]);
     }
 
     #[test]
-    fn budgets_stand_while_they_are_full() {
+    fn budget_alerts_follow_the_budgets() {
         let mut memory = AlertMemory::default();
         let alert = |what, text: &str| Alert {
             kind: what,
@@ -117,7 +117,7 @@ mod tests {
             text: text.into(),
             level: Severity::Warn,
         };
-        let standing = |memory: &AlertMemory| {
+        let active = |memory: &AlertMemory| {
             memory
                 .active()
                 .into_iter()
@@ -127,10 +127,10 @@ mod tests {
 
         memory.sync_budgets(vec![alert(AlertKind::BudgetNear, "81 %")], UnixMillis(1));
         memory.sync_budgets(vec![alert(AlertKind::BudgetNear, "90 %")], UnixMillis(2));
-        assert_eq!(standing(&memory), [(1, "90 %".to_owned())]);
+        assert_eq!(active(&memory), [(1, "90 %".to_owned())]);
         memory.sync_budgets(vec![alert(AlertKind::BudgetSpent, "100 %")], UnixMillis(3));
-        assert_eq!(standing(&memory), [(3, "100 %".to_owned())]);
+        assert_eq!(active(&memory), [(3, "100 %".to_owned())]);
         memory.sync_budgets(Vec::new(), UnixMillis(4));
-        assert_eq!(standing(&memory), []);
+        assert_eq!(active(&memory), []);
     }
 }

@@ -180,13 +180,13 @@ impl AlertDispatcher {
     fn send_to_channels(&self, alert: &Alert, channels: &AlertChannels) {
         let settings = self.settings();
         let (now, at) = (self.engine.clock.mono(), self.engine.clock.unix());
-        let suppressed = {
+        let admitted = {
             let mut memory = self.lock_memory();
             memory.record(alert, at);
             self.active_alerts.set(memory.active());
             memory.throttle.admit(alert, &settings.events, now)
         };
-        let Some(left_out) = suppressed else { return };
+        let Some(left_out) = admitted else { return };
         let message = Arc::new(self.build_message(alert.clone(), left_out));
         for (wanted, channel, name) in [
             (settings.desktop, &channels.desktop, "desktop"),
@@ -194,7 +194,7 @@ impl AlertDispatcher {
             (settings.feishu.is_some(), &channels.card, "feishu"),
         ] {
             if wanted && channel.try_send(Arc::clone(&message)).is_err() {
-                tracing::warn!(way = name, alert = %alert.kind, "an alert is not sent: too many wait");
+                tracing::warn!(channel = name, alert = %alert.kind, "alert not sent: too many are queued");
             }
         }
     }
