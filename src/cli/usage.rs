@@ -134,9 +134,14 @@ fn totals_line(name: &str, sums: &Totals, styler: Styler) -> String {
 }
 
 fn usage_page(name: &str, view: &UsageReport, styler: Styler) -> String {
+    let demo_note = match view.demo.requests {
+        0 => String::new(),
+        count => styler
+            .dim(&format!("\nnot counted: {count} requests to the built-in upstream `demo`\n")),
+    };
     if view.rows.is_empty() {
         return format!(
-            "{}no requests since {}\n",
+            "{}no requests since {}\n{demo_note}",
             totals_line(name, &view.total, styler),
             start_time_text(view)
         );
@@ -185,12 +190,7 @@ fn usage_page(name: &str, view: &UsageReport, styler: Styler) -> String {
             ));
         }
     }
-    if view.demo.requests > 0 {
-        text.push_str(&styler.dim(&format!(
-            "\nnot counted: {} requests to the built-in upstream\n",
-            view.demo.requests
-        )));
-    }
+    text.push_str(&demo_note);
     text
 }
 
@@ -360,6 +360,12 @@ mod tests {
             UsageReport { rows: Vec::new(), days: Vec::new(), total: Totals::default(), ..view() };
         assert!(
             usage_page("total", &empty, Styler::plain()).contains("no requests since 2023-11-14")
+        );
+
+        let demo_only = UsageReport { demo: Totals { requests: 7, ..Totals::default() }, ..empty };
+        assert!(
+            usage_page("total", &demo_only, Styler::plain())
+                .ends_with("not counted: 7 requests to the built-in upstream `demo`\n")
         );
     }
 }
