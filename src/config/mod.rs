@@ -17,6 +17,7 @@ mod kinds;
 pub mod listen;
 pub mod load;
 pub mod model_facts;
+pub mod origin;
 pub mod presets;
 pub mod prices;
 pub mod problem;

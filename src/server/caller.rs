@@ -12,6 +12,7 @@ use crate::{
         fault::{ProxyError, ProxyErrorKind},
         op::{Dialect, Op},
     },
+    relay::request::proxy_request::Endpoint,
     secrets::Secret,
     server::{
         guard::credential::{self, ClientTable},
@@ -34,6 +35,9 @@ pub(super) fn keyless_project(
         Route::Models { gemini: true, .. } => keyless.dialects.contains(&Dialect::Gemini),
         Route::Models { .. } => keyless.dialects.iter().any(|dialect| *dialect != Dialect::Gemini),
         Route::Reload => false,
+        Route::Relay(endpoint) if is_ollama(endpoint) => {
+            keyless.dialects.iter().any(|known| *known == dialect || *known == Dialect::Ollama)
+        }
         _ => keyless.dialects.contains(&dialect),
     };
     let raw = matches!(route, Route::Relay(endpoint) if endpoint.op == Op::Raw);
@@ -53,6 +57,16 @@ pub(super) fn keyless_project(
         )
     };
     require_enabled(Arc::clone(project.ok_or_else(missing)?))
+}
+
+/// Returns whether an Ollama server answers an endpoint of the OpenAI API too.
+/// <https://docs.ollama.com/openai>
+fn is_ollama(endpoint: &Endpoint) -> bool {
+    match endpoint.dialect {
+        Dialect::Openai => matches!(endpoint.op, Op::Chat | Op::Completions | Op::Embed),
+        Dialect::Responses => endpoint.op == Op::Chat,
+        _ => false,
+    }
 }
 
 /// Returns the project of a token; waits for an unknown token while keys are still being read.

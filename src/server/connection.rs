@@ -1,12 +1,18 @@
 //! Serves one client connection: HTTP version, timeouts and shutdown.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    pin::{self, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{Instant, sleep_until, timeout},
 };
@@ -14,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::service;
 use crate::server::{
-    rewind_io::{ConnActivity, Phase, RewindIo},
+    activity::{ConnActivity, Phase},
+    rewind_io::RewindIo,
+    slots::ConnectionSlot,
     state::ServerState,
 };
 
@@ -27,22 +35,32 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// default, without an allocation.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
+/// How long the rest of a refused body is read, in all and between two pieces, and how much of it.
+const MAX_LINGER: Duration = Duration::from_secs(15);
+const MAX_LINGER_PAUSE: Duration = Duration::from_secs(2);
+const MAX_LINGER_BYTES: usize = 256 << 20;
+const LINGER_BUFFER_BYTES: usize = 64 << 10;
+/// The same while the proxy is shutting down.
+const STOPPING_LINGER: Duration = Duration::from_millis(300);
+
 /// Serves a connection until it ends.
 pub async fn serve(
     server: Arc<ServerState>,
     mut stream: TcpStream,
     peer: SocketAddr,
+    slot: ConnectionSlot,
     stop: CancellationToken,
 ) {
     if let Err(e) = stream.set_nodelay(true) {
         tracing::debug!(%peer, error = %e, "no TCP_NODELAY");
     }
     let timeouts = server.engine.generation().settings.timeouts;
-    let activity = Arc::new(ConnActivity::new());
+    let activity = Arc::clone(&slot.activity);
     let mut first = BytesMut::with_capacity(H2_PREFACE.len());
     let peeked = tokio::select! {
         peeked = timeout(timeouts.client_head, sniff_protocol(&mut stream, &mut first)) => peeked,
         () = stop.cancelled() => return,
+        () = slot.evicted.cancelled() => return,
     };
     // The client was silent for too long or disconnected before the first byte.
     let Ok(Some(protocol)) = peeked else { return };
@@ -57,8 +75,8 @@ pub async fn serve(
         Protocol::Tls => {
             tracing::info!(%peer, "TLS handshake on the plain HTTP port; use http://, not https://");
         }
-        Protocol::Http1 => serve_http1(server, io, peer, stop, &deadlines).await,
-        Protocol::Http2 => serve_http2(server, io, peer, stop).await,
+        Protocol::Http1 => serve_http1(server, io, peer, (&slot, &stop), &deadlines).await,
+        Protocol::Http2 => serve_http2(server, io, peer, (&slot, &stop)).await,
     }
 }
 
@@ -66,44 +84,78 @@ async fn serve_http1(
     server: Arc<ServerState>,
     io: TokioIo<RewindIo>,
     peer: SocketAddr,
-    stop: CancellationToken,
+    (slot, stop): (&ConnectionSlot, &CancellationToken),
     deadlines: &ConnTimeouts,
 ) {
     let conn_activity = Arc::clone(&deadlines.activity);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        conn_activity.enter_phase(Phase::Busy);
-        service::serve_request(Arc::clone(&server), request, peer, Some(Arc::clone(&conn_activity)))
+        let (server, activity) = (Arc::clone(&server), Arc::clone(&conn_activity));
+        // Boxed because this future is large and ends when the response begins, while the memory
+        // of the connection's own future lasts as long as the connection.
+        Box::pin(service::serve_request(server, request, peer, activity))
     });
-    let connection = hyper::server::conn::http1::Builder::new()
+    let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(None)
         .half_close(false)
         .max_header_size(MAX_HEAD_BYTES)
         .max_buf_size(MAX_READ_BYTES)
         .serve_connection(io, service);
-    let mut connection = pin!(connection);
     let mut closing = false;
     loop {
         tokio::select! {
             biased;
-            result = &mut connection => {
-                if let Err(e) = result {
-                    tracing::debug!(%peer, error = %e, "connection ended");
+            result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {
+                match result {
+                    Ok(()) => break,
+                    Err(e) => tracing::debug!(%peer, error = %e, "connection ended"),
                 }
                 return;
             }
             () = stop.cancelled(), if !closing => {
-                connection.as_mut().graceful_shutdown();
+                pin::Pin::new(&mut connection).graceful_shutdown();
+                closing = true;
+            }
+            () = slot.evicted.cancelled() => {
+                if deadlines.activity.phase().0 != Phase::Busy {
+                    return;
+                }
+                // A request has begun in the meantime; the connection ends after it.
+                pin::Pin::new(&mut connection).graceful_shutdown();
                 closing = true;
             }
             () = sleep_until(deadlines.next_check()) => match deadlines.check() {
                 TimeoutAction::Continue => {}
                 TimeoutAction::CloseIdle if !closing => {
-                    connection.as_mut().graceful_shutdown();
+                    pin::Pin::new(&mut connection).graceful_shutdown();
                     closing = true;
                 }
                 TimeoutAction::CloseIdle | TimeoutAction::Abort => return,
             },
+        }
+    }
+    deadlines.activity.record_end();
+    let limit = if stop.is_cancelled() { STOPPING_LINGER } else { MAX_LINGER };
+    let rest = linger(connection.into_parts().io.into_inner());
+    tokio::select! {
+        _ended = timeout(limit, rest) => {}
+        () = slot.evicted.cancelled() => {}
+    }
+}
+
+/// Ends the own side of a connection and reads on until the client ends its side, within limits.
+/// If the socket were closed while the client still sends a body that was refused, the reset would
+/// destroy the answer before the client reads it (RFC 9112 section 9.6).
+async fn linger(mut io: RewindIo) {
+    if io.shutdown().await.is_err() {
+        return;
+    }
+    let mut discarded = vec![0_u8; LINGER_BUFFER_BYTES];
+    let mut left = MAX_LINGER_BYTES;
+    while left > 0 {
+        match timeout(MAX_LINGER_PAUSE, io.read(&mut discarded)).await {
+            Ok(Ok(length)) if length > 0 => left = left.saturating_sub(length),
+            _ => return,
         }
     }
 }
@@ -112,10 +164,12 @@ async fn serve_http2(
     server: Arc<ServerState>,
     io: TokioIo<RewindIo>,
     peer: SocketAddr,
-    stop: CancellationToken,
+    (slot, stop): (&ConnectionSlot, &CancellationToken),
 ) {
+    let activity = Arc::clone(&slot.activity);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        service::serve_request(Arc::clone(&server), request, peer, None)
+        let (server, activity) = (Arc::clone(&server), Arc::clone(&activity));
+        Box::pin(service::serve_request(server, request, peer, activity))
     });
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -132,6 +186,16 @@ async fn serve_http2(
             }
         }
         () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            if let Err(e) = connection.await {
+                tracing::debug!(%peer, error = %e, "connection ended");
+            }
+        }
+        () = slot.evicted.cancelled() => {
+            if slot.activity.phase().0 != Phase::Busy {
+                return;
+            }
+            // A request has begun in the meantime; the connection ends after it.
             connection.as_mut().graceful_shutdown();
             if let Err(e) = connection.await {
                 tracing::debug!(%peer, error = %e, "connection ended");

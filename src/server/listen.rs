@@ -4,12 +4,11 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpSocket},
-    sync::Semaphore,
     time::sleep,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::connection;
+use super::{connection, slots::ConnectionSlots};
 use crate::{config::settings::ListenAddresses, server::state::ServerState};
 
 const BACKLOG: u32 = 1_024;
@@ -91,27 +90,24 @@ fn bind_addr(addr: SocketAddr) -> io::Result<BoundListener> {
 pub async fn accept_loop(
     listener: TcpListener,
     server: Arc<ServerState>,
-    permits: Arc<Semaphore>,
+    slots: Arc<ConnectionSlots>,
     tracker: TaskTracker,
     stop: CancellationToken,
 ) {
     loop {
-        let permit = tokio::select! {
-            place = Arc::clone(&permits).acquire_owned() => place,
-            () = stop.cancelled() => return,
-        };
-        let Ok(permit) = permit else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
         };
         match accepted {
             Ok((stream, peer)) => {
+                let slot = tokio::select! {
+                    slot = slots.claim() => slot,
+                    () = stop.cancelled() => return,
+                };
+                let Some(slot) = slot else { return };
                 let (server, stop) = (Arc::clone(&server), stop.clone());
-                tracker.spawn(async move {
-                    connection::serve(server, stream, peer, stop).await;
-                    drop(permit);
-                });
+                tracker.spawn(connection::serve(server, stream, peer, slot, stop));
             }
             Err(e)
                 if matches!(

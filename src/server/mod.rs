@@ -1,5 +1,6 @@
 //! The HTTP server for clients: listeners, connections, guards and paths.
 
+pub mod activity;
 mod caller;
 pub mod connection;
 pub mod endpoints;
@@ -9,4 +10,5 @@ pub mod paths;
 pub mod rewind_io;
 pub mod routes;
 pub mod service;
+pub mod slots;
 pub mod state;

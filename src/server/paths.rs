@@ -22,6 +22,8 @@ pub enum Route {
         gemini: bool,
     },
     Tags,
+    /// Ollama's list of the models in memory.
+    LoadedModels,
     /// A query about routing itself.
     RoutingApi(RoutingQuery),
     /// A response that was created earlier.
@@ -91,12 +93,10 @@ pub struct NotFound {
 ///
 /// [`NotFound`], with the dialect for the error.
 pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<RoutedPath, NotFound> {
-    let (path_key, path) = match path.strip_prefix("/~") {
-        Some(rest) => {
-            let (key, rest) = rest.split_once('/').unwrap_or((rest, ""));
-            (Some(key.to_owned()), Cow::Owned(format!("/{rest}")))
-        }
-        None => (None, Cow::Borrowed(path)),
+    let path_key = path_key(path).map(str::to_owned);
+    let path = match without_key(path) {
+        "" => Cow::Borrowed("/"),
+        rest => Cow::Borrowed(rest),
     };
     let (beta, unversioned) = strip_version(&path);
     let dialect = dialect_of(unversioned, beta);
@@ -106,6 +106,24 @@ pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<RoutedP
         Ok(route) => Ok(RoutedPath { route, dialect, path_key }),
         Err(allow) => Err(NotFound { dialect, allow }),
     }
+}
+
+/// The client key of a `/~KEY/…` path.
+fn path_key(path: &str) -> Option<&str> {
+    split_key(path).map(|(key, _)| key)
+}
+
+/// The path behind the client key of `/~KEY/…`; begins with a slash, or is empty if nothing
+/// follows the key. Other paths are returned as they are.
+pub(super) fn without_key(path: &str) -> &str {
+    split_key(path).map_or(path, |(_, rest)| rest)
+}
+
+/// Splits `/~KEY/rest` into the key and `/rest`. Clients may write the tilde as `%7E`.
+fn split_key(path: &str) -> Option<(&str, &str)> {
+    let inside = path.strip_prefix('/')?.trim_start_matches('/');
+    let rest = ["~", "%7E", "%7e"].iter().find_map(|tilde| inside.strip_prefix(tilde))?;
+    Some(rest.split_at(rest.find('/').unwrap_or(rest.len())))
 }
 
 /// Strips version prefixes; also returns whether one of them was Gemini's.
@@ -191,6 +209,7 @@ fn find_route(
     }
     match unversioned {
         "/api/tags" => return only_get(Route::Tags),
+        "/api/ps" => return only_get(Route::LoadedModels),
         "/api/version" => return only_get(Route::Version),
         _ => {}
     }

@@ -15,8 +15,8 @@ use super::{
     paths::{self, NotFound, Route, RoutedPath},
 };
 use crate::server::{
-    rewind_io::ConnActivity,
-    routes::{builtin, routing_api, stored_responses},
+    activity::{ConnActivity, OpenRequest},
+    routes::{builtin, health, routing_api, stored_responses},
     state::ServerState,
 };
 use crate::{
@@ -47,20 +47,19 @@ pub async fn serve_request(
     server: Arc<ServerState>,
     request: Request<Incoming>,
     peer: SocketAddr,
-    activity: Option<Arc<ConnActivity>>,
+    activity: Arc<ConnActivity>,
 ) -> Result<TrackedResponse, Infallible> {
+    let open = OpenRequest::begin(&activity);
     let id = RequestId::new(server.engine.clock.unix());
     // The connection is not reused, because a chunked body may hide a Content-Length that an
     // earlier hop believed (request smuggling).
     let close = request.version() == Version::HTTP_11
         && request.headers().contains_key(header::TRANSFER_ENCODING);
-    // Boxed because this future is large and ends when the response begins, while the memory of the
-    // outer future lasts as long as the connection.
-    let mut response = Box::pin(handle(&server, request, peer, id)).await;
+    let mut response = handle(&server, request, peer, id).await;
     if close {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response.map(|body| builtin::TrackedBody::new(body, activity)))
+    Ok(response.map(|body| builtin::TrackedBody::new(body, open)))
 }
 
 async fn handle(
@@ -74,10 +73,7 @@ async fn handle(
     let settings = Arc::clone(&generation.settings);
     drop(generation);
     let routed = paths::route(&parts.method, parts.uri.path(), parts.uri.query());
-    let dialect = match &routed {
-        Ok(routed) => routed.dialect,
-        Err(not_found) => not_found.dialect,
-    };
+    let dialect = error_dialect(&routed, &parts.headers);
     let refuse = |error: ProxyError| {
         tracing::debug!(request = %id, %peer, error = %error.message, "request refused");
         response::error_response(dialect, id, &error)
@@ -99,7 +95,7 @@ async fn handle(
         let mut response = Response::new(ResponseBody::Full(None));
         *response.status_mut() = StatusCode::NO_CONTENT;
         response::set_request_id(response.headers_mut(), id);
-        origin::set_cors_headers(allowed, true, response.headers_mut());
+        origin::set_preflight_headers(allowed, &parts.headers, response.headers_mut());
         return response;
     }
     let routed = match routed {
@@ -113,11 +109,31 @@ async fn handle(
             return response;
         }
     };
+    let routed = RoutedPath { dialect, ..routed };
     let mut response = dispatch(server, routed, parts, body, peer, id, &settings).await;
     if let Some(allowed) = &allowed {
-        origin::set_cors_headers(allowed, false, response.headers_mut());
+        origin::set_cors_headers(allowed, response.headers_mut());
     }
     response
+}
+
+/// Returns the dialect in which an error is written. Where a path is common to several APIs, the
+/// headers of the client show which one it uses.
+fn error_dialect(routed: &Result<RoutedPath, NotFound>, headers: &HeaderMap) -> Dialect {
+    let path_dialect = match routed {
+        Ok(RoutedPath { route: Route::Models { gemini: false, .. }, dialect, .. }) => *dialect,
+        Ok(routed) => return routed.dialect,
+        Err(not_found) => not_found.dialect,
+    };
+    if path_dialect != Dialect::Openai {
+        path_dialect
+    } else if headers.contains_key("anthropic-version") {
+        Dialect::Anthropic
+    } else if headers.contains_key("x-goog-api-key") {
+        Dialect::Gemini
+    } else {
+        path_dialect
+    }
 }
 
 /// Checks Host, Origin, upgrades and loops; the credential is checked after the path.
@@ -162,14 +178,13 @@ async fn dispatch(
     let RoutedPath { route, dialect, path_key } = routed;
     match &route {
         Route::Root => return builtin::root(server, id),
-        // Boxed, because this rare and large future would make the future of every request as
-        // large.
-        Route::Health => return Box::pin(builtin::health(server, id, parts.uri.query())).await,
         Route::Version => return builtin::version(id),
         _ => {}
     }
     let refuse = |error: ProxyError| response::error_response(dialect, id, &error);
-    if server.engine.draining() && !matches!(route, Route::Control(_) | Route::Metrics) {
+    if server.engine.draining()
+        && !matches!(route, Route::Control(_) | Route::Health | Route::Metrics)
+    {
         let error = ProxyError::new(ProxyErrorKind::Overloaded, "aiproxy is shutting down")
             .retry_after(Some(Duration::from_secs(2)));
         let mut response = refuse(error);
@@ -181,6 +196,15 @@ async fn dispatch(
     let token =
         credential::extract_token(&parts.headers, query_key.as_deref(), path_key.as_deref());
     match &route {
+        Route::Health => {
+            let has_key = token.as_ref().is_some_and(|token| {
+                server.control.is_token(token) || server.clients.table().find(token).is_some()
+            }) || (server.keyless.is_none()
+                && server.clients.table().anonymous_project.is_some());
+            // Boxed, because this rare and large future would make the future of every request
+            // as large.
+            return Box::pin(health::health(server, id, parts.uri.query(), has_key)).await;
+        }
         Route::Control(rest) => {
             return match check_admin(server, token.as_ref()) {
                 Ok(()) => {
@@ -285,6 +309,7 @@ async fn respond(
             Box::pin(routing_api::respond(server, id, project, routing_query, query, body)).await
         }
         Route::Tags => builtin::tags(server, id, project),
+        Route::LoadedModels => builtin::loaded_models(id),
         Route::Reload if project.admin => Box::pin(server.control.reload(id)).await,
         Route::Reload => {
             let message = format!(
@@ -308,7 +333,8 @@ fn not_found_error(
     path: &str,
     settings: &Settings,
 ) -> ProxyError {
-    let path = sanitize::clean(path);
+    // The client key of a `/~KEY/` path must not reach the log or the client's error reports.
+    let path = sanitize::clean(paths::without_key(path));
     let path = sanitize::truncate_end(&path, 120);
     if let Some(allow) = not_found.allow {
         return ProxyError::new(

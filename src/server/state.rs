@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::server::guard::credential::ClientKeys;
+use crate::server::{guard::credential::ClientKeys, routes::health::ProbeGate};
 use crate::{config::settings::KeylessListener, control::api::ControlApi, relay::engine::Engine};
 
 /// The server's view of the proxy.
@@ -12,4 +12,6 @@ pub struct ServerState {
     pub control: Arc<ControlApi>,
     /// The listener whose clients need no credential.
     pub keyless: Option<KeylessListener>,
+    /// Probes that callers of `GET /health` asked for.
+    pub probes: Arc<ProbeGate>,
 }

@@ -159,8 +159,13 @@ pub(super) fn build(input: StartInput, run_dir: &DataDirLock) -> Result<Proxy, C
     )
     .with_ledger(ledger_handle)
     .with_alerts_and_metrics(active_alerts, metrics);
-    let server_state =
-        Arc::new(ServerState { engine, clients, control: Arc::new(control), keyless: None });
+    let server_state = Arc::new(ServerState {
+        engine,
+        clients,
+        control: Arc::new(control),
+        keyless: None,
+        probes: Arc::default(),
+    });
     let task_inputs = TaskInputs { rejected_keys, finished_requests, webhook_client, host };
     Ok(Proxy { admin, server_state, settings, token, discovery_notes, body_note, task_inputs })
 }

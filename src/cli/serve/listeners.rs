@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -10,6 +9,7 @@ use crate::{
     config::{Settings, settings::KeylessListener},
     server::{
         listen::{self, BoundListener, ListenError},
+        slots::ConnectionSlots,
         state::ServerState,
     },
 };
@@ -53,7 +53,7 @@ impl Listeners {
         tracker: &TaskTracker,
         closing: &CancellationToken,
     ) -> Result<(), CliError> {
-        let slots = Arc::new(Semaphore::new(max_connections));
+        let slots = ConnectionSlots::new(max_connections);
         let start = |bound: BoundListener, server_state: &Arc<ServerState>| {
             let listener = bound.listen().map_err(listen_error)?;
             tracker.spawn(listen::accept_loop(
@@ -74,6 +74,7 @@ impl Listeners {
                 clients: Arc::clone(&server_state.clients),
                 control: Arc::clone(&server_state.control),
                 keyless: Some(row),
+                probes: Arc::clone(&server_state.probes),
             });
             for bound in sockets {
                 start(bound, &server_state)?;

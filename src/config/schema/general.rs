@@ -14,7 +14,7 @@ use crate::config::{
         ByteSize, Flag, KindDescription, List, Number, OneWord, SizeOrAuto, TEXT, Text, TimeSpan,
         ValueKind, Words, count,
     },
-    listen,
+    listen, origin,
     problem::Report,
     reader::{Node, ValueError, text, truncate},
     table::config,
@@ -302,14 +302,13 @@ fn read_host(value: &DeValue<'_>) -> Result<String, ValueError> {
 }
 
 fn read_origin(value: &DeValue<'_>) -> Result<String, ValueError> {
-    let origin = text(value)?;
-    let rest = origin.split_once("://").map(|(_, rest)| rest);
-    if rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '?', '#', '*', ' '])) {
-        return Ok(origin.to_ascii_lowercase());
+    let pattern = text(value)?;
+    if origin::is_valid(&pattern) {
+        return Ok(pattern.to_ascii_lowercase());
     }
     Err(ValueError::with_help(
-        format!("`{}` is not an origin", truncate(&origin)),
-        "write scheme, host and port, without a path: \"http://localhost:3000\"",
+        format!("`{}` is not an origin", truncate(&pattern)),
+        "write scheme, host and port, without a path: \"http://localhost:3000\", \"http://localhost:*\", \"vscode-webview://*\"",
     ))
 }
 

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::relay::{engine::Generation, state::permits::BufferReservation};
 use crate::{
@@ -15,6 +15,9 @@ use crate::{
     upstream::decode::{self, ContentCoding, DecodeError},
 };
 
+/// Slowest upload in bytes a second, averaged from [`UPLOAD_GRACE`] on.
+const MIN_UPLOAD_RATE: u64 = 1_024;
+const UPLOAD_GRACE: Duration = Duration::from_secs(30);
 /// An encoded body above this size is not stored for forwarding unchanged.
 const MAX_ENCODED_BYTES: usize = 8 << 20;
 
@@ -23,6 +26,8 @@ pub(super) struct RequestLimits {
     pub(super) max_body: u64,
     pub(super) buffer_limit: u64,
     pub(super) idle_timeout: Duration,
+    /// How long the whole body may take.
+    pub(super) total_timeout: Duration,
 }
 
 pub(super) fn request_limits(generation: &Generation) -> RequestLimits {
@@ -31,6 +36,7 @@ pub(super) fn request_limits(generation: &Generation) -> RequestLimits {
         max_body: settings.server.max_request_bytes,
         buffer_limit: settings.server.max_buffered.unwrap_or(u64::MAX),
         idle_timeout: settings.timeouts.client_idle,
+        total_timeout: settings.timeouts.total,
     }
 }
 
@@ -45,13 +51,22 @@ pub(super) async fn read_body(
     }
     let (mut first, mut rest): (Option<Bytes>, Option<BytesMut>) = (None, None);
     let mut total = 0_u64;
+    let begin = Instant::now();
     loop {
         let frame = if body.is_end_stream() {
             None
         } else {
-            timeout(limits.idle_timeout, body.frame())
-                .await
-                .map_err(|_| body_timeout(limits.idle_timeout))?
+            // A sender that keeps the connection alive with a byte now and then is cut off too.
+            let slowest = UPLOAD_GRACE + Duration::from_secs(total / MIN_UPLOAD_RATE);
+            let overall = begin + limits.total_timeout.min(slowest);
+            let idle = Instant::now() + limits.idle_timeout;
+            timeout_at(idle.min(overall), body.frame()).await.map_err(|_| {
+                if idle <= overall {
+                    body_idle(limits.idle_timeout)
+                } else {
+                    body_too_slow(total, begin.elapsed())
+                }
+            })?
         };
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|e| {
@@ -135,7 +150,15 @@ pub(super) fn buffer_full(limit: u64) -> ProxyError {
     .retry_after(Some(Duration::from_secs(1)))
 }
 
-fn body_timeout(idle: Duration) -> ProxyError {
+fn body_too_slow(bytes: u64, elapsed: Duration) -> ProxyError {
+    let message = format!(
+        "the request body came too slowly: {bytes} bytes in {}s (at least {MIN_UPLOAD_RATE} bytes a second, and all of it within `total` under [timeouts])",
+        elapsed.as_secs()
+    );
+    ProxyError::new(ProxyErrorKind::BadRequest, message).status(408)
+}
+
+fn body_idle(idle: Duration) -> ProxyError {
     ProxyError::new(
         ProxyErrorKind::BadRequest,
         format!(

@@ -91,10 +91,8 @@ pub fn extract_token(
             .map(str::trim)
             .filter(|text| !text.is_empty())
     };
-    let bearer = header(&AUTHORIZATION).and_then(|text| {
-        let (scheme, rest) = text.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim())
-    });
+    let header = |name: &HeaderName| header(name).and_then(without_scheme);
+    let bearer = header(&AUTHORIZATION);
     // A request often has several tokens: an SDK sends both Bearer and its own header. The first
     // aiproxy client key is used.
     let is_client_key = |text: &&str| text.starts_with("aip-");
@@ -111,6 +109,15 @@ pub fn extract_token(
     ];
     let client_key = all.iter().flatten().find(|text| is_client_key(text));
     client_key.or_else(|| all.iter().flatten().next()).map(|text| Secret::new((*text).to_owned()))
+}
+
+/// Cuts `Bearer ` from the value of a header. Some clients write it in their own key header too,
+/// and some leave it out of Authorization. `None` for other schemes, such as Basic.
+fn without_scheme(text: &str) -> Option<&str> {
+    match text.split_once(' ') {
+        Some((scheme, rest)) => scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim()),
+        None => Some(text),
+    }
 }
 
 /// Builds the error for a request without a known token.

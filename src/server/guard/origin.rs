@@ -4,8 +4,12 @@ use http::{HeaderMap, HeaderValue, Method, header};
 
 use crate::{
     base::sanitize,
+    config,
     ir::fault::{ProxyError, ProxyErrorKind},
 };
+
+/// Longest list of headers that a preflight is allowed; browsers send far shorter ones.
+const MAX_ASKED_BYTES: usize = 4_096;
 
 /// The value of the CORS header for an allowed origin.
 #[derive(Clone, Debug)]
@@ -23,7 +27,7 @@ pub fn check_origin(
 ) -> Result<Option<AllowedOrigin>, ProxyError> {
     if let Some(origin) = headers.get(header::ORIGIN) {
         let text = origin.to_str().unwrap_or("?");
-        if allowed.iter().any(|listed| listed == text) {
+        if allowed.iter().any(|listed| config::origin::matches(listed, text)) {
             return Ok(Some(AllowedOrigin(origin.clone())));
         }
         let message = format!(
@@ -46,28 +50,42 @@ pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// Sets the CORS headers for an allowed origin; never allows credentials.
-pub fn set_cors_headers(origin: &AllowedOrigin, preflight: bool, out: &mut HeaderMap) {
+/// Sets the CORS headers of an answer for an allowed origin; never allows credentials.
+pub fn set_cors_headers(origin: &AllowedOrigin, out: &mut HeaderMap) {
     out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.0.clone());
     out.insert(header::VARY, HeaderValue::from_static("Origin"));
-    if preflight {
-        out.insert(
-            header::ACCESS_CONTROL_ALLOW_METHODS,
-            HeaderValue::from_static("GET, POST, DELETE"),
-        );
-        out.insert(
-            header::ACCESS_CONTROL_ALLOW_HEADERS,
-            HeaderValue::from_static(
-                "authorization, content-type, x-api-key, x-goog-api-key, anthropic-version, anthropic-beta, x-session-id",
-            ),
-        );
-        out.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-    } else {
-        out.insert(
-            header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("x-request-id, retry-after"),
-        );
+    // `*` stands for every header of an answer to a request without credentials.
+    // https://fetch.spec.whatwg.org/#http-access-control-expose-headers
+    out.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
+}
+
+/// Sets the headers of the answer to a preflight of an allowed origin: it may send every header
+/// that it asks for, because vendors' SDKs add new ones with each version.
+pub fn set_preflight_headers(origin: &AllowedOrigin, asked: &HeaderMap, out: &mut HeaderMap) {
+    out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.0.clone());
+    out.insert(header::VARY, HeaderValue::from_static("Origin, Access-Control-Request-Headers"));
+    out.insert(
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE"),
+    );
+    let names = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS);
+    if let Some(names) = names.filter(|names| is_name_list(names)) {
+        out.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
     }
+    // A local network page of Chrome asks for this too.
+    if asked.contains_key("access-control-request-private-network") {
+        out.insert("access-control-allow-private-network", HeaderValue::from_static("true"));
+    }
+    out.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+}
+
+/// Returns whether a header holds names of headers only, and not too many.
+fn is_name_list(names: &HeaderValue) -> bool {
+    names.len() <= MAX_ASKED_BYTES
+        && names
+            .as_bytes()
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b',' | b' ' | b'-' | b'_' | b'.'))
 }
 
 #[cfg(test)]

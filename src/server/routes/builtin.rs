@@ -2,7 +2,6 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -11,43 +10,28 @@ use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use serde_json::{Value, json};
 
-use crate::server::{
-    rewind_io::{ConnActivity, Phase},
-    state::ServerState,
-};
+use crate::server::{activity::OpenRequest, state::ServerState};
 use crate::{
     base::{id::RequestId, sanitize},
     config::settings::Project,
-    control::{snapshot::UpstreamState, views},
     ir::{
         fault::{ProxyError, ProxyErrorKind},
         op::Dialect,
     },
-    relay::{
-        background::refresh_models,
-        response::{self, ResponseBody, raw::BodyAborted},
-    },
+    relay::response::{self, ResponseBody, raw::BodyAborted},
     routing::listing,
 };
 
 /// A response body that reports to its connection when it ends.
 pub struct TrackedBody {
     body: ResponseBody,
-    activity: Option<Arc<ConnActivity>>,
+    _open: OpenRequest,
 }
 
 impl TrackedBody {
     #[must_use]
-    pub fn new(body: ResponseBody, activity: Option<Arc<ConnActivity>>) -> Self {
-        Self { body, activity }
-    }
-}
-
-impl Drop for TrackedBody {
-    fn drop(&mut self) {
-        if let Some(activity) = &self.activity {
-            activity.enter_phase(Phase::Idle);
-        }
+    pub fn new(body: ResponseBody, open: OpenRequest) -> Self {
+        Self { body, _open: open }
     }
 }
 
@@ -71,7 +55,7 @@ impl Body for TrackedBody {
     }
 }
 
-fn json_response(id: RequestId, value: &Value) -> Response<ResponseBody> {
+pub(super) fn json_response(id: RequestId, value: &Value) -> Response<ResponseBody> {
     let mut body = value.to_string();
     body.push('\n');
     response::full_response(StatusCode::OK, "application/json", id, body.into())
@@ -99,45 +83,18 @@ pub fn root(server: &ServerState, id: RequestId) -> Response<ResponseBody> {
     )
 }
 
+/// The release of Ollama whose API is served. Codex wants at least 0.13.4, VS Code 0.6.4, and both
+/// read three numbers.
+const OLLAMA_VERSION: &str = "0.13.5";
+
 /// `GET /api/version`, which Ollama clients request first.
 pub fn version(id: RequestId) -> Response<ResponseBody> {
-    json_response(id, &json!({ "version": env!("CARGO_PKG_VERSION") }))
+    json_response(id, &json!({ "version": OLLAMA_VERSION }))
 }
 
-/// `GET /health`: returns the known state; with `?probe=1` probes all upstreams now, concurrently.
-pub async fn health(
-    server: &ServerState,
-    id: RequestId,
-    query: Option<&str>,
-) -> Response<ResponseBody> {
-    let probe = query.is_some_and(|query| {
-        query.split('&').any(|pair| matches!(pair, "probe" | "probe=1" | "probe=true"))
-    });
-    let mut reachable = None;
-    if probe {
-        reachable = Some(refresh_models::refresh_all(&server.engine).await);
-    }
-    let generation = server.engine.generation();
-    let mut healthy = 0;
-    let mut providers = serde_json::Map::new();
-    let views = views::upstreams(&server.engine, &generation);
-    for view in &views {
-        let state = matches!(view.state, UpstreamState::Healthy | UpstreamState::Probing);
-        let ok = state && reachable.as_ref().is_none_or(|answered| answered.contains(&view.name));
-        healthy += usize::from(ok);
-        providers.insert(view.name.clone(), Value::Bool(ok));
-    }
-    let status = if server.engine.draining() {
-        "draining"
-    } else if healthy > 0 || views.is_empty() {
-        "healthy"
-    } else {
-        "degraded"
-    };
-    json_response(
-        id,
-        &json!({ "status": status, "providers": providers, "healthy_providers": healthy, "total_providers": views.len(), "probed": probe }),
-    )
+/// `GET /api/ps`: no model is loaded here, all are elsewhere.
+pub fn loaded_models(id: RequestId) -> Response<ResponseBody> {
+    json_response(id, &json!({ "models": [] }))
 }
 
 /// `GET /v1/models[/ID]` in the format of the client.

@@ -1,6 +1,7 @@
 //! Routes that aiproxy answers itself, next to the provider paths.
 
 pub mod builtin;
+pub mod health;
 pub(crate) mod routing_api;
 pub(crate) mod sessions;
 pub(crate) mod stored_responses;
