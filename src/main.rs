@@ -20,14 +20,9 @@ const MAX_WORKER_THREADS: usize = 4;
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // Help and version end here too. A closed pipe is not an error for them.
+        // Help and version end here too.
         Err(error) => {
-            let is_closed_pipe = |e: std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
-            let code = if error.print().map_or_else(is_closed_pipe, |()| true) {
-                error.exit_code()
-            } else {
-                1
-            };
+            let code = cli::report_usage(&error);
             return ExitCode::from(u8::try_from(code).unwrap_or(1));
         }
     };

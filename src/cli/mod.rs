@@ -70,6 +70,25 @@ pub async fn run(cli: Cli) -> Result<ExitStatus, CliError> {
     }
 }
 
+/// Prints help, the version or an error of the arguments; returns the exit code. An error repeats
+/// the arguments, which a script may have from elsewhere, so nothing in them reaches the terminal
+/// as a control sequence.
+#[must_use]
+pub fn report_usage(error: &clap::Error) -> i32 {
+    let unprintable = |arg: std::ffi::OsString| {
+        arg.to_str().is_none_or(|text| matches!(clean(text), std::borrow::Cow::Owned(_)))
+    };
+    if error.use_stderr() && std::env::args_os().any(unprintable) {
+        let message = error.to_string();
+        let lines: Vec<_> = message.lines().map(clean).collect();
+        output::print_note(&lines.join("\n"));
+        return error.exit_code();
+    }
+    // A closed pipe is not an error for help.
+    let closed = |e: std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
+    if error.print().map_or_else(closed, |()| true) { error.exit_code() } else { 1 }
+}
+
 /// Prints on stderr why a command failed.
 pub fn report_error(error: &CliError) {
     if error.text.is_empty() {

@@ -6,6 +6,7 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 
 use crate::{
+    base::dot_segment::has_dot_segment,
     dialect::Framing,
     ir::op::{Dialect, Op},
     relay::request::proxy_request::{Endpoint, ModelLocation, StreamMode},
@@ -181,9 +182,7 @@ fn find_route(
     }
     if let Some(rest) = path.strip_prefix("/u/") {
         let (upstream, rest) = rest.split_once('/').ok_or(None)?;
-        if rest.split('/').any(|segment| {
-            matches!(segment, "." | "..") || segment.to_ascii_lowercase().starts_with("%2e")
-        }) {
+        if has_dot_segment(rest) {
             return Err(None);
         }
         let upstream = percent_decode_str(upstream).decode_utf8().map_err(|_| None)?.into_owned();

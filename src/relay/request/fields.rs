@@ -10,6 +10,7 @@ use crate::relay::request::{
 };
 use crate::{
     base::{
+        dot_segment::has_dot_segment,
         json::{
             scan::{self, RequestScan},
             scan_error::ScanError,
@@ -75,8 +76,10 @@ fn read_model_outside_json(request: &mut ProxyRequest) -> Result<bool, ProxyErro
             Ok(true)
         }
         ModelLocation::Body if starts_with_ignoring_case(content_type, "multipart/form-data") => {
-            let span = multipart::boundary(content_type)
-                .and_then(|boundary| multipart::find_field(&request.body, boundary, "model"));
+            let boundary = multipart::boundary(content_type)
+                .ok_or_else(|| bad_form("its content type has no usable boundary"))?;
+            let span = multipart::find_field(&request.body, boundary, "model")
+                .map_err(|error| bad_form(&error.to_string()))?;
             let name = span
                 .clone()
                 .and_then(|span| std::str::from_utf8(&request.body[span]).ok())
@@ -90,6 +93,17 @@ fn read_model_outside_json(request: &mut ProxyRequest) -> Result<bool, ProxyErro
     }
 }
 
+/// The model of `POST /api/show` in the older field `name`, which Ollama still reads.
+/// <https://github.com/ollama/ollama/blob/main/api/types.go> `ShowRequest`
+fn older_name(op: Op, body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct OlderName {
+        name: String,
+    }
+    let older = |body| serde_json::from_slice::<OlderName>(body).ok();
+    (op == Op::ModelCard).then(|| older(body)).flatten().map(|older| older.name)
+}
+
 /// Copies what the scan found.
 fn apply_scan(
     request: &mut ProxyRequest,
@@ -97,10 +111,15 @@ fn apply_scan(
     body: &[u8],
 ) -> Result<(), ProxyError> {
     if request.endpoint.model == ModelLocation::Body {
-        let found = scan.model.as_ref().ok_or_else(missing_model)?;
-        check_model_name(&found.text)?;
-        request.requested_model = Arc::from(found.text.as_ref());
-        request.model_span = Some(found.span.clone());
+        if let Some(found) = &scan.model {
+            check_model_name(&found.text)?;
+            request.requested_model = Arc::from(found.text.as_ref());
+            request.model_span = Some(found.span.clone());
+        } else {
+            let name = older_name(request.endpoint.op, body).ok_or_else(missing_model)?;
+            check_model_name(&name)?;
+            request.requested_model = Arc::from(name);
+        }
     }
     if let StreamMode::Body { default } = request.endpoint.stream {
         request.add_stream = scan.stream.is_none()
@@ -183,6 +202,13 @@ fn check_model_name(name: &str) -> Result<(), ProxyError> {
             name.chars().count()
         ));
     }
+    // The name may become a part of the upstream's path.
+    if has_dot_segment(name) {
+        return invalid(format!(
+            "the model name `{}` has a part `.` or `..`",
+            sanitize::clean(name)
+        ));
+    }
     if *sanitize::clean(name) != *name {
         return invalid(format!(
             "the model name `{}` holds control characters",
@@ -218,6 +244,11 @@ fn invalid_json(problem: &ScanError) -> ProxyError {
         Some(field) => ProxyError { code: None, ..error }.param(field),
         None => error,
     }
+}
+
+fn bad_form(why: &str) -> ProxyError {
+    let message = format!("the form in the request body cannot be read without doubt: {why}");
+    ProxyError::new(ProxyErrorKind::BadRequest, message).param("model")
 }
 
 fn missing_model() -> ProxyError {
