@@ -1,7 +1,7 @@
 //! Origins of web pages that may use the proxy, as listed in `server.allowed_origins`.
 
 /// Returns whether a text is an origin, or a pattern for origins: `SCHEME://HOST[:PORT]` without a
-/// path. The port may be `*`; the host may begin with `*.`; and the host may be `*` for schemes
+/// path. The port may be `*`, for any; the host may begin with `*.`; and the host may be `*` for schemes
 /// other than HTTP, because editors and browsers make random hosts for their extensions.
 #[must_use]
 pub fn is_valid(pattern: &str) -> bool {
@@ -101,7 +101,7 @@ mod tests {
             ("http://localhost:3000", "http://localhost:3000", true),
             ("http://localhost:3000", "http://localhost:30000", false),
             ("http://localhost:*", "http://localhost:5173", true),
-            ("http://localhost:*", "http://localhost", false),
+            ("http://localhost:*", "http://localhost", true),
             ("http://localhost:*", "https://localhost:5173", false),
             ("http://localhost:*", "http://localhost.evil.example:1", false),
             ("http://localhost:*", "http://localhost:1@evil.example", false),
