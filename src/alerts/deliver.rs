@@ -75,7 +75,7 @@ pub async fn deliver_once(
     };
     match poster.post(url, headers, &[], body).await {
         Ok(response) => classify_response(receiver, url, &response),
-        Err(fault) => DeliveryResult::Retry { reason: fault.message, retry_after: None },
+        Err(fault) => DeliveryResult::Retry { reason: fault.reason.to_string(), retry_after: None },
     }
 }
 

@@ -71,7 +71,7 @@ pub(super) fn upstream_json(u: &UpstreamView) -> Value {
         "dialect": u.dialects.first(),
         "origin": u.origin,
         "state": u.state,
-        "cause": u.cause,
+        "cause": u.cause.as_ref().map(ToString::to_string),
         "until": timestamp(u.until),
         "probe": u.probe.as_ref().map(|probe| json!({
             "path": probe.path,
@@ -91,12 +91,12 @@ pub(super) fn key_json(k: &KeyView) -> Value {
         "account": k.account,
         "fingerprint": k.fingerprint,
         "state": k.state,
-        "cause": k.cause,
+        "cause": k.cause.as_ref().map(ToString::to_string),
         "until": timestamp(k.until),
         "scopes": k.scopes.iter().map(|scope| json!({
             "model": scope.model,
             "state": scope.state,
-            "cause": scope.cause,
+            "cause": scope.cause.as_ref().map(ToString::to_string),
             "until": timestamp(scope.until),
         })).collect::<Vec<_>>(),
         "balance": k.balance.as_ref().map(|balance| json!({
@@ -233,7 +233,7 @@ pub(super) fn upstreams_table(views: &[UpstreamView], now: UnixMillis, styler: S
             upstream_state_cell(u.state),
             if u.keys == 0 { "–".into() } else { format!("{}/{}", u.keys_ready, u.keys).into() },
             time_format::remaining(u.until, now).into(),
-            u.cause.as_deref().unwrap_or("").into(),
+            u.cause.as_ref().map(ToString::to_string).unwrap_or_default().into(),
         ]);
         if let Some(probe) = &u.probe {
             let text = format!(
@@ -275,6 +275,7 @@ fn upstream_state_cell(state: UpstreamState) -> TableCell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ir::reason::failure::FailureReason;
     use crate::{
         control::snapshot::{ConfigView, KeyStatus, ModelScope, UpstreamStats},
         events::alert::{Alert, AlertKind},
@@ -301,7 +302,7 @@ mod tests {
                 origin: Origin::File,
                 priority: 10,
                 state: UpstreamState::Open,
-                cause: Some("refused".into()),
+                cause: Some(FailureReason::text("refused").into()),
                 until: Some(UnixMillis(NOW.0 + 41_000)),
                 keys_ready: 1,
                 keys: 2,
@@ -323,7 +324,7 @@ mod tests {
                 scopes: vec![ModelScope {
                     model: "glm".into(),
                     state: KeyStatus::Cooling,
-                    cause: Some("429".into()),
+                    cause: Some(FailureReason::text("429").into()),
                     until: Some(UnixMillis(NOW.0 + 5_000)),
                     since: None,
                     from_provider: true,

@@ -1,10 +1,13 @@
 //! The complete state for a viewer that attaches later; the body of `GET /aiproxy/v1/snapshot`.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     base::{clock::UnixMillis, money::NanoUsd},
     events::{alert::Alert, live::Live},
+    ir::reason::{failure::FailureReason, text_field::cause_and_failure},
     ledger,
 };
 
@@ -116,7 +119,8 @@ pub struct UpstreamView {
     pub origin: Origin,
     pub priority: u32,
     pub state: UpstreamState,
-    pub cause: Option<String>,
+    #[serde(flatten, with = "cause_and_failure")]
+    pub cause: Option<Arc<FailureReason>>,
     pub until: Option<UnixMillis>,
     /// Number of ready keys and of all keys.
     pub keys_ready: u32,
@@ -161,7 +165,8 @@ pub struct KeyView {
     pub fingerprint: String,
     pub reference: String,
     pub state: KeyStatus,
-    pub cause: Option<String>,
+    #[serde(flatten, with = "cause_and_failure")]
+    pub cause: Option<Arc<FailureReason>>,
     pub until: Option<UnixMillis>,
     /// When the current state began, for the countdown gauge.
     pub since: Option<UnixMillis>,
@@ -209,7 +214,8 @@ pub struct LimitRemaining {
 pub struct ModelScope {
     pub model: String,
     pub state: KeyStatus,
-    pub cause: Option<String>,
+    #[serde(flatten, with = "cause_and_failure")]
+    pub cause: Option<Arc<FailureReason>>,
     pub until: Option<UnixMillis>,
     pub since: Option<UnixMillis>,
     #[serde(rename = "hinted")]

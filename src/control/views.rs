@@ -12,7 +12,7 @@ use crate::{
         money::{self, NanoUsd},
     },
     config::settings::{Origin, Project, Upstream, UpstreamKey},
-    ir::cost::PriceClass,
+    ir::{cost::PriceClass, reason::failure::FailureReason},
     relay::engine::{Engine, Generation},
     routing::{
         budget::{self, BudgetDenied, Holder},
@@ -61,9 +61,8 @@ pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> 
                 },
                 cause: health
                     .cause
-                    .as_deref()
-                    .map(str::to_owned)
-                    .or_else(|| over.as_ref().map(|(cause, _)| cause.clone())),
+                    .clone()
+                    .or_else(|| over.as_ref().map(|(cause, _)| Arc::clone(cause))),
                 until: health
                     .until
                     .map(|until| engine.clock.unix_at(until))
@@ -140,7 +139,7 @@ pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
                 .map(|(model, health)| ModelScope {
                     model: model.to_string(),
                     state: key_status(health),
-                    cause: health.cause.as_deref().map(str::to_owned),
+                    cause: health.cause.clone(),
                     until: health.until.map(|until| engine.clock.unix_at(until)),
                     since: health.since.map(|since| engine.clock.unix_at(since)),
                     from_provider: health.from_provider,
@@ -153,7 +152,7 @@ pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
                 fingerprint: engine.keys.summary(key.id).fingerprint.to_string(),
                 reference: key.reference.to_string(),
                 state,
-                cause: cause.or_else(|| health.cause.as_deref().map(str::to_owned)),
+                cause: cause.or_else(|| health.cause.clone()),
                 until,
                 since: health.since.map(|since| engine.clock.unix_at(since)),
                 from_provider: health.from_provider,
@@ -190,12 +189,14 @@ fn key_state(
     upstream: &Upstream,
     key: &UpstreamKey,
     now: Mono,
-) -> (KeyStatus, Option<String>) {
+) -> (KeyStatus, Option<Arc<FailureReason>>) {
     if !key.enabled || !upstream.enabled {
         return (KeyStatus::Disabled, None);
     }
     match engine.key_info(key.id).0 {
-        KeyState::Missing(reason) => return (KeyStatus::Missing, Some(reason.to_string())),
+        KeyState::Missing(secret) => {
+            return (KeyStatus::Missing, Some(FailureReason::MissingSecret { secret }.into()));
+        }
         KeyState::Waiting => return (KeyStatus::Waiting, None),
         KeyState::Disabled => return (KeyStatus::Disabled, None),
         KeyState::OverBudget(_) | KeyState::Ready => {}
@@ -233,12 +234,16 @@ pub fn budgets(engine: &Engine) -> Vec<BudgetView> {
     .collect()
 }
 
-/// Describes a spent budget and when its period ends; `None` if it is not spent.
-fn spent_budget(engine: &Engine, holder: &Holder) -> Option<(String, Option<UnixMillis>)> {
+/// Returns the spent budget and when its period ends; `None` if it is not spent.
+fn spent_budget(
+    engine: &Engine,
+    holder: &Holder,
+) -> Option<(Arc<FailureReason>, Option<UnixMillis>)> {
     // The smallest cost that a request can have.
     match engine.budgets.denial(holder, Some(NanoUsd(1)), engine.clock.unix())? {
         BudgetDenied::Spent { budget, spent, until } => {
-            Some((format!("spent {spent} of {} per {}", budget.usd, budget.period.name()), until))
+            let (limit, per) = (budget.usd, budget.period);
+            Some((FailureReason::BudgetSpent { spent, limit, per }.into(), until))
         }
         BudgetDenied::Reserved { .. } | BudgetDenied::Unpriced { .. } => None,
     }

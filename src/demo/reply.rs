@@ -15,6 +15,7 @@ use crate::{
     ir::{
         fault::{TransportFault, TransportKind},
         op::Dialect,
+        reason::failure::FailureReason,
     },
 };
 
@@ -162,7 +163,7 @@ fn full_body(pieces: Vec<BodyPiece>) -> UnsyncBoxBody<Bytes, TransportFault> {
 fn paced_body(pieces: Vec<BodyPiece>, cut: bool) -> UnsyncBoxBody<Bytes, TransportFault> {
     let fault = cut.then(|| TransportFault {
         kind: TransportKind::BodyBroken,
-        message: "demo cut the answer, as it was asked to".to_owned(),
+        reason: FailureReason::text("demo cut the answer, as it was asked to").into(),
         may_be_received: true,
     });
     let frames =

@@ -11,7 +11,11 @@ use crate::events::{
 };
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
-    ir::{cost::Cost, usage::Usage},
+    ir::{
+        cost::Cost,
+        reason::{failure::FailureReason, text_field::outcome_and_failure},
+        usage::Usage,
+    },
 };
 
 /// One fact. `seq` grows by one; a viewer that misses an event takes a new snapshot.
@@ -39,7 +43,8 @@ pub enum EventKind {
         number: u32,
         ended_ms: u32,
         status: Option<u16>,
-        outcome: Arc<str>,
+        #[serde(flatten, with = "outcome_and_failure")]
+        outcome: Arc<FailureReason>,
         maybe_billed: bool,
     },
     /// The first content was sent to the client. `number` is that of the attempt that sent it; 0

@@ -264,6 +264,7 @@ fn state_search_text(state: RequestState) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ir::reason::failure::FailureReason;
     use crate::{
         base::{clock::UnixMillis, id::RequestId},
         events::record::AttemptRecord,
@@ -287,7 +288,7 @@ mod tests {
             head_ms: None,
             ended_ms: Some(2_500),
             status: Some(502),
-            outcome: Some("502".into()),
+            outcome: Some(FailureReason::text("502").into()),
             won: false,
             maybe_billed: false,
         };

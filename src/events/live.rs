@@ -14,6 +14,7 @@ use crate::events::{
     event::{Event, EventKind, Severity},
     log_line::LogLine,
 };
+use crate::ir::reason::failure::FailureReason;
 
 /// Finished requests that are retained.
 pub const MAX_RECENT: usize = 500;
@@ -236,7 +237,10 @@ impl Live {
             attempt.won = state == RequestState::Done;
             // A client disconnect is not a failure of the upstream.
             if state == RequestState::Failed {
-                attempt.outcome = record.error.clone().or_else(|| Some("broke off".into()));
+                let failure = record.error.as_ref().map_or(FailureReason::Unfinished, |error| {
+                    FailureReason::Text { text: Arc::clone(error) }
+                });
+                attempt.outcome = Some(failure.into());
             }
         }
         self.totals.requests += 1;

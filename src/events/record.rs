@@ -9,8 +9,11 @@ use crate::{
     ir::{
         cost::Cost,
         op::{Dialect, Op},
-        reason::cache_miss::MissCause,
-        reason::text_field::why_and_cause,
+        reason::{
+            cache_miss::MissCause,
+            failure::FailureReason,
+            text_field::{outcome_and_failure, why_and_cause},
+        },
         usage::Usage,
     },
 };
@@ -220,9 +223,9 @@ pub struct AttemptRecord {
     pub ended_ms: Option<u32>,
     /// The upstream's status.
     pub status: Option<u16>,
-    /// How it ended, in words: "429 for gpt-5, cooling 60s (Retry-After)"; `None` while it runs or
-    /// if it won.
-    pub outcome: Option<Arc<str>>,
+    /// How it ended; `None` while it runs or if it won.
+    #[serde(flatten, with = "outcome_and_failure")]
+    pub outcome: Option<Arc<FailureReason>>,
     pub won: bool,
     pub maybe_billed: bool,
 }

@@ -1,7 +1,9 @@
 //! Failures, neutral of any dialect: upstream errors, transport faults, and the errors that aiproxy
 //! sends to the client.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use crate::ir::reason::failure::FailureReason;
 
 /// The kind of an upstream error. The dialect classifies it by status, code, type and text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +53,8 @@ pub struct Fault {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransportFault {
     pub kind: TransportKind,
-    /// One sentence that names host and port, without secrets: "connection refused
-    /// (api.example.com:443)".
-    pub message: String,
+    /// Names host and port, but no secrets: "connection refused (api.example.com:443)".
+    pub reason: Arc<FailureReason>,
     /// Whether the upstream may have read the request (so that it may be billed).
     pub may_be_received: bool,
 }

@@ -25,6 +25,7 @@ use crate::{
     ir::{
         cost::{Bill, Cost, CostSource},
         op::{Dialect, Op},
+        reason::failure::FailureReason,
         usage::Usage,
     },
 };
@@ -321,7 +322,7 @@ impl LedgerReader {
                 head_ms: row.get(6)?,
                 ended_ms: row.get(7)?,
                 status: row.get(8)?,
-                outcome: some(9)?,
+                outcome: some(9)?.map(|text| FailureReason::text(text).into()),
                 won: row.get(10)?,
                 maybe_billed: row.get(11)?,
             };

@@ -228,7 +228,7 @@ pub(super) fn insert_attempt(
         a.head_ms,
         a.ended_ms,
         a.status,
-        a.outcome.as_deref(),
+        a.outcome.as_ref().map(ToString::to_string),
         a.won,
         a.maybe_billed,
         usage,

@@ -40,7 +40,7 @@ use crate::{
         bus::Bus,
         ledger_queue::{BodyPolicy, LedgerQueue},
     },
-    ir::cost::PriceClass,
+    ir::{cost::PriceClass, reason::failure::FailureReason},
     pricing::PriceBook,
     routing::{
         budget::{Budgets, Holder},
@@ -289,6 +289,12 @@ impl Engine {
     #[must_use]
     pub fn sanitize(&self, text: &str) -> String {
         sanitize::clean(&self.redactor.redact(text)).into_owned()
+    }
+
+    /// Makes the texts inside a reason safe to show.
+    #[must_use]
+    pub fn sanitize_reason(&self, reason: &FailureReason) -> Arc<FailureReason> {
+        reason.map_texts(&|text| self.sanitize(text).into()).into()
     }
 
     pub(super) fn with_rng<T>(&self, f: impl FnOnce(&mut XorShiftRng) -> T) -> T {

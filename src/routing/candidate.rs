@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     base::clock::Mono,
     config::settings::{Auth, KeyId, KeyLimit, Upstream, UpstreamId, UpstreamKey},
-    ir::op::Dialect,
+    ir::{op::Dialect, reason::missing_secret::MissingSecret},
 };
 
 /// An account at the provider. Keys with the same number share limits, quota and money.
@@ -121,9 +121,9 @@ fn keyless_candidate(target: &Arc<Target>) -> Candidate {
     let key_state = match &upstream.auth {
         _ if !upstream.enabled => KeyState::Disabled,
         Auth::None => KeyState::Ready,
-        Auth::Bearer | Auth::Header(_) => KeyState::Missing(
-            format!("{0} has no key; `aiproxy key add {0}` adds one", upstream.name).into(),
-        ),
+        Auth::Bearer | Auth::Header(_) => {
+            KeyState::Missing(MissingSecret::NoKey { upstream: Arc::clone(&upstream.name) }.into())
+        }
     };
     Candidate {
         target: Arc::clone(target),
@@ -146,8 +146,8 @@ pub enum KeyState {
     Ready,
     /// A slow store is still reading the secret.
     Waiting,
-    /// The reference resolves to nothing; contains the reason as a sentence.
-    Missing(Arc<str>),
+    /// The reference resolves to nothing.
+    Missing(Arc<MissingSecret>),
     /// `enabled = false` on the key or the upstream.
     Disabled,
     /// A budget denies the attempt.

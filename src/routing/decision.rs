@@ -10,6 +10,7 @@ use super::{
 use crate::{
     base::{clock::Mono, units::print_span},
     config::settings::{KeyId, Strategy, UpstreamId},
+    ir::reason::{failure::FailureReason, missing_secret::MissingSecret},
 };
 
 /// An earlier failed attempt of the same request.
@@ -132,7 +133,7 @@ pub enum SkipReason {
     /// In cooldown: its end, and the failure that caused it.
     Cooling {
         until: Mono,
-        cause: Arc<str>,
+        cause: Arc<FailureReason>,
         scope: ScopeKind,
         /// The class of the failure: distinguishes "rate limited" from "out of money" and "no such
         /// model".
@@ -141,7 +142,7 @@ pub enum SkipReason {
     Disabled,
     AlreadyFailed,
     LowerTier,
-    KeyMissing(Arc<str>),
+    KeyMissing(Arc<MissingSecret>),
     NotPicked,
     /// Ready, but others are in the preferred region.
     OtherRegion,
@@ -160,7 +161,7 @@ pub enum SkipReason {
     },
     /// The key was rejected.
     Rejected {
-        cause: Arc<str>,
+        cause: Arc<FailureReason>,
     },
     /// The model cannot take this request, and another one can.
     MissingCapability(MissingCapability),

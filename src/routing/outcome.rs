@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     config::settings::{RuleAction, RuleScope, UpstreamRule},
-    ir::fault::{Fault, FaultKind, TransportFault, TransportKind},
+    ir::{
+        fault::{Fault, FaultKind, TransportFault, TransportKind},
+        reason::failure::FailureReason,
+    },
 };
 
 pub use crate::ir::reason::failure::CooldownClass;
@@ -24,8 +27,8 @@ pub struct Outcome {
     pub counts_as_attempt: bool,
     /// A non-streaming request that was sent completely and then lost may have been billed.
     pub maybe_billed: bool,
-    /// A short text for tables: "429 insufficient_quota", "connection refused".
-    pub cause: Arc<str>,
+    /// A short reason for tables: "429 insufficient_quota", "connection refused".
+    pub cause: Arc<FailureReason>,
 }
 
 impl Outcome {
@@ -89,13 +92,9 @@ pub enum Retry {
 #[must_use]
 pub fn classify_fault(fault: &Fault, hint: Option<Duration>, retryable: bool) -> Outcome {
     let hint = hint.or(fault.retry_after);
-    let code = fault.code.as_deref().or(fault.error_type.as_deref()).unwrap_or("");
-    let cause: Arc<str> = if code.is_empty() {
-        format!("{}", fault.status)
-    } else {
-        format!("{} {code}", fault.status)
-    }
-    .into();
+    let code = fault.code.as_deref().or(fault.error_type.as_deref());
+    let code = code.filter(|code| !code.is_empty()).map(Arc::from);
+    let cause = FailureReason::Refused { status: fault.status, code, model: None }.into();
     let base = Outcome {
         blame: Blame::None,
         retry: Retry::No,
@@ -219,7 +218,7 @@ pub fn classify_transport(fault: &TransportFault) -> Outcome {
         hint: None,
         counts_as_attempt: fault.may_be_received,
         maybe_billed: false,
-        cause: fault.message.as_str().into(),
+        cause: Arc::clone(&fault.reason),
     };
     match kind {
         TransportKind::Stale => Outcome {
@@ -275,7 +274,7 @@ mod tests {
     fn did(kind: TransportKind, sent: bool) -> Outcome {
         classify_transport(&TransportFault {
             kind,
-            message: "connection refused (a.example:443)".to_owned(),
+            reason: FailureReason::text("connection refused (a.example:443)").into(),
             may_be_received: sent,
         })
     }
@@ -374,7 +373,7 @@ mod tests {
             true,
         );
         assert_eq!(outcome.hint, Some(Duration::from_secs(30)));
-        assert_eq!(&*outcome.cause, "429 rate_limit_exceeded");
+        assert_eq!(outcome.cause.to_string(), "429 rate_limit_exceeded");
     }
 
     #[test]

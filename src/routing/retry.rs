@@ -165,6 +165,7 @@ impl RetryBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ir::reason::failure::FailureReason;
     use crate::{
         base::rng::ScriptedRng,
         ir::fault::{Fault, FaultKind, TransportFault, TransportKind},
@@ -213,12 +214,12 @@ mod tests {
         let rules = policy().retry;
         let lost = classify_transport(&TransportFault {
             kind: TransportKind::Reset,
-            message: String::new(),
+            reason: FailureReason::Truncated.into(),
             may_be_received: true,
         });
         let refused = classify_transport(&TransportFault {
             kind: TransportKind::Connect,
-            message: String::new(),
+            reason: FailureReason::Truncated.into(),
             may_be_received: false,
         });
         for (outcome, to, want) in [

@@ -30,7 +30,7 @@ use crate::routing::{
 use crate::{
     base::{clock::Mono, rng::Rng},
     config::settings::{Upstream, UpstreamId},
-    ir::rate_limit::RateLimits,
+    ir::{rate_limit::RateLimits, reason::failure::FailureReason},
 };
 
 /// Shared by all requests. A request that waits decides again when capacity changed, at the
@@ -255,7 +255,7 @@ impl Router {
         &self,
         upstream: &Upstream,
         id: u64,
-        found: Result<(), &Arc<str>>,
+        found: Result<(), &Arc<FailureReason>>,
         now: Mono,
     ) -> Vec<HealthChange> {
         record::record_probe(&mut self.lock().health, upstream, id, found, now)

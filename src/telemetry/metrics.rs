@@ -282,6 +282,7 @@ pub fn operation_name(op: Op) -> &'static str {
 #[cfg(test)]
 pub(in crate::telemetry) mod tests {
     use super::*;
+    use crate::ir::reason::failure::FailureReason;
     use crate::{
         base::{clock::UnixMillis, id::RequestId},
         ir::cost::{Cost, Precision},
@@ -299,7 +300,7 @@ pub(in crate::telemetry) mod tests {
             head_ms: Some(number * 100),
             ended_ms: Some(number * 100),
             status: Some(status),
-            outcome: (status != 200).then(|| "429".into()),
+            outcome: (status != 200).then(|| FailureReason::text("429").into()),
             won: status == 200,
             maybe_billed: false,
             has_affinity: false,

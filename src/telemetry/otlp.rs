@@ -134,7 +134,7 @@ impl OtlpExporter {
                         }
                         (why, response.retry_after)
                     }
-                    Err(fault) => (fault.message, None),
+                    Err(fault) => (fault.reason.to_string(), None),
                 };
             let Some(delay) = delays.next() else { return self.drop_batch(batch, why) };
             tokio::time::sleep(after.unwrap_or(*delay).min(Duration::from_secs(30))).await;

@@ -197,7 +197,7 @@ fn attempt_span(r: &RequestRecord, a: &AttemptRecord, trace: &str, parent: &str)
                 "error.type",
                 &a.status.map_or_else(|| "_OTHER".to_owned(), |status| status.to_string()),
             ));
-            json!({ "code": 2, "message": &**outcome })
+            json!({ "code": 2, "message": outcome.to_string() })
         }
         None if a.won => json!({ "code": 1 }),
         None => json!({}),

@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     base::clock::UnixMillis,
     events::record::RequestState,
+    ir::reason::failure::FailureReason,
     tui::{
         app::{Overlay, Pane},
         msg::Msg,
@@ -367,7 +368,7 @@ fn long_reasons_of_attempts_and_long_system_messages_can_be_read() {
     let record =
         live.recent.iter_mut().find(|r| r.id == sample::request_id(7)).map(Arc::make_mut).unwrap();
     let reason = "429 rate_limit_exceeded: Rate limit reached for the model in the organisation on requests per minute (cooling 41s)";
-    record.attempts[0].outcome = Some(reason.into());
+    record.attempts[0].outcome = Some(FailureReason::text(reason).into());
     for (columns, rows) in SIZES {
         let words: Vec<String> =
             draw_to_text(&mut app, columns, rows).split_whitespace().map(str::to_owned).collect();
@@ -504,7 +505,7 @@ fn nothing_that_comes_from_outside_reaches_the_terminal_raw() {
         r.error = Some(evil.into());
         r.reason = Some(evil.into());
     }
-    snapshot.upstreams[2].cause = Some(evil.to_owned());
+    snapshot.upstreams[2].cause = Some(FailureReason::text(evil).into());
     snapshot.keys[0].label = evil.to_owned();
     snapshot.models[0].name = evil.to_owned();
     snapshot.config.problems = vec![evil.to_owned()];
@@ -592,7 +593,7 @@ proptest! {
         snapshot.started = UnixMillis(numbers[2] as i64);
         for u in &mut snapshot.upstreams {
             u.name = next();
-            u.cause = Some(next());
+            u.cause = Some(FailureReason::text(next()).into());
             u.until = Some(UnixMillis(numbers[3] as i64));
             u.stats.attempts = numbers[1] as u32;
             u.stats.errors = numbers[2] as u32 / 3;

@@ -1,5 +1,7 @@
 //! Finds the worst current problem, its one-line text and the key that addresses it.
 
+use std::sync::Arc;
+
 use crate::{
     base::clock::UnixMillis,
     control::{
@@ -10,6 +12,7 @@ use crate::{
         alert::{Alert, AlertKind},
         event::Severity,
     },
+    ir::reason::failure::FailureReason,
     tui::{
         app::App,
         format::{self, FrameContext},
@@ -139,7 +142,7 @@ fn upstream_problems(
     let warm = Action::WarmUpstream { upstream: name.clone() };
     if upstream.state == UpstreamState::Open {
         let cause = upstream.cause.as_ref().map_or_else(String::new, |cause| {
-            fill(&text.cause, &[("what", &translate_message(cause, now))])
+            fill(&text.cause, &[("what", &translate_message(&cause.to_string(), now))])
         });
         let next = wait_text(upstream.until, now, &text.down_next);
         let text = fill(&text.down, &[("name", name), ("next", &next), ("cause", &cause)]);
@@ -165,9 +168,9 @@ fn upstream_problems(
 
 fn key_problem(key: &KeyView, siblings: &[&KeyView], now: FrameContext) -> Option<StatusProblem> {
     let (text, name) = (&now.text.wrong, key_name(key));
-    let because = |cause: Option<&String>| {
+    let because = |cause: Option<&Arc<FailureReason>>| {
         cause.map_or_else(String::new, |cause| {
-            fill(&text.because, &[("what", &translate_message(cause, now))])
+            fill(&text.because, &[("what", &translate_message(&cause.to_string(), now))])
         })
     };
     let warning = |rank, text| StatusProblem::warning(rank, text, Screen::Keys);

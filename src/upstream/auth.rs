@@ -13,6 +13,7 @@ use crate::{
     ir::{
         fault::{TransportFault, TransportKind},
         op::Dialect,
+        reason::failure::FailureReason,
     },
 };
 
@@ -62,7 +63,7 @@ fn missing_key_fault(upstream: &Upstream) -> TransportFault {
     let name = Arc::clone(&upstream.name);
     TransportFault {
         kind: TransportKind::Connect,
-        message: format!("the key of `{name}` is not there any more"),
+        reason: FailureReason::text(format!("the key of `{name}` is not there any more")).into(),
         may_be_received: false,
     }
 }

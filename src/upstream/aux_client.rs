@@ -13,7 +13,10 @@ use crate::upstream::{
 };
 use crate::{
     config::settings::{DialectEndpoint, KeyId, ProxySetting, Upstream},
-    ir::fault::{TransportFault, TransportKind},
+    ir::{
+        fault::{TransportFault, TransportKind},
+        reason::failure::FailureReason,
+    },
 };
 
 /// A small response, read completely.
@@ -113,7 +116,7 @@ pub async fn get(
     match tokio::time::timeout(REQUEST_TIMEOUT, exchange).await {
         Ok(Ok((.., body))) if body.len() > MAX_BODY_BYTES => Err(TransportFault {
             kind: TransportKind::TooLarge,
-            message: format!("{} answered too much", upstream.name),
+            reason: FailureReason::text(format!("{} answered too much", upstream.name)).into(),
             may_be_received: true,
         }),
         Ok(Ok((status, headers, body))) => Ok(SmallResponse { status, headers, body: body.into() }),
@@ -154,9 +157,13 @@ async fn get_via_upstream_client(
 fn timeout_fault(upstream: &Upstream) -> TransportFault {
     let message =
         format!("no answer from {} within {} s", upstream.name, REQUEST_TIMEOUT.as_secs());
-    TransportFault { kind: TransportKind::TotalTimeout, message, may_be_received: true }
+    TransportFault {
+        kind: TransportKind::TotalTimeout,
+        reason: FailureReason::text(message).into(),
+        may_be_received: true,
+    }
 }
 
 fn setup_fault(kind: TransportKind, message: String) -> TransportFault {
-    TransportFault { kind, message, may_be_received: false }
+    TransportFault { kind, reason: FailureReason::text(message).into(), may_be_received: false }
 }

@@ -17,6 +17,7 @@ use super::{
     fault,
 };
 use crate::ir::fault::{TransportFault, TransportKind};
+use crate::ir::reason::failure::FailureReason;
 use crate::upstream::{in_process::InProcessBody, plain_pool::PooledBody};
 
 /// The maximum prefix that is buffered to find out whether the body is encoded at all.
@@ -184,7 +185,11 @@ impl UpstreamBody {
 
     fn decode_fault(&self, error: DecodeError) -> TransportFault {
         let message = format!("the response of {} cannot be decoded: {error}", self.upstream_name);
-        TransportFault { kind: TransportKind::BodyBroken, message, may_be_received: true }
+        TransportFault {
+            kind: TransportKind::BodyBroken,
+            reason: FailureReason::text(message).into(),
+            may_be_received: true,
+        }
     }
 }
 
@@ -211,7 +216,7 @@ impl Body for UpstreamBody {
                     );
                     return Poll::Ready(Some(Err(TransportFault {
                         kind: TransportKind::TooLarge,
-                        message,
+                        reason: FailureReason::text(message).into(),
                         may_be_received: true,
                     })));
                 }

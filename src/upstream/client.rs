@@ -28,7 +28,10 @@ use crate::upstream::{
 };
 use crate::{
     config::settings::{DialectEndpoint, KeyId, Upstream},
-    ir::fault::{TransportFault, TransportKind},
+    ir::{
+        fault::{TransportFault, TransportKind},
+        reason::failure::FailureReason,
+    },
 };
 
 pub use crate::upstream::body::UpstreamBody;
@@ -218,12 +221,20 @@ fn note_stale(pool: &ConnectionPool, fault: TransportFault) -> TransportFault {
 
 fn invalid_uri_fault(upstream: &Upstream, error: &http::uri::InvalidUri) -> TransportFault {
     let message = format!("the address at `{}` is not a URI: {error}", upstream.name);
-    TransportFault { kind: TransportKind::Connect, message, may_be_received: false }
+    TransportFault {
+        kind: TransportKind::Connect,
+        reason: FailureReason::text(message).into(),
+        may_be_received: false,
+    }
 }
 
 fn garbage_fault(endpoint: &DialectEndpoint, what: &str) -> TransportFault {
     let message = format!("{what} ({})", uri::host_port_of(&endpoint.base_url));
-    TransportFault { kind: TransportKind::InvalidHttp, message, may_be_received: true }
+    TransportFault {
+        kind: TransportKind::InvalidHttp,
+        reason: FailureReason::text(message).into(),
+        may_be_received: true,
+    }
 }
 
 fn decode_fault(endpoint: &DialectEndpoint, error: DecodeError) -> TransportFault {

@@ -129,14 +129,13 @@ impl ConnectorInner {
 
     /// Connects to the host of `to`, through a proxy if one is set.
     async fn reach_host(&self, to: &Uri) -> Result<ProxyHop, ConnectFault> {
-        let Some(proxy) = self.route.proxy_for(to).map_err(|e| ConnectFault::proxy_failed(&e))?
-        else {
+        let Some(proxy) = self.route.proxy_for(to).map_err(|e| ConnectFault::failed(&e))? else {
             return Ok(ProxyHop { raw: RawIo::Http(self.dial(to).await?), proxied: false });
         };
         let proxy_uri = with_explicit_port(proxy.uri());
         let tcp = self.dial(&proxy_uri).await.map_err(ConnectFault::at_proxy)?;
         let refused = |why: String| {
-            ConnectFault::proxy_failed(&format!(
+            ConnectFault::failed(&format!(
                 "proxy {} gives no way to {}: {why}",
                 host_port(&proxy_uri),
                 host_port(to)
@@ -174,7 +173,7 @@ impl ConnectorInner {
                 let tcp = socks.call(to).await.map_err(|e| refused(e.to_string()))?;
                 Ok(ProxyHop { raw: RawIo::Http(tcp), proxied: false })
             }
-            _ => Err(ConnectFault::proxy_failed(&format!(
+            _ => Err(ConnectFault::failed(&format!(
                 "proxy {}: http, https, socks5 and socks5h are understood",
                 host_port(&proxy_uri)
             ))),

@@ -1,23 +1,29 @@
 //! Describes why a connection could not be opened: resolver, socket, TLS and proxy.
 
-use std::{error::Error, fmt, io, time::Duration};
+use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
 use http::Uri;
 use rustls::CertificateError;
 
 use super::uri::host_port;
-use crate::{ir::fault::TransportKind, upstream::dns::LookupError};
+use crate::{
+    ir::{
+        fault::TransportKind,
+        reason::failure::{ConnectionProblem, FailureReason},
+    },
+    upstream::dns::LookupError,
+};
 
 /// Why a connection could not be opened.
 #[derive(Debug)]
 pub(super) struct ConnectFault {
     pub(super) kind: TransportKind,
-    pub(super) message: String,
+    pub(super) reason: Arc<FailureReason>,
 }
 
 impl fmt::Display for ConnectFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        write!(f, "{}", self.reason)
     }
 }
 
@@ -28,55 +34,49 @@ impl ConnectFault {
     pub(super) fn from_error(to: &Uri, error: &(dyn Error + 'static)) -> Self {
         let (host, address) = (to.host().unwrap_or("?"), host_port(to));
         if let Some(error) = find_source::<rustls::Error>(error) {
-            return Self {
-                kind: TransportKind::Tls,
-                message: describe_tls_error(error, host, &address),
-            };
+            return Self::tls_failed(describe_tls_error(error, host, &address));
         }
         if find_source::<LookupError>(error).is_some() || error.to_string() == "dns error" {
             return Self::unresolved(to);
         }
         let Some(error) = find_source::<io::Error>(error) else {
-            return Self {
-                kind: TransportKind::Connect,
-                message: sanitize(&format!("no connection to {address}: {error}")),
-            };
+            return Self::failed(&format!("no connection to {address}: {error}"));
         };
-        let (kind, what) = describe_socket_error(error);
-        let message = match what {
-            Some(what) => format!("{what} ({address})"),
-            None => sanitize(&format!("no connection to {address}: {error}")),
-        };
-        Self { kind, message }
-    }
-
-    pub(super) fn unresolved(to: &Uri) -> Self {
-        Self {
-            kind: TransportKind::Dns,
-            message: format!("cannot resolve {}", to.host().unwrap_or("?")),
+        match classify_socket_error(error) {
+            Some((kind, problem)) => {
+                let address = address.into();
+                Self { kind, reason: FailureReason::Connection { problem, address }.into() }
+            }
+            None => Self::failed(&format!("no connection to {address}: {error}")),
         }
     }
 
+    pub(super) fn unresolved(to: &Uri) -> Self {
+        let host = to.host().unwrap_or("?").into();
+        Self { kind: TransportKind::Dns, reason: FailureReason::Unresolved { host }.into() }
+    }
+
     pub(super) fn timed_out(to: &Uri, timeout: Duration) -> Self {
-        let message = format!("no connection within {} ({})", format_span(timeout), host_port(to));
-        Self { kind: TransportKind::ConnectTimeout, message }
+        let reason =
+            FailureReason::ConnectTimeout { waited: timeout.into(), address: host_port(to).into() };
+        Self { kind: TransportKind::ConnectTimeout, reason: reason.into() }
     }
 
     pub(super) fn tls_failed(message: String) -> Self {
-        Self { kind: TransportKind::Tls, message }
+        Self { kind: TransportKind::Tls, reason: FailureReason::text(message).into() }
     }
 
-    pub(super) fn proxy_failed(message: &str) -> Self {
-        Self { kind: TransportKind::Connect, message: sanitize(message) }
+    pub(super) fn failed(message: &str) -> Self {
+        Self { kind: TransportKind::Connect, reason: FailureReason::text(sanitize(message)).into() }
     }
 
     /// Marks the unreachable host as a proxy, not the upstream.
     pub(super) fn at_proxy(self) -> Self {
-        Self { message: format!("proxy: {}", self.message), ..self }
+        Self { reason: FailureReason::AtProxy { cause: self.reason }.into(), ..self }
     }
 }
 
-fn describe_socket_error(error: &io::Error) -> (TransportKind, Option<&'static str>) {
+fn classify_socket_error(error: &io::Error) -> Option<(TransportKind, ConnectionProblem)> {
     use io::ErrorKind as Is;
     #[cfg(unix)]
     if let Some(code) = error.raw_os_error()
@@ -84,26 +84,21 @@ fn describe_socket_error(error: &io::Error) -> (TransportKind, Option<&'static s
             .contains(&code)
     {
         // A local shortage, not a fault of the upstream.
-        return (
-            TransportKind::NetworkDown,
-            Some("too many open files here, no connection possible"),
-        );
+        return Some((TransportKind::NetworkDown, ConnectionProblem::OutOfFiles));
     }
-    match error.kind() {
-        Is::ConnectionRefused => (TransportKind::Connect, Some("connection refused")),
+    Some(match error.kind() {
+        Is::ConnectionRefused => (TransportKind::Connect, ConnectionProblem::Refused),
         Is::NetworkUnreachable | Is::NetworkDown => {
-            (TransportKind::NetworkDown, Some("network unreachable"))
+            (TransportKind::NetworkDown, ConnectionProblem::NetworkUnreachable)
         }
-        Is::HostUnreachable => (TransportKind::NetworkDown, Some("no route to the host")),
-        Is::TimedOut => (TransportKind::ConnectTimeout, Some("connecting took too long")),
+        Is::HostUnreachable => (TransportKind::NetworkDown, ConnectionProblem::NoRoute),
+        Is::TimedOut => (TransportKind::ConnectTimeout, ConnectionProblem::TimedOut),
         Is::ConnectionReset | Is::ConnectionAborted | Is::BrokenPipe => {
-            (TransportKind::Connect, Some("connection reset while connecting"))
+            (TransportKind::Connect, ConnectionProblem::ResetWhileConnecting)
         }
-        Is::UnexpectedEof => {
-            (TransportKind::Tls, Some("connection closed during the TLS handshake"))
-        }
-        _ => (TransportKind::Connect, None),
-    }
+        Is::UnexpectedEof => (TransportKind::Tls, ConnectionProblem::ClosedInHandshake),
+        _ => return None,
+    })
 }
 
 fn describe_tls_error(error: &rustls::Error, host: &str, address: &str) -> String {
@@ -166,12 +161,4 @@ pub(super) fn find_source<'a, T: Error + 'static>(
 /// Cleans text from outside: replaces control characters and limits the length.
 pub(super) fn sanitize(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(300).collect()
-}
-
-fn format_span(span: Duration) -> String {
-    if span.as_millis() < 1_000 {
-        format!("{} ms", span.as_millis())
-    } else {
-        format!("{} s", span.as_secs_f64())
-    }
 }

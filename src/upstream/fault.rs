@@ -1,6 +1,6 @@
 //! Classifies transport errors into one kind and one sentence.
 
-use std::{error::Error, io, time::Duration};
+use std::{error::Error, io, sync::Arc, time::Duration};
 
 use http::Extensions;
 use hyper_util::client::legacy;
@@ -13,7 +13,10 @@ use crate::upstream::{
 };
 use crate::{
     config::settings::{DialectEndpoint, Upstream},
-    ir::fault::{TransportFault, TransportKind},
+    ir::{
+        fault::{TransportFault, TransportKind},
+        reason::failure::{BodyProblem, ConnectionProblem, FailureReason},
+    },
 };
 
 /// Classifies why no response head arrived. `waited` is the time since the request was sent.
@@ -30,15 +33,22 @@ pub(super) fn send_fault(
     if let Some(info) = error.connect_info() {
         let mut extras = Extensions::new();
         info.get_extras(&mut extras);
-        if let Some(state) = extras.get::<std::sync::Arc<IoState>>() {
+        if let Some(state) = extras.get::<Arc<IoState>>() {
             (reused, received_any) =
                 (state.reused(), state.received_any.load(std::sync::atomic::Ordering::Relaxed));
         }
         h2 = info.is_negotiated_h2();
     }
     let Some(hyper) = find_source::<hyper::Error>(error) else {
-        let message = format!("no connection ({})", host_port_of(&endpoint.base_url));
-        return TransportFault { kind: TransportKind::Connect, message, may_be_received: false };
+        let reason = FailureReason::Connection {
+            problem: ConnectionProblem::NoConnection,
+            address: host_port_of(&endpoint.base_url).into(),
+        };
+        return TransportFault {
+            kind: TransportKind::Connect,
+            reason: reason.into(),
+            may_be_received: false,
+        };
     };
     exchange_fault(hyper, &ConnectionUse { reused, received_any, h2 }, upstream, endpoint, waited)
 }
@@ -72,7 +82,7 @@ fn connect_fault(fault: &ConnectFault, upstream: &Upstream) -> TransportFault {
     } else {
         fault.kind
     };
-    TransportFault { kind, message: fault.message.clone(), may_be_received: false }
+    TransportFault { kind, reason: Arc::clone(&fault.reason), may_be_received: false }
 }
 
 /// What is known about the connection that failed.
@@ -90,18 +100,18 @@ fn exchange_fault(
     waited: Duration,
 ) -> TransportFault {
     let address = host_port_of(&endpoint.base_url);
-    let fault = |kind, sent, what: &str| TransportFault {
+    let fault = |kind, sent, problem| TransportFault {
         kind,
-        message: format!("{what} ({address})"),
+        reason: FailureReason::Connection { problem, address: address.as_str().into() }.into(),
         may_be_received: sent,
     };
     let ConnectionUse { reused, mut received_any, h2 } = *used;
     if hyper.is_canceled() {
         // The connection closed before the request was started.
         return if reused {
-            fault(TransportKind::Stale, false, "the kept connection was closed")
+            fault(TransportKind::Stale, false, ConnectionProblem::Stale)
         } else {
-            fault(TransportKind::Reset, false, "the connection was closed as soon as it was made")
+            fault(TransportKind::Reset, false, ConnectionProblem::ClosedWhenMade)
         };
     }
     if h2 {
@@ -109,43 +119,50 @@ fn exchange_fault(
         // By RFC 9113 the upstream processed neither a refused stream nor one above the last of a
         // graceful GOAWAY.
         if reason.contains("refused stream") || reason.ends_with("not a result of an error") {
-            return fault(TransportKind::Stale, false, "the upstream closes this connection");
+            return fault(TransportKind::Stale, false, ConnectionProblem::ClosedByUpstream);
         }
         // The reset of a single stream says nothing about the connection.
         if reason.starts_with("stream error") {
-            return fault(TransportKind::Reset, true, &sanitize(&reason));
+            let text = format!("{} ({address})", sanitize(&reason));
+            return TransportFault {
+                kind: TransportKind::Reset,
+                reason: FailureReason::text(text).into(),
+                may_be_received: true,
+            };
         }
         if reason.contains("protocol error") || reason.contains("frame with invalid size") {
-            return fault(TransportKind::InvalidHttp, true, "not a valid HTTP/2 response");
+            return fault(TransportKind::InvalidHttp, true, ConnectionProblem::NotHttp2);
         }
         received_any = false;
     }
     if hyper.is_parse_too_large() {
-        return fault(TransportKind::InvalidHttp, true, "the head of the response is too large");
+        return fault(TransportKind::InvalidHttp, true, ConnectionProblem::HeadTooLarge);
     }
     if hyper.is_parse() {
-        let message = format!("not an HTTP response from {address}: {hyper}");
-        return TransportFault { kind: TransportKind::InvalidHttp, message, may_be_received: true };
+        let text = format!("not an HTTP response from {address}: {hyper}");
+        return TransportFault {
+            kind: TransportKind::InvalidHttp,
+            reason: FailureReason::text(text).into(),
+            may_be_received: true,
+        };
     }
     if reused && !received_any && waited < STALE_WITHIN {
-        return fault(TransportKind::Stale, true, "the kept connection was closed");
+        return fault(TransportKind::Stale, true, ConnectionProblem::Stale);
     }
     match find_source::<io::Error>(hyper).map(io::Error::kind) {
         Some(
             io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::NetworkDown
             | io::ErrorKind::HostUnreachable,
-        ) if !upstream.local => fault(TransportKind::NetworkDown, true, "the network went away"),
-        Some(io::ErrorKind::TimedOut) => {
-            fault(TransportKind::Reset, true, "the connection went dead before the response")
+        ) if !upstream.local => {
+            fault(TransportKind::NetworkDown, true, ConnectionProblem::NetworkLost)
         }
+        Some(io::ErrorKind::TimedOut) => fault(TransportKind::Reset, true, ConnectionProblem::Dead),
         Some(io::ErrorKind::ConnectionReset) => {
-            fault(TransportKind::Reset, true, "connection reset before the response")
+            fault(TransportKind::Reset, true, ConnectionProblem::ResetBeforeResponse)
         }
-        _ if received_any => {
-            fault(TransportKind::Reset, true, "connection closed inside the head of the response")
-        }
-        _ => fault(TransportKind::Reset, true, "connection closed before the response"),
+        _ if received_any => fault(TransportKind::Reset, true, ConnectionProblem::ClosedInHead),
+        _ => fault(TransportKind::Reset, true, ConnectionProblem::ClosedBeforeResponse),
     }
 }
 
@@ -155,15 +172,17 @@ const STALE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Classifies how a body broke.
 pub(super) fn body_fault(error: &hyper::Error, upstream_name: &str) -> TransportFault {
-    let what = match find_source::<io::Error>(error).map(io::Error::kind) {
-        Some(io::ErrorKind::UnexpectedEof) => "was cut off",
-        Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => "has a malformed chunk",
-        Some(io::ErrorKind::TimedOut) => "stopped: the connection went dead",
-        _ => "broke off",
+    let problem = match find_source::<io::Error>(error).map(io::Error::kind) {
+        Some(io::ErrorKind::UnexpectedEof) => BodyProblem::CutOff,
+        Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => {
+            BodyProblem::MalformedChunk
+        }
+        Some(io::ErrorKind::TimedOut) => BodyProblem::ConnectionDead,
+        _ => BodyProblem::BrokeOff,
     };
     TransportFault {
         kind: TransportKind::BodyBroken,
-        message: format!("the response of {upstream_name} {what}"),
+        reason: FailureReason::Body { upstream: upstream_name.into(), problem }.into(),
         may_be_received: true,
     }
 }
@@ -179,25 +198,25 @@ pub(super) fn aux_fault(error: &reqwest::Error, url: &str, local: bool) -> Trans
         } else {
             fault.kind
         };
-        return TransportFault { kind, message: fault.message, may_be_received: false };
+        return TransportFault { kind, reason: fault.reason, may_be_received: false };
     }
-    if error.is_timeout() {
-        return TransportFault {
-            kind: TransportKind::FirstByteTimeout,
-            message: format!("no answer in time ({address})"),
-            may_be_received: true,
-        };
-    }
-    if find_source::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) {
+    if find_source::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) && !error.is_timeout()
+    {
         return TransportFault {
             kind: TransportKind::InvalidHttp,
-            message: format!("not an HTTP response from {address}"),
+            reason: FailureReason::text(format!("not an HTTP response from {address}")).into(),
             may_be_received: true,
         };
     }
+    let (kind, problem) = if error.is_timeout() {
+        (TransportKind::FirstByteTimeout, ConnectionProblem::NoAnswer)
+    } else {
+        (TransportKind::Reset, ConnectionProblem::ClosedBeforeResponse)
+    };
+    let address = address.into();
     TransportFault {
-        kind: TransportKind::Reset,
-        message: format!("connection closed before the response ({address})"),
+        kind,
+        reason: FailureReason::Connection { problem, address }.into(),
         may_be_received: true,
     }
 }

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::{
     base::id::IdMap,
     config::settings::KeyId,
+    ir::reason::missing_secret::MissingSecret,
     secrets::{Fingerprint, Secret},
 };
 
@@ -37,15 +38,14 @@ pub enum SecretState {
     Ready,
     /// Still being read.
     Waiting,
-    /// Contains the reason.
-    Missing(Arc<str>),
+    Missing(Arc<MissingSecret>),
 }
 
 #[derive(Clone)]
 enum KeyEntry {
     Ready(Arc<LoadedKey>),
     Waiting,
-    Missing(Arc<str>),
+    Missing(Arc<MissingSecret>),
 }
 
 /// A secret in the forms in which it is sent, created once.
@@ -62,16 +62,20 @@ impl ProviderKeys {
     /// the reason.
     pub fn set(&self, key: KeyId, secret: Arc<Secret>) {
         let entry = match (header_value("Bearer ", &secret), header_value("", &secret)) {
-            (Some(bearer), Some(bare)) => {
-                KeyEntry::Ready(Arc::new(LoadedKey { fingerprint: secret.fingerprint(), digest: secret.digest(), bearer, bare, secret }))
-            }
-            _ => KeyEntry::Missing("the key has characters that no header can carry; was it copied whole, on one line?".into()),
+            (Some(bearer), Some(bare)) => KeyEntry::Ready(Arc::new(LoadedKey {
+                fingerprint: secret.fingerprint(),
+                digest: secret.digest(),
+                bearer,
+                bare,
+                secret,
+            })),
+            _ => KeyEntry::Missing(MissingSecret::Unsendable.into()),
         };
         self.update(|table| drop(table.insert(key, entry)));
     }
 
     /// Records that the reference resolves to nothing.
-    pub fn set_missing(&self, key: KeyId, reason: Arc<str>) {
+    pub fn set_missing(&self, key: KeyId, reason: Arc<MissingSecret>) {
         self.update(|table| drop(table.insert(key, KeyEntry::Missing(reason))));
     }
 
@@ -203,8 +207,8 @@ mod tests {
                 && !keys.same_secret(id, &secret("sk-other"))
         );
 
-        keys.set_missing(id, "no such variable".into());
-        assert_eq!(keys.summary(id).state, SecretState::Missing("no such variable".into()));
+        keys.set_missing(id, MissingSecret::Unsendable.into());
+        assert_eq!(keys.summary(id).state, SecretState::Missing(MissingSecret::Unsendable.into()));
         assert_eq!((keys.digest(id), keys.bearer_header(id)), (None, None));
 
         keys.remove(id);

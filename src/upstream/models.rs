@@ -8,7 +8,10 @@ use http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE};
 use crate::upstream::client::{UpstreamClient, UpstreamRequest};
 use crate::{
     config::settings::{DialectEndpoint, KeyId, Upstream},
-    ir::fault::{TransportFault, TransportKind},
+    ir::{
+        fault::{TransportFault, TransportKind},
+        reason::failure::FailureReason,
+    },
 };
 
 /// Why there is no list.
@@ -26,7 +29,7 @@ pub enum ModelListError {
 impl fmt::Display for ModelListError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Transport(fault) => f.write_str(&fault.message),
+            Self::Transport(fault) => write!(f, "{}", fault.reason),
             Self::Status { status, .. } => write!(f, "the model list is answered with {status}"),
         }
     }
@@ -86,7 +89,7 @@ pub async fn fetch_model_list(
             );
             Err(ModelListError::Transport(TransportFault {
                 kind: TransportKind::TotalTimeout,
-                message,
+                reason: FailureReason::text(message).into(),
                 may_be_received: true,
             }))
         }

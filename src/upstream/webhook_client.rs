@@ -9,7 +9,10 @@ use tokio::sync::OnceCell;
 use crate::upstream::{fault, tls::TlsSettings};
 use crate::{
     config::{base_url, settings::OutboundUrl},
-    ir::fault::{TransportFault, TransportKind},
+    ir::{
+        fault::{TransportFault, TransportKind},
+        reason::failure::FailureReason,
+    },
     secrets::Secret,
 };
 
@@ -98,7 +101,7 @@ impl WebhookClient {
                     format!("no answer from {} within {} s", url.origin(), POST_TIMEOUT.as_secs());
                 Err(TransportFault {
                     kind: TransportKind::TotalTimeout,
-                    message,
+                    reason: FailureReason::text(message).into(),
                     may_be_received: true,
                 })
             }
@@ -110,7 +113,7 @@ impl WebhookClient {
         let cell = if local { &self.local_client } else { &self.proxied_client };
         let unusable = |message: String| TransportFault {
             kind: TransportKind::Tls,
-            message,
+            reason: FailureReason::text(message).into(),
             may_be_received: false,
         };
         cell.get_or_try_init(|| async {

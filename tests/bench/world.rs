@@ -26,6 +26,7 @@ use aiproxy::{
         fault::{Fault, FaultKind, TransportFault, TransportKind},
         op::Dialect,
         rate_limit::{RateLimit, RateLimits},
+        reason::failure::FailureReason,
         usage::Usage,
     },
     routing::{
@@ -655,7 +656,7 @@ fn transport_outcome(kind: TransportKind, sent: bool) -> Outcome {
         maybe_billed: false,
         ..outcome::classify_transport(&TransportFault {
             kind,
-            message: "simulated".to_owned(),
+            reason: FailureReason::text("simulated").into(),
             may_be_received: sent,
         })
     }

@@ -21,6 +21,7 @@ use aiproxy::{
     ir::{
         fault::{TransportFault, TransportKind},
         op::Dialect,
+        reason::failure::{ConnectionProblem, FailureReason},
     },
     secrets::Secret,
     upstream::{
@@ -351,11 +352,12 @@ async fn what_is_no_http_answer_is_garbage_and_its_bytes_stay_out_of_the_message
             said.escape_ascii()
         );
         assert!(
-            fault.may_be_received && fault.message.contains(&server.address.to_string()),
+            fault.may_be_received && fault.reason.to_string().contains(&server.address.to_string()),
             "{fault:?}"
         );
         assert!(
-            !fault.message.contains("OpenSSH") && !fault.message.chars().any(char::is_control),
+            !fault.reason.to_string().contains("OpenSSH")
+                && !fault.reason.to_string().chars().any(char::is_control),
             "{fault:?}"
         );
     }
@@ -376,17 +378,24 @@ async fn connections_that_do_not_come_about_or_end_early_say_so() {
         .local_addr()
         .expect("bound");
     let refused = transport_fault(&upstream(&format!("http://{closed}/v1"))).await;
-    let message = format!("connection refused ({closed})");
+    let reason = FailureReason::Connection {
+        problem: ConnectionProblem::Refused,
+        address: closed.to_string().into(),
+    };
     assert_eq!(
         refused,
-        TransportFault { kind: TransportKind::Connect, message, may_be_received: false }
+        TransportFault {
+            kind: TransportKind::Connect,
+            reason: reason.into(),
+            may_be_received: false
+        }
     );
 
     let unknown = transport_fault(&upstream("http://nx.invalid/v1")).await;
-    let message = "cannot resolve nx.invalid".to_owned();
+    let reason = FailureReason::Unresolved { host: "nx.invalid".into() };
     assert_eq!(
         unknown,
-        TransportFault { kind: TransportKind::Dns, message, may_be_received: false }
+        TransportFault { kind: TransportKind::Dns, reason: reason.into(), may_be_received: false }
     );
 
     let close = transport_fault(&Server::with_response(b"").upstream()).await;
@@ -645,7 +654,7 @@ async fn certificates_are_checked_against_system_and_ca_file() {
         "{untrusted:?}"
     );
     let expected = "certificate of localhost not trusted: unknown issuer; set `ca_file` or add it to the system store";
-    assert_eq!(untrusted.message, expected);
+    assert_eq!(untrusted.reason.to_string(), expected);
 
     let mut trusting = https(&server, "localhost");
     trusting.ca_file = Some(authority.file(&folder));
@@ -656,7 +665,7 @@ async fn certificates_are_checked_against_system_and_ca_file() {
     let mut other_name = https(&server, "127.0.0.1");
     other_name.ca_file.clone_from(&trusting.ca_file);
     let other_name_fault = transport_fault(&other_name).await;
-    assert!(other_name_fault.message.contains("another name"), "{other_name_fault:?}");
+    assert!(other_name_fault.reason.to_string().contains("another name"), "{other_name_fault:?}");
     other_name.insecure_tls = true;
     assert_eq!(body_text(post(&gateway, &other_name, b"{}").await).await.as_deref(), Ok("ok"));
 
@@ -664,7 +673,7 @@ async fn certificates_are_checked_against_system_and_ca_file() {
     no_file.ca_file = Some(folder.path().join("none.pem"));
     let no_file = transport_fault(&no_file).await;
     assert!(
-        no_file.kind == TransportKind::Tls && no_file.message.contains("none.pem"),
+        no_file.kind == TransportKind::Tls && no_file.reason.to_string().contains("none.pem"),
         "{no_file:?}"
     );
 }
@@ -676,7 +685,10 @@ async fn servers_that_speak_no_tls_or_nothing_are_told_apart() {
         send_bytes(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n");
     });
     let no_tls = transport_fault(&https(&plain, "127.0.0.1")).await;
-    assert!(no_tls.kind == TransportKind::Tls && no_tls.message.contains("http://"), "{no_tls:?}");
+    assert!(
+        no_tls.kind == TransportKind::Tls && no_tls.reason.to_string().contains("http://"),
+        "{no_tls:?}"
+    );
 
     let silent = Server::start(|_, mut stream| drop(stream.read_to_end(&mut Vec::new())));
     let mut slow = https(&silent, "127.0.0.1");
@@ -831,15 +843,15 @@ async fn a_proxy_that_refuses_or_is_not_there_is_named() {
     let refused = transport_fault(&upstream).await;
     assert_eq!((refused.kind, refused.may_be_received), (TransportKind::Connect, false));
     assert!(
-        refused.message.contains(&refusing.address.to_string())
-            && !refused.message.contains("hidden"),
+        refused.reason.to_string().contains(&refusing.address.to_string())
+            && !refused.reason.to_string().contains("hidden"),
         "{refused:?}"
     );
 
     upstream.proxy = ProxySetting::Url("http://nx.invalid:3128".to_owned());
     let gone = transport_fault(&upstream).await;
     assert_eq!(
-        (gone.kind, gone.message.as_str()),
+        (gone.kind, &*gone.reason.to_string()),
         (TransportKind::Dns, "proxy: cannot resolve nx.invalid")
     );
 }
@@ -942,7 +954,10 @@ async fn key_checks_use_the_upstreams_own_trust_and_key() {
     )
     .await;
     let fault = fault.expect_err("not trusted");
-    assert!(fault.kind == TransportKind::Tls && fault.message.contains("not trusted"), "{fault:?}");
+    assert!(
+        fault.kind == TransportKind::Tls && fault.reason.to_string().contains("not trusted"),
+        "{fault:?}"
+    );
 }
 
 #[tokio::test]

@@ -20,7 +20,8 @@ pub(in crate::cli) fn keys_table(views: &[&KeyView], now: UnixMillis, styler: St
     for k in views {
         let fingerprint = if k.fingerprint.is_empty() { "–" } else { &k.fingerprint };
         let name = format!("{}/{}", k.upstream, k.label);
-        let mut cause = k.cause.as_deref().unwrap_or_default();
+        let cause = k.cause.as_ref().map(ToString::to_string).unwrap_or_default();
+        let mut cause = cause.as_str();
         if k.state == KeyStatus::Missing {
             let (why, what) = split_cause(cause, &k.reference);
             advice.add(what, &name);
@@ -40,7 +41,7 @@ pub(in crate::cli) fn keys_table(views: &[&KeyView], now: UnixMillis, styler: St
                 "".into(),
                 state_cell(scope.state),
                 time_format::remaining(scope.until, now).into(),
-                scope.cause.as_deref().unwrap_or("").into(),
+                scope.cause.as_ref().map(ToString::to_string).unwrap_or_default().into(),
                 "".into(),
             ]);
         }
@@ -143,6 +144,7 @@ fn state_cell(state: KeyStatus) -> TableCell {
 mod tests {
     use super::*;
     use crate::control::snapshot::LimitRemaining;
+    use crate::ir::reason::failure::FailureReason;
 
     fn key(label: &str, state: KeyStatus, cause: Option<&str>) -> KeyView {
         KeyView {
@@ -152,7 +154,7 @@ mod tests {
             fingerprint: String::new(),
             reference: "env:K_NONE".into(),
             state,
-            cause: cause.map(str::to_owned),
+            cause: cause.map(|cause| FailureReason::text(cause).into()),
             until: None,
             since: None,
             from_provider: false,

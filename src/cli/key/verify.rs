@@ -55,7 +55,7 @@ pub(in crate::cli) async fn check_key(
         headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
     }
     match aux_client::get(&gateway, upstream, end, id, path, headers).await {
-        Err(fault) => KeyVerdict::Unknown(clean(&fault.message).into_owned()),
+        Err(fault) => KeyVerdict::Unknown(clean(&fault.reason.to_string()).into_owned()),
         Ok(answer) => {
             let content_type = answer
                 .headers

@@ -365,6 +365,7 @@ fn request_line(record: &RequestRecord, styler: Styler) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::ir::reason::failure::FailureReason;
     use crate::{
         base::id::RequestId,
         events::record::AttemptRecord,
@@ -388,7 +389,7 @@ pub(super) mod tests {
             head_ms: Some(number * 100 + 50),
             ended_ms: Some(number * 100 + 90),
             status: Some(if outcome.is_some() { 429 } else { 200 }),
-            outcome: outcome.map(Into::into),
+            outcome: outcome.map(|text| FailureReason::text(text).into()),
             won: outcome.is_none(),
             maybe_billed: false,
         };

@@ -85,7 +85,7 @@ pub(in crate::cli) fn waterfall(r: &RequestRecord, styler: Styler) -> String {
             format!("{}{}{}", " ".repeat(from), "▒".repeat(waits), "░".repeat(to - from - waits));
         let key = if a.key.is_empty() { String::new() } else { format!("/{}", a.key) };
         let how = match (&a.outcome, a.won, a.status) {
-            (Some(outcome), ..) => styler.style(TextRole::Warn, &clean(outcome)),
+            (Some(outcome), ..) => styler.style(TextRole::Warn, &clean(&outcome.to_string())),
             (None, true, status) => styler.style(
                 TextRole::Success,
                 &status.map_or_else(|| "answered".to_owned(), |s| s.to_string()),
@@ -213,7 +213,7 @@ fn attempts_table(attempts: &[AttemptRecord], styler: Styler) -> String {
             (Some(outcome), _) if a.maybe_billed => {
                 TableCell::new(TextRole::Warn, format!("{outcome} (may have been billed)"))
             }
-            (Some(outcome), _) => TableCell::new(TextRole::Warn, outcome),
+            (Some(outcome), _) => TableCell::new(TextRole::Warn, outcome.to_string()),
             (None, true) => TableCell::new(TextRole::Success, "answered"),
             (None, false) => TableCell::new(
                 TextRole::Plain,

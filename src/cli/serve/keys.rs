@@ -18,11 +18,18 @@ use crate::{
         settings::{KeyId, Project, Upstream, UpstreamKey},
     },
     events::event::{EventKind, Severity},
+    ir::reason::missing_secret::MissingSecret,
     relay::{
         background::{refresh_models, save_health},
         engine::Engine,
     },
-    secrets::{Reference, Secret, keyring::Keyring, redact::KnownSecrets, resolve::SecretResolver},
+    secrets::{
+        Reference, Secret,
+        file::FileError,
+        keyring::Keyring,
+        redact::KnownSecrets,
+        resolve::{ResolveError, SecretResolver},
+    },
     server::guard::credential::{ClientKeys, ClientTable},
     upstream::keys::SecretState,
 };
@@ -83,17 +90,17 @@ impl KeyLoader {
                 save_health::restore_key(&self.engine, key);
             }
             Err(error) => {
-                let text = error.message_with_hint(&upstream.name);
+                let missing = Arc::new(missing_secret(&error, &upstream.name));
                 // Log the same error only once, however often the reference is read.
-                if before != SecretState::Missing(text.as_str().into()) {
-                    tracing::warn!(key = %key.name, "{text}");
-                    let notice = format!("{} is not usable: {text}", key.name);
+                if before != SecretState::Missing(Arc::clone(&missing)) {
+                    tracing::warn!(key = %key.name, "{missing}");
+                    let notice = format!("{} is not usable: {missing}", key.name);
                     self.engine.bus.publish(
                         self.engine.clock.unix(),
                         EventKind::Notice { text: notice.into(), level: Severity::Warn },
                     );
                 }
-                self.engine.keys.set_missing(key.id, text.into());
+                self.engine.keys.set_missing(key.id, missing);
             }
         }
         self.engine.notify_waiters();
@@ -216,6 +223,27 @@ impl KeyLoader {
             }
             Err(error) => Err(error.to_string()),
         }
+    }
+}
+
+/// Describes why a reference gave no key for this upstream.
+fn missing_secret(error: &ResolveError, upstream: &Arc<str>) -> MissingSecret {
+    let upstream = Arc::clone(upstream);
+    let hint = || error.hint().replace("UPSTREAM", &upstream).into();
+    match error {
+        ResolveError::EmptyVariable { name } => {
+            MissingSecret::EmptyVariable { name: name.as_str().into(), upstream }
+        }
+        ResolveError::File { path, error: FileError::Missing } => {
+            MissingSecret::NoFile { path: path.display().to_string().into(), hint: hint() }
+        }
+        ResolveError::NotInKeyring { label } => {
+            MissingSecret::NotInKeyring { label: label.as_str().into(), hint: hint() }
+        }
+        ResolveError::Unset { name } => {
+            MissingSecret::UnsetVariable { name: name.as_str().into(), upstream }
+        }
+        other => MissingSecret::Other { text: other.text().into(), hint: hint() },
     }
 }
 

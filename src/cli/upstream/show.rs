@@ -264,7 +264,10 @@ impl UpstreamDetail<'_> {
                     TableCell::new(TextRole::Dim, record.id.to_string()),
                     (&*attempt.model).into(),
                     (&*attempt.key).into(),
-                    TableCell::new(TextRole::Error, attempt.outcome.as_deref().unwrap_or_default()),
+                    TableCell::new(
+                        TextRole::Error,
+                        attempt.outcome.as_ref().map(ToString::to_string).unwrap_or_default(),
+                    ),
                 ]);
             }
             text.push_str(&format!("\n{}", table.render(styler)));
@@ -285,7 +288,7 @@ fn state_text(view: &UpstreamView, now: UnixMillis) -> String {
         .until
         .map(|until| format!(" for {}", time_format::remaining(Some(until), now)))
         .unwrap_or_default();
-    let cause = view.cause.as_deref().map(|cause| format!(": {cause}")).unwrap_or_default();
+    let cause = view.cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
     format!("{word}{left}{cause}")
 }
 
@@ -391,7 +394,7 @@ fn failure_json((record, attempt): (&RequestRecord, &AttemptRecord)) -> Value {
         "model": &*attempt.model,
         "key": &*attempt.key,
         "status": attempt.status,
-        "outcome": attempt.outcome.as_deref(),
+        "outcome": attempt.outcome.as_ref().map(ToString::to_string),
     })
 }
 

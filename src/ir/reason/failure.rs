@@ -61,7 +61,7 @@ pub enum FailureReason {
     /// The other of two concurrent attempts won.
     LostRace { winner: RaceWinner },
     /// The key has no usable secret.
-    MissingSecret { secret: MissingSecret },
+    MissingSecret { secret: Arc<MissingSecret> },
     /// No response within `total`, or half of it.
     NoAnswer { half: bool },
     /// No content within `first_byte`.
@@ -142,6 +142,29 @@ impl FailureReason {
     /// Makes a reason that is only a text.
     pub fn text(text: impl Into<Arc<str>>) -> Self {
         Self::Text { text: text.into() }
+    }
+
+    /// Returns the reason with its texts from outside passed through `clean`, which redacts them.
+    #[must_use]
+    pub fn map_texts(&self, clean: &dyn Fn(&str) -> Arc<str>) -> Self {
+        let inner = |cause: &Self| Arc::new(cause.map_texts(clean));
+        let mut mapped = self.clone();
+        match &mut mapped {
+            Self::AtProxy { cause } | Self::BrokeOff { cause, .. } | Self::Probe { cause, .. } => {
+                *cause = inner(cause);
+            }
+            Self::Refused { code, model, .. } => {
+                for text in [code, model].into_iter().flatten() {
+                    *text = clean(text);
+                }
+            }
+            Self::RefusedWith { cause, message, .. } => {
+                (*cause, *message) = (inner(cause), clean(message));
+            }
+            Self::Text { text } => *text = clean(text),
+            _ => {}
+        }
+        mapped
     }
 
     /// Whether the text of the reason names this model.

@@ -19,6 +19,7 @@ use crate::{
     ir::{
         cost::{AppliedPrice, Bill, Cost, CostSource, Precision, PriceClass, PriceRates},
         op::{Dialect, Op},
+        reason::failure::FailureReason,
         usage::Usage,
     },
     ledger::{time_range::TimeRange, totals::GroupBy},
@@ -93,7 +94,7 @@ impl TestLedger {
             head_ms: Some(number + 5),
             ended_ms: Some(number + 10),
             status: Some(if won { 200 } else { 429 }),
-            outcome: (!won).then(|| "429, cooling 5s".into()),
+            outcome: (!won).then(|| FailureReason::text("429, cooling 5s").into()),
             won,
             maybe_billed: false,
         };

@@ -1,6 +1,6 @@
 //! Classifies a failed attempt: how it counts, and whether the same candidate may recover.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -14,6 +14,7 @@ use crate::{
     ir::{
         fault::{Fault, FaultKind, TransportFault, TransportKind},
         op::Op,
+        reason::failure::FailureReason,
     },
     routing::{candidate::Candidate, outcome},
 };
@@ -80,9 +81,14 @@ fn classify_upstream_error(
     let retryable = is_retryable_status(context, upstream, fault.status);
     let mut outcome = outcome::classify_fault(&fault, hint, retryable);
     if fault.kind == FaultKind::RateLimited
-        && !matches!(outcome.cause.split_once(' '), Some((_, reason)) if !reason.is_empty())
+        && matches!(*outcome.cause, FailureReason::Refused { code: None, .. })
     {
-        outcome.cause = format!("{} for {}", fault.status, candidate.target.model).into();
+        outcome.cause = FailureReason::Refused {
+            status: fault.status,
+            code: None,
+            model: Some(Arc::clone(&candidate.target.model)),
+        }
+        .into();
     }
     let may_recover = matches!(
         fault.kind,

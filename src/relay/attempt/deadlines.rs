@@ -10,7 +10,10 @@ use crate::relay::{
 };
 use crate::{
     config::settings::Settings,
-    ir::fault::{TransportFault, TransportKind},
+    ir::{
+        fault::{TransportFault, TransportKind},
+        reason::failure::FailureReason,
+    },
     routing::candidate::Target,
 };
 
@@ -21,8 +24,8 @@ pub(super) struct AttemptDeadlines {
     pub(super) idle_timeout: Duration,
     /// A non-streaming attempt ends here.
     total_deadline: Instant,
-    /// Names the deadline's share of the total timeout.
-    deadline_label: &'static str,
+    /// The deadline is half of `total`.
+    half_of_total: bool,
 }
 
 impl AttemptDeadlines {
@@ -36,10 +39,10 @@ impl AttemptDeadlines {
         // A non-streaming attempt may take half of the total timeout. A hanging attempt then fails
         // while there is still time for another before the client times out.
         let half = now + total / 2;
-        let (total_deadline, deadline_label) =
-            if half < deadline { (half, "half of `total`") } else { (deadline, "`total`") };
+        let half_of_total = half < deadline;
+        let total_deadline = if half_of_total { half } else { deadline };
         Self {
-            deadline_label,
+            half_of_total,
             first_byte_timeout,
             first_byte_deadline: if context.request.stream {
                 now + first_byte_timeout
@@ -57,7 +60,7 @@ impl AttemptDeadlines {
             buffer_limit: settings.server.max_buffered.unwrap_or(u64::MAX),
             deadline: self.total_deadline.max(self.first_byte_deadline),
             idle_timeout: self.idle_timeout,
-            deadline_label: self.deadline_label,
+            half_of_total: self.half_of_total,
         }
     }
 
@@ -66,10 +69,10 @@ impl AttemptDeadlines {
         if stream {
             return first_content::first_byte_timeout(self.first_byte_timeout);
         }
-        let message = format!(
-            "no answer came in time ({} under [timeouts] for this attempt)",
-            self.deadline_label
-        );
-        TransportFault { kind: TransportKind::TotalTimeout, message, may_be_received: true }
+        TransportFault {
+            kind: TransportKind::TotalTimeout,
+            reason: FailureReason::NoAnswer { half: self.half_of_total }.into(),
+            may_be_received: true,
+        }
     }
 }

@@ -11,7 +11,10 @@ use crate::relay::attempt::{
 };
 use crate::{
     dialect::{event_decoder::StreamEnd, response_stream::ResponseStream},
-    ir::fault::{Fault, TransportFault, TransportKind},
+    ir::{
+        fault::{Fault, TransportFault, TransportKind},
+        reason::failure::FailureReason,
+    },
     upstream::body::UpstreamBody,
 };
 
@@ -36,10 +39,9 @@ pub(in crate::relay) enum NoContent {
 
 impl NoContent {
     fn empty_stream() -> Self {
-        let message = "the stream ended before any content".to_owned();
         Self::Transport(TransportFault {
             kind: TransportKind::BodyBroken,
-            message,
+            reason: FailureReason::text("the stream ended before any content").into(),
             may_be_received: true,
         })
     }
@@ -124,9 +126,9 @@ pub(in crate::relay) async fn wait_for_first_content(
 
 /// Returns the fault of a stream whose first content did not arrive in time.
 pub(in crate::relay) fn first_byte_timeout(first_byte: Duration) -> TransportFault {
-    let message = format!(
-        "no content came within {}s (`first_byte` under [timeouts])",
-        first_byte.as_secs_f64()
-    );
-    TransportFault { kind: TransportKind::FirstByteTimeout, message, may_be_received: true }
+    TransportFault {
+        kind: TransportKind::FirstByteTimeout,
+        reason: FailureReason::NoContent { waited: first_byte.into() }.into(),
+        may_be_received: true,
+    }
 }

@@ -11,7 +11,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::relay::state::permits::BufferReservation;
 use crate::{
-    ir::fault::{TransportFault, TransportKind},
+    ir::{
+        fault::{TransportFault, TransportKind},
+        reason::failure::FailureReason,
+    },
     upstream::body::UpstreamBody,
 };
 
@@ -78,8 +81,8 @@ pub(in crate::relay) struct BodyLimits {
     pub buffer_limit: u64,
     pub deadline: Instant,
     pub idle_timeout: Duration,
-    /// Names the deadline's share of the request's total timeout.
-    pub deadline_label: &'static str,
+    /// The deadline is half of the request's total timeout.
+    pub half_of_total: bool,
 }
 
 /// Reads the whole body.
@@ -106,13 +109,10 @@ pub(in crate::relay) async fn read_to_end(
         total += data.len() as u64;
         if total > limits.max_bytes || !reservation.try_grow(data.len() as u64, limits.buffer_limit)
         {
-            let message = format!(
-                "the answer is larger than {} bytes (`max_response_bytes` under [server])",
-                limits.max_bytes.min(limits.buffer_limit)
-            );
+            let limit = limits.max_bytes.min(limits.buffer_limit);
             return Err(TransportFault {
                 kind: TransportKind::TooLarge,
-                message,
+                reason: FailureReason::TooLarge { limit }.into(),
                 may_be_received: true,
             });
         }
@@ -134,16 +134,18 @@ fn timeout_fault(limits: &BodyLimits, until: Instant) -> TransportFault {
     if until >= limits.deadline {
         return TransportFault {
             kind: TransportKind::TotalTimeout,
-            message: format!(
-                "the answer was not complete in time ({} under [timeouts] for this attempt)",
-                limits.deadline_label
-            ),
+            reason: FailureReason::Incomplete { half: limits.half_of_total }.into(),
             may_be_received: true,
         };
     }
-    let message = format!(
-        "no byte of the answer came for {}s (`idle` under [timeouts])",
-        limits.idle_timeout.as_secs_f64()
-    );
-    TransportFault { kind: TransportKind::IdleTimeout, message, may_be_received: true }
+    idle_fault(limits.idle_timeout)
+}
+
+/// Returns the fault of a body of which no byte came for the idle timeout.
+pub(in crate::relay) fn idle_fault(waited: Duration) -> TransportFault {
+    TransportFault {
+        kind: TransportKind::IdleTimeout,
+        reason: FailureReason::Idle { waited: waited.into() }.into(),
+        may_be_received: true,
+    }
 }

@@ -27,6 +27,7 @@ use crate::{
     ir::{
         fault::{TransportFault, TransportKind},
         op::Op,
+        reason::failure::FailureReason,
     },
     routing::candidate::Target,
     upstream::{body::UpstreamBody, client::UpstreamResponse, headers},
@@ -205,7 +206,11 @@ async fn first_chunk(
 
 fn empty_response_fault(status: StatusCode) -> TransportFault {
     let message = format!("HTTP {} without an answer", status.as_u16());
-    TransportFault { kind: TransportKind::InvalidHttp, message, may_be_received: true }
+    TransportFault {
+        kind: TransportKind::InvalidHttp,
+        reason: FailureReason::text(message).into(),
+        may_be_received: true,
+    }
 }
 
 /// Returns the stream that passes a response of the client's dialect unchanged.
@@ -342,7 +347,11 @@ fn complete_stream(buffered_frames: Vec<Bytes>) -> FirstContent {
 
 fn unreadable_stream(upstream: &Upstream) -> TransportFault {
     let message = format!("{} answered with a stream that cannot be read", upstream.name);
-    TransportFault { kind: TransportKind::InvalidHttp, message, may_be_received: true }
+    TransportFault {
+        kind: TransportKind::InvalidHttp,
+        reason: FailureReason::text(message).into(),
+        may_be_received: true,
+    }
 }
 
 /// Detects the kind of body from its first bytes, because Content-Type is often wrong.

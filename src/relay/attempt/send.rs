@@ -14,7 +14,10 @@ use crate::relay::{
 use crate::{
     config::base_url,
     dialect::registry,
-    ir::fault::{TransportFault, TransportKind},
+    ir::{
+        fault::{TransportFault, TransportKind},
+        reason::failure::FailureReason,
+    },
     routing::candidate::{Candidate, Target},
     upstream::{
         client::{UpstreamRequest, UpstreamResponse},
@@ -37,7 +40,7 @@ pub(super) async fn send_request(
             format!("upstream {} does not speak {}", target.upstream.name, target.dialect);
         return Err(TransportFault {
             kind: TransportKind::Connect,
-            message,
+            reason: FailureReason::text(message).into(),
             may_be_received: false,
         }
         .into());

@@ -13,7 +13,10 @@ use crate::relay::{
 use crate::{
     base::{clock::Mono, rng::Rng},
     config::settings::{HealthCheck, Upstream, UpstreamId},
-    ir::fault::{TransportFault, TransportKind},
+    ir::{
+        fault::{TransportFault, TransportKind},
+        reason::failure::FailureReason,
+    },
     routing::outcome,
     upstream::models::{self, ModelListError},
 };
@@ -113,8 +116,9 @@ async fn check_upstream(engine: &Engine, upstream: &Arc<Upstream>, health: &Heal
     let (said, verdict): (Arc<str>, _) = match found {
         CheckVerdict::Up(status) => (status.to_string().into(), Some(Ok(()))),
         CheckVerdict::Down(cause) => {
-            let cause_text: Arc<str> = format!("{cause} (probe of {})", health.path).into();
-            (cause.into(), Some(Err(cause_text)))
+            let text = cause.to_string().into();
+            let path = health.path.as_str().into();
+            (text, Some(Err(Arc::new(FailureReason::Probe { path, cause }))))
         }
         // The probe proved nothing about the upstream.
         CheckVerdict::Inconclusive(reason) => (reason.into(), None),
@@ -142,7 +146,7 @@ async fn check_upstream(engine: &Engine, upstream: &Arc<Upstream>, health: &Heal
 enum CheckVerdict {
     /// The upstream is up and answered with this status, even if it rejected the path or key.
     Up(u16),
-    Down(String),
+    Down(Arc<FailureReason>),
     /// A login page, or the local network is down.
     Inconclusive(String),
 }
@@ -166,7 +170,10 @@ fn classify(
         Err(ModelListError::Status { status, .. }) => {
             attempt_guard::record_reachable(engine, upstream);
             if status.is_server_error() {
-                CheckVerdict::Down(status.as_u16().to_string())
+                let status = status.as_u16();
+                CheckVerdict::Down(
+                    FailureReason::Refused { status, code: None, model: None }.into(),
+                )
             } else {
                 CheckVerdict::Up(status.as_u16())
             }
@@ -178,9 +185,9 @@ fn classify(
             } else {
                 fault.clone()
             };
-            let cause = outcome::classify_transport(&fault).cause.to_string();
+            let cause = outcome::classify_transport(&fault).cause;
             if fault.kind == TransportKind::NetworkDown {
-                CheckVerdict::Inconclusive(cause)
+                CheckVerdict::Inconclusive(cause.to_string())
             } else {
                 CheckVerdict::Down(cause)
             }

@@ -106,7 +106,7 @@ async fn poll_key(
                 );
             }
             Ok(answer) => tracing::debug!(key = %key.name, status = %answer.status, "no balance"),
-            Err(fault) => tracing::debug!(key = %key.name, error = %fault.message, "no balance"),
+            Err(fault) => tracing::debug!(key = %key.name, error = %fault.reason, "no balance"),
         }
     }
 }

@@ -152,7 +152,7 @@ fn circuit_row(saved: &SavedCircuit, engine: &Engine) -> CircuitRow {
         until: saved.until.map(|until| round_to_second(engine.clock.unix_at(until))),
         since: round_to_second(engine.clock.unix_at(saved.since)),
         strikes: saved.strikes,
-        cause: engine.sanitize(&saved.cause),
+        cause: engine.sanitize_reason(&saved.cause),
         class: CLASS_NAMES
             .iter()
             .find(|(class, _)| *class == saved.class)
@@ -176,7 +176,7 @@ fn read_circuit(row: CircuitRow, engine: &Engine) -> Option<SavedCircuit> {
         until: row.until.map(|until| to_mono(&*engine.clock, until, now).min(now + max_span)),
         since: to_mono(&*engine.clock, row.since, now).min(now),
         strikes: row.strikes,
-        cause: engine.sanitize(&row.cause).into(),
+        cause: engine.sanitize_reason(&row.cause),
         class,
         hard_block: row.hard_block,
         from_provider: row.from_provider,

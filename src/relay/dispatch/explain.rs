@@ -8,9 +8,12 @@ use crate::relay::{
     record::recorder::RequestRecorder,
 };
 use crate::{
-    base::{clock::Mono, units::print_span},
+    base::clock::Mono,
     config::settings::KeyId,
-    ir::op::Dialect,
+    ir::{
+        op::Dialect,
+        reason::{failure::FailureReason, span::Span},
+    },
     routing::{
         candidate::Candidate,
         decision::{ChoiceReason, Decision, SkipReason},
@@ -100,22 +103,18 @@ pub(in crate::relay) fn publish_failure(
         FailureSource::Transport(_) => None,
     };
     let now = engine.clock.mono();
-    let detail =
-        match (&failure.source, key_cooldown(engine, chosen.key, &chosen.target.model, now)) {
-            (FailureSource::Upstream { fault, .. }, Some(wait)) => {
-                format!(
-                    "{}: {} (cooling {})",
-                    failure.outcome.cause,
-                    fault.message,
-                    print_span(wait)
-                )
-            }
-            (FailureSource::Upstream { fault, .. }, None) => {
-                format!("{}: {}", failure.outcome.cause, fault.message)
-            }
-            (FailureSource::Transport(fault), _) => fault.message.clone(),
-        };
-    recorder.attempt_failed(status, &detail, failure.outcome.maybe_billed);
+    let reason = match &failure.source {
+        FailureSource::Upstream { fault, .. } => {
+            let cooling = key_cooldown(engine, chosen.key, &chosen.target.model, now);
+            Arc::new(FailureReason::RefusedWith {
+                cause: Arc::clone(&failure.outcome.cause),
+                message: fault.message.as_str().into(),
+                cooling: cooling.map(Span),
+            })
+        }
+        FailureSource::Transport(fault) => Arc::clone(&fault.reason),
+    };
+    recorder.attempt_failed(status, &reason, failure.outcome.maybe_billed);
     if failure.outcome.cooldown == CooldownClass::Rejected {
         // A closed channel means that the process is ending.
         engine.rejected_keys.send(chosen.key).unwrap_or_default();

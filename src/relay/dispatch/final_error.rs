@@ -207,7 +207,7 @@ pub(in crate::relay) fn transport_error(
     fault: &TransportFault,
     upstream: &str,
 ) -> ProxyError {
-    let detail = context.engine.sanitize(&fault.message);
+    let detail = context.engine.sanitize(&fault.reason.to_string());
     let message = format!("upstream {upstream}: {detail}");
     let kind = match fault.kind {
         TransportKind::FirstByteTimeout
@@ -347,12 +347,12 @@ fn all_keys_cooling(
 pub(in crate::relay) fn cancelled_error(cause: CancelReason) -> ProxyError {
     match cause {
         CancelReason::Killed => {
-            ProxyError::new(ProxyErrorKind::Unavailable, "the request was ended from the dashboard")
+            ProxyError::new(ProxyErrorKind::Unavailable, cause.failure_reason().to_string())
                 .code("killed")
                 .should_retry(false)
         }
         CancelReason::Shutdown => {
-            ProxyError::new(ProxyErrorKind::Overloaded, "aiproxy is shutting down")
+            ProxyError::new(ProxyErrorKind::Overloaded, cause.failure_reason().to_string())
                 .retry_after(Some(Duration::from_secs(2)))
         }
     }

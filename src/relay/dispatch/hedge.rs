@@ -21,7 +21,10 @@ use crate::relay::{
 use crate::{
     base::units::print_span,
     config::settings::{Hedge, HedgeDelay},
-    ir::op::Op,
+    ir::{
+        op::Op,
+        reason::failure::{FailureReason, RaceWinner},
+    },
     routing::{
         affinity::ConversationKeys,
         budget::Holder,
@@ -200,7 +203,11 @@ impl Race<'_> {
         second_runs: bool,
     ) -> Option<AttemptResponse> {
         if second_runs && result.is_ok() {
-            self.recorder.attempt_failed(None, "cancelled: the first spoke first", true);
+            self.recorder.attempt_failed(
+                None,
+                &FailureReason::LostRace { winner: RaceWinner::First },
+                true,
+            );
         } else if second_runs {
             self.recorder.switch_attempt();
         }
@@ -215,7 +222,11 @@ impl Race<'_> {
     ) -> Option<AttemptResponse> {
         if first_runs && result.is_ok() {
             self.recorder.switch_attempt();
-            self.recorder.attempt_failed(None, "cancelled: the second spoke first", true);
+            self.recorder.attempt_failed(
+                None,
+                &FailureReason::LostRace { winner: RaceWinner::Second },
+                true,
+            );
         }
         self.record_result(at, result)
     }

@@ -26,7 +26,7 @@ use crate::{
         event::EventKind,
         record::{AttemptRecord, AttemptRole, CacheMissRecord, RequestRecord, RequestState},
     },
-    ir::usage::Usage,
+    ir::{reason::failure::FailureReason, usage::Usage},
     routing::candidate::Candidate,
 };
 
@@ -286,12 +286,12 @@ impl RequestRecorder {
     pub(in crate::relay) fn attempt_failed(
         &mut self,
         status: Option<u16>,
-        outcome: &str,
+        outcome: &FailureReason,
         maybe_billed: bool,
     ) {
         let (at, now) = self.now();
         let ended_ms = self.since_start(now);
-        let outcome = self.engine.sanitize(outcome).into();
+        let outcome = self.engine.sanitize_reason(outcome);
         self.billing.attempt_failed(&self.engine, self.attempt_number, maybe_billed);
         self.engine.bus.publish(
             at,
@@ -314,7 +314,7 @@ impl RequestRecorder {
     pub(in crate::relay) fn attempt_interrupted(
         &mut self,
         status: Option<u16>,
-        outcome: &str,
+        outcome: &FailureReason,
         summary: &AnswerSummary,
     ) -> Option<Usage> {
         let (at, now) = self.now();
@@ -335,7 +335,7 @@ impl RequestRecorder {
         self.interrupted_totals = (self.answer_bytes, self.events);
         // The continuation has another prompt and another upstream.
         self.pending_prefix = None;
-        let outcome = self.engine.sanitize(outcome).into();
+        let outcome = self.engine.sanitize_reason(outcome);
         self.engine.bus.publish(
             at,
             EventKind::AttemptEnded {

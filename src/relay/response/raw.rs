@@ -17,7 +17,7 @@ use crate::relay::{
 };
 use crate::{
     events::record::RequestState,
-    ir::fault::{TransportFault, TransportKind},
+    relay::attempt::read_body,
     routing::{health::record::AttemptEnd, outcome},
     upstream::body::UpstreamBody,
 };
@@ -75,7 +75,7 @@ impl RawBody {
                 Poll::Ready(Some(Err(fault))) => {
                     return Poll::Ready(self.fail(
                         AttemptEnd::BrokeAfterContent(&outcome::classify_transport(&fault)),
-                        &fault.message,
+                        &fault.reason.to_string(),
                     ));
                 }
                 Poll::Ready(None) => {
@@ -86,17 +86,10 @@ impl RawBody {
                 }
                 Poll::Pending => {
                     ready!(self.timer.as_mut().poll(cx));
-                    let fault = TransportFault {
-                        kind: TransportKind::IdleTimeout,
-                        message: format!(
-                            "no byte came for {}s inside the answer (`idle` under [timeouts])",
-                            self.idle_timeout.as_secs_f64()
-                        ),
-                        may_be_received: true,
-                    };
+                    let fault = read_body::idle_fault(self.idle_timeout);
                     return Poll::Ready(self.fail(
                         AttemptEnd::BrokeAfterContent(&outcome::classify_transport(&fault)),
-                        &fault.message,
+                        &fault.reason.to_string(),
                     ));
                 }
             }

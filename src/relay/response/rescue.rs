@@ -23,6 +23,7 @@ use crate::{
         fault::{TransportFault, TransportKind},
         generation_settings::{Effort, ResponseFormat},
         op::Dialect,
+        reason::failure::FailureReason,
         request::{ChatMessage, ChatRequest, Role},
         tool::Tool,
     },
@@ -169,8 +170,11 @@ pub(in crate::relay) fn recoverable_outcome(failure: &StreamFailure) -> Option<O
 
 /// Returns the fault of a stream that ended without an error but is incomplete.
 pub(in crate::relay) fn truncated_fault() -> TransportFault {
-    let message = "the stream ended before it was complete".to_owned();
-    TransportFault { kind: TransportKind::BodyBroken, message, may_be_received: true }
+    TransportFault {
+        kind: TransportKind::BodyBroken,
+        reason: FailureReason::Truncated.into(),
+        may_be_received: true,
+    }
 }
 
 /// Returns whether a target accepts a partial response and continues it.

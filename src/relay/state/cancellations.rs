@@ -12,12 +12,23 @@ use std::{
 use futures_util::task::AtomicWaker;
 
 use crate::base::id::{IdMap, RequestId};
+use crate::ir::reason::failure::FailureReason;
 
 /// Why a request was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CancelReason {
     Killed,
     Shutdown,
+}
+
+impl CancelReason {
+    #[must_use]
+    pub fn failure_reason(self) -> FailureReason {
+        match self {
+            Self::Killed => FailureReason::Killed,
+            Self::Shutdown => FailureReason::ShuttingDown,
+        }
+    }
 }
 
 /// The cancel handle of one request.

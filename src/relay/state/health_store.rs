@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     base::{clock::UnixMillis, fs, money::NanoUsd},
     config::settings::Period,
+    ir::reason::{failure::FailureReason, text_field::cause_and_failure},
     routing::{
         budget::{Budgets, Holder, SavedBudget},
         outcome::CooldownClass,
@@ -81,7 +82,8 @@ pub(in crate::relay) struct CircuitRow {
     pub(in crate::relay) until: Option<UnixMillis>,
     pub(in crate::relay) since: UnixMillis,
     pub(in crate::relay) strikes: u32,
-    pub(in crate::relay) cause: String,
+    #[serde(flatten, with = "cause_and_failure")]
+    pub(in crate::relay) cause: Arc<FailureReason>,
     pub(in crate::relay) class: String,
     #[serde(rename = "blocked")]
     pub(in crate::relay) hard_block: bool,

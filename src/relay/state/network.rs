@@ -78,6 +78,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Environment, IdInterner, load::load};
+    use crate::ir::reason::failure::FailureReason;
 
     fn upstreams() -> Vec<Arc<Upstream>> {
         let row = |name: &str, url: &str| {
@@ -93,7 +94,7 @@ mod tests {
     }
 
     fn fault(kind: TransportKind) -> TransportFault {
-        TransportFault { kind, message: String::new(), may_be_received: false }
+        TransportFault { kind, reason: FailureReason::Truncated.into(), may_be_received: false }
     }
 
     fn at(seconds: u64) -> Mono {

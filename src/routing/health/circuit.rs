@@ -4,6 +4,7 @@
 use std::{mem, sync::Arc, time::Duration};
 
 use crate::base::{backoff::exponential, clock::Mono};
+use crate::ir::reason::failure::FailureReason;
 use crate::routing::{
     health::cooldown::{CooldownTerm, Failure, Policy},
     outcome::CooldownClass,
@@ -32,7 +33,13 @@ pub enum Circuit {
     /// An attempt is testing it; without a result it returns to `Open` with the same `until`.
     Probing { reason: OpenReason, attempt_id: u64, sent_at: Mono, until: Mono },
     /// Rejected: client traffic does not test it.
-    Rejected { cause: Arc<str>, since: Mono, last_failure: u64, recheck_at: Mono, rechecks: u32 },
+    Rejected {
+        cause: Arc<FailureReason>,
+        since: Mono,
+        last_failure: u64,
+        recheck_at: Mono,
+        rechecks: u32,
+    },
 }
 
 /// Why and since when a scope is not used.
@@ -41,7 +48,7 @@ pub struct OpenReason {
     pub strikes: u32,
     pub last_failure: u64,
     pub since: Mono,
-    pub cause: Arc<str>,
+    pub cause: Arc<FailureReason>,
     pub class: CooldownClass,
     /// Known to be unusable before the end (true), or only suspect (false).
     pub hard_block: bool,
@@ -273,7 +280,7 @@ impl Circuit {
             strikes: 0,
             last_failure: last_attempt_id,
             since: now,
-            cause: "cooled by hand".into(),
+            cause: FailureReason::CooledByHand.into(),
             class: CooldownClass::None,
             hard_block: true,
             from_provider: false,
@@ -415,7 +422,8 @@ mod tests {
         id: u64,
         newest: u64,
     ) -> CircuitSignal<'static> {
-        static CAUSE: std::sync::LazyLock<Arc<str>> = std::sync::LazyLock::new(|| "why".into());
+        static CAUSE: std::sync::LazyLock<Arc<FailureReason>> =
+            std::sync::LazyLock::new(|| FailureReason::text("why").into());
         let hint = hint.map(Duration::from_secs);
         CircuitSignal::Failed {
             id,
@@ -537,7 +545,7 @@ mod tests {
     fn a_threshold_opens_only_at_its_strike() {
         let policy = policy();
         let mut circuit = Circuit::default();
-        let cause: Arc<str> = "500".into();
+        let cause = Arc::new(FailureReason::text("500"));
         for (id, stance) in [
             (1, Availability::Available),
             (2, Availability::Available),
@@ -648,7 +656,7 @@ mod tests {
 
     #[test]
     fn a_missing_model_is_asked_for_again_soon_where_the_server_is_local() {
-        let cause: Arc<str> = "404".into();
+        let cause = Arc::new(FailureReason::text("404"));
         for (local, seconds) in [(true, 10), (false, 3_600)] {
             let failure = Failure {
                 class: CooldownClass::ModelMissing,

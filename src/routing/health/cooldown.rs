@@ -6,6 +6,7 @@ use crate::routing::outcome::CooldownClass;
 use crate::{
     base::backoff::exponential,
     config::settings::{Cooldown, RetrySettings},
+    ir::reason::failure::FailureReason,
 };
 
 /// A server on this machine may load the model at any moment.
@@ -34,7 +35,7 @@ impl Policy {
 pub struct Failure<'a> {
     pub class: CooldownClass,
     pub hint: Option<Duration>,
-    pub cause: &'a Arc<str>,
+    pub cause: &'a Arc<FailureReason>,
     /// The number of strikes that opens the scope.
     pub threshold: u32,
     /// The upstream is on this machine.

@@ -15,7 +15,7 @@ use crate::{
     base::{clock::Mono, units::print_span},
     config::settings::Upstream,
     events::event::Severity,
-    ir::usage::Usage,
+    ir::{reason::failure::FailureReason, usage::Usage},
 };
 
 /// The result of an attempt. The relay's guard reports exactly one final end.
@@ -101,7 +101,7 @@ pub fn record_probe(
     health: &mut Health,
     upstream: &Upstream,
     id: u64,
-    found: Result<(), &Arc<str>>,
+    found: Result<(), &Arc<FailureReason>>,
     now: Mono,
 ) -> Vec<HealthChange> {
     let (policy, last_attempt_id) = (Arc::clone(&health.policy), health.last_attempt_id);

@@ -15,6 +15,7 @@ use crate::routing::{
 use crate::{
     base::clock::Mono,
     config::settings::{KeyId, UpstreamId},
+    ir::reason::failure::FailureReason,
 };
 
 /// The saved circuit of a scope.
@@ -24,7 +25,7 @@ pub struct SavedCircuit {
     pub until: Option<Mono>,
     pub since: Mono,
     pub strikes: u32,
-    pub cause: Arc<str>,
+    pub cause: Arc<FailureReason>,
     pub class: CooldownClass,
     pub hard_block: bool,
     pub from_provider: bool,
@@ -203,7 +204,7 @@ mod tests {
             strikes: 2,
             last_failure: 9,
             since: at(0),
-            cause: "429".into(),
+            cause: FailureReason::text("429").into(),
             class,
             hard_block: true,
             from_provider: true,
@@ -217,7 +218,7 @@ mod tests {
         let mut before = Health::new(policy());
         let key = before.keys.entry(id).or_default();
         key.circuit = Circuit::Rejected {
-            cause: "401".into(),
+            cause: FailureReason::text("401").into(),
             since: at(0),
             last_failure: 9,
             recheck_at: at(600),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::clock::Mono;
+use crate::ir::reason::failure::FailureReason;
 use crate::routing::{
     health::{
         KeyHealth,
@@ -28,7 +29,7 @@ pub enum HealthState {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HealthView {
     pub state: HealthState,
-    pub cause: Option<Arc<str>>,
+    pub cause: Option<Arc<FailureReason>>,
     pub until: Option<Mono>,
     pub since: Option<Mono>,
     /// The end comes from the provider's hint (true) or from aiproxy's own estimate (false).

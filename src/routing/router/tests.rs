@@ -13,6 +13,7 @@ use crate::{
     events::event::Severity,
     ir::{
         fault::{Fault, FaultKind, TransportFault, TransportKind},
+        reason::{failure::FailureReason, missing_secret::MissingSecret},
         usage::Usage,
     },
     routing::{
@@ -50,7 +51,7 @@ fn broken() -> Outcome {
 fn refused() -> Outcome {
     classify_transport(&TransportFault {
         kind: TransportKind::Connect,
-        message: "connection refused (a:443)".to_owned(),
+        reason: FailureReason::text("connection refused (a:443)").into(),
         may_be_received: false,
     })
 }
@@ -473,7 +474,7 @@ fn a_stream_that_broke_after_content_counts_against_the_upstream_only() {
     let world = RouterFixture::with_keys(1);
     let lost = classify_transport(&TransportFault {
         kind: TransportKind::BodyBroken,
-        message: "cut".to_owned(),
+        reason: FailureReason::text("cut").into(),
         may_be_received: true,
     });
     let breaks = |now| {
@@ -511,7 +512,17 @@ fn a_rejected_key_is_not_tested_by_traffic() {
     let (decision, _) = world.decide(&[], 1);
     assert_eq!(
         decision.skipped,
-        [(0, SkipReason::Rejected { cause: "401 invalid_api_key".into() })]
+        [(
+            0,
+            SkipReason::Rejected {
+                cause: FailureReason::Refused {
+                    status: 401,
+                    code: Some("invalid_api_key".into()),
+                    model: None
+                }
+                .into()
+            }
+        )]
     );
 
     assert_eq!(world.router.rejected_keys_due(at(599)), []);
@@ -598,7 +609,7 @@ fn what_was_cooled_by_hand_stays_so_until_its_end() {
     let view = world.router.key_view(KeyId(100), at(2)).health;
     assert_eq!(
         (view.state, view.until, view.cause.as_deref()),
-        (HealthState::Cooling, Some(at(600)), Some("cooled by hand"))
+        (HealthState::Cooling, Some(at(600)), Some(&FailureReason::CooledByHand))
     );
     assert_eq!(tries(&world.preview_verdict(&[], 600)).map(|(index, _)| index), Some(0));
 }
@@ -663,8 +674,8 @@ fn keys_that_cannot_be_used_say_why() {
     let exhausted = Verdict::Exhausted { retry_at: None };
     assert_eq!(ask(KeyState::Waiting), (AWAIT_PROBE, vec![(0, SkipReason::WaitingForKey)]));
     assert_eq!(
-        ask(KeyState::Missing("no".into())),
-        (exhausted.clone(), vec![(0, SkipReason::KeyMissing("no".into()))])
+        ask(KeyState::Missing(MissingSecret::Unsendable.into())),
+        (exhausted.clone(), vec![(0, SkipReason::KeyMissing(MissingSecret::Unsendable.into()))])
     );
     assert_eq!(ask(KeyState::Disabled), (exhausted.clone(), vec![(0, SkipReason::Disabled)]));
     assert_eq!(RouterFixture::with_candidates(Vec::new()).preview_verdict(&[], 0), exhausted);
@@ -677,7 +688,7 @@ fn keys_that_cannot_be_used_say_why() {
     bare.auth = crate::config::settings::Auth::Bearer;
     let without = ready_candidates(&[target(&Arc::new(bare), "m")]);
     assert!(
-        matches!(&without[0].key_state, KeyState::Missing(text) if text.contains("aiproxy key add bare"))
+        matches!(&without[0].key_state, KeyState::Missing(why) if matches!(&**why, MissingSecret::NoKey { upstream } if &**upstream == "bare"))
     );
 }
 

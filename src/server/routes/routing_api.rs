@@ -179,7 +179,7 @@ fn providers(
         "latency_p50_ms": view.stats.ttft_p50_ms, "latency_p95_ms": view.stats.ttft_p95_ms, "status": status,
     });
     let health = json!({
-        "provider_id": view.name, "status": status, "cause": view.cause, "until": view.until.map(|until| until.to_string()),
+        "provider_id": view.name, "status": status, "cause": view.cause.as_ref().map(ToString::to_string), "until": view.until.map(|until| until.to_string()),
         "keys": view.keys, "keys_ready": view.keys_ready,
     });
     Ok(match section {

@@ -258,10 +258,9 @@ fn partly_reason(k: &KeyView, now: FrameContext) -> Option<Vec<StyledSpan>> {
     let first =
         k.scopes.iter().min_by_key(|scope| scope.until.map_or(i64::MAX, |until| until.0))?;
     let mut spans = countdown(first.since, first.until, first.from_provider, now);
-    let cause = first
-        .cause
-        .as_ref()
-        .map_or_else(String::new, |cause| format!(": {}", translate_message(cause, now)));
+    let cause = first.cause.as_ref().map_or_else(String::new, |cause| {
+        format!(": {}", translate_message(&cause.to_string(), now))
+    });
     let text = match k.scopes.len() {
         1 => format!("{}{cause}", first.model),
         n => fill(&now.text.keys.rest, &[("n", &n.to_string())]),
@@ -277,7 +276,7 @@ fn reason_cell(k: &KeyView, now: FrameContext) -> Vec<StyledSpan> {
     let words = &now.text.keys;
     let mut spans = countdown(k.since, k.until, k.from_provider, now);
     let text = match (k.state, &k.cause) {
-        (_, Some(cause)) => translate_message(cause, now).into_owned(),
+        (_, Some(cause)) => translate_message(&cause.to_string(), now).into_owned(),
         (KeyStatus::Missing, None) => fill(&words.gives_nothing, &[("reference", &k.reference)]),
         (KeyStatus::Waiting, None) => words.being_read.clone(),
         (KeyStatus::Probing, None) => words.let_through.clone(),
@@ -329,10 +328,9 @@ fn scope_lines(
         spans.push(span(pad(states + wide, waits), ThemeRole::Text));
         spans.extend(countdown(scope.since, scope.until, scope.from_provider, now));
         spans.push(span(
-            scope
-                .cause
-                .as_deref()
-                .map_or_else(String::new, |cause| translate_message(cause, now).into_owned()),
+            scope.cause.as_deref().map_or_else(String::new, |cause| {
+                translate_message(&cause.to_string(), now).into_owned()
+            }),
             ThemeRole::Dim,
         ));
         spans

@@ -107,8 +107,10 @@ impl List for UpstreamList {
         now: FrameContext,
         _: &RowDetail<UpstreamColumn>,
     ) -> Vec<Vec<StyledSpan>> {
-        let cause =
-            u.cause.iter().map(|cause| vec![span(translate_message(cause, now), ThemeRole::Dim)]);
+        let cause = u
+            .cause
+            .iter()
+            .map(|cause| vec![span(translate_message(&cause.to_string(), now), ThemeRole::Dim)]);
         cause.chain(u.probe.iter().map(|probe| vec![probe_span(probe, now)])).collect()
     }
 

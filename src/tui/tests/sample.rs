@@ -25,7 +25,10 @@ use crate::{
         log_line::LogLine,
         record::{AttemptRecord, AttemptRole, CacheMissRecord, RequestRecord, RequestState},
     },
-    ir::reason::cache_miss::MissCause,
+    ir::reason::{
+        cache_miss::MissCause,
+        failure::{ConnectionProblem, FailureReason, RaceWinner},
+    },
 };
 
 /// 2023-11-14 22:13:20 UTC.
@@ -139,7 +142,7 @@ pub(in crate::tui) fn finished(
         a.ended_ms = Some(took_ms);
         a.status = Some(status);
         a.won = ok;
-        a.outcome = (!ok).then(|| "connection refused".into());
+        a.outcome = (!ok).then(|| FailureReason::text("connection refused").into());
     }
     r
 }
@@ -149,7 +152,8 @@ pub(in crate::tui) fn live() -> Live {
     let mut first = attempt(1, "limited", "LIMITED_KEY", "chat-limited", 3);
     first.ended_ms = Some(380);
     first.status = Some(429);
-    first.outcome = Some("429 for chat-limited, cooling 2m (Retry-After)".into());
+    first.outcome =
+        Some(FailureReason::text("429 for chat-limited, cooling 2m (Retry-After)").into());
     let mut second = attempt(2, "healthy", "work", "chat-large", 384);
     second.head_ms = Some(720);
     second.ended_ms = Some(6_200);
@@ -159,7 +163,7 @@ pub(in crate::tui) fn live() -> Live {
     let mut hedged = finished(3, "chat-large", "healthy", 200, 900);
     let mut slow = attempt(1, "limited", "LIMITED_KEY", "chat-limited", 2);
     slow.ended_ms = Some(900);
-    slow.outcome = Some("cancelled: the second spoke first".into());
+    slow.outcome = Some(FailureReason::LostRace { winner: RaceWinner::Second }.into());
     slow.maybe_billed = true;
     let mut quick = attempt(2, "healthy", "work", "chat-large", 420);
     (quick.role, quick.won, quick.status) = (AttemptRole::Hedge, true, Some(200));
@@ -295,7 +299,13 @@ fn key(upstream: &str, label: &str) -> KeyView {
 
 pub(in crate::tui) fn snapshot() -> Snapshot {
     let mut dead = upstream("dead", UpstreamState::Open);
-    dead.cause = Some("connection refused (127.0.0.1:9)".to_owned());
+    dead.cause = Some(
+        FailureReason::Connection {
+            problem: ConnectionProblem::Refused,
+            address: "127.0.0.1:9".into(),
+        }
+        .into(),
+    );
     dead.until = Some(UnixMillis(NOW.0 + 12_000));
     dead.stats = UpstreamStats {
         attempts: 3,
@@ -309,7 +319,7 @@ pub(in crate::tui) fn snapshot() -> Snapshot {
     limited.scopes = vec![ModelScope {
         model: "chat-limited".to_owned(),
         state: KeyStatus::Cooling,
-        cause: Some("429, Retry-After".to_owned()),
+        cause: Some(FailureReason::text("429, Retry-After").into()),
         until: Some(UnixMillis(NOW.0 + 88_000)),
         since: Some(UnixMillis(NOW.0 - 32_000)),
         from_provider: true,

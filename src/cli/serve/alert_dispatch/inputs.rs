@@ -1,5 +1,7 @@
 //! Collects the state that the alert rules examine.
 
+use std::sync::Arc;
+
 use crate::{
     alerts::rules::{AlertCooldown, AlertInputs, KeyAlertInputs, UpstreamAlertInputs},
     base::clock::UnixMillis,
@@ -7,6 +9,7 @@ use crate::{
         snapshot::{KeyStatus, KeyView, UpstreamState, UpstreamView},
         views,
     },
+    ir::reason::failure::FailureReason,
     ledger::Ledger,
     relay::engine::Engine,
     telemetry::metrics::Metrics,
@@ -49,8 +52,10 @@ fn upstream_inputs(
         .fold((0, 0), |(all, bad), (more, failed)| (all + more, bad + failed));
     UpstreamAlertInputs {
         name: view.name.clone(),
-        outage: (view.state == UpstreamState::Open)
-            .then(|| AlertCooldown { until: view.until, cause: view.cause.clone() }),
+        outage: (view.state == UpstreamState::Open).then(|| AlertCooldown {
+            until: view.until,
+            cause: view.cause.as_ref().map(ToString::to_string),
+        }),
         keys: keys.iter().filter(usable).map(key_inputs).collect(),
         success_count: success_count,
         recent_attempts: attempts,
@@ -59,15 +64,15 @@ fn upstream_inputs(
 }
 
 fn key_inputs(view: &KeyView) -> KeyAlertInputs {
-    let cooldown = |until: Option<UnixMillis>, cause: &Option<String>| AlertCooldown {
+    let cooldown = |until: Option<UnixMillis>, cause: &Option<Arc<FailureReason>>| AlertCooldown {
         until,
-        cause: cause.clone(),
+        cause: cause.as_ref().map(ToString::to_string),
     };
     let is_cooling = |state| matches!(state, KeyStatus::Cooling);
     KeyAlertInputs {
         name: format!("{}/{}", view.upstream, view.label),
         rejection: (view.state == KeyStatus::Rejected)
-            .then(|| view.cause.clone().unwrap_or_default()),
+            .then(|| view.cause.as_ref().map(ToString::to_string).unwrap_or_default()),
         cooldown: is_cooling(view.state).then(|| cooldown(view.until, &view.cause)),
         model_cooldowns: view
             .scopes

@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::relay::{
     attempt::{
-        read_body::GRACE,
+        read_body::{self, GRACE},
         result::{StreamFailure, StreamResponse},
         translate,
     },
@@ -37,10 +37,7 @@ use crate::{
         response_stream::ResponseStream,
     },
     events::record::RequestState,
-    ir::{
-        fault::{TransportFault, TransportKind},
-        usage::Usage,
-    },
+    ir::{fault::TransportKind, usage::Usage},
     routing::{health::record::AttemptEnd, outcome},
     upstream::body::UpstreamBody,
 };
@@ -153,11 +150,7 @@ impl StreamBody {
         {
             self.body = None;
             if matches!(self.state, StreamState::Resuming(_)) {
-                self.context.recorder.attempt_failed(
-                    None,
-                    &final_error::cancelled_error(cause).message,
-                    true,
-                );
+                self.context.recorder.attempt_failed(None, &cause.failure_reason(), true);
             }
             self.state = StreamState::Failed(StreamFailure::Cancelled(cause));
         }
@@ -280,15 +273,9 @@ impl StreamBody {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let message = format!(
-                "no byte came for {}s inside the stream (`idle` under [timeouts])",
-                self.idle_timeout.as_secs_f64()
-            );
-            self.state = StreamState::Failed(StreamFailure::Transport(TransportFault {
-                kind: TransportKind::IdleTimeout,
-                message,
-                may_be_received: true,
-            }));
+            self.state = StreamState::Failed(StreamFailure::Transport(read_body::idle_fault(
+                self.idle_timeout,
+            )));
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

@@ -21,7 +21,11 @@ use crate::relay::{
         stream::{LINGER, PING_AFTER, Resuming, StreamBody, StreamState},
     },
 };
-use crate::{dialect::ResponseSpec, ir::usage::Usage, routing::health::record::AttemptEnd};
+use crate::{
+    dialect::ResponseSpec,
+    ir::{reason::failure::FailureReason, usage::Usage},
+    routing::health::record::AttemptEnd,
+};
 
 impl StreamBody {
     /// Starts to continue a stream that broke off; returns false if that is not possible.
@@ -44,13 +48,15 @@ impl StreamBody {
         };
         let recorder = &mut self.context.recorder;
         let (upstream, before) = earlier.unwrap_or_else(|| {
-            let message =
-                format!("broke off after {} characters: {}", begun.resumed_chars, outcome.cause);
+            let reason = FailureReason::BrokeOff {
+                characters: begun.resumed_chars,
+                cause: Arc::clone(&outcome.cause),
+            };
             let upstream = Arc::clone(recorder.upstream());
             (
                 upstream,
                 recorder
-                    .attempt_interrupted(None, &message, &self.stream.summary())
+                    .attempt_interrupted(None, &reason, &self.stream.summary())
                     .unwrap_or_default(),
             )
         });

@@ -2,11 +2,14 @@
 
 use crate::routing::router::tests::*;
 
-const PROBE_CAUSE: &str = "503 (probe of /models)";
+fn probe_cause() -> Arc<FailureReason> {
+    let cause = FailureReason::Refused { status: 503, code: None, model: None }.into();
+    FailureReason::Probe { path: "/models".into(), cause }.into()
+}
 
 /// Runs a probe that begins and ends now.
 fn probe(world: &RouterFixture, fails: bool, now: u64) -> Vec<HealthChange> {
-    let cause: Arc<str> = PROBE_CAUSE.into();
+    let cause = probe_cause();
     let id = world.router.begin_probe();
     world.router.record_probe(
         &world.candidates[0].target.upstream,
@@ -28,7 +31,7 @@ fn failing_probes_open_an_upstream_and_one_that_answers_lets_a_request_test_it()
     assert_eq!(told, [0, 0, 1], "three strikes");
     assert_eq!(state(&world, 3), HealthState::Open);
     let view = world.router.upstream_view(UpstreamId(1), at(3));
-    assert_eq!(view.cause.as_deref(), Some(PROBE_CAUSE));
+    assert_eq!(view.cause, Some(probe_cause()));
 
     let told = probe(&world, false, 4);
     assert!(told[0].text.contains("the next request tests it"), "{told:?}");
@@ -57,7 +60,7 @@ fn a_probe_lifts_neither_what_a_person_said_nor_what_requests_proved_since_it_be
         world.router.record(&ticket, AttemptEnd::Failed(&refused()), at(now * 20));
     }
     let open = world.router.upstream_view(UpstreamId(1), at(41));
-    let cause: Arc<str> = PROBE_CAUSE.into();
+    let cause = probe_cause();
     assert_eq!(
         world.router.record_probe(&world.candidates[0].target.upstream, early, Err(&cause), at(41)),
         [],

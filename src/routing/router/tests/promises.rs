@@ -41,7 +41,7 @@ fn states() -> impl Generator<Value = KeyState> {
         3 => Just(KeyState::Ready),
         1 => Just(KeyState::Waiting),
         1 => Just(KeyState::Disabled),
-        1 => Just(KeyState::Missing("no such variable".into())),
+        1 => Just(KeyState::Missing(MissingSecret::Unsendable.into())),
         1 => Just(over(BudgetBlockKind::Spent, None)),
         1 => (1_u64..2_000).prop_map(|until| over(BudgetBlockKind::Spent, Some(until))),
         1 => Just(over(BudgetBlockKind::Reserved, None)),
@@ -63,7 +63,11 @@ fn nine(priorities: [u32; 3], weights: &[u32]) -> RouterFixture {
 
 fn outcome(how: usize) -> Outcome {
     let transport = |kind, sent| {
-        classify_transport(&TransportFault { kind, message: String::new(), may_be_received: sent })
+        classify_transport(&TransportFault {
+            kind,
+            reason: FailureReason::Truncated.into(),
+            may_be_received: sent,
+        })
     };
     match how {
         0 => limited(None),

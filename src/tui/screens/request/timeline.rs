@@ -109,7 +109,9 @@ fn push_attempt(
     ];
     let key = if a.key.is_empty() { String::new() } else { format!("/{}", a.key) };
     let (result, role) = match (&a.outcome, a.won, a.ended_ms) {
-        (Some(outcome), ..) => (translate_message(outcome, now).into_owned(), ThemeRole::Warn),
+        (Some(outcome), ..) => {
+            (translate_message(&outcome.to_string(), now).into_owned(), ThemeRole::Warn)
+        }
         (None, true, _) => {
             (a.status.map_or_else(|| text.answered.clone(), |s| s.to_string()), ThemeRole::Ok)
         }
