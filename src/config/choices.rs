@@ -173,3 +173,13 @@ choices! {
         All = "all",
     }
 }
+
+/// The source of an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    Demo,
+    Env,
+    File,
+    Local,
+}

@@ -6,12 +6,9 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use super::{
     IdInterner, Settings, base_url,
     presets::{self, Preset},
-    resolve::{DISCOVERED_PRIORITY, FILE_PRIORITY},
-    settings::{
-        Auth, DialectEndpoint, Origin, Patch, ProxySetting, Timeouts, Upstream, UpstreamKey,
-    },
+    schema::{DISCOVERED_PRIORITY, targets::DEMO_NAME},
+    settings::{DialectEndpoint, Origin, Timeouts, Upstream, UpstreamKey},
 };
-use crate::config::validate;
 use crate::{base::pattern::Patterns, ir::op::Dialect, secrets::Reference};
 
 /// The variables of a process, as captured once. Values may be keys, so `Debug` shows names only.
@@ -91,22 +88,8 @@ pub fn from_env(
 }
 
 fn env_key(upstream: &str, variable: &str, ids: &mut IdInterner) -> UpstreamKey {
-    let name: Arc<str> = format!("{upstream}/{variable}").into();
-    UpstreamKey {
-        id: ids.key_id(&name),
-        account: name.clone(),
-        name,
-        label: variable.into(),
-        reference: Reference::Env(variable.to_owned()),
-        priority: FILE_PRIORITY,
-        weight: 1.0,
-        limit: super::settings::KeyLimit::default(),
-        limits: Vec::new(),
-        max_concurrency: 0,
-        budget: Vec::new(),
-        refresh: None,
-        enabled: true,
-    }
+    let reference = Reference::Env(variable.to_owned());
+    UpstreamKey { reference, ..UpstreamKey::default() }.named(upstream, variable.to_owned(), ids)
 }
 
 /// A server that may run on this machine.
@@ -167,8 +150,7 @@ pub fn demo_upstream(ids: &mut IdInterner, timeouts: &Timeouts) -> Upstream {
         base_url: "demo:".to_owned(),
         query: None,
     });
-    let mut upstream =
-        minimal_upstream(validate::DEMO_NAME, ends.to_vec(), Origin::Demo, ids, timeouts);
+    let mut upstream = minimal_upstream(DEMO_NAME, ends.to_vec(), Origin::Demo, ids, timeouts);
     upstream.ask_usage = true;
     upstream.models = Patterns::parse(["echo", "lorem", "tools", "think", "flaky", "embed"]).ok();
     upstream
@@ -231,65 +213,29 @@ fn from_preset(
     ids: &mut IdInterner,
     timeouts: &Timeouts,
 ) -> Upstream {
-    let mut upstream =
-        minimal_upstream(&preset.name, preset.endpoints.clone(), origin, ids, timeouts);
-    upstream.preset = Some(preset.name.clone());
-    upstream.auth = preset.auth.clone();
-    upstream.models = preset.models.clone();
-    upstream.ask_usage = preset.ask_usage;
-    upstream.accepts_reasoning = preset.accepts_reasoning;
-    (upstream.embed, upstream.rerank) = (preset.embed, preset.rerank);
-    upstream.accepts_compressed = preset.accepts_compressed;
-    upstream.local = preset.is_local();
-    upstream.key_page = preset.key_page.clone();
-    upstream.key_env = preset.key_env.first().cloned();
-    upstream
+    let facts = Upstream::of_preset(preset);
+    Upstream { origin, ..discovered(&preset.name, facts, ids, timeouts) }
 }
 
+/// Returns an upstream that is known by its endpoints only.
 fn minimal_upstream(
     name: &str,
-    ends: Vec<DialectEndpoint>,
+    endpoints: Vec<DialectEndpoint>,
     origin: Origin,
     ids: &mut IdInterner,
     timeouts: &Timeouts,
 ) -> Upstream {
+    let facts = Upstream { endpoints, local: true, ..Upstream::default() };
+    Upstream { origin, ..discovered(name, facts, ids, timeouts) }
+}
+
+fn discovered(name: &str, facts: Upstream, ids: &mut IdInterner, timeouts: &Timeouts) -> Upstream {
     Upstream {
         id: ids.upstream_id(name),
         name: name.into(),
-        origin,
-        preset: None,
-        endpoints: ends,
-        auth: Auth::None,
-        models: None,
-        rename: std::collections::BTreeMap::new(),
         priority: DISCOVERED_PRIORITY,
-        weight: 1.0,
-        max_concurrency: 0,
-        max_rps: 0.0,
-        region: String::new(),
-        proxy: ProxySetting::Environment,
-        headers: Vec::new(),
-        ca_file: None,
-        insecure_tls: false,
-        ask_usage: false,
-        think_split: false,
-        stream_keepalive: false,
-        prices_win: false,
-        accepts_reasoning: true,
-        embed: None,
-        rerank: None,
-        retry_statuses: None,
-        budget: Vec::new(),
-        rules: Vec::new(),
-        health: None,
-        keys: Vec::new(),
-        enabled: true,
         timeouts: *timeouts,
-        patch: Patch::default(),
-        accepts_compressed: false,
-        local: true,
-        key_page: None,
-        key_env: None,
+        ..facts
     }
 }
 

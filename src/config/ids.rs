@@ -3,7 +3,13 @@
 
 use std::collections::HashMap;
 
-use super::settings::{KeyId, UpstreamId};
+/// The number of an upstream: assigned once per process and name, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UpstreamId(pub u32);
+
+/// The number of a key: assigned once per process and `upstream/label`, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId(pub u32);
 
 /// The interner. One lives as long as the process and is passed to every load.
 #[derive(Debug, Default)]

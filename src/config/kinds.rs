@@ -1,6 +1,6 @@
 //! Kinds of config values: how the values of a key are read, written and described.
 
-use std::{marker::PhantomData, time::Duration};
+use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use serde_json::{Value as Json, json};
 use toml::de::DeValue;
@@ -81,6 +81,9 @@ impl ValueKind for Flag {
     }
 }
 
+/// The docs do not mention bounds from here on.
+const LARGE: u32 = 1_000_000;
+
 /// A whole number within bounds.
 pub(in crate::config) struct Count<T = u32> {
     low: u32,
@@ -107,7 +110,12 @@ impl<T: Copy + TryFrom<u32> + TryInto<i64>> ValueKind for Count<T> {
 
     fn describe(&self) -> KindDescription {
         let schema = json!({ "type": "integer", "minimum": self.low, "maximum": self.high });
-        KindDescription::new("integer", schema)
+        let type_name = match (self.low, self.high) {
+            (0, LARGE..) => "integer".to_owned(),
+            (low, LARGE..) => format!("integer, at least {low}"),
+            (low, high) => format!("integer, {low} to {high}"),
+        };
+        KindDescription::new(type_name, schema)
     }
 }
 
@@ -290,5 +298,43 @@ impl<K: ValueKind> ValueKind for List<K> {
 
     fn describe(&self) -> KindDescription {
         self.0.describe().one_or_many()
+    }
+}
+
+/// A value that may be absent; the file then omits the key.
+pub(in crate::config) struct Maybe<K>(pub(in crate::config) K);
+
+impl<K: ValueKind> ValueKind for Maybe<K> {
+    type Value = Option<K::Value>;
+
+    fn read(&self, path: &str, node: &Node<'_>, report: &mut Report) -> Option<Self::Value> {
+        self.0.read(path, node, report).map(Some)
+    }
+
+    fn write(&self, value: &Self::Value) -> Option<Value> {
+        value.as_ref().and_then(|value| self.0.write(value))
+    }
+
+    fn describe(&self) -> KindDescription {
+        self.0.describe()
+    }
+}
+
+/// A value that is shared between settings.
+pub(in crate::config) struct Shared<K>(pub(in crate::config) K);
+
+impl<K: ValueKind> ValueKind for Shared<K> {
+    type Value = Arc<K::Value>;
+
+    fn read(&self, path: &str, node: &Node<'_>, report: &mut Report) -> Option<Self::Value> {
+        self.0.read(path, node, report).map(Arc::new)
+    }
+
+    fn write(&self, value: &Self::Value) -> Option<Value> {
+        self.0.write(value)
+    }
+
+    fn describe(&self) -> KindDescription {
+        self.0.describe()
     }
 }

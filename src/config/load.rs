@@ -7,8 +7,8 @@ use toml::de::DeTable;
 use super::{
     Environment, IdInterner, Problem, Settings, listen,
     problem::{ProblemSeverity, Report},
-    resolve::{self, PathBase},
-    schema,
+    resolve,
+    schema::path_base::PathBase,
 };
 use crate::{base::fs, secrets::Reference};
 
@@ -39,10 +39,9 @@ pub fn load(text: &str, path: &Path, env: &Environment, ids: &mut IdInterner) ->
         report.error(&span, format!("not valid TOML: {}", error.message()), None);
     }
     let syntax_errors = report.findings.len();
-    let raw = schema::read_config(table.get_ref(), &mut report);
     let home = env.get("HOME").map(Path::new);
     let path_base = PathBase { folder: path.parent().unwrap_or(Path::new(".")), home };
-    let settings = resolve::resolve_settings(raw, &path_base, ids, &mut report);
+    let settings = resolve::read_settings(table.get_ref(), path_base, ids, &mut report);
     if syntax_errors > 0 {
         drop_follow_up_findings(&mut report, syntax_errors, text);
     }

@@ -9,7 +9,6 @@ pub mod base_url;
 mod choices;
 pub mod discover;
 pub mod edit;
-mod facts_row;
 pub mod file;
 mod ids;
 pub mod keys;

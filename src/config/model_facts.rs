@@ -4,12 +4,12 @@ use std::sync::{Arc, LazyLock};
 
 use toml::de::DeTable;
 
-pub use crate::config::facts_row::{FactSource, FactsRow};
+pub use crate::config::schema::facts_row::{FactSource, FactsRow};
 use crate::{
     config::{
         problem::Report,
         reader::TableReader,
-        schema::model_facts::read_row,
+        schema::model_facts::read_facts_row,
         settings::{Settings, Upstream},
     },
     ir::{model_facts::ModelFacts, op::Dialect},
@@ -95,7 +95,7 @@ fn read_rows(text: &str, report: &mut Report) -> Vec<Arc<FactsRow>> {
     }
     let mut top = TableReader::new("", 0..0, table.get_ref());
     let rows = top.children("model", report);
-    let rows = rows.into_iter().filter_map(|row| read_row(row, false, report)).map(Arc::new);
+    let rows = rows.into_iter().filter_map(|row| read_facts_row(row, false, report)).map(Arc::new);
     let rows = rows.collect();
     top.finish(report);
     rows

@@ -6,7 +6,7 @@ use toml::de::DeTable;
 
 use super::{
     problem::Report,
-    settings::{Auth, DialectEndpoint},
+    schema::endpoint::{Auth, DialectEndpoint},
 };
 use crate::config::reader::{self, TableReader};
 use crate::{

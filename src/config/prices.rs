@@ -6,8 +6,7 @@ use toml::de::DeTable;
 
 use super::{
     problem::Report,
-    schema::price::{self, NANOS_PER_DOLLAR, PriceLists},
-    settings::PriceRow,
+    schema::price::{self, NANOS_PER_DOLLAR, PriceLists, PriceRow},
 };
 use crate::config::reader::TableReader;
 

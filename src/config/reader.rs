@@ -30,10 +30,17 @@ impl<T> Located<T> {
 /// Positions of the values in a table.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeySpans {
+    /// Of the whole table.
+    pub(super) table: SourceSpan,
     keys: Vec<(String, SourceSpan)>,
 }
 
 impl KeySpans {
+    /// Returns the position of the row's name.
+    pub(super) fn name(&self) -> &SourceSpan {
+        self.get("name").unwrap_or(&self.table)
+    }
+
     /// Returns the position of a key's value; `None` if the file omits the key.
     pub(super) fn get(&self, name: &str) -> Option<&SourceSpan> {
         self.keys.iter().find(|(known, _)| known == name).map(|(_, span)| span)
@@ -195,7 +202,11 @@ impl<'a> TableReader<'a> {
         name: &'static str,
         report: &mut Report,
     ) -> Vec<TableReader<'a>> {
-        let Some(node) = self.take_node(name) else { return Vec::new() };
+        self.take_node(name).map(|node| Self::rows(name, node, report)).unwrap_or_default()
+    }
+
+    /// Returns a value as the tables of `[[name]]`; reports anything else.
+    pub(super) fn rows(name: &str, node: &'a Node<'a>, report: &mut Report) -> Vec<Self> {
         let DeValue::Array(items) = node.get_ref() else {
             report.error(
                 &node.span(),
@@ -241,7 +252,7 @@ impl<'a> TableReader<'a> {
             );
         }
         let keys = self.entries.into_iter().map(|row| (row.name, row.value.span())).collect();
-        KeySpans { keys }
+        KeySpans { table: self.span, keys }
     }
 }
 

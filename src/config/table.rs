@@ -1,12 +1,15 @@
 //! The table form of the config: `config!` states each key once, with its type, default, kind and
 //! meaning. The settings, the reader, `config show`, the schema and the docs follow from it.
 
+use std::marker::PhantomData;
+
+use serde_json::{Map, Value as Json, json};
 use toml_edit::Value;
 
 use super::{
     kinds::{KindDescription, ValueKind},
     problem::Report,
-    reader::{KeySpans, TableReader},
+    reader::{KeySpans, Node, TableReader},
 };
 
 /// A config key, as the schema and the docs describe it.
@@ -33,6 +36,8 @@ impl KeySpec {
 /// Whether a key has a default, and whether `config show` prints it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::config) enum KeyDefault {
+    /// Another key or a preset states the default.
+    Inherited,
     /// `config show` omits the key if it has its default.
     Omitted,
     /// There is none: the key must be written.
@@ -44,6 +49,8 @@ pub(in crate::config) enum KeyDefault {
 pub(in crate::config) trait ConfigTable: Default {
     /// The name of the table in the file; for messages and the docs.
     const PATH: &'static str;
+    /// What the table is for.
+    const ABOUT: &'static str;
 
     /// Reads the keys; what the table omits or has wrong stays as in `base`.
     fn read_keys(table: &mut TableReader<'_>, base: Self, report: &mut Report) -> Self;
@@ -96,21 +103,98 @@ pub(in crate::config) fn write_key<K: ValueKind>(
     (presence != KeyDefault::Omitted || !is_default()).then_some(written)
 }
 
-/// Describes one key.
+/// The table, name and description of a key.
+pub(in crate::config) struct KeyText(
+    pub(in crate::config) &'static str,
+    pub(in crate::config) &'static str,
+    pub(in crate::config) &'static str,
+);
+
+/// Describes a key that its kind reads and writes.
 pub(in crate::config) fn describe_key<K: ValueKind>(
-    path: &str,
-    doc: &'static str,
+    text: KeyText,
     kind: &K,
     default: &K::Value,
     presence: KeyDefault,
 ) -> KeySpec {
     let has_default = matches!(presence, KeyDefault::Omitted | KeyDefault::Shown);
-    KeySpec {
-        path: path.to_owned(),
-        doc: doc.trim(),
-        kind: kind.describe(),
-        default: has_default.then(|| kind.write(default)).flatten(),
-        required: presence == KeyDefault::Required,
+    let default = has_default.then(|| kind.write(default)).flatten();
+    KeySpec { default, ..describe_by_hand(text, kind.describe(), presence) }
+}
+
+/// Describes a key that is read and written by hand.
+pub(in crate::config) fn describe_by_hand(
+    KeyText(table, name, doc): KeyText,
+    kind: KindDescription,
+    presence: KeyDefault,
+) -> KeySpec {
+    let required = presence == KeyDefault::Required;
+    KeySpec { path: format!("{table}.{name}"), doc: doc.trim(), kind, default: None, required }
+}
+
+/// A table inside a row, with keys of its own.
+pub(in crate::config) struct Nested<T>(PhantomData<T>);
+
+impl<T> Nested<T> {
+    pub(in crate::config) const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T: ConfigTable> ValueKind for Nested<T> {
+    type Value = T;
+
+    fn read(&self, path: &str, node: &Node<'_>, report: &mut Report) -> Option<T> {
+        let mut table = TableReader::from_node(path, node, report)?;
+        let value = T::read_keys(&mut table, T::default(), report);
+        table.finish(report);
+        Some(value)
+    }
+
+    fn write(&self, value: &T) -> Option<Value> {
+        Some(inline_table(value))
+    }
+
+    fn describe(&self) -> KindDescription {
+        KindDescription::new("table", table_schema(&T::keys()))
+    }
+}
+
+/// Returns a value as an inline table.
+pub(in crate::config) fn inline_table<T: ConfigTable>(value: &T) -> Value {
+    Value::InlineTable(value.written_keys().into_iter().collect())
+}
+
+/// Returns the JSON schema of a table with these keys.
+pub(in crate::config) fn table_schema(keys: &[KeySpec]) -> Json {
+    let properties: Map<String, Json> =
+        keys.iter().map(|key| (key.name().to_owned(), key_schema(key))).collect();
+    let mut schema =
+        json!({ "type": "object", "properties": properties, "additionalProperties": false });
+    let required: Vec<_> = keys.iter().filter(|key| key.required).map(KeySpec::name).collect();
+    if !required.is_empty() {
+        schema["required"] = required.into();
+    }
+    schema
+}
+
+fn key_schema(key: &KeySpec) -> Json {
+    let mut schema = key.kind.schema.clone();
+    schema["description"] = key.doc.into();
+    if let Some(default) = key.default.as_ref().and_then(toml_to_json) {
+        schema["default"] = default;
+    }
+    schema
+}
+
+fn toml_to_json(value: &Value) -> Option<Json> {
+    match value {
+        Value::String(text) => Some(Json::from(text.value().as_str())),
+        Value::Integer(number) => Some(Json::from(*number.value())),
+        Value::Float(number) => Some(Json::from(*number.value())),
+        Value::Boolean(flag) => Some(Json::from(*flag.value())),
+        Value::Array(list) => list.iter().map(toml_to_json).collect(),
+        Value::Datetime(_) | Value::InlineTable(_) => None,
     }
 }
 
@@ -120,9 +204,13 @@ pub(in crate::config) fn describe_key<K: ValueKind>(
 /// in the file may differ from the field's: `retention as "keep"`. A word after the kind says what
 /// is special about the default: `required` (there is none), `inherited` (another key or a preset
 /// states it), or `omitted` (`config show` prints the key only if it differs).
+///
+/// Rows may have two more lists. `described` has keys that are read and written by hand, with the
+/// description of their kinds. `derived` has fields that are no keys, with their initial values.
 macro_rules! config {
     (
-        $(#[$meta:meta])*
+        $(#[doc = $about:literal])+
+        #[derive($($derive:path),+)]
         pub struct $table:ident in $path:literal {
             $(
                 $(#[doc = $doc:literal])+
@@ -130,20 +218,38 @@ macro_rules! config {
                     $default:expr, $kind:expr $(, $presence:ident)? ;
             )+
         }
+        $( described {
+            $(
+                $(#[doc = $by_hand_doc:literal])+
+                $by_hand:literal : $by_hand_kind:expr $(, $by_hand_presence:ident)? ;
+            )+
+        } )?
+        $( derived {
+            $(
+                $(#[$derived_meta:meta])*
+                $derived:ident : $derived_type:ty = $initial:expr ;
+            )+
+        } )?
     ) => {
-        $(#[$meta])*
+        $(#[doc = $about])+
+        #[derive($($derive),+)]
         pub struct $table {
             $( $(#[doc = $doc])+ pub $field: $type, )+
+            $( $( $(#[$derived_meta])* pub $derived: $derived_type, )+ )?
         }
 
         impl Default for $table {
             fn default() -> Self {
-                Self { $( $field: $default, )+ }
+                Self {
+                    $( $field: $default, )+
+                    $( $( $derived: $initial, )+ )?
+                }
             }
         }
 
         impl $crate::config::table::ConfigTable for $table {
             const PATH: &'static str = $path;
+            const ABOUT: &'static str = concat!($($about),+);
 
             fn read_keys(
                 table: &mut $crate::config::reader::TableReader<'_>,
@@ -154,6 +260,7 @@ macro_rules! config {
                 Self {
                     $( $field: read_key(table, key_name!($field $($key)?), &$kind, report)
                         .unwrap_or(base.$field), )+
+                    $( $( $derived: base.$derived, )+ )?
                 }
             }
 
@@ -168,15 +275,21 @@ macro_rules! config {
             }
 
             fn keys() -> Vec<$crate::config::table::KeySpec> {
-                use $crate::config::table::{describe_key, key_name, presence};
+                use $crate::config::table::{self, key_name, presence};
                 let defaults = Self::default();
-                vec![ $( describe_key(
-                    &[$path, key_name!($field $($key)?)].join("."),
-                    concat!($($doc),+),
-                    &$kind,
-                    &defaults.$field,
-                    presence!($($presence)?),
-                ) ),+ ]
+                vec![
+                    $( $( table::describe_by_hand(
+                        table::KeyText($path, $by_hand, concat!($($by_hand_doc),+)),
+                        $by_hand_kind,
+                        presence!($($by_hand_presence)?),
+                    ), )+ )?
+                    $( table::describe_key(
+                        table::KeyText($path, key_name!($field $($key)?), concat!($($doc),+)),
+                        &$kind,
+                        &defaults.$field,
+                        presence!($($presence)?),
+                    ), )+
+                ]
             }
         }
     };
@@ -194,6 +307,9 @@ macro_rules! key_name {
 macro_rules! presence {
     () => {
         $crate::config::table::KeyDefault::Shown
+    };
+    (inherited) => {
+        $crate::config::table::KeyDefault::Inherited
     };
     (omitted) => {
         $crate::config::table::KeyDefault::Omitted

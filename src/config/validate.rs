@@ -1,54 +1,75 @@
-//! Checks consistency: duplicate names, targets that lead nowhere or in a circle, addresses of
-//! aiproxy itself, and credentials in the wrong place. A separate check, apart from loading, finds
-//! references that cannot be resolved.
+//! Checks consistency: duplicate names, aliases that lead in a circle, addresses of aiproxy itself,
+//! and credentials in the wrong place. A separate check, apart from loading, finds references that
+//! cannot be resolved.
 
 use std::{collections::HashMap, path::Path};
 
 use crate::config::{
-    Environment, base_url, presets,
+    base_url,
+    discover::Environment,
+    presets,
     problem::Report,
-    reader::{Located, SourceSpan, truncate},
+    reader::{KeySpans, Located, SourceSpan},
     schema::{
-        RawConfig,
-        model::{RawAlias, RawModel, RawTarget},
-        upstream::{self as written, KeyKind, RawBaseUrl},
+        alerts::AlertSettings,
+        general::ServerSettings,
+        keyless::KeylessListener,
+        model::{Alias, LogicalModel},
+        project::Project,
+        targets::UpstreamNames,
+        upstream::{Upstream, UpstreamRow},
+        upstream_key::{KeyKind, UpstreamKey, warn_literal},
     },
-    settings::{ServerSettings, Settings, Upstream, UpstreamKey},
+    settings::Settings,
     table::Written,
 };
 use crate::{
-    base::{fs, pattern::Pattern, suggest},
+    base::{fs, pattern::Pattern},
     secrets::Reference,
 };
 
-/// The name of the upstream that always exists.
-pub const DEMO_NAME: &str = "demo";
+/// What is checked across tables and rows, with the positions in the file.
+pub(super) struct FileRows {
+    pub(super) server: Written<ServerSettings>,
+    pub(super) alerts: Written<AlertSettings>,
+    pub(super) upstreams: Vec<UpstreamRow>,
+    pub(super) names: UpstreamNames,
+    pub(super) models: Vec<Written<LogicalModel>>,
+    pub(super) aliases: Vec<Located<Alias>>,
+    pub(super) projects: Vec<Written<Project>>,
+    pub(super) keyless: Vec<Written<KeylessListener>>,
+}
 
-/// Checks for duplicate names, listeners open to everyone, and client keys in the file.
-pub(super) fn check_names(all: &RawConfig, report: &mut Report) {
-    check_unique(
-        all.upstreams.iter().map(|row| (row.name.value.as_str(), &row.name.span)),
-        "upstreams",
-        report,
-    );
-    check_unique(
-        all.projects.iter().map(|row| (row.name.value.as_str(), &row.name.span)),
-        "projects",
-        report,
-    );
-    let models = all.models.iter().map(|row| (row.name.value.text(), &row.name.span));
-    let aliases = all.aliases.iter().map(|row| (row.name.value.text(), &row.name.span));
+/// Checks everything that one table or row cannot know.
+pub(super) fn check_rows(all: &FileRows, report: &mut Report) {
+    let upstreams = all.upstreams.iter().map(|row| (row.name.value.as_str(), &row.name.span));
+    check_unique(upstreams, "upstreams", report);
+    let projects = all.projects.iter().map(|row| (&*row.value.name, row.spans.name()));
+    check_unique(projects, "projects", report);
+    let models = all.models.iter().map(|row| (row.value.name.text(), row.spans.name()));
+    let aliases = all.aliases.iter().map(|row| (row.value.name.text(), &row.span));
     check_unique(models.chain(aliases), "models or aliases", report);
     check_listeners(all, report);
     check_keyless(all, report);
     check_alerts(all, report);
-    let mut seen: Vec<(String, &SourceSpan)> = Vec::new();
-    for row in &all.projects {
-        let Some(key) = &row.key else { continue };
-        if matches!(key.value, Reference::Literal(_)) {
-            warn_literal(&key.span, &format!("project.{}.key", row.name.value), report);
+    check_project_keys(all, report);
+    for row in &all.upstreams {
+        if let Some(Written { value, spans }) = &row.upstream {
+            check_upstream(value, spans, &all.server.value, report);
         }
-        let shown = match &key.value {
+    }
+    check_cycles(all, report);
+}
+
+fn check_project_keys(all: &FileRows, report: &mut Report) {
+    let mut seen: Vec<(String, &SourceSpan)> = Vec::new();
+    for Written { value: project, spans } in &all.projects {
+        let (Some(key), Some(span)) = (&project.key, spans.get("key")) else { continue };
+        let path = format!("project.{}.key", project.name);
+        if matches!(key, Reference::Literal(_)) {
+            warn_literal(span, &path, report);
+        }
+        let shown = match key {
             Reference::Literal(secret) => format!("{:?}", secret.digest()),
             other => other.to_string(),
         };
@@ -57,14 +78,10 @@ pub(super) fn check_names(all: &RawConfig, report: &mut Report) {
                 let help = Some(
                     "give each project a key of its own: `aiproxy project rotate NAME`".to_owned(),
                 );
-                report.duplicate(
-                    &key.span,
-                    first,
-                    format!("`project.{}.key` is the key of another project", row.name.value),
-                    help,
-                );
+                let title = format!("`{path}` is the key of another project");
+                report.duplicate(span, first, title, help);
             }
-            None => seen.push((shown, &key.span)),
+            None => seen.push((shown, span)),
         }
     }
 }
@@ -88,7 +105,7 @@ fn check_unique<'a>(
     }
 }
 
-fn check_listeners(all: &RawConfig, report: &mut Report) {
+fn check_listeners(all: &FileRows, report: &mut Report) {
     let Written { value: server, spans } = &all.server;
     let mut addresses = server.listen.addresses.iter();
     let public_addr = addresses.find(|at| !at.ip().to_canonical().is_loopback());
@@ -99,7 +116,7 @@ fn check_listeners(all: &RawConfig, report: &mut Report) {
     }
 }
 
-fn check_alerts(all: &RawConfig, report: &mut Report) {
+fn check_alerts(all: &FileRows, report: &mut Report) {
     let (alerts, Some(at)) = (&all.alerts.value, all.alerts.spans.get("secret")) else { return };
     if matches!(alerts.secret, Some(Reference::Literal(_))) {
         let help = "keep it elsewhere and name the place: \"env:NAME\", \"file:PATH\" or \"keyring:LABEL\"".to_owned();
@@ -114,222 +131,61 @@ fn check_alerts(all: &RawConfig, report: &mut Report) {
     }
 }
 
-fn check_keyless(all: &RawConfig, report: &mut Report) {
-    for row in &all.keyless {
-        if let Some(name) = row.project.as_ref().filter(|name| name.value != "default")
-            && !all.projects.iter().any(|project| project.name.value == name.value)
+fn check_keyless(all: &FileRows, report: &mut Report) {
+    for Written { value: row, spans } in &all.keyless {
+        if let Some(span) = spans.get("project").filter(|_| *row.project != *"default")
+            && !all.projects.iter().any(|project| project.value.name == row.project)
         {
-            let help = format!("`aiproxy project add {}` makes it", name.value);
-            report.error(&name.span, format!("no project is called `{}`", name.value), Some(help));
+            let help = format!("`aiproxy project add {}` makes it", row.project);
+            report.error(span, format!("no project is called `{}`", row.project), Some(help));
         }
-        if let Some(same) =
-            row.listen.value.0.iter().find(|at| all.server.value.listen.addresses.contains(at))
-        {
+        let main = &all.server.value.listen.addresses;
+        let mut same = row.listen.addresses.iter().filter(|at| main.contains(at));
+        if let (Some(same), Some(span)) = (same.next(), spans.get("listen")) {
             let help =
                 "give the keyless listener a port of its own, such as 127.0.0.1:11435".to_owned();
-            report.error(
-                &row.listen.span,
-                format!("{same} is where `server.listen` listens"),
-                Some(help),
-            );
+            report.error(span, format!("{same} is where `server.listen` listens"), Some(help));
         }
     }
 }
 
-/// Checks one upstream.
-pub(super) fn check_upstream(
-    row: &written::RawUpstream,
+fn check_upstream(
     upstream: &Upstream,
+    spans: &KeySpans,
     server: &ServerSettings,
     report: &mut Report,
 ) {
-    let name = &row.name.value;
+    let name = &upstream.name;
     if let Some(end) = upstream
         .endpoints
         .iter()
         .find(|end| base_url::is_local_listener(&end.base_url, &server.listen.addresses))
     {
-        let span = match &row.base_url {
-            Some(RawBaseUrl::Single(url)) => url.span.clone(),
-            Some(RawBaseUrl::PerDialect(_, span)) => span.clone(),
-            None => row.name.span.clone(),
-        };
+        let span = spans.get("base_url").unwrap_or(spans.name());
         let help = "name the provider's address, or listen on another port".to_owned();
         report.error(
-            &span,
+            span,
             format!("`upstream.{name}.base_url`: {} is this proxy itself; requests would go in a circle", end.base_url),
             Some(help),
         );
     }
-    if let Some(at) = row.insecure_tls.as_ref().filter(|at| at.value) {
+    if let Some(span) = spans.get("insecure_tls").filter(|_| upstream.insecure_tls) {
         let help = "to trust a company's own authority, name it in `ca_file`".to_owned();
         report.warn(
-            &at.span,
+            span,
             format!("`upstream.{name}.insecure_tls`: anybody on the way can read and change what is sent, keys included"),
             Some(help),
         );
     }
-    for key in &row.keys {
-        let path = format!("upstream.{name}.keys");
-        match (&key.reference.value, key.key_kind) {
-            (Reference::Literal(_), KeyKind::Client) => {
-                let help = format!("put the provider's key there: `aiproxy key add {name}`");
-                report.error(
-                    &key.reference.span,
-                    format!(
-                        "`{path}`: this is a client key of aiproxy (aip-…), not a key of a provider"
-                    ),
-                    Some(help),
-                );
-            }
-            (Reference::Literal(_), key_kind) => {
-                warn_literal(&key.reference.span, &path, report);
-                if let (KeyKind::Provider(other), Some(preset)) =
-                    (key_kind, upstream.preset.as_deref().and_then(presets::find))
-                    && other != &*preset.name
-                    && preset.key_prefix.is_some()
-                {
-                    let title = presets::find(other).map_or(other, |other| &other.title);
-                    report.warn(
-                        &key.reference.span,
-                        format!(
-                            "`{path}`: this looks like a key of {title}, not of {}",
-                            preset.title
-                        ),
-                        None,
-                    );
-                }
-            }
-            _ => {}
-        }
-    }
     let needs =
         upstream.preset.as_deref().and_then(presets::find).is_some_and(presets::Preset::needs_key);
-    if needs && upstream.keys.is_empty() && row.keys.is_empty() && upstream.enabled {
+    if needs && upstream.keys.is_empty() && upstream.enabled {
         report.warn(
-            &row.name.span,
+            spans.name(),
             format!("`upstream.{name}` has no key"),
             Some(format!("`aiproxy key add {name}` adds one")),
         );
     }
-}
-
-fn warn_literal(span: &SourceSpan, path: &str, report: &mut Report) {
-    let help = "`aiproxy key adopt` moves it into the keyring".to_owned();
-    report.warn(span, format!("`{path}`: a key stands in the file itself"), Some(help));
-}
-
-/// Splits `upstream:model` if the first part is an upstream: in the file, of a preset (it may be
-/// discovered), or `demo`.
-pub(super) fn split_target<'a>(
-    text: &'a str,
-    upstreams: &[written::RawUpstream],
-) -> (Option<&'a str>, &'a str) {
-    match text.split_once(':') {
-        Some((upstream, model)) if upstream_exists(upstream, upstreams) && !model.is_empty() => {
-            (Some(upstream), model)
-        }
-        _ => (None, text),
-    }
-}
-
-fn upstream_exists(name: &str, upstreams: &[written::RawUpstream]) -> bool {
-    name == DEMO_NAME
-        || presets::find(name).is_some()
-        || upstreams.iter().any(|row| row.name.value == name)
-}
-
-/// Checks the targets of models and aliases: unknown upstreams and circles.
-pub(super) fn check_targets(
-    models: &[RawModel],
-    aliases: &[RawAlias],
-    upstreams: &[written::RawUpstream],
-    report: &mut Report,
-) {
-    for row in models {
-        for target in &row.targets {
-            match target {
-                RawTarget::Name(text) => check_prefix(
-                    text,
-                    &format!("model.{}.targets", row.name.value.text()),
-                    upstreams,
-                    report,
-                ),
-                RawTarget::Table { upstream: Some(at), .. }
-                    if !upstream_exists(&at.value, upstreams) =>
-                {
-                    report_unknown_upstream(
-                        at,
-                        &at.value,
-                        &format!("model.{}.targets", row.name.value.text()),
-                        None,
-                        upstreams,
-                        report,
-                    );
-                }
-                RawTarget::Table { .. } => {}
-            }
-        }
-    }
-    for row in aliases {
-        check_prefix(&row.target, &format!("aliases.{}", row.name.value.text()), upstreams, report);
-    }
-    check_cycles(models, aliases, upstreams, report);
-}
-
-/// Reports a target of the form `x:y` whose `x` is not an upstream, unless it is a model name with
-/// a colon in it.
-fn check_prefix(
-    text: &Located<String>,
-    path: &str,
-    upstreams: &[written::RawUpstream],
-    report: &mut Report,
-) {
-    let Some((upstream, model)) = text.value.split_once(':') else { return };
-    if upstream_exists(upstream, upstreams) || upstream == "re" {
-        return;
-    }
-    // `llama3:8b`, `qwen2.5:latest`, `vendor/model:free`
-    let tag = model.starts_with(|c: char| c.is_ascii_digit()) || model == "latest";
-    let model_name =
-        upstream.contains(['/', '.', '*']) || upstream.chars().any(|c| c.is_ascii_digit());
-    let near = nearest_upstream(upstream, upstreams);
-    if tag || (model_name && near.is_none()) {
-        return;
-    }
-    report_unknown_upstream(text, upstream, path, Some(model), upstreams, report);
-}
-
-fn nearest_upstream<'a>(name: &str, upstreams: &'a [written::RawUpstream]) -> Option<&'a str> {
-    let names = upstreams
-        .iter()
-        .map(|row| row.name.value.as_str())
-        .chain(presets::all().iter().map(|preset| &*preset.name));
-    suggest::nearest(name, names)
-}
-
-fn report_unknown_upstream<T>(
-    at: &Located<T>,
-    name: &str,
-    path: &str,
-    model: Option<&str>,
-    upstreams: &[written::RawUpstream],
-    report: &mut Report,
-) {
-    let help = match (nearest_upstream(name, upstreams), model) {
-        (Some(known), _) => format!("did you mean `{known}`?"),
-        (None, Some(model)) => {
-            format!(
-                "`aiproxy upstream add {name}` adds it; a model whose name has a colon is written {{ model = \"{name}:{model}\" }}"
-            )
-        }
-        (None, None) => format!("`aiproxy upstream add {name}` adds it"),
-    };
-    report.error(
-        &at.span,
-        format!("`{path}`: there is no upstream `{}`", truncate(name)),
-        Some(help),
-    );
 }
 
 /// A name that leads to other names.
@@ -340,31 +196,18 @@ struct NameLink<'a> {
 }
 
 /// Reports aliases that lead back to themselves.
-fn check_cycles(
-    models: &[RawModel],
-    aliases: &[RawAlias],
-    upstreams: &[written::RawUpstream],
-    report: &mut Report,
-) {
-    let names_only = |target: &'_ str| {
-        split_target(target, upstreams).0.is_none() && !target.contains(['*', '?'])
-    };
+fn check_cycles(all: &FileRows, report: &mut Report) {
+    let is_name =
+        |target: &&str| all.names.split_target(target).0.is_none() && !target.contains(['*', '?']);
     let mut steps = Vec::new();
-    for row in models {
-        let next = row.targets.iter().filter_map(|target| match target {
-            RawTarget::Name(text) => Some(text.value.as_str()),
-            RawTarget::Table { upstream: None, model, .. } => Some(model.value.as_str()),
-            RawTarget::Table { .. } => None,
-        });
-        steps.push(NameLink {
-            name: &row.name.value,
-            span: &row.name.span,
-            next: next.filter(|t| names_only(t)).collect(),
-        });
+    for Written { value: model, spans } in &all.models {
+        let unbound = model.targets.iter().filter(|target| target.upstream.is_none());
+        let next = unbound.map(|target| &*target.model).filter(is_name).collect();
+        steps.push(NameLink { name: &model.name, span: spans.name(), next });
     }
-    for row in aliases {
-        let next = Some(row.target.value.as_str()).filter(|t| names_only(t)).into_iter().collect();
-        steps.push(NameLink { name: &row.name.value, span: &row.name.span, next });
+    for Located { value: alias, span } in &all.aliases {
+        let next = Some(&*alias.target).filter(is_name).into_iter().collect();
+        steps.push(NameLink { name: &alias.name, span, next });
     }
     // 0: unvisited, 1: on the current path, 2: done.
     let mut state = vec![0_u8; steps.len()];

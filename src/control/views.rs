@@ -289,18 +289,6 @@ fn unrestricted_project(generation: &Generation) -> Arc<Project> {
         .find(|project| project.admin)
         .or_else(|| generation.settings.projects.first());
     admin.cloned().unwrap_or_else(|| {
-        Arc::new(Project {
-            name: "owner".into(),
-            key: None,
-            models: crate::base::pattern::Patterns::any(),
-            upstreams: crate::base::pattern::Patterns::any(),
-            rpm: 0,
-            tpm: 0,
-            max_concurrency: 0,
-            budget: Vec::new(),
-            subnets: Vec::new(),
-            admin: true,
-            enabled: true,
-        })
+        Arc::new(Project { name: "owner".into(), admin: true, ..Project::default() })
     })
 }

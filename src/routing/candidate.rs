@@ -107,7 +107,7 @@ fn keyed_candidate(
         account,
         tier: (target.priority, key.priority),
         key_weight: key.weight,
-        key_limit: key.limit,
+        key_limit: key.limit(),
         model_limit: key.limit_for(&target.model),
         key_max_concurrency: key.max_concurrency,
         key_state: if key.enabled && target.upstream.enabled { state } else { KeyState::Disabled },

@@ -1,6 +1,6 @@
 //! Builds upstreams, keys and settings for the tests of this module.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use crate::routing::{
     candidate::{AccountId, Candidate, KeyState, Target, build_candidates},
@@ -9,8 +9,8 @@ use crate::routing::{
 use crate::{
     base::{clock::Mono, pattern::Patterns},
     config::settings::{
-        Auth, Cooldown, DialectEndpoint, KeyId, Origin, Patch, Project, ProxySetting,
-        RetrySettings, Settings, Timeouts, Upstream, UpstreamId, UpstreamKey,
+        Auth, Cooldown, DialectEndpoint, KeyId, Project, RetrySettings, Settings, Timeouts,
+        Upstream, UpstreamId, UpstreamKey,
     },
     ir::op::Dialect,
     secrets::Reference,
@@ -52,8 +52,6 @@ pub(super) fn upstream(id: u32, name: &str, models: Option<&[&str]>, keys: u32) 
     Upstream {
         id: UpstreamId(id),
         name: name.into(),
-        origin: Origin::File,
-        preset: None,
         endpoints: vec![DialectEndpoint {
             dialect: Dialect::Openai,
             base_url: format!("https://{name}.example/v1"),
@@ -61,35 +59,9 @@ pub(super) fn upstream(id: u32, name: &str, models: Option<&[&str]>, keys: u32) 
         }],
         auth: if keys == 0 { Auth::None } else { Auth::Bearer },
         models: models.map(|list| Patterns::parse(list.iter().copied()).expect("good patterns")),
-        rename: BTreeMap::new(),
-        priority: 10,
-        weight: 1.0,
-        max_concurrency: 0,
-        max_rps: 0.0,
-        region: String::new(),
-        proxy: ProxySetting::Environment,
-        headers: Vec::new(),
-        ca_file: None,
-        insecure_tls: false,
-        ask_usage: false,
-        think_split: false,
-        stream_keepalive: false,
-        prices_win: false,
-        accepts_reasoning: true,
-        embed: None,
-        rerank: None,
-        retry_statuses: None,
-        budget: Vec::new(),
-        rules: Vec::new(),
-        health: None,
         keys: (0..keys).map(|n| Arc::new(key(id * 100 + n, name, n))).collect(),
-        enabled: true,
         timeouts: timeouts(),
-        patch: Patch::default(),
-        accepts_compressed: false,
-        local: false,
-        key_page: None,
-        key_env: None,
+        ..Upstream::default()
     }
 }
 
@@ -101,14 +73,7 @@ pub(super) fn key(id: u32, upstream: &str, n: u32) -> UpstreamKey {
         label: format!("k{n}").into(),
         reference: Reference::parse(&format!("env:KEY_{id}")).expect("a reference"),
         account: name,
-        priority: 10,
-        weight: 1.0,
-        limit: crate::config::settings::KeyLimit::default(),
-        limits: Vec::new(),
-        max_concurrency: 0,
-        budget: Vec::new(),
-        refresh: None,
-        enabled: true,
+        ..UpstreamKey::default()
     }
 }
 
@@ -130,16 +95,9 @@ pub(super) fn ready_candidates(targets: &[Arc<Target>]) -> Vec<Candidate> {
 pub(super) fn project(models: &[&str], upstreams: &[&str]) -> Project {
     Project {
         name: "ide".into(),
-        key: None,
         models: Patterns::parse(models.iter().copied()).expect("good patterns"),
         upstreams: Patterns::parse(upstreams.iter().copied()).expect("good patterns"),
-        rpm: 0,
-        tpm: 0,
-        max_concurrency: 0,
-        budget: Vec::new(),
-        subnets: Vec::new(),
-        admin: false,
-        enabled: true,
+        ..Project::default()
     }
 }
 

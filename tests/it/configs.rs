@@ -13,7 +13,8 @@ use aiproxy::{
     config::{
         Environment, IdInterner, ProblemSeverity,
         edit::{Edit, EditError, apply_edits},
-        file, keys,
+        file,
+        keys::{self, TableForm, TableSpec},
         load::load,
         problem::render,
         validate, watch,
@@ -52,6 +53,27 @@ fn good_files_load_without_an_error() {
             .map(|p| p.one_line())
             .collect();
         assert!(errors.is_empty() && loaded.settings.is_some(), "{}: {errors:#?}", path.display());
+    }
+}
+
+/// The expected output is in `NAME.shown` next to the file.
+#[test]
+fn the_settings_of_a_file_are_shown_completely_and_without_secrets() {
+    for name in ["everything", "shapes"] {
+        let path = case_dir("good").join(format!("{name}.toml"));
+        let text = fs::read_to_string(&path).expect("readable");
+        let loaded = load(
+            &text,
+            Path::new("config.toml"),
+            &Environment::default(),
+            &mut IdInterner::default(),
+        );
+        let shown = keys::to_toml(&loaded.settings.expect("it loads"));
+        let beside = path.with_extension("shown");
+        if std::env::var_os("WRITE_EXPECTED").is_some() {
+            write_atomic(&beside, shown.as_bytes(), 0o644).expect("written");
+        }
+        assert_eq!(shown, fs::read_to_string(&beside).unwrap_or_default(), "{name}");
     }
 }
 
@@ -147,6 +169,49 @@ fn the_schema_in_assets_is_the_one_the_program_prints() {
         printed,
         "WRITE_EXPECTED=1 writes it"
     );
+}
+
+#[test]
+fn the_page_in_the_docs_lists_every_key() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let text = fs::read_to_string(&path).expect("the docs are there");
+    let (begin, end) = ("<!-- keys: written by a test -->\n", "<!-- end of keys -->");
+    let (before, rest) = text.split_once(begin).expect("where the keys begin");
+    let (_, after) = rest.split_once(end).expect("where the keys end");
+    let tables: String = keys::tables().iter().map(markdown_table).collect();
+    let wanted = format!("{before}{begin}\n{tables}{end}{after}");
+    if std::env::var_os("WRITE_EXPECTED").is_some() {
+        write_atomic(&path, wanted.as_bytes(), 0o644).expect("written");
+    }
+    assert!(
+        fs::read_to_string(&path).is_ok_and(|now| now == wanted),
+        "docs/configuration.md is old; WRITE_EXPECTED=1 writes it"
+    );
+}
+
+fn markdown_table(table: &TableSpec) -> String {
+    let heading = match table.form {
+        TableForm::ByName => format!("`[{}.\"UPSTREAM/MODEL\"]`", table.path),
+        TableForm::Nested => format!("`{}`", table.path),
+        TableForm::Once => format!("`[{}]`", table.path),
+        TableForm::Rows => format!("`[[{}]]`", table.path),
+    };
+    let cell = |text: &str| text.replace('|', "\\|");
+    let mut out = format!(
+        "### {heading}\n\n{}\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n",
+        table.about
+    );
+    for key in &table.keys {
+        let default = match &key.default {
+            Some(value) => format!("`{value}`"),
+            None if key.required => "required".to_owned(),
+            None => String::new(),
+        };
+        let (name, kind, doc) = (key.name(), cell(&key.kind.type_name), cell(key.doc));
+        out.push_str(&format!("| `{name}` | {kind} | {default} | {doc} |\n"));
+    }
+    out.push('\n');
+    out
 }
 
 const FULL_OF_COMMENTS: &str = r#"# 1 head of the file

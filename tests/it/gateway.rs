@@ -1,7 +1,6 @@
 //! How the upstream client handles upstreams that behave and upstreams that misbehave.
 
 use std::{
-    collections::BTreeMap,
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
@@ -16,7 +15,7 @@ use std::{
 
 use aiproxy::{
     config::settings::{
-        Auth, DialectEndpoint, KeyId, Origin, Patch, ProxySetting, Timeouts, Upstream, UpstreamId,
+        Auth, DialectEndpoint, KeyId, ProxySetting, Timeouts, Upstream, UpstreamId,
     },
     ir::{
         fault::{TransportFault, TransportKind},
@@ -110,38 +109,13 @@ fn upstream(base_url: &str) -> Upstream {
     Upstream {
         id: UpstreamId(1),
         name: "work".into(),
-        origin: Origin::File,
-        preset: None,
         endpoints: vec![DialectEndpoint {
             dialect: Dialect::Openai,
             base_url: base_url.to_owned(),
             query: None,
         }],
         auth: Auth::Bearer,
-        models: None,
-        rename: BTreeMap::new(),
-        priority: 10,
-        weight: 1.0,
-        max_concurrency: 0,
-        max_rps: 0.0,
-        region: String::new(),
-        proxy: ProxySetting::Environment,
-        headers: Vec::new(),
-        ca_file: None,
-        insecure_tls: false,
         ask_usage: true,
-        think_split: false,
-        stream_keepalive: false,
-        prices_win: false,
-        accepts_reasoning: true,
-        embed: None,
-        rerank: None,
-        retry_statuses: None,
-        budget: Vec::new(),
-        rules: Vec::new(),
-        health: None,
-        keys: Vec::new(),
-        enabled: true,
         timeouts: Timeouts {
             connect: 5 * second,
             first_byte: 5 * second,
@@ -151,11 +125,8 @@ fn upstream(base_url: &str) -> Upstream {
             client_idle: second,
             client_keepalive: second,
         },
-        patch: Patch::default(),
-        accepts_compressed: false,
         local: true,
-        key_page: None,
-        key_env: None,
+        ..Upstream::default()
     }
 }
 

@@ -341,7 +341,7 @@ fn show_all(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
 fn get_setting(ctx: &CommandContext, path: &str) -> Result<ExitStatus, CliError> {
     let file = edit_file::load(ctx)?;
     let Some(text) = to_toml::key_to_toml(&file.settings, path) else {
-        let near = suggest::nearest(path, keys::all().iter().map(|key| key.path.as_str()))
+        let near = suggest::nearest(path, keys::all().map(|key| key.path.as_str()))
             .map(|near| format!("did you mean `{near}`? "))
             .unwrap_or_default();
         return Err(CliError::failed(format!("there is no `{}` in the config", clean(path)))

@@ -371,7 +371,7 @@ fn configured_keys_table(keys: &[std::sync::Arc<UpstreamKey>], styler: Styler) -
             key.reference.to_string().into(),
             key.priority.to_string().into(),
             key.weight.to_string().into(),
-            limit_text(key.limit, key.max_concurrency).into(),
+            limit_text(key.limit(), key.max_concurrency).into(),
             if key.enabled { "".into() } else { TableCell::new(TextRole::Dim, "disabled") },
         ]);
     }
@@ -422,8 +422,8 @@ fn upstream_config_json(u: &Upstream) -> Value {
             "account": &*k.account,
             "priority": k.priority,
             "weight": k.weight,
-            "rpm": k.limit.rpm,
-            "tpm": k.limit.tpm,
+            "rpm": k.rpm,
+            "tpm": k.tpm,
             "max_concurrency": k.max_concurrency,
             "enabled": k.enabled,
         })).collect::<Vec<_>>(),

@@ -3,7 +3,7 @@
 use toml_edit::{Array, InlineTable, Item, TableLike, Value};
 
 use crate::config::edit::{EditError, not_found, row, set_value as insert};
-use crate::{config::resolve, secrets::Reference};
+use crate::{config::schema::upstream_key::key_label, secrets::Reference};
 
 /// Adds a key; an identical reference is left unchanged.
 pub(super) fn add_key(
@@ -145,7 +145,7 @@ fn position(keys: &Array, name: &str, label: &str) -> Result<usize, EditError> {
             let written = key.as_inline_table().and_then(|table| table.get("label")?.as_str());
             let reference = reference_of(key).and_then(|text| Reference::parse(text).ok());
             reference
-                .map(|reference| resolve::key_label(written, &reference, &mut literals))
+                .map(|reference| key_label(written, &reference, &mut literals))
                 .unwrap_or_default()
         })
         .collect();

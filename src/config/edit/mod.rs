@@ -9,7 +9,7 @@ mod row;
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value};
 
 use crate::base::suggest;
-use crate::config::{Problem, keys, validate};
+use crate::config::{Problem, keys, schema::targets};
 
 /// One change. `path` and `value` have the form of `config set`: `timeouts.idle` `5m`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -407,6 +407,6 @@ fn not_found<'a>(kind: &str, name: &str, known: impl IntoIterator<Item = &'a str
         .map(|near| format!("; did you mean `{near}`?"))
         .unwrap_or_default();
     let demo =
-        if kind == "upstream" && name == validate::DEMO_NAME { " (it is built in)" } else { "" };
+        if kind == "upstream" && name == targets::DEMO_NAME { " (it is built in)" } else { "" };
     EditError::BadPath(format!("there is no {kind} `{name}` in the file{demo}{near}"))
 }

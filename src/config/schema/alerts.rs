@@ -1,11 +1,10 @@
 //! `[alerts]` and `[otlp]`: where alerts and traces go besides the dashboard.
 
 use http::{HeaderName, HeaderValue, Uri};
-use serde_json::json;
 use toml::de::DeValue;
 use toml_edit::{InlineTable, Value};
 
-use super::upstream::read_reference;
+use super::names::{describe_text_map, read_reference};
 use crate::{
     config::{
         choices::AlertEvent,
@@ -18,7 +17,7 @@ use crate::{
 };
 
 config! {
-    /// `[alerts]`: where alerts go besides the dashboard.
+    /// Where alerts go besides the dashboard.
     #[derive(Clone, Debug)]
     pub struct AlertSettings in "alerts" {
         /// Show alerts as desktop notifications
@@ -35,7 +34,7 @@ config! {
 }
 
 config! {
-    /// `[otlp]`: where traces go.
+    /// Where traces go.
     #[derive(Clone, Debug)]
     pub struct OtlpSettings in "otlp" {
         /// Collector that receives traces (OTLP over HTTP, JSON)
@@ -183,8 +182,7 @@ impl ValueKind for HeaderReferences {
     }
 
     fn describe(&self) -> KindDescription {
-        let schema = json!({ "type": "object", "additionalProperties": { "type": "string" } });
-        KindDescription::new("table of text", schema)
+        describe_text_map()
     }
 }
 

@@ -21,7 +21,7 @@ use crate::config::{
 };
 
 config! {
-    /// `[server]`.
+    /// Addresses, access and limits of the proxy itself.
     #[derive(Clone, Debug, PartialEq)]
     pub struct ServerSettings in "server" {
         /// Addresses to listen on; "8642" means loopback, both families
@@ -48,7 +48,7 @@ config! {
 }
 
 config! {
-    /// `[discover]`.
+    /// Upstreams that need no configuration.
     #[derive(Clone, Debug, PartialEq)]
     pub struct DiscoverySettings in "discover" {
         /// Use provider keys found in the environment
@@ -59,7 +59,7 @@ config! {
 }
 
 config! {
-    /// `[log]`.
+    /// The proxy's own log.
     #[derive(Clone, Debug, PartialEq)]
     pub struct LogSettings in "log" {
         /// Least severe level that is logged
@@ -73,7 +73,7 @@ config! {
 }
 
 config! {
-    /// `[timeouts]`.
+    /// How long each step of a request may take.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Timeouts in "timeouts" {
         /// To connect to an upstream
@@ -94,7 +94,7 @@ config! {
 }
 
 config! {
-    /// `[retry]`.
+    /// What happens after a failed attempt.
     #[derive(Clone, Debug, PartialEq)]
     pub struct RetrySettings in "retry" {
         /// Attempts that may have cost upstream work, including the first one
@@ -115,7 +115,7 @@ config! {
 }
 
 config! {
-    /// `[cooldown]`.
+    /// How long a key or an upstream is left alone after failures.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Cooldown in "cooldown" {
         /// After a 429 without a hint, doubling
@@ -134,7 +134,7 @@ config! {
 }
 
 config! {
-    /// `[routing]`.
+    /// How one of several upstreams is chosen.
     #[derive(Clone, Debug, PartialEq)]
     pub struct RoutingSettings in "routing" {
         /// How a candidate is chosen from the best tier
@@ -151,7 +151,7 @@ config! {
 }
 
 config! {
-    /// `[translation]`.
+    /// Requests whose dialect is not the upstream's.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct TranslationSettings in "translation" {
         /// Fields that an upstream's dialect cannot represent: leave them out and list them in
@@ -161,7 +161,7 @@ config! {
 }
 
 config! {
-    /// `[tui]`.
+    /// The dashboard.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct TuiSettings in "tui" {
         /// Colours of the dashboard
@@ -321,6 +321,11 @@ impl StatusSet {
     pub fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|&(low, high)| (low..=high).contains(&status))
     }
+}
+
+/// Any key of `[timeouts]`, inside a row.
+pub(super) fn describe_timeouts() -> KindDescription {
+    KindDescription::new("table of timeouts", json!({ "$ref": "#/$defs/timeouts" }))
 }
 
 /// A list of statuses and ranges of statuses; numbers are accepted too.

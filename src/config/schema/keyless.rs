@@ -1,58 +1,74 @@
-//! `[[keyless]]` as written.
+//! `[[keyless]]`: listeners for clients that cannot send a credential.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 
 use toml::de::DeValue;
 
-use super::{read_name, upstream::read_dialect};
+use super::{
+    general::ListenAddresses,
+    names::{DialectName, NAME},
+};
 use crate::{
     config::{
+        kinds::{List, Text},
         listen,
         problem::Report,
-        reader::{Located, TableReader, ValueError, text},
+        reader::{TableReader, ValueError, text},
+        table::{ConfigTable, Written, config},
     },
     ir::op::Dialect,
 };
 
-pub(in crate::config) struct RawKeyless {
-    pub(in crate::config) listen: Located<(Vec<SocketAddr>, bool)>,
-    pub(in crate::config) project: Option<Located<String>>,
-    pub(in crate::config) dialects: Vec<Dialect>,
+config! {
+    /// A listener on this machine whose clients need no credential.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct KeylessListener in "keyless" {
+        /// Address on this machine at which clients without a credential are served
+        listen: ListenAddresses = ListenAddresses::default(), LOOPBACK, required;
+        /// Project that its requests belong to
+        project: Arc<str> = "default".into(), NAME;
+        /// Dialects that clients may use there
+        dialects: Vec<Dialect> = vec![Dialect::Ollama], List(DialectName);
+    }
 }
 
-pub(super) fn read_keyless(mut row: TableReader<'_>, report: &mut Report) -> Option<RawKeyless> {
+/// Reads a row; `None` if it has no usable address.
+pub(in crate::config) fn read_keyless(
+    mut row: TableReader<'_>,
+    report: &mut Report,
+) -> Option<Written<KeylessListener>> {
     let before = report.findings.len();
-    let listen = row.read("listen", report, read_loopback);
-    let project = row.read("project", report, read_name);
-    let dialects = row
-        .read_list("dialects", report, read_dialect)
-        .map(|list| list.value.into_iter().map(|at| at.value).collect());
-    if listen.is_none() && report.findings.len() == before {
+    let value = KeylessListener::read_keys(&mut row, KeylessListener::default(), report);
+    let readable = report.findings.len() == before;
+    let spans = row.finish(report);
+    if spans.get("listen").is_none() {
         report.missing(
-            &row.span,
+            &spans.table,
             "a [[keyless]] without `listen`".to_owned(),
             Some("add a line `listen = \"127.0.0.1:11435\"`".to_owned()),
         );
+        return None;
     }
-    row.finish(report);
-    Some(RawKeyless {
-        listen: listen?,
-        project,
-        dialects: dialects.unwrap_or_else(|| vec![Dialect::Ollama]),
-    })
+    readable.then_some(Written { value, spans })
 }
 
-/// Reads the listen addresses: only clients on this machine may omit a credential.
-fn read_loopback(value: &DeValue<'_>) -> Result<(Vec<SocketAddr>, bool), ValueError> {
-    let written = text(value)?;
-    let (list, both) = listen::parse_addr(&written).map_err(ValueError::from_sentence)?;
-    match list.iter().find(|at| !at.ip().to_canonical().is_loopback() || at.port() == 0) {
+/// The addresses of a listener that only clients on this machine can reach.
+const LOOPBACK: Text<ListenAddresses> = Text {
+    type_name: "address",
+    read: read_loopback,
+    write: |listen| listen.addresses.first().map(ToString::to_string),
+};
+
+fn read_loopback(value: &DeValue<'_>) -> Result<ListenAddresses, ValueError> {
+    let (addresses, optional_v6) =
+        listen::parse_addr(&text(value)?).map_err(ValueError::from_sentence)?;
+    match addresses.iter().find(|at| !at.ip().to_canonical().is_loopback() || at.port() == 0) {
         Some(at) => Err(ValueError::with_help(
             format!(
                 "a keyless listener at {at}: it would be open to more than this machine's own clients"
             ),
             "listen on 127.0.0.1 or [::1], with a port of its own",
         )),
-        None => Ok((list, both)),
+        None => Ok(ListenAddresses { addresses, optional_v6 }),
     }
 }

@@ -15,7 +15,7 @@ use crate::config::{
 const MAX_RETENTION: Duration = DAY.saturating_mul(3_650);
 
 config! {
-    /// `[ledger]`.
+    /// The history of all requests.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct LedgerSettings in "ledger" {
         /// Database of all requests; relative to the data folder

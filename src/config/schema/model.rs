@@ -1,147 +1,165 @@
-//! `[[model]]` and `[aliases]` as written.
+//! `[[model]]` and `[aliases]`: names for clients.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use toml::de::DeValue;
+use serde_json::json;
+use toml_edit::{Array, InlineTable, Value};
 
 use super::{
-    read_row_name,
-    upstream::{PartialTimeouts, read_partial_timeouts},
+    MONTH,
+    general::{Timeouts, describe_timeouts},
+    names::read_row_name,
+    seconds,
+    targets::{ModelTarget, TARGET, UpstreamNames, describe_targets, read_targets},
 };
 use crate::{
-    base::pattern::Pattern,
+    base::{pattern::Pattern, units},
     config::{
-        problem::Report,
-        reader::{
-            self, Located, Node, TableReader, ValueError, count, duration, flag, number, one_of,
-            text,
+        choices::{Affinity, Strategy},
+        kinds::{
+            Flag, KindDescription, Maybe, Number, Shared, TEXT, TimeSpan, ValueKind, Words, count,
         },
-        settings::{Affinity, HedgeDelay, Strategy},
+        problem::Report,
+        reader::{self, Located, Node, TableReader, ValueError, text, truncate},
+        table::{ConfigTable, Nested, Written, config, inline_table},
     },
 };
 
-pub(in crate::config) struct RawModel {
-    pub(in crate::config) name: Located<Pattern>,
-    pub(in crate::config) targets: Vec<RawTarget>,
-    pub(in crate::config) strategy: Option<Strategy>,
-    pub(in crate::config) sticky: Option<Affinity>,
-    pub(in crate::config) sticky_ttl: Option<Duration>,
-    pub(in crate::config) hedge: Option<RawHedge>,
-    pub(in crate::config) rescue: bool,
-    pub(in crate::config) timeouts: PartialTimeouts,
+config! {
+    /// A name for clients, served by targets that the proxy chooses between.
+    #[derive(Clone, Debug)]
+    pub struct LogicalModel in "model" {
+        /// Instead of routing.strategy
+        strategy: Strategy = Strategy::Priority, Words(Strategy::ALL), inherited;
+        /// Instead of routing.sticky
+        sticky: Option<Affinity> = None, Maybe(Words(Affinity::ALL));
+        /// Instead of routing.sticky_ttl
+        sticky_ttl: Option<Duration> = None, Maybe(TimeSpan(seconds(1), MONTH));
+        /// Send the request to a second target if the first one is slow to answer
+        hedge: Option<Arc<Hedge>> = None, Maybe(Shared(Nested::new()));
+        /// Continue a stream that breaks off at another target, from the content sent so far
+        rescue: bool = false, Flag, omitted;
+    }
+    described {
+        /// Name that clients ask for; may be a pattern
+        "name": TEXT.describe(), required;
+        /// Targets of the name: "UPSTREAM:MODEL", "MODEL", or tables
+        "targets": describe_targets(), required;
+        /// Instead of [timeouts]; first_byte, idle and total have an effect
+        "timeouts": describe_timeouts();
+    }
+    derived {
+        name: Pattern = Pattern::Exact(String::new());
+        targets: Vec<ModelTarget> = Vec::new();
+        first_byte: Option<Duration> = None;
+        idle: Option<Duration> = None;
+        total: Option<Duration> = None;
+    }
 }
 
-pub(in crate::config) struct RawHedge {
-    pub(in crate::config) after: HedgeDelay,
-    pub(in crate::config) max_share: f64,
-    pub(in crate::config) max_tokens: u64,
+config! {
+    /// When a second target is tried in parallel to one that has not sent content yet.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Hedge in "model.hedge" {
+        /// How long the first target has: a duration, or "p95" of its recent latencies
+        after: HedgeDelay = HedgeDelay::P95, HedgeDelayKind;
+        /// Maximum share of the model's requests that are hedged, 0 to 1
+        max_share: f64 = 0.05, Number(0.0, 1.0);
+        /// Requests with a larger estimate are not hedged
+        max_tokens: u64 = 20_000, count(1, u32::MAX);
+    }
+    derived {
+        /// The logical model that it belongs to; the share is counted per model.
+        model: Arc<str> = Arc::default();
+    }
 }
 
-pub(in crate::config) enum RawTarget {
-    /// `"nvidia:vendor/model"` or `"gpt-4o"`
-    Name(Located<String>),
-    Table {
-        upstream: Option<Located<String>>,
-        model: Located<String>,
-        priority: Option<u32>,
-        weight: Option<f64>,
-    },
+/// How long the first target has before the second is tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HedgeDelay {
+    /// The 95th percentile of the target's recent latencies.
+    #[default]
+    P95,
+    Fixed(Duration),
 }
 
-pub(in crate::config) struct RawAlias {
-    pub(in crate::config) name: Located<Pattern>,
-    pub(in crate::config) target: Located<String>,
+struct HedgeDelayKind;
+
+const HEDGE_DELAY: TimeSpan = TimeSpan(Duration::from_millis(10), seconds(3_600));
+
+impl ValueKind for HedgeDelayKind {
+    type Value = HedgeDelay;
+
+    fn read(&self, path: &str, node: &Node<'_>, report: &mut Report) -> Option<HedgeDelay> {
+        if node.get_ref().as_str() == Some("p95") {
+            return Some(HedgeDelay::P95);
+        }
+        let found = reader::read_value(path, node, report, &|value| {
+            reader::duration(HEDGE_DELAY.0, HEDGE_DELAY.1)(value).map_err(|fault| {
+                ValueError::with_help(fault.title, "\"p95\", or a duration such as \"2s\"")
+            })
+        });
+        found.map(|at| HedgeDelay::Fixed(at.value))
+    }
+
+    fn write(&self, delay: &HedgeDelay) -> Option<Value> {
+        Some(match delay {
+            HedgeDelay::P95 => "p95".into(),
+            HedgeDelay::Fixed(span) => units::print_duration(*span).into(),
+        })
+    }
+
+    fn describe(&self) -> KindDescription {
+        let schema = json!({ "anyOf": [{ "const": "p95" }, HEDGE_DELAY.describe().schema] });
+        KindDescription::text("`\"p95\"` or duration", schema)
+    }
 }
 
-pub(super) fn read_model(mut row: TableReader<'_>, report: &mut Report) -> Option<RawModel> {
+/// Reads a row; `None` if it has no usable name.
+pub(in crate::config) fn read_model(
+    mut row: TableReader<'_>,
+    strategy: Strategy,
+    upstreams: &UpstreamNames,
+    report: &mut Report,
+) -> Option<Written<LogicalModel>> {
     let name = read_row_name(&mut row, "model", report, |value| {
         let written = text(value)?;
         parse_pattern(&written).map(|_| written)
     });
-    let before = report.findings.len();
-    let targets = read_targets(&mut row, report);
-    if targets.is_empty() && report.findings.len() == before {
-        let help = "write targets = [\"UPSTREAM:MODEL\"]".to_owned();
-        report.missing(
-            &row.span,
-            format!("`{}` has no targets", row.key_path("targets")),
-            Some(help),
-        );
+    let targets = read_targets(&mut row, upstreams, report);
+    let timeouts = row.child("timeouts", report);
+    let base = LogicalModel { strategy, targets, ..LogicalModel::default() };
+    let mut model = LogicalModel::read_keys(&mut row, base, report);
+    if let Some(mut table) = timeouts {
+        let written = Timeouts::read_keys(&mut table, Timeouts::default(), report);
+        let spans = table.finish(report);
+        let own = |key: &str, value: Duration| spans.get(key).map(|_| value);
+        model.first_byte = own("first_byte", written.first_byte);
+        model.idle = own("idle", written.idle);
+        model.total = own("total", written.total);
     }
-    let strategy = row.read("strategy", report, one_of(Strategy::ALL)).map(|at| at.value);
-    let timeouts = row
-        .child("timeouts", report)
-        .map(|table| read_partial_timeouts(table, report))
-        .unwrap_or_default();
-    let sticky = row.read("sticky", report, one_of(Affinity::ALL)).map(|at| at.value);
-    let span = duration(Duration::from_secs(1), Duration::from_secs(30 * 86_400));
-    let sticky_ttl = row.read("sticky_ttl", report, span).map(|at| at.value);
-    let hedge = row.child("hedge", report).map(|table| read_hedge(table, report));
-    let rescue = row.read_or("rescue", report, false, flag);
-    row.finish(report);
-    let name = name?;
-    Some(RawModel {
-        name: Located::new(parse_pattern(&name.value).ok()?, name.span),
-        targets,
-        strategy,
-        sticky,
-        sticky_ttl,
-        hedge,
-        rescue,
-        timeouts,
-    })
+    let spans = row.finish(report);
+    let name = name?.value;
+    if let Some(hedge) = &mut model.hedge {
+        Arc::make_mut(hedge).model = name.as_str().into();
+    }
+    model.name = parse_pattern(&name).ok()?;
+    Some(Written { value: model, spans })
 }
 
-/// Reads `{ after = "p95", max_share = 0.05, max_tokens = 20000 }`; each key has a default.
-fn read_hedge(mut table: TableReader<'_>, report: &mut Report) -> RawHedge {
-    let span = duration(Duration::from_millis(10), Duration::from_secs(3_600));
-    let after =
-        table.read_or("after", report, HedgeDelay::default(), |value| match value.as_str() {
-            Some("p95") => Ok(HedgeDelay::P95),
-            _ => span(value).map(HedgeDelay::Fixed).map_err(|fault| {
-                ValueError::with_help(fault.title, "\"p95\", or a duration such as \"2s\"")
-            }),
-        });
-    let max_share = table.read_or("max_share", report, 0.05, number(0.0, 1.0));
-    let max_tokens = table.read_or("max_tokens", report, 20_000, count(1, u32::MAX));
-    table.finish(report);
-    RawHedge { after, max_share, max_tokens: u64::from(max_tokens) }
-}
-
-fn read_targets(row: &mut TableReader<'_>, report: &mut Report) -> Vec<RawTarget> {
-    let Some(node) = row.take_node("targets") else { return Vec::new() };
-    let path = row.key_path("targets");
-    match node.get_ref() {
-        DeValue::Array(items) => {
-            items.iter().filter_map(|item| read_target(&path, item, report)).collect()
-        }
-        _ => read_target(&path, node, report).into_iter().collect(),
+/// Writes a row for `config show`.
+pub(in crate::config) fn write_model(model: &LogicalModel) -> Vec<(&'static str, Value)> {
+    let targets: Array = model.targets.iter().map(inline_table).collect();
+    let mut keys = vec![("name", model.name.text().into()), ("targets", targets.into())];
+    keys.extend(model.written_keys());
+    let each = [("first_byte", model.first_byte), ("idle", model.idle), ("total", model.total)];
+    let each = each.into_iter().filter_map(|(name, span)| Some((name, span?)));
+    let timeouts: InlineTable =
+        each.map(|(name, span)| (name, units::print_duration(span))).collect();
+    if !timeouts.is_empty() {
+        keys.push(("timeouts", timeouts.into()));
     }
-}
-
-fn read_target(path: &str, node: &Node<'_>, report: &mut Report) -> Option<RawTarget> {
-    let DeValue::Table(_) = node.get_ref() else {
-        return reader::read_value(path, node, report, &read_nonempty).map(RawTarget::Name);
-    };
-    let mut table = TableReader::from_node(path, node, report)?;
-    let before = report.findings.len();
-    let model = table.read("model", report, read_nonempty);
-    if model.is_none() && report.findings.len() == before {
-        report.missing(&table.span, format!("`{path}`: a target without `model`"), None);
-    }
-    let upstream = table.read("upstream", report, read_nonempty);
-    let priority = table.read("priority", report, count(0, 1_000_000)).map(|at| at.value);
-    let weight = table.read("weight", report, number(0.001, 1e6)).map(|at| at.value);
-    table.finish(report);
-    Some(RawTarget::Table { upstream, model: model?, priority, weight })
-}
-
-fn read_nonempty(value: &DeValue<'_>) -> Result<String, ValueError> {
-    let written = text(value)?;
-    if written.trim().is_empty() || written.contains(char::is_control) {
-        return Err(ValueError::new("an empty name"));
-    }
-    Ok(written)
+    keys
 }
 
 fn parse_pattern(written: &str) -> Result<Pattern, ValueError> {
@@ -152,21 +170,33 @@ fn parse_pattern(written: &str) -> Result<Pattern, ValueError> {
         ));
     }
     Pattern::parse(written).map_err(|sentence| {
-        ValueError::new(format!(
-            "`{}` is no regular expression: {sentence}",
-            reader::truncate(written)
-        ))
+        ValueError::new(format!("`{}` is no regular expression: {sentence}", truncate(written)))
     })
 }
 
-pub(super) fn read_aliases(mut table: TableReader<'_>, report: &mut Report) -> Vec<RawAlias> {
+/// Another name for a model.
+#[derive(Clone, Debug)]
+pub struct Alias {
+    pub name: Pattern,
+    /// A name, `upstream:model`, or a glob that means its newest match.
+    pub target: Arc<str>,
+}
+
+/// Reads `[aliases]`. Returns each alias with the position of its name.
+pub(in crate::config) fn read_aliases(
+    mut table: TableReader<'_>,
+    upstreams: &UpstreamNames,
+    report: &mut Report,
+) -> Vec<Located<Alias>> {
     let mut out = Vec::new();
     for (name, node) in table.remaining() {
         let path = table.key_path(&name.value);
-        let target = reader::read_value(&path, node, report, &read_nonempty);
+        let target = TARGET.read(&path, node, report);
         match (parse_pattern(&name.value), target) {
             (Ok(pattern), Some(target)) => {
-                out.push(RawAlias { name: Located::new(pattern, name.span), target });
+                let path = format!("aliases.{}", name.value);
+                upstreams.check_target(&target, &node.span(), &path, report);
+                out.push(Located::new(Alias { name: pattern, target }, name.span));
             }
             (Err(fault), _) => {
                 report.error(&name.span, format!("`{path}`: {}", fault.title), fault.help);

@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use toml::de::DeValue;
+use toml_edit::{Array, Value};
 
+use super::{
+    facts_row::{FactSource, FactsRow},
+    names::PatternList,
+};
 use crate::{
     base::pattern::Patterns,
     config::{
-        facts_row::{FactSource, FactsRow},
+        kinds::{Count, Flag, KindDescription, List, TEXT, Text, ValueKind, Words, count},
         problem::Report,
-        reader::{self, Located, TableReader, ValueError, truncate},
+        reader::{self, Node, TableReader, ValueError, truncate},
+        table::{KeyDefault, KeySpec, KeyText, describe_by_hand, read_key},
     },
     ir::model_facts::{
         Acceptance, ChoiceForm, FactWord, InstructionRole, LimitField, Modality, ModelFacts,
@@ -22,28 +28,24 @@ use crate::{
 /// More tokens than any model holds.
 const MAX_TOKENS: u32 = 100_000_000;
 
+const DIALECTS: List<Words<Dialect>> = List(Words(Dialect::WORDS));
+
 /// Reads one row. A row that cannot match anything or states nothing is reported and skipped.
-pub(in crate::config) fn read_row(
+pub(in crate::config) fn read_facts_row(
     mut row: TableReader<'_>,
     from_config: bool,
     report: &mut Report,
 ) -> Option<FactsRow> {
     let (span, before) = (row.span.clone(), report.findings.len());
-    let names = read_names(&mut row, "match", report);
-    let upstreams = read_names(&mut row, "upstreams", report);
-    let providers = read_names(&mut row, "providers", report);
-    let dialects = row
-        .read_list("dialects", report, reader::one_of(Dialect::WORDS))
-        .map(values)
-        .unwrap_or_default();
-    let text = |key, row: &mut TableReader<'_>, report: &mut Report| {
-        row.read(key, report, reader::text).map(|at| at.value)
-    };
-    let source = text("source", &mut row, report);
-    let date = row.read("date", report, day).map(|at| at.value);
+    let patterns = read_key(&mut row, "match", &NAMES, report);
+    let upstreams = read_key(&mut row, "upstreams", &NAMES, report);
+    let providers = read_key(&mut row, "providers", &NAMES, report);
+    let dialects = read_key(&mut row, "dialects", &DIALECTS, report).unwrap_or_default();
+    let page = read_key(&mut row, "source", &TEXT, report).unwrap_or_default();
+    let date = read_key(&mut row, "date", &DAY, report).unwrap_or_default();
     let facts = read_facts(&mut row, report);
     row.finish(report);
-    if names.is_none() && report.findings.len() == before {
+    if patterns.is_none() && report.findings.len() == before {
         report.missing(
             &span,
             "a [[model_facts]] without `match`",
@@ -60,92 +62,76 @@ pub(in crate::config) fn read_row(
     if facts.min_budget > facts.max_budget && facts.max_budget.is_some() {
         report.error(&span, "`min_budget` is larger than `max_budget`", None);
     }
-    let (names, patterns) = names?;
+    let patterns = patterns?;
     Some(FactsRow {
-        names,
-        upstreams: upstreams.map(|(names, _)| names),
-        providers: providers.map(|(names, _)| names),
+        names: parse_names(&patterns)?,
+        upstreams: upstreams.and_then(|names| parse_names(&names)),
+        providers: providers.and_then(|names| parse_names(&names)),
         dialects,
         facts,
-        source: Arc::new(FactSource {
-            patterns,
-            page: source.unwrap_or_default(),
-            date: date.unwrap_or_default(),
-            from_config,
-        }),
+        source: Arc::new(FactSource { patterns, page, date, from_config }),
     })
 }
 
-/// Returns the JSON schema of the rows.
-#[must_use]
-pub(in crate::config) fn json_schema() -> Value {
-    let names = |purpose: &str| json!({ "anyOf": [text_schema(), list_schema(text_schema())], "description": purpose });
-    let dialects = list_schema(word_schema::<Dialect>());
-    let mut properties = Map::new();
-    for (key, schema) in [
-        ("match", names("Patterns of model names, without case")),
-        ("upstreams", names("Only at these upstreams")),
-        ("providers", names("Only at upstreams with these presets")),
-        ("dialects", described(dialects, "Only if the upstream is asked in one of these")),
-        ("source", described(text_schema(), "The page that states the facts, or a note")),
-        ("date", described(text_schema(), "The day on which it was read")),
-    ] {
-        properties.insert(key.to_owned(), schema);
-    }
-    insert_fact_schemas(&mut properties);
-    let row = json!({
-        "type": "object",
-        "additionalProperties": false,
-        "properties": properties,
-        "required": ["match"],
-    });
-    json!({ "type": "array", "items": row })
+/// Writes a row for `config show`.
+pub(in crate::config) fn write_facts(row: &FactsRow) -> Vec<(&'static str, Value)> {
+    let source = &*row.source;
+    let patterns = source.patterns.iter().collect::<Array>();
+    let text = |text: &str| Some(text).filter(|text| !text.is_empty()).map(Value::from);
+    let own = [
+        ("match", Some(Value::Array(patterns))),
+        ("upstreams", row.upstreams.as_ref().and_then(|names| PatternList.write(names))),
+        ("providers", row.providers.as_ref().and_then(|names| PatternList.write(names))),
+        ("dialects", DIALECTS.write(&row.dialects).filter(|_| !row.dialects.is_empty())),
+        ("source", text(&source.page)),
+        ("date", text(&source.date)),
+    ];
+    let own = own.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    own.chain(written_facts(&row.facts)).collect()
 }
 
-fn described(mut schema: Value, purpose: &str) -> Value {
-    schema["description"] = purpose.into();
-    schema
-}
-
-fn text_schema() -> Value {
-    json!({ "type": "string" })
-}
-
-fn word_schema<T: FactWord>() -> Value {
-    let words: Vec<&str> = T::WORDS.iter().map(|(word, _)| *word).collect();
-    json!({ "enum": words })
-}
-
-fn list_schema(item: Value) -> Value {
-    json!({ "type": "array", "items": item })
-}
-
-/// Reads patterns, in lower case because names are compared without case; returns them also as
-/// written.
-fn read_names(
-    row: &mut TableReader<'_>,
-    key: &'static str,
-    report: &mut Report,
-) -> Option<(Patterns, Vec<String>)> {
-    let read = |value: &DeValue<'_>| {
-        let text = reader::text(value)?;
-        if text.trim_start_matches('!').is_empty() {
-            return Err(ValueError::with_help(
-                "an empty pattern",
-                "write a name, a glob such as \"my-model*\", \"re:REGEX\" or \"!EXCLUSION\"",
-            ));
-        }
-        match Patterns::parse([lower_case(&text).as_str()]) {
-            Ok(_) => Ok(text),
-            Err((_, sentence)) => Err(ValueError::new(format!(
-                "`{}` is not a regular expression: {sentence}",
-                truncate(&text)
-            ))),
-        }
+/// Describes every key of a row.
+pub(in crate::config) fn facts_keys() -> Vec<KeySpec> {
+    let own = [
+        ("match", "Patterns of model names, without case", NAMES.describe()),
+        ("upstreams", "Only at these upstreams", NAMES.describe()),
+        ("providers", "Only at upstreams with these presets", NAMES.describe()),
+        ("dialects", "Only if the upstream is asked in one of these", DIALECTS.describe()),
+        ("source", "The page that states the facts, or a note", TEXT.describe()),
+        ("date", "The day on which it was read", DAY.describe()),
+    ];
+    let describe = |(name, doc, kind)| {
+        let presence = if name == "match" { KeyDefault::Required } else { KeyDefault::Inherited };
+        describe_by_hand(KeyText("model_facts", name, doc), kind, presence)
     };
-    let written = values(row.read_list(key, report, read)?);
+    own.into_iter().chain(described_facts()).map(describe).collect()
+}
+
+/// Patterns of names, as written.
+const NAMES: List<Text<String>> =
+    List(Text { type_name: "pattern", read: read_name_pattern, write: |text| Some(text.clone()) });
+
+fn read_name_pattern(value: &DeValue<'_>) -> Result<String, ValueError> {
+    let text = reader::text(value)?;
+    if text.trim_start_matches('!').is_empty() {
+        return Err(ValueError::with_help(
+            "an empty pattern",
+            "write a name, a glob such as \"my-model*\", \"re:REGEX\" or \"!EXCLUSION\"",
+        ));
+    }
+    match Patterns::parse([lower_case(&text).as_str()]) {
+        Ok(_) => Ok(text),
+        Err((_, sentence)) => Err(ValueError::new(format!(
+            "`{}` is not a regular expression: {sentence}",
+            truncate(&text)
+        ))),
+    }
+}
+
+/// Parses patterns in lower case, because names are compared without case.
+fn parse_names(written: &[String]) -> Option<Patterns> {
     let lower: Vec<String> = written.iter().map(|text| lower_case(text)).collect();
-    Some((Patterns::parse(lower.iter().map(String::as_str)).ok()?, written))
+    Patterns::parse(lower.iter().map(String::as_str)).ok()
 }
 
 /// A regular expression keeps its case, which has a meaning in it, and ignores that of names.
@@ -156,12 +142,11 @@ fn lower_case(pattern: &str) -> String {
     }
 }
 
-fn values<T>(list: Located<Vec<Located<T>>>) -> Vec<T> {
-    list.value.into_iter().map(|at| at.value).collect()
-}
+/// A day: `2026-12-01`, quoted or not.
+const DAY: Text<String> =
+    Text { type_name: "date", read: read_day, write: |day| Some(day.clone()) };
 
-/// Reads `2026-12-01`, quoted or not.
-fn day(value: &DeValue<'_>) -> Result<String, ValueError> {
+fn read_day(value: &DeValue<'_>) -> Result<String, ValueError> {
     let text = match value {
         DeValue::Datetime(date) => date.to_string(),
         _ => reader::text(value)?,
@@ -175,135 +160,108 @@ fn day(value: &DeValue<'_>) -> Result<String, ValueError> {
     }
 }
 
-macro_rules! read_all {
+macro_rules! fact_functions {
     ($($name:ident: $kind:ty, $doc:literal;)*) => {
         fn read_facts(row: &mut TableReader<'_>, report: &mut Report) -> ModelFacts {
             ModelFacts {
-                $($name: <$kind as ReadFact>::read_fact(stringify!($name), row, report),)*
+                $($name: read_key(row, stringify!($name), &<$kind as Fact>::KIND, report),)*
             }
         }
-    };
-}
-with_model_facts!(read_all);
 
-macro_rules! all_schemas {
-    ($($name:ident: $kind:ty, $doc:literal;)*) => {
-        fn insert_fact_schemas(properties: &mut Map<String, Value>) {
-            $(
-                let schema = described(<$kind as ReadFact>::schema(), $doc);
-                properties.insert(stringify!($name).to_owned(), schema);
-            )*
+        fn written_facts(facts: &ModelFacts) -> Vec<(&'static str, Value)> {
+            let mut out = Vec::new();
+            $(if let Some(value) = &facts.$name {
+                out.extend(<$kind as Fact>::KIND.write(value).map(|v| (stringify!($name), v)));
+            })*
+            out
+        }
+
+        fn described_facts() -> Vec<(&'static str, &'static str, KindDescription)> {
+            vec![$((stringify!($name), $doc, <$kind as Fact>::KIND.describe())),*]
         }
     };
 }
-with_model_facts!(all_schemas);
+with_model_facts!(fact_functions);
 
 /// A fact that a row can contain.
-trait ReadFact: Sized {
-    fn read_fact(key: &'static str, row: &mut TableReader<'_>, report: &mut Report)
-    -> Option<Self>;
-
-    fn schema() -> Value;
+trait Fact: Sized {
+    type Kind: ValueKind<Value = Self>;
+    const KIND: Self::Kind;
 }
 
-impl ReadFact for bool {
-    fn read_fact(
-        key: &'static str,
-        row: &mut TableReader<'_>,
-        report: &mut Report,
-    ) -> Option<Self> {
-        row.read(key, report, reader::flag).map(|at| at.value)
-    }
-
-    fn schema() -> Value {
-        json!({ "type": "boolean" })
-    }
+impl Fact for bool {
+    type Kind = Flag;
+    const KIND: Flag = Flag;
 }
 
-impl ReadFact for u64 {
-    fn read_fact(
-        key: &'static str,
-        row: &mut TableReader<'_>,
-        report: &mut Report,
-    ) -> Option<Self> {
-        row.read(key, report, reader::count(0, MAX_TOKENS)).map(|at| at.value.into())
-    }
-
-    fn schema() -> Value {
-        json!({ "type": "integer", "minimum": 0, "maximum": MAX_TOKENS })
-    }
+impl Fact for u64 {
+    type Kind = Count<u64>;
+    const KIND: Count<u64> = count(0, MAX_TOKENS);
 }
 
 /// The only fact that is plain text is a day.
-impl ReadFact for String {
-    fn read_fact(
-        key: &'static str,
-        row: &mut TableReader<'_>,
-        report: &mut Report,
-    ) -> Option<Self> {
-        row.read(key, report, day).map(|at| at.value)
-    }
-
-    fn schema() -> Value {
-        text_schema()
-    }
+impl Fact for String {
+    type Kind = Text<String>;
+    const KIND: Text<String> = DAY;
 }
 
-impl ReadFact for Vec<String> {
-    fn read_fact(
-        key: &'static str,
-        row: &mut TableReader<'_>,
-        report: &mut Report,
-    ) -> Option<Self> {
-        row.read_list(key, report, reader::text).map(values)
-    }
-
-    fn schema() -> Value {
-        list_schema(text_schema())
-    }
+impl Fact for Vec<String> {
+    type Kind = List<Text<String>>;
+    const KIND: List<Text<String>> = List(TEXT);
 }
 
-impl ReadFact for Acceptance {
-    fn read_fact(
-        key: &'static str,
-        row: &mut TableReader<'_>,
-        report: &mut Report,
-    ) -> Option<Self> {
+impl Fact for Acceptance {
+    type Kind = AcceptanceKind;
+    const KIND: AcceptanceKind = AcceptanceKind;
+}
+
+/// `true`, `false` or `"without_thinking"`.
+struct AcceptanceKind;
+
+impl ValueKind for AcceptanceKind {
+    type Value = Acceptance;
+
+    fn read(&self, path: &str, node: &Node<'_>, report: &mut Report) -> Option<Acceptance> {
         let read = |value: &DeValue<'_>| match value.as_bool() {
-            Some(true) => Ok(Self::Yes),
-            Some(false) => Ok(Self::No),
-            None if value.as_str() == Some(Self::WITHOUT_THINKING) => Ok(Self::WithoutThinking),
+            Some(true) => Ok(Acceptance::Yes),
+            Some(false) => Ok(Acceptance::No),
+            None if value.as_str() == Some(Acceptance::WITHOUT_THINKING) => {
+                Ok(Acceptance::WithoutThinking)
+            }
             None => Err(ValueError::new(format!(
                 "expected true, false or \"{}\"",
-                Self::WITHOUT_THINKING
+                Acceptance::WITHOUT_THINKING
             ))),
         };
-        row.read(key, report, read).map(|at| at.value)
+        reader::read_value(path, node, report, &read).map(|at| at.value)
     }
 
-    fn schema() -> Value {
-        json!({ "enum": [true, false, Self::WITHOUT_THINKING] })
+    fn write(&self, value: &Acceptance) -> Option<Value> {
+        Some(match value {
+            Acceptance::No => false.into(),
+            Acceptance::WithoutThinking => Acceptance::WITHOUT_THINKING.into(),
+            Acceptance::Yes => true.into(),
+        })
+    }
+
+    fn describe(&self) -> KindDescription {
+        let word = Acceptance::WITHOUT_THINKING;
+        KindDescription::new(
+            format!("boolean or `\"{word}\"`"),
+            json!({ "enum": [true, false, word] }),
+        )
     }
 }
 
-macro_rules! read_words {
+macro_rules! word_facts {
     ($($kind:ty),*) => {
-        $(impl ReadFact for $kind {
-            fn read_fact(
-                key: &'static str,
-                row: &mut TableReader<'_>,
-                report: &mut Report,
-            ) -> Option<Self> {
-                row.read(key, report, reader::one_of(<$kind>::WORDS)).map(|at| at.value)
-            }
-
-            fn schema() -> Value {
-                word_schema::<$kind>()
-            }
+        $(impl Fact for $kind {
+            type Kind = Words<$kind>;
+            const KIND: Words<$kind> = Words(<$kind>::WORDS);
         })*
     };
 }
-read_words!(
+word_facts!(
     Effort,
     InstructionRole,
     LimitField,
@@ -313,21 +271,12 @@ read_words!(
     ThinkingField
 );
 
-macro_rules! read_word_lists {
+macro_rules! word_list_facts {
     ($($kind:ty),*) => {
-        $(impl ReadFact for Vec<$kind> {
-            fn read_fact(
-                key: &'static str,
-                row: &mut TableReader<'_>,
-                report: &mut Report,
-            ) -> Option<Self> {
-                row.read_list(key, report, reader::one_of(<$kind>::WORDS)).map(values)
-            }
-
-            fn schema() -> Value {
-                list_schema(word_schema::<$kind>())
-            }
+        $(impl Fact for Vec<$kind> {
+            type Kind = List<Words<$kind>>;
+            const KIND: List<Words<$kind>> = List(Words(<$kind>::WORDS));
         })*
     };
 }
-read_word_lists!(ChoiceForm, Dialect, Effort, Modality);
+word_list_facts!(ChoiceForm, Dialect, Effort, Modality);

@@ -617,7 +617,7 @@ fn what_was_cooled_by_hand_stays_so_until_its_end() {
 #[test]
 fn limits_hold_and_free_themselves() {
     let mut limited = upstream(1, "openai", None, 1);
-    Arc::make_mut(&mut limited.keys[0]).limit.rpm = 2;
+    Arc::make_mut(&mut limited.keys[0]).rpm = 2;
     let world = RouterFixture::new(vec![limited]);
     for now in [0, 10] {
         world.finish_attempt(&world.start_attempt(0, now), now);
