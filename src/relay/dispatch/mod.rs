@@ -5,6 +5,7 @@ pub mod admission;
 pub mod budget;
 pub(crate) mod candidates;
 pub(crate) mod capability;
+mod endpoint_choice;
 pub(crate) mod explain;
 pub(crate) mod final_error;
 pub mod hedge;

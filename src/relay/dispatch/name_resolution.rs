@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::relay::{
     attempt::parse_request,
     context::RequestContext,
+    dispatch::endpoint_choice::choose_endpoints,
     engine::{Engine, Generation},
     request::{
         parsed,
@@ -95,6 +96,9 @@ pub(super) async fn resolve_targets(
         // The events are numbered and the items have ids throughout, so one writer has to write
         // them all.
         context.request.must_rewrite = true;
+    }
+    if context.request.owner.is_none() {
+        choose_endpoints(context, &mut resolved.targets);
     }
     parse_request::parse_for_targets(context, &mut resolved.targets)?;
     context.overrides = std::mem::take(&mut resolved.overrides);
