@@ -275,6 +275,10 @@ fn result_text_and_media<'a>(
                 Ok(carried) => media.push(carried),
                 Err(lost) => losses.add(lost),
             },
+            // Sealed content can be read only by the provider that made it.
+            BlockKind::Foreign { body, .. } if body.json().get("encrypted_content").is_some() => {
+                losses.add("messages.foreign");
+            }
             BlockKind::Foreign { body, .. } => append(body.text()),
             BlockKind::ToolCall(_) | BlockKind::ToolResult(_) => {}
         }
