@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use serde_json::{Value, json};
 
-use crate::server::{activity::OpenRequest, state::ServerState};
+use crate::server::{activity::OpenRequest, routes::model_cards::model_card, state::ServerState};
 use crate::{
     base::{id::RequestId, sanitize},
     config::settings::Project,
@@ -110,7 +110,7 @@ pub fn models(
     let all = listing::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
     if let Some(wanted) = model_id {
         return match all.iter().find(|model| *model.name == *wanted) {
-            Some(model) => json_response(id, &model_card(model, dialect)),
+            Some(model) => json_response(id, &model_card(model, dialect, &generation.facts)),
             None => {
                 let message = format!(
                     "The model `{}` does not exist or you do not have access to it; GET /v1/models lists the names",
@@ -124,7 +124,8 @@ pub fn models(
             }
         };
     }
-    let cards: Vec<Value> = all.iter().map(|model| model_card(model, dialect)).collect();
+    let cards: Vec<Value> =
+        all.iter().map(|model| model_card(model, dialect, &generation.facts)).collect();
     json_response(
         id,
         &match dialect {
@@ -143,30 +144,7 @@ pub fn tags(server: &ServerState, id: RequestId, project: &Project) -> Response<
     let generation = server.engine.generation();
     let learned = server.engine.model_lists.learned();
     let all = listing::list_names(&generation.catalog, project, &|id| learned.get(&id).cloned());
-    let cards: Vec<Value> = all.iter().map(|model| model_card(model, Dialect::Ollama)).collect();
+    let cards: Vec<Value> =
+        all.iter().map(|model| model_card(model, Dialect::Ollama, &generation.facts)).collect();
     json_response(id, &json!({ "models": cards }))
-}
-
-fn model_card(model: &listing::ListedName, dialect: Dialect) -> Value {
-    // Few providers report when a model was created, but the field is required.
-    let (created, at) = (0, crate::base::clock::UnixMillis(0).to_string());
-    let owner = model.routes.first().map_or("aiproxy", |route| &route.upstream.name);
-    let name = &*model.name;
-    match dialect {
-        Dialect::Gemini => json!({
-            "name": format!("models/{}", name),
-            "displayName": name,
-            "version": "",
-            "supportedGenerationMethods": ["generateContent", "streamGenerateContent", "countTokens"],
-        }),
-        Dialect::Anthropic => {
-            json!({ "type": "model", "id": name, "display_name": name, "created_at": at })
-        }
-        Dialect::Ollama => {
-            json!({ "name": name, "model": name, "modified_at": at, "size": 0, "digest": "", "details": {} })
-        }
-        Dialect::Openai | Dialect::Responses => {
-            json!({ "id": name, "object": "model", "created": created, "owned_by": owner })
-        }
-    }
 }
