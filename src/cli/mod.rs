@@ -17,6 +17,7 @@ mod ledger_source;
 pub mod lifecycle;
 pub mod log;
 pub mod model;
+mod model_facts;
 pub mod output;
 pub mod project;
 pub mod prompt;

@@ -10,6 +10,7 @@ use crate::{
         config::edit_file,
         context::CommandContext,
         error::{CliError, ExitStatus},
+        model_facts,
         output::{
             self, Styler, TextRole,
             facts::facts_text,
@@ -41,9 +42,9 @@ pub enum ModelCommand {
     Add(ModelArgs),
     /// List the models that clients can request
     List,
-    /// Show what a name resolves to
+    /// Show what a name resolves to, and what is known of its models
     Show {
-        /// Alias, logical model or model listed by an upstream
+        /// Alias, logical model, model listed by an upstream, or UPSTREAM:MODEL
         name: String,
     },
     /// Remove an alias or logical model from the config
@@ -159,24 +160,52 @@ async fn list(ctx: &CommandContext) -> Result<ExitStatus, CliError> {
 
 async fn show(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> {
     let rows = model_rows(ctx).await?;
-    let row =
-        rows.iter().find(|row| row.name == name).ok_or_else(|| unknown_model_error(name, &rows))?;
-    let mut facts = json!({ "name": row.name, "kind": row.kind, "targets": row.targets });
     // The config defines how the name is set up; a discovered name has no further settings.
     let settings = edit_file::load(ctx)?.settings;
+    let target = direct_target(name, &settings);
+    let row = rows
+        .iter()
+        .find(|row| row.name == name)
+        .or(target.as_ref())
+        .ok_or_else(|| unknown_model_error(name, &rows))?;
+    let mut facts = json!({ "name": row.name, "kind": row.kind, "targets": row.targets });
     if let Some(model) = settings.models.iter().find(|model| model.name.text() == name) {
         facts["strategy"] = serde_json::to_value(model.strategy).unwrap_or(Value::Null);
         facts["targets"] = model.targets.iter().map(target_text).collect();
     }
+    let known = model_facts::of_targets(&settings, &row.targets);
     if ctx.global.json {
+        facts["price"] = serde_json::to_value(&row.price).unwrap_or(Value::Null);
+        facts["facts"] = model_facts::to_json(&known);
         output::print_json(&facts)?;
     } else {
+        if let Some(price) = &row.price {
+            let output = price.output.as_deref().unwrap_or("unknown");
+            let text = format!(
+                "{} {} in, {output} out, for a million tokens",
+                price.currency, price.input
+            );
+            facts["price"] = text.into();
+        }
         output::print(&facts_text(&facts))?;
+        output::print(&model_facts::to_text(&known, Styler::stdout()))?;
         output::print_line(&format!(
             "\n`aiproxy route {name}` shows where a request would go now"
         ))?;
     }
     Ok(ExitStatus::Ok)
+}
+
+/// Returns a name of the form `upstream:model` as a target of its own.
+fn direct_target(name: &str, settings: &Settings) -> Option<ModelView> {
+    let (upstream, _) = name.split_once(':')?;
+    settings.upstreams.iter().find(|row| *row.name == *upstream)?;
+    Some(ModelView {
+        name: name.to_owned(),
+        kind: "target".to_owned(),
+        price: None,
+        targets: vec![name.to_owned()],
+    })
 }
 
 fn target_text(t: &ModelTarget) -> String {
