@@ -22,7 +22,8 @@ use crate::{
         edit::Edit,
         settings::{ModelTarget, Settings},
     },
-    control::snapshot::ModelView,
+    control::{snapshot::ModelView, views},
+    pricing::PriceBook,
 };
 
 const ADD: &str = "\
@@ -198,12 +199,12 @@ async fn show(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> 
 
 /// Returns a name of the form `upstream:model` as a target of its own.
 fn direct_target(name: &str, settings: &Settings) -> Option<ModelView> {
-    let (upstream, _) = name.split_once(':')?;
-    settings.upstreams.iter().find(|row| *row.name == *upstream)?;
+    let (upstream, model) = name.split_once(':')?;
+    let upstream = settings.upstreams.iter().find(|row| *row.name == *upstream)?;
     Some(ModelView {
         name: name.to_owned(),
         kind: "target".to_owned(),
-        price: None,
+        price: views::price_view(&PriceBook::new(settings), upstream, model),
         targets: vec![name.to_owned()],
     })
 }

@@ -13,6 +13,7 @@ use crate::{
     },
     config::settings::{Origin, Project, Upstream, UpstreamKey},
     ir::{cost::PriceClass, reason::failure::FailureReason},
+    pricing::PriceBook,
     relay::engine::{Engine, Generation},
     routing::{
         budget::{self, BudgetDenied, Holder},
@@ -262,15 +263,16 @@ pub fn models(engine: &Engine, generation: &Generation) -> Vec<ModelView> {
             price: listed
                 .routes
                 .first()
-                .and_then(|route| price_view(generation, &route.upstream, &route.model)),
+                .and_then(|route| price_view(&generation.prices, &route.upstream, &route.model)),
             targets: listed.routes.iter().map(ToString::to_string).collect(),
         })
         .collect()
 }
 
 /// Returns the price per million tokens; `None` if it is unknown.
-fn price_view(generation: &Generation, upstream: &Upstream, model: &str) -> Option<PriceView> {
-    let (_, tariff) = generation.prices.find(upstream, model, None)?;
+#[must_use]
+pub fn price_view(book: &PriceBook, upstream: &Upstream, model: &str) -> Option<PriceView> {
+    let (_, tariff) = book.find(upstream, model, None)?;
     let used = tariff.default_price();
     let written = |class| used.rates.explicit(class).map(money::format_nanos);
     Some(PriceView {

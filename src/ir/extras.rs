@@ -41,6 +41,13 @@ impl Extras {
         self.fields.retain(|(name, _)| **name != *key);
     }
 
+    /// Removes every field whose name matches, also one that the IR represents.
+    pub fn remove_where(&mut self, matches: impl Fn(&str) -> bool) {
+        self.fields.retain(|(name, _)| !matches(name));
+        self.equivalents.retain(|(name, _)| !matches(name));
+        self.dialect_only.retain(|(name, _)| !matches(name));
+    }
+
     /// Adds a field that the IR also represents: written back to its own dialect, no loss in
     /// another.
     pub fn push_equivalent(&mut self, from: Dialect, key: &str, value: RawJson) {

@@ -97,6 +97,20 @@ pub(super) fn fit(
     out
 }
 
+/// Replaces media in the instructions; returns the original blocks if some were replaced.
+pub(super) fn fit_system(
+    system: &mut Vec<Block>,
+    facts: &ModelFacts,
+    losses: &mut Losses,
+) -> Option<Vec<Block>> {
+    if !system.iter().any(|block| has_refused_media(block, facts)) {
+        return None;
+    }
+    let original = system.clone();
+    replace_media(system, facts, losses);
+    Some(original)
+}
+
 /// Returns an instruction as a user's message in the same form in which other dialects get it;
 /// `None` if it has no text.
 fn system_as_user(message: &ChatMessage, losses: &mut Losses) -> Option<ChatMessage> {

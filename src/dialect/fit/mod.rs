@@ -7,16 +7,16 @@
 
 mod format;
 mod messages;
+mod own_fields;
 mod reasoning;
 mod sampling;
-#[cfg(test)]
-mod tests;
 mod tools;
 
 use crate::{
     dialect::{EncodedRequest, TargetTraits, losses::Losses, registry},
     ir::{
         block::Block,
+        extras::Extras,
         generation_settings::GenerationSettings,
         model_facts::Acceptance,
         op::Dialect,
@@ -48,6 +48,9 @@ struct Fitting {
     settings: GenerationSettings,
     tools: Option<Vec<Tool>>,
     tool_choice: Option<ToolChoice>,
+    extras: Option<Extras>,
+    /// The instructions, if media in them were replaced.
+    system: Option<Vec<Block>>,
     system_len: usize,
     messages: messages::FittedMessages,
 }
@@ -60,10 +63,12 @@ impl Fitting {
         losses: &mut Losses,
     ) -> Self {
         let facts = &*traits.facts;
-        let fitting = Self {
+        let mut fitting = Self {
             settings: request.settings.clone(),
             tool_choice: request.tool_choice.clone(),
             tools: tools::fit(request, facts, losses),
+            extras: None,
+            system: messages::fit_system(&mut request.system, facts, losses),
             system_len: request.system.len(),
             messages: messages::fit(&mut request.messages, dialect, facts, losses),
         };
@@ -75,6 +80,7 @@ impl Fitting {
         {
             request.system.push(Block::text(instruction));
         }
+        fitting.extras = own_fields::fit(request, &fitting.settings, dialect, facts);
         fitting
     }
 
@@ -84,7 +90,13 @@ impl Fitting {
         if let Some(tools) = self.tools {
             request.tools = tools;
         }
+        if let Some(extras) = self.extras {
+            request.extras = extras;
+        }
         request.system.truncate(self.system_len);
+        if let Some(system) = self.system {
+            request.system = system;
+        }
         self.messages.undo(&mut request.messages);
     }
 }

@@ -32,13 +32,14 @@ pub(super) fn fit(
         Some(ThinkingControl::Fixed) => {
             losses.when(off, "reasoning.enabled");
             losses.when(wanted && wish.effective_effort().is_some(), "reasoning.effort");
-            // Only whether thoughts are shown remains.
+            // Only whether thoughts are shown remains, if it is a setting of its own.
             *wish = ReasoningSettings {
                 show_thoughts: wish.show_thoughts,
                 summary: wish.summary.take(),
                 ..ReasoningSettings::default()
             };
-            if wish.show_thoughts.is_none() && wish.summary.is_none() {
+            let is_separate = matches!(dialect, Dialect::Gemini | Dialect::Responses);
+            if !is_separate || wish.show_thoughts.is_none() && wish.summary.is_none() {
                 settings.reasoning = None;
             }
         }
@@ -114,7 +115,8 @@ fn fit_effort(
     let words = facts.efforts.as_deref().unwrap_or(&COMMON_EFFORTS);
     if off {
         let requested = wish.effort.filter(|effort| *effort != Effort::None);
-        if words.contains(&Effort::None) {
+        // Gemini has no level for it.
+        if words.contains(&Effort::None) && dialect != Dialect::Gemini {
             (wish.enabled, wish.effort) = (Some(false), Some(Effort::None));
         } else if facts.thinking_off == Some(true)
             && (dialect == Dialect::Anthropic || facts.thinking_field.is_some())
@@ -124,7 +126,8 @@ fn fit_effort(
                 (Some(false), requested.and_then(|effort| nearest(effort, words)));
         } else {
             losses.add("reasoning.effort");
-            (wish.enabled, wish.effort) = (None, words.iter().min().copied());
+            let smallest = words.iter().copied().filter(|effort| *effort > Effort::None).min();
+            (wish.enabled, wish.effort) = (None, smallest);
             hide_thoughts(wish, dialect);
         }
         wish.budget_tokens = None;

@@ -73,7 +73,8 @@ fn is_tool_call(item: &GeminiTurnItem<'_>) -> bool {
 fn write_parts(turn: &GeminiTurn<'_>, traits: &TargetTraits, losses: &mut Losses) -> String {
     // Models with thinking levels refuse a turn whose first call has no signature. A model of which
     // nothing is known may be one of them.
-    let may_have_levels = traits.thinking == Thinking::Effort || traits.facts.thinking.is_none();
+    let is_unknown = traits.facts.thinking.is_none() && traits.thinking == Thinking::Unsupported;
+    let may_have_levels = traits.thinking == Thinking::Effort || is_unknown;
     let mut needs_signature = turn.is_model && may_have_levels;
     let mut trailing_media: Vec<MediaPart<'_>> = Vec::new();
     writer::array(|a| {

@@ -31,3 +31,6 @@ pub(in crate::relay) fn encode_request(
     let request = context.parsed.as_mut()?.upstream_conversation_mut()?;
     Some(fit::encode_fitted(request, target.dialect, &traits))
 }
+
+#[cfg(test)]
+mod tests;
