@@ -306,7 +306,12 @@ mod input {
                         // A full channel means that the thread already has a pending request.
                         self.read_request.try_send(()).unwrap_or_default();
                     }
-                    _ = self.window.recv() => return InputEvent::Resized,
+                    _ = self.window.recv() => {
+                        // crossterm has a pending event for the signal too. If it met the next key
+                        // together with it, that key would wait for another one.
+                        self.read_request.try_send(()).unwrap_or_default();
+                        return InputEvent::Resized;
+                    }
                     _ = self.hang_up.recv() => {
                         if self.dashboard_only || !self.is_alive() {
                             return InputEvent::Gone;

@@ -58,6 +58,8 @@ fn a_small_terminal_is_enough_and_resizing_is_followed() {
 
     let screen = terminal.wait_for_text("TTFT");
     assert!(screen.lines().any(|line| line.chars().count() > 60), "{screen}");
+    terminal.press("2");
+    terminal.wait_for_text("DIALECT");
 }
 
 #[test]
@@ -160,7 +162,7 @@ fn a_running_answer_is_read_as_it_grows_and_nobody_else_notices() {
     terminal.wait_for_text("first second third");
     assert!(terminal.screen().contains("why here"), "{}", terminal.screen());
     terminal.press("h");
-    terminal.wait_for_text("The client asked with");
+    terminal.wait_for_text("Request headers");
     terminal.press("b");
     terminal.wait_for_text("chat.completion.chunk");
 }
