@@ -9,7 +9,7 @@ use crate::tui::{
     format::{self, FrameContext},
     keys::{KEY_BINDINGS, KeyAction},
     layout::{self, Layout, MIN_SIZE},
-    problem,
+    problem::{self, StatusProblem},
     screen::Screen,
     screens, status_bar,
     strings::fill,
@@ -97,22 +97,32 @@ fn draw_tabs(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) 
             });
         }
     }
-    let (text, list) = (&now.text.top, app.list_state());
-    let mut right = Vec::new();
-    if list.sort > 0 {
-        let order = screens::orders(app).get(list.sort).map_or("", |label| label(now.text));
-        right.push(span(format!(" {} ", fill(&text.sorted, &[("order", order)])), ThemeRole::Dim));
-    }
-    if !list.filter.is_empty() && app.overlay.is_none() {
-        right.push(span(
-            format!(" {} ", fill(&text.filter, &[("text", list.filter.text())])),
-            ThemeRole::Warn,
-        ));
-    }
     let after = tabs
         .last()
         .map_or(0, |(_, label, x)| x + spans_width(&[span(label.as_str(), ThemeRole::Text)]) + 2);
+    let long = list_options(app, now, true);
+    let fits = after.saturating_add(spans_width(&long)) <= area.width;
+    let right = if fits { long } else { list_options(app, now, false) };
     canvas.spans_right(area.x + after, area.right(), area.y, &right);
+}
+
+/// The chosen order and the filter of the current list.
+fn list_options(app: &App, now: FrameContext, is_long: bool) -> Vec<StyledSpan> {
+    let (text, list) = (&now.text.top, app.list_state());
+    let mut options = Vec::new();
+    if list.sort > 0 {
+        let order = screens::orders(app).get(list.sort).map_or("", |label| label(now.text));
+        let order =
+            if is_long { fill(&text.sorted, &[("order", order)]) } else { order.to_owned() };
+        options.push(span(format!(" {order} "), ThemeRole::Dim));
+    }
+    if !list.filter.is_empty() && app.overlay.is_none() {
+        let filter = list.filter.text();
+        let filter =
+            if is_long { fill(&text.filter, &[("text", filter)]) } else { format!("/{filter}") };
+        options.push(span(format!(" {filter} "), ThemeRole::Warn));
+    }
+    options
 }
 
 fn draw_problem(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {
@@ -131,40 +141,46 @@ fn draw_problem(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rec
     }
     let Some(problem) = problem::worst_problem(app, now) else { return };
     let glyph = if problem.role == ThemeRole::Error { "✕ " } else { "▲ " };
+    let spans = [span(glyph, problem.role), span(problem.text.as_str(), problem.role)];
+    // Short hints, if the text would have to be cut for the long ones.
+    let long = problem_hint(app, &problem, now, true);
+    let is_long = spans_width(&spans).saturating_add(spans_width(&long)) <= max_width;
+    let hint = if is_long { long } else { problem_hint(app, &problem, now, false) };
+    let text_width = max_width.saturating_sub(spans_width(&hint));
+    let x = canvas.spans(area.x + 1, area.y, text_width, &spans);
+    canvas.spans(x, area.y, area.right().saturating_sub(x), &hint);
+}
+
+/// How many other problems there are, which screen shows more, and the key that acts on this one.
+fn problem_hint(
+    app: &App,
+    problem: &StatusProblem,
+    now: FrameContext,
+    is_long: bool,
+) -> Vec<StyledSpan> {
+    let text = &now.text.top;
     let mut words = Vec::new();
-    let roomy = area.width >= 100;
     if problem.more > 0 {
-        let more = problem.more.to_string();
-        words.push(fill(if roomy { &text.more } else { &text.more_short }, &[("n", &more)]));
+        let words_for = if is_long { &text.more } else { &text.more_short };
+        words.push(fill(words_for, &[("n", &problem.more.to_string())]));
     }
     if app.screen != problem.screen {
         let (key, screen) =
             (problem.screen.digit().to_string(), problem.screen.label(now.text).to_lowercase());
-        words.push(fill(
-            if roomy { &text.shows } else { &text.shows_short },
-            &[("key", &key), ("screen", &screen)],
-        ));
+        let words_for = if is_long { &text.shows } else { &text.shows_short };
+        words.push(fill(words_for, &[("key", &key), ("screen", &screen)]));
     }
     // On lists of keys and upstreams, `w` acts on the selected row.
     if problem.action.is_some()
         && app.overlay.is_none()
         && !matches!(app.screen, Screen::Keys | Screen::Upstreams)
     {
-        words.push(if roomy { text.warms.clone() } else { text.warms_short.clone() });
+        words.push(if is_long { text.warms.clone() } else { text.warms_short.clone() });
     }
-    let hint = if words.is_empty() {
-        Vec::new()
-    } else {
-        vec![span(format!("  {}", words.join(" · ")), ThemeRole::Dim)]
-    };
-    let end = area.x + 1 + max_width.saturating_sub(spans_width(&hint));
-    let x = canvas.spans(
-        area.x + 1,
-        area.y,
-        end.saturating_sub(area.x + 1),
-        &[span(glyph, problem.role), span(problem.text, problem.role)],
-    );
-    canvas.spans(x, area.y, area.right().saturating_sub(x), &hint);
+    if words.is_empty() {
+        return Vec::new();
+    }
+    vec![span(format!("  {}", words.join(" · ")), ThemeRole::Dim)]
 }
 
 fn draw_footer(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect) {

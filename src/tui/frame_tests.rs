@@ -224,7 +224,7 @@ fn questions_filters_and_toasts_stand_in_the_bottom_line() {
     for c in "/model:chat >x".chars() {
         key(&mut app, c);
     }
-    assert_eq!(last(&mut app), " / model:chat >x█  `>x`: a span is >2s, <500ms or >1m");
+    assert_eq!(last(&mut app), " / model:chat >x█  `>x`: write a duration as >2s, <500ms or >1m");
     assert_eq!(
         last(&mut sample::app()),
         " Enter open · / filter · x kill · r replay · y copy · ? all keys"
@@ -238,7 +238,7 @@ fn an_empty_proxy_says_what_to_try_and_a_restarted_one_where_the_day_is() {
     snapshot.live = crate::events::live::Live::default();
     let begun = draw_to_text(&mut app, 80, 24);
     assert!(
-        begun.contains("No requests since the start 3h12m ago. 205 were asked today: press 6 for"),
+        begun.contains("No requests since the start 3h12m ago. 205 today: press 6 for"),
         "{begun}"
     );
     app.usage.today.as_mut().unwrap().total = crate::control::history::Totals::default();
@@ -348,7 +348,7 @@ fn what_only_the_built_in_upstream_answered_is_no_empty_chart() {
     view.demo.requests = 15;
     assert!(
         draw_to_text(&mut app, 120, 40)
-            .contains("Beside that 15 requests to the built-in upstream, which do not count.")
+            .contains("Also 15 requests to the built-in upstream, which do not count.")
     );
     let view = app.usage.view.as_mut().unwrap();
     view.days.clear();
@@ -356,7 +356,7 @@ fn what_only_the_built_in_upstream_answered_is_no_empty_chart() {
     view.total = crate::control::history::Totals { requests: 3, failed: 3, ..Default::default() };
     let text = draw_to_text(&mut app, 120, 40);
     assert!(
-        !text.contains("by day") && !text.contains("estimated") && text.contains("Beside that 15"),
+        !text.contains("by day") && !text.contains("estimated") && text.contains("Also 15"),
         "{text}"
     );
 }
@@ -399,7 +399,7 @@ fn the_log_says_that_it_reads_before_it_says_that_nothing_is_there() {
     for c in "zzz".chars() {
         press(&mut app, KeyCode::Char(c));
     }
-    assert!(draw_to_text(&mut app, 80, 24).contains("Enter looks in the ledger too"));
+    assert!(draw_to_text(&mut app, 80, 24).contains("Enter searches the ledger too"));
     press(&mut app, KeyCode::Enter);
     assert!(draw_to_text(&mut app, 80, 24).contains("reading older requests from the ledger"));
     update(&mut app, Msg::Tick, sample::frame_context());

@@ -17,6 +17,8 @@ use crate::{
 pub const MIN_SIZE: (u16, u16) = (40, 10);
 /// Below this width the status bar and the tabs share one line.
 const MIN_WIDE_COLUMNS: u16 = 80;
+/// Below this width the tabs are closer together.
+const MIN_ROOMY_COLUMNS: u16 = 100;
 
 /// The areas of a frame from the top; an absent area has height 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +60,10 @@ impl Layout {
     }
 }
 
-/// Each tab's label, with its start column and width.
+/// Each tab's label, with its start column.
 #[must_use]
 pub fn tab_positions(columns: u16, text: &Texts) -> Vec<(Screen, String, u16)> {
+    let gap = if columns < MIN_ROOMY_COLUMNS { 2 } else { 3 };
     let mut x = 1;
     let mut tabs = Vec::new();
     for screen in Screen::ALL {
@@ -70,7 +73,7 @@ pub fn tab_positions(columns: u16, text: &Texts) -> Vec<(Screen, String, u16)> {
             break;
         }
         tabs.push((screen, label, x));
-        x += wide + 3;
+        x += wide + gap;
     }
     tabs
 }

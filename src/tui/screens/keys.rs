@@ -33,7 +33,10 @@ use crate::{
 
 /// Upper bound for models listed under a key.
 const MAX_SCOPES: usize = 6;
-const GAUGE_WIDTH: usize = 10;
+/// Width of a full gauge: in narrow columns and in wide ones.
+const GAUGE_WIDTHS: [usize; 2] = [5, 10];
+/// Minimum width of a column for a wide gauge.
+const MIN_WIDE_COLUMN: usize = 48;
 
 pub(super) struct KeyList;
 
@@ -123,8 +126,8 @@ fn all_columns<'a>() -> [Column<'a>; 11] {
         Column::left(Id::State, |t| &t.col.state, 10..=12)
             .cell(|row, now, _| state_cell(row.key.state, now.text))
             .sortable(|t| &t.order.state, |rows| rows.sort_by_key(|row| state_rank(row.key.state))),
-        Column::left(Id::Until, |t| &t.col.until, 26..=70)
-            .cell(|row, now, _| reason_cell(row.key, now)),
+        Column::left(Id::Until, |t| &t.col.until, 30..=70)
+            .cell(|row, now, max_width| reason_cell(row.key, now, gauge_width(max_width))),
         Column::right(Id::Running, |t| &t.col.run, 3..=4)
             .cell(|row, _, _| cells::number(u64::from(row.key.running)))
             .hidden(4),
@@ -253,11 +256,16 @@ fn listed_scopes(k: &KeyView) -> &[ModelScope] {
     }
 }
 
+/// The width of a full gauge in a column of this width.
+fn gauge_width(column_width: usize) -> usize {
+    GAUGE_WIDTHS[usize::from(column_width >= MIN_WIDE_COLUMN)]
+}
+
 /// If only some models are cooling down, shows the one that returns first.
-fn partly_reason(k: &KeyView, now: FrameContext) -> Option<Vec<StyledSpan>> {
+fn partly_reason(k: &KeyView, now: FrameContext, gauge_width: usize) -> Option<Vec<StyledSpan>> {
     let first =
         k.scopes.iter().min_by_key(|scope| scope.until.map_or(i64::MAX, |until| until.0))?;
-    let mut spans = countdown(first.since, first.until, first.from_provider, now);
+    let mut spans = countdown(first.since, first.until, first.from_provider, gauge_width, now);
     let cause = first.cause.as_ref().map_or_else(String::new, |cause| {
         format!(": {}", translate_message(&cause.to_string(), now))
     });
@@ -269,12 +277,14 @@ fn partly_reason(k: &KeyView, now: FrameContext) -> Option<Vec<StyledSpan>> {
     Some(spans)
 }
 
-fn reason_cell(k: &KeyView, now: FrameContext) -> Vec<StyledSpan> {
-    if let Some(spans) = (k.state == KeyStatus::Partly).then(|| partly_reason(k, now)).flatten() {
+fn reason_cell(k: &KeyView, now: FrameContext, gauge_width: usize) -> Vec<StyledSpan> {
+    if k.state == KeyStatus::Partly
+        && let Some(spans) = partly_reason(k, now, gauge_width)
+    {
         return spans;
     }
     let words = &now.text.keys;
-    let mut spans = countdown(k.since, k.until, k.from_provider, now);
+    let mut spans = countdown(k.since, k.until, k.from_provider, gauge_width, now);
     let text = match (k.state, &k.cause) {
         (_, Some(cause)) => translate_message(&cause.to_string(), now).into_owned(),
         (KeyStatus::Missing, None) => fill(&words.gives_nothing, &[("reference", &k.reference)]),
@@ -293,6 +303,7 @@ fn countdown(
     since: Option<UnixMillis>,
     until: Option<UnixMillis>,
     hinted: bool,
+    gauge_width: usize,
     now: FrameContext,
 ) -> Vec<StyledSpan> {
     let Some(until) = until.filter(|until| until.0 > now.at.0) else { return Vec::new() };
@@ -301,7 +312,7 @@ fn countdown(
         since.and_then(|since| u64::try_from(until.0.saturating_sub(since.0)).ok()).unwrap_or(left);
     let about = if hinted { "" } else { "~" };
     vec![
-        span(gauge::gauge(left, total, GAUGE_WIDTH), ThemeRole::Warn),
+        span(gauge::gauge(left, total, gauge_width), ThemeRole::Warn),
         span(format!(" {:>6}  ", format!("{about}{}", format::remaining(left))), ThemeRole::Text),
     ]
 }
@@ -312,11 +323,12 @@ fn scope_lines(
     now: FrameContext,
     under: &RowDetail<KeyColumn>,
 ) -> Vec<Vec<StyledSpan>> {
-    let (Some(states), Some(waits)) =
-        (under.column_start(KeyColumn::State), under.column_start(KeyColumn::Until))
+    let (Some((states, _)), Some((waits, wait_width))) =
+        (under.column(KeyColumn::State), under.column(KeyColumn::Until))
     else {
         return Vec::new();
     };
+    let gauge_width = gauge_width(wait_width);
     let line = |scope: &ModelScope| {
         let name = truncate_middle(&clean(&scope.model), states.saturating_sub(1)).into_owned();
         let pad = |from: usize, to: usize| " ".repeat(to.saturating_sub(from));
@@ -326,7 +338,7 @@ fn scope_lines(
         let wide = usize::from(spans_width(&state));
         spans.extend(state);
         spans.push(span(pad(states + wide, waits), ThemeRole::Text));
-        spans.extend(countdown(scope.since, scope.until, scope.from_provider, now));
+        spans.extend(countdown(scope.since, scope.until, scope.from_provider, gauge_width, now));
         spans.push(span(
             scope.cause.as_deref().map_or_else(String::new, |cause| {
                 translate_message(&cause.to_string(), now).into_owned()

@@ -174,12 +174,11 @@ fn state_cell(u: &UpstreamView, now: FrameContext) -> Vec<StyledSpan> {
         vec![span(format!("{glyph} "), role), span(state_text(u.state, now.text), calm)];
     if let Some(until) = u.until.filter(|until| until.0 > now.at.0) {
         let left = format::remaining(now.until(until));
-        let message = if u.state == UpstreamState::Open {
-            fill(&now.text.state.probe_in, &[("span", &left)])
-        } else {
-            left
+        let message = match u.state {
+            UpstreamState::Open => fill(&now.text.state.probe_in, &[("span", &left)]),
+            _ => format!(" {left}"),
         };
-        spans.push(span(format!(" {message}"), calm));
+        spans.push(span(message, calm));
     }
     spans
 }

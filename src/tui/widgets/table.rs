@@ -89,16 +89,17 @@ pub struct TableRows<'a, C, R> {
 
 /// The area of a row's detail lines.
 pub struct RowDetail<C> {
-    /// The columns that are not hidden, with their positions.
-    starts: Vec<(C, u16)>,
+    /// The columns that are not hidden, with their positions and widths.
+    placed: Vec<(C, u16, u16)>,
 }
 
 impl<C: PartialEq> RowDetail<C> {
-    /// The position of a table column within a detail line; `None` if the column is hidden.
+    /// The position of a table column within a detail line, and its width; `None` if the column is
+    /// hidden.
     #[must_use]
-    pub fn column_start(&self, column: C) -> Option<usize> {
-        let (_, x) = self.starts.iter().find(|(shown, _)| *shown == column)?;
-        Some(usize::from(x.saturating_sub(MARK_WIDTH + DETAIL_INDENT)))
+    pub fn column(&self, column: C) -> Option<(usize, usize)> {
+        let (_, x, width) = self.placed.iter().find(|(shown, ..)| *shown == column)?;
+        Some((usize::from(x.saturating_sub(MARK_WIDTH + DETAIL_INDENT)), usize::from(*width)))
     }
 }
 
@@ -122,7 +123,7 @@ pub fn draw<C: Copy + PartialEq, R>(
     }
     let detail_width = area.width.saturating_sub(MARK_WIDTH + DETAIL_INDENT + 1);
     let detail =
-        RowDetail { starts: placed.iter().map(|(column, x, _)| (column.id, *x)).collect() };
+        RowDetail { placed: placed.iter().map(|(c, x, width)| (c.id, *x, *width)).collect() };
     let mut y = area.y + 1;
     for (at, row) in rows.rows.iter().enumerate() {
         if y >= area.bottom() {

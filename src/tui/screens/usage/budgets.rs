@@ -95,7 +95,11 @@ fn spent_text(budget: &BudgetView, now: FrameContext) -> String {
     };
     fill(
         &text.spent,
-        &[("spent", &budget.spent.to_string()), ("usd", &budget.usd.to_string()), ("per", per)],
+        &[
+            ("spent", &format::dollars(budget.spent)),
+            ("usd", &format::dollars(budget.usd)),
+            ("per", per),
+        ],
     )
 }
 

@@ -27,24 +27,31 @@ pub(super) fn draw_totals(app: &App, now: FrameContext, canvas: &mut Canvas<'_>,
         span(cost_today(app).unwrap_or_else(|| UNKNOWN.to_owned()), ThemeRole::Accent),
         span(format!("   {span_name} "), ThemeRole::Dim),
     ];
-    if let Some(view) = app.usage.current_view() {
-        left.extend(totals_spans(view, now, area.width));
-    }
     let right = grouping_spans(app.usage.by, now, area.width);
     let max_width = area.width.saturating_sub(spans_width(&right) + 2);
+    if let Some(view) = app.usage.current_view() {
+        left.push(span(view.total.displayed_cost().to_string(), ThemeRole::Accent));
+        // Parts that do not fit are left out; no number is cut.
+        for part in total_parts(view, now, area.width) {
+            left.push(span(part, ThemeRole::Text));
+            if spans_width(&left) > max_width {
+                left.pop();
+                break;
+            }
+        }
+    }
     let end = canvas.spans(area.x + 1, area.y, max_width, &left);
     canvas.spans_right(end + 1, area.right(), area.y, &right);
 }
 
-/// Cost, requests, tokens and cache hits of the period.
-fn totals_spans(view: &UsageReport, now: FrameContext, max_width: u16) -> Vec<StyledSpan> {
+/// Requests, tokens and cache hits of the period, the most important first.
+fn total_parts(view: &UsageReport, now: FrameContext, max_width: u16) -> Vec<String> {
     let (sums, usage) = (&view.total, &view.total.usage);
     let requests = fill(&now.text.usage.requests, &[("n", &format::count(sums.requests))]);
     let (input, output) = (usage.input_total(), usage.output_total());
-    let tokens = format!("{}→{}", format::count(input), format::count(output));
-    let mut spans = vec![
-        span(sums.displayed_cost().to_string(), ThemeRole::Accent),
-        span(format!("  {requests} · {tokens}"), ThemeRole::Text),
+    let mut parts = vec![
+        format!("  {requests}"),
+        format!(" · {}→{}", format::count(input), format::count(output)),
     ];
     if input > 0 {
         let share = |tokens| format::share(tokens, input.max(20));
@@ -52,10 +59,9 @@ fn totals_spans(view: &UsageReport, now: FrameContext, max_width: u16) -> Vec<St
         let shows_affinity = sums.affinity_cache_read > 0 && max_width >= 110;
         let cache = if shows_affinity { &text.cache_won } else { &text.cache };
         let (cached, won) = (share(usage.cache_read), share(sums.affinity_cache_read));
-        let cache = fill(cache, &[("share", &cached), ("won", &won)]);
-        spans.push(span(format!(" · {cache}"), ThemeRole::Text));
+        parts.push(format!(" · {}", fill(cache, &[("share", &cached), ("won", &won)])));
     }
-    spans
+    parts
 }
 
 /// The groupings with the current one in brackets, or only that one if space is short.
