@@ -18,7 +18,7 @@ Examples:
 
 #[derive(Clone, Debug, Args)]
 pub struct CompletionArgs {
-    /// bash, elvish, fish, powershell or zsh
+    /// Shell to complete in
     shell: Shell,
 }
 

@@ -62,7 +62,7 @@ pub struct ModelArgs {
     /// Targets in order of priority
     #[arg(required = true, value_name = "TARGET")]
     targets: Vec<String>,
-    /// Selection among equal targets: priority, weighted or round_robin
+    /// Selection among equal targets
     #[arg(long, value_name = "NAME", value_parser = ["priority", "weighted", "round_robin"])]
     strategy: Option<String>,
 }

@@ -165,7 +165,7 @@ mod tests {
         for (text, want) in [
             ("openai/work is disabled", "openai/work 已停用"),
             (
-                "config applied (asked for): 3 upstreams, 2 projects",
+                "config applied (requested): 3 upstreams, 2 projects",
                 "配置已生效（手动）：3 个上游，2 个项目",
             ),
             ("logical model; the only candidate ready", "逻辑模型；唯一可用的候选"),

@@ -45,7 +45,7 @@ pub(in crate::cli) async fn check_key(
         keys.set(KeyId(0), Arc::new(Secret::new(expose_secret(secret).to_owned())));
         KeyId(0)
     });
-    let gateway = UpstreamClient::new(Arc::clone(&keys));
+    let client = UpstreamClient::new(Arc::clone(&keys));
     let egress = registry::egress(end.dialect);
     let preset = upstream.preset.as_deref().and_then(presets::find);
     let path =
@@ -54,7 +54,7 @@ pub(in crate::cli) async fn check_key(
     if end.dialect == Dialect::Anthropic {
         headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
     }
-    match aux_client::get(&gateway, upstream, end, id, path, headers).await {
+    match aux_client::get(&client, upstream, end, id, path, headers).await {
         Err(fault) => KeyVerdict::Unknown(clean(&fault.reason.to_string()).into_owned()),
         Ok(answer) => {
             let content_type = answer

@@ -252,7 +252,7 @@ impl ProxyAdmin {
             Action::Warm { key: None, .. } => {
                 engine.router.warm(&Scope::All);
                 engine.network.reset();
-                Ok(self.publish_health("every key and upstream", "is no longer cooling"))
+                Ok(self.publish_health("all keys", "are no longer cooling"))
             }
             Action::Warm { key: Some(key), model } => {
                 let (_, found) = self.find_key(&key)?;

@@ -23,7 +23,7 @@ pub(super) struct LoadedConfig {
     pub config_view: ConfigView,
 }
 
-/// Loads the config file, or the defaults if there is none.
+/// Loads the config file. Without a file, the defaults apply.
 ///
 /// # Errors
 ///
