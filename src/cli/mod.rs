@@ -86,8 +86,8 @@ pub fn report_usage(error: &clap::Error) -> i32 {
         return error.exit_code();
     }
     // A closed pipe is not an error for help.
-    let closed = |e: std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
-    if error.print().map_or_else(closed, |()| true) { error.exit_code() } else { 1 }
+    let is_closed_pipe = |e: std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
+    if error.print().map_or_else(is_closed_pipe, |()| true) { error.exit_code() } else { 1 }
 }
 
 /// Prints on stderr why a command failed.

@@ -76,7 +76,7 @@ pub(super) fn to_text(all: &[TargetFacts], styler: Styler) -> String {
     let mut out = String::new();
     for target in all {
         out.push_str(&format!("\n{} in the dialect {}\n", target.target, target.dialect));
-        let mut table = TextTable::new(&["FACT", "VALUE", "FROM", "SOURCE", "DATE"]);
+        let mut table = TextTable::new(&["FACT", "VALUE", "ORIGIN", "SOURCE", "DATE"]);
         for (key, value, source) in rows(&target.known) {
             table.row(vec![
                 key.into(),

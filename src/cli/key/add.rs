@@ -11,7 +11,7 @@ use crate::{
         error::{CliError, ExitStatus},
         expose::expose_secret,
         key::{
-            AddArgs,
+            AddKeyArgs,
             store::KeyStore,
             verify::{self, KeyVerdict},
         },
@@ -36,7 +36,7 @@ const MAX_LABELS: u32 = 100;
 ///
 /// A key on the command line, an unknown upstream, text that is not a key, a key that its provider
 /// rejects, or no keyring.
-pub(super) async fn run(ctx: &CommandContext, args: AddArgs) -> Result<ExitStatus, CliError> {
+pub(super) async fn run(ctx: &CommandContext, args: AddKeyArgs) -> Result<ExitStatus, CliError> {
     refuse_argv(&args)?;
     let file = edit_file::load_or_empty(ctx)?;
     let Some(word) = &args.upstream else { return add_missing(ctx, &args, &file).await };
@@ -132,7 +132,7 @@ fn parse_key_name(
 
 /// Rejects a key on the command line, where every program on the machine can read it. The error
 /// does not repeat the key.
-fn refuse_argv(args: &AddArgs) -> Result<(), CliError> {
+fn refuse_argv(args: &AddKeyArgs) -> Result<(), CliError> {
     let upstream = args.upstream.as_deref();
     let words = upstream
         .into_iter()
@@ -162,7 +162,7 @@ fn check_label(label: &str) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn open_store(args: &AddArgs, file: &ConfigFile) -> Result<KeyStore, CliError> {
+async fn open_store(args: &AddKeyArgs, file: &ConfigFile) -> Result<KeyStore, CliError> {
     if args.vault {
         return KeyStore::open_vault(&file.paths).await;
     }
@@ -184,7 +184,7 @@ struct AddPlan {
 }
 
 impl AddPlan {
-    fn build(file: &ConfigFile, name: &str, args: &AddArgs) -> Result<Self, CliError> {
+    fn build(file: &ConfigFile, name: &str, args: &AddKeyArgs) -> Result<Self, CliError> {
         if let Some(upstream) = file.settings.upstreams.iter().find(|u| *u.name == *name) {
             if args
                 .preset
@@ -320,7 +320,7 @@ fn warn_if_other_provider(plan: &AddPlan, secret: &Secret) {
 
 /// Tests the key and returns the result as text.
 async fn verify_key(
-    args: &AddArgs,
+    args: &AddKeyArgs,
     upstream: &Arc<Upstream>,
     secret: &Secret,
 ) -> Result<String, CliError> {
@@ -348,7 +348,7 @@ async fn verify_key(
 /// Prompts for each `keyring:` and `vault:` reference of the config that has no stored key.
 async fn add_missing(
     ctx: &CommandContext,
-    args: &AddArgs,
+    args: &AddKeyArgs,
     file: &ConfigFile,
 ) -> Result<ExitStatus, CliError> {
     let mut stored = 0_u32;

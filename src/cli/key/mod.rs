@@ -46,7 +46,7 @@ reference. The rest of the file is unchanged.";
 pub enum KeyCommand {
     /// Store a key and use it
     #[command(after_help = ADD)]
-    Add(AddArgs),
+    Add(AddKeyArgs),
     /// List keys with fingerprint, state and location
     List {
         /// List only UPSTREAM/LABEL, or all keys of UPSTREAM; implies --long
@@ -108,7 +108,7 @@ pub enum KeyCommand {
 }
 
 #[derive(Debug, Args)]
-pub struct AddArgs {
+pub struct AddKeyArgs {
     /// Upstream of the key: a name from the config or a preset (`aiproxy upstream presets`); or
     /// UPSTREAM/LABEL
     #[arg(required_unless_present = "missing")]
@@ -137,7 +137,7 @@ pub struct AddArgs {
     more: Vec<String>,
 }
 
-impl AddArgs {
+impl AddKeyArgs {
     /// Equivalent to `key add NAME --stdin`.
     pub(super) fn from_stdin(upstream: &str, no_check: bool) -> Self {
         Self {

@@ -24,7 +24,7 @@ Examples:
   aiproxy project show agent --reveal            print the key for a tool's settings";
 
 #[derive(Debug, Args)]
-pub struct AddArgs {
+pub struct AddProjectArgs {
     /// Name: letters, digits, `-`, `_` and `.`
     name: String,
     /// Models it may use; patterns and !exclusions are allowed
@@ -58,7 +58,10 @@ pub struct AddArgs {
 /// # Errors
 ///
 /// An invalid or existing name, or a config that cannot be changed.
-pub(super) async fn run(ctx: &CommandContext, args: AddArgs) -> Result<ExitStatus, CliError> {
+pub(super) async fn run(
+    ctx: &CommandContext,
+    args: AddProjectArgs,
+) -> Result<ExitStatus, CliError> {
     let file = edit_file::load_or_empty(ctx)?;
     check_name(&args.name)?;
     if file.settings.projects.iter().any(|p| *p.name == *args.name) {

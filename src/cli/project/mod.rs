@@ -16,7 +16,7 @@ use crate::cli::{
 pub enum ProjectCommand {
     /// Add a project and create its key
     #[command(after_help = add::EXAMPLES)]
-    Add(add::AddArgs),
+    Add(add::AddProjectArgs),
     /// List projects and their limits
     List,
     /// Show a project and the fingerprint of its key

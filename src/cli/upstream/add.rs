@@ -27,7 +27,7 @@ Examples:
   pass show corp | aiproxy upstream add corp --base-url https://corp/v1 --dialect openai --stdin";
 
 #[derive(Debug, Args)]
-pub struct AddArgs {
+pub struct AddUpstreamArgs {
     /// Name in the config; its keys are NAME/LABEL
     name: String,
     /// Provider preset [default: the one of that name, unless --base-url is given]
@@ -58,7 +58,10 @@ pub struct AddArgs {
 /// # Errors
 ///
 /// An existing name, an unknown preset, or a config that cannot be changed.
-pub(super) async fn run(ctx: &CommandContext, args: AddArgs) -> Result<ExitStatus, CliError> {
+pub(super) async fn run(
+    ctx: &CommandContext,
+    args: AddUpstreamArgs,
+) -> Result<ExitStatus, CliError> {
     let file = edit_file::load_or_empty(ctx)?;
     if prompt::looks_like_key(&args.name) {
         return Err(CliError::usage("this looks like a key, not like an upstream name")
@@ -98,8 +101,11 @@ pub(super) async fn run(ctx: &CommandContext, args: AddArgs) -> Result<ExitStatu
     }
     edit_file::edit_config(ctx, &edits)?;
     if args.stdin {
-        return key::run(ctx, KeyCommand::Add(key::AddArgs::from_stdin(&args.name, args.no_check)))
-            .await;
+        return key::run(
+            ctx,
+            KeyCommand::Add(key::AddKeyArgs::from_stdin(&args.name, args.no_check)),
+        )
+        .await;
     }
     attach::reload_if_running(ctx).await;
     let file = edit_file::load(ctx)?;

@@ -24,7 +24,7 @@ use crate::{
 pub enum UpstreamCommand {
     /// Add an upstream to the config
     #[command(after_help = add::EXAMPLES)]
-    Add(add::AddArgs),
+    Add(add::AddUpstreamArgs),
     /// List upstreams from the config and discovered ones
     List,
     /// Show everything about an upstream
