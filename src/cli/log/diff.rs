@@ -1,112 +1,61 @@
 //! Compares two texts line by line and writes the differences like `diff -u`.
 
+use similar::{Algorithm, DiffOp, DiffTag, capture_diff_slices, group_diff_ops};
+
 /// Unchanged lines shown around a difference.
 const CONTEXT_LINES: usize = 3;
 /// Upper bound for comparisons; beyond it the whole text counts as different.
 const MAX_COMPARISONS: usize = 4_000_000;
 
-/// One line and the text it comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum DiffLine<'a> {
-    Both(&'a str),
-    Old(&'a str),
-    New(&'a str),
-}
-
 /// The unified diff; empty if the texts are equal.
 pub(super) fn unified_diff(old: &str, new: &str, names: (&str, &str)) -> String {
-    let lines = diff_lines(&old.lines().collect::<Vec<_>>(), &new.lines().collect::<Vec<_>>());
-    let changed = |line: &DiffLine<'_>| !matches!(line, DiffLine::Both(_));
-    if !lines.iter().any(changed) {
+    let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
+    if old == new {
         return String::new();
     }
     let mut out = format!("--- {}\n+++ {}\n", names.0, names.1);
-    let (mut at, mut old_line, mut new_line) = (0, 1, 1);
-    while at < lines.len() {
-        let Some(first) = lines[at..].iter().position(changed).map(|n| at + n) else { break };
-        let from = first.saturating_sub(CONTEXT_LINES).max(at);
-        // Extend the hunk while the next difference is near.
-        let mut end = first + 1;
-        while let Some(next) = lines[end..].iter().take(2 * CONTEXT_LINES + 1).position(changed) {
-            end += next + 1;
-        }
-        let to = (end + CONTEXT_LINES).min(lines.len());
-        for line in &lines[at..from] {
-            advance(line, &mut old_line, &mut new_line);
-        }
-        let hunk = &lines[from..to];
-        let (old_count, new_count) = hunk.iter().fold((0, 0), |(old, new), line| match line {
-            DiffLine::Both(_) => (old + 1, new + 1),
-            DiffLine::Old(_) => (old + 1, new),
-            DiffLine::New(_) => (old, new + 1),
-        });
+    for hunk in group_diff_ops(diff_ops(&old, &new), CONTEXT_LINES) {
+        let (Some(first), Some(last)) = (hunk.first(), hunk.last()) else { continue };
         // A range without lines is numbered by the line before it.
-        let start = |line: usize, count: usize| if count == 0 { line - 1 } else { line };
+        let range = |from: usize, to: usize| {
+            format!("{},{}", if from == to { from } else { from + 1 }, to - from)
+        };
         out.push_str(&format!(
-            "@@ -{},{old_count} +{},{new_count} @@\n",
-            start(old_line, old_count),
-            start(new_line, new_count)
+            "@@ -{} +{} @@\n",
+            range(first.old_range().start, last.old_range().end),
+            range(first.new_range().start, last.new_range().end)
         ));
-        for line in hunk {
-            let (mark, text) = match line {
-                DiffLine::Both(text) => (' ', text),
-                DiffLine::Old(text) => ('-', text),
-                DiffLine::New(text) => ('+', text),
-            };
-            out.push_str(&format!("{mark}{text}\n"));
-            advance(line, &mut old_line, &mut new_line);
+        let mut push_lines = |mark: char, lines: &[&str]| {
+            for line in lines {
+                out.push_str(&format!("{mark}{line}\n"));
+            }
+        };
+        for op in hunk {
+            if op.tag() == DiffTag::Equal {
+                push_lines(' ', &old[op.old_range()]);
+            } else {
+                push_lines('-', &old[op.old_range()]);
+                push_lines('+', &new[op.new_range()]);
+            }
         }
-        at = to;
     }
     out
 }
 
-fn advance(line: &DiffLine<'_>, old: &mut usize, new: &mut usize) {
-    *old += usize::from(!matches!(line, DiffLine::New(_)));
-    *new += usize::from(!matches!(line, DiffLine::Old(_)));
-}
-
-/// All lines in order, based on the longest common subsequence.
-fn diff_lines<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<DiffLine<'a>> {
+/// Returns the steps from one text to the other.
+fn diff_ops(old: &[&str], new: &[&str]) -> Vec<DiffOp> {
     let head = old.iter().zip(new).take_while(|(a, b)| a == b).count();
     let tail =
         old[head..].iter().rev().zip(new[head..].iter().rev()).take_while(|(a, b)| a == b).count();
-    let (a, b) = (&old[head..old.len() - tail], &new[head..new.len() - tail]);
-    let mut out: Vec<DiffLine<'a>> = old[..head].iter().map(|line| DiffLine::Both(line)).collect();
-    if a.len().saturating_mul(b.len()) > MAX_COMPARISONS {
-        out.extend(a.iter().map(|line| DiffLine::Old(line)));
-        out.extend(b.iter().map(|line| DiffLine::New(line)));
-    } else {
-        // length[i][j]: the longest common subsequence of a[i..] and b[j..].
-        let width = b.len() + 1;
-        let mut length = vec![0_u32; (a.len() + 1) * width];
-        for i in (0..a.len()).rev() {
-            for j in (0..b.len()).rev() {
-                length[i * width + j] = if a[i] == b[j] {
-                    length[(i + 1) * width + j + 1] + 1
-                } else {
-                    length[(i + 1) * width + j].max(length[i * width + j + 1])
-                };
-            }
-        }
-        let (mut i, mut j) = (0, 0);
-        while i < a.len() || j < b.len() {
-            if i < a.len() && j < b.len() && a[i] == b[j] {
-                out.push(DiffLine::Both(a[i]));
-                (i, j) = (i + 1, j + 1);
-            } else if i < a.len()
-                && (j == b.len() || length[(i + 1) * width + j] >= length[i * width + j + 1])
-            {
-                out.push(DiffLine::Old(a[i]));
-                i += 1;
-            } else {
-                out.push(DiffLine::New(b[j]));
-                j += 1;
-            }
-        }
+    let (old_len, new_len) = (old.len() - head - tail, new.len() - head - tail);
+    if old_len.saturating_mul(new_len) <= MAX_COMPARISONS {
+        return capture_diff_slices(Algorithm::Myers, old, new);
     }
-    out.extend(old[old.len() - tail..].iter().map(|line| DiffLine::Both(line)));
-    out
+    vec![
+        DiffOp::Equal { old_index: 0, new_index: 0, len: head },
+        DiffOp::Replace { old_index: head, old_len, new_index: head, new_len },
+        DiffOp::Equal { old_index: head + old_len, new_index: head + new_len, len: tail },
+    ]
 }
 
 #[cfg(test)]
@@ -136,9 +85,12 @@ mod tests {
         #[test]
         fn both_texts_can_be_restored_from_the_lines(old in "[abc\n]{0,40}", new in "[abc\n]{0,40}") {
             let (a, b): (Vec<_>, Vec<_>) = (old.lines().collect(), new.lines().collect());
-            let all = diff_lines(&a, &b);
-            let olds: Vec<_> = all.iter().filter_map(|line| match line { DiffLine::Both(text) | DiffLine::Old(text) => Some(*text), DiffLine::New(_) => None }).collect();
-            let news: Vec<_> = all.iter().filter_map(|line| match line { DiffLine::Both(text) | DiffLine::New(text) => Some(*text), DiffLine::Old(_) => None }).collect();
+            let (mut olds, mut news) = (Vec::new(), Vec::new());
+            for op in diff_ops(&a, &b) {
+                let (tag, from, to) = op.as_tag_tuple();
+                olds.extend_from_slice(&a[from.clone()]);
+                news.extend_from_slice(if tag == DiffTag::Equal { &a[from] } else { &b[to] });
+            }
             prop_assert_eq!((olds, news), (a, b));
             prop_assert_eq!(unified_diff(&old, &new, ("1", "2")).is_empty(), old.lines().eq(new.lines()));
         }
