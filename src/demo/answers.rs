@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::demo::{
-    DemoCall, DemoError,
+    call::{DemoCall, DemoError},
     models::DemoModel,
     request::{DemoRequest, DemoToolChoice, text_tokens},
     sample,
@@ -14,7 +14,7 @@ use crate::demo::{
 /// Maximum number of text pieces in a stream.
 const MAX_PIECES: usize = 400;
 
-/// One answer, before a dialect file writes it.
+/// One answer, before a dialect writes it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct DemoAnswer {
     /// The text, in the pieces in which it is streamed.
@@ -49,10 +49,6 @@ pub(super) enum DemoFinish {
 }
 
 impl DemoAnswer {
-    pub(super) fn text(&self) -> String {
-        self.pieces.concat()
-    }
-
     /// Returns the number of reasoning tokens, which are part of the output.
     pub(super) fn thought_tokens(&self) -> u64 {
         self.thought.as_deref().map_or(0, text_tokens)
@@ -143,9 +139,6 @@ pub(super) fn compose_answer(
     answer.pieces = split_pieces(&text);
     Ok(answer)
 }
-
-/// The signature that marks reasoning as the demo's; opaque to clients.
-pub(super) const THOUGHT_SIGNATURE: &str = "ZGVtby10aG91Z2h0LXByb29mLTEyMzQ1Njc4OTA=";
 
 fn thought_text(request: &DemoRequest) -> String {
     match &request.tool_result {

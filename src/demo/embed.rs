@@ -1,34 +1,75 @@
 //! Computes embedding vectors from words, so that texts with common words are close.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-
-use super::json::Json;
-use crate::base::rng::{Rng, XorShiftRng};
+use crate::{
+    base::{
+        json::raw::RawJson,
+        rng::{Rng, XorShiftRng},
+    },
+    demo::{
+        call::{DemoCall, DemoError},
+        models::DemoModel,
+        reply::DemoReply,
+        request::text_tokens,
+    },
+    dialect::ops::{embed, embed_response},
+    ir::{
+        embed::{EmbedInput, EmbedResponse, Vector},
+        op::Dialect,
+        usage::Usage,
+    },
+};
 
 /// Vector length if the request specifies none.
-pub(super) const DEFAULT_DIMENSIONS: u64 = 256;
+const DEFAULT_DIMENSIONS: u64 = 256;
 const MAX_DIMENSIONS: u64 = 4_096;
 const MAX_WORDS: usize = 2_000;
 const MAX_TEXTS: usize = 2_048;
 
-/// Reads the texts of an input field: a string, a list of strings, or lists of token ids.
-pub(super) fn read_texts(input: &serde_json::Value) -> Vec<String> {
-    match input {
-        serde_json::Value::String(text) => vec![text.clone()],
-        serde_json::Value::Array(items) if items.iter().any(serde_json::Value::is_number) => {
-            vec![input.to_string()]
-        }
-        serde_json::Value::Array(items) => items
-            .iter()
-            .take(MAX_TEXTS)
-            .map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned))
-            .collect(),
-        _ => Vec::new(),
-    }
+/// Answers a request for vectors; the decoded path decides its form.
+///
+/// # Errors
+///
+/// The request cannot be read.
+pub(super) fn answer_embeddings(
+    call: &DemoCall<'_>,
+    model: &DemoModel,
+    path: &str,
+) -> Result<DemoReply, DemoError> {
+    let mut request = embed::read_request(call.dialect, path, call.body_text)
+        .map_err(|error| DemoError::bad_request(error.message))?;
+    request.inputs.truncate(MAX_TEXTS);
+    let texts: Vec<&str> = request
+        .inputs
+        .iter()
+        .map(|input| match input {
+            EmbedInput::Text(text) => text,
+            EmbedInput::Tokens(raw) | EmbedInput::Other(raw) => raw.text(),
+        })
+        .collect();
+    let vectors = texts.iter().map(|text| to_vector(&embed_text(text, request.dimensions)));
+    let response = EmbedResponse {
+        id: call.new_id("emb_"),
+        model: model.name.to_owned(),
+        vectors: vectors.collect(),
+        usage: Some(Usage {
+            input: texts.iter().map(|text| text_tokens(text)).sum(),
+            ..Usage::default()
+        }),
+    };
+    // Ollama repeats the name that was asked for, with its tag.
+    let name = call.model_name().filter(|_| call.dialect == Dialect::Ollama);
+    let name = name.unwrap_or(model.name);
+    Ok(DemoReply::json(embed_response::write_response(&response, &request, name)))
+}
+
+fn to_vector(numbers: &[f32]) -> Vector {
+    let texts: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+    let list = RawJson::parse(&format!("[{}]", texts.join(",")));
+    Vector::Numbers(list.unwrap_or_else(|| RawJson::string("")))
 }
 
 /// Returns the unit vector of a text.
-pub(super) fn embed_text(text: &str, dimensions: Option<u64>) -> Vec<f32> {
+fn embed_text(text: &str, dimensions: Option<u64>) -> Vec<f32> {
     let length = usize::try_from(dimensions.unwrap_or(DEFAULT_DIMENSIONS).clamp(1, MAX_DIMENSIONS))
         .unwrap_or(1);
     let mut sum = vec![0.0_f64; length];
@@ -48,17 +89,6 @@ pub(super) fn embed_text(text: &str, dimensions: Option<u64>) -> Vec<f32> {
         .sqrt()
         .max(f64::MIN_POSITIVE);
     sum.iter().map(|component| (component / norm) as f32).collect()
-}
-
-/// Writes a vector as a list of numbers.
-pub(super) fn write_numbers(vector: &[f32]) -> Json {
-    vector.iter().map(|&number| Json::float(number)).collect::<Vec<_>>().into()
-}
-
-/// Writes a vector as base64 of little-endian floats, which the OpenAI SDK requests.
-pub(super) fn write_base64(vector: &[f32]) -> Json {
-    let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
-    STANDARD.encode(bytes).as_str().into()
 }
 
 /// Hashes a word with 64-bit FNV-1a.

@@ -1,20 +1,22 @@
 //! The built-in upstream `demo`: imitates a provider in every dialect, without an account or a
 //! network.
 //!
-//! The dialect's file parses a request into `request::DemoRequest`, `answers` decides the content,
-//! and the same file writes it in the provider's format. `reply` delivers it at the pace of the
-//! model.
+//! The dialects read requests and write answers, as for clients of aiproxy. `request` takes what the
+//! demo uses, `answers` decides the content, `chat` turns it into events, and `reply` delivers it at
+//! the pace of the model.
 
-mod anthropic;
+mod answers;
+mod call;
+mod chat;
 mod embed;
-mod gemini;
-mod json;
+mod errors;
+mod lists;
 pub mod models;
-mod ollama;
-mod openai;
 mod reply;
-mod responses;
+mod request;
 mod sample;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{
     Arc,
@@ -24,14 +26,18 @@ use std::sync::{
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use self::{
+    call::{DemoCall, DemoError},
+    chat::StreamChoice,
     models::{DemoModel, DemoModelKind},
     reply::DemoReply,
 };
 use crate::{
-    base::clock::{Clock, UnixMillis},
+    base::{clock::Clock, framing::Framing},
+    dialect::{ChatEndpoint, ops::count},
     ir::{fault::TransportFault, op::Dialect},
 };
 
@@ -71,127 +77,120 @@ impl Demo {
             (true, _) => Value::Null,
             (false, Ok(body @ Value::Object(_))) => body,
             (false, _) => {
-                let error =
-                    DemoError::new(StatusCode::BAD_REQUEST, "the body is not a JSON object");
-                return error_reply(dialect, &error).with_request_id(dialect, now, number);
+                let error = DemoError::bad_request("the body is not a JSON object");
+                let reply = errors::error_reply(dialect, &error);
+                return reply.with_request_id(dialect, now, number);
             }
         };
         let call = DemoCall {
+            dialect,
             is_get: get,
             path,
             query: request.uri().query().unwrap_or_default(),
             body: &body,
+            body_text: request.body(),
             now,
             request_number: number,
             flaky_count: &self.flaky_count,
         };
-        let reply = match dialect {
-            Dialect::Anthropic => anthropic::answer_call(&call),
-            Dialect::Gemini => gemini::answer_call(&call),
-            Dialect::Ollama => ollama::answer_call(&call),
-            Dialect::Openai => openai::answer_call(&call),
-            Dialect::Responses => responses::answer_call(&call),
-        };
+        let reply = if dialect == Dialect::Gemini { answer_gemini(&call) } else { answer(&call) };
         reply
-            .unwrap_or_else(|error| error_reply(dialect, &error))
+            .unwrap_or_else(|error| errors::error_reply(dialect, &error))
             .with_request_id(dialect, now, number)
     }
 }
 
-/// One request while a dialect file handles it.
-struct DemoCall<'a> {
-    is_get: bool,
-    /// The path without version prefix and leading slash: `chat/completions`.
-    path: &'a str,
-    query: &'a str,
-    body: &'a Value,
-    now: UnixMillis,
-    request_number: u64,
-    flaky_count: &'a AtomicU64,
-}
-
-impl DemoCall<'_> {
-    /// Creates an id that no other answer has, in this process or an earlier one.
-    fn new_id(&self, prefix: &str) -> String {
-        format_id(prefix, self.now, self.request_number)
-    }
-
-    /// Returns the time in Unix seconds.
-    fn created_seconds(&self) -> i64 {
-        self.now.0 / 1_000
-    }
-
-    /// Returns the model that the body names, if it has the wanted kind.
-    fn requested_model(&self, wanted: DemoModelKind) -> Result<&'static DemoModel, DemoError> {
-        let name = self.body["model"].as_str().or_else(|| self.body["name"].as_str());
-        let name = name
-            .ok_or_else(|| DemoError::new(StatusCode::BAD_REQUEST, "you must provide a model"))?;
-        Self::find_model(name, wanted)
-    }
-
-    fn find_model(name: &str, wanted: DemoModelKind) -> Result<&'static DemoModel, DemoError> {
-        let model = models::find_model(name).ok_or_else(|| DemoError {
-            status: StatusCode::NOT_FOUND,
-            message: format!(
-                "the model `{}` does not exist; demo has {}",
-                name.escape_debug(),
-                models::model_names()
-            ),
-            code: Some("model_not_found"),
-            retry_after: None,
-        })?;
-        if model.kind == wanted {
-            return Ok(model);
-        }
-        let suitable = models::ALL
-            .iter()
-            .find(|other| other.kind == wanted)
-            .map_or("another", |other| other.name);
-        let text = format!("the model `{}` cannot do this; ask `{suitable}`", model.name);
-        Err(DemoError::new(StatusCode::BAD_REQUEST, text))
-    }
-
-    /// Returns how many requests `flaky` has received before.
-    fn next_flaky_turn(&self) -> u64 {
-        self.flaky_count.fetch_add(1, Ordering::Relaxed)
-    }
-
-    fn unknown_path(&self) -> DemoError {
-        DemoError::new(
-            StatusCode::NOT_FOUND,
-            format!("demo has no such path: /{}", self.path.escape_debug()),
-        )
-    }
-}
-
-/// An error, before a dialect file writes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct DemoError {
-    status: StatusCode,
-    message: String,
-    code: Option<&'static str>,
-    /// In seconds.
-    retry_after: Option<u64>,
-}
-
-impl DemoError {
-    fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), code: None, retry_after: None }
-    }
-}
-
-fn error_reply(dialect: Dialect, error: &DemoError) -> DemoReply {
-    let body = match dialect {
-        Dialect::Anthropic => anthropic::write_error(error),
-        Dialect::Gemini => gemini::write_error(error),
-        Dialect::Ollama => ollama::write_error(error),
-        Dialect::Openai | Dialect::Responses => openai::write_error(error),
+/// Answers a request in a dialect whose body names the model.
+fn answer(call: &DemoCall<'_>) -> Result<DemoReply, DemoError> {
+    let chat = |endpoint| {
+        let model = call.requested_model(DemoModelKind::Chat)?;
+        chat::answer_chat(call, model, endpoint, StreamChoice::Body)
     };
-    DemoReply::json(body).with_status(error.status).with_retry_after(error.retry_after)
+    match (call.dialect, call.is_get, call.path) {
+        (Dialect::Anthropic, false, "messages")
+        | (Dialect::Ollama, false, "api/chat")
+        | (Dialect::Openai, false, "chat/completions")
+        | (Dialect::Responses, false, "responses") => chat(ChatEndpoint::Chat),
+        (Dialect::Openai, false, "completions") => chat(ChatEndpoint::Completions),
+        (Dialect::Ollama, false, "api/generate") => chat(ChatEndpoint::Generate),
+        (Dialect::Anthropic, false, "messages/count_tokens")
+        | (Dialect::Responses, false, "responses/input_tokens") => {
+            call.requested_model(DemoModelKind::Chat)?;
+            Ok(count_tokens(call))
+        }
+        (Dialect::Openai, false, "embeddings") | (Dialect::Ollama, false, "api/embed") => {
+            embed::answer_embeddings(call, call.requested_model(DemoModelKind::Embed)?, call.path)
+        }
+        (Dialect::Openai, false, "moderations") => lists::moderate(call),
+        (Dialect::Ollama, true, "api/tags") => Ok(lists::list_models(call)),
+        (Dialect::Ollama, false, "api/show") => lists::show_ollama_model(call),
+        (Dialect::Ollama, true, "api/version") => Ok(lists::ollama_version()),
+        (Dialect::Ollama, ..) => Err(call.unknown_path()),
+        (_, true, "models") => Ok(lists::list_models(call)),
+        (_, true, path) if path.starts_with("models/") => {
+            lists::show_model(call, &path["models/".len()..])
+        }
+        (Dialect::Responses, _, path) if path.starts_with("responses/") => {
+            let text = "no response with this id; demo stores none";
+            Err(DemoError::new(StatusCode::NOT_FOUND, text))
+        }
+        _ => Err(call.unknown_path()),
+    }
 }
 
-fn format_id(prefix: &str, now: UnixMillis, number: u64) -> String {
-    format!("{prefix}demo{:011x}{number:06x}", now.0)
+/// Answers a Gemini request, whose path names model and method.
+fn answer_gemini(call: &DemoCall<'_>) -> Result<DemoReply, DemoError> {
+    let path = percent_decode_str(call.path).decode_utf8_lossy();
+    if call.is_get {
+        return match path.split_once('/') {
+            None if path == "models" => Ok(lists::list_models(call)),
+            Some(("models", name)) => {
+                let model = models::find_model(name);
+                let model = model.ok_or_else(|| gemini_not_found(name, "generateContent"))?;
+                Ok(DemoReply::json(lists::model_card(call, model)))
+            }
+            _ => Err(call.unknown_path()),
+        };
+    }
+    let target = path.strip_prefix("models/").and_then(|target| target.rsplit_once(':'));
+    let (name, method) = target.ok_or_else(|| call.unknown_path())?;
+    let find_model = |wanted: DemoModelKind| -> Result<&'static DemoModel, DemoError> {
+        models::find_model(name)
+            .filter(|model| model.kind == wanted)
+            .ok_or_else(|| gemini_not_found(name, method))
+    };
+    let chat = |stream| {
+        let model = find_model(DemoModelKind::Chat)?;
+        chat::answer_chat(call, model, ChatEndpoint::Chat, stream)
+    };
+    match method {
+        "generateContent" => chat(StreamChoice::Never),
+        "streamGenerateContent" => {
+            let sse = call.query.split('&').any(|pair| pair == "alt=sse");
+            let framing = if sse { Framing::Sse } else { Framing::JsonArray };
+            chat(StreamChoice::Always(framing))
+        }
+        "countTokens" => {
+            find_model(DemoModelKind::Chat)?;
+            Ok(count_tokens(call))
+        }
+        "embedContent" | "batchEmbedContents" => {
+            embed::answer_embeddings(call, find_model(DemoModelKind::Embed)?, &path)
+        }
+        _ => Err(call.unknown_path()),
+    }
+}
+
+fn gemini_not_found(name: &str, method: &str) -> DemoError {
+    let text = format!(
+        "models/{} is not found for API version v1beta, or is not supported for {method}.",
+        name.escape_debug()
+    );
+    DemoError::new(StatusCode::NOT_FOUND, text)
+}
+
+fn count_tokens(call: &DemoCall<'_>) -> DemoReply {
+    DemoReply::json(count::write_response(call.dialect, chat::count_input(call)))
 }
 
 /// Strips slashes at both ends and version segments, because base URLs come with and without them.
@@ -202,8 +201,3 @@ fn strip_version(path: &str) -> &str {
     }
     path
 }
-
-mod answers;
-mod request;
-#[cfg(test)]
-mod tests;

@@ -8,10 +8,9 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 
-use super::{format_id, json::Json};
-use crate::demo::answers::DemoAnswer;
+use crate::demo::{answers::DemoAnswer, call::format_id};
 use crate::{
-    base::clock::UnixMillis,
+    base::{clock::UnixMillis, framing::Framing},
     ir::{
         fault::{TransportFault, TransportKind},
         op::Dialect,
@@ -19,8 +18,8 @@ use crate::{
     },
 };
 
-pub(super) const SSE: &str = "text/event-stream; charset=utf-8";
-pub(super) const NDJSON: &str = "application/x-ndjson";
+const SSE: &str = "text/event-stream; charset=utf-8";
+const NDJSON: &str = "application/x-ndjson";
 const JSON: &str = "application/json; charset=utf-8";
 
 /// A non-streaming answer is delayed as long as its stream would take, up to this limit.
@@ -43,31 +42,26 @@ pub(super) struct BodyPiece {
 }
 
 impl BodyPiece {
-    /// Creates a piece without a delay.
-    pub(super) fn immediate(text: String) -> Self {
-        Self { delay: Duration::ZERO, bytes: text.into() }
-    }
-
-    pub(super) fn delayed(delay: Duration, text: String) -> Self {
-        Self { delay, bytes: text.into() }
+    pub(super) fn delayed(delay: Duration, bytes: Bytes) -> Self {
+        Self { delay, bytes }
     }
 }
 
 impl DemoReply {
     /// Creates a JSON answer without any delay.
-    pub(super) fn json(body: Json) -> Self {
+    pub(super) fn json(body: impl Into<Bytes>) -> Self {
         Self {
             status: StatusCode::OK,
             content_type: JSON,
             headers: Vec::new(),
             head_delay: Duration::ZERO,
-            pieces: vec![BodyPiece::immediate(body.into_string())],
+            pieces: vec![BodyPiece::delayed(Duration::ZERO, body.into())],
             cut: false,
         }
     }
 
     /// Creates a non-streaming JSON answer.
-    pub(super) fn full(answer: &DemoAnswer, body: Json) -> Self {
+    pub(super) fn full(answer: &DemoAnswer, body: Bytes) -> Self {
         let mut reply = Self::json(body);
         reply.head_delay = answer.duration().min(MAX_HEAD_DELAY);
         if answer.cut {
@@ -82,7 +76,7 @@ impl DemoReply {
     /// Creates a streaming answer.
     pub(super) fn streaming(
         answer: &DemoAnswer,
-        content_type: &'static str,
+        framing: Framing,
         mut pieces: Vec<BodyPiece>,
     ) -> Self {
         if answer.cut {
@@ -90,7 +84,11 @@ impl DemoReply {
         }
         Self {
             status: StatusCode::OK,
-            content_type,
+            content_type: match framing {
+                Framing::JsonArray => JSON,
+                Framing::Ndjson => NDJSON,
+                Framing::Sse => SSE,
+            },
             headers: Vec::new(),
             head_delay: Duration::ZERO,
             pieces,

@@ -2,8 +2,23 @@
 
 use serde_json::Value;
 
+use crate::{
+    base::json::raw::RawJson,
+    ir::{
+        block::{Block, BlockKind},
+        generation_settings::ResponseFormat,
+        op::Dialect,
+        request::{ChatMessage, ChatRequest, Role},
+        tool::{Tool, ToolChoice},
+    },
+};
+
 /// Limit for the stored part of the last message, in bytes; also limits the answer of `echo`.
 const MAX_PROMPT_BYTES: usize = 32 * 1024;
+const MAX_STOP_SEQUENCES: usize = 16;
+
+/// The signature that marks reasoning as the demo's; opaque to clients.
+pub(super) const THOUGHT_SIGNATURE: &str = "ZGVtby10aG91Z2h0LXByb29mLTEyMzQ1Njc4OTA=";
 
 /// One chat request.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,7 +36,6 @@ pub(super) struct DemoRequest {
     pub(super) max_tokens: Option<u64>,
     /// Number of input tokens.
     pub(super) input_tokens: u64,
-    pub(super) stream: bool,
     /// The conversation contains the reasoning of `think` with its valid signature.
     pub(super) has_valid_signature: bool,
 }
@@ -42,42 +56,94 @@ pub(super) enum DemoToolChoice {
 }
 
 impl DemoRequest {
-    /// Stores the text of a user message. A later message replaces it, and it clears an earlier
-    /// tool result.
-    pub(super) fn set_prompt(&mut self, text: String) {
-        self.prompt = truncated(text, MAX_PROMPT_BYTES);
-        self.tool_result = None;
-    }
-
-    /// Stores the result of a tool.
-    pub(super) fn set_tool_result(&mut self, text: String) {
-        self.tool_result = Some(truncated(text, MAX_PROMPT_BYTES));
-    }
-
-    /// Reads a stop field: a string or a list of them.
-    pub(super) fn read_stop_sequences(&mut self, value: &Value) {
-        let many = value.as_array().map(Vec::as_slice).unwrap_or_default();
-        let all = many.iter().chain(std::iter::once(value)).filter_map(Value::as_str);
-        self.stop_sequences =
-            all.filter(|text| !text.is_empty()).take(16).map(str::to_owned).collect();
+    /// Takes the parts that the demo uses from a chat request.
+    pub(super) fn from_chat(chat: &ChatRequest, dialect: Dialect, input_tokens: u64) -> Self {
+        let settings = &chat.settings;
+        let mut request = Self {
+            tools: chat.tools.iter().filter_map(DemoTool::from_tool).collect(),
+            // `required` needs no handling, because `tools` always calls a tool.
+            tool_choice: match &chat.tool_choice {
+                Some(ToolChoice::None) => DemoToolChoice::None,
+                Some(ToolChoice::Named(name)) => DemoToolChoice::Named(name.clone()),
+                Some(ToolChoice::Allowed { names, required: true }) => {
+                    names.first().cloned().map_or(DemoToolChoice::Auto, DemoToolChoice::Named)
+                }
+                _ => DemoToolChoice::Auto,
+            },
+            json_schema: match &settings.format {
+                Some(ResponseFormat::Schema { schema, .. }) => Some(schema.to_value()),
+                Some(ResponseFormat::Json) => Some(Value::Null),
+                Some(ResponseFormat::Text) | None => None,
+            },
+            stop_sequences: settings.stop.iter().take(MAX_STOP_SEQUENCES).cloned().collect(),
+            max_tokens: settings.max_tokens,
+            input_tokens,
+            has_valid_signature: chat
+                .messages
+                .iter()
+                .any(|message| returns_reasoning(message, dialect)),
+            ..Self::default()
+        };
+        request.stop_sequences.retain(|stop| !stop.is_empty());
+        for message in chat.messages.iter().filter(|message| message.role == Role::User) {
+            let result = message.blocks.iter().rev().find_map(|block| match &block.kind {
+                BlockKind::ToolResult(result) => Some(result),
+                _ => None,
+            });
+            match result {
+                Some(result) => {
+                    let text = truncated(text_of(&result.content), MAX_PROMPT_BYTES);
+                    request.tool_result = Some(text);
+                }
+                // A later message clears the result of a tool.
+                None => {
+                    request.prompt = truncated(text_of(&message.blocks), MAX_PROMPT_BYTES);
+                    request.tool_result = None;
+                }
+            }
+        }
+        request
     }
 }
 
-/// Returns the text of a content field: a string, an object with `text`, or a list of those.
-pub(super) fn text_of(content: &Value) -> String {
-    match content {
-        Value::String(text) => text.clone(),
-        Value::Array(parts) => parts.iter().map(text_of).collect(),
-        Value::Object(part) => {
-            part.get("text").and_then(Value::as_str).unwrap_or_default().to_owned()
-        }
-        _ => String::new(),
+impl DemoTool {
+    /// The provider's built-in tools have no schema, so the demo cannot call them.
+    fn from_tool(tool: &Tool) -> Option<Self> {
+        let Tool::Function(tool) = tool else { return None };
+        let schema = tool.schema.as_ref().map_or(Value::Null, RawJson::to_value);
+        Some(Self { name: tool.name.clone(), schema })
     }
+}
+
+/// Returns whether a message brings the demo's reasoning back: with its signature, or next to a
+/// call in dialects without signatures.
+fn returns_reasoning(message: &ChatMessage, dialect: Dialect) -> bool {
+    let has = |test: fn(&BlockKind) -> bool| message.blocks.iter().any(|block| test(&block.kind));
+    match dialect {
+        Dialect::Ollama | Dialect::Openai => {
+            has(|kind| matches!(kind, BlockKind::ToolCall(_)))
+                && has(|kind| matches!(kind, BlockKind::Reasoning(it) if !it.text.is_empty()))
+        }
+        Dialect::Anthropic | Dialect::Gemini | Dialect::Responses => message
+            .blocks
+            .iter()
+            .filter_map(|block| block.signature.as_ref())
+            .any(|signature| signature.value == THOUGHT_SIGNATURE),
+    }
+}
+
+/// Returns the text of blocks.
+fn text_of(blocks: &[Block]) -> String {
+    let texts = blocks.iter().filter_map(|block| match &block.kind {
+        BlockKind::Text(it) => Some(it.text.as_str()),
+        _ => None,
+    });
+    texts.collect()
 }
 
 /// Counts the tokens of all text in these values, at four bytes per token; media are not counted.
-pub(super) fn count_tokens(values: &[&Value]) -> u64 {
-    values.iter().map(|value| text_bytes(value)).sum::<u64>().div_ceil(4)
+pub(super) fn count_tokens<'v>(values: impl Iterator<Item = &'v Value>) -> u64 {
+    values.map(text_bytes).sum::<u64>().div_ceil(4)
 }
 
 /// Counts the tokens of a text.
@@ -100,7 +166,7 @@ fn text_bytes(value: &Value) -> u64 {
 }
 
 /// Truncates a text to at most `limit` bytes.
-pub(super) fn truncated(mut text: String, limit: usize) -> String {
+fn truncated(mut text: String, limit: usize) -> String {
     text.truncate(text.floor_char_boundary(limit));
     text
 }

@@ -235,6 +235,85 @@ fn a_tool_result_is_answered_with_text() {
     assert_eq!(got["choices"][0]["finish_reason"], "stop");
 }
 
+/// Returns the turns that a client sends after the first message: the demo's call in its own form,
+/// and the result of the tool.
+fn turns_after_call(dialect: Dialect, answer: &Value) -> Vec<Value> {
+    match dialect {
+        Dialect::Anthropic => {
+            let result = json!({"type": "tool_result", "tool_use_id": answer["content"][1]["id"], "content": "sunny"});
+            vec![
+                json!({"role": "assistant", "content": answer["content"]}),
+                json!({"role": "user", "content": [result]}),
+            ]
+        }
+        Dialect::Gemini => {
+            let response = json!({"name": "weather", "response": {"output": "sunny"}});
+            vec![
+                answer["candidates"][0]["content"].clone(),
+                json!({"role": "user", "parts": [{"functionResponse": response}]}),
+            ]
+        }
+        Dialect::Ollama => {
+            vec![answer["message"].clone(), json!({"role": "tool", "content": "sunny"})]
+        }
+        Dialect::Openai => {
+            let message = answer["choices"][0]["message"].clone();
+            let id = &message["tool_calls"][0]["id"];
+            vec![message.clone(), json!({"role": "tool", "tool_call_id": id, "content": "sunny"})]
+        }
+        Dialect::Responses => {
+            let mut items = answer["output"].as_array().expect("items").clone();
+            let id = items[1]["call_id"].clone();
+            items.push(json!({"type": "function_call_output", "call_id": id, "output": "sunny"}));
+            items
+        }
+    }
+}
+
+#[test]
+fn think_wants_its_thought_back_with_the_result_of_a_tool() {
+    let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}});
+    for dialect in Dialect::ALL {
+        let (path, mut body) = chat(dialect, "think", "weather?", false);
+        body["tools"] = match dialect {
+            Dialect::Anthropic => json!([{"name": "weather", "input_schema": schema}]),
+            Dialect::Gemini => {
+                json!([{"functionDeclarations": [{"name": "weather", "parameters": schema}]}])
+            }
+            Dialect::Ollama | Dialect::Openai => {
+                json!([{"type": "function", "function": {"name": "weather", "parameters": schema}}])
+            }
+            Dialect::Responses => {
+                json!([{"type": "function", "name": "weather", "parameters": schema}])
+            }
+        };
+        let answer = ask(&demo(), dialect, &path, &body).json();
+        let turns = turns_after_call(dialect, &answer);
+        let key = match dialect {
+            Dialect::Gemini => "contents",
+            Dialect::Responses => "input",
+            Dialect::Anthropic | Dialect::Ollama | Dialect::Openai => "messages",
+        };
+        let first = match &body[key] {
+            Value::Array(first) => first.clone(),
+            text => vec![json!({"role": "user", "content": text})],
+        };
+        body[key] = first.iter().chain(&turns).cloned().collect();
+
+        let whole = ask(&demo(), dialect, &path, &body);
+        let proofs = ["signature\":", "thoughtSignature", "thinking\":", "reasoning_content"];
+        let forgotten = proofs
+            .into_iter()
+            .chain(["encrypted_content"])
+            .fold(body.to_string(), |text, field| text.replace(field, &format!("x_{field}")));
+        let forgotten: Value = serde_json::from_str(&forgotten).expect("JSON");
+        let without = ask(&demo(), dialect, &path, &forgotten);
+
+        assert!(whole.body.contains("The tool answered: sunny"), "{dialect}: {}", whole.body);
+        assert_eq!(without.status, 400, "{dialect}: {}", without.body);
+    }
+}
+
 #[test]
 fn flaky_fails_every_first_of_three() {
     let demo = demo();
@@ -301,8 +380,8 @@ fn gemini_streams_an_array_where_no_sse_was_asked() {
     let got = ask(&demo(), Dialect::Gemini, path.trim_end_matches("?alt=sse"), &body);
 
     let chunks = got.json();
-    assert_eq!(chunks.as_array().map(Vec::len), Some(2));
-    assert_eq!(chunks[1]["candidates"][0]["finishReason"], "STOP");
+    assert_eq!(chunks.as_array().map(Vec::len), Some(3), "two words, finish");
+    assert_eq!(chunks[2]["candidates"][0]["finishReason"], "STOP");
 }
 
 #[test]
