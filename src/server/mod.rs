@@ -7,6 +7,7 @@ pub mod endpoints;
 pub mod guard;
 pub mod listen;
 pub mod paths;
+pub mod probe_gate;
 pub mod rewind_io;
 pub mod routes;
 pub mod service;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::server::{guard::credential::ClientKeys, routes::health::ProbeGate};
+use crate::server::{guard::credential::ClientKeys, probe_gate::ProbeGate};
 use crate::{config::settings::KeylessListener, control::api::ControlApi, relay::engine::Engine};
 
 /// The server's view of the proxy.

@@ -1,41 +1,14 @@
 //! `GET /health`: whether requests can be served, for monitors and containers.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
-
 use http::Response;
 use serde_json::{Value, json};
-use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
     base::id::RequestId,
     control::{snapshot::UpstreamState, views},
-    relay::{background::refresh_models, engine::Engine, response::ResponseBody},
+    relay::response::ResponseBody,
     server::{routes::builtin::json_response, state::ServerState},
 };
-
-/// A probe asks every upstream, so its result is used for this long.
-const PROBE_LIFETIME: Duration = Duration::from_secs(5);
-
-/// The upstreams that answered the latest probe. The lock is held while a probe runs, so that
-/// callers at the same time share one.
-#[derive(Default)]
-pub struct ProbeGate(Mutex<Option<(Instant, Arc<HashSet<String>>)>>);
-
-impl ProbeGate {
-    /// Probes all upstreams, unless that was done a moment ago; returns the names of those that
-    /// answered.
-    async fn probe(&self, engine: &Arc<Engine>) -> Arc<HashSet<String>> {
-        let mut latest = self.0.lock().await;
-        if let Some((at, answered)) = &*latest
-            && at.elapsed() < PROBE_LIFETIME
-        {
-            return Arc::clone(answered);
-        }
-        let answered = Arc::new(refresh_models::refresh_all(engine).await);
-        *latest = Some((Instant::now(), Arc::clone(&answered)));
-        answered
-    }
-}
 
 /// Answers with the known state; with `?probe=1` all upstreams are probed first. A caller without
 /// a key learns only the status, and cannot cause a probe.
