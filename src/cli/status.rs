@@ -266,6 +266,7 @@ fn upstream_state_cell(state: UpstreamState) -> TableCell {
         UpstreamState::Cooling => (TextRole::Warn, "cooling"),
         UpstreamState::Disabled => (TextRole::Dim, "disabled"),
         UpstreamState::Healthy => (TextRole::Success, "healthy"),
+        UpstreamState::NoKey => (TextRole::Error, "no key"),
         UpstreamState::Open => (TextRole::Error, "open"),
         UpstreamState::Probing => (TextRole::Warn, "probing"),
     };

@@ -88,6 +88,7 @@ fn upstream_gauges(view: UpstreamView, now: UnixMillis) -> UpstreamGauges {
         UpstreamState::Cooling => "cooling",
         UpstreamState::Disabled => "disabled",
         UpstreamState::Healthy => "healthy",
+        UpstreamState::NoKey => "no_key",
         UpstreamState::Open => "open",
         UpstreamState::Probing => "probing",
     };

@@ -85,7 +85,8 @@ pub struct ConfigView {
     pub needs_restart: bool,
 }
 
-/// State of an upstream: `healthy cooling open probing disabled`.
+/// State of an upstream: `healthy cooling open probing disabled no_key`. `no_key` means that none of
+/// its keys can be used until a user acts: each is missing, rejected or disabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UpstreamState {
@@ -94,6 +95,8 @@ pub enum UpstreamState {
     Open,
     Probing,
     Disabled,
+    #[serde(rename = "no_key")]
+    NoKey,
 }
 
 /// State of a key: `ok partly cooling rejected probing waiting disabled missing`. `partly` means

@@ -32,11 +32,9 @@ pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> 
         .map(|upstream| {
             let health = engine.router.upstream_view(upstream.id, now);
             let stats = engine.router.stats(upstream.id, now);
-            let ready = upstream
-                .keys
-                .iter()
-                .filter(|key| key_state(engine, upstream, key, now).0 == KeyStatus::Ok)
-                .count();
+            let keys: Vec<KeyStatus> =
+                upstream.keys.iter().map(|key| key_state(engine, upstream, key, now).0).collect();
+            let ready = keys.iter().filter(|status| **status == KeyStatus::Ok).count();
             let over = if engine.budgets.has_any() {
                 spent_budget(engine, &Holder::Upstream(Arc::clone(&upstream.name)))
             } else {
@@ -55,7 +53,7 @@ pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> 
                 state: match health.state {
                     _ if !upstream.enabled => UpstreamState::Disabled,
                     HealthState::Ok if over.is_some() => UpstreamState::Cooling,
-                    HealthState::Ok => UpstreamState::Healthy,
+                    HealthState::Ok => state_by_keys(&keys),
                     HealthState::Cooling | HealthState::Rejected => UpstreamState::Cooling,
                     HealthState::Open => UpstreamState::Open,
                     HealthState::Probing => UpstreamState::Probing,
@@ -183,6 +181,23 @@ pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
         }
     }
     out
+}
+
+/// Returns the state of an upstream that works itself. One without keys needs none.
+fn state_by_keys(keys: &[KeyStatus]) -> UpstreamState {
+    let usable = |status: &KeyStatus| {
+        matches!(
+            status,
+            KeyStatus::Ok | KeyStatus::Partly | KeyStatus::Probing | KeyStatus::Waiting
+        )
+    };
+    if keys.is_empty() || keys.iter().any(usable) {
+        UpstreamState::Healthy
+    } else if keys.contains(&KeyStatus::Cooling) {
+        UpstreamState::Cooling
+    } else {
+        UpstreamState::NoKey
+    }
 }
 
 fn key_state(

@@ -190,6 +190,19 @@ pub fn match_name(upstream: &Upstream, name: &str, model_lists: ListedModels<'_>
     }
 }
 
+/// Returns whether the upstream is known to have exactly this name: by its config or its list.
+#[must_use]
+pub fn is_listed(upstream: &Upstream, name: &str, model_lists: ListedModels<'_>) -> bool {
+    let configured = upstream
+        .models
+        .iter()
+        .flat_map(|models| &models.include)
+        .any(|pattern| pattern.is_exact() && pattern.matches(name));
+    configured
+        || upstream.rename.contains_key(name)
+        || model_lists(upstream.id).is_some_and(|list| list.has(name))
+}
+
 /// Returns whether a pattern other than `*` matches the name.
 fn names_explicitly(patterns: &Patterns, name: &str) -> bool {
     patterns.include.iter().any(|pattern| !pattern.is_any() && pattern.matches(name))

@@ -267,11 +267,10 @@ fn evaluate_all<'a>(q: &RouteQuery<'a>, health: &'a Health, now: Mono) -> Vec<Ev
 
 fn earlier_failure(q: &RouteQuery<'_>, candidate: &Candidate) -> Option<bool> {
     let same = q.failed_attempts.iter().filter(|t| {
-        t.key == candidate.key
-            && t.upstream == candidate.upstream()
-            && t.model == candidate.target.model
+        let same_target = t.key == candidate.key && t.model == candidate.target.model;
+        t.upstream == candidate.upstream() && (same_target || t.upstream_refuses)
     });
-    same.map(|t| t.may_recover).reduce(|a, b| a && b)
+    same.map(|t| t.may_recover && !t.upstream_refuses).reduce(|a, b| a && b)
 }
 
 /// Returns the candidate whose suspicion ends first; among equals the better tier, then the first.

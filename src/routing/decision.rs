@@ -24,6 +24,8 @@ pub struct FailedAttempt {
     pub may_recover: bool,
     /// The upstream failed, independently of the key.
     pub upstream_failed: bool,
+    /// The upstream asks not to be sent this request again.
+    pub upstream_refuses: bool,
 }
 
 /// The input of a decision.

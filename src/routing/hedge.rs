@@ -92,6 +92,7 @@ pub fn as_failed(
         model: Arc::clone(&c.target.model),
         may_recover: false,
         upstream_failed: false,
+        upstream_refuses: false,
     });
     tried.iter().cloned().chain(out).collect()
 }

@@ -4,7 +4,9 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::routing::{
-    catalog::{Catalog, CatalogEntry, ListedModels, MatchKind, for_each_served_name, match_name},
+    catalog::{
+        Catalog, CatalogEntry, ListedModels, MatchKind, for_each_served_name, is_listed, match_name,
+    },
     version_order::NewestName,
 };
 use crate::{
@@ -80,6 +82,8 @@ pub(super) struct NameMatch {
     pub(super) overrides: ModelOverrides,
     /// The rule that matched, in words.
     pub(super) matched_by: &'static str,
+    /// No upstream is known to have the name; these accept any name, or their lists are unknown.
+    pub(super) is_guess: bool,
 }
 
 impl NameMatch {
@@ -141,7 +145,8 @@ impl<'a> NameResolver<'a> {
                 .upstream_route(upstream, model)
                 .map(|route| NameMatch::single(route, "upstream:model"));
         }
-        if let Some((upstream, model)) = self.named_upstream(name, '/')
+        let named = self.named_upstream(name, '/');
+        if let Some((upstream, model)) = named
             && (upstream.origin == Origin::Demo
                 || !upstream.enabled
                 || match_name(upstream, model, self.model_lists) != MatchKind::No)
@@ -150,7 +155,9 @@ impl<'a> NameResolver<'a> {
                 .upstream_route(upstream, model)
                 .map(|route| NameMatch::single(route, "upstream/model"));
         }
-        if let Some(found) = self.find_serving(name) {
+        // The named upstream does not serve the model. The whole may be the name of a vendor's model
+        // at a router, which must list it: a pattern that happens to match is no proof.
+        if let Some(found) = self.find_serving(name, named.is_some()) {
             return Some(found);
         }
         // The catch-all is not used while an upstream with an unknown list might serve the name.
@@ -321,12 +328,16 @@ impl<'a> NameResolver<'a> {
         out
     }
 
-    /// Finds upstreams whose `models` match. Upstreams that accept any name but list other names
-    /// are used only if no other upstream serves this one.
-    fn find_serving(&mut self, name: &str) -> Option<NameMatch> {
+    /// Finds upstreams whose `models` match; with `listed_only`, those that have exactly this name.
+    /// Upstreams that accept any name but list other names are used only if no other upstream serves
+    /// this one.
+    fn find_serving(&mut self, name: &str, listed_only: bool) -> Option<NameMatch> {
         let (mut sure, mut any, mut unknown_lists, mut known) =
             (Vec::new(), Vec::new(), Vec::new(), false);
         for upstream in &self.catalog.upstreams {
+            if listed_only && !is_listed(upstream, name, self.model_lists) {
+                continue;
+            }
             let claim = match_name(upstream, name, self.model_lists);
             if claim != MatchKind::No && !self.project.upstreams.matches(&upstream.name) {
                 self.disallowed |= claim != MatchKind::ListUnknown;
@@ -363,6 +374,7 @@ impl<'a> NameResolver<'a> {
         (!sure.is_empty()).then(|| NameMatch {
             routes: sure,
             matched_by: "served by an upstream that takes any name",
+            is_guess: true,
             ..NameMatch::default()
         })
     }

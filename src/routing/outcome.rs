@@ -43,7 +43,7 @@ impl Outcome {
     #[must_use]
     pub fn may_recover(&self) -> bool {
         match (self.cooldown, self.retry) {
-            (_, Retry::No | Retry::SameImmediately) => false,
+            (_, Retry::No | Retry::OtherUpstream | Retry::SameImmediately) => false,
             (CooldownClass::ServerError | CooldownClass::RateLimited, _)
             | (CooldownClass::None, Retry::Once) => true,
             (CooldownClass::ModelMissing | CooldownClass::Quota | CooldownClass::Rejected, _) => {
@@ -81,6 +81,8 @@ pub enum Retry {
     Other,
     /// Any other candidate of another account.
     OtherAccount,
+    /// Any candidate of another upstream: this one asks not to be sent the request again.
+    OtherUpstream,
     /// At most once more in this request (409).
     Once,
     /// The same candidate again at once, uncounted: a stale pooled connection.
@@ -157,6 +159,24 @@ pub fn classify_fault(fault: &Fault, hint: Option<Duration>, retryable: bool) ->
         FaultKind::CaptivePortal => {
             Outcome { retry: Retry::Other, counts_as_attempt: true, ..base }
         }
+    }
+}
+
+/// Applies what the upstream says in `x-should-retry`, which the vendors' SDKs obey: `false` keeps
+/// the request from being sent there again, `true` allows one retry of a refusal that would have
+/// none. Faults of a key do not keep other keys from being used.
+/// <https://github.com/openai/openai-python/blob/main/src/openai/_base_client.py> `_should_retry`
+pub fn apply_should_retry(outcome: &mut Outcome, fault: FaultKind, should_retry: Option<bool>) {
+    let about_request =
+        matches!(fault, FaultKind::Transient | FaultKind::Server | FaultKind::Conflict);
+    match should_retry {
+        Some(false) if about_request && outcome.retry != Retry::No => {
+            outcome.retry = Retry::OtherUpstream;
+        }
+        Some(true) if fault == FaultKind::Conflict && outcome.retry == Retry::No => {
+            outcome.retry = Retry::Once;
+        }
+        _ => {}
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::routing::{
     candidate::Target,
-    catalog::{Catalog, ListedModels},
+    catalog::{Catalog, ListedModels, for_each_served_name, is_listed},
     listing::allowed_names,
     name_resolver::{ModelOverrides, NameResolver, OnUnknownList, ResolvedRoute},
 };
@@ -27,6 +27,8 @@ pub struct ResolvedModel {
     /// Upstreams that serve the name, but not in the client's dialect, if translation is not
     /// possible.
     pub unsupported: Vec<Arc<str>>,
+    /// No upstream is known to have the name; these accept any name, or their lists are unknown.
+    pub is_guess: bool,
 }
 
 /// Why a name cannot be resolved.
@@ -117,16 +119,7 @@ pub fn strategy_suffix<'n>(
     let (name, strategy) = STRATEGY_SUFFIXES
         .iter()
         .find_map(|(ending, strategy)| Some((requested.strip_suffix(ending)?, *strategy)))?;
-    let lists = |upstream: &Arc<Upstream>| {
-        let configured = upstream
-            .models
-            .iter()
-            .flat_map(|models| &models.include)
-            .any(|pattern| pattern.is_exact() && pattern.matches(requested));
-        configured
-            || upstream.rename.contains_key(requested)
-            || model_lists(upstream.id).is_some_and(|set| set.has(requested))
-    };
+    let lists = |upstream: &Arc<Upstream>| is_listed(upstream, requested, model_lists);
     let is_name = name.is_empty()
         || catalog.exact(requested).is_some()
         || catalog.upstream(name).is_some()
@@ -153,11 +146,23 @@ pub fn resolve(
         requested: requested.to_owned(),
         project: Arc::clone(&project.name),
     };
-    if !project.models.matches(requested) {
+    let mut resolver = NameResolver::new(catalog, project, model_lists, on_unknown_list);
+    let allowed = project.models.matches(requested);
+    let mut found = if allowed { resolver.find(requested) } else { None }.unwrap_or_default();
+    // A name in other case is used where no upstream is known to have it as it is written.
+    if (found.routes.is_empty() || found.is_guess)
+        && resolver.unknown_lists.is_empty()
+        && let Some(name) = name_in_other_case(catalog, requested, project, model_lists)
+    {
+        let mut other = NameResolver::new(catalog, project, model_lists, on_unknown_list);
+        if let Some(by_case) = other.find(&name).filter(|by_case| !by_case.routes.is_empty()) {
+            other.via.insert(0, name);
+            (found, resolver) = (by_case, other);
+        }
+    }
+    if !allowed && found.routes.is_empty() {
         return Err(not_allowed());
     }
-    let mut resolver = NameResolver::new(catalog, project, model_lists, on_unknown_list);
-    let mut found = resolver.find(requested).unwrap_or_default();
     if found.routes.is_empty() {
         if !resolver.unknown_lists.is_empty() {
             return Err(NameError::ListUnknown {
@@ -168,15 +173,10 @@ pub fn resolve(
         if resolver.disallowed {
             return Err(not_allowed());
         }
-        let allowed = allowed_names(catalog, project, model_lists);
-        let similar = suggest::nearest_few(requested, allowed.iter().map(|name| &**name), 3)
-            .into_iter()
-            .map(str::to_owned)
-            .collect();
         return Err(NameError::Unknown {
             requested: requested.to_owned(),
             alias_of: resolver.via.pop(),
-            similar,
+            similar: similar_names(catalog, requested, project, model_lists),
         });
     }
     found.routes.retain(|route| {
@@ -216,7 +216,60 @@ pub fn resolve(
         overrides: found.overrides,
         via,
         unsupported: no_end,
+        is_guess: found.is_guess,
     })
+}
+
+/// Returns the names that a project may use and that look like the requested one.
+#[must_use]
+pub fn similar_names(
+    catalog: &Catalog,
+    requested: &str,
+    project: &Project,
+    model_lists: ListedModels<'_>,
+) -> Vec<String> {
+    let allowed = allowed_names(catalog, project, model_lists);
+    let near = suggest::nearest_few(requested, allowed.iter().map(|name| &**name), 3);
+    near.into_iter().map(str::to_owned).collect()
+}
+
+/// Returns the only known name that differs from the requested one in nothing but case; with
+/// `UPSTREAM/` or `UPSTREAM:` in front, the only one of that upstream.
+fn name_in_other_case(
+    catalog: &Catalog,
+    requested: &str,
+    project: &Project,
+    model_lists: ListedModels<'_>,
+) -> Option<String> {
+    let mut found: Option<String> = None;
+    let mut ambiguous = false;
+    let mut consider = |upstream: &str, separator: &str, model: &str| {
+        let known = [upstream, separator, model].concat();
+        if known != requested {
+            ambiguous |= found.as_deref().is_some_and(|other| other != known);
+            found = Some(known);
+        }
+    };
+    let usable = |name: &str| name.eq_ignore_ascii_case(requested) && project.models.matches(name);
+    for name in catalog.exact_names().iter().filter(|name| usable(name)) {
+        consider("", "", name);
+    }
+    let (prefix, rest) = requested.split_at(requested.find(['/', ':']).unwrap_or(0));
+    for upstream in &catalog.upstreams {
+        if !project.upstreams.matches(&upstream.name) {
+            continue;
+        }
+        let named = !prefix.is_empty() && upstream.name.eq_ignore_ascii_case(prefix);
+        for_each_served_name(upstream, model_lists, &mut |model, _| {
+            if usable(model) {
+                consider("", "", model);
+            }
+            if named && model.eq_ignore_ascii_case(&rest[1..]) {
+                consider(&upstream.name, &rest[..1], model);
+            }
+        });
+    }
+    found.filter(|_| !ambiguous)
 }
 
 #[cfg(test)]

@@ -11,6 +11,9 @@ use crate::{
 
 /// Maximum number of free attempts at other candidates, per request.
 const MAX_FREE_ATTEMPTS: u32 = 32;
+/// Shortest pause before the same candidate is tried again, whatever the jitter gives: a limit that
+/// was just hit has not passed within milliseconds.
+const MIN_PAUSE: Duration = Duration::from_millis(100);
 /// Retries that are always allowed within the window, even with few requests.
 const MIN_RETRIES: u64 = 10;
 const BUDGET_WINDOW_SECONDS: usize = 10;
@@ -104,7 +107,10 @@ pub fn decide_retry(
         How::SameImmediately if so_far.stale <= 2 => return RetryDecision::Immediately,
         How::SameImmediately => return RetryDecision::Stop(RetryDenied::Final),
         How::Once if so_far.conflicts > 1 => return RetryDecision::Stop(RetryDenied::Final),
-        How::Once | How::Other | How::OtherAccount => {}
+        How::OtherUpstream if to == RetryTarget::Same => {
+            return RetryDecision::Stop(RetryDenied::Final);
+        }
+        How::Once | How::Other | How::OtherAccount | How::OtherUpstream => {}
     }
     if so_far.maybe_billed > 1 {
         return RetryDecision::Stop(RetryDenied::Final);
@@ -126,7 +132,8 @@ pub fn decide_retry(
     }
     budget.count_retry(now);
     so_far.repeats += 1;
-    RetryDecision::After(full_jitter(rules.backoff, rules.max_backoff, so_far.repeats - 1, rng))
+    let pause = full_jitter(rules.backoff, rules.max_backoff, so_far.repeats - 1, rng);
+    RetryDecision::After(pause.max(MIN_PAUSE))
 }
 
 /// The share of retries in all traffic of the last ten seconds.

@@ -161,7 +161,7 @@ texts! {
     }
     state: States {
         queued waiting thinking streaming done retried retried_short cache_lost left broke denied unknown limited down timeout refused error
-        healthy cooling open probing disabled ok partly rejected missing key_waiting probe_in info warn
+        healthy cooling open probing disabled no_key ok partly rejected missing key_waiting probe_in info warn
     }
     live: LiveTexts { empty begun no_match per_minute last ttft errors speed }
     request: RequestTexts {

@@ -581,6 +581,7 @@ impl World {
                         model: Arc::clone(&candidate.target.model),
                         may_recover: outcome.cooldown != outcome::CooldownClass::Rejected,
                         upstream_failed: outcome.blames_upstream(),
+                        upstream_refuses: false,
                     });
                     request.last = Some(outcome);
                 }

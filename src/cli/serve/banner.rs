@@ -44,7 +44,10 @@ pub(super) async fn print_banner(
 ) {
     let changed = server_state.clients.changed.notified();
     if server_state.clients.table().loading {
-        drop(timeout(CLIENT_KEY_WAIT, changed).await);
+        tokio::select! {
+            _loaded = timeout(CLIENT_KEY_WAIT, changed) => {}
+            () = admin.stop.cancelled() => return,
+        }
     }
     let client_key = admin
         .loader

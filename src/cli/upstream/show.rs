@@ -281,6 +281,7 @@ fn state_text(view: &UpstreamView, now: UnixMillis) -> String {
         UpstreamState::Cooling => "cooling",
         UpstreamState::Disabled => "disabled",
         UpstreamState::Healthy => "healthy",
+        UpstreamState::NoKey => "no usable key",
         UpstreamState::Open => "open",
         UpstreamState::Probing => "probing",
     };

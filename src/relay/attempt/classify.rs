@@ -1,6 +1,6 @@
 //! Classifies a failed attempt: how it counts, and whether the same candidate may recover.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 
@@ -17,23 +17,24 @@ use crate::{
         reason::failure::FailureReason,
     },
     routing::{candidate::Candidate, outcome},
+    upstream::retry_headers::RetryHints,
 };
 
-/// The error of an attempt, with the wait that the response headers ask for.
+/// The error of an attempt, with what the response headers say about another one.
 pub(super) struct AttemptError {
     pub(super) source: FailureSource,
-    pub(super) retry_after: Option<Duration>,
+    pub(super) hints: RetryHints,
 }
 
 impl From<TransportFault> for AttemptError {
     fn from(fault: TransportFault) -> Self {
-        Self { source: FailureSource::Transport(fault), retry_after: None }
+        Self { source: FailureSource::Transport(fault), hints: RetryHints::default() }
     }
 }
 
 impl From<Fault> for AttemptError {
     fn from(fault: Fault) -> Self {
-        Self { source: FailureSource::Upstream { fault, body: None }, retry_after: None }
+        Self { source: FailureSource::Upstream { fault, body: None }, hints: RetryHints::default() }
     }
 }
 
@@ -45,7 +46,7 @@ pub(super) fn classify_failure(
 ) -> AttemptFailure {
     match failed.source {
         FailureSource::Upstream { fault, body } => {
-            classify_upstream_error(context, candidate, fault, body, failed.retry_after)
+            classify_upstream_error(context, candidate, fault, body, failed.hints)
         }
         FailureSource::Transport(fault) => {
             classify_transport_fault(context, &candidate.target.upstream, fault)
@@ -58,10 +59,10 @@ fn classify_upstream_error(
     candidate: &Candidate,
     mut fault: Fault,
     body: Option<Bytes>,
-    retry_after: Option<Duration>,
+    hints: RetryHints,
 ) -> AttemptFailure {
     let upstream = &candidate.target.upstream;
-    let hint = retry_after.filter(|hint| !hint.is_zero());
+    let hint = hints.retry_after.filter(|hint| !hint.is_zero());
     let rule = match &upstream.rules[..] {
         [] => None,
         rules => {
@@ -80,6 +81,7 @@ fn classify_upstream_error(
     }
     let retryable = is_retryable_status(context, upstream, fault.status);
     let mut outcome = outcome::classify_fault(&fault, hint, retryable);
+    outcome::apply_should_retry(&mut outcome, fault.kind, hints.should_retry);
     if fault.kind == FaultKind::RateLimited
         && matches!(*outcome.cause, FailureReason::Refused { code: None, .. })
     {
@@ -97,7 +99,7 @@ fn classify_upstream_error(
             | FaultKind::Transient
             | FaultKind::Server
             | FaultKind::Conflict
-    );
+    ) && hints.should_retry != Some(false);
     AttemptFailure { outcome, source: FailureSource::Upstream { fault, body }, may_recover }
 }
 

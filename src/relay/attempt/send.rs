@@ -96,12 +96,11 @@ pub(super) async fn read_error_response(
     answer: UpstreamResponse,
 ) -> AttemptError {
     let status = answer.status.as_u16();
-    let hint = retry_headers::read_retry_hints(
+    let hints = retry_headers::read_retry_hints(
         answer.status,
         &answer.headers,
         context.engine.clock.unix(),
-    )
-    .retry_after;
+    );
     let content_type = answer
         .headers
         .get(header::CONTENT_TYPE)
@@ -110,7 +109,7 @@ pub(super) async fn read_error_response(
         .to_owned();
     let body = read_body::read_error_body(answer.body).await;
     let fault = registry::egress(target.dialect).read_error(status, &content_type, &body);
-    AttemptError { source: FailureSource::Upstream { fault, body: Some(body) }, retry_after: hint }
+    AttemptError { source: FailureSource::Upstream { fault, body: Some(body) }, hints }
 }
 
 /// Returns whether a raw request gets the upstream's own response. Statuses about aiproxy's key or

@@ -27,7 +27,7 @@ use crate::relay::{
         capability::RequiredCapabilities,
         explain::{choice_reason, publish_failure, skipped_candidates},
         final_error::{cancelled_error, final_error},
-        name_resolution::{can_resume, resolve_targets},
+        name_resolution::{can_resume, resolve_targets, suggest_names},
         retry_state::{AffinityWait, NextStep, RetryState},
         wait::wait_for_capacity,
     },
@@ -100,7 +100,8 @@ async fn dispatch(context: &mut RequestContext) -> Result<AttemptResponse, Proxy
             NextStep::Respond(response) => return Ok(response),
             NextStep::Fail { retry_at } => {
                 let failures = state.failures();
-                return Err(final_error(context, failures, &decision, &set.candidates, retry_at));
+                let error = final_error(context, failures, &decision, &set.candidates, retry_at);
+                return Err(suggest_names(context, &resolved, failures.0, error));
             }
         }
     }

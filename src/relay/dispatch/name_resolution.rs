@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::relay::{
-    attempt::parse_request,
+    attempt::{parse_request, result::FailureSource},
     context::RequestContext,
     dispatch::endpoint_choice::choose_endpoints,
+    dispatch::final_error::LastFailure,
     engine::{Engine, Generation},
     request::{
         parsed,
@@ -19,7 +20,7 @@ use crate::{
     base::sanitize,
     config::settings::Strategy,
     ir::{
-        fault::{ProxyError, ProxyErrorKind},
+        fault::{FaultKind, ProxyError, ProxyErrorKind},
         op::{Dialect, Op},
     },
     routing::{
@@ -205,7 +206,42 @@ fn resolve_raw(context: &RequestContext, name: &str) -> Result<ResolvedModel, Bo
         overrides: ModelOverrides::default(),
         via: "named in the path".to_owned(),
         unsupported: Vec::new(),
+        is_guess: false,
     })
+}
+
+/// Turns the failure of upstreams that were only assumed to serve a name into a 404 if there is a
+/// similar name: more likely than not, the name was mistyped.
+pub(super) fn suggest_names(
+    context: &RequestContext,
+    resolved: &ResolvedModel,
+    last: Option<&LastFailure>,
+    error: ProxyError,
+) -> ProxyError {
+    let failed = last.is_none_or(|last| match &last.failure.source {
+        FailureSource::Transport(_) => true,
+        FailureSource::Upstream { fault, .. } => {
+            matches!(fault.kind, FaultKind::Server | FaultKind::Transient)
+        }
+    });
+    if !resolved.is_guess || !failed {
+        return error;
+    }
+    let learned = context.engine.model_lists.learned();
+    let similar = resolve::similar_names(
+        &context.generation.catalog,
+        &context.request.requested_model,
+        &context.request.caller.project,
+        &|id| learned.get(&id).cloned(),
+    );
+    if similar.is_empty() {
+        return error;
+    }
+    let requested = context.request.requested_model.to_string();
+    let unknown = NameError::Unknown { requested, alias_of: None, similar };
+    let mut not_found = name_error(&unknown);
+    not_found.message = format!("{} ({})", not_found.message, error.message);
+    not_found
 }
 
 fn name_error(error: &NameError) -> ProxyError {

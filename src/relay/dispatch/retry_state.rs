@@ -17,7 +17,7 @@ use crate::{
         affinity::{ConversationKeys, MAX_AFFINITY_WAIT},
         candidate::Candidate,
         decision::FailedAttempt,
-        outcome::{Blame, CooldownClass},
+        outcome::{Blame, CooldownClass, Retry},
         retry::{AttemptCounts, RetryDecision, RetryTarget},
     },
 };
@@ -115,6 +115,7 @@ impl RetryState {
             model: Arc::clone(&chosen.target.model),
             may_recover: failure.may_recover,
             upstream_failed: failure.outcome.blames_upstream(),
+            upstream_refuses: failure.outcome.retry == Retry::OtherUpstream,
         });
         self.last_failure =
             Some(LastFailure { failure, key: chosen.key, key_name: Arc::clone(&chosen.key_name) });

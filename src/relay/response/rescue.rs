@@ -86,6 +86,7 @@ impl Rescue {
                 model: Arc::clone(&context.recorder.model),
                 may_recover: false,
                 upstream_failed: true,
+                upstream_refuses: false,
             });
         }
         Some(Box::new(Self { context: Some(resumed), targets, attempts_left: MAX_RESCUES }))
@@ -117,6 +118,7 @@ impl Rescue {
             model: Arc::clone(&candidate.target.model),
             may_recover: false,
             upstream_failed: true,
+            upstream_refuses: false,
         });
         let mut context = self.context.take()?;
         context.attempt_target = Some((candidate.upstream(), candidate.key));

@@ -144,6 +144,7 @@ impl RouterFixture {
             model: Arc::clone(&candidate.target.model),
             may_recover: outcome.may_recover(),
             upstream_failed: outcome.blames_upstream(),
+            upstream_refuses: false,
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Answers with the known state; with `?probe=1` all upstreams are probed first. A caller without
-/// a key learns only the status, and cannot cause a probe.
+/// a key learns the status and counts, no names, and cannot cause a probe.
 pub async fn health(
     server: &ServerState,
     id: RequestId,
@@ -44,7 +44,10 @@ pub async fn health(
         "degraded"
     };
     if !has_key {
-        return json_response(id, &json!({ "status": status }));
+        return json_response(
+            id,
+            &json!({ "status": status, "healthy_providers": healthy, "total_providers": views.len() }),
+        );
     }
     json_response(
         id,

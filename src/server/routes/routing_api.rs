@@ -151,7 +151,7 @@ fn providers(
             UpstreamState::Healthy if error_rate > 0.1 => "degraded",
             UpstreamState::Healthy => "healthy",
             UpstreamState::Probing => "degraded",
-            UpstreamState::Cooling | UpstreamState::Open => "down",
+            UpstreamState::Cooling | UpstreamState::Open | UpstreamState::NoKey => "down",
             UpstreamState::Disabled => "disabled",
         };
         (settings, error_rate, status)

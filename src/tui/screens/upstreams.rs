@@ -145,6 +145,7 @@ fn state_name(state: UpstreamState) -> &'static str {
         UpstreamState::Cooling => "cooling",
         UpstreamState::Disabled => "disabled",
         UpstreamState::Healthy => "healthy",
+        UpstreamState::NoKey => "no_key",
         UpstreamState::Open => "open",
         UpstreamState::Probing => "probing",
     }
@@ -156,6 +157,7 @@ fn state_text(state: UpstreamState, text: &Texts) -> &str {
         UpstreamState::Cooling => &text.cooling,
         UpstreamState::Disabled => &text.disabled,
         UpstreamState::Healthy => &text.healthy,
+        UpstreamState::NoKey => &text.no_key,
         UpstreamState::Open => &text.open,
         UpstreamState::Probing => &text.probing,
     }
@@ -166,7 +168,7 @@ fn state_cell(u: &UpstreamView, now: FrameContext) -> Vec<StyledSpan> {
         UpstreamState::Cooling => ("▲", ThemeRole::Warn),
         UpstreamState::Disabled => ("○", ThemeRole::Dim),
         UpstreamState::Healthy => ("●", ThemeRole::Ok),
-        UpstreamState::Open => ("✕", ThemeRole::Error),
+        UpstreamState::NoKey | UpstreamState::Open => ("✕", ThemeRole::Error),
         UpstreamState::Probing => ("◐", ThemeRole::Accent),
     };
     let calm = if u.state == UpstreamState::Healthy { ThemeRole::Text } else { role };
