@@ -201,10 +201,12 @@ async fn show(ctx: &CommandContext, name: &str) -> Result<ExitStatus, CliError> 
 fn direct_target(name: &str, settings: &Settings) -> Option<ModelView> {
     let (upstream, model) = name.split_once(':')?;
     let upstream = settings.upstreams.iter().find(|row| *row.name == *upstream)?;
+    let prices = PriceBook::new(settings);
+    let price = prices.find(upstream, model, None).map(|(_, rule)| rule.default_price());
     Some(ModelView {
         name: name.to_owned(),
         kind: "target".to_owned(),
-        price: views::price_view(&PriceBook::new(settings), upstream, model),
+        price: price.and_then(views::price_view),
         targets: vec![name.to_owned()],
     })
 }

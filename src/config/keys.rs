@@ -10,7 +10,7 @@ use super::{
     kinds::{Number, ValueKind},
     schema::{
         alerts::{AlertSettings, OtlpSettings},
-        budget::{Budget, Budgets},
+        budget::{Budget, BudgetRows},
         connection::HealthCheck,
         general::{
             Cooldown, DiscoverySettings, LogSettings, RetrySettings, RoutingSettings,
@@ -124,7 +124,7 @@ pub fn json_schema() -> Value {
         let schema = table_schema(&table.keys);
         let schema = match table.form {
             TableForm::Nested => continue,
-            TableForm::Once if table.path == Budget::PATH => Budgets.describe().schema,
+            TableForm::Once if table.path == Budget::PATH => BudgetRows.describe().schema,
             TableForm::Once if table.path == Timeouts::PATH => {
                 timeouts = schema;
                 json!({ "$ref": "#/$defs/timeouts" })

@@ -11,7 +11,7 @@ use super::{
     reader::TableReader,
     schema::{
         alerts::{AlertSettings, OtlpSettings},
-        budget::Budgets,
+        budget::BudgetRows,
         general::RoutingSettings,
         keyless::read_keyless,
         model::{read_aliases, read_model},
@@ -57,7 +57,7 @@ pub(super) fn read_settings(
         ledger: read_table(&mut top, report).value,
         otlp,
         tui: read_table(&mut top, report).value,
-        budget: read_key(&mut top, "budget", &Budgets, report).unwrap_or_default(),
+        budget: read_key(&mut top, "budget", &BudgetRows, report).unwrap_or_default(),
         prices,
         rates,
         ..Settings::default()

@@ -12,8 +12,10 @@ use crate::{
         money::{self, NanoUsd},
     },
     config::settings::{Origin, Project, Upstream, UpstreamKey},
-    ir::{cost::PriceClass, reason::failure::FailureReason},
-    pricing::PriceBook,
+    ir::{
+        cost::{AppliedPrice, PriceClass},
+        reason::failure::FailureReason,
+    },
     relay::engine::{Engine, Generation},
     routing::{
         budget::{self, BudgetDenied, Holder},
@@ -275,20 +277,18 @@ pub fn models(engine: &Engine, generation: &Generation) -> Vec<ModelView> {
         .map(|listed| ModelView {
             name: listed.name.to_string(),
             kind: listed.kind.name().to_owned(),
-            price: listed
-                .routes
-                .first()
-                .and_then(|route| price_view(&generation.prices, &route.upstream, &route.model)),
+            price: listed.routes.first().and_then(|route| {
+                let (_, rule) = generation.prices.find(&route.upstream, &route.model, None)?;
+                price_view(rule.default_price())
+            }),
             targets: listed.routes.iter().map(ToString::to_string).collect(),
         })
         .collect()
 }
 
-/// Returns the price per million tokens; `None` if it is unknown.
+/// Returns the price per million tokens; `None` without a price for input.
 #[must_use]
-pub fn price_view(book: &PriceBook, upstream: &Upstream, model: &str) -> Option<PriceView> {
-    let (_, tariff) = book.find(upstream, model, None)?;
-    let used = tariff.default_price();
+pub fn price_view(used: &AppliedPrice) -> Option<PriceView> {
     let written = |class| used.rates.explicit(class).map(money::format_nanos);
     Some(PriceView {
         currency: used.currency.to_string(),

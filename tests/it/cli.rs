@@ -551,7 +551,7 @@ fn a_running_proxy_is_asked_explained_and_acted_upon() {
         .assert_output("openai at http://127.0.0.1:9/v1")
         .assert_output("3 concurrent requests");
     shown
-        .assert_output("healthy")
+        .assert_output("no usable key")
         .assert_output("bare/K_NONE")
         .assert_output("only-here")
         .assert_output("no requests in the last 15 minutes");

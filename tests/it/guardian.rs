@@ -121,7 +121,7 @@ fn a_move_to_another_account_is_named_and_what_affinity_won_is_counted() {
     assert_eq!(full["record"]["attempts"][0]["bound"], true, "{full}");
     assert!(
         metrics_page(&proxy)
-            .contains("87 % of the input because it went where its conversation was before"),
+            .contains("87 % of the input, because it went to the account of its conversation"),
         "{}",
         metrics_page(&proxy)
     );

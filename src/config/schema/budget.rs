@@ -51,9 +51,9 @@ impl ValueKind for Dollars {
 }
 
 /// One budget, or a list of budgets with different periods.
-pub(in crate::config) struct Budgets;
+pub(in crate::config) struct BudgetRows;
 
-impl ValueKind for Budgets {
+impl ValueKind for BudgetRows {
     type Value = Vec<Budget>;
 
     fn read(&self, path: &str, node: &Node<'_>, report: &mut Report) -> Option<Vec<Budget>> {

@@ -7,7 +7,7 @@ use toml_edit::Value;
 
 use super::{
     MAX_COUNT,
-    budget::{Budget, Budgets},
+    budget::{Budget, BudgetRows},
     names::{PatternList, REFERENCE, read_name, read_row_name},
     path_base::PathBase,
 };
@@ -39,7 +39,7 @@ config! {
         /// Concurrent requests, others wait; 0 is unlimited
         max_concurrency: u32 = 0, count(0, MAX_COUNT);
         /// Spending limit; beyond it requests are refused until the period ends
-        budget: Vec<Budget> = Vec::new(), Budgets;
+        budget: Vec<Budget> = Vec::new(), BudgetRows;
         /// Networks of its clients; empty is all
         subnets: Vec<Subnet> = Vec::new(), List(SUBNET);
         /// Whether it may control the proxy

@@ -6,7 +6,7 @@ use toml_edit::{Array, InlineTable, Value};
 
 use super::{
     FILE_PRIORITY, MAX_COUNT,
-    budget::{Budget, Budgets},
+    budget::{Budget, BudgetRows},
     connection::{CA_FILE, ExtraHeaders, HealthCheck, PROXY, ProxySetting},
     endpoint::{Auth, DialectEndpoint},
     endpoints::{WrittenEndpoints, describe_base_url, written_url},
@@ -71,7 +71,7 @@ config! {
         /// The meaning of its errors, if it differs from the default; the first match counts
         rules as "rule": Vec<UpstreamRule> = Vec::new(), Rules;
         /// Spending limit; beyond it other upstreams serve until the period ends
-        budget: Vec<Budget> = Vec::new(), Budgets;
+        budget: Vec<Budget> = Vec::new(), BudgetRows;
         /// Request that is sent regularly to check whether it works
         health: Option<HealthCheck> = None, Maybe(Nested::new());
         /// Whether it is used

@@ -8,7 +8,7 @@ use toml_edit::{InlineTable, Value};
 
 use super::{
     FILE_PRIORITY, MAX_COUNT, MONTH,
-    budget::{Budget, Budgets},
+    budget::{Budget, BudgetRows},
     names::{ARC_TEXT, REFERENCE},
     path_base::PathBase,
     seconds,
@@ -50,7 +50,7 @@ config! {
         /// { "glm-*" = { rpm = 10 } }
         limits: Vec<(Pattern, KeyLimit)> = Vec::new(), ModelLimits;
         /// Spending limit; beyond it other keys serve until the period ends
-        budget: Vec<Budget> = Vec::new(), Budgets;
+        budget: Vec<Budget> = Vec::new(), BudgetRows;
         /// How often the reference is read again
         refresh: Option<Duration> = None, Maybe(TimeSpan(seconds(1), MONTH));
         /// Whether the key is used

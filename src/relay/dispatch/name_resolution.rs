@@ -234,10 +234,11 @@ pub(super) fn suggest_names(
         &context.request.caller.project,
         &|id| learned.get(&id).cloned(),
     );
-    if similar.is_empty() {
+    let requested = context.request.requested_model.to_string();
+    // The list may have been learned in the meantime, and the name with it.
+    if similar.is_empty() || similar.contains(&requested) {
         return error;
     }
-    let requested = context.request.requested_model.to_string();
     let unknown = NameError::Unknown { requested, alias_of: None, similar };
     let mut not_found = name_error(&unknown);
     not_found.message = format!("{} ({})", not_found.message, error.message);

@@ -176,7 +176,9 @@ fn a_keyless_listener_serves_its_dialects_and_keeps_every_other_guard() {
 
     let plain = chat_request("ollama", false, "hi").send(port);
     let tags = Request::get("/api/tags").send(port);
-    let other = chat_request("openai", false, "hi").send(port);
+    // An Ollama server answers OpenAI's chat completions too.
+    let compatible = chat_request("openai", false, "hi").send(port);
+    let other = chat_request("anthropic", false, "hi").send(port);
     let rebound = chat_request("ollama", false, "hi").header("host", "evil.example").send(port);
     let page =
         chat_request("ollama", false, "hi").header("origin", "https://evil.example").send(port);
@@ -185,6 +187,7 @@ fn a_keyless_listener_serves_its_dialects_and_keeps_every_other_guard() {
 
     assert_eq!(read_answer("ollama", false, &plain), ReadAnswer::text("hello"), "{}", plain.text());
     assert_eq!(tags.status, 200);
+    assert_eq!(compatible.status, 200, "{}", compatible.text());
     for (what, answer) in [
         ("another dialect", other),
         ("host", rebound),
@@ -199,7 +202,7 @@ fn a_keyless_listener_serves_its_dialects_and_keeps_every_other_guard() {
             answer.text()
         );
     }
-    assert_eq!(upstream.requests().len(), 1);
+    assert_eq!(upstream.requests().len(), 2);
 }
 
 #[test]
