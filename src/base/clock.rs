@@ -3,11 +3,12 @@
 use std::{
     fmt,
     ops::{Add, Sub},
-    sync::Mutex,
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
+
+use crate::base::sync::Mutex;
 
 /// An instant of a clock that continues while the machine sleeps (`CLOCK_BOOTTIME` if the system
 /// has it).
@@ -114,7 +115,7 @@ impl Default for FakeClock {
 impl FakeClock {
     /// Advances both clocks.
     pub fn advance(&self, span: Duration) {
-        let mut at = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut at = self.0.lock();
         at.0 = at.0 + span;
         at.1.0 += i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
     }
@@ -122,9 +123,9 @@ impl FakeClock {
 
 impl Clock for FakeClock {
     fn mono(&self) -> Mono {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).0
+        self.0.lock().0
     }
     fn unix(&self) -> UnixMillis {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1
+        self.0.lock().1
     }
 }

@@ -15,5 +15,6 @@ pub mod rng;
 pub mod rolling;
 pub mod sanitize;
 pub mod suggest;
+pub mod sync;
 pub mod timezone;
 pub mod units;

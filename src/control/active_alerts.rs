@@ -1,7 +1,6 @@
 //! The active alerts, as of the last check.
 
-use std::sync::{Mutex, PoisonError};
-
+use crate::base::sync::Mutex;
 use crate::control::snapshot::AlertView;
 
 /// Written by the alert check, read by snapshots.
@@ -10,11 +9,11 @@ pub struct ActiveAlerts(Mutex<Vec<AlertView>>);
 
 impl ActiveAlerts {
     pub fn set(&self, alerts: Vec<AlertView>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = alerts;
+        *self.0.lock() = alerts;
     }
 
     #[must_use]
     pub fn list(&self) -> Vec<AlertView> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }

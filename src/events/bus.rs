@@ -1,12 +1,12 @@
 //! The event bus: folds events into a snapshot for late viewers, and broadcasts them, lossily, to
 //! current viewers.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
 use super::{live::Live, record::RequestRecord};
-use crate::base::{clock::UnixMillis, id::RequestId};
+use crate::base::{clock::UnixMillis, id::RequestId, sync::Mutex};
 use crate::events::event::{Event, EventKind};
 
 /// Events that a slow viewer may lag behind before it must take a new snapshot.
@@ -37,7 +37,7 @@ impl Bus {
     /// Publishes an event.
     pub fn publish(&self, at: UnixMillis, kind: EventKind) {
         // A poisoned fold is still usable: viewers see each event applied completely or not at all.
-        self.fold_and_send(&mut self.live.lock().unwrap_or_else(PoisonError::into_inner), at, kind);
+        self.fold_and_send(&mut self.live.lock(), at, kind);
     }
 
     /// Publishes the end of a request, and returns its final record.
@@ -47,7 +47,7 @@ impl Bus {
         kind: EventKind,
         id: RequestId,
     ) -> Option<Arc<RequestRecord>> {
-        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut live = self.live.lock();
         self.fold_and_send(&mut live, at, kind);
         live.recent.back().filter(|record| record.id == id).cloned()
     }
@@ -76,7 +76,7 @@ impl Bus {
 
     /// Reads the fold.
     pub fn view<T>(&self, read: impl FnOnce(&Live) -> T) -> T {
-        read(&self.live.lock().unwrap_or_else(PoisonError::into_inner))
+        read(&self.live.lock())
     }
 
     /// Subscribes to alerts and changes of health, config and the like, from now on.
@@ -88,7 +88,7 @@ impl Bus {
     /// Returns the current fold, and every event after it.
     #[must_use]
     pub fn subscribe_with_snapshot(&self) -> (Live, broadcast::Receiver<Arc<Event>>) {
-        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = self.live.lock();
         (live.clone(), self.viewers_tx.subscribe())
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::events::record::RequestRecord;
 use crate::{
-    base::{clock::Mono, id::RequestId},
+    base::{clock::Mono, id::RequestId, sync::Mutex},
     ir::{cost::Bill, usage::Usage},
 };
 
@@ -163,7 +163,7 @@ impl LedgerQueue {
 
     /// Sets which bodies are captured, and how many bytes of each.
     pub fn set_policy(&self, policy: BodyPolicy, limit: u64) {
-        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut budget = self.budget.lock();
         (budget.policy, budget.limit_bytes) =
             (policy, usize::try_from(limit).unwrap_or(usize::MAX));
     }
@@ -213,7 +213,7 @@ impl LedgerQueue {
         now: Mono,
     ) -> Option<Box<BodyCapture>> {
         let (policy, limit) = {
-            let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut budget = self.budget.lock();
             if budget.policy == BodyPolicy::None {
                 return None;
             }
@@ -284,10 +284,7 @@ impl LedgerQueue {
             ..
         } = capture;
         let mut incomplete = full;
-        self.budget
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .charge(head.len() + tail.len(), now);
+        self.budget.lock().charge(head.len() + tail.len(), now);
         if let Some(request) = request {
             incomplete |= self.messages.try_send(LedgerMessage::Body(request)).is_err();
         }

@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -25,6 +25,7 @@ use crate::{
     base::{
         clock::{Clock, Mono},
         redact::Redactor,
+        sync::Mutex,
         timezone::timezone_by_name,
     },
     config::settings::LedgerSettings as Settings,
@@ -140,7 +141,7 @@ impl Ledger {
 
     /// Applies the settings of a reload; a new path or time zone needs a restart.
     pub fn apply_settings(&self, settings: &Settings) {
-        self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner).clone_from(settings);
+        self.shared.settings.lock().clone_from(settings);
     }
 
     /// Returns the status of the ledger and of the queue to it.
@@ -150,7 +151,7 @@ impl Ledger {
             unrecorded: sink.unrecorded(),
             skipped_bodies: sink.skipped_bodies(),
             path: self.path.display().to_string(),
-            problem: self.shared.problem.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            problem: self.shared.problem.lock().clone(),
             waiting_requests: self.shared.waiting_requests.load(Ordering::Relaxed),
             lost_requests: self.shared.lost_requests.load(Ordering::Relaxed),
         }
@@ -173,7 +174,7 @@ impl Ledger {
     /// Stops the thread after everything is written.
     pub async fn close(&self, sink: &LedgerQueue) {
         sink.close().await;
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.thread.lock().take();
         if let Some(thread) = thread {
             // The thread ends by itself. It is joined on the blocking pool, so that a slow disk
             // does not block the runtime.
@@ -357,11 +358,11 @@ impl WriterThread {
             );
             self.last_reported = Some((mono, text.clone()));
         }
-        *self.shared.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+        *self.shared.problem.lock() = Some(text);
     }
 
     fn clear_problem(&mut self) {
-        let previous = self.shared.problem.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let previous = self.shared.problem.lock().take();
         if previous.is_some() {
             self.last_reported = None;
             (self.report)(
@@ -395,7 +396,7 @@ impl WriterThread {
 
     /// Deletes old rows when maintenance is due or bodies exceed their limit.
     fn run_maintenance(&mut self) {
-        let settings = self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let settings = self.shared.settings.lock().clone();
         let mono = self.clock.mono();
         let Some(file) = &mut self.file else { return };
         let full = file.body_bytes > i64::try_from(settings.bodies_total).unwrap_or(i64::MAX);

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     hash::RandomState,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -30,6 +30,7 @@ use crate::{
         redact::Redactor,
         rng::XorShiftRng,
         sanitize,
+        sync::Mutex,
         timezone::timezone_by_name,
     },
     config::{
@@ -298,7 +299,7 @@ impl Engine {
     }
 
     pub(super) fn with_rng<T>(&self, f: impl FnOnce(&mut XorShiftRng) -> T) -> T {
-        f(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut self.rng.lock())
     }
 
     /// Makes the proxy answer new requests with 503.

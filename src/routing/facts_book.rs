@@ -1,11 +1,9 @@
 //! Looks up the facts of each model at each upstream once, and caches them.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
+    base::sync::RwLock,
     config::{
         model_facts::{self, KnownFacts, ModelAt},
         settings::{Settings, Upstream, UpstreamId},
@@ -40,14 +38,14 @@ impl FactsBook {
     pub fn look_up(&self, upstream: &Upstream, dialect: Dialect, model: &str) -> Arc<KnownFacts> {
         let place = (upstream.id, dialect);
         {
-            let cached = self.cached.read().unwrap_or_else(PoisonError::into_inner);
+            let cached = self.cached.read();
             if let Some(known) = cached.by_place.get(&place).and_then(|models| models.get(model)) {
                 return Arc::clone(known);
             }
         }
         let at = ModelAt::new(upstream, dialect, model);
         let known = Arc::new(model_facts::look_up(&self.settings, at));
-        let mut cached = self.cached.write().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = self.cached.write();
         if cached.count < MAX_CACHED_MODELS {
             let models = cached.by_place.entry(place).or_default();
             if models.insert(model.into(), Arc::clone(&known)).is_none() {
@@ -106,6 +104,6 @@ mod tests {
                 book.look_up(&upstream, Dialect::Openai, &format!("m{n}")).facts.stop.is_some()
             );
         }
-        assert_eq!(book.cached.read().expect("unlocked").count, MAX_CACHED_MODELS);
+        assert_eq!(book.cached.read().count, MAX_CACHED_MODELS);
     }
 }

@@ -1,16 +1,13 @@
 //! Tracks the usage of project limits: requests and tokens over a sliding minute, and concurrent
 //! requests.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{
     base::{
         clock::Mono,
         rolling::{MINUTE, RollingReservation, SlidingLog, SlidingSum},
+        sync::{Mutex, MutexGuard},
     },
     config::settings::Project,
 };
@@ -109,7 +106,7 @@ pub struct ProjectLimits(Mutex<HashMap<Arc<str>, ProjectUsage>>);
 
 impl ProjectLimits {
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, ProjectUsage>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Counts a request and reserves its tokens, unless a limit is used up. A refused request is

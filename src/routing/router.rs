@@ -6,10 +6,7 @@ mod changes;
 mod tests;
 mod views;
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 pub use crate::routing::health::{
     Scope,
@@ -28,7 +25,11 @@ use crate::routing::{
     strategy,
 };
 use crate::{
-    base::{clock::Mono, rng::Rng},
+    base::{
+        clock::Mono,
+        rng::Rng,
+        sync::{Mutex, MutexGuard},
+    },
     config::settings::{Upstream, UpstreamId},
     ir::{rate_limit::RateLimits, reason::failure::FailureReason},
 };
@@ -101,7 +102,7 @@ impl Router {
     }
 
     fn lock(&self) -> MutexGuard<'_, RouterState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Decides, and starts the attempt if the verdict is `Try`: the owner of the ticket calls

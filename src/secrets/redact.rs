@@ -1,10 +1,6 @@
 //! Removes known secrets and key-shaped text from foreign text: error bodies, log fields, exports.
 
-use std::{
-    borrow::Cow,
-    ops::Range,
-    sync::{LazyLock, PoisonError, RwLock},
-};
+use std::{borrow::Cow, ops::Range, sync::LazyLock};
 
 use base64::{Engine, engine::general_purpose};
 use memchr::memmem;
@@ -13,7 +9,10 @@ use regex::Regex;
 use zeroize::Zeroizing;
 
 use super::Secret;
-use crate::base::redact::{REDACTED, Redactor};
+use crate::base::{
+    redact::{REDACTED, Redactor},
+    sync::RwLock,
+};
 
 /// The secrets of this process, in every form in which a foreign text may repeat them.
 #[derive(Default)]
@@ -38,7 +37,7 @@ impl KnownSecrets {
     /// words.
     pub fn add(&self, secret: &Secret) {
         let Some(forms) = SecretForms::from_secret(secret) else { return };
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.write();
         if !known.current.iter().any(|other| other.digest == forms.digest) {
             known.current.push(forms);
         }
@@ -50,7 +49,7 @@ impl KnownSecrets {
             secrets.into_iter().filter_map(SecretForms::from_secret).collect();
         current.sort_by_key(|forms| forms.digest);
         current.dedup_by_key(|forms| forms.digest);
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.write();
         let mut previous = std::mem::replace(&mut known.current, current);
         // Searching for each secret once is enough.
         previous.retain(|forms| !known.current.iter().any(|other| other.digest == forms.digest));
@@ -62,7 +61,7 @@ impl Redactor for KnownSecrets {
     fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut found = find_key_shapes(text);
         {
-            let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            let known = self.0.read();
             for form in
                 known.current.iter().chain(&known.previous).flat_map(|forms| &forms.encodings)
             {

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,6 +15,8 @@ use super::{
     secret::CLIENT_KEY_PREFIX,
     vault::{OpenVault, Vault, VaultError},
 };
+
+use crate::base::sync::{Mutex, RwLock};
 
 /// Resolves references. Lives as long as the process, so that each command runs once.
 pub struct SecretResolver {
@@ -53,7 +55,7 @@ impl SecretResolver {
     /// Withholds more variables that contain keys: those that `env:` references of a newly loaded
     /// config name. Call it before the first `cmd:`.
     pub fn withhold_env(&self, names: impl IntoIterator<Item = String>) {
-        self.withheld_env_names.write().unwrap_or_else(PoisonError::into_inner).extend(names);
+        self.withheld_env_names.write().extend(names);
     }
 
     /// Returns the provider key that a reference names.
@@ -116,7 +118,7 @@ impl SecretResolver {
     /// is due.
     pub fn forget_command(&self, reference: &Reference) {
         if let Reference::Command(words) = reference {
-            self.commands.lock().unwrap_or_else(PoisonError::into_inner).remove(words);
+            self.commands.lock().remove(words);
         }
     }
 
@@ -144,7 +146,7 @@ impl SecretResolver {
         reference: &Reference,
     ) -> Result<Secret, ResolveError> {
         let slot = {
-            let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut commands = self.commands.lock();
             Arc::clone(commands.entry(words.to_vec()).or_default())
         };
         let mut slot = slot.lock().await;
@@ -152,7 +154,7 @@ impl SecretResolver {
             return Ok(copy_secret(secret));
         }
         let running = {
-            let names = self.withheld_env_names.read().unwrap_or_else(PoisonError::into_inner);
+            let names = self.withheld_env_names.read();
             command::run(words, &|name| names.contains(name), COMMAND_TIMEOUT)
         };
         let secret = running
@@ -236,7 +238,7 @@ impl VaultSource {
     fn get(&self, label: &str) -> Result<Secret, VaultReadError> {
         let vault =
             self.vault.as_ref().filter(|vault| vault.exists()).ok_or(VaultReadError::NotFound)?;
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         // With the derived key available, reading again is cheap.
         let known = match open.as_mut().map(OpenVault::refresh) {
             Some(Ok(())) => open.as_ref(),

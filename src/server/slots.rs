@@ -1,11 +1,7 @@
 //! The places for client connections. If none is free, the connection that has been idle for the
 //! longest time gives way, so that idle and silent clients cannot shut others out.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -13,6 +9,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::base::sync::Mutex;
 use crate::server::activity::{ConnActivity, Phase};
 
 /// While every place is busy, how often it is looked for one that has become idle.
@@ -61,7 +58,7 @@ impl ConnectionSlots {
             },
         };
         let (activity, evicted) = (Arc::new(ConnActivity::new()), CancellationToken::new());
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         let number = open.next;
         open.next += 1;
         open.by_number.insert(number, (Arc::clone(&activity), evicted.clone()));
@@ -71,7 +68,7 @@ impl ConnectionSlots {
 
     /// Closes the connection that has served no request for the longest time.
     fn evict_one(&self) {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = self.open.lock();
         let idle = open.by_number.values().filter(|(_, evicted)| !evicted.is_cancelled());
         let idle = idle.filter_map(|(activity, evicted)| {
             let (phase, since) = activity.phase();
@@ -85,7 +82,7 @@ impl ConnectionSlots {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let mut open = self.slots.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.slots.open.lock();
         open.by_number.remove(&self.number);
     }
 }

@@ -5,7 +5,7 @@ mod page;
 use std::{
     collections::{BTreeMap, HashMap},
     hash::Hash,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use crate::telemetry::{
@@ -13,7 +13,7 @@ use crate::telemetry::{
     prometheus_text::TextEncoder,
 };
 use crate::{
-    base::money::NanoUsd,
+    base::{money::NanoUsd, sync::Mutex},
     events::{
         ledger_queue::LedgerEntry,
         record::{AttemptRecord, AttemptRole, RequestRecord, RequestState},
@@ -120,25 +120,19 @@ fn token_counts(u: &Usage) -> [u64; TOKEN_CLASSES.len()] {
 impl Metrics {
     /// Counts a finished request.
     pub fn record(&self, entry: &LedgerEntry) {
-        let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sums = self.0.lock();
         sums.record_request(&entry.record);
     }
 
     /// Returns the number of successful attempts of an upstream since the start.
     #[must_use]
     pub fn success_count(&self, upstream: &str) -> u64 {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .success_counts
-            .get(upstream)
-            .copied()
-            .unwrap_or(0)
+        self.0.lock().success_counts.get(upstream).copied().unwrap_or(0)
     }
 
     /// Writes all metrics to the page.
     pub fn write(&self, page: &mut TextEncoder) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(page);
+        self.0.lock().write(page);
     }
 }
 
@@ -380,7 +374,7 @@ pub(in crate::telemetry) mod tests {
         for n in 0..5_000 {
             metrics.record(&entry(&format!("model-{n}-{}", "x".repeat(500))));
         }
-        let sums = metrics.0.lock().unwrap();
+        let sums = metrics.0.lock();
         assert!(
             sums.requests.len() <= MAX_LABEL_SETS + 1
                 && sums.models.len() <= MAX_LABEL_SETS + 1

@@ -6,7 +6,7 @@ use std::{
     fmt,
     net::{SocketAddr, ToSocketAddrs},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     vec,
 };
@@ -14,6 +14,8 @@ use std::{
 use hyper_util::client::legacy::connect::dns::Name;
 use tokio::sync::oneshot;
 use tower_service::Service;
+
+use crate::base::sync::Mutex;
 
 /// Looks names up with the system's resolver. Results are not cached: the system caches successes,
 /// and after a failure the next try may succeed.
@@ -64,7 +66,7 @@ impl DnsResolver {
     /// Joins the running lookup for this name, or starts one.
     fn join_or_start(&self, host: &str) -> Result<oneshot::Receiver<LookupResult>, LookupError> {
         let (sender, receiver) = oneshot::channel();
-        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.0.lock();
         if let Some(waiters) = running.get_mut(host) {
             waiters.retain(|w| !w.is_closed());
             waiters.push(sender);
@@ -83,7 +85,7 @@ impl DnsResolver {
                     .to_socket_addrs()
                     .map(Iterator::collect)
                     .map_err(|e| LookupError(e.to_string().into()));
-                let waiters = table.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+                let waiters = table.lock().remove(&name);
                 for waiter in waiters.unwrap_or_default() {
                     // A waiter that no longer waits needs no result.
                     drop(waiter.send(found.clone()));
@@ -126,7 +128,7 @@ mod tests {
         for found in all {
             assert!(found.expect("localhost has an address").iter().all(|a| a.ip().is_loopback()));
         }
-        assert!(resolver.0.lock().expect("no panic").is_empty());
+        assert!(resolver.0.lock().is_empty());
         assert!(resolver.lookup("nx.invalid").await.is_err());
     }
 }

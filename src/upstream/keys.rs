@@ -1,9 +1,6 @@
 //! Stores provider secrets while the proxy runs; no other part of the request path contains one.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, sync::Arc};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -11,7 +8,7 @@ use http::HeaderValue;
 use zeroize::Zeroizing;
 
 use crate::{
-    base::id::IdMap,
+    base::{id::IdMap, sync::Mutex},
     config::settings::KeyId,
     ir::reason::missing_secret::MissingSecret,
     secrets::{Fingerprint, Secret},
@@ -154,7 +151,7 @@ impl ProviderKeys {
     }
 
     fn update(&self, edit: impl FnOnce(&mut IdMap<KeyId, KeyEntry>)) {
-        let _one_at_a_time = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.write_lock.lock();
         let mut table = IdMap::clone(&self.table.load());
         edit(&mut table);
         self.table.store(Arc::new(table));

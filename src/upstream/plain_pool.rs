@@ -9,7 +9,7 @@ use std::{
     future::Future,
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     task::{Context, Poll, Wake, Waker},
@@ -29,6 +29,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{task::coop::has_budget_remaining, time::Instant};
 use tower_service::Service;
 
+use crate::base::sync::Mutex;
 use crate::upstream::{
     connect::Connector,
     connect_fault::ConnectFault,
@@ -137,7 +138,7 @@ impl PlainPool {
     fn take_idle(&self, authority: &Authority) -> Option<PooledConn> {
         loop {
             let mut conn = {
-                let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut hosts = self.hosts.lock();
                 hosts.iter_mut().find(|host| host.authority == *authority)?.idle.pop()?
             };
             if conn.idle_since.elapsed() < self.idle_timeout && conn.check_idle() {
@@ -153,7 +154,7 @@ impl PlainPool {
             return;
         }
         conn.idle_since = Instant::now();
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hosts = self.hosts.lock();
         let host = match hosts.iter_mut().position(|host| host.authority == authority) {
             Some(at) => &mut hosts[at],
             None => {
@@ -169,7 +170,7 @@ impl PlainPool {
 
     /// Drops connections that exceeded the idle timeout, and those that the peer closed.
     pub(super) fn drop_stale(&self) {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hosts = self.hosts.lock();
         for host in hosts.iter_mut() {
             host.idle.retain_mut(|conn| {
                 conn.idle_since.elapsed() < self.idle_timeout && conn.check_idle()
@@ -180,7 +181,7 @@ impl PlainPool {
 
     /// Drops all idle connections.
     pub(super) fn drop_idle(&self) {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.hosts.lock().clear();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -19,6 +19,7 @@ use hyper_util::{
 use tokio::{sync::OnceCell, time::Instant};
 
 use super::{connect::Connector, tls::TlsSettings};
+use crate::base::sync::Mutex;
 use crate::config::settings::{ProxySetting, Upstream};
 use crate::upstream::{dns::DnsResolver, plain_pool::PlainPool};
 
@@ -82,7 +83,7 @@ impl ConnectionPools {
         if let Some(pool) = self.pools.load().iter().find(|pool| pool.route.matches(upstream)) {
             return Arc::clone(pool);
         }
-        let _one_at_a_time = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.write_lock.lock();
         let list = self.pools.load();
         if let Some(pool) = list.iter().find(|pool| pool.route.matches(upstream)) {
             return Arc::clone(pool);
@@ -132,7 +133,7 @@ impl ConnectionPools {
     }
 
     fn rebuild(&self, by: impl Fn(&Arc<ConnectionPool>) -> Option<Arc<ConnectionPool>>) {
-        let _one_at_a_time = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.write_lock.lock();
         let list = self.pools.load().iter().filter_map(by).collect();
         self.pools.store(Arc::new(list));
     }

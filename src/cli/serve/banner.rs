@@ -1,10 +1,6 @@
 //! Prints the startup panel of `serve`: addresses, client key, upstreams.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 use unicode_width::UnicodeWidthStr;
@@ -53,7 +49,6 @@ pub(super) async fn print_banner(
         .loader
         .default_key
         .lock()
-        .unwrap_or_else(PoisonError::into_inner)
         .as_ref()
         .map(|(secret, location)| (Arc::clone(secret), location.to_string()));
     let generation = server_state.engine.generation();

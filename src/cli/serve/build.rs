@@ -1,15 +1,12 @@
 //! Builds the parts of the proxy and connects them.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    base::clock::SystemClock,
+    base::{clock::SystemClock, sync::Mutex},
     cli::{
         error::CliError,
         serve::{

@@ -1,10 +1,7 @@
 //! Discovers upstreams that the config does not list: keys in the environment, local servers, the
 //! demo.
 
-use std::{
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     cli::serve::{args::ServeArgs, proxy_admin::ProxyAdmin},
@@ -61,7 +58,7 @@ pub(super) async fn rediscover(admin: &Arc<ProxyAdmin>) {
 
 async fn apply_local_servers(admin: &Arc<ProxyAdmin>, up: &[LocalServer]) {
     let changed = {
-        let mut found = admin.discovered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = admin.discovered.lock();
         let before: Vec<String> = found
             .iter()
             .filter(|upstream| upstream.origin == Origin::Local)
@@ -72,7 +69,7 @@ async fn apply_local_servers(admin: &Arc<ProxyAdmin>, up: &[LocalServer]) {
             false
         } else {
             let timeouts = admin.engine.generation().settings.timeouts;
-            let mut ids = admin.ids.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut ids = admin.ids.lock();
             found.retain(|upstream| upstream.origin != Origin::Local);
             found.extend(
                 up.iter()

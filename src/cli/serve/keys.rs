@@ -1,17 +1,13 @@
 //! Reads key references in the background and stores the results for the request path.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, future::join_all};
 use tokio::sync::mpsc;
 
 use super::super::client_key::{self, KeyLocation};
 use crate::{
-    base::clock::Mono,
+    base::{clock::Mono, sync::Mutex},
     config::{
         Settings,
         file::Paths,
@@ -141,8 +137,7 @@ impl KeyLoader {
             return match client_key::default_client_key(&self.paths, &self.keyring).await {
                 Ok((secret, location)) => {
                     let secret = Arc::new(secret);
-                    *self.default_key.lock().unwrap_or_else(PoisonError::into_inner) =
-                        Some((Arc::clone(&secret), location));
+                    *self.default_key.lock() = Some((Arc::clone(&secret), location));
                     Some(secret)
                 }
                 Err(error) => {

@@ -5,13 +5,14 @@ use std::{
     fs::OpenOptions,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use tracing_subscriber::{
     Layer, Registry, filter::Targets, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
 
+use crate::base::sync::Mutex;
 use crate::cli::error::CliError;
 use crate::config::settings::LogSettings;
 
@@ -120,7 +121,7 @@ impl LogFile {
     }
 
     fn write(&self, line: &[u8]) {
-        let mut open = self.file_and_size.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.file_and_size.lock();
         if open.1 + line.len() as u64 > MAX_FILE_BYTES
             && let Ok(file) = self.rotate()
         {

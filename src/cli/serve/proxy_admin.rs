@@ -1,15 +1,12 @@
 //! Implements the control API's changes: reloads, actions and config queries.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    base::{id::RequestId, sanitize, units::print_span},
+    base::{id::RequestId, sanitize, sync::Mutex, units::print_span},
     cli::serve::{
         alert_dispatch::AlertDispatcher, args::ServeArgs, budgets, keys::KeyLoader,
         logging::LogLevel, startup_config,
@@ -109,7 +106,7 @@ impl ProxyAdmin {
             Err(problem) => return self.reject_config(&[problem], ""),
         };
         let loaded = {
-            let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut ids = self.ids.lock();
             load::load(text.as_deref().unwrap_or_default(), &self.paths.config, &self.env, &mut ids)
         };
         let Some(settings) = loaded.settings else {
@@ -138,7 +135,7 @@ impl ProxyAdmin {
             || of_file(&settings) != of_file(&before.settings)
             || addresses(&settings) != addresses(&before.settings);
         settings.server.listen.clone_from(&before.settings.server.listen);
-        let found = self.discovered.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let found = self.discovered.lock().clone();
         let found: Vec<_> = found
             .into_iter()
             .filter(|upstream| upstream.origin != Origin::Env || settings.discover.env)
@@ -152,7 +149,7 @@ impl ProxyAdmin {
         self.otlp_exporter.set_enabled(settings.otlp.url.is_some());
         budgets::reload_budgets(&self.engine, self.ledger.as_ref()).await;
         {
-            let mut view = self.config_view.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut view = self.config_view.lock();
             *view = ConfigView {
                 path: text.is_some().then(|| self.paths.config.display().to_string()),
                 problems: Vec::new(),
@@ -222,7 +219,7 @@ impl ProxyAdmin {
             self.engine.clock.unix(),
             EventKind::Config { text: sanitize::clean(&text).into(), ok: false },
         );
-        let mut view = self.config_view.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut view = self.config_view.lock();
         view.problems.clone_from(&texts);
         view.annotated = problem::render(&errors, source, false);
         drop(view);
@@ -432,6 +429,6 @@ impl Admin for Arc<ProxyAdmin> {
     }
 
     fn config(&self) -> ConfigView {
-        self.config_view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.config_view.lock().clone()
     }
 }

@@ -4,13 +4,16 @@
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use tokio::sync::Notify;
 
 use crate::{
-    base::id::RequestId,
+    base::{
+        id::RequestId,
+        sync::{Mutex, MutexGuard},
+    },
     routing::{candidate::Candidate, decision::FailedAttempt},
 };
 
@@ -108,7 +111,7 @@ pub fn project_queue_key(project: &str) -> u64 {
 
 impl WaitQueue {
     fn lock(&self) -> MutexGuard<'_, WaitQueueState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Joins a set's queue behind the project's other requests, unless the queue is full.

@@ -1,10 +1,7 @@
 //! Lets viewers watch running responses; bytes are copied only while a viewer reads.
 
 use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -13,6 +10,7 @@ use bytes::Bytes;
 use crate::base::{
     clock::Mono,
     id::{IdMap, RequestId},
+    sync::Mutex,
 };
 use crate::relay::observe::transcript::{TranscriptPart, TranscriptReader};
 
@@ -58,7 +56,7 @@ impl LiveTaps {
         new_reader: impl FnOnce() -> TranscriptReader,
         now: Mono,
     ) -> Option<Vec<TranscriptPart>> {
-        let mut taps = self.taps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taps = self.taps.lock();
         taps.retain(|_, tap| tap.lease_until >= now);
         if !taps.contains_key(&id) && taps.len() < MAX_TAPS {
             taps.insert(
@@ -88,7 +86,7 @@ impl LiveTaps {
         before: Backlog<'_>,
         now: Mono,
     ) {
-        let mut taps = self.taps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taps = self.taps.lock();
         let Some(tap) = taps.get_mut(&id) else { return };
         if tap.lease_until < now {
             taps.remove(&id);
@@ -121,7 +119,7 @@ impl LiveTaps {
         if !self.is_active() {
             return;
         }
-        let mut taps = self.taps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taps = self.taps.lock();
         taps.remove(&id);
         self.count.store(taps.len(), Ordering::Relaxed);
     }
@@ -207,7 +205,7 @@ mod tests {
         for _ in 0..200 {
             peeks.push(id, &event(&"x".repeat(10_000)), 0, None, at(1));
         }
-        assert!(peeks.taps.lock().unwrap()[&id].pending.len() <= MAX_PENDING_BYTES);
+        assert!(peeks.taps.lock()[&id].pending.len() <= MAX_PENDING_BYTES);
         assert!(text(&peeks.read(id, teller, at(2)).unwrap()).contains('…'));
     }
 }

@@ -1,14 +1,10 @@
 //! Stores the headers of the newest requests for viewers, bounded in number, size and rate.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use http::HeaderMap;
 
-use crate::base::{clock::Mono, id::RequestId};
+use crate::base::{clock::Mono, id::RequestId, sync::Mutex};
 
 /// Requests whose headers are stored.
 const MAX_REQUESTS: usize = 200;
@@ -46,7 +42,7 @@ impl RecentHeaders {
         headers: &HeaderMap,
         now: Mono,
     ) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         if now.0.saturating_sub(state.window_start) >= Duration::from_secs(1) {
             (state.window_start, state.count) = (now.0, 0);
         }
@@ -67,7 +63,7 @@ impl RecentHeaders {
 
     /// Stores the response headers of a request whose own headers are stored.
     pub(in crate::relay) fn record_response(&self, id: RequestId, headers: &HeaderMap) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         if let Some(entry) = state.entries.iter_mut().rev().find(|entry| entry.id == id) {
             entry.response_headers = to_header_lines(headers);
         }
@@ -76,7 +72,7 @@ impl RecentHeaders {
     /// Returns the request headers and the response headers.
     #[must_use]
     pub fn find(&self, id: RequestId) -> Option<(HeaderLines, HeaderLines)> {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.0.lock();
         state
             .entries
             .iter()

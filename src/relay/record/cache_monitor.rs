@@ -4,14 +4,14 @@
 use std::{
     hash::RandomState,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use crate::relay::request::{conversation_key, proxy_request::ProxyRequest};
 use crate::{
-    base::{clock::Mono, money::NanoUsd},
+    base::{clock::Mono, money::NanoUsd, sync::Mutex},
     config::settings::UpstreamId,
     events::record::CacheMissRecord,
     ir::{op::Op, usage::Usage},
@@ -62,13 +62,7 @@ impl CacheMonitor {
     ) -> Option<CacheMissRecord> {
         let PendingPrefix { conversation, prefix, served_by } = watched;
         let (upstream, model) = (served_by.upstream, Arc::clone(&served_by.model));
-        let miss = self.tracker.lock().unwrap_or_else(PoisonError::into_inner).record_turn(
-            conversation,
-            prefix,
-            served_by,
-            usage,
-            now,
-        )?;
+        let miss = self.tracker.lock().record_turn(conversation, prefix, served_by, usage, now)?;
         let cost = prices(upstream, &model).map(|(input, written, read)| {
             let each = (if miss.rewritten { written } else { input }) - read;
             NanoUsd((each.max(0.0) * miss.missed_tokens() as f64).round() as i64)

@@ -1,10 +1,6 @@
 //! Stores the remaining balance of each key, and when its provider is polled next.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::{Notify, futures::Notified};
 
@@ -12,6 +8,7 @@ use crate::{
     base::{
         clock::{Mono, UnixMillis},
         money::{NANOS_PER_UNIT, NanoUsd, to_nanos},
+        sync::{Mutex, MutexGuard},
     },
     config::settings::KeyId,
 };
@@ -70,7 +67,7 @@ struct BalanceEntry {
 
 impl Balances {
     fn lock(&self) -> MutexGuard<'_, HashMap<KeyId, BalanceEntry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock()
     }
 
     #[must_use]

@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU8, Ordering},
     },
     task::{Context, Poll},
@@ -11,7 +11,10 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-use crate::base::id::{IdMap, RequestId};
+use crate::base::{
+    id::{IdMap, RequestId},
+    sync::Mutex,
+};
 use crate::ir::reason::failure::FailureReason;
 
 /// Why a request was cancelled.
@@ -67,29 +70,29 @@ pub struct Cancellations(Mutex<IdMap<RequestId, Arc<CancelHandle>>>);
 impl Cancellations {
     pub(in crate::relay) fn register(&self, id: RequestId) -> Arc<CancelHandle> {
         let cancel = Arc::new(CancelHandle::default());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&cancel));
+        self.0.lock().insert(id, Arc::clone(&cancel));
         cancel
     }
 
     pub(in crate::relay) fn unregister(&self, id: RequestId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.0.lock().remove(&id);
     }
 
     /// Cancels one request; returns false if it is not running.
     pub fn cancel(&self, id: RequestId) -> bool {
-        let cancel = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        let cancel = self.0.lock().get(&id).cloned();
         cancel.inspect(|cancel| cancel.cancel(CancelReason::Killed)).is_some()
     }
 
     /// Cancels all requests.
     pub fn cancel_all(&self) {
-        for cancel in self.0.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        for cancel in self.0.lock().values() {
             cancel.cancel(CancelReason::Shutdown);
         }
     }
 
     #[must_use]
     pub fn running(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.0.lock().len()
     }
 }

@@ -1,12 +1,11 @@
 //! Stores the newest probe result of each upstream.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use crate::{base::clock::UnixMillis, config::settings::UpstreamId};
+use crate::{
+    base::{clock::UnixMillis, sync::Mutex},
+    config::settings::UpstreamId,
+};
 
 /// The newest probe result of each upstream.
 #[derive(Debug, Default)]
@@ -27,10 +26,10 @@ impl HealthChecks {
     /// Returns the newest result.
     #[must_use]
     pub fn latest(&self, upstream: UpstreamId) -> Option<CheckResult> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&upstream).cloned()
+        self.0.lock().get(&upstream).cloned()
     }
 
     pub(in crate::relay) fn insert(&self, upstream: UpstreamId, probed: CheckResult) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(upstream, probed);
+        self.0.lock().insert(upstream, probed);
     }
 }

@@ -1,15 +1,11 @@
 //! The file in the data dir that saves the circuit state of upstreams and keys across restarts.
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::{clock::UnixMillis, fs, money::NanoUsd},
+    base::{clock::UnixMillis, fs, money::NanoUsd, sync::Mutex},
     config::settings::Period,
     ir::reason::{failure::FailureReason, text_field::cause_and_failure},
     routing::{
@@ -125,13 +121,13 @@ impl HealthStore {
 
     /// Takes an upstream's state out of the file of the earlier run.
     pub(in crate::relay) fn take_upstream(&self, name: &str) -> Option<SavedUpstreamRow> {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).upstreams.remove(name)
+        self.loaded.lock().upstreams.remove(name)
     }
 
     /// Takes a key's state out of the file of the earlier run. Another secret than the one with
     /// this fingerprint starts afresh.
     pub(in crate::relay) fn take_key(&self, name: &str, fingerprint: &str) -> Option<SavedKeyRow> {
-        let row = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).keys.remove(name);
+        let row = self.loaded.lock().keys.remove(name);
         row.filter(|row| !row.fingerprint.is_empty() && row.fingerprint == fingerprint)
     }
 
@@ -142,7 +138,7 @@ impl HealthStore {
 
     /// Returns what was spent of budgets.
     fn saved_budgets(&self) -> Vec<SavedBudget> {
-        let found = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = self.loaded.lock();
         let saved = |row: &SavedBudgetRow| {
             let SavedBudgetRow { ref holder, per, from, spent, unknown, threshold_reported: told } =
                 *row;
@@ -161,7 +157,7 @@ impl HealthStore {
     /// Writes the current state if it differs from the file; takes no snapshot without a file.
     pub(in crate::relay) fn save(&self, snapshot: impl FnOnce() -> HealthFile) {
         let Some(file) = &self.path else { return };
-        let mut saved = self.last_saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut saved = self.last_saved.lock();
         let bytes = match serde_json::to_vec(&snapshot()) {
             Ok(bytes) => bytes,
             Err(e) => {

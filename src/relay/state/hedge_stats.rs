@@ -1,11 +1,9 @@
 //! Stores how fast targets begin to respond, and how many hedges the rules still allow.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use crate::{
+    base::sync::{Mutex, MutexGuard},
     config::settings::{Hedge, HedgeDelay},
     routing::{candidate::Candidate, hedge::TargetLatencies},
 };
@@ -17,7 +15,7 @@ pub struct HedgeStats(Mutex<TargetLatencies>);
 
 impl HedgeStats {
     fn lock(&self) -> MutexGuard<'_, TargetLatencies> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Returns the 95th percentile of the time until a target's responses begin, if known.

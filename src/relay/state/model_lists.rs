@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use arc_swap::ArcSwap;
@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    base::fs,
+    base::{fs, sync::Mutex},
     config::settings::{Upstream, UpstreamId},
     routing::catalog::ModelSet,
 };
@@ -86,13 +86,12 @@ impl ModelLists {
     }
 
     fn all_known(&self, upstreams: &[UpstreamId]) -> bool {
-        let (learned, failed) =
-            (self.learned.load(), self.failed.lock().unwrap_or_else(PoisonError::into_inner));
+        let (learned, failed) = (self.learned.load(), self.failed.lock());
         upstreams.iter().all(|id| learned.contains_key(id) || failed.contains(id))
     }
 
     pub(in crate::relay) fn has_failed(&self, id: UpstreamId) -> bool {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+        self.failed.lock().contains(&id)
     }
 
     pub(in crate::relay) fn record_fetch(&self, id: UpstreamId, list: Option<ModelSet>) {
@@ -104,10 +103,10 @@ impl ModelLists {
                     new.insert(id, Arc::clone(&list));
                     new
                 });
-                self.failed.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+                self.failed.lock().remove(&id);
             }
             None => {
-                self.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+                self.failed.lock().insert(id);
             }
         }
         self.changed.notify_waiters();

@@ -2,15 +2,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
 use crate::{
-    base::clock::Mono,
+    base::{clock::Mono, sync::Mutex},
     config::settings::{Upstream, UpstreamId},
     ir::fault::{TransportFault, TransportKind},
 };
@@ -52,7 +49,7 @@ impl Network {
             return false;
         }
         let last_success = self.last_success.load(Ordering::Relaxed);
-        let mut failed = self.last_failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = self.last_failures.lock();
         failed.retain(|_, at| now.since(*at) <= FAILURE_WINDOW && to_millis(*at) > last_success);
         failed.insert(upstream.id, now);
         let proof = fault.kind == TransportKind::NetworkDown || failed.len() > 1;

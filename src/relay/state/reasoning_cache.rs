@@ -8,12 +8,12 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use crate::{
-    base::clock::Mono,
+    base::{clock::Mono, sync::Mutex},
     ir::{
         block::{Block, BlockKind, ToolCall},
         op::Dialect,
@@ -77,7 +77,7 @@ impl ReasoningCache {
         let dialect =
             blocks.iter().find_map(|block| block.signature.as_ref()).map(|proof| proof.dialect);
         let answer = Arc::new(StoredReasoning { dialect, blocks });
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         for key in &keys {
             let known = state.by_key.entry(*key).or_default();
             known.retain(|other| other.dialect != dialect);
@@ -97,7 +97,7 @@ impl ReasoningCache {
         to: Option<Dialect>,
         now: Mono,
     ) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         state.evict(now);
         if state.by_key.is_empty() {
             return;
@@ -378,7 +378,7 @@ mod tests {
                 Mono::default(),
             );
         }
-        let inside = kept.0.lock().expect("not poisoned");
+        let inside = kept.0.lock();
         assert!(inside.bytes <= MAX_BYTES && inside.by_key.len() < 160 && inside.order.len() < 80);
     }
 }

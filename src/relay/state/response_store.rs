@@ -6,14 +6,14 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
 
 use crate::{
-    base::{clock::Mono, json::reader, sanitize},
+    base::{clock::Mono, json::reader, sanitize, sync::Mutex},
     config::settings::{KeyId, UpstreamId},
     ir::{
         block::{BlockKind, CallKind, MediaSource},
@@ -120,13 +120,13 @@ impl ResponseStore {
     /// Returns where a response is stored.
     #[must_use]
     pub fn find(&self, project: &Arc<str>, id: &str) -> Option<StoredAt> {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.0.lock();
         state.by_id.get(&(Arc::clone(project), id.into())).map(|entry| entry.location.clone())
     }
 
     /// Removes a response; returns whether it was known.
     pub fn remove(&self, project: &Arc<str>, id: &str) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         let entry = state.by_id.remove(&(Arc::clone(project), id.into()));
         state.bytes -= entry.as_ref().map_or(0, |entry| entry.bytes);
         entry.is_some()
@@ -156,7 +156,7 @@ impl ResponseStore {
             return;
         }
         let name = (Arc::clone(project), id);
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         state.bytes += entry.bytes;
         if let Some(old) = state.by_id.insert(name.clone(), entry) {
             state.bytes -= old.bytes;

@@ -1,9 +1,8 @@
 //! Remembers which models without a known price were reported, so that each is reported once.
 
-use std::{
-    collections::HashSet,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::HashSet;
+
+use crate::base::sync::Mutex;
 
 /// Models whose unknown price was reported. Clients choose the names, so the set is bounded.
 const MAX_REPORTED_MODELS: usize = 256;
@@ -15,7 +14,7 @@ pub struct UnpricedModels(Mutex<HashSet<String>>);
 impl UnpricedModels {
     /// Adds a model; returns false if it was added before, or if the set is full.
     pub(in crate::relay) fn insert_if_new(&self, name: &str) -> bool {
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.0.lock();
         names.len() < MAX_REPORTED_MODELS && names.insert(name.to_owned())
     }
 }

@@ -7,7 +7,7 @@ mod tracked;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -21,7 +21,11 @@ pub use self::{
 };
 pub use crate::ir::reason::budget::Holder;
 use crate::{
-    base::{clock::UnixMillis, money::NanoUsd},
+    base::{
+        clock::UnixMillis,
+        money::NanoUsd,
+        sync::{Mutex, MutexGuard},
+    },
     config::{Settings, settings::Period},
 };
 
@@ -68,7 +72,7 @@ impl Budgets {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Holder, HolderBudgets>> {
-        self.by_holder.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_holder.lock()
     }
 
     /// Returns whether any budget is configured.

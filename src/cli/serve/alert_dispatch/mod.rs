@@ -4,11 +4,7 @@ mod delivery;
 mod inputs;
 mod memory;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 
@@ -20,6 +16,7 @@ use crate::{
         message::AlertMessage,
         usage_spike::{self, DailyUse},
     },
+    base::sync::{Mutex, MutexGuard},
     config::settings::AlertSettings,
     control::active_alerts::ActiveAlerts,
     events::{
@@ -110,8 +107,8 @@ impl AlertDispatcher {
         }
     }
 
-    fn lock_memory(&self) -> std::sync::MutexGuard<'_, AlertMemory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_memory(&self) -> MutexGuard<'_, AlertMemory> {
+        self.memory.lock()
     }
 
     /// Checks once. New alerts go to the bus and return from it like the alerts of other
