@@ -36,11 +36,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 pub fn create_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    set_private_options(&mut options);
-    let file = options.open(path).map_err(|e| explain_symlink(e, path))?;
-    check_ownership(&file, path)?;
-    set_mode(&file, 0o600)?;
-    Ok(file)
+    open_private(options, path)
 }
 
 /// Like [`create_private`], for appending.
@@ -51,6 +47,10 @@ pub fn create_private(path: &Path) -> io::Result<File> {
 pub fn append_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true);
+    open_private(options, path)
+}
+
+fn open_private(mut options: OpenOptions, path: &Path) -> io::Result<File> {
     set_private_options(&mut options);
     let file = options.open(path).map_err(|e| explain_symlink(e, path))?;
     check_ownership(&file, path)?;

@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod choices;
 pub mod clock;
+pub mod data_url;
 pub mod dot_segment;
 pub mod framing;
 pub mod fs;

@@ -9,6 +9,8 @@ use crate::{
     base::framing::Framing,
     dialect::{
         errors::read_error,
+        generic_meter::GenericMeter,
+        json_body,
         losses::Loss,
         meter::{AnswerSummary, Meter},
         model_list::{self, ModelEntry},
@@ -31,17 +33,41 @@ pub trait Egress: Send + Sync {
         read_error::from_body(status, content_type, body)
     }
 
-    /// Reads a complete non-streaming answer of a generation op: its usage and finish, or the error
-    /// hidden in it. The whole body must be valid JSON of the expected shape.
+    /// Reads a complete answer of a conversation that did not stream: its usage and finish, or the
+    /// error hidden in it. The whole body must be valid JSON of the expected shape.
     ///
     /// # Errors
     ///
     /// The fault: an error object inside a 200, HTML, broken JSON, an unexpected shape.
-    fn read_summary(&self, op: Op, content_type: &str, body: &[u8])
-    -> Result<AnswerSummary, Fault>;
+    fn read_chat_summary(&self, content_type: &str, body: &[u8]) -> Result<AnswerSummary, Fault>;
 
-    /// Returns a watcher for a stream that is passed through.
-    fn meter(&self, op: Op) -> Box<dyn Meter>;
+    /// Reads a complete answer of any op. An op that the dialect does not read may have any shape.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_chat_summary`](Self::read_chat_summary).
+    fn read_summary(
+        &self,
+        op: Op,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<AnswerSummary, Fault> {
+        match op {
+            Op::Chat | Op::Completions => self.read_chat_summary(content_type, body),
+            _ => json_body::generic_summary(content_type, body),
+        }
+    }
+
+    /// Returns a watcher for the stream of a conversation that is passed through.
+    fn chat_meter(&self) -> Box<dyn Meter>;
+
+    /// Returns a watcher for a stream of any op that is passed through.
+    fn meter(&self, op: Op) -> Box<dyn Meter> {
+        match op {
+            Op::Chat | Op::Completions | Op::Stored => self.chat_meter(),
+            _ => Box::new(GenericMeter::default()),
+        }
+    }
 
     /// Reads the model ids of a model-list answer.
     fn read_models(&self, body: &[u8]) -> Option<Vec<ModelEntry>> {

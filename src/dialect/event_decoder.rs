@@ -11,7 +11,7 @@ use crate::{
         },
         json::{reader, surrogates},
     },
-    dialect::{egress::StreamReader, errors::read_error, meter::AnswerSummary},
+    dialect::{egress::StreamReader, errors::read_error, event_json, meter::AnswerSummary},
     ir::{event::ChatEvent, fault::Fault, think_tags},
 };
 
@@ -83,7 +83,7 @@ impl EventDecoder {
                     let data = sse::read_event(rest.strip_prefix(sse::BOM).unwrap_or(&rest))
                         .data
                         .into_owned();
-                    data.trim_ascii() == b"[DONE]" || reader::parse(&data).is_ok()
+                    event_json::is_done(&data) || reader::parse(&data).is_ok()
                 }
                 Framing::Ndjson => reader::parse(ndjson::line_content(&rest)).is_ok(),
                 Framing::JsonArray => false,

@@ -63,6 +63,12 @@ pub(super) fn read<'a>(
     })
 }
 
+/// Returns whether an event is the terminator of OpenAI's streams, which some providers of other
+/// dialects send as well.
+pub(super) fn is_done(data: &[u8]) -> bool {
+    data.trim_ascii() == b"[DONE]"
+}
+
 /// Returns whether the text of an event from the value of its `error` member on begins with an
 /// error: an object or a text that is not empty.
 pub(super) fn is_error_value(value: &[u8]) -> bool {

@@ -19,7 +19,7 @@ pub(super) struct GenericMeter {
 
 impl Meter for GenericMeter {
     fn observe(&mut self, name: &[u8], data: &[u8]) -> MeterEvent {
-        if data.trim_ascii() == b"[DONE]" {
+        if event_json::is_done(data) {
             return MeterEvent::Metadata;
         }
         let (mut error, mut usage) = (name == b"error", false);

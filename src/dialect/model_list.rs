@@ -26,13 +26,9 @@ pub(super) fn read_model_list(body: &[u8]) -> Option<Vec<ModelEntry>> {
 }
 
 fn read_entry(json: JsonRef<'_>) -> Option<ModelEntry> {
-    let text = |key| json.get(key).and_then(JsonRef::str).map(|text| text.into_owned());
-    let id = json
-        .str()
-        .map(|id| id.into_owned())
-        .or_else(|| text("id"))
-        .or_else(|| text("model"))
-        .or_else(|| text("name"))?;
+    let text = |key| json.string_at(key);
+    let id =
+        json.string().or_else(|| text("id")).or_else(|| text("model")).or_else(|| text("name"))?;
     let id = id.strip_prefix("models/").unwrap_or(&id).to_owned();
     if id.is_empty() || id.len() > MAX_ID_BYTES || id.chars().any(char::is_control) {
         return None;

@@ -23,6 +23,7 @@ use crate::{
         egress::AttemptContext,
         errors::read_error,
         event_decoder::{EventDecoder, FeedResult, FeedState, StreamEnd},
+        event_json,
         meter::{AnswerSummary, Meter, MeterEvent},
         passthrough::sse_repair::{FrameAction, FramingRules, is_readable_error},
         registry,
@@ -370,7 +371,7 @@ impl Passthrough {
     /// Processes an event without its terminator at the end of the body, if its data is complete.
     fn process_remainder(&mut self, rest: &Bytes, out: &mut Vec<Bytes>) {
         let mut step = FeedResult::default();
-        let is_whole = |data: &[u8]| data.trim_ascii() == b"[DONE]" || reader::parse(data).is_ok();
+        let is_whole = |data: &[u8]| event_json::is_done(data) || reader::parse(data).is_ok();
         match self.framing {
             Framing::Sse => {
                 let skip = if self.event_count == 0 && rest.starts_with(sse::BOM) {

@@ -1,7 +1,7 @@
 //! A chat request, neutral of any dialect.
 
 use crate::ir::{
-    block::Block,
+    block::{Block, BlockKind},
     extras::Extras,
     generation_settings::GenerationSettings,
     tool::{Tool, ToolChoice},
@@ -20,6 +20,18 @@ pub struct ChatRequest {
     /// Fields of the request that the response must repeat (Responses).
     pub echoed_fields: Extras,
     pub extras: Extras,
+}
+
+impl ChatRequest {
+    /// Returns the name of each call in the conversation.
+    pub fn called_tools(&self) -> impl Iterator<Item = &str> + Clone {
+        self.messages.iter().flat_map(|message| &message.blocks).filter_map(|block| {
+            match &block.kind {
+                BlockKind::ToolCall(call) => Some(call.name.as_str()),
+                _ => None,
+            }
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -86,9 +86,9 @@ impl CustomTool {
     #[must_use]
     pub fn as_function(&self) -> FunctionTool {
         let mut description = self.description.clone().unwrap_or_default();
-        if let Some(definition) = self.format.as_ref().and_then(|format| {
-            format.json().get("definition")?.str().map(std::borrow::Cow::into_owned)
-        }) {
+        if let Some(definition) =
+            self.format.as_ref().and_then(|format| format.json().string_at("definition"))
+        {
             if !description.is_empty() {
                 description.push_str("\n\n");
             }
@@ -113,8 +113,7 @@ impl CustomTool {
 /// if they have another form.
 #[must_use]
 pub fn custom_input(arguments: &str) -> String {
-    let inside = RawJson::parse(arguments)
-        .and_then(|raw| raw.json().get("input")?.str().map(std::borrow::Cow::into_owned));
+    let inside = RawJson::parse(arguments).and_then(|raw| raw.json().string_at("input"));
     inside.unwrap_or_else(|| arguments.to_owned())
 }
 

@@ -129,6 +129,39 @@ impl<'a> JsonRef<'a> {
         Some(if inner.contains('\\') { Cow::Owned(unescape(inner)) } else { Cow::Borrowed(inner) })
     }
 
+    /// Returns a string as an owned text.
+    #[must_use]
+    pub fn string(self) -> Option<String> {
+        self.str().map(Cow::into_owned)
+    }
+
+    /// Returns a member of an object if it is a string.
+    #[must_use]
+    pub fn string_at(self, name: &str) -> Option<String> {
+        self.get(name)?.string()
+    }
+
+    /// Returns a member of an object if it is a string that is not empty.
+    #[must_use]
+    pub fn non_empty_at(self, name: &str) -> Option<String> {
+        self.string_at(name).filter(|text| !text.is_empty())
+    }
+
+    /// Returns the strings of a list; a single string counts as a list of one.
+    #[must_use]
+    pub fn strings(self) -> Vec<String> {
+        match self.string() {
+            Some(one) => vec![one],
+            None => self.items().filter_map(Self::string).collect(),
+        }
+    }
+
+    /// Returns the text of a string, or the JSON of any other value.
+    #[must_use]
+    pub fn plain_text(self) -> String {
+        self.string().unwrap_or_else(|| self.text().to_owned())
+    }
+
     #[must_use]
     pub fn bool(self) -> Option<bool> {
         self.text().parse().ok()

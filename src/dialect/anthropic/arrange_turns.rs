@@ -275,7 +275,7 @@ impl<'a> TurnArranger<'a, '_> {
                 };
                 return self.turn_mut(assistant).blocks.push(piece);
             }
-            BlockKind::Foreign { body, .. } => return self.losses.add(foreign_loss_name(body)),
+            BlockKind::Foreign { body, .. } => return self.losses.add_foreign_block(body.json()),
         };
         self.turn_mut(assistant).blocks.push(ArrangedBlock::new(content, block));
     }
@@ -322,14 +322,6 @@ impl<'a> TurnArranger<'a, '_> {
             self.add_block(false, block);
         }
     }
-}
-
-/// The loss name of a foreign block: `messages.` and the block's own type.
-pub(super) fn foreign_loss_name(body: &RawJson) -> String {
-    body.json()
-        .get("type")
-        .and_then(crate::base::json::reader::JsonRef::str)
-        .map_or_else(|| "messages.foreign".to_owned(), |kind| format!("messages.{kind}"))
 }
 
 pub(super) fn text_of(block: &Block) -> Option<&str> {

@@ -77,16 +77,17 @@ pub(super) fn read_cache_control(json: JsonRef<'_>) -> Option<CacheBreakpoint> {
 
 /// Reads a citation in any of its forms.
 pub(super) fn read_citation(json: JsonRef<'_>) -> Citation {
-    let url = string_member(json, "url")
-        .or_else(|| string_member(json, "source").filter(|source| source.contains("://")));
+    let url = json
+        .string_at("url")
+        .or_else(|| json.string_at("source").filter(|source| source.contains("://")));
     // A citation with an empty index was made by aiproxy from a foreign one. The provider would
     // refuse it.
     let made =
         json.get("encrypted_index").and_then(JsonRef::str).is_some_and(|index| index.is_empty());
     Citation {
         url,
-        title: string_member(json, "title").or_else(|| string_member(json, "document_title")),
-        cited_text: string_member(json, "cited_text"),
+        title: json.string_at("title").or_else(|| json.string_at("document_title")),
+        cited_text: json.string_at("cited_text"),
         span: None,
         raw: (!made).then(|| (DIALECT, RawJson::from_json(json))),
     }
@@ -94,9 +95,7 @@ pub(super) fn read_citation(json: JsonRef<'_>) -> Citation {
 
 /// The arguments of a call as the text of an object. Some vendors put that text into a string.
 pub(super) fn read_arguments(json: Option<JsonRef<'_>>) -> String {
-    json.map_or_else(String::new, |input| {
-        input.str().map_or_else(|| input.text().to_owned(), std::borrow::Cow::into_owned)
-    })
+    json.map_or_else(String::new, |input| input.plain_text())
 }
 
 /// Reads a signature; `None` if no provider signed the block.
@@ -110,10 +109,6 @@ pub(super) fn read_signature(value: &str) -> Option<ReasoningSignature> {
     })
 }
 
-pub(super) fn string_member(json: JsonRef<'_>, key: &str) -> Option<String> {
-    json.get(key).and_then(JsonRef::str).map(std::borrow::Cow::into_owned)
-}
-
 pub(super) fn foreign_block(json: JsonRef<'_>) -> Block {
     Block::new(BlockKind::Foreign { dialect: DIALECT, body: RawJson::from_json(json) })
 }
@@ -121,14 +116,12 @@ pub(super) fn foreign_block(json: JsonRef<'_>) -> Block {
 fn read_text(json: JsonRef<'_>) -> BlockKind {
     let citations =
         json.get("citations").into_iter().flat_map(JsonRef::items).map(read_citation).collect();
-    BlockKind::Text(TextBlock { text: string_member(json, "text").unwrap_or_default(), citations })
+    BlockKind::Text(TextBlock { text: json.string_at("text").unwrap_or_default(), citations })
 }
 
 fn read_tool_call(json: JsonRef<'_>) -> BlockKind {
-    let (id, name) = (
-        string_member(json, "id").unwrap_or_default(),
-        string_member(json, "name").unwrap_or_default(),
-    );
+    let (id, name) =
+        (json.string_at("id").unwrap_or_default(), json.string_at("name").unwrap_or_default());
     BlockKind::ToolCall(ToolCall {
         id,
         name,
@@ -139,7 +132,7 @@ fn read_tool_call(json: JsonRef<'_>) -> BlockKind {
 
 fn read_tool_result(json: JsonRef<'_>) -> BlockKind {
     BlockKind::ToolResult(ToolResult {
-        call: string_member(json, "tool_use_id").unwrap_or_default(),
+        call: json.string_at("tool_use_id").unwrap_or_default(),
         name: None,
         content: read_content(json.get("content")),
         is_error: json.get("is_error").and_then(JsonRef::bool).unwrap_or(false),
@@ -148,7 +141,7 @@ fn read_tool_result(json: JsonRef<'_>) -> BlockKind {
 }
 
 fn read_thinking(json: JsonRef<'_>) -> Block {
-    let redacted = string_member(json, "data").filter(|_| json.get("thinking").is_none());
+    let redacted = json.string_at("data").filter(|_| json.get("thinking").is_none());
     let proof = match redacted {
         Some(value) => Some(ReasoningSignature {
             dialect: DIALECT,
@@ -160,7 +153,7 @@ fn read_thinking(json: JsonRef<'_>) -> Block {
             json.get("signature").and_then(JsonRef::str).and_then(|value| read_signature(&value))
         }
     };
-    let text = string_member(json, "thinking").unwrap_or_default();
+    let text = json.string_at("thinking").unwrap_or_default();
     let extras = Extras::from_object(DIALECT, json, &["type", "thinking", "signature", "data"]);
     Block {
         signature: proof,
@@ -175,19 +168,19 @@ fn read_media(json: JsonRef<'_>, kind: MediaKind) -> Option<Media> {
         kind,
         source,
         mime,
-        name: string_member(json, "title"),
+        name: json.string_at("title"),
         detail: None,
     })
 }
 
 fn read_source(json: JsonRef<'_>) -> Option<(MediaSource, Option<String>)> {
     let source = json.get("source")?;
-    let mime = string_member(source, "media_type");
+    let mime = source.string_at("media_type");
     let read = match source.get("type").and_then(JsonRef::str).as_deref()? {
-        "base64" => MediaSource::Base64(string_member(source, "data")?),
-        "text" => MediaSource::Text(string_member(source, "data")?),
-        "url" => MediaSource::Url(string_member(source, "url")?),
-        "file" => MediaSource::FileId(string_member(source, "file_id")?),
+        "base64" => MediaSource::Base64(source.string_at("data")?),
+        "text" => MediaSource::Text(source.string_at("data")?),
+        "url" => MediaSource::Url(source.string_at("url")?),
+        "file" => MediaSource::FileId(source.string_at("file_id")?),
         _ => return None,
     };
     Some((read, mime))
@@ -221,7 +214,7 @@ fn read_as_text_document(json: JsonRef<'_>, blocks: JsonRef<'_>, key: &str) -> B
             _ => None,
         })
         .collect();
-    let name = string_member(json, "title").or_else(|| string_member(json, "source"));
+    let name = json.string_at("title").or_else(|| json.string_at("source"));
     let mime = Some("text/plain".to_owned());
     let media = Media {
         kind: MediaKind::Document,

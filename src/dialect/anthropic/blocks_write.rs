@@ -6,9 +6,7 @@ use crate::{
     base::json::{reader, writer},
     dialect::{
         anthropic::{
-            arrange_turns::{
-                ArrangedBlock, ArrangedContent, ArrangedTurn, foreign_loss_name, text_of,
-            },
+            arrange_turns::{ArrangedBlock, ArrangedContent, ArrangedTurn, text_of},
             blocks_read::ORIGINAL_BLOCK_KEYS,
             media,
             names::AnthropicToolNames,
@@ -234,7 +232,7 @@ fn write_tool_result(
                     only_text = None;
                 }
                 BlockKind::Foreign { body, .. } => {
-                    losses.add(foreign_loss_name(body));
+                    losses.add_foreign_block(body.json());
                     continue;
                 }
                 BlockKind::Reasoning(_) | BlockKind::ToolCall(_) | BlockKind::ToolResult(_) => {

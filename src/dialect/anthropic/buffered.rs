@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 use crate::{
     base::framing::sse,
     dialect::{
-        anthropic::meter::MessageUsage, errors::read_error, json_body, meter::AnswerSummary,
+        anthropic::meter::MessageUsage, errors::read_error, event_json, json_body,
+        meter::AnswerSummary,
     },
     ir::fault::Fault,
 };
@@ -116,7 +117,7 @@ pub(super) fn collect_stream(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fau
     let mut blocks: Vec<(u64, Map<String, Value>, String)> = Vec::new();
     let mut done = false;
     for (_, data) in events {
-        if data.trim_ascii() == b"[DONE]" {
+        if event_json::is_done(data) {
             continue;
         }
         let mut event = json_body::parse_event_tree(data)?;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::{
-    base::json::writer,
+    base::{data_url, json::writer},
     ir::block::{Media, MediaKind, MediaSource},
 };
 
@@ -30,9 +30,10 @@ pub(super) fn write_source(media: &Media) -> Result<(&'static str, String), &'st
                 _ => return Err(lost),
             }
         }
-        MediaSource::Url(url) => match parse_data_url(url) {
-            Some((mime, data)) => {
-                let (mime, source) = (Some(mime.to_owned()), MediaSource::Base64(data.to_owned()));
+        MediaSource::Url(url) => match data_url::split_base64(url) {
+            Some(parts) => {
+                let mime = Some(parts.mime.unwrap_or_default().to_owned());
+                let source = MediaSource::Base64(parts.data.to_owned());
                 return write_source(&Media { mime, source, ..media.clone() });
             }
             None => writer::object(|o| {
@@ -100,11 +101,6 @@ fn to_standard_base64(data: &str) -> Cow<'_, str> {
         })
         .collect::<String>()
         .into()
-}
-
-fn parse_data_url(url: &str) -> Option<(&str, &str)> {
-    let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
-    Some((head.strip_suffix(";base64")?, data))
 }
 
 /// The declared media type, else the one detected from the first bytes.

@@ -124,7 +124,7 @@ fn with_member(data: &[u8], part: JsonRef<'_>, key: &str, member: &str) -> Vec<u
 
 impl Meter for MessageMeter {
     fn observe(&mut self, name: &[u8], data: &[u8]) -> MeterEvent {
-        if data.len() < 20 && data.trim_ascii() == b"[DONE]" {
+        if event_json::is_done(data) {
             return MeterEvent::Drop;
         }
         let mut fields = MessageEventFields::default();

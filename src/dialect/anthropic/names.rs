@@ -7,7 +7,6 @@ use std::{
 };
 
 use crate::ir::{
-    block::BlockKind,
     request::ChatRequest,
     tool::{Tool, ToolChoice},
 };
@@ -27,13 +26,7 @@ impl AnthropicToolNames {
     /// already taken.
     pub(super) fn for_request(request: &ChatRequest, fixed: &[&str]) -> Self {
         let offered = request.tools.iter().filter_map(Tool::name);
-        let called =
-            request.messages.iter().flat_map(|message| &message.blocks).filter_map(|block| {
-                match &block.kind {
-                    BlockKind::ToolCall(call) => Some(call.name.as_str()),
-                    _ => None,
-                }
-            });
+        let called = request.called_tools();
         let chosen = match &request.tool_choice {
             Some(ToolChoice::Named(name)) => Some(name.as_str()),
             _ => None,

@@ -143,13 +143,14 @@ fn read_settings(json: JsonRef<'_>, extras: &mut Extras) -> GenerationSettings {
         temperature: number("temperature"),
         top_p: number("top_p"),
         top_k: number("top_k"),
-        stop: read_strings(json.get("stop_sequences")),
-        service_tier: blocks_read::string_member(json, "service_tier")
+        stop: json.get("stop_sequences").map(JsonRef::strings).unwrap_or_default(),
+        service_tier: json
+            .string_at("service_tier")
             .map(|tier| if tier == "standard_only" { "default".to_owned() } else { tier }),
         ..GenerationSettings::default()
     };
     if let Some(metadata) = json.get("metadata") {
-        settings.user = blocks_read::string_member(metadata, "user_id");
+        settings.user = metadata.string_at("user_id");
         preserve_unknown(extras, "metadata", metadata, &["user_id"]);
     }
     let mut wish = read_thinking(json.get("thinking"), extras);
@@ -188,14 +189,6 @@ fn preserve_unknown(extras: &mut Extras, key: &str, json: JsonRef<'_>, known: &[
     }
 }
 
-fn read_strings(json: Option<JsonRef<'_>>) -> Vec<String> {
-    let Some(json) = json else { return Vec::new() };
-    match json.str() {
-        Some(one) => vec![one.into_owned()],
-        None => json.items().filter_map(JsonRef::str).map(std::borrow::Cow::into_owned).collect(),
-    }
-}
-
 fn read_thinking(json: Option<JsonRef<'_>>, extras: &mut Extras) -> Option<ReasoningSettings> {
     let json = json?;
     let (enabled, adaptive) = match json.get("type").and_then(JsonRef::str).as_deref() {
@@ -229,7 +222,7 @@ fn read_tool_choice(json: JsonRef<'_>) -> Option<ToolChoice> {
         "auto" => ToolChoice::Auto,
         "any" => ToolChoice::Required,
         "none" => ToolChoice::None,
-        "tool" => ToolChoice::Named(blocks_read::string_member(json, "name")?),
+        "tool" => ToolChoice::Named(json.string_at("name")?),
         _ => return None,
     })
 }
@@ -249,8 +242,8 @@ fn read_tool(json: JsonRef<'_>) -> Tool {
         return Tool::Hosted(HostedTool { kind, dialect: DIALECT, body: RawJson::from_json(json) });
     }
     Tool::Function(FunctionTool {
-        name: blocks_read::string_member(json, "name").unwrap_or_default(),
-        description: blocks_read::string_member(json, "description"),
+        name: json.string_at("name").unwrap_or_default(),
+        description: json.string_at("description"),
         schema: json.get("input_schema").map(RawJson::from_json),
         strict: json.get("strict").and_then(JsonRef::bool),
         namespace: None,

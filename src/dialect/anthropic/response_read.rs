@@ -69,13 +69,13 @@ pub(super) fn read_response(
         }
     }
     Ok(ChatResponse {
-        id: blocks_read::string_member(json, "id").unwrap_or_default(),
+        id: json.string_at("id").unwrap_or_default(),
         model: json_body::clean_name(json.get("model")).unwrap_or_default(),
         created: None,
         blocks,
         finish: read_finish(
             json_body::clean_name(json.get("stop_reason")),
-            blocks_read::string_member(json, "stop_sequence"),
+            json.string_at("stop_sequence"),
             call_ids.has_calls(),
         ),
         usage: counts.usage(),

@@ -3,12 +3,10 @@
 use crate::{
     base::json::reader::{self, JsonRef},
     dialect::{
-        anthropic::{
-            blocks_read, meter::MessageUsage, response_read, stream_blocks::StreamedBlocks,
-        },
+        anthropic::{meter::MessageUsage, response_read, stream_blocks::StreamedBlocks},
         egress::{AttemptContext, StreamReader},
         errors::read_error,
-        json_body,
+        event_json, json_body,
         meter::AnswerSummary,
     },
     ir::{event::ChatEvent, fault::Fault},
@@ -93,7 +91,7 @@ impl StreamReader for MessageStreamReader {
             return Ok(());
         }
         self.event_count = self.event_count.saturating_add(1);
-        if data.len() < 20 && data.trim_ascii() == b"[DONE]" {
+        if event_json::is_done(data) {
             if self.stop_reason.is_some() {
                 self.emit_end(out);
             }
@@ -136,14 +134,13 @@ impl StreamReader for MessageStreamReader {
                 let message = json.get("message").unwrap_or(json);
                 self.model = json_body::clean_name(message.get("model"));
                 self.update_usage(message.get("usage"));
-                self.emit_begin(blocks_read::string_member(message, "id").unwrap_or_default(), out);
+                self.emit_begin(message.string_at("id").unwrap_or_default(), out);
             }
             b"message_delta" => {
                 let delta = json.get("delta").unwrap_or(json);
                 self.stop_reason =
                     json_body::clean_name(delta.get("stop_reason")).or(self.stop_reason.take());
-                self.stop_sequence = blocks_read::string_member(delta, "stop_sequence")
-                    .or(self.stop_sequence.take());
+                self.stop_sequence = delta.string_at("stop_sequence").or(self.stop_sequence.take());
                 self.update_usage(json.get("usage").or_else(|| delta.get("usage")));
             }
             b"message_stop" => {

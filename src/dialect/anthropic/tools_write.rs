@@ -100,11 +100,7 @@ fn write_hosted(tool: &HostedTool, losses: &mut Losses) -> Option<String> {
     if tool.kind == HostedKind::WebSearch {
         return Some(write_web_search(json, losses));
     }
-    let kind = json
-        .get("type")
-        .and_then(JsonRef::str)
-        .map_or_else(|| "hosted".to_owned(), std::borrow::Cow::into_owned);
-    losses.add(format!("tools.{kind}"));
+    losses.add_foreign_tool(json);
     None
 }
 

@@ -1,6 +1,8 @@
 //! Maps aiproxy's errors to the OpenAI family's status, type and code, and writes the body with its
 //! four fields.
 
+use bytes::Bytes;
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
@@ -50,6 +52,12 @@ pub(in crate::dialect) fn error_code(error: &ProxyError) -> ErrorCode {
         _ => kind,
     };
     ErrorCode { status, error_type: kind, code }
+}
+
+/// Writes the whole answer to a request that failed.
+pub(in crate::dialect) fn write_error(error: &ProxyError) -> (StatusCode, Bytes) {
+    let code = error_code(error);
+    (status::status_code(code.status), error_body(error, &code).to_string().into())
 }
 
 /// Writes `{"error":{message,type,param,code}}`. The published schema requires all four; the last

@@ -179,7 +179,7 @@ pub(in crate::dialect) fn from_json(status: Option<u16>, json: JsonRef<'_>) -> F
     let details = || error.get("details").into_iter().flat_map(JsonRef::items);
 
     let message = text(error, "message")
-        .or_else(|| root.get("error").and_then(JsonRef::str).map(|text| text.into_owned()))
+        .or_else(|| root.string_at("error"))
         .or_else(|| text(root, "message"))
         .or_else(|| root.get("detail").or_else(|| error.get("detail")).map(detail_text))
         .or_else(|| root.get("errors").map(detail_text))
@@ -188,7 +188,7 @@ pub(in crate::dialect) fn from_json(status: Option<u16>, json: JsonRef<'_>) -> F
     let retry =
         details().find_map(|d| d.get("retryDelay")?.str().and_then(|text| parse_seconds(&text)));
     // Google's `code` repeats the status, and its `status` contains the error's name.
-    let google = error.get("status").and_then(JsonRef::str).map(std::borrow::Cow::into_owned);
+    let google = error.string_at("status");
     let code = text(error, "code");
     // A namespace may precede the name of an exception.
     let exception = || Some(text(root, "__type")?.rsplit('#').next()?.to_owned());
@@ -300,7 +300,7 @@ fn unwrap_list(json: JsonRef<'_>) -> JsonRef<'_> {
 /// Returns a text, or a number as text.
 fn scalar_text(json: JsonRef<'_>) -> Option<String> {
     match json.kind() {
-        "string" => json.str().map(std::borrow::Cow::into_owned),
+        "string" => json.string(),
         "number" => Some(json.text().to_owned()),
         _ => None,
     }
@@ -314,8 +314,7 @@ fn detail_text(json: JsonRef<'_>) -> String {
     }
     let one = |item: JsonRef<'_>| {
         let message = item
-            .str()
-            .map(std::borrow::Cow::into_owned)
+            .string()
             .or_else(|| scalar_text(item.get("msg").or_else(|| item.get("message"))?))?;
         let location: Vec<_> =
             item.get("loc").into_iter().flat_map(JsonRef::items).filter_map(scalar_text).collect();

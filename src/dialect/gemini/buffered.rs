@@ -11,6 +11,7 @@ use crate::{
     },
     dialect::{
         errors::read_error,
+        event_json,
         gemini::meter::{read_finish_reason, read_usage},
         json_body,
         meter::AnswerSummary,
@@ -95,7 +96,7 @@ pub(super) fn collect_stream(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fau
     let mut candidates: Vec<Map<String, Value>> = Vec::new();
     let mut done = false;
     for (_, data) in events {
-        if data.trim_ascii() == b"[DONE]" {
+        if event_json::is_done(data) {
             continue;
         }
         done |= json_body::parse_response("", data)

@@ -182,8 +182,7 @@ fn write_part(
             a.raw(body);
         }
         BlockKind::Foreign { body, .. } => {
-            let kind = body.json().get("type").and_then(|kind| kind.str().map(Cow::into_owned));
-            losses.add(format!("messages.{}", kind.as_deref().unwrap_or("foreign")));
+            losses.add_foreign_block(body.json());
         }
         BlockKind::Refusal(_) | BlockKind::ToolResult(_) => {}
     }

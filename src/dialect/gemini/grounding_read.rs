@@ -1,7 +1,5 @@
 //! Reads the sources of an answer and its token probabilities: grounding, citations, logprobs.
 
-use std::borrow::Cow;
-
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef, writer},
     ir::block::Citation,
@@ -85,9 +83,7 @@ fn read_grounding_chunk(json: JsonRef<'_>) -> Citation {
         .iter()
         .find_map(|kind| json.get(kind))
         .unwrap_or(json);
-    let text = |key: &str| {
-        source.get(key).and_then(JsonRef::str).map(Cow::into_owned).filter(|text| !text.is_empty())
-    };
+    let text = |key: &str| source.non_empty_at(key);
     Citation {
         url: text("uri").or_else(|| text("sourceUri")),
         title: text("title").or_else(|| text("documentName")).or_else(|| text("fileSearchStore")),
@@ -104,7 +100,7 @@ pub(super) fn read_citation_sources(
 ) {
     let list = json.get("citationSources").or_else(|| json.get("citations"));
     for source in list.into_iter().flat_map(JsonRef::items).take(MAX_CITATIONS) {
-        let text = |key| source.get(key).and_then(JsonRef::str).map(Cow::into_owned);
+        let text = |key| source.string_at(key);
         if text("uri").is_some() || text("title").is_some() {
             out.push(Citation {
                 url: text("uri"),

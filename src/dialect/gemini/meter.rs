@@ -108,7 +108,7 @@ impl ContentMeter {
 
 impl Meter for ContentMeter {
     fn observe(&mut self, name: &[u8], data: &[u8]) -> MeterEvent {
-        if data.len() < 20 && data.trim_ascii() == b"[DONE]" {
+        if event_json::is_done(data) {
             return MeterEvent::Drop;
         }
         let mut fields = ContentChunkFields::default();

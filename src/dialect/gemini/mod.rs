@@ -30,9 +30,7 @@ use crate::{
     base::framing::Framing,
     dialect::{
         egress::{AttemptContext, Egress, EncodedRequest, StreamReader, TargetTraits},
-        generic_meter::GenericMeter,
         ingress::{ChatEndpoint, Ingress, ResponseSpec, StreamWriter},
-        json_body,
         meter::{AnswerSummary, Meter},
     },
     ir::{
@@ -83,23 +81,12 @@ impl Ingress for Gemini {
 }
 
 impl Egress for Gemini {
-    fn read_summary(
-        &self,
-        op: Op,
-        content_type: &str,
-        body: &[u8],
-    ) -> Result<AnswerSummary, Fault> {
-        match op {
-            Op::Chat => buffered::read_summary(content_type, body),
-            _ => json_body::generic_summary(content_type, body),
-        }
+    fn read_chat_summary(&self, content_type: &str, body: &[u8]) -> Result<AnswerSummary, Fault> {
+        buffered::read_summary(content_type, body)
     }
 
-    fn meter(&self, op: Op) -> Box<dyn Meter> {
-        match op {
-            Op::Chat => Box::new(meter::ContentMeter::default()),
-            _ => Box::new(GenericMeter::default()),
-        }
+    fn chat_meter(&self) -> Box<dyn Meter> {
+        Box::new(meter::ContentMeter::default())
     }
 
     fn synthesize_stream(&self, _op: Op, body: &[u8], framing: Framing) -> Result<Bytes, Fault> {

@@ -3,9 +3,12 @@
 use std::borrow::Cow;
 
 use crate::{
-    base::json::{
-        reader,
-        writer::{ArrayWriter, ObjectWriter},
+    base::{
+        data_url::{self, DataUrl},
+        json::{
+            reader,
+            writer::{ArrayWriter, ObjectWriter},
+        },
     },
     dialect::gemini::field_names,
     ir::{
@@ -69,24 +72,17 @@ pub(super) fn to_media_part(media: &Media) -> Result<MediaPart<'_>, &'static str
             Some(name) => Cow::Owned(format!("{name}:\n{text}")),
             None => Cow::Borrowed(text),
         })),
-        MediaSource::Url(url) => {
-            match url.strip_prefix("data:").and_then(|url| url.split_once(',')) {
-                Some((head, data)) => {
-                    let given = head.split(';').next().filter(|mime| !mime.is_empty());
-                    Ok(MediaPart::Inline {
-                        mime: given.map_or_else(
-                            || mime_type(media, data),
-                            |mime| Cow::Owned(mime.to_owned()),
-                        ),
-                        data,
-                    })
-                }
-                None => Ok(MediaPart::File {
-                    mime: media.mime.as_deref().or_else(|| field_names::mime_of_name(url)),
-                    uri: url,
-                }),
-            }
-        }
+        MediaSource::Url(url) => match data_url::split(url) {
+            Some(DataUrl { mime, data, .. }) => Ok(MediaPart::Inline {
+                mime: mime
+                    .map_or_else(|| mime_type(media, data), |mime| Cow::Owned(mime.to_owned())),
+                data,
+            }),
+            None => Ok(MediaPart::File {
+                mime: media.mime.as_deref().or_else(|| field_names::mime_of_name(url)),
+                uri: url,
+            }),
+        },
         // A file id of another provider is not a URI.
         MediaSource::FileId(id) if id.contains("://") || id.starts_with("files/") => {
             Ok(MediaPart::File {

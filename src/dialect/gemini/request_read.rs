@@ -167,7 +167,7 @@ fn read_function(value: JsonRef<'_>) -> Tool {
     for (key, value) in field_names::members(value) {
         match &*key {
             "name" => tool.name = value.str().unwrap_or_default().into_owned(),
-            "description" => tool.description = value.str().map(Cow::into_owned),
+            "description" => tool.description = value.string(),
             "parameters" => tool.schema = Some(schema_read::to_json_schema(value)),
             "parametersJsonSchema" => tool.schema = Some(RawJson::from_json(value)),
             key => tool.extras.push(Dialect::Gemini, key, RawJson::from_json(value)),
@@ -200,9 +200,7 @@ fn read_function_calling(config: JsonRef<'_>, request: &mut ChatRequest) {
                     .unwrap_or_default();
             }
             "allowedFunctionNames" => {
-                names = field_names::elements(value)
-                    .filter_map(|name| Some(name.str()?.into_owned()))
-                    .collect();
+                names = field_names::elements(value).filter_map(JsonRef::string).collect();
             }
             key => request.extras.push(
                 Dialect::Gemini,
@@ -258,9 +256,7 @@ fn read_generation_config(
             "responseLogprobs" => settings.logprobs = value.bool(),
             "logprobs" => settings.top_logprobs = count()?,
             "stopSequences" => {
-                settings.stop = field_names::elements(value)
-                    .filter_map(|stop| Some(stop.str()?.into_owned()))
-                    .collect();
+                settings.stop = field_names::elements(value).filter_map(JsonRef::string).collect();
             }
             "responseMimeType" => mime = value.str(),
             "responseSchema" => response_schema = Some(schema_read::to_json_schema(value)),

@@ -220,12 +220,7 @@ fn hosted_tool(tool: &HostedTool, functions: bool, losses: &mut Losses) -> Optio
         HostedKind::CodeExecution => ("codeExecution", "tools.code_execution"),
         HostedKind::UrlContext => ("urlContext", "tools.url_context"),
         HostedKind::Other => {
-            let kind = tool
-                .body
-                .json()
-                .get("type")
-                .and_then(|kind| kind.str().map(std::borrow::Cow::into_owned));
-            losses.add(format!("tools.{}", kind.as_deref().unwrap_or("hosted")));
+            losses.add_foreign_tool(tool.body.json());
             return None;
         }
     };

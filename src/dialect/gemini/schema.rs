@@ -152,7 +152,7 @@ impl<'a> SchemaConverter<'a, '_> {
             "properties" if merged.cut => {}
             "properties" => self.write_properties(o, merged, within),
             "required" => {
-                self.write_required(o, &merged.members, merged.first("properties").is_some())
+                self.write_required(o, &merged.members, merged.first("properties").is_some());
             }
             "items" if merged.cut => {}
             "items" if value.is_array() => {

@@ -280,7 +280,7 @@ impl StreamReader for ContentStreamReader {
         data: &[u8],
         out: &mut Vec<ChatEvent>,
     ) -> Result<(), Box<Fault>> {
-        if self.ended || data.len() < 20 && data.trim_ascii() == b"[DONE]" {
+        if self.ended || event_json::is_done(data) {
             return Ok(());
         }
         self.event_count = self.event_count.saturating_add(1);

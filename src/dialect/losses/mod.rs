@@ -7,7 +7,10 @@ mod tests;
 
 use std::borrow::Cow;
 
-use crate::ir::op::Dialect;
+use crate::{
+    base::json::reader::JsonRef,
+    ir::{op::Dialect, tool::HostedKind},
+};
 
 /// Maximum length of a loss's name; clients choose part of some names.
 const MAX_NAME_CHARS: usize = 80;
@@ -45,6 +48,26 @@ impl Losses {
         if lost {
             self.add(field);
         }
+    }
+
+    /// Adds a tool that another provider runs on its side.
+    pub(super) fn add_hosted_tool(&mut self, kind: HostedKind) {
+        self.add(match kind {
+            HostedKind::WebSearch => "tools.web_search",
+            HostedKind::CodeExecution => "tools.code_execution",
+            HostedKind::UrlContext => "tools.url_context",
+            HostedKind::Other => "tools.hosted",
+        });
+    }
+
+    /// Adds a tool of another dialect under the name of its type.
+    pub(super) fn add_foreign_tool(&mut self, tool: JsonRef<'_>) {
+        self.add(format!("tools.{}", tool.string_at("type").as_deref().unwrap_or("hosted")));
+    }
+
+    /// Adds a block of another dialect under the name of its type.
+    pub(super) fn add_foreign_block(&mut self, block: JsonRef<'_>) {
+        self.add(format!("messages.{}", block.string_at("type").as_deref().unwrap_or("foreign")));
     }
 
     pub(super) fn into_vec(self) -> Vec<Loss> {

@@ -6,7 +6,7 @@ use base64::{
 };
 
 use crate::{
-    base::json::reader::JsonRef,
+    base::{data_url, json::reader::JsonRef},
     ir::block::{Block, BlockKind, Media, MediaKind, MediaSource},
 };
 
@@ -23,7 +23,8 @@ const BASE64_PREFIXES: [(&str, &str); 6] = [
 /// Reads an image of a message and detects its type from its first bytes.
 pub(super) fn read_image(value: JsonRef<'_>) -> Option<Block> {
     let text = value.str()?;
-    let (mime, data) = split_data_url(&text).unwrap_or((None, &text));
+    let (mime, data) =
+        data_url::split_base64(&text).map_or((None, &*text), |parts| (parts.mime, parts.data));
     let guess =
         || BASE64_PREFIXES.iter().find(|(begin, _)| data.starts_with(begin)).map(|(_, mime)| *mime);
     Some(Block::new(BlockKind::Media(Media {
@@ -33,13 +34,6 @@ pub(super) fn read_image(value: JsonRef<'_>) -> Option<Block> {
         name: None,
         detail: None,
     })))
-}
-
-/// Returns the media type and the base64 data of a `data:` URL.
-pub(super) fn split_data_url(url: &str) -> Option<(Option<&str>, &str)> {
-    let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
-    let mime = head.strip_suffix(";base64")?;
-    Some((Some(mime.split(';').next().unwrap_or(mime)).filter(|mime| !mime.is_empty()), data))
 }
 
 /// Converts base64 into the only form that Ollama accepts: standard alphabet, padded. Returns

@@ -3,9 +3,12 @@
 use std::{borrow::Cow, collections::HashMap};
 
 use crate::{
-    base::json::{
-        raw::RawJson,
-        writer::{ArrayWriter, ObjectWriter},
+    base::{
+        data_url,
+        json::{
+            raw::RawJson,
+            writer::{ArrayWriter, ObjectWriter},
+        },
     },
     dialect::{
         losses::Losses,
@@ -240,10 +243,7 @@ fn text_and_images<'b>(
             BlockKind::Refusal(words) => push_text(words),
             BlockKind::Media(media) => add_media(media, &mut images, &mut push_text, losses),
             BlockKind::Foreign { body, .. } => {
-                let kind = body.json().get("type").and_then(|kind| kind.str());
-                losses.add(kind.map_or(Cow::Borrowed("messages.foreign"), |kind| {
-                    format!("messages.{kind}").into()
-                }));
+                losses.add_foreign_block(body.json());
             }
             // The caller has already written these blocks if their position is valid.
             BlockKind::Reasoning(_) | BlockKind::ToolCall(_) | BlockKind::ToolResult(_) => {
@@ -269,8 +269,8 @@ fn add_media<'b>(
         (MediaKind::Image, MediaSource::Base64(data)) => {
             images.push(images::to_standard_base64(data));
         }
-        (MediaKind::Image, MediaSource::Url(url)) => match images::split_data_url(url) {
-            Some((_, data)) => images.push(images::to_standard_base64(data)),
+        (MediaKind::Image, MediaSource::Url(url)) => match data_url::split_base64(url) {
+            Some(parts) => images.push(images::to_standard_base64(parts.data)),
             None => {
                 losses.add("messages.image_url");
                 push_text(&format!("[image: {url}]"));

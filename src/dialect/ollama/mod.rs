@@ -26,7 +26,6 @@ use crate::{
             sanitize::{self, MAX_SENT_CHARS},
             status,
         },
-        generic_meter::GenericMeter,
         ingress::{ChatEndpoint, Ingress, ResponseSpec, StreamWriter},
         json_body,
         meter::{AnswerSummary, Meter},
@@ -72,6 +71,10 @@ fn error_body(error: &ProxyError) -> String {
 }
 
 impl Egress for Ollama {
+    fn read_chat_summary(&self, content_type: &str, body: &[u8]) -> Result<AnswerSummary, Fault> {
+        buffered::read_summary(content_type, body)
+    }
+
     fn read_summary(
         &self,
         op: Op,
@@ -79,17 +82,14 @@ impl Egress for Ollama {
         body: &[u8],
     ) -> Result<AnswerSummary, Fault> {
         match op {
-            Op::Chat => buffered::read_summary(content_type, body),
+            Op::Chat => self.read_chat_summary(content_type, body),
             Op::Embed => buffered::read_embedding_summary(content_type, body),
             _ => json_body::generic_summary(content_type, body),
         }
     }
 
-    fn meter(&self, op: Op) -> Box<dyn Meter> {
-        match op {
-            Op::Chat => Box::new(meter::LineMeter::default()),
-            _ => Box::new(GenericMeter::default()),
-        }
+    fn chat_meter(&self) -> Box<dyn Meter> {
+        Box::new(meter::LineMeter::default())
     }
 
     fn models_path(&self) -> &'static str {

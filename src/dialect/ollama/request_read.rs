@@ -120,11 +120,8 @@ fn read_options(request: &mut ChatRequest, options: JsonRef<'_>) {
             // -1 means no limit, which is the default.
             ("num_predict", _) if value.i64() == Some(-1) => {}
             ("stop", _) => {
-                let texts = value.str().into_iter().chain(value.items().filter_map(JsonRef::str));
-                settings.stop = texts
-                    .map(std::borrow::Cow::into_owned)
-                    .filter(|text| !text.is_empty())
-                    .collect();
+                settings.stop = value.strings();
+                settings.stop.retain(|text| !text.is_empty());
             }
             _ => request.extras.push(DIALECT, &format!("options.{key}"), RawJson::from_json(value)),
         }
@@ -159,10 +156,7 @@ fn read_tool(tool: JsonRef<'_>) -> Tool {
     };
     Tool::Function(FunctionTool {
         name: function.get("name").map(text_of).unwrap_or_default(),
-        description: function
-            .get("description")
-            .and_then(JsonRef::str)
-            .map(|text| text.into_owned()),
+        description: function.string_at("description"),
         schema: function
             .get("parameters")
             .filter(|schema| schema.is_object())
@@ -208,12 +202,7 @@ impl OllamaPendingCalls {
 fn read_messages(request: &mut ChatRequest, list: JsonRef<'_>) {
     let (mut pending, mut after_result) = (OllamaPendingCalls::default(), false);
     for item in list.items() {
-        let string = |key: &str| {
-            item.get(key)
-                .and_then(JsonRef::str)
-                .map(|text| text.into_owned())
-                .filter(|text| !text.is_empty())
-        };
+        let string = |key: &str| item.non_empty_at(key);
         let content = item.get("content").filter(|content| !content.is_blank()).map(text_of);
         let images = || {
             item.get("images").into_iter().flat_map(JsonRef::items).filter_map(images::read_image)
@@ -283,8 +272,7 @@ fn read_messages(request: &mut ChatRequest, list: JsonRef<'_>) {
 fn read_call(call: JsonRef<'_>, pending: &mut OllamaPendingCalls) -> Block {
     let function = call.get("function").unwrap_or(call);
     let name = function.get("name").map(text_of).unwrap_or_default();
-    let id =
-        call.get("id").and_then(JsonRef::str).map(|id| id.into_owned()).filter(|id| !id.is_empty());
+    let id = call.non_empty_at("id");
     let mut block = Block::new(BlockKind::ToolCall(ToolCall {
         id: pending.add_call(id, &name),
         name,
@@ -298,17 +286,13 @@ fn read_call(call: JsonRef<'_>, pending: &mut OllamaPendingCalls) -> Block {
 
 /// Reads arguments, which are an object; some clients send the object as a text.
 pub(super) fn read_arguments(value: Option<JsonRef<'_>>) -> String {
-    value
-        .map(|value| {
-            value.str().map_or_else(|| value.text().to_owned(), std::borrow::Cow::into_owned)
-        })
-        .unwrap_or_default()
+    value.map(|value| value.plain_text()).unwrap_or_default()
 }
 
 /// Returns a text, the joined texts of a list of parts, or the JSON of any other value.
 fn text_of(value: JsonRef<'_>) -> String {
     match value.kind() {
-        "string" => value.str().map(std::borrow::Cow::into_owned).unwrap_or_default(),
+        "string" => value.string().unwrap_or_default(),
         "array" => value
             .items()
             .filter_map(|part| part.get("text").and_then(JsonRef::str).or_else(|| part.str()))

@@ -11,7 +11,7 @@ use crate::{
         generation_settings::{Effort, ReasoningSettings, ResponseFormat},
         op::Dialect,
         request::ChatRequest,
-        tool::{FunctionTool, HostedKind, Tool, ToolChoice},
+        tool::{FunctionTool, Tool, ToolChoice},
     },
 };
 
@@ -165,12 +165,7 @@ fn write_tools(a: &mut ArrayWriter<'_>, tools: &[Tool], losses: &mut Losses) {
             Tool::Hosted(tool) if tool.dialect == DIALECT => {
                 a.raw(&tool.body);
             }
-            Tool::Hosted(tool) => losses.add(match tool.kind {
-                HostedKind::WebSearch => "tools.web_search",
-                HostedKind::CodeExecution => "tools.code_execution",
-                HostedKind::UrlContext => "tools.url_context",
-                HostedKind::Other => "tools.hosted",
-            }),
+            Tool::Hosted(tool) => losses.add_hosted_tool(tool.kind),
         }
     }
 }

@@ -5,9 +5,12 @@ use std::{borrow::Cow, collections::VecDeque};
 use bytes::Bytes;
 
 use crate::{
-    base::json::{
-        raw::RawJson,
-        writer::{self, ObjectWriter},
+    base::{
+        data_url,
+        json::{
+            raw::RawJson,
+            writer::{self, ObjectWriter},
+        },
     },
     dialect::{
         ingress::{ChatEndpoint, ResponseSpec, StreamWriter},
@@ -135,7 +138,7 @@ fn image_data(media: &Media) -> Option<Cow<'_, str>> {
     match (media.kind, &media.source) {
         (MediaKind::Image, MediaSource::Base64(data)) => Some(images::to_standard_base64(data)),
         (MediaKind::Image, MediaSource::Url(url)) => {
-            images::split_data_url(url).map(|(_, data)| images::to_standard_base64(data))
+            data_url::split_base64(url).map(|parts| images::to_standard_base64(parts.data))
         }
         _ => None,
     }

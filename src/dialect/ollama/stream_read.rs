@@ -1,7 +1,5 @@
 //! Reads answers into the common form, line by line; a whole answer is one line.
 
-use std::borrow::Cow;
-
 use crate::{
     base::json::{
         grammar::{JsonError, JsonErrorKind},
@@ -80,9 +78,7 @@ impl LineReader {
                 usage: None,
             });
         }
-        let text = |value: Option<JsonRef<'_>>| {
-            value.and_then(JsonRef::str).map(Cow::into_owned).unwrap_or_default()
-        };
+        let text = |value: Option<JsonRef<'_>>| value.and_then(JsonRef::string).unwrap_or_default();
         self.blocks.push_prose(
             BlockStart::Reasoning { summary: false },
             &text(parsed.thinking),
@@ -113,12 +109,7 @@ impl LineReader {
 
     fn read_call(&mut self, call: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         let function = call.get("function").unwrap_or(call);
-        let string = |from: JsonRef<'_>, key: &str| {
-            from.get(key)
-                .and_then(JsonRef::str)
-                .map(Cow::into_owned)
-                .filter(|text| !text.is_empty())
-        };
+        let string = |from: JsonRef<'_>, key: &str| from.non_empty_at(key);
         let (key, name) = (self.call_count, string(function, "name").unwrap_or_default());
         self.call_count += 1;
         let id =

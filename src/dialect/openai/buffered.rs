@@ -10,8 +10,8 @@ use crate::{
         json::reader::{self, JsonRef},
     },
     dialect::{
-        errors::read_error, json_body, meter::AnswerSummary, openai::response_read::choice_error,
-        usage_read,
+        errors::read_error, event_json, json_body, meter::AnswerSummary,
+        openai::response_read::choice_error, usage_read,
     },
     ir::{fault::Fault, op::Op},
 };
@@ -152,7 +152,7 @@ pub(super) fn collect_stream(op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<By
     let mut choices: Vec<Map<String, Value>> = Vec::new();
     let mut done = false;
     for (_, data) in events {
-        if data.trim_ascii() == b"[DONE]" {
+        if event_json::is_done(data) {
             done = true;
             continue;
         }

@@ -1,17 +1,11 @@
 //! aiproxy's own errors in OpenAI's format.
 
 use bytes::Bytes;
-use http::StatusCode;
 
 use crate::{
-    dialect::errors::{openai_codes, status},
+    dialect::errors::openai_codes,
     ir::fault::{ProxyError, ProxyErrorKind},
 };
-
-pub(super) fn write_error(error: &ProxyError) -> (StatusCode, Bytes) {
-    let code = openai_codes::error_code(error);
-    (status::status_code(code.status), openai_codes::error_body(error, &code).to_string().into())
-}
 
 /// Writes an event without a name: OpenAI's SDKs raise an exception for any chunk with a truthy
 /// `error`.
@@ -31,7 +25,7 @@ mod tests {
 
     #[test]
     fn bodies_have_all_four_fields() {
-        let (status, body) = write_error(
+        let (status, body) = openai_codes::write_error(
             &ProxyError::new(ProxyErrorKind::ModelNotFound, "no \u{1b}[x").param("model"),
         );
         assert_eq!(status, 404);
@@ -59,7 +53,7 @@ mod tests {
         ] {
             let mut error = ProxyError::new(kind, "m");
             error.status = given;
-            assert_eq!(write_error(&error).0, want, "{kind:?} {given:?}");
+            assert_eq!(openai_codes::write_error(&error).0, want, "{kind:?} {given:?}");
         }
     }
 }

@@ -73,15 +73,6 @@ struct KnownCall {
     has_result: bool,
 }
 
-fn owned_text(value: JsonRef<'_>) -> Option<String> {
-    value.str().map(std::borrow::Cow::into_owned)
-}
-
-/// Returns a field's text if it is not empty.
-fn non_empty_text(message: JsonRef<'_>, key: &str) -> Option<String> {
-    message.get(key).and_then(owned_text).filter(|text| !text.is_empty())
-}
-
 /// Moves a cache mark on the whole message to its last block.
 fn apply_cache_mark(message: JsonRef<'_>, extras: &mut Extras, blocks: &mut [Block]) {
     let mark = parts_read::read_cache_mark(message, extras);
@@ -101,7 +92,7 @@ impl MessagesReader<'_> {
             let mut parsed = ChatMessage {
                 role: Role::System,
                 blocks,
-                name: non_empty_text(message, "name"),
+                name: message.non_empty_at("name"),
                 extras,
             };
             apply_cache_mark(message, &mut parsed.extras, &mut parsed.blocks);
@@ -134,7 +125,7 @@ impl MessagesReader<'_> {
         }
         let mut parsed =
             ChatMessage::new(Role::User, parts_read::read_content(message.get("content"), at)?);
-        parsed.name = non_empty_text(message, "name");
+        parsed.name = message.non_empty_at("name");
         parsed.extras =
             Extras::from_object(DIALECT, message, &["role", "content", "name", "cache_control"]);
         apply_cache_mark(message, &mut parsed.extras, &mut parsed.blocks);
@@ -182,13 +173,13 @@ impl MessagesReader<'_> {
             }
         }
         blocks.extend(
-            non_empty_text(message, "refusal").map(|words| Block::new(BlockKind::Refusal(words))),
+            message.non_empty_at("refusal").map(|words| Block::new(BlockKind::Refusal(words))),
         );
         for call in message.get("tool_calls").into_iter().flat_map(JsonRef::items) {
             blocks.push(self.read_call(call, at)?);
         }
         if let Some(call) =
-            message.get("function_call").filter(|call| non_empty_text(*call, "name").is_some())
+            message.get("function_call").filter(|call| call.non_empty_at("name").is_some())
         {
             blocks.push(self.add_call(None, call, "arguments", CallKind::Function));
         }
@@ -196,14 +187,14 @@ impl MessagesReader<'_> {
         self.request.messages.push(ChatMessage {
             role: Role::Assistant,
             blocks,
-            name: non_empty_text(message, "name"),
+            name: message.non_empty_at("name"),
             extras,
         });
         Ok(())
     }
 
     fn read_call(&mut self, call: JsonRef<'_>, at: usize) -> Result<Block, ProxyError> {
-        let id = non_empty_text(call, "id");
+        let id = call.non_empty_at("id");
         let mut block = match (call.get("function"), call.get("custom")) {
             (Some(function), _) => self.add_call(id, function, "arguments", CallKind::Function),
             (None, Some(custom)) => self.add_call(id, custom, "input", CallKind::Custom),
@@ -232,11 +223,8 @@ impl MessagesReader<'_> {
         form: CallKind,
     ) -> Block {
         let id = id.unwrap_or_else(|| format!("call_{}", self.calls.len()));
-        let name = inside.get("name").and_then(owned_text).unwrap_or_default();
-        let arguments = inside
-            .get(field)
-            .map(|value| owned_text(value).unwrap_or_else(|| value.text().to_owned()))
-            .unwrap_or_default();
+        let name = inside.string_at("name").unwrap_or_default();
+        let arguments = inside.get(field).map(|value| value.plain_text()).unwrap_or_default();
         self.calls.push(KnownCall {
             id: id.clone(),
             name: name.clone(),
@@ -248,7 +236,7 @@ impl MessagesReader<'_> {
 
     /// Reads a result; consecutive results become one message.
     fn read_result(&mut self, message: JsonRef<'_>, at: usize) -> Result<(), ProxyError> {
-        let (id, name) = (non_empty_text(message, "tool_call_id"), non_empty_text(message, "name"));
+        let (id, name) = (message.non_empty_at("tool_call_id"), message.non_empty_at("name"));
         let open = |call: &&mut KnownCall| !call.has_result;
         let call = match (&id, &name) {
             (Some(id), _) => self.calls.iter_mut().rfind(|call| call.id == *id),

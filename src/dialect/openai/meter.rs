@@ -87,7 +87,7 @@ impl ChatMeter {
 
 impl Meter for ChatMeter {
     fn observe(&mut self, name: &[u8], data: &[u8]) -> MeterEvent {
-        if data.len() < 20 && data.trim_ascii() == b"[DONE]" {
+        if event_json::is_done(data) {
             if self.finished_choices == 0
                 && let Some(fault) = self.unfinished_fault()
             {

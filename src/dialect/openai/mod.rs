@@ -30,9 +30,8 @@ use crate::{
     base::framing::Framing,
     dialect::{
         egress::{AttemptContext, Egress, EncodedRequest, StreamReader, TargetTraits},
-        generic_meter::GenericMeter,
+        errors::openai_codes,
         ingress::{ChatEndpoint, Ingress, ResponseSpec, StreamWriter},
-        json_body,
         meter::{AnswerSummary, Meter},
     },
     ir::{
@@ -47,7 +46,7 @@ pub(super) struct Openai;
 
 impl Ingress for Openai {
     fn write_error(&self, error: &ProxyError, _request_id: &str) -> (StatusCode, Bytes) {
-        error::write_error(error)
+        openai_codes::write_error(error)
     }
 
     fn stream_error(&self, error: &ProxyError, _request_id: &str, _framing: Framing) -> Bytes {
@@ -72,23 +71,12 @@ impl Ingress for Openai {
 }
 
 impl Egress for Openai {
-    fn read_summary(
-        &self,
-        op: Op,
-        content_type: &str,
-        body: &[u8],
-    ) -> Result<AnswerSummary, Fault> {
-        match op {
-            Op::Chat | Op::Completions => buffered::read_summary(content_type, body),
-            _ => json_body::generic_summary(content_type, body),
-        }
+    fn read_chat_summary(&self, content_type: &str, body: &[u8]) -> Result<AnswerSummary, Fault> {
+        buffered::read_summary(content_type, body)
     }
 
-    fn meter(&self, op: Op) -> Box<dyn Meter> {
-        match op {
-            Op::Chat | Op::Completions => Box::new(meter::ChatMeter::default()),
-            _ => Box::new(GenericMeter::default()),
-        }
+    fn chat_meter(&self) -> Box<dyn Meter> {
+        Box::new(meter::ChatMeter::default())
     }
 
     fn synthesize_stream(&self, op: Op, body: &[u8], _framing: Framing) -> Result<Bytes, Fault> {

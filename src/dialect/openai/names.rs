@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 
 use crate::ir::{
-    block::BlockKind,
     request::ChatRequest,
     tool::{Tool, ToolChoice},
 };
@@ -25,13 +24,7 @@ impl OpenaiToolNames {
             Some(ToolChoice::Allowed { names, .. }) => names.as_slice(),
             _ => &[],
         };
-        let calls =
-            request.messages.iter().flat_map(|message| &message.blocks).filter_map(|block| {
-                match &block.kind {
-                    BlockKind::ToolCall(call) => Some(call.name.as_str()),
-                    _ => None,
-                }
-            });
+        let calls = request.called_tools();
         let all = || {
             request
                 .tools

@@ -1,7 +1,10 @@
 //! Reads content: a text, or a list of parts.
 
 use crate::{
-    base::json::{raw::RawJson, reader::JsonRef},
+    base::{
+        data_url,
+        json::{raw::RawJson, reader::JsonRef},
+    },
     dialect::openai::{error::invalid_param, reasoning},
     ir::{
         block::{
@@ -45,12 +48,8 @@ pub(super) fn read_cache_mark(object: JsonRef<'_>, extras: &mut Extras) -> Optio
 
 /// Reads a URL. Splits a data URL, and returns the media type if the URL contains one.
 pub(super) fn parse_source(url: &str) -> (MediaSource, Option<String>) {
-    let apart = url.strip_prefix("data:").and_then(|rest| rest.split_once(','));
-    match apart.and_then(|(head, data)| Some((head.strip_suffix(";base64")?, data))) {
-        Some((mime, data)) => {
-            let mime = mime.split(';').next().filter(|mime| !mime.is_empty()).map(str::to_owned);
-            (MediaSource::Base64(data.to_owned()), mime)
-        }
+    match data_url::split_base64(url) {
+        Some(parts) => (MediaSource::Base64(parts.data.to_owned()), parts.mime.map(str::to_owned)),
         None => (MediaSource::Url(url.to_owned()), None),
     }
 }
@@ -74,7 +73,7 @@ fn read_part(part: JsonRef<'_>) -> Block {
 
 /// Reads a part of a known type. Returns its block and the name of the field that contains it.
 fn read_known_part(part: JsonRef<'_>) -> Option<(BlockKind, &'static str)> {
-    let text = |value: JsonRef<'_>| value.str().map(std::borrow::Cow::into_owned);
+    let text = JsonRef::string;
     let kind = part.get("type").and_then(JsonRef::str);
     match kind.as_deref() {
         Some("text" | "input_text" | "output_text") | None => {

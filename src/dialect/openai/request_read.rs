@@ -93,7 +93,7 @@ fn read_fields(json: JsonRef<'_>, endpoint: ChatEndpoint, request: &mut ChatRequ
             "safety_identifier" => {
                 request.extras.push_equivalent(DIALECT, key, RawJson::from_json(value));
                 request.settings.user.is_some()
-                    || set_if_some(&mut request.settings.user, owned_text(value))
+                    || set_if_some(&mut request.settings.user, value.string())
             }
             _ if read_reasoning(request.settings.reasoning.get_or_insert_default(), key, value) => {
                 request.extras.push_equivalent(DIALECT, key, RawJson::from_json(value));
@@ -119,10 +119,6 @@ fn set_if_some<T>(slot: &mut Option<T>, value: Option<T>) -> bool {
     is_present
 }
 
-fn owned_text(value: JsonRef<'_>) -> Option<String> {
-    value.str().map(std::borrow::Cow::into_owned)
-}
-
 /// Reads a setting. Returns whether the field is one and has the right type.
 fn read_setting(s: &mut GenerationSettings, key: &str, value: JsonRef<'_>) -> bool {
     let number = || (value.kind() == "number").then(|| RawJson::from_json(value));
@@ -138,19 +134,16 @@ fn read_setting(s: &mut GenerationSettings, key: &str, value: JsonRef<'_>) -> bo
         "n" => set_if_some(&mut s.n, value.u64()),
         "logprobs" => set_if_some(&mut s.logprobs, value.bool()),
         "top_logprobs" => set_if_some(&mut s.top_logprobs, value.u64()),
-        "verbosity" => set_if_some(&mut s.verbosity, owned_text(value)),
-        "service_tier" => set_if_some(&mut s.service_tier, owned_text(value)),
-        "user" => set_if_some(&mut s.user, owned_text(value)),
+        "verbosity" => set_if_some(&mut s.verbosity, value.string()),
+        "service_tier" => set_if_some(&mut s.service_tier, value.string()),
+        "user" => set_if_some(&mut s.user, value.string()),
         "metadata" => {
             set_if_some(&mut s.metadata, value.is_object().then(|| RawJson::from_json(value)))
         }
-        "prompt_cache_key" => set_if_some(&mut s.prompt_cache_key, owned_text(value)),
+        "prompt_cache_key" => set_if_some(&mut s.prompt_cache_key, value.string()),
         "parallel_tool_calls" => set_if_some(&mut s.parallel_tools, value.bool()),
         "stop" => {
-            s.stop = value.str().map_or_else(
-                || value.items().filter_map(owned_text).collect(),
-                |one| vec![one.into_owned()],
-            );
+            s.stop = value.strings();
             value.is_array() || !s.stop.is_empty()
         }
         _ => false,
@@ -168,8 +161,8 @@ fn read_format(value: JsonRef<'_>) -> Option<ResponseFormat> {
                 return kind.map(|_| ResponseFormat::Json);
             };
             Some(ResponseFormat::Schema {
-                name: format.get("name").and_then(owned_text),
-                description: format.get("description").and_then(owned_text),
+                name: format.string_at("name"),
+                description: format.string_at("description"),
                 schema: RawJson::from_json(schema),
                 strict: format.get("strict").and_then(JsonRef::bool),
             })
@@ -205,7 +198,7 @@ fn read_reasoning(reasoning: &mut ReasoningSettings, key: &str, value: JsonRef<'
                 &mut reasoning.show_thoughts,
                 value.get("exclude").and_then(JsonRef::bool).map(|hidden| !hidden),
             );
-            set_if_some(&mut reasoning.summary, value.get("summary").and_then(owned_text));
+            set_if_some(&mut reasoning.summary, value.string_at("summary"));
         }
         "thinking" if value.is_object() => {
             set_if_some(

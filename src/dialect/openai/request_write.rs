@@ -172,7 +172,7 @@ const REASONING_FIELDS: [&str; 7] = [
 ];
 
 fn extra_text(extras: &Extras, key: &str) -> Option<String> {
-    extras.get(DIALECT, key)?.json().str().map(std::borrow::Cow::into_owned)
+    extras.get(DIALECT, key)?.json().string()
 }
 
 fn write_reasoning(

@@ -37,11 +37,11 @@ pub(super) fn read_response(
         .find(|choice| choice.get("index").and_then(JsonRef::u64).unwrap_or(0) == 0)
         .or_else(|| choices.items().next());
     let mut response = ChatResponse {
-        id: non_empty_text(json.get("id")).unwrap_or_default(),
-        model: non_empty_text(json.get("model")).unwrap_or_default(),
+        id: json.non_empty_at("id").unwrap_or_default(),
+        model: json.non_empty_at("model").unwrap_or_default(),
         created: json.get("created").and_then(JsonRef::i64).filter(|&at| at > 0),
         usage: json.get("usage").and_then(usage_read::read_openai),
-        service_tier: non_empty_text(json.get("service_tier")),
+        service_tier: json.non_empty_at("service_tier"),
         extras: Extras::from_object(
             DIALECT,
             json,
@@ -61,7 +61,7 @@ pub(super) fn read_response(
             read_message_blocks(message, context, &mut response.blocks);
         }
         Some(_) => return Err(read_error::unexpected_shape("a message is no message")),
-        None => response.blocks.extend(non_empty_text(choice.get("text")).map(Block::text)),
+        None => response.blocks.extend(choice.non_empty_at("text").map(Block::text)),
     }
     let source = choice.get("message").unwrap_or(choice);
     attach_citations(&mut response.blocks, read_citations(source, json));
@@ -73,7 +73,7 @@ pub(super) fn read_response(
     let refused = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::Refusal(_)));
     response.finish =
         read_finish(json_body::clean_name(choice.get("finish_reason")), called, refused);
-    response.finish.stop_sequence = non_empty_text(choice.get("stop_reason"));
+    response.finish.stop_sequence = choice.non_empty_at("stop_reason");
     Ok(response)
 }
 
@@ -87,11 +87,6 @@ pub(super) fn choice_error(choice: JsonRef<'_>) -> Option<Fault> {
     }
     let failed = choice.get("finish_reason").and_then(JsonRef::str).as_deref() == Some("error");
     failed.then(|| read_error::unexpected_shape("the provider ended the answer with an error"))
-}
-
-/// Returns a text that is not empty.
-pub(super) fn non_empty_text(value: Option<JsonRef<'_>>) -> Option<String> {
-    value?.str().filter(|text| !text.is_empty()).map(Cow::into_owned)
 }
 
 /// Maps a provider's finish reason to the common form.
@@ -141,8 +136,8 @@ fn read_message_blocks(message: JsonRef<'_>, context: &AttemptContext, blocks: &
     }
     blocks.extend(read_images(message).map(|media| Block::new(BlockKind::Media(media))));
     if let Some(audio) = message.get("audio") {
-        blocks.extend(non_empty_text(audio.get("transcript")).map(Block::text));
-        blocks.extend(non_empty_text(audio.get("data")).map(|data| {
+        blocks.extend(audio.non_empty_at("transcript").map(Block::text));
+        blocks.extend(audio.non_empty_at("data").map(|data| {
             let source = MediaSource::Base64(data);
             Block::new(BlockKind::Media(Media {
                 kind: MediaKind::Audio,
@@ -153,20 +148,19 @@ fn read_message_blocks(message: JsonRef<'_>, context: &AttemptContext, blocks: &
             }))
         }));
     }
-    blocks.extend(
-        non_empty_text(message.get("refusal")).map(|words| Block::new(BlockKind::Refusal(words))),
-    );
+    blocks
+        .extend(message.non_empty_at("refusal").map(|words| Block::new(BlockKind::Refusal(words))));
     let mut ids = OpenaiCallIds::new(&context.call_id_seed);
     for call in message.get("tool_calls").into_iter().flat_map(JsonRef::items) {
         let Some((form, inside)) = call_body(call) else { continue };
-        let made = ids.assign(non_empty_text(call.get("id")));
+        let made = ids.assign(call.non_empty_at("id"));
         let mut block =
             Block::new(BlockKind::ToolCall(read_tool_call(made, form, inside, context)));
         block.signature = reasoning::read_extra_content(call);
         blocks.push(block);
     }
     if let Some(call) =
-        message.get("function_call").filter(|call| non_empty_text(call.get("name")).is_some())
+        message.get("function_call").filter(|call| call.non_empty_at("name").is_some())
     {
         blocks.push(Block::new(BlockKind::ToolCall(read_tool_call(
             ids.assign(None),
@@ -270,9 +264,9 @@ pub(super) fn read_annotation(one: JsonRef<'_>) -> Option<Citation> {
         .zip(fields.get("end_index").and_then(JsonRef::u64))
         .filter(|(from, to)| to > from);
     Some(Citation {
-        url: Some(non_empty_text(fields.get("url"))?),
-        title: non_empty_text(fields.get("title")),
-        cited_text: non_empty_text(fields.get("content")),
+        url: Some(fields.non_empty_at("url")?),
+        title: fields.non_empty_at("title"),
+        cited_text: fields.non_empty_at("content"),
         span,
         raw: Some((DIALECT, RawJson::from_json(one))),
     })
@@ -281,11 +275,10 @@ pub(super) fn read_annotation(one: JsonRef<'_>) -> Option<Citation> {
 /// Reads `search_results`, else the plain URLs in `citations`.
 pub(super) fn read_listed_citations(root: JsonRef<'_>) -> Vec<Citation> {
     let one = |source: JsonRef<'_>| {
-        let url =
-            source.str().map(Cow::into_owned).or_else(|| non_empty_text(source.get("url")))?;
+        let url = source.string().or_else(|| source.non_empty_at("url"))?;
         Some(Citation {
             url: Some(url),
-            title: non_empty_text(source.get("title")),
+            title: source.non_empty_at("title"),
             ..Citation::default()
         })
     };

@@ -69,10 +69,8 @@ impl ChunkReader {
 
     fn emit_begin(&mut self, root: Option<JsonRef<'_>>, out: &mut Vec<ChatEvent>) {
         if !std::mem::replace(&mut self.started, true) {
-            let root_text = |key: &str| {
-                root.and_then(|root| response_read::non_empty_text(root.get(key)))
-                    .unwrap_or_default()
-            };
+            let root_text =
+                |key: &str| root.and_then(|root| root.non_empty_at(key)).unwrap_or_default();
             let created = root.and_then(|root| root.get("created")?.i64()).filter(|&at| at > 0);
             out.push(ChatEvent::Begin {
                 id: root_text("id"),
@@ -97,7 +95,7 @@ impl ChunkReader {
                     self.usage = usage_read::read_openai(value).or(self.usage);
                 }
                 "service_tier" if self.service_tier.is_none() => {
-                    self.service_tier = response_read::non_empty_text(Some(value));
+                    self.service_tier = value.string().filter(|text| !text.is_empty());
                 }
                 "model" if self.model.is_none() => self.model = json_body::clean_name(Some(value)),
                 "error" if matches!(value.kind(), "object" | "string") && !value.is_blank() => {
@@ -145,7 +143,9 @@ impl ChunkReader {
                     self.finish_reason =
                         json_body::clean_name(Some(value)).or(self.finish_reason.take());
                 }
-                "stop_reason" => self.stop_sequence = response_read::non_empty_text(Some(value)),
+                "stop_reason" => {
+                    self.stop_sequence = value.string().filter(|text| !text.is_empty());
+                }
                 "error" => failed = true,
                 _ => {}
             }
@@ -323,7 +323,7 @@ impl ChunkReader {
         let Some((form, inside)) = response_read::call_body(call) else { return };
         let part = CallPart {
             index: call.get("index").and_then(JsonRef::u64),
-            id: response_read::non_empty_text(call.get("id")),
+            id: call.non_empty_at("id"),
             form,
             inside,
             proof: reasoning::read_extra_content(call),
@@ -378,7 +378,7 @@ impl StreamReader for ChunkReader {
             return Ok(());
         }
         self.event_count = self.event_count.saturating_add(1);
-        if data.len() < 20 && data.trim_ascii() == b"[DONE]" {
+        if event_json::is_done(data) {
             if self.finish_reason.is_none() {
                 self.check_complete()?;
             }

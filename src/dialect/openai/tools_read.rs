@@ -65,10 +65,6 @@ pub(super) fn read_tools(json: JsonRef<'_>, request: &mut ChatRequest) -> Result
     Ok(())
 }
 
-fn owned_text(value: JsonRef<'_>) -> Option<String> {
-    value.str().map(std::borrow::Cow::into_owned)
-}
-
 /// Returns `None` for a function without a name.
 fn read_tool(one: JsonRef<'_>) -> Option<Tool> {
     let kind = one.get("type").and_then(JsonRef::str).unwrap_or("function".into());
@@ -130,8 +126,8 @@ fn read_function(one: JsonRef<'_>, inside: JsonRef<'_>) -> Option<FunctionTool> 
         extras.push_equivalent(DIALECT, "cache_control", mark.raw.clone());
     }
     Some(FunctionTool {
-        name: inside.get("name").and_then(owned_text).filter(|name| !name.is_empty())?,
-        description: inside.get("description").and_then(owned_text),
+        name: inside.non_empty_at("name")?,
+        description: inside.string_at("description"),
         schema: inside
             .get("parameters")
             .or_else(|| inside.get("input_schema"))
@@ -159,8 +155,8 @@ fn read_custom(one: JsonRef<'_>, inside: JsonRef<'_>) -> Option<CustomTool> {
         None => RawJson::from_json(format),
     });
     Some(CustomTool {
-        name: inside.get("name").and_then(owned_text).filter(|name| !name.is_empty())?,
-        description: inside.get("description").and_then(owned_text),
+        name: inside.non_empty_at("name")?,
+        description: inside.string_at("description"),
         format,
         extras,
     })
@@ -193,7 +189,7 @@ fn read_choice(value: JsonRef<'_>) -> Option<ToolChoice> {
 
 fn tool_name(tool: JsonRef<'_>) -> Option<String> {
     let inside = tool.get("function").or_else(|| tool.get("custom")).unwrap_or(tool);
-    inside.get("name").and_then(owned_text)
+    inside.string_at("name")
 }
 
 #[cfg(test)]

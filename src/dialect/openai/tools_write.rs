@@ -8,7 +8,7 @@ use crate::{
     dialect::{losses::Losses, openai::names::OpenaiToolNames},
     ir::{
         op::Dialect,
-        tool::{CustomTool, FunctionTool, HostedKind, Tool, ToolChoice},
+        tool::{CustomTool, FunctionTool, Tool, ToolChoice},
     },
 };
 
@@ -39,12 +39,7 @@ pub(super) fn write_tools(
         .iter()
         .filter(|tool| match tool {
             Tool::Hosted(hosted) if hosted.dialect != DIALECT => {
-                losses.add(match hosted.kind {
-                    HostedKind::WebSearch => "tools.web_search",
-                    HostedKind::CodeExecution => "tools.code_execution",
-                    HostedKind::UrlContext => "tools.url_context",
-                    HostedKind::Other => "tools.hosted",
-                });
+                losses.add_hosted_tool(hosted.kind);
                 false
             }
             tool => searching(tool).is_none(),

@@ -8,7 +8,7 @@ mod tests;
 use crate::dialect::ops::{
     EncodedOpRequest, add_extra_losses, add_loss, bad_request,
     embed_fields::{FieldNames, field_names},
-    non_empty_string, parse_object,
+    parse_object,
 };
 use crate::{
     base::json::{
@@ -84,7 +84,7 @@ fn read_fields(root: JsonRef<'_>, form: EmbedForm) -> Result<EmbedRequest, Proxy
     let mut request = EmbedRequest { form, ..EmbedRequest::default() };
     let mut input = None;
     for (key, value) in root.members().filter(|(_, value)| value.kind() != "null") {
-        let text = value.str().map(std::borrow::Cow::into_owned);
+        let text = value.string();
         match key {
             "model" => {}
             _ if key == names.input => input = Some(value),
@@ -94,8 +94,7 @@ fn read_fields(root: JsonRef<'_>, form: EmbedForm) -> Result<EmbedRequest, Proxy
                 request.dimensions = value.u64();
             }
             _ if Some(key) == names.encoding => {
-                request.encoding =
-                    text.or_else(|| value.items().next()?.str().map(std::borrow::Cow::into_owned));
+                request.encoding = text.or_else(|| value.items().next()?.string());
             }
             _ if Some(key) == names.task && text.is_some() => {
                 request.task = text.as_deref().map(|task| names.read_task(task));
@@ -130,7 +129,7 @@ fn read_inputs(
             Some(EmbedInput::Tokens(RawJson::from_json(value)))
         }
         "object" => {
-            let text = non_empty_string(value, "text").filter(|_| value.members().count() == 1);
+            let text = value.non_empty_at("text").filter(|_| value.members().count() == 1);
             Some(
                 text.map_or_else(|| EmbedInput::Other(RawJson::from_json(value)), EmbedInput::Text),
             )
@@ -175,7 +174,7 @@ fn read_gemini(root: JsonRef<'_>) -> Result<EmbedRequest, ProxyError> {
         task: either("taskType", "task_type")
             .and_then(JsonRef::str)
             .map(|task| names.read_task(&task)),
-        title: non_empty_string(root, "title"),
+        title: root.non_empty_at("title"),
         extras: Extras::from_object(
             Dialect::Gemini,
             root,

@@ -8,7 +8,7 @@ use crate::{
         reader::JsonRef,
         writer::{self, ObjectWriter},
     },
-    dialect::{errors::read_error, json_body, ops::non_empty_string, usage_read},
+    dialect::{errors::read_error, json_body, usage_read},
     ir::{
         embed::{EmbedForm, EmbedInput, EmbedRequest, EmbedResponse, Vector},
         fault::Fault,
@@ -45,7 +45,7 @@ pub fn read_response(content_type: &str, body: &[u8]) -> Result<EmbedResponse, F
         (None, None) => None,
     };
     Ok(EmbedResponse {
-        id: non_empty_string(root, "id").unwrap_or_default(),
+        id: root.non_empty_at("id").unwrap_or_default(),
         model: json_body::clean_name(root.get("model")).unwrap_or_default(),
         vectors: vectors.ok_or_else(|| read_error::unexpected_shape("no embeddings"))?,
         usage: read_usage(root),

@@ -5,7 +5,10 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 
-use crate::ir::block::{Media, MediaKind, MediaSource};
+use crate::{
+    base::data_url,
+    ir::block::{Media, MediaKind, MediaSource},
+};
 
 /// Maximum tokens of an image; providers scale larger images down first.
 const MAX_IMAGE_TOKENS: u64 = 1_700;
@@ -31,9 +34,7 @@ pub(in crate::dialect::ops) fn media_tokens(media: &Media) -> Option<u64> {
     let data = match &media.source {
         MediaSource::Text(_) => return None,
         MediaSource::Base64(data) => Some(data.as_str()),
-        MediaSource::Url(url) => {
-            url.strip_prefix("data:").and_then(|url| Some(url.split_once(',')?.1))
-        }
+        MediaSource::Url(url) => data_url::split(url).map(|parts| parts.data),
         MediaSource::FileId(_) => None,
     };
     let bytes = data.map(|data| data.len() as u64 / 4 * 3);

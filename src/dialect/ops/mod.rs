@@ -44,13 +44,6 @@ fn parse_object(body: &[u8]) -> Result<JsonRef<'_>, ProxyError> {
     }
 }
 
-fn non_empty_string(json: JsonRef<'_>, key: &str) -> Option<String> {
-    json.get(key)
-        .and_then(JsonRef::str)
-        .map(std::borrow::Cow::into_owned)
-        .filter(|text| !text.is_empty())
-}
-
 fn add_loss(losses: &mut Vec<Loss>, lost: bool, name: &'static str) {
     if lost {
         losses.push(Loss(name.into()));

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 use crate::dialect::ops::{
-    EncodedOpRequest, add_extra_losses, add_loss, bad_request, non_empty_string, parse_object,
+    EncodedOpRequest, add_extra_losses, add_loss, bad_request, parse_object,
 };
 use crate::{
     base::json::{
@@ -184,7 +184,7 @@ pub fn read_response(content_type: &str, body: &[u8]) -> Result<RerankResponse, 
         usage_read::count_at(root, path).map(|input| Usage { input, ..Usage::default() })
     };
     Ok(RerankResponse {
-        id: non_empty_string(root, "id").unwrap_or_default(),
+        id: root.non_empty_at("id").unwrap_or_default(),
         model: json_body::clean_name(root.get("model")).unwrap_or_default(),
         results: results.ok_or_else(|| read_error::unexpected_shape("a result without score"))?,
         usage: root

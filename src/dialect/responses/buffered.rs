@@ -7,7 +7,7 @@ use crate::{
     base::framing::sse,
     dialect::{
         errors::read_error,
-        json_body,
+        event_json, json_body,
         meter::AnswerSummary,
         responses::outcome::{response_failure, response_summary},
     },
@@ -144,7 +144,7 @@ impl EventSynthesizer {
 pub(super) fn collect_stream(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
     let mut items: Vec<(u64, Value)> = Vec::new();
     for (_, data) in events {
-        if data.trim_ascii() == b"[DONE]" {
+        if event_json::is_done(data) {
             continue;
         }
         let mut event: Map<String, Value> = json_body::parse_event_tree(data)?;

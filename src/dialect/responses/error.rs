@@ -1,27 +1,13 @@
-//! Writes aiproxy's errors in the Responses API: OpenAI's error bodies, and a failed response if a
-//! stream breaks.
+//! aiproxy's errors in the Responses API; a stream that breaks ends in a failed response.
 
 use bytes::Bytes;
-use http::StatusCode;
 use serde_json::json;
 
 use crate::{
     base::json::reader::JsonRef,
-    dialect::errors::{
-        openai_codes,
-        sanitize::{self, MAX_SENT_CHARS},
-        status,
-    },
+    dialect::errors::sanitize::{self, MAX_SENT_CHARS},
     ir::fault::{ProxyError, ProxyErrorKind},
 };
-
-pub(super) fn write_error(error: &ProxyError) -> (StatusCode, Bytes) {
-    let error_code = openai_codes::error_code(error);
-    (
-        status::status_code(error_code.status),
-        openai_codes::error_body(error, &error_code).to_string().into(),
-    )
-}
 
 /// The error code of a response that failed for this reason.
 pub(super) fn failure_code(kind: ProxyErrorKind) -> &'static str {

@@ -7,7 +7,7 @@ use crate::{
         error::{bad_request, missing_parameter, wrong_type},
         items_read::{
             self, DIALECT, ITEM_NOTE, SYNTHETIC_ID_PREFIX, call_kind, item_type, note_item_fields,
-            read_part, string_field,
+            read_part,
         },
         stored, tools_read,
     },
@@ -63,15 +63,15 @@ impl<'a> InputItemsReader<'a> {
             "reasoning" => {
                 let block = items_read::read_reasoning(item);
                 let is_empty = block.signature.is_none()
-                    && string_field(item, "id")
-                        .is_some_and(|id| id.starts_with(SYNTHETIC_ID_PREFIX))
+                    && item.string_at("id").is_some_and(|id| id.starts_with(SYNTHETIC_ID_PREFIX))
                     && matches!(&block.kind, BlockKind::Reasoning(it) if it.text.is_empty());
                 if !is_empty {
                     self.push_assistant_block(block);
                 }
             }
             "compaction" | "compaction_summary" => {
-                match string_field(item, "encrypted_content")
+                match item
+                    .string_at("encrypted_content")
                     .as_deref()
                     .and_then(stored::read_compaction)
                 {
@@ -94,7 +94,7 @@ impl<'a> InputItemsReader<'a> {
         item: JsonRef<'_>,
         location: &dyn Fn(&str) -> String,
     ) -> Result<(), ProxyError> {
-        let role = match string_field(item, "role").as_deref() {
+        let role = match item.string_at("role").as_deref() {
             Some("system" | "developer") => Role::System,
             Some("user") => Role::User,
             Some("assistant") => Role::Assistant,
@@ -161,7 +161,7 @@ impl<'a> InputItemsReader<'a> {
             return Err(missing_parameter(location(".name")));
         }
         call.name = tools_read::qualify_if_known(
-            string_field(item, "namespace").as_deref(),
+            item.string_at("namespace").as_deref(),
             call.name,
             self.tools,
         );
@@ -178,15 +178,13 @@ impl<'a> InputItemsReader<'a> {
         kind: &str,
         location: &dyn Fn(&str) -> String,
     ) -> Result<(), ProxyError> {
-        let Some(call) = string_field(item, "call_id") else {
+        let Some(call) = item.string_at("call_id") else {
             return Err(missing_parameter(location(".call_id")));
         };
         let content = match item.get("output") {
             Some(list) if list.is_array() => list.items().map(read_part).collect(),
             Some(output) => {
-                let text = output
-                    .str()
-                    .map_or_else(|| output.text().to_owned(), std::borrow::Cow::into_owned);
+                let text = output.plain_text();
                 if text.is_empty() { Vec::new() } else { vec![Block::text(text)] }
             }
             None => Vec::new(),

@@ -108,7 +108,7 @@ impl<'a> InputItemsWriter<'a> {
                 }
                 BlockKind::Foreign { body, .. } => {
                     let json = body.json();
-                    let kind = json.get("type").and_then(|kind| Some(kind.str()?.into_owned()));
+                    let kind = json.string_at("type");
                     let kind =
                         kind.or_else(|| json.members().next().map(|(key, _)| key.to_owned()));
                     self.losses.add(format!("messages.{}", kind.as_deref().unwrap_or("foreign")));
@@ -180,8 +180,7 @@ impl<'a> InputItemsWriter<'a> {
                     o.str("type", "message");
                 }
             }
-            let original_role =
-                item.and_then(|item| Some(item.json().get("role")?.str()?.into_owned()));
+            let original_role = item.and_then(|item| item.json().string_at("role"));
             let role = match role {
                 Role::Assistant => "assistant",
                 Role::User => "user",

@@ -1,7 +1,10 @@
 //! Reads items and their parts, which are the same in requests, responses and streams.
 
 use crate::{
-    base::json::{raw::RawJson, reader::JsonRef, writer},
+    base::{
+        data_url,
+        json::{raw::RawJson, reader::JsonRef, writer},
+    },
     ir::{
         block::{
             Block, BlockKind, CallKind, Citation, Media, MediaKind, MediaSource, Reasoning,
@@ -26,12 +29,8 @@ pub(super) const SYNTHETIC_ID_PREFIX: &str = "rs_aip_";
 /// Separates the parts of a summary.
 pub(super) const SUMMARY_SEPARATOR: &str = "\n\n";
 
-pub(super) fn string_field(json: JsonRef<'_>, key: &str) -> Option<String> {
-    json.get(key).and_then(JsonRef::str).map(std::borrow::Cow::into_owned)
-}
-
 pub(super) fn item_type(json: JsonRef<'_>) -> String {
-    string_field(json, "type").unwrap_or_default()
+    json.string_at("type").unwrap_or_default()
 }
 
 /// An object of the members that are in `wanted`.
@@ -60,7 +59,7 @@ pub(super) fn note_item_fields(block: &mut Extras, item: JsonRef<'_>, known: &[&
 /// Reads a part of a message's content or of a tool's output.
 pub(super) fn read_part(json: JsonRef<'_>) -> Block {
     let (kind, known): (BlockKind, &[&str]) =
-        match (item_type(json).as_str(), string_field(json, "text")) {
+        match (item_type(json).as_str(), json.string_at("text")) {
             (
                 "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text",
                 Some(text),
@@ -77,7 +76,7 @@ pub(super) fn read_part(json: JsonRef<'_>) -> Block {
                 )
             }
             ("refusal", _) => (
-                BlockKind::Refusal(string_field(json, "refusal").unwrap_or_default()),
+                BlockKind::Refusal(json.string_at("refusal").unwrap_or_default()),
                 &["type", "refusal"],
             ),
             (
@@ -116,7 +115,7 @@ fn foreign_part(json: JsonRef<'_>) -> Block {
 }
 
 fn read_media(kind: &str, json: JsonRef<'_>) -> Option<Media> {
-    let text = |key| string_field(json, key).filter(|text| !text.is_empty());
+    let text = |key| json.non_empty_at(key);
     let file = text("file_id").map(MediaSource::FileId);
     let plain = |kind, source, mime| Media {
         kind,
@@ -142,11 +141,11 @@ fn read_media(kind: &str, json: JsonRef<'_>) -> Option<Media> {
         }
         "input_audio" => {
             let audio = json.get("input_audio").unwrap_or(json);
-            let mime = string_field(audio, "format").map(|format| format!("audio/{format}"));
-            Some(plain(MediaKind::Audio, MediaSource::Base64(string_field(audio, "data")?), mime))
+            let mime = audio.string_at("format").map(|format| format!("audio/{format}"));
+            Some(plain(MediaKind::Audio, MediaSource::Base64(audio.string_at("data")?), mime))
         }
         _ => {
-            let url = text("image_url").or_else(|| string_field(json.get("image_url")?, "url"));
+            let url = text("image_url").or_else(|| json.get("image_url")?.string_at("url"));
             let (source, mime) = match url {
                 Some(url) if url.starts_with("data:") => split_data_url(&url),
                 Some(url) => (MediaSource::Url(url), None),
@@ -159,11 +158,8 @@ fn read_media(kind: &str, json: JsonRef<'_>) -> Option<Media> {
 
 /// Splits a data URL; any other text counts as plain base64.
 fn split_data_url(text: &str) -> (MediaSource, Option<String>) {
-    match text.strip_prefix("data:").and_then(|rest| rest.split_once(',')) {
-        Some((head, data)) => {
-            let mime = head.split(';').next().filter(|mime| !mime.is_empty()).map(str::to_owned);
-            (MediaSource::Base64(data.to_owned()), mime)
-        }
+    match data_url::split(text) {
+        Some(parts) => (MediaSource::Base64(parts.data.to_owned()), parts.mime.map(str::to_owned)),
         None => (MediaSource::Base64(text.to_owned()), None),
     }
 }
@@ -184,8 +180,8 @@ fn mime_of(name: &str) -> Option<String> {
 pub(super) fn read_citation(json: JsonRef<'_>) -> Citation {
     let count = |key| json.get(key).and_then(JsonRef::u64);
     Citation {
-        url: string_field(json, "url"),
-        title: string_field(json, "title").or_else(|| string_field(json, "filename")),
+        url: json.string_at("url"),
+        title: json.string_at("title").or_else(|| json.string_at("filename")),
         cited_text: None,
         span: count("start_index").zip(count("end_index")),
         raw: Some((DIALECT, RawJson::from_json(json))),
@@ -199,7 +195,7 @@ pub(super) fn reasoning_text(item: JsonRef<'_>) -> (String, bool) {
         item.get(key)
             .into_iter()
             .flat_map(JsonRef::items)
-            .filter_map(|part| string_field(part, "text"))
+            .filter_map(|part| part.string_at("text"))
             .collect::<Vec<_>>()
     };
     let summary = texts("summary").join(SUMMARY_SEPARATOR);
@@ -208,16 +204,16 @@ pub(super) fn reasoning_text(item: JsonRef<'_>) -> (String, bool) {
     }
     let content_text = match item.get("content") {
         Some(content) if content.is_array() => texts("content").concat(),
-        _ => string_field(item, "content").unwrap_or_default(),
+        _ => item.string_at("content").unwrap_or_default(),
     };
     let summary = content_text.is_empty();
     (content_text, summary)
 }
 
 pub(super) fn read_signature(item: JsonRef<'_>) -> Option<ReasoningSignature> {
-    let value = string_field(item, "encrypted_content").filter(|value| !value.is_empty())?;
-    let id = string_field(item, "id")
-        .filter(|id| !id.is_empty() && !id.starts_with(SYNTHETIC_ID_PREFIX));
+    let value = item.non_empty_at("encrypted_content")?;
+    let id =
+        item.string_at("id").filter(|id| !id.is_empty() && !id.starts_with(SYNTHETIC_ID_PREFIX));
     Some(ReasoningSignature { dialect: DIALECT, kind: SignatureKind::Encrypted, value, id })
 }
 
@@ -227,7 +223,7 @@ pub(super) fn read_reasoning(item: JsonRef<'_>) -> Block {
     let mut block = Block::new(BlockKind::Reasoning(Reasoning { text, summary }));
     block.signature = read_signature(item);
     if block.signature.is_some()
-        || !string_field(item, "id").is_some_and(|id| id.starts_with(SYNTHETIC_ID_PREFIX))
+        || !item.string_at("id").is_some_and(|id| id.starts_with(SYNTHETIC_ID_PREFIX))
     {
         let rest = RawJson::object(|o| {
             for (key, value) in item
@@ -250,15 +246,10 @@ pub(super) fn read_reasoning(item: JsonRef<'_>) -> Block {
 pub(super) fn read_call(item: JsonRef<'_>, form: CallKind) -> ToolCall {
     let (key, name) = (
         if form == CallKind::Custom { "input" } else { "arguments" },
-        string_field(item, "name").unwrap_or_default(),
+        item.string_at("name").unwrap_or_default(),
     );
-    let id = string_field(item, "call_id")
-        .filter(|id| !id.is_empty())
-        .or_else(|| string_field(item, "id"))
-        .unwrap_or_default();
-    let arguments = item.get(key).map(|value| {
-        value.str().map_or_else(|| value.text().to_owned(), std::borrow::Cow::into_owned)
-    });
+    let id = item.non_empty_at("call_id").or_else(|| item.string_at("id")).unwrap_or_default();
+    let arguments = item.get(key).map(|value| value.plain_text());
     ToolCall { id, name, arguments: arguments.unwrap_or_default(), form }
 }
 
@@ -273,8 +264,8 @@ pub(super) fn call_kind(kind: &str) -> Option<CallKind> {
 
 /// Reads an image that the provider generated, if it is complete.
 pub(super) fn read_image(item: JsonRef<'_>) -> Option<Media> {
-    let data = string_field(item, "result").filter(|data| !data.is_empty())?;
-    let format = string_field(item, "output_format").unwrap_or_else(|| "png".to_owned());
+    let data = item.non_empty_at("result")?;
+    let format = item.string_at("output_format").unwrap_or_else(|| "png".to_owned());
     Some(Media {
         kind: MediaKind::Image,
         source: MediaSource::Base64(data),

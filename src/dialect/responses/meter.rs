@@ -30,7 +30,7 @@ struct ResponseEventFields<'a> {
 
 impl Meter for ResponseMeter {
     fn observe(&mut self, name: &[u8], data: &[u8]) -> MeterEvent {
-        if data.len() < 20 && data.trim_ascii() == b"[DONE]" {
+        if event_json::is_done(data) {
             return MeterEvent::Drop;
         }
         let mut marks = ResponseEventFields::default();

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     dialect::responses::{items_read::DIALECT, tools_read::PARENT_NAMESPACE_NOTE},
-    ir::{block::BlockKind, request::ChatRequest, tool::Tool},
+    ir::{request::ChatRequest, tool::Tool},
 };
 
 const MAX_NAME_LEN: usize = 64;
@@ -36,7 +36,7 @@ impl<'a> ResponsesToolNames<'a> {
                     let space = it
                         .extras
                         .get(DIALECT, PARENT_NAMESPACE_NOTE)
-                        .and_then(|raw| Some(raw.json().str()?.into_owned()));
+                        .and_then(|raw| raw.json().string());
                     names
                         .namespaces
                         .extend(space.map(|space| (it.name.as_str(), Cow::Owned(space))));
@@ -44,13 +44,7 @@ impl<'a> ResponsesToolNames<'a> {
                 Tool::Hosted(_) => {}
             }
         }
-        let called =
-            request.messages.iter().flat_map(|message| &message.blocks).filter_map(|block| {
-                match &block.kind {
-                    BlockKind::ToolCall(call) => Some(call.name.as_str()),
-                    _ => None,
-                }
-            });
+        let called = request.called_tools();
         let all: Vec<&str> = request.tools.iter().filter_map(Tool::name).chain(called).collect();
         for name in &all {
             if is_valid_name(name)

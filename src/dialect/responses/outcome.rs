@@ -2,10 +2,7 @@
 
 use crate::{
     base::json::reader::JsonRef,
-    dialect::{
-        errors::read_error, json_body, meter::AnswerSummary, responses::items_read::string_field,
-        usage_read,
-    },
+    dialect::{errors::read_error, json_body, meter::AnswerSummary, usage_read},
     ir::fault::Fault,
 };
 
@@ -23,7 +20,7 @@ pub(super) fn response_summary(response: JsonRef<'_>) -> AnswerSummary {
 
 /// The fault of a response that failed or was cancelled.
 pub(super) fn response_failure(response: JsonRef<'_>) -> Option<Fault> {
-    match string_field(response, "status").as_deref() {
+    match response.string_at("status").as_deref() {
         Some("failed") => Some(read_error::from_json(None, response)),
         Some("cancelled") => Some(cancelled_fault()),
         _ => None,

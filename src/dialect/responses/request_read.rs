@@ -8,7 +8,7 @@ use crate::{
     dialect::responses::{
         error::{bad_request, wrong_type},
         input_read::InputItemsReader,
-        items_read::{DIALECT, string_field},
+        items_read::DIALECT,
         tools_read,
     },
     ir::{
@@ -109,7 +109,7 @@ pub(super) fn read_request(body: &[u8]) -> Result<ChatRequest, ProxyError> {
 
 fn read_field(request: &mut ChatRequest, key: &str, value: JsonRef<'_>) -> Result<(), ProxyError> {
     let settings = &mut request.settings;
-    let text = || value.str().map(std::borrow::Cow::into_owned);
+    let text = || value.string();
     match key {
         "model" | "input" | "tools" => {}
         "stream" => request.stream = value.bool().unwrap_or(false),
@@ -117,7 +117,7 @@ fn read_field(request: &mut ChatRequest, key: &str, value: JsonRef<'_>) -> Resul
             Some(text) => request.system.insert(0, Block::text(text)),
             None if value.is_array() => {
                 let parts = value.items().filter_map(|item| {
-                    string_field(item, "content").or_else(|| string_field(item, "text"))
+                    item.string_at("content").or_else(|| item.string_at("text"))
                 });
                 request.system.extend(parts.map(Block::text));
             }
@@ -198,21 +198,15 @@ fn read_unofficial_setting(request: &mut ChatRequest, key: &str, value: JsonRef<
         "min_p" => settings.min_p = raw,
         "seed" => settings.seed = raw,
         "n" => settings.n = value.u64(),
-        _ => {
-            let one = value.str().map(std::borrow::Cow::into_owned);
-            settings.stop = one
-                .into_iter()
-                .chain(value.items().filter_map(|stop| Some(stop.str()?.into_owned())))
-                .collect();
-        }
+        _ => settings.stop = value.strings(),
     }
 }
 
 fn read_text_options(request: &mut ChatRequest, text: JsonRef<'_>) {
-    request.settings.verbosity = string_field(text, "verbosity");
+    request.settings.verbosity = text.string_at("verbosity");
     store_unknown_members(request, "text.", text, &["format", "verbosity"]);
     let Some(format) = text.get("format") else { return };
-    request.settings.format = match string_field(format, "type").as_deref() {
+    request.settings.format = match format.string_at("type").as_deref() {
         Some("text") => Some(ResponseFormat::Text),
         Some("json_object") => Some(ResponseFormat::Json),
         Some("json_schema") => {
@@ -223,8 +217,8 @@ fn read_text_options(request: &mut ChatRequest, text: JsonRef<'_>) {
                 inner.get("schema").map_or_else(|| RawJson::object(|_| {}), RawJson::from_json);
             let strict = inner.get("strict").and_then(JsonRef::bool);
             Some(ResponseFormat::Schema {
-                name: string_field(inner, "name"),
-                description: string_field(inner, "description"),
+                name: inner.string_at("name"),
+                description: inner.string_at("description"),
                 schema,
                 strict,
             })
@@ -237,14 +231,14 @@ fn read_text_options(request: &mut ChatRequest, text: JsonRef<'_>) {
 }
 
 fn read_reasoning_options(request: &mut ChatRequest, json: JsonRef<'_>) {
-    let effort_name = string_field(json, "effort");
+    let effort_name = json.string_at("effort");
     let effort = effort_name.as_deref().and_then(Effort::parse);
     if effort.is_none()
         && let Some(unknown) = json.get("effort")
     {
         request.extras.push(DIALECT, "reasoning.effort", RawJson::from_json(unknown));
     }
-    let summary = string_field(json, "summary").or_else(|| string_field(json, "generate_summary"));
+    let summary = json.string_at("summary").or_else(|| json.string_at("generate_summary"));
     request.settings.reasoning = Some(ReasoningSettings {
         enabled: effort.map(|effort| effort != Effort::None),
         effort,

@@ -9,7 +9,6 @@ use crate::{
         responses::{
             items_read::{
                 self, DIALECT, call_kind, item_type, note_item_fields, read_image, read_part,
-                string_field,
             },
             outcome::{self, response_failure},
         },
@@ -55,12 +54,12 @@ pub(super) fn read_response(
     let called = blocks.iter().any(|block| matches!(block.kind, BlockKind::ToolCall(_)));
     let refused = blocks.iter().any(|block| matches!(block.kind, BlockKind::Refusal(_)));
     Ok(ChatResponse {
-        id: string_field(json, "id").unwrap_or_default(),
-        model: string_field(json, "model").unwrap_or_default(),
+        id: json.string_at("id").unwrap_or_default(),
+        model: json.string_at("model").unwrap_or_default(),
         created: created_at(json),
         finish: read_finish(json, called, refused),
         usage: json.get("usage").and_then(read_usage),
-        service_tier: string_field(json, "service_tier"),
+        service_tier: json.string_at("service_tier"),
         logprobs: join_logprobs(&logprobs),
         blocks,
         ..ChatResponse::default()
@@ -129,8 +128,7 @@ pub(super) fn ensure_call_id(
 
 /// The called tool's name, as the client knows it.
 pub(super) fn client_tool_name(item: JsonRef<'_>, sent: &str, carry: &AttemptContext) -> String {
-    let full =
-        string_field(item, "namespace").map(|space| items_read::qualified_name(&space, sent));
+    let full = item.string_at("namespace").map(|space| items_read::qualified_name(&space, sent));
     // Tools that the provider found itself are in namespaces that the client does not know.
     full.filter(|full| carry.renamed_tools.iter().any(|(known, _)| known == full))
         .unwrap_or_else(|| carry.client_tool_name(sent).to_owned())
@@ -167,7 +165,7 @@ pub(super) fn created_at(response: JsonRef<'_>) -> Option<i64> {
 
 pub(super) fn read_finish(response: JsonRef<'_>, called: bool, refused: bool) -> Finish {
     let reason = response.member_at(&["incomplete_details", "reason"]).and_then(JsonRef::str);
-    let kind = match (string_field(response, "status").as_deref(), reason.as_deref()) {
+    let kind = match (response.string_at("status").as_deref(), reason.as_deref()) {
         (Some("incomplete"), Some("content_filter")) => FinishKind::ContentFilter,
         (Some("incomplete"), _) => FinishKind::Length,
         (Some("queued" | "in_progress"), _) => FinishKind::Pause,

@@ -78,10 +78,7 @@ impl Envelope {
                 }
             });
         });
-        let tier = shape
-            .echo
-            .get(DIALECT, "service_tier")
-            .and_then(|tier| Some(tier.json().str()?.into_owned()));
+        let tier = shape.echo.get(DIALECT, "service_tier").and_then(|tier| tier.json().string());
         Self {
             id: format!("resp_{}", shape.request_id),
             created_at: shape.created,

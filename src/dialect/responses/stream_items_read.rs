@@ -8,7 +8,7 @@ use crate::{
         responses::{
             items_read::{
                 self, DIALECT, SUMMARY_SEPARATOR, call_kind, item_type, read_citation, read_image,
-                reasoning_text, string_field,
+                reasoning_text,
             },
             response_read::{client_tool_name, ensure_call_id, read_finish},
         },
@@ -265,7 +265,7 @@ impl StreamedItems {
             "refusal" => (ItemSlot::Refusal, "refusal"),
             _ => return,
         };
-        let text = string_field(part, key).unwrap_or_default();
+        let text = part.string_at(key).unwrap_or_default();
         self.push_remainder(at, slot, index, &text, out);
         let Some(open) = self.items[at]
             .open_part
@@ -357,7 +357,7 @@ impl StreamedItems {
                         at,
                         slot,
                         index,
-                        &string_field(part, "text").unwrap_or_default(),
+                        &part.string_at("text").unwrap_or_default(),
                         out,
                     );
                 }

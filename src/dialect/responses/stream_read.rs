@@ -9,7 +9,6 @@ use crate::{
         event_json,
         meter::AnswerSummary,
         responses::{
-            items_read::string_field,
             outcome::{cancelled_fault, response_failure, response_summary},
             response_read::{created_at, read_usage},
             stream_items_read::{ItemSlot, StreamedItems},
@@ -41,8 +40,7 @@ impl ResponseReader {
         if std::mem::replace(&mut self.started, true) {
             return;
         }
-        let text =
-            |key| response.and_then(|response| string_field(response, key)).unwrap_or_default();
+        let text = |key| response.and_then(|response| response.string_at(key)).unwrap_or_default();
         let model = text("model");
         self.summary.model = Some(model.clone()).filter(|model| !model.is_empty());
         out.push(ChatEvent::Begin {
@@ -66,7 +64,7 @@ impl ResponseReader {
         out.push(ChatEvent::End {
             finish: self.items.read_finish(response),
             usage,
-            service_tier: string_field(response, "service_tier"),
+            service_tier: response.string_at("service_tier"),
         });
     }
 
@@ -91,7 +89,7 @@ impl ResponseReader {
                 event.get("content_index").and_then(JsonRef::u64).unwrap_or(0)
             }
         };
-        let at = self.items.find_or_add(event, string_field(event, "item_id"));
+        let at = self.items.find_or_add(event, event.string_at("item_id"));
         let Some(value) = event.get(if done { key } else { "delta" }) else { return };
         let Some(text) = value.str().or_else(|| value.get("text")?.str()) else { return };
         if done {
@@ -131,7 +129,7 @@ impl ResponseReader {
             "output_item.added" | "output_item.done" => {
                 self.ensure_started(None, out);
                 let Some(item) = event.get("item") else { return Ok(()) };
-                let at = self.items.find_or_add(event, string_field(item, "id"));
+                let at = self.items.find_or_add(event, item.string_at("id"));
                 if kind == "output_item.added" {
                     self.items.start_item(at, item, out);
                 } else {
@@ -140,7 +138,7 @@ impl ResponseReader {
             }
             "content_part.done" => {
                 self.ensure_started(None, out);
-                let at = self.items.find_or_add(event, string_field(event, "item_id"));
+                let at = self.items.find_or_add(event, event.string_at("item_id"));
                 let index = event.get("content_index").and_then(JsonRef::u64).unwrap_or(0);
                 if let Some(part) = event.get("part") {
                     self.items.finish_part(at, index, part, out);
@@ -148,7 +146,7 @@ impl ResponseReader {
             }
             "output_text.annotation.added" | "output_text_annotation.added" => {
                 self.ensure_started(None, out);
-                let at = self.items.find_or_add(event, string_field(event, "item_id"));
+                let at = self.items.find_or_add(event, event.string_at("item_id"));
                 let index = event.get("content_index").and_then(JsonRef::u64).unwrap_or(0);
                 self.items.add_citation(at, index, event, out);
             }
@@ -173,7 +171,7 @@ impl StreamReader for ResponseReader {
         out: &mut Vec<ChatEvent>,
     ) -> Result<(), Box<Fault>> {
         self.event_count = self.event_count.saturating_add(1);
-        if self.done || data.trim_ascii() == b"[DONE]" {
+        if self.done || event_json::is_done(data) {
             return Ok(());
         }
         let event = event_json::read(name, data, self.event_count)?;

@@ -2,7 +2,7 @@
 
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
-    dialect::responses::items_read::{DIALECT, item_type, qualified_name, string_field},
+    dialect::responses::items_read::{DIALECT, item_type, qualified_name},
     ir::{
         extras::Extras,
         tool::{CustomTool, FunctionTool, HostedKind, HostedTool, Tool, ToolChoice},
@@ -43,8 +43,8 @@ fn read_function(tool: JsonRef<'_>) -> FunctionTool {
     // The chat format is not official here, but it is accepted.
     let inner = tool.get("function").filter(|inner| inner.is_object()).unwrap_or(tool);
     FunctionTool {
-        name: string_field(inner, "name").unwrap_or_default(),
-        description: string_field(inner, "description"),
+        name: inner.string_at("name").unwrap_or_default(),
+        description: inner.string_at("description"),
         schema: inner.get("parameters").map(RawJson::from_json),
         strict: inner.get("strict").and_then(JsonRef::bool),
         namespace: None,
@@ -60,8 +60,8 @@ fn read_function(tool: JsonRef<'_>) -> FunctionTool {
 fn read_custom(tool: JsonRef<'_>) -> CustomTool {
     let inner = tool.get("custom").filter(|inner| inner.is_object()).unwrap_or(tool);
     CustomTool {
-        name: string_field(inner, "name").unwrap_or_default(),
-        description: string_field(inner, "description"),
+        name: inner.string_at("name").unwrap_or_default(),
+        description: inner.string_at("description"),
         format: inner.get("format").map(RawJson::from_json),
         extras: Extras::from_object(
             DIALECT,
@@ -79,7 +79,7 @@ fn can_flatten(tool: JsonRef<'_>) -> bool {
 }
 
 fn flatten_namespace(tool: JsonRef<'_>, out: &mut Vec<Tool>) {
-    let name = string_field(tool, "name").unwrap_or_default();
+    let name = tool.string_at("name").unwrap_or_default();
     let first = out.len();
     for inner in tool.get("tools").into_iter().flat_map(JsonRef::items) {
         let one = if item_type(inner) == "custom" {
@@ -141,7 +141,7 @@ pub(super) fn read_choice(json: JsonRef<'_>, tools: &[Tool]) -> Option<ToolChoic
                 .items()
                 .filter_map(|tool| read_named_tool(tool, tools))
                 .collect();
-            let required = string_field(inner, "mode").as_deref() == Some("required");
+            let required = inner.string_at("mode").as_deref() == Some("required");
             (!names.is_empty()).then_some(ToolChoice::Allowed { names, required })
         }
         _ => None,
@@ -154,8 +154,8 @@ fn read_named_tool(json: JsonRef<'_>, tools: &[Tool]) -> Option<String> {
         .or_else(|| json.get("custom"))
         .filter(|inner| inner.is_object())
         .unwrap_or(json);
-    let name = string_field(inner, "name")?;
-    Some(qualify_if_known(string_field(json, "namespace").as_deref(), name, tools))
+    let name = inner.string_at("name")?;
+    Some(qualify_if_known(json.string_at("namespace").as_deref(), name, tools))
 }
 
 /// The name that aiproxy uses for a tool: joined with its namespace if the request has such a tool.

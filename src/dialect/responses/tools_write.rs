@@ -180,7 +180,7 @@ fn write_hosted(tool: &HostedTool, losses: &mut Losses) -> Option<String> {
             Some(r#"{"type":"code_interpreter","container":{"type":"auto"}}"#.to_owned())
         }
         HostedKind::UrlContext | HostedKind::Other => {
-            let kind = body.get("type").and_then(|kind| Some(kind.str()?.into_owned()));
+            let kind = body.string_at("type");
             let kind = kind.or_else(|| body.members().next().map(|(key, _)| key.to_owned()));
             losses.add(format!("tools.{}", kind.as_deref().unwrap_or("hosted")));
             None
