@@ -305,7 +305,8 @@ impl App {
         let ahead = |until: Option<UnixMillis>| until.is_some_and(|until| until.0 > now.0 - 1_000);
         !snapshot.live.running.is_empty()
             || snapshot.upstreams.iter().any(|u| ahead(u.until))
-            || snapshot.keys.iter().any(|k| ahead(k.until) || k.scopes.iter().any(|s| ahead(s.until)))
+            || snapshot.keys.iter().any(|k| ahead(k.until))
+            || snapshot.keys.iter().flat_map(|k| &k.scopes).any(|scope| ahead(scope.until))
             // The charts drain over time, and the uptime is shown in minutes.
             || self.rates.requests_per_minute(now) > 0
             || now.0.rem_euclid(60_000) < 1_000

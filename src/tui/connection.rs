@@ -108,7 +108,9 @@ async fn serve_calls(
             },
             ask = asks.recv() => {
                 match ask? {
-                    ControlCall::Action(_) if in_flight.len() >= MAX_PENDING_CALLS => Msg::ActionResult(Err(TOO_MANY.to_owned())),
+                    ControlCall::Action(_) if in_flight.len() >= MAX_PENDING_CALLS => {
+                        Msg::ActionResult(Err(TOO_MANY.to_owned()))
+                    }
                     ask => {
                         in_flight.push(Box::pin(run_call(Arc::clone(client), explain, ask)));
                         continue;
@@ -190,9 +192,17 @@ async fn wait_for_retry(
             ask = asks.recv() => match ask {
                 None => return false,
                 // Read-only calls are repeated after the proxy is back.
-                Some(ControlCall::Explain { .. } | ControlCall::History { .. } | ControlCall::Snapshot | ControlCall::Transcript { .. } | ControlCall::Today | ControlCall::Usage { .. }) => {}
+                Some(
+                    ControlCall::Explain { .. }
+                    | ControlCall::History { .. }
+                    | ControlCall::Snapshot
+                    | ControlCall::Transcript { .. }
+                    | ControlCall::Today
+                    | ControlCall::Usage { .. },
+                ) => {}
                 Some(ControlCall::Action(_)) => {
-                    if messages_tx.send(Msg::ActionResult(Err(UNREACHABLE.to_owned()))).await.is_err() {
+                    let answer = Msg::ActionResult(Err(UNREACHABLE.to_owned()));
+                    if messages_tx.send(answer).await.is_err() {
                         return false;
                     }
                 }

@@ -8,8 +8,9 @@ const MAX_BODY_BYTES: usize = 60_000;
 /// A command that sends a greeting to a model.
 #[must_use]
 pub fn hello_command(snapshot: &Snapshot, model: &str) -> String {
-    let body = serde_json::json!({"model": clean(model), "messages": [{"role": "user", "content": "hello"}]}).to_string();
-    curl_command(snapshot, "/v1/chat/completions", &body)
+    let messages = serde_json::json!([{"role": "user", "content": "hello"}]);
+    let body = serde_json::json!({"model": clean(model), "messages": messages});
+    curl_command(snapshot, "/v1/chat/completions", &body.to_string())
 }
 
 /// A command that sends the original request again. `None` if the request was not stored completely
@@ -49,7 +50,8 @@ pub fn replay_command(snapshot: &Snapshot, record: &RequestRecord, body: &str) -
 fn curl_command(snapshot: &Snapshot, path: &str, body: &str) -> String {
     let base = snapshot.listen.first().map_or("127.0.0.1:8642", String::as_str);
     format!(
-        "curl http://{}{} -H \"authorization: Bearer $OPENAI_API_KEY\" -H 'content-type: application/json' -d '{}'",
+        "curl http://{}{} -H \"authorization: Bearer $OPENAI_API_KEY\" \
+         -H 'content-type: application/json' -d '{}'",
         clean(base),
         if path.contains('?') { format!("'{path}'") } else { path.to_owned() },
         body.replace('\'', r"'\''")

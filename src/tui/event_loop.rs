@@ -69,7 +69,8 @@ pub struct LoopExit {
 #[derive(Debug, thiserror::Error)]
 pub enum TuiError {
     #[error(
-        "the dashboard needs a terminal, and stdout is not a terminal; `aiproxy status` and `aiproxy log` print"
+        "the dashboard needs a terminal, and stdout is not a terminal; \
+         `aiproxy status` and `aiproxy log` print"
     )]
     NoTerminal,
     #[error("the terminal does not answer: {0}")]
@@ -101,10 +102,13 @@ async fn run_in_terminal(
     let (messages_tx, messages) = mpsc::channel(MESSAGE_CAPACITY);
     let start_screen = options.screen.as_deref().and_then(Place::from_name).unwrap_or(Place::Live);
     let app = App::new(start_screen, options.in_process);
+    let ends = LoopIo { screen, terminal, style, options, calls: ask };
     // Both futures belong to this task, so that leaving ends both.
     tokio::select! {
-        exit = Box::pin(event_loop(app, LoopIo { screen, terminal, style, options, calls: ask }, messages)) => Ok(exit),
-        () = Box::pin(connection::follow(source, asks, messages_tx)) => Ok(LoopExit { stop_proxy: false, copied: Vec::new() }),
+        exit = Box::pin(event_loop(app, ends, messages)) => Ok(exit),
+        () = Box::pin(connection::follow(source, asks, messages_tx)) => {
+            Ok(LoopExit { stop_proxy: false, copied: Vec::new() })
+        }
     }
 }
 
@@ -166,7 +170,8 @@ async fn event_loop(mut app: App, ends: LoopIo, mut messages: mpsc::Receiver<Msg
                 msgs.push(Msg::Tick);
                 if still {
                     changed = false;
-                    for effect in update(&mut app, Msg::Tick, frame_context(SystemClock.unix(), text)) {
+                    let now = frame_context(SystemClock.unix(), text);
+                    for effect in update(&mut app, Msg::Tick, now) {
                         perform_effect(effect, &screen, &ask);
                     }
                     continue;

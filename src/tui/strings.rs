@@ -129,56 +129,76 @@ macro_rules! texts {
 texts! {
     screen: Screens { live upstreams keys models usage log config request help }
     top: Top {
-        connecting up draining paused running today since_start demo failed tokens cache won cache_won lost more more_short shows shows_short warms warms_short
+        connecting up draining paused running today since_start demo failed tokens cache won
+        cache_won lost more more_short shows shows_short warms warms_short
         enlarge sorted filter
     }
     wrong: Wrong {
-        list none balance budget_near budget_spent error_rate spike offline not_applied restart ledger down down_next cause all_cooling first_back cooling for_span rejected missing instead
+        list none balance budget_near budget_spent error_rate spike offline not_applied restart
+        ledger down down_next cause all_cooling first_back cooling for_span rejected missing
+        instead
         partly because
     }
-    ask: Asks { kill cool test stop running_none running_one running_many copy copy_curl copy_id copy_answer filter replay keep }
+    ask: Asks {
+        kill cool test stop running_none running_one running_many copy copy_curl copy_id
+        copy_answer filter replay keep
+    }
     toast: Toasts {
-        resync nothing_here ended_already none_selected copied the_curl the_id the_answer nothing_cooling no_single too_many unreachable
+        resync nothing_here ended_already none_selected copied the_curl the_id the_answer
+        nothing_cooling no_single too_many unreachable
         no_editor nothing_said not_kept began none_began
     }
     foot: Foot {
-        open cool warm toggle test reload filter kill copy pause sort back next quit all pane explain replay group days
+        open cool warm toggle test reload filter kill copy pause sort back next quit all pane
+        explain replay group days
         edit requests
     }
     help: Helps {
-        here everywhere click open_request open_line cool warm warm_problem toggle test key_log upstream_live reload filter kill copy
-        pause sort back clear move_ ends page live upstreams keys models usage log config next quit help pane headers raw replay
+        here everywhere click open_request open_line cool warm warm_problem toggle test key_log
+        upstream_live reload filter kill copy
+        pause sort back clear move_ ends page live upstreams keys models usage log config next quit
+        help pane headers raw replay
         group days edit open_usage explain unfold began problems
     }
     key: KeyWords { space click }
     order: Orders {
-        newest slowest most_output costliest oldest config tier errors state most_used name cost requests tokens
+        newest slowest most_output costliest oldest config tier errors state most_used name cost
+        requests tokens
     }
     col: Columns {
-        time client model upstream key state age try_ ttft speed tokens cost dialect tier keys p50 p95 errors minutes models
-        fingerprint until run requests rpm tpm today kind health price targets level what used input cached output reasoning failed share
+        time client model upstream key state age try_ ttft speed tokens cost dialect tier keys p50
+        p95 errors minutes models
+        fingerprint until run requests rpm tpm today kind health price targets level what used
+        input cached output reasoning failed share
         project session day balance tries
     }
     state: States {
-        queued waiting thinking streaming done retried retried_short cache_lost left broke denied unknown limited down timeout refused error
-        healthy cooling open probing disabled no_key ok partly rejected missing key_waiting probe_in info warn
+        queued waiting thinking streaming done retried retried_short cache_lost left broke denied
+        unknown limited down timeout refused error
+        healthy cooling open probing disabled no_key ok partly rejected missing key_waiting probe_in
+        info warn
     }
     live: LiveTexts { empty begun no_match per_minute last ttft errors speed }
     request: RequestTexts {
-        way conversation answer headers account numbers why none gone cache_lost session_cache won hedge rescue billed under_way answered ended lost error began streamed whole client
-        session first took speed input output bytes finish asked_headers answered_headers no_headers not_kept waiting_text listening nothing_said
-        missing raw more folded running_account system user assistant tool thinking refusal result media call cost split
+        way conversation answer headers account numbers why none gone cache_lost session_cache won
+        hedge rescue billed under_way answered ended lost error began streamed whole client
+        session first took speed input output bytes finish asked_headers answered_headers
+        no_headers not_kept waiting_text listening nothing_said
+        missing raw more folded running_account system user assistant tool thinking refusal result
+        media call cost split
     }
     upstreams: UpstreamTexts { empty no_match probe }
     keys: KeyTexts { empty no_match gives_nothing being_read let_through rest }
     models: ModelTexts { empty no_match ready some none alias logical configured discovered }
     usage: UsageTexts {
-        today requests no_ledger empty demo beside by days one_day by_cost by_tokens loading no_match unnamed estimated
+        today requests no_ledger empty demo beside by days one_day by_cost by_tokens loading
+        no_match unnamed estimated
         of_all of_project spent a_day a_week a_month in_total begins unpriced
     }
     log: LogTexts { empty no_match older reading typing }
     config: ConfigTexts {
-        file none applied ago listens projects version restart fine defaults broken warnings reload ledger ledger_none ledger_lost ledger_skipped ledger_waits
+        file none applied ago listens projects version restart fine defaults broken warnings reload
+        ledger ledger_none ledger_lost ledger_skipped ledger_waits
     }
     filter: FilterTexts { bad_span bad_sum }
 }

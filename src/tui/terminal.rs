@@ -294,7 +294,9 @@ mod input {
         pub async fn next(&mut self) -> InputEvent {
             loop {
                 tokio::select! {
-                    event = self.events.recv() => return event.map_or(InputEvent::Gone, InputEvent::Event),
+                    event = self.events.recv() => {
+                        return event.map_or(InputEvent::Gone, InputEvent::Event);
+                    }
                     ready = self.tty.readable() => {
                         let Ok(mut ready) = ready else { return InputEvent::Gone };
                         let state = ready.ready();

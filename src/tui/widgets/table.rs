@@ -93,7 +93,7 @@ pub struct RowDetail<C> {
     placed: Vec<(C, u16, u16)>,
 }
 
-impl<C: PartialEq> RowDetail<C> {
+impl<C: Copy + PartialEq> RowDetail<C> {
     /// The position of a table column within a detail line, and its width; `None` if the column is
     /// hidden.
     #[must_use]
