@@ -14,14 +14,21 @@ use crate::{
     routing::{decision::FailedAttempt, name_resolver::ModelOverrides, resolve::ResolvedModel},
 };
 
-/// The state of one running request.
+/// A running request: what its attempts work with, its record, and what it has taken.
+pub struct ActiveRequest {
+    pub context: RequestContext,
+    pub recorder: RequestRecorder,
+    pub cancel: Arc<CancelHandle>,
+    /// Its slot among the requests in flight.
+    pub permit: InFlightPermit,
+}
+
+/// What an attempt reads and what it leaves for the response.
 pub struct RequestContext {
     pub engine: Arc<Engine>,
     pub generation: Arc<Generation>,
     pub request: Box<ProxyRequest>,
     pub ingress: &'static dyn Ingress,
-    pub recorder: RequestRecorder,
-    pub cancel: Arc<CancelHandle>,
     pub overrides: ModelOverrides,
     /// Strips usage from the stream, because aiproxy requested it and the client did not.
     pub hide_usage: bool,
@@ -40,8 +47,6 @@ pub struct RequestContext {
     pub is_continuation: bool,
     /// The upstream and key of the newest attempt.
     pub attempt_target: Option<(UpstreamId, KeyId)>,
-    /// Its slot among the requests in flight.
-    pub permit: InFlightPermit,
 }
 
 impl RequestContext {
@@ -52,17 +57,14 @@ impl RequestContext {
         self.request.client_timeout.map_or(queue_for, |timeout| queue_for.min(timeout / 2))
     }
 
-    /// Copies the request for a separate attempt. The buffer reservation of its body and the slot
-    /// among the requests in flight stay with this one.
+    /// Copies what a separate attempt works with. The buffer reservation of the body stays with this
+    /// one.
     pub(in crate::relay) fn clone_context(&self) -> Box<Self> {
-        let engine = &self.engine;
         Box::new(Self {
-            engine: Arc::clone(engine),
+            engine: Arc::clone(&self.engine),
             generation: Arc::clone(&self.generation),
             request: self.request.clone_for_hedge(),
             ingress: self.ingress,
-            recorder: RequestRecorder::detached(engine, &self.request),
-            cancel: Arc::clone(&self.cancel),
             overrides: self.overrides.clone(),
             hide_usage: false,
             parsed: None,
@@ -72,7 +74,6 @@ impl RequestContext {
             rescue_targets: self.rescue_targets.clone(),
             is_continuation: false,
             attempt_target: None,
-            permit: InFlightPermit::shared(),
         })
     }
 }

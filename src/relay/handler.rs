@@ -13,7 +13,7 @@ use crate::relay::{
         result::{AttemptResponse, FullResponse, RawResponse, StreamResponse},
         translate,
     },
-    context::RequestContext,
+    context::{ActiveRequest, RequestContext},
     dispatch::{self, local_answer},
     engine::{Engine, Generation},
     record::recorder::RequestRecorder,
@@ -81,21 +81,19 @@ async fn start(
     engine: &Arc<Engine>,
     generation: Arc<Generation>,
     ask: Box<ProxyRequest>,
-    place: InFlightPermit,
+    permit: InFlightPermit,
 ) -> Response<ResponseBody> {
     let (dialect, id) = (ask.endpoint.dialect, ask.id);
-    let tally = RequestRecorder::open(engine, &ask);
-    let halt = engine.cancellations.register(id);
+    let recorder = RequestRecorder::open(engine, &ask);
+    let cancel = engine.cancellations.register(id);
     let waits_for_content = ask.stream && matches!(ask.endpoint.op, Op::Chat | Op::Completions);
     let framing = ask.framing;
     let ingress = registry::ingress(dialect);
-    let context = Box::new(RequestContext {
+    let context = RequestContext {
         engine: Arc::clone(engine),
         generation,
         request: ask,
         ingress,
-        recorder: tally,
-        cancel: halt,
         overrides: ModelOverrides::default(),
         hide_usage: false,
         parsed: None,
@@ -105,30 +103,33 @@ async fn start(
         rescue_targets: None,
         is_continuation: false,
         attempt_target: None,
-        permit: place,
-    });
-    if let Some(preload_body) = local_answer::preload_response(&context) {
-        let kind = if context.request.stream { "application/x-ndjson" } else { "application/json" };
-        let mut response = local_response(context, preload_body);
+    };
+    let active = Box::new(ActiveRequest { context, recorder, cancel, permit });
+    if let Some(preload_body) = local_answer::preload_response(&active.context) {
+        let kind =
+            if active.context.request.stream { "application/x-ndjson" } else { "application/json" };
+        let mut response = local_response(active, preload_body);
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         response.headers_mut().remove(ESTIMATED_HEADER);
         return response;
     }
     // Boxed because it is large and finished when the response starts, while the memory of this
     // future lives as long as the client's connection.
-    let mut future: ResponseFuture = Box::pin(dispatch::dispatch_cancellable(context));
+    let mut future: ResponseFuture = Box::pin(dispatch::dispatch_cancellable(active));
     if !waits_for_content {
-        let (mut context, result) = future.await;
+        let (mut active, result) = future.await;
         return match result {
-            Err(error) => match Box::pin(local_answer::fallback(&mut context, error)).await {
-                Ok(body) => local_response(context, body),
-                Err(error) => into_response(context, Err(error)),
-            },
-            result => into_response(context, result),
+            Err(error) => {
+                match Box::pin(local_answer::fallback(&mut active.context, error)).await {
+                    Ok(body) => local_response(active, body),
+                    Err(error) => into_response(active, Err(error)),
+                }
+            }
+            result => into_response(active, result),
         };
     }
     match timeout(PING_AFTER, &mut future).await {
-        Ok((context, result)) => into_response(context, result),
+        Ok((active, result)) => into_response(active, result),
         Err(_) => {
             let mut response = Response::new(ResponseBody::KeepAlive(Box::new(
                 KeepAliveBody::new(ingress, framing, future),
@@ -148,69 +149,73 @@ async fn start(
 }
 
 fn into_response(
-    mut context: Box<RequestContext>,
+    mut active: Box<ActiveRequest>,
     result: Result<AttemptResponse, ProxyError>,
 ) -> Response<ResponseBody> {
     match result {
         Ok(AttemptResponse::Full(full)) => {
             let FullResponse { status, headers, body, summary, mut guard } = *full;
-            let ttft = context.recorder.attempt_age();
-            context.recorder.record_first_content(status.as_u16());
-            context.recorder.record_bytes(&body, 0);
-            translate::remember_upstream_response(&context, None, &body);
+            let ttft = active.recorder.attempt_age();
+            active.recorder.record_first_content(status.as_u16());
+            active.recorder.record_bytes(&body, 0);
+            translate::remember_upstream_response(&active.context, None, &body);
             guard.finish(AttemptEnd::Finished { ttft: Some(ttft), usage: summary.usage });
-            context.recorder.finish(RequestState::Done, Some(&summary), None);
-            build_response(&context, status, headers, ResponseBody::Full(Some(body)))
+            active.recorder.finish(RequestState::Done, Some(&summary), None);
+            build_response(&active, status, headers, ResponseBody::Full(Some(body)))
         }
         Ok(AttemptResponse::Stream(committed)) => {
             let mut committed: StreamResponse = *committed;
             let (status, headers) = (committed.status, std::mem::take(&mut committed.headers));
-            let mut response = build_response(&context, status, headers, ResponseBody::Full(None));
+            let mut response = build_response(&active, status, headers, ResponseBody::Full(None));
             *response.body_mut() =
-                ResponseBody::Stream(Box::new(StreamBody::new(context, committed)));
+                ResponseBody::Stream(Box::new(StreamBody::new(active, committed)));
             response
         }
         Ok(AttemptResponse::Raw(opaque)) => {
             let mut opaque: RawResponse = *opaque;
             let (status, headers) = (opaque.status, std::mem::take(&mut opaque.headers));
-            let mut response = build_response(&context, status, headers, ResponseBody::Full(None));
-            *response.body_mut() = ResponseBody::Raw(Box::new(RawBody::new(context, opaque)));
+            let mut response = build_response(&active, status, headers, ResponseBody::Full(None));
+            *response.body_mut() = ResponseBody::Raw(Box::new(RawBody::new(active, opaque)));
             response
         }
         Err(error) => {
             let mut response = response::error_response(
-                context.request.endpoint.dialect,
-                context.request.id,
+                active.context.request.endpoint.dialect,
+                active.context.request.id,
                 &error,
             );
-            response::set_proxy_headers(response.headers_mut(), &context);
-            context.recorder.record_headers(response.headers());
-            context.recorder.set_status(response.status().as_u16());
+            response::set_proxy_headers(response.headers_mut(), &active);
+            active.recorder.record_headers(response.headers());
+            active.recorder.set_status(response.status().as_u16());
             if let ResponseBody::Full(Some(body)) = response.body() {
-                context.recorder.record_local_bytes(body);
+                active.recorder.record_local_bytes(body);
             }
-            context.recorder.finish(RequestState::Failed, None, Some(&error.message));
+            active.recorder.finish(RequestState::Failed, None, Some(&error.message));
             response
         }
     }
 }
 
 /// Builds the response for a local answer, when no upstream could give one.
-fn local_response(mut context: Box<RequestContext>, body: Bytes) -> Response<ResponseBody> {
-    context.losses.clear();
-    let mut response =
-        response::full_response(StatusCode::OK, "application/json", context.request.id, body);
-    response::set_proxy_headers(response.headers_mut(), &context);
-    if context.request.endpoint.op != Op::ModelCard {
+fn local_response(mut active: Box<ActiveRequest>, body: Bytes) -> Response<ResponseBody> {
+    active.context.losses.clear();
+    let mut response = response::full_response(
+        StatusCode::OK,
+        "application/json",
+        active.context.request.id,
+        body,
+    );
+    response::set_proxy_headers(response.headers_mut(), &active);
+    if active.context.request.endpoint.op != Op::ModelCard {
         response.headers_mut().insert(ESTIMATED_HEADER, HeaderValue::from_static("input-tokens"));
     }
-    context.recorder.set_status(200);
-    context.recorder.finish(RequestState::Done, None, None);
+    active.recorder.set_status(200);
+    active.recorder.finish(RequestState::Done, None, None);
     response
 }
 
 fn build_response(
-    context: &RequestContext,
+    active: &ActiveRequest,
     status: StatusCode,
     headers: HeaderMap,
     body: ResponseBody,
@@ -218,8 +223,8 @@ fn build_response(
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    response::set_proxy_headers(response.headers_mut(), context);
-    context.recorder.record_headers(response.headers());
+    response::set_proxy_headers(response.headers_mut(), active);
+    active.recorder.record_headers(response.headers());
     response
 }
 

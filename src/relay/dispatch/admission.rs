@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
 use crate::relay::{
-    context::RequestContext,
+    context::ActiveRequest,
     dispatch::queue::{QueueGuard, project_queue_key},
     state::permits::Admission,
 };
@@ -25,17 +25,20 @@ use crate::{
 ///
 /// 429: at once if the request exceeds the requests or tokens per minute; after a wait if it
 /// exceeds the concurrent requests.
-pub(in crate::relay) async fn admit(context: &mut RequestContext) -> Result<(), ProxyError> {
-    let project = &context.request.caller.project;
+pub(in crate::relay) async fn admit(active: &mut ActiveRequest) -> Result<(), ProxyError> {
+    let project = &active.context.request.caller.project;
     if project.rpm == 0 && project.tpm == 0 && project.max_concurrency == 0 {
         return Ok(());
     }
     let project = Arc::clone(project);
-    let admission =
-        Admission::new(&context.engine.project_limits, &context.engine.capacity_changed, &project);
+    let admission = Admission::new(
+        &active.context.engine.project_limits,
+        &active.context.engine.capacity_changed,
+        &project,
+    );
     // Stored also when the request is refused: the head of the 429 shows what is left.
-    let admission = context.recorder.admission.insert(Box::new(admission));
-    let request = &context.request;
+    let admission = active.recorder.admission.insert(Box::new(admission));
+    let request = &active.context.request;
     let answers = matches!(request.endpoint.op, Op::Chat | Op::Completions);
     let input =
         if matches!(request.endpoint.op, Op::CountTokens | Op::ModelCard | Op::Stored | Op::Raw) {
@@ -49,8 +52,9 @@ pub(in crate::relay) async fn admit(context: &mut RequestContext) -> Result<(), 
         expects_output: answers,
         max_tokens: request.max_tokens,
     };
-    let now = context.engine.clock.mono();
-    let booking = context
+    let now = active.context.engine.clock.mono();
+    let booking = active
+        .context
         .engine
         .project_limits
         .admit(&project, &wanted, now)
@@ -60,34 +64,34 @@ pub(in crate::relay) async fn admit(context: &mut RequestContext) -> Result<(), 
         return Ok(());
     }
     let set = project_queue_key(&project.name);
-    if !context.engine.wait_queue.has_waiters(set)
-        && context.engine.project_limits.acquire_slot(&project)
+    if !active.context.engine.wait_queue.has_waiters(set)
+        && active.context.engine.project_limits.acquire_slot(&project)
     {
         admission.holds_slot = true;
         return Ok(());
     }
-    let timeout = context.queue_timeout();
-    let engine = &context.engine;
+    let timeout = active.context.queue_timeout();
+    let engine = &active.context.engine;
     let slot = QueueGuard::join(&engine.wait_queue, &engine.capacity_changed, set, &project.name)
         .ok_or_else(|| concurrency_exceeded(&project, Duration::ZERO))?;
-    context.recorder.publish_queued(format!(
+    active.recorder.publish_queued(format!(
         "waits for one of its project's {} places ({} before it)",
         project.max_concurrency,
         slot.position()
     ));
     let deadline = Instant::now() + timeout;
     loop {
-        let changed = context.engine.capacity_changed.notified();
+        let changed = active.context.engine.capacity_changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        if slot.position() == 0 && context.engine.project_limits.acquire_slot(&project) {
+        if slot.position() == 0 && active.context.engine.project_limits.acquire_slot(&project) {
             break;
         }
         if timeout_at(deadline, changed).await.is_err() {
             return Err(concurrency_exceeded(&project, timeout));
         }
     }
-    if let Some(admission) = &mut context.recorder.admission {
+    if let Some(admission) = &mut active.recorder.admission {
         admission.holds_slot = true;
     }
     Ok(())

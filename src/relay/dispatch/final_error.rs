@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::relay::{
     attempt::result::{AttemptFailure, FailureSource},
-    context::RequestContext,
+    context::{ActiveRequest, RequestContext},
     dispatch::{budget, explain::key_cooldown},
     state::cancellations::CancelReason,
 };
@@ -29,13 +29,13 @@ pub(in crate::relay) struct LastFailure {
 
 /// Returns the error when no attempt is left.
 pub(in crate::relay) fn final_error(
-    context: &RequestContext,
+    active: &ActiveRequest,
     (last, refusals): (Option<&LastFailure>, &[(CooldownClass, Blame)]),
     decision: &Decision,
     candidates: &[Candidate],
     retry_at: Option<Mono>,
 ) -> ProxyError {
-    let now = context.engine.clock.mono();
+    let now = active.context.engine.clock.mono();
     if last.is_none()
         && let Some(error) = budget::budget_error(decision, now)
     {
@@ -52,7 +52,7 @@ pub(in crate::relay) fn final_error(
     });
     if let Some(at) = retry_at.filter(|_| refusal) {
         return all_keys_cooling(
-            context,
+            &active.context,
             (last, refusals),
             decision,
             candidates,
@@ -61,7 +61,7 @@ pub(in crate::relay) fn final_error(
         );
     }
     if last.is_some() {
-        return last_attempt_error(context, last, candidates.len());
+        return last_attempt_error(active, last, candidates.len());
     }
     let mut reasons: Vec<String> = Vec::new();
     for (index, reason) in decision.skipped.iter().take(6) {
@@ -79,10 +79,14 @@ pub(in crate::relay) fn final_error(
     let message = if reasons.is_empty() {
         format!(
             "no upstream has a key for `{}`; add one with `aiproxy key add UPSTREAM`",
-            context.request.requested_model
+            active.context.request.requested_model
         )
     } else {
-        format!("no key can serve `{}`: {}", context.request.requested_model, reasons.join("; "))
+        format!(
+            "no key can serve `{}`: {}",
+            active.context.request.requested_model,
+            reasons.join("; ")
+        )
     };
     ProxyError::new(ProxyErrorKind::Unavailable, message)
         .code("no_available_key")
@@ -92,7 +96,7 @@ pub(in crate::relay) fn final_error(
 /// Returns the error after the last attempt: the upstream's message if it concerns the client,
 /// otherwise aiproxy's.
 fn last_attempt_error(
-    context: &RequestContext,
+    active: &ActiveRequest,
     last: Option<&LastFailure>,
     candidates: usize,
 ) -> ProxyError {
@@ -104,28 +108,29 @@ fn last_attempt_error(
     };
     match &last.failure.source {
         FailureSource::Transport(fault) => {
-            transport_error(context, fault, context.recorder.upstream())
+            transport_error(&active.context, fault, active.recorder.upstream())
         }
         FailureSource::Upstream { fault, .. } => {
-            from_upstream_fault(context, fault, last, candidates)
+            from_upstream_fault(active, fault, last, candidates)
         }
     }
 }
 
 fn from_upstream_fault(
-    context: &RequestContext,
+    active: &ActiveRequest,
     fault: &Fault,
     last: &LastFailure,
     candidates: usize,
 ) -> ProxyError {
-    let (upstream, key) = (context.recorder.upstream(), &last.key_name);
-    let detail = context.engine.sanitize(&fault.message);
+    let (upstream, key) = (active.recorder.upstream(), &last.key_name);
+    let detail = active.context.engine.sanitize(&fault.message);
     let pass = |error: ProxyError| {
         let mut error = error;
-        error.code = error
-            .code
-            .or_else(|| fault.code.as_deref().map(|code| context.engine.sanitize(code).into()));
-        error.param = fault.param.as_deref().map(|param| context.engine.sanitize(param).into());
+        error.code = error.code.or_else(|| {
+            fault.code.as_deref().map(|code| active.context.engine.sanitize(code).into())
+        });
+        error.param =
+            fault.param.as_deref().map(|param| active.context.engine.sanitize(param).into());
         error
     };
     match fault.kind {
@@ -148,10 +153,10 @@ fn from_upstream_fault(
         }
         FaultKind::RateLimited | FaultKind::AccountLimited => {
             let wait = key_cooldown(
-                &context.engine,
+                &active.context.engine,
                 last.key,
-                &context.recorder.model,
-                context.engine.clock.mono(),
+                &active.recorder.model,
+                active.context.engine.clock.mono(),
             );
             pass(ProxyError::new(
                 ProxyErrorKind::RateLimited,

@@ -13,7 +13,7 @@ use crate::relay::{
         parse_request::parse_for_targets,
         result::{AttemptFailure, AttemptResponse},
     },
-    context::RequestContext,
+    context::{ActiveRequest, RequestContext},
     dispatch::{budget, candidates::CandidateSet, capability, explain::publish_failure},
     engine::Engine,
     record::{attempt_guard::AttemptGuard, recorder::RequestRecorder},
@@ -37,12 +37,13 @@ use crate::{
 
 /// Runs a request's first attempt, and a concurrent second one if the first is slow.
 pub(in crate::relay) async fn attempt_with_hedge(
-    context: &mut RequestContext,
+    active: &mut ActiveRequest,
     rule: &Hedge,
     set: &CandidateSet,
     (index, ticket): (usize, AttemptTicket),
     deadline: Instant,
 ) -> Result<AttemptResponse, Vec<(usize, AttemptFailure)>> {
+    let ActiveRequest { context, recorder, .. } = active;
     let engine = Arc::clone(&context.engine);
     let first = &set.candidates[index];
     let started = engine.clock.mono();
@@ -58,19 +59,17 @@ pub(in crate::relay) async fn attempt_with_hedge(
                 Ok(response)
             }
             Err(lost) => {
-                publish_failure(&engine, &mut context.recorder, first, &lost);
+                publish_failure(&engine, recorder, first, &lost);
                 Err(vec![(index, lost)])
             }
         };
     };
     let mut second_context = context.clone_context();
-    let detached = RequestRecorder::detached(&engine, &context.request);
-    let tally = mem::replace(&mut context.recorder, detached);
     let (stream, keys) = (context.request.stream, ticket.conversation.clone());
     let settings = Arc::clone(&context.generation.settings);
     let mut race = Race {
         engine,
-        recorder: tally,
+        recorder,
         rule,
         set,
         query: set.query(&[], &settings.routing.region),
@@ -81,8 +80,7 @@ pub(in crate::relay) async fn attempt_with_hedge(
         failures: Vec::new(),
     };
     let response = race.run(context, &mut second_context, ticket).await;
-    let Race { engine, recorder: tally, failures: lost, .. } = race;
-    context.recorder = tally;
+    let Race { engine, failures: lost, .. } = race;
     let Some((response, by_second)) = response else { return Err(lost) };
     let took = engine.clock.mono().since(started);
     // A first attempt that lost the race is known to have taken longer than this.
@@ -143,7 +141,7 @@ fn take_over(context: &mut RequestContext, second_context: &mut RequestContext) 
 /// At most two concurrent attempts, of which one wins.
 struct Race<'a> {
     engine: Arc<Engine>,
-    recorder: RequestRecorder,
+    recorder: &'a mut RequestRecorder,
     rule: &'a Hedge,
     set: &'a CandidateSet,
     query: RouteQuery<'a>,
@@ -241,7 +239,7 @@ impl Race<'_> {
             Err(failure) => {
                 publish_failure(
                     &self.engine,
-                    &mut self.recorder,
+                    self.recorder,
                     &self.query.candidates[index],
                     &failure,
                 );

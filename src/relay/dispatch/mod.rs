@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::relay::{
     attempt::{attempt_candidate, result::AttemptResponse},
-    context::{RequestContext, RescueTargets},
+    context::{ActiveRequest, RequestContext, RescueTargets},
     dispatch::{
         candidates::CandidateSet,
         capability::RequiredCapabilities,
@@ -51,47 +51,48 @@ const OFFLINE_POLL: Duration = Duration::from_secs(2);
 
 /// Runs the request until it is decided, and returns its context for what follows.
 pub async fn dispatch_cancellable(
-    mut context: Box<RequestContext>,
-) -> (Box<RequestContext>, Result<AttemptResponse, ProxyError>) {
-    let cancel = Arc::clone(&context.cancel);
+    mut active: Box<ActiveRequest>,
+) -> (Box<ActiveRequest>, Result<AttemptResponse, ProxyError>) {
+    let cancel = Arc::clone(&active.cancel);
     let result = tokio::select! {
         biased;
         cause = cancel.cancelled() => Err(cancelled_error(cause)),
-        result = dispatch(&mut context) => result,
+        result = dispatch(&mut active) => result,
     };
-    if result.is_ok() && context.engine.cache_monitor.is_active() {
-        record_prefix(&mut context);
+    if result.is_ok() && active.context.engine.cache_monitor.is_active() {
+        record_prefix(&mut active);
     }
-    (context, result)
+    (active, result)
 }
 
 /// Decides and attempts until an attempt wins or no other can help.
-async fn dispatch(context: &mut RequestContext) -> Result<AttemptResponse, ProxyError> {
-    admission::admit(context).await?;
-    let resolved = resolve_targets(context).await?;
-    if context.overrides.rescue && can_resume(&context.request) {
-        context.rescue_targets = Some(Box::new(RescueTargets {
+async fn dispatch(active: &mut ActiveRequest) -> Result<AttemptResponse, ProxyError> {
+    admission::admit(active).await?;
+    let resolved = resolve_targets(&mut active.context).await?;
+    if active.context.overrides.rescue && can_resume(&active.context.request) {
+        active.context.rescue_targets = Some(Box::new(RescueTargets {
             resolved: resolved.clone(),
             failed_attempts: Vec::new(),
         }));
     }
-    let total = context.overrides.total.unwrap_or(context.generation.settings.timeouts.total);
+    let total =
+        active.context.overrides.total.unwrap_or(active.context.generation.settings.timeouts.total);
     let mut state = RetryState::new(Instant::now() + total);
-    context.engine.router.count_request(context.engine.clock.mono());
+    active.context.engine.router.count_request(active.context.engine.clock.mono());
     loop {
-        let set = build_candidates(context, &resolved, &mut state);
-        let now = context.engine.clock.mono();
-        let (decision, ticket) = decide(context, &set, &mut state, now);
+        let set = build_candidates(&active.context, &resolved, &mut state);
+        let now = active.context.engine.clock.mono();
+        let (decision, ticket) = decide(&active.context, &set, &mut state, now);
         let step = match (&decision.verdict, ticket) {
             (Verdict::Try { index, reason, .. }, Some(ticket)) => {
                 let round = Round { resolved: &resolved, set: &set, decision: &decision, now };
-                attempt_chosen(context, &mut state, &round, (*index, reason), ticket).await
+                attempt_chosen(active, &mut state, &round, (*index, reason), ticket).await
             }
             (Verdict::Try { .. }, None) => return Err(missing_ticket()),
-            (Verdict::RetrySame { .. }, _) => pause_before_same(context, &mut state).await,
+            (Verdict::RetrySame { .. }, _) => pause_before_same(active, &mut state).await,
             (Verdict::Wait { until }, _) => {
                 let wait = (&decision, &*set.candidates, *until);
-                wait_for_capacity(context, &mut state, wait, now).await
+                wait_for_capacity(active, &mut state, wait, now).await
             }
             (Verdict::Exhausted { retry_at }, _) => NextStep::Fail { retry_at: *retry_at },
         };
@@ -100,8 +101,8 @@ async fn dispatch(context: &mut RequestContext) -> Result<AttemptResponse, Proxy
             NextStep::Respond(response) => return Ok(response),
             NextStep::Fail { retry_at } => {
                 let failures = state.failures();
-                let error = final_error(context, failures, &decision, &set.candidates, retry_at);
-                return Err(suggest_names(context, &resolved, failures.0, error));
+                let error = final_error(active, failures, &decision, &set.candidates, retry_at);
+                return Err(suggest_names(&active.context, &resolved, failures.0, error));
             }
         }
     }
@@ -162,7 +163,7 @@ fn decide(
 
 /// Makes the attempt that was decided on, with a hedge if the first attempt may have one.
 async fn attempt_chosen(
-    context: &mut RequestContext,
+    active: &mut ActiveRequest,
     state: &mut RetryState,
     round: &Round<'_>,
     (index, why): (usize, &ChoiceReason),
@@ -171,33 +172,33 @@ async fn attempt_chosen(
     state.queue_slot = None;
     let set = round.set;
     let chosen = &set.candidates[index];
-    let Ok(budget_hold) = set.reserve_budget(context, index) else {
-        drop(AttemptGuard::new(&context.engine, ticket));
+    let Ok(budget_hold) = set.reserve_budget(&active.context, index) else {
+        drop(AttemptGuard::new(&active.context.engine, ticket));
         return NextStep::Decide;
     };
     if let Some(budget_hold) = budget_hold {
-        context.recorder.set_budget_hold(budget_hold);
+        active.recorder.set_budget_hold(budget_hold);
     }
-    if !state.take_grant(context) {
-        drop(AttemptGuard::new(&context.engine, ticket));
+    if !state.take_grant(&active.context) {
+        drop(AttemptGuard::new(&active.context.engine, ticket));
         return NextStep::Fail { retry_at: None };
     }
-    context.attempt_target = Some((chosen.upstream(), chosen.key));
-    let dialect = context.request.endpoint.dialect;
+    active.context.attempt_target = Some((chosen.upstream(), chosen.key));
+    let dialect = active.context.request.endpoint.dialect;
     let mut reason = choice_reason(round.resolved, chosen, why, dialect);
     if let Some(skipped) = skipped_candidates(round.decision, &set.candidates, chosen, round.now) {
         reason = [&*reason, &skipped].concat().into();
     }
     if state.last_failure.is_some() {
-        reason = format!("try {}: {reason}", context.recorder.attempts() + 1).into();
+        reason = format!("try {}: {reason}", active.recorder.attempts() + 1).into();
     }
     let bound = matches!(why, ChoiceReason::Affinity { .. });
-    context.recorder.attempt_started(chosen, bound, reason);
+    active.recorder.attempt_started(chosen, bound, reason);
     let deadline = state.deadline;
-    let rule = context.overrides.hedge.clone().filter(|_| state.last_failure.is_none());
+    let rule = active.context.overrides.hedge.clone().filter(|_| state.last_failure.is_none());
     if let Some(rule) = rule {
         let first = (index, ticket);
-        let attempts = hedge::attempt_with_hedge(context, &rule, set, first, deadline);
+        let attempts = hedge::attempt_with_hedge(active, &rule, set, first, deadline);
         match Box::pin(attempts).await {
             Ok(response) => return NextStep::Respond(response),
             Err(failures) => {
@@ -207,15 +208,15 @@ async fn attempt_chosen(
             }
         }
     } else {
-        match attempt_candidate(context, chosen, ticket, deadline).await {
+        match attempt_candidate(&mut active.context, chosen, ticket, deadline).await {
             Ok(response) => {
-                if let Some(targets) = &mut context.rescue_targets {
+                if let Some(targets) = &mut active.context.rescue_targets {
                     targets.failed_attempts.append(&mut state.failed_attempts);
                 }
                 return NextStep::Respond(response);
             }
             Err(failure) => {
-                publish_failure(&context.engine, &mut context.recorder, chosen, &failure);
+                publish_failure(&active.context.engine, &mut active.recorder, chosen, &failure);
                 state.remember_failure(chosen, failure);
             }
         }
@@ -224,16 +225,16 @@ async fn attempt_chosen(
 }
 
 /// Pauses before the same candidate is tried again, if that is allowed and there is time.
-async fn pause_before_same(context: &RequestContext, state: &mut RetryState) -> NextStep {
-    let Some(pause) = state.retry_pause(context, RetryTarget::Same) else {
+async fn pause_before_same(active: &ActiveRequest, state: &mut RetryState) -> NextStep {
+    let Some(pause) = state.retry_pause(&active.context, RetryTarget::Same) else {
         return NextStep::Fail { retry_at: None };
     };
-    let pause = if context.engine.network.down() { OFFLINE_POLL } else { pause };
+    let pause = if active.context.engine.network.down() { OFFLINE_POLL } else { pause };
     if Instant::now() + pause >= state.deadline {
         return NextStep::Fail { retry_at: None };
     }
     state.queue_slot = None;
-    context.recorder.publish_queued(format!("the same again in {} ms", pause.as_millis()));
+    active.recorder.publish_queued(format!("the same again in {} ms", pause.as_millis()));
     sleep(pause).await;
     state.grant_retry();
     NextStep::Decide
@@ -248,16 +249,19 @@ fn missing_ticket() -> ProxyError {
 
 /// Stores the prefix of a request that is about to be answered, until the response reports its
 /// cached tokens.
-fn record_prefix(context: &mut RequestContext) {
-    let Some((upstream, key)) = context.attempt_target else { return };
+fn record_prefix(active: &mut ActiveRequest) {
+    let Some((upstream, key)) = active.context.attempt_target else { return };
     let served_by = || ServedBy {
         upstream,
-        key_name: context.recorder.key_name(),
-        account: context.engine.key_info(key).1,
-        model: Arc::clone(&context.recorder.model),
-        translated: context.attempt_context.is_some(),
+        key_name: active.recorder.key_name(),
+        account: active.context.engine.key_info(key).1,
+        model: Arc::clone(&active.recorder.model),
+        translated: active.context.attempt_context.is_some(),
     };
-    let prefix =
-        cache_monitor::prompt_prefix(&context.request, &context.engine.hash_key, served_by);
-    context.recorder.pending_prefix = prefix.map(Box::new);
+    let prefix = cache_monitor::prompt_prefix(
+        &active.context.request,
+        &active.context.engine.hash_key,
+        served_by,
+    );
+    active.recorder.pending_prefix = prefix.map(Box::new);
 }

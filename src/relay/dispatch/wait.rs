@@ -3,7 +3,7 @@
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::relay::{
-    context::RequestContext,
+    context::ActiveRequest,
     dispatch::{
         final_error,
         queue::{QueueGuard, queue_key},
@@ -23,7 +23,7 @@ use crate::{
 /// Waits until a candidate may be free; fails if waiting is not allowed or does not help. The wait
 /// consists of the decision, its candidates and when the first of them is free, if that is known.
 pub(super) async fn wait_for_capacity(
-    context: &RequestContext,
+    active: &ActiveRequest,
     state: &mut RetryState,
     (decision, candidates, until): (&Decision, &[Candidate], Option<Mono>),
     now: Mono,
@@ -41,8 +41,8 @@ pub(super) async fn wait_for_capacity(
     let permitted = key_pending
         || state.last_failure.is_none()
         || state.retry_granted
-        || state.retry_pause(context, RetryTarget::Same).is_some();
-    if !permitted || !wait_in_queue(context, state, decision, candidates, until).await {
+        || state.retry_pause(&active.context, RetryTarget::Same).is_some();
+    if !permitted || !wait_in_queue(active, state, decision, candidates, until).await {
         if state.stop_affinity_wait(now) {
             return NextStep::Decide;
         }
@@ -56,18 +56,21 @@ pub(super) async fn wait_for_capacity(
 
 /// Waits in the queue; returns false if waiting does not help in time.
 async fn wait_in_queue(
-    context: &RequestContext,
+    active: &ActiveRequest,
     state: &mut RetryState,
     decision: &Decision,
     candidates: &[Candidate],
     until: Option<Mono>,
 ) -> bool {
-    let Some(remaining) =
-        context.queue_timeout().checked_sub(state.waited).filter(|remaining| !remaining.is_zero())
+    let Some(remaining) = active
+        .context
+        .queue_timeout()
+        .checked_sub(state.waited)
+        .filter(|remaining| !remaining.is_zero())
     else {
         return false;
     };
-    let now = context.engine.clock.mono();
+    let now = active.context.engine.clock.mono();
     let span = until.map(|until| until.since(now));
     // Waiting does not help if no upstream has the model.
     if span.is_some_and(|span| span > remaining)
@@ -77,12 +80,12 @@ async fn wait_in_queue(
         return false;
     }
     // A request that waits for its own account does not block others.
-    let own_line = state.waits_for_affinity(now).then_some(context.request.id);
+    let own_line = state.waits_for_affinity(now).then_some(active.context.request.id);
     let set = queue_key(candidates, &state.failed_attempts, own_line);
     if state.queue_slot.as_ref().is_none_or(|(known, _)| *known != set) {
         state.queue_slot = None;
-        let engine = &context.engine;
-        let project = &context.request.caller.project.name;
+        let engine = &active.context.engine;
+        let project = &active.context.request.caller.project.name;
         state.queue_slot =
             QueueGuard::join(&engine.wait_queue, &engine.capacity_changed, set, project)
                 .map(|guard| (set, guard));
@@ -90,7 +93,7 @@ async fn wait_in_queue(
     let Some((_, guard)) = &state.queue_slot else { return false };
     let started = Instant::now();
     let give_up_at = (started + remaining).min(state.deadline);
-    context.recorder.publish_queued(match span {
+    active.recorder.publish_queued(match span {
         Some(span) => {
             format!("waits {} for a key ({} before it)", print_span(span), guard.position())
         }
@@ -99,7 +102,7 @@ async fn wait_in_queue(
     // The end of the cooldown or any change wakes the task; the first in the queue proceeds, the
     // others check again.
     let ok = loop {
-        let changed = context.engine.capacity_changed.notified();
+        let changed = active.context.engine.capacity_changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
         let wake_at = started + span.unwrap_or(remaining);
@@ -116,7 +119,7 @@ async fn wait_in_queue(
         }
         if at >= wake_at {
             // Behind another request, whose departure wakes this one.
-            drop(timeout_at(give_up_at, context.engine.capacity_changed.notified()).await);
+            drop(timeout_at(give_up_at, active.context.engine.capacity_changed.notified()).await);
         }
     };
     state.waited += started.elapsed();

@@ -105,26 +105,6 @@ impl RequestBilling {
         }
     }
 
-    /// Creates billing that captures no body and submits nothing.
-    pub(in crate::relay) fn detached(request: &ProxyRequest) -> Self {
-        Self {
-            slot: None,
-            capture: None,
-            attempt_bills: Vec::new(),
-            target: None,
-            budget_hold: None,
-            attempt_started_at: request.at,
-            op: request.endpoint.op,
-            stream: request.stream,
-            estimate: request.estimate,
-            tier: None,
-            resolution: None,
-            quality: None,
-            demo: false,
-            replay_of: None,
-        }
-    }
-
     /// Returns whether the responses consist of tokens.
     pub(in crate::relay) fn generates_tokens(&self) -> bool {
         self.op.generates()

@@ -117,13 +117,6 @@ impl RequestRecorder {
         recorder
     }
 
-    /// Creates a recorder that publishes nothing, for an attempt whose request has its own
-    /// recorder.
-    #[must_use]
-    pub(in crate::relay) fn detached(engine: &Arc<Engine>, request: &ProxyRequest) -> Self {
-        Self::with_billing(engine, request, RequestBilling::detached(request))
-    }
-
     /// Creates the initial state without publishing it.
     fn with_billing(engine: &Arc<Engine>, request: &ProxyRequest, billing: RequestBilling) -> Self {
         let none = empty_str();

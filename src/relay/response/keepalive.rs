@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::relay::{
     attempt::result::{AttemptResponse, FullResponse},
-    context::RequestContext,
+    context::ActiveRequest,
     response::stream::{PING_AFTER, StreamBody},
 };
 use crate::{
@@ -23,9 +23,8 @@ use crate::{
 };
 
 /// The future of a request's dispatch loop.
-pub type ResponseFuture = Pin<
-    Box<dyn Future<Output = (Box<RequestContext>, Result<AttemptResponse, ProxyError>)> + Send>,
->;
+pub type ResponseFuture =
+    Pin<Box<dyn Future<Output = (Box<ActiveRequest>, Result<AttemptResponse, ProxyError>)> + Send>>;
 
 /// The body of a response whose head left before its content was known.
 pub struct KeepAliveBody {
@@ -58,7 +57,7 @@ impl KeepAliveBody {
         loop {
             match &mut self.state {
                 KeepAliveState::Pending(future) => {
-                    let Poll::Ready((mut context, result)) = future.as_mut().poll(cx) else {
+                    let Poll::Ready((mut active, result)) = future.as_mut().poll(cx) else {
                         if self.timer.as_mut().poll(cx).is_pending() {
                             return Poll::Pending;
                         }
@@ -69,28 +68,28 @@ impl KeepAliveBody {
                         }
                     };
                     self.state = match result {
-                        Ok(AttemptResponse::Stream(committed)) => KeepAliveState::Streaming(
-                            Box::new(StreamBody::new(context, *committed)),
-                        ),
+                        Ok(AttemptResponse::Stream(committed)) => {
+                            KeepAliveState::Streaming(Box::new(StreamBody::new(active, *committed)))
+                        }
                         Ok(AttemptResponse::Full(full)) => {
                             let FullResponse { body, mut guard, summary, .. } = *full;
                             guard.finish(AttemptEnd::Finished { ttft: None, usage: summary.usage });
-                            context.recorder.record_bytes(&body, 0);
-                            context.recorder.set_status(200);
-                            context.recorder.finish(RequestState::Done, Some(&summary), None);
+                            active.recorder.record_bytes(&body, 0);
+                            active.recorder.set_status(200);
+                            active.recorder.finish(RequestState::Done, Some(&summary), None);
                             KeepAliveState::Final(body)
                         }
                         // Only conversations get an early head, and their bodies are never opaque.
                         Ok(AttemptResponse::Raw(_)) => KeepAliveState::Done,
                         Err(error) => {
-                            let last = context.ingress.stream_error(
+                            let last = active.context.ingress.stream_error(
                                 &error,
-                                &context.request.id.to_string(),
+                                &active.context.request.id.to_string(),
                                 self.framing,
                             );
-                            context.recorder.set_status(200);
-                            context.recorder.record_local_bytes(&last);
-                            context.recorder.finish(
+                            active.recorder.set_status(200);
+                            active.recorder.record_local_bytes(&last);
+                            active.recorder.finish(
                                 RequestState::Failed,
                                 None,
                                 Some(&error.message),

@@ -18,7 +18,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::relay::{
     attempt::parse_request,
-    context::RequestContext,
+    context::ActiveRequest,
     response::{
         keepalive::KeepAliveBody,
         raw::{BodyAborted, RawBody},
@@ -138,10 +138,10 @@ pub fn set_request_id(headers: &mut HeaderMap, id: RequestId) {
 }
 
 /// Sets the headers that name the upstream and model of the response.
-pub(super) fn set_proxy_headers(headers: &mut HeaderMap, context: &RequestContext) {
-    set_request_id(headers, context.request.id);
+pub(super) fn set_proxy_headers(headers: &mut HeaderMap, active: &ActiveRequest) {
+    set_request_id(headers, active.context.request.id);
     for (name, value) in
-        [(UPSTREAM_HEADER, context.recorder.upstream()), (MODEL_HEADER, &context.recorder.model)]
+        [(UPSTREAM_HEADER, active.recorder.upstream()), (MODEL_HEADER, &active.recorder.model)]
     {
         if !value.is_empty()
             && let Ok(value) = HeaderValue::from_str(value)
@@ -149,16 +149,17 @@ pub(super) fn set_proxy_headers(headers: &mut HeaderMap, context: &RequestContex
             headers.insert(name, value);
         }
     }
-    let attempts = match context.recorder.attempts() {
+    let attempts = match active.recorder.attempts() {
         1 => HeaderValue::from_static("1"),
         more => HeaderValue::from(more),
     };
     headers.insert(ATTEMPTS_HEADER, attempts);
-    if let Some(admission) = &context.recorder.admission {
-        admission.set_rate_limit_headers(headers, context.engine.clock.mono());
+    if let Some(admission) = &active.recorder.admission {
+        admission.set_rate_limit_headers(headers, active.context.engine.clock.mono());
     }
-    if !context.losses.is_empty()
-        && let Ok(value) = HeaderValue::from_str(&parse_request::loss_header(&context.losses))
+    if !active.context.losses.is_empty()
+        && let Ok(value) =
+            HeaderValue::from_str(&parse_request::loss_header(&active.context.losses))
     {
         headers.insert(LOSSES_HEADER, value);
     }

@@ -12,7 +12,7 @@ use http_body::Body;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::relay::{
-    attempt::result::RawResponse, context::RequestContext, dispatch::final_error,
+    attempt::result::RawResponse, context::ActiveRequest, dispatch::final_error,
     record::attempt_guard::AttemptGuard,
 };
 use crate::{
@@ -30,7 +30,7 @@ pub struct BodyAborted;
 
 /// A body in an unknown format on its way to the client.
 pub struct RawBody {
-    context: Box<RequestContext>,
+    active: Box<ActiveRequest>,
     body: Option<UpstreamBody>,
     guard: AttemptGuard,
     idle_timeout: Duration,
@@ -40,14 +40,14 @@ pub struct RawBody {
 
 impl RawBody {
     #[must_use]
-    pub fn new(mut context: Box<RequestContext>, opaque: RawResponse) -> Self {
+    pub fn new(mut active: Box<ActiveRequest>, opaque: RawResponse) -> Self {
         let RawResponse { status, body, guard, idle_timeout, .. } = opaque;
-        let ttft = context.recorder.attempt_age();
-        context.request.drop_body();
-        context.recorder.record_first_content(status.as_u16());
+        let ttft = active.recorder.attempt_age();
+        active.context.request.drop_body();
+        active.recorder.record_first_content(status.as_u16());
         guard.record(AttemptEnd::Content);
         Self {
-            context,
+            active,
             body: Some(body),
             guard,
             idle_timeout,
@@ -58,7 +58,7 @@ impl RawBody {
 
     /// Returns the next bytes; an error if the upstream broke off.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyAborted>>> {
-        if let Poll::Ready(cause) = self.context.cancel.poll_cancelled(cx) {
+        if let Poll::Ready(cause) = self.active.cancel.poll_cancelled(cx) {
             let error = final_error::cancelled_error(cause);
             return Poll::Ready(self.fail(AttemptEnd::Abandoned, &error.message));
         }
@@ -68,7 +68,7 @@ impl RawBody {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
                         self.timer.as_mut().reset(Instant::now() + self.idle_timeout);
-                        self.context.recorder.record_bytes(&data, 0);
+                        self.active.recorder.record_bytes(&data, 0);
                         return Poll::Ready(Some(Ok(data)));
                     }
                 }
@@ -81,7 +81,7 @@ impl RawBody {
                 Poll::Ready(None) => {
                     self.body = None;
                     self.guard.finish(AttemptEnd::Finished { ttft: Some(self.ttft), usage: None });
-                    self.context.recorder.finish(RequestState::Done, None, None);
+                    self.active.recorder.finish(RequestState::Done, None, None);
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
@@ -99,7 +99,7 @@ impl RawBody {
     fn fail(&mut self, end: AttemptEnd<'_>, message: &str) -> Option<Result<Bytes, BodyAborted>> {
         self.body.take()?;
         self.guard.finish(end);
-        self.context.recorder.finish(RequestState::Failed, None, Some(message));
+        self.active.recorder.finish(RequestState::Failed, None, Some(message));
         Some(Err(BodyAborted))
     }
 }

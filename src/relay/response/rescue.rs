@@ -11,7 +11,7 @@ use crate::relay::{
         parse_request::parse_for_targets,
         result::{AttemptFailure, AttemptResponse, StreamFailure},
     },
-    context::{RequestContext, RescueTargets},
+    context::{ActiveRequest, RequestContext, RescueTargets},
     dispatch::candidates::CandidateSet,
     record::{attempt_guard::AttemptGuard, budget_hold::BudgetHold},
     request::parsed::ParsedRequest,
@@ -67,10 +67,11 @@ pub(in crate::relay) struct PendingRescue {
 impl Rescue {
     /// Stores what a rescue needs; `None` if the request does not ask for it, or if its stream was
     /// not recorded.
-    pub(in crate::relay) fn from_context(
-        context: &mut RequestContext,
+    pub(in crate::relay) fn from_request(
+        active: &mut ActiveRequest,
         stream: &ResponseStream,
     ) -> Option<Box<Self>> {
+        let context = &mut active.context;
         let mut targets = context.rescue_targets.take()?;
         stream.recorded()?;
         let mut resumed = context.clone_context();
@@ -83,7 +84,7 @@ impl Rescue {
             targets.failed_attempts.push(FailedAttempt {
                 key,
                 upstream,
-                model: Arc::clone(&context.recorder.model),
+                model: Arc::clone(&active.recorder.model),
                 may_recover: false,
                 upstream_failed: true,
                 upstream_refuses: false,

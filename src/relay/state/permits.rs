@@ -17,15 +17,9 @@ use crate::{
 };
 
 /// A slot among the requests in flight; freed when dropped.
-pub struct InFlightPermit(Option<Arc<AtomicUsize>>);
+pub struct InFlightPermit(Arc<AtomicUsize>);
 
 impl InFlightPermit {
-    /// A permit without its own slot: the slot of the parent request counts for both.
-    #[must_use]
-    pub(in crate::relay) fn shared() -> Self {
-        Self(None)
-    }
-
     /// Takes a slot of this counter if fewer than `max` are taken.
     #[must_use]
     pub fn try_acquire(in_flight: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
@@ -34,15 +28,13 @@ impl InFlightPermit {
             in_flight.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        Some(Self(Some(Arc::clone(in_flight))))
+        Some(Self(Arc::clone(in_flight)))
     }
 }
 
 impl Drop for InFlightPermit {
     fn drop(&mut self) {
-        if let Some(in_flight) = &self.0 {
-            in_flight.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -23,7 +23,7 @@ use crate::relay::{
         result::{StreamFailure, StreamResponse},
         translate,
     },
-    context::RequestContext,
+    context::ActiveRequest,
     dispatch::final_error,
     record::attempt_guard::AttemptGuard,
     response::{
@@ -50,7 +50,7 @@ const LINGER: Duration = Duration::from_millis(20);
 
 /// A committed stream on its way to the client. Dropping it closes the upstream.
 pub struct StreamBody {
-    context: Box<RequestContext>,
+    active: Box<ActiveRequest>,
     stream: ResponseStream,
     body: Option<UpstreamBody>,
     guard: AttemptGuard,
@@ -92,7 +92,7 @@ struct Resuming {
 impl StreamBody {
     /// Takes over a stream whose first content is buffered.
     #[must_use]
-    pub fn new(mut context: Box<RequestContext>, committed: StreamResponse) -> Self {
+    pub fn new(mut active: Box<ActiveRequest>, committed: StreamResponse) -> Self {
         let StreamResponse {
             status,
             buffered_frames,
@@ -104,15 +104,15 @@ impl StreamBody {
             idle_timeout,
             ..
         } = committed;
-        let ttft = context.recorder.attempt_age();
-        let rescue = if context.rescue_targets.is_some() {
-            Rescue::from_context(&mut context, &stream)
+        let ttft = active.recorder.attempt_age();
+        let rescue = if active.context.rescue_targets.is_some() {
+            Rescue::from_request(&mut active, &stream)
         } else {
             None
         };
-        context.request.drop_body();
-        translate::release_parsed(&mut context);
-        context.recorder.record_first_content(status.as_u16());
+        active.context.request.drop_body();
+        translate::release_parsed(&mut active.context);
+        active.recorder.record_first_content(status.as_u16());
         guard.record(AttemptEnd::Content);
         let now = Instant::now();
         let state = match (broke, &body) {
@@ -126,7 +126,7 @@ impl StreamBody {
             idle_timeout.min(PING_AFTER)
         };
         Self {
-            context,
+            active,
             stream,
             body,
             guard,
@@ -146,11 +146,11 @@ impl StreamBody {
     /// Returns the next bytes for the client; `None` at the end.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if matches!(self.state, StreamState::Streaming | StreamState::Resuming(_))
-            && let Poll::Ready(cause) = self.context.cancel.poll_cancelled(cx)
+            && let Poll::Ready(cause) = self.active.cancel.poll_cancelled(cx)
         {
             self.body = None;
             if matches!(self.state, StreamState::Resuming(_)) {
-                self.context.recorder.attempt_failed(None, &cause.failure_reason(), true);
+                self.active.recorder.attempt_failed(None, &cause.failure_reason(), true);
             }
             self.state = StreamState::Failed(StreamFailure::Cancelled(cause));
         }
@@ -282,7 +282,7 @@ impl StreamBody {
         let mut ping = None;
         if now >= self.last_write_at + PING_AFTER {
             self.last_write_at = now;
-            ping = self.context.ingress.ping(self.context.request.framing);
+            ping = self.active.context.ingress.ping(self.active.context.request.framing);
         }
         self.timer
             .as_mut()
@@ -300,22 +300,22 @@ impl StreamBody {
     fn take_buffered(&mut self) -> Option<Bytes> {
         let bytes = self.output.take()?;
         self.last_write_at = self.last_read_at;
-        self.context.recorder.record_bytes(&bytes, u64::from(self.stream.content_events()));
+        self.active.recorder.record_bytes(&bytes, u64::from(self.stream.content_events()));
         Some(bytes)
     }
 
     fn finish(&mut self) {
         let summary = self.stream.summary();
         if let Some(response) = self.stream.take_response() {
-            translate::store_response(&self.context, &response);
+            translate::store_response(&self.active.context, &response);
         }
         translate::remember_upstream_response(
-            &self.context,
+            &self.active.context,
             self.stream.response_id(),
             &Bytes::new(),
         );
         self.guard.finish(AttemptEnd::Finished { ttft: Some(self.ttft), usage: summary.usage });
-        self.context.recorder.finish(RequestState::Done, Some(&summary), None);
+        self.active.recorder.finish(RequestState::Done, Some(&summary), None);
         self.state = StreamState::Done;
     }
 
@@ -326,10 +326,10 @@ impl StreamBody {
             return Bytes::new();
         };
         let upstream =
-            self.failed_upstream.take().unwrap_or_else(|| self.context.recorder.upstream().clone());
+            self.failed_upstream.take().unwrap_or_else(|| self.active.recorder.upstream().clone());
         let error = match &failure {
             StreamFailure::Upstream(fault) => {
-                let message = self.context.engine.sanitize(&fault.message);
+                let message = self.active.context.engine.sanitize(&fault.message);
                 self.guard.finish(AttemptEnd::BrokeAfterContent(&outcome::classify_fault(
                     fault, None, true,
                 )));
@@ -338,13 +338,13 @@ impl StreamBody {
             StreamFailure::Transport(fault) => {
                 self.guard
                     .finish(AttemptEnd::BrokeAfterContent(&outcome::classify_transport(fault)));
-                final_error::transport_error(&self.context, fault, &upstream)
+                final_error::transport_error(&self.active.context, fault, &upstream)
             }
             StreamFailure::Truncated => {
                 let fault = rescue::truncated_fault();
                 self.guard
                     .finish(AttemptEnd::BrokeAfterContent(&outcome::classify_transport(&fault)));
-                final_error::transport_error(&self.context, &fault, &upstream)
+                final_error::transport_error(&self.active.context, &fault, &upstream)
             }
             StreamFailure::Cancelled(cause) => {
                 self.guard.finish(AttemptEnd::Abandoned);
@@ -359,14 +359,14 @@ impl StreamBody {
             .filter(|_| matches!(failure, StreamFailure::Upstream(_)));
         let upstream_event = upstream_event.filter(|event| {
             std::str::from_utf8(event).is_ok_and(|text| {
-                matches!(self.context.engine.redactor.redact(text), Cow::Borrowed(_))
+                matches!(self.active.context.engine.redactor.redact(text), Cow::Borrowed(_))
             })
         });
         let last = upstream_event.cloned().unwrap_or_else(|| {
-            self.stream.error_frame(&error, &self.context.request.id.to_string())
+            self.stream.error_frame(&error, &self.active.context.request.id.to_string())
         });
-        self.context.recorder.record_local_bytes(&last);
-        self.context.recorder.finish(RequestState::Failed, Some(&summary), Some(&error.message));
+        self.active.recorder.record_local_bytes(&last);
+        self.active.recorder.finish(RequestState::Failed, Some(&summary), Some(&error.message));
         last
     }
 }
@@ -378,11 +378,11 @@ impl Drop for StreamBody {
             StreamState::Done => {}
             // The usage of the interrupted part is already booked.
             StreamState::Resuming(_) => {
-                self.context.recorder.finish(RequestState::ClientGone, None, None);
+                self.active.recorder.finish(RequestState::ClientGone, None, None);
             }
             _ => {
                 let summary = self.stream.summary();
-                self.context.recorder.finish(RequestState::ClientGone, Some(&summary), None);
+                self.active.recorder.finish(RequestState::ClientGone, Some(&summary), None);
             }
         }
     }

@@ -46,7 +46,7 @@ impl StreamBody {
         else {
             return false;
         };
-        let recorder = &mut self.context.recorder;
+        let recorder = &mut self.active.recorder;
         let (upstream, before) = earlier.unwrap_or_else(|| {
             let reason = FailureReason::BrokeOff {
                 characters: begun.resumed_chars,
@@ -86,7 +86,9 @@ impl StreamBody {
                 ready!(self.timer.as_mut().poll(cx));
                 self.last_write_at = Instant::now();
                 self.timer.as_mut().reset(self.last_write_at + PING_AFTER);
-                if let Some(ping) = self.context.ingress.ping(self.context.request.framing) {
+                if let Some(ping) =
+                    self.active.context.ingress.ping(self.active.context.request.framing)
+                {
                     return Poll::Ready(Some(Bytes::from_static(ping)));
                 }
             }
@@ -101,8 +103,8 @@ impl StreamBody {
             other => {
                 if let Err(failure) = &other {
                     explain::publish_failure(
-                        &self.context.engine,
-                        &mut self.context.recorder,
+                        &self.active.context.engine,
+                        &mut self.active.recorder,
                         &begun.candidate,
                         failure,
                     );
@@ -139,7 +141,7 @@ impl StreamBody {
             idle_timeout: idle,
             ..
         } = committed;
-        let context = &self.context;
+        let context = &self.active.context;
         let writer = |model: &str| {
             context.ingress.stream_writer(&ResponseSpec {
                 model: model.to_owned(),
@@ -149,9 +151,9 @@ impl StreamBody {
         self.output.append(|frames| self.stream.resume(flow, writer, before, frames));
         self.guard = guard;
         self.guard.record(AttemptEnd::Content);
-        self.ttft = self.context.recorder.attempt_age();
-        self.context.recorder.record_first_content(status.as_u16());
-        (self.context.attempt_context, self.context.attempt_target) =
+        self.ttft = self.active.recorder.attempt_age();
+        self.active.recorder.record_first_content(status.as_u16());
+        (self.active.context.attempt_context, self.active.context.attempt_target) =
             (second.attempt_context.take(), second.attempt_target);
         (self.idle_timeout, self.last_read_at, self.in_grace) = (idle, Instant::now(), false);
         self.state = match (broke, &body) {
