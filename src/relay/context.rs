@@ -6,7 +6,10 @@ use crate::relay::{
     engine::{Engine, Generation},
     record::recorder::RequestRecorder,
     request::{parsed::ParsedRequest, proxy_request::ProxyRequest},
-    state::{cancellations::CancelHandle, permits::InFlightPermit},
+    state::{
+        cancellations::CancelHandle,
+        permits::{BufferReservation, InFlightPermit},
+    },
 };
 use crate::{
     config::settings::{KeyId, UpstreamId},
@@ -28,6 +31,8 @@ pub struct RequestContext {
     pub engine: Arc<Engine>,
     pub generation: Arc<Generation>,
     pub request: Box<ProxyRequest>,
+    /// What the bodies of request and response take of the memory for bodies.
+    pub buffer_reservation: BufferReservation,
     pub ingress: &'static dyn Ingress,
     pub overrides: ModelOverrides,
     /// Strips usage from the stream, because aiproxy requested it and the client did not.
@@ -57,13 +62,20 @@ impl RequestContext {
         self.request.client_timeout.map_or(queue_for, |timeout| queue_for.min(timeout / 2))
     }
 
+    /// Drops what was stored for further attempts, because there will be none.
+    pub(in crate::relay) fn drop_body(&mut self) {
+        self.request.drop_body();
+        self.buffer_reservation.release();
+    }
+
     /// Copies what a separate attempt works with. The buffer reservation of the body stays with this
     /// one.
     pub(in crate::relay) fn clone_context(&self) -> Box<Self> {
         Box::new(Self {
             engine: Arc::clone(&self.engine),
             generation: Arc::clone(&self.generation),
-            request: self.request.clone_for_hedge(),
+            request: self.request.clone(),
+            buffer_reservation: self.buffer_reservation.empty_sibling(),
             ingress: self.ingress,
             overrides: self.overrides.clone(),
             hide_usage: false,

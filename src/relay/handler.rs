@@ -18,8 +18,7 @@ use crate::relay::{
     engine::{Engine, Generation},
     record::recorder::RequestRecorder,
     request::{
-        proxy_request::ProxyRequest,
-        read::{self, RequestHead},
+        read::{self, ReceivedRequest, RequestHead},
         replay::{self, Replay},
     },
     response::{
@@ -66,33 +65,36 @@ pub async fn serve(
                 .retry_after(Some(std::time::Duration::from_secs(1))),
         );
     };
-    let request = match read::read_request(engine, &generation, head, body).await {
-        Ok(request) => request,
+    let received = match read::read_request(engine, &generation, head, body).await {
+        Ok(received) => received,
         Err(error) => {
             tracing::debug!(request = %id, error = %error.message, "request refused");
             return response::error_response(dialect, id, &error);
         }
     };
-    start(engine, generation, request, permit).await
+    start(engine, generation, received, permit).await
 }
 
 /// Answers a parsed request, which came over a socket or is a replay of an earlier one.
 async fn start(
     engine: &Arc<Engine>,
     generation: Arc<Generation>,
-    ask: Box<ProxyRequest>,
+    received: ReceivedRequest,
     permit: InFlightPermit,
 ) -> Response<ResponseBody> {
-    let (dialect, id) = (ask.endpoint.dialect, ask.id);
-    let recorder = RequestRecorder::open(engine, &ask);
+    let ReceivedRequest { request, buffer_reservation } = received;
+    let (dialect, id) = (request.endpoint.dialect, request.id);
+    let recorder = RequestRecorder::open(engine, &request);
     let cancel = engine.cancellations.register(id);
-    let waits_for_content = ask.stream && matches!(ask.endpoint.op, Op::Chat | Op::Completions);
-    let framing = ask.framing;
+    let waits_for_content =
+        request.stream && matches!(request.endpoint.op, Op::Chat | Op::Completions);
+    let framing = request.framing;
     let ingress = registry::ingress(dialect);
     let context = RequestContext {
         engine: Arc::clone(engine),
         generation,
-        request: ask,
+        request,
+        buffer_reservation,
         ingress,
         overrides: ModelOverrides::default(),
         hide_usage: false,
@@ -241,14 +243,14 @@ pub struct PendingReplay {
 /// Too many requests in flight, or a body that cannot be read.
 pub fn prepare_replay(engine: &Arc<Engine>, replay: Replay) -> Result<PendingReplay, String> {
     let generation = engine.generation();
-    let request = replay::read_replay(engine, &generation, replay)?;
-    let id = request.id;
+    let received = replay::read_replay(engine, &generation, replay)?;
+    let id = received.request.id;
     let max_requests = generation.settings.server.max_requests;
     let permit = InFlightPermit::try_acquire(&engine.in_flight, max_requests)
         .ok_or("too many requests are in flight")?;
     let engine = Arc::clone(engine);
     let run = Box::pin(async move {
-        let mut answer = start(&engine, generation, request, permit).await.into_body();
+        let mut answer = start(&engine, generation, received, permit).await.into_body();
         while let Some(Ok(_)) = answer.frame().await {}
     });
     Ok(PendingReplay { id, run })

@@ -181,7 +181,7 @@ pub(super) async fn read_body(
         return Ok(ReadBody::Stream { framing, stream, first_content });
     }
     let limits = deadlines.body_limits(&context.generation.settings);
-    let reservation = &mut context.request.buffer_reservation;
+    let reservation = &mut context.buffer_reservation;
     let text = read_body::read_to_end(first, &mut head.body, &limits, reservation).await?;
     Ok(ReadBody::Complete { kind, text })
 }

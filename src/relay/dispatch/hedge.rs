@@ -135,7 +135,7 @@ fn take_over(context: &mut RequestContext, second_context: &mut RequestContext) 
     if second_context.parsed.is_some() {
         context.parsed = second_context.parsed.take();
     }
-    context.request.buffer_reservation.absorb(&mut second_context.request.buffer_reservation);
+    context.buffer_reservation.absorb(&mut second_context.buffer_reservation);
 }
 
 /// At most two concurrent attempts, of which one wins.

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method};
 
-use crate::relay::{request::preferences::RoutingPreferences, state::permits::BufferReservation};
+use crate::relay::request::preferences::RoutingPreferences;
 use crate::{
     base::{
         clock::{Mono, UnixMillis},
@@ -63,6 +63,7 @@ pub enum StreamMode {
 }
 
 /// A request whose body was read.
+#[derive(Clone)]
 pub struct ProxyRequest {
     pub id: RequestId,
     /// The request that this one repeats.
@@ -119,7 +120,6 @@ pub struct ProxyRequest {
     pub strict: bool,
     /// Its routing preferences, removed from the body.
     pub preferences: Option<Box<RoutingPreferences>>,
-    pub buffer_reservation: BufferReservation,
 }
 
 /// Returns the empty string, shared.
@@ -140,51 +140,10 @@ impl ProxyRequest {
         }
     }
 
-    /// Copies the request for a concurrent attempt; the buffer reservation of its body stays with
-    /// this one.
-    pub(in crate::relay) fn clone_for_hedge(&self) -> Box<Self> {
-        Box::new(Self {
-            id: self.id,
-            replay_of: self.replay_of,
-            at: self.at,
-            received: self.received,
-            endpoint: self.endpoint.clone(),
-            caller: self.caller.clone(),
-            method: self.method.clone(),
-            query: self.query.clone(),
-            headers: self.headers.clone(),
-            body: self.body.clone(),
-            encoded_body: self.encoded_body.clone(),
-            model_span: self.model_span.clone(),
-            is_multipart: self.is_multipart,
-            requested_model: Arc::clone(&self.requested_model),
-            stream: self.stream,
-            add_stream: self.add_stream,
-            framing: self.framing,
-            include_usage: self.include_usage,
-            stream_options: self.stream_options.clone(),
-            object_end: self.object_end,
-            session: self.session.clone(),
-            estimate: self.estimate,
-            max_tokens: self.max_tokens,
-            client_timeout: self.client_timeout,
-            pinned_upstream: self.pinned_upstream.clone(),
-            body_dialect: self.body_dialect,
-            previous_response_id: self.previous_response_id.clone(),
-            must_rewrite: self.must_rewrite,
-            owner: self.owner,
-            strict: self.strict,
-            preferences: None,
-            tier: self.tier.clone(),
-            buffer_reservation: self.buffer_reservation.empty_sibling(),
-        })
-    }
-
     /// Drops what was stored for further attempts, because there will be none.
     pub fn drop_body(&mut self) {
         self.body = Bytes::new();
         self.encoded_body = None;
         self.headers = HeaderMap::new();
-        self.buffer_reservation.release();
     }
 }

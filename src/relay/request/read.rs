@@ -39,6 +39,12 @@ pub struct RequestHead {
     pub owner: Option<(UpstreamId, Option<KeyId>)>,
 }
 
+/// A request, and what its body takes of the memory for bodies.
+pub struct ReceivedRequest {
+    pub request: Box<ProxyRequest>,
+    pub buffer_reservation: BufferReservation,
+}
+
 /// Reads the body and finds the fields that routing needs.
 ///
 /// # Errors
@@ -50,7 +56,7 @@ pub async fn read_request(
     generation: &Generation,
     head: RequestHead,
     body: Incoming,
-) -> Result<Box<ProxyRequest>, ProxyError> {
+) -> Result<ReceivedRequest, ProxyError> {
     let (at, received) = (engine.clock.unix(), engine.clock.mono());
     let mut reservation = BufferReservation::empty(&engine.buffered_bytes);
     let limits = request_limits(generation);
@@ -74,7 +80,7 @@ pub(in crate::relay) fn from_replay(
     head: RequestHead,
     body: Bytes,
     of: RequestId,
-) -> Result<Box<ProxyRequest>, ProxyError> {
+) -> Result<ReceivedRequest, ProxyError> {
     let (at, received) = (engine.clock.unix(), engine.clock.mono());
     let limits = request_limits(generation);
     let mut reservation = BufferReservation::empty(&engine.buffered_bytes);
@@ -101,11 +107,11 @@ fn parse_request(
     arrived: UnparsedBody,
     head: RequestHead,
     (generation, limits): (&Generation, &RequestLimits),
-    mut held: BufferReservation,
-) -> Result<Box<ProxyRequest>, ProxyError> {
+    mut buffer_reservation: BufferReservation,
+) -> Result<ReceivedRequest, ProxyError> {
     let UnparsedBody { at, received, raw, replay_of } = arrived;
     let mut map = head.headers;
-    let (body, coded) = decode_body(raw, &mut map, limits, &mut held)?;
+    let (body, coded) = decode_body(raw, &mut map, limits, &mut buffer_reservation)?;
 
     let control = ControlHeaders::read(&map);
     // Boxed at creation, because it is large and often moved.
@@ -139,12 +145,11 @@ fn parse_request(
         owner: head.owner,
         strict: control.strict,
         preferences: None,
-        buffer_reservation: held,
         headers: map,
         body,
         endpoint: head.endpoint,
     });
     scan_fields(&mut request, &generation.settings)?;
     headers::filter_request_headers(&mut request.headers);
-    Ok(request)
+    Ok(ReceivedRequest { request, buffer_reservation })
 }

@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use crate::relay::{
     engine::{Engine, Generation},
     request::{
-        proxy_request::{Caller, Endpoint, ModelLocation, ProxyRequest},
-        read::{self, RequestHead},
+        proxy_request::{Caller, Endpoint, ModelLocation},
+        read::{self, ReceivedRequest, RequestHead},
     },
 };
 use crate::{base::id::RequestId, config::settings::Project};
@@ -35,7 +35,7 @@ pub(in crate::relay) fn read_replay(
     engine: &Engine,
     generation: &Generation,
     replay: Replay,
-) -> Result<Box<ProxyRequest>, String> {
+) -> Result<ReceivedRequest, String> {
     let Replay { original_id: of, mut endpoint, query, project, program, body, model } = replay;
     let body = match (model, &mut endpoint.model) {
         (None, _) => body,

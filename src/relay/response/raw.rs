@@ -43,7 +43,7 @@ impl RawBody {
     pub fn new(mut active: Box<ActiveRequest>, opaque: RawResponse) -> Self {
         let RawResponse { status, body, guard, idle_timeout, .. } = opaque;
         let ttft = active.recorder.attempt_age();
-        active.context.request.drop_body();
+        active.context.drop_body();
         active.recorder.record_first_content(status.as_u16());
         guard.record(AttemptEnd::Content);
         Self {

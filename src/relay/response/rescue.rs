@@ -79,7 +79,7 @@ impl Rescue {
         resumed.request.must_rewrite = true;
         resumed.is_continuation = true;
         // The reservation lasts as long as the body may be needed.
-        resumed.request.buffer_reservation.absorb(&mut context.request.buffer_reservation);
+        resumed.buffer_reservation.absorb(&mut context.buffer_reservation);
         if let Some((upstream, key)) = context.attempt_target {
             targets.failed_attempts.push(FailedAttempt {
                 key,

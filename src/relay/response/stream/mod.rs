@@ -110,7 +110,7 @@ impl StreamBody {
         } else {
             None
         };
-        active.context.request.drop_body();
+        active.context.drop_body();
         translate::release_parsed(&mut active.context);
         active.recorder.record_first_content(status.as_u16());
         guard.record(AttemptEnd::Content);
