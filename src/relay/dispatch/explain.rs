@@ -91,11 +91,11 @@ pub(super) fn skipped_candidates(
 /// At most this many skipped candidates are named.
 const MAX_SKIPPED_SHOWN: usize = 3;
 
-/// Publishes a failed attempt.
+/// Publishes that the attempt with this number failed.
 pub(in crate::relay) fn publish_failure(
     engine: &Engine,
     recorder: &mut RequestRecorder,
-    chosen: &Candidate,
+    (number, chosen): (u32, &Candidate),
     failure: &AttemptFailure,
 ) {
     let status = match &failure.source {
@@ -114,7 +114,7 @@ pub(in crate::relay) fn publish_failure(
         }
         FailureSource::Transport(fault) => Arc::clone(&fault.reason),
     };
-    recorder.attempt_failed(status, &reason, failure.outcome.maybe_billed);
+    recorder.attempt_failed(number, status, &reason, failure.outcome.maybe_billed);
     if failure.outcome.cooldown == CooldownClass::Rejected {
         // A closed channel means that the process is ending.
         engine.rejected_keys.send(chosen.key).unwrap_or_default();

@@ -155,7 +155,7 @@ fn from_upstream_fault(
             let wait = key_cooldown(
                 &active.context.engine,
                 last.key,
-                &active.recorder.model,
+                active.recorder.model(),
                 active.context.engine.clock.mono(),
             );
             pass(ProxyError::new(

@@ -21,6 +21,7 @@ use crate::relay::{
 use crate::{
     base::units::print_span,
     config::settings::{Hedge, HedgeDelay},
+    events::record::AttemptRole,
     ir::{
         op::Op,
         reason::failure::{FailureReason, RaceWinner},
@@ -40,7 +41,7 @@ pub(in crate::relay) async fn attempt_with_hedge(
     active: &mut ActiveRequest,
     rule: &Hedge,
     set: &CandidateSet,
-    (index, ticket): (usize, AttemptTicket),
+    (index, number, ticket): (usize, u32, AttemptTicket),
     deadline: Instant,
 ) -> Result<AttemptResponse, Vec<(usize, AttemptFailure)>> {
     let ActiveRequest { context, recorder, .. } = active;
@@ -59,7 +60,7 @@ pub(in crate::relay) async fn attempt_with_hedge(
                 Ok(response)
             }
             Err(lost) => {
-                publish_failure(&engine, recorder, first, &lost);
+                publish_failure(&engine, recorder, (number, first), &lost);
                 Err(vec![(index, lost)])
             }
         };
@@ -73,7 +74,7 @@ pub(in crate::relay) async fn attempt_with_hedge(
         rule,
         set,
         query: set.query(&[], &settings.routing.region),
-        first_index: index,
+        first: (index, number),
         keys,
         delay: after,
         deadline,
@@ -145,7 +146,8 @@ struct Race<'a> {
     rule: &'a Hedge,
     set: &'a CandidateSet,
     query: RouteQuery<'a>,
-    first_index: usize,
+    /// The index of the first attempt's candidate, and the attempt's number.
+    first: (usize, u32),
     keys: Option<Arc<ConversationKeys>>,
     delay: Duration,
     deadline: Instant,
@@ -161,32 +163,30 @@ impl Race<'_> {
         ticket: AttemptTicket,
     ) -> Option<(AttemptResponse, Option<usize>)> {
         let candidates = self.query.candidates;
-        let mut first =
-            pin!(try_one(context, &candidates[self.first_index], ticket, self.deadline));
+        let mut first = pin!(try_one(context, &candidates[self.first.0], ticket, self.deadline));
         tokio::select! {
             biased;
-            result = &mut first => return self.record_result(self.first_index, result).map(|won| (won, None)),
+            result = &mut first => return self.record_result(self.first, result).map(|won| (won, None)),
             () = sleep(self.delay) => {}
         }
-        let Some((at, ticket)) = self.start_second(second_context) else {
+        let Some((at, number, ticket)) = self.start_second(second_context) else {
             let result = first.await;
-            return self.record_result(self.first_index, result).map(|response| (response, None));
+            return self.record_result(self.first, result).map(|response| (response, None));
         };
         let mut second = pin!(try_one(second_context, &candidates[at], ticket, self.deadline));
         let (mut first_runs, mut second_runs) = (true, true);
-        // From here on the recorder's current attempt is the second, until `turn`.
         while first_runs || second_runs {
             tokio::select! {
                 biased;
                 result = &mut first, if first_runs => {
                     first_runs = false;
-                    if let Some(won) = self.first_ended(result, second_runs) {
+                    if let Some(won) = self.first_ended(result, second_runs.then_some(number)) {
                         return Some((won, None));
                     }
                 }
                 result = &mut second, if second_runs => {
                     second_runs = false;
-                    if let Some(won) = self.second_ended(at, result, first_runs) {
+                    if let Some(won) = self.second_ended((at, number), result, first_runs) {
                         return Some((won, Some(at)));
                     }
                 }
@@ -195,43 +195,35 @@ impl Race<'_> {
         None
     }
 
+    /// Records the end of the first attempt. `second`: the number of the second, if it is running.
     fn first_ended(
         &mut self,
         result: Result<AttemptResponse, AttemptFailure>,
-        second_runs: bool,
+        second: Option<u32>,
     ) -> Option<AttemptResponse> {
-        if second_runs && result.is_ok() {
-            self.recorder.attempt_failed(
-                None,
-                &FailureReason::LostRace { winner: RaceWinner::First },
-                true,
-            );
-        } else if second_runs {
-            self.recorder.switch_attempt();
+        if let (Some(second), true) = (second, result.is_ok()) {
+            let reason = FailureReason::LostRace { winner: RaceWinner::First };
+            self.recorder.attempt_failed(second, None, &reason, true);
         }
-        self.record_result(self.first_index, result)
+        self.record_result(self.first, result)
     }
 
     fn second_ended(
         &mut self,
-        at: usize,
+        second: (usize, u32),
         result: Result<AttemptResponse, AttemptFailure>,
         first_runs: bool,
     ) -> Option<AttemptResponse> {
         if first_runs && result.is_ok() {
-            self.recorder.switch_attempt();
-            self.recorder.attempt_failed(
-                None,
-                &FailureReason::LostRace { winner: RaceWinner::Second },
-                true,
-            );
+            let reason = FailureReason::LostRace { winner: RaceWinner::Second };
+            self.recorder.attempt_failed(self.first.1, None, &reason, true);
         }
-        self.record_result(at, result)
+        self.record_result(second, result)
     }
 
     fn record_result(
         &mut self,
-        index: usize,
+        (index, number): (usize, u32),
         result: Result<AttemptResponse, AttemptFailure>,
     ) -> Option<AttemptResponse> {
         match result {
@@ -240,7 +232,7 @@ impl Race<'_> {
                 publish_failure(
                     &self.engine,
                     self.recorder,
-                    &self.query.candidates[index],
+                    (number, &self.query.candidates[index]),
                     &failure,
                 );
                 self.failures.push((index, failure));
@@ -254,12 +246,12 @@ impl Race<'_> {
     fn start_second(
         &mut self,
         second_context: &mut RequestContext,
-    ) -> Option<(usize, AttemptTicket)> {
+    ) -> Option<(usize, u32, AttemptTicket)> {
         let (engine, q) = (&self.engine, &self.query);
         let now = engine.clock.mono();
         let (at, ticket) = [false, true].into_iter().find_map(|same_account| {
             let tried =
-                hedge::as_failed(q.candidates, q.failed_attempts, self.first_index, same_account);
+                hedge::as_failed(q.candidates, q.failed_attempts, self.first.0, same_account);
             let question = RouteQuery { failed_attempts: &tried, affinity: None, ..*q };
             engine.with_rng(|rng| {
                 engine.router.decide_ready_only(&question, self.keys.as_ref(), now, rng)
@@ -287,13 +279,12 @@ impl Race<'_> {
         } else {
             print_span(self.delay)
         };
-        self.recorder.hedge_started(
+        let number = self.recorder.attempt_started(
             chosen,
+            (AttemptRole::Hedge, false),
+            budget_hold,
             format!("a hedge: attempt 1 had said nothing for {span}{how}").into(),
         );
-        if let Some(budget_hold) = budget_hold {
-            self.recorder.set_budget_hold(budget_hold);
-        }
-        Some((at, ticket))
+        Some((at, number, ticket))
     }
 }

@@ -35,6 +35,7 @@ use crate::relay::{
 };
 use crate::{
     base::clock::Mono,
+    events::record::AttemptRole,
     ir::fault::{ProxyError, ProxyErrorKind},
     routing::{
         candidate,
@@ -176,9 +177,6 @@ async fn attempt_chosen(
         drop(AttemptGuard::new(&active.context.engine, ticket));
         return NextStep::Decide;
     };
-    if let Some(budget_hold) = budget_hold {
-        active.recorder.set_budget_hold(budget_hold);
-    }
     if !state.take_grant(&active.context) {
         drop(AttemptGuard::new(&active.context.engine, ticket));
         return NextStep::Fail { retry_at: None };
@@ -192,12 +190,12 @@ async fn attempt_chosen(
     if state.last_failure.is_some() {
         reason = format!("try {}: {reason}", active.recorder.attempts() + 1).into();
     }
-    let bound = matches!(why, ChoiceReason::Affinity { .. });
-    active.recorder.attempt_started(chosen, bound, reason);
+    let role = (AttemptRole::Primary, matches!(why, ChoiceReason::Affinity { .. }));
+    let number = active.recorder.attempt_started(chosen, role, budget_hold, reason);
     let deadline = state.deadline;
     let rule = active.context.overrides.hedge.clone().filter(|_| state.last_failure.is_none());
     if let Some(rule) = rule {
-        let first = (index, ticket);
+        let first = (index, number, ticket);
         let attempts = hedge::attempt_with_hedge(active, &rule, set, first, deadline);
         match Box::pin(attempts).await {
             Ok(response) => return NextStep::Respond(response),
@@ -216,7 +214,12 @@ async fn attempt_chosen(
                 return NextStep::Respond(response);
             }
             Err(failure) => {
-                publish_failure(&active.context.engine, &mut active.recorder, chosen, &failure);
+                publish_failure(
+                    &active.context.engine,
+                    &mut active.recorder,
+                    (number, chosen),
+                    &failure,
+                );
                 state.remember_failure(chosen, failure);
             }
         }
@@ -255,7 +258,7 @@ fn record_prefix(active: &mut ActiveRequest) {
         upstream,
         key_name: active.recorder.key_name(),
         account: active.context.engine.key_info(key).1,
-        model: Arc::clone(&active.recorder.model),
+        model: Arc::clone(active.recorder.model()),
         translated: active.context.attempt_context.is_some(),
     };
     let prefix = cache_monitor::prompt_prefix(

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use http::header;
 
 use crate::relay::{
-    engine::Engine, observe::live_tap::Backlog, record::budget_hold::BudgetHold,
+    engine::Engine, observe::live_tap::Backlog, record::attempt_recorder::AttemptRecorder,
     request::proxy_request::ProxyRequest,
 };
 use crate::{
-    base::{clock::UnixMillis, id::RequestId},
-    config::settings::Origin,
+    base::id::RequestId,
     dialect::AnswerSummary,
     events::{
         ledger_queue::{AttemptBill, BodyCapture, LedgerEntry, LedgerMessage, LedgerSlot},
@@ -26,7 +25,6 @@ use crate::{
         self, BillQuery,
         cost::{PriceConditions, free_bill},
     },
-    routing::candidate::Target,
 };
 
 /// How far from either end of the body the request fields that prices depend on are searched.
@@ -39,11 +37,6 @@ pub(in crate::relay) struct RequestBilling {
     slot: Option<LedgerSlot>,
     capture: Option<Box<BodyCapture>>,
     attempt_bills: Vec<AttemptBill>,
-    /// The target of the current attempt.
-    target: Option<Arc<Target>>,
-    /// What the current attempt has reserved of budgets, if there are any.
-    pub(in crate::relay) budget_hold: Option<BudgetHold>,
-    attempt_started_at: UnixMillis,
     op: Op,
     stream: bool,
     /// Estimated input tokens.
@@ -51,16 +44,7 @@ pub(in crate::relay) struct RequestBilling {
     tier: Option<Box<str>>,
     resolution: Option<Box<str>>,
     quality: Option<Box<str>>,
-    demo: bool,
     replay_of: Option<RequestId>,
-}
-
-/// A running attempt whose billing is suspended.
-pub(in crate::relay) struct SuspendedAttempt {
-    target: Option<Arc<Target>>,
-    budget_hold: Option<BudgetHold>,
-    started_at: UnixMillis,
-    demo: bool,
 }
 
 /// How an attempt ended, as far as its cost depends on it.
@@ -91,16 +75,12 @@ impl RequestBilling {
                 request.received,
             ),
             attempt_bills: Vec::new(),
-            target: None,
-            budget_hold: None,
-            attempt_started_at: request.at,
             op,
             stream: request.stream,
             estimate: request.estimate,
             tier: request.tier.clone(),
             resolution: picture("\"size\""),
             quality: picture("\"quality\""),
-            demo: false,
             replay_of: request.replay_of,
         }
     }
@@ -110,52 +90,34 @@ impl RequestBilling {
         self.op.generates()
     }
 
-    /// Suspends the current attempt while another one is recorded.
-    pub(in crate::relay) fn suspend_attempt(&mut self) -> SuspendedAttempt {
-        SuspendedAttempt {
-            target: self.target.take(),
-            budget_hold: self.budget_hold.take(),
-            started_at: self.attempt_started_at,
-            demo: self.demo,
-        }
-    }
-
-    pub(in crate::relay) fn resume_attempt(&mut self, running: SuspendedAttempt) {
-        (self.target, self.attempt_started_at, self.demo) =
-            (running.target, running.started_at, running.demo);
-        self.budget_hold = running.budget_hold;
-    }
-
-    pub(in crate::relay) fn start_attempt(&mut self, target: &Arc<Target>, at: UnixMillis) {
-        self.attempt_started_at = at;
-        self.demo = target.upstream.origin == Origin::Demo;
-        self.target = Some(Arc::clone(target));
-    }
-
     /// Records an attempt without a response. A refused attempt costs nothing; one that the
     /// upstream may have worked on gets a lower bound.
     pub(in crate::relay) fn attempt_failed(
         &mut self,
         engine: &Engine,
-        number: u32,
+        attempt: &mut AttemptRecorder,
         maybe_billed: bool,
     ) {
-        let Some(target) = self.target.take() else { return };
+        if attempt.is_billed {
+            return;
+        }
         let bill = if maybe_billed && self.op.generates() {
             let usage = Usage { input: self.estimate, ..Usage::default() };
-            self.bill_attempt(engine, number, &target, None, Some(usage), Precision::AtLeast)
+            self.bill_attempt(engine, attempt, None, (Some(usage), Precision::AtLeast))
         } else {
+            let number = attempt.number;
             AttemptBill { number, reported_model: None, usage: None, bill: free_bill() }
         };
-        self.charge(&bill, &target);
-        self.attempt_bills.push(bill);
+        self.charge(attempt, bill);
     }
 
-    /// Settles the attempt's budget reservation with its bill.
-    fn charge(&mut self, bill: &AttemptBill, target: &Target) {
-        if let Some(reservation) = self.budget_hold.take() {
-            reservation.settle(&bill.bill, target);
+    /// Settles the attempt's budget reservation with its bill, and stores the bill.
+    fn charge(&mut self, attempt: &mut AttemptRecorder, bill: AttemptBill) {
+        if let Some(budget_hold) = attempt.budget_hold.take() {
+            budget_hold.settle(&bill.bill, &attempt.target);
         }
+        attempt.is_billed = true;
+        self.attempt_bills.push(bill);
     }
 
     /// Captures more of the response that the client receives.
@@ -170,40 +132,29 @@ impl RequestBilling {
         self.capture.as_ref().map(|capture| capture.captured_answer())
     }
 
-    /// Settles the current attempt; returns what the whole request used and cost.
-    pub(in crate::relay) fn settle(
+    /// Bills an attempt by what is known of its response; returns what it used. Does nothing if it
+    /// was billed before.
+    pub(in crate::relay) fn bill_measured(
         &mut self,
         engine: &Engine,
-        number: u32,
+        attempt: &mut AttemptRecorder,
         outcome: AttemptOutcome<'_>,
-    ) -> (Option<Usage>, Cost) {
-        if let Some(target) = self.target.take() {
-            let reported_model = outcome.summary.and_then(|summary| summary.model.as_deref());
-            let (usage, sure) = self.measure_usage(outcome);
-            let bill = self.bill_attempt(engine, number, &target, reported_model, usage, sure);
-            self.charge(&bill, &target);
-            self.attempt_bills.push(bill);
+    ) -> Option<Usage> {
+        if attempt.is_billed {
+            return None;
         }
+        let reported_model = outcome.summary.and_then(|summary| summary.model.as_deref());
+        let measured = self.measure_usage(outcome);
+        let bill = self.bill_attempt(engine, attempt, reported_model, measured);
+        self.charge(attempt, bill);
+        measured.0
+    }
+
+    /// Returns what all attempts used and cost.
+    pub(in crate::relay) fn totals(&self) -> (Option<Usage>, Cost) {
         let mut usages = self.attempt_bills.iter().filter_map(|bill| bill.usage);
         let usage = usages.next().map(|first| usages.fold(first, Usage::plus));
         (usage, Cost::sum_of(self.attempt_bills.iter().map(|bill| &bill.bill)))
-    }
-
-    /// Records an attempt that broke off after content and that another attempt continues; returns
-    /// what it used until then.
-    pub(in crate::relay) fn attempt_interrupted(
-        &mut self,
-        engine: &Engine,
-        number: u32,
-        outcome: AttemptOutcome<'_>,
-    ) -> Option<Usage> {
-        let target = self.target.take()?;
-        let reported_model = outcome.summary.and_then(|summary| summary.model.as_deref());
-        let (usage, sure) = self.measure_usage(outcome);
-        let bill = self.bill_attempt(engine, number, &target, reported_model, usage, sure);
-        self.charge(&bill, &target);
-        self.attempt_bills.push(bill);
-        usage
     }
 
     /// Returns what the attempt used, and how precise that is.
@@ -248,11 +199,9 @@ impl RequestBilling {
     fn bill_attempt(
         &self,
         engine: &Engine,
-        number: u32,
-        target: &Target,
-        answered: Option<&str>,
-        usage: Option<Usage>,
-        sure: Precision,
+        attempt: &AttemptRecorder,
+        reported_model: Option<&str>,
+        (usage, precision): (Option<Usage>, Precision),
     ) -> AttemptBill {
         let generation = engine.generation_ref();
         let bill =
@@ -265,12 +214,12 @@ impl RequestBilling {
                     quality: self.quality.as_deref(),
                 };
                 let question = BillQuery {
-                    upstream: &target.upstream,
-                    sent_model: &target.model,
-                    reported_model: answered,
+                    upstream: &attempt.target.upstream,
+                    sent_model: &attempt.target.model,
+                    reported_model,
                     usage: Some(usage.as_ref().unwrap_or(&no_usage)),
-                    precision: sure,
-                    started_at: self.attempt_started_at,
+                    precision,
+                    started_at: attempt.priced_at,
                     conditions: facts,
                 };
                 let bill = pricing::bill(&generation.prices, &question);
@@ -286,14 +235,16 @@ impl RequestBilling {
             } else {
                 free_bill()
             };
-        AttemptBill { number, reported_model: answered.map(Arc::from), usage, bill }
+        let reported_model = reported_model.map(Arc::from);
+        AttemptBill { number: attempt.number, reported_model, usage, bill }
     }
 
-    /// Submits the request to the ledger.
+    /// Submits the request to the ledger. `demo`: the built-in upstream answered it.
     pub(in crate::relay) fn submit_to_ledger(
         &mut self,
         engine: &Engine,
         record: Option<Arc<RequestRecord>>,
+        demo: bool,
     ) {
         let failed = record.as_ref().is_some_and(|record| record.state == RequestState::Failed);
         if let Some(capture) = self.capture.take() {
@@ -311,7 +262,7 @@ impl RequestBilling {
             drop(slot.send(LedgerMessage::Request(Box::new(LedgerEntry {
                 record,
                 bills: parts,
-                demo: self.demo,
+                demo,
                 replay_of: self.replay_of,
             }))));
         }

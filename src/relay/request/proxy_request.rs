@@ -123,9 +123,9 @@ pub struct ProxyRequest {
 }
 
 /// Returns the empty string, shared.
-pub(in crate::relay) fn empty_str() -> Arc<str> {
-    static NOTHING: OnceLock<Arc<str>> = OnceLock::new();
-    Arc::clone(NOTHING.get_or_init(|| Arc::from("")))
+pub(in crate::relay) fn empty_str() -> &'static Arc<str> {
+    static EMPTY: OnceLock<Arc<str>> = OnceLock::new();
+    EMPTY.get_or_init(|| Arc::from(""))
 }
 
 impl ProxyRequest {

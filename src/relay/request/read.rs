@@ -126,7 +126,7 @@ fn parse_request(
         encoded_body: coded,
         model_span: None,
         is_multipart: false,
-        requested_model: empty_str(),
+        requested_model: Arc::clone(empty_str()),
         stream: false,
         add_stream: false,
         framing: Framing::Sse,

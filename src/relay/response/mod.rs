@@ -141,7 +141,7 @@ pub fn set_request_id(headers: &mut HeaderMap, id: RequestId) {
 pub(super) fn set_proxy_headers(headers: &mut HeaderMap, active: &ActiveRequest) {
     set_request_id(headers, active.context.request.id);
     for (name, value) in
-        [(UPSTREAM_HEADER, active.recorder.upstream()), (MODEL_HEADER, &active.recorder.model)]
+        [(UPSTREAM_HEADER, active.recorder.upstream()), (MODEL_HEADER, active.recorder.model())]
     {
         if !value.is_empty()
             && let Ok(value) = HeaderValue::from_str(value)

@@ -84,7 +84,7 @@ impl Rescue {
             targets.failed_attempts.push(FailedAttempt {
                 key,
                 upstream,
-                model: Arc::clone(&active.recorder.model),
+                model: Arc::clone(active.recorder.model()),
                 may_recover: false,
                 upstream_failed: true,
                 upstream_refuses: false,

@@ -82,6 +82,8 @@ enum StreamState {
 /// An attempt to continue a stream, and what broke the stream.
 struct Resuming {
     pending: PendingRescue,
+    /// The attempt's number.
+    number: u32,
     failure: StreamFailure,
     /// The upstream that failed.
     upstream: Arc<str>,
@@ -149,8 +151,9 @@ impl StreamBody {
             && let Poll::Ready(cause) = self.active.cancel.poll_cancelled(cx)
         {
             self.body = None;
-            if matches!(self.state, StreamState::Resuming(_)) {
-                self.active.recorder.attempt_failed(None, &cause.failure_reason(), true);
+            if let StreamState::Resuming(resuming) = &self.state {
+                let recorder = &mut self.active.recorder;
+                recorder.attempt_failed(resuming.number, None, &cause.failure_reason(), true);
             }
             self.state = StreamState::Failed(StreamFailure::Cancelled(cause));
         }

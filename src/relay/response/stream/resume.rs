@@ -23,6 +23,7 @@ use crate::relay::{
 };
 use crate::{
     dialect::ResponseSpec,
+    events::record::AttemptRole,
     ir::{reason::failure::FailureReason, usage::Usage},
     routing::health::record::AttemptEnd,
 };
@@ -64,13 +65,13 @@ impl StreamBody {
             "a rescue: {upstream} broke off after {} characters ({}), continued from there",
             begun.resumed_chars, outcome.cause
         );
-        recorder.rescue_started(&begun.candidate, reason.into());
-        if let Some(reservation) = begun.budget_hold.take() {
-            recorder.set_budget_hold(reservation);
-        }
+        let role = (AttemptRole::Rescue, false);
+        let budget_hold = begun.budget_hold.take();
+        let number = recorder.attempt_started(&begun.candidate, role, budget_hold, reason.into());
         self.timer.as_mut().reset(Instant::now() + PING_AFTER);
         self.state = StreamState::Resuming(Box::new(Resuming {
             pending: begun,
+            number,
             failure: broke,
             upstream,
             prior_usage: before,
@@ -97,7 +98,8 @@ impl StreamBody {
         else {
             return Poll::Ready(None);
         };
-        let Resuming { pending: begun, failure: broke, upstream, prior_usage: before } = *rescuing;
+        let Resuming { pending: begun, number, failure: broke, upstream, prior_usage: before } =
+            *rescuing;
         match result {
             Ok(AttemptResponse::Stream(committed)) => self.resume(second, *committed, before),
             other => {
@@ -105,7 +107,7 @@ impl StreamBody {
                     explain::publish_failure(
                         &self.active.context.engine,
                         &mut self.active.recorder,
-                        &begun.candidate,
+                        (number, &begun.candidate),
                         failure,
                     );
                 }
