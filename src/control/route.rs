@@ -5,17 +5,20 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::units::print_span,
-    config::settings::{Hedge, HedgeDelay},
+    base::{clock::Mono, units::print_span},
+    config::settings::{Hedge, HedgeDelay, Project, Strategy},
     ir::op::Dialect,
-    relay::{dispatch::budget, engine::Engine},
+    relay::{
+        dispatch::budget,
+        engine::{Engine, Generation},
+    },
     routing::{
-        candidate::{self, Candidate},
+        candidate::{self, Candidate, Target},
         decision::{RouteQuery, SkipReason, Verdict},
         health::TokenEstimate,
         hedge::MIN_SAMPLES,
         name_resolver::OnUnknownList,
-        resolve,
+        resolve::{self, NameError, ResolvedModel},
     },
 };
 
@@ -64,34 +67,15 @@ pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanat
     let generation = engine.generation();
     let mut out =
         RouteExplanation { requested_model: question.model.clone(), ..RouteExplanation::default() };
-    let name = question.project.as_deref().unwrap_or("default");
-    let projects = &generation.settings.projects;
-    // Without a project name, falls back to the first project, because the owner is asking.
-    let found = projects
-        .iter()
-        .find(|project| *project.name == *name)
-        .or_else(|| if question.project.is_none() { projects.first() } else { None });
-    let Some(project) = found else {
-        out.error = Some(format!("no project is named `{name}`; `aiproxy project list` shows all"));
-        return out;
+    let project = match find_project(&generation, question) {
+        Ok(project) => project,
+        Err(error) => {
+            out.error = Some(error);
+            return out;
+        }
     };
-    let learned = engine.model_lists.learned();
     let dialect = question.dialect.unwrap_or(Dialect::Openai);
-    let learned = |id| learned.get(&id).cloned();
-    let (asked, chosen) =
-        match resolve::strategy_suffix(&generation.catalog, &question.model, &learned) {
-            Some((name, strategy)) => (name, Some(strategy)),
-            None => (&*question.model, None),
-        };
-    let mut resolved = match resolve::resolve(
-        &generation.catalog,
-        asked,
-        dialect,
-        true,
-        project,
-        &learned,
-        OnUnknownList::Assume,
-    ) {
+    let resolved = match resolve_model(engine, &generation, project, &question.model, dialect) {
         Ok(resolved) => resolved,
         Err(error) => {
             out.verdict = "unknown".to_owned();
@@ -99,18 +83,10 @@ pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanat
             return out;
         }
     };
-    resolved.strategy = chosen.unwrap_or(resolved.strategy);
     out.resolved_by = Some(resolved.via.to_string());
-    out.plan.push(format!("strategy {}", resolved.strategy.name()));
-    let mut candidates =
-        candidate::build_candidates(&resolved.targets, &|key| engine.key_info(key));
+    let (candidates, costs) =
+        dry_run_candidates(engine, project, &resolved.targets, resolved.strategy);
     let now = engine.clock.mono();
-    let costs = if engine.budgets.has_any() || resolved.strategy.uses_cost() {
-        engine.estimate_costs(&candidates, TokenEstimate::default())
-    } else {
-        Vec::new()
-    };
-    budget::annotate_candidates(engine, &project.name, &mut candidates, &costs);
     let asked = RouteQuery {
         strategy: resolved.strategy,
         costs: &costs,
@@ -133,15 +109,7 @@ pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanat
         Verdict::Try { index, .. } | Verdict::RetrySame { index } => candidates.get(index),
         Verdict::Wait { .. } | Verdict::Exhausted { .. } => None,
     };
-    if let Some((rule, first)) = resolved.overrides.hedge.as_deref().zip(first) {
-        out.plan.push(hedge_plan(engine, rule, first));
-    }
-    if resolved.overrides.rescue {
-        out.plan.push(
-            "an answer in plain text that breaks off is continued by another target that can"
-                .to_owned(),
-        );
-    }
+    out.plan = plan(engine, &resolved, first);
     match &decision.verdict {
         Verdict::Try { index, .. } | Verdict::RetrySame { index } => {
             out.verdict = "try".to_owned();
@@ -150,14 +118,7 @@ pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanat
         }
         Verdict::Wait { until } => {
             out.verdict = "wait".to_owned();
-            out.error = Some(match until {
-                Some(until) => {
-                    format!("everything is blocked for {} more", print_span(until.since(now)))
-                }
-                None => {
-                    "a verdict is awaited (a probe is under way, or keys are being read)".to_owned()
-                }
-            });
+            out.error = Some(describe_wait(*until, now));
         }
         Verdict::Exhausted { .. } => {
             out.verdict = "exhausted".to_owned();
@@ -182,6 +143,88 @@ pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanat
         });
     }
     out
+}
+
+/// Returns the project to decide for. Without a name, falls back to the first project, because the
+/// owner is asking.
+fn find_project<'g>(
+    generation: &'g Generation,
+    question: &RouteExplainRequest,
+) -> Result<&'g Arc<Project>, String> {
+    let name = question.project.as_deref().unwrap_or("default");
+    let projects = &generation.settings.projects;
+    projects
+        .iter()
+        .find(|project| *project.name == *name)
+        .or_else(|| if question.project.is_none() { projects.first() } else { None })
+        .ok_or_else(|| format!("no project is named `{name}`; `aiproxy project list` shows all"))
+}
+
+fn resolve_model(
+    engine: &Engine,
+    generation: &Generation,
+    project: &Project,
+    model: &str,
+    dialect: Dialect,
+) -> Result<ResolvedModel, NameError> {
+    let learned = engine.model_lists.learned();
+    let learned = |id| learned.get(&id).cloned();
+    let (name, strategy) = match resolve::strategy_suffix(&generation.catalog, model, &learned) {
+        Some((name, strategy)) => (name, Some(strategy)),
+        None => (model, None),
+    };
+    let mut resolved = resolve::resolve(
+        &generation.catalog,
+        name,
+        dialect,
+        true,
+        project,
+        &learned,
+        OnUnknownList::Assume,
+    )?;
+    resolved.strategy = strategy.unwrap_or(resolved.strategy);
+    Ok(resolved)
+}
+
+/// Returns the candidates as a request without content would see them, with their costs if the
+/// strategy compares them or a budget limits them.
+#[must_use]
+pub fn dry_run_candidates(
+    engine: &Engine,
+    project: &Project,
+    targets: &[Arc<Target>],
+    strategy: Strategy,
+) -> (Vec<Candidate>, Vec<Option<f64>>) {
+    let mut candidates = candidate::build_candidates(targets, &|key| engine.key_info(key));
+    let costs = if engine.budgets.has_any() || strategy.uses_cost() {
+        engine.estimate_costs(&candidates, TokenEstimate::default())
+    } else {
+        Vec::new()
+    };
+    budget::annotate_candidates(engine, &project.name, &mut candidates, &costs);
+    (candidates, costs)
+}
+
+fn describe_wait(until: Option<Mono>, now: Mono) -> String {
+    match until {
+        Some(until) => format!("everything is blocked for {} more", print_span(until.since(now))),
+        None => "a verdict is awaited (a probe is under way, or keys are being read)".to_owned(),
+    }
+}
+
+/// Describes the other rules that apply to the request.
+fn plan(engine: &Engine, resolved: &ResolvedModel, first: Option<&Candidate>) -> Vec<String> {
+    let mut plan = vec![format!("strategy {}", resolved.strategy.name())];
+    if let Some((rule, first)) = resolved.overrides.hedge.as_deref().zip(first) {
+        plan.push(hedge_plan(engine, rule, first));
+    }
+    if resolved.overrides.rescue {
+        plan.push(
+            "an answer in plain text that breaks off is continued by another target that can"
+                .to_owned(),
+        );
+    }
+    plan
 }
 
 /// Describes when a second target is tried in parallel.

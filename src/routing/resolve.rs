@@ -185,24 +185,12 @@ pub fn resolve(
     if found.routes.is_empty() {
         return Err(not_allowed());
     }
-    let (mut targets, mut no_end) = (Vec::with_capacity(found.routes.len()), Vec::new());
-    for route in found.routes {
-        let other = || route.upstream.endpoints.first().filter(|_| translates);
-        let Some(end) = route.upstream.endpoint(dialect).or_else(other) else {
-            if !no_end.contains(&route.upstream.name) {
-                no_end.push(Arc::clone(&route.upstream.name));
-            }
-            continue;
-        };
-        let dialect = end.dialect;
-        let ResolvedRoute { upstream, model, priority, weight, .. } = route;
-        targets.push(Arc::new(Target { upstream, model, dialect, priority, weight }));
-    }
+    let (targets, unsupported) = choose_endpoints(found.routes, dialect, translates);
     if targets.is_empty() {
         return Err(NameError::UnsupportedDialect {
             requested: requested.to_owned(),
             dialect,
-            upstreams: no_end,
+            upstreams: unsupported,
         });
     }
     let via = if resolver.via.is_empty() {
@@ -215,9 +203,32 @@ pub fn resolve(
         strategy: found.strategy.unwrap_or(catalog.strategy),
         overrides: found.overrides,
         via,
-        unsupported: no_end,
+        unsupported,
         is_guess: found.is_guess,
     })
+}
+
+/// Chooses the endpoint of each route: the one of the dialect, or with `translates` the preferred
+/// one. Also returns the upstreams that have neither.
+fn choose_endpoints(
+    routes: Vec<ResolvedRoute>,
+    dialect: Dialect,
+    translates: bool,
+) -> (Vec<Arc<Target>>, Vec<Arc<str>>) {
+    let (mut targets, mut unsupported) = (Vec::with_capacity(routes.len()), Vec::new());
+    for route in routes {
+        let other = || route.upstream.endpoints.first().filter(|_| translates);
+        let Some(end) = route.upstream.endpoint(dialect).or_else(other) else {
+            if !unsupported.contains(&route.upstream.name) {
+                unsupported.push(Arc::clone(&route.upstream.name));
+            }
+            continue;
+        };
+        let dialect = end.dialect;
+        let ResolvedRoute { upstream, model, priority, weight, .. } = route;
+        targets.push(Arc::new(Target { upstream, model, dialect, priority, weight }));
+    }
+    (targets, unsupported)
 }
 
 /// Returns the names that a project may use and that look like the requested one.

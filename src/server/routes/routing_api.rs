@@ -17,26 +17,25 @@ use crate::server::{
     state::ServerState,
 };
 use crate::{
-    base::{id::RequestId, sanitize, units::print_span},
+    base::{clock::Mono, id::RequestId, sanitize, units::print_span},
     config::settings::{AdaptiveMix, Project, Strategy},
-    control::{snapshot::UpstreamState, views},
+    control::{route::dry_run_candidates, snapshot::UpstreamState, views},
     ir::{
         fault::{ProxyError, ProxyErrorKind},
         op::Dialect,
     },
     relay::{
-        dispatch::budget,
+        engine::{Engine, Generation},
         request::conversation_key,
         response::{self, ResponseBody},
     },
     routing::{
         affinity::{AffinityBinding, ConversationKeys},
-        candidate::{self, Candidate},
+        candidate::Candidate,
         decision::{RouteQuery, Verdict},
-        health::TokenEstimate,
         listing::{self, NameKind},
         name_resolver::OnUnknownList,
-        resolve,
+        resolve::{self, ResolvedModel},
     },
 };
 
@@ -299,31 +298,9 @@ fn decide_now(
     let engine = &server.engine;
     let started = engine.clock.mono();
     let generation = engine.generation();
-    let learned = engine.model_lists.learned();
-    let resolved = resolve::resolve(
-        &generation.catalog,
-        &request.logical_model,
-        Dialect::Openai,
-        true,
-        project,
-        &|id| learned.get(&id).cloned(),
-        OnUnknownList::Assume,
-    );
-    let mut resolved = resolved.map_err(|e| {
-        ProxyError::new(ProxyErrorKind::ModelNotFound, format!("{}; {}", e.text(), e.hint()))
-    })?;
-    resolved.targets.retain(|target| {
-        !request.exclude_providers.iter().any(|name| **name == *target.upstream.name)
-    });
+    let resolved = resolve_request(engine, &generation, project, request)?;
     let strategy = request.strategy.as_deref().map_or(Ok(resolved.strategy), parse_strategy)?;
-    let mut candidates =
-        candidate::build_candidates(&resolved.targets, &|key| engine.key_info(key));
-    let costs = if engine.budgets.has_any() || strategy.uses_cost() {
-        engine.estimate_costs(&candidates, TokenEstimate::default())
-    } else {
-        Vec::new()
-    };
-    budget::annotate_candidates(engine, &project.name, &mut candidates, &costs);
+    let (candidates, costs) = dry_run_candidates(engine, project, &resolved.targets, strategy);
     let region = request.preferred_region.as_deref().unwrap_or(&generation.settings.routing.region);
     let question =
         RouteQuery { strategy, costs: &costs, region, ..RouteQuery::first_attempt(&candidates) };
@@ -341,50 +318,16 @@ fn decide_now(
         Verdict::Try { index, .. } | Verdict::RetrySame { index } => index,
         Verdict::Wait { until } | Verdict::Exhausted { retry_at: until } => {
             let wait = until.map(|until| until.since(started));
-            let message = match wait {
-                Some(wait) => {
-                    format!(
-                        "nothing can serve `{}` for {} more",
-                        request.logical_model,
-                        print_span(wait)
-                    )
-                }
-                None => format!("nothing that is enabled can serve `{}`", request.logical_model),
-            };
-            return Err(ProxyError::new(ProxyErrorKind::Unavailable, sanitize::clean(&message))
-                .retry_after(wait));
+            return Err(unavailable_error(&request.logical_model, wait));
         }
     };
     let chosen = candidates.get(index).ok_or_else(|| {
         ProxyError::new(ProxyErrorKind::Internal, "a candidate out of the list; please report this")
     })?;
     if let (true, Some(keys)) = (request.bind, &keys) {
-        engine.router.bind(
-            keys,
-            AffinityBinding {
-                upstream: chosen.upstream(),
-                upstream_name: Arc::clone(&chosen.target.upstream.name),
-                account: chosen.account,
-                model: Arc::clone(&chosen.target.model),
-                bound_at: started,
-                last_used: started,
-                better_tier_since: None,
-            },
-            started,
-        );
+        engine.router.bind(keys, binding_to(chosen, started), started);
     }
     let scores = engine.router.scores(&question, started);
-    let candidate_json = |candidate: &Candidate, score: f64, why: &str| {
-        let upstream = &candidate.target.upstream;
-        json!({
-            "upstream": {
-                "provider_id": &*upstream.name, "model_id": &*candidate.target.model, "region": upstream.region,
-                "base_weight": candidate.target.weight, "priority": candidate.target.priority,
-            },
-            "score": if score.is_finite() { json!(score) } else { Value::Null },
-            "reason": why,
-        })
-    };
     let all: Vec<Value> = scores
         .iter()
         .filter_map(|(position, score)| {
@@ -417,4 +360,63 @@ fn decide_now(
         "strategy_used": strategy.name(),
         "all_candidates": all,
     }))
+}
+
+/// Resolves the requested model, without the providers that the request excludes.
+fn resolve_request(
+    engine: &Engine,
+    generation: &Generation,
+    project: &Project,
+    request: &DecideRequest,
+) -> Result<ResolvedModel, ProxyError> {
+    let learned = engine.model_lists.learned();
+    let learned = |id| learned.get(&id).cloned();
+    let resolved = resolve::resolve(
+        &generation.catalog,
+        &request.logical_model,
+        Dialect::Openai,
+        true,
+        project,
+        &learned,
+        OnUnknownList::Assume,
+    );
+    let mut resolved = resolved.map_err(|e| {
+        ProxyError::new(ProxyErrorKind::ModelNotFound, format!("{}; {}", e.text(), e.hint()))
+    })?;
+    resolved.targets.retain(|target| {
+        !request.exclude_providers.iter().any(|name| **name == *target.upstream.name)
+    });
+    Ok(resolved)
+}
+
+fn unavailable_error(model: &str, wait: Option<Duration>) -> ProxyError {
+    let message = match wait {
+        Some(wait) => format!("nothing can serve `{model}` for {} more", print_span(wait)),
+        None => format!("nothing that is enabled can serve `{model}`"),
+    };
+    ProxyError::new(ProxyErrorKind::Unavailable, sanitize::clean(&message)).retry_after(wait)
+}
+
+fn binding_to(chosen: &Candidate, now: Mono) -> AffinityBinding {
+    AffinityBinding {
+        upstream: chosen.upstream(),
+        upstream_name: Arc::clone(&chosen.target.upstream.name),
+        account: chosen.account,
+        model: Arc::clone(&chosen.target.model),
+        bound_at: now,
+        last_used: now,
+        better_tier_since: None,
+    }
+}
+
+fn candidate_json(candidate: &Candidate, score: f64, why: &str) -> Value {
+    let upstream = &candidate.target.upstream;
+    json!({
+        "upstream": {
+            "provider_id": &*upstream.name, "model_id": &*candidate.target.model, "region": upstream.region,
+            "base_weight": candidate.target.weight, "priority": candidate.target.priority,
+        },
+        "score": if score.is_finite() { json!(score) } else { Value::Null },
+        "reason": why,
+    })
 }
