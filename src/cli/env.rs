@@ -2,13 +2,16 @@
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::{
-    attach,
-    context::CommandContext,
-    error::{CliError, ExitStatus},
-    expose::expose_secret,
-    output,
-    project::lookup,
+use crate::{
+    cli::{
+        attach,
+        context::CommandContext,
+        error::{CliError, ExitStatus},
+        expose::expose_secret,
+        output,
+        project::lookup,
+    },
+    config::Environment,
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -45,7 +48,10 @@ enum Shell {
 pub async fn run(ctx: &CommandContext, args: EnvArgs) -> Result<ExitStatus, CliError> {
     let base = attach::base_url(ctx).await?;
     let key = lookup::client_key(ctx, &args.project).await?;
-    let variables = sdk_variables(&base, expose_secret(&key));
+    let mut variables = sdk_variables(&base, expose_secret(&key));
+    if let Some(list) = no_proxy(&Environment::from_process()) {
+        variables.extend(["NO_PROXY", "no_proxy"].map(|name| (name, list.clone())));
+    }
     if ctx.global.json {
         let map: serde_json::Map<_, _> =
             variables.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
@@ -54,6 +60,7 @@ pub async fn run(ctx: &CommandContext, args: EnvArgs) -> Result<ExitStatus, CliE
         let lines: String = variables
             .iter()
             .map(|(name, value)| format!("{}\n", export_line(args.shell, name, value)))
+            .chain([format!("{}\n", unset_line(args.shell, SECOND_ANTHROPIC_KEY))])
             .collect();
         output::print(&lines)?;
     }
@@ -67,13 +74,46 @@ fn sdk_variables(base: &str, key: &str) -> Vec<(&'static str, String)> {
         ("OPENAI_API_BASE", format!("{base}/v1")),
         ("OPENAI_API_KEY", key.to_owned()),
         ("ANTHROPIC_BASE_URL", base.to_owned()),
-        ("ANTHROPIC_API_KEY", key.to_owned()),
         ("ANTHROPIC_AUTH_TOKEN", key.to_owned()),
         ("GOOGLE_GEMINI_BASE_URL", base.to_owned()),
         ("GEMINI_API_KEY", key.to_owned()),
         // A client that cannot send a credential has it in the path.
         ("OLLAMA_HOST", format!("{base}/~{key}")),
     ]
+}
+
+/// With this variable next to `ANTHROPIC_AUTH_TOKEN`, Claude Code warns of two credentials; one from
+/// before must not stay.
+const SECOND_ANTHROPIC_KEY: &str = "ANTHROPIC_API_KEY";
+
+/// Names of this machine that a request for the proxy may have as its host.
+const LOCAL_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+/// Returns a list of hosts that are reached without an HTTP proxy: those of before, and this
+/// machine. `None` if no HTTP proxy is set.
+fn no_proxy(env: &Environment) -> Option<String> {
+    let is_set = |name: &&str| env.get(name).is_some_and(|value| !value.is_empty());
+    let proxies =
+        ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
+    if !proxies.iter().any(|name| is_set(&name)) {
+        return None;
+    }
+    let mut hosts: Vec<&str> = Vec::new();
+    let before = ["NO_PROXY", "no_proxy"].into_iter().filter_map(|name| env.get(name));
+    for host in before.flat_map(|list| list.split(',')).map(str::trim).chain(LOCAL_HOSTS) {
+        if !host.is_empty() && !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
+    Some(hosts.join(","))
+}
+
+fn unset_line(shell: Shell, name: &str) -> String {
+    match shell {
+        Shell::Fish => format!("set -e {name};"),
+        Shell::Powershell => format!("Remove-Item Env:{name} -ErrorAction SilentlyContinue"),
+        Shell::Sh => format!("unset {name}"),
+    }
 }
 
 fn export_line(shell: Shell, name: &str, value: &str) -> String {
@@ -99,6 +139,20 @@ mod tests {
         ] {
             assert_eq!(export_line(shell, "K", r"a'b\c$(d)"), want);
         }
+    }
+
+    #[test]
+    fn this_machine_is_reached_without_the_http_proxy() {
+        let env = |vars: &[(&str, &str)]| Environment {
+            vars: vars.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+        };
+        assert_eq!(no_proxy(&env(&[("NO_PROXY", "a.example")])), None);
+        assert_eq!(
+            no_proxy(&env(&[("https_proxy", "http://p:1")])).as_deref(),
+            Some("localhost,127.0.0.1,::1")
+        );
+        let both = [("HTTP_PROXY", "http://p:1"), ("NO_PROXY", "a, localhost"), ("no_proxy", "b")];
+        assert_eq!(no_proxy(&env(&both)).as_deref(), Some("a,localhost,b,127.0.0.1,::1"));
     }
 
     #[test]

@@ -55,8 +55,11 @@ pub(super) fn finish_fault(reason: &str, message: Option<&str>) -> Fault {
 pub(super) fn finish_reason(finish: &Finish, has_text: bool) -> &str {
     let kind = if finish.kind == FinishKind::ToolCalls { FinishKind::Stop } else { finish.kind };
     let default_reason = match kind {
-        // A refusal with text is written as text; one without must not look like an empty answer.
-        FinishKind::Refusal if !has_text => "SAFETY",
+        // A refusal in words is written as text. One without, or one by which the provider withheld
+        // the rest of the answer, must not look like a natural end.
+        FinishKind::Refusal if !has_text || finish.raw_reason.as_deref() == Some("refusal") => {
+            "SAFETY"
+        }
         FinishKind::Stop | FinishKind::ToolCalls | FinishKind::Pause | FinishKind::Refusal => {
             "STOP"
         }
@@ -86,16 +89,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_without_text_finishes_with_safety() {
-        let finish =
-            |kind| Finish { kind, raw_reason: Some("refusal".to_owned()), stop_sequence: None };
-        for (kind, words, want) in [
-            (FinishKind::Refusal, true, "STOP"),
-            (FinishKind::Refusal, false, "SAFETY"),
-            (FinishKind::Stop, false, "STOP"),
-            (FinishKind::ContentFilter, true, "SAFETY"),
+    fn a_refusal_that_is_not_the_text_itself_finishes_with_safety() {
+        for (kind, reason, has_text, want) in [
+            (FinishKind::Refusal, "stop", true, "STOP"),
+            (FinishKind::Refusal, "stop", false, "SAFETY"),
+            (FinishKind::Refusal, "refusal", true, "SAFETY"),
+            (FinishKind::Stop, "refusal", false, "STOP"),
+            (FinishKind::ContentFilter, "refusal", true, "SAFETY"),
         ] {
-            assert_eq!(finish_reason(&finish(kind), words), want, "{kind:?} {words}");
+            let finish = Finish { kind, raw_reason: Some(reason.to_owned()), stop_sequence: None };
+            assert_eq!(finish_reason(&finish, has_text), want, "{kind:?} {reason} {has_text}");
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
 
 /// Writes usage. `promptTokenCount` includes cached tokens; `candidatesTokenCount` excludes
 /// thoughts.
-pub(super) fn write_usage(o: &mut ObjectWriter<'_>, usage: Option<Usage>, tier: Option<&str>) {
+pub(super) fn write_usage(o: &mut ObjectWriter<'_>, usage: Option<Usage>) {
     o.object("usageMetadata", |o| {
         // An unknown count is not zero. The object is still written for clients that read it.
         let Some(usage) = usage else { return };
@@ -20,16 +20,6 @@ pub(super) fn write_usage(o: &mut ObjectWriter<'_>, usage: Option<Usage>, tier: 
             o.num("thoughtsTokenCount", usage.reasoning);
         }
         o.num("totalTokenCount", usage.input_total().saturating_add(usage.output_total()));
-        // This API does not know the tier names of other dialects.
-        o.opt_str(
-            "serviceTier",
-            tier.and_then(|tier| match tier {
-                "default" | "standard" => Some("standard"),
-                "flex" => Some("flex"),
-                "priority" => Some("priority"),
-                _ => None,
-            }),
-        );
     });
 }
 

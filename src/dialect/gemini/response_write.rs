@@ -58,7 +58,7 @@ pub(super) fn write_response(response: &ChatResponse, spec: &ResponseSpec) -> By
                 response.extras.write(Dialect::Gemini, o, |_| {});
             });
         });
-        response_parts::write_usage(o, response.usage, response.service_tier.as_deref());
+        response_parts::write_usage(o, response.usage);
         o.str("modelVersion", &spec.model).str("responseId", &spec.request_id);
     });
     body.into()

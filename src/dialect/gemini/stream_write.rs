@@ -303,7 +303,7 @@ impl StreamWriter for ContentStreamWriter {
                 );
             }
             ChatEvent::Close { block } => self.close_block(block, out),
-            ChatEvent::End { finish, usage, service_tier } => {
+            ChatEvent::End { finish, usage, service_tier: _ } => {
                 let (cited, has_text) =
                     (std::mem::take(&mut self.citations), self.emitted_bytes > 0);
                 self.write_chunk(
@@ -315,7 +315,7 @@ impl StreamWriter for ContentStreamWriter {
                         o.str("finishReason", finish::finish_reason(&finish, has_text));
                         response_parts::write_grounding(o, &cited);
                     },
-                    |o| response_parts::write_usage(o, usage, service_tier.as_deref()),
+                    |o| response_parts::write_usage(o, usage),
                 );
                 if self.framing == Framing::JsonArray {
                     out.push(b']');

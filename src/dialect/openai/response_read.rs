@@ -85,8 +85,15 @@ pub(super) fn choice_error(choice: JsonRef<'_>) -> Option<Fault> {
     {
         return Some(read_error::from_json(None, choice));
     }
-    let failed = choice.get("finish_reason").and_then(JsonRef::str).as_deref() == Some("error");
+    let reason = choice.get("finish_reason").and_then(JsonRef::str);
+    let failed = reason.is_some_and(|reason| is_failure(&reason));
     failed.then(|| read_error::unexpected_shape("the provider ended the answer with an error"))
+}
+
+/// Returns whether a finish reason means that the provider failed. `network_error` is Z.ai's.
+/// <https://docs.z.ai/api-reference/llm/chat-completion>
+pub(super) fn is_failure(reason: &str) -> bool {
+    matches!(reason, "error" | "network_error")
 }
 
 /// Maps a provider's finish reason to the common form.
@@ -98,6 +105,7 @@ pub(super) fn read_finish(said: Option<String>, called: bool, refused: bool) -> 
             | "max_length"
             | "model_length"
             | "max_output_tokens"
+            | "model_context_window_exceeded"
             | "insufficient_system_resource",
         ) => FinishKind::Length,
         Some(

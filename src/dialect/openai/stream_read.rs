@@ -76,7 +76,10 @@ impl ChunkReader {
                 id: root_text("id"),
                 model: root_text("model"),
                 created,
-                usage: None,
+                // A count of zero is not known yet.
+                usage: root
+                    .and_then(|root| usage_read::read_openai(root.get("usage")?))
+                    .filter(|usage| usage.input_total() > 0),
             });
         }
     }
@@ -150,7 +153,7 @@ impl ChunkReader {
                 _ => {}
             }
         }
-        if (failed || self.finish_reason.as_deref() == Some("error"))
+        if (failed || self.finish_reason.as_deref().is_some_and(response_read::is_failure))
             && let Some(fault) = response_read::choice_error(choice)
         {
             return Err(Box::new(fault));
@@ -158,10 +161,13 @@ impl ChunkReader {
         // A message next to the deltas repeats all of them.
         let delta = delta.filter(|delta| !delta.is_blank());
         self.has_deltas |= delta.is_some();
+        // Some servers repeat the delta's text in the field of the older API.
+        let is_repeated = delta
+            .is_some_and(|delta| delta.get("content").is_some_and(|content| !content.is_blank()));
         if let Some(delta) = delta.or(message.filter(|_| !self.has_deltas)) {
             self.read_delta(delta, out);
         }
-        if let Some(text) = text {
+        if let Some(text) = text.filter(|_| !is_repeated) {
             self.emit_text(&text, out);
         }
         if let Some(list) = logprobs {
