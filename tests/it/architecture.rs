@@ -2,7 +2,7 @@
 //! vendor facts are data.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -69,6 +69,29 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
 ];
+
+/// Each entry of `src/relay` and the entries that it may import. `handler` and `mod` may import all.
+const RELAY_LAYERS: &[(&str, &[&str])] = &[
+    ("state", &[]),
+    ("observe", &["state"]),
+    ("request", &["engine", "observe", "state"]),
+    ("record", &["request", "engine", "observe", "state"]),
+    ("context", &["record", "request", "engine", "observe", "state"]),
+    ("attempt", &["context", "record", "request", "engine", "observe", "state"]),
+    ("dispatch", &["attempt", "context", "record", "request", "engine", "observe", "state"]),
+    (
+        "response",
+        &["dispatch", "attempt", "context", "record", "request", "engine", "observe", "state"],
+    ),
+    ("background", &["attempt", "context", "record", "request", "engine", "observe", "state"]),
+    ("engine", &["observe", "state"]),
+];
+
+/// Modules of the relay that the engine owns although they are no stores; they may not import it.
+const ENGINE_PARTS: &[&str] = &["relay::record::cache_monitor", "relay::dispatch::queue"];
+
+/// Files that may import each other in a ring.
+const MAX_RING_FILES: usize = 3;
 
 /// Files that may expose a secret: to store it, to set a header, to compare a client key, or to
 /// show it at a user's request.
@@ -235,6 +258,201 @@ fn rooms_import_only_what_lies_below_them() {
     }
 
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Returns the module of a file below `src`: `a::b` for `a/b.rs` and `a/b/mod.rs`.
+fn module_of(file: &str) -> String {
+    let path = file.trim_end_matches(".rs");
+    let path = path.strip_suffix("/mod").unwrap_or(path);
+    if matches!(path, "lib" | "main") { String::new() } else { path.replace('/', "::") }
+}
+
+/// Returns the paths that the `use` lines of a module name, from the crate's root on.
+fn used_paths(file: &str, text: &str) -> Vec<String> {
+    let module = module_of(file);
+    let mut paths = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let line = line.trim_start();
+        let line = match line.strip_prefix("pub") {
+            Some(rest) if rest.starts_with('(') => rest.split_once(") ").map_or("", |(_, it)| it),
+            Some(rest) => rest.trim_start(),
+            None => line,
+        };
+        let Some(first) = line.strip_prefix("use ") else { continue };
+        let mut tree = first.to_owned();
+        while !tree.contains(';') {
+            let Some(next) = lines.next() else { break };
+            tree.push_str(next);
+        }
+        let tree: String = tree.chars().take_while(|c| *c != ';').collect();
+        if ["crate::", "self::", "super::"].iter().any(|start| tree.trim_start().starts_with(start))
+        {
+            expand_tree("", &tree, &mut |path| paths.push(absolute_path(&module, path)));
+        }
+    }
+    paths
+}
+
+/// Calls `add` with every path of a `use` tree.
+fn expand_tree(prefix: &str, tree: &str, add: &mut dyn FnMut(&str)) {
+    let Some((head, group)) = tree.split_once('{') else {
+        let path = tree.split(" as ").next().unwrap_or_default().trim();
+        add(&format!("{prefix}{path}"));
+        return;
+    };
+    let group = group.trim_end();
+    let group = group.strip_suffix('}').unwrap_or(group);
+    let prefix = format!("{prefix}{}", head.trim());
+    let (mut depth, mut from) = (0_usize, 0);
+    for (at, c) in group.char_indices().chain([(group.len(), ',')]) {
+        match c {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => {
+                if !group[from..at].trim().is_empty() {
+                    expand_tree(&prefix, &group[from..at], add);
+                }
+                from = at + 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Returns a path from the crate's root on; `module` is where it is written.
+fn absolute_path(module: &str, path: &str) -> String {
+    let mut base: Vec<&str> = module.split("::").filter(|part| !part.is_empty()).collect();
+    let mut parts = path.split("::").peekable();
+    match parts.peek() {
+        Some(&"crate") => {
+            base.clear();
+            parts.next();
+        }
+        Some(&"self") => {
+            parts.next();
+        }
+        _ => {}
+    }
+    while parts.next_if(|part| *part == "super").is_some() {
+        base.pop();
+    }
+    base.into_iter().chain(parts).collect::<Vec<_>>().join("::")
+}
+
+/// Returns which modules each module imports with `use`.
+fn import_graph(files: &[(String, String)]) -> BTreeMap<String, BTreeSet<String>> {
+    let modules: BTreeSet<String> = files.iter().map(|(file, _)| module_of(file)).collect();
+    let target = |path: &str| {
+        let mut path = path;
+        loop {
+            if modules.contains(path) {
+                return Some(path.to_owned());
+            }
+            path = path.rsplit_once("::")?.0;
+        }
+    };
+    let mut graph = BTreeMap::new();
+    for (file, text) in files {
+        let module = module_of(file);
+        let used = used_paths(file, &strip_comments_and_tests(text));
+        let imports = used.iter().filter_map(|path| target(path)).filter(|other| *other != module);
+        graph.insert(module.clone(), imports.collect());
+    }
+    graph
+}
+
+/// Returns the groups of modules that reach each other, except single modules.
+fn rings(graph: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<&str>> {
+    let reach = |from: &str| {
+        let (mut open, mut seen) = (vec![from.to_owned()], BTreeSet::new());
+        while let Some(module) = open.pop() {
+            for next in graph.get(&module).into_iter().flatten() {
+                if seen.insert(next.clone()) {
+                    open.push(next.clone());
+                }
+            }
+        }
+        seen
+    };
+    let reached: BTreeMap<&str, BTreeSet<String>> =
+        graph.keys().map(|module| (&**module, reach(module))).collect();
+    let (mut found, mut done) = (Vec::new(), BTreeSet::new());
+    for (module, others) in &reached {
+        if others.contains(*module) && !done.contains(module) {
+            let ring: Vec<&str> = reached
+                .iter()
+                .filter(|(other, back)| others.contains(**other) && back.contains(*module))
+                .map(|(other, _)| *other)
+                .collect();
+            done.extend(ring.iter().copied());
+            found.push(ring);
+        }
+    }
+    found
+}
+
+#[test]
+fn rings_of_imports_are_found() {
+    let file = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+    let files = [
+        file("a/mod.rs", "mod b;\nuse crate::a::b::{self, X as Y, Z as W};"),
+        file("a/b.rs", "pub(crate) use crate::{\n    c::{D, E},\n    d,\n};\nuse super::F;"),
+        file("c.rs", "fn f() {\n    use crate::a::b;\n}"),
+        file("d.rs", "// use crate::c;\nuse std::fmt;"),
+    ];
+
+    assert_eq!(rings(&import_graph(&files)), [["a", "a::b", "c"]]);
+}
+
+#[test]
+fn no_ring_of_imports_is_long() {
+    let graph = import_graph(&product_files());
+
+    let wrong: Vec<_> =
+        rings(&graph).into_iter().filter(|ring| ring.len() > MAX_RING_FILES).collect();
+
+    assert!(wrong.is_empty(), "these modules import each other in a ring: {wrong:?}");
+}
+
+#[test]
+fn entries_of_the_relay_import_only_what_lies_below_them() {
+    let graph = import_graph(&product_files());
+    let entry = |module: &str| {
+        let rest = module.strip_prefix("relay::")?;
+        Some(rest.split("::").next().unwrap_or_default().to_owned())
+    };
+    let mut wrong = Vec::new();
+    for (module, imports) in &graph {
+        let Some(from) = entry(module).filter(|from| from != "handler") else { continue };
+        let Some((_, allowed)) = RELAY_LAYERS.iter().find(|(name, _)| *name == from) else {
+            wrong.push(format!("`{from}` is not in the table of tests/it/architecture.rs"));
+            continue;
+        };
+        for import in imports {
+            let Some(to) = entry(import).filter(|to| *to != from) else { continue };
+            let part = ENGINE_PARTS.contains(&&**import) && from == "engine";
+            let owned = ENGINE_PARTS.contains(&&**module) && to == "engine";
+            if !part && (owned || !allowed.contains(&&*to)) {
+                wrong.push(format!("{module} may not import {import}"));
+            }
+        }
+    }
+
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_engine_has_methods_in_one_file() {
+    let elsewhere: Vec<_> = product_files()
+        .into_iter()
+        .filter(|(file, text)| {
+            file != "relay/engine.rs" && strip_comments_and_tests(text).contains("impl Engine {")
+        })
+        .map(|(file, _)| file)
+        .collect();
+
+    assert!(elsewhere.is_empty(), "move these methods to relay/engine.rs: {elsewhere:?}");
 }
 
 #[test]
