@@ -1,6 +1,9 @@
 //! Builds the parts of the proxy and connects them.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -138,6 +141,7 @@ pub(super) fn build(input: StartInput, run_dir: &DataDirLock) -> Result<Proxy, C
         ids: Mutex::new(ids),
         args,
         discovered: Mutex::new(discovered),
+        has_config: AtomicBool::new(config_view.path.is_some()),
         config_view: Mutex::new(config_view),
         log_level,
         clients: Arc::clone(&clients),

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    cli::serve::{args::ServeArgs, proxy_admin::ProxyAdmin},
+    cli::serve::{args::ServeArgs, empty_config::ReloadTrigger, proxy_admin::ProxyAdmin},
     config::{
         Environment, IdInterner, Settings,
         discover::{self, LocalServer},
@@ -79,6 +79,6 @@ async fn apply_local_servers(admin: &Arc<ProxyAdmin>, up: &[LocalServer]) {
         }
     };
     if changed {
-        admin.reload_config("local servers changed").await;
+        admin.reload_config("local servers changed", ReloadTrigger::Change).await;
     }
 }

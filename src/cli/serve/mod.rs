@@ -8,6 +8,7 @@ mod budgets;
 mod build;
 mod demo_upstream;
 mod discovery;
+mod empty_config;
 mod keys;
 mod ledger;
 mod listeners;

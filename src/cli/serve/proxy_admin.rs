@@ -1,6 +1,12 @@
 //! Implements the control API's changes: reloads, actions and config queries.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -8,8 +14,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     base::{id::RequestId, sanitize, sync::Mutex, units::print_span},
     cli::serve::{
-        alert_dispatch::AlertDispatcher, args::ServeArgs, budgets, keys::KeyLoader,
-        logging::LogLevel, startup_config,
+        alert_dispatch::AlertDispatcher,
+        args::ServeArgs,
+        budgets,
+        empty_config::{self, ReloadTrigger},
+        keys::KeyLoader,
+        logging::LogLevel,
+        startup_config,
     },
     config::{
         Environment, IdInterner, discover,
@@ -57,6 +68,8 @@ pub struct ProxyAdmin {
     pub tracker: TaskTracker,
     pub stop: CancellationToken,
     pub stop_now: CancellationToken,
+    /// Whether the config file that is in force states anything.
+    pub has_config: AtomicBool,
     /// Allows one reload at a time.
     pub reload_lock: tokio::sync::Mutex<()>,
 }
@@ -82,7 +95,10 @@ impl ProxyAdmin {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     change = changes.recv() => match change {
-                        Some(()) => drop(admin.reload_config("file changed").await),
+                        Some(()) => {
+                            let trigger = ReloadTrigger::Change;
+                            drop(admin.reload_config("file changed", trigger).await);
+                        }
                         None => return,
                     },
                 }
@@ -91,20 +107,30 @@ impl ProxyAdmin {
         Some(watch)
     }
 
-    /// Reads the file and all references again and applies them; an invalid file changes nothing.
-    pub async fn reload_config(self: &Arc<Self>, why: &str) -> ReloadResult {
+    /// Reads the file and all references again and applies them; an invalid file changes nothing, and
+    /// neither does one that became empty or vanished, unless a user asks for it.
+    pub async fn reload_config(
+        self: &Arc<Self>,
+        why: &str,
+        trigger: ReloadTrigger,
+    ) -> ReloadResult {
         let guard = self.reload_lock.lock().await;
-        let reloaded = self.apply_config(why).await;
+        let reloaded = self.apply_config(why, trigger).await;
         drop(guard);
         reloaded
     }
 
-    async fn apply_config(self: &Arc<Self>, why: &str) -> ReloadResult {
+    async fn apply_config(self: &Arc<Self>, why: &str, trigger: ReloadTrigger) -> ReloadResult {
         let at = self.engine.clock.unix();
         let text = match file::read_config(&self.paths.config) {
             Ok(text) => text,
             Err(problem) => return self.reject_config(&[problem], ""),
         };
+        let is_blank = empty_config::is_blank(text.as_deref());
+        if is_blank && trigger == ReloadTrigger::Change && self.has_config.load(Ordering::Relaxed) {
+            let problem = empty_config::problem(&self.paths.config, text.as_deref());
+            return self.reject_config(&[problem], "");
+        }
         let loaded = {
             let mut ids = self.ids.lock();
             load::load(text.as_deref().unwrap_or_default(), &self.paths.config, &self.env, &mut ids)
@@ -141,6 +167,7 @@ impl ProxyAdmin {
             .filter(|upstream| upstream.origin != Origin::Env || settings.discover.env)
             .collect();
         let settings = Arc::new(discover::merge_discovered(&settings, &found));
+        self.has_config.store(!is_blank, Ordering::Relaxed);
         self.log_level.set(&settings.log.level);
         self.engine.apply_settings(Arc::clone(&settings));
         if let Some(ledger) = &self.ledger {
@@ -279,7 +306,7 @@ impl ProxyAdmin {
                     .map_err(|why| format!("{}: {why}", found.name))
             }
             Action::Reload => {
-                let reloaded = self.reload_config("requested").await;
+                let reloaded = self.reload_config("requested", ReloadTrigger::Request).await;
                 if reloaded.ok { Ok(reloaded.text) } else { Err(reloaded.problems.join("\n")) }
             }
             Action::Kill { id } => {
@@ -390,7 +417,7 @@ impl ProxyAdmin {
     async fn edit_and_reload(self: &Arc<Self>, edit: Edit, done: &str) -> Result<String, String> {
         file::edit_config(&self.paths.config, &self.env, &[edit])
             .map_err(|error| error.to_string())?;
-        let reloaded = self.reload_config(done).await;
+        let reloaded = self.reload_config(done, ReloadTrigger::Request).await;
         if reloaded.ok { Ok(done.to_owned()) } else { Err(reloaded.text) }
     }
 }
@@ -408,7 +435,7 @@ fn ensure_in_file(upstream: &Upstream) -> Result<(), String> {
 
 impl Admin for Arc<ProxyAdmin> {
     fn reload(&self) -> BoxFuture<'_, ReloadResult> {
-        Box::pin(self.reload_config("requested"))
+        Box::pin(self.reload_config("requested", ReloadTrigger::Request))
     }
 
     fn perform(&self, action: Action) -> BoxFuture<'_, ActionReply> {

@@ -8,6 +8,7 @@ use crate::{
     cli::{
         error::{CliError, ExitStatus},
         serve::{
+            empty_config::ReloadTrigger,
             proxy_admin::ProxyAdmin,
             signals::{ProcessSignal, SignalListener},
         },
@@ -54,7 +55,7 @@ pub(super) async fn wait_for_stop(
                     return Ok(ExitStatus::Ok);
                 }
                 ProcessSignal::Reload => {
-                    let reloaded = admin.reload_config("SIGHUP").await;
+                    let reloaded = admin.reload_config("SIGHUP", ReloadTrigger::Request).await;
                     tracing::debug!(ok = reloaded.ok, "reload requested by signal");
                 }
             },
