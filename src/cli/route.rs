@@ -95,7 +95,7 @@ fn render(answer: &RouteExplanation, styler: Styler) -> String {
             TableCell::new(role, &candidate.upstream),
             if candidate.key.is_empty() { "–".into() } else { (&candidate.key).into() },
             (&candidate.model).into(),
-            (&candidate.reason).into(),
+            (&candidate.text).into(),
         ]);
     }
     if !table.is_empty() {

@@ -14,7 +14,7 @@ use crate::{
     },
     routing::{
         candidate::{self, Candidate, Target},
-        decision::{RouteQuery, SkipReason, Verdict},
+        decision::{ChoiceReason, RouteQuery, SkipReason, Verdict},
         health::TokenEstimate,
         hedge::MIN_SAMPLES,
         name_resolver::OnUnknownList,
@@ -57,8 +57,15 @@ pub struct CandidateView {
     pub key: String,
     pub model: String,
     pub tier: (u32, u32),
+    /// The reason in words.
     #[serde(rename = "why")]
-    pub reason: String,
+    pub text: String,
+    /// Why it was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice: Option<ChoiceReason>,
+    /// Why it was not chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip: Option<SkipReason>,
 }
 
 /// Decides without changing any state.
@@ -94,16 +101,18 @@ pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanat
         ..RouteQuery::first_attempt(&candidates)
     };
     let decision = engine.router.preview(&asked, now);
-    let place = |candidate: &Candidate, why: String| CandidateView {
+    let place = |candidate: &Candidate, text: String| CandidateView {
         upstream: candidate.target.upstream.name.to_string(),
         key: candidate.key_name.to_string(),
         model: candidate.target.model.to_string(),
         tier: candidate.tier,
-        reason: if candidate.target.dialect == dialect {
-            why
+        text: if candidate.target.dialect == dialect {
+            text
         } else {
-            format!("{why}; translated to {}", candidate.target.dialect)
+            format!("{text}; translated to {}", candidate.target.dialect)
         },
+        choice: None,
+        skip: None,
     };
     let first = match decision.verdict {
         Verdict::Try { index, .. } | Verdict::RetrySame { index } => candidates.get(index),
@@ -113,8 +122,14 @@ pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanat
     match &decision.verdict {
         Verdict::Try { index, .. } | Verdict::RetrySame { index } => {
             out.verdict = "try".to_owned();
-            out.chosen =
-                candidates.get(*index).map(|candidate| place(candidate, decision.verdict.text()));
+            let choice = match &decision.verdict {
+                Verdict::Try { reason, .. } => Some(reason.clone()),
+                _ => None,
+            };
+            out.chosen = candidates.get(*index).map(|candidate| CandidateView {
+                choice,
+                ..place(candidate, decision.verdict.text())
+            });
         }
         Verdict::Wait { until } => {
             out.verdict = "wait".to_owned();
@@ -128,18 +143,23 @@ pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanat
     out.others = decision
         .skipped
         .iter()
-        .filter_map(|(index, why): &(usize, SkipReason)| {
-            candidates.get(*index).map(|c| place(c, why.text(now)))
+        .filter_map(|(index, reason): &(usize, SkipReason)| {
+            let candidate = candidates.get(*index)?;
+            let skip = Some(reason.clone());
+            Some(CandidateView { skip, ..place(candidate, reason.to_string()) })
         })
         .collect();
     for upstream in &resolved.unsupported {
         let upstream: &Arc<str> = upstream;
+        let skip = SkipReason::OtherDialect { dialect };
         out.others.push(CandidateView {
             upstream: upstream.to_string(),
             key: String::new(),
             model: question.model.clone(),
             tier: (0, 0),
-            reason: format!("does not speak {dialect} itself"),
+            text: skip.to_string(),
+            choice: None,
+            skip: Some(skip),
         });
     }
     out

@@ -217,7 +217,7 @@ fn key_state(
         }
         KeyState::Waiting => return (KeyStatus::Waiting, None),
         KeyState::Disabled => return (KeyStatus::Disabled, None),
-        KeyState::OverBudget(_) | KeyState::Ready => {}
+        KeyState::OverBudget { .. } | KeyState::Ready => {}
     }
     let view = engine.router.key_view(key.id, now);
     let own = key_status(&view.health);

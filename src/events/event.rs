@@ -13,7 +13,11 @@ use crate::{
     base::{clock::UnixMillis, id::RequestId},
     ir::{
         cost::Cost,
-        reason::{failure::FailureReason, text_field::outcome_and_failure},
+        reason::{
+            failure::FailureReason,
+            route::RouteReason,
+            text_field::{outcome_and_failure, reason_and_route},
+        },
         usage::Usage,
     },
 };
@@ -34,9 +38,18 @@ pub enum EventKind {
     /// A request was accepted; the record at its start.
     Accepted { request: Box<RequestRecord> },
     /// The request waits for a key: the reason, and the latest end of the wait.
-    Queued { id: RequestId, reason: Arc<str> },
+    Queued {
+        id: RequestId,
+        #[serde(flatten, with = "reason_and_route")]
+        reason: Arc<RouteReason>,
+    },
     /// An attempt starts; the record contains the reason for its target.
-    AttemptStarted { id: RequestId, attempt: Box<AttemptRecord>, reason: Arc<str> },
+    AttemptStarted {
+        id: RequestId,
+        attempt: Box<AttemptRecord>,
+        #[serde(flatten, with = "reason_and_route")]
+        reason: Arc<RouteReason>,
+    },
     /// An attempt ended without winning.
     AttemptEnded {
         id: RequestId,

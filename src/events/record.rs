@@ -12,7 +12,8 @@ use crate::{
         reason::{
             cache_miss::MissCause,
             failure::FailureReason,
-            text_field::{outcome_and_failure, why_and_cause},
+            route::RouteReason,
+            text_field::{outcome_and_failure, reason_and_route, why_and_cause},
         },
         usage::Usage,
     },
@@ -37,8 +38,9 @@ pub struct RequestRecord {
     pub request_bytes: u64,
     pub state: RequestState,
     pub attempts: Vec<AttemptRecord>,
-    /// Why the last decision chose its target, in words.
-    pub reason: Option<Arc<str>>,
+    /// Why the last decision chose its target, or what the request waits for.
+    #[serde(flatten, with = "reason_and_route")]
+    pub reason: Option<Arc<RouteReason>>,
     /// Milliseconds from `at` to the first content byte sent to the client.
     pub ttft_ms: Option<u32>,
     /// Milliseconds from `at` to the end; `None` while it runs.

@@ -25,7 +25,7 @@ use crate::{
     ir::{
         cost::{Bill, Cost, CostSource},
         op::{Dialect, Op},
-        reason::failure::FailureReason,
+        reason::{failure::FailureReason, route::RouteReason},
         usage::Usage,
     },
 };
@@ -399,7 +399,7 @@ fn read_request_row(row: &Row<'_>) -> rusqlite::Result<RequestRow> {
         duration_ms: Some(row.get(15)?),
         finish: some(16)?,
         error: some(17)?,
-        reason: some(18)?,
+        reason: some(18)?.map(|text| RouteReason::Text { text }.into()),
         usage: row.get::<_, bool>(19)?.then(|| usage_from_columns(classes)),
         cost: Some(Cost {
             usd: row.get::<_, Option<i64>>(20)?.map(NanoUsd),

@@ -79,7 +79,7 @@ pub(super) fn insert_request(
             duration_ms,
             r.finish.as_deref(),
             r.error.as_deref(),
-            r.reason.as_deref(),
+            r.reason.as_ref().map(ToString::to_string),
             saturating_i64(r.attempts.len() as u64),
             last.map_or("", |a| &*a.upstream),
             last.map_or("", |a| &*a.key),

@@ -8,6 +8,8 @@ use crate::{
     ir::{op::Dialect, reason::missing_secret::MissingSecret},
 };
 
+pub use crate::ir::reason::{budget::BudgetBlock, skip::MissingCapability};
+
 /// An account at the provider. Keys with the same number share limits, quota and money.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AccountId(pub u32);
@@ -43,21 +45,6 @@ pub struct Candidate {
     pub key_state: KeyState,
     /// Why the model cannot take this request, if known.
     pub missing_capability: Option<MissingCapability>,
-}
-
-/// A capability that the model is known to lack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MissingCapability {
-    /// The context window is too small: tokens needed for input and output, and the model's
-    /// maximum.
-    Context {
-        required: u64,
-        limit: u64,
-    },
-    /// Output that follows a JSON schema.
-    Schema,
-    Tools,
-    Vision,
 }
 
 impl Candidate {
@@ -150,28 +137,9 @@ pub enum KeyState {
     Missing(Arc<MissingSecret>),
     /// `enabled = false` on the key or the upstream.
     Disabled,
-    /// A budget denies the attempt.
-    OverBudget(Arc<BudgetBlock>),
-}
-
-/// Why a budget denies an attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BudgetBlock {
-    pub kind: BudgetBlockKind,
-    pub text: String,
-    /// The suggested fix.
-    pub fix: String,
-    /// When the budget's period ends.
-    pub until: Option<Mono>,
-    /// The block applies to every candidate: the budget of the project or of all projects.
-    pub global: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BudgetBlockKind {
-    /// Attempts in flight may use up the rest.
-    Reserved,
-    Spent,
-    /// The budget denies attempts of unknown price.
-    Unpriced,
+    /// A budget denies the attempt, until its period ends if that is known.
+    OverBudget {
+        block: Arc<BudgetBlock>,
+        until: Option<Mono>,
+    },
 }

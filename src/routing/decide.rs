@@ -25,8 +25,11 @@ pub fn decide(q: &RouteQuery<'_>, health: &Health, now: Mono, rng: &mut dyn Rng)
     if let Some((tier, worst_usable)) = best_usable_tier(q, &evaluated) {
         return choose_in_tier(q, &evaluated, tier, worst_usable, health, now, rng);
     }
-    let skip =
-        |verdict, chosen| Decision { verdict, skipped: skip_reasons(&evaluated, q, chosen, None) };
+    let skip = |verdict, chosen| Decision {
+        verdict,
+        at: now,
+        skipped: skip_reasons(&evaluated, q, chosen, None, now),
+    };
     let suspect = |_, e: &Evaluated<'_>| e.is_untried() && e.status.rank == Rank::Suspect;
     if let Some(index) = earliest(&evaluated, q.candidates, suspect) {
         let reason = ChoiceReason::LeastSuspect;
@@ -84,7 +87,8 @@ fn choose_in_tier(
         AffinityOutcome::WaitUntil(until) => {
             return Decision {
                 verdict: Verdict::Wait { until: Some(until) },
-                skipped: skip_reasons(evaluated, q, usize::MAX, None),
+                at: now,
+                skipped: skip_reasons(evaluated, q, usize::MAX, None, now),
             };
         }
         AffinityOutcome::Pinned(pool, better) => (pool, Some(better)),
@@ -105,7 +109,11 @@ fn choose_in_tier(
         };
         if let Some(index) = earliest(evaluated, q.candidates, other) {
             let verdict = Verdict::Try { index, reason: ChoiceReason::LeastSuspect, probe: true };
-            return Decision { verdict, skipped: skip_reasons(evaluated, q, index, None) };
+            return Decision {
+                verdict,
+                at: now,
+                skipped: skip_reasons(evaluated, q, index, None, now),
+            };
         }
     }
     let index = strategy::choose(q, &pool, health, now, rng);
@@ -120,7 +128,8 @@ fn choose_in_tier(
     let tier = q.candidates[index].tier;
     Decision {
         verdict: Verdict::Try { index, reason, probe },
-        skipped: skip_reasons(evaluated, q, index, Some(tier)),
+        at: now,
+        skipped: skip_reasons(evaluated, q, index, Some(tier), now),
     }
 }
 
@@ -318,6 +327,7 @@ fn skip_reasons(
     q: &RouteQuery<'_>,
     chosen: usize,
     tier: Option<(u32, u32)>,
+    now: Mono,
 ) -> Vec<(usize, SkipReason)> {
     let candidates = q.candidates;
     let region =
@@ -329,9 +339,9 @@ fn skip_reasons(
     let why = |i: usize, e: &Evaluated<'_>| match (e.failed_before, tier) {
         // If no candidate is left, the time of its return is more useful than the fact that it
         // failed.
-        (Some(_), None) => e.status.skip_reason().unwrap_or(SkipReason::AlreadyFailed),
+        (Some(_), None) => e.status.skip_reason(now).unwrap_or(SkipReason::AlreadyFailed),
         (Some(_), Some(_)) => SkipReason::AlreadyFailed,
-        (None, _) => e.status.skip_reason().unwrap_or(match tier {
+        (None, _) => e.status.skip_reason(now).unwrap_or(match tier {
             Some(tier) if candidates[i].tier > tier => SkipReason::LowerTier,
             Some(_) if preferred && region(i) != q.region => SkipReason::OtherRegion,
             _ => SkipReason::NotPicked,

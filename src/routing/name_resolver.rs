@@ -14,6 +14,7 @@ use crate::{
     config::settings::{
         Affinity, Hedge, LogicalModel, Origin, Project, Strategy, Upstream, UpstreamId,
     },
+    ir::reason::route::NameSource,
 };
 
 /// The maximum depth of aliases that point to aliases.
@@ -80,14 +81,14 @@ pub(super) struct NameMatch {
     pub(super) routes: Vec<ResolvedRoute>,
     pub(super) strategy: Option<Strategy>,
     pub(super) overrides: ModelOverrides,
-    /// The rule that matched, in words.
-    pub(super) matched_by: &'static str,
+    /// The rule that matched.
+    pub(super) matched_by: NameSource,
     /// No upstream is known to have the name; these accept any name, or their lists are unknown.
     pub(super) is_guess: bool,
 }
 
 impl NameMatch {
-    fn single(route: ResolvedRoute, matched_by: &'static str) -> Self {
+    fn single(route: ResolvedRoute, matched_by: NameSource) -> Self {
         Self { routes: vec![route], matched_by, ..Self::default() }
     }
 }
@@ -101,7 +102,7 @@ pub(super) struct NameResolver<'a> {
     /// Aliases and logical models entered so far, so that none is entered twice.
     entered: Vec<String>,
     /// The steps of the resolution.
-    pub(super) via: Vec<String>,
+    pub(super) via: Vec<Arc<str>>,
     /// Upstreams that might serve it, but whose lists were never learned.
     pub(super) unknown_lists: Vec<UpstreamId>,
     /// An upstream serves it that the project may not use.
@@ -143,7 +144,7 @@ impl<'a> NameResolver<'a> {
         if let Some((upstream, model)) = self.named_upstream(name, ':') {
             return self
                 .upstream_route(upstream, model)
-                .map(|route| NameMatch::single(route, "upstream:model"));
+                .map(|route| NameMatch::single(route, NameSource::ColonName));
         }
         let named = self.named_upstream(name, '/');
         if let Some((upstream, model)) = named
@@ -153,7 +154,7 @@ impl<'a> NameResolver<'a> {
         {
             return self
                 .upstream_route(upstream, model)
-                .map(|route| NameMatch::single(route, "upstream/model"));
+                .map(|route| NameMatch::single(route, NameSource::SlashName));
         }
         // The named upstream does not serve the model. The whole may be the name of a vendor's model
         // at a router, which must list it: a pattern that happens to match is no proof.
@@ -197,7 +198,7 @@ impl<'a> NameResolver<'a> {
         self.entered.push(name.to_owned());
         let found = match entry {
             CatalogEntry::Alias(target) => {
-                self.via.push(target.to_string());
+                self.via.push(Arc::from(&**target));
                 self.resolve_target(target)
             }
             CatalogEntry::Logical(model) => Some(self.resolve_logical(model)),
@@ -216,8 +217,8 @@ impl<'a> NameResolver<'a> {
             && let Ok(pattern) = Pattern::parse(model)
         {
             let route = self.newest_match(upstream, &pattern)?;
-            self.via.push(route.to_string());
-            return Some(NameMatch::single(route, "the newest match"));
+            self.via.push(route.to_string().into());
+            return Some(NameMatch::single(route, NameSource::NewestMatch));
         }
         let mut best = NewestName::default();
         for name in self
@@ -244,7 +245,7 @@ impl<'a> NameResolver<'a> {
             self.record_unknown_lists(None);
             return None;
         };
-        self.via.push(name.clone());
+        self.via.push(name.as_str().into());
         self.find(&name)
     }
 
@@ -298,7 +299,7 @@ impl<'a> NameResolver<'a> {
         let mut out = NameMatch {
             strategy: Some(model.strategy),
             overrides,
-            matched_by: "logical model",
+            matched_by: NameSource::LogicalModel,
             ..NameMatch::default()
         };
         for target in &model.targets {
@@ -362,7 +363,7 @@ impl<'a> NameResolver<'a> {
         if known {
             return Some(NameMatch {
                 routes: sure,
-                matched_by: "served by that name",
+                matched_by: NameSource::ServedName,
                 ..NameMatch::default()
             });
         }
@@ -373,7 +374,7 @@ impl<'a> NameResolver<'a> {
         sure.append(&mut any);
         (!sure.is_empty()).then(|| NameMatch {
             routes: sure,
-            matched_by: "served by an upstream that takes any name",
+            matched_by: NameSource::AnyName,
             is_guess: true,
             ..NameMatch::default()
         })

@@ -7,7 +7,10 @@ use crate::routing::candidate::AccountId;
 use crate::{
     base::clock::Mono,
     config::settings::UpstreamId,
-    ir::{reason::cache_miss::MissCause, reason::cache_miss::PrefixRole, usage::Usage},
+    ir::{
+        reason::cache_miss::{MissCause, PrefixRole},
+        usage::Usage,
+    },
 };
 
 /// Maximum number of stored hashes, two per conversation; above it, the longest-idle ones are

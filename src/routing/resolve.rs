@@ -1,7 +1,7 @@
 //! Resolves the model that a client requested to the targets that serve it, in the documented
 //! order, or explains why there are none.
 
-use std::sync::Arc;
+use std::{iter, sync::Arc};
 
 use crate::routing::{
     candidate::Target,
@@ -12,7 +12,7 @@ use crate::routing::{
 use crate::{
     base::suggest,
     config::settings::{AdaptiveMix, Project, Strategy, Upstream, UpstreamId},
-    ir::op::Dialect,
+    ir::{op::Dialect, reason::route::NameSource},
 };
 
 /// The result of resolving a name.
@@ -22,8 +22,8 @@ pub struct ResolvedModel {
     pub targets: Vec<Arc<Target>>,
     pub strategy: Strategy,
     pub overrides: ModelOverrides,
-    /// How the name was resolved, in words: "alias fast → groq:llama-3.3-70b".
-    pub via: String,
+    /// How the name was resolved: "fast → groq:llama-3.3-70b".
+    pub via: Arc<NameSource>,
     /// Upstreams that serve the name, but not in the client's dialect, if translation is not
     /// possible.
     pub unsupported: Vec<Arc<str>>,
@@ -156,7 +156,7 @@ pub fn resolve(
     {
         let mut other = NameResolver::new(catalog, project, model_lists, on_unknown_list);
         if let Some(by_case) = other.find(&name).filter(|by_case| !by_case.routes.is_empty()) {
-            other.via.insert(0, name);
+            other.via.insert(0, name.into());
             (found, resolver) = (by_case, other);
         }
     }
@@ -175,7 +175,7 @@ pub fn resolve(
         }
         return Err(NameError::Unknown {
             requested: requested.to_owned(),
-            alias_of: resolver.via.pop(),
+            alias_of: resolver.via.pop().map(|name| name.to_string()),
             similar: similar_names(catalog, requested, project, model_lists),
         });
     }
@@ -194,15 +194,16 @@ pub fn resolve(
         });
     }
     let via = if resolver.via.is_empty() {
-        found.matched_by.to_owned()
+        found.matched_by
     } else {
-        format!("{requested} → {}", resolver.via.join(" → "))
+        let names = iter::once(Arc::from(requested)).chain(resolver.via).collect();
+        NameSource::Aliases { names }
     };
     Ok(ResolvedModel {
         targets,
         strategy: found.strategy.unwrap_or(catalog.strategy),
         overrides: found.overrides,
-        via,
+        via: via.into(),
         unsupported,
         is_guess: found.is_guess,
     })
@@ -423,9 +424,7 @@ mod tests {
         ]);
         for learned in [&[][..], &[1], &[2], &[1, 2]] {
             let lists = |id: UpstreamId| {
-                learned
-                    .contains(&id.0)
-                    .then(|| Arc::new(ModelSet::new(std::iter::once("m".to_owned()))))
+                learned.contains(&id.0).then(|| Arc::new(ModelSet::new(iter::once("m".to_owned()))))
             };
             let everybody = project(&["*"], &["*"]);
             let found = resolve(

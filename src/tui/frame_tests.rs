@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     base::clock::UnixMillis,
     events::record::RequestState,
-    ir::reason::failure::FailureReason,
+    ir::reason::{failure::FailureReason, route::RouteReason},
     tui::{
         app::{Overlay, Pane},
         msg::Msg,
@@ -503,7 +503,7 @@ fn nothing_that_comes_from_outside_reaches_the_terminal_raw() {
         r.requested_model = evil.into();
         r.project = evil.into();
         r.error = Some(evil.into());
-        r.reason = Some(evil.into());
+        r.reason = Some(RouteReason::text(evil).into());
     }
     snapshot.upstreams[2].cause = Some(FailureReason::text(evil).into());
     snapshot.keys[0].label = evil.to_owned();

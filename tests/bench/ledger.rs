@@ -28,6 +28,7 @@ use aiproxy::{
     ir::{
         cost::{Bill, Cost, CostSource, Precision},
         op::{Dialect, Op},
+        reason::route::RouteReason,
         usage::Usage,
     },
     ledger::{Ledger, WriterConfig, time_range::TimeRange, totals::GroupBy},
@@ -86,7 +87,7 @@ fn entry(n: i64) -> Box<LedgerEntry> {
             has_affinity: false,
             role: AttemptRole::Primary,
         }],
-        reason: Some("the only candidate".into()),
+        reason: Some(RouteReason::text("the only candidate").into()),
         ttft_ms: Some(40),
         duration_ms: Some(500),
         status: Some(200),

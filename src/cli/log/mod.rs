@@ -366,6 +366,7 @@ fn request_line(record: &RequestRecord, styler: Styler) -> String {
 pub(super) mod tests {
     use super::*;
     use crate::ir::reason::failure::FailureReason;
+    use crate::ir::reason::route::RouteReason;
     use crate::{
         base::id::RequestId,
         events::record::AttemptRecord,
@@ -410,7 +411,7 @@ pub(super) mod tests {
                 attempt(1, "main", Some("429 for big-model, cooling 60s")),
                 attempt(2, "spare", None),
             ],
-            reason: Some("spare is next".into()),
+            reason: Some(RouteReason::text("spare is next").into()),
             ttft_ms: Some(412),
             duration_ms: Some(2_500),
             status: Some(200),

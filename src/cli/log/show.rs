@@ -180,7 +180,7 @@ pub(in crate::cli) fn request_page(r: &RequestRecord, styler: Styler) -> String 
     add("cache", r.cache_miss.as_ref().map(|miss| miss.to_string()));
     add("cost", r.cost.map(|cost| cost.to_string()));
     add("answer", (r.answer_bytes > 0).then(|| format!("{} bytes", r.answer_bytes)));
-    add("route", r.reason.as_deref().map(str::to_owned));
+    add("route", r.reason.as_ref().map(ToString::to_string));
     add("error", r.error.as_deref().map(str::to_owned));
     let mut text = String::new();
     for (name, value) in lines {

@@ -26,7 +26,7 @@ pub enum ChoiceReason {
 }
 
 /// How a model name was resolved.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum NameSource {
     /// Aliases led from the requested name to the last of these names.
@@ -43,6 +43,7 @@ pub enum NameSource {
     /// The upstream is named in the path of the request.
     Path,
     /// An upstream serves the name.
+    #[default]
     ServedName,
     /// `upstream/model`
     SlashName,
@@ -114,6 +115,13 @@ pub struct SkippedCandidate {
     /// `upstream/label`, or the upstream's name if it needs no key.
     pub key_name: Arc<str>,
     pub reason: SkipReason,
+}
+
+impl RouteReason {
+    /// Makes a reason that is only a text.
+    pub fn text(text: impl Into<Arc<str>>) -> Self {
+        Self::Text { text: text.into() }
+    }
 }
 
 impl Reason for RouteReason {

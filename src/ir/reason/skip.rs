@@ -1,6 +1,6 @@
 //! Why a candidate was skipped.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -97,17 +97,37 @@ pub enum MissingCapability {
     Vision,
 }
 
-/// A limit of the config.
+/// A limit of the config. If several limits end at the same time, the last of this list is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConfiguredLimit {
-    ConcurrentRequests,
-    ModelRequestsPerMinute,
-    ModelTokensPerMinute,
     RequestsPerMinute,
+    ModelRequestsPerMinute,
     TokensPerMinute,
+    ModelTokensPerMinute,
+    ConcurrentRequests,
     UpstreamConcurrentRequests,
     UpstreamRequestsPerSecond,
+}
+
+impl SkipReason {
+    /// Returns the reason as it is some time after the decision: the spans are shorter.
+    #[must_use]
+    pub fn after(&self, elapsed: Duration) -> Self {
+        let mut later = self.clone();
+        match &mut later {
+            Self::Cooling { rest, .. } | Self::NearLimit { rest, .. } => {
+                *rest = Span(rest.0.saturating_sub(elapsed));
+            }
+            Self::OverBudget { block } => {
+                if let BudgetBlock::Spent { again_in: Some(again_in), .. } = Arc::make_mut(block) {
+                    *again_in = Span(again_in.0.saturating_sub(elapsed));
+                }
+            }
+            _ => {}
+        }
+        later
+    }
 }
 
 impl fmt::Display for SkipReason {

@@ -19,7 +19,7 @@ use crate::{
     ir::{
         cost::{AppliedPrice, Bill, Cost, CostSource, Precision, PriceClass, PriceRates},
         op::{Dialect, Op},
-        reason::failure::FailureReason,
+        reason::{failure::FailureReason, route::RouteReason},
         usage::Usage,
     },
     ledger::{time_range::TimeRange, totals::GroupBy},
@@ -123,7 +123,7 @@ impl TestLedger {
                 request_bytes: 10,
                 state: RequestState::Done,
                 attempts: vec![attempt(1, "work", false), attempt(2, "spare", true)],
-                reason: Some("the only candidate".into()),
+                reason: Some(RouteReason::text("the only candidate").into()),
                 ttft_ms: Some(40),
                 duration_ms: Some(500),
                 status: Some(200),

@@ -15,6 +15,7 @@ use crate::{
     ir::{
         fault::{ProxyError, ProxyErrorKind},
         op::Op,
+        reason::route::RouteReason,
     },
     routing::project_limits::{AdmissionRequest, LimitExceeded, ProjectLimitKind},
 };
@@ -74,11 +75,10 @@ pub(in crate::relay) async fn admit(active: &mut ActiveRequest) -> Result<(), Pr
     let engine = &active.context.engine;
     let slot = QueueGuard::join(&engine.wait_queue, &engine.capacity_changed, set, &project.name)
         .ok_or_else(|| concurrency_exceeded(&project, Duration::ZERO))?;
-    active.recorder.publish_queued(format!(
-        "waits for one of its project's {} places ({} before it)",
-        project.max_concurrency,
-        slot.position()
-    ));
+    active.recorder.publish_queued(RouteReason::WaitsForSlot {
+        slots: project.max_concurrency,
+        ahead: slot.position(),
+    });
     let deadline = Instant::now() + timeout;
     loop {
         let changed = active.context.engine.capacity_changed.notified();

@@ -7,7 +7,7 @@ use http::Method;
 
 use crate::relay::{
     engine::Engine,
-    record::budget_hold::{describe_holder, duration_between, holders, print_usd, to_nano_usd},
+    record::budget_hold::{duration_between, holders, to_nano_usd},
     request::proxy_request::ProxyRequest,
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     },
     routing::{
         budget::{BudgetDenied, Holder},
-        candidate::{BudgetBlock, BudgetBlockKind, Candidate, KeyState},
+        candidate::{BudgetBlock, Candidate, KeyState},
         decision::{Decision, SkipReason},
     },
 };
@@ -52,8 +52,9 @@ pub fn annotate_candidates(
             .iter()
             .find_map(|holder| Some((holder, engine.budgets.denial(holder, cost, now)?)))
         {
-            candidate.key_state =
-                KeyState::OverBudget(Arc::new(exceeded(engine, holder, lack, candidate)));
+            let block = exceeded(engine, holder, lack, candidate);
+            let until = block.again_in().map(|span| engine.clock.mono() + span.0);
+            candidate.key_state = KeyState::OverBudget { block: block.into(), until };
         }
     }
 }
@@ -64,48 +65,35 @@ fn exceeded(
     lack: BudgetDenied,
     candidate: &Candidate,
 ) -> BudgetBlock {
-    let (owner, everywhere) =
-        (describe_holder(holder), matches!(holder, Holder::All | Holder::Project(_)));
+    let holder = holder.clone();
     match lack {
         BudgetDenied::Reserved { budget } => {
-            let text = format!(
-                "requests under way may use up the rest of the {} of {owner}",
-                print_usd(&budget)
-            );
-            BudgetBlock {
-                kind: BudgetBlockKind::Reserved,
-                text,
-                fix: String::new(),
-                until: None,
-                global: everywhere,
-            }
+            BudgetBlock::Reserved { holder, limit: budget.usd, per: budget.period }
         }
-        BudgetDenied::Spent { budget, spent, until } => {
-            let text = format!("{owner} has spent {spent} of its {}", print_usd(&budget));
-            let until = until
-                .map(|until| engine.clock.mono() + duration_between(engine.clock.unix(), until));
-            let fix = format!(
-                "`aiproxy usage` shows what it went on, {} allows more",
-                how_to_raise(holder)
-            );
-            BudgetBlock { kind: BudgetBlockKind::Spent, text, fix, until, global: everywhere }
-        }
+        BudgetDenied::Spent { budget, spent, until } => BudgetBlock::Spent {
+            holder,
+            spent,
+            limit: budget.usd,
+            per: budget.period,
+            again_in: until.map(|until| duration_between(engine.clock.unix(), until).into()),
+        },
         BudgetDenied::Unpriced { .. } => {
-            let name = format!("{}/{}", candidate.target.upstream.name, candidate.target.model);
-            let text = format!(
-                "the price of `{name}` is unknown, and the budget of {owner} refuses models without a price"
-            );
-            let fix = format!(
-                "a row [prices.\"{name}\"] in the config tells it, `unpriced = \"warn\"` lets it through"
-            );
-            BudgetBlock {
-                kind: BudgetBlockKind::Unpriced,
-                text,
-                fix,
-                until: None,
-                global: everywhere,
-            }
+            let model = format!("{}/{}", candidate.target.upstream.name, candidate.target.model);
+            BudgetBlock::Unpriced { holder, model: model.into() }
         }
+    }
+}
+
+/// Returns the suggested fix for a block; empty if time fixes it.
+fn suggested_fix(block: &BudgetBlock) -> String {
+    match block {
+        BudgetBlock::Reserved { .. } => String::new(),
+        BudgetBlock::Spent { holder, .. } => {
+            format!("`aiproxy usage` shows what it went on, {} allows more", how_to_raise(holder))
+        }
+        BudgetBlock::Unpriced { model, .. } => format!(
+            "a row [prices.\"{model}\"] in the config tells it, `unpriced = \"warn\"` lets it through"
+        ),
     }
 }
 
@@ -121,31 +109,32 @@ fn how_to_raise(holder: &Holder) -> String {
 
 /// Returns the error for a request if budgets exclude every candidate.
 pub(in crate::relay) fn budget_error(decision: &Decision, now: Mono) -> Option<ProxyError> {
+    let is_spent = |block: &BudgetBlock| matches!(block, BudgetBlock::Spent { .. });
     let (mut blocks, mut others): (Vec<&BudgetBlock>, bool) = (Vec::new(), false);
     for (_, reason) in &decision.skipped {
         match reason {
-            SkipReason::OverBudget(block) => blocks.push(block),
-            SkipReason::Disabled | SkipReason::KeyMissing(_) | SkipReason::Rejected { .. } => {}
+            SkipReason::OverBudget { block } => blocks.push(block),
+            SkipReason::Disabled | SkipReason::KeyMissing { .. } | SkipReason::Rejected { .. } => {}
             _ => others = true,
         }
     }
     if others {
         // A global budget also blocks the candidates that are currently skipped for other reasons.
-        blocks.retain(|block| block.global && block.kind == BudgetBlockKind::Spent);
+        blocks.retain(|block| block.is_global() && is_spent(block));
     }
     let first = *blocks.first()?;
-    if blocks.iter().any(|block| block.kind == BudgetBlockKind::Reserved) {
-        let error = ProxyError::new(ProxyErrorKind::RateLimited, first.text.clone())
-            .code("budget_reserved");
+    if blocks.iter().any(|block| matches!(block, BudgetBlock::Reserved { .. })) {
+        let error =
+            ProxyError::new(ProxyErrorKind::RateLimited, first.text()).code("budget_reserved");
         return Some(error.retry_after(Some(Duration::from_secs(1))));
     }
     let soonest = blocks
         .iter()
-        .filter_map(|block| Some((block.until?, *block)))
-        .min_by_key(|(until, _)| *until);
-    let spent_block = blocks.iter().find(|block| block.kind == BudgetBlockKind::Spent);
+        .filter_map(|block| Some((block.again_in()?, *block)))
+        .min_by_key(|(again_in, _)| *again_in);
+    let spent_block = blocks.iter().find(|block| is_spent(block));
     let Some(block) = soonest.map(|(_, block)| block).or(spent_block.copied()) else {
-        let text = format!("{}; {}", first.text, first.fix);
+        let text = format!("{}; {}", first.text(), suggested_fix(first));
         return Some(
             ProxyError::new(ProxyErrorKind::Forbidden, text)
                 .code("model_unpriced")
@@ -153,12 +142,14 @@ pub(in crate::relay) fn budget_error(decision: &Decision, now: Mono) -> Option<P
                 .should_retry(false),
         );
     };
-    let wait = soonest.map(|(until, _)| until.since(now).max(Duration::from_secs(1)));
+    let wait = soonest.map(|(again_in, _)| {
+        again_in.0.saturating_sub(now.since(decision.at)).max(Duration::from_secs(1))
+    });
     let retry_hint =
         wait.map_or_else(String::new, |wait| format!("; it may again in {}", print_span(wait)));
     let error = ProxyError::new(
         ProxyErrorKind::OutOfCredit,
-        format!("{}{retry_hint}. {}", block.text, block.fix),
+        format!("{}{retry_hint}. {}", block.text(), suggested_fix(block)),
     );
     Some(error.retry_after(wait).should_retry(false))
 }

@@ -1,4 +1,4 @@
-//! Words why a candidate was chosen and others were not, and publishes why attempts failed.
+//! Collects why a candidate was chosen and others were not, and publishes why attempts failed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,11 @@ use crate::{
     config::settings::KeyId,
     ir::{
         op::Dialect,
-        reason::{failure::FailureReason, span::Span},
+        reason::{
+            failure::FailureReason,
+            route::{ChosenRoute, RouteReason, SkippedCandidate},
+            span::Span,
+        },
     },
     routing::{
         candidate::Candidate,
@@ -22,70 +26,49 @@ use crate::{
     },
 };
 
-/// Words why a candidate was chosen.
-pub(super) fn choice_reason(
+/// Returns why a candidate was chosen. `attempt` is the number of the attempt, if it is not the
+/// first.
+pub(super) fn route_reason(
     resolved: &ResolvedModel,
-    chosen: &Candidate,
-    reason: &ChoiceReason,
+    (decision, candidates): (&Decision, &[Candidate]),
+    (chosen, choice): (&Candidate, &ChoiceReason),
     client_dialect: Dialect,
-) -> Arc<str> {
-    let (tier, _) = chosen.tier;
-    let via = &resolved.via;
-    let text = match reason {
-        ChoiceReason::Only => format!("{via}; priority {tier}, the only candidate ready"),
-        ChoiceReason::Best { ready_count: of, .. } => {
-            format!("{via}; priority {tier}, one of {of} ready")
-        }
-        ChoiceReason::Affinity { better_tier_ready: false } => {
-            [via, "; where its conversation was served before"].concat()
-        }
-        ChoiceReason::Affinity { better_tier_ready: true } => {
-            [via, "; where its conversation was served before, though a better tier is back"]
-                .concat()
-        }
-        ChoiceReason::Probe => [via, "; let through as a probe after a cooldown"].concat(),
-        ChoiceReason::LeastSuspect => {
-            [via, "; nothing is ready: the least suspect is tried"].concat()
-        }
+    attempt: Option<u32>,
+) -> Arc<RouteReason> {
+    let dialect = chosen.target.dialect;
+    let mut route = ChosenRoute {
+        attempt,
+        name: Arc::clone(&resolved.via),
+        choice: choice.clone(),
+        priority: chosen.tier.0,
+        translated_to: (dialect != client_dialect).then_some(dialect),
+        skipped: Vec::new(),
+        more_skipped: 0,
     };
-    let to = chosen.target.dialect;
-    if to == client_dialect { text } else { format!("{text}; translated to {to}") }.into()
-}
-
-/// Returns the candidates that rank before or level with the chosen one, and why they were skipped.
-/// Candidates that this request has tried are left out, because they are shown as its attempts.
-pub(super) fn skipped_candidates(
-    decision: &Decision,
-    candidates: &[Candidate],
-    chosen: &Candidate,
-    now: Mono,
-) -> Option<String> {
-    let keeps = |reason: &SkipReason| {
-        !matches!(
-            reason,
-            SkipReason::AlreadyFailed
-                | SkipReason::LowerTier
-                | SkipReason::NotPicked
-                | SkipReason::OtherRegion
-        )
-    };
-    let others = decision.skipped.iter().filter(|(_, reason)| keeps(reason));
-    let others = others
-        .filter_map(|(index, reason)| Some((candidates.get(*index)?, reason)))
-        .filter(|(other, _)| other.tier <= chosen.tier);
-    let (mut text, mut more) = (String::new(), 0_usize);
-    for (at, (other, reason)) in others.enumerate() {
-        if at >= MAX_SKIPPED_SHOWN {
-            more += 1;
+    for (index, reason) in decision.skipped.iter().filter(|(_, reason)| is_telling(reason)) {
+        let Some(other) = candidates.get(*index).filter(|other| other.tier <= chosen.tier) else {
+            continue;
+        };
+        if route.skipped.len() >= MAX_SKIPPED_SHOWN {
+            route.more_skipped += 1;
             continue;
         }
-        text.push_str(if at == 0 { "; passed over: " } else { ", " });
-        text.push_str(&format!("{} ({})", other.key_name, reason.text(now)));
+        let key_name = Arc::clone(&other.key_name);
+        route.skipped.push(SkippedCandidate { key_name, reason: reason.clone() });
     }
-    if more > 0 {
-        text.push_str(&format!(", {more} more"));
-    }
-    (!text.is_empty()).then_some(text)
+    RouteReason::Chosen(route).into()
+}
+
+/// Whether a skipped candidate is named. Candidates that this request has tried are left out,
+/// because they are shown as its attempts.
+fn is_telling(reason: &SkipReason) -> bool {
+    !matches!(
+        reason,
+        SkipReason::AlreadyFailed
+            | SkipReason::LowerTier
+            | SkipReason::NotPicked
+            | SkipReason::OtherRegion
+    )
 }
 
 /// At most this many skipped candidates are named.

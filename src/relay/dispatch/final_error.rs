@@ -63,6 +63,7 @@ pub(in crate::relay) fn final_error(
     if last.is_some() {
         return last_attempt_error(active, last, candidates.len());
     }
+    let elapsed = now.since(decision.at);
     let mut reasons: Vec<String> = Vec::new();
     for (index, reason) in decision.skipped.iter().take(6) {
         let name = candidates.get(*index).map_or("?", |c| &c.key_name);
@@ -74,7 +75,7 @@ pub(in crate::relay) fn final_error(
             _ => String::new(),
         };
         let hint = if hint.is_empty() { hint } else { format!(" ({hint})") };
-        reasons.push(format!("{name}: {}{hint}", reason.text(now)));
+        reasons.push(format!("{name}: {}{hint}", reason.after(elapsed)));
     }
     let message = if reasons.is_empty() {
         format!(
@@ -258,7 +259,7 @@ pub(in crate::relay) fn unanimous_kind(
             }
             SkipReason::Disabled
             | SkipReason::AlreadyFailed
-            | SkipReason::KeyMissing(_)
+            | SkipReason::KeyMissing { .. }
             | SkipReason::Rejected { .. } => {}
             _ => return None,
         }
@@ -292,7 +293,7 @@ fn all_keys_cooling(
         );
         let text = match reason {
             SkipReason::AlreadyFailed => "just refused".to_owned(),
-            other => other.text(now),
+            other => other.after(now.since(decision.at)).to_string(),
         };
         match reasons.iter_mut().find(|(known, _)| *known == text) {
             Some((_, names)) => names.push(&candidate.key_name),

@@ -19,12 +19,14 @@ use crate::relay::{
     record::{attempt_guard::AttemptGuard, recorder::RequestRecorder},
 };
 use crate::{
-    base::units::print_span,
     config::settings::{Hedge, HedgeDelay},
     events::record::AttemptRole,
     ir::{
         op::Op,
-        reason::failure::{FailureReason, RaceWinner},
+        reason::{
+            failure::{FailureReason, RaceWinner},
+            route::RouteReason,
+        },
     },
     routing::{
         affinity::ConversationKeys,
@@ -269,21 +271,13 @@ impl Race<'_> {
             return None;
         };
         second_context.attempt_target = Some((target.upstream.id, chosen.key));
-        let how = if self.rule.after == HedgeDelay::P95 {
-            ", longer than 19 of 20 answers take"
-        } else {
-            ""
-        };
-        let span = if self.delay < Duration::from_secs(10) {
-            format!("{:.2}s", self.delay.as_secs_f64())
-        } else {
-            print_span(self.delay)
-        };
+        let is_p95 = self.rule.after == HedgeDelay::P95;
+        let reason = RouteReason::Hedge { waited: self.delay.into(), is_p95 };
         let number = self.recorder.attempt_started(
             chosen,
             (AttemptRole::Hedge, false),
             budget_hold,
-            format!("a hedge: attempt 1 had said nothing for {span}{how}").into(),
+            reason.into(),
         );
         Some((at, number, ticket))
     }

@@ -25,7 +25,7 @@ use crate::relay::{
     dispatch::{
         candidates::CandidateSet,
         capability::RequiredCapabilities,
-        explain::{choice_reason, publish_failure, skipped_candidates},
+        explain::{publish_failure, route_reason},
         final_error::{cancelled_error, final_error},
         name_resolution::{can_resume, resolve_targets, suggest_names},
         retry_state::{AffinityWait, NextStep, RetryState},
@@ -36,7 +36,10 @@ use crate::relay::{
 use crate::{
     base::clock::Mono,
     events::record::AttemptRole,
-    ir::fault::{ProxyError, ProxyErrorKind},
+    ir::{
+        fault::{ProxyError, ProxyErrorKind},
+        reason::route::RouteReason,
+    },
     routing::{
         candidate,
         decision::{ChoiceReason, Decision, Verdict},
@@ -86,7 +89,7 @@ async fn dispatch(active: &mut ActiveRequest) -> Result<AttemptResponse, ProxyEr
         let (decision, ticket) = decide(&active.context, &set, &mut state, now);
         let step = match (&decision.verdict, ticket) {
             (Verdict::Try { index, reason, .. }, Some(ticket)) => {
-                let round = Round { resolved: &resolved, set: &set, decision: &decision, now };
+                let round = Round { resolved: &resolved, set: &set, decision: &decision };
                 attempt_chosen(active, &mut state, &round, (*index, reason), ticket).await
             }
             (Verdict::Try { .. }, None) => return Err(missing_ticket()),
@@ -114,7 +117,6 @@ struct Round<'a> {
     resolved: &'a ResolvedModel,
     set: &'a CandidateSet,
     decision: &'a Decision,
-    now: Mono,
 }
 
 /// Builds the candidates as they are now.
@@ -183,13 +185,14 @@ async fn attempt_chosen(
     }
     active.context.attempt_target = Some((chosen.upstream(), chosen.key));
     let dialect = active.context.request.endpoint.dialect;
-    let mut reason = choice_reason(round.resolved, chosen, why, dialect);
-    if let Some(skipped) = skipped_candidates(round.decision, &set.candidates, chosen, round.now) {
-        reason = [&*reason, &skipped].concat().into();
-    }
-    if state.last_failure.is_some() {
-        reason = format!("try {}: {reason}", active.recorder.attempts() + 1).into();
-    }
+    let number = state.last_failure.is_some().then(|| active.recorder.attempts() + 1);
+    let reason = route_reason(
+        round.resolved,
+        (round.decision, &set.candidates),
+        (chosen, why),
+        dialect,
+        number,
+    );
     let role = (AttemptRole::Primary, matches!(why, ChoiceReason::Affinity { .. }));
     let number = active.recorder.attempt_started(chosen, role, budget_hold, reason);
     let deadline = state.deadline;
@@ -237,7 +240,7 @@ async fn pause_before_same(active: &ActiveRequest, state: &mut RetryState) -> Ne
         return NextStep::Fail { retry_at: None };
     }
     state.queue_slot = None;
-    active.recorder.publish_queued(format!("the same again in {} ms", pause.as_millis()));
+    active.recorder.publish_queued(RouteReason::RetrySame { pause: pause.into() });
     sleep(pause).await;
     state.grant_retry();
     NextStep::Decide

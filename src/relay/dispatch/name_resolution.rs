@@ -22,6 +22,7 @@ use crate::{
     ir::{
         fault::{FaultKind, ProxyError, ProxyErrorKind},
         op::{Dialect, Op},
+        reason::route::NameSource,
     },
     routing::{
         candidate::Target,
@@ -204,7 +205,7 @@ fn resolve_raw(context: &RequestContext, name: &str) -> Result<ResolvedModel, Bo
         targets: vec![Arc::new(target)],
         strategy: Strategy::Priority,
         overrides: ModelOverrides::default(),
-        via: "named in the path".to_owned(),
+        via: NameSource::Path.into(),
         unsupported: Vec::new(),
         is_guess: false,
     })

@@ -11,8 +11,8 @@ use crate::relay::{
     },
 };
 use crate::{
-    base::{clock::Mono, units::print_span},
-    ir::fault::ProxyErrorKind,
+    base::clock::Mono,
+    ir::{fault::ProxyErrorKind, reason::route::RouteReason},
     routing::{
         candidate::{Candidate, KeyState},
         decision::Decision,
@@ -94,10 +94,8 @@ async fn wait_in_queue(
     let started = Instant::now();
     let give_up_at = (started + remaining).min(state.deadline);
     active.recorder.publish_queued(match span {
-        Some(span) => {
-            format!("waits {} for a key ({} before it)", print_span(span), guard.position())
-        }
-        None => "waits for a verdict on the only candidate".to_owned(),
+        Some(span) => RouteReason::WaitsForKey { wait: span.into(), ahead: guard.position() },
+        None => RouteReason::WaitsForVerdict,
     });
     // The end of the cooldown or any change wakes the task; the first in the queue proceeds, the
     // others check again.

@@ -6,12 +6,12 @@ use std::{sync::Arc, time::Duration};
 use crate::relay::{engine::Engine, record::attempt_guard::publish_notice};
 use crate::{
     base::{clock::UnixMillis, money::NanoUsd, units::print_span},
-    config::settings::{Budget, Origin, Period},
+    config::settings::Origin,
     events::{
         alert::{Alert, AlertKind},
         event::{EventKind, Severity},
     },
-    ir::cost::Bill,
+    ir::{cost::Bill, reason::budget::describe_period},
     routing::{
         budget::{
             BudgetReservation, BudgetState, Holder, NEARLY_SPENT_PERCENT, ThresholdReached,
@@ -116,9 +116,10 @@ fn budget_alert(engine: &Engine, state: &BudgetState, percent: u64) -> Alert {
         _ => "",
     };
     let text: Arc<str> = format!(
-        "{} has spent {spent} of its {}{until}{then}",
-        describe_holder(holder),
-        print_usd(budget)
+        "{} has spent {spent} of its {} {}{until}{then}",
+        holder.description(),
+        budget.usd,
+        describe_period(budget.period)
     )
     .into();
     Alert { kind: what, subject: holder.text().into(), text, level }
@@ -141,27 +142,6 @@ pub(in crate::relay) fn holders(project: &Arc<str>, candidate: &Candidate) -> Ve
 /// Rounds an estimated cost up to a whole billionth of a dollar.
 pub(in crate::relay) fn to_nano_usd(cost: Option<f64>) -> Option<NanoUsd> {
     cost.map(|cost| NanoUsd(cost.ceil() as i64))
-}
-
-/// Names a holder in a sentence.
-pub(in crate::relay) fn describe_holder(holder: &Holder) -> String {
-    match holder {
-        Holder::All => "the whole proxy".to_owned(),
-        Holder::Project(name) => format!("project `{name}`"),
-        Holder::Upstream(name) => format!("upstream `{name}`"),
-        Holder::Key(name) => format!("key `{name}`"),
-    }
-}
-
-/// Words a budget: `$5.000 a day`.
-pub(in crate::relay) fn print_usd(budget: &Budget) -> String {
-    let per = match budget.period {
-        Period::Day => "a day",
-        Period::Week => "a week",
-        Period::Month => "a month",
-        Period::Total => "in total",
-    };
-    format!("{} {per}", budget.usd)
 }
 
 /// Returns the time between two instants; zero if the second is earlier.

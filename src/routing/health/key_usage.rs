@@ -10,6 +10,7 @@ use crate::{
         rolling::{MINUTE, RollingReservation, SlidingLog, SlidingSum},
     },
     config::settings::KeyLimit,
+    ir::reason::skip::ConfiguredLimit,
 };
 
 /// Models of one key that are counted separately. Their names come from clients, so the number is
@@ -40,7 +41,7 @@ pub struct KeyReservation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitHit {
     /// A configured limit is used up.
-    Configured { limit_name: &'static str, until: Mono },
+    Configured { limit: ConfiguredLimit, until: Mono },
     /// The provider reported that too little is left.
     Provider { kind: LimitKind, window: LimitWindow },
 }
@@ -70,24 +71,26 @@ impl KeyUsage {
         } else {
             self.models.iter().find(|(name, ..)| same_model(name, model))
         };
-        let mut worst =
-            full(self.total.requests.full_until(all.rpm, MINUTE, now), "requests per minute");
+        let mut worst = full(
+            self.total.requests.full_until(all.rpm, MINUTE, now),
+            ConfiguredLimit::RequestsPerMinute,
+        );
         if all.tpm > 0 {
             worst = worst.max(full(
                 self.total.tokens.full_until(u64::from(all.tpm), demand.total(), now),
-                "tokens per minute",
+                ConfiguredLimit::TokensPerMinute,
             ));
         }
         if let Some((_, count, _)) = row {
             worst = worst.max(full(
                 count.requests.full_until(narrow.rpm, MINUTE, now),
-                "requests per minute for this model",
+                ConfiguredLimit::ModelRequestsPerMinute,
             ));
             let tokens = count.tokens.full_until(u64::from(narrow.tpm), demand.total(), now);
-            worst = worst.max(full(tokens, "tokens per minute for this model"));
+            worst = worst.max(full(tokens, ConfiguredLimit::ModelTokensPerMinute));
         }
-        if let Some((until, what)) = worst {
-            return Some(LimitHit::Configured { limit_name: what, until });
+        if let Some((until, limit)) = worst {
+            return Some(LimitHit::Configured { limit, until });
         }
         let (kind, window) = row?.2.exhausted_by(demand, now)?;
         Some(LimitHit::Provider { kind, window })
@@ -218,18 +221,18 @@ mod tests {
         let mut spent = KeyUsage::default();
         spent.reserve(&glm, all, narrow, SMALL_DEMAND, at(0));
 
-        let limit_name = "requests per minute for this model";
+        let limit = ConfiguredLimit::ModelRequestsPerMinute;
         assert_eq!(
             spent.limit_hit(&glm, all, narrow, SMALL_DEMAND, at(1)),
-            Some(LimitHit::Configured { limit_name, until: at(60) })
+            Some(LimitHit::Configured { limit, until: at(60) })
         );
         assert_eq!(spent.limit_hit(&gpt, all, NO_LIMIT, SMALL_DEMAND, at(1)), None);
         spent.reserve(&gpt, all, NO_LIMIT, SMALL_DEMAND, at(1));
         spent.reserve(&gpt, all, NO_LIMIT, SMALL_DEMAND, at(2));
-        let limit_name = "requests per minute";
+        let limit = ConfiguredLimit::RequestsPerMinute;
         assert_eq!(
             spent.limit_hit(&gpt, all, NO_LIMIT, SMALL_DEMAND, at(3)),
-            Some(LimitHit::Configured { limit_name, until: at(60) }),
+            Some(LimitHit::Configured { limit, until: at(60) }),
             "models share the key's own"
         );
     }
@@ -243,7 +246,7 @@ mod tests {
             spent.reserve(&model, all, narrow, SMALL_DEMAND, at(0)).expect("both reserve");
         assert!(matches!(
             spent.limit_hit(&model, all, narrow, SMALL_DEMAND, at(1)),
-            Some(LimitHit::Configured { limit_name: "tokens per minute for this model", .. })
+            Some(LimitHit::Configured { limit: ConfiguredLimit::ModelTokensPerMinute, .. })
         ));
         spent.settle(&model, reserved, 20);
         assert_eq!(spent.limit_hit(&model, all, narrow, SMALL_DEMAND, at(1)), None);

@@ -16,7 +16,7 @@ pub mod view;
 use std::sync::Arc;
 
 use crate::routing::{
-    candidate::{AccountId, BudgetBlockKind, Candidate, KeyState},
+    candidate::{AccountId, BudgetBlock, Candidate, KeyState},
     decision::ScopeKind,
     health::{
         circuit::Circuit,
@@ -32,6 +32,7 @@ use crate::routing::{
 use crate::{
     base::{clock::Mono, id::IdMap, rolling::TokenBucket},
     config::settings::{KeyId, Upstream, UpstreamId},
+    ir::reason::skip::ConfiguredLimit,
 };
 
 /// Models of one key that can have a cooldown of their own. Their names come from clients, so the
@@ -130,13 +131,13 @@ impl Health {
             status.apply_limit(
                 settings.max_concurrency,
                 upstream.running,
-                "requests at once of the upstream",
+                ConfiguredLimit::UpstreamConcurrentRequests,
             );
             if let Some(until) = upstream.rps_bucket.full_until(settings.max_rps, now) {
                 status.degrade(
                     Rank::Blocked,
                     Some(until),
-                    StatusReason::Limit("requests per second of the upstream"),
+                    StatusReason::Limit(ConfiguredLimit::UpstreamRequestsPerSecond),
                 );
             }
             status.apply_circuit(ScopeKind::Upstream, &upstream.circuit, now);
@@ -158,16 +159,16 @@ impl Health {
             KeyState::Waiting => {
                 status.degrade(Rank::Pending, None, StatusReason::Key(&candidate.key_state));
             }
-            KeyState::OverBudget(over) => match (over.kind, over.until) {
-                (BudgetBlockKind::Reserved, _) => {
+            KeyState::OverBudget { block, until } => match (&**block, *until) {
+                (BudgetBlock::Reserved { .. }, _) => {
                     status.degrade(Rank::Pending, None, StatusReason::Key(&candidate.key_state));
                 }
-                (BudgetBlockKind::Spent, Some(until)) => status.degrade(
+                (BudgetBlock::Spent { .. }, Some(until)) => status.degrade(
                     Rank::Blocked,
                     Some(until),
                     StatusReason::Key(&candidate.key_state),
                 ),
-                (BudgetBlockKind::Spent | BudgetBlockKind::Unpriced, _) => {
+                (BudgetBlock::Spent { .. } | BudgetBlock::Unpriced { .. }, _) => {
                     status.degrade(
                         Rank::Unavailable,
                         None,
@@ -182,7 +183,11 @@ impl Health {
             }
         }
         if let Some(key) = self.keys.get(&candidate.key) {
-            status.apply_limit(candidate.key_max_concurrency, key.running, "requests at once");
+            status.apply_limit(
+                candidate.key_max_concurrency,
+                key.running,
+                ConfiguredLimit::ConcurrentRequests,
+            );
             if key.usage.is_limited(candidate.key_limit, candidate.model_limit) {
                 let demand = self.token_demand(&candidate.target.model, size);
                 match key.usage.limit_hit(
@@ -193,8 +198,8 @@ impl Health {
                     now,
                 ) {
                     None => {}
-                    Some(LimitHit::Configured { limit_name: what, until }) => {
-                        status.degrade(Rank::Blocked, Some(until), StatusReason::Limit(what));
+                    Some(LimitHit::Configured { limit, until }) => {
+                        status.degrade(Rank::Blocked, Some(until), StatusReason::Limit(limit));
                     }
                     Some(LimitHit::Provider { kind, window }) => {
                         status.degrade(

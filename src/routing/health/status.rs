@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::clock::Mono;
+use crate::ir::reason::skip::ConfiguredLimit;
 use crate::routing::{
     candidate::{KeyState, MissingCapability},
     decision::{ScopeKind, SkipReason},
@@ -38,7 +39,7 @@ pub(super) enum StatusReason<'a> {
     Circuit(ScopeKind, &'a Circuit),
     Ready,
     Key(&'a KeyState),
-    Limit(&'static str),
+    Limit(ConfiguredLimit),
     ProviderLimit(LimitKind, LimitWindow),
     MissingCapability(MissingCapability),
 }
@@ -72,9 +73,9 @@ impl<'a> CandidateStatus<'a> {
         matches!(self.reason, StatusReason::Limit(_))
     }
 
-    pub(super) fn apply_limit(&mut self, limit: u32, running: u32, limit_name: &'static str) {
+    pub(super) fn apply_limit(&mut self, limit: u32, running: u32, name: ConfiguredLimit) {
         if limit > 0 && running >= limit {
-            self.degrade(Rank::Pending, None, StatusReason::Limit(limit_name));
+            self.degrade(Rank::Pending, None, StatusReason::Limit(name));
         }
     }
 
@@ -92,30 +93,32 @@ impl<'a> CandidateStatus<'a> {
 
     /// Returns why the candidate cannot be used now, or `None` if it can.
     #[must_use]
-    pub fn skip_reason(&self) -> Option<SkipReason> {
+    pub fn skip_reason(&self, now: Mono) -> Option<SkipReason> {
         Some(match (self.reason, self.rank) {
             (StatusReason::Ready, _) | (_, Rank::Ready | Rank::ProbeDue) => return None,
-            (StatusReason::Key(KeyState::OverBudget(over)), _) => {
-                SkipReason::OverBudget(Arc::clone(over))
+            (StatusReason::Key(KeyState::OverBudget { block, .. }), _) => {
+                SkipReason::OverBudget { block: Arc::clone(block) }
             }
             (StatusReason::Key(KeyState::Waiting), _) => SkipReason::WaitingForKey,
-            (StatusReason::Key(KeyState::Missing(reason)), _) => {
-                SkipReason::KeyMissing(Arc::clone(reason))
+            (StatusReason::Key(KeyState::Missing(secret)), _) => {
+                SkipReason::KeyMissing { secret: Arc::clone(secret) }
             }
             (StatusReason::Key(KeyState::Disabled | KeyState::Ready), _) => SkipReason::Disabled,
-            (StatusReason::Limit(what), _) => SkipReason::OverLimit { limit_name: what },
-            (StatusReason::ProviderLimit(kind, window), _) => SkipReason::NearLimit {
-                limit_name: kind.name(),
+            (StatusReason::Limit(limit), _) => SkipReason::OverLimit { limit },
+            (StatusReason::ProviderLimit(limit, window), _) => SkipReason::NearLimit {
+                limit,
                 remaining: window.remaining,
-                until: window.until,
+                rest: window.until.since(now).into(),
             },
-            (StatusReason::MissingCapability(unfit), _) => SkipReason::MissingCapability(unfit),
+            (StatusReason::MissingCapability(missing), _) => {
+                SkipReason::MissingCapability { missing }
+            }
             (StatusReason::Circuit(_, Circuit::Rejected { cause, .. }), _) => {
                 SkipReason::Rejected { cause: Arc::clone(cause) }
             }
             (StatusReason::Circuit(scope, Circuit::Open { reason: belief, until }), _) => {
                 SkipReason::Cooling {
-                    until: *until,
+                    rest: until.since(now).into(),
                     cause: Arc::clone(&belief.cause),
                     scope,
                     class: belief.class,

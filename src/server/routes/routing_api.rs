@@ -341,7 +341,7 @@ fn decide_now(
                 .skipped
                 .iter()
                 .filter(|(other, _)| Arc::ptr_eq(&candidates[*other].target, &candidate.target));
-            let why = why.map(|(_, why)| why.text(started)).next().unwrap_or_default();
+            let why = why.map(|(_, why)| why.to_string()).next().unwrap_or_default();
             Some(candidate_json(candidate, *score, &why))
         })
         .collect();

@@ -28,6 +28,7 @@ use crate::{
     ir::reason::{
         cache_miss::MissCause,
         failure::{ConnectionProblem, FailureReason, RaceWinner},
+        route::RouteReason,
     },
 };
 
@@ -101,7 +102,7 @@ pub(in crate::tui) fn running(
         } else {
             Vec::new()
         },
-        reason: Some("priority 10, the only healthy key of that tier".into()),
+        reason: Some(RouteReason::text("priority 10, the only healthy key of that tier").into()),
         ttft_ms: (state == RequestState::Streaming).then_some(410),
         duration_ms: None,
         status: (state == RequestState::Streaming).then_some(200),

@@ -28,7 +28,10 @@ use crate::{
         event::EventKind,
         record::{AttemptRole, RequestRecord, RequestState},
     },
-    ir::{reason::failure::FailureReason, usage::Usage},
+    ir::{
+        reason::{failure::FailureReason, route::RouteReason},
+        usage::Usage,
+    },
     routing::candidate::Candidate,
 };
 
@@ -163,7 +166,7 @@ impl RequestRecorder {
         u32::try_from(now.since(self.received).as_millis()).unwrap_or(u32::MAX)
     }
 
-    pub(in crate::relay) fn publish_queued(&self, reason: String) {
+    pub(in crate::relay) fn publish_queued(&self, reason: RouteReason) {
         self.engine
             .bus
             .publish(self.now().0, EventKind::Queued { id: self.id, reason: reason.into() });
@@ -176,7 +179,7 @@ impl RequestRecorder {
         candidate: &Candidate,
         (role, has_affinity): (AttemptRole, bool),
         budget_hold: Option<BudgetHold>,
-        reason: Arc<str>,
+        reason: Arc<RouteReason>,
     ) -> u32 {
         let (at, now) = self.now();
         self.attempts += 1;

@@ -24,7 +24,10 @@ use crate::relay::{
 use crate::{
     dialect::ResponseSpec,
     events::record::AttemptRole,
-    ir::{reason::failure::FailureReason, usage::Usage},
+    ir::{
+        reason::{failure::FailureReason, route::RouteReason},
+        usage::Usage,
+    },
     routing::health::record::AttemptEnd,
 };
 
@@ -61,10 +64,11 @@ impl StreamBody {
                     .unwrap_or_default(),
             )
         });
-        let reason = format!(
-            "a rescue: {upstream} broke off after {} characters ({}), continued from there",
-            begun.resumed_chars, outcome.cause
-        );
+        let reason = RouteReason::Rescue {
+            upstream: Arc::clone(&upstream),
+            characters: begun.resumed_chars,
+            cause: self.active.context.engine.sanitize_reason(&outcome.cause),
+        };
         let role = (AttemptRole::Rescue, false);
         let budget_hold = begun.budget_hold.take();
         let number = recorder.attempt_started(&begun.candidate, role, budget_hold, reason.into());

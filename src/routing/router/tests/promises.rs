@@ -9,11 +9,10 @@ use proptest::{
 
 use crate::routing::router::tests::*;
 use crate::{
+    base::money::NanoUsd,
     config::settings::Strategy,
-    routing::{
-        candidate::{BudgetBlock, BudgetBlockKind},
-        test_support::cases,
-    },
+    ir::{cost::Period, reason::budget::Holder},
+    routing::{candidate::BudgetBlock, test_support::cases},
 };
 
 /// A source of random numbers that never repeats.
@@ -26,14 +25,18 @@ impl Rng for GoldenRatioRng {
     }
 }
 
-fn over(kind: BudgetBlockKind, until: Option<u64>) -> KeyState {
-    KeyState::OverBudget(Arc::new(BudgetBlock {
-        kind,
-        text: "spent".to_owned(),
-        fix: String::new(),
-        until: until.map(at),
-        global: false,
-    }))
+fn over(block: BudgetBlock, until: Option<u64>) -> KeyState {
+    KeyState::OverBudget { block: block.into(), until: until.map(at) }
+}
+
+fn spent() -> BudgetBlock {
+    BudgetBlock::Spent {
+        holder: Holder::Upstream("a".into()),
+        spent: NanoUsd(1),
+        limit: NanoUsd(1),
+        per: Period::Day,
+        again_in: None,
+    }
 }
 
 fn states() -> impl Generator<Value = KeyState> {
@@ -42,10 +45,20 @@ fn states() -> impl Generator<Value = KeyState> {
         1 => Just(KeyState::Waiting),
         1 => Just(KeyState::Disabled),
         1 => Just(KeyState::Missing(MissingSecret::Unsendable.into())),
-        1 => Just(over(BudgetBlockKind::Spent, None)),
-        1 => (1_u64..2_000).prop_map(|until| over(BudgetBlockKind::Spent, Some(until))),
-        1 => Just(over(BudgetBlockKind::Reserved, None)),
-        1 => Just(over(BudgetBlockKind::Unpriced, None)),
+        1 => Just(over(spent(), None)),
+        1 => (1_u64..2_000).prop_map(|until| over(spent(), Some(until))),
+        1 => Just(over(
+            BudgetBlock::Reserved {
+                holder: Holder::Upstream("a".into()),
+                limit: NanoUsd(1),
+                per: Period::Day,
+            },
+            None
+        )),
+        1 => Just(over(
+            BudgetBlock::Unpriced { holder: Holder::All, model: "a/m".into() },
+            None
+        )),
     ]
 }
 
@@ -114,7 +127,7 @@ proptest! {
             let (decision, ticket) = world.router.decide(&question, at(now), &mut draw);
             if let Some((index, _)) = tries(&decision.verdict) {
                 prop_assert_eq!(&states[index], &KeyState::Ready);
-                let listed: Vec<_> = decision.skipped.iter().filter(|(other, _)| matches!(states[*other], KeyState::OverBudget(_))).collect();
+                let listed: Vec<_> = decision.skipped.iter().filter(|(other, _)| matches!(states[*other], KeyState::OverBudget { .. })).collect();
                 prop_assert!(listed.iter().all(|(_, why)| !matches!(why, SkipReason::NotPicked)), "{:?}", decision);
             }
             if let Some(ticket) = ticket {

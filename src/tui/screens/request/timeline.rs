@@ -34,7 +34,7 @@ pub(super) fn lines(
     let max_width = usize::from(columns.saturating_sub(4));
     let mut lines = Vec::new();
     if let Some(reason) = &r.reason {
-        let message = format!("{}: {}", text.why, translate_message(reason, now));
+        let message = format!("{}: {}", text.why, translate_message(&reason.to_string(), now));
         lines.extend(
             wrap::wrap(&message, max_width, 3)
                 .into_iter()
