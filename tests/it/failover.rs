@@ -44,8 +44,12 @@ fn a_429_moves_on_to_the_next_key_and_cools_the_first() {
         .as_array()
         .and_then(|all| all.last().cloned())
         .unwrap_or_default();
-    let why = newest["reason"].as_str().unwrap_or_default();
-    assert!(why.contains("passed over: one/work (key for this model cools for"), "{newest}");
+    let skipped = &newest["route"]["skipped"][0];
+    assert_eq!(
+        (&skipped["key_name"], &skipped["reason"]["kind"], &skipped["reason"]["scope"]),
+        (&json!("one/work"), &json!("cooling"), &json!("key_model")),
+        "{newest}"
+    );
 }
 
 #[test]
