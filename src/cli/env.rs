@@ -95,7 +95,7 @@ fn no_proxy(env: &Environment) -> Option<String> {
     let is_set = |name: &&str| env.get(name).is_some_and(|value| !value.is_empty());
     let proxies =
         ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
-    if !proxies.iter().any(|name| is_set(&name)) {
+    if !proxies.iter().any(is_set) {
         return None;
     }
     let mut hosts: Vec<&str> = Vec::new();

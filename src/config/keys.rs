@@ -131,14 +131,14 @@ pub fn json_schema() -> Value {
             }
             TableForm::Once => schema,
             TableForm::Rows => json!({ "type": "array", "items": schema }),
-            TableForm::ByName => by_name(schema, "By \"UPSTREAM/MODEL\"; the model may be a glob"),
+            TableForm::ByName => by_name(&schema, "By \"UPSTREAM/MODEL\"; the model may be a glob"),
         };
         properties.insert(table.path.to_owned(), schema);
     }
     let rate = Number(0.0, f64::MAX).describe().schema;
-    properties.insert("rates".to_owned(), by_name(rate, "Dollars for one unit of a currency"));
+    properties.insert("rates".to_owned(), by_name(&rate, "Dollars for one unit of a currency"));
     let alias = json!({ "type": "string" });
-    properties.insert("aliases".to_owned(), by_name(alias, "Other names for models"));
+    properties.insert("aliases".to_owned(), by_name(&alias, "Other names for models"));
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "aiproxy config.toml",
@@ -155,7 +155,7 @@ pub fn json_schema() -> Value {
 }
 
 /// Returns the schema of a table with names that the user chooses.
-fn by_name(value: Value, description: &str) -> Value {
+fn by_name(value: &Value, description: &str) -> Value {
     json!({ "type": "object", "additionalProperties": value, "description": description })
 }
 

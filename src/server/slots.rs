@@ -100,13 +100,11 @@ mod tests {
         let idle = slots.claim().await.expect("a place");
         tokio::time::sleep(Duration::from_millis(3)).await;
         let newer = slots.claim().await.expect("a place");
-        let waiting = tokio::spawn({
-            let slots = Arc::clone(&slots);
-            async move { slots.claim().await }
+        let (newest, ()) = tokio::join!(slots.claim(), async {
+            idle.evicted.cancelled().await;
+            drop(idle);
         });
-        idle.evicted.cancelled().await;
-        drop(idle);
-        let newest = waiting.await.expect("no panic").expect("a place");
+        let newest = newest.expect("a place");
         assert!(!busy.evicted.is_cancelled() && !newer.evicted.is_cancelled());
         drop((request, newest));
     }

@@ -99,14 +99,14 @@ pub(super) fn fit(
 
 /// Replaces media in the instructions; returns the original blocks if some were replaced.
 pub(super) fn fit_system(
-    system: &mut Vec<Block>,
+    system: &mut [Block],
     facts: &ModelFacts,
     losses: &mut Losses,
 ) -> Option<Vec<Block>> {
     if !system.iter().any(|block| has_refused_media(block, facts)) {
         return None;
     }
-    let original = system.clone();
+    let original = system.to_vec();
     replace_media(system, facts, losses);
     Some(original)
 }

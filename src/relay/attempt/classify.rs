@@ -23,18 +23,31 @@ use crate::{
 /// The error of an attempt, with what the response headers say about another one.
 pub(super) struct AttemptError {
     pub(super) source: FailureSource,
-    pub(super) hints: RetryHints,
+    /// Boxed, because the error passes through many results.
+    pub(super) hints: Box<RetryHints>,
 }
 
 impl From<TransportFault> for AttemptError {
     fn from(fault: TransportFault) -> Self {
-        Self { source: FailureSource::Transport(fault), hints: RetryHints::default() }
+        Self { source: FailureSource::Transport(fault), hints: Box::default() }
     }
 }
 
 impl From<Fault> for AttemptError {
     fn from(fault: Fault) -> Self {
-        Self { source: FailureSource::Upstream { fault, body: None }, hints: RetryHints::default() }
+        Self { source: FailureSource::Upstream { fault, body: None }, hints: Box::default() }
+    }
+}
+
+impl From<Fault> for Box<AttemptError> {
+    fn from(fault: Fault) -> Self {
+        Self::new(fault.into())
+    }
+}
+
+impl From<TransportFault> for Box<AttemptError> {
+    fn from(fault: TransportFault) -> Self {
+        Self::new(fault.into())
     }
 }
 
@@ -46,7 +59,7 @@ pub(super) fn classify_failure(
 ) -> AttemptFailure {
     match failed.source {
         FailureSource::Upstream { fault, body } => {
-            classify_upstream_error(context, candidate, fault, body, failed.hints)
+            classify_upstream_error(context, candidate, fault, body, &failed.hints)
         }
         FailureSource::Transport(fault) => {
             classify_transport_fault(context, &candidate.target.upstream, fault)
@@ -59,7 +72,7 @@ fn classify_upstream_error(
     candidate: &Candidate,
     mut fault: Fault,
     body: Option<Bytes>,
-    hints: RetryHints,
+    hints: &RetryHints,
 ) -> AttemptFailure {
     let upstream = &candidate.target.upstream;
     let hint = hints.retry_after.filter(|hint| !hint.is_zero());

@@ -69,7 +69,8 @@ async fn run_attempt(
     let limits = retry_headers::read_rate_limits(&response.headers, context.engine.clock.unix());
     guard.record_rate_limits(&limits);
     let (status, op) = (response.status, context.request.endpoint.op);
-    if !status.is_success() && !(op == Op::Raw && send::forwards_status(status)) {
+    let is_forwarded = op == Op::Raw && send::forwards_status(status);
+    if !status.is_success() && !is_forwarded {
         return Err(send::read_error_response(context, &target, response).await);
     }
     guard.record(AttemptEnd::Head2xx);
@@ -78,5 +79,5 @@ async fn run_attempt(
         return Ok(head.into_raw(&deadlines));
     }
     let body = read_response::read_body(context, &target, &mut head, &deadlines).await?;
-    read_response::interpret(context, &target, head, body, &deadlines)
+    read_response::interpret(context, &target, head, body, &deadlines).map_err(|error| *error)
 }

@@ -234,7 +234,7 @@ pub(super) fn interpret(
     head: UpstreamHead,
     body: ReadBody,
     deadlines: &AttemptDeadlines,
-) -> Result<ReadResponse, AttemptError> {
+) -> Result<ReadResponse, Box<AttemptError>> {
     let is_translated = context.attempt_context.is_some();
     let mut headers = if is_translated {
         let content_type = if context.request.stream {
@@ -278,7 +278,7 @@ fn unchanged_text(
     (kind, text): (BodyKind, Bytes),
     body: UpstreamBody,
     headers: &mut HeaderMap,
-) -> Result<ReadContent, AttemptError> {
+) -> Result<ReadContent, Box<AttemptError>> {
     let (egress, request) = (registry::egress(target.dialect), &context.request);
     let (op, dialect) = (request.endpoint.op, request.endpoint.dialect);
     match kind {
@@ -321,7 +321,7 @@ fn translate_text(
     content_type: &str,
     (kind, text): (BodyKind, Bytes),
     body: UpstreamBody,
-) -> Result<ReadContent, AttemptError> {
+) -> Result<ReadContent, Box<AttemptError>> {
     if !matches!(context.parsed, Some(ParsedRequest::Chat(_) | ParsedRequest::Compact { .. })) {
         let (body, summary) = other_ops::translate_response(context, content_type, &text)?;
         return Ok(ReadContent::Full { body, summary });

@@ -109,7 +109,10 @@ pub(super) async fn read_error_response(
         .to_owned();
     let body = read_body::read_error_body(answer.body).await;
     let fault = registry::egress(target.dialect).read_error(status, &content_type, &body);
-    AttemptError { source: FailureSource::Upstream { fault, body: Some(body) }, hints }
+    AttemptError {
+        source: FailureSource::Upstream { fault, body: Some(body) },
+        hints: Box::new(hints),
+    }
 }
 
 /// Returns whether a raw request gets the upstream's own response. Statuses about aiproxy's key or

@@ -33,7 +33,7 @@ pub fn restore_upstream(engine: &Engine, upstream: &Upstream) {
         return;
     };
     let saved = SavedUpstream {
-        circuit: circuit.and_then(|row| read_circuit(row, engine)),
+        circuit: circuit.and_then(|row| read_circuit(&row, engine)),
         ttft: ttft
             .into_iter()
             .take(64)
@@ -58,13 +58,13 @@ pub fn restore_key(engine: &Engine, key: &UpstreamKey) {
         ))
     };
     let saved = SavedKey {
-        circuit: row.circuit.and_then(|row| read_circuit(row, engine)),
-        account: row.account.and_then(|row| read_circuit(row, engine)),
+        circuit: row.circuit.and_then(|row| read_circuit(&row, engine)),
+        account: row.account.and_then(|row| read_circuit(&row, engine)),
         models: row
             .models
             .into_iter()
             .take(64)
-            .filter_map(|(model, row)| Some((model.into(), read_circuit(row, engine)?)))
+            .filter_map(|(model, row)| Some((model.into(), read_circuit(&row, engine)?)))
             .collect(),
         limits: row.limits.into_iter().take(256).filter_map(limit).collect(),
     };
@@ -78,7 +78,8 @@ pub fn save(engine: &Engine) {
 
 fn snapshot(engine: &Engine) -> HealthFile {
     let (now, settings) = (engine.clock.mono(), Arc::clone(&engine.generation().settings));
-    let budgets = engine.budgets.save(engine.clock.unix()).into_iter().map(budget_row);
+    let budgets = engine.budgets.save(engine.clock.unix());
+    let budgets = budgets.iter().map(budget_row);
     let mut out =
         HealthFile { version: FILE_VERSION, budgets: budgets.collect(), ..HealthFile::default() };
     for upstream in &settings.upstreams {
@@ -94,7 +95,7 @@ fn snapshot(engine: &Engine) -> HealthFile {
     out
 }
 
-fn budget_row(saved: SavedBudget) -> SavedBudgetRow {
+fn budget_row(saved: &SavedBudget) -> SavedBudgetRow {
     SavedBudgetRow {
         holder: saved.holder.text(),
         per: saved.per,
@@ -165,7 +166,7 @@ fn circuit_row(saved: &SavedCircuit, engine: &Engine) -> CircuitRow {
 
 /// Reads a saved circuit. Limits its end to what the cooldown rules allow, because the clock may have been set
 /// meanwhile.
-fn read_circuit(row: CircuitRow, engine: &Engine) -> Option<SavedCircuit> {
+fn read_circuit(row: &CircuitRow, engine: &Engine) -> Option<SavedCircuit> {
     let (now, cooldown) = (engine.clock.mono(), &engine.generation().settings.cooldown);
     let class = CLASS_NAMES.iter().find(|(_, name)| *name == row.class).map(|(class, _)| *class)?;
     let max_span = match class {

@@ -223,7 +223,7 @@ mod tests {
             "Content-Disposition: form-data;\r\n name=\"model\"".to_owned(),
             format!("X: y\n{d}name=\"x\"\n\nmodel"),
             format!("{d}name=\"x\"\r\n{d}name=\"model\""),
-            format!("Content-Disposition : form-data; name=\"model\""),
+            "Content-Disposition : form-data; name=\"model\"".to_owned(),
         ] {
             let form = format!(
                 "--XX\r\n{hidden}\r\n\r\ndear\r\n--XX\r\n{d}name=\"model\"\r\n\r\ncheap\r\n--XX--\r\n"

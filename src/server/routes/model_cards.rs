@@ -30,7 +30,7 @@ impl Announcement {
             let announced = book.announce(&route.upstream, dialect, &route.model);
             Some(Self::from_facts(&announced.known.facts, announced.thinks))
         });
-        targets.reduce(Self::shared_with).unwrap_or_default()
+        targets.reduce(|all, one| all.shared_with(&one)).unwrap_or_default()
     }
 
     fn from_facts(facts: &ModelFacts, thinks: bool) -> Self {
@@ -43,7 +43,7 @@ impl Announcement {
         }
     }
 
-    fn shared_with(mut self, other: Self) -> Self {
+    fn shared_with(mut self, other: &Self) -> Self {
         let smaller = |one: Option<u64>, two: Option<u64>| Some(one?.min(two?));
         self.context = smaller(self.context, other.context);
         self.max_output = smaller(self.max_output, other.max_output);
@@ -127,7 +127,7 @@ mod tests {
             ..ModelFacts::default()
         };
         let shared = Announcement::from_facts(&big, true)
-            .shared_with(Announcement::from_facts(&small, false));
+            .shared_with(&Announcement::from_facts(&small, false));
         assert_eq!(
             shared,
             Announcement {

@@ -22,8 +22,8 @@ pub(super) fn collect_inputs(
     metrics: &Metrics,
 ) -> AlertInputs {
     let generation = engine.generation();
-    let keys = views::keys(&engine, &generation);
-    let upstreams = views::upstreams(&engine, &generation);
+    let keys = views::keys(engine, &generation);
+    let upstreams = views::upstreams(engine, &generation);
     AlertInputs {
         upstreams: upstreams
             .iter()
@@ -57,7 +57,7 @@ fn upstream_inputs(
             cause: view.cause.as_ref().map(ToString::to_string),
         }),
         keys: keys.iter().filter(usable).map(key_inputs).collect(),
-        success_count: success_count,
+        success_count,
         recent_attempts: attempts,
         recent_errors: errors,
     }
