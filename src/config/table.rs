@@ -232,6 +232,8 @@ macro_rules! config {
         } )?
     ) => {
         $(#[doc = $about])+
+        // The texts are written for users of the config: `[prices]` is a table, not a link.
+        #[allow(rustdoc::broken_intra_doc_links)]
         #[derive($($derive),+)]
         pub struct $table {
             $( $(#[doc = $doc])+ pub $field: $type, )+

@@ -25,7 +25,7 @@ const MAX_ALIAS_DEPTH: usize = 8;
 pub enum OnUnknownList {
     /// Do not wait: assume that they serve any name.
     Assume,
-    /// Report them as [`NameError::ListUnknown`].
+    /// Report them as [`NameError::ListUnknown`](super::resolve::NameError::ListUnknown).
     Wait,
 }
 
