@@ -232,8 +232,10 @@ macro_rules! config {
         } )?
     ) => {
         $(#[doc = $about])+
-        // The texts are written for users of the config: `[prices]` is a table, not a link.
-        #[allow(rustdoc::broken_intra_doc_links)]
+        #[allow(
+            rustdoc::broken_intra_doc_links,
+            reason = "the texts are for users of the config: `[prices]` is a table, not a link"
+        )]
         #[derive($($derive),+)]
         pub struct $table {
             $( $(#[doc = $doc])+ pub $field: $type, )+
