@@ -68,6 +68,38 @@ pub struct CandidateView {
     pub skip: Option<SkipReason>,
 }
 
+impl CandidateView {
+    fn new(candidate: &Candidate, dialect: Dialect, text: String) -> Self {
+        Self {
+            upstream: candidate.target.upstream.name.to_string(),
+            key: candidate.key_name.to_string(),
+            model: candidate.target.model.to_string(),
+            tier: candidate.tier,
+            text: if candidate.target.dialect == dialect {
+                text
+            } else {
+                format!("{text}; translated to {}", candidate.target.dialect)
+            },
+            choice: None,
+            skip: None,
+        }
+    }
+
+    /// An upstream that serves the model, but not in the client's dialect.
+    fn unsupported(upstream: &str, model: &str, dialect: Dialect) -> Self {
+        let skip = SkipReason::OtherDialect { dialect };
+        Self {
+            upstream: upstream.to_owned(),
+            key: String::new(),
+            model: model.to_owned(),
+            tier: (0, 0),
+            text: skip.to_string(),
+            choice: None,
+            skip: Some(skip),
+        }
+    }
+}
+
 /// Decides without changing any state.
 #[must_use]
 pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanation {
@@ -101,19 +133,7 @@ pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanat
         ..RouteQuery::first_attempt(&candidates)
     };
     let decision = engine.router.preview(&asked, now);
-    let place = |candidate: &Candidate, text: String| CandidateView {
-        upstream: candidate.target.upstream.name.to_string(),
-        key: candidate.key_name.to_string(),
-        model: candidate.target.model.to_string(),
-        tier: candidate.tier,
-        text: if candidate.target.dialect == dialect {
-            text
-        } else {
-            format!("{text}; translated to {}", candidate.target.dialect)
-        },
-        choice: None,
-        skip: None,
-    };
+    let view = |candidate, text| CandidateView::new(candidate, dialect, text);
     let first = match decision.verdict {
         Verdict::Try { index, .. } | Verdict::RetrySame { index } => candidates.get(index),
         Verdict::Wait { .. } | Verdict::Exhausted { .. } => None,
@@ -128,7 +148,7 @@ pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanat
             };
             out.chosen = candidates.get(*index).map(|candidate| CandidateView {
                 choice,
-                ..place(candidate, decision.verdict.text())
+                ..view(candidate, decision.verdict.text())
             });
         }
         Verdict::Wait { until } => {
@@ -146,22 +166,12 @@ pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanat
         .filter_map(|(index, reason): &(usize, SkipReason)| {
             let candidate = candidates.get(*index)?;
             let skip = Some(reason.clone());
-            Some(CandidateView { skip, ..place(candidate, reason.to_string()) })
+            Some(CandidateView { skip, ..view(candidate, reason.to_string()) })
         })
         .collect();
-    for upstream in &resolved.unsupported {
-        let upstream: &Arc<str> = upstream;
-        let skip = SkipReason::OtherDialect { dialect };
-        out.others.push(CandidateView {
-            upstream: upstream.to_string(),
-            key: String::new(),
-            model: question.model.clone(),
-            tier: (0, 0),
-            text: skip.to_string(),
-            choice: None,
-            skip: Some(skip),
-        });
-    }
+    let unsupported = resolved.unsupported.iter();
+    out.others
+        .extend(unsupported.map(|name| CandidateView::unsupported(name, &question.model, dialect)));
     out
 }
 
