@@ -109,11 +109,18 @@ impl CustomTool {
     }
 }
 
-/// Returns the free text inside the arguments of a bridged custom tool, or the arguments themselves
-/// if they have another form.
+/// Returns the free text inside the arguments of a bridged custom tool. Some models answer with
+/// another key or with a bare JSON string: an object that holds a single string is that string. The
+/// arguments themselves are returned if they have another form.
 #[must_use]
 pub fn custom_input(arguments: &str) -> String {
-    let inside = RawJson::parse(arguments).and_then(|raw| raw.json().string_at("input"));
+    let inside = RawJson::parse(arguments).and_then(|raw| {
+        let json = raw.json();
+        json.string().or_else(|| json.string_at("input")).or_else(|| {
+            let mut texts = json.members().filter_map(|(_, value)| value.string());
+            texts.next().filter(|_| texts.next().is_none())
+        })
+    });
     inside.unwrap_or_else(|| arguments.to_owned())
 }
 
@@ -123,4 +130,22 @@ pub fn custom_arguments(input: &str) -> String {
     crate::base::json::writer::object(|o| {
         o.str("input", input);
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_text_is_found_under_any_key() {
+        for arguments in
+            [r#"{"input":"a\n+b"}"#, r#"{"patch":"a\n+b"}"#, r#""a\n+b""#, r#"{"x":1,"y":"a\n+b"}"#]
+        {
+            assert_eq!(custom_input(arguments), "a\n+b", "{arguments}");
+        }
+        assert_eq!(custom_input(r#"{"input":"a","note":"b"}"#), "a");
+        for other in ["*** Begin Patch", r#"{"x":"a","y":"b"}"#, r#"["a"]"#, "3", "{}", ""] {
+            assert_eq!(custom_input(other), other);
+        }
+    }
 }
