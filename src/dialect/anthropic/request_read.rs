@@ -84,6 +84,9 @@ fn read_messages(json: JsonRef<'_>) -> Result<Vec<ChatMessage>, ProxyError> {
     if !list.is_array() {
         return Err(invalid_field("messages", &format!("expected a list, got {}", list.kind())));
     }
+    if list.items().next().is_none() {
+        return Err(invalid_field("messages", "at least one message is required"));
+    }
     list.items().enumerate().map(|(at, message)| read_message(at, message)).collect()
 }
 
