@@ -204,6 +204,33 @@ pub(super) fn write_choice(
     {
         return Some(original.text().to_owned());
     }
+    // Another dialect names its hosted tools; here they are chosen by their type.
+    let hosted = |name: &str| {
+        request.tools.iter().find_map(|tool| match tool {
+            Tool::Hosted(it)
+                if it.dialect != DIALECT
+                    && it.body.json().string_at("name").as_deref() == Some(name) =>
+            {
+                Some(match it.kind {
+                    HostedKind::WebSearch => Some("web_search"),
+                    HostedKind::CodeExecution => Some("code_interpreter"),
+                    HostedKind::UrlContext | HostedKind::Other => None,
+                })
+            }
+            _ => None,
+        })
+    };
+    if let ToolChoice::Named(name) = choice
+        && !request.tools.iter().any(|tool| tool.name() == Some(name))
+        && let Some(kind) = hosted(name)
+    {
+        // A tool that could not be written cannot be chosen either.
+        return kind.map(|kind| {
+            writer::object(|o| {
+                o.str("type", kind);
+            })
+        });
+    }
     let write_named = |o: &mut writer::ObjectWriter<'_>, name: &str| {
         o.str("type", if names.is_custom(name) { "custom" } else { "function" })
             .str("name", names.wire_name(name));
@@ -223,4 +250,32 @@ pub(super) fn write_choice(
             });
         }),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::op::Dialect;
+
+    #[test]
+    fn a_hosted_tool_of_another_dialect_is_chosen_by_its_type() {
+        let choice = |kind, body| {
+            let request = ChatRequest {
+                tools: vec![Tool::Hosted(HostedTool {
+                    kind,
+                    dialect: Dialect::Anthropic,
+                    body: RawJson::parse(body).expect("valid JSON"),
+                })],
+                tool_choice: Some(ToolChoice::Named("web_search".to_owned())),
+                ..ChatRequest::default()
+            };
+            write_choice(&request, &ResponsesToolNames::from_request(&request))
+        };
+        let search = r#"{"type":"web_search_20250305","name":"web_search"}"#;
+        assert_eq!(
+            choice(HostedKind::WebSearch, search).as_deref(),
+            Some(r#"{"type":"web_search"}"#)
+        );
+        assert_eq!(choice(HostedKind::Other, search), None);
+    }
 }
