@@ -13,7 +13,7 @@ use crate::{
 const MAX_FREE_ATTEMPTS: u32 = 32;
 /// Shortest pause before the same candidate is tried again, whatever the jitter gives: a limit that
 /// was just hit has not passed within milliseconds.
-const MIN_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const MIN_PAUSE: Duration = Duration::from_millis(100);
 /// Retries that are always allowed within the window, even with few requests.
 const MIN_RETRIES: u64 = 10;
 const BUDGET_WINDOW_SECONDS: usize = 10;

@@ -39,7 +39,8 @@ const MAX_HEAD_BYTES: usize = 64 << 10;
 const MAX_LINGER: Duration = Duration::from_secs(15);
 const MAX_LINGER_PAUSE: Duration = Duration::from_secs(2);
 const MAX_LINGER_BYTES: usize = 256 << 20;
-const LINGER_BUFFER_BYTES: usize = 64 << 10;
+/// Small, because every place may linger at the same time.
+const LINGER_BUFFER_BYTES: usize = 8 << 10;
 /// The same while the proxy is shutting down.
 const STOPPING_LINGER: Duration = Duration::from_millis(300);
 
@@ -59,8 +60,7 @@ pub async fn serve(
     let mut first = BytesMut::with_capacity(H2_PREFACE.len());
     let peeked = tokio::select! {
         peeked = timeout(timeouts.client_head, sniff_protocol(&mut stream, &mut first)) => peeked,
-        () = stop.cancelled() => return,
-        () = slot.evicted.cancelled() => return,
+        () = slot.close.cancelled() => return,
     };
     // The client was silent for too long or disconnected before the first byte.
     let Ok(Some(protocol)) = peeked else { return };
@@ -112,15 +112,10 @@ async fn serve_http1(
                 }
                 return;
             }
-            () = stop.cancelled(), if !closing => {
-                pin::Pin::new(&mut connection).graceful_shutdown();
-                closing = true;
-            }
-            () = slot.evicted.cancelled() => {
-                if deadlines.activity.phase().0 != Phase::Busy {
+            () = slot.close.cancelled(), if !closing => {
+                if must_give_way(slot, stop) {
                     return;
                 }
-                // A request has begun in the meantime; the connection ends after it.
                 pin::Pin::new(&mut connection).graceful_shutdown();
                 closing = true;
             }
@@ -139,8 +134,14 @@ async fn serve_http1(
     let rest = linger(connection.into_parts().io.into_inner());
     tokio::select! {
         _ended = timeout(limit, rest) => {}
-        () = slot.evicted.cancelled() => {}
+        () = slot.close.cancelled(), if !stop.is_cancelled() => {}
     }
+}
+
+/// Whether a connection whose token was cancelled ends at once: it gives way to another. At a stop,
+/// and if a request has begun in the meantime, it ends in order.
+fn must_give_way(slot: &ConnectionSlot, stop: &CancellationToken) -> bool {
+    !stop.is_cancelled() && slot.activity.phase().0 != Phase::Busy
 }
 
 /// Ends the own side of a connection and reads on until the client ends its side, within limits.
@@ -185,17 +186,10 @@ async fn serve_http2(
                 tracing::debug!(%peer, error = %e, "connection ended");
             }
         }
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            if let Err(e) = connection.await {
-                tracing::debug!(%peer, error = %e, "connection ended");
-            }
-        }
-        () = slot.evicted.cancelled() => {
-            if slot.activity.phase().0 != Phase::Busy {
+        () = slot.close.cancelled() => {
+            if must_give_way(slot, stop) {
                 return;
             }
-            // A request has begun in the meantime; the connection ends after it.
             connection.as_mut().graceful_shutdown();
             if let Err(e) = connection.await {
                 tracing::debug!(%peer, error = %e, "connection ended");

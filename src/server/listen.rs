@@ -101,11 +101,7 @@ pub async fn accept_loop(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let slot = tokio::select! {
-                    slot = slots.claim() => slot,
-                    () = stop.cancelled() => return,
-                };
-                let Some(slot) = slot else { return };
+                let Some(slot) = slots.claim(&stop).await else { return };
                 let (server, stop) = (Arc::clone(&server), stop.clone());
                 tracker.spawn(connection::serve(server, stream, peer, slot, stop));
             }

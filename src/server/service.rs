@@ -106,6 +106,9 @@ async fn handle(
             if let Some(allow) = not_found.allow {
                 response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
             }
+            if let Some(allowed) = &allowed {
+                origin::set_cors_headers(allowed, response.headers_mut());
+            }
             return response;
         }
     };

@@ -33,8 +33,9 @@ pub struct ConnectionSlot {
     number: u64,
     /// What the connection is doing.
     pub activity: Arc<ConnActivity>,
-    /// Cancelled when the connection must give way.
-    pub evicted: CancellationToken,
+    /// Cancelled when the connection must give way, and when the listener stops: one token, because
+    /// a connection looks at it with every event.
+    pub close: CancellationToken,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -44,38 +45,40 @@ impl ConnectionSlots {
         Arc::new(Self { permits: Arc::new(Semaphore::new(max)), open: Mutex::default() })
     }
 
-    /// Returns a place, as soon as one is free. Not cancelled by itself: the caller races it with
-    /// the shutdown.
-    pub async fn claim(self: &Arc<Self>) -> Option<ConnectionSlot> {
+    /// Returns a place as soon as one is free; `None` if the listener stops before.
+    pub async fn claim(self: &Arc<Self>, stop: &CancellationToken) -> Option<ConnectionSlot> {
         let permit = match Arc::clone(&self.permits).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => loop {
                 self.evict_one();
                 let next = Arc::clone(&self.permits).acquire_owned();
-                if let Ok(permit) = timeout(RETRY_INTERVAL, next).await {
-                    break permit.ok()?;
+                tokio::select! {
+                    next = timeout(RETRY_INTERVAL, next) => if let Ok(permit) = next {
+                        break permit.ok()?;
+                    },
+                    () = stop.cancelled() => return None,
                 }
             },
         };
-        let (activity, evicted) = (Arc::new(ConnActivity::new()), CancellationToken::new());
+        let (activity, close) = (Arc::new(ConnActivity::new()), stop.child_token());
         let mut open = self.open.lock();
         let number = open.next;
         open.next += 1;
-        open.by_number.insert(number, (Arc::clone(&activity), evicted.clone()));
+        open.by_number.insert(number, (Arc::clone(&activity), close.clone()));
         drop(open);
-        Some(ConnectionSlot { slots: Arc::clone(self), number, activity, evicted, _permit: permit })
+        Some(ConnectionSlot { slots: Arc::clone(self), number, activity, close, _permit: permit })
     }
 
     /// Closes the connection that has served no request for the longest time.
     fn evict_one(&self) {
         let open = self.open.lock();
-        let idle = open.by_number.values().filter(|(_, evicted)| !evicted.is_cancelled());
-        let idle = idle.filter_map(|(activity, evicted)| {
+        let idle = open.by_number.values().filter(|(_, close)| !close.is_cancelled());
+        let idle = idle.filter_map(|(activity, close)| {
             let (phase, since) = activity.phase();
-            (phase != Phase::Busy).then_some((since, evicted))
+            (phase != Phase::Busy).then_some((since, close))
         });
-        if let Some((_, evicted)) = idle.min_by_key(|(since, _)| *since) {
-            evicted.cancel();
+        if let Some((_, close)) = idle.min_by_key(|(since, _)| *since) {
+            close.cancel();
         }
     }
 }
@@ -94,18 +97,33 @@ mod tests {
 
     #[tokio::test]
     async fn the_longest_idle_connection_gives_way_and_busy_ones_stay() {
-        let slots = ConnectionSlots::new(3);
-        let busy = slots.claim().await.expect("a place");
+        let (slots, stop) = (ConnectionSlots::new(3), CancellationToken::new());
+        let busy = slots.claim(&stop).await.expect("a place");
         let request = OpenRequest::begin(&busy.activity);
-        let idle = slots.claim().await.expect("a place");
-        tokio::time::sleep(Duration::from_millis(3)).await;
-        let newer = slots.claim().await.expect("a place");
-        let (newest, ()) = tokio::join!(slots.claim(), async {
-            idle.evicted.cancelled().await;
+        let idle = slots.claim(&stop).await.expect("a place");
+        let newer = slots.claim(&stop).await.expect("a place");
+        // The phase began later, as far as a whole millisecond shows.
+        while newer.activity.phase().1 <= idle.activity.phase().1 {
+            newer.activity.record_end();
+        }
+
+        let (newest, ()) = tokio::join!(slots.claim(&stop), async {
+            idle.close.cancelled().await;
             drop(idle);
         });
-        let newest = newest.expect("a place");
-        assert!(!busy.evicted.is_cancelled() && !newer.evicted.is_cancelled());
-        drop((request, newest));
+
+        assert!(newest.is_some() && !busy.close.is_cancelled() && !newer.close.is_cancelled());
+        drop(request);
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_the_wait_for_a_place_and_closes_every_connection() {
+        let (slots, stop) = (ConnectionSlots::new(1), CancellationToken::new());
+        let busy = slots.claim(&stop).await.expect("a place");
+        let _request = OpenRequest::begin(&busy.activity);
+
+        let (none, ()) = tokio::join!(slots.claim(&stop), async { stop.cancel() });
+
+        assert!(none.is_none() && busy.close.is_cancelled());
     }
 }

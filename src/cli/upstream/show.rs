@@ -184,13 +184,11 @@ impl UpstreamDetail<'_> {
         }
         match (self.configured, self.view) {
             (Some(u), _) => u.endpoints.iter().for_each(|end| {
-                lines.push(("dialect", format!("{} at {}", end.dialect.name(), end.base_url)));
+                lines.push(("speaks", format!("{} at {}", end.dialect.name(), end.base_url)));
             }),
             (None, Some(view)) => {
-                lines.push((
-                    "dialect",
-                    format!("{} at {}", view.dialects.join(", "), view.base_url),
-                ));
+                lines
+                    .push(("speaks", format!("{} at {}", view.dialects.join(", "), view.base_url)));
             }
             (None, None) => {}
         }

@@ -5,7 +5,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashSet};
 
 use crate::{
     base::json::reader::JsonRef,
@@ -17,12 +17,16 @@ const MAX_NAME_CHARS: usize = 80;
 
 /// A field that was left out because the upstream's dialect cannot express it, named as in the
 /// client's request.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Loss(pub Cow<'static, str>);
 
 /// Fields that were left out, each named once, in the order in which the writer found them.
 #[derive(Debug, Default)]
-pub(super) struct Losses(Vec<Loss>);
+pub(super) struct Losses {
+    names: Vec<Loss>,
+    /// The same names: a client can send any number of fields.
+    index: HashSet<Loss>,
+}
 
 impl Losses {
     /// Adds a field's name. The client's part of it is cut and restricted to characters that a
@@ -39,8 +43,9 @@ impl Losses {
                 .take(MAX_NAME_CHARS)
                 .collect()
         };
-        if self.0.iter().all(|loss| loss.0 != field) {
-            self.0.push(Loss(field.into_owned().into()));
+        let loss = Loss(field.into_owned().into());
+        if self.index.insert(loss.clone()) {
+            self.names.push(loss);
         }
     }
 
@@ -71,7 +76,7 @@ impl Losses {
     }
 
     pub(super) fn into_vec(self) -> Vec<Loss> {
-        self.0
+        self.names
     }
 }
 

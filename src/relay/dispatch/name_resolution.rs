@@ -211,8 +211,8 @@ fn resolve_raw(context: &RequestContext, name: &str) -> Result<ResolvedModel, Bo
     })
 }
 
-/// Turns the failure of upstreams that were only assumed to serve a name into a 404 if there is a
-/// similar name: more likely than not, the name was mistyped.
+/// Turns the failure of upstreams whose model lists are unknown into a 404 if there is a similar name:
+/// they were only assumed to serve this one, and more likely than not it was mistyped.
 pub(super) fn suggest_names(
     context: &RequestContext,
     resolved: &ResolvedModel,
@@ -225,10 +225,14 @@ pub(super) fn suggest_names(
             matches!(fault.kind, FaultKind::Server | FaultKind::Transient)
         }
     });
-    if !resolved.is_guess || !failed {
+    let learned = context.engine.model_lists.learned();
+    // An upstream with `models` serves what matches, whatever its list says.
+    let has_no_list = |target: &Arc<Target>| {
+        target.upstream.models.is_none() && !learned.contains_key(&target.upstream.id)
+    };
+    if !resolved.is_guess || !failed || !resolved.targets.iter().all(has_no_list) {
         return error;
     }
-    let learned = context.engine.model_lists.learned();
     let similar = resolve::similar_names(
         &context.generation.catalog,
         &context.request.requested_model,

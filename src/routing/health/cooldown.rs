@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::routing::outcome::CooldownClass;
+use crate::routing::{outcome::CooldownClass, retry::MIN_PAUSE};
 use crate::{
     base::backoff::exponential,
     config::settings::{Cooldown, RetrySettings},
@@ -59,9 +59,12 @@ impl CooldownTerm {
         policy: &Policy,
     ) -> Self {
         let cooldown = &policy.cooldown;
-        // A hint of zero is ignored, because the next request would come at once.
-        let hint =
-            failure.hint.filter(|hint| !hint.is_zero()).map(|hint| hint.min(cooldown.max_hint));
+        // A hint of zero is ignored, because the next request would come at once; so would it after
+        // a few milliseconds.
+        let hint = failure
+            .hint
+            .filter(|hint| !hint.is_zero())
+            .map(|hint| hint.max(MIN_PAUSE).min(cooldown.max_hint));
         let nth = strikes.saturating_sub(failure.threshold.max(1));
         let own = |base| {
             let span = exponential(base, cooldown.max.max(base), nth);

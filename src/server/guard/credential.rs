@@ -91,8 +91,10 @@ pub fn extract_token(
             .map(str::trim)
             .filter(|text| !text.is_empty())
     };
-    let header = |name: &HeaderName| header(name).and_then(without_scheme);
-    let bearer = header(&AUTHORIZATION);
+    // Some clients leave `Bearer` out of Authorization, and some write it in their own header too.
+    let bearer = header(&AUTHORIZATION)
+        .and_then(|text| strip_bearer(text).or((!text.contains(' ')).then_some(text)));
+    let header = |name: &HeaderName| header(name).map(|text| strip_bearer(text).unwrap_or(text));
     // A request often has several tokens: an SDK sends both Bearer and its own header. The first
     // aiproxy client key is used.
     let is_client_key = |text: &&str| text.starts_with("aip-");
@@ -111,13 +113,10 @@ pub fn extract_token(
     client_key.or_else(|| all.iter().flatten().next()).map(|text| Secret::new((*text).to_owned()))
 }
 
-/// Cuts `Bearer ` from the value of a header. Some clients write it in their own key header too,
-/// and some leave it out of Authorization. `None` for other schemes, such as Basic.
-fn without_scheme(text: &str) -> Option<&str> {
-    match text.split_once(' ') {
-        Some((scheme, rest)) => scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim()),
-        None => Some(text),
-    }
+/// Returns what follows `Bearer `; `None` for other texts.
+fn strip_bearer(text: &str) -> Option<&str> {
+    let (scheme, rest) = text.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim())
 }
 
 /// Builds the error for a request without a known token.
@@ -155,4 +154,31 @@ pub fn check_subnet(project: &Project, addr: IpAddr) -> Result<(), ProxyError> {
         project.name
     );
     Err(ProxyError::new(ProxyErrorKind::Forbidden, message).code("subnet_not_allowed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_found_in_every_form_that_clients_write() {
+        for (name, value, expected) in [
+            ("authorization", "Bearer aip-k", Some("aip-k")),
+            ("authorization", "bearer  aip-k", Some("aip-k")),
+            ("authorization", "aip-k", Some("aip-k")),
+            ("authorization", "Basic aip-k", None),
+            ("x-api-key", "aip-k", Some("aip-k")),
+            ("x-api-key", "Bearer aip-k", Some("aip-k")),
+            ("x-api-key", "a key with spaces", Some("a key with spaces")),
+            ("x-goog-api-key", "BEARER aip-k", Some("aip-k")),
+            ("api-key", " ", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static(value));
+            let token = extract_token(&headers, None, None);
+            assert_eq!(token.as_ref().map(Secret::expose), expected, "{name}: {value}");
+        }
+    }
 }
