@@ -4,7 +4,9 @@
 //! No I/O; a dialect does not know the other dialects. `Ingress` is the half that faces clients,
 //! `Egress` the half that faces upstreams.
 
+mod answer_call_ids;
 mod anthropic;
+mod call_index;
 pub mod egress;
 pub mod errors;
 pub mod event_decoder;
@@ -22,9 +24,11 @@ mod openai;
 pub mod ops;
 pub mod passthrough;
 pub mod registry;
+mod renamed_tools;
 pub mod rescue_splice;
 pub mod response_stream;
 mod responses;
+mod schema_references;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tokenizer;

@@ -85,6 +85,12 @@ impl Extras {
             .map(|(_, value)| value)
     }
 
+    /// Iterates over the fields that are lost in `dialect`: those that a reader of another dialect
+    /// stored.
+    pub fn iter_foreign_to(&self, dialect: Dialect) -> impl Iterator<Item = (&str, &RawJson)> {
+        self.iter().filter(move |_| !self.is_from(dialect))
+    }
+
     /// Iterates over the fields that only the extras represent, in their original order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &RawJson)> {
         self.fields.iter().map(|(key, value)| (&**key, value))

@@ -1,5 +1,7 @@
 //! Tracks open blocks for readers of dialects that only send deltas.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
 use crate::ir::{
     block::{CallKind, ReasoningSignature},
     event::{BlockStart, ChatEvent},
@@ -13,16 +15,17 @@ use crate::ir::{
 pub struct OpenBlocks {
     next_block: u32,
     prose: Option<(u32, BlockStart)>,
-    calls: Vec<OpenCall>,
+    /// The open calls by their blocks, which grow in the order of the calls.
+    calls: BTreeMap<u32, OpenCall>,
+    /// The block of the latest call with each of the upstream's numbers.
+    by_key: HashMap<u64, u32>,
+    /// The open calls whose arguments are complete.
+    complete: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
 struct OpenCall {
-    /// The upstream's own number for the call.
-    key: u64,
-    block: u32,
     arguments: PartialJson,
-    closed: bool,
 }
 
 impl OpenBlocks {
@@ -68,13 +71,13 @@ impl OpenBlocks {
     /// Whether the call has been opened.
     #[must_use]
     pub fn has_call(&self, key: u64) -> bool {
-        self.calls.iter().any(|call| call.key == key)
+        self.by_key.contains_key(&key)
     }
 
     /// Returns the block of a call while it is open.
     #[must_use]
     pub fn call_block(&self, key: u64) -> Option<u32> {
-        self.calls.iter().rfind(|call| call.key == key && !call.closed).map(|call| call.block)
+        self.by_key.get(&key).copied().filter(|block| self.calls.contains_key(block))
     }
 
     /// Opens a call; returns its block.
@@ -88,19 +91,26 @@ impl OpenBlocks {
     ) -> u32 {
         self.close_complete(out);
         let block = self.open_block(BlockStart::ToolCall { id, name, form }, out);
-        self.calls.push(OpenCall { key, block, arguments: PartialJson::default(), closed: false });
+        let call = OpenCall { arguments: PartialJson::default() };
+        if call.arguments.is_complete() {
+            self.complete.insert(block);
+        }
+        self.calls.insert(block, call);
+        self.by_key.insert(key, block);
         block
     }
 
     /// Appends to a call's arguments; drops text after complete arguments.
     pub fn push_arguments(&mut self, key: u64, text: &str, out: &mut Vec<ChatEvent>) {
-        let Some(call) = self.calls.iter_mut().rfind(|call| call.key == key && !call.closed) else {
-            return;
-        };
-        if !text.is_empty() {
-            call.arguments.feed(text);
-            out.push(ChatEvent::Delta { block: call.block, text: text.to_owned() });
+        let Some(&block) = self.by_key.get(&key) else { return };
+        let Some(call) = self.calls.get_mut(&block).filter(|_| !text.is_empty()) else { return };
+        call.arguments.feed(text);
+        if call.arguments.is_complete() {
+            self.complete.insert(block);
+        } else {
+            self.complete.remove(&block);
         }
+        out.push(ChatEvent::Delta { block, text: text.to_owned() });
     }
 
     /// Emits a complete block: opened and closed at once.
@@ -122,13 +132,13 @@ impl OpenBlocks {
     /// Whether there was any call.
     #[must_use]
     pub fn has_calls(&self) -> bool {
-        !self.calls.is_empty()
+        !self.by_key.is_empty()
     }
 
     /// Whether an open call has incomplete arguments.
     #[must_use]
     pub fn has_incomplete_call(&self) -> bool {
-        self.calls.iter().any(|call| !call.closed && !call.arguments.is_complete())
+        self.complete.len() < self.calls.len()
     }
 
     /// Whether any block was ever opened.
@@ -140,10 +150,9 @@ impl OpenBlocks {
     /// Closes all blocks; the response is complete.
     pub fn close_all(&mut self, out: &mut Vec<ChatEvent>) {
         self.close_prose(out);
-        for call in self.calls.iter_mut().filter(|call| !call.closed) {
-            call.closed = true;
-            out.push(ChatEvent::Close { block: call.block });
-        }
+        self.complete.clear();
+        let open = std::mem::take(&mut self.calls);
+        out.extend(open.into_keys().map(|block| ChatEvent::Close { block }));
     }
 
     fn open_block(&mut self, head: BlockStart, out: &mut Vec<ChatEvent>) -> u32 {
@@ -162,11 +171,9 @@ impl OpenBlocks {
     /// Closes complete blocks because something else begins.
     fn close_complete(&mut self, out: &mut Vec<ChatEvent>) {
         self.close_prose(out);
-        for call in
-            self.calls.iter_mut().filter(|call| !call.closed && call.arguments.is_complete())
-        {
-            call.closed = true;
-            out.push(ChatEvent::Close { block: call.block });
+        for block in std::mem::take(&mut self.complete) {
+            self.calls.remove(&block);
+            out.push(ChatEvent::Close { block });
         }
     }
 }

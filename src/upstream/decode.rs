@@ -110,10 +110,15 @@ pub struct Decoder {
     scratch: Box<[u8]>,
     /// Whether any input arrived: an empty body is not corrupt.
     started: bool,
+    /// The gzip members that have ended. After one, the next bytes may be another or garbage.
+    gzip_members: u32,
 }
 
 /// The maximum output of one step.
 const MAX_STEP_BYTES: usize = 16 * 1024;
+/// The maximum number of gzip members; each costs some setup, however small it is. Files that are
+/// compressed in blocks have one for every 64 KiB.
+const MAX_GZIP_MEMBERS: u32 = 4_096;
 /// The maximum size of a gzip header with its optional fields.
 const MAX_GZIP_HEADER_BYTES: usize = 64 * 1024;
 enum CodingState {
@@ -121,19 +126,13 @@ enum CodingState {
     /// Two bytes distinguish zlib from raw deflate, which some servers send.
     DeflateHead(BytesMut),
     Deflate(Decompress),
-    GzipHead(BytesMut, GzipMember),
+    /// The beginning of a header that came in pieces.
+    GzipHead(BytesMut),
     Gzip(Decompress, Crc),
     GzipTail(BytesMut, Crc),
     Zstd(Box<ZstdDecoder>),
     /// The coding has ended; anything after it is dropped.
     Ended,
-}
-
-/// Whether a gzip member came before. If so, the next bytes may be another member or garbage.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum GzipMember {
-    First,
-    Later,
 }
 
 impl Decoder {
@@ -146,10 +145,16 @@ impl Decoder {
                 StandardAlloc::default(),
             ))),
             ContentCoding::Deflate => CodingState::DeflateHead(BytesMut::new()),
-            ContentCoding::Gzip => CodingState::GzipHead(BytesMut::new(), GzipMember::First),
+            ContentCoding::Gzip => CodingState::GzipHead(BytesMut::new()),
             ContentCoding::Zstd => CodingState::Zstd(Box::default()),
         };
-        Self { coding, state, scratch: vec![0; MAX_STEP_BYTES].into(), started: false }
+        Self {
+            coding,
+            state,
+            scratch: vec![0; MAX_STEP_BYTES].into(),
+            started: false,
+            gzip_members: 0,
+        }
     }
 
     /// Consumes `input` and returns the next decoded piece, at most 16 KiB. Returns `None` when
@@ -181,11 +186,9 @@ impl Decoder {
                     }
                     (written, ended)
                 }
-                CodingState::GzipHead(head, members) => {
-                    let members = *members;
-                    let Some(next) = read_gzip_head(head, members, input).ok_or(corrupt)? else {
-                        return Ok(None);
-                    };
+                CodingState::GzipHead(head) => {
+                    let next = read_gzip_head(head, self.gzip_members, input).ok_or(corrupt)?;
+                    let Some(next) = next else { return Ok(None) };
                     self.state = next;
                     (0, true)
                 }
@@ -207,7 +210,8 @@ impl Decoder {
                     {
                         return Err(corrupt);
                     }
-                    self.state = CodingState::GzipHead(BytesMut::new(), GzipMember::Later);
+                    self.gzip_members += 1;
+                    self.state = CodingState::GzipHead(BytesMut::new());
                     (0, true)
                 }
                 CodingState::Brotli(brotli) => {
@@ -246,7 +250,8 @@ impl Decoder {
     /// `Truncated` if the coding has not ended.
     pub fn finish(&self) -> Result<(), DecodeError> {
         let ended = match &self.state {
-            CodingState::Ended | CodingState::GzipHead(_, GzipMember::Later) => true,
+            CodingState::Ended => true,
+            CodingState::GzipHead(_) => self.gzip_members > 0,
             CodingState::Zstd(zstd) => zstd.is_complete(),
             _ => false,
         };
@@ -291,20 +296,31 @@ fn inflate_step(
 /// incomplete. The outer `None` means that the data is corrupt.
 fn read_gzip_head(
     head: &mut BytesMut,
-    members: GzipMember,
+    members: u32,
     input: &mut Bytes,
 ) -> Option<Option<CodingState>> {
-    head.extend_from_slice(input);
-    input.clear();
+    let body = || Some(Some(CodingState::Gzip(Decompress::new(false), Crc::new())));
+    if members >= MAX_GZIP_MEMBERS {
+        return None;
+    }
+    // Nothing is copied, unless the header came in pieces.
+    if let (true, Ok(Some(length))) = (head.is_empty(), gzip_header_len(input)) {
+        input.advance(length);
+        return body();
+    }
+    let missing = (MAX_GZIP_HEADER_BYTES + 1).saturating_sub(head.len()).min(input.len());
+    head.extend_from_slice(&input.split_to(missing));
     match gzip_header_len(head) {
         Ok(Some(length)) => {
             head.advance(length);
-            *input = std::mem::take(head).freeze();
-            Some(Some(CodingState::Gzip(Decompress::new(false), Crc::new())))
+            if !head.is_empty() {
+                *input = [&head[..], &input[..]].concat().into();
+            }
+            body()
         }
         Ok(None) if head.len() <= MAX_GZIP_HEADER_BYTES => Some(None),
         // Bytes after the last member.
-        _ if members == GzipMember::Later => Some(Some(CodingState::Ended)),
+        _ if members > 0 => Some(Some(CodingState::Ended)),
         _ => None,
     }
 }
@@ -484,6 +500,18 @@ mod tests {
                 Ok([TEXT, b"more"].concat())
             );
         }
+    }
+
+    #[test]
+    fn many_gzip_members_are_refused() {
+        let member = gzip(b"");
+        let few = pieces(ContentCoding::Gzip, &member.repeat(100), 7);
+        assert_eq!(few, Ok(Vec::new()));
+        let all = Bytes::from(member.repeat(50_000));
+        assert_eq!(
+            decode_all(ContentCoding::Gzip, &all, 1 << 20),
+            Err(DecodeError::Corrupt(ContentCoding::Gzip))
+        );
     }
 
     #[test]

@@ -6,9 +6,12 @@ use std::{
     collections::{HashMap, HashSet},
 };
 
-use crate::ir::{
-    request::ChatRequest,
-    tool::{Tool, ToolChoice},
+use crate::{
+    dialect::renamed_tools::{NameNumbers, RenamedTools},
+    ir::{
+        request::ChatRequest,
+        tool::{Tool, ToolChoice},
+    },
 };
 
 /// The provider's limit for the name of a tool.
@@ -17,8 +20,7 @@ const MAX_NAME_LEN: usize = 128;
 /// The tools that are sent under a changed name.
 #[derive(Debug, Default)]
 pub(super) struct AnthropicToolNames {
-    /// Pairs of the name sent and the name that the client uses.
-    renamed: Vec<(String, String)>,
+    renamed: RenamedTools,
 }
 
 impl AnthropicToolNames {
@@ -32,7 +34,8 @@ impl AnthropicToolNames {
             _ => None,
         };
         let all = || offered.clone().chain(called.clone()).chain(chosen);
-        if all().all(|name| is_valid_name(name) && !fixed.contains(&name)) {
+        let fixed: HashSet<&str> = fixed.iter().copied().collect();
+        if all().all(|name| is_valid_name(name) && !fixed.contains(name)) {
             return Self::default();
         }
         let mut taken: HashSet<String> = all()
@@ -40,15 +43,13 @@ impl AnthropicToolNames {
             .chain(fixed.iter().copied())
             .map(str::to_owned)
             .collect();
-        let mut renamed: Vec<(String, String)> = Vec::new();
+        let (mut renamed, mut numbers) = (RenamedTools::default(), NameNumbers::default());
         for name in all() {
-            if (!is_valid_name(name) || fixed.contains(&name))
-                && !renamed.iter().any(|(_, known)| known == name)
-            {
-                let sent =
-                    unique_name(&sanitize(name, "tool"), MAX_NAME_LEN, |name| taken.contains(name));
+            if (!is_valid_name(name) || fixed.contains(name)) && !renamed.contains(name) {
+                let base = sanitize(name, "tool");
+                let sent = numbers.unique(&base, MAX_NAME_LEN, |name| taken.contains(name));
                 taken.insert(sent.clone());
-                renamed.push((sent, name.to_owned()));
+                renamed.push(sent, name);
             }
         }
         Self { renamed }
@@ -56,11 +57,11 @@ impl AnthropicToolNames {
 
     /// Returns the name to send.
     pub(super) fn wire_name<'n>(&'n self, name: &'n str) -> &'n str {
-        self.renamed.iter().find(|(_, known)| known == name).map_or(name, |(sent, _)| sent)
+        self.renamed.wire_name(name)
     }
 
     pub(super) fn into_renamed(self) -> Vec<(String, String)> {
-        self.renamed
+        self.renamed.into_pairs()
     }
 }
 
@@ -71,11 +72,18 @@ pub(super) struct AnthropicRequestCallIds<'s> {
     generated: u32,
     latest: HashMap<&'s str, String>,
     used: HashSet<String>,
+    numbers: NameNumbers,
 }
 
 impl<'s> AnthropicRequestCallIds<'s> {
     pub(super) fn new(seed: &'s str) -> Self {
-        Self { seed, generated: 0, latest: HashMap::new(), used: HashSet::new() }
+        Self {
+            seed,
+            generated: 0,
+            latest: HashMap::new(),
+            used: HashSet::new(),
+            numbers: NameNumbers::default(),
+        }
     }
 
     /// Returns the id to send for a call. Some clients restart their numbering in each turn, so a
@@ -87,7 +95,7 @@ impl<'s> AnthropicRequestCallIds<'s> {
         } else {
             sanitize(id, "call")
         };
-        let sent = unique_name(&candidate, usize::MAX, |id| self.used.contains(id));
+        let sent = self.numbers.unique(&candidate, usize::MAX, |id| self.used.contains(id));
         self.used.insert(sent.clone());
         self.latest.insert(id, sent.clone());
         sent
@@ -118,20 +126,6 @@ fn sanitize<'n>(name: &'n str, empty: &'static str) -> Cow<'n, str> {
             .collect::<String>()
             .into(),
     }
-}
-
-/// Returns the name, or the name with the lowest number that makes it unique, in at most `max`
-/// characters.
-fn unique_name(name: &str, max: usize, taken: impl Fn(&str) -> bool) -> String {
-    let short = &name[..name.len().min(max)];
-    if !taken(short) {
-        return short.to_owned();
-    }
-    let numbered = |n: u32| {
-        let tail = format!("_{n}");
-        format!("{}{tail}", &name[..name.len().min(max.saturating_sub(tail.len()))])
-    };
-    (2..u32::MAX).map(numbered).find(|name| !taken(name)).unwrap_or_else(|| short.to_owned())
 }
 
 #[cfg(test)]

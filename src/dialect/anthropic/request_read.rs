@@ -1,5 +1,7 @@
 //! Reads client requests.
 
+use std::collections::HashMap;
+
 use crate::{
     base::json::{
         raw::RawJson,
@@ -122,16 +124,14 @@ fn read_message(at: usize, json: JsonRef<'_>) -> Result<ChatMessage, ProxyError>
 /// Adds the tool name to each result. Here results name their call only by id, but other dialects
 /// need the tool's name as well.
 fn name_results(messages: &mut [ChatMessage]) {
-    let mut names: Vec<(String, String)> = Vec::new();
+    let mut names: HashMap<String, String> = HashMap::new();
     for block in messages.iter_mut().flat_map(|message| &mut message.blocks) {
         match &mut block.kind {
-            BlockKind::ToolCall(call) => names.push((call.id.clone(), call.name.clone())),
+            BlockKind::ToolCall(call) => {
+                names.insert(call.id.clone(), call.name.clone());
+            }
             BlockKind::ToolResult(result) => {
-                result.name = names
-                    .iter()
-                    .rev()
-                    .find(|(id, _)| *id == result.call)
-                    .map(|(_, name)| name.clone());
+                result.name = names.get(&result.call).cloned();
             }
             _ => {}
         }

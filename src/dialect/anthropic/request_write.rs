@@ -142,7 +142,7 @@ fn write_settings(
     }
     add_unsupported_losses(settings, losses);
     for (key, raw) in request.extras.iter() {
-        if request.extras.get(DIALECT, key).is_none() {
+        if !request.extras.is_from(DIALECT) {
             losses.add(key);
         } else if !MERGED_EXTRAS.contains(&key) {
             o.raw(key, raw);

@@ -3,6 +3,7 @@
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
     dialect::{
+        answer_call_ids::AnswerCallIds,
         anthropic::{blocks_read, meter::MessageUsage},
         egress::AttemptContext,
         errors::read_error,
@@ -43,10 +44,10 @@ pub(super) fn read_response(
         json_body::required_list(json, "content")?;
     }
     let mut blocks = blocks_read::read_content(content);
-    let mut call_ids = AnthropicAnswerCallIds::new(context);
+    let mut call_ids = AnswerCallIds::new(&context.call_id_seed);
     for block in &mut blocks {
         if let BlockKind::ToolCall(call) = &mut block.kind {
-            call.id = call_ids.unique_id(&call.id);
+            call.id = call_ids.assign(Some(&call.id));
             call.name = context.client_tool_name(&call.name).to_owned();
         }
     }
@@ -76,7 +77,7 @@ pub(super) fn read_response(
         finish: read_finish(
             json_body::clean_name(json.get("stop_reason")),
             json.string_at("stop_sequence"),
-            call_ids.has_calls(),
+            call_ids.count() > 0,
         ),
         usage: counts.usage(),
         service_tier: usage.and_then(|usage| read_service_tier(usage)),
@@ -110,33 +111,6 @@ pub(super) fn read_service_tier(usage: JsonRef<'_>) -> Option<String> {
 
 fn is_empty_text(block: &Block) -> bool {
     matches!(&block.kind, BlockKind::Text(text) if text.text.is_empty() && text.citations.is_empty())
-}
-
-/// Makes sure that every call of an answer has an id and that no id repeats.
-#[derive(Debug)]
-pub(super) struct AnthropicAnswerCallIds {
-    seed: String,
-    emitted_ids: Vec<String>,
-}
-
-impl AnthropicAnswerCallIds {
-    pub(super) fn new(context: &AttemptContext) -> Self {
-        Self { seed: context.call_id_seed.clone(), emitted_ids: Vec::new() }
-    }
-
-    pub(super) fn unique_id(&mut self, reported: &str) -> String {
-        let id = if reported.is_empty() || self.emitted_ids.iter().any(|id| id == reported) {
-            format!("call_{}_{}", self.seed, self.emitted_ids.len())
-        } else {
-            reported.to_owned()
-        };
-        self.emitted_ids.push(id.clone());
-        id
-    }
-
-    pub(super) fn has_calls(&self) -> bool {
-        !self.emitted_ids.is_empty()
-    }
 }
 
 /// The fault for content of an unknown shape in the middle of a stream.

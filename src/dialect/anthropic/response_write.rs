@@ -36,7 +36,7 @@ pub(super) fn write_response(response: &ChatResponse, spec: &ResponseSpec) -> By
             }
         });
         for (key, raw) in response.extras.iter().filter(|(key, _)| *key != "usage") {
-            if response.extras.get(DIALECT, key).is_some() {
+            if response.extras.is_from(DIALECT) {
                 o.raw(key, raw);
             }
         }

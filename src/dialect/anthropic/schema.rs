@@ -5,9 +5,12 @@
 //! and lists have no bounds, and few formats are allowed. Bounds move into the description, so that
 //! the model still reads them.
 
-use std::fmt::Write as _;
+use std::{collections::HashSet, fmt::Write as _};
 
-use crate::base::json::{raw::RawJson, reader::JsonRef, writer};
+use crate::{
+    base::json::{raw::RawJson, reader::JsonRef, writer},
+    dialect::schema_references::SchemaReferences,
+};
 
 /// The schema for a tool without arguments.
 pub(super) const EMPTY_SCHEMA: &str = r#"{"type":"object","properties":{}}"#;
@@ -64,12 +67,11 @@ fn merge_alternatives(root: JsonRef<'_>, o: &mut writer::ObjectWriter<'_>) {
     };
     let all: Vec<JsonRef<'_>> = branches("allOf");
     let any: Vec<JsonRef<'_>> = branches("anyOf").into_iter().chain(branches("oneOf")).collect();
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = HashSet::new();
     o.object("properties", |o| {
         for node in std::iter::once(&root).chain(&all).chain(&any) {
             for (key, value) in node.get("properties").into_iter().flat_map(JsonRef::members) {
-                if !seen.contains(&key) {
-                    seen.push(key);
+                if seen.insert(key) {
                     o.json(key, value);
                 }
             }
@@ -84,11 +86,12 @@ fn merge_alternatives(root: JsonRef<'_>, o: &mut writer::ObjectWriter<'_>) {
     };
     let mut names: Vec<String> = std::iter::once(&root).chain(&all).flat_map(required).collect();
     if let Some((first, others)) = any.split_first() {
-        names.extend(
-            required(first)
-                .into_iter()
-                .filter(|name| others.iter().all(|node| required(node).contains(name))),
-        );
+        let mut common: HashSet<String> = required(first).into_iter().collect();
+        for node in others {
+            let here: HashSet<String> = required(node).into_iter().collect();
+            common.retain(|name| here.contains(name));
+        }
+        names.extend(common);
     }
     names.sort();
     names.dedup();
@@ -132,50 +135,61 @@ pub(super) fn to_strict_subset(
     if writer.relaxed { SchemaFit::Relaxed(text) } else { SchemaFit::Exact(text) }
 }
 
+/// References that lead from one definition to the next beyond this number count as recursion.
+const MAX_REFERENCE_CHAIN: usize = 64;
+
 /// Whether a definition refers back to itself, or a reference points outside the schema.
 fn is_recursive(root: JsonRef<'_>) -> bool {
-    fn collect_references(json: JsonRef<'_>, out: &mut Vec<String>) {
-        if let Some(path) = json.get("$ref").and_then(JsonRef::str) {
-            out.push(path.into_owned());
-        }
-        for inner in json
-            .members()
-            .filter(|(key, _)| !matches!(*key, "$defs" | "definitions"))
-            .map(|(_, value)| value)
-            .chain(json.items())
-        {
-            collect_references(inner, out);
-        }
-    }
-    fn has_cycle(
-        root: JsonRef<'_>,
-        json: JsonRef<'_>,
-        chain: &mut Vec<String>,
-        seen: &mut Vec<String>,
-    ) -> bool {
+    let mut search = CycleSearch {
+        references: SchemaReferences::new(root),
+        chain: Vec::new(),
+        checked: HashSet::new(),
+    };
+    search.finds_cycle(root)
+}
+
+struct CycleSearch<'a> {
+    references: SchemaReferences<'a>,
+    /// The references that lead to the current definition.
+    chain: Vec<String>,
+    checked: HashSet<String>,
+}
+
+impl<'a> CycleSearch<'a> {
+    fn finds_cycle(&mut self, json: JsonRef<'a>) -> bool {
         let mut paths = Vec::new();
         collect_references(json, &mut paths);
         for path in paths {
-            if chain.contains(&path) {
-                return true;
-            }
-            if seen.contains(&path) {
+            if self.checked.contains(&path) {
                 continue;
             }
-            let target = path
-                .strip_prefix("#/")
-                .and_then(|path| path.split('/').try_fold(root, |at, key| at.get(key)));
-            let Some(target) = target else { return true };
-            chain.push(path.clone());
-            if has_cycle(root, target, chain, seen) {
+            if self.chain.len() >= MAX_REFERENCE_CHAIN || self.chain.contains(&path) {
                 return true;
             }
-            chain.pop();
-            seen.push(path);
+            let Some(target) = self.references.resolve(&path) else { return true };
+            self.chain.push(path.clone());
+            if self.finds_cycle(target) {
+                return true;
+            }
+            self.chain.pop();
+            self.checked.insert(path);
         }
         false
     }
-    has_cycle(root, root, &mut Vec::new(), &mut Vec::new())
+}
+
+fn collect_references(json: JsonRef<'_>, out: &mut Vec<String>) {
+    if let Some(path) = json.get("$ref").and_then(JsonRef::str) {
+        out.push(path.into_owned());
+    }
+    for inner in json
+        .members()
+        .filter(|(key, _)| !matches!(*key, "$defs" | "definitions"))
+        .map(|(_, value)| value)
+        .chain(json.items())
+    {
+        collect_references(inner, out);
+    }
 }
 
 /// Whether an object with this schema may refuse members that the schema does not name.

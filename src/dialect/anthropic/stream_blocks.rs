@@ -2,12 +2,12 @@
 
 use serde_json::{Map, Value};
 
+use std::collections::BTreeMap;
+
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
     dialect::{
-        anthropic::{blocks_read, response_read::AnthropicAnswerCallIds},
-        egress::AttemptContext,
-        json_body,
+        answer_call_ids::AnswerCallIds, anthropic::blocks_read, egress::AttemptContext, json_body,
     },
     ir::{
         block::{CallKind, ReasoningSignature, SignatureKind},
@@ -21,19 +21,14 @@ const DIALECT: Dialect = Dialect::Anthropic;
 /// The blocks of a message so far.
 pub(super) struct StreamedBlocks {
     context: AttemptContext,
-    call_ids: AnthropicAnswerCallIds,
+    call_ids: AnswerCallIds,
     /// The number of the next emitted block.
     next_block: u32,
-    open_blocks: Vec<AnthropicOpenBlock>,
+    /// The open blocks by the upstream's numbers.
+    open_blocks: BTreeMap<u64, BlockState>,
 }
 
 /// A block that is not finished.
-struct AnthropicOpenBlock {
-    /// The upstream's number for the block.
-    upstream_index: u64,
-    state: BlockState,
-}
-
 enum BlockState {
     /// A tool call. `input` comes from the block's start; it is used if no argument delta follows.
     Call {
@@ -62,9 +57,9 @@ impl StreamedBlocks {
     pub(super) fn new(context: &AttemptContext) -> Self {
         Self {
             context: context.clone(),
-            call_ids: AnthropicAnswerCallIds::new(context),
+            call_ids: AnswerCallIds::new(&context.call_id_seed),
             next_block: 0,
-            open_blocks: Vec::new(),
+            open_blocks: BTreeMap::new(),
         }
     }
 
@@ -73,12 +68,12 @@ impl StreamedBlocks {
     }
 
     pub(super) fn has_calls(&self) -> bool {
-        self.call_ids.has_calls()
+        self.call_ids.count() > 0
     }
 
     /// Returns the upstream's number of the block that was opened last.
     pub(super) fn last_index(&self) -> Option<u64> {
-        self.open_blocks.last().map(|open| open.upstream_index)
+        self.open_blocks.last_key_value().map(|(index, _)| *index)
     }
 
     pub(super) fn start_block(&mut self, index: u64, block: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
@@ -104,7 +99,7 @@ impl StreamedBlocks {
                 return;
             }
             "tool_use" => {
-                let id = self.call_ids.unique_id(&text("id"));
+                let id = self.call_ids.assign(Some(&text("id")));
                 let name = self.context.client_tool_name(&text("name")).to_owned();
                 let number = open_block(
                     &mut self.next_block,
@@ -131,7 +126,7 @@ impl StreamedBlocks {
                 }
             }
         };
-        self.open_blocks.push(AnthropicOpenBlock { upstream_index: index, state: what });
+        self.open_blocks.insert(index, what);
         match &*text("type") {
             "text" => {
                 self.apply_delta(index, BlockDelta::Text(&text("text")), out);
@@ -145,10 +140,7 @@ impl StreamedBlocks {
     }
 
     pub(super) fn read_delta(&mut self, index: u64, delta: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
-        let foreign = self.open_blocks.iter().any(|open| {
-            open.upstream_index == index && matches!(open.state, BlockState::Foreign { .. })
-        });
-        if foreign {
+        if matches!(self.open_blocks.get(&index), Some(BlockState::Foreign { .. })) {
             return self.apply_delta(index, BlockDelta::Foreign(delta), out);
         }
         for (key, value) in delta.members() {
@@ -181,30 +173,21 @@ impl StreamedBlocks {
         ) {
             return;
         }
-        let at = match self
-            .open_blocks
-            .iter()
-            .rposition(|open| open.upstream_index == index && block_delta.fits(&open.state))
-        {
-            Some(at) => at,
-            // The block was not opened, or it was opened as another kind.
-            None => {
-                let what = match block_delta {
-                    BlockDelta::Text(_) | BlockDelta::Citation(_) => {
-                        BlockState::Text { block: None }
-                    }
-                    BlockDelta::Thought(_) | BlockDelta::Signature(_) => {
-                        BlockState::Thought { block: None, signature: String::new() }
-                    }
-                    BlockDelta::Arguments(_) | BlockDelta::Foreign(_) => return,
-                };
-                self.stop_block(index, out);
-                self.open_blocks.push(AnthropicOpenBlock { upstream_index: index, state: what });
-                self.open_blocks.len() - 1
-            }
-        };
+        // The block was not opened, or it was opened as another kind.
+        if !self.open_blocks.get(&index).is_some_and(|state| block_delta.fits(state)) {
+            let what = match block_delta {
+                BlockDelta::Text(_) | BlockDelta::Citation(_) => BlockState::Text { block: None },
+                BlockDelta::Thought(_) | BlockDelta::Signature(_) => {
+                    BlockState::Thought { block: None, signature: String::new() }
+                }
+                BlockDelta::Arguments(_) | BlockDelta::Foreign(_) => return,
+            };
+            self.stop_block(index, out);
+            self.open_blocks.insert(index, what);
+        }
         let next = &mut self.next_block;
-        match (&mut self.open_blocks[at].state, block_delta) {
+        let Some(state) = self.open_blocks.get_mut(&index) else { return };
+        match (state, block_delta) {
             (BlockState::Text { block }, BlockDelta::Text(text)) => {
                 let block = *block.get_or_insert_with(|| open_block(next, BlockStart::Text, out));
                 out.push(ChatEvent::Delta { block, text: text.to_owned() });
@@ -242,9 +225,8 @@ impl StreamedBlocks {
 
     /// Finishes the block and emits what was buffered.
     pub(super) fn stop_block(&mut self, index: u64, out: &mut Vec<ChatEvent>) {
-        while let Some(at) = self.open_blocks.iter().position(|open| open.upstream_index == index) {
-            let open = self.open_blocks.remove(at);
-            self.close_block(open.state, out);
+        if let Some(state) = self.open_blocks.remove(&index) {
+            self.close_block(state, out);
         }
     }
 
@@ -294,8 +276,8 @@ impl StreamedBlocks {
     }
 
     pub(super) fn close_all(&mut self, out: &mut Vec<ChatEvent>) {
-        for open in std::mem::take(&mut self.open_blocks) {
-            self.close_block(open.state, out);
+        for state in std::mem::take(&mut self.open_blocks).into_values() {
+            self.close_block(state, out);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Arranges a conversation into the order that the provider requires. User and model alternate, and
 //! the results of a model turn's calls directly follow that turn.
 
+use std::collections::{HashMap, VecDeque};
+
 use crate::ir::{
     block::{Block, BlockKind, ToolResult},
     request::{ChatMessage, Role},
@@ -36,18 +38,67 @@ struct GeminiPendingResult<'a> {
     used: bool,
 }
 
+/// The results of a conversation in their order, and the calls that they may answer.
+struct GeminiResults<'a> {
+    all: Vec<GeminiPendingResult<'a>>,
+    /// The results of each call, in their order; those already used may still be among them.
+    by_call: HashMap<&'a str, VecDeque<usize>>,
+    /// The last message with a call of each id.
+    last_call: HashMap<&'a str, usize>,
+}
+
+impl<'a> GeminiResults<'a> {
+    fn collect(messages: &'a [ChatMessage]) -> Self {
+        let mut results =
+            Self { all: Vec::new(), by_call: HashMap::new(), last_call: HashMap::new() };
+        for (message, block) in messages
+            .iter()
+            .enumerate()
+            .flat_map(|(at, message)| message.blocks.iter().map(move |block| (at, block)))
+        {
+            match &block.kind {
+                BlockKind::ToolResult(result) => {
+                    let number = results.all.len();
+                    results.by_call.entry(&result.call).or_default().push_back(number);
+                    let pending = GeminiPendingResult { message, block, result, used: false };
+                    results.all.push(pending);
+                }
+                BlockKind::ToolCall(call) => {
+                    results.last_call.insert(&call.id, message);
+                }
+                _ => {}
+            }
+        }
+        results
+    }
+
+    /// Takes the result of a call in a turn that ends before message `from`: one before the next
+    /// model turn, which begins at message `until`, or a later one unless the id is called again.
+    fn take(&mut self, call: &str, from: usize, until: usize) -> Option<usize> {
+        let waiting = self.by_call.get_mut(call)?;
+        // What was used, or came before this turn, is of no use to later turns either.
+        while waiting
+            .front()
+            .is_some_and(|number| self.all[*number].used || self.all[*number].message < from)
+        {
+            waiting.pop_front();
+        }
+        let number = *waiting.front()?;
+        let is_near = self.all[number].message < until;
+        let called_again = self.last_call.get(call).is_some_and(|message| *message >= until);
+        if !is_near && called_again {
+            return None;
+        }
+        waiting.pop_front();
+        self.all[number].used = true;
+        Some(number)
+    }
+}
+
 /// Arranges the messages into turns. System messages are left out, because they are written
 /// elsewhere.
 pub(super) fn arrange_turns<'a>(messages: &'a [ChatMessage]) -> Vec<GeminiTurn<'a>> {
-    let mut pending: Vec<GeminiPendingResult<'a>> = Vec::new();
-    for (at, message) in messages.iter().enumerate() {
-        pending.extend(message.blocks.iter().filter_map(|block| match &block.kind {
-            BlockKind::ToolResult(result) => {
-                Some(GeminiPendingResult { message: at, block, result, used: false })
-            }
-            _ => None,
-        }));
-    }
+    let mut results = GeminiResults::collect(messages);
     let mut turns: Vec<GeminiTurn<'a>> = Vec::new();
     for (at, message) in messages.iter().enumerate() {
         if message.role == Role::System || message.blocks.is_empty() {
@@ -58,18 +109,19 @@ pub(super) fn arrange_turns<'a>(messages: &'a [ChatMessage]) -> Vec<GeminiTurn<'
             let items = if model {
                 Vec::new()
             } else {
-                results_for(turns.last(), messages, at, &mut pending)
+                results_for(turns.last(), messages, at, &mut results)
             };
             turns.push(GeminiTurn { is_model: model, items });
         }
         let Some(turn) = turns.last_mut() else { continue };
+        // The results are in the order of their blocks.
+        let mut number = results.all.partition_point(|result| result.message < at);
         for block in &message.blocks {
             match &block.kind {
                 BlockKind::ToolResult(result) => {
-                    let mut same =
-                        pending.iter_mut().filter(|it| std::ptr::eq(it.block, block) && !it.used);
-                    if let Some(it) = same.next() {
-                        it.used = true;
+                    let pending = &mut results.all[number];
+                    number += 1;
+                    if !std::mem::replace(&mut pending.used, true) {
                         turn.items.push(GeminiTurnItem::Orphan(result));
                     }
                 }
@@ -77,7 +129,7 @@ pub(super) fn arrange_turns<'a>(messages: &'a [ChatMessage]) -> Vec<GeminiTurn<'
             }
         }
     }
-    let items = results_for(turns.last(), messages, messages.len(), &mut pending);
+    let items = results_for(turns.last(), messages, messages.len(), &mut results);
     if !items.is_empty() {
         turns.push(GeminiTurn { is_model: false, items });
     }
@@ -91,7 +143,7 @@ fn results_for<'a>(
     turn: Option<&GeminiTurn<'a>>,
     messages: &'a [ChatMessage],
     from: usize,
-    pending: &mut [GeminiPendingResult<'a>],
+    results: &mut GeminiResults<'a>,
 ) -> Vec<GeminiTurnItem<'a>> {
     let mut items = Vec::new();
     let until = messages
@@ -103,22 +155,8 @@ fn results_for<'a>(
         let GeminiTurnItem::Block(Block { kind: BlockKind::ToolCall(call), .. }) = item else {
             continue;
         };
-        let called_again = || {
-            messages.iter().skip(until).flat_map(|message| &message.blocks).any(
-                |block| matches!(&block.kind, BlockKind::ToolCall(later) if later.id == call.id),
-            )
-        };
-        let near = pending.iter().position(|it| {
-            !it.used && it.result.call == call.id && (from..until).contains(&it.message)
-        });
-        let far = || {
-            pending.iter().position(|it| {
-                !it.used && it.result.call == call.id && it.message >= until && !called_again()
-            })
-        };
-        items.push(match near.or_else(far).map(|at| &mut pending[at]) {
+        items.push(match results.take(&call.id, from, until).map(|number| &results.all[number]) {
             Some(it) => {
-                it.used = true;
                 GeminiTurnItem::Result { block: it.block, result: it.result, name: &call.name }
             }
             None => GeminiTurnItem::Unanswered { id: &call.id, name: &call.name },

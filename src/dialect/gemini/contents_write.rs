@@ -38,11 +38,7 @@ pub(super) fn write_contents(
         if message.name.is_some() {
             losses.add("messages.name");
         }
-        for (key, _) in message
-            .extras
-            .iter()
-            .filter(|(key, _)| message.extras.get(Dialect::Gemini, key).is_none())
-        {
+        for (key, _) in message.extras.iter_foreign_to(Dialect::Gemini) {
             losses.add(format!("messages.{key}"));
         }
     }
@@ -244,9 +240,7 @@ fn write_function_response<'a>(
                 o.raw(key, value);
             }
         });
-        for (key, _) in
-            block.extras.iter().filter(|(key, _)| block.extras.get(Dialect::Gemini, key).is_none())
-        {
+        for (key, _) in block.extras.iter_foreign_to(Dialect::Gemini) {
             losses.add(format!("messages.{key}"));
         }
     });

@@ -4,7 +4,10 @@ use std::{borrow::Cow, fmt::Write as _};
 
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef, writer},
-    dialect::gemini::field_names::{self, GENERATED_ID_PREFIX},
+    dialect::{
+        call_index::CallIndex,
+        gemini::field_names::{self, GENERATED_ID_PREFIX},
+    },
     ir::{
         block::{
             Block, BlockKind, CallKind, Media, MediaSource, Reasoning, TextBlock, ToolCall,
@@ -18,7 +21,7 @@ use crate::{
 /// one.
 #[derive(Default)]
 pub(super) struct GeminiPendingCalls {
-    pending: Vec<(String, String)>,
+    calls: CallIndex,
     generated: u32,
 }
 
@@ -37,7 +40,7 @@ impl GeminiPendingCalls {
         let id = id
             .filter(|id| !id.is_empty())
             .map_or_else(|| self.generate_id(name, arguments), Cow::into_owned);
-        self.pending.push((id.clone(), name.to_owned()));
+        self.calls.push(&id, name);
         id
     }
 
@@ -45,10 +48,10 @@ impl GeminiPendingCalls {
     fn resolve_result(&mut self, id: Option<Cow<'_, str>>, name: &str) -> String {
         let id = id.filter(|id| !id.is_empty());
         let at = match &id {
-            Some(id) => self.pending.iter().position(|(known, _)| known == id),
-            None => self.pending.iter().position(|(_, known)| known == name),
+            Some(id) => self.calls.first_open_with_id(id),
+            None => self.calls.first_open_of(name),
         };
-        let found = at.map(|at| self.pending.remove(at).0);
+        let found = at.map(|number| self.calls.close(number).to_owned());
         id.map(Cow::into_owned).or(found).unwrap_or_else(|| self.generate_id(name, "result"))
     }
 }

@@ -347,10 +347,9 @@ pub(super) fn extras_with_prefix<'a>(
     extras: &'a Extras,
     prefix: &'a str,
 ) -> impl Iterator<Item = (&'a str, &'a RawJson)> {
-    let is_native = |key: &str| extras.get(Dialect::Gemini, key).is_some();
     extras
         .iter()
-        .filter(move |(key, _)| is_native(key))
+        .filter(|_| extras.is_from(Dialect::Gemini))
         .filter_map(move |(key, value)| Some((key.strip_prefix(prefix)?, value)))
 }
 

@@ -52,13 +52,10 @@ pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> Enc
         }
         write_service_tier(o, &request.settings, &mut losses);
         for (key, value) in request.extras.iter() {
-            match request.extras.get(Dialect::Gemini, key) {
-                Some(_)
-                    if key.starts_with("generationConfig.") || key.starts_with("toolConfig.") => {}
-                Some(_) => {
-                    o.raw(key, value);
-                }
-                None => losses.add(key),
+            if !request.extras.is_from(Dialect::Gemini) {
+                losses.add(key);
+            } else if !key.starts_with("generationConfig.") && !key.starts_with("toolConfig.") {
+                o.raw(key, value);
             }
         }
     });
@@ -98,9 +95,7 @@ fn write_system(request: &ChatRequest, losses: &mut Losses) -> Option<String> {
 }
 
 fn add_foreign_losses(block: &Block, place: &str, losses: &mut Losses) {
-    for (key, _) in
-        block.extras.iter().filter(|(key, _)| block.extras.get(Dialect::Gemini, key).is_none())
-    {
+    for (key, _) in block.extras.iter_foreign_to(Dialect::Gemini) {
         losses.add(format!("{place}.{key}"));
     }
 }

@@ -19,7 +19,7 @@
 //!   annotations (`$schema`, `$comment`, `examples`, `deprecated`, `readOnly`, `writeOnly`, `$id`,
 //!   `$anchor`) are not.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashSet};
 
 use crate::{
     base::json::{
@@ -27,7 +27,7 @@ use crate::{
         reader::JsonRef,
         writer::{self, ArrayWriter, ObjectWriter},
     },
-    dialect::losses::Losses,
+    dialect::{losses::Losses, schema_references::SchemaReferences},
 };
 
 /// How much a schema may grow by expanded references, in bytes. Beyond that, references are cut.
@@ -42,15 +42,20 @@ pub(super) fn from_json_schema(
     prefix: &'static str,
     losses: &mut Losses,
 ) -> RawJson {
-    let mut converter =
-        SchemaConverter { root: schema, expanded_bytes: 0, level: 0, prefix, losses };
+    let mut converter = SchemaConverter {
+        references: SchemaReferences::new(schema),
+        expanded_bytes: 0,
+        level: 0,
+        prefix,
+        losses,
+    };
     let mut out = String::with_capacity(schema.text().len() + 32);
     converter.write_schema(&mut out, schema, &mut Vec::new(), true);
     RawJson::parse(&out).unwrap_or_else(|| RawJson::from_json(schema))
 }
 
 struct SchemaConverter<'a, 'l> {
-    root: JsonRef<'a>,
+    references: SchemaReferences<'a>,
     expanded_bytes: usize,
     level: u32,
     prefix: &'static str,
@@ -128,8 +133,9 @@ impl<'a> SchemaConverter<'a, '_> {
             if root && merged.first("type").is_none() {
                 o.str("type", "object");
             }
-            for (at, (key, value)) in merged.members.iter().enumerate() {
-                if merged.members[..at].iter().any(|(known, _)| known == key) {
+            let mut written = HashSet::new();
+            for (key, value) in &merged.members {
+                if !written.insert(key) {
                     continue;
                 }
                 self.write_keyword(o, key, *value, &merged, within);
@@ -212,10 +218,9 @@ impl<'a> SchemaConverter<'a, '_> {
     ) {
         let named = merged.members.iter().filter(|(key, _)| key == "properties");
         o.object("properties", |o| {
-            let mut written: Vec<&str> = Vec::new();
+            let mut written = HashSet::new();
             for (name, value) in named.flat_map(|(_, value)| value.members()) {
-                if !written.contains(&name) {
-                    written.push(name);
+                if written.insert(name) {
                     o.raw_text(name, &self.schema_text(value, within));
                 }
             }
@@ -248,20 +253,19 @@ impl<'a> SchemaConverter<'a, '_> {
         members: &[(Cow<'a, str>, JsonRef<'a>)],
         known: bool,
     ) {
-        let properties = || {
-            members
-                .iter()
-                .filter(|(key, _)| key == "properties")
-                .flat_map(|(_, value)| value.members())
-        };
-        let mut written: Vec<&str> = Vec::new();
+        let properties: HashSet<&str> = members
+            .iter()
+            .filter(|(key, _)| key == "properties")
+            .flat_map(|(_, value)| value.members())
+            .map(|(key, _)| key)
+            .collect();
+        let (mut written, mut seen) = (Vec::new(), HashSet::new());
         for name in
             members.iter().filter(|(key, _)| key == "required").flat_map(|(_, value)| value.items())
         {
             let text = name.text();
             let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-            if inner.is_some_and(|inner| !known || properties().any(|(key, _)| key == inner))
-                && !written.contains(&text)
+            if inner.is_some_and(|inner| !known || properties.contains(inner)) && seen.insert(text)
             {
                 written.push(text);
             }
@@ -288,7 +292,7 @@ impl<'a> SchemaConverter<'a, '_> {
         merged.members.extend(own_members.map(|(key, value)| (Cow::Borrowed(key), value)));
         if let Some(reference) = schema.get("$ref").and_then(JsonRef::str) {
             let known = within.contains(&reference) || merged.references.contains(&reference);
-            match self.resolve_reference(&reference) {
+            match self.references.resolve(&reference) {
                 Some(target) if known || self.expanded_bytes > MAX_EXPANDED_BYTES || depth > 20 => {
                     merged.cut = true;
                     let bare = target
@@ -312,26 +316,6 @@ impl<'a> SchemaConverter<'a, '_> {
             }
         }
     }
-
-    /// Returns the target of a reference into the same document.
-    fn resolve_reference(&self, reference: &str) -> Option<JsonRef<'a>> {
-        let pointer = reference.strip_prefix('#')?;
-        pointer.split('/').skip(1).try_fold(self.root, |json, step| {
-            let step = step.replace("~1", "/").replace("~0", "~");
-            let step = percent_encoding::percent_decode_str(&step).decode_utf8_lossy().into_owned();
-            match step.parse::<usize>() {
-                Ok(at) if json.is_array() => json.items().nth(at),
-                _ => json.get(&escape_key(&step)),
-            }
-        })
-    }
-}
-
-/// Escapes a key as it appears between its quotes.
-fn escape_key(key: &str) -> String {
-    let mut out = String::new();
-    writer::push_string(&mut out, key);
-    out[1..out.len() - 1].to_owned()
 }
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
 //! Reads an answer's chunks. Each contains whole parts; adjacent parts of the same kind extend one
 //! block.
 
-use std::borrow::Cow;
-
 use crate::{
     base::json::{
         raw::RawJson,
         reader::{self, JsonRef},
     },
     dialect::{
+        answer_call_ids::AnswerCallIds,
         egress::{AttemptContext, StreamReader},
         errors::read_error,
         event_json,
@@ -39,8 +38,7 @@ pub(super) struct ContentStreamReader {
     event_count: u32,
     started: bool,
     ended: bool,
-    /// The ids of the calls already emitted.
-    call_ids: Vec<String>,
+    call_ids: AnswerCallIds,
     /// The open text block; `sealed` is set when a signature has ended it.
     text_block: Option<u32>,
     sealed: bool,
@@ -62,7 +60,7 @@ impl ContentStreamReader {
             event_count: 0,
             started: false,
             ended: false,
-            call_ids: Vec::new(),
+            call_ids: AnswerCallIds::new(&context.call_id_seed),
             text_block: None,
             sealed: false,
             text_offsets: TextOffsets::default(),
@@ -221,12 +219,8 @@ impl ContentStreamReader {
         out: &mut Vec<ChatEvent>,
     ) {
         self.flush_citations(out);
-        let key = self.call_ids.len() as u64;
-        let given = field_names::string_member(call, "id")
-            .map(Cow::into_owned)
-            .filter(|id| !id.is_empty() && !self.call_ids.contains(id));
-        let id = given.unwrap_or_else(|| format!("call_{}_{key}", self.context.call_id_seed));
-        self.call_ids.push(id.clone());
+        let key = self.call_ids.count() as u64;
+        let id = self.call_ids.assign(field_names::string_member(call, "id").as_deref());
         let name = field_names::string_member(call, "name").unwrap_or_default();
         let block = self.blocks.start_call(
             key,

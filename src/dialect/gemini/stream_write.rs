@@ -164,10 +164,8 @@ impl ContentStreamWriter {
     }
 
     fn write_delta(&mut self, block: u32, text: &str, out: &mut Vec<u8>) {
-        let Some((_, open)) = self.open_blocks.iter_mut().find(|(number, _)| *number == block)
-        else {
-            return;
-        };
+        let Ok(at) = position(&self.open_blocks, block) else { return };
+        let open = &mut self.open_blocks[at].1;
         let thought = match open {
             GeminiOpenBlock::Text { is_ascii: plain, .. } => {
                 *plain &= text.is_ascii();
@@ -180,7 +178,7 @@ impl ContentStreamWriter {
             }
             GeminiOpenBlock::Thought => true,
             GeminiOpenBlock::Call => {
-                if let Some(call) = self.pending_calls.iter_mut().find(|call| call.block == block) {
+                if let Some(call) = pending_call(&mut self.pending_calls, block) {
                     call.call.arguments.push_str(text);
                 }
                 return;
@@ -196,10 +194,8 @@ impl ContentStreamWriter {
         if field_names::own_signature(Some(&proof)).is_none() {
             return;
         }
-        let Some((_, open)) = self.open_blocks.iter_mut().find(|(number, _)| *number == block)
-        else {
-            return;
-        };
+        let Ok(at) = position(&self.open_blocks, block) else { return };
+        let open = &mut self.open_blocks[at].1;
         match open {
             GeminiOpenBlock::Text { .. } | GeminiOpenBlock::Refusal => {
                 self.write_part(out, |o| part_write::write_text(o, "", false, Some(&proof.value)));
@@ -209,7 +205,7 @@ impl ContentStreamWriter {
             }
             GeminiOpenBlock::Media(_, slot) => *slot = Some(proof),
             GeminiOpenBlock::Call => {
-                if let Some(call) = self.pending_calls.iter_mut().find(|call| call.block == block) {
+                if let Some(call) = pending_call(&mut self.pending_calls, block) {
                     call.signature = Some(proof);
                 }
             }
@@ -218,9 +214,7 @@ impl ContentStreamWriter {
     }
 
     fn close_block(&mut self, block: u32, out: &mut Vec<u8>) {
-        let Some(at) = self.open_blocks.iter().position(|(number, _)| *number == block) else {
-            return;
-        };
+        let Ok(at) = position(&self.open_blocks, block) else { return };
         match self.open_blocks.remove(at).1 {
             GeminiOpenBlock::Media(media, proof) => {
                 if let Ok(carried) = part_write::to_media_part(&media) {
@@ -231,7 +225,7 @@ impl ContentStreamWriter {
                 }
             }
             GeminiOpenBlock::Call => {
-                if let Some(call) = self.pending_calls.iter_mut().find(|call| call.block == block) {
+                if let Some(call) = pending_call(&mut self.pending_calls, block) {
                     call.done = true;
                 }
                 while let Some(call) = self.pending_calls.pop_front_if(|call| call.done) {
@@ -251,6 +245,20 @@ impl ContentStreamWriter {
             | GeminiOpenBlock::Skipped => {}
         }
     }
+}
+
+/// Finds a block; blocks are opened in the order of their numbers.
+fn position(blocks: &[(u32, GeminiOpenBlock)], block: u32) -> Result<usize, usize> {
+    blocks.binary_search_by_key(&block, |(number, _)| *number)
+}
+
+/// Finds a call; calls begin in the order of their blocks.
+fn pending_call(
+    calls: &mut VecDeque<GeminiBufferedCall>,
+    block: u32,
+) -> Option<&mut GeminiBufferedCall> {
+    let at = calls.binary_search_by_key(&block, |call| call.block).ok()?;
+    calls.get_mut(at)
 }
 
 /// The last members of every chunk.
@@ -277,17 +285,14 @@ impl StreamWriter for ContentStreamWriter {
                 self.write_signature(block, proof, out);
             }
             ChatEvent::Citation { block, citation } => {
-                let place = self.open_blocks.iter().find(|(number, _)| *number == block).and_then(
-                    |(_, open)| {
-                        match open {
-                            // In ASCII text a character is a byte.
-                            GeminiOpenBlock::Text { start: begun, is_ascii: true } => {
-                                citation.span.map(|(start, end)| (start + begun, end + begun))
-                            }
-                            _ => None,
-                        }
-                    },
-                );
+                let open = position(&self.open_blocks, block).map(|at| &self.open_blocks[at].1);
+                let place = match open {
+                    // In ASCII text a character is a byte.
+                    Ok(GeminiOpenBlock::Text { start: begun, is_ascii: true }) => {
+                        citation.span.map(|(start, end)| (start + begun, end + begun))
+                    }
+                    _ => None,
+                };
                 if self.citations.len() < MAX_CITATIONS {
                     self.citations.push(PlacedCitation { citation, position: place });
                 }

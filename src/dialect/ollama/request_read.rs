@@ -5,7 +5,7 @@ use crate::{
         raw::RawJson,
         reader::{self, JsonRef},
     },
-    dialect::{ingress::ChatEndpoint, ollama::images},
+    dialect::{call_index::CallIndex, ingress::ChatEndpoint, ollama::images},
     ir::{
         block::{Block, BlockKind, CallKind, Reasoning, ToolCall, ToolResult},
         extras::Extras,
@@ -170,25 +170,25 @@ fn read_tool(tool: JsonRef<'_>) -> Tool {
 /// order.
 #[derive(Default)]
 struct OllamaPendingCalls {
-    calls: Vec<(String, String)>,
+    calls: CallIndex,
     synthetic_count: u32,
 }
 
 impl OllamaPendingCalls {
     fn add_call(&mut self, id: Option<String>, name: &str) -> String {
         let id = id.unwrap_or_else(|| self.synthetic_id());
-        self.calls.push((id.clone(), name.to_owned()));
+        self.calls.push(&id, name);
         id
     }
 
     fn match_result(&mut self, id: Option<String>, name: Option<&str>) -> String {
         let hit = match (&id, name) {
-            (Some(id), _) => self.calls.iter().position(|(call, _)| call == id),
-            (None, Some(name)) => self.calls.iter().position(|(_, called)| called == name),
-            (None, None) => (!self.calls.is_empty()).then_some(0),
+            (Some(id), _) => self.calls.first_open_with_id(id),
+            (None, Some(name)) => self.calls.first_open_of(name),
+            (None, None) => self.calls.first_open(),
         };
         match hit {
-            Some(at) => self.calls.remove(at).0,
+            Some(number) => self.calls.close(number).to_owned(),
             None => id.unwrap_or_else(|| self.synthetic_id()),
         }
     }

@@ -33,12 +33,10 @@ pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> Enc
         o.bool("stream", traits.stream);
         write_settings(o, request, traits, &mut losses);
         for (key, value) in request.extras.iter() {
-            match request.extras.get(DIALECT, key) {
-                Some(_) if key.starts_with("options.") => {}
-                Some(_) => {
-                    o.raw(key, value);
-                }
-                None => losses.add(key),
+            if !request.extras.is_from(DIALECT) {
+                losses.add(key);
+            } else if !key.starts_with("options.") {
+                o.raw(key, value);
             }
         }
     });
@@ -97,9 +95,8 @@ fn write_settings(
             });
         }
         for (key, value) in request.extras.iter() {
-            if let (Some(option), Some(_)) =
-                (key.strip_prefix("options."), request.extras.get(DIALECT, key))
-            {
+            let option = key.strip_prefix("options.");
+            if let Some(option) = option.filter(|_| request.extras.is_from(DIALECT)) {
                 o.raw(option, value);
             }
         }

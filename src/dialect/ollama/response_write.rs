@@ -127,7 +127,7 @@ fn write_final_fields(
         o.num("prompt_eval_count", usage.input_total()).num("eval_count", usage.output_total());
     }
     for (key, value) in extras.iter() {
-        if !key.ends_with("_duration") && extras.get(Dialect::Ollama, key).is_some() {
+        if !key.ends_with("_duration") && extras.is_from(Dialect::Ollama) {
             o.raw(key, value);
         }
     }
@@ -277,9 +277,7 @@ impl StreamWriter for LineWriter {
                     );
                 }
                 Some(OllamaBlockKind::Call) => {
-                    if let Some(call) =
-                        self.pending_calls.iter_mut().find(|call| call.block == block)
-                    {
+                    if let Some(call) = pending_call(&mut self.pending_calls, block) {
                         call.call.arguments.push_str(&text);
                     }
                 }
@@ -288,7 +286,7 @@ impl StreamWriter for LineWriter {
             ChatEvent::Logprobs(list) => self
                 .write_line(&LineContent { logprobs: Some(&list), ..LineContent::default() }, out),
             ChatEvent::Close { block } => {
-                if let Some(call) = self.pending_calls.iter_mut().find(|call| call.block == block) {
+                if let Some(call) = pending_call(&mut self.pending_calls, block) {
                     call.complete = true;
                     self.write_complete_calls(out);
                 }
@@ -322,6 +320,15 @@ pub(in crate::dialect) fn write_preload_response(shape: &ResponseSpec, unload: b
         o.bool("done", true).str("done_reason", if unload { "unload" } else { "load" });
     });
     line.into()
+}
+
+/// Finds a call; calls begin in the order of their blocks.
+fn pending_call(
+    calls: &mut VecDeque<OllamaPendingCall>,
+    block: u32,
+) -> Option<&mut OllamaPendingCall> {
+    let at = calls.binary_search_by_key(&block, |call| call.block).ok()?;
+    calls.get_mut(at)
 }
 
 #[cfg(test)]

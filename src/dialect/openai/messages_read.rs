@@ -2,7 +2,10 @@
 
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
-    dialect::openai::{error::invalid_param, parts_read, reasoning},
+    dialect::{
+        call_index::CallIndex,
+        openai::{error::invalid_param, parts_read, reasoning},
+    },
     ir::{
         block::{Block, BlockKind, CallKind, Reasoning, TextBlock, ToolCall, ToolResult},
         extras::Extras,
@@ -27,7 +30,7 @@ pub(super) fn read_messages(
             ),
         ));
     }
-    let mut reader = MessagesReader { request, calls: Vec::new() };
+    let mut reader = MessagesReader { request, calls: Vec::new(), index: CallIndex::default() };
     for (at, message) in list.items().enumerate() {
         if !message.is_object() {
             let text = format!(
@@ -63,14 +66,17 @@ pub(super) fn read_messages(
 struct MessagesReader<'r> {
     request: &'r mut ChatRequest,
     calls: Vec<KnownCall>,
+    index: CallIndex,
 }
 
 /// A call of the assistant, to which a later result is matched.
 struct KnownCall {
-    id: String,
     name: String,
     kind: CallKind,
-    has_result: bool,
+}
+
+fn is_result(block: &Block) -> bool {
+    matches!(block.kind, BlockKind::ToolResult(_))
 }
 
 /// Moves a cache mark on the whole message to its last block.
@@ -225,34 +231,27 @@ impl MessagesReader<'_> {
         let id = id.unwrap_or_else(|| format!("call_{}", self.calls.len()));
         let name = inside.string_at("name").unwrap_or_default();
         let arguments = inside.get(field).map(|value| value.plain_text()).unwrap_or_default();
-        self.calls.push(KnownCall {
-            id: id.clone(),
-            name: name.clone(),
-            kind: form,
-            has_result: false,
-        });
+        self.index.push(&id, &name);
+        self.calls.push(KnownCall { name: name.clone(), kind: form });
         Block::new(BlockKind::ToolCall(ToolCall { id, name, arguments, form }))
     }
 
     /// Reads a result; consecutive results become one message.
     fn read_result(&mut self, message: JsonRef<'_>, at: usize) -> Result<(), ProxyError> {
         let (id, name) = (message.non_empty_at("tool_call_id"), message.non_empty_at("name"));
-        let open = |call: &&mut KnownCall| !call.has_result;
         let call = match (&id, &name) {
-            (Some(id), _) => self.calls.iter_mut().rfind(|call| call.id == *id),
-            (None, Some(name)) => {
-                self.calls.iter_mut().filter(open).find(|call| call.name == *name)
-            }
-            (None, None) => self.calls.iter_mut().find(open),
+            (Some(id), _) => self.index.latest_with_id(id),
+            (None, Some(name)) => self.index.first_open_of(name),
+            (None, None) => self.index.first_open(),
         };
         let mut result = ToolResult {
             content: parts_read::read_content(message.get("content"), at)?,
             ..ToolResult::default()
         };
         result.name.clone_from(&name);
-        if let Some(call) = call {
-            call.has_result = true;
-            result.call.clone_from(&call.id);
+        if let Some(number) = call {
+            let call = &self.calls[number];
+            self.index.close(number).clone_into(&mut result.call);
             result.form = call.kind;
             result.name = name.clone().or_else(|| Some(call.name.clone()));
         }
@@ -274,8 +273,8 @@ impl MessagesReader<'_> {
         match self.request.messages.last_mut() {
             Some(last)
                 if last.role == Role::User
-                    && !last.blocks.is_empty()
-                    && last.blocks.iter().all(|b| matches!(b.kind, BlockKind::ToolResult(_))) =>
+                    && last.blocks.first().is_some_and(is_result)
+                    && last.blocks.last().is_some_and(is_result) =>
             {
                 last.blocks.push(block);
             }

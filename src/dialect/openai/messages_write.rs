@@ -1,6 +1,8 @@
 //! Writes a conversation so that every call is followed by its result, in whatever order they
 //! arrived.
 
+use std::collections::{HashMap, VecDeque};
+
 use crate::{
     base::json::writer::{ArrayWriter, ObjectWriter},
     dialect::{
@@ -34,12 +36,14 @@ pub(super) fn write_messages(
     a: &mut ArrayWriter<'_>,
     losses: &mut Losses,
 ) {
+    let results = collect_results(&request.messages);
     let mut writer = MessagesWriter {
         request,
         traits,
         names,
         losses,
-        results: collect_results(&request.messages),
+        results_by_call: results_by_call(&results),
+        results,
     };
     writer.write_system(a);
     for (at, message) in request.messages.iter().enumerate() {
@@ -47,7 +51,7 @@ pub(super) fn write_messages(
             Role::System => {
                 writer.write_message(message, &message.blocks.iter().collect::<Vec<_>>(), a);
             }
-            Role::User => writer.write_user(message, a),
+            Role::User => writer.write_user(at, message, a),
             Role::Assistant => writer.write_assistant(at, message, a),
         }
     }
@@ -59,6 +63,7 @@ struct MessagesWriter<'w> {
     names: &'w OpenaiToolNames,
     losses: &'w mut Losses,
     results: Vec<OpenaiPendingResult<'w>>,
+    results_by_call: HashMap<&'w str, VecDeque<usize>>,
 }
 
 /// A result, the index of its message, and whether it has been written.
@@ -67,6 +72,15 @@ struct OpenaiPendingResult<'w> {
     block: &'w Block,
     result: &'w ToolResult,
     is_written: bool,
+}
+
+/// The results of each call that no message has taken yet, in the order in which they arrived.
+fn results_by_call<'w>(results: &[OpenaiPendingResult<'w>]) -> HashMap<&'w str, VecDeque<usize>> {
+    let mut by_call: HashMap<&str, VecDeque<usize>> = HashMap::new();
+    for (number, found) in results.iter().enumerate() {
+        by_call.entry(&found.result.call).or_default().push_back(number);
+    }
+    by_call
 }
 
 fn collect_results(messages: &[ChatMessage]) -> Vec<OpenaiPendingResult<'_>> {
@@ -144,19 +158,17 @@ impl<'w> MessagesWriter<'w> {
 
     /// Writes a user's message. Results were already written after their calls; results without a
     /// call become text.
-    fn write_user(&mut self, message: &'w ChatMessage, a: &mut ArrayWriter<'_>) {
+    fn write_user(&mut self, at: usize, message: &'w ChatMessage, a: &mut ArrayWriter<'_>) {
         let mut orphans = Vec::new();
         let mut remaining = Vec::with_capacity(message.blocks.len());
+        // The results are in the order of their blocks.
+        let mut number = self.results.partition_point(|found| found.message_index < at);
         for block in &message.blocks {
             match &block.kind {
                 BlockKind::ToolResult(result) => {
-                    let found = self
-                        .results
-                        .iter_mut()
-                        .find(|found| std::ptr::eq(found.block, block))
-                        .filter(|found| !found.is_written);
-                    if let Some(found) = found {
-                        found.is_written = true;
+                    let found = &mut self.results[number];
+                    number += 1;
+                    if !std::mem::replace(&mut found.is_written, true) {
                         let what = result
                             .name
                             .as_deref()
@@ -279,18 +291,17 @@ impl<'w> MessagesWriter<'w> {
     /// Writes the results of a message's calls, in the order in which they arrived. Their content
     /// other than text follows as a user message.
     fn write_results(&mut self, at: usize, calls: &[&ToolCall], a: &mut ArrayWriter<'_>) {
-        let mut open: Vec<&str> = calls.iter().map(|call| call.id.as_str()).collect();
+        let (mut due, mut open) = (Vec::new(), Vec::new());
+        for call in calls {
+            match self.take_result(at, &call.id) {
+                Some(number) => due.push(number),
+                None => open.push(call.id.as_str()),
+            }
+        }
+        due.sort_unstable();
         let mut shown: Vec<Block> = Vec::new();
-        for n in 0..self.results.len() {
-            let found = &mut self.results[n];
-            let Some(call) = open
-                .iter()
-                .position(|id| *id == found.result.call)
-                .filter(|_| !found.is_written && found.message_index > at)
-            else {
-                continue;
-            };
-            open.remove(call);
+        for number in due {
+            let found = &mut self.results[number];
             found.is_written = true;
             let (block, result) = (found.block, found.result);
             self.write_result(block, result, a);
@@ -318,6 +329,19 @@ impl<'w> MessagesWriter<'w> {
                 a,
             );
         }
+    }
+
+    /// Returns the first result of a call after message `at` that no message has taken yet.
+    fn take_result(&mut self, at: usize, call: &str) -> Option<usize> {
+        let waiting = self.results_by_call.get_mut(call)?;
+        // Results before this message are of no use to the messages after it either.
+        while let Some(number) = waiting.pop_front() {
+            let found = &self.results[number];
+            if !found.is_written && found.message_index > at {
+                return Some(number);
+            }
+        }
+        None
     }
 
     fn write_result(&mut self, block: &Block, result: &ToolResult, a: &mut ArrayWriter<'_>) {

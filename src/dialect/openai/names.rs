@@ -1,11 +1,14 @@
 //! Shortens names and ids to the forms that this dialect's providers accept: tool names in a
 //! restricted alphabet, call ids of limited length.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashSet};
 
-use crate::ir::{
-    request::ChatRequest,
-    tool::{Tool, ToolChoice},
+use crate::{
+    dialect::renamed_tools::RenamedTools,
+    ir::{
+        request::ChatRequest,
+        tool::{Tool, ToolChoice},
+    },
 };
 
 /// Maximum length of a tool's name, in characters.
@@ -15,7 +18,7 @@ const MAX_CALL_ID_CHARS: usize = 40;
 
 /// Tools sent under another name: the name sent, then the client's name.
 #[derive(Debug, Default)]
-pub(super) struct OpenaiToolNames(Vec<(String, String)>);
+pub(super) struct OpenaiToolNames(RenamedTools);
 
 impl OpenaiToolNames {
     pub(super) fn for_request(request: &ChatRequest) -> Self {
@@ -33,32 +36,34 @@ impl OpenaiToolNames {
                 .chain(choice.iter().map(String::as_str))
                 .chain(calls.clone())
         };
+        if all().all(is_valid_name) {
+            return Self::default();
+        }
         let mut names = Self::default();
+        let mut taken: HashSet<String> = all().map(str::to_owned).collect();
         for name in all().filter(|name| !is_valid_name(name)) {
-            if names.0.iter().all(|(_, known)| known != name) {
+            if !names.0.contains(name) {
                 // A name maps to the same name in every request, so that prompt caches stay valid.
                 let mut salt = 0;
                 let sent = loop {
                     let sent = shorten(name, MAX_TOOL_NAME_CHARS, salt);
-                    if all().all(|other| other != sent)
-                        && names.0.iter().all(|(other, _)| *other != sent)
-                    {
+                    if taken.insert(sent.clone()) {
                         break sent;
                     }
                     salt += 1;
                 };
-                names.0.push((sent, name.to_owned()));
+                names.0.push(sent, name);
             }
         }
         names
     }
 
     pub(super) fn sent_name<'a>(&'a self, name: &'a str) -> &'a str {
-        self.0.iter().find(|(_, known)| known == name).map_or(name, |(sent, _)| sent)
+        self.0.wire_name(name)
     }
 
     pub(super) fn into_vec(self) -> Vec<(String, String)> {
-        self.0
+        self.0.into_pairs()
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) fn write_content(
 /// Whether a part has fields of this dialect, so that it must be written as a part.
 pub(super) fn has_native_fields(extras: &Extras) -> bool {
     extras.get(DIALECT, "cache_control").is_some()
-        || extras.iter().any(|(key, _)| extras.get(DIALECT, key).is_some())
+        || (extras.is_from(DIALECT) && extras.iter().next().is_some())
 }
 
 /// Adds the fields that only another dialect has to the losses.

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
     dialect::{
+        answer_call_ids::AnswerCallIds,
         egress::AttemptContext,
         errors::read_error,
         json_body,
@@ -158,10 +159,10 @@ fn read_message_blocks(message: JsonRef<'_>, context: &AttemptContext, blocks: &
     }
     blocks
         .extend(message.non_empty_at("refusal").map(|words| Block::new(BlockKind::Refusal(words))));
-    let mut ids = OpenaiCallIds::new(&context.call_id_seed);
+    let mut ids = AnswerCallIds::new(&context.call_id_seed);
     for call in message.get("tool_calls").into_iter().flat_map(JsonRef::items) {
         let Some((form, inside)) = call_body(call) else { continue };
-        let made = ids.assign(call.non_empty_at("id"));
+        let made = ids.assign(call.non_empty_at("id").as_deref());
         let mut block =
             Block::new(BlockKind::ToolCall(read_tool_call(made, form, inside, context)));
         block.signature = reasoning::read_extra_content(call);
@@ -230,26 +231,6 @@ fn read_tool_call(
     let name = inside.get("name").and_then(JsonRef::str).unwrap_or_default();
     let arguments = call_arguments(form, inside).unwrap_or_default().into_owned();
     ToolCall { id, name: context.client_tool_name(&name).to_owned(), arguments, form }
-}
-
-/// Gives every call a unique id.
-#[derive(Debug)]
-pub(super) struct OpenaiCallIds {
-    seed: String,
-    assigned: Vec<String>,
-}
-
-impl OpenaiCallIds {
-    pub(super) fn new(seed: &str) -> Self {
-        Self { seed: seed.to_owned(), assigned: Vec::new() }
-    }
-
-    pub(super) fn assign(&mut self, reported: Option<String>) -> String {
-        let reported = reported.filter(|id| !self.assigned.contains(id));
-        let id = reported.unwrap_or_else(|| format!("call_{}_{}", self.seed, self.assigned.len()));
-        self.assigned.push(id.clone());
-        id
-    }
 }
 
 /// Reads citations from the message's annotations, else from the lists that search providers add

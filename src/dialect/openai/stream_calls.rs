@@ -1,13 +1,13 @@
 //! Assembles the calls of a streamed answer from the parts in which they arrive.
 
+use std::collections::{BTreeSet, HashMap};
+
 use crate::{
     base::json::reader::JsonRef,
     dialect::{
+        answer_call_ids::AnswerCallIds,
         egress::AttemptContext,
-        openai::{
-            reasoning::ReasoningDetails,
-            response_read::{self, OpenaiCallIds},
-        },
+        openai::{reasoning::ReasoningDetails, response_read},
     },
     ir::{
         block::{CallKind, ReasoningSignature},
@@ -41,8 +41,13 @@ impl AnswerBlocks {
 /// The calls that have begun.
 pub(super) struct ChunkCalls {
     context: AttemptContext,
-    call_ids: OpenaiCallIds,
+    call_ids: AnswerCallIds,
     calls: Vec<ChunkCall>,
+    /// The latest call with each of the provider's indexes, and with each id.
+    by_index: HashMap<u64, usize>,
+    by_id: HashMap<String, usize>,
+    /// The calls whose names are known but which are not open.
+    named: BTreeSet<usize>,
 }
 
 /// A part of a call: its name or id, or some of its arguments.
@@ -58,8 +63,6 @@ pub(super) struct CallPart<'a> {
 
 /// A call that has begun.
 struct ChunkCall {
-    /// The provider's index of the call.
-    index: Option<u64>,
     id: String,
     /// The parts of the call that arrived before it was opened.
     pending: Option<OpenaiPendingCall>,
@@ -95,8 +98,11 @@ impl ChunkCalls {
     pub(super) fn new(context: &AttemptContext) -> Self {
         Self {
             context: context.clone(),
-            call_ids: OpenaiCallIds::new(&context.call_id_seed),
+            call_ids: AnswerCallIds::new(&context.call_id_seed),
             calls: Vec::new(),
+            by_index: HashMap::new(),
+            by_id: HashMap::new(),
+            named: BTreeSet::new(),
         }
     }
 
@@ -123,8 +129,8 @@ impl ChunkCalls {
         let arguments = response_read::call_arguments(form, inside).unwrap_or_default();
         // Some providers reuse or omit the index; then a name with a new id is another call.
         let known = match (index, &id) {
-            (Some(_), _) => self.calls.iter().rposition(|call| call.index == index),
-            (None, Some(id)) => self.calls.iter().rposition(|call| call.id == *id),
+            (Some(index), _) => self.by_index.get(&index).copied(),
+            (None, Some(id)) => self.by_id.get(id).copied(),
             (None, None) if name.is_none() => self.calls.len().checked_sub(1),
             (None, None) => None,
         };
@@ -134,9 +140,13 @@ impl ChunkCalls {
             name.is_none() || unnamed(call) || id.as_ref().is_none_or(|id| call.id == *id)
         };
         let at = known.filter(|at| same(&self.calls[*at])).unwrap_or_else(|| {
-            let id = self.call_ids.assign(id);
-            self.calls.push(ChunkCall { index, id, pending: Some(OpenaiPendingCall::default()) });
-            self.calls.len() - 1
+            let (at, id) = (self.calls.len(), self.call_ids.assign(id.as_deref()));
+            self.by_id.insert(id.clone(), at);
+            if let Some(index) = index {
+                self.by_index.insert(index, at);
+            }
+            self.calls.push(ChunkCall { id, pending: Some(OpenaiPendingCall::default()) });
+            at
         });
         if let Some(pending) = &mut self.calls[at].pending {
             if let Some(name) = &name {
@@ -145,7 +155,12 @@ impl ChunkCalls {
             }
             pending.arguments.push_str(&arguments);
             pending.proof = proof.or(pending.proof.take());
-            if !pending.name.is_empty() && !pending.arguments.is_empty() {
+            let (is_named, has_arguments) =
+                (!pending.name.is_empty(), !pending.arguments.is_empty());
+            if is_named {
+                self.named.insert(at);
+            }
+            if is_named && has_arguments {
                 self.open_call(at, answer, out);
             }
             return;
@@ -184,15 +199,14 @@ impl ChunkCalls {
         answer: &mut AnswerBlocks,
         out: &mut Vec<ChatEvent>,
     ) {
-        for at in 0..count {
-            if self.calls[at].pending.as_ref().is_some_and(|pending| !pending.name.is_empty()) {
-                self.open_pending(at, answer, out);
-            }
+        while let Some(at) = self.named.range(..count).next().copied() {
+            self.open_pending(at, answer, out);
         }
     }
 
     fn open_pending(&mut self, at: usize, answer: &mut AnswerBlocks, out: &mut Vec<ChatEvent>) {
         answer.flush_signature(out);
+        self.named.remove(&at);
         let Some(pending) = self.calls[at].pending.take() else { return };
         let (id, name) =
             (self.calls[at].id.clone(), self.context.client_tool_name(&pending.name).to_owned());

@@ -51,6 +51,5 @@ fn add_loss(losses: &mut Vec<Loss>, lost: bool, name: &'static str) {
 }
 
 fn add_extra_losses(losses: &mut Vec<Loss>, extras: &Extras, dialect: Dialect) {
-    let foreign = extras.iter().filter(|(key, _)| extras.get(dialect, key).is_none());
-    losses.extend(foreign.map(|(key, _)| Loss(key.to_owned().into())));
+    losses.extend(extras.iter_foreign_to(dialect).map(|(key, _)| Loss(key.to_owned().into())));
 }

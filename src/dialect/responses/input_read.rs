@@ -1,6 +1,8 @@
 //! Reads a request's input. Items become messages, and leading system messages become the system
 //! prompt.
 
+use std::collections::HashMap;
+
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
     dialect::responses::{
@@ -24,13 +26,13 @@ pub(super) struct InputItemsReader<'a> {
     tools: &'a [Tool],
     system: Vec<Block>,
     messages: Vec<ChatMessage>,
-    /// The ids and names of the calls so far.
-    known_calls: Vec<(String, String)>,
+    /// The names of the calls so far, by their ids.
+    call_names: HashMap<String, String>,
 }
 
 impl<'a> InputItemsReader<'a> {
     pub(super) fn new(tools: &'a [Tool]) -> Self {
-        Self { tools, system: Vec::new(), messages: Vec::new(), known_calls: Vec::new() }
+        Self { tools, system: Vec::new(), messages: Vec::new(), call_names: HashMap::new() }
     }
 
     pub(super) fn finish(self) -> (Vec<Block>, Vec<ChatMessage>) {
@@ -165,7 +167,7 @@ impl<'a> InputItemsReader<'a> {
             call.name,
             self.tools,
         );
-        self.known_calls.push((call.id.clone(), call.name.clone()));
+        self.call_names.insert(call.id.clone(), call.name.clone());
         let mut block = Block::new(BlockKind::ToolCall(call));
         note_item_fields(&mut block.extras, item, &["call_id", "name", "arguments", "input"]);
         self.push_assistant_block(block);
@@ -189,8 +191,7 @@ impl<'a> InputItemsReader<'a> {
             }
             None => Vec::new(),
         };
-        let name =
-            self.known_calls.iter().rfind(|(id, _)| *id == call).map(|(_, name)| name.clone());
+        let name = self.call_names.get(&call).cloned();
         let form =
             if kind == "function_call_output" { CallKind::Function } else { CallKind::Custom };
         let mut block = Block::new(BlockKind::ToolResult(ToolResult {

@@ -3,11 +3,15 @@
 
 use std::{
     borrow::Cow,
+    collections::{HashMap, HashSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
 use crate::{
-    dialect::responses::{items_read::DIALECT, tools_read::PARENT_NAMESPACE_NOTE},
+    dialect::{
+        renamed_tools::{NameNumbers, RenamedTools},
+        responses::{items_read::DIALECT, tools_read::PARENT_NAMESPACE_NOTE},
+    },
     ir::{request::ChatRequest, tool::Tool},
 };
 
@@ -15,24 +19,26 @@ const MAX_NAME_LEN: usize = 64;
 
 /// The names under which a request's tools are sent.
 pub(super) struct ResponsesToolNames<'a> {
-    /// Pairs of aiproxy's tool name and namespace.
-    namespaces: Vec<(&'a str, Cow<'a, str>)>,
-    custom_tools: Vec<&'a str>,
-    /// Pairs of the name sent and aiproxy's name.
-    renamed: Vec<(String, String)>,
+    /// The namespaces by aiproxy's tool name.
+    namespaces: HashMap<&'a str, Cow<'a, str>>,
+    custom_tools: HashSet<&'a str>,
+    renamed: RenamedTools,
 }
 
 impl<'a> ResponsesToolNames<'a> {
     pub(super) fn from_request(request: &'a ChatRequest) -> Self {
-        let mut names =
-            Self { namespaces: Vec::new(), custom_tools: Vec::new(), renamed: Vec::new() };
+        let mut names = Self {
+            namespaces: HashMap::new(),
+            custom_tools: HashSet::new(),
+            renamed: RenamedTools::default(),
+        };
         for tool in &request.tools {
             match tool {
                 Tool::Function(it) => names.namespaces.extend(
                     it.namespace.as_deref().map(|space| (it.name.as_str(), Cow::Borrowed(space))),
                 ),
                 Tool::Custom(it) => {
-                    names.custom_tools.push(&it.name);
+                    names.custom_tools.insert(&it.name);
                     let space = it
                         .extras
                         .get(DIALECT, PARENT_NAMESPACE_NOTE)
@@ -46,32 +52,31 @@ impl<'a> ResponsesToolNames<'a> {
         }
         let called = request.called_tools();
         let all: Vec<&str> = request.tools.iter().filter_map(Tool::name).chain(called).collect();
-        for name in &all {
+        if all.iter().all(|name| is_valid_name(name)) {
+            return names;
+        }
+        let mut taken: HashSet<String> = all.iter().map(|name| (*name).to_owned()).collect();
+        let mut numbers = NameNumbers::default();
+        for name in all {
             if is_valid_name(name)
-                || names.namespace(name).is_some()
-                || names.renamed.iter().any(|(_, known)| known == name)
+                || names.namespaces.contains_key(name)
+                || names.renamed.contains(name)
             {
                 continue;
             }
-            let base: String = name
-                .chars()
-                .map(|c| if is_name_char(c) { c } else { '_' })
-                .take(MAX_NAME_LEN - 4)
-                .collect();
-            let taken = |sent: &str| {
-                all.contains(&sent) || names.renamed.iter().any(|(other, _)| other == sent)
-            };
-            let sent = std::iter::once(base.clone())
-                .chain((2..).map(|n| format!("{base}_{n}")))
-                .find(|sent| !sent.is_empty() && !taken(sent));
-            names.renamed.extend(sent.map(|sent| (sent, (*name).to_owned())));
+            let base: String =
+                name.chars().map(|c| if is_name_char(c) { c } else { '_' }).collect();
+            let base = if base.is_empty() { "tool" } else { &base };
+            let sent = numbers.unique(base, MAX_NAME_LEN, |name| taken.contains(name));
+            taken.insert(sent.clone());
+            names.renamed.push(sent, name);
         }
         names
     }
 
     /// The namespace of a tool.
     pub(super) fn namespace(&self, name: &str) -> Option<&str> {
-        self.namespaces.iter().find(|(known, _)| *known == name).map(|(_, space)| &**space)
+        self.namespaces.get(name).map(|space| &**space)
     }
 
     /// The name to send, without its namespace.
@@ -79,11 +84,11 @@ impl<'a> ResponsesToolNames<'a> {
         if let Some(space) = self.namespace(name) {
             return strip_namespace(space, name);
         }
-        self.renamed.iter().find(|(_, known)| known == name).map_or(name, |(sent, _)| sent)
+        self.renamed.wire_name(name)
     }
 
     pub(super) fn is_custom(&self, name: &str) -> bool {
-        self.custom_tools.contains(&name)
+        self.custom_tools.contains(name)
     }
 
     /// Returns the renamed tools for the reader of the answer, which also needs to know which tools
@@ -91,7 +96,7 @@ impl<'a> ResponsesToolNames<'a> {
     pub(super) fn into_renamed(self) -> Vec<(String, String)> {
         let inside =
             self.namespaces.into_iter().map(|(name, _)| (name.to_owned(), name.to_owned()));
-        self.renamed.into_iter().chain(inside).collect()
+        self.renamed.into_pairs().into_iter().chain(inside).collect()
     }
 }
 

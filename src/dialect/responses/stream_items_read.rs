@@ -1,6 +1,8 @@
 //! Turns the items of a streamed answer into blocks. Items grow side by side, and complete items
 //! supply the text that deltas left out.
 
+use std::collections::{BTreeSet, HashMap, HashSet};
+
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
     dialect::{
@@ -29,27 +31,28 @@ pub(super) struct StreamedItems {
     call_count: u32,
     saw_call: bool,
     saw_refusal: bool,
+    /// The items by the upstream's numbers, and by their ids.
+    by_number: HashMap<u64, usize>,
+    by_id: HashMap<String, usize>,
+    next_number: u64,
+    /// The items that are not done.
+    open: BTreeSet<usize>,
 }
 
 struct StreamedItem {
-    /// The upstream's number for the item.
-    output_index: u64,
-    id: String,
     open_part: Option<OpenPart>,
     /// The parts that were emitted completely.
-    emitted_parts: Vec<(ItemSlot, u64)>,
+    emitted_parts: HashSet<(ItemSlot, u64)>,
     /// The arguments or input that arrived before the call's name.
     pending_text: String,
     done: bool,
 }
 
 impl StreamedItem {
-    fn new(output_index: u64, id: String) -> Self {
+    fn new() -> Self {
         Self {
-            output_index,
-            id,
             open_part: None,
-            emitted_parts: Vec::new(),
+            emitted_parts: HashSet::new(),
             pending_text: String::new(),
             done: false,
         }
@@ -66,7 +69,7 @@ struct OpenPart {
     has_logprobs: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum ItemSlot {
     Arguments,
     Refusal,
@@ -84,6 +87,10 @@ impl StreamedItems {
             call_count: 0,
             saw_call: false,
             saw_refusal: false,
+            by_number: HashMap::new(),
+            by_id: HashMap::new(),
+            next_number: 0,
+            open: BTreeSet::new(),
         }
     }
 
@@ -91,17 +98,24 @@ impl StreamedItems {
     pub(super) fn find_or_add(&mut self, event: JsonRef<'_>, id: Option<String>) -> usize {
         let number = event.get("output_index").and_then(JsonRef::u64);
         let found = match (number, &id) {
-            (Some(number), _) => self.items.iter().position(|item| item.output_index == number),
-            (None, Some(id)) => self.items.iter().position(|item| item.id == *id),
-            (None, None) => self.items.iter().rposition(|item| !item.done),
+            (Some(number), _) => self.by_number.get(&number).copied(),
+            (None, Some(id)) => self.by_id.get(id).copied(),
+            (None, None) => self.open.last().copied(),
         };
         found.unwrap_or_else(|| {
-            let key = number.unwrap_or_else(|| {
-                self.items.iter().map(|item| item.output_index + 1).max().unwrap_or(0)
-            });
-            self.items.push(StreamedItem::new(key, id.unwrap_or_default()));
-            self.items.len() - 1
+            let number = number.unwrap_or(self.next_number);
+            self.add_item(number, id.unwrap_or_default())
         })
+    }
+
+    fn add_item(&mut self, number: u64, id: String) -> usize {
+        let at = self.items.len();
+        self.by_number.entry(number).or_insert(at);
+        self.by_id.entry(id).or_insert(at);
+        self.next_number = self.next_number.max(number.saturating_add(1));
+        self.open.insert(at);
+        self.items.push(StreamedItem::new());
+        at
     }
 
     fn open_part(
@@ -130,7 +144,7 @@ impl StreamedItems {
 
     fn close_part(&mut self, at: usize, out: &mut Vec<ChatEvent>) {
         if let Some(part) = self.items[at].open_part.take() {
-            self.items[at].emitted_parts.push((part.slot, part.index));
+            self.items[at].emitted_parts.insert((part.slot, part.index));
             out.push(ChatEvent::Close { block: part.block });
         }
     }
@@ -333,6 +347,7 @@ impl StreamedItems {
         }
         self.close_part(at, out);
         self.items[at].done = true;
+        self.open.remove(&at);
     }
 
     fn finish_reasoning(&mut self, at: usize, item: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
@@ -410,11 +425,8 @@ impl StreamedItems {
         for (item, number) in
             response.get("output").into_iter().flat_map(JsonRef::items).zip(0_u64..)
         {
-            let known = self.items.iter().position(|known| known.output_index == number);
-            let at = known.unwrap_or_else(|| {
-                self.items.push(StreamedItem::new(number, String::new()));
-                self.items.len() - 1
-            });
+            let known = self.by_number.get(&number).copied();
+            let at = known.unwrap_or_else(|| self.add_item(number, String::new()));
             self.finish_item(at, item, out);
         }
         for at in 0..self.items.len() {
