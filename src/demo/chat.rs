@@ -129,7 +129,7 @@ fn response_spec(
     let namespaced = chat.tools.iter().filter_map(|tool| match tool {
         Tool::Function(tool) => {
             let space = tool.namespace.clone()?;
-            let inner = tool.name.strip_prefix(&format!("{space}__"))?.to_owned();
+            let inner = tool.inner_name().into_owned();
             Some((tool.name.clone(), space, inner))
         }
         Tool::Custom(_) | Tool::Hosted(_) => None,
@@ -145,6 +145,8 @@ fn response_spec(
         include_usage: call.body["stream_options"]["include_usage"].as_bool() == Some(true),
         custom_tools: Vec::new(),
         namespaced_tools: namespaced.collect(),
+        client_tools: chat.client_tools(),
+        compaction: chat.is_compaction(),
         echo: chat.echoed_fields.clone(),
     }
 }

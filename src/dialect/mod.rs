@@ -28,6 +28,7 @@ mod renamed_tools;
 pub mod rescue_splice;
 pub mod response_stream;
 mod responses;
+mod results_by_call;
 mod schema_references;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -4,7 +4,8 @@ use crate::ir::{
     block::{Block, BlockKind},
     extras::Extras,
     generation_settings::GenerationSettings,
-    tool::{Tool, ToolChoice},
+    op::Dialect,
+    tool::{ORIGINAL_TOOL_NOTE, Tool, ToolChoice},
 };
 
 /// A parsed request. It does not contain the model name, because routing decides it.
@@ -22,7 +23,30 @@ pub struct ChatRequest {
     pub extras: Extras,
 }
 
+/// The note on a request whose answer is to be a summary of its conversation (Responses).
+pub const COMPACTION_NOTE: &str = "compaction_trigger";
+
 impl ChatRequest {
+    /// Whether the answer is to be one item that stands for the conversation from then on.
+    #[must_use]
+    pub fn is_compaction(&self) -> bool {
+        self.extras.get(Dialect::Responses, COMPACTION_NOTE).is_some()
+    }
+
+    /// Returns the names of the tools that Responses defines by their types and the client runs.
+    #[must_use]
+    pub fn client_tools(&self) -> Vec<String> {
+        let is_original =
+            |extras: &Extras| extras.get(Dialect::Responses, ORIGINAL_TOOL_NOTE).is_some();
+        self.tools
+            .iter()
+            .filter_map(|tool| match tool {
+                Tool::Function(tool) if is_original(&tool.extras) => Some(tool.name.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
     /// Returns the name of each call in the conversation.
     pub fn called_tools(&self) -> impl Iterator<Item = &str> + Clone {
         self.messages.iter().flat_map(|message| &message.blocks).filter_map(|block| {

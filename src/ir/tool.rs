@@ -1,5 +1,7 @@
 //! The tools that a model may call.
 
+use std::borrow::Cow;
+
 use crate::{
     base::json::raw::RawJson,
     ir::{block::CacheBreakpoint, extras::Extras, op::Dialect},
@@ -25,6 +27,28 @@ pub struct FunctionTool {
     pub namespace: Option<String>,
     pub cache: Option<CacheBreakpoint>,
     pub extras: Extras,
+}
+
+/// The note on a function that its own dialect defines by a type: the tool as the client wrote it.
+pub const ORIGINAL_TOOL_NOTE: &str = "original";
+/// The note on a tool whose qualified name is not its namespace and name, because another tool has
+/// that name already: the name inside the namespace.
+pub const INNER_NAME_NOTE: &str = "inner_name";
+
+impl FunctionTool {
+    /// Returns the name inside the namespace.
+    #[must_use]
+    pub fn inner_name(&self) -> Cow<'_, str> {
+        let prefix_len = self.namespace.as_ref().map_or(0, |space| space.len() + "__".len());
+        match self
+            .extras
+            .get(Dialect::Responses, INNER_NAME_NOTE)
+            .and_then(|raw| raw.json().string())
+        {
+            Some(name) => name.into(),
+            None => self.name.get(prefix_len..).unwrap_or(&self.name).into(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

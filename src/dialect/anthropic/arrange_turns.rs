@@ -6,7 +6,7 @@ use std::{borrow::Cow, collections::HashMap};
 use crate::{
     base::json::raw::RawJson,
     dialect::{
-        anthropic::{blocks_read::ORIGINAL_BLOCK_KEYS, media, names::AnthropicRequestCallIds},
+        anthropic::{blocks_read::original_block, media, names::AnthropicRequestCallIds},
         losses::Losses,
     },
     ir::{
@@ -212,9 +212,7 @@ impl<'a> TurnArranger<'a, '_> {
         if block.signature.is_some() && own_signature.is_none() {
             self.losses.add("reasoning.proof");
         }
-        if let Some(original) =
-            ORIGINAL_BLOCK_KEYS.iter().find_map(|key| block.extras.get(DIALECT, key))
-        {
+        if let Some(original) = original_block(block) {
             let piece = ArrangedBlock {
                 content: ArrangedContent::Foreign(original),
                 cache: None,

@@ -18,9 +18,17 @@ pub const PLACEHOLDER_SIGNATURE: &str = "aiproxy-unsigned";
 
 /// The extras keys under which a block that was read as plain text is also stored verbatim for its
 /// own dialect.
-pub(super) const ORIGINAL_BLOCK_KEYS: [&str; 2] = ["document.content", "search_result"];
+const ORIGINAL_BLOCK_KEYS: [&str; 3] = ["document.content", "search_result", ORIGINAL_NOTE];
+
+/// The same key for blocks whose text says all that the block says.
+const ORIGINAL_NOTE: &str = "original";
 
 const DIALECT: Dialect = Dialect::Anthropic;
+
+/// Returns the original of a block that was read as plain text.
+pub(super) fn original_block(block: &Block) -> Option<&RawJson> {
+    ORIGINAL_BLOCK_KEYS.iter().find_map(|key| block.extras.get(DIALECT, key))
+}
 
 /// Reads a message's content: text, a list of blocks, or nothing.
 pub(super) fn read_content(json: Option<JsonRef<'_>>) -> Vec<Block> {
@@ -53,6 +61,16 @@ pub(super) fn read_block(json: JsonRef<'_>) -> Option<Block> {
         Some("document") => return Some(read_document(json)),
         Some("search_result") => return Some(read_search_result(json)),
         Some("thinking" | "redacted_thinking") => return Some(read_thinking(json)),
+        // The tool that a search for tools found; its definition is among the request's tools.
+        Some("tool_reference") => match json.non_empty_at("tool_name") {
+            Some(name) => return Some(read_as_text(json, &format!("Found the tool `{name}`."))),
+            None => return Some(foreign_block(json)),
+        },
+        // The summary of everything before it.
+        Some("compaction") => match json.non_empty_at("content") {
+            Some(summary) => return Some(read_as_text(json, &summary)),
+            None => return Some(foreign_block(json)),
+        },
         Some("tool_use") => {
             (read_tool_call(json), &["type", "id", "name", "input", "cache_control"])
         }
@@ -203,6 +221,14 @@ fn read_search_result(json: JsonRef<'_>) -> Block {
         Some(blocks) => read_as_text_document(json, blocks, ORIGINAL_BLOCK_KEYS[1]),
         None => foreign_block(json),
     }
+}
+
+/// Reads a block as text, and stores the original for its own dialect.
+fn read_as_text(json: JsonRef<'_>, text: &str) -> Block {
+    let mut block = Block::text(text);
+    block.cache = read_cache_control(json);
+    block.extras.push_dialect_only(DIALECT, ORIGINAL_NOTE, RawJson::from_json(json));
+    block
 }
 
 /// Reads a document made of blocks as text, and stores the original for its own dialect.

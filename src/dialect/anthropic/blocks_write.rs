@@ -7,7 +7,7 @@ use crate::{
     dialect::{
         anthropic::{
             arrange_turns::{ArrangedBlock, ArrangedContent, ArrangedTurn, text_of},
-            blocks_read::ORIGINAL_BLOCK_KEYS,
+            blocks_read::original_block,
             media,
             names::AnthropicToolNames,
         },
@@ -199,6 +199,11 @@ fn write_tool_result(
     let mut count = 0;
     let blocks = writer::array(|a| {
         for block in results.iter().flat_map(|result| &result.content) {
+            if let Some(original) = original_block(block).filter(|_| !failed) {
+                a.raw(original);
+                (count, only_text) = (count + 1, None);
+                continue;
+            }
             match &block.kind {
                 BlockKind::Text(_) | BlockKind::Refusal(_) => {
                     let text = text_of(block).unwrap_or_default();
@@ -263,12 +268,6 @@ fn write_result_media(
     medium: &Media,
     losses: &mut Losses,
 ) -> bool {
-    if let Some(original) =
-        ORIGINAL_BLOCK_KEYS.iter().find_map(|key| block.extras.get(DIALECT, key))
-    {
-        a.raw(original);
-        return true;
-    }
     match media::write_source(medium) {
         Ok((kind, source)) => {
             a.object(|o| {

@@ -4,6 +4,7 @@ mod arrange_turns;
 mod blocks_read;
 mod blocks_write;
 mod buffered;
+mod client_tools;
 mod context_overflow;
 mod error;
 mod media;

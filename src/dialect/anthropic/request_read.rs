@@ -7,7 +7,7 @@ use crate::{
         raw::RawJson,
         reader::{self, JsonRef},
     },
-    dialect::anthropic::blocks_read,
+    dialect::anthropic::{blocks_read, client_tools},
     ir::{
         block::BlockKind,
         extras::Extras,
@@ -233,6 +233,9 @@ fn read_tool_choice(json: JsonRef<'_>) -> Option<ToolChoice> {
 fn read_tool(json: JsonRef<'_>) -> Tool {
     let kind = json.get("type").and_then(JsonRef::str);
     if let Some(kind) = kind.as_deref().filter(|kind| *kind != "custom") {
+        if let Some(function) = client_tools::read(json, kind) {
+            return Tool::Function(function);
+        }
         let kinds = [
             ("web_search_", HostedKind::WebSearch),
             ("web_fetch_", HostedKind::UrlContext),

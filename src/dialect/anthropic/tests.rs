@@ -56,6 +56,8 @@ fn response_spec() -> ResponseSpec {
         include_usage: false,
         custom_tools: Vec::new(),
         namespaced_tools: Vec::new(),
+        client_tools: Vec::new(),
+        compaction: false,
         echo: Extras::default(),
     }
 }

@@ -4,6 +4,7 @@ use crate::{
     base::json::{reader::JsonRef, writer},
     dialect::{
         anthropic::{
+            client_tools::ORIGINAL_TOOL_NOTE,
             names::AnthropicToolNames,
             schema::{self, SchemaFit},
         },
@@ -59,6 +60,9 @@ pub(super) fn write_tools(
 }
 
 fn write_function(tool: &FunctionTool, names: &AnthropicToolNames, losses: &mut Losses) -> String {
+    if let Some(original) = tool.extras.get(DIALECT, ORIGINAL_TOOL_NOTE) {
+        return original.text().to_owned();
+    }
     let (mut schema, adjusted) = tool
         .schema
         .as_ref()

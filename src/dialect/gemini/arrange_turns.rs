@@ -1,11 +1,12 @@
 //! Arranges a conversation into the order that the provider requires. User and model alternate, and
 //! the results of a model turn's calls directly follow that turn.
 
-use std::collections::{HashMap, VecDeque};
-
-use crate::ir::{
-    block::{Block, BlockKind, ToolResult},
-    request::{ChatMessage, Role},
+use crate::{
+    dialect::results_by_call::ResultsByCall,
+    ir::{
+        block::{Block, BlockKind, ToolResult},
+        request::{ChatMessage, Role},
+    },
 };
 
 /// The consecutive messages of one side.
@@ -31,74 +32,10 @@ pub(super) enum GeminiTurnItem<'a> {
     Orphan(&'a ToolResult),
 }
 
-struct GeminiPendingResult<'a> {
-    message: usize,
-    block: &'a Block,
-    result: &'a ToolResult,
-    used: bool,
-}
-
-/// The results of a conversation in their order, and the calls that they may answer.
-struct GeminiResults<'a> {
-    all: Vec<GeminiPendingResult<'a>>,
-    /// The results of each call, in their order; those already used may still be among them.
-    by_call: HashMap<&'a str, VecDeque<usize>>,
-    /// The last message with a call of each id.
-    last_call: HashMap<&'a str, usize>,
-}
-
-impl<'a> GeminiResults<'a> {
-    fn collect(messages: &'a [ChatMessage]) -> Self {
-        let mut results =
-            Self { all: Vec::new(), by_call: HashMap::new(), last_call: HashMap::new() };
-        for (message, block) in messages
-            .iter()
-            .enumerate()
-            .flat_map(|(at, message)| message.blocks.iter().map(move |block| (at, block)))
-        {
-            match &block.kind {
-                BlockKind::ToolResult(result) => {
-                    let number = results.all.len();
-                    results.by_call.entry(&result.call).or_default().push_back(number);
-                    let pending = GeminiPendingResult { message, block, result, used: false };
-                    results.all.push(pending);
-                }
-                BlockKind::ToolCall(call) => {
-                    results.last_call.insert(&call.id, message);
-                }
-                _ => {}
-            }
-        }
-        results
-    }
-
-    /// Takes the result of a call in a turn that ends before message `from`: one before the next
-    /// model turn, which begins at message `until`, or a later one unless the id is called again.
-    fn take(&mut self, call: &str, from: usize, until: usize) -> Option<usize> {
-        let waiting = self.by_call.get_mut(call)?;
-        // What was used, or came before this turn, is of no use to later turns either.
-        while waiting
-            .front()
-            .is_some_and(|number| self.all[*number].used || self.all[*number].message < from)
-        {
-            waiting.pop_front();
-        }
-        let number = *waiting.front()?;
-        let is_near = self.all[number].message < until;
-        let called_again = self.last_call.get(call).is_some_and(|message| *message >= until);
-        if !is_near && called_again {
-            return None;
-        }
-        waiting.pop_front();
-        self.all[number].used = true;
-        Some(number)
-    }
-}
-
 /// Arranges the messages into turns. System messages are left out, because they are written
 /// elsewhere.
 pub(super) fn arrange_turns<'a>(messages: &'a [ChatMessage]) -> Vec<GeminiTurn<'a>> {
-    let mut results = GeminiResults::collect(messages);
+    let mut results = ResultsByCall::collect(messages);
     let mut turns: Vec<GeminiTurn<'a>> = Vec::new();
     for (at, message) in messages.iter().enumerate() {
         if message.role == Role::System || message.blocks.is_empty() {
@@ -115,13 +52,12 @@ pub(super) fn arrange_turns<'a>(messages: &'a [ChatMessage]) -> Vec<GeminiTurn<'
         }
         let Some(turn) = turns.last_mut() else { continue };
         // The results are in the order of their blocks.
-        let mut number = results.all.partition_point(|result| result.message < at);
+        let mut number = results.first_from(at);
         for block in &message.blocks {
             match &block.kind {
                 BlockKind::ToolResult(result) => {
-                    let pending = &mut results.all[number];
                     number += 1;
-                    if !std::mem::replace(&mut pending.used, true) {
+                    if results.take(number - 1) {
                         turn.items.push(GeminiTurnItem::Orphan(result));
                     }
                 }
@@ -143,7 +79,7 @@ fn results_for<'a>(
     turn: Option<&GeminiTurn<'a>>,
     messages: &'a [ChatMessage],
     from: usize,
-    results: &mut GeminiResults<'a>,
+    results: &mut ResultsByCall<'a>,
 ) -> Vec<GeminiTurnItem<'a>> {
     let mut items = Vec::new();
     let until = messages
@@ -155,12 +91,14 @@ fn results_for<'a>(
         let GeminiTurnItem::Block(Block { kind: BlockKind::ToolCall(call), .. }) = item else {
             continue;
         };
-        items.push(match results.take(&call.id, from, until).map(|number| &results.all[number]) {
-            Some(it) => {
-                GeminiTurnItem::Result { block: it.block, result: it.result, name: &call.name }
-            }
-            None => GeminiTurnItem::Unanswered { id: &call.id, name: &call.name },
-        });
+        items.push(
+            match results.take_between(&call.id, from, until).map(|number| results.get(number)) {
+                Some(it) => {
+                    GeminiTurnItem::Result { block: it.block, result: it.result, name: &call.name }
+                }
+                None => GeminiTurnItem::Unanswered { id: &call.id, name: &call.name },
+            },
+        );
     }
     items
 }

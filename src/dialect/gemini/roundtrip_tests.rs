@@ -39,6 +39,8 @@ fn response_spec(framing: Framing) -> ResponseSpec {
         include_usage: true,
         custom_tools: Vec::new(),
         namespaced_tools: Vec::new(),
+        client_tools: Vec::new(),
+        compaction: false,
         echo: Extras::default(),
     }
 }

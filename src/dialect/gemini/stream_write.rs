@@ -369,6 +369,8 @@ mod tests {
             include_usage: false,
             custom_tools: Vec::new(),
             namespaced_tools: Vec::new(),
+            client_tools: Vec::new(),
+            compaction: false,
             echo: Extras::default(),
         })
     }

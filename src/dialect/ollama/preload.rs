@@ -51,6 +51,8 @@ mod tests {
             include_usage: true,
             custom_tools: Vec::new(),
             namespaced_tools: Vec::new(),
+            client_tools: Vec::new(),
+            compaction: false,
             echo: Extras::default(),
         };
         let preload = |endpoint, body: &str| {

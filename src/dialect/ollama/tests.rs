@@ -51,6 +51,8 @@ fn shape(place: ChatEndpoint) -> ResponseSpec {
         include_usage: true,
         custom_tools: Vec::new(),
         namespaced_tools: Vec::new(),
+        client_tools: Vec::new(),
+        compaction: false,
         echo: crate::ir::extras::Extras::default(),
     }
 }

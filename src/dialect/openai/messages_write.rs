@@ -1,8 +1,6 @@
 //! Writes a conversation so that every call is followed by its result, in whatever order they
 //! arrived.
 
-use std::collections::{HashMap, VecDeque};
-
 use crate::{
     base::json::writer::{ArrayWriter, ObjectWriter},
     dialect::{
@@ -13,6 +11,7 @@ use crate::{
             names::{self, OpenaiToolNames},
             parts_write, reasoning, tools_write,
         },
+        results_by_call::ResultsByCall,
     },
     ir::{
         block::{Block, BlockKind, CallKind, ToolCall, ToolResult},
@@ -36,14 +35,12 @@ pub(super) fn write_messages(
     a: &mut ArrayWriter<'_>,
     losses: &mut Losses,
 ) {
-    let results = collect_results(&request.messages);
     let mut writer = MessagesWriter {
         request,
         traits,
         names,
         losses,
-        results_by_call: results_by_call(&results),
-        results,
+        results: ResultsByCall::collect(&request.messages),
     };
     writer.write_system(a);
     for (at, message) in request.messages.iter().enumerate() {
@@ -62,39 +59,7 @@ struct MessagesWriter<'w> {
     traits: &'w TargetTraits,
     names: &'w OpenaiToolNames,
     losses: &'w mut Losses,
-    results: Vec<OpenaiPendingResult<'w>>,
-    results_by_call: HashMap<&'w str, VecDeque<usize>>,
-}
-
-/// A result, the index of its message, and whether it has been written.
-struct OpenaiPendingResult<'w> {
-    message_index: usize,
-    block: &'w Block,
-    result: &'w ToolResult,
-    is_written: bool,
-}
-
-/// The results of each call that no message has taken yet, in the order in which they arrived.
-fn results_by_call<'w>(results: &[OpenaiPendingResult<'w>]) -> HashMap<&'w str, VecDeque<usize>> {
-    let mut by_call: HashMap<&str, VecDeque<usize>> = HashMap::new();
-    for (number, found) in results.iter().enumerate() {
-        by_call.entry(&found.result.call).or_default().push_back(number);
-    }
-    by_call
-}
-
-fn collect_results(messages: &[ChatMessage]) -> Vec<OpenaiPendingResult<'_>> {
-    let all = messages
-        .iter()
-        .enumerate()
-        .flat_map(|(at, message)| message.blocks.iter().map(move |block| (at, block)));
-    all.filter_map(|(at, block)| match &block.kind {
-        BlockKind::ToolResult(result) => {
-            Some(OpenaiPendingResult { message_index: at, block, result, is_written: false })
-        }
-        _ => None,
-    })
-    .collect()
+    results: ResultsByCall<'w>,
 }
 
 impl<'w> MessagesWriter<'w> {
@@ -162,13 +127,12 @@ impl<'w> MessagesWriter<'w> {
         let mut orphans = Vec::new();
         let mut remaining = Vec::with_capacity(message.blocks.len());
         // The results are in the order of their blocks.
-        let mut number = self.results.partition_point(|found| found.message_index < at);
+        let mut number = self.results.first_from(at);
         for block in &message.blocks {
             match &block.kind {
                 BlockKind::ToolResult(result) => {
-                    let found = &mut self.results[number];
                     number += 1;
-                    if !std::mem::replace(&mut found.is_written, true) {
+                    if self.results.take(number - 1) {
                         let what = result
                             .name
                             .as_deref()
@@ -293,7 +257,7 @@ impl<'w> MessagesWriter<'w> {
     fn write_results(&mut self, at: usize, calls: &[&ToolCall], a: &mut ArrayWriter<'_>) {
         let (mut due, mut open) = (Vec::new(), Vec::new());
         for call in calls {
-            match self.take_result(at, &call.id) {
+            match self.results.take_after(&call.id, at) {
                 Some(number) => due.push(number),
                 None => open.push(call.id.as_str()),
             }
@@ -301,8 +265,7 @@ impl<'w> MessagesWriter<'w> {
         due.sort_unstable();
         let mut shown: Vec<Block> = Vec::new();
         for number in due {
-            let found = &mut self.results[number];
-            found.is_written = true;
+            let found = self.results.get(number);
             let (block, result) = (found.block, found.result);
             self.write_result(block, result, a);
             if result.content.iter().any(is_media) {
@@ -329,19 +292,6 @@ impl<'w> MessagesWriter<'w> {
                 a,
             );
         }
-    }
-
-    /// Returns the first result of a call after message `at` that no message has taken yet.
-    fn take_result(&mut self, at: usize, call: &str) -> Option<usize> {
-        let waiting = self.results_by_call.get_mut(call)?;
-        // Results before this message are of no use to the messages after it either.
-        while let Some(number) = waiting.pop_front() {
-            let found = &self.results[number];
-            if !found.is_written && found.message_index > at {
-                return Some(number);
-            }
-        }
-        None
     }
 
     fn write_result(&mut self, block: &Block, result: &ToolResult, a: &mut ArrayWriter<'_>) {

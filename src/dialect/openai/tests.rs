@@ -41,6 +41,8 @@ fn shape() -> ResponseSpec {
         include_usage: true,
         custom_tools: Vec::new(),
         namespaced_tools: Vec::new(),
+        client_tools: Vec::new(),
+        compaction: false,
         echo: crate::ir::extras::Extras::default(),
     }
 }

@@ -6,12 +6,14 @@ use std::collections::HashMap;
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
     dialect::responses::{
+        client_tools::{self, ORIGINAL_ITEM_NOTE},
         error::{bad_request, missing_parameter, wrong_type},
         items_read::{
             self, DIALECT, ITEM_NOTE, SYNTHETIC_ID_PREFIX, call_kind, item_type, note_item_fields,
             read_part,
         },
-        stored, tools_read,
+        stored,
+        tools_read::QualifiedNames,
     },
     ir::{
         block::{Block, BlockKind, CallKind, ToolResult},
@@ -23,7 +25,8 @@ use crate::{
 
 /// Assembles messages from input items.
 pub(super) struct InputItemsReader<'a> {
-    tools: &'a [Tool],
+    qualified_names: QualifiedNames<'a>,
+    compacts: bool,
     system: Vec<Block>,
     messages: Vec<ChatMessage>,
     /// The names of the calls so far, by their ids.
@@ -32,7 +35,18 @@ pub(super) struct InputItemsReader<'a> {
 
 impl<'a> InputItemsReader<'a> {
     pub(super) fn new(tools: &'a [Tool]) -> Self {
-        Self { tools, system: Vec::new(), messages: Vec::new(), call_names: HashMap::new() }
+        Self {
+            qualified_names: QualifiedNames::new(tools),
+            compacts: false,
+            system: Vec::new(),
+            messages: Vec::new(),
+            call_names: HashMap::new(),
+        }
+    }
+
+    /// Whether the answer is to be a summary of the conversation (`compaction_trigger`).
+    pub(super) fn asks_for_compaction(&self) -> bool {
+        self.compacts
     }
 
     pub(super) fn finish(self) -> (Vec<Block>, Vec<ChatMessage>) {
@@ -71,7 +85,7 @@ impl<'a> InputItemsReader<'a> {
                     self.push_assistant_block(block);
                 }
             }
-            "compaction" | "compaction_summary" => {
+            "compaction" | "compaction_summary" | "context_compaction" => {
                 match item
                     .string_at("encrypted_content")
                     .as_deref()
@@ -81,9 +95,20 @@ impl<'a> InputItemsReader<'a> {
                     None => self.push_assistant_block(foreign_item(item)),
                 }
             }
-            _ if kind.ends_with("_output")
-                || matches!(kind.as_str(), "mcp_approval_response" | "additional_tools") =>
+            "compaction_trigger" => self.compacts = true,
+            // Its tools are read as if they stood in `tools`.
+            "additional_tools" => {}
+            _ if client_tools::of_call(&kind)
+                .is_some_and(|_| client_tools::call_id(item).is_some()) =>
             {
+                self.read_client_call(item, &kind);
+            }
+            _ if client_tools::of_output(&kind)
+                .is_some_and(|_| client_tools::call_id(item).is_some()) =>
+            {
+                self.read_client_result(item, &kind);
+            }
+            _ if kind.ends_with("_output") || kind == "mcp_approval_response" => {
                 self.push_result_block(foreign_item(item));
             }
             _ => self.push_assistant_block(foreign_item(item)),
@@ -162,16 +187,43 @@ impl<'a> InputItemsReader<'a> {
         if call.name.is_empty() {
             return Err(missing_parameter(location(".name")));
         }
-        call.name = tools_read::qualify_if_known(
-            item.string_at("namespace").as_deref(),
-            call.name,
-            self.tools,
-        );
+        if let Some(namespace) = item.string_at("namespace")
+            && let Some(known) = self.qualified_names.find(&namespace, &call.name)
+        {
+            known.clone_into(&mut call.name);
+        }
         self.call_names.insert(call.id.clone(), call.name.clone());
         let mut block = Block::new(BlockKind::ToolCall(call));
         note_item_fields(&mut block.extras, item, &["call_id", "name", "arguments", "input"]);
         self.push_assistant_block(block);
         Ok(())
+    }
+
+    /// Reads a call of a tool that this API defines and the client runs.
+    fn read_client_call(&mut self, item: JsonRef<'_>, kind: &str) {
+        let Some(tool) = client_tools::of_call(kind) else { return };
+        let call = tool.read_call(item);
+        self.call_names.insert(call.id.clone(), call.name.clone());
+        let mut block = Block::new(BlockKind::ToolCall(call));
+        block.extras.push_dialect_only(DIALECT, ORIGINAL_ITEM_NOTE, RawJson::from_json(item));
+        self.push_assistant_block(block);
+    }
+
+    fn read_client_result(&mut self, item: JsonRef<'_>, kind: &str) {
+        let (Some(tool), Some(call)) = (client_tools::of_output(kind), client_tools::call_id(item))
+        else {
+            return;
+        };
+        let (content, is_error) = tool.read_output(item);
+        let mut block = Block::new(BlockKind::ToolResult(ToolResult {
+            call,
+            name: Some(tool.name.to_owned()),
+            content,
+            is_error,
+            form: CallKind::Function,
+        }));
+        block.extras.push_dialect_only(DIALECT, ORIGINAL_ITEM_NOTE, RawJson::from_json(item));
+        self.push_result_block(block);
     }
 
     fn read_result(
@@ -226,8 +278,8 @@ impl<'a> InputItemsReader<'a> {
         match self.messages.last_mut() {
             Some(last)
                 if last.role == Role::User
-                    && !last.blocks.is_empty()
-                    && last.blocks.iter().all(is_result) =>
+                    && last.blocks.first().is_some_and(is_result)
+                    && last.blocks.last().is_some_and(is_result) =>
             {
                 last.blocks.push(block);
             }

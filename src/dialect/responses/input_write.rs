@@ -6,12 +6,14 @@ use crate::{
         egress::TargetTraits,
         losses::Losses,
         responses::{
+            client_tools::ORIGINAL_ITEM_NOTE,
             items_read::{
                 DIALECT, ITEM_FIELD_PREFIX, ITEM_NOTE, PART_NOTE, SEALED_ITEM_NOTE, write_members,
             },
             names::{ResponsesToolNames, to_valid_call_id},
             parts_write::write_part,
         },
+        results_by_call::ResultsByCall,
     },
     ir::{
         block::{Block, BlockKind, CallKind, Reasoning, SignatureKind, ToolCall, ToolResult},
@@ -33,8 +35,7 @@ pub(super) struct InputItemsWriter<'a> {
     losses: &'a mut Losses,
     takes_reasoning: bool,
     developer_role: bool,
-    /// The results already written, as pairs of message and block index.
-    written_results: Vec<(usize, usize)>,
+    results: ResultsByCall<'a>,
     /// Whether the request contains the whole conversation, so that a missing call or result can be
     /// detected.
     is_complete: bool,
@@ -58,7 +59,7 @@ impl<'a> InputItemsWriter<'a> {
             losses,
             takes_reasoning: traits.accepts_reasoning,
             developer_role: traits.developer_role,
-            written_results: Vec::new(),
+            results: ResultsByCall::collect(&request.messages),
             is_complete,
         }
     }
@@ -89,6 +90,7 @@ impl<'a> InputItemsWriter<'a> {
             self.items.push(self.message_item(message.role, &message.extras, &[], false));
         }
         let mut from = 0;
+        let mut result_number = self.results.first_from(at);
         for (block, n) in message.blocks.iter().zip(0..) {
             let is_content = matches!(
                 block.kind,
@@ -101,7 +103,12 @@ impl<'a> InputItemsWriter<'a> {
             from = n + 1;
             match &block.kind {
                 BlockKind::ToolCall(call) => self.write_call(call, block),
-                BlockKind::ToolResult(result) => self.write_unmatched_result(result, block, at, n),
+                BlockKind::ToolResult(result) => {
+                    if self.results.take(result_number) {
+                        self.write_unmatched_result(result, block);
+                    }
+                    result_number += 1;
+                }
                 BlockKind::Reasoning(thought) => self.write_reasoning(thought, block),
                 BlockKind::Foreign { dialect: DIALECT, body } => {
                     self.items.push(body.text().to_owned());
@@ -206,6 +213,10 @@ impl<'a> InputItemsWriter<'a> {
 
     fn write_call(&mut self, call: &ToolCall, block: &Block) {
         self.add_block_losses(block);
+        if let Some(original) = block.extras.get(DIALECT, ORIGINAL_ITEM_NOTE) {
+            self.items.push(original.text().to_owned());
+            return;
+        }
         let custom = call.form == CallKind::Custom || self.names.is_custom(&call.name);
         let item = writer::object(|o| {
             o.str("type", if custom { "custom_tool_call" } else { "function_call" });
@@ -242,34 +253,19 @@ impl<'a> InputItemsWriter<'a> {
 
     /// Writes the results of an assistant's calls, in the order in which they were given.
     fn write_results(&mut self, message: &ChatMessage, at: usize) {
-        let request = self.request;
-        let mut found: Vec<(usize, usize, &Block, &ToolResult, bool)> = Vec::new();
-        let mut open: Vec<&ToolCall> = Vec::new();
+        let (mut found, mut open) = (Vec::new(), Vec::new());
         for block in &message.blocks {
             let BlockKind::ToolCall(call) = &block.kind else { continue };
             let custom = call.form == CallKind::Custom || self.names.is_custom(&call.name);
-            let later =
-                request.messages.iter().enumerate().skip(at + 1).flat_map(|(m, message)| {
-                    message.blocks.iter().enumerate().map(move |(n, block)| (m, n, block))
-                });
-            let result = later.into_iter().find_map(|(m, n, block)| match &block.kind {
-                BlockKind::ToolResult(result)
-                    if result.call == call.id && !self.written_results.contains(&(m, n)) =>
-                {
-                    Some((m, n, block, result, custom))
-                }
-                _ => None,
-            });
-            match result {
-                Some(result) => {
-                    self.written_results.push((result.0, result.1));
-                    found.push(result);
-                }
+            match self.results.take_after(&call.id, at) {
+                Some(number) => found.push((number, custom)),
                 None => open.push(call),
             }
         }
-        found.sort_by_key(|(m, n, ..)| (*m, *n));
-        for (_, _, block, result, custom) in found {
+        found.sort_unstable();
+        for (number, custom) in found {
+            let placed = self.results.get(number);
+            let (block, result) = (placed.block, placed.result);
             self.write_result(result, block, custom);
         }
         for call in open.into_iter().filter(|_| self.is_complete) {
@@ -286,6 +282,10 @@ impl<'a> InputItemsWriter<'a> {
 
     fn write_result(&mut self, result: &ToolResult, block: &Block, custom: bool) {
         self.add_block_losses(block);
+        if let Some(original) = block.extras.get(DIALECT, ORIGINAL_ITEM_NOTE) {
+            self.items.push(original.text().to_owned());
+            return;
+        }
         if result.is_error {
             self.losses.add("messages.is_error");
         }
@@ -328,10 +328,7 @@ impl<'a> InputItemsWriter<'a> {
 
     /// Writes a result that was not written after its call. If its call is missing, the result
     /// becomes text.
-    fn write_unmatched_result(&mut self, result: &ToolResult, block: &Block, at: usize, n: usize) {
-        if self.written_results.contains(&(at, n)) {
-            return;
-        }
+    fn write_unmatched_result(&mut self, result: &ToolResult, block: &Block) {
         if !self.is_complete {
             return self.write_result(result, block, result.form == CallKind::Custom);
         }

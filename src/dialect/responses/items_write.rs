@@ -1,6 +1,10 @@
 //! Writes the items of an answer while it streams.
 
-use crate::{base::json::writer, dialect::responses::items_read::SYNTHETIC_ID_PREFIX, ir::tool};
+use crate::{
+    base::json::writer,
+    dialect::responses::{client_tools::ClientTool, items_read::SYNTHETIC_ID_PREFIX},
+    ir::tool,
+};
 
 /// Writes numbered events.
 pub(super) struct EventWriter {
@@ -27,6 +31,8 @@ pub(super) struct CallItem {
     pub(super) custom: bool,
     /// A free-text tool's input arrives inside JSON arguments and is written once it is complete.
     pub(super) bridged: bool,
+    /// A tool whose calls are items of a type of their own, without events for their arguments.
+    pub(super) client_tool: Option<&'static ClientTool>,
 }
 
 pub(super) struct MessageItem {
@@ -142,6 +148,11 @@ impl CallItem {
     }
 
     pub(super) fn write_object(&self, o: &mut writer::ObjectWriter<'_>, status: &str, text: &str) {
+        if let Some(tool) = self.client_tool {
+            o.str("id", &self.id).str("type", tool.call_type).str("status", status);
+            o.str("call_id", &self.call_id);
+            return tool.write_arguments(o, text);
+        }
         o.str("id", &self.id)
             .str("type", if self.custom { "custom_tool_call" } else { "function_call" })
             .str("status", status);

@@ -1,6 +1,7 @@
 //! OpenAI's Responses API.
 
 mod buffered;
+mod client_tools;
 mod error;
 mod input_read;
 mod input_write;

@@ -12,7 +12,10 @@ use crate::{
         renamed_tools::{NameNumbers, RenamedTools},
         responses::{items_read::DIALECT, tools_read::PARENT_NAMESPACE_NOTE},
     },
-    ir::{request::ChatRequest, tool::Tool},
+    ir::{
+        request::ChatRequest,
+        tool::{INNER_NAME_NOTE, Tool},
+    },
 };
 
 const MAX_NAME_LEN: usize = 64;
@@ -21,6 +24,8 @@ const MAX_NAME_LEN: usize = 64;
 pub(super) struct ResponsesToolNames<'a> {
     /// The namespaces by aiproxy's tool name.
     namespaces: HashMap<&'a str, Cow<'a, str>>,
+    /// The names inside the namespace that do not follow from the tool's name.
+    inner_names: HashMap<&'a str, Cow<'a, str>>,
     custom_tools: HashSet<&'a str>,
     renamed: RenamedTools,
 }
@@ -29,14 +34,20 @@ impl<'a> ResponsesToolNames<'a> {
     pub(super) fn from_request(request: &'a ChatRequest) -> Self {
         let mut names = Self {
             namespaces: HashMap::new(),
+            inner_names: HashMap::new(),
             custom_tools: HashSet::new(),
             renamed: RenamedTools::default(),
         };
         for tool in &request.tools {
             match tool {
-                Tool::Function(it) => names.namespaces.extend(
-                    it.namespace.as_deref().map(|space| (it.name.as_str(), Cow::Borrowed(space))),
-                ),
+                Tool::Function(it) => {
+                    if let Some(space) = it.namespace.as_deref() {
+                        names.namespaces.insert(&it.name, Cow::Borrowed(space));
+                        if it.extras.get(DIALECT, INNER_NAME_NOTE).is_some() {
+                            names.inner_names.insert(&it.name, it.inner_name());
+                        }
+                    }
+                }
                 Tool::Custom(it) => {
                     names.custom_tools.insert(&it.name);
                     let space = it
@@ -81,6 +92,9 @@ impl<'a> ResponsesToolNames<'a> {
 
     /// The name to send, without its namespace.
     pub(super) fn wire_name<'n>(&'n self, name: &'n str) -> &'n str {
+        if let Some(inner) = self.inner_names.get(name) {
+            return inner;
+        }
         if let Some(space) = self.namespace(name) {
             return strip_namespace(space, name);
         }

@@ -9,13 +9,13 @@ use crate::{
         error::{bad_request, wrong_type},
         input_read::InputItemsReader,
         items_read::DIALECT,
-        tools_read,
+        stored, tools_read,
     },
     ir::{
         block::Block,
         fault::ProxyError,
         generation_settings::{Effort, ReasoningSettings, ResponseFormat},
-        request::ChatRequest,
+        request::{COMPACTION_NOTE, ChatRequest},
     },
 };
 
@@ -73,6 +73,9 @@ pub(super) fn read_request(body: &[u8]) -> Result<ChatRequest, ProxyError> {
     if let Some(tools) = root.get("tools") {
         request.tools = tools_read::read_tools(expect_array(tools, "tools")?);
     }
+    if let Some(input) = root.get("input") {
+        tools_read::read_input_tools(input, &mut request.tools);
+    }
     for (key, value) in root.members().filter(|(_, value)| value.kind() != "null") {
         read_field(&mut request, key, value)?;
         if ECHOED_FIELDS.contains(&key) {
@@ -101,9 +104,19 @@ pub(super) fn read_request(body: &[u8]) -> Result<ChatRequest, ProxyError> {
             .code("missing_required_parameter"));
         }
     }
+    let compacts = input.asks_for_compaction();
     let (system, messages) = input.finish();
     request.system.extend(system);
     request.messages = messages;
+    if compacts {
+        // Any model can write the summary that stands for the conversation from then on.
+        let stream = request.stream;
+        let mut summary = stored::compaction_request(&request);
+        (summary.stream, summary.echoed_fields) = (stream, request.echoed_fields);
+        summary.extras = request.extras;
+        summary.extras.push_dialect_only(DIALECT, COMPACTION_NOTE, RawJson::from(true));
+        return Ok(summary);
+    }
     Ok(request)
 }
 

@@ -197,9 +197,10 @@ pub fn write_compaction(
         BlockKind::Text(text) => Some(text.text.as_str()),
         _ => None,
     });
-    let summary = format!("{COMPACTION_PREFIX}{}", texts.collect::<Vec<_>>().join("\n"));
+    let summary = texts.collect::<Vec<_>>().join("\n");
+    let compaction = compaction_item(&format!("cmp_{}", shape.request_id), &summary);
     let mut output = list_items(&users, &shape.request_id);
-    output.push(json!({ "id": format!("cmp_{}", shape.request_id), "type": "compaction", "encrypted_content": summary }));
+    output.push(serde_json::from_str(&compaction).unwrap_or_default());
     let body = writer::object(|o| {
         o.str("id", &format!("resp_{}", shape.request_id))
             .str("object", "response.compaction")
@@ -208,6 +209,14 @@ pub fn write_compaction(
         o.object("usage", |o| schema::write_usage(o, &answer.usage.unwrap_or_default()));
     });
     body.into()
+}
+
+/// An item that holds a summary. It is not encrypted; [`read_compaction`] reads it.
+pub(super) fn compaction_item(id: &str, summary: &str) -> String {
+    writer::object(|o| {
+        o.str("id", id).str("type", "compaction");
+        o.str("encrypted_content", &format!("{COMPACTION_PREFIX}{summary}"));
+    })
 }
 
 /// The text of a compaction that aiproxy made; `None` for a provider's own.
@@ -279,6 +288,8 @@ mod tests {
             include_usage: true,
             custom_tools: Vec::new(),
             namespaced_tools: Vec::new(),
+            client_tools: Vec::new(),
+            compaction: false,
             echo: Extras::default(),
         };
         let answer =

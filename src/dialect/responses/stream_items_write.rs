@@ -5,13 +5,14 @@ use crate::{
     dialect::{
         ingress::ResponseSpec,
         responses::{
+            client_tools,
             items_read::DIALECT,
             items_write::{
                 CallItem, ContentPart, EventWriter, MessageItem, OutputItem, ReasoningItem,
                 append_element, write_location, write_message, write_summary_text,
             },
             names::strip_namespace,
-            schema,
+            schema, stored,
         },
     },
     ir::{
@@ -22,11 +23,20 @@ use crate::{
     },
 };
 
+/// The text of a summary that becomes one item.
+#[derive(Default)]
+struct Summary {
+    text: String,
+    is_open: bool,
+}
+
 /// Writes items, and retains them for the complete response at the end.
 pub(super) struct ItemsWriter {
     id: String,
     custom_tools: Vec<String>,
     namespaced_tools: Vec<(String, String, String)>,
+    client_tools: Vec<String>,
+    compaction: Option<Summary>,
     pub(super) event_writer: EventWriter,
     pub(super) saw_refusal: bool,
     /// The finished items, as text.
@@ -42,6 +52,8 @@ impl ItemsWriter {
             id: shape.request_id.clone(),
             custom_tools: shape.custom_tools.clone(),
             namespaced_tools: shape.namespaced_tools.clone(),
+            client_tools: shape.client_tools.clone(),
+            compaction: shape.compaction.then(Summary::default),
             event_writer: EventWriter {
                 next_sequence: 0,
                 line: String::new(),
@@ -59,6 +71,10 @@ impl ItemsWriter {
     }
 
     pub(super) fn open_block(&mut self, head: BlockStart, out: &mut Vec<u8>) {
+        if let Some(summary) = &mut self.compaction {
+            summary.is_open = matches!(head, BlockStart::Text);
+            return;
+        }
         match head {
             BlockStart::Text => self.open_part(false, out),
             BlockStart::Refusal => self.open_part(true, out),
@@ -75,6 +91,8 @@ impl ItemsWriter {
                 self.close_item("completed", out);
                 let bridged = form == CallKind::Function && self.custom_tools.contains(&name);
                 let custom = bridged || form == CallKind::Custom;
+                let client_tool =
+                    client_tools::named(&name).filter(|_| self.client_tools.contains(&name));
                 let inside = self.namespaced_tools.iter().find(|(full, ..)| *full == name);
                 let (space, name) = match inside {
                     Some((full, space, name)) if name.is_empty() => {
@@ -91,6 +109,7 @@ impl ItemsWriter {
                     text: String::new(),
                     custom,
                     bridged,
+                    client_tool,
                 };
                 let index = self.item_count;
                 self.event_writer.emit("response.output_item.added", out, |o| {
@@ -178,6 +197,9 @@ impl ItemsWriter {
     }
 
     pub(super) fn write_delta(&mut self, text: &str, out: &mut Vec<u8>) {
+        if let Some(summary) = self.compaction.as_mut().filter(|summary| summary.is_open) {
+            summary.text.push_str(text);
+        }
         let index = self.item_count;
         match &mut self.open_item {
             OutputItem::Message(MessageItem {
@@ -202,7 +224,7 @@ impl ItemsWriter {
             }
             OutputItem::Call(call) => {
                 call.text.push_str(text);
-                if !call.bridged {
+                if !call.bridged && call.client_tool.is_none() {
                     self.event_writer.emit(call.event_type("delta"), out, |o| {
                         o.str("item_id", &call.id).num("output_index", index).str("delta", text);
                     });
@@ -316,6 +338,10 @@ impl ItemsWriter {
             }
             OutputItem::Call(call) => {
                 let (text, streamed) = call.final_text();
+                if call.client_tool.is_some() {
+                    let item = writer::object(|o| call.write_object(o, status, &text));
+                    return self.finish_item(&item, out);
+                }
                 if !streamed && !text.is_empty() {
                     self.event_writer.emit(call.event_type("delta"), out, |o| {
                         o.str("item_id", &call.id).num("output_index", index).str("delta", &text);
@@ -348,11 +374,25 @@ impl ItemsWriter {
                 writer::object(|o| thought.write_object(o))
             }
         };
+        self.finish_item(&item, out);
+    }
+
+    fn finish_item(&mut self, item: &str, out: &mut Vec<u8>) {
+        let index = self.item_count;
         self.event_writer.emit("response.output_item.done", out, |o| {
-            o.num("output_index", index).raw_text("item", &item);
+            o.num("output_index", index).raw_text("item", item);
         });
-        append_element(&mut self.output, &item);
+        append_element(&mut self.output, item);
         self.item_count += 1;
+    }
+
+    /// Ends the last item; the answer is complete.
+    pub(super) fn close_last_item(&mut self, status: &str, out: &mut Vec<u8>) {
+        self.close_item(status, out);
+        if let Some(summary) = self.compaction.take() {
+            let item = stored::compaction_item(&self.item_id("cmp_"), &summary.text);
+            self.write_complete_item(&item, out);
+        }
     }
 
     /// Ends the open block.

@@ -55,7 +55,7 @@ impl ResponseWriter {
             }
         }
         let (finish, usage, tier) = end.unwrap_or_default();
-        writer.items.close_item(item_status(&finish), &mut out);
+        writer.items.close_last_item(item_status(&finish), &mut out);
         let usage = usage.or(writer.usage);
         let word = schema::response_status(&finish, writer.items.saw_refusal);
         let state = ResponseState::Ended {
@@ -109,7 +109,7 @@ impl ResponseWriter {
         out: &mut Vec<u8>,
     ) {
         self.ensure_started(out);
-        self.items.close_item(item_status(finish), out);
+        self.items.close_last_item(item_status(finish), out);
         let usage = usage.or(self.usage);
         let word = schema::response_status(finish, self.items.saw_refusal);
         let kind = if word == "incomplete" { "response.incomplete" } else { "response.completed" };

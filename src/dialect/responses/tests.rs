@@ -35,6 +35,8 @@ fn shape() -> ResponseSpec {
         include_usage: true,
         custom_tools: Vec::new(),
         namespaced_tools: Vec::new(),
+        client_tools: Vec::new(),
+        compaction: false,
         echo: Extras::default(),
     }
 }

@@ -1,11 +1,25 @@
 //! Reads tools and the tool choice: functions, free-text tools, namespaces, and hosted tools.
 
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
+
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
-    dialect::responses::items_read::{DIALECT, item_type, qualified_name},
+    dialect::{
+        renamed_tools::NameNumbers,
+        responses::{
+            client_tools::{self, FOUND_TOOL_NOTE},
+            items_read::{DIALECT, item_type, qualified_name},
+        },
+    },
     ir::{
         extras::Extras,
-        tool::{CustomTool, FunctionTool, HostedKind, HostedTool, Tool, ToolChoice},
+        tool::{
+            CustomTool, FunctionTool, HostedKind, HostedTool, INNER_NAME_NOTE, ORIGINAL_TOOL_NOTE,
+            Tool, ToolChoice,
+        },
     },
 };
 
@@ -21,14 +35,63 @@ pub(super) fn read_tools(list: JsonRef<'_>) -> Vec<Tool> {
             "function" => out.push(Tool::Function(read_function(tool))),
             "custom" => out.push(Tool::Custom(read_custom(tool))),
             "namespace" if can_flatten(tool) => flatten_namespace(tool, &mut out),
-            kind => out.push(Tool::Hosted(HostedTool {
-                kind: hosted_kind(kind),
-                dialect: DIALECT,
-                body: RawJson::from_json(tool),
-            })),
+            kind => out.push(match client_tools::read_tool(tool) {
+                Some(function) => Tool::Function(function),
+                None => Tool::Hosted(HostedTool {
+                    kind: hosted_kind(kind),
+                    dialect: DIALECT,
+                    body: RawJson::from_json(tool),
+                }),
+            }),
         }
     }
+    keep_names_apart(&mut out);
     out
+}
+
+/// Gives a tool of a namespace another name if its qualified name is taken: two tools of one name
+/// are refused everywhere.
+fn keep_names_apart(tools: &mut [Tool]) {
+    let mut taken: HashSet<String> = tools
+        .iter()
+        .filter_map(|tool| match tool {
+            Tool::Function(tool) if tool.namespace.is_some() => None,
+            tool => tool.name().map(str::to_owned),
+        })
+        .collect();
+    let mut numbers = NameNumbers::default();
+    for tool in tools {
+        let Tool::Function(tool) = tool else { continue };
+        if tool.namespace.is_none() {
+            continue;
+        }
+        if taken.contains(&tool.name) && tool.name.is_ascii() {
+            let inner = RawJson::string(&tool.inner_name());
+            tool.name = numbers.unique(&tool.name, usize::MAX, |name| taken.contains(name));
+            tool.extras.push_dialect_only(DIALECT, INNER_NAME_NOTE, inner);
+        }
+        taken.insert(tool.name.clone());
+    }
+}
+
+/// Reads the tools that the input adds to a request: those of `additional_tools` items, and those
+/// that a search of the client found.
+pub(super) fn read_input_tools(input: JsonRef<'_>, tools: &mut Vec<Tool>) {
+    let mut known: HashSet<String> =
+        tools.iter().filter_map(Tool::name).map(str::to_owned).collect();
+    for item in input.items() {
+        let kind = item_type(item);
+        let is_found = kind == "tool_search_output";
+        if !is_found && kind != "additional_tools" {
+            continue;
+        }
+        let mut added = item.get("tools").map(read_tools).unwrap_or_default();
+        added.retain(|tool| tool.name().is_none_or(|name| known.insert(name.to_owned())));
+        for extras in added.iter_mut().filter(|_| is_found).filter_map(extras_mut) {
+            extras.push_dialect_only(DIALECT, FOUND_TOOL_NOTE, RawJson::from(true));
+        }
+        tools.append(&mut added);
+    }
 }
 
 fn hosted_kind(kind: &str) -> HostedKind {
@@ -134,6 +197,9 @@ pub(super) fn read_choice(json: JsonRef<'_>, tools: &[Tool]) -> Option<ToolChoic
     }
     match item_type(json).as_str() {
         "function" | "custom" => read_named_tool(json, tools).map(ToolChoice::Named),
+        kind if tools.iter().any(|tool| is_client_tool(tool, kind)) => {
+            Some(ToolChoice::Named(kind.to_owned()))
+        }
         "allowed_tools" => {
             let inner = json.get("allowed_tools").filter(|inner| inner.is_object()).unwrap_or(json);
             let names: Vec<_> = inner
@@ -148,6 +214,11 @@ pub(super) fn read_choice(json: JsonRef<'_>, tools: &[Tool]) -> Option<ToolChoic
     }
 }
 
+fn is_client_tool(tool: &Tool, kind: &str) -> bool {
+    matches!(tool, Tool::Function(tool)
+        if tool.name == kind && tool.extras.get(DIALECT, ORIGINAL_TOOL_NOTE).is_some())
+}
+
 fn read_named_tool(json: JsonRef<'_>, tools: &[Tool]) -> Option<String> {
     let inner = json
         .get("function")
@@ -158,8 +229,34 @@ fn read_named_tool(json: JsonRef<'_>, tools: &[Tool]) -> Option<String> {
     Some(qualify_if_known(json.string_at("namespace").as_deref(), name, tools))
 }
 
+/// The names of a request's tools by namespace and the name inside it.
+pub(super) struct QualifiedNames<'a> {
+    functions: HashMap<(&'a str, Cow<'a, str>), &'a str>,
+    all: HashSet<&'a str>,
+}
+
+impl<'a> QualifiedNames<'a> {
+    pub(super) fn new(tools: &'a [Tool]) -> Self {
+        let functions = tools.iter().filter_map(|tool| match tool {
+            Tool::Function(tool) => {
+                Some(((tool.namespace.as_deref()?, tool.inner_name()), tool.name.as_str()))
+            }
+            Tool::Custom(_) | Tool::Hosted(_) => None,
+        });
+        Self { functions: functions.collect(), all: tools.iter().filter_map(Tool::name).collect() }
+    }
+
+    /// The name that aiproxy uses for a tool; `None` if the request has no such tool.
+    pub(super) fn find(&self, namespace: &str, name: &str) -> Option<&'a str> {
+        self.functions
+            .get(&(namespace, Cow::Borrowed(name)))
+            .or_else(|| self.all.get(&*qualified_name(namespace, name)))
+            .copied()
+    }
+}
+
 /// The name that aiproxy uses for a tool: joined with its namespace if the request has such a tool.
-pub(super) fn qualify_if_known(namespace: Option<&str>, name: String, tools: &[Tool]) -> String {
-    let full = namespace.map(|namespace| qualified_name(namespace, &name));
-    full.filter(|full| tools.iter().any(|tool| tool.name() == Some(full))).unwrap_or(name)
+fn qualify_if_known(namespace: Option<&str>, name: String, tools: &[Tool]) -> String {
+    let Some(namespace) = namespace else { return name };
+    QualifiedNames::new(tools).find(namespace, &name).map_or(name, str::to_owned)
 }

@@ -5,6 +5,7 @@ use crate::{
     dialect::{
         losses::Losses,
         responses::{
+            client_tools::FOUND_TOOL_NOTE,
             items_read::{DIALECT, write_members},
             names::ResponsesToolNames,
             tools_read::{self, NAMESPACE_NOTE},
@@ -13,7 +14,9 @@ use crate::{
     ir::{
         extras::Extras,
         request::ChatRequest,
-        tool::{CustomTool, FunctionTool, HostedKind, HostedTool, Tool, ToolChoice},
+        tool::{
+            CustomTool, FunctionTool, HostedKind, HostedTool, ORIGINAL_TOOL_NOTE, Tool, ToolChoice,
+        },
     },
 };
 
@@ -24,8 +27,9 @@ pub(super) fn write_tools(
     losses: &mut Losses,
 ) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
-    let mut rest = request.tools.as_slice();
-    while let Some((tool, after)) = rest.split_first() {
+    let written: Vec<&Tool> = request.tools.iter().filter(|tool| !is_found(tool)).collect();
+    let mut rest = written.as_slice();
+    while let Some((&tool, after)) = rest.split_first() {
         let namespace = tool.name().and_then(|name| names.namespace(name));
         let Some(namespace) = namespace else {
             out.extend(write_tool(tool, names, losses));
@@ -36,10 +40,10 @@ pub(super) fn write_tools(
         let begins = |tool: &Tool| {
             tool_extras(tool).is_some_and(|extras| extras.get(DIALECT, NAMESPACE_NOTE).is_some())
         };
-        let same = |other: &Tool| {
+        let same = |other: &&&Tool| {
             other.name().and_then(|name| names.namespace(name)) == Some(namespace) && !begins(other)
         };
-        let count = 1 + after.iter().take_while(|other| same(other)).count();
+        let count = 1 + after.iter().take_while(same).count();
         let nested: Vec<String> =
             rest[..count].iter().filter_map(|tool| write_tool(tool, names, losses)).collect();
         out.push(writer::object(|o| {
@@ -59,6 +63,11 @@ pub(super) fn write_tools(
         rest = &rest[count..];
     }
     out
+}
+
+/// Whether the tool stands in the result of the client's search already.
+fn is_found(tool: &Tool) -> bool {
+    tool_extras(tool).is_some_and(|extras| extras.get(DIALECT, FOUND_TOOL_NOTE).is_some())
 }
 
 fn tool_extras(tool: &Tool) -> Option<&Extras> {
@@ -84,6 +93,9 @@ fn write_function(
 ) -> String {
     if tool.cache.is_some() {
         losses.add("tools.cache_control");
+    }
+    if let Some(original) = tool.extras.get(DIALECT, ORIGINAL_TOOL_NOTE) {
+        return original.text().to_owned();
     }
     let same_dialect = tool.extras.is_from(DIALECT);
     writer::object(|o| {

@@ -15,6 +15,7 @@ use crate::{
     ir::{
         fault::{ProxyError, ProxyErrorKind},
         op::Dialect,
+        request::ChatRequest,
     },
     routing::candidate::Target,
 };
@@ -79,6 +80,7 @@ fn expand_stored(
     if let Some(request) = parsed.client_conversation_mut() {
         request.stream = context.request.stream;
         context.engine.response_store.expand(project, request)?;
+        refuse_foreign_state(request)?;
         context.engine.reasoning_cache.restore(project, request, to, context.engine.clock.mono());
     }
     Ok(match parsed {
@@ -88,6 +90,28 @@ fn expand_stored(
         },
         parsed => parsed,
     })
+}
+
+/// Fields of a Responses request that name what only OpenAI keeps.
+const FOREIGN_STATE_FIELDS: [(&str, &str); 2] = [
+    ("conversation", "send its items as `input` instead"),
+    ("prompt", "send its text as `instructions` and `input` instead"),
+];
+
+/// Refuses a request about a conversation or a prompt that is stored at a provider: no other
+/// upstream knows it.
+fn refuse_foreign_state(request: &ChatRequest) -> Result<(), ProxyError> {
+    for (field, advice) in FOREIGN_STATE_FIELDS {
+        if request.extras.get(Dialect::Responses, field).is_some() {
+            let message = format!(
+                "`{field}` names what is stored at a provider of the Responses API, and no upstream for this model is one; {advice}"
+            );
+            return Err(ProxyError::new(ProxyErrorKind::BadRequest, message)
+                .code("unsupported_parameter")
+                .param(field));
+        }
+    }
+    Ok(())
 }
 
 /// If losses are refused, removes the targets that would lose something; the error names the

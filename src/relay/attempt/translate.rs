@@ -29,6 +29,7 @@ use crate::{
         assemble::{self, Assembler},
         fault::Fault,
         op::{Dialect, Op},
+        request::ChatRequest,
         response::ChatResponse,
         think_tags,
         tool::Tool,
@@ -116,8 +117,7 @@ pub(in crate::relay) fn response_spec(context: &RequestContext) -> ResponseSpec 
     let namespaced = tools.iter().filter_map(|tool| match tool {
         Tool::Function(tool) => {
             let space = tool.namespace.clone()?;
-            let inner =
-                tool.name.strip_prefix(&format!("{space}__")).unwrap_or(&tool.name).to_owned();
+            let inner = tool.inner_name().into_owned();
             Some((tool.name.clone(), space, inner))
         }
         _ => None,
@@ -131,6 +131,8 @@ pub(in crate::relay) fn response_spec(context: &RequestContext) -> ResponseSpec 
         include_usage: context.request.include_usage,
         custom_tools: custom.collect(),
         namespaced_tools: namespaced.collect(),
+        client_tools: conversation.map(ChatRequest::client_tools).unwrap_or_default(),
+        compaction: conversation.is_some_and(ChatRequest::is_compaction),
         echo: conversation.map(|request| request.echoed_fields.clone()).unwrap_or_default(),
     }
 }
