@@ -121,6 +121,11 @@ async fn start(
     if !waits_for_content {
         let (mut active, result) = future.await;
         return match result {
+            Err(error) if local_answer::can_be_translated(&active.context, &error) => {
+                active.context.request.must_rewrite = true;
+                let (active, result) = Box::pin(dispatch::dispatch_cancellable(active)).await;
+                into_response(active, result)
+            }
             Err(error) => {
                 match Box::pin(local_answer::fallback(&mut active.context, error)).await {
                     Ok(body) => local_response(active, body),

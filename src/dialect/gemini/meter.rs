@@ -18,8 +18,6 @@ use crate::{
 pub(super) struct ContentMeter {
     summary: AnswerSummary,
     finished: bool,
-    /// The candidates that have a finish reason, one bit each.
-    ended_candidates: u32,
 }
 
 /// Reads usage. `candidatesTokenCount` excludes thoughts; `promptTokenCount` includes cached
@@ -90,22 +88,6 @@ impl ContentChunkFields {
     }
 }
 
-/// The candidates of a chunk, each with the bit of its index. Indexes beyond the last bit share it.
-fn candidates_with_bits(json: JsonRef<'_>) -> impl Iterator<Item = (u32, JsonRef<'_>)> {
-    let list = json.get("candidates").into_iter().flat_map(JsonRef::items);
-    list.map(|candidate| {
-        (1 << candidate.get("index").and_then(JsonRef::u64).unwrap_or(0).min(31), candidate)
-    })
-}
-
-impl ContentMeter {
-    /// Whether a chunk adds only to candidates that have ended. The client must not receive such a
-    /// chunk.
-    fn continues_only_ended(&self, json: JsonRef<'_>) -> bool {
-        candidates_with_bits(json).all(|(bit, _)| self.ended_candidates & bit != 0)
-    }
-}
-
 impl Meter for ContentMeter {
     fn observe(&mut self, name: &[u8], data: &[u8]) -> MeterEvent {
         if event_json::is_done(data) {
@@ -120,20 +102,10 @@ impl Meter for ContentMeter {
         if fields.has_error || name == b"error" {
             return MeterEvent::Error(Box::new(read_error::from_json(None, json)));
         }
-        if self.finished
-            && fields.has_content
-            && !fields.has_finish
-            && self.continues_only_ended(json)
-        {
-            return MeterEvent::Drop;
-        }
         if fields.has_finish
             && let Some(reason) = read_finish_reason(json)
         {
             self.finished = true;
-            self.ended_candidates |= candidates_with_bits(json)
-                .filter(|(_, candidate)| candidate.get("finishReason").is_some())
-                .fold(0, |ended, (bit, _)| ended | bit);
             self.summary.finish_reason = Some(reason);
         }
         if fields.has_usage {
@@ -190,23 +162,17 @@ mod tests {
         );
     }
 
+    /// Code execution streams a finish reason with each result and goes on.
     #[test]
-    fn what_comes_after_the_end_of_a_candidate_is_dropped() {
-        let text = |index: u8, reason: &str| {
-            format!(
-                r#"{{"candidates":[{{"index":{index},"content":{{"parts":[{{"text":"x"}}]}}{reason}}}]}}"#
-            )
-        };
-        let stop = r#","finishReason":"STOP""#;
+    fn content_after_a_finish_reason_counts() {
         let mut meter = ContentMeter::default();
         for (event, want) in [
-            (text(0, stop), MeterEvent::Content),
-            (text(0, stop), MeterEvent::Content),
-            (text(0, ""), MeterEvent::Drop),
-            (text(1, ""), MeterEvent::Content),
-            (text(1, stop), MeterEvent::Content),
-            (text(1, ""), MeterEvent::Drop),
-            (r#"{"usageMetadata":{"promptTokenCount":1}}"#.to_owned(), MeterEvent::Metadata),
+            (
+                r#"{"candidates":[{"content":{"parts":[{"text":"x"}]},"finishReason":"STOP"}]}"#,
+                MeterEvent::Content,
+            ),
+            (r#"{"candidates":[{"content":{"parts":[{"text":"y"}]}}]}"#, MeterEvent::Content),
+            (r#"{"usageMetadata":{"promptTokenCount":1}}"#, MeterEvent::Metadata),
         ] {
             assert_eq!(meter.observe(b"", event.as_bytes()), want, "{event}");
         }

@@ -124,11 +124,9 @@ impl ContentStreamReader {
         candidate: &GeminiCandidate<'_>,
         out: &mut Vec<ChatEvent>,
     ) -> Result<(), Box<Fault>> {
-        let is_after_end = self.finish.is_some() && candidate.finish_reason.is_none();
-        let parts = candidate
-            .content
-            .filter(|_| !is_after_end)
-            .and_then(|content| field_names::member(content, "parts"));
+        // Code execution streams a finish reason with each result and goes on, so that only the end
+        // of the body ends the answer.
+        let parts = candidate.content.and_then(|content| field_names::member(content, "parts"));
         for part in parts.into_iter().flat_map(field_names::elements) {
             self.read_part(part, out);
         }

@@ -17,6 +17,7 @@ mod response_read;
 mod response_write;
 mod schema;
 pub mod stored;
+pub mod stored_events;
 mod stream_items_read;
 mod stream_items_write;
 mod stream_read;

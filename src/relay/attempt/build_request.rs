@@ -6,7 +6,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::relay::request::proxy_request::{ModelLocation, ProxyRequest};
+use crate::relay::{
+    attempt::body_names,
+    request::proxy_request::{ModelLocation, ProxyRequest},
+};
 use crate::{
     base::json::scan,
     config::settings::Patch,
@@ -82,6 +85,12 @@ pub fn build_request(request: &ProxyRequest, target: &Target) -> PreparedRequest
                 scan::json_string(&target.model)
             },
         ));
+    }
+    if request.endpoint.dialect == Dialect::Gemini
+        && matches!(request.endpoint.model, ModelLocation::Path(_))
+        && *request.requested_model != *target.model
+    {
+        edits.extend(body_names::edits(&request.body, &target.model));
     }
     if ask_usage {
         match (&request.stream_options, request.object_end) {

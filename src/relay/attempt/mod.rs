@@ -1,6 +1,7 @@
 //! Runs one attempt at one candidate: sends it, reads as far as failover needs, classifies the
 //! result.
 
+mod body_names;
 pub mod build_request;
 mod classify;
 pub mod collect_events;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::relay::{
     attempt::{other_ops, translate},
     context::RequestContext,
+    request::parsed::{COMPACT_PATH, INPUT_TOKENS_PATH},
 };
 use crate::{
     base::{clock::UnixMillis, json::writer},
@@ -20,21 +21,31 @@ use crate::{
     routing::{candidate::Target, name_resolver::OnUnknownList, resolve},
 };
 
+/// Whether the upstream's dialect has no such endpoint there.
+fn is_endpoint_missing(error: &ProxyError) -> bool {
+    error.kind == ProxyErrorKind::UpstreamError && matches!(error.status, Some(404 | 405 | 501))
+}
+
+/// Whether a conversation that an upstream of the client's dialect could not compact can be
+/// compacted as for upstreams of other dialects: by asking the model for a summary.
+pub(in crate::relay) fn can_be_translated(context: &RequestContext, error: &ProxyError) -> bool {
+    let request = &context.request;
+    request.endpoint.op == Op::Stored
+        && request.endpoint.path == COMPACT_PATH
+        && !request.must_rewrite
+        && is_endpoint_missing(error)
+}
+
 /// Returns a local answer instead of the error, if there is one.
 pub(in crate::relay) async fn fallback(
     context: &mut RequestContext,
     error: ProxyError,
 ) -> Result<Bytes, ProxyError> {
-    let unspoken = context.no_upstream_dialect
-        || error.kind == ProxyErrorKind::UpstreamError
-            && matches!(error.status, Some(404 | 405 | 501));
+    let unspoken = context.no_upstream_dialect || is_endpoint_missing(&error);
     match context.request.endpoint.op {
         Op::ModelCard if unspoken => model_card(context).ok_or(error),
         Op::CountTokens if unspoken => other_ops::estimate_tokens(context).await,
-        Op::Stored
-            if context.no_upstream_dialect
-                && context.request.endpoint.path == "/responses/input_tokens" =>
-        {
+        Op::Stored if unspoken && context.request.endpoint.path == INPUT_TOKENS_PATH => {
             other_ops::estimate_tokens(context).await
         }
         _ => Err(error),

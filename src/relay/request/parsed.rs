@@ -31,8 +31,8 @@ pub enum ParsedRequest {
 }
 
 /// Paths of the Responses dialect for operations on a conversation.
-const COMPACT_PATH: &str = "/responses/compact";
-const INPUT_TOKENS_PATH: &str = "/responses/input_tokens";
+pub(in crate::relay) const COMPACT_PATH: &str = "/responses/compact";
+pub(in crate::relay) const INPUT_TOKENS_PATH: &str = "/responses/input_tokens";
 
 impl ParsedRequest {
     /// Reads a request.

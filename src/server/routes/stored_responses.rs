@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use crate::server::{paths::StoredAction, state::ServerState};
 use crate::{
     base::{id::RequestId, sanitize},
-    dialect::stored,
+    dialect::{stored, stored_events},
     ir::{
         fault::{ProxyError, ProxyErrorKind},
         op::{Dialect, Op},
@@ -38,7 +38,23 @@ pub(in crate::server) async fn respond(
     let (upstream, key) = match server.engine.response_store.find(&project, &response) {
         None => return refuse(&not_found(&response)),
         Some(StoredAt::Local { conversation, request_messages: asked, body }) => {
+            let parameter = |name: &str| {
+                let pairs = query.as_deref().unwrap_or_default().split('&');
+                pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name)
+            };
             let text = match action {
+                StoredAction::Get if parameter("stream").is_some_and(|(_, on)| on == "true") => {
+                    let after = parameter("starting_after").and_then(|(_, text)| text.parse().ok());
+                    return match stored_events::stored_events(&body, after) {
+                        Some(events) => response::full_response(
+                            StatusCode::OK,
+                            "text/event-stream; charset=utf-8",
+                            id,
+                            events,
+                        ),
+                        None => refuse(&not_found(&response)),
+                    };
+                }
                 StoredAction::Get => body,
                 StoredAction::InputItems => {
                     let request = ChatRequest {
