@@ -60,7 +60,7 @@ impl RecordedText {
             }
             // A signature proves a text only to the provider that signed it, and the text is valid
             // without it.
-            ChatEvent::Signature { .. } | ChatEvent::End { .. } => {}
+            ChatEvent::Signature { .. } | ChatEvent::Phase { .. } | ChatEvent::End { .. } => {}
             ChatEvent::Citation { .. } | ChatEvent::Logprobs(_) | ChatEvent::Open { .. } => {
                 self.disqualify();
             }
@@ -193,6 +193,9 @@ impl Continuation {
             }
             ChatEvent::Signature { block, signature: proof } => {
                 out.push(ChatEvent::Signature { block: self.map_block(block), signature: proof });
+            }
+            ChatEvent::Phase { block, phase } => {
+                out.push(ChatEvent::Phase { block: self.map_block(block), phase });
             }
             ChatEvent::Citation { block, citation } => {
                 out.push(ChatEvent::Citation { block: self.map_block(block), citation });

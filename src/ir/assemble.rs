@@ -60,6 +60,11 @@ impl Assembler {
                     block.signature = Some(proof.clone());
                 }
             }
+            ChatEvent::Phase { block, phase } => {
+                if let Some(block) = self.block_mut(*block) {
+                    block.set_phase(phase);
+                }
+            }
             ChatEvent::Citation { block, citation } => {
                 if let Some(Block { kind: BlockKind::Text(text), .. }) = self.block_mut(*block) {
                     text.citations.push(citation.clone());
@@ -125,6 +130,7 @@ pub fn to_events(response: &ChatResponse) -> Vec<ChatEvent> {
             BlockKind::ToolResult(_) => continue,
         };
         out.push(ChatEvent::Open { block: number, head });
+        out.extend(block.phase().map(|phase| ChatEvent::Phase { block: number, phase }));
         if !text.is_empty() {
             out.push(ChatEvent::Delta { block: number, text: text.to_owned() });
         }

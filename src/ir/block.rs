@@ -16,7 +16,23 @@ pub struct Block {
     pub extras: Extras,
 }
 
+/// The note on a text: its phase (Responses).
+pub const PHASE_NOTE: &str = "item.phase";
+
 impl Block {
+    /// Returns the phase of a text: `commentary` before calls, or `final_answer` (Responses).
+    #[must_use]
+    pub fn phase(&self) -> Option<String> {
+        self.extras.get(Dialect::Responses, PHASE_NOTE)?.json().string()
+    }
+
+    /// Notes the phase of a text, unless other notes of its dialect stand there.
+    pub fn set_phase(&mut self, phase: &str) {
+        if self.extras.is_blank() {
+            self.extras.push_dialect_only(Dialect::Responses, PHASE_NOTE, RawJson::string(phase));
+        }
+    }
+
     #[must_use]
     pub fn new(kind: BlockKind) -> Self {
         Self { kind, signature: None, cache: None, extras: Extras::default() }

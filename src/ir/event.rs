@@ -37,6 +37,12 @@ pub enum ChatEvent {
         block: u32,
         signature: ReasoningSignature,
     },
+    /// The phase of a text (`commentary`, `final_answer`), which the provider wants back with the
+    /// next turn (Responses); before its first delta.
+    Phase {
+        block: u32,
+        phase: String,
+    },
     Citation {
         block: u32,
         citation: Citation,

@@ -68,6 +68,12 @@ impl Extras {
         self.dialect == Some(dialect)
     }
 
+    /// Whether nothing at all is stored, also nothing that only its own dialect needs.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.is_empty() && self.dialect_only.is_empty()
+    }
+
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty() && self.equivalents.is_empty()

@@ -52,6 +52,7 @@ fn block_of(event: &ChatEvent) -> Option<u32> {
         | ChatEvent::Delta { block, .. }
         | ChatEvent::Signature { block, .. }
         | ChatEvent::Citation { block, .. }
+        | ChatEvent::Phase { block, .. }
         | ChatEvent::Close { block } => Some(*block),
         ChatEvent::Begin { .. } | ChatEvent::Logprobs(_) | ChatEvent::End { .. } => None,
     }

@@ -68,6 +68,9 @@ impl ThinkTagSplitter {
                         .map(|block| ChatEvent::Signature { block, signature: proof }),
                 );
             }
+            ChatEvent::Phase { block, phase } => {
+                out.extend(self.renumber(block).map(|block| ChatEvent::Phase { block, phase }));
+            }
             ChatEvent::Citation { block, citation } => {
                 out.extend(
                     self.renumber(block).map(|block| ChatEvent::Citation { block, citation }),

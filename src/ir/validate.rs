@@ -30,7 +30,9 @@ pub fn validate_events(events: &[ChatEvent]) -> Result<(), String> {
             ChatEvent::Delta { block, .. } if state(*block) != Some((true, true)) => {
                 return Err(format!("event {at}: a delta for block {block}, which takes none now"));
             }
-            ChatEvent::Signature { block, .. } | ChatEvent::Citation { block, .. }
+            ChatEvent::Signature { block, .. }
+            | ChatEvent::Citation { block, .. }
+            | ChatEvent::Phase { block, .. }
                 if !matches!(state(*block), Some((true, _))) =>
             {
                 return Err(format!("event {at}: something for block {block}, which is not open"));

@@ -39,6 +39,8 @@ pub struct RequestContext {
     pub hide_usage: bool,
     /// The request parsed into the IR, once a target needs it.
     pub parsed: Option<ParsedRequest>,
+    /// Hash of what the user said, by which kept reasoning is found again.
+    pub turns_hash: u64,
     /// No upstream supports this request; there may be a local answer.
     pub no_upstream_dialect: bool,
     /// What the newest attempt's request lost in translation.
@@ -80,6 +82,7 @@ impl RequestContext {
             overrides: self.overrides.clone(),
             hide_usage: false,
             parsed: None,
+            turns_hash: 0,
             no_upstream_dialect: false,
             losses: Vec::new(),
             attempt_context: None,

@@ -99,6 +99,7 @@ async fn start(
         overrides: ModelOverrides::default(),
         hide_usage: false,
         parsed: None,
+        turns_hash: 0,
         no_upstream_dialect: false,
         losses: Vec::new(),
         attempt_context: None,

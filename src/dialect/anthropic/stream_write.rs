@@ -324,7 +324,8 @@ impl MessageStreamWriter {
         }
         self.write_message_start(out);
         match event {
-            ChatEvent::Begin { .. } | ChatEvent::Logprobs(_) => {}
+            // Clients get the phase back with the next turn, from where it is kept.
+            ChatEvent::Begin { .. } | ChatEvent::Logprobs(_) | ChatEvent::Phase { .. } => {}
             ChatEvent::Open { head, .. } => self.open_block(head, out),
             ChatEvent::Delta { text, .. } => self.append_text(&text, out),
             ChatEvent::Signature { signature: proof, .. } => {

@@ -278,7 +278,7 @@ impl StreamWriter for ContentStreamWriter {
         match event {
             _ if self.ended => {}
             // Every chunk names the role, so there is nothing to write yet.
-            ChatEvent::Begin { .. } => {}
+            ChatEvent::Begin { .. } | ChatEvent::Phase { .. } => {}
             ChatEvent::Open { block, head } => self.open_block(block, head, out),
             ChatEvent::Delta { block, text } => self.write_delta(block, &text, out),
             ChatEvent::Signature { block, signature: proof } => {

@@ -302,7 +302,7 @@ impl StreamWriter for LineWriter {
                 writer::push_single_line(out, &line);
                 out.push(b'\n');
             }
-            ChatEvent::Signature { .. } | ChatEvent::Citation { .. } => {}
+            ChatEvent::Signature { .. } | ChatEvent::Citation { .. } | ChatEvent::Phase { .. } => {}
         }
     }
 

@@ -395,6 +395,7 @@ impl StreamWriter for ChunkWriter {
             }
             ChatEvent::Open { head, .. } => self.open_block(head, out),
             ChatEvent::Delta { block, text } => self.write_block_delta(block, &text, out),
+            ChatEvent::Phase { .. } => {}
             ChatEvent::Signature { block, signature: proof } => {
                 self.write_signature(block, &proof, out);
             }

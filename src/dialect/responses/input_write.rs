@@ -16,7 +16,9 @@ use crate::{
         results_by_call::ResultsByCall,
     },
     ir::{
-        block::{Block, BlockKind, CallKind, Reasoning, SignatureKind, ToolCall, ToolResult},
+        block::{
+            Block, BlockKind, CallKind, PHASE_NOTE, Reasoning, SignatureKind, ToolCall, ToolResult,
+        },
         extras::Extras,
         request::{ChatMessage, ChatRequest, Role},
         tool,
@@ -404,6 +406,9 @@ impl<'a> InputItemsWriter<'a> {
 
 fn write_item_fields(o: &mut writer::ObjectWriter<'_>, extras: &Extras) {
     if extras.is_from(DIALECT) {
+        if extras.iter().all(|(key, _)| key != PHASE_NOTE) {
+            o.opt_raw("phase", extras.get(DIALECT, PHASE_NOTE));
+        }
         for (key, value) in extras
             .iter()
             .filter_map(|(key, value)| Some((key.strip_prefix(ITEM_FIELD_PREFIX)?, value)))

@@ -37,6 +37,7 @@ pub(super) struct CallItem {
 
 pub(super) struct MessageItem {
     pub(super) id: String,
+    pub(super) phase: Option<String>,
     /// The finished parts, as text.
     pub(super) parts: String,
     pub(super) part_count: u64,
@@ -101,11 +102,18 @@ pub(super) fn write_location<'p, 'o>(
     o.str("item_id", id).num("output_index", index).num("content_index", part)
 }
 
-pub(super) fn write_message(o: &mut writer::ObjectWriter<'_>, id: &str, status: &str, parts: &str) {
+pub(super) fn write_message(
+    o: &mut writer::ObjectWriter<'_>,
+    id: &str,
+    phase: Option<&str>,
+    status: &str,
+    parts: &str,
+) {
     o.str("id", id)
         .str("type", "message")
         .str("status", status)
         .str("role", "assistant")
+        .opt_str("phase", phase)
         .raw_text("content", &format!("[{parts}]"));
 }
 

@@ -41,6 +41,7 @@ pub(super) struct StreamedItems {
 
 struct StreamedItem {
     open_part: Option<OpenPart>,
+    phase: Option<String>,
     /// The parts that were emitted completely.
     emitted_parts: HashSet<(ItemSlot, u64)>,
     /// The arguments or input that arrived before the call's name.
@@ -52,6 +53,7 @@ impl StreamedItem {
     fn new() -> Self {
         Self {
             open_part: None,
+            phase: None,
             emitted_parts: HashSet::new(),
             pending_text: String::new(),
             done: false,
@@ -132,6 +134,8 @@ impl StreamedItems {
         self.saw_refusal |= slot == ItemSlot::Refusal;
         self.saw_call |= slot == ItemSlot::Arguments;
         out.push(ChatEvent::Open { block, head });
+        let phase = self.items[at].phase.take_if(|_| slot == ItemSlot::Text);
+        out.extend(phase.map(|phase| ChatEvent::Phase { block, phase }));
         self.items[at].open_part = Some(OpenPart {
             block,
             slot,
@@ -238,6 +242,7 @@ impl StreamedItems {
     }
 
     pub(super) fn start_item(&mut self, at: usize, item: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
+        self.items[at].phase = item.non_empty_at("phase");
         if let Some(form) = call_kind(&item_type(item)) {
             self.open_call(at, item, form, out);
         }

@@ -176,10 +176,11 @@ impl ItemsWriter {
             let id = self.item_id("msg_");
             self.event_writer.emit("response.output_item.added", out, |o| {
                 o.num("output_index", index)
-                    .object("item", |o| write_message(o, &id, "in_progress", ""));
+                    .object("item", |o| write_message(o, &id, None, "in_progress", ""));
             });
             self.open_item = OutputItem::Message(MessageItem {
                 id,
+                phase: None,
                 parts: String::new(),
                 part_count: 0,
                 open_part: None,
@@ -248,6 +249,12 @@ impl ItemsWriter {
                 });
             }
             OutputItem::Message(_) | OutputItem::None => {}
+        }
+    }
+
+    pub(super) fn set_phase(&mut self, phase: String) {
+        if let OutputItem::Message(message) = &mut self.open_item {
+            message.phase = Some(phase);
         }
     }
 
@@ -334,7 +341,8 @@ impl ItemsWriter {
         let item = match std::mem::replace(&mut self.open_item, OutputItem::None) {
             OutputItem::None => return,
             OutputItem::Message(message_item) => {
-                writer::object(|o| write_message(o, &message_item.id, status, &message_item.parts))
+                let MessageItem { id, phase, parts, .. } = &message_item;
+                writer::object(|o| write_message(o, id, phase.as_deref(), status, parts))
             }
             OutputItem::Call(call) => {
                 let (text, streamed) = call.final_text();

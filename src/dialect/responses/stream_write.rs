@@ -92,6 +92,7 @@ impl ResponseWriter {
             }
             ChatEvent::Delta { text, .. } => self.items.write_delta(&text, out),
             ChatEvent::Signature { signature: proof, .. } => self.items.set_signature(proof, out),
+            ChatEvent::Phase { phase, .. } => self.items.set_phase(phase),
             ChatEvent::Citation { citation, .. } => self.items.write_citation(&citation, out),
             ChatEvent::Logprobs(list) => self.items.write_logprobs(list.text(), out),
             ChatEvent::Close { .. } => self.items.close_block(out),

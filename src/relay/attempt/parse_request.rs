@@ -7,6 +7,7 @@ use crate::relay::{
     attempt::{encode::encode_request, other_ops, translate::is_needed},
     context::RequestContext,
     request::{parsed::ParsedRequest, proxy_request::ProxyRequest},
+    state::reasoning_cache,
 };
 use crate::{
     base::sanitize,
@@ -38,6 +39,8 @@ pub(in crate::relay) fn parse_for_targets(
         .and_then(|parsed| expand_stored(context, parsed, to))
     {
         Ok(parsed) => {
+            context.turns_hash =
+                parsed.upstream_conversation().map_or(0, reasoning_cache::turns_hash);
             context.parsed = Some(parsed);
             let before = targets.len();
             targets.retain(|target| {

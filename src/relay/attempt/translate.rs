@@ -240,7 +240,8 @@ pub(in crate::relay) fn write_response(context: &RequestContext, response: &Chat
 /// Stores what later turns of the conversation need of a response.
 pub(in crate::relay) fn store_response(context: &RequestContext, response: &ChatResponse) {
     let project = &context.request.caller.project.name;
-    context.engine.reasoning_cache.insert(project, response, context.engine.clock.mono());
+    let now = context.engine.clock.mono();
+    context.engine.reasoning_cache.insert(project, context.turns_hash, response, now);
     if let (Some(ParsedRequest::Chat(request)), Dialect::Responses) =
         (&context.parsed, context.request.endpoint.dialect)
     {

@@ -2,8 +2,9 @@
 //! continues.
 //!
 //! Entries are found by the ids of a response's tool calls, or by the calls' names and arguments
-//! for clients that do not preserve ids. A response without calls is found by its text. Bounded in
-//! bytes and time, per project.
+//! for clients that do not preserve ids. A response without calls is found by its text. All but
+//! long ids, which are unique, count only together with what the user said before: another
+//! conversation may have the same short answer. Bounded in bytes and time, per project.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,14 +17,17 @@ use crate::{
     base::{clock::Mono, sync::Mutex},
     ir::{
         block::{Block, BlockKind, ToolCall},
+        extras::Extras,
         op::Dialect,
-        request::{ChatRequest, Role},
+        request::{ChatMessage, ChatRequest, Role},
         response::ChatResponse,
     },
 };
 
 const TTL: Duration = Duration::from_secs(6 * 3600);
 const MAX_BYTES: usize = 32 << 20;
+/// Ids of calls from this length on are unique; shorter ones may be counted per conversation.
+const UNIQUE_ID_LEN: usize = 16;
 /// Maximum bytes of one response; a larger one is not cached.
 pub(in crate::relay) const MAX_ENTRY_BYTES: usize = 1 << 20;
 
@@ -59,15 +63,19 @@ struct StoredReasoning {
 impl ReasoningCache {
     /// Caches a response that has signed blocks, and reasoning that led to calls, because some
     /// providers require that as well.
-    pub fn insert(&self, project: &str, response: &ChatResponse, now: Mono) {
+    ///
+    /// `turns` is the [`turns_hash`] of the request.
+    pub fn insert(&self, project: &str, turns: u64, response: &ChatResponse, now: Mono) {
         let thought = |block: &Block| matches!(block.kind, BlockKind::Reasoning(_));
         let called =
             response.blocks.iter().any(|block| matches!(block.kind, BlockKind::ToolCall(_)));
-        let is_stored = |block: &&Block| block.signature.is_some() || called && thought(block);
+        let is_stored = |block: &&Block| {
+            block.signature.is_some() || called && thought(block) || block.phase().is_some()
+        };
         if !response.blocks.iter().any(|block| is_stored(&block)) {
             return;
         }
-        let keys = lookup_keys(project, &response.blocks);
+        let keys = lookup_keys(project, turns, &response.blocks);
         let blocks: Vec<Block> =
             response.blocks.iter().filter(is_stored).map(strip_citations).collect();
         let bytes = blocks.iter().map(estimate_bytes).sum::<usize>() + 64;
@@ -76,6 +84,8 @@ impl ReasoningCache {
         }
         let dialect =
             blocks.iter().find_map(|block| block.signature.as_ref()).map(|proof| proof.dialect);
+        let phase = blocks.iter().find_map(Block::phase);
+        let dialect = dialect.or(phase.map(|_| Dialect::Responses));
         let answer = Arc::new(StoredReasoning { dialect, blocks });
         let mut state = self.0.lock();
         for key in &keys {
@@ -102,8 +112,12 @@ impl ReasoningCache {
         if state.by_key.is_empty() {
             return;
         }
-        for message in request.messages.iter_mut().filter(|message| message.role == Role::Assistant)
-        {
+        let mut turns = TurnsHasher::default();
+        for message in &mut request.messages {
+            if message.role != Role::Assistant {
+                turns.add(message);
+                continue;
+            }
             let pick = |known: &Vec<Arc<StoredReasoning>>| {
                 let same_dialect =
                     known.iter().find(|answer| answer.dialect.is_some() && answer.dialect == to);
@@ -112,7 +126,7 @@ impl ReasoningCache {
                     .or(known.last())
                     .cloned()
             };
-            let found = lookup_keys(project, &message.blocks)
+            let found = lookup_keys(project, turns.finish(), &message.blocks)
                 .into_iter()
                 .find_map(|key| state.by_key.get(&key).and_then(pick));
             if let Some(answer) = found {
@@ -146,11 +160,41 @@ impl ReasoningCacheState {
     }
 }
 
-/// Returns the keys by which a response is found again.
-fn lookup_keys(project: &str, blocks: &[Block]) -> Vec<u64> {
+/// Hashes what the user said in a conversation.
+#[must_use]
+pub fn turns_hash(request: &ChatRequest) -> u64 {
+    let mut turns = TurnsHasher::default();
+    request.messages.iter().for_each(|message| turns.add(message));
+    turns.finish()
+}
+
+#[derive(Default)]
+struct TurnsHasher(DefaultHasher);
+
+impl TurnsHasher {
+    fn add(&mut self, message: &ChatMessage) {
+        if message.role != Role::User {
+            return;
+        }
+        for block in &message.blocks {
+            if let BlockKind::Text(text) = &block.kind {
+                text.text.trim().hash(&mut self.0);
+            }
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.finish()
+    }
+}
+
+/// Returns the keys by which a response is found again. `turns` is the hash of what the user said
+/// before it.
+fn lookup_keys(project: &str, turns: u64, blocks: &[Block]) -> Vec<u64> {
     let hash = |kind: u8, text: &str| {
         let mut hasher = DefaultHasher::new();
-        (project, kind, text).hash(&mut hasher);
+        let turns = if kind == 0 && text.len() >= UNIQUE_ID_LEN { 0 } else { turns };
+        (project, turns, kind, text).hash(&mut hasher);
         hasher.finish()
     };
     let calls = || {
@@ -187,6 +231,11 @@ fn strip_citations(block: &Block) -> Block {
     let mut block = block.clone();
     if let BlockKind::Text(text) = &mut block.kind {
         text.citations.clear();
+        let phase = block.phase();
+        block.extras = Extras::default();
+        if let Some(phase) = phase {
+            block.set_phase(&phase);
+        }
     }
     block
 }
@@ -226,8 +275,12 @@ fn reinsert(stored: &[Block], blocks: &mut Vec<Block>) {
             }
             BlockKind::Text(text) => {
                 let same = blocks.iter_mut().find(|existing| matches!(&existing.kind, BlockKind::Text(own) if own.text.trim() == text.text.trim()));
-                if let Some(existing) = same.filter(|existing| existing.signature.is_none()) {
+                let Some(existing) = same else { continue };
+                if existing.signature.is_none() {
                     existing.signature.clone_from(&block.signature);
+                }
+                if let Some(phase) = block.phase() {
+                    existing.set_phase(&phase);
                 }
             }
             _ => {}
@@ -245,10 +298,7 @@ fn reinsert(stored: &[Block], blocks: &mut Vec<Block>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::{
-        block::{Reasoning, ReasoningSignature, SignatureKind},
-        request::ChatMessage,
-    };
+    use crate::ir::block::{Reasoning, ReasoningSignature, SignatureKind};
 
     fn proof(value: &str) -> Option<ReasoningSignature> {
         Some(ReasoningSignature {
@@ -272,6 +322,39 @@ mod tests {
         }))
     }
 
+    fn no_turns() -> u64 {
+        turns_hash(&ChatRequest::default())
+    }
+
+    #[test]
+    fn the_same_short_answer_in_another_conversation_gets_nothing() {
+        let kept = ReasoningCache::default();
+        let said = |text: &str| ChatMessage::new(Role::User, vec![Block::text(text)]);
+        let first = ChatRequest { messages: vec![said("apples")], ..ChatRequest::default() };
+        let blocks = vec![thought("hm", true), Block::text("yes"), call("c1")];
+        let answer = ChatResponse { blocks, ..ChatResponse::default() };
+        kept.insert("a", turns_hash(&first), &answer, Mono::default());
+        for (text, is_found) in [("pears", false), ("apples", true)] {
+            let answered = ChatMessage::new(Role::Assistant, vec![Block::text("yes"), call("c1")]);
+            let mut request =
+                ChatRequest { messages: vec![said(text), answered], ..ChatRequest::default() };
+            kept.restore("a", &mut request, None, Mono::default());
+            assert_eq!(request.messages[1].blocks.len() == 3, is_found, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_phase_of_a_text_goes_back_with_it() {
+        let kept = ReasoningCache::default();
+        let mut text = Block::text("Looking.");
+        text.set_phase("commentary");
+        let answer = ChatResponse { blocks: vec![text, call("c1")], ..ChatResponse::default() };
+        kept.insert("a", no_turns(), &answer, Mono::default());
+        let mut request = turn(vec![Block::text("Looking."), call("c1")]);
+        kept.restore("a", &mut request, None, Mono::default());
+        assert_eq!(request.messages[0].blocks[0].phase().as_deref(), Some("commentary"));
+    }
+
     fn turn(blocks: Vec<Block>) -> ChatRequest {
         ChatRequest {
             messages: vec![ChatMessage::new(Role::Assistant, blocks)],
@@ -285,6 +368,7 @@ mod tests {
         let now = Mono::default();
         kept.insert(
             "a",
+            no_turns(),
             &ChatResponse {
                 blocks: vec![thought("hm", true), call("c1"), call("c2")],
                 ..ChatResponse::default()
@@ -293,6 +377,7 @@ mod tests {
         );
         kept.insert(
             "a",
+            no_turns(),
             &ChatResponse {
                 blocks: vec![thought("ah", true), Block::text("yes ")],
                 ..ChatResponse::default()
@@ -344,9 +429,9 @@ mod tests {
             });
             ChatResponse { blocks: vec![thought, call("")], ..ChatResponse::default() }
         };
-        kept.insert("a", &answer(Dialect::Anthropic, "first"), Mono::default());
-        kept.insert("a", &answer(Dialect::Gemini, "other"), Mono::default());
-        kept.insert("a", &answer(Dialect::Anthropic, "second"), Mono::default());
+        kept.insert("a", no_turns(), &answer(Dialect::Anthropic, "first"), Mono::default());
+        kept.insert("a", no_turns(), &answer(Dialect::Gemini, "other"), Mono::default());
+        kept.insert("a", no_turns(), &answer(Dialect::Anthropic, "second"), Mono::default());
 
         for (to, want) in [
             (Some(Dialect::Anthropic), "second"),
@@ -371,6 +456,7 @@ mod tests {
             block.signature = proof(&n.to_string());
             kept.insert(
                 "a",
+                no_turns(),
                 &ChatResponse {
                     blocks: vec![block, call(&n.to_string())],
                     ..ChatResponse::default()
