@@ -20,7 +20,6 @@ use crate::{
         op::Dialect,
         request::ChatRequest,
         response::{Finish, FinishKind},
-        tool::Tool,
         usage::Usage,
     },
 };
@@ -126,14 +125,6 @@ fn response_spec(
     chat: &ChatRequest,
     framing: Option<Framing>,
 ) -> ResponseSpec {
-    let namespaced = chat.tools.iter().filter_map(|tool| match tool {
-        Tool::Function(tool) => {
-            let space = tool.namespace.clone()?;
-            let inner = tool.inner_name().into_owned();
-            Some((tool.name.clone(), space, inner))
-        }
-        Tool::Custom(_) | Tool::Hosted(_) => None,
-    });
     // Ollama repeats the name that was asked for, with its tag.
     let name = call.model_name().filter(|_| call.dialect == Dialect::Ollama);
     ResponseSpec {
@@ -144,7 +135,7 @@ fn response_spec(
         framing: framing.unwrap_or(Framing::Sse),
         include_usage: call.body["stream_options"]["include_usage"].as_bool() == Some(true),
         custom_tools: Vec::new(),
-        namespaced_tools: namespaced.collect(),
+        namespaced_tools: chat.namespaced_tools(),
         client_tools: chat.client_tools(),
         compaction: chat.is_compaction(),
         echo: chat.echoed_fields.clone(),

@@ -33,6 +33,26 @@ impl ChatRequest {
         self.extras.get(Dialect::Responses, COMPACTION_NOTE).is_some()
     }
 
+    /// Returns the tools inside a namespace: the name that calls use, the namespace, and the name
+    /// inside it.
+    #[must_use]
+    pub fn namespaced_tools(&self) -> Vec<(String, String, String)> {
+        self.tools
+            .iter()
+            .filter_map(|tool| match tool {
+                Tool::Function(tool) => {
+                    let inner = tool.inner_name().into_owned();
+                    Some((tool.name.clone(), tool.namespace.clone()?, inner))
+                }
+                Tool::Custom(tool) => {
+                    let (space, inner) = tool.namespace()?;
+                    Some((tool.name.clone(), space, inner))
+                }
+                Tool::Hosted(_) => None,
+            })
+            .collect()
+    }
+
     /// Returns the names of the tools that Responses defines by their types and the client runs.
     #[must_use]
     pub fn client_tools(&self) -> Vec<String> {

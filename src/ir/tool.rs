@@ -31,6 +31,8 @@ pub struct FunctionTool {
 
 /// The note on a function that its own dialect defines by a type: the tool as the client wrote it.
 pub const ORIGINAL_TOOL_NOTE: &str = "original";
+/// The note on a free-text tool: the namespace that contains it.
+pub const PARENT_NAMESPACE_NOTE: &str = "inside";
 /// The note on a tool whose qualified name is not its namespace and name, because another tool has
 /// that name already: the name inside the namespace.
 pub const INNER_NAME_NOTE: &str = "inner_name";
@@ -105,6 +107,14 @@ impl Tool {
 }
 
 impl CustomTool {
+    /// Returns the namespace that contains the tool, and the tool's name inside it.
+    #[must_use]
+    pub fn namespace(&self) -> Option<(String, String)> {
+        let space = self.extras.get(Dialect::Responses, PARENT_NAMESPACE_NOTE)?.json().string()?;
+        let inner = self.name.strip_prefix(&space)?.strip_prefix("__")?.to_owned();
+        Some((space, inner))
+    }
+
     /// Converts to a function with one text argument `input`, for dialects that only have
     /// functions. The call returns as `{"input": "…"}`, see [`custom_input`].
     #[must_use]

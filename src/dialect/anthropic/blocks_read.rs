@@ -2,6 +2,7 @@
 
 use crate::{
     base::json::{raw::RawJson, reader::JsonRef},
+    dialect::anthropic::web_search,
     ir::{
         block::{
             Block, BlockKind, CacheBreakpoint, CallKind, Citation, Media, MediaKind, MediaSource,
@@ -61,6 +62,9 @@ pub(super) fn read_block(json: JsonRef<'_>) -> Option<Block> {
         Some("document") => return Some(read_document(json)),
         Some("search_result") => return Some(read_search_result(json)),
         Some("thinking" | "redacted_thinking") => return Some(read_thinking(json)),
+        Some("server_tool_use" | "web_search_tool_result") if web_search::is_made(json) => {
+            return None;
+        }
         // The tool that a search for tools found; its definition is among the request's tools.
         Some("tool_reference") => match json.non_empty_at("tool_name") {
             Some(name) => return Some(read_as_text(json, &format!("Found the tool `{name}`."))),

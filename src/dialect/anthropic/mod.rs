@@ -22,6 +22,7 @@ mod stream_write;
 #[cfg(test)]
 mod tests;
 mod tools_write;
+mod web_search;
 
 use bytes::Bytes;
 use http::StatusCode;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::{
     base::json::writer::{self, ArrayWriter, ObjectWriter},
     dialect::{
-        anthropic::{blocks_read::PLACEHOLDER_SIGNATURE, blocks_write},
+        anthropic::{blocks_read::PLACEHOLDER_SIGNATURE, blocks_write, web_search::ForeignSearch},
         ingress::ResponseSpec,
     },
     ir::{
@@ -26,10 +26,25 @@ pub(super) fn write_response(response: &ChatResponse, spec: &ResponseSpec) -> By
             .str("type", "message")
             .str("role", "assistant")
             .str("model", &spec.model);
-        o.array("content", |a| response.blocks.iter().for_each(|it| write_block(a, it)));
+        let mut searches = 0;
+        o.array("content", |a| {
+            for block in &response.blocks {
+                match foreign_search(block) {
+                    Some(mut search) => {
+                        search.add_cited(response.blocks.iter().flat_map(citations));
+                        for text in search.blocks(&spec.request_id, searches) {
+                            a.raw_text(&text);
+                        }
+                        searches += 1;
+                    }
+                    None => write_block(a, block),
+                }
+            }
+        });
         write_stop_reason(o, &response.finish, refused);
         o.object("usage", |o| {
             write_usage(o, response.usage.as_ref(), response.service_tier.as_deref());
+            write_searches(o, searches);
             let rest = response.extras.get(DIALECT, "usage");
             for (key, value) in rest.into_iter().flat_map(|rest| rest.json().members()) {
                 o.json(key, value);
@@ -42,6 +57,30 @@ pub(super) fn write_response(response: &ChatResponse, spec: &ResponseSpec) -> By
         }
     });
     body.into()
+}
+
+/// Returns the search of another provider that this block is.
+fn foreign_search(block: &Block) -> Option<ForeignSearch> {
+    match &block.kind {
+        BlockKind::Foreign { dialect, body } => ForeignSearch::read(*dialect, body.json()),
+        _ => None,
+    }
+}
+
+fn citations(block: &Block) -> &[Citation] {
+    match &block.kind {
+        BlockKind::Text(text) => &text.citations,
+        _ => &[],
+    }
+}
+
+/// Writes the number of searches, which clients show.
+pub(super) fn write_searches(o: &mut ObjectWriter<'_>, count: u32) {
+    if count > 0 {
+        o.object("server_tool_use", |o| {
+            o.num("web_search_requests", count);
+        });
+    }
 }
 
 /// Returns the response id in this dialect's form.

@@ -7,6 +7,7 @@ use crate::{
             blocks_read::PLACEHOLDER_SIGNATURE,
             blocks_write, error,
             response_write::{self, ReasoningSeal},
+            web_search::ForeignSearch,
         },
         ingress::{ResponseSpec, StreamWriter},
     },
@@ -33,6 +34,8 @@ pub(super) struct MessageStreamWriter {
     started: bool,
     /// The usage that was known at the start of the stream.
     initial_usage: Option<Usage>,
+    /// The searches of another provider so far.
+    search_count: u32,
     refused: bool,
     /// The client's number for the next block; empty blocks get no number.
     block_index: u32,
@@ -73,6 +76,7 @@ impl MessageStreamWriter {
             event_text: String::new(),
             started: false,
             initial_usage: None,
+            search_count: 0,
             refused: false,
             block_index: 0,
             current: CurrentBlock::None,
@@ -184,7 +188,21 @@ impl MessageStreamWriter {
                 self.write_block_stop(out);
                 CurrentBlock::None
             }
-            BlockStart::Foreign { .. } | BlockStart::Media(_) => CurrentBlock::None,
+            BlockStart::Foreign { dialect, body } => {
+                if let Some(search) = ForeignSearch::read(dialect, body.json()) {
+                    let blocks = search.blocks(&self.spec.request_id, self.search_count);
+                    for block in blocks {
+                        let index = self.block_index;
+                        self.write_frame(out, "content_block_start", |o| {
+                            o.num("index", index).raw_text("content_block", &block);
+                        });
+                        self.write_block_stop(out);
+                    }
+                    self.search_count += 1;
+                }
+                CurrentBlock::None
+            }
+            BlockStart::Media(_) => CurrentBlock::None,
         };
     }
 
@@ -310,10 +328,13 @@ impl MessageStreamWriter {
 
     fn write_end(&mut self, finish: &Finish, usage: Option<Usage>, out: &mut Vec<u8>) {
         let counts = usage.or(self.initial_usage).unwrap_or_default();
-        let refused = self.refused;
+        let (refused, searches) = (self.refused, self.search_count);
         self.write_frame(out, "message_delta", |o| {
             o.object("delta", |o| response_write::write_stop_reason(o, finish, refused));
-            o.object("usage", |o| response_write::write_totals(o, &counts));
+            o.object("usage", |o| {
+                response_write::write_totals(o, &counts);
+                response_write::write_searches(o, searches);
+            });
         });
         self.write_frame(out, "message_stop", |_| {});
     }

@@ -47,6 +47,36 @@ impl TextOffsets {
     }
 }
 
+/// Returns the searches behind an answer as one item `web_search_call` of Responses; `None` if
+/// there were none.
+pub(super) fn read_search(json: JsonRef<'_>, seed: &str) -> Option<RawJson> {
+    let queries = json.get("webSearchQueries")?.strings();
+    let first = queries.first()?;
+    let chunks = || json.get("groundingChunks").into_iter().flat_map(JsonRef::items);
+    Some(RawJson::object(|o| {
+        o.str("id", &format!("ws_{seed}"))
+            .str("type", "web_search_call")
+            .str("status", "completed");
+        o.object("action", |o| {
+            o.str("type", "search").str("query", first);
+            o.array("queries", |a| {
+                for query in &queries {
+                    a.str(query);
+                }
+            });
+            o.array("sources", |a| {
+                for web in chunks().filter_map(|chunk| chunk.get("web")) {
+                    let Some(uri) = web.non_empty_at("uri") else { continue };
+                    a.object(|o| {
+                        o.str("type", "url").str("url", &uri);
+                        o.opt_str("title", web.string_at("title").as_deref());
+                    });
+                }
+            });
+        });
+    }))
+}
+
 /// Reads `groundingMetadata`: one citation for each source of each supported segment. A source that
 /// supports no segment gives a citation without a span.
 pub(super) fn read_grounding(json: JsonRef<'_>, offsets: &TextOffsets, out: &mut Vec<Citation>) {

@@ -45,6 +45,8 @@ pub(super) struct ContentStreamReader {
     text_offsets: TextOffsets,
     /// The latest grounding metadata; each one includes the earlier ones.
     grounding: Option<RawJson>,
+    /// The searches as an item of Responses, the common form of them.
+    search: Option<RawJson>,
     citations: Option<RawJson>,
     finish: Option<(FinishKind, String)>,
     model: Option<String>,
@@ -65,6 +67,7 @@ impl ContentStreamReader {
             sealed: false,
             text_offsets: TextOffsets::default(),
             grounding: None,
+            search: None,
             citations: None,
             finish: None,
             model: None,
@@ -237,7 +240,16 @@ impl ContentStreamReader {
     }
 
     /// Emits the citations of the open text block before content of another kind begins.
+    /// Keeps the searches that the grounding tells of, which is used up by the text before it.
+    fn note_search(&mut self) {
+        let seed = &self.context.call_id_seed;
+        let grounding = self.grounding.as_ref();
+        let search = grounding.and_then(|raw| grounding_read::read_search(raw.json(), seed));
+        self.search = search.or(self.search.take());
+    }
+
     fn flush_citations(&mut self, out: &mut Vec<ChatEvent>) {
+        self.note_search();
         let Some(block) = self.text_block.take() else { return };
         let mut resolved = Vec::new();
         if let Some(grounding) = self.grounding.take() {
@@ -287,6 +299,10 @@ impl StreamReader for ContentStreamReader {
         }
         let Some((kind, reason)) = self.finish.clone() else { return false };
         self.flush_citations(out);
+        if let Some(body) = self.search.take() {
+            let head = BlockStart::Foreign { dialect: Dialect::Responses, body };
+            self.blocks.push_complete(head, None, out);
+        }
         self.blocks.close_all(out);
         let kind = if kind == FinishKind::Stop && self.blocks.has_calls() {
             FinishKind::ToolCalls

@@ -9,7 +9,11 @@ use std::{borrow::Cow, collections::HashSet};
 
 use crate::{
     base::json::reader::JsonRef,
-    ir::{op::Dialect, tool::HostedKind},
+    ir::{
+        block::{Block, BlockKind},
+        op::Dialect,
+        tool::HostedKind,
+    },
 };
 
 /// Maximum length of a loss's name; clients choose part of some names.
@@ -73,6 +77,24 @@ impl Losses {
     /// Adds a block of another dialect under the name of its type.
     pub(super) fn add_foreign_block(&mut self, block: JsonRef<'_>) {
         self.add(format!("messages.{}", block.string_at("type").as_deref().unwrap_or("foreign")));
+    }
+
+    /// Whether `dialect` cannot carry anything of a message, because it holds only blocks of other
+    /// dialects; then they are added as losses. The provider would refuse the empty message.
+    pub(super) fn add_if_all_foreign(&mut self, dialect: Dialect, blocks: &[&Block]) -> bool {
+        let foreign = |block: &&&Block| match &block.kind {
+            BlockKind::Foreign { dialect: from, .. } => *from != dialect,
+            _ => false,
+        };
+        if blocks.is_empty() || !blocks.iter().all(|block| foreign(&block)) {
+            return false;
+        }
+        for block in blocks {
+            if let BlockKind::Foreign { body, .. } = &block.kind {
+                self.add_foreign_block(body.json());
+            }
+        }
+        true
     }
 
     pub(super) fn into_vec(self) -> Vec<Loss> {

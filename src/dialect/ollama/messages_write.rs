@@ -52,6 +52,10 @@ pub(super) fn write_messages(a: &mut ArrayWriter<'_>, request: &ChatRequest, los
         rest = later;
         match first.role {
             Role::Assistant => {
+                let blocks: Vec<&Block> = first.blocks.iter().collect();
+                if losses.add_if_all_foreign(DIALECT, &blocks) {
+                    continue;
+                }
                 for block in &first.blocks {
                     if let BlockKind::ToolCall(call) = &block.kind {
                         names.insert(&call.id, &call.name);
@@ -86,6 +90,9 @@ pub(super) fn write_messages(a: &mut ArrayWriter<'_>, request: &ChatRequest, los
                         .iter()
                         .filter(|block| !matches!(block.kind, BlockKind::ToolResult(_)))
                         .collect();
+                    if request.messages.len() > 1 && losses.add_if_all_foreign(DIALECT, &rest) {
+                        continue;
+                    }
                     if !rest.is_empty() || message.blocks.is_empty() {
                         write_message(
                             a,

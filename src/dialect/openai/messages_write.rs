@@ -152,6 +152,12 @@ impl<'w> MessagesWriter<'w> {
         if !message.blocks.is_empty() && remaining.is_empty() && orphans.is_empty() {
             return;
         }
+        if orphans.is_empty()
+            && self.request.messages.len() > 1
+            && self.losses.add_if_all_foreign(DIALECT, &remaining)
+        {
+            return;
+        }
         self.write_message(message, &orphans.iter().chain(remaining).collect::<Vec<_>>(), a);
     }
 

@@ -32,7 +32,7 @@ pub(super) struct ClientTool {
     schema: &'static str,
 }
 
-const CLIENT_TOOLS: [ClientTool; 4] = [
+const CLIENT_TOOLS: [ClientTool; 5] = [
     ClientTool {
         name: "local_shell",
         call_type: "local_shell_call",
@@ -56,6 +56,14 @@ const CLIENT_TOOLS: [ClientTool; 4] = [
         arguments: "operation",
         description: "Creates, updates or deletes a file of the user's project.",
         schema: r#"{"type":"object","properties":{"type":{"type":"string","enum":["create_file","update_file","delete_file"]},"path":{"type":"string"},"diff":{"type":"string","description":"For create_file and update_file: the change as a V4A diff."}},"required":["type","path"]}"#,
+    },
+    ClientTool {
+        name: "computer_use_preview",
+        call_type: "computer_call",
+        output_type: "computer_call_output",
+        arguments: "action",
+        description: "Controls the screen, the mouse and the keyboard of a computer.",
+        schema: r#"{"type":"object","properties":{"type":{"type":"string","enum":["click","double_click","drag","keypress","move","screenshot","scroll","type","wait"]},"x":{"type":"integer"},"y":{"type":"integer"},"button":{"type":"string","enum":["left","right","wheel","back","forward"]},"scroll_x":{"type":"integer"},"scroll_y":{"type":"integer"},"path":{"type":"array","items":{"type":"object","properties":{"x":{"type":"integer"},"y":{"type":"integer"}}}},"keys":{"type":"array","items":{"type":"string"}},"text":{"type":"string"}},"required":["type"]}"#,
     },
     ClientTool {
         name: "tool_search",
@@ -137,6 +145,7 @@ impl ClientTool {
         let failed = item.string_at("status").as_deref() == Some("failed");
         let content = match item.get("output") {
             Some(list) if list.is_array() => list.items().flat_map(read_output_part).collect(),
+            Some(output) if output.is_object() => vec![items_read::read_part(output)],
             Some(output) => vec![Block::text(output.plain_text())],
             None => Vec::new(),
         };
@@ -145,8 +154,14 @@ impl ClientTool {
 
     /// Writes the members of a call item that hold its arguments.
     pub(super) fn write_arguments(&self, o: &mut writer::ObjectWriter<'_>, text: &str) {
-        if self.name == "tool_search" {
-            o.str("execution", "client");
+        match self.name {
+            "tool_search" => {
+                o.str("execution", "client");
+            }
+            "computer_use_preview" => {
+                o.array("pending_safety_checks", |_| {});
+            }
+            _ => {}
         }
         let parsed = RawJson::parse(text).filter(|raw| raw.json().is_object());
         o.object(self.arguments, |o| {
@@ -266,6 +281,7 @@ mod tests {
             r#"{"type":"local_shell_call","call_id":"c","action":{"type":"exec","command":["ls"],"env":{}}}"#,
             r#"{"type":"shell_call","call_id":"c","action":{"commands":["ls"]}}"#,
             r#"{"type":"apply_patch_call","call_id":"c","operation":{"type":"delete_file","path":"a"}}"#,
+            r#"{"type":"computer_call","call_id":"c","pending_safety_checks":[],"action":{"type":"wait"}}"#,
             r#"{"type":"tool_search_call","call_id":"c","execution":"client","arguments":{"query":"x"}}"#,
         ] {
             let item = raw(item);

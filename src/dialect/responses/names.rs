@@ -10,7 +10,7 @@ use std::{
 use crate::{
     dialect::{
         renamed_tools::{NameNumbers, RenamedTools},
-        responses::{items_read::DIALECT, tools_read::PARENT_NAMESPACE_NOTE},
+        responses::items_read::DIALECT,
     },
     ir::{
         request::ChatRequest,
@@ -50,13 +50,9 @@ impl<'a> ResponsesToolNames<'a> {
                 }
                 Tool::Custom(it) => {
                     names.custom_tools.insert(&it.name);
-                    let space = it
-                        .extras
-                        .get(DIALECT, PARENT_NAMESPACE_NOTE)
-                        .and_then(|raw| raw.json().string());
-                    names
-                        .namespaces
-                        .extend(space.map(|space| (it.name.as_str(), Cow::Owned(space))));
+                    if let Some((space, _)) = it.namespace() {
+                        names.namespaces.insert(&it.name, Cow::Owned(space));
+                    }
                 }
                 Tool::Hosted(_) => {}
             }

@@ -51,7 +51,7 @@ pub(super) fn write_request(request: &ChatRequest, traits: &TargetTraits) -> Enc
                 }
             });
         }
-        if let Some(choice) = tools_write::write_choice(request, &names) {
+        if let Some(choice) = tools_write::write_choice(request, &names, &mut losses) {
             o.raw_text("tool_choice", &choice);
         }
         if let Some(parallel) =

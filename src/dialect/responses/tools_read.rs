@@ -18,15 +18,13 @@ use crate::{
         extras::Extras,
         tool::{
             CustomTool, FunctionTool, HostedKind, HostedTool, INNER_NAME_NOTE, ORIGINAL_TOOL_NOTE,
-            Tool, ToolChoice,
+            PARENT_NAMESPACE_NOTE, Tool, ToolChoice,
         },
     },
 };
 
 /// The note on the first tool of a namespace: the namespace without its tools.
 pub(super) const NAMESPACE_NOTE: &str = "namespace";
-/// The note on a free-text tool: the namespace that contains it.
-pub(super) const PARENT_NAMESPACE_NOTE: &str = "inside";
 
 pub(super) fn read_tools(list: JsonRef<'_>) -> Vec<Tool> {
     let mut out = Vec::new();

@@ -204,6 +204,7 @@ fn write_hosted(tool: &HostedTool, losses: &mut Losses) -> Option<String> {
 pub(super) fn write_choice(
     request: &ChatRequest,
     names: &ResponsesToolNames<'_>,
+    losses: &mut Losses,
 ) -> Option<String> {
     let choice = request.tool_choice.as_ref()?;
     let same_dialect = request.extras.is_from(DIALECT);
@@ -237,6 +238,7 @@ pub(super) fn write_choice(
         && let Some(kind) = hosted(name)
     {
         // A tool that could not be written cannot be chosen either.
+        losses.when(kind.is_none(), "tool_choice");
         return kind.map(|kind| {
             writer::object(|o| {
                 o.str("type", kind);
@@ -281,7 +283,11 @@ mod tests {
                 tool_choice: Some(ToolChoice::Named("web_search".to_owned())),
                 ..ChatRequest::default()
             };
-            write_choice(&request, &ResponsesToolNames::from_request(&request))
+            write_choice(
+                &request,
+                &ResponsesToolNames::from_request(&request),
+                &mut Losses::default(),
+            )
         };
         let search = r#"{"type":"web_search_20250305","name":"web_search"}"#;
         assert_eq!(

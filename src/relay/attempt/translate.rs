@@ -114,14 +114,6 @@ pub(in crate::relay) fn response_spec(context: &RequestContext) -> ResponseSpec 
         Tool::Custom(tool) => Some(tool.name.clone()),
         _ => None,
     });
-    let namespaced = tools.iter().filter_map(|tool| match tool {
-        Tool::Function(tool) => {
-            let space = tool.namespace.clone()?;
-            let inner = tool.inner_name().into_owned();
-            Some((tool.name.clone(), space, inner))
-        }
-        _ => None,
-    });
     ResponseSpec {
         endpoint: parsed::chat_endpoint(&context.request),
         model: context.request.requested_model.to_string(),
@@ -130,7 +122,7 @@ pub(in crate::relay) fn response_spec(context: &RequestContext) -> ResponseSpec 
         framing: context.request.framing,
         include_usage: context.request.include_usage,
         custom_tools: custom.collect(),
-        namespaced_tools: namespaced.collect(),
+        namespaced_tools: conversation.map(ChatRequest::namespaced_tools).unwrap_or_default(),
         client_tools: conversation.map(ChatRequest::client_tools).unwrap_or_default(),
         compaction: conversation.is_some_and(ChatRequest::is_compaction),
         echo: conversation.map(|request| request.echoed_fields.clone()).unwrap_or_default(),

@@ -176,7 +176,8 @@ fn detect_body_dialect(endpoint: &Endpoint, scan: &RequestScan<'_>, body: &[u8])
 /// signature. The dialect's provider would reject it.
 fn contains_unsigned_reasoning(dialect: Dialect, body: &[u8]) -> bool {
     let marker: &[u8] = match dialect {
-        Dialect::Anthropic => b"\"aiproxy-unsigned",
+        // Part of the signatures and of the ids of searches that aiproxy made.
+        Dialect::Anthropic => b"aiproxy-unsigned",
         Dialect::Responses => b"\"rs_aip_",
         Dialect::Gemini | Dialect::Ollama | Dialect::Openai => return false,
     };
